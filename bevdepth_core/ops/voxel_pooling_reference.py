@@ -1,0 +1,157 @@
+"""Voxel pooling in plain torch: the specification of the op, its CPU path, and what every kernel is compared with.
+
+Every frustum point is a pixel of the feature map at one depth bin. It falls into one cell of the bird's-eye-view grid and
+adds its feature there. The feature is the pixel's context vector times the probability of that depth ("lift"); the sum
+over all points is the map ("splat").
+
+Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells.
+
+Every function walks one depth bin of one sample at a time. That keeps the largest temporary at N*H*W*C numbers, a D-th of
+the lifted volume, and it fixes the order of every sum: the bits depend neither on the number of threads nor on the batch.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+OUTSIDE = -1
+"""Index of a coordinate that is no int32, such as NaN: like any negative index it lies outside every grid."""
+
+
+def voxel_index(
+    ego_from_frustum: Tensor,
+    frustum_u: Tensor,
+    frustum_v: Tensor,
+    frustum_d: Tensor,
+    lower: list[float],
+    cell: list[float],
+) -> Tensor:
+    """Return the cell index (x, y, z) of every frustum point.
+
+    All arithmetic is float32, each operation rounded by itself (no fused multiply-add) in the order written here, so that a
+    kernel can give the same indices: ``((m0 * ud + m1 * vd) + m2 * d) + m3``, then ``(point - lower) / cell``.
+
+    The index is truncated towards zero. A point up to one cell below the lower bound therefore falls into cell 0: an oddity
+    of the official code that its weights were trained with, kept.
+
+    Args:
+        ego_from_frustum: (B, N, 3, 4) float32, takes (u d, v d, d, 1) to metres in the ego frame.
+        frustum_u: (W,) float32, pixel column of each feature column.
+        frustum_v: (H,) float32, pixel row of each feature row.
+        frustum_d: (D,) float32, depth of each bin, metres.
+        lower: low corner of the grid x, y, z, metres.
+        cell: size of a cell along x, y, z, metres.
+
+    Returns:
+        (B, N, D, H, W, 3) int32, not limited to the grid; ``OUTSIDE`` where the coordinate is no int32.
+    """
+    d = frustum_d[:, None, None]
+    ud = frustum_u * d  # (D, 1, W)
+    vd = frustum_v[:, None] * d  # (D, H, 1)
+    axes = []
+    for axis in range(3):
+        m0, m1, m2, m3 = ego_from_frustum[:, :, axis, :, None, None, None].unbind(2)  # each (B, N, 1, 1, 1)
+        point = ((m0 * ud + m1 * vd) + m2 * d) + m3  # (B, N, D, H, W)
+        # 0-dim tensors on the device: torch would turn a division by a Python number into a product with its reciprocal.
+        quotient = (point - point.new_full((), lower[axis])) / point.new_full((), cell[axis])
+        axes.append(torch.where(quotient.abs() < 2.0**31, quotient, OUTSIDE).to(torch.int32))
+    return torch.stack(axes, dim=-1)
+
+
+def voxel_pooling(depth: Tensor, context: Tensor, voxel_index: Tensor, shape: list[int]) -> Tensor:
+    """Return the bird's-eye-view map ``bev[b, c, y, x]``, the sum of ``depth * context`` over the points in each cell.
+
+    Sums are taken in float32, or in float64 for float64 inputs, and rounded once to the type of ``context``.
+
+    Args:
+        depth: (B, N, D, H, W) weight of each point.
+        context: (B, N, C, H, W) features of each pixel.
+        voxel_index: (B, N, D, H, W, 3) int32 in the order x, y, z; points outside the grid are dropped.
+        shape: number of cells (nx, ny, 1).
+
+    Returns:
+        (B, C, ny, nx), the type of ``context``.
+    """
+    cells = _flat_cells(voxel_index, shape)
+    rows = _channels_last(context)  # (B, N, H, W, C)
+    bev = _empty_cells(context, channels=context.shape[2], shape=shape)
+    for sample, bin_ in _samples_and_bins(depth.shape):
+        lifted = depth[sample, :, bin_, :, :, None] * rows[sample]
+        bev[sample].index_add_(0, cells[sample, :, bin_].flatten(), lifted.flatten(end_dim=2))
+    return _map_from_cells(bev, shape).to(context.dtype)
+
+
+def voxel_pooling_backward(
+    grad_bev: Tensor, depth: Tensor, context: Tensor, voxel_index: Tensor, shape: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of ``depth`` and ``context`` for the gradient (B, C, ny, nx) of the map."""
+    cells = _flat_cells(voxel_index, shape)
+    rows = _channels_last(context)
+    grad_cells = _cells_from_map(grad_bev)
+    grad_depth = torch.empty_like(depth, memory_format=torch.contiguous_format)
+    grad_rows = torch.zeros_like(rows)
+    for sample, bin_ in _samples_and_bins(depth.shape):
+        grad_lifted = grad_cells[sample].index_select(0, cells[sample, :, bin_].flatten()).view_as(rows[sample])
+        grad_depth[sample, :, bin_] = torch.linalg.vecdot(grad_lifted, rows[sample])
+        grad_rows[sample].addcmul_(grad_lifted, depth[sample, :, bin_, :, :, None].to(rows.dtype))
+    return grad_depth, grad_rows.permute(0, 1, 4, 2, 3).to(context.dtype).contiguous()
+
+
+def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: list[int]) -> Tensor:
+    """Return the map of points that carry their own features ``volume``, (B, N, C, D, H, W); otherwise as ``voxel_pooling``."""
+    cells = _flat_cells(voxel_index, shape)
+    bev = _empty_cells(volume, channels=volume.shape[2], shape=shape)
+    for sample, bin_ in _samples_and_bins(cells.shape):
+        lifted = volume[sample, :, :, bin_].movedim(1, -1).to(bev.dtype)  # (N, H, W, C)
+        bev[sample].index_add_(0, cells[sample, :, bin_].flatten(), lifted.flatten(end_dim=2))
+    return _map_from_cells(bev, shape).to(volume.dtype)
+
+
+def voxel_pooling_volume_backward(grad_bev: Tensor, voxel_index: Tensor, shape: list[int]) -> Tensor:
+    """Return the gradient (B, N, C, D, H, W) of the volume: each point in the grid receives that of its cell."""
+    cells = _flat_cells(voxel_index, shape)
+    batch, cameras, bins, height, width = cells.shape
+    grad_cells = _cells_from_map(grad_bev)
+    grad_volume = grad_bev.new_empty(batch, cameras, grad_bev.shape[1], bins, height, width)
+    for sample, bin_ in _samples_and_bins(cells.shape):
+        grad_lifted = grad_cells[sample].index_select(0, cells[sample, :, bin_].flatten())
+        grad_volume[sample, :, :, bin_] = grad_lifted.view(cameras, height, width, -1).movedim(-1, 1)
+    return grad_volume
+
+
+def _samples_and_bins(point_shape: torch.Size) -> list[tuple[int, int]]:
+    batch, _, bins, _, _ = point_shape
+    return [(sample, bin_) for sample in range(batch) for bin_ in range(bins)]
+
+
+def _flat_cells(voxel_index: Tensor, shape: list[int]) -> Tensor:
+    """Return each point's cell ``y * nx + x``, or ``ny * nx`` (one past the last) when it is outside, (B, N, D, H, W)."""
+    nx, ny, nz = shape
+    x, y, z = voxel_index.unbind(-1)
+    inside = (x >= 0) & (x < nx) & (y >= 0) & (y < ny) & (z >= 0) & (z < nz)
+    return torch.where(inside, y * nx + x, ny * nx)
+
+
+def _accumulator(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _channels_last(context: Tensor) -> Tensor:
+    return context.permute(0, 1, 3, 4, 2).to(_accumulator(context.dtype), memory_format=torch.contiguous_format)
+
+
+def _empty_cells(features: Tensor, channels: int, shape: list[int]) -> Tensor:
+    """Return zeros (B, ny * nx + 1, C); the last row collects the points outside the grid and is dropped later."""
+    nx, ny, _ = shape
+    return features.new_zeros(features.shape[0], ny * nx + 1, channels, dtype=_accumulator(features.dtype))
+
+
+def _map_from_cells(cells: Tensor, shape: list[int]) -> Tensor:
+    nx, ny, _ = shape
+    return cells[:, :-1].transpose(1, 2).unflatten(2, (ny, nx)).contiguous()
+
+
+def _cells_from_map(grad_bev: Tensor) -> Tensor:
+    """Return (B, ny * nx + 1, C) rows of the map; the last one, for points outside, is zero."""
+    rows = grad_bev.flatten(2).transpose(1, 2).to(_accumulator(grad_bev.dtype), memory_format=torch.contiguous_format)
+    return pad(rows, (0, 0, 0, 1))
