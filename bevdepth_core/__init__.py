@@ -1,0 +1,1 @@
+"""BEVDepth: 3D detection from cameras, as a PyTorch library without ROS."""

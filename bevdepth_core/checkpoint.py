@@ -1,0 +1,290 @@
+"""Save and load weights: our self-describing safetensors and the official Lightning files.
+
+    python -m bevdepth_core.checkpoint convert IN OUT
+
+converts between the two; the suffix of OUT says which (``.safetensors`` is ours, ``.pth`` or ``.ckpt`` official).
+Nothing is ever unpickled but tensors and plain containers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import sys
+import tempfile
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+
+from bevdepth_core.config import BEVGrid, DepthBins, ModelConfig, model_config_from_dict, model_config_to_dict
+from bevdepth_core.model import BEVDepth
+from bevdepth_core.model.head import BOX_MAPS
+
+FORMAT = 'bevdepth-1'
+"""Value of the ``format`` entry in our files' header."""
+
+_OFFICIAL_PREFIX = 'model.'
+FRUSTUM_TOLERANCE_PX = 0.05
+"""How far the official frustum may be from a grid: averaged files drift by up to 0.0073."""
+
+FRUSTUM_AXES = ('view_transform.frustum_u', 'view_transform.frustum_v', 'view_transform.frustum_d')
+"""Our buffers for the frustum; the only ones without an official name of their own."""
+
+_DEPTH_NET = 'backbone.depth_net.'
+
+
+def _renamed_prefixes() -> list[tuple[str, str]]:
+    """List (official prefix, our prefix); the longest that matches a name renames it."""
+    pairs = [
+        ('backbone.img_backbone.', 'image_encoder.backbone.'),
+        ('backbone.img_neck.deblocks.', 'image_encoder.neck.branches.'),
+        (_DEPTH_NET + 'reduce_conv.', 'depth_net.reduce.'),
+        (_DEPTH_NET + 'bn.', 'depth_net.camera_norm.'),
+        (_DEPTH_NET + 'context_conv.', 'depth_net.context_head.'),
+        (_DEPTH_NET + 'depth_conv.', 'depth_net.depth_blocks.'),
+        (_DEPTH_NET + 'depth_conv.3.global_avg_pool.', 'depth_net.pyramid.pool.'),
+        (_DEPTH_NET + 'depth_conv.3.conv1.', 'depth_net.pyramid.project.0.'),
+        (_DEPTH_NET + 'depth_conv.3.bn1.', 'depth_net.pyramid.project.1.'),
+        (_DEPTH_NET + 'depth_conv.4.', 'depth_net.deform.'),
+        (_DEPTH_NET + 'depth_conv.4.conv_offset.', 'depth_net.deform.offset.'),
+        (_DEPTH_NET + 'depth_conv.5.', 'depth_net.depth_head.'),
+        ('backbone.depth_aggregation_net.reduce_conv.', 'view_transform.refinement.reduce.'),
+        ('backbone.depth_aggregation_net.conv.', 'view_transform.refinement.residual.'),
+        ('backbone.depth_aggregation_net.out_conv.0.', 'view_transform.refinement.out.'),
+        ('head.trunk.', 'bev_encoder.trunk.'),
+        ('head.neck.deblocks.', 'bev_encoder.neck.branches.'),
+        ('head.shared_conv.conv.', 'head.shared.0.'),
+        ('head.shared_conv.bn.', 'head.shared.1.'),
+        ('head.task_heads.', 'head.tasks.'),
+    ]
+    for branch in ('context', 'depth'):
+        for official, ours in (('mlp.fc1', 'mlp.0'), ('mlp.fc2', 'mlp.2'), ('se.conv_reduce', 'gate.0'), ('se.conv_expand', 'gate.2')):
+            pairs.append((f'{_DEPTH_NET}{branch}_{official}.', f'depth_net.{branch}_gate.{ours}.'))
+    for branch in range(4):
+        for official, ours in (('atrous_conv', '0'), ('bn', '1')):
+            pairs.append((f'{_DEPTH_NET}depth_conv.3.aspp{branch + 1}.{official}.', f'depth_net.pyramid.branches.{branch}.{ours}.'))
+    for task in range(len(ModelConfig().head.tasks)):
+        for output in BOX_MAPS | {'heatmap': None}:
+            for official, ours in (('conv', '0'), ('bn', '1')):
+                pairs.append((f'head.task_heads.{task}.{output}.0.{official}.', f'head.tasks.{task}.{output}.0.{ours}.'))
+    return pairs
+
+
+def _rename(name: str, pairs: list[tuple[str, str]]) -> str:
+    source, target = max((pair for pair in pairs if name.startswith(pair[0])), key=lambda pair: len(pair[0]), default=('', ''))
+    return target + name.removeprefix(source)
+
+
+_GEOMETRY = ('backbone.voxel_size', 'backbone.voxel_coord', 'backbone.voxel_num', 'backbone.frustum')
+"""Official buffers that describe grid and frustum: read into the config and our frustum axes."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint was refused; the message names the file, what is wrong with it and the remedy."""
+
+
+def from_official_name(name: str) -> str:
+    """Return our name of an official network key (without the leading ``model.``)."""
+    return _rename(name, _renamed_prefixes())
+
+
+def to_official_name(name: str) -> str:
+    """Return the official network key (without ``model.``) of our name."""
+    return _rename(name, [(ours, official) for official, ours in _renamed_prefixes()])
+
+
+def load_checkpoint(path: str | Path) -> BEVDepth:
+    """Return the model in evaluation mode, on the CPU, with every weight of the file.
+
+    Args:
+        path: our ``.safetensors``, or an official Lightning checkpoint, plain or averaged, or its bare state dict.
+
+    Raises:
+        CheckpointError: missing, truncated or foreign file, pickled objects other than tensors and plain containers,
+            missing, unexpected or misshapen weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f'{path}: no such checkpoint file; check the path')
+    load = _load_own if path.suffix == '.safetensors' else _load_official
+    return load(path).eval()
+
+
+def save_checkpoint(model: BEVDepth, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write weights, model config and free-text metadata to one ``.safetensors`` file, atomically.
+
+    Args:
+        model: any device.
+        path: ends in ``.safetensors``.
+        metadata: more entries for ``model.metadata``.
+    """
+    path = Path(path)
+    if path.suffix != '.safetensors':
+        raise CheckpointError(f'{path}: our checkpoints end in .safetensors; rename the output')
+    header = {**model.metadata, **(metadata or {}), 'format': FORMAT, 'config': json.dumps(model_config_to_dict(model.config))}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    _write_atomically(path, lambda target: safetensors.torch.save_file(state, target, header))
+
+
+def save_official(model: BEVDepth, path: str | Path) -> None:
+    """Write the weights in the official layout: entries ``epoch``, ``global_step`` and ``state_dict``."""
+    state = {_OFFICIAL_PREFIX + name: tensor.detach().cpu() for name, tensor in official_state_dict(model).items()}
+    _write_atomically(Path(path), lambda target: torch.save({'epoch': 0, 'global_step': 0, 'state_dict': state}, target))
+
+
+def official_state_dict(model: BEVDepth) -> dict[str, torch.Tensor]:
+    """Return the model's weights under the official network keys (without ``model.``)."""
+    state = model.state_dict()
+    u, v, d = (state.pop(name).cpu() for name in FRUSTUM_AXES)
+    grid = model.config.grid
+    size = torch.tensor(grid.cell)
+    official = (size, torch.tensor(grid.lower) + size / 2, torch.tensor(grid.shape), _frustum(u, v, d))
+    return {**dict(zip(_GEOMETRY, official, strict=True)), **{to_official_name(name): tensor for name, tensor in state.items()}}
+
+
+def _frustum(u: torch.Tensor, v: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+    """Return the official (D, h, w, 4) points (u, v, d, 1) from our three axes."""
+    depth, row, column = torch.meshgrid(d, v, u, indexing='ij')
+    return torch.stack((column, row, depth, torch.ones_like(depth)), dim=-1)
+
+
+def _write_atomically(path: Path, write: Callable[[str], None]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    os.close(handle)
+    try:
+        write(temporary)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _load_own(path: Path) -> BEVDepth:
+    try:
+        with safetensors.safe_open(path, framework='pt') as file:
+            header = file.metadata() or {}
+            if header.get('format') != FORMAT:
+                raise CheckpointError(f'{path}: not a {FORMAT} file (format {header.get("format")!r}); convert the official one instead')
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f'{path}: truncated or not safetensors ({error}); copy or download it again') from error
+    try:
+        config = model_config_from_dict(json.loads(header['config']))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f'{path}: its model config cannot be read ({error}); save it with this version') from error
+    model = _build(path, config, state)
+    model.metadata = {key: value for key, value in header.items() if key not in ('format', 'config')}
+    return model
+
+
+def _load_official(path: Path) -> BEVDepth:
+    state = _network_state(path)
+    geometry = [state.pop(name) for name in _GEOMETRY]
+    config = _config_of_official(path, state, *geometry)
+    renamed = {from_official_name(name): tensor for name, tensor in state.items()}
+    axes = _frustum_axes(path, geometry[3])
+    return _build(path, config, {**renamed, **axes})
+
+
+def _network_state(path: Path) -> dict[str, torch.Tensor]:
+    """Read the official network's tensors, keys without ``model.``."""
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        foreign = re.search(r'(?:Unsupported global: GLOBAL|unsupported class|instruction) ([\w.]+)', str(error))
+        what = f'the pickled object {foreign.group(1)}' if foreign else 'pickled objects other than tensors'
+        raise CheckpointError(f"{path}: holds {what}, which is never loaded; save its 'state_dict' alone where you trust the file") from error
+    except Exception as error:  # torch raises RuntimeError, EOFError, KeyError ... on truncated and foreign files
+        raise CheckpointError(f'{path}: truncated or not a PyTorch checkpoint; copy or download it again') from error
+    state = content.get('state_dict', content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(f"{path}: holds neither a 'state_dict' of tensors nor a bare one; is it a BEVDepth checkpoint?")
+    state = {str(name).removeprefix(_OFFICIAL_PREFIX): tensor for name, tensor in state.items()}
+    missing = [name for name in _GEOMETRY if name not in state]
+    if missing:
+        raise CheckpointError(f'{path}: {missing[0]} is missing; is it a BEVDepth checkpoint?')
+    return state
+
+
+def _config_of_official(
+    path: Path, state: dict[str, torch.Tensor], size: torch.Tensor, first_center: torch.Tensor, count: torch.Tensor, frustum: torch.Tensor
+) -> ModelConfig:
+    """Read the config off the geometry buffers and the two shapes in which the official experiments differ."""
+    try:
+        lower = [round(value, 4) for value in (first_center.double() - size.double() / 2).tolist()]
+        size = [round(value, 4) for value in size.tolist()]
+        axes = [(low, round(low + cell * cells, 4), cell) for low, cell, cells in zip(lower, size, count.tolist(), strict=True)]
+        depths = [round(value, 4) for value in frustum[:, 0, 0, 2].tolist()]
+        step = round(depths[1] - depths[0], 4)
+        context_channels = state['backbone.depth_net.context_conv.weight'].shape[0]
+        base = ModelConfig()
+        return replace(
+            base,
+            image=replace(base.image, height=16 * frustum.shape[1], width=16 * frustum.shape[2]),
+            depth_bins=DepthBins(depths[0], round(depths[0] + step * len(depths), 4), step),
+            grid=BEVGrid(*axes),
+            depth_net=replace(base.depth_net, refinement=any('depth_aggregation_net' in name for name in state)),
+            key_frames=state['head.trunk.conv1.weight'].shape[1] // context_channels,
+        )
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise CheckpointError(f'{path}: its geometry cannot be read ({error}); is it a BEVDepth R50 checkpoint?') from error
+
+
+def _frustum_axes(path: Path, frustum: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Split the official (D, h, w, 4) frustum into our three axes."""
+    u, v, d = frustum[0, 0, :, 0], frustum[0, :, 0, 1], frustum[:, 0, 0, 2]
+    if not torch.allclose(_frustum(u, v, d), frustum, rtol=0, atol=FRUSTUM_TOLERANCE_PX):
+        raise CheckpointError(f'{path}: backbone.frustum is not a grid of pixels and depths; is it a BEVDepth checkpoint?')
+    return dict(zip(FRUSTUM_AXES, (u.float(), v.float(), d.float()), strict=True))
+
+
+def _build(path: Path, config: ModelConfig, state: dict[str, torch.Tensor]) -> BEVDepth:
+    """Make the model and give it exactly ``state``, by reference."""
+    with torch.device('meta'):
+        model = BEVDepth(config)
+    expected = model.state_dict()
+    problems = [f'{name} is missing' for name in expected if name not in state]
+    problems += [f'{name} is unexpected' for name in state if name not in expected]
+    problems += [
+        f'{name} has shape {tuple(tensor.shape)} instead of {tuple(expected[name].shape)}'
+        for name, tensor in state.items()
+        if name in expected and tensor.shape != expected[name].shape
+    ]
+    problems += [f'{name} holds NaN or infinity' for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if problems:
+        more = f' (and {len(problems) - 1} more)' if len(problems) > 1 else ''
+        raise CheckpointError(f'{path}: weight {problems[0]}{more}; it does not fit the model that it describes')
+    state = {name: tensor.to(expected[name].dtype) for name, tensor in state.items()}
+    model.load_state_dict(state, strict=True, assign=True)
+    return model
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = ArgumentParser(prog='python -m bevdepth_core.checkpoint', description='Convert BEVDepth checkpoints.')
+    convert = parser.add_subparsers(dest='command', required=True).add_parser('convert', help='convert IN to OUT by their suffixes')
+    convert.add_argument('source', metavar='IN', type=Path, help='official .pth or .ckpt, or our .safetensors')
+    convert.add_argument('target', metavar='OUT', type=Path, help='.safetensors for ours, .pth or .ckpt for the official layout')
+    options = parser.parse_args(arguments)
+    if options.target.suffix not in ('.safetensors', '.pth', '.ckpt'):
+        parser.error(f'{options.target}: OUT must end in .safetensors, .pth or .ckpt')
+    try:
+        model = load_checkpoint(options.source)
+        save = save_checkpoint if options.target.suffix == '.safetensors' else save_official
+        save(model, options.target)
+    except CheckpointError as error:
+        sys.exit(str(error))
+    print(f'{options.target}: {sum(p.numel() for p in model.parameters()):,} parameters')
+
+
+if __name__ == '__main__':
+    main()

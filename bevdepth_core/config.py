@@ -1,0 +1,259 @@
+"""Every number of a model, typed, with the paper's values as defaults; one flat YAML per preset in ``config/models``."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from jsonargparse import ArgumentParser, ArgumentError
+
+NUSCENES_CLASSES = (
+    'car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle', 'pedestrian', 'traffic_cone',
+)  # fmt: skip
+"""Order of the official labels."""
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise ValueError(sentence)
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """Network input image.
+
+    Attributes:
+        height: pixels, a multiple of 16.
+        width: pixels, a multiple of 16.
+        mean: subtracted per channel. The official network reads channels B G R with statistics in R G B order; kept,
+            since its weights expect it.
+        std: divides per channel, same order as ``mean``.
+    """
+
+    height: int = 256
+    width: int = 704
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    def __post_init__(self) -> None:
+        for name in ('height', 'width'):
+            value = getattr(self, name)
+            _require(value > 0 and value % 16 == 0, f'image.{name} must be a positive multiple of 16, got {value}')
+        _require(min(self.std) > 0, f'image.std must be positive, got {self.std}')
+
+
+@dataclass(frozen=True)
+class DepthBins:
+    """Depth hypotheses: ``count`` bins of ``step`` metres from ``start`` to ``stop``; points sit on lower bin edges."""
+
+    start: float = 2.0
+    stop: float = 58.0
+    step: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require(0 < self.start < self.stop and self.step > 0, f'depth_bins must have 0 < start < stop and step > 0, got {self}')
+
+    @property
+    def count(self) -> int:
+        return math.ceil((self.stop - self.start) / self.step - 1e-9)
+
+
+@dataclass(frozen=True)
+class BEVGrid:
+    """Bird's-eye-view grid in the ego frame; each axis is (lower bound, upper bound, cell size) in metres."""
+
+    x: tuple[float, float, float] = (-51.2, 51.2, 0.8)
+    y: tuple[float, float, float] = (-51.2, 51.2, 0.8)
+    z: tuple[float, float, float] = (-5.0, 3.0, 8.0)
+
+    def __post_init__(self) -> None:
+        for name in ('x', 'y', 'z'):
+            low, high, cell = getattr(self, name)
+            _require(low < high and cell > 0, f'grid.{name} must be (low, high, cell) with low < high and cell > 0, got {getattr(self, name)}')
+        _require(self.shape[2] == 1, f'grid.z must be a single cell, got {self.shape[2]}')
+
+    @property
+    def lower(self) -> tuple[float, float, float]:
+        return (self.x[0], self.y[0], self.z[0])
+
+    @property
+    def cell(self) -> tuple[float, float, float]:
+        return (self.x[2], self.y[2], self.z[2])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of cells along x, y, z."""
+        return tuple(round((high - low) / cell) for low, high, cell in (self.x, self.y, self.z))
+
+
+@dataclass(frozen=True)
+class ImageEncoderConfig:
+    """ResNet and the neck that joins its four stages at stride 16.
+
+    Attributes:
+        depth: ResNet depth, 18, 34, 50 or 101.
+        neck_channels: channels per branch; the neck returns four times as many.
+    """
+
+    depth: int = 50
+    neck_channels: int = 128
+
+    def __post_init__(self) -> None:
+        _require(self.depth in (18, 34, 50, 101), f'image_encoder.depth must be 18, 34, 50 or 101, got {self.depth}')
+
+
+@dataclass(frozen=True)
+class DepthNetConfig:
+    """Camera-aware depth and context network.
+
+    Attributes:
+        mid_channels: width of the network.
+        context_channels: channels of the context vector, which are also those of one frame's BEV map.
+        refinement: refine the lifted volume with convolutions over its (width, depth) planes ("depth aggregation",
+            ``use_da`` in the official code).
+    """
+
+    mid_channels: int = 512
+    context_channels: int = 80
+    refinement: bool = False
+
+
+@dataclass(frozen=True)
+class BEVEncoderConfig:
+    """Residual trunk and neck on the BEV grid.
+
+    Attributes:
+        base_channels: width of the first of three stages; doubles each stage.
+        neck_channels: channels per neck branch; the neck returns four times as many.
+    """
+
+    base_channels: int = 160
+    neck_channels: int = 64
+
+
+@dataclass(frozen=True)
+class HeadTask:
+    """Classes that share one set of head maps and suppress each other.
+
+    Attributes:
+        classes: class names; tasks in order give the labels in order.
+        nms_distance_squared: a box is dropped when the squared distance of its centre to a better one is at most this,
+            square metres. The official thresholds are compared with squared distances although they read like radii.
+    """
+
+    classes: tuple[str, ...]
+    nms_distance_squared: float
+
+
+def _official_tasks() -> tuple[HeadTask, ...]:
+    return (
+        HeadTask(('car',), 4.0),
+        HeadTask(('truck', 'construction_vehicle'), 12.0),
+        HeadTask(('bus', 'trailer'), 10.0),
+        HeadTask(('barrier',), 1.0),
+        HeadTask(('motorcycle', 'bicycle'), 0.85),
+        HeadTask(('pedestrian', 'traffic_cone'), 0.175),
+    )
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Centre head.
+
+    Attributes:
+        channels: width of the shared convolution and of every small net.
+        tasks: what is detected together.
+    """
+
+    channels: int = 64
+    tasks: tuple[HeadTask, ...] = field(default_factory=_official_tasks)
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """From head maps to boxes.
+
+    Attributes:
+        score_threshold: boxes must score more than this.
+        candidates: best cells per class, then per task, that are looked at.
+        boxes_per_task: most boxes a task may return after suppression.
+        center_range: x, y, z lower then upper bound of box centres, metres, inclusive.
+    """
+
+    score_threshold: float = 0.1
+    candidates: int = 500
+    boxes_per_task: int = 83
+    center_range: tuple[float, float, float, float, float, float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A BEVDepth model: the defaults are R50, 256x704, two key frames."""
+
+    image: ImageSpec = field(default_factory=ImageSpec)
+    depth_bins: DepthBins = field(default_factory=DepthBins)
+    grid: BEVGrid = field(default_factory=BEVGrid)
+    image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
+    depth_net: DepthNetConfig = field(default_factory=DepthNetConfig)
+    bev_encoder: BEVEncoderConfig = field(default_factory=BEVEncoderConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    key_frames: int = 2
+
+    def __post_init__(self) -> None:
+        _require(self.key_frames in (1, 2), f'key_frames must be 1 or 2, got {self.key_frames}')
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(name for task in self.head.tasks for name in task.classes)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument('--model', type=ModelConfig, default=ModelConfig())
+    return parser
+
+
+def model_config_from_dict(values: dict) -> ModelConfig:
+    """Return the config that ``values`` describes; missing keys keep the paper's values.
+
+    Raises:
+        ValueError: an unknown key, a wrong type or an impossible number, named.
+    """
+    parser = _parser()
+    try:
+        return parser.instantiate_classes(parser.parse_object({'model': values})).model
+    except ArgumentError as error:
+        raise ValueError(f'model config: {error}') from error
+
+
+def model_config_to_dict(config: ModelConfig) -> dict:
+    """Return ``config`` as plain lists, dicts and numbers, complete."""
+    return _plain(dataclasses.asdict(config))
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def load_model_config(path: str | Path) -> ModelConfig:
+    """Read a model preset.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a YAML mapping, or as ``model_config_from_dict``.
+    """
+    values = yaml.safe_load(Path(path).read_text())
+    if not isinstance(values, dict):
+        raise ValueError(f'{path}: a model config must be a YAML mapping')
+    return model_config_from_dict(values)
+
+
+def save_model_config(config: ModelConfig, path: str | Path) -> None:
+    """Write ``config`` as one flat, complete YAML file."""
+    Path(path).write_text(yaml.safe_dump(model_config_to_dict(config), sort_keys=False, default_flow_style=None, width=120))

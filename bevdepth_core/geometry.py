@@ -1,0 +1,49 @@
+"""Rigid transforms and the frustum, as plain functions on arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+RIGID_TOLERANCE = 1e-4
+"""Largest deviation of R^T R from identity accepted in a rotation; float32 quaternions reach 1e-6."""
+
+
+def require_rigid(name: str, transforms: np.ndarray) -> None:
+    """Raise ValueError with ``name`` unless every (..., 4, 4) matrix is a rotation and a translation."""
+    rotation = transforms[..., :3, :3]
+    orthonormal = np.abs(np.swapaxes(rotation, -1, -2) @ rotation - np.eye(3)).max() <= RIGID_TOLERANCE
+    if not orthonormal or (np.linalg.det(rotation) <= 0).any():
+        raise ValueError(f'{name} must be rigid: its rotation part is not a rotation matrix')
+    if not np.array_equal(transforms[..., 3, :], np.broadcast_to((0, 0, 0, 1), transforms[..., 3, :].shape)):
+        raise ValueError(f'{name} must be rigid: its last row is not 0 0 0 1')
+
+
+def invert_rigid(transforms: np.ndarray) -> np.ndarray:
+    """Return the inverses of (..., 4, 4) rigid transforms, without the rounding of a general inverse."""
+    inverse = np.zeros_like(transforms)
+    rotation = np.swapaxes(transforms[..., :3, :3], -1, -2)
+    inverse[..., :3, :3] = rotation
+    inverse[..., :3, 3:] = -rotation @ transforms[..., :3, 3:]
+    inverse[..., 3, 3] = 1
+    return inverse
+
+
+def rigid_from_quaternion(quaternion, translation) -> np.ndarray:
+    """Return the (4, 4) float64 transform of a quaternion (w, x, y, z) and a translation in metres.
+
+    Raises:
+        ValueError: the quaternion is not finite or far from unit length (more than 1 %).
+    """
+    quaternion = np.asarray(quaternion, np.float64)
+    length = np.linalg.norm(quaternion)
+    if not abs(length - 1) <= 0.01:
+        raise ValueError(f'quaternion must have unit length, got length {length}')
+    w, x, y, z = quaternion / length
+    transform = np.eye(4)
+    transform[:3, :3] = (
+        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    )
+    transform[:3, 3] = translation
+    return transform

@@ -1,0 +1,213 @@
+"""Streaming detection: frames in, boxes out, past key frames remembered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bevdepth_core.checkpoint import load_checkpoint
+from bevdepth_core.config import ModelConfig
+from bevdepth_core.decode import decode
+from bevdepth_core.geometry import invert_rigid
+from bevdepth_core.model import BEVDepth
+from bevdepth_core.model.depth_net import camera_vector
+from bevdepth_core.model.view_transform import ImageFeatures, ego_from_frustum
+from bevdepth_core.preprocess import normalise, preprocess
+from bevdepth_core.types import CameraRig, Detections3D, Frame
+
+PAST_FRAME_AGE_NS = 500_000_000
+"""Age of the earlier key frame that the network was trained with: nuScenes key frames come at 2 Hz."""
+PAST_FRAME_TOLERANCE_NS = 100_000_000
+"""How far from that age a frame may be; otherwise the current frame stands in for it."""
+LONGEST_GAP_NS = 1_000_000_000
+"""A longer pause between frames forgets the past."""
+MEMORY_SPACING_NS = 50_000_000
+"""Frames closer than this to the last remembered one are not remembered, which bounds the memory."""
+
+PRECISIONS = {'fp32': None, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class _PastFrame:
+    """What is kept of a frame: features on the device, and where its cameras were."""
+
+    stamp_ns: int
+    rig: CameraRig
+    image_aug: np.ndarray
+    features: ImageFeatures
+    world_from_ego: np.ndarray
+
+
+class Detector:
+    """Detect boxes frame by frame.
+
+    A frame's images are encoded once. Its depth and context are kept and splatted again, with the then known relative
+    pose, when the frame is about half a second old; the result is that of the official two-frame forward.
+
+    Args:
+        model: in evaluation mode.
+        device: where to run, such as ``'cpu'`` or ``'cuda:0'``.
+        precision: ``'fp32'``, ``'fp16'`` or ``'bf16'`` for the image branch; geometry and head are float32 always.
+
+    Attributes:
+        score_threshold: boxes must score more than this; starts as the model's and may be changed at any time.
+
+    Raises:
+        ValueError: unknown precision, or a device that this machine does not have.
+    """
+
+    def __init__(self, model: BEVDepth, device: str | torch.device = 'cpu', precision: str = 'fp32') -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f'precision must be one of {", ".join(PRECISIONS)}, got {precision!r}')
+        self.device = _usable_device(device)
+        self.precision = precision
+        self.model = model.to(self.device).eval()
+        self.score_threshold = model.config.decode.score_threshold
+        self._memory: list[_PastFrame] = []
+        self._last_stamp_ns: int | None = None
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, device: str | torch.device = 'cpu', precision: str = 'fp32') -> Detector:
+        """Return a detector with the weights of ``path``; raises ``CheckpointError`` when the file is refused."""
+        return cls(load_checkpoint(path), device, precision)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.model.config
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.model.config.class_names
+
+    def reset(self) -> None:
+        """Forget all past frames."""
+        self._memory.clear()
+        self._last_stamp_ns = None
+
+    @torch.inference_mode()
+    def __call__(self, frame: Frame) -> Detections3D:
+        """Return the boxes of ``frame`` in its ego frame at ``frame.stamp_ns``.
+
+        Without a usable past frame (start, gap, backward stamp, unknown pose) the current frame stands in for it.
+        """
+        stages = _Stopwatch(self.device)
+        self._forget_what_cannot_be_past(frame.stamp_ns)
+        with stages('preprocess'):
+            images, image_aug = self._preprocess(frame)
+        with stages('image_branch'), self._autocast():
+            features = self.model.encode_images(images, self._camera_vector(frame.rig, image_aug))
+        past = self._past_frame(frame)
+        with stages('view_transform'):
+            bev_maps = self._splat(frame, image_aug, features, past)
+        with stages('bev_head'):
+            tasks = self.model.detect(bev_maps)
+        with stages('decode'):
+            found = decode(tasks, self._decode_config())[0]
+        self._remember(frame, image_aug, features)
+        past_stamp_ns = None if past is None else past.stamp_ns
+        return Detections3D(found.boxes, found.scores, found.labels, self.class_names, frame.stamp_ns, past_stamp_ns, stages.seconds)
+
+    def _preprocess(self, frame: Frame) -> tuple[torch.Tensor, np.ndarray]:
+        """Return (1, N, 3, H, W) normalised images on the device and their (N, 4, 4) image augmentation."""
+        crops, image_aug = preprocess(frame.images, self.config.image)
+        return normalise(torch.from_numpy(crops).to(self.device), self.config.image)[None], image_aug
+
+    def _camera_vector(self, rig: CameraRig, image_aug: np.ndarray) -> torch.Tensor:
+        identity = torch.eye(4, device=self.device)[None]
+        return camera_vector(self._matrices(_padded(rig.intrinsics)), self._matrices(image_aug), identity, self._matrices(rig.ego_from_camera))
+
+    def _splat(self, frame: Frame, image_aug: np.ndarray, features: ImageFeatures, past: _PastFrame | None) -> list[torch.Tensor]:
+        """Return the BEV maps of the current and, in a two-frame model, the past frame, in the current ego frame."""
+        current = self.model.splat(features, self._ego_from_frustum(frame.rig, image_aug, frame.rig.ego_from_camera))
+        if self.config.key_frames == 1:
+            return [current]
+        if past is None:
+            return [current, current]
+        key_ego_from_camera = _key_ego_from_past_camera(frame, past)
+        return [current, self.model.splat(past.features, self._ego_from_frustum(past.rig, past.image_aug, key_ego_from_camera))]
+
+    def _ego_from_frustum(self, rig: CameraRig, image_aug: np.ndarray, key_ego_from_camera: np.ndarray) -> torch.Tensor:
+        matrices = (torch.from_numpy(matrix)[None] for matrix in (key_ego_from_camera, _padded(rig.intrinsics), image_aug))
+        return ego_from_frustum(*matrices, torch.eye(4)[None]).to(self.device)
+
+    def _past_frame(self, frame: Frame) -> _PastFrame | None:
+        """Return the remembered frame nearest the trained age, if one is near enough and poses are known."""
+        if frame.world_from_ego is None or not self._memory:
+            return None
+        wanted_ns = frame.stamp_ns - PAST_FRAME_AGE_NS
+        nearest = min(self._memory, key=lambda past: abs(past.stamp_ns - wanted_ns))
+        return nearest if abs(nearest.stamp_ns - wanted_ns) <= PAST_FRAME_TOLERANCE_NS else None
+
+    def _forget_what_cannot_be_past(self, stamp_ns: int) -> None:
+        last, self._last_stamp_ns = self._last_stamp_ns, stamp_ns
+        if last is not None and not 0 <= stamp_ns - last <= LONGEST_GAP_NS:
+            self._memory.clear()
+        oldest_ns = stamp_ns - PAST_FRAME_AGE_NS - PAST_FRAME_TOLERANCE_NS
+        self._memory = [past for past in self._memory if past.stamp_ns >= oldest_ns]
+
+    def _remember(self, frame: Frame, image_aug: np.ndarray, features: ImageFeatures) -> None:
+        too_close = self._memory and frame.stamp_ns - self._memory[-1].stamp_ns < MEMORY_SPACING_NS
+        if self.config.key_frames == 1 or frame.world_from_ego is None or too_close:
+            return
+        self._memory.append(_PastFrame(frame.stamp_ns, frame.rig, image_aug, features, frame.world_from_ego))
+
+    def _decode_config(self) -> ModelConfig:
+        return replace(self.config, decode=replace(self.config.decode, score_threshold=self.score_threshold))
+
+    def _matrices(self, matrices: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(matrices).float()[None].to(self.device)
+
+    def _autocast(self) -> torch.autocast:
+        dtype = PRECISIONS[self.precision]
+        return torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+class _Stopwatch:
+    """Wall time per named stage; waits for the GPU at the end of each."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = {}
+        self._device = device
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self._device.type == 'cuda':
+            torch.cuda.synchronize(self._device)
+        self.seconds[stage] = time.perf_counter() - start
+
+
+def _key_ego_from_past_camera(frame: Frame, past: _PastFrame) -> np.ndarray:
+    """Return (N, 4, 4): each past camera in the current ego frame, at the current stamp of the same camera.
+
+    A past camera that the current frame lacks takes the current frame's camera nearest the mean stamp.
+    """
+    middle = int(np.abs(frame.stamps_ns - frame.stamp_ns).argmin())
+    partners = [frame.rig.names.index(name) if name in frame.rig.names else middle for name in past.rig.names]
+    key_ego_from_world = invert_rigid(frame.world_from_ego[partners])
+    return key_ego_from_world @ past.world_from_ego @ past.rig.ego_from_camera
+
+
+def _padded(intrinsics: np.ndarray) -> np.ndarray:
+    """Return (N, 4, 4) matrices of (N, 3, 3) ones with 1 at [3][3]."""
+    padded = np.zeros((len(intrinsics), 4, 4))
+    padded[:, :3, :3] = intrinsics
+    padded[:, 3, 3] = 1
+    return padded
+
+
+def _usable_device(device: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:<index>', got {device!r}") from error
+    if device.type == 'cuda' and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise ValueError(f'device {device} is not available: torch sees {torch.cuda.device_count()} GPUs; use device cpu or install a driver')
+    return device

@@ -1,0 +1,121 @@
+"""Camera-aware depth distribution and context of each feature-map pixel (paper section 3.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock
+from torchvision.ops import deform_conv2d
+
+from bevdepth_core.config import DepthNetConfig
+from bevdepth_core.model.layers import conv_norm_relu
+
+CAMERA_VECTOR_SIZE = 27
+_ASPP_DILATIONS = (1, 6, 12, 18)
+_DEFORM_GROUPS = 4
+
+
+def camera_vector(
+    intrinsics: torch.Tensor, image_aug: torch.Tensor, bev_aug: torch.Tensor, ego_from_camera: torch.Tensor
+) -> torch.Tensor:
+    """Return the 27 raw numbers per camera that the network is told, in the official order, unscaled.
+
+    Args:
+        intrinsics: (B, N, 4, 4), pixels.
+        image_aug: (B, N, 4, 4).
+        bev_aug: (B, 4, 4).
+        ego_from_camera: (B, N, 4, 4), metres.
+
+    Returns:
+        (B, N, 27): fx fy cx cy; image_aug 00 01 03 10 11 13; bev_aug 00 01 10 11 22; ego_from_camera[:3, :4] by rows.
+    """
+    bev_aug = bev_aug[:, None].expand_as(image_aug)
+    numbers = [intrinsics[..., row, column] for row, column in ((0, 0), (1, 1), (0, 2), (1, 2))]
+    numbers += [image_aug[..., row, column] for row, column in ((0, 0), (0, 1), (0, 3), (1, 0), (1, 1), (1, 3))]
+    numbers += [bev_aug[..., row, column] for row, column in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 2))]
+    return torch.cat((torch.stack(numbers, dim=-1), ego_from_camera[..., :3, :].flatten(-2)), dim=-1)
+
+
+class CameraGate(nn.Module):
+    """Scale each feature channel by a gate computed from the camera vector."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(CAMERA_VECTOR_SIZE, channels), nn.ReLU(), nn.Linear(channels, channels))
+        self.gate = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, channels, 1))
+
+    def forward(self, features: torch.Tensor, cameras: torch.Tensor) -> torch.Tensor:
+        return features * self.gate(self.mlp(cameras)[..., None, None]).sigmoid()
+
+
+class AtrousPyramid(nn.Module):
+    """Atrous spatial pyramid pooling: four dilations and the global mean, projected back to ``channels``."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            conv_norm_relu(channels, channels, 1 if dilation == 1 else 3, dilation=dilation) for dilation in _ASPP_DILATIONS
+        )
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), *conv_norm_relu(channels, channels, 1))
+        self.project = conv_norm_relu(5 * channels, channels, 1)
+        self.dropout = nn.Dropout(0.5)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        branches = [branch(features) for branch in self.branches]
+        branches.append(self.pool(features).expand_as(branches[0]))
+        return self.dropout(self.project(torch.cat(branches, dim=1)))
+
+
+class DeformableConv(nn.Module):
+    """3x3 deformable convolution (version 1, four groups) whose offsets come from a convolution of its own."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, channels // _DEFORM_GROUPS, 3, 3))
+        self.offset = nn.Conv2d(channels, 18, 3, padding=1)
+        nn.init.kaiming_uniform_(self.weight, nonlinearity='relu')
+        nn.init.zeros_(self.offset.weight)
+        nn.init.zeros_(self.offset.bias)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return deform_conv2d(features, self.offset(features), self.weight, padding=1)
+
+
+class DepthNet(nn.Module):
+    """Depth logits and context from image features and the camera vector.
+
+    Args:
+        in_channels: channels of the image features.
+        depth_count: depth bins D.
+        config: widths.
+    """
+
+    def __init__(self, in_channels: int, depth_count: int, config: DepthNetConfig) -> None:
+        super().__init__()
+        mid = config.mid_channels
+        self.reduce = conv_norm_relu(in_channels, mid, 3, bias=True)
+        self.camera_norm = nn.BatchNorm1d(CAMERA_VECTOR_SIZE)
+        self.context_gate = CameraGate(mid)
+        self.context_head = nn.Conv2d(mid, config.context_channels, 1)
+        self.depth_gate = CameraGate(mid)
+        self.depth_blocks = nn.Sequential(*(BasicBlock(mid, mid) for _ in range(3)))
+        self.pyramid = AtrousPyramid(mid)
+        self.deform = DeformableConv(mid)
+        self.depth_head = nn.Conv2d(mid, depth_count, 1)
+
+    def forward(self, features: torch.Tensor, cameras: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return depth distribution (n, D, h, w) in float32 and context (n, C, h, w).
+
+        Args:
+            features: (n, in_channels, h, w).
+            cameras: (n, 27) float32, see ``camera_vector``.
+        """
+        cameras = self.camera_norm(cameras)
+        features = self.reduce(features)
+        context = self.context_head(self.context_gate(features, cameras))
+        logits = self.depth_head(self.deform(self.pyramid(self.depth_blocks(self.depth_gate(features, cameras)))))
+        return F.softmax(logits, dim=1, dtype=torch.float32), context

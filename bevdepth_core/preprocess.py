@@ -1,0 +1,96 @@
+"""From source images to the network's input: resize, crop, flip, rotate, normalise, and the same as a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bevdepth_core.config import ImageSpec
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """What is done to one image, in this order; data and matrix come from the same numbers.
+
+    Attributes:
+        scale: resize factor; the resized image is (int(width * scale), int(height * scale)).
+        crop_x: left edge of the crop in the resized image, pixels; may reach outside, which pads with black.
+        crop_y: top edge of the crop.
+        width: width of the crop, pixels.
+        height: height of the crop, pixels.
+        flip: mirror left to right.
+        rotation_deg: counter-clockwise about the centre, degrees, nearest neighbour, black corners.
+
+    Source: the official image pipeline, which resizes with Pillow's antialiased bicubic filter.
+    """
+
+    scale: float
+    crop_x: int
+    crop_y: int
+    width: int
+    height: int
+    flip: bool = False
+    rotation_deg: float = 0.0
+
+    @classmethod
+    def for_inference(cls, source_width: int, source_height: int, spec: ImageSpec) -> ImageTransform:
+        """Return the transform that fills the network's input and cuts what is too much from the top and both sides."""
+        scale = max(spec.height / source_height, spec.width / source_width)
+        width, height = int(source_width * scale), int(source_height * scale)
+        return cls(scale, crop_x=int(max(0, width - spec.width) / 2), crop_y=height - spec.height, width=spec.width, height=spec.height)
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Return the (height, width, 3) uint8 crop of an (H, W, 3) uint8 image."""
+        height, width = image.shape[:2]
+        picture = Image.fromarray(image).resize((int(width * self.scale), int(height * self.scale)))
+        picture = picture.crop((self.crop_x, self.crop_y, self.crop_x + self.width, self.crop_y + self.height))
+        if self.flip:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if self.rotation_deg:
+            picture = picture.rotate(self.rotation_deg)
+        return np.asarray(picture)
+
+    def matrix(self) -> np.ndarray:
+        """Return the (4, 4) float64 network-input pixel from source pixel transform, on (u, v, depth, 1)."""
+        linear = np.eye(2) * self.scale
+        offset = -np.array([self.crop_x, self.crop_y], np.float64)
+        if self.flip:
+            mirror = np.diag([-1.0, 1.0])
+            linear, offset = mirror @ linear, mirror @ offset + (self.width, 0)
+        angle = np.deg2rad(self.rotation_deg)
+        rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        center = np.array([self.width, self.height]) / 2
+        matrix = np.eye(4)
+        matrix[:2, :2] = rotation @ linear
+        matrix[:2, 3] = rotation @ (offset - center) + center
+        return matrix
+
+
+def normalise(images: torch.Tensor, spec: ImageSpec) -> torch.Tensor:
+    """Return (..., 3, H, W) float32 network input from (..., H, W, 3) uint8 RGB images, on the same device.
+
+    The channels become B G R while the statistics stay in R G B order: the official weights were trained so.
+    """
+    channels_first = images.movedim(-1, -3).flip(-3).float()
+    mean = torch.tensor(spec.mean, device=images.device).view(3, 1, 1)
+    std = torch.tensor(spec.std, device=images.device).view(3, 1, 1)
+    return (channels_first - mean) / std
+
+
+def preprocess(images: Sequence[np.ndarray], spec: ImageSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Resize and crop the images of one frame for inference.
+
+    Args:
+        images: N arrays (H_i, W_i, 3) uint8 RGB of any sizes.
+        spec: the network's input.
+
+    Returns:
+        (N, height, width, 3) uint8 crops and (N, 4, 4) float64 network-input pixel from source pixel transforms.
+    """
+    transforms = [ImageTransform.for_inference(image.shape[1], image.shape[0], spec) for image in images]
+    crops = np.stack([transform.apply(image) for transform, image in zip(transforms, images, strict=True)])
+    return crops, np.stack([transform.matrix() for transform in transforms])

@@ -1,0 +1,251 @@
+"""The values that travel between the parts: validated once at the border, trusted inside.
+
+A transform is always named ``target_from_source``: it takes homogeneous points of the source frame to the target frame.
+Frames: ``world`` is any fixed frame (nuScenes ``global``, ROS ``map`` or ``odom``); ``ego`` is the vehicle frame on the
+ground below the rear axle, x forward, y left, z up (ROS ``base_link``); ``camera`` is optical, z forward, x right, y down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+import torch
+
+from bevdepth_core.geometry import require_rigid
+
+
+def _checked(name: str, value, shape: tuple[int | None, ...], dtype: type) -> np.ndarray:
+    """Return ``value`` as an array of ``dtype``, or raise with ``name`` when shape or content is wrong."""
+    array = np.asarray(value)
+    expected = '(' + ', '.join('n' if size is None else str(size) for size in shape) + ')'
+    if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
+        raise ValueError(f'{name} must have shape {expected}, got {array.shape}')
+    if array.dtype == object or not np.can_cast(array.dtype, dtype, casting='same_kind'):
+        raise TypeError(f'{name} must be convertible to {np.dtype(dtype).name}, got {array.dtype}')
+    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+        raise ValueError(f'{name} must be finite, got NaN or infinity')
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class CameraRig:
+    """The cameras of a vehicle: who they are, how they project and where they sit.
+
+    Attributes:
+        names: one unique name per camera, N >= 1, in the order of all other arrays.
+        intrinsics: (N, 3, 3) float64, pixels of the source image, undistorted pinhole.
+        ego_from_camera: (N, 4, 4) float64, rigid, metres.
+    """
+
+    names: tuple[str, ...]
+    intrinsics: np.ndarray
+    ego_from_camera: np.ndarray
+
+    def __post_init__(self) -> None:
+        names = tuple(self.names)
+        if not names:
+            raise ValueError('names must hold at least one camera')
+        if len(set(names)) != len(names):
+            raise ValueError(f'names must be unique, got {names}')
+        count = len(names)
+        intrinsics = _checked('intrinsics', self.intrinsics, (count, 3, 3), np.float64)
+        for name, matrix in zip(names, intrinsics, strict=True):
+            if matrix[0, 0] <= 0 or matrix[1, 1] <= 0 or not np.array_equal(matrix[2], (0, 0, 1)):
+                raise ValueError(f'intrinsics of {name} must have positive focal lengths and last row 0 0 1, got {matrix.tolist()}')
+        ego_from_camera = _checked('ego_from_camera', self.ego_from_camera, (count, 4, 4), np.float64)
+        require_rigid('ego_from_camera', ego_from_camera)
+        object.__setattr__(self, 'names', names)
+        object.__setattr__(self, 'intrinsics', intrinsics)
+        object.__setattr__(self, 'ego_from_camera', ego_from_camera)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One synchronised set of images, each with its own stamp and ego pose.
+
+    Attributes:
+        images: N arrays (H_i, W_i, 3) uint8, RGB; sizes may differ between cameras.
+        rig: the N cameras.
+        stamps_ns: (N,) int64, exposure times in nanoseconds.
+        world_from_ego: (N, 4, 4) float64, rigid, the ego pose at each camera's own stamp; None when no pose is known,
+            which switches off temporal fusion for this frame.
+    """
+
+    images: tuple[np.ndarray, ...]
+    rig: CameraRig
+    stamps_ns: np.ndarray
+    world_from_ego: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        images = tuple(self.images)
+        count = len(self.rig)
+        if len(images) != count:
+            raise ValueError(f'images must hold one image per camera ({count}), got {len(images)}')
+        for name, image in zip(self.rig.names, images, strict=True):
+            if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+                raise ValueError(f'images of {name} must be an array of shape (height, width, 3), got {getattr(image, "shape", type(image))}')
+            if image.dtype != np.uint8:
+                raise TypeError(f'images of {name} must be uint8, got {image.dtype}')
+        object.__setattr__(self, 'images', images)
+        object.__setattr__(self, 'stamps_ns', _checked('stamps_ns', self.stamps_ns, (count,), np.int64))
+        if self.world_from_ego is not None:
+            world_from_ego = _checked('world_from_ego', self.world_from_ego, (count, 4, 4), np.float64)
+            require_rigid('world_from_ego', world_from_ego)
+            object.__setattr__(self, 'world_from_ego', world_from_ego)
+
+    @property
+    def stamp_ns(self) -> int:
+        """Mean exposure time: the time that the detections are valid at."""
+        return int(self.stamps_ns[0] + np.round((self.stamps_ns - self.stamps_ns[0]).mean()))
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """What the network reads: B samples of S frames (0 = key frame, then earlier ones) of N cameras.
+
+    Attributes:
+        images: (B, S, N, 3, H, W) float, normalised, channels B G R.
+        key_ego_from_camera: (B, S, N, 4, 4) float32; earlier frames are already moved into the key ego frame.
+        intrinsics: (B, S, N, 4, 4) float32, pixels of the source image, 1 at [3][3].
+        image_aug: (B, S, N, 4, 4) float32, network-input pixel from source-image pixel ("ida" in the official code).
+        bev_aug: (B, 4, 4) float32, augmented ego from ego ("bda" in the official code), identity when not training.
+    """
+
+    images: torch.Tensor
+    key_ego_from_camera: torch.Tensor
+    intrinsics: torch.Tensor
+    image_aug: torch.Tensor
+    bev_aug: torch.Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 6 or self.images.shape[3] != 3 or not self.images.is_floating_point():
+            raise ValueError(f'images must be floating point (B, S, N, 3, H, W), got {self.images.dtype} {tuple(self.images.shape)}')
+        batch, frames, cameras = self.images.shape[:3]
+        expected = dict.fromkeys(('key_ego_from_camera', 'intrinsics', 'image_aug'), (batch, frames, cameras, 4, 4))
+        expected['bev_aug'] = (batch, 4, 4)
+        for name, shape in expected.items():
+            matrix = getattr(self, name)
+            if tuple(matrix.shape) != shape or matrix.dtype != torch.float32:
+                raise ValueError(f'{name} must be float32 {shape}, got {matrix.dtype} {tuple(matrix.shape)}')
+
+
+@dataclass(frozen=True)
+class TaskMaps:
+    """Raw head output of one task on the BEV grid, every map (B, channels, Y, X).
+
+    Attributes:
+        reg: 2 channels, offset of the box centre from the cell's lower corner, cells.
+        height: 1 channel, z of the box centre, metres.
+        dim: 3 channels, log of length, width, height in metres.
+        rot: 2 channels, sine and cosine of yaw.
+        vel: 2 channels, velocity x and y, m/s, ego axes.
+        heatmap: one channel per class of the task, before the sigmoid.
+    """
+
+    reg: torch.Tensor
+    height: torch.Tensor
+    dim: torch.Tensor
+    rot: torch.Tensor
+    vel: torch.Tensor
+    heatmap: torch.Tensor
+
+
+@dataclass(frozen=True)
+class ModelOutputs:
+    """What the network returns.
+
+    Attributes:
+        tasks: one TaskMaps per head task.
+        depth: (B, N, D, H/16, W/16) depth distribution of the key frame, sums to 1 over D.
+    """
+
+    tasks: tuple[TaskMaps, ...]
+    depth: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Boxes3D:
+    """Boxes in one frame.
+
+    Attributes:
+        center: (n, 3) float32, geometric centre, metres.
+        size: (n, 3) float32, full length, width, height, metres.
+        yaw: (n,) float32, radians about +z, 0 along +x.
+        velocity: (n, 2) float32, x and y, m/s, over ground.
+    """
+
+    center: np.ndarray
+    size: np.ndarray
+    yaw: np.ndarray
+    velocity: np.ndarray
+
+    def __post_init__(self) -> None:
+        count = len(np.atleast_1d(self.yaw))
+        for name, shape in {'center': (count, 3), 'size': (count, 3), 'yaw': (count,), 'velocity': (count, 2)}.items():
+            object.__setattr__(self, name, _checked(name, getattr(self, name), shape, np.float32))
+        if (self.size <= 0).any():
+            raise ValueError('size must be positive')
+
+    def __len__(self) -> int:
+        return len(self.yaw)
+
+    def __getitem__(self, index) -> Boxes3D:
+        """Return the selected boxes; ``index`` is a slice, a mask or an index array."""
+        return Boxes3D(self.center[index], self.size[index], self.yaw[index], self.velocity[index])
+
+    def corners(self) -> np.ndarray:
+        """Return (n, 8, 3) corners: first the four of the front face, then of the rear, each around the face."""
+        signs = np.array([(x, y, z) for x in (1, -1) for y, z in ((1, 1), (-1, 1), (-1, -1), (1, -1))], np.float32) / 2
+        local = signs * self.size[:, None]
+        cos, sin = np.cos(self.yaw)[:, None], np.sin(self.yaw)[:, None]
+        x, y, z = local[..., 0], local[..., 1], local[..., 2]
+        return np.stack((cos * x - sin * y, sin * x + cos * y, z), axis=-1) + self.center[:, None]
+
+
+@dataclass(frozen=True)
+class Detections3D:
+    """Scored boxes of one frame, in the ego frame at ``stamp_ns``, best score first.
+
+    Attributes:
+        boxes: n boxes.
+        scores: (n,) float32 in [0, 1].
+        labels: (n,) int64, index into ``class_names``.
+        class_names: the detector's classes.
+        stamp_ns: mean exposure time of the images.
+        past_stamp_ns: mean stamp of the past key frame that was fused; None when there was none: then the current
+            frame stood in for it and velocities are not to be trusted.
+        stage_seconds: wall time per stage of this call, in order.
+    """
+
+    boxes: Boxes3D
+    scores: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    stamp_ns: int
+    past_stamp_ns: int | None = None
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count = len(self.boxes)
+        object.__setattr__(self, 'scores', _checked('scores', self.scores, (count,), np.float32))
+        object.__setattr__(self, 'labels', _checked('labels', self.labels, (count,), np.int64))
+        object.__setattr__(self, 'class_names', tuple(self.class_names))
+        object.__setattr__(self, 'stage_seconds', MappingProxyType(dict(self.stage_seconds)))
+        if ((self.labels < 0) | (self.labels >= len(self.class_names))).any():
+            raise ValueError(f'labels must lie in [0, {len(self.class_names)})')
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def above(self, score: float) -> Detections3D:
+        """Return the detections that score at least ``score``."""
+        keep = self.scores >= score
+        return Detections3D(
+            self.boxes[keep], self.scores[keep], self.labels[keep], self.class_names, self.stamp_ns, self.past_stamp_ns, self.stage_seconds
+        )

@@ -1,0 +1,115 @@
+"""Where the numbers of the official code lie, and the deterministic weights they were made with."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bevdepth_core.checkpoint import FRUSTUM_AXES, to_official_name
+from bevdepth_core.config import load_model_config
+from bevdepth_core.model import BEVDepth
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / 'tests' / 'data'
+PRESETS = {'1key': 'r50_256x704_1key', '2key': 'r50_256x704_2key', '2key_da': 'r50_256x704_2key_da'}
+
+_TRANSPOSED = re.compile(r'backbone\.img_neck\.deblocks\.[23]\.0\.weight|head\.neck\.deblocks\.\d\.0\.weight')
+_LAST_NORM = re.compile(r'img_backbone\.layer\d\.\d+\.bn3|trunk\.layer\d\.\d+\.bn2|depth_conv\.[012]\.bn2')
+_CAMERA_MEAN = np.array([1250, 1250, 800, 475, 0.45, 0, 0, 0, 0.45, -140, 1, 0, 0, 1, 1] + [0] * 12)
+_CAMERA_VARIANCE = np.array([4e4, 4e4, 1e3, 1e3, 0.1, 0.1, 1e4, 0.1, 0.1, 1e4] + [1] * 17)
+_EXCEPTIONS = (
+    (r'backbone\.depth_net\.bn\.running_mean', lambda u, v: _CAMERA_MEAN + 0.1 * u * np.sqrt(_CAMERA_VARIANCE)),
+    (r'backbone\.depth_net\.bn\.running_var', lambda u, v: _CAMERA_VARIANCE * (1 + 0.5 * u)),
+    (r'depth_conv\.5\.weight$', lambda u, v: 0.3 * v),
+    (r'context_conv\.weight$', lambda u, v: 0.25 * v),
+    (r'conv_offset\.weight$', lambda u, v: 0.25 * v),
+    (r'conv_offset\.bias$', lambda u, v: 0.5 * u),
+    (r'depth_aggregation_net\.reduce_conv\.1\.running_mean$', lambda u, v: 0.01 * u),
+    (r'depth_aggregation_net\.reduce_conv\.1\.running_var$', lambda u, v: 0.0025 * (1 + 0.5 * u)),
+    (r'depth_aggregation_net\.out_conv\.0\.weight$', lambda u, v: 0.02 * v),
+    (r'depth_aggregation_net\.out_conv\.0\.bias$', lambda u, v: 0.01 * u),
+    (r'trunk\.conv1\.weight$', lambda u, v: 0.5 * v),
+    (r'task_heads\.\d\.(reg|height|rot|vel)\.1\.weight$', lambda u, v: 0.4 * v),
+    (r'task_heads\.\d\.dim\.1\.weight$', lambda u, v: 0.2 * v),
+    (r'task_heads\.\d\.heatmap\.1\.weight$', lambda u, v: 0.5 * v),
+    (r'task_heads\.\d\.heatmap\.1\.bias$', lambda u, v: -3.5 + 0.1 * u),
+    (r'task_heads\.\d\.dim\.1\.bias$', lambda u, v: 0.5 + 0.1 * u),
+)
+
+
+def reference_path(name: str) -> Path:
+    """Return a file of the reference folder: ``$BEVDEPTH_REFERENCE``, else ``../shared/reference`` beside the project.
+
+    Raises:
+        FileNotFoundError: the folder or file is not there; these tests are never skipped.
+    """
+    folder = Path(os.environ.get('BEVDEPTH_REFERENCE', ROOT.parent / 'shared' / 'reference'))
+    path = folder / name
+    if not path.exists():
+        raise FileNotFoundError(f'{path} is missing: put the reference data there or let BEVDEPTH_REFERENCE name its folder')
+    return path
+
+
+def golden(case: str) -> tuple[dict, dict[str, np.ndarray]]:
+    """Return the JSON and the arrays of a golden case, from tests/data or, for cases with pictures, the reference folder."""
+    folder = DATA if (DATA / f'{case}.npz').exists() else reference_path(f'golden/{case}.npz').parent
+    return json.loads((folder / f'{case}.json').read_text()), dict(np.load(folder / f'{case}.npz'))
+
+
+def uniform(name: str, shape: tuple[int, ...], offset: int = 0) -> np.ndarray:
+    """Return the reference's float64 numbers in [-1, 1) for a name."""
+    seed = (zlib.crc32(name.encode()) + offset) % 2**32
+    return 2 * np.random.Generator(np.random.PCG64(seed)).random(tuple(shape)) - 1
+
+
+def fill_value(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the deterministic weights of one official tensor (name without ``model.``) in float64."""
+    u = uniform(name, shape)
+    value = _base_value(name, u)
+    for pattern, exception in _EXCEPTIONS:
+        if re.search(pattern, name):
+            value = exception(u, value)
+    return value
+
+
+def _base_value(name: str, u: np.ndarray) -> np.ndarray:
+    leaf = name.rsplit('.', 1)[1]
+    if leaf == 'num_batches_tracked':
+        return np.zeros(u.shape)
+    if leaf == 'running_mean':
+        return 0.2 * u
+    if leaf == 'running_var':
+        return 1 + 0.5 * u
+    if leaf == 'bias':
+        return 0.1 * u
+    if u.ndim == 1:
+        return (1 + 0.5 * u) * (0.3 if _LAST_NORM.search(name) else 1)
+    fan_in = u.shape[0] if _TRANSPOSED.search(name) else np.prod(u.shape[1:])
+    return u * np.sqrt(3) * np.sqrt(2 / fan_in)
+
+
+def filled_model(case: str) -> BEVDepth:
+    """Return the ``1key``, ``2key`` or ``2key_da`` model with the deterministic weights, in evaluation mode."""
+    model = BEVDepth(load_model_config(ROOT / 'config' / 'models' / f'{PRESETS[case]}.yaml'))
+    fill(model)
+    return model.eval()
+
+
+def fill(model: BEVDepth) -> None:
+    """Give every tensor of ``model`` but the frustum its deterministic value."""
+    for name, tensor in model.state_dict().items():
+        if name not in FRUSTUM_AXES:
+            tensor.copy_(torch.from_numpy(fill_value(to_official_name(name), tuple(tensor.shape))))
+
+
+def synthetic_images() -> torch.Tensor:
+    """Return the (1, 2, 6, 3, 256, 704) float32 pictures of the synth cases."""
+    coarse = uniform('synthetic_image:coarse', (1, 2, 6, 3, 16, 44)).repeat(16, axis=-2).repeat(16, axis=-1)
+    fine = uniform('synthetic_image:fine', (1, 2, 6, 3, 256, 704))
+    return torch.from_numpy((0.7 * coarse + 0.35 * fine).astype(np.float32))
