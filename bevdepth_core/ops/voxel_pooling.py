@@ -3,7 +3,7 @@
 ``voxel_pooling_reference`` specifies the numbers. Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map,
 nx x ny cells. One semantics serves training and inference; gradients flow to depth, context and volume.
 
-Which implementation runs is decided here alone and logged once per device type. Environment variable
+Which implementation runs is decided here alone and logged once. The environment variable
 ``BEVDEPTH_VOXEL_POOLING=reference`` or ``force_reference()`` demand the reference.
 """
 
@@ -12,6 +12,7 @@ import functools
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -94,9 +95,7 @@ def voxel_pooling(
     expected = (batch, cameras, frustum_d.shape[0], frustum_v.shape[0], frustum_u.shape[0])
     _require_shape('depth', depth, expected, 'of ego_from_frustum (B, N), frustum_d, frustum_v and frustum_u')
     _require_device('depth', depth, 'ego_from_frustum', ego_from_frustum)
-    return torch.ops.bevdepth.voxel_pooling(
-        depth, context, ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell, shape
-    )
+    return torch.ops.bevdepth.voxel_pooling(depth, context, ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell, shape)
 
 
 def voxel_pooling_indexed(depth: Tensor, context: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
@@ -162,25 +161,30 @@ _reference_forced = os.environ.get('BEVDEPTH_VOXEL_POOLING') == 'reference'
 def _kernels_run(features: Tensor) -> bool:
     """Return whether ``features`` are pooled by the compiled kernels rather than by the reference."""
     if _reference_forced:
-        _log_once(features.device.type, 'torch reference, as demanded')
+        _log_once(logging.INFO, features.device.type, 'torch reference, as demanded')
     elif not features.is_cuda:
-        _log_once(features.device.type, 'torch reference')
+        _log_once(logging.INFO, features.device.type, 'torch reference')
     elif kernels is None:
-        _log_once('cuda', f'torch reference, slow, since the kernels are missing: {why_no_kernels}')
+        _log_once(logging.WARNING, 'cuda', f'slow torch reference, since the kernels are not built: {why_no_kernels}')
     else:
-        _log_once('cuda', 'compiled kernels')
+        _log_once(logging.INFO, 'cuda', 'compiled kernels')
         return True
     return False
 
 
 def _forward_kernels_run(features: Tensor) -> bool:
-    """As ``_kernels_run``, but the forward kernels add atomically, so PyTorch's deterministic mode excludes them."""
-    return not (features.is_cuda and torch.are_deterministic_algorithms_enabled()) and _kernels_run(features)
+    """As ``_kernels_run``, but PyTorch's deterministic mode excludes the forward kernels, whose atomic sums vary in order."""
+    if not _kernels_run(features):
+        return False
+    if torch.are_deterministic_algorithms_enabled():
+        _log_once(logging.INFO, 'cuda', 'torch reference forward, since deterministic algorithms are demanded')
+        return False
+    return True
 
 
 @functools.cache
-def _log_once(device_type: str, choice: str) -> None:
-    logger.info('voxel pooling on %s: %s', device_type, choice)
+def _log_once(level: int, device_type: str, choice: str) -> None:
+    logger.log(level, 'voxel pooling on %s: %s', device_type, choice)
 
 
 # The ops as torch sees them; the functions above have checked the arguments.
@@ -195,6 +199,8 @@ def _voxel_index(
     lower: Sequence[float],
     cell: Sequence[float],
 ) -> Tensor:
+    if _kernels_run(ego_from_frustum):
+        return _launch_voxel_index(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell)
     return reference.voxel_index(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell)
 
 
@@ -217,8 +223,10 @@ def _voxel_pooling(
     cell: Sequence[float],
     shape: Sequence[int],
 ) -> Tensor:
-    index = reference.voxel_index(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell)
-    return reference.voxel_pooling(depth, context, index, shape)
+    geometry = (ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell)
+    if _forward_kernels_run(context):
+        return _launch_forward(depth, context, _Geometry(*geometry), shape)
+    return reference.voxel_pooling(depth, context, reference.voxel_index(*geometry), shape)
 
 
 @torch.library.custom_op('bevdepth::voxel_pooling_backward', mutates_args=())
@@ -234,12 +242,16 @@ def _voxel_pooling_backward(
     cell: Sequence[float],
     shape: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
-    index = reference.voxel_index(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell)
-    return reference.voxel_pooling_backward(grad_bev, depth, context, index, shape)
+    geometry = (ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell)
+    if _kernels_run(context):
+        return _launch_backward(grad_bev, depth, context, _Geometry(*geometry), shape)
+    return reference.voxel_pooling_backward(grad_bev, depth, context, reference.voxel_index(*geometry), shape)
 
 
 @torch.library.custom_op('bevdepth::voxel_pooling_indexed', mutates_args=())
 def _voxel_pooling_indexed(depth: Tensor, context: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
+    if _forward_kernels_run(context):
+        return _launch_forward(depth, context, voxel_index, shape)
     return reference.voxel_pooling(depth, context, voxel_index, shape)
 
 
@@ -247,32 +259,38 @@ def _voxel_pooling_indexed(depth: Tensor, context: Tensor, voxel_index: Tensor, 
 def _voxel_pooling_indexed_backward(
     grad_bev: Tensor, depth: Tensor, context: Tensor, voxel_index: Tensor, shape: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
+    if _kernels_run(context):
+        return _launch_backward(grad_bev, depth, context, voxel_index, shape)
     return reference.voxel_pooling_backward(grad_bev, depth, context, voxel_index, shape)
 
 
 @torch.library.custom_op('bevdepth::voxel_pooling_volume', mutates_args=())
 def _voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
+    if _forward_kernels_run(volume):
+        return _launch_volume(volume, voxel_index, shape)
     return reference.voxel_pooling_volume(volume, voxel_index, shape)
 
 
 @torch.library.custom_op('bevdepth::voxel_pooling_volume_backward', mutates_args=())
 def _voxel_pooling_volume_backward(grad_bev: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
+    if _kernels_run(grad_bev):
+        return _launch_volume_backward(grad_bev, voxel_index, shape)
     return reference.voxel_pooling_volume_backward(grad_bev, voxel_index, shape)
 
 
 @_voxel_pooling.register_fake
 def _(depth, context, *geometry_and_shape):
-    return _fake_bev(context, geometry_and_shape[-1])
+    return _empty_bev(context, geometry_and_shape[-1])
 
 
 @_voxel_pooling_indexed.register_fake
 def _(depth, context, voxel_index, shape):
-    return _fake_bev(context, shape)
+    return _empty_bev(context, shape)
 
 
 @_voxel_pooling_volume.register_fake
 def _(volume, voxel_index, shape):
-    return _fake_bev(volume, shape)
+    return _empty_bev(volume, shape)
 
 
 @_voxel_pooling_backward.register_fake
@@ -287,13 +305,17 @@ def _(grad_bev, depth, context, voxel_index, shape):
 
 @_voxel_pooling_volume_backward.register_fake
 def _(grad_bev, voxel_index, shape):
-    batch, cameras, bins, height, width, _ = voxel_index.shape
-    return grad_bev.new_empty(batch, cameras, grad_bev.shape[1], bins, height, width)
+    return _empty_volume(grad_bev, voxel_index)
 
 
-def _fake_bev(features: Tensor, shape: Sequence[int]) -> Tensor:
+def _empty_bev(features: Tensor, shape: Sequence[int]) -> Tensor:
     nx, ny, _ = shape
     return features.new_empty(features.shape[0], features.shape[2], ny, nx)
+
+
+def _empty_volume(grad_bev: Tensor, voxel_index: Tensor) -> Tensor:
+    batch, cameras, bins, height, width, _ = voxel_index.shape
+    return grad_bev.new_empty(batch, cameras, grad_bev.shape[1], bins, height, width)
 
 
 def _remember_main(ctx, inputs, output) -> None:
@@ -328,6 +350,121 @@ def _differentiate_volume(ctx, grad_bev):
 _voxel_pooling.register_autograd(_differentiate_main, setup_context=_remember_main)
 _voxel_pooling_indexed.register_autograd(_differentiate_indexed, setup_context=_remember_indexed)
 _voxel_pooling_volume.register_autograd(_differentiate_volume, setup_context=_remember_volume)
+
+
+class _Geometry(NamedTuple):
+    """Where frustum points lie: the arguments of ``voxel_index``."""
+
+    ego_from_frustum: Tensor
+    frustum_u: Tensor
+    frustum_v: Tensor
+    frustum_d: Tensor
+    lower: Sequence[float]
+    cell: Sequence[float]
+
+    def contiguous(self) -> '_Geometry':
+        return _Geometry(*(tensor.contiguous() for tensor in self[:4]), self.lower, self.cell)
+
+    def kernel_argument(self):
+        return kernels.Geometry(*(tensor.data_ptr() for tensor in self[:4]), self.lower, self.cell)
+
+
+# How the kernels of csrc/voxel_pooling.h are launched. Outputs and workspaces are allocated here; nothing waits.
+
+
+def _launch_voxel_index(*geometry) -> Tensor:
+    geometry = _Geometry(*geometry).contiguous()
+    batch, cameras = geometry.ego_from_frustum.shape[:2]
+    points = (batch, cameras, geometry.frustum_d.shape[0], geometry.frustum_v.shape[0], geometry.frustum_u.shape[0])
+    index = geometry.ego_from_frustum.new_empty(*points, 3, dtype=torch.int32)
+    sizes = _sizes(points, channels=0, shape=(1, 1, 1))
+    kernels.voxel_index(_launch(geometry.ego_from_frustum), sizes, geometry.kernel_argument(), index.data_ptr())
+    return index
+
+
+def _launch_forward(depth: Tensor, context: Tensor, points: Tensor | _Geometry, shape: Sequence[int]) -> Tensor:
+    depth, context, points = depth.contiguous(), context.contiguous(), points.contiguous()
+    pixel_rows, cell_rows = _pixel_workspace(context), _cell_workspace(context, context.shape[2], shape)
+    bev = _empty_bev(context, shape)
+    kernel = kernels.voxel_pooling if isinstance(points, _Geometry) else kernels.voxel_pooling_indexed
+    kernel(
+        _launch(context),
+        _sizes(depth.shape, context.shape[2], shape),
+        depth.data_ptr(),
+        context.data_ptr(),
+        _point_argument(points),
+        pixel_rows.data_ptr(),
+        cell_rows.data_ptr(),
+        bev.data_ptr(),
+    )
+    return bev
+
+
+def _launch_backward(
+    grad_bev: Tensor, depth: Tensor, context: Tensor, points: Tensor | _Geometry, shape: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    grad_bev, depth, context, points = grad_bev.contiguous(), depth.contiguous(), context.contiguous(), points.contiguous()
+    pixel_rows, cell_rows = _pixel_workspace(context), _cell_workspace(context, context.shape[2], shape)
+    grad_depth, grad_context = torch.empty_like(depth), torch.empty_like(context)
+    kernel = kernels.voxel_pooling_backward if isinstance(points, _Geometry) else kernels.voxel_pooling_indexed_backward
+    kernel(
+        _launch(context),
+        _sizes(depth.shape, context.shape[2], shape),
+        grad_bev.data_ptr(),
+        depth.data_ptr(),
+        context.data_ptr(),
+        _point_argument(points),
+        pixel_rows.data_ptr(),
+        cell_rows.data_ptr(),
+        grad_depth.data_ptr(),
+        grad_context.data_ptr(),
+    )
+    return grad_depth, grad_context
+
+
+def _launch_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
+    volume, voxel_index = volume.contiguous(), voxel_index.contiguous()
+    cell_rows = _cell_workspace(volume, volume.shape[2], shape)
+    bev = _empty_bev(volume, shape)
+    sizes = _sizes(voxel_index.shape[:5], volume.shape[2], shape)
+    kernels.voxel_pooling_volume(_launch(volume), sizes, volume.data_ptr(), voxel_index.data_ptr(), cell_rows.data_ptr(), bev.data_ptr())
+    return bev
+
+
+def _launch_volume_backward(grad_bev: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
+    grad_bev, voxel_index = grad_bev.contiguous(), voxel_index.contiguous()
+    cell_rows = _cell_workspace(grad_bev, grad_bev.shape[1], shape)
+    grad_volume = _empty_volume(grad_bev, voxel_index)
+    sizes = _sizes(voxel_index.shape[:5], grad_bev.shape[1], shape)
+    kernels.voxel_pooling_volume_backward(
+        _launch(grad_bev), sizes, grad_bev.data_ptr(), voxel_index.data_ptr(), cell_rows.data_ptr(), grad_volume.data_ptr()
+    )
+    return grad_volume
+
+
+def _launch(features: Tensor):
+    """Return type, device and the caller's stream as the kernels take them."""
+    dtype = getattr(kernels.Dtype, str(features.dtype).removeprefix('torch.'))
+    return kernels.Launch(dtype, features.device.index, torch.cuda.current_stream(features.device).cuda_stream)
+
+
+def _sizes(points: Sequence[int], channels: int, shape: Sequence[int]):
+    batch, cameras, bins, height, width = points
+    nx, ny, _ = shape
+    return kernels.Sizes(batch, cameras, bins, channels, height, width, nx, ny)
+
+
+def _point_argument(points: Tensor | _Geometry):
+    return points.kernel_argument() if isinstance(points, _Geometry) else points.data_ptr()
+
+
+def _pixel_workspace(context: Tensor) -> Tensor:
+    return context.new_empty(context.numel(), dtype=reference.accumulator(context.dtype))
+
+
+def _cell_workspace(features: Tensor, channels: int, shape: Sequence[int]) -> Tensor:
+    nx, ny, _ = shape
+    return features.new_empty(features.shape[0] * ny * nx * channels, dtype=reference.accumulator(features.dtype))
 
 
 def _check_geometry(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell) -> None:

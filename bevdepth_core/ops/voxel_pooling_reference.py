@@ -10,6 +10,8 @@ Every function walks one depth bin of one sample at a time. That keeps the large
 the lifted volume, and it fixes the order of every sum: the bits depend neither on the number of threads nor on the batch.
 """
 
+import itertools
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -72,12 +74,12 @@ def voxel_pooling(depth: Tensor, context: Tensor, voxel_index: Tensor, shape: li
     Returns:
         (B, C, ny, nx), the type of ``context``.
     """
-    cells = _flat_cells(voxel_index, shape)
-    rows = _channels_last(context)  # (B, N, H, W, C)
+    cells = _by_bin(_flat_cells(voxel_index, shape))  # (B, D, P), P = N * H * W pixels
+    rows = _pixel_rows(context)  # (B, P, C)
+    weights = _by_bin(depth).to(rows.dtype)
     bev = _empty_cells(context, channels=context.shape[2], shape=shape)
-    for sample, bin_ in _samples_and_bins(depth.shape):
-        lifted = depth[sample, :, bin_, :, :, None] * rows[sample]
-        bev[sample].index_add_(0, cells[sample, :, bin_].flatten(), lifted.flatten(end_dim=2))
+    for sample, bin_ in _samples_and_bins(cells):
+        bev[sample].index_add_(0, cells[sample, bin_], weights[sample, bin_, :, None] * rows[sample])
     return _map_from_cells(bev, shape).to(context.dtype)
 
 
@@ -85,65 +87,75 @@ def voxel_pooling_backward(
     grad_bev: Tensor, depth: Tensor, context: Tensor, voxel_index: Tensor, shape: list[int]
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of ``depth`` and ``context`` for the gradient (B, C, ny, nx) of the map."""
-    cells = _flat_cells(voxel_index, shape)
-    rows = _channels_last(context)
+    cells = _by_bin(_flat_cells(voxel_index, shape))
+    rows = _pixel_rows(context)
+    weights = _by_bin(depth).to(rows.dtype)
     grad_cells = _cells_from_map(grad_bev)
-    grad_depth = torch.empty_like(depth, memory_format=torch.contiguous_format)
+    grad_weights = torch.empty_like(weights)
     grad_rows = torch.zeros_like(rows)
-    for sample, bin_ in _samples_and_bins(depth.shape):
-        grad_lifted = grad_cells[sample].index_select(0, cells[sample, :, bin_].flatten()).view_as(rows[sample])
-        grad_depth[sample, :, bin_] = torch.linalg.vecdot(grad_lifted, rows[sample])
-        grad_rows[sample].addcmul_(grad_lifted, depth[sample, :, bin_, :, :, None].to(rows.dtype))
-    return grad_depth, grad_rows.permute(0, 1, 4, 2, 3).to(context.dtype).contiguous()
+    for sample, bin_ in _samples_and_bins(cells):
+        grad_lifted = grad_cells[sample].index_select(0, cells[sample, bin_])  # (P, C)
+        grad_weights[sample, bin_] = torch.linalg.vecdot(grad_lifted, rows[sample])
+        grad_rows[sample].addcmul_(grad_lifted, weights[sample, bin_, :, None])
+    cameras, _, height, width = context.shape[1:]
+    grad_depth = grad_weights.unflatten(2, (cameras, height, width)).transpose(1, 2)
+    grad_context = grad_rows.unflatten(1, (cameras, height, width)).movedim(-1, 2)
+    return grad_depth.to(depth.dtype).contiguous(), grad_context.to(context.dtype).contiguous()
 
 
 def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: list[int]) -> Tensor:
     """Return the map of points that carry their own features ``volume``, (B, N, C, D, H, W); otherwise as ``voxel_pooling``."""
-    cells = _flat_cells(voxel_index, shape)
+    cells = _by_bin(_flat_cells(voxel_index, shape))
     bev = _empty_cells(volume, channels=volume.shape[2], shape=shape)
-    for sample, bin_ in _samples_and_bins(cells.shape):
-        lifted = volume[sample, :, :, bin_].movedim(1, -1).to(bev.dtype)  # (N, H, W, C)
-        bev[sample].index_add_(0, cells[sample, :, bin_].flatten(), lifted.flatten(end_dim=2))
+    for sample, bin_ in _samples_and_bins(cells):
+        lifted = volume[sample, :, :, bin_].movedim(1, -1).flatten(end_dim=2)  # (P, C)
+        bev[sample].index_add_(0, cells[sample, bin_], lifted.to(bev.dtype))
     return _map_from_cells(bev, shape).to(volume.dtype)
 
 
 def voxel_pooling_volume_backward(grad_bev: Tensor, voxel_index: Tensor, shape: list[int]) -> Tensor:
     """Return the gradient (B, N, C, D, H, W) of the volume: each point in the grid receives that of its cell."""
-    cells = _flat_cells(voxel_index, shape)
-    batch, cameras, bins, height, width = cells.shape
-    grad_cells = _cells_from_map(grad_bev)
-    grad_volume = grad_bev.new_empty(batch, cameras, grad_bev.shape[1], bins, height, width)
-    for sample, bin_ in _samples_and_bins(cells.shape):
-        grad_lifted = grad_cells[sample].index_select(0, cells[sample, :, bin_].flatten())
-        grad_volume[sample, :, :, bin_] = grad_lifted.view(cameras, height, width, -1).movedim(-1, 1)
+    cells = _flat_cells(voxel_index, shape)  # (B, N, D, H, W)
+    grad_map = pad(grad_bev.flatten(2), (0, 1))  # (B, C, ny * nx + 1); the last cell, for points outside, is zero
+    batch, cameras, *point_shape = cells.shape
+    grad_volume = grad_bev.new_empty(batch, cameras, grad_bev.shape[1], *point_shape)
+    for sample, camera in itertools.product(range(batch), range(cameras)):
+        grad_points = grad_map[sample].index_select(1, cells[sample, camera].flatten())
+        grad_volume[sample, camera] = grad_points.unflatten(1, point_shape)
     return grad_volume
 
 
-def _samples_and_bins(point_shape: torch.Size) -> list[tuple[int, int]]:
-    batch, _, bins, _, _ = point_shape
-    return [(sample, bin_) for sample in range(batch) for bin_ in range(bins)]
+def _samples_and_bins(cells: Tensor) -> list[tuple[int, int]]:
+    return list(itertools.product(range(cells.shape[0]), range(cells.shape[1])))
 
 
 def _flat_cells(voxel_index: Tensor, shape: list[int]) -> Tensor:
-    """Return each point's cell ``y * nx + x``, or ``ny * nx`` (one past the last) when it is outside, (B, N, D, H, W)."""
+    """Return each point's cell ``y * nx + x``, or ``ny * nx`` (one past the last) when it is outside, (B, N, D, H, W) int64."""
     nx, ny, nz = shape
     x, y, z = voxel_index.unbind(-1)
     inside = (x >= 0) & (x < nx) & (y >= 0) & (y < ny) & (z >= 0) & (z < nz)
-    return torch.where(inside, y * nx + x, ny * nx)
+    return torch.where(inside, y * nx + x, ny * nx).long()
 
 
-def _accumulator(dtype: torch.dtype) -> torch.dtype:
+def _by_bin(points: Tensor) -> Tensor:
+    """Return (B, N, D, H, W) as (B, D, P), contiguous."""
+    return points.transpose(1, 2).flatten(2).contiguous()
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """Return the type that sums of ``dtype`` are taken in."""
     return torch.promote_types(dtype, torch.float32)
 
 
-def _channels_last(context: Tensor) -> Tensor:
-    return context.permute(0, 1, 3, 4, 2).to(_accumulator(context.dtype), memory_format=torch.contiguous_format)
+def _pixel_rows(context: Tensor) -> Tensor:
+    """Return (B, N, C, H, W) as contiguous (B, P, C), in float32 at least."""
+    return context.movedim(2, -1).flatten(1, 3).to(accumulator(context.dtype)).contiguous()
 
 
 def _empty_cells(features: Tensor, channels: int, shape: list[int]) -> Tensor:
     """Return zeros (B, ny * nx + 1, C); the last row collects the points outside the grid and is dropped later."""
     nx, ny, _ = shape
-    return features.new_zeros(features.shape[0], ny * nx + 1, channels, dtype=_accumulator(features.dtype))
+    return features.new_zeros(features.shape[0], ny * nx + 1, channels, dtype=accumulator(features.dtype))
 
 
 def _map_from_cells(cells: Tensor, shape: list[int]) -> Tensor:
@@ -153,5 +165,5 @@ def _map_from_cells(cells: Tensor, shape: list[int]) -> Tensor:
 
 def _cells_from_map(grad_bev: Tensor) -> Tensor:
     """Return (B, ny * nx + 1, C) rows of the map; the last one, for points outside, is zero."""
-    rows = grad_bev.flatten(2).transpose(1, 2).to(_accumulator(grad_bev.dtype), memory_format=torch.contiguous_format)
+    rows = grad_bev.flatten(2).transpose(1, 2).to(accumulator(grad_bev.dtype), memory_format=torch.contiguous_format)
     return pad(rows, (0, 0, 0, 1))
