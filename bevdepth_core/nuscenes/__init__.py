@@ -1,0 +1,1 @@
+"""Everything that knows the nuScenes classes, cameras and formats."""

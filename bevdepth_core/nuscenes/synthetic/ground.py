@@ -1,0 +1,206 @@
+"""The ground: grass, pavement, asphalt with its markings, shadows, grain, all in the plane z = 0."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from bevdepth_core.nuscenes.synthetic.scene import LANE_WIDTH, Light, Road, Scene
+from bevdepth_core.nuscenes.synthetic.sky import smooth_noise
+from bevdepth_core.nuscenes.synthetic.view import View, fill, plain_image
+
+_GRASS, _VERGE_GREEN, _PAVING, _CURB, _JOINT = (104, 116, 74), (126, 128, 102), (178, 174, 166), (202, 200, 194), (156, 152, 146)
+_PARKING, _ASPHALT, _TRACK, _PATCH, _TAR = (124, 123, 121), (112, 113, 116), (103, 104, 107), (97, 98, 101), (66, 66, 68)
+_PAINT_WHITE, _CONTACT = (232, 232, 228), (40, 40, 43)
+_VERGE = 3.0
+_DASH, _DASH_PERIOD = 3.0, 9.0
+_STRIPE_WIDTH = 0.14
+_PAVING_JOINT, _PAVING_SIGHT = 3.0, 45.0
+_SIGHT, _CELL = 130.0, 10.0
+_HORIZON_DISTANCE = 500.0
+_TEXTURE_SIZE = 512
+_GRAIN_PER_M, _STAINS_PER_M = 60, 7
+_GRAIN_FADE, _STAINS_FADE = 10.0, 60.0
+
+
+def paint_ground(image: np.ndarray, view: View, scene: Scene, shadows: list[np.ndarray], footprints: list[np.ndarray]) -> None:
+    """Paint everything below the horizon of ``image``.
+
+    Args:
+        image: (height, width, 3) uint8 that shows the sky.
+        view: the camera.
+        scene: for the road and the light.
+        shadows: outlines on the ground, each (n, 2) world.
+        footprints: outlines of what stands so low that no light gets below it.
+    """
+    top, below = _rows_with_ground(view)
+    if not below.any():
+        return
+    canvas = plain_image(view, _lit(_GRASS, scene.light))
+    nearest = scene.road.along[np.argmin(((scene.road.center - view.position[:2]) ** 2).sum(axis=1))]
+    for outlines, colour in _flat_layers(scene, round(nearest / _CELL) * _CELL):
+        _fill_flat(canvas, view, outlines, _lit(colour, scene.light))
+    _fill_flat(canvas, view, footprints, _lit(_CONTACT, scene.light))
+    distance, x, y = _ground_under_pixels(view, top)
+    canvas = cv2.multiply(canvas[top:], _grain(distance, x, y, below.shape[::-1]), scale=1 / 128)
+    canvas = _shade(canvas, view, top, shadows, scene.light)
+    _blend_with_haze(image[top:], canvas, distance, below, scene.light)
+
+
+def _lit(colour, light: Light) -> tuple[float, ...]:
+    gain = np.array(light.ambient) + np.array(light.sun) * light.to_sun[2]
+    return tuple(float(value) for value in np.minimum(np.array(colour) * gain, 250))
+
+
+def _rows_with_ground(view: View) -> tuple[int, np.ndarray]:
+    """Return the first row, even, that sees ground, and where below it the ground is: (rows, width) uint8, 0 or 1."""
+    across, down, constant = view.world_from_camera[2, :3] @ np.linalg.inv(view.intrinsics)
+    columns, rows = np.arange(view.width, dtype=np.float32), np.arange(view.height, dtype=np.float32)
+    lowest_rise = rows * down + constant + min(0, across * (view.width - 1))
+    top = int(np.argmax(lowest_rise < 0)) // 2 * 2 if (lowest_rise < 0).any() else view.height
+    rise = columns * np.float32(across) + (rows[top:, None] * np.float32(down) + np.float32(constant))
+    return top, (rise < 0).astype(np.uint8)
+
+
+def _ground_under_pixels(view: View, top: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return distance along the ray and world x and y relative to the camera; each float32, from row ``top``.
+
+    For every second pixel of every second row: all of this is smooth enough to be interpolated.
+    """
+    rays = view.world_rays(np.arange(0.5, view.width, 2, dtype=np.float32), np.arange(top + 0.5, view.height, 2, dtype=np.float32))
+    depth = np.float32(view.position[2]) / np.maximum(-rays[..., 2], np.float32(view.position[2] / _HORIZON_DISTANCE))
+    ground = rays * depth[..., None]
+    distance = np.sqrt(np.einsum('...i,...i', ground, ground))
+    return distance, ground[..., 0], ground[..., 1]
+
+
+@lru_cache(maxsize=16)
+def _flat_layers(scene: Scene, nearest: float) -> list[tuple[list[np.ndarray], tuple]]:
+    """Return (outlines in world x and y, colour), bottom first, around a place on the road."""
+    road = scene.road
+    along = np.arange(max(nearest - _SIGHT, road.along[0]), min(nearest + _SIGHT, road.along[-1]), 2.0)
+    walk, curb, drive = road.sidewalk_end, road.curb, road.driving_half_width
+    joints = np.arange(np.ceil(along[0] / _PAVING_JOINT) * _PAVING_JOINT, along[-1], _PAVING_JOINT)
+    joints = joints[np.abs(joints - nearest) < _PAVING_SIGHT]
+    lanes = [lane * LANE_WIDTH + offset for lane in range(-road.lanes, road.lanes) for offset in (0.85, 2.55)]
+    return [
+        ([_strip(road, along, -walk - _VERGE, walk + _VERGE)], _VERGE_GREEN),
+        ([_strip(road, along, -walk, walk)], _PAVING),
+        ([_rectangle(road, a, a + 0.03, *side) for a in joints for side in ((curb, walk), (-walk, -curb))], _JOINT),
+        ([_strip(road, along, -curb - 0.18, curb + 0.18)], _CURB),
+        ([_strip(road, along, -curb, curb)], _PARKING),
+        ([_strip(road, along, -drive, drive)], _ASPHALT),
+        ([_strip(road, along, lateral - 0.3, lateral + 0.3) for lateral in lanes], _TRACK),
+        (_patches(scene, along), _PATCH),
+        (_cracks(scene, along), _TAR),
+        (_markings(scene, along), _PAINT_WHITE),
+    ]
+
+
+def _patches(scene: Scene, along: np.ndarray) -> list[np.ndarray]:
+    """Return mended pieces of road."""
+    rng = np.random.default_rng(scene.seed)
+    road, reach = scene.road, scene.road.curb - 2
+    places = zip(np.arange(road.along[0], road.along[-1], 21.0), rng.uniform((-reach, 1.5, 0.8), (reach, 5.0, 1.6), (100, 3)), strict=False)
+    return [
+        _rectangle(road, a, a + length, middle - width, middle + width) for a, (middle, length, width) in places if along[0] < a < along[-1]
+    ]
+
+
+def _cracks(scene: Scene, along: np.ndarray) -> list[np.ndarray]:
+    """Return tarred cracks, winding along the road."""
+    rng = np.random.default_rng(scene.seed + 1)
+    road, outlines = scene.road, []
+    for start in np.arange(road.along[0], road.along[-1] - 12, 17.0):
+        lateral = rng.uniform(-road.curb, road.curb) + np.cumsum(rng.normal(0, 0.18, 9))
+        if along[0] < start < along[-1]:
+            steps = start + np.linspace(0, 10, 9)
+            outlines.append(np.concatenate((road.pose(steps, lateral)[0], road.pose(steps[::-1], lateral[::-1] + 0.05)[0])))
+    return outlines
+
+
+def _markings(scene: Scene, along: np.ndarray) -> list[np.ndarray]:
+    road, half = scene.road, _STRIPE_WIDTH / 2
+    drive = road.driving_half_width
+    outlines = [_strip(road, along, side * drive - half, side * drive + half) for side in (-1, 1)]
+    outlines += [_strip(road, along, offset - half, offset + half) for offset in (-0.14, 0.14)]
+    dashes = np.arange(np.ceil(along[0] / _DASH_PERIOD) * _DASH_PERIOD, along[-1] - _DASH, _DASH_PERIOD)
+    for lane in range(1, road.lanes):
+        outlines += [
+            _rectangle(road, a, a + _DASH, side * lane * LANE_WIDTH - half, side * lane * LANE_WIDTH + half)
+            for a in dashes
+            for side in (-1, 1)
+        ]
+    for crosswalk in scene.crosswalks:
+        if along[0] < crosswalk < along[-1]:
+            outlines += [
+                _rectangle(road, crosswalk - 1.8, crosswalk + 1.8, a, a + 0.5) for a in np.arange(0.45 - road.curb, road.curb - 0.6, 1.0)
+            ]
+            outlines += [_rectangle(road, crosswalk - 3.6, crosswalk - 3.2, -drive + 0.2, -0.4)]
+            outlines += [_rectangle(road, crosswalk + 3.2, crosswalk + 3.6, 0.4, drive - 0.2)]
+    return outlines
+
+
+def _strip(road: Road, along: np.ndarray, right: float, left: float) -> np.ndarray:
+    return np.concatenate((road.pose(along, right)[0], road.pose(along[::-1], left)[0]))
+
+
+def _rectangle(road: Road, start: float, stop: float, right: float, left: float) -> np.ndarray:
+    return road.pose((start, stop, stop, start), (right, right, left, left))[0]
+
+
+def _fill_flat(canvas: np.ndarray, view: View, outlines: list[np.ndarray], colour) -> None:
+    if not outlines:
+        return
+    flat = np.concatenate(outlines)
+    points = view.to_camera(np.column_stack((flat, np.zeros(len(flat)))))
+    for outline in np.split(points, np.cumsum([len(outline) for outline in outlines])[:-1]):
+        pixels = view.outline_pixels(outline)
+        if pixels is not None:
+            fill(canvas, [pixels], colour)
+
+
+@lru_cache(maxsize=4)
+def _texture(seed: int, octaves: tuple[int, ...], contrast: float) -> np.ndarray:
+    """Return a uint8 texture around 128 that tiles: its last row and column are the first ones."""
+    texture = np.clip(128 + contrast * smooth_noise(seed, _TEXTURE_SIZE, octaves), 0, 255).astype(np.uint8)
+    return np.pad(texture, ((0, 1), (0, 1)), mode='wrap')
+
+
+def _grain(distance: np.ndarray, x: np.ndarray, y: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return (rows, width, 3) uint8 around 128: asphalt grain and larger stains, each fading before it would flicker."""
+    stains = _sampled(_texture(2, (8, 16, 32, 64, 128), 5.0), x * _STAINS_PER_M, y * _STAINS_PER_M)
+    stains = _faded(stains, _fade(distance / _STAINS_FADE))
+    fine_x, fine_y, fade = (cv2.resize(layer, size) for layer in (x * _GRAIN_PER_M, y * _GRAIN_PER_M, _fade(distance / _GRAIN_FADE)))
+    fine = _faded(_sampled(_texture(1, (128, 256, 512), 7.0), fine_x, fine_y), fade)
+    return cv2.merge([cv2.addWeighted(fine, 1, cv2.resize(stains, size), 1, -128)] * 3)
+
+
+def _sampled(texture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    whole, fraction = cv2.convertMaps(x, y, cv2.CV_16SC2)
+    return cv2.remap(texture, whole & (_TEXTURE_SIZE - 1), fraction, cv2.INTER_LINEAR)
+
+
+def _fade(distance: np.ndarray) -> np.ndarray:
+    return 1 / (1 + (distance * distance) ** 2)
+
+
+def _faded(texture: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    return cv2.blendLinear(texture, np.full_like(texture, 128), weight, 1 - weight)
+
+
+def _shade(canvas: np.ndarray, view: View, top: int, shadows: list[np.ndarray], light: Light) -> np.ndarray:
+    mask = np.zeros((view.height, view.width), np.uint8)
+    _fill_flat(mask, view, shadows, 255)
+    cover = cv2.blur(mask[top:], (3, 3)).astype(np.float32) / 255
+    lit = np.array(light.ambient) + np.array(light.sun) * light.to_sun[2]
+    shaded = cv2.multiply(canvas, (*(np.array(light.ambient) * 0.95 / lit), 1.0))
+    return cv2.blendLinear(canvas, shaded, 1 - cover, cover)
+
+
+def _blend_with_haze(image: np.ndarray, canvas: np.ndarray, distance: np.ndarray, below: np.ndarray, light: Light) -> None:
+    clear = cv2.resize(cv2.exp(distance * np.float32(-1 / light.haze_distance)), below.shape[::-1])
+    haze = np.full_like(canvas[:1], light.horizon).repeat(len(canvas), axis=0)
+    cv2.copyTo(cv2.blendLinear(canvas, haze, clear, 1 - clear), below, image)

@@ -1,0 +1,220 @@
+"""Draws shapes far to near."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from bevdepth_core.nuscenes.synthetic.scene import Light
+from bevdepth_core.nuscenes.synthetic.solids import Ball, Shape
+from bevdepth_core.nuscenes.synthetic.view import NEAR, View, fill, fixed_point
+
+_SMALLEST_DETAIL_PX = 1.5
+_FAR = 170.0
+_EXACT_ORDER_WITHIN = 60.0
+_LEAF_COUNTS = ((12.0, 0), (40.0, 50), (90.0, 110), (np.inf, 260))
+"""(up to this radius in pixels, dapples per ball)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A shape standing on the ground.
+
+    Attributes:
+        shape: what.
+        position: (2,) world x and y.
+        heading: radians.
+    """
+
+    shape: Shape
+    position: np.ndarray
+    heading: float
+
+    def world_from_local_rotation(self) -> np.ndarray:
+        cos, sin = np.cos(self.heading), np.sin(self.heading)
+        return np.array(((cos, -sin, 0), (sin, cos, 0), (0, 0, 1)))
+
+    def to_local(self, point: np.ndarray) -> np.ndarray:
+        """Return the (3,) world ``point`` in the shape's frame."""
+        return (point - (*self.position, 0)) @ self.world_from_local_rotation()
+
+    @cached_property
+    def footprint(self) -> np.ndarray:
+        """Return the (4, 2) world corners of the bounding rectangle, counter-clockwise."""
+        low, high = self.shape.bounds[:, 0, :2].min(axis=0), self.shape.bounds[:, 1, :2].max(axis=0)
+        corners = np.array(((low[0], low[1]), (high[0], low[1]), (high[0], high[1]), (low[0], high[1])))
+        return corners @ self.world_from_local_rotation()[:2, :2].T + self.position
+
+
+def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:
+    """Return indices so that whatever may hide something comes after it, and otherwise far before near.
+
+    Args:
+        cannot_hide: (n, n) bool, [i, j] is true when i certainly does not cover any part of j.
+        distance: (n,) from the camera.
+    """
+    must_follow = ~cannot_hide & cannot_hide.T
+    np.fill_diagonal(must_follow, False)
+    waiting_for = must_follow.sum(axis=1).astype(np.float64)
+    farness = distance.astype(np.float64).copy()
+    order = []
+    for _ in range(len(distance)):
+        chosen = int(np.lexsort((-farness, waiting_for > 0))[0])
+        order.append(chosen)
+        waiting_for -= must_follow[:, chosen]
+        waiting_for[chosen], farness[chosen] = np.inf, -np.inf
+    return order
+
+
+def visible_objects(objects: list[Placed], view: View) -> list[Placed]:
+    """Return those that reach into the picture, in drawing order."""
+    seen = [placed for placed in _near_the_picture(objects, view) if _in_picture(placed, view)]
+    if not seen:
+        return []
+    footprints = np.stack([placed.footprint for placed in seen])
+    distance = np.linalg.norm(footprints.mean(axis=1) - view.position[:2], axis=-1)
+    return [seen[i] for i in draw_order(_footprints_cannot_hide(footprints, view.position[:2]), distance)]
+
+
+def _near_the_picture(objects: list[Placed], view: View) -> list[Placed]:
+    """Return those whose surrounding cylinder is within sight; cheap and generous."""
+    offset = np.array([placed.position for placed in objects]) - view.position[:2]
+    radius = np.array([placed.shape.radius for placed in objects])
+    forward = view.world_from_camera[:2, 2] / np.linalg.norm(view.world_from_camera[:2, 2])
+    ahead, aside = offset @ forward, np.abs(offset @ (-forward[1], forward[0]))
+    widest = max(view.intrinsics[0, 2], view.width - view.intrinsics[0, 2]) / view.focal
+    inside = (ahead > -radius) & (ahead < _FAR) & (aside < (ahead + radius) * 1.1 * widest + 1.5 * radius)
+    return [objects[i] for i in np.flatnonzero(inside)]
+
+
+def _in_picture(placed: Placed, view: View) -> bool:
+    heights = np.repeat((0.0, placed.shape.height), 4)
+    points = view.to_camera(np.column_stack((np.tile(placed.footprint, (2, 1)), heights)))
+    u, depth = points @ view.intrinsics[0], points[:, 2]
+    return not ((depth < NEAR).all() or (u < 0).all() or (u > view.width * depth).all())
+
+
+def _footprints_cannot_hide(footprints: np.ndarray, eye: np.ndarray) -> np.ndarray:
+    """Return (n, n): i cannot hide j when a line along an edge of either separates them with the eye on j's side."""
+    edges = np.roll(footprints, -1, axis=1) - footprints
+    outward = np.stack((edges[..., 1], -edges[..., 0]), axis=-1)
+    offset = (outward * footprints).sum(axis=-1)
+    beyond = (np.einsum('iec,jkc->ijek', outward, footprints) >= offset[:, None, :, None] - 1e-6).all(axis=-1)
+    eye_beyond = outward @ eye >= offset
+    separated_eye_there = (beyond & eye_beyond[:, None]).any(axis=-1)
+    separated_eye_here = (beyond & ~eye_beyond[:, None]).any(axis=-1)
+    return separated_eye_there | separated_eye_here.T
+
+
+def _boxes_cannot_hide(bounds: np.ndarray, eye: np.ndarray) -> np.ndarray:
+    """The same for (n, 2, 3) axis-aligned bounds in space."""
+    low, high = bounds[:, 0], bounds[:, 1]
+    i_below_j = high[:, None] <= low[None] + 1e-3
+    i_above_j = low[:, None] >= high[None] - 1e-3
+    return ((i_below_j & (eye >= low[None])) | (i_above_j & (eye <= high[None]))).any(axis=-1)
+
+
+class Painter:
+    """Draws lit, hazy objects into one picture.
+
+    Args:
+        image: (height, width, 3) uint8 RGB, drawn into.
+        view: the camera.
+        light: of the scene.
+    """
+
+    def __init__(self, image: np.ndarray, view: View, light: Light) -> None:
+        self._image, self._view, self._light = image, view, light
+        self._sun, self._ambient, self._haze = (np.array(value, np.float32) for value in (light.sun, light.ambient, light.horizon))
+        self._to_sun = np.array(light.to_sun)
+        self._sun_in_camera = view.camera_from_world_rotation @ self._to_sun
+
+    def draw(self, placed: Placed, in_shade: bool = False) -> None:
+        """Draw one object over what is there; ``in_shade`` leaves the direct sun out."""
+        shape, view = placed.shape, self._view
+        rotation = placed.world_from_local_rotation()
+        eye = placed.to_local(view.position)
+        camera_from_local = view.camera_from_world_rotation @ rotation
+        points = (shape.points - eye) @ camera_from_local.T
+        distance = float(np.linalg.norm(eye))
+        clear = float(np.exp(-distance / self._light.haze_distance))
+        colours = self._lit(shape, rotation, in_shade) * clear + self._haze * (1 - clear)
+        facing = ((eye - shape.anchors) * shape.normals).sum(axis=1) > 0
+        pixels_per_metre = view.focal / max(distance, NEAR)
+        facing &= ~shape.details | (shape.extents * pixels_per_metre > _SMALLEST_DETAIL_PX)
+        pixels = fixed_point(view.project(points)) if len(points) and points[:, 2].min() > NEAR else None
+        for number in self._solid_order(shape, eye, distance):
+            if shape.solids[number].ball:
+                center = camera_from_local @ (shape.solids[number].ball.center - eye)
+                self._draw_ball(shape.solids[number].ball, center, clear, in_shade, number)
+            for face, ranges in zip(shape.face_ranges[number], shape.outline_ranges[number], strict=True):
+                if facing[face]:
+                    outlines = [pixels[r] for r in ranges] if pixels is not None else self._cut(points, ranges)
+                    if outlines:
+                        fill(self._image, outlines, colours[face].tolist())
+
+    def _cut(self, points: np.ndarray, ranges: list[slice]) -> list[np.ndarray]:
+        outlines = (self._view.outline_pixels(points[r]) for r in ranges)
+        return [outline for outline in outlines if outline is not None]
+
+    def _lit(self, shape: Shape, rotation: np.ndarray, in_shade: bool) -> np.ndarray:
+        normals = shape.normals @ rotation.T
+        direct = np.clip(normals @ self._to_sun, 0, 1)[:, None] * (0.15 if in_shade else 1.0)
+        strength = self._ambient * (0.95 + 0.1 * normals[:, 2:]) + self._sun * direct
+        strength[shape.glows] = 1.0
+        return np.minimum(shape.colours * strength, 255)
+
+    @staticmethod
+    def _solid_order(shape: Shape, eye: np.ndarray, distance: float) -> list[int]:
+        from_eye = np.linalg.norm(shape.bounds.mean(axis=1) - eye, axis=-1)
+        if distance > _EXACT_ORDER_WITHIN:
+            return np.argsort(-from_eye).tolist()
+        return draw_order(_boxes_cannot_hide(shape.bounds, eye), from_eye)
+
+    def _draw_ball(self, ball: Ball, center: np.ndarray, clear: float, in_shade: bool, seed: int) -> None:
+        if center[2] < NEAR + ball.radius:
+            return
+        pixel = self._view.project(center[None])[0]
+        radius = self._view.focal * ball.radius / center[2]
+        towards_sun = self._sun_in_camera[:2] * (0.0 if in_shade else 0.28 * radius)
+        dark, light = (0.62, 1.05) if ball.leafy else (0.8, 1.0)
+        shades = [(dark, 1.0, 0.0), ((dark + light) / 2, 0.82, 0.6), (light, 0.55, 1.0)]
+        for strength, scale, shift in shades[: 1 if radius < 2 else 2 if radius < 8 else 3]:
+            colour = self._ball_colour(ball, strength, clear, in_shade)
+            fill(self._image, [fixed_point(pixel + towards_sun * shift + scale * radius * _round_outline(seed, ball.leafy))], colour)
+        if ball.leafy:
+            self._draw_leaves(ball, pixel, radius, towards_sun, clear, in_shade, seed)
+
+    def _draw_leaves(self, ball: Ball, pixel, radius: float, towards_sun, clear: float, in_shade: bool, seed: int) -> None:
+        count = next(count for limit, count in _LEAF_COUNTS if radius <= limit)
+        for layer, (strength, shift) in enumerate(((0.52, -0.4), (1.2, 0.7))):
+            if count:
+                leaves = pixel + towards_sun * shift + radius * _leaves(seed + layer, count)
+                fill(self._image, list(fixed_point(leaves)), self._ball_colour(ball, strength, clear, in_shade))
+
+    def _ball_colour(self, ball: Ball, strength: float, clear: float, in_shade: bool) -> list[float]:
+        lit = ball.colour * (self._ambient + self._sun * (0.1 if in_shade else 0.75)) * strength
+        return np.minimum(lit * clear + self._haze * (1 - clear), 255).tolist()
+
+
+@lru_cache(maxsize=64)
+def _round_outline(seed: int, ragged: bool) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    count = 36 if ragged else 20
+    angles = np.arange(count) * 2 * np.pi / count
+    radius = 1 + rng.uniform(-0.10, 0.08, count) if ragged else np.ones(count)
+    return np.stack((np.cos(angles), np.sin(angles)), axis=-1) * radius[:, None]
+
+
+@lru_cache(maxsize=256)
+def _leaves(seed: int, count: int) -> np.ndarray:
+    """Return (count, 4, 2) small tilted quadrilaterals spread over the unit disc, denser at its edge."""
+    rng = np.random.default_rng(seed)
+    angles, radii = rng.uniform(0, 2 * np.pi, count), rng.uniform(0.1, 1.0, count) ** 0.5 * 1.02
+    centers = np.stack((np.cos(angles), np.sin(angles)), axis=-1) * radii[:, None]
+    size = rng.uniform(0.5, 1.2, count) * 0.42 / np.sqrt(count)
+    turn = rng.uniform(0, 2 * np.pi, (count, 1)) + np.arange(4) * np.pi / 2
+    stretch = np.array((1.0, 0.55, 1.0, 0.55))
+    return centers[:, None] + (size[:, None] * stretch)[..., None] * np.stack((np.cos(turn), np.sin(turn)), axis=-1)

@@ -1,0 +1,96 @@
+"""One camera at one moment: from the world to pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+NEAR = 0.25
+"""Metres in front of the camera where everything is cut off."""
+
+SHIFT = 4
+_SUBPIXEL = 1 << SHIFT
+"""OpenCV draws with this many subpixel steps."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A pinhole camera; matrices are float64, the camera sits at the origin of ``camera_from_world``'s target.
+
+    Attributes:
+        intrinsics: (3, 3) pixels.
+        world_from_camera: (4, 4) rigid.
+        width, height: pixels.
+    """
+
+    intrinsics: np.ndarray
+    world_from_camera: np.ndarray
+    width: int
+    height: int
+
+    @property
+    def position(self) -> np.ndarray:
+        """Return (3,) world."""
+        return self.world_from_camera[:3, 3]
+
+    @property
+    def camera_from_world_rotation(self) -> np.ndarray:
+        return self.world_from_camera[:3, :3].T
+
+    @property
+    def focal(self) -> float:
+        return float(self.intrinsics[0, 0])
+
+    def to_camera(self, points: np.ndarray) -> np.ndarray:
+        """Return (..., 3) camera points of (..., 3) world points."""
+        return (points - self.position) @ self.world_from_camera[:3, :3]
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Return (n, 2) pixels of (n, 3) camera points in front of the camera."""
+        pixels = points @ self.intrinsics.T
+        return pixels[:, :2] / pixels[:, 2:]
+
+    def outline_pixels(self, outline: np.ndarray) -> np.ndarray | None:
+        """Return a flat outline of (n, 3) camera points as OpenCV's fixed-point pixels, cut at the near plane; None behind it."""
+        behind = outline[:, 2] < NEAR
+        if behind.all():
+            return None
+        if behind.any():
+            outline = _cut_at_near_plane(outline)
+        return fixed_point(self.project(outline))
+
+    def world_rays(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return (rows, columns, 3) float32 world directions, of depth 1, through pixel centres."""
+        grid = np.stack((*np.meshgrid(columns, rows), np.ones((len(rows), len(columns)))), axis=-1)
+        matrix = self.world_from_camera[:3, :3] @ np.linalg.inv(self.intrinsics)
+        return (grid @ matrix.T).astype(np.float32)
+
+
+def fixed_point(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels as OpenCV's polygon coordinates."""
+    return np.rint(pixels * _SUBPIXEL).astype(np.int32)
+
+
+def _cut_at_near_plane(outline: np.ndarray) -> np.ndarray:
+    """Return the part of a closed outline beyond the near plane, with a new point wherever an edge crosses it."""
+    following = np.roll(outline, -1, axis=0)
+    beyond = outline[:, 2] >= NEAR
+    crosses = beyond != (following[:, 2] >= NEAR)
+    rise = np.where(crosses, following[:, 2] - outline[:, 2], 1)
+    crossing = outline + (following - outline) * ((NEAR - outline[:, 2]) / rise)[:, None]
+    both = np.stack((outline, crossing), axis=1).reshape(-1, 3)
+    return both[np.stack((beyond, crosses), axis=1).ravel()]
+
+
+def fill(image: np.ndarray, outlines: list[np.ndarray], colour) -> None:
+    """Fill fixed-point outlines, smooth at the edges."""
+    cv2.fillPoly(image, outlines, colour, lineType=cv2.LINE_AA, shift=SHIFT)
+
+
+def plain_image(view: View, colour) -> np.ndarray:
+    """Return a (height, width, 3) uint8 image of one colour."""
+    image = np.empty((view.height, view.width, 3), np.uint8)
+    cv2.rectangle(image, (0, 0), (view.width, view.height), colour, cv2.FILLED)
+    return image
