@@ -1,0 +1,57 @@
+# One command each; every one sets up what it needs. `make` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean distclean
+
+ROS_MODE := $(shell tools/ros_mode.sh)
+# Set-up runs again when the folder or the sourced ROS 2 is another one, or when the build is asked for otherwise.
+stamp = .venv/$(1)-$(firstword $(shell echo '$(2)' | cksum)).done
+VENV := $(call stamp,packages,$(CURDIR) $(ROS_MODE))
+INSTALLED := $(call stamp,project,$(CURDIR) $(ROS_MODE) $(BEVDEPTH_CUDA) $(BEVDEPTH_CUDA_ARCHS) $(CUDA_HOME) $(shell command -v nvcc))
+LINKED := .venv/ament.done
+# Tests and demo stay on this machine; Humble spells it otherwise.
+LOCALHOST := if [[ $$ROS_DISTRO == humble ]]; then export ROS_LOCALHOST_ONLY=1; else export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST; fi
+
+help: ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+setup: $(LINKED) ## make .venv with everything pinned; builds the CUDA module where nvcc is found
+
+demo: $(LINKED) ## draw a six-camera drive, run the node on it, write out/demo.png
+	@source env.sh; $(LOCALHOST)
+	python -m bevdepth_ros.demo $(ARGS)
+
+test: $(LINKED) ## run all tests; ARGS='-k name' picks some
+	@source env.sh; $(LOCALHOST)
+	python -m pytest $(ARGS)
+
+lint: $(LINKED) ## check style, package.xml, YAML and shell files
+	@source env.sh
+	ruff check .
+	ruff format --check .
+	python tools/check_files.py
+
+bench: $(LINKED) ## run the timings in tests/benchmarks
+	@source env.sh; $(LOCALHOST)
+	python -m pytest tests/benchmarks --timeout=0 -s $(ARGS)
+
+clean: ## remove what was built and written, keep .venv
+	rm -rf build install log out *.egg-info .pytest_cache .ruff_cache .hypothesis .venv/project-*.done
+	rm -f bevdepth_core/ops/_voxel_pooling*.so
+
+distclean: clean ## remove .venv, too
+	rm -rf .venv
+
+$(VENV): requirements/python3.10.txt requirements/python3.12.txt requirements/pip_ros.txt
+	@PYTHON='$(PYTHON)' tools/make_venv.sh $(ROS_MODE)
+	touch $@
+
+$(INSTALLED): $(VENV) setup.py setup.cfg $(wildcard csrc/*) $(wildcard tools/pip_ros2/*)
+	@tools/install_project.sh
+	touch $@
+
+$(LINKED): $(INSTALLED) package.xml $(shell find launch config -type d)
+	@tools/link_ament_prefix.sh
+	touch $@

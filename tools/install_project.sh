@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Builds the CUDA module where nvcc is found and makes the project's packages and commands known to .venv, as links to this tree.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=.venv/bin/python
+
+rm -f bevdepth_core/ops/_voxel_pooling*.so
+$python setup.py -q build_ext --inplace
+install=("$python" -m pip install -q --no-deps --no-build-isolation --no-compile)
+BEVDEPTH_CUDA=0 "${install[@]}" -e .
+[[ $(<.venv/made_for) != pip\ * ]] || "${install[@]}" tools/pip_ros2

@@ -1,0 +1,1 @@
+"""Training and evaluation of BEVDepth; installed as `bevdepth_training`."""
