@@ -59,7 +59,8 @@ PYBIND11_MODULE(_voxel_pooling, module) {
            Address cell_rows, Address bev) {
             voxel_pooling(launch, sizes, pointer(depth), pointer(context), geometry, pointer(pixel_rows), pointer(cell_rows), pointer(bev));
         },
-        arg("launch"), arg("sizes"), arg("depth"), arg("context"), arg("geometry"), arg("pixel_rows"), arg("cell_rows"), arg("bev"), no_gil);
+        arg("launch"), arg("sizes"), arg("depth"), arg("context"), arg("geometry"), arg("pixel_rows"), arg("cell_rows"), arg("bev"),
+        no_gil);
     module.def(
         "voxel_pooling_indexed",
         [](const Launch& launch, const Sizes& sizes, Address depth, Address context, Address index, Address pixel_rows, Address cell_rows,
@@ -67,7 +68,8 @@ PYBIND11_MODULE(_voxel_pooling, module) {
             voxel_pooling_indexed(launch, sizes, pointer(depth), pointer(context), pointer<std::int32_t>(index), pointer(pixel_rows),
                                   pointer(cell_rows), pointer(bev));
         },
-        arg("launch"), arg("sizes"), arg("depth"), arg("context"), arg("voxel_index"), arg("pixel_rows"), arg("cell_rows"), arg("bev"), no_gil);
+        arg("launch"), arg("sizes"), arg("depth"), arg("context"), arg("voxel_index"), arg("pixel_rows"), arg("cell_rows"), arg("bev"),
+        no_gil);
     module.def(
         "voxel_pooling_backward",
         [](const Launch& launch, const Sizes& sizes, Address grad_bev, Address depth, Address context, const Geometry& geometry,

@@ -284,10 +284,12 @@ __global__ void gather_grad_context(Sizes sizes, Cells cells, std::int64_t pixel
 
 // ---- Points with their own features -----------------------------------------------------------------------------------
 
-__device__ int tile_cell(const Sizes& sizes, const IndexedCells& cells, const Planes& planes, std::int64_t view, std::int64_t position) {
-    if (position >= planes.positions) return kOutside;
-    const std::int64_t line = position / sizes.width;
-    return cells(sizes, Point{view, line / sizes.height, line % sizes.height, position % sizes.width});
+// Has the block's first warp write the cells of a tile's points; the caller synchronises.
+__device__ void find_tile_cells(const Sizes& sizes, const IndexedCells& cells, const Planes& planes, const Tile& tile, int* tile_cells) {
+    if (threadIdx.y != 0) return;
+    const std::int64_t position = tile.position + threadIdx.x, line = position / sizes.width;
+    const Point point{tile.group, line / sizes.height, line % sizes.height, position % sizes.width};
+    tile_cells[threadIdx.x] = position < planes.positions ? cells(sizes, point) : kOutside;
 }
 
 // One block per tile of 32 channels x 32 points of one camera, turned over in shared memory: the volume is read along points,
@@ -296,7 +298,9 @@ template <class T>
 __global__ void splat_volume(Sizes sizes, IndexedCells cells, Planes planes, const T* volume, Accumulator<T>* cell_rows) {
     using A = Accumulator<T>;
     __shared__ A values[kTile][kTile + 1];
+    __shared__ int tile_cells[kTile];
     const Tile tile(planes, blockIdx.x);
+    find_tile_cells(sizes, cells, planes, tile, tile_cells);
     for (int i = threadIdx.y; i < kTile; i += kWarpsPerBlock) {
         const std::int64_t channel = tile.channel + i, position = tile.position + threadIdx.x;
         if (channel < planes.channels && position < planes.positions) {
@@ -307,7 +311,7 @@ __global__ void splat_volume(Sizes sizes, IndexedCells cells, Planes planes, con
     A* sample_cells = cell_rows + tile.group / sizes.cameras * sizes.nx * sizes.ny * sizes.channels;
     const std::int64_t channel = tile.channel + threadIdx.x;
     for (int i = threadIdx.y; i < kTile; i += kWarpsPerBlock) {
-        const int cell = tile_cell(sizes, cells, planes, tile.group, tile.position + i);
+        const int cell = tile_cells[i];
         if (cell != kOutside && channel < planes.channels) {
             atomicAdd(sample_cells + cell * sizes.channels + channel, values[threadIdx.x][i]);
         }
@@ -320,10 +324,13 @@ template <class T>
 __global__ void gather_grad_volume(Sizes sizes, IndexedCells cells, Planes planes, const Accumulator<T>* cell_rows, T* grad_volume) {
     using A = Accumulator<T>;
     __shared__ A values[kTile][kTile + 1];
+    __shared__ int tile_cells[kTile];
     const Tile tile(planes, blockIdx.x);
+    find_tile_cells(sizes, cells, planes, tile, tile_cells);
+    __syncthreads();
     const A* sample_cells = cell_rows + tile.group / sizes.cameras * sizes.nx * sizes.ny * sizes.channels;
     for (int i = threadIdx.y; i < kTile; i += kWarpsPerBlock) {
-        const int cell = tile_cell(sizes, cells, planes, tile.group, tile.position + i);
+        const int cell = tile_cells[i];
         const std::int64_t channel = tile.channel + threadIdx.x;
         const bool has_gradient = cell != kOutside && channel < planes.channels;
         values[i][threadIdx.x] = has_gradient ? sample_cells[cell * sizes.channels + channel] : A(0);
@@ -340,7 +347,9 @@ __global__ void gather_grad_volume(Sizes sizes, IndexedCells cells, Planes plane
 // ---- Host -------------------------------------------------------------------------------------------------------------
 
 void check(cudaError_t status, const char* what) {
-    if (status != cudaSuccess) throw std::runtime_error(std::string("voxel pooling, ") + what + ": " + cudaGetErrorString(status));
+    if (status == cudaSuccess) return;
+    cudaGetLastError();  // forget it, or the next launch would report it again
+    throw std::runtime_error(std::string("voxel pooling, ") + what + ": " + cudaGetErrorString(status));
 }
 
 class DeviceGuard {
@@ -371,7 +380,9 @@ std::int64_t checked_product(std::initializer_list<std::int64_t> factors) {
 
 std::int64_t cell_count(const Sizes& s) {
     const std::int64_t cells = checked_product({s.nx, s.ny});
-    if (cells > std::numeric_limits<std::int32_t>::max()) throw std::invalid_argument("voxel pooling: the grid has more than 2^31 - 1 cells");
+    if (cells > std::numeric_limits<std::int32_t>::max()) {
+        throw std::invalid_argument("voxel pooling: the grid has more than 2^31 - 1 cells");
+    }
     return cells;
 }
 
@@ -403,7 +414,8 @@ const dim3 kBlock(kWarp, kWarpsPerBlock);
 
 // Launches kernel on blocks x slices, or nothing when there is no work.
 template <class... Parameters, class... Arguments>
-void run(const Launch& launch, void (*kernel)(Parameters...), dim3 threads, std::int64_t blocks, std::int64_t slices, Arguments... arguments) {
+void run(const Launch& launch, void (*kernel)(Parameters...), dim3 threads, std::int64_t blocks, std::int64_t slices,
+         Arguments... arguments) {
     if (blocks == 0 || slices == 0) return;
     if (blocks > std::numeric_limits<std::int32_t>::max() || slices > std::numeric_limits<std::uint16_t>::max()) {
         throw std::invalid_argument("voxel pooling: the arrays are too large for one launch");

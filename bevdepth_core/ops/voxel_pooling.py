@@ -155,7 +155,15 @@ def force_reference() -> Iterator[None]:
         _reference_forced = before
 
 
-_reference_forced = os.environ.get('BEVDEPTH_VOXEL_POOLING') == 'reference'
+def _reference_demanded() -> bool:
+    """Return what the environment says."""
+    wish = os.environ.get('BEVDEPTH_VOXEL_POOLING', '')
+    if wish not in ('', 'reference'):
+        raise ValueError(f"BEVDEPTH_VOXEL_POOLING must be 'reference' or not set, got {wish!r}")
+    return wish == 'reference'
+
+
+_reference_forced = _reference_demanded()
 
 
 def _kernels_run(features: Tensor) -> bool:

@@ -15,6 +15,7 @@ from bevdepth_core.ops import (
     voxel_pooling_volume,
 )
 from bevdepth_core.ops import voxel_pooling_reference as reference
+from bevdepth_core.ops.voxel_pooling import _log_once, _reference_demanded
 from tests.core.ops.cases import (
     Case,
     random_case,
@@ -242,9 +243,17 @@ def test_compiled_graph_holds_the_op_unbroken_and_gives_the_same_bits():
         assert torch.equal(value, expected)
 
 
-def test_choice_of_implementation_is_logged_once(caplog):
-    from bevdepth_core.ops.voxel_pooling import _log_once
+def test_environment_may_demand_the_reference_and_nothing_else(monkeypatch):
+    monkeypatch.delenv('BEVDEPTH_VOXEL_POOLING', raising=False)
+    assert not _reference_demanded()
+    monkeypatch.setenv('BEVDEPTH_VOXEL_POOLING', 'reference')
+    assert _reference_demanded()
+    monkeypatch.setenv('BEVDEPTH_VOXEL_POOLING', 'fast')
+    with pytest.raises(ValueError, match='BEVDEPTH_VOXEL_POOLING'):
+        _reference_demanded()
 
+
+def test_choice_of_implementation_is_logged_once(caplog):
     _log_once.cache_clear()
     case = random_case(13)
     with caplog.at_level(logging.INFO, logger='bevdepth_core.ops.voxel_pooling'):

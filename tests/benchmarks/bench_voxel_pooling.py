@@ -1,0 +1,101 @@
+"""Times voxel pooling on six nuScenes cameras, ours beside the torch reference.
+
+    python -m tests.benchmarks.bench_voxel_pooling
+
+On a GPU every call is replayed as a CUDA graph, so that the device's time is measured and not Python's, after a write that
+flushes the L2 cache; medians. Without a GPU the reference alone is timed.
+"""
+
+import statistics
+import time
+
+import torch
+
+from bevdepth_core.ops import force_reference, voxel_index
+from tests.core.ops.cases import Case, surround_view_case
+
+CPU_RUNS, GPU_RUNS = 10, 50
+FLUSH_BYTES = 256 * 2**20
+
+
+def repeat(case: Case, batch: int) -> Case:
+    """The first frame of ``case``, ``batch`` times."""
+    one = case.sample(0)
+    depth, context, matrices = (tensor.repeat_interleave(batch, dim=0) for tensor in (one.depth, one.context, one.geometry[0]))
+    return Case(depth, context, (matrices, *one.geometry[1:]), one.shape)
+
+
+def calls(case: Case) -> dict:
+    """What is timed; backward passes are called as autograd calls them."""
+    ops = torch.ops.bevdepth
+    index = voxel_index(*case.geometry)
+    features = case.depth, case.context
+    grad_bev = torch.randn_like(ops.voxel_pooling(*case.arguments))
+    volume = case.depth[:, :, None] * case.context[:, :, :, None]
+    return {
+        'cameras, forward': lambda: ops.voxel_pooling(*case.arguments),
+        'cameras, backward': lambda: ops.voxel_pooling_backward(grad_bev, *case.arguments),
+        'indices, forward': lambda: ops.voxel_pooling_indexed(*features, index, case.shape),
+        'indices, backward': lambda: ops.voxel_pooling_indexed_backward(grad_bev, *features, index, case.shape),
+        'volume, forward': lambda: ops.voxel_pooling_volume(volume, index, case.shape),
+        'volume, backward': lambda: ops.voxel_pooling_volume_backward(grad_bev, index, case.shape),
+        'indices alone': lambda: ops.voxel_index(*case.geometry),
+    }
+
+
+def cpu_microseconds(call) -> float:
+    """Median wall time."""
+    seconds = []
+    for _ in range(CPU_RUNS + 1):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:]) * 1e6
+
+
+def gpu_microseconds(call) -> float:
+    """Median device time of a CUDA graph of ``call``, L2 flushed before each replay."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        call()
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device='cuda')
+    pairs = []
+    for _ in range(GPU_RUNS):
+        flush.zero_()
+        pair = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        pair[0].record()
+        graph.replay()
+        pair[1].record()
+        pairs.append(pair)
+    torch.cuda.synchronize()
+    return statistics.median(start.elapsed_time(stop) for start, stop in pairs) * 1e3
+
+
+def print_gpu_table() -> None:
+    """Print microseconds of every call, type and batch."""
+    print(f'{torch.cuda.get_device_name()}, torch {torch.__version__}, microseconds\n')
+    print('| call | type | batch | ours | torch reference |\n| --- | --- | --- | --- | --- |')
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        for batch in (1, 8):
+            case = repeat(surround_view_case(dtype), batch).to('cuda', dtype)
+            for name, call in calls(case).items():
+                ours = gpu_microseconds(call)
+                with force_reference():
+                    reference = gpu_microseconds(call)
+                print(f'| {name} | {str(dtype).removeprefix("torch.")} | {batch} | {ours:.1f} | {reference:.0f} |', flush=True)
+
+
+def print_cpu_table() -> None:
+    """Print milliseconds of every call in float32."""
+    print(f'CPU, {torch.get_num_threads()} threads, torch {torch.__version__}, float32, batch 1, milliseconds\n')
+    print('| call | torch reference |\n| --- | --- |')
+    for name, call in calls(surround_view_case().sample(0)).items():
+        print(f'| {name} | {cpu_microseconds(call) / 1e3:.1f} |', flush=True)
+
+
+if __name__ == '__main__':
+    print_gpu_table() if torch.cuda.is_available() else print_cpu_table()

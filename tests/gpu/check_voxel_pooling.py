@@ -1,0 +1,253 @@
+"""The CUDA kernels of voxel pooling against the float64 reference."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from bevdepth_core.ops import force_reference, voxel_index, voxel_pooling, voxel_pooling_indexed, voxel_pooling_volume
+from bevdepth_core.ops import voxel_pooling_reference as reference
+from tests.core.ops.cases import DATA, Case, random_case, relative_error, surround_view_case, surround_view_geometry
+
+kernels = sys.modules['bevdepth_core.ops.voxel_pooling'].kernels
+
+TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 5e-4, torch.bfloat16: 4e-3}
+"""Relative L2; that of the half types is the rounding of the result."""
+
+SIZES = {
+    'small': {},
+    'one_channel': {'batch': 3, 'cameras': 1, 'channels': 1},
+    'two_channel_slices': {'batch': 1, 'channels': 131, 'width': 9},
+    'tall': {'batch': 1, 'height': 70, 'width': 2, 'bins': 3},
+    'many_bins': {'cameras': 3, 'bins': 67, 'height': 5, 'width': 3, 'channels': 33},
+    'one_cell': {'bins': 1, 'shape': (1, 1, 1)},
+    'wide_grid': {'cameras': 6, 'bins': 9, 'channels': 80, 'shape': (257, 3, 1)},
+}
+every_size = pytest.mark.parametrize('sizes', SIZES.values(), ids=SIZES.keys())
+every_dtype = pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
+
+
+def test_kernels_are_built():
+    assert kernels is not None, 'build them: BEVDEPTH_CUDA=1 python3 setup.py build_ext --inplace'
+
+
+@pytest.fixture(params=['clean', 'poisoned'])
+def memory(request, monkeypatch):
+    """With 'poisoned', every array the kernels are given to write holds NaN before."""
+    if request.param == 'poisoned':
+        for owner, name in ((torch.Tensor, 'new_empty'), (torch, 'empty_like')):
+            monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
+
+
+def poisoned(allocate):
+    def allocate_poisoned(*args, **kwargs):
+        tensor = allocate(*args, **kwargs)
+        return tensor.fill_(float('nan') if tensor.is_floating_point() else 7)
+
+    return allocate_poisoned
+
+
+def expected_results(case: Case) -> tuple[torch.Tensor, ...]:
+    """Map and gradients of depth, context and volume in float64, from the same inputs, on the CPU."""
+    case = case.to('cpu', torch.float64)
+    index = reference.voxel_index(*case.geometry)
+    bev = reference.voxel_pooling(case.depth, case.context, index, case.shape)
+    gradient = grad_bev(bev)
+    grad_depth, grad_context = reference.voxel_pooling_backward(gradient, case.depth, case.context, index, case.shape)
+    return bev, grad_depth, grad_context, reference.voxel_pooling_volume_backward(gradient, index, case.shape)
+
+
+def grad_bev(bev: torch.Tensor) -> torch.Tensor:
+    """A gradient that every type holds exactly."""
+    return (torch.arange(bev.numel(), device=bev.device).remainder(7) - 3).view(bev.shape).to(bev.dtype)
+
+
+def results(case: Case, pool) -> tuple[torch.Tensor, ...]:
+    """Map and gradients of depth and context."""
+    depth, context = case.depth.clone().requires_grad_(), case.context.clone().requires_grad_()
+    bev = pool(depth, context)
+    bev.backward(grad_bev(bev))
+    return bev.detach(), depth.grad, context.grad
+
+
+def main_form(case: Case):
+    return lambda depth, context: voxel_pooling(depth, context, *case.geometry, case.shape)
+
+
+def indexed_form(case: Case):
+    index = voxel_index(*case.geometry)
+    return lambda depth, context: voxel_pooling_indexed(depth, context, index, case.shape)
+
+
+def assert_close(values, expected, dtype):
+    for value, target in zip(values, expected, strict=True):
+        assert value.dtype == dtype
+        assert value.shape == target.shape
+        assert relative_error(value, target) < TOLERANCE[dtype]
+
+
+@every_size
+@every_dtype
+@pytest.mark.parametrize('form', [main_form, indexed_form])
+def test_map_and_gradients_equal_the_float64_reference(sizes, dtype, form, memory):
+    case = random_case(1, **sizes).to('cuda', dtype)
+    assert_close(results(case, form(case)), expected_results(case)[:3], dtype)
+
+
+@every_size
+@every_dtype
+def test_map_and_gradient_of_a_volume_equal_the_float64_reference(sizes, dtype, memory):
+    case = random_case(2, **sizes).to('cuda', dtype)
+    ones = Case(torch.ones_like(case.depth), case.context, case.geometry, case.shape)
+    volume = (ones.depth[:, :, None] * ones.context[:, :, :, None]).requires_grad_()
+    bev = voxel_pooling_volume(volume, voxel_index(*case.geometry), case.shape)
+    bev.backward(grad_bev(bev))
+    expected_bev, _, _, expected_grad = expected_results(ones)
+    assert_close((bev.detach(), volume.grad), (expected_bev, expected_grad), dtype)
+
+
+@every_dtype
+@pytest.mark.parametrize('form', [main_form, indexed_form])
+def test_full_size_on_real_cameras_equals_the_float64_reference(dtype, form):
+    case = surround_view_case().to('cuda', dtype)
+    assert_close(results(case, form(case)), expected_results(case)[:3], dtype)
+
+
+@every_size
+def test_indices_equal_the_reference_to_the_bit_on_random_geometry(sizes):
+    case = random_case(3, **sizes)
+    assert torch.equal(voxel_index(*case.to('cuda', torch.float32).geometry).cpu(), reference.voxel_index(*case.geometry))
+
+
+def test_indices_equal_the_reference_to_the_bit_on_real_cameras_and_on_the_gpu_reference_too():
+    geometry = surround_view_geometry()
+    on_gpu = tuple(item.cuda() if isinstance(item, torch.Tensor) else item for item in geometry)
+    expected = voxel_index(*geometry)
+    assert torch.equal(voxel_index(*on_gpu).cpu(), expected)
+    with force_reference():
+        assert torch.equal(voxel_index(*on_gpu).cpu(), expected)
+
+
+def test_indices_equal_the_official_ones_but_for_points_on_a_border():
+    official = torch.from_numpy(np.load(DATA / 'geometry_synth.npz')['geom_int16'][0]).int()
+    geometry = tuple(item.cuda() if isinstance(item, torch.Tensor) else item for item in surround_view_geometry())
+    assert (voxel_index(*geometry).cpu() != official).any(-1).sum() <= 16
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf'), 1e30, -1e30])
+def test_points_that_are_not_finite_or_far_away_add_nothing_and_receive_nothing(value, memory):
+    case = random_case(4).to('cuda', torch.float32)
+    case.geometry[0][..., 3] = value
+    for form in (main_form, indexed_form):
+        assert not any(result.any() for result in results(case, form(case)))
+    assert torch.equal(voxel_index(*case.geometry).cpu(), reference.voxel_index(*case.to('cpu', torch.float32).geometry))
+
+
+def test_truncation_takes_points_a_cell_below_the_grid_to_cell_zero():
+    u = torch.tensor([-0.9, -1.0, 0.0, 2.99, 3.0], device='cuda')
+    matrix = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0.5], [0, 0, 0, 0.5]], device='cuda')[None, None]
+    one, ones = torch.ones(1, device='cuda'), torch.ones(1, 1, 1, 1, 5, device='cuda')
+    bev = voxel_pooling(ones, ones, matrix, u, one, one, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (3, 1, 1))
+    assert bev.flatten().tolist() == [2.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize('empty', ['batch', 'cameras', 'bins', 'channels', 'height', 'width'])
+def test_empty_input_gives_zeros_and_empty_gradients(empty, memory):
+    case = random_case(5, **{empty: 0}).to('cuda', torch.float32)
+    for form in (main_form, indexed_form):
+        for value, expected in zip(results(case, form(case)), expected_results(case)[:3], strict=True):
+            assert value.shape == expected.shape
+            assert not value.any()
+    volume = case.depth[:, :, None] * case.context[:, :, :, None]
+    assert not voxel_pooling_volume(volume, voxel_index(*case.geometry), case.shape).any()
+
+
+def test_strided_inputs_equal_contiguous_ones():
+    case = random_case(6).to('cuda', torch.float32)
+    strided = Case(case.depth.mT.contiguous().mT, case.context.mT.contiguous().mT, case.geometry, case.shape)
+    assert_close(results(strided, main_form(strided)), expected_results(case)[:3], torch.float32)
+
+
+def test_gradients_agree_with_finite_differences():
+    case = random_case(7, batch=1).to('cuda', torch.float64)
+    inputs = case.depth.requires_grad_(), case.context.requires_grad_()
+    volume = torch.randn(1, 2, 7, 5, 3, 4, dtype=torch.float64, device='cuda', requires_grad=True)
+    index = voxel_index(*case.geometry)
+    for form in (main_form, indexed_form):
+        assert torch.autograd.gradcheck(form(case), inputs, nondet_tol=1e-12)
+    assert torch.autograd.gradcheck(lambda v: voxel_pooling_volume(v, index, case.shape), (volume,), nondet_tol=1e-12)
+
+
+@pytest.mark.parametrize('name', ['voxel_index', 'voxel_pooling', 'voxel_pooling_indexed', 'voxel_pooling_volume'])
+def test_ops_pass_opcheck(name):
+    case = random_case(8).to('cuda', torch.float32)
+    index = voxel_index(*case.geometry)
+    features = case.depth.requires_grad_(), case.context.requires_grad_()
+    volume = torch.randn(2, 2, 7, 5, 3, 4, device='cuda', requires_grad=True)
+    arguments = {
+        'voxel_index': case.geometry,
+        'voxel_pooling': (*features, *case.geometry, case.shape),
+        'voxel_pooling_indexed': (*features, index, case.shape),
+        'voxel_pooling_volume': (volume, index, case.shape),
+    }
+    torch.library.opcheck(getattr(torch.ops.bevdepth, name).default, arguments[name])
+
+
+def test_backward_gives_the_same_bits_on_every_run():
+    case = surround_view_case().to('cuda', torch.float16)
+    first, second = (results(case, main_form(case))[1:] for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_deterministic_algorithms_give_the_same_bits_on_every_run():
+    case = surround_view_case().to('cuda', torch.float32)
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, second = (results(case, main_form(case)) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert_close(first, expected_results(case)[:3], torch.float32)
+
+
+def test_captured_graph_follows_moving_cameras():
+    case = surround_view_case().to('cuda', torch.float16)
+    pool = main_form(case)
+    pool(case.depth, case.context)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        bev = pool(case.depth, case.context)
+    case.geometry[0][..., 0, 3] += 3.0
+    case.depth.mul_(0.5)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert relative_error(bev, expected_results(case)[0]) < TOLERANCE[torch.float16]
+
+
+def test_kernels_run_in_order_on_the_callers_stream():
+    case = surround_view_case().to('cuda', torch.float32)
+    depth, context = torch.zeros_like(case.depth), torch.zeros_like(case.context)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)
+        depth.copy_(case.depth)
+        context.copy_(case.context)
+        bev = main_form(case)(depth, context)
+    stream.synchronize()
+    assert relative_error(bev, expected_results(case)[0]) < TOLERANCE[torch.float32]
+
+
+def test_refused_launch_is_a_runtime_error_and_leaves_the_device_usable():
+    launch = kernels.Launch(kernels.Dtype.float32, 99, 0)
+    with pytest.raises(RuntimeError, match='invalid device ordinal'):
+        kernels.voxel_index(launch, kernels.Sizes(1, 1, 1, 1, 1, 1, 1, 1), kernels.Geometry(0, 0, 0, 0, (0, 0, 0), (1, 1, 1)), 0)
+    assert voxel_index(*random_case(9).to('cuda', torch.float32).geometry).is_cuda
+
+
+@pytest.mark.parametrize('sizes', [(-1, 1, 1, 1, 1, 1, 1, 1), (2**31, 2**31, 1, 1, 2, 1, 1, 1), (2**20, 2**20, 1, 1, 1, 1, 1, 1)])
+def test_impossible_sizes_are_a_value_error(sizes):
+    launch = kernels.Launch(kernels.Dtype.float32, 0, 0)
+    with pytest.raises(ValueError, match='voxel pooling'):
+        kernels.voxel_index(launch, kernels.Sizes(*sizes), kernels.Geometry(0, 0, 0, 0, (0, 0, 0), (1, 1, 1)), 0)
