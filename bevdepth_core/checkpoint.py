@@ -200,7 +200,7 @@ def _network_state(path: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        foreign = re.search(r'(?:Unsupported global: GLOBAL|unsupported class|instruction) ([\w.]+)', str(error))
+        foreign = re.search(r'(?:GLOBAL|class) ([\w.]+)', str(error))
         what = f'the pickled object {foreign.group(1)}' if foreign else 'pickled objects other than tensors'
         raise CheckpointError(f"{path}: holds {what}, which is never loaded; save its 'state_dict' alone where you trust the file") from error
     except Exception as error:  # torch raises RuntimeError, EOFError, KeyError ... on truncated and foreign files

@@ -224,8 +224,10 @@ def model_config_from_dict(values: dict) -> ModelConfig:
         ValueError: an unknown key, a wrong type or an impossible number, named.
     """
     parser = _parser()
+    known = {field.name for field in dataclasses.fields(ModelConfig)}
+    _require(values.keys() <= known, f'model config: unknown key {", ".join(sorted(map(str, values.keys() - known)))}')
     try:
-        return parser.instantiate_classes(parser.parse_object({'model': values})).model
+        return parser.instantiate(parser.parse_object({'model': values})).model
     except ArgumentError as error:
         raise ValueError(f'model config: {error}') from error
 

@@ -102,7 +102,8 @@ class Frame:
     @property
     def stamp_ns(self) -> int:
         """Mean exposure time: the time that the detections are valid at."""
-        return int(self.stamps_ns[0] + np.round((self.stamps_ns - self.stamps_ns[0]).mean()))
+        first = int(self.stamps_ns[0])
+        return first + round(float((self.stamps_ns - first).mean()))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,76 @@
+"""Frames for tests: a rig of any size around the vehicle, noise images, a straight drive; and the real sample."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bevdepth_core.config import ModelConfig
+from bevdepth_core.geometry import invert_rigid, rigid_from_quaternion
+from bevdepth_core.preprocess import normalise, preprocess
+from bevdepth_core.types import CameraRig, Frame, ModelInputs
+from tests.core.parity import CAMERAS
+from tests.reference import reference_path
+
+SECOND_NS = 1_000_000_000
+OPTICAL = np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+"""Ego axes of a camera that looks forward."""
+
+
+def yaw_transform(yaw: float, translation=(0, 0, 0)) -> np.ndarray:
+    return rigid_from_quaternion((np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)), translation)
+
+
+def make_rig(count: int = 6, width: int = 352, height: int = 200) -> CameraRig:
+    """Return ``count`` cameras that look evenly around."""
+    poses = []
+    for index in range(count):
+        pose = yaw_transform(2 * np.pi * index / count, (1.0, 0.1 * index, 1.5))
+        pose[:3, :3] = pose[:3, :3] @ OPTICAL
+        poses.append(pose)
+    intrinsics = np.array([[0.8 * width, 0, width / 2], [0, 0.8 * width, height / 2], [0, 0, 1]])
+    return CameraRig([f'camera_{index}' for index in range(count)], np.repeat(intrinsics[None], count, 0), poses)
+
+
+def make_frame(stamp_s: float, rig: CameraRig | None = None, seed: int = 0, size: tuple[int, int] = (200, 352), poses: bool = True) -> Frame:
+    """Return noise images; the cameras expose 8 ms apart on a vehicle that drives and turns."""
+    rig = make_rig() if rig is None else rig
+    images = np.random.default_rng(seed).integers(0, 255, (len(rig), *size, 3), dtype=np.uint8)
+    stamps = np.array([round((stamp_s + 0.008 * index) * SECOND_NS) for index in range(len(rig))])
+    world_from_ego = [yaw_transform(0.1 * t, (5 * t, 0.3 * t, 0)) for t in stamps / SECOND_NS]
+    return Frame(images, rig, stamps, world_from_ego if poses else None)
+
+
+def two_frame_inputs(key: Frame, past: Frame, config: ModelConfig) -> ModelInputs:
+    """Return what the official two-frame forward reads for a key frame and an earlier one of the same cameras."""
+    crops, image_aug = zip(*(preprocess(frame.images, config.image) for frame in (key, past)), strict=True)
+    key_ego_from_past = invert_rigid(key.world_from_ego) @ past.world_from_ego @ past.rig.ego_from_camera
+    intrinsics = np.zeros((2, len(key.rig), 4, 4))
+    intrinsics[..., :3, :3] = (key.rig.intrinsics, past.rig.intrinsics)
+    intrinsics[..., 3, 3] = 1
+    matrices = (np.stack((key.rig.ego_from_camera, key_ego_from_past)), intrinsics, np.stack(image_aug))
+    return ModelInputs(
+        normalise(torch.from_numpy(np.stack(crops)), config.image)[None],
+        *(torch.from_numpy(matrix).float()[None] for matrix in matrices),
+        torch.eye(4)[None],
+    )
+
+
+def real_frames(infos: str) -> list[Frame]:
+    """Return the frames of ``infos.json`` or ``infos_2frames.json`` of the real nuScenes sample."""
+    return [_real_frame(info['cam_infos']) for info in json.loads(reference_path(f'nuscenes_sample/{infos}').read_text())]
+
+
+def _real_frame(cameras: dict) -> Frame:
+    cameras = [cameras[name] for name in CAMERAS]
+    calibrations = [camera['calibrated_sensor'] for camera in cameras]
+    rig = CameraRig(CAMERAS, [calibration['camera_intrinsic'] for calibration in calibrations], [_transform(c) for c in calibrations])
+    images = [np.asarray(Image.open(reference_path('nuscenes_sample') / camera['filename'])) for camera in cameras]
+    return Frame(images, rig, [1000 * camera['timestamp'] for camera in cameras], [_transform(camera['ego_pose']) for camera in cameras])
+
+
+def _transform(record: dict) -> np.ndarray:
+    return rigid_from_quaternion(record['rotation'], record['translation'])

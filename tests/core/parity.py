@@ -1,0 +1,278 @@
+"""Every stage of the network beside the official code's numbers; ``python -m tests.core.parity`` prints the table."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bevdepth_core.config import ModelConfig
+from bevdepth_core.decode import ScoredBoxes, decode
+from bevdepth_core.model import BEVDepth
+from bevdepth_core.model.view_transform import ImageFeatures, ego_from_frustum
+from bevdepth_core.ops import voxel_index, voxel_pooling_indexed, voxel_pooling_volume
+from bevdepth_core.preprocess import normalise, preprocess
+from bevdepth_core.types import ModelInputs
+from tests.reference import DATA, filled_model, golden, reference_path, synthetic_images, uniform
+
+CAMERAS = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT')
+CASES = ('real_1key', 'real_2key', 'real_2key_da', 'synth_2key', 'synth_2key_da')
+TIGHT = 1e-5
+"""Relative L2 where only rounding differs."""
+FLIPS = {'1key': 2e-3, '2key': 2e-3, '2key_da': 5e-3}
+"""Relative L2 behind the voxel grid when indices are computed: a point or two fall into the neighbouring cell. Refined
+volumes have single points of great weight, so one such point moves more there."""
+BOXES = {'1key': (1e-3, 1e-4, 0), '2key': (1e-3, 1e-4, 0), '2key_da': (5e-2, 1e-2, 4)}
+"""Centre in metres, score, and boxes that may swap at the candidate limits, when indices are computed."""
+TIGHT_BOXES = (1e-3, 1e-4, 0)
+MOST_FLIPS = 16
+"""Points of a frame (473,088) that may change cell; the official code's own float32 and float64 runs differ in 6 to 8."""
+
+_IMAGE_STAGES = {
+    'img_backbone.stem_pool': 'image_encoder.backbone.maxpool',
+    **{f'img_backbone.stage{n}': f'image_encoder.backbone.layer{n}' for n in (1, 2, 3, 4)},
+    'img_neck': 'image_encoder.neck',
+    'depth_net.mlp_input_bn': 'depth_net.camera_norm',
+    'depth_net.reduce_conv': 'depth_net.reduce',
+    'depth_net.context_mlp': 'depth_net.context_gate.mlp',
+    'depth_net.context_se': 'depth_net.context_gate',
+    'depth_net.depth_mlp': 'depth_net.depth_gate.mlp',
+    'depth_net.depth_se': 'depth_net.depth_gate',
+    **{f'depth_net.depth_conv.{n}': f'depth_net.depth_blocks.{n}' for n in (0, 1, 2)},
+    'depth_net.depth_conv.3_aspp': 'depth_net.pyramid',
+    'depth_net.depth_conv.4_dcn_offset': 'depth_net.deform.offset',
+    'depth_net.depth_conv.4_dcn': 'depth_net.deform',
+    'depth_net.depth_logits': 'depth_net.depth_head',
+    'depth_net.depth_softmax': 'depth_net',
+    'depth_net.context': 'depth_net.context_head',
+    'depth_aggregation_net_raw': 'view_transform.refinement.out',
+}
+_BEV_STAGES = {
+    'trunk.stem': 'bev_encoder.trunk.relu',
+    **{f'trunk.layer{n}': f'bev_encoder.trunk.layer{n}' for n in (1, 2, 3)},
+    'bev_neck': 'bev_encoder.neck',
+    'shared_conv': 'head.shared',
+    **{f'task{t}.{name}': f'head.tasks.{t}.{name}' for t in range(6) for name in ('reg', 'height', 'dim', 'rot', 'vel', 'heatmap')},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what was compared, how far apart it may be, how far it is."""
+
+    case: str
+    stage: str
+    measure: str
+    tolerance: float
+    reached: float
+
+    @property
+    def met(self) -> bool:
+        return self.reached <= self.tolerance
+
+
+def sample_inputs(case: str) -> ModelInputs:
+    """Return the inputs of a golden case: its matrices, and pictures from the real sample's JPEGs or the formula."""
+    _, arrays = golden(case)
+    matrices = (torch.from_numpy(arrays[f'in/{name}']) for name in ('sensor2ego_mats', 'intrin_mats', 'ida_mats', 'bda_mat'))
+    frames = arrays['in/sensor2ego_mats'].shape[1]
+    images = synthetic_images() if case.startswith('synth') else real_images().expand(1, frames, -1, -1, -1, -1)
+    return ModelInputs(images, *matrices)
+
+
+def real_images() -> torch.Tensor:
+    """Return the (1, 1, 6, 3, 256, 704) network input of the real sample, from its JPEG files."""
+    crops, _ = preprocess([np.asarray(Image.open(path)) for path in sample_paths()], ModelConfig().image)
+    return normalise(torch.from_numpy(crops), ModelConfig().image)[None, None]
+
+
+def sample_paths() -> list:
+    infos = json.loads(reference_path('nuscenes_sample/infos.json').read_text())
+    return [reference_path('nuscenes_sample') / infos[0]['cam_infos'][camera]['filename'] for camera in CAMERAS]
+
+
+def compare(case: str) -> Iterator[Row]:
+    """Yield every comparison of one whole-network case."""
+    reference, arrays = golden(case)
+    variant = case.split('_', 1)[1]
+    model = filled_model(variant)
+    inputs = sample_inputs(case)
+    stages = _Stages(case, reference['stages'], arrays)
+    if 'image/idx' in arrays:
+        yield stages.row('image', inputs.images, TIGHT)
+    with torch.inference_mode(), _recorded(model, stages, FLIPS[variant]), _kept_features(model) as kept:
+        outputs = model(inputs)
+    yield from stages.rows
+    yield from _compare_boxes(case, arrays, decode(outputs.tasks, model.config)[0], 'voxel indices computed', BOXES[variant])
+    yield from _compare_geometry(case, inputs, model)
+    yield from _compare_injected(case, stages, arrays, model, kept)
+
+
+def compare_head_only() -> Iterator[Row]:
+    """Yield the BEV head's comparisons on a synthetic map, where no voxel grid blurs the numbers."""
+    reference, arrays = golden('head_only_2key')
+    model = filled_model('2key')
+    stages = _Stages('head_only_2key', reference['stages'], arrays)
+    bev = torch.from_numpy((0.7 * uniform('head_input', (2, 160, 128, 128))).astype(np.float32))
+    with torch.inference_mode(), _recorded(model, stages, TIGHT):
+        tasks = model.detect([bev])
+    yield from stages.rows
+    for index, boxes in enumerate(decode(tasks, model.config)):
+        yield from _compare_boxes('head_only_2key', arrays, boxes, f'sample {index}', TIGHT_BOXES, index)
+
+
+class _Stages:
+    """Compare tensors with a golden case as they come by."""
+
+    def __init__(self, case: str, reference: dict, arrays: dict[str, np.ndarray]) -> None:
+        self.case, self.rows = case, []
+        self._reference, self._arrays = reference, arrays
+
+    def row(self, stage: str, tensor: torch.Tensor, tolerance: float, note: str = '') -> Row:
+        """Return the larger of two relative distances: on the stored elements, and of a random projection of them all."""
+        if list(tensor.shape) != self._reference[stage]['shape'] and tensor.numel() != np.prod(self._reference[stage]['shape']):
+            raise AssertionError(f'{self.case} {stage}: shape {tuple(tensor.shape)}, official {self._reference[stage]["shape"]}')
+        values = tensor.reshape(-1).double().numpy()
+        expected = self._arrays[f'{stage}/val'].astype(np.float64)
+        stored = np.linalg.norm(values[self._arrays[f'{stage}/idx']] - expected) / np.linalg.norm(expected)
+        projection = values @ uniform(f'proj:{stage}', values.shape)
+        # A projection on numbers uniform in [-1, 1) shrinks a random difference by sqrt(3).
+        whole = abs(projection - self._reference[stage]['proj']) * np.sqrt(3) / self._reference[stage]['l2']
+        return Row(self.case, stage + note, 'relative L2', tolerance, float(max(stored, whole)))
+
+    def add(self, stage: str, tensor: torch.Tensor, tolerance: float) -> None:
+        if stage in self._reference:
+            self.rows.append(self.row(stage, tensor, tolerance))
+
+
+@contextmanager
+def _recorded(model: BEVDepth, stages: _Stages, behind_grid: float) -> Iterator[None]:
+    """Compare module outputs while the model runs; image modules run once per frame."""
+    runs: Counter = Counter()
+
+    def image_hook(stage):
+        def hook(module, args, output):
+            stages.add(f's{runs[stage]}.{stage}', output[0] if isinstance(output, tuple) else output, TIGHT)
+            runs[stage] += 1
+
+        return hook
+
+    def bev_hook(stage):
+        return lambda module, args, output: stages.add(stage, output, behind_grid)
+
+    modules = dict(model.named_modules())
+    hooks = [modules[name].register_forward_hook(image_hook(stage)) for stage, name in _IMAGE_STAGES.items() if name in modules]
+    hooks += [modules[name].register_forward_hook(bev_hook(stage)) for stage, name in _BEV_STAGES.items()]
+
+    def splat_hook(module, args, output):
+        stages.add(f's{runs["bev"]}.bev', output, behind_grid)
+        runs['bev'] += 1
+
+    hooks.append(model.view_transform.register_forward_hook(splat_hook))
+    hooks.append(model.bev_encoder.register_forward_pre_hook(lambda module, args: stages.add('backbone_bev', args[0], behind_grid)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _kept_features(model: BEVDepth) -> Iterator[list[ImageFeatures]]:
+    """Collect what is splatted, frame by frame."""
+    kept: list[ImageFeatures] = []
+    hook = model.view_transform.register_forward_pre_hook(lambda module, args: kept.append(args[0]))
+    try:
+        yield kept
+    finally:
+        hook.remove()
+
+
+def _compare_geometry(case: str, inputs: ModelInputs, model: BEVDepth) -> Iterator[Row]:
+    for frame in range(inputs.images.shape[1]):
+        flips = (_voxel_index(inputs, frame, model).numpy() != stored_index(case, frame)).any(axis=-1).sum()
+        yield Row(case, f's{frame}.geometry_voxel_int', 'points in another cell', MOST_FLIPS, int(flips))
+
+
+def stored_index(case: str, frame: int) -> np.ndarray:
+    """Return the official voxel indices of one frame, (1, N, D, h, w, 3) int32; both frames of real_2key have the same."""
+    if case.startswith('synth'):
+        return np.load(DATA / 'geometry_synth.npz')['geom_int16'][:, frame].astype(np.int32)
+    return np.load(reference_path('golden/voxel_pooling_real.npz'))['geom_int16'].astype(np.int32)
+
+
+def _voxel_index(inputs: ModelInputs, frame: int, model: BEVDepth) -> torch.Tensor:
+    view, grid = model.view_transform, model.config.grid
+    matrix = ego_from_frustum(inputs.key_ego_from_camera[:, frame], inputs.intrinsics[:, frame], inputs.image_aug[:, frame], inputs.bev_aug)
+    return voxel_index(matrix, view.frustum_u, view.frustum_v, view.frustum_d, grid.lower, grid.cell)
+
+
+def _compare_injected(case: str, stages: _Stages, arrays: dict, model: BEVDepth, kept: list[ImageFeatures]) -> Iterator[Row]:
+    """Splat with the official indices: from there on only rounding differs, down to the boxes."""
+    bev_maps = []
+    for frame, features in enumerate(kept):
+        index = torch.from_numpy(stored_index(case, frame))
+        bev_maps.append(_splat_indexed(features, index, model))
+        yield stages.row(f's{frame}.bev', bev_maps[-1], TIGHT, ' (stored indices)')
+    with torch.inference_mode():
+        tasks = model.detect(bev_maps)
+    yield from _compare_boxes(case, arrays, decode(tasks, model.config)[0], 'stored indices', TIGHT_BOXES)
+
+
+def _splat_indexed(features: ImageFeatures, index: torch.Tensor, model: BEVDepth) -> torch.Tensor:
+    if features.volume is not None:
+        return voxel_pooling_volume(features.volume, index, model.config.grid.shape)
+    return voxel_pooling_indexed(features.depth, features.context, index, model.config.grid.shape)
+
+
+def _compare_boxes(case: str, arrays: dict, found: ScoredBoxes, note: str, tolerances: tuple, sample: int = 0) -> Iterator[Row]:
+    expected = {name: arrays[f'out/b{sample}/{name}'] for name in ('boxes', 'scores', 'labels')}
+    pairs, unmatched = match_boxes(found, expected['boxes'], expected['scores'], expected['labels'])
+    ours, theirs = pairs[:, 0], pairs[:, 1]
+    center = np.linalg.norm(found.boxes.center[ours] - expected['boxes'][theirs, :3], axis=1).max(initial=0)
+    score = np.abs(found.scores[ours] - expected['scores'][theirs]).max(initial=0)
+    yield Row(case, f'boxes: centre ({note})', 'largest distance, m', tolerances[0], float(center))
+    yield Row(case, f'boxes: score ({note})', 'largest difference', tolerances[1], float(score))
+    yield Row(case, f'boxes: unmatched of {len(expected["boxes"])} ({note})', 'boxes', tolerances[2], unmatched)
+
+
+def match_boxes(found: ScoredBoxes, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, int]:
+    """Pair each official box with our nearest one of its label within 0.1 m and 0.01 of score, one to one.
+
+    Returns:
+        (pairs, 2) indices (ours, theirs), and how many boxes of either side are left over.
+    """
+    free = np.ones(len(found.boxes), bool)
+    pairs = []
+    for theirs in range(len(boxes)):
+        distance = np.linalg.norm(found.boxes.center - boxes[theirs, :3], axis=1)
+        distance[~free | (found.labels != labels[theirs]) | (np.abs(found.scores - scores[theirs]) > 0.01)] = np.inf
+        ours = int(distance.argmin())
+        if distance[ours] <= 0.1:
+            pairs.append((ours, theirs))
+            free[ours] = False
+    return np.array(pairs, np.int64).reshape(-1, 2), int(free.sum()) + len(boxes) - len(pairs)
+
+
+def all_rows() -> Iterator[Row]:
+    """Yield the whole table."""
+    yield from compare_head_only()
+    for case in CASES:
+        yield from compare(case)
+
+
+def main() -> None:
+    """Print the table as Markdown."""
+    print('| case | stage | measure | tolerance | reached | |\n| --- | --- | --- | --- | --- | --- |')
+    for row in all_rows():
+        print(f'| {row.case} | {row.stage} | {row.measure} | {row.tolerance:g} | {row.reached:.2g} | {"met" if row.met else "MISSED"} |')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,129 @@
+"""The border types refuse what is wrong and name it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame, ModelInputs
+from tests.core.frames import make_frame, make_rig
+
+FRAME = make_frame(1.0, make_rig(2))
+RIG = FRAME.rig
+
+
+def changed(array: np.ndarray, index, value) -> np.ndarray:
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'error'),
+    [
+        ('names', (), ValueError),
+        ('names', ('a', 'a'), ValueError),
+        ('intrinsics', RIG.intrinsics[:1], ValueError),
+        ('intrinsics', changed(RIG.intrinsics, (0, 0, 0), np.nan), ValueError),
+        ('intrinsics', changed(RIG.intrinsics, (0, 0, 0), 0), ValueError),
+        ('intrinsics', changed(RIG.intrinsics, (1, 2, 0), 1), ValueError),
+        ('intrinsics', RIG.intrinsics.astype(str), TypeError),
+        ('ego_from_camera', changed(RIG.ego_from_camera, (0, 0, 0), 0.5), ValueError),
+        ('ego_from_camera', changed(RIG.ego_from_camera, (0, slice(3), 0), -RIG.ego_from_camera[0, :3, 0]), ValueError),
+        ('ego_from_camera', changed(RIG.ego_from_camera, (0, 3, 0), 1), ValueError),
+        ('ego_from_camera', changed(RIG.ego_from_camera, (1, 0, 3), np.inf), ValueError),
+        ('ego_from_camera', RIG.ego_from_camera[:, :3], ValueError),
+    ],
+)
+def test_rig_refuses_and_names(field, value, error):
+    with pytest.raises(error, match=field):
+        dataclasses.replace(RIG, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'error'),
+    [
+        ('images', FRAME.images[:1], ValueError),
+        ('images', (FRAME.images[0], FRAME.images[1][..., 0]), ValueError),
+        ('images', (FRAME.images[0], FRAME.images[1].astype(np.float32)), TypeError),
+        ('images', (FRAME.images[0], FRAME.images[1][:0]), ValueError),
+        ('images', (FRAME.images[0], None), ValueError),
+        ('stamps_ns', [1], ValueError),
+        ('stamps_ns', [1.5, 2.5], TypeError),
+        ('world_from_ego', np.zeros((2, 4, 4)), ValueError),
+        ('world_from_ego', np.full((2, 4, 4), np.nan), ValueError),
+    ],
+)
+def test_frame_refuses_and_names(field, value, error):
+    with pytest.raises(error, match=field):
+        dataclasses.replace(FRAME, **{field: value})
+
+
+def test_frame_stamp_is_the_mean_without_overflow():
+    stamps = np.array([1_900_000_000_000_000_000, 1_900_000_000_000_000_010])
+    assert dataclasses.replace(FRAME, stamps_ns=stamps).stamp_ns == 1_900_000_000_000_000_005
+
+
+def inputs(**changes) -> ModelInputs:
+    matrices = torch.zeros(1, 2, 6, 4, 4)
+    arguments = {'images': torch.zeros(1, 2, 6, 3, 32, 32), 'key_ego_from_camera': matrices, 'intrinsics': matrices}
+    return ModelInputs(**{**arguments, 'image_aug': matrices, 'bev_aug': torch.zeros(1, 4, 4), **changes})
+
+
+@pytest.mark.parametrize(
+    ('field', 'value'),
+    [
+        ('images', torch.zeros(1, 2, 6, 32, 32, 3)),
+        ('images', torch.zeros(1, 2, 6, 3, 32, 32, dtype=torch.uint8)),
+        ('intrinsics', torch.zeros(1, 2, 6, 3, 3)),
+        ('image_aug', torch.zeros(1, 2, 6, 4, 4, dtype=torch.float16)),
+        ('bev_aug', torch.zeros(1, 3, 3)),
+    ],
+)
+def test_model_inputs_refuse_and_name(field, value):
+    assert inputs().images.shape == (1, 2, 6, 3, 32, 32)
+    with pytest.raises(ValueError, match=field):
+        inputs(**{field: value})
+
+
+def boxes(count: int) -> Boxes3D:
+    return Boxes3D(np.zeros((count, 3)), np.ones((count, 3)), np.zeros(count), np.zeros((count, 2)))
+
+
+@pytest.mark.parametrize(
+    ('field', 'value'), [('center', np.zeros((2, 2))), ('size', np.zeros((2, 3))), ('yaw', np.array([0, np.nan])), ('velocity', np.zeros((1, 2)))]
+)
+def test_boxes_refuse_and_name(field, value):
+    with pytest.raises(ValueError, match=field):
+        dataclasses.replace(boxes(2), **{field: value})
+
+
+def test_corners_of_a_turned_box():
+    box = Boxes3D([[10, 5, 1]], [[4, 2, 1.5]], [np.pi / 2], [[0, 0]])
+    corners = box.corners()[0]
+    assert np.allclose(corners.mean(axis=0), (10, 5, 1))
+    assert np.allclose(np.ptp(corners, axis=0), (2, 4, 1.5), atol=1e-5)
+    assert np.allclose(corners[:4, 1], 7)
+
+
+def test_detections_refuse_unknown_labels_and_wrong_counts():
+    with pytest.raises(ValueError, match='labels'):
+        Detections3D(boxes(1), [0.5], [1], ('car',), 0)
+    with pytest.raises(ValueError, match='scores'):
+        Detections3D(boxes(2), [0.5], [0, 0], ('car',), 0)
+
+
+def test_detections_above_a_score_keep_everything_else():
+    found = Detections3D(boxes(3), [0.9, 0.5, 0.1], [0, 1, 0], ('car', 'bus'), 7, 3, {'decode': 0.1})
+    best = found.above(0.5)
+    assert best.scores.tolist() == pytest.approx([0.9, 0.5]) and best.labels.tolist() == [0, 1]
+    assert (best.stamp_ns, best.past_stamp_ns, best.class_names, dict(best.stage_seconds)) == (7, 3, ('car', 'bus'), {'decode': 0.1})
+
+
+def test_empty_detections_are_fine():
+    assert len(Detections3D(boxes(0), np.zeros(0), np.zeros(0, int), ('car',), 0)) == 0
+
+
+def test_one_camera_is_a_rig():
+    assert len(CameraRig(['front'], RIG.intrinsics[:1], RIG.ego_from_camera[:1])) == 1
