@@ -1,0 +1,251 @@
+"""The ROS 2 lifecycle node ``bevdepth_detector``: parameters, wiring, life cycle.
+
+The executor's thread takes messages and only hands on complete sets; one worker thread detects and publishes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import rclpy
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.exceptions import InvalidParameterValueException
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from bevdepth_core.inference import Detector
+from bevdepth_core.types import Detections3D
+from bevdepth_ros import parameters
+from bevdepth_ros.diagnostics import ERROR, LOG_PERIOD_S, WARN, Monitor
+from bevdepth_ros.frames import FrameBuilder
+from bevdepth_ros.intake import Intake
+from bevdepth_ros.messages import header
+from bevdepth_ros.outputs import Outputs
+from bevdepth_ros.parameters import FIELDS, Settings
+from bevdepth_ros.process import ignore_interrupts, ros_process
+from bevdepth_ros.transforms import Transforms
+from bevdepth_ros.worker import Worker
+
+NODE_NAME = 'bevdepth_detector'
+TICK_S = 0.25
+"""Period of the look after changes, which are published at once."""
+EXIT_PATIENCE_S = 1.0
+"""On shutdown, how long the answer that is being worked on is waited for."""
+
+
+class DetectorNode(LifecycleNode):
+    """Detects objects in synchronised camera images.
+
+    configure loads the weights and creates the publishers; activate subscribes and starts the worker; deactivate answers
+    the sets it has and ends both; cleanup lets go of the rest.
+    """
+
+    def __init__(self):
+        """Declare the parameters.
+
+        Raises:
+            ValueError: a parameter of the wrong type.
+            InvalidParameterValueException: a parameter out of range.
+        """
+        super().__init__(NODE_NAME, automatically_declare_parameters_from_overrides=True)
+        parameters.declare(self)
+        self._settings = Settings()
+        self._monitor = Monitor(self.get_logger())
+        self._monitor.fact('node', state='unconfigured')
+        self._detector: Detector | None = None
+        self._loaded: tuple | None = None
+        self._outputs: Outputs | None = None
+        self._transforms: Transforms | None = None
+        self._intake: Intake | None = None
+        self._worker: Worker | None = None
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._diagnostics_due_at = 0.0
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self.create_timer(TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        backwards = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
+        self._jump_handle = self.get_clock().create_jump_callback(backwards, post_callback=self._on_clock_jump)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Check the parameters, load the weights and create the publishers; FAILURE when one of them does not do."""
+        try:
+            self._settings = parameters.read(self)
+            self._load_detector()
+            self._outputs = Outputs(self)
+        except Exception as error:
+            self._unload()
+            return self._failed('configure', error)
+        return self._reached('inactive', super().on_configure(state))
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Take up changed parameters, subscribe and start to detect; FAILURE when parameters or weights do not do."""
+        try:
+            self._settings = parameters.read(self)
+            self._load_detector()
+            self._start_detecting()
+        except Exception as error:
+            self._stop_detecting(discard=True)
+            return self._failed('activate', error)
+        result = super().on_activate(state)
+        self._publish_labels()
+        return self._reached('active', result)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe, answer the sets that are complete, and stop."""
+        self._stop_detecting(discard=False)
+        return self._reached('inactive', super().on_deactivate(state))
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of weights and publishers."""
+        self._unload()
+        return self._reached('unconfigured', super().on_cleanup(state))
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of everything."""
+        self.release()
+        return self._reached('finalized', super().on_shutdown(state))
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of everything, ready to be configured again."""
+        self.release()
+        return self._reached('unconfigured', super().on_error(state))
+
+    def release(self) -> None:
+        """Let go of everything, but for an answer that is still being worked on after a moment."""
+        self._stop_detecting(discard=True, timeout_s=EXIT_PATIENCE_S)
+        self._unload()
+
+    def _failed(self, transition: str, error: Exception) -> TransitionCallbackReturn:
+        self._monitor.report('transition', 'node', ERROR, f'{transition} failed: {error}')
+        return TransitionCallbackReturn.FAILURE
+
+    def _reached(self, state: str, result: TransitionCallbackReturn) -> TransitionCallbackReturn:
+        self._monitor.solved('transition')
+        self._monitor.fact('node', state=state)
+        self.get_logger().info(f'is {state}')
+        return result
+
+    def _load_detector(self) -> None:
+        """Load the weights unless they are loaded already."""
+        wanted = (self._settings.checkpoint_path, self._settings.device, self._settings.precision)
+        if wanted == self._loaded:
+            return
+        self._detector = self._loaded = None
+        path, device, precision = wanted
+        if device == 'auto':
+            device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        self._detector = Detector.from_checkpoint(path, device, precision)
+        self._loaded = wanted
+        self._monitor.fact('node', checkpoint=path, device=self._detector.device, precision=precision)
+        self.get_logger().info(f'loaded {path} on {self._detector.device} in {precision}')
+
+    def _unload(self) -> None:
+        if self._outputs is not None:
+            self._outputs.close()
+        self._outputs = self._detector = self._loaded = None
+
+    def _start_detecting(self) -> None:
+        """Begin with the worker, so that whatever arrives finds it; subscribe last."""
+        self._monitor.start(self._settings.cameras)
+        self._detector.reset()
+        self._transforms = Transforms(self, self._settings.tf_buffer_s, self._on_bad_tf)
+        builder = FrameBuilder(lambda: self._settings, self._transforms)
+        self._worker = Worker(self._detector, builder, lambda: self._settings, self._publish, self._monitor)
+        self._intake = Intake(self, self._settings, self._monitor, self._worker.put, builder.take_info, self._transforms.clear)
+
+    def _stop_detecting(self, discard: bool, timeout_s: float | None = None) -> None:
+        """End what ``_start_detecting`` began, in reverse; arguments as ``Worker.stop`` has them."""
+        if self._intake is not None:
+            self._intake.close()
+        if self._worker is not None:
+            self._worker.stop(discard, timeout_s)
+        if self._transforms is not None:
+            self._transforms.close()
+        self._intake = self._worker = self._transforms = None
+        self._monitor.stop()
+
+    def _publish(self, detections: Detections3D) -> None:
+        self._outputs.publish(detections, self._settings.base_frame)
+
+    def _publish_labels(self) -> None:
+        now_ns = self.get_clock().now().nanoseconds
+        self._outputs.publish_labels(self._detector.class_names, self._settings.score_threshold, now_ns, self._settings.base_frame)
+
+    def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        """Refuse what cannot change now or does not fit, with the reason; take up the rest at once."""
+        values = {change.name: change.value for change in changes if change.name in FIELDS}
+        try:
+            parameters.check_choices(values)
+            if self._worker is not None:
+                parameters.check_live(values)
+                self._settings = parameters.read(self, values)
+                self._publish_labels()
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _on_clock_jump(self, jump) -> None:
+        if self._intake is not None:
+            self.get_logger().warning('the clock went backwards: waiting images and tf are forgotten')
+            self._intake.reset()
+            self._transforms.clear()
+
+    def _on_bad_tf(self, error: Exception) -> None:
+        self._monitor.report('bad_tf', 'tf', ERROR, f'a tf message could not be taken: {error}')
+
+    def _tick(self) -> None:
+        try:
+            self._look_around()
+            self._publish_diagnostics()
+        except Exception as error:  # an exception in a callback would end the node
+            self.get_logger().error(f'diagnostics failed: {error}', throttle_duration_sec=LOG_PERIOD_S)
+
+    def _look_around(self) -> None:
+        """Find what nobody reports because it does not happen."""
+        if self._intake is None:
+            self._monitor.solved('clock', quietly=True)
+            return
+        self._intake.check(self._settings.camera_timeout_s)
+        if self._monitor.begun() and self.get_parameter('use_sim_time').value and not self.get_clock().now().nanoseconds:
+            sentence = 'use_sim_time is set, but nothing came on /clock: publish it or set use_sim_time to false'
+            self._monitor.report('clock', 'node', WARN, sentence)
+        else:
+            self._monitor.solved('clock')
+
+    def _publish_diagnostics(self) -> None:
+        now = time.monotonic()
+        if not self._monitor.changed() and now < self._diagnostics_due_at:
+            return
+        self._diagnostics_due_at = now + self._settings.diagnostics_period_s
+        if self._detector is not None and self._detector.device.type == 'cuda':
+            self._monitor.fact('node', gpu_memory_mb=torch.cuda.memory_reserved(self._detector.device) >> 20)
+        now_ns = self.get_clock().now().nanoseconds
+        statuses = self._monitor.statuses(self.get_fully_qualified_name(), now_ns)
+        self._diagnostics.publish(DiagnosticArray(header=header(now_ns, ''), status=statuses))
+
+
+def main() -> None:
+    """Run the node until it is interrupted; does not return."""
+    with ros_process():
+        try:
+            node = DetectorNode()
+        except (ValueError, InvalidParameterValueException) as error:
+            sys.exit(f'{NODE_NAME} does not start: {error}')
+        try:
+            rclpy.spin(node)
+        finally:
+            ignore_interrupts()
+            node.release()
+            node.destroy_node()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # a usual exit would wait for a network that the worker still runs, and takes a second to unload torch
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,151 @@
+"""Extrinsics and ego poses from tf2, without ever blocking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import yaml
+from geometry_msgs.msg import TransformStamped
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.time import Time
+from tf2_ros import Buffer, ExtrapolationException, TransformException, TransformListener
+
+from bevdepth_core.geometry import rigid_from_quaternion
+
+LATEST = Time()
+"""tf2's name for "the newest there is"."""
+
+
+class TransformMissingError(Exception):
+    """tf cannot answer; the message says what is missing."""
+
+
+def matrix_from_transform(transform: TransformStamped) -> np.ndarray:
+    """Return (4, 4) float64, header frame from child frame, metres.
+
+    Raises:
+        ValueError: the rotation is no unit quaternion.
+    """
+    rotation, translation = transform.transform.rotation, transform.transform.translation
+    return rigid_from_quaternion((rotation.w, rotation.x, rotation.y, rotation.z), (translation.x, translation.y, translation.z))
+
+
+class _CarefulListener(TransformListener):
+    """Listens to tf; a message that tf2 chokes on is reported, since an exception in a callback would end the node."""
+
+    def __init__(self, buffer: Buffer, node: Node, on_error: Callable[[Exception], None]):
+        self._on_error = on_error
+        super().__init__(buffer, node)
+
+    def callback(self, data) -> None:
+        try:
+            super().callback(data)
+        except Exception as error:
+            self._on_error(error)
+
+    def static_callback(self, data) -> None:
+        try:
+            super().static_callback(data)
+        except Exception as error:
+            self._on_error(error)
+
+
+class Transforms:
+    """What is known of tf; look-ups are safe from any thread."""
+
+    def __init__(self, node: Node, buffer_s: float, on_error: Callable[[Exception], None]):
+        """Subscribe to /tf and /tf_static on ``node`` and remember ``buffer_s`` seconds.
+
+        Args:
+            node: whose executor takes the messages.
+            buffer_s: seconds.
+            on_error: receives what a malformed message raises.
+        """
+        self._buffer = Buffer(cache_time=Duration(seconds=buffer_s))
+        self._listener = _CarefulListener(self._buffer, node, on_error)
+
+    def close(self) -> None:
+        """End the subscriptions."""
+        self._listener.unregister()
+
+    def clear(self) -> None:
+        """Forget moving transforms; static ones stay. Needed when time goes backwards, since tf2 refuses old data."""
+        self._buffer.clear()
+
+    def knows(self, target: str, source: str, stamp_ns: int = 0) -> bool:
+        """Return whether tf has target_from_source at ``stamp_ns``, or at any time when that is 0."""
+        return self._buffer.can_transform(target, source, Time(nanoseconds=stamp_ns))
+
+    def latest(self, target: str, source: str) -> np.ndarray:
+        """Return the newest (4, 4) target_from_source.
+
+        Raises:
+            TransformMissingError: tf does not link the frames.
+        """
+        return self._lookup(target, source, LATEST)
+
+    def at(self, target: str, source: str, stamp_ns: int, clamp_s: float = 0.0) -> np.ndarray:
+        """Return (4, 4) target_from_source at ``stamp_ns``, interpolated.
+
+        Args:
+            target: frame of the result.
+            source: frame whose points are transformed.
+            stamp_ns: time in nanoseconds.
+            clamp_s: a stamp at most this far before the first or after the last transform takes that one, seconds.
+
+        Raises:
+            TransformMissingError: tf does not link the frames, or not at that time.
+        """
+        wanted = Time(nanoseconds=stamp_ns)
+        clamp_ns = round(clamp_s * 1e9)
+        if not clamp_ns or self.knows(target, source, stamp_ns):
+            return self._lookup(target, source, wanted)
+        last_ns = self._last_ns(target, source)
+        if last_ns is not None and abs(stamp_ns - last_ns) <= clamp_ns:
+            return self._lookup(target, source, Time(nanoseconds=last_ns))
+        return self._lookup(target, source, Time(nanoseconds=self._first_ns(target, source, stamp_ns, clamp_ns)))
+
+    def _last_ns(self, target: str, source: str) -> int | None:
+        try:
+            return self._buffer.get_latest_common_time(target, source).nanoseconds
+        except TransformException:
+            return None
+
+    def _first_ns(self, target: str, source: str, stamp_ns: int, clamp_ns: int) -> int:
+        """Return the earliest known time in (stamp, stamp + clamp] to a microsecond, or ``stamp_ns`` when there is none."""
+        unknown, known = stamp_ns, stamp_ns + clamp_ns
+        if not self.knows(target, source, known):
+            return stamp_ns
+        while known - unknown > 1000:
+            middle = (unknown + known) // 2
+            if self.knows(target, source, middle):
+                known = middle
+            else:
+                unknown = middle
+        return known
+
+    def _lookup(self, target: str, source: str, time: Time) -> np.ndarray:
+        try:
+            return matrix_from_transform(self._buffer.lookup_transform(target, source, time))
+        except ExtrapolationException as error:
+            raise TransformMissingError(self._time_sentence(target, source, time)) from error
+        except (TransformException, ValueError) as error:
+            raise TransformMissingError(self._link_sentence(target, source, error)) from error
+
+    def _time_sentence(self, target: str, source: str, time: Time) -> str:
+        last_ns = self._last_ns(target, source)
+        if not last_ns:
+            return f'tf has no {target} <- {source} yet'
+        return f'tf has {target} <- {source}, but the image is {(time.nanoseconds - last_ns) * 1e-9:+.3f} s from its newest'
+
+    def _link_sentence(self, target: str, source: str, error: Exception) -> str:
+        frames = yaml.safe_load(self._buffer.all_frames_as_yaml()) or {}
+        known = sorted(set(frames) | {frame['parent'] for frame in frames.values()})
+        unknown = [frame for frame in (target, source) if frame not in known]
+        if not known:
+            return f'tf has no {target} <- {source}: nothing was received on /tf and /tf_static'
+        if unknown:
+            return f'tf has no {target} <- {source}: it does not know {" and ".join(unknown)}, only {", ".join(known)}'
+        return f'tf has no {target} <- {source}: {error}'

@@ -1,0 +1,190 @@
+"""Launches the detector; with ``bag:=`` also a replay, at whose end the launch ends."""
+
+from pathlib import Path
+
+import yaml
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler, Shutdown, TimerAction
+from launch.event_handlers import OnProcessExit
+from launch.events import matches_action
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+from launch_ros.parameter_descriptions import ParameterValue
+from lifecycle_msgs.msg import Transition
+
+PACKAGE = 'bevdepth_ros'
+CONFIG = Path(get_package_share_directory(PACKAGE)) / 'config'
+BOOLEAN = ['true', 'false']
+LAST_ANSWERS_S = 60.0
+"""At the end of a bag, the detector has this time to answer the last images."""
+
+PRESETS = ', '.join(sorted(path.stem for path in (CONFIG / 'cameras').glob('*.yaml')))
+
+ARGUMENTS = [
+    DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
+    for name, default, choices, description in (
+        ('params_file', str(CONFIG / 'detector.yaml'), None, 'YAML file with the parameters of the detector.'),
+        ('camera_preset', '', None, f'Cameras and frames in place of those of params_file: a file, or one of {PRESETS}.'),
+        ('checkpoint', '', None, 'Weights: .safetensors, .pth or .ckpt. Empty: as in params_file.'),
+        ('device', '', None, 'auto, cpu, cuda or cuda:<n>. Empty: as in params_file.'),
+        ('precision', '', ['', 'fp32', 'fp16', 'bf16'], 'Arithmetic of the network. Empty: as in params_file.'),
+        ('bag', '', None, 'Folder or file of a rosbag2 to replay; the launch ends with it. Empty: live cameras.'),
+        ('rate', '1.0', None, 'Speed of the replay relative to real time.'),
+        ('loop', 'false', BOOLEAN, 'Replay the bag again and again.'),
+        ('use_sim_time', '', ['', *BOOLEAN], 'Take the time from /clock. Empty: true with a bag, whose replay publishes it, else false.'),
+        ('rviz', 'false', BOOLEAN, 'Open RViz with boxes, cameras and tf, where it is installed.'),
+        ('namespace', '', None, 'Namespace of the detector and of its output topics.'),
+        ('autostart', 'true', BOOLEAN, 'Configure and activate the detector; with false, do so with `ros2 lifecycle set`.'),
+    )
+]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the arguments and what follows from them."""
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=_actions)])
+
+
+def _actions(context: LaunchContext) -> list:
+    """Return the actions that the arguments ask for."""
+    values = {argument.name: context.launch_configurations[argument.name] for argument in ARGUMENTS}
+    use_sim_time = values['use_sim_time'] == 'true' or (values['use_sim_time'] == '' and values['bag'] != '')
+    files = [_existing(values['params_file'], 'params_file'), *_preset_files(values['camera_preset'])]
+    detector = _detector(values, files, use_sim_time)
+    actions = [detector]
+    if values['bag']:
+        actions += _replay(detector, values, use_sim_time)
+    if values['autostart'] == 'true':
+        actions += _autostart(detector)
+    if values['rviz'] == 'true':
+        actions += _rviz(files, use_sim_time)
+    return actions
+
+
+def _existing(path: str, argument: str) -> str:
+    if not Path(path).exists():
+        raise RuntimeError(f'{argument}:={path} does not exist')
+    return path
+
+
+def _preset_files(preset: str) -> list[str]:
+    """Return the file of a camera preset, given by name or path; nothing for an empty one."""
+    if not preset:
+        return []
+    named = CONFIG / 'cameras' / f'{preset}.yaml'
+    return [str(named)] if named.is_file() else [_existing(preset, 'camera_preset')]
+
+
+def _detector(values: dict, files: list[str], use_sim_time: bool) -> LifecycleNode:
+    given = {name: ParameterValue(values[name], value_type=str) for name in ('checkpoint', 'device', 'precision') if values[name]}
+    return LifecycleNode(
+        package=PACKAGE,
+        executable='detector',
+        name='bevdepth_detector',
+        namespace=values['namespace'],
+        output='screen',
+        parameters=[*files, {'use_sim_time': use_sim_time, **given}],
+    )
+
+
+def _autostart(detector: LifecycleNode) -> list:
+    configured = OnStateTransition(
+        target_lifecycle_node=detector,
+        start_state='configuring',
+        goal_state='inactive',
+        entities=[_change(detector, Transition.TRANSITION_ACTIVATE)],
+    )
+    return [RegisterEventHandler(configured), _change(detector, Transition.TRANSITION_CONFIGURE)]
+
+
+def _change(detector: LifecycleNode, transition_id: int) -> EmitEvent:
+    return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(detector), transition_id=transition_id))
+
+
+def _replay(detector: LifecycleNode, values: dict, use_sim_time: bool) -> list:
+    """Play the bag once the detector is active; then let it answer the last images and end. Without a detector, fail."""
+    options = ['--rate', values['rate'], *(['--clock'] if use_sim_time else []), *(['--loop'] if values['loop'] == 'true' else [])]
+    player = Node(package=PACKAGE, executable='player', output='screen', arguments=[_existing(values['bag'], 'bag'), *options])
+
+    def bag_ended(event, context: LaunchContext) -> list:
+        if context.is_shutdown:
+            return []
+        if event.returncode:
+            return [_failure('the bag was not played to its end')]
+        return [_change(detector, Transition.TRANSITION_DEACTIVATE), _end(after_s=LAST_ANSWERS_S)]
+
+    def detector_ended(event, context: LaunchContext) -> list:
+        return [] if context.is_shutdown else [_failure('the detector ended before the bag')]
+
+    def on(start: str, goal: str, action) -> RegisterEventHandler:
+        return RegisterEventHandler(
+            OnStateTransition(target_lifecycle_node=detector, start_state=start, goal_state=goal, entities=[action])
+        )
+
+    return [
+        on('activating', 'active', player),
+        on('deactivating', 'inactive', _end(after_s=0.5)),
+        on('configuring', 'unconfigured', _failure('the detector was not configured')),
+        on('activating', 'inactive', _failure('the detector was not activated')),
+        RegisterEventHandler(OnProcessExit(target_action=player, on_exit=bag_ended)),
+        RegisterEventHandler(OnProcessExit(target_action=detector, on_exit=detector_ended)),
+    ]
+
+
+def _end(after_s: float) -> TimerAction:
+    return TimerAction(period=after_s, actions=[Shutdown(reason='end of the bag')])
+
+
+def _failure(sentence: str) -> OpaqueFunction:
+    """Return an action that ends the launch with an error."""
+
+    def fail(context: LaunchContext) -> None:
+        raise RuntimeError(sentence)
+
+    return OpaqueFunction(function=fail)
+
+
+def _rviz(files: list[str], use_sim_time: bool) -> list:
+    """Return RViz and, since it cannot read the compressed topics by their names, a decoder per camera."""
+    if not _installed('rviz2'):
+        return [LogInfo(msg='rviz:=true has no effect: rviz2 is not installed')]
+    rviz = Node(
+        package='rviz2',
+        executable='rviz2',
+        arguments=['-d', str(CONFIG / 'rviz' / 'bevdepth.rviz')],
+        parameters=[{'use_sim_time': use_sim_time}],
+    )
+    if not _installed('image_transport'):
+        return [rviz, LogInfo(msg='RViz shows no camera images: image_transport is not installed')]
+    return [rviz, *(_decoder(camera, topic) for camera, topic in _compressed_topics(files))]
+
+
+def _installed(package: str) -> bool:
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _compressed_topics(files: list[str]) -> list[tuple[str, str]]:
+    """Return (camera, image topic) as the parameter files give them; nothing when images are raw."""
+    values = {}
+    for path in files:
+        values.update(yaml.safe_load(Path(path).read_text())['/**']['ros__parameters'])
+    if values['image_transport'] != 'compressed':
+        return []
+    topics = values['image_topics'] * (len(values['cameras']) if len(values['image_topics']) == 1 else 1)
+    return [(camera, topic.replace('{camera}', camera)) for camera, topic in zip(values['cameras'], topics, strict=True)]
+
+
+def _decoder(camera: str, topic: str) -> Node:
+    return Node(
+        package='image_transport',
+        executable='republish',
+        name=f'decode_{camera}',
+        arguments=['compressed', 'raw'],
+        parameters=[{'in_transport': 'compressed', 'out_transport': 'raw'}],
+        remappings=[('in/compressed', topic), ('out', f'/{camera}/image_rect')],
+    )
