@@ -6,6 +6,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import yaml
 from PIL import Image as PillowImage
@@ -90,8 +91,6 @@ def _from_raw(message: Image, max_pixels: int) -> np.ndarray:
 
 
 def _from_bayer(message: Image) -> np.ndarray:
-    import cv2  # only a Bayer camera needs OpenCV
-
     pattern, bits = message.encoding[6:10], message.encoding[10:]
     if pattern not in _BAYER or bits not in ('8', '16'):
         raise ValueError(f'has the encoding {message.encoding!r}, which is not supported')

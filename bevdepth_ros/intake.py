@@ -43,6 +43,9 @@ class Intake:
             on_set: receives complete sets; must return at once.
             on_info: receives the camera's name and each CameraInfo.
             on_jump_back: called when time goes backwards.
+
+        Raises:
+            rclpy.exceptions.InvalidTopicNameException: a topic name that ROS does not allow.
         """
         self._node, self._settings, self._monitor = node, settings, monitor
         self._on_info, self._on_jump_back = on_info, on_jump_back
@@ -50,10 +53,11 @@ class Intake:
             len(settings.cameras), settings.sync_queue_size, settings.sync_slop_s, on_set, self._failed, self._jumped_back
         )
         self._subscriptions = []
-        for index, source in enumerate(settings.camera_sources):
-            self._subscribe_images(index, source)
-            if not source.info_file:
-                self._subscribe(CameraInfo, source.info_topic, _qos(1, 'best_effort'), partial(self._on_info, source.name))
+        try:
+            self._subscribe_all()
+        except Exception:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the subscriptions."""
@@ -88,6 +92,12 @@ class Intake:
         else:
             self._monitor.solved('unmatched')
 
+    def _subscribe_all(self) -> None:
+        for index, source in enumerate(self._settings.camera_sources):
+            self._subscribe_images(index, source)
+            if not source.info_file:
+                self._subscribe(CameraInfo, source.info_topic, _qos(1, 'best_effort'), partial(self._on_info, source.name))
+
     def _subscribe_images(self, index: int, source: CameraSource) -> None:
         events = SubscriptionEventCallbacks(incompatible_qos=lambda _: self._incompatible(source))
         qos = _qos(self._settings.image_queue_size, self._settings.image_reliability)
@@ -118,8 +128,7 @@ class Intake:
         self._on_jump_back()
 
     def _failed(self, error: Exception) -> None:
-        self._monitor.set_dropped('error')
-        self._monitor.report('error', 'sets', ERROR, f'a message could not be taken: {type(error).__name__}: {error}')
+        self._monitor.report('message', 'sets', ERROR, f'a message could not be taken: {type(error).__name__}: {error}')
 
     def _incompatible(self, source: CameraSource) -> None:
         sentence = f'a best-effort publisher of {source.image_topic} is not heard: set image_reliability to best_effort'

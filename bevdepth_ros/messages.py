@@ -15,7 +15,7 @@ from vision_msgs.msg import BoundingBox3D, Detection3D, Detection3DArray, LabelI
 from visualization_msgs.msg import Marker, MarkerArray
 
 from bevdepth_core.types import Detections3D
-from bevdepth_core.visualization import CLASS_COLORS
+from bevdepth_core.visualization import class_color
 
 OBJECT_FIELDS = ('x', 'y', 'z', 'length', 'width', 'height', 'yaw', 'vx', 'vy', 'score', 'label')
 """Fields of ``~/objects``: float32 but for ``label``, uint32."""
@@ -93,9 +93,8 @@ def marker_array(detections: Detections3D, frame_id: str, lifetime_s: float) -> 
     return message
 
 
-def class_color(name: str, alpha: float) -> ColorRGBA:
-    """Return the colour of a class; white for one that is not of nuScenes."""
-    red, green, blue = CLASS_COLORS.get(name, (255, 255, 255))
+def _color(name: str, alpha: float) -> ColorRGBA:
+    red, green, blue = class_color(name)
     return ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=alpha)
 
 
@@ -114,7 +113,7 @@ def _pose(center, yaw: float) -> Pose:
 def _box(center, size, yaw: float, name: str) -> Marker:
     length, width, height = size
     scale = Vector3(x=length, y=width, z=height)
-    return Marker(ns='boxes', type=Marker.CUBE, pose=_pose(center, yaw), scale=scale, color=class_color(name, 0.5))
+    return Marker(ns='boxes', type=Marker.CUBE, pose=_pose(center, yaw), scale=scale, color=_color(name, 0.5))
 
 
 def _text(center, size, text: str) -> Marker:
@@ -128,4 +127,4 @@ def _arrow(center, velocity, name: str) -> Marker:
     """Return an arrow from the centre to where the box is one second later."""
     (x, y, z), (vx, vy) = center, velocity
     points = [Point(x=x, y=y, z=z), Point(x=x + vx, y=y + vy, z=z)]
-    return Marker(ns='velocities', type=Marker.ARROW, points=points, scale=Vector3(x=0.15, y=0.35, z=0.4), color=class_color(name, 1.0))
+    return Marker(ns='velocities', type=Marker.ARROW, points=points, scale=Vector3(x=0.15, y=0.35, z=0.4), color=_color(name, 1.0))

@@ -46,14 +46,17 @@ class DetectorNode(LifecycleNode):
     the sets it has and ends both; cleanup lets go of the rest.
     """
 
-    def __init__(self):
+    def __init__(self, **options):
         """Declare the parameters.
+
+        Args:
+            options: as ``rclpy.node.Node`` takes them, such as ``namespace`` and ``parameter_overrides``.
 
         Raises:
             ValueError: a parameter of the wrong type.
             InvalidParameterValueException: a parameter out of range.
         """
-        super().__init__(NODE_NAME, automatically_declare_parameters_from_overrides=True)
+        super().__init__(NODE_NAME, automatically_declare_parameters_from_overrides=True, **options)
         parameters.declare(self)
         self._settings = Settings()
         self._monitor = Monitor(self.get_logger())

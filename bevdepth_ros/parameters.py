@@ -106,7 +106,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_choices(vars(self))
-        if not all(self.cameras) or len(set(self.cameras)) != len(self.cameras):
+        if not self.cameras or not all(self.cameras) or len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f'cameras must be one or more different names, got {list(self.cameras)}')
         for name in ('base_frame', 'fixed_frame'):
             if not getattr(self, name):

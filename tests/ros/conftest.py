@@ -1,0 +1,65 @@
+"""One ROS graph per test, on localhost and in a domain of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import rclpy
+import torch
+
+from bevdepth_core.checkpoint import save_checkpoint
+from bevdepth_core.config import load_model_config
+from bevdepth_core.model import BEVDepth
+from tests.reference import ROOT
+from tests.ros.graph import Graph
+
+DOMAINS = 100
+"""Domain ids 1 to this are free of the ports that Linux hands out."""
+
+
+@pytest.fixture
+def domain_id(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return a domain that nobody on this machine is in, and set it for this process and its children."""
+    first = os.getpid()
+    domain = next(domain for domain in ((first + step) % DOMAINS + 1 for step in range(DOMAINS)) if _is_empty(domain))
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
+    if os.environ['ROS_DISTRO'] == 'humble':
+        monkeypatch.setenv('ROS_LOCALHOST_ONLY', '1')
+    else:
+        monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    return domain
+
+
+def _is_empty(domain: int) -> bool:
+    """Tell whether the port of the domain's first participant is free."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(('', 7410 + 250 * domain))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.fixture
+def graph(domain_id: int) -> Iterator[Graph]:
+    """Yield a running graph with a node for the test."""
+    rclpy.init()
+    graph = Graph()
+    try:
+        yield graph
+    finally:
+        graph.close()
+        rclpy.shutdown()
+
+
+@pytest.fixture(scope='session')
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a checkpoint of the small preset with random weights, the same on every run."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp('weights') / 'small.safetensors'
+    save_checkpoint(BEVDepth(load_model_config(ROOT / 'config' / 'models' / 'small.yaml')), path)
+    return path

@@ -1,0 +1,89 @@
+"""A running ROS graph for tests: nodes on an executor of their own, waiting with a deadline, collected messages."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+
+PATIENCE_S = 60.0
+"""Longest wait for what must happen; long, since a shared machine may be slow."""
+
+
+class Graph:
+    """Spins nodes in a thread."""
+
+    def __init__(self):
+        self.executor = SingleThreadedExecutor()
+        self.node = self.add(Node('test'))
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def add(self, node: Node) -> Node:
+        """Spin ``node``, too."""
+        self.executor.add_node(node)
+        return node
+
+    def remove(self, node: Node) -> None:
+        """Stop spinning ``node`` and destroy it."""
+        self.executor.remove_node(node)
+        node.destroy_node()
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self._thread.join()
+        self.node.destroy_node()
+
+    def collect(self, message_type, topic: str, qos=10) -> list:
+        """Return a list that fills with the messages of ``topic``."""
+        messages: list = []
+        self.node.create_subscription(message_type, topic, messages.append, qos)
+        return messages
+
+    def diagnostics(self) -> Diagnostics:
+        """Return what /diagnostics says from now on."""
+        return Diagnostics(self.collect(DiagnosticArray, '/diagnostics', 100))
+
+    def _spin(self) -> None:
+        with suppress(ExternalShutdownException):
+            self.executor.spin()
+
+
+class Diagnostics:
+    """The newest status of each area of the detector."""
+
+    def __init__(self, messages: list):
+        self._messages = messages
+
+    def status(self, area: str) -> DiagnosticStatus | None:
+        """Return the newest status of ``area``, None before the first."""
+        statuses = [status for message in self._messages[-1:] for status in message.status]
+        return next((status for status in statuses if status.name.endswith(f': {area}')), None)
+
+    def values(self, area: str) -> dict[str, str]:
+        """Return the newest values of ``area``."""
+        status = self.status(area)
+        return {} if status is None else {value.key: value.value for value in status.values}
+
+    def says(self, area: str, words: str) -> bool:
+        """Tell whether the newest status of ``area`` is no OK and contains ``words``."""
+        status = self.status(area)
+        return status is not None and status.level != DiagnosticStatus.OK and words in status.message
+
+    def is_ok(self, area: str) -> bool:
+        """Tell whether the newest status of ``area`` is OK."""
+        status = self.status(area)
+        return status is not None and status.level == DiagnosticStatus.OK
+
+
+def wait_until(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
+    """Return when ``condition`` holds; fail with ``what`` when it never does."""
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline, f'never came: {what}'
+        time.sleep(0.02)
