@@ -18,4 +18,6 @@ def test_every_stage_equals_the_official_code(case):
 
 
 def test_bev_head_equals_the_official_code():
-    assert_all_met(compare_head_only())
+    rows = list(compare_head_only())
+    assert len(rows) > 40
+    assert_all_met(rows)
