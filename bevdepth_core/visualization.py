@@ -51,6 +51,7 @@ _DASH_PX, _DASH_GAP_PX = 5, 4
 _BACKGROUND, _PANEL, _GRID, _FAINT, _TEXT = (16, 18, 22), (24, 27, 33), (58, 64, 74), (150, 158, 170), (236, 238, 242)
 _EGO_OUTLINE = ((3.8, 0.95), (3.8, -0.95), (-1.0, -0.95), (-1.0, 0.95))
 _RING_STEP_M = 10
+_RING_LABEL_DIRECTION = (0.72, -0.72)
 _SHIFT = 3
 _SHORTEST_ARROW_MPS = 0.3
 
@@ -211,7 +212,7 @@ def _draw_rings(canvas: np.ndarray, scale: float, reach_m: float) -> None:
     for radius in range(_RING_STEP_M, int(reach_m * 1.5), _RING_STEP_M):
         cv2.circle(canvas, _fixed(center).tolist(), int(radius * scale * (1 << _SHIFT)), _GRID, 1, cv2.LINE_AA, _SHIFT)
         if radius < reach_m and radius % (2 * _RING_STEP_M) == 0:
-            draw_text(canvas, f'{radius} m', (center[0] + 4, center[1] - radius * scale - 15), 12, _FAINT)
+            draw_text(canvas, f'{radius} m', center + radius * scale * np.array(_RING_LABEL_DIRECTION), 12, _FAINT)
     cv2.line(canvas, (width // 2, 0), (width // 2, height), _GRID, 1)
     cv2.line(canvas, (0, height // 2), (width, height // 2), _GRID, 1)
 

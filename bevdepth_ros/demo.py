@@ -1,0 +1,316 @@
+"""Shows the node at work on a machine that has neither cameras nor data nor weights.
+
+    python -m bevdepth_ros.demo [--out out] [--checkpoint FILE]
+
+Draws a drive, writes it as a rosbag2, runs ``ros2 launch bevdepth_ros detect.launch.py bag:=...`` on it, listens to the
+node, and ends with a table and a picture. Has its own ROS domain and leaves nothing running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rclpy
+from ament_index_python.packages import get_package_share_directory
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import PointCloud2
+from sensor_msgs_py.point_cloud2 import read_points
+from vision_msgs.msg import Detection3DArray, LabelInfo
+
+from bevdepth_core.config import NUSCENES_CLASSES
+from bevdepth_core.nuscenes.synthetic import Scene, make_scene, nuscenes_like_rig, render_frame
+from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
+from bevdepth_core.untrained import save_untrained_checkpoint
+from bevdepth_core.visualization import compose
+from bevdepth_ros.bag_writer import BagWriter
+from bevdepth_ros.process import ros_process
+
+NODE = '/bevdepth_detector'
+PACKAGE, LAUNCH_FILE = 'bevdepth_ros', 'detect.launch.py'
+SET_PERIOD_S = 0.5
+"""The key frames of nuScenes come at 2 Hz, and so slowly a small machine keeps up."""
+IMAGE_SIZE = (1600, 900)
+JPEG_QUALITY = 92
+START_NS = 1_700_000_000_000_000_000
+LONGEST_RUN_S = 150.0
+LINGER_S = 0.5
+"""How long to listen on after the launch has ended."""
+DRAWN_UNTRAINED_BOXES = 12
+"""Random weights answer everywhere; more boxes would hide the picture."""
+PICTURED_MOMENT = 0.6
+"""Which part of the drive has passed in the picture."""
+LOG_LINES_SHOWN = 15
+
+
+class DemoError(Exception):
+    """The demo has nothing to show; the message says why."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One set of images of the drive, as it goes into the bag.
+
+    Attributes:
+        rig: the cameras.
+        stamps_ns: (N,) exposure times.
+        world_from_ego: (N, 4, 4) poses at these times.
+        jpegs: N files.
+        stamp_ns: mean exposure time.
+        boxes: all objects around, in the ego frame at ``stamp_ns``.
+        labels: (n,) their nuScenes classes.
+    """
+
+    rig: CameraRig
+    stamps_ns: np.ndarray
+    world_from_ego: np.ndarray
+    jpegs: tuple[bytes, ...]
+    stamp_ns: int
+    boxes: Boxes3D
+    labels: np.ndarray
+
+    def frame(self) -> Frame:
+        """Return the images as the node sees them."""
+        images = tuple(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] for jpeg in self.jpegs)
+        return Frame(images, self.rig, self.stamps_ns, self.world_from_ego)
+
+
+def draw_drive(scene: Scene, duration_s: float, size: tuple[int, int] = IMAGE_SIZE) -> list[Snapshot]:
+    """Return the sets of images of ``duration_s`` seconds of a scene, drawn on all cores."""
+    rig = nuscenes_like_rig(*size)
+    moments = np.arange(0, duration_s, SET_PERIOD_S)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda moment: _snapshot(scene, rig, float(moment), size), moments))
+
+
+def _snapshot(scene: Scene, rig: CameraRig, moment_s: float, size: tuple[int, int]) -> Snapshot:
+    frame = render_frame(scene, rig, moment_s, start_ns=START_NS, width=size[0], height=size[1])
+    jpegs = tuple(cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[1].tobytes() for image in frame.images)
+    boxes, labels = scene.ground_truth((frame.stamp_ns - START_NS) * 1e-9)
+    return Snapshot(rig, frame.stamps_ns, frame.world_from_ego, jpegs, frame.stamp_ns, boxes, labels)
+
+
+def write_bag(snapshots: list[Snapshot], path: Path, size: tuple[int, int] = IMAGE_SIZE) -> None:
+    """Write a drive as a rosbag2 with calibration, tf and annotations."""
+    with BagWriter(path) as bag:
+        bag.write_static_transforms(snapshots[0].rig, int(snapshots[0].stamps_ns.min()))
+        for snapshot in snapshots:
+            bag.write_frame(snapshot.rig, snapshot.stamps_ns, snapshot.world_from_ego, snapshot.jpegs, size)
+            bag.write_ground_truth(snapshot.stamp_ns, snapshot.boxes, snapshot.labels, NUSCENES_CLASSES)
+
+
+class Listener:
+    """Keeps what the detector says.
+
+    Attributes:
+        counts: detections per stamp in nanoseconds.
+        objects: clouds of objects per stamp.
+        class_names: of the labels in the clouds.
+        latency: what the newest diagnostics say about it.
+    """
+
+    def __init__(self, node: Node) -> None:
+        """Subscribe on ``node``."""
+        self.counts: dict[int, int] = {}
+        self.objects: dict[int, PointCloud2] = {}
+        self.class_names: tuple[str, ...] = NUSCENES_CLASSES
+        self.latency: dict[str, str] = {}
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        node.create_subscription(Detection3DArray, f'{NODE}/detections', self._on_detections, 10)
+        node.create_subscription(PointCloud2, f'{NODE}/objects', self._on_objects, 10)
+        node.create_subscription(LabelInfo, f'{NODE}/label_info', self._on_label_info, latched)
+        node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+
+    def _on_detections(self, message: Detection3DArray) -> None:
+        self.counts[_stamp_ns(message)] = len(message.detections)
+
+    def _on_objects(self, message: PointCloud2) -> None:
+        self.objects[_stamp_ns(message)] = message
+
+    def _on_label_info(self, message: LabelInfo) -> None:
+        self.class_names = tuple(entry.class_name for entry in sorted(message.class_map, key=lambda entry: entry.class_id))
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == f'{NODE}: latency':
+                self.latency = {entry.key: entry.value for entry in status.values}
+
+    def detections(self, stamp_ns: int) -> Detections3D:
+        """Return the objects of one set, best first."""
+        table = read_points(self.objects[stamp_ns])
+
+        def columns(*names: str) -> np.ndarray:
+            return np.stack([table[name] for name in names], axis=-1)
+
+        boxes = Boxes3D(columns('x', 'y', 'z'), columns('length', 'width', 'height'), table['yaw'], columns('vx', 'vy'))
+        return Detections3D(boxes, table['score'], table['label'].astype(np.int64), self.class_names, stamp_ns)
+
+
+def _stamp_ns(message: Detection3DArray | PointCloud2) -> int:
+    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+
+
+@contextmanager
+def launched(arguments: list[str], log_path: Path) -> Iterator[subprocess.Popen]:
+    """Run ``ros2 launch`` of the detector with its output in ``log_path``; whatever happens, it has ended afterwards.
+
+    Raises:
+        DemoError: there is no ``ros2`` command.
+    """
+    command = shutil.which('ros2')
+    if command is None:
+        raise DemoError('there is no ros2 command: use `make demo`, or source env.sh (or your ROS 2) first')
+    with log_path.open('w') as log:
+        process = subprocess.Popen([command, 'launch', PACKAGE, LAUNCH_FILE, *arguments], stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield process
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Interrupt a launch and, if that does not help, kill it and its children."""
+    for number, patience_s in ((signal.SIGINT, 15), (signal.SIGKILL, 5)):
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+            try:
+                process.wait(patience_s)
+            except subprocess.TimeoutExpired:
+                continue
+
+
+def listen_while_running(arguments: list[str], log_path: Path) -> Listener:
+    """Return what the detector said while the launch ran.
+
+    Raises:
+        DemoError: the launch failed, did not end in time, or the detector said nothing.
+    """
+    node = Node('bevdepth_demo')
+    try:
+        listener = Listener(node)
+        deadline = time.monotonic() + LONGEST_RUN_S
+        with launched(arguments, log_path) as process:
+            _spin(node, lambda: process.poll() is None and time.monotonic() < deadline)
+            if process.poll() is None:
+                raise DemoError(f'the launch did not end within {LONGEST_RUN_S:.0f} s\n{_last_lines(log_path)}')
+        lingering = time.monotonic() + LINGER_S
+        _spin(node, lambda: time.monotonic() < lingering)
+    finally:
+        node.destroy_node()
+    if process.returncode:
+        raise DemoError(f'the launch failed with exit status {process.returncode}\n{_last_lines(log_path)}')
+    if not listener.objects:
+        raise DemoError(f'the detector did not answer a single set of images\n{_last_lines(log_path)}')
+    return listener
+
+
+def _spin(node: Node, wanted: Callable[[], bool]) -> None:
+    while wanted():
+        rclpy.spin_once(node, timeout_sec=0.1)
+
+
+def _last_lines(log_path: Path) -> str:
+    lines = log_path.read_text(errors='replace').splitlines()[-LOG_LINES_SHOWN:]
+    return '\n'.join([f'the end of {log_path}:', *(f'  {line}' for line in lines)])
+
+
+def table(sets_in: int, listener: Listener) -> str:
+    """Return the numbers of the run, for people."""
+    answered, found = len(listener.counts), sum(listener.counts.values())
+    rows = [('sets of images in', sets_in, ''), ('sets answered', answered, ''), ('detections out', found, '')]
+    rows.append(('latency in ms', 'p50', 'p95'))
+    stages = [key.removesuffix('_p50_ms') for key in listener.latency if key.endswith('_p50_ms')]
+    rows += [(f'  {stage.replace("_", " ")}', listener.latency[f'{stage}_p50_ms'], listener.latency[f'{stage}_p95_ms']) for stage in stages]
+    return '\n'.join(f'{name:<20}{first!s:>9}{second!s:>9}' for name, first, second in rows)
+
+
+def draw_picture(snapshots: list[Snapshot], listener: Listener, untrained: bool) -> np.ndarray:
+    """Return one answered moment of the drive: cameras and view from above with detections and truth."""
+    wanted_ns = START_NS + PICTURED_MOMENT * (snapshots[-1].stamp_ns - START_NS)
+    answered = [snapshot for snapshot in snapshots if snapshot.stamp_ns in listener.objects]
+    if not answered:
+        raise DemoError("no answer's stamp is the mean exposure time of a set of images")
+    snapshot = min(answered, key=lambda candidate: abs(candidate.stamp_ns - wanted_ns))
+    detections = listener.detections(snapshot.stamp_ns)
+    if untrained:
+        detections = detections.above(float(np.sort(detections.scores)[-DRAWN_UNTRAINED_BOXES:].min(initial=1)))
+    title = 'BEVDepth on ROS 2' + ('  ·  untrained weights: solid boxes are noise' if untrained else '')
+    caption = f'median latency {listener.latency.get("total_p50_ms", "?")} ms'
+    return compose(snapshot.frame(), detections, ground_truth=(snapshot.boxes, snapshot.labels), title=title, caption=caption)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Draw, launch, listen, show.
+
+    Raises:
+        DemoError: there is nothing to show.
+    """
+    out = options.out.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    bag, picture, log = out / 'demo_bag', out / 'demo.png', out / 'demo_launch.log'
+    print(f'drawing a drive of {options.duration:g} s ...', flush=True)
+    snapshots = draw_drive(make_scene(options.seed, options.duration), options.duration)
+    write_bag(snapshots, bag)
+    print(f'wrote {bag}', flush=True)
+    checkpoint = options.checkpoint
+    if checkpoint is None:
+        checkpoint = out / 'demo_untrained.safetensors'
+        save_untrained_checkpoint(Path(get_package_share_directory(PACKAGE)) / 'config' / 'models' / 'small.yaml', checkpoint)
+        print('The weights are random, since no trained small model ships yet: expect noise, placed exactly.', flush=True)
+    arguments = [f'bag:={bag}', f'rate:={options.rate}', f'checkpoint:={checkpoint}', f'device:={options.device}']
+    print(f'running: ros2 launch {PACKAGE} {LAUNCH_FILE} {" ".join(arguments)}', flush=True)
+    listener = listen_while_running(arguments, log)
+    image = draw_picture(snapshots, listener, untrained=options.checkpoint is None)
+    cv2.imwrite(str(picture), image[..., ::-1])
+    print(f'\n{table(len(snapshots), listener)}\n\nwrote {picture}')
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser('demo', description='Draw a six-camera drive, run the detector on it, show what came out.')
+    parser.add_argument('--out', type=Path, default=Path('out'), help='folder for bag, picture and log (default out)')
+    parser.add_argument('--checkpoint', type=Path, help='weights (default: random ones of the small preset)')
+    parser.add_argument('--device', default='cpu', help='cpu, cuda or auto (default cpu)')
+    parser.add_argument('--duration', type=float, default=8.0, metavar='S', help='length of the drive (default 8)')
+    parser.add_argument('--seed', type=int, default=8, help='which drive (default 8)')
+    parser.add_argument('--rate', type=float, default=0.5, help='speed of the replay (default 0.5, so that two slow cores keep up)')
+    return parser.parse_args(argv)
+
+
+def isolate() -> None:
+    """Keep this process and its children on this machine and in a ROS domain of their own."""
+    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+    if os.environ.get('ROS_DISTRO') == 'humble':
+        os.environ['ROS_LOCALHOST_ONLY'] = '1'
+    else:
+        os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the demo; ends the process with a sentence when there is nothing to show."""
+    options = _options(argv)
+    isolate()
+    started = time.monotonic()
+    with ros_process():
+        try:
+            run(options)
+        except DemoError as error:
+            sys.exit(f'demo: {error}')
+        print(f'took {time.monotonic() - started:.0f} s')
+
+
+if __name__ == '__main__':
+    main()
