@@ -35,7 +35,7 @@ lint: $(LINKED) ## check style, package.xml, YAML and shell files
 
 bench: $(LINKED) ## run the timings in tests/benchmarks
 	@source env.sh; $(LOCALHOST)
-	python -m pytest tests/benchmarks --timeout=0 -s $(ARGS)
+	for file in tests/benchmarks/bench_*.py; do python -m tests.benchmarks.$$(basename $$file .py) $(ARGS); done
 
 clean: ## remove what was built and written, keep .venv
 	rm -rf build install log out *.egg-info .pytest_cache .ruff_cache .hypothesis .venv/project-*.done

@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-import ast
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-ROS = {'rclpy', 'launch', 'launch_ros', 'cv_bridge', 'message_filters', 'tf2_ros', 'tf2_py', 'ament_index_python', 'rosidl_runtime_py'}
+from tests.imports import ROOT, imported_names, is_ros, module_name
+
 CORE_BASE = {'bevdepth_core.types', 'bevdepth_core.config', 'bevdepth_core.geometry'}
 COMPILED = 'bevdepth_core.ops._voxel_pooling'
-FOLDERS = {'bevdepth_core': 'bevdepth_core', 'bevdepth_ros': 'bevdepth_ros', 'training': 'bevdepth_training'}
-
-
-def module_name(path: Path) -> str:
-    """Return the dotted name under which the file at ``path``, relative to the root, is imported."""
-    parts = [FOLDERS[path.parts[0]], *path.with_suffix('').parts[1:]]
-    return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
-
-
-def imported_names(source: str, path: Path) -> set[str]:
-    """Return everything ``source`` imports as absolute dotted names, ``from a import b`` as ``a.b``."""
-    package = module_name(path).split('.')
-    if path.name != '__init__.py':
-        package = package[:-1]
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            origin = '.'.join([*base, *([node.module] if node.module else [])])
-            names |= {f'{origin}.{alias.name}' for alias in node.names}
-    return names
 
 
 def within(name: str, *modules: str) -> bool:
     """Tell whether ``name`` is one of ``modules`` or something inside it."""
     return any(name == module or name.startswith(f'{module}.') for module in modules)
-
-
-def is_ros(name: str) -> bool:
-    """Tell whether ``name`` belongs to ROS: its libraries, or a message package."""
-    top = name.split('.')[0]
-    return top in ROS or top.endswith(('_msgs', '_interfaces')) or top.startswith('tf2_')
 
 
 def allowed_in_core_base(name: str) -> bool:
@@ -93,7 +63,7 @@ def violations(source: str, path: Path) -> list[str]:
     return sorted(name for name in imported_names(source, path) if not allowed(name))
 
 
-@pytest.mark.parametrize('folder', FOLDERS)
+@pytest.mark.parametrize('folder', ['bevdepth_core', 'bevdepth_ros', 'training'])
 def test_every_module_imports_only_what_its_row_allows(folder: str) -> None:
     paths = [path.relative_to(ROOT) for path in sorted((ROOT / folder).rglob('*.py'))]
     assert paths

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
@@ -33,7 +34,7 @@ class LaunchCommand(CommandExtension):
         except ValueError as error:
             return str(error)
         source = AnyLaunchDescriptionSource(str(path))
-        service = LaunchService(argv=assignments, debug=args.debug)
+        service = LaunchService(argv=assignments, noninteractive=not sys.stdin.isatty(), debug=args.debug)
         if args.show_args:
             print(describe_arguments(source.get_launch_description(service.context)))
             return 0

@@ -1,0 +1,42 @@
+"""What the modules of this tree import, read off their source."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {'bevdepth_core': 'bevdepth_core', 'bevdepth_ros': 'bevdepth_ros', 'training': 'bevdepth_training', 'launch': 'launch_files'}
+"""Folder of the tree -> name under which it is imported; launch files are loaded by path."""
+ROS_LIBRARIES = {
+    'ament_index_python', 'cv_bridge', 'diagnostic_updater', 'launch', 'launch_ros', 'message_filters', 'rclpy', 'rosidl_runtime_py',
+    'sensor_msgs_py', 'tf2_geometry_msgs', 'tf2_py', 'tf2_ros',
+}  # fmt: skip
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name under which the file at ``path``, relative to the root, is imported."""
+    parts = [FOLDERS[path.parts[0]], *path.with_suffix('').parts[1:]]
+    return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
+
+
+def imported_names(source: str, path: Path) -> set[str]:
+    """Return everything ``source`` imports as absolute dotted names, ``from a import b`` as ``a.b``."""
+    package = module_name(path).split('.')
+    if path.name != '__init__.py':
+        package = package[:-1]
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            origin = '.'.join([*base, *([node.module] if node.module else [])])
+            names |= {f'{origin}.{alias.name}' for alias in node.names}
+    return names
+
+
+def is_ros(name: str) -> bool:
+    """Tell whether ``name`` belongs to ROS: one of its libraries, or a package of messages."""
+    top = name.split('.')[0]
+    return top in ROS_LIBRARIES or top.endswith(('_msgs', '_interfaces'))

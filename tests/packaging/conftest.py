@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.shell import ROOT
+
+
+@pytest.fixture(scope='session')
+def clean_clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a clone of this tree holds: the files git knows or would add, nothing built."""
+    listing = subprocess.run(['git', 'ls-files', '-coz', '--exclude-standard'], cwd=ROOT, check=True, capture_output=True, text=True)
+    clone = tmp_path_factory.mktemp('clone')
+    for name in filter(None, listing.stdout.split('\0')):
+        if (ROOT / name).is_file():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, clone / name)
+    return clone

@@ -1,0 +1,80 @@
+"""``colcon build`` from a clean clone, and the ros2 command line on what it installs."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.shell import DISTRIBUTIONS, ROOT, fresh_environment, output
+
+FOLDERS = {'bevdepth_core': 'bevdepth_core', 'bevdepth_ros': 'bevdepth_ros', 'training': 'bevdepth_training'}
+"""Folder of the tree -> installed package."""
+
+
+@pytest.fixture(scope='module')
+def install(clean_clone: Path) -> Path:
+    """The install folder of a colcon build; the CUDA module has its own tests."""
+    output(f'. {ROOT}/env.sh; BEVDEPTH_CUDA=0 colcon build', fresh_environment(DISTRIBUTIONS[0]), clean_clone)
+    return clean_clone / 'install'
+
+
+def in_overlay(command: str, install: Path, distribution: str = DISTRIBUTIONS[0], domain_id: int = 0) -> str:
+    """Run ``command`` in a fresh shell with the build's local_setup sourced and return what it printed."""
+    sourced = f'. {ROOT}/env.sh; set +u; . {install}/local_setup.bash; set -u'
+    return output(f'{sourced}; {command}', fresh_environment(distribution, domain_id))
+
+
+@pytest.mark.parametrize('distribution', DISTRIBUTIONS)
+def test_ros2_pkg_and_launch_find_the_package_in_the_build(install, distribution):
+    assert in_overlay('ros2 pkg prefix bevdepth_ros', install, distribution).strip() == str(install / 'bevdepth_ros')
+    assert {'detector', 'player', 'demo'} <= set(in_overlay('ros2 pkg executables bevdepth_ros', install, distribution).split())
+    assert "'checkpoint':" in in_overlay('ros2 launch bevdepth_ros detect.launch.py --show-args', install, distribution)
+
+
+def test_ros2_run_starts_the_node_of_the_build_and_ctrl_c_ends_it(install):
+    sourced = f'. {ROOT}/env.sh; . {install}/local_setup.bash'
+    environment = fresh_environment(DISTRIBUTIONS[0], domain_id=91)
+    command = ['bash', '-c', f'{sourced}; exec ros2 run bevdepth_ros detector']
+    node = subprocess.Popen(command, env=environment, cwd='/', stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while '/bevdepth_detector' not in (seen := in_overlay('ros2 node list --no-daemon', install, domain_id=91)):
+            assert node.poll() is None, node.stdout.read()
+            assert time.monotonic() < deadline, seen
+        children = subprocess.run(['pgrep', '--parent', str(node.pid)], capture_output=True, text=True, check=True).stdout.split()
+        program = Path(f'/proc/{children[0]}/cmdline').read_text().split('\0')[1]
+        subprocess.run(['kill', '-INT', *children], check=True)
+        said, _ = node.communicate(timeout=30)
+    finally:
+        node.kill()
+    assert program == str(install / 'bevdepth_ros/lib/bevdepth_ros/detector')
+    assert node.returncode == 0, said
+
+
+def test_scripts_run_with_the_python_that_built_them(install):
+    first_line = (install / 'bevdepth_ros/lib/bevdepth_ros/detector').read_text().splitlines()[0]
+    assert first_line == f'#!{ROOT}/.venv/bin/python'
+
+
+def files(folder: Path, pattern: str = '*') -> set[Path]:
+    """Return the files under ``folder`` relative to it, without Python's byte code."""
+    return {path.relative_to(folder) for path in folder.rglob(pattern) if path.is_file() and '__pycache__' not in path.parts}
+
+
+def test_every_module_is_installed_and_imported_from_the_build(install):
+    [site_packages] = (install / 'bevdepth_ros').glob('lib/python3.*/site-packages')
+    for folder, package in FOLDERS.items():
+        assert files(site_packages / package, '*.py') == files(ROOT / folder, '*.py')
+        where = in_overlay(f'python -c "import {package}; print({package}.__file__)"', install)
+        assert where.strip() == str(site_packages / package / '__init__.py')
+
+
+def test_launch_files_config_and_index_marker_are_installed(install):
+    share = install / 'bevdepth_ros/share'
+    assert (share / 'ament_index/resource_index/packages/bevdepth_ros').is_file()
+    assert (share / 'bevdepth_ros/package.xml').is_file()
+    for folder in ('launch', 'config'):
+        assert files(share / 'bevdepth_ros' / folder) == files(ROOT / folder)

@@ -1,0 +1,101 @@
+"""How setup.py builds the CUDA module, seen through a stand-in for nvcc."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.shell import ROOT
+
+COMPILES = 'for word; do last=$word; done; echo "$@" >>"$NVCC_CALLS"; echo module >"$last"'
+FAILS = 'echo "unsupported host compiler" >&2; exit 1'
+
+
+def build(folder: Path, nvcc: str | None, **variables: str) -> tuple[subprocess.CompletedProcess[str], list[Path], str]:
+    """Run ``setup.py build_ext`` into ``folder``; return its outcome, the modules it made and the words nvcc was given."""
+    commands = folder / 'commands'
+    commands.mkdir()
+    if nvcc is not None:
+        (commands / 'nvcc').write_text(f'#!/bin/sh\n{nvcc}\n')
+        (commands / 'nvcc').chmod(0o755)
+    calls = folder / 'calls'
+    calls.touch()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith('BEVDEPTH_') and name != 'CUDA_HOME'}
+    environment = {**clean, 'PATH': str(commands), 'NVCC_CALLS': str(calls), **variables}
+    command = [sys.executable, 'setup.py', '-q', 'build_ext', '--build-lib', str(folder / 'lib'), '--build-temp', str(folder / 'temp')]
+    outcome = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return outcome, list((folder / 'lib').rglob('*.so')), calls.read_text()
+
+
+def test_one_nvcc_call_builds_for_every_generation_without_libtorch(tmp_path):
+    outcome, modules, words = build(tmp_path, COMPILES)
+    assert outcome.returncode == 0
+    assert [str(path.relative_to(tmp_path / 'lib').parent) for path in modules] == ['bevdepth_core/ops']
+    assert modules[0].name.startswith('_voxel_pooling.cpython-')
+    for arch in (75, 80, 86, 89, 90):
+        assert f'code=sm_{arch}' in words
+    assert 'arch=compute_90,code=compute_90' in words
+    assert words.count('\n') == 1
+    assert 'torch' not in words.replace(str(ROOT), '')
+
+
+def test_the_generations_can_be_chosen(tmp_path):
+    _, _, words = build(tmp_path, COMPILES, BEVDEPTH_CUDA_ARCHS='90 120')
+    assert [word for word in words.split() if word.startswith('-gencode')] == [
+        '-gencode=arch=compute_90,code=sm_90',
+        '-gencode=arch=compute_120,code=sm_120',
+        '-gencode=arch=compute_120,code=compute_120',
+    ]
+
+
+def test_auto_does_without_the_module_where_there_is_no_nvcc(tmp_path):
+    outcome, modules, _ = build(tmp_path, None)
+    assert (outcome.returncode, modules) == (0, [])
+
+
+def test_auto_warns_and_goes_on_where_nvcc_fails(tmp_path):
+    outcome, modules, _ = build(tmp_path, FAILS)
+    assert (outcome.returncode, modules) == (0, [])
+    assert 'bevdepth_core.ops._voxel_pooling was not built' in outcome.stderr + outcome.stdout
+
+
+@pytest.mark.parametrize(('nvcc', 'sentence'), [(None, 'BEVDEPTH_CUDA=1 needs nvcc'), (FAILS, 'was not built')])
+def test_insisting_fails_with_the_reason_and_the_remedy(tmp_path, nvcc, sentence):
+    outcome, modules, _ = build(tmp_path, nvcc, BEVDEPTH_CUDA='1')
+    assert outcome.returncode != 0
+    assert modules == []
+    assert sentence in outcome.stderr
+    assert 'BEVDEPTH_CUDA=0' in outcome.stderr
+
+
+def test_zero_never_calls_nvcc(tmp_path):
+    outcome, modules, words = build(tmp_path, COMPILES, BEVDEPTH_CUDA='0')
+    assert (outcome.returncode, modules, words) == (0, [], '')
+
+
+def test_cuda_home_is_used_where_nvcc_is_not_on_path(tmp_path):
+    toolkit = tmp_path / 'toolkit' / 'bin'
+    toolkit.mkdir(parents=True)
+    (toolkit / 'nvcc').write_text(f'#!/bin/sh\n{COMPILES}\n')
+    (toolkit / 'nvcc').chmod(0o755)
+    outcome, modules, _ = build(tmp_path, None, BEVDEPTH_CUDA='1', CUDA_HOME=str(toolkit.parent))
+    assert (outcome.returncode, len(modules)) == (0, 1)
+
+
+def test_any_other_wish_is_refused(tmp_path):
+    outcome, _, _ = build(tmp_path, COMPILES, BEVDEPTH_CUDA='yes')
+    assert outcome.returncode != 0
+    assert "BEVDEPTH_CUDA must be auto, 1 or 0, got 'yes'" in outcome.stderr
+
+
+def test_after_set_up_the_module_is_there_exactly_where_nvcc_is():
+    toolkit = os.environ.get('CUDA_HOME')
+    nvcc = shutil.which('nvcc') or (shutil.which('nvcc', path=f'{toolkit}/bin') if toolkit else None)
+    wished = os.environ.get('BEVDEPTH_CUDA') != '0' and nvcc is not None
+    assert (importlib.util.find_spec('bevdepth_core.ops._voxel_pooling') is not None) == wished

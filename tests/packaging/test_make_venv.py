@@ -1,0 +1,72 @@
+"""How set-up finds a Python and a ROS 2."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.shell import ROOT, bash
+
+
+@pytest.fixture
+def bare_machine(tmp_path: Path) -> dict[str, str]:
+    """Variables of a machine with the basic commands and no Python at all."""
+    commands = tmp_path / 'bin'
+    commands.mkdir()
+    for name in ('bash', 'cat', 'dirname', 'rm', 'sed', 'tail'):
+        (commands / name).symlink_to(shutil.which(name))
+    return {'PATH': str(commands), 'HOME': str(tmp_path)}
+
+
+def add_python(machine: dict[str, str], name: str, body: str) -> None:
+    """Put an executable ``name`` on the machine's PATH."""
+    path = Path(machine['PATH']) / name
+    path.write_text(f'#!{machine["PATH"]}/bash\n{body}\n')
+    path.chmod(0o755)
+
+
+def test_without_python_set_up_says_what_to_install(bare_machine, clean_clone):
+    outcome = bash('tools/make_venv.sh pip', bare_machine, clean_clone)
+    assert outcome.returncode != 0
+    assert 'no Python 3.12 found' in outcome.stderr
+    assert 'pyenv install 3.12' in outcome.stderr
+    assert 'PYTHON=' in outcome.stderr
+
+
+def test_a_python_without_a_lock_is_refused_with_the_supported_ones(bare_machine, clean_clone):
+    add_python(bare_machine, 'python3', 'echo 3.14')
+    outcome = bash('tools/make_venv.sh rolling', bare_machine, clean_clone)
+    assert outcome.returncode != 0
+    assert 'Python 3.14; supported are 3.12' in outcome.stderr
+    assert not (clean_clone / '.venv').exists()
+
+
+def test_a_named_python_is_taken_and_one_that_does_not_run_is_named(bare_machine, clean_clone):
+    outcome = bash('tools/make_venv.sh pip', {**bare_machine, 'PYTHON': '/no/such/python'}, clean_clone)
+    assert outcome.returncode != 0
+    assert "cannot run '/no/such/python'" in outcome.stderr
+
+
+def test_a_python_without_venv_is_refused_with_the_package_to_install(bare_machine, clean_clone):
+    add_python(bare_machine, 'python3.12', '[[ $2 == *ensurepip* ]] && exit 1; [[ $2 == *print* ]] && echo 3.12; exit 0')
+    outcome = bash('tools/make_venv.sh pip', bare_machine, clean_clone)
+    assert outcome.returncode != 0
+    assert 'install python3.12-venv' in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ('variables', 'rclpy', 'mode'),
+    [
+        ({}, True, 'pip'),
+        ({'ROS_DISTRO': 'humble', 'AMENT_PREFIX_PATH': '/opt/ros/humble'}, True, 'humble'),
+        ({'ROS_DISTRO': 'humble', 'AMENT_PREFIX_PATH': '/opt/ros/humble'}, False, 'pip'),
+        ({'ROS_DISTRO': 'jazzy', 'AMENT_PREFIX_PATH': '/w/install:/x/isaacsim/exts/isaacsim.ros2.core/jazzy'}, True, 'pip'),
+    ],
+    ids=['nothing sourced', 'sourced', 'sourced for another Python', 'our own env.sh sourced'],
+)
+def test_the_ros_mode_is_a_sourced_ros_2_that_python_can_import(bare_machine, variables, rclpy, mode):
+    add_python(bare_machine, 'python3', f'exit {int(not rclpy)}')
+    outcome = bash(f'bash {ROOT}/tools/ros_mode.sh', {**bare_machine, **variables})
+    assert outcome.stdout.strip() == mode

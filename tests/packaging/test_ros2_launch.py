@@ -1,0 +1,96 @@
+"""``ros2 launch`` as a user types it; in the pip-only ROS 2 the command is this project's."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.shell import DISTRIBUTIONS, ROOT, bash, fresh_environment, output
+
+NODE_ARGUMENTS = [
+    'params_file', 'checkpoint', 'device', 'precision', 'bag', 'rate', 'loop', 'rviz', 'use_sim_time', 'namespace', 'camera_preset',
+    'autostart',
+]  # fmt: skip
+LAUNCH_FILE = """
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, ExecuteProcess
+from launch.substitutions import LaunchConfiguration
+
+
+def generate_launch_description():
+    return LaunchDescription([
+        DeclareLaunchArgument('word', description='What is said.', default_value='hello'),
+        DeclareLaunchArgument('seconds', description='How long.'),
+        ExecuteProcess(cmd=['echo', 'said', LaunchConfiguration('word')], output='screen'),
+        ExecuteProcess(cmd=['sleep', LaunchConfiguration('seconds')], output='screen'),
+    ])
+"""
+
+
+@pytest.fixture
+def launch_file(tmp_path: Path) -> Path:
+    path = tmp_path / 'said.launch.py'
+    path.write_text(LAUNCH_FILE)
+    return path
+
+
+@pytest.fixture(params=DISTRIBUTIONS)
+def environment(request, tmp_path) -> dict[str, str]:
+    return {**fresh_environment(request.param), 'ROS_LOG_DIR': str(tmp_path / 'log')}
+
+
+def ros2(words: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return bash(f'. {ROOT}/env.sh; ros2 {words}', environment)
+
+
+def test_show_args_explains_each_argument_of_the_node_s_launch_file(environment):
+    text = ros2('launch bevdepth_ros detect.launch.py --show-args', environment).stdout
+    assert [name for name in NODE_ARGUMENTS if f"'{name}':" not in text] == []
+
+
+def test_a_launch_file_given_by_path_runs_with_its_arguments_and_returns_zero(launch_file, environment):
+    outcome = ros2(f'launch {launch_file} word:=a:=b seconds:=0', environment)
+    assert outcome.returncode == 0
+    assert 'said a:=b' in outcome.stdout
+
+
+def test_defaults_and_descriptions_are_shown_without_running(launch_file, environment):
+    text = ros2(f'launch {launch_file} --show-args', environment).stdout
+    for part in ("'word':", 'What is said.', "default: 'hello'", "'seconds':", 'How long.'):
+        assert part in text
+    assert 'said hello' not in text
+
+
+@pytest.mark.parametrize(
+    ('words', 'named'),
+    [
+        ('no_such_package x.launch.py', 'no_such_package'),
+        ('bevdepth_ros no_such.launch.py', 'no_such.launch.py'),
+        ('bevdepth_ros detect.launch.py device=cpu', 'device=cpu'),
+        ('{launch_file} word:=x', 'seconds'),
+    ],
+)
+def test_a_wrong_call_fails_and_names_what_was_wrong(words, named, launch_file, environment):
+    outcome = ros2(f'launch {words.format(launch_file=launch_file)}', environment)
+    assert outcome.returncode != 0
+    assert named in outcome.stderr + outcome.stdout
+    assert 'Traceback' not in outcome.stderr
+
+
+def test_ctrl_c_ends_the_launch_and_what_it_started(launch_file, environment):
+    variables = dict(line.split('=', 1) for line in output(f'. {ROOT}/env.sh; env', environment).splitlines() if '=' in line)
+    command = [f'{ROOT}/.venv/bin/ros2', 'launch', str(launch_file), 'seconds:=86399']
+    pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT}
+    launch = subprocess.Popen(command, env=variables, text=True, **pipes)
+    said = ''
+    while 'said hello' not in said or not (started := re.search(r'\[sleep-\d+\]: process started with pid \[(\d+)\]', said)):
+        said += launch.stdout.readline()
+    child = Path('/proc', started[1])
+    assert child.exists()
+    launch.send_signal(signal.SIGINT)
+    launch.communicate(timeout=30)
+    assert not child.exists()
