@@ -202,7 +202,9 @@ def _network_state(path: Path) -> dict[str, torch.Tensor]:
     except pickle.UnpicklingError as error:
         foreign = re.search(r'(?:GLOBAL|class) ([\w.]+)', str(error))
         what = f'the pickled object {foreign.group(1)}' if foreign else 'pickled objects other than tensors'
-        raise CheckpointError(f"{path}: holds {what}, which is never loaded; save its 'state_dict' alone where you trust the file") from error
+        raise CheckpointError(
+            f"{path}: holds {what}, which is never loaded; save its 'state_dict' alone where you trust the file"
+        ) from error
     except Exception as error:  # torch raises RuntimeError, EOFError, KeyError ... on truncated and foreign files
         raise CheckpointError(f'{path}: truncated or not a PyTorch checkpoint; copy or download it again') from error
     state = content.get('state_dict', content) if isinstance(content, dict) else None
@@ -259,7 +261,9 @@ def _build(path: Path, config: ModelConfig, state: dict[str, torch.Tensor]) -> B
         for name, tensor in state.items()
         if name in expected and tensor.shape != expected[name].shape
     ]
-    problems += [f'{name} holds NaN or infinity' for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    problems += [
+        f'{name} holds NaN or infinity' for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
     if problems:
         more = f' (and {len(problems) - 1} more)' if len(problems) > 1 else ''
         raise CheckpointError(f'{path}: weight {problems[0]}{more}; it does not fit the model that it describes')

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from jsonargparse import ArgumentParser, ArgumentError
+from jsonargparse import ArgumentError, ArgumentParser
 
 NUSCENES_CLASSES = (
     'car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle', 'pedestrian', 'traffic_cone',
@@ -72,7 +72,9 @@ class BEVGrid:
     def __post_init__(self) -> None:
         for name in ('x', 'y', 'z'):
             low, high, cell = getattr(self, name)
-            _require(low < high and cell > 0, f'grid.{name} must be (low, high, cell) with low < high and cell > 0, got {getattr(self, name)}')
+            _require(
+                low < high and cell > 0, f'grid.{name} must be (low, high, cell) with low < high and cell > 0, got {getattr(self, name)}'
+            )
         _require(self.shape[2] == 1, f'grid.z must be a single cell, got {self.shape[2]}')
 
     @property

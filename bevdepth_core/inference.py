@@ -53,7 +53,8 @@ class Detector:
     Args:
         model: in evaluation mode.
         device: where to run, such as ``'cpu'`` or ``'cuda:0'``.
-        precision: ``'fp32'``, ``'fp16'`` or ``'bf16'`` for the image branch; geometry and head are float32 always.
+        precision: ``'fp32'``, ``'fp16'`` or ``'bf16'`` for the image branch; geometry is float32 always. With ``'fp32'``
+            nothing is rounded to TF32 either.
 
     Attributes:
         score_threshold: boxes must score more than this; starts as the model's and may be changed at any time.
@@ -90,12 +91,15 @@ class Detector:
         self._memory.clear()
         self._last_stamp_ns = None
 
-    @torch.inference_mode()
     def __call__(self, frame: Frame) -> Detections3D:
         """Return the boxes of ``frame`` in its ego frame at ``frame.stamp_ns``.
 
         Without a usable past frame (start, gap, backward stamp, unknown pose) the current frame stands in for it.
         """
+        with torch.inference_mode(), _tf32(self.precision != 'fp32'):
+            return self._detect(frame)
+
+    def _detect(self, frame: Frame) -> Detections3D:
         stages = _Stopwatch(self.device)
         self._forget_what_cannot_be_past(frame.stamp_ns)
         with stages('preprocess'):
@@ -120,7 +124,9 @@ class Detector:
 
     def _camera_vector(self, rig: CameraRig, image_aug: np.ndarray) -> torch.Tensor:
         identity = torch.eye(4, device=self.device)[None]
-        return camera_vector(self._matrices(_padded(rig.intrinsics)), self._matrices(image_aug), identity, self._matrices(rig.ego_from_camera))
+        return camera_vector(
+            self._matrices(_padded(rig.intrinsics)), self._matrices(image_aug), identity, self._matrices(rig.ego_from_camera)
+        )
 
     def _splat(self, frame: Frame, image_aug: np.ndarray, features: ImageFeatures, past: _PastFrame | None) -> list[torch.Tensor]:
         """Return the BEV maps of the current and, in a two-frame model, the past frame, in the current ego frame."""
@@ -168,6 +174,17 @@ class Detector:
         return torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """Let cuDNN round float32 operands to TF32, or not; PyTorch lets it by default."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 class _Stopwatch:
     """Wall time per named stage; waits for the GPU at the end of each."""
 
@@ -209,5 +226,7 @@ def _usable_device(device: str | torch.device) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:<index>', got {device!r}") from error
     if device.type == 'cuda' and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise ValueError(f'device {device} is not available: torch sees {torch.cuda.device_count()} GPUs; use device cpu or install a driver')
+        raise ValueError(
+            f'device {device} is not available: torch sees {torch.cuda.device_count()} GPUs; use device cpu or install a driver'
+        )
     return device

@@ -89,7 +89,9 @@ class Frame:
             raise ValueError(f'images must hold one image per camera ({count}), got {len(images)}')
         for name, image in zip(self.rig.names, images, strict=True):
             if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-                raise ValueError(f'images of {name} must be an array of shape (height, width, 3), got {getattr(image, "shape", type(image))}')
+                raise ValueError(
+                    f'images of {name} must be an array of shape (height, width, 3), got {getattr(image, "shape", type(image))}'
+                )
             if image.dtype != np.uint8:
                 raise TypeError(f'images of {name} must be uint8, got {image.dtype}')
         object.__setattr__(self, 'images', images)

@@ -16,9 +16,7 @@ _ASPP_DILATIONS = (1, 6, 12, 18)
 _DEFORM_GROUPS = 4
 
 
-def camera_vector(
-    intrinsics: torch.Tensor, image_aug: torch.Tensor, bev_aug: torch.Tensor, ego_from_camera: torch.Tensor
-) -> torch.Tensor:
+def camera_vector(intrinsics: torch.Tensor, image_aug: torch.Tensor, bev_aug: torch.Tensor, ego_from_camera: torch.Tensor) -> torch.Tensor:
     """Return the 27 raw numbers per camera that the network is told, in the official order, unscaled.
 
     Args:

@@ -18,7 +18,10 @@ class TaskHead(nn.ModuleDict):
     def __init__(self, channels: int, classes: int) -> None:
         maps = {**BOX_MAPS, 'heatmap': classes}
         super().__init__(
-            {name: nn.Sequential(conv_norm_relu(channels, channels, 3), nn.Conv2d(channels, out, 3, padding=1)) for name, out in maps.items()}
+            {
+                name: nn.Sequential(conv_norm_relu(channels, channels, 3), nn.Conv2d(channels, out, 3, padding=1))
+                for name, out in maps.items()
+            }
         )
 
     def forward(self, features: torch.Tensor) -> TaskMaps:

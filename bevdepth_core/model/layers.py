@@ -46,7 +46,9 @@ class MultiScaleNeck(nn.Module):
     def __init__(self, in_channels: Sequence[int], branch_channels: int, scales: Sequence[float]) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            nn.Sequential(self._resample(channels, branch_channels, scale), nn.BatchNorm2d(branch_channels, **NECK_NORM), nn.ReLU(inplace=True))
+            nn.Sequential(
+                self._resample(channels, branch_channels, scale), nn.BatchNorm2d(branch_channels, **NECK_NORM), nn.ReLU(inplace=True)
+            )
             for channels, scale in zip(in_channels, scales, strict=True)
         )
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import resource
 import statistics
 import time
@@ -33,7 +34,7 @@ def main() -> None:
     detector(frames[0])
     detector(frames[1])
     steps, forwards = [], []
-    for past, key in zip(frames[1:], frames[2:], strict=False):
+    for past, key in itertools.pairwise(frames):
         steps.append(seconds(lambda key=key: detector(key)))
         forwards.append(seconds(lambda past=past, key=key: two_frame_forward(detector.model, past, key)))
     step, forward = statistics.median(steps), statistics.median(forwards)

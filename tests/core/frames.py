@@ -35,7 +35,9 @@ def make_rig(count: int = 6, width: int = 352, height: int = 200) -> CameraRig:
     return CameraRig([f'camera_{index}' for index in range(count)], np.repeat(intrinsics[None], count, 0), poses)
 
 
-def make_frame(stamp_s: float, rig: CameraRig | None = None, seed: int = 0, size: tuple[int, int] = (200, 352), poses: bool = True) -> Frame:
+def make_frame(
+    stamp_s: float, rig: CameraRig | None = None, seed: int = 0, size: tuple[int, int] = (200, 352), poses: bool = True
+) -> Frame:
     """Return noise images; the cameras expose 8 ms apart on a vehicle that drives and turns."""
     rig = make_rig() if rig is None else rig
     images = np.random.default_rng(seed).integers(0, 255, (len(rig), *size, 3), dtype=np.uint8)

@@ -104,7 +104,10 @@ def test_command_converts_both_ways(official, tmp_path):
 
 def test_command_says_in_one_line_why_it_refuses(tmp_path):
     done = subprocess.run(
-        [sys.executable, '-m', 'bevdepth_core.checkpoint', 'convert', tmp_path / 'none.pth', tmp_path / 'o.safetensors'], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, '-m', 'bevdepth_core.checkpoint', 'convert', tmp_path / 'none.pth', tmp_path / 'o.safetensors'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 1 and 'no such checkpoint file' in done.stderr and done.stderr.count('\n') == 1
 
@@ -156,7 +159,10 @@ def test_missing_unexpected_and_misshapen_weights_are_refused(official, tmp_path
     name = 'model.backbone.depth_net.reduce_conv.0.weight'
     refused(changed_official(official, tmp_path, lambda state: state.pop(name)), 'depth_net.reduce.0.weight is missing')
     refused(changed_official(official, tmp_path, lambda state: state.update({'model.extra': torch.zeros(1)})), 'extra is unexpected')
-    refused(changed_official(official, tmp_path, lambda state: state.update({name: torch.zeros(2)})), 'has shape (2,) instead of (512, 512, 3, 3)')
+    refused(
+        changed_official(official, tmp_path, lambda state: state.update({name: torch.zeros(2)})),
+        'has shape (2,) instead of (512, 512, 3, 3)',
+    )
     refused(changed_official(official, tmp_path, lambda state: state[name].fill_(float('nan'))), 'holds NaN')
 
 
@@ -182,7 +188,9 @@ def test_foreign_pickle_is_refused_and_not_run(official, tmp_path, capsys):
 def test_own_file_without_our_header_is_refused(tmp_path):
     safetensors.torch.save_file({'a': torch.zeros(1)}, tmp_path / 'plain.safetensors')
     refused(tmp_path / 'plain.safetensors', 'bevdepth-1')
-    safetensors.torch.save_file({'a': torch.zeros(1)}, tmp_path / 'broken.safetensors', {'format': 'bevdepth-1', 'config': '{"imagee": {}}'})
+    safetensors.torch.save_file(
+        {'a': torch.zeros(1)}, tmp_path / 'broken.safetensors', {'format': 'bevdepth-1', 'config': '{"imagee": {}}'}
+    )
     refused(tmp_path / 'broken.safetensors', 'imagee')
 
 

@@ -16,7 +16,10 @@ CONFIG = ModelConfig()
 def empty_maps(batch: int = 1) -> list[TaskMaps]:
     channels = {'reg': 2, 'height': 1, 'dim': 3, 'rot': 2, 'vel': 2}
     return [
-        TaskMaps(**{name: torch.zeros(batch, count, 128, 128) for name, count in channels.items()}, heatmap=torch.full((batch, len(task.classes), 128, 128), -9.0))
+        TaskMaps(
+            **{name: torch.zeros(batch, count, 128, 128) for name, count in channels.items()},
+            heatmap=torch.full((batch, len(task.classes), 128, 128), -9.0),
+        )
         for task in CONFIG.head.tasks
     ]
 
@@ -107,7 +110,9 @@ def test_suppression_equals_the_official_one_on_its_own_candidates():
         before = {name: arrays[f'out/b0/pre_nms_task{number}/{name}'] for name in ('boxes', 'scores')}
         order = np.argsort(-before['scores'], kind='stable')
         boxes = before['boxes'][order]
-        ordered = ScoredBoxes(Boxes3D(boxes[:, :3], boxes[:, 3:6], boxes[:, 6], boxes[:, 7:]), before['scores'][order], np.zeros(len(order), int))
+        ordered = ScoredBoxes(
+            Boxes3D(boxes[:, :3], boxes[:, 3:6], boxes[:, 6], boxes[:, 7:]), before['scores'][order], np.zeros(len(order), int)
+        )
         kept.append(boxes[suppress_circles(ordered, task, CONFIG.decode.boxes_per_task)])
     assert np.array_equal(np.concatenate(kept), expected)
 

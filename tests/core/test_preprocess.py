@@ -10,7 +10,7 @@ from bevdepth_core.preprocess import ImageTransform, normalise, preprocess
 from tests.core.parity import CAMERAS, real_images, sample_paths
 from tests.reference import golden
 
-TRAIN = {entry: transform for entry, transform in enumerate(golden('pipeline')[0]['train_aug']['per_cam'])}
+TRAIN = dict(enumerate(golden('pipeline')[0]['train_aug']['per_cam']))
 
 
 def transform_of(entry: dict) -> ImageTransform:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame, ModelInputs
+from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, ModelInputs
 from tests.core.frames import make_frame, make_rig
 
 FRAME = make_frame(1.0, make_rig(2))
@@ -92,7 +92,8 @@ def boxes(count: int) -> Boxes3D:
 
 
 @pytest.mark.parametrize(
-    ('field', 'value'), [('center', np.zeros((2, 2))), ('size', np.zeros((2, 3))), ('yaw', np.array([0, np.nan])), ('velocity', np.zeros((1, 2)))]
+    ('field', 'value'),
+    [('center', np.zeros((2, 2))), ('size', np.zeros((2, 3))), ('yaw', np.array([0, np.nan])), ('velocity', np.zeros((1, 2)))],
 )
 def test_boxes_refuse_and_name(field, value):
     with pytest.raises(ValueError, match=field):
