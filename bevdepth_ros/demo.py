@@ -12,6 +12,7 @@ import argparse
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -50,6 +51,9 @@ START_NS = 1_700_000_000_000_000_000
 LONGEST_RUN_S = 150.0
 LINGER_S = 0.5
 """How long to listen on after the launch has ended."""
+DOMAINS = range(1, 101)
+"""Domain ids whose ports Linux does not hand out to others."""
+DISCOVERY_PORT, DOMAIN_PORTS = 7400, 250
 DRAWN_UNTRAINED_BOXES = 12
 """Random weights answer everywhere; more boxes would hide the picture."""
 PICTURED_MOMENT = 0.6
@@ -292,15 +296,25 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 
 def isolate() -> None:
     """Keep this process and its children on this machine and in a ROS domain of their own."""
-    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+    os.environ['ROS_DOMAIN_ID'] = str(next(filter(_is_empty, np.random.default_rng().permutation(DOMAINS).tolist())))
     if os.environ.get('ROS_DISTRO') == 'humble':
         os.environ['ROS_LOCALHOST_ONLY'] = '1'
     else:
         os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 
 
+def _is_empty(domain: int) -> bool:
+    """Return whether nobody on this machine holds the discovery port of the domain's first participant."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(('127.0.0.1', DISCOVERY_PORT + DOMAIN_PORTS * domain + 10))
+        except OSError:
+            return False
+    return True
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Run the demo; ends the process with a sentence when there is nothing to show."""
+    """Run the demo; ends the process with a sentence when there is nothing to show, and with 130 when interrupted."""
     options = _options(argv)
     isolate()
     started = time.monotonic()
@@ -310,6 +324,8 @@ def main(argv: list[str] | None = None) -> None:
         except DemoError as error:
             sys.exit(f'demo: {error}')
         print(f'took {time.monotonic() - started:.0f} s')
+        return
+    sys.exit(130)
 
 
 if __name__ == '__main__':

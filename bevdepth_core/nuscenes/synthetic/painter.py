@@ -80,7 +80,7 @@ def visible_objects(objects: list[Placed], view: View) -> list[Placed]:
 
 def _near_the_picture(objects: list[Placed], view: View) -> list[Placed]:
     """Return those whose surrounding cylinder is within sight; cheap and generous."""
-    offset = np.array([placed.position for placed in objects]) - view.position[:2]
+    offset = np.array([placed.position for placed in objects]).reshape(-1, 2) - view.position[:2]
     radius = np.array([placed.shape.radius for placed in objects])
     forward = view.world_from_camera[:2, 2] / np.linalg.norm(view.world_from_camera[:2, 2])
     ahead, aside = offset @ forward, np.abs(offset @ (-forward[1], forward[0]))

@@ -101,7 +101,9 @@ def test_every_camera_has_its_own_time_and_ego_pose() -> None:
     for name, stamp_ns, pose in zip(rig.names, frame.stamps_ns, frame.world_from_ego, strict=True):
         assert stamp_ns == 1_000_000_000 + round((1.5 + EXPOSURE_OFFSET_S[name]) * 1e9)
         np.testing.assert_array_equal(pose, scene.world_from_ego(1.5 + EXPOSURE_OFFSET_S[name]))
-    assert np.linalg.norm(frame.world_from_ego[0, :3, 3] - frame.world_from_ego[3, :3, 3]) == pytest.approx(0.0426 * scene.ego_speed, rel=0.2)
+    assert np.linalg.norm(frame.world_from_ego[0, :3, 3] - frame.world_from_ego[3, :3, 3]) == pytest.approx(
+        0.0426 * scene.ego_speed, rel=0.2
+    )
 
 
 def test_a_camera_sees_the_world_at_its_own_time() -> None:

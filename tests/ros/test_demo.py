@@ -1,0 +1,82 @@
+"""The demo as a user runs it, shortened."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rosbags.rosbag2 import Reader
+
+from bevdepth_core.nuscenes.synthetic import make_scene
+from bevdepth_ros.demo import draw_drive
+
+LONGEST_DEMO_S = 240
+
+
+def run_demo(out: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run the demo's module with its results in ``out``."""
+    command = [sys.executable, '-m', 'bevdepth_ros.demo', '--out', str(out), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_DEMO_S)
+
+
+def processes_about(out: Path) -> list[str]:
+    """Return the command lines of running processes that name ``out``."""
+    lines = []
+    for path in Path('/proc').glob('[0-9]*/cmdline'):
+        try:
+            lines.append(path.read_bytes().replace(b'\0', b' ').decode(errors='replace'))
+        except OSError:  # ended meanwhile
+            continue
+    return [line for line in lines if str(out) in line]
+
+
+def test_the_demo_ends_by_itself_with_a_bag_a_table_and_a_picture(tmp_path: Path) -> None:
+    done = run_demo(tmp_path / 'out', '--duration', '2')
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count('weights are random') == 1
+    numbers = dict(re.findall(r'^(sets of images in|sets answered|detections out) +(\d+)', done.stdout, re.MULTILINE))
+    assert int(numbers['sets of images in']) == 4
+    assert 1 <= int(numbers['sets answered']) <= 4
+    assert int(numbers['detections out']) > 0
+    assert re.search(r'^  total +[\d.]+ +[\d.]+', done.stdout, re.MULTILINE)
+    picture = cv2.imread(str(tmp_path / 'out' / 'demo.png'))
+    assert picture.shape[1] == 1920
+    assert picture.std() > 30
+    with Reader(tmp_path / 'out' / 'demo_bag') as reader:
+        assert reader.message_count == 1 + 4 * (3 * 6 + 1)
+    assert processes_about(tmp_path) == []
+
+
+def test_a_demo_without_answers_fails_with_the_reason(tmp_path: Path) -> None:
+    done = run_demo(tmp_path / 'out', '--duration', '1', '--checkpoint', str(tmp_path / 'missing.safetensors'))
+    assert done.returncode == 1
+    assert 'demo: the launch failed' in done.stderr
+    assert 'missing.safetensors' in done.stderr
+    assert 'Traceback' not in done.stderr
+    assert not (tmp_path / 'out' / 'demo.png').exists()
+
+
+def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path) -> None:
+    command = [sys.executable, '-m', 'bevdepth_ros.demo', '--out', str(tmp_path / 'out'), '--duration', '4', '--rate', '0.1']
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in demo.stdout:
+        if line.startswith('running:'):
+            break
+    demo.send_signal(signal.SIGINT)
+    _, errors = demo.communicate(timeout=60)
+    assert demo.returncode == 130
+    assert 'Traceback' not in errors
+    assert processes_about(tmp_path) == []
+
+
+def test_the_drive_has_a_past_frame_half_a_second_back_for_every_set_but_the_first() -> None:
+    snapshots = draw_drive(make_scene(0, 1.5), 1.5, size=(160, 90))
+    stamps = [snapshot.stamp_ns for snapshot in snapshots]
+    assert np.diff(stamps).tolist() == pytest.approx([500_000_000] * 2, abs=1_000_000)
+    assert all(image.shape == (90, 160, 3) for image in snapshots[0].frame().images)
