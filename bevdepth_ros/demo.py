@@ -29,6 +29,7 @@ from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import PointCloud2
 from sensor_msgs_py.point_cloud2 import read_points
 from vision_msgs.msg import Detection3DArray, LabelInfo
@@ -39,7 +40,6 @@ from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
 from bevdepth_core.untrained import save_untrained_checkpoint
 from bevdepth_core.visualization import compose
 from bevdepth_ros.bag_writer import BagWriter
-from bevdepth_ros.process import ros_process
 
 NODE = '/bevdepth_detector'
 PACKAGE, LAUNCH_FILE = 'bevdepth_ros', 'detect.launch.py'
@@ -317,15 +317,18 @@ def main(argv: list[str] | None = None) -> None:
     """Run the demo; ends the process with a sentence when there is nothing to show, and with 130 when interrupted."""
     options = _options(argv)
     isolate()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = time.monotonic()
-    with ros_process():
-        try:
-            run(options)
-        except DemoError as error:
-            sys.exit(f'demo: {error}')
-        print(f'took {time.monotonic() - started:.0f} s')
-        return
-    sys.exit(130)
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        run(options)
+    except DemoError as error:
+        sys.exit(f'demo: {error}')
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        rclpy.try_shutdown()
+    print(f'took {time.monotonic() - started:.0f} s')
 
 
 if __name__ == '__main__':
