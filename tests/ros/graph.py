@@ -29,14 +29,13 @@ class Graph:
         self.executor.add_node(node)
         return node
 
-    def remove(self, node: Node) -> None:
-        """Stop spinning ``node`` and destroy it."""
-        self.executor.remove_node(node)
-        node.destroy_node()
-
-    def close(self) -> None:
+    def stop(self) -> None:
+        """Stop spinning: nodes must not be destroyed before."""
         self.executor.shutdown()
         self._thread.join()
+
+    def close(self) -> None:
+        self.stop()
         self.node.destroy_node()
 
     def collect(self, message_type, topic: str, qos=10) -> list:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,19 @@ def settings(**changes) -> Settings:
     return Settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()})
 
 
-def node_with(graph: Graph, **values) -> Node:
-    overrides = [Parameter(name, value=value) for name, value in values.items()]
-    return graph.add(Node('declared', parameter_overrides=overrides, automatically_declare_parameters_from_overrides=True))
+@pytest.fixture
+def node_with(graph: Graph) -> Iterator[Callable[..., Node]]:
+    """Return a maker of nodes with given parameter values."""
+    made: list[Node] = []
+
+    def make(**values) -> Node:
+        overrides = [Parameter(name, value=value) for name, value in values.items()]
+        made.append(Node('declared', parameter_overrides=overrides, automatically_declare_parameters_from_overrides=True))
+        return made[-1]
+
+    yield make
+    for node in made:
+        node.destroy_node()
 
 
 def test_detector_yaml_holds_every_parameter_with_its_default():
@@ -87,8 +98,8 @@ def test_an_empty_checkpoint_is_refused_with_the_remedy():
         _ = Settings().checkpoint_path
 
 
-def test_every_parameter_is_described_with_its_range(graph: Graph):
-    node = node_with(graph)
+def test_every_parameter_is_described_with_its_range(node_with):
+    node = node_with()
     parameters.declare(node)
     for name, field in FIELDS.items():
         found = node.describe_parameter(name)
@@ -99,40 +110,35 @@ def test_every_parameter_is_described_with_its_range(graph: Graph):
         for limits in ranges:
             assert limits.from_value <= field.default <= limits.to_value
     assert parameters.read(node) == Settings()
-    graph.remove(node)
 
 
-def test_a_whole_number_is_taken_for_a_real_one(graph: Graph):
-    node = node_with(graph, score_threshold=1, sync_slop_s=1)
+def test_a_whole_number_is_taken_for_a_real_one(node_with):
+    node = node_with(score_threshold=1, sync_slop_s=1)
     parameters.declare(node)
     assert parameters.read(node) == dataclasses.replace(Settings(), score_threshold=1.0, sync_slop_s=1.0)
-    graph.remove(node)
 
 
-def test_an_unknown_parameter_is_logged_with_the_nearest_one(graph: Graph, capfd: pytest.CaptureFixture):
-    node = node_with(graph, score_treshold=0.5, use_sim_time=False)
+def test_an_unknown_parameter_is_logged_with_the_nearest_one(node_with, capfd: pytest.CaptureFixture):
+    node = node_with(score_treshold=0.5, use_sim_time=False)
     parameters.declare(node)
     logged = capfd.readouterr().err
     assert 'parameter score_treshold is unknown and has no effect; did you mean score_threshold?' in logged
     assert 'use_sim_time' not in logged
-    graph.remove(node)
 
 
 @pytest.mark.parametrize(
     ('name', 'value'), [('checkpoint', 3), ('cameras', 'CAM_FRONT'), ('sync_queue_size', 2.5), ('images_rectified', 1)]
 )
-def test_a_value_of_the_wrong_type_is_refused_by_name(graph: Graph, name: str, value):
-    node = node_with(graph, **{name: value})
+def test_a_value_of_the_wrong_type_is_refused_by_name(node_with, name: str, value):
+    node = node_with(**{name: value})
     with pytest.raises(ValueError, match=f'parameter {name} must be'):
         parameters.declare(node)
-    graph.remove(node)
 
 
-def test_a_value_out_of_range_is_refused(graph: Graph):
-    node = node_with(graph, score_threshold=1.5)
+def test_a_value_out_of_range_is_refused(node_with):
+    node = node_with(score_threshold=1.5)
     with pytest.raises(InvalidParameterValueException, match='out of range'):
         parameters.declare(node)
-    graph.remove(node)
 
 
 def test_only_live_parameters_may_change_while_active():
