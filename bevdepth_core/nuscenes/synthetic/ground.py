@@ -194,10 +194,10 @@ def _faded(texture: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def _shade(canvas: np.ndarray, view: View, top: int, shadows: list[np.ndarray], light: Light) -> np.ndarray:
     mask = np.zeros((view.height, view.width), np.uint8)
     _fill_flat(mask, view, shadows, 255)
-    cover = cv2.blur(mask[top:], (3, 3)).astype(np.float32) / 255
     lit = np.array(light.ambient) + np.array(light.sun) * light.to_sun[2]
-    shaded = cv2.multiply(canvas, (*(np.array(light.ambient) * 0.95 / lit), 1.0))
-    return cv2.blendLinear(canvas, shaded, 1 - cover, cover)
+    darkest = np.array(light.ambient) * 0.95 / lit
+    gains = np.rint(255 - np.arange(256)[:, None] * (1 - darkest)).astype(np.uint8)
+    return cv2.multiply(canvas, cv2.LUT(cv2.merge([cv2.blur(mask[top:], (3, 3))] * 3), gains[None]), scale=1 / 255)
 
 
 def _blend_with_haze(image: np.ndarray, canvas: np.ndarray, distance: np.ndarray, below: np.ndarray, light: Light) -> None:

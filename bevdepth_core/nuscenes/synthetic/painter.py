@@ -75,7 +75,7 @@ def visible_objects(objects: list[Placed], view: View) -> list[Placed]:
         return []
     footprints = np.stack([placed.footprint for placed in seen])
     distance = np.linalg.norm(footprints.mean(axis=1) - view.position[:2], axis=-1)
-    return [seen[i] for i in draw_order(_footprints_cannot_hide(footprints, view.position[:2]), distance)]
+    return [seen[i] for i in draw_order(footprints_cannot_hide(footprints, view.position[:2]), distance)]
 
 
 def _near_the_picture(objects: list[Placed], view: View) -> list[Placed]:
@@ -96,7 +96,7 @@ def _in_picture(placed: Placed, view: View) -> bool:
     return not ((depth < NEAR).all() or (u < 0).all() or (u > view.width * depth).all())
 
 
-def _footprints_cannot_hide(footprints: np.ndarray, eye: np.ndarray) -> np.ndarray:
+def footprints_cannot_hide(footprints: np.ndarray, eye: np.ndarray) -> np.ndarray:
     """Return (n, n): i cannot hide j when a line along an edge of either separates them with the eye on j's side."""
     edges = np.roll(footprints, -1, axis=1) - footprints
     outward = np.stack((edges[..., 1], -edges[..., 0]), axis=-1)
@@ -108,8 +108,8 @@ def _footprints_cannot_hide(footprints: np.ndarray, eye: np.ndarray) -> np.ndarr
     return separated_eye_there | separated_eye_here.T
 
 
-def _boxes_cannot_hide(bounds: np.ndarray, eye: np.ndarray) -> np.ndarray:
-    """The same for (n, 2, 3) axis-aligned bounds in space."""
+def boxes_cannot_hide(bounds: np.ndarray, eye: np.ndarray) -> np.ndarray:
+    """Return (n, n): i cannot hide j, for (n, 2, 3) axis-aligned bounds in space and (3,) ``eye`` in the same frame."""
     low, high = bounds[:, 0], bounds[:, 1]
     i_below_j = high[:, None] <= low[None] + 1e-3
     i_above_j = low[:, None] >= high[None] - 1e-3
@@ -171,7 +171,7 @@ class Painter:
         from_eye = np.linalg.norm(shape.bounds.mean(axis=1) - eye, axis=-1)
         if distance > _EXACT_ORDER_WITHIN:
             return np.argsort(-from_eye).tolist()
-        return draw_order(_boxes_cannot_hide(shape.bounds, eye), from_eye)
+        return draw_order(boxes_cannot_hide(shape.bounds, eye), from_eye)
 
     def _draw_ball(self, ball: Ball, center: np.ndarray, clear: float, in_shade: bool, seed: int) -> None:
         if center[2] < NEAR + ball.radius:

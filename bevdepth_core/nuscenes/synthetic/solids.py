@@ -53,10 +53,11 @@ class Solid:
     ball: Ball | None = None
 
     def bounds(self) -> np.ndarray:
-        """Return (2, 3) lower and upper corner."""
+        """Return (2, 3) lower and upper corner of the solid itself; details such as wheels may reach beyond."""
         if self.ball:
             return self.ball.center + self.ball.radius * np.array(((-1,), (1,)), np.float32)
-        points = np.concatenate(self.outlines)
+        sides = [part for part, detail in zip(self.face_outlines, self.details, strict=True) if not detail]
+        points = np.concatenate([outline for part in sides for outline in self.outlines[part]])
         return np.stack((points.min(axis=0), points.max(axis=0)))
 
 

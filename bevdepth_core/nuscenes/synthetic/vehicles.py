@@ -31,7 +31,8 @@ from bevdepth_core.nuscenes.synthetic.solids import (
 def _wheels_on_sides(body: SolidBuilder, half_width: float, axles, radius: float) -> None:
     """Paint wheels and their arches on both sides of ``body``."""
     for y in (half_width, -half_width):
-        for scale, colour in ((1.16, (30, 30, 32)), (1.0, RUBBER), (0.62, CHROME), (0.22, (70, 72, 76))):
+        body.detail(*(disc(x, y, 1.16 * radius, 1.16 * radius) for x in axles), colour=(30, 30, 32))
+        for scale, colour in ((1.0, RUBBER), (0.62, CHROME), (0.22, (70, 72, 76))):
             body.detail(*(disc(x, y, radius, scale * radius) for x in axles), colour=colour)
 
 

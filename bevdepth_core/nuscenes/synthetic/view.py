@@ -63,9 +63,8 @@ class View:
 
     def world_rays(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return (rows, columns, 3) float32 world directions, of depth 1, through pixel centres."""
-        grid = np.stack((*np.meshgrid(columns, rows), np.ones((len(rows), len(columns)))), axis=-1)
-        matrix = self.world_from_camera[:3, :3] @ np.linalg.inv(self.intrinsics)
-        return (grid @ matrix.T).astype(np.float32)
+        across, down, constant = (self.world_from_camera[:3, :3] @ np.linalg.inv(self.intrinsics)).astype(np.float32).T
+        return columns.astype(np.float32)[:, None] * across + (rows.astype(np.float32)[:, None, None] * down + constant)
 
 
 def fixed_point(pixels: np.ndarray) -> np.ndarray:

@@ -12,8 +12,9 @@ import pytest
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.geometry import invert_rigid
 from bevdepth_core.nuscenes.synthetic import EXPOSURE_OFFSET_S, Scene, make_scene, nuscenes_like_rig, render_camera, render_frame
-from bevdepth_core.nuscenes.synthetic.painter import draw_order
+from bevdepth_core.nuscenes.synthetic.painter import boxes_cannot_hide, draw_order
 from bevdepth_core.nuscenes.synthetic.scene import Actor, Light
+from bevdepth_core.nuscenes.synthetic.shapes import build_shape
 from bevdepth_core.nuscenes.synthetic.town import TYPICAL_SIZE
 
 SIZE = {'width': 400, 'height': 225}
@@ -93,6 +94,15 @@ def test_drawing_order_puts_what_may_hide_after_what_it_hides_even_when_its_cent
     order = draw_order(cannot_hide, distance)
     assert sorted(order) == [0, 1, 2]
     assert order.index(1) > order.index(0)
+
+
+def test_what_shows_of_the_tyres_below_a_bus_is_hidden_by_its_front() -> None:
+    bus = build_shape('bus', TYPICAL_SIZE['bus'], appearance=3)
+    order = draw_order(boxes_cannot_hide(bus.bounds, np.array((22.0, 1.0, 1.5))), np.linalg.norm(bus.bounds.mean(axis=1), axis=-1))
+    heights = bus.bounds[order, 1, 2]
+    front_tyres, body = bus.bounds[order, 0, 0] > 2, heights > 3
+    assert front_tyres.sum() == 2
+    assert np.flatnonzero(body).min() > np.flatnonzero(front_tyres).max()
 
 
 def test_every_camera_has_its_own_time_and_ego_pose() -> None:
