@@ -1,8 +1,10 @@
 """Save and load weights: our self-describing safetensors and the official Lightning files.
 
     python -m bevdepth_core.checkpoint convert IN OUT
+    python -m bevdepth_core.checkpoint untrained PRESET OUT
 
-converts between the two; the suffix of OUT says which (``.safetensors`` is ours, ``.pth`` or ``.ckpt`` official).
+The first converts between the two; the suffix of OUT says which (``.safetensors`` is ours, ``.pth`` or ``.ckpt`` official).
+The second writes random weights of a model preset, to try things with: they have the right form and detect nothing.
 Nothing is ever unpickled but tensors and plain containers.
 """
 
@@ -14,7 +16,7 @@ import pickle
 import re
 import sys
 import tempfile
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +25,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from bevdepth_core.config import BEVGrid, DepthBins, ModelConfig, model_config_from_dict, model_config_to_dict
+from bevdepth_core.config import BEVGrid, DepthBins, ModelConfig, load_model_config, model_config_from_dict, model_config_to_dict
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.head import BOX_MAPS
 
@@ -131,6 +133,14 @@ def save_checkpoint(model: BEVDepth, path: str | Path, metadata: Mapping[str, st
     header = {**model.metadata, **(metadata or {}), 'format': FORMAT, 'config': json.dumps(model_config_to_dict(model.config))}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     _write_atomically(path, lambda target: safetensors.torch.save_file(state, target, header))
+
+
+def save_untrained_checkpoint(preset: str | Path, path: str | Path, seed: int = 0) -> None:
+    """Write random weights of ``preset``, a YAML file of ``config/models``; the same seed gives the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = BEVDepth(load_model_config(preset))
+    save_checkpoint(model, path, {'weights': f'random, seed {seed}'})
 
 
 def save_official(model: BEVDepth, path: str | Path) -> None:
@@ -274,20 +284,36 @@ def _build(path: Path, config: ModelConfig, state: dict[str, torch.Tensor]) -> B
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = ArgumentParser(prog='python -m bevdepth_core.checkpoint', description='Convert BEVDepth checkpoints.')
-    convert = parser.add_subparsers(dest='command', required=True).add_parser('convert', help='convert IN to OUT by their suffixes')
-    convert.add_argument('source', metavar='IN', type=Path, help='official .pth or .ckpt, or our .safetensors')
-    convert.add_argument('target', metavar='OUT', type=Path, help='.safetensors for ours, .pth or .ckpt for the official layout')
-    options = parser.parse_args(arguments)
-    if options.target.suffix not in ('.safetensors', '.pth', '.ckpt'):
-        parser.error(f'{options.target}: OUT must end in .safetensors, .pth or .ckpt')
+    options = _parser().parse_args(arguments)
     try:
-        model = load_checkpoint(options.source)
-        save = save_checkpoint if options.target.suffix == '.safetensors' else save_official
-        save(model, options.target)
-    except CheckpointError as error:
+        if options.command == 'untrained':
+            save_untrained_checkpoint(options.preset, options.target, options.seed)
+        else:
+            model = load_checkpoint(options.source)
+            save = save_checkpoint if options.target.suffix == '.safetensors' else save_official
+            save(model, options.target)
+    except (ValueError, OSError) as error:
         sys.exit(str(error))
-    print(f'{options.target}: {sum(p.numel() for p in model.parameters()):,} parameters')
+    print(f'wrote {options.target}')
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog='python -m bevdepth_core.checkpoint', description='Convert and make BEVDepth checkpoints.')
+    commands = parser.add_subparsers(dest='command', required=True)
+    convert = commands.add_parser('convert', help='convert IN to OUT by their suffixes')
+    convert.add_argument('source', metavar='IN', type=Path, help='official .pth or .ckpt, or our .safetensors')
+    convert.add_argument('target', metavar='OUT', type=_target, help='.safetensors for ours, .pth or .ckpt for the official layout')
+    untrained = commands.add_parser('untrained', help='write random weights of a model preset')
+    untrained.add_argument('preset', metavar='PRESET', type=Path, help='YAML file such as those of config/models')
+    untrained.add_argument('target', metavar='OUT', type=Path, help='.safetensors to write')
+    untrained.add_argument('--seed', type=int, default=0)
+    return parser
+
+
+def _target(text: str) -> Path:
+    if Path(text).suffix not in ('.safetensors', '.pth', '.ckpt'):
+        raise ArgumentTypeError(f'{text} must end in .safetensors, .pth or .ckpt')
+    return Path(text)
 
 
 if __name__ == '__main__':

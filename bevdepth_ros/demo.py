@@ -34,10 +34,10 @@ from sensor_msgs.msg import PointCloud2
 from sensor_msgs_py.point_cloud2 import read_points
 from vision_msgs.msg import Detection3DArray, LabelInfo
 
+from bevdepth_core.checkpoint import save_untrained_checkpoint
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.nuscenes.synthetic import Scene, make_scene, nuscenes_like_rig, render_frame
 from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
-from bevdepth_core.untrained import save_untrained_checkpoint
 from bevdepth_core.visualization import compose
 from bevdepth_ros.bag_writer import BagWriter
 

@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from bevdepth_core.checkpoint import CheckpointError, load_checkpoint, official_state_dict, save_checkpoint, save_official
+from bevdepth_core.checkpoint import CheckpointError, load_checkpoint, main, official_state_dict, save_checkpoint, save_official
 from bevdepth_core.config import load_model_config
 from bevdepth_core.model import BEVDepth
 from tests.reference import DATA, PRESETS, ROOT, filled_model
@@ -110,6 +110,23 @@ def test_command_says_in_one_line_why_it_refuses(tmp_path):
         text=True,
     )
     assert done.returncode == 1 and 'no such checkpoint file' in done.stderr and done.stderr.count('\n') == 1
+
+
+def test_command_writes_the_same_random_weights_for_the_same_seed(tmp_path):
+    preset = str(ROOT / 'config' / 'models' / 'small.yaml')
+    for name, seed in (('a', '1'), ('b', '1'), ('c', '2')):
+        main(['untrained', preset, str(tmp_path / f'{name}.safetensors'), '--seed', seed])
+    a, b, c = (load_checkpoint(tmp_path / f'{name}.safetensors') for name in 'abc')
+    assert_same_weights(a, b)
+    assert a.metadata == {'weights': 'random, seed 1'}
+    assert not torch.equal(a.head.shared[0].weight, c.head.shared[0].weight)
+
+
+def test_command_refuses_an_unknown_preset_and_a_foreign_suffix(tmp_path):
+    with pytest.raises(SystemExit, match='no_such'):
+        main(['untrained', str(tmp_path / 'no_such.yaml'), str(tmp_path / 'a.safetensors')])
+    with pytest.raises(SystemExit):
+        main(['convert', 'in.pth', str(tmp_path / 'out.txt')])
 
 
 def refused(path, *words):
