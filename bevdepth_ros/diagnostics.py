@@ -173,6 +173,10 @@ class Monitor:
             reasons = {f'dropped_{reason}': count for reason, count in self._dropped.items()}
             return {**self._sets, 'dropped': sum(self._dropped.values()), **reasons}
 
+    def summary(self) -> str:
+        """Return the counts that are not 0, in words."""
+        return ', '.join(f'{count} {name}' for name, count in self.counts().items() if count) or 'none'
+
     def changed(self) -> bool:
         """Return whether the set of problems changed since the last call."""
         with self._lock:

@@ -10,7 +10,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from bevdepth_ros.diagnostics import ERROR, WARN, Monitor
+from bevdepth_ros.diagnostics import ERROR, LOG_PERIOD_S, WARN, Monitor
 from bevdepth_ros.parameters import CameraSource, Settings
 from bevdepth_ros.synchronizer import ImageSet, ImageSynchronizer, stamp_ns
 
@@ -124,7 +124,8 @@ class Intake:
         self._synchronizer.add(index, message)
 
     def _jumped_back(self) -> None:
-        self._node.get_logger().warning('image stamps went backwards: past frames and tf are forgotten')
+        sentence = 'image stamps went backwards: past frames and tf are forgotten'
+        self._node.get_logger().warning(sentence, throttle_duration_sec=LOG_PERIOD_S)
         self._on_jump_back()
 
     def _failed(self, error: Exception) -> None:

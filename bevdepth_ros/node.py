@@ -73,6 +73,7 @@ class DetectorNode(LifecycleNode):
         self.create_timer(TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         backwards = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
         self._jump_handle = self.get_clock().create_jump_callback(backwards, post_callback=self._on_clock_jump)
+        self.get_logger().info('is unconfigured')
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check the parameters, load the weights and create the publishers; FAILURE when one of them does not do."""
@@ -101,6 +102,7 @@ class DetectorNode(LifecycleNode):
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe, answer the sets that are complete, and stop."""
         self._stop_detecting(discard=False)
+        self.get_logger().info(f'sets of images: {self._monitor.summary()}')
         return self._reached('inactive', super().on_deactivate(state))
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -194,7 +196,7 @@ class DetectorNode(LifecycleNode):
 
     def _on_clock_jump(self, jump) -> None:
         if self._intake is not None:
-            self.get_logger().warning('the clock went backwards: waiting images and tf are forgotten')
+            self.get_logger().warning('the clock went backwards: waiting images and tf are forgotten', throttle_duration_sec=LOG_PERIOD_S)
             self._intake.reset()
             self._transforms.clear()
 
