@@ -6,6 +6,11 @@ python=.venv/bin/python
 
 rm -f bevdepth_core/ops/_voxel_pooling*.so
 $python setup.py -q build_ext --inplace
+if compgen -G 'bevdepth_core/ops/_voxel_pooling*.so' >/dev/null; then
+    echo 'setup: CUDA module built'
+else
+    echo 'setup: no CUDA module (BEVDEPTH_CUDA=0, or no working nvcc); the torch reference takes its place'
+fi
 install=("$python" -m pip install -q --no-deps --no-build-isolation --no-compile)
 BEVDEPTH_CUDA=0 "${install[@]}" -e .
 [[ $(<.venv/made_for) != pip\ * ]] || "${install[@]}" tools/pip_ros2
