@@ -1,6 +1,6 @@
 """What streaming saves: one step of the full two-frame model against the two-frame forward, alternating in one run.
 
-    python -m tests.benchmarks.bench_streaming [--rounds N] [--threads N]
+python -m tests.benchmarks.bench_streaming [--rounds N] [--threads N]
 """
 
 from __future__ import annotations
