@@ -38,7 +38,7 @@ bench: $(LINKED) ## run the timings in tests/benchmarks
 	for file in tests/benchmarks/bench_*.py; do python -m tests.benchmarks.$$(basename $$file .py) $(ARGS); done
 
 clean: ## remove what was built and written, keep .venv
-	rm -rf build install log out *.egg-info .pytest_cache .ruff_cache .hypothesis .venv/project-*.done
+	rm -rf build install log out *.egg-info tools/pip_ros2/build tools/pip_ros2/*.egg-info .pytest_cache .ruff_cache .hypothesis .venv/project-*.done
 	rm -f bevdepth_core/ops/_voxel_pooling*.so
 
 distclean: clean ## remove .venv, too
@@ -48,8 +48,9 @@ $(VENV): requirements/python3.10.txt requirements/python3.12.txt requirements/pi
 	@PYTHON='$(PYTHON)' tools/make_venv.sh $(ROS_MODE)
 	touch $@
 
-$(INSTALLED): $(VENV) setup.py setup.cfg $(wildcard csrc/*) $(wildcard tools/pip_ros2/*)
-	@tools/install_project.sh
+$(INSTALLED): $(VENV) setup.py setup.cfg $(wildcard csrc/*) tools/pip_ros2/pyproject.toml tools/pip_ros2/ros2_launch_command.py
+	@rm -f .venv/project-*.done
+	tools/install_project.sh
 	touch $@
 
 $(LINKED): $(INSTALLED) package.xml $(shell find launch config -type d)
