@@ -53,6 +53,6 @@ $(INSTALLED): $(VENV) setup.py setup.cfg $(wildcard csrc/*) tools/pip_ros2/pypro
 	tools/install_project.sh
 	touch $@
 
-$(LINKED): $(INSTALLED) package.xml $(shell find launch config -type d)
+$(LINKED): $(INSTALLED) package.xml $(shell find launch config -type d -not -name __pycache__)
 	@tools/link_ament_prefix.sh
 	touch $@
