@@ -72,19 +72,22 @@ class Intake:
     def check(self, timeout_s: float) -> None:
         """Report cameras silent for ``timeout_s`` seconds, and cameras that speak but never at the same time."""
         sources = self._settings.camera_sources
-        silent = [source for source in sources if self._monitor.silence_s(source.name) > timeout_s]
-        keys = [f'silent/{source.name}' for source in sources]
+        silences = {source: self._monitor.silence_s(source.name) for source in sources}
+        silent = [source for source in sources if silences[source] > timeout_s]
         if len(silent) == len(sources) > 1:
-            self._monitor.solved(*keys, quietly=True)
+            self._monitor.solved(*(f'silent/{source.name}' for source in sources), quietly=True)
             self._monitor.report('silent', 'cameras', ERROR, f'all cameras are silent; {self._silence_sentence(sources[0])}')
-            return
+        elif not silent or min(silences.values()) < timeout_s / 2:  # otherwise all are about to be called silent
+            self._check_each(silent)
+            self._check_sets(not silent and self._monitor.setless_s() > timeout_s)
+
+    def _check_each(self, silent: list[CameraSource]) -> None:
         self._monitor.solved('silent')
-        for source, key in zip(sources, keys, strict=True):
+        for source in self._settings.camera_sources:
             if source in silent:
-                self._monitor.report(key, 'cameras', ERROR, self._silence_sentence(source))
+                self._monitor.report(f'silent/{source.name}', 'cameras', ERROR, self._silence_sentence(source))
             else:
-                self._monitor.solved(key)
-        self._check_sets(not silent and self._monitor.setless_s() > timeout_s)
+                self._monitor.solved(f'silent/{source.name}')
 
     def _check_sets(self, missing: bool) -> None:
         if missing:
