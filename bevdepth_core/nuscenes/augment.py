@@ -1,0 +1,104 @@
+"""Random changes for training, drawn once: to each camera's images, and to the bird's-eye view of a sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bevdepth_core.config import ImageSpec
+from bevdepth_core.preprocess import ImageTransform
+from bevdepth_core.types import Boxes3D
+
+
+@dataclass(frozen=True)
+class BevTransform:
+    """What is done to a sample's ego frame: rotate, scale, then mirror ("bda" in the official code).
+
+    Attributes:
+        rotation_deg: counter-clockwise about z, degrees.
+        scale: factor on all three axes.
+        flip_x: mirror x to -x.
+        flip_y: mirror y to -y.
+    """
+
+    rotation_deg: float = 0.0
+    scale: float = 1.0
+    flip_x: bool = False
+    flip_y: bool = False
+
+    def matrix(self) -> np.ndarray:
+        """Return the (4, 4) float64 augmented ego from ego transform, which scales and may mirror."""
+        angle = np.deg2rad(self.rotation_deg)
+        cos, sin = np.cos(angle), np.sin(angle)
+        matrix = np.eye(4)
+        matrix[:3, :3] = self.scale * np.array([(cos, -sin, 0), (sin, cos, 0), (0, 0, 1)])
+        matrix[:2] *= np.where([self.flip_x, self.flip_y], -1, 1)[:, None]
+        return matrix
+
+    def apply(self, boxes: Boxes3D) -> Boxes3D:
+        """Return the boxes in the augmented ego frame; velocities are scaled, too."""
+        linear = self.matrix()[:3, :3]
+        yaw = boxes.yaw + np.deg2rad(self.rotation_deg)
+        if self.flip_x:
+            yaw = np.pi - yaw
+        if self.flip_y:
+            yaw = -yaw
+        return Boxes3D(boxes.center @ linear.T, boxes.size * self.scale, yaw, boxes.velocity @ linear[:2, :2].T)
+
+
+@dataclass(frozen=True)
+class ImageAugmentation:
+    """Ranges that each camera's ImageTransform is drawn from; the defaults are those for 256x704 input from 1600x900.
+
+    Attributes:
+        scale: lowest and highest resize factor.
+        bottom_cut: lowest and highest part of the resized height that is cut from the bottom.
+        rotation_deg: lowest and highest rotation, degrees.
+        flip_probability: of a mirrored image.
+    """
+
+    scale: tuple[float, float] = (0.386, 0.55)
+    bottom_cut: tuple[float, float] = (0.0, 0.0)
+    rotation_deg: tuple[float, float] = (-5.4, 5.4)
+    flip_probability: float = 0.5
+
+    def draw(self, rng: np.random.Generator, source_size: tuple[int, int], spec: ImageSpec) -> ImageTransform:
+        """Return a transform of images of ``source_size`` (width, height); five numbers are drawn, in the official order."""
+        scale = rng.uniform(*self.scale)
+        width, height = (int(side * scale) for side in source_size)
+        crop_y = int((1 - rng.uniform(*self.bottom_cut)) * height) - spec.height
+        crop_x = int(rng.uniform(0, max(0, width - spec.width)))
+        flip = bool(rng.random() < self.flip_probability)
+        return ImageTransform(scale, crop_x, crop_y, spec.width, spec.height, flip, rng.uniform(*self.rotation_deg))
+
+
+@dataclass(frozen=True)
+class BevAugmentation:
+    """Ranges that a sample's BevTransform is drawn from.
+
+    Attributes:
+        rotation_deg: lowest and highest rotation, degrees.
+        scale: lowest and highest factor.
+        flip_x_probability: of x mirrored.
+        flip_y_probability: of y mirrored.
+    """
+
+    rotation_deg: tuple[float, float] = (-22.5, 22.5)
+    scale: tuple[float, float] = (0.95, 1.05)
+    flip_x_probability: float = 0.5
+    flip_y_probability: float = 0.5
+
+    def draw(self, rng: np.random.Generator) -> BevTransform:
+        """Return a transform; four numbers are drawn, in the official order."""
+        rotation_deg, scale = rng.uniform(*self.rotation_deg), rng.uniform(*self.scale)
+        flip_x, flip_y = rng.random() < self.flip_x_probability, rng.random() < self.flip_y_probability
+        return BevTransform(rotation_deg, scale, bool(flip_x), bool(flip_y))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Everything that is drawn for a training sample."""
+
+    image: ImageAugmentation = field(default_factory=ImageAugmentation)
+    bev: BevAugmentation = field(default_factory=BevAugmentation)

@@ -1,0 +1,63 @@
+"""Refuse a half-downloaded dataset and say what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+TABLES = (
+    'attribute', 'calibrated_sensor', 'category', 'ego_pose', 'instance', 'log', 'map', 'sample', 'sample_annotation',
+    'sample_data', 'scene', 'sensor', 'visibility',
+)  # fmt: skip
+"""The tables of nuScenes v1.0."""
+NAMED_PER_FOLDER = 3
+"""Missing files that a message names per folder; the exception holds all."""
+
+
+class DatasetIncompleteError(ValueError):
+    """A dataset lacks files.
+
+    Attributes:
+        missing: all missing files, relative to the dataset's root.
+    """
+
+    def __init__(self, message: str, missing: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.missing = tuple(missing)
+
+
+def require_tables(dataroot: Path, version: str) -> None:
+    """Raise DatasetIncompleteError unless all tables of ``version`` and the maps that they name are there."""
+    if not (dataroot / version).is_dir():
+        raise DatasetIncompleteError(f'{dataroot} has no folder {version}: check the dataset root and the version, or unpack its metadata')
+    _refuse(dataroot, [f'{version}/{table}.json' for table in TABLES if not (dataroot / version / f'{table}.json').is_file()])
+    maps = json.loads((dataroot / version / 'map.json').read_text())
+    _refuse(dataroot, [record['filename'] for record in maps if not (dataroot / record['filename']).is_file()])
+
+
+def require_files(dataroot: Path, filenames: Iterable[str]) -> None:
+    """Raise DatasetIncompleteError unless all ``filenames`` are there; each folder is listed once, which is fast on any disk."""
+    wanted = defaultdict(list)
+    for filename in filenames:
+        folder, name = os.path.split(filename)
+        wanted[folder].append(name)
+    missing = []
+    for folder, names in wanted.items():
+        present = set(os.listdir(dataroot / folder)) if (dataroot / folder).is_dir() else set()
+        missing += [f'{folder}/{name}' for name in names if name not in present]
+    _refuse(dataroot, missing)
+
+
+def _refuse(dataroot: Path, missing: list[str]) -> None:
+    if not missing:
+        return
+    by_folder = defaultdict(list)
+    for filename in missing:
+        by_folder[str(PurePosixPath(filename).parent)].append(PurePosixPath(filename).name)
+    lines = [f'  {folder}: {len(names)}, such as {", ".join(names[:NAMED_PER_FOLDER])}' for folder, names in sorted(by_folder.items())]
+    raise DatasetIncompleteError(
+        f'{dataroot} lacks {len(missing)} files; download or unpack them, or choose a split without them:\n' + '\n'.join(lines), missing
+    )

@@ -1,0 +1,136 @@
+"""Detections to the official result file, and the official metrics of it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nuscenes.eval.common.config import config_factory
+from nuscenes.eval.detection.evaluate import DetectionEval
+from pyquaternion import Quaternion
+
+from bevdepth_core.config import NUSCENES_CLASSES
+from bevdepth_core.nuscenes.classes import attribute_of
+from bevdepth_core.nuscenes.index import open_devkit, split_scenes
+from bevdepth_core.nuscenes.records import Pose
+from bevdepth_core.types import Detections3D
+
+METRICS = 'detection_cvpr_2019'
+META = {'use_camera': True, 'use_lidar': False, 'use_radar': False, 'use_map': False, 'use_external': False}
+ERRORS = {'trans_err': 'ATE', 'scale_err': 'ASE', 'orient_err': 'AOE', 'vel_err': 'AVE', 'attr_err': 'AAE'}
+"""The devkit's key of each of the five true-positive errors, and its usual name."""
+
+
+@dataclass(frozen=True)
+class PublishedScore:
+    """A row of the official repository's table, nuScenes val."""
+
+    mean_ap: float
+    nds: float
+
+
+PUBLISHED = {
+    'r50_256x704_2key': PublishedScore(0.3304, 0.4355),
+    'r50_256x704_2key_ema': PublishedScore(0.3329, 0.4409),
+    'r50_256x704_2key_da': PublishedScore(0.3484, 0.4805),
+    'r50_256x704_2key_da_ema': PublishedScore(0.3589, 0.4797),
+}
+
+
+def result_boxes(token: str, detections: Detections3D, world_from_ego: Pose) -> list[dict]:
+    """Return the detections of one sample as entries of the nuScenes result format, in the world frame.
+
+    Args:
+        token: the sample's token.
+        detections: boxes in the ego frame.
+        world_from_ego: where that frame is, ``SampleRecord.world_from_ego()``.
+    """
+    turn = Quaternion(world_from_ego.quaternion).normalised
+    matrix = turn.rotation_matrix
+    boxes = detections.boxes
+    centers = boxes.center @ matrix.T + world_from_ego.translation
+    velocities = np.pad(boxes.velocity, ((0, 0), (0, 1))) @ matrix.T
+    return [
+        {
+            'sample_token': token,
+            'translation': centers[row].tolist(),
+            'size': boxes.size[row, [1, 0, 2]].tolist(),
+            'rotation': (turn * Quaternion(axis=(0, 0, 1), radians=float(boxes.yaw[row]))).elements.tolist(),
+            'velocity': velocities[row, :2].tolist(),
+            'detection_name': (name := detections.class_names[detections.labels[row]]),
+            'detection_score': float(detections.scores[row]),
+            'attribute_name': attribute_of(name, float(np.linalg.norm(velocities[row, :2]))),
+        }
+        for row in range(len(boxes))
+    ]
+
+
+def write_results(results: Mapping[str, list[dict]], path: str | Path) -> None:
+    """Write a nuScenes result file of a camera-only method.
+
+    Args:
+        results: per sample token its entries, ``result_boxes``; samples without boxes have an empty list.
+        path: the JSON file.
+    """
+    Path(path).write_text(json.dumps({'meta': META, 'results': dict(results)}))
+
+
+def evaluate(result_path: str | Path, dataroot: str | Path, version: str, split: str, output_dir: str | Path) -> dict:
+    """Run the devkit's DetectionEval.
+
+    Args:
+        result_path: a nuScenes result file.
+        dataroot: the dataset's root.
+        version: such as ``v1.0-trainval``.
+        split: one that has annotations.
+        output_dir: gets the devkit's ``metrics_summary.json`` and ``metrics_details.json``.
+
+    Returns:
+        The devkit's summary: ``mean_ap``, ``nd_score``, ``tp_errors``, ``mean_dist_aps``, ``label_tp_errors``, ...
+
+    Raises:
+        ValueError: the file does not hold exactly the samples of the split.
+    """
+    devkit = open_devkit(dataroot, version)
+    scenes = set(split_scenes(dataroot, version, split))
+    expected = {sample['token'] for sample in devkit.sample if devkit.get('scene', sample['scene_token'])['name'] in scenes}
+    _require_same_samples(expected, json.loads(Path(result_path).read_text())['results'], split)
+    with contextlib.redirect_stdout(io.StringIO()):
+        official = DetectionEval(devkit, config_factory(METRICS), str(result_path), split, str(output_dir), verbose=False)
+        return official.main(render_curves=False)
+
+
+def _require_same_samples(expected: set[str], found: Iterable[str], split: str) -> None:
+    absent, foreign = sorted(expected - set(found)), sorted(set(found) - expected)
+    if absent or foreign:
+        raise ValueError(
+            f'the result file must hold every sample of split {split!r} and no other, but {len(absent)} are absent'
+            f' and {len(foreign)} are foreign, such as {", ".join((absent + foreign)[:3])}'
+        )
+
+
+def table(summary: Mapping, published: PublishedScore | None = None) -> str:
+    """Return the devkit's summary as Markdown: the means, the published ones where given, then every class."""
+    headings = ['class', 'AP', *ERRORS.values()]
+    rows = [['mean', summary['mean_ap'], *(summary['tp_errors'][error] for error in ERRORS)]]
+    for name in NUSCENES_CLASSES:
+        errors = summary['label_tp_errors'][name]
+        rows.append([name, summary['mean_dist_aps'][name], *(errors[error] for error in ERRORS)])
+    lines = [f'mAP {summary["mean_ap"]:.4f}, NDS {summary["nd_score"]:.4f}']
+    if published:
+        lines.append(f'published: mAP {published.mean_ap:.4f}, NDS {published.nds:.4f}')
+    lines += ['', _row(headings), _row(['---'] + ['---:'] * (len(headings) - 1))]
+    return '\n'.join(lines + [_row([name, *map(_number, numbers)]) for name, *numbers in rows])
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f'| {" | ".join(cells)} |'
+
+
+def _number(value: float) -> str:
+    return '-' if np.isnan(value) else f'{value:.3f}'

@@ -1,0 +1,107 @@
+"""What the rest of the code knows of a nuScenes sample: sensors, poses, annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bevdepth_core.geometry import rigid_from_quaternion
+
+
+@dataclass(frozen=True)
+class Pose:
+    """A rigid transform as nuScenes stores it.
+
+    Attributes:
+        quaternion: (4,) float64, w x y z.
+        translation: (3,) float64, metres.
+    """
+
+    quaternion: np.ndarray
+    translation: np.ndarray
+
+    def matrix(self) -> np.ndarray:
+        """Return the (4, 4) float64 transform."""
+        return rigid_from_quaternion(self.quaternion, self.translation)
+
+
+def mean_pose(poses: Sequence[Pose]) -> Pose:
+    """Return the mean of quaternion components and translations, as the official code averages ego poses.
+
+    Quaternions of the other sign (the same rotation) are turned first; without that their mean would be no rotation.
+    """
+    quaternions = np.stack([pose.quaternion for pose in poses])
+    signs = np.where(quaternions @ quaternions[0] < 0, -1.0, 1.0)
+    return Pose((quaternions * signs[:, None]).mean(axis=0), np.stack([pose.translation for pose in poses]).mean(axis=0))
+
+
+@dataclass(frozen=True)
+class SensorRecord:
+    """One file of one sensor.
+
+    Attributes:
+        filename: relative to the dataset's root.
+        stamp_ns: exposure or sweep time.
+        ego_from_sensor: where the sensor sits.
+        world_from_ego: where the vehicle was at ``stamp_ns``.
+        image_size: (width, height) in pixels; (0, 0) for a lidar.
+        intrinsics: (3, 3) float64, pixels; zeros for a lidar.
+    """
+
+    filename: str
+    stamp_ns: int
+    ego_from_sensor: Pose
+    world_from_ego: Pose
+    image_size: tuple[int, int]
+    intrinsics: np.ndarray
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The boxes of a sample that belong to one of the ten classes, in the world frame, as nuScenes stores them.
+
+    Attributes:
+        label: (n,) int64, index into the ten classes.
+        center: (n, 3) float64, metres.
+        size: (n, 3) float64, width, length, height, metres.
+        quaternion: (n, 4) float64, w x y z.
+        velocity: (n, 3) float64, m/s over ground; 0 where the devkit knows none.
+        points: (n,) int64, lidar and radar points inside.
+    """
+
+    label: np.ndarray
+    center: np.ndarray
+    size: np.ndarray
+    quaternion: np.ndarray
+    velocity: np.ndarray
+    points: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+@dataclass(frozen=True)
+class SampleRecord:
+    """A key frame.
+
+    Attributes:
+        token: the sample's token.
+        scene: name of its scene.
+        stamp_ns: the sample's own time.
+        cameras: six records in the official order.
+        lidar: the LIDAR_TOP record.
+        annotations: its boxes; none in a test set.
+    """
+
+    token: str
+    scene: str
+    stamp_ns: int
+    cameras: tuple[SensorRecord, ...]
+    lidar: SensorRecord
+    annotations: Annotations
+
+    def world_from_ego(self) -> Pose:
+        """Return the ego pose that boxes refer to: the mean over the cameras, each at its own exposure."""
+        return mean_pose([camera.world_from_ego for camera in self.cameras])

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bevdepth_core.config import ImageSpec
+from bevdepth_core.nuscenes.augment import BevAugmentation, BevTransform, ImageAugmentation
+from bevdepth_core.types import Boxes3D
+from tests.reference import golden
+
+DRAWN = golden('pipeline')[0]['bda_table']
+SEEDS = range(200)
+
+
+def bev_transform(drawn: dict) -> BevTransform:
+    return BevTransform(drawn['rotate'], drawn['scale'], drawn['flip_dx'], drawn['flip_dy'])
+
+
+def boxes_of(rows: np.ndarray) -> Boxes3D:
+    return Boxes3D(rows[:, :3], rows[:, 3:6], rows[:, 6], rows[:, 7:])
+
+
+@pytest.mark.parametrize('index', range(len(DRAWN)))
+def test_bev_matrices_and_boxes_equal_the_official_ones(index):
+    arrays = golden('pipeline')[1]
+    transform = bev_transform(DRAWN[index])
+    assert np.allclose(transform.matrix()[:3, :3], arrays[f'bda/{index}/mat3'], atol=1e-6)
+    moved, expected = transform.apply(boxes_of(arrays['bda/input_boxes'])), boxes_of(arrays[f'bda/{index}/boxes'])
+    for name in ('center', 'size', 'yaw', 'velocity'):
+        assert np.allclose(getattr(moved, name), getattr(expected, name), atol=1e-5), name
+
+
+@pytest.mark.parametrize('drawn', DRAWN)
+def test_corners_of_moved_boxes_are_the_moved_corners(drawn):
+    boxes, transform = boxes_of(golden('pipeline')[1]['bda/input_boxes']), bev_transform(drawn)
+    moved = boxes.corners() @ transform.matrix()[:3, :3].T
+    found = transform.apply(boxes).corners()
+    nearest = np.linalg.norm(moved[:, :, None] - found[:, None], axis=-1).min(axis=2)
+    assert nearest.max() < 1e-4
+
+
+def test_no_change_is_the_identity():
+    assert np.array_equal(BevTransform().matrix(), np.eye(4))
+
+
+def test_image_draws_stay_in_their_ranges_and_inside_the_image():
+    spec = ImageSpec()
+    transforms = [ImageAugmentation().draw(np.random.default_rng(seed), (1600, 900), spec) for seed in SEEDS]
+    assert all(0.386 <= transform.scale <= 0.55 and abs(transform.rotation_deg) <= 5.4 for transform in transforms)
+    assert all(transform.crop_y == int(900 * transform.scale) - 256 for transform in transforms)
+    assert all(0 <= transform.crop_x <= max(0, int(1600 * transform.scale) - 704) for transform in transforms)
+    assert max(transform.crop_x for transform in transforms) > 100
+    assert 70 < sum(transform.flip for transform in transforms) < 130
+
+
+def test_numbers_are_drawn_in_the_official_order():
+    expected = np.random.default_rng(3)
+    scale, bottom, side, flip, rotation = (expected.random() for _ in range(5))
+    drawn = ImageAugmentation(bottom_cut=(0.0, 0.2)).draw(np.random.default_rng(3), (1600, 900), ImageSpec())
+    width, height = int(1600 * drawn.scale), int(900 * drawn.scale)
+    assert drawn.scale == pytest.approx(0.386 + scale * 0.164)
+    assert drawn.crop_y == int((1 - 0.2 * bottom) * height) - 256
+    assert drawn.crop_x == int(side * max(0, width - 704))
+    assert drawn.flip == (flip < 0.5)
+    assert drawn.rotation_deg == pytest.approx(-5.4 + rotation * 10.8)
+
+
+def test_bev_draws_stay_in_their_ranges_and_flip_half_the_time():
+    transforms = [BevAugmentation().draw(np.random.default_rng(seed)) for seed in SEEDS]
+    assert all(abs(transform.rotation_deg) <= 22.5 and 0.95 <= transform.scale <= 1.05 for transform in transforms)
+    assert 70 < sum(transform.flip_x for transform in transforms) < 130
+    assert 70 < sum(transform.flip_y for transform in transforms) < 130
+    assert 20 < sum(transform.flip_x and transform.flip_y for transform in transforms) < 80

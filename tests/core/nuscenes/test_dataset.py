@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pyquaternion import Quaternion
+
+from bevdepth_core.config import ImageSpec
+from bevdepth_core.nuscenes.augment import BevTransform
+from bevdepth_core.nuscenes.classes import CAMERAS
+from bevdepth_core.nuscenes.dataset import NuScenesDataset, Sample, ground_truth, load_frame
+from bevdepth_core.nuscenes.images import read_crop
+from bevdepth_core.nuscenes.index import load_index
+from bevdepth_core.nuscenes.records import Annotations
+from bevdepth_core.preprocess import ImageTransform, normalise
+from bevdepth_core.types import ModelInputs
+from tests.core.nuscenes.dataroot import SPLIT, TOKEN, VERSION, make_dataroot
+from tests.reference import golden
+
+OFFICIAL, ARRAYS = golden('pipeline')
+MATRICES = {'key_ego_from_camera': ('sensor2ego', 2e-4), 'intrinsics': ('intrin', 0), 'image_aug': ('ida', 1e-4), 'bev_aug': ('bda', 1e-6)}
+"""Our name: the official one, and how far apart elements may be; world coordinates of 1000 m end at 1e-4 m in float32."""
+
+
+def dataset(root, **options) -> NuScenesDataset:
+    return NuScenesDataset(load_index(root, VERSION, SPLIT, root.parent / 'cache'), root, ImageSpec(), 2, **options)
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+    return make_dataroot(tmp_path_factory.mktemp('two_frames') / 'dataset')
+
+
+@pytest.fixture(scope='module')
+def validation(tmp_path_factory):
+    """The official validation sample: a scene of the real frame alone, which is its own past."""
+    return dataset(make_dataroot(tmp_path_factory.mktemp('one_frame') / 'dataset', frames=1))[0]
+
+
+@pytest.fixture(scope='module')
+def training(root):
+    """The official training sample: the given draws, and the made frame as past."""
+    drawn = OFFICIAL['train_aug']
+    transforms = [
+        ImageTransform(camera['resize'], *camera['crop'][:2], 704, 256, camera['flip'], camera['rotate']) for camera in drawn['per_cam']
+    ]
+    bda = drawn['bda']
+    return dataset(root).load(1, transforms, BevTransform(bda['rotate'], bda['scale'], bda['flip_dx'], bda['flip_dy']), read_crop)
+
+
+@pytest.fixture
+def official(request, validation, training):
+    return {'val': validation, 'train': training}[request.param]
+
+
+@pytest.mark.parametrize('name', MATRICES)
+@pytest.mark.parametrize(('official', 'case'), [('val', 'val'), ('train', 'train')], indirect=['official'])
+def test_matrices_equal_the_official_ones(official, case, name):
+    theirs, tolerance = MATRICES[name]
+    matrix = getattr(official, name)
+    assert matrix.dtype == torch.float32
+    assert np.abs(matrix.numpy() - ARRAYS[f'{case}/{theirs}']).max() <= tolerance
+
+
+@pytest.mark.parametrize(('official', 'case'), [('val', 'val'), ('train', 'train')], indirect=['official'])
+def test_images_equal_the_official_ones(official, case):
+    images = normalise(official.images, ImageSpec()).numpy()
+    expected = OFFICIAL['val_image' if case == 'val' else 'train_aug']
+    expected = expected.get('image', expected)
+    assert list(images.shape) == expected['shape']
+    assert np.allclose(images.ravel()[ARRAYS[f'{case}/image/idx']], ARRAYS[f'{case}/image/val'], atol=1e-5)
+    assert np.linalg.norm(images.astype(np.float64)) == pytest.approx(expected['l2'], rel=1e-6)
+
+
+@pytest.mark.parametrize('camera', range(6))
+@pytest.mark.parametrize(('official', 'case'), [('val', 'val'), ('train', 'train')], indirect=['official'])
+def test_lidar_depth_equals_the_official_one_to_the_last_pixel(official, case, camera):
+    expected = np.zeros(256 * 704, np.float32)
+    name = f'lidar/{CAMERAS[camera]}/{case}'
+    expected[ARRAYS[f'{name}/idx']] = ARRAYS[f'{name}/depth']
+    depth = official.depth[camera].numpy().ravel()
+    assert np.array_equal(depth > 0, expected > 0)
+    assert np.allclose(depth, expected, atol=1e-4)
+
+
+def test_ground_truth_equals_the_official_one(root, training):
+    plain = dataset(root)[1]
+    for sample, name in ((plain, 'gt/'), (training, 'train/gt_')):
+        assert np.abs(sample.boxes.numpy() - ARRAYS[f'{name}boxes']).max() < 2e-4
+        assert np.array_equal(sample.labels.numpy(), ARRAYS[f'{name}labels'])
+
+
+def test_annotations_without_a_lidar_or_radar_point_are_no_ground_truth(root):
+    record = load_index(root, VERSION, SPLIT, root.parent / 'cache')[1]
+    assert len(record.annotations) == len(ground_truth(record)[0]) + 1
+
+
+def test_yaw_is_read_off_a_tilted_box_the_official_way(root):
+    record = load_index(root, VERSION, SPLIT, root.parent / 'cache')[1]
+    tilted = Quaternion(axis=(1, 2, 0), degrees=8) * Quaternion(axis=(0, 0, 1), degrees=70)
+    one = Annotations(np.array([0]), np.zeros((1, 3)), np.ones((1, 3)), tilted.elements[None], np.zeros((1, 3)), np.array([1]))
+    object.__setattr__(record, 'annotations', one)
+    official = (Quaternion(record.world_from_ego().quaternion).inverse * tilted).yaw_pitch_roll[0]
+    usual = (Quaternion(record.world_from_ego().quaternion).inverse * tilted).rotation_matrix
+    assert ground_truth(record)[0].yaw[0] == pytest.approx(official, abs=1e-6)
+    assert abs(official - np.arctan2(usual[1, 0], usual[0, 0])) > 1e-3
+
+
+def test_the_first_frame_of_a_scene_is_its_own_past(root):
+    sample = dataset(root)[0]
+    assert torch.equal(sample.images[0], sample.images[1])
+    assert torch.equal(sample.key_ego_from_camera[0], sample.key_ego_from_camera[1])
+
+
+def test_a_scene_without_boxes_gives_empty_rows(tmp_path):
+    root = make_dataroot(tmp_path / 'dataset', frames=1)
+    (root / VERSION / 'sample_annotation.json').write_text('[]')
+    sample = dataset(root).sample(0, np.random.default_rng(0))
+    assert sample.boxes.shape == (0, 9) and sample.labels.shape == (0,)
+
+
+def test_a_draw_depends_on_its_generator_alone(root):
+    first, again, other = (dataset(root).sample(1, np.random.default_rng(seed)) for seed in (5, 5, 6))
+    assert all(torch.equal(getattr(first, name), getattr(again, name)) for name in Sample.__dataclass_fields__ if name != 'name')
+    assert not torch.equal(first.image_aug, other.image_aug) and not torch.equal(first.bev_aug, other.bev_aug)
+    assert first.name == TOKEN
+
+
+def test_frames_of_a_camera_share_a_draw_and_cameras_do_not(root):
+    aug = dataset(root).sample(1, np.random.default_rng(0)).image_aug
+    assert torch.equal(aug[0], aug[1])
+    assert len({tuple(matrix.ravel().tolist()) for matrix in aug[0]}) == 6
+
+
+def test_matrices_boxes_and_depth_of_a_draw_belong_together(root):
+    """Taken back through the drawn matrices, boxes and lidar points lie where the plain sample has them."""
+    plain, drawn = dataset(root)[1], dataset(root).sample(1, np.random.default_rng(1))
+    back = drawn.boxes[:, :3] @ torch.linalg.inv(drawn.bev_aug[:3, :3]).T
+    assert torch.allclose(back, plain.boxes[:, :3], atol=1e-4)
+    for camera in range(6):
+        spots = _source_pixels(plain, camera), _source_pixels(drawn, camera)
+        common = sorted(spots[0].keys() & spots[1].keys())
+        assert len(common) > 1000
+        apart = np.abs(np.array([spots[0][depth] for depth in common]) - [spots[1][depth] for depth in common])
+        assert np.quantile(apart, 0.99) < 5  # a few points have the depth of another one by chance
+
+
+def _source_pixels(sample: Sample, camera: int) -> dict[float, tuple[float, float]]:
+    """Return the source-image pixel of each depth that a camera's map holds."""
+    depths = sample.depth[camera].numpy()
+    rows, columns = np.nonzero(depths)
+    depth = depths[rows, columns]
+    pixels = np.stack([columns + 0.5, rows + 0.5, depth, np.ones_like(depth)])
+    u, v = (np.linalg.inv(sample.image_aug[0, camera].numpy()) @ pixels)[:2]
+    return dict(zip(depth.tolist(), zip(u.tolist(), v.tolist(), strict=True), strict=True))
+
+
+def test_positions_choose_and_repeat_samples(root):
+    chosen = dataset(root, positions=[1, 0, 1])
+    assert len(chosen) == 3 and [chosen[place].name for place in (0, 2)] == [TOKEN, TOKEN]
+
+
+def test_samples_make_model_inputs(validation):
+    stacked = [getattr(validation, name)[None] for name in ('key_ego_from_camera', 'intrinsics', 'image_aug', 'bev_aug')]
+    assert ModelInputs(normalise(validation.images[None], ImageSpec()), *stacked).images.shape == (1, 2, 6, 3, 256, 704)
+
+
+def test_a_frame_for_the_detector_agrees_with_the_sample(root):
+    index = load_index(root, VERSION, SPLIT, root.parent / 'cache')
+    frame, sample = load_frame(index[1], root), dataset(root)[1]
+    assert frame.rig.names == CAMERAS and frame.images[0].shape == (900, 1600, 3)
+    assert np.allclose(frame.rig.ego_from_camera, sample.key_ego_from_camera[0], atol=2e-4)
+    assert np.allclose(frame.rig.intrinsics, sample.intrinsics[0, :, :3, :3], atol=1e-4)
+    assert frame.stamps_ns.tolist() == [stamp * 1000 for stamp in ARRAYS['train/timestamps'][0].tolist()]

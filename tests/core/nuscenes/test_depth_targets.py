@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bevdepth_core.nuscenes.classes import CAMERAS
+from bevdepth_core.nuscenes.depth_targets import depth_map, read_points
+from bevdepth_core.nuscenes.records import Pose, SensorRecord
+from bevdepth_core.preprocess import ImageTransform
+
+STILL = Pose(np.array([1.0, 0, 0, 0]), np.zeros(3))
+WHOLE = ImageTransform(1.0, 0, 0, 160, 90)
+LIDAR = SensorRecord('', 0, STILL, STILL, (0, 0), np.zeros((3, 3)))
+
+
+def camera(world_from_ego: Pose = STILL) -> SensorRecord:
+    """Return a camera of 160 x 90 pixels whose axes are those of the vehicle: z forward."""
+    intrinsics = np.array([(100.0, 0, 80), (0, 100, 45), (0, 0, 1)])
+    return SensorRecord(CAMERAS[1], 0, STILL, world_from_ego, (160, 90), intrinsics)
+
+
+def point_at(column: float, row: float, depth: float) -> tuple[float, float, float]:
+    return ((column - 80) * depth / 100, (row - 45) * depth / 100, depth)
+
+
+def painted(*points, transform: ImageTransform = WHOLE, world_from_ego: Pose = STILL) -> dict[tuple[int, int], float]:
+    """Return {(column, row): depth} of the map of some points."""
+    depths = depth_map(np.array(points, np.float32).reshape(-1, 3), LIDAR, camera(world_from_ego), transform)
+    assert depths.shape == (transform.height, transform.width) and depths.dtype == np.float32
+    return {(int(column), int(row)): float(depths[row, column]) for row, column in zip(*np.nonzero(depths), strict=True)}
+
+
+def test_a_point_is_painted_at_its_pixel_with_its_depth():
+    assert painted(point_at(100.5, 30.5, 7)) == {(100, 30): 7}
+
+
+def test_points_behind_the_camera_are_not_painted():
+    assert painted((0, 0, -5), (0, 0, 0)) == {}
+
+
+def test_a_sweep_without_points_gives_an_empty_map():
+    assert painted() == {}
+
+
+def test_points_within_a_pixel_of_the_source_images_border_are_not_painted():
+    assert painted(point_at(0.9, 30.5, 7), point_at(159.1, 30.5, 7), point_at(50.5, 0.9, 7), point_at(50.5, 89.1, 7)) == {}
+
+
+def test_the_last_point_of_a_pixel_counts_though_a_nearer_one_came_before():
+    assert painted(point_at(100.5, 30.5, 7), point_at(100.5, 30.5, 20)) == {(100, 30): 20}
+
+
+def test_truncation_lets_a_pixel_outside_the_left_and_upper_edge_count():
+    transform = ImageTransform(1.0, 50, 20, 80, 60)
+    assert painted(point_at(49.5, 40.5, 7), point_at(90.5, 19.5, 8), transform=transform) == {(0, 20): 7, (40, 0): 8}
+    assert painted(point_at(48.5, 40.5, 7), transform=transform) == {}
+
+
+def test_depth_stays_in_metres_of_the_source_camera_when_the_image_is_resized_and_flipped():
+    assert painted(point_at(20.6, 60.6, 9), transform=ImageTransform(0.5, 0, 0, 80, 45, flip=True)) == {(69, 30): 9}
+
+
+def test_the_vehicle_may_have_moved_between_sweep_and_exposure():
+    assert painted((0.05, 0.05, 10), world_from_ego=Pose(STILL.quaternion, np.array([0.0, 0, 4]))) == {(80, 45): 6}
+
+
+def test_points_are_read_without_intensity_and_ring(tmp_path):
+    np.arange(10, dtype=np.float32).tofile(tmp_path / 'sweep.pcd.bin')
+    assert read_points(tmp_path / 'sweep.pcd.bin').tolist() == [[0, 1, 2], [5, 6, 7]]
+
+
+def test_a_sweep_that_is_cut_off_is_told(tmp_path):
+    np.arange(9, dtype=np.float32).tofile(tmp_path / 'sweep.pcd.bin')
+    with pytest.raises(ValueError, match=r'sweep\.pcd\.bin is cut off'):
+        read_points(tmp_path / 'sweep.pcd.bin')

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bevdepth_core.nuscenes.images import read_crop, read_crop_fast, read_image
+from bevdepth_core.preprocess import ImageTransform
+from tests.core.parity import sample_paths
+
+TRANSFORMS = [
+    ImageTransform(0.386, 0, 91, 704, 256),
+    ImageTransform(0.47, 43, 167, 704, 256, flip=True, rotation_deg=-5.4),
+    ImageTransform(0.55, 88, 239, 704, 256, rotation_deg=3.0),
+    ImageTransform(0.8, 100, 200, 704, 256, flip=True),
+    ImageTransform(0.44, -30, -20, 800, 500),
+    ImageTransform(0.44, 5000, 0, 32, 32),
+]
+
+
+@pytest.mark.parametrize('transform', TRANSFORMS)
+def test_the_fast_crop_is_nearly_the_exact_one(transform):
+    exact, fast = (read(sample_paths()[1], transform).astype(int) for read in (read_crop, read_crop_fast))
+    assert fast.shape == exact.shape == (transform.height, transform.width, 3)
+    difference = np.abs(fast - exact)
+    assert difference.mean() < 1 and difference.max() <= 32
+
+
+@pytest.mark.parametrize('transform', TRANSFORMS[:1])
+def test_a_wrong_crop_would_be_noticed(transform):
+    exact = read_crop(sample_paths()[1], transform).astype(int)
+    assert np.abs(exact - np.roll(exact, 1, axis=1)).mean() > 2
+
+
+def test_a_lossless_picture_at_full_size_is_the_same_either_way(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / 'picture.png')
+    transform = ImageTransform(1.0, 10, 20, 100, 60, flip=True)
+    assert np.array_equal(read_crop_fast(tmp_path / 'picture.png', transform), pixels[20:80, 10:110][:, ::-1])
+
+
+@pytest.mark.parametrize('read', [read_image, lambda path: read_crop_fast(path, TRANSFORMS[0])])
+@pytest.mark.parametrize('size', [0, 50_000])
+def test_a_picture_that_is_cut_off_is_named(tmp_path, read, size):
+    path = tmp_path / 'picture.jpg'
+    path.write_bytes(sample_paths()[0].read_bytes()[:size])
+    with pytest.raises(OSError, match=r'picture\.jpg cannot be read as an image .*unpack it again'):
+        read(path)
+
+
+def test_a_missing_picture_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'nothing\.jpg'):
+        read_image(tmp_path / 'nothing.jpg')

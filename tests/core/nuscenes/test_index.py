@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from nuscenes import NuScenes
+
+import bevdepth_core.nuscenes.index as index_module
+from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
+from bevdepth_core.nuscenes.completeness import TABLES, DatasetIncompleteError
+from bevdepth_core.nuscenes.index import load_index, split_scenes
+from bevdepth_core.nuscenes.records import Pose, mean_pose
+from tests.core.nuscenes.dataroot import SCENE, SPLIT, TOKEN, VERSION, make_dataroot
+from tests.reference import golden
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_dataroot(tmp_path / 'dataset', scenes=3)
+
+
+def load(root, split=SPLIT):
+    return load_index(root, VERSION, split, root.parent / 'cache')
+
+
+def cached(root):
+    return sorted((root.parent / 'cache').rglob('*.npz'))
+
+
+def test_records_hold_what_the_devkit_says(root):
+    record = load(root)[1]
+    devkit = NuScenes(VERSION, str(root), verbose=False)
+    sample = devkit.get('sample', TOKEN)
+    assert (record.token, record.scene, record.stamp_ns) == (TOKEN, SCENE, sample['timestamp'] * 1000)
+    for channel, sensor in zip((*CAMERAS, LIDAR), (*record.cameras, record.lidar), strict=True):
+        data = devkit.get('sample_data', sample['data'][channel])
+        calibration = devkit.get('calibrated_sensor', data['calibrated_sensor_token'])
+        ego = devkit.get('ego_pose', data['ego_pose_token'])
+        assert (sensor.filename, sensor.stamp_ns) == (data['filename'], data['timestamp'] * 1000)
+        assert sensor.image_size == (data['width'], data['height'])
+        assert sensor.ego_from_sensor.quaternion.tolist() == calibration['rotation']
+        assert sensor.ego_from_sensor.translation.tolist() == calibration['translation']
+        assert sensor.world_from_ego.quaternion.tolist() == ego['rotation']
+        assert sensor.world_from_ego.translation.tolist() == ego['translation']
+        assert sensor.intrinsics.tolist() == (calibration['camera_intrinsic'] or np.zeros((3, 3)).tolist())
+
+
+def test_annotations_keep_order_and_leave_out_categories_that_are_not_detected(root):
+    annotations = load(root)[1].annotations
+    assert annotations.label[:10].tolist() == golden('pipeline')[1]['gt/labels'].tolist()
+    assert len(annotations) == 11 and annotations.points[10] == 0
+
+
+def test_samples_come_scene_by_scene_in_order_of_time(root):
+    index = load(root)
+    assert index.scenes() == [range(0, 2), range(2, 4), range(4, 6)]
+    assert [record.scene for record in index] == [f'{SCENE}{suffix}' for suffix in ('', '', '-1', '-1', '-2', '-2')]
+    assert all(index[start].stamp_ns < index[start + 1].stamp_ns for start in (0, 2, 4))
+    assert index.tokens()[1] == TOKEN and index[-1].token == f'{TOKEN}-2'
+    with pytest.raises(IndexError):
+        index[6]
+
+
+def test_the_past_of_a_scenes_first_frame_is_itself(root):
+    index = load(root)
+    assert [index.position_in_past(position, 1) for position in range(6)] == [0, 0, 2, 2, 4, 4]
+
+
+def test_a_past_beyond_the_scenes_start_is_the_current_frame_and_not_the_oldest(root):
+    assert load(root).position_in_past(1, 2) == 1
+
+
+def test_a_second_load_reads_the_cache_and_not_the_tables(root, monkeypatch):
+    first = load(root)
+    monkeypatch.delattr(index_module, 'NuScenes')
+    second = load(root)
+    assert second.tokens() == first.tokens() and second.filenames() == first.filenames()
+    assert np.array_equal(second[3].annotations.center, first[3].annotations.center)
+
+
+def test_an_interrupted_walk_goes_on_where_it_stopped(root, monkeypatch):
+    whole = index_module._scene_columns
+
+    def interrupted(devkit, scene):
+        if scene['name'] == f'{SCENE}-2':
+            raise KeyboardInterrupt
+        return whole(devkit, scene)
+
+    monkeypatch.setattr(index_module, '_scene_columns', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load(root)
+    done = {path: path.stat().st_mtime_ns for path in cached(root)}
+    assert len(done) == 2
+    monkeypatch.setattr(index_module, '_scene_columns', whole)
+    assert len(load(root)) == 6
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+
+
+def test_changed_tables_are_walked_again(root):
+    before = load(root)[1].annotations.center[0]
+    table = root / VERSION / 'sample_annotation.json'
+    records = json.loads(table.read_text())
+    for record in records:
+        record['translation'][2] += 10
+    table.write_text(json.dumps(records))
+    assert np.allclose(load(root)[1].annotations.center[0] - before, (0, 0, 10))
+
+
+def test_a_split_reads_its_own_scenes_alone(root):
+    (root / VERSION / 'splits.json').write_text(json.dumps({'some': [f'{SCENE}-2', SCENE]}))
+    index = load(root, 'some')
+    assert len(cached(root)) == 2
+    assert [index[rows[0]].scene for rows in index.scenes()] == [SCENE, f'{SCENE}-2']
+
+
+def test_the_cache_is_a_hundredth_of_what_the_devkit_keeps(root):
+    load(root)
+    assert max(path.stat().st_size for path in cached(root)) < 20_000
+
+
+@pytest.mark.parametrize('table', TABLES)
+def test_a_missing_table_is_named(root, table):
+    (root / VERSION / f'{table}.json').unlink()
+    with pytest.raises(DatasetIncompleteError, match=f'{table}.json') as refused:
+        load(root)
+    assert refused.value.missing == (f'{VERSION}/{table}.json',)
+
+
+def test_a_missing_map_is_named(root):
+    (root / 'maps' / 'made.png').unlink()
+    with pytest.raises(DatasetIncompleteError, match=r'made\.png'):
+        load(root)
+
+
+def test_missing_pictures_and_sweeps_are_listed_by_folder(root):
+    files = load(root)[0].cameras[1].filename, load(root)[0].lidar.filename
+    for file in files:
+        (root / file).unlink()
+    (root / files[1]).parent.rmdir()
+    with pytest.raises(DatasetIncompleteError, match=r'(?s)samples/CAM_FRONT: .*samples/LIDAR_TOP: ') as refused:
+        load(root)
+    assert set(refused.value.missing) == set(files)
+
+
+def test_a_wrong_root_or_version_is_told(root):
+    with pytest.raises(DatasetIncompleteError, match=r'no folder v1\.0-trainval'):
+        load_index(root, 'v1.0-trainval', 'train')
+
+
+def test_a_table_that_is_cut_off_is_told(root):
+    table = root / VERSION / 'ego_pose.json'
+    table.write_text(table.read_text()[:-10])
+    with pytest.raises(DatasetIncompleteError, match='cut off'):
+        load(root)
+
+
+def test_a_sample_without_one_of_the_sensors_is_named(root):
+    table = root / VERSION / 'sample_data.json'
+    table.write_text(json.dumps([row for row in json.loads(table.read_text()) if row['token'] != f'{TOKEN}-CAM_BACK']))
+    with pytest.raises(ValueError, match=f'{TOKEN} has no key frame of CAM_BACK'):
+        load(root)
+
+
+def test_an_unknown_split_is_told_with_the_known_ones(root):
+    with pytest.raises(ValueError, match=f"'nothing' is not known: choose one of .*mini_val.*{SPLIT}"):
+        split_scenes(root, VERSION, 'nothing')
+
+
+def test_an_official_split_of_another_version_is_refused(root):
+    with pytest.raises(ValueError, match='needs 150 scenes that'):
+        split_scenes(root, VERSION, 'val')
+
+
+def test_a_test_set_without_annotations_is_indexed(root):
+    for table in ('sample_annotation', 'instance'):
+        (root / VERSION / f'{table}.json').write_text('[]')
+    assert len(load(root)[1].annotations) == 0
+
+
+def test_the_mean_pose_is_the_official_one(root):
+    pose = load(root)[1].world_from_ego()
+    official = golden('pipeline')[0]['val_img_metas']
+    assert np.allclose(pose.quaternion, official['ego2global_rotation'], atol=1e-15)
+    assert np.allclose(pose.translation, official['ego2global_translation'], atol=1e-12)
+
+
+def test_quaternions_of_either_sign_have_the_same_mean():
+    one = Pose(np.array([0.6, 0, 0, 0.8]), np.zeros(3))
+    other = Pose(-one.quaternion, np.ones(3))
+    assert np.array_equal(mean_pose([one, other]).quaternion, one.quaternion)
