@@ -1,0 +1,109 @@
+"""Training runs that take a second: a tiny network, and samples made of noise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bevdepth_core.config import (
+    BEVEncoderConfig,
+    BEVGrid,
+    DepthBins,
+    DepthNetConfig,
+    HeadConfig,
+    ImageEncoderConfig,
+    ImageSpec,
+    ModelConfig,
+)
+from bevdepth_core.nuscenes.dataset import Sample
+from bevdepth_training.averaging import AveragingSettings
+from bevdepth_training.config import TrainerSettings, TrainingConfig
+from bevdepth_training.data import DataSettings, TrainingData
+from bevdepth_training.module import BEVDepthModule, ModelSettings
+from bevdepth_training.train import fit
+
+TINY = ModelConfig(
+    image=ImageSpec(height=32, width=64),
+    depth_bins=DepthBins(2.0, 18.0, 2.0),
+    grid=BEVGrid(x=(-12.8, 12.8, 1.6), y=(-12.8, 12.8, 1.6)),
+    image_encoder=ImageEncoderConfig(depth=18, neck_channels=4),
+    depth_net=DepthNetConfig(mid_channels=8, context_channels=4),
+    bev_encoder=BEVEncoderConfig(base_channels=4, neck_channels=4),
+    head=HeadConfig(channels=4),
+)
+CAMERAS = 2
+
+
+class Interrupted(Exception):
+    """Stands for whatever ends a run in its middle."""
+
+
+class Noise:
+    """Samples of noise: one half fixed for each place, the other half drawn as augmentation is.
+
+    Args:
+        count: number of samples.
+        interrupt_after: samples after which loading fails.
+    """
+
+    def __init__(self, count: int = 10, interrupt_after: int | None = None) -> None:
+        self._count, self._left = count, interrupt_after
+        self.seen: list[str] = []
+
+    def __len__(self) -> int:
+        return self._count
+
+    def sample(self, place: int, rng: np.random.Generator) -> Sample:
+        if self._left is not None and self._left <= len(self.seen):
+            raise Interrupted
+        self.seen.append(f'sample {place}')
+        return noise_sample(place, rng)
+
+
+def noise_sample(place: int, rng: np.random.Generator) -> Sample:
+    fixed = np.random.default_rng(place)
+    frames, height, width = TINY.key_frames, TINY.image.height, TINY.image.width
+    camera = np.array([(0, 0, 1, 0), (-1, 0, 0, 0), (0, -1, 0, 1.5), (0, 0, 0, 1)], np.float32)
+    intrinsics = np.array([(40, 0, 32, 0), (0, 40, 16, 0), (0, 0, 1, 0), (0, 0, 0, 1)], np.float32)
+    poses = np.stack([camera, np.diag([-1, -1, 1, 1]).astype(np.float32) @ camera])
+    boxes = np.column_stack(
+        [fixed.uniform(-12, 12, (6, 2)), fixed.normal(size=6), fixed.uniform(0.5, 5, (6, 3)), fixed.normal(size=(6, 3))]
+    )
+    depth = np.where(fixed.random((CAMERAS, height, width)) < 0.02, fixed.uniform(1, 20, (CAMERAS, height, width)), 0)
+    image_aug = np.eye(4) + np.diag([0, 0, 0], 1) + rng.uniform(-0.05, 0.05) * np.diag([1, 1, 0, 0])
+    return Sample(
+        name=f'sample {place}',
+        images=torch.from_numpy(rng.integers(0, 256, (frames, CAMERAS, height, width, 3), np.uint8)),
+        key_ego_from_camera=torch.from_numpy(np.stack([poses] * frames)),
+        intrinsics=torch.from_numpy(intrinsics).expand(frames, CAMERAS, 4, 4),
+        image_aug=torch.from_numpy(image_aug.astype(np.float32)).expand(frames, CAMERAS, 4, 4),
+        bev_aug=torch.eye(4),
+        boxes=torch.from_numpy(boxes.astype(np.float32)),
+        labels=torch.from_numpy(fixed.integers(0, 10, 6)),
+        depth=torch.from_numpy(depth.astype(np.float32)),
+    )
+
+
+def tiny_config(output: Path, **trainer) -> TrainingConfig:
+    """Return a run of two epochs with five batches of two samples each on the CPU; ``trainer`` changes its settings."""
+    settings = TrainerSettings(
+        accelerator='cpu',
+        devices=1,
+        precision='32-true',
+        max_epochs=2,
+        log_every_n_steps=1,
+        checkpoint_every_n_steps=2,
+        averaging=AveragingSettings(decay=0.9),
+    )
+    model = ModelSettings(network=TINY, pretrained='none', freeze_stem=False, learning_rate=0.05, milestones=(1,))
+    return TrainingConfig(model, DataSettings(batch_size=2, workers=0), replace(settings, **trainer), seed=3, output=str(output))
+
+
+def run(config: TrainingConfig, source: Noise | None = None, resume: bool = False) -> BEVDepthModule:
+    """Train on ``source`` as ``train`` does on nuScenes."""
+    source = Noise() if source is None else source
+    data = TrainingData(lambda: source, config.model.network, config.data.batch_size, config.data.workers, config.seed)
+    return fit(config, data, resume)
