@@ -15,7 +15,7 @@ from bevdepth_core.config import ImageSpec
 from bevdepth_core.geometry import invert_rigid, rigid_from_quaternion
 from bevdepth_core.nuscenes.augment import Augmentation, BevTransform
 from bevdepth_core.nuscenes.classes import CAMERAS
-from bevdepth_core.nuscenes.depth_targets import depth_map, read_points
+from bevdepth_core.nuscenes.depth_targets import depth_maps, read_points
 from bevdepth_core.nuscenes.images import read_crop, read_crop_fast, read_image
 from bevdepth_core.nuscenes.index import SampleIndex
 from bevdepth_core.nuscenes.records import Pose, SampleRecord
@@ -120,7 +120,7 @@ class NuScenesDataset(Dataset):
             torch.from_numpy(bev.matrix().astype(np.float32)),
             _box_rows(bev.apply(boxes)),
             torch.from_numpy(labels),
-            self._depth_maps(key, transforms),
+            torch.from_numpy(depth_maps(read_points(self._dataroot / key.lidar.filename), key.lidar, key.cameras, transforms)),
         )
 
     def _frames(self, place: int) -> list[SampleRecord]:
@@ -130,11 +130,6 @@ class NuScenesDataset(Dataset):
     def _images(self, frame: SampleRecord, transforms: Sequence[ImageTransform], read: ReadCrop) -> np.ndarray:
         cameras = zip(frame.cameras, transforms, strict=True)
         return np.stack([read(self._dataroot / camera.filename, transform) for camera, transform in cameras])
-
-    def _depth_maps(self, key: SampleRecord, transforms: Sequence[ImageTransform]) -> Tensor:
-        points = read_points(self._dataroot / key.lidar.filename)
-        cameras = zip(key.cameras, transforms, strict=True)
-        return torch.from_numpy(np.stack([depth_map(points, key.lidar, camera, transform) for camera, transform in cameras]))
 
 
 def load_frame(record: SampleRecord, dataroot: str | Path) -> Frame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,23 +28,31 @@ def read_points(path: str | Path) -> np.ndarray:
     return numbers.reshape(-1, POINT_NUMBERS)[:, :3]
 
 
-def depth_map(points: np.ndarray, lidar: SensorRecord, camera: SensorRecord, transform: ImageTransform) -> np.ndarray:
-    """Return the sparse depth map of one camera.
+def depth_maps(
+    points: np.ndarray, lidar: SensorRecord, cameras: Sequence[SensorRecord], transforms: Sequence[ImageTransform]
+) -> np.ndarray:
+    """Return the sparse depth maps of N cameras.
 
     Args:
         points: (n, 3) points in the lidar's frame.
         lidar: the lidar, with the ego pose of its sweep.
-        camera: the camera, with the ego pose of its exposure.
-        transform: what is done to the camera's image.
+        cameras: N cameras, each with the ego pose of its exposure.
+        transforms: what is done to each camera's image; all give the same size.
 
     Returns:
-        (height, width) float32, metres along the optical axis in the unscaled source camera, 0 where no point falls.
+        (N, height, width) float32, metres along the optical axis in the unscaled source camera, 0 where no point falls.
         Where several fall the last of the sweep counts.
 
-    Source: the official lidar projection. Two of its oddities are kept: coordinates are truncated towards zero, so that
-    points up to one pixel outside the left and upper edge count, and near points do not hide far ones.
+    Source: the official lidar projection. Its oddities are kept: coordinates are truncated towards zero, so that points up
+    to one pixel outside the left and upper edge count; near points do not hide far ones; points are rounded to float32 after
+    every rigid step. With that the maps are equal to the last pixel.
     """
-    in_camera = _in_camera(points, lidar, camera)
+    in_world = _to_parent(_to_parent(points, lidar.ego_from_sensor), lidar.world_from_ego)
+    return np.stack([_depth_map(in_world, camera, transform) for camera, transform in zip(cameras, transforms, strict=True)])
+
+
+def _depth_map(in_world: np.ndarray, camera: SensorRecord, transform: ImageTransform) -> np.ndarray:
+    in_camera = _to_child(_to_child(in_world, camera.world_from_ego), camera.ego_from_sensor)
     in_front = in_camera[in_camera[:, 2] > 0]
     depth = in_front[:, 2]
     pixels = (in_front @ camera.intrinsics.T)[:, :2] / depth[:, None]
@@ -51,22 +60,12 @@ def depth_map(points: np.ndarray, lidar: SensorRecord, camera: SensorRecord, tra
     return _painted(pixels[inside], depth[inside], transform)
 
 
-def _in_camera(points: np.ndarray, lidar: SensorRecord, camera: SensorRecord) -> np.ndarray:
-    """Return the (n, 3) points in the camera's frame, lidar to ego to world to ego to camera.
-
-    Rounded to float32 after every step as in the official code: with that the depth maps are equal to the last pixel.
-    """
-    for pose in (lidar.ego_from_sensor, lidar.world_from_ego):
-        rotation, translation = _rotation_and_translation(pose)
-        points = (points @ rotation.T).astype(np.float32) + translation
-    for pose in (camera.world_from_ego, camera.ego_from_sensor):
-        rotation, translation = _rotation_and_translation(pose)
-        points = ((points - translation) @ rotation).astype(np.float32)
-    return points
+def _to_parent(points: np.ndarray, pose: Pose) -> np.ndarray:
+    return (points @ pose.matrix()[:3, :3].T).astype(np.float32) + pose.translation.astype(np.float32)
 
 
-def _rotation_and_translation(pose: Pose) -> tuple[np.ndarray, np.ndarray]:
-    return pose.matrix()[:3, :3], pose.translation.astype(np.float32)
+def _to_child(points: np.ndarray, pose: Pose) -> np.ndarray:
+    return ((points - pose.translation.astype(np.float32)) @ pose.matrix()[:3, :3]).astype(np.float32)
 
 
 def _painted(pixels: np.ndarray, depth: np.ndarray, transform: ImageTransform) -> np.ndarray:

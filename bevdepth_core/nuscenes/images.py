@@ -24,7 +24,7 @@ def read_image(path: str | Path) -> np.ndarray:
         OSError: missing, cut off or no image; the message names the file.
     """
     with _opened(path) as picture:
-        return np.asarray(picture.convert('RGB'))
+        return np.asarray(_rgb(picture))
 
 
 def read_crop(path: str | Path, transform: ImageTransform) -> np.ndarray:
@@ -39,7 +39,7 @@ def read_crop(path: str | Path, transform: ImageTransform) -> np.ndarray:
 def read_crop_fast(path: str | Path, transform: ImageTransform) -> np.ndarray:
     """Return nearly what ``read_crop`` does, for training: half-size decode where it suffices, only visible rows resized.
 
-    Differs from ``read_crop`` by half a grey level on average, and at sharp edges by up to some 20.
+    Differs from ``read_crop`` by less than one grey level on average; at sharp edges by up to some 30.
 
     Raises:
         OSError: as ``read_image``.
@@ -48,7 +48,7 @@ def read_crop_fast(path: str | Path, transform: ImageTransform) -> np.ndarray:
         width, height = (int(side * transform.scale) for side in picture.size)
         if transform.scale <= HALF_DECODE_UP_TO:
             picture.draft('RGB', (picture.width // 2, picture.height // 2))
-        crop = _visible_part(picture.convert('RGB'), (width, height), transform)
+        crop = _visible_part(_rgb(picture), (width, height), transform)
     return replace(transform, scale=1.0, crop_x=0, crop_y=0).apply(np.asarray(crop))
 
 
@@ -56,12 +56,21 @@ def _visible_part(picture: Image.Image, resized: tuple[int, int], transform: Ima
     """Return the crop of ``picture`` resized to ``resized`` without computing what the crop leaves out."""
     left, top = max(0, transform.crop_x), max(0, transform.crop_y)
     right, bottom = min(resized[0], transform.crop_x + transform.width), min(resized[1], transform.crop_y + transform.height)
+    if left >= right or top >= bottom:
+        return Image.new('RGB', (transform.width, transform.height))
+    x, y = picture.width / resized[0], picture.height / resized[1]
+    part = picture.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=(left * x, top * y, right * x, bottom * y))
+    if part.size == (transform.width, transform.height):
+        return part
     canvas = Image.new('RGB', (transform.width, transform.height))
-    if left < right and top < bottom:
-        x, y = picture.width / resized[0], picture.height / resized[1]
-        part = picture.resize((right - left, bottom - top), box=(left * x, top * y, right * x, bottom * y))
-        canvas.paste(part, (left - transform.crop_x, top - transform.crop_y))
+    canvas.paste(part, (left - transform.crop_x, top - transform.crop_y))
     return canvas
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """Return the decoded picture in RGB; ``convert`` alone would copy one that is RGB already."""
+    picture.load()
+    return picture if picture.mode == 'RGB' else picture.convert('RGB')
 
 
 @contextmanager

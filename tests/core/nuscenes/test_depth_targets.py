@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bevdepth_core.nuscenes.classes import CAMERAS
-from bevdepth_core.nuscenes.depth_targets import depth_map, read_points
+from bevdepth_core.nuscenes.depth_targets import depth_maps, read_points
 from bevdepth_core.nuscenes.records import Pose, SensorRecord
 from bevdepth_core.preprocess import ImageTransform
 
@@ -25,7 +25,7 @@ def point_at(column: float, row: float, depth: float) -> tuple[float, float, flo
 
 def painted(*points, transform: ImageTransform = WHOLE, world_from_ego: Pose = STILL) -> dict[tuple[int, int], float]:
     """Return {(column, row): depth} of the map of some points."""
-    depths = depth_map(np.array(points, np.float32).reshape(-1, 3), LIDAR, camera(world_from_ego), transform)
+    depths = depth_maps(np.array(points, np.float32).reshape(-1, 3), LIDAR, [camera(world_from_ego)], [transform])[0]
     assert depths.shape == (transform.height, transform.width) and depths.dtype == np.float32
     return {(int(column), int(row)): float(depths[row, column]) for row, column in zip(*np.nonzero(depths), strict=True)}
 
