@@ -87,10 +87,17 @@ def test_the_devkit_gives_the_truth_a_full_score(root, tmp_path, capsys):
     assert capsys.readouterr().out == ''
 
 
-def test_no_detections_score_nothing_and_are_no_error(root, tmp_path):
-    one = truth(root)[TOKEN][:1]
-    summary = run(root, tmp_path, {TOKEN: [], PREVIOUS: [one[0] | {'sample_token': PREVIOUS, 'translation': [0, 0, 0]}]})
-    assert summary['mean_ap'] == 0
+def test_no_detections_at_all_score_nothing_and_are_no_error(root, tmp_path):
+    summary = run(root, tmp_path, {TOKEN: [], PREVIOUS: []})
+    assert (summary['mean_ap'], summary['nd_score']) == (0, 0)
+
+
+def test_a_set_without_annotations_cannot_be_scored(tmp_path):
+    root = make_dataroot(tmp_path / 'dataset')
+    for table_name in ('sample_annotation', 'instance'):
+        (root / VERSION / f'{table_name}.json').write_text('[]')
+    with pytest.raises(ValueError, match='no annotations'):
+        run(root, tmp_path, {TOKEN: [], PREVIOUS: []})
 
 
 def test_results_that_lack_a_sample_are_refused(root, tmp_path):
