@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 from nuscenes import NuScenes
@@ -177,7 +178,7 @@ def _write_scenes(devkit: NuScenes, names: list[str], folder: Path) -> None:
 
 def _write_whole(path: Path, columns: dict[str, np.ndarray]) -> None:
     """Write a file that is either absent or complete, whoever else writes it at the same time."""
-    part = path.with_name(f'.{path.stem}.{os.getpid()}.npz')
+    part = path.with_name(f'.{uuid4().hex}.npz')
     np.savez_compressed(part, **columns)
     os.replace(part, path)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from pyquaternion import Quaternion
 
-from bevdepth_core.config import ImageSpec
+from bevdepth_core.config import ImageSpec, ModelConfig
 from bevdepth_core.nuscenes.augment import BevTransform
 from bevdepth_core.nuscenes.classes import CAMERAS
 from bevdepth_core.nuscenes.dataset import NuScenesDataset, Sample, ground_truth, load_frame
@@ -14,6 +14,7 @@ from bevdepth_core.nuscenes.index import load_index
 from bevdepth_core.nuscenes.records import Annotations
 from bevdepth_core.preprocess import ImageTransform, normalise
 from bevdepth_core.types import ModelInputs
+from tests.core.frames import two_frame_inputs
 from tests.core.nuscenes.dataroot import SPLIT, TOKEN, VERSION, make_dataroot
 from tests.reference import golden
 
@@ -165,10 +166,12 @@ def test_samples_make_model_inputs(validation):
     assert ModelInputs(normalise(validation.images[None], ImageSpec()), *stacked).images.shape == (1, 2, 6, 3, 256, 704)
 
 
-def test_a_frame_for_the_detector_agrees_with_the_sample(root):
-    index = load_index(root, VERSION, SPLIT, root.parent / 'cache')
-    frame, sample = load_frame(index[1], root), dataset(root)[1]
-    assert frame.rig.names == CAMERAS and frame.images[0].shape == (900, 1600, 3)
-    assert np.allclose(frame.rig.ego_from_camera, sample.key_ego_from_camera[0], atol=2e-4)
-    assert np.allclose(frame.rig.intrinsics, sample.intrinsics[0, :, :3, :3], atol=1e-4)
-    assert frame.stamps_ns.tolist() == [stamp * 1000 for stamp in ARRAYS['train/timestamps'][0].tolist()]
+def test_the_detector_reads_what_validation_reads(root):
+    index, sample = load_index(root, VERSION, SPLIT, root.parent / 'cache'), dataset(root)[1]
+    key, past = load_frame(index[1], root), load_frame(index[0], root)
+    inputs = two_frame_inputs(key, past, ModelConfig())
+    assert key.rig.names == CAMERAS
+    assert torch.equal(inputs.images[0], normalise(sample.images, ImageSpec()))
+    assert torch.equal(inputs.image_aug[0], sample.image_aug) and torch.equal(inputs.intrinsics[0], sample.intrinsics)
+    assert torch.allclose(inputs.key_ego_from_camera[0], sample.key_ego_from_camera, atol=2e-4)
+    assert key.stamps_ns.tolist() == [stamp * 1000 for stamp in ARRAYS['train/timestamps'][0].tolist()]

@@ -114,7 +114,7 @@ def test_a_split_reads_its_own_scenes_alone(root):
     assert [index[rows[0]].scene for rows in index.scenes()] == [SCENE, f'{SCENE}-2']
 
 
-def test_the_cache_is_a_hundredth_of_what_the_devkit_keeps(root):
+def test_a_scenes_cache_file_takes_kilobytes(root):
     load(root)
     assert max(path.stat().st_size for path in cached(root)) < 20_000
 
