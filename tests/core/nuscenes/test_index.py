@@ -97,14 +97,13 @@ def test_an_interrupted_walk_goes_on_where_it_stopped(root, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in done} == done
 
 
-def test_changed_tables_are_walked_again(root):
-    before = load(root)[1].annotations.center[0]
+def test_tables_changed_in_place_are_walked_again(root):
+    before = load(root)[1].annotations.points
     table = root / VERSION / 'sample_annotation.json'
-    records = json.loads(table.read_text())
-    for record in records:
-        record['translation'][2] += 10
-    table.write_text(json.dumps(records))
-    assert np.allclose(load(root)[1].annotations.center[0] - before, (0, 0, 10))
+    size = table.stat().st_size
+    table.write_text(table.read_text().replace('"num_lidar_pts": 171', '"num_lidar_pts": 555'))
+    assert table.stat().st_size == size
+    assert (load(root)[1].annotations.points - before).max() == 555 - 171
 
 
 def test_a_split_reads_its_own_scenes_alone(root):
