@@ -40,9 +40,17 @@ class ResumeCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_) -> None:
         step = trainer.global_step
-        due = step % self.every_n_steps == 0 or trainer.is_last_batch or step == trainer.max_steps
-        if due and step > self._written_step:
-            self._written_step = step
+        if (step % self.every_n_steps == 0 or step == trainer.max_steps) and not trainer.is_last_batch:
+            self._write(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # An epoch that max_steps cut short may go on when the run is resumed with more.
+        if trainer.is_last_batch:
+            self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        if trainer.global_step > self._written_step:
+            self._written_step = trainer.global_step
             trainer.save_checkpoint(self.path, weights_only=False)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torchvision.models import get_weight
+from torchvision.models import get_model_weights
 
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.model import BEVDepth
@@ -176,8 +176,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 def _download_state(name: str, depth: int) -> dict[str, Tensor]:
     try:
-        weights = get_weight(f'ResNet{depth}_Weights.{name}')
-    except ValueError as error:
+        weights = get_model_weights(f'resnet{depth}')[name]
+    except KeyError as error:
         raise ValueError(f'model.pretrained: torchvision has no weights {name} of ResNet-{depth}; give a file or none') from error
     try:
         return weights.get_state_dict(progress=True, check_hash=True)

@@ -77,9 +77,11 @@ def train(config: TrainingConfig, resume: bool = False) -> None:
 def fit(config: TrainingConfig, data: TrainingData, resume: bool = False) -> BEVDepthModule:
     """Train on ``data``; see ``train``. Returns the trained module, averaged where the run averages."""
     checkpoint = last_checkpoint(config, resume)
+    trainer = build_trainer(config)
+    if trainer.strategy.root_device.type == 'cpu' and config.trainer.precision != '32-true':
+        raise ValueError(f'trainer.precision {config.trainer.precision} needs a GPU: without one train with --trainer.precision 32-true')
     description = plain(config) | {'source_revision': source_revision(), 'class_names': list(config.model.network.class_names)}
     module = BEVDepthModule(config.model, config.seed, description)
-    trainer = build_trainer(config)
     write_config(config)
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     return module

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import tempfile
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed, multiprocessing
+
+from bevdepth_core.types import ModelOutputs, TaskMaps
+from bevdepth_training.batch import Batch, collate
+from bevdepth_training.criterion import box_loss, criterion, depth_loss, heatmap_loss
+from tests.training.runs import TINY, noise_sample
+
+WEIGHTS = (1.0,) * 10
+
+
+def noise_batch(places: range) -> Batch:
+    return collate([noise_sample(place, np.random.default_rng(place)) for place in places], TINY)
+
+
+def noise_outputs(places: range) -> ModelOutputs:
+    """Return outputs of a network for a batch, the same for a sample in whatever batch."""
+    return _joined([_noise_output(torch.Generator().manual_seed(place)) for place in places])
+
+
+def _noise_output(generator: torch.Generator) -> ModelOutputs:
+    nx, ny, _ = TINY.grid.shape
+    sizes = {'reg': 2, 'height': 1, 'dim': 3, 'rot': 2, 'vel': 2}
+    tasks = []
+    for task in TINY.head.tasks:
+        maps = {**sizes, 'heatmap': len(task.classes)}
+        tasks.append(TaskMaps(**{name: torch.randn(1, channels, ny, nx, generator=generator) for name, channels in maps.items()}))
+    depth = torch.randn(1, 2, TINY.depth_bins.count, 2, 4, generator=generator).softmax(dim=2)
+    return ModelOutputs(tuple(tasks), depth)
+
+
+def _joined(outputs: list[ModelOutputs]) -> ModelOutputs:
+    tasks = [
+        TaskMaps(**{name: torch.cat([getattr(maps, name) for maps in task]) for name in vars(task[0])})
+        for task in zip(*(output.tasks for output in outputs), strict=True)
+    ]
+    return ModelOutputs(tuple(tasks), torch.cat([output.depth for output in outputs]))
+
+
+def loss_of(places: range):
+    batch = noise_batch(places)
+    return criterion(noise_outputs(places), batch.tasks, batch.depth_bins, WEIGHTS)
+
+
+def test_the_total_is_the_sum_of_its_named_parts() -> None:
+    named = loss_of(range(3)).named()
+    assert named['total'].item() == pytest.approx(sum(named[name].item() for name in ('heatmap', 'box', 'depth')))
+
+
+def test_a_perfect_heatmap_costs_almost_nothing_and_a_missed_box_much() -> None:
+    target = torch.zeros(1, 1, 8, 8)
+    target[0, 0, 3, 4] = 1
+    assert heatmap_loss(40 * target - 20, target) < 1e-4
+    assert heatmap_loss(torch.full_like(target, -20), target) > 9
+
+
+def test_cells_near_a_box_are_forgiven() -> None:
+    alarm = torch.full((1, 1, 1, 1), 3.0)
+    far, near = (heatmap_loss(alarm, torch.full((1, 1, 1, 1), value)) for value in (0.0, 0.9))
+    assert near < 1e-3 * far
+
+
+def test_box_numbers_weigh_what_they_are_told() -> None:
+    batch, outputs = noise_batch(range(2)), noise_outputs(range(2))
+    task = next(index for index, targets in enumerate(batch.tasks) if len(targets.box))
+    alone = [box_loss(outputs.tasks[task], batch.tasks[task], np.eye(10)[number].tolist()) for number in range(10)]
+    assert all(loss > 0 for loss in alone)
+    assert box_loss(outputs.tasks[task], batch.tasks[task], WEIGHTS).item() == pytest.approx(sum(alone).item())
+
+
+def test_pixels_without_depth_cost_nothing() -> None:
+    outputs, bins = noise_outputs(range(1)), torch.full((1, 2, 2, 4), -1)
+    assert depth_loss(outputs.depth, bins) == 0
+    bins[0, 1, 1, 2] = 5
+    known = outputs.depth[0, 1, :, 1, 2]
+    expected = -known[5].log() - (1 - known).log().sum() + (1 - known[5]).log()
+    assert depth_loss(outputs.depth, bins).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_samples_without_boxes_and_depth_have_a_finite_loss_and_gradients_for_every_map() -> None:
+    sample = noise_sample(0, np.random.default_rng(0))
+    empty = type(sample)(
+        **{**vars(sample), 'boxes': torch.zeros(0, 9), 'labels': torch.zeros(0).long(), 'depth': torch.zeros_like(sample.depth)}
+    )
+    batch, outputs = collate([empty], TINY), noise_outputs(range(1))
+    maps = [tensor.requires_grad_() for task in outputs.tasks for tensor in vars(task).values()]
+    loss = criterion(outputs, batch.tasks, batch.depth_bins, WEIGHTS)
+    assert loss.box.sum() == 0
+    assert loss.depth == 0
+    loss.total.backward()
+    assert all(tensor.grad is not None and tensor.grad.isfinite().all() for tensor in maps)
+
+
+def test_the_loss_is_computed_in_float32_under_autocast() -> None:
+    batch, outputs = noise_batch(range(2)), noise_outputs(range(2))
+    plain = criterion(outputs, batch.tasks, batch.depth_bins, WEIGHTS)
+    with torch.autocast('cpu', torch.bfloat16):
+        cast = criterion(outputs, batch.tasks, batch.depth_bins, WEIGHTS)
+    assert cast.total.dtype == torch.float32
+    assert torch.equal(cast.total, plain.total)
+
+
+def _half(process: int, meeting_point: str, results) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group('gloo', init_method=f'file://{meeting_point}', rank=process, world_size=2)
+    losses = loss_of(range(3 * process, 3 * process + 3))
+    results.put((losses.heatmap.tolist(), losses.box.tolist(), losses.depth.item()))
+    distributed.destroy_process_group()
+
+
+def test_the_mean_over_two_processes_is_the_loss_of_one_with_all_samples() -> None:
+    context = multiprocessing.get_context('spawn')
+    results = context.SimpleQueue()
+    with tempfile.NamedTemporaryFile(delete=False) as meeting_point:
+        pass
+    multiprocessing.spawn(_half, (meeting_point.name, results), nprocs=2)
+    halves = [results.get() for _ in range(2)]
+    whole = loss_of(range(6))
+    for name, parts in zip(('heatmap', 'box', 'depth'), zip(*halves, strict=True), strict=True):
+        np.testing.assert_allclose(np.mean(parts, axis=0), getattr(whole, name).numpy(), rtol=1e-5, err_msg=name)

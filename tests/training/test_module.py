@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from torchvision import models
+
+from bevdepth_core.model.view_transform import ego_from_frustum
+from bevdepth_training.batch import collate
+from bevdepth_training.module import BEVDepthModule, ModelSettings, NonFiniteLossError, learning_rate_factor, load_pretrained
+from tests.training.runs import TINY, Noise, noise_sample, run, tiny_config
+
+
+def module(**settings) -> BEVDepthModule:
+    return BEVDepthModule(ModelSettings(network=TINY, pretrained='none', **settings))
+
+
+class OneBadSample(Noise):
+    """Place 7 has a box of infinite velocity."""
+
+    def sample(self, place: int, rng: np.random.Generator):
+        sample = super().sample(place, rng)
+        return replace(sample, boxes=sample.boxes.index_fill(1, torch.tensor([7]), torch.inf)) if place == 7 else sample
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path: Path) -> None:
+    source = OneBadSample()
+    with pytest.raises(NonFiniteLossError, match=r'epoch 0, batch \d, samples .*sample 7.*box inf'):
+        run(tiny_config(tmp_path), source)
+    assert source.seen[-1] == 'sample 7' or source.seen[-2] == 'sample 7'
+
+
+def test_a_frozen_stem_stays_as_it_is_in_every_mode() -> None:
+    frozen = module(freeze_stem=True)
+    stem = (frozen.model.image_encoder.backbone.conv1, frozen.model.image_encoder.backbone.bn1)
+    for mode in (True, False, True):
+        frozen.train(mode)
+        assert not stem[1].training
+        assert frozen.model.image_encoder.backbone.layer1[0].bn1.training == mode
+    assert not any(parameter.requires_grad for layer in stem for parameter in layer.parameters())
+
+
+def test_an_unfrozen_stem_trains() -> None:
+    backbone = module(freeze_stem=False).model.image_encoder.backbone
+    assert backbone.bn1.training
+    assert backbone.conv1.weight.requires_grad
+
+
+def test_first_weights_follow_from_the_seed_and_leave_other_random_numbers_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    weights = [BEVDepthModule(ModelSettings(network=TINY, pretrained='none'), seed).model.head.shared[0].weight for seed in (1, 1, 2)]
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_only_the_key_frame_gives_gradients_while_norms_see_every_frame() -> None:
+    trained = module()
+    batch = collate([noise_sample(place, np.random.default_rng(place)) for place in range(2)], TINY)
+    inputs = batch.inputs(TINY.image)
+    images = inputs.images.requires_grad_()
+    trained.model(inputs).tasks[0].heatmap.sum().backward()
+    assert images.grad[:, 0].any()
+    assert not images.grad[:, 1].any()
+    assert trained.model.image_encoder.backbone.layer1[0].bn1.num_batches_tracked == 2
+    assert trained.model.bev_encoder.trunk.bn1.num_batches_tracked == 1
+
+
+def test_geometry_is_as_exact_under_mixed_precision_as_without() -> None:
+    batch = collate([noise_sample(0, np.random.default_rng(0))], TINY)
+    matrices = (batch.key_ego_from_camera[:, 0], batch.intrinsics[:, 0], batch.image_aug[:, 0], batch.bev_aug)
+    exact = ego_from_frustum(*matrices)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(ego_from_frustum(*matrices), exact)
+
+
+def test_the_learning_rate_falls_at_its_milestones() -> None:
+    settings = ModelSettings(milestones=(19, 23))
+    factors = [learning_rate_factor(10 * epoch, 10, 240, settings) for epoch in range(24)]
+    assert factors == pytest.approx([1.0] * 19 + [0.1] * 4 + [0.01])
+
+
+def test_the_learning_rate_warms_up_and_follows_a_cosine_to_zero() -> None:
+    settings = ModelSettings(warmup_steps=4, schedule='cosine')
+    factors = [learning_rate_factor(step, 10, 100, settings) for step in range(101)]
+    assert factors[0] == pytest.approx(0.2)
+    assert max(factors) == factors[4]
+    assert factors[4:] == sorted(factors[4:], reverse=True)
+    assert factors[100] == pytest.approx(0)
+
+
+def test_the_learning_rate_follows_the_samples_per_step(tmp_path: Path) -> None:
+    run(tiny_config(tmp_path, max_steps=1, accumulate_grad_batches=2, max_epochs=1))
+    schedule = torch.load(tmp_path / 'last.ckpt', weights_only=True)['lr_schedulers'][0]
+    assert schedule['base_lrs'] == [pytest.approx(0.05 * 4 / 64)]
+
+
+def test_pretrained_weights_come_from_a_file(tmp_path: Path) -> None:
+    source = models.resnet18()
+    torch.save(source.state_dict(), tmp_path / 'resnet18.pth')
+    backbone = module().model.image_encoder.backbone
+    load_pretrained(backbone, str(tmp_path / 'resnet18.pth'), 18)
+    assert torch.equal(backbone.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
+
+
+@pytest.mark.parametrize(
+    ('source', 'message'),
+    [
+        ('missing.pth', 'missing.pth: no such file'),
+        ('IMAGENET1K_V9', 'torchvision has no weights IMAGENET1K_V9 of ResNet-18'),
+    ],
+)
+def test_pretrained_weights_that_do_not_exist_are_named(source: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_pretrained(module().model.image_encoder.backbone, source, 18)
+
+
+def test_pretrained_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    torch.save(models.resnet34().state_dict(), tmp_path / 'resnet34.pth')
+    with pytest.raises(ValueError, match='does not fit a ResNet-18'):
+        load_pretrained(module().model.image_encoder.backbone, str(tmp_path / 'resnet34.pth'), 18)
+
+
+def test_without_network_the_remedy_is_said(monkeypatch) -> None:
+    def unreachable(*args, **kwargs):
+        raise URLError('no network')
+
+    monkeypatch.setattr('torchvision.models._api.load_state_dict_from_url', unreachable)
+    with pytest.raises(ConnectionError, match=r'resnet18.*could not be downloaded.*--model.pretrained none'):
+        load_pretrained(module().model.image_encoder.backbone, 'IMAGENET1K_V1', 18)

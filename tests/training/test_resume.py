@@ -1,0 +1,104 @@
+"""A run that was interrupted and resumed beside one that was not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bevdepth_core.checkpoint import load_checkpoint
+from tests.training.runs import InterruptedRunError, Noise, run, tiny_config
+
+TOLERANCE = 1e-6
+SAMPLES_PER_STEP = 2
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp('uninterrupted')
+    run(tiny_config(output))
+    return output
+
+
+def read(output: Path) -> dict:
+    return torch.load(output / 'last.ckpt', weights_only=True)
+
+
+def interrupt(output: Path, step: int) -> None:
+    """Train until the batch of optimizer step ``step`` (counted from 0) cannot be loaded."""
+    with pytest.raises(InterruptedRunError):
+        run(tiny_config(output), Noise(interrupt_after=SAMPLES_PER_STEP * step))
+
+
+def require_equal(ours: Path, theirs: Path) -> None:
+    """Weights, average, optimizer and schedule are the same."""
+    resumed, whole = read(ours), read(theirs)
+    kept = ('state_dict', 'current_model_state', 'averaging_state', 'optimizer_states', 'global_step', 'epoch')
+    for name in kept:
+        torch.testing.assert_close(resumed[name], whole[name], rtol=0, atol=TOLERANCE, msg=lambda text, name=name: f'{name}: {text}')
+    assert resumed['lr_schedulers'] == whole['lr_schedulers']
+    assert resumed['loops']['fit_loop'] == whole['loops']['fit_loop']
+
+
+@pytest.mark.parametrize(
+    ('step', 'written'),
+    [(3, 2), (5, 5), (7, 6)],
+    ids=['between two checkpoints', 'at the end of an epoch', 'between two checkpoints of a later epoch'],
+)
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path, uninterrupted: Path, step: int, written: int) -> None:
+    interrupt(tmp_path, step)
+    assert read(tmp_path)['global_step'] == written
+    source = Noise()
+    run(tiny_config(tmp_path), source, resume=True)
+    assert len(source.seen) == SAMPLES_PER_STEP * (10 - written)
+    require_equal(tmp_path, uninterrupted)
+    for name in ('epoch_001', 'epoch_002'):
+        torch.testing.assert_close(
+            load_checkpoint(tmp_path / f'weights/{name}.safetensors').state_dict(),
+            load_checkpoint(uninterrupted / f'weights/{name}.safetensors').state_dict(),
+            rtol=0,
+            atol=TOLERANCE,
+        )
+
+
+def test_the_checkpoint_holds_weights_and_average_apart(uninterrupted: Path) -> None:
+    content = read(uninterrupted)
+    assert not torch.equal(
+        content['state_dict']['model.head.shared.0.weight'], content['current_model_state']['model.head.shared.0.weight']
+    )
+
+
+def test_a_run_without_average_resumes_with_accumulated_batches(tmp_path: Path) -> None:
+    settings = {'averaging': None, 'accumulate_grad_batches': 2, 'checkpoint_every_n_steps': 1}
+    run(tiny_config(tmp_path / 'whole', **settings))
+    with pytest.raises(InterruptedRunError):
+        run(tiny_config(tmp_path / 'resumed', **settings), Noise(interrupt_after=SAMPLES_PER_STEP * 7 + 1))
+    run(tiny_config(tmp_path / 'resumed', **settings), resume=True)
+    resumed, whole = read(tmp_path / 'resumed'), read(tmp_path / 'whole')
+    assert whole['global_step'] == 6
+    torch.testing.assert_close(resumed['state_dict'], whole['state_dict'], rtol=0, atol=TOLERANCE)
+
+
+def test_resuming_where_nothing_was_written_starts_anew(tmp_path: Path) -> None:
+    source = Noise()
+    run(tiny_config(tmp_path, max_steps=1), source, resume=True)
+    assert len(source.seen) == SAMPLES_PER_STEP
+    assert read(tmp_path)['global_step'] == 1
+
+
+def test_an_earlier_run_is_not_overwritten(tmp_path: Path, uninterrupted: Path) -> None:
+    with pytest.raises(FileExistsError, match='--resume true'):
+        run(tiny_config(uninterrupted))
+
+
+def test_more_data_than_the_run_began_with_is_refused(tmp_path: Path) -> None:
+    run(tiny_config(tmp_path, max_steps=2))
+    with pytest.raises(ValueError, match='samples was 10 and is 12'):
+        run(tiny_config(tmp_path), Noise(12), resume=True)
+
+
+def test_a_stopped_run_can_be_made_longer(tmp_path: Path, uninterrupted: Path) -> None:
+    run(tiny_config(tmp_path, max_steps=3))
+    run(tiny_config(tmp_path), resume=True)
+    require_equal(tmp_path, uninterrupted)
