@@ -34,8 +34,16 @@ def require_tables(dataroot: Path, version: str) -> None:
     if not (dataroot / version).is_dir():
         raise DatasetIncompleteError(f'{dataroot} has no folder {version}: check the dataset root and the version, or unpack its metadata')
     _refuse(dataroot, [f'{version}/{table}.json' for table in TABLES if not (dataroot / version / f'{table}.json').is_file()])
-    maps = json.loads((dataroot / version / 'map.json').read_text())
+    maps = read_json(dataroot / version / 'map.json')
     _refuse(dataroot, [record['filename'] for record in maps if not (dataroot / record['filename']).is_file()])
+
+
+def read_json(path: Path) -> list | dict:
+    """Return the content of a table; raises DatasetIncompleteError when it is cut off."""
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise DatasetIncompleteError(f'{path} is cut off ({error}): unpack the metadata again') from error
 
 
 def require_files(dataroot: Path, filenames: Iterable[str]) -> None:

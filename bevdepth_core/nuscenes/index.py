@@ -20,7 +20,7 @@ from nuscenes.utils.splits import create_splits_scenes
 from tqdm import tqdm
 
 from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR, label_of_category
-from bevdepth_core.nuscenes.completeness import TABLES, DatasetIncompleteError, require_files, require_tables
+from bevdepth_core.nuscenes.completeness import TABLES, DatasetIncompleteError, read_json, require_files, require_tables
 from bevdepth_core.nuscenes.records import Annotations, Pose, SampleRecord, SensorRecord
 
 SENSORS = (*CAMERAS, LIDAR)
@@ -122,7 +122,7 @@ def load_index(dataroot: str | Path, version: str, split: str, cache_dir: str | 
     left = [scene for scene, path in zip(scenes, paths, strict=True) if not path.exists()]
     if left:
         _write_scenes(open_devkit(dataroot, version), left, folder)
-    index = SampleIndex(_joined([dict(np.load(path)) for path in paths]))
+    index = SampleIndex(_joined([_read(path) for path in paths]))
     require_files(dataroot, index.filenames())
     return index
 
@@ -134,14 +134,15 @@ def split_scenes(dataroot: str | Path, version: str, split: str) -> list[str]:
         ValueError: the split is unknown or empty, or names scenes that the tables lack.
     """
     tables = Path(dataroot) / version
-    custom = json.loads(path.read_text()) if (path := tables / 'splits.json').exists() else {}
+    custom = read_json(path) if (path := tables / 'splits.json').exists() else {}
     splits = custom | create_splits_scenes()
     if not splits.get(split):
         raise ValueError(f'split {split!r} is not known: choose one of {", ".join(sorted(splits))}, or add it to {path}')
-    present = [scene['name'] for scene in json.loads((tables / 'scene.json').read_text())]
+    present = [scene['name'] for scene in read_json(tables / 'scene.json')]
     absent = sorted(set(splits[split]) - set(present))
     if absent:
-        raise ValueError(f'split {split!r} needs {len(absent)} scenes that {tables} does not hold, such as {", ".join(absent[:3])}')
+        hint = f'; the devkit hides the split of that name in {path}: rename it' if split in custom.keys() & create_splits_scenes() else ''
+        raise ValueError(f'split {split!r} needs {len(absent)} scenes that {tables} does not hold, such as {", ".join(absent[:3])}{hint}')
     wanted = set(splits[split])
     return [name for name in present if name in wanted]
 
@@ -181,6 +182,11 @@ def _write_whole(path: Path, columns: dict[str, np.ndarray]) -> None:
     part = path.with_name(f'.{uuid4().hex}.npz')
     np.savez_compressed(part, **columns)
     os.replace(part, path)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as columns:
+        return dict(columns)
 
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

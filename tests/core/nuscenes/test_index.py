@@ -147,8 +147,9 @@ def test_a_wrong_root_or_version_is_told(root):
         load_index(root, 'v1.0-trainval', 'train')
 
 
-def test_a_table_that_is_cut_off_is_told(root):
-    table = root / VERSION / 'ego_pose.json'
+@pytest.mark.parametrize('name', ['ego_pose', 'map', 'scene'])
+def test_a_table_that_is_cut_off_is_told(root, name):
+    table = root / VERSION / f'{name}.json'
     table.write_text(table.read_text()[:-10])
     with pytest.raises(DatasetIncompleteError, match='cut off'):
         load(root)
@@ -168,6 +169,12 @@ def test_an_unknown_split_is_told_with_the_known_ones(root):
 
 def test_an_official_split_of_another_version_is_refused(root):
     with pytest.raises(ValueError, match='needs 150 scenes that'):
+        split_scenes(root, VERSION, 'val')
+
+
+def test_a_custom_split_that_the_devkit_would_hide_is_told_to_be_renamed(root):
+    (root / VERSION / 'splits.json').write_text(json.dumps({'val': [SCENE]}))
+    with pytest.raises(ValueError, match=r'hides the split of that name in .*splits\.json: rename it'):
         split_scenes(root, VERSION, 'val')
 
 
