@@ -30,7 +30,8 @@ from bevdepth_core.preprocess import ImageTransform
 from tests.core.nuscenes.dataroot import SPLIT, VERSION, make_dataroot
 from tests.core.parity import sample_paths
 
-SIZES = {  # the official presets' input and range of resize factors
+SIZES = {  # input and range of resize factors: the small preset's, the official ones
+    '128x352': (ImageSpec(128, 352), ImageAugmentation(scale=(0.193, 0.275))),
     '256x704': (ImageSpec(), ImageAugmentation()),
     '512x1408': (ImageSpec(512, 1408), ImageAugmentation(scale=(0.772, 1.1))),
 }
