@@ -41,7 +41,7 @@ def read_crop(path: str | Path, transform: ImageTransform) -> np.ndarray:
 def read_crop_fast(path: str | Path, transform: ImageTransform) -> np.ndarray:
     """Return nearly what ``read_crop`` does, for training: a shrunk decode where it suffices, only what is visible resized.
 
-    Differs from ``read_crop`` by about one grey level on average; at sharp edges by up to some 30.
+    Differs from ``read_crop`` by about one grey level on average; at sharp edges by up to some 40.
 
     Raises:
         OSError: as ``read_image``.

@@ -25,7 +25,7 @@ def test_the_fast_crop_is_nearly_the_exact_one(transform):
     exact, fast = (read(sample_paths()[1], transform).astype(int) for read in (read_crop, read_crop_fast))
     assert fast.shape == exact.shape == (transform.height, transform.width, 3)
     difference = np.abs(fast - exact)
-    assert difference.mean() < 1.5 and difference.max() <= 32
+    assert difference.mean() < 1.5 and difference.max() <= 40
 
 
 @pytest.mark.parametrize('transform', TRANSFORMS[:1])
