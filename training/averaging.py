@@ -25,9 +25,9 @@ class AveragingSettings:
     decay: float = 0.999
     ramp_updates: float = 0
 
-    def at(self, update: int) -> float:
-        """Return the decay of an update, counted from 1."""
-        return self.decay * (1 - math.exp(-update / self.ramp_updates)) if self.ramp_updates else self.decay
+    def at(self, update: int | Tensor) -> float:
+        """Return the decay of an update, counted from 1; without a ramp ``update`` is not read, which could wait for a GPU."""
+        return self.decay * (1 - math.exp(-int(update) / self.ramp_updates)) if self.ramp_updates else self.decay
 
 
 class ExponentialAverage(WeightAveraging):
@@ -52,12 +52,14 @@ class ExponentialAverage(WeightAveraging):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == 'fit':
+            # Lightning calls this before it moves the weights to the GPU.
+            self.averaged.to(trainer.strategy.root_device)
             # Torch replaces the average by the weights in an update that it counts as 0; the first weights count here.
             self._average_model.n_averaged.fill_(1)
 
     def _update(self, average: list[Tensor], current: list[Tensor], update: Tensor) -> None:
         """Update tensors of one type; integers, the counters of batch norms, follow at once."""
         if average[0].is_floating_point():
-            torch._foreach_lerp_(average, current, 1 - self.settings.at(int(update)))
+            torch._foreach_lerp_(average, current, 1 - self.settings.at(update))
         else:
             torch._foreach_copy_(average, current)

@@ -31,6 +31,8 @@ class ModelSettings:
         network: every number of the network.
         pretrained: first weights of the image backbone: the name of torchvision's weights such as ``IMAGENET1K_V1``, the path
             of a file with a torchvision state dict, or ``none`` for random ones.
+        heatmap_bias: first bias of the heatmaps, such as -2.19 for a first score of 0.1 everywhere; null for a random one near 0,
+            which is what the official code ends up with.
         freeze_stem: keep the backbone's first convolution and its batch norm as they are; right for pretrained weights only.
         code_weights: weights of the ten box numbers in the loss: x, y, z, three sizes, sine, cosine, velocity x and y.
         learning_rate: at ``learning_rate_batch`` samples a step; it grows with the number of samples.
@@ -43,6 +45,7 @@ class ModelSettings:
 
     network: ModelConfig = field(default_factory=ModelConfig)
     pretrained: str = 'IMAGENET1K_V1'
+    heatmap_bias: float | None = None
     freeze_stem: bool = True
     code_weights: tuple[float, float, float, float, float, float, float, float, float, float] = (1.0,) * 10
     learning_rate: float = 2e-4
@@ -81,6 +84,9 @@ class BEVDepthModule(LightningModule):
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
             self.model = BEVDepth(settings.network)
+        if settings.heatmap_bias is not None:
+            for task in self.model.head.tasks:
+                nn.init.constant_(task['heatmap'][-1].bias, settings.heatmap_bias)
         load_pretrained(self.model.image_encoder.backbone, settings.pretrained, settings.network.image_encoder.depth)
         if settings.freeze_stem:
             for layer in self._stem():

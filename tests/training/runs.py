@@ -95,7 +95,7 @@ def tiny_config(output: Path, **trainer) -> TrainingConfig:
         precision='32-true',
         max_epochs=2,
         log_every_n_steps=1,
-        checkpoint_every_n_steps=2,
+        checkpoint_every_n_steps=3,
         averaging=AveragingSettings(decay=0.9),
     )
     model = ModelSettings(network=TINY, pretrained='none', freeze_stem=False, learning_rate=0.05, milestones=(1,))

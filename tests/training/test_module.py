@@ -11,6 +11,7 @@ from torchvision import models
 
 from bevdepth_core.model.view_transform import ego_from_frustum
 from bevdepth_training.batch import collate
+from bevdepth_training.criterion import criterion
 from bevdepth_training.module import BEVDepthModule, ModelSettings, NonFiniteLossError, learning_rate_factor, load_pretrained
 from tests.training.runs import TINY, Noise, noise_sample, run, tiny_config
 
@@ -48,6 +49,27 @@ def test_an_unfrozen_stem_trains() -> None:
     backbone = module(freeze_stem=False).model.image_encoder.backbone
     assert backbone.bn1.training
     assert backbone.conv1.weight.requires_grad
+
+
+def test_a_given_heatmap_bias_is_the_first_one_of_every_task() -> None:
+    for task in module(heatmap_bias=-2.19).model.head.tasks:
+        assert torch.equal(task['heatmap'][-1].bias, torch.full_like(task['heatmap'][-1].bias, -2.19))
+    assert module().model.head.tasks[0]['heatmap'][-1].bias.abs().max() < 1
+
+
+def test_the_loss_falls_when_a_batch_is_shown_again_and_again() -> None:
+    trained = module(heatmap_bias=-2.19)
+    batch = collate([noise_sample(place, np.random.default_rng(place)) for place in range(2)], TINY)
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=0.01)
+    losses = []
+    for _ in range(20):
+        losses.append(criterion(trained.model(batch.inputs(TINY.image)), batch.tasks, batch.depth_bins, (1.0,) * 10))
+        optimizer.zero_grad()
+        losses[-1].total.backward()
+        optimizer.step()
+    for name in ('heatmap', 'box', 'depth'):
+        first, last = (getattr(loss, name).sum() for loss in (losses[0], losses[-1]))
+        assert last < 0.7 * first, name
 
 
 def test_first_weights_follow_from_the_seed_and_leave_other_random_numbers_alone() -> None:

@@ -43,7 +43,7 @@ def require_equal(ours: Path, theirs: Path) -> None:
 
 @pytest.mark.parametrize(
     ('step', 'written'),
-    [(3, 2), (5, 5), (7, 6)],
+    [(4, 3), (5, 5), (7, 6)],
     ids=['between two checkpoints', 'at the end of an epoch', 'between two checkpoints of a later epoch'],
 )
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path, uninterrupted: Path, step: int, written: int) -> None:
@@ -70,7 +70,7 @@ def test_the_checkpoint_holds_weights_and_average_apart(uninterrupted: Path) -> 
 
 
 def test_a_run_without_average_resumes_with_accumulated_batches(tmp_path: Path) -> None:
-    settings = {'averaging': None, 'accumulate_grad_batches': 2, 'checkpoint_every_n_steps': 1}
+    settings = {'averaging': None, 'accumulate_grad_batches': 2, 'checkpoint_every_n_steps': 2}
     run(tiny_config(tmp_path / 'whole', **settings))
     with pytest.raises(InterruptedRunError):
         run(tiny_config(tmp_path / 'resumed', **settings), Noise(interrupt_after=SAMPLES_PER_STEP * 7 + 1))
@@ -99,6 +99,6 @@ def test_more_data_than_the_run_began_with_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_can_be_made_longer(tmp_path: Path, uninterrupted: Path) -> None:
-    run(tiny_config(tmp_path, max_steps=3))
+    run(tiny_config(tmp_path, max_steps=4))
     run(tiny_config(tmp_path), resume=True)
     require_equal(tmp_path, uninterrupted)
