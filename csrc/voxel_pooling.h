@@ -1,11 +1,12 @@
 // Voxel pooling on CUDA. bevdepth_core/ops/voxel_pooling_reference.py specifies the numbers.
 //
-// Nothing here knows torch: callers pass device pointers to contiguous arrays, a device and a stream. No function allocates,
-// waits or reads device memory on the host, so all can be captured in a CUDA graph. Each throws std::invalid_argument for
-// sizes out of range and std::runtime_error for a launch that CUDA refuses.
+// Nothing here knows torch: callers pass device pointers, a device and a stream. No function allocates, waits or reads device
+// memory on the host, so all can be captured in a CUDA graph. Each throws std::invalid_argument for sizes out of range and
+// std::runtime_error for a launch that CUDA refuses.
 //
-// Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells, P = N * H * W pixels.
-// T is the type of the features (Launch::dtype); A, in which sums are taken, is double for double and float otherwise.
+// Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells. T is the type of the features
+// (Launch::dtype). Arrays are contiguous unless said otherwise. "Rows" hold the C channels of one pixel or cell side by side:
+// a map as rows, (B, ny, nx, C), is what torch calls channels_last.
 #pragma once
 
 #include <cstdint>
@@ -31,37 +32,55 @@ struct Geometry {
     const float* frustum_v;         // (H)
     const float* frustum_d;         // (D)
     float lower[3];                 // x, y, z of the grid's low corner, metres
-    float cell[3];                  // x, y, z size of a cell, metres
+    float cell[3];                  // x, y, z size of a cell, metres; from 2^-60 to 2^60
+};
+
+// The cell of every point: given as voxel_index (B, N, D, H, W, 3), or found from the geometry.
+struct Points {
+    bool indexed;
+    Geometry geometry;
+    const std::int32_t* voxel_index;
+};
+
+// Depth (B, N, D, H, W) T with any strides, in elements; view counts B * N.
+struct Depth {
+    const void* data;
+    std::int64_t view, bin, row, column;
+};
+
+// Context features. planes (B, N, C, H, W) T are copied to rows (B, N, H, W, C) T first; null planes: rows hold them already.
+struct Context {
+    const void* planes;
+    void* rows;
+};
+
+// Where the cells of a map are summed, to be rounded to T in the map.
+// exact: rows (B, ny, nx, C) double, in an order of their own, and the same bits on every run; bounds (B, 2) int32 is a
+//        workspace. Not for float64; depth must be contiguous.
+// else: rows (B, ny, nx, C) float, or null where T is float or double; then the map itself takes the sums. Their order varies.
+struct Sums {
+    bool exact;
+    void* rows;
+    std::uint32_t* bounds;
 };
 
 // voxel_index (B, N, D, H, W, 3), int32: x, y, z. Launch::dtype and the channels play no part.
 void voxel_index(const Launch& launch, const Sizes& sizes, const Geometry& geometry, std::int32_t* voxel_index);
 
-// bev (B, C, ny, nx) T = sum of depth (B, N, D, H, W) T * context (B, N, C, H, W) T over the points in each cell.
-// Workspaces, whatever they hold: pixel_rows (B, P, C) A, cell_rows (B, ny * nx, C) A.
-void voxel_pooling(const Launch& launch, const Sizes& sizes, const void* depth, const void* context, const Geometry& geometry,
-                   void* pixel_rows, void* cell_rows, void* bev);
+// bev rows (B, ny, nx, C) T = sum of depth * context over the points in each cell.
+void voxel_pooling(const Launch& launch, const Sizes& sizes, const Points& points, const Depth& depth, const Context& context,
+                   const Sums& sums, void* bev);
 
-// The same for given indices (B, N, D, H, W, 3).
-void voxel_pooling_indexed(const Launch& launch, const Sizes& sizes, const void* depth, const void* context,
-                           const std::int32_t* voxel_index, void* pixel_rows, void* cell_rows, void* bev);
+// grad_depth (B, N, D, H, W) T and grad_context rows (B, N, H, W, C) T from grad_bev rows (B, ny, nx, C) T.
+void voxel_pooling_backward(const Launch& launch, const Sizes& sizes, const Points& points, const Depth& depth,
+                            const Context& context, const void* grad_bev, void* grad_depth, void* grad_context);
 
-// grad_depth (B, N, D, H, W) T and grad_context (B, N, C, H, W) T from grad_bev (B, C, ny, nx) T. Workspaces as above.
-void voxel_pooling_backward(const Launch& launch, const Sizes& sizes, const void* grad_bev, const void* depth,
-                            const void* context, const Geometry& geometry, void* pixel_rows, void* cell_rows,
-                            void* grad_depth, void* grad_context);
+// bev rows (B, ny, nx, C) T = sum of volume (B, N, C, D, H, W) T over the points in each cell.
+void voxel_pooling_volume(const Launch& launch, const Sizes& sizes, const std::int32_t* voxel_index, const void* volume,
+                          const Sums& sums, void* bev);
 
-// The same for given indices.
-void voxel_pooling_indexed_backward(const Launch& launch, const Sizes& sizes, const void* grad_bev, const void* depth,
-                                    const void* context, const std::int32_t* voxel_index, void* pixel_rows,
-                                    void* cell_rows, void* grad_depth, void* grad_context);
-
-// bev (B, C, ny, nx) T = sum of volume (B, N, C, D, H, W) T over the points in each cell. Workspace: cell_rows.
-void voxel_pooling_volume(const Launch& launch, const Sizes& sizes, const void* volume, const std::int32_t* voxel_index,
-                          void* cell_rows, void* bev);
-
-// grad_volume (B, N, C, D, H, W) T from grad_bev (B, C, ny, nx) T. Workspace: cell_rows.
-void voxel_pooling_volume_backward(const Launch& launch, const Sizes& sizes, const void* grad_bev,
-                                   const std::int32_t* voxel_index, void* cell_rows, void* grad_volume);
+// grad_volume (B, N, C, D, H, W) T from grad_bev rows (B, ny, nx, C) T.
+void voxel_pooling_volume_backward(const Launch& launch, const Sizes& sizes, const std::int32_t* voxel_index,
+                                   const void* grad_bev, void* grad_volume);
 
 }  // namespace bevdepth

@@ -82,7 +82,7 @@ def voxel_pooling(
         shape: number of cells (nx, ny, 1).
 
     Returns:
-        (B, C, ny, nx), the type of ``context``; sums are taken in at least float32.
+        (B, C, ny, nx), channels_last, the type of ``context``; sums are taken in at least float32.
 
     Raises:
         ValueError: a shape or device that does not fit, named.
@@ -108,7 +108,7 @@ def voxel_pooling_indexed(depth: Tensor, context: Tensor, voxel_index: Tensor, s
         shape: number of cells (nx, ny, 1).
 
     Returns:
-        (B, C, ny, nx), the type of ``context``.
+        (B, C, ny, nx), channels_last, the type of ``context``.
 
     Raises:
         ValueError: a shape or device that does not fit, named.
@@ -129,7 +129,7 @@ def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[in
         shape: number of cells (nx, ny, 1).
 
     Returns:
-        (B, C, ny, nx), the type of ``volume``.
+        (B, C, ny, nx), channels_last, the type of ``volume``.
 
     Raises:
         ValueError: a shape or device that does not fit, named.
@@ -181,11 +181,11 @@ def _kernels_run(features: Tensor) -> bool:
 
 
 def _forward_kernels_run(features: Tensor) -> bool:
-    """As ``_kernels_run``, but PyTorch's deterministic mode excludes the forward kernels, whose atomic sums vary in order."""
+    """As ``_kernels_run``, but PyTorch's deterministic mode excludes float64: its kernel's atomic sums vary in order."""
     if not _kernels_run(features):
         return False
-    if torch.are_deterministic_algorithms_enabled():
-        _log_once(logging.INFO, 'cuda', 'torch reference forward, since deterministic algorithms are demanded')
+    if features.dtype == torch.float64 and torch.are_deterministic_algorithms_enabled():
+        _log_once(logging.INFO, 'cuda', 'torch reference forward in float64, since deterministic algorithms are demanded')
         return False
     return True
 
@@ -303,12 +303,12 @@ def _(volume, voxel_index, shape):
 
 @_voxel_pooling_backward.register_fake
 def _(grad_bev, depth, context, *geometry_and_shape):
-    return depth.new_empty(depth.shape), context.new_empty(context.shape)
+    return _empty_gradients(depth, context)
 
 
 @_voxel_pooling_indexed_backward.register_fake
 def _(grad_bev, depth, context, voxel_index, shape):
-    return depth.new_empty(depth.shape), context.new_empty(context.shape)
+    return _empty_gradients(depth, context)
 
 
 @_voxel_pooling_volume_backward.register_fake
@@ -317,8 +317,15 @@ def _(grad_bev, voxel_index, shape):
 
 
 def _empty_bev(features: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return an uninitialised map, channels_last."""
     nx, ny, _ = shape
-    return features.new_empty(features.shape[0], features.shape[2], ny, nx)
+    return features.new_empty(features.shape[0], ny, nx, features.shape[2]).movedim(-1, 1)
+
+
+def _empty_gradients(depth: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    """Return uninitialised gradients, that of the context with channels last."""
+    batch, cameras, channels, height, width = context.shape
+    return depth.new_empty(depth.shape), context.new_empty(batch, cameras, height, width, channels).movedim(-1, 2)
 
 
 def _empty_volume(grad_bev: Tensor, voxel_index: Tensor) -> Tensor:
@@ -385,24 +392,24 @@ def _launch_voxel_index(*geometry) -> Tensor:
     batch, cameras = geometry.ego_from_frustum.shape[:2]
     points = (batch, cameras, geometry.frustum_d.shape[0], geometry.frustum_v.shape[0], geometry.frustum_u.shape[0])
     index = geometry.ego_from_frustum.new_empty(*points, 3, dtype=torch.int32)
-    sizes = _sizes(points, channels=0, shape=(1, 1, 1))
+    sizes = _sizes(points, 1, (1, 1, 1))
     kernels.voxel_index(_launch(geometry.ego_from_frustum), sizes, geometry.kernel_argument(), index.data_ptr())
     return index
 
 
 def _launch_forward(depth: Tensor, context: Tensor, points: Tensor | _Geometry, shape: Sequence[int]) -> Tensor:
-    depth, context, points = depth.contiguous(), context.contiguous(), points.contiguous()
-    pixel_rows, cell_rows = _pixel_workspace(context), _cell_workspace(context, context.shape[2], shape)
+    exact = torch.are_deterministic_algorithms_enabled()
+    depth, points = depth.contiguous() if exact else _with_even_views(depth), points.contiguous()
+    planes, rows = _context_arrays(context)
     bev = _empty_bev(context, shape)
-    kernel = kernels.voxel_pooling if isinstance(points, _Geometry) else kernels.voxel_pooling_indexed
-    kernel(
+    sums, bounds = _sum_workspaces(bev, exact)
+    kernels.voxel_pooling(
         _launch(context),
         _sizes(depth.shape, context.shape[2], shape),
-        depth.data_ptr(),
-        context.data_ptr(),
         _point_argument(points),
-        pixel_rows.data_ptr(),
-        cell_rows.data_ptr(),
+        _depth_argument(depth),
+        kernels.Context(_address(planes), rows.data_ptr()),
+        kernels.Sums(exact, _address(sums), _address(bounds)),
         bev.data_ptr(),
     )
     return bev
@@ -411,19 +418,16 @@ def _launch_forward(depth: Tensor, context: Tensor, points: Tensor | _Geometry, 
 def _launch_backward(
     grad_bev: Tensor, depth: Tensor, context: Tensor, points: Tensor | _Geometry, shape: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    grad_bev, depth, context, points = grad_bev.contiguous(), depth.contiguous(), context.contiguous(), points.contiguous()
-    pixel_rows, cell_rows = _pixel_workspace(context), _cell_workspace(context, context.shape[2], shape)
-    grad_depth, grad_context = torch.empty_like(depth), torch.empty_like(context)
-    kernel = kernels.voxel_pooling_backward if isinstance(points, _Geometry) else kernels.voxel_pooling_indexed_backward
-    kernel(
+    grad_map, depth, points = _as_rows(grad_bev, 1), _with_even_views(depth), points.contiguous()
+    planes, rows = _context_arrays(context)
+    grad_depth, grad_context = _empty_gradients(depth, context)
+    kernels.voxel_pooling_backward(
         _launch(context),
         _sizes(depth.shape, context.shape[2], shape),
-        grad_bev.data_ptr(),
-        depth.data_ptr(),
-        context.data_ptr(),
         _point_argument(points),
-        pixel_rows.data_ptr(),
-        cell_rows.data_ptr(),
+        _depth_argument(depth),
+        kernels.Context(_address(planes), rows.data_ptr()),
+        grad_map.data_ptr(),
         grad_depth.data_ptr(),
         grad_context.data_ptr(),
     )
@@ -431,22 +435,26 @@ def _launch_backward(
 
 
 def _launch_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
+    exact = torch.are_deterministic_algorithms_enabled()
     volume, voxel_index = volume.contiguous(), voxel_index.contiguous()
-    cell_rows = _cell_workspace(volume, volume.shape[2], shape)
     bev = _empty_bev(volume, shape)
-    sizes = _sizes(voxel_index.shape[:5], volume.shape[2], shape)
-    kernels.voxel_pooling_volume(_launch(volume), sizes, volume.data_ptr(), voxel_index.data_ptr(), cell_rows.data_ptr(), bev.data_ptr())
+    sums, bounds = _sum_workspaces(bev, exact)
+    kernels.voxel_pooling_volume(
+        _launch(volume),
+        _sizes(voxel_index.shape[:5], volume.shape[2], shape),
+        voxel_index.data_ptr(),
+        volume.data_ptr(),
+        kernels.Sums(exact, _address(sums), _address(bounds)),
+        bev.data_ptr(),
+    )
     return bev
 
 
 def _launch_volume_backward(grad_bev: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
-    grad_bev, voxel_index = grad_bev.contiguous(), voxel_index.contiguous()
-    cell_rows = _cell_workspace(grad_bev, grad_bev.shape[1], shape)
+    grad_map, voxel_index = _as_rows(grad_bev, 1), voxel_index.contiguous()
     grad_volume = _empty_volume(grad_bev, voxel_index)
     sizes = _sizes(voxel_index.shape[:5], grad_bev.shape[1], shape)
-    kernels.voxel_pooling_volume_backward(
-        _launch(grad_bev), sizes, grad_bev.data_ptr(), voxel_index.data_ptr(), cell_rows.data_ptr(), grad_volume.data_ptr()
-    )
+    kernels.voxel_pooling_volume_backward(_launch(grad_bev), sizes, voxel_index.data_ptr(), grad_map.data_ptr(), grad_volume.data_ptr())
     return grad_volume
 
 
@@ -462,17 +470,43 @@ def _sizes(points: Sequence[int], channels: int, shape: Sequence[int]):
     return kernels.Sizes(batch, cameras, bins, channels, height, width, nx, ny)
 
 
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
 def _point_argument(points: Tensor | _Geometry):
-    return points.kernel_argument() if isinstance(points, _Geometry) else points.data_ptr()
+    return kernels.Points(points.kernel_argument() if isinstance(points, _Geometry) else points.data_ptr())
 
 
-def _pixel_workspace(context: Tensor) -> Tensor:
-    return context.new_empty(context.numel(), dtype=reference.accumulator(context.dtype))
+def _depth_argument(depth: Tensor):
+    return kernels.Depth(depth.data_ptr(), *depth.stride()[1:])
 
 
-def _cell_workspace(features: Tensor, channels: int, shape: Sequence[int]) -> Tensor:
-    nx, ny, _ = shape
-    return features.new_empty(features.shape[0] * ny * nx * channels, dtype=reference.accumulator(features.dtype))
+def _with_even_views(depth: Tensor) -> Tensor:
+    """Return ``depth`` with all cameras of all samples the same stride apart; any other strides are left as they are."""
+    return depth if depth.stride(0) == depth.shape[1] * depth.stride(1) else depth.contiguous()
+
+
+def _as_rows(tensor: Tensor, channel: int) -> Tensor:
+    """Return the contiguous tensor whose last dimension is the dimension ``channel``: no copy of what is channels_last."""
+    return tensor.movedim(channel, -1).contiguous()
+
+
+def _context_arrays(context: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Return the context as planes, unless it lies in rows already, and its rows or the workspace for them."""
+    rows = context.movedim(2, -1)
+    if rows.is_contiguous():
+        return None, rows
+    return context.contiguous(), context.new_empty(rows.shape)
+
+
+def _sum_workspaces(bev: Tensor, exact: bool) -> tuple[Tensor | None, Tensor | None]:
+    """Return where cells are summed, (B, ny, nx, C), unless in the map itself, and the bounds that exact sums need."""
+    dtype = torch.float64 if exact else reference.accumulator(bev.dtype)
+    if dtype == bev.dtype:
+        return None, None
+    sums = torch.empty_like(bev.movedim(1, -1), dtype=dtype)
+    return sums, bev.new_empty(len(bev), 2, dtype=torch.int32) if exact else None
 
 
 def _check_geometry(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell) -> None:

@@ -72,7 +72,7 @@ def voxel_pooling(depth: Tensor, context: Tensor, voxel_index: Tensor, shape: li
         shape: number of cells (nx, ny, 1).
 
     Returns:
-        (B, C, ny, nx), the type of ``context``.
+        (B, C, ny, nx), channels_last, the type of ``context``.
     """
     cells = _by_bin(_flat_cells(voxel_index, shape))  # (B, D, P), P = N * H * W pixels
     rows = _pixel_rows(context)  # (B, P, C)
@@ -80,7 +80,7 @@ def voxel_pooling(depth: Tensor, context: Tensor, voxel_index: Tensor, shape: li
     bev = _empty_cells(context, channels=context.shape[2], shape=shape)
     for sample, bin_ in _samples_and_bins(cells):
         bev[sample].index_add_(0, cells[sample, bin_], weights[sample, bin_, :, None] * rows[sample])
-    return _map_from_cells(bev, shape).to(context.dtype)
+    return _map_from_cells(bev.to(context.dtype), shape)
 
 
 def voxel_pooling_backward(
@@ -99,8 +99,8 @@ def voxel_pooling_backward(
         grad_rows[sample].addcmul_(grad_lifted, weights[sample, bin_, :, None])
     cameras, _, height, width = context.shape[1:]
     grad_depth = grad_weights.unflatten(2, (cameras, height, width)).transpose(1, 2)
-    grad_context = grad_rows.unflatten(1, (cameras, height, width)).movedim(-1, 2)
-    return grad_depth.to(depth.dtype).contiguous(), grad_context.to(context.dtype).contiguous()
+    grad_context = grad_rows.to(context.dtype).unflatten(1, (cameras, height, width)).movedim(-1, 2)  # channels last
+    return grad_depth.to(depth.dtype).contiguous(), grad_context
 
 
 def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: list[int]) -> Tensor:
@@ -110,7 +110,7 @@ def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: list[int]) 
     for sample, bin_ in _samples_and_bins(cells):
         lifted = volume[sample, :, :, bin_].movedim(1, -1).flatten(end_dim=2)  # (P, C)
         bev[sample].index_add_(0, cells[sample, bin_], lifted.to(bev.dtype))
-    return _map_from_cells(bev, shape).to(volume.dtype)
+    return _map_from_cells(bev.to(volume.dtype), shape)
 
 
 def voxel_pooling_volume_backward(grad_bev: Tensor, voxel_index: Tensor, shape: list[int]) -> Tensor:
@@ -160,7 +160,8 @@ def _empty_cells(features: Tensor, channels: int, shape: list[int]) -> Tensor:
 
 def _map_from_cells(cells: Tensor, shape: list[int]) -> Tensor:
     nx, ny, _ = shape
-    return cells[:, :-1].transpose(1, 2).unflatten(2, (ny, nx)).contiguous()
+    """Return the map (B, C, ny, nx), channels_last."""
+    return cells[:, :-1].contiguous().unflatten(1, (ny, nx)).movedim(-1, 1)
 
 
 def _cells_from_map(grad_bev: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ def calls(case: Case) -> dict:
     volume = case.depth[:, :, None] * case.context[:, :, :, None]
     return {
         'cameras, forward': lambda: ops.voxel_pooling(*case.arguments),
+        'cameras, forward, deterministic': lambda: deterministically(lambda: ops.voxel_pooling(*case.arguments)),
         'cameras, backward': lambda: ops.voxel_pooling_backward(grad_bev, *case.arguments),
         'indices, forward': lambda: ops.voxel_pooling_indexed(*features, index, case.shape),
         'indices, backward': lambda: ops.voxel_pooling_indexed_backward(grad_bev, *features, index, case.shape),
@@ -41,6 +42,34 @@ def calls(case: Case) -> dict:
         'volume, backward': lambda: ops.voxel_pooling_volume_backward(grad_bev, index, case.shape),
         'indices alone': lambda: ops.voxel_index(*case.geometry),
     }
+
+
+def deterministically(call):
+    """Return call() in PyTorch's deterministic mode, without the fills of fresh memory that it adds by default."""
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        return call()
+    finally:
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+        torch.use_deterministic_algorithms(False)
+
+
+def extra_bytes_over_arrays(case: Case) -> float:
+    """Return the peak of memory that forward and backward take beyond their arrays, as a share of these."""
+    depth, context = case.depth.requires_grad_(), case.context.requires_grad_()
+    bev = torch.ops.bevdepth.voxel_pooling(*case.arguments)
+    arrays = [depth, context, bev]
+    own = sum(tensor.numel() * tensor.element_size() for tensor in arrays)
+    del bev, arrays
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    torch.ops.bevdepth.voxel_pooling(*case.arguments).sum().backward()
+    peak = torch.cuda.max_memory_allocated() - before
+    depth.grad = context.grad = None
+    case.depth.requires_grad_(False), case.context.requires_grad_(False)
+    return peak / own
 
 
 def cpu_microseconds(call) -> float:
@@ -82,6 +111,8 @@ def print_gpu_table() -> None:
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         for batch in (1, 8):
             case = repeat(surround_view_case(dtype), batch).to('cuda', dtype)
+            share = extra_bytes_over_arrays(case)
+            print(f'| peak memory of forward and backward / inputs + map | {dtype} | {batch} | {share:.2f} | |')
             for name, call in calls(case).items():
                 ours = gpu_microseconds(call)
                 with force_reference():

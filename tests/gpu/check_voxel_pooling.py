@@ -200,15 +200,53 @@ def test_backward_gives_the_same_bits_on_every_run():
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_deterministic_algorithms_give_the_same_bits_on_every_run():
-    case = surround_view_case().to('cuda', torch.float32)
+@pytest.fixture
+def deterministic():
     torch.use_deterministic_algorithms(True)
-    try:
-        first, second = (results(case, main_form(case)) for _ in range(2))
-    finally:
-        torch.use_deterministic_algorithms(False)
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert_close(first, expected_results(case)[:3], torch.float32)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@every_dtype
+@pytest.mark.parametrize('form', [main_form, indexed_form])
+def test_deterministic_algorithms_give_the_same_bits_on_every_run(dtype, form, deterministic):
+    case = surround_view_case().to('cuda', dtype)
+    first, *others = (results(case, form(case)) for _ in range(4))
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    assert_close(first, expected_results(case)[:3], dtype)
+
+
+@every_size
+@every_dtype
+def test_deterministic_sums_equal_the_float64_reference(sizes, dtype, deterministic, memory):
+    case = random_case(10, **sizes).to('cuda', dtype)
+    assert_close(results(case, main_form(case)), expected_results(case)[:3], dtype)
+    ones = Case(torch.ones_like(case.depth), case.context, case.geometry, case.shape)
+    volume = ones.depth[:, :, None] * ones.context[:, :, :, None]
+    bev = voxel_pooling_volume(volume, voxel_index(*case.geometry), case.shape)
+    assert_close((bev,), expected_results(ones)[:1], dtype)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('exact', [False, True])
+def test_values_that_are_not_finite_reach_their_cells_and_no_other(value, exact):
+    case = random_case(11, cameras=3, bins=9, channels=8, height=17).to('cuda', torch.float32)
+    case.context[0, 1, 3, 2, 1] = value
+    torch.use_deterministic_algorithms(exact)
+    bev = voxel_pooling(*case.arguments).cpu()
+    torch.use_deterministic_algorithms(False)
+    expected = voxel_pooling(*case.to('cpu', torch.float32).arguments)
+    assert not expected.isfinite().all()
+    torch.testing.assert_close(bev, expected, equal_nan=True, rtol=1e-4, atol=1e-4)
+
+
+def test_channels_last_inputs_equal_contiguous_ones_and_so_do_maps():
+    case = random_case(12, channels=8).to('cuda', torch.float16)
+    depth, context = (tensor.movedim(2, -1).contiguous().movedim(-1, 2) for tensor in (case.depth, case.context))
+    last = Case(depth, context, case.geometry, case.shape)
+    assert_close(results(last, main_form(last)), expected_results(case)[:3], torch.float16)
+    assert voxel_pooling(*case.arguments).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_captured_graph_follows_moving_cameras():
