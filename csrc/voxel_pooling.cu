@@ -19,9 +19,9 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kThreads = 256;        // of a block without a shape of its own
 constexpr int kRows = 16;            // feature-map rows that a thread walks down
 constexpr int kRowStride = kRows + 4;  // in shared memory: keeps 16-byte accesses of neighbouring columns in different banks
-constexpr int kMaxGroups = 20;       // channel groups of one block: 80 channels by four
+constexpr int kMaxGroups = 32;       // channel groups of one block
 constexpr int kSplatColumns = 8, kSplatBins = 14;  // columns and depth bins of one block of splat
-constexpr int kSplatBlocks = 4;      // of which a multiprocessor should hold so many: caps the registers
+constexpr int kSplatBlocks = 2;      // of the largest size that a multiprocessor should hold: caps the registers at 128
 constexpr int kVolumeColumns = 64;   // columns of one block of splat_volume
 constexpr int kDepthColumns = 4, kDepthBins = 4, kDepthRounds = 4;  // of one block of gather_grad_depth
 constexpr int kContextBins = 32;     // depth bins that gather_grad_context looks up at a time
@@ -280,26 +280,18 @@ struct OpenCell {
         cell = next;
     }
 
-    // Adds weight * features[row] of the rows of column i that lie in the grid, cell by cell; weights(row) returns the
-    // weights of four rows. Rows are skipped rather than weighted by zero, for a dropped point may hold NaN.
-    template <int Count, class F, class Weights>
-    __device__ void add(const RunTile<Count>& tile, int i, const Group<F, V> (&features)[kRows], Weights weights) {
+    // Adds weight[row] * features[row] of the rows of column i that lie in the grid, cell by cell. Rows are skipped rather
+    // than weighted by zero, for a dropped point may hold NaN.
+    template <int Count, class F>
+    __device__ void add(const RunTile<Count>& tile, int i, const Group<F, V> (&features)[kRows], const A (&weight)[kRows]) {
 #pragma unroll 1
         for (int k = 0; k < tile.runs[i]; ++k) {
             const Run run = tile.run[i][k];
             enter(run.cell);
 #pragma unroll
-            for (int first = 0; first < kRows; first += 4) {
-                const unsigned four = run.rows >> first & 15;
-                if (four == 0) continue;
-                const Group<A, 4> weight = weights(first);
-#pragma unroll
-                for (int row = 0; row < 4; ++row) {
-                    if (!(four >> row & 1)) continue;
-                    for (int v = 0; v < V; ++v) {
-                        sum.value[v] = fma(weight.value[row], static_cast<A>(features[first + row].value[v]), sum.value[v]);
-                    }
-                }
+            for (int row = 0; row < kRows; ++row) {
+                if (!(run.rows >> row & 1)) continue;
+                for (int v = 0; v < V; ++v) sum.value[v] = fma(weight[row], static_cast<A>(features[row].value[v]), sum.value[v]);
             }
         }
     }
@@ -455,6 +447,16 @@ __device__ void load_features(const T* source, std::int64_t stride, int rows, Gr
     }
 }
 
+// Copies kRows numbers, 16 bytes at a time.
+template <class A>
+__device__ void copy_rows(const A* source, A* target) {
+    constexpr int kCount = 16 / sizeof(A);
+#pragma unroll
+    for (int row = 0; row < kRows; row += kCount) {
+        *reinterpret_cast<Group<A, kCount>*>(target + row) = *reinterpret_cast<const Group<A, kCount>*>(source + row);
+    }
+}
+
 // One block per view, kRows rows, some columns, some depth bins and a slice of the channels; one thread (x, y) per group of V
 // channels and column. Seen by a level camera the rows of a column at one depth fall into very few cells, as do neighbouring
 // bins. So the thread keeps the features of its column in registers, walks down the rows of each bin, and adds to memory only
@@ -465,7 +467,7 @@ __global__ void __launch_bounds__(kMaxGroups* kSplatColumns, kSplatBlocks) splat
     using A = Accumulator<T>;
     constexpr int kPlaces = kSplatColumns * kSplatBins;
     __shared__ RunTile<kPlaces> tile;
-    __shared__ alignas(4 * sizeof(A)) A weights[kPlaces][kRowStride];
+    __shared__ alignas(16) A weights[kPlaces][kRowStride];
     let_next_kernel_start();
     const Corner corner(tiling, blockIdx.x);
     const int rows = min(kRows, static_cast<int>(sizes.height) - corner.row);
@@ -475,13 +477,10 @@ __global__ void __launch_bounds__(kMaxGroups* kSplatColumns, kSplatBlocks) splat
             tile.leave_out(i);
             continue;
         }
-        alignas(4 * sizeof(A)) A weight[kRows];
+        alignas(16) A weight[kRows];
         load_weights(depth_at<T>(depth, place.view, place.bin, corner.row, place.column), depth.row, rows, weight);
         tile.find(i, sizes, cells, place, corner.row);
-#pragma unroll
-        for (int row = 0; row < kRows; row += 4) {
-            *reinterpret_cast<Group<A, 4>*>(&weights[i][row]) = *reinterpret_cast<const Group<A, 4>*>(weight + row);
-        }
+        copy_rows(weight, weights[i]);
     }
     wait_for_earlier_kernels();
     __syncthreads();
@@ -494,7 +493,9 @@ __global__ void __launch_bounds__(kMaxGroups* kSplatColumns, kSplatBlocks) splat
 #pragma unroll 1
     for (int bin = 0; bin < kSplatBins; ++bin) {
         const int i = bin * kSplatColumns + threadIdx.y;
-        open.add(tile, i, features, [&](int row) { return *reinterpret_cast<const Group<A, 4>*>(&weights[i][row]); });
+        alignas(16) A weight[kRows];
+        copy_rows(weights[i], weight);
+        open.add(tile, i, features, weight);
     }
     open.close();
 }
@@ -618,6 +619,8 @@ __global__ void splat_volume(Sizes sizes, Tiling tiling, IndexedCells cells, con
     if (column >= sizes.width || tile.runs[threadIdx.x] == 0) return;
     const unsigned sample = static_cast<unsigned>(corner.view) / static_cast<unsigned>(sizes.cameras);
     const std::int64_t plane = sizes.bins * sizes.height * sizes.width;
+    A ones[kRows];
+    for (A& one : ones) one = 1;
     for (int channel = threadIdx.y * V; channel < sizes.channels; channel += blockDim.y * V) {
         const T* top = volume + (corner.view * sizes.channels + channel) * plane +
                        (corner.bin * sizes.height + corner.row) * sizes.width + column;
@@ -627,7 +630,7 @@ __global__ void splat_volume(Sizes sizes, Tiling tiling, IndexedCells cells, con
             for (int k = 0; k < V; ++k) features[row].value[k] = top[k * plane + min(row, rows - 1) * sizes.width];
         }
         OpenCell<S, A, V> open(sizes, sums, bounds, sample, channel);
-        open.add(tile, threadIdx.x, features, [](int) { return Group<A, 4>{{A(1), A(1), A(1), A(1)}}; });
+        open.add(tile, threadIdx.x, features, ones);
         open.close();
     }
 }
