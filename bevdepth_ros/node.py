@@ -5,11 +5,11 @@ The executor's thread takes messages and only hands on complete sets; one worker
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
 
-import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
@@ -28,7 +28,7 @@ from bevdepth_ros.intake import Intake
 from bevdepth_ros.messages import header
 from bevdepth_ros.outputs import Outputs
 from bevdepth_ros.parameters import FIELDS, Settings
-from bevdepth_ros.process import ignore_interrupts, ros_process
+from bevdepth_ros.process import interruptible, ros_process, spin_until_signal
 from bevdepth_ros.transforms import Transforms
 from bevdepth_ros.worker import Worker
 
@@ -36,7 +36,7 @@ NODE_NAME = 'bevdepth_detector'
 TICK_S = 0.25
 """Period of the look after changes, which are published at once."""
 EXIT_PATIENCE_S = 1.0
-"""On shutdown, how long the answer that is being worked on is waited for."""
+"""When the process ends, how long the answer that is being worked on is waited for."""
 
 
 class DetectorNode(LifecycleNode):
@@ -120,9 +120,9 @@ class DetectorNode(LifecycleNode):
         self.release()
         return self._reached('unconfigured', super().on_error(state))
 
-    def release(self) -> None:
-        """Let go of everything, but for an answer that is still being worked on after a moment."""
-        self._stop_detecting(discard=True, timeout_s=EXIT_PATIENCE_S)
+    def release(self, timeout_s: float | None = None) -> None:
+        """Let go of everything; wait at most ``timeout_s`` seconds for the answer that is being worked on, None for its end."""
+        self._stop_detecting(discard=True, timeout_s=timeout_s)
         self._unload()
 
     def _failed(self, transition: str, error: Exception) -> TransitionCallbackReturn:
@@ -144,7 +144,8 @@ class DetectorNode(LifecycleNode):
         path, device, precision = wanted
         if device == 'auto':
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        self._detector = Detector.from_checkpoint(path, device, precision)
+        with interruptible():
+            self._detector = Detector.from_checkpoint(path, device, precision)
         self._loaded = wanted
         self._monitor.fact('node', checkpoint=path, device=self._detector.device, precision=precision)
         self.get_logger().info(f'loaded {path} on {self._detector.device} in {precision}')
@@ -236,20 +237,24 @@ class DetectorNode(LifecycleNode):
 
 def main() -> None:
     """Run the node until it is interrupted; does not return."""
+    _run()
+    gc.collect()  # with the last reference to the node, others see it leave at once and not after 20 s
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # a usual exit would wait for a network that the worker still runs, and takes a second to unload torch
+
+
+def _run() -> None:
     with ros_process():
         try:
             node = DetectorNode()
         except (ValueError, InvalidParameterValueException) as error:
             sys.exit(f'{NODE_NAME} does not start: {error}')
         try:
-            rclpy.spin(node)
+            spin_until_signal(node)
         finally:
-            ignore_interrupts()
-            node.release()
+            node.release(EXIT_PATIENCE_S)
             node.destroy_node()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # a usual exit would wait for a network that the worker still runs, and takes a second to unload torch
 
 
 if __name__ == '__main__':

@@ -25,7 +25,7 @@ from rosbags.rosbag2 import Reader
 from rosgraph_msgs.msg import Clock
 from rosidl_runtime_py.utilities import get_message
 
-from bevdepth_ros.process import ros_process
+from bevdepth_ros.process import ros_process, sleep_until
 
 CLOCK_HZ = 100
 DEPTH = 10
@@ -58,7 +58,7 @@ class Player:
         deadline = time.monotonic() + timeout_s
         count, settled_at = 0, time.monotonic()
         while time.monotonic() < (settled_at if count else deadline):
-            time.sleep(0.02)
+            sleep_until(time.monotonic() + 0.02)
             now_count = sum(publisher.get_subscription_count() for publisher in self._publishers.values())
             if now_count > count:
                 count, settled_at = now_count, time.monotonic() + SETTLE_S
@@ -100,11 +100,11 @@ class Player:
     def _wait_until(self, due: float) -> None:
         """Sleep, publishing /clock on the way."""
         while self._clock is not None and self._next_tick_at <= due:
-            _sleep_until(self._next_tick_at)
+            sleep_until(self._next_tick_at)
             now_ns = self._first_ns + round((self._next_tick_at - self._started_at) * self._rate * 1e9)
             self._clock.publish(Clock(clock=Time(nanoseconds=now_ns).to_msg()))
             self._next_tick_at += 1 / CLOCK_HZ
-        _sleep_until(due)
+        sleep_until(due)
 
     def _create_publishers(self, connections: Iterable[Connection]) -> dict[int, Publisher]:
         publishers = {}
@@ -115,10 +115,6 @@ class Player:
             except (ImportError, AttributeError, ValueError) as error:
                 self._node.get_logger().warning(f'{connection.topic} is skipped: this ROS does not know {connection.msgtype} ({error})')
         return publishers
-
-
-def _sleep_until(due: float) -> None:
-    time.sleep(max(0.0, due - time.monotonic()))
 
 
 def _qos(connection: Connection) -> QoSProfile:

@@ -11,6 +11,7 @@ from bevdepth_core.types import Detections3D
 from bevdepth_ros.diagnostics import ERROR, WARN, Monitor
 from bevdepth_ros.frames import FRAME_WARNINGS, FrameBuilder, FrameRefusedError
 from bevdepth_ros.parameters import Settings
+from bevdepth_ros.process import interruptible
 from bevdepth_ros.synchronizer import ImageSet, LatestSlot
 
 _SET_PROBLEMS = ('bad_image', 'no_camera_info', 'no_extrinsics', 'error')
@@ -53,13 +54,17 @@ class Worker:
         """End the thread.
 
         Args:
-            discard: leave a waiting set unanswered.
-            timeout_s: longest wait for the answer that is being worked on, seconds; None waits for it.
+            discard: leave unanswered what is not published yet.
+            timeout_s: longest wait for the answer that is being worked on, seconds; None waits for its end or a signal.
         """
         if discard:
             self._stopping.set()
         self._slot.close(discard)
-        self._thread.join(timeout_s)
+        if timeout_s is not None:
+            self._thread.join(timeout_s)
+            return
+        with interruptible():
+            self._thread.join()
 
     def _run(self) -> None:
         while (images := self._slot.take()) is not None:
@@ -79,6 +84,8 @@ class Worker:
         self._detector.score_threshold = self._settings().score_threshold
         detections = self._detector(frame)
         detected = time.monotonic()
+        if self._stopping.is_set():
+            return
         self._publish(detections)
         published = time.monotonic()
         self._monitor.set_answered({

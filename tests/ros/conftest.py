@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 from collections.abc import Iterator
@@ -19,13 +20,15 @@ from tests.ros.graph import Graph
 
 DOMAINS = 100
 """Domain ids 1 to this are free of the ports that Linux hands out."""
+_turns = itertools.count(step=7)
+"""Each test takes another domain, since a process that was killed lives on in its old one for 20 s."""
 
 
 @pytest.fixture
 def domain_id(monkeypatch: pytest.MonkeyPatch) -> int:
     """Return a domain that nobody on this machine is in, and set it for this process and its children."""
-    first = os.getpid()
-    domain = next(domain for domain in ((first + step) % DOMAINS + 1 for step in range(DOMAINS)) if _is_empty(domain))
+    candidates = ((os.getpid() + next(_turns)) % DOMAINS + 1 for _ in range(DOMAINS))
+    domain = next(domain for domain in candidates if _is_empty(domain))
     monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
     if os.environ['ROS_DISTRO'] == 'humble':
         monkeypatch.setenv('ROS_LOCALHOST_ONLY', '1')

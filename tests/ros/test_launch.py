@@ -15,12 +15,14 @@ from lifecycle_msgs.srv import ChangeState
 from bevdepth_core.inference import Detector
 from tests.core.frames import real_frames
 from tests.reference import ROOT, reference_path
-from tests.ros.graph import PATIENCE_S, Graph
+from tests.ros.graph import PATIENCE_S, Graph, wait_until
 from tests.ros.sample_bag import write_sample_bag
 
 IS_PIP_ONLY = subprocess.run([ROOT / 'tools' / 'ros_mode.sh'], capture_output=True, text=True, check=True).stdout.strip() == 'pip'
 DISTRIBUTIONS = ['jazzy', 'humble'] if IS_PIP_ONLY else [os.environ['ROS_DISTRO']]
 """The pip-only ROS 2 carries two distributions; a sourced one is what it is."""
+PARTICIPANT_LEASE_S = 20.0
+"""How long DDS keeps a process that is gone without a word."""
 
 
 @pytest.fixture(scope='session')
@@ -142,6 +144,14 @@ def test_the_node_ends_cleanly_on_a_signal_while_it_is_being_configured(graph: G
     log = process.communicate(timeout=60)[0]
     assert process.returncode == 0, log
     assert 'Traceback' not in log
+
+
+def test_the_node_leaves_the_graph_when_it_ends(graph: Graph):
+    process = run(DISTRIBUTIONS[0], 'python', '-m', 'bevdepth_ros.node')
+    wait_until(lambda: 'bevdepth_detector' in graph.node.get_node_names(), 'the node')
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    wait_until(lambda: 'bevdepth_detector' not in graph.node.get_node_names(), 'its leave', patience_s=PARTICIPANT_LEASE_S / 2)
 
 
 def test_a_parameter_of_the_wrong_type_ends_the_node_with_a_sentence(domain_id: int):
