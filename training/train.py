@@ -30,6 +30,7 @@ A loss that is not finite ends the run and names the samples. `training/checkpoi
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -74,10 +75,10 @@ def train(config: TrainingConfig, resume: bool = False) -> None:
     fit(config, TrainingData(open_source, config.model.network, config.data.batch_size, config.data.workers, config.seed), resume)
 
 
-def fit(config: TrainingConfig, data: TrainingData, resume: bool = False) -> BEVDepthModule:
-    """Train on ``data``; see ``train``. Returns the trained module, averaged where the run averages."""
+def fit(config: TrainingConfig, data: TrainingData, resume: bool = False, watchers: Sequence[Callback] = ()) -> BEVDepthModule:
+    """Train on ``data`` while ``watchers`` look on; see ``train``. Returns the module, averaged where the run averages."""
     checkpoint = last_checkpoint(config, resume)
-    trainer = build_trainer(config)
+    trainer = build_trainer(config, watchers)
     if trainer.strategy.root_device.type == 'cpu' and config.trainer.precision != '32-true':
         raise ValueError(f'trainer.precision {config.trainer.precision} needs a GPU: without one train with --trainer.precision 32-true')
     description = plain(config) | {'source_revision': source_revision(), 'class_names': list(config.model.network.class_names)}
@@ -100,8 +101,8 @@ def checkpoint_path(config: TrainingConfig) -> Path:
     return Path(config.output) / 'last.ckpt'
 
 
-def build_trainer(config: TrainingConfig) -> Trainer:
-    """Return the trainer with callbacks and loggers."""
+def build_trainer(config: TrainingConfig, watchers: Sequence[Callback] = ()) -> Trainer:
+    """Return the trainer with callbacks, ``watchers`` behind the run's own, and loggers."""
     settings = config.trainer
     return Trainer(
         accelerator=settings.accelerator,
@@ -114,7 +115,7 @@ def build_trainer(config: TrainingConfig) -> Trainer:
         accumulate_grad_batches=settings.accumulate_grad_batches,
         sync_batchnorm=settings.sync_batchnorm,
         log_every_n_steps=settings.log_every_n_steps,
-        callbacks=callbacks(config),
+        callbacks=[*callbacks(config), *watchers],
         logger=[TensorBoardLogger(config.output, name='tensorboard'), CSVLogger(config.output, name='csv')],
         default_root_dir=config.output,
         benchmark=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from bevdepth_core.config import (
 from bevdepth_core.nuscenes.dataset import Sample
 from bevdepth_training.averaging import AveragingSettings
 from bevdepth_training.config import TrainerSettings, TrainingConfig
-from bevdepth_training.data import DataSettings, TrainingData
+from bevdepth_training.data import DataSettings, SampleSource, TrainingData
 from bevdepth_training.module import BEVDepthModule, ModelSettings
 from bevdepth_training.train import fit
 
@@ -63,28 +64,38 @@ class Noise:
         return noise_sample(place, rng)
 
 
-def noise_sample(place: int, rng: np.random.Generator) -> Sample:
+def noise_sample(place: int, rng: np.random.Generator, network: ModelConfig = TINY, cameras: int = CAMERAS) -> Sample:
+    """Return a sample for ``network``: boxes and depth follow from ``place``, images and their matrix from ``rng``."""
     fixed = np.random.default_rng(place)
-    frames, height, width = TINY.key_frames, TINY.image.height, TINY.image.width
-    camera = np.array([(0, 0, 1, 0), (-1, 0, 0, 0), (0, -1, 0, 1.5), (0, 0, 0, 1)], np.float32)
-    intrinsics = np.array([(40, 0, 32, 0), (0, 40, 16, 0), (0, 0, 1, 0), (0, 0, 0, 1)], np.float32)
-    poses = np.stack([camera, np.diag([-1, -1, 1, 1]).astype(np.float32) @ camera])
-    boxes = np.column_stack(
-        [fixed.uniform(-12, 12, (6, 2)), fixed.normal(size=6), fixed.uniform(0.5, 5, (6, 3)), fixed.normal(size=(6, 3))]
-    )
-    depth = np.where(fixed.random((CAMERAS, height, width)) < 0.02, fixed.uniform(1, 20, (CAMERAS, height, width)), 0)
+    frames, (height, width), reach = network.key_frames, (network.image.height, network.image.width), network.grid.x[1]
+    intrinsics = np.array([(0.6 * width, 0, width / 2, 0), (0, 0.6 * width, height / 2, 0), (0, 0, 1, 0), (0, 0, 0, 1)])
+    center, size = fixed.uniform(-reach, reach, (6, 3)) * (1, 1, 0.1), fixed.uniform(0.5, 5, (6, 3))
+    depth = np.where(fixed.random((cameras, height, width)) < 0.02, fixed.uniform(1, 20, (cameras, height, width)), 0)
     image_aug = np.eye(4) + rng.uniform(-0.05, 0.05) * np.diag([1, 1, 0, 0])
     return Sample(
         name=f'sample {place}',
-        images=torch.from_numpy(rng.integers(0, 256, (frames, CAMERAS, height, width, 3), np.uint8)),
-        key_ego_from_camera=torch.from_numpy(np.stack([poses] * frames)),
-        intrinsics=torch.from_numpy(intrinsics).expand(frames, CAMERAS, 4, 4),
-        image_aug=torch.from_numpy(image_aug.astype(np.float32)).expand(frames, CAMERAS, 4, 4),
+        images=torch.from_numpy(rng.integers(0, 256, (frames, cameras, height, width, 3), np.uint8)),
+        key_ego_from_camera=_repeated(_ring(cameras), frames, cameras),
+        intrinsics=_repeated(intrinsics, frames, cameras),
+        image_aug=_repeated(image_aug, frames, cameras),
         bev_aug=torch.eye(4),
-        boxes=torch.from_numpy(boxes.astype(np.float32)),
+        boxes=torch.from_numpy(np.column_stack([center, size, fixed.normal(size=(6, 3))]).astype(np.float32)),
         labels=torch.from_numpy(fixed.integers(0, 10, 6)),
         depth=torch.from_numpy(depth.astype(np.float32)),
     )
+
+
+def _ring(cameras: int) -> np.ndarray:
+    """Return (cameras, 4, 4) poses at the ego origin, 1.5 m high, that look all around."""
+    forward = np.array([(0, 0, 1, 0), (-1, 0, 0, 0), (0, -1, 0, 1.5), (0, 0, 0, 1)])
+    turns = np.stack([np.eye(4)] * cameras)
+    angles = 2 * np.pi * np.arange(cameras) / cameras
+    turns[:, 0, 0], turns[:, 0, 1], turns[:, 1, 0], turns[:, 1, 1] = np.cos(angles), -np.sin(angles), np.sin(angles), np.cos(angles)
+    return turns @ forward
+
+
+def _repeated(matrix: np.ndarray, frames: int, cameras: int) -> torch.Tensor:
+    return torch.from_numpy(matrix.astype(np.float32)).expand(frames, cameras, 4, 4)
 
 
 def tiny_config(output: Path, **trainer) -> TrainingConfig:
@@ -102,8 +113,8 @@ def tiny_config(output: Path, **trainer) -> TrainingConfig:
     return TrainingConfig(model, DataSettings(batch_size=2, workers=0), replace(settings, **trainer), seed=3, output=str(output))
 
 
-def run(config: TrainingConfig, source: Noise | None = None, resume: bool = False) -> BEVDepthModule:
+def run(config: TrainingConfig, source: SampleSource | None = None, resume: bool = False, watchers: Sequence = ()) -> BEVDepthModule:
     """Train on ``source`` as ``train`` does on nuScenes."""
     source = Noise() if source is None else source
     data = TrainingData(lambda: source, config.model.network, config.data.batch_size, config.data.workers, config.seed)
-    return fit(config, data, resume)
+    return fit(config, data, resume, watchers)

@@ -7,10 +7,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from bevdepth_training import train
 from bevdepth_training.averaging import AveragingSettings, ExponentialAverage
 from tests.reference import golden
-from tests.training.runs import Noise, run, tiny_config
+from tests.training.runs import run, tiny_config
 
 
 def test_the_ramp_is_the_official_one() -> None:
@@ -41,11 +40,10 @@ class Recorder(Callback):
         self.averages.append(copy.deepcopy(average.averaged.state_dict()))
 
 
-def test_the_average_follows_every_floating_point_entry_from_the_first_weights_on(tmp_path: Path, monkeypatch) -> None:
-    recorder, callbacks = Recorder(), train.callbacks
-    monkeypatch.setattr(train, 'callbacks', lambda config: [*callbacks(config), recorder])
+def test_the_average_follows_every_floating_point_entry_from_the_first_weights_on(tmp_path: Path) -> None:
+    recorder = Recorder()
     config = tiny_config(tmp_path, averaging=AveragingSettings(decay=0.7, ramp_updates=3), max_steps=3)
-    module = run(config, Noise())
+    module = run(config, watchers=[recorder])
     expected = recorder.weights[0]
     for update, weights in enumerate(recorder.weights[1:], start=1):
         decay = config.trainer.averaging.at(update)
