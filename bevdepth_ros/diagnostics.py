@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,14 +40,15 @@ class _Problem:
 class Monitor:
     """Collects what happens; every method may be called from any thread."""
 
-    def __init__(self, logger, cameras: tuple[str, ...] = ()):
+    def __init__(self, logger, cameras: tuple[str, ...] = (), ros_now_s: Callable[[], float] = time.monotonic):
         """Start with nothing seen.
 
         Args:
             logger: of the node.
             cameras: names.
+            ros_now_s: the node's time in seconds: in a slow or paused replay, silence lasts as long as it does there.
         """
-        self._logger = logger
+        self._logger, self._ros_now_s = logger, ros_now_s
         self._lock = threading.RLock()
         self._problems: dict[str, _Problem] = {}
         self._logged_at: dict[str, float] = {}
@@ -66,7 +68,9 @@ class Monitor:
             self._sets = Counter(received=0, answered=0)
             self._dropped = Counter(dict.fromkeys(DROP_REASONS, 0))
             self._spreads: deque[float] = deque(maxlen=LATENCY_WINDOW)
-            self._last_set_at = self._started_at + STARTUP_S
+            self._beginning = (self._started_at + STARTUP_S, -math.inf)
+            self._last_image = dict.fromkeys(cameras, self._beginning)
+            self._last_set = self._beginning
             self._latencies: dict[str, deque[float]] = {}
 
     def report(self, key: str, area: str, level: bytes, sentence: str) -> None:
@@ -124,6 +128,7 @@ class Monitor:
         """Count an image."""
         with self._lock:
             self._arrivals[camera].append(time.monotonic())
+            self._last_image[camera] = self._moment()
             self._received[camera] += 1
             self._newest_ns[camera] = stamp_ns
 
@@ -132,7 +137,7 @@ class Monitor:
         with self._lock:
             self._sets['received'] += 1
             self._spreads.append(spread_s)
-            self._last_set_at = time.monotonic()
+            self._last_set = self._moment()
 
     def set_dropped(self, reason: str) -> None:
         """Count a set that gets no answer, for one of DROP_REASONS."""
@@ -154,13 +159,20 @@ class Monitor:
     def silence_s(self, camera: str) -> float:
         """Return how long ago the camera's last image came, or the time to begin ended if there was none, seconds."""
         with self._lock:
-            arrivals = self._arrivals[camera]
-            return time.monotonic() - (arrivals[-1] if arrivals else self._started_at + STARTUP_S)
+            return self._since(self._last_image[camera])
 
     def setless_s(self) -> float:
         """Return how long ago the last complete set came, or the time to begin ended, seconds."""
         with self._lock:
-            return time.monotonic() - self._last_set_at
+            return self._since(self._last_set)
+
+    def _moment(self) -> tuple[float, float]:
+        """Return the present on both clocks, seconds."""
+        return time.monotonic(), self._ros_now_s()
+
+    def _since(self, moment: tuple[float, float]) -> float:
+        """Return how long ago ``moment`` was, on the clock where that is shorter, seconds."""
+        return min(now - then for now, then in zip(self._moment(), moment, strict=True))
 
     def newest_stamps_ns(self) -> dict[str, int]:
         """Return the newest image stamp per camera; 0 where none came."""

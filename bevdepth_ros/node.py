@@ -59,7 +59,7 @@ class DetectorNode(LifecycleNode):
         super().__init__(NODE_NAME, automatically_declare_parameters_from_overrides=True, **options)
         parameters.declare(self)
         self._settings = Settings()
-        self._monitor = Monitor(self.get_logger())
+        self._monitor = Monitor(self.get_logger(), ros_now_s=lambda: self.get_clock().now().nanoseconds * 1e-9)
         self._monitor.fact('node', state='unconfigured')
         self._detector: Detector | None = None
         self._loaded: tuple | None = None

@@ -133,3 +133,18 @@ def test_a_new_activation_starts_from_nothing_but_keeps_what_concerns_the_node()
     assert set(values(monitor, 'cameras')) == {'b.rate_hz', 'b.age_s', 'b.received'}
     assert statuses(monitor)['/node: cameras'].level == OK
     assert statuses(monitor)['/node: node'].level == WARN
+
+
+def test_silence_does_not_pass_faster_than_the_time_of_a_slow_replay(monkeypatch: pytest.MonkeyPatch):
+    wall_s, ros_s = [100.0], [0.0]
+    monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: wall_s[0])
+    monitor = Monitor(Log(), ('a', 'b'), ros_now_s=lambda: ros_s[0])
+    ros_s[0] = 1.7e9  # the replay begins
+    monitor.image_arrived('a', 1)
+    monitor.set_arrived(0.0)
+    wall_s[0] += 10.0
+    ros_s[0] += 1.0
+    assert monitor.silence_s('a') == monitor.setless_s() == 1.0
+    assert monitor.silence_s('b') == 10.0 - diagnostics.STARTUP_S
+    ros_s[0] += 60.0
+    assert monitor.silence_s('a') == 10.0
