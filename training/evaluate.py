@@ -22,7 +22,6 @@ lists of scene names, as the devkit reads it.
 from __future__ import annotations
 
 import argparse
-import os
 import queue
 import sys
 from collections.abc import Iterator, Sequence
@@ -224,7 +223,7 @@ def _work(
     shares: Sequence[Sequence[range]],
     found: multiprocessing.Queue,
 ) -> None:
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // len(devices)))
+    torch.set_num_threads(max(1, torch.get_num_threads() // len(devices)))
     for entry in _share(config, index, devices[number], shares[number]):
         found.put(entry)
 
