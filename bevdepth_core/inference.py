@@ -60,13 +60,15 @@ class Detector:
         score_threshold: boxes must score more than this; starts as the model's and may be changed at any time.
 
     Raises:
-        ValueError: unknown precision, or a device that this machine does not have.
+        ValueError: unknown precision, one that the device cannot do, or a device that this machine does not have.
     """
 
     def __init__(self, model: BEVDepth, device: str | torch.device = 'cpu', precision: str = 'fp32') -> None:
         if precision not in PRECISIONS:
             raise ValueError(f'precision must be one of {", ".join(PRECISIONS)}, got {precision!r}')
         self.device = _usable_device(device)
+        if self.device.type == 'cpu' and precision != 'fp32':
+            raise ValueError(f'precision {precision} needs a GPU: use precision fp32 on the CPU')
         self.precision = precision
         self.model = model.to(self.device).eval()
         self.score_threshold = model.config.decode.score_threshold

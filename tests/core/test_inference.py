@@ -148,6 +148,8 @@ def test_score_threshold_is_live(model):
 def test_unknown_precision_and_device_are_refused(model):
     with pytest.raises(ValueError, match='precision'):
         Detector(model, precision='fp8')
+    with pytest.raises(ValueError, match='needs a GPU'):
+        Detector(model, precision='bf16')
     with pytest.raises(ValueError, match='device'):
         Detector(model, device='tpu-of-mine')
     with pytest.raises(ValueError, match='not available'):
