@@ -35,9 +35,10 @@ from torch import multiprocessing
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from bevdepth_core.checkpoint import load_checkpoint
+from bevdepth_core.checkpoint import CheckpointError, load_checkpoint
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.inference import PAST_FRAME_AGE_NS, Detector
+from bevdepth_core.model import BEVDepth
 from bevdepth_core.nuscenes.dataset import load_frame
 from bevdepth_core.nuscenes.evaluation import PUBLISHED, PublishedScore, evaluate, result_boxes, table, write_results
 from bevdepth_core.nuscenes.index import SampleIndex, load_index
@@ -110,7 +111,7 @@ def score(config: EvaluationConfig) -> str:
         OSError: an image cannot be read.
         ProcessRaisedException: the same, in one of several processes.
     """
-    model = load_checkpoint(config.checkpoint)
+    model = _load(config.checkpoint)
     data = config.data
     index = load_index(data.root, data.version, data.split, data.cache_dir)
     output = Path(config.output)
@@ -123,6 +124,14 @@ def score(config: EvaluationConfig) -> str:
     text = table(summary, published_score(model.config, model.metadata.get('averaged') == 'true', data))
     (output / 'table.md').write_text(text + '\n')
     return text
+
+
+def _load(path: str) -> BEVDepth:
+    try:
+        return load_checkpoint(path)
+    except CheckpointError as error:
+        hint = '; out of a last.ckpt of training, training/checkpoints.py takes the weights' if path.endswith('.ckpt') else ''
+        raise CheckpointError(f'{error}{hint}') from error
 
 
 def published_score(network: ModelConfig, averaged: bool, data: EvaluationData) -> PublishedScore | None:

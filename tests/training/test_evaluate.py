@@ -125,6 +125,8 @@ def refusal(checkpoint: Path, root: Path, *arguments: str) -> str:
 def test_what_cannot_be_scored_is_refused_in_a_sentence(tmp_path: Path, root: Path, checkpoint: Path) -> None:
     (foreign := tmp_path / 'foreign.safetensors').write_bytes(b'no weights')
     assert 'truncated or not safetensors' in refusal(foreign, root, '--data.split', SPLIT)
+    torch.save({'state_dict': {'model.weight': torch.ones(1)}}, tmp_path / 'last.ckpt')
+    assert 'training/checkpoints.py takes the weights' in refusal(tmp_path / 'last.ckpt', root, '--data.split', SPLIT)
     assert 'no such checkpoint file' in refusal(tmp_path / 'absent.safetensors', root, '--data.split', SPLIT)
     assert "split 'nonsense' is not known" in refusal(checkpoint, root, '--data.split', 'nonsense')
     assert "split 'val' needs 150 scenes" in refusal(checkpoint, root)
