@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -31,19 +32,18 @@ def sample_bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='session')
-def expected(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return what the offline pipeline finds in the second frame of the sample, the first one remembered."""
+def expected(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Return what the offline pipeline finds in the two frames of the sample, the first one remembered for the second."""
     detector = Detector.from_checkpoint(small_checkpoint, 'cpu')
     frames = sorted(real_frames('infos_2frames.json'), key=lambda frame: frame.stamp_ns)
-    found = [detector(frame) for frame in frames][-1]
-    assert found.past_stamp_ns == frames[0].stamp_ns
-    path = tmp_path_factory.mktemp('expected') / 'detections.npz'
-    names = np.array(found.class_names)[found.labels]
-    boxes = found.boxes
-    np.savez(
-        path, stamp_ns=found.stamp_ns, centre=boxes.center, velocity=boxes.velocity, score=found.scores, label=found.labels, name=names
-    )
-    return path
+    paths = [tmp_path_factory.mktemp('expected') / f'{frame.stamp_ns}.npz' for frame in frames]
+    for path, frame, past_stamp_ns in zip(paths, frames, (None, frames[0].stamp_ns), strict=True):
+        found = detector(frame)
+        assert found.past_stamp_ns == past_stamp_ns
+        names, boxes = np.array(found.class_names)[found.labels], found.boxes
+        columns = {'centre': boxes.center, 'velocity': boxes.velocity, 'score': found.scores, 'label': found.labels, 'name': names}
+        np.savez(path, stamp_ns=found.stamp_ns, **columns)
+    return paths
 
 
 def run(distribution: str, *command) -> subprocess.Popen:
@@ -61,9 +61,10 @@ def launch(distribution: str, *arguments) -> subprocess.Popen:
 
 @pytest.mark.parametrize('distribution', DISTRIBUTIONS)
 def test_the_launched_node_publishes_the_boxes_of_the_offline_pipeline(
-    domain_id: int, distribution: str, sample_bag: Path, small_checkpoint: Path, expected: Path
+    domain_id: int, distribution: str, sample_bag: Path, small_checkpoint: Path, expected: list[Path]
 ):
-    arguments = (f'bag:={sample_bag}', f'checkpoint:={small_checkpoint}', f'expected:={expected}')
+    expectations = (f'expected_first:={expected[0]}', f'expected_second:={expected[1]}')
+    arguments = (f'bag:={sample_bag}', f'checkpoint:={small_checkpoint}', *expectations)
     test = run(distribution, 'python', '-m', 'launch_testing.launch_test', ROOT / 'tests' / 'ros' / 'sample_launch.py', *arguments)
     log = test.communicate(timeout=400)[0]
     assert test.returncode == 0, log
@@ -123,15 +124,29 @@ def test_without_rviz_the_launch_says_so_and_goes_on(domain_id: int, distributio
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_live_launch_waits_unconfigured_without_autostart_and_ends_on_a_signal(domain_id: int, number: int):
+    """The signal goes to the whole group, as terminals and systemd send it: launch alone leaves its children on SIGTERM."""
     process = launch(DISTRIBUTIONS[0], 'autostart:=false', 'namespace:=robot')
     log: list[str] = []
     while not any('is unconfigured' in line for line in log):
         log.append(process.stdout.readline())
         assert log[-1], ''.join(log)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     log.append(process.communicate(timeout=60)[0])
     assert 'is inactive' not in ''.join(log)
     assert 'Traceback' not in ''.join(log)
+    assert_group_ends(process.pid)
+
+
+def assert_group_ends(group: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.killpg(group, signal.SIGKILL)
+    raise AssertionError('a process was left running')
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
