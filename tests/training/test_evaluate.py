@@ -77,7 +77,7 @@ def test_the_command_with_two_processes_gives_what_one_gives(
     command = [sys.executable, 'training/evaluate.py', '--checkpoint', str(checkpoint), '--output', str(tmp_path), '--device', 'cpu,cpu']
     data = ['--data.root', str(root), '--data.version', VERSION, '--data.split', SPLIT, '--data.cache_dir', str(root.parent / 'cache')]
     finished = subprocess.run(
-        [*command, *data, '--data.workers', '1'], cwd=ROOT, env=os.environ | {'OMP_NUM_THREADS': '1'}, capture_output=True, text=True
+        [*command, *data, '--data.workers', '0'], cwd=ROOT, env=os.environ | {'OMP_NUM_THREADS': '1'}, capture_output=True, text=True
     )
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert finished.stdout == scored[1] + '\n'
