@@ -1,4 +1,8 @@
-"""From messages and calibration files to what the core reads: pure functions, no node, no clock."""
+"""From messages and calibration files to what the core reads: pure functions, no node, no clock.
+
+Raw images are not left to cv_bridge: the one on PyPI heeds neither ``step`` nor byte order and has no 16-bit images, and all of
+them must come out the same everywhere.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ import json
 import subprocess
 import sys
 from argparse import ArgumentParser
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -79,12 +80,14 @@ def weights_metadata(description: dict, step: int, averaged: bool) -> dict[str, 
 
 
 def source_revision() -> str:
-    """Return the git revision of this source, ``-dirty`` where it was changed; the package version where there is no git."""
+    """Return the git revision of this source, ``-dirty`` where it was changed; else the installed package's version or unknown."""
     command = ['git', '-C', str(Path(__file__).resolve().parent), 'describe', '--always', '--dirty', '--abbrev=40']
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return version('bevdepth_ros')
+        with suppress(PackageNotFoundError):
+            return version('bevdepth_ros')
+        return 'unknown'
 
 
 def read_training_checkpoint(path: str | Path) -> tuple[BEVDepth, dict[str, str]]:
