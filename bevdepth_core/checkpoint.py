@@ -10,6 +10,7 @@ Nothing is ever unpickled but tensors and plain containers.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pickle
@@ -42,6 +43,7 @@ FRUSTUM_AXES = ('view_transform.frustum_u', 'view_transform.frustum_v', 'view_tr
 _DEPTH_NET = 'backbone.depth_net.'
 
 
+@functools.cache
 def _renamed_prefixes() -> list[tuple[str, str]]:
     """List (official prefix, our prefix); the longest that matches a name renames it."""
     pairs = [

@@ -67,13 +67,13 @@ class TrainingConfig:
     output: str = 'out/training/run'
 
 
-class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+class ManualHelp(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Help that keeps the line breaks of the manual."""
 
 
 def build_parser(description: str = '') -> ArgumentParser:
     """Return a parser of presets and of single values; ``read_config`` turns its result into a config."""
-    parser = ArgumentParser(prog='training/train.py', description=description, formatter_class=_Help)
+    parser = ArgumentParser(prog='training/train.py', description=description, formatter_class=ManualHelp)
     parser.add_argument('--config', action='config', help='a preset of config/training, or the config.yaml of an earlier run')
     parser.add_class_arguments(TrainingConfig)
     parser.set_defaults({'model.network.head.tasks': plain(TrainingConfig())['model']['network']['head']['tasks']})

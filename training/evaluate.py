@@ -21,7 +21,6 @@ lists of scene names, as the devkit reads it.
 
 from __future__ import annotations
 
-import argparse
 import queue
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser
 from torch import multiprocessing
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -43,6 +42,7 @@ from bevdepth_core.nuscenes.dataset import load_frame
 from bevdepth_core.nuscenes.evaluation import PUBLISHED, PublishedScore, evaluate, result_boxes, table, write_results
 from bevdepth_core.nuscenes.index import SampleIndex, load_index
 from bevdepth_core.types import Detections3D, Frame
+from bevdepth_training.config import ManualHelp
 
 PUBLISHED_ON = ('v1.0-trainval', 'val')
 """Version and split that the published scores hold for."""
@@ -88,13 +88,9 @@ class EvaluationConfig:
     precision: Literal['fp32', 'fp16', 'bf16'] = 'fp32'
 
 
-class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Help that keeps the line breaks of the manual."""
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = ArgumentParser(prog='training/evaluate.py', description=__doc__, formatter_class=_Help)
+    parser = ArgumentParser(prog='training/evaluate.py', description=__doc__, formatter_class=ManualHelp)
     parser.add_class_arguments(EvaluationConfig)
     values = parser.instantiate(parser.parse_args(arguments))
     try:
