@@ -56,7 +56,7 @@ def test_ros2_run_starts_the_node_of_the_build_and_ctrl_c_ends_it(install):
 
 def test_scripts_run_with_the_python_that_built_them(install):
     first_line = (install / 'bevdepth_ros/lib/bevdepth_ros/detector').read_text().splitlines()[0]
-    assert first_line == f'#!{ROOT}/.venv/bin/python'
+    assert first_line in (f'#!{ROOT}/.venv/bin/python', f'#!{ROOT}/.venv/bin/python3')
 
 
 def files(folder: Path, pattern: str = '*') -> set[Path]:
