@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 
+from bevdepth_core.nuscenes.synthetic.placement import Placed
 from bevdepth_core.nuscenes.synthetic.scene import Light
 from bevdepth_core.nuscenes.synthetic.solids import Ball, Shape
 from bevdepth_core.nuscenes.synthetic.view import NEAR, View, fill, fixed_point
@@ -16,36 +16,6 @@ _FAR = 170.0
 _EXACT_ORDER_WITHIN = 60.0
 _LEAF_COUNTS = ((12.0, 0), (40.0, 50), (90.0, 110), (np.inf, 260))
 """(up to this radius in pixels, dapples per ball)."""
-
-
-@dataclass(frozen=True, eq=False)
-class Placed:
-    """A shape standing on the ground.
-
-    Attributes:
-        shape: what.
-        position: (2,) world x and y.
-        heading: radians.
-    """
-
-    shape: Shape
-    position: np.ndarray
-    heading: float
-
-    def world_from_local_rotation(self) -> np.ndarray:
-        cos, sin = np.cos(self.heading), np.sin(self.heading)
-        return np.array(((cos, -sin, 0), (sin, cos, 0), (0, 0, 1)))
-
-    def to_local(self, point: np.ndarray) -> np.ndarray:
-        """Return the (3,) world ``point`` in the shape's frame."""
-        return (point - (*self.position, 0)) @ self.world_from_local_rotation()
-
-    @cached_property
-    def footprint(self) -> np.ndarray:
-        """Return the (4, 2) world corners of the bounding rectangle, counter-clockwise."""
-        low, high = self.shape.bounds[:, 0, :2].min(axis=0), self.shape.bounds[:, 1, :2].max(axis=0)
-        corners = np.array(((low[0], low[1]), (high[0], low[1]), (high[0], high[1]), (low[0], high[1])))
-        return corners @ self.world_from_local_rotation()[:2, :2].T + self.position
 
 
 def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:

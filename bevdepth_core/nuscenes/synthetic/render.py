@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
 from bevdepth_core.nuscenes.synthetic.ground import paint_ground
-from bevdepth_core.nuscenes.synthetic.painter import Painter, Placed, visible_objects
+from bevdepth_core.nuscenes.synthetic.painter import Painter, visible_objects
+from bevdepth_core.nuscenes.synthetic.placement import Placed, placed_actor, placed_props
 from bevdepth_core.nuscenes.synthetic.rig import EXPOSURE_OFFSET_S
-from bevdepth_core.nuscenes.synthetic.scene import Actor, Scene
-from bevdepth_core.nuscenes.synthetic.shapes import build_shape
+from bevdepth_core.nuscenes.synthetic.scene import Scene
 from bevdepth_core.nuscenes.synthetic.sky import paint_sky
 from bevdepth_core.nuscenes.synthetic.view import View
 from bevdepth_core.types import CameraRig, Frame
 
-_STRIDE_LENGTH = 1.5
-_STRIDE_STEPS = 4
 _SHADOW_LENGTH_LIMIT = 5.0
 _SHADOW_SIGHT, _SHADOW_GRID = 70.0, 20.0
 _NOISE, _NOISE_ZERO = 2.0, 16
@@ -50,7 +47,7 @@ def render_camera(
 ) -> np.ndarray:
     """Return the (height, width, 3) uint8 RGB image that a pinhole camera takes at ``time_s``."""
     view = View(intrinsics, world_from_camera, width, height)
-    actors = [_placed_actor(scene, actor, time_s) for actor in scene.actors]
+    actors = [placed_actor(scene, actor, time_s) for actor in scene.actors]
     near_actors = [placed for placed in actors if np.hypot(*(placed.position - view.position[:2])) < _SHADOW_SIGHT]
     shadows = _prop_shadows(scene, tuple(np.rint(view.position[:2] / _SHADOW_GRID)))
     image = np.empty((height, width, 3), np.uint8)
@@ -58,32 +55,9 @@ def render_camera(
     actor_shadows = [_shadow(placed, scene.light.to_sun) for placed in near_actors]
     paint_ground(image, view, scene, [*shadows, *actor_shadows], [placed.footprint for placed in near_actors])
     painter = Painter(image, view, scene.light)
-    for placed in visible_objects([*_props(scene), *actors], view):
+    for placed in visible_objects([*placed_props(scene), *actors], view):
         painter.draw(placed, in_shade=placed in near_actors and _in_shade(placed, shadows, scene.light.to_sun))
     return _expose(image, round(time_s * 1000) + scene.seed)
-
-
-@lru_cache(maxsize=4)
-def _props(scene: Scene) -> tuple[Placed, ...]:
-    placed = []
-    for prop in scene.props:
-        position, heading = scene.road.pose(prop.along, prop.lateral)
-        placed.append(Placed(build_shape(prop.kind, prop.size, prop.appearance), position, float(heading) + prop.heading_offset))
-    return tuple(placed)
-
-
-def _placed_actor(scene: Scene, actor: Actor, time_s: float) -> Placed:
-    position, heading = scene.actor_pose(actor, time_s)
-    shape = build_shape(actor.class_name, actor.size, actor.appearance, _stride(actor, time_s))
-    return Placed(shape, position, heading)
-
-
-def _stride(actor: Actor, time_s: float) -> float:
-    """Return the phase of a walker's step in few values, 0 for everything else."""
-    if actor.class_name != 'pedestrian' or not actor.moving:
-        return 0.0
-    steps = math.hypot(actor.speed, actor.lateral_speed) * time_s / _STRIDE_LENGTH + actor.appearance % 16 / 16
-    return round(_STRIDE_STEPS * math.sin(2 * math.pi * steps)) / _STRIDE_STEPS
 
 
 @lru_cache(maxsize=64)
@@ -92,7 +66,7 @@ def _prop_shadows(scene: Scene, cell: tuple[float, float]) -> list[np.ndarray]:
     center = np.array(cell) * _SHADOW_GRID
     return [
         _shadow(placed, scene.light.to_sun)
-        for placed in _props(scene)
+        for placed in placed_props(scene)
         if np.hypot(*(placed.position - center)) < _SHADOW_SIGHT + _SHADOW_GRID
     ]
 

@@ -1,4 +1,4 @@
-"""Six cameras as they sit on a nuScenes car."""
+"""Six cameras and a lidar as they sit on a nuScenes car."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ EXPOSURE_OFFSET_S = {
 """Seconds between the start of a rotation and each camera's exposure; the order is that of the checkpoints."""
 
 _EGO_FROM_OPTICAL_AXES = np.array(((0, 0, 1), (-1, 0, 0), (0, -1, 0)), np.float64)
+
+
+_POSITION_SPREAD, _ANGLE_SPREAD, _FOCAL_SPREAD, _CENTER_SPREAD = 0.03, 1.0, 0.01, 15.0
+"""How far the mounts of a log may be from the nominal ones: metres, degrees, a share, pixels."""
+
+_LIDAR_POSITION, _LIDAR_ANGLES = (0.944, 0.0, 1.840), (-90.0, 0.3, 0.6)
 
 
 @dataclass(frozen=True)
@@ -49,17 +55,47 @@ def _rotation(angles_degrees: tuple[float, float, float]) -> np.ndarray:
     about_z = np.array(((np.cos(yaw), -np.sin(yaw), 0), (np.sin(yaw), np.cos(yaw), 0), (0, 0, 1)))
     about_y = np.array(((np.cos(pitch), 0, np.sin(pitch)), (0, 1, 0), (-np.sin(pitch), 0, np.cos(pitch))))
     about_x = np.array(((1, 0, 0), (0, np.cos(roll), -np.sin(roll)), (0, np.sin(roll), np.cos(roll))))
-    return about_z @ about_y @ about_x @ _EGO_FROM_OPTICAL_AXES
+    return about_z @ about_y @ about_x
 
 
-def nuscenes_like_rig(width: int = 1600, height: int = 900) -> CameraRig:
-    """Return the rig whose images are ``width`` by ``height`` pixels; fields of view do not depend on the size."""
+def nuscenes_like_rig(width: int = 1600, height: int = 900, log_seed: int | None = None) -> CameraRig:
+    """Return the rig whose images are ``width`` by ``height`` pixels; fields of view do not depend on the size.
+
+    Args:
+        width: pixels.
+        height: pixels.
+        log_seed: gives the calibration of one log, as different cars and days have it; None gives the nominal one.
+    """
     scale_x, scale_y = width / SOURCE_SIZE[0], height / SOURCE_SIZE[1]
     intrinsics, ego_from_camera = [], []
-    for mount in _MOUNTS.values():
+    for number, nominal in enumerate(_MOUNTS.values()):
+        mount = nominal if log_seed is None else _disturbed(nominal, np.random.default_rng((log_seed, number)))
         center_x, center_y = mount.center
         intrinsics.append(((mount.focal * scale_x, 0, center_x * scale_x), (0, mount.focal * scale_y, center_y * scale_y), (0, 0, 1)))
-        pose = np.eye(4)
-        pose[:3, :3], pose[:3, 3] = _rotation(mount.angles), mount.position
-        ego_from_camera.append(pose)
+        ego_from_camera.append(_pose(mount.position, _rotation(mount.angles) @ _EGO_FROM_OPTICAL_AXES))
     return CameraRig(tuple(_MOUNTS), np.array(intrinsics), np.array(ego_from_camera))
+
+
+def ego_from_lidar(log_seed: int | None = None) -> np.ndarray:
+    """Return the (4, 4) mount of the lidar: x to the right of the vehicle, y forward, z up; ``log_seed`` as for the cameras."""
+    position, angles = np.array(_LIDAR_POSITION), np.array(_LIDAR_ANGLES)
+    if log_seed is not None:
+        rng = np.random.default_rng((log_seed, len(_MOUNTS)))
+        position = position + rng.uniform(-1, 1, 3) * _POSITION_SPREAD
+        angles = angles + rng.uniform(-1, 1, 3) * _ANGLE_SPREAD
+    return _pose(position, _rotation(tuple(angles)))
+
+
+def _disturbed(mount: _Mount, rng: np.random.Generator) -> _Mount:
+    return _Mount(
+        tuple(mount.position + rng.uniform(-1, 1, 3) * _POSITION_SPREAD),
+        tuple(mount.angles + rng.uniform(-1, 1, 3) * _ANGLE_SPREAD),
+        mount.focal * (1 + rng.uniform(-1, 1) * _FOCAL_SPREAD),
+        tuple(mount.center + rng.uniform(-1, 1, 2) * _CENTER_SPREAD),
+    )
+
+
+def _pose(position, rotation: np.ndarray) -> np.ndarray:
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = rotation, position
+    return pose
