@@ -1,0 +1,29 @@
+"""Pictures of a frame: cameras with boxes in them, the same boxes from above, depth as colours, and all of it as one image.
+
+All images are (height, width, 3) uint8 RGB. Nothing given is changed, but where a function says so.
+"""
+
+from bevdepth_core.visualization.bev import draw_bev
+from bevdepth_core.visualization.cameras import draw_boxes_on_image
+from bevdepth_core.visualization.colors import CLASS_COLORS, UNKNOWN_CLASS_COLOR, class_color
+from bevdepth_core.visualization.composition import GroundTruth, camera_panel, camera_places, compose
+from bevdepth_core.visualization.depth import DepthMaps, depth_points, draw_depth_on_image, expected_depth, likely_depth
+from bevdepth_core.visualization.drawing import draw_text
+
+__all__ = [
+    'CLASS_COLORS',
+    'UNKNOWN_CLASS_COLOR',
+    'DepthMaps',
+    'GroundTruth',
+    'camera_panel',
+    'camera_places',
+    'class_color',
+    'compose',
+    'depth_points',
+    'draw_bev',
+    'draw_boxes_on_image',
+    'draw_depth_on_image',
+    'draw_text',
+    'expected_depth',
+    'likely_depth',
+]

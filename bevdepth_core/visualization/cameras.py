@@ -1,0 +1,106 @@
+"""Boxes in a camera's image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bevdepth_core.config import NUSCENES_CLASSES
+from bevdepth_core.geometry import invert_rigid
+from bevdepth_core.types import Boxes3D, Frame
+from bevdepth_core.visualization.colors import TRUTH, class_color
+from bevdepth_core.visualization.drawing import draw_dashed, draw_lines, tint
+
+BOX_EDGES = np.array(((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)))
+"""Pairs of corners, as ``Boxes3D.corners`` numbers them."""
+_NEAR = 0.2
+_CLIP_MARGIN_PX = 8.0
+_SMALL_BOX_PX = 20.0
+"""Boxes that are lower than this in the image get the thinnest lines, which would fill them otherwise."""
+
+
+def draw_boxes_on_image(
+    image: np.ndarray,
+    boxes: Boxes3D,
+    labels: np.ndarray,
+    intrinsics: np.ndarray,
+    camera_from_ego: np.ndarray,
+    *,
+    class_names: Sequence[str] = NUSCENES_CLASSES,
+    ground_truth: bool = False,
+    thickness: int = 2,
+) -> np.ndarray:
+    """Return ``image`` with the boxes' edges in their class colours and a tinted front face, far boxes first.
+
+    Args:
+        image: (height, width, 3) uint8 RGB.
+        boxes: n boxes in the ego frame.
+        labels: (n,) index into ``class_names``.
+        intrinsics: (3, 3) for pixels of ``image``.
+        camera_from_ego: (4, 4) rigid.
+        class_names: names behind the labels.
+        ground_truth: draw thin dashed white lines instead.
+        thickness: line width, pixels.
+    """
+    canvas = image.copy()
+    corners = boxes.corners() @ camera_from_ego[:3, :3].T + camera_from_ego[:3, 3]
+    order = np.argsort(-corners[..., 2].mean(axis=1))
+    in_front = [index for index in order if corners[index, :, 2].max() > _NEAR]
+    for index in in_front:
+        segments = _edges_in_image(corners[index], intrinsics, image.shape)
+        if ground_truth:
+            draw_dashed(canvas, segments, TRUTH)
+            continue
+        color = class_color(class_names[labels[index]])
+        if corners[index, :4, 2].min() > _NEAR:
+            tint(canvas, _project(corners[index, :4], intrinsics), color)
+        small = len(segments) and np.ptp(segments[..., 1]) < _SMALL_BOX_PX
+        draw_lines(canvas, segments, color, 1 if small else thickness)
+    return canvas
+
+
+def camera_from_mean_ego(frame: Frame, index: int) -> np.ndarray:
+    """Return the (4, 4) transform into a camera, at its exposure, from the frame of the detections: the mean of all ego poses."""
+    camera_from_ego = invert_rigid(frame.rig.ego_from_camera[index])
+    if frame.world_from_ego is None:
+        return camera_from_ego
+    mean = frame.world_from_ego.mean(axis=0)
+    left, _, right = np.linalg.svd(mean[:3, :3])
+    mean[:3, :3] = left @ right
+    return camera_from_ego @ invert_rigid(frame.world_from_ego[index]) @ mean
+
+
+def moved(boxes: Boxes3D, seconds: float) -> Boxes3D:
+    """Return where the boxes are ``seconds`` later."""
+    center = boxes.center.copy()
+    center[:, :2] += boxes.velocity * seconds
+    return Boxes3D(center, boxes.size, boxes.yaw, boxes.velocity)
+
+
+def _project(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    pixels = points @ intrinsics.T
+    return pixels[..., :2] / pixels[..., 2:]
+
+
+def _edges_in_image(corners: np.ndarray, intrinsics: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return (m, 2, 2) pixel segments of a box's edges, cut at the near plane and near the border of the image."""
+    start, stop = corners[BOX_EDGES[:, 0]], corners[BOX_EDGES[:, 1]]
+    rise = np.where(stop[:, 2] == start[:, 2], 1, stop[:, 2] - start[:, 2])
+    crossing = start + (stop - start) * ((_NEAR - start[:, 2]) / rise)[:, None]
+    visible = (start[:, 2] > _NEAR) | (stop[:, 2] > _NEAR)
+    start, stop = (np.where(end[:, 2:] > _NEAR, end, crossing)[visible] for end in (start, stop))
+    segments = np.stack((_project(start, intrinsics), _project(stop, intrinsics)), axis=1)
+    return _clip_to_image(segments, shape)
+
+
+def _clip_to_image(segments: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the parts of (m, 2, 2) segments inside the image with a margin, so that cut ends stay out of sight."""
+    low, high = np.full(2, -_CLIP_MARGIN_PX), np.array((shape[1], shape[0])) + _CLIP_MARGIN_PX
+    start, direction = segments[:, 0], segments[:, 1] - segments[:, 0]
+    steps = np.where(direction == 0, 1e-9, direction)
+    at_low, at_high = (low - start) / steps, (high - start) / steps
+    enter = np.maximum(np.minimum(at_low, at_high).max(axis=1, initial=0), 0)
+    leave = np.minimum(np.maximum(at_low, at_high).min(axis=1, initial=1), 1)
+    ends = start[:, None] + direction[:, None] * np.stack((enter, leave), axis=1)[..., None]
+    return ends[enter < leave]
