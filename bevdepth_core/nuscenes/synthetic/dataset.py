@@ -1,0 +1,185 @@
+"""Writes drawn drives as a dataset in the format of nuScenes v1.0, drives in parallel."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
+from bevdepth_core.nuscenes.completeness import TABLES
+from bevdepth_core.nuscenes.synthetic.capture import Drive, Recording, Sensors, record
+from bevdepth_core.nuscenes.synthetic.catalog import fixed_rows
+from bevdepth_core.nuscenes.synthetic.schedule import key_frame_count
+from bevdepth_core.nuscenes.synthetic.tables import drive_rows
+
+VERSION = 'v1.0-synthetic'
+SPLITS = ('synthetic_train', 'synthetic_val')
+"""Names that the devkit has no splits of its own for."""
+
+KEY_FRAMES_PER_TASK = 10
+"""Few enough that several processes share one drive, many enough that its world is not laid out too often."""
+_START_S = {'synthetic_train': 1_767_258_000, 'synthetic_val': 1_798_794_000}
+"""Unix time of each split's first drive, 9 in the morning of 1 January 2026 and 2027; the others follow hour by hour."""
+_HOUR_S = 3600
+_FOLDERS = (VERSION, 'maps', 'samples', 'sweeps')
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """What is drawn; the same plan gives the same bytes, and more scenes leave the others as they are.
+
+    Attributes:
+        train_scenes: scenes of split ``synthetic_train``.
+        val_scenes: scenes of split ``synthetic_val``, whose worlds and calibrations occur in no training scene.
+        duration_s: of a scene, with two key frames per second.
+        sensors: what the scenes are recorded with.
+        seed: of all scenes.
+
+    Raises:
+        ValueError: there is nothing to draw, or it cannot be drawn.
+    """
+
+    train_scenes: int
+    val_scenes: int
+    duration_s: float = 20.0
+    sensors: Sensors = field(default_factory=Sensors)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.train_scenes, self.val_scenes, self.seed) < 0 or self.train_scenes + self.val_scenes == 0:
+            raise ValueError('numbers of scenes and the seed must not be negative, and there must be a scene')
+        if key_frame_count(self.duration_s) < 1 or self.sensors.lidar_beams < 2 or min(self.sensors.width, self.sensors.height) < 16:
+            raise ValueError('a scene needs at least 0.5 s, 2 lidar beams and images of 16x16 pixels')
+
+    def drives(self) -> dict[str, list[Drive]]:
+        """Return the drives of each split."""
+        counts = zip(SPLITS, (self.train_scenes, self.val_scenes), strict=True)
+        return {split: [self._drive(split, number) for number in range(count)] for split, count in counts}
+
+    def _drive(self, split: str, number: int) -> Drive:
+        seed = int(np.random.SeedSequence((self.seed, SPLITS.index(split), number)).generate_state(1)[0])
+        start_us = (_START_S[split] + number * _HOUR_S) * 1_000_000
+        return Drive(f'{split.removeprefix("synthetic_")}-{number + 1:04d}', seed, start_us, self.duration_s)
+
+
+def write_dataset(root: str | Path, plan: DatasetPlan, *, jobs: int | None = None, force: bool = False, progress: bool = True) -> None:
+    """Write ``plan`` as the nuScenes-format dataset ``root``, version ``v1.0-synthetic``.
+
+    It is made in a folder beside ``root`` that ends in ``.part`` and gets its name when it is whole. An interrupted run removes
+    that folder, and so does the next run if it could not.
+
+    Args:
+        root: the new dataset's folder.
+        plan: what is drawn.
+        jobs: processes; one per processor when None.
+        force: replace a dataset that was written by this function.
+        progress: whether to show a progress bar on a terminal.
+
+    Raises:
+        FileExistsError: ``root`` is there and ``force`` is not given, or it holds something else than such a dataset.
+        OSError: a file cannot be written.
+    """
+    root = Path(root)
+    _require_free(root, force)
+    part = root.with_name(f'{root.name}.part')
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        _write(part, plan, jobs or len(os.sched_getaffinity(0)), progress)
+        if root.exists():
+            shutil.rmtree(root)
+        part.rename(root)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _require_free(root: Path, force: bool) -> None:
+    present = sorted(os.listdir(root)) if root.is_dir() else []
+    if (root.exists() and not root.is_dir()) or not set(present) <= set(_FOLDERS):
+        raise FileExistsError(f'{root} is there and is no dataset of this program: choose another folder')
+    if present and not force:
+        raise FileExistsError(f'{root} holds a dataset already: choose another folder, or replace it with --force')
+
+
+def _write(root: Path, plan: DatasetPlan, jobs: int, progress: bool) -> None:
+    for folder in ('samples', 'sweeps') if plan.sensors.sweeps else ('samples',):
+        for channel in (*CAMERAS, LIDAR):
+            (root / folder / channel).mkdir(parents=True)
+    (root / 'maps').mkdir()
+    (root / VERSION).mkdir()
+    splits = plan.drives()
+    drives = [drive for split in splits.values() for drive in split]
+    with _TableFiles(root / VERSION) as tables:
+        tables.add(fixed_rows())
+        for drive, recordings in _recorded(root, drives, plan, jobs, progress):
+            tables.add(drive_rows(drive, plan.sensors, recordings))
+    named = {split: [drive.name for drive in members] for split, members in splits.items()}
+    (root / VERSION / 'splits.json').write_text(json.dumps(named))
+
+
+def _recorded(root: Path, drives: Sequence[Drive], plan: DatasetPlan, jobs: int, progress: bool) -> Iterator[tuple[Drive, list[Recording]]]:
+    """Yield every drive in order, its files written by ``jobs`` processes."""
+    count = key_frame_count(plan.duration_s)
+    blocks = [range(start, min(start + KEY_FRAMES_PER_TASK, count)) for start in range(0, count, KEY_FRAMES_PER_TASK)]
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([__name__])
+    with (
+        tqdm(total=count * len(drives), desc='drawing', unit='key frame', disable=None if progress else True) as bar,
+        ProcessPoolExecutor(jobs, context, _start_worker) as pool,
+    ):
+        tasks = [(drive, [pool.submit(record, root, drive, plan.sensors, block) for block in blocks]) for drive in drives]
+        try:
+            for drive, parts in tasks:
+                recordings = []
+                for block, part in zip(blocks, parts, strict=True):
+                    recordings += part.result()
+                    bar.update(len(block))
+                yield drive, recordings
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Keep a worker to one processor, leave Ctrl-C to its parent, and end it with its parent."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+class _TableFiles:
+    """All tables as files with a row per line, which are whole once the context is left."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = {name: (folder / f'{name}.json').open('w') for name in TABLES}
+        self._separators = dict.fromkeys(TABLES, '[\n')
+
+    def add(self, rows: dict[str, list[dict]]) -> None:
+        """Append rows to their tables."""
+        for name, added in rows.items():
+            for row in added:
+                self._files[name].write(self._separators[name] + json.dumps(row))
+                self._separators[name] = ',\n'
+
+    def __enter__(self) -> _TableFiles:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for file in self._files.values():
+            file.write('\n]\n')
+            file.close()
