@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "detection_bindings.h"
 #include "voxel_pooling.h"
 
 namespace py = pybind11;
@@ -88,4 +89,6 @@ PYBIND11_MODULE(_voxel_pooling, module) {
             voxel_pooling_volume_backward(launch, sizes, pointer<std::int32_t>(index), pointer(grad_bev), pointer(grad_volume));
         },
         no_gil);
+
+    detection::bind(module);
 }

@@ -1,0 +1,52 @@
+// What the detector needs around the network on CUDA: resized images and suppressed boxes.
+// bevdepth_core/ops/image_resize.py and circle_suppression.py specify the numbers.
+//
+// As in voxel_pooling.h: device pointers, a device and a stream; nothing allocates, waits or reads device memory on the host.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace bevdepth::detection {
+
+enum class Pixel { float16, bfloat16, float32 };
+
+struct Stream {
+    int device;
+    std::uintptr_t handle;
+};
+
+// One line per output pixel: index of the first source pixel, then the weights of that one and the following, scaled by 2^22.
+// Weights of 0 stand for source pixels that are not read.
+struct Filter {
+    const std::int32_t* lines;  // (outputs, 1 + taps)
+    std::int32_t taps;
+};
+
+// A source image (H, W, 3) uint8 RGB with any strides in bytes, and the rows of it that the vertical filter reads.
+struct Source {
+    const std::uint8_t* pixels;
+    std::int64_t row, column, channel;
+    std::int32_t first_row, rows;
+    Filter horizontal, vertical;
+};
+
+// Network input (N, height, width, channels): B G R, normalised, channels from the fourth on are 0.
+struct Inputs {
+    Pixel type;
+    void* pixels;
+    std::int32_t height, width, channels;
+    float mean[3], deviation[3];
+};
+
+// Resizes sources as Pillow does: rows first, rounded to uint8, then columns; and normalises them.
+// rows: workspace, 4 bytes for each of images x (most rows of an image) x width.
+void resize_images(const Stream& stream, const std::vector<Source>& sources, void* rows, const Inputs& inputs);
+
+// kept (tasks, most) int32: indices of the boxes that no better kept one suppresses, best first, then -1.
+// Boxes come best first: centers (tasks, boxes, 2), valid (tasks, boxes); limits (tasks) squared distances up to which a box is
+// suppressed.
+void suppress_circles(const Stream& stream, std::int32_t tasks, std::int32_t boxes, std::int32_t most, const float* centers,
+                      const bool* valid, const float* limits, std::int32_t* kept);
+
+}  // namespace bevdepth::detection

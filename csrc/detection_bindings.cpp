@@ -1,0 +1,62 @@
+// The Python table of detection.h. Addresses and streams travel as integers, so that the module serves any torch.
+#include "detection_bindings.h"
+
+#include <pybind11/stl.h>
+
+#include <array>
+
+#include "detection.h"
+
+namespace py = pybind11;
+
+namespace bevdepth::detection {
+namespace {
+
+using Address = std::uintptr_t;
+
+Source make_source(Address pixels, std::array<std::int64_t, 3> strides, std::array<std::int32_t, 2> rows, const Filter& horizontal,
+                   const Filter& vertical) {
+    return {reinterpret_cast<const std::uint8_t*>(pixels), strides[0], strides[1], strides[2], rows[0], rows[1], horizontal, vertical};
+}
+
+Inputs make_inputs(Pixel type, Address pixels, std::array<std::int32_t, 3> sizes, std::array<float, 3> mean, std::array<float, 3> deviation) {
+    return {type,
+            reinterpret_cast<void*>(pixels),
+            sizes[0],
+            sizes[1],
+            sizes[2],
+            {mean[0], mean[1], mean[2]},
+            {deviation[0], deviation[1], deviation[2]}};
+}
+
+}  // namespace
+
+void bind(py::module_& module) {
+    const auto no_gil = py::call_guard<py::gil_scoped_release>();
+    py::enum_<Pixel>(module, "Pixel")
+        .value("float16", Pixel::float16)
+        .value("bfloat16", Pixel::bfloat16)
+        .value("float32", Pixel::float32);
+    py::class_<Stream>(module, "Stream").def(py::init([](int device, Address handle) { return Stream{device, handle}; }));
+    py::class_<Filter>(module, "Filter").def(py::init([](Address lines, std::int32_t taps) {
+        return Filter{reinterpret_cast<const std::int32_t*>(lines), taps};
+    }));
+    py::class_<Source>(module, "Source").def(py::init(&make_source));
+    py::class_<Inputs>(module, "Inputs").def(py::init(&make_inputs));
+    module.def(
+        "resize_images",
+        [](const Stream& stream, const std::vector<Source>& sources, Address rows, const Inputs& inputs) {
+            resize_images(stream, sources, reinterpret_cast<void*>(rows), inputs);
+        },
+        no_gil);
+    module.def(
+        "suppress_circles",
+        [](const Stream& stream, std::int32_t tasks, std::int32_t boxes, std::int32_t most, Address centers, Address valid, Address limits,
+           Address kept) {
+            suppress_circles(stream, tasks, boxes, most, reinterpret_cast<const float*>(centers), reinterpret_cast<const bool*>(valid),
+                             reinterpret_cast<const float*>(limits), reinterpret_cast<std::int32_t*>(kept));
+        },
+        no_gil);
+}
+
+}  // namespace bevdepth::detection
