@@ -11,7 +11,8 @@ from bevdepth_core.nuscenes.synthetic.scene import Road
 
 PIXELS_PER_M = 10
 """The devkit takes every mask for one of 0.1 m."""
-MARGIN_M = 30.0
+MARGIN_M = 100.0
+"""Around the road; the devkit cuts squares of some 60 m around the vehicle out of a map and cannot leave it."""
 _ON_ROAD = 255
 
 

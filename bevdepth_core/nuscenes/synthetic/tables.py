@@ -12,11 +12,10 @@ from pyquaternion import Quaternion
 from bevdepth_core.nuscenes.classes import LIDAR, MOVING_SPEED
 from bevdepth_core.nuscenes.synthetic.capture import Drive, Recording, Sensors
 from bevdepth_core.nuscenes.synthetic.catalog import attribute_tokens, category_token, token, visibility_token
-from bevdepth_core.nuscenes.synthetic.schedule import LIDAR_STAMP_S, TURN_S, TURNS_PER_KEY_FRAME, Shot
+from bevdepth_core.nuscenes.synthetic.schedule import TURNS_PER_KEY_FRAME, Shot
 
 ANNOTATION_RANGE = 80.0
 """Metres from the vehicle up to which objects are annotated."""
-LOCATION = 'synthetic-town'
 
 
 def drive_rows(drive: Drive, sensors: Sensors, recordings: Sequence[Recording]) -> dict[str, list[dict]]:
@@ -46,7 +45,7 @@ def _log_rows(drive: Drive) -> dict[str, list[dict]]:
     log = {'token': token('log', drive.name, drive.seed), 'logfile': drive.name, 'vehicle': 'synthetic'}
     town = {'token': token('map', drive.name, drive.seed), 'log_tokens': [log['token']], 'category': 'semantic_prior'}
     return {
-        'log': [log | {'date_captured': f'{date:%Y-%m-%d}', 'location': LOCATION}],
+        'log': [log | {'date_captured': f'{date:%Y-%m-%d}', 'location': f'town-{drive.name}'}],
         'map': [town | {'filename': drive.map_filename()}],
     }
 
@@ -75,7 +74,7 @@ def _sample_token(drive: Drive, key_frame: int) -> str:
 
 def _sample_rows(drive: Drive, recordings: Sequence[Recording]) -> list[dict]:
     scene = token('scene', drive.name, drive.seed)
-    stamps = [drive.stamp_us(recording.key_frame * TURNS_PER_KEY_FRAME * TURN_S + LIDAR_STAMP_S) for recording in recordings]
+    stamps = [drive.stamp_us(Shot(LIDAR, recording.key_frame * TURNS_PER_KEY_FRAME).time_s) for recording in recordings]
     rows = [
         {'token': _sample_token(drive, recording.key_frame), 'timestamp': stamp, 'scene_token': scene}
         for recording, stamp in zip(recordings, stamps, strict=True)
