@@ -102,6 +102,7 @@ setup(
         'console_scripts': [
             'detector = bevdepth_ros.node:main',
             'player = bevdepth_ros.player:main',
+            'nuscenes_to_bag = bevdepth_ros.nuscenes_to_bag:main',
             'demo = bevdepth_ros.demo:main',
         ],
     },

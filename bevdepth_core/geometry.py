@@ -47,3 +47,18 @@ def rigid_from_quaternion(quaternion, translation) -> np.ndarray:
     )
     transform[:3, 3] = translation
     return transform
+
+
+def quaternion_from_rotation(rotation: np.ndarray) -> tuple[float, float, float, float]:
+    """Return the unit quaternion (w, x, y, z), w >= 0, of a (3, 3) rotation matrix."""
+    m = np.asarray(rotation, np.float64)
+    symmetric = np.array(
+        (
+            (m[0, 0] + m[1, 1] + m[2, 2], m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]),
+            (m[2, 1] - m[1, 2], m[0, 0] - m[1, 1] - m[2, 2], m[0, 1] + m[1, 0], m[0, 2] + m[2, 0]),
+            (m[0, 2] - m[2, 0], m[0, 1] + m[1, 0], m[1, 1] - m[0, 0] - m[2, 2], m[1, 2] + m[2, 1]),
+            (m[1, 0] - m[0, 1], m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], m[2, 2] - m[0, 0] - m[1, 1]),
+        )
+    )
+    quaternion = np.linalg.eigh(symmetric)[1][:, -1]
+    return tuple((quaternion if quaternion[0] >= 0 else -quaternion).tolist())

@@ -16,9 +16,9 @@ from rosbags.rosbag2 import Reader
 from rosidl_runtime_py.utilities import get_message
 
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.geometry import rigid_from_quaternion
+from bevdepth_core.geometry import quaternion_from_rotation, rigid_from_quaternion
 from bevdepth_core.nuscenes.synthetic import make_scene, nuscenes_like_rig
-from bevdepth_ros.bag_writer import BagWriter, camera_info_topic, image_topic, quaternion_from_rotation
+from bevdepth_ros.bag_writer import BagWriter, camera_info_topic, image_topic
 from bevdepth_ros.transforms import matrix_from_transform
 from tests.reference import reference_path
 from tests.ros.sample_bag import CAMERAS, write_sample_bag
@@ -64,7 +64,7 @@ def test_ros_reads_every_message_in_order_of_time_with_its_stamp_as_log_time(tmp
     write_small_bag(tmp_path / 'bag', storage)
     messages = read(tmp_path / 'bag')
     log_times = [log_time for _, log_time, _ in messages]
-    assert len(messages) == 1 + 2 * (3 * 6 + 1)
+    assert len(messages) == 1 + 2 * (3 * 6 + 2)
     assert log_times == sorted(log_times)
     for topic, log_time, message in messages:
         header_owner = message.transforms[0] if topic.startswith('/tf') else message
@@ -124,7 +124,7 @@ def test_only_static_transforms_are_latched(tmp_path: Path, storage: str) -> Non
     write_small_bag(tmp_path / 'bag', storage)
     with Reader(tmp_path / 'bag') as reader:
         offered = {connection.topic: connection.ext.offered_qos_profiles for connection in reader.connections}
-    assert len(offered) == 3 + 2 * 6
+    assert len(offered) == 4 + 2 * 6
     for topic, (qos,) in offered.items():
         assert qos.reliability == QosReliability.RELIABLE
         assert qos.durability == (QosDurability.TRANSIENT_LOCAL if topic == '/tf_static' else QosDurability.VOLATILE)

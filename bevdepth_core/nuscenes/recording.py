@@ -1,0 +1,181 @@
+"""A scene of a nuScenes-format dataset as what it was when it was driven: streams of files, ego poses, annotated moments."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from nuscenes import NuScenes
+
+from bevdepth_core.config import NUSCENES_CLASSES
+from bevdepth_core.geometry import invert_rigid, rigid_from_quaternion
+from bevdepth_core.nuscenes.classes import LIDAR, label_of_category
+from bevdepth_core.nuscenes.records import Pose
+
+CAMERA_MODALITY, LIDAR_MODALITY = 'camera', 'lidar'
+
+
+@dataclass(frozen=True)
+class SensorStream:
+    """All files of one sensor, key frames and sweeps, in order of time.
+
+    Attributes:
+        channel: name of the sensor, such as ``CAM_FRONT``.
+        modality: ``camera`` or ``lidar``.
+        intrinsics: (3, 3) float64, pixels; zeros for a lidar.
+        image_size: (width, height) in pixels; (0, 0) for a lidar.
+        stamps_ns: (n,) int64.
+        filenames: n paths relative to the dataset's root.
+    """
+
+    channel: str
+    modality: str
+    intrinsics: np.ndarray
+    image_size: tuple[int, int]
+    stamps_ns: np.ndarray
+    filenames: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AnnotatedMoment:
+    """The annotations of a key frame that belong to one of the ten classes, in the world frame.
+
+    Attributes:
+        stamp_ns: of the key frame.
+        world_from_ego: where the vehicle was.
+        class_names: n names.
+        instances: n tokens, the same over time.
+        center: (n, 3) float64, metres.
+        size: (n, 3) float64, length, width, height, metres.
+        quaternion: (n, 4) float64, w x y z.
+    """
+
+    stamp_ns: int
+    world_from_ego: Pose
+    class_names: tuple[str, ...]
+    instances: tuple[str, ...]
+    center: np.ndarray
+    size: np.ndarray
+    quaternion: np.ndarray
+
+    def poses_in_ego(self) -> np.ndarray:
+        """Return (n, 4, 4) box poses in the ego frame."""
+        boxes = [rigid_from_quaternion(turn, center) for turn, center in zip(self.quaternion, self.center, strict=True)]
+        return invert_rigid(self.world_from_ego.matrix()) @ np.array(boxes).reshape(-1, 4, 4)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One scene.
+
+    Attributes:
+        name: of the scene.
+        streams: cameras and lidars.
+        mounts: (4, 4) ego_from_sensor of every sensor, radars too, metres.
+        pose_stamps_ns: (m,) int64, increasing.
+        poses: m ego poses at these times.
+        moments: the key frames in order of time.
+    """
+
+    name: str
+    streams: tuple[SensorStream, ...]
+    mounts: dict[str, np.ndarray]
+    pose_stamps_ns: np.ndarray
+    poses: tuple[Pose, ...]
+    moments: tuple[AnnotatedMoment, ...]
+
+    def filenames(self) -> list[str]:
+        """Return every file, relative to the dataset's root."""
+        return list(itertools.chain.from_iterable(stream.filenames for stream in self.streams))
+
+
+def read_recording(devkit: NuScenes, scene_name: str) -> Recording:
+    """Return what the tables say of a scene; no sensor file is opened.
+
+    Raises:
+        ValueError: there is no such scene, or it has no samples.
+    """
+    scene = next((scene for scene in devkit.scene if scene['name'] == scene_name), None)
+    samples = list(_chain(devkit, 'sample', scene['first_sample_token'])) if scene else []
+    if not samples:
+        raise ValueError(f'{devkit.dataroot} has no scene {scene_name} with samples')
+    files = {channel: _files(devkit, samples, channel) for channel in sorted({name for sample in samples for name in sample['data']})}
+    calibrations = {channel: devkit.get('calibrated_sensor', rows[0]['calibrated_sensor_token']) for channel, rows in files.items()}
+    stamps_ns, poses = _poses(devkit, itertools.chain.from_iterable(files.values()))
+    return Recording(
+        scene_name,
+        tuple(_stream(channel, rows, calibrations[channel]) for channel, rows in files.items() if _is_streamed(rows)),
+        {channel: rigid_from_quaternion(record['rotation'], record['translation']) for channel, record in calibrations.items()},
+        stamps_ns,
+        poses,
+        tuple(_moment(devkit, sample) for sample in samples),
+    )
+
+
+def _chain(devkit: NuScenes, table: str, token: str) -> Iterator[dict]:
+    while token:
+        record = devkit.get(table, token)
+        yield record
+        token = record['next']
+
+
+def _files(devkit: NuScenes, samples: Sequence[dict], channel: str) -> list[dict]:
+    """Return the sample_data of a channel in order of time: before, at and after each key frame."""
+    rows: dict[str, dict] = {}
+    for sample in samples:
+        if channel in sample['data']:
+            row = devkit.get('sample_data', sample['data'][channel])
+            while not rows and row['prev']:
+                row = devkit.get('sample_data', row['prev'])
+            for follower in _chain(devkit, 'sample_data', row['token']):
+                if follower['token'] in rows:
+                    break
+                rows[follower['token']] = follower
+    return sorted(rows.values(), key=lambda row: row['timestamp'])
+
+
+def _is_streamed(rows: Sequence[dict]) -> bool:
+    return rows[0]['sensor_modality'] in (CAMERA_MODALITY, LIDAR_MODALITY)
+
+
+def _stream(channel: str, rows: Sequence[dict], calibration: dict) -> SensorStream:
+    return SensorStream(
+        channel,
+        rows[0]['sensor_modality'],
+        np.array(calibration['camera_intrinsic'] or np.zeros((3, 3)), np.float64),
+        (rows[0]['width'] or 0, rows[0]['height'] or 0),
+        np.array([row['timestamp'] for row in rows], np.int64) * 1000,
+        tuple(row['filename'] for row in rows),
+    )
+
+
+def _poses(devkit: NuScenes, rows) -> tuple[np.ndarray, tuple[Pose, ...]]:
+    """Return the ego poses of all files in order of time, one for each time."""
+    records = {record['timestamp']: record for record in (devkit.get('ego_pose', row['ego_pose_token']) for row in rows)}
+    ordered = [records[stamp_us] for stamp_us in sorted(records)]
+    return np.array([record['timestamp'] for record in ordered], np.int64) * 1000, tuple(_pose(record) for record in ordered)
+
+
+def _pose(record: dict) -> Pose:
+    return Pose(np.array(record['rotation'], np.float64), np.array(record['translation'], np.float64))
+
+
+def _moment(devkit: NuScenes, sample: dict) -> AnnotatedMoment:
+    """Return the annotations of a sample at the time of its lidar turn, which they were made on."""
+    token = sample['data'].get(LIDAR) or next(iter(sample['data'].values()))
+    ego = devkit.get('ego_pose', devkit.get('sample_data', token)['ego_pose_token'])
+    records = [devkit.get('sample_annotation', name) for name in sample['anns']]
+    labelled = [(record, label) for record in records if (label := label_of_category(record['category_name'])) is not None]
+    columns = [[record[name] for record, _ in labelled] for name in ('translation', 'size', 'rotation')]
+    center, size, quaternion = (np.array(rows, np.float64).reshape(len(labelled), -1) for rows in columns)
+    return AnnotatedMoment(
+        ego['timestamp'] * 1000,
+        _pose(ego),
+        tuple(NUSCENES_CLASSES[label] for _, label in labelled),
+        tuple(record['instance_token'] for record, _ in labelled),
+        center.reshape(-1, 3),
+        size.reshape(-1, 3)[:, [1, 0, 2]],
+        quaternion.reshape(-1, 4),
+    )

@@ -1,0 +1,82 @@
+"""Where a bag is written until it is whole: a hidden folder beside its place, so that no half bag looks like one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_BAG_SUFFIXES = ('.db3', '.mcap', '.yaml')
+
+
+@contextmanager
+def workplace(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``path`` that is removed at the end; what a killed process left there is removed first.
+
+    Raises:
+        FileExistsError: there is something at ``path`` that is not a bag.
+    """
+    require_replaceable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
+    folder = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
+    descriptor = _lock(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def take_place(folder: Path, path: Path) -> None:
+    """Move the finished bag from its workplace ``folder`` to ``path``, an older one out of the way."""
+    if path.exists():
+        path.rename(folder / 'replaced')
+    (folder / path.name).rename(path)
+
+
+def require_replaceable(path: Path) -> None:
+    """Raise FileExistsError when there is something at ``path`` that is not a bag."""
+    if path.exists() and not _is_bag(path):
+        raise FileExistsError(f'{path} exists and is not a rosbag2: choose another place or remove it')
+
+
+def _is_bag(path: Path) -> bool:
+    """Return whether ``path`` is a folder that holds a bag and nothing else."""
+    if not (path / 'metadata.yaml').is_file():
+        return False
+    return all(entry.is_file() and entry.suffix in _BAG_SUFFIXES for entry in path.iterdir())
+
+
+def _prefix(path: Path) -> str:
+    return f'.{path.name}.part-'
+
+
+def _lock(folder: Path) -> int:
+    """Return a descriptor that holds a lock on ``folder`` until it is closed or its process ends.
+
+    Raises:
+        BlockingIOError: another one holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what writers of ``path`` left that were killed; those still at work hold a lock."""
+    for folder in [entry for entry in path.parent.iterdir() if entry.name.startswith(_prefix(path))]:
+        try:
+            descriptor = _lock(folder)
+        except OSError:
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
