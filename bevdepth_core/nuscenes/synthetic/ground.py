@@ -7,7 +7,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from bevdepth_core.nuscenes.synthetic.scene import LANE_WIDTH, Light, Road, Scene
+from bevdepth_core.nuscenes.synthetic.road import CROSS_CURB, CROSS_SIDEWALK_END, CROSSING_STOP, LANE_WIDTH, Road
+from bevdepth_core.nuscenes.synthetic.scene import Light, Scene
 from bevdepth_core.nuscenes.synthetic.sky import smooth_noise
 from bevdepth_core.nuscenes.synthetic.view import View, fill, plain_image
 
@@ -18,7 +19,7 @@ _VERGE = 3.0
 _DASH, _DASH_PERIOD = 3.0, 9.0
 _STRIPE_WIDTH = 0.14
 _PAVING_JOINT, _PAVING_SIGHT = 3.0, 45.0
-_SIGHT, _CELL = 130.0, 10.0
+_SIGHT, _CELL, _CROSS_REACH = 130.0, 10.0, 150.0
 _HORIZON_DISTANCE = 500.0
 _TEXTURE_SIZE = 512
 _GRAIN_PER_M, _STAINS_PER_M = 60, 7
@@ -87,16 +88,23 @@ def _flat_layers(scene: Scene, nearest: float) -> list[tuple[list[np.ndarray], t
     lanes = [lane * LANE_WIDTH + offset for lane in range(-road.lanes, road.lanes) for offset in (0.85, 2.55)]
     return [
         ([_strip(road, along, -walk - _VERGE, walk + _VERGE)], _VERGE_GREEN),
-        ([_strip(road, along, -walk, walk)], _PAVING),
+        ([_strip(road, along, -walk, walk), *_crossing(road, CROSS_SIDEWALK_END)], _PAVING),
         ([_rectangle(road, a, a + 0.03, *side) for a in joints for side in ((curb, walk), (-walk, -curb))], _JOINT),
-        ([_strip(road, along, -curb - 0.18, curb + 0.18)], _CURB),
+        ([_strip(road, along, -curb - 0.18, curb + 0.18), *_crossing(road, CROSS_CURB + 0.18)], _CURB),
         ([_strip(road, along, -curb, curb)], _PARKING),
-        ([_strip(road, along, -drive, drive)], _ASPHALT),
+        ([_strip(road, along, -drive, drive), *_crossing(road, CROSS_CURB)], _ASPHALT),
         ([_strip(road, along, lateral - 0.3, lateral + 0.3) for lateral in lanes], _TRACK),
         (_patches(scene, along), _PATCH),
         (_cracks(scene, along), _TAR),
         (_markings(scene, along), _PAINT_WHITE),
     ]
+
+
+def _crossing(road: Road, half_width: float) -> list[np.ndarray]:
+    """Return the crossing street, ``half_width`` metres to both sides."""
+    if road.crossing is None:
+        return []
+    return [_rectangle(road, road.crossing - half_width, road.crossing + half_width, -_CROSS_REACH, _CROSS_REACH)]
 
 
 def _patches(scene: Scene, along: np.ndarray) -> list[np.ndarray]:
@@ -122,24 +130,59 @@ def _cracks(scene: Scene, along: np.ndarray) -> list[np.ndarray]:
 
 
 def _markings(scene: Scene, along: np.ndarray) -> list[np.ndarray]:
-    road, half = scene.road, _STRIPE_WIDTH / 2
-    drive = road.driving_half_width
-    outlines = [_strip(road, along, side * drive - half, side * drive + half) for side in (-1, 1)]
-    outlines += [_strip(road, along, offset - half, offset + half) for offset in (-0.14, 0.14)]
-    dashes = np.arange(np.ceil(along[0] / _DASH_PERIOD) * _DASH_PERIOD, along[-1] - _DASH, _DASH_PERIOD)
-    for lane in range(1, road.lanes):
-        outlines += [
-            _rectangle(road, a, a + _DASH, side * lane * LANE_WIDTH - half, side * lane * LANE_WIDTH + half)
-            for a in dashes
-            for side in (-1, 1)
-        ]
+    """Return everything painted white, crosswalks included."""
+    road, outlines = scene.road, []
+    for piece in _pieces(road, along):
+        outlines += _lines_along(road, piece)
     for crosswalk in scene.crosswalks:
         if along[0] < crosswalk < along[-1]:
-            outlines += [
-                _rectangle(road, crosswalk - 1.8, crosswalk + 1.8, a, a + 0.5) for a in np.arange(0.45 - road.curb, road.curb - 0.6, 1.0)
-            ]
-            outlines += [_rectangle(road, crosswalk - 3.6, crosswalk - 3.2, -drive + 0.2, -0.4)]
-            outlines += [_rectangle(road, crosswalk + 3.2, crosswalk + 3.6, 0.4, drive - 0.2)]
+            outlines += _crosswalk(road, crosswalk)
+    if road.crossing is not None and along[0] < road.crossing < along[-1]:
+        outlines += _crossing_lines(road)
+    return outlines
+
+
+def _pieces(road: Road, along: np.ndarray) -> list[np.ndarray]:
+    """Return ``along`` without the crossing."""
+    if road.crossing is None:
+        return [along]
+    pieces = (along[along < road.crossing - CROSSING_STOP], along[along > road.crossing + CROSSING_STOP])
+    return [piece for piece in pieces if len(piece) > 1]
+
+
+def _lines_along(road: Road, along: np.ndarray) -> list[np.ndarray]:
+    half, drive = _STRIPE_WIDTH / 2, road.driving_half_width
+    edges = (drive, drive + road.bike_lane) if road.bike_lane else (drive,)
+    outlines = [_strip(road, along, side * edge - half, side * edge + half) for side in (-1, 1) for edge in edges]
+    outlines += [_strip(road, along, offset - half, offset + half) for offset in (-0.14, 0.14)]
+    dashes = np.arange(np.ceil(along[0] / _DASH_PERIOD) * _DASH_PERIOD, along[-1] - _DASH, _DASH_PERIOD)
+    dividers = [side * lane * LANE_WIDTH for lane in range(1, road.lanes) for side in (-1, 1)]
+    return outlines + [_rectangle(road, a, a + _DASH, lateral - half, lateral + half) for a in dashes for lateral in dividers]
+
+
+def _crosswalk(road: Road, middle: float) -> list[np.ndarray]:
+    """Return zebra stripes, and where vehicles stop unless they do so for the crossing."""
+    curb, drive = road.curb, road.driving_half_width
+    outlines = [_rectangle(road, middle - 1.8, middle + 1.8, a, a + 0.5) for a in np.arange(0.45 - curb, curb - 0.6, 1.0)]
+    before, beyond = (
+        _rectangle(road, middle + a, middle + a + 0.4, *side) for a, side in ((-3.0, (-drive + 0.2, -0.4)), (2.6, (0.4, drive - 0.2)))
+    )
+    if not road.near_crossing(middle, CROSSING_STOP):
+        return [*outlines, before, beyond]
+    return [*outlines, before if middle < road.crossing else beyond]
+
+
+def _crossing_lines(road: Road) -> list[np.ndarray]:
+    """Return the crossing street's centre line, zebra stripes and stop lines."""
+    outlines, half, curb = [], _STRIPE_WIDTH / 2, road.curb
+    for side in (-1, 1):
+        ends = sorted((side * (curb + 5.5), side * _CROSS_REACH))
+        outlines.append(_rectangle(road, road.crossing - half, road.crossing + half, *ends))
+        walk, stop = sorted((side * (curb + 0.6), side * (curb + 3.2))), sorted((side * (curb + 4.4), side * (curb + 4.8)))
+        for a in np.arange(0.3 - CROSS_CURB, CROSS_CURB - 0.6, 1.0):
+            outlines.append(_rectangle(road, road.crossing + a, road.crossing + a + 0.5, *walk))
+        incoming = sorted((road.crossing - side * 0.3, road.crossing - side * (CROSS_CURB - 0.3)))
+        outlines.append(_rectangle(road, *incoming, *stop))
     return outlines
 
 

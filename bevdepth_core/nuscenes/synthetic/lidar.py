@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from bevdepth_core.nuscenes.synthetic.placement import placed_actor, placed_props
+from bevdepth_core.nuscenes.synthetic.placement import placed_actors, placed_props
 from bevdepth_core.nuscenes.synthetic.raycast import RayGrid, cast
 from bevdepth_core.nuscenes.synthetic.scene import Scene
 
@@ -61,7 +61,7 @@ def scan(scene: Scene, time_s: float, ego_from_lidar: np.ndarray, *, beams: int 
     rng = np.random.default_rng(seed)
     grid = _grid(beams)
     world_from_lidar = scene.world_from_ego(time_s) @ ego_from_lidar
-    objects = [*(placed_actor(scene, actor, time_s) for actor in scene.actors), *placed_props(scene)]
+    objects = [*placed_actors(scene, time_s), *placed_props(scene)]
     hits = cast(grid, world_from_lidar, objects, FARTHEST)
     down = grid.directions @ world_from_lidar[2, :3].astype(np.float32)
     to_ground = np.where(down < -1e-4, world_from_lidar[2, 3] / np.maximum(-down, 1e-4), np.inf).astype(np.float32)

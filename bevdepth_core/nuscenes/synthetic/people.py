@@ -27,6 +27,9 @@ _SKIN = ((236, 196, 166), (206, 160, 124), (150, 104, 76), (96, 66, 50))
 _HAIR = ((40, 30, 26), (92, 66, 40), (160, 130, 84), (60, 60, 64))
 _BLACK = (40, 40, 42)
 
+RIDERLESS_HEIGHT = 0.66
+"""Height of a bicycle or motorcycle without its rider, as a share of that with one."""
+
 
 def pedestrian(length, width, height, rng, stride: float) -> list[Solid]:
     """Return a walker; ``stride`` in -1..1 swings legs and arms."""
@@ -72,10 +75,10 @@ def _wheel(x, radius, thickness, half_width) -> Solid:
     return sheet(outer, inner, colour=RUBBER, half_thickness=half_width)
 
 
-def bicycle(length, width, height, rng) -> list[Solid]:
-    """Return a bicycle with its rider."""
-    paint = PAINT[rng.integers(8)]
-    radius, saddle = 0.19 * length, 0.54 * height
+def bicycle(length, width, height, rng, rider: bool) -> list[Solid]:
+    """Return a bicycle, with its rider or alone."""
+    paint, full = PAINT[rng.integers(8)], height if rider else height / RIDERLESS_HEIGHT
+    radius, saddle = 0.19 * length, 0.54 * full
     rear, front = -length / 2 + radius, length / 2 - radius
     crank, seat, head = (0.0, 0.3), (-0.1, saddle), (front - 0.14, saddle - 0.07)
     bars = (
@@ -89,20 +92,20 @@ def bicycle(length, width, height, rng) -> list[Solid]:
     frame = [sheet(bar_outline(*bar, 0.055), colour=paint) for bar in bars]
     handle = box(front - 0.24, front - 0.18, -width / 2, width / 2, saddle + 0.12, saddle + 0.17, _BLACK).build()
     wheels = [_wheel(x, radius, 0.05, 0.015) for x in (rear, front)]
-    return [*wheels, *frame, handle, *_rider(-0.12, saddle, height, rng)]
+    return [*wheels, *frame, handle, *(_rider(-0.12, saddle, full, rng) if rider else [])]
 
 
-def motorcycle(length, width, height, rng) -> list[Solid]:
-    """Return a motorcycle with its rider."""
-    paint = PAINT[rng.integers(8)]
-    radius, saddle = 0.155 * length, 0.5 * height
+def motorcycle(length, width, height, rng, rider: bool) -> list[Solid]:
+    """Return a motorcycle, with its rider or on its stand."""
+    paint, full = PAINT[rng.integers(8)], height if rider else height / RIDERLESS_HEIGHT
+    radius, saddle = 0.155 * length, 0.5 * full
     rear, front = -length / 2 + radius, length / 2 - radius
-    engine = frustum(0.2 * height, 0.4 * height, (-0.4, 0.36, -0.14, 0.14), (-0.5, 0.42, -0.16, 0.16), (58, 60, 64))
-    tank = frustum(0.4 * height, saddle, (-0.75, 0.38, -0.17, 0.17), (-0.85, 0.34, -0.14, 0.14), paint)
-    tank.detail(rectangle_x(-0.8, -0.1, 0.1, 0.42 * height, 0.47 * height), colour=TAIL_LIGHT, glows=True)
-    fork = sheet(bar_outline((front, radius), (0.42, 0.58 * height), 0.1), colour=CHROME, half_thickness=0.08)
-    fairing = frustum(0.42 * height, 0.62 * height, (0.4, 0.68, -0.16, 0.16), (0.4, 0.5, -0.14, 0.14), paint)
-    fairing.detail(rectangle_x(0.6, -0.09, 0.09, 0.46 * height, 0.54 * height), colour=HEADLIGHT, glows=True)
-    handle = box(0.34, 0.4, -width / 2, width / 2, 0.62 * height, 0.65 * height, _BLACK).build()
+    engine = frustum(0.2 * full, 0.4 * full, (-0.4, 0.36, -0.14, 0.14), (-0.5, 0.42, -0.16, 0.16), (58, 60, 64))
+    tank = frustum(0.4 * full, saddle, (-0.75, 0.38, -0.17, 0.17), (-0.85, 0.34, -0.14, 0.14), paint)
+    tank.detail(rectangle_x(-0.8, -0.1, 0.1, 0.42 * full, 0.47 * full), colour=TAIL_LIGHT, glows=True)
+    fork = sheet(bar_outline((front, radius), (0.42, 0.58 * full), 0.1), colour=CHROME, half_thickness=0.08)
+    fairing = frustum(0.42 * full, 0.62 * full, (0.4, 0.68, -0.16, 0.16), (0.4, 0.5, -0.14, 0.14), paint)
+    fairing.detail(rectangle_x(0.6, -0.09, 0.09, 0.46 * full, 0.54 * full), colour=HEADLIGHT, glows=True)
+    handle = box(0.34, 0.4, -width / 2, width / 2, 0.62 * full, 0.65 * full, _BLACK).build()
     wheels = [_wheel(x, radius, 0.13, 0.06) for x in (rear, front)]
-    return [*wheels, fork, engine.build(), tank.build(), fairing.build(), handle, *_rider(-0.22, saddle, height, rng)]
+    return [*wheels, fork, engine.build(), tank.build(), fairing.build(), handle, *(_rider(-0.22, saddle, full, rng) if rider else [])]

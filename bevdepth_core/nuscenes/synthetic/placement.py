@@ -56,16 +56,17 @@ def placed_props(scene: Scene) -> tuple[Placed, ...]:
     return tuple(placed)
 
 
-def placed_actor(scene: Scene, actor: Actor, time_s: float) -> Placed:
-    """Return an actor where it is at ``time_s``, walkers in the step they take."""
-    position, heading = scene.actor_pose(actor, time_s)
-    shape = build_shape(actor.class_name, actor.size, actor.appearance, _stride(actor, time_s))
-    return Placed(shape, position, heading)
+def placed_actors(scene: Scene, time_s: float) -> list[Placed]:
+    """Return the actors where they are at ``time_s``, walkers in the step they take."""
+    return [
+        Placed(build_shape(actor.class_name, actor.size, actor.appearance, actor.rider, _stride(actor, time_s)), pose[:2], float(pose[2]))
+        for actor, pose in zip(scene.actors, scene.actor_poses(time_s), strict=True)
+    ]
 
 
 def _stride(actor: Actor, time_s: float) -> float:
     """Return the phase of a walker's step in few values, 0 for everything else."""
     if actor.class_name != 'pedestrian' or not actor.moving:
         return 0.0
-    steps = math.hypot(actor.speed, actor.lateral_speed) * time_s / _STRIDE_LENGTH + actor.appearance % 16 / 16
+    steps = actor.travelled(time_s) / _STRIDE_LENGTH + actor.appearance % 16 / 16
     return round(_STRIDE_STEPS * math.sin(2 * math.pi * steps)) / _STRIDE_STEPS

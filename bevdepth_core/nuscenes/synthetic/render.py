@@ -9,7 +9,7 @@ import numpy as np
 
 from bevdepth_core.nuscenes.synthetic.ground import paint_ground
 from bevdepth_core.nuscenes.synthetic.painter import Painter, visible_objects
-from bevdepth_core.nuscenes.synthetic.placement import Placed, placed_actor, placed_props
+from bevdepth_core.nuscenes.synthetic.placement import Placed, placed_actors, placed_props
 from bevdepth_core.nuscenes.synthetic.rig import EXPOSURE_OFFSET_S
 from bevdepth_core.nuscenes.synthetic.scene import Scene
 from bevdepth_core.nuscenes.synthetic.sky import paint_sky
@@ -47,7 +47,7 @@ def render_camera(
 ) -> np.ndarray:
     """Return the (height, width, 3) uint8 RGB image that a pinhole camera takes at ``time_s``."""
     view = View(intrinsics, world_from_camera, width, height)
-    actors = [placed_actor(scene, actor, time_s) for actor in scene.actors]
+    actors = placed_actors(scene, time_s)
     near_actors = [placed for placed in actors if np.hypot(*(placed.position - view.position[:2])) < _SHADOW_SIGHT]
     shadows = _prop_shadows(scene, tuple(np.rint(view.position[:2] / _SHADOW_GRID)))
     image = np.empty((height, width, 3), np.uint8)

@@ -26,16 +26,19 @@ _BUILDERS = {
 
 
 @lru_cache(maxsize=4096)
-def build_shape(kind: str, size: tuple[float, float, float], appearance: int, stride: float = 0.0) -> Shape:
+def build_shape(kind: str, size: tuple[float, float, float], appearance: int, rider: bool = True, stride: float = 0.0) -> Shape:
     """Return the shape of an object.
 
     Args:
         kind: a nuScenes class or building, tree, lamp.
         size: length, width, height, metres.
         appearance: seed of colours and parts.
+        rider: whether somebody sits on a bicycle or motorcycle.
         stride: phase of a walker's step, -1..1; pass few different values, shapes are remembered.
     """
     rng = np.random.default_rng(appearance)
     if kind == 'pedestrian':
         return Shape(people.pedestrian(*size, rng, stride))
+    if kind in ('bicycle', 'motorcycle'):
+        return Shape(_BUILDERS[kind](*size, rng, rider))
     return Shape(_BUILDERS[kind](*size, rng))

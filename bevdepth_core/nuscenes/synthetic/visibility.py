@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from bevdepth_core.nuscenes.synthetic.painter import visible_objects
-from bevdepth_core.nuscenes.synthetic.placement import Placed, placed_actor, placed_props
+from bevdepth_core.nuscenes.synthetic.placement import Placed, placed_actors, placed_props
 from bevdepth_core.nuscenes.synthetic.rig import EXPOSURE_OFFSET_S
 from bevdepth_core.nuscenes.synthetic.scene import Scene
 from bevdepth_core.nuscenes.synthetic.view import SHIFT, View
@@ -36,7 +36,7 @@ def visible_fractions(scene: Scene, rig: CameraRig, time_s: float, width: int, h
     for name, intrinsics, mount in zip(rig.names, rig.intrinsics, rig.ego_from_camera, strict=True):
         moment = time_s + EXPOSURE_OFFSET_S[name]
         view = View(to_small @ intrinsics, scene.world_from_ego(moment) @ mount, _WIDTH, round(height * scale))
-        actors = [placed_actor(scene, actor, moment) for actor in scene.actors]
+        actors = placed_actors(scene, moment)
         shares += _seen_by(view, actors, [*placed_props(scene), *actors])
     return shares.clip(0, 1)
 
