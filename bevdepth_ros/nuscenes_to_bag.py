@@ -23,7 +23,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bevdepth_core.nuscenes.completeness import DatasetIncompleteError, read_json, require_files, require_tables
-from bevdepth_core.nuscenes.index import open_devkit
 from bevdepth_core.nuscenes.recording import Recording, read_recording
 from bevdepth_ros.bag_workplace import require_replaceable
 from bevdepth_ros.bag_writer import STORAGES
@@ -48,7 +47,8 @@ def write_bags(recordings: Sequence[Recording], target: Target, jobs: int = 1) -
 
 
 def _write_in_processes(recordings: Sequence[Recording], target: Target, jobs: int, bar: tqdm) -> None:
-    context = get_context('spawn')
+    context = get_context('forkserver')
+    context.set_forkserver_preload([write_bag.__module__])
     counter, stop = context.Value('q', 0), context.Event()
     with ProcessPoolExecutor(jobs, context, _begin_work, (counter, stop)) as pool:
         try:
@@ -112,6 +112,8 @@ def chosen_scenes(dataroot: Path, version: str, names: Sequence[str] | None) -> 
 
 def read_recordings(dataroot: Path, version: str, names: Sequence[str]) -> tuple[list[Recording], list[str]]:
     """Return the scenes that are complete, and a sentence for each of the others."""
+    from bevdepth_core.nuscenes.index import open_devkit  # takes seconds to import, also in each process that only writes
+
     devkit = open_devkit(dataroot, version)
     recordings, problems = [], []
     for name in tqdm(names, desc='reading tables', unit='scene', disable=None):

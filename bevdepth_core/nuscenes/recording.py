@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from nuscenes import NuScenes
 
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.geometry import invert_rigid, rigid_from_quaternion
 from bevdepth_core.nuscenes.classes import LIDAR, label_of_category
 from bevdepth_core.nuscenes.records import Pose
+
+if TYPE_CHECKING:
+    from nuscenes import NuScenes  # takes a second to import, and a recording outlives it
 
 CAMERA_MODALITY, LIDAR_MODALITY = 'camera', 'lidar'
 

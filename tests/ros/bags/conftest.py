@@ -1,0 +1,30 @@
+"""A small drawn dataset and bags of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bevdepth_core.nuscenes.index import open_devkit
+from bevdepth_core.nuscenes.recording import Recording, read_recording
+from bevdepth_core.nuscenes.synthetic.capture import Sensors
+from bevdepth_core.nuscenes.synthetic.dataset import VERSION, DatasetPlan, write_dataset
+
+SCENES = ('val-0001', 'val-0002')
+
+
+@pytest.fixture(scope='session')
+def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a dataset of two scenes of three key frames, with sweeps."""
+    root = tmp_path_factory.mktemp('nuscenes') / 'drawn'
+    plan = DatasetPlan(0, len(SCENES), 1.5, Sensors(160, 90, 4, True))
+    write_dataset(root, plan, jobs=1, progress=False)
+    assert (root / VERSION).is_dir()
+    return root
+
+
+@pytest.fixture(scope='session')
+def recording(dataroot: Path) -> Recording:
+    """Return its first scene."""
+    return read_recording(open_devkit(dataroot, VERSION), SCENES[0])

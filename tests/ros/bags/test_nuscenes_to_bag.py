@@ -1,0 +1,284 @@
+"""Dataset to bag and back: what ROS reads from the bag is what the tables and files of the dataset say."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+from rclpy.serialization import deserialize_message
+from rosbags.interfaces import QosDurability
+from rosbags.rosbag2 import Reader
+from rosidl_runtime_py.utilities import get_message
+from sensor_msgs_py.point_cloud2 import read_points
+
+from bevdepth_core.geometry import rigid_from_quaternion
+from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR, label_of_category
+from bevdepth_core.nuscenes.recording import Recording
+from bevdepth_core.nuscenes.synthetic.dataset import VERSION
+from bevdepth_ros.nuscenes_to_bag import main
+from bevdepth_ros.recording_bag import ConversionError, Target, write_bag
+from bevdepth_ros.transforms import matrix_from_transform
+from tests.ros.bags.conftest import SCENES
+from tests.ros.bags.tables import Tables
+from tests.ros.graph import wait_until
+
+STORAGES = ['mcap', 'sqlite3']
+
+
+@pytest.fixture(scope='module')
+def tables(dataroot: Path) -> Tables:
+    return Tables(dataroot, SCENES[0])
+
+
+@pytest.fixture(scope='module', params=STORAGES)
+def bag(request, recording: Recording, dataroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bag(recording, Target(dataroot, tmp_path_factory.mktemp('bags'), request.param))
+
+
+@pytest.fixture(scope='module')
+def messages(bag: Path) -> dict[str, list[tuple[int, object]]]:
+    """Return (log time, message) by topic, deserialised by ROS."""
+    return read(bag)
+
+
+def read(bag: Path) -> dict[str, list[tuple[int, object]]]:
+    found = defaultdict(list)
+    with Reader(bag) as reader:
+        for connection, log_time, data in reader.messages():
+            found[connection.topic].append((log_time, deserialize_message(bytes(data), get_message(connection.msgtype))))
+    return found
+
+
+def stamp_ns(message) -> int:
+    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+
+
+def matrix(row: dict) -> np.ndarray:
+    return rigid_from_quaternion(row['rotation'], row['translation'])
+
+
+def pose_matrix(pose) -> np.ndarray:
+    position, turn = pose.position, pose.orientation
+    return rigid_from_quaternion((turn.w, turn.x, turn.y, turn.z), (position.x, position.y, position.z))
+
+
+def test_every_image_of_every_camera_is_there_with_its_bytes_and_its_time(messages, tables: Tables, dataroot: Path) -> None:
+    for camera in CAMERAS:
+        found = [
+            (log_time, stamp_ns(image), image.header.frame_id, bytes(image.data))
+            for log_time, image in messages[f'/{camera}/image_rect_compressed']
+        ]
+        files = [(row['timestamp'] * 1000, (dataroot / row['filename']).read_bytes()) for row in tables.files(camera)]
+        assert found == [(stamp, stamp, camera, data) for stamp, data in files]
+        assert len(found) >= 6 * len(tables.samples) - 6
+
+
+def test_every_image_has_its_calibration(messages, tables: Tables) -> None:
+    for camera in CAMERAS:
+        infos = messages[f'/{camera}/camera_info']
+        assert [log_time for log_time, _ in infos] == [row['timestamp'] * 1000 for row in tables.files(camera)]
+        intrinsics = np.array(tables.channels()[camera]['camera_intrinsic'])
+        for log_time, info in infos:
+            assert (stamp_ns(info), info.header.frame_id, info.width, info.height) == (log_time, camera, 160, 90)
+            assert (info.distortion_model, list(info.d)) == ('plumb_bob', [0.0] * 5)
+            np.testing.assert_array_equal(np.reshape(info.k, (3, 3)), intrinsics)
+            np.testing.assert_array_equal(np.reshape(info.r, (3, 3)), np.eye(3))
+            np.testing.assert_array_equal(np.reshape(info.p, (3, 4)), np.column_stack((intrinsics, np.zeros(3))))
+
+
+def test_tf_has_every_ego_pose(messages, tables: Tables) -> None:
+    expected = {row['timestamp'] * 1000: matrix(row) for row in (tables.poses[data['ego_pose_token']] for data in tables.data)}
+    found = {log_time: message.transforms[0] for log_time, message in messages['/tf']}
+    assert sorted(found) == sorted(expected)
+    assert len(found) == len(messages['/tf'])
+    for log_time, transform in found.items():
+        assert (stamp_ns(transform), transform.header.frame_id, transform.child_frame_id) == (log_time, 'map', 'base_link')
+        np.testing.assert_allclose(matrix_from_transform(transform), expected[log_time], atol=1e-6)
+
+
+def test_tf_static_is_the_first_message_and_has_every_sensor(bag: Path, messages, tables: Tables) -> None:
+    with Reader(bag) as reader:
+        assert next(reader.messages())[0].topic == '/tf_static'
+        latched = [c.topic for c in reader.connections if c.ext.offered_qos_profiles[0].durability == QosDurability.TRANSIENT_LOCAL]
+    assert latched == ['/tf_static']
+    ((_, message),) = messages['/tf_static']
+    mounts = {transform.child_frame_id: transform for transform in message.transforms}
+    assert set(mounts) == {*CAMERAS, LIDAR} == set(tables.channels())
+    for channel, calibration in tables.channels().items():
+        assert mounts[channel].header.frame_id == 'base_link'
+        np.testing.assert_allclose(matrix_from_transform(mounts[channel]), matrix(calibration), atol=1e-6)
+
+
+def test_every_lidar_turn_is_there_with_its_points(messages, tables: Tables, dataroot: Path) -> None:
+    rows = tables.files(LIDAR)
+    assert [log_time for log_time, _ in messages[f'/{LIDAR}']] == [row['timestamp'] * 1000 for row in rows]
+    for (log_time, cloud), row in zip(messages[f'/{LIDAR}'], rows, strict=True):
+        assert (stamp_ns(cloud), cloud.header.frame_id, cloud.height, cloud.is_dense) == (log_time, LIDAR, 1, True)
+        points = read_points(cloud)
+        expected = np.fromfile(dataroot / row['filename'], np.float32).reshape(-1, 5)
+        assert points.dtype['ring'] == np.uint16
+        np.testing.assert_array_equal(np.column_stack([points[name] for name in ('x', 'y', 'z', 'intensity', 'ring')]), expected)
+
+
+def test_annotations_give_the_boxes_of_the_dataset_back(messages, tables: Tables) -> None:
+    poses = {log_time: matrix_from_transform(message.transforms[0]) for log_time, message in messages['/tf']}
+    samples = {row['timestamp'] * 1000: token for token, row in tables.samples.items()}
+    assert [log_time for log_time, _ in messages['/annotations']] == sorted(samples)
+    for log_time, array in messages['/annotations']:
+        assert array.header.frame_id == 'base_link'
+        expected = {row['instance_token']: row for row in tables.annotations if row['sample_token'] == samples[log_time]}
+        expected = {name: row for name, row in expected.items() if label_of_category(tables.categories[name]) is not None}
+        assert {detection.id for detection in array.detections} == set(expected)
+        for detection in array.detections:
+            row, size = expected[detection.id], detection.bbox.size
+            np.testing.assert_allclose(poses[log_time] @ pose_matrix(detection.bbox.center), matrix(row), atol=1e-6)
+            np.testing.assert_allclose((size.y, size.x, size.z), row['size'], atol=1e-6)
+            assert detection.header == array.header
+            assert detection.results[0].hypothesis.class_id in tables.categories[detection.id].replace('trafficcone', 'traffic_cone')
+    assert sum(len(array.detections) for _, array in messages['/annotations']) > 5
+
+
+def test_markers_show_the_annotations_where_they_stay_in_the_map(messages, tables: Tables) -> None:
+    by_place = {tuple(np.round(row['translation'], 6)): row for row in tables.annotations}
+    for (log_time, markers), (_, array) in zip(messages['/annotations/markers'], messages['/annotations'], strict=True):
+        clear, *cubes = markers.markers
+        assert clear.action == clear.DELETEALL
+        assert len(cubes) == len(array.detections)
+        for cube in cubes:
+            assert (stamp_ns(cube), cube.header.frame_id, cube.frame_locked, cube.type) == (log_time, 'map', True, cube.CUBE)
+            row = by_place[tuple(np.round((cube.pose.position.x, cube.pose.position.y, cube.pose.position.z), 6))]
+            np.testing.assert_allclose((cube.scale.y, cube.scale.x, cube.scale.z), row['size'], atol=1e-6)
+
+
+def test_messages_are_in_order_of_time(bag: Path) -> None:
+    with Reader(bag) as reader:
+        log_times = [log_time for _, log_time, _ in reader.messages()]
+    assert log_times == sorted(log_times)
+
+
+def test_raw_images_are_the_decoded_files(recording: Recording, tables: Tables, dataroot: Path, tmp_path: Path) -> None:
+    found = read(write_bag(recording, Target(dataroot, tmp_path, raw=True)))
+    assert not any(topic.endswith('compressed') for topic in found)
+    for camera in CAMERAS:
+        for (_, image), row in zip(found[f'/{camera}/image_rect'], tables.files(camera), strict=True):
+            assert (image.encoding, image.step, stamp_ns(image)) == ('rgb8', 3 * 160, row['timestamp'] * 1000)
+            with PillowImage.open(dataroot / row['filename']) as picture:
+                np.testing.assert_array_equal(np.frombuffer(image.data, np.uint8).reshape(90, 160, 3), np.asarray(picture))
+
+
+@pytest.fixture
+def signals_kept() -> Iterator[None]:
+    """Give the test process its signal handlers back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def convert(dataroot: Path, out: Path, *arguments: str) -> None:
+    main(['--dataroot', str(dataroot), '--version', VERSION, '--out', str(out), *arguments])
+
+
+def test_an_unknown_scene_is_refused_with_the_names_near_it(signals_kept, dataroot: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r'has no scene val-001; it has 2, such as val-0001, val-0002'):
+        convert(dataroot, tmp_path / 'bags', '--scene', 'val-001')
+    assert not (tmp_path / 'bags').exists()
+
+
+def test_a_scene_with_missing_files_is_left_out_and_the_others_are_written(signals_kept, dataroot: Path, tmp_path: Path) -> None:
+    root = linked_copy(dataroot, tmp_path / 'copy')
+    lost = next((root / 'sweeps' / 'CAM_BACK').glob(f'{SCENES[0]}*'))
+    lost.unlink()
+    with pytest.raises(SystemExit, match=rf'{SCENES[0]} is left out: .* lacks 1 files(.|\n)*sweeps/CAM_BACK: 1, such as {lost.name}'):
+        convert(root, tmp_path / 'bags', '--all', '--jobs', '1')
+    assert [path.name for path in (tmp_path / 'bags').iterdir()] == [SCENES[1]]
+
+
+def test_a_folder_that_is_no_bag_is_not_replaced(signals_kept, dataroot: Path, tmp_path: Path) -> None:
+    (tmp_path / SCENES[0]).mkdir()
+    (tmp_path / SCENES[0] / 'mine.txt').write_text('keep')
+    with pytest.raises(SystemExit, match=f'{SCENES[0]} exists and is not a rosbag2'):
+        convert(dataroot, tmp_path, '--all')
+    assert (tmp_path / SCENES[0] / 'mine.txt').read_text() == 'keep'
+    assert not (tmp_path / SCENES[1]).exists()
+
+
+@pytest.mark.parametrize('storage', STORAGES)
+def test_a_full_disk_leaves_the_old_bag_and_nothing_else(recording: Recording, dataroot: Path, tmp_path: Path, storage: str) -> None:
+    old = write_bag(recording, Target(dataroot, tmp_path, storage))
+    before = {path.name: path.read_bytes() for path in old.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(ConversionError, match=f'{SCENES[0]} was not written to .*; nothing of it was kept'):
+            write_bag(recording, Target(dataroot, tmp_path, storage))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == [old]
+    assert {path.name: path.read_bytes() for path in old.iterdir()} == before
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(recording: Recording, dataroot: Path, tmp_path: Path) -> None:
+    left = tmp_path / f'.{SCENES[0]}.part-abandoned'
+    left.mkdir()
+    (left / 'half.mcap').write_bytes(b'half')
+    write_bag(recording, Target(dataroot, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [SCENES[0]]
+
+
+def test_scenes_are_written_in_parallel_and_a_second_run_replaces_them(dataroot: Path, tmp_path: Path) -> None:
+    """The second run is interrupted while both scenes are being written: the bags of the first one stay."""
+    root = linked_copy(dataroot, tmp_path / 'copy')
+    out = tmp_path / 'bags'
+    run = start(root, out)
+    assert run.wait(120) == 0, run.stderr.read()
+    assert sorted(path.name for path in out.iterdir()) == list(SCENES)
+    first = {path: path.read_bytes() for path in out.rglob('*') if path.is_file()}
+    pipes = [replace_with_pipe(next(iter(sorted((root / 'sweeps' / 'CAM_BACK').glob(f'{scene}*'))))) for scene in SCENES]
+    run = start(root, out)
+    wait_until(lambda: len(list(out.iterdir())) == 4, 'two bags in the making')
+    ends = [os.open(pipe, os.O_WRONLY) for pipe in pipes]
+    run.send_signal(signal.SIGTERM)
+    for end in ends:
+        os.close(end)
+    assert run.wait(60) == 130, run.stderr.read()
+    assert {path: path.read_bytes() for path in out.rglob('*') if path.is_file()} == first
+
+
+def linked_copy(dataroot: Path, copy: Path) -> Path:
+    return Path(shutil.copytree(dataroot, copy, copy_function=os.link))
+
+
+def replace_with_pipe(path: Path) -> Path:
+    """Put a pipe in the place of a file: whoever reads it waits for the test."""
+    path.unlink()
+    os.mkfifo(path)
+    return path
+
+
+def start(root: Path, out: Path) -> subprocess.Popen:
+    command = [
+        sys.executable,
+        '-m',
+        'bevdepth_ros.nuscenes_to_bag',
+        '--dataroot',
+        root,
+        '--version',
+        VERSION,
+        '--out',
+        out,
+        '--all',
+        '--jobs',
+        '2',
+    ]
+    return subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
