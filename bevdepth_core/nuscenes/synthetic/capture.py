@@ -81,14 +81,15 @@ class Sensors:
 
 
 @dataclass(frozen=True)
-class Recording:
+class KeyFrame:
     """A key frame, with the shots since the last one.
 
     Attributes:
-        key_frame: its number in the drive.
+        number: in the drive.
         shots: channel by channel in order of time.
         world_from_ego: (shots, 4, 4), the vehicle at each shot's stamp; the origin of the world is the map's.
-        classes: (n,) names, one per actor.
+        classes: n names, one per actor.
+        riders: (n,) bool, whether somebody sits on a bicycle or motorcycle.
         size: (n, 3) length, width, height, metres.
         position: (n, 2) world x and y of the centres, metres.
         heading: (n,) radians.
@@ -97,10 +98,11 @@ class Recording:
         visible: (n,) share of each actor, 0..1, that the cameras together see.
     """
 
-    key_frame: int
+    number: int
     shots: tuple[Shot, ...]
     world_from_ego: np.ndarray
     classes: tuple[str, ...]
+    riders: np.ndarray
     size: np.ndarray
     position: np.ndarray
     heading: np.ndarray
@@ -109,7 +111,7 @@ class Recording:
     visible: np.ndarray
 
 
-def record(root: Path, drive: Drive, sensors: Sensors, key_frames: Sequence[int]) -> list[Recording]:
+def record(root: Path, drive: Drive, sensors: Sensors, key_frames: Sequence[int]) -> list[KeyFrame]:
     """Write the files of some key frames below ``root``, whose folders exist, and the map with those of the first.
 
     Raises:
@@ -126,7 +128,7 @@ def _scene(seed: int, duration_s: float) -> Scene:
     return make_scene(seed, duration_s)
 
 
-def _record_key_frame(root: Path, scene: Scene, drive: Drive, sensors: Sensors, number: int) -> Recording:
+def _record_key_frame(root: Path, scene: Scene, drive: Drive, sensors: Sensors, number: int) -> KeyFrame:
     taken = tuple(shots(number, sensors.sweeps))
     rig, poses = drive.rig(sensors), np.array([scene.world_from_ego(shot.time_s) for shot in taken])
     for shot, pose in zip(taken, poses, strict=True):
@@ -137,7 +139,7 @@ def _record_key_frame(root: Path, scene: Scene, drive: Drive, sensors: Sensors, 
             _write_image(path, scene, rig, sensors, shot, pose)
     turn = number * TURNS_PER_KEY_FRAME
     poses[:, :2, 3] -= map_origin(scene.road)
-    return Recording(
+    return KeyFrame(
         number, taken, poses, **_states(scene, measured_s(turn)), points=points,
         visible=visible_fractions(scene, rig, turn * TURN_S, sensors.width, sensors.height),
     )  # fmt: skip
@@ -162,13 +164,14 @@ def _write_sweep(path: Path, scene: Scene, drive: Drive, sensors: Sensors, shot:
 
 
 def _states(scene: Scene, time_s: float) -> dict:
-    """Return what the actors are and do, as arrays named as in ``Recording``."""
-    poses = [scene.actor_pose(actor, time_s) for actor in scene.actors]
-    velocities = np.array([scene.actor_velocity(actor, time_s) for actor in scene.actors])
+    """Return what the actors are and do, as arrays named as in ``KeyFrame``."""
+    poses = scene.actor_poses(time_s)
+    velocities = [scene.actor_velocity(actor, time_s) for actor in scene.actors]
     return {
         'classes': tuple(actor.class_name for actor in scene.actors),
-        'size': np.array([actor.size for actor in scene.actors]),
-        'position': np.array([position for position, _ in poses]) - map_origin(scene.road),
-        'heading': np.array([heading for _, heading in poses]),
-        'speed': np.linalg.norm(velocities, axis=1),
+        'riders': np.array([actor.rider for actor in scene.actors], bool),
+        'size': np.array([actor.size for actor in scene.actors]).reshape(-1, 3),
+        'position': poses[:, :2] - map_origin(scene.road),
+        'heading': poses[:, 2],
+        'speed': np.linalg.norm(np.reshape(velocities, (-1, 2)), axis=1),
     }

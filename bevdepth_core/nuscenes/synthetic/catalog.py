@@ -64,11 +64,12 @@ def category_token(class_name: str, height: float) -> str:
     return token('category', 'human.pedestrian.child' if child else _CATEGORY_OF_CLASS[class_name])
 
 
-def attribute_tokens(class_name: str, speed: float, ever_moves: bool) -> list[str]:
+def attribute_tokens(class_name: str, rider: bool, speed: float, ever_moves: bool) -> list[str]:
     """Return the attribute of an actor as a list of at most one token.
 
     Args:
         class_name: one of the ten classes.
+        rider: whether somebody sits on a bicycle or motorcycle.
         speed: m/s over ground at the moment.
         ever_moves: whether it moves at any time of the scene; what never does is parked, but for a bus, which stands at a stop.
     """
@@ -78,7 +79,7 @@ def attribute_tokens(class_name: str, speed: float, ever_moves: bool) -> list[st
     if class_name == 'pedestrian':
         return [token('attribute', 'pedestrian.moving' if moves else 'pedestrian.standing')]
     if class_name in ('bicycle', 'motorcycle'):
-        return [token('attribute', 'cycle.with_rider')]
+        return [token('attribute', 'cycle.with_rider' if rider else 'cycle.without_rider')]
     if moves:
         return [token('attribute', 'vehicle.moving')]
     return [token('attribute', 'vehicle.stopped' if ever_moves or class_name == 'bus' else 'vehicle.parked')]

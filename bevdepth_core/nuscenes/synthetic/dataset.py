@@ -10,7 +10,9 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import cv2
@@ -19,7 +21,7 @@ from tqdm import tqdm
 
 from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
 from bevdepth_core.nuscenes.completeness import TABLES
-from bevdepth_core.nuscenes.synthetic.capture import Drive, Recording, Sensors, record
+from bevdepth_core.nuscenes.synthetic.capture import Drive, Sensors, record
 from bevdepth_core.nuscenes.synthetic.catalog import fixed_rows
 from bevdepth_core.nuscenes.synthetic.schedule import key_frame_count
 from bevdepth_core.nuscenes.synthetic.tables import drive_rows
@@ -119,46 +121,53 @@ def _write(root: Path, plan: DatasetPlan, jobs: int, progress: bool) -> None:
     (root / 'maps').mkdir()
     (root / VERSION).mkdir()
     splits = plan.drives()
-    drives = [drive for split in splits.values() for drive in split]
-    with _TableFiles(root / VERSION) as tables:
-        tables.add(fixed_rows())
-        for drive, recordings in _recorded(root, drives, plan, jobs, progress):
-            tables.add(drive_rows(drive, plan.sensors, recordings))
-    named = {split: [drive.name for drive in members] for split, members in splits.items()}
+    _record_drives(root, [drive for drives in splits.values() for drive in drives], plan, jobs, progress)
+    named = {split: [drive.name for drive in drives] for split, drives in splits.items()}
     (root / VERSION / 'splits.json').write_text(json.dumps(named))
 
 
-def _recorded(root: Path, drives: Sequence[Drive], plan: DatasetPlan, jobs: int, progress: bool) -> Iterator[tuple[Drive, list[Recording]]]:
-    """Yield every drive in order, its files written by ``jobs`` processes."""
+def _record_drives(root: Path, drives: Sequence[Drive], plan: DatasetPlan, jobs: int, progress: bool) -> None:
+    """Write the files of all drives in ``jobs`` processes, and the tables drive by drive in order."""
     count = key_frame_count(plan.duration_s)
     blocks = [range(start, min(start + KEY_FRAMES_PER_TASK, count)) for start in range(0, count, KEY_FRAMES_PER_TASK)]
+    bar = tqdm(total=count * len(drives), desc='drawing', unit='key frame', disable=None if progress else True)
+    with bar, _TableFiles(root / VERSION) as tables, _workers(jobs) as pool:
+        tables.add(fixed_rows())
+        tasks = [[pool.submit(record, root, drive, plan.sensors, block) for block in blocks] for drive in drives]
+        for drive, parts in zip(drives, tasks, strict=True):
+            key_frames = []
+            for part in parts:
+                key_frames += (recorded := part.result())
+                bar.update(len(recorded))
+            tables.add(drive_rows(drive, plan.sensors, key_frames))
+
+
+@contextmanager
+def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Run processes that end at once when the block fails, or when this process dies: either closes the pipe that they watch."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload([__name__])
-    with (
-        tqdm(total=count * len(drives), desc='drawing', unit='key frame', disable=None if progress else True) as bar,
-        ProcessPoolExecutor(jobs, context, _start_worker) as pool,
-    ):
-        tasks = [(drive, [pool.submit(record, root, drive, plan.sensors, block) for block in blocks]) for drive in drives]
-        try:
-            for drive, parts in tasks:
-                recordings = []
-                for block, part in zip(blocks, parts, strict=True):
-                    recordings += part.result()
-                    bar.update(len(block))
-                yield drive, recordings
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    watched, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(jobs, context, _start_worker, (watched,))
+    try:
+        yield pool
+    except BaseException:
+        held.close()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        held.close()
 
 
-def _start_worker() -> None:
-    """Keep a worker to one processor, leave Ctrl-C to its parent, and end it with its parent."""
+def _start_worker(watched: Connection) -> None:
+    """Keep a worker to one processor, and leave Ctrl-C to its parent."""
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_pipe, args=(watched,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+def _end_with_pipe(watched: Connection) -> None:
+    watched.poll(None)
     os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Recordings of a drive as rows of the nuScenes tables."""
+"""Key frames of a drive as rows of the nuScenes tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from pyquaternion import Quaternion
 
 from bevdepth_core.nuscenes.classes import LIDAR, MOVING_SPEED
-from bevdepth_core.nuscenes.synthetic.capture import Drive, Recording, Sensors
+from bevdepth_core.nuscenes.synthetic.capture import Drive, KeyFrame, Sensors
 from bevdepth_core.nuscenes.synthetic.catalog import attribute_tokens, category_token, token, visibility_token
 from bevdepth_core.nuscenes.synthetic.schedule import TURNS_PER_KEY_FRAME, Shot
 
@@ -18,18 +18,18 @@ ANNOTATION_RANGE = 80.0
 """Metres from the vehicle up to which objects are annotated."""
 
 
-def drive_rows(drive: Drive, sensors: Sensors, recordings: Sequence[Recording]) -> dict[str, list[dict]]:
+def drive_rows(drive: Drive, sensors: Sensors, key_frames: Sequence[KeyFrame]) -> dict[str, list[dict]]:
     """Return the rows that a drive adds to the tables which depend on drives.
 
     Args:
         drive: the scene, alone in its log.
         sensors: what it was recorded with.
-        recordings: all its key frames in order.
+        key_frames: all its key frames in order.
     """
-    rows = _log_rows(drive) | {'calibrated_sensor': _calibration_rows(drive, sensors), 'sample': _sample_rows(drive, recordings)}
-    rows |= _sensor_data_rows(drive, sensors, recordings) | _annotation_rows(drive, recordings)
+    rows = _log_rows(drive) | {'calibrated_sensor': _calibration_rows(drive, sensors), 'sample': _sample_rows(drive, key_frames)}
+    rows |= _sensor_data_rows(drive, sensors, key_frames) | _annotation_rows(drive, key_frames)
     first, last = rows['sample'][0]['token'], rows['sample'][-1]['token']
-    scene = {'token': token('scene', drive.name, drive.seed), 'log_token': rows['log'][0]['token'], 'nbr_samples': len(recordings)}
+    scene = {'token': token('scene', drive.name, drive.seed), 'log_token': rows['log'][0]['token'], 'nbr_samples': len(key_frames)}
     names = {'first_sample_token': first, 'last_sample_token': last, 'name': drive.name, 'description': f'Drawn from seed {drive.seed}'}
     return rows | {'scene': [scene | names]}
 
@@ -68,38 +68,38 @@ def _pose(target_from_source: np.ndarray) -> dict[str, list[float]]:
     return {'translation': target_from_source[:3, 3].tolist(), 'rotation': rotation.elements.tolist()}
 
 
-def _sample_token(drive: Drive, key_frame: int) -> str:
-    return token('sample', drive.name, drive.seed, key_frame)
+def _sample_token(drive: Drive, number: int) -> str:
+    return token('sample', drive.name, drive.seed, number)
 
 
-def _sample_rows(drive: Drive, recordings: Sequence[Recording]) -> list[dict]:
+def _sample_rows(drive: Drive, key_frames: Sequence[KeyFrame]) -> list[dict]:
     scene = token('scene', drive.name, drive.seed)
-    stamps = [drive.stamp_us(Shot(LIDAR, recording.key_frame * TURNS_PER_KEY_FRAME).time_s) for recording in recordings]
+    stamps = [drive.stamp_us(Shot(LIDAR, key_frame.number * TURNS_PER_KEY_FRAME).time_s) for key_frame in key_frames]
     rows = [
-        {'token': _sample_token(drive, recording.key_frame), 'timestamp': stamp, 'scene_token': scene}
-        for recording, stamp in zip(recordings, stamps, strict=True)
+        {'token': _sample_token(drive, key_frame.number), 'timestamp': stamp, 'scene_token': scene}
+        for key_frame, stamp in zip(key_frames, stamps, strict=True)
     ]
     return _linked(rows)
 
 
-def _sensor_data_rows(drive: Drive, sensors: Sensors, recordings: Sequence[Recording]) -> dict[str, list[dict]]:
+def _sensor_data_rows(drive: Drive, sensors: Sensors, key_frames: Sequence[KeyFrame]) -> dict[str, list[dict]]:
     """Return one pose and one file per shot, channel by channel in order of time."""
     by_channel: dict[str, list[dict]] = {}
     poses = []
-    for recording in recordings:
-        for shot, world_from_ego in zip(recording.shots, recording.world_from_ego, strict=True):
-            row = _sensor_data_row(drive, sensors, shot, recording.key_frame)
+    for key_frame in key_frames:
+        for shot, world_from_ego in zip(key_frame.shots, key_frame.world_from_ego, strict=True):
+            row = _sensor_data_row(drive, sensors, shot, key_frame.number)
             by_channel.setdefault(shot.channel, []).append(row)
             poses.append({'token': row['ego_pose_token'], 'timestamp': row['timestamp'], **_pose(world_from_ego)})
     data = itertools.chain.from_iterable(_linked(rows) for rows in by_channel.values())
     return {'ego_pose': poses, 'sample_data': list(data)}
 
 
-def _sensor_data_row(drive: Drive, sensors: Sensors, shot: Shot, key_frame: int) -> dict:
+def _sensor_data_row(drive: Drive, sensors: Sensors, shot: Shot, number: int) -> dict:
     width, height, file_format = (0, 0, 'pcd') if shot.channel == LIDAR else (sensors.width, sensors.height, 'jpg')
     return {
         'token': token('sample_data', drive.name, drive.seed, shot.channel, shot.turn),
-        'sample_token': _sample_token(drive, key_frame),
+        'sample_token': _sample_token(drive, number),
         'ego_pose_token': token('ego_pose', drive.name, drive.seed, shot.channel, shot.turn),
         'calibrated_sensor_token': _calibration_token(drive, shot.channel),
         'timestamp': drive.stamp_us(shot.time_s),
@@ -111,14 +111,14 @@ def _sensor_data_row(drive: Drive, sensors: Sensors, shot: Shot, key_frame: int)
     }
 
 
-def _annotation_rows(drive: Drive, recordings: Sequence[Recording]) -> dict[str, list[dict]]:
+def _annotation_rows(drive: Drive, key_frames: Sequence[KeyFrame]) -> dict[str, list[dict]]:
     """Return the objects that were ever noticed and their boxes, object by object."""
-    annotated, moves = _annotated(recordings), np.array([recording.speed for recording in recordings]).max(axis=0) > MOVING_SPEED
+    annotated, moves = _annotated(key_frames), np.array([key_frame.speed for key_frame in key_frames]).max(axis=0) > MOVING_SPEED
     instances, annotations = [], []
     for actor in np.flatnonzero(annotated.any(axis=0)):
-        frames = [recordings[number] for number in np.flatnonzero(annotated[:, actor])]
+        frames = [key_frames[number] for number in np.flatnonzero(annotated[:, actor])]
         instance = token('instance', drive.name, drive.seed, actor)
-        rows = _linked([_annotation_row(drive, recording, actor, instance, moves[actor]) for recording in frames])
+        rows = _linked([_annotation_row(drive, key_frame, actor, instance, moves[actor]) for key_frame in frames])
         ends = {'first_annotation_token': rows[0]['token'], 'last_annotation_token': rows[-1]['token'], 'nbr_annotations': len(rows)}
         category = category_token(frames[0].classes[actor], frames[0].size[actor, 2])
         instances.append({'token': instance, 'category_token': category, **ends})
@@ -126,15 +126,15 @@ def _annotation_rows(drive: Drive, recordings: Sequence[Recording]) -> dict[str,
     return {'instance': instances, 'sample_annotation': annotations}
 
 
-def _annotated(recordings: Sequence[Recording]) -> np.ndarray:
+def _annotated(key_frames: Sequence[KeyFrame]) -> np.ndarray:
     """Return (key frames, actors), where each actor has a box.
 
     That is from a key frame before it is first noticed, by a point or in an image, to one after the last: hidden in between it
     keeps its box, and the neighbours give the first and last noticed box a velocity. Beyond the range there is none.
     """
-    noticed = np.array([(recording.points > 0) | (recording.visible > 0) for recording in recordings])
-    vehicle = np.array([recording.world_from_ego[-1, :2, 3] for recording in recordings])
-    near = np.array([np.linalg.norm(recording.position - at, axis=1) for recording, at in zip(recordings, vehicle, strict=True)])
+    noticed = np.array([(key_frame.points > 0) | (key_frame.visible > 0) for key_frame in key_frames])
+    vehicle = np.array([key_frame.world_from_ego[-1, :2, 3] for key_frame in key_frames])
+    near = np.array([np.linalg.norm(key_frame.position - at, axis=1) for key_frame, at in zip(key_frames, vehicle, strict=True)])
     noticed &= (near := near < ANNOTATION_RANGE)
     widened = noticed.copy()
     widened[1:] |= noticed[:-1]
@@ -143,18 +143,18 @@ def _annotated(recordings: Sequence[Recording]) -> np.ndarray:
     return begun & not_over & near
 
 
-def _annotation_row(drive: Drive, recording: Recording, actor: int, instance: str, ever_moves: bool) -> dict:
-    length, width, height = recording.size[actor].tolist()
-    half_turn = recording.heading[actor] / 2
+def _annotation_row(drive: Drive, key_frame: KeyFrame, actor: int, instance: str, ever_moves: bool) -> dict:
+    length, width, height = key_frame.size[actor].tolist()
+    half_turn = key_frame.heading[actor] / 2
     return {
-        'token': token('sample_annotation', drive.name, drive.seed, actor, recording.key_frame),
-        'sample_token': _sample_token(drive, recording.key_frame),
+        'token': token('sample_annotation', drive.name, drive.seed, actor, key_frame.number),
+        'sample_token': _sample_token(drive, key_frame.number),
         'instance_token': instance,
-        'visibility_token': visibility_token(recording.visible[actor]),
-        'attribute_tokens': attribute_tokens(recording.classes[actor], recording.speed[actor], ever_moves),
-        'translation': [*recording.position[actor].tolist(), height / 2],
+        'visibility_token': visibility_token(key_frame.visible[actor]),
+        'attribute_tokens': attribute_tokens(key_frame.classes[actor], key_frame.riders[actor], key_frame.speed[actor], ever_moves),
+        'translation': [*key_frame.position[actor].tolist(), height / 2],
         'size': [width, length, height],
         'rotation': [float(np.cos(half_turn)), 0.0, 0.0, float(np.sin(half_turn))],
-        'num_lidar_pts': int(recording.points[actor]),
+        'num_lidar_pts': int(key_frame.points[actor]),
         'num_radar_pts': 0,
     }
