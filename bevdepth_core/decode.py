@@ -74,7 +74,7 @@ def _candidates(maps: TaskMaps, grid: BEVGrid, config: DecodeConfig) -> list[Sco
     scores, classes, cells = _best_cells(maps.heatmap.float().sigmoid(), config.candidates)
     values = torch.cat((maps.reg, maps.height, maps.dim, maps.rot, maps.vel), dim=1).float().flatten(2)  # (B, 10, ny * nx)
     values = values.gather(2, cells[:, None].expand(-1, values.shape[1], -1))
-    boxes = _boxes_from_values(values, cells, grid)
+    boxes = boxes_from_values(values, cells, grid)
     columns = (boxes.transpose(1, 2), scores, classes)
     return [_filtered(*(column.cpu().numpy() for column in sample), config) for sample in zip(*columns, strict=True)]
 
@@ -88,7 +88,7 @@ def _best_cells(heatmap: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.T
     return scores, order // most, cells.flatten(1).gather(1, order)
 
 
-def _boxes_from_values(values: torch.Tensor, cells: torch.Tensor, grid: BEVGrid) -> torch.Tensor:
+def boxes_from_values(values: torch.Tensor, cells: torch.Tensor, grid: BEVGrid) -> torch.Tensor:
     """Return (B, 9, k) x y z length width height yaw vx vy from head values (B, 10, k) at flat cells (B, k)."""
     columns = grid.shape[0]
     x = (cells % columns + values[:, 0]) * grid.cell[0] + grid.lower[0]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +11,14 @@ import torch
 
 from bevdepth_core.checkpoint import load_checkpoint
 from bevdepth_core.config import ModelConfig
-from bevdepth_core.decode import decode
+from bevdepth_core.engine.eager import EagerNetwork
+from bevdepth_core.engine.graphs import GraphedNetwork
 from bevdepth_core.geometry import invert_rigid
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.depth_net import camera_vector
 from bevdepth_core.model.view_transform import ImageFeatures, ego_from_frustum
-from bevdepth_core.preprocess import normalise, preprocess
+from bevdepth_core.ops import kernels_in_use
+from bevdepth_core.preprocess import image_matrices
 from bevdepth_core.types import CameraRig, Detections3D, Frame
 
 PAST_FRAME_AGE_NS = 500_000_000
@@ -30,7 +30,10 @@ LONGEST_GAP_NS = 1_000_000_000
 MEMORY_SPACING_NS = 50_000_000
 """Frames closer than this to the last remembered one are not remembered, which bounds the memory."""
 
-PRECISIONS = {'fp32': None, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Detector:
     Args:
         model: in evaluation mode.
         device: where to run, such as ``'cpu'`` or ``'cuda:0'``.
-        precision: ``'fp32'``, ``'fp16'`` or ``'bf16'`` for the image branch; geometry is float32 always. With ``'fp32'``
+        precision: ``'fp32'``, ``'fp16'`` or ``'bf16'`` for the network; geometry is float32 always. With ``'fp32'``
             nothing is rounded to TF32 either.
 
     Attributes:
@@ -70,7 +73,8 @@ class Detector:
         if self.device.type == 'cpu' and precision != 'fp32':
             raise ValueError(f'precision {precision} needs a GPU: use precision fp32 on the CPU')
         self.precision = precision
-        self.model = model.to(self.device).eval()
+        self.model = model.eval()
+        self._network = self._make_network()
         self.score_threshold = model.config.decode.score_threshold
         self._memory: list[_PastFrame] = []
         self._last_stamp_ns: int | None = None
@@ -93,56 +97,41 @@ class Detector:
         self._memory.clear()
         self._last_stamp_ns = None
 
+    def prepare(self, cameras: int) -> None:
+        """Do on a GPU what frames of up to ``cameras`` cameras need once, which takes seconds; the first frame does it otherwise."""
+        self._network.prepare(cameras)
+
     def __call__(self, frame: Frame) -> Detections3D:
         """Return the boxes of ``frame`` in its ego frame at ``frame.stamp_ns``.
 
         Without a usable past frame (start, gap, backward stamp, unknown pose) the current frame stands in for it.
         """
-        with torch.inference_mode(), _tf32(self.precision != 'fp32'):
-            return self._detect(frame)
-
-    def _detect(self, frame: Frame) -> Detections3D:
-        stages = _Stopwatch(self.device)
         self._forget_what_cannot_be_past(frame.stamp_ns)
-        with stages('preprocess'):
-            images, image_aug = self._preprocess(frame)
-        with stages('image_branch'), self._autocast():
-            features = self.model.encode_images(images, self._camera_vector(frame.rig, image_aug))
+        image_aug = image_matrices(frame.images, self.config.image)
+        features = self._network.encode(frame.images, _camera_vector(frame.rig, image_aug))
         past = self._past_frame(frame)
-        with stages('view_transform'):
-            bev_maps = self._splat(frame, image_aug, features, past)
-        with stages('bev_head'):
-            tasks = self.model.detect(bev_maps)
-        with stages('decode'):
-            found = decode(tasks, self._decode_config())[0]
+        found = self._network.detect(self._frames(frame, image_aug, features, past), self.score_threshold)
         self._remember(frame, image_aug, features)
         past_stamp_ns = None if past is None else past.stamp_ns
-        return Detections3D(found.boxes, found.scores, found.labels, self.class_names, frame.stamp_ns, past_stamp_ns, stages.seconds)
+        seconds = self._network.seconds
+        return Detections3D(found.boxes, found.scores, found.labels, self.class_names, frame.stamp_ns, past_stamp_ns, seconds)
 
-    def _preprocess(self, frame: Frame) -> tuple[torch.Tensor, np.ndarray]:
-        """Return (1, N, 3, H, W) normalised images on the device and their (N, 4, 4) image augmentation."""
-        crops, image_aug = preprocess(frame.images, self.config.image)
-        return normalise(torch.from_numpy(crops).to(self.device), self.config.image)[None], image_aug
+    def _make_network(self) -> EagerNetwork | GraphedNetwork:
+        dtype = PRECISIONS[self.precision]
+        if self.device.type == 'cuda' and kernels_in_use():
+            return GraphedNetwork(self.model, self.device, dtype)
+        if self.device.type == 'cuda':
+            logger.warning('the compiled kernels are missing, so that the network runs step by step and slowly: install nvcc and run setup')
+        return EagerNetwork(self.model.to(self.device), self.device, dtype)
 
-    def _camera_vector(self, rig: CameraRig, image_aug: np.ndarray) -> torch.Tensor:
-        identity = torch.eye(4, device=self.device)[None]
-        return camera_vector(
-            self._matrices(_padded(rig.intrinsics)), self._matrices(image_aug), identity, self._matrices(rig.ego_from_camera)
-        )
-
-    def _splat(self, frame: Frame, image_aug: np.ndarray, features: ImageFeatures, past: _PastFrame | None) -> list[torch.Tensor]:
-        """Return the BEV maps of the current and, in a two-frame model, the past frame, in the current ego frame."""
-        current = self.model.splat(features, self._ego_from_frustum(frame.rig, image_aug, frame.rig.ego_from_camera))
-        if self.config.key_frames == 1:
-            return [current]
-        if past is None:
-            return [current, current]
-        key_ego_from_camera = _key_ego_from_past_camera(frame, past)
-        return [current, self.model.splat(past.features, self._ego_from_frustum(past.rig, past.image_aug, key_ego_from_camera))]
-
-    def _ego_from_frustum(self, rig: CameraRig, image_aug: np.ndarray, key_ego_from_camera: np.ndarray) -> torch.Tensor:
-        matrices = (torch.from_numpy(matrix)[None] for matrix in (key_ego_from_camera, _padded(rig.intrinsics), image_aug))
-        return ego_from_frustum(*matrices, torch.eye(4)[None]).to(self.device)
+    def _frames(
+        self, frame: Frame, image_aug: np.ndarray, features: ImageFeatures, past: _PastFrame | None
+    ) -> list[tuple[ImageFeatures, torch.Tensor]]:
+        """Return what is to be splatted into the current ego frame: the current and, in a two-frame model, the past frame."""
+        frames = [(features, _ego_from_frustum(frame.rig, image_aug, frame.rig.ego_from_camera))]
+        if self.config.key_frames == 2 and past is not None:
+            frames.append((past.features, _ego_from_frustum(past.rig, past.image_aug, _key_ego_from_past_camera(frame, past))))
+        return frames
 
     def _past_frame(self, frame: Frame) -> _PastFrame | None:
         """Return the remembered frame nearest the trained age, if one is near enough and poses are known."""
@@ -163,44 +152,19 @@ class Detector:
         too_close = self._memory and frame.stamp_ns - self._memory[-1].stamp_ns < MEMORY_SPACING_NS
         if self.config.key_frames == 1 or frame.world_from_ego is None or too_close:
             return
-        self._memory.append(_PastFrame(frame.stamp_ns, frame.rig, image_aug, features, frame.world_from_ego))
-
-    def _decode_config(self) -> ModelConfig:
-        return replace(self.config, decode=replace(self.config.decode, score_threshold=self.score_threshold))
-
-    def _matrices(self, matrices: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(matrices).float()[None].to(self.device)
-
-    def _autocast(self) -> torch.autocast:
-        dtype = PRECISIONS[self.precision]
-        return torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+        self._memory.append(_PastFrame(frame.stamp_ns, frame.rig, image_aug, self._network.kept(features), frame.world_from_ego))
 
 
-@contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
-    """Let cuDNN round float32 operands to TF32, or not; PyTorch lets it by default."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+def _camera_vector(rig: CameraRig, image_aug: np.ndarray) -> torch.Tensor:
+    """Return (1, N, 27) float32."""
+    matrices = (torch.from_numpy(matrix).float()[None] for matrix in (_padded(rig.intrinsics), image_aug))
+    return camera_vector(*matrices, torch.eye(4)[None], torch.from_numpy(rig.ego_from_camera).float()[None])
 
 
-class _Stopwatch:
-    """Wall time per named stage; waits for the GPU at the end of each."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.seconds: dict[str, float] = {}
-        self._device = device
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if self._device.type == 'cuda':
-            torch.cuda.synchronize(self._device)
-        self.seconds[stage] = time.perf_counter() - start
+def _ego_from_frustum(rig: CameraRig, image_aug: np.ndarray, key_ego_from_camera: np.ndarray) -> torch.Tensor:
+    """Return (1, N, 3, 4) float32."""
+    matrices = (torch.from_numpy(matrix)[None] for matrix in (key_ego_from_camera, _padded(rig.intrinsics), image_aug))
+    return ego_from_frustum(*matrices, torch.eye(4)[None])
 
 
 def _key_ego_from_past_camera(frame: Frame, past: _PastFrame) -> np.ndarray:

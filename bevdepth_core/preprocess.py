@@ -81,6 +81,11 @@ def normalise(images: torch.Tensor, spec: ImageSpec) -> torch.Tensor:
     return (channels_first - mean) / std
 
 
+def image_matrices(images: Sequence[np.ndarray | torch.Tensor], spec: ImageSpec) -> np.ndarray:
+    """Return (N, 4, 4) float64 network-input pixel from source pixel transforms of N images (H_i, W_i, 3) for inference."""
+    return np.stack([ImageTransform.for_inference(image.shape[1], image.shape[0], spec).matrix() for image in images])
+
+
 def preprocess(images: Sequence[np.ndarray], spec: ImageSpec) -> tuple[np.ndarray, np.ndarray]:
     """Resize and crop the images of one frame for inference.
 
@@ -93,4 +98,4 @@ def preprocess(images: Sequence[np.ndarray], spec: ImageSpec) -> tuple[np.ndarra
     """
     transforms = [ImageTransform.for_inference(image.shape[1], image.shape[0], spec) for image in images]
     crops = np.stack([transform.apply(image) for transform, image in zip(transforms, images, strict=True)])
-    return crops, np.stack([transform.matrix() for transform in transforms])
+    return crops, image_matrices(images, spec)

@@ -70,14 +70,15 @@ class Frame:
     """One synchronised set of images, each with its own stamp and ego pose.
 
     Attributes:
-        images: N arrays (H_i, W_i, 3) uint8, RGB; sizes may differ between cameras.
+        images: N arrays or tensors (H_i, W_i, 3) uint8, RGB; sizes may differ between cameras. Tensors may lie on a GPU and
+            have any strides.
         rig: the N cameras.
         stamps_ns: (N,) int64, exposure times in nanoseconds.
         world_from_ego: (N, 4, 4) float64, rigid, the ego pose at each camera's own stamp; None when no pose is known,
             which switches off temporal fusion for this frame.
     """
 
-    images: tuple[np.ndarray, ...]
+    images: tuple[np.ndarray | torch.Tensor, ...]
     rig: CameraRig
     stamps_ns: np.ndarray
     world_from_ego: np.ndarray | None = None
@@ -88,11 +89,11 @@ class Frame:
         if len(images) != count:
             raise ValueError(f'images must hold one image per camera ({count}), got {len(images)}')
         for name, image in zip(self.rig.names, images, strict=True):
-            if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            if not isinstance(image, (np.ndarray, torch.Tensor)) or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
                 raise ValueError(
                     f'images of {name} must be an array of shape (height, width, 3), got {getattr(image, "shape", type(image))}'
                 )
-            if image.dtype != np.uint8:
+            if image.dtype not in (np.uint8, torch.uint8):
                 raise TypeError(f'images of {name} must be uint8, got {image.dtype}')
         object.__setattr__(self, 'images', images)
         object.__setattr__(self, 'stamps_ns', _checked('stamps_ns', self.stamps_ns, (count,), np.int64))

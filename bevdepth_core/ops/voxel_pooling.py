@@ -155,6 +155,11 @@ def force_reference() -> Iterator[None]:
         _reference_forced = before
 
 
+def kernels_in_use() -> bool:
+    """Return whether the compiled kernels run on CUDA: they are there and nobody demands the reference."""
+    return kernels is not None and not _reference_forced
+
+
 def _reference_demanded() -> bool:
     """Return what the environment says."""
     wish = os.environ.get('BEVDEPTH_VOXEL_POOLING', '')

@@ -1,0 +1,27 @@
+"""PyTorch's global switches for float32 arithmetic on a GPU, set for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def convolution_flags(dtype: torch.dtype, search: bool = False) -> Iterator[None]:
+    """Let float32 operands be rounded to TF32 unless ``dtype`` is float32; PyTorch lets convolutions do so by default.
+
+    Args:
+        dtype: what the network runs in.
+        search: let cuDNN time its kernels for new sizes and take the fastest.
+    """
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = (convolutions.allow_tf32, convolutions.benchmark, products.allow_tf32)
+    allowed = dtype != torch.float32
+    convolutions.allow_tf32 = products.allow_tf32 = allowed
+    convolutions.benchmark = search or before[1]
+    try:
+        yield
+    finally:
+        convolutions.allow_tf32, convolutions.benchmark, products.allow_tf32 = before

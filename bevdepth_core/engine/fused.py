@@ -1,0 +1,252 @@
+"""The network in evaluation mode with fewer, larger steps: batch norms folded, sums and ReLU inside convolutions, head maps merged.
+
+In float32 the numbers are the network's own up to rounding. In half precision convolutions run in that type; the softmax over
+depths, the deformable convolution's sampling points and all geometry stay float32.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops import deform_conv2d
+
+from bevdepth_core.model import BEVDepth
+from bevdepth_core.model.depth_net import DeformableConv
+from bevdepth_core.model.head import BOX_MAPS, CenterHead
+from bevdepth_core.model.layers import MultiScaleNeck
+from bevdepth_core.model.view_transform import DepthRefinement
+
+BOX_VALUES = sum(BOX_MAPS.values())
+"""Head channels of a box: offset 2, height 1, size 3, sine and cosine of yaw, velocity 2."""
+
+
+def fused(model: BEVDepth, device: torch.device, dtype: torch.dtype) -> BEVDepth:
+    """Return a copy of ``model`` for inference on ``device``, every part replaced by its faster form.
+
+    Its ``head`` returns one tensor, see ``MergedHead``; its ``view_transform`` keeps float32 geometry.
+    """
+    network = copy.deepcopy(model).eval().requires_grad_(False)
+    _fuse_children(network)
+    for part in (network.image_encoder, network.depth_net, network.bev_encoder, network.head, network.view_transform.refinement):
+        if part is not None:
+            part.to(dtype=dtype, memory_format=torch.channels_last)
+    network.depth_net.camera_norm = nn.Sequential(copy.deepcopy(model.depth_net.camera_norm).float(), Cast(dtype))
+    return network.to(device).eval()
+
+
+class Cast(nn.Module):
+    """Round to another type."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._dtype = dtype
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return values.to(self._dtype)
+
+
+class FusedConv(nn.Module):
+    """Convolution, optional sum, ReLU; one kernel in half precision on CUDA.
+
+    Args:
+        conv: for stride, padding and dilation.
+        weight: folded, (out, in / groups, kh, kw).
+        bias: folded, (out,).
+    """
+
+    def __init__(self, conv: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = nn.Parameter(bias, requires_grad=False)
+        self._how = (conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    @classmethod
+    def folded(cls, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> FusedConv:
+        """Return ``conv`` with ``norm`` folded in."""
+        return cls(conv, *_folded(conv, norm))
+
+    def forward(self, features: torch.Tensor, summand: torch.Tensor | None = None) -> torch.Tensor:
+        if features.is_cuda and features.dtype in (torch.float16, torch.bfloat16):
+            if summand is None:
+                return torch.cudnn_convolution_relu(features, self.weight, self.bias, *self._how)
+            return torch.cudnn_convolution_add_relu(features, self.weight, summand, 1.0, self.bias, *self._how)
+        result = F.conv2d(features, self.weight, self.bias, *self._how)
+        return (result if summand is None else result.add_(summand)).relu_()
+
+
+class FusedBlock(nn.Module):
+    """A residual block of torchvision: the sum is taken inside its last convolution."""
+
+    def __init__(self, block: BasicBlock | Bottleneck) -> None:
+        super().__init__()
+        count = 3 if isinstance(block, Bottleneck) else 2
+        parts = [(getattr(block, f'conv{n}'), getattr(block, f'bn{n}')) for n in range(1, count + 1)]
+        self.first = nn.Sequential(*(FusedConv.folded(*part) for part in parts[:-1]))
+        self.last = FusedConv.folded(*parts[-1])
+        self.shortcut = nn.Identity()
+        if block.downsample is not None:
+            conv, norm = block.downsample
+            weight, bias = _folded(conv, norm)
+            self.shortcut = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=False)
+            self.shortcut.weight = nn.Parameter(weight, requires_grad=False)
+            self.last.bias += bias
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(features), self.shortcut(features))
+
+
+class FusedNeck(nn.Module):
+    """The neck's branches, each one convolution; what they give goes straight to its place in the result.
+
+    A transposed convolution whose stride is its kernel is a 1x1 convolution to all pixels of its squares.
+    """
+
+    def __init__(self, neck: MultiScaleNeck) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList()
+        self._upsampling, self._channels = [], []
+        for resample, norm, _ in neck.branches:
+            up = resample.stride[0] if isinstance(resample, nn.ConvTranspose2d) else 1
+            self.branches.append(_squares(resample, norm) if isinstance(resample, nn.ConvTranspose2d) else FusedConv.folded(resample, norm))
+            self._upsampling.append(up)
+            self._channels.append(norm.num_features)
+
+    def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        parts = [branch(features) for branch, features in zip(self.branches, maps, strict=True)]
+        batch, _, rows, columns = parts[0].shape
+        up = self._upsampling[0]
+        result = parts[0].new_empty(batch, up * rows, up * columns, sum(self._channels))
+        first = 0
+        for part, up, channels in zip(parts, self._upsampling, self._channels, strict=True):
+            target = result[..., first : first + channels].unflatten(2, (-1, up)).unflatten(1, (-1, up))
+            target.copy_(part.permute(0, 2, 3, 1).unflatten(3, (up, up, channels)).permute(0, 1, 3, 2, 4, 5))
+            first += channels
+        return result.permute(0, 3, 1, 2)
+
+
+def _squares(conv: nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> FusedConv:
+    """Return a 1x1 convolution whose channels are (row in the square, column in the square, channel)."""
+    weight, bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias, transpose=True
+    )
+    pixels = weight.shape[2] * weight.shape[3]
+    weight = weight.detach().permute(2, 3, 1, 0).flatten(0, 2)[:, :, None, None]
+    return FusedConv(nn.Conv2d(weight.shape[1], weight.shape[0], 1), weight, bias.detach().repeat(pixels))
+
+
+class MergedHead(nn.Module):
+    """All tasks of the centre head in three convolutions.
+
+    Tasks have different numbers of classes; maps of classes that a task lacks are filled up with the lowest number.
+    """
+
+    def __init__(self, head: CenterHead) -> None:
+        super().__init__()
+        self.shared = FusedConv.folded(*head.shared[:2])
+        self.task_count = len(head.tasks)
+        self.classes = max(task['heatmap'][1].out_channels for task in head.tasks)
+        nets = [net for task in head.tasks for net in task.values()]
+        folded = [_folded(*net[0][:2]) for net in nets]
+        self.first = FusedConv(nets[0][0][0], *(torch.cat(part) for part in zip(*folded, strict=True)))
+        weights, biases = zip(*(self._merged(task) for task in head.tasks), strict=True)
+        self.last = nn.Conv2d(weights[0].shape[1] * self.task_count, len(biases[0]) * self.task_count, 3, padding=1, groups=self.task_count)
+        self.last.weight = nn.Parameter(torch.cat(weights), requires_grad=False)
+        self.last.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
+
+    def _merged(self, task: nn.ModuleDict) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return weight and bias that make all maps of a task at once: block-diagonal, since each map has a net of its own."""
+        width = next(iter(task.values()))[1].in_channels
+        channels = BOX_VALUES + self.classes
+        weight = torch.zeros(channels, len(task) * width, 3, 3)
+        bias = torch.full((channels,), torch.finfo(torch.float16).min)
+        first = 0
+        for number, net in enumerate(task.values()):
+            rows = slice(first, first + net[1].out_channels)
+            weight[rows, number * width : (number + 1) * width] = net[1].weight.detach()
+            bias[rows] = net[1].bias.detach()
+            first = rows.stop
+        return weight, bias
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return (tasks, BOX_VALUES + most classes, ny, nx) from (1, in_channels, ny, nx)."""
+        return self.last(self.first(self.shared(features))).unflatten(1, (self.task_count, -1))[0]
+
+
+class FusedDeformableConv(nn.Module):
+    """Deformable convolution in float32: half precision would misplace its sampling points by a hundredth of the map."""
+
+    def __init__(self, conv: DeformableConv) -> None:
+        super().__init__()
+        self.offset, self.weight = conv.offset, conv.weight
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        result = deform_conv2d(features.float(), self.offset(features).float(), self.weight.float(), padding=1)
+        return result.to(features.dtype, memory_format=torch.channels_last)
+
+
+class FusedRefinement(nn.Module):
+    """Depth refinement whose planes are made channels_last at once."""
+
+    def __init__(self, refinement: DepthRefinement) -> None:
+        super().__init__()
+        self.reduce, self.residual, self.out = refinement.reduce, refinement.residual, refinement.out
+        _fuse_children(self)
+
+    def forward(self, depth: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Return the refined volume (B, N, C, D, h, w) of depth (B, N, D, h, w) and context (B, N, C, h, w)."""
+        batch, cameras, _, height, _ = depth.shape
+        volume = depth.permute(0, 1, 3, 4, 2)[..., None] * context.permute(0, 1, 3, 4, 2)[..., None, :]  # (B, N, h, w, D, C)
+        planes = volume.flatten(0, 2).permute(0, 3, 1, 2)  # one (w, D) plane per feature-map row
+        planes = self.reduce(planes)
+        planes = self.out(planes + self.residual(planes))
+        return planes.unflatten(0, (batch, cameras, height)).permute(0, 1, 3, 5, 2, 4).contiguous()
+
+
+def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+    weight, bias = fuse_conv_bn_weights(conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+    return weight.detach(), bias.detach()
+
+
+_FUSED = {
+    BasicBlock: FusedBlock,
+    Bottleneck: FusedBlock,
+    MultiScaleNeck: FusedNeck,
+    CenterHead: MergedHead,
+    DeformableConv: FusedDeformableConv,
+    DepthRefinement: FusedRefinement,
+}
+
+
+def _fuse_children(module: nn.Module) -> None:
+    """Replace every part that has a faster form, in place."""
+    if {'conv1', 'bn1', 'relu'} <= dict(module.named_children()).keys():  # the stem of a trunk
+        module.conv1 = FusedConv.folded(module.conv1, module.bn1)
+        module.bn1, module.relu = nn.Identity(), nn.Identity()
+    for name, child in module.named_children():
+        make = next((fast for slow, fast in _FUSED.items() if isinstance(child, slow)), None)
+        if make is not None:
+            setattr(module, name, make(child))
+        elif isinstance(child, nn.Sequential):
+            setattr(module, name, _fused_sequence(child))
+        else:
+            _fuse_children(child)
+
+
+def _fused_sequence(sequence: nn.Sequential) -> nn.Sequential:
+    """Return ``sequence`` with every convolution, batch norm, ReLU in one."""
+    parts = list(sequence)
+    fused_parts = []
+    while parts:
+        if len(parts) >= 3 and [type(part) for part in parts[:3]] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
+            fused_parts.append(FusedConv.folded(*parts[:2]))
+            parts = parts[3:]
+        else:
+            fused_parts.append(parts.pop(0))
+    result = nn.Sequential(*fused_parts)
+    _fuse_children(result)
+    return result

@@ -1,0 +1,270 @@
+"""The network on a GPU: folded weights, fixed buffers, each step a CUDA graph; nothing waits between images and boxes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from bevdepth_core.config import ModelConfig
+from bevdepth_core.decode import ScoredBoxes
+from bevdepth_core.engine.boxes import BoxDecoder, boxes_above
+from bevdepth_core.engine.flags import convolution_flags
+from bevdepth_core.engine.fused import fused
+from bevdepth_core.model import BEVDepth
+from bevdepth_core.model.depth_net import CAMERA_VECTOR_SIZE
+from bevdepth_core.model.view_transform import ImageFeatures
+from bevdepth_core.ops.image_resize import ResizePlan, resize_images
+from bevdepth_core.preprocess import ImageTransform
+
+INPUT_CHANNELS = 4
+"""Channels of the network's input: a fourth, always 0, lets the first convolution read aligned pixels."""
+WARM_UPS = 2
+"""Runs of a step before it is captured: in the first, libraries choose kernels and take memory."""
+
+COPY_THREADS = 4
+"""Threads that copy images to pinned memory: one alone reaches a fraction of the memory's bandwidth."""
+
+
+class GraphedNetwork:
+    """Steps of the network in fixed buffers for up to ``capacity`` cameras.
+
+    Frames of fewer cameras use the same graphs: the unused places keep old images, and their matrices lead out of the grid.
+    A frame of more cameras makes new graphs, once. On the CPU the same steps run without graphs, for tests.
+
+    Args:
+        model: its weights are copied.
+        device: where to run.
+        dtype: of network and features; geometry is float32 always.
+
+    Attributes:
+        seconds: time per step of the last frame, in order, by the device's clock.
+        capacity: most cameras so far.
+    """
+
+    def __init__(self, model: BEVDepth, device: torch.device, dtype: torch.dtype) -> None:
+        self.config, self.seconds, self.capacity = model.config, {}, 0
+        self._device, self._dtype = device, dtype
+        self._network = _with_input_channels(fused(model, device, dtype))
+        self._decoder = BoxDecoder(model.config).to(device)
+        self._sources = _Sources(model.config, device)
+        self._steps: _Steps | None = None
+        self._clock = _Clock(device)
+
+    def prepare(self, cameras: int) -> None:
+        """Choose kernels and capture graphs for frames of up to ``cameras`` cameras; done by the first frame otherwise."""
+        if cameras > self.capacity:
+            self._steps = None  # frees the buffers before larger ones are taken
+            with torch.inference_mode(), convolution_flags(self._dtype, search=True):
+                self._steps = _Steps(self._network, self._decoder, self.config, cameras, self._device, self._dtype)
+            self.capacity = cameras
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[np.ndarray | torch.Tensor], cameras: torch.Tensor) -> ImageFeatures:
+        """Return what N images (H, W, 3) uint8 RGB show; ``cameras`` (1, N, 27) float32 is their camera vector.
+
+        What is returned holds until the next call, see ``kept``.
+        """
+        count = len(images)
+        self.prepare(count)
+        self._clock.start()
+        steps, spec = self._steps, self.config.image
+        on_device, plans = self._sources.take(images)
+        resize_images(on_device, plans, spec.mean, spec.std, steps.images[:count])
+        self._clock.stage_done('preprocess')
+        steps.cameras_host[:count] = cameras[0]
+        steps.run('image_branch')
+        self._clock.stage_done('image_branch')
+        return ImageFeatures(steps.depth[:1, :count], steps.context[:1, :count])
+
+    @torch.inference_mode()
+    def detect(self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]], score_threshold: float) -> ScoredBoxes:
+        """Return the boxes seen in ``frames``, the one just encoded first, each with its (1, N, 3, 4) ``ego_from_frustum``.
+
+        The first stands in for frames that the network needs and that are not there.
+        """
+        steps = self._steps
+        for place in range(self.config.key_frames):
+            features, matrix = frames[place] if place < len(frames) else frames[0]
+            count = matrix.shape[1]
+            steps.set_matrices(place, matrix[0])
+            if place > 0:
+                steps.depth[place, :count].copy_(features.depth[0])
+                steps.context[place, :count].copy_(features.context[0])
+        for name in ('view_transform', 'bev_head', 'decode'):
+            steps.run(name)
+            self._clock.stage_done(name)
+        self.seconds = self._clock.wait()
+        return boxes_above(steps.boxes_host.numpy(), score_threshold)
+
+    @torch.inference_mode()
+    def kept(self, features: ImageFeatures) -> ImageFeatures:
+        """Return ``features`` as they may be kept for later frames."""
+        return ImageFeatures(features.depth.clone(), features.context.clone())
+
+
+class _Steps:
+    """Fixed buffers for a number of cameras, and the steps between them."""
+
+    def __init__(
+        self, network: BEVDepth, decoder: BoxDecoder, config: ModelConfig, cameras: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._network, self._decoder = network, decoder
+        frames, channels, bins = config.key_frames, config.depth_net.context_channels, config.depth_bins.count
+        height, width = len(network.view_transform.frustum_v), len(network.view_transform.frustum_u)
+        new = {'device': device, 'dtype': dtype}
+        pinned = {'pin_memory': device.type == 'cuda'}
+        images = torch.zeros(cameras, config.image.height, config.image.width, INPUT_CHANNELS, **new)
+        self.images = images.permute(0, 3, 1, 2)
+        self.cameras_host = torch.zeros(cameras, CAMERA_VECTOR_SIZE, **pinned)
+        self.depth = torch.zeros(frames, cameras, bins, height, width, **new)
+        self.context = torch.zeros(frames, cameras, height, width, channels, **new).permute(0, 1, 4, 2, 3)
+        self.matrices_host = torch.zeros(frames, cameras, 3, 4, **pinned)
+        self._cameras = self.cameras_host.to(device)
+        self._matrices = self.matrices_host.to(device)
+        self._outside = torch.tensor([0, 0, config.grid.z[0] - 1e6])
+        nx, ny, _ = config.grid.shape
+        self._bev = torch.zeros(1, ny, nx, frames * channels, **new).permute(0, 3, 1, 2)
+        self.maps: torch.Tensor | None = None
+        self.boxes_host = torch.zeros(len(config.head.tasks) * config.decode.boxes_per_task, 11, **pinned)
+        self._runs = {
+            'image_branch': self._encode_images,
+            'view_transform': self._splat,
+            'bev_head': self._head,
+            'decode': self._decode,
+        }
+        for place in range(frames):
+            self.set_matrices(place, torch.zeros(0, 3, 4))
+        if device.type == 'cuda':
+            self._runs = _captured(self._runs)
+
+    def run(self, name: str) -> None:
+        """Run one step."""
+        self._runs[name]()
+
+    def set_matrices(self, place: int, matrices: torch.Tensor) -> None:
+        """Give the (N, 3, 4) matrices of a frame; cameras beyond N lead out of the grid."""
+        target = self.matrices_host[place]
+        target[: len(matrices)] = matrices
+        target[len(matrices) :, :, :3] = 0
+        target[len(matrices) :, :, 3] = self._outside
+
+    def _encode_images(self) -> None:
+        self._cameras.copy_(self.cameras_host, non_blocking=True)
+        depth, context = self._network.depth_net(self._network.image_encoder(self.images), self._cameras)
+        self.depth[0].copy_(depth)
+        self.context[0].copy_(context)
+
+    def _splat(self) -> None:
+        self._matrices.copy_(self.matrices_host, non_blocking=True)
+        view = self._network.view_transform
+        maps = view(view.refine(self.depth, self.context), self._matrices)  # frames as a batch
+        self._bev.unflatten(1, maps.shape[:2]).copy_(maps[None])
+
+    def _head(self) -> None:
+        self.maps = self._network.head(self._network.bev_encoder(self._bev))
+
+    def _decode(self) -> None:
+        self.boxes_host.copy_(self._decoder(self.maps), non_blocking=True)
+
+
+def _captured(runs: dict[str, Callable[[], None]]) -> dict[str, Callable[[], None]]:
+    """Return replays of ``runs``, which are captured in this order and share their memory."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UPS):
+            for run in runs.values():
+                run()
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    pool = torch.cuda.graph_pool_handle()
+    replays = {}
+    for name, run in runs.items():
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may use the device meanwhile.
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode='thread_local'):
+            run()
+        replays[name] = graph.replay
+    return replays
+
+
+def _with_input_channels(network: BEVDepth) -> BEVDepth:
+    """Let the first convolution take INPUT_CHANNELS channels; it ignores the added ones."""
+    conv = network.image_encoder.backbone.conv1
+    weight = conv.weight.new_zeros(len(conv.weight), INPUT_CHANNELS, *conv.weight.shape[2:])
+    weight[:, :3] = conv.weight
+    conv.weight = torch.nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
+    return network
+
+
+class _Sources:
+    """Brings source images to the device and knows how each size is resized."""
+
+    def __init__(self, config: ModelConfig, device: torch.device) -> None:
+        self._spec, self._device = config.image, device
+        self._plans: dict[tuple[int, int], ResizePlan] = {}
+        self._pinned: dict[int, torch.Tensor] = {}
+        self._pool = ThreadPoolExecutor(COPY_THREADS, thread_name_prefix='upload')
+
+    def take(self, images: Sequence[np.ndarray | torch.Tensor]) -> tuple[list[torch.Tensor], list[ResizePlan]]:
+        """Return (H, W, 3) tensors on the device and their plans; numpy images travel through pinned memory."""
+        on_device = list(images)
+        places = [place for place, image in enumerate(images) if isinstance(image, np.ndarray)]
+        held = list(self._pool.map(self._pinned_copy, places, [images[place] for place in places]))
+        for place, copy in zip(places, held, strict=True):
+            on_device[place] = copy
+        return [image.to(self._device, non_blocking=True) for image in on_device], [self._plan(*image.shape[1::-1]) for image in images]
+
+    def _pinned_copy(self, place: int, image: np.ndarray) -> torch.Tensor:
+        held = self._pinned.get(place)
+        if held is None or held.shape != image.shape:
+            held = torch.empty(image.shape, dtype=torch.uint8, pin_memory=self._device.type == 'cuda')
+            self._pinned[place] = held
+        np.copyto(held.numpy(), image)
+        return held
+
+    def _plan(self, width: int, height: int) -> ResizePlan:
+        size = (width, height)
+        if size not in self._plans:
+            transform = ImageTransform.for_inference(*size, self._spec)
+            resized = (int(size[0] * transform.scale), int(size[1] * transform.scale))
+            crop = (transform.crop_x, transform.crop_y, transform.width, transform.height)
+            self._plans[size] = ResizePlan.make(size, resized, crop, self._device)
+        return self._plans[size]
+
+
+class _Clock:
+    """Times between marks by the device's clock; on the CPU there is none."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on = device.type == 'cuda'
+        self._events: list[torch.cuda.Event] = []
+        self._stages: list[str] = []
+
+    def start(self) -> None:
+        self._stages = []
+        self._mark()
+
+    def stage_done(self, stage: str) -> None:
+        """Mark the end of ``stage``, which began at the mark before."""
+        self._stages.append(stage)
+        self._mark()
+
+    def _mark(self) -> None:
+        if not self._on:
+            return
+        if len(self._events) <= len(self._stages):
+            self._events.append(torch.cuda.Event(enable_timing=True))
+        self._events[len(self._stages)].record()
+
+    def wait(self) -> dict[str, float]:
+        """Wait for the last mark and return seconds per stage."""
+        if not self._on:
+            return dict.fromkeys(self._stages, 0.0)
+        self._events[len(self._stages)].synchronize()
+        pairs = itertools.pairwise(self._events)
+        return {stage: 1e-3 * before.elapsed_time(after) for stage, (before, after) in zip(self._stages, pairs, strict=False)}

@@ -1,0 +1,147 @@
+"""Source images to network input on the device: resized to the bit as Pillow does, cropped, normalised.
+
+Pillow's antialiased bicubic filter is separable and works in fixed point: weights are multiples of 2^-22, rows are resized
+first and rounded to uint8, then columns. So are these here, in integers. ``ResizePlan`` holds the weights for one size of
+source; the torch reference below specifies the numbers, the compiled kernel gives the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bevdepth_core.ops.voxel_pooling import kernels
+
+WEIGHT_BITS = 22
+"""Fixed-point bits of a weight: 32, less 8 of a pixel and 2 for sums above 1."""
+_CUBIC = -0.5
+_SUPPORT = 2.0
+
+
+@dataclass(frozen=True)
+class ResizePlan:
+    """How a source of one size becomes network input.
+
+    Attributes:
+        columns: (width, 1 + taps) int32 per output column: first source column, then weights times 2^22 of it and of the
+            following ones. Weights of 0 stand for pixels that are not read, so that lines outside the source give black.
+        rows: (height, 1 + taps) int32, likewise.
+        first_row: first source row that ``rows`` needs.
+        row_count: how many rows from there on.
+    """
+
+    columns: Tensor
+    rows: Tensor
+    first_row: int
+    row_count: int
+
+    @classmethod
+    def make(cls, source: tuple[int, int], resized: tuple[int, int], crop: tuple[int, int, int, int], device: torch.device) -> ResizePlan:
+        """Return the plan that resizes and then crops.
+
+        Args:
+            source: width and height.
+            resized: width and height after resizing.
+            crop: left, top, width and height of the crop in the resized image; may reach outside.
+            device: where the tables are wanted.
+        """
+        left, top, width, height = crop
+        columns = _lines(source[0], resized[0], left, width)
+        rows = _lines(source[1], resized[1], top, height)
+        used = rows[(rows[:, 1:] != 0).any(axis=1)]
+        if not len(used):
+            used = rows[:1]
+        first = int(used[:, 0].min())
+        last = min(int(used[:, 0].max()) + rows.shape[1] - 1, source[1])
+        return cls(torch.from_numpy(columns).to(device), torch.from_numpy(rows).to(device), first, last - first)
+
+
+def _lines(source: int, resized: int, first: int, count: int) -> np.ndarray:
+    """Return the table of ``count`` output pixels from ``first`` on along one axis, see ``ResizePlan``."""
+    step = source / resized
+    widening = max(step, 1.0)
+    reach = _SUPPORT * widening
+    taps = int(np.ceil(reach)) * 2 + 1
+    lines = np.zeros((count, 1 + taps), np.int32)
+    inside = np.arange(max(first, 0), min(first + count, resized))
+    center = (inside + 0.5) * step
+    low = np.maximum((center - reach + 0.5).astype(np.int64), 0)
+    size = np.minimum((center + reach + 0.5).astype(np.int64), source) - low
+    weights = np.zeros((len(inside), taps))
+    total = np.zeros(len(inside))
+    for tap in range(taps):  # one after the other: the order of the sum decides about last bits
+        weights[:, tap] = np.where(tap < size, _bicubic((tap + low - center + 0.5) * (1.0 / widening)), 0)
+        total += weights[:, tap]
+    weights /= total[:, None]
+    scaled = weights * (1 << WEIGHT_BITS)
+    lines[inside - first, 0] = low
+    lines[inside - first, 1:] = np.trunc(scaled + np.where(weights < 0, -0.5, 0.5))
+    return lines
+
+
+def _bicubic(x: np.ndarray) -> np.ndarray:
+    x = np.abs(x)
+    near = ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * _CUBIC
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+def resize_images(images: Sequence[Tensor], plans: Sequence[ResizePlan], mean: Sequence[float], std: Sequence[float], out: Tensor) -> None:
+    """Fill ``out`` with resized and normalised images; launches, never waits.
+
+    Args:
+        images: N tensors (H_i, W_i, 3) uint8 RGB on the device of ``out``, any strides.
+        plans: one per image.
+        mean: subtracted from each output channel, B G R.
+        std: divides it.
+        out: (N, channels, height, width) channels_last, any floating type; channels from the fourth on become 0.
+    """
+    if kernels is not None and out.is_cuda:
+        _launch(images, plans, mean, std, out)
+        return
+    channels = torch.tensor([mean, std], device=out.device)[:, :, None, None]
+    out[:, 3:] = 0
+    for image, plan, target in zip(images, plans, out, strict=True):
+        pixels = resize_reference(image, plan).permute(2, 0, 1).flip(0)
+        target[:3] = (pixels.float() - channels[0]) / channels[1]
+
+
+def resize_reference(image: Tensor, plan: ResizePlan) -> Tensor:
+    """Return the (height, width, 3) uint8 crop of an (H, W, 3) uint8 image."""
+    rows = image[plan.first_row : plan.first_row + plan.row_count]
+    narrow = _filtered(rows.transpose(0, 1), plan.columns, 0).transpose(0, 1)
+    return _filtered(narrow, plan.rows, plan.first_row)
+
+
+def _filtered(pixels: Tensor, lines: Tensor, offset: int) -> Tensor:
+    """Return weighted sums along the first dimension, rounded to uint8; ``lines`` count from ``offset``."""
+    total = torch.full((len(lines), *pixels.shape[1:]), 1 << (WEIGHT_BITS - 1), dtype=torch.int32, device=pixels.device)
+    for tap in range(lines.shape[1] - 1):
+        places = (lines[:, 0] + (tap - offset)).clamp(0, len(pixels) - 1)
+        total += pixels[places].int() * lines[:, 1 + tap, None, None]
+    return (total >> WEIGHT_BITS).clamp(0, 255).to(torch.uint8)
+
+
+def _launch(images: Sequence[Tensor], plans: Sequence[ResizePlan], mean: Sequence[float], std: Sequence[float], out: Tensor) -> None:
+    count, channels, height, width = out.shape
+    sources = [
+        kernels.Source(
+            image.data_ptr(),
+            image.stride(),
+            (plan.first_row, plan.row_count),
+            kernels.Filter(plan.columns.data_ptr(), plan.columns.shape[1] - 1),
+            kernels.Filter(plan.rows.data_ptr(), plan.rows.shape[1] - 1),
+        )
+        for image, plan in zip(images, plans, strict=True)
+    ]
+    most_rows = max(max((plan.row_count for plan in plans), default=1), 1)
+    workspace = torch.empty(count * most_rows * width, dtype=torch.int32, device=out.device)
+    stream = kernels.Stream(out.device.index, torch.cuda.current_stream(out.device).cuda_stream)
+    pixel = getattr(kernels.Pixel, str(out.dtype).removeprefix('torch.'))
+    kernels.resize_images(
+        stream, sources, workspace.data_ptr(), kernels.Inputs(pixel, out.data_ptr(), (height, width, channels), tuple(mean), tuple(std))
+    )
