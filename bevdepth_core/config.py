@@ -6,6 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -26,8 +27,8 @@ class ImageSpec:
     """Network input image.
 
     Attributes:
-        height: pixels, a multiple of 16.
-        width: pixels, a multiple of 16.
+        height: pixels, a multiple of 32, the stride of the ResNet's last stage.
+        width: pixels, a multiple of 32, the stride of the ResNet's last stage.
         mean: subtracted per channel. The official network reads channels B G R with statistics in R G B order; kept,
             since its weights expect it.
         std: divides per channel, same order as ``mean``.
@@ -41,7 +42,7 @@ class ImageSpec:
     def __post_init__(self) -> None:
         for name in ('height', 'width'):
             value = getattr(self, name)
-            _require(value > 0 and value % 16 == 0, f'image.{name} must be a positive multiple of 16, got {value}')
+            _require(value > 0 and value % 32 == 0, f'image.{name} must be a positive multiple of 32, got {value}')
         _require(min(self.std) > 0, f'image.std must be positive, got {self.std}')
 
 
@@ -93,18 +94,24 @@ class BEVGrid:
 
 @dataclass(frozen=True)
 class ImageEncoderConfig:
-    """ResNet and the neck that joins its four stages at stride 16.
+    """ResNet and the neck that joins its four stages at one stride.
 
     Attributes:
         depth: ResNet depth, 18, 34, 50 or 101.
         neck_channels: channels per branch; the neck returns four times as many.
+        width: channels of the stem; 64 is the standard ResNet, pretrained weights need it.
+        stride: input pixels per feature pixel, 4, 8 or 16; official networks have 16.
     """
 
     depth: int = 50
     neck_channels: int = 128
+    width: int = 64
+    stride: int = 16
 
     def __post_init__(self) -> None:
         _require(self.depth in (18, 34, 50, 101), f'image_encoder.depth must be 18, 34, 50 or 101, got {self.depth}')
+        _require(self.width > 0, f'image_encoder.width must be positive, got {self.width}')
+        _require(self.stride in (4, 8, 16), f'image_encoder.stride must be 4, 8 or 16, got {self.stride}')
 
 
 @dataclass(frozen=True)
@@ -116,11 +123,14 @@ class DepthNetConfig:
         context_channels: channels of the context vector, which are also those of one frame's BEV map.
         refinement: refine the lifted volume with convolutions over its (width, depth) planes ("depth aggregation",
             ``use_da`` in the official code).
+        camera_pixels: which pixels the intrinsics that the network is told count in: ``source``, with the image augmentation
+            beside them, as in the official code, or ``network``, both in one, so that the size of source images does not matter.
     """
 
     mid_channels: int = 512
     context_channels: int = 80
     refinement: bool = False
+    camera_pixels: Literal['source', 'network'] = 'source'
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Batch:
         image_aug: (B, S, N, 4, 4) float32.
         bev_aug: (B, 4, 4) float32.
         tasks: targets of each head task.
-        depth_bins: (B, N, H/16, W/16) int64.
+        depth_bins: (B, N, h, w) int64, one per feature pixel.
     """
 
     names: tuple[str, ...]
@@ -67,6 +67,6 @@ def collate(samples: Sequence[Sample], config: ModelConfig) -> Batch:
     return Batch(
         names=tuple(sample.name for sample in samples),
         tasks=join([center_targets(sample.boxes, sample.labels, config) for sample in samples]),
-        depth_bins=torch.stack([depth_targets(sample.depth, config.depth_bins) for sample in samples]),
+        depth_bins=torch.stack([depth_targets(sample.depth, config.depth_bins, config.image_encoder.stride) for sample in samples]),
         **stacked,
     )

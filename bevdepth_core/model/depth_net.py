@@ -35,12 +35,19 @@ def camera_vector(intrinsics: torch.Tensor, image_aug: torch.Tensor, bev_aug: to
     return torch.cat((torch.stack(numbers, dim=-1), ego_from_camera[..., :3, :].flatten(-2)), dim=-1)
 
 
-class CameraGate(nn.Module):
-    """Scale each feature channel by a gate computed from the camera vector."""
+def in_network_pixels(cameras: torch.Tensor) -> torch.Tensor:
+    """Return (..., 23): as the (..., 27) camera vector, with one 2x3 matrix by rows for intrinsics and image augmentation together."""
+    fx, fy, cx, cy, a00, a01, a03, a10, a11, a13 = cameras[..., :10].unbind(-1)
+    matrix = (a00 * fx, a01 * fy, a00 * cx + a01 * cy + a03, a10 * fx, a11 * fy, a10 * cx + a11 * cy + a13)
+    return torch.cat((torch.stack(matrix, dim=-1), cameras[..., 10:]), dim=-1)
 
-    def __init__(self, channels: int) -> None:
+
+class CameraGate(nn.Module):
+    """Scale each feature channel by a gate computed from ``numbers`` of each camera."""
+
+    def __init__(self, numbers: int, channels: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(CAMERA_VECTOR_SIZE, channels), nn.ReLU(), nn.Linear(channels, channels))
+        self.mlp = nn.Sequential(nn.Linear(numbers, channels), nn.ReLU(), nn.Linear(channels, channels))
         self.gate = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, channels, 1))
 
     def forward(self, features: torch.Tensor, cameras: torch.Tensor) -> torch.Tensor:
@@ -96,10 +103,12 @@ class DepthNet(nn.Module):
         super().__init__()
         mid = config.mid_channels
         self.reduce = conv_norm_relu(in_channels, mid, 3, bias=True)
-        self.camera_norm = nn.BatchNorm1d(CAMERA_VECTOR_SIZE)
-        self.context_gate = CameraGate(mid)
+        self.told_network_pixels = config.camera_pixels == 'network'
+        numbers = CAMERA_VECTOR_SIZE - 4 if self.told_network_pixels else CAMERA_VECTOR_SIZE
+        self.camera_norm = nn.BatchNorm1d(numbers)
+        self.context_gate = CameraGate(numbers, mid)
         self.context_head = nn.Conv2d(mid, config.context_channels, 1)
-        self.depth_gate = CameraGate(mid)
+        self.depth_gate = CameraGate(numbers, mid)
         self.depth_blocks = nn.Sequential(*(BasicBlock(mid, mid) for _ in range(3)))
         self.pyramid = AtrousPyramid(mid)
         self.deform = DeformableConv(mid)
@@ -112,7 +121,7 @@ class DepthNet(nn.Module):
             features: (n, in_channels, h, w).
             cameras: (n, 27) float32, see ``camera_vector``.
         """
-        cameras = self.camera_norm(cameras)
+        cameras = self.camera_norm(in_network_pixels(cameras) if self.told_network_pixels else cameras)
         features = self.reduce(features)
         context = self.context_head(self.context_gate(features, cameras))
         logits = self.depth_head(self.deform(self.pyramid(self.depth_blocks(self.depth_gate(features, cameras)))))

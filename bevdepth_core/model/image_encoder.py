@@ -1,26 +1,43 @@
-"""Image to feature map at stride 16."""
+"""Image to feature map at one stride."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
-from torchvision.models import resnet
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from bevdepth_core.config import ImageEncoderConfig
-from bevdepth_core.model.layers import MultiScaleNeck
+from bevdepth_core.model.layers import MultiScaleNeck, residual_stage
 
 _LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-_NECK_SCALES = (0.25, 0.5, 1, 2)
+_STAGE_STRIDES = (4, 8, 16, 32)
 
 
-class ResNetStages(resnet.ResNet):
-    """torchvision's ResNet that returns its four stages, strides 4, 8, 16 and 32, and has no classifier."""
+class ResNetStages(nn.Module):
+    """torchvision's ResNet that returns its four stages, strides 4, 8, 16 and 32, has no classifier, and any width.
 
-    def __init__(self, depth: int) -> None:
-        block = resnet.Bottleneck if depth >= 50 else resnet.BasicBlock
-        super().__init__(block, _LAYERS[depth])
-        del self.avgpool, self.fc
-        self.stage_channels = tuple(width * block.expansion for width in (64, 128, 256, 512))
+    Names and first weights are torchvision's.
+
+    Args:
+        depth: 18, 34, 50 or 101.
+        width: channels of the stem, 64 in the standard.
+    """
+
+    def __init__(self, depth: int, width: int = 64) -> None:
+        super().__init__()
+        block = Bottleneck if depth >= 50 else BasicBlock
+        self.stage_channels = tuple(width * factor * block.expansion for factor in (1, 2, 4, 8))
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        channels = (width, *self.stage_channels)
+        for index, blocks in enumerate(_LAYERS[depth]):
+            stride = 1 if index == 0 else 2
+            setattr(self, f'layer{index + 1}', residual_stage(channels[index], channels[index + 1], blocks, stride, block))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
@@ -35,15 +52,16 @@ class ImageEncoder(nn.Module):
     """ResNet and neck.
 
     Args:
-        config: ResNet depth and neck width.
+        config: depth and widths.
     """
 
     def __init__(self, config: ImageEncoderConfig) -> None:
         super().__init__()
-        self.backbone = ResNetStages(config.depth)
-        self.neck = MultiScaleNeck(self.backbone.stage_channels, config.neck_channels, _NECK_SCALES)
+        self.backbone = ResNetStages(config.depth, config.width)
+        scales = [stage_stride / config.stride for stage_stride in _STAGE_STRIDES]
+        self.neck = MultiScaleNeck(self.backbone.stage_channels, config.neck_channels, scales)
         self.out_channels = 4 * config.neck_channels
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return (n, out_channels, H/16, W/16) features of (n, 3, H, W) normalised images."""
+        """Return (n, out_channels, H / stride, W / stride) features of (n, 3, H, W) normalised images."""
         return self.neck(self.backbone(images))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock, conv1x1
+from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 
 NECK_NORM = {'eps': 1e-3, 'momentum': 0.01}
 """Batch-norm settings of both necks in the official code; every other batch norm has PyTorch's defaults."""
@@ -22,13 +22,15 @@ def conv_norm_relu(in_channels: int, out_channels: int, kernel: int, *, dilation
     )
 
 
-def residual_stage(in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.Sequential:
-    """Return basic residual blocks; the first one changes channels and resolution."""
+def residual_stage(
+    in_channels: int, out_channels: int, blocks: int, stride: int, block: type[BasicBlock | Bottleneck] = BasicBlock
+) -> nn.Sequential:
+    """Return residual blocks; the first one changes channels and resolution."""
+    width = out_channels // block.expansion
     downsample = None
     if stride != 1 or in_channels != out_channels:
         downsample = nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
-    first = BasicBlock(in_channels, out_channels, stride, downsample)
-    return nn.Sequential(first, *(BasicBlock(out_channels, out_channels) for _ in range(blocks - 1)))
+    return nn.Sequential(block(in_channels, width, stride, downsample), *(block(out_channels, width) for _ in range(blocks - 1)))
 
 
 class MultiScaleNeck(nn.Module):

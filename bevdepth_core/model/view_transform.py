@@ -81,11 +81,11 @@ class LiftSplat(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        image, bins = config.image, config.depth_bins
+        image, bins, stride = config.image, config.depth_bins, config.image_encoder.stride
         self.grid = config.grid
         # End points included: the official step is (size - 1) / (cells - 1) pixels, not the stride.
-        self.register_buffer('frustum_u', torch.linspace(0, image.width - 1, image.width // 16))
-        self.register_buffer('frustum_v', torch.linspace(0, image.height - 1, image.height // 16))
+        self.register_buffer('frustum_u', torch.linspace(0, image.width - 1, image.width // stride))
+        self.register_buffer('frustum_v', torch.linspace(0, image.height - 1, image.height // stride))
         self.register_buffer('frustum_d', bins.start + bins.step * torch.arange(bins.count, dtype=torch.float32))
         self.refinement = DepthRefinement(config.depth_net.context_channels) if config.depth_net.refinement else None
 
