@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from concurrent.futures.process import BrokenProcessPool
 
 from bevdepth_core.nuscenes.synthetic.capture import Sensors
 from bevdepth_core.nuscenes.synthetic.dataset import SPLITS, VERSION, DatasetPlan, write_dataset
@@ -27,6 +28,8 @@ def main(arguments: list[str] | None = None) -> None:
         write_dataset(options.root, plan, jobs=options.jobs, force=options.force)
     except (OSError, ValueError) as error:
         sys.exit(f'error: {error}')
+    except BrokenProcessPool:
+        sys.exit('error: one of the processes was ended from outside, perhaps for lack of memory: try fewer --jobs')
     except KeyboardInterrupt:
         sys.exit('interrupted: nothing was left behind')
     print(f'{options.root}: {VERSION}, {options.train_scenes} scenes in {SPLITS[0]}, {options.val_scenes} in {SPLITS[1]}')

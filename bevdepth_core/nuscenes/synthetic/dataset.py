@@ -80,7 +80,8 @@ def write_dataset(root: str | Path, plan: DatasetPlan, *, jobs: int | None = Non
     """Write ``plan`` as the nuScenes-format dataset ``root``, version ``v1.0-synthetic``.
 
     It is made in a folder beside ``root`` that ends in ``.part`` and gets its name when it is whole. An interrupted run removes
-    that folder, and so does the next run if it could not.
+    that folder, and so does the next run if it could not. A script that calls this needs ``if __name__ == '__main__'``, for the
+    processes import it.
 
     Args:
         root: the new dataset's folder.
@@ -92,6 +93,7 @@ def write_dataset(root: str | Path, plan: DatasetPlan, *, jobs: int | None = Non
     Raises:
         FileExistsError: ``root`` is there and ``force`` is not given, or it holds something else than such a dataset.
         OSError: a file cannot be written.
+        BrokenProcessPool: a process was ended from outside.
     """
     root = Path(root)
     _require_free(root, force)

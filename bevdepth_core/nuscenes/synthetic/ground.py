@@ -10,7 +10,7 @@ import numpy as np
 from bevdepth_core.nuscenes.synthetic.road import CROSS_CURB, CROSS_SIDEWALK_END, CROSSING_STOP, LANE_WIDTH, Road
 from bevdepth_core.nuscenes.synthetic.scene import Light, Scene
 from bevdepth_core.nuscenes.synthetic.sky import smooth_noise
-from bevdepth_core.nuscenes.synthetic.view import View, fill, plain_image
+from bevdepth_core.nuscenes.synthetic.view import NEAR, View, fill, plain_image
 
 _GRASS, _VERGE_GREEN, _PAVING, _CURB, _JOINT = (104, 116, 74), (126, 128, 102), (178, 174, 166), (202, 200, 194), (156, 152, 146)
 _PARKING, _ASPHALT, _TRACK, _PATCH, _TAR = (124, 123, 121), (112, 113, 116), (103, 104, 107), (97, 98, 101), (66, 66, 68)
@@ -23,10 +23,12 @@ _SIGHT, _CELL, _CROSS_REACH = 130.0, 10.0, 150.0
 _HORIZON_DISTANCE = 500.0
 _TEXTURE_SIZE = 512
 _GRAIN_PER_M, _STAINS_PER_M = 60, 7
-_GRAIN_FADE, _STAINS_FADE = 10.0, 60.0
+_GRAIN_FADE, _STAINS_FADE = 7.0, 60.0
+_SMOOTH_WIDTH = 400
+"""Pixels across for shadows, stains and haze, which images interpolate; grain has twice as many."""
 
 
-def paint_ground(image: np.ndarray, view: View, scene: Scene, shadows: list[np.ndarray], footprints: list[np.ndarray]) -> None:
+def paint_ground(image: np.ndarray, view: View, scene: Scene, shadows: list[np.ndarray], contacts: list[np.ndarray]) -> None:
     """Paint everything below the horizon of ``image``.
 
     Args:
@@ -34,20 +36,25 @@ def paint_ground(image: np.ndarray, view: View, scene: Scene, shadows: list[np.n
         view: the camera.
         scene: for the road and the light.
         shadows: outlines on the ground, each (n, 2) world.
-        footprints: outlines of what stands so low that no light gets below it.
+        contacts: outlines of what stands so low that no light gets below it.
     """
-    top, below = _rows_with_ground(view)
-    if not below.any():
+    first, whole = _rows_with_ground(view)
+    if first == view.height:
         return
-    canvas = plain_image(view, _lit(_GRASS, scene.light))
+    lower = view.part(first)
+    canvas = plain_image(lower, _lit(_GRASS, scene.light))
     nearest = scene.road.along[np.argmin(((scene.road.center - view.position[:2]) ** 2).sum(axis=1))]
     for outlines, colour in _flat_layers(scene, round(nearest / _CELL) * _CELL):
-        _fill_flat(canvas, view, outlines, _lit(colour, scene.light))
-    _fill_flat(canvas, view, footprints, _lit(_CONTACT, scene.light))
-    distance, x, y = _ground_under_pixels(view, top)
-    canvas = cv2.multiply(canvas[top:], _grain(distance, x, y, below.shape[::-1]), scale=1 / 128)
-    canvas = _shade(canvas, view, top, shadows, scene.light)
-    _blend_with_haze(image[top:], canvas, distance, below, scene.light)
+        _fill_flat(canvas, lower, outlines, _lit(colour, scene.light))
+    _fill_flat(canvas, lower, contacts, _lit(_CONTACT, scene.light))
+    smooth = lower.resized(_SMOOTH_WIDTH)
+    ground = _ground_under_pixels(smooth)
+    gain, haze = _gain(smooth, *ground, scene.light, shadows), _haze(ground[0], scene.light)
+    gain, haze = (cv2.resize(layer, canvas.shape[1::-1]) for layer in (gain, haze))
+    cv2.add(cv2.multiply(canvas, gain, dst=canvas, scale=1 / 128), haze, dst=canvas)
+    if whole > first:
+        cv2.copyTo(canvas[: whole - first], _below_horizon(view, first, whole), image[first:whole])
+    image[whole:] = canvas[whole - first :]
 
 
 def _lit(colour, light: Light) -> tuple[float, ...]:
@@ -55,26 +62,44 @@ def _lit(colour, light: Light) -> tuple[float, ...]:
     return tuple(float(value) for value in np.minimum(np.array(colour) * gain, 250))
 
 
-def _rows_with_ground(view: View) -> tuple[int, np.ndarray]:
-    """Return the first row, even, that sees ground, and where below it the ground is: (rows, width) uint8, 0 or 1."""
-    across, down, constant = view.world_from_camera[2, :3] @ np.linalg.inv(view.intrinsics)
-    columns, rows = np.arange(view.width, dtype=np.float32), np.arange(view.height, dtype=np.float32)
-    lowest_rise = rows * down + constant + min(0, across * (view.width - 1))
-    top = int(np.argmax(lowest_rise < 0)) // 2 * 2 if (lowest_rise < 0).any() else view.height
-    rise = columns * np.float32(across) + (rows[top:, None] * np.float32(down) + np.float32(constant))
-    return top, (rise < 0).astype(np.uint8)
+def _rows_with_ground(view: View) -> tuple[int, int]:
+    """Return the first row that sees ground somewhere, and the first one, even, that does everywhere; the height for none."""
+    rise = view.rise(np.array((0, view.width - 1)), np.arange(view.height))
+    first, whole = (np.append(np.flatnonzero(seen), view.height)[0] for seen in ((rise < 0).any(axis=1), (rise < 0).all(axis=1)))
+    return int(first), int(whole)
 
 
-def _ground_under_pixels(view: View, top: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return distance along the ray and world x and y relative to the camera; each float32, from row ``top``.
+def _below_horizon(view: View, first: int, stop: int) -> np.ndarray:
+    """Return (rows, width) uint8, 1 where the ground is."""
+    return (view.rise(np.arange(view.width), np.arange(first, stop)) < 0).astype(np.uint8)
 
-    For every second pixel of every second row: all of this is smooth enough to be interpolated.
-    """
-    rays = view.world_rays(np.arange(0.5, view.width, 2, dtype=np.float32), np.arange(top + 0.5, view.height, 2, dtype=np.float32))
+
+def _ground_under_pixels(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return distance over ground and world x and y relative to the camera; each (height, width) float32."""
+    rays = view.world_rays(np.arange(view.width), np.arange(view.height))
     depth = np.float32(view.position[2]) / np.maximum(-rays[..., 2], np.float32(view.position[2] / _HORIZON_DISTANCE))
-    ground = rays * depth[..., None]
-    distance = np.sqrt(np.einsum('...i,...i', ground, ground))
-    return distance, ground[..., 0], ground[..., 1]
+    x, y = rays[..., 0] * depth, rays[..., 1] * depth
+    return cv2.magnitude(x, y), x, y
+
+
+def _gain(view: View, distance: np.ndarray, x: np.ndarray, y: np.ndarray, light: Light, shadows: list[np.ndarray]) -> np.ndarray:
+    """Return what the colours of the ground are multiplied with, in 128ths: uint8, three channels, twice the view's size."""
+    mask = np.zeros((view.height, view.width), np.uint8)
+    _fill_flat(mask, view, shadows, 255)
+    shade = cv2.multiply(_shade(mask, light), cv2.merge([_clear(distance, light)] * 3), scale=1, dtype=cv2.CV_8U)
+    size = (2 * view.width, 2 * view.height)
+    return cv2.multiply(cv2.resize(shade, size), cv2.merge([_grain(distance, x, y, size)] * 3), scale=1 / 255)
+
+
+def _clear(distance: np.ndarray, light: Light) -> np.ndarray:
+    """Return how much of the contrast is left."""
+    return cv2.exp(distance * np.float32(-1 / light.haze_distance))
+
+
+def _haze(distance: np.ndarray, light: Light) -> np.ndarray:
+    """Return the light that haze adds, (height, width, 3) uint8."""
+    hazy = 1 - _clear(distance, light)
+    return cv2.merge([cv2.convertScaleAbs(hazy, alpha=part) for part in light.horizon])
 
 
 @lru_cache(maxsize=16)
@@ -194,15 +219,20 @@ def _rectangle(road: Road, start: float, stop: float, right: float, left: float)
     return road.pose((start, stop, stop, start), (right, right, left, left))[0]
 
 
-def _fill_flat(canvas: np.ndarray, view: View, outlines: list[np.ndarray], colour) -> None:
+def _fill_flat(canvas: np.ndarray, view: View, outlines: list[np.ndarray], colour, smooth: bool = True) -> None:
+    """Fill outlines on the ground, each (n, 2) world."""
     if not outlines:
         return
     flat = np.concatenate(outlines)
     points = view.to_camera(np.column_stack((flat, np.zeros(len(flat)))))
-    for outline in np.split(points, np.cumsum([len(outline) for outline in outlines])[:-1]):
-        pixels = view.outline_pixels(outline)
+    starts = np.cumsum([0, *(len(outline) for outline in outlines)])
+    across = points @ view.intrinsics[0]
+    outside = np.stack((points[:, 2] < NEAR, across < 0, across > view.width * points[:, 2]), axis=-1)
+    unseen = np.logical_and.reduceat(outside, starts[:-1]).any(axis=1)
+    for number in np.flatnonzero(~unseen):
+        pixels = view.outline_pixels(points[starts[number] : starts[number + 1]])
         if pixels is not None:
-            fill(canvas, [pixels], colour)
+            fill(canvas, [pixels], colour, smooth)
 
 
 @lru_cache(maxsize=4)
@@ -213,37 +243,29 @@ def _texture(seed: int, octaves: tuple[int, ...], contrast: float) -> np.ndarray
 
 
 def _grain(distance: np.ndarray, x: np.ndarray, y: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return (rows, width, 3) uint8 around 128: asphalt grain and larger stains, each fading before it would flicker."""
-    stains = _sampled(_texture(2, (8, 16, 32, 64, 128), 5.0), x * _STAINS_PER_M, y * _STAINS_PER_M)
-    stains = _faded(stains, _fade(distance / _STAINS_FADE))
-    fine_x, fine_y, fade = (cv2.resize(layer, size) for layer in (x * _GRAIN_PER_M, y * _GRAIN_PER_M, _fade(distance / _GRAIN_FADE)))
-    fine = _faded(_sampled(_texture(1, (128, 256, 512), 7.0), fine_x, fine_y), fade)
-    return cv2.merge([cv2.addWeighted(fine, 1, cv2.resize(stains, size), 1, -128)] * 3)
+    """Return (height, width) uint8 around 128 for a larger ``size``: asphalt grain and stains, each fading before it would flicker."""
+    stains = _sampled(_texture(2, (8, 16, 32, 64, 128), 5.0), x * _STAINS_PER_M, y * _STAINS_PER_M) * _fade(distance / _STAINS_FADE)
+    fine_x, fine_y, fade, stains = (
+        cv2.resize(layer, size) for layer in (x * _GRAIN_PER_M, y * _GRAIN_PER_M, _fade(distance / _GRAIN_FADE), stains)
+    )
+    fine = _sampled(_texture(1, (128, 256, 512), 7.0), fine_x, fine_y)
+    return cv2.convertScaleAbs(cv2.add(cv2.multiply(fine, fade), stains) + 128)
 
 
 def _sampled(texture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return float32 around 0."""
     whole, fraction = cv2.convertMaps(x, y, cv2.CV_16SC2)
-    return cv2.remap(texture, whole & (_TEXTURE_SIZE - 1), fraction, cv2.INTER_LINEAR)
+    return cv2.remap(texture, whole & (_TEXTURE_SIZE - 1), fraction, cv2.INTER_LINEAR).astype(np.float32) - 128
 
 
 def _fade(distance: np.ndarray) -> np.ndarray:
-    return 1 / (1 + (distance * distance) ** 2)
+    square = distance * distance
+    return 1 / (1 + square * square)
 
 
-def _faded(texture: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    return cv2.blendLinear(texture, np.full_like(texture, 128), weight, 1 - weight)
-
-
-def _shade(canvas: np.ndarray, view: View, top: int, shadows: list[np.ndarray], light: Light) -> np.ndarray:
-    mask = np.zeros((view.height, view.width), np.uint8)
-    _fill_flat(mask, view, shadows, 255)
+def _shade(mask: np.ndarray, light: Light) -> np.ndarray:
+    """Return (height, width, 3) uint8, 255 in the light, less where ``mask`` is 255."""
     lit = np.array(light.ambient) + np.array(light.sun) * light.to_sun[2]
     darkest = np.array(light.ambient) * 0.95 / lit
     gains = np.rint(255 - np.arange(256)[:, None] * (1 - darkest)).astype(np.uint8)
-    return cv2.multiply(canvas, cv2.LUT(cv2.merge([cv2.blur(mask[top:], (3, 3))] * 3), gains[None]), scale=1 / 255)
-
-
-def _blend_with_haze(image: np.ndarray, canvas: np.ndarray, distance: np.ndarray, below: np.ndarray, light: Light) -> None:
-    clear = cv2.resize(cv2.exp(distance * np.float32(-1 / light.haze_distance)), below.shape[::-1])
-    haze = np.full_like(canvas[:1], light.horizon).repeat(len(canvas), axis=0)
-    cv2.copyTo(cv2.blendLinear(canvas, haze, clear, 1 - clear), below, image)
+    return cv2.LUT(cv2.merge([cv2.blur(mask, (3, 3))] * 3), gains[None])

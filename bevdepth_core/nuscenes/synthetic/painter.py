@@ -6,84 +6,20 @@ from functools import lru_cache
 
 import numpy as np
 
+from bevdepth_core.nuscenes.synthetic.order import boxes_cannot_hide, draw_order
 from bevdepth_core.nuscenes.synthetic.placement import Placed
 from bevdepth_core.nuscenes.synthetic.scene import Light
 from bevdepth_core.nuscenes.synthetic.solids import Ball, Shape
 from bevdepth_core.nuscenes.synthetic.view import NEAR, View, fill, fixed_point
 
-_SMALLEST_DETAIL_PX = 1.5
-_FAR = 170.0
-_EXACT_ORDER_WITHIN = 60.0
-_LEAF_COUNTS = ((12.0, 0), (40.0, 50), (90.0, 110), (np.inf, 260))
+_NOMINAL_WIDTH = 1600
+"""Images of other sizes leave out details as if they were this large, so that all show the same."""
+_SMALLEST_DETAIL_PX = 3.0
+_EXACT_ORDER_WITHIN = 30.0
+_BALL_SHADES = ((4.0, 1), (14.0, 2), (np.inf, 3))
+"""(up to this radius in pixels, circles per ball)."""
+_LEAF_COUNTS = ((18.0, 0), (50.0, 30), (110.0, 70), (np.inf, 160))
 """(up to this radius in pixels, dapples per ball)."""
-
-
-def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:
-    """Return indices so that whatever may hide something comes after it, and otherwise far before near.
-
-    Args:
-        cannot_hide: (n, n) bool, [i, j] is true when i certainly does not cover any part of j.
-        distance: (n,) from the camera.
-    """
-    must_follow = ~cannot_hide & cannot_hide.T
-    np.fill_diagonal(must_follow, False)
-    waiting_for = must_follow.sum(axis=1).astype(np.float64)
-    farness = distance.astype(np.float64).copy()
-    order = []
-    for _ in range(len(distance)):
-        chosen = int(np.lexsort((-farness, waiting_for > 0))[0])
-        order.append(chosen)
-        waiting_for -= must_follow[:, chosen]
-        waiting_for[chosen], farness[chosen] = np.inf, -np.inf
-    return order
-
-
-def visible_objects(objects: list[Placed], view: View) -> list[Placed]:
-    """Return those that reach into the picture, in drawing order."""
-    seen = [placed for placed in _near_the_picture(objects, view) if _in_picture(placed, view)]
-    if not seen:
-        return []
-    footprints = np.stack([placed.footprint for placed in seen])
-    distance = np.linalg.norm(footprints.mean(axis=1) - view.position[:2], axis=-1)
-    return [seen[i] for i in draw_order(footprints_cannot_hide(footprints, view.position[:2]), distance)]
-
-
-def _near_the_picture(objects: list[Placed], view: View) -> list[Placed]:
-    """Return those whose surrounding cylinder is within sight; cheap and generous."""
-    offset = np.array([placed.position for placed in objects]).reshape(-1, 2) - view.position[:2]
-    radius = np.array([placed.shape.radius for placed in objects])
-    forward = view.world_from_camera[:2, 2] / np.linalg.norm(view.world_from_camera[:2, 2])
-    ahead, aside = offset @ forward, np.abs(offset @ (-forward[1], forward[0]))
-    widest = max(view.intrinsics[0, 2], view.width - view.intrinsics[0, 2]) / view.focal
-    inside = (ahead > -radius) & (ahead < _FAR) & (aside < (ahead + radius) * 1.1 * widest + 1.5 * radius)
-    return [objects[i] for i in np.flatnonzero(inside)]
-
-
-def _in_picture(placed: Placed, view: View) -> bool:
-    heights = np.repeat((0.0, placed.shape.height), 4)
-    points = view.to_camera(np.column_stack((np.tile(placed.footprint, (2, 1)), heights)))
-    u, depth = points @ view.intrinsics[0], points[:, 2]
-    return not ((depth < NEAR).all() or (u < 0).all() or (u > view.width * depth).all())
-
-
-def footprints_cannot_hide(footprints: np.ndarray, eye: np.ndarray) -> np.ndarray:
-    """Return (n, n): i cannot hide j when a line along an edge of either separates them with the eye on j's side."""
-    edges = np.roll(footprints, -1, axis=1) - footprints
-    outward = np.stack((edges[..., 1], -edges[..., 0]), axis=-1)
-    offset = (outward * footprints).sum(axis=-1)
-    beyond = (np.einsum('iec,jkc->ijek', outward, footprints) >= offset[:, None, :, None] - 1e-6).all(axis=-1)
-    eye_beyond = outward @ eye >= offset
-    separated_eye_there = (beyond & eye_beyond[:, None]).any(axis=-1)
-    separated_eye_here = (beyond & ~eye_beyond[:, None]).any(axis=-1)
-    return separated_eye_there | separated_eye_here.T
-
-
-def boxes_cannot_hide(bounds: np.ndarray, eye: np.ndarray) -> np.ndarray:
-    """Return (n, n): i cannot hide j, for (n, 2, 3) axis-aligned bounds in space and (3,) ``eye`` in the same frame."""
-    low, high = bounds[:, 0], bounds[:, 1]
-    i_below_j = high[:, None] <= low[None] + 1e-3
-    i_above_j = low[:, None] >= high[None] - 1e-3
-    return ((i_below_j & (eye >= low[None])) | (i_above_j & (eye <= high[None]))).any(axis=-1)
 
 
 class Painter:
@@ -99,6 +35,7 @@ class Painter:
         self._image, self._view, self._light = image, view, light
         self._sun, self._ambient, self._haze = (np.array(value, np.float32) for value in (light.sun, light.ambient, light.horizon))
         self._to_sun = np.array(light.to_sun)
+        self._nominal = _NOMINAL_WIDTH / view.width
         self._sun_in_camera = view.camera_from_world_rotation @ self._to_sun
 
     def draw(self, placed: Placed, in_shade: bool = False) -> None:
@@ -112,7 +49,7 @@ class Painter:
         clear = float(np.exp(-distance / self._light.haze_distance))
         colours = self._lit(shape, rotation, in_shade) * clear + self._haze * (1 - clear)
         facing = ((eye - shape.anchors) * shape.normals).sum(axis=1) > 0
-        pixels_per_metre = view.focal / max(distance, NEAR)
+        pixels_per_metre = self._nominal * view.focal / max(distance, NEAR)
         facing &= ~shape.details | (shape.extents * pixels_per_metre > _SMALLEST_DETAIL_PX)
         pixels = fixed_point(view.project(points)) if len(points) and points[:, 2].min() > NEAR else None
         for number in self._solid_order(shape, eye, distance):
@@ -139,7 +76,7 @@ class Painter:
     @staticmethod
     def _solid_order(shape: Shape, eye: np.ndarray, distance: float) -> list[int]:
         from_eye = np.linalg.norm(shape.bounds.mean(axis=1) - eye, axis=-1)
-        if distance > _EXACT_ORDER_WITHIN:
+        if distance > _EXACT_ORDER_WITHIN or shape.solids[-1].ball:
             return np.argsort(-from_eye).tolist()
         return draw_order(boxes_cannot_hide(shape.bounds, eye), from_eye)
 
@@ -151,14 +88,15 @@ class Painter:
         towards_sun = self._sun_in_camera[:2] * (0.0 if in_shade else 0.28 * radius)
         dark, light = (0.62, 1.05) if ball.leafy else (0.8, 1.0)
         shades = [(dark, 1.0, 0.0), ((dark + light) / 2, 0.82, 0.6), (light, 0.55, 1.0)]
-        for strength, scale, shift in shades[: 1 if radius < 2 else 2 if radius < 8 else 3]:
+        count = next(count for limit, count in _BALL_SHADES if radius * self._nominal <= limit)
+        for strength, scale, shift in shades[:count]:
             colour = self._ball_colour(ball, strength, clear, in_shade)
             fill(self._image, [fixed_point(pixel + towards_sun * shift + scale * radius * _round_outline(seed, ball.leafy))], colour)
         if ball.leafy:
             self._draw_leaves(ball, pixel, radius, towards_sun, clear, in_shade, seed)
 
     def _draw_leaves(self, ball: Ball, pixel, radius: float, towards_sun, clear: float, in_shade: bool, seed: int) -> None:
-        count = next(count for limit, count in _LEAF_COUNTS if radius <= limit)
+        count = next(count for limit, count in _LEAF_COUNTS if radius * self._nominal <= limit)
         for layer, (strength, shift) in enumerate(((0.52, -0.4), (1.2, 0.7))):
             if count:
                 leaves = pixel + towards_sun * shift + radius * _leaves(seed + layer, count)

@@ -38,12 +38,24 @@ class Placed:
         """Return the (3,) world ``point`` in the shape's frame."""
         return (point - (*self.position, 0)) @ self.world_from_local_rotation()
 
+    def to_world(self, points: np.ndarray) -> np.ndarray:
+        """Return (n, 3) points of the shape's frame in the world."""
+        return points @ self.world_from_local_rotation().T + (*self.position, 0)
+
     @cached_property
+    def corners(self) -> np.ndarray:
+        """Return the (8, 3) world corners of the bounding box, the lower four first, counter-clockwise."""
+        return self.to_world(self.shape.box_corners)
+
+    @property
     def footprint(self) -> np.ndarray:
         """Return the (4, 2) world corners of the bounding rectangle, counter-clockwise."""
-        low, high = self.shape.bounds[:, 0, :2].min(axis=0), self.shape.bounds[:, 1, :2].max(axis=0)
-        corners = np.array(((low[0], low[1]), (high[0], low[1]), (high[0], high[1]), (low[0], high[1])))
-        return corners @ self.world_from_local_rotation()[:2, :2].T + self.position
+        return self.corners[:4, :2]
+
+    @cached_property
+    def contact(self) -> np.ndarray:
+        """Return the (4, 2) world corners of the rectangle around what touches the ground."""
+        return self.to_world(self.shape.contact_corners)[:, :2]
 
 
 @lru_cache(maxsize=4)
@@ -58,10 +70,22 @@ def placed_props(scene: Scene) -> tuple[Placed, ...]:
 
 def placed_actors(scene: Scene, time_s: float) -> list[Placed]:
     """Return the actors where they are at ``time_s``, walkers in the step they take."""
+    standing = _standing_actors(scene)
     return [
-        Placed(build_shape(actor.class_name, actor.size, actor.appearance, actor.rider, _stride(actor, time_s)), pose[:2], float(pose[2]))
-        for actor, pose in zip(scene.actors, scene.actor_poses(time_s), strict=True)
+        standing.get(number) or _placed_actor(actor, pose, time_s)
+        for number, (actor, pose) in enumerate(zip(scene.actors, scene.actor_poses(time_s), strict=True))
     ]
+
+
+@lru_cache(maxsize=4)
+def _standing_actors(scene: Scene) -> dict[int, Placed]:
+    """Return the actors that never move, by their index."""
+    return {number: _placed_actor(actor, actor.track[0], 0.0) for number, actor in enumerate(scene.actors) if not actor.moving}
+
+
+def _placed_actor(actor: Actor, pose: np.ndarray, time_s: float) -> Placed:
+    shape = build_shape(actor.class_name, actor.size, actor.appearance, actor.rider, _stride(actor, time_s))
+    return Placed(shape, pose[:2], float(pose[2]))
 
 
 def _stride(actor: Actor, time_s: float) -> float:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
 from bevdepth_core.nuscenes.synthetic.ground import paint_ground
-from bevdepth_core.nuscenes.synthetic.painter import Painter, visible_objects
+from bevdepth_core.nuscenes.synthetic.order import visible_objects
+from bevdepth_core.nuscenes.synthetic.painter import Painter
 from bevdepth_core.nuscenes.synthetic.placement import Placed, placed_actors, placed_props
 from bevdepth_core.nuscenes.synthetic.rig import EXPOSURE_OFFSET_S
 from bevdepth_core.nuscenes.synthetic.scene import Scene
@@ -17,8 +19,8 @@ from bevdepth_core.nuscenes.synthetic.view import View
 from bevdepth_core.types import CameraRig, Frame
 
 _SHADOW_LENGTH_LIMIT = 5.0
-_SHADOW_SIGHT, _SHADOW_GRID = 70.0, 20.0
-_NOISE, _NOISE_ZERO = 2.0, 16
+_SHADOW_SIGHT = 70.0
+_NOISE, _NOISE_WIDTH = 2.0, 1600
 
 
 def render_frame(scene: Scene, rig: CameraRig, time_s: float, *, start_ns: int = 0, width: int = 1600, height: int = 900) -> Frame:
@@ -47,33 +49,23 @@ def render_camera(
 ) -> np.ndarray:
     """Return the (height, width, 3) uint8 RGB image that a pinhole camera takes at ``time_s``."""
     view = View(intrinsics, world_from_camera, width, height)
-    actors = placed_actors(scene, time_s)
-    near_actors = [placed for placed in actors if np.hypot(*(placed.position - view.position[:2])) < _SHADOW_SIGHT]
-    shadows = _prop_shadows(scene, tuple(np.rint(view.position[:2] / _SHADOW_GRID)))
+    actors, props = placed_actors(scene, time_s), placed_props(scene)
     image = np.empty((height, width, 3), np.uint8)
     paint_sky(image, view, scene.light, scene.seed)
-    actor_shadows = [_shadow(placed, scene.light.to_sun) for placed in near_actors]
-    paint_ground(image, view, scene, [*shadows, *actor_shadows], [placed.footprint for placed in near_actors])
+    near = [placed for placed in (*props, *actors) if math.dist(placed.position, view.position[:2]) < _SHADOW_SIGHT]
+    paint_ground(image, view, scene, [_shadow(placed, scene.light.to_sun) for placed in near], [placed.contact for placed in near])
     painter = Painter(image, view, scene.light)
-    for placed in visible_objects([*placed_props(scene), *actors], view):
-        painter.draw(placed, in_shade=placed in near_actors and _in_shade(placed, shadows, scene.light.to_sun))
+    shaded = _props_shade(scene)
+    standing = set(props)
+    for placed in visible_objects([*props, *actors], view):
+        painter.draw(placed, in_shade=placed not in standing and _in_shade(placed, shaded, scene.light.to_sun))
     return _expose(image, round(time_s * 1000) + scene.seed)
 
 
-@lru_cache(maxsize=64)
-def _prop_shadows(scene: Scene, cell: tuple[float, float]) -> list[np.ndarray]:
-    """Return the shadows of the props around a place, given in cells of the shadow grid."""
-    center = np.array(cell) * _SHADOW_GRID
-    return [
-        _shadow(placed, scene.light.to_sun)
-        for placed in placed_props(scene)
-        if np.hypot(*(placed.position - center)) < _SHADOW_SIGHT + _SHADOW_GRID
-    ]
-
-
-def _shadow(placed: Placed, to_sun) -> np.ndarray:
+@lru_cache(maxsize=4096)
+def _shadow(placed: Placed, to_sun: tuple[float, float, float]) -> np.ndarray:
     """Return the (n, 2) convex outline of the shadow on the ground."""
-    world = placed.shape.corners @ placed.world_from_local_rotation().T + (*placed.position, 0)
+    world = placed.to_world(placed.shape.corners)
     on_ground = world[:, :2] - world[:, 2:] * _shadow_reach(to_sun)
     origin = on_ground[0]
     return cv2.convexHull((on_ground - origin).astype(np.float32))[:, 0] + origin
@@ -84,10 +76,20 @@ def _shadow_reach(to_sun) -> np.ndarray:
     return np.array(to_sun[:2]) / max(to_sun[2], 1 / _SHADOW_LENGTH_LIMIT)
 
 
-def _in_shade(placed: Placed, shadows: list[np.ndarray], to_sun) -> bool:
-    """Return whether the middle of an object lies in one of the ``shadows``."""
+@lru_cache(maxsize=4)
+def _props_shade(scene: Scene) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Return the props' shadows, and (n, 2) their lowest and highest world x and y."""
+    shadows = [_shadow(placed, scene.light.to_sun) for placed in placed_props(scene)]
+    low, high = (np.array([end(outline, axis=0) for outline in shadows]).reshape(-1, 2) for end in (np.min, np.max))
+    return shadows, low, high
+
+
+def _in_shade(placed: Placed, shade: tuple[list[np.ndarray], np.ndarray, np.ndarray], to_sun) -> bool:
+    """Return whether the middle of an object lies in a shadow."""
+    shadows, low, high = shade
     on_ground = placed.position - placed.shape.height / 2 * _shadow_reach(to_sun)
-    return any(cv2.pointPolygonTest((outline - on_ground).astype(np.float32), (0, 0), measureDist=False) > 0 for outline in shadows)
+    around = np.flatnonzero(((low < on_ground) & (on_ground < high)).all(axis=1))
+    return any(cv2.pointPolygonTest((shadows[i] - on_ground).astype(np.float32), (0, 0), measureDist=False) > 0 for i in around)
 
 
 @lru_cache(maxsize=4)
@@ -97,10 +99,14 @@ def _vignette(width: int, height: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _sensor_noise(width: int, height: int) -> np.ndarray:
-    """Return uint8 noise around ``_NOISE_ZERO``, larger than the image so that a shifted piece can be used each time."""
+def _sensor_noise(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what noise adds and what it takes away, larger than the image so that a shifted piece can be used each time.
+
+    A small image has less of it, as if it were the mean of a large one's pixels.
+    """
     rng = np.random.default_rng(0)
-    return np.rint(rng.normal(_NOISE_ZERO, _NOISE, (height + 64, width + 64, 3))).clip(0, 255).astype(np.uint8)
+    noise = rng.normal(0, _NOISE * min(1, width / _NOISE_WIDTH), (height + 64, width + 64, 3))
+    return tuple(np.rint(np.maximum(part, 0)).astype(np.uint8) for part in (noise, -noise))
 
 
 def _expose(image: np.ndarray, seed: int) -> np.ndarray:
@@ -108,4 +114,5 @@ def _expose(image: np.ndarray, seed: int) -> np.ndarray:
     height, width = image.shape[:2]
     dimmed = cv2.multiply(image, _vignette(width, height), scale=1 / 255)
     row, column = np.random.default_rng(seed).integers(64, size=2)
-    return cv2.addWeighted(dimmed, 1, _sensor_noise(width, height)[row : row + height, column : column + width], 1, -_NOISE_ZERO)
+    more, less = (part[row : row + height, column : column + width] for part in _sensor_noise(width, height))
+    return cv2.subtract(cv2.add(dimmed, more, dst=dimmed), less, dst=dimmed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import cv2
@@ -10,7 +11,7 @@ import numpy as np
 from bevdepth_core.nuscenes.synthetic.scene import Light
 from bevdepth_core.nuscenes.synthetic.view import View, fill
 
-_COARSE = 8
+_COARSE_WIDTH = 100
 _CLOUD_HEIGHT = 0.35
 _HILLS = ((0.075, 0.80, (112, 128, 120)), (0.042, 0.55, (92, 108, 88)))
 """Per range of hills: height as a tangent, share of haze, colour."""
@@ -30,8 +31,11 @@ def smooth_noise(seed: int, size: int, octaves: tuple[int, ...]) -> np.ndarray:
 
 
 def paint_sky(image: np.ndarray, view: View, light: Light, seed: int) -> None:
-    """Fill the whole ``image`` with sky, sun glow and clouds, then hills along the horizon."""
-    rays = view.world_rays(np.arange(0, view.width + _COARSE, _COARSE), np.arange(0, view.height + _COARSE, _COARSE))
+    """Paint the rows of ``image`` that see sky: gradient, sun glow and clouds, then hills along the horizon."""
+    coarse = view.resized(_COARSE_WIDTH)
+    rise = coarse.rise(np.array((0, coarse.width - 1)), np.arange(coarse.height)).max(axis=1)
+    rows = min(coarse.height, np.count_nonzero(rise > 0) + 3)
+    rays = coarse.world_rays(np.arange(coarse.width), np.arange(rows))
     rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
     up = np.clip(rays[..., 2], 0, 1)[..., None]
     horizon, zenith = np.array(light.horizon, np.float32), np.array(light.zenith, np.float32)
@@ -39,9 +43,8 @@ def paint_sky(image: np.ndarray, view: View, light: Light, seed: int) -> None:
     colours += _sun_glow(rays, light)
     clouds = _cloud_cover(rays, light, seed)[..., None]
     colours += (np.minimum(horizon + 24, 252) - colours) * clouds
-    coarse = np.clip(colours, 0, 255).astype(np.uint8)
-    fine = cv2.resize(coarse, (coarse.shape[1] * _COARSE, coarse.shape[0] * _COARSE), interpolation=cv2.INTER_LINEAR)
-    image[:] = fine[: view.height, : view.width]
+    whole = min(view.height, math.ceil(rows * view.height / coarse.height))
+    image[:whole] = cv2.resize(np.clip(colours, 0, 255).astype(np.uint8), (view.width, whole), interpolation=cv2.INTER_LINEAR)
     _paint_hills(image, view, light, seed)
 
 

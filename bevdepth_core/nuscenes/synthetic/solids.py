@@ -19,6 +19,8 @@ TAIL_LIGHT = (196, 30, 28)
 PAINT = ((232, 232, 230), (198, 202, 206), (122, 126, 132), (44, 46, 50), (150, 26, 30), (34, 66, 122), (64, 96, 84), (190, 176, 148))
 CLOTHES = ((46, 58, 92), (120, 40, 44), (66, 72, 66), (188, 186, 178), (38, 38, 42), (162, 122, 58), (86, 116, 142), (104, 76, 110))
 
+_TOUCHES_GROUND, _COVERING_VOLUME = 0.1, 1.5
+
 
 @dataclass(frozen=True)
 class Ball:
@@ -56,9 +58,13 @@ class Solid:
         """Return (2, 3) lower and upper corner of the solid itself; details such as wheels may reach beyond."""
         if self.ball:
             return self.ball.center + self.ball.radius * np.array(((-1,), (1,)), np.float32)
-        sides = [part for part, detail in zip(self.face_outlines, self.details, strict=True) if not detail]
-        points = np.concatenate([outline for part in sides for outline in self.outlines[part]])
+        points = self.vertices()
         return np.stack((points.min(axis=0), points.max(axis=0)))
+
+    def vertices(self) -> np.ndarray:
+        """Return (n, 3) the corners of its sides, with repeats; none of a ball."""
+        sides = [part for part, detail in zip(self.face_outlines, self.details, strict=True) if not detail]
+        return np.concatenate([np.zeros((0, 3), np.float32), *(outline for part in sides for outline in self.outlines[part])])
 
 
 @dataclass
@@ -119,6 +125,9 @@ class Shape:
         anchors, normals, colours: (f, 3) float32, a point on each face, its outward normal, its colour.
         glows, details: (f,) bool.
         height, radius: metres, of the upright cylinder around the origin that holds everything.
+        box_corners: (8, 3) of what is around everything, the lower four first, counter-clockwise.
+        contact_corners: (4, 3) of the rectangle on the ground around what touches it.
+        covers: per large solid its (k, 3) vertices; whatever is behind it is hidden.
         extents: (f,) float32, largest side of the face's first outline, metres.
     """
 
@@ -130,6 +139,10 @@ class Shape:
         )
         self.height = float(self.bounds[:, 1, 2].max())
         self.radius = float(np.linalg.norm(self.corners[:, :2], axis=-1).max())
+        self.box_corners = _upright_box(self.bounds[:, 0].min(axis=0), self.bounds[:, 1].max(axis=0))
+        low = self.bounds[self.bounds[:, 0, 2] < _TOUCHES_GROUND]
+        self.contact_corners = _upright_box(low[:, 0].min(axis=0), low[:, 1].max(axis=0))[:4] if len(low) else np.zeros((4, 3))
+        self.covers = [solid.vertices() for solid in solids if not solid.ball and np.ptp(solid.bounds(), axis=0).prod() > _COVERING_VOLUME]
         outlines = [outline for solid in solids for outline in solid.outlines]
         ends = np.cumsum([len(outline) for outline in outlines]).tolist()
         ranges = [slice(end - len(outline), end) for end, outline in zip(ends, outlines, strict=True)]
@@ -149,6 +162,12 @@ class Shape:
         self.colours = np.concatenate([solid.colours for solid in solids])
         self.glows = np.concatenate([solid.glows for solid in solids])
         self.details = np.concatenate([solid.details for solid in solids])
+
+
+def _upright_box(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return the (8, 3) corners of a box, the lower four first, counter-clockwise."""
+    ring = ((low[0], low[1]), (high[0], low[1]), (high[0], high[1]), (low[0], high[1]))
+    return np.array([(*corner, z) for z in (low[2], high[2]) for corner in ring])
 
 
 def darker(colour, factor: float) -> tuple[float, float, float]:

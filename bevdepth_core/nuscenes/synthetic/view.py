@@ -63,8 +63,26 @@ class View:
 
     def world_rays(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return (rows, columns, 3) float32 world directions, of depth 1, through pixel centres."""
-        across, down, constant = (self.world_from_camera[:3, :3] @ np.linalg.inv(self.intrinsics)).astype(np.float32).T
-        return columns.astype(np.float32)[:, None] * across + (rows.astype(np.float32)[:, None, None] * down + constant)
+        (fx, _, cx), (_, fy, cy), _ = self.intrinsics
+        right, down, forward = self.world_from_camera[:3, :3].T.astype(np.float32)
+        across = ((columns - cx) / fx).astype(np.float32)[:, None] * right
+        return across + (((rows - cy) / fy).astype(np.float32)[:, None, None] * down + forward)
+
+    def rise(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return (rows, columns): how much rays through pixel centres go up, per metre of depth."""
+        return self.world_rays(columns, rows)[..., 2]
+
+    def part(self, first_row: int) -> View:
+        """Return the view of the lower part of the image, from ``first_row`` on."""
+        shifted = self.intrinsics - np.array(((0, 0, 0), (0, 0, first_row), (0, 0, 0)))
+        return View(shifted, self.world_from_camera, self.width, self.height - first_row)
+
+    def resized(self, width: int) -> View:
+        """Return the view of an image ``width`` pixels wide with the same field of view."""
+        scale = width / self.width
+        intrinsics = self.intrinsics * ((scale,), (scale,), (1,))
+        intrinsics[:2, 2] += (scale - 1) / 2
+        return View(intrinsics, self.world_from_camera, width, max(1, round(self.height * scale)))
 
 
 def fixed_point(pixels: np.ndarray) -> np.ndarray:
@@ -83,9 +101,9 @@ def _cut_at_near_plane(outline: np.ndarray) -> np.ndarray:
     return both[np.stack((beyond, crosses), axis=1).ravel()]
 
 
-def fill(image: np.ndarray, outlines: list[np.ndarray], colour) -> None:
-    """Fill fixed-point outlines, smooth at the edges."""
-    cv2.fillPoly(image, outlines, colour, lineType=cv2.LINE_AA, shift=SHIFT)
+def fill(image: np.ndarray, outlines: list[np.ndarray], colour, smooth: bool = True) -> None:
+    """Fill fixed-point outlines, smooth at the edges or not."""
+    cv2.fillPoly(image, outlines, colour, lineType=cv2.LINE_AA if smooth else cv2.LINE_8, shift=SHIFT)
 
 
 def plain_image(view: View, colour) -> np.ndarray:

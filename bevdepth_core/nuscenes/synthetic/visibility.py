@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from bevdepth_core.nuscenes.synthetic.painter import visible_objects
+from bevdepth_core.nuscenes.synthetic.order import visible_objects
 from bevdepth_core.nuscenes.synthetic.placement import Placed, placed_actors, placed_props
 from bevdepth_core.nuscenes.synthetic.rig import EXPOSURE_OFFSET_S
 from bevdepth_core.nuscenes.synthetic.scene import Scene
