@@ -61,6 +61,8 @@ class Detector:
 
     Attributes:
         score_threshold: boxes must score more than this; starts as the model's and may be changed at any time.
+        keep_depth: whether ``depth`` is kept; may be changed at any time.
+        depth: (N, D, h, w) float32 depth distribution of the last frame's cameras, on the device; None unless it is kept.
 
     Raises:
         ValueError: unknown precision, one that the device cannot do, or a device that this machine does not have.
@@ -76,6 +78,8 @@ class Detector:
         self.model = model.eval()
         self._network = self._make_network()
         self.score_threshold = model.config.decode.score_threshold
+        self.keep_depth = False
+        self.depth: torch.Tensor | None = None
         self._memory: list[_PastFrame] = []
         self._last_stamp_ns: int | None = None
 
@@ -111,6 +115,7 @@ class Detector:
         features = self._network.encode(frame.images, _camera_vector(frame.rig, image_aug))
         past = self._past_frame(frame)
         found = self._network.detect(self._frames(frame, image_aug, features, past), self.score_threshold)
+        self.depth = features.depth[0].float().clone() if self.keep_depth else None
         self._remember(frame, image_aug, features)
         past_stamp_ns = None if past is None else past.stamp_ns
         seconds = self._network.seconds
