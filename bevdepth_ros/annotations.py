@@ -79,6 +79,8 @@ class AnnotationHistory:
         if abs(nearest.stamp_ns - stamp_ns) > LONGEST_GAP_NS / 2:
             return None
         boxes, keep = _at(nearest, pair, stamp_ns)
+        if len(keep) and not keep.any():
+            return None
         return transformed(boxes[keep], invert_rigid(world_from_ego)), nearest.labels[keep]
 
     def _stamps(self) -> list[int]:

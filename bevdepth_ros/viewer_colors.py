@@ -1,0 +1,43 @@
+"""Colours for the browser: what to send so that it shows the wanted ones.
+
+The page maps tones as films do (ACES, as three.js fits it), which washes out the colours that tell classes apart. So for
+each wanted colour the one is sent that the mapping turns into the nearest one that it can show.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+_STEPS = 33
+_EXPOSURE = 1 / 0.6
+_INTO_FILM = np.array(((0.59719, 0.35458, 0.04823), (0.07600, 0.90834, 0.01566), (0.02840, 0.13383, 0.83777)))
+_FROM_FILM = np.array(((1.60475, -0.53108, -0.07367), (-0.10208, 1.10813, -0.00605), (-0.00327, -0.07276, 1.07602)))
+
+
+@cache
+def browser_color(wanted: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return the RGB to send for the RGB to see."""
+    sent, seen = _table()
+    nearest = np.square(seen - np.array(wanted)).sum(axis=-1).argmin()
+    red, green, blue = sent[nearest].round().astype(int).tolist()
+    return red, green, blue
+
+
+def shown(colors: np.ndarray) -> np.ndarray:
+    """Return what the page makes of (..., 3) RGB colours, 0 to 255."""
+    light = colors / 255
+    light = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
+    film = _EXPOSURE * light @ _INTO_FILM.T
+    film = (film * (film + 0.0245786) - 0.000090537) / (film * (0.983729 * film + 0.4329510) + 0.238081)
+    light = np.clip(film @ _FROM_FILM.T, 0, 1)
+    return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+@cache
+def _table() -> tuple[np.ndarray, np.ndarray]:
+    """Return (n, 3) colours all over the cube, and what the page makes of them."""
+    steps = np.linspace(0, 255, _STEPS)
+    sent = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
+    return sent, shown(sent)
