@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bevdepth_core.nuscenes.synthetic.dataset import write_dataset
+from tests.core.nuscenes.drives import PLAN
+
+
+@pytest.fixture(scope='session')
+def drives_root(tmp_path_factory) -> Path:
+    """Return the dataset of ``PLAN``; leave it as it is."""
+    path = tmp_path_factory.mktemp('synthetic') / 'drives'
+    write_dataset(path, PLAN, jobs=2)
+    return path

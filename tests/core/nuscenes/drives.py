@@ -1,0 +1,19 @@
+"""A small dataset of drawn drives, made once for all tests that read one."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from bevdepth_core.nuscenes.synthetic.capture import Sensors
+from bevdepth_core.nuscenes.synthetic.dataset import DatasetPlan
+
+PLAN = DatasetPlan(train_scenes=1, val_scenes=1, duration_s=1.5, sensors=Sensors(160, 90, lidar_beams=16))
+KEY_FRAMES = 3
+TURNS = (KEY_FRAMES - 1) * 10 + 1
+IMAGES = (KEY_FRAMES - 1) * 6 + 1
+
+
+def digests(root: Path) -> dict[str, str]:
+    """Return the content of every file below ``root`` as a digest."""
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob('*') if path.is_file()}
