@@ -1,0 +1,70 @@
+"""JPEG files to images: on a GPU where there is one, all at once; otherwise in threads, to the bit as Pillow does."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.io import ImageReadMode, decode_jpeg
+
+logger = logging.getLogger(__name__)
+
+
+class JpegDecoder:
+    """Decodes the files of one set of cameras.
+
+    nvJPEG's images differ from Pillow's by a few grey levels, for each interpolates colour in its own way.
+
+    Args:
+        device: where images are wanted. A file that nvJPEG refuses sends its set to the CPU, which decides about it.
+    """
+
+    def __init__(self, device: str | torch.device) -> None:
+        self._device = torch.device(device)
+        self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix='jpeg')
+        self._said = False
+
+    def __call__(self, files: Sequence[bytes]) -> list[np.ndarray | torch.Tensor]:
+        """Return one (H, W, 3) uint8 RGB image per file: a tensor on the GPU, or an array.
+
+        Args:
+            files: whole JPEG files (or PNG, which the CPU decodes), as anything that holds bytes.
+
+        Raises:
+            ValueError: a file is broken; says the place of the first one.
+        """
+        if self._device.type == 'cuda' and files and all(bytes(file[:2]) == b'\xff\xd8' for file in files):
+            try:
+                return self._on_gpu(files)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                self._say_once(error)
+        return self._on_cpu(files)
+
+    def _on_gpu(self, files: Sequence[bytes]) -> list[torch.Tensor]:
+        data = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files]
+        images = decode_jpeg(data, mode=ImageReadMode.RGB, device=self._device)
+        return [image.permute(1, 2, 0) for image in images]
+
+    def _on_cpu(self, files: Sequence[bytes]) -> list[np.ndarray]:
+        return list(self._pool.map(_decoded, range(len(files)), files))
+
+    def _say_once(self, error: RuntimeError) -> None:
+        if not self._said:
+            logger.warning('images are decoded on the CPU where the GPU refuses them: %s', str(error).splitlines()[0])
+        self._said = True
+
+
+def _decoded(place: int, file: bytes) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(file), formats=('JPEG', 'PNG')) as picture:
+            return np.asarray(picture.convert('RGB'))
+    except Exception as error:  # Pillow raises many types on foreign bytes
+        raise ValueError(f'image {place} is no whole JPEG or PNG: {error}') from error

@@ -1,0 +1,194 @@
+"""The detector's step by stage, beside what the official way does per frame, in one run.
+
+python -m tests.benchmarks.bench_engine [--device cuda] [--preset NAME] [--precision fp16] [--steps N] [--out FOLDER]
+
+The official way runs both frames through the whole network, eagerly. It gets its images resized and on the device; the detector
+starts from source images. Both end with boxes on the host. Writes engine_<preset>_<precision>.json and .png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import platform
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib import pyplot
+from PIL import Image
+
+from bevdepth_core.config import load_model_config
+from bevdepth_core.decode import decode
+from bevdepth_core.inference import Detector
+from bevdepth_core.jpeg import JpegDecoder
+from bevdepth_core.model import BEVDepth
+from bevdepth_core.types import Frame
+from tests.core.frames import make_frame, make_rig, two_frame_inputs
+from tests.reference import ROOT
+
+SIZE = (900, 1600)
+RATE_HZ = 12
+WARM_UP = 8
+"""Steps before the clock runs: at 12 Hz the seventh is the first with a past frame."""
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    gpu = torch.cuda.is_available()
+    parser.add_argument('--device', default='cuda' if gpu else 'cpu')
+    parser.add_argument('--preset', default='r50_256x704_2key' if gpu else 'small')
+    parser.add_argument('--precision', default='fp16' if gpu else 'fp32')
+    parser.add_argument('--steps', type=int, default=200 if gpu else 3)
+    parser.add_argument('--official-steps', type=int, default=20 if gpu else 1)
+    parser.add_argument('--out', type=Path, default=ROOT / 'out' / 'bench')
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    model = BEVDepth(load_model_config(ROOT / 'config' / 'models' / f'{options.preset}.yaml')).eval()
+    results = {'preset': options.preset, 'precision': options.precision, 'device': device_name(options.device), 'torch': torch.__version__}
+    results.update(measure_detector(model, options))
+    results['official_ms'] = measure_official(model, options)
+    step = results['from_device']['p50']
+    results['official_over_step'] = {name: value / step for name, value in results['official_ms'].items()}
+    write(results, options.out / f'engine_{options.preset}_{options.precision}')
+
+
+def measure_detector(model: BEVDepth, options: argparse.Namespace) -> dict:
+    """Return times of streaming steps from images on the device, from JPEG files and from arrays, in ms, and memory."""
+    started = time.perf_counter()
+    detector = Detector(model, options.device, options.precision)
+    detector.prepare(6)
+    prepared = time.perf_counter() - started
+    rig = make_rig(6, *SIZE[::-1])
+    files, jpeg = jpeg_files(), JpegDecoder(options.device)
+    decoded = jpeg(files)
+    arrays = tuple(image.cpu().numpy() if isinstance(image, torch.Tensor) else image for image in decoded)
+    stamps = frame_stamps(rig)
+
+    def frame(images) -> Frame:
+        return Frame(images, rig, *next(stamps))
+
+    results = {'prepare_s': prepared}
+    results['from_device'] = timed(lambda: detector(frame(decoded)), options.steps)
+    results['from_jpeg'] = timed(lambda: detector(frame(jpeg(files))), options.steps)
+    results['from_arrays'] = timed(lambda: detector(frame(arrays)), options.steps)
+    results['jpeg_alone'] = timed(lambda: settled(options.device, jpeg, files), max(options.steps // 4, 1))
+    results['memory_mib'] = memory(options.device)
+    return results
+
+
+def frame_stamps(rig):
+    """Yield stamps and poses of one frame after the other."""
+    index = 0
+    while True:
+        made = make_frame(index / RATE_HZ, rig, size=(2, 2))
+        yield made.stamps_ns, made.world_from_ego
+        index += 1
+
+
+def jpeg_files() -> list[bytes]:
+    """Return six files of 1600x900 about as large as photographs."""
+    rng = np.random.default_rng(0)
+    files = []
+    for _ in range(6):
+        coarse = Image.fromarray(rng.integers(0, 255, (30, 54, 3), dtype=np.uint8)).resize(SIZE[::-1])
+        pixels = np.asarray(coarse).astype(np.int16) + rng.integers(-12, 13, (*SIZE, 1))
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, 'JPEG', quality=75)
+        files.append(buffer.getvalue())
+    return files
+
+
+def timed(work: Callable, steps: int) -> dict:
+    """Return percentiles of the wall time of ``work`` in ms, and medians of the stages where it tells them."""
+    walls, stages = [], []
+    for index in range(steps + WARM_UP):
+        start = time.perf_counter()
+        found = work()
+        if index >= WARM_UP:
+            walls.append(1e3 * (time.perf_counter() - start))
+            stages.append({name: 1e3 * seconds for name, seconds in getattr(found, 'stage_seconds', {}).items()})
+    p50, p95, p99 = np.percentile(walls, (50, 95, 99))
+    medians = {name: float(np.median([stage[name] for stage in stages])) for name in stages[0]}
+    return {'p50': float(p50), 'p95': float(p95), 'p99': float(p99), 'per_second': 1e3 / float(np.mean(walls)), 'stages': medians}
+
+
+def settled(device: str, work: Callable, *arguments) -> None:
+    """Run ``work`` and wait for the device."""
+    work(*arguments)
+    if device != 'cpu':
+        torch.cuda.synchronize()
+
+
+def measure_official(model: BEVDepth, options: argparse.Namespace) -> dict[str, float]:
+    """Return the median ms of the eager two-frame forward and decoding, in float32 as PyTorch has it by default, and with autocast."""
+    rig = make_rig(6, *SIZE[::-1])
+    key, past = (make_frame(stamp, rig, size=SIZE) for stamp in (0.5, 0.0))
+    inputs = two_frame_inputs(key, past, model.config)
+    model = model.to(options.device)
+    inputs = type(inputs)(*(getattr(inputs, name).to(options.device) for name in inputs.__dataclass_fields__))
+
+    def forward(half: bool) -> None:
+        with torch.inference_mode(), torch.autocast('cuda', torch.float16, enabled=half):
+            decode(model(inputs).tasks, model.config)
+
+    kinds = {'fp32': False} if options.device == 'cpu' else {'fp32': False, 'amp': True}
+    return {name: timed(lambda half=half: forward(half), options.official_steps)['p50'] for name, half in kinds.items()}
+
+
+def memory(device: str) -> dict[str, float]:
+    """Return MiB: largest allocated and reserved so far, and in use on the whole GPU; on the CPU the process's peak."""
+    if device == 'cpu':
+        return {'process': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}
+    free, total = torch.cuda.mem_get_info()
+    peaks = {'allocated': torch.cuda.max_memory_allocated(), 'reserved': torch.cuda.max_memory_reserved(), 'device': total - free}
+    return {name: value / 2**20 for name, value in peaks.items()}
+
+
+def device_name(device: str) -> str:
+    return platform.processor() or platform.machine() if device == 'cpu' else torch.cuda.get_device_name(device)
+
+
+def write(results: dict, path: Path) -> None:
+    """Print, and write JSON and a plot."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix('.json').write_text(json.dumps(results, indent=1))
+    print(f'{results["preset"]} {results["precision"]} on {results["device"]}; ready after {results["prepare_s"]:.1f} s')
+    for kind in ('from_device', 'from_jpeg', 'from_arrays', 'jpeg_alone'):
+        times = results[kind]
+        stages = ', '.join(f'{name} {value:.3f}' for name, value in times['stages'].items())
+        print(f'{kind:12} p50 {times["p50"]:.2f} p95 {times["p95"]:.2f} p99 {times["p99"]:.2f} ms, {times["per_second"]:.0f}/s; {stages}')
+    for name, value in results['official_ms'].items():
+        print(f'official {name}: {value:.1f} ms, {results["official_over_step"][name]:.1f} times a step')
+    print('memory MiB:', {name: round(value) for name, value in results['memory_mib'].items()})
+    plot(results, path.with_suffix('.png'))
+
+
+def plot(results: dict, path: Path) -> None:
+    """Draw the stages of a step and the official way as bars."""
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 3.2), width_ratios=(2, 1), layout='constrained')
+    start = 0.0
+    for name, value in results['from_device']['stages'].items():
+        left.barh(['step'], [value], left=start, label=f'{name.replace("_", " ")} {value:.2f}')
+        start += value
+    left.barh(['step'], [max(results['from_device']['p50'] - start, 0)], left=start, color='lightgrey', label='host, rest')
+    left.set_xlabel(f'ms from images on the device to boxes, p50 {results["from_device"]["p50"]:.2f}')
+    left.legend(ncols=3, loc='upper center', fontsize=8, frameon=False)
+    left.set_ylim(-0.5, 1.4)
+    bars = {'step': results['from_device']['p50'], 'step from JPEG': results['from_jpeg']['p50']}
+    bars |= {f'official {name}': value for name, value in results['official_ms'].items()}
+    right.bar_label(right.barh(list(bars), list(bars.values()), color='tab:blue'), fmt='%.1f', padding=3)
+    right.set_xlabel('ms per frame')
+    right.margins(x=0.15)
+    right.invert_yaxis()
+    figure.suptitle(f'{results["preset"]}, {results["precision"]}, {results["device"]}')
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == '__main__':
+    main()
