@@ -40,17 +40,16 @@ def _parser() -> argparse.ArgumentParser:
         prog='python -m bevdepth_core.nuscenes.synthetic',
         description='Draw drives through made towns and write them as a dataset in the format of nuScenes v1.0.',
         epilog=_EPILOG,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument('root', help='folder of the new dataset')
-    parser.add_argument('--train-scenes', type=int, default=8, help='scenes to train on')
-    parser.add_argument('--val-scenes', type=int, default=2, help='scenes of other seeds and calibrations to score on')
-    parser.add_argument('--duration', type=float, default=20.0, help='seconds of a scene')
-    parser.add_argument('--image-size', type=_size, default='1600x900', help='width and height of the images in pixels')
-    parser.add_argument('--lidar-beams', type=int, default=32, help='beams of the lidar')
-    parser.add_argument('--no-sweeps', dest='sweeps', action='store_false', help='record key frames alone, a tenth of the data')
-    parser.add_argument('--jobs', type=int, help='processes; one per processor when not given')
-    parser.add_argument('--seed', type=int, default=0, help='of all scenes')
+    parser.add_argument('--train-scenes', type=int, default=8, help='scenes to train on (%(default)s)')
+    parser.add_argument('--val-scenes', type=int, default=2, help='scenes of other seeds and calibrations to score on (%(default)s)')
+    parser.add_argument('--duration', type=float, default=20.0, help='seconds of a scene (%(default)s)')
+    parser.add_argument('--image-size', type=_size, default='1600x900', help='width and height of the images in pixels (%(default)s)')
+    parser.add_argument('--lidar-beams', type=int, default=32, help='beams of the lidar (%(default)s)')
+    parser.add_argument('--no-sweeps', dest='sweeps', action='store_false', help='record key frames alone, about a seventh of the data')
+    parser.add_argument('--jobs', type=int, help='processes (one per processor)')
+    parser.add_argument('--seed', type=int, default=0, help='of all scenes (%(default)s)')
     parser.add_argument('--force', action='store_true', help='replace a dataset that this program wrote')
     return parser
 

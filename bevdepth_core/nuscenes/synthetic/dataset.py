@@ -31,7 +31,8 @@ SPLITS = ('synthetic_train', 'synthetic_val')
 """Names that the devkit has no splits of its own for."""
 
 KEY_FRAMES_PER_TASK = 10
-"""Few enough that several processes share one drive, many enough that its world is not laid out too often."""
+"""Where there are few drives, so that several processes share one; otherwise a task is a drive, whose world is laid out once."""
+_DRIVES_PER_JOB = 4
 _START_S = {'synthetic_train': 1_767_258_000, 'synthetic_val': 1_798_794_000}
 """Unix time of each split's first drive, 9 in the morning of 1 January 2026 and 2027; the others follow hour by hour."""
 _HOUR_S = 3600
@@ -131,7 +132,8 @@ def _write(root: Path, plan: DatasetPlan, jobs: int, progress: bool) -> None:
 def _record_drives(root: Path, drives: Sequence[Drive], plan: DatasetPlan, jobs: int, progress: bool) -> None:
     """Write the files of all drives in ``jobs`` processes, and the tables drive by drive in order."""
     count = key_frame_count(plan.duration_s)
-    blocks = [range(start, min(start + KEY_FRAMES_PER_TASK, count)) for start in range(0, count, KEY_FRAMES_PER_TASK)]
+    step = count if len(drives) >= _DRIVES_PER_JOB * jobs else KEY_FRAMES_PER_TASK
+    blocks = [range(start, min(start + step, count)) for start in range(0, count, step)]
     bar = tqdm(total=count * len(drives), desc='drawing', unit='key frame', disable=None if progress else True)
     with bar, _TableFiles(root / VERSION) as tables, _workers(jobs) as pool:
         tables.add(fixed_rows())
