@@ -22,11 +22,13 @@ CAMERA_PARAMETERS = (
 KEPT = 64
 """Images per camera that are kept until their detections come: 5 s at 12 Hz."""
 TF_BUFFER_S = 30.0
+QUEUE_SIZE = 30
+"""Images per camera that DDS keeps while a picture is drawn."""
 WAIT_FOR_DETECTIONS_NS = 3_000_000_000
 """So far behind the images, detections count as missing and images are shown without."""
 LOG_PERIOD_S = 10.0
 
-_IMAGES = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+_IMAGES = QoSProfile(depth=QUEUE_SIZE, reliability=ReliabilityPolicy.BEST_EFFORT)
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 

@@ -16,6 +16,12 @@ _INTO_FILM = np.array(((0.59719, 0.35458, 0.04823), (0.07600, 0.90834, 0.01566),
 _FROM_FILM = np.array(((1.60475, -0.53108, -0.07367), (-0.10208, 1.10813, -0.00605), (-0.00327, -0.07276, 1.07602)))
 
 
+def line_color(wanted: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return the RGB to send for lines and arrows, whose colours the page takes for amounts of light, not for sRGB."""
+    red, green, blue = (255 * _light(np.array(browser_color(wanted)))).round().astype(int).tolist()
+    return red, green, blue
+
+
 @cache
 def browser_color(wanted: tuple[int, int, int]) -> tuple[int, int, int]:
     """Return the RGB to send for the RGB to see."""
@@ -27,12 +33,16 @@ def browser_color(wanted: tuple[int, int, int]) -> tuple[int, int, int]:
 
 def shown(colors: np.ndarray) -> np.ndarray:
     """Return what the page makes of (..., 3) RGB colours, 0 to 255."""
-    light = colors / 255
-    light = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
-    film = _EXPOSURE * light @ _INTO_FILM.T
+    film = _EXPOSURE * _light(colors) @ _INTO_FILM.T
     film = (film * (film + 0.0245786) - 0.000090537) / (film * (0.983729 * film + 0.4329510) + 0.238081)
     light = np.clip(film @ _FROM_FILM.T, 0, 1)
     return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+def _light(colors: np.ndarray) -> np.ndarray:
+    """Return the amounts of light, 0 to 1, of sRGB colours, 0 to 255."""
+    shares = colors / 255
+    return np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
 
 
 @cache

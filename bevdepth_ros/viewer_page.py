@@ -13,7 +13,7 @@ import viser
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.types import Boxes3D, Detections3D
 from bevdepth_core.visualization import BOX_EDGES, EGO_OUTLINE, SHORTEST_ARROW_MPS, camera_places, class_color
-from bevdepth_ros.viewer_colors import browser_color
+from bevdepth_ros.viewer_colors import browser_color, line_color
 from bevdepth_ros.viewer_moments import PANEL_SIZE, Moment
 
 TRUTH_COLOR, RING_COLOR, EGO_COLOR, CABIN_COLOR = (255, 255, 255), (96, 106, 122), (196, 204, 216), (70, 78, 92)
@@ -89,7 +89,7 @@ class Page:
         scene = self._server.scene
         scene.set_up_direction('+z')
         scene.add_grid('/grid', 120, 120, cell_size=10, section_size=10, cell_color=(52, 58, 68), section_color=(52, 58, 68))
-        scene.add_line_segments('/rings', _rings(), RING_COLOR, thickness=1.5, thickness_units='screen')
+        scene.add_line_segments('/rings', _rings(), line_color(RING_COLOR), thickness=1.5, thickness_units='screen')
         for radius in RINGS_M[1::2]:
             scene.add_label(f'/rings/{radius}', f'{radius} m', position=(0.71 * radius, -0.71 * radius, 0), font_screen_scale=0.7)
         self._add_ego()
@@ -124,7 +124,7 @@ class Page:
 
     def _show_detections(self, found: Detections3D | None) -> None:
         names = [] if found is None else [found.class_names[label] for label in found.labels]
-        colors = np.array([browser_color(class_color(name)) for name in names], np.uint8).reshape(-1, 3)
+        colors = np.array([line_color(class_color(name)) for name in names], np.uint8).reshape(-1, 3)
         self._edges.visible = self._arrows.visible = False
         for name in set(NUSCENES_CLASSES) | set(names):
             self._show_faces(name, found, np.array([each == name for each in names], bool))

@@ -35,6 +35,10 @@ ARGUMENTS = [
         ('loop', 'false', BOOLEAN, 'Replay the bag again and again.'),
         ('use_sim_time', '', ['', *BOOLEAN], 'Take the time from /clock. Empty: true with a bag, whose replay publishes it, else false.'),
         ('rviz', 'false', BOOLEAN, 'Open RViz with boxes, cameras and tf, where it is installed.'),
+        ('visualizer', 'false', BOOLEAN, 'Publish one picture of everything on bevdepth_visualizer/image/compressed.'),
+        ('viewer', '', ['', 'web'], 'web: serve a live view for browsers.'),
+        ('viewer_host', '127.0.0.1', None, 'Address that the live view listens on; it has no password.'),
+        ('viewer_port', '8080', None, 'Port of the live view; the next free one is taken.'),
         ('namespace', '', None, 'Namespace of the detector and of its output topics.'),
         ('autostart', 'true', BOOLEAN, 'Configure and activate the detector; with false, do so with `ros2 lifecycle set`.'),
     )
@@ -59,7 +63,7 @@ def _actions(context: LaunchContext) -> list:
         actions += _autostart(detector)
     if values['rviz'] == 'true':
         actions += _rviz(files, use_sim_time)
-    return actions
+    return actions + _pictures(values, files, use_sim_time)
 
 
 def _existing(path: str, argument: str) -> str:
@@ -143,6 +147,22 @@ def _failure(sentence: str) -> OpaqueFunction:
         raise RuntimeError(sentence)
 
     return OpaqueFunction(function=fail)
+
+
+def _pictures(values: dict, files: list[str], use_sim_time: bool) -> list:
+    """Return the nodes that draw what the detector sees and finds."""
+    common = {'package': PACKAGE, 'namespace': values['namespace'], 'output': 'screen'}
+    parameters = [*files, {'use_sim_time': use_sim_time}]
+    page = {
+        'host': ParameterValue(values['viewer_host'], value_type=str),
+        'port': ParameterValue(values['viewer_port'], value_type=int),
+    }
+    nodes = []
+    if values['visualizer'] == 'true':
+        nodes.append(Node(executable='visualizer', name='bevdepth_visualizer', parameters=parameters, **common))
+    if values['viewer'] == 'web':
+        nodes.append(Node(executable='viewer', name='bevdepth_viewer', parameters=[*parameters, page], **common))
+    return nodes
 
 
 def _rviz(files: list[str], use_sim_time: bool) -> list:
