@@ -66,7 +66,7 @@ def test_ros_reads_every_message_in_order_of_time_with_its_stamp_as_log_time(tmp
     log_times = [log_time for _, log_time, _ in messages]
     assert len(messages) == 1 + 2 * (3 * 6 + 2)
     assert log_times == sorted(log_times)
-    for topic, log_time, message in messages:
+    for _, log_time, message in messages:
         for part in getattr(message, 'transforms', None) or getattr(message, 'markers', None) or [message]:
             assert stamp_ns(part) == log_time
 

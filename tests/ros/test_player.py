@@ -1,59 +1,39 @@
 from __future__ import annotations
 
 import itertools
-import shutil
+import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
-import yaml
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
-from rosbags.rosbag2 import Reader, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.interfaces import QosDurability, QosReliability
+from rosbags.rosbag2 import Reader
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
+from std_srvs.srv import Trigger
 
-from bevdepth_ros.player import Player
+from bevdepth_ros.bag_messages import compressed_image
+from bevdepth_ros.bag_reader import Bag, BagError
+from bevdepth_ros.bag_writer import BagWriter
+from bevdepth_ros.player import Player, served
+from bevdepth_ros.player_options import Options
 from tests.ros.graph import Graph, wait_until
-
-START_NS = 1_531_883_530_404_844_000
-STEP_NS = 20_000_000
-FOREVER = QosTime(9223372036, 854775807)
-STORAGES = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}
-TEXT = 'std_msgs/msg/String'
+from tests.ros.text_bags import START_NS, STEP_NS, STORAGES, qos, write_bag
 
 
-def qos(reliability=QosReliability.RELIABLE, durability=QosDurability.VOLATILE) -> list[Qos]:
-    return [Qos(QosHistory.KEEP_LAST, 10, reliability, durability, FOREVER, FOREVER, QosLiveliness.AUTOMATIC, FOREVER, False)]
-
-
-def write_bag(
-    path: Path, topics: dict[str, list[Qos]], count: int = 10, storage: str = 'sqlite3', first: int = 0, kind: str = TEXT
-) -> Path:
-    """Write ``count`` texts a topic, 20 ms apart; the text is the message's number."""
-    typestore = get_typestore(Stores.ROS2_HUMBLE)
-    if kind != TEXT:
-        typestore.register(get_types_from_msg('string data', kind))
-    with Writer(path, version=8, storage_plugin=STORAGES[storage]) as writer:
-        connections = [
-            writer.add_connection(topic, kind, typestore=typestore, offered_qos_profiles=profiles) for topic, profiles in topics.items()
-        ]
-        for number, connection in itertools.product(range(first, first + count), connections):
-            data = typestore.serialize_cdr(typestore.types[kind](data=f'{connection.topic} {number}'), kind)
-            writer.write(connection, START_NS + number * STEP_NS, data)
-    return path
-
-
-def play(graph: Graph, path: Path, rate: float = 1.0, clock: bool = False, start_s: float = 0.0, wait_s: float = 10.0) -> Player:
+def play(graph: Graph, path: Path, wait_s: float = 10.0, **options) -> Player:
     node = Node('player')
-    with Reader(path) as reader:
-        player = Player(node, reader, rate, clock)
+    with Bag(path, node.get_logger().error) as bag:
+        player = Player(node, bag, Options(**options))
         player.wait_for_subscribers(wait_s)
-        player.play(start_s, linger_s=0.2)
+        player.play(linger_s=0.2)
     node.destroy_node()
     return player
 
@@ -82,30 +62,6 @@ def test_every_message_goes_out_as_the_bytes_it_was_recorded_as(graph: Graph, tm
     assert received == recorded
 
 
-@pytest.mark.parametrize('storage', STORAGES)
-def test_a_bag_in_several_files_plays_as_one(graph: Graph, tmp_path: Path, storage: str):
-    bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 5, storage)
-    more = write_bag(tmp_path / 'more', {'/a': qos()}, 5, storage, first=5)
-    second = next(path for path in more.iterdir() if path.suffix != '.yaml')
-    shutil.move(second, bag / second.name)
-    metadata = yaml.safe_load((bag / 'metadata.yaml').read_text())
-    information = metadata['rosbag2_bagfile_information']
-    information['relative_file_paths'].append(second.name)
-    information['duration']['nanoseconds'] = 9 * STEP_NS
-    information['message_count'] = information['topics_with_message_count'][0]['message_count'] = 10
-    (bag / 'metadata.yaml').write_text(yaml.safe_dump(metadata))
-    messages = graph.collect(String, '/a', 100)
-    play(graph, bag)
-    expect(messages, [f'/a {number}' for number in range(10)])
-
-
-def test_a_single_storage_file_plays_without_its_folder(graph: Graph, tmp_path: Path):
-    bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 3, 'mcap')
-    messages = graph.collect(String, '/a', 100)
-    play(graph, next(bag.glob('*.mcap')))
-    expect(messages, ['/a 0', '/a 1', '/a 2'])
-
-
 def test_the_recorded_quality_of_service_is_offered(graph: Graph, tmp_path: Path):
     topics = {
         '/latched': qos(durability=QosDurability.TRANSIENT_LOCAL),
@@ -116,8 +72,8 @@ def test_the_recorded_quality_of_service_is_offered(graph: Graph, tmp_path: Path
     }
     bag = write_bag(tmp_path / 'bag', topics, 1)
     node = Node('player')
-    with Reader(bag) as reader:
-        player = Player(node, reader)
+    with Bag(bag, node.get_logger().error) as recording:
+        player = Player(node, recording)
         offered = {}
         for topic in topics:
             wait_until(lambda topic=topic: graph.node.get_publishers_info_by_topic(topic), topic)
@@ -154,11 +110,93 @@ def test_the_clock_runs_from_the_bags_beginning_to_its_end_at_the_rate(graph: Gr
     assert all(abs(step - 40_000_000 * round(step / 40_000_000)) <= 1 for step in steps)
 
 
-def test_a_start_offset_leaves_out_the_beginning(graph: Graph, tmp_path: Path):
-    bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 5)
+def test_a_part_of_the_bag_is_played_with_what_was_latched_before_it(graph: Graph, tmp_path: Path):
+    bag = write_bag(tmp_path / 'bag', {'/a': qos(), '/tf_static': qos(durability=QosDurability.TRANSIENT_LOCAL)}, 8)
     messages = graph.collect(String, '/a', 100)
-    play(graph, bag, start_s=0.06)
-    expect(messages, ['/a 3', '/a 4'])
+    latched = graph.collect(String, '/tf_static', 100)
+    play(graph, bag, start_s=0.06, duration_s=0.041)
+    expect(messages, ['/a 3', '/a 4', '/a 5'])
+    expect(latched, [f'/tf_static {number}' for number in range(6)])
+
+
+def test_topics_are_chosen_left_out_and_renamed(graph: Graph, tmp_path: Path):
+    bag = write_bag(tmp_path / 'bag', {'/a': qos(), '/b': qos(), '/c': qos()}, 2)
+    messages = {topic: graph.collect(String, topic, 100) for topic in ('/a', '/b', '/c', '/other')}
+    play(graph, bag, topics=('/a', '/b', '/c'), exclude_topics=('/c',), remap={'/b': '/other'})
+    expect(messages['/a'], ['/a 0', '/a 1'])
+    expect(messages['/other'], ['/b 0', '/b 1'])
+    play(graph, bag, topics=('/b',))
+    expect(messages['/b'], ['/b 0', '/b 1'])
+    assert len(messages['/a']) == 2
+    assert messages['/c'] == []
+
+
+def test_a_topic_that_the_bag_has_not_is_named(graph: Graph, tmp_path: Path):
+    bag = write_bag(tmp_path / 'bag', {'/a': qos(), '/b': qos()}, 1)
+    for options in ({'topics': ('/x',)}, {'exclude_topics': ('/x',)}, {'remap': {'/x': '/y'}}):
+        with pytest.raises(BagError, match='the bag has no topic /x; it has /a, /b'):
+            play(graph, bag, **options)
+
+
+def test_pause_step_and_resume_are_services_and_the_clock_never_goes_back(graph: Graph, tmp_path: Path):
+    bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 40)
+    messages, clocks = graph.collect(String, '/a', 100), graph.collect(Clock, '/clock', 1000)
+    node = Node('bag_player')
+    clients = {
+        name: graph.node.create_client(Trigger, f'/bag_player/{name}') for name in ('pause', 'resume', 'toggle_paused', 'play_next', 'step')
+    }
+
+    def call(name: str) -> str:
+        assert clients[name].wait_for_service(60)
+        future = clients[name].call_async(Trigger.Request())
+        wait_until(future.done, name)
+        assert future.result().success
+        return future.result().message
+
+    def stands_still() -> int:
+        count = len(messages)
+        time.sleep(0.1)
+        assert len(messages) == count
+        return count
+
+    with Bag(bag, node.get_logger().error) as recording:
+        player = Player(node, recording, Options(clock=True, paused=True, step_s=0.05))
+        with served(node):
+            player.wait_for_subscribers(10.0)
+            thread = threading.Thread(target=player.play, args=(0.2,))
+            thread.start()
+            wait_until(lambda: len(clocks) > 10, 'the clock while paused')
+            assert len({(clock.clock.sec, clock.clock.nanosec) for clock in clocks}) == 1
+            assert stands_still() == 0
+            assert call('play_next') == 'paused at 0.000 s'
+            expect(messages, ['/a 0'])
+            assert stands_still() == 1
+            call('step')
+            expect(messages, ['/a 0', '/a 1', '/a 2'])
+            assert stands_still() == 3
+            assert call('pause') == 'paused at 0.050 s'
+            assert call('resume').startswith('playing at 0.05')
+            wait_until(lambda: len(messages) > 6, 'messages after the pause')
+            assert call('toggle_paused').startswith('paused at ')
+            stands_still()
+            assert call('toggle_paused').startswith('playing at ')
+            thread.join()
+    expect(messages, [f'/a {number}' for number in range(40)])
+    stamps = [clock.clock.sec * 10**9 + clock.clock.nanosec for clock in clocks]
+    assert stamps == sorted(stamps)
+    node.destroy_node()
+
+
+def test_images_that_were_recorded_without_a_stamp_get_their_log_time(graph: Graph, tmp_path: Path):
+    with BagWriter(tmp_path / 'bag') as writer:
+        for number, stamp_ns in enumerate((0, START_NS - 5)):
+            image = compressed_image(stamp_ns, 'camera', b'jpeg')
+            writer.write('/image', 'sensor_msgs/msg/CompressedImage', START_NS + number * STEP_NS, image)
+    images = graph.collect(CompressedImage, '/image')
+    play(graph, tmp_path / 'bag')
+    wait_until(lambda: len(images) == 2, 'both images')
+    assert [image.header.stamp.sec * 10**9 + image.header.stamp.nanosec for image in images] == [START_NS, START_NS - 5]
+    assert [(image.header.frame_id, image.format, bytes(image.data)) for image in images] == [('camera', 'jpeg', b'jpeg')] * 2
 
 
 def test_the_summary_tells_how_many_went_out_and_how_late(graph: Graph, tmp_path: Path):
@@ -189,24 +227,21 @@ def test_a_loop_plays_on_until_it_is_interrupted(graph: Graph, tmp_path: Path, n
     assert [message.data for message in messages[:7]] == [f'/a {step % 3}' for step in range(7)]
 
 
-def test_a_missing_or_foreign_bag_is_refused_with_a_sentence(domain_id: int, tmp_path: Path):
-    (tmp_path / 'foreign.mcap').write_bytes(b'no bag at all')
-    (tmp_path / 'empty').mkdir()
-    for name in ('nowhere', 'foreign.mcap', 'empty'):
-        process = run_player(tmp_path / name)
-        log = process.communicate(timeout=60)[1]
-        assert process.returncode == 1
-        assert f'the bag {tmp_path / name} cannot be played to its end: ' in log
-        assert 'Traceback' not in log
-
-
-@pytest.mark.parametrize('storage', STORAGES)
-def test_a_truncated_bag_is_named_in_a_sentence(domain_id: int, tmp_path: Path, storage: str):
-    bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 2000, storage)
-    file = next(path for path in bag.iterdir() if path.suffix != '.yaml')
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    process = run_player(bag, '--wait', '0')
+def test_a_missing_bag_is_refused_with_a_sentence(domain_id: int, tmp_path: Path):
+    process = run_player(tmp_path / 'nowhere')
     log = process.communicate(timeout=60)[1]
     assert process.returncode == 1
-    assert f'the bag {bag} cannot be played to its end: ' in log
+    assert f'the bag {tmp_path / "nowhere"} cannot be read: ' in log
+    assert 'Traceback' not in log
+
+
+def test_what_is_whole_of_a_truncated_bag_is_played_and_the_rest_told_in_a_sentence(domain_id: int, tmp_path: Path):
+    bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 20, 'mcap')
+    file = next(bag.glob('*.mcap'))
+    file.write_bytes(file.read_bytes()[:1000])
+    process = run_player(bag, '--wait', '0', '--linger', '0')
+    log = process.communicate(timeout=60)[1]
+    assert process.returncode == 0
+    assert f'{file} is damaged' in log
+    assert 0 < int(re.search(r'played (\d+) messages', log)[1]) < 20
     assert 'Traceback' not in log

@@ -1,0 +1,136 @@
+"""The time of a replay: how bag time passes, at a rate, with pauses and steps."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from math import inf
+
+from bevdepth_ros.process import sleep_until
+
+TICK_S = 0.01
+"""Period of /clock; also how long a pause takes to begin, at most."""
+
+
+class Timeline:
+    """Bag time against time.monotonic(); one thread follows it, any may command it."""
+
+    def __init__(self, rate: float, first_ns: int, paused: bool = False) -> None:
+        """Start now.
+
+        Args:
+            rate: bag time per real time, greater than 0.
+            first_ns: bag time now.
+            paused: stand still until ``resume``.
+        """
+        self._rate, self.paused = rate, paused
+        self._lock = threading.Lock()
+        self._next_alone = False
+        self.begin(first_ns)
+
+    def begin(self, first_ns: int) -> None:
+        """Let bag time be ``first_ns`` now."""
+        with self._lock:
+            self._stop_ns: int | None = None
+            self._anchor(first_ns)
+
+    def at(self, steady: float) -> int:
+        """Return the bag time at ``steady``, time.monotonic() of now or a little earlier."""
+        with self._lock:
+            return self._at(steady)
+
+    def due(self, stamp_ns: int) -> float:
+        """Return when ``stamp_ns`` is due; infinity while the way to it is barred by a pause."""
+        with self._lock:
+            now = time.monotonic()
+            if self._stop_ns is not None and self._at(now) >= self._stop_ns:
+                self._pause_at(self._stop_ns)
+            if self.paused and self._next_alone:
+                self._next_alone = False
+                self._anchor(max(stamp_ns, self._anchor_ns))
+                return now
+            if self.paused or (self._stop_ns is not None and stamp_ns > self._stop_ns):
+                return inf
+            return self._anchored_at + (stamp_ns - self._anchor_ns) * 1e-9 / self._rate
+
+    def pause(self) -> None:
+        """Stand still."""
+        with self._lock:
+            self._pause_at(self._at(time.monotonic()))
+
+    def resume(self) -> None:
+        """Go on."""
+        with self._lock:
+            self._go()
+
+    def step(self, seconds: float) -> None:
+        """Go on for ``seconds`` of bag time, then stand still."""
+        with self._lock:
+            now_ns = self._at(time.monotonic())
+            self._go()
+            self._stop_ns = now_ns + round(seconds * 1e9)
+
+    def let_next(self) -> None:
+        """Pause, and let the next message out alone."""
+        with self._lock:
+            self._pause_at(self._at(time.monotonic()))
+            self._next_alone = True
+
+    def _go(self) -> None:
+        self._anchor(self._at(time.monotonic()))
+        self.paused, self._next_alone, self._stop_ns = False, False, None
+
+    def _pause_at(self, bag_ns: int) -> None:
+        self._anchor(bag_ns)
+        self.paused, self._stop_ns = True, None
+
+    def _anchor(self, bag_ns: int) -> None:
+        self._anchor_ns, self._anchored_at = bag_ns, time.monotonic()
+
+    def _at(self, steady: float) -> int:
+        if self.paused:
+            return self._anchor_ns
+        bag_ns = self._anchor_ns + round(max(0.0, steady - self._anchored_at) * self._rate * 1e9)
+        return bag_ns if self._stop_ns is None else min(bag_ns, self._stop_ns)
+
+
+class Follower:
+    """Waits along a timeline and ticks on the way."""
+
+    def __init__(self, timeline: Timeline, tick: Callable[[int], None]) -> None:
+        """Wait for ``begin``.
+
+        Args:
+            timeline: what is followed.
+            tick: called with the bag time every ``TICK_S`` seconds of real time.
+        """
+        self._timeline, self._tick = timeline, tick
+        self._next_tick = time.monotonic()
+
+    def begin(self) -> None:
+        """Tick at once, and then regularly from now."""
+        self._next_tick = time.monotonic()
+        self._pass(self._next_tick)
+
+    def wait_for(self, stamp_ns: int) -> float:
+        """Return when ``stamp_ns`` is due, with the time.monotonic() at which it was; SIGINT and SIGTERM raise KeyboardInterrupt."""
+        while (due := self._timeline.due(stamp_ns)) > time.monotonic():
+            self._pass(min(due, self._next_tick))
+        self._pass(due)
+        return due
+
+    def wait(self, seconds: float) -> None:
+        """Return after ``seconds`` of real time."""
+        end = time.monotonic() + seconds
+        while self._next_tick < end:
+            self._pass(self._next_tick)
+        sleep_until(end)
+
+    def _pass(self, steady: float) -> None:
+        """Sleep until ``steady``, at most until the next tick, and tick when it is time."""
+        sleep_until(steady)
+        late_s = time.monotonic() - self._next_tick
+        if late_s >= 0:
+            self._tick(self._timeline.at(self._next_tick))
+            self._next_tick += TICK_S * max(1, int(late_s / TICK_S))
