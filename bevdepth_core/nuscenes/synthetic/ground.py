@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -10,7 +11,7 @@ import numpy as np
 from bevdepth_core.nuscenes.synthetic.road import CROSS_CURB, CROSS_SIDEWALK_END, CROSSING_STOP, LANE_WIDTH, Road
 from bevdepth_core.nuscenes.synthetic.scene import Light, Scene
 from bevdepth_core.nuscenes.synthetic.sky import smooth_noise
-from bevdepth_core.nuscenes.synthetic.view import NEAR, View, fill, plain_image
+from bevdepth_core.nuscenes.synthetic.view import NEAR, View, fill, fixed_point, plain_image
 
 _GRASS, _VERGE_GREEN, _PAVING, _CURB, _JOINT = (104, 116, 74), (126, 128, 102), (178, 174, 166), (202, 200, 194), (156, 152, 146)
 _PARKING, _ASPHALT, _TRACK, _PATCH, _TAR = (124, 123, 121), (112, 113, 116), (103, 104, 107), (97, 98, 101), (66, 66, 68)
@@ -26,6 +27,25 @@ _GRAIN_PER_M, _STAINS_PER_M = 60, 7
 _GRAIN_FADE, _STAINS_FADE = 7.0, 60.0
 _SMOOTH_WIDTH = 400
 """Pixels across for shadows, stains and haze, which images interpolate; grain has twice as many."""
+
+
+@dataclass(frozen=True, eq=False)
+class Flat:
+    """Outlines on the ground.
+
+    Attributes:
+        points: (p, 3) world, one outline after the other.
+        ends: (n + 1,) where outlines begin and end.
+    """
+
+    points: np.ndarray
+    ends: np.ndarray
+
+    @classmethod
+    def of(cls, outlines: list[np.ndarray]) -> Flat:
+        """Return the (k, 2) world outlines together."""
+        flat = np.concatenate([np.zeros((0, 2)), *outlines])
+        return cls(np.column_stack((flat, np.zeros(len(flat)))), np.cumsum([0, *(len(outline) for outline in outlines)]))
 
 
 def paint_ground(image: np.ndarray, view: View, scene: Scene, shadows: list[np.ndarray], contacts: list[np.ndarray]) -> None:
@@ -44,9 +64,9 @@ def paint_ground(image: np.ndarray, view: View, scene: Scene, shadows: list[np.n
     lower = view.part(first)
     canvas = plain_image(lower, _lit(_GRASS, scene.light))
     nearest = scene.road.along[np.argmin(((scene.road.center - view.position[:2]) ** 2).sum(axis=1))]
-    for outlines, colour in _flat_layers(scene, round(nearest / _CELL) * _CELL):
-        _fill_flat(canvas, lower, outlines, _lit(colour, scene.light))
-    _fill_flat(canvas, lower, contacts, _lit(_CONTACT, scene.light))
+    flat, colours = _flat_layers(scene, round(nearest / _CELL) * _CELL)
+    _fill_flat(canvas, lower, flat, colours)
+    _fill_flat(canvas, lower, Flat.of(contacts), [_lit(_CONTACT, scene.light)] * len(contacts))
     smooth = lower.resized(_SMOOTH_WIDTH)
     ground = _ground_under_pixels(smooth)
     gain, haze = _gain(smooth, *ground, scene.light, shadows), _haze(ground[0], scene.light)
@@ -85,7 +105,7 @@ def _ground_under_pixels(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def _gain(view: View, distance: np.ndarray, x: np.ndarray, y: np.ndarray, light: Light, shadows: list[np.ndarray]) -> np.ndarray:
     """Return what the colours of the ground are multiplied with, in 128ths: uint8, three channels, twice the view's size."""
     mask = np.zeros((view.height, view.width), np.uint8)
-    _fill_flat(mask, view, shadows, 255)
+    _fill_flat(mask, view, Flat.of(shadows), [(255.0,)] * len(shadows))
     shade = cv2.multiply(_shade(mask, light), cv2.merge([_clear(distance, light)] * 3), scale=1, dtype=cv2.CV_8U)
     size = (2 * view.width, 2 * view.height)
     return cv2.multiply(cv2.resize(shade, size), cv2.merge([_grain(distance, x, y, size)] * 3), scale=1 / 255)
@@ -103,15 +123,15 @@ def _haze(distance: np.ndarray, light: Light) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def _flat_layers(scene: Scene, nearest: float) -> list[tuple[list[np.ndarray], tuple]]:
-    """Return (outlines in world x and y, colour), bottom first, around a place on the road."""
+def _flat_layers(scene: Scene, nearest: float) -> tuple[Flat, list[tuple[float, ...]]]:
+    """Return outlines, bottom first, and their lit colours, around a place on the road."""
     road = scene.road
     along = np.arange(max(nearest - _SIGHT, road.along[0]), min(nearest + _SIGHT, road.along[-1]), 2.0)
     walk, curb, drive = road.sidewalk_end, road.curb, road.driving_half_width
     joints = np.arange(np.ceil(along[0] / _PAVING_JOINT) * _PAVING_JOINT, along[-1], _PAVING_JOINT)
     joints = joints[np.abs(joints - nearest) < _PAVING_SIGHT]
     lanes = [lane * LANE_WIDTH + offset for lane in range(-road.lanes, road.lanes) for offset in (0.85, 2.55)]
-    return [
+    layers = [
         ([_strip(road, along, -walk - _VERGE, walk + _VERGE)], _VERGE_GREEN),
         ([_strip(road, along, -walk, walk), *_crossing(road, CROSS_SIDEWALK_END)], _PAVING),
         ([_rectangle(road, a, a + 0.03, *side) for a in joints for side in ((curb, walk), (-walk, -curb))], _JOINT),
@@ -123,6 +143,8 @@ def _flat_layers(scene: Scene, nearest: float) -> list[tuple[list[np.ndarray], t
         (_cracks(scene, along), _TAR),
         (_markings(scene, along), _PAINT_WHITE),
     ]
+    colours = [_lit(colour, scene.light) for outlines, colour in layers for _ in outlines]
+    return Flat.of([outline for outlines, _ in layers for outline in outlines]), colours
 
 
 def _crossing(road: Road, half_width: float) -> list[np.ndarray]:
@@ -219,20 +241,20 @@ def _rectangle(road: Road, start: float, stop: float, right: float, left: float)
     return road.pose((start, stop, stop, start), (right, right, left, left))[0]
 
 
-def _fill_flat(canvas: np.ndarray, view: View, outlines: list[np.ndarray], colour, smooth: bool = True) -> None:
-    """Fill outlines on the ground, each (n, 2) world."""
-    if not outlines:
+def _fill_flat(canvas: np.ndarray, view: View, flat: Flat, colours: list[tuple[float, ...]]) -> None:
+    """Fill outlines on the ground, one after the other."""
+    if not colours:
         return
-    flat = np.concatenate(outlines)
-    points = view.to_camera(np.column_stack((flat, np.zeros(len(flat)))))
-    starts = np.cumsum([0, *(len(outline) for outline in outlines)])
-    across = points @ view.intrinsics[0]
-    outside = np.stack((points[:, 2] < NEAR, across < 0, across > view.width * points[:, 2]), axis=-1)
-    unseen = np.logical_and.reduceat(outside, starts[:-1]).any(axis=1)
-    for number in np.flatnonzero(~unseen):
-        pixels = view.outline_pixels(points[starts[number] : starts[number + 1]])
-        if pixels is not None:
-            fill(canvas, [pixels], colour, smooth)
+    points = view.to_camera(flat.points)
+    across, depth = points @ view.intrinsics[0], points[:, 2]
+    outside = np.stack((depth < NEAR, across < 0, across > view.width * depth), axis=-1)
+    unseen = np.logical_and.reduceat(outside, flat.ends[:-1]).any(axis=1)
+    cut = np.logical_or.reduceat(outside[:, 0], flat.ends[:-1])
+    pixels = fixed_point(view.project(np.maximum(points, (-np.inf, -np.inf, NEAR))))
+    for number in np.flatnonzero(~unseen).tolist():
+        part = slice(flat.ends[number], flat.ends[number + 1])
+        outline = view.outline_pixels(points[part]) if cut[number] else pixels[part]
+        fill(canvas, [outline], colours[number])
 
 
 @lru_cache(maxsize=4)

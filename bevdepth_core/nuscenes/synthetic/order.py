@@ -101,7 +101,8 @@ def footprints_cannot_hide(footprints: np.ndarray, eye: np.ndarray) -> np.ndarra
     edges = np.roll(footprints, -1, axis=1) - footprints
     outward = np.stack((edges[..., 1], -edges[..., 0]), axis=-1)
     offset = (outward * footprints).sum(axis=-1)
-    beyond = (np.einsum('iec,jkc->ijek', outward, footprints) >= offset[:, None, :, None] - 1e-6).all(axis=-1)
+    reach = (outward.reshape(-1, 2) @ footprints.reshape(-1, 2).T).reshape(len(footprints), 4, -1, 4).min(axis=-1)
+    beyond = (reach >= offset[:, :, None] - 1e-6).transpose(0, 2, 1)
     eye_beyond = outward @ eye >= offset
     separated_eye_there = (beyond & eye_beyond[:, None]).any(axis=-1)
     separated_eye_here = (beyond & ~eye_beyond[:, None]).any(axis=-1)

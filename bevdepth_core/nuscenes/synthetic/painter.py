@@ -16,10 +16,77 @@ _NOMINAL_WIDTH = 1600
 """Images of other sizes leave out details as if they were this large, so that all show the same."""
 _SMALLEST_DETAIL_PX = 3.0
 _EXACT_ORDER_WITHIN = 30.0
-_BALL_SHADES = ((4.0, 1), (14.0, 2), (np.inf, 3))
+_BALL_SHADES = ((9.0, 1), (36.0, 2), (np.inf, 3))
 """(up to this radius in pixels, circles per ball)."""
-_LEAF_COUNTS = ((18.0, 0), (50.0, 30), (110.0, 70), (np.inf, 160))
+_LEAF_COUNTS = ((22.0, 0), (50.0, 30), (110.0, 70), (np.inf, 160))
 """(up to this radius in pixels, dapples per ball)."""
+
+
+class _Batch:
+    """Points, faces and colours of n objects as one camera sees them, calculated all at once.
+
+    Attributes:
+        eyes: (n, 3) the camera in the objects' frames.
+        distance: (n,) metres.
+        clear: (n,) share of the contrast that haze leaves.
+        camera_from_local: (n, 3, 3) rotations.
+    """
+
+    def __init__(self, objects: list[Placed], shaded: np.ndarray, view: View, light: Light, smallest_detail_px: float) -> None:
+        shapes = [placed.shape for placed in objects]
+        rotations = np.stack([placed.world_from_local_rotation() for placed in objects])
+        offset = view.position - np.array([(*placed.position, 0.0) for placed in objects])
+        self.eyes = np.einsum('nij,ni->nj', rotations, offset)
+        self.distance = np.linalg.norm(self.eyes, axis=1)
+        self.clear = np.exp(-self.distance / light.haze_distance)
+        self.camera_from_local = view.camera_from_world_rotation @ rotations
+        self._place_points(shapes, view)
+        self._face_ends = np.cumsum([0, *(len(shape.normals) for shape in shapes)])
+        owner = np.repeat(np.arange(len(shapes)), np.diff(self._face_ends))
+        normals, anchors, colours, extents, details, glows = (
+            np.concatenate([getattr(shape, name) for shape in shapes])
+            for name in ('normals', 'anchors', 'colours', 'extents', 'details', 'glows')
+        )
+        smallest = smallest_detail_px * np.maximum(self.distance, NEAR) / view.focal
+        self._facing = ((self.eyes[owner] - anchors) * normals).sum(axis=1) > 0
+        self._facing &= ~details | (extents > smallest[owner])
+        world_normals = np.einsum('fij,fj->fi', rotations[owner], normals)
+        lit = np.minimum(colours * _strength(world_normals, np.where(shaded, 0.15, 1.0)[owner], glows, light), 255)
+        clear = self.clear[owner][:, None]
+        self._colours = (lit * clear + np.array(light.horizon) * (1 - clear)).tolist()
+
+    def _place_points(self, shapes: list[Shape], view: View) -> None:
+        self._point_ends = np.cumsum([0, *(len(shape.points) for shape in shapes)])
+        placed = [
+            (shape.points - eye.astype(np.float32)) @ rotation.T.astype(np.float32)
+            for shape, eye, rotation in zip(shapes, self.eyes, self.camera_from_local, strict=True)
+        ]
+        self._points = np.concatenate(placed)
+        depth = np.maximum(self._points[:, 2:], NEAR)
+        focal, center = np.diag(view.intrinsics)[:2].astype(np.float32), view.intrinsics[:2, 2].astype(np.float32)
+        self._pixels = fixed_point(self._points[:, :2] / depth * focal + center)
+        self._in_front = [points[:, 2].min() > NEAR for points in placed]
+
+    def of(self, number: int) -> tuple[np.ndarray, np.ndarray | None, list[bool], list[list[float]]]:
+        """Return an object's points in the camera frame, its pixels unless some are too near, and per face: shows, colour."""
+        points, faces = (slice(*ends[number : number + 2]) for ends in (self._point_ends, self._face_ends))
+        pixels = self._pixels[points] if self._in_front[number] else None
+        return self._points[points], pixels, self._facing[faces].tolist(), self._colours[faces]
+
+
+def _strength(normals: np.ndarray, sun_share: np.ndarray, glows: np.ndarray, light: Light) -> np.ndarray:
+    """Return (f, 3) factors on surface colours, for (f, 3) normals in the world."""
+    direct = np.clip(normals @ np.array(light.to_sun), 0, 1) * sun_share
+    strength = np.array(light.ambient) * (0.95 + 0.1 * normals[:, 2:]) + np.array(light.sun) * direct[:, None]
+    strength[glows] = 1.0
+    return strength
+
+
+def _solid_order(shape: Shape, eye: np.ndarray, distance: float) -> list[int]:
+    from_eye = np.linalg.norm(shape.middles - eye, axis=-1)
+    if distance > _EXACT_ORDER_WITHIN or shape.solids[-1].ball:
+        return np.argsort(-from_eye).tolist()
+    return draw_order(boxes_cannot_hide(shape.bounds, eye), from_eye)
 
 
 class Painter:
@@ -34,51 +101,33 @@ class Painter:
     def __init__(self, image: np.ndarray, view: View, light: Light) -> None:
         self._image, self._view, self._light = image, view, light
         self._sun, self._ambient, self._haze = (np.array(value, np.float32) for value in (light.sun, light.ambient, light.horizon))
-        self._to_sun = np.array(light.to_sun)
         self._nominal = _NOMINAL_WIDTH / view.width
-        self._sun_in_camera = view.camera_from_world_rotation @ self._to_sun
+        self._sun_in_camera = view.camera_from_world_rotation @ np.array(light.to_sun)
 
-    def draw(self, placed: Placed, in_shade: bool = False) -> None:
-        """Draw one object over what is there; ``in_shade`` leaves the direct sun out."""
-        shape, view = placed.shape, self._view
-        rotation = placed.world_from_local_rotation()
-        eye = placed.to_local(view.position)
-        camera_from_local = view.camera_from_world_rotation @ rotation
-        points = (shape.points - eye) @ camera_from_local.T
-        distance = float(np.linalg.norm(eye))
-        clear = float(np.exp(-distance / self._light.haze_distance))
-        colours = self._lit(shape, rotation, in_shade) * clear + self._haze * (1 - clear)
-        facing = ((eye - shape.anchors) * shape.normals).sum(axis=1) > 0
-        pixels_per_metre = self._nominal * view.focal / max(distance, NEAR)
-        facing &= ~shape.details | (shape.extents * pixels_per_metre > _SMALLEST_DETAIL_PX)
-        pixels = fixed_point(view.project(points)) if len(points) and points[:, 2].min() > NEAR else None
-        for number in self._solid_order(shape, eye, distance):
-            if shape.solids[number].ball:
-                center = camera_from_local @ (shape.solids[number].ball.center - eye)
-                self._draw_ball(shape.solids[number].ball, center, clear, in_shade, number)
-            for face, ranges in zip(shape.face_ranges[number], shape.outline_ranges[number], strict=True):
+    def draw(self, objects: list[Placed], shaded: list[bool]) -> None:
+        """Draw objects over what is there, the first one first; the direct sun does not reach the ``shaded`` ones."""
+        if not objects:
+            return
+        batch = _Batch(objects, np.array(shaded), self._view, self._light, _SMALLEST_DETAIL_PX / self._nominal)
+        for number, placed in enumerate(objects):
+            self._draw_object(batch, number, placed.shape, shaded[number])
+
+    def _draw_object(self, batch: _Batch, number: int, shape: Shape, in_shade: bool) -> None:
+        points, pixels, facing, colours = batch.of(number)
+        for solid in _solid_order(shape, batch.eyes[number], float(batch.distance[number])):
+            ball = shape.solids[solid].ball
+            if ball:
+                center = batch.camera_from_local[number] @ (ball.center - batch.eyes[number])
+                self._draw_ball(ball, center, float(batch.clear[number]), in_shade, solid)
+            for face, ranges in zip(shape.face_ranges[solid], shape.outline_ranges[solid], strict=True):
                 if facing[face]:
                     outlines = [pixels[r] for r in ranges] if pixels is not None else self._cut(points, ranges)
                     if outlines:
-                        fill(self._image, outlines, colours[face].tolist())
+                        fill(self._image, outlines, colours[face])
 
     def _cut(self, points: np.ndarray, ranges: list[slice]) -> list[np.ndarray]:
         outlines = (self._view.outline_pixels(points[r]) for r in ranges)
         return [outline for outline in outlines if outline is not None]
-
-    def _lit(self, shape: Shape, rotation: np.ndarray, in_shade: bool) -> np.ndarray:
-        normals = shape.normals @ rotation.T
-        direct = np.clip(normals @ self._to_sun, 0, 1)[:, None] * (0.15 if in_shade else 1.0)
-        strength = self._ambient * (0.95 + 0.1 * normals[:, 2:]) + self._sun * direct
-        strength[shape.glows] = 1.0
-        return np.minimum(shape.colours * strength, 255)
-
-    @staticmethod
-    def _solid_order(shape: Shape, eye: np.ndarray, distance: float) -> list[int]:
-        from_eye = np.linalg.norm(shape.bounds.mean(axis=1) - eye, axis=-1)
-        if distance > _EXACT_ORDER_WITHIN or shape.solids[-1].ball:
-            return np.argsort(-from_eye).tolist()
-        return draw_order(boxes_cannot_hide(shape.bounds, eye), from_eye)
 
     def _draw_ball(self, ball: Ball, center: np.ndarray, clear: float, in_shade: bool, seed: int) -> None:
         if center[2] < NEAR + ball.radius:

@@ -54,11 +54,10 @@ def render_camera(
     paint_sky(image, view, scene.light, scene.seed)
     near = [placed for placed in (*props, *actors) if math.dist(placed.position, view.position[:2]) < _SHADOW_SIGHT]
     paint_ground(image, view, scene, [_shadow(placed, scene.light.to_sun) for placed in near], [placed.contact for placed in near])
-    painter = Painter(image, view, scene.light)
-    shaded = _props_shade(scene)
-    standing = set(props)
-    for placed in visible_objects([*props, *actors], view):
-        painter.draw(placed, in_shade=placed not in standing and _in_shade(placed, shaded, scene.light.to_sun))
+    shade, standing = _props_shade(scene), set(props)
+    objects = visible_objects([*props, *actors], view)
+    shaded = [placed not in standing and _in_shade(placed, shade, scene.light.to_sun) for placed in objects]
+    Painter(image, view, scene.light).draw(objects, shaded)
     return _expose(image, round(time_s * 1000) + scene.seed)
 
 

@@ -118,6 +118,7 @@ class Shape:
     Attributes:
         solids: in no particular order.
         bounds: (n, 2, 3) lower and upper corner per solid.
+        middles: (n, 3) of those bounds.
         corners: (8 n, 3) of those bounds.
         points: (p, 3) float32, all outlines one after the other.
         outline_ranges: per solid, per face, the point ranges of its outlines.
@@ -134,6 +135,7 @@ class Shape:
     def __init__(self, solids: list[Solid]) -> None:
         self.solids = tuple(solids)
         self.bounds = np.stack([solid.bounds() for solid in solids])
+        self.middles = self.bounds.mean(axis=1)
         self.corners = np.stack([np.where(upper, self.bounds[:, 1], self.bounds[:, 0]) for upper in np.ndindex(2, 2, 2)], axis=1).reshape(
             -1, 3
         )

@@ -101,9 +101,9 @@ def _cut_at_near_plane(outline: np.ndarray) -> np.ndarray:
     return both[np.stack((beyond, crosses), axis=1).ravel()]
 
 
-def fill(image: np.ndarray, outlines: list[np.ndarray], colour, smooth: bool = True) -> None:
-    """Fill fixed-point outlines, smooth at the edges or not."""
-    cv2.fillPoly(image, outlines, colour, lineType=cv2.LINE_AA if smooth else cv2.LINE_8, shift=SHIFT)
+def fill(image: np.ndarray, outlines: list[np.ndarray], colour) -> None:
+    """Fill fixed-point outlines, smooth at the edges."""
+    cv2.fillPoly(image, outlines, colour, lineType=cv2.LINE_AA, shift=SHIFT)
 
 
 def plain_image(view: View, colour) -> np.ndarray:
