@@ -159,7 +159,7 @@ class DetectorNode(LifecycleNode):
         """Begin with the worker, so that whatever arrives finds it; subscribe last."""
         self._monitor.start(self._settings.cameras)
         self._detector.reset()
-        self._transforms = Transforms(self, self._settings.tf_buffer_s, self._on_bad_tf)
+        self._transforms = Transforms(self, self._settings.tf_buffer_s, self._on_bad_tf, self._settings.odometry_topic)
         builder = FrameBuilder(lambda: self._settings, self._transforms)
         self._worker = Worker(self._detector, builder, lambda: self._settings, self._publish, self._monitor)
         self._intake = Intake(self, self._settings, self._monitor, self._worker.put, builder.take_info, self._transforms.clear)

@@ -75,6 +75,7 @@ class Settings:
         'base_link', 'Frame of the detections: on the ground below the rear axle, x forward, y left, z up. tf must link it to the cameras.'
     )
     fixed_frame: str = _parameter('map', 'Frame in which ego motion is measured, map or odom. tf must link it to base_frame.')
+    odometry_topic: str = _parameter('', 'nav_msgs/Odometry that is taken as tf from its frame to its child frame. Empty: tf alone.')
     checkpoint: str = _parameter('', 'Weights: .safetensors of this project or an official .pth or .ckpt.')
     device: str = _parameter('auto', 'cpu, cuda, cuda:<n>, or auto: cuda where there is one.')
     precision: str = _parameter('fp32', 'Arithmetic of the network; fp16 and bf16 are for GPUs.', choices=('fp32', 'fp16', 'bf16'))

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import yaml
 from geometry_msgs.msg import TransformStamped
+from nav_msgs.msg import Odometry
 from rclpy.duration import Duration
 from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from tf2_ros import Buffer, ExtrapolationException, TransformException, TransformListener
 
@@ -16,6 +18,8 @@ from bevdepth_core.geometry import rigid_from_quaternion
 
 LATEST = Time()
 """tf2's name for "the newest there is"."""
+ODOMETRY_QUEUE = 100
+"""As many messages as tf2 keeps of /tf."""
 
 
 class TransformMissingError(Exception):
@@ -30,6 +34,15 @@ def matrix_from_transform(transform: TransformStamped) -> np.ndarray:
     """
     rotation, translation = transform.transform.rotation, transform.transform.translation
     return rigid_from_quaternion((rotation.w, rotation.x, rotation.y, rotation.z), (translation.x, translation.y, translation.z))
+
+
+def transform_from_odometry(message: Odometry) -> TransformStamped:
+    """Return the pose of an odometry message as a transform from its frame to its child frame."""
+    transform = TransformStamped(header=message.header, child_frame_id=message.child_frame_id)
+    position, pose = message.pose.pose.position, transform.transform
+    pose.translation.x, pose.translation.y, pose.translation.z = position.x, position.y, position.z
+    pose.rotation = message.pose.pose.orientation
+    return transform
 
 
 class _CarefulListener(TransformListener):
@@ -55,20 +68,33 @@ class _CarefulListener(TransformListener):
 class Transforms:
     """What is known of tf; look-ups are safe from any thread."""
 
-    def __init__(self, node: Node, buffer_s: float, on_error: Callable[[Exception], None]):
+    def __init__(self, node: Node, buffer_s: float, on_error: Callable[[Exception], None], odometry_topic: str = ''):
         """Subscribe to /tf and /tf_static on ``node`` and remember ``buffer_s`` seconds.
 
         Args:
             node: whose executor takes the messages.
             buffer_s: seconds.
             on_error: receives what a malformed message raises.
+            odometry_topic: odometry that is taken as tf, too; empty for none.
         """
+        self._node, self._on_error = node, on_error
         self._buffer = Buffer(cache_time=Duration(seconds=buffer_s))
         self._listener = _CarefulListener(self._buffer, node, on_error)
+        qos = QoSProfile(depth=ODOMETRY_QUEUE, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._odometry = node.create_subscription(Odometry, odometry_topic, self._take_odometry, qos) if odometry_topic else None
 
     def close(self) -> None:
         """End the subscriptions."""
         self._listener.unregister()
+        if self._odometry is not None:
+            self._node.destroy_subscription(self._odometry)
+            self._odometry = None
+
+    def _take_odometry(self, message: Odometry) -> None:
+        try:
+            self._buffer.set_transform(transform_from_odometry(message), 'odometry')
+        except Exception as error:  # an exception in a callback would end the node
+            self._on_error(error)
 
     def clear(self) -> None:
         """Forget moving transforms; static ones stay. Needed when time goes backwards, since tf2 refuses old data."""
