@@ -26,6 +26,8 @@ SAME_SET_NS = 60_000_000
 """An image belongs to detections whose stamp is at most this far: exposures of a set lie 43 ms apart, sets 83 ms."""
 POSE_CLAMP_S = 0.2
 """A picture may take an ego pose this far from its own time."""
+TF_PATIENCE_NS = 400_000_000
+"""So much later, tf will not tell more about a moment."""
 MAX_PIXELS = 50_000_000
 
 
@@ -132,9 +134,12 @@ class SceneStore:
         recent = [arrival.arrived for arrival in list(self._detections)[-10:]]
         return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else None
 
-    def newest_detections(self) -> _Arrival | None:
-        """Return the newest detections that have come, None before the first."""
-        return self._detections[-1] if self._detections else None
+    def newest_detections_ns(self) -> int | None:
+        """Return the stamp of the newest detections, of those that tf has caught up with if there are any; None before the first."""
+        stamps = [arrival.stamp_ns for arrival in self._detections]
+        fixed, base = self._settings.fixed_frame, self._settings.base_frame
+        placed = (stamp for stamp in reversed(stamps) if self._transforms.knows(fixed, base, stamp))
+        return next(placed, stamps[-1] if stamps else None)
 
     def newest_images_ns(self) -> int | None:
         """Return a moment at which all cameras that speak have images, None before the first."""
@@ -194,19 +199,20 @@ class SceneStore:
         except TransformMissingError:
             return None
 
-    def _place_annotations(self) -> None:
-        """Move to the fixed frame what tf has caught up with."""
+    def _place_annotations(self, now_ns: int) -> None:
+        """Move to the fixed frame what tf has caught up with, or should have by now."""
         for _ in range(len(self._unplaced)):
             frame, annotation = self._unplaced.popleft()
+            clamp_s = POSE_CLAMP_S if now_ns - annotation.stamp_ns > TF_PATIENCE_NS else 0.0
             try:
-                world_from_source = self._transforms.at(self._settings.fixed_frame, frame, annotation.stamp_ns, POSE_CLAMP_S)
+                world_from_source = self._transforms.at(self._settings.fixed_frame, frame, annotation.stamp_ns, clamp_s)
             except TransformMissingError:
                 self._unplaced.append((frame, annotation))
                 continue
             self._annotations.add(replace(annotation, boxes=transformed(annotation.boxes, world_from_source)))
 
     def _ground_truth(self, stamp_ns: int) -> GroundTruth | None:
-        self._place_annotations()
+        self._place_annotations(stamp_ns)
         if not len(self._annotations):
             return None
         poses = self._poses(np.array([stamp_ns]))

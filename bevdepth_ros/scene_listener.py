@@ -69,9 +69,9 @@ class SceneListener:
         return self.store.scene(wanted_ns)
 
     def _newest_ns(self) -> int | None:
-        found, images_ns = self.store.newest_detections(), self.store.newest_images_ns()
-        if found is not None and (images_ns is None or images_ns - found.stamp_ns < WAIT_FOR_DETECTIONS_NS):
-            return found.stamp_ns
+        found_ns, images_ns = self.store.newest_detections_ns(), self.store.newest_images_ns()
+        if found_ns is not None and (images_ns is None or images_ns - found_ns < WAIT_FOR_DETECTIONS_NS):
+            return found_ns
         return images_ns
 
     def _subscribe(self, message_type, topic: str, qos, take: Callable) -> None:

@@ -9,14 +9,11 @@ password: listen on another address than 127.0.0.1 only in a network that you tr
 
 from __future__ import annotations
 
-import sys
-
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 
-from bevdepth_ros.process import ros_process, spin_until_signal
+from bevdepth_ros.picture_node import run
 from bevdepth_ros.scene_listener import LOG_PERIOD_S, SceneListener, figures
 from bevdepth_ros.viewer_moments import PANEL_SIZE, MomentHistory, moment_of
 from bevdepth_ros.viewer_page import Page
@@ -84,16 +81,8 @@ class Viewer(Node):
 
 
 def main() -> None:
-    """Run the node until it is interrupted; parameters that do not do end the process with a sentence."""
-    with ros_process():
-        try:
-            node = Viewer()
-        except (ValueError, InvalidParameterTypeException, InvalidParameterValueException) as error:
-            sys.exit(f'{NODE_NAME} does not start: {error}')
-        try:
-            spin_until_signal(node)
-        finally:
-            node.destroy_node()
+    """Run the node until it is interrupted; does not return."""
+    run(Viewer, NODE_NAME)
 
 
 if __name__ == '__main__':

@@ -89,7 +89,7 @@ class Page:
         scene = self._server.scene
         scene.set_up_direction('+z')
         scene.add_grid('/grid', 120, 120, cell_size=10, section_size=10, cell_color=(52, 58, 68), section_color=(52, 58, 68))
-        scene.add_line_segments('/rings', _rings(), line_color(RING_COLOR), thickness=1.5, thickness_units='screen')
+        scene.add_line_segments('/rings', _rings(), browser_color(RING_COLOR), thickness=1.5, thickness_units='screen')
         for radius in RINGS_M[1::2]:
             scene.add_label(f'/rings/{radius}', f'{radius} m', position=(0.71 * radius, -0.71 * radius, 0), font_screen_scale=0.7)
         self._add_ego()

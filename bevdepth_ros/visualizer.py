@@ -8,24 +8,22 @@ Subscribes to what the detector subscribes to and publishes; works only while so
 from __future__ import annotations
 
 import array
-import sys
 
 import cv2
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
 
 from bevdepth_core.visualization import compose
 from bevdepth_ros.messages import header
-from bevdepth_ros.process import ros_process, spin_until_signal
+from bevdepth_ros.picture_node import run
 from bevdepth_ros.scene import Scene
 from bevdepth_ros.scene_listener import LOG_PERIOD_S, SceneListener, figures
 
 NODE_NAME = 'bevdepth_visualizer'
-PANEL_SHARE = 0.2
-"""A camera's part of the picture's width, at least."""
+PANEL_SHARE = 0.25
+"""A camera's part of the picture's width."""
 
 
 class Visualizer(Node):
@@ -45,6 +43,7 @@ class Visualizer(Node):
         rate = self._declare('rate_hz', 5.0, 'Pictures per second, at most.', FloatingPointRange(from_value=0.1, to_value=30.0))
         self._width = self._declare('width', 1920, 'Width of the picture, pixels.', IntegerRange(from_value=480, to_value=3840, step=2))
         self._quality = self._declare('jpeg_quality', 88, 'Of the JPEG, 1 to 100.', IntegerRange(from_value=1, to_value=100, step=1))
+        self._score = self._declare('score_from', 0.25, 'Lowest score that is drawn.', FloatingPointRange(from_value=0.0, to_value=1.0))
         self._listener = SceneListener(self, round(PANEL_SHARE * self._width))
         self._publisher = self.create_publisher(CompressedImage, '~/image/compressed', 2)
         self.create_timer(1 / rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -64,22 +63,15 @@ class Visualizer(Node):
 
     def _picture(self, scene: Scene) -> CompressedImage:
         caption = figures(self._listener, scene) or 'no detections: is the detector active?'
-        image = compose(scene.frame, scene.detections, ground_truth=scene.ground_truth, caption=caption, width=self._width)
+        detections = None if scene.detections is None else scene.detections.above(self._score)
+        image = compose(scene.frame, detections, ground_truth=scene.ground_truth, caption=caption, width=self._width)
         _, jpeg = cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, self._quality))
         return CompressedImage(header=header(scene.stamp_ns, ''), format='jpeg', data=array.array('B', jpeg.tobytes()))
 
 
 def main() -> None:
-    """Run the node until it is interrupted; parameters that do not do end the process with a sentence."""
-    with ros_process():
-        try:
-            node = Visualizer()
-        except (ValueError, InvalidParameterTypeException, InvalidParameterValueException) as error:
-            sys.exit(f'{NODE_NAME} does not start: {error}')
-        try:
-            spin_until_signal(node)
-        finally:
-            node.destroy_node()
+    """Run the node until it is interrupted; does not return."""
+    run(Visualizer, NODE_NAME)
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler, Shutdown, TimerAction
 from launch.event_handlers import OnProcessExit
 from launch.events import matches_action
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
@@ -155,7 +156,7 @@ def _pictures(values: dict, files: list[str], use_sim_time: bool) -> list:
     parameters = [*files, {'use_sim_time': use_sim_time}]
     page = {
         'host': ParameterValue(values['viewer_host'], value_type=str),
-        'port': ParameterValue(values['viewer_port'], value_type=int),
+        'port': ParameterValue(LaunchConfiguration('viewer_port'), value_type=int),
     }
     nodes = []
     if values['visualizer'] == 'true':
