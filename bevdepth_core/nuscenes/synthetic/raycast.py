@@ -1,4 +1,4 @@
-"""Finds where rays from one point first meet shapes: first their bounding boxes, then the convex solids inside."""
+"""Finds where rays from one point first meet shapes: solid by solid, first their bounds, then their faces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from bevdepth_core.nuscenes.synthetic.placement import Placed
 from bevdepth_core.nuscenes.synthetic.solids import Shape, Solid
 
-_MOST_PLANES = 12
+_MOST_PLANES = 10
 _PARALLEL = 1e-9
 
 
@@ -57,52 +57,69 @@ def cast(grid: RayGrid, world_from_sensor: np.ndarray, objects: list[Placed], fa
     """Return what the rays of a sensor at ``world_from_sensor`` meet first within ``farthest`` metres."""
     rays = len(grid.directions)
     best, owner, brightness = np.full(rays, np.inf, np.float32), np.full(rays, -1), np.zeros(rays, np.float32)
-    near = [
-        i for i, placed in enumerate(objects) if np.hypot(*(placed.position - world_from_sensor[:2, 3])) < farthest + placed.shape.radius
-    ]
-    if near:
-        boxes = _Boxes.around([objects[i] for i in near], world_from_sensor)
-        ray, box = boxes.candidates(grid)
-        local = boxes.local_directions(grid.directions[ray] @ world_from_sensor[:3, :3].T.astype(np.float32), box)
-        entry, leave = _through_bounds(boxes.eye[box], local, boxes.low[box], boxes.high[box])
-        met = np.flatnonzero((entry <= leave) & (leave > 0) & (entry < farthest))
-        pair, distance, surface = _first_solids(boxes, box[met], local[met], farthest)
-        pair = met[pair]
+    position = np.array([placed.position for placed in objects]).reshape(-1, 2)
+    radius = np.array([placed.shape.radius for placed in objects])
+    near = np.flatnonzero(np.linalg.norm(position - world_from_sensor[:2, 3], axis=1) < farthest + radius)
+    if len(near):
+        solids = _Solids.around([objects[i] for i in near], world_from_sensor)
+        ray, solid = solids.candidates(grid)
+        directions = _turned(grid.directions[ray] @ world_from_sensor[:3, :3].T.astype(np.float32), -solids.headings[solid])
+        met, distance = solids.first_hits(directions, solid)
+        ray, solid = ray[met], solid[met]
         far_first = np.argsort(-distance)
-        ray, box = ray[pair][far_first], box[pair][far_first]
-        best[ray], owner[ray], brightness[ray] = distance[far_first], np.array(near)[box], surface[far_first]
+        ray, solid = ray[far_first], solid[far_first]
+        best[ray], owner[ray], brightness[ray] = distance[far_first], near[solids.owner[solid]], solids.brightness[solid]
+    beyond = best > farthest
+    best[beyond], owner[beyond] = np.inf, -1
     return Hits(best, owner, brightness)
 
 
 @dataclass(frozen=True)
-class _Boxes:
-    """Bounding boxes of n objects in their own frames, the sensor there, and how they lie around the sensor."""
+class _Solids:
+    """The solids of all objects, n in number, in their objects' frames, and how they lie around the sensor.
 
-    shapes: list[Shape]
+    Attributes:
+        owner: (n,) index of the object.
+        headings: (n,) of the objects' frames.
+        eye: (n, 3) the sensor in these frames.
+        low, high: (n, 3) bounds.
+        normals, offsets: (n, p, 3) and (n, p) planes; inside is where normal times point is below the offset.
+        balls: (n, 4) centre and radius, radius 0 for what is no ball.
+        brightness: (n,).
+        corners: (n, 8, 3) of the bounds, from the sensor, in its frame.
+        nearest, farthest: (n,) horizontal distance of the bounds from the sensor.
+    """
+
+    owner: np.ndarray
+    headings: np.ndarray
     eye: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    headings: np.ndarray
+    normals: np.ndarray
+    offsets: np.ndarray
+    balls: np.ndarray
+    brightness: np.ndarray
     corners: np.ndarray
     nearest: np.ndarray
     farthest: np.ndarray
 
     @classmethod
-    def around(cls, objects: list[Placed], world_from_sensor: np.ndarray) -> _Boxes:
-        shapes = [placed.shape for placed in objects]
+    def around(cls, objects: list[Placed], world_from_sensor: np.ndarray) -> _Solids:
+        tables = [_solid_table(placed.shape) for placed in objects]
+        low, high, normals, offsets, balls, brightness = (np.concatenate(parts) for parts in zip(*tables, strict=True))
+        owner = np.repeat(np.arange(len(objects)), [len(table[0]) for table in tables])
         headings = np.array([placed.heading for placed in objects])
-        low, high = np.stack([s.bounds[:, 0].min(axis=0) for s in shapes]), np.stack([s.bounds[:, 1].max(axis=0) for s in shapes])
-        offset = world_from_sensor[:3, 3] - np.array([(*placed.position, 0.0) for placed in objects])
-        eye = _turned(offset, -headings)
+        eye = _turned(world_from_sensor[:3, 3] - np.array([(*placed.position, 0.0) for placed in objects]), -headings)
+        headings, eye = headings[owner].astype(np.float32), eye[owner].astype(np.float32)
         upper = np.array(list(np.ndindex(2, 2, 2)), bool)
         corners = np.where(upper, high[:, None], low[:, None]) - eye[:, None]
-        aside = np.maximum(np.maximum(low - eye, eye - high), 0)[:, :2]
-        corners = _turned(corners, headings[:, None]) @ world_from_sensor[:3, :3]
-        farthest = np.hypot(corners[..., 0], corners[..., 1]).max(axis=1)
-        return cls(shapes, *(v.astype(np.float32) for v in (eye, low, high, headings, corners)), np.hypot(*aside.T), farthest)
+        corners = _turned(corners, headings[:, None]) @ world_from_sensor[:3, :3].astype(np.float32)
+        aside = np.maximum(np.maximum(low - eye, eye - high), 0)
+        nearest, farthest = np.hypot(aside[:, 0], aside[:, 1]), np.hypot(corners[..., 0], corners[..., 1]).max(axis=1)
+        return cls(owner, headings, eye, low, high, normals, offsets, balls, brightness, corners, nearest, farthest)
 
     def candidates(self, grid: RayGrid) -> tuple[np.ndarray, np.ndarray]:
-        """Return (pairs,) rays and (pairs,) boxes: generously all that may meet."""
+        """Return (pairs,) rays and (pairs,) solids: generously all that may meet."""
         lowest, highest = self.corners[..., 2].min(axis=1), self.corners[..., 2].max(axis=1)
         nearest = np.maximum(self.nearest * 0.98, 0.05)
         step = grid.elevations[1] - grid.elevations[0]
@@ -112,14 +129,14 @@ class _Boxes:
         first_column, columns = self._columns(len(grid.azimuths))
         beams = np.maximum(last_beam - first_beam, 0)
         counts = beams * columns
-        box = np.repeat(np.arange(len(counts)), counts)
-        within = np.arange(len(box)) - np.repeat(np.cumsum(counts) - counts, counts)
-        beam, column = np.divmod(within, columns[box])
+        solid = np.repeat(np.arange(len(counts)), counts)
+        within = np.arange(len(solid)) - np.repeat(np.cumsum(counts) - counts, counts)
+        beam, column = np.divmod(within, columns[solid])
         total = len(grid.azimuths)
-        return (first_beam[box] + beam) * total + (first_column[box] + column) % total, box
+        return (first_beam[solid] + beam) * total + (first_column[solid] + column) % total, solid
 
     def _columns(self, total: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return each box's first column, maybe negative, and number of columns."""
+        """Return each solid's first column, maybe negative, and number of columns."""
         azimuth = np.arctan2(self.corners[..., 1], self.corners[..., 0])
         middle = np.arctan2(self.corners[..., 1].mean(axis=1), self.corners[..., 0].mean(axis=1))
         around = (azimuth - middle[:, None] + np.pi) % (2 * np.pi) - np.pi
@@ -128,9 +145,19 @@ class _Boxes:
         inside = self.nearest < 0.3
         return np.where(inside, 0, first), np.where(inside, total, np.minimum(last - first, total))
 
-    def local_directions(self, world: np.ndarray, box: np.ndarray) -> np.ndarray:
-        """Return (pairs, 3) directions in the frames of their boxes."""
-        return _turned(world, -self.headings[box])
+    def first_hits(self, directions: np.ndarray, solid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return which of the rays, (n, 3) in the frame of their ``solid``, meet it, and at what distance."""
+        entry, leave = _through_bounds(self.eye, directions, self.low, self.high, solid)
+        met = np.flatnonzero((entry <= leave) & (entry > 0))
+        entry, leave, solid = entry[met], leave[met], solid[met]
+        eye, directions = self.eye[solid], directions[met]
+        is_ball = self.balls[solid, 3] > 0
+        entry[is_ball] = _into_balls(eye[is_ball], directions[is_ball], self.balls[solid[is_ball]])
+        flat = np.flatnonzero(~is_ball)
+        planes = self.normals, self.offsets, solid[flat]
+        entry[flat], leave[flat] = _through_planes(eye[flat], directions[flat], *planes, entry[flat], leave[flat])
+        inside = (entry <= leave) & (entry > 0)
+        return met[inside], entry[inside]
 
 
 def _turned(vectors: np.ndarray, angles: np.ndarray) -> np.ndarray:
@@ -139,49 +166,47 @@ def _turned(vectors: np.ndarray, angles: np.ndarray) -> np.ndarray:
     return np.stack((cos * x - sin * y, sin * x + cos * y, z), axis=-1)
 
 
-def _through_bounds(eye: np.ndarray, directions: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (n,) distances at which rays enter and leave axis-aligned bounds."""
-    inverse = 1 / np.where(np.abs(directions) < _PARALLEL, np.float32(_PARALLEL), directions)
-    one, other = (low - eye) * inverse, (high - eye) * inverse
-    return np.minimum(one, other).max(axis=1), np.maximum(one, other).min(axis=1)
+def _through_bounds(eye: np.ndarray, directions: np.ndarray, low: np.ndarray, high: np.ndarray, which: np.ndarray) -> tuple:
+    """Return the (n,) distances at which rays enter and leave axis-aligned bounds.
+
+    Args:
+        eye: (bounds, 3) where the rays start, in the frame of each bounds.
+        directions: (n, 3).
+        low: (bounds, 3).
+        high: (bounds, 3).
+        which: (n,) bounds of each ray.
+    """
+    entry = leave = None
+    for axis in range(3):
+        step = directions[:, axis]
+        inverse = 1 / np.where(np.abs(step) < _PARALLEL, np.float32(_PARALLEL), step)
+        one, other = (low[:, axis] - eye[:, axis])[which] * inverse, (high[:, axis] - eye[:, axis])[which] * inverse
+        first, last = np.minimum(one, other), np.maximum(one, other)
+        entry, leave = (first, last) if entry is None else (np.maximum(entry, first), np.minimum(leave, last))
+    return entry, leave
 
 
-def _first_solids(boxes: _Boxes, box: np.ndarray, directions: np.ndarray, farthest: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return which of the (pairs,) rays meet a solid of their box, (hits,) indices with repeats, where, and how bright."""
-    tables = [_solid_table(shape) for shape in boxes.shapes]
-    low, high, normals, offsets, balls, colours = (np.concatenate(parts) for parts in zip(*tables, strict=True))
-    sizes = np.array([len(table[0]) for table in tables])
-    counts = sizes[box]
-    pair = np.repeat(np.arange(len(box)), counts)
-    solid = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts) + (np.cumsum(sizes) - sizes)[box[pair]]
-    eye, heading = boxes.eye[box], directions
-    entry, leave = _through_bounds(eye[pair], heading[pair], low[solid], high[solid])
-    met = np.flatnonzero((entry <= leave) & (leave > 0) & (entry < farthest))
-    pair, solid, entry, leave = pair[met], solid[met], entry[met], leave[met]
-    entry, leave = _through_planes(eye[pair], heading[pair], normals[solid], offsets[solid], entry, leave)
-    round_entry = _into_balls(eye[pair], heading[pair], balls[solid])
-    entry = np.where(balls[solid, 3] > 0, round_entry, entry)
-    met = np.flatnonzero((entry <= leave) & (entry > 0))
-    return pair[met], entry[met], colours[solid[met]]
+def _through_planes(eye, directions, normals, offsets, which, entry, leave) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``entry`` and ``leave`` narrowed to the inside of the planes of solid ``which``, one plane of each after the other."""
+    for number in range(_MOST_PLANES):
+        normal = normals[which, number]
+        towards = _dot(normal, directions)
+        towards = np.where(np.abs(towards) < _PARALLEL, np.float32(_PARALLEL), towards)
+        crossing = (offsets[which, number] - _dot(normal, eye)) / towards
+        entry = np.where(towards < 0, np.maximum(entry, crossing), entry)
+        leave = np.where(towards < 0, leave, np.minimum(leave, crossing))
+    return entry, leave
 
 
-def _through_planes(eye, directions, normals, offsets, entry, leave) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``entry`` and ``leave`` narrowed to the inside of (n, p) planes."""
-    towards = np.einsum('npc,nc->np', normals, directions)
-    towards = np.where(np.abs(towards) < _PARALLEL, np.float32(_PARALLEL), towards)
-    crossing = (offsets - np.einsum('npc,nc->np', normals, eye)) / towards
-    entering = towards < 0
-    return (
-        np.maximum(entry, np.where(entering, crossing, -np.inf).max(axis=1)),
-        np.minimum(leave, np.where(entering, np.inf, crossing).min(axis=1)),
-    )
+def _dot(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return one[:, 0] * other[:, 0] + one[:, 1] * other[:, 1] + one[:, 2] * other[:, 2]
 
 
 def _into_balls(eye: np.ndarray, directions: np.ndarray, balls: np.ndarray) -> np.ndarray:
     """Return (n,) distances to (n, 4) centres and radii, infinite where the ray passes by."""
     to_center = balls[:, :3] - eye
-    along = np.einsum('nc,nc->n', to_center, directions)
-    under_root = balls[:, 3] ** 2 - np.einsum('nc,nc->n', to_center, to_center) + along**2
+    along = _dot(to_center, directions)
+    under_root = balls[:, 3] ** 2 - _dot(to_center, to_center) + along**2
     return np.where(under_root > 0, along - np.sqrt(np.maximum(under_root, 0)), np.inf)
 
 

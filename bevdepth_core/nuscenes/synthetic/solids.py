@@ -126,6 +126,7 @@ class Shape:
         anchors, normals, colours: (f, 3) float32, a point on each face, its outward normal, its colour.
         glows, details: (f,) bool.
         height, radius: metres, of the upright cylinder around the origin that holds everything.
+        vertices: (v, 3) corners of all solids, of balls those of their bounds.
         box_corners: (8, 3) of what is around everything, the lower four first, counter-clockwise.
         contact_corners: (4, 3) of the rectangle on the ground around what touches it.
         covers: per large solid its (k, 3) vertices; whatever is behind it is hidden.
@@ -141,6 +142,8 @@ class Shape:
         )
         self.height = float(self.bounds[:, 1, 2].max())
         self.radius = float(np.linalg.norm(self.corners[:, :2], axis=-1).max())
+        rounds = [self.corners[8 * i : 8 * i + 8] for i, solid in enumerate(solids) if solid.ball]
+        self.vertices = np.concatenate([solid.vertices() for solid in solids] + rounds)
         self.box_corners = _upright_box(self.bounds[:, 0].min(axis=0), self.bounds[:, 1].max(axis=0))
         low = self.bounds[self.bounds[:, 0, 2] < _TOUCHES_GROUND]
         self.contact_corners = _upright_box(low[:, 0].min(axis=0), low[:, 1].max(axis=0))[:4] if len(low) else np.zeros((4, 3))

@@ -16,6 +16,8 @@ _WIDTH = 400
 """Pixels of the buffers that are counted; narrow things are still a few pixels wide."""
 _BORDER = 200
 """Pixels around the image in which silhouettes go on."""
+_ONE_OUTLINE_PX = 25.0
+"""Objects smaller than this are drawn as their convex hull."""
 
 
 def visible_fractions(scene: Scene, rig: CameraRig, time_s: float, width: int, height: int) -> np.ndarray:
@@ -46,36 +48,40 @@ def _seen_by(view: View, actors: list[Placed], objects: list[Placed]) -> np.ndar
     number_of = {id(placed): number for number, placed in enumerate(actors, start=1)}
     whole = np.zeros((view.height + 2 * _BORDER, view.width + 2 * _BORDER), np.uint8)
     owners = np.zeros((view.height, view.width), np.int32)
-    inside = slice(_BORDER, _BORDER + view.height), slice(_BORDER, _BORDER + view.width)
     totals = np.ones(len(actors) + 1)
     for placed in visible_objects(objects, view):
-        number = number_of.get(id(placed), 0)
         hulls = _hulls(placed, view)
         if not hulls:
             continue
-        window = _window(hulls, whole.shape)
+        window, shown = _windows(hulls, view)
         for hull in hulls:
             cv2.fillPoly(whole, [hull], 1, shift=SHIFT)
+        number = number_of.get(id(placed), 0)
         totals[number] = max(cv2.countNonZero(whole[window]), 1)
-        owners[whole[inside] > 0] = number
+        silhouette = whole[_BORDER:-_BORDER, _BORDER:-_BORDER][shown]
+        owners[shown][silhouette > 0] = number
         whole[window] = 0
     counts = np.bincount(owners.ravel(), minlength=len(actors) + 1)
     return counts[1:] / totals[1:]
 
 
 def _hulls(placed: Placed, view: View) -> list[np.ndarray]:
-    """Return the outlines of an object's solids as fixed-point pixels of the bordered image."""
+    """Return outlines as fixed-point pixels of the bordered image: of every solid, but one for all of a small or far object."""
     shape = placed.shape
-    world = shape.corners.reshape(-1, 8, 3) @ placed.world_from_local_rotation().T + (*placed.position, 0.0)
-    hulls = []
-    for points in view.to_camera(world):
-        pixels = view.outline_pixels(points)
-        if pixels is not None:
-            hulls.append(cv2.convexHull(pixels + (_BORDER << SHIFT)))
-    return hulls
+    away = np.linalg.norm(placed.position - view.position[:2])
+    small = 2 * shape.radius * view.focal < _ONE_OUTLINE_PX * away
+    groups = [shape.vertices] if small else shape.corners.reshape(-1, 8, 3)
+    outlines = (view.outline_pixels(view.to_camera(placed.to_world(points))) for points in groups)
+    return [cv2.convexHull(pixels + (_BORDER << SHIFT)) for pixels in outlines if pixels is not None]
 
 
-def _window(hulls: list[np.ndarray], shape: tuple[int, int]) -> tuple[slice, slice]:
+def _windows(hulls: list[np.ndarray], view: View) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return the rows and columns that hulls cover: of the bordered image, and of the image itself."""
     points = np.concatenate(hulls)[:, 0] >> SHIFT
-    low, high = np.clip(points.min(axis=0) - 1, 0, None), np.clip(points.max(axis=0) + 2, 0, shape[::-1])
-    return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
+    (x0, y0), (x1, y1) = (points.min(axis=0) - 1).tolist(), (points.max(axis=0) + 2).tolist()
+    bordered = _clipped(y0, y1, view.height + 2 * _BORDER), _clipped(x0, x1, view.width + 2 * _BORDER)
+    return bordered, (_clipped(y0 - _BORDER, y1 - _BORDER, view.height), _clipped(x0 - _BORDER, x1 - _BORDER, view.width))
+
+
+def _clipped(start: int, stop: int, size: int) -> slice:
+    return slice(min(max(start, 0), size), min(max(stop, 0), size))
