@@ -20,7 +20,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 
 from bevdepth_core.inference import Detector
-from bevdepth_core.types import Detections3D
+from bevdepth_core.types import Detections3D, Frame
 from bevdepth_ros import parameters
 from bevdepth_ros.diagnostics import ERROR, LOG_PERIOD_S, WARN, Monitor
 from bevdepth_ros.frames import FrameBuilder
@@ -175,8 +175,10 @@ class DetectorNode(LifecycleNode):
         self._intake = self._worker = self._transforms = None
         self._monitor.stop()
 
-    def _publish(self, detections: Detections3D) -> None:
+    def _publish(self, detections: Detections3D, frame: Frame) -> None:
         self._outputs.publish(detections, self._settings.base_frame)
+        if self._detector.depth is not None:
+            self._outputs.publish_depth(frame, self._detector.depth, self._detector.config, self._settings.base_frame)
 
     def _publish_labels(self) -> None:
         now_ns = self.get_clock().now().nanoseconds

@@ -101,6 +101,9 @@ class Settings:
     max_image_megapixels: float = _parameter(
         20.0, 'Larger images are refused before they are decoded, million pixels.', change=LIVE, low=0.1, high=200.0
     )
+    publish_depth_points: bool = _parameter(
+        False, 'Publish ~/depth_points: where the network thinks that what the cameras see is.', change=LIVE
+    )
     diagnostics_period_s: float = _parameter(
         1.0, 'Period of /diagnostics, seconds; changes are sent at once.', change=START, low=0.1, high=60.0
     )

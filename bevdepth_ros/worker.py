@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from bevdepth_core.inference import Detector
-from bevdepth_core.types import Detections3D
+from bevdepth_core.types import Detections3D, Frame
 from bevdepth_ros.diagnostics import ERROR, WARN, Monitor
 from bevdepth_ros.frames import FRAME_WARNINGS, FrameBuilder, FrameRefusedError
 from bevdepth_ros.parameters import Settings
@@ -25,7 +25,7 @@ class Worker:
         detector: Detector,
         builder: FrameBuilder,
         settings: Callable[[], Settings],
-        publish: Callable[[Detections3D], None],
+        publish: Callable[[Detections3D, Frame], None],
         monitor: Monitor,
     ):
         """Start the thread.
@@ -34,7 +34,7 @@ class Worker:
             detector: used by this thread alone.
             builder: makes frames of sets.
             settings: returns the present settings.
-            publish: sends an answer out.
+            publish: sends an answer and the frame that it is for out.
             monitor: is told of every set's fate.
         """
         self._detector, self._builder, self._settings = detector, builder, settings
@@ -82,11 +82,12 @@ class Worker:
         self._tell_warnings(warnings)
         built = time.monotonic()
         self._detector.score_threshold = self._settings().score_threshold
+        self._detector.keep_depth = self._settings().publish_depth_points
         detections = self._detector(frame)
         detected = time.monotonic()
         if self._stopping.is_set():
             return
-        self._publish(detections)
+        self._publish(detections, frame)
         published = time.monotonic()
         self._monitor.set_answered({
             'queue': started - images.received, 'frame': built - started, **detections.stage_seconds,

@@ -105,6 +105,7 @@ def depth_points(frame: Frame, depth: DepthMaps) -> tuple[np.ndarray, np.ndarray
 
 def _camera_points(frame: Frame, depth: DepthMaps, index: int) -> tuple[np.ndarray, np.ndarray]:
     image = frame.images[index]
+    image = image if isinstance(image, np.ndarray) else image.cpu().numpy()
     height, width = image.shape[:2]
     rows, columns = depth.metres.shape[1:]
     cells = np.stack((*np.meshgrid(np.arange(columns), np.arange(rows)), np.zeros((rows, columns)), np.ones((rows, columns))), axis=-1)
