@@ -1,0 +1,214 @@
+"""Bags of nuScenes as other converters lay them out, made of the drawn dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from PIL import Image as PillowImage
+
+from bevdepth_core.nuscenes.classes import CAMERAS
+from bevdepth_core.nuscenes.recording import Recording
+from bevdepth_core.types import CameraRig, Frame
+from bevdepth_ros import bag_messages as messages
+from bevdepth_ros.bag_writer import BagWriter
+from bevdepth_ros.recording_bag import Target, write_bag
+
+HALF_WAY = 3
+"""The third round of images after a key frame is half-way to the next one."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One image: its camera, time, pixels, calibration and the ego pose at its time."""
+
+    camera: str
+    stamp_ns: int
+    pixels: np.ndarray
+    jpeg: bytes
+    intrinsics: np.ndarray
+    world_from_ego: np.ndarray
+
+
+@dataclass(frozen=True)
+class Drive:
+    """The first two key frames of a scene.
+
+    Attributes:
+        recording: the scene.
+        dataroot: where its files are.
+    """
+
+    recording: Recording
+    dataroot: Path
+
+    def shots(self, key_frame: int, sweep: int = 0) -> list[Shot]:
+        """Return the six images of a key frame, or of the round ``sweep`` images after it."""
+        streams = {stream.channel: stream for stream in self.recording.streams}
+        return [self._shot(streams[camera], key_frame, sweep) for camera in CAMERAS]
+
+    def frame(self, shots: list[Shot]) -> Frame:
+        """Return a set of images as the detector takes it."""
+        rig = CameraRig(CAMERAS, np.stack([shot.intrinsics for shot in shots]), np.stack([self.mounts[camera] for camera in CAMERAS]))
+        poses = np.stack([shot.world_from_ego for shot in shots])
+        return Frame(tuple(shot.pixels for shot in shots), rig, np.array([shot.stamp_ns for shot in shots]), poses)
+
+    @property
+    def mounts(self) -> dict[str, np.ndarray]:
+        """Where the sensors sit."""
+        return self.recording.mounts
+
+    def pose_at(self, stamp_ns: int) -> np.ndarray:
+        """Return the ego pose of the nearest time."""
+        return self.recording.poses[int(np.abs(self.recording.pose_stamps_ns - stamp_ns).argmin())].matrix()
+
+    def _shot(self, stream, key_frame: int, sweep: int) -> Shot:
+        keys = [index for index, name in enumerate(stream.filenames) if name.startswith('samples/')]
+        index = keys[key_frame] + sweep
+        path, stamp_ns = self.dataroot / stream.filenames[index], int(stream.stamps_ns[index])
+        with PillowImage.open(path) as picture:
+            pixels = np.asarray(picture.convert('RGB'))
+        return Shot(stream.channel, stamp_ns, pixels, path.read_bytes(), stream.intrinsics, self.pose_at(stamp_ns))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A way to lay out bags.
+
+    Attributes:
+        preset: the camera preset for it.
+        write: writes the first half second of a drive to a path.
+        mount_frame: pattern of the camera frames where the bag does not say where they are; empty where it does.
+        exact: whether every image has the ego pose of its own time, so that fused answers are exact, too.
+    """
+
+    preset: str
+    write: Callable[[Drive, Path], None]
+    mount_frame: str = ''
+    exact: bool = True
+
+
+def _own(raw: bool) -> Callable[[Drive, Path], None]:
+    def write(drive: Drive, path: Path) -> None:
+        write_bag(drive.recording, Target(drive.dataroot, path.parent, raw=raw)).rename(path)
+
+    return write
+
+
+def _write_2hz_tf(drive: Drive, path: Path) -> None:
+    """Tf at the lidar turns of key frames alone, sensors in /tf, key-frame images logged at the lidar's time, r singular."""
+    with BagWriter(path, 'mcap') as bag:
+        for number, moment in enumerate(drive.recording.moments[:2]):
+            log_ns = moment.stamp_ns
+            ego = messages.transform(log_ns, 'map', 'base_link', moment.world_from_ego.matrix())
+            sensors = [messages.transform(log_ns, 'base_link', name, mount) for name, mount in drive.mounts.items()]
+            _write_tf(bag, log_ns, [ego, *sensors])
+            for shot in drive.shots(number):
+                _write_compressed(bag, shot, log_ns)
+            for shot in drive.shots(number, HALF_WAY) if number == 0 else ():
+                _write_compressed(bag, shot, shot.stamp_ns)
+
+
+def _write_compressed(bag: BagWriter, shot: Shot, log_ns: int) -> None:
+    image = messages.compressed_image(shot.stamp_ns, shot.camera, shot.jpeg)
+    bag.write(f'/{shot.camera}/image_rect_compressed', 'sensor_msgs/msg/CompressedImage', log_ns, image)
+    info = messages.camera_info(shot.stamp_ns, shot.camera, shot.intrinsics, 160, 90)
+    info.d, info.distortion_model, info.r[8] = np.zeros(0), '', 0.0
+    bag.write(f'/{shot.camera}/camera_info', 'sensor_msgs/msg/CameraInfo', log_ns, info)
+
+
+def _write_odometry(drive: Drive, path: Path) -> None:
+    """Raw images, no tf at all; odometry at every image."""
+    with BagWriter(path) as bag:
+        for shot in (*drive.shots(0), *drive.shots(1)):
+            camera = shot.camera.lower()
+            _write_odometry_message(bag, '/nuscenes/odom', 'map', shot)
+            _write_raw(bag, f'/nuscenes/{camera}/image_raw', f'{camera}_link', shot.stamp_ns, shot)
+            info = messages.camera_info(shot.stamp_ns, f'{camera}_link', shot.intrinsics, 160, 90)
+            info.d, info.distortion_model = np.zeros(0), ''
+            bag.write(f'/nuscenes/{camera}/camera_info', 'sensor_msgs/msg/CameraInfo', shot.stamp_ns, info)
+
+
+def _write_live(drive: Drive, path: Path) -> None:
+    """One image after the other with the time of publishing, 15 ms apart, the ego pose after them, sensors in /tf."""
+    with BagWriter(path) as bag:
+        for number in range(2):
+            begin_ns = drive.recording.moments[0].stamp_ns + number * 500_000_000
+            for index, shot in enumerate(drive.shots(number)):
+                now_ns = begin_ns + index * 15_000_000
+                _write_tf(bag, now_ns, [messages.transform(now_ns, 'base_link', shot.camera, drive.mounts[shot.camera])])
+                _write_raw(bag, f'/nuscenes/{shot.camera}/image', shot.camera, now_ns, shot)
+                info = messages.camera_info(now_ns, shot.camera, shot.intrinsics, 160, 90)
+                bag.write(f'/nuscenes/{shot.camera}/camera_info', 'sensor_msgs/msg/CameraInfo', now_ns, info)
+            after_ns = begin_ns + 90_000_000
+            _write_tf(
+                bag, after_ns, [messages.transform(after_ns, 'world', 'base_link', drive.recording.moments[number].world_from_ego.matrix())]
+            )
+
+
+def _write_no_info(drive: Drive, path: Path) -> None:
+    """Raw images without stamp and frame, no CameraInfo, tf and odometry at every image."""
+    with BagWriter(path) as bag:
+        for shot in (*drive.shots(0), *drive.shots(1)):
+            camera, stamp_ns = shot.camera.lower(), shot.stamp_ns
+            ego = messages.transform(stamp_ns, 'odom', 'base_link', shot.world_from_ego)
+            still = [messages.transform(stamp_ns, 'base_link', name.lower(), mount) for name, mount in drive.mounts.items()]
+            _write_tf(bag, stamp_ns, [ego, *still, messages.transform(stamp_ns, 'map', 'odom', np.eye(4))])
+            _write_odometry_message(bag, '/odom', 'odom', shot)
+            image = messages.raw_image(0, '', shot.pixels[..., ::-1], 'bgr8')
+            bag.write(f'/{camera}/raw', 'sensor_msgs/msg/Image', stamp_ns, image)
+
+
+def write_calibration_files(drive: Drive, folder: Path) -> None:
+    """Write <camera>.yaml as camera_calibration does."""
+    for shot in drive.shots(0):
+        projection = np.column_stack((shot.intrinsics, np.zeros(3)))
+        content = {
+            'image_width': 160,
+            'image_height': 90,
+            'camera_name': shot.camera.lower(),
+            'camera_matrix': {'rows': 3, 'cols': 3, 'data': shot.intrinsics.ravel().tolist()},
+            'distortion_model': 'plumb_bob',
+            'distortion_coefficients': {'rows': 1, 'cols': 5, 'data': [0.0] * 5},
+            'projection_matrix': {'rows': 3, 'cols': 4, 'data': projection.ravel().tolist()},
+        }
+        (folder / f'{shot.camera.lower()}.yaml').write_text(yaml.safe_dump(content))
+
+
+def _write_tf(bag: BagWriter, log_ns: int, transforms: list) -> None:
+    bag.write('/tf', 'tf2_msgs/msg/TFMessage', log_ns, messages.message('tf2_msgs/msg/TFMessage', transforms=transforms))
+
+
+def _write_raw(bag: BagWriter, topic: str, frame: str, stamp_ns: int, shot: Shot) -> None:
+    image = messages.raw_image(stamp_ns, frame, shot.pixels[..., ::-1], 'bgr8')
+    bag.write(topic, 'sensor_msgs/msg/Image', stamp_ns, image)
+
+
+def _write_odometry_message(bag: BagWriter, topic: str, frame: str, shot: Shot) -> None:
+    pose = messages.transform(shot.stamp_ns, frame, 'base_link', shot.world_from_ego)
+    moved, turned = pose.transform.translation, pose.transform.rotation
+    where = messages.pose((moved.x, moved.y, moved.z), (turned.w, turned.x, turned.y, turned.z))
+    still = messages.message(
+        'geometry_msgs/msg/Twist', linear=messages.vector('Vector3', (0, 0, 0)), angular=messages.vector('Vector3', (0, 0, 0))
+    )
+    odometry = messages.message(
+        'nav_msgs/msg/Odometry',
+        header=pose.header,
+        child_frame_id='base_link',
+        pose=messages.message('geometry_msgs/msg/PoseWithCovariance', pose=where, covariance=np.zeros(36)),
+        twist=messages.message('geometry_msgs/msg/TwistWithCovariance', twist=still, covariance=np.zeros(36)),
+    )
+    bag.write(topic, 'nav_msgs/msg/Odometry', shot.stamp_ns, odometry)
+
+
+LAYOUTS = (
+    Layout('nuscenes', _own(raw=False)),
+    Layout('nuscenes_image_rect', _own(raw=True)),
+    Layout('nuscenes_2hz_tf', _write_2hz_tf, exact=False),
+    Layout('nuscenes_raw', _write_odometry, mount_frame='{camera}_link'),
+    Layout('nuscenes_bridge', _write_live, exact=False),
+    Layout('nuscenes_no_info', _write_no_info),
+)
