@@ -33,6 +33,9 @@ from bevdepth_core.model.head import BOX_MAPS
 FORMAT = 'bevdepth-1'
 """Value of the ``format`` entry in our files' header."""
 
+SHIPPED = Path(__file__).parent / 'weights'
+"""Folder of the weights that ship with this package."""
+
 _OFFICIAL_PREFIX = 'model.'
 FRUSTUM_TOLERANCE_PX = 0.05
 """How far the official frustum may be from a grid: averaged files drift by up to 0.0073."""
@@ -105,35 +108,51 @@ def to_official_name(name: str) -> str:
 
 
 def load_checkpoint(path: str | Path) -> BEVDepth:
-    """Return the model in evaluation mode, on the CPU, with every weight of the file.
+    """Return the model in evaluation mode, on the CPU, with every weight of the file in float32.
 
     Args:
-        path: our ``.safetensors``, or an official Lightning checkpoint, plain or averaged, or its bare state dict.
+        path: our ``.safetensors``, or an official Lightning checkpoint, plain or averaged, or its bare state dict; or the name
+            of weights that ship with this package, such as ``small``.
 
     Raises:
         CheckpointError: missing, truncated or foreign file, pickled objects other than tensors and plain containers,
             missing, unexpected or misshapen weights.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f'{path}: no such checkpoint file; check the path')
+    path = _located(Path(path))
     load = _load_own if path.suffix == '.safetensors' else _load_official
     return load(path).eval()
 
 
-def save_checkpoint(model: BEVDepth, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+def _located(path: Path) -> Path:
+    """Return where the file is: a name without folder and ending means weights that ship, unless there is such a file."""
+    if path.is_file():
+        return path
+    if path.suffix or path.name != str(path):
+        raise CheckpointError(f'{path}: no such checkpoint file; check the path')
+    shipped = SHIPPED / f'{path.name}.safetensors'
+    if not shipped.is_file():
+        names = ', '.join(sorted(file.stem for file in SHIPPED.glob('*.safetensors'))) or 'none'
+        raise CheckpointError(f'{path}: no weights of this name ship; give one that does ({names}) or a file')
+    return shipped
+
+
+def save_checkpoint(model: BEVDepth, path: str | Path, metadata: Mapping[str, str] | None = None, half: bool = False) -> None:
     """Write weights, model config and free-text metadata to one ``.safetensors`` file, atomically.
 
     Args:
         model: any device.
         path: ends in ``.safetensors``.
         metadata: more entries for ``model.metadata``.
+        half: store matrices and kernels in float16, which halves the file and changes each weight by at most 0.05 %; vectors,
+            such as the statistics of batch norms, stay as they are.
     """
     path = Path(path)
     if path.suffix != '.safetensors':
         raise CheckpointError(f'{path}: our checkpoints end in .safetensors; rename the output')
     header = {**model.metadata, **(metadata or {}), 'format': FORMAT, 'config': json.dumps(model_config_to_dict(model.config))}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if half:
+        state = {name: tensor.half() if tensor.dim() > 1 else tensor for name, tensor in state.items()}
     _write_atomically(path, lambda target: safetensors.torch.save_file(state, target, header))
 
 
@@ -292,8 +311,10 @@ def main(arguments: list[str] | None = None) -> None:
             save_untrained_checkpoint(options.preset, options.target, options.seed)
         else:
             model = load_checkpoint(options.source)
-            save = save_checkpoint if options.target.suffix == '.safetensors' else save_official
-            save(model, options.target)
+            if options.target.suffix == '.safetensors':
+                save_checkpoint(model, options.target, half=options.half)
+            else:
+                save_official(model, options.target)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
     print(f'wrote {options.target}')
@@ -305,6 +326,7 @@ def _parser() -> ArgumentParser:
     convert = commands.add_parser('convert', help='convert IN to OUT by their suffixes')
     convert.add_argument('source', metavar='IN', type=Path, help='official .pth or .ckpt, or our .safetensors')
     convert.add_argument('target', metavar='OUT', type=_target, help='.safetensors for ours, .pth or .ckpt for the official layout')
+    convert.add_argument('--half', action='store_true', help='store kernels in float16, in .safetensors only')
     untrained = commands.add_parser('untrained', help='write random weights of a model preset')
     untrained.add_argument('preset', metavar='PRESET', type=Path, help='YAML file such as those of config/models')
     untrained.add_argument('target', metavar='OUT', type=Path, help='.safetensors to write')

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, Protocol
 
+import cv2
 import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
@@ -139,6 +140,11 @@ class ResumableLoader(DataLoader):
             raise ValueError(f'the run cannot go on with other data: {", ".join(changed)}; resume as it was started, or start anew')
 
 
+def _one_thread(worker: int) -> None:
+    """Keep a loader process to one core, as torch does by itself."""
+    cv2.setNumThreads(1)
+
+
 class TrainingData(LightningDataModule):
     """Shuffled batches of augmented samples; the last incomplete batch of an epoch is dropped.
 
@@ -197,6 +203,7 @@ class TrainingData(LightningDataModule):
             batch_sampler=BatchSampler(draws, self.batch_size, drop_last=True),
             num_workers=self._workers,
             collate_fn=partial(collate, config=self._network),
+            worker_init_fn=_one_thread,
             pin_memory=trainer.strategy.root_device.type == 'cuda',
             persistent_workers=self._workers > 0,
         )

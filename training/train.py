@@ -47,6 +47,9 @@ from bevdepth_training.config import TrainingConfig, build_parser, plain, read_c
 from bevdepth_training.data import TrainingData, open_nuscenes
 from bevdepth_training.module import BEVDepthModule, NonFiniteLossError
 
+BAR_STEPS = 10
+"""Steps between two looks at the loss for the progress bar, each of which waits for the GPU."""
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
@@ -60,19 +63,21 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(str(error))
 
 
-def train(config: TrainingConfig, resume: bool = False) -> None:
+def train(config: TrainingConfig, resume: bool = False, watchers: Sequence[Callback] = ()) -> None:
     """Train on a nuScenes-format dataset.
 
     Args:
         config: the run.
         resume: go on from ``last.ckpt`` in the output folder, if there is one.
+        watchers: more callbacks.
 
     Raises:
         FileExistsError: the output folder holds another run and ``resume`` is not set.
         NonFiniteLossError: the loss became NaN or infinite.
     """
     open_source = partial(open_nuscenes, config.data, config.model.network)
-    fit(config, TrainingData(open_source, config.model.network, config.data.batch_size, config.data.workers, config.seed), resume)
+    data = TrainingData(open_source, config.model.network, config.data.batch_size, config.data.workers, config.seed)
+    fit(config, data, resume, watchers)
 
 
 def fit(config: TrainingConfig, data: TrainingData, resume: bool = False, watchers: Sequence[Callback] = ()) -> BEVDepthModule:
@@ -129,7 +134,7 @@ def callbacks(config: TrainingConfig) -> list[Callback]:
     return [
         *average,
         LearningRateMonitor(logging_interval='step'),
-        TQDMProgressBar(),
+        TQDMProgressBar(refresh_rate=BAR_STEPS),
         WeightsExport(Path(config.output) / 'weights'),
         ResumeCheckpoint(checkpoint_path(config), config.trainer.checkpoint_every_n_steps),
     ]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -47,26 +48,21 @@ def read_crop_fast(path: str | Path, transform: ImageTransform) -> np.ndarray:
         OSError: as ``read_image``.
     """
     with _opened(path) as picture:
-        width, height = (int(side * transform.scale) for side in picture.size)
+        width, height = picture.size
         reduction = next((factor for factor in REDUCTIONS if factor * transform.scale <= LARGEST_ENLARGEMENT), 1)
-        picture.draft('RGB', (picture.width // reduction, picture.height // reduction))
-        crop = _visible_part(_rgb(picture), (width, height), transform)
-    return replace(transform, scale=1.0, crop_x=0, crop_y=0).apply(np.asarray(crop))
+        picture.draft('RGB', (width // reduction, height // reduction))
+        pixels = np.asarray(_rgb(picture))
+    crop = _resized_crop(pixels, (int(width * transform.scale), int(height * transform.scale)), transform)
+    return replace(transform, scale=1.0, crop_x=0, crop_y=0).apply(crop)
 
 
-def _visible_part(picture: Image.Image, resized: tuple[int, int], transform: ImageTransform) -> Image.Image:
-    """Return the crop of ``picture`` resized to ``resized`` without computing what the crop leaves out."""
-    left, top = max(0, transform.crop_x), max(0, transform.crop_y)
-    right, bottom = min(resized[0], transform.crop_x + transform.width), min(resized[1], transform.crop_y + transform.height)
-    if left >= right or top >= bottom:
-        return Image.new('RGB', (transform.width, transform.height))
-    x, y = picture.width / resized[0], picture.height / resized[1]
-    part = picture.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=(left * x, top * y, right * x, bottom * y))
-    if part.size == (transform.width, transform.height):
-        return part
-    canvas = Image.new('RGB', (transform.width, transform.height))
-    canvas.paste(part, (left - transform.crop_x, top - transform.crop_y))
-    return canvas
+def _resized_crop(pixels: np.ndarray, resized: tuple[int, int], transform: ImageTransform) -> np.ndarray:
+    """Return the crop of ``pixels`` resized to ``resized`` (width, height), without computing what the crop leaves out."""
+    x, y = pixels.shape[1] / resized[0], pixels.shape[0] / resized[1]
+    # Pixel centres lie half a pixel from the edge, at either size.
+    source_from_crop = np.array(((x, 0, x * (transform.crop_x + 0.5) - 0.5), (0, y, y * (transform.crop_y + 0.5) - 0.5)))
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(pixels, source_from_crop, (transform.width, transform.height), flags=flags)
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

@@ -22,7 +22,8 @@ from tests.training.runs import run, tiny_config
 def train(output: Path, root: Path, *arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, 'training/train.py', '--config', 'config/training/small.yaml', '--output', str(output)]
     data = ['--data.root', str(root), '--data.version', VERSION, '--data.split', SPLIT, '--data.cache_dir', str(root / 'cache')]
-    settings = ['--data.batch_size', '2', '--data.workers', '1', '--trainer.accelerator', 'cpu', '--trainer.log_every_n_steps', '1']
+    data += ['--data.batch_size', '2', '--data.class_balanced', 'false', '--data.workers', '1']
+    settings = ['--trainer.accelerator', 'cpu', '--trainer.log_every_n_steps', '1']
     return subprocess.run([*command, *data, *settings, *arguments], cwd=ROOT, capture_output=True, text=True)
 
 

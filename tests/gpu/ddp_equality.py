@@ -1,0 +1,87 @@
+"""Losses of the same global batches on one GPU and on two, step by step, without dropout and without TF32.
+
+python -m tests.gpu.ddp_equality DATA OUT.json --devices 1
+python -m tests.gpu.ddp_equality DATA OUT.json --devices 2      # compares with what is in OUT.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback
+from torch import nn
+
+from bevdepth_training.config import TrainingConfig, build_parser, read_config
+from bevdepth_training.train import train
+from tests.reference import ROOT
+
+TOLERANCE = 1e-3
+
+
+class GlobalLosses(Callback):
+    """Notes the mean loss of all processes after each step; switches dropout off, which is drawn per process."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        for module in pl_module.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, *_) -> None:
+        self.values.append(float(trainer.strategy.reduce(outputs['loss'].detach().clone(), reduce_op='mean')))
+
+
+def configure(options: argparse.Namespace, output: str) -> TrainingConfig:
+    parser = build_parser()
+    config = read_config(parser, parser.parse_args(['--config', str(ROOT / 'config/training/small.yaml')]))
+    trainer = replace(
+        config.trainer,
+        accelerator=options.accelerator,
+        devices=options.devices,
+        max_steps=options.steps,
+        sync_batchnorm=True,
+        averaging=None,
+    )
+    data = replace(config.data, root=str(options.data), batch_size=options.global_batch // options.devices, workers=options.workers)
+    return replace(config, data=data, trainer=trainer, output=output)
+
+
+def main() -> None:
+    """Train a few steps and print, or compare, the losses."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('data', type=Path)
+    parser.add_argument('out', type=Path)
+    parser.add_argument('--devices', type=int, default=1)
+    parser.add_argument('--accelerator', default='gpu')
+    parser.add_argument('--workers', type=int, default=6)
+    parser.add_argument('--global-batch', type=int, default=16)
+    parser.add_argument('--steps', type=int, default=12)
+    options = parser.parse_args()
+    torch.backends.cudnn.allow_tf32 = False
+    losses = GlobalLosses()
+    with tempfile.TemporaryDirectory() as output:
+        train(configure(options, output), watchers=[losses])
+    if int(os.environ.get('LOCAL_RANK', 0)):
+        return
+    if options.devices == 1:
+        options.out.write_text(json.dumps(losses.values))
+        return
+    alone = json.loads(options.out.read_text())
+    differences = [abs(both - one) / one for both, one in zip(losses.values, alone, strict=True)]
+    for one, both, difference in zip(alone, losses.values, differences, strict=True):
+        print(f'one GPU {one:12.5f}   {options.devices} GPUs {both:12.5f}   relative difference {difference:.1e}')
+    print(
+        f'largest relative difference {max(differences):.1e}: {"equal" if max(differences) <= TOLERANCE else "NOT equal"} to {TOLERANCE:g}'
+    )
+
+
+if __name__ == '__main__':
+    main()
