@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Write the dataset that the command line asks for."""
     options = _parser().parse_args(arguments)
     width, height = options.image_size
+    os.environ.setdefault('OMP_NUM_THREADS', '1')  # for the processes: each has one processor
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         sensors = Sensors(width, height, options.lidar_beams, options.sweeps)

@@ -140,7 +140,7 @@ def test_lidar_points_of_an_object_are_in_its_box(devkit):
 
 
 def test_depth_targets_lie_in_the_boxes_that_are_seen(drives_root, index):
-    dataset = NuScenesDataset(index, drives_root, ImageSpec(height=80, width=160), key_frames=1)
+    dataset = NuScenesDataset(index, drives_root, ImageSpec(height=64, width=128), key_frames=1)
     checked = 0
     for place in range(len(dataset)):
         sample, points = dataset[place], index[place].annotations.points
