@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nav_msgs.msg import Odometry
 from rclpy.duration import Duration
 from rclpy.serialization import deserialize_message
 from rosbags.interfaces import Connection
@@ -25,10 +26,8 @@ from bevdepth_ros.frames import FrameBuilder
 from bevdepth_ros.parameters import Settings
 from bevdepth_ros.scene import SAME_SET_NS, Scene, SceneStore
 from bevdepth_ros.synchronizer import ImageSet, ImageSynchronizer, stamp_ns
-from bevdepth_ros.transforms import Transforms
+from bevdepth_ros.transforms import Transforms, transform_from_odometry
 
-KEPT = 64
-"""Images per camera that are kept for the moments around them."""
 ANNOTATIONS_TOPIC = '/annotations'
 SECOND_BEFORE_NS = 1_000_000_000
 LONGEST_S = 1e9
@@ -48,6 +47,10 @@ class RecordedTransforms(Transforms):
                 self._buffer.set_transform_static(transform, 'recording')
             else:
                 self._buffer.set_transform(transform, 'recording')
+
+    def add_odometry(self, message: Odometry) -> None:
+        """Take a pose that stands in for tf."""
+        self._buffer.set_transform(transform_from_odometry(message), 'recording')
 
     def close(self) -> None:
         """Do nothing: there is no subscription."""
@@ -80,7 +83,7 @@ class Recording:
     def __enter__(self) -> Recording:
         self._reader.open()
         self._transforms = RecordedTransforms(self._reader.duration * 1e-9)
-        self._store = SceneStore(self._settings, self._transforms, KEPT, self._panel_width)
+        self._store = SceneStore(self._settings, self._transforms, self._panel_width)
         self._recorded = self._read_small_topics()
         return self
 
@@ -110,6 +113,8 @@ class Recording:
             self._label_topic: store.add_label_info,
             self._objects_topic: lambda message: objects.update({stamp_ns(message): message}),
         }
+        if self._settings.odometry_topic:
+            takers[self._settings.odometry_topic] = self._transforms.add_odometry
         takers |= {source.info_topic: partial(store.add_info, source.name) for source in self._settings.camera_sources}
         for connection, message in self._messages(set(takers)):
             takers[connection.topic](message)

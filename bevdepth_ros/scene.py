@@ -16,12 +16,14 @@ from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.types import CameraRig, Detections3D, Frame
 from bevdepth_core.visualization import DepthMaps, GroundTruth
 from bevdepth_ros.annotations import Annotation, AnnotationHistory, transformed
-from bevdepth_ros.conversions import image_from_message, intrinsics_from_info
+from bevdepth_ros.conversions import Intrinsics, image_from_message, intrinsics_from_file, intrinsics_from_info
 from bevdepth_ros.parameters import CameraSource, Settings
 from bevdepth_ros.readings import boxes_from_array, class_names, detections_from_cloud
 from bevdepth_ros.synchronizer import stamp_ns
 from bevdepth_ros.transforms import TransformMissingError, Transforms
 
+IMAGES_KEPT = {'compressed': 64, 'raw': 8}
+"""Images per camera that are kept until their detections come: 5 s of JPEGs at 12 Hz; raw ones are large."""
 SAME_SET_NS = 60_000_000
 """An image belongs to detections whose stamp is at most this far: exposures of a set lie 43 ms apart, sets 83 ms."""
 POSE_CLAMP_S = 0.2
@@ -29,6 +31,7 @@ POSE_CLAMP_S = 0.2
 TF_PATIENCE_NS = 400_000_000
 """So much later, tf will not tell more about a moment."""
 MAX_PIXELS = 50_000_000
+ANNOTATIONS_KEPT = 4096
 
 
 @dataclass(frozen=True)
@@ -69,27 +72,35 @@ class SceneStore:
         infos: the newest CameraInfo of each camera.
     """
 
-    def __init__(self, settings: Settings, transforms: Transforms, longest: int, panel_width: int):
-        """Start empty.
+    def __init__(self, settings: Settings, transforms: Transforms, panel_width: int):
+        """Read the calibration files and start empty.
 
         Args:
             settings: cameras and frames.
             transforms: where extrinsics and ego poses are looked up.
-            longest: images per camera, detections and annotations that are kept.
             panel_width: images are decoded at half or a quarter of their size where that leaves this width, pixels.
+
+        Raises:
+            ValueError: a calibration file is unusable.
+            OSError: or cannot be read.
         """
         self._settings, self._transforms, self._panel_width = settings, transforms, panel_width
-        self._longest = longest
+        self._longest = IMAGES_KEPT[settings.image_transport]
         self._names = NUSCENES_CLASSES
         self.infos: dict[str, CameraInfo] = {}
+        self._from_files = {
+            source.name: intrinsics_from_file(source.info_file, settings.images_rectified)
+            for source in settings.camera_sources
+            if source.info_file
+        }
         self.clear()
 
     def clear(self) -> None:
         """Forget images, detections and annotations."""
         self._images = {camera: deque(maxlen=self._longest) for camera in self._settings.cameras}
         self._detections: deque[_Arrival] = deque(maxlen=self._longest)
-        self._annotations = AnnotationHistory(self._longest)
-        self._unplaced: deque[tuple[str, Annotation]] = deque(maxlen=self._longest)
+        self._annotations = AnnotationHistory(ANNOTATIONS_KEPT)
+        self._unplaced: deque[tuple[str, Annotation]] = deque(maxlen=ANNOTATIONS_KEPT)
 
     def add_image(self, camera: str, message: CompressedImage | Image) -> None:
         """Take an image; one that is older than the last begins a new recording."""
@@ -170,17 +181,23 @@ class SceneStore:
 
     def _view(self, source: CameraSource, message: CompressedImage | Image) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Return picture, (3, 3) intrinsics and (4, 4) ego from camera, None when one of them is unusable."""
-        info = self.infos.get(source.name)
-        if info is None:
-            return None
         try:
-            intrinsics = intrinsics_from_info(info, self._settings.images_rectified).matrix
+            intrinsics = self._intrinsics(source.name)
+            if intrinsics is None:
+                return None
             ego_from_camera = self._transforms.latest(self._settings.base_frame, source.frame or message.header.frame_id)
-            picture = self._picture(message, info.width)
+            picture = self._picture(message, intrinsics.width)
         except (TransformMissingError, ValueError):
             return None
         height, width = picture.shape[:2]
-        return picture, np.diag((width / info.width, height / info.height, 1)) @ intrinsics, ego_from_camera
+        scale = (width / intrinsics.width, height / intrinsics.height, 1) if intrinsics.width and intrinsics.height else (1, 1, 1)
+        return picture, np.diag(scale) @ intrinsics.matrix, ego_from_camera
+
+    def _intrinsics(self, camera: str) -> Intrinsics | None:
+        """Return the calibration of a camera, None before it has come; raises ValueError when it is unusable."""
+        if camera in self._from_files or camera not in self.infos:
+            return self._from_files.get(camera)
+        return intrinsics_from_info(self.infos[camera], self._settings.images_rectified)
 
     def _picture(self, message: CompressedImage | Image, width: int) -> np.ndarray:
         if isinstance(message, Image):

@@ -16,11 +16,10 @@ from bevdepth_ros.scene import Scene, SceneStore
 from bevdepth_ros.transforms import Transforms
 
 CAMERA_PARAMETERS = (
-    'cameras', 'image_transport', 'image_topics', 'images_rectified', 'camera_info_topics', 'camera_frames', 'base_frame', 'fixed_frame',
+    'cameras', 'image_transport', 'image_topics', 'images_rectified', 'camera_info_topics', 'camera_info_files', 'camera_frames',
+    'base_frame', 'fixed_frame', 'odometry_topic',
 )  # fmt: skip
 """Those of the detector that say where images come from: one params_file serves both."""
-KEPT = 64
-"""Images per camera that are kept until their detections come: 5 s at 12 Hz."""
 TF_BUFFER_S = 30.0
 QUEUE_SIZE = 30
 """Images per camera that DDS keeps while a picture is drawn."""
@@ -47,13 +46,14 @@ class SceneListener:
         """
         self._node = node
         settings = _settings(node)
-        self._transforms = Transforms(node, TF_BUFFER_S, self._failed)
-        self.store = SceneStore(settings, self._transforms, KEPT, panel_width)
+        self._transforms = Transforms(node, TF_BUFFER_S, self._failed, settings.odometry_topic)
+        self.store = SceneStore(settings, self._transforms, panel_width)
         self._shown_ns: int | None = None
         for source in settings.camera_sources:
             add_image, add_info = partial(self.store.add_image, source.name), partial(self.store.add_info, source.name)
             self._subscribe(IMAGE_TYPES[settings.image_transport], source.image_topic, _IMAGES, add_image)
-            self._subscribe(CameraInfo, source.info_topic, _IMAGES, add_info)
+            if not source.info_file:
+                self._subscribe(CameraInfo, source.info_topic, _IMAGES, add_info)
         detector = node.declare_parameter('detector', 'bevdepth_detector').value
         annotations = node.declare_parameter('annotations_topic', '/annotations').value
         self._subscribe(PointCloud2, f'{detector}/objects', 10, self.store.add_objects)

@@ -111,7 +111,7 @@ def _camera_points(frame: Frame, depth: DepthMaps, index: int) -> tuple[np.ndarr
     cells = np.stack((*np.meshgrid(np.arange(columns), np.arange(rows)), np.zeros((rows, columns)), np.ones((rows, columns))), axis=-1)
     source_from_cell = np.linalg.inv(_cell_from_input(depth) @ ImageTransform.for_inference(width, height, depth.spec).matrix())
     pixels = (cells @ source_from_cell.T)[..., :2].reshape(-1, 2)
-    inside = ((pixels >= 0) & (pixels <= (width - 1, height - 1))).all(axis=1)
+    inside = ((pixels >= -0.5) & (pixels < (width - 0.5, height - 0.5))).all(axis=1)
     pixels, metres = pixels[inside], depth.metres[index].reshape(-1)[inside]
     rays = np.column_stack((pixels, np.ones(len(pixels)))) @ np.linalg.inv(frame.rig.intrinsics[index]).T
     ego_from_camera = invert_rigid(camera_from_mean_ego(frame, index))

@@ -1,0 +1,98 @@
+"""Depth as colours and as points lies where the network looked."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from bevdepth_core.config import DepthBins, ImageSpec, load_model_config
+from bevdepth_core.inference import Detector
+from bevdepth_core.model import BEVDepth
+from bevdepth_core.nuscenes.synthetic import nuscenes_like_rig
+from bevdepth_core.types import CameraRig, Frame
+from bevdepth_core.visualization import DepthMaps, compose, depth_points, draw_depth_on_image, expected_depth, likely_depth
+from tests.reference import ROOT
+
+BINS, SPEC = DepthBins(2.0, 58.0, 0.5), ImageSpec(128, 352)
+ROWS, COLUMNS = 8, 22
+SOURCE_SIZE = (320, 180)
+
+
+def distribution(**shares: float) -> torch.Tensor:
+    """Return (1, D, 8, 22) with the given shares by bin, as in ``bin10=0.5``, everywhere."""
+    result = torch.zeros(1, BINS.count, ROWS, COLUMNS)
+    for name, share in shares.items():
+        result[:, int(name.removeprefix('bin'))] = share
+    return result
+
+
+def frame(index: int = 1) -> Frame:
+    """Return one camera of the rig with every pixel in a colour of its own."""
+    rig = nuscenes_like_rig(*SOURCE_SIZE)
+    columns, rows = np.meshgrid(np.arange(SOURCE_SIZE[0]), np.arange(SOURCE_SIZE[1]))
+    image = np.stack((columns % 256, rows, columns // 256), axis=-1).astype(np.uint8)
+    single = CameraRig(rig.names[index : index + 1], rig.intrinsics[index : index + 1], rig.ego_from_camera[index : index + 1])
+    return Frame((image,), single, np.zeros(1, np.int64), np.eye(4)[None])
+
+
+def maps(metres) -> DepthMaps:
+    return DepthMaps(np.broadcast_to(np.float32(metres), (1, ROWS, COLUMNS)).copy(), BINS, SPEC)
+
+
+def test_a_certain_depth_is_the_middle_of_its_bin() -> None:
+    certain = distribution(bin20=1.0)
+    for depth in (expected_depth(certain, BINS), likely_depth(certain, BINS)):
+        np.testing.assert_allclose(depth, 2.0 + 20.5 * 0.5)
+        assert depth.shape == (1, ROWS, COLUMNS)
+
+
+def test_between_two_distances_the_expected_depth_lies_in_the_void_and_the_likely_one_does_not() -> None:
+    torn = distribution(bin10=0.6, bin90=0.4)
+    np.testing.assert_allclose(expected_depth(torn, BINS), 0.6 * 7.25 + 0.4 * 47.25, rtol=1e-5)
+    np.testing.assert_allclose(likely_depth(torn, BINS), 7.25, rtol=1e-5)
+
+
+def test_points_lie_at_their_depth_on_the_rays_of_the_pixels_whose_colour_they_have() -> None:
+    one = frame()
+    metres = np.linspace(3, 50, ROWS * COLUMNS, dtype=np.float32).reshape(ROWS, COLUMNS)
+    points, colors = depth_points(one, maps(metres))
+    camera = (points - one.rig.ego_from_camera[0, :3, 3]) @ one.rig.ego_from_camera[0, :3, :3]
+    assert len(points) > 0.9 * ROWS * COLUMNS
+    assert np.isin(camera[:, 2].round(3), metres.round(3)).mean() > 0.99
+    pixels = camera @ one.rig.intrinsics[0].T
+    pixels = pixels[:, :2] / pixels[:, 2:]
+    np.testing.assert_allclose(pixels[:, 0], colors[:, 0] + 256.0 * colors[:, 2], atol=0.51)
+    np.testing.assert_allclose(pixels[:, 1], colors[:, 1], atol=0.51)
+
+
+def test_colours_cover_what_the_network_looks_at_and_near_differs_from_far() -> None:
+    image = np.full((*SOURCE_SIZE[::-1], 3), 90, np.uint8)
+    metres = np.full((ROWS, COLUMNS), 4.0, np.float32)
+    metres[:, COLUMNS // 2 :] = 50.0
+    covered = draw_depth_on_image(image, maps(metres), 0, SOURCE_SIZE)
+    # The input is 352x128 of 352x198: the upper 70 of 198 rows are cut off.
+    first_seen = round(70 / 198 * 180)
+    np.testing.assert_array_equal(covered[: first_seen - 2], image[: first_seen - 2])
+    near, far = covered[120, 60].astype(int), covered[120, 260].astype(int)
+    assert near[0] > near[2] + 50
+    assert far[2] > far[0] + 30
+
+
+def test_the_picture_takes_up_the_depth() -> None:
+    one = frame()
+    plain, colored = (compose(one, None, depth=depth, width=800) for depth in (None, maps(10.0)))
+    assert plain.shape == colored.shape
+    assert np.abs(plain.astype(int) - colored).mean() > 10
+
+
+def test_a_detector_keeps_its_depth_where_it_is_asked_to() -> None:
+    torch.manual_seed(0)
+    detector = Detector(BEVDepth(load_model_config(ROOT / 'config' / 'models' / 'small.yaml')))
+    detector(frame())
+    assert detector.depth is None
+    detector.keep_depth = True
+    detector(frame())
+    spec = detector.config.image
+    assert detector.depth.shape[:2] == (1, detector.config.depth_bins.count)
+    assert detector.depth.shape[3] / detector.depth.shape[2] == spec.width / spec.height
+    torch.testing.assert_close(detector.depth.sum(dim=1), torch.ones_like(detector.depth[:, 0]))
