@@ -108,7 +108,7 @@ def test_a_file_that_is_missing_ends_the_launch_with_its_name(domain_id: int, ar
 
 def test_show_args_explains_every_argument(domain_id: int):
     log = launch(DISTRIBUTIONS[0], '--show-args').communicate(timeout=60)[0]
-    names = 'params_file checkpoint device precision bag rate loop rviz use_sim_time namespace camera_preset autostart'
+    names = 'params_file checkpoint device precision bag rate start duration loop rviz use_sim_time namespace camera_preset autostart'
     lines = [line.strip() for line in log.splitlines()]
     for name in names.split():
         assert len(lines[lines.index(f"'{name}':") + 1]) > 20, name

@@ -16,10 +16,10 @@ SCENES = ('val-0001', 'val-0002')
 
 @pytest.fixture(scope='session')
 def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a dataset of two scenes of three key frames, with sweeps."""
+    """Return a dataset of two scenes of two key frames, with sweeps."""
     root = tmp_path_factory.mktemp('nuscenes') / 'drawn'
-    plan = DatasetPlan(0, len(SCENES), 1.5, Sensors(160, 90, 4, True))
-    write_dataset(root, plan, jobs=1, progress=False)
+    plan = DatasetPlan(0, len(SCENES), 1.0, Sensors(160, 90, 4, True))
+    write_dataset(root, plan, jobs=2, progress=False)
     assert (root / VERSION).is_dir()
     return root
 

@@ -145,7 +145,7 @@ def test_annotations_give_the_boxes_of_the_dataset_back(messages, tables: Tables
             np.testing.assert_allclose((size.y, size.x, size.z), row['size'], atol=1e-6)
             assert detection.header == array.header
             assert detection.results[0].hypothesis.class_id in tables.categories[detection.id].replace('trafficcone', 'traffic_cone')
-    assert sum(len(array.detections) for _, array in messages['/annotations']) > 5
+    assert sum(len(array.detections) for _, array in messages['/annotations']) > 0
 
 
 def test_markers_show_the_annotations_where_they_stay_in_the_map(messages, tables: Tables) -> None:
