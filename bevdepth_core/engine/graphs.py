@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -27,6 +29,18 @@ WARM_UPS = 2
 
 COPY_THREADS = 4
 """Threads that copy images to pinned memory: one alone reaches a fraction of the memory's bandwidth."""
+
+
+def _on_device(method: Callable) -> Callable:
+    """Run a method of ``GraphedNetwork`` with its device as the current one, and without gradients."""
+
+    @functools.wraps(method)
+    def guarded(self, *arguments):
+        device = torch.cuda.device(self._device) if self._device.type == 'cuda' else nullcontext()
+        with torch.inference_mode(), device:
+            return method(self, *arguments)
+
+    return guarded
 
 
 class GraphedNetwork:
@@ -54,15 +68,16 @@ class GraphedNetwork:
         self._steps: _Steps | None = None
         self._clock = _Clock(device)
 
+    @_on_device
     def prepare(self, cameras: int) -> None:
         """Choose kernels and capture graphs for frames of up to ``cameras`` cameras; done by the first frame otherwise."""
         if cameras > self.capacity:
             self._steps = None  # frees the buffers before larger ones are taken
-            with torch.inference_mode(), convolution_flags(self._dtype, search=True):
+            with convolution_flags(self._dtype, search=True):
                 self._steps = _Steps(self._network, self._decoder, self.config, cameras, self._device, self._dtype)
             self.capacity = cameras
 
-    @torch.inference_mode()
+    @_on_device
     def encode(self, images: Sequence[np.ndarray | torch.Tensor], cameras: torch.Tensor) -> ImageFeatures:
         """Return what N images (H, W, 3) uint8 RGB show; ``cameras`` (1, N, 27) float32 is their camera vector.
 
@@ -80,7 +95,7 @@ class GraphedNetwork:
         self._clock.stage_done('image_branch')
         return ImageFeatures(steps.depth[:1, :count], steps.context[:1, :count])
 
-    @torch.inference_mode()
+    @_on_device
     def detect(self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]], score_threshold: float) -> ScoredBoxes:
         """Return the boxes seen in ``frames``, the one just encoded first, each with its (1, N, 3, 4) ``ego_from_frustum``.
 
@@ -100,7 +115,7 @@ class GraphedNetwork:
         self.seconds = self._clock.wait()
         return boxes_above(steps.boxes_host.numpy(), score_threshold)
 
-    @torch.inference_mode()
+    @_on_device
     def kept(self, features: ImageFeatures) -> ImageFeatures:
         """Return ``features`` as they may be kept for later frames."""
         return ImageFeatures(features.depth.clone(), features.context.clone())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bevdepth_core.config import load_model_config
+from bevdepth_core.config import ImageSpec, load_model_config
 from bevdepth_core.decode import decode
 from bevdepth_core.inference import Detector
 from bevdepth_core.model import BEVDepth
@@ -19,7 +19,8 @@ from tests.reference import ROOT, filled_model, golden
 @pytest.fixture(scope='module')
 def model():
     torch.manual_seed(0)
-    model = BEVDepth(load_model_config(ROOT / 'config' / 'models' / 'small.yaml')).eval()
+    config = load_model_config(ROOT / 'config' / 'models' / 'small.yaml')
+    model = BEVDepth(dataclasses.replace(config, image=ImageSpec(128, 352))).eval()
     for name, buffer in model.named_buffers():
         if name.endswith('running_var'):
             buffer.uniform_(0.5, 1.5)

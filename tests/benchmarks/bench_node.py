@@ -1,0 +1,191 @@
+"""The running node through DDS: latency at 12 Hz by stage, and the highest rate at which no set is dropped.
+
+python -m tests.benchmarks.bench_node [--device cuda] [--preset NAME] [--precision fp16] [--rate HZ] [--seconds S] [--out FOLDER]
+
+Six 1600x900 JPEG topics with tf and CameraInfo are published by this process on localhost. "total" and the stages are the node's
+own times from the last image of a set received to detections published, medians and 95th percentiles over its last answers;
+"round trip" is measured here, from before the last image is published to after the detections are received. Writes node_<preset>.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import rclpy
+import torch
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from vision_msgs.msg import Detection3DArray
+
+from bevdepth_core.checkpoint import save_checkpoint
+from bevdepth_core.config import load_model_config
+from bevdepth_core.model import BEVDepth
+from tests.benchmarks.bench_engine import SIZE, jpeg_files
+from tests.reference import ROOT
+from tests.ros.graph import Graph, wait_until
+from tests.ros.rig import START_NS, Rig
+
+NODE = '/bevdepth_detector'
+CAMERAS = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT')
+EXPOSURE_STEP_NS = 500_000
+"""Between cameras: short, so that rounds at high rates do not overlap."""
+SLOP_S = 0.006
+WARM_UP_S = 3.0
+RAMP_S = 5.0
+SETTLE_PERIODS = 4
+"""Wait for the last answers of a run, periods of the images."""
+RAMP = (1.5, 2, 3, 4, 5, 6, 8, 10)
+"""Rates after the first one, as multiples of it."""
+
+
+class FastRig(Rig):
+    """Cameras that expose nearly at once and send the same large pictures again and again."""
+
+    def __init__(self, node) -> None:
+        super().__init__(node, CAMERAS, image_topic='/{camera}/image_rect_compressed')
+        self.data = dict(zip(CAMERAS, jpeg_files(), strict=True))
+
+    def stamps_ns(self, time_s: float) -> list[int]:
+        return [START_NS + round(time_s * 1e9) + EXPOSURE_STEP_NS * index for index in range(len(self.cameras))]
+
+
+def main() -> None:
+    """Start the node, measure, print, write."""
+    gpu = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--device', default='cuda' if gpu else 'cpu')
+    parser.add_argument('--preset', default='r50_256x704_2key' if gpu else 'small')
+    parser.add_argument('--precision', default='fp16' if gpu else 'fp32')
+    parser.add_argument('--rate', type=float, default=12.0 if gpu else 0.5)
+    parser.add_argument('--seconds', type=float, default=60.0 if gpu else 12.0)
+    parser.add_argument('--out', type=Path, default=ROOT / 'out' / 'bench')
+    options = parser.parse_args()
+    os.environ['ROS_DOMAIN_ID'] = str(os.getpid() % 100 + 1)
+    os.environ.update(ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST', ROS_LOCALHOST_ONLY='1')
+    results = {'preset': options.preset, 'precision': options.precision, 'device': options.device}
+    with tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(0)
+        checkpoint = Path(folder) / 'weights.safetensors'
+        save_checkpoint(BEVDepth(load_model_config(ROOT / 'config' / 'models' / f'{options.preset}.yaml')), checkpoint)
+        process = subprocess.Popen(node_command(options, checkpoint))
+        try:
+            rclpy.init()
+            results.update(measure(options))
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+            rclpy.try_shutdown()
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / f'node_{options.preset}.json').write_text(json.dumps(results, indent=1))
+    show(results)
+
+
+def node_command(options: argparse.Namespace, checkpoint: Path) -> list[str]:
+    """Return how the node is started."""
+    values = {
+        'checkpoint': checkpoint,
+        'device': options.device,
+        'precision': options.precision,
+        'sync_slop_s': SLOP_S,
+        'camera_timeout_s': 10.0,
+        'diagnostics_period_s': 0.5,
+    }
+    pairs = (('-p', f'{name}:={value}') for name, value in values.items())
+    return [sys.executable, '-m', 'bevdepth_ros.node', '--ros-args', *itertools.chain.from_iterable(pairs)]
+
+
+def measure(options: argparse.Namespace) -> dict:
+    """Return what was seen at the wanted rate and at rising ones."""
+    graph = Graph()
+    diagnostics, received = graph.diagnostics(), {}
+    graph.node.create_subscription(Detection3DArray, f'{NODE}/detections', lambda message: take(message, received), 50)
+    started = time.perf_counter()
+    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        change_state(graph, transition)
+    results = {'ready_s': time.perf_counter() - started}
+    rig = FastRig(graph.node)
+    rig.wait_for_detector()
+    rig.send_extrinsics()
+    rig.send_infos(size=SIZE)
+    time.sleep(0.5)
+    clock = run(rig, received, 0.0, options.rate, WARM_UP_S)['end']
+    steady = run(rig, received, clock, options.rate, options.seconds)
+    results['steady'] = {**steady, 'rate': options.rate, 'stages_ms': diagnostics.values('latency'), 'node': diagnostics.values('node')}
+    results['ramp'], clock = [], steady['end']
+    for factor in RAMP:
+        ramp = run(rig, received, clock, factor * options.rate, min(RAMP_S, options.seconds))
+        clock = ramp['end']
+        results['ramp'].append({**ramp, 'rate': factor * options.rate})
+        if ramp['answered'] < ramp['sent']:
+            break
+    graph.close()
+    return results
+
+
+def change_state(graph: Graph, transition: int) -> None:
+    """Ask for a transition and wait for it."""
+    client = graph.node.create_client(ChangeState, f'{NODE}/change_state')
+    wait_until(client.service_is_ready, 'the node')
+    request = ChangeState.Request()
+    request.transition.id = transition
+    answer = client.call_async(request)
+    wait_until(answer.done, 'the transition')
+    if not answer.result().success:
+        raise SystemExit('the node refused a transition')
+
+
+def take(message: Detection3DArray, received: dict[int, float]) -> None:
+    """Note when the answer to a stamp came."""
+    received[message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec] = time.perf_counter()
+
+
+def run(rig: FastRig, received: dict[int, float], begin_s: float, rate: float, seconds: float) -> dict:
+    """Publish sets at ``rate`` for ``seconds``; stamps go on from ``begin_s``."""
+    sent: dict[int, float] = {}
+    start = time.perf_counter()
+    for index in range(max(round(rate * seconds), 1)):
+        time.sleep(max(0.0, start + index / rate - time.perf_counter()))
+        time_s = begin_s + index / rate
+        rig.send_poses(time_s)
+        rig.send_images(time_s, cameras=rig.cameras[:-1], data=rig.data)
+        sent[rig.mean_stamp_ns(time_s)] = time.perf_counter()
+        rig.send_images(time_s, cameras=rig.cameras[-1:], data=rig.data)
+    took = time.perf_counter() - start
+    deadline = time.monotonic() + SETTLE_PERIODS / rate
+    while time.monotonic() < deadline and not sent.keys() <= received.keys():
+        time.sleep(0.02)
+    trips = [1e3 * (received[stamp] - moment) for stamp, moment in sent.items() if stamp in received]
+    percentiles = dict(zip(('p50', 'p95', 'p99'), np.percentile(trips, (50, 95, 99)).round(2).tolist(), strict=True)) if trips else {}
+    return {
+        'sent': len(sent),
+        'answered': len(trips),
+        'reached_rate': len(sent) / took,
+        'round_trip_ms': percentiles,
+        'end': begin_s + (len(sent) + 1) / rate,
+    }
+
+
+def show(results: dict) -> None:
+    """Print the table."""
+    steady = results['steady']
+    print(f'{results["preset"]} {results["precision"]} on {results["device"]}: ready after {results["ready_s"]:.1f} s')
+    print(f'{steady["rate"]:g} Hz: {steady["answered"]} of {steady["sent"]} sets, round trip {steady["round_trip_ms"]} ms')
+    print('stages, ms:', ', '.join(f'{name.removesuffix("_ms")} {value}' for name, value in steady['stages_ms'].items()))
+    print('node:', steady['node'])
+    for row in results['ramp']:
+        rate, trip = f'{row["rate"]:g} Hz ({row["reached_rate"]:.1f} reached)', row['round_trip_ms']
+        print(f'{rate}: {row["answered"]} of {row["sent"]} sets, round trip {trip} ms')
+
+
+if __name__ == '__main__':
+    main()
