@@ -36,7 +36,7 @@ from vision_msgs.msg import Detection3DArray, LabelInfo
 
 from bevdepth_core.checkpoint import save_untrained_checkpoint
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.nuscenes.synthetic import Scene, make_scene, nuscenes_like_rig, render_frame
+from bevdepth_core.nuscenes.synthetic import Scene, make_scene, nuscenes_like_rig, render_frame, visible_fractions
 from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
 from bevdepth_core.visualization import compose
 from bevdepth_ros.bag_writer import BagWriter
@@ -75,7 +75,7 @@ class Snapshot:
         world_from_ego: (N, 4, 4) poses at these times.
         jpegs: N files.
         stamp_ns: mean exposure time.
-        boxes: all objects around, in the ego frame at ``stamp_ns``.
+        boxes: all objects around that the cameras see, in the ego frame at ``stamp_ns``.
         labels: (n,) their nuScenes classes.
     """
 
@@ -104,7 +104,8 @@ def draw_drive(scene: Scene, duration_s: float, size: tuple[int, int] = IMAGE_SI
 def _snapshot(scene: Scene, rig: CameraRig, moment_s: float, size: tuple[int, int]) -> Snapshot:
     frame = render_frame(scene, rig, moment_s, start_ns=START_NS, width=size[0], height=size[1])
     jpegs = tuple(cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[1].tobytes() for image in frame.images)
-    boxes, labels = scene.ground_truth((frame.stamp_ns - START_NS) * 1e-9)
+    seen = visible_fractions(scene, rig, moment_s, *size) > 0
+    boxes, labels = scene.ground_truth((frame.stamp_ns - START_NS) * 1e-9, seen=seen)
     return Snapshot(rig, frame.stamps_ns, frame.world_from_ego, jpegs, frame.stamp_ns, boxes, labels)
 
 

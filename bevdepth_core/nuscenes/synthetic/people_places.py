@@ -16,14 +16,14 @@ def place_walkers(placer: Placer, start: float, stop: float) -> None:
     """Put people on the sidewalks, walking alone or in pairs, and groups that stand and talk."""
     rng, road = placer.rng, placer.road
     length = stop - start
-    for _ in range(int(length * rng.uniform(0.10, 0.22))):
+    for _ in range(int(length * rng.uniform(0.16, 0.36))):
         side, direction = rng.choice((-1, 1)), rng.choice((-1, 1))
         along, speed = rng.uniform(start, stop), direction * rng.uniform(0.7, 1.8)
-        first = rng.uniform(road.curb + 1.4, road.sidewalk_end - 0.3)
+        first = rng.uniform(road.curb + 2.75, road.sidewalk_end - 0.3)
         for lateral in (first, first - 0.95)[: 2 if rng.random() < 0.3 else 1]:
             path = along + speed * placer.times
             drift = 0.12 * np.sin(path / 5 + along)
-            if lateral > road.curb + 1.3 and not road.near_crossing(path[0], 9) and not road.near_crossing(path[-1], 9):
+            if lateral > road.curb + 2.7 and not road.near_crossing(path[0], 9) and not road.near_crossing(path[-1], 9):
                 placer.add_walking('pedestrian', path, side * (lateral + drift), margin=0.08)
     for _ in range(int(length * rng.uniform(0.01, 0.03)) + 1):
         _place_group(placer, rng.uniform(start, stop), rng.choice((-1, 1)))
@@ -31,7 +31,7 @@ def place_walkers(placer: Placer, start: float, stop: float) -> None:
 
 def _place_group(placer: Placer, along: float, side: int) -> None:
     rng, road = placer.rng, placer.road
-    middle = side * rng.uniform(road.curb + 1.9, road.sidewalk_end - 0.6)
+    middle = side * rng.uniform(road.curb + 2.2, road.sidewalk_end - 0.6)
     count = int(rng.integers(2, 5))
     first = rng.uniform(0, 2 * math.pi)
     for number in range(count):
@@ -72,7 +72,7 @@ def place_cyclists(placer: Placer, start: float, stop: float) -> None:
     """Let bicycles ride in the bicycle lane, or at the edge of the road where there is none."""
     rng, road = placer.rng, placer.road
     lateral = road.driving_half_width + (road.bike_lane / 2 if road.bike_lane else -0.45)
-    count = int((stop - start) * rng.uniform(0.02, 0.05)) if road.bike_lane else 4
+    count = int((stop - start) * rng.uniform(0.05, 0.10)) if road.bike_lane else 8
     for _ in range(count):
         side, speed = rng.choice((-1, 1)), rng.uniform(3.2, 6.0)
         path = rng.uniform(start, stop) - side * speed * placer.times

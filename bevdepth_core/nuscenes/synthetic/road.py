@@ -9,7 +9,7 @@ import numpy as np
 LANE_WIDTH = 3.4
 BIKE_LANE_WIDTH = 1.5
 PARKING_WIDTH = 2.4
-SIDEWALK_WIDTH = 3.6
+SIDEWALK_WIDTH = 4.6
 
 CROSS_HALF_WIDTH = LANE_WIDTH
 """Of the crossing street: one lane each way, no parking."""

@@ -90,7 +90,7 @@ def place_parked(placer: Placer, start: float, stop: float, crosswalks: tuple[fl
                 turn = (0.0 if side < 0 else math.pi) + rng.normal(0, 0.02)
                 placer.add_standing(name, middle, side * (lateral + rng.normal(0, 0.05)), turn, margin=0.2, rider=False)
             along += length + rng.uniform(1.2, 7.0)
-        for place in np.arange(start, stop, rng.uniform(16.0, 30.0)):
+        for place in np.arange(start, stop, rng.uniform(26.0, 60.0)):
             _parked_cycles(placer, place + rng.uniform(0, 12), side)
 
 
@@ -101,7 +101,7 @@ def _parked_cycles(placer: Placer, along: float, side: int) -> None:
     if road.near_crossing(along, CROSSING_CLEAR):
         return
     for number in range(int(rng.integers(1, 4))):
-        placer.add_standing(name, along + number * 0.95, side * (road.curb + 1.5), turn, margin=0.03, rider=False)
+        placer.add_standing(name, along + number * 0.95, side * (road.curb + 1.45), turn, margin=0.03, rider=False)
 
 
 def place_sites(placer: Placer, start: float, stop: float) -> None:
@@ -131,7 +131,7 @@ def _place_site(placer: Placer, start: float, side: int) -> None:
         placer.add_standing('traffic_cone', along, inner - side * 0.08 + rng.normal(0, 0.04), rng.uniform(-0.5, 0.5), margin=0.02)
     for along in np.arange(start - 9.0, start - 0.5, 2.2):
         placer.add_standing('traffic_cone', along, inner + side * (start - along) / 9 * (PARKING_WIDTH - 0.4), margin=0.02)
-    for along in (start + 1.8, start + 11.5, start + 13.0, start + 15.5):
+    for along in (start + 1.8, start + 12.0, start + 15.0):
         placer.add_standing('pedestrian', along, middle + rng.uniform(-0.6, 0.6), rng.uniform(-math.pi, math.pi), margin=0.05)
     if rng.random() < 0.7:
         for along in np.arange(start + 20, start + rng.uniform(28, 44), rng.uniform(2.7, 3.0)):
