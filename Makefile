@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean distclean
+.PHONY: help setup demo train-demo test lint bench clean distclean
 
 ROS_MODE := $(shell tools/ros_mode.sh)
 # Set-up runs again when the folder or the sourced ROS 2 is another one, or when the build is asked for otherwise.
@@ -15,13 +15,17 @@ LINKED := .venv/ament.done
 LOCALHOST := if [[ $$ROS_DISTRO == humble ]]; then export ROS_LOCALHOST_ONLY=1; else export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST; fi
 
 help: ## list the commands
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 setup: $(LINKED) ## make .venv with everything pinned; builds the CUDA module where nvcc is found
 
 demo: $(LINKED) ## draw a six-camera drive, run the node on it, write out/demo.png
 	@source env.sh; $(LOCALHOST)
 	python -m bevdepth_ros.demo $(ARGS)
+
+train-demo: $(LINKED) ## train a toy on this CPU: data made, killed, resumed, scored; out/train_demo/loss.png
+	@source env.sh
+	python training/demo.py $(ARGS)
 
 test: $(LINKED) ## run all tests; ARGS='-k name' picks some
 	@source env.sh; $(LOCALHOST)

@@ -121,7 +121,7 @@ def build_trainer(config: TrainingConfig, watchers: Sequence[Callback] = ()) -> 
         sync_batchnorm=settings.sync_batchnorm,
         log_every_n_steps=settings.log_every_n_steps,
         callbacks=[*callbacks(config), *watchers],
-        logger=[TensorBoardLogger(config.output, name='tensorboard'), CSVLogger(config.output, name='csv')],
+        logger=[TensorBoardLogger(config.output, name='tensorboard'), CSVLogger(config.output, name='csv', flush_logs_every_n_steps=1)],
         default_root_dir=config.output,
         benchmark=True,
         use_distributed_sampler=False,

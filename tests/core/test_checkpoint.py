@@ -219,3 +219,19 @@ def test_failed_save_leaves_the_old_file(small, tmp_path, monkeypatch):
     with pytest.raises(OSError, match='disk full'):
         save_checkpoint(small, path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_half_precision_halves_the_file_and_loads_as_float32(small, tmp_path):
+    small.metadata = {}
+    save_checkpoint(small, tmp_path / 'full.safetensors')
+    main(['convert', str(tmp_path / 'full.safetensors'), str(tmp_path / 'half.safetensors'), '--half'])
+    full, half = (load_checkpoint(tmp_path / f'{name}.safetensors').state_dict() for name in ('full', 'half'))
+    assert (tmp_path / 'half.safetensors').stat().st_size < 0.52 * (tmp_path / 'full.safetensors').stat().st_size
+    assert all(half[name].dtype == full[name].dtype for name in full)
+    assert all(torch.equal(half[name], full[name]) for name in full if full[name].dim() <= 1)
+    assert all(torch.allclose(half[name], full[name], rtol=5e-4, atol=1e-7) for name in full)
+
+
+def test_a_name_of_no_shipped_weights_is_refused_with_those_that_ship():
+    with pytest.raises(CheckpointError, match=r'huge: no weights of this name ship; give one that does \(.*\) or a file'):
+        load_checkpoint('huge')

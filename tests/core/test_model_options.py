@@ -1,0 +1,56 @@
+"""What the small preset has that official networks lack: width, stride and cameras in network pixels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bevdepth_core.config import ImageEncoderConfig, ImageSpec
+from bevdepth_core.model.depth_net import CAMERA_VECTOR_SIZE, DepthNet, camera_vector, in_network_pixels
+from bevdepth_core.model.image_encoder import ImageEncoder
+from bevdepth_core.model.view_transform import LiftSplat
+from tests.training.runs import TINY
+
+
+@pytest.mark.parametrize('stride', [4, 8, 16])
+def test_features_and_frustum_come_at_the_stride(stride: int) -> None:
+    encoder = ImageEncoderConfig(depth=18, neck_channels=4, width=8, stride=stride)
+    features = ImageEncoder(encoder).eval()(torch.zeros(1, 3, 64, 96))
+    assert features.shape == (1, 16, 64 // stride, 96 // stride)
+    lift = LiftSplat(replace(TINY, image=ImageSpec(64, 96), image_encoder=encoder))
+    assert (len(lift.frustum_v), len(lift.frustum_u)) == features.shape[2:]
+
+
+def cameras_of(zoom: float) -> torch.Tensor:
+    """Return the vector of a camera whose source image is ``zoom`` times as large, shown in the same network image."""
+    intrinsics = torch.eye(4)
+    intrinsics[:2, :3] = zoom * torch.tensor([(633.0, 0.0, 408.0), (0.0, 634.0, 245.0)])
+    image_aug = torch.eye(4)
+    image_aug[:2, :2] = torch.tensor([(-0.67, 0.05), (0.06, 0.68)]) / zoom
+    image_aug[:2, 3] = torch.tensor([540.0, -110.0])
+    pose = torch.eye(4)
+    pose[:3, 3] = torch.tensor([1.7, 0.0, 1.5])
+    return camera_vector(*(matrix[None, None] for matrix in (intrinsics, image_aug)), torch.eye(4)[None], pose[None, None])
+
+
+def test_in_network_pixels_the_size_of_the_source_image_does_not_matter() -> None:
+    assert torch.allclose(in_network_pixels(cameras_of(2.0)), in_network_pixels(cameras_of(1.0)), rtol=1e-5)
+    assert not torch.allclose(cameras_of(2.0), cameras_of(1.0), rtol=0.1)
+
+
+def test_the_numbers_in_network_pixels_are_the_projection_to_the_network_image() -> None:
+    cameras = cameras_of(1.0)
+    matrix = in_network_pixels(cameras)[0, 0, :6].view(2, 3)
+    source = torch.tensor([(633.0, 0.0, 408.0), (0.0, 634.0, 245.0)]) @ torch.tensor([0.3, -0.1, 1.0])
+    expected = torch.tensor([(-0.67, 0.05), (0.06, 0.68)]) @ source + torch.tensor([540.0, -110.0])
+    assert torch.allclose(matrix @ torch.tensor([0.3, -0.1, 1.0]), expected, rtol=1e-5)
+
+
+def test_the_depth_net_is_told_so_many_numbers() -> None:
+    for pixels, numbers in (('source', CAMERA_VECTOR_SIZE), ('network', CAMERA_VECTOR_SIZE - 4)):
+        net = DepthNet(16, 8, replace(TINY.depth_net, camera_pixels=pixels)).eval()
+        assert net.camera_norm.num_features == numbers
+        depth, context = net(torch.zeros(1, 16, 4, 6), cameras_of(1.0)[0])
+        assert depth.shape == (1, 8, 4, 6) and context.shape[2:] == (4, 6)
