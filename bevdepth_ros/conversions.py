@@ -63,6 +63,17 @@ def image_from_message(message: CompressedImage | Image, max_pixels: int) -> np.
     return _from_compressed(message, max_pixels) if isinstance(message, CompressedImage) else _from_raw(message, max_pixels)
 
 
+def is_colour_jpeg(message: CompressedImage | Image, max_pixels: int) -> bool:
+    """Tell whether ``message`` is a JPEG in red, green and blue of at most ``max_pixels`` by its header, which a GPU may decode."""
+    if not isinstance(message, CompressedImage):
+        return False
+    try:
+        with PillowImage.open(io.BytesIO(message.data), formats=('JPEG',)) as picture:
+            return picture.mode == 'RGB' and picture.width * picture.height <= max_pixels
+    except Exception:  # Pillow raises many types on foreign bytes; image_from_message says what is wrong
+        return False
+
+
 def _require_at_most(max_pixels: int, width: int, height: int) -> None:
     if width * height > max_pixels:
         raise ValueError(f'is {width}x{height}, more than max_image_megapixels allows')

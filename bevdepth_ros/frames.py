@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
 from sensor_msgs.msg import CameraInfo
 
+from bevdepth_core.jpeg import JpegDecoder
 from bevdepth_core.types import CameraRig, Frame
-from bevdepth_ros.conversions import Intrinsics, image_from_message, intrinsics_from_file, intrinsics_from_info
+from bevdepth_ros.conversions import Intrinsics, image_from_message, intrinsics_from_file, intrinsics_from_info, is_colour_jpeg
 from bevdepth_ros.parameters import CameraSource, Settings
 from bevdepth_ros.synchronizer import ImageSet
 from bevdepth_ros.transforms import TransformMissingError, Transforms
@@ -40,12 +44,13 @@ FRAME_WARNINGS = ('ego_pose', 'distortion')
 class FrameBuilder:
     """Builds frames in the worker thread; CameraInfo comes from the executor's thread."""
 
-    def __init__(self, settings: Callable[[], Settings], transforms: Transforms):
+    def __init__(self, settings: Callable[[], Settings], transforms: Transforms, device: torch.device | None = None):
         """Read the calibration files.
 
         Args:
             settings: returns the present settings.
             transforms: where extrinsics and ego poses are looked up.
+            device: a GPU decodes JPEG files itself; None and a CPU leave images to threads.
 
         Raises:
             ValueError: a calibration file is unusable.
@@ -59,6 +64,8 @@ class FrameBuilder:
             if source.info_file
         }
         self._poses_awaited_from = 0.0
+        self._gpu_decoder = JpegDecoder(device) if device is not None and device.type == 'cuda' else None
+        self._decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix='images')
 
     def take_info(self, camera: str, message: CameraInfo) -> None:
         """Remember the newest CameraInfo of ``camera``."""
@@ -76,7 +83,7 @@ class FrameBuilder:
         """
         settings = self._settings()
         sources = settings.camera_sources
-        pictures = tuple(self._picture(source, message, settings) for source, message in zip(sources, images.messages, strict=True))
+        pictures = self._pictures(sources, images.messages, settings)
         frames = [source.frame or message.header.frame_id for source, message in zip(sources, images.messages, strict=True)]
         self._await_geometry(settings, frames, images.stamps_ns, stopping)
         intrinsics = [self._intrinsics(source, picture, settings) for source, picture in zip(sources, pictures, strict=True)]
@@ -87,6 +94,16 @@ class FrameBuilder:
         if distorted:
             warnings['distortion'] = f'images of {", ".join(distorted)} have lens distortion, which is not removed: use rectified topics'
         return Frame(pictures, rig, images.stamps_ns, poses), warnings
+
+    def _pictures(self, sources: tuple[CameraSource, ...], messages: tuple, settings: Settings) -> tuple[np.ndarray | torch.Tensor, ...]:
+        """Return the images of a set, decoded side by side: on the GPU where all are JPEG files that it takes."""
+        max_pixels = round(settings.max_image_megapixels * 1e6)
+        if self._gpu_decoder is not None and all(is_colour_jpeg(message, max_pixels) for message in messages):
+            try:
+                return tuple(self._gpu_decoder([message.data for message in messages]))
+            except ValueError:  # a broken file: below, the refusal names its camera
+                pass
+        return tuple(self._decoders.map(lambda source, message: self._picture(source, message, settings), sources, messages))
 
     def _picture(self, source: CameraSource, message, settings: Settings) -> np.ndarray:
         try:

@@ -146,6 +146,7 @@ class DetectorNode(LifecycleNode):
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
         with interruptible():
             self._detector = Detector.from_checkpoint(path, device, precision)
+            self._detector.prepare(len(self._settings.cameras))
         self._loaded = wanted
         self._monitor.fact('node', checkpoint=path, device=self._detector.device, precision=precision)
         self.get_logger().info(f'loaded {path} on {self._detector.device} in {precision}')
@@ -160,7 +161,7 @@ class DetectorNode(LifecycleNode):
         self._monitor.start(self._settings.cameras)
         self._detector.reset()
         self._transforms = Transforms(self, self._settings.tf_buffer_s, self._on_bad_tf, self._settings.odometry_topic)
-        builder = FrameBuilder(lambda: self._settings, self._transforms)
+        builder = FrameBuilder(lambda: self._settings, self._transforms, self._detector.device)
         self._worker = Worker(self._detector, builder, lambda: self._settings, self._publish, self._monitor)
         self._intake = Intake(self, self._settings, self._monitor, self._worker.put, builder.take_info, self._transforms.clear)
 
