@@ -48,12 +48,17 @@ class _Batch:
             for name in ('normals', 'anchors', 'colours', 'extents', 'details', 'glows')
         )
         smallest = smallest_detail_px * np.maximum(self.distance, NEAR) / view.focal
-        self._facing = ((self.eyes[owner] - anchors) * normals).sum(axis=1) > 0
-        self._facing &= ~details | (extents > smallest[owner])
-        world_normals = np.einsum('fij,fj->fi', rotations[owner], normals)
-        lit = np.minimum(colours * _strength(world_normals, np.where(shaded, 0.15, 1.0)[owner], glows, light), 255)
+        towards = self.eyes.astype(np.float32)[owner] - anchors
+        towards *= normals
+        self._facing = (towards[:, 0] + towards[:, 1] + towards[:, 2] > 0) & (~details | (extents > smallest[owner]))
+        shown = np.flatnonzero(self._facing)
+        owner, normals = owner[shown], normals[shown]
+        along, across = rotations[owner, :2, 0], rotations[owner, :2, 1]
+        world_normals = np.column_stack((normals[:, :1] * along + normals[:, 1:2] * across, normals[:, 2]))
+        lit = np.minimum(colours[shown] * _strength(world_normals, np.where(shaded, 0.15, 1.0)[owner], glows[shown], light), 255)
         clear = self.clear[owner][:, None]
-        self._colours = (lit * clear + np.array(light.horizon) * (1 - clear)).tolist()
+        self._colours = np.zeros_like(colours)
+        self._colours[shown] = lit * clear + np.array(light.horizon) * (1 - clear)
 
     def _place_points(self, shapes: list[Shape], view: View) -> None:
         self._point_ends = np.cumsum([0, *(len(shape.points) for shape in shapes)])
@@ -71,7 +76,7 @@ class _Batch:
         """Return an object's points in the camera frame, its pixels unless some are too near, and per face: shows, colour."""
         points, faces = (slice(*ends[number : number + 2]) for ends in (self._point_ends, self._face_ends))
         pixels = self._pixels[points] if self._in_front[number] else None
-        return self._points[points], pixels, self._facing[faces].tolist(), self._colours[faces]
+        return self._points[points], pixels, self._facing[faces].tolist(), self._colours[faces].tolist()
 
 
 def _strength(normals: np.ndarray, sun_share: np.ndarray, glows: np.ndarray, light: Light) -> np.ndarray:
@@ -100,7 +105,6 @@ class Painter:
 
     def __init__(self, image: np.ndarray, view: View, light: Light) -> None:
         self._image, self._view, self._light = image, view, light
-        self._sun, self._ambient, self._haze = (np.array(value, np.float32) for value in (light.sun, light.ambient, light.horizon))
         self._nominal = _NOMINAL_WIDTH / view.width
         self._sun_in_camera = view.camera_from_world_rotation @ np.array(light.to_sun)
 
@@ -134,10 +138,14 @@ class Painter:
             return
         pixel = self._view.project(center[None])[0]
         radius = self._view.focal * ball.radius / center[2]
+        if (pixel + radius < 0).any() or (pixel - radius > (self._view.width, self._view.height)).any():
+            return
         towards_sun = self._sun_in_camera[:2] * (0.0 if in_shade else 0.28 * radius)
         dark, light = (0.62, 1.05) if ball.leafy else (0.8, 1.0)
         shades = [(dark, 1.0, 0.0), ((dark + light) / 2, 0.82, 0.6), (light, 0.55, 1.0)]
         count = next(count for limit, count in _BALL_SHADES if radius * self._nominal <= limit)
+        if count == 1:
+            shades = [((dark + light) / 2, 1.0, 0.0)]
         for strength, scale, shift in shades[:count]:
             colour = self._ball_colour(ball, strength, clear, in_shade)
             fill(self._image, [fixed_point(pixel + towards_sun * shift + scale * radius * _round_outline(seed, ball.leafy))], colour)
@@ -152,8 +160,11 @@ class Painter:
                 fill(self._image, list(fixed_point(leaves)), self._ball_colour(ball, strength, clear, in_shade))
 
     def _ball_colour(self, ball: Ball, strength: float, clear: float, in_shade: bool) -> list[float]:
-        lit = ball.colour * (self._ambient + self._sun * (0.1 if in_shade else 0.75)) * strength
-        return np.minimum(lit * clear + self._haze * (1 - clear), 255).tolist()
+        sun = 0.1 if in_shade else 0.75
+        light = zip(ball.colour.tolist(), self._light.ambient, self._light.sun, self._light.horizon, strict=True)
+        return [
+            min(part * (ambient + direct * sun) * strength * clear + haze * (1 - clear), 255.0) for part, ambient, direct, haze in light
+        ]
 
 
 @lru_cache(maxsize=64)
