@@ -146,11 +146,13 @@ class SceneStore:
         return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else None
 
     def newest_detections_ns(self) -> int | None:
-        """Return the stamp of the newest detections, of those that tf has caught up with if there are any; None before the first."""
-        stamps = [arrival.stamp_ns for arrival in self._detections]
+        """Return the stamp of the newest detections, None before the first; tf is given a moment to catch up with them."""
+        if not self._detections:
+            return None
+        newest_ns = self._detections[-1].stamp_ns
         fixed, base = self._settings.fixed_frame, self._settings.base_frame
-        placed = (stamp for stamp in reversed(stamps) if self._transforms.knows(fixed, base, stamp))
-        return next(placed, stamps[-1] if stamps else None)
+        recent = [arrival.stamp_ns for arrival in self._detections if newest_ns - arrival.stamp_ns <= TF_PATIENCE_NS]
+        return next((stamp for stamp in reversed(recent) if self._transforms.knows(fixed, base, stamp)), newest_ns)
 
     def newest_images_ns(self) -> int | None:
         """Return a moment at which all cameras that speak have images, None before the first."""
