@@ -1,0 +1,156 @@
+"""The node as a process of its own, with a tiny model, and ears on what it says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.srv import SetParameters
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import PointCloud2
+from sensor_msgs_py.point_cloud2 import read_points
+
+from bevdepth_core.checkpoint import save_checkpoint
+from bevdepth_core.config import (
+    BEVEncoderConfig,
+    BEVGrid,
+    DepthBins,
+    DepthNetConfig,
+    HeadConfig,
+    ImageEncoderConfig,
+    ImageSpec,
+    ModelConfig,
+)
+from bevdepth_core.model import BEVDepth
+from tests.soak.stream import CAMERAS
+
+NAME = '/bevdepth_detector'
+PATIENCE_S = 60.0
+CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
+ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
+
+
+def write_tiny_checkpoint(path: Path) -> Path:
+    """Write random weights of a model that a small part of a CPU core runs at 12 Hz."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        image=replace(ImageSpec(), height=64, width=96),
+        depth_bins=DepthBins(2.0, 58.0, 4.0),
+        grid=BEVGrid((-51.2, 51.2, 3.2), (-51.2, 51.2, 3.2), (-5.0, 3.0, 8.0)),
+        image_encoder=ImageEncoderConfig(depth=18, neck_channels=8, width=8),
+        depth_net=DepthNetConfig(mid_channels=16, context_channels=8),
+        bev_encoder=BEVEncoderConfig(base_channels=8, neck_channels=8),
+        head=replace(HeadConfig(), channels=8),
+    )
+    save_checkpoint(BEVDepth(config), path)
+    return path
+
+
+class RunningDetector:
+    """One node process; counts answers and remembers what diagnostics said.
+
+    Attributes:
+        answers: time.monotonic() of each answer and its stamp in seconds.
+        broken_answers: sentences about answers that hold what no answer may hold.
+        worst: highest diagnostics level since it was last set to 0.
+    """
+
+    def __init__(self, node: Node, folder: Path, threshold: float = 0.05) -> None:
+        self._node = node
+        self._log = folder / 'node.log'
+        values = {
+            'cameras': f'[{", ".join(CAMERAS)}]', 'image_topics': '["/{camera}/image"]', 'device': 'cpu',
+            'checkpoint': write_tiny_checkpoint(folder / 'tiny.safetensors'), 'score_threshold': threshold, 'camera_timeout_s': 0.5,
+        }  # fmt: skip
+        arguments = [part for name, value in values.items() for part in ('-p', f'{name}:={value}')]
+        with self._log.open('wb') as log:
+            self._process = subprocess.Popen(
+                [sys.executable, '-m', 'bevdepth_ros.node', '--ros-args', *arguments], stdout=log, stderr=subprocess.STDOUT
+            )
+        self.answers: list[tuple[float, float]] = []
+        self.broken_answers: list[str] = []
+        self.worst = 0
+        self._totals: dict[str, int] = {}
+        self._newest: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._clients: dict = {}
+        node.create_subscription(PointCloud2, f'{NAME}/objects', self._take_objects, 10)
+        node.create_subscription(DiagnosticArray, '/diagnostics', self._take_diagnostics, 100)
+
+    def usage(self) -> tuple[float, int, int]:
+        """Return the process's memory in MiB, its threads and its open files."""
+        process = psutil.Process(self._process.pid)
+        return process.memory_info().rss / 2**20, process.num_threads(), process.num_fds()
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def counts(self) -> dict[str, int]:
+        """Return received, answered and dropped sets over all activations."""
+        with self._lock:
+            return {name: self._totals.get(name, 0) + count for name, count in self._newest.items()}
+
+    def log(self) -> str:
+        return self._log.read_text(errors='replace')
+
+    def change(self, *transitions: int) -> None:
+        """Go through some transitions; AssertionError when one of them fails."""
+        for transition in transitions:
+            request = ChangeState.Request(transition=Transition(id=transition))
+            assert self._call(ChangeState, 'change_state', request).success, f'transition {transition} failed'
+
+    def set(self, name: str, value) -> None:
+        """Set a parameter."""
+        parameter = Parameter(name, value=value).to_parameter_msg()
+        self._call(SetParameters, 'set_parameters', SetParameters.Request(parameters=[parameter]))
+
+    def close(self) -> int:
+        """End the process as a terminal would; return its exit code."""
+        self._process.terminate()
+        return self._process.wait(PATIENCE_S)
+
+    def _call(self, kind, name: str, request):
+        if name not in self._clients:
+            self._clients[name] = self._node.create_client(kind, f'{NAME}/{name}')
+        client = self._clients[name]
+        assert client.wait_for_service(PATIENCE_S), f'no service {name}'
+        future = client.call_async(request)
+        deadline = time.monotonic() + PATIENCE_S
+        while not future.done():
+            assert time.monotonic() < deadline, f'no answer of {name}'
+            time.sleep(0.01)
+        return future.result()
+
+    def _take_objects(self, message: PointCloud2) -> None:
+        stamp = message.header.stamp
+        self.answers.append((time.monotonic(), stamp.sec + stamp.nanosec * 1e-9))
+        points = read_points(message)
+        known = ('x', 'y', 'z', 'length', 'width', 'height', 'yaw', 'score', *(('vx', 'vy') if message.is_dense else ()))
+        if not all(np.isfinite(points[name]).all() for name in known):
+            self.broken_answers.append('a box is not finite')
+
+    def _take_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if not status.name.startswith(f'{NAME}: ') and not status.name.startswith(f'{NAME[1:]}: '):
+                continue
+            self.worst = max(self.worst, status.level[0])
+            if status.name.endswith(': sets'):
+                self._count({value.key: int(value.value) for value in status.values if value.value.isdigit()})
+
+    def _count(self, counts: dict[str, int]) -> None:
+        """Add up what each activation counts from 0."""
+        with self._lock:
+            if counts.get('received', 0) < self._newest.get('received', 0):
+                self._totals = {name: self._totals.get(name, 0) + count for name, count in self._newest.items()}
+            self._newest = counts

@@ -1,0 +1,207 @@
+"""The soak itself: faults in random order with rest between them, and what the node did meanwhile."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import rclpy
+
+from tests.ros.graph import Graph
+from tests.soak.detector import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, RunningDetector
+from tests.soak.faults import FAULTS
+from tests.soak.stream import Condition, Stream
+
+RECOVERY_S = 30.0
+"""A node that does not answer for this time after the end of a fault has not recovered; long, since machines may be slow."""
+SAMPLE_S = 5.0
+"""Period of looks at memory, threads and open files."""
+SHIFTED = ('clock of a camera off', 'time jumps back', 'time jumps forward')
+"""Faults after which stamps of the stream and of its answers do not tell one round."""
+
+
+@dataclass
+class Outcome:
+    """What one kind of fault did, over all its turns.
+
+    Attributes:
+        seconds: how long it held, in all.
+        answers: while it held.
+        worst: diagnostics level of each turn.
+        recoveries_s: from the end of the fault to the first answer to an image of after it, of each turn.
+    """
+
+    seconds: float = 0.0
+    answers: int = 0
+    worst: list[int] = field(default_factory=list)
+    recoveries_s: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Result:
+    """What a soak found.
+
+    Attributes:
+        outcomes: by fault.
+        failures: sentences; empty when all is well.
+        samples: time in seconds, MiB, threads and open files.
+        counts: sets by fate, as diagnostics tell.
+        sent: rounds of images.
+        seconds: of the whole.
+        exit_code: of the node.
+    """
+
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    samples: list[tuple[float, float, int, int]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    sent: int = 0
+    seconds: float = 0.0
+    exit_code: int | None = None
+
+
+class Soak:
+    """One run; needs rclpy to be initialised.
+
+    Args:
+        seconds: how long.
+        hold_s, rest_s: shortest and longest time of a fault, and of the rest after it.
+        seed: of everything that is drawn.
+        tell: receives a sentence now and then.
+    """
+
+    def __init__(
+        self, seconds: float, hold_s: tuple[float, float], rest_s: tuple[float, float], seed: int, tell: Callable[[str], None]
+    ) -> None:
+        self._seconds, self._hold_s, self._rest_s = seconds, hold_s, rest_s
+        self._rng, self._tell = Random(seed), tell
+        self._result = Result()
+        self._events: dict[str, Callable[[], None]] = {name: lambda draw=draw: self._hold(draw(self._rng)) for name, draw in FAULTS.items()}
+        self._events['parameters change'] = self._change_parameters
+        self._events['deactivated and activated'] = lambda: self._detector.change(DEACTIVATE, ACTIVATE)
+        self._events['all the way down and up'] = lambda: self._detector.change(DEACTIVATE, CLEANUP, CONFIGURE, ACTIVATE)
+
+    def run(self) -> Result:
+        """Soak; whatever fails is in the result."""
+        graph = Graph()
+        with tempfile.TemporaryDirectory() as folder:
+            self._detector, self._stream = RunningDetector(graph.node, Path(folder)), Stream(graph.node)
+            try:
+                self._detector.change(CONFIGURE, ACTIVATE)
+                self._stream.start()
+                self._soak()
+            except AssertionError as error:
+                self._result.failures.append(str(error))
+            finally:
+                self._stream.close()
+                self._result.exit_code = self._detector.close()
+                graph.close()
+            self._conclude()
+        return self._result
+
+    def _soak(self) -> None:
+        self._require_recovery('start', time.monotonic())
+        self._began = self._sampled_at = time.monotonic()
+        deck: list[str] = []
+        while time.monotonic() < self._began + self._seconds and self._detector.alive():
+            if not deck:
+                deck = self._rng.sample(sorted(self._events), len(self._events))
+                self._tell_progress()
+            self._suffer(deck.pop())
+        self._result.seconds = time.monotonic() - self._began
+
+    def _suffer(self, name: str) -> None:
+        """Let one fault happen, end it, and wait until the node has recovered."""
+        outcome = self._result.outcomes.setdefault(name, Outcome())
+        answers, began, self._detector.worst = len(self._detector.answers), time.monotonic(), 0
+        self._events[name]()
+        self._stream.condition = Condition()
+        ended = time.monotonic()
+        outcome.seconds += ended - began
+        outcome.answers += len(self._detector.answers) - answers
+        outcome.worst.append(self._detector.worst)
+        outcome.recoveries_s.append(self._require_recovery(name, ended))
+        self._wait(self._rng.uniform(*self._rest_s))
+        if name not in SHIFTED:
+            self._require_true_stamps(name, answers)
+
+    def _hold(self, condition: Condition) -> None:
+        self._stream.condition = condition
+        self._wait(self._rng.uniform(*self._hold_s))
+
+    def _change_parameters(self) -> None:
+        """Set parameters that may change, and some that may not, to values in range and out of it."""
+        end = time.monotonic() + self._rng.uniform(*self._hold_s)
+        while time.monotonic() < end:
+            name, low, high = self._rng.choice((('score_threshold', -0.5, 1.5), ('geometry_timeout_s', -1, 1), ('sync_slop_s', 0.01, 0.1)))
+            self._detector.set(name, self._rng.uniform(low, high))
+        for name, value in (('score_threshold', 0.05), ('geometry_timeout_s', 0.1)):
+            self._detector.set(name, value)
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (now := time.monotonic()) < end and self._detector.alive():
+            if now >= self._sampled_at:
+                self._sampled_at = now + SAMPLE_S
+                self._result.samples.append((now - self._began, *self._detector.usage()))
+            time.sleep(min(0.05, end - now))
+
+    def _require_recovery(self, name: str, ended: float) -> float:
+        """Return how long it took until an image of after ``ended`` was answered."""
+        healthy_from = self._stream.sent + 1
+        while self._stream.sent < healthy_from:
+            time.sleep(0.005)
+        first_stamp_s = self._stream.rounds[-1][0] - 0.001
+        while time.monotonic() < ended + RECOVERY_S:
+            found = next((at for at, stamp_s in reversed(self._detector.answers[-1:]) if stamp_s >= first_stamp_s and at >= ended), None)
+            if found is not None:
+                return found - ended
+            assert self._detector.alive(), f'the node died of: {name}'
+            time.sleep(0.01)
+        self._result.failures.append(f'after {name} there was no answer for {RECOVERY_S} s')
+        return RECOVERY_S
+
+    def _require_true_stamps(self, name: str, first_answer: int) -> None:
+        """Check that each answer since ``first_answer`` is of images that were taken in one round."""
+        rounds = list(self._stream.rounds)
+        for _, stamp_s in self._detector.answers[first_answer:]:
+            if stamp_s > rounds[0][0] and not any(first - 0.001 <= stamp_s <= last + 0.001 for first, last in rounds):
+                self._result.failures.append(f'{name}: an answer at {stamp_s:.3f} s is of no round of images')
+
+    def _tell_progress(self) -> None:
+        memory, threads, files = self._detector.usage()
+        counts = self._detector.counts()
+        self._tell(
+            f'{time.monotonic() - self._began:6.0f} s: {self._stream.sent} rounds sent, {counts.get("answered", 0)} answered, '
+            f'{counts.get("dropped", 0)} dropped; {memory:.1f} MiB, {threads} threads, {files} files'
+        )
+
+    def _conclude(self) -> None:
+        result, log = self._result, self._detector.log()
+        result.sent, result.counts = self._stream.sent, self._detector.counts()
+        result.failures += sorted(set(self._detector.broken_answers))
+        if 'Traceback' in log or 'detection failed' in log:
+            lines = log.splitlines()
+            place = next(number for number, line in enumerate(lines) if 'Traceback' in line or 'detection failed' in line)
+            result.failures.append('the node logged: ' + '\n'.join(lines[place : place + 12]))
+        if result.exit_code != 0:
+            result.failures.append(f'the node ended with {result.exit_code}')
+
+
+def run(
+    seconds: float,
+    hold_s: tuple[float, float] = (1.0, 6.0),
+    rest_s: tuple[float, float] = (1.0, 4.0),
+    seed: int = 0,
+    tell: Callable[[str], None] = print,
+) -> Result:
+    """Soak a node in this process's ROS domain; arguments as ``Soak`` has them."""
+    rclpy.init()
+    try:
+        return Soak(seconds, hold_s, rest_s, seed, tell).run()
+    finally:
+        rclpy.shutdown()
