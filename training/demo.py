@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = '400x225'
 NETWORK = {'model.network.image.height': 96, 'model.network.image.width': 256}
 RECIPE = {
-    'model.learning_rate_batch': 2,
+    'model.learning_rate_batch': 1,
     'model.warmup_steps': 20,
-    'data.batch_size': 2,
+    'data.batch_size': 1,
     'data.workers': 1,
     'data.class_balanced': 'false',
     'trainer.accelerator': 'cpu',
