@@ -188,7 +188,7 @@ def plot(results: dict, path: Path) -> None:
     bars |= {f'official {name}': value for name, value in results['official_ms'].items()}
     right.bar_label(right.barh(list(bars), list(bars.values()), color='tab:blue'), fmt='%.1f', padding=3)
     right.set_xlabel('ms per frame')
-    right.margins(x=0.15)
+    right.margins(x=0.2)
     right.invert_yaxis()
     figure.suptitle(f'{results["preset"]}, {results["precision"]}, {results["device"]}')
     figure.savefig(path, dpi=120)
