@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nuscenes.eval.detection.utils import category_to_detection_name
 from PIL import Image as PillowImage
 from rclpy.serialization import deserialize_message
 from rosbags.interfaces import QosDurability
@@ -22,7 +23,7 @@ from rosidl_runtime_py.utilities import get_message
 from sensor_msgs_py.point_cloud2 import read_points
 
 from bevdepth_core.geometry import rigid_from_quaternion
-from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR, label_of_category
+from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
 from bevdepth_core.nuscenes.recording import Recording
 from bevdepth_core.nuscenes.synthetic.dataset import VERSION
 from bevdepth_ros.nuscenes_to_bag import main
@@ -137,14 +138,14 @@ def test_annotations_give_the_boxes_of_the_dataset_back(messages, tables: Tables
     for log_time, array in messages['/annotations']:
         assert array.header.frame_id == 'base_link'
         expected = {row['instance_token']: row for row in tables.annotations if row['sample_token'] == samples[log_time]}
-        expected = {name: row for name, row in expected.items() if label_of_category(tables.categories[name]) is not None}
+        expected = {name: row for name, row in expected.items() if category_to_detection_name(tables.categories[name]) is not None}
         assert {detection.id for detection in array.detections} == set(expected)
         for detection in array.detections:
             row, size = expected[detection.id], detection.bbox.size
             np.testing.assert_allclose(poses[log_time] @ pose_matrix(detection.bbox.center), matrix(row), atol=1e-6)
             np.testing.assert_allclose((size.y, size.x, size.z), row['size'], atol=1e-6)
             assert detection.header == array.header
-            assert detection.results[0].hypothesis.class_id in tables.categories[detection.id].replace('trafficcone', 'traffic_cone')
+            assert detection.results[0].hypothesis.class_id == category_to_detection_name(tables.categories[detection.id])
     assert sum(len(array.detections) for _, array in messages['/annotations']) > 0
 
 

@@ -1,0 +1,31 @@
+"""A converted scene through the launch file, as a user replays it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from bevdepth_core.nuscenes.recording import Recording
+from bevdepth_ros.recording_bag import Target, write_bag
+
+
+def test_a_part_of_a_raw_bag_is_replayed_and_answered_with_the_preset_for_it(
+    recording: Recording, dataroot: Path, domain_id: int, small_checkpoint: Path, tmp_path: Path
+) -> None:
+    bag = write_bag(recording, Target(dataroot, tmp_path, raw=True))
+    arguments = {
+        'bag': bag,
+        'camera_preset': 'nuscenes_image_rect',
+        'checkpoint': small_checkpoint,
+        'start': 0.3,
+        'duration': 0.4,
+        'rate': 0.5,
+        'device': 'cpu',
+    }
+    command = ['ros2', 'launch', 'bevdepth_ros', 'detect.launch.py', *(f'{name}:={value}' for name, value in arguments.items())]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    log = run.stdout + run.stderr
+    assert run.returncode == 0, log
+    received, answered = map(int, re.search(r'sets of images: (\d+) received, (\d+) answered', log).groups())
+    assert 1 <= answered <= received <= 5, 'of about twelve in the whole bag'
