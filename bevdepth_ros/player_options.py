@@ -6,7 +6,9 @@ import argparse
 import sys
 from dataclasses import dataclass, field
 
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.utilities import remove_ros_args
+from rclpy.validate_topic_name import validate_topic_name
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,10 @@ def _renaming(text: str) -> tuple[str, str]:
     old, found, new = text.partition(':=')
     if not (old and found and new):
         raise argparse.ArgumentTypeError(f'must be OLD:=NEW, got {text}')
+    try:
+        validate_topic_name(new)
+    except InvalidTopicNameException as error:
+        raise argparse.ArgumentTypeError(f'{new} is no topic name: {error}') from error
     return old, new
 
 

@@ -23,7 +23,7 @@ from bevdepth_ros.bag_messages import compressed_image
 from bevdepth_ros.bag_reader import Bag, BagError
 from bevdepth_ros.bag_writer import BagWriter
 from bevdepth_ros.player import Player, served
-from bevdepth_ros.player_options import Options
+from bevdepth_ros.player_options import Options, arguments
 from tests.ros.graph import Graph, wait_until
 from tests.ros.text_bags import START_NS, STEP_NS, STORAGES, qos, write_bag
 
@@ -225,6 +225,13 @@ def test_a_loop_plays_on_until_it_is_interrupted(graph: Graph, tmp_path: Path, n
     assert process.returncode == 0
     assert 'Traceback' not in log
     assert [message.data for message in messages[:7]] == [f'/a {step % 3}' for step in range(7)]
+
+
+@pytest.mark.parametrize('option', [('--rate', '0'), ('--start-offset', '-1'), ('--remap', '/a'), ('--remap', '/a:=/b c')])
+def test_an_option_that_makes_no_sense_is_refused(capsys: pytest.CaptureFixture, option: tuple[str, str]):
+    with pytest.raises(SystemExit):
+        arguments(['player', 'bag', *option])
+    assert f'argument {option[0]}' in capsys.readouterr().err
 
 
 def test_a_missing_bag_is_refused_with_a_sentence(domain_id: int, tmp_path: Path):
