@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from bisect import bisect_left
 from collections import deque
@@ -70,6 +71,7 @@ class SceneStore:
 
     Attributes:
         infos: the newest CameraInfo of each camera.
+        detections_arrived: time.monotonic() when detections came last, -inf before the first.
     """
 
     def __init__(self, settings: Settings, transforms: Transforms, panel_width: int):
@@ -88,6 +90,7 @@ class SceneStore:
         self._longest = IMAGES_KEPT[settings.image_transport]
         self._names = NUSCENES_CLASSES
         self.infos: dict[str, CameraInfo] = {}
+        self.detections_arrived = -math.inf
         self._from_files = {
             source.name: intrinsics_from_file(source.info_file, settings.images_rectified)
             for source in settings.camera_sources
@@ -125,7 +128,8 @@ class SceneStore:
 
     def add_detections(self, detections: Detections3D) -> None:
         """Take detections."""
-        self._detections.append(_Arrival(detections.stamp_ns, detections, time.monotonic()))
+        self.detections_arrived = time.monotonic()
+        self._detections.append(_Arrival(detections.stamp_ns, detections, self.detections_arrived))
 
     def add_annotations(self, message: Detection3DArray) -> None:
         """Take true boxes in any frame that tf links to the fixed one; classes other than nuScenes' are left out.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -23,8 +24,8 @@ CAMERA_PARAMETERS = (
 TF_BUFFER_S = 30.0
 QUEUE_SIZE = 30
 """Images per camera that DDS keeps while a picture is drawn."""
-WAIT_FOR_DETECTIONS_NS = 3_000_000_000
-"""So far behind the images, detections count as missing and images are shown without."""
+DETECTIONS_PATIENCE_S = 5.0
+"""After so long without detections, images are shown without."""
 LOG_PERIOD_S = 10.0
 
 _IMAGES = QoSProfile(depth=QUEUE_SIZE, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -69,10 +70,8 @@ class SceneListener:
         return self.store.scene(wanted_ns)
 
     def _newest_ns(self) -> int | None:
-        found_ns, images_ns = self.store.newest_detections_ns(), self.store.newest_images_ns()
-        if found_ns is not None and (images_ns is None or images_ns - found_ns < WAIT_FOR_DETECTIONS_NS):
-            return found_ns
-        return images_ns
+        silent_s = time.monotonic() - self.store.detections_arrived
+        return self.store.newest_images_ns() if silent_s > DETECTIONS_PATIENCE_S else self.store.newest_detections_ns()
 
     def _subscribe(self, message_type, topic: str, qos, take: Callable) -> None:
         def callback(message) -> None:

@@ -21,9 +21,9 @@ ANSWER_NS = 80_000_000
 """How long after the exposure an answer was recorded."""
 
 
-def draw(seconds: float) -> list[Snapshot]:
+def draw(seconds: float, size: tuple[int, int] = SIZE) -> list[Snapshot]:
     """Return two sets of images a second."""
-    return draw_drive(make_scene(8, seconds), seconds, SIZE)
+    return draw_drive(make_scene(8, seconds), seconds, size)
 
 
 def detections(snapshot: Snapshot) -> Detections3D:
@@ -32,10 +32,10 @@ def detections(snapshot: Snapshot) -> Detections3D:
     return Detections3D(snapshot.boxes, scores, snapshot.labels, NUSCENES_CLASSES, snapshot.stamp_ns, snapshot.stamp_ns)
 
 
-def record(snapshots: list[Snapshot], folder: Path) -> tuple[Path, Path]:
+def record(snapshots: list[Snapshot], folder: Path, size: tuple[int, int] = SIZE) -> tuple[Path, Path]:
     """Write a drive to ``folder`` twice and return the bag as cameras give it, and the same with recorded detections."""
     plain, answered = folder / 'plain', folder / 'answered'
-    write_bag(snapshots, plain, SIZE)
+    write_bag(snapshots, plain, size)
     answers = [(one.stamp_ns + ANSWER_NS, serialize_message(objects_cloud(detections(one), 'base_link'))) for one in snapshots]
     with Reader(plain) as reader, Writer(answered, version=8) as writer:
         copies = {
