@@ -22,10 +22,8 @@ def test_depth_points_come_when_asked_for_and_lie_ahead_of_cameras_that_look_for
     values = {'cameras': list(CAMERAS), 'image_topics': ['/{camera}/image'], 'checkpoint': str(small_checkpoint), 'device': 'cpu'}
     node = DetectorNode(parameter_overrides=[Parameter(name, value=value) for name, value in values.items()])
     rig = Rig(graph.node, CAMERAS)
-    clouds, detections = (
-        graph.collect(kind, f'/bevdepth_detector/{name}')
-        for kind, name in ((PointCloud2, 'depth_points'), (Detection3DArray, 'detections'))
-    )
+    clouds = graph.collect(PointCloud2, '/bevdepth_detector/depth_points')
+    detections = graph.collect(Detection3DArray, '/bevdepth_detector/detections')
     assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
     graph.add(node)
     rig.wait_for_detector()
