@@ -101,7 +101,7 @@ def jpeg_files() -> list[bytes]:
     files = []
     for _ in range(6):
         coarse = Image.fromarray(rng.integers(0, 255, (30, 54, 3), dtype=np.uint8)).resize(SIZE[::-1])
-        pixels = np.asarray(coarse).astype(np.int16) + rng.integers(-12, 13, (*SIZE, 1))
+        pixels = np.asarray(coarse).astype(np.int16) + rng.integers(-4, 5, (*SIZE, 1))
         buffer = io.BytesIO()
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, 'JPEG', quality=75)
         files.append(buffer.getvalue())
