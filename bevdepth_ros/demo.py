@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,9 +36,9 @@ from bevdepth_core.nuscenes.synthetic import Scene, make_scene, nuscenes_like_ri
 from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
 from bevdepth_core.visualization import compose
 from bevdepth_ros.bag_writer import BagWriter
+from bevdepth_ros.launching import LAUNCH_FILE, PACKAGE, LaunchError, isolate, last_lines, launched
 
 NODE = '/bevdepth_detector'
-PACKAGE, LAUNCH_FILE = 'bevdepth_ros', 'detect.launch.py'
 SET_PERIOD_S = 0.5
 """The key frames of nuScenes come at 2 Hz, and so slowly a small machine keeps up."""
 IMAGE_SIZE = (1600, 900)
@@ -51,14 +47,10 @@ START_NS = 1_700_000_000_000_000_000
 LONGEST_RUN_S = 150.0
 LINGER_S = 0.5
 """How long to listen on after the launch has ended."""
-DOMAINS = range(1, 101)
-"""Domain ids whose ports Linux does not hand out to others."""
-DISCOVERY_PORT, DOMAIN_PORTS = 7400, 250
 DRAWN_UNTRAINED_BOXES = 12
 """Random weights answer everywhere; more boxes would hide the picture."""
 PICTURED_MOMENT = 0.6
 """Which part of the drive has passed in the picture."""
-LOG_LINES_SHOWN = 15
 
 
 class DemoError(Exception):
@@ -169,35 +161,6 @@ def _stamp_ns(message: Detection3DArray | PointCloud2) -> int:
     return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
 
 
-@contextmanager
-def launched(arguments: list[str], log_path: Path) -> Iterator[subprocess.Popen]:
-    """Run ``ros2 launch`` of the detector with its output in ``log_path``; whatever happens, it has ended afterwards.
-
-    Raises:
-        DemoError: there is no ``ros2`` command.
-    """
-    command = shutil.which('ros2')
-    if command is None:
-        raise DemoError('there is no ros2 command: use `make demo`, or source env.sh (or your ROS 2) first')
-    with log_path.open('w') as log:
-        process = subprocess.Popen([command, 'launch', PACKAGE, LAUNCH_FILE, *arguments], stdout=log, stderr=log, start_new_session=True)
-        try:
-            yield process
-        finally:
-            _end(process)
-
-
-def _end(process: subprocess.Popen) -> None:
-    """Interrupt a launch and, if that does not help, kill it and its children."""
-    for number, patience_s in ((signal.SIGINT, 15), (signal.SIGKILL, 5)):
-        if process.poll() is None:
-            os.killpg(process.pid, number)
-            try:
-                process.wait(patience_s)
-            except subprocess.TimeoutExpired:
-                continue
-
-
 def listen_while_running(arguments: list[str], log_path: Path) -> Listener:
     """Return what the detector said while the launch ran.
 
@@ -211,26 +174,21 @@ def listen_while_running(arguments: list[str], log_path: Path) -> Listener:
         with launched(arguments, log_path) as process:
             _spin(node, lambda: process.poll() is None and time.monotonic() < deadline)
             if process.poll() is None:
-                raise DemoError(f'the launch did not end within {LONGEST_RUN_S:.0f} s\n{_last_lines(log_path)}')
+                raise DemoError(f'the launch did not end within {LONGEST_RUN_S:.0f} s\n{last_lines(log_path)}')
         lingering = time.monotonic() + LINGER_S
         _spin(node, lambda: time.monotonic() < lingering)
     finally:
         node.destroy_node()
     if process.returncode:
-        raise DemoError(f'the launch failed with exit status {process.returncode}\n{_last_lines(log_path)}')
+        raise DemoError(f'the launch failed with exit status {process.returncode}\n{last_lines(log_path)}')
     if not listener.objects:
-        raise DemoError(f'the detector did not answer a single set of images\n{_last_lines(log_path)}')
+        raise DemoError(f'the detector did not answer a single set of images\n{last_lines(log_path)}')
     return listener
 
 
 def _spin(node: Node, wanted: Callable[[], bool]) -> None:
     while wanted():
         rclpy.spin_once(node, timeout_sec=0.1)
-
-
-def _last_lines(log_path: Path) -> str:
-    lines = log_path.read_text(errors='replace').splitlines()[-LOG_LINES_SHOWN:]
-    return '\n'.join([f'the end of {log_path}:', *(f'  {line}' for line in lines)])
 
 
 def table(sets_in: int, listener: Listener) -> str:
@@ -295,25 +253,6 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def isolate() -> None:
-    """Keep this process and its children on this machine and in a ROS domain of their own."""
-    os.environ['ROS_DOMAIN_ID'] = str(next(filter(_is_empty, np.random.default_rng().permutation(DOMAINS).tolist())))
-    if os.environ.get('ROS_DISTRO') == 'humble':
-        os.environ['ROS_LOCALHOST_ONLY'] = '1'
-    else:
-        os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-
-
-def _is_empty(domain: int) -> bool:
-    """Return whether nobody on this machine holds the discovery port of the domain's first participant."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind(('127.0.0.1', DISCOVERY_PORT + DOMAIN_PORTS * domain + 10))
-        except OSError:
-            return False
-    return True
-
-
 def main(argv: list[str] | None = None) -> None:
     """Run the demo; ends the process with a sentence when there is nothing to show, and with 130 when interrupted."""
     options = _options(argv)
@@ -323,7 +262,7 @@ def main(argv: list[str] | None = None) -> None:
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         run(options)
-    except DemoError as error:
+    except (DemoError, LaunchError) as error:
         sys.exit(f'demo: {error}')
     except KeyboardInterrupt:
         sys.exit(130)

@@ -49,7 +49,7 @@ def test_the_demo_ends_by_itself_with_a_bag_a_table_and_a_picture(tmp_path: Path
     assert picture.shape[1] == 1920
     assert picture.std() > 30
     with Reader(tmp_path / 'out' / 'demo_bag') as reader:
-        assert reader.message_count == 1 + 4 * (3 * 6 + 1)
+        assert reader.message_count == 1 + 4 * (3 * 6 + 2)
     assert processes_about(tmp_path) == []
 
 
