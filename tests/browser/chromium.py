@@ -16,7 +16,7 @@ from pathlib import Path
 from websockets.sync.client import ClientConnection, connect
 
 START_PATIENCE_S = 60.0
-ANSWER_PATIENCE_S = 60.0
+ANSWER_PATIENCE_S = 120.0
 OPTIONS = (
     '--headless=new', '--no-sandbox', '--no-first-run', '--disable-dev-shm-usage', '--hide-scrollbars', '--remote-debugging-port=0',
     '--use-angle=swiftshader', '--enable-unsafe-swiftshader', '--ignore-gpu-blocklist',
