@@ -11,9 +11,11 @@ import av
 import numpy as np
 from PIL import Image
 
+from bevdepth_core.visualization import CLASS_COLORS
+
 CONSTANT_QUALITY = '20'
 """x264's scale, lower is better."""
-GIF_COLORS = 128
+GIF_COLORS = 256
 MILLISECOND = Fraction(1, 1000)
 
 
@@ -85,7 +87,7 @@ class PictureWriter:
         moments: list[float] = []
 
         def write(picture: np.ndarray, moment_s: float) -> None:
-            pictures.append(Image.fromarray(picture).quantize(GIF_COLORS, dither=Image.Dither.NONE))
+            pictures.append(_with_few_colors(Image.fromarray(picture)))
             moments.append(moment_s)
 
         def save() -> None:
@@ -103,3 +105,12 @@ class PictureWriter:
     def _start_folder(self) -> Callable[[np.ndarray, float], None]:
         self._path.mkdir(parents=True, exist_ok=True)
         return lambda picture, _: Image.fromarray(picture).save(self._path / f'{self.count:05d}.png')
+
+
+def _with_few_colors(picture: Image.Image) -> Image.Image:
+    """Return ``picture`` with a palette that keeps the colours of the classes, which are small in it and must be told apart."""
+    kept = [share for color in CLASS_COLORS.values() for share in color]
+    frequent = picture.quantize(GIF_COLORS - len(CLASS_COLORS)).getpalette()[: 3 * (GIF_COLORS - len(CLASS_COLORS))]
+    palette = Image.new('P', (1, 1))
+    palette.putpalette(frequent + kept)
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
