@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from bevdepth_core.visualization import class_color
-from bevdepth_ros.demo import isolate
+from bevdepth_ros.launching import isolate
 from tests.browser.chromium import Tab, open_page
 from tests.reference import ROOT
 from tests.ros.small_drive import draw, record
