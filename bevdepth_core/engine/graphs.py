@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 import numpy as np
@@ -14,21 +12,19 @@ import torch
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.decode import ScoredBoxes
 from bevdepth_core.engine.boxes import BoxDecoder, boxes_above
+from bevdepth_core.engine.clock import DeviceClock
 from bevdepth_core.engine.flags import convolution_flags
 from bevdepth_core.engine.fused import fused
+from bevdepth_core.engine.sources import Sources
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.depth_net import CAMERA_VECTOR_SIZE
 from bevdepth_core.model.view_transform import ImageFeatures
-from bevdepth_core.ops.image_resize import ResizePlan, resize_images
-from bevdepth_core.preprocess import ImageTransform
+from bevdepth_core.ops.image_resize import resize_images
 
 INPUT_CHANNELS = 4
 """Channels of the network's input: a fourth, always 0, lets the first convolution read aligned pixels."""
 WARM_UPS = 2
 """Runs of a step before it is captured: in the first, libraries choose kernels and take memory."""
-
-COPY_THREADS = 4
-"""Threads that copy images to pinned memory: one alone reaches a fraction of the memory's bandwidth."""
 
 
 def _on_device(method: Callable) -> Callable:
@@ -64,9 +60,9 @@ class GraphedNetwork:
         self._device, self._dtype = device, dtype
         self._network = _with_input_channels(fused(model, device, dtype))
         self._decoder = BoxDecoder(model.config).to(device)
-        self._sources = _Sources(model.config, device)
+        self._sources = Sources(model.config, device)
         self._steps: _Steps | None = None
-        self._clock = _Clock(device)
+        self._clock = DeviceClock(device)
 
     @_on_device
     def prepare(self, cameras: int) -> None:
@@ -214,72 +210,3 @@ def _with_input_channels(network: BEVDepth) -> BEVDepth:
     weight[:, :3] = conv.weight
     conv.weight = torch.nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
     return network
-
-
-class _Sources:
-    """Brings source images to the device and knows how each size is resized."""
-
-    def __init__(self, config: ModelConfig, device: torch.device) -> None:
-        self._spec, self._device = config.image, device
-        self._plans: dict[tuple[int, int], ResizePlan] = {}
-        self._pinned: dict[int, torch.Tensor] = {}
-        self._pool = ThreadPoolExecutor(COPY_THREADS, thread_name_prefix='upload')
-
-    def take(self, images: Sequence[np.ndarray | torch.Tensor]) -> tuple[list[torch.Tensor], list[ResizePlan]]:
-        """Return (H, W, 3) tensors on the device and their plans; numpy images travel through pinned memory."""
-        on_device = list(images)
-        places = [place for place, image in enumerate(images) if isinstance(image, np.ndarray)]
-        held = list(self._pool.map(self._pinned_copy, places, [images[place] for place in places]))
-        for place, copy in zip(places, held, strict=True):
-            on_device[place] = copy
-        return [image.to(self._device, non_blocking=True) for image in on_device], [self._plan(*image.shape[1::-1]) for image in images]
-
-    def _pinned_copy(self, place: int, image: np.ndarray) -> torch.Tensor:
-        held = self._pinned.get(place)
-        if held is None or held.shape != image.shape:
-            held = torch.empty(image.shape, dtype=torch.uint8, pin_memory=self._device.type == 'cuda')
-            self._pinned[place] = held
-        np.copyto(held.numpy(), image)
-        return held
-
-    def _plan(self, width: int, height: int) -> ResizePlan:
-        size = (width, height)
-        if size not in self._plans:
-            transform = ImageTransform.for_inference(*size, self._spec)
-            resized = (int(size[0] * transform.scale), int(size[1] * transform.scale))
-            crop = (transform.crop_x, transform.crop_y, transform.width, transform.height)
-            self._plans[size] = ResizePlan.make(size, resized, crop, self._device)
-        return self._plans[size]
-
-
-class _Clock:
-    """Times between marks by the device's clock; on the CPU there is none."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._on = device.type == 'cuda'
-        self._events: list[torch.cuda.Event] = []
-        self._stages: list[str] = []
-
-    def start(self) -> None:
-        self._stages = []
-        self._mark()
-
-    def stage_done(self, stage: str) -> None:
-        """Mark the end of ``stage``, which began at the mark before."""
-        self._stages.append(stage)
-        self._mark()
-
-    def _mark(self) -> None:
-        if not self._on:
-            return
-        if len(self._events) <= len(self._stages):
-            self._events.append(torch.cuda.Event(enable_timing=True))
-        self._events[len(self._stages)].record()
-
-    def wait(self) -> dict[str, float]:
-        """Wait for the last mark and return seconds per stage."""
-        if not self._on:
-            return dict.fromkeys(self._stages, 0.0)
-        self._events[len(self._stages)].synchronize()
-        pairs = itertools.pairwise(self._events)
-        return {stage: 1e-3 * before.elapsed_time(after) for stage, (before, after) in zip(self._stages, pairs, strict=False)}

@@ -8,7 +8,8 @@ import torch
 
 from bevdepth_core.config import ImageSpec, ModelConfig, load_model_config
 from bevdepth_core.engine.boxes import boxes_above
-from bevdepth_core.engine.graphs import GraphedNetwork, _Sources
+from bevdepth_core.engine.graphs import GraphedNetwork
+from bevdepth_core.engine.sources import Sources
 from bevdepth_core.inference import PRECISIONS, Detector
 from bevdepth_core.jpeg import JpegDecoder
 from bevdepth_core.model import BEVDepth
@@ -130,7 +131,7 @@ def test_network_input_is_pillows_to_the_bit(size, spec):
     config = dataclasses.replace(ModelConfig(), image=spec)
     planar = torch.from_numpy(images[1]).permute(2, 0, 1).contiguous().cuda().permute(1, 2, 0)
     out = torch.full((2, spec.height, spec.width, 4), 7.0, device='cuda').permute(0, 3, 1, 2)
-    sources, plans = _Sources(config, torch.device('cuda:0')).take([images[0], planar])
+    sources, plans = Sources(config, torch.device('cuda:0')).take([images[0], planar])
     resize_images(sources, plans, spec.mean, spec.std, out)
     assert torch.equal(out[:, :3].cpu(), expected) and not out[:, 3].any()
 

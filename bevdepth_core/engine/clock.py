@@ -1,0 +1,40 @@
+"""Time per step by the device's clock."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+
+
+class DeviceClock:
+    """Times between marks by the device's clock; on the CPU there is none."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on = device.type == 'cuda'
+        self._events: list[torch.cuda.Event] = []
+        self._stages: list[str] = []
+
+    def start(self) -> None:
+        self._stages = []
+        self._mark()
+
+    def stage_done(self, stage: str) -> None:
+        """Mark the end of ``stage``, which began at the mark before."""
+        self._stages.append(stage)
+        self._mark()
+
+    def _mark(self) -> None:
+        if not self._on:
+            return
+        if len(self._events) <= len(self._stages):
+            self._events.append(torch.cuda.Event(enable_timing=True))
+        self._events[len(self._stages)].record()
+
+    def wait(self) -> dict[str, float]:
+        """Wait for the last mark and return seconds per stage."""
+        if not self._on:
+            return dict.fromkeys(self._stages, 0.0)
+        self._events[len(self._stages)].synchronize()
+        pairs = itertools.pairwise(self._events)
+        return {stage: 1e-3 * before.elapsed_time(after) for stage, (before, after) in zip(self._stages, pairs, strict=False)}
