@@ -48,7 +48,8 @@ struct Depth {
     std::int64_t view, bin, row, column;
 };
 
-// Context features. planes (B, N, C, H, W) T are copied to rows (B, N, H, W, C) T first; null planes: rows hold them already.
+// Context features. planes (B, N, C, H, W) T are copied to rows (B, N, H, W, C) T first, where a kernel wants rows; null planes:
+// rows hold them already.
 struct Context {
     const void* planes;
     void* rows;
