@@ -16,6 +16,8 @@ import yaml
 from PIL import Image as PillowImage
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from bevdepth_ros.undistortion import Distortion
+
 _ENCODINGS = {
     'rgb8': ('u1', 3), 'bgr8': ('u1', 3), 'rgba8': ('u1', 4), 'bgra8': ('u1', 4), '8UC3': ('u1', 3),
     'rgb16': ('u2', 3), 'bgr16': ('u2', 3), 'rgba16': ('u2', 4), 'bgra16': ('u2', 4),
@@ -35,13 +37,13 @@ class Intrinsics:
         matrix: (3, 3) float64, pixels.
         width: of the calibrated image, pixels; 0 when not known.
         height: likewise.
-        distorted: whether the image this matrix belongs to still has lens distortion.
+        distortion: lens distortion that the image this matrix belongs to still has; None when it has none.
     """
 
     matrix: np.ndarray
     width: int
     height: int
-    distorted: bool
+    distortion: Distortion | None
 
     def require_size(self, image: np.ndarray) -> None:
         """Raise ValueError unless the (H, W, 3) ``image`` has the calibrated size."""
@@ -82,6 +84,8 @@ def _require_at_most(max_pixels: int, width: int, height: int) -> None:
 def _from_compressed(message: CompressedImage, max_pixels: int) -> np.ndarray:
     try:
         picture = PillowImage.open(io.BytesIO(message.data), formats=('JPEG', 'PNG'))
+    except PillowImage.DecompressionBombError as error:
+        raise ValueError('is far larger than max_image_megapixels allows') from error
     except Exception as error:  # Pillow raises many types on foreign bytes
         raise ValueError(f'is no JPEG or PNG ({len(message.data)} bytes, format {message.format!r})') from error
     with picture:
@@ -135,7 +139,8 @@ def intrinsics_from_info(message: CameraInfo, rectified: bool) -> Intrinsics:
     Raises:
         ValueError: no usable matrix, worded to follow the camera's name.
     """
-    return _intrinsics(message.k, message.p, message.d, message.width, message.height, rectified)
+    distortion = (message.distortion_model, message.d)
+    return _intrinsics(message.k, message.p, distortion, message.width, message.height, rectified)
 
 
 def intrinsics_from_file(path: str | Path, rectified: bool) -> Intrinsics:
@@ -147,22 +152,27 @@ def intrinsics_from_file(path: str | Path, rectified: bool) -> Intrinsics:
     """
     try:
         values = yaml.safe_load(Path(path).expanduser().read_text())
-        k = values['camera_matrix']['data']
-        p = values.get('projection_matrix', {}).get('data', [0.0] * 12)
-        d = values.get('distortion_coefficients', {}).get('data', [])
+        k = np.array(values['camera_matrix']['data'], np.float64)
+        p = np.array(values.get('projection_matrix', {}).get('data', [0.0] * 12), np.float64)
+        coefficients = np.array(values.get('distortion_coefficients', {}).get('data', []), np.float64)
+        distortion = (str(values.get('distortion_model', '')), coefficients)
         width, height = int(values['image_width']), int(values['image_height'])
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f'{path} is no calibration file as camera_calibration writes it: {error!r}') from error
-    return _intrinsics(k, p, d, width, height, rectified)
+    return _intrinsics(k, p, distortion, width, height, rectified)
 
 
-def _intrinsics(k, p, d, width: int, height: int, rectified: bool) -> Intrinsics:
+def _intrinsics(k, p, distortion: tuple, width: int, height: int, rectified: bool) -> Intrinsics:
     k, p = np.asarray(k, np.float64), np.asarray(p, np.float64)
     if k.size != 9 or p.size != 12:
         raise ValueError(f'has a camera matrix of {k.size} and a projection matrix of {p.size} numbers, not 9 and 12')
     projection = p.reshape(3, 4)[:, :3]
-    distorted = not rectified and bool(np.any(np.asarray(d, np.float64)))
     for matrix in (projection, k.reshape(3, 3)) if rectified else (k.reshape(3, 3),):
         if np.isfinite(matrix).all() and matrix[0, 0] > 0 and matrix[1, 1] > 0 and np.array_equal(matrix[2], (0, 0, 1)):
-            return Intrinsics(matrix.copy(), width, height, distorted)
+            return Intrinsics(matrix.copy(), width, height, None if rectified else _distortion(*distortion))
     raise ValueError(f'is not calibrated: its camera matrix is {k.tolist()}')
+
+
+def _distortion(model, coefficients) -> Distortion | None:
+    coefficients = tuple(np.asarray(coefficients, np.float64).ravel().tolist())
+    return Distortion(model, coefficients) if any(coefficients) else None

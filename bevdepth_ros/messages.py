@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import array
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from builtin_interfaces.msg import Duration
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 from rclpy.time import Time
 from sensor_msgs.msg import PointCloud2, PointField
@@ -91,6 +93,24 @@ def marker_array(detections: Detections3D, frame_id: str, lifetime_s: float) -> 
             marker.header, marker.id, marker.lifetime = common, index, lifetime
         message.markers += markers
     return message
+
+
+def latency_record(
+    detections: Detections3D, cameras: tuple[str, ...], all_cameras: tuple[str, ...], seconds: Mapping[str, float], frame_id: str
+) -> DiagnosticArray:
+    """Return what one answer was made of: cameras used and left out, age of the past frame in s, and time by stage in ms.
+
+    Its header is that of the detections.
+    """
+    past_ns = detections.past_stamp_ns
+    values = {
+        'cameras': ', '.join(cameras),
+        'left_out': ', '.join(camera for camera in all_cameras if camera not in cameras) or 'none',
+        'past_frame_age_s': 'none' if past_ns is None else f'{(detections.stamp_ns - past_ns) * 1e-9:.3f}',
+        **{f'{stage}_ms': f'{duration * 1e3:.2f}' for stage, duration in seconds.items()},
+    }
+    status = DiagnosticStatus(name='latency', values=[KeyValue(key=key, value=value) for key, value in values.items()])
+    return DiagnosticArray(header=header(detections.stamp_ns, frame_id), status=[status])
 
 
 def _color(name: str, alpha: float) -> ColorRGBA:

@@ -95,8 +95,12 @@ class Settings:
         high=0.5,
     )
     camera_timeout_s: float = _parameter(
-        1.0, 'Silence after which a camera is reported, seconds of receipt.', change=LIVE, low=0.1, high=60.0
+        1.0, 'Silence after which a camera is reported and sets go on without it, seconds of receipt.', change=LIVE, low=0.1, high=60.0
     )
+    camera_startup_s: float = _parameter(
+        5.0, 'Time that cameras and their calibration have to come after activation, seconds.', low=0.0, high=60.0
+    )
+    min_cameras: int = _parameter(1, 'With fewer usable cameras nothing is published.', change=LIVE, low=1, high=100)
     score_threshold: float = _parameter(0.1, 'Detections score more than this.', change=LIVE, low=0.0, high=1.0)
     max_image_megapixels: float = _parameter(
         20.0, 'Larger images are refused before they are decoded, million pixels.', change=LIVE, low=0.1, high=200.0
@@ -112,6 +116,8 @@ class Settings:
         check_choices(vars(self))
         if not self.cameras or not all(self.cameras) or len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f'cameras must be one or more different names, got {list(self.cameras)}')
+        if self.min_cameras > len(self.cameras):
+            raise ValueError(f'min_cameras must not exceed the number of cameras ({len(self.cameras)}), got {self.min_cameras}')
         for name in ('base_frame', 'fixed_frame'):
             if not getattr(self, name):
                 raise ValueError(f'{name} must not be empty')

@@ -155,13 +155,15 @@ class Recording:
             if detector is None:
                 waiting.append((int(images.stamps_ns.mean(dtype=np.float64)), None))
                 return
-            frame, _ = builder.build(images, threading.Event())
-            detections = detector(frame)
+            built = builder.build(images, threading.Event())
+            if built.frame is None:
+                return
+            detections = detector(built.frame)
             self._store.add_detections(detections)
             waiting.append((detections.stamp_ns, _depth_maps(detector) if with_depth else None))
 
         settings = self._settings
-        return ImageSynchronizer(len(settings.cameras), settings.sync_queue_size, settings.sync_slop_s, take, _raise, lambda: None)
+        return ImageSynchronizer(len(settings.cameras), settings.sync_queue_size, settings.sync_slop_s, take)
 
     def _scene(self, moment_ns: int, depth: DepthMaps | None, begin_ns: int, end_ns: int) -> Iterator[Scene]:
         if not begin_ns <= moment_ns < end_ns:
@@ -171,10 +173,6 @@ class Recording:
         scene = self._store.scene(moment_ns)
         if scene is not None:
             yield replace(scene, depth=depth, latency_s=None)
-
-
-def _raise(error: Exception) -> None:
-    raise error
 
 
 def _depth_maps(detector: Detector) -> DepthMaps:

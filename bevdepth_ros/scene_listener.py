@@ -47,7 +47,7 @@ class SceneListener:
         """
         self._node = node
         settings = _settings(node)
-        self._transforms = Transforms(node, TF_BUFFER_S, self._failed, settings.odometry_topic)
+        self._transforms = Transforms(node, TF_BUFFER_S, lambda kind, sentence: self._failed(sentence), settings.odometry_topic)
         self.store = SceneStore(settings, self._transforms, panel_width)
         self._shown_ns: int | None = None
         for source in settings.camera_sources:
@@ -82,7 +82,7 @@ class SceneListener:
 
         self._node.create_subscription(message_type, topic, callback, qos)
 
-    def _failed(self, error: Exception, origin: str = '') -> None:
+    def _failed(self, error: Exception | str, origin: str = '') -> None:
         self._node.get_logger().warning(f'a message{origin} could not be taken: {error}', throttle_duration_sec=LOG_PERIOD_S)
 
 

@@ -13,7 +13,18 @@ import rclpy
 import torch
 
 from bevdepth_core.checkpoint import save_checkpoint
-from bevdepth_core.config import load_model_config
+from bevdepth_core.config import (
+    BEVEncoderConfig,
+    BEVGrid,
+    DecodeConfig,
+    DepthBins,
+    DepthNetConfig,
+    HeadConfig,
+    ImageEncoderConfig,
+    ImageSpec,
+    ModelConfig,
+    load_model_config,
+)
 from bevdepth_core.model import BEVDepth
 from tests.reference import ROOT
 from tests.ros.graph import Graph
@@ -27,6 +38,18 @@ _turns = itertools.count(step=7)
 @pytest.fixture
 def domain_id(monkeypatch: pytest.MonkeyPatch) -> int:
     """Return a domain that nobody on this machine is in, and set it for this process and its children."""
+    return enter_free_domain(monkeypatch)
+
+
+@pytest.fixture(scope='module')
+def module_graph() -> Iterator[Graph]:
+    """Yield a running graph with a node, for all tests of a file."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        enter_free_domain(monkeypatch)
+        yield from _running_graph()
+
+
+def enter_free_domain(monkeypatch: pytest.MonkeyPatch) -> int:
     candidates = ((os.getpid() + next(_turns)) % DOMAINS + 1 for _ in range(DOMAINS))
     domain = next(domain for domain in candidates if _is_empty(domain))
     monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
@@ -50,6 +73,10 @@ def _is_empty(domain: int) -> bool:
 @pytest.fixture
 def graph(domain_id: int) -> Iterator[Graph]:
     """Yield a running graph with a node for the test."""
+    yield from _running_graph()
+
+
+def _running_graph() -> Iterator[Graph]:
     rclpy.init()
     graph = Graph()
     try:
@@ -57,6 +84,25 @@ def graph(domain_id: int) -> Iterator[Graph]:
     finally:
         graph.close()
         rclpy.shutdown()
+
+
+@pytest.fixture(scope='session')
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a checkpoint with random weights of a network that costs next to nothing, the same on every run."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        image=ImageSpec(height=32, width=96),
+        depth_bins=DepthBins(step=4.0),
+        grid=BEVGrid(x=(-51.2, 51.2, 3.2), y=(-51.2, 51.2, 3.2)),
+        image_encoder=ImageEncoderConfig(depth=18, neck_channels=8),
+        depth_net=DepthNetConfig(mid_channels=16, context_channels=8, refinement=False),
+        bev_encoder=BEVEncoderConfig(base_channels=8, neck_channels=8),
+        head=HeadConfig(channels=8),
+        decode=DecodeConfig(candidates=20, boxes_per_task=3),
+    )
+    path = tmp_path_factory.mktemp('weights') / 'tiny.safetensors'
+    save_checkpoint(BEVDepth(config), path)
+    return path
 
 
 @pytest.fixture(scope='session')

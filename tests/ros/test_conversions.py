@@ -10,6 +10,7 @@ from PIL import Image as PillowImage
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from bevdepth_ros.conversions import image_from_message, intrinsics_from_file, intrinsics_from_info
+from bevdepth_ros.undistortion import Distortion
 from tests.reference import reference_path
 
 LIMIT = 10**6
@@ -149,11 +150,12 @@ def test_a_rectified_image_projects_with_k_where_p_is_not_filled_in(p: np.ndarra
     assert np.array_equal(intrinsics_from_info(info(p=p), rectified=True).matrix, K)
 
 
-def test_an_unrectified_image_projects_with_k_and_is_called_distorted():
+def test_an_unrectified_image_projects_with_k_and_has_distortion():
     intrinsics = intrinsics_from_info(info(d=(0.1, 0, 0, 0, 0)), rectified=False)
     assert np.array_equal(intrinsics.matrix, K)
-    assert intrinsics.distorted
-    assert not intrinsics_from_info(info(d=(0.1, 0, 0, 0, 0)), rectified=True).distorted
+    assert intrinsics.distortion == Distortion('plumb_bob', (0.1, 0, 0, 0, 0))
+    assert intrinsics_from_info(info(), rectified=False).distortion is None
+    assert intrinsics_from_info(info(d=(0.1, 0, 0, 0, 0)), rectified=True).distortion is None
 
 
 @pytest.mark.parametrize('k', [np.zeros((3, 3)), K * np.nan, -K, K + np.eye(3)[[2, 1, 0]]])
@@ -188,7 +190,7 @@ def test_a_calibration_file_says_the_same_as_camera_info(tmp_path):
     for rectified in (True, False):
         from_file, from_info = intrinsics_from_file(path, rectified), intrinsics_from_info(info(), rectified)
         assert np.array_equal(from_file.matrix, from_info.matrix)
-        assert (from_file.width, from_file.height, from_file.distorted) == (1600, 900, False)
+        assert (from_file.width, from_file.height, from_file.distortion) == (1600, 900, None)
 
 
 @pytest.mark.parametrize(

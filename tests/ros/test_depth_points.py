@@ -11,7 +11,7 @@ from sensor_msgs.msg import PointCloud2
 from sensor_msgs_py.point_cloud2 import read_points
 from vision_msgs.msg import Detection3DArray
 
-from bevdepth_ros.node import DetectorNode
+from bevdepth_ros.detector_node import DetectorNode
 from tests.ros.graph import Graph, wait_until
 from tests.ros.rig import Rig
 

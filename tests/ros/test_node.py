@@ -23,8 +23,8 @@ from sensor_msgs_py.point_cloud2 import read_points
 from vision_msgs.msg import Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
 
-from bevdepth_ros import diagnostics
-from bevdepth_ros.node import DetectorNode
+from bevdepth_ros.detector_node import DetectorNode
+from bevdepth_ros.synchronizer import stamp_ns
 from tests.ros.graph import Diagnostics, Graph, wait_until
 from tests.ros.rig import Rig, jpeg
 
@@ -43,7 +43,7 @@ class Detector:
     def __init__(self, graph: Graph, checkpoint: Path, cameras: tuple[str, ...] = CAMERAS, rig: Rig | None = None, **parameters):
         values = {
             'cameras': list(cameras), 'image_topics': ['/{camera}/image'], 'checkpoint': str(checkpoint), 'device': 'cpu',
-            'score_threshold': 0.0, 'geometry_timeout_s': 0.5, **parameters,
+            'score_threshold': 0.0, 'geometry_timeout_s': 0.5, 'camera_startup_s': 0.5, **parameters,
         }  # fmt: skip
         self.graph = graph
         self._clients: dict = {}
@@ -98,12 +98,12 @@ class Detector:
 
 
 @pytest.fixture
-def detector(graph: Graph, small_checkpoint: Path) -> Iterator[Callable[..., Detector]]:
+def detector(graph: Graph, tiny_checkpoint: Path) -> Iterator[Callable[..., Detector]]:
     """Return a maker of detectors, which are taken down at the end."""
     made: list[Detector] = []
 
     def make(**options) -> Detector:
-        made.append(Detector(graph, **{'checkpoint': small_checkpoint, **options}))
+        made.append(Detector(graph, **{'checkpoint': tiny_checkpoint, **options}))
         return made[-1]
 
     yield make
@@ -121,7 +121,7 @@ def test_a_set_of_images_is_answered_on_every_topic_at_the_mean_stamp_in_the_bas
     headers = [node.detections[0].header, node.objects[0].header, node.markers[0].markers[0].header]
     assert all(header == headers[0] for header in headers)
     assert headers[0].frame_id == 'base_link'
-    assert headers[0].stamp.sec * 10**9 + headers[0].stamp.nanosec == node.rig.mean_stamp_ns(0.0)
+    assert stamp_ns(node.detections[0]) == node.rig.mean_stamp_ns(0.0)
     assert len(node.detections[0].detections) == node.objects[0].width > 0
 
 
@@ -173,9 +173,9 @@ def test_the_life_cycle_can_go_round_and_only_an_active_node_answers(detector):
     assert len(node.detections) == 3
 
 
-def test_a_wrong_checkpoint_fails_with_a_sentence_and_the_node_recovers_with_a_right_one(detector, small_checkpoint: Path, tmp_path: Path):
+def test_a_wrong_checkpoint_fails_with_a_sentence_and_the_node_recovers_with_a_right_one(detector, tiny_checkpoint: Path, tmp_path: Path):
     broken = tmp_path / 'broken.safetensors'
-    broken.write_bytes(small_checkpoint.read_bytes()[:1000])
+    broken.write_bytes(tiny_checkpoint.read_bytes()[:1000])
     node = detector(checkpoint='/nowhere/weights.pth')
     assert not node.change(CONFIGURE)
     assert node.state() == State.PRIMARY_STATE_UNCONFIGURED
@@ -183,28 +183,26 @@ def test_a_wrong_checkpoint_fails_with_a_sentence_and_the_node_recovers_with_a_r
     assert node.set('checkpoint', str(broken)) == ''
     assert not node.change(CONFIGURE)
     wait_until(lambda: node.diagnostics.says('node', f'configure failed: {broken}'), 'the other sentence')
-    assert node.set('checkpoint', str(small_checkpoint)) == ''
+    assert node.set('checkpoint', str(tiny_checkpoint)) == ''
     node.start()
     wait_until(lambda: node.diagnostics.is_ok('node'), 'recovery')
     node.rig.send_all(0.0)
     node.answers(1)
 
 
-def test_an_empty_checkpoint_and_a_missing_device_fail_with_the_remedy(detector):
+def test_an_empty_checkpoint_and_a_device_that_does_not_exist_fail_with_the_remedy(detector, tiny_checkpoint: Path):
     node = detector(checkpoint='')
     assert not node.change(CONFIGURE)
     wait_until(lambda: node.diagnostics.says('node', 'give the path of the weights'), 'the remedy')
-
-
-def test_a_device_that_does_not_exist_fails_with_a_sentence(detector):
-    node = detector(device='cuda:99')
+    assert node.set('checkpoint', str(tiny_checkpoint)) == ''
+    assert node.set('device', 'cuda:99') == ''
     assert not node.change(CONFIGURE)
     wait_until(lambda: node.diagnostics.says('node', 'configure failed: device cuda:99 is not available'), 'the sentence')
 
 
-def test_weights_are_swapped_by_deactivate_set_activate(detector, small_checkpoint: Path, tmp_path: Path):
+def test_weights_are_swapped_by_deactivate_set_activate(detector, tiny_checkpoint: Path, tmp_path: Path):
     other = tmp_path / 'other.safetensors'
-    shutil.copy(small_checkpoint, other)
+    shutil.copy(tiny_checkpoint, other)
     node = detector()
     node.start()
     assert 'cannot change while the node is active' in node.set('checkpoint', str(other))
@@ -229,24 +227,23 @@ def test_the_score_threshold_changes_live(detector):
     assert [len(message.detections) > 0 for message in node.detections] == [True, False]
 
 
-@pytest.mark.parametrize(
-    ('name', 'value', 'reason'),
-    [
+def test_a_parameter_is_refused_with_the_reason(detector):
+    node = detector()
+    assert node.change(CONFIGURE)
+    assert node.change(ACTIVATE)
+    for name, value, reason in (
         ('score_threshold', 1.5, 'out of range'),
         ('precision', 'fp8', 'precision must be one of fp32, fp16, bf16'),
         ('diagnostics_period_s', 2.0, 'read-only'),
         ('base_frame', 'rear_axle', 'base_frame cannot change while the node is active: deactivate it, set, activate'),
+        ('min_cameras', 3, 'min_cameras must not exceed the number of cameras (2), got 3'),
         ('no_such_parameter', 1, 'undeclared'),
-    ],
-)
-def test_a_parameter_is_refused_with_the_reason(detector, name: str, value, reason: str):
-    node = detector()
-    node.start()
-    assert reason in node.set(name, value)
+    ):
+        assert reason in node.set(name, value)
 
 
-def test_without_camera_info_nothing_is_published_until_it_comes(detector):
-    node = detector()
+def test_until_cameras_had_time_to_begin_nothing_is_published_without_the_camera_info_of_all(detector):
+    node = detector(camera_startup_s=60.0)
     node.start()
     node.rig.send_extrinsics()
     node.rig.send_infos(cameras=('left',))
@@ -260,8 +257,8 @@ def test_without_camera_info_nothing_is_published_until_it_comes(detector):
     wait_until(lambda: node.diagnostics.is_ok('sets'), 'recovery')
 
 
-def test_without_extrinsics_nothing_is_published_until_they_come(detector):
-    node = detector()
+def test_until_cameras_had_time_to_begin_nothing_is_published_without_the_extrinsics_of_all(detector):
+    node = detector(camera_startup_s=60.0)
     node.start()
     node.rig.send_extrinsics(('left', 'rihgt'))
     node.rig.send_infos()
@@ -312,17 +309,20 @@ def test_answers_go_on_when_a_bag_starts_again(detector):
     assert np.isfinite(node.velocities()).all()
 
 
-def test_a_broken_image_costs_its_set_and_nothing_more(detector):
+def test_a_broken_image_costs_its_camera_one_frame_and_nothing_more(detector):
     node = detector()
     node.start()
     node.rig.send_extrinsics()
     node.rig.send_infos()
     node.rig.send_poses(0.0)
     node.rig.send_images(0.0, data={'right': jpeg()[:-300]})
-    wait_until(lambda: node.diagnostics.says('sets', 'image of right on /right/image is a broken JPEG'), 'the sentence')
-    node.rig.send_all(0.1)
+    wait_until(lambda: node.diagnostics.says('cameras', 'image of right on /right/image is a broken JPEG'), 'the sentence')
     node.answers(1)
-    wait_until(lambda: node.diagnostics.values('sets')['dropped_bad_image'] == '1', 'the count')
+    assert stamp_ns(node.detections[0]) == node.rig.stamps_ns(0.0)[0]
+    node.rig.send_all(0.1)
+    node.answers(2)
+    assert stamp_ns(node.detections[1]) == node.rig.mean_stamp_ns(0.1)
+    wait_until(lambda: node.diagnostics.values('cameras')['right.unusable'] == '1', 'the count')
 
 
 def test_an_image_unlike_its_calibration_is_refused(detector):
@@ -332,7 +332,7 @@ def test_an_image_unlike_its_calibration_is_refused(detector):
     node.rig.send_infos(size=(400, 704))
     node.rig.send_poses(0.0)
     node.rig.send_images(0.0)
-    wait_until(lambda: node.diagnostics.says('sets', 'camera left is 352x200, but its calibration is for 704x400'), 'the sentence')
+    wait_until(lambda: node.diagnostics.says('cameras', 'camera left is 352x200, but its calibration is for 704x400'), 'the sentence')
 
 
 def test_of_a_flood_the_newest_set_is_answered_and_every_other_counted(detector):
@@ -350,6 +350,18 @@ def test_of_a_flood_the_newest_set_is_answered_and_every_other_counted(detector)
     assert counts('sets')['dropped'] == counts('sets')['dropped_replaced']
 
 
+def test_a_device_that_failed_for_good_ends_in_the_error_state_from_which_the_node_can_be_configured_again(detector):
+    node = detector()
+    node.start()
+    node.node._on_device_failure('cpu failed twice')
+    wait_until(lambda: node.state() == State.PRIMARY_STATE_UNCONFIGURED, 'the end')
+    wait_until(lambda: node.diagnostics.says('node', 'cpu failed twice'), 'the sentence')
+    node.start()
+    wait_until(lambda: node.diagnostics.is_ok('node'), 'recovery')
+    node.rig.send_all(0.0)
+    node.answers(1)
+
+
 def test_deactivation_answers_the_set_that_was_complete(detector):
     node = detector()
     node.start()
@@ -359,8 +371,7 @@ def test_deactivation_answers_the_set_that_was_complete(detector):
     node.answers(1)
 
 
-def test_a_camera_that_never_publishes_is_named(detector, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(diagnostics, 'STARTUP_S', 0.5)
+def test_a_camera_that_never_publishes_is_named(detector):
     node = detector()
     node.start()
 
@@ -372,8 +383,7 @@ def test_a_camera_that_never_publishes_is_named(detector, monkeypatch: pytest.Mo
     assert 'left' not in node.diagnostics.status('cameras').message
 
 
-def test_silence_names_a_topic_nobody_publishes(graph: Graph, detector, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(diagnostics, 'STARTUP_S', 0.5)
+def test_silence_names_a_topic_nobody_publishes(graph: Graph, detector):
     node = detector(image_topics=['/{camera}/imgae'])
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)
@@ -381,8 +391,7 @@ def test_silence_names_a_topic_nobody_publishes(graph: Graph, detector, monkeypa
     wait_until(lambda: node.diagnostics.says('cameras', words), 'the sentence')
 
 
-def test_silence_names_a_topic_of_another_type(graph: Graph, detector, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(diagnostics, 'STARTUP_S', 0.5)
+def test_silence_names_a_topic_of_another_type(graph: Graph, detector):
     another_process = rclpy.Context()
     rclpy.init(context=another_process)
     other = Node('other', context=another_process)
@@ -403,8 +412,7 @@ def test_a_publisher_that_offers_less_than_asked_for_is_named(graph: Graph, dete
     wait_until(lambda: node.diagnostics.says('cameras', 'a best-effort publisher of /left/image is not heard'), 'the sentence')
 
 
-def test_cameras_that_never_agree_are_named_with_their_offset(detector, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(diagnostics, 'STARTUP_S', 0.5)
+def test_a_camera_that_never_agrees_with_the_others_is_left_out_and_named_with_its_offset(detector):
     node = detector(cameras=('a', 'b', 'c'))
     node.start()
     step = iter(range(10**6))
@@ -413,7 +421,7 @@ def test_cameras_that_never_agree_are_named_with_their_offset(detector, monkeypa
         time_s = 0.5 * next(step)
         node.rig.send_images(time_s, cameras=('a', 'b'))
         node.rig.send_images(time_s + 0.2, cameras=('c',))
-        return node.diagnostics.says('sets', 'the newest stamp of c is +0.2')
+        return node.diagnostics.says('cameras', 'c is left out, its images fit no set: its stamps are +0.')
 
     wait_until(c_is_late, 'the sentence')
 
@@ -425,8 +433,7 @@ def test_images_without_a_stamp_are_named(detector):
     wait_until(lambda: node.diagnostics.says('cameras', 'images on /left/image have no time stamp'), 'the sentence')
 
 
-def test_simulated_time_without_a_clock_is_named(detector, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(diagnostics, 'STARTUP_S', 0.5)
+def test_simulated_time_without_a_clock_is_named(detector):
     node = detector(use_sim_time=True)
     node.start()
     wait_until(lambda: node.diagnostics.says('node', 'nothing came on /clock'), 'the sentence')

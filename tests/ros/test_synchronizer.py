@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-import threading
-import time
-
+import numpy as np
 import pytest
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage
 
-from bevdepth_ros.synchronizer import ImageSet, ImageSynchronizer, LatestSlot, stamp_ns
+from bevdepth_ros.synchronizer import ImageSet, ImageSynchronizer, stamp_ns
 
 EXPOSURES_MS = (0.0, 7.6, 15.5, 32.7, 42.6, 23.0)
 """When the six nuScenes cameras expose within a round."""
+PERIOD_MS = 83.3
 START_NS = 1_531_883_530_404_844_000
 
 
@@ -21,33 +20,35 @@ def image(offset_ms: float, tag: str = '') -> CompressedImage:
 
 
 class Recorder:
-    """A synchroniser of ``cameras`` cameras that remembers what it was told."""
+    """A synchroniser of ``cameras`` cameras that remembers its sets."""
 
-    def __init__(self, cameras: int = 6, queue_size: int = 10, fail: bool = False):
+    def __init__(self, cameras: int = 6, queue_size: int = 10):
         self.sets: list[ImageSet] = []
-        self.errors: list[Exception] = []
-        self.jumps = 0
-        self.fail = fail
-        self.synchronizer = ImageSynchronizer(cameras, queue_size, 0.06, self._on_set, self.errors.append, self._on_jump)
+        self.synchronizer = ImageSynchronizer(cameras, queue_size, 0.06, self.sets.append)
 
-    def _on_set(self, images: ImageSet) -> None:
-        self.sets.append(images)
-        if self.fail:
-            raise RuntimeError('a broken receiver')
-
-    def _on_jump(self) -> None:
-        self.jumps += 1
-
-    def round(self, start_ms: float, missing: tuple[int, ...] = ()) -> None:
+    def rotation(self, start_ms: float, missing: tuple[int, ...] = (), shifts_ms: dict[int, float] | None = None) -> None:
         for camera in sorted(range(len(EXPOSURES_MS)), key=EXPOSURES_MS.__getitem__):
             if camera not in missing:
-                self.synchronizer.add(camera, image(start_ms + EXPOSURES_MS[camera], str(camera)))
+                offset_ms = start_ms + EXPOSURES_MS[camera] + (shifts_ms or {}).get(camera, 0.0)
+                self.synchronizer.add(camera, image(offset_ms, str(camera)))
+
+    def rotations(self, first: int, count: int, **options) -> None:
+        for number in range(first, first + count):
+            self.rotation(PERIOD_MS * number, **options)
+
+    def require_single_rotations(self) -> None:
+        """Fail when a set's images are not of one rotation."""
+        for images in self.sets:
+            offsets_ms = [EXPOSURES_MS[camera] for camera in images.cameras]
+            starts_ms = (images.stamps_ns - START_NS) / 1e6 - offsets_ms
+            assert np.ptp(starts_ms) < 1
 
 
-def test_six_images_of_a_round_make_a_set_in_camera_order():
+def test_six_images_of_a_rotation_make_a_set_in_camera_order():
     recorder = Recorder()
-    recorder.round(0)
+    recorder.rotation(0)
     (images,) = recorder.sets
+    assert images.cameras == (0, 1, 2, 3, 4, 5)
     assert [message.format for message in images.messages] == list('012345')
     assert list(images.stamps_ns) == [START_NS + round(offset * 1e6) for offset in EXPOSURES_MS]
     assert images.spread_s == pytest.approx(0.0426)
@@ -60,89 +61,92 @@ def test_one_camera_makes_a_set_by_itself():
     assert [len(images.messages) for images in recorder.sets] == [1, 1]
 
 
-def test_a_set_never_mixes_two_rounds():
+def test_a_set_never_mixes_two_rotations():
     recorder = Recorder()
     for number in range(12):
-        recorder.round(83.3 * number, missing=(number % 7,))
-    for images in recorder.sets:
-        assert images.spread_s < 0.0427
+        recorder.rotation(PERIOD_MS * number, missing=(number % 7,))
+    recorder.require_single_rotations()
     assert len(recorder.sets) == sum(number % 7 == 6 for number in range(12))
 
 
-def test_a_receiver_that_raises_does_not_end_the_sets():
-    recorder = Recorder(fail=True)
-    for number in range(3):
-        recorder.round(83.3 * number)
+def test_without_a_silent_camera_sets_go_on_and_with_its_return_they_are_complete_again():
+    recorder = Recorder()
+    recorder.rotations(0, 3)
+    recorder.rotations(3, 3, missing=(4,))
     assert len(recorder.sets) == 3
-    assert [str(error) for error in recorder.errors] == ['a broken receiver'] * 3
+    recorder.synchronizer.keep({0, 1, 2, 3, 5})
+    recorder.rotations(6, 3, missing=(4,))
+    recorder.rotations(9, 6)
+    assert [len(images.cameras) for images in recorder.sets] == [6] * 3 + [5] * 7 + [6] * 3
+    recorder.require_single_rotations()
+
+
+def test_the_first_and_the_last_camera_of_a_rotation_alone_never_mix_two_rotations():
+    """The last image of a rotation is nearer to the first of the next one than to the first of its own."""
+    recorder = Recorder()
+    recorder.rotations(0, 2)
+    recorder.synchronizer.keep({0, 3, 4})
+    recorder.synchronizer.keep({0, 4})
+    recorder.rotations(2, 1, missing=(0, 1, 2, 3, 5))
+    recorder.rotations(3, 4, missing=(1, 2, 3, 5))
+    assert [images.cameras for images in recorder.sets[2:]] == [(0, 4)] * 4
+    recorder.require_single_rotations()
+
+
+def test_a_camera_whose_stamps_fit_no_other_is_left_out_by_the_majority():
+    recorder = Recorder()
+    recorder.rotations(0, 4, shifts_ms={1: 3000.0})
+    assert not recorder.sets
+    assert recorder.synchronizer.leave_outsiders(set()) == {1}
+    recorder.rotations(4, 2, shifts_ms={1: 3000.0})
+    assert recorder.sets[-1].cameras == (0, 2, 3, 4, 5)
+
+
+def test_of_two_cameras_that_do_not_agree_none_is_left_out():
+    recorder = Recorder(cameras=2)
+    recorder.synchronizer.add(0, image(0))
+    recorder.synchronizer.add(1, image(500))
+    assert recorder.synchronizer.leave_outsiders(set()) == set()
+
+
+def test_when_only_cameras_that_were_left_out_speak_they_take_part():
+    recorder = Recorder()
+    recorder.synchronizer.keep({0, 1})
+    recorder.synchronizer.keep({2})
+    assert recorder.synchronizer.members == {2}
+
+
+def test_a_camera_that_starts_again_at_another_place_of_the_rotation_is_taken_back():
+    recorder = Recorder()
+    recorder.rotations(0, 2)
+    recorder.rotations(2, 3, shifts_ms={0: 40.0})
+    assert len(recorder.sets) == 2
+    assert recorder.synchronizer.leave_outsiders(set()) == set()
+    recorder.rotations(5, 2, shifts_ms={0: 40.0})
+    assert len(recorder.sets) == 4
 
 
 def test_sets_go_on_after_the_stamps_went_back_although_the_queues_were_full_of_the_future():
     recorder = Recorder(queue_size=4)
     for number in range(8):
-        recorder.round(5000 + 83.3 * number, missing=(2,))
-    recorder.round(0)
-    recorder.round(83.3)
-    assert recorder.jumps == 1
-    assert [images.stamps_ns[0] for images in recorder.sets] == [START_NS, START_NS + 83_300_000]
+        recorder.rotation(5000 + PERIOD_MS * number, missing=(2,))
+    recorder.rotation(0)
+    recorder.rotation(PERIOD_MS)
+    assert [images.stamps_ns[0] for images in recorder.sets] == [START_NS, START_NS + round(PERIOD_MS * 1e6)]
 
 
-def test_a_repeated_image_is_no_jump():
-    recorder = Recorder()
-    recorder.round(0)
-    recorder.round(0)
-    assert recorder.jumps == 0
+def test_repeated_and_late_images_are_left_out():
+    recorder = Recorder(cameras=1)
+    added = [recorder.synchronizer.add(0, image(time_ms)) for time_ms in (0, 0, 200, 100, 300, 200, 400)]
+    assert added == [True, False, True, False, True, False, True]
+    assert len(recorder.sets) == 4
+
+
+def test_two_older_images_in_a_row_are_a_jump_however_small():
+    recorder = Recorder(cameras=1)
+    added = [recorder.synchronizer.add(0, image(time_ms)) for time_ms in (400, 200, 300, 400)]
+    assert added == [True, False, True, True]
 
 
 def test_a_stamp_keeps_its_nanoseconds():
     assert stamp_ns(image(0.000001)) == START_NS + 1
-
-
-def test_only_the_newest_item_is_handed_over():
-    slot: LatestSlot[int] = LatestSlot()
-    assert [slot.put(item) for item in (1, 2, 3)] == [False, True, True]
-    assert slot.take() == 3
-    assert not slot.put(4)
-
-
-def test_a_closed_slot_gives_its_last_item_and_then_nothing():
-    slot: LatestSlot[int] = LatestSlot()
-    slot.put(1)
-    slot.close()
-    assert [slot.take(), slot.take()] == [1, None]
-
-
-def test_a_slot_closed_with_discard_gives_nothing():
-    slot: LatestSlot[int] = LatestSlot()
-    slot.put(1)
-    slot.close(discard=True)
-    assert slot.take() is None
-
-
-def test_closing_wakes_who_waits():
-    slot: LatestSlot[int] = LatestSlot()
-    taken: list = []
-    waiting = threading.Thread(target=lambda: taken.append(slot.take()))
-    waiting.start()
-    slot.close()
-    waiting.join(10)
-    assert taken == [None]
-
-
-def test_under_fire_every_item_is_either_taken_in_order_or_counted_as_replaced():
-    slot: LatestSlot[int] = LatestSlot()
-    taken: list[int] = []
-
-    def take_all() -> None:
-        while (item := slot.take()) is not None:
-            taken.append(item)
-            time.sleep(0.0001)
-
-    taker = threading.Thread(target=take_all)
-    taker.start()
-    replaced = sum(slot.put(item) for item in range(1, 20_001))
-    slot.close()
-    taker.join()
-    assert taken == sorted(set(taken))
-    assert taken[-1] == 20_000
-    assert len(taken) + replaced == 20_000

@@ -31,8 +31,8 @@ class Tf:
     """Publishes to a Transforms and waits until it was heard."""
 
     def __init__(self, graph: Graph):
-        self.errors: list[Exception] = []
-        self.transforms = Transforms(graph.node, 10.0, self.errors.append)
+        self.faults: list[tuple[str, str]] = []
+        self.transforms = Transforms(graph.node, 10.0, lambda kind, sentence: self.faults.append((kind, sentence)))
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._publishers = {
             False: graph.node.create_publisher(TFMessage, '/tf', 100),
@@ -116,13 +116,30 @@ def test_after_clearing_an_earlier_drive_is_accepted_and_static_frames_stay(tf: 
     assert tf.transforms.latest('map', 'CAM_FRONT')[0, 3] == pytest.approx(10.7)
 
 
-def test_a_malformed_transform_neither_raises_nor_counts(tf: Tf):
+def test_a_malformed_transform_costs_itself_and_is_reported(tf: Tf):
     bad = transform('base_link', 'CAM_FRONT', START_NS, math.nan)
-    bad.transform.rotation.w = 0.0
+    zero = transform('base_link', 'CAM_FRONT', START_NS, 0.0)
+    zero.transform.rotation.w = 0.0
     before_time = transform('map', 'odom', START_NS, 0.0)
     before_time.header.stamp.sec = -1
     tf._publishers[False].publish(
-        TFMessage(transforms=[bad, transform('', '', START_NS, 0.0), transform('a', 'a', START_NS, 0.0), before_time])
+        TFMessage(transforms=[bad, zero, transform('', '', START_NS, 0.0), transform('a', 'a', START_NS, 0.0), before_time])
     )
     tf.send('map', 'base_link', START_NS, 1.0)
     assert not tf.transforms.knows('base_link', 'CAM_FRONT')
+    assert [kind for kind, _ in tf.faults] == ['bad_tf'] * 5
+    assert tf.faults[0][1] == "a transform 'base_link' <- 'CAM_FRONT' cannot be used: its translation is not finite"
+
+
+def test_one_pose_of_the_future_does_not_keep_those_of_the_present_out(tf: Tf):
+    tf.send('map', 'base_link', START_NS + 3600 * 10**9, 99.0)
+    tf.drive()
+    assert tf.x_at(250) == pytest.approx(2.5)
+    assert [kind for kind, _ in tf.faults] == ['tf_jump']
+
+
+def test_a_frame_with_two_parents_is_not_believed_and_both_are_named(tf: Tf):
+    tf.drive()
+    tf.send('odom', 'base_link', START_NS, 0.0)
+    with pytest.raises(TransformMissingError, match='tf says that base_link is a child of map and of odom'):
+        tf.x_at(250)

@@ -18,8 +18,8 @@ from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.types import Boxes3D, Detections3D
 from bevdepth_core.visualization import class_color
 from bevdepth_ros.bag_writer import ANNOTATION_MARKER_TOPIC
+from bevdepth_ros.detector_node import NODE_NAME as DETECTOR_NAME
 from bevdepth_ros.messages import objects_cloud
-from bevdepth_ros.node import NODE_NAME as DETECTOR_NAME
 from bevdepth_ros.outputs import Outputs
 from bevdepth_ros.parameters import Settings
 from bevdepth_ros.visualizer import NODE_NAME, Visualizer

@@ -23,7 +23,7 @@ from bevdepth_core.nuscenes.classes import CAMERAS
 from bevdepth_core.nuscenes.recording import Recording
 from bevdepth_core.types import Detections3D
 from bevdepth_ros.bag_reader import Bag
-from bevdepth_ros.node import DetectorNode
+from bevdepth_ros.detector_node import DetectorNode
 from bevdepth_ros.player import Player
 from bevdepth_ros.player_options import Options
 from tests.reference import ROOT

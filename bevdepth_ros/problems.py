@@ -1,0 +1,108 @@
+"""What is wrong at present: each problem has a key, an area, a level and a sentence, and is told as log lines and statuses."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+from diagnostic_msgs.msg import DiagnosticStatus
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+LOG_PERIOD_S = 10.0
+"""A problem that lasts is logged again after this time."""
+
+
+@dataclass
+class Problem:
+    """What is wrong and what to do, in one sentence; ``level`` is WARN or ERROR."""
+
+    area: str
+    level: bytes
+    sentence: str
+    shown: bool = False
+
+
+class Problems:
+    """The problems that hold; every method may be called from any thread."""
+
+    def __init__(self, logger):
+        """Start with none; ``logger`` is the node's."""
+        self._logger = logger
+        self._lock = threading.Lock()
+        self._holding: dict[str, Problem] = {}
+        self._ended_unseen: dict[str, Problem] = {}
+        self._logged_at: dict[str, float] = {}
+        self._told: set[str] = set()
+        self._changed = True
+
+    def report(self, key: str, area: str, level: bytes, sentence: str) -> None:
+        """Note that a problem holds, and log it when it is new or was not logged for a while.
+
+        Args:
+            key: what the problem is about; the same key is the same problem.
+            area: the status it belongs to.
+            level: WARN or ERROR.
+            sentence: what is wrong and what to do.
+        """
+        now = time.monotonic()
+        with self._lock:
+            known = self._holding.get(key)
+            same = known is not None and known.level == level
+            self._holding[key] = Problem(area, level, sentence, shown=same and known.shown)
+            self._changed |= not same
+            worse = known is not None and level > known.level
+            due = worse or now - self._logged_at.get(key, -LOG_PERIOD_S) >= LOG_PERIOD_S
+            if due:
+                self._logged_at[key] = now
+                self._told.add(key)
+        if due:
+            self._log(level, sentence)
+
+    def solved(self, *keys: str, quietly: bool = False) -> None:
+        """Note that problems do not hold (any more); logged for those whose beginning was, unless ``quietly``."""
+        with self._lock:
+            gone = {key: self._holding.pop(key) for key in keys if key in self._holding}
+            told = [problem.sentence for key, problem in gone.items() if key in self._told and not quietly]
+            self._told.difference_update(gone)
+            self._ended_unseen.update({key: problem for key, problem in gone.items() if not problem.shown and not quietly})
+            self._changed |= bool(gone)
+        for sentence in told:
+            self._logger.info(f'solved: {sentence}')
+
+    def _log(self, level: bytes, sentence: str) -> None:
+        """Write a line; one that cannot be written must not end the thread that reports. rclpy wants one call per severity."""
+        try:
+            if level == ERROR:
+                self._logger.error(sentence)
+            else:
+                self._logger.warning(sentence)
+        except Exception as error:
+            print(f'{sentence} (not logged: {error})', file=sys.stderr)
+
+    def forget_all_but(self, area: str) -> None:
+        """Drop the problems of all other areas without a word."""
+        with self._lock:
+            self._holding = {key: problem for key, problem in self._holding.items() if problem.area == area}
+            self._ended_unseen.clear()
+            self._logged_at = {key: logged_at for key, logged_at in self._logged_at.items() if key in self._holding}
+            self._told &= set(self._holding)
+            self._changed = True
+
+    def changed(self) -> bool:
+        """Return whether there is something to show that the last ``show`` did not have."""
+        with self._lock:
+            changed, self._changed = self._changed, False
+            return changed
+
+    def show(self) -> list[Problem]:
+        """Return the problems that hold, worst first, and those that began and ended since the last call."""
+        with self._lock:
+            found = [*self._holding.values(), *(problem for key, problem in self._ended_unseen.items() if key not in self._holding)]
+            self._changed |= bool(self._ended_unseen)
+            self._ended_unseen.clear()
+            for problem in found:
+                problem.shown = True
+        return sorted(found, key=lambda problem: problem.level, reverse=True)

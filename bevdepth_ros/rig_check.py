@@ -1,0 +1,105 @@
+"""How far a rig is from the one that the weights were trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bevdepth_core.config import ImageSpec
+from bevdepth_core.preprocess import ImageTransform
+from bevdepth_core.types import CameraRig
+
+
+@dataclass(frozen=True)
+class TrainingRig:
+    """Where training images came from; the defaults are nuScenes, whose cameras all weights so far were trained with.
+
+    Attributes:
+        size: width and height of the images, pixels.
+        focal_px: shortest and longest focal length in those images, pixels.
+        height_m: lowest and highest camera above base_link, metres.
+        yaw_deg: where the cameras look, degrees to the left of straight ahead.
+    """
+
+    size: tuple[int, int] = (1600, 900)
+    focal_px: tuple[float, float] = (796.0, 1273.0)
+    height_m: tuple[float, float] = (1.48, 1.61)
+    yaw_deg: tuple[float, ...] = (55.0, 0.0, -56.0, 108.0, 180.0, -111.0)
+
+
+FOCAL_FACTOR = 1.3
+"""Focal lengths may be this much shorter or longer than those of training."""
+HEIGHT_MARGIN_M = 0.5
+YAW_MARGIN_DEG = 30.0
+TILT_LIMIT_DEG = 15.0
+"""Training cameras look along the ground and are upright, to a degree."""
+
+
+def unlike_training(rig: CameraRig, sizes: Sequence[tuple[int, int]], spec: ImageSpec, training: TrainingRig | None = None) -> list[str]:
+    """Return one clause, with both numbers, for each respect in which ``rig`` is far from the training rig.
+
+    Args:
+        rig: the cameras.
+        sizes: (width, height) of each camera's images, pixels.
+        spec: the network's input.
+        training: where the weights come from.
+    """
+    training = training or TrainingRig()
+    clauses = []
+    for camera, (name, size) in enumerate(zip(rig.names, sizes, strict=True)):
+        clauses += _focal(name, rig.intrinsics[camera, 0, 0], size, spec, training)
+        clauses += _mount(name, rig.ego_from_camera[camera], training)
+    return clauses
+
+
+def _focal(name: str, focal_px: float, size: tuple[int, int], spec: ImageSpec, training: TrainingRig) -> list[str]:
+    """Compare focal lengths in the network's input, where images of all sizes meet."""
+    focal = focal_px * ImageTransform.for_inference(*size, spec).scale
+    shortest, longest = (value * ImageTransform.for_inference(*training.size, spec).scale for value in training.focal_px)
+    if shortest / FOCAL_FACTOR <= focal <= longest * FOCAL_FACTOR:
+        return []
+    return [f'{name} has a focal length of {focal:.0f} px in the network input, training had {shortest:.0f} to {longest:.0f}']
+
+
+def _mount(name: str, ego_from_camera: np.ndarray, training: TrainingRig) -> list[str]:
+    clauses = []
+    lowest, highest = training.height_m
+    height = ego_from_camera[2, 3]
+    if not lowest - HEIGHT_MARGIN_M <= height <= highest + HEIGHT_MARGIN_M:
+        clauses.append(f'{name} sits {height:.2f} m above base_link, training had {lowest:.2f} to {highest:.2f}')
+    forward, down = ego_from_camera[:3, 2], ego_from_camera[:3, 1]
+    tilt = np.degrees(max(np.arcsin(np.clip(abs(forward[2]), 0, 1)), np.arccos(np.clip(-down[2], -1, 1))))
+    if tilt > TILT_LIMIT_DEG:
+        return [*clauses, f'{name} is tilted by {tilt:.0f} degrees, training had 0 to 1']
+    yaw = np.degrees(np.arctan2(forward[1], forward[0]))
+    gaps = [abs((yaw - other + 180) % 360 - 180) for other in training.yaw_deg]
+    if min(gaps) > YAW_MARGIN_DEG:
+        nearest = training.yaw_deg[int(np.argmin(gaps))]
+        clauses.append(f'{name} looks to {yaw:.0f} degrees, the nearest camera of training to {nearest:.0f}')
+    return clauses
+
+
+class RigCheck:
+    """Compares each camera once, and again when its calibration has changed noticeably."""
+
+    def __init__(self, spec: ImageSpec):
+        """Compare for a network with the input ``spec``."""
+        self._spec = spec
+        self._seen: dict[str, bytes] = {}
+        self._clauses: dict[str, list[str]] = {}
+
+    def news(self, rig: CameraRig, sizes: Sequence[tuple[int, int]]) -> str | None:
+        """Return what to say about all cameras seen so far, empty when all is well; None when nothing changed."""
+        before = dict(self._clauses)
+        for camera, name in enumerate(rig.names):
+            noticeable = rig.intrinsics[camera].round(-1).tobytes() + rig.ego_from_camera[camera].round(1).tobytes()
+            if self._seen.get(name) != noticeable:
+                self._seen[name] = noticeable
+                single = CameraRig((name,), rig.intrinsics[camera : camera + 1], rig.ego_from_camera[camera : camera + 1])
+                self._clauses[name] = unlike_training(single, sizes[camera : camera + 1], self._spec)
+        if self._clauses == before:
+            return None
+        clauses = '; '.join(clause for found in self._clauses.values() for clause in found)
+        return f'the cameras are unlike those that the weights were trained with, so boxes may be wrong: {clauses}' if clauses else ''

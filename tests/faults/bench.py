@@ -1,0 +1,172 @@
+"""The node as a process of its own with the stream before it, and what is heard from it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+
+from tests.faults.stream import CAMERAS, Stream
+from tests.ros.graph import PATIENCE_S, Graph, wait_until
+
+NODE = '/bevdepth_detector'
+LEVELS = {'OK': DiagnosticStatus.OK, 'WARN': DiagnosticStatus.WARN, 'ERROR': DiagnosticStatus.ERROR}
+CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
+DEACTIVATE, CLEANUP = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP
+START_PATIENCE_S = 120.0
+"""Importing torch on a busy machine takes its time."""
+SAME_ROUND_NS = 1_000_000
+PARAMETERS = {
+    'cameras': list(CAMERAS), 'image_topics': ['/{camera}/image'], 'camera_info_topics': ['/{camera}/camera_info'], 'device': 'cpu',
+    'score_threshold': 0.0, 'camera_timeout_s': 0.8, 'camera_startup_s': 1.5, 'geometry_timeout_s': 0.05,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Record:
+    """One answer as ``~/latency`` tells of it."""
+
+    heard_at: float
+    stamp_ns: int
+    cameras: frozenset[str]
+    fused: bool
+
+
+class Bench:
+    """Starts the node, listens to it, and asks it for things."""
+
+    def __init__(self, graph: Graph, checkpoint: Path, log: Path, **parameters):
+        self.graph, self.checkpoint = graph, checkpoint
+        self.values = {**PARAMETERS, 'checkpoint': str(checkpoint), **parameters}
+        self._log = log.open('w')
+        command = [sys.executable, '-m', 'bevdepth_ros.node', '--ros-args', '-p', 'diagnostics_period_s:=0.2']
+        self.process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
+        self._clients: dict = {}
+        self.records: list[Record] = []
+        self.statuses: list[tuple[float, dict[str, DiagnosticStatus]]] = []
+        deep = QoSProfile(depth=200)
+        graph.node.create_subscription(DiagnosticArray, f'{NODE}/latency', self._take_record, deep)
+        graph.node.create_subscription(DiagnosticArray, '/diagnostics', self._take_diagnostics, deep)
+        self.stream = Stream(graph.node)
+
+    def start(self) -> None:
+        """Configure, activate, and wait until all is well."""
+        for name, value in self.values.items():
+            assert self.set(name, value) == ''
+        assert self.change(CONFIGURE)
+        assert self.change(ACTIVATE)
+        wait_until(lambda: self.is_healthy(0.0), 'a healthy node')
+
+    def close(self) -> None:
+        self.stream.close()
+        self.process.send_signal(signal.SIGINT)
+        try:
+            assert self.process.wait(PATIENCE_S) == 0, self.said()
+        finally:
+            self.process.kill()
+            self._log.close()
+
+    def said(self) -> str:
+        """Return what the node printed so far."""
+        return Path(self._log.name).read_text()
+
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    def change(self, transition_id: int) -> bool:
+        """Ask for a transition; return whether it succeeded."""
+        return self.call(ChangeState, 'change_state', ChangeState.Request(transition=Transition(id=transition_id))).success
+
+    def state(self) -> int:
+        return self.call(GetState, 'get_state', GetState.Request()).current_state.id
+
+    def set(self, name: str, value) -> str:
+        """Set a parameter; return the reason when it is refused, otherwise an empty string."""
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return self.call(SetParameters, 'set_parameters', request).results[0].reason
+
+    def call(self, kind, name: str, request):
+        """Call a service of the node and return its answer."""
+        if name not in self._clients:
+            self._clients[name] = self.graph.node.create_client(kind, f'{NODE}/{name}')
+            assert self._clients[name].wait_for_service(START_PATIENCE_S)
+        future = self._clients[name].call_async(request)
+        wait_until(future.done, f'an answer of {name}')
+        return future.result()
+
+    def with_parameters(self, **values) -> None:
+        """Let the node run with ``values`` in place of the usual ones, those of an earlier call taken back."""
+        wanted = {**PARAMETERS, 'checkpoint': str(self.checkpoint), **values}
+        changed = {name: value for name, value in wanted.items() if self.values.get(name) != value}
+        if not changed:
+            return
+        assert self.change(DEACTIVATE)
+        for name, value in changed.items():
+            assert self.set(name, value) == ''
+        self.values = wanted
+        self.stream.raw = wanted.get('image_transport') == 'raw'
+        assert self.change(ACTIVATE)
+
+    def says(self, level: str, area: str, words: str, since: float) -> bool:
+        """Tell whether a status of ``area`` since then had this level and these words."""
+        for heard_at, statuses in reversed(self.statuses):
+            if heard_at < since:
+                return False
+            status = statuses.get(area)
+            if status is not None and status.level == LEVELS[level] and words in status.message:
+                return True
+        return False
+
+    def complaints(self, since: float) -> set[str]:
+        """Return all that was wrong since then."""
+        found = [status for at, statuses in self.statuses if at >= since for status in statuses.values()]
+        return {f'{status.name.rsplit(": ", 1)[-1]}: {status.message}' for status in found if status.level != DiagnosticStatus.OK}
+
+    def is_healthy(self, since: float) -> bool:
+        """Tell whether, since then, nothing is wrong any more and all cameras are answered."""
+        if not self.statuses or self.statuses[-1][0] < since or not self.answers(since):
+            return False
+        levels = {status.level for status in self.statuses[-1][1].values()}
+        return levels == {DiagnosticStatus.OK} and self.records[-1].cameras == frozenset(CAMERAS)
+
+    def answers(self, since: float) -> list[Record]:
+        """Return what was answered since then."""
+        return [record for record in self.records if record.heard_at >= since]
+
+    def mixed(self, records: list[Record]) -> list[Record]:
+        """Return the records whose stamp is not the mean of their cameras' stamps in any single rotation."""
+        rounds = list(self.stream.rounds)
+        return [record for record in records if not any(_belongs(record, sent) for sent in rounds)]
+
+    def usage(self) -> dict[str, float]:
+        """Return what the process holds: memory in MB, threads, file handles."""
+        process = psutil.Process(self.process.pid)
+        return {'memory_mb': process.memory_info().rss / 2**20, 'threads': process.num_threads(), 'handles': process.num_fds()}
+
+    def _take_record(self, message: DiagnosticArray) -> None:
+        values = {value.key: value.value for value in message.status[0].values}
+        stamp_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        cameras = frozenset(values['cameras'].split(', '))
+        self.records.append(Record(time.monotonic(), stamp_ns, cameras, values['past_frame_age_s'] != 'none'))
+
+    def _take_diagnostics(self, message: DiagnosticArray) -> None:
+        self.statuses.append((time.monotonic(), {status.name.rsplit(': ', 1)[-1]: status for status in message.status}))
+
+
+def _belongs(record: Record, sent: dict[str, int]) -> bool:
+    if not record.cameras <= sent.keys():
+        return False
+    stamps = [sent[camera] for camera in record.cameras]
+    return abs(stamps[0] + float(np.subtract(stamps, stamps[0]).mean()) - record.stamp_ns) < SAME_ROUND_NS

@@ -1,0 +1,176 @@
+"""Six small cameras on a moving vehicle, with hooks through which every message can be spoilt on its way out."""
+
+from __future__ import annotations
+
+import array
+import io
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from geometry_msgs.msg import TransformStamped
+from PIL import Image as PillowImage
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.time import Time
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from tf2_msgs.msg import TFMessage
+
+from bevdepth_core.nuscenes.synthetic.rig import EXPOSURE_OFFSET_S, nuscenes_like_rig
+
+WIDTH, HEIGHT = 160, 90
+RIG = nuscenes_like_rig(WIDTH, HEIGHT)
+CAMERAS = RIG.names
+EXPOSURE_ORDER = sorted(CAMERAS, key=EXPOSURE_OFFSET_S.get)
+SPEED_M_S = 5.0
+INFO_ROUNDS = 2
+"""Rotations per CameraInfo."""
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def picture(seed: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """Return an (H, W, 3) uint8 picture of coarse noise."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (-(-height // 10), -(-width // 10), 3), np.uint8)
+    return np.repeat(np.repeat(coarse, 10, 0), 10, 1)[:height, :width]
+
+
+def encoded(pixels: np.ndarray, kind: str = 'JPEG') -> bytes:
+    """Return the file that Pillow writes."""
+    buffer = io.BytesIO()
+    PillowImage.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def compressed(data: bytes) -> CompressedImage:
+    """Return a message without header."""
+    return CompressedImage(format='jpeg', data=array.array('B', data))
+
+
+def raw(pixels: np.ndarray, encoding: str = 'bgr8', **changes) -> Image:
+    """Return a message without header; ``changes`` overwrite fields."""
+    height, width = pixels.shape[:2]
+    message = Image(height=height, width=width, encoding=encoding, step=pixels.nbytes // height, data=array.array('B', pixels.tobytes()))
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+def stamped(message, frame: str, stamp_ns: int):
+    """Return ``message`` with its header filled in."""
+    message.header.frame_id = frame
+    message.header.stamp = Time(nanoseconds=stamp_ns).to_msg()
+    return message
+
+
+def transform(parent: str, child: str, stamp_ns: int, translation=(0.0, 0.0, 0.0), quaternion=(0.0, 0.0, 0.0, 1.0)) -> TransformStamped:
+    """Return a transform; ``quaternion`` is x, y, z, w."""
+    message = stamped(TransformStamped(child_frame_id=child), parent, stamp_ns)
+    position, rotation = message.transform.translation, message.transform.rotation
+    position.x, position.y, position.z = map(float, translation)
+    rotation.x, rotation.y, rotation.z, rotation.w = map(float, quaternion)
+    return message
+
+
+def camera_info(camera: str) -> CameraInfo:
+    """Return the true calibration without header."""
+    k = RIG.intrinsics[CAMERAS.index(camera)].ravel()
+    return CameraInfo(width=WIDTH, height=HEIGHT, distortion_model='plumb_bob', d=[0.0] * 5, k=k)
+
+
+class Stream:
+    """Publishes rotations of six images with CameraInfo and ego poses until closed.
+
+    Attributes:
+        image: takes camera and message, returns the messages to send; as the next two, None stands for "send as it is".
+        info: likewise for CameraInfo.
+        pose: takes the ego pose, returns the transforms to send.
+        shift_ns: added to all stamps.
+        period_s: of the rotations.
+        rounds: {camera: stamp in ns} of the last rotations as they were sent.
+    """
+
+    def __init__(self, node: Node):
+        self._node = node
+        self.image = self.info = self.pose = None
+        self.shift_ns, self.period_s, self.raw = 0, 0.1, False
+        self.rounds: deque[dict[str, int]] = deque(maxlen=10_000)
+        self._pictures = {camera: picture(seed) for seed, camera in enumerate(CAMERAS)}
+        self._files = {camera: encoded(pixels) for camera, pixels in self._pictures.items()}
+        self._compressed = {camera: node.create_publisher(CompressedImage, f'/{camera}/image', 10) for camera in CAMERAS}
+        self._raw = {camera: node.create_publisher(Image, f'/{camera}/raw', 10) for camera in CAMERAS}
+        self._infos = {camera: node.create_publisher(CameraInfo, f'/{camera}/camera_info', 10) for camera in CAMERAS}
+        self._tf = node.create_publisher(TFMessage, '/tf', 100)
+        self._static = node.create_publisher(TFMessage, '/tf_static', LATCHED)
+        self.send_extrinsics()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    @contextmanager
+    def fault(self, **hooks) -> Iterator[None]:
+        """Replace attributes in the body."""
+        before = {name: getattr(self, name) for name in hooks}
+        for name, hook in hooks.items():
+            setattr(self, name, hook)
+        try:
+            yield
+        finally:
+            for name, hook in before.items():
+                setattr(self, name, hook)
+
+    def now_ns(self) -> int:
+        """Return the time that the stream is at."""
+        return time.time_ns() + self.shift_ns
+
+    def send_extrinsics(self, change: Callable[[TransformStamped], None] | None = None) -> None:
+        """Publish where the cameras sit, each transform as ``change`` leaves it."""
+        transforms = []
+        for camera, matrix in zip(CAMERAS, RIG.ego_from_camera, strict=True):
+            quaternion = Rotation.from_matrix(matrix[:3, :3]).as_quat()
+            transforms.append(transform('base_link', camera, self.now_ns(), matrix[:3, 3], quaternion))
+            if change is not None:
+                change(transforms[-1])
+        self._static.publish(TFMessage(transforms=transforms))
+
+    def send_tf(self, *transforms: TransformStamped) -> None:
+        """Publish on /tf."""
+        self._tf.publish(TFMessage(transforms=list(transforms)))
+
+    def send_image(self, camera: str, message) -> None:
+        """Publish an image beside the stream."""
+        (self._compressed if isinstance(message, CompressedImage) else self._raw)[camera].publish(message)
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._stopping.wait(max(0.0, due - time.monotonic())):
+            self._send_round(self.now_ns())
+            due = max(due + self.period_s, time.monotonic() - self.period_s)
+
+    def _send_round(self, start_ns: int) -> None:
+        stamps = {camera: start_ns + round(EXPOSURE_OFFSET_S[camera] * 1e9) for camera in EXPOSURE_ORDER}
+        sent: dict[str, int] = {}
+        self.rounds.append(sent)
+        poses = [transform('map', 'base_link', stamp, (SPEED_M_S * (stamp % 10**12) * 1e-9, 0, 0)) for stamp in stamps.values()]
+        self.send_tf(*(message for pose in poses for message in ([pose] if self.pose is None else self.pose(pose))))
+        if len(self.rounds) % INFO_ROUNDS == 0:
+            self._send_infos(stamps)
+        for camera, stamp_ns in stamps.items():
+            picture = raw(self._pictures[camera]) if self.raw else compressed(self._files[camera])
+            image = stamped(picture, camera, stamp_ns)
+            for message in [image] if self.image is None else self.image(camera, image):
+                sent[camera] = max(sent.get(camera, 0), message.header.stamp.sec * 10**9 + message.header.stamp.nanosec)
+                self.send_image(camera, message)
+
+    def _send_infos(self, stamps: dict[str, int]) -> None:
+        for camera, stamp_ns in stamps.items():
+            info = stamped(camera_info(camera), camera, stamp_ns)
+            for message in [info] if self.info is None else self.info(camera, info):
+                self._infos[camera].publish(message)

@@ -1,0 +1,127 @@
+"""The life of the process: rounds of the life cycle, many things at once, signals at any moment, a device that fails."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lifecycle_msgs.msg import State
+
+from tests.faults.bench import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, START_PATIENCE_S, Bench
+from tests.ros.graph import wait_until
+
+ROUNDS = 100
+WARM_UP = 10
+"""Rounds after which caches are filled."""
+MOST_GROWTH_MB = 30.0
+"""Of 90 rounds; one leaked network of these tests would cost 45 MB a round."""
+STORM_S = 10.0
+IMPORT_MOMENTS_S = (0.0, 0.3, 1.0)
+"""After the first line of the program."""
+
+
+@pytest.fixture(scope='module')
+def bench(module_graph, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """Yield the running node, known to be well."""
+    bench = Bench(module_graph, tiny_checkpoint, tmp_path_factory.mktemp('life') / 'log.txt')
+    try:
+        bench.start()
+        yield bench
+    finally:
+        bench.close()
+
+
+def go_round(bench: Bench) -> None:
+    for transition in (DEACTIVATE, CLEANUP, CONFIGURE, ACTIVATE):
+        assert bench.change(transition)
+
+
+def test_a_hundred_rounds_of_the_life_cycle_leak_neither_memory_nor_threads_nor_file_handles(bench: Bench):
+    for _ in range(WARM_UP):
+        go_round(bench)
+    before = bench.usage()
+    for _ in range(ROUNDS - WARM_UP):
+        go_round(bench)
+    after = bench.usage()
+    print(f'after {WARM_UP} rounds {before}, after {ROUNDS} rounds {after}')
+    assert after['threads'] == before['threads']
+    assert after['handles'] == before['handles']
+    assert after['memory_mb'] - before['memory_mb'] < MOST_GROWTH_MB
+    began = time.monotonic()
+    wait_until(lambda: bench.is_healthy(began), 'a healthy node')
+
+
+def test_images_parameters_and_transitions_all_at_once_leave_a_healthy_node(bench: Bench):
+    ends_at = time.monotonic() + STORM_S
+
+    def set_parameters() -> None:
+        number = 0
+        while time.monotonic() < ends_at:
+            number += 1
+            bench.set('score_threshold', 0.001 * (number % 2))
+            bench.set('camera_timeout_s', 0.8 + 0.1 * (number % 3))
+            bench.set('min_cameras', 1 + number % 3)
+
+    def drop_and_return() -> None:
+        while time.monotonic() < ends_at:
+            with bench.stream.fault(image=lambda camera, message: [] if 'FRONT' in camera else [message]):
+                time.sleep(0.3)
+            bench.stream.send_extrinsics()
+            bench.stream.shift_ns -= 10**9
+
+    threads = [threading.Thread(target=target) for target in (set_parameters, drop_and_return)]
+    began = time.monotonic()
+    with bench.stream.fault(period_s=1 / 30):
+        for thread in threads:
+            thread.start()
+        while time.monotonic() < ends_at:
+            go_round(bench)
+        for thread in threads:
+            thread.join()
+    for name, value in (('score_threshold', 0.0), ('camera_timeout_s', 0.8), ('min_cameras', 1)):
+        assert bench.set(name, value) == ''
+    ended = time.monotonic()
+    wait_until(lambda: bench.is_healthy(ended), 'a healthy node')
+    assert not bench.mixed(bench.answers(began))
+    assert not {complaint for complaint in bench.complaints(began) if 'failed' in complaint}
+
+
+def test_every_state_can_be_shut_down(bench: Bench):
+    assert bench.change(DEACTIVATE)
+    assert bench.change(CLEANUP)
+    assert bench.state() == State.PRIMARY_STATE_UNCONFIGURED
+    assert bench.change(CONFIGURE)
+    assert bench.state() == State.PRIMARY_STATE_INACTIVE
+    assert bench.change(ACTIVATE)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_program_is_still_being_imported_ends_it_without_a_word(bench: Bench, number: int):
+    for moment_s in IMPORT_MOMENTS_S:
+        process = subprocess.Popen([sys.executable, '-m', 'bevdepth_ros.node'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        wait_until(lambda process=process: catches(process.pid, signal.SIGTERM), 'the first line of the program')
+        time.sleep(moment_s)
+        process.send_signal(number)
+        said = process.communicate(timeout=START_PATIENCE_S)[0]
+        assert process.returncode == 0
+        assert 'Traceback' not in said, (moment_s, said)
+
+
+def catches(pid: int, number: int) -> bool:
+    """Tell whether the process has a handler for the signal."""
+    status = Path(f'/proc/{pid}/status').read_text()
+    caught = int(next(line for line in status.splitlines() if line.startswith('SigCgt')).split()[1], 16)
+    return bool(caught >> (number - 1) & 1)
+
+
+def test_sigterm_ends_an_active_node_in_order(bench: Bench):
+    """The last test of this file, since the node is gone then; SIGINT ends the nodes of all others."""
+    bench.process.send_signal(signal.SIGTERM)
+    assert bench.process.wait(START_PATIENCE_S) == 0
+    assert 'Traceback' not in bench.said()

@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+from tests.faults.cases import CASES
+from tests.faults.report import PAGE
+
+
+def test_the_page_lists_every_fault_of_the_matrix():
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith('| ')]
+    assert [row.split(' | ')[0].removeprefix('| ') for row in rows[2:]] == [case.name for case in CASES]
+    assert len({case.name for case in CASES}) == len(CASES) >= 50
