@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import pickle
 import re
 import sys
-import tempfile
+import zipfile
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +26,7 @@ import safetensors.torch
 import torch
 
 from bevdepth_core.config import BEVGrid, DepthBins, ModelConfig, load_model_config, model_config_from_dict, model_config_to_dict
+from bevdepth_core.files import write_atomically
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.head import BOX_MAPS
 
@@ -44,6 +44,9 @@ FRUSTUM_AXES = ('view_transform.frustum_u', 'view_transform.frustum_v', 'view_tr
 """Our buffers for the frustum; the only ones without an official name of their own."""
 
 _DEPTH_NET = 'backbone.depth_net.'
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+MAX_PICKLE_BYTES = 64 << 20
+"""A ``.pth`` whose pickled part, which only lists tensors, is larger is refused."""
 
 
 @functools.cache
@@ -153,7 +156,7 @@ def save_checkpoint(model: BEVDepth, path: str | Path, metadata: Mapping[str, st
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if half:
         state = {name: tensor.half() if tensor.dim() > 1 else tensor for name, tensor in state.items()}
-    _write_atomically(path, lambda target: safetensors.torch.save_file(state, target, header))
+    write_atomically(path, lambda target: safetensors.torch.save_file(state, target, header))
 
 
 def save_untrained_checkpoint(preset: str | Path, path: str | Path, seed: int = 0) -> None:
@@ -167,7 +170,7 @@ def save_untrained_checkpoint(preset: str | Path, path: str | Path, seed: int = 
 def save_official(model: BEVDepth, path: str | Path) -> None:
     """Write the weights in the official layout: entries ``epoch``, ``global_step`` and ``state_dict``."""
     state = {_OFFICIAL_PREFIX + name: tensor.detach().cpu() for name, tensor in official_state_dict(model).items()}
-    _write_atomically(Path(path), lambda target: torch.save({'epoch': 0, 'global_step': 0, 'state_dict': state}, target))
+    write_atomically(Path(path), lambda target: torch.save({'epoch': 0, 'global_step': 0, 'state_dict': state}, target))
 
 
 def official_state_dict(model: BEVDepth) -> dict[str, torch.Tensor]:
@@ -186,19 +189,6 @@ def _frustum(u: torch.Tensor, v: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
     return torch.stack((column, row, depth, torch.ones_like(depth)), dim=-1)
 
 
-def _write_atomically(path: Path, write: Callable[[str], None]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    os.close(handle)
-    try:
-        write(temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 def _load_own(path: Path) -> BEVDepth:
     try:
         with safetensors.safe_open(path, framework='pt') as file:
@@ -210,7 +200,7 @@ def _load_own(path: Path) -> BEVDepth:
         raise CheckpointError(f'{path}: truncated or not safetensors ({error}); copy or download it again') from error
     try:
         config = model_config_from_dict(json.loads(header['config']))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f'{path}: its model config cannot be read ({error}); save it with this version') from error
     model = _build(path, config, state)
     model.metadata = {key: value for key, value in header.items() if key not in ('format', 'config')}
@@ -228,6 +218,7 @@ def _load_official(path: Path) -> BEVDepth:
 
 def _network_state(path: Path) -> dict[str, torch.Tensor]:
     """Read the official network's tensors, keys without ``model.``."""
+    _require_plain_archive(path)
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
@@ -239,13 +230,37 @@ def _network_state(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # torch raises RuntimeError, EOFError, KeyError ... on truncated and foreign files
         raise CheckpointError(f'{path}: truncated or not a PyTorch checkpoint; copy or download it again') from error
     state = content.get('state_dict', content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(name, str) and _is_plain(value) for name, value in state.items()):
         raise CheckpointError(f"{path}: holds neither a 'state_dict' of tensors nor a bare one; is it a BEVDepth checkpoint?")
-    state = {str(name).removeprefix(_OFFICIAL_PREFIX): tensor for name, tensor in state.items()}
+    state = {name.removeprefix(_OFFICIAL_PREFIX): tensor for name, tensor in state.items()}
     missing = [name for name in _GEOMETRY if name not in state]
     if missing:
         raise CheckpointError(f'{path}: {missing[0]} is missing; is it a BEVDepth checkpoint?')
     return state
+
+
+def _require_plain_archive(path: Path) -> None:
+    """Refuse what cannot be known to need about as much memory as the file has bytes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        remedy = 'copy or download it again, or save an old file anew with a PyTorch of this decade'
+        raise CheckpointError(f'{path}: truncated or not a PyTorch checkpoint; {remedy}') from error
+    if (
+        any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        or sum(entry.file_size for entry in entries) > path.stat().st_size
+    ):
+        raise CheckpointError(f'{path}: compressed or overlapping content, which PyTorch never writes; is it a BEVDepth checkpoint?')
+    if sum(entry.file_size for entry in entries if entry.filename.endswith('.pkl')) > MAX_PICKLE_BYTES:
+        raise CheckpointError(f"{path}: holds much more than tensors; save its 'state_dict' alone where you trust the file")
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether ``value`` is a tensor that really has its elements, and not one number seen a million times."""
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_quantized or value.device.type != 'cpu':
+        return False
+    return value.untyped_storage().nbytes() >= value.numel() * value.element_size()
 
 
 def _config_of_official(
@@ -253,6 +268,8 @@ def _config_of_official(
 ) -> ModelConfig:
     """Read the config off the geometry buffers and the two shapes in which the official experiments differ."""
     try:
+        if (size.shape, first_center.shape, count.shape, frustum.dim(), frustum.shape[-1]) != ((3,), (3,), (3,), 4, 4):
+            raise ValueError('a buffer has an unknown shape')
         lower = [round(value, 4) for value in (first_center.double() - size.double() / 2).tolist()]
         size = [round(value, 4) for value in size.tolist()]
         axes = [(low, round(low + cell * cells, 4), cell) for low, cell, cells in zip(lower, size, count.tolist(), strict=True)]
@@ -268,7 +285,7 @@ def _config_of_official(
             depth_net=replace(base.depth_net, refinement=any('depth_aggregation_net' in name for name in state)),
             key_frames=state['head.trunk.conv1.weight'].shape[1] // context_channels,
         )
-    except (KeyError, IndexError, ValueError, TypeError) as error:
+    except (KeyError, IndexError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(f'{path}: its geometry cannot be read ({error}); is it a BEVDepth R50 checkpoint?') from error
 
 
@@ -282,8 +299,11 @@ def _frustum_axes(path: Path, frustum: torch.Tensor) -> dict[str, torch.Tensor]:
 
 def _build(path: Path, config: ModelConfig, state: dict[str, torch.Tensor]) -> BEVDepth:
     """Make the model and give it exactly ``state``, by reference."""
-    with torch.device('meta'):
-        model = BEVDepth(config)
+    try:
+        with torch.device('meta'):
+            model = BEVDepth(config)
+    except (RuntimeError, ValueError, ArithmeticError) as error:
+        raise CheckpointError(f'{path}: no model can be made of its config ({error}); save it with this version') from error
     expected = model.state_dict()
     problems = [f'{name} is missing' for name in expected if name not in state]
     problems += [f'{name} is unexpected' for name in state if name not in expected]
@@ -293,14 +313,22 @@ def _build(path: Path, config: ModelConfig, state: dict[str, torch.Tensor]) -> B
         if name in expected and tensor.shape != expected[name].shape
     ]
     problems += [
-        f'{name} holds NaN or infinity' for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()
+        f'{name} has type {tensor.dtype} instead of {expected[name].dtype}'
+        for name, tensor in state.items()
+        if name in expected and not _is_convertible(tensor.dtype, expected[name].dtype)
     ]
+    if not problems:
+        problems = [f'{name} holds NaN or infinity' for name, tensor in state.items() if not tensor.isfinite().all()]
     if problems:
         more = f' (and {len(problems) - 1} more)' if len(problems) > 1 else ''
         raise CheckpointError(f'{path}: weight {problems[0]}{more}; it does not fit the model that it describes')
     state = {name: tensor.to(expected[name].dtype) for name, tensor in state.items()}
     model.load_state_dict(state, strict=True, assign=True)
     return model
+
+
+def _is_convertible(given: torch.dtype, wanted: torch.dtype) -> bool:
+    return given == wanted or (given in _FLOATS and wanted in _FLOATS)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -17,9 +17,27 @@ NUSCENES_CLASSES = (
 """Order of the official labels."""
 
 
+MAX_IMAGE_PIXELS = 1 << 24
+MAX_FRUSTUM_POINTS = 1 << 24
+MAX_CELLS = 1 << 22
+MAX_CHANNELS = 1 << 14
+MAX_CLASSES = 1000
+MAX_CANDIDATES = 100_000
+"""Ten times and more what anyone trains: a config that asks for more is broken or meant to take all memory."""
+
+
 def _require(condition: bool, sentence: str) -> None:
     if not condition:
         raise ValueError(sentence)
+
+
+def _require_finite(name: str, *values: float) -> None:
+    _require(all(map(math.isfinite, values)), f'{name} must hold finite numbers, got {values}')
+
+
+def _require_channels(section: str, **channels: int) -> None:
+    for name, value in channels.items():
+        _require(0 < value <= MAX_CHANNELS, f'{section}.{name} must be 1 to {MAX_CHANNELS}, got {value}')
 
 
 @dataclass(frozen=True)
@@ -43,6 +61,8 @@ class ImageSpec:
         for name in ('height', 'width'):
             value = getattr(self, name)
             _require(value > 0 and value % 32 == 0, f'image.{name} must be a positive multiple of 32, got {value}')
+        _require(self.height * self.width <= MAX_IMAGE_PIXELS, f'image must have at most {MAX_IMAGE_PIXELS} pixels, got {self}')
+        _require_finite('image', *self.mean, *self.std)
         _require(min(self.std) > 0, f'image.std must be positive, got {self.std}')
 
 
@@ -55,6 +75,8 @@ class DepthBins:
     step: float = 0.5
 
     def __post_init__(self) -> None:
+        _require_finite('depth_bins', self.start, self.stop, self.step)
+        _require((self.stop - self.start) / MAX_FRUSTUM_POINTS < self.step, f'depth_bins must be fewer, got {self}')
         _require(0 < self.start < self.stop and self.step > 0, f'depth_bins must have 0 < start < stop and step > 0, got {self}')
 
     @property
@@ -73,9 +95,12 @@ class BEVGrid:
     def __post_init__(self) -> None:
         for name in ('x', 'y', 'z'):
             low, high, cell = getattr(self, name)
+            _require_finite(f'grid.{name}', low, high, cell)
             _require(
                 low < high and cell > 0, f'grid.{name} must be (low, high, cell) with low < high and cell > 0, got {getattr(self, name)}'
             )
+        _require(all((high - low) / MAX_CELLS < cell for low, high, cell in (self.x, self.y, self.z)), f'grid has too many cells: {self}')
+        _require(min(self.shape) > 0 and math.prod(self.shape) <= MAX_CELLS, f'grid must have 1 to {MAX_CELLS} cells, got {self.shape}')
         _require(self.shape[2] == 1, f'grid.z must be a single cell, got {self.shape[2]}')
 
     @property
@@ -110,7 +135,7 @@ class ImageEncoderConfig:
 
     def __post_init__(self) -> None:
         _require(self.depth in (18, 34, 50, 101), f'image_encoder.depth must be 18, 34, 50 or 101, got {self.depth}')
-        _require(self.width > 0, f'image_encoder.width must be positive, got {self.width}')
+        _require_channels('image_encoder', width=self.width, neck_channels=self.neck_channels)
         _require(self.stride in (4, 8, 16), f'image_encoder.stride must be 4, 8 or 16, got {self.stride}')
 
 
@@ -132,6 +157,9 @@ class DepthNetConfig:
     refinement: bool = False
     camera_pixels: Literal['source', 'network'] = 'source'
 
+    def __post_init__(self) -> None:
+        _require_channels('depth_net', mid_channels=self.mid_channels, context_channels=self.context_channels)
+
 
 @dataclass(frozen=True)
 class BEVEncoderConfig:
@@ -144,6 +172,9 @@ class BEVEncoderConfig:
 
     base_channels: int = 160
     neck_channels: int = 64
+
+    def __post_init__(self) -> None:
+        _require_channels('bev_encoder', base_channels=self.base_channels, neck_channels=self.neck_channels)
 
 
 @dataclass(frozen=True)
@@ -183,6 +214,13 @@ class HeadConfig:
     channels: int = 64
     tasks: tuple[HeadTask, ...] = field(default_factory=_official_tasks)
 
+    def __post_init__(self) -> None:
+        _require_channels('head', channels=self.channels)
+        names = [name for task in self.tasks for name in task.classes]
+        _require(
+            0 < len(names) <= MAX_CLASSES and all(task.classes for task in self.tasks), f'head.tasks must hold 1 to {MAX_CLASSES} classes'
+        )
+
 
 @dataclass(frozen=True)
 class DecodeConfig:
@@ -199,6 +237,12 @@ class DecodeConfig:
     candidates: int = 500
     boxes_per_task: int = 83
     center_range: tuple[float, float, float, float, float, float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
+
+    def __post_init__(self) -> None:
+        for name in ('candidates', 'boxes_per_task'):
+            value = getattr(self, name)
+            _require(0 < value <= MAX_CANDIDATES, f'decode.{name} must be 1 to {MAX_CANDIDATES}, got {value}')
+        _require_finite('decode', self.score_threshold, *self.center_range)
 
 
 @dataclass(frozen=True)
@@ -217,6 +261,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require(self.key_frames in (1, 2), f'key_frames must be 1 or 2, got {self.key_frames}')
+        points = self.depth_bins.count * self.image.height * self.image.width // self.image_encoder.stride**2
+        _require(points <= MAX_FRUSTUM_POINTS, f'depth bins and image give {points} points per camera, more than {MAX_FRUSTUM_POINTS}')
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -235,12 +281,14 @@ def model_config_from_dict(values: dict) -> ModelConfig:
     Raises:
         ValueError: an unknown key, a wrong type or an impossible number, named.
     """
+    if not isinstance(values, dict):
+        raise ValueError(f'a model config must be a mapping, got {type(values).__name__}')
     parser = _parser()
     known = {field.name for field in dataclasses.fields(ModelConfig)}
     _require(values.keys() <= known, f'model config: unknown key {", ".join(sorted(map(str, values.keys() - known)))}')
     try:
         return parser.instantiate(parser.parse_object({'model': values})).model
-    except ArgumentError as error:
+    except (ArgumentError, ArithmeticError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f'model config: {error}') from error
 
 
@@ -262,7 +310,10 @@ def load_model_config(path: str | Path) -> ModelConfig:
         FileNotFoundError: no such file.
         ValueError: not a YAML mapping, or as ``model_config_from_dict``.
     """
-    values = yaml.safe_load(Path(path).read_text())
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f'{path}: not YAML ({error})') from error
     if not isinstance(values, dict):
         raise ValueError(f'{path}: a model config must be a YAML mapping')
     return model_config_from_dict(values)

@@ -11,6 +11,9 @@ from PIL import Image
 
 from bevdepth_core.config import ImageSpec
 
+MAX_RESIZED_PIXELS = 100_000_000
+"""An image that is resized to more is no camera's: a line of one pixel's height that fills the input is thousands of inputs wide."""
+
 
 @dataclass(frozen=True)
 class ImageTransform:
@@ -38,9 +41,15 @@ class ImageTransform:
 
     @classmethod
     def for_inference(cls, source_width: int, source_height: int, spec: ImageSpec) -> ImageTransform:
-        """Return the transform that fills the network's input and cuts what is too much from the top and both sides."""
+        """Return the transform that fills the network's input and cuts what is too much from the top and both sides.
+
+        Raises:
+            ValueError: so much would have to be cut that the resized image would not fit into memory.
+        """
         scale = max(spec.height / source_height, spec.width / source_width)
         width, height = int(source_width * scale), int(source_height * scale)
+        if width * height > MAX_RESIZED_PIXELS:
+            raise ValueError(f'an image of {source_width}x{source_height} is too thin for an input of {spec.width}x{spec.height}')
         return cls(scale, crop_x=int(max(0, width - spec.width) / 2), crop_y=height - spec.height, width=spec.width, height=spec.height)
 
     def apply(self, image: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -12,7 +13,7 @@ from urllib.parse import quote
 from zlib import crc32
 
 import apsw
-from lz4.frame import decompress as lz4_decompress
+from lz4.frame import LZ4FrameDecompressor
 from rosbags.interfaces import Qos
 from rosbags.rosbag2.metadata import parse_qos
 
@@ -29,7 +30,13 @@ _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = 3, 4, 5, 6
 _WHOLE_PAGES = 'whole_pages'
 _MESSAGE_HEAD = struct.Struct('<HIQQ')
 _CHUNK_HEAD = struct.Struct('<QQQI')
-_UNPACK: dict[str, Callable[[bytes], bytes]] = {'': bytes, 'zstd': zstd.decompress, 'lz4': lz4_decompress}
+_UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    '': bytes,
+    'zstd': lambda packed: zstd.ZstdDecompressor().decompress(packed, MAX_CHUNK_BYTES),
+    'lz4': lambda packed: LZ4FrameDecompressor().decompress(packed, MAX_CHUNK_BYTES),
+}
+MAX_CHUNK_BYTES = 1 << 30
+"""More of a compressed chunk is not unpacked: recorders make chunks of a few megabytes, only bombs are larger."""
 
 
 class McapRemains:
@@ -79,11 +86,17 @@ class McapRemains:
                 yield from sorted(found, key=lambda message: message[1])
 
     def _take(self, kind: int, record: bytes) -> tuple[int, int, bytes] | None:
-        """Return a message; remember schemas and channels."""
+        """Return a message; remember schemas and channels. A record that makes no sense is passed over."""
         if kind == _MESSAGE:
+            if len(record) < _MESSAGE_HEAD.size:
+                return None
             channel, _, stamp_ns, _ = _MESSAGE_HEAD.unpack_from(record)
             return (channel, stamp_ns, record[_MESSAGE_HEAD.size :]) if channel in self._channels else None
-        fields = BytesIO(record)
+        with suppress(UnicodeDecodeError):
+            self._remember(kind, BytesIO(record))
+        return None
+
+    def _remember(self, kind: int, fields: BinaryIO) -> None:
         if kind == _SCHEMA:
             schema = _number(fields, 2)
             self._schemas[schema] = _text(fields)
@@ -91,7 +104,6 @@ class McapRemains:
             channel, schema = _number(fields, 2), _number(fields, 2)
             name, encoding = _text(fields), _text(fields)
             self._channels[channel] = Topic(name, self._schemas.get(schema, ''), _profiles(fields), encoding)
-        return None
 
 
 def _records(stream: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
@@ -129,12 +141,19 @@ def _text(fields: BinaryIO) -> str:
 
 def _profiles(fields: BinaryIO) -> tuple[Qos, ...]:
     """Return the recorded quality of service from a channel's metadata."""
-    end = _number(fields, 4) + fields.tell()
-    while fields.tell() < end:
-        key, value = _text(fields), _text(fields)
+    metadata = BytesIO(fields.read(_number(fields, 4)))
+    while key := _text(metadata):
+        value = _text(metadata)
         if key == 'offered_qos_profiles':
-            return tuple(parse_qos(value))
+            return _parsed(value)
     return ()
+
+
+def _parsed(profiles: str) -> tuple[Qos, ...]:
+    try:
+        return tuple(parse_qos(profiles))
+    except Exception:  # rosbags raises many types on foreign text
+        return ()
 
 
 class _WholePages(apsw.VFS):
@@ -197,8 +216,9 @@ class SqliteRemains:
         columns = [row[1] for row in self._database.execute('PRAGMA table_info(topics)')]
         for values in self._database.execute('SELECT * FROM topics'):
             row = dict(zip(columns, values, strict=True))
-            profiles = tuple(parse_qos(row.get('offered_qos_profiles', '')))
-            yield row['id'], Topic(row['name'], row['type'], profiles, row['serialization_format'])
+            name, kind, encoding = (row.get(column) for column in ('name', 'type', 'serialization_format'))
+            if isinstance(name, str) and isinstance(kind, str) and isinstance(encoding, str):
+                yield row.get('id'), Topic(name, kind, _parsed(row.get('offered_qos_profiles', '')), encoding)
 
     def _rows(self, column: str) -> Iterator[tuple[int, int, bytes]]:
         try:

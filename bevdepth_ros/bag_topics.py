@@ -39,6 +39,11 @@ class Topic:
         return self.name == '/tf_static' or any(qos.durability == QosDurability.TRANSIENT_LOCAL for qos in self.profiles)
 
     @property
+    def depth(self) -> int:
+        """Messages that its publishers kept, at most; 0 where the bag does not say."""
+        return max((qos.depth for qos in self.profiles if isinstance(qos.depth, int)), default=0)
+
+    @property
     def best_effort(self) -> bool:
         """Whether no publisher offered more than best effort."""
         return bool(self.profiles) and all(qos.reliability == QosReliability.BEST_EFFORT for qos in self.profiles)

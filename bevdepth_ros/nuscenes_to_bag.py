@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bevdepth_core.nuscenes.completeness import DatasetIncompleteError, read_json, require_files, require_tables
+from bevdepth_core.nuscenes.completeness import consistent, read_json, require_files, require_scene_names, require_tables
 from bevdepth_core.nuscenes.recording import Recording, read_recording
 from bevdepth_ros.bag_workplace import require_replaceable
 from bevdepth_ros.bag_writer import STORAGES
@@ -99,10 +99,12 @@ def chosen_scenes(dataroot: Path, version: str, names: Sequence[str] | None) -> 
 
     Raises:
         ConversionError: there is no scene of that name.
-        DatasetIncompleteError: a table is missing or cut off.
+        ValueError: a table is missing or cut off, or the name of a scene leads elsewhere.
     """
     require_tables(dataroot, version)
-    present = [scene['name'] for scene in read_json(dataroot / version / 'scene.json')]
+    with consistent(dataroot / version):
+        present = [scene['name'] for scene in read_json(dataroot / version / 'scene.json')]
+    require_scene_names(dataroot / version, present)
     for name in names or ():
         if name not in present:
             near = difflib.get_close_matches(name, present, 3) or present[:3]
@@ -117,11 +119,12 @@ def read_recordings(dataroot: Path, version: str, names: Sequence[str]) -> tuple
     devkit = open_devkit(dataroot, version)
     recordings, problems = [], []
     for name in tqdm(names, desc='reading tables', unit='scene', disable=None):
-        recording = read_recording(devkit, name)
         try:
+            with consistent(dataroot / version):
+                recording = read_recording(devkit, name)
             require_files(dataroot, recording.filenames())
             recordings.append(recording)
-        except DatasetIncompleteError as error:
+        except ValueError as error:
             problems.append(f'{name} is left out: {error}')
     return recordings, problems
 
@@ -131,7 +134,7 @@ def run(options: argparse.Namespace) -> list[str]:
 
     Raises:
         ConversionError: a bag was not written, or no such scene.
-        DatasetIncompleteError: the tables are not complete.
+        ValueError: the tables are not complete or name what they must not.
         FileExistsError: something that is no bag stands where a bag should go.
     """
     names = chosen_scenes(options.dataroot, options.version, None if options.all else options.scene)
@@ -165,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         signal.signal(number, signal.default_int_handler)
     try:
         problems = run(options)
-    except (ConversionError, DatasetIncompleteError, FileExistsError) as error:
+    except (ConversionError, ValueError, FileExistsError) as error:
         sys.exit(f'nuscenes_to_bag: {error}')
     except KeyboardInterrupt:
         sys.exit(130)

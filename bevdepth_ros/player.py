@@ -179,10 +179,9 @@ def _with_stamp(data: bytes, stamp_ns: int) -> bytes:
 
 def _qos(topic: Topic) -> QoSProfile:
     """Return the quality of service that the topic was recorded with; ROS's usual one where the bag does not say."""
-    recorded = max((qos.depth for qos in topic.profiles), default=0)
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
-        depth=max(DEPTH, min(max(recorded, topic.count if topic.latched else 0), LATCHED_DEPTH)),
+        depth=max(DEPTH, min(max(topic.depth, topic.count if topic.latched else 0), LATCHED_DEPTH)),
         reliability=ReliabilityPolicy.BEST_EFFORT if topic.best_effort else ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if topic.latched else DurabilityPolicy.VOLATILE,
     )

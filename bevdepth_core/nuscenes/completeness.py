@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 TABLES = (
@@ -13,6 +15,7 @@ TABLES = (
     'sample_data', 'scene', 'sensor', 'visibility',
 )  # fmt: skip
 """The tables of nuScenes v1.0."""
+_SCENE_NAME = re.compile(r'\w[\w.-]{0,99}')
 NAMED_PER_FOLDER = 3
 """Missing files that a message names per folder; the exception holds all."""
 
@@ -35,19 +38,54 @@ def require_tables(dataroot: Path, version: str) -> None:
         raise DatasetIncompleteError(f'{dataroot} has no folder {version}: check the dataset root and the version, or unpack its metadata')
     _refuse(dataroot, [f'{version}/{table}.json' for table in TABLES if not (dataroot / version / f'{table}.json').is_file()])
     maps = read_json(dataroot / version / 'map.json')
-    _refuse(dataroot, [record['filename'] for record in maps if not (dataroot / record['filename']).is_file()])
+    with consistent(dataroot / version):
+        filenames = [record['filename'] for record in maps]
+        require_inside(dataroot, filenames)
+        _refuse(dataroot, [filename for filename in filenames if not (dataroot / filename).is_file()])
+
+
+@contextmanager
+def consistent(tables: Path) -> Iterator[None]:
+    """Raise DatasetIncompleteError for whatever tables that contradict each other or their format make the body raise."""
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError) as error:
+        raise DatasetIncompleteError(f'the tables in {tables} contradict each other ({error!r}): unpack the metadata again') from error
+
+
+def require_inside(dataroot: Path, filenames: Iterable[str]) -> None:
+    """Raise ValueError for a file name in the tables that leads out of the dataset; links below it may lead anywhere."""
+    for filename in filenames:
+        path = PurePosixPath(filename if isinstance(filename, str) else '..')
+        if path.is_absolute() or '..' in path.parts or '\0' in filename:
+            raise ValueError(f'a table of {dataroot} names the file {filename!r}, which is not below it: do not use this dataset')
+
+
+def require_scene_names(tables: Path, names: Iterable[str]) -> None:
+    """Raise ValueError for the name of a scene that cannot be the name of a file, which scenes are kept under."""
+    for name in names:
+        if not isinstance(name, str) or not _SCENE_NAME.fullmatch(name):
+            raise ValueError(
+                f'{tables} holds a scene called {name!r}: it must be letters, digits and _ - . alone, and begin with a letter or digit'
+            )
 
 
 def read_json(path: Path) -> list | dict:
     """Return the content of a table; raises DatasetIncompleteError when it is cut off."""
     try:
         return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetIncompleteError(f'{path} is cut off ({error}): unpack the metadata again') from error
 
 
 def require_files(dataroot: Path, filenames: Iterable[str]) -> None:
-    """Raise DatasetIncompleteError unless all ``filenames`` are there; each folder is listed once, which is fast on any disk."""
+    """Raise DatasetIncompleteError unless all ``filenames`` are there; each folder is listed once, which is fast on any disk.
+
+    Raises:
+        ValueError: as ``require_inside``.
+    """
+    filenames = list(filenames)
+    require_inside(dataroot, filenames)
     wanted = defaultdict(list)
     for filename in filenames:
         folder, name = os.path.split(filename)

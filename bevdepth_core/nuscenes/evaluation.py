@@ -17,6 +17,7 @@ from nuscenes.eval.detection.evaluate import DetectionEval
 from pyquaternion import Quaternion
 
 from bevdepth_core.config import NUSCENES_CLASSES
+from bevdepth_core.files import write_atomically
 from bevdepth_core.nuscenes.classes import attribute_of
 from bevdepth_core.nuscenes.index import open_devkit, split_scenes
 from bevdepth_core.nuscenes.records import Pose
@@ -75,13 +76,14 @@ def result_boxes(token: str, detections: Detections3D, world_from_ego: Pose) -> 
 
 
 def write_results(results: Mapping[str, list[dict]], path: str | Path) -> None:
-    """Write a nuScenes result file of a camera-only method.
+    """Write a nuScenes result file of a camera-only method, atomically.
 
     Args:
         results: per sample token its entries, ``result_boxes``; samples without boxes have an empty list.
         path: the JSON file.
     """
-    Path(path).write_text(json.dumps({'meta': META, 'results': dict(results)}))
+    text = json.dumps({'meta': META, 'results': dict(results)})
+    write_atomically(path, lambda target: Path(target).write_text(text) and None)
 
 
 def evaluate(result_path: str | Path, dataroot: str | Path, version: str, split: str, output_dir: str | Path) -> dict:

@@ -15,6 +15,9 @@ from bevdepth_core.preprocess import ImageTransform
 
 REDUCTIONS = (8, 4, 2)
 """By how much a JPEG decoder can shrink a picture at next to no cost."""
+MAX_PIXELS = 100_000_000
+"""Larger pictures are refused before they are decoded: no camera makes them."""
+FORMATS = ('JPEG', 'PNG')
 LARGEST_ENLARGEMENT = 1.1
 """A shrunk decode is used where it has to be enlarged by at most this. For 256x704 the half-size decode then covers the whole
 official range of resize factors, 0.386 to 0.55."""
@@ -74,9 +77,11 @@ def _rgb(picture: Image.Image) -> Image.Image:
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise OSError(f'it claims {picture.width}x{picture.height} pixels')
             yield picture
     except FileNotFoundError:
         raise
-    except OSError as error:
+    except Exception as error:  # Pillow raises many types on broken files
         raise OSError(f'{path} cannot be read as an image ({error}): unpack it again') from error

@@ -20,7 +20,15 @@ from nuscenes.utils.splits import create_splits_scenes
 from tqdm import tqdm
 
 from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR, label_of_category
-from bevdepth_core.nuscenes.completeness import TABLES, DatasetIncompleteError, read_json, require_files, require_tables
+from bevdepth_core.nuscenes.completeness import (
+    TABLES,
+    DatasetIncompleteError,
+    consistent,
+    read_json,
+    require_files,
+    require_scene_names,
+    require_tables,
+)
 from bevdepth_core.nuscenes.records import Annotations, Pose, SampleRecord, SensorRecord
 
 SENSORS = (*CAMERAS, LIDAR)
@@ -135,10 +143,16 @@ def split_scenes(dataroot: str | Path, version: str, split: str) -> list[str]:
     """
     tables = Path(dataroot) / version
     custom = read_json(path) if (path := tables / 'splits.json').exists() else {}
+    if not isinstance(custom, dict) or not all(
+        isinstance(names, list) and all(isinstance(n, str) for n in names) for names in custom.values()
+    ):
+        raise ValueError(f'{path} must map names of splits to lists of scene names')
     splits = custom | create_splits_scenes()
     if not splits.get(split):
         raise ValueError(f'split {split!r} is not known: choose one of {", ".join(sorted(splits))}, or add it to {path}')
-    present = [scene['name'] for scene in read_json(tables / 'scene.json')]
+    with consistent(tables):
+        present = [scene['name'] for scene in read_json(tables / 'scene.json')]
+    require_scene_names(tables, present)
     absent = sorted(set(splits[split]) - set(present))
     if absent:
         hint = f'; the devkit hides the split of that name in {path}: rename it' if split in custom.keys() & create_splits_scenes() else ''
@@ -155,7 +169,8 @@ def open_devkit(dataroot: str | Path, version: str) -> NuScenes:
     """
     require_tables(Path(dataroot), version)
     try:
-        return NuScenes(version, str(dataroot), verbose=False)
+        with consistent(Path(dataroot) / version):
+            return NuScenes(version, str(dataroot), verbose=False)
     except json.JSONDecodeError as error:
         raise DatasetIncompleteError(f'a table in {Path(dataroot) / version} is cut off ({error}): unpack the metadata again') from error
 
@@ -174,7 +189,9 @@ def _write_scenes(devkit: NuScenes, names: list[str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     records = {scene['name']: scene for scene in devkit.scene}
     for name in tqdm(names, desc='indexing scenes', unit='scene', disable=None):
-        _write_whole(folder / f'{name}.npz', _scene_columns(devkit, records[name]))
+        with consistent(Path(devkit.dataroot) / devkit.version):
+            columns = _scene_columns(devkit, records[name])
+        _write_whole(folder / f'{name}.npz', columns)
 
 
 def _write_whole(path: Path, columns: dict[str, np.ndarray]) -> None:
@@ -212,11 +229,13 @@ def _scene_columns(devkit: NuScenes, scene: dict) -> dict[str, np.ndarray]:
 
 
 def _samples(devkit: NuScenes, scene: dict) -> Iterator[dict]:
-    token = scene['first_sample_token']
+    token, left = scene['first_sample_token'], len(devkit.sample)
     while token:
+        if not left:
+            raise ValueError(f'the samples of {scene["name"]} run in a circle: unpack the metadata again')
         sample = devkit.get('sample', token)
         yield sample
-        token = sample['next']
+        token, left = sample['next'], left - 1
 
 
 def _sensor_row(devkit: NuScenes, sample: dict, channel: str) -> dict:

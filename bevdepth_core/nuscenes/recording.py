@@ -118,10 +118,13 @@ def read_recording(devkit: NuScenes, scene_name: str) -> Recording:
 
 
 def _chain(devkit: NuScenes, table: str, token: str) -> Iterator[dict]:
+    left = len(getattr(devkit, table))
     while token:
+        if not left:
+            raise ValueError(f'the table {table} runs in a circle: unpack the metadata again')
         record = devkit.get(table, token)
         yield record
-        token = record['next']
+        token, left = record['next'], left - 1
 
 
 def _files(devkit: NuScenes, samples: Sequence[dict], channel: str) -> list[dict]:
@@ -130,13 +133,21 @@ def _files(devkit: NuScenes, samples: Sequence[dict], channel: str) -> list[dict
     for sample in samples:
         if channel in sample['data']:
             row = devkit.get('sample_data', sample['data'][channel])
-            while not rows and row['prev']:
-                row = devkit.get('sample_data', row['prev'])
+            row = row if rows else _first(devkit, row)
             for follower in _chain(devkit, 'sample_data', row['token']):
                 if follower['token'] in rows:
                     break
                 rows[follower['token']] = follower
     return sorted(rows.values(), key=lambda row: row['timestamp'])
+
+
+def _first(devkit: NuScenes, row: dict) -> dict:
+    """Return the first sample_data of the chain that ``row`` is in."""
+    for _ in range(len(devkit.sample_data)):
+        if not row['prev']:
+            return row
+        row = devkit.get('sample_data', row['prev'])
+    raise ValueError('the table sample_data runs in a circle: unpack the metadata again')
 
 
 def _is_streamed(rows: Sequence[dict]) -> bool:
