@@ -13,7 +13,7 @@ from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 from rclpy.time import Time
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
-from vision_msgs.msg import BoundingBox3D, Detection3D, Detection3DArray, LabelInfo, ObjectHypothesisWithPose, VisionClass
+from vision_msgs.msg import Detection3D, Detection3DArray, LabelInfo, ObjectHypothesisWithPose, VisionClass
 from visualization_msgs.msg import Marker, MarkerArray
 
 from bevdepth_core.types import Detections3D
@@ -39,19 +39,29 @@ def label_info(class_names: tuple[str, ...], score_threshold: float, stamp: Head
     return LabelInfo(header=stamp, class_map=classes, threshold=float(score_threshold))
 
 
-def detection_array(detections: Detections3D, frame_id: str) -> Detection3DArray:
-    """Return boxes with x = length, y = width, z = height, posed at their geometric centre, and the class name as class_id."""
+def detection_array(detections: Detections3D, frame_id: str, pool: list[Detection3D] | None = None) -> Detection3DArray:
+    """Return boxes with x = length, y = width, z = height, posed at their geometric centre, and the class name as class_id.
+
+    Args:
+        detections: the boxes.
+        frame_id: their frame.
+        pool: messages that are filled anew and added to, since making them takes most of the time; the last result is spoilt.
+    """
     common = header(detections.stamp_ns, frame_id)
-    message = Detection3DArray(header=common)
-    for center, size, yaw, score, label in _rows(detections):
-        pose = _pose(center, yaw)
-        result = ObjectHypothesisWithPose()
-        result.hypothesis.class_id = detections.class_names[label]
-        result.hypothesis.score = score
-        result.pose.pose = pose
-        bbox = BoundingBox3D(center=pose, size=Vector3(x=size[0], y=size[1], z=size[2]))
-        message.detections.append(Detection3D(header=common, results=[result], bbox=bbox))
-    return message
+    pool = [] if pool is None else pool
+    while len(pool) < len(detections):
+        pool.append(Detection3D(results=[ObjectHypothesisWithPose()]))
+    used = pool[: len(detections)]
+    for message, (center, size, yaw, score, label) in zip(used, _rows(detections), strict=True):
+        result, bbox = message.results[0], message.bbox
+        message.header = common
+        result.hypothesis.class_id, result.hypothesis.score = detections.class_names[label], score
+        position, orientation = bbox.center.position, bbox.center.orientation
+        position.x, position.y, position.z = center
+        orientation.z, orientation.w = math.sin(yaw / 2), math.cos(yaw / 2)
+        bbox.size.x, bbox.size.y, bbox.size.z = size
+        result.pose.pose = bbox.center
+    return Detection3DArray(header=common, detections=used)
 
 
 def objects_cloud(detections: Detections3D, frame_id: str) -> PointCloud2:

@@ -12,7 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
-from vision_msgs.msg import Detection3DArray, LabelInfo
+from vision_msgs.msg import Detection3D, Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
 
 from bevdepth_core.config import ModelConfig
@@ -68,6 +68,7 @@ class Outputs:
         self._depth_points = node.create_lifecycle_publisher(PointCloud2, '~/depth_points', _RELIABLE)
         self._latency = node.create_lifecycle_publisher(DiagnosticArray, '~/latency', _RELIABLE)
         self._last_stamp_ns: int | None = None
+        self._pool: list[Detection3D] = []
 
     def close(self) -> None:
         """Destroy the publishers."""
@@ -81,7 +82,7 @@ class Outputs:
     def publish(self, answer: Answer, all_cameras: tuple[str, ...], frame_id: str) -> dict[str, float]:
         """Send ``answer`` in ``frame_id`` on all topics and return its seconds by stage, complete."""
         detections, began = answer.detections, time.monotonic()
-        self._detections.publish(detection_array(detections, frame_id))
+        self._detections.publish(detection_array(detections, frame_id, self._pool))
         if self._objects.get_subscription_count():
             self._objects.publish(objects_cloud(detections, frame_id))
         now = time.monotonic()
