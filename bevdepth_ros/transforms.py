@@ -120,6 +120,8 @@ class _CarefulListener(TransformListener):
                 raise ValueError('it needs two different names')
             if stamp_ns_of(transform) < 0:
                 raise ValueError('its stamp is before the year 1970')
+            if transform.header.stamp.nanosec >= 10**9:  # tf2 would hand it back as a time that ROS cannot represent
+                raise ValueError('its stamp has more nanoseconds than a second')
             take(transform)
         except Exception as error:
             frames = f'{transform.header.frame_id!r} <- {transform.child_frame_id!r}'
