@@ -106,6 +106,7 @@ setup(
             'visualizer = bevdepth_ros.visualizer:main',
             'viewer = bevdepth_ros.viewer:main',
             'render = bevdepth_ros.render:main',
+            'evaluate_node = bevdepth_ros.evaluate_node:main',
             'demo = bevdepth_ros.demo:main',
         ],
     },

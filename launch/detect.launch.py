@@ -35,6 +35,7 @@ ARGUMENTS = [
         ('rate', '1.0', None, 'Speed of the replay relative to real time.'),
         ('start', '0.0', None, 'Seconds of the bag to leave out at its beginning.'),
         ('duration', '', None, 'Seconds of the bag to replay. Empty: to its end.'),
+        ('start_paused', 'false', BOOLEAN, 'Begin the replay paused; services of /bag_player resume or step it.'),
         ('loop', 'false', BOOLEAN, 'Replay the bag again and again.'),
         ('use_sim_time', '', ['', *BOOLEAN], 'Take the time from /clock. Empty: true with a bag, whose replay publishes it, else false.'),
         ('rviz', 'false', BOOLEAN, 'Open RViz with boxes, cameras and tf, where it is installed.'),
@@ -113,7 +114,8 @@ def _replay(detector: LifecycleNode, values: dict, use_sim_time: bool) -> list:
     """Play the bag once the detector is active; then let it answer the last images and end. Without a detector, fail."""
     options = ['--rate', values['rate'], '--start-offset', values['start']]
     options += ['--playback-duration', values['duration']] if values['duration'] else []
-    options += [option for option, wanted in (('--clock', use_sim_time), ('--loop', values['loop'] == 'true')) if wanted]
+    flags = {'--clock': use_sim_time, '--loop': values['loop'] == 'true', '--start-paused': values['start_paused'] == 'true'}
+    options += [flag for flag, wanted in flags.items() if wanted]
     player = Node(package=PACKAGE, executable='player', output='screen', arguments=[_existing(values['bag'], 'bag'), *options])
 
     def bag_ended(event, context: LaunchContext) -> list:
