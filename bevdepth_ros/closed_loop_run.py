@@ -96,13 +96,14 @@ class Pacer:
 
     def answered(self, stamp_ns: int) -> None:
         """Let the replay go on beyond an answered set."""
+        self._stands_since = time.monotonic()
         self._limit_ns = max(self._limit_ns or 0, stamp_ns + round(LEAD_PERIODS * self._period_ns))
         self._go_on()
 
     def idle(self) -> None:
         """Let the replay go on, if it stands: the detector has nothing to answer."""
-        if self._limit_ns is not None and time.monotonic() - self._stands_since > IDLE_S:
-            self._limit_ns = self._now_ns + round(LEAD_PERIODS * self._period_ns)
+        if self._limit_ns is not None and self._now_ns >= self._limit_ns and time.monotonic() - self._stands_since > IDLE_S:
+            self._limit_ns = self._now_ns + round((LEAD_PERIODS - 1) * self._period_ns)
             self._go_on()
 
     def _go_on(self) -> None:
