@@ -10,7 +10,7 @@ import yaml
 from rosbags.rosbag2 import Reader
 
 from bevdepth_ros.bag_remains import McapRemains, SqliteRemains
-from bevdepth_ros.bag_topics import Message, Topic
+from bevdepth_ros.bag_topics import HEAD_BYTES, Message, Topic
 
 _REMAINS = {'.mcap': McapRemains, '.db3': SqliteRemains}
 
@@ -74,7 +74,20 @@ class Bag:
             source.close()
 
     def messages(self, names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[Message]:
-        """Yield (topic, stamp in ns, bytes) of the topics ``names`` from ``start_ns`` to before ``stop_ns``, in order of time."""
+        """Yield (topic, stamp in ns, bytes) of the topics ``names`` from ``start_ns`` to before ``stop_ns``, in order of time.
+
+        Messages that are too short to be any are left out.
+        """
+        short = 0
+        for message in self._all_messages(names, start_ns, stop_ns):
+            if len(message[2]) > HEAD_BYTES:
+                yield message
+            else:
+                short += 1
+        if short:
+            self._report(f'{self._path} holds {short} messages of at most {HEAD_BYTES} bytes, which are none: they are left out')
+
+    def _all_messages(self, names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[Message]:
         for source in self._sources:
             newest_ns = start_ns - 1
             try:
@@ -136,7 +149,7 @@ def _storage_files(path: Path) -> list[Path]:
     try:
         listed = yaml.safe_load((path / 'metadata.yaml').read_text())['rosbag2_bagfile_information']['relative_file_paths']
         order = [Path(name).name for name in listed]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
         order = []
     return sorted(found, key=lambda file: order.index(file.name) if file.name in order else len(order))
 

@@ -10,6 +10,9 @@ from rosbags.interfaces import Qos, QosDurability, QosReliability
 Message = tuple[str, int, bytes]
 """Topic, stamp in nanoseconds, serialised message."""
 
+HEAD_BYTES = 4
+"""Of every serialised message. One that has nothing behind them crashes the ROS 2 library that reads it, here or in another node."""
+
 
 @dataclass(frozen=True)
 class Topic:

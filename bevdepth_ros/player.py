@@ -26,11 +26,11 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
-from rosidl_runtime_py.utilities import get_message
 from std_srvs.srv import Trigger
 
 from bevdepth_ros.bag_reader import Bag, BagError
 from bevdepth_ros.bag_topics import Topic
+from bevdepth_ros.message_classes import message_class
 from bevdepth_ros.playback import Follower, Timeline
 from bevdepth_ros.player_options import Options, arguments, options_of
 from bevdepth_ros.process import ros_process, sleep_until
@@ -141,8 +141,8 @@ class Player:
         try:
             if topic.encoding != 'cdr':
                 raise ValueError(f'as {topic.encoding}')
-            return self._node.create_publisher(get_message(topic.message_type), name, _qos(topic))
-        except (ImportError, AttributeError, ValueError) as error:
+            return self._node.create_publisher(message_class(topic.message_type), name, _qos(topic))
+        except ValueError as error:
             self._node.get_logger().warning(f'{topic.name} is skipped: this ROS does not know {topic.message_type} ({error})')
             return None
 

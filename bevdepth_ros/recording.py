@@ -16,13 +16,14 @@ from rclpy.duration import Duration
 from rclpy.serialization import deserialize_message
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
-from rosidl_runtime_py.utilities import get_message
 from tf2_msgs.msg import TFMessage
 from tf2_ros import Buffer
 
 from bevdepth_core.inference import Detector
 from bevdepth_core.visualization import DepthMaps, expected_depth
+from bevdepth_ros.bag_topics import HEAD_BYTES
 from bevdepth_ros.frames import FrameBuilder
+from bevdepth_ros.message_classes import message_class
 from bevdepth_ros.parameters import Settings
 from bevdepth_ros.scene import SAME_SET_NS, Scene, SceneStore
 from bevdepth_ros.synchronizer import ImageSet, ImageSynchronizer, stamp_ns
@@ -101,7 +102,8 @@ class Recording:
     def _messages(self, topics: set[str], start_ns: int | None = None, stop_ns: int | None = None) -> Iterator[tuple[Connection, Any]]:
         connections = [connection for connection in self._reader.connections if connection.topic in topics]
         for connection, _, data in self._reader.messages(connections, start=start_ns, stop=stop_ns) if connections else ():
-            yield connection, deserialize_message(bytes(data), get_message(connection.msgtype))
+            if len(data) > HEAD_BYTES:
+                yield connection, deserialize_message(bytes(data), message_class(connection.msgtype))
 
     def _read_small_topics(self) -> dict:
         """Take tf, calibration, names and annotations of the whole bag; return the recorded objects by their stamp."""

@@ -71,8 +71,8 @@ def _add_sensor(tables: dict, channel: str) -> None:
     tables['sensor'].append({'token': f'sensor-{channel}', 'channel': channel, 'modality': 'camera' if camera else 'lidar'})
     intrinsics = [[128.0, 0.0, 80.0], [0.0, 128.0, 48.0], [0.0, 0.0, 1.0]] if camera else []
     tables['calibrated_sensor'].append(
-        {'token': f'calib-{channel}', 'sensor_token': f'sensor-{channel}', 'translation': [1.5, 0.0, 1.6], 'rotation': [0.5, -0.5, 0.5, -0.5],
-         'camera_intrinsic': intrinsics}
+        {'token': f'calib-{channel}', 'sensor_token': f'sensor-{channel}', 'translation': [1.5, 0.0, 1.6],
+         'rotation': [0.5, -0.5, 0.5, -0.5], 'camera_intrinsic': intrinsics}
     )  # fmt: skip
 
 
@@ -94,8 +94,8 @@ def _add_frame(tables: dict, root: Path, frame: int) -> None:
         )
         tables['sample_data'].append(
             {'token': token, 'sample_token': f'sample{frame}', 'ego_pose_token': token, 'calibrated_sensor_token': f'calib-{channel}',
-             'filename': filename, 'timestamp': stamp_us, 'is_key_frame': True, 'fileformat': ending, 'width': 160, 'height': 96, 'prev': '',
-             'next': ''}
+             'filename': filename, 'timestamp': stamp_us, 'is_key_frame': True, 'fileformat': ending, 'width': 160, 'height': 96,
+             'prev': '', 'next': ''}
         )  # fmt: skip
         (root / filename).parent.mkdir(parents=True, exist_ok=True)
         (root / filename).write_bytes(bytes(20))

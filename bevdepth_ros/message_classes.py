@@ -1,0 +1,25 @@
+"""From the name of a message type in a recording to its class."""
+
+from __future__ import annotations
+
+import re
+
+from ament_index_python.resources import has_resource
+from rosidl_runtime_py.utilities import get_message
+
+_NAME = re.compile(r'([a-z][a-z0-9_]*)/(?:msg/)?[A-Za-z][A-Za-z0-9]*')
+
+
+def message_class(name: str) -> type:
+    """Return the class of a message type such as ``sensor_msgs/msg/Image``.
+
+    Raises:
+        ValueError: no installed ROS package has it. A recording must not choose what else Python imports.
+    """
+    found = _NAME.fullmatch(name)
+    if not found or not has_resource('rosidl_interfaces', found[1]):
+        raise ValueError('no such package of messages is installed')
+    try:
+        return get_message(name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(str(error)) from error

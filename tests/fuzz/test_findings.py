@@ -1,0 +1,301 @@
+"""What fuzzing and a look at trust found, each as small as it can be."""
+
+import io
+import json
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from rosbags.rosbag2 import Writer
+
+from bevdepth_core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, save_official
+from bevdepth_core.config import ImageSpec, load_model_config, model_config_to_dict
+from bevdepth_core.files import write_atomically
+from bevdepth_core.model import BEVDepth
+from bevdepth_core.nuscenes.completeness import read_json
+from bevdepth_core.nuscenes.images import read_image
+from bevdepth_core.nuscenes.index import load_index, open_devkit
+from bevdepth_core.nuscenes.recording import read_recording
+from bevdepth_core.preprocess import ImageTransform
+from bevdepth_ros.bag_messages import message_types
+from bevdepth_ros.bag_reader import Bag
+from bevdepth_ros.bag_remains import McapRemains, SqliteRemains
+from bevdepth_ros.conversions import intrinsics_from_file
+from bevdepth_ros.message_classes import message_class
+from bevdepth_ros.nuscenes_to_bag import chosen_scenes
+from tests.fuzz.small_inputs import make_tables, tiny_config
+from tests.ros.text_bags import STORAGES, qos, storage_file, write_bag
+
+
+@pytest.fixture
+def dataroot(tmp_path):
+    """Return a folder with a small dataset and its tables."""
+    return tmp_path / 'root', make_tables(tmp_path / 'root')
+
+
+def rewrite(root, name, records):
+    (root / 'v1.0-mini' / f'{name}.json').write_text(json.dumps(records))
+
+
+def load(root):
+    return load_index(root, 'v1.0-mini', 'all', root.parent / 'cache')
+
+
+# Weights
+
+
+@pytest.fixture(scope='module')
+def official_state(tmp_path_factory):
+    path = tmp_path_factory.mktemp('official') / 'weights.pth'
+    save_official(BEVDepth(tiny_config()), path)
+    return torch.load(path, weights_only=True)['state_dict']
+
+
+def test_one_number_that_claims_to_be_a_million_millions_is_no_weight(official_state, tmp_path):
+    name = 'model.backbone.frustum'
+    torch.save(official_state | {name: torch.zeros(1).expand(10**4, 10**4, 10**4, 4)}, tmp_path / 'bomb.pth')
+    with pytest.raises(CheckpointError, match='neither a'):
+        load_checkpoint(tmp_path / 'bomb.pth')
+
+
+def test_compressed_weights_are_refused_before_they_are_unpacked(official_state, tmp_path):
+    torch.save(official_state, tmp_path / 'plain.pth')
+    with zipfile.ZipFile(tmp_path / 'plain.pth') as plain, zipfile.ZipFile(tmp_path / 'packed.pth', 'w', zipfile.ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    with pytest.raises(CheckpointError, match='compressed or overlapping'):
+        load_checkpoint(tmp_path / 'packed.pth')
+
+
+def test_a_pickle_without_its_archive_is_refused_unread(tmp_path):
+    (tmp_path / 'bare.pth').write_bytes(pickle.dumps({'state_dict': {}}))
+    with pytest.raises(CheckpointError, match='not a PyTorch checkpoint'):
+        load_checkpoint(tmp_path / 'bare.pth')
+
+
+def test_names_of_weights_that_are_no_text_are_refused(official_state, tmp_path):
+    torch.save(official_state | {7: torch.zeros(1)}, tmp_path / 'odd.pth')
+    with pytest.raises(CheckpointError, match='neither a'):
+        load_checkpoint(tmp_path / 'odd.pth')
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        {'image': {'height': 320_000, 'width': 320_000}}, {'grid': {'x': [-1e9, 1e9, 0.01]}}, {'depth_bins': {'step': 1e-9}},
+        {'head': {'tasks': []}}, {'head': {'channels': -4}}, {'bev_encoder': {'base_channels': 10**9}}, {'decode': {'candidates': 10**12}},
+        {'grid': {'x': [float('nan'), 1.0, 1.0]}}, {'image': {'std': [float('inf')] * 3}}, {'image': 7}, [], {'grid': {'x': {}}},
+    ],
+)  # fmt: skip
+def test_the_config_inside_a_file_cannot_ask_for_all_memory(config, tmp_path):
+    whole = {'format': 'bevdepth-1', 'config': json.dumps(config)}
+    safetensors.torch.save_file({'a': torch.zeros(1)}, tmp_path / 'bomb.safetensors', whole)
+    with pytest.raises(CheckpointError, match='its model config cannot be read'):
+        load_checkpoint(tmp_path / 'bomb.safetensors')
+
+
+@pytest.mark.parametrize('kind', [torch.complex64, torch.float8_e4m3fn, torch.int64, torch.bool])
+def test_weights_of_another_kind_of_number_are_refused_by_name(kind, tmp_path):
+    path, model = tmp_path / 'odd.safetensors', BEVDepth(tiny_config())
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    name = 'image_encoder.backbone.conv1.weight'
+    state[name] = torch.zeros_like(state[name], dtype=kind)
+    safetensors.torch.save_file(state, path, {'format': 'bevdepth-1', 'config': json.dumps(model_config_to_dict(model.config))})
+    with pytest.raises(CheckpointError, match=f'{name} has type {kind} instead of torch.float32'):
+        load_checkpoint(path)
+
+
+def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path):
+    path = tmp_path / 'weights.safetensors'
+    save_checkpoint(BEVDepth(tiny_config()), path)
+    content = path.read_bytes()
+    for length in (2**63, 2**40, len(content)):
+        path.write_bytes(struct.pack('<Q', length) + content[8:])
+        with pytest.raises(CheckpointError, match='truncated or not safetensors'):
+            load_checkpoint(path)
+
+
+# YAML
+
+
+@pytest.mark.parametrize('text', ['{', 'a: [', '&a [*a]', '[' * 3000, '!!python/object/apply:os.getcwd []', 'a: 2001-99-99', '\x00', '7'])
+def test_what_is_no_model_preset_is_refused_in_one_way(text, tmp_path):
+    (tmp_path / 'model.yaml').write_text(text)
+    with pytest.raises(ValueError, match=r'model|YAML'):
+        load_model_config(tmp_path / 'model.yaml')
+
+
+@pytest.mark.parametrize('width', ['.inf', '1e400', '[]', '2001-99-99'])
+def test_a_calibration_file_of_an_impossible_size_is_refused(width, tmp_path):
+    (tmp_path / 'front.yaml').write_text(f'image_width: {width}\nimage_height: 96\ncamera_matrix: {{data: [{{}}]}}\n')
+    with pytest.raises(ValueError, match='no calibration file'):
+        intrinsics_from_file(tmp_path / 'front.yaml', True)
+
+
+# Pictures
+
+
+def test_a_line_of_pixels_cannot_be_blown_up_to_gigabytes():
+    with pytest.raises(ValueError, match='65535x1 is too thin'):
+        ImageTransform.for_inference(65535, 1, ImageSpec())
+
+
+@pytest.mark.parametrize('side', [20_000, 14_000])
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(side, tmp_path):
+    buffer = io.BytesIO()
+    Image.new('L', (8, 8)).save(buffer, 'PNG')
+    content = buffer.getvalue()
+    (tmp_path / 'bomb.png').write_bytes(content[:16] + struct.pack('>II', side, side) + content[24:])
+    with pytest.raises(OSError, match=r'bomb\.png cannot be read as an image'):
+        read_image(tmp_path / 'bomb.png')
+
+
+def test_pictures_in_formats_that_no_camera_writes_are_not_even_parsed(tmp_path):
+    Image.new('RGB', (8, 8)).save(tmp_path / 'picture.tiff')
+    with pytest.raises(OSError, match='cannot be read as an image'):
+        read_image(tmp_path / 'picture.tiff')
+
+
+# Datasets
+
+
+@pytest.mark.parametrize('filename', ['../secret.jpg', '/etc/hostname', 'samples/../../secret.jpg', 'a\0b'])
+def test_a_dataset_cannot_name_files_outside(dataroot, filename):
+    root, tables = dataroot
+    (root.parent / 'secret.jpg').write_bytes(b'secret')
+    tables['sample_data'][0]['filename'] = filename
+    rewrite(root, 'sample_data', tables['sample_data'])
+    with pytest.raises(ValueError, match='not below it'):
+        load(root)
+
+
+@pytest.mark.parametrize('name', ['../evil', '/tmp/evil', 'a/b', '', '.hidden', 'x' * 300, 7])
+def test_a_scene_cannot_be_written_elsewhere_by_its_name(dataroot, name):
+    root, tables = dataroot
+    tables['scene'][0]['name'] = name
+    rewrite(root, 'scene', tables['scene'])
+    rewrite(root, 'splits', {'all': [name]} if isinstance(name, str) else {'all': ['x']})
+    with pytest.raises(ValueError, match='holds a scene called'):
+        load(root)
+    with pytest.raises(ValueError, match='holds a scene called'):
+        chosen_scenes(root, 'v1.0-mini', None)
+
+
+def test_samples_that_follow_each_other_in_a_circle_end(dataroot):
+    root, tables = dataroot
+    tables['sample'][1]['next'] = 'sample0'
+    rewrite(root, 'sample', tables['sample'])
+    with pytest.raises(ValueError, match='circle'):
+        load(root)
+    with pytest.raises(ValueError, match='circle'):
+        read_recording(open_devkit(root, 'v1.0-mini'), 'scene-0001')
+
+
+@pytest.mark.parametrize('link', ['prev', 'next'])
+def test_files_of_a_sensor_that_follow_each_other_in_a_circle_end(dataroot, link):
+    root, tables = dataroot
+    first = next(row for row in tables['sample_data'] if row['token'] == 'data-CAM_FRONT-0')
+    first[link] = first['token']
+    rewrite(root, 'sample_data', tables['sample_data'])
+    devkit = open_devkit(root, 'v1.0-mini')
+    if link == 'prev':
+        with pytest.raises(ValueError, match='circle'):
+            read_recording(devkit, 'scene-0001')
+    else:
+        assert len(read_recording(devkit, 'scene-0001').streams[0].filenames) == 2
+
+
+@pytest.mark.parametrize(
+    ('table', 'records'),
+    [('sample_annotation', [7]), ('sample', {}), ('ego_pose', []), ('sensor', [{'token': 1}]), ('splits', ['all']), ('splits', {'all': 7}),
+     ('scene', [{}]), ('map', [{'filename': ['x']}]), ('category', None)],
+)  # fmt: skip
+def test_tables_that_contradict_each_other_are_refused_in_a_sentence(dataroot, table, records):
+    root, _ = dataroot
+    rewrite(root, table, records)
+    with pytest.raises(ValueError, match=r'tables|splits|split|names the file'):
+        load(root)
+
+
+def test_a_table_of_brackets_is_refused(tmp_path):
+    (tmp_path / 'scene.json').write_text('[' * 100_000)
+    with pytest.raises(ValueError, match='cut off'):
+        read_json(tmp_path / 'scene.json')
+
+
+# Bags
+
+
+def test_a_channel_whose_metadata_claims_to_be_longer_than_it_is_does_not_hang_the_reader(tmp_path):
+    file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 4, 'mcap'))
+    data = bytearray(file.read_bytes())
+    place = data.index(b'offered_qos_profiles') - 8
+    data[place : place + 4] = b'\xff\xff\xff\x7f'
+    data[place + 4 : place + 8] = b'\xff\xff\xff\x7f'
+    file.write_bytes(data)
+    assert [topic.name for topic in McapRemains(file).topics] == ['/a']
+
+
+@pytest.mark.parametrize('storage', STORAGES)
+def test_quality_of_service_that_is_no_yaml_costs_nothing_but_itself(tmp_path, storage):
+    file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 4, storage))
+    file.write_bytes(file.read_bytes().replace(b'history: ', b'\x00{\x01}[[[{:'))
+    (topic,) = (McapRemains if storage == 'mcap' else SqliteRemains)(file).topics
+    assert (topic.name, topic.profiles, topic.count) == ('/a', (), 4)
+
+
+def test_a_chunk_is_not_unpacked_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr('bevdepth_ros.bag_remains.MAX_CHUNK_BYTES', 10_000)
+    file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 4, 'mcap', padding=100_000, compressed=True))
+    assert McapRemains(file).topics == []
+
+
+@pytest.mark.parametrize('storage', STORAGES)
+def test_a_message_without_content_which_would_crash_every_node_is_left_out_of_a_bag(tmp_path, storage):
+    with Writer(tmp_path / 'bag', version=8, storage_plugin=STORAGES[storage]) as writer:
+        topic = writer.add_connection('/a', 'sensor_msgs/msg/Image', typestore=message_types())
+        for number, data in enumerate((b'', b'\x00', b'\x00\x01\x00\x03', b'\x00\x01\x00\x00a')):
+            writer.write(topic, number, data)
+    reports = []
+    with Bag(tmp_path / 'bag', reports.append) as bag:
+        assert [data for _, _, data in bag.messages(['/a'], 0, 10)] == [b'\x00\x01\x00\x00a']
+    assert len(reports) == 1 and 'holds 3 messages of at most 4 bytes' in reports[0]
+
+
+def test_a_bag_lists_files_of_its_own_folder_alone(tmp_path):
+    outside = write_bag(tmp_path / 'outside', {'/secret': qos()}, 2, 'mcap')
+    bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 2, 'mcap')
+    metadata = (bag / 'metadata.yaml').read_text().replace(storage_file(bag).name, f'../outside/{storage_file(outside).name}')
+    (bag / 'metadata.yaml').write_text(metadata)
+    with Bag(bag, [].append) as opened:
+        assert opened.topics.keys() == {'/a'}
+
+
+@pytest.mark.parametrize(
+    'name', ['antigravity/msg/Image', 'os/msg/path', '../x/msg/Y', 'this', '', 'sensor_msgs/msg/Nothing', 'sensor_msgs/srv/SetCameraInfo']
+)
+def test_a_bag_does_not_choose_what_python_imports(name):
+    with pytest.raises(ValueError, match=r'no such package|has no attribute|Nothing'):
+        message_class(name)
+
+
+# Files that are written
+
+
+def test_a_file_is_there_as_a_whole_or_as_it_was(tmp_path):
+    path = tmp_path / 'folder' / 'file'
+    write_atomically(path, lambda target: Path(target).write_bytes(b'whole') and None)
+
+    def fail(target):
+        Path(target).write_bytes(b'half')
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, fail)
+    assert [entry.name for entry in path.parent.iterdir()] == ['file']
+    assert path.read_bytes() == b'whole'

@@ -1,0 +1,3 @@
+from tests.ros.conftest import domain_id
+
+__all__ = ['domain_id']
