@@ -106,6 +106,12 @@ def test_what_is_missing_is_named(tf: Tf):
         tf.transforms.latest('base_link', 'trailer')
 
 
+def test_frames_named_like_yaml_do_not_hide_what_is_missing(tf: Tf):
+    tf.send('{a: b', '*c', START_NS, 0.0, static=True)
+    with pytest.raises(TransformMissingError, match='tf has no map <- base_link'):
+        tf.transforms.latest('map', 'base_link')
+
+
 def test_after_clearing_an_earlier_drive_is_accepted_and_static_frames_stay(tf: Tf):
     tf.send('base_link', 'CAM_FRONT', START_NS, 1.7, static=True)
     tf.drive()
@@ -122,12 +128,14 @@ def test_a_malformed_transform_costs_itself_and_is_reported(tf: Tf):
     zero.transform.rotation.w = 0.0
     before_time = transform('map', 'odom', START_NS, 0.0)
     before_time.header.stamp.sec = -1
+    no_time = transform('map', 'odom', START_NS, 0.0)
+    no_time.header.stamp.sec, no_time.header.stamp.nanosec = 2**31 - 1, 2**32 - 1
     tf._publishers[False].publish(
-        TFMessage(transforms=[bad, zero, transform('', '', START_NS, 0.0), transform('a', 'a', START_NS, 0.0), before_time])
+        TFMessage(transforms=[bad, zero, transform('', '', START_NS, 0.0), transform('a', 'a', START_NS, 0.0), before_time, no_time])
     )
     tf.send('map', 'base_link', START_NS, 1.0)
     assert not tf.transforms.knows('base_link', 'CAM_FRONT')
-    assert [kind for kind, _ in tf.faults] == ['bad_tf'] * 5
+    assert [kind for kind, _ in tf.faults] == ['bad_tf'] * 6
     assert tf.faults[0][1] == "a transform 'base_link' <- 'CAM_FRONT' cannot be used: its translation is not finite"
 
 
