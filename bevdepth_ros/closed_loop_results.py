@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median_low
 
 import numpy as np
 from rclpy.serialization import deserialize_message
@@ -130,7 +131,7 @@ def read_transforms(bag: Path) -> RecordedTransforms:
 
 
 def set_period_ns(bag: Path, topic: str) -> int:
-    """Return the median time between the messages of ``topic``.
+    """Return the (lower) median time between the messages of ``topic``.
 
     Raises:
         ClosedLoopError: the bag has fewer than two of them.
@@ -140,4 +141,4 @@ def set_period_ns(bag: Path, topic: str) -> int:
         stamps = [stamp_ns for _, stamp_ns, _ in reader.messages(connections)] if connections else []
     if len(stamps) < 2:
         raise ClosedLoopError(f'{bag} has {len(stamps)} messages on {topic}; nuscenes_to_bag writes it for every image')
-    return int(np.median(np.diff(stamps)))
+    return int(median_low(np.diff(stamps).tolist()))

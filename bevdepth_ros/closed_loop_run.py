@@ -27,7 +27,7 @@ LEAD_PERIODS = 1.5
 """How far the replay may be ahead of the newest answer, in periods of the sets: the next set is complete, the one after it is not."""
 STEP_NS = 100_000_000
 """Of the player's service ``~/step``: at most one set waits while another one is worked on, at 12 Hz as at 2 Hz."""
-IDLE_S = 1.0
+IDLE_S = 3.0
 """The replay goes on without an answer when it stood so long and the detector has no set left to answer."""
 LINGER_S = 0.5
 """How long to listen on after the launch has ended."""

@@ -26,14 +26,14 @@ from bevdepth_ros.recording_bag import Target, write_bag
 from tests.ros.bags.conftest import SCENES
 
 SPLIT = 'synthetic_val'
-KEY_FRAMES = 3
+KEY_FRAMES = 4
 ABSENT = KEY_FRAMES + 1
 """Position of the key frame, in the second scene, whose images are not in the bag."""
 
 
 @pytest.fixture(scope='module')
 def key_frames_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a dataset of two scenes of three key frames, without sweeps."""
+    """Return a dataset of two scenes of four key frames, without sweeps."""
     root = tmp_path_factory.mktemp('nuscenes') / 'key_frames'
     write_dataset(root, DatasetPlan(0, len(SCENES), KEY_FRAMES / 2, Sensors(160, 90, 4, False)), jobs=2, progress=False)
     return root
@@ -104,7 +104,7 @@ def test_a_key_frame_without_answer_is_reported_as_missed_and_costs_no_other(out
     assert [len(scenes[name]['unfused']) for name in SCENES] == [1, 2]
     assert results_in(out)[missed] == [] and all(found for token, found in results_in(out).items() if token != missed)
     report = (out / 'report.md').read_text()
-    assert re.search(rf'^\| {SCENES[1]} \| 3 \| 2 \| 1 \| 0 \| 2 \| 0 \| [\d.]+ \| [\d.]+ \|$', report, re.MULTILINE)
+    assert re.search(rf'^\| {SCENES[1]} \| 4 \| 3 \| 1 \| 0 \| 3 \| 0 \| [\d.]+ \| [\d.]+ \|$', report, re.MULTILINE)
     assert {'mean_ap', 'nd_score'} <= json.loads((out / 'metrics_summary.json').read_text()).keys()
 
 
@@ -125,7 +125,7 @@ def answers_at(stamps_ns: list[int]) -> Answers:
 
 
 def test_answers_are_matched_by_stamp_and_stand_where_tf_has_the_vehicle_at_that_stamp(gap_bag: Path, index: SampleIndex) -> None:
-    records = [index[position] for position in range(KEY_FRAMES, 2 * KEY_FRAMES)]
+    records = [index[position] for position in range(KEY_FRAMES, KEY_FRAMES + 3)]
     stamps = [mean_exposure_ns(record) for record in records]
     off_by_ns = 15_000_000
     found = answers_at([stamps[0] + off_by_ns, stamps[2], stamps[2] + 3 * off_by_ns])
