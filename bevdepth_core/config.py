@@ -288,7 +288,7 @@ def model_config_from_dict(values: dict) -> ModelConfig:
     _require(values.keys() <= known, f'model config: unknown key {", ".join(sorted(map(str, values.keys() - known)))}')
     try:
         return parser.instantiate(parser.parse_object({'model': values})).model
-    except (ArgumentError, ArithmeticError, AttributeError, KeyError, TypeError, RecursionError) as error:
+    except (ArgumentError, ArithmeticError, AttributeError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f'model config: {error}') from error
 
 
@@ -312,7 +312,7 @@ def load_model_config(path: str | Path) -> ModelConfig:
     """
     try:
         values = yaml.safe_load(Path(path).read_text())
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise ValueError(f'{path}: not YAML ({error})') from error
     if not isinstance(values, dict):
         raise ValueError(f'{path}: a model config must be a YAML mapping')

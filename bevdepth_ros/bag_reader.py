@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -33,7 +34,8 @@ class _Sound:
         self.start_ns, self.end_ns = self._reader.start_time, self._reader.end_time - 1
 
     def close(self) -> None:
-        self._reader.close()
+        with suppress(AttributeError):  # of metadata that has something else where a list belongs
+            self._reader.close()
 
     def messages(self, names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[Message]:
         connections = [connection for connection in self._reader.connections if connection.topic in names]

@@ -157,7 +157,7 @@ def intrinsics_from_file(path: str | Path, rectified: bool) -> Intrinsics:
         coefficients = np.array(values.get('distortion_coefficients', {}).get('data', []), np.float64)
         distortion = (str(values.get('distortion_model', '')), coefficients)
         width, height = int(values['image_width']), int(values['image_height'])
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+    except (yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f'{path} is no calibration file as camera_calibration writes it: {error!r}') from error
     return _intrinsics(k, p, distortion, width, height, rectified)
 

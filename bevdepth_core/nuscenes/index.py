@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -165,14 +164,16 @@ def open_devkit(dataroot: str | Path, version: str) -> NuScenes:
     """Return the devkit's view of the dataset, loaded quietly.
 
     Raises:
-        DatasetIncompleteError: a table or map is missing or cut off.
+        DatasetIncompleteError: a table or map is missing or cut off, or they contradict each other.
     """
     require_tables(Path(dataroot), version)
     try:
-        with consistent(Path(dataroot) / version):
-            return NuScenes(version, str(dataroot), verbose=False)
-    except json.JSONDecodeError as error:
-        raise DatasetIncompleteError(f'a table in {Path(dataroot) / version} is cut off ({error}): unpack the metadata again') from error
+        return NuScenes(version, str(dataroot), verbose=False)
+    except Exception as error:  # the devkit raises many types, among them Exception itself
+        tables = Path(dataroot) / version
+        raise DatasetIncompleteError(
+            f'the tables in {tables} are cut off or contradict each other ({error!r}): unpack them again'
+        ) from error
 
 
 def _default_cache_dir() -> Path:

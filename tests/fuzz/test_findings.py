@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import yaml
 from PIL import Image
 from rosbags.rosbag2 import Writer
 
@@ -123,14 +124,16 @@ def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path):
 # YAML
 
 
-@pytest.mark.parametrize('text', ['{', 'a: [', '&a [*a]', '[' * 3000, '!!python/object/apply:os.getcwd []', 'a: 2001-99-99', '\x00', '7'])
+@pytest.mark.parametrize(
+    'text', ['{', 'a: [', '&a [*a]', '[' * 3000, '!!python/object/apply:os.getcwd []', 'a: 2001-99-99', '\x00', '7', "a: !!int ''"]
+)
 def test_what_is_no_model_preset_is_refused_in_one_way(text, tmp_path):
     (tmp_path / 'model.yaml').write_text(text)
     with pytest.raises(ValueError, match=r'model|YAML'):
         load_model_config(tmp_path / 'model.yaml')
 
 
-@pytest.mark.parametrize('width', ['.inf', '1e400', '[]', '2001-99-99'])
+@pytest.mark.parametrize('width', ['.inf', '1e400', '[]', '2001-99-99', "!!int ''"])
 def test_a_calibration_file_of_an_impossible_size_is_refused(width, tmp_path):
     (tmp_path / 'front.yaml').write_text(f'image_width: {width}\nimage_height: 96\ncamera_matrix: {{data: [{{}}]}}\n')
     with pytest.raises(ValueError, match='no calibration file'):
@@ -213,7 +216,7 @@ def test_files_of_a_sensor_that_follow_each_other_in_a_circle_end(dataroot, link
 @pytest.mark.parametrize(
     ('table', 'records'),
     [('sample_annotation', [7]), ('sample', {}), ('ego_pose', []), ('sensor', [{'token': 1}]), ('splits', ['all']), ('splits', {'all': 7}),
-     ('scene', [{}]), ('map', [{'filename': ['x']}]), ('category', None)],
+     ('scene', [{}]), ('map', [{'filename': ['x']}]), ('map', [{'filename': 'maps/made.png'}]), ('category', None)],
 )  # fmt: skip
 def test_tables_that_contradict_each_other_are_refused_in_a_sentence(dataroot, table, records):
     root, _ = dataroot
@@ -265,6 +268,15 @@ def test_a_message_without_content_which_would_crash_every_node_is_left_out_of_a
     with Bag(tmp_path / 'bag', reports.append) as bag:
         assert [data for _, _, data in bag.messages(['/a'], 0, 10)] == [b'\x00\x01\x00\x00a']
     assert len(reports) == 1 and 'holds 3 messages of at most 4 bytes' in reports[0]
+
+
+def test_metadata_with_text_where_a_list_belongs_does_not_matter_in_the_end(tmp_path):
+    bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 2, 'mcap')
+    metadata = yaml.safe_load((bag / 'metadata.yaml').read_text())
+    metadata['rosbag2_bagfile_information']['files'] = 'text'
+    (bag / 'metadata.yaml').write_text(yaml.safe_dump(metadata))
+    with Bag(bag, pytest.fail) as opened:
+        assert opened.topics['/a'].count == 2
 
 
 def test_a_bag_lists_files_of_its_own_folder_alone(tmp_path):
