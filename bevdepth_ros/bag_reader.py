@@ -32,6 +32,11 @@ class _Sound:
             for c in self._reader.connections
         ]
         self.start_ns, self.end_ns = self._reader.start_time, self._reader.end_time - 1
+        texts = [text for topic in self.topics for text in (topic.name, topic.message_type, topic.encoding)]
+        numbers = [self.start_ns, self.end_ns, *(topic.count for topic in self.topics)]
+        if not all(isinstance(text, str) for text in texts) or not all(isinstance(number, int) for number in numbers):
+            self.close()
+            raise ValueError('its metadata has something else where names and counts belong')
 
     def close(self) -> None:
         with suppress(AttributeError):  # of metadata that has something else where a list belongs

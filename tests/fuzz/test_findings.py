@@ -279,6 +279,16 @@ def test_metadata_with_text_where_a_list_belongs_does_not_matter_in_the_end(tmp_
         assert opened.topics['/a'].count == 2
 
 
+@pytest.mark.parametrize('entry', [{'name': {'x': 1}}, {'type': [0]}, {'serialization_format': 7}])
+def test_metadata_that_names_topics_by_no_text_is_passed_over(tmp_path, entry):
+    bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 2, 'mcap')
+    metadata = yaml.safe_load((bag / 'metadata.yaml').read_text())
+    metadata['rosbag2_bagfile_information']['topics_with_message_count'][0]['topic_metadata'] |= entry
+    (bag / 'metadata.yaml').write_text(yaml.safe_dump(metadata))
+    with Bag(bag, [].append) as opened:
+        assert opened.topics['/a'].count == 2
+
+
 def test_a_bag_lists_files_of_its_own_folder_alone(tmp_path):
     outside = write_bag(tmp_path / 'outside', {'/secret': qos()}, 2, 'mcap')
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 2, 'mcap')
