@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median_low
 
 import numpy as np
 from rclpy.serialization import deserialize_message
@@ -13,17 +12,18 @@ from rosbags.rosbag2 import Reader
 from tf2_msgs.msg import TFMessage
 
 from bevdepth_core.geometry import quaternion_from_rotation
+from bevdepth_core.nuscenes.classes import CAMERAS
 from bevdepth_core.nuscenes.evaluation import result_boxes
 from bevdepth_core.nuscenes.records import Pose, SampleRecord
 from bevdepth_core.types import Detections3D
-from bevdepth_ros.bag_writer import MAP_FRAME
-from bevdepth_ros.closed_loop_run import Answers, ClosedLoopError
+from bevdepth_ros.bag_writer import MAP_FRAME, camera_info_topic
+from bevdepth_ros.closed_loop_run import SAME_STAMP_NS, Answers, ClosedLoopError, ImageTimes
 from bevdepth_ros.readings import boxes_from_array, detections_from_cloud
 from bevdepth_ros.recording import RecordedTransforms
 from bevdepth_ros.transforms import TransformMissingError
 
-SAME_STAMP_NS = 20_000_000
-"""An answer at most this far from a key frame's mean exposure is that of the key frame; sets lie 50 ms apart or more."""
+SET_SPREAD_NS = 60_000_000
+"""Images of a set lie no further apart; as the node's ``sync_slop_s``."""
 LATE_NS = 500_000_000
 """Time of the replay after which an answer is late: the next key frame has been taken."""
 POSE_CLAMP_S = 0.06
@@ -130,15 +130,28 @@ def read_transforms(bag: Path) -> RecordedTransforms:
     return transforms
 
 
-def set_period_ns(bag: Path, topic: str) -> int:
-    """Return the (lower) median time between the messages of ``topic``.
+def read_sets(bag: Path) -> list[ImageTimes]:
+    """Return when the sets of images in a bag of ``nuscenes_to_bag`` were taken, in order of time.
 
     Raises:
-        ClosedLoopError: the bag has fewer than two of them.
+        ClosedLoopError: there is none.
     """
+    topics = [camera_info_topic(camera) for camera in CAMERAS]
+    stamps: dict[str, list[int]] = {topic: [] for topic in topics}
     with Reader(bag) as reader:
-        connections = [connection for connection in reader.connections if connection.topic == topic]
-        stamps = [stamp_ns for _, stamp_ns, _ in reader.messages(connections)] if connections else []
-    if len(stamps) < 2:
-        raise ClosedLoopError(f'{bag} has {len(stamps)} messages on {topic}; nuscenes_to_bag writes it for every image')
-    return int(median_low(np.diff(stamps).tolist()))
+        connections = [connection for connection in reader.connections if connection.topic in stamps]
+        for connection, stamp_ns, _ in reader.messages(connections) if connections else ():
+            stamps[connection.topic].append(stamp_ns)
+    found = [_image_times(stamp_ns, stamps.values()) for stamp_ns in stamps[topics[0]] if all(stamps.values())]
+    sets = [times for times in found if times is not None]
+    if not sets:
+        raise ClosedLoopError(f'{bag} has no set of images with CameraInfo on {topics[0]} and so on, as nuscenes_to_bag writes it')
+    return sets
+
+
+def _image_times(first_ns: int, stamps: Iterable[Sequence[int]]) -> ImageTimes | None:
+    """Return the times of the set around one camera's image, None where another camera has none of it."""
+    nearest = [min(times, key=lambda stamp_ns: abs(stamp_ns - first_ns)) for times in stamps]
+    if max(nearest) - min(nearest) > SET_SPREAD_NS:
+        return None
+    return ImageTimes(first_ns + round(sum(stamp_ns - first_ns for stamp_ns in nearest) / len(nearest)), max(nearest))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,18 +25,26 @@ from bevdepth_ros.synchronizer import stamp_ns
 DETECTOR, PLAYER = '/bevdepth_detector', '/bag_player'
 LONGEST_SILENCE_S = 300.0
 """A launch in which nothing moves for so long has failed."""
-LEAD_PERIODS = 1.5
-"""How far the replay may be ahead of the newest answer, in periods of the sets: the next set is complete, the one after it is not."""
 STEP_NS = 100_000_000
-"""Of the player's service ``~/step``: at most one set waits while another one is worked on, at 12 Hz as at 2 Hz."""
+"""Of the player's service ``~/step``: behind a set comes at most one more, which waits, since the third is 150 ms away at 12 Hz."""
+SAME_STAMP_NS = 20_000_000
+"""An answer at most this far from a set's mean exposure is that of the set; sets lie 50 ms apart or more."""
 IDLE_S = 3.0
-"""The replay goes on without an answer when it stood so long and the detector has no set left to answer."""
+"""The replay goes on without an answer when it stood so long and the detector has nothing left to answer."""
 LINGER_S = 0.5
 """How long to listen on after the launch has ended."""
 
 
 class ClosedLoopError(Exception):
     """What the node publishes cannot be scored; the message says why."""
+
+
+@dataclass(frozen=True)
+class ImageTimes:
+    """When the images of one set were taken: the mean, which the answer is stamped with, and the last."""
+
+    mean_ns: int
+    last_ns: int
 
 
 @dataclass
@@ -66,21 +76,20 @@ class Answers:
 
 
 class Pacer:
-    """Lets a replay that begins paused go on in steps, and no further than one set ahead of the answers.
+    """Lets a replay that begins paused go on in steps, and not beyond a complete set that is not answered.
 
     A step ends by itself, so that a slow machine changes when sets come, not how many wait.
     """
 
-    def __init__(self, node: Node, set_period_ns: int):
+    def __init__(self, node: Node, sets: Sequence[ImageTimes]):
         """Create the client.
 
         Args:
             node: its owner.
-            set_period_ns: usual time between two sets.
+            sets: the sets of images in the bag, in order of time.
         """
         self._step = node.create_client(Trigger, f'{PLAYER}/step')
-        self._period_ns = set_period_ns
-        self._limit_ns: int | None = None
+        self._pending = deque(sets)
         self._now_ns = self._target_ns = 0
         self._stepping = False
         self._stands_since = time.monotonic()
@@ -90,25 +99,27 @@ class Pacer:
         if now_ns != self._now_ns:
             self._stands_since = time.monotonic()
         self._now_ns = now_ns
-        if self._limit_ns is None:
-            self._limit_ns = now_ns + round((LEAD_PERIODS - 1) * self._period_ns)
         self._go_on()
 
     def answered(self, stamp_ns: int) -> None:
         """Let the replay go on beyond an answered set."""
         self._stands_since = time.monotonic()
-        self._limit_ns = max(self._limit_ns or 0, stamp_ns + round(LEAD_PERIODS * self._period_ns))
+        while self._pending and self._pending[0].mean_ns <= stamp_ns + SAME_STAMP_NS:
+            self._pending.popleft()
         self._go_on()
 
     def idle(self) -> None:
         """Let the replay go on, if it stands: the detector has nothing to answer."""
-        if self._limit_ns is not None and self._now_ns >= self._limit_ns and time.monotonic() - self._stands_since > IDLE_S:
-            self._limit_ns = self._now_ns + round((LEAD_PERIODS - 1) * self._period_ns)
+        if self._stands_before_set() and time.monotonic() - self._stands_since > IDLE_S:
+            self._pending.popleft()
             self._go_on()
+
+    def _stands_before_set(self) -> bool:
+        return bool(self._pending) and self._now_ns >= self._pending[0].last_ns
 
     def _go_on(self) -> None:
         stands = not self._stepping and self._now_ns >= self._target_ns
-        if stands and self._now_ns < self._limit_ns and self._step.service_is_ready():
+        if stands and not self._stands_before_set() and self._step.service_is_ready():
             self._target_ns = self._now_ns + STEP_NS
             self._stepping = True
             self._step.call_async(Trigger.Request()).add_done_callback(lambda _: self._stepped())
@@ -163,13 +174,13 @@ class Listener:
             self._pacer.at(now_ns)
 
 
-def listen_to_launch(arguments: list[str], log_path: Path, set_period_ns: int | None) -> Answers:
+def listen_to_launch(arguments: list[str], log_path: Path, sets: Sequence[ImageTimes] | None) -> Answers:
     """Run ``ros2 launch`` of the detector to its end and return what the detector published; rclpy must be initialised.
 
     Args:
         arguments: of the launch file, ``bag:=`` among them; ``start_paused:=true`` is added where the replay waits.
         log_path: gets the launch's output.
-        set_period_ns: usual time between two sets, where the replay waits for the answers; None: it waits for nothing.
+        sets: of images in the bag, whose answers the replay waits for; None: it waits for nothing.
 
     Raises:
         ClosedLoopError: the launch failed or stood still.
@@ -178,9 +189,9 @@ def listen_to_launch(arguments: list[str], log_path: Path, set_period_ns: int | 
     node = Node('bevdepth_closed_loop', start_parameter_services=False)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    arguments = [*arguments, f'start_paused:={str(set_period_ns is not None).lower()}']
+    arguments = [*arguments, f'start_paused:={str(sets is not None).lower()}']
     try:
-        listener = Listener(node, None if set_period_ns is None else Pacer(node, set_period_ns))
+        listener = Listener(node, None if sets is None else Pacer(node, sets))
         with launched(arguments, log_path) as process:
             while process.poll() is None and time.monotonic() < listener.moved_at + LONGEST_SILENCE_S:
                 executor.spin_once(timeout_sec=0.1)

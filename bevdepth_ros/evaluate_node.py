@@ -33,9 +33,8 @@ from bevdepth_core.nuscenes.completeness import DatasetIncompleteError, require_
 from bevdepth_core.nuscenes.evaluation import evaluate, write_results
 from bevdepth_core.nuscenes.index import SampleIndex, load_index, open_devkit
 from bevdepth_core.nuscenes.recording import CAMERA_MODALITY, Recording, read_recording
-from bevdepth_ros.bag_writer import camera_info_topic
 from bevdepth_ros.closed_loop_report import BoxComparison, compare_boxes, coverage_table, explanation, side_by_side
-from bevdepth_ros.closed_loop_results import SceneResults, read_transforms, scene_results, set_period_ns
+from bevdepth_ros.closed_loop_results import SceneResults, read_sets, read_transforms, scene_results
 from bevdepth_ros.closed_loop_run import ClosedLoopError, listen_to_launch
 from bevdepth_ros.launching import PACKAGE, LaunchError, isolate
 from bevdepth_ros.recording_bag import ConversionError, Target, write_bag
@@ -91,8 +90,8 @@ class ClosedLoop:
     def _run_scene(self, name: str, positions: range, keep: Container[str] | None) -> SceneResults:
         with tempfile.TemporaryDirectory(dir=self._options.out) as folder:
             bag = self._found_bag(name) or self._write_bag(name, Path(folder), keep)
-            period_ns = None if self._options.real_time else set_period_ns(bag, camera_info_topic('CAM_FRONT'))
-            answers = listen_to_launch(self._launch_arguments(bag), self._options.out / f'{name}_launch.log', period_ns)
+            sets = None if self._options.real_time else read_sets(bag)
+            answers = listen_to_launch(self._launch_arguments(bag), self._options.out / f'{name}_launch.log', sets)
             return scene_results([self.index[position] for position in positions], answers, read_transforms(bag))
 
     def _found_bag(self, name: str) -> Path | None:
