@@ -9,7 +9,7 @@ import pytest
 
 from tests.imports import ROOT, imported_names, is_ros, module_name
 
-CORE_BASE = {'bevdepth_core.types', 'bevdepth_core.config', 'bevdepth_core.geometry'}
+CORE_BASE = {'bevdepth_core.types', 'bevdepth_core.config', 'bevdepth_core.geometry', 'bevdepth_core.files'}
 COMPILED = 'bevdepth_core.ops._voxel_pooling'
 
 
@@ -19,7 +19,7 @@ def within(name: str, *modules: str) -> bool:
 
 
 def allowed_in_core_base(name: str) -> bool:
-    """Types, config and geometry: standard library, numpy, torch; YAML and jsonargparse read the config."""
+    """Types, config, geometry and files: standard library, numpy, torch; YAML and jsonargparse read the config."""
     outside = {'numpy', 'torch', 'yaml', 'jsonargparse'} | sys.stdlib_module_names
     return name.split('.')[0] in outside or within(name, *CORE_BASE)
 
