@@ -89,6 +89,7 @@ setup(
     python_requires='>=3.10',
     packages=[*find_packages(include=['bevdepth_core*', 'bevdepth_ros*']), *training_packages],
     package_dir=training_packages,
+    package_data={'bevdepth_core': ['weights/*']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),

@@ -1,6 +1,6 @@
-"""Shows the node at work on a machine that has neither cameras nor data nor weights.
+"""Shows the node at work on a machine that has neither cameras nor data.
 
-    python -m bevdepth_ros.demo [--out out] [--checkpoint FILE]
+    python -m bevdepth_ros.demo [--out out] [--checkpoint WEIGHTS]
 
 Draws a drive, writes it as a rosbag2, runs ``ros2 launch bevdepth_ros detect.launch.py bag:=...`` on it, listens to the
 node, and ends with a table and a picture. Has its own ROS domain and leaves nothing running.
@@ -21,7 +21,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import rclpy
-from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -30,7 +29,6 @@ from sensor_msgs.msg import PointCloud2
 from sensor_msgs_py.point_cloud2 import read_points
 from vision_msgs.msg import Detection3DArray, LabelInfo
 
-from bevdepth_core.checkpoint import save_untrained_checkpoint
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.nuscenes.synthetic import Scene, make_scene, nuscenes_like_rig, render_frame, visible_fractions
 from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
@@ -47,8 +45,9 @@ START_NS = 1_700_000_000_000_000_000
 LONGEST_RUN_S = 150.0
 LINGER_S = 0.5
 """How long to listen on after the launch has ended."""
-DRAWN_UNTRAINED_BOXES = 12
-"""Random weights answer everywhere; more boxes would hide the picture."""
+SHIPPED_WEIGHTS = 'small'
+DRAWN_SCORE = 0.4
+"""Detections that score more are drawn."""
 PICTURED_MOMENT = 0.6
 """Which part of the drive has passed in the picture."""
 
@@ -201,19 +200,16 @@ def table(sets_in: int, listener: Listener) -> str:
     return '\n'.join(f'{name:<20}{first!s:>9}{second!s:>9}' for name, first, second in rows)
 
 
-def draw_picture(snapshots: list[Snapshot], listener: Listener, untrained: bool) -> np.ndarray:
+def draw_picture(snapshots: list[Snapshot], listener: Listener) -> np.ndarray:
     """Return one answered moment of the drive: cameras and view from above with detections and truth."""
     wanted_ns = START_NS + PICTURED_MOMENT * (snapshots[-1].stamp_ns - START_NS)
     answered = [snapshot for snapshot in snapshots if snapshot.stamp_ns in listener.objects]
     if not answered:
         raise DemoError("no answer's stamp is the mean exposure time of a set of images")
     snapshot = min(answered, key=lambda candidate: abs(candidate.stamp_ns - wanted_ns))
-    detections = listener.detections(snapshot.stamp_ns)
-    if untrained:
-        detections = detections.above(float(np.sort(detections.scores)[-DRAWN_UNTRAINED_BOXES:].min(initial=1)))
-    title = 'BEVDepth on ROS 2' + ('  ·  untrained weights: solid boxes are noise' if untrained else '')
+    detections = listener.detections(snapshot.stamp_ns).above(DRAWN_SCORE)
     caption = f'median latency {listener.latency.get("total_p50_ms", "?")} ms'
-    return compose(snapshot.frame(), detections, ground_truth=(snapshot.boxes, snapshot.labels), title=title, caption=caption)
+    return compose(snapshot.frame(), detections, ground_truth=(snapshot.boxes, snapshot.labels), title='BEVDepth on ROS 2', caption=caption)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -229,15 +225,10 @@ def run(options: argparse.Namespace) -> None:
     snapshots = draw_drive(make_scene(options.seed, options.duration), options.duration)
     write_bag(snapshots, bag)
     print(f'wrote {bag}', flush=True)
-    checkpoint = options.checkpoint
-    if checkpoint is None:
-        checkpoint = out / 'demo_untrained.safetensors'
-        save_untrained_checkpoint(Path(get_package_share_directory(PACKAGE)) / 'config' / 'models' / 'small.yaml', checkpoint)
-        print('The weights are random, since no trained small model ships yet: expect noise, placed exactly.', flush=True)
-    arguments = [f'bag:={bag}', f'rate:={options.rate}', f'checkpoint:={checkpoint}', f'device:={options.device}']
+    arguments = [f'bag:={bag}', f'rate:={options.rate}', f'checkpoint:={options.checkpoint}', f'device:={options.device}']
     print(f'running: ros2 launch {PACKAGE} {LAUNCH_FILE} {" ".join(arguments)}', flush=True)
     listener = listen_while_running(arguments, log)
-    image = draw_picture(snapshots, listener, untrained=options.checkpoint is None)
+    image = draw_picture(snapshots, listener)
     cv2.imwrite(str(picture), image[..., ::-1])
     print(f'\n{table(len(snapshots), listener)}\n\nwrote {picture}')
 
@@ -245,7 +236,7 @@ def run(options: argparse.Namespace) -> None:
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser('demo', description='Draw a six-camera drive, run the detector on it, show what came out.')
     parser.add_argument('--out', type=Path, default=Path('out'), help='folder for bag, picture and log (default out)')
-    parser.add_argument('--checkpoint', type=Path, help='weights (default: random ones of the small preset)')
+    parser.add_argument('--checkpoint', default=SHIPPED_WEIGHTS, help='weights: a file, or the name of some that ship (default small)')
     parser.add_argument('--device', default='cpu', help='cpu, cuda or auto (default cpu)')
     parser.add_argument('--duration', type=float, default=8.0, metavar='S', help='length of the drive (default 8)')
     parser.add_argument('--seed', type=int, default=8, help='which drive (default 8)')
