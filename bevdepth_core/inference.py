@@ -58,6 +58,8 @@ class Detector:
         device: where to run, such as ``'cpu'`` or ``'cuda:0'``.
         precision: ``'fp32'``, ``'fp16'`` or ``'bf16'`` for the network; geometry is float32 always. With ``'fp32'``
             nothing is rounded to TF32 either.
+        cuda_graphs: on a GPU, replay CUDA graphs with images, decoding and suppression on the device instead of running step by
+            step. Tested on the CPU only so far; ``tests/gpu/check_detector.py`` checks it on a GPU.
 
     Attributes:
         score_threshold: boxes must score more than this; starts as the model's and may be changed at any time.
@@ -68,7 +70,7 @@ class Detector:
         ValueError: unknown precision, one that the device cannot do, or a device that this machine does not have.
     """
 
-    def __init__(self, model: BEVDepth, device: str | torch.device = 'cpu', precision: str = 'fp32') -> None:
+    def __init__(self, model: BEVDepth, device: str | torch.device = 'cpu', precision: str = 'fp32', cuda_graphs: bool = False) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f'precision must be one of {", ".join(PRECISIONS)}, got {precision!r}')
         self.device = _usable_device(device)
@@ -76,7 +78,7 @@ class Detector:
             raise ValueError(f'precision {precision} needs a GPU: use precision fp32 on the CPU')
         self.precision = precision
         self.model = model.eval()
-        self._network = self._make_network()
+        self._network = self._make_network(cuda_graphs)
         self.score_threshold = model.config.decode.score_threshold
         self.keep_depth = False
         self.depth: torch.Tensor | None = None
@@ -84,9 +86,11 @@ class Detector:
         self._last_stamp_ns: int | None = None
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, device: str | torch.device = 'cpu', precision: str = 'fp32') -> Detector:
+    def from_checkpoint(
+        cls, path: str | Path, device: str | torch.device = 'cpu', precision: str = 'fp32', cuda_graphs: bool = False
+    ) -> Detector:
         """Return a detector with the weights of ``path``; raises ``CheckpointError`` when the file is refused."""
-        return cls(load_checkpoint(path), device, precision)
+        return cls(load_checkpoint(path), device, precision, cuda_graphs)
 
     @property
     def config(self) -> ModelConfig:
@@ -121,11 +125,11 @@ class Detector:
         seconds = self._network.seconds
         return Detections3D(found.boxes, found.scores, found.labels, self.class_names, frame.stamp_ns, past_stamp_ns, seconds)
 
-    def _make_network(self) -> EagerNetwork | GraphedNetwork:
+    def _make_network(self, cuda_graphs: bool) -> EagerNetwork | GraphedNetwork:
         dtype = PRECISIONS[self.precision]
-        if self.device.type == 'cuda' and kernels_in_use():
+        if cuda_graphs and self.device.type == 'cuda' and kernels_in_use():
             return GraphedNetwork(self.model, self.device, dtype)
-        if self.device.type == 'cuda':
+        if self.device.type == 'cuda' and not kernels_in_use():
             logger.warning('the compiled kernels are missing, so that the network runs step by step and slowly: install nvcc and run setup')
         return EagerNetwork(self.model.to(self.device), self.device, dtype)
 

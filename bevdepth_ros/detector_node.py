@@ -148,14 +148,14 @@ class DetectorNode(LifecycleNode):
 
     def _load_detector(self) -> None:
         """Load the weights unless they are loaded already."""
-        wanted = (self._settings.checkpoint_path, self._settings.device, self._settings.precision)
+        wanted = (self._settings.checkpoint_path, self._settings.device, self._settings.precision, self._settings.cuda_graphs)
         if wanted == self._loaded:
             return
         self._detector = self._loaded = None
-        path, device, precision = wanted
+        path, device, precision, cuda_graphs = wanted
         if device == 'auto':
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        self._detector = wait_for(lambda: _ready_detector(path, device, precision, len(self._settings.cameras)))
+        self._detector = wait_for(lambda: _ready_detector(path, device, precision, cuda_graphs, len(self._settings.cameras)))
         self._loaded = wanted
         self._monitor.fact('node', checkpoint=path, device=self._detector.device, precision=precision)
         self.get_logger().info(f'loaded {path} on {self._detector.device} in {precision}')
@@ -171,7 +171,8 @@ class DetectorNode(LifecycleNode):
         self._monitor.start(self._settings.cameras, self._settings.camera_startup_s)
         self._detector.reset()
         self._transforms = Transforms(self, self._settings.tf_buffer_s, self._on_bad_tf, self._settings.odometry_topic)
-        builder = FrameBuilder(self._present_settings, self._transforms, self._monitor.begun, self._detector.device)
+        images_on = self._detector.device if self._settings.cuda_graphs else None
+        builder = FrameBuilder(self._present_settings, self._transforms, self._monitor.begun, images_on)
         self._speaker = Speaker(self._publish, self._monitor)
         self._worker = Worker(self._detector, builder, self._present_settings, self._speaker.put, self._monitor, self._on_device_failure)
         self._intake = Intake(self, self._settings, self._monitor, self._worker.put, builder.take_info)
@@ -262,8 +263,8 @@ class DetectorNode(LifecycleNode):
         self._diagnostics.publish(DiagnosticArray(header=header(now_ns, ''), status=statuses))
 
 
-def _ready_detector(path: Path, device: str, precision: str, cameras: int) -> Detector:
-    detector = Detector.from_checkpoint(path, device, precision)
+def _ready_detector(path: Path, device: str, precision: str, cuda_graphs: bool, cameras: int) -> Detector:
+    detector = Detector.from_checkpoint(path, device, precision, cuda_graphs)
     detector.prepare(cameras)
     return detector
 

@@ -92,7 +92,7 @@ def on_cpu():
 @pytest.mark.parametrize(('precision', 'left_over'), [('fp32', 0.0), ('fp16', 0.03), ('bf16', 0.2)])
 def test_streaming_on_the_gpu_gives_the_boxes_of_the_cpu(on_cpu, precision, left_over):
     frames, expected = on_cpu
-    detector = Detector(filled_model('2key'), 'cuda', precision)
+    detector = Detector(filled_model('2key'), 'cuda', precision, cuda_graphs=True)
     for frame, wanted in zip(frames, expected, strict=True):
         found = detector(frame)
         assert found.past_stamp_ns == wanted.past_stamp_ns
@@ -117,7 +117,7 @@ def test_jpegs_decoded_on_the_gpu_give_nearly_the_boxes_of_pillow(on_cpu):
         np.abs(image.cpu().numpy().astype(int) - theirs) for image, theirs in zip(images, JpegDecoder('cpu')(files), strict=True)
     ]
     print(f'\nnvJPEG beside Pillow: mean {np.mean(differences):.3f}, largest {np.max(differences)}')
-    detector = Detector(filled_model('2key'), 'cuda', 'fp32')
+    detector = Detector(filled_model('2key'), 'cuda', 'fp32', cuda_graphs=True)
     found = detector(dataclasses.replace(frames[0], images=images))
     tell_boxes('boxes from nvJPEG, fp32', found, expected[0], 0.2)
     assert np.mean(differences) < 1.5
@@ -149,7 +149,7 @@ def test_suppression_equals_its_reference():
 def test_cameras_may_leave_and_return():
     torch.manual_seed(0)
     model = BEVDepth(load_model_config(ROOT / 'config' / 'models' / 'small.yaml')).eval()
-    on_cpu, on_gpu = Detector(model), Detector(model, 'cuda')
+    on_cpu, on_gpu = Detector(model), Detector(model, 'cuda', cuda_graphs=True)
     for step, count in enumerate((3, 6, 5, 6, 1, 4)):
         rig = make_rig(6)
         rig = CameraRig(rig.names[-count:], rig.intrinsics[-count:], rig.ego_from_camera[-count:])
@@ -163,7 +163,7 @@ def test_cameras_may_leave_and_return():
 def test_detector_on_the_gpu_keeps_its_memory_small():
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    detector = Detector(BEVDepth(ModelConfig()), 'cuda', 'fp16')
+    detector = Detector(BEVDepth(ModelConfig()), 'cuda', 'fp16', cuda_graphs=True)
     rig = make_rig(6, 1600, 900)
     for index in range(12):
         found = detector(make_frame(index / 12, rig, size=(900, 1600)))
