@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bevdepth_core.config import ImageSpec, load_model_config
+from bevdepth_core.config import BEVGrid, ImageSpec, load_model_config
 from bevdepth_core.decode import decode
 from bevdepth_core.inference import Detector
 from bevdepth_core.model import BEVDepth
@@ -16,15 +16,26 @@ from tests.core.parity import match_boxes
 from tests.reference import ROOT, filled_model, golden
 
 
-@pytest.fixture(scope='module')
-def model():
+def small_model(**changes) -> BEVDepth:
+    """Return the small preset, changed, with random weights and batch norms that do something."""
     torch.manual_seed(0)
     config = load_model_config(ROOT / 'config' / 'models' / 'small.yaml')
-    model = BEVDepth(dataclasses.replace(config, image=ImageSpec(128, 352))).eval()
+    model = BEVDepth(dataclasses.replace(config, **changes)).eval()
     for name, buffer in model.named_buffers():
         if name.endswith('running_var'):
             buffer.uniform_(0.5, 1.5)
     return model
+
+
+@pytest.fixture(scope='module')
+def model():
+    return small_model(image=ImageSpec(128, 352))
+
+
+@pytest.fixture(scope='module')
+def tiny_model():
+    """A network for what does not depend on the size of anything."""
+    return small_model(image=ImageSpec(32, 96), grid=BEVGrid(x=(-51.2, 51.2, 3.2), y=(-51.2, 51.2, 3.2)))
 
 
 def head_maps(detector, frame, monkeypatch):
@@ -91,30 +102,30 @@ def test_first_frame_stands_in_for_its_own_past(model, monkeypatch):
         ((5.0, 5.3, 5.2, 5.7), 5.2),
     ],
 )
-def test_past_frame_is_the_one_nearest_half_a_second_back(model, stamps, past):
-    detector = Detector(model)
+def test_past_frame_is_the_one_nearest_half_a_second_back(tiny_model, stamps, past):
+    detector = Detector(tiny_model)
     frames = [make_frame(stamp) for stamp in stamps]
     found = [detector(frame) for frame in frames]
     expected = None if past is None else frames[len(stamps) - 2 - list(reversed(stamps[:-1])).index(past)].stamp_ns
     assert found[-1].past_stamp_ns == expected
 
 
-def test_frames_without_pose_are_neither_fused_nor_remembered(model):
-    detector = Detector(model)
+def test_frames_without_pose_are_neither_fused_nor_remembered(tiny_model):
+    detector = Detector(tiny_model)
     detector(make_frame(0.0, poses=False))
     assert detector(make_frame(0.5)).past_stamp_ns is None
     assert detector(make_frame(1.0, poses=False)).past_stamp_ns is None
 
 
-def test_reset_forgets(model):
-    detector = Detector(model)
+def test_reset_forgets(tiny_model):
+    detector = Detector(tiny_model)
     detector(make_frame(0.0))
     detector.reset()
     assert detector(make_frame(0.5)).past_stamp_ns is None
 
 
-def test_flood_of_frames_keeps_memory_bounded(model):
-    detector = Detector(model)
+def test_flood_of_frames_keeps_memory_bounded(tiny_model):
+    detector = Detector(tiny_model)
     rig = make_rig(1)
     for index in range(45):
         detector(make_frame(index / 60, rig))
@@ -122,15 +133,15 @@ def test_flood_of_frames_keeps_memory_bounded(model):
 
 
 @pytest.mark.parametrize('count', [1, 2, 7])
-def test_any_number_of_cameras_is_accepted(model, count):
-    detector = Detector(model)
+def test_any_number_of_cameras_is_accepted(tiny_model, count):
+    detector = Detector(tiny_model)
     rig = make_rig(count, 640, 480)
     detector(make_frame(0.0, rig, size=(480, 640)))
     assert detector(make_frame(0.5, rig, size=(480, 640))).past_stamp_ns is not None
 
 
-def test_a_camera_may_leave_and_return(model):
-    detector = Detector(model)
+def test_a_camera_may_leave_and_return(tiny_model):
+    detector = Detector(tiny_model)
     rig = make_rig(3)
     fewer = CameraRig(rig.names[1:], rig.intrinsics[1:], rig.ego_from_camera[1:])
     detector(make_frame(0.0, rig))
@@ -138,23 +149,23 @@ def test_a_camera_may_leave_and_return(model):
     assert detector(make_frame(1.0, rig)).past_stamp_ns is not None
 
 
-def test_score_threshold_is_live(model):
-    detector = Detector(model)
+def test_score_threshold_is_live(tiny_model):
+    detector = Detector(tiny_model)
     detector.score_threshold = 0.0
     everything = len(detector(make_frame(0.0)))
     detector.score_threshold = 1.0
     assert everything > 0 and len(detector(make_frame(0.0))) == 0
 
 
-def test_unknown_precision_and_device_are_refused(model):
+def test_unknown_precision_and_device_are_refused(tiny_model):
     with pytest.raises(ValueError, match='precision'):
-        Detector(model, precision='fp8')
+        Detector(tiny_model, precision='fp8')
     with pytest.raises(ValueError, match='needs a GPU'):
-        Detector(model, precision='bf16')
+        Detector(tiny_model, precision='bf16')
     with pytest.raises(ValueError, match='device'):
-        Detector(model, device='tpu-of-mine')
+        Detector(tiny_model, device='tpu-of-mine')
     with pytest.raises(ValueError, match='not available'):
-        Detector(model, device=f'cuda:{torch.cuda.device_count()}')
+        Detector(tiny_model, device=f'cuda:{torch.cuda.device_count()}')
 
 
 def test_real_sample_gives_the_official_boxes():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bevdepth_core.config import ImageSpec, load_model_config
+from bevdepth_core.config import BEVGrid, ImageSpec, load_model_config
 from bevdepth_core.engine.graphs import GraphedNetwork
 from bevdepth_core.inference import Detector
 from bevdepth_core.model import BEVDepth
@@ -22,6 +22,7 @@ def make_model(preset: str = 'small', refinement: bool = False, key_frames: int 
     config = dataclasses.replace(
         config,
         image=ImageSpec(64, 160),
+        grid=BEVGrid(x=(-51.2, 51.2, 1.6), y=(-51.2, 51.2, 1.6)),
         depth_net=dataclasses.replace(config.depth_net, refinement=refinement),
         decode=dataclasses.replace(config.decode, score_threshold=0.0),
         key_frames=key_frames,
