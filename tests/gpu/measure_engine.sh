@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Builds the kernels, checks the detector on a GPU, and times it; figures, JSON and plots go to the folder given, default out/bench.
+# Each part has a limit in seconds, prints as it goes, and does not stop the next. The node is timed where rclpy can be imported.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+out=${1:-out/bench}
+mkdir -p "$out"
+started=$SECONDS
+
+part() {
+    local name=$1 limit=$2
+    shift 2
+    timeout "$limit" "$@" 2>&1 | tee "$out/$name.log" | grep -v '^$' | tail -n 60 | cut -c1-400
+    echo "$name: exit status ${PIPESTATUS[0]}, $((SECONDS - started)) s since the start"
+}
+
+part build 120 env BEVDEPTH_CUDA=1 python3 setup.py -q build_ext --inplace
+part check 150 python3 -m pytest tests/gpu/check_detector.py -q -s --tb=short
+part engine 90 python3 -m tests.benchmarks.bench_engine --out "$out"
+if python3 -c 'import rclpy' 2>/dev/null; then
+    part node 150 python3 -m tests.benchmarks.bench_node --out "$out"
+else
+    echo 'node: left out, there is no rclpy'
+fi
