@@ -29,7 +29,7 @@ train-demo: $(LINKED) ## train a toy on this CPU: data made, killed, resumed, sc
 
 test: $(LINKED) ## run all tests; ARGS='-k name' picks some
 	@source env.sh; $(LOCALHOST)
-	python -m pytest -n 2 --dist loadgroup $(ARGS)
+	python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(LINKED) ## check style, package.xml, YAML and shell files
 	@source env.sh
