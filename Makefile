@@ -29,6 +29,7 @@ train-demo: $(LINKED) ## train a toy on this CPU: data made, killed, resumed, sc
 
 test: $(LINKED) ## run all tests; ARGS='-k name' picks some
 	@source env.sh; $(LOCALHOST)
+	export OMP_NUM_THREADS=1  # two processes share the cores; threads that wait for each other would starve the nodes under test
 	python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(LINKED) ## check style, package.xml, YAML and shell files
