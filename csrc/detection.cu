@@ -96,7 +96,9 @@ __global__ void __launch_bounds__(kSuppressThreads)
 }
 
 void check(cudaError_t status, const char* what) {
-    if (status != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
+    if (status == cudaSuccess) return;
+    cudaGetLastError();  // forget it, or the next launch would report it again
+    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
 }
 
 class DeviceGuard {
