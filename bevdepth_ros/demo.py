@@ -33,7 +33,7 @@ from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.nuscenes.synthetic import Scene, make_scene, nuscenes_like_rig, render_frame, visible_fractions
 from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
 from bevdepth_core.visualization import compose
-from bevdepth_ros.bag_writer import BagWriter
+from bevdepth_ros.bags.writer import BagWriter
 from bevdepth_ros.launching import LAUNCH_FILE, PACKAGE, LaunchError, isolate, last_lines, launched
 
 NODE = '/bevdepth_detector'

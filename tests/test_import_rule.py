@@ -10,6 +10,7 @@ import pytest
 from tests.imports import ROOT, imported_names, is_ros, module_name
 
 CORE_BASE = {'bevdepth_core.types', 'bevdepth_core.config', 'bevdepth_core.geometry', 'bevdepth_core.files'}
+DETECTOR_MAY = ('bevdepth_ros.detector', 'bevdepth_ros.signals', 'bevdepth_ros.process')
 COMPILED = 'bevdepth_core.ops._voxel_pooling'
 
 
@@ -42,8 +43,10 @@ def allowed_in_core(name: str, module: str) -> bool:
     return not within(name, 'bevdepth_core.nuscenes')
 
 
-def allowed_in_node(name: str) -> bool:
-    """The ROS package: the core's public names, never the model's insides, kernels or training."""
+def allowed_in_node(name: str, module: str) -> bool:
+    """The ROS package: the core's public names, never the model's insides, kernels or training; the detector knows no other room."""
+    if within(module, 'bevdepth_ros.detector') and within(name, 'bevdepth_ros') and not within(name, *DETECTOR_MAY):
+        return False
     inner = within(name, 'bevdepth_core.model', 'bevdepth_core.ops', 'bevdepth_training', 'training')
     private = within(name, 'bevdepth_core') and any(part.startswith('_') for part in name.split('.'))
     return not inner and not private
@@ -59,8 +62,9 @@ def violations(source: str, path: Path) -> list[str]:
     module = module_name(path)
     if within(module, 'bevdepth_core'):
         return sorted(name for name in imported_names(source, path) if not allowed_in_core(name, module))
-    allowed = allowed_in_node if within(module, 'bevdepth_ros') else allowed_in_training
-    return sorted(name for name in imported_names(source, path) if not allowed(name))
+    if within(module, 'bevdepth_ros'):
+        return sorted(name for name in imported_names(source, path) if not allowed_in_node(name, module))
+    return sorted(name for name in imported_names(source, path) if not allowed_in_training(name))
 
 
 @pytest.mark.parametrize('folder', ['bevdepth_core', 'bevdepth_ros', 'training'])
@@ -77,7 +81,7 @@ def test_every_module_imports_only_what_its_row_allows(folder: str) -> None:
         ('bevdepth_core/inference.py', 'import rclpy', 'rclpy'),
         ('bevdepth_core/inference.py', 'from sensor_msgs.msg import Image', 'sensor_msgs.msg.Image'),
         ('bevdepth_core/inference.py', 'from bevdepth_core.nuscenes import classes', 'bevdepth_core.nuscenes.classes'),
-        ('bevdepth_core/inference.py', 'def late():\n    from bevdepth_ros import node', 'bevdepth_ros.node'),
+        ('bevdepth_core/inference.py', 'def late():\n    from bevdepth_ros.detector import node', 'bevdepth_ros.detector.node'),
         ('bevdepth_core/types.py', 'import torchvision', 'torchvision'),
         ('bevdepth_core/geometry.py', 'from .inference import Detector', 'bevdepth_core.inference.Detector'),
         ('bevdepth_core/model/head.py', 'from ..decode import decode', 'bevdepth_core.decode.decode'),
@@ -86,9 +90,10 @@ def test_every_module_imports_only_what_its_row_allows(folder: str) -> None:
         ('bevdepth_core/ops/voxel_pooling.py', 'from bevdepth_core.config import BEVGrid', 'bevdepth_core.config.BEVGrid'),
         ('bevdepth_core/nuscenes/index.py', 'from bevdepth_core.model import BEVDepth', 'bevdepth_core.model.BEVDepth'),
         ('bevdepth_core/nuscenes/dataset.py', 'from bevdepth_core.inference import Detector', 'bevdepth_core.inference.Detector'),
-        ('bevdepth_ros/node.py', 'import bevdepth_core.model.head', 'bevdepth_core.model.head'),
-        ('bevdepth_ros/node.py', 'from bevdepth_core.inference import _warm_up', 'bevdepth_core.inference._warm_up'),
-        ('bevdepth_ros/node.py', 'import training.train', 'training.train'),
+        ('bevdepth_ros/detector/node.py', 'import bevdepth_core.model.head', 'bevdepth_core.model.head'),
+        ('bevdepth_ros/detector/node.py', 'from bevdepth_core.inference import _warm_up', 'bevdepth_core.inference._warm_up'),
+        ('bevdepth_ros/detector/node.py', 'import training.train', 'training.train'),
+        ('bevdepth_ros/detector/node.py', 'from bevdepth_ros.bags import reader', 'bevdepth_ros.bags.reader'),
         ('training/train.py', 'import rclpy.node', 'rclpy.node'),
     ],
 )

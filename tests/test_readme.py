@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from bevdepth_ros.parameters import FIELDS
+from bevdepth_ros.detector.parameters import FIELDS
 from tests.reference import ROOT
 
 README = (ROOT / 'README.md').read_text()

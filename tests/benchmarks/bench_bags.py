@@ -24,9 +24,9 @@ from bevdepth_core.nuscenes.index import open_devkit
 from bevdepth_core.nuscenes.recording import read_recording
 from bevdepth_core.nuscenes.synthetic.capture import Sensors
 from bevdepth_core.nuscenes.synthetic.dataset import VERSION, DatasetPlan, write_dataset
-from bevdepth_ros.bag_writer import STORAGES, BagWriter, image_topic
-from bevdepth_ros.demo import isolate
-from bevdepth_ros.recording_bag import Target, write_bag
+from bevdepth_ros.bags.scene_bag import Target, write_bag
+from bevdepth_ros.bags.writer import STORAGES, BagWriter, image_topic
+from bevdepth_ros.launching import isolate
 
 IMAGE_BYTES = 170_000
 """Of a nuScenes image."""
@@ -73,7 +73,7 @@ def replay(bag: Path) -> str:
     node = Node('bench_bags')
     for camera in CAMERAS:
         node.create_subscription(CompressedImage, image_topic(camera), count, 10, raw=True)
-    player = subprocess.Popen([sys.executable, '-m', 'bevdepth_ros.player', bag, '--clock'], stderr=subprocess.PIPE, text=True)
+    player = subprocess.Popen([sys.executable, '-m', 'bevdepth_ros.bags.player', bag, '--clock'], stderr=subprocess.PIPE, text=True)
     while player.poll() is None:
         rclpy.spin_once(node, timeout_sec=0.05)
     node.destroy_node()

@@ -101,7 +101,7 @@ def node_command(options: argparse.Namespace, checkpoint: Path) -> list[str]:
         'diagnostics_period_s': 0.5,
     }
     pairs = (('-p', f'{name}:={value}') for name, value in values.items())
-    return [sys.executable, '-m', 'bevdepth_ros.node', '--ros-args', *itertools.chain.from_iterable(pairs)]
+    return [sys.executable, '-m', 'bevdepth_ros.detector', '--ros-args', *itertools.chain.from_iterable(pairs)]
 
 
 def measure(options: argparse.Namespace) -> dict:

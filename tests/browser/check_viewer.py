@@ -19,7 +19,7 @@ from bevdepth_core.visualization import class_color
 from bevdepth_ros.launching import isolate
 from tests.browser.chromium import Tab, open_page
 from tests.reference import ROOT
-from tests.ros.small_drive import draw, record
+from tests.ros.pictures.small_drive import draw, record
 
 WINDOW = (1600, 900)
 DRAWN_SIZE = (800, 450)
@@ -39,8 +39,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
     isolate()
-    viewer = subprocess.Popen([sys.executable, '-m', 'bevdepth_ros.viewer', '--ros-args', '-p', f'port:={port}', '-p', 'rate_hz:=2.0'])
-    player = subprocess.Popen([sys.executable, '-m', 'bevdepth_ros.player', str(bag), '--loop', '--rate', '0.5'])
+    viewer = subprocess.Popen([sys.executable, '-m', 'bevdepth_ros.viewer.node', '--ros-args', '-p', f'port:={port}', '-p', 'rate_hz:=2.0'])
+    player = subprocess.Popen([sys.executable, '-m', 'bevdepth_ros.bags.player', str(bag), '--loop', '--rate', '0.5'])
     try:
         wait_until(lambda: answers(port), 'the server of the live view')
         yield f'http://127.0.0.1:{port}'

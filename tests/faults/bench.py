@@ -51,7 +51,7 @@ class Bench:
         self.graph, self.checkpoint = graph, checkpoint
         self.values = {**PARAMETERS, 'checkpoint': str(checkpoint), **parameters}
         self._log = log.open('w')
-        command = [sys.executable, '-m', 'bevdepth_ros.node', '--ros-args', '-p', 'diagnostics_period_s:=0.2']
+        command = [sys.executable, '-m', 'bevdepth_ros.detector', '--ros-args', '-p', 'diagnostics_period_s:=0.2']
         self.process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
         self._clients: dict = {}
         self.records: list[Record] = []

@@ -104,7 +104,9 @@ def test_every_state_can_be_shut_down(bench: Bench):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_program_is_still_being_imported_ends_it_without_a_word(bench: Bench, number: int):
     for moment_s in IMPORT_MOMENTS_S:
-        process = subprocess.Popen([sys.executable, '-m', 'bevdepth_ros.node'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            [sys.executable, '-m', 'bevdepth_ros.detector'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         wait_until(lambda process=process: catches(process.pid, signal.SIGTERM), 'the first line of the program')
         time.sleep(moment_s)
         process.send_signal(number)

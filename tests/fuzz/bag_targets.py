@@ -10,10 +10,10 @@ from random import Random
 
 import yaml
 
-from bevdepth_ros.bag_reader import Bag, BagError
-from bevdepth_ros.bag_remains import McapRemains
+from bevdepth_ros.bags.reader import Bag, BagError
+from bevdepth_ros.bags.remains import McapRemains
 from tests.fuzz.mutation import damaged, damaged_tree
-from tests.ros.text_bags import START_NS, STEP_NS, qos, storage_file, write_bag
+from tests.ros.bags.text_bags import START_NS, STEP_NS, qos, storage_file, write_bag
 
 MOST_MESSAGES = 1000
 MCAP_WORDS = (b'zstd', b'lz4', b'\x06', b'\x05', b'\x03', b'\x04', b'\x08', b'\x0f', b'\x02', b'cdr', b'\x89MCAP0\r\n', b'\xff' * 8)

@@ -21,7 +21,7 @@ from bevdepth_core.config import load_model_config, model_config_from_dict, mode
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.nuscenes.images import read_image
 from bevdepth_core.nuscenes.index import load_index
-from bevdepth_ros.conversions import intrinsics_from_file
+from bevdepth_ros.detector.conversions import intrinsics_from_file
 from tests.fuzz.message_targets import PICTURE_WORDS
 from tests.fuzz.mutation import damaged, damaged_tree
 from tests.fuzz.small_inputs import CALIBRATION, make_tables, tiny_config

@@ -20,11 +20,11 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
-from bevdepth_ros.bag_topics import HEAD_BYTES
-from bevdepth_ros.conversions import image_from_message, intrinsics_from_info
-from bevdepth_ros.parameters import FIELDS, Settings
-from bevdepth_ros.transforms import TransformMissingError, Transforms, matrix_from_transform, transform_from_odometry
-from bevdepth_ros.undistortion import undistortion_maps
+from bevdepth_ros.bags.topics import HEAD_BYTES
+from bevdepth_ros.detector.conversions import image_from_message, intrinsics_from_info
+from bevdepth_ros.detector.parameters import FIELDS, Settings
+from bevdepth_ros.detector.transforms import TransformMissingError, Transforms, matrix_from_transform, transform_from_odometry
+from bevdepth_ros.detector.undistortion import undistortion_maps
 from tests.fuzz.mutation import NUMBERS, damaged
 
 ENCODINGS = (

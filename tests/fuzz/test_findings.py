@@ -23,14 +23,14 @@ from bevdepth_core.nuscenes.images import read_image
 from bevdepth_core.nuscenes.index import load_index, open_devkit
 from bevdepth_core.nuscenes.recording import read_recording
 from bevdepth_core.preprocess import ImageTransform
-from bevdepth_ros.bag_messages import message_types
-from bevdepth_ros.bag_reader import Bag
-from bevdepth_ros.bag_remains import McapRemains, SqliteRemains
-from bevdepth_ros.conversions import intrinsics_from_file
-from bevdepth_ros.message_classes import message_class
-from bevdepth_ros.nuscenes_to_bag import chosen_scenes
+from bevdepth_ros.bags.message_classes import message_class
+from bevdepth_ros.bags.messages import message_types
+from bevdepth_ros.bags.nuscenes_to_bag import chosen_scenes
+from bevdepth_ros.bags.reader import Bag
+from bevdepth_ros.bags.remains import McapRemains, SqliteRemains
+from bevdepth_ros.detector.conversions import intrinsics_from_file
 from tests.fuzz.small_inputs import make_tables, tiny_config
-from tests.ros.text_bags import STORAGES, qos, storage_file, write_bag
+from tests.ros.bags.text_bags import STORAGES, qos, storage_file, write_bag
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ def test_quality_of_service_that_is_no_yaml_costs_nothing_but_itself(tmp_path, s
 
 
 def test_a_chunk_is_not_unpacked_without_end(tmp_path, monkeypatch):
-    monkeypatch.setattr('bevdepth_ros.bag_remains.MAX_CHUNK_BYTES', 10_000)
+    monkeypatch.setattr('bevdepth_ros.bags.remains.MAX_CHUNK_BYTES', 10_000)
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 4, 'mcap', padding=100_000, compressed=True))
     assert McapRemains(file).topics == []
 

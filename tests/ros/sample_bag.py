@@ -10,7 +10,7 @@ import numpy as np
 
 from bevdepth_core.geometry import rigid_from_quaternion
 from bevdepth_core.types import CameraRig
-from bevdepth_ros.bag_writer import BagWriter
+from bevdepth_ros.bags.writer import BagWriter
 
 CAMERAS = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT')
 """Order of the checkpoints."""

@@ -144,7 +144,7 @@ def assert_group_ends(group: int) -> None:
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_the_node_ends_cleanly_on_a_signal_while_it_is_being_configured(graph: Graph, small_checkpoint: Path, number: int):
-    process = run(DISTRIBUTIONS[0], 'python', '-m', 'bevdepth_ros.node', '--ros-args', '-p', f'checkpoint:={small_checkpoint}')
+    process = run(DISTRIBUTIONS[0], 'python', '-m', 'bevdepth_ros.detector', '--ros-args', '-p', f'checkpoint:={small_checkpoint}')
     client = graph.node.create_client(ChangeState, '/bevdepth_detector/change_state')
     assert client.wait_for_service(PATIENCE_S)
     client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
@@ -155,7 +155,7 @@ def test_the_node_ends_cleanly_on_a_signal_while_it_is_being_configured(graph: G
 
 
 def test_the_node_leaves_the_graph_when_it_ends(graph: Graph):
-    process = run(DISTRIBUTIONS[0], 'python', '-m', 'bevdepth_ros.node')
+    process = run(DISTRIBUTIONS[0], 'python', '-m', 'bevdepth_ros.detector')
     wait_until(lambda: 'bevdepth_detector' in graph.node.get_node_names(), 'the node')
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
@@ -163,7 +163,7 @@ def test_the_node_leaves_the_graph_when_it_ends(graph: Graph):
 
 
 def test_a_parameter_of_the_wrong_type_ends_the_node_with_a_sentence(domain_id: int):
-    process = run(DISTRIBUTIONS[0], 'python', '-m', 'bevdepth_ros.node', '--ros-args', '-p', 'cameras:=CAM_FRONT')
+    process = run(DISTRIBUTIONS[0], 'python', '-m', 'bevdepth_ros.detector', '--ros-args', '-p', 'cameras:=CAM_FRONT')
     log = process.communicate(timeout=60)[0]
     assert process.returncode == 1
     assert "bevdepth_detector does not start: parameter cameras must be a list of strings, got 'CAM_FRONT'" in log

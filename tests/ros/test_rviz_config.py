@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import yaml
 
-from bevdepth_ros.parameters import Settings
+from bevdepth_ros.detector.parameters import Settings
 from tests.reference import ROOT
 
 DISPLAYS = {

@@ -76,7 +76,7 @@ class RunningDetector:
         arguments = [part for name, value in values.items() for part in ('-p', f'{name}:={value}')]
         with self._log.open('wb') as log:
             self._process = subprocess.Popen(
-                [sys.executable, '-m', 'bevdepth_ros.node', '--ros-args', *arguments], stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, '-m', 'bevdepth_ros.detector', '--ros-args', *arguments], stdout=log, stderr=subprocess.STDOUT
             )
         self.answers: list[tuple[float, float]] = []
         self.broken_answers: list[str] = []

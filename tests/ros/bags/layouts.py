@@ -13,9 +13,9 @@ from PIL import Image as PillowImage
 from bevdepth_core.nuscenes.classes import CAMERAS
 from bevdepth_core.nuscenes.recording import Recording
 from bevdepth_core.types import CameraRig, Frame
-from bevdepth_ros import bag_messages as messages
-from bevdepth_ros.bag_writer import BagWriter
-from bevdepth_ros.recording_bag import Target, write_bag
+from bevdepth_ros.bags import messages as messages
+from bevdepth_ros.bags.scene_bag import Target, write_bag
+from bevdepth_ros.bags.writer import BagWriter
 
 HALF_WAY = 3
 """The third round of images after a key frame is half-way to the next one."""

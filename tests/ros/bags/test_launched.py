@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from bevdepth_core.nuscenes.recording import Recording
-from bevdepth_ros.recording_bag import Target, write_bag
+from bevdepth_ros.bags.scene_bag import Target, write_bag
 
 
 def test_a_part_of_a_raw_bag_is_replayed_and_answered_with_the_preset_for_it(

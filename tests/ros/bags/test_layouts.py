@@ -22,10 +22,10 @@ from bevdepth_core.inference import Detector
 from bevdepth_core.nuscenes.classes import CAMERAS
 from bevdepth_core.nuscenes.recording import Recording
 from bevdepth_core.types import Detections3D
-from bevdepth_ros.bag_reader import Bag
-from bevdepth_ros.detector_node import DetectorNode
-from bevdepth_ros.player import Player
-from bevdepth_ros.player_options import Options
+from bevdepth_ros.bags.player import Player
+from bevdepth_ros.bags.player_options import Options
+from bevdepth_ros.bags.reader import Bag
+from bevdepth_ros.detector.node import DetectorNode
 from tests.reference import ROOT
 from tests.ros.bags.layouts import LAYOUTS, Drive, Layout, write_calibration_files
 from tests.ros.graph import Graph, wait_until

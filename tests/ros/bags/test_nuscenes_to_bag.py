@@ -26,9 +26,9 @@ from bevdepth_core.geometry import rigid_from_quaternion
 from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
 from bevdepth_core.nuscenes.recording import Recording
 from bevdepth_core.nuscenes.synthetic.dataset import VERSION
-from bevdepth_ros.nuscenes_to_bag import main
-from bevdepth_ros.recording_bag import ConversionError, Target, write_bag
-from bevdepth_ros.transforms import matrix_from_transform
+from bevdepth_ros.bags.nuscenes_to_bag import main
+from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
+from bevdepth_ros.detector.transforms import matrix_from_transform
 from tests.ros.bags.conftest import SCENES
 from tests.ros.bags.tables import Tables
 from tests.ros.graph import wait_until
@@ -271,7 +271,7 @@ def start(root: Path, out: Path) -> subprocess.Popen:
     command = [
         sys.executable,
         '-m',
-        'bevdepth_ros.nuscenes_to_bag',
+        'bevdepth_ros.bags.nuscenes_to_bag',
         '--dataroot',
         root,
         '--version',

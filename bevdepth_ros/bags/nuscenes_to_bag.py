@@ -1,0 +1,180 @@
+"""Writes scenes of a nuScenes-format dataset as rosbag2 recordings that play everywhere.
+
+    ros2 run bevdepth_ros nuscenes_to_bag --dataroot /data/nuscenes --version v1.0-mini --scene scene-0061 --out bags
+
+Each scene becomes ``<out>/<scene>``: all images (key frames and sweeps, the files' bytes as they are), CameraInfo, the lidar,
+every ego pose as /tf, where the sensors sit as /tf_static, and the annotations of the key frames. Topics and frames are those of
+``writer``; stamps and log times are nuScenes' own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bevdepth_core.nuscenes.completeness import consistent, read_json, require_files, require_scene_names, require_tables
+from bevdepth_core.nuscenes.recording import Recording, read_recording
+from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
+from bevdepth_ros.bags.workplace import require_replaceable
+from bevdepth_ros.bags.writer import STORAGES
+
+PROGRESS_S = 0.2
+
+
+def write_bags(recordings: Sequence[Recording], target: Target, jobs: int = 1) -> None:
+    """Write several scenes, ``jobs`` at a time, with a progress bar.
+
+    Raises:
+        ConversionError: one of them was not written; those that were finished before are there.
+    """
+    total = sum(len(recording.filenames()) for recording in recordings)
+    with tqdm(total=total, desc='writing bags', unit='file', disable=None) as bar:
+        if min(jobs, len(recordings)) > 1:
+            _write_in_processes(recordings, target, min(jobs, len(recordings)), bar)
+        else:
+            for recording in recordings:
+                write_bag(recording, target, lambda: bar.update() and None)
+
+
+def _write_in_processes(recordings: Sequence[Recording], target: Target, jobs: int, bar: tqdm) -> None:
+    context = get_context('forkserver')
+    context.set_forkserver_preload([write_bag.__module__])
+    counter, stop = context.Value('q', 0), context.Event()
+    with ProcessPoolExecutor(jobs, context, _begin_work, (counter, stop)) as pool:
+        try:
+            pending = {pool.submit(_work, recording, target) for recording in recordings}
+            while pending:
+                done, pending = wait(pending, PROGRESS_S, FIRST_COMPLETED)
+                bar.update(counter.value - bar.n)
+                _require_done(done)
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _require_done(futures: set[Future]) -> None:
+    try:
+        for future in futures:
+            future.result()
+    except BrokenProcessPool as error:
+        raise ConversionError('a process that wrote a bag was killed, perhaps for lack of memory: use fewer --jobs') from error
+
+
+_progress = None
+"""In a worker process: the count of files and the event that ends the work, both shared with the main process."""
+
+
+def _begin_work(counter, stop) -> None:
+    """Prepare a worker; a signal from the terminal is the main process's business."""
+    global _progress
+    _progress = counter, stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _work(recording: Recording, target: Target) -> None:
+    write_bag(recording, target, _count)
+
+
+def _count() -> None:
+    counter, stop = _progress
+    if stop.is_set():
+        raise ConversionError('stopped')
+    with counter.get_lock():
+        counter.value += 1
+
+
+def chosen_scenes(dataroot: Path, version: str, names: Sequence[str] | None) -> list[str]:
+    """Return the scenes called ``names``, or all of them for None, in the order of the scene table.
+
+    Raises:
+        ConversionError: there is no scene of that name.
+        ValueError: a table is missing or cut off, or the name of a scene leads elsewhere.
+    """
+    require_tables(dataroot, version)
+    with consistent(dataroot / version):
+        present = [scene['name'] for scene in read_json(dataroot / version / 'scene.json')]
+    require_scene_names(dataroot / version, present)
+    for name in names or ():
+        if name not in present:
+            near = difflib.get_close_matches(name, present, 3) or present[:3]
+            raise ConversionError(f'{dataroot / version} has no scene {name}; it has {len(present)}, such as {", ".join(near)}')
+    return present if names is None else [name for name in present if name in names]
+
+
+def read_recordings(dataroot: Path, version: str, names: Sequence[str]) -> tuple[list[Recording], list[str]]:
+    """Return the scenes that are complete, and a sentence for each of the others."""
+    from bevdepth_core.nuscenes.index import open_devkit  # takes seconds to import, also in each process that only writes
+
+    devkit = open_devkit(dataroot, version)
+    recordings, problems = [], []
+    for name in tqdm(names, desc='reading tables', unit='scene', disable=None):
+        try:
+            with consistent(dataroot / version):
+                recording = read_recording(devkit, name)
+            require_files(dataroot, recording.filenames())
+            recordings.append(recording)
+        except ValueError as error:
+            problems.append(f'{name} is left out: {error}')
+    return recordings, problems
+
+
+def run(options: argparse.Namespace) -> list[str]:
+    """Convert what the options ask for; return a sentence for each scene that was left out.
+
+    Raises:
+        ConversionError: a bag was not written, or no such scene.
+        ValueError: the tables are not complete or name what they must not.
+        FileExistsError: something that is no bag stands where a bag should go.
+    """
+    names = chosen_scenes(options.dataroot, options.version, None if options.all else options.scene)
+    for name in names:
+        require_replaceable(options.out / name)
+    recordings, problems = read_recordings(options.dataroot, options.version, names)
+    write_bags(recordings, Target(options.dataroot, options.out, options.storage, options.raw), options.jobs)
+    for recording in recordings:
+        print(options.out / recording.name)
+    return problems
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser('nuscenes_to_bag', description='Write scenes of a nuScenes-format dataset as rosbag2 recordings.')
+    parser.add_argument('--dataroot', type=Path, required=True, help="the dataset's root, which holds the version, samples and sweeps")
+    parser.add_argument('--version', required=True, help='such as v1.0-mini')
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument('--scene', nargs='+', metavar='NAME', help='such as scene-0061')
+    which.add_argument('--all', action='store_true', help='all scenes')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='each scene becomes the folder DIR/<scene>')
+    parser.add_argument('--storage', choices=STORAGES, default='mcap', help='format of the bags (default mcap)')
+    parser.add_argument('--raw', action='store_true', help='raw images on /<camera>/image_rect in place of the JPEG files')
+    parser.add_argument('--jobs', type=int, default=os.cpu_count(), metavar='N', help='scenes written at a time (default: one per core)')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Convert; ends the process with a sentence and 1 when a scene was not written, and with 130 when interrupted."""
+    options = _options(argv)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        problems = run(options)
+    except (ConversionError, ValueError, FileExistsError) as error:
+        sys.exit(f'nuscenes_to_bag: {error}')
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if problems:
+        sys.exit('\n'.join(f'nuscenes_to_bag: {problem}' for problem in problems))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,234 @@
+"""Replays a rosbag2 as ``ros2 bag play`` does, where rosbag2 is not installed.
+
+    ros2 run bevdepth_ros player BAG [--rate 1.0] [--loop] [--clock] [--start-offset S] [--topics ...] [--remap ...]
+
+Messages go out as the bytes they were recorded as, on time, with their stamps and the recorded quality of service. The
+program ends at the end of the bag and tells how late messages were. While it runs:
+
+    ros2 service call /bag_player/pause std_srvs/srv/Trigger       # also resume, toggle_paused, play_next, step
+"""
+
+from __future__ import annotations
+
+import argparse
+import struct
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Thread
+
+import numpy as np
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
+from rosgraph_msgs.msg import Clock
+from std_srvs.srv import Trigger
+
+from bevdepth_ros.bags.message_classes import message_class
+from bevdepth_ros.bags.playback import Follower, Timeline
+from bevdepth_ros.bags.player_options import Options, arguments, options_of
+from bevdepth_ros.bags.reader import Bag, BagError
+from bevdepth_ros.bags.topics import Topic
+from bevdepth_ros.process import ros_process, sleep_until
+
+NODE_NAME = 'bag_player'
+CLOCK_TOPIC = '/clock'
+DEPTH = 10
+"""Messages that a publisher keeps for slow subscribers, at least."""
+LATCHED_DEPTH = 100
+"""Most messages of a latched topic that late subscribers get."""
+SETTLE_S = 0.5
+"""Subscribers count as complete when none was added for this time."""
+STAMPED_IMAGES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+"""Types that get their log time where they were recorded without a stamp."""
+
+
+class Player:
+    """Publishes the messages of one bag."""
+
+    def __init__(self, node: Node, bag: Bag, options: Options | None = None):
+        """Create the services and a publisher for every chosen topic; a type that this ROS does not know is logged and skipped.
+
+        Args:
+            node: owner of publishers and services.
+            bag: open bag.
+            options: what and how; everything at its speed when None.
+
+        Raises:
+            BagError: the bag has no topic of a name that the options give.
+        """
+        self._node, self._bag, self._options = node, bag, options or Options()
+        self._first_ns = bag.start_ns + round(self._options.start_s * 1e9)
+        duration_s = self._options.duration_s
+        self._stop_ns = bag.end_ns + 1 if duration_s is None else self._first_ns + round(duration_s * 1e9)
+        self._publishers = {topic.name: publisher for topic in self._chosen() if (publisher := self._publisher(topic))}
+        self._clock = node.create_publisher(Clock, CLOCK_TOPIC, 1) if self._options.clock else None
+        self.timeline = Timeline(self._options.rate, self._first_ns, self._options.paused)
+        self._follower = Follower(self.timeline, self._tick)
+        self._late_s: deque[float] = deque(maxlen=100_000)
+        self._unstamped: set[str] = set()
+        self._create_services()
+
+    def wait_for_subscribers(self, timeout_s: float) -> None:
+        """Wait until subscribers have gathered, at most ``timeout_s`` seconds for the first."""
+        deadline = time.monotonic() + timeout_s
+        count, settled_at = 0, time.monotonic()
+        while time.monotonic() < (settled_at if count else deadline):
+            sleep_until(time.monotonic() + 0.02)
+            now_count = sum(publisher.get_subscription_count() for publisher in self._publishers.values())
+            if now_count > count:
+                count, settled_at = now_count, time.monotonic() + SETTLE_S
+        if not count:
+            self._node.get_logger().warning(f'nobody subscribed to a topic of the bag within {timeout_s} s')
+
+    def play(self, linger_s: float = 0.0) -> None:
+        """Publish the bag once.
+
+        Args:
+            linger_s: how long to go on after the last message, so that it is received, seconds.
+        """
+        self.timeline.begin(self._first_ns)
+        self._follower.begin()
+        self._publish_earlier_latched()
+        for name, stamp_ns, data in self._bag.messages(self._publishers.keys(), self._first_ns, self._stop_ns):
+            due = self._follower.wait_for(stamp_ns)
+            self._publish(name, stamp_ns, data)
+            self._late_s.append(time.monotonic() - due)
+        self._follower.wait(linger_s)
+
+    def summary(self) -> str:
+        """Return how many messages went out and how late, in words."""
+        if not self._late_s:
+            return 'played no message'
+        p50, p99 = np.percentile(self._late_s, (50, 99)) * 1e3
+        return f'played {len(self._late_s)} messages, late by {p50:.2f} ms (p50) and {p99:.2f} ms (p99)'
+
+    def _publish_earlier_latched(self) -> None:
+        """Publish what late subscribers would have got if the bag had been played from its beginning."""
+        latched = [name for name in self._publishers if self._bag.topics[name].latched]
+        for name, stamp_ns, data in self._bag.messages(latched, self._bag.start_ns, self._first_ns):
+            self._publish(name, stamp_ns, data)
+
+    def _publish(self, name: str, stamp_ns: int, data: bytes) -> None:
+        if self._bag.topics[name].message_type in STAMPED_IMAGES and not _has_stamp(data):
+            data = _with_stamp(data, stamp_ns)
+            if name not in self._unstamped:
+                self._unstamped.add(name)
+                self._node.get_logger().info(f'images on {name} were recorded without a time stamp: they get their log time')
+        self._publishers[name].publish(data)
+
+    def _tick(self, bag_ns: int) -> None:
+        if self._clock is not None:
+            self._clock.publish(Clock(clock=Time(nanoseconds=bag_ns).to_msg()))
+
+    def _chosen(self) -> Iterator[Topic]:
+        """Yield the topics that are asked for; without any, all that are not left out."""
+        options, known = self._options, self._bag.topics
+        for name in (*options.topics, *options.exclude_topics, *options.remap):
+            if name not in known:
+                raise BagError(f'the bag has no topic {name}; it has {", ".join(sorted(known))}')
+        for name, topic in known.items():
+            doubled = options.clock and name == CLOCK_TOPIC
+            if (not options.topics or name in options.topics) and name not in options.exclude_topics and not doubled:
+                yield topic
+
+    def _publisher(self, topic: Topic) -> Publisher | None:
+        name = self._options.remap.get(topic.name, topic.name)
+        try:
+            if topic.encoding != 'cdr':
+                raise ValueError(f'as {topic.encoding}')
+            return self._node.create_publisher(message_class(topic.message_type), name, _qos(topic))
+        except ValueError as error:
+            self._node.get_logger().warning(f'{topic.name} is skipped: this ROS does not know {topic.message_type} ({error})')
+            return None
+
+    def _create_services(self) -> None:
+        line = self.timeline
+        commands: dict[str, Callable[[], None]] = {
+            'pause': line.pause,
+            'resume': line.resume,
+            'toggle_paused': lambda: line.resume() if line.paused else line.pause(),
+            'play_next': line.let_next,
+            'step': lambda: line.step(self._options.step_s),
+        }
+        for name, command in commands.items():
+            self._node.create_service(Trigger, f'~/{name}', lambda _, response, command=command: self._obey(command, response))
+
+    def _obey(self, command: Callable[[], None], response: Trigger.Response) -> Trigger.Response:
+        command()
+        position_s = (self.timeline.at(time.monotonic()) - self._bag.start_ns) * 1e-9
+        response.success = True
+        response.message = f'{"paused" if self.timeline.paused else "playing"} at {position_s:.3f} s'
+        return response
+
+
+def _has_stamp(data: bytes) -> bool:
+    """Return whether a serialised message that begins with a header has a time stamp."""
+    return any(data[4:12])
+
+
+def _with_stamp(data: bytes, stamp_ns: int) -> bytes:
+    """Return a serialised message that begins with a header, stamped."""
+    order = '<' if data[1] & 1 else '>'
+    return data[:4] + struct.pack(f'{order}iI', *divmod(stamp_ns, 1_000_000_000)) + data[12:]
+
+
+def _qos(topic: Topic) -> QoSProfile:
+    """Return the quality of service that the topic was recorded with; ROS's usual one where the bag does not say."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=max(DEPTH, min(max(topic.depth, topic.count if topic.latched else 0), LATCHED_DEPTH)),
+        reliability=ReliabilityPolicy.BEST_EFFORT if topic.best_effort else ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if topic.latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+@contextmanager
+def served(node: Node) -> Iterator[None]:
+    """Answer the service calls of ``node`` in a thread of their own."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+
+    def spin() -> None:
+        with suppress(ExternalShutdownException):
+            executor.spin()
+
+    thread = Thread(target=spin, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        executor.shutdown()
+        thread.join()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Play until the end of the bag or an interrupt; a bag that cannot be read ends the process with a sentence."""
+    given = arguments(argv)
+    with ros_process():
+        node = Node(NODE_NAME, start_parameter_services=False)
+        try:
+            with Bag(given.bag, node.get_logger().error) as bag:
+                player = Player(node, bag, options_of(given))
+                with served(node):
+                    _play(player, given)
+                node.get_logger().info(player.summary())
+        except BagError as error:
+            sys.exit(str(error))
+        finally:
+            node.destroy_node()
+
+
+def _play(player: Player, given: argparse.Namespace) -> None:
+    player.wait_for_subscribers(given.wait)
+    player.play(given.linger)
+    while given.loop:
+        player.play(given.linger)
+
+
+if __name__ == '__main__':
+    main()

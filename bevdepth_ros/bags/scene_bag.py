@@ -1,0 +1,107 @@
+"""One recorded scene as one bag: what is written when."""
+
+from __future__ import annotations
+
+import heapq
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as PillowImage
+
+from bevdepth_core.geometry import quaternion_from_rotation
+from bevdepth_core.nuscenes.recording import CAMERA_MODALITY, AnnotatedMoment, Recording, SensorStream
+from bevdepth_ros.bags.messages import Annotated
+from bevdepth_ros.bags.writer import MAP_FRAME, BagWriter
+
+LIDAR_COLUMNS = 5
+"""Floats per point in a .pcd.bin file: x, y, z, intensity, ring."""
+
+
+class ConversionError(Exception):
+    """A scene cannot become a bag; the message says why."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where bags go and how they are written.
+
+    Attributes:
+        dataroot: the dataset's root, which the recordings' file names are relative to.
+        out: folder of the bags.
+        storage: ``sqlite3`` or ``mcap``.
+        raw: write decoded images in place of the JPEG files.
+    """
+
+    dataroot: Path
+    out: Path
+    storage: str = 'mcap'
+    raw: bool = False
+
+
+def write_bag(recording: Recording, target: Target, on_file: Callable[[], None] = lambda: None) -> Path:
+    """Write one scene and return its folder; an older bag is replaced when the new one is whole.
+
+    Args:
+        recording: the scene.
+        target: where and how.
+        on_file: called for every sensor file; what it raises ends the work and leaves nothing.
+
+    Raises:
+        ConversionError: a file cannot be read or written.
+    """
+    path = target.out / recording.name
+    try:
+        with BagWriter(path, target.storage) as bag:
+            bag.write_mounts(recording.mounts, int(recording.pose_stamps_ns[0]))
+            for _, _, write in heapq.merge(*_events(bag, recording, target, on_file), key=lambda event: event[:2]):
+                write()
+    except (OSError, ValueError, sqlite3.Error) as error:
+        raise ConversionError(f'{recording.name} was not written to {path}: {error}; nothing of it was kept') from error
+    return path
+
+
+def _events(bag: BagWriter, recording: Recording, target: Target, on_file: Callable[[], None]) -> Iterator[Iterator[tuple]]:
+    """Yield streams of (stamp in ns, rank at equal stamps, what to do then), each in order of time."""
+    poses = zip(recording.pose_stamps_ns.tolist(), recording.poses, strict=True)
+    yield ((stamp_ns, 0, lambda s=stamp_ns, p=pose: bag.write_ego_pose(s, p.matrix())) for stamp_ns, pose in poses)
+    for rank, stream in enumerate(recording.streams, start=1):
+        yield _stream_events(bag, stream, rank, target, on_file)
+    yield ((moment.stamp_ns, 1000, lambda m=moment: _write_annotations(bag, m)) for moment in recording.moments)
+
+
+def _stream_events(bag: BagWriter, stream: SensorStream, rank: int, target: Target, on_file: Callable[[], None]) -> Iterator[tuple]:
+    write = _write_image if stream.modality == CAMERA_MODALITY else _write_points
+
+    def convert(stamp_ns: int, filename: str) -> None:
+        on_file()
+        write(bag, stream, stamp_ns, target.dataroot / filename, target.raw)
+
+    for stamp_ns, filename in zip(stream.stamps_ns.tolist(), stream.filenames, strict=True):
+        yield stamp_ns, rank, lambda s=stamp_ns, f=filename: convert(s, f)
+
+
+def _write_image(bag: BagWriter, stream: SensorStream, stamp_ns: int, path: Path, raw: bool) -> None:
+    bag.write_camera_info(stream.channel, stamp_ns, stream.intrinsics, *stream.image_size)
+    if raw:
+        with PillowImage.open(path) as picture:
+            bag.write_raw_image(stream.channel, stamp_ns, np.asarray(picture.convert('RGB')))
+    else:
+        bag.write_compressed_image(stream.channel, stamp_ns, path.read_bytes())
+
+
+def _write_points(bag: BagWriter, stream: SensorStream, stamp_ns: int, path: Path, raw: bool) -> None:
+    values = np.fromfile(path, np.float32)
+    if values.size % LIDAR_COLUMNS:
+        raise ValueError(f'{path} is no lidar file of {LIDAR_COLUMNS} floats per point: it holds {values.size}')
+    bag.write_point_cloud(stream.channel, stamp_ns, values.reshape(-1, LIDAR_COLUMNS))
+
+
+def _write_annotations(bag: BagWriter, moment: AnnotatedMoment) -> None:
+    poses = moment.poses_in_ego()
+    turns = np.array([quaternion_from_rotation(pose[:3, :3]) for pose in poses]).reshape(-1, 4)
+    names = (moment.class_names, moment.instances)
+    bag.write_annotations(moment.stamp_ns, Annotated(poses[:, :3, 3], moment.size, turns, *names))
+    bag.write_annotation_markers(moment.stamp_ns, MAP_FRAME, Annotated(moment.center, moment.size, moment.quaternion, *names))

@@ -1,0 +1,216 @@
+"""Writes rosbag2 recordings of a camera rig, without ROS; ``ros2 bag play`` and the player of this package replay them.
+
+| topic | type | frame |
+| --- | --- | --- |
+| /<camera>/image_rect_compressed | sensor_msgs/CompressedImage, jpeg | <camera> |
+| /<camera>/image_rect | sensor_msgs/Image, in its place where images are written raw | <camera> |
+| /<camera>/camera_info | sensor_msgs/CameraInfo | <camera> |
+| /<lidar> | sensor_msgs/PointCloud2 | <lidar> |
+| /tf | map -> base_link | |
+| /tf_static | base_link -> <sensor>, latched | |
+| /annotations | vision_msgs/Detection3DArray | base_link |
+| /annotations/markers | visualization_msgs/MarkerArray | map, or base_link |
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag2 import StoragePlugin, Writer
+
+from bevdepth_core.types import Boxes3D, CameraRig
+from bevdepth_ros.bags import messages as messages
+from bevdepth_ros.bags.messages import Annotated, message_types, quaternions_of_yaw
+from bevdepth_ros.bags.workplace import take_place, workplace
+
+MAP_FRAME, BASE_FRAME = 'map', 'base_link'
+ANNOTATION_TOPIC = '/annotations'
+ANNOTATION_MARKER_TOPIC = '/annotations/markers'
+STORAGES = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}
+
+_METADATA_VERSION = 8
+"""Newest rosbag2 metadata that Humble reads as well: version 9 writes the quality of service in a form only Jazzy knows."""
+
+_FOREVER = QosTime(9223372036, 854775807)
+_QUEUE_DEPTH = 10
+_LATEST_NS = 1_000_000_000
+
+
+def image_topic(camera_name: str) -> str:
+    """Return the topic of a camera's JPEG images."""
+    return f'/{camera_name}/image_rect_compressed'
+
+
+def raw_image_topic(camera_name: str) -> str:
+    """Return the topic of a camera's raw images."""
+    return f'/{camera_name}/image_rect'
+
+
+def camera_info_topic(camera_name: str) -> str:
+    """Return the topic of a camera's calibration."""
+    return f'/{camera_name}/camera_info'
+
+
+class BagWriter:
+    """Writes one bag; a context manager.
+
+    Everything goes into a hidden folder beside ``path`` and gets its name when the context ends without an error, so an
+    interrupted run leaves no half bag; what a killed one left is removed by the next. The log time of every message is its
+    header's stamp; messages may come up to a second out of order and are written in order.
+
+    Args:
+        path: folder to make; an existing bag there is replaced, at the end.
+        storage: ``'sqlite3'`` or ``'mcap'``.
+
+    Raises:
+        ValueError: another storage, or a message more than a second late.
+        FileExistsError: ``path`` exists and is not a bag.
+    """
+
+    def __init__(self, path: str | Path, storage: str = 'sqlite3') -> None:
+        if storage not in STORAGES:
+            raise ValueError(f'storage must be one of {", ".join(STORAGES)}, got {storage!r}')
+        self.path = Path(path).absolute()
+        self._storage = storage
+        self._connections: dict[str, Connection] = {}
+        self._waiting: list[tuple[int, int, Connection, memoryview]] = []
+        self._counter = itertools.count()
+        self._newest_ns = self._flushed_ns = 0
+
+    def __enter__(self) -> BagWriter:
+        with ExitStack() as stack:
+            self._workplace = stack.enter_context(workplace(self.path))
+            bag = self._workplace / self.path.name
+            self._writer = Writer(bag, version=_METADATA_VERSION, storage_plugin=STORAGES[self._storage])
+            self._writer.open()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        with self._stack:
+            if kind is not None:
+                self._writer.abort()
+                return
+            self._flush(self._newest_ns)
+            self._writer.close()
+            take_place(self._workplace, self.path)
+
+    def write_static_transforms(self, rig: CameraRig, stamp_ns: int) -> None:
+        """Write where the cameras sit on the vehicle."""
+        self.write_mounts(dict(zip(rig.names, rig.ego_from_camera, strict=True)), stamp_ns)
+
+    def write_mounts(self, ego_from_sensor: Mapping[str, np.ndarray], stamp_ns: int) -> None:
+        """Write where sensors sit on the vehicle: by frame, a (4, 4) rigid transform, metres."""
+        transforms = [messages.transform(stamp_ns, BASE_FRAME, name, mount) for name, mount in ego_from_sensor.items()]
+        self._write_transforms('/tf_static', stamp_ns, transforms)
+
+    def write_ego_pose(self, stamp_ns: int, world_from_ego: np.ndarray) -> None:
+        """Write where the vehicle is, a (4, 4) rigid transform, metres."""
+        self._write_transforms('/tf', stamp_ns, [messages.transform(stamp_ns, MAP_FRAME, BASE_FRAME, world_from_ego)])
+
+    def write_camera_info(self, camera_name: str, stamp_ns: int, intrinsics: np.ndarray, width: int, height: int) -> None:
+        """Write the calibration of a camera without distortion.
+
+        Args:
+            camera_name: also the frame.
+            stamp_ns: of the image it belongs to.
+            intrinsics: (3, 3) pixels.
+            width: of the image, pixels.
+            height: of the image, pixels.
+        """
+        info = messages.camera_info(stamp_ns, camera_name, intrinsics, width, height)
+        self.write(camera_info_topic(camera_name), 'sensor_msgs/msg/CameraInfo', stamp_ns, info)
+
+    def write_compressed_image(self, camera_name: str, stamp_ns: int, jpeg_bytes: bytes) -> None:
+        """Write a JPEG file's bytes as they are."""
+        image = messages.compressed_image(stamp_ns, camera_name, jpeg_bytes)
+        self.write(image_topic(camera_name), 'sensor_msgs/msg/CompressedImage', stamp_ns, image)
+
+    def write_raw_image(self, camera_name: str, stamp_ns: int, pixels: np.ndarray) -> None:
+        """Write (H, W, 3) uint8 RGB ``pixels``."""
+        image = messages.raw_image(stamp_ns, camera_name, pixels)
+        self.write(raw_image_topic(camera_name), 'sensor_msgs/msg/Image', stamp_ns, image)
+
+    def write_point_cloud(self, lidar_name: str, stamp_ns: int, points: np.ndarray) -> None:
+        """Write (n, 5) points: x y z in metres in the frame ``lidar_name``, intensity, ring."""
+        cloud = messages.point_cloud(stamp_ns, lidar_name, points)
+        self.write(f'/{lidar_name}', 'sensor_msgs/msg/PointCloud2', stamp_ns, cloud)
+
+    def write_ground_truth(self, stamp_ns: int, boxes: Boxes3D, labels: np.ndarray, class_names: Sequence[str]) -> None:
+        """Write annotations in the ego frame of ``stamp_ns``; ``labels`` (n,) index into ``class_names``."""
+        names = [class_names[label] for label in np.asarray(labels).tolist()]
+        annotated = Annotated(boxes.center, boxes.size, quaternions_of_yaw(boxes.yaw), names, [''] * len(names))
+        self.write_annotations(stamp_ns, annotated)
+        self.write_annotation_markers(stamp_ns, BASE_FRAME, annotated)
+
+    def write_annotations(self, stamp_ns: int, boxes: Annotated) -> None:
+        """Write annotations in the ego frame of ``stamp_ns`` as detections."""
+        array = messages.detection_array(stamp_ns, BASE_FRAME, boxes)
+        self.write(ANNOTATION_TOPIC, 'vision_msgs/msg/Detection3DArray', stamp_ns, array)
+
+    def write_annotation_markers(self, stamp_ns: int, frame_id: str, boxes: Annotated) -> None:
+        """Write annotations in ``frame_id`` as markers; in the map frame they stay in place while the vehicle moves on."""
+        markers = messages.marker_array(stamp_ns, frame_id, boxes)
+        self.write(ANNOTATION_MARKER_TOPIC, 'visualization_msgs/msg/MarkerArray', stamp_ns, markers)
+
+    def write_frame(self, rig: CameraRig, stamps_ns, world_from_ego, jpegs: Sequence[bytes], size: tuple[int, int]) -> None:
+        """Write one set of images in the order of exposure, each with its calibration and ego pose.
+
+        Args:
+            rig: N cameras.
+            stamps_ns: (N,) exposure times.
+            world_from_ego: (N, 4, 4) poses at these times.
+            jpegs: N files.
+            size: width and height of the images, pixels.
+        """
+        for index in np.argsort(stamps_ns, kind='stable'):
+            name, stamp_ns = rig.names[index], int(stamps_ns[index])
+            self.write_ego_pose(stamp_ns, world_from_ego[index])
+            self.write_camera_info(name, stamp_ns, rig.intrinsics[index], *size)
+            self.write_compressed_image(name, stamp_ns, jpegs[index])
+
+    def write(self, topic: str, message_type: str, stamp_ns: int, message: Any) -> None:
+        """Write any message, as rosbags has it, with the log time ``stamp_ns``."""
+        if stamp_ns < self._flushed_ns:
+            raise ValueError(f'{topic} at {stamp_ns} ns comes more than a second after messages of {self._flushed_ns} ns')
+        if topic not in self._connections:
+            qos = _offered_qos(latched=topic == '/tf_static')
+            self._connections[topic] = self._writer.add_connection(
+                topic, message_type, typestore=message_types(), offered_qos_profiles=[qos]
+            )
+        data = message_types().serialize_cdr(message, message_type)
+        heapq.heappush(self._waiting, (stamp_ns, next(self._counter), self._connections[topic], data))
+        self._newest_ns = max(self._newest_ns, stamp_ns)
+        self._flush(self._newest_ns - _LATEST_NS)
+
+    def _write_transforms(self, topic: str, stamp_ns: int, transforms: list) -> None:
+        self.write(topic, 'tf2_msgs/msg/TFMessage', stamp_ns, messages.message('tf2_msgs/msg/TFMessage', transforms=transforms))
+
+    def _flush(self, up_to_ns: int) -> None:
+        """Write what waits and is not newer than ``up_to_ns``, in order of time."""
+        while self._waiting and self._waiting[0][0] <= up_to_ns:
+            stamp_ns, _, connection, data = heapq.heappop(self._waiting)
+            self._writer.write(connection, stamp_ns, data)
+            self._flushed_ns = stamp_ns
+
+
+def _offered_qos(latched: bool) -> Qos:
+    return Qos(
+        history=QosHistory.KEEP_LAST,
+        depth=1 if latched else _QUEUE_DEPTH,
+        reliability=QosReliability.RELIABLE,
+        durability=QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+        deadline=_FOREVER,
+        lifespan=_FOREVER,
+        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=_FOREVER,
+        avoid_ros_namespace_conventions=False,
+    )

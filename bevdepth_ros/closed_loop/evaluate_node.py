@@ -1,0 +1,221 @@
+"""Scores what the running node publishes with the official nuScenes metrics, beside the offline evaluation.
+
+    ros2 run bevdepth_ros evaluate_node --dataroot data/synthetic --version v1.0-synthetic --split synthetic_val --checkpoint small
+
+Scene by scene a bag is written and replayed to ``ros2 launch bevdepth_ros detect.launch.py``; what comes on ``~/detections`` and
+``~/objects`` is matched to the key frames by its stamp, moved to the world with the ego pose that tf has for that stamp, and
+scored by the devkit's DetectionEval. The offline evaluation (training/evaluate.py) runs on the same checkpoint and split. The
+replay waits for the detector unless ``--real-time`` is given, so that a slow machine loses no score. ``--out`` gets results.json,
+report.md, report.json, the devkit's files and the logs of the launches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Container, Sequence
+from pathlib import Path
+
+import rclpy
+import yaml
+from ament_index_python.packages import get_package_share_directory
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
+
+from bevdepth_core.checkpoint import CheckpointError, load_checkpoint
+from bevdepth_core.nuscenes.completeness import DatasetIncompleteError, require_files
+from bevdepth_core.nuscenes.evaluation import evaluate, write_results
+from bevdepth_core.nuscenes.index import SampleIndex, load_index, open_devkit
+from bevdepth_core.nuscenes.recording import CAMERA_MODALITY, Recording, read_recording
+from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
+from bevdepth_ros.bags.transforms import read_transforms
+from bevdepth_ros.closed_loop.report import BoxComparison, compare_boxes, coverage_table, explanation, side_by_side
+from bevdepth_ros.closed_loop.results import SceneResults, read_sets, scene_results
+from bevdepth_ros.closed_loop.run import ClosedLoopError, listen_to_launch
+from bevdepth_ros.launching import PACKAGE, LaunchError, isolate
+
+PATIENT = {'image_reliability': 'reliable', 'image_queue_size': 50, 'geometry_timeout_s': 2.0}
+"""Parameters with which nothing is lost on a slow machine, where the replay waits."""
+PATIENT_RATE = 4.0
+
+
+def camera_part(recording: Recording, keep: Container[str] | None) -> Recording:
+    """Return the cameras of a recording alone, with all files or only those in ``keep``; all ego poses stay."""
+    streams = []
+    for stream in (stream for stream in recording.streams if stream.modality == CAMERA_MODALITY):
+        rows = [row for row, name in enumerate(stream.filenames) if keep is None or name in keep]
+        names = tuple(stream.filenames[row] for row in rows)
+        streams.append(dataclasses.replace(stream, stamps_ns=stream.stamps_ns[rows], filenames=names))
+    return dataclasses.replace(recording, streams=tuple(streams), moments=())
+
+
+class ClosedLoop:
+    """One evaluation."""
+
+    def __init__(self, options: argparse.Namespace):
+        """Read the tables, and refuse what cannot be run.
+
+        Raises:
+            CheckpointError: the weights are refused.
+            ValueError: the split is unknown or the dataset incomplete.
+        """
+        self._options = options
+        self._threshold = load_checkpoint(options.checkpoint).config.decode.score_threshold
+        self.index: SampleIndex = load_index(options.dataroot, options.version, options.split, options.cache_dir)
+        self._devkit = open_devkit(options.dataroot, options.version)
+        options.out.mkdir(parents=True, exist_ok=True)
+        self._parameters = self._write_parameters()
+
+    def run_scenes(self) -> dict[str, SceneResults]:
+        """Return what the node made of every scene.
+
+        Raises:
+            ClosedLoopError, ConversionError, LaunchError: a scene could not be run.
+        """
+        keep = None if self._options.all_frames else frozenset(self.index.filenames())
+        results = {}
+        for positions in self.index.scenes():
+            name, started = self.index[positions.start].scene, time.monotonic()
+            results[name] = self._run_scene(name, positions, keep)
+            answered = len(positions) - len(results[name].missed)
+            seconds = time.monotonic() - started
+            print(f'{name}: {answered} of {len(positions)} key frames answered in {seconds:.0f} s', flush=True)
+        return results
+
+    def _run_scene(self, name: str, positions: range, keep: Container[str] | None) -> SceneResults:
+        with tempfile.TemporaryDirectory(dir=self._options.out) as folder:
+            bag = self._found_bag(name) or self._write_bag(name, Path(folder), keep)
+            sets = None if self._options.real_time else read_sets(bag)
+            answers = listen_to_launch(self._launch_arguments(bag), self._options.out / f'{name}_launch.log', sets)
+            return scene_results([self.index[position] for position in positions], answers, read_transforms(bag))
+
+    def _found_bag(self, name: str) -> Path | None:
+        bag = self._options.bags and self._options.bags / name
+        return bag if bag and bag.exists() else None
+
+    def _write_bag(self, name: str, folder: Path, keep: Container[str] | None) -> Path:
+        recording = camera_part(read_recording(self._devkit, name), keep)
+        require_files(self._options.dataroot, recording.filenames())
+        return write_bag(recording, Target(self._options.dataroot, folder))
+
+    def _write_parameters(self) -> Path:
+        """Write the node's parameters: those of --params-file, the score threshold of the offline way, and patience."""
+        values = yaml.safe_load(self._options.params_file.read_text())
+        changes = {'score_threshold': self._threshold} | ({} if self._options.real_time else PATIENT)
+        values['/**']['ros__parameters'].update(changes)
+        path = self._options.out / 'detector.yaml'
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    def _launch_arguments(self, bag: Path) -> list[str]:
+        options = self._options
+        given = {'params_file': self._parameters, 'checkpoint': options.checkpoint, 'device': options.device}
+        given |= {'precision': options.precision, 'bag': bag, 'rate': options.rate or (1.0 if options.real_time else PATIENT_RATE)}
+        return [f'{name}:={value}' for name, value in given.items()]
+
+    def score(self, scenes: dict[str, SceneResults]) -> dict:
+        """Write the result file of the node's answers and return the devkit's summary of it."""
+        options = self._options
+        found = {token: entries for scene in scenes.values() for token, entries in scene.entries.items()}
+        write_results({token: found[token] for token in self.index.tokens()}, options.out / 'results.json')
+        return evaluate(options.out / 'results.json', options.dataroot, options.version, options.split, options.out)
+
+    def score_offline(self) -> dict:
+        """Run the offline evaluation and return the devkit's summary of it.
+
+        Raises:
+            ClosedLoopError: it failed.
+        """
+        options = self._options
+        values = {'checkpoint': options.checkpoint, 'device': options.device, 'precision': options.precision}
+        values |= {'output': options.out / 'offline', 'data.root': options.dataroot, 'data.version': options.version}
+        values |= {'data.split': options.split} | ({'data.cache_dir': options.cache_dir} if options.cache_dir else {})
+        command = [sys.executable, '-m', 'bevdepth_training.evaluate', *(f'--{name}={value}' for name, value in values.items())]
+        finished = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if finished.returncode:
+            raise ClosedLoopError(f'the offline evaluation failed with exit status {finished.returncode}: {" ".join(command)}')
+        return json.loads((options.out / 'offline' / 'metrics_summary.json').read_text())
+
+
+def run(options: argparse.Namespace) -> str:
+    """Evaluate both ways, write the report and return it.
+
+    Raises:
+        ClosedLoopError, ConversionError, LaunchError, ValueError: something could not be run; the message says what.
+    """
+    loop = ClosedLoop(options)
+    offline = boxes = None
+    if options.offline:
+        print('offline evaluation ...', flush=True)
+        offline = loop.score_offline()
+    scenes = loop.run_scenes()
+    node = loop.score(scenes)
+    if offline is not None:
+        boxes = compare_boxes(*(_results(folder) for folder in (options.out / 'offline', options.out)))
+    mode = ('all images' if options.all_frames else 'key frames only') + (', in real time' if options.real_time else '')
+    heading = f'{options.checkpoint} on {options.split}: {len(scenes)} scenes, {len(loop.index)} key frames; the node saw {mode}'
+    report = '\n\n'.join((heading, side_by_side(offline, node), coverage_table(scenes), explanation(scenes, boxes)))
+    (options.out / 'report.md').write_text(report + '\n')
+    (options.out / 'report.json').write_text(json.dumps(_figures(heading, offline, node, scenes, boxes), indent=1))
+    return report
+
+
+def _results(folder: Path) -> dict[str, list[dict]]:
+    return json.loads((folder / 'results.json').read_text())['results']
+
+
+def _figures(heading: str, offline: dict | None, node: dict, scenes: dict[str, SceneResults], boxes: BoxComparison | None) -> dict:
+    """Return everything of the report but the boxes themselves."""
+    coverage = {
+        name: {'key_frames': len(scene.entries), 'missed': scene.missed, 'late': scene.late, 'unfused': scene.unfused}
+        | {'diagnostics': scene.diagnostics}
+        for name, scene in scenes.items()
+    }
+    compared = None if boxes is None else dataclasses.asdict(boxes)
+    return {'heading': heading, 'offline': offline, 'node': node, 'scenes': coverage, 'boxes': compared}
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    share = Path(get_package_share_directory(PACKAGE))
+    parser = argparse.ArgumentParser('evaluate_node', description='Score what the running node publishes, beside the offline evaluation.')
+    parser.add_argument('--dataroot', type=Path, required=True, help="the dataset's root")
+    parser.add_argument('--version', required=True, help='such as v1.0-mini or v1.0-synthetic')
+    parser.add_argument('--split', required=True, help='such as mini_val or synthetic_val')
+    parser.add_argument('--checkpoint', required=True, help='weights: a file, or the name of weights that ship')
+    parser.add_argument('--out', type=Path, default=Path('out/closed_loop'), metavar='DIR', help='results and logs (default %(default)s)')
+    parser.add_argument('--all-frames', action='store_true', help='the node sees sweeps, too (12 Hz), not the key frames (2 Hz) alone')
+    parser.add_argument('--real-time', action='store_true', help='the replay waits for nothing: what comes too late for the node is lost')
+    parser.add_argument('--rate', type=float, metavar='R', help='speed of the replay while it moves (default 1 in real time, else 4)')
+    parser.add_argument('--bags', type=Path, metavar='DIR', help='take the bag DIR/<scene> as it is where there is one')
+    parser.add_argument('--no-offline', dest='offline', action='store_false', help='leave the offline evaluation out')
+    parser.add_argument('--device', default='auto', help='cpu, cuda, cuda:<n> or auto (default %(default)s)')
+    parser.add_argument('--precision', default='fp32', choices=('fp32', 'fp16', 'bf16'), help='of the network (default %(default)s)')
+    parser.add_argument('--params-file', type=Path, default=share / 'config' / 'detector.yaml', help="the node's parameters")
+    parser.add_argument('--cache-dir', type=Path, help='where walked tables are kept, as data.cache_dir of the offline evaluation')
+    return parser.parse_args(remove_ros_args(argv or sys.argv)[1:])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Evaluate; ends the process with a sentence when that is not possible, and with 130 when interrupted."""
+    options = _options(argv)
+    isolate()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        print('\n' + run(options))
+    except (ClosedLoopError, LaunchError, ConversionError, CheckpointError, DatasetIncompleteError, ValueError, OSError) as error:
+        sys.exit(f'evaluate_node: {error}')
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        rclpy.try_shutdown()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,145 @@
+"""From what the detector published during a replay to entries of the nuScenes result file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rosbags.rosbag2 import Reader
+
+from bevdepth_core.geometry import quaternion_from_rotation
+from bevdepth_core.nuscenes.classes import CAMERAS
+from bevdepth_core.nuscenes.evaluation import result_boxes
+from bevdepth_core.nuscenes.records import Pose, SampleRecord
+from bevdepth_core.types import Detections3D
+from bevdepth_ros.bags.transforms import RecordedTransforms
+from bevdepth_ros.bags.writer import MAP_FRAME, camera_info_topic
+from bevdepth_ros.closed_loop.run import SAME_STAMP_NS, Answers, ClosedLoopError, ImageTimes
+from bevdepth_ros.detector.readings import boxes_from_array, detections_from_cloud
+from bevdepth_ros.detector.transforms import TransformMissingError
+
+SET_SPREAD_NS = 60_000_000
+"""Images of a set lie no further apart; as the node's ``sync_slop_s``."""
+LATE_NS = 500_000_000
+"""Time of the replay after which an answer is late: the next key frame has been taken."""
+POSE_CLAMP_S = 0.06
+"""How far outside of what tf knows an answer takes the nearest ego pose; as the node's ``pose_clamp_s``."""
+MOST_BOXES = 500
+"""Per sample; the devkit refuses more."""
+SAME_BOX_M = 1e-3
+"""Largest difference of a box on the two topics: one holds float32, the other float64."""
+
+
+@dataclass(frozen=True)
+class SceneResults:
+    """What became of a scene's key frames.
+
+    Attributes:
+        entries: per sample token the entries of the result file; none where no answer came.
+        missed: tokens of samples without an answer.
+        late: tokens of samples whose answer came more than half a second of the replay after its images.
+        unfused: tokens of samples answered without a past frame, whose velocities the node does not tell.
+        diagnostics: last values of the node's diagnostics by area.
+    """
+
+    entries: dict[str, list[dict]]
+    missed: tuple[str, ...]
+    late: tuple[str, ...]
+    unfused: tuple[str, ...]
+    diagnostics: dict[str, dict[str, str]]
+
+
+def mean_exposure_ns(record: SampleRecord) -> int:
+    """Return the time that the node stamps the answer to a key frame with."""
+    stamps = np.array([camera.stamp_ns for camera in record.cameras])
+    return int(stamps[0]) + round(float((stamps - stamps[0]).mean()))
+
+
+def match(key_frames: Sequence[SampleRecord], stamps_ns: Sequence[int]) -> dict[str, int]:
+    """Return the stamp of the answer to each key frame that has one, by the sample's token."""
+    matched = {}
+    for record in key_frames:
+        wanted = mean_exposure_ns(record)
+        nearest = min(stamps_ns, key=lambda stamp, wanted=wanted: abs(stamp - wanted), default=None)
+        if nearest is not None and abs(nearest - wanted) <= SAME_STAMP_NS:
+            matched[record.token] = nearest
+    return matched
+
+
+def scene_results(key_frames: Sequence[SampleRecord], answers: Answers, transforms: RecordedTransforms) -> SceneResults:
+    """Return the answers to a scene's key frames as result entries, in the world frame of the published stamp.
+
+    Raises:
+        ClosedLoopError: the topics contradict each other, or an answer is in a frame that tf does not link to the map.
+    """
+    matched = match(key_frames, answers.stamps_ns())
+    entries: dict[str, list[dict]] = {record.token: [] for record in key_frames}
+    unfused = []
+    for token, stamp_ns in matched.items():
+        detections = published(answers, stamp_ns)
+        entries[token] = result_boxes(token, detections, _pose(answers, stamp_ns, transforms))[:MOST_BOXES]
+        unfused += [] if answers.objects[stamp_ns].is_dense else [token]
+    return SceneResults(
+        entries,
+        tuple(token for token in entries if token not in matched),
+        tuple(token for token, stamp_ns in matched.items() if answers.arrival_ns[stamp_ns] - stamp_ns > LATE_NS),
+        tuple(unfused),
+        answers.diagnostics,
+    )
+
+
+def published(answers: Answers, stamp_ns: int) -> Detections3D:
+    """Return the answer of one stamp, which must be the same on both topics.
+
+    Raises:
+        ClosedLoopError: it is not.
+    """
+    try:
+        found = detections_from_cloud(answers.objects[stamp_ns], answers.class_names)
+        boxes, names, scores, _ = boxes_from_array(answers.detections[stamp_ns])
+    except ValueError as error:
+        raise ClosedLoopError(f'the answer at {stamp_ns} ns cannot be read: {error}') from error
+    same = names == [found.class_names[label] for label in found.labels] and all(
+        np.allclose(one, other, rtol=0, atol=SAME_BOX_M)
+        for one, other in ((boxes.center, found.boxes.center), (boxes.size, found.boxes.size), (scores, found.scores))
+    )
+    if not same:
+        raise ClosedLoopError(f'~/detections and ~/objects at {stamp_ns} ns do not hold the same boxes')
+    return found
+
+
+def _pose(answers: Answers, stamp_ns: int, transforms: RecordedTransforms) -> Pose:
+    try:
+        matrix = transforms.at(MAP_FRAME, answers.objects[stamp_ns].header.frame_id, stamp_ns, POSE_CLAMP_S)
+    except TransformMissingError as error:
+        raise ClosedLoopError(f'the answer at {stamp_ns} ns has no place in the world: {error}') from error
+    return Pose(np.array(quaternion_from_rotation(matrix[:3, :3])), matrix[:3, 3])
+
+
+def read_sets(bag: Path) -> list[ImageTimes]:
+    """Return when the sets of images in a bag of ``nuscenes_to_bag`` were taken, in order of time.
+
+    Raises:
+        ClosedLoopError: there is none.
+    """
+    topics = [camera_info_topic(camera) for camera in CAMERAS]
+    stamps: dict[str, list[int]] = {topic: [] for topic in topics}
+    with Reader(bag) as reader:
+        connections = [connection for connection in reader.connections if connection.topic in stamps]
+        for connection, stamp_ns, _ in reader.messages(connections) if connections else ():
+            stamps[connection.topic].append(stamp_ns)
+    found = [_image_times(stamp_ns, stamps.values()) for stamp_ns in stamps[topics[0]] if all(stamps.values())]
+    sets = [times for times in found if times is not None]
+    if not sets:
+        raise ClosedLoopError(f'{bag} has no set of images with CameraInfo on {topics[0]} and so on, as nuscenes_to_bag writes it')
+    return sets
+
+
+def _image_times(first_ns: int, stamps: Iterable[Sequence[int]]) -> ImageTimes | None:
+    """Return the times of the set around one camera's image, None where another camera has none of it."""
+    nearest = [min(times, key=lambda stamp_ns: abs(stamp_ns - first_ns)) for times in stamps]
+    if max(nearest) - min(nearest) > SET_SPREAD_NS:
+        return None
+    return ImageTimes(first_ns + round(sum(stamp_ns - first_ns for stamp_ns in nearest) / len(nearest)), max(nearest))

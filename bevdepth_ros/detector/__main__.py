@@ -1,0 +1,16 @@
+"""The program ``detector``: ``ros2 run bevdepth_ros detector``."""
+
+from __future__ import annotations
+
+from bevdepth_ros.signals import ending_at_once
+
+
+def main() -> None:
+    """Run the node until it is interrupted; does not return."""
+    with ending_at_once():  # importing torch takes seconds, in which an interrupt would print a traceback
+        from bevdepth_ros.detector.node import run_detector
+    run_detector()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,236 @@
+"""What the node knows about itself: problems, counts and times, told as log lines and as /diagnostics."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+import psutil
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+from bevdepth_ros.detector.problems import OK, Problem, Problems
+
+AREAS = ('node', 'cameras', 'sets', 'tf', 'latency')
+"""One diagnostic status each; every problem belongs to one."""
+
+DROP_REASONS = ('replaced', 'bad_image', 'no_camera_info', 'no_extrinsics', 'too_few_cameras', 'error')
+"""Why a set was not answered: a newer one came first, a camera cannot be used and too few others are left, or detection failed."""
+
+RATE_WINDOW_S = 5.0
+LATENCY_WINDOW = 100
+"""Answers that the latency percentiles look back on."""
+LAG_WINDOW = 10
+"""Images per camera over which the offset of its clock is measured."""
+
+
+class Monitor:
+    """Collects what happens; every method may be called from any thread.
+
+    Attributes:
+        report: see ``Problems``, as for the next two.
+        solved: likewise.
+        changed: likewise.
+    """
+
+    def __init__(self, logger, cameras: tuple[str, ...] = (), ros_now_s: Callable[[], float] = time.monotonic):
+        """Start with nothing seen.
+
+        Args:
+            logger: of the node.
+            cameras: names.
+            ros_now_s: the node's time in seconds: in a slow or paused replay, silence lasts as long as it does there.
+        """
+        self._ros_now_s = ros_now_s
+        self._problems = Problems(logger)
+        self.report, self.solved, self.changed = self._problems.report, self._problems.solved, self._problems.changed
+        self._lock = threading.Lock()
+        self._facts: dict[str, dict[str, str]] = {area: {} for area in AREAS}
+        self._process = psutil.Process()
+        self.start(cameras, 0.0)
+
+    def start(self, cameras: tuple[str, ...], startup_s: float) -> None:
+        """Begin a new activation: the counts, rates and problems of the last one are dropped.
+
+        Args:
+            cameras: names.
+            startup_s: how long cameras may take to begin, seconds.
+        """
+        self.stop()
+        with self._lock:
+            self._begins_at = time.monotonic() + startup_s
+            self._facts = {area: facts if area == 'node' else {} for area, facts in self._facts.items()}
+            self._arrivals = {camera: deque(maxlen=512) for camera in cameras}
+            self._received = Counter(dict.fromkeys(cameras, 0))
+            self._ignored = Counter(dict.fromkeys(cameras, 0))
+            self._unusable = Counter(dict.fromkeys(cameras, 0))
+            self._newest_ns = dict.fromkeys(cameras, 0)
+            self._lags = {camera: deque(maxlen=LAG_WINDOW) for camera in cameras}
+            self._sets = Counter(received=0, answered=0, unpublished=0)
+            self._dropped = Counter(dict.fromkeys(DROP_REASONS, 0))
+            self._spreads: deque[float] = deque(maxlen=LATENCY_WINDOW)
+            self._last_image = dict.fromkeys(cameras, (self._begins_at, -math.inf))
+            self._last_set = (self._begins_at, -math.inf)
+            self._latencies: dict[str, deque[float]] = {}
+
+    def stop(self) -> None:
+        """End an activation: its problems are dropped, its counts stay."""
+        self._problems.forget_all_but('node')
+
+    def fact(self, area: str, **values) -> None:
+        """Set values that are shown until they are set again or another activation begins."""
+        with self._lock:
+            self._facts[area].update({key: str(value) for key, value in values.items()})
+
+    def image_arrived(self, camera: str, stamp_ns: int) -> None:
+        """Count an image."""
+        with self._lock:
+            now = time.monotonic()
+            self._arrivals[camera].append(now)
+            self._last_image[camera] = self._moment()
+            self._received[camera] += 1
+            self._newest_ns[camera] = stamp_ns
+            self._lags[camera].append(now - stamp_ns * 1e-9)
+
+    def image_ignored(self, camera: str) -> None:
+        """Count an image that repeats an earlier one or came out of order."""
+        with self._lock:
+            self._ignored[camera] += 1
+
+    def cameras_used(self, used: Iterable[str], faulty: Iterable[str]) -> None:
+        """Note which cameras a set consists of, and count those that were in it but could not be used."""
+        with self._lock:
+            used = tuple(used)
+            self._unusable.update(list(faulty))
+            left_out = [camera for camera in self._received if camera not in used]
+            self._facts['cameras'].update(used=', '.join(used) or 'none', left_out=', '.join(left_out) or 'none')
+
+    def set_arrived(self, spread_s: float) -> None:
+        """Count a complete set."""
+        with self._lock:
+            self._sets['received'] += 1
+            self._spreads.append(spread_s)
+            self._last_set = self._moment()
+
+    def set_dropped(self, reason: str) -> None:
+        """Count a set that gets no answer, for one of DROP_REASONS."""
+        with self._lock:
+            self._dropped[reason] += 1
+
+    def set_answered(self) -> None:
+        """Count an answer."""
+        with self._lock:
+            self._sets['answered'] += 1
+
+    def answer_replaced(self) -> None:
+        """Count an answer that a newer one replaced before it was published."""
+        with self._lock:
+            self._sets['unpublished'] += 1
+
+    def answer_published(self, stage_seconds: Mapping[str, float]) -> None:
+        """Note the time that an answer took by stage."""
+        with self._lock:
+            for stage, seconds in stage_seconds.items():
+                self._latencies.setdefault(stage, deque(maxlen=LATENCY_WINDOW)).append(seconds)
+
+    def begun(self) -> bool:
+        """Return whether the time to begin is over."""
+        with self._lock:
+            return time.monotonic() > self._begins_at
+
+    def silence_s(self, camera: str) -> float:
+        """Return how long ago the camera's last image came, or the time to begin ended if there was none, seconds."""
+        with self._lock:
+            return self._since(self._last_image[camera])
+
+    def setless_s(self) -> float:
+        """Return how long ago the last complete set came, or the time to begin ended, seconds."""
+        with self._lock:
+            return self._since(self._last_set)
+
+    def lag_s(self, camera: str) -> float:
+        """Return by how much the camera's stamps lie behind a clock that is the same for all cameras, seconds; NaN before the first."""
+        with self._lock:
+            return float(np.median(self._lags[camera])) if self._lags[camera] else math.nan
+
+    def clock_jumped(self) -> None:
+        """Measure what is going on by wall time alone, since the node's clock was set back."""
+        with self._lock:
+            self._last_image = {camera: (wall_s, -math.inf) for camera, (wall_s, _) in self._last_image.items()}
+            self._last_set = (self._last_set[0], -math.inf)
+
+    def _moment(self) -> tuple[float, float]:
+        """Return the present on both clocks, seconds."""
+        return time.monotonic(), self._ros_now_s()
+
+    def _since(self, moment: tuple[float, float]) -> float:
+        """Return how long ago ``moment`` was, on the clock where that is shorter, seconds."""
+        return min(now - then for now, then in zip(self._moment(), moment, strict=True))
+
+    def counts(self) -> dict[str, int]:
+        """Return received, answered, dropped and dropped_<reason> sets."""
+        with self._lock:
+            return self._counts()
+
+    def summary(self) -> str:
+        """Return the counts that are not 0, in words."""
+        return ', '.join(f'{count} {name}' for name, count in self.counts().items() if count) or 'none'
+
+    def statuses(self, node_name: str, now_ns: int) -> list[DiagnosticStatus]:
+        """Return one status per area; ``now_ns`` is the node's clock, which image ages are measured by."""
+        problems = self._problems.show()
+        with self._lock:
+            values = {
+                'node': {**self._facts['node'], 'memory_mb': f'{self._process.memory_info().rss / 2**20:.0f}'},
+                'cameras': {**self._facts['cameras'], **self._camera_values(now_ns)},
+                'sets': {**self._facts['sets'], **self._counts(), **self._spread_values()},
+                'tf': self._facts['tf'],
+                'latency': {**self._facts['latency'], **self._latency_values()},
+            }
+            return [_status(f'{node_name}: {area}', [one for one in problems if one.area == area], values[area]) for area in AREAS]
+
+    def _counts(self) -> dict[str, int]:
+        reasons = {f'dropped_{reason}': count for reason, count in self._dropped.items()}
+        return {**self._sets, 'dropped': sum(self._dropped.values()), **reasons}
+
+    def _camera_values(self, now_ns: int) -> dict[str, str]:
+        values = {}
+        for camera, arrivals in self._arrivals.items():
+            newest_ns = self._newest_ns[camera]
+            values[f'{camera}.rate_hz'] = f'{_rate_hz(arrivals):.2f}'
+            values[f'{camera}.age_s'] = f'{(now_ns - newest_ns) * 1e-9:.3f}' if newest_ns else 'none'
+            values[f'{camera}.received'] = str(self._received[camera])
+            values[f'{camera}.ignored'] = str(self._ignored[camera])
+            values[f'{camera}.unusable'] = str(self._unusable[camera])
+        return values
+
+    def _spread_values(self) -> dict[str, str]:
+        return {'spread_p50_ms': _percentile_ms(self._spreads, 50), 'spread_max_ms': _percentile_ms(self._spreads, 100)}
+
+    def _latency_values(self) -> dict[str, str]:
+        return {
+            f'{stage}_p{percent}_ms': _percentile_ms(seconds, percent) for stage, seconds in self._latencies.items() for percent in (50, 95)
+        }
+
+
+def _status(name: str, problems: list[Problem], values: Mapping) -> DiagnosticStatus:
+    """Return the status of one area; its ``problems`` come worst first."""
+    return DiagnosticStatus(
+        level=problems[0].level if problems else OK,
+        name=name,
+        message='; '.join(problem.sentence for problem in problems) or 'ok',
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )
+
+
+def _rate_hz(arrivals: deque[float]) -> float:
+    """Return the mean rate over the last seconds."""
+    recent = [arrival for arrival in arrivals if arrival > time.monotonic() - RATE_WINDOW_S]
+    return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
+
+
+def _percentile_ms(seconds: deque[float], percent: float) -> str:
+    return f'{np.percentile(seconds, percent) * 1e3:.1f}' if seconds else 'none'

@@ -1,0 +1,291 @@
+"""The ROS 2 lifecycle node ``bevdepth_detector``: parameters, wiring, life cycle.
+
+The executor's thread takes messages and only hands on complete sets; one thread detects, and one publishes.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.exceptions import InvalidParameterValueException
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from bevdepth_core.inference import Detector
+from bevdepth_ros.detector import parameters
+from bevdepth_ros.detector.diagnostics import Monitor
+from bevdepth_ros.detector.frames import FrameBuilder
+from bevdepth_ros.detector.intake import Intake
+from bevdepth_ros.detector.messages import header
+from bevdepth_ros.detector.outputs import Answer, Outputs, Speaker
+from bevdepth_ros.detector.parameters import FIELDS, Settings
+from bevdepth_ros.detector.problems import ERROR, LOG_PERIOD_S, WARN
+from bevdepth_ros.detector.transforms import Transforms
+from bevdepth_ros.detector.worker import Worker
+from bevdepth_ros.process import ros_process, spin_until_signal
+from bevdepth_ros.signals import wait_for
+
+NODE_NAME = 'bevdepth_detector'
+TICK_S = 0.25
+"""Period of the look after changes, which are published at once."""
+EXIT_PATIENCE_S = 0.5
+"""When the process ends, how long the answer that is being worked on is waited for, and then for its publication."""
+TF_FAULT_S = 2.0
+"""A fault in tf messages counts as over when none came for this time."""
+
+
+class DetectorNode(LifecycleNode):
+    """Detects objects in synchronised camera images.
+
+    configure loads the weights and creates the publishers; activate subscribes and starts the worker; deactivate answers
+    the sets it has and ends both; cleanup lets go of the rest.
+    """
+
+    def __init__(self, **options):
+        """Declare the parameters.
+
+        Args:
+            options: as ``rclpy.node.Node`` takes them, such as ``namespace`` and ``parameter_overrides``.
+
+        Raises:
+            ValueError: a parameter of the wrong type.
+            InvalidParameterValueException: a parameter out of range.
+        """
+        super().__init__(NODE_NAME, automatically_declare_parameters_from_overrides=True, **options)
+        parameters.declare(self)
+        self._settings = Settings()
+        self._monitor = Monitor(self.get_logger(), ros_now_s=lambda: self.get_clock().now().nanoseconds * 1e-9)
+        self._monitor.fact('node', state='unconfigured')
+        self._detector: Detector | None = None
+        self._loaded: tuple | None = None
+        self._outputs: Outputs | None = None
+        self._transforms: Transforms | None = None
+        self._intake: Intake | None = None
+        self._worker: Worker | None = None
+        self._speaker: Speaker | None = None
+        self._device_failure: str | None = None
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._diagnostics_due_at = 0.0
+        self._tf_fault_at: dict[str, float] = {}
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self.create_timer(TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        backwards = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
+        self._jump_handle = self.get_clock().create_jump_callback(backwards, post_callback=self._on_clock_jump)
+        self.get_logger().info('is unconfigured')
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Check the parameters, load the weights and create the publishers; FAILURE when one of them does not do."""
+        try:
+            self._settings = parameters.read(self)
+            self._load_detector()
+            self._outputs = Outputs(self)
+        except Exception as error:
+            self._unload()
+            return self._failed('configure', error)
+        return self._reached('inactive', super().on_configure(state))
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Take up changed parameters, subscribe and start to detect; FAILURE when parameters or weights do not do."""
+        try:
+            self._settings = parameters.read(self)
+            self._load_detector()
+            self._start_detecting()
+        except Exception as error:
+            self._stop_detecting(discard=True)
+            return self._failed('activate', error)
+        result = super().on_activate(state)
+        self._publish_labels()
+        return self._reached('active', result)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe, answer the sets that are complete, and stop; ERROR when it is because the device failed."""
+        if self._device_failure is not None:
+            return TransitionCallbackReturn.ERROR
+        self._stop_detecting(discard=False)
+        self.get_logger().info(f'sets of images: {self._monitor.summary()}')
+        return self._reached('inactive', super().on_deactivate(state))
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of weights and publishers."""
+        self._unload()
+        return self._reached('unconfigured', super().on_cleanup(state))
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of everything."""
+        self.release()
+        return self._reached('finalized', super().on_shutdown(state))
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of everything, ready to be configured again."""
+        self.release()
+        return self._reached('unconfigured', super().on_error(state))
+
+    def release(self, timeout_s: float | None = None) -> None:
+        """Let go of everything; wait at most ``timeout_s`` seconds for the answer that is being worked on, None for its end."""
+        self._stop_detecting(discard=True, timeout_s=timeout_s)
+        self._unload()
+
+    def _failed(self, transition: str, error: Exception) -> TransitionCallbackReturn:
+        self._monitor.report('transition', 'node', ERROR, f'{transition} failed: {error}')
+        return TransitionCallbackReturn.FAILURE
+
+    def _reached(self, state: str, result: TransitionCallbackReturn) -> TransitionCallbackReturn:
+        self._monitor.solved('transition')
+        if state == 'inactive':
+            self._monitor.solved('device_failure', 'device')
+        self._monitor.fact('node', state=state)
+        self.get_logger().info(f'is {state}')
+        return result
+
+    def _load_detector(self) -> None:
+        """Load the weights unless they are loaded already."""
+        wanted = (self._settings.checkpoint_path, self._settings.device, self._settings.precision, self._settings.cuda_graphs)
+        if wanted == self._loaded:
+            return
+        self._detector = self._loaded = None
+        path, device, precision, cuda_graphs = wanted
+        if device == 'auto':
+            device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        self._detector = wait_for(lambda: _ready_detector(path, device, precision, cuda_graphs, len(self._settings.cameras)))
+        self._loaded = wanted
+        self._monitor.fact('node', checkpoint=path, device=self._detector.device, precision=precision)
+        self.get_logger().info(f'loaded {path} on {self._detector.device} in {precision}')
+
+    def _unload(self) -> None:
+        if self._outputs is not None:
+            self._outputs.close()
+        self._outputs = self._detector = self._loaded = None
+
+    def _start_detecting(self) -> None:
+        """Begin with the threads, so that whatever arrives finds them; subscribe last."""
+        self._device_failure = None
+        self._monitor.start(self._settings.cameras, self._settings.camera_startup_s)
+        self._detector.reset()
+        self._transforms = Transforms(self, self._settings.tf_buffer_s, self._on_bad_tf, self._settings.odometry_topic)
+        images_on = self._detector.device if self._settings.cuda_graphs else None
+        builder = FrameBuilder(self._present_settings, self._transforms, self._monitor.begun, images_on)
+        self._speaker = Speaker(self._publish, self._monitor)
+        self._worker = Worker(self._detector, builder, self._present_settings, self._speaker.put, self._monitor, self._on_device_failure)
+        self._intake = Intake(self, self._settings, self._monitor, self._worker.put, builder.take_info)
+
+    def _stop_detecting(self, discard: bool, timeout_s: float | None = None) -> None:
+        """End what ``_start_detecting`` began, in reverse; arguments as ``Worker.stop`` has them."""
+        if self._intake is not None:
+            self._intake.close()
+        for thread in (self._worker, self._speaker):
+            if thread is not None:
+                thread.stop(discard, timeout_s)
+        if self._transforms is not None:
+            self._transforms.close()
+        self._intake = self._worker = self._speaker = self._transforms = None
+        self._monitor.stop()
+
+    def _present_settings(self) -> Settings:
+        return self._settings
+
+    def _publish(self, answer: Answer) -> dict[str, float]:
+        return self._outputs.publish(answer, self._settings.cameras, self._settings.base_frame)
+
+    def _publish_labels(self) -> None:
+        now_ns = self.get_clock().now().nanoseconds
+        self._outputs.publish_labels(self._detector.class_names, self._settings.score_threshold, now_ns, self._settings.base_frame)
+
+    def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        """Refuse what cannot change now or does not fit, with the reason; take up the rest at once."""
+        values = {change.name: change.value for change in changes if change.name in FIELDS}
+        try:
+            parameters.check_choices(values)
+            if self._worker is not None:
+                parameters.check_live(values)
+                self._settings = parameters.read(self, values)
+                self._publish_labels()
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _on_clock_jump(self, jump) -> None:
+        self._monitor.clock_jumped()
+        if self._intake is not None:
+            self.get_logger().warning('the clock went backwards: waiting images and tf are forgotten', throttle_duration_sec=LOG_PERIOD_S)
+            self._intake.reset()
+            self._transforms.clear()
+
+    def _on_bad_tf(self, kind: str, sentence: str) -> None:
+        self._tf_fault_at[kind] = time.monotonic()
+        self._monitor.report(kind, 'tf', WARN, sentence)
+
+    def _on_device_failure(self, sentence: str) -> None:
+        """Note, in the worker's thread, that detection has ended; the executor's thread draws the consequences."""
+        self._monitor.report('device_failure', 'node', ERROR, sentence)
+        self._device_failure = sentence
+
+    def _tick(self) -> None:
+        try:
+            self._look_around()
+            self._publish_diagnostics()
+        except Exception as error:  # an exception in a callback would end the node
+            self.get_logger().error(f'diagnostics failed: {error}', throttle_duration_sec=LOG_PERIOD_S)
+
+    def _look_around(self) -> None:
+        """Find what nobody reports because it does not happen."""
+        if self._device_failure is not None and self._worker is not None:
+            self.trigger_deactivate()
+        now = time.monotonic()
+        self._monitor.solved(*(kind for kind, at in self._tf_fault_at.items() if now - at > TF_FAULT_S))
+        if self._intake is None:
+            self._monitor.solved('clock', quietly=True)
+            return
+        self._intake.check(self._settings.camera_timeout_s)
+        if self._monitor.begun() and self.get_parameter('use_sim_time').value and not self.get_clock().now().nanoseconds:
+            sentence = 'use_sim_time is set, but nothing came on /clock: publish it or set use_sim_time to false'
+            self._monitor.report('clock', 'node', WARN, sentence)
+        else:
+            self._monitor.solved('clock')
+
+    def _publish_diagnostics(self) -> None:
+        now = time.monotonic()
+        if not self._monitor.changed() and now < self._diagnostics_due_at:
+            return
+        self._diagnostics_due_at = now + self._settings.diagnostics_period_s
+        if self._detector is not None and self._detector.device.type == 'cuda':
+            self._monitor.fact('node', gpu_memory_mb=torch.cuda.memory_reserved(self._detector.device) >> 20)
+        now_ns = self.get_clock().now().nanoseconds
+        statuses = self._monitor.statuses(self.get_fully_qualified_name(), now_ns)
+        self._diagnostics.publish(DiagnosticArray(header=header(now_ns, ''), status=statuses))
+
+
+def _ready_detector(path: Path, device: str, precision: str, cuda_graphs: bool, cameras: int) -> Detector:
+    detector = Detector.from_checkpoint(path, device, precision, cuda_graphs)
+    detector.prepare(cameras)
+    return detector
+
+
+def run_detector() -> None:
+    """Run the node until it is interrupted; does not return."""
+    _run()
+    gc.collect()  # with the last reference to the node, others see it leave at once and not after 20 s
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # a usual exit would wait for a network that the worker still runs, and takes a second to unload torch
+
+
+def _run() -> None:
+    with ros_process():
+        try:
+            node = DetectorNode()
+        except (ValueError, InvalidParameterValueException) as error:
+            sys.exit(f'{NODE_NAME} does not start: {error}')
+        try:
+            spin_until_signal(node)
+        finally:
+            node.release(EXIT_PATIENCE_S)
+            node.destroy_node()

@@ -1,0 +1,206 @@
+"""The thread that turns the newest set of images into detections."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import numpy as np
+import torch
+
+from bevdepth_core.inference import Detector
+from bevdepth_core.types import Detections3D, Frame
+from bevdepth_ros.detector.diagnostics import Monitor
+from bevdepth_ros.detector.frames import CAMERA_FAULTS, BuiltFrame, FrameBuilder
+from bevdepth_ros.detector.outputs import Answer
+from bevdepth_ros.detector.parameters import Settings
+from bevdepth_ros.detector.problems import ERROR, WARN
+from bevdepth_ros.detector.rig_check import RigCheck
+from bevdepth_ros.detector.slot import LatestSlot
+from bevdepth_ros.detector.synchronizer import ImageSet
+from bevdepth_ros.signals import interruptible
+
+FASTEST_M_S = 100.0
+"""No vehicle is faster: a pose that says so jumped, such as when localisation starts again."""
+_DEVICE_WORDS = ('CUDA', 'cuDNN', 'CUBLAS', 'cublas', 'allocate memory')
+
+
+class DeviceFailedError(Exception):
+    """The device failed twice in a row; the message says how and what to do."""
+
+
+def is_device_failure(error: Exception) -> bool:
+    """Return whether ``error`` is about the device or its memory, and not about the set of images."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _DEVICE_WORDS)
+
+
+class Worker:
+    """Owns the detector while active: one thread, one slot, no other lock."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        builder: FrameBuilder,
+        settings: Callable[[], Settings],
+        publish: Callable[[Answer], None],
+        monitor: Monitor,
+        on_device_failure: Callable[[str], None],
+    ):
+        """Start the thread.
+
+        Args:
+            detector: used by this thread alone.
+            builder: makes frames of sets.
+            settings: returns the present settings.
+            publish: takes an answer; must return at once.
+            monitor: is told of every set's fate.
+            on_device_failure: receives a sentence when the device is of no use any more; the thread has ended then.
+        """
+        self._detector, self._builder, self._settings = detector, builder, settings
+        self._publish, self._monitor, self._on_device_failure = publish, monitor, on_device_failure
+        self._rig_check = RigCheck(detector.config.image)
+        self._last_pose: tuple[int, np.ndarray] | None = None
+        self._slot: LatestSlot[ImageSet] = LatestSlot()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name='detection', daemon=True)
+        self._thread.start()
+
+    def put(self, images: ImageSet) -> None:
+        """Hand over a set; it replaces one that still waits."""
+        self._monitor.set_arrived(images.spread_s)
+        if self._slot.put(images):
+            self._monitor.set_dropped('replaced')
+
+    def stop(self, discard: bool, timeout_s: float | None = None) -> None:
+        """End the thread.
+
+        Args:
+            discard: leave unanswered what is not published yet.
+            timeout_s: longest wait for the answer that is being worked on, seconds; None waits for its end or a signal.
+        """
+        if discard:
+            self._stopping.set()
+        self._slot.close(discard)
+        if timeout_s is not None:
+            self._thread.join(timeout_s)
+            return
+        with interruptible():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._answer_all()
+        except DeviceFailedError as error:
+            self._monitor.set_dropped('error')
+            self._on_device_failure(str(error))
+        finally:
+            self._builder.close()
+
+    def _answer_all(self) -> None:
+        while (images := self._slot.take()) is not None:
+            try:
+                self._answer(images)
+            except DeviceFailedError:
+                raise
+            except Exception as error:  # whatever one set does must not end the thread
+                self._detector.reset()
+                self._monitor.set_dropped('error')
+                self._monitor.report('error', 'sets', ERROR, f'detection failed: {type(error).__name__}: {error}')
+
+    def _answer(self, images: ImageSet) -> None:
+        started = time.monotonic()
+        built = self._builder.build(images, self._stopping)
+        self._tell_cameras(images, built)
+        if built.frame is None:
+            return
+        ready = time.monotonic()
+        self._detector.score_threshold = self._settings().score_threshold
+        self._detector.keep_depth = self._settings().publish_depth_points
+        self._forget_after_a_jump(built.frame)
+        detections = self._detect(built.frame)
+        if self._stopping.is_set():
+            return
+        seconds = {'queue': started - images.received, 'frame': ready - started, **detections.stage_seconds}
+        self._monitor.set_answered()
+        self._publish(Answer(detections, built.frame, self._detector.depth, self._detector.config, images.received, seconds))
+        self._monitor.solved('error', 'device')
+        self._tell_fusion(detections, built.no_poses)
+
+    def _detect(self, frame: Frame) -> Detections3D:
+        """Detect, and once more when the device fails, with nothing remembered and its memory given back."""
+        try:
+            return self._detector(frame)
+        except Exception as error:
+            if not is_device_failure(error):
+                raise
+            self._monitor.report('device', 'node', WARN, f'{self._detector.device} failed, trying once more: {_first_line(error)}')
+        self._detector.reset()
+        with suppress(RuntimeError):  # a lost device cannot give memory back either
+            torch.cuda.empty_cache()
+        try:
+            return self._detector(frame)
+        except Exception as error:
+            remedy = 'free its memory or repair it, then configure and activate the node again'
+            sentence = f'{self._detector.device} failed twice, so the node gave up detection: {_first_line(error)}; {remedy}'
+            raise DeviceFailedError(sentence) from error
+
+    def _forget_after_a_jump(self, frame: Frame) -> None:
+        """Drop past frames when the ego pose moved faster than a vehicle can: they would be fused at a wrong place."""
+        last, self._last_pose = self._last_pose, None if frame.world_from_ego is None else (frame.stamp_ns, frame.world_from_ego[0, :3, 3])
+        if last is None or self._last_pose is None:
+            return
+        seconds = (frame.stamp_ns - last[0]) * 1e-9
+        moved = float(np.linalg.norm(self._last_pose[1] - last[1]))
+        if seconds > 0 and moved > FASTEST_M_S * max(seconds, 0.1):
+            self._detector.reset()
+            sentence = f'the ego pose moved by {moved:.1f} m in {seconds:.2f} s: past frames are forgotten; check the localisation'
+            self._monitor.report('pose_jump', 'tf', WARN, sentence)
+        else:
+            self._monitor.solved('pose_jump')
+
+    def _tell_cameras(self, images: ImageSet, built: BuiltFrame) -> None:
+        """Report what became of each camera of the set, and of the set as a whole."""
+        cameras = [self._settings().cameras[index] for index in images.cameras]
+        for camera in cameras:
+            fault = built.faults.get(camera)
+            self._monitor.solved(*(f'{reason}/{camera}' for reason in CAMERA_FAULTS if fault is None or fault.reason != reason))
+            if fault is not None:
+                area = 'tf' if fault.reason == 'no_extrinsics' else 'cameras'
+                self._monitor.report(f'{fault.reason}/{camera}', area, ERROR, f'{fault}')
+        self._monitor.cameras_used(built.frame.rig.names if built.frame else (), built.faults)
+        if built.refusal:
+            reason, sentence = built.refusal
+            self._monitor.set_dropped(reason)
+            self._monitor.report('refused', 'sets', ERROR, sentence)
+            return
+        self._monitor.solved('refused')
+        if built.no_poses:
+            self._monitor.report('ego_pose', 'tf', WARN, built.no_poses)
+        else:
+            self._monitor.solved('ego_pose')
+        self._tell_rig(built.frame)
+
+    def _tell_rig(self, frame: Frame) -> None:
+        news = self._rig_check.news(frame.rig, [image.shape[1::-1] for image in frame.images])
+        if news:
+            self._monitor.report('unlike_training', 'cameras', WARN, news)
+        elif news is not None:
+            self._monitor.solved('unlike_training')
+
+    def _tell_fusion(self, detections: Detections3D, no_poses: str | None) -> None:
+        if detections.past_stamp_ns is not None:
+            age_s = (detections.stamp_ns - detections.past_stamp_ns) * 1e-9
+            self._monitor.fact('tf', temporal_fusion='on', past_frame_age_s=f'{age_s:.3f}')
+        elif self._detector.config.key_frames == 1:
+            self._monitor.fact('tf', temporal_fusion='off: the model has one key frame', past_frame_age_s='none')
+        else:
+            why = no_poses or 'no frame about 0.5 s back is remembered yet'
+            self._monitor.fact('tf', temporal_fusion=f'off: {why}', past_frame_age_s='none')
+
+
+def _first_line(error: Exception) -> str:
+    return f'{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ""}'

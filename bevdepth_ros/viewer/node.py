@@ -1,0 +1,89 @@
+"""The node ``bevdepth_viewer``: a live view in the browser, for machines without RViz.
+
+Examples:
+    ros2 run bevdepth_ros viewer            # or viewer:=web of the launch file; then open http://127.0.0.1:8080
+
+Subscribes to what the detector subscribes to and publishes; works only while a browser is connected. The page has no
+password: listen on another address than 127.0.0.1 only in a network that you trust.
+"""
+
+from __future__ import annotations
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+
+from bevdepth_ros.pictures.listener import LOG_PERIOD_S, SceneListener, figures
+from bevdepth_ros.pictures.node_process import run
+from bevdepth_ros.viewer.moments import PANEL_SIZE, MomentHistory, moment_of
+from bevdepth_ros.viewer.page import Page
+
+NODE_NAME = 'bevdepth_viewer'
+RATE_HZ = ParameterDescriptor(
+    description='Moments per second, at most.', read_only=True, floating_point_range=[FloatingPointRange(from_value=0.1, to_value=30.0)]
+)
+HISTORY_S = ParameterDescriptor(
+    description='Length of the time line, seconds.',
+    read_only=True,
+    floating_point_range=[FloatingPointRange(from_value=1.0, to_value=300.0)],
+)
+HOST = ParameterDescriptor(description='Address to listen on; 127.0.0.1 is heard by this machine alone.', read_only=True)
+PORT = ParameterDescriptor(
+    description='Port to listen on; the next free one is taken. 0: any.',
+    read_only=True,
+    integer_range=[IntegerRange(from_value=0, to_value=65535, step=1)],
+)
+
+
+class Viewer(Node):
+    """Serves the page."""
+
+    def __init__(self, **options):
+        """Declare the parameters, subscribe and serve.
+
+        Args:
+            options: as ``rclpy.node.Node`` takes them.
+
+        Raises:
+            ValueError: parameters that contradict each other.
+            InvalidParameterValueException: a parameter out of range.
+        """
+        super().__init__(NODE_NAME, **options)
+        rate = self.declare_parameter('rate_hz', 5.0, RATE_HZ).value
+        history_s = self.declare_parameter('history_s', 30.0, HISTORY_S).value
+        host = self.declare_parameter('host', '127.0.0.1', HOST).value
+        port = self.declare_parameter('port', 8080, PORT).value
+        self._listener = SceneListener(self, PANEL_SIZE[0])
+        self._history = MomentHistory(history_s)
+        self.page = Page(host, port, history_s)
+        self.create_timer(1 / rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.get_logger().info(f'open http://{host}:{self.page.port} in a browser')
+
+    def destroy_node(self) -> None:
+        """Stop serving, too."""
+        self.page.close()
+        super().destroy_node()
+
+    def _tick(self) -> None:
+        try:
+            if self.page.watched:
+                self._show()
+        except Exception as error:  # an exception in a callback would end the node
+            self.get_logger().error(f'a moment was not shown: {type(error).__name__}: {error}', throttle_duration_sec=LOG_PERIOD_S)
+
+    def _show(self) -> None:
+        scene = None if self.page.held else self._listener.take()
+        if scene is not None:
+            self._history.add(moment_of(scene, figures(self._listener, scene)))
+        moment = self._history.at(self.page.seconds_back)
+        if moment is not None:
+            self.page.show(moment)
+
+
+def main() -> None:
+    """Run the node until it is interrupted; does not return."""
+    run(Viewer, NODE_NAME)
+
+
+if __name__ == '__main__':
+    main()

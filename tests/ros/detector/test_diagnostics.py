@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import pytest
+
+from bevdepth_ros.detector import diagnostics, problems
+from bevdepth_ros.detector.diagnostics import Monitor
+from bevdepth_ros.detector.problems import ERROR, OK, WARN
+
+
+class Log:
+    """Remembers what was logged."""
+
+    def __init__(self):
+        self.lines: list[tuple[str, str]] = []
+
+    def error(self, line: str) -> None:
+        self.lines.append(('error', line))
+
+    def warning(self, line: str) -> None:
+        self.lines.append(('warning', line))
+
+    def info(self, line: str) -> None:
+        self.lines.append(('info', line))
+
+
+def statuses(monitor: Monitor) -> dict:
+    return {status.name: status for status in monitor.statuses('/node', 10**9)}
+
+
+def values(monitor: Monitor, area: str) -> dict[str, str]:
+    return {value.key: value.value for value in statuses(monitor)[f'/node: {area}'].values}
+
+
+def test_there_is_one_ok_status_per_area_when_nothing_is_wrong():
+    found = statuses(Monitor(Log(), ('a',)))
+    assert list(found) == [f'/node: {area}' for area in diagnostics.AREAS]
+    assert {(status.level, status.message) for status in found.values()} == {(OK, 'ok')}
+
+
+def test_a_lasting_problem_is_logged_once_and_shown_until_it_is_solved():
+    log = Log()
+    monitor = Monitor(log)
+    for _ in range(50):
+        monitor.report('key', 'tf', WARN, 'tf is late')
+    assert log.lines == [('warning', 'tf is late')]
+    assert (statuses(monitor)['/node: tf'].level, statuses(monitor)['/node: tf'].message) == (WARN, 'tf is late')
+    monitor.solved('key')
+    assert log.lines[1:] == [('info', 'solved: tf is late')]
+    assert statuses(monitor)['/node: tf'].level == OK
+
+
+def test_a_problem_is_logged_again_after_a_while(monkeypatch: pytest.MonkeyPatch):
+    log = Log()
+    monitor = Monitor(log)
+    monkeypatch.setattr(problems, 'LOG_PERIOD_S', 0.0)
+    monitor.report('key', 'tf', ERROR, 'no tf')
+    monitor.report('key', 'tf', ERROR, 'no tf')
+    assert len(log.lines) == 2
+
+
+def test_a_problem_that_comes_and_goes_does_not_flood_the_log():
+    log = Log()
+    monitor = Monitor(log)
+    for _ in range(50):
+        monitor.report('key', 'tf', WARN, 'tf is late')
+        monitor.solved('key')
+    assert len(log.lines) == 2
+
+
+def test_a_problem_that_gets_worse_is_logged_at_once():
+    log = Log()
+    monitor = Monitor(log)
+    monitor.report('key', 'tf', WARN, 'late')
+    monitor.report('key', 'tf', ERROR, 'gone')
+    assert log.lines == [('warning', 'late'), ('error', 'gone')]
+
+
+def test_a_problem_that_is_over_before_it_was_shown_is_shown_once():
+    monitor = Monitor(Log())
+    monitor.report('key', 'tf', WARN, 'late')
+    monitor.solved('key')
+    assert statuses(monitor)['/node: tf'].message == 'late'
+    assert monitor.changed()
+    assert statuses(monitor)['/node: tf'].message == 'ok'
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_thread_that_reports(capsys: pytest.CaptureFixture):
+    class BrokenLog(Log):
+        def error(self, line: str) -> None:
+            raise ValueError('no log')
+
+    monitor = Monitor(BrokenLog())
+    monitor.report('key', 'tf', ERROR, 'no tf')
+    assert statuses(monitor)['/node: tf'].message == 'no tf'
+    assert 'no tf (not logged: no log)' in capsys.readouterr().err
+
+
+def test_a_camera_that_died_before_the_clock_was_set_back_is_silent_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    wall_s, ros_s = [100.0], [1000.0]
+    monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: wall_s[0])
+    monitor = Monitor(Log(), ros_now_s=lambda: ros_s[0])
+    monitor.start(('a',), startup_s=0.0)
+    monitor.image_arrived('a', 1)
+    wall_s[0], ros_s[0] = 103.0, 500.0
+    monitor.clock_jumped()
+    assert monitor.silence_s('a') == 3.0
+
+
+def test_the_worst_problem_of_an_area_comes_first_and_gives_the_level():
+    monitor = Monitor(Log())
+    monitor.report('one', 'cameras', WARN, 'slow')
+    monitor.report('two', 'cameras', ERROR, 'dead')
+    assert statuses(monitor)['/node: cameras'].level == ERROR
+    assert statuses(monitor)['/node: cameras'].message == 'dead; slow'
+
+
+def test_only_a_change_of_the_problems_counts_as_a_change():
+    monitor = Monitor(Log())
+    assert monitor.changed()
+    assert not monitor.changed()
+    monitor.report('key', 'tf', WARN, 'late')
+    assert monitor.changed()
+    monitor.report('key', 'tf', WARN, 'later')
+    assert not monitor.changed()
+    monitor.solved('key')
+    assert monitor.changed()
+    monitor.solved('key')
+    assert not monitor.changed()
+
+
+def test_every_set_is_counted_with_its_fate():
+    monitor = Monitor(Log())
+    for _ in range(3):
+        monitor.set_arrived(0.04)
+    monitor.set_dropped('replaced')
+    monitor.set_dropped('bad_image')
+    monitor.set_answered()
+    monitor.answer_published({'decode': 0.002, 'total': 0.1})
+    found = values(monitor, 'sets')
+    assert (found['received'], found['answered'], found['dropped']) == ('3', '1', '2')
+    assert {reason: found[f'dropped_{reason}'] for reason in diagnostics.DROP_REASONS} == {
+        'replaced': '1', 'bad_image': '1', 'no_camera_info': '0', 'no_extrinsics': '0', 'too_few_cameras': '0', 'error': '0',
+    }  # fmt: skip
+    assert found['spread_p50_ms'] == '40.0'
+    assert values(monitor, 'latency') == {'decode_p50_ms': '2.0', 'decode_p95_ms': '2.0', 'total_p50_ms': '100.0', 'total_p95_ms': '100.0'}
+
+
+def test_a_camera_shows_rate_and_age():
+    monitor = Monitor(Log(), ('a', 'b'))
+    for _ in range(2):
+        monitor.image_arrived('a', 750_000_000)
+    found = values(monitor, 'cameras')
+    assert float(found['a.rate_hz']) > 0
+    assert (found['a.age_s'], found['a.received']) == ('0.250', '2')
+    assert (found['b.rate_hz'], found['b.age_s'], found['b.received']) == ('0.00', 'none', '0')
+
+
+def test_a_new_activation_starts_from_nothing_but_keeps_what_concerns_the_node():
+    monitor = Monitor(Log(), ('a',))
+    monitor.image_arrived('a', 1)
+    monitor.set_arrived(0.0)
+    monitor.report('key', 'cameras', ERROR, 'dead')
+    monitor.report('clock', 'node', WARN, 'no clock')
+    monitor.start(('b',), 5.0)
+    assert values(monitor, 'sets')['received'] == '0'
+    assert set(values(monitor, 'cameras')) == {f'b.{name}' for name in ('rate_hz', 'age_s', 'received', 'ignored', 'unusable')}
+    assert statuses(monitor)['/node: cameras'].level == OK
+    assert statuses(monitor)['/node: node'].level == WARN
+
+
+def test_silence_does_not_pass_faster_than_the_time_of_a_slow_replay(monkeypatch: pytest.MonkeyPatch):
+    wall_s, ros_s = [100.0], [0.0]
+    monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: wall_s[0])
+    monitor = Monitor(Log(), ros_now_s=lambda: ros_s[0])
+    monitor.start(('a', 'b'), startup_s=5.0)
+    ros_s[0] = 1.7e9  # the replay begins
+    monitor.image_arrived('a', 1)
+    monitor.set_arrived(0.0)
+    wall_s[0] += 10.0
+    ros_s[0] += 1.0
+    assert monitor.silence_s('a') == monitor.setless_s() == 1.0
+    assert monitor.silence_s('b') == 10.0 - 5.0
+    ros_s[0] += 60.0
+    assert monitor.silence_s('a') == 10.0

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bevdepth_core.config import ImageSpec
+from bevdepth_core.nuscenes.synthetic.rig import nuscenes_like_rig
+from bevdepth_core.types import CameraRig
+from bevdepth_ros.detector.rig_check import RigCheck, unlike_training
+
+SIZES = [(1600, 900)] * 6
+
+
+def changed(camera: int, focal_factor: float = 1.0, up_m: float = 0.0, about_z_deg: float = 0.0, about_y_deg: float = 0.0) -> CameraRig:
+    rig = nuscenes_like_rig()
+    intrinsics, poses = rig.intrinsics.copy(), rig.ego_from_camera.copy()
+    intrinsics[camera, (0, 1), (0, 1)] *= focal_factor
+    poses[camera, 2, 3] += up_m
+    z, y = np.radians((about_z_deg, about_y_deg))
+    about_z = np.array(((np.cos(z), -np.sin(z), 0), (np.sin(z), np.cos(z), 0), (0, 0, 1)))
+    about_y = np.array(((np.cos(y), 0, np.sin(y)), (0, 1, 0), (-np.sin(y), 0, np.cos(y))))
+    poses[camera, :3, :3] = about_z @ about_y @ poses[camera, :3, :3]
+    return CameraRig(rig.names, intrinsics, poses)
+
+
+@pytest.mark.parametrize('log_seed', [None, 0, 1, 2])
+def test_every_car_of_nuscenes_is_like_training(log_seed: int | None):
+    assert unlike_training(nuscenes_like_rig(log_seed=log_seed), SIZES, ImageSpec()) == []
+
+
+def test_smaller_images_of_the_same_cameras_are_like_training():
+    assert unlike_training(nuscenes_like_rig(800, 450), [(800, 450)] * 6, ImageSpec()) == []
+
+
+@pytest.mark.parametrize(
+    ('change', 'clause'),
+    [
+        ({'focal_factor': 2.0}, 'CAM_FRONT has a focal length of 1114 px in the network input, training had 350 to 560'),
+        ({'up_m': 1.0}, 'CAM_FRONT sits 2.51 m above base_link, training had 1.48 to 1.61'),
+        ({'about_y_deg': 30.0}, 'CAM_FRONT is tilted by 30 degrees, training had 0 to 1'),
+        ({'about_z_deg': 140.0}, 'CAM_FRONT looks to 140 degrees, the nearest camera of training to 108'),
+    ],
+)
+def test_a_difference_is_told_with_both_numbers(change: dict, clause: str):
+    assert unlike_training(changed(1, **change), SIZES, ImageSpec()) == [clause]
+
+
+def test_a_difference_is_told_once_and_again_when_it_changes():
+    check = RigCheck(ImageSpec())
+    assert check.news(nuscenes_like_rig(), SIZES) == ''
+    assert check.news(nuscenes_like_rig(), SIZES) is None
+    assert 'CAM_BACK sits 3.58 m' in check.news(changed(4, up_m=2.0), SIZES)
+    assert check.news(changed(4, up_m=2.0), SIZES) is None
+    assert check.news(nuscenes_like_rig(), SIZES) == ''

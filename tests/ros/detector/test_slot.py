@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import threading
+import time
+
+from bevdepth_ros.detector.slot import LatestSlot
+
+
+def test_only_the_newest_item_is_handed_over():
+    slot: LatestSlot[int] = LatestSlot()
+    assert [slot.put(item) for item in (1, 2, 3)] == [False, True, True]
+    assert slot.take() == 3
+    assert not slot.put(4)
+
+
+def test_a_closed_slot_gives_its_last_item_and_then_nothing():
+    slot: LatestSlot[int] = LatestSlot()
+    slot.put(1)
+    slot.close()
+    assert [slot.take(), slot.take()] == [1, None]
+
+
+def test_a_slot_closed_with_discard_gives_nothing():
+    slot: LatestSlot[int] = LatestSlot()
+    slot.put(1)
+    slot.close(discard=True)
+    assert slot.take() is None
+
+
+def test_closing_wakes_who_waits():
+    slot: LatestSlot[int] = LatestSlot()
+    taken: list = []
+    waiting = threading.Thread(target=lambda: taken.append(slot.take()))
+    waiting.start()
+    slot.close()
+    waiting.join(10)
+    assert taken == [None]
+
+
+def test_under_fire_every_item_is_either_taken_in_order_or_counted_as_replaced():
+    slot: LatestSlot[int] = LatestSlot()
+    taken: list[int] = []
+
+    def take_all() -> None:
+        while (item := slot.take()) is not None:
+            taken.append(item)
+            time.sleep(0.0001)
+
+    taker = threading.Thread(target=take_all)
+    taker.start()
+    replaced = sum(slot.put(item) for item in range(1, 20_001))
+    slot.close()
+    taker.join()
+    assert taken == sorted(set(taken))
+    assert taken[-1] == 20_000
+    assert len(taken) + replaced == 20_000

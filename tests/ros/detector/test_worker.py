@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from bevdepth_core.config import ModelConfig
+from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
+from bevdepth_ros.detector.diagnostics import Monitor
+from bevdepth_ros.detector.frames import BuiltFrame
+from bevdepth_ros.detector.outputs import Answer, Speaker
+from bevdepth_ros.detector.parameters import Settings
+from bevdepth_ros.detector.synchronizer import ImageSet
+from bevdepth_ros.detector.worker import Worker
+from tests.ros.detector.test_diagnostics import Log, statuses
+from tests.ros.graph import wait_until
+
+OUT_OF_MEMORY = torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20 MiB')
+LOST = RuntimeError('CUDA error: an illegal memory access was encountered')
+
+
+class FailingDetector:
+    """Stands in for a detector whose GPU fails: raises ``errors`` one after the other, then answers."""
+
+    config, device = ModelConfig(), torch.device('cpu')
+
+    def __init__(self, *errors: Exception):
+        self.errors, self.resets, self.depth = list(errors), 0, None
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def __call__(self, frame: Frame) -> Detections3D:
+        if self.errors:
+            raise self.errors.pop(0)
+        empty = Boxes3D(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0), np.zeros((0, 2)))
+        return Detections3D(empty, np.zeros(0), np.zeros(0, np.int64), self.config.class_names, frame.stamp_ns)
+
+
+class OneFrame:
+    """Stands in for the builder of frames: every set is the same frame, with poses that ``speed`` moves on."""
+
+    def __init__(self, speed_m_s: float = 0.0):
+        self.speed_m_s = speed_m_s
+
+    def close(self) -> None:
+        pass
+
+    def build(self, images: ImageSet, stopping: threading.Event) -> BuiltFrame:
+        ego_from_camera = np.array([[[0, 0, 1, 1.5], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]]], np.float64)
+        rig = CameraRig(('CAM_FRONT',), np.array([[[1266.0, 0, 800], [0, 1266.0, 450], [0, 0, 1]]]), ego_from_camera)
+        pose = np.eye(4)[None].copy()
+        pose[0, 0, 3] = self.speed_m_s * images.stamps_ns[0] * 1e-9
+        return BuiltFrame(Frame((np.zeros((900, 1600, 3), np.uint8),), rig, images.stamps_ns, pose), {})
+
+
+class Bench:
+    """A worker and what it reports."""
+
+    def __init__(self, detector: FailingDetector, builder: OneFrame | None = None):
+        self.log, self.answers, self.failures = Log(), [], []
+        self.monitor = Monitor(self.log, ('CAM_FRONT',))
+        settings = Settings(cameras=('CAM_FRONT',))
+        self.worker = Worker(detector, builder or OneFrame(), lambda: settings, self.answers.append, self.monitor, self.failures.append)
+
+    def work(self, *stamps_ns: int) -> None:
+        for stamp_ns in stamps_ns:
+            done = self.monitor.counts()
+            self.worker.put(ImageSet((0,), (None,), np.array([stamp_ns], np.int64), time.monotonic()))
+            wait_until(
+                lambda done=done: self.monitor.counts()['answered'] + self.monitor.counts()['dropped'] > done['answered'] + done['dropped'],
+                'an end',
+            )
+        self.worker.stop(discard=False)
+
+
+@pytest.mark.parametrize('error', [OUT_OF_MEMORY, LOST], ids=['out of memory', 'lost'])
+def test_a_device_that_fails_once_is_tried_once_more_and_the_set_is_answered(error: Exception):
+    detector = FailingDetector(error)
+    bench = Bench(detector)
+    bench.work(10**9)
+    assert len(bench.answers) == 1
+    assert detector.resets == 1
+    assert not bench.failures
+    assert any(level == 'warning' and 'cpu failed, trying once more: ' in line for level, line in bench.log.lines)
+
+
+def test_a_device_that_fails_twice_ends_detection_with_a_sentence():
+    bench = Bench(FailingDetector(OUT_OF_MEMORY, OUT_OF_MEMORY))
+    bench.work(10**9)
+    assert not bench.answers
+    (sentence,) = bench.failures
+    assert 'cpu failed twice, so the node gave up detection: OutOfMemoryError: CUDA out of memory' in sentence
+    assert 'configure and activate the node again' in sentence
+
+
+def test_what_one_set_breaks_costs_that_set():
+    detector = FailingDetector(ValueError('odd'))
+    bench = Bench(detector)
+    bench.work(10**9, 2 * 10**9)
+    assert len(bench.answers) == 1
+    assert detector.resets == 1
+    assert bench.log.lines[0] == ('error', 'detection failed: ValueError: odd')
+
+
+def test_a_pose_that_moves_faster_than_a_vehicle_forgets_the_past():
+    slow, fast = FailingDetector(), FailingDetector()
+    Bench(slow, OneFrame(speed_m_s=50.0)).work(10**9, 2 * 10**9)
+    bench = Bench(fast, OneFrame(speed_m_s=500.0))
+    bench.work(10**9, 2 * 10**9)
+    assert (slow.resets, fast.resets) == (0, 1)
+    assert statuses(bench.monitor)['/node: tf'].message.startswith('the ego pose moved by 500.0 m in 1.00 s')
+
+
+def test_detection_does_not_wait_for_publication_and_what_is_not_published_is_counted():
+    may_publish, published = threading.Event(), []
+
+    def publish(answer: Answer) -> dict:
+        may_publish.wait(60)
+        published.append(answer)
+        return {}
+
+    monitor = Monitor(Log(), ('CAM_FRONT',))
+    speaker = Speaker(publish, monitor)
+    for number in range(100):
+        speaker.put(number)
+    may_publish.set()
+    speaker.stop(discard=False)
+    assert published[-1] == 99
+    assert monitor.counts()['unpublished'] == 100 - len(published)
+
+
+def test_an_answer_that_cannot_be_published_costs_itself():
+    published = []
+
+    def publish(answer) -> dict:
+        if answer == 0:
+            raise ValueError('no')
+        published.append(answer)
+        return {}
+
+    log = Log()
+    speaker = Speaker(publish, Monitor(log))
+    speaker.put(0)
+    wait_until(lambda: log.lines, 'the report')
+    speaker.put(1)
+    speaker.stop(discard=False)
+    assert published == [1]
+    assert log.lines[0] == ('error', 'detections could not be published: ValueError: no')
