@@ -11,7 +11,8 @@ from rosbags.rosbag2 import Reader
 from tf2_msgs.msg import TFMessage
 from tf2_ros import Buffer
 
-from bevdepth_ros.detector.transforms import Transforms, transform_from_odometry
+from bevdepth_ros.detector.tf_listener import transform_from_odometry
+from bevdepth_ros.detector.transforms import Transforms
 
 
 class RecordedTransforms(Transforms):

@@ -23,14 +23,11 @@ from rclpy.parameter import Parameter
 from bevdepth_core.inference import Detector
 from bevdepth_ros.detector import parameters
 from bevdepth_ros.detector.diagnostics import Monitor
-from bevdepth_ros.detector.frames import FrameBuilder
-from bevdepth_ros.detector.intake import Intake
 from bevdepth_ros.detector.messages import header
-from bevdepth_ros.detector.outputs import Answer, Outputs, Speaker
+from bevdepth_ros.detector.outputs import Answer, Outputs
 from bevdepth_ros.detector.parameters import FIELDS, Settings
+from bevdepth_ros.detector.pipeline import Pipeline
 from bevdepth_ros.detector.problems import ERROR, LOG_PERIOD_S, WARN
-from bevdepth_ros.detector.transforms import Transforms
-from bevdepth_ros.detector.worker import Worker
 from bevdepth_ros.process import ros_process, spin_until_signal
 from bevdepth_ros.signals import wait_for
 
@@ -68,10 +65,7 @@ class DetectorNode(LifecycleNode):
         self._detector: Detector | None = None
         self._loaded: tuple | None = None
         self._outputs: Outputs | None = None
-        self._transforms: Transforms | None = None
-        self._intake: Intake | None = None
-        self._worker: Worker | None = None
-        self._speaker: Speaker | None = None
+        self._pipeline: Pipeline | None = None
         self._device_failure: str | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._diagnostics_due_at = 0.0
@@ -166,27 +160,18 @@ class DetectorNode(LifecycleNode):
         self._outputs = self._detector = self._loaded = None
 
     def _start_detecting(self) -> None:
-        """Begin with the threads, so that whatever arrives finds them; subscribe last."""
         self._device_failure = None
         self._monitor.start(self._settings.cameras, self._settings.camera_startup_s)
         self._detector.reset()
-        self._transforms = Transforms(self, self._settings.tf_buffer_s, self._on_bad_tf, self._settings.odometry_topic)
-        images_on = self._detector.device if self._settings.cuda_graphs else None
-        builder = FrameBuilder(self._present_settings, self._transforms, self._monitor.begun, images_on)
-        self._speaker = Speaker(self._publish, self._monitor)
-        self._worker = Worker(self._detector, builder, self._present_settings, self._speaker.put, self._monitor, self._on_device_failure)
-        self._intake = Intake(self, self._settings, self._monitor, self._worker.put, builder.take_info)
+        self._pipeline = Pipeline(
+            self, self._detector, self._present_settings, self._monitor, self._publish, self._on_bad_tf, self._on_device_failure
+        )
 
     def _stop_detecting(self, discard: bool, timeout_s: float | None = None) -> None:
-        """End what ``_start_detecting`` began, in reverse; arguments as ``Worker.stop`` has them."""
-        if self._intake is not None:
-            self._intake.close()
-        for thread in (self._worker, self._speaker):
-            if thread is not None:
-                thread.stop(discard, timeout_s)
-        if self._transforms is not None:
-            self._transforms.close()
-        self._intake = self._worker = self._speaker = self._transforms = None
+        """End what ``_start_detecting`` began; arguments as ``Worker.stop`` has them."""
+        if self._pipeline is not None:
+            self._pipeline.stop(discard, timeout_s)
+        self._pipeline = None
         self._monitor.stop()
 
     def _present_settings(self) -> Settings:
@@ -204,7 +189,7 @@ class DetectorNode(LifecycleNode):
         values = {change.name: change.value for change in changes if change.name in FIELDS}
         try:
             parameters.check_choices(values)
-            if self._worker is not None:
+            if self._pipeline is not None:
                 parameters.check_live(values)
                 self._settings = parameters.read(self, values)
                 self._publish_labels()
@@ -214,10 +199,9 @@ class DetectorNode(LifecycleNode):
 
     def _on_clock_jump(self, jump) -> None:
         self._monitor.clock_jumped()
-        if self._intake is not None:
+        if self._pipeline is not None:
             self.get_logger().warning('the clock went backwards: waiting images and tf are forgotten', throttle_duration_sec=LOG_PERIOD_S)
-            self._intake.reset()
-            self._transforms.clear()
+            self._pipeline.forget()
 
     def _on_bad_tf(self, kind: str, sentence: str) -> None:
         self._tf_fault_at[kind] = time.monotonic()
@@ -237,14 +221,14 @@ class DetectorNode(LifecycleNode):
 
     def _look_around(self) -> None:
         """Find what nobody reports because it does not happen."""
-        if self._device_failure is not None and self._worker is not None:
+        if self._device_failure is not None and self._pipeline is not None:
             self.trigger_deactivate()
         now = time.monotonic()
         self._monitor.solved(*(kind for kind, at in self._tf_fault_at.items() if now - at > TF_FAULT_S))
-        if self._intake is None:
+        if self._pipeline is None:
             self._monitor.solved('clock', quietly=True)
             return
-        self._intake.check(self._settings.camera_timeout_s)
+        self._pipeline.check(self._settings.camera_timeout_s)
         if self._monitor.begun() and self.get_parameter('use_sim_time').value and not self.get_clock().now().nanoseconds:
             sentence = 'use_sim_time is set, but nothing came on /clock: publish it or set use_sim_time to false'
             self._monitor.report('clock', 'node', WARN, sentence)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +20,7 @@ from bevdepth_ros.detector.depth_messages import depth_cloud
 from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.messages import detection_array, header, label_info, latency_record, marker_array, objects_cloud
 from bevdepth_ros.detector.problems import ERROR
-from bevdepth_ros.detector.slot import LatestSlot
-from bevdepth_ros.signals import interruptible
+from bevdepth_ros.detector.slot import SlotThread
 
 MARKER_LIFETIME_FRAMES = 2
 MARKER_LIFETIME_S = (0.2, 5.0)
@@ -114,26 +112,19 @@ class Speaker:
             monitor: is told of these, of answers that were replaced and of failures.
         """
         self._publish, self._monitor = publish, monitor
-        self._slot: LatestSlot[Answer] = LatestSlot()
-        self._thread = threading.Thread(target=self._run, name='publication', daemon=True)
-        self._thread.start()
+        self._thread: SlotThread[Answer] = SlotThread('publication', self._run)
 
     def put(self, answer: Answer) -> None:
         """Hand over an answer; it replaces one that still waits."""
-        if self._slot.put(answer):
+        if self._thread.put(answer):
             self._monitor.answer_replaced()
 
     def stop(self, discard: bool, timeout_s: float | None = None) -> None:
-        """End the thread; arguments as ``Worker.stop`` has them."""
-        self._slot.close(discard)
-        if timeout_s is not None:
-            self._thread.join(timeout_s)
-            return
-        with interruptible():
-            self._thread.join()
+        """End the thread; arguments as ``SlotThread.stop`` has them."""
+        self._thread.stop(discard, timeout_s)
 
-    def _run(self) -> None:
-        while (answer := self._slot.take()) is not None:
+    def _run(self, answers: Iterator[Answer]) -> None:
+        for answer in answers:
             try:
                 self._monitor.answer_published(self._publish(answer))
                 self._monitor.solved('publish')

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
+
+from bevdepth_ros.signals import interruptible
 
 Item = TypeVar('Item')
 
@@ -38,3 +41,36 @@ class LatestSlot(Generic[Item]):
             if discard:
                 self._item = None
             self._condition.notify_all()
+
+
+class SlotThread(Generic[Item]):
+    """A thread that works off a slot."""
+
+    def __init__(self, name: str, work: Callable[[Iterator[Item]], None]):
+        """Start the thread.
+
+        Args:
+            name: of the thread.
+            work: takes the items as they come; they end when the thread is stopped.
+        """
+        self._slot: LatestSlot[Item] = LatestSlot()
+        self._thread = threading.Thread(target=work, args=(iter(self._slot.take, None),), name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, item: Item) -> bool:
+        """Hand over an item; return whether it replaced one that still waited."""
+        return self._slot.put(item)
+
+    def stop(self, discard: bool, timeout_s: float | None = None) -> None:
+        """End the thread.
+
+        Args:
+            discard: leave the item that still waits.
+            timeout_s: longest wait for what is being worked on, seconds; None waits for its end or a signal.
+        """
+        self._slot.close(discard)
+        if timeout_s is not None:
+            self._thread.join(timeout_s)
+            return
+        with interruptible():
+            self._thread.join()

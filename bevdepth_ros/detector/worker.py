@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import numpy as np
@@ -18,9 +18,8 @@ from bevdepth_ros.detector.outputs import Answer
 from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.problems import ERROR, WARN
 from bevdepth_ros.detector.rig_check import RigCheck
-from bevdepth_ros.detector.slot import LatestSlot
+from bevdepth_ros.detector.slot import SlotThread
 from bevdepth_ros.detector.synchronizer import ImageSet
-from bevdepth_ros.signals import interruptible
 
 FASTEST_M_S = 100.0
 """No vehicle is faster: a pose that says so jumped, such as when localisation starts again."""
@@ -64,44 +63,32 @@ class Worker:
         self._publish, self._monitor, self._on_device_failure = publish, monitor, on_device_failure
         self._rig_check = RigCheck(detector.config.image)
         self._last_pose: tuple[int, np.ndarray] | None = None
-        self._slot: LatestSlot[ImageSet] = LatestSlot()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name='detection', daemon=True)
-        self._thread.start()
+        self._thread: SlotThread[ImageSet] = SlotThread('detection', self._run)
 
     def put(self, images: ImageSet) -> None:
         """Hand over a set; it replaces one that still waits."""
         self._monitor.set_arrived(images.spread_s)
-        if self._slot.put(images):
+        if self._thread.put(images):
             self._monitor.set_dropped('replaced')
 
     def stop(self, discard: bool, timeout_s: float | None = None) -> None:
-        """End the thread.
-
-        Args:
-            discard: leave unanswered what is not published yet.
-            timeout_s: longest wait for the answer that is being worked on, seconds; None waits for its end or a signal.
-        """
+        """End the thread; with ``discard`` also the set that is being worked on stays unanswered. Else as ``SlotThread.stop``."""
         if discard:
             self._stopping.set()
-        self._slot.close(discard)
-        if timeout_s is not None:
-            self._thread.join(timeout_s)
-            return
-        with interruptible():
-            self._thread.join()
+        self._thread.stop(discard, timeout_s)
 
-    def _run(self) -> None:
+    def _run(self, sets: Iterator[ImageSet]) -> None:
         try:
-            self._answer_all()
+            self._answer_all(sets)
         except DeviceFailedError as error:
             self._monitor.set_dropped('error')
             self._on_device_failure(str(error))
         finally:
             self._builder.close()
 
-    def _answer_all(self) -> None:
-        while (images := self._slot.take()) is not None:
+    def _answer_all(self, sets: Iterator[ImageSet]) -> None:
+        for images in sets:
             try:
                 self._answer(images)
             except DeviceFailedError:

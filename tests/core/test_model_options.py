@@ -11,7 +11,7 @@ from bevdepth_core.config import ImageEncoderConfig, ImageSpec
 from bevdepth_core.model.depth_net import CAMERA_VECTOR_SIZE, DepthNet, camera_vector, in_network_pixels
 from bevdepth_core.model.image_encoder import ImageEncoder
 from bevdepth_core.model.view_transform import LiftSplat
-from tests.training.runs import TINY
+from tests.networks import TINY
 
 
 @pytest.mark.parametrize('stride', [4, 8, 16])

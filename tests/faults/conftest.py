@@ -1,5 +1,24 @@
-"""The fixtures of the node's tests."""
+"""The fixtures of the node's tests, and the node on its bench."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.bench import Bench
 from tests.ros.conftest import domain_id, graph, module_graph, tiny_checkpoint
 
-__all__ = ['domain_id', 'graph', 'module_graph', 'tiny_checkpoint']
+__all__ = ['bench', 'domain_id', 'graph', 'module_graph', 'tiny_checkpoint']
+
+
+@pytest.fixture(scope='module')
+def bench(module_graph, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """Yield the running node, known to be well."""
+    bench = Bench(module_graph, tiny_checkpoint, tmp_path_factory.mktemp('node') / 'log.txt')
+    try:
+        bench.start()
+        yield bench
+    finally:
+        bench.close()

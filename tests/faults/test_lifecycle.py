@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,17 +23,6 @@ MOST_GROWTH_MB = 30.0
 STORM_S = 10.0
 IMPORT_MOMENTS_S = (0.0, 0.3, 1.0)
 """After the first line of the program."""
-
-
-@pytest.fixture(scope='module')
-def bench(module_graph, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """Yield the running node, known to be well."""
-    bench = Bench(module_graph, tiny_checkpoint, tmp_path_factory.mktemp('life') / 'log.txt')
-    try:
-        bench.start()
-        yield bench
-    finally:
-        bench.close()
 
 
 def go_round(bench: Bench) -> None:

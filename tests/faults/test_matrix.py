@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -22,17 +21,6 @@ ANSWERS = 3
 """Answers that must show what is expected."""
 QUIET_S = 0.5
 """Nothing must come for this time where nothing may be published; longer than an answer takes."""
-
-
-@pytest.fixture(scope='module')
-def bench(module_graph, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """Yield the running node, known to be well."""
-    bench = Bench(module_graph, tiny_checkpoint, tmp_path_factory.mktemp('node') / 'log.txt')
-    try:
-        bench.start()
-        yield bench
-    finally:
-        bench.close()
 
 
 @pytest.fixture(scope='module')

@@ -24,7 +24,8 @@ from bevdepth_core.nuscenes.index import load_index
 from bevdepth_ros.detector.conversions import intrinsics_from_file
 from tests.fuzz.message_targets import PICTURE_WORDS
 from tests.fuzz.mutation import damaged, damaged_tree
-from tests.fuzz.small_inputs import CALIBRATION, make_tables, tiny_config
+from tests.fuzz.small_inputs import CALIBRATION, make_tables
+from tests.networks import TINY
 
 YAML_WORDS = (
     b'&a',
@@ -60,7 +61,7 @@ def calibration_file(folder: Path) -> Callable[[Random], bool]:
 
 
 def model_config(folder: Path) -> Callable[[Random], bool]:
-    path, config = folder / 'model.yaml', model_config_to_dict(tiny_config())
+    path, config = folder / 'model.yaml', model_config_to_dict(TINY)
     text = yaml.safe_dump(config).encode()
 
     def execute(rng: Random) -> bool:
@@ -86,7 +87,7 @@ def _require_sound(model: BEVDepth) -> None:
 
 def own_checkpoint(folder: Path) -> Callable[[Random], bool]:
     path = folder / 'weights.safetensors'
-    save_checkpoint(BEVDepth(tiny_config()), path)
+    save_checkpoint(BEVDepth(TINY), path)
     content = path.read_bytes()
     (length,) = struct.unpack('<Q', content[:8])
     header, tensors = content[: 8 + length], content[8 + length :]
@@ -136,7 +137,7 @@ class _Command:
 
 def official_checkpoint(folder: Path) -> Callable[[Random], bool]:
     path = folder / 'weights.pth'
-    save_official(BEVDepth(tiny_config()), path)
+    save_official(BEVDepth(TINY), path)
     content = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}

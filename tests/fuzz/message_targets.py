@@ -23,7 +23,8 @@ from tf2_msgs.msg import TFMessage
 from bevdepth_ros.bags.topics import HEAD_BYTES
 from bevdepth_ros.detector.conversions import image_from_message, intrinsics_from_info
 from bevdepth_ros.detector.parameters import FIELDS, Settings
-from bevdepth_ros.detector.transforms import TransformMissingError, Transforms, matrix_from_transform, transform_from_odometry
+from bevdepth_ros.detector.tf_listener import matrix_from_transform, transform_from_odometry
+from bevdepth_ros.detector.transforms import TransformMissingError, Transforms
 from bevdepth_ros.detector.undistortion import undistortion_maps
 from tests.fuzz.mutation import NUMBERS, damaged
 

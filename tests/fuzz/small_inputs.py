@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
-from bevdepth_core.config import BEVEncoderConfig, BEVGrid, DepthBins, DepthNetConfig, HeadConfig, ImageEncoderConfig, ModelConfig
 from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
 from bevdepth_core.nuscenes.completeness import TABLES
 
@@ -19,21 +17,6 @@ CALIBRATION = {
     'rectification_matrix': {'rows': 3, 'cols': 3, 'data': [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]},
     'projection_matrix': {'rows': 3, 'cols': 4, 'data': [128.0, 0.0, 80.0, 0.0, 0.0, 128.0, 48.0, 0.0, 0.0, 0.0, 1.0, 0.0]},
 }  # fmt: skip
-
-
-def tiny_config() -> ModelConfig:
-    """Return a model of few numbers in the official layout but for its sizes."""
-    base = ModelConfig()
-    return replace(
-        base,
-        image=replace(base.image, height=64, width=96),
-        depth_bins=DepthBins(2.0, 58.0, 8.0),
-        grid=BEVGrid((-51.2, 51.2, 6.4), (-51.2, 51.2, 6.4), (-5.0, 3.0, 8.0)),
-        image_encoder=ImageEncoderConfig(depth=18, neck_channels=4, width=4),
-        depth_net=DepthNetConfig(mid_channels=8, context_channels=4),
-        bev_encoder=BEVEncoderConfig(base_channels=4, neck_channels=4),
-        head=replace(HeadConfig(), channels=4),
-    )
 
 
 def make_tables(root: Path) -> dict[str, list | dict]:

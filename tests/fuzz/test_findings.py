@@ -29,7 +29,8 @@ from bevdepth_ros.bags.nuscenes_to_bag import chosen_scenes
 from bevdepth_ros.bags.reader import Bag
 from bevdepth_ros.bags.remains import McapRemains, SqliteRemains
 from bevdepth_ros.detector.conversions import intrinsics_from_file
-from tests.fuzz.small_inputs import make_tables, tiny_config
+from tests.fuzz.small_inputs import make_tables
+from tests.networks import TINY
 from tests.ros.bags.text_bags import STORAGES, qos, storage_file, write_bag
 
 
@@ -53,7 +54,7 @@ def load(root):
 @pytest.fixture(scope='module')
 def official_state(tmp_path_factory):
     path = tmp_path_factory.mktemp('official') / 'weights.pth'
-    save_official(BEVDepth(tiny_config()), path)
+    save_official(BEVDepth(TINY), path)
     return torch.load(path, weights_only=True)['state_dict']
 
 
@@ -102,7 +103,7 @@ def test_the_config_inside_a_file_cannot_ask_for_all_memory(config, tmp_path):
 
 @pytest.mark.parametrize('kind', [torch.complex64, torch.float8_e4m3fn, torch.int64, torch.bool])
 def test_weights_of_another_kind_of_number_are_refused_by_name(kind, tmp_path):
-    path, model = tmp_path / 'odd.safetensors', BEVDepth(tiny_config())
+    path, model = tmp_path / 'odd.safetensors', BEVDepth(TINY)
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     name = 'image_encoder.backbone.conv1.weight'
     state[name] = torch.zeros_like(state[name], dtype=kind)
@@ -113,7 +114,7 @@ def test_weights_of_another_kind_of_number_are_refused_by_name(kind, tmp_path):
 
 def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path):
     path = tmp_path / 'weights.safetensors'
-    save_checkpoint(BEVDepth(tiny_config()), path)
+    save_checkpoint(BEVDepth(TINY), path)
     content = path.read_bytes()
     for length in (2**63, 2**40, len(content)):
         path.write_bytes(struct.pack('<Q', length) + content[8:])

@@ -6,6 +6,7 @@ import itertools
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,19 +14,9 @@ import rclpy
 import torch
 
 from bevdepth_core.checkpoint import save_checkpoint
-from bevdepth_core.config import (
-    BEVEncoderConfig,
-    BEVGrid,
-    DecodeConfig,
-    DepthBins,
-    DepthNetConfig,
-    HeadConfig,
-    ImageEncoderConfig,
-    ImageSpec,
-    ModelConfig,
-    load_model_config,
-)
+from bevdepth_core.config import load_model_config
 from bevdepth_core.model import BEVDepth
+from tests.networks import write_tiny_checkpoint
 from tests.reference import ROOT
 from tests.ros.graph import Graph
 
@@ -36,38 +27,43 @@ _turns = itertools.count(step=7)
 
 
 @pytest.fixture
-def domain_id(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Return a domain that nobody on this machine is in, and set it for this process and its children."""
-    return enter_free_domain(monkeypatch)
+def domain_id(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Yield a domain that nobody on this machine is in, set for this process and its children."""
+    with free_domain(monkeypatch) as domain:
+        yield domain
 
 
 @pytest.fixture(scope='module')
 def module_graph() -> Iterator[Graph]:
     """Yield a running graph with a node, for all tests of a file."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        enter_free_domain(monkeypatch)
+    with pytest.MonkeyPatch.context() as monkeypatch, free_domain(monkeypatch):
         yield from _running_graph()
 
 
-def enter_free_domain(monkeypatch: pytest.MonkeyPatch) -> int:
+@contextmanager
+def free_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     candidates = ((os.getpid() + next(_turns)) % DOMAINS + 1 for _ in range(DOMAINS))
-    domain = next(domain for domain in candidates if _is_empty(domain))
+    domain, lease = next((domain, lease) for domain in candidates if (lease := _lease(domain)) is not None)
     monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
     if os.environ['ROS_DISTRO'] == 'humble':
         monkeypatch.setenv('ROS_LOCALHOST_ONLY', '1')
     else:
         monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    return domain
+    with lease:
+        yield domain
 
 
-def _is_empty(domain: int) -> bool:
-    """Tell whether the port of the domain's first participant is free."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind(('', 7410 + 250 * domain))
-        except OSError:
-            return False
-    return True
+def _lease(domain: int) -> socket.socket | None:
+    """Return what keeps other tests out of a domain until it is closed; None where somebody is."""
+    lease = socket.socket(socket.AF_UNIX)
+    try:
+        lease.bind(f'\0bevdepth test domain {domain}')
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(('', 7410 + 250 * domain))  # the port of the domain's first participant
+    except OSError:
+        lease.close()
+        return None
+    return lease
 
 
 @pytest.fixture
@@ -89,20 +85,7 @@ def _running_graph() -> Iterator[Graph]:
 @pytest.fixture(scope='session')
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a checkpoint with random weights of a network that costs next to nothing, the same on every run."""
-    torch.manual_seed(0)
-    config = ModelConfig(
-        image=ImageSpec(height=32, width=96),
-        depth_bins=DepthBins(step=4.0),
-        grid=BEVGrid(x=(-51.2, 51.2, 3.2), y=(-51.2, 51.2, 3.2)),
-        image_encoder=ImageEncoderConfig(depth=18, neck_channels=8),
-        depth_net=DepthNetConfig(mid_channels=16, context_channels=8, refinement=False),
-        bev_encoder=BEVEncoderConfig(base_channels=8, neck_channels=8),
-        head=HeadConfig(channels=8),
-        decode=DecodeConfig(candidates=20, boxes_per_task=3),
-    )
-    path = tmp_path_factory.mktemp('weights') / 'tiny.safetensors'
-    save_checkpoint(BEVDepth(config), path)
-    return path
+    return write_tiny_checkpoint(tmp_path_factory.mktemp('weights') / 'tiny.safetensors')
 
 
 @pytest.fixture(scope='session')

@@ -6,12 +6,10 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import psutil
-import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
@@ -21,40 +19,13 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import PointCloud2
 from sensor_msgs_py.point_cloud2 import read_points
 
-from bevdepth_core.checkpoint import save_checkpoint
-from bevdepth_core.config import (
-    BEVEncoderConfig,
-    BEVGrid,
-    DepthBins,
-    DepthNetConfig,
-    HeadConfig,
-    ImageEncoderConfig,
-    ImageSpec,
-    ModelConfig,
-)
-from bevdepth_core.model import BEVDepth
+from tests.networks import write_tiny_checkpoint
 from tests.soak.stream import CAMERAS
 
 NAME = '/bevdepth_detector'
 PATIENCE_S = 60.0
 CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
 ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
-
-
-def write_tiny_checkpoint(path: Path) -> Path:
-    """Write random weights of a model that a small part of a CPU core runs at 12 Hz."""
-    torch.manual_seed(0)
-    config = ModelConfig(
-        image=replace(ImageSpec(), height=64, width=96),
-        depth_bins=DepthBins(2.0, 58.0, 4.0),
-        grid=BEVGrid((-51.2, 51.2, 3.2), (-51.2, 51.2, 3.2), (-5.0, 3.0, 8.0)),
-        image_encoder=ImageEncoderConfig(depth=18, neck_channels=8, width=8),
-        depth_net=DepthNetConfig(mid_channels=16, context_channels=8),
-        bev_encoder=BEVEncoderConfig(base_channels=8, neck_channels=8),
-        head=replace(HeadConfig(), channels=8),
-    )
-    save_checkpoint(BEVDepth(config), path)
-    return path
 
 
 class RunningDetector:

@@ -9,32 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bevdepth_core.config import (
-    BEVEncoderConfig,
-    BEVGrid,
-    DepthBins,
-    DepthNetConfig,
-    HeadConfig,
-    ImageEncoderConfig,
-    ImageSpec,
-    ModelConfig,
-)
+from bevdepth_core.config import ModelConfig
 from bevdepth_core.nuscenes.dataset import Sample
 from bevdepth_training.averaging import AveragingSettings
 from bevdepth_training.config import TrainerSettings, TrainingConfig
 from bevdepth_training.data import DataSettings, SampleSource, TrainingData
 from bevdepth_training.module import BEVDepthModule, ModelSettings
 from bevdepth_training.train import fit
+from tests.networks import TINY
 
-TINY = ModelConfig(
-    image=ImageSpec(height=32, width=64),
-    depth_bins=DepthBins(2.0, 18.0, 2.0),
-    grid=BEVGrid(x=(-12.8, 12.8, 1.6), y=(-12.8, 12.8, 1.6)),
-    image_encoder=ImageEncoderConfig(depth=18, neck_channels=4),
-    depth_net=DepthNetConfig(mid_channels=8, context_channels=4),
-    bev_encoder=BEVEncoderConfig(base_channels=4, neck_channels=4),
-    head=HeadConfig(channels=4),
-)
 CAMERAS = 2
 
 

@@ -10,7 +10,8 @@ from torch import distributed, multiprocessing
 from bevdepth_core.types import ModelOutputs, TaskMaps
 from bevdepth_training.batch import Batch, collate
 from bevdepth_training.criterion import box_loss, criterion, depth_loss, heatmap_loss
-from tests.training.runs import TINY, noise_sample
+from tests.networks import TINY
+from tests.training.runs import noise_sample
 
 WEIGHTS = (1.0,) * 10
 

@@ -6,7 +6,8 @@ from torch.utils.data import BatchSampler
 
 from bevdepth_training.batch import collate
 from bevdepth_training.data import DrawnSamples, ResumableLoader, ShuffledDraws
-from tests.training.runs import TINY, Noise
+from tests.networks import TINY
+from tests.training.runs import Noise
 
 
 def places(draws: ShuffledDraws) -> list[int]:

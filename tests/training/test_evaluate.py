@@ -21,8 +21,8 @@ from bevdepth_core.nuscenes.evaluation import PUBLISHED
 from bevdepth_core.nuscenes.index import load_index
 from bevdepth_training.evaluate import EvaluationConfig, EvaluationData, main, published_score, score, stream
 from tests.core.nuscenes.dataroot import SPLIT, VERSION, make_dataroot
+from tests.networks import TINY
 from tests.reference import ROOT
-from tests.training.runs import TINY
 
 SECOND_US = 1_000_000
 

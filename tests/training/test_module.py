@@ -13,7 +13,8 @@ from bevdepth_core.model.view_transform import ego_from_frustum
 from bevdepth_training.batch import collate
 from bevdepth_training.criterion import criterion
 from bevdepth_training.module import BEVDepthModule, ModelSettings, NonFiniteLossError, learning_rate_factor, load_pretrained
-from tests.training.runs import TINY, Noise, noise_sample, run, tiny_config
+from tests.networks import TINY
+from tests.training.runs import Noise, noise_sample, run, tiny_config
 
 
 def module(**settings) -> BEVDepthModule:

@@ -28,7 +28,7 @@ from bevdepth_core.nuscenes.recording import Recording
 from bevdepth_core.nuscenes.synthetic.dataset import VERSION
 from bevdepth_ros.bags.nuscenes_to_bag import main
 from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
-from bevdepth_ros.detector.transforms import matrix_from_transform
+from bevdepth_ros.detector.tf_listener import matrix_from_transform
 from tests.ros.bags.conftest import SCENES
 from tests.ros.bags.tables import Tables
 from tests.ros.graph import wait_until

@@ -19,7 +19,7 @@ from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.geometry import quaternion_from_rotation, rigid_from_quaternion
 from bevdepth_core.nuscenes.synthetic import make_scene, nuscenes_like_rig
 from bevdepth_ros.bags.writer import BagWriter, camera_info_topic, image_topic
-from bevdepth_ros.detector.transforms import matrix_from_transform
+from bevdepth_ros.detector.tf_listener import matrix_from_transform
 from tests.reference import reference_path
 from tests.ros.sample_bag import CAMERAS, write_sample_bag
 

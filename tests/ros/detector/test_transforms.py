@@ -10,7 +10,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 from tf2_msgs.msg import TFMessage
 
-from bevdepth_ros.detector.transforms import TransformMissingError, Transforms, matrix_from_transform
+from bevdepth_ros.detector.tf_listener import matrix_from_transform
+from bevdepth_ros.detector.transforms import TransformMissingError, Transforms
 from tests.ros.graph import Graph, wait_until
 
 START_NS = 1_531_883_530_000_000_000

@@ -1,0 +1,48 @@
+"""Networks that cost next to nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from bevdepth_core.checkpoint import save_checkpoint
+from bevdepth_core.config import (
+    BEVEncoderConfig,
+    BEVGrid,
+    DecodeConfig,
+    DepthBins,
+    DepthNetConfig,
+    HeadConfig,
+    ImageEncoderConfig,
+    ImageSpec,
+    ModelConfig,
+)
+from bevdepth_core.model import BEVDepth
+
+TINY = ModelConfig(
+    image=ImageSpec(height=32, width=64),
+    depth_bins=DepthBins(2.0, 18.0, 2.0),
+    grid=BEVGrid(x=(-12.8, 12.8, 1.6), y=(-12.8, 12.8, 1.6)),
+    image_encoder=ImageEncoderConfig(depth=18, neck_channels=4),
+    depth_net=DepthNetConfig(mid_channels=8, context_channels=4),
+    bev_encoder=BEVEncoderConfig(base_channels=4, neck_channels=4),
+    head=HeadConfig(channels=4),
+)
+"""A network in the official layout."""
+TINY_WITH_BOXES = replace(
+    TINY,
+    image=ImageSpec(height=32, width=96),
+    image_encoder=ImageEncoderConfig(depth=18, neck_channels=4, width=8),
+    depth_net=DepthNetConfig(mid_channels=8, context_channels=4, refinement=False),
+    decode=DecodeConfig(candidates=20, boxes_per_task=3),
+)
+"""A still cheaper one for running nodes, of few boxes."""
+
+
+def write_tiny_checkpoint(path: Path) -> Path:
+    """Write random weights of TINY_WITH_BOXES, the same on every run."""
+    torch.manual_seed(0)
+    save_checkpoint(BEVDepth(TINY_WITH_BOXES), path)
+    return path
