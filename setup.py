@@ -20,7 +20,7 @@ from setuptools.errors import CompileError, SetupError
 
 NAME = 'bevdepth_ros'
 CUDA_MODULE = 'bevdepth_core.ops._voxel_pooling'
-CUDA_SOURCES = ['csrc/bindings.cpp', 'csrc/detection_bindings.cpp', 'csrc/detection.cu', 'csrc/voxel_pooling.cu']
+CUDA_SOURCES = ['csrc/bindings.cpp', 'csrc/detection_bindings.cpp', 'csrc/detection.cu', 'csrc/layers.cu', 'csrc/voxel_pooling.cu']
 
 
 def find_nvcc():

@@ -115,8 +115,9 @@ class Detector:
         Without a usable past frame (start, gap, backward stamp, unknown pose) the current frame stands in for it.
         """
         self._forget_what_cannot_be_past(frame.stamp_ns)
+        self._network.show(frame.images)
         image_aug = image_matrices(frame.images, self.config.image)
-        features = self._network.encode(frame.images, _camera_vector(frame.rig, image_aug))
+        features = self._network.encode(_camera_vector(frame.rig, image_aug))
         past = self._past_frame(frame)
         found = self._network.detect(self._frames(frame, image_aug, features, past), self.score_threshold)
         self.depth = features.depth[0].float().clone() if self.keep_depth else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,7 +93,12 @@ def normalise(images: torch.Tensor, spec: ImageSpec) -> torch.Tensor:
 
 def image_matrices(images: Sequence[np.ndarray | torch.Tensor], spec: ImageSpec) -> np.ndarray:
     """Return (N, 4, 4) float64 network-input pixel from source pixel transforms of N images (H_i, W_i, 3) for inference."""
-    return np.stack([ImageTransform.for_inference(image.shape[1], image.shape[0], spec).matrix() for image in images])
+    return np.stack([_inference_matrix(image.shape[1], image.shape[0], spec) for image in images])
+
+
+@functools.lru_cache(maxsize=64)
+def _inference_matrix(source_width: int, source_height: int, spec: ImageSpec) -> np.ndarray:
+    return ImageTransform.for_inference(source_width, source_height, spec).matrix()
 
 
 def preprocess(images: Sequence[np.ndarray], spec: ImageSpec) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,8 @@
 
 #include <algorithm>
 #include <stdexcept>
-#include <string>
+
+#include "device.cuh"
 
 namespace bevdepth::detection {
 namespace {
@@ -95,26 +96,6 @@ __global__ void __launch_bounds__(kSuppressThreads)
     for (int place = count + threadIdx.x; place < most; place += kSuppressThreads) kept[task * most + place] = -1;
 }
 
-void check(cudaError_t status, const char* what) {
-    if (status == cudaSuccess) return;
-    cudaGetLastError();  // forget it, or the next launch would report it again
-    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
-}
-
-class DeviceGuard {
-public:
-    explicit DeviceGuard(int device) {
-        check(cudaGetDevice(&before_), "cudaGetDevice");
-        check(cudaSetDevice(device), "cudaSetDevice");
-    }
-    ~DeviceGuard() { cudaSetDevice(before_); }
-    DeviceGuard(const DeviceGuard&) = delete;
-    DeviceGuard& operator=(const DeviceGuard&) = delete;
-
-private:
-    int before_ = 0;
-};
-
 template <class T>
 void resize_some(cudaStream_t stream, const Source* sources, int images, void* rows, const Inputs& inputs) {
     Sources argument{};
@@ -140,25 +121,26 @@ void resize_all(cudaStream_t stream, const std::vector<Source>& sources, void* r
 
 }  // namespace
 
-void resize_images(const Stream& stream, const std::vector<Source>& sources, void* rows, const Inputs& inputs) {
+void resize_images(const Launch& launch, const std::vector<Source>& sources, void* rows, const Inputs& inputs) {
     if (inputs.channels < 3 || inputs.width < 1 || inputs.height < 1) throw std::invalid_argument("network inputs need pixels of 3 channels");
-    const DeviceGuard guard(stream.device);
-    const auto handle = reinterpret_cast<cudaStream_t>(stream.handle);
-    switch (inputs.type) {
-        case Pixel::float16: return resize_all<__half>(handle, sources, rows, inputs);
-        case Pixel::bfloat16: return resize_all<__nv_bfloat16>(handle, sources, rows, inputs);
-        case Pixel::float32: return resize_all<float>(handle, sources, rows, inputs);
+    const DeviceGuard guard(launch.device);
+    const auto handle = reinterpret_cast<cudaStream_t>(launch.stream);
+    switch (launch.dtype) {
+        case Dtype::float16: return resize_all<__half>(handle, sources, rows, inputs);
+        case Dtype::bfloat16: return resize_all<__nv_bfloat16>(handle, sources, rows, inputs);
+        case Dtype::float32: return resize_all<float>(handle, sources, rows, inputs);
+        case Dtype::float64: break;
     }
-    throw std::invalid_argument("unknown type of pixels");
+    throw std::invalid_argument("network inputs are float16, bfloat16 or float32");
 }
 
-void suppress_circles(const Stream& stream, std::int32_t tasks, std::int32_t boxes, std::int32_t most, const float* centers,
+void suppress_circles(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, const float* centers,
                       const bool* valid, const float* limits, std::int32_t* kept) {
     const std::size_t shared = static_cast<std::size_t>(boxes) * (sizeof(float2) + sizeof(bool));
     if (boxes < 0 || shared > kSharedBytes) throw std::invalid_argument("suppression takes up to 5461 candidates per task");
     if (tasks < 1 || most < 1) return;
-    const DeviceGuard guard(stream.device);
-    suppress<<<tasks, kSuppressThreads, shared, reinterpret_cast<cudaStream_t>(stream.handle)>>>(
+    const DeviceGuard guard(launch.device);
+    suppress<<<tasks, kSuppressThreads, shared, reinterpret_cast<cudaStream_t>(launch.stream)>>>(
         boxes, most, reinterpret_cast<const float2*>(centers), valid, limits, kept);
     check(cudaGetLastError(), "suppressing boxes");
 }

@@ -7,14 +7,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "launch.h"
+
 namespace bevdepth::detection {
-
-enum class Pixel { float16, bfloat16, float32 };
-
-struct Stream {
-    int device;
-    std::uintptr_t handle;
-};
 
 // One line per output pixel: index of the first source pixel, then the weights of that one and the following, scaled by 2^22.
 // Weights of 0 stand for source pixels that are not read.
@@ -31,9 +26,8 @@ struct Source {
     Filter horizontal, vertical;
 };
 
-// Network input (N, height, width, channels): B G R, normalised, channels from the fourth on are 0.
+// Network input (N, height, width, channels) of Launch::dtype: B G R, normalised, channels from the fourth on are 0.
 struct Inputs {
-    Pixel type;
     void* pixels;
     std::int32_t height, width, channels;
     float mean[3], deviation[3];
@@ -41,12 +35,12 @@ struct Inputs {
 
 // Resizes sources as Pillow does: rows first, rounded to uint8, then columns; and normalises them.
 // rows: workspace, 4 bytes for each of images x (most rows of an image) x width.
-void resize_images(const Stream& stream, const std::vector<Source>& sources, void* rows, const Inputs& inputs);
+void resize_images(const Launch& launch, const std::vector<Source>& sources, void* rows, const Inputs& inputs);
 
 // kept (tasks, most) int32: indices of the boxes that no better kept one suppresses, best first, then -1.
 // Boxes come best first: centers (tasks, boxes, 2), valid (tasks, boxes); limits (tasks) squared distances up to which a box is
 // suppressed.
-void suppress_circles(const Stream& stream, std::int32_t tasks, std::int32_t boxes, std::int32_t most, const float* centers,
+void suppress_circles(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, const float* centers,
                       const bool* valid, const float* limits, std::int32_t* kept);
 
 }  // namespace bevdepth::detection

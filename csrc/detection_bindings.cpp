@@ -1,4 +1,4 @@
-// The Python table of detection.h. Addresses and streams travel as integers, so that the module serves any torch.
+// The Python table of detection.h and layers.h. Addresses and streams travel as integers, so that the module serves any torch.
 #include "detection_bindings.h"
 
 #include <pybind11/stl.h>
@@ -6,6 +6,7 @@
 #include <array>
 
 #include "detection.h"
+#include "layers.h"
 
 namespace py = pybind11;
 
@@ -19,9 +20,8 @@ Source make_source(Address pixels, std::array<std::int64_t, 3> strides, std::arr
     return {reinterpret_cast<const std::uint8_t*>(pixels), strides[0], strides[1], strides[2], rows[0], rows[1], horizontal, vertical};
 }
 
-Inputs make_inputs(Pixel type, Address pixels, std::array<std::int32_t, 3> sizes, std::array<float, 3> mean, std::array<float, 3> deviation) {
-    return {type,
-            reinterpret_cast<void*>(pixels),
+Inputs make_inputs(Address pixels, std::array<std::int32_t, 3> sizes, std::array<float, 3> mean, std::array<float, 3> deviation) {
+    return {reinterpret_cast<void*>(pixels),
             sizes[0],
             sizes[1],
             sizes[2],
@@ -33,11 +33,6 @@ Inputs make_inputs(Pixel type, Address pixels, std::array<std::int32_t, 3> sizes
 
 void bind(py::module_& module) {
     const auto no_gil = py::call_guard<py::gil_scoped_release>();
-    py::enum_<Pixel>(module, "Pixel")
-        .value("float16", Pixel::float16)
-        .value("bfloat16", Pixel::bfloat16)
-        .value("float32", Pixel::float32);
-    py::class_<Stream>(module, "Stream").def(py::init([](int device, Address handle) { return Stream{device, handle}; }));
     py::class_<Filter>(module, "Filter").def(py::init([](Address lines, std::int32_t taps) {
         return Filter{reinterpret_cast<const std::int32_t*>(lines), taps};
     }));
@@ -45,16 +40,34 @@ void bind(py::module_& module) {
     py::class_<Inputs>(module, "Inputs").def(py::init(&make_inputs));
     module.def(
         "resize_images",
-        [](const Stream& stream, const std::vector<Source>& sources, Address rows, const Inputs& inputs) {
-            resize_images(stream, sources, reinterpret_cast<void*>(rows), inputs);
+        [](const Launch& launch, const std::vector<Source>& sources, Address rows, const Inputs& inputs) {
+            resize_images(launch, sources, reinterpret_cast<void*>(rows), inputs);
         },
         no_gil);
     module.def(
         "suppress_circles",
-        [](const Stream& stream, std::int32_t tasks, std::int32_t boxes, std::int32_t most, Address centers, Address valid, Address limits,
+        [](const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, Address centers, Address valid, Address limits,
            Address kept) {
-            suppress_circles(stream, tasks, boxes, most, reinterpret_cast<const float*>(centers), reinterpret_cast<const bool*>(valid),
+            suppress_circles(launch, tasks, boxes, most, reinterpret_cast<const float*>(centers), reinterpret_cast<const bool*>(valid),
                              reinterpret_cast<const float*>(limits), reinterpret_cast<std::int32_t*>(kept));
+        },
+        no_gil);
+
+    py::class_<layers::Map>(module, "Map").def(
+        py::init([](std::int32_t images, std::int32_t height, std::int32_t width, std::int32_t channels) {
+            return layers::Map{images, height, width, channels};
+        }));
+    module.def(
+        "deformable_columns",
+        [](const Launch& launch, const layers::Map& map, std::int32_t groups, Address features, Address offsets, Address columns) {
+            layers::deformable_columns(launch, map, groups, reinterpret_cast<const void*>(features), reinterpret_cast<const void*>(offsets),
+                                       reinterpret_cast<void*>(columns));
+        },
+        no_gil);
+    module.def(
+        "max_pool",
+        [](const Launch& launch, const layers::Map& map, Address features, Address pooled) {
+            layers::max_pool(launch, map, reinterpret_cast<const void*>(features), reinterpret_cast<void*>(pooled));
         },
         no_gil);
 }

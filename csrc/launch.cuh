@@ -5,33 +5,13 @@
 #include <initializer_list>
 #include <limits>
 #include <stdexcept>
-#include <string>
 #include <type_traits>
 
 #include "common.cuh"
+#include "device.cuh"
 
 namespace bevdepth {
 namespace {
-
-void check(cudaError_t status, const char* what) {
-    if (status == cudaSuccess) return;
-    cudaGetLastError();  // forget it, or the next launch would report it again
-    throw std::runtime_error(std::string("voxel pooling, ") + what + ": " + cudaGetErrorString(status));
-}
-
-class DeviceGuard {
-public:
-    explicit DeviceGuard(int device) {
-        check(cudaGetDevice(&before_), "cudaGetDevice");
-        check(cudaSetDevice(device), "cudaSetDevice");
-    }
-    ~DeviceGuard() { cudaSetDevice(before_); }
-    DeviceGuard(const DeviceGuard&) = delete;
-    DeviceGuard& operator=(const DeviceGuard&) = delete;
-
-private:
-    int before_ = 0;
-};
 
 // The product of sizes, refused when an array of that many 8-byte numbers could not be addressed.
 std::int64_t checked_product(std::initializer_list<std::int64_t> factors) {
@@ -86,7 +66,7 @@ void run(const Launch& launch, Start start, void (*kernel)(Parameters...), std::
     config.stream = reinterpret_cast<cudaStream_t>(launch.stream);
     config.attrs = &early;
     config.numAttrs = start == Start::early && code_version(kernel) >= 90 ? 1 : 0;
-    check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), "kernel launch");
+    check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), "launching a kernel of voxel pooling");
 }
 
 template <class T> struct Type { using type = T; };

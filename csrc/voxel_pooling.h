@@ -11,15 +11,9 @@
 
 #include <cstdint>
 
+#include "launch.h"
+
 namespace bevdepth {
-
-enum class Dtype { float16, bfloat16, float32, float64 };
-
-struct Launch {
-    Dtype dtype;
-    int device;
-    std::uintptr_t stream;
-};
 
 struct Sizes {
     std::int64_t batch, cameras, bins, channels, height, width, nx, ny;

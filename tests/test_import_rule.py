@@ -33,7 +33,7 @@ def allowed_in_core(name: str, module: str) -> bool:
         return allowed_in_core_base(name)
     if within(module, 'bevdepth_core.ops'):
         inside_ops = within(name, 'bevdepth_core.ops') or not within(name, 'bevdepth_core')
-        return inside_ops and (module == 'bevdepth_core.ops.voxel_pooling' or not within(name, COMPILED))
+        return inside_ops and (module == 'bevdepth_core.ops.compiled' or not within(name, COMPILED))
     if within(name, COMPILED):
         return False
     if within(module, 'bevdepth_core.model'):

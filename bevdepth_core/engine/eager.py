@@ -32,20 +32,24 @@ class EagerNetwork:
     def __init__(self, model: BEVDepth, device: torch.device, dtype: torch.dtype) -> None:
         self.model, self.seconds = model, {}
         self._device, self._dtype = device, dtype
+        self._inputs: torch.Tensor | None = None
 
     def prepare(self, cameras: int) -> None:
         """Nothing takes longer the first time."""
 
-    def encode(self, images: Sequence[np.ndarray | torch.Tensor], cameras: torch.Tensor) -> ImageFeatures:
-        """Return what (N) images (H, W, 3) uint8 RGB show; ``cameras`` (1, N, 27) float32 is their camera vector."""
+    def show(self, images: Sequence[np.ndarray | torch.Tensor]) -> None:
+        """Take N images (H, W, 3) uint8 RGB of a new frame."""
         self.seconds = {}
         images = [image.cpu().numpy() if isinstance(image, torch.Tensor) else image for image in images]
         with self._running('preprocess'):
             crops, _ = preprocess(images, self.model.config.image)
-            inputs = normalise(torch.from_numpy(crops).to(self._device), self.model.config.image)[None]
+            self._inputs = normalise(torch.from_numpy(crops).to(self._device), self.model.config.image)[None]
+
+    def encode(self, cameras: torch.Tensor) -> ImageFeatures:
+        """Return what the images show; ``cameras`` (1, N, 27) float32 is their camera vector."""
         half = self._dtype != torch.float32
         with self._running('image_branch'), torch.autocast(self._device.type, self._dtype if half else torch.bfloat16, half):
-            return self.model.encode_images(inputs, cameras.to(self._device))
+            return self.model.encode_images(self._inputs, cameras.to(self._device))
 
     def detect(self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]], score_threshold: float) -> ScoredBoxes:
         """Return the boxes seen in ``frames``, the one just encoded first, each with its (1, N, 3, 4) ``ego_from_frustum``.

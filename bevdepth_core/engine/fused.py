@@ -13,13 +13,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.ops import deform_conv2d
 
 from bevdepth_core.model import BEVDepth
-from bevdepth_core.model.depth_net import DeformableConv
+from bevdepth_core.model.depth_net import AtrousPyramid, DeformableConv, DepthNet, in_network_pixels
 from bevdepth_core.model.head import BOX_MAPS, CenterHead
 from bevdepth_core.model.layers import MultiScaleNeck
 from bevdepth_core.model.view_transform import DepthRefinement
+from bevdepth_core.ops.deformable import deformable_conv
+from bevdepth_core.ops.max_pool import max_pool
 
 BOX_VALUES = sum(BOX_MAPS.values())
 """Head channels of a box: offset 2, height 1, size 3, sine and cosine of yaw, velocity 2."""
@@ -35,7 +36,7 @@ def fused(model: BEVDepth, device: torch.device, dtype: torch.dtype) -> BEVDepth
     for part in (network.image_encoder, network.depth_net, network.bev_encoder, network.head, network.view_transform.refinement):
         if part is not None:
             part.to(dtype=dtype, memory_format=torch.channels_last)
-    network.depth_net.camera_norm = nn.Sequential(copy.deepcopy(model.depth_net.camera_norm).float(), Cast(dtype))
+    network.depth_net.net.camera_norm = nn.Sequential(copy.deepcopy(model.depth_net.camera_norm).float(), Cast(dtype))
     return network.to(device).eval()
 
 
@@ -101,7 +102,7 @@ class FusedBlock(nn.Module):
 
 
 class FusedNeck(nn.Module):
-    """The neck's branches, each one convolution; what they give goes straight to its place in the result.
+    """The neck's branches, each one convolution.
 
     A transposed convolution whose stride is its kernel is a 1x1 convolution to all pixels of its squares.
     """
@@ -109,24 +110,23 @@ class FusedNeck(nn.Module):
     def __init__(self, neck: MultiScaleNeck) -> None:
         super().__init__()
         self.branches = nn.ModuleList()
-        self._upsampling, self._channels = [], []
+        self._upsampling = []
         for resample, norm, _ in neck.branches:
             up = resample.stride[0] if isinstance(resample, nn.ConvTranspose2d) else 1
             self.branches.append(_squares(resample, norm) if isinstance(resample, nn.ConvTranspose2d) else FusedConv.folded(resample, norm))
             self._upsampling.append(up)
-            self._channels.append(norm.num_features)
 
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
         parts = [branch(features) for branch, features in zip(self.branches, maps, strict=True)]
-        batch, _, rows, columns = parts[0].shape
-        up = self._upsampling[0]
-        result = parts[0].new_empty(batch, up * rows, up * columns, sum(self._channels))
-        first = 0
-        for part, up, channels in zip(parts, self._upsampling, self._channels, strict=True):
-            target = result[..., first : first + channels].unflatten(2, (-1, up)).unflatten(1, (-1, up))
-            target.copy_(part.permute(0, 2, 3, 1).unflatten(3, (up, up, channels)).permute(0, 1, 3, 2, 4, 5))
-            first += channels
-        return result.permute(0, 3, 1, 2)
+        return torch.cat([_spread(part, up) for part, up in zip(parts, self._upsampling, strict=True)], dim=1)
+
+
+def _spread(squares: torch.Tensor, up: int) -> torch.Tensor:
+    """Return (n, C, up * h, up * w), channels_last, from (n, up * up * C, h, w)."""
+    if up == 1:
+        return squares
+    rows = squares.permute(0, 2, 3, 1).unflatten(3, (up, up, -1)).transpose(2, 3)  # (n, h, row, w, column, C)
+    return rows.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 def _squares(conv: nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> FusedConv:
@@ -153,24 +153,27 @@ class MergedHead(nn.Module):
         nets = [net for task in head.tasks for net in task.values()]
         folded = [_folded(*net[0][:2]) for net in nets]
         self.first = FusedConv(nets[0][0][0], *(torch.cat(part) for part in zip(*folded, strict=True)))
-        weights, biases = zip(*(self._merged(task) for task in head.tasks), strict=True)
-        self.last = nn.Conv2d(weights[0].shape[1] * self.task_count, len(biases[0]) * self.task_count, 3, padding=1, groups=self.task_count)
-        self.last.weight = nn.Parameter(torch.cat(weights), requires_grad=False)
-        self.last.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
+        self.last = self._merged(head.tasks)
 
-    def _merged(self, task: nn.ModuleDict) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return weight and bias that make all maps of a task at once: block-diagonal, since each map has a net of its own."""
-        width = next(iter(task.values()))[1].in_channels
+    def _merged(self, tasks: nn.ModuleList) -> nn.Conv2d:
+        """Return the convolution that makes all maps at once.
+
+        Each map has a net of its own, so that most weights are 0; cuDNN's grouped convolutions take eight times as long.
+        """
+        width = next(iter(tasks[0].values()))[1].in_channels
         channels = BOX_VALUES + self.classes
-        weight = torch.zeros(channels, len(task) * width, 3, 3)
-        bias = torch.full((channels,), torch.finfo(torch.float16).min)
-        first = 0
-        for number, net in enumerate(task.values()):
-            rows = slice(first, first + net[1].out_channels)
-            weight[rows, number * width : (number + 1) * width] = net[1].weight.detach()
-            bias[rows] = net[1].bias.detach()
-            first = rows.stop
-        return weight, bias
+        last = nn.Conv2d(width * sum(len(task) for task in tasks), channels * len(tasks), 3, padding=1).requires_grad_(False)
+        last.weight.zero_()
+        last.bias.fill_(torch.finfo(torch.float16).min)
+        net_number = 0
+        for number, task in enumerate(tasks):
+            first = number * channels
+            for net in task.values():
+                rows = slice(first, first + net[1].out_channels)
+                last.weight[rows, net_number * width : (net_number + 1) * width] = net[1].weight
+                last.bias[rows] = net[1].bias
+                first, net_number = rows.stop, net_number + 1
+        return last
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return (tasks, BOX_VALUES + most classes, ny, nx) from (1, in_channels, ny, nx)."""
@@ -178,15 +181,70 @@ class MergedHead(nn.Module):
 
 
 class FusedDeformableConv(nn.Module):
-    """Deformable convolution in float32: half precision would misplace its sampling points by a hundredth of the map."""
+    """Deformable convolution whose sampling points are float32: half precision would misplace them by a hundredth of the map."""
 
     def __init__(self, conv: DeformableConv) -> None:
         super().__init__()
         self.offset, self.weight = conv.offset, conv.weight
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        result = deform_conv2d(features.float(), self.offset(features).float(), self.weight.float(), padding=1)
-        return result.to(features.dtype, memory_format=torch.channels_last)
+        return deformable_conv(features, self.offset(features), self.weight)
+
+
+class FusedMaxPool(nn.Module):
+    """The stem's pooling."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return max_pool(features)
+
+
+class FusedPyramid(nn.Module):
+    """Atrous pyramid that adds what the global mean contributes to the projection instead of spreading it over the map first."""
+
+    def __init__(self, pyramid: AtrousPyramid) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(_fused_sequence(branch) for branch in pyramid.branches)
+        self.pool = _fused_sequence(pyramid.pool)
+        conv, norm = pyramid.project[:2]
+        weight, bias = _folded(conv, norm)
+        mean_channels = pyramid.pool[1].out_channels
+        weight, mean_weight = weight.split((weight.shape[1] - mean_channels, mean_channels), dim=1)
+        self.project = FusedConv(conv, weight, bias)
+        self.project_mean = nn.Parameter(mean_weight, requires_grad=False)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        branches = torch.cat([branch(features) for branch in self.branches], dim=1)
+        mean = F.conv2d(self.pool(features), self.project_mean)
+        mean = mean.expand(-1, -1, *features.shape[2:]).contiguous(memory_format=torch.channels_last)
+        return self.project(branches, mean)
+
+
+class FusedDepthNet(nn.Module):
+    """Depth net whose gates can be computed before the image features are there, and whose softmax runs along memory."""
+
+    def __init__(self, net: DepthNet) -> None:
+        super().__init__()
+        _fuse_children(net)
+        self.net = net
+
+    def gates(self, cameras: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the factors (n, C, 1, 1) of context and depth features from (n, 27) camera vectors."""
+        net = self.net
+        cameras = net.camera_norm(in_network_pixels(cameras) if net.told_network_pixels else cameras)
+        return net.context_gate.factors(cameras), net.depth_gate.factors(cameras)
+
+    def forward(self, features: torch.Tensor, cameras: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As ``DepthNet``."""
+        return self.gated(features, self.gates(cameras))
+
+    def gated(self, features: torch.Tensor, gates: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return depth (n, D, h, w) float32 and context (n, C, h, w) from image features and the gates."""
+        net = self.net
+        context_gate, depth_gate = gates
+        features = net.reduce(features)
+        context = net.context_head(features * context_gate)
+        logits = net.depth_head(net.deform(net.pyramid(net.depth_blocks(features * depth_gate))))
+        return F.softmax(logits.permute(0, 2, 3, 1), dim=-1, dtype=torch.float32).permute(0, 3, 1, 2), context
 
 
 class FusedRefinement(nn.Module):
@@ -213,9 +271,12 @@ def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.
 
 
 _FUSED = {
+    AtrousPyramid: FusedPyramid,
     BasicBlock: FusedBlock,
     Bottleneck: FusedBlock,
     MultiScaleNeck: FusedNeck,
+    nn.MaxPool2d: lambda _: FusedMaxPool(),
+    DepthNet: FusedDepthNet,
     CenterHead: MergedHead,
     DeformableConv: FusedDeformableConv,
     DepthRefinement: FusedRefinement,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -74,18 +74,22 @@ class GraphedNetwork:
             self.capacity = cameras
 
     @_on_device
-    def encode(self, images: Sequence[np.ndarray | torch.Tensor], cameras: torch.Tensor) -> ImageFeatures:
-        """Return what N images (H, W, 3) uint8 RGB show; ``cameras`` (1, N, 27) float32 is their camera vector.
+    def show(self, images: Sequence[np.ndarray | torch.Tensor]) -> None:
+        """Take N images (H, W, 3) uint8 RGB of a new frame; starts their resizing and returns."""
+        self.prepare(len(images))
+        self._clock.start()
+        spec = self.config.image
+        on_device, plans = self._sources.take(images)
+        resize_images(on_device, plans, spec.mean, spec.std, self._steps.images[: len(images)])
+        self._clock.stage_done('preprocess')
+
+    @_on_device
+    def encode(self, cameras: torch.Tensor) -> ImageFeatures:
+        """Return what the images show; ``cameras`` (1, N, 27) float32 is their camera vector.
 
         What is returned holds until the next call, see ``kept``.
         """
-        count = len(images)
-        self.prepare(count)
-        self._clock.start()
-        steps, spec = self._steps, self.config.image
-        on_device, plans = self._sources.take(images)
-        resize_images(on_device, plans, spec.mean, spec.std, steps.images[:count])
-        self._clock.stage_done('preprocess')
+        steps, count = self._steps, cameras.shape[1]
         steps.cameras_host[:count] = cameras[0]
         steps.run('image_branch')
         self._clock.stage_done('image_branch')
@@ -138,6 +142,7 @@ class _Steps:
         self._matrices = self.matrices_host.to(device)
         self._outside = torch.tensor([0, 0, config.grid.z[0] - 1e6])
         nx, ny, _ = config.grid.shape
+        self._beside = torch.cuda.Stream() if device.type == 'cuda' else None
         self._bev = torch.zeros(1, ny, nx, frames * channels, **new).permute(0, 3, 1, 2)
         self.maps: torch.Tensor | None = None
         self.boxes_host = torch.zeros(len(config.head.tasks) * config.decode.boxes_per_task, 11, **pinned)
@@ -164,10 +169,25 @@ class _Steps:
         target[len(matrices) :, :, 3] = self._outside
 
     def _encode_images(self) -> None:
-        self._cameras.copy_(self.cameras_host, non_blocking=True)
-        depth, context = self._network.depth_net(self._network.image_encoder(self.images), self._cameras)
+        with self._meanwhile():
+            self._cameras.copy_(self.cameras_host, non_blocking=True)
+            gates = self._network.depth_net.gates(self._cameras)
+        features = self._network.image_encoder(self.images)
+        self._join()
+        depth, context = self._network.depth_net.gated(features, gates)
         self.depth[0].copy_(depth)
         self.context[0].copy_(context)
+
+    def _meanwhile(self) -> AbstractContextManager:
+        """Let what is launched in this context run beside what follows it, up to ``_join``."""
+        if self._beside is None:
+            return nullcontext()
+        self._beside.wait_stream(torch.cuda.current_stream())
+        return torch.cuda.stream(self._beside)
+
+    def _join(self) -> None:
+        if self._beside is not None:
+            torch.cuda.current_stream().wait_stream(self._beside)
 
     def _splat(self) -> None:
         self._matrices.copy_(self.matrices_host, non_blocking=True)

@@ -51,7 +51,11 @@ class CameraGate(nn.Module):
         self.gate = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, channels, 1))
 
     def forward(self, features: torch.Tensor, cameras: torch.Tensor) -> torch.Tensor:
-        return features * self.gate(self.mlp(cameras)[..., None, None]).sigmoid()
+        return features * self.factors(cameras)
+
+    def factors(self, cameras: torch.Tensor) -> torch.Tensor:
+        """Return (n, channels, 1, 1) between 0 and 1."""
+        return self.gate(self.mlp(cameras)[..., None, None]).sigmoid()
 
 
 class AtrousPyramid(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bevdepth_core.ops.voxel_pooling import kernels
+from bevdepth_core.ops.compiled import kernels, launch
 
 
 def suppress_circles(centers: Tensor, valid: Tensor, limits: Tensor, most: int) -> Tensor:
@@ -25,9 +25,8 @@ def suppress_circles(centers: Tensor, valid: Tensor, limits: Tensor, most: int) 
     centers, valid = centers.contiguous(), valid.contiguous()
     tasks, boxes = valid.shape
     kept = torch.empty(tasks, most, dtype=torch.int32, device=centers.device)
-    stream = kernels.Stream(centers.device.index, torch.cuda.current_stream(centers.device).cuda_stream)
     addresses = (tensor.data_ptr() for tensor in (centers, valid, limits, kept))
-    kernels.suppress_circles(stream, tasks, boxes, most, *addresses)
+    kernels.suppress_circles(launch(centers), tasks, boxes, most, *addresses)
     return kept
 
 

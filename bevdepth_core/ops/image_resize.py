@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bevdepth_core.ops.voxel_pooling import kernels
+from bevdepth_core.ops.compiled import kernels, launch
 
 WEIGHT_BITS = 22
 """Fixed-point bits of a weight: 32, less 8 of a pixel and 2 for sums above 1."""
@@ -140,8 +140,5 @@ def _launch(images: Sequence[Tensor], plans: Sequence[ResizePlan], mean: Sequenc
     ]
     most_rows = max(max((plan.row_count for plan in plans), default=1), 1)
     workspace = torch.empty(count * most_rows * width, dtype=torch.int32, device=out.device)
-    stream = kernels.Stream(out.device.index, torch.cuda.current_stream(out.device).cuda_stream)
-    pixel = getattr(kernels.Pixel, str(out.dtype).removeprefix('torch.'))
-    kernels.resize_images(
-        stream, sources, workspace.data_ptr(), kernels.Inputs(pixel, out.data_ptr(), (height, width, channels), tuple(mean), tuple(std))
-    )
+    inputs = kernels.Inputs(out.data_ptr(), (height, width, channels), tuple(mean), tuple(std))
+    kernels.resize_images(launch(out), sources, workspace.data_ptr(), inputs)

@@ -18,12 +18,7 @@ import torch
 from torch import Tensor
 
 from bevdepth_core.ops import voxel_pooling_reference as reference
-
-try:
-    from bevdepth_core.ops import _voxel_pooling as kernels
-except ImportError as error:
-    kernels = None
-    why_no_kernels = str(error)
+from bevdepth_core.ops.compiled import kernels, launch, why_missing
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +173,7 @@ def _kernels_run(features: Tensor) -> bool:
     elif not features.is_cuda:
         _log_once(logging.INFO, features.device.type, 'torch reference')
     elif kernels is None:
-        _log_once(logging.WARNING, 'cuda', f'slow torch reference, since the kernels are not built: {why_no_kernels}')
+        _log_once(logging.WARNING, 'cuda', f'slow torch reference, since the kernels are not built: {why_missing}')
     else:
         _log_once(logging.INFO, 'cuda', 'compiled kernels')
         return True
@@ -398,7 +393,7 @@ def _launch_voxel_index(*geometry) -> Tensor:
     points = (batch, cameras, geometry.frustum_d.shape[0], geometry.frustum_v.shape[0], geometry.frustum_u.shape[0])
     index = geometry.ego_from_frustum.new_empty(*points, 3, dtype=torch.int32)
     sizes = _sizes(points, 1, (1, 1, 1))
-    kernels.voxel_index(_launch(geometry.ego_from_frustum), sizes, geometry.kernel_argument(), index.data_ptr())
+    kernels.voxel_index(launch(geometry.ego_from_frustum), sizes, geometry.kernel_argument(), index.data_ptr())
     return index
 
 
@@ -409,7 +404,7 @@ def _launch_forward(depth: Tensor, context: Tensor, points: Tensor | _Geometry, 
     bev = _empty_bev(context, shape)
     sums, bounds = _sum_workspaces(bev, exact)
     kernels.voxel_pooling(
-        _launch(context),
+        launch(context),
         _sizes(depth.shape, context.shape[2], shape),
         _point_argument(points),
         _depth_argument(depth),
@@ -427,7 +422,7 @@ def _launch_backward(
     planes, rows = _context_arrays(context)
     grad_depth, grad_context = _empty_gradients(depth, context)
     kernels.voxel_pooling_backward(
-        _launch(context),
+        launch(context),
         _sizes(depth.shape, context.shape[2], shape),
         _point_argument(points),
         _depth_argument(depth),
@@ -445,7 +440,7 @@ def _launch_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[int]) ->
     bev = _empty_bev(volume, shape)
     sums, bounds = _sum_workspaces(bev, exact)
     kernels.voxel_pooling_volume(
-        _launch(volume),
+        launch(volume),
         _sizes(voxel_index.shape[:5], volume.shape[2], shape),
         voxel_index.data_ptr(),
         volume.data_ptr(),
@@ -459,14 +454,8 @@ def _launch_volume_backward(grad_bev: Tensor, voxel_index: Tensor, shape: Sequen
     grad_map, voxel_index = _as_rows(grad_bev, 1), voxel_index.contiguous()
     grad_volume = _empty_volume(grad_bev, voxel_index)
     sizes = _sizes(voxel_index.shape[:5], grad_bev.shape[1], shape)
-    kernels.voxel_pooling_volume_backward(_launch(grad_bev), sizes, voxel_index.data_ptr(), grad_map.data_ptr(), grad_volume.data_ptr())
+    kernels.voxel_pooling_volume_backward(launch(grad_bev), sizes, voxel_index.data_ptr(), grad_map.data_ptr(), grad_volume.data_ptr())
     return grad_volume
-
-
-def _launch(features: Tensor):
-    """Return type, device and the caller's stream as the kernels take them."""
-    dtype = getattr(kernels.Dtype, str(features.dtype).removeprefix('torch.'))
-    return kernels.Launch(dtype, features.device.index, torch.cuda.current_stream(features.device).cuda_stream)
 
 
 def _sizes(points: Sequence[int], channels: int, shape: Sequence[int]):

@@ -69,7 +69,7 @@ def measure_detector(model: BEVDepth, options: argparse.Namespace) -> dict:
     rig = make_rig(6, *SIZE[::-1])
     files, jpeg = jpeg_files(), JpegDecoder(options.device)
     decoded = jpeg(files)
-    arrays = tuple(image.cpu().numpy() if isinstance(image, torch.Tensor) else image for image in decoded)
+    arrays = tuple(np.ascontiguousarray(image.cpu() if isinstance(image, torch.Tensor) else image) for image in decoded)
     stamps = frame_stamps(rig)
 
     def frame(images) -> Frame:

@@ -17,7 +17,9 @@ from bevdepth_core.model.depth_net import camera_vector
 from bevdepth_core.model.head import BOX_MAPS
 from bevdepth_core.model.view_transform import ego_from_frustum
 from bevdepth_core.ops.circle_suppression import suppress_circles
+from bevdepth_core.ops.deformable import deformable_columns
 from bevdepth_core.ops.image_resize import resize_images
+from bevdepth_core.ops.max_pool import max_pool
 from bevdepth_core.preprocess import normalise, preprocess
 from bevdepth_core.types import CameraRig
 from tests.core.frames import make_frame, make_rig, real_frames
@@ -104,7 +106,8 @@ def tell_boxes(what, found, wanted, left_over) -> None:
     ours, theirs = pairs.T
     center = np.linalg.norm(found.boxes.center[ours] - wanted.boxes.center[theirs], axis=1)
     score = np.abs(found.scores[ours] - wanted.scores[theirs])
-    print(f'\n{what}: {len(pairs)} of {len(wanted)} boxes, {unmatched} unmatched, centre {center.max():.1e} m, score {score.max():.1e}')
+    largest = f'centre {center.max(initial=0):.1e} m, score {score.max(initial=0):.1e}'
+    print(f'\n{what}: {len(pairs)} of {len(wanted)} boxes, {unmatched} unmatched, {largest}')
     assert len(pairs) > 50 and unmatched <= left_over * len(wanted)
 
 
@@ -144,6 +147,18 @@ def test_suppression_equals_its_reference():
         limits = torch.tensor([4.0, 12.0, 10.0, 1.0, 0.85, 0.175])
         expected = suppress_circles(centers, valid, limits, 83)
         assert torch.equal(suppress_circles(centers.cuda(), valid.cuda(), limits.cuda(), 83).cpu(), expected)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize('channels', [64, 12, 512])
+def test_deformable_columns_and_pooling_equal_their_references(dtype, channels):
+    generator = torch.Generator().manual_seed(channels)
+    features = torch.randn(3, channels, 15, 22, generator=generator).to(dtype).contiguous(memory_format=torch.channels_last)
+    offsets = (3 * torch.randn(3, 18, 15, 22, generator=generator)).to(dtype)
+    expected = deformable_columns(features, offsets, 4).float()
+    found = deformable_columns(features.cuda(), offsets.cuda(), 4).float().cpu()
+    assert (found - expected).norm() < {torch.float16: 1e-3, torch.bfloat16: 5e-3, torch.float32: 1e-5}[dtype] * expected.norm()
+    assert torch.equal(max_pool(features.cuda()).cpu(), max_pool(features))
 
 
 def test_cameras_may_leave_and_return():

@@ -45,7 +45,7 @@ def test_every_stage_agrees_with_the_network(preset, refinement):
 def test_half_precision_keeps_geometry_and_camera_numbers_in_float32():
     network = fused(make_model(), CPU, torch.float16)
     assert network.view_transform.frustum_u.dtype == torch.float32
-    assert network.depth_net.camera_norm[0].running_mean.dtype == torch.float32
+    assert network.depth_net.net.camera_norm[0].running_mean.dtype == torch.float32
     assert {parameter.dtype for parameter in network.image_encoder.parameters()} == {torch.float16}
     assert {parameter.dtype for parameter in network.head.parameters()} == {torch.float16}
 

@@ -101,9 +101,11 @@ def test_images_may_be_tensors_of_any_strides_and_sizes():
 def test_kept_features_outlive_the_next_frame():
     network = GraphedNetwork(make_model(), torch.device('cpu'), torch.float32)
     images = [np.full((80, 160, 3), value, np.uint8) for value in (10, 240)]
-    features = network.encode(images[:1], torch.zeros(1, 1, 27))
+    network.show(images[:1])
+    features = network.encode(torch.zeros(1, 1, 27))
     kept = network.kept(features)
     before = kept.depth.clone()
-    network.encode(images[1:], torch.zeros(1, 1, 27))
+    network.show(images[1:])
+    network.encode(torch.zeros(1, 1, 27))
     assert torch.equal(kept.depth, before)
     assert not torch.equal(features.depth, before)

@@ -1,0 +1,23 @@
+// Layers of the network in inference that PyTorch runs slowly, or not under graph capture.
+// bevdepth_core/ops/deformable.py and max_pool.py specify the numbers.
+//
+// As in voxel_pooling.h: device pointers; nothing allocates, waits or reads device memory on the host. T is Launch::dtype, float16,
+// bfloat16 or float32; sums are float. Maps are channels_last: (N, H, W, C).
+#pragma once
+
+#include "launch.h"
+
+namespace bevdepth::layers {
+
+struct Map {
+    std::int32_t images, height, width, channels;
+};
+
+// columns (groups, N * H * W, 9, C / groups) T: the map (N, H, W, C) T read bilinearly, zero outside, at the 3x3 neighbours of each
+// pixel moved by offsets (N, H, W, 18) T, which are y x of each neighbour, in pixels.
+void deformable_columns(const Launch& launch, const Map& map, std::int32_t groups, const void* features, const void* offsets, void* columns);
+
+// pooled (N, (H + 1) / 2, (W + 1) / 2, C) T: the largest of each 3x3 window, stride 2, padding 1.
+void max_pool(const Launch& launch, const Map& map, const void* features, void* pooled);
+
+}  // namespace bevdepth::layers
