@@ -37,9 +37,6 @@ class RecordedTransforms(Transforms):
     def close(self) -> None:
         """Do nothing: there is no subscription."""
 
-    def clear(self) -> None:
-        """Keep everything: a recording does not begin again."""
-
 
 def read_transforms(bag: Path) -> RecordedTransforms:
     """Return the tf of a bag."""

@@ -201,7 +201,7 @@ class DetectorNode(LifecycleNode):
         self._monitor.clock_jumped()
         if self._pipeline is not None:
             self.get_logger().warning('the clock went backwards: waiting images and tf are forgotten', throttle_duration_sec=LOG_PERIOD_S)
-            self._pipeline.forget()
+            self._pipeline.clock_went_back(self.get_clock().now().nanoseconds)
 
     def _on_bad_tf(self, kind: str, sentence: str) -> None:
         self._tf_fault_at[kind] = time.monotonic()

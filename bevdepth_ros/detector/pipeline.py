@@ -74,7 +74,7 @@ class Pipeline:
         """Look for cameras that are silent; as ``Intake.check``."""
         self._intake.check(camera_timeout_s)
 
-    def forget(self) -> None:
-        """Drop waiting images and moving transforms: time went backwards."""
+    def clock_went_back(self, now_ns: int) -> None:
+        """Forget what is of later than ``now_ns``, the time that it is now."""
         self._intake.reset()
-        self._transforms.clear()
+        self._transforms.clock_went_back(now_ns)

@@ -81,8 +81,13 @@ class CarefulListener(TransformListener):
                 return None
         return None
 
-    def forget(self) -> None:
-        """Take up moving transforms of any time again."""
+    def forget_later_than(self, now_ns: int) -> None:
+        """Forget all moving transforms, if some of them are of later than ``now_ns``; static ones stay."""
+        if any(newest_ns > now_ns + BACKWARDS_NS for newest_ns in self._newest_ns.values()):
+            self._forget()
+
+    def _forget(self) -> None:
+        self.buffer.clear()  # tf2 would refuse the past for as long as it remembers the future
         self._newest_ns.clear()
 
     def callback(self, data) -> None:
@@ -116,8 +121,7 @@ class CarefulListener(TransformListener):
     def _take_moving(self, transform: TransformStamped) -> None:
         child, stamp_ns = transform.child_frame_id, stamp_ns_of(transform)
         if stamp_ns < self._newest_ns.get(child, 0) - BACKWARDS_NS:
-            self.buffer.clear()  # tf2 would refuse the past for as long as it remembers the future
-            self.forget()
+            self._forget()
             self._on_fault('tf_jump', f'tf of {child} went back in time: ego poses are forgotten')
         self._newest_ns[child] = max(stamp_ns, self._newest_ns.get(child, 0))
         self._note_parent(child, transform.header.frame_id)

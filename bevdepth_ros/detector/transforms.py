@@ -52,10 +52,12 @@ class Transforms:
             self._node.destroy_subscription(self._odometry)
             self._odometry = None
 
-    def clear(self) -> None:
-        """Forget moving transforms; static ones stay. Needed when time goes backwards, since tf2 refuses old data."""
-        self._buffer.clear()
-        self._listener.forget()
+    def clock_went_back(self, now_ns: int) -> None:
+        """Forget moving transforms that are of later than the clock tells now; static ones stay.
+
+        Those that began again before the clock did are kept, so that no round of a replay loses its first poses.
+        """
+        self._listener.forget_later_than(now_ns)
 
     def knows(self, target: str, source: str, stamp_ns: int = 0) -> bool:
         """Return whether tf has target_from_source at ``stamp_ns``, or at any time when that is 0."""

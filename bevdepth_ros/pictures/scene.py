@@ -19,8 +19,9 @@ from bevdepth_core.visualization import DepthMaps, GroundTruth
 from bevdepth_ros.detector.conversions import Intrinsics, image_from_message, intrinsics_from_file, intrinsics_from_info
 from bevdepth_ros.detector.parameters import CameraSource, Settings
 from bevdepth_ros.detector.readings import boxes_from_array, class_names, detections_from_cloud
-from bevdepth_ros.detector.synchronizer import stamp_ns
+from bevdepth_ros.detector.synchronizer import LATE_NS, stamp_ns
 from bevdepth_ros.detector.transforms import TransformMissingError, Transforms
+from bevdepth_ros.detector.undistortion import Undistorter
 from bevdepth_ros.pictures.annotations import Annotation, AnnotationHistory, transformed
 
 IMAGES_KEPT = {'compressed': 64, 'raw': 8}
@@ -40,7 +41,7 @@ class Scene:
     """One moment.
 
     Attributes:
-        frame: images, at a reduced size where that was asked for, with the calibration of that size.
+        frame: images without lens distortion, at a reduced size where that was asked for, with the calibration of that size.
         detections: of these images; None when nothing is known to have looked at them.
         ground_truth: true boxes in the detections' frame, None when unknown.
         latency_s: from the arrival of the last image to that of the detections, seconds; None when not known.
@@ -89,6 +90,7 @@ class SceneStore:
         self._settings, self._transforms, self._panel_width = settings, transforms, panel_width
         self._longest = IMAGES_KEPT[settings.image_transport]
         self._names = NUSCENES_CLASSES
+        self._undistorter = Undistorter()
         self.infos: dict[str, CameraInfo] = {}
         self.detections_arrived = -math.inf
         self._from_files = {
@@ -106,13 +108,21 @@ class SceneStore:
         self._unplaced: deque[tuple[str, Annotation]] = deque(maxlen=ANNOTATIONS_KEPT)
 
     def add_image(self, camera: str, message: CompressedImage | Image) -> None:
-        """Take an image; one that is older than the last begins a new recording."""
+        """Take an image; one that came late is left out, one that is much older than the last begins a new recording."""
         arrival = _Arrival(stamp_ns(message), message, time.monotonic())
         images = self._images[camera]
-        if images and arrival.stamp_ns < images[-1].stamp_ns:
-            self.clear()
-            self._transforms.clear()
+        back_ns = images[-1].stamp_ns - arrival.stamp_ns if images else 0
+        if 0 < back_ns <= LATE_NS:
+            return
+        if back_ns > 0:
+            self._begin_again(arrival.stamp_ns)
         self._images[camera].append(arrival)
+
+    def _begin_again(self, stamp_ns: int) -> None:
+        """Forget the last recording; true boxes and tf of the new one may have come before its first image."""
+        new = [(frame, annotation) for frame, annotation in self._unplaced if annotation.stamp_ns <= stamp_ns + LATE_NS]
+        self.clear()
+        self._unplaced.extend(new)
 
     def add_info(self, camera: str, message: CameraInfo) -> None:
         """Take a calibration."""
@@ -197,7 +207,10 @@ class SceneStore:
             return None
         height, width = picture.shape[:2]
         scale = (width / intrinsics.width, height / intrinsics.height, 1) if intrinsics.width and intrinsics.height else (1, 1, 1)
-        return picture, np.diag(scale) @ intrinsics.matrix, ego_from_camera
+        matrix = np.diag(scale) @ intrinsics.matrix
+        if intrinsics.distortion is not None:
+            picture = self._undistorter(source.name, picture, matrix, intrinsics.distortion)
+        return picture, matrix, ego_from_camera
 
     def _intrinsics(self, camera: str) -> Intrinsics | None:
         """Return the calibration of a camera, None before it has come; raises ValueError when it is unusable."""

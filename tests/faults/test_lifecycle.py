@@ -30,19 +30,24 @@ def go_round(bench: Bench) -> None:
         assert bench.change(transition)
 
 
+def usage_when_well(bench: Bench) -> dict[str, float]:
+    """Return what the process holds once all its threads have had something to do."""
+    began = time.monotonic()
+    wait_until(lambda: bench.is_healthy(began), 'a healthy node')
+    return bench.usage()
+
+
 def test_a_hundred_rounds_of_the_life_cycle_leak_neither_memory_nor_threads_nor_file_handles(bench: Bench):
     for _ in range(WARM_UP):
         go_round(bench)
-    before = bench.usage()
+    before = usage_when_well(bench)
     for _ in range(ROUNDS - WARM_UP):
         go_round(bench)
-    after = bench.usage()
+    after = usage_when_well(bench)
     print(f'after {WARM_UP} rounds {before}, after {ROUNDS} rounds {after}')
     assert after['threads'] == before['threads']
     assert after['handles'] == before['handles']
     assert after['memory_mb'] - before['memory_mb'] < MOST_GROWTH_MB
-    began = time.monotonic()
-    wait_until(lambda: bench.is_healthy(began), 'a healthy node')
 
 
 def test_images_parameters_and_transitions_all_at_once_leave_a_healthy_node(bench: Bench):

@@ -74,13 +74,15 @@ class Rig:
             x = SPEED * (stamp_ns - START_NS) * 1e-9
             self._tf.publish(TFMessage(transforms=[_transform('map', 'base_link', stamp_ns, (x, 0.0, 0.0))]))
 
-    def send_infos(self, time_s: float = 0.0, size: tuple[int, int] = SIZE, cameras: tuple[str, ...] | None = None) -> None:
-        """Publish CameraInfo."""
+    def send_infos(
+        self, time_s: float = 0.0, size: tuple[int, int] = SIZE, cameras: tuple[str, ...] | None = None, distortion=(0.0,) * 5
+    ) -> None:
+        """Publish CameraInfo, with plumb_bob ``distortion``."""
         height, width = size
         k = (0.8 * width, 0.0, width / 2, 0.0, 0.8 * width, height / 2, 0.0, 0.0, 1.0)
         for camera, stamp_ns in zip(self.cameras, self.stamps_ns(time_s), strict=True):
             if cameras is None or camera in cameras:
-                info = CameraInfo(height=height, width=width, distortion_model='plumb_bob', d=[0.0] * 5, k=k)
+                info = CameraInfo(height=height, width=width, distortion_model='plumb_bob', d=distortion, k=k)
                 self._stamp(info, camera, stamp_ns)
                 self._infos[camera].publish(info)
 

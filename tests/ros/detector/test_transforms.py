@@ -113,14 +113,22 @@ def test_frames_named_like_yaml_do_not_hide_what_is_missing(tf: Tf):
         tf.transforms.latest('map', 'base_link')
 
 
-def test_after_clearing_an_earlier_drive_is_accepted_and_static_frames_stay(tf: Tf):
+def test_when_the_clock_goes_back_an_earlier_drive_is_accepted_and_static_frames_stay(tf: Tf):
     tf.send('base_link', 'CAM_FRONT', START_NS, 1.7, static=True)
     tf.drive()
-    tf.transforms.clear()
+    tf.transforms.clock_went_back(START_NS - 60 * 10**9)
     with pytest.raises(TransformMissingError):
         tf.x_at(0)
     tf.send('map', 'base_link', START_NS - 60 * 10**9, 9.0)
     assert tf.transforms.latest('map', 'CAM_FRONT')[0, 3] == pytest.approx(10.7)
+    assert not tf.faults
+
+
+def test_poses_that_began_again_before_the_clock_did_are_kept(tf: Tf):
+    tf.send('map', 'base_link', START_NS + 60 * 10**9, 99.0)
+    tf.send('map', 'base_link', START_NS, 7.0)
+    tf.transforms.clock_went_back(START_NS)
+    assert tf.x_at(0) == 7.0
 
 
 def test_a_malformed_transform_costs_itself_and_is_reported(tf: Tf):
