@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,14 @@ import torch
 
 from bevdepth_core.checkpoint import load_checkpoint
 from bevdepth_core.config import ModelConfig
+from bevdepth_core.engine.calibration import Calibration
 from bevdepth_core.engine.eager import EagerNetwork
 from bevdepth_core.engine.graphs import GraphedNetwork
 from bevdepth_core.geometry import invert_rigid
 from bevdepth_core.model import BEVDepth
-from bevdepth_core.model.depth_net import camera_vector
-from bevdepth_core.model.view_transform import ImageFeatures, ego_from_frustum
+from bevdepth_core.model.view_transform import ImageFeatures
 from bevdepth_core.ops import kernels_in_use
-from bevdepth_core.preprocess import image_matrices
-from bevdepth_core.types import CameraRig, Detections3D, Frame
+from bevdepth_core.types import Detections3D, Frame
 
 PAST_FRAME_AGE_NS = 500_000_000
 """Age of the earlier key frame that the network was trained with: nuScenes key frames come at 2 Hz."""
@@ -41,8 +40,7 @@ class _PastFrame:
     """What is kept of a frame: features on the device, and where its cameras were."""
 
     stamp_ns: int
-    rig: CameraRig
-    image_aug: np.ndarray
+    calibration: Calibration
     features: ImageFeatures
     world_from_ego: np.ndarray
 
@@ -84,6 +82,7 @@ class Detector:
         self.depth: torch.Tensor | None = None
         self._memory: list[_PastFrame] = []
         self._last_stamp_ns: int | None = None
+        self._calibration: Calibration | None = None
 
     @classmethod
     def from_checkpoint(
@@ -116,12 +115,12 @@ class Detector:
         """
         self._forget_what_cannot_be_past(frame.stamp_ns)
         self._network.show(frame.images)
-        image_aug = image_matrices(frame.images, self.config.image)
-        features = self._network.encode(_camera_vector(frame.rig, image_aug))
+        calibration = self._calibrated(frame)
+        features = self._network.encode(calibration.cameras)
         past = self._past_frame(frame)
-        found = self._network.detect(self._frames(frame, image_aug, features, past), self.score_threshold)
+        found = self._network.detect(self._frames(frame, calibration, features, past), self.score_threshold)
         self.depth = features.depth[0].float().clone() if self.keep_depth else None
-        self._remember(frame, image_aug, features)
+        self._remember(frame, calibration, features)
         past_stamp_ns = None if past is None else past.stamp_ns
         seconds = self._network.seconds
         return Detections3D(found.boxes, found.scores, found.labels, self.class_names, frame.stamp_ns, past_stamp_ns, seconds)
@@ -134,13 +133,23 @@ class Detector:
             logger.warning('the compiled kernels are missing, so that the network runs step by step and slowly: install nvcc and run setup')
         return EagerNetwork(self.model.to(self.device), self.device, dtype)
 
+    def _calibrated(self, frame: Frame) -> Calibration:
+        """Return the numbers of the frame's cameras, those of the frame before where nothing changed."""
+        known = self._calibration
+        if known is None or not known.holds_for(frame.rig, frame.images):
+            known = Calibration.of(frame.rig, frame.images, self.config.image)
+        elif known.rig.names != frame.rig.names:
+            known = replace(known, rig=frame.rig)
+        self._calibration = known
+        return known
+
     def _frames(
-        self, frame: Frame, image_aug: np.ndarray, features: ImageFeatures, past: _PastFrame | None
+        self, frame: Frame, calibration: Calibration, features: ImageFeatures, past: _PastFrame | None
     ) -> list[tuple[ImageFeatures, torch.Tensor]]:
         """Return what is to be splatted into the current ego frame: the current and, in a two-frame model, the past frame."""
-        frames = [(features, _ego_from_frustum(frame.rig, image_aug, frame.rig.ego_from_camera))]
+        frames = [(features, calibration.ego_from_frustum(frame.rig.ego_from_camera))]
         if self.config.key_frames == 2 and past is not None:
-            frames.append((past.features, _ego_from_frustum(past.rig, past.image_aug, _key_ego_from_past_camera(frame, past))))
+            frames.append((past.features, past.calibration.ego_from_frustum(_key_ego_from_past_camera(frame, past))))
         return frames
 
     def _past_frame(self, frame: Frame) -> _PastFrame | None:
@@ -158,23 +167,11 @@ class Detector:
         oldest_ns = stamp_ns - PAST_FRAME_AGE_NS - PAST_FRAME_TOLERANCE_NS
         self._memory = [past for past in self._memory if past.stamp_ns >= oldest_ns]
 
-    def _remember(self, frame: Frame, image_aug: np.ndarray, features: ImageFeatures) -> None:
+    def _remember(self, frame: Frame, calibration: Calibration, features: ImageFeatures) -> None:
         too_close = self._memory and frame.stamp_ns - self._memory[-1].stamp_ns < MEMORY_SPACING_NS
         if self.config.key_frames == 1 or frame.world_from_ego is None or too_close:
             return
-        self._memory.append(_PastFrame(frame.stamp_ns, frame.rig, image_aug, self._network.kept(features), frame.world_from_ego))
-
-
-def _camera_vector(rig: CameraRig, image_aug: np.ndarray) -> torch.Tensor:
-    """Return (1, N, 27) float32."""
-    matrices = (torch.from_numpy(matrix).float()[None] for matrix in (_padded(rig.intrinsics), image_aug))
-    return camera_vector(*matrices, torch.eye(4)[None], torch.from_numpy(rig.ego_from_camera).float()[None])
-
-
-def _ego_from_frustum(rig: CameraRig, image_aug: np.ndarray, key_ego_from_camera: np.ndarray) -> torch.Tensor:
-    """Return (1, N, 3, 4) float32."""
-    matrices = (torch.from_numpy(matrix)[None] for matrix in (key_ego_from_camera, _padded(rig.intrinsics), image_aug))
-    return ego_from_frustum(*matrices, torch.eye(4)[None])
+        self._memory.append(_PastFrame(frame.stamp_ns, calibration, self._network.kept(features), frame.world_from_ego))
 
 
 def _key_ego_from_past_camera(frame: Frame, past: _PastFrame) -> np.ndarray:
@@ -183,17 +180,10 @@ def _key_ego_from_past_camera(frame: Frame, past: _PastFrame) -> np.ndarray:
     A past camera that the current frame lacks takes the current frame's camera nearest the mean stamp.
     """
     middle = int(np.abs(frame.stamps_ns - frame.stamp_ns).argmin())
-    partners = [frame.rig.names.index(name) if name in frame.rig.names else middle for name in past.rig.names]
+    rig = past.calibration.rig
+    partners = [frame.rig.names.index(name) if name in frame.rig.names else middle for name in rig.names]
     key_ego_from_world = invert_rigid(frame.world_from_ego[partners])
-    return key_ego_from_world @ past.world_from_ego @ past.rig.ego_from_camera
-
-
-def _padded(intrinsics: np.ndarray) -> np.ndarray:
-    """Return (N, 4, 4) matrices of (N, 3, 3) ones with 1 at [3][3]."""
-    padded = np.zeros((len(intrinsics), 4, 4))
-    padded[:, :3, :3] = intrinsics
-    padded[:, 3, 3] = 1
-    return padded
+    return key_ego_from_world @ past.world_from_ego @ rig.ego_from_camera
 
 
 def _usable_device(device: str | torch.device) -> torch.device:

@@ -27,6 +27,20 @@ class ImageFeatures:
     volume: torch.Tensor | None = None
 
 
+def camera_from_frustum(intrinsics: torch.Tensor, image_aug: torch.Tensor) -> torch.Tensor:
+    """Return (B, N, 4, 4) float64: metres in the camera's frame from (u d, v d, d, 1), u and v network-input pixels.
+
+    Args:
+        intrinsics: (B, N, 4, 4), pixels.
+        image_aug: (B, N, 4, 4).
+    """
+    undo_aug = torch.linalg.inv(image_aug.double())
+    source_from_input = torch.eye(4, dtype=torch.float64, device=image_aug.device).expand(undo_aug.shape).clone()
+    source_from_input[..., :2, :2] = undo_aug[..., :2, :2]
+    source_from_input[..., :2, 2] = undo_aug[..., :2, 3]
+    return torch.linalg.inv(intrinsics.double()) @ source_from_input
+
+
 def ego_from_frustum(
     key_ego_from_camera: torch.Tensor, intrinsics: torch.Tensor, image_aug: torch.Tensor, bev_aug: torch.Tensor
 ) -> torch.Tensor:
@@ -44,12 +58,8 @@ def ego_from_frustum(
     Returns:
         (B, N, 3, 4) float32: metres in the (augmented) ego frame from (u d, v d, d, 1), u and v network-input pixels.
     """
-    undo_aug = torch.linalg.inv(image_aug.double())
-    source_from_input = torch.eye(4, dtype=torch.float64, device=image_aug.device).expand(undo_aug.shape).clone()
-    source_from_input[..., :2, :2] = undo_aug[..., :2, :2]
-    source_from_input[..., :2, 2] = undo_aug[..., :2, 3]
-    camera_from_frustum = torch.linalg.inv(intrinsics.double()) @ source_from_input
-    return (bev_aug.double()[:, None] @ key_ego_from_camera.double() @ camera_from_frustum)[..., :3, :].float()
+    ego_from_camera = bev_aug.double()[:, None] @ key_ego_from_camera.double()
+    return (ego_from_camera @ camera_from_frustum(intrinsics, image_aug))[..., :3, :].float()
 
 
 class DepthRefinement(nn.Module):

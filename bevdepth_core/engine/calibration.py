@@ -1,0 +1,65 @@
+"""What the network is told about cameras, computed once for all frames of the same rig."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from bevdepth_core.config import ImageSpec
+from bevdepth_core.model.depth_net import camera_vector
+from bevdepth_core.model.view_transform import camera_from_frustum
+from bevdepth_core.preprocess import image_matrices
+from bevdepth_core.types import CameraRig
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Numbers of a rig of N cameras whose images have certain sizes.
+
+    Attributes:
+        rig: the cameras.
+        sizes: height and width of each one's images.
+        cameras: (1, N, 27) float32 camera vector.
+        camera_from_frustum: (1, N, 4, 4) float64.
+    """
+
+    rig: CameraRig
+    sizes: tuple[tuple[int, int], ...]
+    cameras: torch.Tensor
+    camera_from_frustum: torch.Tensor
+
+    @classmethod
+    def of(cls, rig: CameraRig, images: Sequence[np.ndarray | torch.Tensor], spec: ImageSpec) -> Calibration:
+        """Return the numbers for (H, W, 3) images that become input as ``spec`` says."""
+        matrices = (_padded(rig.intrinsics), image_matrices(images, spec))
+        intrinsics, image_aug = (torch.from_numpy(matrix).float()[None] for matrix in matrices)
+        cameras = camera_vector(intrinsics, image_aug, torch.eye(4)[None], torch.from_numpy(rig.ego_from_camera).float()[None])
+        exact = camera_from_frustum(*(torch.from_numpy(matrix)[None] for matrix in matrices))
+        return cls(rig, _sizes(images), cameras, exact)
+
+    def holds_for(self, rig: CameraRig, images: Sequence[np.ndarray | torch.Tensor]) -> bool:
+        """Return whether the numbers are those of ``rig`` and ``images``; names play no part."""
+        return (
+            self.sizes == _sizes(images)
+            and np.array_equal(self.rig.intrinsics, rig.intrinsics)
+            and np.array_equal(self.rig.ego_from_camera, rig.ego_from_camera)
+        )
+
+    def ego_from_frustum(self, key_ego_from_camera: np.ndarray) -> torch.Tensor:
+        """Return the (1, N, 3, 4) float32 matrix of ``view_transform.ego_from_frustum`` for cameras at (N, 4, 4) float64 places."""
+        return (torch.from_numpy(key_ego_from_camera)[None] @ self.camera_from_frustum)[..., :3, :].float()
+
+
+def _sizes(images: Sequence[np.ndarray | torch.Tensor]) -> tuple[tuple[int, int], ...]:
+    return tuple((image.shape[0], image.shape[1]) for image in images)
+
+
+def _padded(intrinsics: np.ndarray) -> np.ndarray:
+    """Return (N, 4, 4) matrices of (N, 3, 3) ones with 1 at [3][3]."""
+    padded = np.zeros((len(intrinsics), 4, 4))
+    padded[:, :3, :3] = intrinsics
+    padded[:, 3, 3] = 1
+    return padded
