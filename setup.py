@@ -103,6 +103,7 @@ setup(
         'console_scripts': [
             'detector = bevdepth_ros.detector.__main__:main',
             'player = bevdepth_ros.bags.player:main',
+            'recorder = bevdepth_ros.bags.recorder:main',
             'nuscenes_to_bag = bevdepth_ros.bags.nuscenes_to_bag:main',
             'visualizer = bevdepth_ros.pictures.visualizer:main',
             'viewer = bevdepth_ros.viewer.node:main',

@@ -37,6 +37,7 @@ ARGUMENTS = [
         ('duration', '', None, 'Seconds of the bag to replay. Empty: to its end.'),
         ('start_paused', 'false', BOOLEAN, 'Begin the replay paused; services of /bag_player resume or step it.'),
         ('loop', 'false', BOOLEAN, 'Replay the bag again and again.'),
+        ('record', '', None, 'Folder for a rosbag2 of what the detector publishes. Empty: nothing is recorded.'),
         ('use_sim_time', '', ['', *BOOLEAN], 'Take the time from /clock. Empty: true with a bag, whose replay publishes it, else false.'),
         ('rviz', 'false', BOOLEAN, 'Open RViz with boxes, cameras and tf, where it is installed.'),
         ('visualizer', 'false', BOOLEAN, 'Publish one picture of everything on bevdepth_visualizer/image/compressed.'),
@@ -65,6 +66,8 @@ def _actions(context: LaunchContext) -> list:
         actions += _replay(detector, values, use_sim_time)
     if values['autostart'] == 'true':
         actions += _autostart(detector)
+    if values['record']:
+        actions.append(_recorder(values, use_sim_time))
     if values['rviz'] == 'true':
         actions += _rviz(files, use_sim_time)
     return actions + _pictures(values, files, use_sim_time)
@@ -141,6 +144,12 @@ def _replay(detector: LifecycleNode, values: dict, use_sim_time: bool) -> list:
         RegisterEventHandler(OnProcessExit(target_action=player, on_exit=bag_ended)),
         RegisterEventHandler(OnProcessExit(target_action=detector, on_exit=detector_ended)),
     ]
+
+
+def _recorder(values: dict, use_sim_time: bool) -> Node:
+    names = filter(None, (values['namespace'].strip('/'), 'bevdepth_detector'))
+    arguments = ['--out', values['record'], '--detector', '/' + '/'.join(names)]
+    return Node(package=PACKAGE, executable='recorder', output='screen', arguments=arguments, parameters=[{'use_sim_time': use_sim_time}])
 
 
 def _end(after_s: float) -> TimerAction:

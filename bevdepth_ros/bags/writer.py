@@ -81,7 +81,7 @@ class BagWriter:
         self.path = Path(path).absolute()
         self._storage = storage
         self._connections: dict[str, Connection] = {}
-        self._waiting: list[tuple[int, int, Connection, memoryview]] = []
+        self._waiting: list[tuple[int, int, Connection, bytes | memoryview]] = []
         self._counter = itertools.count()
         self._newest_ns = self._flushed_ns = 0
 
@@ -179,14 +179,18 @@ class BagWriter:
 
     def write(self, topic: str, message_type: str, stamp_ns: int, message: Any) -> None:
         """Write any message, as rosbags has it, with the log time ``stamp_ns``."""
+        data = message_types().serialize_cdr(message, message_type)
+        self.write_serialized(topic, message_type, stamp_ns, data, latched=topic == '/tf_static')
+
+    def write_serialized(self, topic: str, message_type: str, stamp_ns: int, data: bytes | memoryview, *, latched: bool) -> None:
+        """Write the bytes of any message with the log time ``stamp_ns``; ``latched``: late subscribers of the replay get it, too."""
         if stamp_ns < self._flushed_ns:
             raise ValueError(f'{topic} at {stamp_ns} ns comes more than a second after messages of {self._flushed_ns} ns')
         if topic not in self._connections:
-            qos = _offered_qos(latched=topic == '/tf_static')
+            profiles = [_offered_qos(latched)]
             self._connections[topic] = self._writer.add_connection(
-                topic, message_type, typestore=message_types(), offered_qos_profiles=[qos]
+                topic, message_type, typestore=message_types(), offered_qos_profiles=profiles
             )
-        data = message_types().serialize_cdr(message, message_type)
         heapq.heappush(self._waiting, (stamp_ns, next(self._counter), self._connections[topic], data))
         self._newest_ns = max(self._newest_ns, stamp_ns)
         self._flush(self._newest_ns - _LATEST_NS)

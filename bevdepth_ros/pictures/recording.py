@@ -34,11 +34,11 @@ class Recording:
     """One bag; a context manager.
 
     Attributes:
-        has_detections: whether the bag holds the objects of the detector.
+        has_detections: whether objects of the detector were recorded.
         start_ns: log time of its first message.
     """
 
-    def __init__(self, path: Path, settings: Settings, detector_name: str, panel_width: int):
+    def __init__(self, path: Path, settings: Settings, detector_name: str, panel_width: int, answers: Path | None = None):
         """Name what to read.
 
         Args:
@@ -46,8 +46,9 @@ class Recording:
             settings: cameras and frames.
             detector_name: of the node whose objects were recorded.
             panel_width: as ``SceneStore`` has it.
+            answers: folder or file of another rosbag2 that holds the objects.
         """
-        self._reader = Reader(path)
+        self._reader, self._answers = Reader(path), answers
         self._settings, self._objects_topic = settings, f'{detector_name}/objects'
         self._label_topic, self._panel_width = f'{detector_name}/label_info', panel_width
 
@@ -69,12 +70,6 @@ class Recording:
     def start_ns(self) -> int:
         return self._reader.start_time
 
-    def _messages(self, topics: set[str], start_ns: int | None = None, stop_ns: int | None = None) -> Iterator[tuple[Connection, Any]]:
-        connections = [connection for connection in self._reader.connections if connection.topic in topics]
-        for connection, _, data in self._reader.messages(connections, start=start_ns, stop=stop_ns) if connections else ():
-            if len(data) > HEAD_BYTES:
-                yield connection, deserialize_message(bytes(data), message_class(connection.msgtype))
-
     def _read_small_topics(self) -> dict:
         """Take tf, calibration, names and annotations of the whole bag; return the recorded objects by their stamp."""
         store, objects = self._store, {}
@@ -88,8 +83,12 @@ class Recording:
         if self._settings.odometry_topic:
             takers[self._settings.odometry_topic] = self._transforms.add_odometry
         takers |= {source.info_topic: partial(store.add_info, source.name) for source in self._settings.camera_sources}
-        for connection, message in self._messages(set(takers)):
+        for connection, message in _messages(self._reader, set(takers)):
             takers[connection.topic](message)
+        if self._answers is not None:
+            with Reader(self._answers) as answers:
+                for connection, message in _messages(answers, {self._label_topic, self._objects_topic}):
+                    takers[connection.topic](message)
         return objects
 
     def scenes(self, start_s: float, duration_s: float, detector: Detector | None, with_depth: bool = False) -> Iterator[Scene]:
@@ -107,7 +106,7 @@ class Recording:
         use_recorded = detector is None and self.has_detections
         waiting = deque((stamp, None) for stamp in sorted(self._recorded)) if use_recorded else deque()
         matcher = None if use_recorded else self._matcher(detector, with_depth, waiting)
-        for connection, message in self._messages(set(topics), begin_ns - SECOND_BEFORE_NS, end_ns + 2 * SAME_SET_NS):
+        for connection, message in _messages(self._reader, set(topics), begin_ns - SECOND_BEFORE_NS, end_ns + 2 * SAME_SET_NS):
             camera = topics[connection.topic]
             self._store.add_image(self._settings.cameras[camera], message)
             if matcher is not None:
@@ -145,6 +144,15 @@ class Recording:
         scene = self._store.scene(moment_ns)
         if scene is not None:
             yield replace(scene, depth=depth, latency_s=None)
+
+
+def _messages(
+    reader: Reader, topics: set[str], start_ns: int | None = None, stop_ns: int | None = None
+) -> Iterator[tuple[Connection, Any]]:
+    connections = [connection for connection in reader.connections if connection.topic in topics]
+    for connection, _, data in reader.messages(connections, start=start_ns, stop=stop_ns) if connections else ():
+        if len(data) > HEAD_BYTES:
+            yield connection, deserialize_message(bytes(data), message_class(connection.msgtype))
 
 
 def _depth_maps(detector: Detector) -> DepthMaps:

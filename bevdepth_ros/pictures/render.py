@@ -3,6 +3,7 @@
 Examples:
     ros2 run bevdepth_ros render --bag BAG --out drive.mp4                      # with the detections in the bag, if any
     ros2 run bevdepth_ros render --bag BAG --out drive.mp4 --checkpoint FILE    # detects on the way
+    ros2 run bevdepth_ros render --bag BAG --out drive.mp4 --answers ANSWERS    # recorded by `record:=` of the launch file
     ros2 run bevdepth_ros render --bag BAG --out one.png --start 4              # or a folder of PNG files, or a GIF
 """
 
@@ -46,7 +47,9 @@ def render(options: argparse.Namespace) -> int:
     if options.depth and options.checkpoint is None:
         raise RenderError('--depth needs --checkpoint: recorded detections carry no depth')
     detector = _detector(options)
-    with Recording(options.bag, settings(options.camera_preset), options.detector, options.width) as recording:
+    with Recording(options.bag, settings(options.camera_preset), options.detector, options.width, options.answers) as recording:
+        if options.answers is not None and not recording.has_detections:
+            raise RenderError(f'{options.answers} holds no {options.detector}/objects: name the node with --detector')
         scenes = recording.scenes(options.start, options.duration, detector, options.depth)
         with PictureWriter(options.out) as writer:
             for scene in tqdm(_thinned(scenes, options.fps), unit=' pictures', disable=None):
@@ -121,6 +124,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--bag', type=Path, required=True, help='folder or file of a rosbag2')
     parser.add_argument('--out', type=Path, required=True, help='.mp4, .gif, one .png, or a folder for numbered PNG files')
     parser.add_argument('--checkpoint', type=Path, help='detect on the way with these weights (default: detections in the bag)')
+    parser.add_argument('--answers', type=Path, help='another rosbag2, which holds the detections: of `record:=` of the launch file')
     parser.add_argument('--device', default='auto', help='cpu, cuda or auto (default auto)')
     parser.add_argument('--depth', action='store_true', help='colour the images with the expected depth; needs --checkpoint')
     parser.add_argument('--start', type=float, default=0.0, metavar='S', help='leave out the first S seconds')

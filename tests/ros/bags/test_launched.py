@@ -6,11 +6,14 @@ import re
 import subprocess
 from pathlib import Path
 
+from rosbags.rosbag2 import Reader
+
 from bevdepth_core.nuscenes.recording import Recording
+from bevdepth_ros.bags.recorder import ANSWERS
 from bevdepth_ros.bags.scene_bag import Target, write_bag
 
 
-def test_a_part_of_a_raw_bag_is_replayed_and_answered_with_the_preset_for_it(
+def test_a_part_of_a_raw_bag_is_replayed_answered_with_the_preset_for_it_and_recorded(
     recording: Recording, dataroot: Path, domain_id: int, small_checkpoint: Path, tmp_path: Path
 ) -> None:
     bag = write_bag(recording, Target(dataroot, tmp_path, raw=True))
@@ -22,6 +25,7 @@ def test_a_part_of_a_raw_bag_is_replayed_and_answered_with_the_preset_for_it(
         'duration': 0.4,
         'rate': 0.5,
         'device': 'cpu',
+        'record': tmp_path / 'answers',
     }
     command = ['ros2', 'launch', 'bevdepth_ros', 'detect.launch.py', *(f'{name}:={value}' for name, value in arguments.items())]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -29,3 +33,8 @@ def test_a_part_of_a_raw_bag_is_replayed_and_answered_with_the_preset_for_it(
     assert run.returncode == 0, log
     received, answered = map(int, re.search(r'sets of images: (\d+) received, (\d+) answered', log).groups())
     assert 1 <= answered <= received <= 5, 'of about twelve in the whole bag'
+    with Reader(tmp_path / 'answers') as recorded:
+        counts = {each.topic: each.msgcount for each in recorded.connections}
+        assert recorded.duration < 10e9, 'the time of the replay'
+    counts.pop('/diagnostics', None)  # once a second of the replay
+    assert counts == {f'/bevdepth_detector/{name}': 1 if name == 'label_info' else answered for name in ANSWERS}

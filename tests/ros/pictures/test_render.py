@@ -60,6 +60,12 @@ def test_the_recorded_boxes_are_in_the_picture_and_not_where_none_were_recorded(
     assert with_boxes > legend + 300
 
 
+def test_detections_come_from_a_second_recording_as_from_the_same_one(bags, tmp_path: Path) -> None:
+    together, apart = tmp_path / 'together.png', tmp_path / 'apart.png'
+    assert run(bags[1], together, '--start', '0.9') == run(bags[0], apart, '--start', '0.9', '--answers', str(bags[1])) == 1
+    np.testing.assert_array_equal(np.asarray(Image.open(together)), np.asarray(Image.open(apart)))
+
+
 def test_a_scene_has_the_recorded_boxes_the_truth_and_where_each_camera_was(bags, drive) -> None:
     with Recording(bags[1], settings(''), '/bevdepth_detector', WIDTH) as recording:
         scenes = list(recording.scenes(0.4, 1.0, None))
@@ -92,6 +98,7 @@ def test_what_cannot_be_drawn_is_told_in_a_sentence_and_leaves_no_file(bags, tmp
         pass
     cases = {
         'no moment to draw': ['--bag', str(bags[1]), '--start', '9'],
+        'holds no /bevdepth_detector/objects': ['--bag', str(bags[0]), '--answers', str(bags[0])],
         '--depth needs --checkpoint': ['--bag', str(bags[1]), '--depth'],
         'render: ': ['--bag', str(tmp_path / 'missing')],
     }

@@ -1,0 +1,93 @@
+"""Records what the detector publishes as a rosbag2.
+
+    ros2 launch bevdepth_ros detect.launch.py bag:=BAG checkpoint:=FILE record:=answers
+    ros2 run bevdepth_ros render --bag BAG --answers answers --out drive.mp4
+
+The images stay where they are, in the bag that is replayed; `ros2 bag record` of a ROS installation records those of live cameras.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.utilities import remove_ros_args
+
+from bevdepth_ros.bags.message_classes import message_class
+from bevdepth_ros.bags.writer import STORAGES, BagWriter
+from bevdepth_ros.process import ros_process, spin_until_signal
+
+ANSWERS = {
+    'detections': 'vision_msgs/msg/Detection3DArray',
+    'objects': 'sensor_msgs/msg/PointCloud2',
+    'latency': 'diagnostic_msgs/msg/DiagnosticArray',
+    'label_info': 'vision_msgs/msg/LabelInfo',
+}
+"""Topics of the detector, below its name, and their types."""
+LATCHED = 'label_info'
+QUEUE_DEPTH = 100
+
+
+class Recorder(Node):
+    """Writes every message with the time of its clock: with ``use_sim_time`` that of the replay."""
+
+    def __init__(self, bag: BagWriter, detector: str):
+        """Subscribe to what the node named ``detector`` publishes, and to /diagnostics."""
+        super().__init__('bevdepth_recorder')
+        self._bag = bag
+        self._early: list[tuple[str, str, bytes]] = []
+        self._warned = False
+        topics = {f'{detector}/{name}': message_type for name, message_type in ANSWERS.items()}
+        for topic, message_type in (topics | {'/diagnostics': ANSWERS['latency']}).items():
+            durability = DurabilityPolicy.TRANSIENT_LOCAL if topic.endswith(LATCHED) else DurabilityPolicy.VOLATILE
+            quality = QoSProfile(depth=QUEUE_DEPTH, durability=durability)
+            self.create_subscription(message_class(message_type), topic, partial(self._take, topic, message_type), quality, raw=True)
+
+    def _take(self, topic: str, message_type: str, data: bytes) -> None:
+        """Write one message; what comes before the replay's clock gets the first time of it."""
+        self._early.append((topic, message_type, data))
+        now_ns = self.get_clock().now().nanoseconds
+        if not now_ns:
+            return
+        for message in self._early:
+            self._write(*message, now_ns)
+        self._early.clear()
+
+    def _write(self, topic: str, message_type: str, data: bytes, now_ns: int) -> None:
+        try:
+            self._bag.write_serialized(topic, message_type, now_ns, data, latched=topic.endswith(LATCHED))
+        except ValueError as error:
+            if not self._warned:
+                self.get_logger().warning(f'time went back, as in a loop, and each moment is recorded once: {error}')
+            self._warned = True
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser('recorder', description='Record what the detector publishes as a rosbag2, until interrupted.')
+    parser.add_argument('--out', type=Path, required=True, help='folder of the bag; a bag that is there is replaced')
+    parser.add_argument('--detector', default='/bevdepth_detector', help='the node to listen to (default %(default)s)')
+    parser.add_argument('--storage', choices=sorted(STORAGES), default='mcap', help='default %(default)s')
+    return parser.parse_args(remove_ros_args(argv or sys.argv)[1:])
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Record until a signal; ends the process with a sentence when the bag cannot be written."""
+    options = _options(argv)
+    with ros_process():
+        try:
+            with BagWriter(options.out, options.storage) as bag:
+                node = Recorder(bag, options.detector)
+                try:
+                    spin_until_signal(node)
+                finally:
+                    node.destroy_node()
+        except OSError as error:
+            sys.exit(f'recorder: {options.out} was not written: {error}')
+
+
+if __name__ == '__main__':
+    main()
