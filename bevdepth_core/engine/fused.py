@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from bevdepth_core.engine.clock import device_seconds
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.depth_net import AtrousPyramid, DeformableConv, DepthNet, in_network_pixels
 from bevdepth_core.model.head import BOX_MAPS, CenterHead
@@ -24,6 +25,10 @@ from bevdepth_core.ops.max_pool import max_pool
 
 BOX_VALUES = sum(BOX_MAPS.values())
 """Head channels of a box: offset 2, height 1, size 3, sine and cosine of yaw, velocity 2."""
+
+
+CLEARLY_SLOWER = 1.1
+"""Times are taken outside of graphs, where the second and third launch of the kernels apart weigh more; a margin against noise."""
 
 
 def fused(model: BEVDepth, device: torch.device, dtype: torch.dtype) -> BEVDepth:
@@ -52,7 +57,7 @@ class Cast(nn.Module):
 
 
 class FusedConv(nn.Module):
-    """Convolution, optional sum, ReLU; one kernel in half precision on CUDA.
+    """Convolution, optional sum, ReLU; in half precision on CUDA one kernel, unless several turn out to be faster.
 
     Args:
         conv: for stride, padding and dilation.
@@ -65,6 +70,7 @@ class FusedConv(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(bias, requires_grad=False)
         self._how = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        self._in_one: bool | None = None
 
     @classmethod
     def folded(cls, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> FusedConv:
@@ -72,12 +78,25 @@ class FusedConv(nn.Module):
         return cls(conv, *_folded(conv, norm))
 
     def forward(self, features: torch.Tensor, summand: torch.Tensor | None = None) -> torch.Tensor:
-        if features.is_cuda and features.dtype in (torch.float16, torch.bfloat16):
-            if summand is None:
-                return torch.cudnn_convolution_relu(features, self.weight, self.bias, *self._how)
-            return torch.cudnn_convolution_add_relu(features, self.weight, summand, 1.0, self.bias, *self._how)
+        if not features.is_cuda or features.dtype not in (torch.float16, torch.bfloat16):
+            return self._apart(features, summand)
+        if self._in_one is None:
+            self._in_one = self._is_faster_in_one(features, summand)
+        return self._together(features, summand) if self._in_one else self._apart(features, summand)
+
+    def _together(self, features: torch.Tensor, summand: torch.Tensor | None) -> torch.Tensor:
+        if summand is None:
+            return torch.cudnn_convolution_relu(features, self.weight, self.bias, *self._how)
+        return torch.cudnn_convolution_add_relu(features, self.weight, summand, 1.0, self.bias, *self._how)
+
+    def _apart(self, features: torch.Tensor, summand: torch.Tensor | None) -> torch.Tensor:
         result = F.conv2d(features, self.weight, self.bias, *self._how)
         return (result if summand is None else result.add_(summand)).relu_()
+
+    def _is_faster_in_one(self, features: torch.Tensor, summand: torch.Tensor | None) -> bool:
+        """Time both: cuDNN chooses the single kernel unseen, for some sizes one that takes ten times as long."""
+        together, apart = (device_seconds(lambda run=run: run(features, summand)) for run in (self._together, self._apart))
+        return together < CLEARLY_SLOWER * apart
 
 
 class FusedBlock(nn.Module):

@@ -91,8 +91,9 @@ def on_cpu():
     return frames, [detector(frame) for frame in frames]
 
 
-@pytest.mark.parametrize(('precision', 'left_over'), [('fp32', 0.0), ('fp16', 0.03), ('bf16', 0.2)])
+@pytest.mark.parametrize(('precision', 'left_over'), [('fp32', 0.0), ('fp16', 0.03), ('bf16', 0.5)])
 def test_streaming_on_the_gpu_gives_the_boxes_of_the_cpu(on_cpu, precision, left_over):
+    # These weights are random, so that scores lie close together and rounding decides which boxes are the best ones.
     frames, expected = on_cpu
     detector = Detector(filled_model('2key'), 'cuda', precision, cuda_graphs=True)
     for frame, wanted in zip(frames, expected, strict=True):
