@@ -91,7 +91,8 @@ class DeformableConv(nn.Module):
         nn.init.zeros_(self.offset.bias)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return deform_conv2d(features, self.offset(features), self.weight, padding=1)
+        offsets = self.offset(features).nan_to_num()  # torchvision's CPU kernel reads anywhere when one is NaN
+        return deform_conv2d(features, offsets, self.weight, padding=1)
 
 
 class DepthNet(nn.Module):

@@ -27,6 +27,8 @@ _ENCODINGS = {
 
 _BAYER = {'rggb': 'BG', 'bggr': 'RG', 'gbrg': 'GR', 'grbg': 'GB'}
 """ROS names a Bayer pattern by its first four pixels, OpenCV by the two in the middle of its second row."""
+FOCAL_PX = (1.0, 1e6)
+"""Focal lengths beyond these are of no camera; one that overflows would spoil the boxes of all others."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def image_from_message(message: CompressedImage | Image, max_pixels: int) -> np.
     """Return (H, W, 3) uint8 RGB.
 
     Args:
-        message: JPEG or PNG, decoded exactly as Pillow does; or a raw image, of which 16-bit values keep the upper byte.
+        message: JPEG or PNG, decoded exactly as Pillow does; or a raw image. 16-bit values keep the upper byte.
         max_pixels: larger images are refused before they are decoded.
 
     Raises:
@@ -91,6 +93,8 @@ def _from_compressed(message: CompressedImage, max_pixels: int) -> np.ndarray:
     with picture:
         _require_at_most(max_pixels, picture.width, picture.height)
         try:
+            if picture.mode.startswith('I;16'):  # Pillow would cut the values off at 255
+                return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[..., None], 3, axis=2)
             return np.asarray(picture.convert('RGB'))
         except Exception as error:
             raise ValueError(f'is a broken {picture.format}: {error}') from error
@@ -168,9 +172,15 @@ def _intrinsics(k, p, distortion: tuple, width: int, height: int, rectified: boo
         raise ValueError(f'has a camera matrix of {k.size} and a projection matrix of {p.size} numbers, not 9 and 12')
     projection = p.reshape(3, 4)[:, :3]
     for matrix in (projection, k.reshape(3, 3)) if rectified else (k.reshape(3, 3),):
-        if np.isfinite(matrix).all() and matrix[0, 0] > 0 and matrix[1, 1] > 0 and np.array_equal(matrix[2], (0, 0, 1)):
+        if _is_plausible(matrix):
             return Intrinsics(matrix.copy(), width, height, None if rectified else _distortion(*distortion))
     raise ValueError(f'is not calibrated: its camera matrix is {k.tolist()}')
+
+
+def _is_plausible(matrix: np.ndarray) -> bool:
+    shortest, longest = FOCAL_PX
+    focal = matrix[[0, 1], [0, 1]]
+    return bool((np.abs(matrix) <= longest).all() and (focal >= shortest).all() and np.array_equal(matrix[2], (0, 0, 1)))
 
 
 def _distortion(model, coefficients) -> Distortion | None:

@@ -27,6 +27,8 @@ POLL_S = 0.005
 POSE_PATIENCE_S = 1.0
 """After a wait for ego poses in vain, sets go on without waiting for this time."""
 
+SHORTEST_SIDE_PX, MOST_SIDES_RATIO = 16, 16
+
 
 class CameraFaultError(Exception):
     """One camera cannot be used in a set; the message says why and what to do.
@@ -175,7 +177,9 @@ class FrameBuilder:
     @staticmethod
     def _view(source: CameraSource, stamp_ns: int, frame_id: str, picture: Callable[[], np.ndarray | torch.Tensor]) -> _View:
         try:
-            return _View(source, stamp_ns, frame_id, picture())
+            view = _View(source, stamp_ns, frame_id, picture())
+            _require_shape(*view.picture.shape[:2])
+            return view
         except ValueError as error:
             raise CameraFaultError('bad_image', f'image of {source.name} on {source.image_topic} {error}') from error
 
@@ -184,8 +188,15 @@ class FrameBuilder:
         view.intrinsics = self._intrinsics(view, settings)
         view.ego_from_camera = self._extrinsic(view, settings)
         if view.intrinsics.distortion is not None:
-            view.picture = self._undistorter(view.source.name, view.picture, view.intrinsics.matrix, view.intrinsics.distortion)
+            view.picture = self._undistorted(view)
         return view
+
+    def _undistorted(self, view: _View) -> np.ndarray | torch.Tensor:
+        name, intrinsics = view.source.name, view.intrinsics
+        try:
+            return self._undistorter(name, view.picture, intrinsics.matrix, intrinsics.distortion)
+        except ValueError as error:
+            raise CameraFaultError('no_camera_info', f'camera {name} {error}') from error
 
     def _refusal(self, settings: Settings, views: list[_View], faults: dict[str, CameraFaultError]) -> tuple[str, str] | None:
         """Return why there can be no frame, as in ``BuiltFrame``."""
@@ -258,3 +269,10 @@ class FrameBuilder:
         except TransformMissingError as error:
             return None, f'{error}; without ego motion there are no velocities: publish it or set fixed_frame'
         return np.stack(poses), None
+
+
+def _require_shape(height: int, width: int) -> None:
+    """Refuse what no camera takes: the network would see a few pixels, or resize a thin image to a huge one."""
+    short, long = sorted((height, width))
+    if short < SHORTEST_SIDE_PX or long > MOST_SIDES_RATIO * short:
+        raise ValueError(f'is {width}x{height}, which is no image of a camera')

@@ -71,8 +71,9 @@ class Pipeline:
             self._transforms.close()
 
     def check(self, camera_timeout_s: float) -> None:
-        """Look for cameras that are silent; as ``Intake.check``."""
+        """Look for what nobody reports because it does not happen: images (as ``Intake.check``) and answers."""
         self._intake.check(camera_timeout_s)
+        self._worker.check()
 
     def clock_went_back(self, now_ns: int) -> None:
         """Forget what is of later than ``now_ns``, the time that it is now."""

@@ -19,6 +19,10 @@ DISPUTE_S = 1.0
 """For how long a frame that was given two parents is not believed."""
 MOST_PARENTS = 4
 """Parents that are remembered of a frame."""
+FARTHEST_M = 1e9
+"""No robot is farther from anything; larger numbers lose centimetres in float64 and overflow in float32."""
+MOST_FRAMES = 2000
+"""Frames that are taken in; tf2 keeps a history of each and forgets no name."""
 LONGEST_CHAIN = 20
 """Frames between the base frame and the fixed frame that are looked at for a dispute."""
 
@@ -53,6 +57,7 @@ class CarefulListener(TransformListener):
     def __init__(self, buffer: Buffer, node: Node, on_fault: Callable[[str, str], None]):
         self._on_fault = on_fault
         self._newest_ns: dict[str, int] = {}
+        self._frames: set[str] = set()
         self._parents: dict[str, dict[str, float]] = {}
         self._static_parents: dict[str, str] = {}
         super().__init__(buffer, node)
@@ -105,18 +110,25 @@ class CarefulListener(TransformListener):
     def _guarded(self, take: Callable[[TransformStamped], None], transform: TransformStamped) -> None:
         try:
             matrix = matrix_from_transform(transform)
-            if not np.isfinite(matrix).all():
-                raise ValueError('its translation is not finite')
+            if not (np.abs(matrix) <= FARTHEST_M).all():
+                raise ValueError(f'its translation is not finite, or above {FARTHEST_M:.0e} m')
             if not transform.header.frame_id or transform.child_frame_id in ('', transform.header.frame_id):
                 raise ValueError('it needs two different names')
             if stamp_ns_of(transform) < 0:
                 raise ValueError('its stamp is before the year 1970')
             if transform.header.stamp.nanosec >= 10**9:  # tf2 would hand it back as a time that ROS cannot represent
                 raise ValueError('its stamp has more nanoseconds than a second')
+            self._note_frames(transform.header.frame_id, transform.child_frame_id)
             take(transform)
         except Exception as error:
             frames = f'{transform.header.frame_id!r} <- {transform.child_frame_id!r}'
             self._on_fault('bad_tf', f'a transform {frames} cannot be used: {error}')
+
+    def _note_frames(self, *frames: str) -> None:
+        new = {*frames} - self._frames
+        if new and len(self._frames) + len(new) > MOST_FRAMES:
+            raise ValueError(f'{MOST_FRAMES} other frames are known already; do not make up names of frames')
+        self._frames |= new
 
     def _take_moving(self, transform: TransformStamped) -> None:
         child, stamp_ns = transform.child_frame_id, stamp_ns_of(transform)

@@ -11,6 +11,8 @@ from torch.nn.functional import grid_sample
 
 _COEFFICIENTS = {'plumb_bob': (4, 5), 'rational_polynomial': (8, 12, 14), 'equidistant': (4,)}
 """Distortion models of sensor_msgs/CameraInfo, and how many coefficients each may have."""
+LEAST_SHARE = 0.25
+"""Coefficients that fill less than this share of the undistorted image are of no lens."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ class Undistorter:
         """Return the (H, W, 3) uint8 ``image`` of ``camera`` as a pinhole camera with the same ``matrix`` sees it, black outside.
 
         A tensor stays on its device, where the maps are kept, too.
+
+        Raises:
+            ValueError: next to nothing of the image is left; worded to follow the camera's name.
         """
         height, width = image.shape[:2]
         device = image.device if isinstance(image, torch.Tensor) else None
@@ -74,9 +79,18 @@ class Undistorter:
         known, maps = self._maps.get(camera, (None, None))
         if known != calibration:
             maps = undistortion_maps(matrix, distortion, width, height)
+            _require_enough(*maps, distortion)
             maps = maps if device is None else _sampling_grid(*maps).to(device)
             self._maps[camera] = (calibration, maps)
         return cv2.remap(image, *maps, cv2.INTER_LINEAR) if device is None else _sampled(image, maps)
+
+
+def _require_enough(columns: np.ndarray, rows: np.ndarray, distortion: Distortion) -> None:
+    height, width = columns.shape
+    share = ((columns > -1) & (columns < width) & (rows > -1) & (rows < height)).mean()
+    if share < LEAST_SHARE:
+        lens = f'{distortion.model} coefficients {list(distortion.coefficients)}'
+        raise ValueError(f'has the {lens}, which leave {share:.0%} of its image: calibrate it again')
 
 
 def _sampling_grid(columns: np.ndarray, rows: np.ndarray) -> torch.Tensor:

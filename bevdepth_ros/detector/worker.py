@@ -21,6 +21,8 @@ from bevdepth_ros.detector.rig_check import RigCheck
 from bevdepth_ros.detector.slot import SlotThread
 from bevdepth_ros.detector.synchronizer import ImageSet
 
+STALL_S = 10.0
+"""A set that is worked on for longer is reported; a full-size network takes 5 s on two CPU cores."""
 FASTEST_M_S = 100.0
 """No vehicle is faster: a pose that says so jumped, such as when localisation starts again."""
 _DEVICE_WORDS = ('CUDA', 'cuDNN', 'CUBLAS', 'cublas', 'allocate memory')
@@ -64,6 +66,7 @@ class Worker:
         self._rig_check = RigCheck(detector.config.image)
         self._last_pose: tuple[int, np.ndarray] | None = None
         self._stopping = threading.Event()
+        self._busy_since: float | None = None
         self._thread: SlotThread[ImageSet] = SlotThread('detection', self._run)
 
     def put(self, images: ImageSet) -> None:
@@ -71,6 +74,16 @@ class Worker:
         self._monitor.set_arrived(images.spread_s)
         if self._thread.put(images):
             self._monitor.set_dropped('replaced')
+
+    def check(self) -> None:
+        """Say so when the answer to a set does not come; for the executor's thread, since this one may hang."""
+        since = self._busy_since
+        busy_s = 0.0 if since is None else time.monotonic() - since
+        if busy_s > STALL_S:
+            sentence = f'{self._detector.device} has worked on a set of images for {busy_s:.0f} s: it hangs or is too slow'
+            self._monitor.report('stalled', 'sets', ERROR, f'{sentence}; nothing is published')
+        else:
+            self._monitor.solved('stalled')
 
     def stop(self, discard: bool, timeout_s: float | None = None) -> None:
         """End the thread; with ``discard`` also the set that is being worked on stays unanswered. Else as ``SlotThread.stop``."""
@@ -89,6 +102,7 @@ class Worker:
 
     def _answer_all(self, sets: Iterator[ImageSet]) -> None:
         for images in sets:
+            self._busy_since = time.monotonic()
             try:
                 self._answer(images)
             except DeviceFailedError:
@@ -97,6 +111,7 @@ class Worker:
                 self._detector.reset()
                 self._monitor.set_dropped('error')
                 self._monitor.report('error', 'sets', ERROR, f'detection failed: {type(error).__name__}: {error}')
+            self._busy_since = None
 
     def _answer(self, images: ImageSet) -> None:
         started = time.monotonic()

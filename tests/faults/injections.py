@@ -12,11 +12,13 @@ from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 from rclpy.clock import Clock, ClockType
+from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock as ClockMessage
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from tf2_msgs.msg import TFMessage
 
 from tests.faults.bench import Bench
-from tests.faults.stream import CAMERAS, HEIGHT, WIDTH, compressed, encoded, picture, raw, stamped, transform
+from tests.faults.stream import CAMERAS, HEIGHT, WIDTH, camera_info, compressed, encoded, picture, raw, stamped, transform
 from tests.ros.graph import wait_until
 
 BACK, FRONT, LEFT = 'CAM_BACK', 'CAM_FRONT', 'CAM_BACK_LEFT'
@@ -226,6 +228,11 @@ def moved(message) -> None:
     message.transform.translation.z += 0.1
 
 
+def far_away(message) -> None:
+    if message.child_frame_id == BACK:
+        message.transform.translation.x = 1e300
+
+
 def zero_rotation(message) -> None:
     if message.child_frame_id == BACK:
         message.transform.rotation.w = message.transform.rotation.x = message.transform.rotation.y = message.transform.rotation.z = 0.0
@@ -245,7 +252,38 @@ def future_pose(bench: Bench) -> Iterator[None]:
     yield
 
 
+def made_up_frames(bench: Bench) -> AbstractContextManager:
+    """Publish transforms of ever new frames beside the poses."""
+    numbers = iter(range(10**9))
+    names = [[f'tag_{next(numbers)}' for _ in range(100)] for _ in range(30)]
+
+    def hook(pose) -> list:
+        return [pose, *(transform('map', name, ns_of(pose)) for name in (names.pop() if names else ['tag_new']))]
+
+    return bench.stream.fault(pose=hook)
+
+
 # Bytes.
+
+
+@contextmanager
+def broken_messages(bench: Bench) -> Iterator[None]:
+    """Publish bytes that are no message on the topics that the node listens to."""
+    now_ns = bench.stream.now_ns()
+    whole = {
+        '/CAM_FRONT/image': (CompressedImage, stamped(compressed(encoded(picture(0))), FRONT, now_ns)),
+        '/CAM_FRONT/camera_info': (CameraInfo, stamped(camera_info(FRONT), FRONT, now_ns)),
+        '/tf': (TFMessage, TFMessage(transforms=[transform('map', 'base_link', now_ns)])),
+    }
+    for topic, (kind, message) in whole.items():
+        data = serialize_message(message)
+        publisher = bench.graph.node.create_publisher(kind, topic, 10)
+        for bad in (b'', data[:4], data[: len(data) // 2], data[:8] + b'\xff\xff\xff\x7f' + data[12:], b'\x00\x01' + 60 * b'\xff'):
+            for _ in range(10):
+                publisher.publish(bad)
+        wait_until(lambda publisher=publisher: publisher.wait_for_all_acked(), 'delivery')
+        bench.graph.node.destroy_publisher(publisher)
+    yield
 
 
 def png_claiming(width: int, height: int) -> bytes:
@@ -281,6 +319,21 @@ def doubled(bench: Bench) -> AbstractContextManager:
         return [message]
 
     return bench.stream.fault(info=twice, image=image)
+
+
+def unsized(width: int, height: int) -> Callable[[Bench], AbstractContextManager]:
+    """Let a camera send images of this size, with a CameraInfo that tells none."""
+
+    def info(camera: str, message) -> list:
+        message.width = message.height = 0
+        return [message]
+
+    def image(camera: str, message) -> list:
+        if camera == FRONT:
+            message.data = array.array('B', encoded(picture(3, width, height)))
+        return [message]
+
+    return lambda bench: bench.stream.fault(info=info, image=image)
 
 
 def pixels_of(message: Image) -> np.ndarray:

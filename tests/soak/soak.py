@@ -157,9 +157,10 @@ class Soak:
             time.sleep(0.005)
         first_stamp_s = self._stream.rounds[-1][0] - 0.001
         while time.monotonic() < ended + RECOVERY_S:
-            found = next((at for at, stamp_s in reversed(self._detector.answers[-1:]) if stamp_s >= first_stamp_s and at >= ended), None)
-            if found is not None:
-                return found - ended
+            newest_stamp_s = self._stream.rounds[-1][1]  # what is newer was stamped while time was ahead
+            for at, stamp_s in self._detector.answers[-1:]:
+                if at >= ended and first_stamp_s <= stamp_s <= newest_stamp_s:
+                    return at - ended
             assert self._detector.alive(), f'the node died of: {name}'
             time.sleep(0.01)
         self._result.failures.append(f'after {name} there was no answer for {RECOVERY_S} s')

@@ -3,6 +3,7 @@ from __future__ import annotations
 import array
 import io
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -61,6 +62,13 @@ def test_a_grey_jpeg_becomes_three_equal_channels():
     pixels = image_from_message(compressed(encoded(picture()[..., 0], 'JPEG')), LIMIT)
     assert pixels.shape == (24, 40, 3)
     assert (pixels == pixels[..., :1]).all()
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_a_png_of_16_bits_keeps_the_upper_byte(channels: int):
+    deep = picture()[..., :channels].astype(np.uint16) * 256 + 77
+    pixels = image_from_message(compressed(cv2.imencode('.png', deep[..., ::-1])[1].tobytes(), 'png'), LIMIT)
+    assert np.array_equal(pixels, np.broadcast_to(picture()[..., :channels], (24, 40, 3)))
 
 
 @pytest.mark.parametrize('kept', [0, 2, 300, -200])

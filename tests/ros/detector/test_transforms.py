@@ -10,6 +10,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 from tf2_msgs.msg import TFMessage
 
+from bevdepth_ros.detector import tf_listener
 from bevdepth_ros.detector.tf_listener import matrix_from_transform
 from bevdepth_ros.detector.transforms import TransformMissingError, Transforms
 from tests.ros.graph import Graph, wait_until
@@ -145,7 +146,7 @@ def test_a_malformed_transform_costs_itself_and_is_reported(tf: Tf):
     tf.send('map', 'base_link', START_NS, 1.0)
     assert not tf.transforms.knows('base_link', 'CAM_FRONT')
     assert [kind for kind, _ in tf.faults] == ['bad_tf'] * 6
-    assert tf.faults[0][1] == "a transform 'base_link' <- 'CAM_FRONT' cannot be used: its translation is not finite"
+    assert tf.faults[0][1] == "a transform 'base_link' <- 'CAM_FRONT' cannot be used: its translation is not finite, or above 1e+09 m"
 
 
 def test_one_pose_of_the_future_does_not_keep_those_of_the_present_out(tf: Tf):
@@ -160,3 +161,15 @@ def test_a_frame_with_two_parents_is_not_believed_and_both_are_named(tf: Tf):
     tf.send('odom', 'base_link', START_NS, 0.0)
     with pytest.raises(TransformMissingError, match='tf says that base_link is a child of map and of odom'):
         tf.x_at(250)
+
+
+def test_frames_beyond_the_limit_are_refused_and_those_known_go_on(tf: Tf, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tf_listener, 'MOST_FRAMES', 4)
+    tf.send('map', 'base_link', START_NS, 1.0)
+    for number in range(10):
+        tf._publishers[False].publish(TFMessage(transforms=[transform('map', f'tag_{number}', START_NS, 0.0)]))
+    tf.send('map', 'base_link', START_NS + 10**8, 2.0)
+    assert tf.transforms.knows('map', 'tag_1')
+    assert not tf.transforms.knows('map', 'tag_2')
+    assert len(tf.faults) == 8
+    assert '4 other frames are known already' in tf.faults[0][1]

@@ -9,6 +9,7 @@ import torch
 
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
+from bevdepth_ros.detector import worker
 from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.frames import BuiltFrame
 from bevdepth_ros.detector.outputs import Answer, Speaker
@@ -104,6 +105,30 @@ def test_what_one_set_breaks_costs_that_set():
     assert len(bench.answers) == 1
     assert detector.resets == 1
     assert bench.log.lines[0] == ('error', 'detection failed: ValueError: odd')
+
+
+def test_a_device_that_hangs_is_reported_as_long_as_it_does(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(worker, 'STALL_S', 0.1)
+    goes_on = threading.Event()
+
+    class HangingDetector(FailingDetector):
+        def __call__(self, frame: Frame) -> Detections3D:
+            goes_on.wait(60)
+            return super().__call__(frame)
+
+    bench = Bench(HangingDetector())
+    bench.worker.put(ImageSet((0,), (None,), np.array([10**9], np.int64), time.monotonic()))
+    words = 'cpu has worked on a set of images for 0 s: it hangs'
+
+    def is_said() -> bool:
+        bench.worker.check()
+        return statuses(bench.monitor)['/node: sets'].message.startswith(words)
+
+    wait_until(is_said, 'the sentence')
+    goes_on.set()
+    wait_until(lambda: bench.answers, 'the answer')
+    wait_until(lambda: not is_said(), 'recovery')
+    bench.worker.stop(discard=False)
 
 
 def test_a_pose_that_moves_faster_than_a_vehicle_forgets_the_past():
