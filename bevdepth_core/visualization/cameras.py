@@ -17,7 +17,7 @@ BOX_EDGES = np.array(((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7
 _NEAR = 0.2
 _CLIP_MARGIN_PX = 8.0
 _SMALL_BOX_PX = 20.0
-"""Boxes that are lower than this in the image get the thinnest lines, which would fill them otherwise."""
+"""Boxes that are lower than this in the image get the thinnest lines, true ones a rectangle: twelve thick edges would fill them."""
 
 
 def draw_boxes_on_image(
@@ -40,7 +40,7 @@ def draw_boxes_on_image(
         intrinsics: (3, 3) for pixels of ``image``.
         camera_from_ego: (4, 4) rigid.
         class_names: names behind the labels.
-        ground_truth: draw thin dashed white lines instead.
+        ground_truth: draw thin dashed white lines instead; a small box becomes a rectangle.
         thickness: line width, pixels.
     """
     canvas = image.copy()
@@ -49,13 +49,13 @@ def draw_boxes_on_image(
     in_front = [index for index in order if corners[index, :, 2].max() > _NEAR]
     for index in in_front:
         segments = _edges_in_image(corners[index], intrinsics, image.shape)
+        small = len(segments) and np.ptp(segments[..., 1]) < _SMALL_BOX_PX
         if ground_truth:
-            draw_dashed(canvas, segments, TRUTH)
+            draw_dashed(canvas, _frame_around(segments) if small else segments, TRUTH)
             continue
         color = class_color(class_names[labels[index]])
         if corners[index, :4, 2].min() > _NEAR:
             tint(canvas, _project(corners[index, :4], intrinsics), color)
-        small = len(segments) and np.ptp(segments[..., 1]) < _SMALL_BOX_PX
         draw_lines(canvas, segments, color, 1 if small else thickness)
     return canvas
 
@@ -92,6 +92,13 @@ def _edges_in_image(corners: np.ndarray, intrinsics: np.ndarray, shape: tuple[in
     start, stop = (np.where(end[:, 2:] > _NEAR, end, crossing)[visible] for end in (start, stop))
     segments = np.stack((_project(start, intrinsics), _project(stop, intrinsics)), axis=1)
     return _clip_to_image(segments, shape)
+
+
+def _frame_around(segments: np.ndarray) -> np.ndarray:
+    """Return the (4, 2, 2) sides of the upright rectangle around (m, 2, 2) segments."""
+    (left, top), (right, bottom) = segments.min(axis=(0, 1)), segments.max(axis=(0, 1))
+    corners = np.array(((left, top), (right, top), (right, bottom), (left, bottom)))
+    return np.stack((corners, np.roll(corners, -1, axis=0)), axis=1)
 
 
 def _clip_to_image(segments: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
