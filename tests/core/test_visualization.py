@@ -98,7 +98,7 @@ def test_a_small_true_box_is_a_rectangle_that_leaves_its_inside_to_be_seen() -> 
     image = draw(boxes((60, 8, 0, 20, 4, 3, 0, 0, 0)), ground_truth=True)
     (left, top), (right, bottom) = (end(drawn_at(GREY, image), axis=0) for end in (np.min, np.max))
     assert right - left > bottom - top > 10
-    np.testing.assert_array_equal(image[top + 2 : bottom - 1, left + 2 : right - 1], 90)
+    np.testing.assert_array_equal(image[top + 3 : bottom - 2, left + 3 : right - 2], 90)
 
 
 def test_from_above_forward_is_up_and_left_is_left() -> None:
