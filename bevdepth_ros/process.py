@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -15,6 +16,9 @@ from bevdepth_ros.signals import interruptible, signals
 
 SPIN_S = 0.2
 """Longest time after which a spinning process notices a signal."""
+PAUSE_S = 0.01
+"""After an exception, so that one without end leaves time for others."""
+LOG_PERIOD_S = 10.0
 
 
 @contextmanager
@@ -29,15 +33,28 @@ def ros_process() -> Iterator[None]:
         rclpy.shutdown()
 
 
-def spin_until_signal(node: Node) -> None:
-    """Execute the callbacks of ``node`` until SIGINT or SIGTERM."""
+def spin_until_signal(node: Node, on_error: Callable[[Exception], None] | None = None) -> None:
+    """Execute the callbacks of ``node`` until SIGINT or SIGTERM.
+
+    Args:
+        node: which outlives an exception in a callback; rclpy's own ones raise on messages such as a /clock before 1970.
+        on_error: receives it in place of the log.
+    """
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        while not signals.came:
-            executor.spin_once(timeout_sec=SPIN_S)
+        while not signals.came and node.context.ok():
+            try:
+                executor.spin_once(timeout_sec=SPIN_S)
+            except Exception as error:
+                (on_error or partial(_log, node))(error)
+                time.sleep(PAUSE_S)
     finally:
         executor.shutdown()
+
+
+def _log(node: Node, error: Exception) -> None:
+    node.get_logger().error(f'a callback failed: {type(error).__name__}: {error}', throttle_duration_sec=LOG_PERIOD_S)
 
 
 def sleep_until(due: float) -> None:

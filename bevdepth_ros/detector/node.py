@@ -36,8 +36,8 @@ TICK_S = 0.25
 """Period of the look after changes, which are published at once."""
 EXIT_PATIENCE_S = 0.5
 """When the process ends, how long the answer that is being worked on is waited for, and then for its publication."""
-TF_FAULT_S = 2.0
-"""A fault in tf messages counts as over when none came for this time."""
+PASSING_FAULT_S = 2.0
+"""A fault in messages counts as over when it did not come again for this time."""
 
 
 class DetectorNode(LifecycleNode):
@@ -69,7 +69,7 @@ class DetectorNode(LifecycleNode):
         self._device_failure: str | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._diagnostics_due_at = 0.0
-        self._tf_fault_at: dict[str, float] = {}
+        self._fault_at: dict[str, float] = {}
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_timer(TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         backwards = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
@@ -193,7 +193,7 @@ class DetectorNode(LifecycleNode):
                 parameters.check_live(values)
                 self._settings = parameters.read(self, values)
                 self._publish_labels()
-        except ValueError as error:
+        except Exception as error:  # an exception in a callback would leave the request without an answer
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
@@ -203,9 +203,16 @@ class DetectorNode(LifecycleNode):
             self.get_logger().warning('the clock went backwards: waiting images and tf are forgotten', throttle_duration_sec=LOG_PERIOD_S)
             self._pipeline.clock_went_back(self.get_clock().now().nanoseconds)
 
+    def on_callback_error(self, error: Exception) -> None:
+        """Report what a callback raised, such as one of rclpy's own on a message that it does not expect."""
+        self._note_fault('callback', 'node', f'a message could not be taken: {type(error).__name__}: {error}')
+
     def _on_bad_tf(self, kind: str, sentence: str) -> None:
-        self._tf_fault_at[kind] = time.monotonic()
-        self._monitor.report(kind, 'tf', WARN, sentence)
+        self._note_fault(kind, 'tf', sentence)
+
+    def _note_fault(self, kind: str, area: str, sentence: str) -> None:
+        self._fault_at[kind] = time.monotonic()
+        self._monitor.report(kind, area, WARN, sentence)
 
     def _on_device_failure(self, sentence: str) -> None:
         """Note, in the worker's thread, that detection has ended; the executor's thread draws the consequences."""
@@ -224,7 +231,7 @@ class DetectorNode(LifecycleNode):
         if self._device_failure is not None and self._pipeline is not None:
             self.trigger_deactivate()
         now = time.monotonic()
-        self._monitor.solved(*(kind for kind, at in self._tf_fault_at.items() if now - at > TF_FAULT_S))
+        self._monitor.solved(*(kind for kind, at in self._fault_at.items() if now - at > PASSING_FAULT_S))
         if self._pipeline is None:
             self._monitor.solved('clock', quietly=True)
             return
@@ -269,7 +276,7 @@ def _run() -> None:
         except (ValueError, InvalidParameterValueException) as error:
             sys.exit(f'{NODE_NAME} does not start: {error}')
         try:
-            spin_until_signal(node)
+            spin_until_signal(node, node.on_callback_error)
         finally:
             node.release(EXIT_PATIENCE_S)
             node.destroy_node()

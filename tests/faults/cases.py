@@ -22,6 +22,7 @@ from tests.faults.injections import (
     big_endian,
     broken_messages,
     changed_extrinsics,
+    clock_before_time,
     clock_that_goes_back,
     doubled,
     every_second_lost,
@@ -156,6 +157,7 @@ CASES = (
     Case('time goes on by 5 s', lambda bench: shifted_once(bench, 5 * SECOND_NS)),
     Case('use_sim_time without /clock', simulated_time_without_clock, ALL, ('WARN', 'node', 'nothing came on /clock')),
     Case('/clock goes back by 60 s', clock_that_goes_back, tolerated='without ego motion'),
+    Case('/clock tells a time before 1970', clock_before_time, ALL, ('WARN', 'node', 'a message could not be taken: ValueError')),
     # tf.
     Case('ego poses are missing', pose_fault(lambda pose: []), UNFUSED, ('WARN', 'tf', 'without ego motion there are no velocities')),
     Case('ego poses are 0.4 s late', late_poses, UNFUSED, ('WARN', 'tf', 's from its newest')),
