@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,12 +20,16 @@ SPIN_S = 0.2
 PAUSE_S = 0.01
 """After an exception, so that one without end leaves time for others."""
 LOG_PERIOD_S = 10.0
+SWITCH_S = 0.0005
+"""How long a thread may keep the interpreter while others wait for it; at Python's 5 ms each hand-over between taking images,
+detecting and publishing may cost that much."""
 
 
 @contextmanager
 def ros_process() -> Iterator[None]:
     """Initialise rclpy and shut it down; SIGINT and SIGTERM end the body in order."""
     signals.note()
+    sys.setswitchinterval(SWITCH_S)
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         with suppress(KeyboardInterrupt):

@@ -267,7 +267,7 @@ class FusedDepthNet(nn.Module):
 
 
 class FusedRefinement(nn.Module):
-    """Depth refinement whose planes are made channels_last at once."""
+    """Depth refinement whose planes are made channels_last at once, and whose result is copied and given its bias in one."""
 
     def __init__(self, refinement: DepthRefinement) -> None:
         super().__init__()
@@ -276,12 +276,14 @@ class FusedRefinement(nn.Module):
 
     def forward(self, depth: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Return the refined volume (B, N, C, D, h, w) of depth (B, N, D, h, w) and context (B, N, C, h, w)."""
-        batch, cameras, _, height, _ = depth.shape
-        volume = depth.permute(0, 1, 3, 4, 2)[..., None] * context.permute(0, 1, 3, 4, 2)[..., None, :]  # (B, N, h, w, D, C)
+        batch, cameras, bins, height, width = depth.shape
+        volume = context.new_empty(batch, cameras, height, width, bins, context.shape[2])
+        torch.mul(depth.permute(0, 1, 3, 4, 2)[..., None], context.permute(0, 1, 3, 4, 2)[..., None, :], out=volume)
         planes = volume.flatten(0, 2).permute(0, 3, 1, 2)  # one (w, D) plane per feature-map row
         planes = self.reduce(planes)
-        planes = self.out(planes + self.residual(planes))
-        return planes.unflatten(0, (batch, cameras, height)).permute(0, 1, 3, 5, 2, 4).contiguous()
+        planes = F.conv2d(planes + self.residual(planes), self.out.weight, padding=1)
+        refined = planes.unflatten(0, (batch, cameras, height)).permute(0, 1, 3, 5, 2, 4)
+        return torch.add(refined, self.out.bias[:, None, None, None], out=refined.new_empty(refined.shape))
 
 
 def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
