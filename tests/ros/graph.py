@@ -54,7 +54,7 @@ class Graph:
 
 
 class Diagnostics:
-    """The newest status of each area of the detector."""
+    """What each area of the detector says."""
 
     def __init__(self, messages: list):
         self._messages = messages
@@ -73,6 +73,11 @@ class Diagnostics:
         """Tell whether the newest status of ``area`` is no OK and contains ``words``."""
         status = self.status(area)
         return status is not None and status.level != DiagnosticStatus.OK and words in status.message
+
+    def ever_said(self, area: str, words: str) -> bool:
+        """Tell whether any status of ``area`` contained ``words``."""
+        statuses = [status for message in list(self._messages) for status in message.status]
+        return any(words in status.message for status in statuses if status.name.endswith(f': {area}'))
 
     def is_ok(self, area: str) -> bool:
         """Tell whether the newest status of ``area`` is OK."""
