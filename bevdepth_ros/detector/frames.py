@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,9 +12,9 @@ import numpy as np
 import torch
 from sensor_msgs.msg import CameraInfo
 
-from bevdepth_core.jpeg import JpegDecoder
 from bevdepth_core.types import CameraRig, Frame
-from bevdepth_ros.detector.conversions import Intrinsics, image_from_message, intrinsics_from_file, intrinsics_from_info, is_colour_jpeg
+from bevdepth_ros.detector.conversions import Intrinsics, intrinsics_from_file, intrinsics_from_info
+from bevdepth_ros.detector.decoding import ImageDecoder
 from bevdepth_ros.detector.parameters import CameraSource, Settings
 from bevdepth_ros.detector.synchronizer import ImageSet
 from bevdepth_ros.detector.transforms import TransformMissingError, Transforms
@@ -26,8 +24,6 @@ POLL_S = 0.005
 """Pause between two looks for geometry that is still on its way."""
 POSE_PATIENCE_S = 1.0
 """After a wait for ego poses in vain, sets go on without waiting for this time."""
-
-SHORTEST_SIDE_PX, MOST_SIDES_RATIO = 16, 16
 
 
 class CameraFaultError(Exception):
@@ -91,7 +87,7 @@ class FrameBuilder:
             settings: returns the present settings.
             transforms: where extrinsics and ego poses are looked up.
             begun: returns whether the time that cameras have to begin is over; before, sets wait for all calibrations.
-            device: a GPU decodes JPEG files itself; None and a CPU leave images to threads.
+            device: as ``ImageDecoder`` has it.
 
         Raises:
             ValueError: a calibration file is unusable.
@@ -107,12 +103,11 @@ class FrameBuilder:
         }
         self._given_up: set[str] = set()
         self._poses_awaited_from = 0.0
-        self._gpu_decoder = JpegDecoder(device) if device is not None and device.type == 'cuda' else None
-        self._decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix='images')
+        self._decoder = ImageDecoder(device)
 
     def close(self) -> None:
         """End the threads that decode images."""
-        self._decoders.shutdown(wait=False)
+        self._decoder.close()
 
     def take_info(self, camera: str, message: CameraInfo) -> None:
         """Remember the newest CameraInfo of ``camera``."""
@@ -154,32 +149,17 @@ class FrameBuilder:
         return views
 
     def _pictures(self, images: ImageSet, settings: Settings):
-        """Yield each camera with a step that returns its view; images are decoded side by side, on the GPU where it takes them all."""
+        """Yield each camera with a step that returns its view."""
         sources = [settings.camera_sources[index] for index in images.cameras]
-        max_pixels = round(settings.max_image_megapixels * 1e6)
-        decoded = self._decoded_on_gpu(images.messages, max_pixels)
-        if decoded is None:
-            waiting = [self._decoders.submit(image_from_message, message, max_pixels) for message in images.messages]
-            decoded = [future.result for future in waiting]
+        decoded = self._decoder(images.messages, round(settings.max_image_megapixels * 1e6))
         for source, message, stamp_ns, picture in zip(sources, images.messages, images.stamps_ns.tolist(), decoded, strict=True):
             frame_id = source.frame or message.header.frame_id
             yield source.name, partial(self._view, source, stamp_ns, frame_id, picture)
 
-    def _decoded_on_gpu(self, messages: tuple, max_pixels: int) -> list[Callable[[], torch.Tensor]] | None:
-        """Return what gives each image, None when they are not for the GPU or one is broken, which the CPU then names."""
-        if self._gpu_decoder is None or not all(is_colour_jpeg(message, max_pixels) for message in messages):
-            return None
-        try:
-            return [lambda image=image: image for image in self._gpu_decoder([message.data for message in messages])]
-        except ValueError:
-            return None
-
     @staticmethod
     def _view(source: CameraSource, stamp_ns: int, frame_id: str, picture: Callable[[], np.ndarray | torch.Tensor]) -> _View:
         try:
-            view = _View(source, stamp_ns, frame_id, picture())
-            _require_shape(*view.picture.shape[:2])
-            return view
+            return _View(source, stamp_ns, frame_id, picture())
         except ValueError as error:
             raise CameraFaultError('bad_image', f'image of {source.name} on {source.image_topic} {error}') from error
 
@@ -269,10 +249,3 @@ class FrameBuilder:
         except TransformMissingError as error:
             return None, f'{error}; without ego motion there are no velocities: publish it or set fixed_frame'
         return np.stack(poses), None
-
-
-def _require_shape(height: int, width: int) -> None:
-    """Refuse what no camera takes: the network would see a few pixels, or resize a thin image to a huge one."""
-    short, long = sorted((height, width))
-    if short < SHORTEST_SIDE_PX or long > MOST_SIDES_RATIO * short:
-        raise ValueError(f'is {width}x{height}, which is no image of a camera')
