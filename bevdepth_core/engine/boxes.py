@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.decode import ScoredBoxes, boxes_from_values
-from bevdepth_core.engine.fused import BOX_VALUES
+from bevdepth_core.engine.merged_head import BOX_VALUES
 from bevdepth_core.ops.circle_suppression import suppress_circles
 from bevdepth_core.types import Boxes3D
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.engine.fused import BOX_VALUES, fused
+from bevdepth_core.engine.fused import fused
+from bevdepth_core.engine.merged_head import BOX_VALUES
 from bevdepth_core.model.head import BOX_MAPS
 from tests.core.engine.test_graphs import make_model
 
