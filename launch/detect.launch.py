@@ -30,7 +30,7 @@ ARGUMENTS = [
         ('camera_preset', '', None, f'Cameras and frames in place of those of params_file: a file, or one of {PRESETS}.'),
         ('checkpoint', '', None, 'Weights: .safetensors, .pth or .ckpt. Empty: as in params_file.'),
         ('device', '', None, 'auto, cpu, cuda or cuda:<n>. Empty: as in params_file.'),
-        ('precision', '', ['', 'fp32', 'fp16', 'bf16'], 'Arithmetic of the network. Empty: as in params_file.'),
+        ('precision', '', ['', 'auto', 'fp32', 'fp16', 'bf16'], 'Arithmetic of the network. Empty: as in params_file.'),
         ('bag', '', None, 'Folder or file of a rosbag2 to replay; the launch ends with it. Empty: live cameras.'),
         ('rate', '1.0', None, 'Speed of the replay relative to real time.'),
         ('start', '0.0', None, 'Seconds of the bag to leave out at its beginning.'),

@@ -21,6 +21,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 
 from bevdepth_core.inference import Detector
+from bevdepth_core.jpeg import JpegDecoder
 from bevdepth_ros.detector import parameters
 from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.messages import header
@@ -149,6 +150,8 @@ class DetectorNode(LifecycleNode):
         path, device, precision, cuda_graphs = wanted
         if device == 'auto':
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        if precision == 'auto':
+            precision = 'fp32' if device == 'cpu' else 'fp16'
         self._detector = wait_for(lambda: _ready_detector(path, device, precision, cuda_graphs, len(self._settings.cameras)))
         self._loaded = wanted
         self._monitor.fact('node', checkpoint=path, device=self._detector.device, precision=precision)
@@ -257,6 +260,7 @@ class DetectorNode(LifecycleNode):
 def _ready_detector(path: Path, device: str, precision: str, cuda_graphs: bool, cameras: int) -> Detector:
     detector = Detector.from_checkpoint(path, device, precision, cuda_graphs)
     detector.prepare(cameras)
+    JpegDecoder(detector.device).prepare()
     return detector
 
 

@@ -78,7 +78,11 @@ class Settings:
     odometry_topic: str = _parameter('', 'nav_msgs/Odometry that is taken as tf from its frame to its child frame. Empty: tf alone.')
     checkpoint: str = _parameter('', 'Weights: .safetensors of this project or an official .pth or .ckpt.')
     device: str = _parameter('auto', 'cpu, cuda, cuda:<n>, or auto: cuda where there is one.')
-    precision: str = _parameter('fp32', 'Arithmetic of the network; fp16 and bf16 are for GPUs.', choices=('fp32', 'fp16', 'bf16'))
+    precision: str = _parameter(
+        'auto',
+        'Arithmetic of the network: fp32, fp16 or bf16, or auto: fp16 on a GPU, fp32 on a CPU, which does nothing else.',
+        choices=('auto', 'fp32', 'fp16', 'bf16'),
+    )
     cuda_graphs: bool = _parameter(True, 'On a GPU, replay CUDA graphs with images decoded and resized there; otherwise go step by step.')
     sync_slop_s: float = _parameter(
         0.06, 'Largest time within a set, seconds; must stay below the period of a camera.', low=0.001, high=1.0

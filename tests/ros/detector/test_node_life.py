@@ -98,7 +98,7 @@ def test_a_parameter_is_refused_with_the_reason(detector):
     assert node.change(ACTIVATE)
     for name, value, reason in (
         ('score_threshold', 1.5, 'out of range'),
-        ('precision', 'fp8', 'precision must be one of fp32, fp16, bf16'),
+        ('precision', 'fp8', 'precision must be one of auto, fp32, fp16, bf16'),
         ('diagnostics_period_s', 2.0, 'read-only'),
         ('base_frame', 'rear_axle', 'base_frame cannot change while the node is active: deactivate it, set, activate'),
         ('min_cameras', 3, 'min_cameras must not exceed the number of cameras (2), got 3'),
