@@ -1,0 +1,16 @@
+"""The fault matrix: what is injected and what must be seen of it."""
+
+from tests.faults.cases import calibration, cameras, images, load, raw_images, tf, timing
+from tests.faults.cases.case import ALL, NOTHING, UNFUSED, Case, without
+
+__all__ = ['ALL', 'CASES', 'NOTHING', 'UNFUSED', 'Case', 'without']
+
+CASES = (
+    *cameras.CASES,
+    *timing.CASES,
+    *tf.CASES,
+    *images.CASES,
+    *calibration.CASES,
+    *load.CASES,
+    *raw_images.CASES,
+)

@@ -1,0 +1,57 @@
+"""Cameras that are silent or lose images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from tests.faults.bench import Bench
+from tests.faults.cases.case import NOTHING, Case, without
+from tests.faults.injections import BACK, FRONT, LEFT, image_fault
+from tests.faults.life import node_parameter
+from tests.faults.stream import CAMERAS
+
+
+def silent(*cameras: str) -> Callable[[Bench], AbstractContextManager]:
+    return image_fault(lambda message: [], *cameras)
+
+
+def every_second_lost(*cameras: str) -> Callable[[Bench], AbstractContextManager]:
+    def make(bench: Bench) -> AbstractContextManager:
+        counts = dict.fromkeys(CAMERAS, 0)
+
+        def hook(camera: str, message) -> list:
+            counts[camera] += 1
+            return [message] if camera not in cameras or counts[camera] % 2 else []
+
+        return bench.stream.fault(image=hook)
+
+    return make
+
+
+def first_and_last_of_a_rotation_with_losses(bench: Bench) -> AbstractContextManager:
+    """Leave the two cameras whose images are nearer to the neighbouring rotation's than to each other's, and lose some."""
+    left, count = ('CAM_FRONT_LEFT', LEFT), iter(range(10**9))
+    return bench.stream.fault(image=lambda camera, m: [m] if camera == left[1] or (camera == left[0] and next(count) % 3) else [])
+
+
+CASES = (
+    Case('one camera is silent', silent(BACK), without(BACK), ('ERROR', 'cameras', 'no image of CAM_BACK on /CAM_BACK/image')),
+    Case('three cameras are silent', silent(BACK, FRONT, LEFT), without(BACK, FRONT, LEFT), ('ERROR', 'cameras', 'no image of CAM_FRONT')),
+    Case('all cameras but one are silent', silent(*CAMERAS[1:]), without(*CAMERAS[1:]), ('ERROR', 'cameras', f'no image of {CAMERAS[1]}')),
+    Case('all cameras are silent', silent(), NOTHING, ('ERROR', 'cameras', 'all cameras are silent')),
+    Case(
+        'fewer cameras than min_cameras',
+        lambda bench: node_parameter(bench, 'min_cameras', 5, silent(BACK, FRONT)(bench)),
+        NOTHING,
+        ('ERROR', 'sets', '4 of 6 cameras can be used'),
+    ),
+    Case('every second image of a camera is lost', every_second_lost(FRONT)),
+    Case('every second image of two cameras is lost, in turn', every_second_lost(FRONT, BACK)),
+    Case(
+        'only the first and the last camera of a rotation are left, and images are lost',
+        first_and_last_of_a_rotation_with_losses,
+        without(*(camera for camera in CAMERAS if camera not in ('CAM_FRONT_LEFT', LEFT))),
+        ('ERROR', 'cameras', 'no image of CAM_FRONT'),
+    ),
+)

@@ -1,0 +1,128 @@
+"""Compressed images that are broken or odd."""
+
+from __future__ import annotations
+
+import array
+import os
+import zlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import numpy as np
+
+from tests.faults.bench import Bench
+from tests.faults.cases.case import ALL, NOTHING, Case, without
+from tests.faults.injections import FRONT, image_fault, setting
+from tests.faults.stream import HEIGHT, WIDTH, compressed, encoded, picture
+
+
+def file_fault(change: Callable[[bytes], bytes], *cameras: str) -> Callable[[Bench], AbstractContextManager]:
+    return image_fault(lambda message: compressed(change(bytes(message.data))), *cameras)
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """Return a PNG whose header claims another size."""
+    data = bytearray(encoded(picture(0), 'PNG'))
+    data[16:24] = width.to_bytes(4, 'big') + height.to_bytes(4, 'big')
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, 'big')
+    return bytes(data)
+
+
+def now_and_then(bench: Bench) -> AbstractContextManager:
+    count = iter(range(10**9))
+
+    def hook(camera: str, message) -> list:
+        if camera == FRONT and next(count) % 4 == 0:
+            message.data = array.array('B', b'noise')
+        return [message]
+
+    return bench.stream.fault(image=hook)
+
+
+def doubled(bench: Bench) -> AbstractContextManager:
+    """Let a camera send images of twice the size, and say so in its CameraInfo."""
+
+    def twice(camera: str, info) -> list:
+        if camera == FRONT:
+            info.width, info.height, info.k = 2 * WIDTH, 2 * HEIGHT, info.k * np.array((2, 1, 2, 1, 2, 2, 1, 1, 1))
+        return [info]
+
+    def image(camera: str, message) -> list:
+        if camera == FRONT:
+            message.data = array.array('B', encoded(picture(3, 2 * WIDTH, 2 * HEIGHT)))
+        return [message]
+
+    return bench.stream.fault(info=twice, image=image)
+
+
+def unsized(width: int, height: int) -> Callable[[Bench], AbstractContextManager]:
+    """Let a camera send images of this size, with a CameraInfo that tells none."""
+
+    def info(camera: str, message) -> list:
+        message.width = message.height = 0
+        return [message]
+
+    def image(camera: str, message) -> list:
+        if camera == FRONT:
+            message.data = array.array('B', encoded(picture(3, width, height)))
+        return [message]
+
+    return lambda bench: bench.stream.fault(info=info, image=image)
+
+
+CASES = (
+    Case(
+        'truncated JPEGs',
+        file_fault(lambda data: data[: len(data) // 2], FRONT),
+        without(FRONT),
+        ('ERROR', 'cameras', 'image of CAM_FRONT on /CAM_FRONT/image is a broken JPEG'),
+    ),
+    Case(
+        'noise in place of JPEGs',
+        file_fault(lambda data: os.urandom(3000), FRONT),
+        without(FRONT),
+        ('ERROR', 'cameras', 'is no JPEG or PNG (3000 bytes'),
+    ),
+    Case('empty images', file_fault(lambda data: b'', FRONT), without(FRONT), ('ERROR', 'cameras', 'is no JPEG or PNG (0 bytes')),
+    Case(
+        'all images are noise',
+        file_fault(lambda data: os.urandom(3000)),
+        NOTHING,
+        ('ERROR', 'sets', '0 of 6 cameras can be used (none), min_cameras asks for 1'),
+    ),
+    Case('one corrupt image now and then', now_and_then, ALL, ('ERROR', 'cameras', 'is no JPEG or PNG')),
+    Case('format says something else', image_fault(setting(format='tiff; nonsense'))),
+    Case('PNG in place of JPEG', file_fault(lambda data: encoded(picture(3), 'PNG'), FRONT)),
+    Case('grey JPEGs', file_fault(lambda data: encoded(picture(3)[..., 0]), FRONT)),
+    Case(
+        'the image size changes without its CameraInfo',
+        file_fault(lambda data: encoded(picture(3, 320, 180)), FRONT),
+        without(FRONT),
+        ('ERROR', 'cameras', 'camera CAM_FRONT is 320x180, but its calibration is for 160x90'),
+    ),
+    Case('the image size changes together with its CameraInfo', doubled, tolerated='but its calibration is for'),
+    Case(
+        'a PNG of 108 million pixels',
+        file_fault(lambda data: png_claiming(12000, 9000), FRONT),
+        without(FRONT),
+        ('ERROR', 'cameras', 'is 12000x9000, more than max_image_megapixels'),
+    ),
+    Case(
+        'a PNG of 4 billion pixels',
+        file_fault(lambda data: png_claiming(65000, 65000), FRONT),
+        without(FRONT),
+        ('ERROR', 'cameras', 'is far larger than max_image_megapixels'),
+    ),
+    Case(
+        'images of one pixel, with CameraInfo without a size',
+        unsized(1, 1),
+        without(FRONT),
+        ('ERROR', 'cameras', 'is 1x1, which is no image of a camera'),
+    ),
+    Case(
+        'images so thin that they would fill the memory at the size of the network',
+        unsized(16, 4000),
+        without(FRONT),
+        ('ERROR', 'cameras', 'is 16x4000, which is no image of a camera'),
+    ),
+)

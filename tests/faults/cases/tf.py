@@ -1,0 +1,172 @@
+"""Transforms that are missing, wrong or made up."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from tests.faults.bench import Bench
+from tests.faults.cases.case import ALL, NOTHING, UNFUSED, Case, without
+from tests.faults.injections import BACK, SECOND_NS, image_fault, ns_of, pose_fault
+from tests.faults.stream import stamped, transform
+
+
+def late_poses(bench: Bench) -> AbstractContextManager:
+    waiting: list = []
+
+    def hook(pose) -> list:
+        waiting.append(pose)
+        return [waiting.pop(0)] if len(waiting) > 24 else []
+
+    return bench.stream.fault(pose=hook)
+
+
+def sparse_poses(bench: Bench) -> AbstractContextManager:
+    count = iter(range(10**9))
+    return bench.stream.fault(pose=lambda pose: [] if next(count) % 30 else [pose])
+
+
+def poses_without_the_end(bench: Bench) -> AbstractContextManager:
+    """Leave out the poses of the last two exposures: they are 10 and 20 ms beyond what tf knows, until the next rotation."""
+    count = iter(range(10**9))
+    return bench.stream.fault(pose=lambda pose: [] if next(count) % 6 > 3 else [pose])
+
+
+def quaternion(*values: float) -> Callable:
+    return lambda pose: [transform('map', 'base_link', ns_of(pose), (0, 0, 0), values)]
+
+
+@contextmanager
+def bad_transforms_between_good_ones(bench: Bench) -> Iterator[None]:
+    now_ns = bench.stream.now_ns()
+    bad = [
+        transform('map', 'base_link', now_ns, (math.nan, 0, 0)),
+        transform('map', 'base_link', now_ns, (0, 0, 0), (math.nan,) * 4),
+        transform('base_link', 'base_link', now_ns),
+        transform('', '', now_ns),
+    ]
+    bench.stream.send_tf(*bad)
+    yield
+
+
+@contextmanager
+def changed_extrinsics(bench: Bench, change: Callable) -> Iterator[None]:
+    bench.stream.send_extrinsics(change)
+    try:
+        yield
+    finally:
+        bench.stream.send_extrinsics()
+
+
+def raised(message) -> None:
+    if message.child_frame_id == BACK:
+        message.transform.translation.z += 2.0
+
+
+def moved(message) -> None:
+    message.transform.translation.z += 0.1
+
+
+def far_away(message) -> None:
+    if message.child_frame_id == BACK:
+        message.transform.translation.x = 1e300
+
+
+def zero_rotation(message) -> None:
+    if message.child_frame_id == BACK:
+        message.transform.rotation.w = message.transform.rotation.x = message.transform.rotation.y = message.transform.rotation.z = 0.0
+
+
+def teleporting(bench: Bench) -> AbstractContextManager:
+    def hook(pose) -> list:
+        pose.transform.translation.y = 500.0 * (int(time.monotonic() / 0.4) % 2)
+        return [pose]
+
+    return bench.stream.fault(pose=hook)
+
+
+@contextmanager
+def future_pose(bench: Bench) -> Iterator[None]:
+    bench.stream.send_tf(transform('map', 'base_link', bench.stream.now_ns() + 3600 * SECOND_NS))
+    yield
+
+
+def made_up_frames(bench: Bench) -> AbstractContextManager:
+    """Publish transforms of ever new frames beside the poses."""
+    numbers = iter(range(10**9))
+    names = [[f'tag_{next(numbers)}' for _ in range(100)] for _ in range(30)]
+
+    def hook(pose) -> list:
+        return [pose, *(transform('map', name, ns_of(pose)) for name in (names.pop() if names else ['tag_new']))]
+
+    return bench.stream.fault(pose=hook)
+
+
+CASES = (
+    Case('ego poses are missing', pose_fault(lambda pose: []), UNFUSED, ('WARN', 'tf', 'without ego motion there are no velocities')),
+    Case('ego poses are 0.4 s late', late_poses, UNFUSED, ('WARN', 'tf', 's from its newest')),
+    Case('ego poses come at 2 Hz only', sparse_poses, UNFUSED, ('WARN', 'tf', 's from its newest')),
+    Case('the newest ego poses of each rotation are missing', poses_without_the_end),
+    Case('the rotation of ego poses is NaN', pose_fault(quaternion(*(math.nan,) * 4)), UNFUSED, ('WARN', 'tf', 'cannot be used')),
+    Case(
+        'the rotation of ego poses is no unit quaternion',
+        pose_fault(quaternion(0, 0, 0, 2)),
+        UNFUSED,
+        ('WARN', 'tf', 'must have unit length, got length 2'),
+    ),
+    Case('bad transforms between good ones', bad_transforms_between_good_ones, ALL, ('WARN', 'tf', 'cannot be used')),
+    Case(
+        'base_link has two parents',
+        pose_fault(lambda pose: [pose, transform('odom', 'base_link', ns_of(pose))]),
+        UNFUSED,
+        ('WARN', 'tf', 'is a child of map and of odom'),
+    ),
+    Case('tf has a cycle', pose_fault(lambda pose: [pose, transform('base_link', 'map', ns_of(pose))])),
+    Case('one ego pose is an hour ahead', future_pose, ALL, ('WARN', 'tf', 'went back in time')),
+    Case(
+        'a second publisher sends stale ego poses',
+        pose_fault(lambda pose: [transform('map', 'base_link', ns_of(pose) - 5 * SECOND_NS), pose]),
+        UNFUSED,
+        ('WARN', 'tf', 'went back in time'),
+    ),
+    Case('the ego pose jumps by 500 m', teleporting, ALL, ('WARN', 'tf', 'the ego pose moved by 500')),
+    Case('static transforms change while running', lambda bench: changed_extrinsics(bench, moved)),
+    Case(
+        'a camera is moved 2 m up',
+        lambda bench: changed_extrinsics(bench, raised),
+        ALL,
+        ('WARN', 'cameras', 'CAM_BACK sits 3.58 m above base_link, training had 1.48 to 1.61'),
+    ),
+    Case(
+        'a static transform without rotation',
+        lambda bench: changed_extrinsics(bench, zero_rotation),
+        ALL,
+        ('WARN', 'tf', "'base_link' <- 'CAM_BACK' cannot be used"),
+    ),
+    Case(
+        'a camera is mounted 1e300 m away',
+        lambda bench: changed_extrinsics(bench, far_away),
+        ALL,
+        ('WARN', 'tf', "'base_link' <- 'CAM_BACK' cannot be used: its translation is not finite, or above"),
+    ),
+    Case(
+        'ego poses are 1e300 m away',
+        pose_fault(lambda pose: [transform('map', 'base_link', ns_of(pose), (1e300, 0, 0))]),
+        UNFUSED,
+        ('WARN', 'tf', 'its translation is not finite, or above'),
+    ),
+    Case(
+        'images of a camera carry an unknown frame_id',
+        image_fault(lambda m: [stamped(m, 'nowhere', ns_of(m))], BACK),
+        without(BACK),
+        ('ERROR', 'tf', 'it does not know nowhere'),
+    ),
+    Case(
+        'no image has a frame_id',
+        image_fault(lambda m: [stamped(m, '', ns_of(m))]),
+        NOTHING,
+        ('ERROR', 'tf', 'have no frame_id; set camera_frames'),
+    ),
+)

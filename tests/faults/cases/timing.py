@@ -1,0 +1,141 @@
+"""Stamps and clocks that are off."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from builtin_interfaces.msg import Time
+from rclpy.clock import Clock, ClockType
+from rosgraph_msgs.msg import Clock as ClockMessage
+from sensor_msgs.msg import CompressedImage
+
+from tests.faults.bench import Bench
+from tests.faults.cases.case import ALL, NOTHING, Case, without
+from tests.faults.injections import BACK, FRONT, SECOND_NS, image_fault, ns_of
+from tests.faults.stream import compressed, encoded, picture, stamped
+from tests.ros.graph import wait_until
+
+
+def restamped(shift_ns: int) -> Callable:
+    return lambda message: [stamped(message, message.header.frame_id, ns_of(message) + shift_ns)]
+
+
+def unstamped(message) -> list:
+    return [stamped(message, message.header.frame_id, 0)]
+
+
+def copied(message, shift_ns: int = 0):
+    return stamped(copy.deepcopy(message), message.header.frame_id, ns_of(message) + shift_ns)
+
+
+def swapped_pairs(bench: Bench) -> AbstractContextManager:
+    held: list = []
+
+    def hook(camera: str, message) -> list:
+        if camera != FRONT:
+            return [message]
+        if not held:
+            held.append(message)
+            return []
+        return [message, held.pop()]
+
+    return bench.stream.fault(image=hook)
+
+
+@contextmanager
+def shifted_once(bench: Bench, shift_ns: int) -> Iterator[None]:
+    bench.stream.shift_ns += shift_ns
+    yield
+
+
+@contextmanager
+def one_image_of_the_future(bench: Bench) -> Iterator[None]:
+    message = stamped(compressed(encoded(picture(1))), FRONT, bench.stream.now_ns() + 3600 * SECOND_NS)
+    bench.stream.send_image(FRONT, message)
+    yield
+
+
+def second_publisher(bench: Bench) -> AbstractContextManager:
+    return bench.stream.fault(image=lambda camera, m: [copied(m, -5 * SECOND_NS), m] if camera == FRONT else [m])
+
+
+@contextmanager
+def simulated_time_without_clock(bench: Bench) -> Iterator[None]:
+    assert bench.set('use_sim_time', True) == ''
+    try:
+        yield
+    finally:
+        assert bench.set('use_sim_time', False) == ''
+
+
+@contextmanager
+def clock_that_goes_back(bench: Bench) -> Iterator[None]:
+    jump_at = time.monotonic() + 0.5
+
+    def now() -> Time:
+        now_ns = time.time_ns() - (60 * SECOND_NS if time.monotonic() > jump_at else 0)
+        return stamped(CompressedImage(), '', now_ns).header.stamp
+
+    with simulated_time(bench, now):
+        wait_until(lambda: time.monotonic() > jump_at + 0.3, 'the jump')
+        yield
+
+
+def clock_before_time(bench: Bench) -> AbstractContextManager:
+    return simulated_time(bench, lambda: Time(sec=-1))
+
+
+@contextmanager
+def simulated_time(bench: Bench, now: Callable[[], Time]) -> Iterator[None]:
+    """Publish what ``now`` returns on /clock, and let the node heed it."""
+    publisher = bench.graph.node.create_publisher(ClockMessage, '/clock', 1)
+    timer = bench.graph.node.create_timer(
+        0.05, lambda: publisher.publish(ClockMessage(clock=now())), clock=Clock(clock_type=ClockType.STEADY_TIME)
+    )
+    try:
+        with simulated_time_without_clock(bench):
+            yield
+    finally:
+        bench.graph.node.destroy_timer(timer)
+        bench.graph.node.destroy_publisher(publisher)
+
+
+CASES = (
+    Case(
+        'the clock of a camera is 0.27 s ahead',
+        image_fault(restamped(270_000_000), FRONT),
+        without(FRONT),
+        ('ERROR', 'cameras', 'CAM_FRONT is left out, its images fit no set: its stamps are +0.2'),
+    ),
+    Case(
+        'the clock of a camera is 10 s behind',
+        image_fault(restamped(-10 * SECOND_NS), BACK),
+        without(BACK),
+        ('ERROR', 'cameras', 'its stamps are -'),
+    ),
+    Case('every image comes twice', image_fault(lambda message: [message, message])),
+    Case('images of a camera come in swapped pairs', swapped_pairs),
+    Case('one image is an hour ahead', one_image_of_the_future),
+    Case('a second publisher sends stale images of a camera', second_publisher),
+    Case(
+        'images of a camera have no stamp',
+        image_fault(unstamped, BACK),
+        without(BACK),
+        ('ERROR', 'cameras', 'images on /CAM_BACK/image have no time stamp'),
+    ),
+    Case('no image has a stamp', image_fault(unstamped), NOTHING, ('ERROR', 'cameras', 'have no time stamp')),
+    Case(
+        'time goes back by 30 s, as when a bag starts again',
+        lambda bench: shifted_once(bench, -30 * SECOND_NS),
+        ALL,
+        ('WARN', 'tf', 'went back in time'),
+    ),
+    Case('time goes back by 0.4 s', lambda bench: shifted_once(bench, -400_000_000), ALL, ('WARN', 'tf', 'went back in time')),
+    Case('time goes on by 5 s', lambda bench: shifted_once(bench, 5 * SECOND_NS)),
+    Case('use_sim_time without /clock', simulated_time_without_clock, ALL, ('WARN', 'node', 'nothing came on /clock')),
+    Case('/clock goes back by 60 s', clock_that_goes_back, tolerated='without ego motion'),
+    Case('/clock tells a time before 1970', clock_before_time, ALL, ('WARN', 'node', 'a message could not be taken: ValueError')),
+)
