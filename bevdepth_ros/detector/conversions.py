@@ -83,15 +83,24 @@ def _require_at_most(max_pixels: int, width: int, height: int) -> None:
         raise ValueError(f'is {width}x{height}, more than max_image_megapixels allows')
 
 
-def _from_compressed(message: CompressedImage, max_pixels: int) -> np.ndarray:
+def require_picture(message: CompressedImage, max_pixels: int) -> None:
+    """Raise ValueError unless ``message`` is a JPEG or PNG of at most ``max_pixels`` by its header, whoever decodes it then."""
+    _opened(message, max_pixels).close()
+
+
+def _opened(message: CompressedImage, max_pixels: int) -> PillowImage.Image:
     try:
         picture = PillowImage.open(io.BytesIO(message.data), formats=('JPEG', 'PNG'))
     except PillowImage.DecompressionBombError as error:
         raise ValueError('is far larger than max_image_megapixels allows') from error
     except Exception as error:  # Pillow raises many types on foreign bytes
         raise ValueError(f'is no JPEG or PNG ({len(message.data)} bytes, format {message.format!r})') from error
-    with picture:
-        _require_at_most(max_pixels, picture.width, picture.height)
+    _require_at_most(max_pixels, picture.width, picture.height)
+    return picture
+
+
+def _from_compressed(message: CompressedImage, max_pixels: int) -> np.ndarray:
+    with _opened(message, max_pixels) as picture:
         try:
             if picture.mode.startswith('I;16'):  # Pillow would cut the values off at 255
                 return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[..., None], 3, axis=2)

@@ -16,7 +16,7 @@ from vision_msgs.msg import Detection3DArray, LabelInfo
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.types import CameraRig, Detections3D, Frame
 from bevdepth_core.visualization import DepthMaps, GroundTruth
-from bevdepth_ros.detector.conversions import Intrinsics, image_from_message, intrinsics_from_file, intrinsics_from_info
+from bevdepth_ros.detector.conversions import Intrinsics, image_from_message, intrinsics_from_file, intrinsics_from_info, require_picture
 from bevdepth_ros.detector.parameters import CameraSource, Settings
 from bevdepth_ros.detector.readings import boxes_from_array, class_names, detections_from_cloud
 from bevdepth_ros.detector.synchronizer import LATE_NS, stamp_ns
@@ -221,6 +221,7 @@ class SceneStore:
     def _picture(self, message: CompressedImage | Image, width: int) -> np.ndarray:
         if isinstance(message, Image):
             return image_from_message(message, MAX_PIXELS)
+        require_picture(message, MAX_PIXELS)
         share = width / max(self._panel_width, 1)
         flag = cv2.IMREAD_REDUCED_COLOR_4 if share >= 4 else cv2.IMREAD_REDUCED_COLOR_2 if share >= 2 else cv2.IMREAD_COLOR
         picture = cv2.imdecode(np.frombuffer(message.data, np.uint8), flag)

@@ -14,7 +14,8 @@ from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.transforms import Transforms
 from bevdepth_ros.pictures.scene import Scene, SceneStore
 from tests.ros.graph import Graph, wait_until
-from tests.ros.rig import SIZE, Rig
+from tests.ros.rig import SIZE, Rig, jpeg
+from tests.soak.stream import with_claimed_size
 
 CAMERAS = ('left', 'right')
 K = np.array([(0.8 * SIZE[1], 0, SIZE[1] / 2), (0, 0.8 * SIZE[1], SIZE[0] / 2), (0, 0, 1)])
@@ -79,6 +80,15 @@ def test_an_image_that_comes_late_does_not_begin_a_new_recording(hear):
     ears.rig.send_all(0.3)
     ears.scene(0.3)
     assert ears.store.scene(ears.rig.mean_stamp_ns(0.0)) is not None
+
+
+def test_an_image_that_claims_900_megapixels_is_not_decoded_and_costs_its_camera(hear):
+    ears = hear()
+    ears.rig.send_extrinsics()
+    ears.rig.send_infos()
+    ears.rig.send_images(0.0, data={'left': with_claimed_size(jpeg(), 30_000, 30_000)})
+    wait_until(lambda: all(ears.store._images.values()) and ears.store.scene(ears.rig.mean_stamp_ns(0.0)), 'a scene')
+    assert ears.store.scene(ears.rig.mean_stamp_ns(0.0)).frame.rig.names == ('right',)
 
 
 @pytest.mark.parametrize('panel_width', [SIZE[1], SIZE[1] // 2], ids=['full size', 'half size'])
