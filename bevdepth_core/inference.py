@@ -118,9 +118,9 @@ class Detector:
         calibration = self._calibrated(frame)
         features = self._network.encode(calibration.cameras)
         past = self._past_frame(frame)
+        self._remember(frame, calibration, features)  # before waiting for a GPU
         found = self._network.detect(self._frames(frame, calibration, features, past), self.score_threshold)
         self.depth = features.depth[0].float().clone() if self.keep_depth else None
-        self._remember(frame, calibration, features)
         past_stamp_ns = None if past is None else past.stamp_ns
         seconds = self._network.seconds
         return Detections3D(found.boxes, found.scores, found.labels, self.class_names, frame.stamp_ns, past_stamp_ns, seconds)

@@ -68,7 +68,7 @@ class GraphedNetwork:
     def prepare(self, cameras: int) -> None:
         """Choose kernels and capture graphs for frames of up to ``cameras`` cameras; done by the first frame otherwise."""
         if cameras > self.capacity:
-            self._steps = None  # frees the buffers before larger ones are taken
+            self._steps, self.capacity = None, 0  # frees the buffers before larger ones are taken
             with convolution_flags(self._dtype, search=True):
                 self._steps = _Steps(self._network, self._decoder, self.config, cameras, self._device, self._dtype)
             self.capacity = cameras

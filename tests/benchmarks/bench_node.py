@@ -80,6 +80,7 @@ def main() -> None:
     os.environ['ROS_DOMAIN_ID'] = str(os.getpid() % 100 + 1)
     os.environ.update(ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST', ROS_LOCALHOST_ONLY='1')
     results = {'preset': options.preset, 'precision': options.precision, 'device': options.device}
+    used_before = gpu_memory_mib() if options.device.startswith('cuda') else None
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         checkpoint = Path(folder) / 'weights.safetensors'
@@ -88,6 +89,8 @@ def main() -> None:
         try:
             rclpy.init()
             results.update(measure(options))
+            if used_before is not None:
+                results['gpu_memory_mib'] = gpu_memory_mib() - used_before
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(20)
@@ -95,6 +98,12 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f'node_{options.preset}.json').write_text(json.dumps(results, indent=1))
     show(results)
+
+
+def gpu_memory_mib() -> int:
+    """Return what is in use on the GPU by all processes."""
+    command = ['nvidia-smi', '--query-gpu=memory.used', '--format=csv,noheader,nounits']
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0])
 
 
 def model_config(preset: str) -> ModelConfig:
@@ -208,7 +217,7 @@ def show(results: dict) -> None:
     print(f'{results["preset"]} {results["precision"]} on {results["device"]}: ready after {results["ready_s"]:.1f} s')
     print(f'{steady["rate"]:g} Hz: {steady["answered"]} of {steady["sent"]} sets, round trip {steady["round_trip_ms"]} ms')
     print('stages, ms (p50 p95 p99):', '; '.join(f'{name} {" ".join(map(str, values))}' for name, values in steady['stages_ms'].items()))
-    print('node:', results['node'])
+    print('node:', results['node'], 'MiB on the GPU, context included:', results.get('gpu_memory_mib'))
     print('sets, the warm-up among them:', results['sets'])
     for row in results['ramp']:
         rate, trip = f'{row["rate"]:g} Hz ({row["reached_rate"]:.1f} reached)', row['round_trip_ms']

@@ -176,6 +176,19 @@ def test_cameras_may_leave_and_return():
     assert on_gpu._network.capacity == 6
 
 
+def test_a_gpu_without_memory_fails_clearly_and_works_again_when_it_has_some():
+    frame = make_frame(0.0, make_rig(2))
+    detector = Detector(BEVDepth(load_model_config(ROOT / 'config' / 'models' / 'small.yaml')).eval(), 'cuda', 'fp16')
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e-4)
+    try:
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            detector(frame)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert len(detector(frame)) > 0
+
+
 def test_detector_on_the_gpu_keeps_its_memory_small():
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

@@ -16,7 +16,10 @@ part() {
 
 part build 120 env BEVDEPTH_CUDA=1 python3 setup.py -q build_ext --inplace
 part check 150 python3 -m pytest tests/gpu/check_detector.py -q -s --tb=short
-part engine 90 python3 -m tests.benchmarks.bench_engine --out "$out"
+for row in '256x704_2key fp16' '256x704_2key bf16' '256x704_2key fp32' '256x704_2key_da fp16' '512x1408_2key fp16' '640x1600_2key fp16'; do
+    read -r preset precision <<< "$row"
+    part "engine_$preset-$precision" 90 python3 -m tests.benchmarks.bench_engine --preset "r50_$preset" --precision "$precision" --out "$out"
+done
 if python3 -c 'import rclpy' 2>/dev/null; then
     part node 150 python3 -m tests.benchmarks.bench_node --out "$out"
 else
