@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import platform
 import resource
 import time
@@ -19,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib import pyplot
 from PIL import Image
 
 from bevdepth_core.config import load_model_config
@@ -28,6 +26,7 @@ from bevdepth_core.inference import Detector
 from bevdepth_core.jpeg import JpegDecoder
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.types import Frame
+from tests.benchmarks.charts import stage_bar, two_charts, value_bars, write_json
 from tests.core.frames import make_frame, make_rig, two_frame_inputs
 from tests.reference import ROOT
 
@@ -160,8 +159,7 @@ def device_name(device: str) -> str:
 
 def write(results: dict, path: Path) -> None:
     """Print, and write JSON and a plot."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix('.json').write_text(json.dumps(results, indent=1))
+    write_json(results, path.with_suffix('.json'))
     print(f'{results["preset"]} {results["precision"]} on {results["device"]}; ready after {results["prepare_s"]:.1f} s')
     for kind in ('from_device', 'from_jpeg', 'from_arrays', 'jpeg_alone'):
         times = results[kind]
@@ -175,22 +173,13 @@ def write(results: dict, path: Path) -> None:
 
 def plot(results: dict, path: Path) -> None:
     """Draw the stages of a step and the official way as bars."""
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 3.2), width_ratios=(2, 1), layout='constrained')
-    start = 0.0
-    for name, value in results['from_device']['stages'].items():
-        left.barh(['step'], [value], left=start, label=f'{name.replace("_", " ")} {value:.2f}')
-        start += value
-    left.barh(['step'], [max(results['from_device']['p50'] - start, 0)], left=start, color='lightgrey', label='host, rest')
-    left.set_xlabel(f'ms from images on the device to boxes, p50 {results["from_device"]["p50"]:.2f}')
-    left.legend(ncols=3, loc='upper center', fontsize=8, frameon=False)
-    left.set_ylim(-0.5, 1.4)
-    bars = {'step': results['from_device']['p50'], 'step from JPEG': results['from_jpeg']['p50']}
-    bars |= {f'official {name}': value for name, value in results['official_ms'].items()}
-    right.bar_label(right.barh(list(bars), list(bars.values()), color='tab:blue'), fmt='%.1f', padding=3)
+    step = results['from_device']
+    figure, left, right = two_charts(f'{results["preset"]}, {results["precision"]}, {results["device"]}')
+    stage_bar(left, step['stages'], step['p50'], 'host, rest')
+    left.set_xlabel(f'ms from images on the device to boxes, p50 {step["p50"]:.2f}')
+    bars = {'step': step['p50'], 'step from JPEG': results['from_jpeg']['p50']}
+    value_bars(right, bars | {f'official {name}': value for name, value in results['official_ms'].items()})
     right.set_xlabel('ms per frame')
-    right.margins(x=0.2)
-    right.invert_yaxis()
-    figure.suptitle(f'{results["preset"]}, {results["precision"]}, {results["device"]}')
     figure.savefig(path, dpi=120)
 
 

@@ -5,14 +5,13 @@ python -m tests.benchmarks.bench_node [--device cuda] [--preset NAME] [--precisi
 Six 1600x900 JPEG topics with tf and CameraInfo are published by this process on localhost. "total" and the stages are the node's
 own times, from ~/latency: from the last image of a set received to detections published. "round trip" is measured here, from before
 the last image is published to after the detections are received. The weights are random and give about 100 boxes, a busy street.
-Writes node_<preset>.json.
+Writes node_<preset>.json and .png.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import signal
 import subprocess
@@ -34,6 +33,7 @@ from bevdepth_core.checkpoint import save_checkpoint
 from bevdepth_core.config import ModelConfig, load_model_config
 from bevdepth_core.model import BEVDepth
 from tests.benchmarks.bench_engine import SIZE, jpeg_files
+from tests.benchmarks.charts import stage_bar, two_charts, value_bars, write_json
 from tests.reference import ROOT
 from tests.ros.graph import Graph, wait_until
 from tests.ros.rig import START_NS, Rig
@@ -95,9 +95,10 @@ def main() -> None:
             process.send_signal(signal.SIGINT)
             process.wait(20)
             rclpy.try_shutdown()
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f'node_{options.preset}.json').write_text(json.dumps(results, indent=1))
+    path = options.out / f'node_{options.preset}.json'
+    write_json(results, path)
     show(results)
+    plot(results, path.with_suffix('.png'))
 
 
 def gpu_memory_mib() -> int:
@@ -222,6 +223,20 @@ def show(results: dict) -> None:
     for row in results['ramp']:
         rate, trip = f'{row["rate"]:g} Hz ({row["reached_rate"]:.1f} reached)', row['round_trip_ms']
         print(f'{rate}: {row["answered"]} of {row["sent"]} sets, round trip {trip} ms')
+
+
+def plot(results: dict, path: Path) -> None:
+    """Draw the stages of a set, medians, and the round trip at each rate without a loss as bars."""
+    steady = results['steady']
+    medians = {name: values[0] for name, values in steady['stages_ms'].items()}
+    total = medians.pop('total', 0.0)
+    figure, left, right = two_charts(f'{results["preset"]}, {results["precision"]} on {results["device"]} through ROS')
+    stage_bar(left, medians, total, 'threads, rest')
+    left.set_xlabel(f'ms from the last image received to published at {steady["rate"]:g} Hz, median {total:.1f}')
+    rows = [row for row in (steady, *results['ramp']) if row['answered'] == row['sent']]
+    value_bars(right, {f'{row["rate"]:g} Hz': row['round_trip_ms']['p50'] for row in rows})
+    right.set_xlabel('round trip, median ms, at rates without a loss')
+    figure.savefig(path, dpi=120)
 
 
 if __name__ == '__main__':

@@ -1,0 +1,43 @@
+"""Figures of benchmarks as files: JSON, and bars as PNG."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+
+def write_json(results: dict, path: Path) -> None:
+    """Write ``results``, and make the folder for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1))
+
+
+def stage_bar(axes: Axes, stages: dict[str, float], total: float, rest: str) -> None:
+    """Draw the stages of one step side by side in ms, and as ``rest`` what they leave of ``total``."""
+    parts = {
+        **{f'{name.replace("_", " ")} {value:.2f}': value for name, value in stages.items()},
+        rest: max(total - sum(stages.values()), 0),
+    }
+    start = 0.0
+    for color, (label, value) in zip(pyplot.cm.tab10.colors, parts.items(), strict=False):
+        axes.barh([''], [value], left=start, label=label, color='lightgrey' if label == rest else color)
+        start += value
+    axes.legend(ncols=3, loc='upper center', fontsize=8, frameon=False)
+    axes.set_ylim(-0.5, 1.6)
+
+
+def value_bars(axes: Axes, values: dict[str, float], form: str = '%.1f') -> None:
+    """Draw one labelled bar per value, the first on top."""
+    axes.bar_label(axes.barh(list(values), list(values.values()), color='tab:blue'), fmt=form, padding=3)
+    axes.margins(x=0.2)
+    axes.invert_yaxis()
+
+
+def two_charts(title: str):
+    """Return a figure with a wide and a narrow chart."""
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 3.2), width_ratios=(2, 1), layout='constrained')
+    figure.suptitle(title)
+    return figure, left, right
