@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rclpy.serialization import deserialize_message
 from rosbags.rosbag2 import Reader
+from sensor_msgs.msg import CameraInfo
 
 from bevdepth_core.geometry import quaternion_from_rotation
 from bevdepth_core.nuscenes.classes import CAMERAS
@@ -17,11 +19,11 @@ from bevdepth_core.types import Detections3D
 from bevdepth_ros.bags.transforms import RecordedTransforms
 from bevdepth_ros.bags.writer import MAP_FRAME, camera_info_topic
 from bevdepth_ros.closed_loop.run import SAME_STAMP_NS, Answers, ClosedLoopError, ImageTimes
+from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.readings import boxes_from_array, detections_from_cloud
+from bevdepth_ros.detector.synchronizer import ImageSet, ImageSynchronizer
 from bevdepth_ros.detector.transforms import TransformMissingError
 
-SET_SPREAD_NS = 60_000_000
-"""Images of a set lie no further apart; as the node's ``sync_slop_s``."""
 LATE_NS = 500_000_000
 """Time of the replay after which an answer is late: the next key frame has been taken."""
 POSE_CLAMP_S = 0.06
@@ -53,8 +55,7 @@ class SceneResults:
 
 def mean_exposure_ns(record: SampleRecord) -> int:
     """Return the time that the node stamps the answer to a key frame with."""
-    stamps = np.array([camera.stamp_ns for camera in record.cameras])
-    return int(stamps[0]) + round(float((stamps - stamps[0]).mean()))
+    return _mean_ns(np.array([camera.stamp_ns for camera in record.cameras]))
 
 
 def match(key_frames: Sequence[SampleRecord], stamps_ns: Sequence[int]) -> dict[str, int]:
@@ -119,27 +120,27 @@ def _pose(answers: Answers, stamp_ns: int, transforms: RecordedTransforms) -> Po
 
 
 def read_sets(bag: Path) -> list[ImageTimes]:
-    """Return when the sets of images in a bag of ``nuscenes_to_bag`` were taken, in order of time.
+    """Return when the sets were taken that the node makes of the images in a bag of ``nuscenes_to_bag``, in order of time.
 
     Raises:
         ClosedLoopError: there is none.
     """
     topics = [camera_info_topic(camera) for camera in CAMERAS]
-    stamps: dict[str, list[int]] = {topic: [] for topic in topics}
+    sets: list[ImageTimes] = []
+    node = Settings()
+    synchronizer = ImageSynchronizer(len(topics), node.sync_queue_size, node.sync_slop_s, lambda images: sets.append(_image_times(images)))
     with Reader(bag) as reader:
-        connections = [connection for connection in reader.connections if connection.topic in stamps]
-        for connection, stamp_ns, _ in reader.messages(connections) if connections else ():
-            stamps[connection.topic].append(stamp_ns)
-    found = [_image_times(stamp_ns, stamps.values()) for stamp_ns in stamps[topics[0]] if all(stamps.values())]
-    sets = [times for times in found if times is not None]
+        connections = [connection for connection in reader.connections if connection.topic in topics]
+        for connection, _, data in reader.messages(connections) if connections else ():
+            synchronizer.add(topics.index(connection.topic), deserialize_message(bytes(data), CameraInfo))
     if not sets:
         raise ClosedLoopError(f'{bag} has no set of images with CameraInfo on {topics[0]} and so on, as nuscenes_to_bag writes it')
     return sets
 
 
-def _image_times(first_ns: int, stamps: Iterable[Sequence[int]]) -> ImageTimes | None:
-    """Return the times of the set around one camera's image, None where another camera has none of it."""
-    nearest = [min(times, key=lambda stamp_ns: abs(stamp_ns - first_ns)) for times in stamps]
-    if max(nearest) - min(nearest) > SET_SPREAD_NS:
-        return None
-    return ImageTimes(first_ns + round(sum(stamp_ns - first_ns for stamp_ns in nearest) / len(nearest)), max(nearest))
+def _image_times(images: ImageSet) -> ImageTimes:
+    return ImageTimes(_mean_ns(images.stamps_ns), int(images.stamps_ns.max()))
+
+
+def _mean_ns(stamps_ns: np.ndarray) -> int:
+    return int(stamps_ns[0]) + round(float((stamps_ns - stamps_ns[0]).mean()))

@@ -29,8 +29,9 @@ STEP_NS = 100_000_000
 """Of the player's service ``~/step``: behind a set comes at most one more, which waits, since the third is 150 ms away at 12 Hz."""
 SAME_STAMP_NS = 20_000_000
 """An answer at most this far from a set's mean exposure is that of the set; sets lie 50 ms apart or more."""
-IDLE_S = 3.0
-"""The replay goes on without an answer when it stood so long and the detector has nothing left to answer."""
+IDLE_S = 10.0
+"""The replay goes on without an answer when it stood so long and the detector has nothing left to answer. DDS sends a lost image
+again after 3 s, on a busy machine not at once."""
 LINGER_S = 0.5
 """How long to listen on after the launch has ended."""
 

@@ -17,11 +17,14 @@ from bevdepth_core.nuscenes.index import SampleIndex, load_index, open_devkit
 from bevdepth_core.nuscenes.recording import read_recording
 from bevdepth_core.nuscenes.synthetic.capture import Sensors
 from bevdepth_core.nuscenes.synthetic.dataset import VERSION, DatasetPlan, write_dataset
+from bevdepth_core.nuscenes.synthetic.rig import EXPOSURE_OFFSET_S
+from bevdepth_core.nuscenes.synthetic.schedule import CAMERA_TURNS, TURN_S
 from bevdepth_core.types import Boxes3D, Detections3D
 from bevdepth_ros.bags.scene_bag import Target, write_bag
 from bevdepth_ros.bags.transforms import read_transforms
+from bevdepth_ros.bags.writer import BagWriter
 from bevdepth_ros.closed_loop.evaluate_node import camera_part
-from bevdepth_ros.closed_loop.results import LATE_NS, mean_exposure_ns, scene_results
+from bevdepth_ros.closed_loop.results import LATE_NS, mean_exposure_ns, read_sets, scene_results
 from bevdepth_ros.closed_loop.run import Answers, ClosedLoopError
 from bevdepth_ros.detector.messages import detection_array, objects_cloud
 from tests.ros.bags.conftest import SCENES
@@ -107,6 +110,18 @@ def test_a_key_frame_without_answer_is_reported_as_missed_and_costs_no_other(out
     report = (out / 'report.md').read_text()
     assert re.search(rf'^\| {SCENES[1]} \| 4 \| 3 \| 1 \| 0 \| 3 \| 0 \| [\d.]+ \| [\d.]+ \|$', report, re.MULTILINE)
     assert {'mean_ap', 'nd_score'} <= json.loads((out / 'metrics_summary.json').read_text()).keys()
+
+
+def test_the_replay_knows_when_each_set_is_complete_though_some_follow_each_other_within_50_ms(tmp_path: Path) -> None:
+    turns_s = [round_s + TURN_S * turn for round_s in (0.0, 0.5) for turn in CAMERA_TURNS]
+    taken_ns = np.array([[round((turn_s + offset_s) * 1e9) for offset_s in EXPOSURE_OFFSET_S.values()] for turn_s in turns_s]) + 10**18
+    with BagWriter(tmp_path / 'bag') as bag:
+        for stamps_ns in taken_ns:
+            for camera, stamp_ns in zip(EXPOSURE_OFFSET_S, stamps_ns.tolist(), strict=True):
+                bag.write_camera_info(camera, stamp_ns, np.eye(3), 16, 9)
+    sets = read_sets(tmp_path / 'bag')
+    assert [one.last_ns for one in sets] == taken_ns.max(axis=1).tolist()
+    np.testing.assert_allclose([one.mean_ns - 10**18 for one in sets], (taken_ns - 10**18).mean(axis=1), atol=2)
 
 
 def answer(stamp_ns: int) -> Detections3D:
