@@ -45,7 +45,7 @@ class JpegDecoder:
         Raises:
             ValueError: a file is broken; says the place of the first one.
         """
-        if self._device.type == 'cuda' and files and all(bytes(file[:2]) == b'\xff\xd8' for file in files):
+        if self._device.type == 'cuda' and files and all(_is_whole_jpeg(file) for file in files):
             try:
                 return self._on_gpu(files)
             except torch.cuda.OutOfMemoryError:
@@ -66,6 +66,11 @@ class JpegDecoder:
         if not self._said:
             logger.warning('images are decoded on the CPU where the GPU refuses them: %s', str(error).splitlines()[0])
         self._said = True
+
+
+def _is_whole_jpeg(file: bytes) -> bool:
+    """Return whether the file begins and ends as a JPEG; nvJPEG makes something of a file whose end is missing."""
+    return bytes(file[:2]) == b'\xff\xd8' and bytes(file[-2:]) == b'\xff\xd9'
 
 
 def _decoded(place: int, file: bytes) -> np.ndarray:

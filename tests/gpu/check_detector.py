@@ -127,6 +127,26 @@ def test_jpegs_decoded_on_the_gpu_give_nearly_the_boxes_of_pillow(on_cpu):
     assert np.mean(differences) < 1.5
 
 
+def test_broken_jpegs_are_judged_as_on_the_cpu_and_harm_nothing():
+    whole = [path.read_bytes() for path in sample_paths()]
+    decoder, plain = JpegDecoder('cuda'), JpegDecoder('cpu')
+    rng = np.random.default_rng(0)
+    for place in range(40):
+        broken = bytearray(whole[place % 6])
+        if place % 2:
+            broken = broken[: rng.integers(2, len(broken) - 1)]
+        else:
+            broken[rng.integers(2, len(broken) - 2)] ^= int(rng.integers(1, 256))
+        try:
+            expected = plain([bytes(broken)])[0]
+        except ValueError:
+            with pytest.raises(ValueError, match='image 0 is no whole'):
+                decoder([bytes(broken)])
+            continue
+        assert decoder([bytes(broken)])[0].shape == expected.shape
+    assert np.abs(decoder(whole)[0].cpu().numpy().astype(int) - plain(whole)[0]).mean() < 1.5
+
+
 @pytest.mark.parametrize('size', [(1600, 900), (640, 480), (1601, 903), (100, 700), (3000, 100)])
 @pytest.mark.parametrize('spec', [ImageSpec(), ImageSpec(640, 1600)])
 def test_network_input_is_pillows_to_the_bit(size, spec):
