@@ -21,6 +21,8 @@ WARM_UP = 10
 MOST_GROWTH_MB = 30.0
 """Of 90 rounds; one leaked network of these tests would cost 45 MB a round."""
 STORM_S = 10.0
+STORM_PERIOD_S = 1 / 12
+"""Of the rotations; with faster ones, which the slop does not keep apart, stamps would not tell whether a set is of one."""
 IMPORT_MOMENTS_S = (0.0, 0.3, 1.0)
 """After the first line of the program."""
 
@@ -30,6 +32,15 @@ def go_round(bench: Bench) -> None:
         assert bench.change(transition)
 
 
+def fail_to_activate(bench: Bench) -> None:
+    """Let an activation fail in its middle, on a topic that is none, and configure the node for the next one."""
+    assert bench.change(DEACTIVATE)
+    assert bench.set('camera_info_topics', ['/no topic']) == ''
+    assert not bench.change(ACTIVATE)
+    assert bench.set('camera_info_topics', bench.values['camera_info_topics']) == ''
+    assert bench.change(ACTIVATE)
+
+
 def usage_when_well(bench: Bench) -> dict[str, float]:
     """Return what the process holds once all its threads have had something to do."""
     began = time.monotonic()
@@ -37,11 +48,13 @@ def usage_when_well(bench: Bench) -> dict[str, float]:
     return bench.usage()
 
 
-def test_a_hundred_rounds_of_the_life_cycle_leak_neither_memory_nor_threads_nor_file_handles(bench: Bench):
+def test_a_hundred_rounds_of_the_life_cycle_each_with_a_failed_activation_leak_neither_memory_nor_threads_nor_file_handles(bench: Bench):
     for _ in range(WARM_UP):
+        fail_to_activate(bench)
         go_round(bench)
     before = usage_when_well(bench)
     for _ in range(ROUNDS - WARM_UP):
+        fail_to_activate(bench)
         go_round(bench)
     after = usage_when_well(bench)
     print(f'after {WARM_UP} rounds {before}, after {ROUNDS} rounds {after}')
@@ -70,7 +83,7 @@ def test_images_parameters_and_transitions_all_at_once_leave_a_healthy_node(benc
 
     threads = [threading.Thread(target=target) for target in (set_parameters, drop_and_return)]
     began = time.monotonic()
-    with bench.stream.fault(period_s=1 / 30):
+    with bench.stream.fault(period_s=STORM_PERIOD_S):
         for thread in threads:
             thread.start()
         while time.monotonic() < ends_at:
