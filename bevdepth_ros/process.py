@@ -36,6 +36,7 @@ def ros_process() -> Iterator[None]:
             yield
     finally:
         rclpy.shutdown()
+        signals.ignore()
 
 
 def spin_until_signal(node: Node, on_error: Callable[[Exception], None] | None = None) -> None:

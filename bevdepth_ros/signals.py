@@ -29,6 +29,11 @@ class Signals:
         for number in NUMBERS:
             signal.signal(number, self._handle)
 
+    def ignore(self) -> None:
+        """Ignore signals from now on, for a process that ends by itself: Python would die of a second one while it leaves."""
+        for number in NUMBERS:
+            signal.signal(number, signal.SIG_IGN)
+
     def _handle(self, number: int, frame) -> None:
         self.came = True
         if self._may_raise:

@@ -9,6 +9,7 @@ The images stay where they are, in the bag that is replayed; `ros2 bag record` o
 from __future__ import annotations
 
 import argparse
+import sqlite3
 import sys
 from functools import partial
 from pathlib import Path
@@ -66,6 +67,11 @@ class Recorder(Node):
             self._warned = True
 
 
+def _give_up(error: Exception) -> None:
+    """Stop recording, so that no part of a recording looks whole."""
+    raise error
+
+
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser('recorder', description='Record what the detector publishes as a rosbag2, until interrupted.')
     parser.add_argument('--out', type=Path, required=True, help='folder of the bag; a bag that is there is replaced')
@@ -82,10 +88,10 @@ def main(argv: list[str] | None = None) -> None:
             with BagWriter(options.out, options.storage) as bag:
                 node = Recorder(bag, options.detector)
                 try:
-                    spin_until_signal(node)
+                    spin_until_signal(node, on_error=_give_up)
                 finally:
                     node.destroy_node()
-        except OSError as error:
+        except (OSError, sqlite3.Error) as error:
             sys.exit(f'recorder: {options.out} was not written: {error}')
 
 
