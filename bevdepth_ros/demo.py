@@ -26,7 +26,6 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import PointCloud2
-from sensor_msgs_py.point_cloud2 import read_points
 from vision_msgs.msg import Detection3DArray, LabelInfo
 
 from bevdepth_core.config import NUSCENES_CLASSES
@@ -34,6 +33,8 @@ from bevdepth_core.nuscenes.synthetic import Scene, make_scene, nuscenes_like_ri
 from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
 from bevdepth_core.visualization import compose
 from bevdepth_ros.bags.writer import BagWriter
+from bevdepth_ros.detector.readings import detections_from_cloud
+from bevdepth_ros.detector.synchronizer import stamp_ns
 from bevdepth_ros.launching import LAUNCH_FILE, PACKAGE, LaunchError, isolate, last_lines, launched
 
 NODE = '/bevdepth_detector'
@@ -132,10 +133,10 @@ class Listener:
         node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
 
     def _on_detections(self, message: Detection3DArray) -> None:
-        self.counts[_stamp_ns(message)] = len(message.detections)
+        self.counts[stamp_ns(message)] = len(message.detections)
 
     def _on_objects(self, message: PointCloud2) -> None:
-        self.objects[_stamp_ns(message)] = message
+        self.objects[stamp_ns(message)] = message
 
     def _on_label_info(self, message: LabelInfo) -> None:
         self.class_names = tuple(entry.class_name for entry in sorted(message.class_map, key=lambda entry: entry.class_id))
@@ -145,19 +146,9 @@ class Listener:
             if status.name == f'{NODE}: latency':
                 self.latency = {entry.key: entry.value for entry in status.values}
 
-    def detections(self, stamp_ns: int) -> Detections3D:
+    def detections(self, moment_ns: int) -> Detections3D:
         """Return the objects of one set, best first."""
-        table = read_points(self.objects[stamp_ns])
-
-        def columns(*names: str) -> np.ndarray:
-            return np.stack([table[name] for name in names], axis=-1)
-
-        boxes = Boxes3D(columns('x', 'y', 'z'), columns('length', 'width', 'height'), table['yaw'], columns('vx', 'vy'))
-        return Detections3D(boxes, table['score'], table['label'].astype(np.int64), self.class_names, stamp_ns)
-
-
-def _stamp_ns(message: Detection3DArray | PointCloud2) -> int:
-    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+        return detections_from_cloud(self.objects[moment_ns], self.class_names)
 
 
 def listen_while_running(arguments: list[str], log_path: Path) -> Listener:

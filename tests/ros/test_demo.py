@@ -13,8 +13,12 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import Reader
 
+from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.nuscenes.synthetic import make_scene
-from bevdepth_ros.demo import draw_drive
+from bevdepth_core.types import Detections3D
+from bevdepth_ros.demo import Listener, draw_drive, draw_picture
+from bevdepth_ros.detector.messages import objects_cloud
+from tests.ros.graph import Graph
 
 LONGEST_DEMO_S = 240
 
@@ -51,6 +55,16 @@ def test_the_demo_ends_by_itself_with_a_bag_a_table_and_a_picture(tmp_path: Path
     with Reader(tmp_path / 'out' / 'demo_bag') as reader:
         assert reader.message_count == 1 + 4 * (3 * 6 + 2)
     assert processes_about(tmp_path) == []
+
+
+def test_an_answer_without_velocities_as_on_a_slow_machine_is_drawn(graph: Graph) -> None:
+    snapshots = draw_drive(make_scene(8, 0.5), 0.5, (320, 180))
+    (one,) = snapshots
+    found = Detections3D(one.boxes, np.full(len(one.boxes), 0.9), one.labels, NUSCENES_CLASSES, one.stamp_ns, None)
+    listener = Listener(graph.node)
+    listener.objects[one.stamp_ns] = objects_cloud(found, 'base_link')
+    assert not listener.objects[one.stamp_ns].is_dense
+    assert draw_picture(snapshots, listener).std() > 30
 
 
 def test_a_demo_without_answers_fails_with_the_reason(tmp_path: Path) -> None:
