@@ -62,12 +62,17 @@ class SceneListener:
         self._subscribe(Detection3DArray, annotations, 10, self.store.add_annotations)
 
     def take(self) -> Scene | None:
-        """Return the newest moment that was not taken yet: with detections, or without when they stay away."""
+        """Return the newest moment that was not taken yet: with detections, or without when they stay away.
+
+        None as long as there is none, or nothing to show of it: detections may be heard before their images.
+        """
         wanted_ns = self._newest_ns()
         if wanted_ns is None or wanted_ns == self._shown_ns:
             return None
-        self._shown_ns = wanted_ns
-        return self.store.scene(wanted_ns)
+        scene = self.store.scene(wanted_ns)
+        if scene is not None:
+            self._shown_ns = wanted_ns
+        return scene
 
     def _newest_ns(self) -> int | None:
         silent_s = time.monotonic() - self.store.detections_arrived

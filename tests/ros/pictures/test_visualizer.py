@@ -81,6 +81,24 @@ def test_cameras_are_shown_at_once_and_boxes_when_they_come_whatever_else_comes(
     assert SIZE[0] < cv2.imdecode(np.frombuffer(pictures[-1].data, np.uint8), cv2.IMREAD_COLOR).shape[0]
 
 
+def test_boxes_that_are_heard_before_their_images_are_shown_with_them(graph: Graph, visualizer: Visualizer) -> None:
+    pictures = graph.collect(CompressedImage, f'/{NODE_NAME}/image/compressed')
+    rig = Rig(graph.node, CAMERAS)
+    rig.wait_for_detector()
+    objects = graph.node.create_publisher(PointCloud2, f'/{DETECTOR_NAME}/objects', 10)
+    wait_until(lambda: objects.get_subscription_count() and visualizer.count_subscribers(f'/{NODE_NAME}/image/compressed'), 'connections')
+    stamp_ns = rig.mean_stamp_ns(0.0)
+    objects.publish(a_bus_ahead(stamp_ns))
+    wait_until(lambda: visualizer._listener.store.newest_detections_ns() == stamp_ns, 'the boxes')
+    assert visualizer._listener.take() is None
+    rig.send_extrinsics()
+    rig.send_infos()
+    rig.send_images(0.0, data=dict.fromkeys(CAMERAS, cv2.imencode('.jpg', np.zeros((*SIZE, 3), np.uint8))[1].tobytes()))
+    wait_until(lambda: pictures, 'a picture')
+    assert stamp_of(pictures[0]) == stamp_ns
+    assert pixels_of_a_bus(pictures[0]) > 200
+
+
 def test_every_topic_of_the_layouts_is_one_that_is_published(graph: Graph) -> None:
     detector = LifecycleNode(DETECTOR_NAME)
     outputs = Outputs(detector)
