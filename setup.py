@@ -4,7 +4,7 @@ The CUDA module is one call of nvcc; it links the static CUDA runtime and nothin
 
 Environment:
     BEVDEPTH_CUDA: ``auto`` (default) builds it where nvcc is found and goes on without it when that fails; ``1`` insists; ``0`` never.
-    BEVDEPTH_CUDA_ARCHS: GPU generations to build for, default ``75 80 86 89 90``; newer ones run the last one's PTX.
+    BEVDEPTH_CUDA_ARCHS: GPU generations to build for, default ``75 80 86 87 89 90``; newer ones run the last one's PTX.
     CUDA_HOME: CUDA toolkit to use when nvcc is not on PATH.
 """
 
@@ -41,7 +41,7 @@ def cuda_extensions():
 
 def architecture_flags():
     """Return nvcc's flags for machine code of every generation asked for and PTX of the last."""
-    archs = os.environ.get('BEVDEPTH_CUDA_ARCHS', '75 80 86 89 90').split()
+    archs = os.environ.get('BEVDEPTH_CUDA_ARCHS', '75 80 86 87 89 90').split()
     flags = [f'-gencode=arch=compute_{arch},code=sm_{arch}' for arch in archs]
     return [*flags, f'-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}']
 

@@ -55,6 +55,7 @@ PYBIND11_MODULE(_voxel_pooling, module) {
         return Depth{pointer(data), view, bin, row, column};
     });
     bind<Context>(module, "Context", [](Address planes, Address rows) { return Context{pointer(planes), pointer(rows)}; });
+    module.attr("SUM_BOUNDS") = kSumBounds;
     bind<Sums>(module, "Sums", [](bool exact, Address rows, Address bounds) {
         return Sums{exact, pointer(rows), pointer<std::uint32_t>(bounds)};
     });
@@ -65,6 +66,7 @@ PYBIND11_MODULE(_voxel_pooling, module) {
             voxel_index(launch, sizes, geometry, pointer<std::int32_t>(index));
         },
         no_gil);
+    module.def("wants_rows", &wants_rows, no_gil);
     module.def(
         "voxel_pooling",
         [](const Launch& launch, const Sizes& sizes, const Points& points, const Depth& depth, const Context& context, const Sums& sums,

@@ -38,6 +38,14 @@ void check_sizes(const Sizes& s) {
 
 std::int64_t ceil_divide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
+// Multiprocessors of the current device.
+std::int64_t multiprocessors() {
+    int device, count;
+    check(cudaGetDevice(&device), "cudaGetDevice");
+    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+    return count;
+}
+
 // Early: the kernel may start while the one before it runs (sm_90 on; code without the wait must not).
 enum class Start { after_previous, early };
 

@@ -9,8 +9,10 @@ namespace {
 
 constexpr int kRowStride = kRows + 4;  // in shared memory: keeps 16-byte accesses of neighbouring columns in different banks
 constexpr int kMaxGroups = 32;       // channel groups of one block
-constexpr int kSplatColumns = 8, kSplatBins = 14;  // columns and depth bins of one block of splat
+constexpr int kSplatColumns = 8;     // of one block of splat
+template <class S, class A> constexpr int kSplatBins = kExact<S, A> ? 11 : 14;  // most of one block
 constexpr int kSplatBlocks = 2;      // of the largest size that a multiprocessor should hold: caps the registers at 128
+constexpr int kSplatWarps = 16;      // that a multiprocessor then holds
 
 // Copies kRows numbers, 16 bytes at a time.
 template <class A>
@@ -30,13 +32,16 @@ template <class T, class S, class Cells, int V>
 __global__ void __launch_bounds__(kMaxGroups* kSplatColumns, kSplatBlocks) splat(Sizes sizes, Tiling tiling, Cells cells, Depth depth,
                                                                     const T* context, const std::uint32_t* bounds, S* sums) {
     using A = Accumulator<T>;
-    constexpr int kPlaces = kSplatColumns * kSplatBins;
+    constexpr int kPlaces = kSplatColumns * kSplatBins<S, A>;
     __shared__ RunTile<kPlaces> tile;
     __shared__ alignas(16) A weights[kPlaces][kRowStride];
+    __shared__ Bounds largest;
     let_next_kernel_start();
     const Corner corner(tiling, blockIdx.x);
+    const unsigned sample = static_cast<unsigned>(corner.view) / static_cast<unsigned>(sizes.cameras);
     const int rows = min(kRows, static_cast<int>(sizes.height) - corner.row);
-    for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < kPlaces; i += blockDim.x * blockDim.y) {
+    if constexpr (kExact<S, A>) largest.clear();
+    for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < kSplatColumns * static_cast<int>(tiling.bins); i += blockDim.x * blockDim.y) {
         const Place place{corner.view, corner.bin + i / kSplatColumns, corner.column + i % kSplatColumns};
         if (place.bin >= sizes.bins || place.column >= sizes.width) {
             tile.leave_out(i);
@@ -49,14 +54,18 @@ __global__ void __launch_bounds__(kMaxGroups* kSplatColumns, kSplatBlocks) splat
     }
     wait_for_earlier_kernels();
     __syncthreads();
+    if constexpr (kExact<S, A>) {
+        largest.read(bounds, sample);
+        __syncthreads();
+    }
     const int column = corner.column + threadIdx.y, channel = (blockIdx.y * blockDim.x + threadIdx.x) * V;
     if (column >= sizes.width || channel >= sizes.channels) return;
     const std::int64_t pixel = (corner.view * sizes.height + corner.row) * sizes.width + column;
     Group<A, V> features[kRows];
     load_features<T, V>(context + pixel * sizes.channels + channel, sizes.width * sizes.channels, rows, features);
-    OpenCell<S, A, V> open(sizes, sums, bounds, static_cast<unsigned>(corner.view) / static_cast<unsigned>(sizes.cameras), channel);
+    OpenCell<S, A, V> open(sizes, sums, largest, sample, channel);
 #pragma unroll 1
-    for (int bin = 0; bin < kSplatBins; ++bin) {
+    for (int bin = 0; bin < static_cast<int>(tiling.bins); ++bin) {
         const int i = bin * kSplatColumns + threadIdx.y;
         alignas(16) A weight[kRows];
         copy_rows(weights[i], weight);

@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "bounds.cuh"
 #include "cells.cuh"
 
 namespace bevdepth {
@@ -12,27 +13,10 @@ constexpr int kTile = 32;            // side of the square that a block transpos
 constexpr int kClearBytes = 64;      // that one thread clears
 constexpr int kMapRounds = 2;        // groups of channels that a thread of write_map rounds
 
-// Double sums of floats are exact, and so the same in any order, once every term is a multiple of one small enough quantum.
-// bounds hold the bits of the largest finite |depth| and |context| of a sample.
-class Quantum {
-public:
-    __device__ Quantum(const Sizes& sizes, const std::uint32_t* bounds, std::int64_t sample) {
-        const double largest = static_cast<double>(__uint_as_float(bounds[sample * 2])) * __uint_as_float(bounds[sample * 2 + 1]);
-        const std::int64_t points = sizes.cameras * sizes.bins * sizes.height * sizes.width;
-        const int exponent = largest > 0 ? ilogb(largest) + 1 + 64 - __clzll(points) : 0;  // no sum exceeds 2^exponent
-        shift_ = largest > 0 ? scalbn(1.5, exponent + 1) : 0;                               // its last bit is the quantum
-    }
-
-    __device__ double round(float term) const { return __dsub_rn(__dadd_rn(term, shift_), shift_); }
-
-private:
-    double shift_;
-};
-
 // How a group of channels is added to the sums of a cell, of type S. Terms of other threads arrive in any order: atomics.
 template <class S, class A, int V>
 struct Adder {
-    __device__ Adder(const Sizes&, const std::uint32_t*, std::int64_t) {}
+    __device__ Adder(const Sizes&, const Bounds&) {}
 
     __device__ static int offset(int channel) { return channel; }
 
@@ -64,8 +48,8 @@ struct Adder<double, float, V> {
     Quantum quantum;
     ExactOrder order;
 
-    __device__ Adder(const Sizes& sizes, const std::uint32_t* bounds, std::int64_t sample)
-        : quantum(sizes, bounds, sample), order{static_cast<int>(sizes.channels)} {}
+    __device__ Adder(const Sizes& sizes, const Bounds& bounds)
+        : quantum(sizes, bounds), order{static_cast<int>(sizes.channels)} {}
 
     __device__ int offset(int channel) const { return order.offset(channel); }
 
@@ -83,8 +67,8 @@ struct OpenCell {
     int cell = kOutside;
     Group<A, V> sum = {};
 
-    __device__ OpenCell(const Sizes& sizes, S* sums, const std::uint32_t* bounds, unsigned sample, int channel)
-        : stride(static_cast<int>(sizes.channels)), adder(sizes, bounds, sample) {
+    __device__ OpenCell(const Sizes& sizes, S* sums, const Bounds& bounds, unsigned sample, int channel)
+        : stride(static_cast<int>(sizes.channels)), adder(sizes, bounds) {
         cells = sums + sample * sizes.nx * sizes.ny * sizes.channels + adder.offset(channel);
     }
 
@@ -159,37 +143,18 @@ __device__ void clear_share(std::int64_t block, void* sums, std::int64_t bytes) 
     if (block == 0 && word < bytes / 4) static_cast<unsigned*>(sums)[word] = 0;
 }
 
-// The first blocks turn the context over, one tile each; the others clear the sums.
-template <class T>
-__global__ void prepare(Planes context, const T* planes, T* rows, void* sums, std::int64_t bytes) {
-    let_next_kernel_start();
-    const std::int64_t tiles = planes == nullptr ? 0 : context.tiles();
-    if (blockIdx.x < tiles) {
-        turn_tile(context, blockIdx.x, planes, rows);
-    } else {
-        clear_share(blockIdx.x - tiles, sums, bytes);
-    }
-}
-
-// Raises bounds[sample * 2 + blockIdx.z] to the largest finite |value| of the sample in the array blockIdx.z, of so many groups
-// of V; without a second array its bound is one. Largest of all is the same in any order: atomics.
+// The first blocks look for bounds, the next turn the context over, one tile each, the others clear the sums.
 template <class T, int V>
-__global__ void find_bounds(const T* first, std::int64_t first_count, const T* second, std::int64_t second_count, std::uint32_t* bounds) {
+__global__ void prepare(Bounded<T> bounded, Planes context, const T* planes, T* rows, void* sums, std::int64_t bytes) {
     let_next_kernel_start();
-    const auto* values = reinterpret_cast<const Group<T, V>*>(blockIdx.z == 0 ? first : second);
-    const std::int64_t count = blockIdx.z == 0 ? first_count : second_count, step = static_cast<std::int64_t>(gridDim.x) * kThreads;
-    float largest = values == nullptr ? 1.0f : 0.0f;
-#pragma unroll 4
-    for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x; values != nullptr && i < count; i += step) {
-        const Group<T, V> group = values[blockIdx.y * count + i];
-        for (int k = 0; k < V; ++k) {
-            const float value = fabsf(static_cast<float>(group.value[k]));
-            if (isfinite(value)) largest = fmaxf(largest, value);
-        }
+    const std::int64_t tiles = planes == nullptr ? 0 : context.tiles(), block = blockIdx.x - bounded.blocks();
+    if (block < 0) {
+        find_bound<T, V>(bounded, blockIdx.x);
+    } else if (block < tiles) {
+        turn_tile(context, block, planes, rows);
+    } else {
+        clear_share(block - tiles, sums, bytes);
     }
-    for (int offset = kWarp / 2; offset > 0; offset /= 2) largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, offset));
-    wait_for_earlier_kernels();
-    if (threadIdx.x % kWarp == 0) atomicMax(bounds + blockIdx.y * 2 + blockIdx.z, __float_as_uint(largest));
 }
 
 // Rounds the sums to the type of the map, one group of V channels per thread.

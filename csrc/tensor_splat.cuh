@@ -222,7 +222,7 @@ __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks)
         }
         const bool careful = __syncthreads_or(!(finite && depth_finite));
         if (bin == 0) wait_for_earlier_kernels();
-        const Adder<float, float, V> adder(sizes, nullptr, sample);
+        const Adder<float, float, V> adder(sizes, Bounds());
         float* map = sums + sample * sizes.nx * sizes.ny * sizes.channels + first_channel;
         const Weights<T> weights(depth_tile, column, 0);
         if (careful) {
@@ -236,12 +236,9 @@ __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks)
 
 // Depth bins of one block: as many as leave a few blocks for each multiprocessor.
 unsigned half_bins(const Sizes& sizes) {
-    int device, processors;
-    check(cudaGetDevice(&device), "cudaGetDevice");
-    check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
     const std::int64_t tiles = sizes.batch * sizes.cameras * ceil_divide(sizes.height, kRows) * ceil_divide(sizes.width, kTensorColumns);
     const std::int64_t steps = std::max<std::int64_t>(ceil_divide(sizes.bins, kTensorBins), 1);
-    const std::int64_t wanted = static_cast<std::int64_t>(processors) * kTensorBlocks;
+    const std::int64_t wanted = multiprocessors() * kTensorBlocks;
     const std::int64_t parts = std::clamp<std::int64_t>(ceil_divide(wanted, std::max<std::int64_t>(tiles, 1)), 1, steps);
     return static_cast<unsigned>(ceil_divide(steps, parts)) * kTensorBins;
 }

@@ -15,16 +15,22 @@ template <class T, class S, int V>
 __global__ void splat_volume(Sizes sizes, Tiling tiling, IndexedCells cells, const T* volume, const std::uint32_t* bounds, S* sums) {
     using A = Accumulator<T>;
     __shared__ RunTile<kVolumeColumns> tile;
+    __shared__ Bounds largest;
     let_next_kernel_start();
     const Corner corner(tiling, blockIdx.x);
     const int column = corner.column + threadIdx.x, rows = min(kRows, static_cast<int>(sizes.height) - corner.row);
+    const unsigned sample = static_cast<unsigned>(corner.view) / static_cast<unsigned>(sizes.cameras);
+    if constexpr (kExact<S, A>) largest.clear();
     if (threadIdx.y == 0 && column < sizes.width) {
         tile.find(threadIdx.x, sizes, cells, {corner.view, corner.bin, column}, corner.row);
     }
     wait_for_earlier_kernels();
     __syncthreads();
+    if constexpr (kExact<S, A>) {
+        largest.read(bounds, sample);
+        __syncthreads();
+    }
     if (column >= sizes.width || tile.runs[threadIdx.x] == 0) return;
-    const unsigned sample = static_cast<unsigned>(corner.view) / static_cast<unsigned>(sizes.cameras);
     const std::int64_t plane = sizes.bins * sizes.height * sizes.width;
     A ones[kRows];
     for (A& one : ones) one = 1;
@@ -36,7 +42,7 @@ __global__ void splat_volume(Sizes sizes, Tiling tiling, IndexedCells cells, con
         for (int row = 0; row < kRows; ++row) {
             for (int k = 0; k < V; ++k) features[row].value[k] = top[k * plane + min(row, rows - 1) * sizes.width];
         }
-        OpenCell<S, A, V> open(sizes, sums, bounds, sample, channel);
+        OpenCell<S, A, V> open(sizes, sums, largest, sample, channel);
         open.add(tile, threadIdx.x, features, ones);
         open.close();
     }

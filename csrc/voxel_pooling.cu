@@ -39,33 +39,29 @@ struct Slices {
     }
 };
 
+// Depth bins of one block of splat, `most` or few enough to give every multiprocessor as many blocks as it holds.
+unsigned splat_bins(const Sizes& sizes, const Slices& slices, int most) {
+    const std::int64_t warps = std::max<std::int64_t>(ceil_divide(slices.groups * kSplatColumns, kWarp), 1);
+    const std::int64_t tiles = sizes.batch * sizes.cameras * ceil_divide(sizes.height, kRows) * ceil_divide(sizes.width, kSplatColumns);
+    const std::int64_t parts = multiprocessors() * (kSplatWarps / warps) / std::max<std::int64_t>(tiles * slices.slices, 1);
+    return static_cast<unsigned>(std::clamp<std::int64_t>(ceil_divide(sizes.bins, std::max<std::int64_t>(parts, 1)), 1, most));
+}
+
 Planes context_planes(const Sizes& s) { return {s.batch * s.cameras, s.channels, s.height * s.width}; }
 
-// Turns the context over, where it comes as planes, and clears `bytes` of sums.
+// Looks for the bounds of exact sums, turns the context over, where it comes as planes, and clears `bytes` of sums.
 template <class T>
-void prepare_arrays(const Launch& launch, const Sizes& sizes, const Context& context, void* sums, std::int64_t bytes) {
+void prepare_arrays(const Launch& launch, const Sizes& sizes, Bounded<T> bounded, const Context& context, void* sums, std::int64_t bytes) {
     const Planes planes = context_planes(sizes);
-    const std::int64_t blocks = (context.planes == nullptr ? 0 : planes.tiles()) + ceil_divide(bytes, kClearBytes * kThreads);
-    run(launch, Start::after_previous, prepare<T>, blocks, dim3(1, 1, 1), dim3(kThreads), planes, static_cast<const T*>(context.planes),
-        static_cast<T*>(context.rows), sums, bytes);
-}
-
-void clear_bounds(const Launch& launch, const Sizes& sizes, std::uint32_t* bounds) {
-    if (sizes.batch == 0) return;
-    check(cudaMemsetAsync(bounds, 0, sizes.batch * 2 * sizeof(*bounds), reinterpret_cast<cudaStream_t>(launch.stream)), "clearing bounds");
-}
-
-// Raises the cleared bounds of exact sums to the largest values of two arrays, each with so many numbers per sample.
-template <class T>
-void raise_bounds(const Launch& launch, const Sizes& sizes, const void* first, std::int64_t first_count, const void* second,
-                  std::int64_t second_count, std::uint32_t* bounds) {
+    const std::int64_t tiles = context.planes == nullptr ? 0 : planes.tiles();
     Sizes counts = sizes;
-    counts.channels = first_count % 4 + second_count % 4;  // groups of 4 where both are multiples of 4
-    for_group<T>(counts, {first, second}, [&](auto group) {
+    counts.channels = bounded.groups[0] % 4 + bounded.groups[1] % 4;  // groups of 4 where both are multiples of 4
+    for_group<T>(counts, {bounded.values[0], bounded.values[1]}, [&](auto group) {
         constexpr int V = decltype(group)::value;
-        const std::int64_t blocks = std::clamp<std::int64_t>(std::max(first_count, second_count) / (kThreads * 4 * V), 1, 1024);
-        run(launch, Start::early, find_bounds<T, V>, blocks, dim3(1, sizes.batch, 2), dim3(kThreads), static_cast<const T*>(first),
-            first_count / V, static_cast<const T*>(second), second_count / V, bounds);
+        for (std::int64_t& groups : bounded.groups) groups /= V;
+        run(launch, Start::after_previous, prepare<T, V>, bounded.blocks() + tiles + ceil_divide(bytes, kClearBytes * kThreads),
+            dim3(1, 1, 1), dim3(kThreads), bounded, planes, static_cast<const T*>(context.planes), static_cast<T*>(context.rows), sums,
+            bytes);
     });
 }
 
@@ -95,12 +91,12 @@ void sum_points(const Launch& launch, const Sizes& sizes, const Sums& sums, void
 template <class T, class S>
 void splat_points(const Launch& launch, const Sizes& sizes, const Points& points, const Depth& depth, const T* features, const Sums& sums,
                   S* rows) {
-    const Tiling tiling(sizes, kSplatColumns, kSplatBins);
     for_cells(points, [&](const auto& cells) {
         for_group<T>(sizes, {features}, [&](auto group) {
             using Cells = std::decay_t<decltype(cells)>;
             constexpr int V = decltype(group)::value;
             const Slices slices(sizes, V);
+            const Tiling tiling(sizes, kSplatColumns, splat_bins(sizes, slices, kSplatBins<S, Accumulator<T>>));
             run(launch, Start::early, splat<T, S, Cells, V>, sizes.batch * sizes.cameras * tiling.blocks_per_view(),
                 dim3(1, slices.slices, 1), dim3(slices.groups, kSplatColumns), sizes, tiling, cells, depth, features, sums.bounds, rows);
         });
@@ -127,23 +123,30 @@ void splat_half_points(const Launch& launch, const Sizes& sizes, const Points& p
     });
 }
 
+// Half types are multiplied on tensor cores, unless their sums are to be exact.
+template <class T>
+bool on_tensor_cores(bool exact) {
+    if constexpr (sizeof(T) == 2) return !exact && code_version(splat_half<T, GeometryCells, 4>) >= 80;
+    return false;
+}
+
 template <class T, class S>
 void sum_features(const Launch& launch, const Sizes& sizes, const Points& points, const Depth& depth, const Context& context,
                   const Sums& sums, void* bev) {
-    constexpr bool half_sums = sizeof(T) == 2 && std::is_same_v<S, float>;
-    bool on_tensor_cores = false;
-    if constexpr (half_sums) on_tensor_cores = code_version(splat_half<T, GeometryCells, 4>) >= 80;
+    const bool tensor = on_tensor_cores<T>(sums.exact);
     const std::int64_t sample_points = sizes.cameras * sizes.bins * sizes.height * sizes.width;
     const std::int64_t sample_features = sizes.cameras * sizes.height * sizes.width * sizes.channels;
     const auto prepare = [&](S* rows, std::int64_t bytes) {
-        if (sums.exact) clear_bounds(launch, sizes, sums.bounds);
-        prepare_arrays<T>(launch, sizes, on_tensor_cores ? Context{} : context, rows, bytes);
         const void* features = context.planes == nullptr ? context.rows : context.planes;
-        if (sums.exact) raise_bounds<T>(launch, sizes, depth.data, sample_points, features, sample_features, sums.bounds);
+        const Bounded<T> bounded{{static_cast<const T*>(depth.data), static_cast<const T*>(features)},
+                                 {sample_points, sample_features},
+                                 sizes.batch,
+                                 sums.exact ? sums.bounds : nullptr};
+        prepare_arrays<T>(launch, sizes, bounded, tensor ? Context{} : context, rows, bytes);
     };
     const auto splat_all = [&](S* rows) {
-        if constexpr (half_sums) {
-            if (on_tensor_cores) return splat_half_points<T>(launch, sizes, points, depth, context, rows);
+        if constexpr (sizeof(T) == 2 && std::is_same_v<S, float>) {
+            if (tensor) return splat_half_points<T>(launch, sizes, points, depth, context, rows);
         }
         splat_points<T, S>(launch, sizes, points, depth, static_cast<const T*>(context.rows), sums, rows);
     };
@@ -158,6 +161,13 @@ void voxel_index(const Launch& launch, const Sizes& sizes, const Geometry& geome
     const std::int64_t points = sizes.batch * sizes.cameras * sizes.bins * sizes.height * sizes.width;
     run(launch, Start::after_previous, write_voxel_index, ceil_divide(points, kThreads), dim3(1, 1, 1), dim3(kThreads), sizes,
         geometry_cells(geometry), points, voxel_index);
+}
+
+bool wants_rows(const Launch& launch, bool exact) {
+    const DeviceGuard guard(launch.device);
+    bool wants = true;
+    for_dtype(launch.dtype, [&](auto type) { wants = !on_tensor_cores<typename decltype(type)::type>(exact); });
+    return wants;
 }
 
 void voxel_pooling(const Launch& launch, const Sizes& sizes, const Points& points, const Depth& depth, const Context& context,
@@ -183,7 +193,7 @@ void voxel_pooling_backward(const Launch& launch, const Sizes& sizes, const Poin
         using T = typename decltype(type)::type;
         const T* features = static_cast<const T*>(context.rows);
         const T* gradient = static_cast<const T*>(grad_bev);
-        prepare_arrays<T>(launch, sizes, context, nullptr, 0);
+        prepare_arrays<T>(launch, sizes, Bounded<T>{}, context, nullptr, 0);
         for_cells(points, [&](const auto& cells) {
             for_group<T>(sizes, {features, gradient}, [&](auto group) {
                 using Cells = std::decay_t<decltype(cells)>;
@@ -204,9 +214,9 @@ void sum_volume(const Launch& launch, const Sizes& sizes, const std::int32_t* vo
                 void* bev) {
     const std::int64_t sample_points = sizes.cameras * sizes.bins * sizes.height * sizes.width;
     const auto prepare = [&](S* rows, std::int64_t bytes) {
-        if (sums.exact) clear_bounds(launch, sizes, sums.bounds);
-        prepare_arrays<T>(launch, sizes, {nullptr, nullptr}, rows, bytes);
-        if (sums.exact) raise_bounds<T>(launch, sizes, volume, sample_points * sizes.channels, nullptr, 0, sums.bounds);
+        const Bounded<T> bounded{
+            {static_cast<const T*>(volume), nullptr}, {sample_points * sizes.channels, 0}, sizes.batch, sums.exact ? sums.bounds : nullptr};
+        prepare_arrays<T>(launch, sizes, bounded, {nullptr, nullptr}, rows, bytes);
     };
     const auto splat_all = [&](S* rows) {
         const unsigned columns = static_cast<unsigned>(std::clamp<std::int64_t>(sizes.width, 1, kVolumeColumns));

@@ -42,16 +42,18 @@ struct Depth {
     std::int64_t view, bin, row, column;
 };
 
-// Context features. planes (B, N, C, H, W) T are copied to rows (B, N, H, W, C) T first, where a kernel wants rows; null planes:
-// rows hold them already.
+// Context features. planes (B, N, C, H, W) T are copied to rows (B, N, H, W, C) T first, where a kernel wants rows (see
+// wants_rows); null planes: rows hold them already.
 struct Context {
     const void* planes;
     void* rows;
 };
 
+constexpr int kSumBounds = 128;  // numbers of a workspace
+
 // Where the cells of a map are summed, to be rounded to T in the map.
-// exact: rows (B, ny, nx, C) double, in an order of their own, and the same bits on every run; bounds (B, 2) int32 is a
-//        workspace. Not for float64; depth must be contiguous.
+// exact: rows (B, ny, nx, C) double, in an order of their own, and the same bits on every run; bounds
+//        (B, 2, kSumBounds) int32 is a workspace. Not for float64; depth must be contiguous.
 // else: rows (B, ny, nx, C) float, or null where T is float or double; then the map itself takes the sums. Their order varies.
 struct Sums {
     bool exact;
@@ -61,6 +63,9 @@ struct Sums {
 
 // voxel_index (B, N, D, H, W, 3), int32: x, y, z. Launch::dtype and the channels play no part.
 void voxel_index(const Launch& launch, const Sizes& sizes, const Geometry& geometry, std::int32_t* voxel_index);
+
+// Whether voxel_pooling copies context planes to rows.
+bool wants_rows(const Launch& launch, bool exact);
 
 // bev rows (B, ny, nx, C) T = sum of depth * context over the points in each cell.
 void voxel_pooling(const Launch& launch, const Sizes& sizes, const Points& points, const Depth& depth, const Context& context,

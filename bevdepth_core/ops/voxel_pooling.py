@@ -400,7 +400,7 @@ def _launch_voxel_index(*geometry) -> Tensor:
 def _launch_forward(depth: Tensor, context: Tensor, points: Tensor | _Geometry, shape: Sequence[int]) -> Tensor:
     exact = torch.are_deterministic_algorithms_enabled()
     depth, points = depth.contiguous() if exact else _with_even_views(depth), points.contiguous()
-    planes, rows = _context_arrays(context)
+    planes, rows = _context_arrays(context, kernels.wants_rows(launch(context), exact))
     bev = _empty_bev(context, shape)
     sums, bounds = _sum_workspaces(bev, exact)
     kernels.voxel_pooling(
@@ -408,7 +408,7 @@ def _launch_forward(depth: Tensor, context: Tensor, points: Tensor | _Geometry, 
         _sizes(depth.shape, context.shape[2], shape),
         _point_argument(points),
         _depth_argument(depth),
-        kernels.Context(_address(planes), rows.data_ptr()),
+        kernels.Context(_address(planes), _address(rows)),
         kernels.Sums(exact, _address(sums), _address(bounds)),
         bev.data_ptr(),
     )
@@ -419,14 +419,14 @@ def _launch_backward(
     grad_bev: Tensor, depth: Tensor, context: Tensor, points: Tensor | _Geometry, shape: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     grad_map, depth, points = _as_rows(grad_bev, 1), _with_even_views(depth), points.contiguous()
-    planes, rows = _context_arrays(context)
+    planes, rows = _context_arrays(context, wants_rows=True)
     grad_depth, grad_context = _empty_gradients(depth, context)
     kernels.voxel_pooling_backward(
         launch(context),
         _sizes(depth.shape, context.shape[2], shape),
         _point_argument(points),
         _depth_argument(depth),
-        kernels.Context(_address(planes), rows.data_ptr()),
+        kernels.Context(_address(planes), _address(rows)),
         grad_map.data_ptr(),
         grad_depth.data_ptr(),
         grad_context.data_ptr(),
@@ -486,12 +486,12 @@ def _as_rows(tensor: Tensor, channel: int) -> Tensor:
     return tensor.movedim(channel, -1).contiguous()
 
 
-def _context_arrays(context: Tensor) -> tuple[Tensor | None, Tensor]:
-    """Return the context as planes, unless it lies in rows already, and its rows or the workspace for them."""
+def _context_arrays(context: Tensor, wants_rows: bool) -> tuple[Tensor | None, Tensor | None]:
+    """Return the context as planes, unless it lies in rows already, and its rows or the workspace for those that are wanted."""
     rows = context.movedim(2, -1)
     if rows.is_contiguous():
         return None, rows
-    return context.contiguous(), context.new_empty(rows.shape)
+    return context.contiguous(), context.new_empty(rows.shape) if wants_rows else None
 
 
 def _sum_workspaces(bev: Tensor, exact: bool) -> tuple[Tensor | None, Tensor | None]:
@@ -500,7 +500,7 @@ def _sum_workspaces(bev: Tensor, exact: bool) -> tuple[Tensor | None, Tensor | N
     if dtype == bev.dtype:
         return None, None
     sums = torch.empty_like(bev.movedim(1, -1), dtype=dtype)
-    return sums, bev.new_empty(len(bev), 2, dtype=torch.int32) if exact else None
+    return sums, bev.new_empty(len(bev), 2, kernels.SUM_BOUNDS, dtype=torch.int32) if exact else None
 
 
 def _check_geometry(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell) -> None:

@@ -31,9 +31,11 @@ def calls(case: Case) -> dict:
     index = voxel_index(*case.geometry)
     features = case.depth, case.context
     grad_bev = torch.randn_like(ops.voxel_pooling(*case.arguments))
+    channels_last = case.context.movedim(2, -1).contiguous().movedim(-1, 2)
     volume = case.depth[:, :, None] * case.context[:, :, :, None]
     return {
         'cameras, forward': lambda: ops.voxel_pooling(*case.arguments),
+        'cameras, forward, context channels_last': lambda: ops.voxel_pooling(case.depth, channels_last, *case.arguments[2:]),
         'cameras, forward, deterministic': lambda: deterministically(lambda: ops.voxel_pooling(*case.arguments)),
         'cameras, backward': lambda: ops.voxel_pooling_backward(grad_bev, *case.arguments),
         'indices, forward': lambda: ops.voxel_pooling_indexed(*features, index, case.shape),

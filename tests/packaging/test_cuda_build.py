@@ -38,7 +38,7 @@ def test_one_nvcc_call_builds_for_every_generation_without_libtorch(tmp_path):
     assert outcome.returncode == 0
     assert [str(path.relative_to(tmp_path / 'lib').parent) for path in modules] == ['bevdepth_core/ops']
     assert modules[0].name.startswith('_voxel_pooling.cpython-')
-    for arch in (75, 80, 86, 89, 90):
+    for arch in (75, 80, 86, 87, 89, 90):
         assert f'code=sm_{arch}' in words
     assert 'arch=compute_90,code=compute_90' in words
     assert words.count('\n') == 1
