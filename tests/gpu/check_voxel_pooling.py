@@ -253,6 +253,16 @@ def test_channels_last_inputs_equal_contiguous_ones_and_so_do_maps():
     assert voxel_pooling(*case.arguments).is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_tensor_cores_take_no_copy_of_context_planes(dtype):
+    case = random_case(13, bins=2, channels=80, height=16, width=44).to('cuda', dtype)
+    context_bytes = case.context.numel() * case.context.element_size()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    voxel_pooling(*case.arguments)
+    assert torch.cuda.max_memory_allocated() - before < context_bytes / 2
+
+
 def test_captured_graph_follows_moving_cameras():
     case = surround_view_case().to('cuda', torch.float16)
     pool = main_form(case)
