@@ -36,6 +36,7 @@ ARGUMENTS = [
         ('start', '0.0', None, 'Seconds of the bag to leave out at its beginning.'),
         ('duration', '', None, 'Seconds of the bag to replay. Empty: to its end.'),
         ('start_paused', 'false', BOOLEAN, 'Begin the replay paused; services of /bag_player resume or step it.'),
+        ('step', '0.1', None, 'Seconds of the bag that the service ~/step of /bag_player plays.'),
         ('loop', 'false', BOOLEAN, 'Replay the bag again and again.'),
         ('record', '', None, 'Folder for a rosbag2 of what the detector publishes. Empty: nothing is recorded.'),
         ('use_sim_time', '', ['', *BOOLEAN], 'Take the time from /clock. Empty: true with a bag, whose replay publishes it, else false.'),
@@ -115,7 +116,7 @@ def _change(detector: LifecycleNode, transition_id: int) -> EmitEvent:
 
 def _replay(detector: LifecycleNode, values: dict, use_sim_time: bool) -> list:
     """Play the bag once the detector is active; then let it answer the last images and end. Without a detector, fail."""
-    options = ['--rate', values['rate'], '--start-offset', values['start']]
+    options = ['--rate', values['rate'], '--start-offset', values['start'], '--step', values['step']]
     options += ['--playback-duration', values['duration']] if values['duration'] else []
     flags = {'--clock': use_sim_time, '--loop': values['loop'] == 'true', '--start-paused': values['start_paused'] == 'true'}
     options += [flag for flag, wanted in flags.items() if wanted]

@@ -42,7 +42,6 @@ from bevdepth_ros.launching import PACKAGE, LaunchError, isolate
 
 PATIENT = {'image_reliability': 'reliable', 'image_queue_size': 50, 'geometry_timeout_s': 2.0}
 """Parameters with which nothing is lost on a slow machine, where the replay waits."""
-PATIENT_RATE = 4.0
 
 
 def camera_part(recording: Recording, keep: Container[str] | None) -> Recording:
@@ -116,7 +115,7 @@ class ClosedLoop:
     def _launch_arguments(self, bag: Path) -> list[str]:
         options = self._options
         given = {'params_file': self._parameters, 'checkpoint': options.checkpoint, 'device': options.device}
-        given |= {'precision': options.precision, 'bag': bag, 'rate': options.rate or (1.0 if options.real_time else PATIENT_RATE)}
+        given |= {'precision': options.precision, 'bag': bag, 'rate': options.rate}
         return [f'{name}:={value}' for name, value in given.items()]
 
     def score(self, scenes: dict[str, SceneResults]) -> dict:
@@ -191,7 +190,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--out', type=Path, default=Path('out/closed_loop'), metavar='DIR', help='results and logs (default %(default)s)')
     parser.add_argument('--all-frames', action='store_true', help='the node sees sweeps, too (12 Hz), not the key frames (2 Hz) alone')
     parser.add_argument('--real-time', action='store_true', help='the replay waits for nothing: what comes too late for the node is lost')
-    parser.add_argument('--rate', type=float, metavar='R', help='speed of the replay while it moves (default 1 in real time, else 4)')
+    parser.add_argument('--rate', type=float, default=1.0, metavar='R', help='speed of the replay while it moves (default %(default)s)')
     parser.add_argument('--bags', type=Path, metavar='DIR', help='take the bag DIR/<scene> as it is where there is one')
     parser.add_argument('--no-offline', dest='offline', action='store_false', help='leave the offline evaluation out')
     parser.add_argument('--device', default='auto', help='cpu, cuda, cuda:<n> or auto (default %(default)s)')

@@ -25,8 +25,9 @@ from bevdepth_ros.launching import last_lines, launched
 DETECTOR, PLAYER = '/bevdepth_detector', '/bag_player'
 LONGEST_SILENCE_S = 300.0
 """A launch in which nothing moves for so long has failed."""
-STEP_NS = 100_000_000
-"""Of the player's service ``~/step``: behind a set comes at most one more, which waits, since the third is 150 ms away at 12 Hz."""
+STEP_NS = 40_000_000
+"""Of the player's service ``~/step``: sets lie 50 ms apart or more, so that at most one comes in a step. With two, a lost image that
+DDS sends again would complete both at once, and the node would leave out the older one."""
 SAME_STAMP_NS = 20_000_000
 """An answer at most this far from a set's mean exposure is that of the set; sets lie 50 ms apart or more."""
 IDLE_S = 10.0
@@ -179,7 +180,7 @@ def listen_to_launch(arguments: list[str], log_path: Path, sets: Sequence[ImageT
     """Run ``ros2 launch`` of the detector to its end and return what the detector published; rclpy must be initialised.
 
     Args:
-        arguments: of the launch file, ``bag:=`` among them; ``start_paused:=true`` is added where the replay waits.
+        arguments: of the launch file, ``bag:=`` among them; ``start_paused:=true`` and ``step`` are added where the replay waits.
         log_path: gets the launch's output.
         sets: of images in the bag, whose answers the replay waits for; None: it waits for nothing.
 
@@ -190,7 +191,7 @@ def listen_to_launch(arguments: list[str], log_path: Path, sets: Sequence[ImageT
     node = Node('bevdepth_closed_loop', start_parameter_services=False)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    arguments = [*arguments, f'start_paused:={str(sets is not None).lower()}']
+    arguments = [*arguments, f'start_paused:={str(sets is not None).lower()}', f'step:={STEP_NS * 1e-9}']
     try:
         listener = Listener(node, None if sets is None else Pacer(node, sets))
         with launched(arguments, log_path) as process:
