@@ -44,7 +44,7 @@ bench: $(LINKED) ## run the timings in tests/benchmarks
 
 clean: ## remove what was built and written, keep .venv
 	rm -rf build install log out *.egg-info tools/pip_ros2/build tools/pip_ros2/*.egg-info .pytest_cache .ruff_cache .hypothesis .venv/project-*.done
-	rm -f bevdepth_core/ops/_voxel_pooling*.so
+	rm -f bevdepth_core/ops/_kernels*.so
 
 distclean: clean ## remove .venv, too
 	rm -rf .venv

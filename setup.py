@@ -19,7 +19,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, SetupError
 
 NAME = 'bevdepth_ros'
-CUDA_MODULE = 'bevdepth_core.ops._voxel_pooling'
+CUDA_MODULE = 'bevdepth_core.ops._kernels'
 CUDA_SOURCES = ['csrc/bindings.cpp', 'csrc/detection_bindings.cpp', 'csrc/detection.cu', 'csrc/layers.cu', 'csrc/voxel_pooling.cu']
 
 

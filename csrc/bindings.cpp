@@ -32,10 +32,10 @@ void bind(py::module_& module, const char* name, Make make) {
 
 }  // namespace
 
-PYBIND11_MODULE(_voxel_pooling, module) {
+PYBIND11_MODULE(_kernels, module) {
     using Count = std::int64_t;
     const auto no_gil = py::call_guard<py::gil_scoped_release>();
-    module.doc() = "Voxel pooling on CUDA; csrc/voxel_pooling.h says what each structure holds and each function takes.";
+    module.doc() = "Kernels on CUDA; the headers of csrc say what each structure holds and each function takes.";
 
     py::enum_<Dtype>(module, "Dtype")
         .value("float16", Dtype::float16)

@@ -11,7 +11,7 @@ from tests.imports import ROOT, imported_names, is_ros, module_name
 
 CORE_BASE = {'bevdepth_core.types', 'bevdepth_core.config', 'bevdepth_core.geometry', 'bevdepth_core.files'}
 DETECTOR_MAY = ('bevdepth_ros.detector', 'bevdepth_ros.signals', 'bevdepth_ros.process')
-COMPILED = 'bevdepth_core.ops._voxel_pooling'
+COMPILED = 'bevdepth_core.ops._kernels'
 
 
 def within(name: str, *modules: str) -> bool:
@@ -85,8 +85,8 @@ def test_every_module_imports_only_what_its_row_allows(folder: str) -> None:
         ('bevdepth_core/types.py', 'import torchvision', 'torchvision'),
         ('bevdepth_core/geometry.py', 'from .inference import Detector', 'bevdepth_core.inference.Detector'),
         ('bevdepth_core/model/head.py', 'from ..decode import decode', 'bevdepth_core.decode.decode'),
-        ('bevdepth_core/model/view_transform.py', 'from bevdepth_core.ops import _voxel_pooling', 'bevdepth_core.ops._voxel_pooling'),
-        ('bevdepth_core/ops/voxel_pooling_reference.py', 'from . import _voxel_pooling', 'bevdepth_core.ops._voxel_pooling'),
+        ('bevdepth_core/model/view_transform.py', 'from bevdepth_core.ops import _kernels', 'bevdepth_core.ops._kernels'),
+        ('bevdepth_core/ops/voxel_pooling_reference.py', 'from . import _kernels', 'bevdepth_core.ops._kernels'),
         ('bevdepth_core/ops/voxel_pooling.py', 'from bevdepth_core.config import BEVGrid', 'bevdepth_core.config.BEVGrid'),
         ('bevdepth_core/nuscenes/index.py', 'from bevdepth_core.model import BEVDepth', 'bevdepth_core.model.BEVDepth'),
         ('bevdepth_core/nuscenes/dataset.py', 'from bevdepth_core.inference import Detector', 'bevdepth_core.inference.Detector'),

@@ -4,9 +4,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
 
-rm -f bevdepth_core/ops/_voxel_pooling*.so
+rm -f bevdepth_core/ops/_kernels*.so
 $python setup.py -q build_ext --inplace
-if compgen -G 'bevdepth_core/ops/_voxel_pooling*.so' >/dev/null; then
+if compgen -G 'bevdepth_core/ops/_kernels*.so' >/dev/null; then
     echo 'setup: CUDA module built'
 else
     echo 'setup: no CUDA module (BEVDEPTH_CUDA=0, or no working nvcc); the torch reference takes its place'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 try:
-    from bevdepth_core.ops import _voxel_pooling as kernels
+    from bevdepth_core.ops import _kernels as kernels
 
     why_missing = ''
 except ImportError as error:

@@ -37,7 +37,7 @@ def test_one_nvcc_call_builds_for_every_generation_without_libtorch(tmp_path):
     outcome, modules, words = build(tmp_path, COMPILES)
     assert outcome.returncode == 0
     assert [str(path.relative_to(tmp_path / 'lib').parent) for path in modules] == ['bevdepth_core/ops']
-    assert modules[0].name.startswith('_voxel_pooling.cpython-')
+    assert modules[0].name.startswith('_kernels.cpython-')
     for arch in (75, 80, 86, 87, 89, 90):
         assert f'code=sm_{arch}' in words
     assert 'arch=compute_90,code=compute_90' in words
@@ -62,7 +62,7 @@ def test_auto_does_without_the_module_where_there_is_no_nvcc(tmp_path):
 def test_auto_warns_and_goes_on_where_nvcc_fails(tmp_path):
     outcome, modules, _ = build(tmp_path, FAILS)
     assert (outcome.returncode, modules) == (0, [])
-    assert 'bevdepth_core.ops._voxel_pooling was not built' in outcome.stderr + outcome.stdout
+    assert 'bevdepth_core.ops._kernels was not built' in outcome.stderr + outcome.stdout
 
 
 @pytest.mark.parametrize(('nvcc', 'sentence'), [(None, 'BEVDEPTH_CUDA=1 needs nvcc'), (FAILS, 'was not built')])
@@ -98,4 +98,4 @@ def test_after_set_up_the_module_is_there_exactly_where_nvcc_is():
     toolkit = os.environ.get('CUDA_HOME')
     nvcc = shutil.which('nvcc') or (shutil.which('nvcc', path=f'{toolkit}/bin') if toolkit else None)
     wished = os.environ.get('BEVDEPTH_CUDA') != '0' and nvcc is not None
-    assert (importlib.util.find_spec('bevdepth_core.ops._voxel_pooling') is not None) == wished
+    assert (importlib.util.find_spec('bevdepth_core.ops._kernels') is not None) == wished
