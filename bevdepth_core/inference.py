@@ -131,7 +131,7 @@ class Detector:
             return GraphedNetwork(self.model, self.device, dtype)
         if self.device.type == 'cuda' and not kernels_in_use():
             logger.warning('the compiled kernels are missing, so that the network runs step by step and slowly: install nvcc and run setup')
-        return EagerNetwork(self.model.to(self.device), self.device, dtype)
+        return EagerNetwork(self.model, self.device, dtype)
 
     def _calibrated(self, frame: Frame) -> Calibration:
         """Return the numbers of the frame's cameras, those of the frame before where nothing changed."""

@@ -1,4 +1,4 @@
-"""The network as it is, step by step: the path of the CPU, and of a GPU without the compiled kernels."""
+"""The network step by step: the path of the CPU, and of a GPU without the compiled kernels."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import torch
 
 from bevdepth_core.decode import ScoredBoxes, decode
 from bevdepth_core.engine.flags import convolution_flags
+from bevdepth_core.engine.fused import fused
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.view_transform import ImageFeatures
 from bevdepth_core.preprocess import normalise, preprocess
 
 
 class EagerNetwork:
-    """One frame's steps after each other, in PyTorch's own order.
+    """One frame's steps after each other, in PyTorch's own order. On the CPU batch norms are folded into the convolutions.
 
     Args:
-        model: in evaluation mode, on ``device``.
-        device: where it lies.
+        model: in evaluation mode.
+        device: where it is to run; a GPU takes the model itself there.
         dtype: of the image branch; other steps are float32.
 
     Attributes:
@@ -30,7 +31,7 @@ class EagerNetwork:
     """
 
     def __init__(self, model: BEVDepth, device: torch.device, dtype: torch.dtype) -> None:
-        self.model, self.seconds = model, {}
+        self.model, self.seconds = fused(model, device, dtype, merge_head=False) if device.type == 'cpu' else model.to(device), {}
         self._device, self._dtype = device, dtype
         self._inputs: torch.Tensor | None = None
 

@@ -22,13 +22,15 @@ from bevdepth_core.model.layers import MultiScaleNeck
 from bevdepth_core.model.view_transform import DepthRefinement
 
 
-def fused(model: BEVDepth, device: torch.device, dtype: torch.dtype) -> BEVDepth:
+def fused(model: BEVDepth, device: torch.device, dtype: torch.dtype, merge_head: bool = True) -> BEVDepth:
     """Return a copy of ``model`` for inference on ``device``, every part replaced by its faster form.
 
-    Its ``head`` returns one tensor, see ``MergedHead``; its ``view_transform`` keeps float32 geometry.
+    Its ``view_transform`` keeps float32 geometry. Its ``head`` returns one tensor, see ``MergedHead``, unless it is left alone.
     """
     network = copy.deepcopy(model).eval().requires_grad_(False)
     _fuse_children(network)
+    if not merge_head:
+        network.head = copy.deepcopy(model.head).requires_grad_(False)
     for part in (network.image_encoder, network.depth_net, network.bev_encoder, network.head, network.view_transform.refinement):
         if part is not None:
             part.to(dtype=dtype, memory_format=torch.channels_last)

@@ -40,8 +40,8 @@ def tiny_model():
 
 def head_maps(detector, frame, monkeypatch):
     """Return the head's maps of one streaming step."""
-    kept = []
-    monkeypatch.setattr(detector.model, 'detect', lambda maps: kept.append(BEVDepth.detect(detector.model, maps)) or kept[-1])
+    kept, network = [], detector._network.model
+    monkeypatch.setattr(network, 'detect', lambda maps: kept.append(BEVDepth.detect(network, maps)) or kept[-1])
     detections = detector(frame)
     monkeypatch.undo()
     return kept[0], detections
