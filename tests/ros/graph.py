@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy._rclpy_pybind11 import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
@@ -50,7 +51,16 @@ class Graph:
 
     def _spin(self) -> None:
         with suppress(ExternalShutdownException):
+            while self._spin_until_a_handle_is_gone():
+                pass
+
+    def _spin_until_a_handle_is_gone(self) -> bool:
+        """Return True when rclpy stumbled over what the test's thread destroyed at that moment, False when spinning has ended."""
+        try:
             self.executor.spin()
+        except InvalidHandle:
+            return True
+        return False
 
 
 class Diagnostics:
