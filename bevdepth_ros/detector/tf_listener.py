@@ -16,7 +16,7 @@ from bevdepth_core.geometry import rigid_from_quaternion
 BACKWARDS_NS = 250_000_000
 """A transform this much older than the newest of the same frame is no late one: time went back."""
 DISPUTE_S = 1.0
-"""For how long a frame that was given two parents is not believed."""
+"""For how long a frame that was given two parents, or left the present and came back this soon, is not believed."""
 MOST_PARENTS = 4
 """Parents that are remembered of a frame."""
 FARTHEST_M = 1e9
@@ -60,11 +60,15 @@ class CarefulListener(TransformListener):
         self._frames: set[str] = set()
         self._parents: dict[str, dict[str, float]] = {}
         self._static_parents: dict[str, str] = {}
+        self._left: dict[str, tuple[int, float]] = {}
+        self._returned_at: dict[str, float] = {}
         super().__init__(buffer, node)
 
     def disputed(self, frame: str) -> str | None:
-        """Return a sentence when several publishers lately gave ``frame`` different parents, otherwise None."""
+        """Return a sentence when several publishers lately gave ``frame`` different parents or times, otherwise None."""
         recent = monotonic() - DISPUTE_S
+        if self._returned_at.get(frame, 0.0) > recent:
+            return f'tf of {frame} goes back and forth in time: somebody else publishes it, too, stop the other publisher'
         parents = {parent for parent, heard_at in self._heard(frame).items() if heard_at > recent}
         parents |= {self._static_parents[frame]} if parents and frame in self._static_parents else set()
         if len(parents) < 2:
@@ -132,12 +136,21 @@ class CarefulListener(TransformListener):
 
     def _take_moving(self, transform: TransformStamped) -> None:
         child, stamp_ns = transform.child_frame_id, stamp_ns_of(transform)
-        if stamp_ns < self._newest_ns.get(child, 0) - BACKWARDS_NS:
+        newest_ns = self._newest_ns.get(child, 0)
+        if stamp_ns < newest_ns - BACKWARDS_NS:
             self._forget()
+            self._left[child] = newest_ns, monotonic()
             self._on_fault('tf_jump', f'tf of {child} went back in time: ego poses are forgotten')
+        elif self._came_back(child, stamp_ns):
+            self._returned_at[child] = monotonic()
         self._newest_ns[child] = max(stamp_ns, self._newest_ns.get(child, 0))
         self._note_parent(child, transform.header.frame_id)
         self.buffer.set_transform(transform, 'default_authority')
+
+    def _came_back(self, child: str, stamp_ns: int) -> bool:
+        """Return whether the frame lately went back in time and is now later than before that, which no replay does."""
+        left_ns, left_at = self._left.get(child, (stamp_ns, 0.0))
+        return stamp_ns > left_ns and monotonic() - left_at < DISPUTE_S
 
     def _take_static(self, transform: TransformStamped) -> None:
         self.buffer.set_transform_static(transform, 'default_authority')
