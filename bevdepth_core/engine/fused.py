@@ -28,9 +28,9 @@ def fused(model: BEVDepth, device: torch.device, dtype: torch.dtype, merge_head:
     Its ``view_transform`` keeps float32 geometry. Its ``head`` returns one tensor, see ``MergedHead``, unless it is left alone.
     """
     network = copy.deepcopy(model).eval().requires_grad_(False)
-    _fuse_children(network)
-    if not merge_head:
-        network.head = copy.deepcopy(model.head).requires_grad_(False)
+    for name, part in network.named_children():
+        if merge_head or name != 'head':
+            setattr(network, name, _fused(part))
     for part in (network.image_encoder, network.depth_net, network.bev_encoder, network.head, network.view_transform.refinement):
         if part is not None:
             part.to(dtype=dtype, memory_format=torch.channels_last)
