@@ -11,8 +11,6 @@ stamp = .venv/$(1)-$(firstword $(shell echo '$(2)' | cksum)).done
 VENV := $(call stamp,packages,$(CURDIR) $(ROS_MODE))
 INSTALLED := $(call stamp,project,$(CURDIR) $(ROS_MODE) $(BEVDEPTH_CUDA) $(BEVDEPTH_CUDA_ARCHS) $(CUDA_HOME) $(shell command -v nvcc))
 LINKED := .venv/ament.done
-# Tests and demo stay on this machine; Humble spells it otherwise.
-LOCALHOST := if [[ $$ROS_DISTRO == humble ]]; then export ROS_LOCALHOST_ONLY=1; else export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST; fi
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -20,7 +18,7 @@ help: ## list the commands
 setup: $(LINKED) ## make .venv with everything pinned; builds the CUDA module where nvcc is found
 
 demo: $(LINKED) ## draw a six-camera drive, run the node on it, write out/demo.png
-	@source env.sh; $(LOCALHOST)
+	@source env.sh
 	python -m bevdepth_ros.demo $(ARGS)
 
 train-demo: $(LINKED) ## train a toy on this CPU: data made, killed, resumed, scored; out/train_demo/loss.png
@@ -28,7 +26,7 @@ train-demo: $(LINKED) ## train a toy on this CPU: data made, killed, resumed, sc
 	python training/demo.py $(ARGS)
 
 test: $(LINKED) ## run all tests; ARGS='-k name' picks some
-	@source env.sh; $(LOCALHOST)
+	@source env.sh
 	export OMP_NUM_THREADS=1  # two processes share the cores; threads that wait for each other would starve the nodes under test
 	python -m pytest -n 2 --dist loadfile $(ARGS)
 
@@ -39,7 +37,7 @@ lint: $(LINKED) ## check style, package.xml, YAML and shell files
 	python tools/check_files.py
 
 bench: $(LINKED) ## run the timings in tests/benchmarks
-	@source env.sh; $(LOCALHOST)
+	@source env.sh
 	for file in tests/benchmarks/bench_*.py; do python -m tests.benchmarks.$$(basename $$file .py) $(ARGS); done
 
 clean: ## remove what was built and written, keep .venv

@@ -238,11 +238,11 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Run the demo; ends the process with a sentence when there is nothing to show, and with 130 when interrupted."""
     options = _options(argv)
-    isolate()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = time.monotonic()
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
+        isolate()
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         run(options)
     except (DemoError, LaunchError) as error:
         sys.exit(f'demo: {error}')

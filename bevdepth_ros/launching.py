@@ -1,4 +1,4 @@
-"""Runs ``ros2 launch`` of the detector as a child, in a ROS domain of its own."""
+"""Runs ``ros2 launch`` of the detector as a child, and finds ROS domains that nobody else is in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,12 @@ PACKAGE, LAUNCH_FILE = 'bevdepth_ros', 'detect.launch.py'
 DOMAINS = range(1, 101)
 """Domain ids whose ports Linux does not hand out to others."""
 DISCOVERY_PORT, DOMAIN_PORTS = 7400, 250
+PARTICIPANT_PORTS = range(10, 10 + 2 * 32, 2)
+"""Of a domain's first 32 participants, after its discovery port."""
 LOG_LINES_SHOWN = 15
+
+_leases: list[socket.socket] = []
+"""Of domains, held to the end of the process."""
 
 
 class LaunchError(Exception):
@@ -60,19 +65,50 @@ def last_lines(log_path: Path) -> str:
 
 
 def isolate() -> None:
-    """Keep this process and its children on this machine and in a ROS domain of their own."""
-    os.environ['ROS_DOMAIN_ID'] = str(next(filter(_is_empty, np.random.default_rng().permutation(DOMAINS).tolist())))
-    if os.environ.get('ROS_DISTRO') == 'humble':
-        os.environ['ROS_LOCALHOST_ONLY'] = '1'
-    else:
-        os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    """Keep this process and its children on this machine and in a ROS domain of their own, to its end.
+
+    Raises:
+        LaunchError: others hold all domains.
+    """
+    domain, lease = free_domain()
+    _leases.append(lease)
+    os.environ.update(domain_variables(domain))
 
 
-def _is_empty(domain: int) -> bool:
-    """Return whether nobody on this machine holds the discovery port of the domain's first participant."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind(('127.0.0.1', DISCOVERY_PORT + DOMAIN_PORTS * domain + 10))
-        except OSError:
-            return False
-    return True
+def domain_variables(domain: int, distribution: str | None = None) -> dict[str, str]:
+    """Return the environment of a process in ``domain`` that talks to nobody beyond this machine.
+
+    Args:
+        domain: its id.
+        distribution: of ROS 2, None for the present one.
+    """
+    is_humble = (distribution or os.environ.get('ROS_DISTRO')) == 'humble'
+    localhost = {'ROS_LOCALHOST_ONLY': '1'} if is_humble else {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+    return {'ROS_DOMAIN_ID': str(domain), **localhost}
+
+
+def free_domain(candidates: Sequence[int] = DOMAINS) -> tuple[int, socket.socket]:
+    """Return a ROS domain that nobody on this machine is in, and its lease: until that is closed, no other call returns it.
+
+    Raises:
+        LaunchError: there is none among ``candidates``.
+    """
+    for domain in np.random.default_rng().permutation(candidates).tolist():
+        lease = _lease(domain)
+        if lease is not None:
+            return domain, lease
+    raise LaunchError(f'no ROS domain of {min(candidates)} to {max(candidates)} is free on this machine: end other ROS processes')
+
+
+def _lease(domain: int) -> socket.socket | None:
+    """Return a name of the kernel's that one process holds at a time; None where it is held, or participants are in the domain."""
+    lease = socket.socket(socket.AF_UNIX)
+    try:
+        lease.bind(f'\0bevdepth ROS domain {domain}')
+        for offset in (0, *PARTICIPANT_PORTS):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.bind(('', DISCOVERY_PORT + DOMAIN_PORTS * domain + offset))
+    except OSError:
+        lease.close()
+        return None
+    return lease

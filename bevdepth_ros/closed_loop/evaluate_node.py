@@ -203,10 +203,10 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate; ends the process with a sentence when that is not possible, and with 130 when interrupted."""
     options = _options(argv)
-    isolate()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
+        isolate()
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         print('\n' + run(options))
     except (ClosedLoopError, LaunchError, ConversionError, CheckpointError, DatasetIncompleteError, ValueError, OSError) as error:
         sys.exit(f'evaluate_node: {error}')

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import signal
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from vision_msgs.msg import Detection3DArray
 from bevdepth_core.checkpoint import save_checkpoint
 from bevdepth_core.config import ModelConfig, load_model_config
 from bevdepth_core.model import BEVDepth
+from bevdepth_ros.launching import isolate
 from tests.benchmarks.bench_engine import SIZE, jpeg_files
 from tests.benchmarks.charts import stage_bar, two_charts, value_bars, write_json
 from tests.reference import ROOT
@@ -77,8 +77,7 @@ def main() -> None:
     parser.add_argument('--seconds', type=float, default=60.0 if gpu else 12.0)
     parser.add_argument('--out', type=Path, default=ROOT / 'out' / 'bench')
     options = parser.parse_args()
-    os.environ['ROS_DOMAIN_ID'] = str(os.getpid() % 100 + 1)
-    os.environ.update(ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST', ROS_LOCALHOST_ONLY='1')
+    isolate()
     results = {'preset': options.preset, 'precision': options.precision, 'device': options.device}
     used_before = gpu_memory_mib() if options.device.startswith('cuda') else None
     with tempfile.TemporaryDirectory() as folder:

@@ -6,6 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from bevdepth_ros.launching import domain_variables
+
 ROOT = Path(__file__).parents[2]
 ROS_MODE = (ROOT / '.venv/made_for').read_text().split()[0]
 """What `make setup` found: the name of a sourced distribution, or pip."""
@@ -17,12 +19,11 @@ KEPT = ('HOME', 'TMPDIR') if PIP_ONLY else tuple(name for name in os.environ if 
 SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 
-def fresh_environment(distribution: str, domain_id: int = 0) -> dict[str, str]:
-    """Return the variables of a new terminal, with the ROS 2 that was sourced in it where there is one, kept on this machine."""
+def fresh_environment(distribution: str) -> dict[str, str]:
+    """Return the variables of a new terminal in this process's domain, with the ROS 2 that was sourced in it where there is one."""
     variables = {name: os.environ[name] for name in KEPT if name in os.environ}
     variables.setdefault('PATH', SYSTEM_PATH)
-    discovery = {'ROS_LOCALHOST_ONLY': '1'} if distribution == 'humble' else {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
-    return {**variables, 'BEVDEPTH_ROS_PREFIX': distribution, 'ROS_DOMAIN_ID': str(domain_id), **discovery}
+    return {**variables, 'BEVDEPTH_ROS_PREFIX': distribution, **domain_variables(int(os.environ['ROS_DOMAIN_ID']), distribution)}
 
 
 def bash(script: str, environment: dict[str, str], folder: Path | str = '/', strict: bool = True) -> subprocess.CompletedProcess[str]:

@@ -21,10 +21,10 @@ def install(clean_clone: Path) -> Path:
     return clean_clone / 'install'
 
 
-def in_overlay(command: str, install: Path, distribution: str = DISTRIBUTIONS[0], domain_id: int = 0) -> str:
+def in_overlay(command: str, install: Path, distribution: str = DISTRIBUTIONS[0]) -> str:
     """Run ``command`` in a fresh shell with the build's local_setup sourced and return what it printed."""
     sourced = f'. {ROOT}/env.sh; set +u; . {install}/local_setup.bash; set -u'
-    return output(f'{sourced}; {command}', fresh_environment(distribution, domain_id))
+    return output(f'{sourced}; {command}', fresh_environment(distribution))
 
 
 @pytest.mark.parametrize('distribution', DISTRIBUTIONS)
@@ -36,12 +36,12 @@ def test_ros2_pkg_and_launch_find_the_package_in_the_build(install, distribution
 
 def test_ros2_run_starts_the_node_of_the_build_and_ctrl_c_ends_it(install):
     sourced = f'. {ROOT}/env.sh; . {install}/local_setup.bash'
-    environment = fresh_environment(DISTRIBUTIONS[0], domain_id=91)
+    environment = fresh_environment(DISTRIBUTIONS[0])
     command = ['bash', '-c', f'{sourced}; exec ros2 run bevdepth_ros detector']
     node = subprocess.Popen(command, env=environment, cwd='/', stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         deadline = time.monotonic() + 60
-        while '/bevdepth_detector' not in (seen := in_overlay('ros2 node list --no-daemon', install, domain_id=91)):
+        while '/bevdepth_detector' not in (seen := in_overlay('ros2 node list --no-daemon', install)):
             assert node.poll() is None, node.stdout.read()
             assert time.monotonic() < deadline, seen
         children = subprocess.run(['pgrep', '--parent', str(node.pid)], capture_output=True, text=True, check=True).stdout.split()

@@ -14,6 +14,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 
 from bevdepth_core.inference import Detector
+from bevdepth_ros.launching import domain_variables
 from tests.core.frames import real_frames
 from tests.reference import ROOT, reference_path
 from tests.ros.graph import PATIENCE_S, Graph, wait_until
@@ -48,9 +49,8 @@ def expected(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def run(distribution: str, *command) -> subprocess.Popen:
     """Start ``command`` in the environment that env.sh gives a user's shell."""
-    environment = {**os.environ, 'BEVDEPTH_ROS_PREFIX': distribution}
-    if distribution == 'humble':
-        environment['ROS_LOCALHOST_ONLY'] = '1'
+    domain = domain_variables(int(os.environ['ROS_DOMAIN_ID']), distribution)
+    environment = {**os.environ, 'BEVDEPTH_ROS_PREFIX': distribution, **domain}
     line = ['bash', '-c', f'source {ROOT}/env.sh && exec "$@"', 'bash', *map(str, command)]
     return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
 

@@ -1,6 +1,6 @@
 """Runs the node for a long time under random faults and tells what became of it.
 
-ROS_DOMAIN_ID=42 python -m tests.soak --minutes 60 [--seed 0]
+python -m tests.soak --minutes 60 [--seed 0]
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from argparse import ArgumentParser
 
 import numpy as np
 
+from bevdepth_ros.launching import isolate
 from tests.soak.soak import Result, run
 
 LEVELS = ('OK', 'WARN', 'ERROR', 'STALE')
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=int(time.time()))
     options = parser.parse_args()
     print(f'seed {options.seed}', flush=True)
+    isolate()
     result = run(options.minutes * 60, seed=options.seed, tell=lambda line: print(line, flush=True))
     print(table(result), summary(result), sep='\n\n')
     sys.exit(bool(result.failures))

@@ -1,0 +1,84 @@
+"""Who has which ROS domain."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from bevdepth_ros.launching import LaunchError, domain_variables, free_domain
+from tests.ros.graph import wait_until
+
+ISOLATED = 'from bevdepth_ros.launching import isolate; isolate()\n'
+GRAPH = """
+import os, rclpy
+rclpy.init()
+node = rclpy.create_node('whole_graph')
+print(os.environ['ROS_DOMAIN_ID'], flush=True)
+while input():
+    print(node.get_node_names().count('whole_graph'), flush=True)
+rclpy.shutdown()
+"""
+
+
+class Process:
+    """A process with a node, which tells how many nodes of this name it sees."""
+
+    def __init__(self, program: str, environment: dict[str, str]):
+        self._process = subprocess.Popen(
+            [sys.executable, '-c', program], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def answer(self) -> int:
+        return int(self._process.stdout.readline())
+
+    def sees(self) -> int:
+        print('how many', file=self._process.stdin, flush=True)
+        return self.answer()
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            self._process.communicate('\n')
+
+
+@pytest.fixture
+def isolated() -> Iterator[list[Process]]:
+    """Yield two processes that started at the same time, each isolated."""
+    processes = [Process(ISOLATED + GRAPH, dict(os.environ)) for _ in range(2)]
+    yield processes
+    for process in processes:
+        process.end()
+
+
+def test_graphs_of_two_processes_do_not_see_each_other_though_others_in_their_domains_do(isolated: list[Process]):
+    first, second = isolated
+    domains = [process.answer() for process in isolated]
+    assert len({*domains, int(os.environ['ROS_DOMAIN_ID'])}) == 3
+    intruder = Process(GRAPH, {**os.environ, **domain_variables(domains[0])})
+    try:
+        assert intruder.answer() == domains[0]
+        wait_until(lambda: first.sees() == intruder.sees() == 2, 'the intruder in the first domain')
+        assert second.sees() == 1
+        first.end()
+        with pytest.raises(LaunchError, match='is free'):
+            free_domain(domains[:1])
+    finally:
+        intruder.end()
+
+
+def test_a_domain_is_leased_to_one_at_a_time():
+    domain, lease = free_domain()
+    with lease, pytest.raises(LaunchError, match=f'no ROS domain of {domain} to {domain} is free'):
+        free_domain((domain,))
+    again, lease = free_domain((domain,))
+    lease.close()
+    assert again == domain
+
+
+def test_each_test_process_has_a_domain_of_its_own_on_this_machine():
+    assert domain_variables(int(os.environ['ROS_DOMAIN_ID'])).items() <= os.environ.items()
+    with pytest.raises(LaunchError):
+        free_domain((int(os.environ['ROS_DOMAIN_ID']),))
