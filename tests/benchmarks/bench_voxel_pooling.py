@@ -1,21 +1,81 @@
-"""Times voxel pooling on six nuScenes cameras, ours beside the torch reference.
+"""Voxel pooling on six nuScenes cameras: ours, the torch reference, the cumsum trick, and the floor that memory sets.
 
-    python -m tests.benchmarks.bench_voxel_pooling
+python -m tests.benchmarks.bench_voxel_pooling [--out FOLDER]
 
-On a GPU every call is replayed as a CUDA graph, so that the device's time is measured and not Python's, after a write that
-flushes the L2 cache; medians. Without a GPU the reference alone is timed.
+On a GPU every call is replayed as a CUDA graph, so that the device's time is measured and not Python's, after a write that flushes
+the L2 cache; medians. The cumsum trick fits in no graph, its time includes Python's. The floor is the time to read every input and
+write every output once, at the speed of a large copy in the same run. Without a GPU ours is the torch reference.
+Writes voxel_pooling_<device>.json and .png.
 """
 
+from __future__ import annotations
+
+import argparse
+import itertools
 import statistics
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import torch
+from matplotlib import pyplot
+from matplotlib.patches import Patch
+from torch import Tensor
 
-from bevdepth_core.ops import force_reference, voxel_index
-from tests.core.ops.cases import Case, surround_view_case
+from bevdepth_core.ops import force_reference, kernels_in_use, voxel_index
+from tests.benchmarks.bench_engine import device_name
+from tests.benchmarks.charts import grouped_bars, write_json
+from tests.benchmarks.cumsum_trick import pool_by_cumsum
+from tests.core.ops.cases import Case, relative_error, surround_view_case
+from tests.reference import ROOT
 
-CPU_RUNS, GPU_RUNS = 10, 50
+RUNS = {'cpu': 10, 'cuda': 50}
+FEWEST_RUNS, LONGEST_S = 5, 1.0
+"""Slow calls run less often, for about this long in all."""
 FLUSH_BYTES = 256 * 2**20
+COPY_BYTES = {'cpu': 128 * 2**20, 'cuda': 2**30}
+SIZES = {'cpu': ((torch.float32,), (1,)), 'cuda': ((torch.float32, torch.float16, torch.bfloat16), (1, 8))}
+"""Types and batches."""
+COLORS = {'ours': 'tab:blue', 'torch reference': 'tab:orange', 'cumsum trick': 'tab:red', 'floor': 'grey'}
+FORWARD = 'cameras, forward'
+CUMSUM_ERROR = {torch.float64: 1e-11, torch.float32: 1e-3, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+"""Relative L2 distance from ours. Its products are rounded to the type of the features, and its running sums to float32."""
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--out', type=Path, default=ROOT / 'out' / 'bench')
+    options = parser.parse_args()
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    speed = copy_speed(device)
+    results = {'device': device_name(device), 'torch': torch.__version__, 'threads': torch.get_num_threads(), 'copy_gb_per_s': speed / 1e9}
+    print(f'{results["device"]}, torch {torch.__version__}, copies at {speed / 1e9:,.0f} GB/s; microseconds', flush=True)
+    results['cumsum_relative_error_float64'] = compare_with_cumsum(surround_view_case().sample(0).to(device, torch.float64))
+    results['rows'] = []
+    for row in measure(device, speed):
+        results['rows'].append(row)
+        times = ', '.join(f'{name} {value:,.1f}' for name, value in row['microseconds'].items())
+        print(f'{row["dtype"]}, batch {row["batch"]}, {row["call"]}: {times}', flush=True)
+    path = options.out / f'voxel_pooling_{device}'
+    write_json(results, path.with_suffix('.json'))
+    plot(results, path.with_suffix('.png'))
+
+
+def measure(device: str, speed: float) -> Iterator[dict]:
+    """Yield type, batch, call and microseconds of every implementation."""
+    for dtype, batch in itertools.product(*SIZES[device]):
+        case = repeat(surround_view_case(), batch).to(device, dtype)
+        for name, call in calls(case).items():
+            row = {'dtype': str(dtype).removeprefix('torch.'), 'batch': batch, 'call': name, 'microseconds': implementations(call, device)}
+            if name == FORWARD:
+                row['microseconds']['cumsum trick'] = microseconds(partial(from_cameras_by_cumsum, case), device, replayed=False)
+                row['cumsum_relative_error'] = compare_with_cumsum(case)
+            if name == FORWARD and device == 'cuda':
+                row['extra_memory_of_forward_and_backward_over_inputs_and_map'] = extra_bytes_over_arrays(case)
+            row['microseconds']['floor'] = 1e6 * bytes_of(call) / speed
+            yield row
 
 
 def repeat(case: Case, batch: int) -> Case:
@@ -25,7 +85,7 @@ def repeat(case: Case, batch: int) -> Case:
     return Case(depth, context, (matrices, *one.geometry[1:]), one.shape)
 
 
-def calls(case: Case) -> dict:
+def calls(case: Case) -> dict[str, partial]:
     """What is timed; backward passes are called as autograd calls them."""
     ops = torch.ops.bevdepth
     index = voxel_index(*case.geometry)
@@ -34,28 +94,61 @@ def calls(case: Case) -> dict:
     channels_last = case.context.movedim(2, -1).contiguous().movedim(-1, 2)
     volume = case.depth[:, :, None] * case.context[:, :, :, None]
     return {
-        'cameras, forward': lambda: ops.voxel_pooling(*case.arguments),
-        'cameras, forward, context channels_last': lambda: ops.voxel_pooling(case.depth, channels_last, *case.arguments[2:]),
-        'cameras, forward, deterministic': lambda: deterministically(lambda: ops.voxel_pooling(*case.arguments)),
-        'cameras, backward': lambda: ops.voxel_pooling_backward(grad_bev, *case.arguments),
-        'indices, forward': lambda: ops.voxel_pooling_indexed(*features, index, case.shape),
-        'indices, backward': lambda: ops.voxel_pooling_indexed_backward(grad_bev, *features, index, case.shape),
-        'volume, forward': lambda: ops.voxel_pooling_volume(volume, index, case.shape),
-        'volume, backward': lambda: ops.voxel_pooling_volume_backward(grad_bev, index, case.shape),
-        'indices alone': lambda: ops.voxel_index(*case.geometry),
+        FORWARD: partial(ops.voxel_pooling, *case.arguments),
+        'cameras, forward, context channels_last': partial(ops.voxel_pooling, case.depth, channels_last, *case.arguments[2:]),
+        'cameras, forward, deterministic': partial(deterministically, *case.arguments),
+        'cameras, backward': partial(ops.voxel_pooling_backward, grad_bev, *case.arguments),
+        'indices, forward': partial(ops.voxel_pooling_indexed, *features, index, case.shape),
+        'indices, backward': partial(ops.voxel_pooling_indexed_backward, grad_bev, *features, index, case.shape),
+        'volume, forward': partial(ops.voxel_pooling_volume, volume, index, case.shape),
+        'volume, backward': partial(ops.voxel_pooling_volume_backward, grad_bev, index, case.shape),
+        'indices alone': partial(ops.voxel_index, *case.geometry),
     }
 
 
-def deterministically(call):
-    """Return call() in PyTorch's deterministic mode, without the fills of fresh memory that it adds by default."""
+def deterministically(*arguments) -> Tensor:
+    """Pool from cameras in PyTorch's deterministic mode, without the fills of fresh memory that it adds by default."""
     fill = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False
     try:
-        return call()
+        return torch.ops.bevdepth.voxel_pooling(*arguments)
     finally:
         torch.utils.deterministic.fill_uninitialized_memory = fill
         torch.use_deterministic_algorithms(False)
+
+
+def from_cameras_by_cumsum(case: Case) -> Tensor:
+    return pool_by_cumsum(case.depth, case.context, voxel_index(*case.geometry), case.shape)
+
+
+def compare_with_cumsum(case: Case) -> float:
+    """Return the relative distance of the cumsum trick's map from ours, which have to agree."""
+    error = relative_error(from_cameras_by_cumsum(case), torch.ops.bevdepth.voxel_pooling(*case.arguments))
+    if not error < CUMSUM_ERROR[case.depth.dtype]:
+        raise ArithmeticError(f'the cumsum trick gives another map than ours in {case.depth.dtype}: relative error {error:.1e}')
+    return error
+
+
+def implementations(call: partial, device: str) -> dict[str, float]:
+    """Return microseconds of ours, where there are kernels of ours, and of the torch reference."""
+    times = {'ours': microseconds(call, device)} if device == 'cuda' and kernels_in_use() else {}
+    with force_reference():
+        return times | {'torch reference': microseconds(call, device)}
+
+
+def bytes_of(call: partial) -> int:
+    """Return how much ``call`` has to read and to write."""
+    results = call()
+    results = results if isinstance(results, tuple) else (results,)
+    return sum(item.numel() * item.element_size() for item in (*call.args, *results) if isinstance(item, Tensor))
+
+
+def copy_speed(device: str) -> float:
+    """Return bytes per second that a large copy reads and writes."""
+    source = torch.zeros(COPY_BYTES[device], dtype=torch.uint8, device=device)
+    target = torch.zeros_like(source)
+    return 2e6 * source.numel() / microseconds(partial(target.copy_, source), device)
 
 
 def extra_bytes_over_arrays(case: Case) -> float:
@@ -74,18 +167,26 @@ def extra_bytes_over_arrays(case: Case) -> float:
     return (peak - own) / own  # map and gradients measure as much as inputs and map
 
 
-def cpu_microseconds(call) -> float:
-    """Median wall time."""
+def microseconds(call: Callable, device: str, replayed: bool = True) -> float:
+    """Return the median time of ``call``; on a GPU of a CUDA graph of it if ``replayed``."""
+    if device == 'cuda' and replayed:
+        call = captured(call)
+    median = flushed_median if device == 'cuda' else wall_median
+    first = median(call, 1)
+    return median(call, min(max(int(LONGEST_S * 1e6 / first), FEWEST_RUNS), RUNS[device]))
+
+
+def wall_median(call: Callable, runs: int) -> float:
     seconds = []
-    for _ in range(CPU_RUNS + 1):
+    for _ in range(runs):
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:]) * 1e6
+    return 1e6 * statistics.median(seconds)
 
 
-def gpu_microseconds(call) -> float:
-    """Median device time of a CUDA graph of ``call``, L2 flushed before each replay."""
+def captured(call: Callable) -> Callable:
+    """Return the replay of a CUDA graph of ``call``."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         call()
@@ -93,42 +194,43 @@ def gpu_microseconds(call) -> float:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         call()
+    return graph.replay
+
+
+def flushed_median(call: Callable, runs: int) -> float:
+    """Return the device's median time of ``call``, the L2 cache flushed before each."""
     flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device='cuda')
     pairs = []
-    for _ in range(GPU_RUNS):
+    for _ in range(runs):
         flush.zero_()
         pair = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         pair[0].record()
-        graph.replay()
+        call()
         pair[1].record()
         pairs.append(pair)
     torch.cuda.synchronize()
-    return statistics.median(start.elapsed_time(stop) for start, stop in pairs) * 1e3
+    return 1e3 * statistics.median(start.elapsed_time(stop) for start, stop in pairs)
 
 
-def print_gpu_table() -> None:
-    """Print microseconds of every call, type and batch."""
-    print(f'{torch.cuda.get_device_name()}, torch {torch.__version__}, microseconds\n')
-    print('| call | type | batch | ours | torch reference |\n| --- | --- | --- | --- | --- |')
-    for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        for batch in (1, 8):
-            case = repeat(surround_view_case(dtype), batch).to('cuda', dtype)
-            share = extra_bytes_over_arrays(case)
-            print(f'| extra memory of forward and backward / inputs + map | {dtype} | {batch} | {share:.2f} | |')
-            for name, call in calls(case).items():
-                ours = gpu_microseconds(call)
-                with force_reference():
-                    reference = gpu_microseconds(call)
-                print(f'| {name} | {str(dtype).removeprefix("torch.")} | {batch} | {ours:.1f} | {reference:.0f} |', flush=True)
-
-
-def print_cpu_table() -> None:
-    """Print milliseconds of every call in float32."""
-    print(f'CPU, {torch.get_num_threads()} threads, torch {torch.__version__}, float32, batch 1, milliseconds\n')
-    print('| call | torch reference |\n| --- | --- |')
-    for name, call in calls(surround_view_case().sample(0)).items():
-        print(f'| {name} | {cpu_microseconds(call) / 1e3:.1f} |', flush=True)
+def plot(results: dict, path: Path) -> None:
+    """Draw one chart per type and batch, a group of bars per call."""
+    charts: dict[tuple, dict] = {}
+    for row in results['rows']:
+        charts.setdefault((row['dtype'], row['batch']), {})[row['call']] = row['microseconds']
+    dtypes, batches = ({key[part]: None for key in charts} for part in (0, 1))
+    size = 7.5 * len(batches), 0.8 + 5 * len(dtypes)
+    figure, axes = pyplot.subplots(len(dtypes), len(batches), figsize=size, sharex=True, sharey=True, squeeze=False, layout='constrained')
+    figure.suptitle(f'Voxel pooling, six cameras, {results["device"]}, torch {results["torch"]}')
+    for chart, ((dtype, batch), times) in zip(axes.flat, charts.items(), strict=True):
+        grouped_bars(chart, times, COLORS)
+        chart.set_title(f'{dtype}, batch {batch}')
+    for chart in axes[-1]:
+        chart.set_xlabel('microseconds, median')
+    used = {name for row in results['rows'] for name in row['microseconds']}
+    handles = [Patch(color=color, label=name) for name, color in COLORS.items() if name in used]
+    figure.legend(handles=handles, loc='outside lower center', ncols=len(handles))
+    figure.savefig(path, dpi=100)
 
 
 if __name__ == '__main__':
-    print_gpu_table() if torch.cuda.is_available() else print_cpu_table()
+    main()

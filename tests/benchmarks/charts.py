@@ -41,3 +41,18 @@ def two_charts(title: str):
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 3.2), width_ratios=(2, 1), layout='constrained')
     figure.suptitle(title)
     return figure, left, right
+
+
+def grouped_bars(axes: Axes, groups: dict[str, dict[str, float]], colors: dict[str, str]) -> None:
+    """Draw a group of labelled bars per name, the first on top, on a logarithmic axis; a bar's key decides its colour."""
+    ticks, top = [], 0.0
+    for bars in groups.values():
+        places = [top + place for place in range(len(bars))]
+        drawn = axes.barh(places, list(bars.values()), height=0.9, color=[colors[key] for key in bars])
+        axes.bar_label(drawn, [f'{value:,.0f}' if value >= 100 else f'{value:.1f}' for value in bars.values()], padding=3, fontsize=7)
+        ticks.append(top + (len(bars) - 1) / 2)
+        top += len(bars) + 0.8
+    axes.set_yticks(ticks, list(groups))
+    axes.set_xscale('log')
+    axes.margins(x=0.15)
+    axes.set_ylim(top - 0.3, -1)
