@@ -37,7 +37,7 @@ START_NS = 1_700_000_000_000_000_000
 def main() -> None:
     """Print punctuality of the player and throughput of the converter."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--seconds', type=float, default=20.0, help='length of the replay')
+    parser.add_argument('--seconds', type=float, default=15.0, help='length of the replay')
     parser.add_argument('--dataroot', type=Path, help='dataset to convert a scene of; drawn when not given')
     parser.add_argument('--version', default=VERSION)
     parser.add_argument('--scene', default='val-0001')

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import platform
+import re
 import resource
 import time
 from collections.abc import Callable
@@ -154,7 +156,10 @@ def memory(device: str) -> dict[str, float]:
 
 
 def device_name(device: str) -> str:
-    return platform.processor() or platform.machine() if device == 'cpu' else torch.cuda.get_device_name(device)
+    if device != 'cpu':
+        return torch.cuda.get_device_name(device)
+    model = re.search(r'^model name\s*: (.+)$', Path('/proc/cpuinfo').read_text(), re.MULTILINE)
+    return f'{model.group(1) if model else platform.machine()}, {os.cpu_count()} cores'
 
 
 def write(results: dict, path: Path) -> None:

@@ -220,7 +220,7 @@ def plot(results: dict, path: Path) -> None:
     dtypes, batches = ({key[part]: None for key in charts} for part in (0, 1))
     size = 7.5 * len(batches), 0.8 + 5 * len(dtypes)
     figure, axes = pyplot.subplots(len(dtypes), len(batches), figsize=size, sharex=True, sharey=True, squeeze=False, layout='constrained')
-    figure.suptitle(f'Voxel pooling, six cameras, {results["device"]}, torch {results["torch"]}')
+    figure.suptitle(f'Voxel pooling, six cameras\n{results["device"]}, torch {results["torch"]}')
     for chart, ((dtype, batch), times) in zip(axes.flat, charts.items(), strict=True):
         grouped_bars(chart, times, COLORS)
         chart.set_title(f'{dtype}, batch {batch}')

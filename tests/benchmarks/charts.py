@@ -23,10 +23,11 @@ def stage_bar(axes: Axes, stages: dict[str, float], total: float, rest: str) -> 
     }
     start = 0.0
     for color, (label, value) in zip(pyplot.cm.tab10.colors, parts.items(), strict=False):
-        axes.barh([''], [value], left=start, label=label, color='lightgrey' if label == rest else color)
+        axes.barh([0], [value], left=start, label=label, color='lightgrey' if label == rest else color)
         start += value
     axes.legend(ncols=3, loc='upper center', fontsize=8, frameon=False)
-    axes.set_ylim(-0.5, 1.6)
+    axes.set_ylim(-0.5, 1.4)
+    axes.set_yticks([])
 
 
 def value_bars(axes: Axes, values: dict[str, float], form: str = '%.1f') -> None:
