@@ -10,14 +10,15 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from nuscenes import NuScenes
 from nuscenes.utils.splits import create_splits_scenes
 from tqdm import tqdm
 
+from bevdepth_core.files import write_atomically
 from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR, label_of_category
 from bevdepth_core.nuscenes.completeness import (
     TABLES,
@@ -187,19 +188,16 @@ def _fingerprint(tables: Path) -> str:
 
 
 def _write_scenes(devkit: NuScenes, names: list[str], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     records = {scene['name']: scene for scene in devkit.scene}
     for name in tqdm(names, desc='indexing scenes', unit='scene', disable=None):
         with consistent(Path(devkit.dataroot) / devkit.version):
             columns = _scene_columns(devkit, records[name])
-        _write_whole(folder / f'{name}.npz', columns)
+        write_atomically(folder / f'{name}.npz', partial(_write, columns))
 
 
-def _write_whole(path: Path, columns: dict[str, np.ndarray]) -> None:
-    """Write a file that is either absent or complete, whoever else writes it at the same time."""
-    part = path.with_name(f'.{uuid4().hex}.npz')
-    np.savez_compressed(part, **columns)
-    os.replace(part, path)
+def _write(columns: dict[str, np.ndarray], path: str) -> None:
+    with open(path, 'wb') as file:  # an open one, for numpy adds an ending to names
+        np.savez_compressed(file, **columns)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
