@@ -9,7 +9,8 @@ import numpy as np
 from bevdepth_core.nuscenes.synthetic.order import boxes_cannot_hide, draw_order
 from bevdepth_core.nuscenes.synthetic.placement import Placed
 from bevdepth_core.nuscenes.synthetic.scene import Light
-from bevdepth_core.nuscenes.synthetic.solids import Ball, Shape
+from bevdepth_core.nuscenes.synthetic.shapes import Shape
+from bevdepth_core.nuscenes.synthetic.solids import Ball
 from bevdepth_core.nuscenes.synthetic.view import NEAR, View, fill, fixed_point
 
 _NOMINAL_WIDTH = 1600

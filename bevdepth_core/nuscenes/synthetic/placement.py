@@ -9,8 +9,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from bevdepth_core.nuscenes.synthetic.scene import Actor, Scene
-from bevdepth_core.nuscenes.synthetic.shapes import build_shape
-from bevdepth_core.nuscenes.synthetic.solids import Shape
+from bevdepth_core.nuscenes.synthetic.shapes import Shape, build_shape
 
 _STRIDE_LENGTH = 1.5
 _STRIDE_STEPS = 4

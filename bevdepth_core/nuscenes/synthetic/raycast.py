@@ -8,7 +8,8 @@ from functools import lru_cache
 import numpy as np
 
 from bevdepth_core.nuscenes.synthetic.placement import Placed
-from bevdepth_core.nuscenes.synthetic.solids import Shape, Solid
+from bevdepth_core.nuscenes.synthetic.shapes import Shape
+from bevdepth_core.nuscenes.synthetic.solids import Solid
 
 _MOST_PLANES = 10
 _PARALLEL = 1e-9

@@ -19,8 +19,6 @@ TAIL_LIGHT = (196, 30, 28)
 PAINT = ((232, 232, 230), (198, 202, 206), (122, 126, 132), (44, 46, 50), (150, 26, 30), (34, 66, 122), (64, 96, 84), (190, 176, 148))
 CLOTHES = ((46, 58, 92), (120, 40, 44), (66, 72, 66), (188, 186, 178), (38, 38, 42), (162, 122, 58), (86, 116, 142), (104, 76, 110))
 
-_TOUCHES_GROUND, _COVERING_VOLUME = 0.1, 1.5
-
 
 @dataclass(frozen=True)
 class Ball:
@@ -110,69 +108,6 @@ def _outward_normal(outline: np.ndarray, middle: np.ndarray) -> np.ndarray:
     normal = np.cross(outline - center, np.roll(outline, -1, axis=0) - center).sum(axis=0)
     normal = normal / max(np.linalg.norm(normal), 1e-9)
     return normal if normal @ (center - middle) >= 0 else -normal
-
-
-class Shape:
-    """The solids of one object, packed for drawing.
-
-    Attributes:
-        solids: in no particular order.
-        bounds: (n, 2, 3) lower and upper corner per solid.
-        middles: (n, 3) of those bounds.
-        corners: (8 n, 3) of those bounds.
-        points: (p, 3) float32, all outlines one after the other.
-        outline_ranges: per solid, per face, the point ranges of its outlines.
-        face_ranges: per solid, its faces in the arrays below.
-        anchors, normals, colours: (f, 3) float32, a point on each face, its outward normal, its colour.
-        glows, details: (f,) bool.
-        height, radius: metres, of the upright cylinder around the origin that holds everything.
-        vertices: (v, 3) corners of all solids, of balls those of their bounds.
-        box_corners: (8, 3) of what is around everything, the lower four first, counter-clockwise.
-        contact_corners: (4, 3) of the rectangle on the ground around what touches it.
-        covers: per large solid its (k, 3) vertices; whatever is behind it is hidden.
-        extents: (f,) float32, largest side of the face's first outline, metres.
-    """
-
-    def __init__(self, solids: list[Solid]) -> None:
-        self.solids = tuple(solids)
-        self.bounds = np.stack([solid.bounds() for solid in solids])
-        self.middles = self.bounds.mean(axis=1)
-        self.corners = np.stack([np.where(upper, self.bounds[:, 1], self.bounds[:, 0]) for upper in np.ndindex(2, 2, 2)], axis=1).reshape(
-            -1, 3
-        )
-        self.height = float(self.bounds[:, 1, 2].max())
-        self.radius = float(np.linalg.norm(self.corners[:, :2], axis=-1).max())
-        rounds = [self.corners[8 * i : 8 * i + 8] for i, solid in enumerate(solids) if solid.ball]
-        self.vertices = np.concatenate([solid.vertices() for solid in solids] + rounds)
-        self.box_corners = _upright_box(self.bounds[:, 0].min(axis=0), self.bounds[:, 1].max(axis=0))
-        low = self.bounds[self.bounds[:, 0, 2] < _TOUCHES_GROUND]
-        self.contact_corners = _upright_box(low[:, 0].min(axis=0), low[:, 1].max(axis=0))[:4] if len(low) else np.zeros((4, 3))
-        self.covers = [solid.vertices() for solid in solids if not solid.ball and np.ptp(solid.bounds(), axis=0).prod() > _COVERING_VOLUME]
-        outlines = [outline for solid in solids for outline in solid.outlines]
-        ends = np.cumsum([len(outline) for outline in outlines]).tolist()
-        ranges = [slice(end - len(outline), end) for end, outline in zip(ends, outlines, strict=True)]
-        self.points = np.concatenate([np.zeros((0, 3), np.float32), *outlines])
-        self.outline_ranges, self.face_ranges, anchors, extents = [], [], [], []
-        first_outline, first_face = 0, 0
-        for solid in solids:
-            faces = [ranges[first_outline + part.start : first_outline + part.stop] for part in solid.face_outlines]
-            self.outline_ranges.append(faces)
-            self.face_ranges.append(range(first_face, first_face + len(faces)))
-            anchors.extend(self.points[face[0].start] for face in faces)
-            extents.extend(np.ptp(self.points[face[0]], axis=0).max() for face in faces)
-            first_outline, first_face = first_outline + len(solid.outlines), first_face + len(faces)
-        self.anchors = np.array(anchors, np.float32).reshape(-1, 3)
-        self.extents = np.array(extents, np.float32)
-        self.normals = np.concatenate([solid.normals for solid in solids])
-        self.colours = np.concatenate([solid.colours for solid in solids])
-        self.glows = np.concatenate([solid.glows for solid in solids])
-        self.details = np.concatenate([solid.details for solid in solids])
-
-
-def _upright_box(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return the (8, 3) corners of a box, the lower four first, counter-clockwise."""
-    ring = ((low[0], low[1]), (high[0], low[1]), (high[0], high[1]), (low[0], high[1]))
-    return np.array([(*corner, z) for z in (low[2], high[2]) for corner in ring])
 
 
 def darker(colour, factor: float) -> tuple[float, float, float]:
