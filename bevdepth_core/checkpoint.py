@@ -10,7 +10,6 @@ Nothing is ever unpickled but tensors and plain containers.
 
 from __future__ import annotations
 
-import functools
 import json
 import pickle
 import re
@@ -18,17 +17,16 @@ import sys
 import zipfile
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import safetensors
 import safetensors.torch
 import torch
 
-from bevdepth_core.config import BEVGrid, DepthBins, ModelConfig, load_model_config, model_config_from_dict, model_config_to_dict
+from bevdepth_core.config import ModelConfig, load_model_config, model_config_from_dict, model_config_to_dict
 from bevdepth_core.files import write_atomically
 from bevdepth_core.model import BEVDepth
-from bevdepth_core.model.head import BOX_MAPS
+from bevdepth_core.official_layout import GEOMETRY, official_config, official_state_dict, own_state_dict
 
 FORMAT = 'bevdepth-1'
 """Value of the ``format`` entry in our files' header."""
@@ -37,77 +35,13 @@ SHIPPED = Path(__file__).parent / 'weights'
 """Folder of the weights that ship with this package."""
 
 _OFFICIAL_PREFIX = 'model.'
-FRUSTUM_TOLERANCE_PX = 0.05
-"""How far the official frustum may be from a grid: averaged files drift by up to 0.0073."""
-
-FRUSTUM_AXES = ('view_transform.frustum_u', 'view_transform.frustum_v', 'view_transform.frustum_d')
-"""Our buffers for the frustum; the only ones without an official name of their own."""
-
-_DEPTH_NET = 'backbone.depth_net.'
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 MAX_PICKLE_BYTES = 64 << 20
 """A ``.pth`` whose pickled part, which only lists tensors, is larger is refused."""
 
 
-@functools.cache
-def _renamed_prefixes() -> list[tuple[str, str]]:
-    """List (official prefix, our prefix); the longest that matches a name renames it."""
-    pairs = [
-        ('backbone.img_backbone.', 'image_encoder.backbone.'),
-        ('backbone.img_neck.deblocks.', 'image_encoder.neck.branches.'),
-        (_DEPTH_NET + 'reduce_conv.', 'depth_net.reduce.'),
-        (_DEPTH_NET + 'bn.', 'depth_net.camera_norm.'),
-        (_DEPTH_NET + 'context_conv.', 'depth_net.context_head.'),
-        (_DEPTH_NET + 'depth_conv.', 'depth_net.depth_blocks.'),
-        (_DEPTH_NET + 'depth_conv.3.global_avg_pool.', 'depth_net.pyramid.pool.'),
-        (_DEPTH_NET + 'depth_conv.3.conv1.', 'depth_net.pyramid.project.0.'),
-        (_DEPTH_NET + 'depth_conv.3.bn1.', 'depth_net.pyramid.project.1.'),
-        (_DEPTH_NET + 'depth_conv.4.', 'depth_net.deform.'),
-        (_DEPTH_NET + 'depth_conv.4.conv_offset.', 'depth_net.deform.offset.'),
-        (_DEPTH_NET + 'depth_conv.5.', 'depth_net.depth_head.'),
-        ('backbone.depth_aggregation_net.reduce_conv.', 'view_transform.refinement.reduce.'),
-        ('backbone.depth_aggregation_net.conv.', 'view_transform.refinement.residual.'),
-        ('backbone.depth_aggregation_net.out_conv.0.', 'view_transform.refinement.out.'),
-        ('head.trunk.', 'bev_encoder.trunk.'),
-        ('head.neck.deblocks.', 'bev_encoder.neck.branches.'),
-        ('head.shared_conv.conv.', 'head.shared.0.'),
-        ('head.shared_conv.bn.', 'head.shared.1.'),
-        ('head.task_heads.', 'head.tasks.'),
-    ]
-    for branch in ('context', 'depth'):
-        for official, ours in (('mlp.fc1', 'mlp.0'), ('mlp.fc2', 'mlp.2'), ('se.conv_reduce', 'gate.0'), ('se.conv_expand', 'gate.2')):
-            pairs.append((f'{_DEPTH_NET}{branch}_{official}.', f'depth_net.{branch}_gate.{ours}.'))
-    for branch in range(4):
-        for official, ours in (('atrous_conv', '0'), ('bn', '1')):
-            pairs.append((f'{_DEPTH_NET}depth_conv.3.aspp{branch + 1}.{official}.', f'depth_net.pyramid.branches.{branch}.{ours}.'))
-    for task in range(len(ModelConfig().head.tasks)):
-        for output in BOX_MAPS | {'heatmap': None}:
-            for official, ours in (('conv', '0'), ('bn', '1')):
-                pairs.append((f'head.task_heads.{task}.{output}.0.{official}.', f'head.tasks.{task}.{output}.0.{ours}.'))
-    return pairs
-
-
-def _rename(name: str, pairs: list[tuple[str, str]]) -> str:
-    source, target = max((pair for pair in pairs if name.startswith(pair[0])), key=lambda pair: len(pair[0]), default=('', ''))
-    return target + name.removeprefix(source)
-
-
-_GEOMETRY = ('backbone.voxel_size', 'backbone.voxel_coord', 'backbone.voxel_num', 'backbone.frustum')
-"""Official buffers that describe grid and frustum: read into the config and our frustum axes."""
-
-
 class CheckpointError(ValueError):
     """A checkpoint was refused; the message names the file, what is wrong with it and the remedy."""
-
-
-def from_official_name(name: str) -> str:
-    """Return our name of an official network key (without the leading ``model.``)."""
-    return _rename(name, _renamed_prefixes())
-
-
-def to_official_name(name: str) -> str:
-    """Return the official network key (without ``model.``) of our name."""
-    return _rename(name, [(ours, official) for official, ours in _renamed_prefixes()])
 
 
 def load_checkpoint(path: str | Path) -> BEVDepth:
@@ -173,22 +107,6 @@ def save_official(model: BEVDepth, path: str | Path) -> None:
     write_atomically(Path(path), lambda target: torch.save({'epoch': 0, 'global_step': 0, 'state_dict': state}, target))
 
 
-def official_state_dict(model: BEVDepth) -> dict[str, torch.Tensor]:
-    """Return the model's weights under the official network keys (without ``model.``)."""
-    state = model.state_dict()
-    u, v, d = (state.pop(name).cpu() for name in FRUSTUM_AXES)
-    grid = model.config.grid
-    size = torch.tensor(grid.cell)
-    official = (size, torch.tensor(grid.lower) + size / 2, torch.tensor(grid.shape), _frustum(u, v, d))
-    return {**dict(zip(_GEOMETRY, official, strict=True)), **{to_official_name(name): tensor for name, tensor in state.items()}}
-
-
-def _frustum(u: torch.Tensor, v: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
-    """Return the official (D, h, w, 4) points (u, v, d, 1) from our three axes."""
-    depth, row, column = torch.meshgrid(d, v, u, indexing='ij')
-    return torch.stack((column, row, depth, torch.ones_like(depth)), dim=-1)
-
-
 def _load_own(path: Path) -> BEVDepth:
     try:
         with safetensors.safe_open(path, framework='pt') as file:
@@ -209,11 +127,11 @@ def _load_own(path: Path) -> BEVDepth:
 
 def _load_official(path: Path) -> BEVDepth:
     state = _network_state(path)
-    geometry = [state.pop(name) for name in _GEOMETRY]
-    config = _config_of_official(path, state, *geometry)
-    renamed = {from_official_name(name): tensor for name, tensor in state.items()}
-    axes = _frustum_axes(path, geometry[3])
-    return _build(path, config, {**renamed, **axes})
+    try:
+        config, own = official_config(state), own_state_dict(state)
+    except ValueError as error:
+        raise CheckpointError(f'{path}: {error}; is it a BEVDepth R50 checkpoint?') from error
+    return _build(path, config, own)
 
 
 def _network_state(path: Path) -> dict[str, torch.Tensor]:
@@ -233,7 +151,7 @@ def _network_state(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not all(isinstance(name, str) and _is_plain(value) for name, value in state.items()):
         raise CheckpointError(f"{path}: holds neither a 'state_dict' of tensors nor a bare one; is it a BEVDepth checkpoint?")
     state = {name.removeprefix(_OFFICIAL_PREFIX): tensor for name, tensor in state.items()}
-    missing = [name for name in _GEOMETRY if name not in state]
+    missing = [name for name in GEOMETRY if name not in state]
     if missing:
         raise CheckpointError(f'{path}: {missing[0]} is missing; is it a BEVDepth checkpoint?')
     return state
@@ -261,40 +179,6 @@ def _is_plain(value: object) -> bool:
     if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_quantized or value.device.type != 'cpu':
         return False
     return value.untyped_storage().nbytes() >= value.numel() * value.element_size()
-
-
-def _config_of_official(
-    path: Path, state: dict[str, torch.Tensor], size: torch.Tensor, first_center: torch.Tensor, count: torch.Tensor, frustum: torch.Tensor
-) -> ModelConfig:
-    """Read the config off the geometry buffers and the two shapes in which the official experiments differ."""
-    try:
-        if (size.shape, first_center.shape, count.shape, frustum.dim(), frustum.shape[-1]) != ((3,), (3,), (3,), 4, 4):
-            raise ValueError('a buffer has an unknown shape')
-        lower = [round(value, 4) for value in (first_center.double() - size.double() / 2).tolist()]
-        size = [round(value, 4) for value in size.tolist()]
-        axes = [(low, round(low + cell * cells, 4), cell) for low, cell, cells in zip(lower, size, count.tolist(), strict=True)]
-        depths = [round(value, 4) for value in frustum[:, 0, 0, 2].tolist()]
-        step = round(depths[1] - depths[0], 4)
-        context_channels = state['backbone.depth_net.context_conv.weight'].shape[0]
-        base = ModelConfig()
-        return replace(
-            base,
-            image=replace(base.image, height=16 * frustum.shape[1], width=16 * frustum.shape[2]),
-            depth_bins=DepthBins(depths[0], round(depths[0] + step * len(depths), 4), step),
-            grid=BEVGrid(*axes),
-            depth_net=replace(base.depth_net, refinement=any('depth_aggregation_net' in name for name in state)),
-            key_frames=state['head.trunk.conv1.weight'].shape[1] // context_channels,
-        )
-    except (KeyError, IndexError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
-        raise CheckpointError(f'{path}: its geometry cannot be read ({error}); is it a BEVDepth R50 checkpoint?') from error
-
-
-def _frustum_axes(path: Path, frustum: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Split the official (D, h, w, 4) frustum into our three axes."""
-    u, v, d = frustum[0, 0, :, 0], frustum[0, :, 0, 1], frustum[:, 0, 0, 2]
-    if not torch.allclose(_frustum(u, v, d), frustum, rtol=0, atol=FRUSTUM_TOLERANCE_PX):
-        raise CheckpointError(f'{path}: backbone.frustum is not a grid of pixels and depths; is it a BEVDepth checkpoint?')
-    return dict(zip(FRUSTUM_AXES, (u.float(), v.float(), d.float()), strict=True))
 
 
 def _build(path: Path, config: ModelConfig, state: dict[str, torch.Tensor]) -> BEVDepth:

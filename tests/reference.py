@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bevdepth_core.checkpoint import FRUSTUM_AXES, to_official_name
 from bevdepth_core.config import load_model_config
 from bevdepth_core.model import BEVDepth
+from bevdepth_core.official_layout import FRUSTUM_AXES, to_official_name
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / 'tests' / 'data'

@@ -8,9 +8,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from bevdepth_core.checkpoint import CheckpointError, load_checkpoint, main, official_state_dict, save_checkpoint, save_official
+from bevdepth_core.checkpoint import CheckpointError, load_checkpoint, main, save_checkpoint, save_official
 from bevdepth_core.config import load_model_config
 from bevdepth_core.model import BEVDepth
+from bevdepth_core.official_layout import official_state_dict
 from tests.reference import DATA, PRESETS, ROOT, filled_model
 
 LAYOUTS = {

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from bevdepth_core.checkpoint import to_official_name
 from bevdepth_core.config import DepthBins, load_model_config
+from bevdepth_core.official_layout import to_official_name
 from bevdepth_core.types import ModelInputs, ModelOutputs
 from bevdepth_training.criterion import Losses, criterion
 from bevdepth_training.module import BEVDepthModule, ModelSettings

@@ -1,0 +1,143 @@
+"""How the official code lays its weights out: the names of its keys, and the grid and frustum that it keeps in buffers.
+
+Names are without the leading ``model.`` of Lightning's files.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+
+import torch
+
+from bevdepth_core.config import BEVGrid, DepthBins, ModelConfig
+from bevdepth_core.model import BEVDepth
+from bevdepth_core.model.head import BOX_MAPS
+
+GEOMETRY = ('backbone.voxel_size', 'backbone.voxel_coord', 'backbone.voxel_num', 'backbone.frustum')
+"""Official buffers that describe grid and frustum: read into the config and our frustum axes."""
+
+FRUSTUM_TOLERANCE_PX = 0.05
+"""How far the official frustum may be from a grid: averaged files drift by up to 0.0073."""
+
+FRUSTUM_AXES = ('view_transform.frustum_u', 'view_transform.frustum_v', 'view_transform.frustum_d')
+"""Our buffers for the frustum; the only ones without an official name of their own."""
+
+_DEPTH_NET = 'backbone.depth_net.'
+
+
+def from_official_name(name: str) -> str:
+    """Return our name of an official network key."""
+    return _rename(name, _renamed_prefixes())
+
+
+def to_official_name(name: str) -> str:
+    """Return the official network key of our name."""
+    return _rename(name, [(ours, official) for official, ours in _renamed_prefixes()])
+
+
+@functools.cache
+def _renamed_prefixes() -> list[tuple[str, str]]:
+    """List (official prefix, our prefix); the longest that matches a name renames it."""
+    pairs = [
+        ('backbone.img_backbone.', 'image_encoder.backbone.'),
+        ('backbone.img_neck.deblocks.', 'image_encoder.neck.branches.'),
+        (_DEPTH_NET + 'reduce_conv.', 'depth_net.reduce.'),
+        (_DEPTH_NET + 'bn.', 'depth_net.camera_norm.'),
+        (_DEPTH_NET + 'context_conv.', 'depth_net.context_head.'),
+        (_DEPTH_NET + 'depth_conv.', 'depth_net.depth_blocks.'),
+        (_DEPTH_NET + 'depth_conv.3.global_avg_pool.', 'depth_net.pyramid.pool.'),
+        (_DEPTH_NET + 'depth_conv.3.conv1.', 'depth_net.pyramid.project.0.'),
+        (_DEPTH_NET + 'depth_conv.3.bn1.', 'depth_net.pyramid.project.1.'),
+        (_DEPTH_NET + 'depth_conv.4.', 'depth_net.deform.'),
+        (_DEPTH_NET + 'depth_conv.4.conv_offset.', 'depth_net.deform.offset.'),
+        (_DEPTH_NET + 'depth_conv.5.', 'depth_net.depth_head.'),
+        ('backbone.depth_aggregation_net.reduce_conv.', 'view_transform.refinement.reduce.'),
+        ('backbone.depth_aggregation_net.conv.', 'view_transform.refinement.residual.'),
+        ('backbone.depth_aggregation_net.out_conv.0.', 'view_transform.refinement.out.'),
+        ('head.trunk.', 'bev_encoder.trunk.'),
+        ('head.neck.deblocks.', 'bev_encoder.neck.branches.'),
+        ('head.shared_conv.conv.', 'head.shared.0.'),
+        ('head.shared_conv.bn.', 'head.shared.1.'),
+        ('head.task_heads.', 'head.tasks.'),
+    ]
+    for branch in ('context', 'depth'):
+        for official, ours in (('mlp.fc1', 'mlp.0'), ('mlp.fc2', 'mlp.2'), ('se.conv_reduce', 'gate.0'), ('se.conv_expand', 'gate.2')):
+            pairs.append((f'{_DEPTH_NET}{branch}_{official}.', f'depth_net.{branch}_gate.{ours}.'))
+    for branch in range(4):
+        for official, ours in (('atrous_conv', '0'), ('bn', '1')):
+            pairs.append((f'{_DEPTH_NET}depth_conv.3.aspp{branch + 1}.{official}.', f'depth_net.pyramid.branches.{branch}.{ours}.'))
+    for task in range(len(ModelConfig().head.tasks)):
+        for output in BOX_MAPS | {'heatmap': None}:
+            for official, ours in (('conv', '0'), ('bn', '1')):
+                pairs.append((f'head.task_heads.{task}.{output}.0.{official}.', f'head.tasks.{task}.{output}.0.{ours}.'))
+    return pairs
+
+
+def _rename(name: str, pairs: list[tuple[str, str]]) -> str:
+    source, target = max((pair for pair in pairs if name.startswith(pair[0])), key=lambda pair: len(pair[0]), default=('', ''))
+    return target + name.removeprefix(source)
+
+
+def official_state_dict(model: BEVDepth) -> dict[str, torch.Tensor]:
+    """Return the model's weights under the official network keys."""
+    state = model.state_dict()
+    u, v, d = (state.pop(name).cpu() for name in FRUSTUM_AXES)
+    grid = model.config.grid
+    size = torch.tensor(grid.cell)
+    official = (size, torch.tensor(grid.lower) + size / 2, torch.tensor(grid.shape), _frustum(u, v, d))
+    return {**dict(zip(GEOMETRY, official, strict=True)), **{to_official_name(name): tensor for name, tensor in state.items()}}
+
+
+def own_state_dict(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return official weights, ``GEOMETRY`` among them, under our names.
+
+    Raises:
+        ValueError: the frustum is none.
+    """
+    frustum = state['backbone.frustum']
+    u, v, d = frustum[0, 0, :, 0], frustum[0, :, 0, 1], frustum[:, 0, 0, 2]
+    if not torch.allclose(_frustum(u, v, d), frustum, rtol=0, atol=FRUSTUM_TOLERANCE_PX):
+        raise ValueError('backbone.frustum is not a grid of pixels and depths')
+    axes = dict(zip(FRUSTUM_AXES, (u.float(), v.float(), d.float()), strict=True))
+    return {**{from_official_name(name): tensor for name, tensor in state.items() if name not in GEOMETRY}, **axes}
+
+
+def _frustum(u: torch.Tensor, v: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+    """Return the official (D, h, w, 4) points (u, v, d, 1) from our three axes."""
+    depth, row, column = torch.meshgrid(d, v, u, indexing='ij')
+    return torch.stack((column, row, depth, torch.ones_like(depth)), dim=-1)
+
+
+def official_config(state: dict[str, torch.Tensor]) -> ModelConfig:
+    """Read the config off the ``GEOMETRY`` buffers and the two shapes in which the official experiments differ.
+
+    Raises:
+        ValueError: a buffer or shape is none of an official experiment.
+    """
+    try:
+        return _config(state, *(state[name] for name in GEOMETRY))
+    except (KeyError, IndexError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        raise ValueError(f'its geometry cannot be read ({error})') from error
+
+
+def _config(
+    state: dict[str, torch.Tensor], size: torch.Tensor, first_center: torch.Tensor, count: torch.Tensor, frustum: torch.Tensor
+) -> ModelConfig:
+    if (size.shape, first_center.shape, count.shape, frustum.dim(), frustum.shape[-1]) != ((3,), (3,), (3,), 4, 4):
+        raise ValueError('a buffer has an unknown shape')
+    lower = [round(value, 4) for value in (first_center.double() - size.double() / 2).tolist()]
+    size = [round(value, 4) for value in size.tolist()]
+    axes = [(low, round(low + cell * cells, 4), cell) for low, cell, cells in zip(lower, size, count.tolist(), strict=True)]
+    depths = [round(value, 4) for value in frustum[:, 0, 0, 2].tolist()]
+    step = round(depths[1] - depths[0], 4)
+    context_channels = state['backbone.depth_net.context_conv.weight'].shape[0]
+    base = ModelConfig()
+    return replace(
+        base,
+        image=replace(base.image, height=16 * frustum.shape[1], width=16 * frustum.shape[2]),
+        depth_bins=DepthBins(depths[0], round(depths[0] + step * len(depths), 4), step),
+        grid=BEVGrid(*axes),
+        depth_net=replace(base.depth_net, refinement=any('depth_aggregation_net' in name for name in state)),
+        key_frames=state['head.trunk.conv1.weight'].shape[1] // context_channels,
+    )
