@@ -10,7 +10,6 @@ from __future__ import annotations
 import array
 
 import cv2
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
@@ -18,7 +17,7 @@ from sensor_msgs.msg import CompressedImage
 from bevdepth_core.visualization import compose
 from bevdepth_ros.detector.messages import header
 from bevdepth_ros.pictures.listener import LOG_PERIOD_S, SceneListener, figures
-from bevdepth_ros.pictures.node_process import run
+from bevdepth_ros.pictures.node_process import declare, run
 from bevdepth_ros.pictures.scene import Scene
 
 NODE_NAME = 'bevdepth_visualizer'
@@ -40,19 +39,13 @@ class Visualizer(Node):
             InvalidParameterValueException: a parameter out of range.
         """
         super().__init__(NODE_NAME, **options)
-        rate = self._declare('rate_hz', 5.0, 'Pictures per second, at most.', FloatingPointRange(from_value=0.1, to_value=30.0))
-        self._width = self._declare('width', 1920, 'Width of the picture, pixels.', IntegerRange(from_value=480, to_value=3840, step=2))
-        self._quality = self._declare('jpeg_quality', 88, 'Of the JPEG, 1 to 100.', IntegerRange(from_value=1, to_value=100, step=1))
-        self._score = self._declare('score_from', 0.25, 'Lowest score that is drawn.', FloatingPointRange(from_value=0.0, to_value=1.0))
+        rate = declare(self, 'rate_hz', 5.0, 'Pictures per second, at most.', 0.1, 30.0)
+        self._width = declare(self, 'width', 1920, 'Width of the picture, pixels.', 480, 3840)
+        self._quality = declare(self, 'jpeg_quality', 88, 'Of the JPEG.', 1, 100)
+        self._score = declare(self, 'score_from', 0.25, 'Lowest score that is drawn.', 0.0, 1.0)
         self._listener = SceneListener(self, round(PANEL_SHARE * self._width))
         self._publisher = self.create_publisher(CompressedImage, '~/image/compressed', 2)
         self.create_timer(1 / rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
-
-    def _declare(self, name: str, default, description: str, allowed: FloatingPointRange | IntegerRange):
-        described = ParameterDescriptor(description=description, read_only=True)
-        ranges = described.floating_point_range if isinstance(allowed, FloatingPointRange) else described.integer_range
-        ranges.append(allowed)
-        return self.declare_parameter(name, default, described).value
 
     def _tick(self) -> None:
         try:

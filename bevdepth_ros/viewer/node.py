@@ -9,30 +9,15 @@ password: listen on another address than 127.0.0.1 only in a network that you tr
 
 from __future__ import annotations
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from bevdepth_ros.pictures.listener import LOG_PERIOD_S, SceneListener, figures
-from bevdepth_ros.pictures.node_process import run
+from bevdepth_ros.pictures.node_process import declare, run
 from bevdepth_ros.viewer.moments import PANEL_SIZE, MomentHistory, moment_of
 from bevdepth_ros.viewer.page import Page
 
 NODE_NAME = 'bevdepth_viewer'
-RATE_HZ = ParameterDescriptor(
-    description='Moments per second, at most.', read_only=True, floating_point_range=[FloatingPointRange(from_value=0.1, to_value=30.0)]
-)
-HISTORY_S = ParameterDescriptor(
-    description='Length of the time line, seconds.',
-    read_only=True,
-    floating_point_range=[FloatingPointRange(from_value=1.0, to_value=300.0)],
-)
-HOST = ParameterDescriptor(description='Address to listen on; 127.0.0.1 is heard by this machine alone.', read_only=True)
-PORT = ParameterDescriptor(
-    description='Port to listen on; the next free one is taken. 0: any.',
-    read_only=True,
-    integer_range=[IntegerRange(from_value=0, to_value=65535, step=1)],
-)
 
 
 class Viewer(Node):
@@ -49,10 +34,10 @@ class Viewer(Node):
             InvalidParameterValueException: a parameter out of range.
         """
         super().__init__(NODE_NAME, **options)
-        rate = self.declare_parameter('rate_hz', 5.0, RATE_HZ).value
-        history_s = self.declare_parameter('history_s', 30.0, HISTORY_S).value
-        host = self.declare_parameter('host', '127.0.0.1', HOST).value
-        port = self.declare_parameter('port', 8080, PORT).value
+        rate = declare(self, 'rate_hz', 5.0, 'Moments per second, at most.', 0.1, 30.0)
+        history_s = declare(self, 'history_s', 30.0, 'Length of the time line, seconds.', 1.0, 300.0)
+        host = declare(self, 'host', '127.0.0.1', 'Address to listen on; 127.0.0.1 is heard by this machine alone.')
+        port = declare(self, 'port', 8080, 'Port to listen on; the next free one is taken. 0: any.', 0, 65535)
         self._listener = SceneListener(self, PANEL_SIZE[0])
         self._history = MomentHistory(history_s)
         self.page = Page(host, port, history_s)
