@@ -242,7 +242,7 @@ def _parser() -> ArgumentParser:
     untrained = commands.add_parser('untrained', help='write random weights of a model preset')
     untrained.add_argument('preset', metavar='PRESET', type=Path, help='YAML file such as those of config/models')
     untrained.add_argument('target', metavar='OUT', type=Path, help='.safetensors to write')
-    untrained.add_argument('--seed', type=int, default=0)
+    untrained.add_argument('--seed', type=int, default=0, help='of the random weights (0)')
     return parser
 
 

@@ -111,7 +111,7 @@ def read_training_checkpoint(path: str | Path) -> tuple[BEVDepth, dict[str, str]
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = ArgumentParser(description='Take the weights out of a training checkpoint.')
+    parser = ArgumentParser('training/checkpoints.py', description='Take the weights out of a training checkpoint.')
     parser.add_argument('source', metavar='IN', type=Path, help='last.ckpt of a training run')
     parser.add_argument('target', metavar='OUT', type=Path, help='.safetensors to write')
     options = parser.parse_args(arguments)

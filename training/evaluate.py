@@ -1,4 +1,4 @@
-r"""Score a checkpoint with the official nuScenes metrics.
+"""Score a checkpoint with the official nuScenes metrics.
 
 Run from the repository root after `. env.sh`:
 

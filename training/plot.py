@@ -1,4 +1,4 @@
-r"""Draw the loss of a run, all its parts, as a picture.
+"""Draw the loss of a run, all its parts, as a picture.
 
     python training/plot.py out/training/small curves.png
 
@@ -72,7 +72,7 @@ def plot(run: str | Path, picture: str | Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = ArgumentParser(description='Draw the loss of a run, all its parts, as a picture.')
+    parser = ArgumentParser('training/plot.py', description='Draw the loss of a run, all its parts, as a picture.')
     parser.add_argument('run', metavar='RUN', type=Path, help='output folder of training/train.py')
     parser.add_argument('picture', metavar='PNG', type=Path, help='picture to write')
     options = parser.parse_args(arguments)

@@ -36,7 +36,7 @@ START_NS = 1_700_000_000_000_000_000
 
 def main() -> None:
     """Print punctuality of the player and throughput of the converter."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seconds', type=float, default=15.0, help='length of the replay')
     parser.add_argument('--dataroot', type=Path, help='dataset to convert a scene of; drawn when not given')
     parser.add_argument('--version', default=VERSION)

@@ -22,7 +22,7 @@ from tests.core.frames import make_frame, make_rig, two_frame_inputs
 
 def main() -> None:
     """Print medians, their ratio and the process's peak memory."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--threads', type=int, default=2)
     options = parser.parse_args()

@@ -85,7 +85,7 @@ def _moment(gpu: bool) -> torch.cuda.Event | float:
 def main() -> None:
     """Print what was measured."""
     gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--preset', default='r50_256x704_2key' if gpu else 'small')
     parser.add_argument('--precision', default='bf16-mixed' if gpu else '32-true')
     parser.add_argument('--batch-size', type=int, default=8 if gpu else 1)

@@ -190,6 +190,11 @@ def test_nonsense_geometry_is_refused(official, tmp_path, shape):
     refused(change, 'BEVDepth')
 
 
+def test_a_frustum_with_one_point_beside_its_grid_is_refused(official, tmp_path):
+    change = changed_official(official, tmp_path, lambda state: state['model.backbone.frustum'][3, 2, 1, 0].add_(0.1))
+    refused(change, 'backbone.frustum is not a grid')
+
+
 class Foreign:
     """Would run code when unpickled."""
 
