@@ -8,12 +8,15 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler, Shutdown, TimerAction
 from launch.event_handlers import OnProcessExit
 from launch.events import matches_action
+from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
 from lifecycle_msgs.msg import Transition
+
+from bevdepth_ros.bring_up import BringUpError, bring_up
 
 PACKAGE = 'bevdepth_ros'
 CONFIG = Path(get_package_share_directory(PACKAGE)) / 'config'
@@ -62,11 +65,7 @@ def _actions(context: LaunchContext) -> list:
     use_sim_time = values['use_sim_time'] == 'true' or (values['use_sim_time'] == '' and values['bag'] != '')
     files = [_existing(values['params_file'], 'params_file'), *_preset_files(values['camera_preset'])]
     detector = _detector(values, files, use_sim_time)
-    actions = [detector]
-    if values['bag']:
-        actions += _replay(detector, values, use_sim_time)
-    if values['autostart'] == 'true':
-        actions += _autostart(detector)
+    actions = [detector, *_bring_up(detector, values, use_sim_time)]
     if values['record']:
         actions.append(_recorder(values, use_sim_time))
     if values['rviz'] == 'true':
@@ -100,48 +99,51 @@ def _detector(values: dict, files: list[str], use_sim_time: bool) -> LifecycleNo
     )
 
 
-def _autostart(detector: LifecycleNode) -> list:
-    configured = OnStateTransition(
-        target_lifecycle_node=detector,
-        start_state='configuring',
-        goal_state='inactive',
-        entities=[_change(detector, Transition.TRANSITION_ACTIVATE)],
-    )
-    return [RegisterEventHandler(configured), _change(detector, Transition.TRANSITION_CONFIGURE)]
+def _bring_up(detector: LifecycleNode, values: dict, use_sim_time: bool) -> list:
+    """Bring the detector up and then play the bag, if there is one."""
+    player = _player(values, use_sim_time) if values['bag'] else None
+
+    def ended(context: LaunchContext, error: BringUpError | None) -> list:
+        if error is None:
+            return [player] if player else []
+        if player or not error.mendable:
+            raise RuntimeError(f'{error}')
+        get_logger('launch').error(f'{error}; mend it and use `ros2 lifecycle set {detector.node_name} configure`, or launch again')
+        return []
+
+    autostart = values['autostart'] == 'true'
+    actions = bring_up(detector, autostart, ended) if autostart or player else []
+    return [*actions, *_end_of_replay(detector, player)] if player else actions
 
 
-def _change(detector: LifecycleNode, transition_id: int) -> EmitEvent:
-    return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(detector), transition_id=transition_id))
-
-
-def _replay(detector: LifecycleNode, values: dict, use_sim_time: bool) -> list:
-    """Play the bag once the detector is active; then let it answer the last images and end. Without a detector, fail."""
+def _player(values: dict, use_sim_time: bool) -> Node:
     options = ['--rate', values['rate'], '--start-offset', values['start'], '--step', values['step']]
     options += ['--playback-duration', values['duration']] if values['duration'] else []
     flags = {'--clock': use_sim_time, '--loop': values['loop'] == 'true', '--start-paused': values['start_paused'] == 'true'}
     options += [flag for flag, wanted in flags.items() if wanted]
-    player = Node(package=PACKAGE, executable='player', output='screen', arguments=[_existing(values['bag'], 'bag'), *options])
+    return Node(package=PACKAGE, executable='player', output='screen', arguments=[_existing(values['bag'], 'bag'), *options])
+
+
+def _end_of_replay(detector: LifecycleNode, player: Node) -> list:
+    """At the end of the bag let the detector answer the last images, and end. Without a detector, fail."""
+    deactivate = ChangeState(lifecycle_node_matcher=matches_action(detector), transition_id=Transition.TRANSITION_DEACTIVATE)
 
     def bag_ended(event, context: LaunchContext) -> list:
         if context.is_shutdown:
             return []
         if event.returncode:
-            return [_failure('the bag was not played to its end')]
-        return [_change(detector, Transition.TRANSITION_DEACTIVATE), _end(after_s=LAST_ANSWERS_S)]
+            raise RuntimeError('the bag was not played to its end')
+        return [EmitEvent(event=deactivate), _end(after_s=LAST_ANSWERS_S)]
 
-    def detector_ended(event, context: LaunchContext) -> list:
-        return [] if context.is_shutdown else [_failure('the detector ended before the bag')]
+    def detector_ended(event, context: LaunchContext) -> None:
+        if not context.is_shutdown:
+            raise RuntimeError('the detector ended before the bag')
 
-    def on(start: str, goal: str, action) -> RegisterEventHandler:
-        return RegisterEventHandler(
-            OnStateTransition(target_lifecycle_node=detector, start_state=start, goal_state=goal, entities=[action])
-        )
-
+    answered = OnStateTransition(
+        target_lifecycle_node=detector, start_state='deactivating', goal_state='inactive', entities=[_end(after_s=0.5)]
+    )
     return [
-        on('activating', 'active', player),
-        on('deactivating', 'inactive', _end(after_s=0.5)),
-        on('configuring', 'unconfigured', _failure('the detector was not configured')),
-        on('activating', 'inactive', _failure('the detector was not activated')),
+        RegisterEventHandler(answered),
         RegisterEventHandler(OnProcessExit(target_action=player, on_exit=bag_ended)),
         RegisterEventHandler(OnProcessExit(target_action=detector, on_exit=detector_ended)),
     ]
@@ -155,15 +157,6 @@ def _recorder(values: dict, use_sim_time: bool) -> Node:
 
 def _end(after_s: float) -> TimerAction:
     return TimerAction(period=after_s, actions=[Shutdown(reason='end of the bag')])
-
-
-def _failure(sentence: str) -> OpaqueFunction:
-    """Return an action that ends the launch with an error."""
-
-    def fail(context: LaunchContext) -> None:
-        raise RuntimeError(sentence)
-
-    return OpaqueFunction(function=fail)
 
 
 def _pictures(values: dict, files: list[str], use_sim_time: bool) -> list:
