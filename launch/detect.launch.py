@@ -1,5 +1,6 @@
 """Launches the detector; with ``bag:=`` also a replay, at whose end the launch ends."""
 
+import difflib
 from pathlib import Path
 
 import yaml
@@ -9,7 +10,6 @@ from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunc
 from launch.event_handlers import OnProcessExit
 from launch.events import matches_action
 from launch.logging import get_logger
-from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
@@ -62,6 +62,7 @@ def generate_launch_description() -> LaunchDescription:
 def _actions(context: LaunchContext) -> list:
     """Return the actions that the arguments ask for."""
     values = {argument.name: context.launch_configurations[argument.name] for argument in ARGUMENTS}
+    _tell_unknown([word.partition(':=')[0] for word in context.argv], list(values))
     use_sim_time = values['use_sim_time'] == 'true' or (values['use_sim_time'] == '' and values['bag'] != '')
     files = [_existing(values['params_file'], 'params_file'), *_preset_files(values['camera_preset'])]
     detector = _detector(values, files, use_sim_time)
@@ -71,6 +72,15 @@ def _actions(context: LaunchContext) -> list:
     if values['rviz'] == 'true':
         actions += _rviz(files, use_sim_time)
     return actions + _pictures(values, files, use_sim_time)
+
+
+def _tell_unknown(given: list[str], known: list[str]) -> None:
+    """Say which arguments have no effect, since launch itself takes any."""
+    for name in given:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, 1)
+            hint = f'; did you mean {nearest[0]}?' if nearest else ''
+            get_logger('launch').warning(f'{name} is no argument of detect.launch.py and has no effect{hint}')
 
 
 def _existing(path: str, argument: str) -> str:
@@ -163,10 +173,9 @@ def _pictures(values: dict, files: list[str], use_sim_time: bool) -> list:
     """Return the nodes that draw what the detector sees and finds."""
     common = {'package': PACKAGE, 'namespace': values['namespace'], 'output': 'screen'}
     parameters = [*files, {'use_sim_time': use_sim_time}]
-    page = {
-        'host': ParameterValue(values['viewer_host'], value_type=str),
-        'port': ParameterValue(LaunchConfiguration('viewer_port'), value_type=int),
-    }
+    if not values['viewer_port'].isdecimal():
+        raise RuntimeError(f'viewer_port:={values["viewer_port"]} is no port: give a number')
+    page = {'host': ParameterValue(values['viewer_host'], value_type=str), 'port': int(values['viewer_port'])}
     nodes = []
     if values['visualizer'] == 'true':
         nodes.append(Node(executable='visualizer', name='bevdepth_visualizer', parameters=parameters, **common))

@@ -98,9 +98,14 @@ def test_a_wrong_checkpoint_ends_a_replay_with_a_sentence_and_an_error(domain_id
         (('bag:=/nowhere/bag',), 'bag:=/nowhere/bag does not exist'),
         (('params_file:=/nowhere.yaml',), 'params_file:=/nowhere.yaml does not exist'),
         (('camera_preset:=none_such',), 'camera_preset:=none_such does not exist'),
+        (
+            ('chekpoint:=small', 'viewer_port:=http'),
+            'chekpoint is no argument of detect.launch.py and has no effect; did you mean',
+        ),
+        (('viewer_port:=http',), 'viewer_port:=http is no port: give a number'),
     ],
 )
-def test_a_file_that_is_missing_ends_the_launch_with_its_name(domain_id: int, arguments: tuple[str, ...], words: str):
+def test_an_argument_that_does_not_do_ends_the_launch_with_its_name(domain_id: int, arguments: tuple[str, ...], words: str):
     process = launch(DISTRIBUTIONS[0], *arguments)
     log = process.communicate(timeout=60)[0]
     assert process.returncode == 1, log
