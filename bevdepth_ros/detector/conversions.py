@@ -181,15 +181,22 @@ def _intrinsics(k, p, distortion: tuple, width: int, height: int, rectified: boo
         raise ValueError(f'has a camera matrix of {k.size} and a projection matrix of {p.size} numbers, not 9 and 12')
     projection = p.reshape(3, 4)[:, :3]
     for matrix in (projection, k.reshape(3, 3)) if rectified else (k.reshape(3, 3),):
-        if _is_plausible(matrix):
+        if _is_plausible(matrix, np.array((width, height))):
             return Intrinsics(matrix.copy(), width, height, None if rectified else _distortion(*distortion))
     raise ValueError(f'is not calibrated: its camera matrix is {k.tolist()}')
 
 
-def _is_plausible(matrix: np.ndarray) -> bool:
+def _is_plausible(matrix: np.ndarray, size: np.ndarray) -> bool:
+    """Return whether a camera can have the matrix.
+
+    The principal point may lie outside of an image that was cropped, by its (width, height) ``size`` where that is known; it is never
+    the corner, which is what a matrix has that nobody filled in.
+    """
     shortest, longest = FOCAL_PX
-    focal = matrix[[0, 1], [0, 1]]
-    return bool((np.abs(matrix) <= longest).all() and (focal >= shortest).all() and np.array_equal(matrix[2], (0, 0, 1)))
+    focal, principal = matrix[[0, 1], [0, 1]], matrix[:2, 2]
+    if not ((np.abs(matrix) <= longest).all() and (focal >= shortest).all() and np.array_equal(matrix[2], (0, 0, 1))):
+        return False
+    return bool(principal.any() and ((size == 0) | (np.abs(principal - size / 2) <= 1.5 * size)).all())
 
 
 def _distortion(model, coefficients) -> Distortion | None:

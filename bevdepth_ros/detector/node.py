@@ -29,6 +29,7 @@ from bevdepth_ros.detector.outputs import Answer, Outputs
 from bevdepth_ros.detector.parameters import FIELDS, Settings
 from bevdepth_ros.detector.pipeline import Pipeline
 from bevdepth_ros.detector.problems import ERROR, LOG_PERIOD_S, WARN
+from bevdepth_ros.detector.transitions import answer_every_change_of_state
 from bevdepth_ros.process import ros_process, spin_until_signal
 from bevdepth_ros.signals import wait_for
 
@@ -72,6 +73,7 @@ class DetectorNode(LifecycleNode):
         self._diagnostics_due_at = 0.0
         self._fault_at: dict[str, float] = {}
         self.add_on_set_parameters_callback(self._on_parameters)
+        answer_every_change_of_state(self)
         self.create_timer(TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         backwards = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
         self._jump_handle = self.get_clock().create_jump_callback(backwards, post_callback=self._on_clock_jump)

@@ -126,6 +126,8 @@ class Settings:
         for name in ('base_frame', 'fixed_frame'):
             if not getattr(self, name):
                 raise ValueError(f'{name} must not be empty')
+        if self.fixed_frame == self.base_frame:
+            raise ValueError(f'fixed_frame must not be base_frame ({self.base_frame}), in which the vehicle never moves')
         topics = [source.image_topic for source in self.camera_sources]
         if not all(topics) or len(set(topics)) != len(topics):
             raise ValueError(f'image_topics must give every camera a topic of its own, got {topics}')

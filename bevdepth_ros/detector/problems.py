@@ -13,6 +13,8 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 
 LOG_PERIOD_S = 10.0
 """A problem that lasts is logged again after this time."""
+LONGEST_SENTENCE = 600
+"""Characters of a sentence that are told."""
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Problems:
             level: WARN or ERROR.
             sentence: what is wrong and what to do.
         """
+        sentence = _in_one_line(sentence)
         now = time.monotonic()
         with self._lock:
             known = self._holding.get(key)
@@ -106,3 +109,9 @@ class Problems:
             for problem in found:
                 problem.shown = True
         return sorted(found, key=lambda problem: problem.level, reverse=True)
+
+
+def _in_one_line(sentence: str) -> str:
+    """Return ``sentence`` without line feeds and the like, and not too long: messages give frames and encodings any name."""
+    cut = sentence if len(sentence) <= LONGEST_SENTENCE else f'{sentence[:LONGEST_SENTENCE]} ...'
+    return ''.join(character if character.isprintable() else ' ' for character in cut)

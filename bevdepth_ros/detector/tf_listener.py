@@ -23,6 +23,8 @@ FARTHEST_M = 1e9
 """No robot is farther from anything; larger numbers lose centimetres in float64 and overflow in float32."""
 MOST_FRAMES = 2000
 """Frames that are taken in; tf2 keeps a history of each and forgets no name."""
+LONGEST_NAME, SHOWN_NAME = 255, 60
+"""Characters of a frame's name that are taken in, and of one that is not that are told."""
 LONGEST_CHAIN = 20
 """Frames between the base frame and the fixed frame that are looked at for a dispute."""
 
@@ -118,6 +120,8 @@ class CarefulListener(TransformListener):
                 raise ValueError(f'its translation is not finite, or above {FARTHEST_M:.0e} m')
             if not transform.header.frame_id or transform.child_frame_id in ('', transform.header.frame_id):
                 raise ValueError('it needs two different names')
+            if max(len(transform.header.frame_id), len(transform.child_frame_id)) > LONGEST_NAME:
+                raise ValueError(f'its names may have {LONGEST_NAME} characters')
             if stamp_ns_of(transform) < 0:
                 raise ValueError('its stamp is before the year 1970')
             if transform.header.stamp.nanosec >= 10**9:  # tf2 would hand it back as a time that ROS cannot represent
@@ -125,7 +129,7 @@ class CarefulListener(TransformListener):
             self._note_frames(transform.header.frame_id, transform.child_frame_id)
             take(transform)
         except Exception as error:
-            frames = f'{transform.header.frame_id!r} <- {transform.child_frame_id!r}'
+            frames = f'{transform.header.frame_id[:SHOWN_NAME]!r} <- {transform.child_frame_id[:SHOWN_NAME]!r}'
             self._on_fault('bad_tf', f'a transform {frames} cannot be used: {error}')
 
     def _note_frames(self, *frames: str) -> None:

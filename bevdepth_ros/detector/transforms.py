@@ -13,10 +13,12 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from tf2_ros import Buffer, ExtrapolationException, TransformException
 
-from bevdepth_ros.detector.tf_listener import CarefulListener, matrix_from_transform
+from bevdepth_ros.detector.tf_listener import LONGEST_NAME, SHOWN_NAME, CarefulListener, matrix_from_transform
 
 LATEST = Time()
 """tf2's name for "the newest there is"."""
+SHOWN_FRAMES = 20
+"""Most known frames that are listed where one is missing."""
 ODOMETRY_QUEUE = 100
 """As many messages as tf2 keeps of /tf."""
 
@@ -61,7 +63,7 @@ class Transforms:
 
     def knows(self, target: str, source: str, stamp_ns: int = 0) -> bool:
         """Return whether tf has target_from_source at ``stamp_ns``, or at any time when that is 0."""
-        return self._buffer.can_transform(target, source, Time(nanoseconds=stamp_ns))
+        return len(source) <= LONGEST_NAME and self._buffer.can_transform(target, source, Time(nanoseconds=stamp_ns))
 
     def latest(self, target: str, source: str) -> np.ndarray:
         """Return the newest (4, 4) target_from_source.
@@ -112,6 +114,9 @@ class Transforms:
         return known
 
     def _lookup(self, target: str, source: str, time: Time) -> np.ndarray:
+        if len(source) > LONGEST_NAME:
+            sentence = f'tf has no {target} <- {source[:SHOWN_NAME]}...: the name of a frame has at most {LONGEST_NAME} characters'
+            raise TransformMissingError(sentence)
         dispute = self._listener and self._listener.dispute_between(target, source)
         if dispute:
             raise TransformMissingError(dispute)
@@ -138,5 +143,6 @@ class Transforms:
         if not known:
             return f'tf has no {target} <- {source}: nothing was received on /tf and /tf_static'
         if unknown:
-            return f'tf has no {target} <- {source}: it does not know {" and ".join(unknown)}, only {", ".join(known)}'
+            shown = ', '.join(known[:SHOWN_FRAMES]) + (f' and {len(known) - SHOWN_FRAMES} others' if len(known) > SHOWN_FRAMES else '')
+            return f'tf has no {target} <- {source}: it does not know {" and ".join(unknown)}, only {shown}'
         return f'tf has no {target} <- {source}: {error}'

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from rclpy.node import Node
 from std_msgs.msg import String
 
-from tests.faults.bench import ACTIVATE, DEACTIVATE, Bench
+from tests.faults.bench import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, Bench
 from tests.faults.injections import BACK
 
 
@@ -111,6 +112,22 @@ def pause_of_activity(bench: Bench) -> Iterator[None]:
         yield
     finally:
         assert bench.change(ACTIVATE)
+
+
+@contextmanager
+def stopped_process(bench: Bench) -> Iterator[None]:
+    """Stop the node, as a machine that sleeps or swaps does, for longer than cameras may be silent."""
+    bench.process.send_signal(signal.SIGSTOP)
+    time.sleep(1.5 * bench.values['camera_timeout_s'])
+    bench.process.send_signal(signal.SIGCONT)
+    yield
+
+
+@contextmanager
+def impossible_transitions(bench: Bench) -> Iterator[None]:
+    """Ask an active node for transitions that it does not have, and for none that exists."""
+    assert not any(bench.change(transition_id) for transition_id in (CONFIGURE, ACTIVATE, CLEANUP, 0, 99, 255))
+    yield
 
 
 @contextmanager

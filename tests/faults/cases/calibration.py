@@ -34,6 +34,12 @@ CASES = (
         without(FRONT),
         ('ERROR', 'cameras', 'camera CAM_FRONT is not calibrated'),
     ),
+    Case(
+        'the principal point is not filled in',
+        info_fault(lambda info: setattr(info, 'k', info.k * np.array((1, 1, 0, 1, 1, 0, 1, 1, 1))), FRONT),
+        without(FRONT),
+        ('ERROR', 'cameras', 'camera CAM_FRONT is not calibrated'),
+    ),
     Case('no camera is calibrated', info_fault(setting(k=np.zeros(9))), NOTHING, ('ERROR', 'sets', '0 of 6 cameras can be used')),
     Case(
         'the focal length is 3 times that of training',

@@ -16,10 +16,12 @@ from tests.faults.injections import FRONT
 from tests.faults.life import (
     broken_checkpoint,
     flood,
+    impossible_transitions,
     many_nodes,
     parameter_storm,
     pause_of_activity,
     refused_parameters,
+    stopped_process,
     stopped_subscriber,
 )
 from tests.faults.stream import camera_info, compressed, encoded, picture, stamped, transform
@@ -55,5 +57,7 @@ CASES = (
     Case('parameters that are refused', refused_parameters),
     Case('thousands of made-up frames in tf', made_up_frames, ALL, ('WARN', 'tf', 'other frames are known already')),
     Case('weights are swapped for broken ones', broken_checkpoint, NOTHING, ('ERROR', 'node', 'activate failed')),
+    Case('the process is stopped for 1.2 s', stopped_process, ALL, ('ERROR', 'cameras', 'all cameras are silent')),
+    Case('transitions that the state does not have', impossible_transitions),
     Case('the node is deactivated', pause_of_activity, NOTHING, None),
 )

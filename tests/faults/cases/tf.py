@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from tests.faults.bench import Bench
 from tests.faults.cases.case import ALL, NOTHING, UNFUSED, Case, without
-from tests.faults.injections import BACK, SECOND_NS, image_fault, ns_of, pose_fault
+from tests.faults.injections import BACK, FRONT, SECOND_NS, image_fault, ns_of, pose_fault
 from tests.faults.stream import stamped, transform
 
 
@@ -93,6 +93,26 @@ def future_pose(bench: Bench) -> Iterator[None]:
     yield
 
 
+def frozen_poses(bench: Bench) -> AbstractContextManager:
+    """Send the same pose with the same stamp again and again."""
+    first: list = []
+
+    def hook(pose) -> list:
+        first.append(pose)
+        return first[:1]
+
+    return bench.stream.fault(pose=hook)
+
+
+def endless_names(bench: Bench) -> AbstractContextManager:
+    return bench.stream.fault(pose=lambda pose: [pose, transform('map', 'x' * 100_000, ns_of(pose))])
+
+
+def in_a_loop(message) -> None:
+    if message.child_frame_id in (BACK, FRONT):
+        message.header.frame_id = FRONT if message.child_frame_id == BACK else BACK
+
+
 def made_up_frames(bench: Bench) -> AbstractContextManager:
     """Publish transforms of ever new frames beside the poses."""
     numbers = iter(range(10**9))
@@ -156,6 +176,26 @@ CASES = (
         pose_fault(lambda pose: [transform('map', 'base_link', ns_of(pose), (1e300, 0, 0))]),
         UNFUSED,
         ('WARN', 'tf', 'its translation is not finite, or above'),
+    ),
+    Case('ego poses stand still with their stamps', frozen_poses, UNFUSED, ('WARN', 'tf', 's from its newest')),
+    Case('names of frames are 100,000 characters long', endless_names, ALL, ('WARN', 'tf', 'its names may have 255 characters')),
+    Case(
+        'static transforms of two cameras form a loop',
+        lambda bench: changed_extrinsics(bench, in_a_loop),
+        without(BACK, FRONT),
+        ('ERROR', 'tf', 'contains a loop'),
+    ),
+    Case(
+        'the frame_id is written in another case',
+        image_fault(lambda m: [stamped(m, m.header.frame_id.lower(), ns_of(m))], BACK),
+        without(BACK),
+        ('ERROR', 'tf', 'it does not know cam_back'),
+    ),
+    Case(
+        'the frame_id of a camera has line feeds and 100,000 characters',
+        image_fault(lambda m: [stamped(m, 'CAM\n' * 25_000, ns_of(m))], BACK),
+        without(BACK),
+        ('ERROR', 'tf', 'the name of a frame has at most 255 characters'),
     ),
     Case(
         'images of a camera carry an unknown frame_id',

@@ -84,6 +84,15 @@ def clock_that_goes_back(bench: Bench) -> Iterator[None]:
         yield
 
 
+def clock_that_stands(bench: Bench) -> AbstractContextManager:
+    stands_at = int(time.time())
+    return simulated_time(bench, lambda: Time(sec=stands_at))
+
+
+def clock_an_hour_ahead(bench: Bench) -> AbstractContextManager:
+    return simulated_time(bench, lambda: Time(sec=int(time.time()) + 3600))
+
+
 def clock_before_time(bench: Bench) -> AbstractContextManager:
     return simulated_time(bench, lambda: Time(sec=-1))
 
@@ -137,5 +146,7 @@ CASES = (
     Case('time goes on by 5 s', lambda bench: shifted_once(bench, 5 * SECOND_NS)),
     Case('use_sim_time without /clock', simulated_time_without_clock, ALL, ('WARN', 'node', 'nothing came on /clock')),
     Case('/clock goes back by 60 s', clock_that_goes_back, tolerated='without ego motion'),
+    Case('/clock stands still', clock_that_stands),
+    Case('/clock is an hour ahead of the images', clock_an_hour_ahead),
     Case('/clock tells a time before 1970', clock_before_time, ALL, ('WARN', 'node', 'a message could not be taken: ValueError')),
 )

@@ -166,10 +166,20 @@ def test_an_unrectified_image_projects_with_k_and_has_distortion():
     assert intrinsics_from_info(info(d=(0.1, 0, 0, 0, 0)), rectified=True).distortion is None
 
 
-@pytest.mark.parametrize('k', [np.zeros((3, 3)), K * np.nan, -K, K + np.eye(3)[[2, 1, 0]]])
+CORNER = K * np.array([[1, 1, 0], [1, 1, 0], [1, 1, 1]])
+"""The principal point is not filled in."""
+FAR_OUT = K + np.array([[0, 0, 4000], [0, 0, 0], [0, 0, 0]])
+
+
+@pytest.mark.parametrize('k', [np.zeros((3, 3)), K * np.nan, -K, K + np.eye(3)[[2, 1, 0]], CORNER, FAR_OUT])
 def test_a_camera_that_is_not_calibrated_is_refused(k: np.ndarray):
     with pytest.raises(ValueError, match='is not calibrated'):
         intrinsics_from_info(info(k=k, p=np.zeros((3, 4))), rectified=True)
+
+
+def test_a_cropped_image_may_have_its_principal_point_outside():
+    cropped = K - np.array([[0, 0, 0], [0, 0, 600], [0, 0, 0]])
+    assert np.array_equal(intrinsics_from_info(info(k=cropped), rectified=False).matrix, cropped)
 
 
 def test_an_image_of_another_size_than_its_calibration_is_refused():

@@ -49,6 +49,17 @@ def test_a_lasting_problem_is_logged_once_and_shown_until_it_is_solved():
     assert statuses(monitor)['/node: tf'].level == OK
 
 
+def test_names_of_any_length_and_with_line_feeds_are_told_in_one_line_of_bounded_length():
+    log = Log()
+    monitor = Monitor(log)
+    monitor.report('key', 'tf', ERROR, 'tf has no \n[FATAL] all is lost\x1b[31m' + 'x' * 10**6)
+    (_, line) = log.lines[0]
+    assert line == statuses(monitor)['/node: tf'].message
+    assert line.startswith('tf has no  [FATAL] all is lost [31mx')
+    assert line.isprintable()
+    assert len(line) < problems.LONGEST_SENTENCE + 10
+
+
 def test_a_problem_is_logged_again_after_a_while(monkeypatch: pytest.MonkeyPatch):
     log = Log()
     monitor = Monitor(log)

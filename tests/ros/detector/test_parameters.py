@@ -85,6 +85,7 @@ def test_a_pattern_stands_for_every_camera_and_a_list_for_each():
         ({'image_topics': ['/same']}, 'a topic of its own'),
         ({'camera_info_topics': ['']}, 'camera CAM_FRONT_LEFT needs an entry in camera_info_topics or in camera_info_files'),
         ({'base_frame': ''}, 'base_frame must not be empty'),
+        ({'fixed_frame': 'base_link'}, r'fixed_frame must not be base_frame \(base_link\)'),
         ({'precision': 'fp8'}, 'precision must be one of auto, fp32, fp16, bf16'),
     ],
 )
