@@ -12,6 +12,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from bevdepth_ros.detector.arrival_watch import ArrivalWatch
 from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.parameters import CameraSource, Settings
 from bevdepth_ros.detector.problems import ERROR, LOG_PERIOD_S, WARN
@@ -54,6 +55,7 @@ class Intake:
         self._synchronizer = ImageSynchronizer(
             len(self._sources), settings.sync_queue_size, settings.sync_slop_s, self._take_set, self._may_return
         )
+        self._watch = ArrivalWatch(len(self._sources), settings.sync_slop_s)
         self._usual_offsets: dict[int, float] = {}
         self._clock_off: set[int] = set()
         self._apart: set[int] = set()
@@ -140,7 +142,16 @@ class Intake:
             for index, source in enumerate(self._sources):
                 offset_s = self._offset_s(source.name)
                 self._usual_offsets[index] = 0.9 * self._usual_offsets.get(index, offset_s) + 0.1 * offset_s
+        self._tell_moved(images)
         self._on_set(images)
+
+    def _tell_moved(self, images: ImageSet) -> None:
+        moved_s = self._watch.moved_s(images)
+        for index, source in enumerate(self._sources):
+            if index in moved_s:
+                self._monitor.report(f'moved/{source.name}', 'cameras', WARN, _moved_sentence(source.name, moved_s[index]))
+            else:
+                self._monitor.solved(f'moved/{source.name}')
 
     def _has_clock_moved(self, index: int) -> bool:
         """Return whether the camera's stamps moved against those of the others, by when its images come."""
@@ -182,6 +193,7 @@ class Intake:
             return
         self._monitor.solved(f'stamp/{source.name}', f'qos/{source.name}')
         self._monitor.image_arrived(source.name, stamp)
+        self._watch.arrived(index, stamp, time.monotonic())
         if not self._synchronizer.add(index, message):
             self._monitor.image_ignored(source.name)
 
@@ -226,6 +238,14 @@ class Intake:
         lags = {source.name: self._monitor.lag_s(source.name) for source in self._sources}
         middle = statistics.median(lag for lag in lags.values() if not math.isnan(lag))
         return 0.0 if math.isnan(lags[camera]) else middle - lags[camera]
+
+
+def _moved_sentence(camera: str, moved_s: float) -> str:
+    how = f'{abs(moved_s):.2f} s {"sooner" if moved_s > 0 else "later"}'
+    return (
+        f'images of {camera} come {how} after their stamps than before, unlike those of the others: its clock moved by whole periods, '
+        f'or they are held up; as it is, they may be of another rotation'
+    )
 
 
 def _qos(depth: int, reliability: str) -> QoSProfile:
