@@ -3,8 +3,8 @@
 from tests.soak.soak import Result, run
 
 SECONDS = 50.0
-MOST_GROWTH_MB = 40.0
-"""From the first look at the memory to the last; what a minute can tell. A leaked picture per round would be 160 MB."""
+MOST_GROWTH_MB = 80.0
+"""From the first look at the memory to the last: the warm-up takes 23 to 43. A leaked picture per round would be 160 MB."""
 
 
 def test_a_minute_of_random_faults_leaves_the_node_as_it_was(domain_id: int):
