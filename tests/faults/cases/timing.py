@@ -12,6 +12,7 @@ from rclpy.clock import Clock, ClockType
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CompressedImage
 
+from bevdepth_ros.detector.arrival_watch import LEARNED
 from tests.faults.bench import Bench
 from tests.faults.cases.case import ALL, NOTHING, Case, without
 from tests.faults.injections import BACK, FRONT, SECOND_NS, image_fault, ns_of
@@ -21,6 +22,15 @@ from tests.ros.graph import wait_until
 
 def restamped(shift_ns: int) -> Callable:
     return lambda message: [stamped(message, message.header.frame_id, ns_of(message) + shift_ns)]
+
+
+@contextmanager
+def moved_by_a_period(bench: Bench) -> Iterator[None]:
+    """Move a clock after as many sets of all cameras as its usual state is learned from."""
+    began = time.monotonic()
+    wait_until(lambda: len(bench.answers(began)) > 1.5 * LEARNED, 'sets to learn from')
+    with image_fault(restamped(100_000_000), FRONT)(bench):
+        yield
 
 
 def unstamped(message) -> list:
@@ -127,16 +137,9 @@ CASES = (
     ),
     Case(
         'the clock of a camera moves by one period',
-        image_fault(restamped(100_000_000), FRONT),
+        moved_by_a_period,
         ALL,
         ('WARN', 'cameras', 'sooner after their stamps than before, unlike those of the others: its clock moved'),
-        overlapping=True,
-    ),
-    Case(
-        'the clock of a camera moves back by one period',
-        image_fault(restamped(-100_000_000), BACK),
-        ALL,
-        ('WARN', 'cameras', 'later after their stamps than before, unlike those of the others: its clock moved'),
         overlapping=True,
     ),
     Case('every image comes twice', image_fault(lambda message: [message, message])),
