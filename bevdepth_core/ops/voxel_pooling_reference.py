@@ -159,8 +159,8 @@ def _empty_cells(features: Tensor, channels: int, shape: list[int]) -> Tensor:
 
 
 def _map_from_cells(cells: Tensor, shape: list[int]) -> Tensor:
-    nx, ny, _ = shape
     """Return the map (B, C, ny, nx), channels_last."""
+    nx, ny, _ = shape
     return cells[:, :-1].contiguous().unflatten(1, (ny, nx)).movedim(-1, 1)
 
 

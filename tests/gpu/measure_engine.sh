@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the kernels, checks the detector on a GPU, and times it; figures, JSON and plots go to the folder given, default out/bench.
+# Builds the kernels, times voxel pooling, checks the detector on a GPU, and times it; figures, JSON and plots go to the folder given, default out/bench.
 # Each part has a limit in seconds, prints as it goes, and does not stop the next. The node is timed where rclpy can be imported.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -15,6 +15,7 @@ part() {
 }
 
 part build 120 env BEVDEPTH_CUDA=1 python3 setup.py -q build_ext --inplace
+part voxel_pooling 180 python3 -m tests.benchmarks.bench_voxel_pooling --out "$out"
 part check 150 python3 -m pytest tests/gpu/check_detector.py -q -s --tb=short
 for row in '256x704_2key fp16' '256x704_2key bf16' '256x704_2key fp32' '256x704_2key_da fp16' '512x1408_2key fp16' '640x1600_2key fp16'; do
     read -r preset precision <<< "$row"
