@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the kernels, times voxel pooling, checks the detector on a GPU, and times it; figures, JSON and plots go to the folder given, default out/bench.
+# Builds the kernels, times voxel pooling, checks the detector on a GPU, and times it; figures, JSON and plots go to the folder given,
+# default out/bench.
 # Each part has a limit in seconds, prints as it goes, and does not stop the next. The node is timed where rclpy can be imported.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
