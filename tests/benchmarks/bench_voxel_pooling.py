@@ -91,12 +91,13 @@ def calls(case: Case) -> dict[str, partial]:
     index = voxel_index(*case.geometry)
     features = case.depth, case.context
     grad_bev = torch.randn_like(ops.voxel_pooling(*case.arguments))
-    channels_last = case.context.movedim(2, -1).contiguous().movedim(-1, 2)
+    channels_last = case.depth, case.context.movedim(2, -1).contiguous().movedim(-1, 2), *case.arguments[2:]
     volume = case.depth[:, :, None] * case.context[:, :, :, None]
     return {
         FORWARD: partial(ops.voxel_pooling, *case.arguments),
-        'cameras, forward, context channels_last': partial(ops.voxel_pooling, case.depth, channels_last, *case.arguments[2:]),
+        'cameras, forward, context channels_last': partial(ops.voxel_pooling, *channels_last),
         'cameras, forward, deterministic': partial(deterministically, *case.arguments),
+        'cameras, forward, deterministic, context channels_last': partial(deterministically, *channels_last),
         'cameras, backward': partial(ops.voxel_pooling_backward, grad_bev, *case.arguments),
         'indices, forward': partial(ops.voxel_pooling_indexed, *features, index, case.shape),
         'indices, backward': partial(ops.voxel_pooling_indexed_backward, grad_bev, *features, index, case.shape),

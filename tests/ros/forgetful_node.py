@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from contextlib import suppress
@@ -55,4 +54,3 @@ if __name__ == '__main__':
         while rclpy.ok():
             with suppress(InvalidHandle):
                 rclpy.spin(node)
-    sys.exit()
