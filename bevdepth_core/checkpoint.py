@@ -3,9 +3,10 @@
     python -m bevdepth_core.checkpoint convert IN OUT
     python -m bevdepth_core.checkpoint untrained PRESET OUT
 
-The first converts between the two; the suffix of OUT says which (``.safetensors`` is ours, ``.pth`` or ``.ckpt`` official).
-The second writes random weights of a model preset, to try things with: they have the right form and detect nothing.
-Nothing is ever unpickled but tensors and plain containers.
+The first converts between the two; the suffix of OUT says which (``.safetensors`` is ours,
+``.pth`` or ``.ckpt`` official). The second writes random weights of a model preset, to try things
+with: they have the right form and detect nothing. Nothing is ever unpickled but tensors and plain
+    containers.
 """
 
 from __future__ import annotations
@@ -23,10 +24,20 @@ import safetensors
 import safetensors.torch
 import torch
 
-from bevdepth_core.config import ModelConfig, load_model_config, model_config_from_dict, model_config_to_dict
+from bevdepth_core.config import (
+    ModelConfig,
+    load_model_config,
+    model_config_from_dict,
+    model_config_to_dict,
+)
 from bevdepth_core.files import write_atomically
 from bevdepth_core.model import BEVDepth
-from bevdepth_core.official_layout import GEOMETRY, official_config, official_state_dict, own_state_dict
+from bevdepth_core.official_layout import (
+    GEOMETRY,
+    official_config,
+    official_state_dict,
+    own_state_dict,
+)
 
 FORMAT = 'bevdepth-1'
 """Value of the ``format`` entry in our files' header."""
@@ -41,19 +52,21 @@ MAX_PICKLE_BYTES = 64 << 20
 
 
 class CheckpointError(ValueError):
-    """A checkpoint was refused; the message names the file, what is wrong with it and the remedy."""
+    """A checkpoint was refused; the message names the file, what is wrong with it and the
+    remedy.
+    """
 
 
 def load_checkpoint(path: str | Path) -> BEVDepth:
     """Return the model in evaluation mode, on the CPU, with every weight of the file in float32.
 
     Args:
-        path: our ``.safetensors``, or an official Lightning checkpoint, plain or averaged, or its bare state dict; or the name
-            of weights that ship with this package, such as ``small``.
+        path: our ``.safetensors``, or an official Lightning checkpoint, plain or averaged, or its
+            bare state dict; or the name of weights that ship with this package, such as ``small``.
 
     Raises:
-        CheckpointError: missing, truncated or foreign file, pickled objects other than tensors and plain containers,
-            missing, unexpected or misshapen weights.
+        CheckpointError: missing, truncated or foreign file, pickled objects other than tensors and
+            plain containers, missing, unexpected or misshapen weights.
     """
     path = _located(Path(path))
     load = _load_own if path.suffix == '.safetensors' else _load_official
@@ -61,7 +74,9 @@ def load_checkpoint(path: str | Path) -> BEVDepth:
 
 
 def _located(path: Path) -> Path:
-    """Return where the file is: a name without folder and ending means weights that ship, unless there is such a file."""
+    """Return where the file is: a name without folder and ending means weights that ship, unless
+    there is such a file.
+    """
     if path.is_file():
         return path
     if path.suffix or path.name != str(path):
@@ -69,32 +84,50 @@ def _located(path: Path) -> Path:
     shipped = SHIPPED / f'{path.name}.safetensors'
     if not shipped.is_file():
         names = ', '.join(sorted(file.stem for file in SHIPPED.glob('*.safetensors'))) or 'none'
-        raise CheckpointError(f'{path}: no weights of this name ship; give one that does ({names}) or a file')
+        raise CheckpointError(
+            f'{path}: no weights of this name ship; give one that does ({names}) or a file'
+        )
     return shipped
 
 
-def save_checkpoint(model: BEVDepth, path: str | Path, metadata: Mapping[str, str] | None = None, half: bool = False) -> None:
+def save_checkpoint(
+    model: BEVDepth,
+    path: str | Path,
+    metadata: Mapping[str, str] | None = None,
+    half: bool = False,
+) -> None:
     """Write weights, model config and free-text metadata to one ``.safetensors`` file, atomically.
 
     Args:
         model: any device.
         path: ends in ``.safetensors``.
         metadata: more entries for ``model.metadata``.
-        half: store matrices and kernels in float16, which halves the file and changes each weight by at most 0.05 %; vectors,
-            such as the statistics of batch norms, stay as they are.
+        half: store matrices and kernels in float16, which halves the file and changes each weight
+            by at most 0.05 %; vectors, such as the statistics of batch norms, stay as they are.
     """
     path = Path(path)
     if path.suffix != '.safetensors':
         raise CheckpointError(f'{path}: our checkpoints end in .safetensors; rename the output')
-    header = {**model.metadata, **(metadata or {}), 'format': FORMAT, 'config': json.dumps(model_config_to_dict(model.config))}
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    header = {
+        **model.metadata,
+        **(metadata or {}),
+        'format': FORMAT,
+        'config': json.dumps(model_config_to_dict(model.config)),
+    }
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
     if half:
-        state = {name: tensor.half() if tensor.dim() > 1 else tensor for name, tensor in state.items()}
+        state = {
+            name: tensor.half() if tensor.dim() > 1 else tensor for name, tensor in state.items()
+        }
     write_atomically(path, lambda target: safetensors.torch.save_file(state, target, header))
 
 
 def save_untrained_checkpoint(preset: str | Path, path: str | Path, seed: int = 0) -> None:
-    """Write random weights of ``preset``, a YAML file of ``config/models``; the same seed gives the same weights."""
+    """Write random weights of ``preset``, a YAML file of ``config/models``; the same seed gives
+    the same weights.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = BEVDepth(load_model_config(preset))
@@ -102,9 +135,17 @@ def save_untrained_checkpoint(preset: str | Path, path: str | Path, seed: int = 
 
 
 def save_official(model: BEVDepth, path: str | Path) -> None:
-    """Write the weights in the official layout: entries ``epoch``, ``global_step`` and ``state_dict``."""
-    state = {_OFFICIAL_PREFIX + name: tensor.detach().cpu() for name, tensor in official_state_dict(model).items()}
-    write_atomically(Path(path), lambda target: torch.save({'epoch': 0, 'global_step': 0, 'state_dict': state}, target))
+    """Write the weights in the official layout: entries ``epoch``, ``global_step`` and
+    ``state_dict``.
+    """
+    state = {
+        _OFFICIAL_PREFIX + name: tensor.detach().cpu()
+        for name, tensor in official_state_dict(model).items()
+    }
+    write_atomically(
+        Path(path),
+        lambda target: torch.save({'epoch': 0, 'global_step': 0, 'state_dict': state}, target),
+    )
 
 
 def _load_own(path: Path) -> BEVDepth:
@@ -112,16 +153,25 @@ def _load_own(path: Path) -> BEVDepth:
         with safetensors.safe_open(path, framework='pt') as file:
             header = file.metadata() or {}
             if header.get('format') != FORMAT:
-                raise CheckpointError(f'{path}: not a {FORMAT} file (format {header.get("format")!r}); convert the official one instead')
+                raise CheckpointError(
+                    f'{path}: not a {FORMAT} file (format {header.get("format")!r}); convert the '
+                    'official one instead'
+                )
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except safetensors.SafetensorError as error:
-        raise CheckpointError(f'{path}: truncated or not safetensors ({error}); copy or download it again') from error
+        raise CheckpointError(
+            f'{path}: truncated or not safetensors ({error}); copy or download it again'
+        ) from error
     try:
         config = model_config_from_dict(json.loads(header['config']))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f'{path}: its model config cannot be read ({error}); save it with this version') from error
+        raise CheckpointError(
+            f'{path}: its model config cannot be read ({error}); save it with this version'
+        ) from error
     model = _build(path, config, state)
-    model.metadata = {key: value for key, value in header.items() if key not in ('format', 'config')}
+    model.metadata = {
+        key: value for key, value in header.items() if key not in ('format', 'config')
+    }
     return model
 
 
@@ -141,15 +191,29 @@ def _network_state(path: Path) -> dict[str, torch.Tensor]:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         foreign = re.search(r'(?:GLOBAL|class) ([\w.]+)', str(error))
-        what = f'the pickled object {foreign.group(1)}' if foreign else 'pickled objects other than tensors'
+        what = (
+            f'the pickled object {foreign.group(1)}'
+            if foreign
+            else 'pickled objects other than tensors'
+        )
         raise CheckpointError(
-            f"{path}: holds {what}, which is never loaded; save its 'state_dict' alone where you trust the file"
+            f"{path}: holds {what}, which is never loaded; save its 'state_dict' alone where you "
+            'trust the file'
         ) from error
-    except Exception as error:  # torch raises RuntimeError, EOFError, KeyError ... on truncated and foreign files
-        raise CheckpointError(f'{path}: truncated or not a PyTorch checkpoint; copy or download it again') from error
+    except (
+        Exception
+    ) as error:  # torch raises RuntimeError, EOFError, KeyError ... on truncated and foreign files
+        raise CheckpointError(
+            f'{path}: truncated or not a PyTorch checkpoint; copy or download it again'
+        ) from error
     state = content.get('state_dict', content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(name, str) and _is_plain(value) for name, value in state.items()):
-        raise CheckpointError(f"{path}: holds neither a 'state_dict' of tensors nor a bare one; is it a BEVDepth checkpoint?")
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and _is_plain(value) for name, value in state.items()
+    ):
+        raise CheckpointError(
+            f"{path}: holds neither a 'state_dict' of tensors nor a bare one; is it a BEVDepth "
+            'checkpoint?'
+        )
     state = {name.removeprefix(_OFFICIAL_PREFIX): tensor for name, tensor in state.items()}
     missing = [name for name in GEOMETRY if name not in state]
     if missing:
@@ -163,20 +227,40 @@ def _require_plain_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        remedy = 'copy or download it again, or save an old file anew with a PyTorch of this decade'
-        raise CheckpointError(f'{path}: truncated or not a PyTorch checkpoint; {remedy}') from error
+        remedy = (
+            'copy or download it again, or save an old file anew with a PyTorch of this decade'
+        )
+        raise CheckpointError(
+            f'{path}: truncated or not a PyTorch checkpoint; {remedy}'
+        ) from error
     if (
         any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
         or sum(entry.file_size for entry in entries) > path.stat().st_size
     ):
-        raise CheckpointError(f'{path}: compressed or overlapping content, which PyTorch never writes; is it a BEVDepth checkpoint?')
-    if sum(entry.file_size for entry in entries if entry.filename.endswith('.pkl')) > MAX_PICKLE_BYTES:
-        raise CheckpointError(f"{path}: holds much more than tensors; save its 'state_dict' alone where you trust the file")
+        raise CheckpointError(
+            f'{path}: compressed or overlapping content, which PyTorch never writes; is it a '
+            'BEVDepth checkpoint?'
+        )
+    if (
+        sum(entry.file_size for entry in entries if entry.filename.endswith('.pkl'))
+        > MAX_PICKLE_BYTES
+    ):
+        raise CheckpointError(
+            f"{path}: holds much more than tensors; save its 'state_dict' alone where you trust "
+            'the file'
+        )
 
 
 def _is_plain(value: object) -> bool:
-    """Return whether ``value`` is a tensor that really has its elements, and not one number seen a million times."""
-    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_quantized or value.device.type != 'cpu':
+    """Return whether ``value`` is a tensor that really has its elements, and not one number seen a
+    million times.
+    """
+    if (
+        not isinstance(value, torch.Tensor)
+        or value.layout != torch.strided
+        or value.is_quantized
+        or value.device.type != 'cpu'
+    ):
         return False
     return value.untyped_storage().nbytes() >= value.numel() * value.element_size()
 
@@ -187,7 +271,9 @@ def _build(path: Path, config: ModelConfig, state: dict[str, torch.Tensor]) -> B
         with torch.device('meta'):
             model = BEVDepth(config)
     except (RuntimeError, ValueError, ArithmeticError) as error:
-        raise CheckpointError(f'{path}: no model can be made of its config ({error}); save it with this version') from error
+        raise CheckpointError(
+            f'{path}: no model can be made of its config ({error}); save it with this version'
+        ) from error
     expected = model.state_dict()
     problems = [f'{name} is missing' for name in expected if name not in state]
     problems += [f'{name} is unexpected' for name in state if name not in expected]
@@ -202,10 +288,16 @@ def _build(path: Path, config: ModelConfig, state: dict[str, torch.Tensor]) -> B
         if name in expected and not _is_convertible(tensor.dtype, expected[name].dtype)
     ]
     if not problems:
-        problems = [f'{name} holds NaN or infinity' for name, tensor in state.items() if not tensor.isfinite().all()]
+        problems = [
+            f'{name} holds NaN or infinity'
+            for name, tensor in state.items()
+            if not tensor.isfinite().all()
+        ]
     if problems:
         more = f' (and {len(problems) - 1} more)' if len(problems) > 1 else ''
-        raise CheckpointError(f'{path}: weight {problems[0]}{more}; it does not fit the model that it describes')
+        raise CheckpointError(
+            f'{path}: weight {problems[0]}{more}; it does not fit the model that it describes'
+        )
     state = {name: tensor.to(expected[name].dtype) for name, tensor in state.items()}
     model.load_state_dict(state, strict=True, assign=True)
     return model
@@ -233,14 +325,28 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog='python -m bevdepth_core.checkpoint', description='Convert and make BEVDepth checkpoints.')
+    parser = ArgumentParser(
+        prog='python -m bevdepth_core.checkpoint',
+        description='Convert and make BEVDepth checkpoints.',
+    )
     commands = parser.add_subparsers(dest='command', required=True)
     convert = commands.add_parser('convert', help='convert IN to OUT by their suffixes')
-    convert.add_argument('source', metavar='IN', type=Path, help='official .pth or .ckpt, or our .safetensors')
-    convert.add_argument('target', metavar='OUT', type=_target, help='.safetensors for ours, .pth or .ckpt for the official layout')
-    convert.add_argument('--half', action='store_true', help='store kernels in float16, in .safetensors only')
+    convert.add_argument(
+        'source', metavar='IN', type=Path, help='official .pth or .ckpt, or our .safetensors'
+    )
+    convert.add_argument(
+        'target',
+        metavar='OUT',
+        type=_target,
+        help='.safetensors for ours, .pth or .ckpt for the official layout',
+    )
+    convert.add_argument(
+        '--half', action='store_true', help='store kernels in float16, in .safetensors only'
+    )
     untrained = commands.add_parser('untrained', help='write random weights of a model preset')
-    untrained.add_argument('preset', metavar='PRESET', type=Path, help='YAML file such as those of config/models')
+    untrained.add_argument(
+        'preset', metavar='PRESET', type=Path, help='YAML file such as those of config/models'
+    )
     untrained.add_argument('target', metavar='OUT', type=Path, help='.safetensors to write')
     untrained.add_argument('--seed', type=int, default=0, help='of the random weights (0)')
     return parser

@@ -1,4 +1,6 @@
-"""Every number of a model, typed, with the paper's values as defaults; one flat YAML per preset in ``config/models``."""
+"""Every number of a model, typed, with the paper's values as defaults; one flat YAML per preset in
+``config/models``.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 NUSCENES_CLASSES = (
-    'car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle', 'pedestrian', 'traffic_cone',
+    'car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle',
+    'pedestrian', 'traffic_cone',
 )  # fmt: skip
 """Order of the official labels."""
 
@@ -23,7 +26,8 @@ MAX_CELLS = 1 << 22
 MAX_CHANNELS = 1 << 14
 MAX_CLASSES = 1000
 MAX_CANDIDATES = 100_000
-"""Ten times and more what anyone trains: a config that asks for more is broken or meant to take all memory."""
+"""Ten times and more what anyone trains: a config that asks for more is broken or meant to take
+all memory."""
 
 
 def _require(condition: bool, sentence: str) -> None:
@@ -37,7 +41,9 @@ def _require_finite(name: str, *values: float) -> None:
 
 def _require_channels(section: str, **channels: int) -> None:
     for name, value in channels.items():
-        _require(0 < value <= MAX_CHANNELS, f'{section}.{name} must be 1 to {MAX_CHANNELS}, got {value}')
+        _require(
+            0 < value <= MAX_CHANNELS, f'{section}.{name} must be 1 to {MAX_CHANNELS}, got {value}'
+        )
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,8 @@ class ImageSpec:
     Attributes:
         height: pixels, a multiple of 32, the stride of the ResNet's last stage.
         width: pixels, a multiple of 32, the stride of the ResNet's last stage.
-        mean: subtracted per channel. The official network reads channels B G R with statistics in R G B order; kept,
-            since its weights expect it.
+        mean: subtracted per channel. The official network reads channels B G R with statistics in
+            R G B order; kept, since its weights expect it.
         std: divides per channel, same order as ``mean``.
     """
 
@@ -60,15 +66,23 @@ class ImageSpec:
     def __post_init__(self) -> None:
         for name in ('height', 'width'):
             value = getattr(self, name)
-            _require(value > 0 and value % 32 == 0, f'image.{name} must be a positive multiple of 32, got {value}')
-        _require(self.height * self.width <= MAX_IMAGE_PIXELS, f'image must have at most {MAX_IMAGE_PIXELS} pixels, got {self}')
+            _require(
+                value > 0 and value % 32 == 0,
+                f'image.{name} must be a positive multiple of 32, got {value}',
+            )
+        _require(
+            self.height * self.width <= MAX_IMAGE_PIXELS,
+            f'image must have at most {MAX_IMAGE_PIXELS} pixels, got {self}',
+        )
         _require_finite('image', *self.mean, *self.std)
         _require(min(self.std) > 0, f'image.std must be positive, got {self.std}')
 
 
 @dataclass(frozen=True)
 class DepthBins:
-    """Depth hypotheses: ``count`` bins of ``step`` metres from ``start`` to ``stop``; points sit on lower bin edges."""
+    """Depth hypotheses: ``count`` bins of ``step`` metres from ``start`` to ``stop``; points sit
+    on lower bin edges.
+    """
 
     start: float = 2.0
     stop: float = 58.0
@@ -76,8 +90,14 @@ class DepthBins:
 
     def __post_init__(self) -> None:
         _require_finite('depth_bins', self.start, self.stop, self.step)
-        _require((self.stop - self.start) / MAX_FRUSTUM_POINTS < self.step, f'depth_bins must be fewer, got {self}')
-        _require(0 < self.start < self.stop and self.step > 0, f'depth_bins must have 0 < start < stop and step > 0, got {self}')
+        _require(
+            (self.stop - self.start) / MAX_FRUSTUM_POINTS < self.step,
+            f'depth_bins must be fewer, got {self}',
+        )
+        _require(
+            0 < self.start < self.stop and self.step > 0,
+            f'depth_bins must have 0 < start < stop and step > 0, got {self}',
+        )
 
     @property
     def count(self) -> int:
@@ -86,7 +106,9 @@ class DepthBins:
 
 @dataclass(frozen=True)
 class BEVGrid:
-    """Bird's-eye-view grid in the ego frame; each axis is (lower bound, upper bound, cell size) in metres."""
+    """Bird's-eye-view grid in the ego frame; each axis is (lower bound, upper bound, cell size) in
+    metres.
+    """
 
     x: tuple[float, float, float] = (-51.2, 51.2, 0.8)
     y: tuple[float, float, float] = (-51.2, 51.2, 0.8)
@@ -97,10 +119,18 @@ class BEVGrid:
             low, high, cell = getattr(self, name)
             _require_finite(f'grid.{name}', low, high, cell)
             _require(
-                low < high and cell > 0, f'grid.{name} must be (low, high, cell) with low < high and cell > 0, got {getattr(self, name)}'
+                low < high and cell > 0,
+                f'grid.{name} must be (low, high, cell) with low < high and cell > 0, got '
+                f'{getattr(self, name)}',
             )
-        _require(all((high - low) / MAX_CELLS < cell for low, high, cell in (self.x, self.y, self.z)), f'grid has too many cells: {self}')
-        _require(min(self.shape) > 0 and math.prod(self.shape) <= MAX_CELLS, f'grid must have 1 to {MAX_CELLS} cells, got {self.shape}')
+        _require(
+            all((high - low) / MAX_CELLS < cell for low, high, cell in (self.x, self.y, self.z)),
+            f'grid has too many cells: {self}',
+        )
+        _require(
+            min(self.shape) > 0 and math.prod(self.shape) <= MAX_CELLS,
+            f'grid must have 1 to {MAX_CELLS} cells, got {self.shape}',
+        )
         _require(self.shape[2] == 1, f'grid.z must be a single cell, got {self.shape[2]}')
 
     @property
@@ -134,9 +164,15 @@ class ImageEncoderConfig:
     stride: int = 16
 
     def __post_init__(self) -> None:
-        _require(self.depth in (18, 34, 50, 101), f'image_encoder.depth must be 18, 34, 50 or 101, got {self.depth}')
+        _require(
+            self.depth in (18, 34, 50, 101),
+            f'image_encoder.depth must be 18, 34, 50 or 101, got {self.depth}',
+        )
         _require_channels('image_encoder', width=self.width, neck_channels=self.neck_channels)
-        _require(self.stride in (4, 8, 16), f'image_encoder.stride must be 4, 8 or 16, got {self.stride}')
+        _require(
+            self.stride in (4, 8, 16),
+            f'image_encoder.stride must be 4, 8 or 16, got {self.stride}',
+        )
 
 
 @dataclass(frozen=True)
@@ -145,11 +181,13 @@ class DepthNetConfig:
 
     Attributes:
         mid_channels: width of the network.
-        context_channels: channels of the context vector, which are also those of one frame's BEV map.
-        refinement: refine the lifted volume with convolutions over its (width, depth) planes ("depth aggregation",
-            ``use_da`` in the official code).
-        camera_pixels: which pixels the intrinsics that the network is told count in: ``source``, with the image augmentation
-            beside them, as in the official code, or ``network``, both in one, so that the size of source images does not matter.
+        context_channels: channels of the context vector, which are also those of one frame's BEV
+            map.
+        refinement: refine the lifted volume with convolutions over its (width, depth) planes
+            ("depth aggregation", ``use_da`` in the official code).
+        camera_pixels: which pixels the intrinsics that the network is told count in: ``source``,
+            with the image augmentation beside them, as in the official code, or ``network``, both
+            in one, so that the size of source images does not matter.
     """
 
     mid_channels: int = 512
@@ -158,7 +196,9 @@ class DepthNetConfig:
     camera_pixels: Literal['source', 'network'] = 'source'
 
     def __post_init__(self) -> None:
-        _require_channels('depth_net', mid_channels=self.mid_channels, context_channels=self.context_channels)
+        _require_channels(
+            'depth_net', mid_channels=self.mid_channels, context_channels=self.context_channels
+        )
 
 
 @dataclass(frozen=True)
@@ -174,7 +214,9 @@ class BEVEncoderConfig:
     neck_channels: int = 64
 
     def __post_init__(self) -> None:
-        _require_channels('bev_encoder', base_channels=self.base_channels, neck_channels=self.neck_channels)
+        _require_channels(
+            'bev_encoder', base_channels=self.base_channels, neck_channels=self.neck_channels
+        )
 
 
 @dataclass(frozen=True)
@@ -183,8 +225,9 @@ class HeadTask:
 
     Attributes:
         classes: class names; tasks in order give the labels in order.
-        nms_distance_squared: a box is dropped when the squared distance of its centre to a better one is at most this,
-            square metres. The official thresholds are compared with squared distances although they read like radii.
+        nms_distance_squared: a box is dropped when the squared distance of its centre to a better
+            one is at most this, square metres. The official thresholds are compared with squared
+            distances although they read like radii.
     """
 
     classes: tuple[str, ...]
@@ -218,7 +261,8 @@ class HeadConfig:
         _require_channels('head', channels=self.channels)
         names = [name for task in self.tasks for name in task.classes]
         _require(
-            0 < len(names) <= MAX_CLASSES and all(task.classes for task in self.tasks), f'head.tasks must hold 1 to {MAX_CLASSES} classes'
+            0 < len(names) <= MAX_CLASSES and all(task.classes for task in self.tasks),
+            f'head.tasks must hold 1 to {MAX_CLASSES} classes',
         )
 
 
@@ -236,12 +280,22 @@ class DecodeConfig:
     score_threshold: float = 0.1
     candidates: int = 500
     boxes_per_task: int = 83
-    center_range: tuple[float, float, float, float, float, float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
+    center_range: tuple[float, float, float, float, float, float] = (
+        -61.2,
+        -61.2,
+        -10.0,
+        61.2,
+        61.2,
+        10.0,
+    )
 
     def __post_init__(self) -> None:
         for name in ('candidates', 'boxes_per_task'):
             value = getattr(self, name)
-            _require(0 < value <= MAX_CANDIDATES, f'decode.{name} must be 1 to {MAX_CANDIDATES}, got {value}')
+            _require(
+                0 < value <= MAX_CANDIDATES,
+                f'decode.{name} must be 1 to {MAX_CANDIDATES}, got {value}',
+            )
         _require_finite('decode', self.score_threshold, *self.center_range)
 
 
@@ -261,8 +315,17 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require(self.key_frames in (1, 2), f'key_frames must be 1 or 2, got {self.key_frames}')
-        points = self.depth_bins.count * self.image.height * self.image.width // self.image_encoder.stride**2
-        _require(points <= MAX_FRUSTUM_POINTS, f'depth bins and image give {points} points per camera, more than {MAX_FRUSTUM_POINTS}')
+        points = (
+            self.depth_bins.count
+            * self.image.height
+            * self.image.width
+            // self.image_encoder.stride**2
+        )
+        _require(
+            points <= MAX_FRUSTUM_POINTS,
+            f'depth bins and image give {points} points per camera, more than '
+            f'{MAX_FRUSTUM_POINTS}',
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -285,10 +348,20 @@ def model_config_from_dict(values: dict) -> ModelConfig:
         raise ValueError(f'a model config must be a mapping, got {type(values).__name__}')
     parser = _parser()
     known = {field.name for field in dataclasses.fields(ModelConfig)}
-    _require(values.keys() <= known, f'model config: unknown key {", ".join(sorted(map(str, values.keys() - known)))}')
+    _require(
+        values.keys() <= known,
+        f'model config: unknown key {", ".join(sorted(map(str, values.keys() - known)))}',
+    )
     try:
         return parser.instantiate(parser.parse_object({'model': values})).model
-    except (ArgumentError, ArithmeticError, AttributeError, LookupError, TypeError, RecursionError) as error:
+    except (
+        ArgumentError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        RecursionError,
+    ) as error:
         raise ValueError(f'model config: {error}') from error
 
 
@@ -312,7 +385,14 @@ def load_model_config(path: str | Path) -> ModelConfig:
     """
     try:
         values = yaml.safe_load(Path(path).read_text())
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise ValueError(f'{path}: not YAML ({error})') from error
     if not isinstance(values, dict):
         raise ValueError(f'{path}: a model config must be a YAML mapping')
@@ -321,4 +401,8 @@ def load_model_config(path: str | Path) -> ModelConfig:
 
 def save_model_config(config: ModelConfig, path: str | Path) -> None:
     """Write ``config`` as one flat, complete YAML file."""
-    Path(path).write_text(yaml.safe_dump(model_config_to_dict(config), sort_keys=False, default_flow_style=None, width=120))
+    Path(path).write_text(
+        yaml.safe_dump(
+            model_config_to_dict(config), sort_keys=False, default_flow_style=None, width=120
+        )
+    )

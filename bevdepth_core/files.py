@@ -9,7 +9,8 @@ from pathlib import Path
 
 
 def write_atomically(path: str | Path, write: Callable[[str], None]) -> None:
-    """Let ``write`` make a file of another name beside ``path``, and give it its name when it is done; folders are made.
+    """Let ``write`` make a file of another name beside ``path``, and give it its name when it is
+    done; folders are made.
 
     Raises:
         Exception: whatever ``write`` raises; then ``path`` is what it was before.

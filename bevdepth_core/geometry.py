@@ -7,21 +7,30 @@ import math
 import numpy as np
 
 RIGID_TOLERANCE = 1e-4
-"""Largest deviation of R^T R from identity accepted in a rotation; float32 quaternions reach 1e-6."""
+"""Largest deviation of R^T R from identity accepted in a rotation; float32 quaternions reach
+1e-6."""
 
 
 def require_rigid(name: str, transforms: np.ndarray) -> None:
-    """Raise ValueError with ``name`` unless every (..., 4, 4) matrix is a rotation and a translation."""
+    """Raise ValueError with ``name`` unless every (..., 4, 4) matrix is a rotation and a
+    translation.
+    """
     rotation = transforms[..., :3, :3]
-    orthonormal = np.abs(np.swapaxes(rotation, -1, -2) @ rotation - np.eye(3)).max() <= RIGID_TOLERANCE
+    orthonormal = (
+        np.abs(np.swapaxes(rotation, -1, -2) @ rotation - np.eye(3)).max() <= RIGID_TOLERANCE
+    )
     if not orthonormal or (np.linalg.det(rotation) <= 0).any():
         raise ValueError(f'{name} must be rigid: its rotation part is not a rotation matrix')
-    if not np.array_equal(transforms[..., 3, :], np.broadcast_to((0, 0, 0, 1), transforms[..., 3, :].shape)):
+    if not np.array_equal(
+        transforms[..., 3, :], np.broadcast_to((0, 0, 0, 1), transforms[..., 3, :].shape)
+    ):
         raise ValueError(f'{name} must be rigid: its last row is not 0 0 0 1')
 
 
 def invert_rigid(transforms: np.ndarray) -> np.ndarray:
-    """Return the inverses of (..., 4, 4) rigid transforms, without the rounding of a general inverse."""
+    """Return the inverses of (..., 4, 4) rigid transforms, without the rounding of a general
+    inverse.
+    """
     inverse = np.zeros_like(transforms)
     rotation = np.swapaxes(transforms[..., :3, :3], -1, -2)
     inverse[..., :3, :3] = rotation
@@ -31,12 +40,15 @@ def invert_rigid(transforms: np.ndarray) -> np.ndarray:
 
 
 def rigid_from_quaternion(quaternion, translation) -> np.ndarray:
-    """Return the (4, 4) float64 transform of a quaternion (w, x, y, z) and a translation in metres.
+    """Return the (4, 4) float64 transform of a quaternion (w, x, y, z) and a translation in
+    metres.
 
     Raises:
         ValueError: the quaternion is not finite or far from unit length (more than 1 %).
     """
-    parts = [float(part) for part in quaternion]  # Python's numbers: numpy takes five times as long for so few
+    parts = [
+        float(part) for part in quaternion
+    ]  # Python's numbers: numpy takes five times as long for so few
     length = math.sqrt(sum(part * part for part in parts))
     if not abs(length - 1) <= 0.01:
         raise ValueError(f'quaternion must have unit length, got length {length}')

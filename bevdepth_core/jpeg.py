@@ -1,4 +1,6 @@
-"""JPEG files to images: on a GPU where there is one, all at once; otherwise in threads, to the bit as Pillow does."""
+"""JPEG files to images: on a GPU where there is one, all at once; otherwise in threads, to the bit
+as Pillow does.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,12 @@ logger = logging.getLogger(__name__)
 class JpegDecoder:
     """Decodes the files of one set of cameras.
 
-    nvJPEG's images differ from Pillow's by a few grey levels, for each interpolates colour in its own way.
+    nvJPEG's images differ from Pillow's by a few grey levels, for each interpolates colour in its
+    own way.
 
     Args:
-        device: where images are wanted. A file that nvJPEG refuses sends its set to the CPU, which decides about it.
+        device: where images are wanted. A file that nvJPEG refuses sends its set to the CPU, which
+            decides about it.
     """
 
     def __init__(self, device: str | torch.device) -> None:
@@ -64,12 +68,17 @@ class JpegDecoder:
 
     def _say_once(self, error: RuntimeError) -> None:
         if not self._said:
-            logger.warning('images are decoded on the CPU where the GPU refuses them: %s', str(error).splitlines()[0])
+            logger.warning(
+                'images are decoded on the CPU where the GPU refuses them: %s',
+                str(error).splitlines()[0],
+            )
         self._said = True
 
 
 def _is_whole_jpeg(file: bytes) -> bool:
-    """Return whether the file begins and ends as a JPEG; nvJPEG makes something of a file whose end is missing."""
+    """Return whether the file begins and ends as a JPEG; nvJPEG makes something of a file whose
+    end is missing.
+    """
     return bytes(file[:2]) == b'\xff\xd8' and bytes(file[-2:]) == b'\xff\xd9'
 
 

@@ -1,4 +1,5 @@
-"""How the official code lays its weights out: the names of its keys, and the grid and frustum that it keeps in buffers.
+"""How the official code lays its weights out: the names of its keys, and the grid and frustum that
+it keeps in buffers.
 
 Names are without the leading ``model.`` of Lightning's files.
 """
@@ -14,7 +15,12 @@ from bevdepth_core.config import BEVGrid, DepthBins, ModelConfig
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.head import BOX_MAPS
 
-GEOMETRY = ('backbone.voxel_size', 'backbone.voxel_coord', 'backbone.voxel_num', 'backbone.frustum')
+GEOMETRY = (
+    'backbone.voxel_size',
+    'backbone.voxel_coord',
+    'backbone.voxel_num',
+    'backbone.frustum',
+)
 """Official buffers that describe grid and frustum: read into the config and our frustum axes."""
 
 FRUSTUM_TOLERANCE_PX = 0.05
@@ -62,20 +68,39 @@ def _renamed_prefixes() -> list[tuple[str, str]]:
         ('head.task_heads.', 'head.tasks.'),
     ]
     for branch in ('context', 'depth'):
-        for official, ours in (('mlp.fc1', 'mlp.0'), ('mlp.fc2', 'mlp.2'), ('se.conv_reduce', 'gate.0'), ('se.conv_expand', 'gate.2')):
+        for official, ours in (
+            ('mlp.fc1', 'mlp.0'),
+            ('mlp.fc2', 'mlp.2'),
+            ('se.conv_reduce', 'gate.0'),
+            ('se.conv_expand', 'gate.2'),
+        ):
             pairs.append((f'{_DEPTH_NET}{branch}_{official}.', f'depth_net.{branch}_gate.{ours}.'))
     for branch in range(4):
         for official, ours in (('atrous_conv', '0'), ('bn', '1')):
-            pairs.append((f'{_DEPTH_NET}depth_conv.3.aspp{branch + 1}.{official}.', f'depth_net.pyramid.branches.{branch}.{ours}.'))
+            pairs.append(
+                (
+                    f'{_DEPTH_NET}depth_conv.3.aspp{branch + 1}.{official}.',
+                    f'depth_net.pyramid.branches.{branch}.{ours}.',
+                )
+            )
     for task in range(len(ModelConfig().head.tasks)):
         for output in BOX_MAPS | {'heatmap': None}:
             for official, ours in (('conv', '0'), ('bn', '1')):
-                pairs.append((f'head.task_heads.{task}.{output}.0.{official}.', f'head.tasks.{task}.{output}.0.{ours}.'))
+                pairs.append(
+                    (
+                        f'head.task_heads.{task}.{output}.0.{official}.',
+                        f'head.tasks.{task}.{output}.0.{ours}.',
+                    )
+                )
     return pairs
 
 
 def _rename(name: str, pairs: list[tuple[str, str]]) -> str:
-    source, target = max((pair for pair in pairs if name.startswith(pair[0])), key=lambda pair: len(pair[0]), default=('', ''))
+    source, target = max(
+        (pair for pair in pairs if name.startswith(pair[0])),
+        key=lambda pair: len(pair[0]),
+        default=('', ''),
+    )
     return target + name.removeprefix(source)
 
 
@@ -85,8 +110,16 @@ def official_state_dict(model: BEVDepth) -> dict[str, torch.Tensor]:
     u, v, d = (state.pop(name).cpu() for name in FRUSTUM_AXES)
     grid = model.config.grid
     size = torch.tensor(grid.cell)
-    official = (size, torch.tensor(grid.lower) + size / 2, torch.tensor(grid.shape), _frustum(u, v, d))
-    return {**dict(zip(GEOMETRY, official, strict=True)), **{to_official_name(name): tensor for name, tensor in state.items()}}
+    official = (
+        size,
+        torch.tensor(grid.lower) + size / 2,
+        torch.tensor(grid.shape),
+        _frustum(u, v, d),
+    )
+    return {
+        **dict(zip(GEOMETRY, official, strict=True)),
+        **{to_official_name(name): tensor for name, tensor in state.items()},
+    }
 
 
 def own_state_dict(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -100,7 +133,14 @@ def own_state_dict(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     if not torch.allclose(_frustum(u, v, d), frustum, rtol=0, atol=FRUSTUM_TOLERANCE_PX):
         raise ValueError('backbone.frustum is not a grid of pixels and depths')
     axes = dict(zip(FRUSTUM_AXES, (u.float(), v.float(), d.float()), strict=True))
-    return {**{from_official_name(name): tensor for name, tensor in state.items() if name not in GEOMETRY}, **axes}
+    return {
+        **{
+            from_official_name(name): tensor
+            for name, tensor in state.items()
+            if name not in GEOMETRY
+        },
+        **axes,
+    }
 
 
 def _frustum(u: torch.Tensor, v: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
@@ -110,7 +150,8 @@ def _frustum(u: torch.Tensor, v: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
 
 
 def official_config(state: dict[str, torch.Tensor]) -> ModelConfig:
-    """Read the config off the ``GEOMETRY`` buffers and the two shapes in which the official experiments differ.
+    """Read the config off the ``GEOMETRY`` buffers and the two shapes in which the official
+    experiments differ.
 
     Raises:
         ValueError: a buffer or shape is none of an official experiment.
@@ -122,13 +163,26 @@ def official_config(state: dict[str, torch.Tensor]) -> ModelConfig:
 
 
 def _config(
-    state: dict[str, torch.Tensor], size: torch.Tensor, first_center: torch.Tensor, count: torch.Tensor, frustum: torch.Tensor
+    state: dict[str, torch.Tensor],
+    size: torch.Tensor,
+    first_center: torch.Tensor,
+    count: torch.Tensor,
+    frustum: torch.Tensor,
 ) -> ModelConfig:
-    if (size.shape, first_center.shape, count.shape, frustum.dim(), frustum.shape[-1]) != ((3,), (3,), (3,), 4, 4):
+    if (size.shape, first_center.shape, count.shape, frustum.dim(), frustum.shape[-1]) != (
+        (3,),
+        (3,),
+        (3,),
+        4,
+        4,
+    ):
         raise ValueError('a buffer has an unknown shape')
     lower = [round(value, 4) for value in (first_center.double() - size.double() / 2).tolist()]
     size = [round(value, 4) for value in size.tolist()]
-    axes = [(low, round(low + cell * cells, 4), cell) for low, cell, cells in zip(lower, size, count.tolist(), strict=True)]
+    axes = [
+        (low, round(low + cell * cells, 4), cell)
+        for low, cell, cells in zip(lower, size, count.tolist(), strict=True)
+    ]
     depths = [round(value, 4) for value in frustum[:, 0, 0, 2].tolist()]
     step = round(depths[1] - depths[0], 4)
     context_channels = state['backbone.depth_net.context_conv.weight'].shape[0]
@@ -138,6 +192,8 @@ def _config(
         image=replace(base.image, height=16 * frustum.shape[1], width=16 * frustum.shape[2]),
         depth_bins=DepthBins(depths[0], round(depths[0] + step * len(depths), 4), step),
         grid=BEVGrid(*axes),
-        depth_net=replace(base.depth_net, refinement=any('depth_aggregation_net' in name for name in state)),
+        depth_net=replace(
+            base.depth_net, refinement=any('depth_aggregation_net' in name for name in state)
+        ),
         key_frames=state['head.trunk.conv1.weight'].shape[1] // context_channels,
     )

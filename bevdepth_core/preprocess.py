@@ -1,4 +1,6 @@
-"""From source images to the network's input: resize, crop, flip, rotate, normalise, and the same as a matrix."""
+"""From source images to the network's input: resize, crop, flip, rotate, normalise, and the same
+as a matrix.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from PIL import Image
 from bevdepth_core.config import ImageSpec
 
 MAX_RESIZED_PIXELS = 100_000_000
-"""An image that is resized to more is no camera's: a line of one pixel's height that fills the input is thousands of inputs wide."""
+"""An image that is resized to more is no camera's: a line of one pixel's height that fills the
+input is thousands of inputs wide."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,14 @@ class ImageTransform:
 
     Attributes:
         scale: resize factor; the resized image is (int(width * scale), int(height * scale)).
-        crop_x: left edge of the crop in the resized image, pixels; may reach outside, which pads with black.
+        crop_x: left edge of the crop in the resized image, pixels; may reach outside, which pads
+            with black.
         crop_y: top edge of the crop.
         width: width of the crop, pixels.
         height: height of the crop, pixels.
         flip: mirror left to right.
-        rotation_deg: counter-clockwise about the centre, degrees, nearest neighbour, black corners.
+        rotation_deg: counter-clockwise about the centre, degrees, nearest neighbour, black
+            corners.
 
     Source: the official image pipeline, which resizes with Pillow's antialiased bicubic filter.
     """
@@ -41,23 +46,40 @@ class ImageTransform:
     rotation_deg: float = 0.0
 
     @classmethod
-    def for_inference(cls, source_width: int, source_height: int, spec: ImageSpec) -> ImageTransform:
-        """Return the transform that fills the network's input and cuts what is too much from the top and both sides.
+    def for_inference(
+        cls, source_width: int, source_height: int, spec: ImageSpec
+    ) -> ImageTransform:
+        """Return the transform that fills the network's input and cuts what is too much from the
+        top and both sides.
 
         Raises:
-            ValueError: so much would have to be cut that the resized image would not fit into memory.
+            ValueError: so much would have to be cut that the resized image would not fit into
+                memory.
         """
         scale = max(spec.height / source_height, spec.width / source_width)
         width, height = int(source_width * scale), int(source_height * scale)
         if width * height > MAX_RESIZED_PIXELS:
-            raise ValueError(f'an image of {source_width}x{source_height} is too thin for an input of {spec.width}x{spec.height}')
-        return cls(scale, crop_x=int(max(0, width - spec.width) / 2), crop_y=height - spec.height, width=spec.width, height=spec.height)
+            raise ValueError(
+                f'an image of {source_width}x{source_height} is too thin for an input of '
+                f'{spec.width}x{spec.height}'
+            )
+        return cls(
+            scale,
+            crop_x=int(max(0, width - spec.width) / 2),
+            crop_y=height - spec.height,
+            width=spec.width,
+            height=spec.height,
+        )
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Return the (height, width, 3) uint8 crop of an (H, W, 3) uint8 image."""
         height, width = image.shape[:2]
-        picture = Image.fromarray(image).resize((int(width * self.scale), int(height * self.scale)))
-        picture = picture.crop((self.crop_x, self.crop_y, self.crop_x + self.width, self.crop_y + self.height))
+        picture = Image.fromarray(image).resize(
+            (int(width * self.scale), int(height * self.scale))
+        )
+        picture = picture.crop(
+            (self.crop_x, self.crop_y, self.crop_x + self.width, self.crop_y + self.height)
+        )
         if self.flip:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.rotation_deg:
@@ -65,7 +87,9 @@ class ImageTransform:
         return np.asarray(picture)
 
     def matrix(self) -> np.ndarray:
-        """Return the (4, 4) float64 network-input pixel from source pixel transform, on (u, v, depth, 1)."""
+        """Return the (4, 4) float64 network-input pixel from source pixel transform, on (u, v,
+        depth, 1).
+        """
         linear = np.eye(2) * self.scale
         offset = -np.array([self.crop_x, self.crop_y], np.float64)
         if self.flip:
@@ -81,9 +105,11 @@ class ImageTransform:
 
 
 def normalise(images: torch.Tensor, spec: ImageSpec) -> torch.Tensor:
-    """Return (..., 3, H, W) float32 network input from (..., H, W, 3) uint8 RGB images, on the same device.
+    """Return (..., 3, H, W) float32 network input from (..., H, W, 3) uint8 RGB images, on the
+    same device.
 
-    The channels become B G R while the statistics stay in R G B order: the official weights were trained so.
+    The channels become B G R while the statistics stay in R G B order: the official weights were
+    trained so.
     """
     channels_first = images.movedim(-1, -3).flip(-3).float()
     mean = torch.tensor(spec.mean, device=images.device).view(3, 1, 1)
@@ -92,7 +118,9 @@ def normalise(images: torch.Tensor, spec: ImageSpec) -> torch.Tensor:
 
 
 def image_matrices(images: Sequence[np.ndarray | torch.Tensor], spec: ImageSpec) -> np.ndarray:
-    """Return (N, 4, 4) float64 network-input pixel from source pixel transforms of N images (H_i, W_i, 3) for inference."""
+    """Return (N, 4, 4) float64 network-input pixel from source pixel transforms of N images (H_i,
+    W_i, 3) for inference.
+    """
     return np.stack([_inference_matrix(image.shape[1], image.shape[0], spec) for image in images])
 
 
@@ -109,8 +137,13 @@ def preprocess(images: Sequence[np.ndarray], spec: ImageSpec) -> tuple[np.ndarra
         spec: the network's input.
 
     Returns:
-        (N, height, width, 3) uint8 crops and (N, 4, 4) float64 network-input pixel from source pixel transforms.
+        (N, height, width, 3) uint8 crops and (N, 4, 4) float64 network-input pixel from source
+        pixel transforms.
     """
-    transforms = [ImageTransform.for_inference(image.shape[1], image.shape[0], spec) for image in images]
-    crops = np.stack([transform.apply(image) for transform, image in zip(transforms, images, strict=True)])
+    transforms = [
+        ImageTransform.for_inference(image.shape[1], image.shape[0], spec) for image in images
+    ]
+    crops = np.stack(
+        [transform.apply(image) for transform, image in zip(transforms, images, strict=True)]
+    )
     return crops, image_matrices(images, spec)

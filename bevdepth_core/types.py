@@ -1,8 +1,11 @@
 """The values that travel between the parts: validated once at the border, trusted inside.
 
-A transform is always named ``target_from_source``: it takes homogeneous points of the source frame to the target frame.
-Frames: ``world`` is any fixed frame (nuScenes ``global``, ROS ``map`` or ``odom``); ``ego`` is the vehicle frame on the
-ground below the rear axle, x forward, y left, z up (ROS ``base_link``); ``camera`` is optical, z forward, x right, y down.
+A transform is always named ``target_from_source``: it takes homogeneous points of the source frame
+to the target frame.
+Frames: ``world`` is any fixed frame (nuScenes ``global``, ROS ``map`` or ``odom``); ``ego`` is the
+    vehicle frame on the
+ground below the rear axle, x forward, y left, z up (ROS ``base_link``); ``camera`` is optical, z
+forward, x right, y down.
 """
 
 from __future__ import annotations
@@ -18,10 +21,14 @@ from bevdepth_core.geometry import require_rigid
 
 
 def _checked(name: str, value, shape: tuple[int | None, ...], dtype: type) -> np.ndarray:
-    """Return ``value`` as an array of ``dtype``, or raise with ``name`` when shape or content is wrong."""
+    """Return ``value`` as an array of ``dtype``, or raise with ``name`` when shape or content is
+    wrong.
+    """
     array = np.asarray(value)
     expected = '(' + ', '.join('n' if size is None else str(size) for size in shape) + ')'
-    if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
+    if array.ndim != len(shape) or any(
+        want not in (None, got) for want, got in zip(shape, array.shape, strict=True)
+    ):
         raise ValueError(f'{name} must have shape {expected}, got {array.shape}')
     if array.dtype == object or not np.can_cast(array.dtype, dtype, casting='same_kind'):
         raise TypeError(f'{name} must be convertible to {np.dtype(dtype).name}, got {array.dtype}')
@@ -54,8 +61,13 @@ class CameraRig:
         intrinsics = _checked('intrinsics', self.intrinsics, (count, 3, 3), np.float64)
         for name, matrix in zip(names, intrinsics, strict=True):
             if matrix[0, 0] <= 0 or matrix[1, 1] <= 0 or not np.array_equal(matrix[2], (0, 0, 1)):
-                raise ValueError(f'intrinsics of {name} must have positive focal lengths and last row 0 0 1, got {matrix.tolist()}')
-        ego_from_camera = _checked('ego_from_camera', self.ego_from_camera, (count, 4, 4), np.float64)
+                raise ValueError(
+                    f'intrinsics of {name} must have positive focal lengths and last row 0 0 1, '
+                    f'got {matrix.tolist()}'
+                )
+        ego_from_camera = _checked(
+            'ego_from_camera', self.ego_from_camera, (count, 4, 4), np.float64
+        )
         require_rigid('ego_from_camera', ego_from_camera)
         object.__setattr__(self, 'names', names)
         object.__setattr__(self, 'intrinsics', intrinsics)
@@ -70,12 +82,12 @@ class Frame:
     """One synchronised set of images, each with its own stamp and ego pose.
 
     Attributes:
-        images: N arrays or tensors (H_i, W_i, 3) uint8, RGB; sizes may differ between cameras. Tensors may lie on a GPU and
-            have any strides.
+        images: N arrays or tensors (H_i, W_i, 3) uint8, RGB; sizes may differ between cameras.
+            Tensors may lie on a GPU and have any strides.
         rig: the N cameras.
         stamps_ns: (N,) int64, exposure times in nanoseconds.
-        world_from_ego: (N, 4, 4) float64, rigid, the ego pose at each camera's own stamp; None when no pose is known,
-            which switches off temporal fusion for this frame.
+        world_from_ego: (N, 4, 4) float64, rigid, the ego pose at each camera's own stamp; None
+            when no pose is known, which switches off temporal fusion for this frame.
     """
 
     images: tuple[np.ndarray | torch.Tensor, ...]
@@ -89,16 +101,26 @@ class Frame:
         if len(images) != count:
             raise ValueError(f'images must hold one image per camera ({count}), got {len(images)}')
         for name, image in zip(self.rig.names, images, strict=True):
-            if not isinstance(image, (np.ndarray, torch.Tensor)) or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            if (
+                not isinstance(image, (np.ndarray, torch.Tensor))
+                or image.ndim != 3
+                or image.shape[2] != 3
+                or 0 in image.shape
+            ):
                 raise ValueError(
-                    f'images of {name} must be an array of shape (height, width, 3), got {getattr(image, "shape", type(image))}'
+                    f'images of {name} must be an array of shape (height, width, 3), got '
+                    f'{getattr(image, "shape", type(image))}'
                 )
             if image.dtype not in (np.uint8, torch.uint8):
                 raise TypeError(f'images of {name} must be uint8, got {image.dtype}')
         object.__setattr__(self, 'images', images)
-        object.__setattr__(self, 'stamps_ns', _checked('stamps_ns', self.stamps_ns, (count,), np.int64))
+        object.__setattr__(
+            self, 'stamps_ns', _checked('stamps_ns', self.stamps_ns, (count,), np.int64)
+        )
         if self.world_from_ego is not None:
-            world_from_ego = _checked('world_from_ego', self.world_from_ego, (count, 4, 4), np.float64)
+            world_from_ego = _checked(
+                'world_from_ego', self.world_from_ego, (count, 4, 4), np.float64
+            )
             require_rigid('world_from_ego', world_from_ego)
             object.__setattr__(self, 'world_from_ego', world_from_ego)
 
@@ -111,14 +133,18 @@ class Frame:
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """What the network reads: B samples of S frames (0 = key frame, then earlier ones) of N cameras.
+    """What the network reads: B samples of S frames (0 = key frame, then earlier ones) of N
+    cameras.
 
     Attributes:
         images: (B, S, N, 3, H, W) float, normalised, channels B G R.
-        key_ego_from_camera: (B, S, N, 4, 4) float32; earlier frames are already moved into the key ego frame.
+        key_ego_from_camera: (B, S, N, 4, 4) float32; earlier frames are already moved into the key
+            ego frame.
         intrinsics: (B, S, N, 4, 4) float32, pixels of the source image, 1 at [3][3].
-        image_aug: (B, S, N, 4, 4) float32, network-input pixel from source-image pixel ("ida" in the official code).
-        bev_aug: (B, 4, 4) float32, augmented ego from ego ("bda" in the official code), identity when not training.
+        image_aug: (B, S, N, 4, 4) float32, network-input pixel from source-image pixel ("ida" in
+            the official code).
+        bev_aug: (B, 4, 4) float32, augmented ego from ego ("bda" in the official code), identity
+            when not training.
     """
 
     images: torch.Tensor
@@ -128,15 +154,26 @@ class ModelInputs:
     bev_aug: torch.Tensor
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 6 or self.images.shape[3] != 3 or not self.images.is_floating_point():
-            raise ValueError(f'images must be floating point (B, S, N, 3, H, W), got {self.images.dtype} {tuple(self.images.shape)}')
+        if (
+            self.images.ndim != 6
+            or self.images.shape[3] != 3
+            or not self.images.is_floating_point()
+        ):
+            raise ValueError(
+                f'images must be floating point (B, S, N, 3, H, W), got {self.images.dtype} '
+                f'{tuple(self.images.shape)}'
+            )
         batch, frames, cameras = self.images.shape[:3]
-        expected = dict.fromkeys(('key_ego_from_camera', 'intrinsics', 'image_aug'), (batch, frames, cameras, 4, 4))
+        expected = dict.fromkeys(
+            ('key_ego_from_camera', 'intrinsics', 'image_aug'), (batch, frames, cameras, 4, 4)
+        )
         expected['bev_aug'] = (batch, 4, 4)
         for name, shape in expected.items():
             matrix = getattr(self, name)
             if tuple(matrix.shape) != shape or matrix.dtype != torch.float32:
-                raise ValueError(f'{name} must be float32 {shape}, got {matrix.dtype} {tuple(matrix.shape)}')
+                raise ValueError(
+                    f'{name} must be float32 {shape}, got {matrix.dtype} {tuple(matrix.shape)}'
+                )
 
 
 @dataclass(frozen=True)
@@ -191,7 +228,12 @@ class Boxes3D:
 
     def __post_init__(self) -> None:
         count = len(np.atleast_1d(self.yaw))
-        for name, shape in {'center': (count, 3), 'size': (count, 3), 'yaw': (count,), 'velocity': (count, 2)}.items():
+        for name, shape in {
+            'center': (count, 3),
+            'size': (count, 3),
+            'yaw': (count,),
+            'velocity': (count, 2),
+        }.items():
             object.__setattr__(self, name, _checked(name, getattr(self, name), shape, np.float32))
         if (self.size <= 0).any():
             raise ValueError('size must be positive')
@@ -204,8 +246,16 @@ class Boxes3D:
         return Boxes3D(self.center[index], self.size[index], self.yaw[index], self.velocity[index])
 
     def corners(self) -> np.ndarray:
-        """Return (n, 8, 3) corners: first the four of the front face, then of the rear, each around the face."""
-        signs = np.array([(x, y, z) for x in (1, -1) for y, z in ((1, 1), (-1, 1), (-1, -1), (1, -1))], np.float32) / 2
+        """Return (n, 8, 3) corners: first the four of the front face, then of the rear, each
+        around the face.
+        """
+        signs = (
+            np.array(
+                [(x, y, z) for x in (1, -1) for y, z in ((1, 1), (-1, 1), (-1, -1), (1, -1))],
+                np.float32,
+            )
+            / 2
+        )
         local = signs * self.size[:, None]
         cos, sin = np.cos(self.yaw)[:, None], np.sin(self.yaw)[:, None]
         x, y, z = local[..., 0], local[..., 1], local[..., 2]
@@ -222,8 +272,8 @@ class Detections3D:
         labels: (n,) int64, index into ``class_names``.
         class_names: the detector's classes.
         stamp_ns: mean exposure time of the images.
-        past_stamp_ns: mean stamp of the past key frame that was fused; None when there was none: then the current
-            frame stood in for it and velocities are not to be trusted.
+        past_stamp_ns: mean stamp of the past key frame that was fused; None when there was none:
+            then the current frame stood in for it and velocities are not to be trusted.
         stage_seconds: wall time per stage of this call, in order.
     """
 
@@ -251,5 +301,11 @@ class Detections3D:
         """Return the detections that score at least ``score``."""
         keep = self.scores >= score
         return Detections3D(
-            self.boxes[keep], self.scores[keep], self.labels[keep], self.class_names, self.stamp_ns, self.past_stamp_ns, self.stage_seconds
+            self.boxes[keep],
+            self.scores[keep],
+            self.labels[keep],
+            self.class_names,
+            self.stamp_ns,
+            self.past_stamp_ns,
+            self.stage_seconds,
         )

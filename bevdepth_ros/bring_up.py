@@ -18,7 +18,8 @@ from lifecycle_msgs.srv import ChangeState, GetState
 EARLIEST_S = 0.5
 """A node that is heard before this time is another one: ours is still importing torch."""
 OTHERS_PATIENCE_S = 30.0
-"""How long others of the same name may take to leave; DDS keeps those that were killed for 20 s."""
+"""How long others of the same name may take to leave; DDS keeps those that were killed for 20
+s."""
 APPEARANCE_PATIENCE_S = 180.0
 """How long the node may take to appear, on a machine that is busy or reads from a slow disk."""
 ANSWER_S = 1.0
@@ -51,34 +52,48 @@ class BringUpEnded(Event):
 
 
 def bring_up(detector: LifecycleNode, autostart: bool, on_end) -> list:
-    """Return actions that configure and activate a node, to be executed after the action that starts it.
+    """Return actions that configure and activate a node, to be executed after the action that
+    starts it.
 
     Args:
         detector: the node.
         autostart: without it, others change its state, and its being active is waited for.
-        on_end: function of the launch context and the BringUpError, None where the node is active, that returns actions.
+        on_end: function of the launch context and the BringUpError, None where the node is active,
+            that returns actions.
     """
 
     async def run(context: LaunchContext) -> None:
-        with suppress(asyncio.CancelledError):  # when the launch ends, which would take it for a failure of its own
-            await context.emit_event(BringUpEnded(await _BringUp(context, detector).error(autostart)))
+        with suppress(
+            asyncio.CancelledError
+        ):  # when the launch ends, which would take it for a failure of its own
+            await context.emit_event(
+                BringUpEnded(await _BringUp(context, detector).error(autostart))
+            )
 
     def ended(context: LaunchContext) -> list:
         return [] if context.is_shutdown else on_end(context, context.locals.event.error)
 
-    handler = EventHandler(matcher=lambda event: isinstance(event, BringUpEnded), entities=[OpaqueFunction(function=ended)])
+    handler = EventHandler(
+        matcher=lambda event: isinstance(event, BringUpEnded),
+        entities=[OpaqueFunction(function=ended)],
+    )
     return [RegisterEventHandler(handler), OpaqueCoroutine(coroutine=run)]
 
 
 class _BringUp:
     """Asks the node for its state and for transitions until it is active.
 
-    A request or an answer can be lost, also when the service is there: DDS lets either side know the other first. So what counts is
-    the state that the node tells, and everything is asked again.
+    A request or an answer can be lost, also when the service is there: DDS lets either side know
+    the other first. So what counts is the state that the node tells, and everything is asked
+    again.
     """
 
     def __init__(self, context: LaunchContext, detector: LifecycleNode):
-        self._node, self._detector, self._name = get_ros_node(context), detector, detector.node_name
+        self._node, self._detector, self._name = (
+            get_ros_node(context),
+            detector,
+            detector.node_name,
+        )
         self._get = self._node.create_client(GetState, f'{self._name}/get_state')
         self._change = self._node.create_client(ChangeState, f'{self._name}/change_state')
         self._log = get_logger('bring_up')
@@ -95,14 +110,20 @@ class _BringUp:
     async def _run(self, autostart: bool) -> None:
         await self._be_alone()
         if autostart:
-            await self._reach('configured', Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE)
-            await self._reach('activated', Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE)
+            await self._reach(
+                'configured', Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE
+            )
+            await self._reach(
+                'activated', Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE
+            )
         else:
             while await self._state() != State.PRIMARY_STATE_ACTIVE:
                 await asyncio.sleep(10 * POLL_S)
 
     async def _be_alone(self) -> None:
-        """Wait until the node is there, and no other of its name: that one would take its requests."""
+        """Wait until the node is there, and no other of its name: that one would take its
+        requests.
+        """
         others = await self._others()
         while len(here := self._nodes()) != 1 or here & others:
             if len(here) > 1 or here & others:
@@ -126,11 +147,17 @@ class _BringUp:
 
     def _nodes(self) -> set[tuple]:
         """Return an identity of each node of this name that is known."""
-        return {tuple(info.endpoint_gid) for info in self._node.get_publishers_info_by_topic(f'{self._name}/transition_event')}
+        return {
+            tuple(info.endpoint_gid)
+            for info in self._node.get_publishers_info_by_topic(f'{self._name}/transition_event')
+        }
 
     def _name_taken(self) -> str:
         domain = os.environ.get('ROS_DOMAIN_ID') or 0
-        return f'another node in ROS domain {domain} is named {self._name}: end it, or set namespace:= or ROS_DOMAIN_ID'
+        return (
+            f'another node in ROS domain {domain} is named {self._name}: end it, or set '
+            'namespace:= or ROS_DOMAIN_ID'
+        )
 
     def _seconds(self) -> float:
         return time.monotonic() - self._began
@@ -141,13 +168,22 @@ class _BringUp:
             if await self._state() == goal:
                 return
             if answer is not None and not answer.success:
-                raise BringUpError(f'the detector was not {done}, for the reason that it gave above', mendable=True)
+                raise BringUpError(
+                    f'the detector was not {done}, for the reason that it gave above',
+                    mendable=True,
+                )
             self._log.warning(f'{self._name} did not hear that it shall be {done}: asking again')
-        raise BringUpError(f'{self._name} did not hear {ATTEMPTS} times that it shall be {done}', mendable=True)
+        raise BringUpError(
+            f'{self._name} did not hear {ATTEMPTS} times that it shall be {done}', mendable=True
+        )
 
     async def _request(self, transition_id: int, waiting: str) -> ChangeState.Response | None:
-        """Ask for a transition, however long it takes; return None when request or answer was lost."""
-        future = self._change.call_async(ChangeState.Request(transition=Transition(id=transition_id)))
+        """Ask for a transition, however long it takes; return None when request or answer was
+        lost.
+        """
+        future = self._change.call_async(
+            ChangeState.Request(transition=Transition(id=transition_id))
+        )
         while not await self._is_done(future, waiting):
             await self._state(waiting)  # which a node at work answers afterwards
             if not await self._is_done(future, waiting):
@@ -172,9 +208,14 @@ class _BringUp:
     async def _pause(self, waiting: str = '') -> None:
         """Sleep a little; say now and then what is waited for, and end with the node's process."""
         if self._detector.return_code is not None:
-            raise BringUpError(f'the detector ended with exit status {self._detector.return_code} before it was active')
+            raise BringUpError(
+                f'the detector ended with exit status {self._detector.return_code} before it was '
+                'active'
+            )
         now = time.monotonic()
         if now - self._spoke_at > WORD_PERIOD_S:
             self._spoke_at = now
-            self._log.warning(f'{self._name} is not active after {self._seconds():.0f} s: {waiting}')
+            self._log.warning(
+                f'{self._name} is not active after {self._seconds():.0f} s: {waiting}'
+            )
         await asyncio.sleep(POLL_S)

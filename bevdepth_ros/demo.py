@@ -2,8 +2,9 @@
 
     python -m bevdepth_ros.demo [--out out] [--checkpoint WEIGHTS]
 
-Draws a drive, writes it as a rosbag2, runs ``ros2 launch bevdepth_ros detect.launch.py bag:=...`` on it, listens to the
-node, and ends with a table and a picture. Has its own ROS domain and leaves nothing running.
+Draws a drive, writes it as a rosbag2, runs ``ros2 launch bevdepth_ros detect.launch.py bag:=...``
+on it, listens to the node, and ends with a table and a picture. Has its own ROS domain and leaves
+nothing running.
 """
 
 from __future__ import annotations
@@ -29,13 +30,19 @@ from sensor_msgs.msg import PointCloud2
 from vision_msgs.msg import Detection3DArray, LabelInfo
 
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.nuscenes.synthetic import Scene, make_scene, nuscenes_like_rig, render_frame, visible_fractions
+from bevdepth_core.synthetic import (
+    Scene,
+    make_scene,
+    nuscenes_like_rig,
+    render_frame,
+    visible_fractions,
+)
 from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
 from bevdepth_core.visualization import compose
 from bevdepth_ros.bags.writer import BagWriter
-from bevdepth_ros.detector.readings import detections_from_cloud
-from bevdepth_ros.detector.synchronizer import stamp_ns
+from bevdepth_ros.detections.readings import detections_from_cloud
 from bevdepth_ros.launching import LAUNCH_FILE, PACKAGE, LaunchError, isolate, last_lines, launched
+from bevdepth_ros.rig.stamps import stamp_ns
 
 NODE = '/bevdepth_detector'
 SET_PERIOD_S = 0.5
@@ -81,11 +88,16 @@ class Snapshot:
 
     def frame(self) -> Frame:
         """Return the images as the node sees them."""
-        images = tuple(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] for jpeg in self.jpegs)
+        images = tuple(
+            cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+            for jpeg in self.jpegs
+        )
         return Frame(images, self.rig, self.stamps_ns, self.world_from_ego)
 
 
-def draw_drive(scene: Scene, duration_s: float, size: tuple[int, int] = IMAGE_SIZE) -> list[Snapshot]:
+def draw_drive(
+    scene: Scene, duration_s: float, size: tuple[int, int] = IMAGE_SIZE
+) -> list[Snapshot]:
     """Return the sets of images of ``duration_s`` seconds of a scene, drawn on all cores."""
     rig = nuscenes_like_rig(*size)
     moments = np.arange(0, duration_s, SET_PERIOD_S)
@@ -95,10 +107,17 @@ def draw_drive(scene: Scene, duration_s: float, size: tuple[int, int] = IMAGE_SI
 
 def _snapshot(scene: Scene, rig: CameraRig, moment_s: float, size: tuple[int, int]) -> Snapshot:
     frame = render_frame(scene, rig, moment_s, start_ns=START_NS, width=size[0], height=size[1])
-    jpegs = tuple(cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[1].tobytes() for image in frame.images)
+    jpegs = tuple(
+        cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[
+            1
+        ].tobytes()
+        for image in frame.images
+    )
     seen = visible_fractions(scene, rig, moment_s, *size) > 0
     boxes, labels = scene.ground_truth((frame.stamp_ns - START_NS) * 1e-9, seen=seen)
-    return Snapshot(rig, frame.stamps_ns, frame.world_from_ego, jpegs, frame.stamp_ns, boxes, labels)
+    return Snapshot(
+        rig, frame.stamps_ns, frame.world_from_ego, jpegs, frame.stamp_ns, boxes, labels
+    )
 
 
 def write_bag(snapshots: list[Snapshot], path: Path, size: tuple[int, int] = IMAGE_SIZE) -> None:
@@ -106,8 +125,12 @@ def write_bag(snapshots: list[Snapshot], path: Path, size: tuple[int, int] = IMA
     with BagWriter(path) as bag:
         bag.write_static_transforms(snapshots[0].rig, int(snapshots[0].stamps_ns.min()))
         for snapshot in snapshots:
-            bag.write_frame(snapshot.rig, snapshot.stamps_ns, snapshot.world_from_ego, snapshot.jpegs, size)
-            bag.write_ground_truth(snapshot.stamp_ns, snapshot.boxes, snapshot.labels, NUSCENES_CLASSES)
+            bag.write_frame(
+                snapshot.rig, snapshot.stamps_ns, snapshot.world_from_ego, snapshot.jpegs, size
+            )
+            bag.write_ground_truth(
+                snapshot.stamp_ns, snapshot.boxes, snapshot.labels, NUSCENES_CLASSES
+            )
 
 
 class Listener:
@@ -139,7 +162,10 @@ class Listener:
         self.objects[stamp_ns(message)] = message
 
     def _on_label_info(self, message: LabelInfo) -> None:
-        self.class_names = tuple(entry.class_name for entry in sorted(message.class_map, key=lambda entry: entry.class_id))
+        self.class_names = tuple(
+            entry.class_name
+            for entry in sorted(message.class_map, key=lambda entry: entry.class_id)
+        )
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -164,15 +190,21 @@ def listen_while_running(arguments: list[str], log_path: Path) -> Listener:
         with launched(arguments, log_path) as process:
             _spin(node, lambda: process.poll() is None and time.monotonic() < deadline)
             if process.poll() is None:
-                raise DemoError(f'the launch did not end within {LONGEST_RUN_S:.0f} s\n{last_lines(log_path)}')
+                raise DemoError(
+                    f'the launch did not end within {LONGEST_RUN_S:.0f} s\n{last_lines(log_path)}'
+                )
         lingering = time.monotonic() + LINGER_S
         _spin(node, lambda: time.monotonic() < lingering)
     finally:
         node.destroy_node()
     if process.returncode:
-        raise DemoError(f'the launch failed with exit status {process.returncode}\n{last_lines(log_path)}')
+        raise DemoError(
+            f'the launch failed with exit status {process.returncode}\n{last_lines(log_path)}'
+        )
     if not listener.objects:
-        raise DemoError(f'the detector did not answer a single set of images\n{last_lines(log_path)}')
+        raise DemoError(
+            f'the detector did not answer a single set of images\n{last_lines(log_path)}'
+        )
     return listener
 
 
@@ -184,15 +216,28 @@ def _spin(node: Node, wanted: Callable[[], bool]) -> None:
 def table(sets_in: int, listener: Listener) -> str:
     """Return the numbers of the run, for people."""
     answered, found = len(listener.counts), sum(listener.counts.values())
-    rows = [('sets of images in', sets_in, ''), ('sets answered', answered, ''), ('detections out', found, '')]
+    rows = [
+        ('sets of images in', sets_in, ''),
+        ('sets answered', answered, ''),
+        ('detections out', found, ''),
+    ]
     rows.append(('latency in ms', 'p50', 'p95'))
     stages = [key.removesuffix('_p50_ms') for key in listener.latency if key.endswith('_p50_ms')]
-    rows += [(f'  {stage.replace("_", " ")}', listener.latency[f'{stage}_p50_ms'], listener.latency[f'{stage}_p95_ms']) for stage in stages]
+    rows += [
+        (
+            f'  {stage.replace("_", " ")}',
+            listener.latency[f'{stage}_p50_ms'],
+            listener.latency[f'{stage}_p95_ms'],
+        )
+        for stage in stages
+    ]
     return '\n'.join(f'{name:<20}{first!s:>9}{second!s:>9}' for name, first, second in rows)
 
 
 def draw_picture(snapshots: list[Snapshot], listener: Listener) -> np.ndarray:
-    """Return one answered moment of the drive: cameras and view from above with detections and truth."""
+    """Return one answered moment of the drive: cameras and view from above with detections and
+    truth.
+    """
     wanted_ns = START_NS + PICTURED_MOMENT * (snapshots[-1].stamp_ns - START_NS)
     answered = [snapshot for snapshot in snapshots if snapshot.stamp_ns in listener.objects]
     if not answered:
@@ -200,7 +245,13 @@ def draw_picture(snapshots: list[Snapshot], listener: Listener) -> np.ndarray:
     snapshot = min(answered, key=lambda candidate: abs(candidate.stamp_ns - wanted_ns))
     detections = listener.detections(snapshot.stamp_ns).above(DRAWN_SCORE)
     caption = f'median latency {listener.latency.get("total_p50_ms", "?")} ms'
-    return compose(snapshot.frame(), detections, ground_truth=(snapshot.boxes, snapshot.labels), title='BEVDepth on ROS 2', caption=caption)
+    return compose(
+        snapshot.frame(),
+        detections,
+        ground_truth=(snapshot.boxes, snapshot.labels),
+        title='BEVDepth on ROS 2',
+        caption=caption,
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -216,7 +267,12 @@ def run(options: argparse.Namespace) -> None:
     snapshots = draw_drive(make_scene(options.seed, options.duration), options.duration)
     write_bag(snapshots, bag)
     print(f'wrote {bag}', flush=True)
-    arguments = [f'bag:={bag}', f'rate:={options.rate}', f'checkpoint:={options.checkpoint}', f'device:={options.device}']
+    arguments = [
+        f'bag:={bag}',
+        f'rate:={options.rate}',
+        f'checkpoint:={options.checkpoint}',
+        f'device:={options.device}',
+    ]
     print(f'running: ros2 launch {PACKAGE} {LAUNCH_FILE} {" ".join(arguments)}', flush=True)
     listener = listen_while_running(arguments, log)
     image = draw_picture(snapshots, listener)
@@ -225,18 +281,38 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser('demo', description='Draw a six-camera drive, run the detector on it, show what came out.')
-    parser.add_argument('--out', type=Path, default=Path('out'), help='folder for bag, picture and log (default out)')
-    parser.add_argument('--checkpoint', default=SHIPPED_WEIGHTS, help='weights: a file, or the name of some that ship (default small)')
+    parser = argparse.ArgumentParser(
+        'demo', description='Draw a six-camera drive, run the detector on it, show what came out.'
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('out'),
+        help='folder for bag, picture and log (default out)',
+    )
+    parser.add_argument(
+        '--checkpoint',
+        default=SHIPPED_WEIGHTS,
+        help='weights: a file, or the name of some that ship (default small)',
+    )
     parser.add_argument('--device', default='cpu', help='cpu, cuda or auto (default cpu)')
-    parser.add_argument('--duration', type=float, default=8.0, metavar='S', help='length of the drive (default 8)')
+    parser.add_argument(
+        '--duration', type=float, default=8.0, metavar='S', help='length of the drive (default 8)'
+    )
     parser.add_argument('--seed', type=int, default=8, help='which drive (default 8)')
-    parser.add_argument('--rate', type=float, default=0.5, help='speed of the replay (default 0.5, so that two slow cores keep up)')
+    parser.add_argument(
+        '--rate',
+        type=float,
+        default=0.5,
+        help='speed of the replay (default 0.5, so that two slow cores keep up)',
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the demo; ends the process with a sentence when there is nothing to show, and with 130 when interrupted."""
+    """Run the demo; ends the process with a sentence when there is nothing to show, and with 130
+    when interrupted.
+    """
     options = _options(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = time.monotonic()

@@ -1,4 +1,6 @@
-"""Runs ``ros2 launch`` of the detector as a child, and finds ROS domains that nobody else is in."""
+"""Runs ``ros2 launch`` of the detector as a child, and finds ROS domains that nobody else is
+in.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +33,24 @@ class LaunchError(Exception):
 
 @contextmanager
 def launched(arguments: list[str], log_path: Path) -> Iterator[subprocess.Popen]:
-    """Run ``ros2 launch`` of the detector with its output in ``log_path``; whatever happens, it has ended afterwards.
+    """Run ``ros2 launch`` of the detector with its output in ``log_path``; whatever happens, it
+    has ended afterwards.
 
     Raises:
         LaunchError: there is no ``ros2`` command.
     """
     command = shutil.which('ros2')
     if command is None:
-        raise LaunchError('there is no ros2 command: use `make demo`, or source env.sh (or your ROS 2) first')
+        raise LaunchError(
+            'there is no ros2 command: use `make demo`, or source env.sh (or your ROS 2) first'
+        )
     with log_path.open('w') as log:
-        process = subprocess.Popen([command, 'launch', PACKAGE, LAUNCH_FILE, *arguments], stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            [command, 'launch', PACKAGE, LAUNCH_FILE, *arguments],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
         try:
             yield process
         finally:
@@ -65,7 +75,8 @@ def last_lines(log_path: Path) -> str:
 
 
 def isolate() -> None:
-    """Keep this process and its children on this machine and in a ROS domain of their own, to its end.
+    """Keep this process and its children on this machine and in a ROS domain of their own, to its
+    end.
 
     Raises:
         LaunchError: others hold all domains.
@@ -83,12 +94,17 @@ def domain_variables(domain: int, distribution: str | None = None) -> dict[str, 
         distribution: of ROS 2, None for the present one.
     """
     is_humble = (distribution or os.environ.get('ROS_DISTRO')) == 'humble'
-    localhost = {'ROS_LOCALHOST_ONLY': '1'} if is_humble else {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+    localhost = (
+        {'ROS_LOCALHOST_ONLY': '1'}
+        if is_humble
+        else {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+    )
     return {'ROS_DOMAIN_ID': str(domain), **localhost}
 
 
 def free_domain(candidates: Sequence[int] = DOMAINS) -> tuple[int, socket.socket]:
-    """Return a ROS domain that nobody on this machine is in, and its lease: until that is closed, no other call returns it.
+    """Return a ROS domain that nobody on this machine is in, and its lease: until that is closed,
+    no other call returns it.
 
     Raises:
         LaunchError: there is none among ``candidates``.
@@ -97,11 +113,16 @@ def free_domain(candidates: Sequence[int] = DOMAINS) -> tuple[int, socket.socket
         lease = _lease(domain)
         if lease is not None:
             return domain, lease
-    raise LaunchError(f'no ROS domain of {min(candidates)} to {max(candidates)} is free on this machine: end other ROS processes')
+    raise LaunchError(
+        f'no ROS domain of {min(candidates)} to {max(candidates)} is free on this machine: end '
+        'other ROS processes'
+    )
 
 
 def _lease(domain: int) -> socket.socket | None:
-    """Return a name of the kernel's that one process holds at a time; None where it is held, or participants are in the domain."""
+    """Return a name of the kernel's that one process holds at a time; None where it is held, or
+    participants are in the domain.
+    """
     lease = socket.socket(socket.AF_UNIX)
     try:
         lease.bind(f'\0bevdepth ROS domain {domain}')

@@ -21,8 +21,8 @@ PAUSE_S = 0.01
 """After an exception, so that one without end leaves time for others."""
 LOG_PERIOD_S = 10.0
 SWITCH_S = 0.0005
-"""How long a thread may keep the interpreter while others wait for it; at Python's 5 ms each hand-over between taking images,
-detecting and publishing may cost that much."""
+"""How long a thread may keep the interpreter while others wait for it; at Python's 5 ms each
+hand-over between taking images, detecting and publishing may cost that much."""
 
 
 @contextmanager
@@ -43,7 +43,8 @@ def spin_until_signal(node: Node, on_error: Callable[[Exception], None] | None =
     """Execute the callbacks of ``node`` until SIGINT or SIGTERM.
 
     Args:
-        node: which outlives an exception in a callback; rclpy's own ones raise on messages such as a /clock before 1970.
+        node: which outlives an exception in a callback; rclpy's own ones raise on messages such as
+            a /clock before 1970.
         on_error: receives it in place of the log.
     """
     executor = SingleThreadedExecutor()
@@ -60,7 +61,9 @@ def spin_until_signal(node: Node, on_error: Callable[[Exception], None] | None =
 
 
 def _log(node: Node, error: Exception) -> None:
-    node.get_logger().error(f'a callback failed: {type(error).__name__}: {error}', throttle_duration_sec=LOG_PERIOD_S)
+    node.get_logger().error(
+        f'a callback failed: {type(error).__name__}: {error}', throttle_duration_sec=LOG_PERIOD_S
+    )
 
 
 def sleep_until(due: float) -> None:

@@ -1,4 +1,6 @@
-"""How SIGINT and SIGTERM reach a process of this package; imports nothing that takes time, so that it can come first."""
+"""How SIGINT and SIGTERM reach a process of this package; imports nothing that takes time, so that
+it can come first.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,9 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM)
 class Signals:
     """Remembers SIGINT and SIGTERM.
 
-    An exception out of a signal handler can strike anywhere, also inside rclpy's C code, which does not survive it. So a
-    signal is only noted, and raises KeyboardInterrupt nowhere but in the waits and computations marked ``interruptible``.
+    An exception out of a signal handler can strike anywhere, also inside rclpy's C code, which
+    does not survive it. So a signal is only noted, and raises KeyboardInterrupt nowhere but in the
+    waits and computations marked ``interruptible``.
     """
 
     def __init__(self):
@@ -30,7 +33,9 @@ class Signals:
             signal.signal(number, self._handle)
 
     def ignore(self) -> None:
-        """Ignore signals from now on, for a process that ends by itself: Python would die of a second one while it leaves."""
+        """Ignore signals from now on, for a process that ends by itself: Python would die of a
+        second one while it leaves.
+        """
         for number in NUMBERS:
             signal.signal(number, signal.SIG_IGN)
 
@@ -53,12 +58,15 @@ class Signals:
 
 signals = Signals()
 interruptible = signals.raising
-"""Context in which SIGINT and SIGTERM raise KeyboardInterrupt; for what may take long and is no call into rclpy."""
+"""Context in which SIGINT and SIGTERM raise KeyboardInterrupt; for what may take long and is no
+call into rclpy."""
 
 
 @contextmanager
 def ending_at_once() -> Iterator[None]:
-    """End the process without a word on SIGINT or SIGTERM in the body, which must hold nothing yet; later ones are noted."""
+    """End the process without a word on SIGINT or SIGTERM in the body, which must hold nothing
+    yet; later ones are noted.
+    """
     for number in NUMBERS:
         signal.signal(number, lambda *_: os._exit(0))
     yield
@@ -66,11 +74,13 @@ def ending_at_once() -> Iterator[None]:
 
 
 def wait_for(work: Callable[[], Result]) -> Result:
-    """Return what ``work`` returns or raises; SIGINT and SIGTERM raise KeyboardInterrupt meanwhile.
+    """Return what ``work`` returns or raises; SIGINT and SIGTERM raise KeyboardInterrupt
+    meanwhile.
 
     Args:
-        work: runs in a thread of its own, since a signal cannot interrupt a call into C, such as the start of CUDA. After an
-            interrupt it is left behind, for a process that is about to end.
+        work: runs in a thread of its own, since a signal cannot interrupt a call into C, such as
+            the start of CUDA. After an interrupt it is left behind, for a process that is about to
+            end.
     """
     outcome: list = []
 

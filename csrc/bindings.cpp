@@ -4,8 +4,8 @@
 
 #include <array>
 
-#include "detection_bindings.h"
-#include "voxel_pooling.h"
+#include "detection/detection_bindings.h"
+#include "voxel_pooling/voxel_pooling.h"
 
 namespace py = pybind11;
 using namespace bevdepth;

@@ -4,9 +4,21 @@ import difflib
 from pathlib import Path
 
 import yaml
-from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_directory,
+)
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler, Shutdown, TimerAction
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    LogInfo,
+    OpaqueFunction,
+    RegisterEventHandler,
+    Shutdown,
+    TimerAction,
+)
 from launch.event_handlers import OnProcessExit
 from launch.events import matches_action
 from launch.logging import get_logger
@@ -29,27 +41,83 @@ PRESETS = ', '.join(sorted(path.stem for path in (CONFIG / 'cameras').glob('*.ya
 ARGUMENTS = [
     DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
     for name, default, choices, description in (
-        ('params_file', str(CONFIG / 'detector.yaml'), None, 'YAML file with the parameters of the detector.'),
-        ('camera_preset', '', None, f'Cameras and frames in place of those of params_file: a file, or one of {PRESETS}.'),
-        ('checkpoint', '', None, 'Weights: .safetensors, .pth or .ckpt. Empty: as in params_file.'),
+        (
+            'params_file',
+            str(CONFIG / 'detector.yaml'),
+            None,
+            'YAML file with the parameters of the detector.',
+        ),
+        (
+            'camera_preset',
+            '',
+            None,
+            f'Cameras and frames in place of those of params_file: a file, or one of {PRESETS}.',
+        ),
+        (
+            'checkpoint',
+            '',
+            None,
+            'Weights: .safetensors, .pth or .ckpt. Empty: as in params_file.',
+        ),
         ('device', '', None, 'auto, cpu, cuda or cuda:<n>. Empty: as in params_file.'),
-        ('precision', '', ['', 'auto', 'fp32', 'fp16', 'bf16'], 'Arithmetic of the network. Empty: as in params_file.'),
-        ('bag', '', None, 'Folder or file of a rosbag2 to replay; the launch ends with it. Empty: live cameras.'),
+        (
+            'precision',
+            '',
+            ['', 'auto', 'fp32', 'fp16', 'bf16'],
+            'Arithmetic of the network. Empty: as in params_file.',
+        ),
+        (
+            'bag',
+            '',
+            None,
+            'Folder or file of a rosbag2 to replay; the launch ends with it. Empty: live cameras.',
+        ),
         ('rate', '1.0', None, 'Speed of the replay relative to real time.'),
         ('start', '0.0', None, 'Seconds of the bag to leave out at its beginning.'),
         ('duration', '', None, 'Seconds of the bag to replay. Empty: to its end.'),
-        ('start_paused', 'false', BOOLEAN, 'Begin the replay paused; services of /bag_player resume or step it.'),
+        (
+            'start_paused',
+            'false',
+            BOOLEAN,
+            'Begin the replay paused; services of /bag_player resume or step it.',
+        ),
         ('step', '0.1', None, 'Seconds of the bag that the service ~/step of /bag_player plays.'),
         ('loop', 'false', BOOLEAN, 'Replay the bag again and again.'),
-        ('record', '', None, 'Folder for a rosbag2 of what the detector publishes. Empty: nothing is recorded.'),
-        ('use_sim_time', '', ['', *BOOLEAN], 'Take the time from /clock. Empty: true with a bag, whose replay publishes it, else false.'),
+        (
+            'record',
+            '',
+            None,
+            'Folder for a rosbag2 of what the detector publishes. Empty: nothing is recorded.',
+        ),
+        (
+            'use_sim_time',
+            '',
+            ['', *BOOLEAN],
+            'Take the time from /clock. Empty: true with a bag, whose replay publishes it, else '
+            'false.',
+        ),
         ('rviz', 'false', BOOLEAN, 'Open RViz with boxes, cameras and tf, where it is installed.'),
-        ('visualizer', 'false', BOOLEAN, 'Publish one picture of everything on bevdepth_visualizer/image/compressed.'),
+        (
+            'visualizer',
+            'false',
+            BOOLEAN,
+            'Publish one picture of everything on bevdepth_visualizer/image/compressed.',
+        ),
         ('viewer', '', ['', 'web'], 'web: serve a live view for browsers.'),
-        ('viewer_host', '127.0.0.1', None, 'Address that the live view listens on; it has no password.'),
+        (
+            'viewer_host',
+            '127.0.0.1',
+            None,
+            'Address that the live view listens on; it has no password.',
+        ),
         ('viewer_port', '8080', None, 'Port of the live view; the next free one is taken.'),
         ('namespace', '', None, 'Namespace of the detector and of its output topics.'),
-        ('autostart', 'true', BOOLEAN, 'Configure and activate the detector; with false, do so with `ros2 lifecycle set`.'),
+        (
+            'autostart',
+            'true',
+            BOOLEAN,
+            'Configure and activate the detector; with false, do so with `ros2 lifecycle set`.',
+        ),
     )
 ]
 
@@ -61,10 +129,17 @@ def generate_launch_description() -> LaunchDescription:
 
 def _actions(context: LaunchContext) -> list:
     """Return the actions that the arguments ask for."""
-    values = {argument.name: context.launch_configurations[argument.name] for argument in ARGUMENTS}
+    values = {
+        argument.name: context.launch_configurations[argument.name] for argument in ARGUMENTS
+    }
     _tell_unknown([word.partition(':=')[0] for word in context.argv], list(values))
-    use_sim_time = values['use_sim_time'] == 'true' or (values['use_sim_time'] == '' and values['bag'] != '')
-    files = [_existing(values['params_file'], 'params_file'), *_preset_files(values['camera_preset'])]
+    use_sim_time = values['use_sim_time'] == 'true' or (
+        values['use_sim_time'] == '' and values['bag'] != ''
+    )
+    files = [
+        _existing(values['params_file'], 'params_file'),
+        *_preset_files(values['camera_preset']),
+    ]
     detector = _detector(values, files, use_sim_time)
     actions = [detector, *_bring_up(detector, values, use_sim_time)]
     if values['record']:
@@ -80,7 +155,9 @@ def _tell_unknown(given: list[str], known: list[str]) -> None:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, 1)
             hint = f'; did you mean {nearest[0]}?' if nearest else ''
-            get_logger('launch').warning(f'{name} is no argument of detect.launch.py and has no effect{hint}')
+            get_logger('launch').warning(
+                f'{name} is no argument of detect.launch.py and has no effect{hint}'
+            )
 
 
 def _existing(path: str, argument: str) -> str:
@@ -98,7 +175,11 @@ def _preset_files(preset: str) -> list[str]:
 
 
 def _detector(values: dict, files: list[str], use_sim_time: bool) -> LifecycleNode:
-    given = {name: ParameterValue(values[name], value_type=str) for name in ('checkpoint', 'device', 'precision') if values[name]}
+    given = {
+        name: ParameterValue(values[name], value_type=str)
+        for name in ('checkpoint', 'device', 'precision')
+        if values[name]
+    }
     return LifecycleNode(
         package=PACKAGE,
         executable='detector',
@@ -118,7 +199,10 @@ def _bring_up(detector: LifecycleNode, values: dict, use_sim_time: bool) -> list
             return [player] if player else []
         if player or not error.mendable:
             raise RuntimeError(f'{error}')
-        get_logger('launch').error(f'{error}; mend it and use `ros2 lifecycle set {detector.node_name} configure`, or launch again')
+        get_logger('launch').error(
+            f'{error}; mend it and use `ros2 lifecycle set {detector.node_name} configure`, or '
+            'launch again'
+        )
         return []
 
     autostart = values['autostart'] == 'true'
@@ -127,16 +211,37 @@ def _bring_up(detector: LifecycleNode, values: dict, use_sim_time: bool) -> list
 
 
 def _player(values: dict, use_sim_time: bool) -> Node:
-    options = ['--rate', values['rate'], '--start-offset', values['start'], '--step', values['step']]
+    options = [
+        '--rate',
+        values['rate'],
+        '--start-offset',
+        values['start'],
+        '--step',
+        values['step'],
+    ]
     options += ['--playback-duration', values['duration']] if values['duration'] else []
-    flags = {'--clock': use_sim_time, '--loop': values['loop'] == 'true', '--start-paused': values['start_paused'] == 'true'}
+    flags = {
+        '--clock': use_sim_time,
+        '--loop': values['loop'] == 'true',
+        '--start-paused': values['start_paused'] == 'true',
+    }
     options += [flag for flag, wanted in flags.items() if wanted]
-    return Node(package=PACKAGE, executable='player', output='screen', arguments=[_existing(values['bag'], 'bag'), *options])
+    return Node(
+        package=PACKAGE,
+        executable='player',
+        output='screen',
+        arguments=[_existing(values['bag'], 'bag'), *options],
+    )
 
 
 def _end_of_replay(detector: LifecycleNode, player: Node) -> list:
-    """At the end of the bag let the detector answer the last images, and end. Without a detector, fail."""
-    deactivate = ChangeState(lifecycle_node_matcher=matches_action(detector), transition_id=Transition.TRANSITION_DEACTIVATE)
+    """At the end of the bag let the detector answer the last images, and end. Without a detector,
+    fail.
+    """
+    deactivate = ChangeState(
+        lifecycle_node_matcher=matches_action(detector),
+        transition_id=Transition.TRANSITION_DEACTIVATE,
+    )
 
     def bag_ended(event, context: LaunchContext) -> list:
         if context.is_shutdown:
@@ -150,7 +255,10 @@ def _end_of_replay(detector: LifecycleNode, player: Node) -> list:
             raise RuntimeError('the detector ended before the bag')
 
     answered = OnStateTransition(
-        target_lifecycle_node=detector, start_state='deactivating', goal_state='inactive', entities=[_end(after_s=0.5)]
+        target_lifecycle_node=detector,
+        start_state='deactivating',
+        goal_state='inactive',
+        entities=[_end(after_s=0.5)],
     )
     return [
         RegisterEventHandler(answered),
@@ -162,7 +270,13 @@ def _end_of_replay(detector: LifecycleNode, player: Node) -> list:
 def _recorder(values: dict, use_sim_time: bool) -> Node:
     names = filter(None, (values['namespace'].strip('/'), 'bevdepth_detector'))
     arguments = ['--out', values['record'], '--detector', '/' + '/'.join(names)]
-    return Node(package=PACKAGE, executable='recorder', output='screen', arguments=arguments, parameters=[{'use_sim_time': use_sim_time}])
+    return Node(
+        package=PACKAGE,
+        executable='recorder',
+        output='screen',
+        arguments=arguments,
+        parameters=[{'use_sim_time': use_sim_time}],
+    )
 
 
 def _end(after_s: float) -> TimerAction:
@@ -175,17 +289,36 @@ def _pictures(values: dict, files: list[str], use_sim_time: bool) -> list:
     parameters = [*files, {'use_sim_time': use_sim_time}]
     if not values['viewer_port'].isdecimal():
         raise RuntimeError(f'viewer_port:={values["viewer_port"]} is no port: give a number')
-    page = {'host': ParameterValue(values['viewer_host'], value_type=str), 'port': int(values['viewer_port'])}
+    page = {
+        'host': ParameterValue(values['viewer_host'], value_type=str),
+        'port': int(values['viewer_port']),
+    }
     nodes = []
     if values['visualizer'] == 'true':
-        nodes.append(Node(executable='visualizer', name='bevdepth_visualizer', parameters=parameters, **common))
+        nodes.append(
+            Node(
+                executable='visualizer',
+                name='bevdepth_visualizer',
+                parameters=parameters,
+                **common,
+            )
+        )
     if values['viewer'] == 'web':
-        nodes.append(Node(executable='viewer', name='bevdepth_viewer', parameters=[*parameters, page], **common))
+        nodes.append(
+            Node(
+                executable='viewer',
+                name='bevdepth_viewer',
+                parameters=[*parameters, page],
+                **common,
+            )
+        )
     return nodes
 
 
 def _rviz(files: list[str], use_sim_time: bool) -> list:
-    """Return RViz and, since it cannot read the compressed topics by their names, a decoder per camera."""
+    """Return RViz and, since it cannot read the compressed topics by their names, a decoder per
+    camera.
+    """
     if not _installed('rviz2'):
         return [LogInfo(msg='rviz:=true has no effect: rviz2 is not installed')]
     rviz = Node(
@@ -208,14 +341,21 @@ def _installed(package: str) -> bool:
 
 
 def _compressed_topics(files: list[str]) -> list[tuple[str, str]]:
-    """Return (camera, image topic) as the parameter files give them; nothing when images are raw."""
+    """Return (camera, image topic) as the parameter files give them; nothing when images are
+    raw.
+    """
     values = {}
     for path in files:
         values.update(yaml.safe_load(Path(path).read_text())['/**']['ros__parameters'])
     if values['image_transport'] != 'compressed':
         return []
-    topics = values['image_topics'] * (len(values['cameras']) if len(values['image_topics']) == 1 else 1)
-    return [(camera, topic.replace('{camera}', camera)) for camera, topic in zip(values['cameras'], topics, strict=True)]
+    topics = values['image_topics'] * (
+        len(values['cameras']) if len(values['image_topics']) == 1 else 1
+    )
+    return [
+        (camera, topic.replace('{camera}', camera))
+        for camera, topic in zip(values['cameras'], topics, strict=True)
+    ]
 
 
 def _decoder(camera: str, topic: str) -> Node:

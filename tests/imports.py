@@ -6,22 +6,23 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {'bevdepth_core': 'bevdepth_core', 'bevdepth_ros': 'bevdepth_ros', 'training': 'bevdepth_training', 'launch': 'launch_files'}
-"""Folder of the tree -> name under which it is imported; launch files are loaded by path."""
 ROS_LIBRARIES = {
-    'ament_index_python', 'cv_bridge', 'diagnostic_updater', 'launch', 'launch_ros', 'message_filters', 'rclpy', 'rosidl_runtime_py',
+    'ament_index_python', 'cv_bridge', 'diagnostic_updater', 'launch', 'launch_ros',
+    'message_filters', 'rclpy', 'rosidl_runtime_py',
     'sensor_msgs_py', 'tf2_geometry_msgs', 'tf2_py', 'tf2_ros',
 }  # fmt: skip
 
 
 def module_name(path: Path) -> str:
-    """Return the dotted name under which the file at ``path``, relative to the root, is imported."""
-    parts = [FOLDERS[path.parts[0]], *path.with_suffix('').parts[1:]]
+    """Return the dotted name under which the file at ``path``, relative to the root, is
+    imported."""
+    parts = path.with_suffix('').parts
     return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
 
 
 def imported_names(source: str, path: Path) -> set[str]:
-    """Return everything ``source`` imports as absolute dotted names, ``from a import b`` as ``a.b``."""
+    """Return everything ``source`` imports as absolute dotted names, ``from a import b`` as
+    ``a.b``."""
     package = module_name(path).split('.')
     if path.name != '__init__.py':
         package = package[:-1]

@@ -1,4 +1,5 @@
-"""Where the numbers of the official code lie, and the deterministic weights they were made with."""
+"""Where the numbers of the official code lie, and the deterministic weights they were made
+with."""
 
 from __future__ import annotations
 
@@ -17,14 +18,27 @@ from bevdepth_core.official_layout import FRUSTUM_AXES, to_official_name
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / 'tests' / 'data'
-PRESETS = {'1key': 'r50_256x704_1key', '2key': 'r50_256x704_2key', '2key_da': 'r50_256x704_2key_da'}
+PRESETS = {
+    '1key': 'r50_256x704_1key',
+    '2key': 'r50_256x704_2key',
+    '2key_da': 'r50_256x704_2key_da',
+}
 
-_TRANSPOSED = re.compile(r'backbone\.img_neck\.deblocks\.[23]\.0\.weight|head\.neck\.deblocks\.\d\.0\.weight')
-_LAST_NORM = re.compile(r'img_backbone\.layer\d\.\d+\.bn3|trunk\.layer\d\.\d+\.bn2|depth_conv\.[012]\.bn2')
-_CAMERA_MEAN = np.array([1250, 1250, 800, 475, 0.45, 0, 0, 0, 0.45, -140, 1, 0, 0, 1, 1] + [0] * 12)
+_TRANSPOSED = re.compile(
+    r'backbone\.img_neck\.deblocks\.[23]\.0\.weight|head\.neck\.deblocks\.\d\.0\.weight'
+)
+_LAST_NORM = re.compile(
+    r'img_backbone\.layer\d\.\d+\.bn3|trunk\.layer\d\.\d+\.bn2|depth_conv\.[012]\.bn2'
+)
+_CAMERA_MEAN = np.array(
+    [1250, 1250, 800, 475, 0.45, 0, 0, 0, 0.45, -140, 1, 0, 0, 1, 1] + [0] * 12
+)
 _CAMERA_VARIANCE = np.array([4e4, 4e4, 1e3, 1e3, 0.1, 0.1, 1e4, 0.1, 0.1, 1e4] + [1] * 17)
 _EXCEPTIONS = (
-    (r'backbone\.depth_net\.bn\.running_mean', lambda u, v: _CAMERA_MEAN + 0.1 * u * np.sqrt(_CAMERA_VARIANCE)),
+    (
+        r'backbone\.depth_net\.bn\.running_mean',
+        lambda u, v: _CAMERA_MEAN + 0.1 * u * np.sqrt(_CAMERA_VARIANCE),
+    ),
     (r'backbone\.depth_net\.bn\.running_var', lambda u, v: _CAMERA_VARIANCE * (1 + 0.5 * u)),
     (r'depth_conv\.5\.weight$', lambda u, v: 0.3 * v),
     (r'context_conv\.weight$', lambda u, v: 0.25 * v),
@@ -44,7 +58,8 @@ _EXCEPTIONS = (
 
 
 def reference_path(name: str) -> Path:
-    """Return a file of the reference folder: ``$BEVDEPTH_REFERENCE``, else ``../shared/reference`` beside the project.
+    """Return a file of the reference folder: ``$BEVDEPTH_REFERENCE``, else ``../shared/reference``
+    beside the project.
 
     Raises:
         FileNotFoundError: the folder or file is not there; these tests are never skipped.
@@ -52,13 +67,19 @@ def reference_path(name: str) -> Path:
     folder = Path(os.environ.get('BEVDEPTH_REFERENCE', ROOT.parent / 'shared' / 'reference'))
     path = folder / name
     if not path.exists():
-        raise FileNotFoundError(f'{path} is missing: put the reference data there or let BEVDEPTH_REFERENCE name its folder')
+        raise FileNotFoundError(
+            f'{path} is missing: put the reference data there or let BEVDEPTH_REFERENCE name its '
+            'folder'
+        )
     return path
 
 
 def golden(case: str) -> tuple[dict, dict[str, np.ndarray]]:
-    """Return the JSON and the arrays of a golden case, from tests/data or, for cases with pictures, the reference folder."""
-    folder = DATA if (DATA / f'{case}.npz').exists() else reference_path(f'golden/{case}.npz').parent
+    """Return the JSON and the arrays of a golden case, from tests/data or, for cases with
+    pictures, the reference folder."""
+    folder = (
+        DATA if (DATA / f'{case}.npz').exists() else reference_path(f'golden/{case}.npz').parent
+    )
     return json.loads((folder / f'{case}.json').read_text()), dict(np.load(folder / f'{case}.npz'))
 
 
@@ -69,7 +90,8 @@ def uniform(name: str, shape: tuple[int, ...], offset: int = 0) -> np.ndarray:
 
 
 def fill_value(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the deterministic weights of one official tensor (name without ``model.``) in float64."""
+    """Return the deterministic weights of one official tensor (name without ``model.``) in
+    float64."""
     u = uniform(name, shape)
     value = _base_value(name, u)
     for pattern, exception in _EXCEPTIONS:
@@ -95,7 +117,8 @@ def _base_value(name: str, u: np.ndarray) -> np.ndarray:
 
 
 def filled_model(case: str) -> BEVDepth:
-    """Return the ``1key``, ``2key`` or ``2key_da`` model with the deterministic weights, in evaluation mode."""
+    """Return the ``1key``, ``2key`` or ``2key_da`` model with the deterministic weights, in
+    evaluation mode."""
     model = BEVDepth(load_model_config(ROOT / 'config' / 'models' / f'{PRESETS[case]}.yaml'))
     fill(model)
     return model.eval()
@@ -110,6 +133,10 @@ def fill(model: BEVDepth) -> None:
 
 def synthetic_images() -> torch.Tensor:
     """Return the (1, 2, 6, 3, 256, 704) float32 pictures of the synth cases."""
-    coarse = uniform('synthetic_image:coarse', (1, 2, 6, 3, 16, 44)).repeat(16, axis=-2).repeat(16, axis=-1)
+    coarse = (
+        uniform('synthetic_image:coarse', (1, 2, 6, 3, 16, 44))
+        .repeat(16, axis=-2)
+        .repeat(16, axis=-1)
+    )
     fine = uniform('synthetic_image:fine', (1, 2, 6, 3, 256, 704))
     return torch.from_numpy((0.7 * coarse + 0.35 * fine).astype(np.float32))

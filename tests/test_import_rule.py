@@ -1,4 +1,4 @@
-"""Who may import whom, the table of docs/ARCHITECTURE.md, read off the source of every module."""
+"""Who may import whom: one table, enforced on the source and printed in docs/ARCHITECTURE.md."""
 
 from __future__ import annotations
 
@@ -9,91 +9,232 @@ import pytest
 
 from tests.imports import ROOT, imported_names, is_ros, module_name
 
-CORE_BASE = {'bevdepth_core.types', 'bevdepth_core.config', 'bevdepth_core.geometry', 'bevdepth_core.files'}
-DETECTOR_MAY = ('bevdepth_ros.detector', 'bevdepth_ros.signals', 'bevdepth_ros.process')
-COMPILED = 'bevdepth_core.ops._kernels'
+CORE, ROS = 'bevdepth_core', 'bevdepth_ros'
+COMPILED = f'{CORE}.ops._kernels'
+COMPILED_USER = f'{CORE}.ops.compiled'
+BASE = ('geometry', 'files', 'config', 'types')
+
+CORE_PARTS = {
+    'geometry': (),
+    'files': (),
+    'config': (),
+    'types': ('geometry',),
+    'ops': (),
+    'model': (*BASE, 'ops'),
+    'preprocess': BASE,
+    'decode': BASE,
+    'jpeg': BASE,
+    'visualization': (*BASE, 'preprocess'),
+    'official_layout': (*BASE, 'model'),
+    'checkpoint': (*BASE, 'model', 'official_layout'),
+    'engine': (*BASE, 'ops', 'model', 'preprocess', 'decode'),
+    'inference': (*BASE, 'ops', 'model', 'preprocess', 'decode', 'checkpoint', 'engine'),
+    'nuscenes': (*BASE, 'preprocess'),
+    'synthetic': (*BASE, 'nuscenes'),
+    'training': (*BASE, 'model', 'preprocess', 'checkpoint', 'inference', 'nuscenes'),
+}
+"""Part of bevdepth_core -> other parts that it may import, all of them listed above it.
+
+No part imports ROS.
+"""
+
+ROS_PARTS = {
+    'signals': (),
+    'process': ('signals',),
+    'rig': (),
+    'detections': ('rig',),
+    'detector': ('rig', 'detections', 'signals', 'process'),
+    'bags': ('rig', 'signals', 'process'),
+    'launching': ('signals', 'process'),
+    'bring_up': ('launching', 'signals', 'process'),
+    'rendering': ('rig', 'detections', 'bags', 'signals', 'process'),
+    'viewer': ('rig', 'detections', 'rendering', 'signals', 'process'),
+    'closed_loop': ('rig', 'detections', 'bags', 'launching', 'signals', 'process'),
+    'demo': ('rig', 'detections', 'bags', 'launching', 'signals', 'process'),
+}
+"""Part of bevdepth_ros -> other parts that it may import, all of them listed above it."""
+
+PUBLIC_CORE = (*BASE, 'preprocess', 'decode', 'checkpoint', 'inference', 'jpeg', 'visualization')
+
+CORE_FOR_ROS = {
+    **dict.fromkeys(ROS_PARTS, PUBLIC_CORE),
+    'bags': (*PUBLIC_CORE, 'nuscenes'),
+    'closed_loop': (*PUBLIC_CORE, 'nuscenes'),
+    'demo': (*PUBLIC_CORE, 'synthetic'),
+}
+"""Part of bevdepth_ros -> parts of bevdepth_core that it may import."""
 
 
-def within(name: str, *modules: str) -> bool:
-    """Tell whether ``name`` is one of ``modules`` or something inside it."""
-    return any(name == module or name.startswith(f'{module}.') for module in modules)
+def part(name: str, package: str) -> str | None:
+    """Return the part of ``package`` that the dotted ``name`` belongs to, '' for the package."""
+    if name == package:
+        return ''
+    return name.split('.')[1] if name.startswith(f'{package}.') else None
 
 
-def allowed_in_core_base(name: str) -> bool:
-    """Types, config, geometry and files: standard library, numpy, torch; YAML and jsonargparse read the config."""
-    outside = {'numpy', 'torch', 'yaml', 'jsonargparse'} | sys.stdlib_module_names
-    return name.split('.')[0] in outside or within(name, *CORE_BASE)
+def allowed_outside(name: str, own: str) -> bool:
+    """Whether the base modules of the core may import ``name`` from outside the project."""
+    yaml_too = {'yaml', 'jsonargparse'} if own == 'config' else set()
+    return name.split('.')[0] in {'numpy', 'torch'} | yaml_too | sys.stdlib_module_names
 
 
 def allowed_in_core(name: str, module: str) -> bool:
-    """The core's own rows of the table."""
-    if is_ros(name) or within(name, 'bevdepth_ros', 'bevdepth_training', 'training'):
+    own, other = part(module, CORE), part(name, CORE)
+    if is_ros(name) or name.split('.')[0] in (ROS, 'training'):
         return False
-    if module in CORE_BASE:
-        return allowed_in_core_base(name)
-    if within(module, 'bevdepth_core.ops'):
-        inside_ops = within(name, 'bevdepth_core.ops') or not within(name, 'bevdepth_core')
-        return inside_ops and (module == 'bevdepth_core.ops.compiled' or not within(name, COMPILED))
-    if within(name, COMPILED):
+    if name.startswith(COMPILED):
+        return module == COMPILED_USER
+    if other is None:
+        return own not in BASE or allowed_outside(name, own)
+    return other in ('', own) or own == '' or other in CORE_PARTS[own]
+
+
+def allowed_in_ros(name: str, module: str) -> bool:
+    own, core, ros = part(module, ROS), part(name, CORE), part(name, ROS)
+    if name.split('.')[0] == 'training':
         return False
-    if within(module, 'bevdepth_core.model'):
-        return not within(name, 'bevdepth_core') or within(name, 'bevdepth_core.model', 'bevdepth_core.ops', *CORE_BASE)
-    if within(module, 'bevdepth_core.nuscenes'):
-        return not within(name, 'bevdepth_core') or within(name, 'bevdepth_core.nuscenes', 'bevdepth_core.preprocess', *CORE_BASE)
-    return not within(name, 'bevdepth_core.nuscenes')
+    if core:
+        is_private = any(word.startswith('_') for word in name.split('.'))
+        return core in CORE_FOR_ROS[own] and not is_private
+    return not ros or ros == own or ros in ROS_PARTS[own]
 
 
-def allowed_in_node(name: str, module: str) -> bool:
-    """The ROS package: the core's public names, never the model's insides, kernels or training; the detector knows no other room."""
-    if within(module, 'bevdepth_ros.detector') and within(name, 'bevdepth_ros') and not within(name, *DETECTOR_MAY):
-        return False
-    inner = within(name, 'bevdepth_core.model', 'bevdepth_core.ops', 'bevdepth_training', 'training')
-    private = within(name, 'bevdepth_core') and any(part.startswith('_') for part in name.split('.'))
-    return not inner and not private
-
-
-def allowed_in_training(name: str) -> bool:
-    """Training: all of the core, never ROS."""
-    return not is_ros(name) and not within(name, 'bevdepth_ros') and not within(name, COMPILED)
+def allowed_in_programs(name: str) -> bool:
+    """The programs in training/ use the core, never ROS."""
+    return not is_ros(name) and name.split('.')[0] != ROS and not name.startswith(COMPILED)
 
 
 def violations(source: str, path: Path) -> list[str]:
-    """Return what ``source``, the content of the file at ``path``, imports against the table."""
+    """Return the imports of ``source``, the content of ``path``, that the table forbids."""
     module = module_name(path)
-    if within(module, 'bevdepth_core'):
-        return sorted(name for name in imported_names(source, path) if not allowed_in_core(name, module))
-    if within(module, 'bevdepth_ros'):
-        return sorted(name for name in imported_names(source, path) if not allowed_in_node(name, module))
-    return sorted(name for name in imported_names(source, path) if not allowed_in_training(name))
+    names = imported_names(source, path)
+    if part(module, CORE) is not None:
+        return sorted(name for name in names if not allowed_in_core(name, module))
+    if part(module, ROS) is not None:
+        return sorted(name for name in names if not allowed_in_ros(name, module))
+    return sorted(name for name in names if not allowed_in_programs(name))
 
 
-@pytest.mark.parametrize('folder', ['bevdepth_core', 'bevdepth_ros', 'training'])
+def documented_table() -> str:
+    """Return the table of docs/ARCHITECTURE.md as Markdown."""
+    rows = [(f'core.{own}', others) for own, others in CORE_PARTS.items()]
+    for own, others in ROS_PARTS.items():
+        extra = CORE_FOR_ROS[own][len(PUBLIC_CORE) :]
+        rows.append((f'ros.{own}', (*others, *(f'core.{name}' for name in extra))))
+    lines = [f'| {name} | {", ".join(others) or "none"} |' for name, others in rows]
+    return '\n'.join(['| part | may import |', '| --- | --- |', *lines])
+
+
+@pytest.mark.parametrize('folder', [CORE, ROS, 'training'])
 def test_every_module_imports_only_what_its_row_allows(folder: str) -> None:
     paths = [path.relative_to(ROOT) for path in sorted((ROOT / folder).rglob('*.py'))]
     assert paths
-    broken = {str(path): names for path in paths if (names := violations((ROOT / path).read_text(), path))}
+    broken = {
+        str(path): names
+        for path in paths
+        if (names := violations((ROOT / path).read_text(), path))
+    }
     assert broken == {}
+
+
+def test_a_row_allows_only_rows_above_it_so_that_no_cycle_is_possible() -> None:
+    for parts in (CORE_PARTS, ROS_PARTS):
+        rows = list(parts)
+        for own, others in parts.items():
+            assert all(rows.index(other) < rows.index(own) for other in others), own
+
+
+def test_the_architecture_page_prints_the_table() -> None:
+    assert documented_table() in (ROOT / 'docs' / 'ARCHITECTURE.md').read_text()
 
 
 @pytest.mark.parametrize(
     ('path', 'source', 'offence'),
     [
         ('bevdepth_core/inference.py', 'import rclpy', 'rclpy'),
-        ('bevdepth_core/inference.py', 'from sensor_msgs.msg import Image', 'sensor_msgs.msg.Image'),
-        ('bevdepth_core/inference.py', 'from bevdepth_core.nuscenes import classes', 'bevdepth_core.nuscenes.classes'),
-        ('bevdepth_core/inference.py', 'def late():\n    from bevdepth_ros.detector import node', 'bevdepth_ros.detector.node'),
+        (
+            'bevdepth_core/inference.py',
+            'from sensor_msgs.msg import Image',
+            'sensor_msgs.msg.Image',
+        ),
+        (
+            'bevdepth_core/inference.py',
+            'from bevdepth_core.nuscenes import classes',
+            'bevdepth_core.nuscenes.classes',
+        ),
+        (
+            'bevdepth_core/inference.py',
+            'from bevdepth_core.training import data',
+            'bevdepth_core.training.data',
+        ),
+        (
+            'bevdepth_core/inference.py',
+            'def late():\n    from bevdepth_ros.detector import node',
+            'bevdepth_ros.detector.node',
+        ),
         ('bevdepth_core/types.py', 'import torchvision', 'torchvision'),
-        ('bevdepth_core/geometry.py', 'from .inference import Detector', 'bevdepth_core.inference.Detector'),
-        ('bevdepth_core/model/head.py', 'from ..decode import decode', 'bevdepth_core.decode.decode'),
-        ('bevdepth_core/model/view_transform.py', 'from bevdepth_core.ops import _kernels', 'bevdepth_core.ops._kernels'),
-        ('bevdepth_core/ops/voxel_pooling_reference.py', 'from . import _kernels', 'bevdepth_core.ops._kernels'),
-        ('bevdepth_core/ops/voxel_pooling.py', 'from bevdepth_core.config import BEVGrid', 'bevdepth_core.config.BEVGrid'),
-        ('bevdepth_core/nuscenes/index.py', 'from bevdepth_core.model import BEVDepth', 'bevdepth_core.model.BEVDepth'),
-        ('bevdepth_core/nuscenes/dataset.py', 'from bevdepth_core.inference import Detector', 'bevdepth_core.inference.Detector'),
-        ('bevdepth_ros/detector/node.py', 'import bevdepth_core.model.head', 'bevdepth_core.model.head'),
-        ('bevdepth_ros/detector/node.py', 'from bevdepth_core.inference import _warm_up', 'bevdepth_core.inference._warm_up'),
+        ('bevdepth_core/types.py', 'import yaml', 'yaml'),
+        (
+            'bevdepth_core/geometry.py',
+            'from .inference import Detector',
+            'bevdepth_core.inference.Detector',
+        ),
+        (
+            'bevdepth_core/model/head.py',
+            'from ..decode import decode',
+            'bevdepth_core.decode.decode',
+        ),
+        (
+            'bevdepth_core/model/view_transform.py',
+            'from bevdepth_core.ops import _kernels',
+            'bevdepth_core.ops._kernels',
+        ),
+        (
+            'bevdepth_core/ops/voxel_pooling_reference.py',
+            'from . import _kernels',
+            'bevdepth_core.ops._kernels',
+        ),
+        (
+            'bevdepth_core/ops/voxel_pooling.py',
+            'from bevdepth_core.config import BEVGrid',
+            'bevdepth_core.config.BEVGrid',
+        ),
+        (
+            'bevdepth_core/nuscenes/index.py',
+            'from bevdepth_core.model import BEVDepth',
+            'bevdepth_core.model.BEVDepth',
+        ),
+        (
+            'bevdepth_core/nuscenes/index.py',
+            'from bevdepth_core.synthetic import scene',
+            'bevdepth_core.synthetic.scene',
+        ),
+        (
+            'bevdepth_ros/detector/node.py',
+            'import bevdepth_core.model.head',
+            'bevdepth_core.model.head',
+        ),
+        (
+            'bevdepth_ros/detector/node.py',
+            'from bevdepth_core.inference import _warm_up',
+            'bevdepth_core.inference._warm_up',
+        ),
         ('bevdepth_ros/detector/node.py', 'import training.train', 'training.train'),
-        ('bevdepth_ros/detector/node.py', 'from bevdepth_ros.bags import reader', 'bevdepth_ros.bags.reader'),
+        (
+            'bevdepth_ros/detector/node.py',
+            'from bevdepth_ros.bags import reader',
+            'bevdepth_ros.bags.reader',
+        ),
+        (
+            'bevdepth_ros/bags/player.py',
+            'from bevdepth_ros.detector import node',
+            'bevdepth_ros.detector.node',
+        ),
+        (
+            'bevdepth_ros/rig/frames.py',
+            'from bevdepth_ros.detector import parameters',
+            'bevdepth_ros.detector.parameters',
+        ),
         ('training/train.py', 'import rclpy.node', 'rclpy.node'),
     ],
 )

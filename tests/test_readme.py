@@ -13,7 +13,9 @@ CODE = set(re.findall(r'`([^`\n]+)`', README))
 
 
 def launch_arguments() -> list[str]:
-    spec = importlib.util.spec_from_file_location('detect_launch', ROOT / 'launch' / 'detect.launch.py')
+    spec = importlib.util.spec_from_file_location(
+        'detect_launch', ROOT / 'launch' / 'detect.launch.py'
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return [argument.name for argument in module.ARGUMENTS]
@@ -32,7 +34,9 @@ def test_every_camera_preset_is_documented():
     assert {path.stem for path in (ROOT / 'config' / 'cameras').glob('*.yaml')} <= CODE
 
 
-@pytest.mark.parametrize('topic', ['~/detections', '~/objects', '~/markers', '~/label_info', '/diagnostics'])
+@pytest.mark.parametrize(
+    'topic', ['~/detections', '~/objects', '~/markers', '~/label_info', '/diagnostics']
+)
 def test_every_output_topic_is_documented(topic):
     assert topic in CODE
 

@@ -1,4 +1,6 @@
-"""Checks the files ruff does not read: package.xml by catkin_pkg, YAML by parsing, shell scripts by ``bash -n``."""
+"""Checks the files ruff does not read: package.xml by catkin_pkg, YAML by parsing, shell scripts
+by ``bash -n``.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,12 @@ from catkin_pkg.package import InvalidPackage, parse_package
 
 def tracked(*patterns: str) -> list[str]:
     """Return the project's files that match, untracked ones that git does not ignore included."""
-    listing = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard', '--', *patterns], check=True, capture_output=True, text=True)
+    listing = subprocess.run(
+        ['git', 'ls-files', '-co', '--exclude-standard', '--', *patterns],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return listing.stdout.splitlines()
 
 

@@ -12,7 +12,7 @@ data=${DATA:-data/synthetic} out=${OUT:-out/small}
 scenes=${SCENES:-400} duration=${SECONDS_PER_SCENE:-10} workers=${WORKERS:-15}
 
 if [[ ! -d $data ]]; then
-    python3 -m bevdepth_core.nuscenes.synthetic "$data" --train-scenes "$scenes" --val-scenes $((scenes / 10)) \
+    python3 -m bevdepth_core.synthetic "$data" --train-scenes "$scenes" --val-scenes $((scenes / 10)) \
         --duration "$duration" --image-size 800x450 --no-sweeps
 fi
 python3 training/train.py --config config/training/small.yaml --data.root "$data" --data.workers "$workers" \

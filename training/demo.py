@@ -1,9 +1,11 @@
-"""A whole training on two CPU cores in minutes: data made, trained, killed in the middle, resumed, scored, its loss drawn.
+"""A whole training on two CPU cores in minutes: data made, trained, killed in the middle, resumed,
+scored, its loss drawn.
 
     python training/demo.py [--out out/train_demo] [--steps 300]
 
-The network is the small preset with smaller images, the dataset a handful of drawn drives: enough to see the loss fall and every
-part at work, far too little to detect well. The weights that ship come from tools/train_small.sh.
+The network is the small preset with smaller images, the dataset a handful of drawn drives: enough
+to see the loss fall and every part at work, far too little to detect well. The weights that ship
+come from tools/train_small.sh.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from bevdepth_training.plot import plot, read_parts, twice_made
+from bevdepth_core.training.plot import plot, read_parts, twice_made
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = '400x225'
@@ -57,18 +59,40 @@ def run(options: Namespace) -> None:
         print(f'[{time.monotonic() - started:4.0f} s] {text}', flush=True)
 
     say(f'drawing {options.scenes} scenes to train on and 2 to score on')
-    scenes = ['--train-scenes', str(options.scenes), '--val-scenes', '2', '--duration', '4', '--image-size', IMAGE_SIZE, '--no-sweeps']
-    _finish([sys.executable, '-m', 'bevdepth_core.nuscenes.synthetic', str(out / 'data'), *scenes], out / 'data.log')
+    scenes = [
+        '--train-scenes',
+        str(options.scenes),
+        '--val-scenes',
+        '2',
+        '--duration',
+        '4',
+        '--image-size',
+        IMAGE_SIZE,
+        '--no-sweeps',
+    ]
+    _finish(
+        [sys.executable, '-m', 'bevdepth_core.synthetic', str(out / 'data'), *scenes],
+        out / 'data.log',
+    )
     command = _training_command(out, options.steps)
     say(f'training {options.steps} steps: {" ".join(command[1:4])} ...')
     killed_at = _train_and_kill(command, out, options.steps * 7 // 12)
-    say(f'killed the run with SIGKILL after step {killed_at}; the same command with --resume true goes on')
+    say(
+        f'killed the run with SIGKILL after step {killed_at}; the same command with --resume true '
+        'goes on'
+    )
     _finish([*command, '--resume', 'true'], out / 'resumed.log')
     parts = read_parts(out / 'run')
     count, difference = twice_made(parts)
-    say(f'resumed before step {int(parts[1]["step"][0])}; {count} steps were made twice, their losses differ by {difference:.1g} at most')
+    say(
+        f'resumed before step {int(parts[1]["step"][0])}; {count} steps were made twice, their '
+        f'losses differ by {difference:.1g} at most'
+    )
     tenth = max(1, options.steps // 10)
-    say(f'loss {parts[0]["total"][:tenth].mean():.1f} in the first tenth of the steps, {parts[1]["total"][-tenth:].mean():.1f} in the last')
+    say(
+        f'loss {parts[0]["total"][:tenth].mean():.1f} in the first tenth of the steps, '
+        f'{parts[1]["total"][-tenth:].mean():.1f} in the last'
+    )
     plot(out / 'run', out / 'loss.png')
     say(f'drew {out / "loss.png"}; scoring with the devkit on two scenes that were not trained on')
     print(_finish(_scoring_command(out), out / 'score.log'))
@@ -86,13 +110,32 @@ def _training_command(out: Path, steps: int) -> list[str]:
         'output': out / 'run',
     }
     command = [sys.executable, 'training/train.py', '--config', 'config/training/small.yaml']
-    return [*command, *(word for name, value in values.items() for word in (f'--{name}', str(value)))]
+    return [
+        *command,
+        *(word for name, value in values.items() for word in (f'--{name}', str(value))),
+    ]
 
 
 def _scoring_command(out: Path) -> list[str]:
     weights = sorted((out / 'run/weights').glob('*.safetensors'))[-1]
-    data = ['--data.root', str(out / 'data'), '--data.version', 'v1.0-synthetic', '--data.split', 'synthetic_val']
-    more = ['--data.cache_dir', str(out / 'cache'), '--data.workers', '1', '--device', 'cpu', '--output', str(out / 'score')]
+    data = [
+        '--data.root',
+        str(out / 'data'),
+        '--data.version',
+        'v1.0-synthetic',
+        '--data.split',
+        'synthetic_val',
+    ]
+    more = [
+        '--data.cache_dir',
+        str(out / 'cache'),
+        '--data.workers',
+        '1',
+        '--device',
+        'cpu',
+        '--output',
+        str(out / 'score'),
+    ]
     return [sys.executable, 'training/evaluate.py', '--checkpoint', str(weights), *data, *more]
 
 
@@ -106,10 +149,14 @@ def _finish(command: list[str], log: Path) -> str:
 
 
 def _train_and_kill(command: list[str], out: Path, after_step: int) -> int:
-    """Start training, kill it and its loader when its log reaches ``after_step``, and return the last step in the log."""
+    """Start training, kill it and its loader when its log reaches ``after_step``, and return the
+    last step in the log.
+    """
     log = out / 'first.log'
     with log.open('w') as errors:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=errors, stderr=errors, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=errors, stderr=errors, start_new_session=True
+        )
     try:
         while process.poll() is None and _last_step(out) < after_step:
             time.sleep(POLL_S)
@@ -117,7 +164,9 @@ def _train_and_kill(command: list[str], out: Path, after_step: int) -> int:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     if process.wait() != -signal.SIGKILL:
-        raise TrainDemoError(f'training ended before it could be killed:\n{log.read_text()[-2000:]}')
+        raise TrainDemoError(
+            f'training ended before it could be killed:\n{log.read_text()[-2000:]}'
+        )
     return _last_step(out)
 
 
@@ -125,14 +174,27 @@ def _last_step(out: Path) -> int:
     """Return the last step in the run's log, -1 while there is none."""
     try:
         return int(read_parts(out / 'run')[0]['step'][-1])
-    except (FileNotFoundError, IndexError, ValueError, KeyError):  # not there yet, or just being written
+    except (
+        FileNotFoundError,
+        IndexError,
+        ValueError,
+        KeyError,
+    ):  # not there yet, or just being written
         return -1
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = ArgumentParser('training/demo.py', description='Train a toy on two CPU cores, kill it, resume it, score it, draw its loss.')
-    parser.add_argument('--out', type=Path, default=Path('out/train_demo'), help='folder that is made anew (default out/train_demo)')
+    parser = ArgumentParser(
+        'training/demo.py',
+        description='Train a toy on two CPU cores, kill it, resume it, score it, draw its loss.',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('out/train_demo'),
+        help='folder that is made anew (default out/train_demo)',
+    )
     parser.add_argument('--steps', type=int, default=300, help='optimizer steps (default 300)')
     parser.add_argument('--scenes', type=int, default=8, help='scenes to train on (default 8)')
     try:

@@ -1,4 +1,6 @@
-"""Head maps to boxes on the device, always the same number of them, so that no size has to be asked for."""
+"""Head maps to boxes on the device, always the same number of them, so that no size has to be
+asked for.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,14 @@ class BoxDecoder(nn.Module):
         first_labels = np.cumsum([0, *(len(task.classes) for task in config.head.tasks[:-1])])
         self.register_buffer('_lower', lower)
         self.register_buffer('_upper', upper)
-        self.register_buffer('_limits', torch.tensor([task.nms_distance_squared for task in config.head.tasks]))
+        self.register_buffer(
+            '_limits', torch.tensor([task.nms_distance_squared for task in config.head.tasks])
+        )
         self.register_buffer('_first_labels', torch.tensor(first_labels)[:, None])
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Return (T * boxes_per_task, 11) float32: x y z length width height yaw vx vy, score, label.
+        """Return (T * boxes_per_task, 11) float32: x y z length width height yaw vx vy, score,
+        label.
 
         Args:
             maps: (T, BOX_VALUES + classes, ny, nx), the output of ``MergedHead``.
@@ -45,7 +50,12 @@ class BoxDecoder(nn.Module):
         rows = maps.permute(0, 2, 3, 1).flatten(1, 2)[..., :BOX_VALUES]
         values = rows.gather(1, cell[..., None].expand(-1, -1, BOX_VALUES)).float().transpose(1, 2)
         boxes = boxes_from_values(values, cell, self._grid)  # (T, 9, K)
-        kept = suppress_circles(boxes[:, :2].transpose(1, 2), self._usable(boxes), self._limits, self._decode.boxes_per_task)
+        kept = suppress_circles(
+            boxes[:, :2].transpose(1, 2),
+            self._usable(boxes),
+            self._limits,
+            self._decode.boxes_per_task,
+        )
         labels = self._first_labels + index // cells
         table = torch.cat((boxes, logits.sigmoid()[:, None], labels[:, None].float()), dim=1)
         table = table.gather(2, kept.clamp(min=0).long()[:, None].expand(-1, table.shape[1], -1))
@@ -63,4 +73,8 @@ def boxes_above(table: np.ndarray, score: float) -> ScoredBoxes:
     """Return the boxes of ``BoxDecoder``'s table that score more than ``score``, best first."""
     table = table[(table[:, 9] > score) & (table[:, 9] != NO_BOX)]
     table = table[np.argsort(-table[:, 9], kind='stable')]
-    return ScoredBoxes(Boxes3D(table[:, :3], table[:, 3:6], table[:, 6], table[:, 7:9]), table[:, 9], table[:, 10].astype(np.int64))
+    return ScoredBoxes(
+        Boxes3D(table[:, :3], table[:, 3:6], table[:, 6], table[:, 7:9]),
+        table[:, 9],
+        table[:, 10].astype(np.int64),
+    )

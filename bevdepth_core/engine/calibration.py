@@ -32,11 +32,18 @@ class Calibration:
     camera_from_frustum: torch.Tensor
 
     @classmethod
-    def of(cls, rig: CameraRig, images: Sequence[np.ndarray | torch.Tensor], spec: ImageSpec) -> Calibration:
+    def of(
+        cls, rig: CameraRig, images: Sequence[np.ndarray | torch.Tensor], spec: ImageSpec
+    ) -> Calibration:
         """Return the numbers for (H, W, 3) images that become input as ``spec`` says."""
         matrices = (_padded(rig.intrinsics), image_matrices(images, spec))
         intrinsics, image_aug = (torch.from_numpy(matrix).float()[None] for matrix in matrices)
-        cameras = camera_vector(intrinsics, image_aug, torch.eye(4)[None], torch.from_numpy(rig.ego_from_camera).float()[None])
+        cameras = camera_vector(
+            intrinsics,
+            image_aug,
+            torch.eye(4)[None],
+            torch.from_numpy(rig.ego_from_camera).float()[None],
+        )
         exact = camera_from_frustum(*(torch.from_numpy(matrix)[None] for matrix in matrices))
         return cls(rig, _sizes(images), cameras, exact)
 
@@ -49,8 +56,12 @@ class Calibration:
         )
 
     def ego_from_frustum(self, key_ego_from_camera: np.ndarray) -> torch.Tensor:
-        """Return the (1, N, 3, 4) float32 matrix of ``view_transform.ego_from_frustum`` for cameras at (N, 4, 4) float64 places."""
-        return (torch.from_numpy(key_ego_from_camera)[None] @ self.camera_from_frustum)[..., :3, :].float()
+        """Return the (1, N, 3, 4) float32 matrix of ``view_transform.ego_from_frustum`` for
+        cameras at (N, 4, 4) float64 places.
+        """
+        return (torch.from_numpy(key_ego_from_camera)[None] @ self.camera_from_frustum)[
+            ..., :3, :
+        ].float()
 
 
 def _sizes(images: Sequence[np.ndarray | torch.Tensor]) -> tuple[tuple[int, int], ...]:

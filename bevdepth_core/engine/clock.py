@@ -9,7 +9,9 @@ import torch
 
 
 def device_seconds(work: Callable[[], object], runs: int = 5) -> float:
-    """Return the shortest time of ``work`` on the current CUDA device; the first two runs, which choose kernels, do not count."""
+    """Return the shortest time of ``work`` on the current CUDA device; the first two runs, which
+    choose kernels, do not count.
+    """
     times = []
     for _ in range(2 + runs):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -51,4 +53,7 @@ class DeviceClock:
             return dict.fromkeys(self._stages, 0.0)
         self._events[len(self._stages)].synchronize()
         pairs = itertools.pairwise(self._events)
-        return {stage: 1e-3 * before.elapsed_time(after) for stage, (before, after) in zip(self._stages, pairs, strict=False)}
+        return {
+            stage: 1e-3 * before.elapsed_time(after)
+            for stage, (before, after) in zip(self._stages, pairs, strict=False)
+        }

@@ -13,17 +13,27 @@ from bevdepth_core.model.layers import MultiScaleNeck
 from bevdepth_core.ops.max_pool import max_pool
 
 CLEARLY_SLOWER = 1.1
-"""Times are taken outside of graphs, where the second and third launch of the kernels apart weigh more; a margin against noise."""
+"""Times are taken outside of graphs, where the second and third launch of the kernels apart weigh
+more; a margin against noise."""
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weight and bias of both in one."""
-    weight, bias = fuse_conv_bn_weights(conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+    weight, bias = fuse_conv_bn_weights(
+        conv.weight,
+        conv.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
     return weight.detach(), bias.detach()
 
 
 class FusedConv(nn.Module):
-    """Convolution, optional sum, ReLU; in half precision on CUDA one kernel, unless several turn out to be faster.
+    """Convolution, optional sum, ReLU; in half precision on CUDA one kernel, unless several turn
+    out to be faster.
 
     Args:
         conv: for stride, padding and dilation.
@@ -48,20 +58,29 @@ class FusedConv(nn.Module):
             return self._apart(features, summand)
         if self._in_one is None:
             self._in_one = self._is_faster_in_one(features, summand)
-        return self._together(features, summand) if self._in_one else self._apart(features, summand)
+        return (
+            self._together(features, summand) if self._in_one else self._apart(features, summand)
+        )
 
     def _together(self, features: torch.Tensor, summand: torch.Tensor | None) -> torch.Tensor:
         if summand is None:
             return torch.cudnn_convolution_relu(features, self.weight, self.bias, *self._how)
-        return torch.cudnn_convolution_add_relu(features, self.weight, summand, 1.0, self.bias, *self._how)
+        return torch.cudnn_convolution_add_relu(
+            features, self.weight, summand, 1.0, self.bias, *self._how
+        )
 
     def _apart(self, features: torch.Tensor, summand: torch.Tensor | None) -> torch.Tensor:
         result = F.conv2d(features, self.weight, self.bias, *self._how)
         return (result if summand is None else result.add_(summand)).relu_()
 
     def _is_faster_in_one(self, features: torch.Tensor, summand: torch.Tensor | None) -> bool:
-        """Time both: cuDNN chooses the single kernel unseen, for some sizes one that takes ten times as long."""
-        together, apart = (device_seconds(lambda run=run: run(features, summand)) for run in (self._together, self._apart))
+        """Time both: cuDNN chooses the single kernel unseen, for some sizes one that takes ten
+        times as long.
+        """
+        together, apart = (
+            device_seconds(lambda run=run: run(features, summand))
+            for run in (self._together, self._apart)
+        )
         return together < CLEARLY_SLOWER * apart
 
 
@@ -71,14 +90,23 @@ class FusedBlock(nn.Module):
     def __init__(self, block: BasicBlock | Bottleneck) -> None:
         super().__init__()
         count = 3 if isinstance(block, Bottleneck) else 2
-        parts = [(getattr(block, f'conv{n}'), getattr(block, f'bn{n}')) for n in range(1, count + 1)]
+        parts = [
+            (getattr(block, f'conv{n}'), getattr(block, f'bn{n}')) for n in range(1, count + 1)
+        ]
         self.first = nn.Sequential(*(FusedConv.folded(*part) for part in parts[:-1]))
         self.last = FusedConv.folded(*parts[-1])
         self.shortcut = nn.Identity()
         if block.downsample is not None:
             conv, norm = block.downsample
             weight, bias = folded(conv, norm)
-            self.shortcut = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=False)
+            self.shortcut = nn.Conv2d(
+                conv.in_channels,
+                conv.out_channels,
+                conv.kernel_size,
+                conv.stride,
+                conv.padding,
+                bias=False,
+            )
             self.shortcut.weight = nn.Parameter(weight, requires_grad=False)
             self.last.bias += bias
 
@@ -89,7 +117,8 @@ class FusedBlock(nn.Module):
 class FusedNeck(nn.Module):
     """The neck's branches, each one convolution.
 
-    A transposed convolution whose stride is its kernel is a 1x1 convolution to all pixels of its squares.
+    A transposed convolution whose stride is its kernel is a 1x1 convolution to all pixels of its
+    squares.
     """
 
     def __init__(self, neck: MultiScaleNeck) -> None:
@@ -98,30 +127,49 @@ class FusedNeck(nn.Module):
         self._upsampling = []
         for resample, norm, _ in neck.branches:
             up = resample.stride[0] if isinstance(resample, nn.ConvTranspose2d) else 1
-            self.branches.append(_squares(resample, norm) if isinstance(resample, nn.ConvTranspose2d) else FusedConv.folded(resample, norm))
+            self.branches.append(
+                _squares(resample, norm)
+                if isinstance(resample, nn.ConvTranspose2d)
+                else FusedConv.folded(resample, norm)
+            )
             self._upsampling.append(up)
 
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
         parts = [branch(features) for branch, features in zip(self.branches, maps, strict=True)]
-        return torch.cat([_spread(part, up) for part, up in zip(parts, self._upsampling, strict=True)], dim=1)
+        return torch.cat(
+            [_spread(part, up) for part, up in zip(parts, self._upsampling, strict=True)], dim=1
+        )
 
 
 def _spread(squares: torch.Tensor, up: int) -> torch.Tensor:
     """Return (n, C, up * h, up * w), channels_last, from (n, up * up * C, h, w)."""
     if up == 1:
         return squares
-    rows = squares.permute(0, 2, 3, 1).unflatten(3, (up, up, -1)).transpose(2, 3)  # (n, h, row, w, column, C)
+    rows = (
+        squares.permute(0, 2, 3, 1).unflatten(3, (up, up, -1)).transpose(2, 3)
+    )  # (n, h, row, w, column, C)
     return rows.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 def _squares(conv: nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> FusedConv:
-    """Return a 1x1 convolution whose channels are (row in the square, column in the square, channel)."""
+    """Return a 1x1 convolution whose channels are (row in the square, column in the square,
+    channel).
+    """
     weight, bias = fuse_conv_bn_weights(
-        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias, transpose=True
+        conv.weight,
+        conv.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+        transpose=True,
     )
     pixels = weight.shape[2] * weight.shape[3]
     weight = weight.detach().permute(2, 3, 1, 0).flatten(0, 2)[:, :, None, None]
-    return FusedConv(nn.Conv2d(weight.shape[1], weight.shape[0], 1), weight, bias.detach().repeat(pixels))
+    return FusedConv(
+        nn.Conv2d(weight.shape[1], weight.shape[0], 1), weight, bias.detach().repeat(pixels)
+    )
 
 
 class FusedMaxPool(nn.Module):
@@ -130,7 +178,9 @@ class FusedMaxPool(nn.Module):
     def __init__(self, pooling: nn.MaxPool2d) -> None:
         super().__init__()
         if (pooling.kernel_size, pooling.stride, pooling.padding) != (3, 2, 1):
-            raise ValueError(f'only pooling of 3x3 windows at stride 2 has a faster form, got {pooling}')
+            raise ValueError(
+                f'only pooling of 3x3 windows at stride 2 has a faster form, got {pooling}'
+            )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return max_pool(features)

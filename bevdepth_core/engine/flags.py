@@ -10,7 +10,8 @@ import torch
 
 @contextmanager
 def convolution_flags(dtype: torch.dtype, search: bool = False) -> Iterator[None]:
-    """Let float32 operands be rounded to TF32 unless ``dtype`` is float32; PyTorch lets convolutions do so by default.
+    """Let float32 operands be rounded to TF32 unless ``dtype`` is float32; PyTorch lets
+    convolutions do so by default.
 
     Args:
         dtype: what the network runs in.

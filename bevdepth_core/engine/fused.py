@@ -1,7 +1,9 @@
-"""The network in evaluation mode with fewer, larger steps: batch norms folded, sums and ReLU inside convolutions, head maps merged.
+"""The network in evaluation mode with fewer, larger steps: batch norms folded, sums and ReLU
+inside convolutions, head maps merged.
 
-In float32 the numbers are the network's own up to rounding. In half precision convolutions run in that type; the softmax over
-depths, the deformable convolution's sampling points and all geometry stay float32.
+In float32 the numbers are the network's own up to rounding. In half precision convolutions run in
+that type; the softmax over depths, the deformable convolution's sampling points and all geometry
+stay float32.
 """
 
 from __future__ import annotations
@@ -13,7 +15,12 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from bevdepth_core.engine.convolutions import FusedBlock, FusedConv, FusedMaxPool, FusedNeck
-from bevdepth_core.engine.depth import FusedDeformableConv, FusedDepthNet, FusedPyramid, FusedRefinement
+from bevdepth_core.engine.depth import (
+    FusedDeformableConv,
+    FusedDepthNet,
+    FusedPyramid,
+    FusedRefinement,
+)
 from bevdepth_core.engine.merged_head import MergedHead
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.depth_net import AtrousPyramid, DeformableConv, DepthNet
@@ -22,19 +29,31 @@ from bevdepth_core.model.layers import MultiScaleNeck
 from bevdepth_core.model.view_transform import DepthRefinement
 
 
-def fused(model: BEVDepth, device: torch.device, dtype: torch.dtype, merge_head: bool = True) -> BEVDepth:
-    """Return a copy of ``model`` for inference on ``device``, every part replaced by its faster form.
+def fused(
+    model: BEVDepth, device: torch.device, dtype: torch.dtype, merge_head: bool = True
+) -> BEVDepth:
+    """Return a copy of ``model`` for inference on ``device``, every part replaced by its faster
+    form.
 
-    Its ``view_transform`` keeps float32 geometry. Its ``head`` returns one tensor, see ``MergedHead``, unless it is left alone.
+    Its ``view_transform`` keeps float32 geometry. Its ``head`` returns one tensor, see
+    ``MergedHead``, unless it is left alone.
     """
     network = copy.deepcopy(model).eval().requires_grad_(False)
     for name, part in network.named_children():
         if merge_head or name != 'head':
             setattr(network, name, _fused(part))
-    for part in (network.image_encoder, network.depth_net, network.bev_encoder, network.head, network.view_transform.refinement):
+    for part in (
+        network.image_encoder,
+        network.depth_net,
+        network.bev_encoder,
+        network.head,
+        network.view_transform.refinement,
+    ):
         if part is not None:
             part.to(dtype=dtype, memory_format=torch.channels_last)
-    network.depth_net.net.camera_norm = nn.Sequential(copy.deepcopy(model.depth_net.camera_norm).float(), Cast(dtype))
+    network.depth_net.net.camera_norm = nn.Sequential(
+        copy.deepcopy(model.depth_net.camera_norm).float(), Cast(dtype)
+    )
     return network.to(device).eval()
 
 
@@ -90,7 +109,11 @@ def _fused_sequence(sequence: nn.Sequential) -> nn.Sequential:
     parts = list(sequence)
     fused_parts = []
     while parts:
-        if len(parts) >= 3 and [type(part) for part in parts[:3]] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
+        if len(parts) >= 3 and [type(part) for part in parts[:3]] == [
+            nn.Conv2d,
+            nn.BatchNorm2d,
+            nn.ReLU,
+        ]:
             fused_parts.append(FusedConv.folded(*parts[:2]))
             parts = parts[3:]
         else:

@@ -1,4 +1,6 @@
-"""The network on a GPU: folded weights, fixed buffers, each step a CUDA graph; nothing waits between images and boxes."""
+"""The network on a GPU: folded weights, fixed buffers, each step a CUDA graph; nothing waits
+between images and boxes.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,16 @@ from bevdepth_core.model.view_transform import ImageFeatures
 from bevdepth_core.ops.image_resize import resize_images
 
 INPUT_CHANNELS = 4
-"""Channels of the network's input: a fourth, always 0, lets the first convolution read aligned pixels."""
+"""Channels of the network's input: a fourth, always 0, lets the first convolution read aligned
+pixels."""
 WARM_UPS = 2
 """Runs of a step before it is captured: in the first, libraries choose kernels and take memory."""
 
 
 def _on_device(method: Callable) -> Callable:
-    """Run a method of ``GraphedNetwork`` with its device as the current one, and without gradients."""
+    """Run a method of ``GraphedNetwork`` with its device as the current one, and without
+    gradients.
+    """
 
     @functools.wraps(method)
     def guarded(self, *arguments):
@@ -42,8 +47,9 @@ def _on_device(method: Callable) -> Callable:
 class GraphedNetwork:
     """Steps of the network in fixed buffers for up to ``capacity`` cameras.
 
-    Frames of fewer cameras use the same graphs: the unused places keep old images, and their matrices lead out of the grid.
-    A frame of more cameras makes new graphs, once. On the CPU the same steps run without graphs, for tests.
+    Frames of fewer cameras use the same graphs: the unused places keep old images, and their
+    matrices lead out of the grid. A frame of more cameras makes new graphs, once. On the CPU the
+    same steps run without graphs, for tests.
 
     Args:
         model: its weights are copied.
@@ -66,11 +72,15 @@ class GraphedNetwork:
 
     @_on_device
     def prepare(self, cameras: int) -> None:
-        """Choose kernels and capture graphs for frames of up to ``cameras`` cameras; done by the first frame otherwise."""
+        """Choose kernels and capture graphs for frames of up to ``cameras`` cameras; done by the
+        first frame otherwise.
+        """
         if cameras > self.capacity:
             self._steps, self.capacity = None, 0  # frees the buffers before larger ones are taken
             with convolution_flags(self._dtype, search=True):
-                self._steps = _Steps(self._network, self._decoder, self.config, cameras, self._device, self._dtype)
+                self._steps = _Steps(
+                    self._network, self._decoder, self.config, cameras, self._device, self._dtype
+                )
             self.capacity = cameras
 
     @_on_device
@@ -96,8 +106,11 @@ class GraphedNetwork:
         return ImageFeatures(steps.depth[:1, :count], steps.context[:1, :count])
 
     @_on_device
-    def detect(self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]], score_threshold: float) -> ScoredBoxes:
-        """Return the boxes seen in ``frames``, the one just encoded first, each with its (1, N, 3, 4) ``ego_from_frustum``.
+    def detect(
+        self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]], score_threshold: float
+    ) -> ScoredBoxes:
+        """Return the boxes seen in ``frames``, the one just encoded first, each with its (1, N, 3,
+        4) ``ego_from_frustum``.
 
         The first stands in for frames that the network needs and that are not there.
         """
@@ -125,18 +138,35 @@ class _Steps:
     """Fixed buffers for a number of cameras, and the steps between them."""
 
     def __init__(
-        self, network: BEVDepth, decoder: BoxDecoder, config: ModelConfig, cameras: int, device: torch.device, dtype: torch.dtype
+        self,
+        network: BEVDepth,
+        decoder: BoxDecoder,
+        config: ModelConfig,
+        cameras: int,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         self._network, self._decoder = network, decoder
-        frames, channels, bins = config.key_frames, config.depth_net.context_channels, config.depth_bins.count
-        height, width = len(network.view_transform.frustum_v), len(network.view_transform.frustum_u)
+        frames, channels, bins = (
+            config.key_frames,
+            config.depth_net.context_channels,
+            config.depth_bins.count,
+        )
+        height, width = (
+            len(network.view_transform.frustum_v),
+            len(network.view_transform.frustum_u),
+        )
         new = {'device': device, 'dtype': dtype}
         pinned = {'pin_memory': device.type == 'cuda'}
-        images = torch.zeros(cameras, config.image.height, config.image.width, INPUT_CHANNELS, **new)
+        images = torch.zeros(
+            cameras, config.image.height, config.image.width, INPUT_CHANNELS, **new
+        )
         self.images = images.permute(0, 3, 1, 2)
         self.cameras_host = torch.zeros(cameras, CAMERA_VECTOR_SIZE, **pinned)
         self.depth = torch.zeros(frames, cameras, bins, height, width, **new)
-        self.context = torch.zeros(frames, cameras, height, width, channels, **new).permute(0, 1, 4, 2, 3)
+        self.context = torch.zeros(frames, cameras, height, width, channels, **new).permute(
+            0, 1, 4, 2, 3
+        )
         self.matrices_host = torch.zeros(frames, cameras, 3, 4, **pinned)
         self._cameras = self.cameras_host.to(device)
         self._matrices = self.matrices_host.to(device)
@@ -145,7 +175,9 @@ class _Steps:
         self._beside = torch.cuda.Stream() if device.type == 'cuda' else None
         self._bev = torch.zeros(1, ny, nx, frames * channels, **new).permute(0, 3, 1, 2)
         self.maps: torch.Tensor | None = None
-        self.boxes_host = torch.zeros(len(config.head.tasks) * config.decode.boxes_per_task, 11, **pinned)
+        self.boxes_host = torch.zeros(
+            len(config.head.tasks) * config.decode.boxes_per_task, 11, **pinned
+        )
         self._runs = {
             'image_branch': self._encode_images,
             'view_transform': self._splat,
@@ -228,5 +260,7 @@ def _with_input_channels(network: BEVDepth) -> BEVDepth:
     conv = network.image_encoder.backbone.conv1
     weight = conv.weight.new_zeros(len(conv.weight), INPUT_CHANNELS, *conv.weight.shape[2:])
     weight[:, :3] = conv.weight
-    conv.weight = torch.nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
+    conv.weight = torch.nn.Parameter(
+        weight.contiguous(memory_format=torch.channels_last), requires_grad=False
+    )
     return network

@@ -15,7 +15,8 @@ BOX_VALUES = sum(BOX_MAPS.values())
 class MergedHead(nn.Module):
     """All tasks of the centre head in three convolutions.
 
-    Tasks have different numbers of classes; maps of classes that a task lacks are filled up with the lowest number.
+    Tasks have different numbers of classes; maps of classes that a task lacks are filled up with
+    the lowest number.
     """
 
     def __init__(self, head: CenterHead) -> None:
@@ -25,17 +26,22 @@ class MergedHead(nn.Module):
         self.classes = max(task['heatmap'][1].out_channels for task in head.tasks)
         nets = [net for task in head.tasks for net in task.values()]
         first = [folded(*net[0][:2]) for net in nets]
-        self.first = FusedConv(nets[0][0][0], *(torch.cat(part) for part in zip(*first, strict=True)))
+        self.first = FusedConv(
+            nets[0][0][0], *(torch.cat(part) for part in zip(*first, strict=True))
+        )
         self.last = self._merged(head.tasks)
 
     def _merged(self, tasks: nn.ModuleList) -> nn.Conv2d:
         """Return the convolution that makes all maps at once.
 
-        Each map has a net of its own, so that most weights are 0; cuDNN's grouped convolutions take eight times as long.
+        Each map has a net of its own, so that most weights are 0; cuDNN's grouped convolutions
+        take eight times as long.
         """
         width = next(iter(tasks[0].values()))[1].in_channels
         channels = BOX_VALUES + self.classes
-        last = nn.Conv2d(width * sum(len(task) for task in tasks), channels * len(tasks), 3, padding=1).requires_grad_(False)
+        last = nn.Conv2d(
+            width * sum(len(task) for task in tasks), channels * len(tasks), 3, padding=1
+        ).requires_grad_(False)
         last.weight.zero_()
         last.bias.fill_(torch.finfo(torch.float16).min)
         net_number = 0

@@ -13,7 +13,9 @@ _NECK_SCALES = (1, 2, 4, 8)
 
 
 class ResidualTrunk(nn.Module):
-    """Three residual stages behind a strided stem without pooling; returns the stages at strides 2, 4 and 8."""
+    """Three residual stages behind a strided stem without pooling; returns the stages at strides
+    2, 4 and 8.
+    """
 
     def __init__(self, in_channels: int, base_channels: int) -> None:
         super().__init__()
@@ -50,7 +52,9 @@ class BEVEncoder(nn.Module):
         super().__init__()
         base = config.base_channels
         self.trunk = ResidualTrunk(in_channels, base)
-        self.neck = MultiScaleNeck((in_channels, base, 2 * base, 4 * base), config.neck_channels, _NECK_SCALES)
+        self.neck = MultiScaleNeck(
+            (in_channels, base, 2 * base, 4 * base), config.neck_channels, _NECK_SCALES
+        )
         self.out_channels = 4 * config.neck_channels
 
     def forward(self, bev: torch.Tensor) -> torch.Tensor:

@@ -19,8 +19,9 @@ from bevdepth_core.types import ModelInputs, ModelOutputs, TaskMaps
 class BEVDepth(nn.Module):
     """Images and camera matrices in, head maps and depth out.
 
-    ``forward`` handles a whole batch of key and earlier frames. Streaming inference calls its three steps one by one:
-    ``encode_images`` once per frame, ``splat`` whenever a pose changed, ``detect`` on the maps of all frames.
+    ``forward`` handles a whole batch of key and earlier frames. Streaming inference calls its
+    three steps one by one: ``encode_images`` once per frame, ``splat`` whenever a pose changed,
+        ``detect`` on the maps of all frames.
 
     Args:
         config: every number of the model.
@@ -38,7 +39,9 @@ class BEVDepth(nn.Module):
         self.metadata: dict[str, str] = {}
         bev_channels = config.key_frames * config.depth_net.context_channels
         self.image_encoder = ImageEncoder(config.image_encoder)
-        self.depth_net = DepthNet(self.image_encoder.out_channels, config.depth_bins.count, config.depth_net)
+        self.depth_net = DepthNet(
+            self.image_encoder.out_channels, config.depth_bins.count, config.depth_net
+        )
         self.view_transform = LiftSplat(config)
         self.bev_encoder = BEVEncoder(bev_channels, config.bev_encoder)
         self.head = CenterHead(self.bev_encoder.out_channels, config.head)
@@ -51,11 +54,17 @@ class BEVDepth(nn.Module):
             cameras: (B, N, 27) float32 camera vector of the key frame.
         """
         batch_and_cameras = images.shape[:2]
-        depth, context = self.depth_net(self.image_encoder(images.flatten(0, 1)), cameras.flatten(0, 1))
-        return self.view_transform.refine(depth.unflatten(0, batch_and_cameras), context.unflatten(0, batch_and_cameras))
+        depth, context = self.depth_net(
+            self.image_encoder(images.flatten(0, 1)), cameras.flatten(0, 1)
+        )
+        return self.view_transform.refine(
+            depth.unflatten(0, batch_and_cameras), context.unflatten(0, batch_and_cameras)
+        )
 
     def splat(self, features: ImageFeatures, ego_from_frustum: torch.Tensor) -> torch.Tensor:
-        """Return the (B, C, ny, nx) BEV map of one frame in the frame that ``ego_from_frustum`` leads to."""
+        """Return the (B, C, ny, nx) BEV map of one frame in the frame that ``ego_from_frustum``
+        leads to.
+        """
         return self.view_transform(features, ego_from_frustum)
 
     def detect(self, bev_maps: Sequence[torch.Tensor]) -> tuple[TaskMaps, ...]:
@@ -67,17 +76,27 @@ class BEVDepth(nn.Module):
     def forward(self, inputs: ModelInputs) -> ModelOutputs:
         """Return head maps and the key frame's depth for a batch.
 
-        Earlier frames run without gradient, and every frame's depth network is told the key frame's cameras, both as
-        in the official code.
+        Earlier frames run without gradient, and every frame's depth network is told the key
+        frame's cameras, both as in the official code.
         """
         frames = inputs.images.shape[1]
         if frames != self.config.key_frames:
-            raise ValueError(f'images must hold {self.config.key_frames} frames for this model, got {frames}')
-        cameras = camera_vector(inputs.intrinsics[:, 0], inputs.image_aug[:, 0], inputs.bev_aug, inputs.key_ego_from_camera[:, 0])
+            raise ValueError(
+                f'images must hold {self.config.key_frames} frames for this model, got {frames}'
+            )
+        cameras = camera_vector(
+            inputs.intrinsics[:, 0],
+            inputs.image_aug[:, 0],
+            inputs.bev_aug,
+            inputs.key_ego_from_camera[:, 0],
+        )
         bev_maps, depth = [], None
         for frame in range(frames):
             matrix = ego_from_frustum(
-                inputs.key_ego_from_camera[:, frame], inputs.intrinsics[:, frame], inputs.image_aug[:, frame], inputs.bev_aug
+                inputs.key_ego_from_camera[:, frame],
+                inputs.intrinsics[:, frame],
+                inputs.image_aug[:, frame],
+                inputs.bev_aug,
             )
             with torch.set_grad_enabled(torch.is_grad_enabled() and frame == 0):
                 features = self.encode_images(inputs.images[:, frame], cameras)

@@ -16,8 +16,14 @@ _ASPP_DILATIONS = (1, 6, 12, 18)
 _DEFORM_GROUPS = 4
 
 
-def camera_vector(intrinsics: torch.Tensor, image_aug: torch.Tensor, bev_aug: torch.Tensor, ego_from_camera: torch.Tensor) -> torch.Tensor:
-    """Return the 27 raw numbers per camera that the network is told, in the official order, unscaled.
+def camera_vector(
+    intrinsics: torch.Tensor,
+    image_aug: torch.Tensor,
+    bev_aug: torch.Tensor,
+    ego_from_camera: torch.Tensor,
+) -> torch.Tensor:
+    """Return the 27 raw numbers per camera that the network is told, in the official order,
+    unscaled.
 
     Args:
         intrinsics: (B, N, 4, 4), pixels.
@@ -26,19 +32,36 @@ def camera_vector(intrinsics: torch.Tensor, image_aug: torch.Tensor, bev_aug: to
         ego_from_camera: (B, N, 4, 4), metres.
 
     Returns:
-        (B, N, 27): fx fy cx cy; image_aug 00 01 03 10 11 13; bev_aug 00 01 10 11 22; ego_from_camera[:3, :4] by rows.
+        (B, N, 27): fx fy cx cy; image_aug 00 01 03 10 11 13; bev_aug 00 01 10 11 22;
+        ego_from_camera[:3, :4] by rows.
     """
     bev_aug = bev_aug[:, None].expand_as(image_aug)
     numbers = [intrinsics[..., row, column] for row, column in ((0, 0), (1, 1), (0, 2), (1, 2))]
-    numbers += [image_aug[..., row, column] for row, column in ((0, 0), (0, 1), (0, 3), (1, 0), (1, 1), (1, 3))]
-    numbers += [bev_aug[..., row, column] for row, column in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 2))]
-    return torch.cat((torch.stack(numbers, dim=-1), ego_from_camera[..., :3, :].flatten(-2)), dim=-1)
+    numbers += [
+        image_aug[..., row, column]
+        for row, column in ((0, 0), (0, 1), (0, 3), (1, 0), (1, 1), (1, 3))
+    ]
+    numbers += [
+        bev_aug[..., row, column] for row, column in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 2))
+    ]
+    return torch.cat(
+        (torch.stack(numbers, dim=-1), ego_from_camera[..., :3, :].flatten(-2)), dim=-1
+    )
 
 
 def in_network_pixels(cameras: torch.Tensor) -> torch.Tensor:
-    """Return (..., 23): as the (..., 27) camera vector, with one 2x3 matrix by rows for intrinsics and image augmentation together."""
+    """Return (..., 23): as the (..., 27) camera vector, with one 2x3 matrix by rows for intrinsics
+    and image augmentation together.
+    """
     fx, fy, cx, cy, a00, a01, a03, a10, a11, a13 = cameras[..., :10].unbind(-1)
-    matrix = (a00 * fx, a01 * fy, a00 * cx + a01 * cy + a03, a10 * fx, a11 * fy, a10 * cx + a11 * cy + a13)
+    matrix = (
+        a00 * fx,
+        a01 * fy,
+        a00 * cx + a01 * cy + a03,
+        a10 * fx,
+        a11 * fy,
+        a10 * cx + a11 * cy + a13,
+    )
     return torch.cat((torch.stack(matrix, dim=-1), cameras[..., 10:]), dim=-1)
 
 
@@ -47,8 +70,12 @@ class CameraGate(nn.Module):
 
     def __init__(self, numbers: int, channels: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(numbers, channels), nn.ReLU(), nn.Linear(channels, channels))
-        self.gate = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, channels, 1))
+        self.mlp = nn.Sequential(
+            nn.Linear(numbers, channels), nn.ReLU(), nn.Linear(channels, channels)
+        )
+        self.gate = nn.Sequential(
+            nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, channels, 1)
+        )
 
     def forward(self, features: torch.Tensor, cameras: torch.Tensor) -> torch.Tensor:
         return features * self.factors(cameras)
@@ -59,12 +86,15 @@ class CameraGate(nn.Module):
 
 
 class AtrousPyramid(nn.Module):
-    """Atrous spatial pyramid pooling: four dilations and the global mean, projected back to ``channels``."""
+    """Atrous spatial pyramid pooling: four dilations and the global mean, projected back to
+    ``channels``.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            conv_norm_relu(channels, channels, 1 if dilation == 1 else 3, dilation=dilation) for dilation in _ASPP_DILATIONS
+            conv_norm_relu(channels, channels, 1 if dilation == 1 else 3, dilation=dilation)
+            for dilation in _ASPP_DILATIONS
         )
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), *conv_norm_relu(channels, channels, 1))
         self.project = conv_norm_relu(5 * channels, channels, 1)
@@ -80,7 +110,9 @@ class AtrousPyramid(nn.Module):
 
 
 class DeformableConv(nn.Module):
-    """3x3 deformable convolution (version 1, four groups) whose offsets come from a convolution of its own."""
+    """3x3 deformable convolution (version 1, four groups) whose offsets come from a convolution of
+    its own.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -91,7 +123,9 @@ class DeformableConv(nn.Module):
         nn.init.zeros_(self.offset.bias)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        offsets = self.offset(features).nan_to_num()  # torchvision's CPU kernel reads anywhere when one is NaN
+        offsets = self.offset(
+            features
+        ).nan_to_num()  # torchvision's CPU kernel reads anywhere when one is NaN
         return deform_conv2d(features, offsets, self.weight, padding=1)
 
 
@@ -119,15 +153,21 @@ class DepthNet(nn.Module):
         self.deform = DeformableConv(mid)
         self.depth_head = nn.Conv2d(mid, depth_count, 1)
 
-    def forward(self, features: torch.Tensor, cameras: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, features: torch.Tensor, cameras: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return depth distribution (n, D, h, w) in float32 and context (n, C, h, w).
 
         Args:
             features: (n, in_channels, h, w).
             cameras: (n, 27) float32, see ``camera_vector``.
         """
-        cameras = self.camera_norm(in_network_pixels(cameras) if self.told_network_pixels else cameras)
+        cameras = self.camera_norm(
+            in_network_pixels(cameras) if self.told_network_pixels else cameras
+        )
         features = self.reduce(features)
         context = self.context_head(self.context_gate(features, cameras))
-        logits = self.depth_head(self.deform(self.pyramid(self.depth_blocks(self.depth_gate(features, cameras)))))
+        logits = self.depth_head(
+            self.deform(self.pyramid(self.depth_blocks(self.depth_gate(features, cameras))))
+        )
         return F.softmax(logits, dim=1, dtype=torch.float32), context

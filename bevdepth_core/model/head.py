@@ -19,7 +19,9 @@ class TaskHead(nn.ModuleDict):
         maps = {**BOX_MAPS, 'heatmap': classes}
         super().__init__(
             {
-                name: nn.Sequential(conv_norm_relu(channels, channels, 3), nn.Conv2d(channels, out, 3, padding=1))
+                name: nn.Sequential(
+                    conv_norm_relu(channels, channels, 3), nn.Conv2d(channels, out, 3, padding=1)
+                )
                 for name, out in maps.items()
             }
         )
@@ -39,7 +41,9 @@ class CenterHead(nn.Module):
     def __init__(self, in_channels: int, config: HeadConfig) -> None:
         super().__init__()
         self.shared = conv_norm_relu(in_channels, config.channels, 3)
-        self.tasks = nn.ModuleList(TaskHead(config.channels, len(task.classes)) for task in config.tasks)
+        self.tasks = nn.ModuleList(
+            TaskHead(config.channels, len(task.classes)) for task in config.tasks
+        )
 
     def forward(self, features: torch.Tensor) -> tuple[TaskMaps, ...]:
         """Return one ``TaskMaps`` per task from (B, in_channels, ny, nx) features."""

@@ -14,7 +14,8 @@ _STAGE_STRIDES = (4, 8, 16, 32)
 
 
 class ResNetStages(nn.Module):
-    """torchvision's ResNet that returns its four stages, strides 4, 8, 16 and 32, has no classifier, and any width.
+    """torchvision's ResNet that returns its four stages, strides 4, 8, 16 and 32, has no
+    classifier, and any width.
 
     Names and first weights are torchvision's.
 
@@ -34,7 +35,11 @@ class ResNetStages(nn.Module):
         channels = (width, *self.stage_channels)
         for index, blocks in enumerate(_LAYERS[depth]):
             stride = 1 if index == 0 else 2
-            setattr(self, f'layer{index + 1}', residual_stage(channels[index], channels[index + 1], blocks, stride, block))
+            setattr(
+                self,
+                f'layer{index + 1}',
+                residual_stage(channels[index], channels[index + 1], blocks, stride, block),
+            )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
@@ -63,5 +68,7 @@ class ImageEncoder(nn.Module):
         self.out_channels = 4 * config.neck_channels
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return (n, out_channels, H / stride, W / stride) features of (n, 3, H, W) normalised images."""
+        """Return (n, out_channels, H / stride, W / stride) features of (n, 3, H, W) normalised
+        images.
+        """
         return self.neck(self.backbone(images))

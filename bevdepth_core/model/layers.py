@@ -9,28 +9,42 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 
 NECK_NORM = {'eps': 1e-3, 'momentum': 0.01}
-"""Batch-norm settings of both necks in the official code; every other batch norm has PyTorch's defaults."""
+"""Batch-norm settings of both necks in the official code; every other batch norm has PyTorch's
+defaults."""
 
 
-def conv_norm_relu(in_channels: int, out_channels: int, kernel: int, *, dilation: int = 1, bias: bool = False) -> nn.Sequential:
+def conv_norm_relu(
+    in_channels: int, out_channels: int, kernel: int, *, dilation: int = 1, bias: bool = False
+) -> nn.Sequential:
     """Return convolution (same size), batch norm, ReLU."""
     padding = dilation * (kernel // 2)
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=bias),
+        nn.Conv2d(
+            in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=bias
+        ),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
 
 
 def residual_stage(
-    in_channels: int, out_channels: int, blocks: int, stride: int, block: type[BasicBlock | Bottleneck] = BasicBlock
+    in_channels: int,
+    out_channels: int,
+    blocks: int,
+    stride: int,
+    block: type[BasicBlock | Bottleneck] = BasicBlock,
 ) -> nn.Sequential:
     """Return residual blocks; the first one changes channels and resolution."""
     width = out_channels // block.expansion
     downsample = None
     if stride != 1 or in_channels != out_channels:
-        downsample = nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
-    return nn.Sequential(block(in_channels, width, stride, downsample), *(block(out_channels, width) for _ in range(blocks - 1)))
+        downsample = nn.Sequential(
+            conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels)
+        )
+    return nn.Sequential(
+        block(in_channels, width, stride, downsample),
+        *(block(out_channels, width) for _ in range(blocks - 1)),
+    )
 
 
 class MultiScaleNeck(nn.Module):
@@ -39,17 +53,22 @@ class MultiScaleNeck(nn.Module):
     Args:
         in_channels: channels of each input map.
         branch_channels: output channels of each branch.
-        scales: resolution of the output over that of each input: 2 means the input is upsampled by 2, 0.25 that it is
-            downsampled by 4.
+        scales: resolution of the output over that of each input: 2 means the input is upsampled by
+            2, 0.25 that it is downsampled by 4.
 
-    Source: SECOND's feature pyramid as the official code configures it; a scale of 1 is a transposed 1x1 convolution.
+    Source: SECOND's feature pyramid as the official code configures it; a scale of 1 is a
+        transposed 1x1 convolution.
     """
 
-    def __init__(self, in_channels: Sequence[int], branch_channels: int, scales: Sequence[float]) -> None:
+    def __init__(
+        self, in_channels: Sequence[int], branch_channels: int, scales: Sequence[float]
+    ) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
             nn.Sequential(
-                self._resample(channels, branch_channels, scale), nn.BatchNorm2d(branch_channels, **NECK_NORM), nn.ReLU(inplace=True)
+                self._resample(channels, branch_channels, scale),
+                nn.BatchNorm2d(branch_channels, **NECK_NORM),
+                nn.ReLU(inplace=True),
             )
             for channels, scale in zip(in_channels, scales, strict=True)
         )
@@ -65,4 +84,6 @@ class MultiScaleNeck(nn.Module):
         return layer
 
     def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([branch(features) for branch, features in zip(self.branches, maps, strict=True)], dim=1)
+        return torch.cat(
+            [branch(features) for branch, features in zip(self.branches, maps, strict=True)], dim=1
+        )

@@ -14,7 +14,8 @@ from bevdepth_core.ops import voxel_index, voxel_pooling, voxel_pooling_volume
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What the image branch says about one frame; it can be splatted again and again with new camera poses.
+    """What the image branch says about one frame; it can be splatted again and again with new
+    camera poses.
 
     Attributes:
         depth: (B, N, D, h, w) float32 depth distribution.
@@ -28,26 +29,33 @@ class ImageFeatures:
 
 
 def camera_from_frustum(intrinsics: torch.Tensor, image_aug: torch.Tensor) -> torch.Tensor:
-    """Return (B, N, 4, 4) float64: metres in the camera's frame from (u d, v d, d, 1), u and v network-input pixels.
+    """Return (B, N, 4, 4) float64: metres in the camera's frame from (u d, v d, d, 1), u and v
+    network-input pixels.
 
     Args:
         intrinsics: (B, N, 4, 4), pixels.
         image_aug: (B, N, 4, 4).
     """
     undo_aug = torch.linalg.inv(image_aug.double())
-    source_from_input = torch.eye(4, dtype=torch.float64, device=image_aug.device).expand(undo_aug.shape).clone()
+    source_from_input = (
+        torch.eye(4, dtype=torch.float64, device=image_aug.device).expand(undo_aug.shape).clone()
+    )
     source_from_input[..., :2, :2] = undo_aug[..., :2, :2]
     source_from_input[..., :2, 2] = undo_aug[..., :2, 3]
     return torch.linalg.inv(intrinsics.double()) @ source_from_input
 
 
 def ego_from_frustum(
-    key_ego_from_camera: torch.Tensor, intrinsics: torch.Tensor, image_aug: torch.Tensor, bev_aug: torch.Tensor
+    key_ego_from_camera: torch.Tensor,
+    intrinsics: torch.Tensor,
+    image_aug: torch.Tensor,
+    bev_aug: torch.Tensor,
 ) -> torch.Tensor:
     """Collapse the geometry chain of each camera into one matrix.
 
-    The image augmentation leaves depth alone, so undoing it, scaling by depth, back-projecting, moving to ego and
-    augmenting ego is linear in (u d, v d, d, 1). Composed in float64: voxel borders are sensitive to rounding.
+    The image augmentation leaves depth alone, so undoing it, scaling by depth, back-projecting,
+    moving to ego and augmenting ego is linear in (u d, v d, d, 1). Composed in float64: voxel
+    borders are sensitive to rounding.
 
     Args:
         key_ego_from_camera: (B, N, 4, 4), metres.
@@ -56,7 +64,8 @@ def ego_from_frustum(
         bev_aug: (B, 4, 4).
 
     Returns:
-        (B, N, 3, 4) float32: metres in the (augmented) ego frame from (u d, v d, d, 1), u and v network-input pixels.
+        (B, N, 3, 4) float32: metres in the (augmented) ego frame from (u d, v d, d, 1), u and v
+        network-input pixels.
     """
     ego_from_camera = bev_aug.double()[:, None] @ key_ego_from_camera.double()
     return (ego_from_camera @ camera_from_frustum(intrinsics, image_aug))[..., :3, :].float()
@@ -68,15 +77,21 @@ class DepthRefinement(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.reduce = conv_norm_relu(channels, channels, 3)
-        self.residual = nn.Sequential(*conv_norm_relu(channels, channels, 3), *conv_norm_relu(channels, channels, 3))
+        self.residual = nn.Sequential(
+            *conv_norm_relu(channels, channels, 3), *conv_norm_relu(channels, channels, 3)
+        )
         self.out = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, depth: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """Return the refined volume (B, N, C, D, h, w) of depth (B, N, D, h, w) and context (B, N, C, h, w)."""
+        """Return the refined volume (B, N, C, D, h, w) of depth (B, N, D, h, w) and context (B, N,
+        C, h, w).
+        """
         batch, cameras, bins, height, width = depth.shape
         with torch.autocast(depth.device.type, enabled=False):
             # (B, N, h, C, w, D): one plane per feature-map row
-            planes = torch.einsum('bndhw,bnchw->bnhcwd', depth.float(), context.float()).flatten(0, 2)
+            planes = torch.einsum('bndhw,bnchw->bnhcwd', depth.float(), context.float()).flatten(
+                0, 2
+            )
             planes = self.reduce(planes)
             planes = self.out(planes + self.residual(planes))
         planes = planes.view(batch, cameras, height, -1, width, bins)
@@ -86,18 +101,30 @@ class DepthRefinement(nn.Module):
 class LiftSplat(nn.Module):
     """Frustum of one camera and the BEV grid.
 
-    The frustum's axes are buffers, since averaged official checkpoints carry slightly drifted ones.
+    The frustum's axes are buffers, since averaged official checkpoints carry slightly drifted
+    ones.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         image, bins, stride = config.image, config.depth_bins, config.image_encoder.stride
         self.grid = config.grid
-        # End points included: the official step is (size - 1) / (cells - 1) pixels, not the stride.
-        self.register_buffer('frustum_u', torch.linspace(0, image.width - 1, image.width // stride))
-        self.register_buffer('frustum_v', torch.linspace(0, image.height - 1, image.height // stride))
-        self.register_buffer('frustum_d', bins.start + bins.step * torch.arange(bins.count, dtype=torch.float32))
-        self.refinement = DepthRefinement(config.depth_net.context_channels) if config.depth_net.refinement else None
+        # End points included: the official step is (size - 1) / (cells - 1) pixels, not the
+        # stride.
+        self.register_buffer(
+            'frustum_u', torch.linspace(0, image.width - 1, image.width // stride)
+        )
+        self.register_buffer(
+            'frustum_v', torch.linspace(0, image.height - 1, image.height // stride)
+        )
+        self.register_buffer(
+            'frustum_d', bins.start + bins.step * torch.arange(bins.count, dtype=torch.float32)
+        )
+        self.refinement = (
+            DepthRefinement(config.depth_net.context_channels)
+            if config.depth_net.refinement
+            else None
+        )
 
     def refine(self, depth: torch.Tensor, context: torch.Tensor) -> ImageFeatures:
         """Return the features to splat, refined where the model does so."""
@@ -116,4 +143,6 @@ class LiftSplat(nn.Module):
         if features.volume is None:
             depth = features.depth.to(features.context.dtype)
             return voxel_pooling(depth, features.context, *geometry, *grid, self.grid.shape)
-        return voxel_pooling_volume(features.volume, voxel_index(*geometry, *grid), self.grid.shape)
+        return voxel_pooling_volume(
+            features.volume, voxel_index(*geometry, *grid), self.grid.shape
+        )

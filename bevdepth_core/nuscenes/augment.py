@@ -1,4 +1,6 @@
-"""Random changes for training, drawn once: to each camera's images, and to the bird's-eye view of a sample."""
+"""Random changes for training, drawn once: to each camera's images, and to the bird's-eye view of
+a sample.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from bevdepth_core.types import Boxes3D
 
 @dataclass(frozen=True)
 class BevTransform:
-    """What is done to a sample's ego frame: rotate, scale, then mirror ("bda" in the official code).
+    """What is done to a sample's ego frame: rotate, scale, then mirror ("bda" in the official
+    code).
 
     Attributes:
         rotation_deg: counter-clockwise about z, degrees.
@@ -28,7 +31,9 @@ class BevTransform:
     flip_y: bool = False
 
     def matrix(self) -> np.ndarray:
-        """Return the (4, 4) float64 augmented ego from ego transform, which scales and may mirror."""
+        """Return the (4, 4) float64 augmented ego from ego transform, which scales and may
+        mirror.
+        """
         angle = np.deg2rad(self.rotation_deg)
         cos, sin = np.cos(angle), np.sin(angle)
         matrix = np.eye(4)
@@ -44,12 +49,18 @@ class BevTransform:
             yaw = np.pi - yaw
         if self.flip_y:
             yaw = -yaw
-        return Boxes3D(boxes.center @ linear.T, boxes.size * self.scale, yaw, boxes.velocity @ linear[:2, :2].T)
+        return Boxes3D(
+            boxes.center @ linear.T,
+            boxes.size * self.scale,
+            yaw,
+            boxes.velocity @ linear[:2, :2].T,
+        )
 
 
 @dataclass(frozen=True)
 class ImageAugmentation:
-    """Ranges that each camera's ImageTransform is drawn from; the defaults are those for 256x704 input from 1600x900.
+    """Ranges that each camera's ImageTransform is drawn from; the defaults are those for 256x704
+    input from 1600x900.
 
     Attributes:
         scale: lowest and highest resize factor.
@@ -63,14 +74,20 @@ class ImageAugmentation:
     rotation_deg: tuple[float, float] = (-5.4, 5.4)
     flip_probability: float = 0.5
 
-    def draw(self, rng: np.random.Generator, source_size: tuple[int, int], spec: ImageSpec) -> ImageTransform:
-        """Return a transform of images of ``source_size`` (width, height); five numbers are drawn, in the official order."""
+    def draw(
+        self, rng: np.random.Generator, source_size: tuple[int, int], spec: ImageSpec
+    ) -> ImageTransform:
+        """Return a transform of images of ``source_size`` (width, height); five numbers are drawn,
+        in the official order.
+        """
         scale = rng.uniform(*self.scale)
         width, height = (int(side * scale) for side in source_size)
         crop_y = int((1 - rng.uniform(*self.bottom_cut)) * height) - spec.height
         crop_x = int(rng.uniform(0, max(0, width - spec.width)))
         flip = bool(rng.random() < self.flip_probability)
-        return ImageTransform(scale, crop_x, crop_y, spec.width, spec.height, flip, rng.uniform(*self.rotation_deg))
+        return ImageTransform(
+            scale, crop_x, crop_y, spec.width, spec.height, flip, rng.uniform(*self.rotation_deg)
+        )
 
 
 @dataclass(frozen=True)
@@ -92,7 +109,10 @@ class BevAugmentation:
     def draw(self, rng: np.random.Generator) -> BevTransform:
         """Return a transform; four numbers are drawn, in the official order."""
         rotation_deg, scale = rng.uniform(*self.rotation_deg), rng.uniform(*self.scale)
-        flip_x, flip_y = rng.random() < self.flip_x_probability, rng.random() < self.flip_y_probability
+        flip_x, flip_y = (
+            rng.random() < self.flip_x_probability,
+            rng.random() < self.flip_y_probability,
+        )
         return BevTransform(rotation_deg, scale, bool(flip_x), bool(flip_y))
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from bevdepth_core.config import NUSCENES_CLASSES
 
-CAMERAS = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT')
+CAMERAS = (
+    'CAM_FRONT_LEFT',
+    'CAM_FRONT',
+    'CAM_FRONT_RIGHT',
+    'CAM_BACK_LEFT',
+    'CAM_BACK',
+    'CAM_BACK_RIGHT',
+)
 """The official order of cameras."""
 LIDAR = 'LIDAR_TOP'
 
@@ -43,7 +50,9 @@ _ATTRIBUTES = {  # class: (standing, moving)
 
 
 def label_of_category(category: str) -> int | None:
-    """Return the class index of a nuScenes category name, None for categories that are not detected."""
+    """Return the class index of a nuScenes category name, None for categories that are not
+    detected.
+    """
     name = _CLASS_OF_CATEGORY.get(category)
     return None if name is None else NUSCENES_CLASSES.index(name)
 

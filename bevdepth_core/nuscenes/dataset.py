@@ -1,4 +1,6 @@
-"""Samples for training and validation: images, matrices, boxes and depth of a key frame and those before it."""
+"""Samples for training and validation: images, matrices, boxes and depth of a key frame and those
+before it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ ReadCrop = Callable[[Path, ImageTransform], np.ndarray]
 
 @dataclass(frozen=True)
 class Sample:
-    """One item of the dataset: S frames (0 = key frame, then earlier ones) of N cameras, all on the CPU.
+    """One item of the dataset: S frames (0 = key frame, then earlier ones) of N cameras, all on
+    the CPU.
 
     Attributes:
         name: the key frame's sample token.
@@ -36,8 +39,9 @@ class Sample:
         intrinsics: (S, N, 4, 4) float32, pixels of the source image, 1 at [3][3].
         image_aug: (S, N, 4, 4) float32, network-input pixel from source pixel.
         bev_aug: (4, 4) float32, augmented ego from ego.
-        boxes: (n, 9) float32 in the augmented ego frame: centre x y z, length, width, height in metres, yaw in radians,
-            velocity x y in m/s. Boxes without a lidar or radar point are left out.
+        boxes: (n, 9) float32 in the augmented ego frame: centre x y z, length, width, height in
+            metres, yaw in radians, velocity x y in m/s. Boxes without a lidar or radar point are
+            left out.
         labels: (n,) int64, class of each box.
         depth: (N, H, W) float32 lidar depth of the key frame, metres, 0 = unknown.
     """
@@ -54,7 +58,8 @@ class Sample:
 
 
 class NuScenesDataset(Dataset):
-    """Key frames with their past: ``dataset[place]`` as in validation, ``dataset.sample(place, rng)`` augmented for training.
+    """Key frames with their past: ``dataset[place]`` as in validation, ``dataset.sample(place,
+    rng)`` augmented for training.
 
     Args:
         index: the samples.
@@ -62,7 +67,8 @@ class NuScenesDataset(Dataset):
         spec: the network's input image.
         key_frames: S, the key frame and S - 1 before it.
         augmentation: ranges to draw from.
-        positions: the samples of an epoch as positions in ``index``, in which one may occur repeatedly; all when None.
+        positions: the samples of an epoch as positions in ``index``, in which one may occur
+            repeatedly; all when None.
     """
 
     def __init__(
@@ -74,7 +80,12 @@ class NuScenesDataset(Dataset):
         augmentation: Augmentation | None = None,
         positions: Sequence[int] | None = None,
     ) -> None:
-        self._index, self._dataroot, self._spec, self._key_frames = index, Path(dataroot), spec, key_frames
+        self._index, self._dataroot, self._spec, self._key_frames = (
+            index,
+            Path(dataroot),
+            spec,
+            key_frames,
+        )
         self._augmentation = augmentation or Augmentation()
         self._positions = np.arange(len(index)) if positions is None else np.asarray(positions)
 
@@ -87,22 +98,32 @@ class NuScenesDataset(Dataset):
         Raises:
             OSError, ValueError: an image or sweep cannot be read.
         """
-        transforms = [ImageTransform.for_inference(*camera.image_size, self._spec) for camera in self._frames(place)[0].cameras]
+        transforms = [
+            ImageTransform.for_inference(*camera.image_size, self._spec)
+            for camera in self._frames(place)[0].cameras
+        ]
         return self.load(place, transforms, BevTransform(), read_crop)
 
     def sample(self, place: int, rng: np.random.Generator) -> Sample:
         """Return a sample with everything drawn from ``rng``, its images read the fast way.
 
-        The draws come camera by camera, then the bird's-eye view. All frames of a camera share one.
+        The draws come camera by camera, then the bird's-eye view. All frames of a camera share
+        one.
 
         Raises:
             OSError, ValueError: an image or sweep cannot be read.
         """
-        transforms = [self._augmentation.image.draw(rng, camera.image_size, self._spec) for camera in self._frames(place)[0].cameras]
+        transforms = [
+            self._augmentation.image.draw(rng, camera.image_size, self._spec)
+            for camera in self._frames(place)[0].cameras
+        ]
         return self.load(place, transforms, self._augmentation.bev.draw(rng), read_crop_fast)
 
-    def load(self, place: int, transforms: Sequence[ImageTransform], bev: BevTransform, read: ReadCrop) -> Sample:
-        """Return a sample with given changes: one transform per camera for all its frames, one for the bird's-eye view.
+    def load(
+        self, place: int, transforms: Sequence[ImageTransform], bev: BevTransform, read: ReadCrop
+    ) -> Sample:
+        """Return a sample with given changes: one transform per camera for all its frames, one for
+        the bird's-eye view.
 
         Raises:
             OSError, ValueError: an image or sweep cannot be read.
@@ -113,27 +134,45 @@ class NuScenesDataset(Dataset):
         image_aug = np.stack([transform.matrix() for transform in transforms]).astype(np.float32)
         return Sample(
             key.token,
-            torch.from_numpy(np.stack([self._images(frame, transforms, read) for frame in frames])),
+            torch.from_numpy(
+                np.stack([self._images(frame, transforms, read) for frame in frames])
+            ),
             torch.stack([key_ego_from_camera(key, frame) for frame in frames]),
             torch.stack([_intrinsics(frame) for frame in frames]),
             torch.from_numpy(image_aug).repeat(len(frames), 1, 1, 1),
             torch.from_numpy(bev.matrix().astype(np.float32)),
             _box_rows(bev.apply(boxes)),
             torch.from_numpy(labels),
-            torch.from_numpy(depth_maps(read_points(self._dataroot / key.lidar.filename), key.lidar, key.cameras, transforms)),
+            torch.from_numpy(
+                depth_maps(
+                    read_points(self._dataroot / key.lidar.filename),
+                    key.lidar,
+                    key.cameras,
+                    transforms,
+                )
+            ),
         )
 
     def _frames(self, place: int) -> list[SampleRecord]:
         position = int(self._positions[place])
-        return [self._index[self._index.position_in_past(position, steps)] for steps in range(self._key_frames)]
+        return [
+            self._index[self._index.position_in_past(position, steps)]
+            for steps in range(self._key_frames)
+        ]
 
-    def _images(self, frame: SampleRecord, transforms: Sequence[ImageTransform], read: ReadCrop) -> np.ndarray:
+    def _images(
+        self, frame: SampleRecord, transforms: Sequence[ImageTransform], read: ReadCrop
+    ) -> np.ndarray:
         cameras = zip(frame.cameras, transforms, strict=True)
-        return np.stack([read(self._dataroot / camera.filename, transform) for camera, transform in cameras])
+        return np.stack(
+            [read(self._dataroot / camera.filename, transform) for camera, transform in cameras]
+        )
 
 
 def load_frame(record: SampleRecord, dataroot: str | Path) -> Frame:
-    """Return a key frame as the Detector takes it: whole images, calibration, stamps and ego poses."""
+    """Return a key frame as the Detector takes it: whole images, calibration, stamps and ego
+    poses.
+    """
     cameras = record.cameras
     rig = CameraRig(
         CAMERAS,
@@ -142,19 +181,27 @@ def load_frame(record: SampleRecord, dataroot: str | Path) -> Frame:
     )
     images = tuple(read_image(Path(dataroot) / camera.filename) for camera in cameras)
     stamps_ns = np.array([camera.stamp_ns for camera in cameras])
-    return Frame(images, rig, stamps_ns, np.stack([camera.world_from_ego.matrix() for camera in cameras]))
+    return Frame(
+        images, rig, stamps_ns, np.stack([camera.world_from_ego.matrix() for camera in cameras])
+    )
 
 
 def key_ego_from_camera(key: SampleRecord, frame: SampleRecord) -> Tensor:
-    """Return (N, 4, 4) float32: each camera of ``frame`` in the ego frame of ``key`` at that camera's own exposure.
+    """Return (N, 4, 4) float32: each camera of ``frame`` in the ego frame of ``key`` at that
+    camera's own exposure.
 
-    Composed in float32, as the official training pipeline does, although world coordinates of a kilometre leave only 0.1 mm:
-    a network trained here then sees the inputs of the official one. The Detector has no such number to equal and uses float64.
+    Composed in float32, as the official training pipeline does, although world coordinates of a
+    kilometre leave only 0.1 mm: a network trained here then sees the inputs of the official one.
+        The Detector has no such number to equal and uses float64.
     """
     cameras = list(zip(key.cameras, frame.cameras, strict=True))
     world_from_key_ego = _matrices([key_camera.world_from_ego for key_camera, _ in cameras])
     world_from_ego = _matrices([camera.world_from_ego for _, camera in cameras])
-    return torch.linalg.inv(world_from_key_ego) @ world_from_ego @ _matrices([camera.ego_from_sensor for _, camera in cameras])
+    return (
+        torch.linalg.inv(world_from_key_ego)
+        @ world_from_ego
+        @ _matrices([camera.ego_from_sensor for _, camera in cameras])
+    )
 
 
 def _matrices(poses: Sequence[Pose]) -> Tensor:
@@ -164,22 +211,28 @@ def _matrices(poses: Sequence[Pose]) -> Tensor:
 def _intrinsics(frame: SampleRecord) -> Tensor:
     """Return (N, 4, 4) float32 with 1 at [3][3]."""
     matrices = torch.zeros(len(frame.cameras), 4, 4)
-    matrices[:, :3, :3] = torch.from_numpy(np.stack([camera.intrinsics for camera in frame.cameras]))
+    matrices[:, :3, :3] = torch.from_numpy(
+        np.stack([camera.intrinsics for camera in frame.cameras])
+    )
     matrices[:, 3, 3] = 1
     return matrices
 
 
 def ground_truth(record: SampleRecord) -> tuple[Boxes3D, np.ndarray]:
-    """Return the boxes that a sensor point touches, in the mean ego frame, and their (n,) int64 labels.
+    """Return the boxes that a sensor point touches, in the mean ego frame, and their (n,) int64
+    labels.
 
-    The yaw is that of the official code, which reads it off the rotation as if yaw were the last of three turns
-    (x, then y, then z). For a vehicle on a slope it differs from the box's heading by some 1e-4 rad.
+    The yaw is that of the official code, which reads it off the rotation as if yaw were the last
+    of three turns (x, then y, then z). For a vehicle on a slope it differs from the box's heading
+    by some 1e-4 rad.
     """
     found = record.annotations
     seen = found.points > 0
     ego_from_world = invert_rigid(record.world_from_ego().matrix())
     turn = ego_from_world[:3, :3]
-    rotations = turn @ np.array([rigid_from_quaternion(q, 0)[:3, :3] for q in found.quaternion[seen]]).reshape(-1, 3, 3)
+    rotations = turn @ np.array(
+        [rigid_from_quaternion(q, 0)[:3, :3] for q in found.quaternion[seen]]
+    ).reshape(-1, 3, 3)
     boxes = Boxes3D(
         center=found.center[seen] @ turn.T + ego_from_world[:3, 3],
         size=found.size[seen][:, [1, 0, 2]],
@@ -190,4 +243,6 @@ def ground_truth(record: SampleRecord) -> tuple[Boxes3D, np.ndarray]:
 
 
 def _box_rows(boxes: Boxes3D) -> Tensor:
-    return torch.from_numpy(np.concatenate([boxes.center, boxes.size, boxes.yaw[:, None], boxes.velocity], axis=1))
+    return torch.from_numpy(
+        np.concatenate([boxes.center, boxes.size, boxes.yaw[:, None], boxes.velocity], axis=1)
+    )

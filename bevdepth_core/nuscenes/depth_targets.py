@@ -24,12 +24,18 @@ def read_points(path: str | Path) -> np.ndarray:
     """
     numbers = np.fromfile(path, np.float32)
     if numbers.size % POINT_NUMBERS:
-        raise ValueError(f'{path} is cut off: {numbers.size} numbers are not a multiple of {POINT_NUMBERS}; unpack it again')
+        raise ValueError(
+            f'{path} is cut off: {numbers.size} numbers are not a multiple of {POINT_NUMBERS}; '
+            'unpack it again'
+        )
     return numbers.reshape(-1, POINT_NUMBERS)[:, :3]
 
 
 def depth_maps(
-    points: np.ndarray, lidar: SensorRecord, cameras: Sequence[SensorRecord], transforms: Sequence[ImageTransform]
+    points: np.ndarray,
+    lidar: SensorRecord,
+    cameras: Sequence[SensorRecord],
+    transforms: Sequence[ImageTransform],
 ) -> np.ndarray:
     """Return the sparse depth maps of N cameras.
 
@@ -40,32 +46,46 @@ def depth_maps(
         transforms: what is done to each camera's image; all give the same size.
 
     Returns:
-        (N, height, width) float32, metres along the optical axis in the unscaled source camera, 0 where no point falls.
-        Where several fall the last of the sweep counts.
+        (N, height, width) float32, metres along the optical axis in the unscaled source camera, 0
+        where no point falls. Where several fall the last of the sweep counts.
 
-    Source: the official lidar projection. Its oddities are kept: coordinates are truncated towards zero, so that points up
-    to one pixel outside the left and upper edge count; near points do not hide far ones; points are rounded to float32 after
-    every rigid step. With that the maps are equal to the last pixel.
+    Source: the official lidar projection. Its oddities are kept: coordinates are truncated towards
+        zero, so that points up
+    to one pixel outside the left and upper edge count; near points do not hide far ones; points
+    are rounded to float32 after every rigid step. With that the maps are equal to the last pixel.
     """
     in_world = _to_parent(_to_parent(points, lidar.ego_from_sensor), lidar.world_from_ego)
-    return np.stack([_depth_map(in_world, camera, transform) for camera, transform in zip(cameras, transforms, strict=True)])
+    return np.stack(
+        [
+            _depth_map(in_world, camera, transform)
+            for camera, transform in zip(cameras, transforms, strict=True)
+        ]
+    )
 
 
-def _depth_map(in_world: np.ndarray, camera: SensorRecord, transform: ImageTransform) -> np.ndarray:
+def _depth_map(
+    in_world: np.ndarray, camera: SensorRecord, transform: ImageTransform
+) -> np.ndarray:
     in_camera = _to_child(_to_child(in_world, camera.world_from_ego), camera.ego_from_sensor)
     in_front = in_camera[in_camera[:, 2] > 0]
     depth = in_front[:, 2]
     pixels = (in_front @ camera.intrinsics.T)[:, :2] / depth[:, None]
-    inside = ((pixels > IMAGE_MARGIN) & (pixels < np.array(camera.image_size) - IMAGE_MARGIN)).all(axis=1)
+    inside = ((pixels > IMAGE_MARGIN) & (pixels < np.array(camera.image_size) - IMAGE_MARGIN)).all(
+        axis=1
+    )
     return _painted(pixels[inside], depth[inside], transform)
 
 
 def _to_parent(points: np.ndarray, pose: Pose) -> np.ndarray:
-    return (points @ pose.matrix()[:3, :3].T).astype(np.float32) + pose.translation.astype(np.float32)
+    return (points @ pose.matrix()[:3, :3].T).astype(np.float32) + pose.translation.astype(
+        np.float32
+    )
 
 
 def _to_child(points: np.ndarray, pose: Pose) -> np.ndarray:
-    return ((points - pose.translation.astype(np.float32)) @ pose.matrix()[:3, :3]).astype(np.float32)
+    return ((points - pose.translation.astype(np.float32)) @ pose.matrix()[:3, :3]).astype(
+        np.float32
+    )
 
 
 def _painted(pixels: np.ndarray, depth: np.ndarray, transform: ImageTransform) -> np.ndarray:

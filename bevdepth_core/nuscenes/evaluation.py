@@ -24,8 +24,20 @@ from bevdepth_core.nuscenes.records import Pose
 from bevdepth_core.types import Detections3D
 
 METRICS = 'detection_cvpr_2019'
-META = {'use_camera': True, 'use_lidar': False, 'use_radar': False, 'use_map': False, 'use_external': False}
-ERRORS = {'trans_err': 'ATE', 'scale_err': 'ASE', 'orient_err': 'AOE', 'vel_err': 'AVE', 'attr_err': 'AAE'}
+META = {
+    'use_camera': True,
+    'use_lidar': False,
+    'use_radar': False,
+    'use_map': False,
+    'use_external': False,
+}
+ERRORS = {
+    'trans_err': 'ATE',
+    'scale_err': 'ASE',
+    'orient_err': 'AOE',
+    'vel_err': 'AVE',
+    'attr_err': 'AAE',
+}
 """The devkit's key of each of the five true-positive errors, and its usual name."""
 FAR_AWAY = 1e7
 """Metres in the world frame: out of every class's range."""
@@ -48,7 +60,8 @@ PUBLISHED = {
 
 
 def result_boxes(token: str, detections: Detections3D, world_from_ego: Pose) -> list[dict]:
-    """Return the detections of one sample as entries of the nuScenes result format, in the world frame.
+    """Return the detections of one sample as entries of the nuScenes result format, in the world
+    frame.
 
     Args:
         token: the sample's token.
@@ -65,7 +78,9 @@ def result_boxes(token: str, detections: Detections3D, world_from_ego: Pose) -> 
             'sample_token': token,
             'translation': centers[row].tolist(),
             'size': boxes.size[row, [1, 0, 2]].tolist(),
-            'rotation': (turn * Quaternion(axis=(0, 0, 1), radians=float(boxes.yaw[row]))).elements.tolist(),
+            'rotation': (
+                turn * Quaternion(axis=(0, 0, 1), radians=float(boxes.yaw[row]))
+            ).elements.tolist(),
             'velocity': velocities[row, :2].tolist(),
             'detection_name': (name := detections.class_names[detections.labels[row]]),
             'detection_score': float(detections.scores[row]),
@@ -79,14 +94,17 @@ def write_results(results: Mapping[str, list[dict]], path: str | Path) -> None:
     """Write a nuScenes result file of a camera-only method, atomically.
 
     Args:
-        results: per sample token its entries, ``result_boxes``; samples without boxes have an empty list.
+        results: per sample token its entries, ``result_boxes``; samples without boxes have an
+            empty list.
         path: the JSON file.
     """
     text = json.dumps({'meta': META, 'results': dict(results)})
     write_atomically(path, lambda target: Path(target).write_text(text) and None)
 
 
-def evaluate(result_path: str | Path, dataroot: str | Path, version: str, split: str, output_dir: str | Path) -> dict:
+def evaluate(
+    result_path: str | Path, dataroot: str | Path, version: str, split: str, output_dir: str | Path
+) -> dict:
     """Run the devkit's DetectionEval.
 
     Args:
@@ -97,20 +115,26 @@ def evaluate(result_path: str | Path, dataroot: str | Path, version: str, split:
         output_dir: gets the devkit's ``metrics_summary.json`` and ``metrics_details.json``.
 
     Returns:
-        The devkit's summary: ``mean_ap``, ``nd_score``, ``tp_errors``, ``mean_dist_aps``, ``label_tp_errors``, ...
+        The devkit's summary: ``mean_ap``, ``nd_score``, ``tp_errors``, ``mean_dist_aps``,
+        ``label_tp_errors``, ...
 
     Raises:
-        ValueError: the file does not hold exactly the samples of the split, or there are no annotations.
+        ValueError: the file does not hold exactly the samples of the split, or there are no
+            annotations.
     """
     devkit = open_devkit(dataroot, version)
     results = json.loads(Path(result_path).read_text())
-    _require_same_samples(_tokens(devkit, split_scenes(dataroot, version, split)), results['results'], split)
+    _require_same_samples(
+        _tokens(devkit, split_scenes(dataroot, version, split)), results['results'], split
+    )
     if not devkit.sample_annotation:
         raise ValueError(f'{dataroot} {version} has no annotations to score split {split!r} with')
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         scored = Path(folder) / 'results.json'
         scored.write_text(json.dumps(results | {'results': _with_a_box(results['results'])}))
-        official = DetectionEval(devkit, config_factory(METRICS), str(scored), split, str(output_dir), verbose=False)
+        official = DetectionEval(
+            devkit, config_factory(METRICS), str(scored), split, str(output_dir), verbose=False
+        )
         return official.main(render_curves=False)
 
 
@@ -121,15 +145,27 @@ def _tokens(devkit: NuScenes, scenes: Iterable[str]) -> set[str]:
 
 
 def _with_a_box(results: dict[str, list[dict]]) -> dict[str, list[dict]]:
-    """Return the results, or where they hold no box at all one that the devkit drops for its distance.
+    """Return the results, or where they hold no box at all one that the devkit drops for its
+    distance.
 
-    The devkit's distance filter fails on results without any box; their score is 0 and not an error.
+    The devkit's distance filter fails on results without any box; their score is 0 and not an
+    error.
     """
     if any(results.values()):
         return results
     token = next(iter(results))
-    far = {'translation': [FAR_AWAY, FAR_AWAY, 0.0], 'size': [1.0, 1.0, 1.0], 'rotation': [1.0, 0.0, 0.0, 0.0], 'velocity': [0.0, 0.0]}
-    entry = {'sample_token': token, 'detection_name': NUSCENES_CLASSES[0], 'detection_score': 0.0, 'attribute_name': ''}
+    far = {
+        'translation': [FAR_AWAY, FAR_AWAY, 0.0],
+        'size': [1.0, 1.0, 1.0],
+        'rotation': [1.0, 0.0, 0.0, 0.0],
+        'velocity': [0.0, 0.0],
+    }
+    entry = {
+        'sample_token': token,
+        'detection_name': NUSCENES_CLASSES[0],
+        'detection_score': 0.0,
+        'attribute_name': '',
+    }
     return results | {token: [entry | far]}
 
 
@@ -137,13 +173,16 @@ def _require_same_samples(expected: set[str], found: Iterable[str], split: str) 
     absent, foreign = sorted(expected - set(found)), sorted(set(found) - expected)
     if absent or foreign:
         raise ValueError(
-            f'the result file must hold every sample of split {split!r} and no other, but {len(absent)} are absent'
+            f'the result file must hold every sample of split {split!r} and no other, but '
+            f'{len(absent)} are absent'
             f' and {len(foreign)} are foreign, such as {", ".join((absent + foreign)[:3])}'
         )
 
 
 def table(summary: Mapping, published: PublishedScore | None = None) -> str:
-    """Return the devkit's summary as Markdown: the means, the published ones where given, then every class."""
+    """Return the devkit's summary as Markdown: the means, the published ones where given, then
+    every class.
+    """
     headings = ['class', 'AP', *ERRORS.values()]
     rows = [['mean', summary['mean_ap'], *(summary['tp_errors'][error] for error in ERRORS)]]
     for name in NUSCENES_CLASSES:

@@ -1,7 +1,8 @@
 """From the tables of a nuScenes-format dataset to a compact, cached list of samples.
 
-Loading the tables of v1.0-trainval takes the devkit a minute and gigabytes. They are walked once; one small file per scene
-stays in the cache, so that an interrupted walk goes on where it stopped and a split reads only its own scenes.
+Loading the tables of v1.0-trainval takes the devkit a minute and gigabytes. They are walked once;
+one small file per scene stays in the cache, so that an interrupted walk goes on where it stopped
+and a split reads only its own scenes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,14 @@ SENSORS = (*CAMERAS, LIDAR)
 CACHE_FORMAT = 1
 """Counted up when what a cache file holds changes."""
 
-_PER_ANNOTATION = {'label': (), 'center': (3,), 'size': (3,), 'quaternion': (4,), 'velocity': (3,), 'points': ()}
+_PER_ANNOTATION = {
+    'label': (),
+    'center': (3,),
+    'size': (3,),
+    'quaternion': (4,),
+    'velocity': (3,),
+    'points': (),
+}
 _INTEGERS = ('label', 'points')
 
 
@@ -45,13 +53,16 @@ class SampleIndex(Sequence[SampleRecord]):
     Kept as a few large arrays, so that data-loader workers share them and do not copy them.
 
     Args:
-        columns: arrays with one row per sample, or per annotation, as ``_scene_columns`` makes them.
+        columns: arrays with one row per sample, or per annotation, as ``_scene_columns`` makes
+            them.
     """
 
     def __init__(self, columns: dict[str, np.ndarray]) -> None:
         self._columns = columns
         self._first_annotation = np.concatenate(([0], np.cumsum(columns['annotations'])))
-        self._scene_starts = np.flatnonzero(np.concatenate(([True], columns['scene'][1:] != columns['scene'][:-1])))
+        self._scene_starts = np.flatnonzero(
+            np.concatenate(([True], columns['scene'][1:] != columns['scene'][:-1]))
+        )
 
     def __len__(self) -> int:
         return len(self._columns['token'])
@@ -76,8 +87,14 @@ class SampleIndex(Sequence[SampleRecord]):
         return SensorRecord(
             columns['filename'][position, number].decode(),
             int(columns['sensor_stamp_us'][position, number]) * 1000,
-            Pose(columns['sensor_quaternion'][position, number], columns['sensor_translation'][position, number]),
-            Pose(columns['ego_quaternion'][position, number], columns['ego_translation'][position, number]),
+            Pose(
+                columns['sensor_quaternion'][position, number],
+                columns['sensor_translation'][position, number],
+            ),
+            Pose(
+                columns['ego_quaternion'][position, number],
+                columns['ego_translation'][position, number],
+            ),
             tuple(columns['image_size'][position, number].tolist()),
             columns['intrinsics'][position, number],
         )
@@ -98,8 +115,8 @@ class SampleIndex(Sequence[SampleRecord]):
     def position_in_past(self, position: int, steps: int) -> int:
         """Return the position of the sample ``steps`` key frames earlier.
 
-        Where the scene has none the sample itself is returned, even if an earlier one but fewer steps back exists: so
-        does the official code.
+        Where the scene has none the sample itself is returned, even if an earlier one but fewer
+        steps back exists: so does the official code.
         """
         start = self._scene_starts[np.searchsorted(self._scene_starts, position, side='right') - 1]
         return position - steps if position - steps >= start else position
@@ -109,23 +126,30 @@ class SampleIndex(Sequence[SampleRecord]):
         return self._columns['label'][slice(*self._first_annotation[position : position + 2])]
 
 
-def load_index(dataroot: str | Path, version: str, split: str, cache_dir: str | Path | None = None) -> SampleIndex:
+def load_index(
+    dataroot: str | Path, version: str, split: str, cache_dir: str | Path | None = None
+) -> SampleIndex:
     """Return the samples of a split.
 
     Args:
         dataroot: the dataset's root, which holds ``version``, ``samples`` and ``maps``.
         version: such as ``v1.0-trainval``.
-        split: a split of the devkit (``train``, ``val``, ``mini_train``, ...) or a name in ``<version>/splits.json``.
-        cache_dir: where scene files are kept; ``~/.cache/bevdepth`` (or below ``$XDG_CACHE_HOME``) when None.
+        split: a split of the devkit (``train``, ``val``, ``mini_train``, ...) or a name in
+            ``<version>/splits.json``.
+        cache_dir: where scene files are kept; ``~/.cache/bevdepth`` (or below ``$XDG_CACHE_HOME``)
+            when None.
 
     Raises:
-        DatasetIncompleteError: tables, maps or key-frame files are missing; the message lists them.
+        DatasetIncompleteError: tables, maps or key-frame files are missing; the message lists
+            them.
         ValueError: the split or one of its scenes is unknown.
     """
     dataroot = Path(dataroot)
     require_tables(dataroot, version)
     scenes = split_scenes(dataroot, version, split)
-    folder = Path(cache_dir or _default_cache_dir()) / f'{version}-{_fingerprint(dataroot / version)}'
+    folder = (
+        Path(cache_dir or _default_cache_dir()) / f'{version}-{_fingerprint(dataroot / version)}'
+    )
     paths = [folder / f'{scene}.npz' for scene in scenes]
     left = [scene for scene, path in zip(scenes, paths, strict=True) if not path.exists()]
     if left:
@@ -144,19 +168,30 @@ def split_scenes(dataroot: str | Path, version: str, split: str) -> list[str]:
     tables = Path(dataroot) / version
     custom = read_json(path) if (path := tables / 'splits.json').exists() else {}
     if not isinstance(custom, dict) or not all(
-        isinstance(names, list) and all(isinstance(n, str) for n in names) for names in custom.values()
+        isinstance(names, list) and all(isinstance(n, str) for n in names)
+        for names in custom.values()
     ):
         raise ValueError(f'{path} must map names of splits to lists of scene names')
     splits = custom | create_splits_scenes()
     if not splits.get(split):
-        raise ValueError(f'split {split!r} is not known: choose one of {", ".join(sorted(splits))}, or add it to {path}')
+        raise ValueError(
+            f'split {split!r} is not known: choose one of {", ".join(sorted(splits))}, or add it '
+            f'to {path}'
+        )
     with consistent(tables):
         present = [scene['name'] for scene in read_json(tables / 'scene.json')]
     require_scene_names(tables, present)
     absent = sorted(set(splits[split]) - set(present))
     if absent:
-        hint = f'; the devkit hides the split of that name in {path}: rename it' if split in custom.keys() & create_splits_scenes() else ''
-        raise ValueError(f'split {split!r} needs {len(absent)} scenes that {tables} does not hold, such as {", ".join(absent[:3])}{hint}')
+        hint = (
+            f'; the devkit hides the split of that name in {path}: rename it'
+            if split in custom.keys() & create_splits_scenes()
+            else ''
+        )
+        raise ValueError(
+            f'split {split!r} needs {len(absent)} scenes that {tables} does not hold, such as '
+            f'{", ".join(absent[:3])}{hint}'
+        )
     wanted = set(splits[split])
     return [name for name in present if name in wanted]
 
@@ -165,7 +200,8 @@ def open_devkit(dataroot: str | Path, version: str) -> NuScenes:
     """Return the devkit's view of the dataset, loaded quietly.
 
     Raises:
-        DatasetIncompleteError: a table or map is missing or cut off, or they contradict each other.
+        DatasetIncompleteError: a table or map is missing or cut off, or they contradict each
+            other.
     """
     require_tables(Path(dataroot), version)
     try:
@@ -173,7 +209,8 @@ def open_devkit(dataroot: str | Path, version: str) -> NuScenes:
     except Exception as error:  # the devkit raises many types, among them Exception itself
         tables = Path(dataroot) / version
         raise DatasetIncompleteError(
-            f'the tables in {tables} are cut off or contradict each other ({error!r}): unpack them again'
+            f'the tables in {tables} are cut off or contradict each other ({error!r}): unpack '
+            'them again'
         ) from error
 
 
@@ -183,7 +220,10 @@ def _default_cache_dir() -> Path:
 
 def _fingerprint(tables: Path) -> str:
     """Return a name for this state of the tables."""
-    states = [(name, (stat := (tables / f'{name}.json').stat()).st_size, stat.st_mtime_ns) for name in TABLES]
+    states = [
+        (name, (stat := (tables / f'{name}.json').stat()).st_size, stat.st_mtime_ns)
+        for name in TABLES
+    ]
     return hashlib.sha256(repr((CACHE_FORMAT, SENSORS, states)).encode()).hexdigest()[:16]
 
 
@@ -210,7 +250,9 @@ def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def _scene_columns(devkit: NuScenes, scene: dict) -> dict[str, np.ndarray]:
-    """Return the arrays of one scene: n samples of 7 sensors, and their annotations one after the other."""
+    """Return the arrays of one scene: n samples of 7 sensors, and their annotations one after the
+    other.
+    """
     samples = list(_samples(devkit, scene))
     annotations = [_annotations(devkit, sample) for sample in samples]
     columns = {
@@ -219,7 +261,9 @@ def _scene_columns(devkit: NuScenes, scene: dict) -> dict[str, np.ndarray]:
         'stamp_us': np.array([sample['timestamp'] for sample in samples], np.int64),
         'annotations': np.array([len(rows) for rows in annotations], np.int64),
     }
-    columns |= _sensor_columns([_sensor_row(devkit, sample, name) for sample in samples for name in SENSORS])
+    columns |= _sensor_columns(
+        [_sensor_row(devkit, sample, name) for sample in samples for name in SENSORS]
+    )
     rows = [row for sample_rows in annotations for row in sample_rows]
     for name, shape in _PER_ANNOTATION.items():
         dtype = np.int64 if name in _INTEGERS else np.float64
@@ -231,7 +275,9 @@ def _samples(devkit: NuScenes, scene: dict) -> Iterator[dict]:
     token, left = scene['first_sample_token'], len(devkit.sample)
     while token:
         if not left:
-            raise ValueError(f'the samples of {scene["name"]} run in a circle: unpack the metadata again')
+            raise ValueError(
+                f'the samples of {scene["name"]} run in a circle: unpack the metadata again'
+            )
         sample = devkit.get('sample', token)
         yield sample
         token, left = sample['next'], left - 1
@@ -239,7 +285,10 @@ def _samples(devkit: NuScenes, scene: dict) -> Iterator[dict]:
 
 def _sensor_row(devkit: NuScenes, sample: dict, channel: str) -> dict:
     if channel not in sample['data']:
-        raise ValueError(f'sample {sample["token"]} has no key frame of {channel}; every sample needs all of {", ".join(SENSORS)}')
+        raise ValueError(
+            f'sample {sample["token"]} has no key frame of {channel}; every sample needs all of '
+            f'{", ".join(SENSORS)}'
+        )
     data = devkit.get('sample_data', sample['data'][channel])
     sensor = devkit.get('calibrated_sensor', data['calibrated_sensor_token'])
     ego = devkit.get('ego_pose', data['ego_pose_token'])
@@ -256,15 +305,26 @@ def _sensor_row(devkit: NuScenes, sample: dict, channel: str) -> dict:
 
 
 def _sensor_columns(rows: list[dict]) -> dict[str, np.ndarray]:
-    dtypes = dict.fromkeys(rows[0], np.float64) | {'filename': None, 'sensor_stamp_us': np.int64, 'image_size': np.int32}
-    columns = {name: np.array([row[name] for row in rows], dtype) for name, dtype in dtypes.items()}
-    return {name: column.reshape(-1, len(SENSORS), *column.shape[1:]) for name, column in columns.items()}
+    dtypes = dict.fromkeys(rows[0], np.float64) | {
+        'filename': None,
+        'sensor_stamp_us': np.int64,
+        'image_size': np.int32,
+    }
+    columns = {
+        name: np.array([row[name] for row in rows], dtype) for name, dtype in dtypes.items()
+    }
+    return {
+        name: column.reshape(-1, len(SENSORS), *column.shape[1:])
+        for name, column in columns.items()
+    }
 
 
 def _annotations(devkit: NuScenes, sample: dict) -> list[dict]:
     records = [devkit.get('sample_annotation', token) for token in sample['anns']]
     labelled = [(record, label_of_category(record['category_name'])) for record in records]
-    return [_annotation_row(devkit, record, label) for record, label in labelled if label is not None]
+    return [
+        _annotation_row(devkit, record, label) for record, label in labelled if label is not None
+    ]
 
 
 def _annotation_row(devkit: NuScenes, record: dict, label: int) -> dict:

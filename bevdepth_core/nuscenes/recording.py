@@ -1,4 +1,6 @@
-"""A scene of a nuScenes-format dataset as what it was when it was driven: streams of files, ego poses, annotated moments."""
+"""A scene of a nuScenes-format dataset as what it was when it was driven: streams of files, ego
+poses, annotated moments.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,10 @@ class AnnotatedMoment:
 
     def poses_in_ego(self) -> np.ndarray:
         """Return (n, 4, 4) box poses in the ego frame."""
-        boxes = [rigid_from_quaternion(turn, center) for turn, center in zip(self.quaternion, self.center, strict=True)]
+        boxes = [
+            rigid_from_quaternion(turn, center)
+            for turn, center in zip(self.quaternion, self.center, strict=True)
+        ]
         return invert_rigid(self.world_from_ego.matrix()) @ np.array(boxes).reshape(-1, 4, 4)
 
 
@@ -104,13 +109,26 @@ def read_recording(devkit: NuScenes, scene_name: str) -> Recording:
     samples = list(_chain(devkit, 'sample', scene['first_sample_token'])) if scene else []
     if not samples:
         raise ValueError(f'{devkit.dataroot} has no scene {scene_name} with samples')
-    files = {channel: _files(devkit, samples, channel) for channel in sorted({name for sample in samples for name in sample['data']})}
-    calibrations = {channel: devkit.get('calibrated_sensor', rows[0]['calibrated_sensor_token']) for channel, rows in files.items()}
+    files = {
+        channel: _files(devkit, samples, channel)
+        for channel in sorted({name for sample in samples for name in sample['data']})
+    }
+    calibrations = {
+        channel: devkit.get('calibrated_sensor', rows[0]['calibrated_sensor_token'])
+        for channel, rows in files.items()
+    }
     stamps_ns, poses = _poses(devkit, itertools.chain.from_iterable(files.values()))
     return Recording(
         scene_name,
-        tuple(_stream(channel, rows, calibrations[channel]) for channel, rows in files.items() if _is_streamed(rows)),
-        {channel: rigid_from_quaternion(record['rotation'], record['translation']) for channel, record in calibrations.items()},
+        tuple(
+            _stream(channel, rows, calibrations[channel])
+            for channel, rows in files.items()
+            if _is_streamed(rows)
+        ),
+        {
+            channel: rigid_from_quaternion(record['rotation'], record['translation'])
+            for channel, record in calibrations.items()
+        },
         stamps_ns,
         poses,
         tuple(_moment(devkit, sample) for sample in samples),
@@ -128,7 +146,9 @@ def _chain(devkit: NuScenes, table: str, token: str) -> Iterator[dict]:
 
 
 def _files(devkit: NuScenes, samples: Sequence[dict], channel: str) -> list[dict]:
-    """Return the sample_data of a channel in order of time: before, at and after each key frame."""
+    """Return the sample_data of a channel in order of time: before, at and after each key
+    frame.
+    """
     rows: dict[str, dict] = {}
     for sample in samples:
         if channel in sample['data']:
@@ -167,23 +187,40 @@ def _stream(channel: str, rows: Sequence[dict], calibration: dict) -> SensorStre
 
 def _poses(devkit: NuScenes, rows) -> tuple[np.ndarray, tuple[Pose, ...]]:
     """Return the ego poses of all files in order of time, one for each time."""
-    records = {record['timestamp']: record for record in (devkit.get('ego_pose', row['ego_pose_token']) for row in rows)}
+    records = {
+        record['timestamp']: record
+        for record in (devkit.get('ego_pose', row['ego_pose_token']) for row in rows)
+    }
     ordered = [records[stamp_us] for stamp_us in sorted(records)]
-    return np.array([record['timestamp'] for record in ordered], np.int64) * 1000, tuple(_pose(record) for record in ordered)
+    return np.array([record['timestamp'] for record in ordered], np.int64) * 1000, tuple(
+        _pose(record) for record in ordered
+    )
 
 
 def _pose(record: dict) -> Pose:
-    return Pose(np.array(record['rotation'], np.float64), np.array(record['translation'], np.float64))
+    return Pose(
+        np.array(record['rotation'], np.float64), np.array(record['translation'], np.float64)
+    )
 
 
 def _moment(devkit: NuScenes, sample: dict) -> AnnotatedMoment:
-    """Return the annotations of a sample at the time of its lidar turn, which they were made on."""
+    """Return the annotations of a sample at the time of its lidar turn, which they were made
+    on.
+    """
     token = sample['data'].get(LIDAR) or next(iter(sample['data'].values()))
     ego = devkit.get('ego_pose', devkit.get('sample_data', token)['ego_pose_token'])
     records = [devkit.get('sample_annotation', name) for name in sample['anns']]
-    labelled = [(record, label) for record in records if (label := label_of_category(record['category_name'])) is not None]
-    columns = [[record[name] for record, _ in labelled] for name in ('translation', 'size', 'rotation')]
-    center, size, quaternion = (np.array(rows, np.float64).reshape(len(labelled), -1) for rows in columns)
+    labelled = [
+        (record, label)
+        for record in records
+        if (label := label_of_category(record['category_name'])) is not None
+    ]
+    columns = [
+        [record[name] for record, _ in labelled] for name in ('translation', 'size', 'rotation')
+    ]
+    center, size, quaternion = (
+        np.array(rows, np.float64).reshape(len(labelled), -1) for rows in columns
+    )
     return AnnotatedMoment(
         ego['timestamp'] * 1000,
         _pose(ego),

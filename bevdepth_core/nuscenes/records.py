@@ -28,13 +28,18 @@ class Pose:
 
 
 def mean_pose(poses: Sequence[Pose]) -> Pose:
-    """Return the mean of quaternion components and translations, as the official code averages ego poses.
+    """Return the mean of quaternion components and translations, as the official code averages ego
+    poses.
 
-    Quaternions of the other sign (the same rotation) are turned first; without that their mean would be no rotation.
+    Quaternions of the other sign (the same rotation) are turned first; without that their mean
+    would be no rotation.
     """
     quaternions = np.stack([pose.quaternion for pose in poses])
     signs = np.where(quaternions @ quaternions[0] < 0, -1.0, 1.0)
-    return Pose((quaternions * signs[:, None]).mean(axis=0), np.stack([pose.translation for pose in poses]).mean(axis=0))
+    return Pose(
+        (quaternions * signs[:, None]).mean(axis=0),
+        np.stack([pose.translation for pose in poses]).mean(axis=0),
+    )
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ class SensorRecord:
 
 @dataclass(frozen=True)
 class Annotations:
-    """The boxes of a sample that belong to one of the ten classes, in the world frame, as nuScenes stores them.
+    """The boxes of a sample that belong to one of the ten classes, in the world frame, as nuScenes
+    stores them.
 
     Attributes:
         label: (n,) int64, index into the ten classes.
@@ -103,5 +109,7 @@ class SampleRecord:
     annotations: Annotations
 
     def world_from_ego(self) -> Pose:
-        """Return the ego pose that boxes refer to: the mean over the cameras, each at its own exposure."""
+        """Return the ego pose that boxes refer to: the mean over the cameras, each at its own
+        exposure.
+        """
         return mean_pose([camera.world_from_ego for camera in self.cameras])

@@ -1,4 +1,6 @@
-"""Suppression of boxes by the distance of their centres, for all tasks at once and without a host: greedy, best first."""
+"""Suppression of boxes by the distance of their centres, for all tasks at once and without a host:
+greedy, best first.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def _reference(centers: Tensor, valid: Tensor, limits: Tensor, most: int) -> Ten
     tasks, boxes = valid.shape
     alive = valid.clone()
     for best in range(boxes - 1):
-        near = ((centers[:, best + 1 :] - centers[:, best, None]) ** 2).sum(dim=-1) <= limits[:, None]
+        near = ((centers[:, best + 1 :] - centers[:, best, None]) ** 2).sum(dim=-1) <= limits[
+            :, None
+        ]
         alive[:, best + 1 :] &= ~(near & alive[:, best, None])
     place = alive.cumsum(dim=1) - 1
     kept = torch.full((tasks, boxes + most), -1, dtype=torch.int32, device=centers.device)

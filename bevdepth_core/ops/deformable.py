@@ -1,6 +1,7 @@
 """Deformable 3x3 convolution for inference, as bilinear reading and one matrix product per group.
 
-torchvision's kernel always runs on the default stream, so that a CUDA graph would not hold it; and it is float32 at half the speed.
+torchvision's kernel always runs on the default stream, so that a CUDA graph would not hold it; and
+it is float32 at half the speed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ def deformable_conv(features: Tensor, offsets: Tensor, weight: Tensor) -> Tensor
 
     Args:
         features: (N, C, H, W).
-        offsets: (N, 18, H, W), y and x in pixels that each of the nine neighbours is moved by; zero is read outside.
+        offsets: (N, 18, H, W), y and x in pixels that each of the nine neighbours is moved by;
+            zero is read outside.
         weight: (O, C / groups, 3, 3); all three of one floating type.
 
     Returns:
@@ -31,20 +33,34 @@ def deformable_conv(features: Tensor, offsets: Tensor, weight: Tensor) -> Tensor
     out_channels, group_channels = weight.shape[:2]
     groups = channels // group_channels
     columns = deformable_columns(features, offsets, groups)
-    filters = weight.view(groups, -1, group_channels, TAPS).permute(0, 3, 2, 1).flatten(1, 2)  # (groups, 9 C / groups, O / groups)
+    filters = (
+        weight.view(groups, -1, group_channels, TAPS).permute(0, 3, 2, 1).flatten(1, 2)
+    )  # (groups, 9 C / groups, O / groups)
     result = columns.new_empty(columns.shape[1], groups, out_channels // groups)
     torch.bmm(columns, filters, out=result.transpose(0, 1))
     return result.view(images, height, width, out_channels).permute(0, 3, 1, 2)
 
 
 def deformable_columns(features: Tensor, offsets: Tensor, groups: int) -> Tensor:
-    """Return (groups, N * H * W, 9 * C / groups): what the nine neighbours of each pixel read; arguments as above."""
-    rows, offsets = features.permute(0, 2, 3, 1).contiguous(), offsets.permute(0, 2, 3, 1).contiguous()
+    """Return (groups, N * H * W, 9 * C / groups): what the nine neighbours of each pixel read;
+    arguments as above.
+    """
+    rows, offsets = (
+        features.permute(0, 2, 3, 1).contiguous(),
+        offsets.permute(0, 2, 3, 1).contiguous(),
+    )
     if kernels is None or not features.is_cuda:
         return _reference(rows, offsets, groups)
     images, height, width, channels = rows.shape
     columns = rows.new_empty(groups, images * height * width, TAPS * channels // groups)
-    kernels.deformable_columns(launch(rows), kernels.Map(*rows.shape), groups, rows.data_ptr(), offsets.data_ptr(), columns.data_ptr())
+    kernels.deformable_columns(
+        launch(rows),
+        kernels.Map(*rows.shape),
+        groups,
+        rows.data_ptr(),
+        offsets.data_ptr(),
+        columns.data_ptr(),
+    )
     return columns
 
 
@@ -55,7 +71,13 @@ def _reference(rows: Tensor, offsets: Tensor, groups: int) -> Tensor:
     v = places[..., 0] + (tap // 3 - 1) + torch.arange(height, device=rows.device)[:, None, None]
     u = places[..., 1] + (tap % 3 - 1) + torch.arange(width, device=rows.device)[:, None]
     # grid_sample takes -1 to 1 from the first to the last pixel's centre.
-    grid = torch.stack((2 * u / max(width - 1, 1) - 1, 2 * v / max(height - 1, 1) - 1), dim=-1).flatten(2, 3)
-    read = F.grid_sample(rows.permute(0, 3, 1, 2).float(), grid, padding_mode='zeros', align_corners=True)
-    read = read.view(images, groups, channels // groups, height, width, TAPS).permute(1, 0, 3, 4, 5, 2)
+    grid = torch.stack(
+        (2 * u / max(width - 1, 1) - 1, 2 * v / max(height - 1, 1) - 1), dim=-1
+    ).flatten(2, 3)
+    read = F.grid_sample(
+        rows.permute(0, 3, 1, 2).float(), grid, padding_mode='zeros', align_corners=True
+    )
+    read = read.view(images, groups, channels // groups, height, width, TAPS).permute(
+        1, 0, 3, 4, 5, 2
+    )
     return read.reshape(groups, images * height * width, -1).to(rows.dtype)

@@ -1,8 +1,10 @@
-"""Source images to network input on the device: resized to the bit as Pillow does, cropped, normalised.
+"""Source images to network input on the device: resized to the bit as Pillow does, cropped,
+normalised.
 
-Pillow's antialiased bicubic filter is separable and works in fixed point: weights are multiples of 2^-22, rows are resized
-first and rounded to uint8, then columns. So are these here, in integers. ``ResizePlan`` holds the weights for one size of
-source; the torch reference below specifies the numbers, the compiled kernel gives the same ones.
+Pillow's antialiased bicubic filter is separable and works in fixed point: weights are multiples of
+2^-22, rows are resized first and rounded to uint8, then columns. So are these here, in integers.
+``ResizePlan`` holds the weights for one size of source; the torch reference below specifies the
+numbers, the compiled kernel gives the same ones.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ class ResizePlan:
     """How a source of one size becomes network input.
 
     Attributes:
-        columns: (width, 1 + taps) int32 per output column: first source column, then weights times 2^22 of it and of the
-            following ones. Weights of 0 stand for pixels that are not read, so that lines outside the source give black.
+        columns: (width, 1 + taps) int32 per output column: first source column, then weights times
+            2^22 of it and of the following ones. Weights of 0 stand for pixels that are not read,
+            so that lines outside the source give black.
         rows: (height, 1 + taps) int32, likewise.
         first_row: first source row that ``rows`` needs.
         row_count: how many rows from there on.
@@ -40,7 +43,13 @@ class ResizePlan:
     row_count: int
 
     @classmethod
-    def make(cls, source: tuple[int, int], resized: tuple[int, int], crop: tuple[int, int, int, int], device: torch.device) -> ResizePlan:
+    def make(
+        cls,
+        source: tuple[int, int],
+        resized: tuple[int, int],
+        crop: tuple[int, int, int, int],
+        device: torch.device,
+    ) -> ResizePlan:
         """Return the plan that resizes and then crops.
 
         Args:
@@ -57,11 +66,18 @@ class ResizePlan:
             used = rows[:1]
         first = int(used[:, 0].min())
         last = min(int(used[:, 0].max()) + rows.shape[1] - 1, source[1])
-        return cls(torch.from_numpy(columns).to(device), torch.from_numpy(rows).to(device), first, last - first)
+        return cls(
+            torch.from_numpy(columns).to(device),
+            torch.from_numpy(rows).to(device),
+            first,
+            last - first,
+        )
 
 
 def _lines(source: int, resized: int, first: int, count: int) -> np.ndarray:
-    """Return the table of ``count`` output pixels from ``first`` on along one axis, see ``ResizePlan``."""
+    """Return the table of ``count`` output pixels from ``first`` on along one axis, see
+    ``ResizePlan``.
+    """
     step = source / resized
     widening = max(step, 1.0)
     reach = _SUPPORT * widening
@@ -74,7 +90,9 @@ def _lines(source: int, resized: int, first: int, count: int) -> np.ndarray:
     weights = np.zeros((len(inside), taps))
     total = np.zeros(len(inside))
     for tap in range(taps):  # one after the other: the order of the sum decides about last bits
-        weights[:, tap] = np.where(tap < size, _bicubic((tap + low - center + 0.5) * (1.0 / widening)), 0)
+        weights[:, tap] = np.where(
+            tap < size, _bicubic((tap + low - center + 0.5) * (1.0 / widening)), 0
+        )
         total += weights[:, tap]
     weights /= total[:, None]
     scaled = weights * (1 << WEIGHT_BITS)
@@ -90,7 +108,13 @@ def _bicubic(x: np.ndarray) -> np.ndarray:
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
-def resize_images(images: Sequence[Tensor], plans: Sequence[ResizePlan], mean: Sequence[float], std: Sequence[float], out: Tensor) -> None:
+def resize_images(
+    images: Sequence[Tensor],
+    plans: Sequence[ResizePlan],
+    mean: Sequence[float],
+    std: Sequence[float],
+    out: Tensor,
+) -> None:
     """Fill ``out`` with resized and normalised images; launches, never waits.
 
     Args:
@@ -98,7 +122,8 @@ def resize_images(images: Sequence[Tensor], plans: Sequence[ResizePlan], mean: S
         plans: one per image.
         mean: subtracted from each output channel, B G R.
         std: divides it.
-        out: (N, channels, height, width) channels_last, any floating type; channels from the fourth on become 0.
+        out: (N, channels, height, width) channels_last, any floating type; channels from the
+            fourth on become 0.
     """
     if kernels is not None and out.is_cuda:
         _launch(images, plans, mean, std, out)
@@ -118,15 +143,28 @@ def resize_reference(image: Tensor, plan: ResizePlan) -> Tensor:
 
 
 def _filtered(pixels: Tensor, lines: Tensor, offset: int) -> Tensor:
-    """Return weighted sums along the first dimension, rounded to uint8; ``lines`` count from ``offset``."""
-    total = torch.full((len(lines), *pixels.shape[1:]), 1 << (WEIGHT_BITS - 1), dtype=torch.int32, device=pixels.device)
+    """Return weighted sums along the first dimension, rounded to uint8; ``lines`` count from
+    ``offset``.
+    """
+    total = torch.full(
+        (len(lines), *pixels.shape[1:]),
+        1 << (WEIGHT_BITS - 1),
+        dtype=torch.int32,
+        device=pixels.device,
+    )
     for tap in range(lines.shape[1] - 1):
         places = (lines[:, 0] + (tap - offset)).clamp(0, len(pixels) - 1)
         total += pixels[places].int() * lines[:, 1 + tap, None, None]
     return (total >> WEIGHT_BITS).clamp(0, 255).to(torch.uint8)
 
 
-def _launch(images: Sequence[Tensor], plans: Sequence[ResizePlan], mean: Sequence[float], std: Sequence[float], out: Tensor) -> None:
+def _launch(
+    images: Sequence[Tensor],
+    plans: Sequence[ResizePlan],
+    mean: Sequence[float],
+    std: Sequence[float],
+    out: Tensor,
+) -> None:
     count, channels, height, width = out.shape
     sources = [
         kernels.Source(

@@ -1,7 +1,9 @@
-"""Voxel pooling as ``torch.library`` custom ops: the reference on the CPU, the compiled kernels on CUDA.
+"""Voxel pooling as ``torch.library`` custom ops: the reference on the CPU, the compiled kernels on
+CUDA.
 
-``voxel_pooling_reference`` specifies the numbers. Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map,
-nx x ny cells. One semantics serves training and inference; gradients flow to depth, context and volume.
+``voxel_pooling_reference`` specifies the numbers. Sizes: B samples, N cameras, D depth bins, C
+channels, H x W feature map, nx x ny cells. One semantics serves training and inference; gradients
+flow to depth, context and volume.
 
 Which implementation runs is decided here alone and logged once. The environment variable
 ``BEVDEPTH_VOXEL_POOLING=reference`` or ``force_reference()`` demand the reference.
@@ -42,14 +44,17 @@ def voxel_index(
         cell: size of a cell along x, y, z, metres.
 
     Returns:
-        (B, N, D, H, W, 3) int32, truncated towards zero; -1 where the coordinate is no int32, such as NaN.
+        (B, N, D, H, W, 3) int32, truncated towards zero; -1 where the coordinate is no int32, such
+        as NaN.
 
     Raises:
         ValueError: a shape or device that does not fit, named.
         TypeError: a matrix or frustum axis that is not float32, named.
     """
     _check_geometry(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell)
-    return torch.ops.bevdepth.voxel_index(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell)
+    return torch.ops.bevdepth.voxel_index(
+        ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell
+    )
 
 
 def voxel_pooling(
@@ -66,7 +71,8 @@ def voxel_pooling(
     """Return the bird's-eye-view map: each cell sums depth * context of the frustum points in it.
 
     Args:
-        depth: (B, N, D, H, W) probability of each depth bin; float16, bfloat16, float32 or float64.
+        depth: (B, N, D, H, W) probability of each depth bin; float16, bfloat16, float32 or
+            float64.
         context: (B, N, C, H, W) features of each pixel, the type of ``depth``.
         ego_from_frustum: as for ``voxel_index``, and so the next five.
         frustum_u: (W,) float32.
@@ -88,18 +94,25 @@ def voxel_pooling(
     _check_shape(shape)
     batch, cameras = ego_from_frustum.shape[:2]
     expected = (batch, cameras, frustum_d.shape[0], frustum_v.shape[0], frustum_u.shape[0])
-    _require_shape('depth', depth, expected, 'of ego_from_frustum (B, N), frustum_d, frustum_v and frustum_u')
+    _require_shape(
+        'depth', depth, expected, 'of ego_from_frustum (B, N), frustum_d, frustum_v and frustum_u'
+    )
     _require_device('depth', depth, 'ego_from_frustum', ego_from_frustum)
-    return torch.ops.bevdepth.voxel_pooling(depth, context, ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell, shape)
+    return torch.ops.bevdepth.voxel_pooling(
+        depth, context, ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell, shape
+    )
 
 
-def voxel_pooling_indexed(depth: Tensor, context: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
+def voxel_pooling_indexed(
+    depth: Tensor, context: Tensor, voxel_index: Tensor, shape: Sequence[int]
+) -> Tensor:
     """Return what ``voxel_pooling`` does, for given indices.
 
     Args:
         depth: (B, N, D, H, W).
         context: (B, N, C, H, W), the type of ``depth``.
-        voxel_index: (B, N, D, H, W, 3) int32 in the order x, y, z; points outside the grid are dropped.
+        voxel_index: (B, N, D, H, W, 3) int32 in the order x, y, z; points outside the grid are
+            dropped.
         shape: number of cells (nx, ny, 1).
 
     Returns:
@@ -116,11 +129,13 @@ def voxel_pooling_indexed(depth: Tensor, context: Tensor, voxel_index: Tensor, s
 
 
 def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the bird's-eye-view map of points that carry their own features, as depth refinement makes them.
+    """Return the bird's-eye-view map of points that carry their own features, as depth refinement
+    makes them.
 
     Args:
         volume: (B, N, C, D, H, W) features of each point; float16, bfloat16, float32 or float64.
-        voxel_index: (B, N, D, H, W, 3) int32 in the order x, y, z; points outside the grid are dropped.
+        voxel_index: (B, N, D, H, W, 3) int32 in the order x, y, z; points outside the grid are
+            dropped.
         shape: number of cells (nx, ny, 1).
 
     Returns:
@@ -133,7 +148,9 @@ def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[in
     _require_float('volume', volume)
     _check_shape(shape)
     if volume.dim() != 6:
-        raise ValueError(f'volume must have the shape (B, N, C, D, H, W), got {tuple(volume.shape)}')
+        raise ValueError(
+            f'volume must have the shape (B, N, C, D, H, W), got {tuple(volume.shape)}'
+        )
     batch, cameras, _, bins, height, width = volume.shape
     _check_index(voxel_index, 'volume', volume, (batch, cameras, bins, height, width))
     return torch.ops.bevdepth.voxel_pooling_volume(volume, voxel_index, shape)
@@ -151,7 +168,9 @@ def force_reference() -> Iterator[None]:
 
 
 def kernels_in_use() -> bool:
-    """Return whether the compiled kernels run on CUDA: they are there and nobody demands the reference."""
+    """Return whether the compiled kernels run on CUDA: they are there and nobody demands the
+    reference.
+    """
     return kernels is not None and not _reference_forced
 
 
@@ -167,13 +186,19 @@ _reference_forced = _reference_demanded()
 
 
 def _kernels_run(features: Tensor) -> bool:
-    """Return whether ``features`` are pooled by the compiled kernels rather than by the reference."""
+    """Return whether ``features`` are pooled by the compiled kernels rather than by the
+    reference.
+    """
     if _reference_forced:
         _log_once(logging.INFO, features.device.type, 'torch reference, as demanded')
     elif not features.is_cuda:
         _log_once(logging.INFO, features.device.type, 'torch reference')
     elif kernels is None:
-        _log_once(logging.WARNING, 'cuda', f'slow torch reference, since the kernels are not built: {why_missing}')
+        _log_once(
+            logging.WARNING,
+            'cuda',
+            f'slow torch reference, since the kernels are not built: {why_missing}',
+        )
     else:
         _log_once(logging.INFO, 'cuda', 'compiled kernels')
         return True
@@ -181,11 +206,17 @@ def _kernels_run(features: Tensor) -> bool:
 
 
 def _forward_kernels_run(features: Tensor) -> bool:
-    """As ``_kernels_run``, but PyTorch's deterministic mode excludes float64: its kernel's atomic sums vary in order."""
+    """As ``_kernels_run``, but PyTorch's deterministic mode excludes float64: its kernel's atomic
+    sums vary in order.
+    """
     if not _kernels_run(features):
         return False
     if features.dtype == torch.float64 and torch.are_deterministic_algorithms_enabled():
-        _log_once(logging.INFO, 'cuda', 'torch reference forward in float64, since deterministic algorithms are demanded')
+        _log_once(
+            logging.INFO,
+            'cuda',
+            'torch reference forward in float64, since deterministic algorithms are demanded',
+        )
         return False
     return True
 
@@ -253,11 +284,15 @@ def _voxel_pooling_backward(
     geometry = (ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell)
     if _kernels_run(context):
         return _launch_backward(grad_bev, depth, context, _Geometry(*geometry), shape)
-    return reference.voxel_pooling_backward(grad_bev, depth, context, reference.voxel_index(*geometry), shape)
+    return reference.voxel_pooling_backward(
+        grad_bev, depth, context, reference.voxel_index(*geometry), shape
+    )
 
 
 @torch.library.custom_op('bevdepth::voxel_pooling_indexed', mutates_args=())
-def _voxel_pooling_indexed(depth: Tensor, context: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
+def _voxel_pooling_indexed(
+    depth: Tensor, context: Tensor, voxel_index: Tensor, shape: Sequence[int]
+) -> Tensor:
     if _forward_kernels_run(context):
         return _launch_forward(depth, context, voxel_index, shape)
     return reference.voxel_pooling(depth, context, voxel_index, shape)
@@ -280,7 +315,9 @@ def _voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[i
 
 
 @torch.library.custom_op('bevdepth::voxel_pooling_volume_backward', mutates_args=())
-def _voxel_pooling_volume_backward(grad_bev: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
+def _voxel_pooling_volume_backward(
+    grad_bev: Tensor, voxel_index: Tensor, shape: Sequence[int]
+) -> Tensor:
     if _kernels_run(grad_bev):
         return _launch_volume_backward(grad_bev, voxel_index, shape)
     return reference.voxel_pooling_volume_backward(grad_bev, voxel_index, shape)
@@ -325,7 +362,9 @@ def _empty_bev(features: Tensor, shape: Sequence[int]) -> Tensor:
 def _empty_gradients(depth: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
     """Return uninitialised gradients, that of the context with channels last."""
     batch, cameras, channels, height, width = context.shape
-    return depth.new_empty(depth.shape), context.new_empty(batch, cameras, height, width, channels).movedim(-1, 2)
+    return depth.new_empty(depth.shape), context.new_empty(
+        batch, cameras, height, width, channels
+    ).movedim(-1, 2)
 
 
 def _empty_volume(grad_bev: Tensor, voxel_index: Tensor) -> Tensor:
@@ -334,12 +373,24 @@ def _empty_volume(grad_bev: Tensor, voxel_index: Tensor) -> Tensor:
 
 
 def _remember_main(ctx, inputs, output) -> None:
-    depth, context, ego_from_frustum, frustum_u, frustum_v, frustum_d, ctx.lower, ctx.cell, ctx.shape = inputs
+    (
+        depth,
+        context,
+        ego_from_frustum,
+        frustum_u,
+        frustum_v,
+        frustum_d,
+        ctx.lower,
+        ctx.cell,
+        ctx.shape,
+    ) = inputs
     ctx.save_for_backward(depth, context, ego_from_frustum, frustum_u, frustum_v, frustum_d)
 
 
 def _differentiate_main(ctx, grad_bev):
-    gradients = torch.ops.bevdepth.voxel_pooling_backward(grad_bev, *ctx.saved_tensors, ctx.lower, ctx.cell, ctx.shape)
+    gradients = torch.ops.bevdepth.voxel_pooling_backward(
+        grad_bev, *ctx.saved_tensors, ctx.lower, ctx.cell, ctx.shape
+    )
     return *gradients, *[None] * 7
 
 
@@ -349,7 +400,9 @@ def _remember_indexed(ctx, inputs, output) -> None:
 
 
 def _differentiate_indexed(ctx, grad_bev):
-    gradients = torch.ops.bevdepth.voxel_pooling_indexed_backward(grad_bev, *ctx.saved_tensors, ctx.shape)
+    gradients = torch.ops.bevdepth.voxel_pooling_indexed_backward(
+        grad_bev, *ctx.saved_tensors, ctx.shape
+    )
     return *gradients, None, None
 
 
@@ -359,7 +412,11 @@ def _remember_volume(ctx, inputs, output) -> None:
 
 
 def _differentiate_volume(ctx, grad_bev):
-    return torch.ops.bevdepth.voxel_pooling_volume_backward(grad_bev, *ctx.saved_tensors, ctx.shape), None, None
+    return (
+        torch.ops.bevdepth.voxel_pooling_volume_backward(grad_bev, *ctx.saved_tensors, ctx.shape),
+        None,
+        None,
+    )
 
 
 _voxel_pooling.register_autograd(_differentiate_main, setup_context=_remember_main)
@@ -384,20 +441,31 @@ class _Geometry(NamedTuple):
         return kernels.Geometry(*(tensor.data_ptr() for tensor in self[:4]), self.lower, self.cell)
 
 
-# How the kernels of csrc/voxel_pooling.h are launched. Outputs and workspaces are allocated here; nothing waits.
+# How the kernels of csrc/voxel_pooling.h are launched. Outputs and workspaces are allocated here;
+# nothing waits.
 
 
 def _launch_voxel_index(*geometry) -> Tensor:
     geometry = _Geometry(*geometry).contiguous()
     batch, cameras = geometry.ego_from_frustum.shape[:2]
-    points = (batch, cameras, geometry.frustum_d.shape[0], geometry.frustum_v.shape[0], geometry.frustum_u.shape[0])
+    points = (
+        batch,
+        cameras,
+        geometry.frustum_d.shape[0],
+        geometry.frustum_v.shape[0],
+        geometry.frustum_u.shape[0],
+    )
     index = geometry.ego_from_frustum.new_empty(*points, 3, dtype=torch.int32)
     sizes = _sizes(points, 1, (1, 1, 1))
-    kernels.voxel_index(launch(geometry.ego_from_frustum), sizes, geometry.kernel_argument(), index.data_ptr())
+    kernels.voxel_index(
+        launch(geometry.ego_from_frustum), sizes, geometry.kernel_argument(), index.data_ptr()
+    )
     return index
 
 
-def _launch_forward(depth: Tensor, context: Tensor, points: Tensor | _Geometry, shape: Sequence[int]) -> Tensor:
+def _launch_forward(
+    depth: Tensor, context: Tensor, points: Tensor | _Geometry, shape: Sequence[int]
+) -> Tensor:
     exact = torch.are_deterministic_algorithms_enabled()
     depth, points = depth.contiguous() if exact else _with_even_views(depth), points.contiguous()
     planes, rows = _context_arrays(context, kernels.wants_rows(launch(context), exact))
@@ -416,7 +484,11 @@ def _launch_forward(depth: Tensor, context: Tensor, points: Tensor | _Geometry, 
 
 
 def _launch_backward(
-    grad_bev: Tensor, depth: Tensor, context: Tensor, points: Tensor | _Geometry, shape: Sequence[int]
+    grad_bev: Tensor,
+    depth: Tensor,
+    context: Tensor,
+    points: Tensor | _Geometry,
+    shape: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
     grad_map, depth, points = _as_rows(grad_bev, 1), _with_even_views(depth), points.contiguous()
     planes, rows = _context_arrays(context, wants_rows=True)
@@ -454,7 +526,13 @@ def _launch_volume_backward(grad_bev: Tensor, voxel_index: Tensor, shape: Sequen
     grad_map, voxel_index = _as_rows(grad_bev, 1), voxel_index.contiguous()
     grad_volume = _empty_volume(grad_bev, voxel_index)
     sizes = _sizes(voxel_index.shape[:5], grad_bev.shape[1], shape)
-    kernels.voxel_pooling_volume_backward(launch(grad_bev), sizes, voxel_index.data_ptr(), grad_map.data_ptr(), grad_volume.data_ptr())
+    kernels.voxel_pooling_volume_backward(
+        launch(grad_bev),
+        sizes,
+        voxel_index.data_ptr(),
+        grad_map.data_ptr(),
+        grad_volume.data_ptr(),
+    )
     return grad_volume
 
 
@@ -469,7 +547,9 @@ def _address(tensor: Tensor | None) -> int:
 
 
 def _point_argument(points: Tensor | _Geometry):
-    return kernels.Points(points.kernel_argument() if isinstance(points, _Geometry) else points.data_ptr())
+    return kernels.Points(
+        points.kernel_argument() if isinstance(points, _Geometry) else points.data_ptr()
+    )
 
 
 def _depth_argument(depth: Tensor):
@@ -477,17 +557,23 @@ def _depth_argument(depth: Tensor):
 
 
 def _with_even_views(depth: Tensor) -> Tensor:
-    """Return ``depth`` with all cameras of all samples the same stride apart; any other strides are left as they are."""
+    """Return ``depth`` with all cameras of all samples the same stride apart; any other strides
+    are left as they are.
+    """
     return depth if depth.stride(0) == depth.shape[1] * depth.stride(1) else depth.contiguous()
 
 
 def _as_rows(tensor: Tensor, channel: int) -> Tensor:
-    """Return the contiguous tensor whose last dimension is the dimension ``channel``: no copy of what is channels_last."""
+    """Return the contiguous tensor whose last dimension is the dimension ``channel``: no copy of
+    what is channels_last.
+    """
     return tensor.movedim(channel, -1).contiguous()
 
 
 def _context_arrays(context: Tensor, wants_rows: bool) -> tuple[Tensor | None, Tensor | None]:
-    """Return the context as planes, unless it lies in rows already, and its rows or the workspace for those that are wanted."""
+    """Return the context as planes, unless it lies in rows already, and its rows or the workspace
+    for those that are wanted.
+    """
     rows = context.movedim(2, -1)
     if rows.is_contiguous():
         return None, rows
@@ -495,33 +581,49 @@ def _context_arrays(context: Tensor, wants_rows: bool) -> tuple[Tensor | None, T
 
 
 def _sum_workspaces(bev: Tensor, exact: bool) -> tuple[Tensor | None, Tensor | None]:
-    """Return where cells are summed, (B, ny, nx, C), unless in the map itself, and the bounds that exact sums need."""
+    """Return where cells are summed, (B, ny, nx, C), unless in the map itself, and the bounds that
+    exact sums need.
+    """
     dtype = torch.float64 if exact else reference.accumulator(bev.dtype)
     if dtype == bev.dtype:
         return None, None
     sums = torch.empty_like(bev.movedim(1, -1), dtype=dtype)
-    return sums, bev.new_empty(len(bev), 2, kernels.SUM_BOUNDS, dtype=torch.int32) if exact else None
+    return sums, bev.new_empty(
+        len(bev), 2, kernels.SUM_BOUNDS, dtype=torch.int32
+    ) if exact else None
 
 
 def _check_geometry(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell) -> None:
     if ego_from_frustum.dim() != 4 or tuple(ego_from_frustum.shape[2:]) != (3, 4):
-        raise ValueError(f'ego_from_frustum must have the shape (B, N, 3, 4), got {tuple(ego_from_frustum.shape)}')
+        raise ValueError(
+            'ego_from_frustum must have the shape (B, N, 3, 4), got '
+            f'{tuple(ego_from_frustum.shape)}'
+        )
     axes = {'frustum_u': frustum_u, 'frustum_v': frustum_v, 'frustum_d': frustum_d}
     for name, tensor in {'ego_from_frustum': ego_from_frustum, **axes}.items():
         if tensor.dtype != torch.float32:
-            raise TypeError(f'{name} must be float32 whatever the type of the features, got {tensor.dtype}')
+            raise TypeError(
+                f'{name} must be float32 whatever the type of the features, got {tensor.dtype}'
+            )
         _require_device(name, tensor, 'ego_from_frustum', ego_from_frustum)
     for name, tensor in axes.items():
         if tensor.dim() != 1:
-            raise ValueError(f'{name} must have one dimension, got the shape {tuple(tensor.shape)}')
+            raise ValueError(
+                f'{name} must have one dimension, got the shape {tuple(tensor.shape)}'
+            )
     if len(lower) != 3 or len(cell) != 3 or not min(cell) > 0:
-        raise ValueError(f'lower and cell must be three numbers x, y, z, and cell positive, got {tuple(lower)} and {tuple(cell)}')
+        raise ValueError(
+            f'lower and cell must be three numbers x, y, z, and cell positive, got {tuple(lower)} '
+            f'and {tuple(cell)}'
+        )
 
 
 def _check_features(depth: Tensor, context: Tensor) -> None:
     _require_float('context', context)
     if depth.dtype != context.dtype:
-        raise TypeError(f'depth and context must have the same type, got {depth.dtype} and {context.dtype}')
+        raise TypeError(
+            f'depth and context must have the same type, got {depth.dtype} and {context.dtype}'
+        )
     if depth.dim() != 5:
         raise ValueError(f'depth must have the shape (B, N, D, H, W), got {tuple(depth.shape)}')
     batch, cameras, _, height, width = depth.shape
@@ -530,7 +632,9 @@ def _check_features(depth: Tensor, context: Tensor) -> None:
     _require_device('context', context, 'depth', depth)
 
 
-def _check_index(voxel_index: Tensor, name: str, features: Tensor, points: tuple[int, ...]) -> None:
+def _check_index(
+    voxel_index: Tensor, name: str, features: Tensor, points: tuple[int, ...]
+) -> None:
     if voxel_index.dtype != torch.int32:
         raise TypeError(f'voxel_index must be int32, got {voxel_index.dtype}')
     _require_shape('voxel_index', voxel_index, (*points, 3), f'of {name}')
@@ -544,14 +648,20 @@ def _check_shape(shape: Sequence[int]) -> None:
 
 def _require_float(name: str, tensor: Tensor) -> None:
     if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        raise TypeError(f'{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}')
+        raise TypeError(
+            f'{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}'
+        )
 
 
 def _require_shape(name: str, tensor: Tensor, expected: tuple, origin: str) -> None:
     if tuple(tensor.shape) != expected:
-        raise ValueError(f'{name} must have the shape {expected} {origin}, got {tuple(tensor.shape)}')
+        raise ValueError(
+            f'{name} must have the shape {expected} {origin}, got {tuple(tensor.shape)}'
+        )
 
 
 def _require_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
     if tensor.device != other.device:
-        raise ValueError(f'{name} must be on the device of {other_name}, {other.device}, got {tensor.device}')
+        raise ValueError(
+            f'{name} must be on the device of {other_name}, {other.device}, got {tensor.device}'
+        )

@@ -1,13 +1,15 @@
-"""Voxel pooling in plain torch: the specification of the op, its CPU path, and what every kernel is compared with.
+"""Voxel pooling in plain torch: the specification of the op, its CPU path, and what every kernel
+is compared with.
 
-Every frustum point is a pixel of the feature map at one depth bin. It falls into one cell of the bird's-eye-view grid and
-adds its feature there. The feature is the pixel's context vector times the probability of that depth ("lift"); the sum
-over all points is the map ("splat").
+Every frustum point is a pixel of the feature map at one depth bin. It falls into one cell of the
+bird's-eye-view grid and adds its feature there. The feature is the pixel's context vector times
+the probability of that depth ("lift"); the sum over all points is the map ("splat").
 
 Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells.
 
-Every function walks one depth bin of one sample at a time. That keeps the largest temporary at N*H*W*C numbers, a D-th of
-the lifted volume, and it fixes the order of every sum: the bits depend neither on the number of threads nor on the batch.
+Every function walks one depth bin of one sample at a time. That keeps the largest temporary at
+N*H*W*C numbers, a D-th of the lifted volume, and it fixes the order of every sum: the bits depend
+neither on the number of threads nor on the batch.
 """
 
 import itertools
@@ -17,7 +19,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 OUTSIDE = -1
-"""Index of a coordinate that is no int32, such as NaN: like any negative index it lies outside every grid."""
+"""Index of a coordinate that is no int32, such as NaN: like any negative index it lies outside
+every grid."""
 
 
 def voxel_index(
@@ -30,11 +33,13 @@ def voxel_index(
 ) -> Tensor:
     """Return the cell index (x, y, z) of every frustum point.
 
-    All arithmetic is float32, each operation rounded by itself (no fused multiply-add) in the order written here, so that a
-    kernel can give the same indices: ``((m0 * ud + m1 * vd) + m2 * d) + m3``, then ``(point - lower) / cell``.
+    All arithmetic is float32, each operation rounded by itself (no fused multiply-add) in the
+    order written here, so that a
+    kernel can give the same indices: ``((m0 * ud + m1 * vd) + m2 * d) + m3``, then ``(point -
+        lower) / cell``.
 
-    The index is truncated towards zero. A point up to one cell below the lower bound therefore falls into cell 0: an oddity
-    of the official code that its weights were trained with, kept.
+    The index is truncated towards zero. A point up to one cell below the lower bound therefore
+    falls into cell 0: an oddity of the official code that its weights were trained with, kept.
 
     Args:
         ego_from_frustum: (B, N, 3, 4) float32, takes (u d, v d, d, 1) to metres in the ego frame.
@@ -45,30 +50,37 @@ def voxel_index(
         cell: size of a cell along x, y, z, metres.
 
     Returns:
-        (B, N, D, H, W, 3) int32, not limited to the grid; ``OUTSIDE`` where the coordinate is no int32.
+        (B, N, D, H, W, 3) int32, not limited to the grid; ``OUTSIDE`` where the coordinate is no
+        int32.
     """
     d = frustum_d[:, None, None]
     ud = frustum_u * d  # (D, 1, W)
     vd = frustum_v[:, None] * d  # (D, H, 1)
     axes = []
     for axis in range(3):
-        m0, m1, m2, m3 = ego_from_frustum[:, :, axis, :, None, None, None].unbind(2)  # each (B, N, 1, 1, 1)
+        m0, m1, m2, m3 = ego_from_frustum[:, :, axis, :, None, None, None].unbind(
+            2
+        )  # each (B, N, 1, 1, 1)
         point = ((m0 * ud + m1 * vd) + m2 * d) + m3  # (B, N, D, H, W)
-        # 0-dim tensors on the device: torch would turn a division by a Python number into a product with its reciprocal.
+        # 0-dim tensors on the device: torch would turn a division by a Python number into a
+        # product with its reciprocal.
         quotient = (point - point.new_full((), lower[axis])) / point.new_full((), cell[axis])
         axes.append(torch.where(quotient.abs() < 2.0**31, quotient, OUTSIDE).to(torch.int32))
     return torch.stack(axes, dim=-1)
 
 
 def voxel_pooling(depth: Tensor, context: Tensor, voxel_index: Tensor, shape: list[int]) -> Tensor:
-    """Return the bird's-eye-view map ``bev[b, c, y, x]``, the sum of ``depth * context`` over the points in each cell.
+    """Return the bird's-eye-view map ``bev[b, c, y, x]``, the sum of ``depth * context`` over the
+    points in each cell.
 
-    Sums are taken in float32, or in float64 for float64 inputs, and rounded once to the type of ``context``.
+    Sums are taken in float32, or in float64 for float64 inputs, and rounded once to the type of
+    ``context``.
 
     Args:
         depth: (B, N, D, H, W) weight of each point.
         context: (B, N, C, H, W) features of each pixel.
-        voxel_index: (B, N, D, H, W, 3) int32 in the order x, y, z; points outside the grid are dropped.
+        voxel_index: (B, N, D, H, W, 3) int32 in the order x, y, z; points outside the grid are
+            dropped.
         shape: number of cells (nx, ny, 1).
 
     Returns:
@@ -79,14 +91,18 @@ def voxel_pooling(depth: Tensor, context: Tensor, voxel_index: Tensor, shape: li
     weights = _by_bin(depth).to(rows.dtype)
     bev = _empty_cells(context, channels=context.shape[2], shape=shape)
     for sample, bin_ in _samples_and_bins(cells):
-        bev[sample].index_add_(0, cells[sample, bin_], weights[sample, bin_, :, None] * rows[sample])
+        bev[sample].index_add_(
+            0, cells[sample, bin_], weights[sample, bin_, :, None] * rows[sample]
+        )
     return _map_from_cells(bev.to(context.dtype), shape)
 
 
 def voxel_pooling_backward(
     grad_bev: Tensor, depth: Tensor, context: Tensor, voxel_index: Tensor, shape: list[int]
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of ``depth`` and ``context`` for the gradient (B, C, ny, nx) of the map."""
+    """Return the gradients of ``depth`` and ``context`` for the gradient (B, C, ny, nx) of the
+    map.
+    """
     cells = _by_bin(_flat_cells(voxel_index, shape))
     rows = _pixel_rows(context)
     weights = _by_bin(depth).to(rows.dtype)
@@ -99,12 +115,16 @@ def voxel_pooling_backward(
         grad_rows[sample].addcmul_(grad_lifted, weights[sample, bin_, :, None])
     cameras, _, height, width = context.shape[1:]
     grad_depth = grad_weights.unflatten(2, (cameras, height, width)).transpose(1, 2)
-    grad_context = grad_rows.to(context.dtype).unflatten(1, (cameras, height, width)).movedim(-1, 2)  # channels last
+    grad_context = (
+        grad_rows.to(context.dtype).unflatten(1, (cameras, height, width)).movedim(-1, 2)
+    )  # channels last
     return grad_depth.to(depth.dtype).contiguous(), grad_context
 
 
 def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: list[int]) -> Tensor:
-    """Return the map of points that carry their own features ``volume``, (B, N, C, D, H, W); otherwise as ``voxel_pooling``."""
+    """Return the map of points that carry their own features ``volume``, (B, N, C, D, H, W);
+    otherwise as ``voxel_pooling``.
+    """
     cells = _by_bin(_flat_cells(voxel_index, shape))
     bev = _empty_cells(volume, channels=volume.shape[2], shape=shape)
     for sample, bin_ in _samples_and_bins(cells):
@@ -113,10 +133,16 @@ def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: list[int]) 
     return _map_from_cells(bev.to(volume.dtype), shape)
 
 
-def voxel_pooling_volume_backward(grad_bev: Tensor, voxel_index: Tensor, shape: list[int]) -> Tensor:
-    """Return the gradient (B, N, C, D, H, W) of the volume: each point in the grid receives that of its cell."""
+def voxel_pooling_volume_backward(
+    grad_bev: Tensor, voxel_index: Tensor, shape: list[int]
+) -> Tensor:
+    """Return the gradient (B, N, C, D, H, W) of the volume: each point in the grid receives that
+    of its cell.
+    """
     cells = _flat_cells(voxel_index, shape)  # (B, N, D, H, W)
-    grad_map = pad(grad_bev.flatten(2), (0, 1))  # (B, C, ny * nx + 1); the last cell, for points outside, is zero
+    grad_map = pad(
+        grad_bev.flatten(2), (0, 1)
+    )  # (B, C, ny * nx + 1); the last cell, for points outside, is zero
     batch, cameras, *point_shape = cells.shape
     grad_volume = grad_bev.new_empty(batch, cameras, grad_bev.shape[1], *point_shape)
     for sample, camera in itertools.product(range(batch), range(cameras)):
@@ -130,7 +156,9 @@ def _samples_and_bins(cells: Tensor) -> list[tuple[int, int]]:
 
 
 def _flat_cells(voxel_index: Tensor, shape: list[int]) -> Tensor:
-    """Return each point's cell ``y * nx + x``, or ``ny * nx`` (one past the last) when it is outside, (B, N, D, H, W) int64."""
+    """Return each point's cell ``y * nx + x``, or ``ny * nx`` (one past the last) when it is
+    outside, (B, N, D, H, W) int64.
+    """
     nx, ny, nz = shape
     x, y, z = voxel_index.unbind(-1)
     inside = (x >= 0) & (x < nx) & (y >= 0) & (y < ny) & (z >= 0) & (z < nz)
@@ -153,9 +181,13 @@ def _pixel_rows(context: Tensor) -> Tensor:
 
 
 def _empty_cells(features: Tensor, channels: int, shape: list[int]) -> Tensor:
-    """Return zeros (B, ny * nx + 1, C); the last row collects the points outside the grid and is dropped later."""
+    """Return zeros (B, ny * nx + 1, C); the last row collects the points outside the grid and is
+    dropped later.
+    """
     nx, ny, _ = shape
-    return features.new_zeros(features.shape[0], ny * nx + 1, channels, dtype=accumulator(features.dtype))
+    return features.new_zeros(
+        features.shape[0], ny * nx + 1, channels, dtype=accumulator(features.dtype)
+    )
 
 
 def _map_from_cells(cells: Tensor, shape: list[int]) -> Tensor:
@@ -166,5 +198,9 @@ def _map_from_cells(cells: Tensor, shape: list[int]) -> Tensor:
 
 def _cells_from_map(grad_bev: Tensor) -> Tensor:
     """Return (B, ny * nx + 1, C) rows of the map; the last one, for points outside, is zero."""
-    rows = grad_bev.flatten(2).transpose(1, 2).to(accumulator(grad_bev.dtype), memory_format=torch.contiguous_format)
+    rows = (
+        grad_bev.flatten(2)
+        .transpose(1, 2)
+        .to(accumulator(grad_bev.dtype), memory_format=torch.contiguous_format)
+    )
     return pad(rows, (0, 0, 0, 1))

@@ -1,13 +1,26 @@
-"""Pictures of a frame: cameras with boxes in them, the same boxes from above, depth as colours, and all of it as one image.
+"""Pictures of a frame: cameras with boxes in them, the same boxes from above, depth as colours,
+and all of it as one image.
 
-All images are (height, width, 3) uint8 RGB. Nothing given is changed, but where a function says so.
+All images are (height, width, 3) uint8 RGB. Nothing given is changed, but where a function says
+so.
 """
 
 from bevdepth_core.visualization.bev import EGO_OUTLINE, SHORTEST_ARROW_MPS, draw_bev
 from bevdepth_core.visualization.cameras import BOX_EDGES, draw_boxes_on_image
 from bevdepth_core.visualization.colors import CLASS_COLORS, UNKNOWN_CLASS_COLOR, class_color
-from bevdepth_core.visualization.composition import GroundTruth, camera_panel, camera_places, compose
-from bevdepth_core.visualization.depth import DepthMaps, depth_points, draw_depth_on_image, expected_depth, likely_depth
+from bevdepth_core.visualization.composition import (
+    GroundTruth,
+    camera_panel,
+    camera_places,
+    compose,
+)
+from bevdepth_core.visualization.depth import (
+    DepthMaps,
+    depth_points,
+    draw_depth_on_image,
+    expected_depth,
+    likely_depth,
+)
 from bevdepth_core.visualization.drawing import draw_text
 
 __all__ = [

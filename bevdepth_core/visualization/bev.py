@@ -10,7 +10,15 @@ import numpy as np
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.types import Boxes3D
 from bevdepth_core.visualization.colors import FAINT, GRID, PANEL, TEXT, TRUTH, class_color
-from bevdepth_core.visualization.drawing import SHIFT, draw_arrow, draw_dashed, draw_lines, draw_text, fixed_point, tint
+from bevdepth_core.visualization.drawing import (
+    SHIFT,
+    draw_arrow,
+    draw_dashed,
+    draw_lines,
+    draw_text,
+    fixed_point,
+    tint,
+)
 
 EGO_OUTLINE = ((3.8, 0.95), (3.8, -0.95), (-1.0, -0.95), (-1.0, 0.95))
 """The ego vehicle around the point below its rear axle, metres."""
@@ -29,7 +37,8 @@ def draw_bev(
     ground_truth: tuple[Boxes3D, np.ndarray] | None = None,
     reach_m: float = 52.0,
 ) -> np.ndarray:
-    """Return the view from above, forward up: boxes with heading, velocity arrows of one second, range rings.
+    """Return the view from above, forward up: boxes with heading, velocity arrows of one second,
+    range rings.
 
     Args:
         size: width and height, pixels.
@@ -43,7 +52,13 @@ def draw_bev(
     scale = min(width, height) / 2 / reach_m
     canvas = np.full((height, width, 3), PANEL, np.uint8)
     _draw_rings(canvas, scale, reach_m)
-    cv2.fillPoly(canvas, [fixed_point(_bev_pixels(np.array(EGO_OUTLINE), size, scale))], FAINT, cv2.LINE_AA, SHIFT)
+    cv2.fillPoly(
+        canvas,
+        [fixed_point(_bev_pixels(np.array(EGO_OUTLINE), size, scale))],
+        FAINT,
+        cv2.LINE_AA,
+        SHIFT,
+    )
     if ground_truth is not None:
         _draw_truth(canvas, ground_truth[0], scale)
     for outline, nose, tip, speed, label in zip(*_bev_parts(boxes), labels, strict=True):
@@ -58,25 +73,48 @@ def draw_bev(
 
 
 def _bev_parts(boxes: Boxes3D) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return per box the (4, 2) outline, (2, 2) line from centre to nose, (1, 2) tip of the velocity arrow, and speed."""
+    """Return per box the (4, 2) outline, (2, 2) line from centre to nose, (1, 2) tip of the
+    velocity arrow, and speed.
+    """
     corners = boxes.corners()[..., :2]
     outline = corners[:, (0, 1, 5, 4)]
     center = boxes.center[:, :2]
     nose = np.stack((center, corners[:, :2].mean(axis=1)), axis=1)
-    return outline, nose, (center + boxes.velocity)[:, None], np.linalg.norm(boxes.velocity, axis=-1)
+    return (
+        outline,
+        nose,
+        (center + boxes.velocity)[:, None],
+        np.linalg.norm(boxes.velocity, axis=-1),
+    )
 
 
 def _bev_pixels(points: np.ndarray, size: tuple[int, int], scale: float) -> np.ndarray:
-    return np.stack((size[0] / 2 - points[:, 1] * scale, size[1] / 2 - points[:, 0] * scale), axis=-1)
+    return np.stack(
+        (size[0] / 2 - points[:, 1] * scale, size[1] / 2 - points[:, 0] * scale), axis=-1
+    )
 
 
 def _draw_rings(canvas: np.ndarray, scale: float, reach_m: float) -> None:
     height, width = canvas.shape[:2]
     center = np.array((width / 2, height / 2))
     for radius in range(_RING_STEP_M, int(reach_m * 1.5), _RING_STEP_M):
-        cv2.circle(canvas, fixed_point(center).tolist(), int(radius * scale * (1 << SHIFT)), GRID, 1, cv2.LINE_AA, SHIFT)
+        cv2.circle(
+            canvas,
+            fixed_point(center).tolist(),
+            int(radius * scale * (1 << SHIFT)),
+            GRID,
+            1,
+            cv2.LINE_AA,
+            SHIFT,
+        )
         if radius < reach_m and radius % (2 * _RING_STEP_M) == 0:
-            draw_text(canvas, f'{radius} m', center + radius * scale * np.array(_RING_LABEL_DIRECTION), 12, FAINT)
+            draw_text(
+                canvas,
+                f'{radius} m',
+                center + radius * scale * np.array(_RING_LABEL_DIRECTION),
+                12,
+                FAINT,
+            )
     cv2.line(canvas, (width // 2, 0), (width // 2, height), GRID, 1)
     cv2.line(canvas, (0, height // 2), (width, height // 2), GRID, 1)
 

@@ -12,12 +12,28 @@ from bevdepth_core.types import Boxes3D, Frame
 from bevdepth_core.visualization.colors import TRUTH, class_color
 from bevdepth_core.visualization.drawing import draw_dashed, draw_lines, tint
 
-BOX_EDGES = np.array(((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)))
+BOX_EDGES = np.array(
+    (
+        (0, 1),
+        (1, 2),
+        (2, 3),
+        (3, 0),
+        (4, 5),
+        (5, 6),
+        (6, 7),
+        (7, 4),
+        (0, 4),
+        (1, 5),
+        (2, 6),
+        (3, 7),
+    )
+)
 """Pairs of corners, as ``Boxes3D.corners`` numbers them."""
 _NEAR = 0.2
 _CLIP_MARGIN_PX = 8.0
 _SMALL_BOX_PX = 20.0
-"""Boxes that are lower than this in the image get the thinnest lines, true ones a rectangle: twelve thick edges would fill them."""
+"""Boxes that are lower than this in the image get the thinnest lines, true ones a rectangle:
+twelve thick edges would fill them."""
 
 
 def draw_boxes_on_image(
@@ -31,7 +47,8 @@ def draw_boxes_on_image(
     ground_truth: bool = False,
     thickness: int = 2,
 ) -> np.ndarray:
-    """Return ``image`` with the boxes' edges in their class colours and a tinted front face, far boxes first.
+    """Return ``image`` with the boxes' edges in their class colours and a tinted front face, far
+    boxes first.
 
     Args:
         image: (height, width, 3) uint8 RGB.
@@ -61,7 +78,9 @@ def draw_boxes_on_image(
 
 
 def camera_from_mean_ego(frame: Frame, index: int) -> np.ndarray:
-    """Return the (4, 4) transform into a camera, at its exposure, from the frame of the detections: the mean of all ego poses."""
+    """Return the (4, 4) transform into a camera, at its exposure, from the frame of the
+    detections: the mean of all ego poses.
+    """
     camera_from_ego = invert_rigid(frame.rig.ego_from_camera[index])
     if frame.world_from_ego is None:
         return camera_from_ego
@@ -83,8 +102,12 @@ def _project(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
     return pixels[..., :2] / pixels[..., 2:]
 
 
-def _edges_in_image(corners: np.ndarray, intrinsics: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return (m, 2, 2) pixel segments of a box's edges, cut at the near plane and near the border of the image."""
+def _edges_in_image(
+    corners: np.ndarray, intrinsics: np.ndarray, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Return (m, 2, 2) pixel segments of a box's edges, cut at the near plane and near the border
+    of the image.
+    """
     start, stop = corners[BOX_EDGES[:, 0]], corners[BOX_EDGES[:, 1]]
     rise = np.where(stop[:, 2] == start[:, 2], 1, stop[:, 2] - start[:, 2])
     crossing = start + (stop - start) * ((_NEAR - start[:, 2]) / rise)[:, None]
@@ -102,7 +125,9 @@ def _frame_around(segments: np.ndarray) -> np.ndarray:
 
 
 def _clip_to_image(segments: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the parts of (m, 2, 2) segments inside the image with a margin, so that cut ends stay out of sight."""
+    """Return the parts of (m, 2, 2) segments inside the image with a margin, so that cut ends stay
+    out of sight.
+    """
     low, high = np.full(2, -_CLIP_MARGIN_PX), np.array((shape[1], shape[0])) + _CLIP_MARGIN_PX
     start, direction = segments[:, 0], segments[:, 1] - segments[:, 0]
     steps = np.where(direction == 0, 1e-9, direction)

@@ -1,4 +1,6 @@
-"""Colours, RGB: one per class, the same in pictures, ROS markers and the web viewer, and those of the pictures' frame."""
+"""Colours, RGB: one per class, the same in pictures, ROS markers and the web viewer, and those of
+the pictures' frame.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,13 @@ UNKNOWN_CLASS_COLOR = (210, 210, 210)
 """Classes that are not nuScenes ones."""
 
 TRUTH = (255, 255, 255)
-BACKGROUND, PANEL, GRID, FAINT, TEXT = (16, 18, 22), (24, 27, 33), (58, 64, 74), (150, 158, 170), (236, 238, 242)
+BACKGROUND, PANEL, GRID, FAINT, TEXT = (
+    (16, 18, 22),
+    (24, 27, 33),
+    (58, 64, 74),
+    (150, 158, 170),
+    (236, 238, 242),
+)
 
 
 def class_color(name: str) -> tuple[int, int, int]:
@@ -32,7 +40,8 @@ def class_color(name: str) -> tuple[int, int, int]:
 
 
 def depth_colors(depth: np.ndarray, nearest_m: float, farthest_m: float) -> np.ndarray:
-    """Return (..., 3) uint8 RGB, near red, far blue, on a logarithmic scale: the near, where errors matter, gets most colours.
+    """Return (..., 3) uint8 RGB, near red, far blue, on a logarithmic scale: the near, where
+    errors matter, gets most colours.
 
     Args:
         depth: (...) metres, more than 0.
@@ -41,4 +50,6 @@ def depth_colors(depth: np.ndarray, nearest_m: float, farthest_m: float) -> np.n
     """
     share = np.log(np.maximum(depth, nearest_m) / nearest_m) / np.log(farthest_m / nearest_m)
     steps = np.rint(255 * (1 - np.clip(share, 0, 1))).astype(np.uint8)
-    return cv2.applyColorMap(steps.reshape(-1, 1), cv2.COLORMAP_TURBO)[:, 0, ::-1].reshape(*np.shape(depth), 3)
+    return cv2.applyColorMap(steps.reshape(-1, 1), cv2.COLORMAP_TURBO)[:, 0, ::-1].reshape(
+        *np.shape(depth), 3
+    )

@@ -9,7 +9,14 @@ from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.types import Boxes3D, Detections3D, Frame
 from bevdepth_core.visualization.bev import draw_bev
 from bevdepth_core.visualization.cameras import camera_from_mean_ego, draw_boxes_on_image, moved
-from bevdepth_core.visualization.colors import BACKGROUND, FAINT, TEXT, TRUTH, class_color, depth_colors
+from bevdepth_core.visualization.colors import (
+    BACKGROUND,
+    FAINT,
+    TEXT,
+    TRUTH,
+    class_color,
+    depth_colors,
+)
 from bevdepth_core.visualization.depth import DepthMaps, draw_depth_on_image
 from bevdepth_core.visualization.drawing import draw_dashed, draw_text, paste
 
@@ -17,7 +24,8 @@ CAMERA_GRID = (
     ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT'),
     ('CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT'),
 )
-"""Where ``compose`` puts the nuScenes cameras; cameras of other names fill the grid in their own order."""
+"""Where ``compose`` puts the nuScenes cameras; cameras of other names fill the grid in their own
+order."""
 
 GroundTruth = tuple[Boxes3D, np.ndarray]
 """Boxes in the ego frame and their labels (n,)."""
@@ -35,13 +43,15 @@ def compose(
     caption: str = '',
     width: int = 1920,
 ) -> np.ndarray:
-    """Return one picture: cameras in two rows, the view from above beside them, legend and caption below.
+    """Return one picture: cameras in two rows, the view from above beside them, legend and caption
+    below.
 
-    Boxes are drawn where each camera saw them: at its own exposure time and from its own ego pose. Width and height are
-    even, as video encoders want them.
+    Boxes are drawn where each camera saw them: at its own exposure time and from its own ego pose.
+    Width and height are even, as video encoders want them.
 
     Args:
-        frame: the images that were looked at; nuScenes cameras keep their usual places, others fill the grid in order.
+        frame: the images that were looked at; nuScenes cameras keep their usual places, others
+            fill the grid in order.
         detections: of this frame; None when nothing looked for any.
         ground_truth: boxes in the detections' frame, drawn dashed.
         depth: drawn over the images.
@@ -60,11 +70,23 @@ def compose(
     for place, name in enumerate(names):
         if name is None:
             continue
-        panel = camera_panel(frame, frame.rig.names.index(name), detections, ground_truth, depth, (panel_width, panel_height))
+        panel = camera_panel(
+            frame,
+            frame.rig.names.index(name),
+            detections,
+            ground_truth,
+            depth,
+            (panel_width, panel_height),
+        )
         row, column = divmod(place, columns)
         y = header + row * (panel_height + gap) + (panel_height - panel.shape[0]) // 2
         paste(canvas, panel, column * (panel_width + gap) + (panel_width - panel.shape[1]) // 2, y)
-    paste(canvas, _bev_panel((width - grid_width, grid_height), detections, ground_truth), grid_width, header)
+    paste(
+        canvas,
+        _bev_panel((width - grid_width, grid_height), detections, ground_truth),
+        grid_width,
+        header,
+    )
     _write_header(canvas, header, title, detections, ground_truth)
     _write_footer(canvas, footer, caption, detections, ground_truth, depth)
     return canvas
@@ -86,10 +108,16 @@ def camera_panel(
     depth: DepthMaps | None,
     size: tuple[int, int],
 ) -> np.ndarray:
-    """Return one camera's image, at most ``size`` (width, height) large, with its name and the boxes in it."""
+    """Return one camera's image, at most ``size`` (width, height) large, with its name and the
+    boxes in it.
+    """
     image = frame.images[index]
     scale = min(size[0] / image.shape[1], size[1] / image.shape[0])
-    panel = cv2.resize(image, (round(image.shape[1] * scale), round(image.shape[0] * scale)), interpolation=cv2.INTER_AREA)
+    panel = cv2.resize(
+        image,
+        (round(image.shape[1] * scale), round(image.shape[0] * scale)),
+        interpolation=cv2.INTER_AREA,
+    )
     if depth is not None:
         panel = draw_depth_on_image(panel, depth, index, image.shape[1::-1])
     intrinsics = np.diag((scale, scale, 1)) @ frame.rig.intrinsics[index]
@@ -97,26 +125,51 @@ def camera_panel(
     delay_s = (frame.stamps_ns[index] - frame.stamp_ns) * 1e-9
     if ground_truth is not None:
         boxes, labels = ground_truth
-        panel = draw_boxes_on_image(panel, moved(boxes, delay_s), labels, intrinsics, camera_from_ego, ground_truth=True)
+        panel = draw_boxes_on_image(
+            panel, moved(boxes, delay_s), labels, intrinsics, camera_from_ego, ground_truth=True
+        )
     if detections is not None:
         boxes, names = moved(detections.boxes, delay_s), detections.class_names
-        panel = draw_boxes_on_image(panel, boxes, detections.labels, intrinsics, camera_from_ego, class_names=names)
+        panel = draw_boxes_on_image(
+            panel, boxes, detections.labels, intrinsics, camera_from_ego, class_names=names
+        )
     draw_text(panel, frame.rig.names[index], (8, 6), max(12, size[0] // 32), TEXT, shadow=True)
     return panel
 
 
-def _bev_panel(size: tuple[int, int], detections: Detections3D | None, ground_truth: GroundTruth | None) -> np.ndarray:
+def _bev_panel(
+    size: tuple[int, int], detections: Detections3D | None, ground_truth: GroundTruth | None
+) -> np.ndarray:
     if detections is None:
         return draw_bev(size, _NO_BOXES, np.zeros(0, int), ground_truth=ground_truth)
-    return draw_bev(size, detections.boxes, detections.labels, class_names=detections.class_names, ground_truth=ground_truth)
+    return draw_bev(
+        size,
+        detections.boxes,
+        detections.labels,
+        class_names=detections.class_names,
+        ground_truth=ground_truth,
+    )
 
 
-def _write_header(canvas: np.ndarray, header: int, title: str, detections: Detections3D | None, ground_truth: GroundTruth | None) -> None:
+def _write_header(
+    canvas: np.ndarray,
+    header: int,
+    title: str,
+    detections: Detections3D | None,
+    ground_truth: GroundTruth | None,
+) -> None:
     size = round(header * 0.46)
     draw_text(canvas, title, (size // 2, (header - size * 1.25) / 2), round(size * 1.1), TEXT)
     counts = [f'{len(detections)} detections'] if detections is not None else []
     counts += [f'{len(ground_truth[0])} true boxes'] if ground_truth is not None else []
-    draw_text(canvas, '  ·  '.join(counts), (canvas.shape[1] - size // 2, (header - size * 1.1) / 2), size, FAINT, align_right=True)
+    draw_text(
+        canvas,
+        '  ·  '.join(counts),
+        (canvas.shape[1] - size // 2, (header - size * 1.1) / 2),
+        size,
+        FAINT,
+        align_right=True,
+    )
 
 
 def _write_footer(
@@ -133,16 +186,29 @@ def _write_footer(
     for name in NUSCENES_CLASSES if detections is None else detections.class_names:
         corners = (round(x), round(y + 0.2 * size)), (round(x + 0.7 * size), round(y + 0.9 * size))
         cv2.rectangle(canvas, *corners, class_color(name), cv2.FILLED)
-        x += size * 1.1 + draw_text(canvas, name.replace('_', ' '), (x + size, y), round(size * 0.9), TEXT) + size * 0.9
+        x += (
+            size * 1.1
+            + draw_text(canvas, name.replace('_', ' '), (x + size, y), round(size * 0.9), TEXT)
+            + size * 0.9
+        )
     if ground_truth is not None:
-        draw_dashed(canvas, np.array((((x, y + 0.55 * size), (x + 2 * size, y + 0.55 * size)),)), TRUTH, thickness=2)
-        x += size * 3.6 + draw_text(canvas, 'ground truth', (x + 2.4 * size, y), round(size * 0.9), TEXT)
+        draw_dashed(
+            canvas,
+            np.array((((x, y + 0.55 * size), (x + 2 * size, y + 0.55 * size)),)),
+            TRUTH,
+            thickness=2,
+        )
+        x += size * 3.6 + draw_text(
+            canvas, 'ground truth', (x + 2.4 * size, y), round(size * 0.9), TEXT
+        )
     if depth is not None:
         _draw_depth_legend(canvas, depth, (x, y), size)
     draw_text(canvas, caption, (width - size // 2, y), round(size * 0.9), FAINT, align_right=True)
 
 
-def _draw_depth_legend(canvas: np.ndarray, depth: DepthMaps, position: tuple[float, float], size: int) -> None:
+def _draw_depth_legend(
+    canvas: np.ndarray, depth: DepthMaps, position: tuple[float, float], size: int
+) -> None:
     """Draw the colours of the depth, from the nearest to the farthest."""
     x, y = position
     nearest, farthest = depth.bins.start, depth.bins.stop

@@ -1,4 +1,6 @@
-"""What all pictures are drawn with: antialiased lines to an eighth of a pixel, tints, dashes, arrows and text."""
+"""What all pictures are drawn with: antialiased lines to an eighth of a pixel, tints, dashes,
+arrows and text.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def fixed_point(pixels: np.ndarray) -> np.ndarray:
     return np.rint(pixels * (1 << SHIFT)).astype(np.int32)
 
 
-def draw_lines(canvas: np.ndarray, lines: np.ndarray, color, thickness: int = 1, *, closed: bool = False) -> None:
+def draw_lines(
+    canvas: np.ndarray, lines: np.ndarray, color, thickness: int = 1, *, closed: bool = False
+) -> None:
     """Draw (n, points, 2) lines, pixels, into ``canvas`` itself."""
     if len(lines):
         cv2.polylines(canvas, fixed_point(lines), closed, color, thickness, cv2.LINE_AA, SHIFT)
@@ -34,7 +38,9 @@ def draw_dashed(canvas: np.ndarray, segments: np.ndarray, color, thickness: int 
         length = max(float(np.linalg.norm(stop - start)), 1e-6)
         begins = np.arange(0, length, _DASH_PX + _DASH_GAP_PX)
         ends = np.minimum(begins + _DASH_PX, length)
-        dashes.append(start + np.stack((begins, ends), axis=1)[..., None] * ((stop - start) / length))
+        dashes.append(
+            start + np.stack((begins, ends), axis=1)[..., None] * ((stop - start) / length)
+        )
     if dashes:
         draw_lines(canvas, np.concatenate(dashes), color, thickness)
 
@@ -42,7 +48,16 @@ def draw_dashed(canvas: np.ndarray, segments: np.ndarray, color, thickness: int 
 def draw_arrow(canvas: np.ndarray, start: np.ndarray, stop: np.ndarray, color) -> None:
     """Draw an arrow between two points, pixels, into ``canvas`` itself."""
     tip = min(0.5, 5 / max(float(np.linalg.norm(stop - start)), 1.0))
-    cv2.arrowedLine(canvas, fixed_point(start).tolist(), fixed_point(stop).tolist(), color, 1, cv2.LINE_AA, SHIFT, tip)
+    cv2.arrowedLine(
+        canvas,
+        fixed_point(start).tolist(),
+        fixed_point(stop).tolist(),
+        color,
+        1,
+        cv2.LINE_AA,
+        SHIFT,
+        tip,
+    )
 
 
 def tint(canvas: np.ndarray, outline: np.ndarray, color) -> None:
@@ -64,7 +79,16 @@ def paste(canvas: np.ndarray, panel: np.ndarray, x: int, y: int) -> None:
     canvas[y : y + height, x : x + width] = panel
 
 
-def draw_text(canvas: np.ndarray, text: str, position, size: int, color=TEXT, *, align_right: bool = False, shadow: bool = False) -> int:
+def draw_text(
+    canvas: np.ndarray,
+    text: str,
+    position,
+    size: int,
+    color=TEXT,
+    *,
+    align_right: bool = False,
+    shadow: bool = False,
+) -> int:
     """Write one line of text into ``canvas`` itself and return its width in pixels.
 
     Args:
@@ -83,7 +107,9 @@ def draw_text(canvas: np.ndarray, text: str, position, size: int, color=TEXT, *,
     x, y = round(position[0]) - (width if align_right else 0), round(position[1])
     left, top = max(x, 0), max(y, 0)
     part = canvas[top : max(y + height, 0), left : max(x + width, 0)]
-    cover, halo = (mask[top - y :, left - x :][: part.shape[0], : part.shape[1]] for mask in (cover, halo))
+    cover, halo = (
+        mask[top - y :, left - x :][: part.shape[0], : part.shape[1]] for mask in (cover, halo)
+    )
     behind = part * (1 - 0.75 * halo) if shadow else part
     part[:] = (behind * (1 - cover) + np.array(color) * cover).astype(np.uint8)
     return width
@@ -91,7 +117,9 @@ def draw_text(canvas: np.ndarray, text: str, position, size: int, color=TEXT, *,
 
 @lru_cache(maxsize=512)
 def _text_masks(text: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (height, width, 1) float32 coverage, 0..1, of a line of text and of the shadow around it."""
+    """Return the (height, width, 1) float32 coverage, 0..1, of a line of text and of the shadow
+    around it.
+    """
     font = ImageFont.load_default(size)
     left, _, right, _ = font.getbbox(text)
     picture = Image.new('L', (round(right - left) + 3, round(size * 1.35)))

@@ -1,4 +1,6 @@
-"""Messages for bags, built without ROS: plain functions from arrays to the message classes of rosbags."""
+"""Messages for bags, built without ROS: plain functions from arrays to the message classes of
+rosbags.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ _VISION_MESSAGES = {
     'vision_msgs/msg/ObjectHypothesisWithPose': 'vision_msgs/ObjectHypothesis hypothesis\ngeometry_msgs/PoseWithCovariance pose\n',
     'vision_msgs/msg/BoundingBox3D': 'geometry_msgs/Pose center\ngeometry_msgs/Vector3 size\n',
     'vision_msgs/msg/Detection3D': (
-        'std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\nvision_msgs/BoundingBox3D bbox\nstring id\n'
+        'std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] '
+        'results\nvision_msgs/BoundingBox3D bbox\nstring id\n'
     ),
     'vision_msgs/msg/Detection3DArray': 'std_msgs/Header header\nvision_msgs/Detection3D[] detections\n',
     'vision_msgs/msg/VisionClass': 'uint16 class_id\nstring class_name\n',
@@ -28,7 +31,9 @@ _VISION_MESSAGES = {
 }
 """Interfaces of vision_msgs 4, which rosbags does not carry."""
 
-LIDAR_POINT = np.dtype([('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('intensity', '<f4'), ('ring', '<u2')], align=True)
+LIDAR_POINT = np.dtype(
+    [('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('intensity', '<f4'), ('ring', '<u2')], align=True
+)
 """One point of a lidar cloud, as lidar drivers of ROS lay it out."""
 _POINT_KINDS = {'<f4': 7, '<u2': 4}
 """FLOAT32 and UINT16 of sensor_msgs/PointField."""
@@ -60,18 +65,27 @@ class Annotated:
     def rows(self):
         """Yield centre, size, quaternion, class name and id of each box as plain Python values."""
         columns = (self.center, self.size, self.quaternion)
-        return zip(*(np.asarray(column, np.float64).tolist() for column in columns), self.class_names, self.ids, strict=True)
+        return zip(
+            *(np.asarray(column, np.float64).tolist() for column in columns),
+            self.class_names,
+            self.ids,
+            strict=True,
+        )
 
 
 def quaternions_of_yaw(yaw: np.ndarray) -> np.ndarray:
     """Return (n, 4) quaternions w x y z of (n,) turns about z in radians."""
     half = np.asarray(yaw, np.float64) / 2
-    return np.stack((np.cos(half), np.zeros_like(half), np.zeros_like(half), np.sin(half)), axis=-1)
+    return np.stack(
+        (np.cos(half), np.zeros_like(half), np.zeros_like(half), np.sin(half)), axis=-1
+    )
 
 
 @cache
 def message_types() -> Typestore:
-    """Return the message types of ROS 2, vision_msgs among them, for reading and writing bags with rosbags."""
+    """Return the message types of ROS 2, vision_msgs among them, for reading and writing bags with
+    rosbags.
+    """
     typestore = get_typestore(Stores.ROS2_HUMBLE)
     for name, definition in _VISION_MESSAGES.items():
         typestore.register(get_types_from_msg(definition, name))
@@ -79,7 +93,9 @@ def message_types() -> Typestore:
 
 
 def message(message_type: str, **fields) -> Any:
-    """Return a message of ``message_type`` such as ``sensor_msgs/msg/Image``; every field has to be given."""
+    """Return a message of ``message_type`` such as ``sensor_msgs/msg/Image``; every field has to
+    be given.
+    """
     return message_types().types[message_type](**fields)
 
 
@@ -104,7 +120,11 @@ def quaternion(values) -> Any:
 
 def pose(position, orientation) -> Any:
     """Return the message of a position in metres and a quaternion w x y z."""
-    return message('geometry_msgs/msg/Pose', position=vector('Point', position), orientation=quaternion(orientation))
+    return message(
+        'geometry_msgs/msg/Pose',
+        position=vector('Point', position),
+        orientation=quaternion(orientation),
+    )
 
 
 def transform(stamp_ns: int, parent: str, child: str, parent_from_child: np.ndarray) -> Any:
@@ -114,11 +134,20 @@ def transform(stamp_ns: int, parent: str, child: str, parent_from_child: np.ndar
         translation=vector('Vector3', parent_from_child[:3, 3]),
         rotation=quaternion(quaternion_from_rotation(parent_from_child[:3, :3])),
     )
-    return message('geometry_msgs/msg/TransformStamped', header=header(stamp_ns, parent), child_frame_id=child, transform=content)
+    return message(
+        'geometry_msgs/msg/TransformStamped',
+        header=header(stamp_ns, parent),
+        child_frame_id=child,
+        transform=content,
+    )
 
 
-def camera_info(stamp_ns: int, frame_id: str, intrinsics: np.ndarray, width: int, height: int) -> Any:
-    """Return the CameraInfo of a camera without distortion; ``intrinsics`` (3, 3) pixels, ``width`` and ``height`` pixels."""
+def camera_info(
+    stamp_ns: int, frame_id: str, intrinsics: np.ndarray, width: int, height: int
+) -> Any:
+    """Return the CameraInfo of a camera without distortion; ``intrinsics`` (3, 3) pixels,
+    ``width`` and ``height`` pixels.
+    """
     matrix = np.asarray(intrinsics, np.float64)
     return message(
         'sensor_msgs/msg/CameraInfo',
@@ -132,36 +161,63 @@ def camera_info(stamp_ns: int, frame_id: str, intrinsics: np.ndarray, width: int
         p=np.column_stack((matrix, np.zeros(3))).ravel(),
         binning_x=0,
         binning_y=0,
-        roi=message('sensor_msgs/msg/RegionOfInterest', x_offset=0, y_offset=0, height=0, width=0, do_rectify=False),
+        roi=message(
+            'sensor_msgs/msg/RegionOfInterest',
+            x_offset=0,
+            y_offset=0,
+            height=0,
+            width=0,
+            do_rectify=False,
+        ),
     )
 
 
 def compressed_image(stamp_ns: int, frame_id: str, jpeg_bytes: bytes) -> Any:
     """Return the CompressedImage of a JPEG file's bytes."""
     data = np.frombuffer(jpeg_bytes, np.uint8)
-    return message('sensor_msgs/msg/CompressedImage', header=header(stamp_ns, frame_id), format='jpeg', data=data)
+    return message(
+        'sensor_msgs/msg/CompressedImage',
+        header=header(stamp_ns, frame_id),
+        format='jpeg',
+        data=data,
+    )
 
 
 def raw_image(stamp_ns: int, frame_id: str, pixels: np.ndarray, encoding: str = 'rgb8') -> Any:
     """Return the Image of (H, W, 3) uint8 ``pixels`` in the order that ``encoding`` says."""
     height, width = pixels.shape[:2]
     data = np.ascontiguousarray(pixels, np.uint8).ravel()
-    fields = {'height': height, 'width': width, 'encoding': encoding, 'is_bigendian': 0, 'step': 3 * width, 'data': data}
+    fields = {
+        'height': height,
+        'width': width,
+        'encoding': encoding,
+        'is_bigendian': 0,
+        'step': 3 * width,
+        'data': data,
+    }
     return message('sensor_msgs/msg/Image', header=header(stamp_ns, frame_id), **fields)
 
 
 def point_cloud(stamp_ns: int, frame_id: str, points: np.ndarray) -> Any:
-    """Return the PointCloud2 of (n, 5) x y z in metres, intensity and ring, in the layout of ``LIDAR_POINT``."""
+    """Return the PointCloud2 of (n, 5) x y z in metres, intensity and ring, in the layout of
+    ``LIDAR_POINT``.
+    """
     cloud = np.zeros(len(points), LIDAR_POINT)
     for name, column in zip(LIDAR_POINT.names, np.asarray(points).T, strict=True):
         cloud[name] = column
-    kinds = {name: (_POINT_KINDS[LIDAR_POINT[name].str], LIDAR_POINT.fields[name][1]) for name in LIDAR_POINT.names}
+    kinds = {
+        name: (_POINT_KINDS[LIDAR_POINT[name].str], LIDAR_POINT.fields[name][1])
+        for name in LIDAR_POINT.names
+    }
     fields = [
-        message('sensor_msgs/msg/PointField', name=name, offset=offset, datatype=kind, count=1) for name, (kind, offset) in kinds.items()
+        message('sensor_msgs/msg/PointField', name=name, offset=offset, datatype=kind, count=1)
+        for name, (kind, offset) in kinds.items()
     ]
     return message(
-        'sensor_msgs/msg/PointCloud2', header=header(stamp_ns, frame_id), height=1, width=len(cloud), fields=fields, is_bigendian=False,
-        point_step=LIDAR_POINT.itemsize, row_step=cloud.nbytes, data=cloud.view(np.uint8), is_dense=True,
+        'sensor_msgs/msg/PointCloud2', header=header(stamp_ns, frame_id), height=1,
+        width=len(cloud), fields=fields, is_bigendian=False,
+        point_step=LIDAR_POINT.itemsize, row_step=cloud.nbytes, data=cloud.view(np.uint8),
+        is_dense=True,
     )  # fmt: skip
 
 
@@ -174,15 +230,23 @@ def detection_array(stamp_ns: int, frame_id: str, boxes: Annotated) -> Any:
 
 def _detection(common: Any, center, size, turn, class_name: str, name: str) -> Any:
     where = pose(center, turn)
-    uncertain = message('geometry_msgs/msg/PoseWithCovariance', pose=where, covariance=np.zeros(36))
+    uncertain = message(
+        'geometry_msgs/msg/PoseWithCovariance', pose=where, covariance=np.zeros(36)
+    )
     hypothesis = message('vision_msgs/msg/ObjectHypothesis', class_id=class_name, score=1.0)
-    result = message('vision_msgs/msg/ObjectHypothesisWithPose', hypothesis=hypothesis, pose=uncertain)
+    result = message(
+        'vision_msgs/msg/ObjectHypothesisWithPose', hypothesis=hypothesis, pose=uncertain
+    )
     box = message('vision_msgs/msg/BoundingBox3D', center=where, size=vector('Vector3', size))
-    return message('vision_msgs/msg/Detection3D', header=common, results=[result], bbox=box, id=name)
+    return message(
+        'vision_msgs/msg/Detection3D', header=common, results=[result], bbox=box, id=name
+    )
 
 
 def marker_array(stamp_ns: int, frame_id: str, boxes: Annotated) -> Any:
-    """Return a deletion of all earlier markers and a cube per box, which RViz keeps where it is in ``frame_id``."""
+    """Return a deletion of all earlier markers and a cube per box, which RViz keeps where it is in
+    ``frame_id``.
+    """
     common = header(stamp_ns, frame_id)
     clear = _marker(common, 0, _DELETE_ALL, (0, 0, 0), (1, 1, 1), (1, 0, 0, 0), '')
     cubes = [_marker(common, index, 0, *row[:4]) for index, row in enumerate(boxes.rows())]
@@ -193,13 +257,21 @@ def _marker(common: Any, index: int, action: int, center, size, turn, class_name
     red, green, blue = (value / 255 for value in class_color(class_name))
     seconds, rest = divmod(_MARKER_LIFETIME_S, 1)
     color = message('std_msgs/msg/ColorRGBA', r=red, g=green, b=blue, a=_MARKER_ALPHA)
-    lifetime = message('builtin_interfaces/msg/Duration', sec=int(seconds), nanosec=math.floor(rest * 1e9))
-    texture = message('sensor_msgs/msg/CompressedImage', header=header(0, ''), format='', data=_NO_BYTES)
+    lifetime = message(
+        'builtin_interfaces/msg/Duration', sec=int(seconds), nanosec=math.floor(rest * 1e9)
+    )
+    texture = message(
+        'sensor_msgs/msg/CompressedImage', header=header(0, ''), format='', data=_NO_BYTES
+    )
     return message(
-        'visualization_msgs/msg/Marker', header=common, ns='annotations', id=index, type=_CUBE, action=action,
-        pose=pose(center, turn), scale=vector('Vector3', size), color=color, lifetime=lifetime, frame_locked=True,
-        points=[], colors=[], texture_resource='', texture=texture, uv_coordinates=[], text='', mesh_resource='',
-        mesh_file=message('visualization_msgs/msg/MeshFile', filename='', data=_NO_BYTES), mesh_use_embedded_materials=False,
+        'visualization_msgs/msg/Marker', header=common, ns='annotations', id=index, type=_CUBE,
+        action=action,
+        pose=pose(center, turn), scale=vector('Vector3', size), color=color, lifetime=lifetime,
+        frame_locked=True,
+        points=[], colors=[], texture_resource='', texture=texture, uv_coordinates=[], text='',
+        mesh_resource='',
+        mesh_file=message('visualization_msgs/msg/MeshFile', filename='', data=_NO_BYTES),
+        mesh_use_embedded_materials=False,
     )  # fmt: skip
 
 

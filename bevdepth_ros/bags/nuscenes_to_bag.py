@@ -1,10 +1,12 @@
 """Writes scenes of a nuScenes-format dataset as rosbag2 recordings that play everywhere.
 
-    ros2 run bevdepth_ros nuscenes_to_bag --dataroot /data/nuscenes --version v1.0-mini --scene scene-0061 --out bags
+    ros2 run bevdepth_ros nuscenes_to_bag --dataroot /data/nuscenes --version v1.0-mini --scene
+    scene-0061 --out bags
 
-Each scene becomes ``<out>/<scene>``: all images (key frames and sweeps, the files' bytes as they are), CameraInfo, the lidar,
-every ego pose as /tf, where the sensors sit as /tf_static, and the annotations of the key frames. Topics and frames are those of
-``writer``; stamps and log times are nuScenes' own.
+Each scene becomes ``<out>/<scene>``: all images (key frames and sweeps, the files' bytes as they
+are), CameraInfo, the lidar, every ego pose as /tf, where the sensors sit as /tf_static, and the
+annotations of the key frames. Topics and frames are those of ``writer``; stamps and log times are
+nuScenes' own.
 """
 
 from __future__ import annotations
@@ -22,7 +24,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bevdepth_core.nuscenes.completeness import consistent, read_json, require_files, require_scene_names, require_tables
+from bevdepth_core.nuscenes.completeness import (
+    consistent,
+    read_json,
+    require_files,
+    require_scene_names,
+    require_tables,
+)
 from bevdepth_core.nuscenes.recording import Recording, read_recording
 from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
 from bevdepth_ros.bags.workplace import require_replaceable
@@ -46,7 +54,9 @@ def write_bags(recordings: Sequence[Recording], target: Target, jobs: int = 1) -
                 write_bag(recording, target, lambda: bar.update() and None)
 
 
-def _write_in_processes(recordings: Sequence[Recording], target: Target, jobs: int, bar: tqdm) -> None:
+def _write_in_processes(
+    recordings: Sequence[Recording], target: Target, jobs: int, bar: tqdm
+) -> None:
     context = get_context('forkserver')
     context.set_forkserver_preload([write_bag.__module__])
     counter, stop = context.Value('q', 0), context.Event()
@@ -68,11 +78,14 @@ def _require_done(futures: set[Future]) -> None:
         for future in futures:
             future.result()
     except BrokenProcessPool as error:
-        raise ConversionError('a process that wrote a bag was killed, perhaps for lack of memory: use fewer --jobs') from error
+        raise ConversionError(
+            'a process that wrote a bag was killed, perhaps for lack of memory: use fewer --jobs'
+        ) from error
 
 
 _progress = None
-"""In a worker process: the count of files and the event that ends the work, both shared with the main process."""
+"""In a worker process: the count of files and the event that ends the work, both shared with the
+main process."""
 
 
 def _begin_work(counter, stop) -> None:
@@ -95,7 +108,8 @@ def _count() -> None:
 
 
 def chosen_scenes(dataroot: Path, version: str, names: Sequence[str] | None) -> list[str]:
-    """Return the scenes called ``names``, or all of them for None, in the order of the scene table.
+    """Return the scenes called ``names``, or all of them for None, in the order of the scene
+    table.
 
     Raises:
         ConversionError: there is no scene of that name.
@@ -108,13 +122,20 @@ def chosen_scenes(dataroot: Path, version: str, names: Sequence[str] | None) -> 
     for name in names or ():
         if name not in present:
             near = difflib.get_close_matches(name, present, 3) or present[:3]
-            raise ConversionError(f'{dataroot / version} has no scene {name}; it has {len(present)}, such as {", ".join(near)}')
+            raise ConversionError(
+                f'{dataroot / version} has no scene {name}; it has {len(present)}, such as '
+                f'{", ".join(near)}'
+            )
     return present if names is None else [name for name in present if name in names]
 
 
-def read_recordings(dataroot: Path, version: str, names: Sequence[str]) -> tuple[list[Recording], list[str]]:
+def read_recordings(
+    dataroot: Path, version: str, names: Sequence[str]
+) -> tuple[list[Recording], list[str]]:
     """Return the scenes that are complete, and a sentence for each of the others."""
-    from bevdepth_core.nuscenes.index import open_devkit  # takes seconds to import, also in each process that only writes
+    from bevdepth_core.nuscenes.index import (
+        open_devkit,  # takes seconds to import, also in each process that only writes
+    )
 
     devkit = open_devkit(dataroot, version)
     recordings, problems = [], []
@@ -137,32 +158,66 @@ def run(options: argparse.Namespace) -> list[str]:
         ValueError: the tables are not complete or name what they must not.
         FileExistsError: something that is no bag stands where a bag should go.
     """
-    names = chosen_scenes(options.dataroot, options.version, None if options.all else options.scene)
+    names = chosen_scenes(
+        options.dataroot, options.version, None if options.all else options.scene
+    )
     for name in names:
         require_replaceable(options.out / name)
     recordings, problems = read_recordings(options.dataroot, options.version, names)
-    write_bags(recordings, Target(options.dataroot, options.out, options.storage, options.raw), options.jobs)
+    write_bags(
+        recordings,
+        Target(options.dataroot, options.out, options.storage, options.raw),
+        options.jobs,
+    )
     for recording in recordings:
         print(options.out / recording.name)
     return problems
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser('nuscenes_to_bag', description='Write scenes of a nuScenes-format dataset as rosbag2 recordings.')
-    parser.add_argument('--dataroot', type=Path, required=True, help="the dataset's root, which holds the version, samples and sweeps")
+    parser = argparse.ArgumentParser(
+        'nuscenes_to_bag',
+        description='Write scenes of a nuScenes-format dataset as rosbag2 recordings.',
+    )
+    parser.add_argument(
+        '--dataroot',
+        type=Path,
+        required=True,
+        help="the dataset's root, which holds the version, samples and sweeps",
+    )
     parser.add_argument('--version', required=True, help='such as v1.0-mini')
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument('--scene', nargs='+', metavar='NAME', help='such as scene-0061')
     which.add_argument('--all', action='store_true', help='all scenes')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='each scene becomes the folder DIR/<scene>')
-    parser.add_argument('--storage', choices=STORAGES, default='mcap', help='format of the bags (default mcap)')
-    parser.add_argument('--raw', action='store_true', help='raw images on /<camera>/image_rect in place of the JPEG files')
-    parser.add_argument('--jobs', type=int, default=os.cpu_count(), metavar='N', help='scenes written at a time (default: one per core)')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        metavar='DIR',
+        help='each scene becomes the folder DIR/<scene>',
+    )
+    parser.add_argument(
+        '--storage', choices=STORAGES, default='mcap', help='format of the bags (default mcap)'
+    )
+    parser.add_argument(
+        '--raw',
+        action='store_true',
+        help='raw images on /<camera>/image_rect in place of the JPEG files',
+    )
+    parser.add_argument(
+        '--jobs',
+        type=int,
+        default=os.cpu_count(),
+        metavar='N',
+        help='scenes written at a time (default: one per core)',
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Convert; ends the process with a sentence and 1 when a scene was not written, and with 130 when interrupted."""
+    """Convert; ends the process with a sentence and 1 when a scene was not written, and with 130
+    when interrupted.
+    """
     options = _options(argv)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -114,7 +114,9 @@ class Follower:
         self._pass(self._next_tick)
 
     def wait_for(self, stamp_ns: int) -> float:
-        """Return when ``stamp_ns`` is due, with the time.monotonic() at which it was; SIGINT and SIGTERM raise KeyboardInterrupt."""
+        """Return when ``stamp_ns`` is due, with the time.monotonic() at which it was; SIGINT and
+        SIGTERM raise KeyboardInterrupt.
+        """
         while (due := self._timeline.due(stamp_ns)) > time.monotonic():
             self._pass(min(due, self._next_tick))
         self._pass(due)

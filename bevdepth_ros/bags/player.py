@@ -1,11 +1,14 @@
 """Replays a rosbag2 as ``ros2 bag play`` does, where rosbag2 is not installed.
 
-    ros2 run bevdepth_ros player BAG [--rate 1.0] [--loop] [--clock] [--start-offset S] [--topics ...] [--remap ...]
+    ros2 run bevdepth_ros player BAG [--rate 1.0] [--loop] [--clock] [--start-offset S] [--topics
+    ...] [--remap ...]
 
-Messages go out as the bytes they were recorded as, on time, with their stamps and the recorded quality of service. The
-program ends at the end of the bag and tells how late messages were. While it runs:
+Messages go out as the bytes they were recorded as, on time, with their stamps and the recorded
+quality of service. The program ends at the end of the bag and tells how late messages were. While
+it runs:
 
-    ros2 service call /bag_player/pause std_srvs/srv/Trigger       # also resume, toggle_paused, play_next, step
+    ros2 service call /bag_player/pause std_srvs/srv/Trigger       # also resume, toggle_paused,
+    play_next, step
 """
 
 from __future__ import annotations
@@ -51,7 +54,8 @@ class Player:
     """Publishes the messages of one bag."""
 
     def __init__(self, node: Node, bag: Bag, options: Options | None = None):
-        """Create the services and a publisher for every chosen topic; a type that this ROS does not know is logged and skipped.
+        """Create the services and a publisher for every chosen topic; a type that this ROS does
+        not know is logged and skipped.
 
         Args:
             node: owner of publishers and services.
@@ -64,8 +68,14 @@ class Player:
         self._node, self._bag, self._options = node, bag, options or Options()
         self._first_ns = bag.start_ns + round(self._options.start_s * 1e9)
         duration_s = self._options.duration_s
-        self._stop_ns = bag.end_ns + 1 if duration_s is None else self._first_ns + round(duration_s * 1e9)
-        self._publishers = {topic.name: publisher for topic in self._chosen() if (publisher := self._publisher(topic))}
+        self._stop_ns = (
+            bag.end_ns + 1 if duration_s is None else self._first_ns + round(duration_s * 1e9)
+        )
+        self._publishers = {
+            topic.name: publisher
+            for topic in self._chosen()
+            if (publisher := self._publisher(topic))
+        }
         self._clock = node.create_publisher(Clock, CLOCK_TOPIC, 1) if self._options.clock else None
         self.timeline = Timeline(self._options.rate, self._first_ns, self._options.paused)
         self._follower = Follower(self.timeline, self._tick)
@@ -79,11 +89,15 @@ class Player:
         count, settled_at = 0, time.monotonic()
         while time.monotonic() < (settled_at if count else deadline):
             sleep_until(time.monotonic() + 0.02)
-            now_count = sum(publisher.get_subscription_count() for publisher in self._publishers.values())
+            now_count = sum(
+                publisher.get_subscription_count() for publisher in self._publishers.values()
+            )
             if now_count > count:
                 count, settled_at = now_count, time.monotonic() + SETTLE_S
         if not count:
-            self._node.get_logger().warning(f'nobody subscribed to a topic of the bag within {timeout_s} s')
+            self._node.get_logger().warning(
+                f'nobody subscribed to a topic of the bag within {timeout_s} s'
+            )
 
     def play(self, linger_s: float = 0.0) -> None:
         """Publish the bag once.
@@ -94,7 +108,9 @@ class Player:
         self.timeline.begin(self._first_ns)
         self._follower.begin()
         self._publish_earlier_latched()
-        for name, stamp_ns, data in self._bag.messages(self._publishers.keys(), self._first_ns, self._stop_ns):
+        for name, stamp_ns, data in self._bag.messages(
+            self._publishers.keys(), self._first_ns, self._stop_ns
+        ):
             due = self._follower.wait_for(stamp_ns)
             self._publish(name, stamp_ns, data)
             self._late_s.append(time.monotonic() - due)
@@ -105,12 +121,19 @@ class Player:
         if not self._late_s:
             return 'played no message'
         p50, p99 = np.percentile(self._late_s, (50, 99)) * 1e3
-        return f'played {len(self._late_s)} messages, late by {p50:.2f} ms (p50) and {p99:.2f} ms (p99)'
+        return (
+            f'played {len(self._late_s)} messages, late by {p50:.2f} ms (p50) and {p99:.2f} ms '
+            '(p99)'
+        )
 
     def _publish_earlier_latched(self) -> None:
-        """Publish what late subscribers would have got if the bag had been played from its beginning."""
+        """Publish what late subscribers would have got if the bag had been played from its
+        beginning.
+        """
         latched = [name for name in self._publishers if self._bag.topics[name].latched]
-        for name, stamp_ns, data in self._bag.messages(latched, self._bag.start_ns, self._first_ns):
+        for name, stamp_ns, data in self._bag.messages(
+            latched, self._bag.start_ns, self._first_ns
+        ):
             self._publish(name, stamp_ns, data)
 
     def _publish(self, name: str, stamp_ns: int, data: bytes) -> None:
@@ -118,7 +141,9 @@ class Player:
             data = _with_stamp(data, stamp_ns)
             if name not in self._unstamped:
                 self._unstamped.add(name)
-                self._node.get_logger().info(f'images on {name} were recorded without a time stamp: they get their log time')
+                self._node.get_logger().info(
+                    f'images on {name} were recorded without a time stamp: they get their log time'
+                )
         self._publishers[name].publish(data)
 
     def _tick(self, bag_ns: int) -> None:
@@ -133,7 +158,11 @@ class Player:
                 raise BagError(f'the bag has no topic {name}; it has {", ".join(sorted(known))}')
         for name, topic in known.items():
             doubled = options.clock and name == CLOCK_TOPIC
-            if (not options.topics or name in options.topics) and name not in options.exclude_topics and not doubled:
+            if (
+                (not options.topics or name in options.topics)
+                and name not in options.exclude_topics
+                and not doubled
+            ):
                 yield topic
 
     def _publisher(self, topic: Topic) -> Publisher | None:
@@ -141,9 +170,13 @@ class Player:
         try:
             if topic.encoding != 'cdr':
                 raise ValueError(f'as {topic.encoding}')
-            return self._node.create_publisher(message_class(topic.message_type), name, _qos(topic))
+            return self._node.create_publisher(
+                message_class(topic.message_type), name, _qos(topic)
+            )
         except ValueError as error:
-            self._node.get_logger().warning(f'{topic.name} is skipped: this ROS does not know {topic.message_type} ({error})')
+            self._node.get_logger().warning(
+                f'{topic.name} is skipped: this ROS does not know {topic.message_type} ({error})'
+            )
             return None
 
     def _create_services(self) -> None:
@@ -156,13 +189,19 @@ class Player:
             'step': lambda: line.step(self._options.step_s),
         }
         for name, command in commands.items():
-            self._node.create_service(Trigger, f'~/{name}', lambda _, response, command=command: self._obey(command, response))
+            self._node.create_service(
+                Trigger,
+                f'~/{name}',
+                lambda _, response, command=command: self._obey(command, response),
+            )
 
     def _obey(self, command: Callable[[], None], response: Trigger.Response) -> Trigger.Response:
         command()
         position_s = (self.timeline.at(time.monotonic()) - self._bag.start_ns) * 1e-9
         response.success = True
-        response.message = f'{"paused" if self.timeline.paused else "playing"} at {position_s:.3f} s'
+        response.message = (
+            f'{"paused" if self.timeline.paused else "playing"} at {position_s:.3f} s'
+        )
         return response
 
 
@@ -178,12 +217,20 @@ def _with_stamp(data: bytes, stamp_ns: int) -> bytes:
 
 
 def _qos(topic: Topic) -> QoSProfile:
-    """Return the quality of service that the topic was recorded with; ROS's usual one where the bag does not say."""
+    """Return the quality of service that the topic was recorded with; ROS's usual one where the
+    bag does not say.
+    """
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
-        depth=max(DEPTH, min(max(topic.depth, topic.count if topic.latched else 0), LATCHED_DEPTH)),
-        reliability=ReliabilityPolicy.BEST_EFFORT if topic.best_effort else ReliabilityPolicy.RELIABLE,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL if topic.latched else DurabilityPolicy.VOLATILE,
+        depth=max(
+            DEPTH, min(max(topic.depth, topic.count if topic.latched else 0), LATCHED_DEPTH)
+        ),
+        reliability=ReliabilityPolicy.BEST_EFFORT
+        if topic.best_effort
+        else ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL
+        if topic.latched
+        else DurabilityPolicy.VOLATILE,
     )
 
 
@@ -207,7 +254,9 @@ def served(node: Node) -> Iterator[None]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Play until the end of the bag or an interrupt; a bag that cannot be read ends the process with a sentence."""
+    """Play until the end of the bag or an interrupt; a bag that cannot be read ends the process
+    with a sentence.
+    """
     given = arguments(argv)
     with ros_process():
         node = Node(NODE_NAME, start_parameter_services=False)

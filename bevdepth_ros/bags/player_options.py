@@ -1,4 +1,6 @@
-"""What the player is asked to do; the names of the options are those of ``ros2 bag play`` where it has them."""
+"""What the player is asked to do; the names of the options are those of ``ros2 bag play`` where it
+has them.
+"""
 
 from __future__ import annotations
 
@@ -42,18 +44,66 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Return what the command line gives; None: that of this process."""
     parser = argparse.ArgumentParser('player', description='Replay a rosbag2 (sqlite3 or mcap).')
     parser.add_argument('bag', help='folder of the bag, or a single .db3 or .mcap file')
-    parser.add_argument('--rate', type=_positive, default=1.0, help='speed relative to real time (default 1.0)')
+    parser.add_argument(
+        '--rate', type=_positive, default=1.0, help='speed relative to real time (default 1.0)'
+    )
     parser.add_argument('--loop', action='store_true', help='start again at the end')
     parser.add_argument('--clock', action='store_true', help='publish /clock at 100 Hz')
-    parser.add_argument('--start-offset', '--start', type=_not_negative, default=0.0, metavar='S', help='leave out the first S seconds')
-    parser.add_argument('--playback-duration', '--duration', type=_positive, metavar='S', help='end after S seconds of the bag')
-    parser.add_argument('--topics', nargs='+', default=[], metavar='NAME', help='play these topics alone')
-    parser.add_argument('--exclude-topics', nargs='+', default=[], metavar='NAME', help='leave these topics out')
-    parser.add_argument('--remap', nargs='+', type=_renaming, default=[], metavar='OLD:=NEW', help='publish topics under other names')
-    parser.add_argument('--start-paused', action='store_true', help='wait for the service ~/resume, ~/step or ~/play_next')
-    parser.add_argument('--step', type=_positive, default=0.1, metavar='S', help='how far the service ~/step plays (default 0.1)')
-    parser.add_argument('--wait', type=float, default=10.0, metavar='S', help='wait at most S seconds for a subscriber (default 10)')
-    parser.add_argument('--linger', type=float, default=0.5, metavar='S', help='stay S seconds after the last message (default 0.5)')
+    parser.add_argument(
+        '--start-offset',
+        '--start',
+        type=_not_negative,
+        default=0.0,
+        metavar='S',
+        help='leave out the first S seconds',
+    )
+    parser.add_argument(
+        '--playback-duration',
+        '--duration',
+        type=_positive,
+        metavar='S',
+        help='end after S seconds of the bag',
+    )
+    parser.add_argument(
+        '--topics', nargs='+', default=[], metavar='NAME', help='play these topics alone'
+    )
+    parser.add_argument(
+        '--exclude-topics', nargs='+', default=[], metavar='NAME', help='leave these topics out'
+    )
+    parser.add_argument(
+        '--remap',
+        nargs='+',
+        type=_renaming,
+        default=[],
+        metavar='OLD:=NEW',
+        help='publish topics under other names',
+    )
+    parser.add_argument(
+        '--start-paused',
+        action='store_true',
+        help='wait for the service ~/resume, ~/step or ~/play_next',
+    )
+    parser.add_argument(
+        '--step',
+        type=_positive,
+        default=0.1,
+        metavar='S',
+        help='how far the service ~/step plays (default 0.1)',
+    )
+    parser.add_argument(
+        '--wait',
+        type=float,
+        default=10.0,
+        metavar='S',
+        help='wait at most S seconds for a subscriber (default 10)',
+    )
+    parser.add_argument(
+        '--linger',
+        type=float,
+        default=0.5,
+        metavar='S',
+        help='stay S seconds after the last message (default 0.5)',
+    )
     return parser.parse_args(remove_ros_args(argv or sys.argv)[1:])
 
 
@@ -85,6 +135,7 @@ def _renaming(text: str) -> tuple[str, str]:
 def options_of(given: argparse.Namespace) -> Options:
     """Return what is played and how."""
     return Options(
-        given.rate, given.clock, given.start_offset, given.playback_duration, tuple(given.topics), tuple(given.exclude_topics),
+        given.rate, given.clock, given.start_offset, given.playback_duration, tuple(given.topics),
+        tuple(given.exclude_topics),
         dict(given.remap), given.start_paused, given.step,
     )  # fmt: skip

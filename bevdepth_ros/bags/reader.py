@@ -1,4 +1,6 @@
-"""Reads rosbag2 recordings, also damaged ones: what is whole is given, and the rest is told in a sentence."""
+"""Reads rosbag2 recordings, also damaged ones: what is whole is given, and the rest is told in a
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,25 @@ class _Sound:
         self._reader = Reader(path)
         self._reader.open()
         self.topics = [
-            Topic(c.topic, c.msgtype, tuple(c.ext.offered_qos_profiles), c.ext.serialization_format, c.msgcount)
+            Topic(
+                c.topic,
+                c.msgtype,
+                tuple(c.ext.offered_qos_profiles),
+                c.ext.serialization_format,
+                c.msgcount,
+            )
             for c in self._reader.connections
         ]
         self.start_ns, self.end_ns = self._reader.start_time, self._reader.end_time - 1
-        texts = [text for topic in self.topics for text in (topic.name, topic.message_type, topic.encoding)]
+        texts = [
+            text
+            for topic in self.topics
+            for text in (topic.name, topic.message_type, topic.encoding)
+        ]
         numbers = [self.start_ns, self.end_ns, *(topic.count for topic in self.topics)]
-        if not all(isinstance(text, str) for text in texts) or not all(isinstance(number, int) for number in numbers):
+        if not all(isinstance(text, str) for text in texts) or not all(
+            isinstance(number, int) for number in numbers
+        ):
             self.close()
             raise ValueError('its metadata has something else where names and counts belong')
 
@@ -43,8 +57,12 @@ class _Sound:
             self._reader.close()
 
     def messages(self, names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[Message]:
-        connections = [connection for connection in self._reader.connections if connection.topic in names]
-        for connection, stamp_ns, data in self._reader.messages(connections, start_ns, stop_ns) if connections else ():
+        connections = [
+            connection for connection in self._reader.connections if connection.topic in names
+        ]
+        for connection, stamp_ns, data in (
+            self._reader.messages(connections, start_ns, stop_ns) if connections else ()
+        ):
             yield connection.topic, stamp_ns, bytes(data)
 
 
@@ -81,7 +99,8 @@ class Bag:
             source.close()
 
     def messages(self, names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[Message]:
-        """Yield (topic, stamp in ns, bytes) of the topics ``names`` from ``start_ns`` to before ``stop_ns``, in order of time.
+        """Yield (topic, stamp in ns, bytes) of the topics ``names`` from ``start_ns`` to before
+        ``stop_ns``, in order of time.
 
         Messages that are too short to be any are left out.
         """
@@ -92,9 +111,14 @@ class Bag:
             else:
                 short += 1
         if short:
-            self._report(f'{self._path} holds {short} messages of at most {HEAD_BYTES} bytes, which are none: they are left out')
+            self._report(
+                f'{self._path} holds {short} messages of at most {HEAD_BYTES} bytes, which are '
+                'none: they are left out'
+            )
 
-    def _all_messages(self, names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[Message]:
+    def _all_messages(
+        self, names: Collection[str], start_ns: int, stop_ns: int
+    ) -> Iterator[Message]:
         for source in self._sources:
             newest_ns = start_ns - 1
             try:
@@ -102,20 +126,28 @@ class Bag:
                     newest_ns = max(newest_ns, message[1])
                     yield message
             except Exception as error:  # rosbags, SQLite and the decompressors raise many types
-                self._report(f'{source.path} is damaged ({error}): what is whole of the rest is read')
+                self._report(
+                    f'{source.path} is damaged ({error}): what is whole of the rest is read'
+                )
                 for remains in self._remains(_storage_files(source.path)):
                     yield from remains.messages(names, newest_ns + 1, stop_ns)
                     remains.close()
 
     def _open(self) -> list:
-        """Return what can be read, in order of time: the whole, or each file, or what remains of it."""
+        """Return what can be read, in order of time: the whole, or each file, or what remains of
+        it.
+        """
         try:
             sources = [_Sound(self._path)]
         except Exception as error:
             files = _storage_files(self._path)
             if files and self._path.is_dir():
                 self._report(f'{self._path} is damaged ({error}): its files are read one by one')
-            sources = [source for file in files for source in self._open_file(file, alone=files == [self._path], cause=error)]
+            sources = [
+                source
+                for file in files
+                for source in self._open_file(file, alone=files == [self._path], cause=error)
+            ]
             if not sources:
                 raise BagError(f'the bag {self._path} cannot be read: {error}') from error
         self._require_messages(sources)
@@ -141,24 +173,34 @@ class Bag:
         return sources
 
     def _require_messages(self, sources: list) -> None:
-        encodings = {topic.encoding for source in sources for topic in source.topics if topic.count}
+        encodings = {
+            topic.encoding for source in sources for topic in source.topics if topic.count
+        }
         if encodings and 'cdr' not in encodings:
             kinds = ' and '.join(sorted(encodings))
             remedy = 'nuscenes_to_bag makes a bag of the dataset that it came from'
-            raise BagError(f'the bag {self._path} holds {kinds} messages, not those of ROS 2: {remedy}')
+            raise BagError(
+                f'the bag {self._path} holds {kinds} messages, not those of ROS 2: {remedy}'
+            )
 
 
 def _storage_files(path: Path) -> list[Path]:
-    """Return the storage files of a bag in order: as its metadata lists them, or by name and number."""
+    """Return the storage files of a bag in order: as its metadata lists them, or by name and
+    number.
+    """
     if path.is_file():
         return [path] if path.suffix in _REMAINS else []
     found = sorted((file for file in path.glob('*') if file.suffix in _REMAINS), key=_natural)
     try:
-        listed = yaml.safe_load((path / 'metadata.yaml').read_text())['rosbag2_bagfile_information']['relative_file_paths']
+        listed = yaml.safe_load((path / 'metadata.yaml').read_text())[
+            'rosbag2_bagfile_information'
+        ]['relative_file_paths']
         order = [Path(name).name for name in listed]
     except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
         order = []
-    return sorted(found, key=lambda file: order.index(file.name) if file.name in order else len(order))
+    return sorted(
+        found, key=lambda file: order.index(file.name) if file.name in order else len(order)
+    )
 
 
 def _natural(path: Path) -> list:

@@ -3,7 +3,8 @@
     ros2 launch bevdepth_ros detect.launch.py bag:=BAG checkpoint:=FILE record:=answers
     ros2 run bevdepth_ros render --bag BAG --answers answers --out drive.mp4
 
-The images stay where they are, in the bag that is replayed; `ros2 bag record` of a ROS installation records those of live cameras.
+The images stay where they are, in the bag that is replayed; `ros2 bag record` of a ROS
+installation records those of live cameras.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ QUEUE_DEPTH = 100
 
 
 class Recorder(Node):
-    """Writes every message with the time of its clock: with ``use_sim_time`` that of the replay."""
+    """Writes every message with the time of its clock: with ``use_sim_time`` that of the
+    replay.
+    """
 
     def __init__(self, bag: BagWriter, detector: str):
         """Subscribe to what the node named ``detector`` publishes, and to /diagnostics."""
@@ -44,9 +47,19 @@ class Recorder(Node):
         self._warned = False
         topics = {f'{detector}/{name}': message_type for name, message_type in ANSWERS.items()}
         for topic, message_type in (topics | {'/diagnostics': ANSWERS['latency']}).items():
-            durability = DurabilityPolicy.TRANSIENT_LOCAL if topic.endswith(LATCHED) else DurabilityPolicy.VOLATILE
+            durability = (
+                DurabilityPolicy.TRANSIENT_LOCAL
+                if topic.endswith(LATCHED)
+                else DurabilityPolicy.VOLATILE
+            )
             quality = QoSProfile(depth=QUEUE_DEPTH, durability=durability)
-            self.create_subscription(message_class(message_type), topic, partial(self._take, topic, message_type), quality, raw=True)
+            self.create_subscription(
+                message_class(message_type),
+                topic,
+                partial(self._take, topic, message_type),
+                quality,
+                raw=True,
+            )
 
     def _take(self, topic: str, message_type: str, data: bytes) -> None:
         """Write one message; what comes before the replay's clock gets the first time of it."""
@@ -60,10 +73,14 @@ class Recorder(Node):
 
     def _write(self, topic: str, message_type: str, data: bytes, now_ns: int) -> None:
         try:
-            self._bag.write_serialized(topic, message_type, now_ns, data, latched=topic.endswith(LATCHED))
+            self._bag.write_serialized(
+                topic, message_type, now_ns, data, latched=topic.endswith(LATCHED)
+            )
         except ValueError as error:
             if not self._warned:
-                self.get_logger().warning(f'time went back, as in a loop, and each moment is recorded once: {error}')
+                self.get_logger().warning(
+                    f'time went back, as in a loop, and each moment is recorded once: {error}'
+                )
             self._warned = True
 
 
@@ -73,10 +90,24 @@ def _give_up(error: Exception) -> None:
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser('recorder', description='Record what the detector publishes as a rosbag2, until interrupted.')
-    parser.add_argument('--out', type=Path, required=True, help='folder of the bag; a bag that is there is replaced')
-    parser.add_argument('--detector', default='/bevdepth_detector', help='the node to listen to (default %(default)s)')
-    parser.add_argument('--storage', choices=sorted(STORAGES), default='mcap', help='default %(default)s')
+    parser = argparse.ArgumentParser(
+        'recorder',
+        description='Record what the detector publishes as a rosbag2, until interrupted.',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        help='folder of the bag; a bag that is there is replaced',
+    )
+    parser.add_argument(
+        '--detector',
+        default='/bevdepth_detector',
+        help='the node to listen to (default %(default)s)',
+    )
+    parser.add_argument(
+        '--storage', choices=sorted(STORAGES), default='mcap', help='default %(default)s'
+    )
     return parser.parse_args(remove_ros_args(argv or sys.argv)[1:])
 
 

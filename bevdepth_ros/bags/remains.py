@@ -1,4 +1,6 @@
-"""What is whole of a damaged storage file: records one after the other, up to or around the damage."""
+"""What is whole of a damaged storage file: records one after the other, up to or around the
+damage.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ _UNPACK: dict[str, Callable[[bytes], bytes]] = {
     'lz4': lambda packed: LZ4FrameDecompressor().decompress(packed, MAX_CHUNK_BYTES),
 }
 MAX_CHUNK_BYTES = 1 << 30
-"""More of a compressed chunk is not unpacked: recorders make chunks of a few megabytes, only bombs are larger."""
+"""More of a compressed chunk is not unpacked: recorders make chunks of a few megabytes, only bombs
+are larger."""
 
 
 class McapRemains:
@@ -68,8 +71,12 @@ class McapRemains:
         """Nothing stays open."""
 
     def messages(self, names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[Message]:
-        """Yield (topic, stamp in ns, bytes) from ``start_ns`` to before ``stop_ns``, in order of time within a chunk."""
-        wanted = {channel: topic.name for channel, topic in self._channels.items() if topic.name in names}
+        """Yield (topic, stamp in ns, bytes) from ``start_ns`` to before ``stop_ns``, in order of
+        time within a chunk.
+        """
+        wanted = {
+            channel: topic.name for channel, topic in self._channels.items() if topic.name in names
+        }
         for channel, stamp_ns, data in self._scan():
             if channel in wanted and start_ns <= stamp_ns < stop_ns:
                 yield wanted[channel], stamp_ns, data
@@ -86,12 +93,18 @@ class McapRemains:
                 yield from sorted(found, key=lambda message: message[1])
 
     def _take(self, kind: int, record: bytes) -> tuple[int, int, bytes] | None:
-        """Return a message; remember schemas and channels. A record that makes no sense is passed over."""
+        """Return a message; remember schemas and channels. A record that makes no sense is passed
+        over.
+        """
         if kind == _MESSAGE:
             if len(record) < _MESSAGE_HEAD.size:
                 return None
             channel, _, stamp_ns, _ = _MESSAGE_HEAD.unpack_from(record)
-            return (channel, stamp_ns, record[_MESSAGE_HEAD.size :]) if channel in self._channels else None
+            return (
+                (channel, stamp_ns, record[_MESSAGE_HEAD.size :])
+                if channel in self._channels
+                else None
+            )
         with suppress(UnicodeDecodeError):
             self._remember(kind, BytesIO(record))
         return None
@@ -103,7 +116,9 @@ class McapRemains:
         elif kind == _CHANNEL:
             channel, schema = _number(fields, 2), _number(fields, 2)
             name, encoding = _text(fields), _text(fields)
-            self._channels[channel] = Topic(name, self._schemas.get(schema, ''), _profiles(fields), encoding)
+            self._channels[channel] = Topic(
+                name, self._schemas.get(schema, ''), _profiles(fields), encoding
+            )
 
 
 def _records(stream: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
@@ -157,7 +172,9 @@ def _parsed(profiles: str) -> tuple[Qos, ...]:
 
 
 class _WholePages(apsw.VFS):
-    """Files without the page that was cut off at their end, which SQLite would fill up with zeros."""
+    """Files without the page that was cut off at their end, which SQLite would fill up with
+    zeros.
+    """
 
     def __init__(self) -> None:
         super().__init__(_WHOLE_PAGES, '')
@@ -179,7 +196,9 @@ _VFS = _WholePages()
 
 
 class SqliteRemains:
-    """A SQLite file up to its first broken page; attributes and errors as ``McapRemains`` has them."""
+    """A SQLite file up to its first broken page; attributes and errors as ``McapRemains`` has
+    them.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -193,7 +212,11 @@ class SqliteRemains:
         for number, stamp_ns, _ in self._rows('NULL'):
             counts[number] = counts.get(number, 0) + 1
             stamps.append(stamp_ns)
-        self.topics = [topic.counted(counts[number]) for number, topic in self._topics.items() if number in counts]
+        self.topics = [
+            topic.counted(counts[number])
+            for number, topic in self._topics.items()
+            if number in counts
+        ]
         self.start_ns, self.end_ns = min(stamps, default=0), max(stamps, default=0)
 
     def close(self) -> None:
@@ -201,28 +224,41 @@ class SqliteRemains:
         self._database.close()
 
     def messages(self, names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[Message]:
-        """Yield (topic, stamp in ns, bytes) from ``start_ns`` to before ``stop_ns``, in the order of writing."""
+        """Yield (topic, stamp in ns, bytes) from ``start_ns`` to before ``stop_ns``, in the order
+        of writing.
+        """
         for number, stamp_ns, data in self._rows('data'):
             if self._topics[number].name in names and start_ns <= stamp_ns < stop_ns:
                 yield self._topics[number].name, stamp_ns, data
 
     def _opened(self) -> apsw.Connection:
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-        database = apsw.Connection(f'file:{quote(str(self.path))}?immutable=1', flags, _WHOLE_PAGES)
-        database.execute('PRAGMA writable_schema = ON')  # otherwise a file that was cut off is not even opened
+        database = apsw.Connection(
+            f'file:{quote(str(self.path))}?immutable=1', flags, _WHOLE_PAGES
+        )
+        database.execute(
+            'PRAGMA writable_schema = ON'
+        )  # otherwise a file that was cut off is not even opened
         return database
 
     def _read_topics(self) -> Iterator[tuple[int, Topic]]:
         columns = [row[1] for row in self._database.execute('PRAGMA table_info(topics)')]
         for values in self._database.execute('SELECT * FROM topics'):
             row = dict(zip(columns, values, strict=True))
-            name, kind, encoding = (row.get(column) for column in ('name', 'type', 'serialization_format'))
+            name, kind, encoding = (
+                row.get(column) for column in ('name', 'type', 'serialization_format')
+            )
             if isinstance(name, str) and isinstance(kind, str) and isinstance(encoding, str):
-                yield row.get('id'), Topic(name, kind, _parsed(row.get('offered_qos_profiles', '')), encoding)
+                yield (
+                    row.get('id'),
+                    Topic(name, kind, _parsed(row.get('offered_qos_profiles', '')), encoding),
+                )
 
     def _rows(self, column: str) -> Iterator[tuple[int, int, bytes]]:
         try:
-            for number, stamp_ns, data in self._database.execute(f'SELECT topic_id, timestamp, {column} FROM messages ORDER BY id'):
+            for number, stamp_ns, data in self._database.execute(
+                f'SELECT topic_id, timestamp, {column} FROM messages ORDER BY id'
+            ):
                 if number in self._topics and isinstance(stamp_ns, int):
                     yield number, stamp_ns, data
         except apsw.Error:

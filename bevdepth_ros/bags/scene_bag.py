@@ -12,7 +12,12 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from bevdepth_core.geometry import quaternion_from_rotation
-from bevdepth_core.nuscenes.recording import CAMERA_MODALITY, AnnotatedMoment, Recording, SensorStream
+from bevdepth_core.nuscenes.recording import (
+    CAMERA_MODALITY,
+    AnnotatedMoment,
+    Recording,
+    SensorStream,
+)
 from bevdepth_ros.bags.messages import Annotated
 from bevdepth_ros.bags.writer import MAP_FRAME, BagWriter
 
@@ -41,7 +46,9 @@ class Target:
     raw: bool = False
 
 
-def write_bag(recording: Recording, target: Target, on_file: Callable[[], None] = lambda: None) -> Path:
+def write_bag(
+    recording: Recording, target: Target, on_file: Callable[[], None] = lambda: None
+) -> Path:
     """Write one scene and return its folder; an older bag is replaced when the new one is whole.
 
     Args:
@@ -56,23 +63,39 @@ def write_bag(recording: Recording, target: Target, on_file: Callable[[], None] 
     try:
         with BagWriter(path, target.storage) as bag:
             bag.write_mounts(recording.mounts, int(recording.pose_stamps_ns[0]))
-            for _, _, write in heapq.merge(*_events(bag, recording, target, on_file), key=lambda event: event[:2]):
+            for _, _, write in heapq.merge(
+                *_events(bag, recording, target, on_file), key=lambda event: event[:2]
+            ):
                 write()
     except (OSError, ValueError, sqlite3.Error) as error:
-        raise ConversionError(f'{recording.name} was not written to {path}: {error}; nothing of it was kept') from error
+        raise ConversionError(
+            f'{recording.name} was not written to {path}: {error}; nothing of it was kept'
+        ) from error
     return path
 
 
-def _events(bag: BagWriter, recording: Recording, target: Target, on_file: Callable[[], None]) -> Iterator[Iterator[tuple]]:
-    """Yield streams of (stamp in ns, rank at equal stamps, what to do then), each in order of time."""
+def _events(
+    bag: BagWriter, recording: Recording, target: Target, on_file: Callable[[], None]
+) -> Iterator[Iterator[tuple]]:
+    """Yield streams of (stamp in ns, rank at equal stamps, what to do then), each in order of
+    time.
+    """
     poses = zip(recording.pose_stamps_ns.tolist(), recording.poses, strict=True)
-    yield ((stamp_ns, 0, lambda s=stamp_ns, p=pose: bag.write_ego_pose(s, p.matrix())) for stamp_ns, pose in poses)
+    yield (
+        (stamp_ns, 0, lambda s=stamp_ns, p=pose: bag.write_ego_pose(s, p.matrix()))
+        for stamp_ns, pose in poses
+    )
     for rank, stream in enumerate(recording.streams, start=1):
         yield _stream_events(bag, stream, rank, target, on_file)
-    yield ((moment.stamp_ns, 1000, lambda m=moment: _write_annotations(bag, m)) for moment in recording.moments)
+    yield (
+        (moment.stamp_ns, 1000, lambda m=moment: _write_annotations(bag, m))
+        for moment in recording.moments
+    )
 
 
-def _stream_events(bag: BagWriter, stream: SensorStream, rank: int, target: Target, on_file: Callable[[], None]) -> Iterator[tuple]:
+def _stream_events(
+    bag: BagWriter, stream: SensorStream, rank: int, target: Target, on_file: Callable[[], None]
+) -> Iterator[tuple]:
     write = _write_image if stream.modality == CAMERA_MODALITY else _write_points
 
     def convert(stamp_ns: int, filename: str) -> None:
@@ -83,7 +106,9 @@ def _stream_events(bag: BagWriter, stream: SensorStream, rank: int, target: Targ
         yield stamp_ns, rank, lambda s=stamp_ns, f=filename: convert(s, f)
 
 
-def _write_image(bag: BagWriter, stream: SensorStream, stamp_ns: int, path: Path, raw: bool) -> None:
+def _write_image(
+    bag: BagWriter, stream: SensorStream, stamp_ns: int, path: Path, raw: bool
+) -> None:
     bag.write_camera_info(stream.channel, stamp_ns, stream.intrinsics, *stream.image_size)
     if raw:
         with PillowImage.open(path) as picture:
@@ -92,10 +117,14 @@ def _write_image(bag: BagWriter, stream: SensorStream, stamp_ns: int, path: Path
         bag.write_compressed_image(stream.channel, stamp_ns, path.read_bytes())
 
 
-def _write_points(bag: BagWriter, stream: SensorStream, stamp_ns: int, path: Path, raw: bool) -> None:
+def _write_points(
+    bag: BagWriter, stream: SensorStream, stamp_ns: int, path: Path, raw: bool
+) -> None:
     values = np.fromfile(path, np.float32)
     if values.size % LIDAR_COLUMNS:
-        raise ValueError(f'{path} is no lidar file of {LIDAR_COLUMNS} floats per point: it holds {values.size}')
+        raise ValueError(
+            f'{path} is no lidar file of {LIDAR_COLUMNS} floats per point: it holds {values.size}'
+        )
     bag.write_point_cloud(stream.channel, stamp_ns, values.reshape(-1, LIDAR_COLUMNS))
 
 
@@ -104,4 +133,8 @@ def _write_annotations(bag: BagWriter, moment: AnnotatedMoment) -> None:
     turns = np.array([quaternion_from_rotation(pose[:3, :3]) for pose in poses]).reshape(-1, 4)
     names = (moment.class_names, moment.instances)
     bag.write_annotations(moment.stamp_ns, Annotated(poses[:, :3, 3], moment.size, turns, *names))
-    bag.write_annotation_markers(moment.stamp_ns, MAP_FRAME, Annotated(moment.center, moment.size, moment.quaternion, *names))
+    bag.write_annotation_markers(
+        moment.stamp_ns,
+        MAP_FRAME,
+        Annotated(moment.center, moment.size, moment.quaternion, *names),
+    )

@@ -11,7 +11,8 @@ Message = tuple[str, int, bytes]
 """Topic, stamp in nanoseconds, serialised message."""
 
 HEAD_BYTES = 4
-"""Of every serialised message. One that has nothing behind them crashes the ROS 2 library that reads it, here or in another node."""
+"""Of every serialised message. One that has nothing behind them crashes the ROS 2 library that
+reads it, here or in another node."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class Topic:
     @property
     def latched(self) -> bool:
         """Whether late subscribers get what was published before."""
-        return self.name == '/tf_static' or any(qos.durability == QosDurability.TRANSIENT_LOCAL for qos in self.profiles)
+        return self.name == '/tf_static' or any(
+            qos.durability == QosDurability.TRANSIENT_LOCAL for qos in self.profiles
+        )
 
     @property
     def depth(self) -> int:
@@ -49,4 +52,6 @@ class Topic:
     @property
     def best_effort(self) -> bool:
         """Whether no publisher offered more than best effort."""
-        return bool(self.profiles) and all(qos.reliability == QosReliability.BEST_EFFORT for qos in self.profiles)
+        return bool(self.profiles) and all(
+            qos.reliability == QosReliability.BEST_EFFORT for qos in self.profiles
+        )

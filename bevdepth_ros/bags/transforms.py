@@ -11,8 +11,8 @@ from rosbags.rosbag2 import Reader
 from tf2_msgs.msg import TFMessage
 from tf2_ros import Buffer
 
-from bevdepth_ros.detector.tf_listener import transform_from_odometry
-from bevdepth_ros.detector.transforms import Transforms
+from bevdepth_ros.rig.tf_listener import transform_from_odometry
+from bevdepth_ros.rig.transforms import Transforms
 
 
 class RecordedTransforms(Transforms):
@@ -42,7 +42,14 @@ def read_transforms(bag: Path) -> RecordedTransforms:
     """Return the tf of a bag."""
     with Reader(bag) as reader:
         transforms = RecordedTransforms(reader.duration * 1e-9)
-        connections = [connection for connection in reader.connections if connection.topic in ('/tf', '/tf_static')]
+        connections = [
+            connection
+            for connection in reader.connections
+            if connection.topic in ('/tf', '/tf_static')
+        ]
         for connection, _, data in reader.messages(connections):
-            transforms.add(deserialize_message(bytes(data), TFMessage), static=connection.topic == '/tf_static')
+            transforms.add(
+                deserialize_message(bytes(data), TFMessage),
+                static=connection.topic == '/tf_static',
+            )
     return transforms

@@ -1,4 +1,6 @@
-"""Where a bag is written until it is whole: a hidden folder beside its place, so that no half bag looks like one."""
+"""Where a bag is written until it is whole: a hidden folder beside its place, so that no half bag
+looks like one.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ _BAG_SUFFIXES = ('.db3', '.mcap', '.yaml')
 
 @contextmanager
 def workplace(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``path`` that is removed at the end; what a killed process left there is removed first.
+    """Yield an empty folder beside ``path`` that is removed at the end; what a killed process left
+    there is removed first.
 
     Raises:
         FileExistsError: there is something at ``path`` that is not a bag.
@@ -33,7 +36,9 @@ def workplace(path: Path) -> Iterator[Path]:
 
 
 def take_place(folder: Path, path: Path) -> None:
-    """Move the finished bag from its workplace ``folder`` to ``path``, an older one out of the way."""
+    """Move the finished bag from its workplace ``folder`` to ``path``, an older one out of the
+    way.
+    """
     if path.exists():
         path.rename(folder / 'replaced')
     (folder / path.name).rename(path)
@@ -42,7 +47,9 @@ def take_place(folder: Path, path: Path) -> None:
 def require_replaceable(path: Path) -> None:
     """Raise FileExistsError when there is something at ``path`` that is not a bag."""
     if path.exists() and not _is_bag(path):
-        raise FileExistsError(f'{path} exists and is not a rosbag2: choose another place or remove it')
+        raise FileExistsError(
+            f'{path} exists and is not a rosbag2: choose another place or remove it'
+        )
 
 
 def _is_bag(path: Path) -> bool:
@@ -73,7 +80,9 @@ def _lock(folder: Path) -> int:
 
 def _remove_abandoned(path: Path) -> None:
     """Remove what writers of ``path`` left that were killed; those still at work hold a lock."""
-    for folder in [entry for entry in path.parent.iterdir() if entry.name.startswith(_prefix(path))]:
+    for folder in [
+        entry for entry in path.parent.iterdir() if entry.name.startswith(_prefix(path))
+    ]:
         try:
             descriptor = _lock(folder)
         except OSError:

@@ -1,4 +1,5 @@
-"""Writes rosbag2 recordings of a camera rig, without ROS; ``ros2 bag play`` and the player of this package replay them.
+"""Writes rosbag2 recordings of a camera rig, without ROS; ``ros2 bag play`` and the player of this
+package replay them.
 
 | topic | type | frame |
 | --- | --- | --- |
@@ -23,7 +24,15 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.interfaces import (
+    Connection,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from bevdepth_core.types import Boxes3D, CameraRig
@@ -37,7 +46,8 @@ ANNOTATION_MARKER_TOPIC = '/annotations/markers'
 STORAGES = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}
 
 _METADATA_VERSION = 8
-"""Newest rosbag2 metadata that Humble reads as well: version 9 writes the quality of service in a form only Jazzy knows."""
+"""Newest rosbag2 metadata that Humble reads as well: version 9 writes the quality of service in a
+form only Jazzy knows."""
 
 _FOREVER = QosTime(9223372036, 854775807)
 _QUEUE_DEPTH = 10
@@ -62,9 +72,10 @@ def camera_info_topic(camera_name: str) -> str:
 class BagWriter:
     """Writes one bag; a context manager.
 
-    Everything goes into a hidden folder beside ``path`` and gets its name when the context ends without an error, so an
-    interrupted run leaves no half bag; what a killed one left is removed by the next. The log time of every message is its
-    header's stamp; messages may come up to a second out of order and are written in order.
+    Everything goes into a hidden folder beside ``path`` and gets its name when the context ends
+    without an error, so an interrupted run leaves no half bag; what a killed one left is removed
+    by the next. The log time of every message is its header's stamp; messages may come up to a
+    second out of order and are written in order.
 
     Args:
         path: folder to make; an existing bag there is replaced, at the end.
@@ -89,12 +100,19 @@ class BagWriter:
         with ExitStack() as stack:
             self._workplace = stack.enter_context(workplace(self.path))
             bag = self._workplace / self.path.name
-            self._writer = Writer(bag, version=_METADATA_VERSION, storage_plugin=STORAGES[self._storage])
+            self._writer = Writer(
+                bag, version=_METADATA_VERSION, storage_plugin=STORAGES[self._storage]
+            )
             self._writer.open()
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         with self._stack:
             if kind is not None:
                 self._writer.abort()
@@ -109,14 +127,21 @@ class BagWriter:
 
     def write_mounts(self, ego_from_sensor: Mapping[str, np.ndarray], stamp_ns: int) -> None:
         """Write where sensors sit on the vehicle: by frame, a (4, 4) rigid transform, metres."""
-        transforms = [messages.transform(stamp_ns, BASE_FRAME, name, mount) for name, mount in ego_from_sensor.items()]
+        transforms = [
+            messages.transform(stamp_ns, BASE_FRAME, name, mount)
+            for name, mount in ego_from_sensor.items()
+        ]
         self._write_transforms('/tf_static', stamp_ns, transforms)
 
     def write_ego_pose(self, stamp_ns: int, world_from_ego: np.ndarray) -> None:
         """Write where the vehicle is, a (4, 4) rigid transform, metres."""
-        self._write_transforms('/tf', stamp_ns, [messages.transform(stamp_ns, MAP_FRAME, BASE_FRAME, world_from_ego)])
+        self._write_transforms(
+            '/tf', stamp_ns, [messages.transform(stamp_ns, MAP_FRAME, BASE_FRAME, world_from_ego)]
+        )
 
-    def write_camera_info(self, camera_name: str, stamp_ns: int, intrinsics: np.ndarray, width: int, height: int) -> None:
+    def write_camera_info(
+        self, camera_name: str, stamp_ns: int, intrinsics: np.ndarray, width: int, height: int
+    ) -> None:
         """Write the calibration of a camera without distortion.
 
         Args:
@@ -144,10 +169,16 @@ class BagWriter:
         cloud = messages.point_cloud(stamp_ns, lidar_name, points)
         self.write(f'/{lidar_name}', 'sensor_msgs/msg/PointCloud2', stamp_ns, cloud)
 
-    def write_ground_truth(self, stamp_ns: int, boxes: Boxes3D, labels: np.ndarray, class_names: Sequence[str]) -> None:
-        """Write annotations in the ego frame of ``stamp_ns``; ``labels`` (n,) index into ``class_names``."""
+    def write_ground_truth(
+        self, stamp_ns: int, boxes: Boxes3D, labels: np.ndarray, class_names: Sequence[str]
+    ) -> None:
+        """Write annotations in the ego frame of ``stamp_ns``; ``labels`` (n,) index into
+        ``class_names``.
+        """
         names = [class_names[label] for label in np.asarray(labels).tolist()]
-        annotated = Annotated(boxes.center, boxes.size, quaternions_of_yaw(boxes.yaw), names, [''] * len(names))
+        annotated = Annotated(
+            boxes.center, boxes.size, quaternions_of_yaw(boxes.yaw), names, [''] * len(names)
+        )
         self.write_annotations(stamp_ns, annotated)
         self.write_annotation_markers(stamp_ns, BASE_FRAME, annotated)
 
@@ -157,12 +188,24 @@ class BagWriter:
         self.write(ANNOTATION_TOPIC, 'vision_msgs/msg/Detection3DArray', stamp_ns, array)
 
     def write_annotation_markers(self, stamp_ns: int, frame_id: str, boxes: Annotated) -> None:
-        """Write annotations in ``frame_id`` as markers; in the map frame they stay in place while the vehicle moves on."""
+        """Write annotations in ``frame_id`` as markers; in the map frame they stay in place while
+        the vehicle moves on.
+        """
         markers = messages.marker_array(stamp_ns, frame_id, boxes)
-        self.write(ANNOTATION_MARKER_TOPIC, 'visualization_msgs/msg/MarkerArray', stamp_ns, markers)
+        self.write(
+            ANNOTATION_MARKER_TOPIC, 'visualization_msgs/msg/MarkerArray', stamp_ns, markers
+        )
 
-    def write_frame(self, rig: CameraRig, stamps_ns, world_from_ego, jpegs: Sequence[bytes], size: tuple[int, int]) -> None:
-        """Write one set of images in the order of exposure, each with its calibration and ego pose.
+    def write_frame(
+        self,
+        rig: CameraRig,
+        stamps_ns,
+        world_from_ego,
+        jpegs: Sequence[bytes],
+        size: tuple[int, int],
+    ) -> None:
+        """Write one set of images in the order of exposure, each with its calibration and ego
+        pose.
 
         Args:
             rig: N cameras.
@@ -182,21 +225,41 @@ class BagWriter:
         data = message_types().serialize_cdr(message, message_type)
         self.write_serialized(topic, message_type, stamp_ns, data, latched=topic == '/tf_static')
 
-    def write_serialized(self, topic: str, message_type: str, stamp_ns: int, data: bytes | memoryview, *, latched: bool) -> None:
-        """Write the bytes of any message with the log time ``stamp_ns``; ``latched``: late subscribers of the replay get it, too."""
+    def write_serialized(
+        self,
+        topic: str,
+        message_type: str,
+        stamp_ns: int,
+        data: bytes | memoryview,
+        *,
+        latched: bool,
+    ) -> None:
+        """Write the bytes of any message with the log time ``stamp_ns``; ``latched``: late
+        subscribers of the replay get it, too.
+        """
         if stamp_ns < self._flushed_ns:
-            raise ValueError(f'{topic} at {stamp_ns} ns comes more than a second after messages of {self._flushed_ns} ns')
+            raise ValueError(
+                f'{topic} at {stamp_ns} ns comes more than a second after messages of '
+                f'{self._flushed_ns} ns'
+            )
         if topic not in self._connections:
             profiles = [_offered_qos(latched)]
             self._connections[topic] = self._writer.add_connection(
                 topic, message_type, typestore=message_types(), offered_qos_profiles=profiles
             )
-        heapq.heappush(self._waiting, (stamp_ns, next(self._counter), self._connections[topic], data))
+        heapq.heappush(
+            self._waiting, (stamp_ns, next(self._counter), self._connections[topic], data)
+        )
         self._newest_ns = max(self._newest_ns, stamp_ns)
         self._flush(self._newest_ns - _LATEST_NS)
 
     def _write_transforms(self, topic: str, stamp_ns: int, transforms: list) -> None:
-        self.write(topic, 'tf2_msgs/msg/TFMessage', stamp_ns, messages.message('tf2_msgs/msg/TFMessage', transforms=transforms))
+        self.write(
+            topic,
+            'tf2_msgs/msg/TFMessage',
+            stamp_ns,
+            messages.message('tf2_msgs/msg/TFMessage', transforms=transforms),
+        )
 
     def _flush(self, up_to_ns: int) -> None:
         """Write what waits and is not newer than ``up_to_ns``, in order of time."""

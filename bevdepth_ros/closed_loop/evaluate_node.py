@@ -1,12 +1,15 @@
-"""Scores what the running node publishes with the official nuScenes metrics, beside the offline evaluation.
+"""Scores what the running node publishes with the official nuScenes metrics, beside the offline
+evaluation.
 
-    ros2 run bevdepth_ros evaluate_node --dataroot data/synthetic --version v1.0-synthetic --split synthetic_val --checkpoint small
+    ros2 run bevdepth_ros evaluate_node --dataroot data/synthetic --version v1.0-synthetic --split
+    synthetic_val --checkpoint small
 
-Scene by scene a bag is written and replayed to ``ros2 launch bevdepth_ros detect.launch.py``; what comes on ``~/detections`` and
-``~/objects`` is matched to the key frames by its stamp, moved to the world with the ego pose that tf has for that stamp, and
-scored by the devkit's DetectionEval. The offline evaluation (training/evaluate.py) runs on the same checkpoint and split. The
-replay waits for the detector unless ``--real-time`` is given, so that a slow machine loses no score. ``--out`` gets results.json,
-report.md, report.json, the devkit's files and the logs of the launches.
+Scene by scene a bag is written and replayed to ``ros2 launch bevdepth_ros detect.launch.py``; what
+comes on ``~/detections`` and ``~/objects`` is matched to the key frames by its stamp, moved to the
+world with the ego pose that tf has for that stamp, and scored by the devkit's DetectionEval. The
+offline evaluation (training/evaluate.py) runs on the same checkpoint and split. The replay waits
+for the detector unless ``--real-time`` is given, so that a slow machine loses no score. ``--out``
+gets results.json, report.md, report.json, the devkit's files and the logs of the launches.
 """
 
 from __future__ import annotations
@@ -35,7 +38,13 @@ from bevdepth_core.nuscenes.index import SampleIndex, load_index, open_devkit
 from bevdepth_core.nuscenes.recording import CAMERA_MODALITY, Recording, read_recording
 from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
 from bevdepth_ros.bags.transforms import read_transforms
-from bevdepth_ros.closed_loop.report import BoxComparison, compare_boxes, coverage_table, explanation, side_by_side
+from bevdepth_ros.closed_loop.report import (
+    BoxComparison,
+    compare_boxes,
+    coverage_table,
+    explanation,
+    side_by_side,
+)
 from bevdepth_ros.closed_loop.results import SceneResults, read_sets, scene_results
 from bevdepth_ros.closed_loop.run import ClosedLoopError, listen_to_launch
 from bevdepth_ros.launching import PACKAGE, LaunchError, isolate
@@ -45,12 +54,16 @@ PATIENT = {'image_reliability': 'reliable', 'image_queue_size': 50, 'geometry_ti
 
 
 def camera_part(recording: Recording, keep: Container[str] | None) -> Recording:
-    """Return the cameras of a recording alone, with all files or only those in ``keep``; all ego poses stay."""
+    """Return the cameras of a recording alone, with all files or only those in ``keep``; all ego
+    poses stay.
+    """
     streams = []
     for stream in (stream for stream in recording.streams if stream.modality == CAMERA_MODALITY):
         rows = [row for row, name in enumerate(stream.filenames) if keep is None or name in keep]
         names = tuple(stream.filenames[row] for row in rows)
-        streams.append(dataclasses.replace(stream, stamps_ns=stream.stamps_ns[rows], filenames=names))
+        streams.append(
+            dataclasses.replace(stream, stamps_ns=stream.stamps_ns[rows], filenames=names)
+        )
     return dataclasses.replace(recording, streams=tuple(streams), moments=())
 
 
@@ -66,7 +79,9 @@ class ClosedLoop:
         """
         self._options = options
         self._threshold = load_checkpoint(options.checkpoint).config.decode.score_threshold
-        self.index: SampleIndex = load_index(options.dataroot, options.version, options.split, options.cache_dir)
+        self.index: SampleIndex = load_index(
+            options.dataroot, options.version, options.split, options.cache_dir
+        )
         self._devkit = open_devkit(options.dataroot, options.version)
         options.out.mkdir(parents=True, exist_ok=True)
         self._parameters = self._write_parameters()
@@ -84,15 +99,22 @@ class ClosedLoop:
             results[name] = self._run_scene(name, positions, keep)
             answered = len(positions) - len(results[name].missed)
             seconds = time.monotonic() - started
-            print(f'{name}: {answered} of {len(positions)} key frames answered in {seconds:.0f} s', flush=True)
+            print(
+                f'{name}: {answered} of {len(positions)} key frames answered in {seconds:.0f} s',
+                flush=True,
+            )
         return results
 
     def _run_scene(self, name: str, positions: range, keep: Container[str] | None) -> SceneResults:
         with tempfile.TemporaryDirectory(dir=self._options.out) as folder:
             bag = self._found_bag(name) or self._write_bag(name, Path(folder), keep)
             sets = None if self._options.real_time else read_sets(bag)
-            answers = listen_to_launch(self._launch_arguments(bag), self._options.out / f'{name}_launch.log', sets)
-            return scene_results([self.index[position] for position in positions], answers, read_transforms(bag))
+            answers = listen_to_launch(
+                self._launch_arguments(bag), self._options.out / f'{name}_launch.log', sets
+            )
+            return scene_results(
+                [self.index[position] for position in positions], answers, read_transforms(bag)
+            )
 
     def _found_bag(self, name: str) -> Path | None:
         bag = self._options.bags and self._options.bags / name
@@ -104,9 +126,13 @@ class ClosedLoop:
         return write_bag(recording, Target(self._options.dataroot, folder))
 
     def _write_parameters(self) -> Path:
-        """Write the node's parameters: those of --params-file, the score threshold of the offline way, and patience."""
+        """Write the node's parameters: those of --params-file, the score threshold of the offline
+        way, and patience.
+        """
         values = yaml.safe_load(self._options.params_file.read_text())
-        changes = {'score_threshold': self._threshold} | ({} if self._options.real_time else PATIENT)
+        changes = {'score_threshold': self._threshold} | (
+            {} if self._options.real_time else PATIENT
+        )
         values['/**']['ros__parameters'].update(changes)
         path = self._options.out / 'detector.yaml'
         path.write_text(yaml.safe_dump(values))
@@ -114,16 +140,30 @@ class ClosedLoop:
 
     def _launch_arguments(self, bag: Path) -> list[str]:
         options = self._options
-        given = {'params_file': self._parameters, 'checkpoint': options.checkpoint, 'device': options.device}
+        given = {
+            'params_file': self._parameters,
+            'checkpoint': options.checkpoint,
+            'device': options.device,
+        }
         given |= {'precision': options.precision, 'bag': bag, 'rate': options.rate}
         return [f'{name}:={value}' for name, value in given.items()]
 
     def score(self, scenes: dict[str, SceneResults]) -> dict:
         """Write the result file of the node's answers and return the devkit's summary of it."""
         options = self._options
-        found = {token: entries for scene in scenes.values() for token, entries in scene.entries.items()}
-        write_results({token: found[token] for token in self.index.tokens()}, options.out / 'results.json')
-        return evaluate(options.out / 'results.json', options.dataroot, options.version, options.split, options.out)
+        found = {
+            token: entries for scene in scenes.values() for token, entries in scene.entries.items()
+        }
+        write_results(
+            {token: found[token] for token in self.index.tokens()}, options.out / 'results.json'
+        )
+        return evaluate(
+            options.out / 'results.json',
+            options.dataroot,
+            options.version,
+            options.split,
+            options.out,
+        )
 
     def score_offline(self) -> dict:
         """Run the offline evaluation and return the devkit's summary of it.
@@ -132,13 +172,31 @@ class ClosedLoop:
             ClosedLoopError: it failed.
         """
         options = self._options
-        values = {'checkpoint': options.checkpoint, 'device': options.device, 'precision': options.precision}
-        values |= {'output': options.out / 'offline', 'data.root': options.dataroot, 'data.version': options.version}
-        values |= {'data.split': options.split} | ({'data.cache_dir': options.cache_dir} if options.cache_dir else {})
-        command = [sys.executable, '-m', 'bevdepth_training.evaluate', *(f'--{name}={value}' for name, value in values.items())]
+        values = {
+            'checkpoint': options.checkpoint,
+            'device': options.device,
+            'precision': options.precision,
+        }
+        values |= {
+            'output': options.out / 'offline',
+            'data.root': options.dataroot,
+            'data.version': options.version,
+        }
+        values |= {'data.split': options.split} | (
+            {'data.cache_dir': options.cache_dir} if options.cache_dir else {}
+        )
+        command = [
+            sys.executable,
+            '-m',
+            'bevdepth_core.training.evaluate',
+            *(f'--{name}={value}' for name, value in values.items()),
+        ]
         finished = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if finished.returncode:
-            raise ClosedLoopError(f'the offline evaluation failed with exit status {finished.returncode}: {" ".join(command)}')
+            raise ClosedLoopError(
+                f'the offline evaluation failed with exit status {finished.returncode}: '
+                f'{" ".join(command)}'
+            )
         return json.loads((options.out / 'offline' / 'metrics_summary.json').read_text())
 
 
@@ -146,7 +204,8 @@ def run(options: argparse.Namespace) -> str:
     """Evaluate both ways, write the report and return it.
 
     Raises:
-        ClosedLoopError, ConversionError, LaunchError, ValueError: something could not be run; the message says what.
+        ClosedLoopError, ConversionError, LaunchError, ValueError: something could not be run; the
+        message says what.
     """
     loop = ClosedLoop(options)
     offline = boxes = None
@@ -156,12 +215,23 @@ def run(options: argparse.Namespace) -> str:
     scenes = loop.run_scenes()
     node = loop.score(scenes)
     if offline is not None:
-        boxes = compare_boxes(*(_results(folder) for folder in (options.out / 'offline', options.out)))
-    mode = ('all images' if options.all_frames else 'key frames only') + (', in real time' if options.real_time else '')
-    heading = f'{options.checkpoint} on {options.split}: {len(scenes)} scenes, {len(loop.index)} key frames; the node saw {mode}'
-    report = '\n\n'.join((heading, side_by_side(offline, node), coverage_table(scenes), explanation(scenes, boxes)))
+        boxes = compare_boxes(
+            *(_results(folder) for folder in (options.out / 'offline', options.out))
+        )
+    mode = ('all images' if options.all_frames else 'key frames only') + (
+        ', in real time' if options.real_time else ''
+    )
+    heading = (
+        f'{options.checkpoint} on {options.split}: {len(scenes)} scenes, {len(loop.index)} key '
+        f'frames; the node saw {mode}'
+    )
+    report = '\n\n'.join(
+        (heading, side_by_side(offline, node), coverage_table(scenes), explanation(scenes, boxes))
+    )
     (options.out / 'report.md').write_text(report + '\n')
-    (options.out / 'report.json').write_text(json.dumps(_figures(heading, offline, node, scenes, boxes), indent=1))
+    (options.out / 'report.json').write_text(
+        json.dumps(_figures(heading, offline, node, scenes, boxes), indent=1)
+    )
     return report
 
 
@@ -169,46 +239,124 @@ def _results(folder: Path) -> dict[str, list[dict]]:
     return json.loads((folder / 'results.json').read_text())['results']
 
 
-def _figures(heading: str, offline: dict | None, node: dict, scenes: dict[str, SceneResults], boxes: BoxComparison | None) -> dict:
+def _figures(
+    heading: str,
+    offline: dict | None,
+    node: dict,
+    scenes: dict[str, SceneResults],
+    boxes: BoxComparison | None,
+) -> dict:
     """Return everything of the report but the boxes themselves."""
     coverage = {
-        name: {'key_frames': len(scene.entries), 'missed': scene.missed, 'late': scene.late, 'unfused': scene.unfused}
+        name: {
+            'key_frames': len(scene.entries),
+            'missed': scene.missed,
+            'late': scene.late,
+            'unfused': scene.unfused,
+        }
         | {'diagnostics': scene.diagnostics}
         for name, scene in scenes.items()
     }
     compared = None if boxes is None else dataclasses.asdict(boxes)
-    return {'heading': heading, 'offline': offline, 'node': node, 'scenes': coverage, 'boxes': compared}
+    return {
+        'heading': heading,
+        'offline': offline,
+        'node': node,
+        'scenes': coverage,
+        'boxes': compared,
+    }
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     share = Path(get_package_share_directory(PACKAGE))
-    parser = argparse.ArgumentParser('evaluate_node', description='Score what the running node publishes, beside the offline evaluation.')
+    parser = argparse.ArgumentParser(
+        'evaluate_node',
+        description='Score what the running node publishes, beside the offline evaluation.',
+    )
     parser.add_argument('--dataroot', type=Path, required=True, help="the dataset's root")
     parser.add_argument('--version', required=True, help='such as v1.0-mini or v1.0-synthetic')
     parser.add_argument('--split', required=True, help='such as mini_val or synthetic_val')
-    parser.add_argument('--checkpoint', required=True, help='weights: a file, or the name of weights that ship')
-    parser.add_argument('--out', type=Path, default=Path('out/closed_loop'), metavar='DIR', help='results and logs (default %(default)s)')
-    parser.add_argument('--all-frames', action='store_true', help='the node sees sweeps, too (12 Hz), not the key frames (2 Hz) alone')
-    parser.add_argument('--real-time', action='store_true', help='the replay waits for nothing: what comes too late for the node is lost')
-    parser.add_argument('--rate', type=float, default=1.0, metavar='R', help='speed of the replay while it moves (default %(default)s)')
-    parser.add_argument('--bags', type=Path, metavar='DIR', help='take the bag DIR/<scene> as it is where there is one')
-    parser.add_argument('--no-offline', dest='offline', action='store_false', help='leave the offline evaluation out')
-    parser.add_argument('--device', default='auto', help='cpu, cuda, cuda:<n> or auto (default %(default)s)')
-    parser.add_argument('--precision', default='fp32', choices=('fp32', 'fp16', 'bf16'), help='of the network (default %(default)s)')
-    parser.add_argument('--params-file', type=Path, default=share / 'config' / 'detector.yaml', help="the node's parameters")
-    parser.add_argument('--cache-dir', type=Path, help='where walked tables are kept, as data.cache_dir of the offline evaluation')
+    parser.add_argument(
+        '--checkpoint', required=True, help='weights: a file, or the name of weights that ship'
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('out/closed_loop'),
+        metavar='DIR',
+        help='results and logs (default %(default)s)',
+    )
+    parser.add_argument(
+        '--all-frames',
+        action='store_true',
+        help='the node sees sweeps, too (12 Hz), not the key frames (2 Hz) alone',
+    )
+    parser.add_argument(
+        '--real-time',
+        action='store_true',
+        help='the replay waits for nothing: what comes too late for the node is lost',
+    )
+    parser.add_argument(
+        '--rate',
+        type=float,
+        default=1.0,
+        metavar='R',
+        help='speed of the replay while it moves (default %(default)s)',
+    )
+    parser.add_argument(
+        '--bags',
+        type=Path,
+        metavar='DIR',
+        help='take the bag DIR/<scene> as it is where there is one',
+    )
+    parser.add_argument(
+        '--no-offline',
+        dest='offline',
+        action='store_false',
+        help='leave the offline evaluation out',
+    )
+    parser.add_argument(
+        '--device', default='auto', help='cpu, cuda, cuda:<n> or auto (default %(default)s)'
+    )
+    parser.add_argument(
+        '--precision',
+        default='fp32',
+        choices=('fp32', 'fp16', 'bf16'),
+        help='of the network (default %(default)s)',
+    )
+    parser.add_argument(
+        '--params-file',
+        type=Path,
+        default=share / 'config' / 'detector.yaml',
+        help="the node's parameters",
+    )
+    parser.add_argument(
+        '--cache-dir',
+        type=Path,
+        help='where walked tables are kept, as data.cache_dir of the offline evaluation',
+    )
     return parser.parse_args(remove_ros_args(argv or sys.argv)[1:])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Evaluate; ends the process with a sentence when that is not possible, and with 130 when interrupted."""
+    """Evaluate; ends the process with a sentence when that is not possible, and with 130 when
+    interrupted.
+    """
     options = _options(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         isolate()
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         print('\n' + run(options))
-    except (ClosedLoopError, LaunchError, ConversionError, CheckpointError, DatasetIncompleteError, ValueError, OSError) as error:
+    except (
+        ClosedLoopError,
+        LaunchError,
+        ConversionError,
+        CheckpointError,
+        DatasetIncompleteError,
+        ValueError,
+        OSError,
+    ) as error:
         sys.exit(f'evaluate_node: {error}')
     except KeyboardInterrupt:
         sys.exit(130)

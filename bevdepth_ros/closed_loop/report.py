@@ -1,4 +1,6 @@
-"""The scores of the running node beside those of the offline evaluation, and how their boxes differ."""
+"""The scores of the running node beside those of the offline evaluation, and how their boxes
+differ.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from bevdepth_core.nuscenes.evaluation import ERRORS
 from bevdepth_ros.closed_loop.results import SceneResults
 
 TWIN_M, TWIN_SCORE, TWIN_SPEED = 0.05, 0.01, 0.05
-"""Boxes of the same class this near in metres and in score are the same box; their velocities are the same within m/s."""
+"""Boxes of the same class this near in metres and in score are the same box; their velocities are
+the same within m/s."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,22 @@ class BoxComparison:
     largest_distance: float
 
 
-def compare_boxes(offline: Mapping[str, list[dict]], node: Mapping[str, list[dict]]) -> BoxComparison:
+def compare_boxes(
+    offline: Mapping[str, list[dict]], node: Mapping[str, list[dict]]
+) -> BoxComparison:
     """Compare result entries per sample token."""
-    pairs = [pair for token, entries in offline.items() for pair in _twins(entries, node.get(token, []))]
+    pairs = [
+        pair for token, entries in offline.items() for pair in _twins(entries, node.get(token, []))
+    ]
     distances = [_distance(one, other, 'translation') for one, other in pairs]
     moved = sum(_distance(one, other, 'velocity') > TWIN_SPEED for one, other in pairs)
-    return BoxComparison(sum(map(len, offline.values())), sum(map(len, node.values())), len(pairs), moved, max(distances, default=0.0))
+    return BoxComparison(
+        sum(map(len, offline.values())),
+        sum(map(len, node.values())),
+        len(pairs),
+        moved,
+        max(distances, default=0.0),
+    )
 
 
 def _twins(entries: Sequence[dict], others: Sequence[dict]) -> list[tuple[dict, dict]]:
@@ -48,9 +61,14 @@ def _twins(entries: Sequence[dict], others: Sequence[dict]) -> list[tuple[dict, 
         alike = [
             other
             for other in free
-            if other['detection_name'] == entry['detection_name'] and abs(other['detection_score'] - entry['detection_score']) <= TWIN_SCORE
+            if other['detection_name'] == entry['detection_name']
+            and abs(other['detection_score'] - entry['detection_score']) <= TWIN_SCORE
         ]
-        twin = min(alike, key=lambda other, entry=entry: _distance(entry, other, 'translation'), default=None)
+        twin = min(
+            alike,
+            key=lambda other, entry=entry: _distance(entry, other, 'translation'),
+            default=None,
+        )
         if twin is not None and _distance(entry, twin, 'translation') <= TWIN_M:
             free.remove(twin)
             pairs.append((entry, twin))
@@ -62,32 +80,60 @@ def _distance(one: dict, other: dict, name: str) -> float:
 
 
 def side_by_side(offline: Mapping | None, node: Mapping) -> str:
-    """Return the devkit's summaries as Markdown: the means with their difference, then the classes, offline / node."""
-    rows = [('mAP', 'mean_ap', None), ('NDS', 'nd_score', None), *((f'm{name}', 'tp_errors', key) for key, name in ERRORS.items())]
+    """Return the devkit's summaries as Markdown: the means with their difference, then the
+    classes, offline / node.
+    """
+    rows = [
+        ('mAP', 'mean_ap', None),
+        ('NDS', 'nd_score', None),
+        *((f'm{name}', 'tp_errors', key) for key, name in ERRORS.items()),
+    ]
     lines = ['| mean | offline | node | difference |', '| --- | ---: | ---: | ---: |']
     for name, group, key in rows:
         ours = node[group] if key is None else node[group][key]
-        theirs = None if offline is None else offline[group] if key is None else offline[group][key]
-        cells = (_number(theirs), _number(ours), '-' if theirs is None else f'{ours - theirs:+.4f}')
+        theirs = (
+            None if offline is None else offline[group] if key is None else offline[group][key]
+        )
+        cells = (
+            _number(theirs),
+            _number(ours),
+            '-' if theirs is None else f'{ours - theirs:+.4f}',
+        )
         lines.append(f'| {name} | {" | ".join(cells)} |')
-    lines += ['', f'| class, {"offline / " if offline else ""}node | AP | {" | ".join(ERRORS.values())} |', '| --- |' + ' ---: |' * 6]
+    lines += [
+        '',
+        f'| class, {"offline / " if offline else ""}node | AP | {" | ".join(ERRORS.values())} |',
+        '| --- |' + ' ---: |' * 6,
+    ]
     summaries = [summary for summary in (offline, node) if summary is not None]
     for name in NUSCENES_CLASSES:
         columns = [[summary['mean_dist_aps'][name] for summary in summaries]]
-        columns += [[summary['label_tp_errors'][name][error] for summary in summaries] for error in ERRORS]
-        lines.append(f'| {name} | {" | ".join(" / ".join(_number(value, 3) for value in column) for column in columns)} |')
+        columns += [
+            [summary['label_tp_errors'][name][error] for summary in summaries] for error in ERRORS
+        ]
+        lines.append(
+            f'| {name} | {" | ".join(" / ".join(_number(value, 3) for value in column) for column in columns)} |'
+        )
     return '\n'.join(lines)
 
 
 def coverage_table(scenes: Mapping[str, SceneResults]) -> str:
-    """Return what became of the key frames and sets of every scene, and the node's latency in ms, as Markdown."""
-    lines = ['| scene | key frames | answered | missed | late | sets | dropped | p50 ms | p95 ms |', '| --- |' + ' ---: |' * 8]
+    """Return what became of the key frames and sets of every scene, and the node's latency in ms,
+    as Markdown.
+    """
+    lines = [
+        '| scene | key frames | answered | missed | late | sets | dropped | p50 ms | p95 ms |',
+        '| --- |' + ' ---: |' * 8,
+    ]
     rows = {name: _coverage(scene) for name, scene in scenes.items()}
     for name, row in rows.items():
         lines.append(f'| {name} | {" | ".join(f"{value:g}" for value in row)} |')
     counts = [sum(column) for column in list(zip(*rows.values(), strict=True))[:6]]
     p50, p95 = list(zip(*rows.values(), strict=True))[6:]
-    lines.append(f'| all (median p50, largest p95) | {" | ".join(f"{value:g}" for value in (*counts, median(p50), max(p95)))} |')
+    lines.append(
+        '| all (median p50, largest p95) | '
+        f'{" | ".join(f"{value:g}" for value in (*counts, median(p50), max(p95)))} |'
+    )
     return '\n'.join(lines)
 
 
@@ -101,17 +147,23 @@ def _coverage(scene: SceneResults) -> tuple[float, ...]:
 
 def explanation(scenes: Mapping[str, SceneResults], boxes: BoxComparison | None) -> str:
     """Return in words what makes the two ways differ."""
-    missed, unfused = (sum(len(getattr(scene, name)) for scene in scenes.values()) for name in ('missed', 'unfused'))
+    missed, unfused = (
+        sum(len(getattr(scene, name)) for scene in scenes.values())
+        for name in ('missed', 'unfused')
+    )
     sentences = [
-        f'{unfused} key frames were answered without a past frame: the node tells no velocities for them and they count as 0 m/s, '
+        f'{unfused} key frames were answered without a past frame: the node tells no velocities '
+        'for them and they count as 0 m/s, '
         'while the offline evaluation scores what the network says.'
     ]
     if missed:
         sentences.append(f'{missed} key frames got no answer and count as frames without any box.')
     if boxes is not None:
         sentences.append(
-            f'{boxes.twins} boxes are in both results, of {boxes.offline} offline and {boxes.node} of the node, no further apart than '
-            f'{boxes.largest_distance * 1e3:.1f} mm; {boxes.other_velocity} of them have another velocity.'
+            f'{boxes.twins} boxes are in both results, of {boxes.offline} offline and '
+            f'{boxes.node} of the node, no further apart than '
+            f'{boxes.largest_distance * 1e3:.1f} mm; {boxes.other_velocity} of them have another '
+            'velocity.'
         )
     return '\n'.join(sentences)
 

@@ -19,15 +19,16 @@ from bevdepth_core.types import Detections3D
 from bevdepth_ros.bags.transforms import RecordedTransforms
 from bevdepth_ros.bags.writer import MAP_FRAME, camera_info_topic
 from bevdepth_ros.closed_loop.run import SAME_STAMP_NS, Answers, ClosedLoopError, ImageTimes
-from bevdepth_ros.detector.parameters import Settings
-from bevdepth_ros.detector.readings import boxes_from_array, detections_from_cloud
-from bevdepth_ros.detector.synchronizer import ImageSet, ImageSynchronizer
-from bevdepth_ros.detector.transforms import TransformMissingError
+from bevdepth_ros.detections.readings import boxes_from_array, detections_from_cloud
+from bevdepth_ros.rig.settings import RigSettings
+from bevdepth_ros.rig.synchronizer import ImageSet, ImageSynchronizer
+from bevdepth_ros.rig.transforms import TransformMissingError
 
 LATE_NS = 500_000_000
 """Time of the replay after which an answer is late: the next key frame has been taken."""
 POSE_CLAMP_S = 0.06
-"""How far outside of what tf knows an answer takes the nearest ego pose; as the node's ``pose_clamp_s``."""
+"""How far outside of what tf knows an answer takes the nearest ego pose; as the node's
+``pose_clamp_s``."""
 MOST_BOXES = 500
 """Per sample; the devkit refuses more."""
 SAME_BOX_M = 1e-3
@@ -41,8 +42,10 @@ class SceneResults:
     Attributes:
         entries: per sample token the entries of the result file; none where no answer came.
         missed: tokens of samples without an answer.
-        late: tokens of samples whose answer came more than half a second of the replay after its images.
-        unfused: tokens of samples answered without a past frame, whose velocities the node does not tell.
+        late: tokens of samples whose answer came more than half a second of the replay after its
+            images.
+        unfused: tokens of samples answered without a past frame, whose velocities the node does
+            not tell.
         diagnostics: last values of the node's diagnostics by area.
     """
 
@@ -63,29 +66,41 @@ def match(key_frames: Sequence[SampleRecord], stamps_ns: Sequence[int]) -> dict[
     matched = {}
     for record in key_frames:
         wanted = mean_exposure_ns(record)
-        nearest = min(stamps_ns, key=lambda stamp, wanted=wanted: abs(stamp - wanted), default=None)
+        nearest = min(
+            stamps_ns, key=lambda stamp, wanted=wanted: abs(stamp - wanted), default=None
+        )
         if nearest is not None and abs(nearest - wanted) <= SAME_STAMP_NS:
             matched[record.token] = nearest
     return matched
 
 
-def scene_results(key_frames: Sequence[SampleRecord], answers: Answers, transforms: RecordedTransforms) -> SceneResults:
-    """Return the answers to a scene's key frames as result entries, in the world frame of the published stamp.
+def scene_results(
+    key_frames: Sequence[SampleRecord], answers: Answers, transforms: RecordedTransforms
+) -> SceneResults:
+    """Return the answers to a scene's key frames as result entries, in the world frame of the
+    published stamp.
 
     Raises:
-        ClosedLoopError: the topics contradict each other, or an answer is in a frame that tf does not link to the map.
+        ClosedLoopError: the topics contradict each other, or an answer is in a frame that tf does
+            not link to the map.
     """
     matched = match(key_frames, answers.stamps_ns())
     entries: dict[str, list[dict]] = {record.token: [] for record in key_frames}
     unfused = []
     for token, stamp_ns in matched.items():
         detections = published(answers, stamp_ns)
-        entries[token] = result_boxes(token, detections, _pose(answers, stamp_ns, transforms))[:MOST_BOXES]
+        entries[token] = result_boxes(token, detections, _pose(answers, stamp_ns, transforms))[
+            :MOST_BOXES
+        ]
         unfused += [] if answers.objects[stamp_ns].is_dense else [token]
     return SceneResults(
         entries,
         tuple(token for token in entries if token not in matched),
-        tuple(token for token, stamp_ns in matched.items() if answers.arrival_ns[stamp_ns] - stamp_ns > LATE_NS),
+        tuple(
+            token
+            for token, stamp_ns in matched.items()
+            if answers.arrival_ns[stamp_ns] - stamp_ns > LATE_NS
+        ),
         tuple(unfused),
         answers.diagnostics,
     )
@@ -104,37 +119,60 @@ def published(answers: Answers, stamp_ns: int) -> Detections3D:
         raise ClosedLoopError(f'the answer at {stamp_ns} ns cannot be read: {error}') from error
     same = names == [found.class_names[label] for label in found.labels] and all(
         np.allclose(one, other, rtol=0, atol=SAME_BOX_M)
-        for one, other in ((boxes.center, found.boxes.center), (boxes.size, found.boxes.size), (scores, found.scores))
+        for one, other in (
+            (boxes.center, found.boxes.center),
+            (boxes.size, found.boxes.size),
+            (scores, found.scores),
+        )
     )
     if not same:
-        raise ClosedLoopError(f'~/detections and ~/objects at {stamp_ns} ns do not hold the same boxes')
+        raise ClosedLoopError(
+            f'~/detections and ~/objects at {stamp_ns} ns do not hold the same boxes'
+        )
     return found
 
 
 def _pose(answers: Answers, stamp_ns: int, transforms: RecordedTransforms) -> Pose:
     try:
-        matrix = transforms.at(MAP_FRAME, answers.objects[stamp_ns].header.frame_id, stamp_ns, POSE_CLAMP_S)
+        matrix = transforms.at(
+            MAP_FRAME, answers.objects[stamp_ns].header.frame_id, stamp_ns, POSE_CLAMP_S
+        )
     except TransformMissingError as error:
-        raise ClosedLoopError(f'the answer at {stamp_ns} ns has no place in the world: {error}') from error
+        raise ClosedLoopError(
+            f'the answer at {stamp_ns} ns has no place in the world: {error}'
+        ) from error
     return Pose(np.array(quaternion_from_rotation(matrix[:3, :3])), matrix[:3, 3])
 
 
 def read_sets(bag: Path) -> list[ImageTimes]:
-    """Return when the sets were taken that the node makes of the images in a bag of ``nuscenes_to_bag``, in order of time.
+    """Return when the sets were taken that the node makes of the images in a bag of
+    ``nuscenes_to_bag``, in order of time.
 
     Raises:
         ClosedLoopError: there is none.
     """
     topics = [camera_info_topic(camera) for camera in CAMERAS]
     sets: list[ImageTimes] = []
-    node = Settings()
-    synchronizer = ImageSynchronizer(len(topics), node.sync_queue_size, node.sync_slop_s, lambda images: sets.append(_image_times(images)))
+    node = RigSettings()
+    synchronizer = ImageSynchronizer(
+        len(topics),
+        node.sync_queue_size,
+        node.sync_slop_s,
+        lambda images: sets.append(_image_times(images)),
+    )
     with Reader(bag) as reader:
-        connections = [connection for connection in reader.connections if connection.topic in topics]
+        connections = [
+            connection for connection in reader.connections if connection.topic in topics
+        ]
         for connection, _, data in reader.messages(connections) if connections else ():
-            synchronizer.add(topics.index(connection.topic), deserialize_message(bytes(data), CameraInfo))
+            synchronizer.add(
+                topics.index(connection.topic), deserialize_message(bytes(data), CameraInfo)
+            )
     if not sets:
-        raise ClosedLoopError(f'{bag} has no set of images with CameraInfo on {topics[0]} and so on, as nuscenes_to_bag writes it')
+        raise ClosedLoopError(
+            f'{bag} has no set of images with CameraInfo on {topics[0]} and so on, as '
+            'nuscenes_to_bag writes it'
+        )
     return sets
 
 

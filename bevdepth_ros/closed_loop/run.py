@@ -18,21 +18,23 @@ from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection3DArray, LabelInfo
 
-from bevdepth_ros.detector.readings import class_names
-from bevdepth_ros.detector.synchronizer import stamp_ns
+from bevdepth_ros.detections.readings import class_names
 from bevdepth_ros.launching import last_lines, launched
+from bevdepth_ros.rig.stamps import stamp_ns
 
 DETECTOR, PLAYER = '/bevdepth_detector', '/bag_player'
 LONGEST_SILENCE_S = 300.0
 """A launch in which nothing moves for so long has failed."""
 STEP_NS = 40_000_000
-"""Of the player's service ``~/step``: sets lie 50 ms apart or more, so that at most one comes in a step. With two, a lost image that
-DDS sends again would complete both at once, and the node would leave out the older one."""
+"""Of the player's service ``~/step``: sets lie 50 ms apart or more, so that at most one comes in a
+step. With two, a lost image that DDS sends again would complete both at once, and the node would
+leave out the older one."""
 SAME_STAMP_NS = 20_000_000
-"""An answer at most this far from a set's mean exposure is that of the set; sets lie 50 ms apart or more."""
+"""An answer at most this far from a set's mean exposure is that of the set; sets lie 50 ms apart
+or more."""
 IDLE_S = 10.0
-"""The replay goes on without an answer when it stood so long and the detector has nothing left to answer. DDS sends a lost image
-again after 3 s, on a busy machine not at once."""
+"""The replay goes on without an answer when it stood so long and the detector has nothing left to
+answer. DDS sends a lost image again after 3 s, on a busy machine not at once."""
 LINGER_S = 0.5
 """How long to listen on after the launch has ended."""
 
@@ -43,7 +45,9 @@ class ClosedLoopError(Exception):
 
 @dataclass(frozen=True)
 class ImageTimes:
-    """When the images of one set were taken: the mean, which the answer is stamped with, and the last."""
+    """When the images of one set were taken: the mean, which the answer is stamped with, and the
+    last.
+    """
 
     mean_ns: int
     last_ns: int
@@ -74,11 +78,16 @@ class Answers:
     def sets_at_work(self) -> int:
         """Return how many sets the detector had neither answered nor dropped when it last told."""
         counts = self.diagnostics.get('sets', {})
-        return int(counts.get('received', 0)) - int(counts.get('answered', 0)) - int(counts.get('dropped', 0))
+        return (
+            int(counts.get('received', 0))
+            - int(counts.get('answered', 0))
+            - int(counts.get('dropped', 0))
+        )
 
 
 class Pacer:
-    """Lets a replay that begins paused go on in steps, and not beyond a complete set that is not answered.
+    """Lets a replay that begins paused go on in steps, and not beyond a complete set that is not
+    answered.
 
     A step ends by itself, so that a slow machine changes when sets come, not how many wait.
     """
@@ -140,7 +149,9 @@ class Listener:
         self._pacer, self._now_ns = pacer, 0
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        node.create_subscription(Detection3DArray, f'{DETECTOR}/detections', self._on_detections, 100)
+        node.create_subscription(
+            Detection3DArray, f'{DETECTOR}/detections', self._on_detections, 100
+        )
         node.create_subscription(PointCloud2, f'{DETECTOR}/objects', self._on_objects, 100)
         node.create_subscription(LabelInfo, f'{DETECTOR}/label_info', self._on_label_info, latched)
         node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
@@ -163,7 +174,9 @@ class Listener:
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.name.startswith(f'{DETECTOR}: '):
-                self.answers.diagnostics[status.name.split(': ')[1]] = {entry.key: entry.value for entry in status.values}
+                self.answers.diagnostics[status.name.split(': ')[1]] = {
+                    entry.key: entry.value for entry in status.values
+                }
         if self._pacer is not None and self.answers.sets_at_work() == 0:
             self._pacer.idle()
 
@@ -176,11 +189,15 @@ class Listener:
             self._pacer.at(now_ns)
 
 
-def listen_to_launch(arguments: list[str], log_path: Path, sets: Sequence[ImageTimes] | None) -> Answers:
-    """Run ``ros2 launch`` of the detector to its end and return what the detector published; rclpy must be initialised.
+def listen_to_launch(
+    arguments: list[str], log_path: Path, sets: Sequence[ImageTimes] | None
+) -> Answers:
+    """Run ``ros2 launch`` of the detector to its end and return what the detector published; rclpy
+    must be initialised.
 
     Args:
-        arguments: of the launch file, ``bag:=`` among them; ``start_paused:=true`` and ``step`` are added where the replay waits.
+        arguments: of the launch file, ``bag:=`` among them; ``start_paused:=true`` and ``step``
+            are added where the replay waits.
         log_path: gets the launch's output.
         sets: of images in the bag, whose answers the replay waits for; None: it waits for nothing.
 
@@ -191,11 +208,17 @@ def listen_to_launch(arguments: list[str], log_path: Path, sets: Sequence[ImageT
     node = Node('bevdepth_closed_loop', start_parameter_services=False)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    arguments = [*arguments, f'start_paused:={str(sets is not None).lower()}', f'step:={STEP_NS * 1e-9}']
+    arguments = [
+        *arguments,
+        f'start_paused:={str(sets is not None).lower()}',
+        f'step:={STEP_NS * 1e-9}',
+    ]
     try:
         listener = Listener(node, None if sets is None else Pacer(node, sets))
         with launched(arguments, log_path) as process:
-            while process.poll() is None and time.monotonic() < listener.moved_at + LONGEST_SILENCE_S:
+            while (
+                process.poll() is None and time.monotonic() < listener.moved_at + LONGEST_SILENCE_S
+            ):
                 executor.spin_once(timeout_sec=0.1)
             status = process.poll()
         ended = time.monotonic()
@@ -205,6 +228,10 @@ def listen_to_launch(arguments: list[str], log_path: Path, sets: Sequence[ImageT
         executor.shutdown()
         node.destroy_node()
     if status != 0:
-        what = f'stood still for {LONGEST_SILENCE_S:.0f} s' if status is None else f'failed with exit status {status}'
+        what = (
+            f'stood still for {LONGEST_SILENCE_S:.0f} s'
+            if status is None
+            else f'failed with exit status {status}'
+        )
         raise ClosedLoopError(f'the launch {what}\n{last_lines(log_path)}')
     return listener.answers

@@ -7,7 +7,9 @@ from bevdepth_ros.signals import ending_at_once
 
 def main() -> None:
     """Run the node until it is interrupted; does not return."""
-    with ending_at_once():  # importing torch takes seconds, in which an interrupt would print a traceback
+    with (
+        ending_at_once()
+    ):  # importing torch takes seconds, in which an interrupt would print a traceback
         from bevdepth_ros.detector.node import run_detector
     run_detector()
 

@@ -1,11 +1,13 @@
-"""Notices a camera clock that moved by whole periods: its stamps fit other rotations as well as its own, but its images come sooner."""
+"""Notices a camera clock that moved by whole periods: its stamps fit other rotations as well as
+its own, but its images come sooner.
+"""
 
 from __future__ import annotations
 
 import statistics
 from collections import deque
 
-from bevdepth_ros.detector.synchronizer import ImageSet
+from bevdepth_ros.rig.synchronizer import ImageSet
 
 REMEMBERED, LEARNED = 50, 10
 """Sets that the usual offset of a camera is the median of, and how many of them it takes."""
@@ -28,7 +30,8 @@ class ArrivalWatch:
 
         Args:
             camera_count: N.
-            limit_s: a camera moved when its images come sooner or later than usual by more, seconds.
+            limit_s: a camera moved when its images come sooner or later than usual by more,
+                seconds.
         """
         self._limit_s = limit_s
         self._arrived: list[dict[int, float]] = [{} for _ in range(camera_count)]
@@ -44,14 +47,19 @@ class ArrivalWatch:
             del arrived[next(iter(arrived))]
 
     def moved_s(self, images: ImageSet) -> dict[int, float]:
-        """Return by how much each camera's images come sooner after their stamps than before, beside the others, seconds.
+        """Return by how much each camera's images come sooner after their stamps than before,
+        beside the others, seconds.
 
         Args:
             images: a set; cameras that are not in it are learned anew.
         """
         stamps = dict(zip(images.cameras, images.stamps_ns.tolist(), strict=True))
-        known = {camera: stamp for camera, stamp in stamps.items() if stamp in self._arrived[camera]}
-        lags = {camera: self._arrived[camera][stamp] - stamp * 1e-9 for camera, stamp in known.items()}
+        known = {
+            camera: stamp for camera, stamp in stamps.items() if stamp in self._arrived[camera]
+        }
+        lags = {
+            camera: self._arrived[camera][stamp] - stamp * 1e-9 for camera, stamp in known.items()
+        }
         for camera, offsets in enumerate(self._offsets):
             if camera not in stamps:
                 offsets.clear()

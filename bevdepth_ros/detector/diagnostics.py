@@ -1,4 +1,6 @@
-"""What the node knows about itself: problems, counts and times, told as log lines and as /diagnostics."""
+"""What the node knows about itself: problems, counts and times, told as log lines and as
+/diagnostics.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,16 @@ from bevdepth_ros.detector.problems import OK, Problem, Problems
 AREAS = ('node', 'cameras', 'sets', 'tf', 'latency')
 """One diagnostic status each; every problem belongs to one."""
 
-DROP_REASONS = ('replaced', 'bad_image', 'no_camera_info', 'no_extrinsics', 'too_few_cameras', 'error')
-"""Why a set was not answered: a newer one came first, a camera cannot be used and too few others are left, or detection failed."""
+DROP_REASONS = (
+    'replaced',
+    'bad_image',
+    'no_camera_info',
+    'no_extrinsics',
+    'too_few_cameras',
+    'error',
+)
+"""Why a set was not answered: a newer one came first, a camera cannot be used and too few others
+are left, or detection failed."""
 
 RATE_WINDOW_S = 5.0
 LATENCY_WINDOW = 100
@@ -36,17 +46,27 @@ class Monitor:
         changed: likewise.
     """
 
-    def __init__(self, logger, cameras: tuple[str, ...] = (), ros_now_s: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        logger,
+        cameras: tuple[str, ...] = (),
+        ros_now_s: Callable[[], float] = time.monotonic,
+    ):
         """Start with nothing seen.
 
         Args:
             logger: of the node.
             cameras: names.
-            ros_now_s: the node's time in seconds: in a slow or paused replay, silence lasts as long as it does there.
+            ros_now_s: the node's time in seconds: in a slow or paused replay, silence lasts as
+                long as it does there.
         """
         self._ros_now_s = ros_now_s
         self._problems = Problems(logger)
-        self.report, self.solved, self.changed = self._problems.report, self._problems.solved, self._problems.changed
+        self.report, self.solved, self.changed = (
+            self._problems.report,
+            self._problems.solved,
+            self._problems.changed,
+        )
         self._lock = threading.Lock()
         self._facts: dict[str, dict[str, str]] = {area: {} for area in AREAS}
         self._process = psutil.Process()
@@ -62,7 +82,9 @@ class Monitor:
         self.stop()
         with self._lock:
             self._begins_at = time.monotonic() + startup_s
-            self._facts = {area: facts if area == 'node' else {} for area, facts in self._facts.items()}
+            self._facts = {
+                area: facts if area == 'node' else {} for area, facts in self._facts.items()
+            }
             self._arrivals = {camera: deque(maxlen=512) for camera in cameras}
             self._received = Counter(dict.fromkeys(cameras, 0))
             self._ignored = Counter(dict.fromkeys(cameras, 0))
@@ -101,12 +123,16 @@ class Monitor:
             self._ignored[camera] += 1
 
     def cameras_used(self, used: Iterable[str], faulty: Iterable[str]) -> None:
-        """Note which cameras a set consists of, and count those that were in it but could not be used."""
+        """Note which cameras a set consists of, and count those that were in it but could not be
+        used.
+        """
         with self._lock:
             used = tuple(used)
             self._unusable.update(list(faulty))
             left_out = [camera for camera in self._received if camera not in used]
-            self._facts['cameras'].update(used=', '.join(used) or 'none', left_out=', '.join(left_out) or 'none')
+            self._facts['cameras'].update(
+                used=', '.join(used) or 'none', left_out=', '.join(left_out) or 'none'
+            )
 
     def set_arrived(self, spread_s: float) -> None:
         """Count a complete set."""
@@ -142,7 +168,9 @@ class Monitor:
             return time.monotonic() > self._begins_at
 
     def silence_s(self, camera: str) -> float:
-        """Return how long ago the camera's last image came, or the time to begin ended if there was none, seconds."""
+        """Return how long ago the camera's last image came, or the time to begin ended if there
+        was none, seconds.
+        """
         with self._lock:
             return self._since(self._last_image[camera])
 
@@ -152,14 +180,18 @@ class Monitor:
             return self._since(self._last_set)
 
     def lag_s(self, camera: str) -> float:
-        """Return by how much the camera's stamps lie behind a clock that is the same for all cameras, seconds; NaN before the first."""
+        """Return by how much the camera's stamps lie behind a clock that is the same for all
+        cameras, seconds; NaN before the first.
+        """
         with self._lock:
             return float(np.median(self._lags[camera])) if self._lags[camera] else math.nan
 
     def clock_jumped(self) -> None:
         """Measure what is going on by wall time alone, since the node's clock was set back."""
         with self._lock:
-            self._last_image = {camera: (wall_s, -math.inf) for camera, (wall_s, _) in self._last_image.items()}
+            self._last_image = {
+                camera: (wall_s, -math.inf) for camera, (wall_s, _) in self._last_image.items()
+            }
             self._last_set = (self._last_set[0], -math.inf)
 
     def _moment(self) -> tuple[float, float]:
@@ -177,20 +209,35 @@ class Monitor:
 
     def summary(self) -> str:
         """Return the counts that are not 0, in words."""
-        return ', '.join(f'{count} {name}' for name, count in self.counts().items() if count) or 'none'
+        return (
+            ', '.join(f'{count} {name}' for name, count in self.counts().items() if count)
+            or 'none'
+        )
 
     def statuses(self, node_name: str, now_ns: int) -> list[DiagnosticStatus]:
-        """Return one status per area; ``now_ns`` is the node's clock, which image ages are measured by."""
+        """Return one status per area; ``now_ns`` is the node's clock, which image ages are
+        measured by.
+        """
         problems = self._problems.show()
         with self._lock:
             values = {
-                'node': {**self._facts['node'], 'memory_mb': f'{self._process.memory_info().rss / 2**20:.0f}'},
+                'node': {
+                    **self._facts['node'],
+                    'memory_mb': f'{self._process.memory_info().rss / 2**20:.0f}',
+                },
                 'cameras': {**self._facts['cameras'], **self._camera_values(now_ns)},
                 'sets': {**self._facts['sets'], **self._counts(), **self._spread_values()},
                 'tf': self._facts['tf'],
                 'latency': {**self._facts['latency'], **self._latency_values()},
             }
-            return [_status(f'{node_name}: {area}', [one for one in problems if one.area == area], values[area]) for area in AREAS]
+            return [
+                _status(
+                    f'{node_name}: {area}',
+                    [one for one in problems if one.area == area],
+                    values[area],
+                )
+                for area in AREAS
+            ]
 
     def _counts(self) -> dict[str, int]:
         reasons = {f'dropped_{reason}': count for reason, count in self._dropped.items()}
@@ -201,18 +248,25 @@ class Monitor:
         for camera, arrivals in self._arrivals.items():
             newest_ns = self._newest_ns[camera]
             values[f'{camera}.rate_hz'] = f'{_rate_hz(arrivals):.2f}'
-            values[f'{camera}.age_s'] = f'{(now_ns - newest_ns) * 1e-9:.3f}' if newest_ns else 'none'
+            values[f'{camera}.age_s'] = (
+                f'{(now_ns - newest_ns) * 1e-9:.3f}' if newest_ns else 'none'
+            )
             values[f'{camera}.received'] = str(self._received[camera])
             values[f'{camera}.ignored'] = str(self._ignored[camera])
             values[f'{camera}.unusable'] = str(self._unusable[camera])
         return values
 
     def _spread_values(self) -> dict[str, str]:
-        return {'spread_p50_ms': _percentile_ms(self._spreads, 50), 'spread_max_ms': _percentile_ms(self._spreads, 100)}
+        return {
+            'spread_p50_ms': _percentile_ms(self._spreads, 50),
+            'spread_max_ms': _percentile_ms(self._spreads, 100),
+        }
 
     def _latency_values(self) -> dict[str, str]:
         return {
-            f'{stage}_p{percent}_ms': _percentile_ms(seconds, percent) for stage, seconds in self._latencies.items() for percent in (50, 95)
+            f'{stage}_p{percent}_ms': _percentile_ms(seconds, percent)
+            for stage, seconds in self._latencies.items()
+            for percent in (50, 95)
         }
 
 
@@ -229,7 +283,11 @@ def _status(name: str, problems: list[Problem], values: Mapping) -> DiagnosticSt
 def _rate_hz(arrivals: deque[float]) -> float:
     """Return the mean rate over the last seconds."""
     recent = [arrival for arrival in arrivals if arrival > time.monotonic() - RATE_WINDOW_S]
-    return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
+    return (
+        (len(recent) - 1) / (recent[-1] - recent[0])
+        if len(recent) > 1 and recent[-1] > recent[0]
+        else 0.0
+    )
 
 
 def _percentile_ms(seconds: deque[float], percent: float) -> str:

@@ -1,4 +1,6 @@
-"""The node's ears: subscriptions to images and CameraInfo, matched into sets, with a watch over what stays away."""
+"""The node's ears: subscriptions to images and CameraInfo, matched into sets, with a watch over
+what stays away.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +12,20 @@ from functools import partial
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo
 
 from bevdepth_ros.detector.arrival_watch import ArrivalWatch
 from bevdepth_ros.detector.diagnostics import Monitor
-from bevdepth_ros.detector.parameters import CameraSource, Settings
+from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.problems import ERROR, LOG_PERIOD_S, WARN
-from bevdepth_ros.detector.synchronizer import ImageSet, ImageSynchronizer, stamp_ns
+from bevdepth_ros.rig.settings import IMAGE_TYPES, CameraSource
+from bevdepth_ros.rig.stamps import stamp_ns
+from bevdepth_ros.rig.synchronizer import ImageSet, ImageSynchronizer
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
-
-IMAGE_TYPES = {'compressed': CompressedImage, 'raw': Image}
 
 
 class Intake:
@@ -53,7 +55,11 @@ class Intake:
         self._on_set, self._on_info = on_set, on_info
         self._sources = settings.camera_sources
         self._synchronizer = ImageSynchronizer(
-            len(self._sources), settings.sync_queue_size, settings.sync_slop_s, self._take_set, self._may_return
+            len(self._sources),
+            settings.sync_queue_size,
+            settings.sync_slop_s,
+            self._take_set,
+            self._may_return,
         )
         self._watch = ArrivalWatch(len(self._sources), settings.sync_slop_s)
         self._usual_offsets: dict[int, float] = {}
@@ -79,17 +85,30 @@ class Intake:
         self._synchronizer.reset()
 
     def check(self, timeout_s: float) -> None:
-        """Let sets go on without cameras that are silent for ``timeout_s`` seconds or agree with no other, and say so."""
+        """Let sets go on without cameras that are silent for ``timeout_s`` seconds or agree with
+        no other, and say so.
+        """
         silences = {source: self._monitor.silence_s(source.name) for source in self._sources}
         silent = [source for source in self._sources if silences[source] > timeout_s]
         if len(silent) == len(self._sources) > 1:
-            self._monitor.solved(*(f'silent/{source.name}' for source in self._sources), quietly=True)
-            self._monitor.report('silent', 'cameras', ERROR, f'all cameras are silent; {self._silence_sentence(self._sources[0])}')
-        elif not silent or min(silences.values()) < timeout_s / 2:  # otherwise all are about to be called silent
+            self._monitor.solved(
+                *(f'silent/{source.name}' for source in self._sources), quietly=True
+            )
+            self._monitor.report(
+                'silent',
+                'cameras',
+                ERROR,
+                f'all cameras are silent; {self._silence_sentence(self._sources[0])}',
+            )
+        elif (
+            not silent or min(silences.values()) < timeout_s / 2
+        ):  # otherwise all are about to be called silent
             self._check_each(silent)
             if not self._monitor.begun():
                 return
-            self._change_members(lambda: self._synchronizer.keep(self._indices(set(self._sources) - set(silent))))
+            self._change_members(
+                lambda: self._synchronizer.keep(self._indices(set(self._sources) - set(silent)))
+            )
             self._check_sets(timeout_s)
 
     def _indices(self, sources) -> list[int]:
@@ -105,7 +124,9 @@ class Intake:
         self._monitor.solved('silent')
         for source in self._sources:
             if source in silent:
-                self._monitor.report(f'silent/{source.name}', 'cameras', ERROR, self._silence_sentence(source))
+                self._monitor.report(
+                    f'silent/{source.name}', 'cameras', ERROR, self._silence_sentence(source)
+                )
             else:
                 self._monitor.solved(f'silent/{source.name}')
 
@@ -141,7 +162,9 @@ class Intake:
         if len(images.cameras) == len(self._sources):
             for index, source in enumerate(self._sources):
                 offset_s = self._offset_s(source.name)
-                self._usual_offsets[index] = 0.9 * self._usual_offsets.get(index, offset_s) + 0.1 * offset_s
+                self._usual_offsets[index] = (
+                    0.9 * self._usual_offsets.get(index, offset_s) + 0.1 * offset_s
+                )
         self._tell_moved(images)
         self._on_set(images)
 
@@ -149,14 +172,25 @@ class Intake:
         moved_s = self._watch.moved_s(images)
         for index, source in enumerate(self._sources):
             if index in moved_s:
-                self._monitor.report(f'moved/{source.name}', 'cameras', WARN, _moved_sentence(source.name, moved_s[index]))
+                self._monitor.report(
+                    f'moved/{source.name}',
+                    'cameras',
+                    WARN,
+                    _moved_sentence(source.name, moved_s[index]),
+                )
             else:
                 self._monitor.solved(f'moved/{source.name}')
 
     def _has_clock_moved(self, index: int) -> bool:
-        """Return whether the camera's stamps moved against those of the others, by when its images come."""
+        """Return whether the camera's stamps moved against those of the others, by when its images
+        come.
+        """
         usual_s = self._usual_offsets.get(index)
-        return usual_s is not None and abs(self._offset_s(self._sources[index].name) - usual_s) > self._settings.sync_slop_s
+        return (
+            usual_s is not None
+            and abs(self._offset_s(self._sources[index].name) - usual_s)
+            > self._settings.sync_slop_s
+        )
 
     def _may_return(self, index: int) -> bool:
         if index in self._clock_off and self._has_clock_moved(index):
@@ -168,27 +202,43 @@ class Intake:
         for index, source in enumerate(self._sources):
             self._subscribe_images(index, source)
             if not source.info_file:
-                self._subscribe(CameraInfo, source.info_topic, _qos(1, 'best_effort'), partial(self._on_info, source.name))
+                self._subscribe(
+                    CameraInfo,
+                    source.info_topic,
+                    _qos(1, 'best_effort'),
+                    partial(self._on_info, source.name),
+                )
 
     def _subscribe_images(self, index: int, source: CameraSource) -> None:
         events = SubscriptionEventCallbacks(incompatible_qos=lambda _: self._incompatible(source))
         qos = _qos(self._settings.image_queue_size, self._settings.image_reliability)
         message_type = IMAGE_TYPES[self._settings.image_transport]
-        self._subscribe(message_type, source.image_topic, qos, partial(self._take_image, index, source), events)
+        self._subscribe(
+            message_type, source.image_topic, qos, partial(self._take_image, index, source), events
+        )
 
-    def _subscribe(self, message_type, topic: str, qos: QoSProfile, take: Callable, events=None) -> None:
+    def _subscribe(
+        self, message_type, topic: str, qos: QoSProfile, take: Callable, events=None
+    ) -> None:
         def callback(message) -> None:
             try:
                 take(message)
             except Exception as error:  # an exception in a callback would end the node
                 self._failed(error)
 
-        self._subscriptions.append(self._node.create_subscription(message_type, topic, callback, qos, event_callbacks=events))
+        self._subscriptions.append(
+            self._node.create_subscription(
+                message_type, topic, callback, qos, event_callbacks=events
+            )
+        )
 
     def _take_image(self, index: int, source: CameraSource, message) -> None:
         stamp = stamp_ns(message)
         if stamp <= 0:
-            sentence = f'images on {source.image_topic} have no time stamp and cannot be used: the publisher must fill in header.stamp'
+            sentence = (
+                f'images on {source.image_topic} have no time stamp and cannot be used: the '
+                'publisher must fill in header.stamp'
+            )
             self._monitor.report(f'stamp/{source.name}', 'cameras', ERROR, sentence)
             return
         self._monitor.solved(f'stamp/{source.name}', f'qos/{source.name}')
@@ -198,30 +248,50 @@ class Intake:
             self._monitor.image_ignored(source.name)
 
     def _failed(self, error: Exception) -> None:
-        self._monitor.report('message', 'sets', ERROR, f'a message could not be taken: {type(error).__name__}: {error}')
+        self._monitor.report(
+            'message',
+            'sets',
+            ERROR,
+            f'a message could not be taken: {type(error).__name__}: {error}',
+        )
 
     def _incompatible(self, source: CameraSource) -> None:
-        sentence = f'a best-effort publisher of {source.image_topic} is not heard: set image_reliability to best_effort'
+        sentence = (
+            f'a best-effort publisher of {source.image_topic} is not heard: set image_reliability '
+            'to best_effort'
+        )
         self._monitor.report(f'qos/{source.name}', 'cameras', WARN, sentence)
 
     def _silence_sentence(self, source: CameraSource) -> str:
         publishers = self._node.get_publishers_info_by_topic(source.image_topic)
-        silence = f'no image of {source.name} on {source.image_topic} for {self._monitor.silence_s(source.name):.1f} s'
+        silence = (
+            f'no image of {source.name} on {source.image_topic} for '
+            f'{self._monitor.silence_s(source.name):.1f} s'
+        )
         if not publishers:
             return f'{silence}: nobody publishes it; start the camera or set image_topics'
         wanted = IMAGE_TYPES[self._settings.image_transport].__name__
         offered = {info.topic_type.rsplit('/', 1)[-1] for info in publishers}
         if wanted not in offered:
-            return f'{silence}: it is published as {", ".join(sorted(offered))}, not {wanted}; set image_transport'
-        reliable = any(info.qos_profile.reliability == ReliabilityPolicy.RELIABLE for info in publishers)
+            return (
+                f'{silence}: it is published as {", ".join(sorted(offered))}, not {wanted}; set '
+                'image_transport'
+            )
+        reliable = any(
+            info.qos_profile.reliability == ReliabilityPolicy.RELIABLE for info in publishers
+        )
         if self._settings.image_reliability == 'reliable' and not reliable:
-            return f'{silence}: its publisher is best effort and not heard; set image_reliability to best_effort'
+            return (
+                f'{silence}: its publisher is best effort and not heard; set image_reliability to '
+                'best_effort'
+            )
         return f'{silence}, although it has a publisher'
 
     def _outsider_sentence(self, index: int) -> str:
         name, offset_s = self._sources[index].name, self._offset_s(self._sources[index].name)
         return (
-            f'{name} is left out, its images fit no set: its stamps are {offset_s:+.3f} s from those of the others, and sync_slop_s is '
+            f'{name} is left out, its images fit no set: its stamps are {offset_s:+.3f} s from '
+            'those of the others, and sync_slop_s is '
             f'{self._settings.sync_slop_s} s; synchronise the clocks or raise sync_slop_s'
         )
 
@@ -229,12 +299,16 @@ class Intake:
         offsets = {source.name: self._offset_s(source.name) for source in self._sources}
         camera = max(offsets, key=lambda name: abs(offsets[name]))
         return (
-            f'all cameras publish, but no set fits into sync_slop_s ({self._settings.sync_slop_s} s): the stamps of {camera} are '
-            f'{offsets[camera]:+.3f} s from those of the others; synchronise the clocks or raise sync_slop_s'
+            f'all cameras publish, but no set fits into sync_slop_s ({self._settings.sync_slop_s} '
+            f's): the stamps of {camera} are '
+            f'{offsets[camera]:+.3f} s from those of the others; synchronise the clocks or raise '
+            'sync_slop_s'
         )
 
     def _offset_s(self, camera: str) -> float:
-        """Return how far the camera's clock is ahead of the middle of the cameras' clocks, by when its images come, seconds."""
+        """Return how far the camera's clock is ahead of the middle of the cameras' clocks, by when
+        its images come, seconds.
+        """
         lags = {source.name: self._monitor.lag_s(source.name) for source in self._sources}
         middle = statistics.median(lag for lag in lags.values() if not math.isnan(lag))
         return 0.0 if math.isnan(lags[camera]) else middle - lags[camera]
@@ -243,11 +317,19 @@ class Intake:
 def _moved_sentence(camera: str, moved_s: float) -> str:
     how = f'{abs(moved_s):.2f} s {"sooner" if moved_s > 0 else "later"}'
     return (
-        f'images of {camera} come {how} after their stamps than before, unlike those of the others: its clock moved by whole periods, '
+        f'images of {camera} come {how} after their stamps than before, unlike those of the '
+        'others: its clock moved by whole periods, '
         f'or they are held up; as it is, they may be of another rotation'
     )
 
 
 def _qos(depth: int, reliability: str) -> QoSProfile:
-    policy = ReliabilityPolicy.RELIABLE if reliability == 'reliable' else ReliabilityPolicy.BEST_EFFORT
-    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=policy, durability=DurabilityPolicy.VOLATILE)
+    policy = (
+        ReliabilityPolicy.RELIABLE if reliability == 'reliable' else ReliabilityPolicy.BEST_EFFORT
+    )
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=policy,
+        durability=DurabilityPolicy.VOLATILE,
+    )

@@ -1,6 +1,7 @@
 """The ROS 2 lifecycle node ``bevdepth_detector``: parameters, wiring, life cycle.
 
-The executor's thread takes messages and only hands on complete sets; one thread detects, and one publishes.
+The executor's thread takes messages and only hands on complete sets; one thread detects, and one
+publishes.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from rclpy.parameter import Parameter
 
 from bevdepth_core.inference import Detector
 from bevdepth_core.jpeg import JpegDecoder
+from bevdepth_ros.detections.messages import header
 from bevdepth_ros.detector import parameters
 from bevdepth_ros.detector.diagnostics import Monitor
-from bevdepth_ros.detector.messages import header
 from bevdepth_ros.detector.outputs import Answer, Outputs
 from bevdepth_ros.detector.parameters import FIELDS, Settings
 from bevdepth_ros.detector.pipeline import Pipeline
@@ -37,7 +38,8 @@ NODE_NAME = 'bevdepth_detector'
 TICK_S = 0.25
 """Period of the look after changes, which are published at once."""
 EXIT_PATIENCE_S = 0.5
-"""When the process ends, how long the answer that is being worked on is waited for, and then for its publication."""
+"""When the process ends, how long the answer that is being worked on is waited for, and then for
+its publication."""
 PASSING_FAULT_S = 2.0
 """A fault in messages counts as over when it did not come again for this time."""
 
@@ -45,24 +47,29 @@ PASSING_FAULT_S = 2.0
 class DetectorNode(LifecycleNode):
     """Detects objects in synchronised camera images.
 
-    configure loads the weights and creates the publishers; activate subscribes and starts the worker; deactivate answers
-    the sets it has and ends both; cleanup lets go of the rest.
+    configure loads the weights and creates the publishers; activate subscribes and starts the
+    worker; deactivate answers the sets it has and ends both; cleanup lets go of the rest.
     """
 
     def __init__(self, **options):
         """Declare the parameters.
 
         Args:
-            options: as ``rclpy.node.Node`` takes them, such as ``namespace`` and ``parameter_overrides``.
+            options: as ``rclpy.node.Node`` takes them, such as ``namespace`` and
+                ``parameter_overrides``.
 
         Raises:
             ValueError: a parameter of the wrong type.
             InvalidParameterValueException: a parameter out of range.
         """
-        super().__init__(NODE_NAME, automatically_declare_parameters_from_overrides=True, **options)
+        super().__init__(
+            NODE_NAME, automatically_declare_parameters_from_overrides=True, **options
+        )
         parameters.declare(self)
         self._settings = Settings()
-        self._monitor = Monitor(self.get_logger(), ros_now_s=lambda: self.get_clock().now().nanoseconds * 1e-9)
+        self._monitor = Monitor(
+            self.get_logger(), ros_now_s=lambda: self.get_clock().now().nanoseconds * 1e-9
+        )
         self._monitor.fact('node', state='unconfigured')
         self._detector: Detector | None = None
         self._loaded: tuple | None = None
@@ -75,12 +82,18 @@ class DetectorNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._on_parameters)
         answer_every_change_of_state(self)
         self.create_timer(TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        backwards = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
-        self._jump_handle = self.get_clock().create_jump_callback(backwards, post_callback=self._on_clock_jump)
+        backwards = JumpThreshold(
+            min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False
+        )
+        self._jump_handle = self.get_clock().create_jump_callback(
+            backwards, post_callback=self._on_clock_jump
+        )
         self.get_logger().info('is unconfigured')
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Check the parameters, load the weights and create the publishers; FAILURE when one of them does not do."""
+        """Check the parameters, load the weights and create the publishers; FAILURE when one of
+        them does not do.
+        """
         try:
             self._settings = parameters.read(self)
             self._load_detector()
@@ -91,7 +104,9 @@ class DetectorNode(LifecycleNode):
         return self._reached('inactive', super().on_configure(state))
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Take up changed parameters, subscribe and start to detect; FAILURE when parameters or weights do not do."""
+        """Take up changed parameters, subscribe and start to detect; FAILURE when parameters or
+        weights do not do.
+        """
         try:
             self._settings = parameters.read(self)
             self._load_detector()
@@ -104,7 +119,9 @@ class DetectorNode(LifecycleNode):
         return self._reached('active', result)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe, answer the sets that are complete, and stop; ERROR when it is because the device failed."""
+        """Unsubscribe, answer the sets that are complete, and stop; ERROR when it is because the
+        device failed.
+        """
         if self._device_failure is not None:
             return TransitionCallbackReturn.ERROR
         self._stop_detecting(discard=False)
@@ -127,7 +144,9 @@ class DetectorNode(LifecycleNode):
         return self._reached('unconfigured', super().on_error(state))
 
     def release(self, timeout_s: float | None = None) -> None:
-        """Let go of everything; wait at most ``timeout_s`` seconds for the answer that is being worked on, None for its end."""
+        """Let go of everything; wait at most ``timeout_s`` seconds for the answer that is being
+        worked on, None for its end.
+        """
         self._stop_detecting(discard=True, timeout_s=timeout_s)
         self._unload()
 
@@ -145,7 +164,12 @@ class DetectorNode(LifecycleNode):
 
     def _load_detector(self) -> None:
         """Load the weights unless they are loaded already."""
-        wanted = (self._settings.checkpoint_path, self._settings.device, self._settings.precision, self._settings.cuda_graphs)
+        wanted = (
+            self._settings.checkpoint_path,
+            self._settings.device,
+            self._settings.precision,
+            self._settings.cuda_graphs,
+        )
         if wanted == self._loaded:
             return
         self._detector = self._loaded = None
@@ -154,9 +178,15 @@ class DetectorNode(LifecycleNode):
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
         if precision == 'auto':
             precision = 'fp32' if device == 'cpu' else 'fp16'
-        self._detector = wait_for(lambda: _ready_detector(path, device, precision, cuda_graphs, len(self._settings.cameras)))
+        self._detector = wait_for(
+            lambda: _ready_detector(
+                path, device, precision, cuda_graphs, len(self._settings.cameras)
+            )
+        )
         self._loaded = wanted
-        self._monitor.fact('node', checkpoint=path, device=self._detector.device, precision=precision)
+        self._monitor.fact(
+            'node', checkpoint=path, device=self._detector.device, precision=precision
+        )
         self.get_logger().info(f'loaded {path} on {self._detector.device} in {precision}')
 
     def _unload(self) -> None:
@@ -169,7 +199,13 @@ class DetectorNode(LifecycleNode):
         self._monitor.start(self._settings.cameras, self._settings.camera_startup_s)
         self._detector.reset()
         self._pipeline = Pipeline(
-            self, self._detector, self._present_settings, self._monitor, self._publish, self._on_bad_tf, self._on_device_failure
+            self,
+            self._detector,
+            self._present_settings,
+            self._monitor,
+            self._publish,
+            self._on_bad_tf,
+            self._on_device_failure,
         )
 
     def _stop_detecting(self, discard: bool, timeout_s: float | None = None) -> None:
@@ -187,10 +223,17 @@ class DetectorNode(LifecycleNode):
 
     def _publish_labels(self) -> None:
         now_ns = self.get_clock().now().nanoseconds
-        self._outputs.publish_labels(self._detector.class_names, self._settings.score_threshold, now_ns, self._settings.base_frame)
+        self._outputs.publish_labels(
+            self._detector.class_names,
+            self._settings.score_threshold,
+            now_ns,
+            self._settings.base_frame,
+        )
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        """Refuse what cannot change now or does not fit, with the reason; take up the rest at once."""
+        """Refuse what cannot change now or does not fit, with the reason; take up the rest at
+        once.
+        """
         values = {change.name: change.value for change in changes if change.name in FIELDS}
         try:
             parameters.check_choices(values)
@@ -198,19 +241,28 @@ class DetectorNode(LifecycleNode):
                 parameters.check_live(values)
                 self._settings = parameters.read(self, values)
                 self._publish_labels()
-        except Exception as error:  # an exception in a callback would leave the request without an answer
+        except (
+            Exception
+        ) as error:  # an exception in a callback would leave the request without an answer
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     def _on_clock_jump(self, jump) -> None:
         self._monitor.clock_jumped()
         if self._pipeline is not None:
-            self.get_logger().warning('the clock went backwards: waiting images and tf are forgotten', throttle_duration_sec=LOG_PERIOD_S)
+            self.get_logger().warning(
+                'the clock went backwards: waiting images and tf are forgotten',
+                throttle_duration_sec=LOG_PERIOD_S,
+            )
             self._pipeline.clock_went_back(self.get_clock().now().nanoseconds)
 
     def on_callback_error(self, error: Exception) -> None:
-        """Report what a callback raised, such as one of rclpy's own on a message that it does not expect."""
-        self._note_fault('callback', 'node', f'a message could not be taken: {type(error).__name__}: {error}')
+        """Report what a callback raised, such as one of rclpy's own on a message that it does not
+        expect.
+        """
+        self._note_fault(
+            'callback', 'node', f'a message could not be taken: {type(error).__name__}: {error}'
+        )
 
     def _on_bad_tf(self, kind: str, sentence: str) -> None:
         self._note_fault(kind, 'tf', sentence)
@@ -220,7 +272,9 @@ class DetectorNode(LifecycleNode):
         self._monitor.report(kind, area, WARN, sentence)
 
     def _on_device_failure(self, sentence: str) -> None:
-        """Note, in the worker's thread, that detection has ended; the executor's thread draws the consequences."""
+        """Note, in the worker's thread, that detection has ended; the executor's thread draws the
+        consequences.
+        """
         self._monitor.report('device_failure', 'node', ERROR, sentence)
         self._device_failure = sentence
 
@@ -229,20 +283,31 @@ class DetectorNode(LifecycleNode):
             self._look_around()
             self._publish_diagnostics()
         except Exception as error:  # an exception in a callback would end the node
-            self.get_logger().error(f'diagnostics failed: {error}', throttle_duration_sec=LOG_PERIOD_S)
+            self.get_logger().error(
+                f'diagnostics failed: {error}', throttle_duration_sec=LOG_PERIOD_S
+            )
 
     def _look_around(self) -> None:
         """Find what nobody reports because it does not happen."""
         if self._device_failure is not None and self._pipeline is not None:
             self.trigger_deactivate()
         now = time.monotonic()
-        self._monitor.solved(*(kind for kind, at in self._fault_at.items() if now - at > PASSING_FAULT_S))
+        self._monitor.solved(
+            *(kind for kind, at in self._fault_at.items() if now - at > PASSING_FAULT_S)
+        )
         if self._pipeline is None:
             self._monitor.solved('clock', quietly=True)
             return
         self._pipeline.check(self._settings.camera_timeout_s)
-        if self._monitor.begun() and self.get_parameter('use_sim_time').value and not self.get_clock().now().nanoseconds:
-            sentence = 'use_sim_time is set, but nothing came on /clock: publish it or set use_sim_time to false'
+        if (
+            self._monitor.begun()
+            and self.get_parameter('use_sim_time').value
+            and not self.get_clock().now().nanoseconds
+        ):
+            sentence = (
+                'use_sim_time is set, but nothing came on /clock: publish it or set use_sim_time '
+                'to false'
+            )
             self._monitor.report('clock', 'node', WARN, sentence)
         else:
             self._monitor.solved('clock')
@@ -253,13 +318,17 @@ class DetectorNode(LifecycleNode):
             return
         self._diagnostics_due_at = now + self._settings.diagnostics_period_s
         if self._detector is not None and self._detector.device.type == 'cuda':
-            self._monitor.fact('node', gpu_memory_mb=torch.cuda.memory_reserved(self._detector.device) >> 20)
+            self._monitor.fact(
+                'node', gpu_memory_mb=torch.cuda.memory_reserved(self._detector.device) >> 20
+            )
         now_ns = self.get_clock().now().nanoseconds
         statuses = self._monitor.statuses(self.get_fully_qualified_name(), now_ns)
         self._diagnostics.publish(DiagnosticArray(header=header(now_ns, ''), status=statuses))
 
 
-def _ready_detector(path: Path, device: str, precision: str, cuda_graphs: bool, cameras: int) -> Detector:
+def _ready_detector(
+    path: Path, device: str, precision: str, cuda_graphs: bool, cameras: int
+) -> Detector:
     detector = Detector.from_checkpoint(path, device, precision, cuda_graphs)
     detector.prepare(cameras)
     JpegDecoder(detector.device).prepare()
@@ -272,7 +341,9 @@ def run_detector() -> None:
     gc.collect()  # with the last reference to the node, others see it leave at once and not after 20 s
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # a usual exit would wait for a network that the worker still runs, and takes a second to unload torch
+    os._exit(
+        0
+    )  # a usual exit would wait for a network that the worker still runs, and takes a second to unload torch
 
 
 def _run() -> None:

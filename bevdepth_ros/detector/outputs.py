@@ -16,9 +16,16 @@ from visualization_msgs.msg import MarkerArray
 
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.types import Detections3D, Frame
-from bevdepth_ros.detector.depth_messages import depth_cloud
+from bevdepth_ros.detections.depth_messages import depth_cloud
+from bevdepth_ros.detections.messages import (
+    detection_array,
+    header,
+    label_info,
+    latency_record,
+    marker_array,
+    objects_cloud,
+)
 from bevdepth_ros.detector.diagnostics import Monitor
-from bevdepth_ros.detector.messages import detection_array, header, label_info, latency_record, marker_array, objects_cloud
 from bevdepth_ros.detector.problems import ERROR
 from bevdepth_ros.detector.slot import SlotThread
 
@@ -26,9 +33,14 @@ MARKER_LIFETIME_FRAMES = 2
 MARKER_LIFETIME_S = (0.2, 5.0)
 """Markers live for about two frames, within these bounds."""
 
-_RELIABLE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
+_RELIABLE = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE
+)
 _LATCHED = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+    history=HistoryPolicy.KEEP_LAST,
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 
 
@@ -59,26 +71,45 @@ class Outputs:
     def __init__(self, node: LifecycleNode):
         """Create the publishers; they speak while ``node`` is active."""
         self._node = node
-        self._detections = node.create_lifecycle_publisher(Detection3DArray, '~/detections', _RELIABLE)
+        self._detections = node.create_lifecycle_publisher(
+            Detection3DArray, '~/detections', _RELIABLE
+        )
         self._label_info = node.create_lifecycle_publisher(LabelInfo, '~/label_info', _LATCHED)
         self._markers = node.create_lifecycle_publisher(MarkerArray, '~/markers', _RELIABLE)
         self._objects = node.create_lifecycle_publisher(PointCloud2, '~/objects', _RELIABLE)
-        self._depth_points = node.create_lifecycle_publisher(PointCloud2, '~/depth_points', _RELIABLE)
+        self._depth_points = node.create_lifecycle_publisher(
+            PointCloud2, '~/depth_points', _RELIABLE
+        )
         self._latency = node.create_lifecycle_publisher(DiagnosticArray, '~/latency', _RELIABLE)
         self._last_stamp_ns: int | None = None
         self._pool: list[Detection3D] = []
 
     def close(self) -> None:
         """Destroy the publishers."""
-        for publisher in (self._detections, self._label_info, self._markers, self._objects, self._depth_points, self._latency):
+        for publisher in (
+            self._detections,
+            self._label_info,
+            self._markers,
+            self._objects,
+            self._depth_points,
+            self._latency,
+        ):
             self._node.destroy_lifecycle_publisher(publisher)
 
-    def publish_labels(self, class_names: tuple[str, ...], score_threshold: float, stamp_ns: int, frame_id: str) -> None:
+    def publish_labels(
+        self, class_names: tuple[str, ...], score_threshold: float, stamp_ns: int, frame_id: str
+    ) -> None:
         """Send the table of labels, which late subscribers get, too."""
-        self._label_info.publish(label_info(class_names, score_threshold, header(stamp_ns, frame_id)))
+        self._label_info.publish(
+            label_info(class_names, score_threshold, header(stamp_ns, frame_id))
+        )
 
-    def publish(self, answer: Answer, all_cameras: tuple[str, ...], frame_id: str) -> dict[str, float]:
-        """Send ``answer`` in ``frame_id`` on all topics and return its seconds by stage, complete."""
+    def publish(
+        self, answer: Answer, all_cameras: tuple[str, ...], frame_id: str
+    ) -> dict[str, float]:
+        """Send ``answer`` in ``frame_id`` on all topics and return its seconds by stage,
+        complete.
+        """
         detections, began = answer.detections, time.monotonic()
         self._detections.publish(detection_array(detections, frame_id, self._pool))
         if self._objects.get_subscription_count():
@@ -86,11 +117,17 @@ class Outputs:
         now = time.monotonic()
         seconds = {**answer.stage_seconds, 'publish': now - began, 'total': now - answer.received}
         if self._latency.get_subscription_count():
-            self._latency.publish(latency_record(detections, answer.frame.rig.names, all_cameras, seconds, frame_id))
+            self._latency.publish(
+                latency_record(detections, answer.frame.rig.names, all_cameras, seconds, frame_id)
+            )
         if self._markers.get_subscription_count():
-            self._markers.publish(marker_array(detections, frame_id, self._marker_lifetime_s(detections.stamp_ns)))
+            self._markers.publish(
+                marker_array(detections, frame_id, self._marker_lifetime_s(detections.stamp_ns))
+            )
         if answer.depth is not None and self._depth_points.get_subscription_count():
-            self._depth_points.publish(depth_cloud(answer.frame, answer.depth, answer.config, frame_id))
+            self._depth_points.publish(
+                depth_cloud(answer.frame, answer.depth, answer.config, frame_id)
+            )
         self._last_stamp_ns = detections.stamp_ns
         return seconds
 
@@ -98,11 +135,16 @@ class Outputs:
         shortest, longest = MARKER_LIFETIME_S
         if self._last_stamp_ns is None:
             return longest
-        return min(max(MARKER_LIFETIME_FRAMES * (stamp_ns - self._last_stamp_ns) * 1e-9, shortest), longest)
+        return min(
+            max(MARKER_LIFETIME_FRAMES * (stamp_ns - self._last_stamp_ns) * 1e-9, shortest),
+            longest,
+        )
 
 
 class Speaker:
-    """Publishes answers in a thread of its own, so that detection never waits for DDS or for messages to be built."""
+    """Publishes answers in a thread of its own, so that detection never waits for DDS or for
+    messages to be built.
+    """
 
     def __init__(self, publish: Callable[[Answer], dict[str, float]], monitor: Monitor):
         """Start the thread.
@@ -129,4 +171,9 @@ class Speaker:
                 self._monitor.answer_published(self._publish(answer))
                 self._monitor.solved('publish')
             except Exception as error:  # one answer that cannot be sent must not end the thread
-                self._monitor.report('publish', 'sets', ERROR, f'detections could not be published: {type(error).__name__}: {error}')
+                self._monitor.report(
+                    'publish',
+                    'sets',
+                    ERROR,
+                    f'detections could not be published: {type(error).__name__}: {error}',
+                )

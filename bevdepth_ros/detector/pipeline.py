@@ -8,12 +8,12 @@ from rclpy.lifecycle import LifecycleNode
 
 from bevdepth_core.inference import Detector
 from bevdepth_ros.detector.diagnostics import Monitor
-from bevdepth_ros.detector.frames import FrameBuilder
 from bevdepth_ros.detector.intake import Intake
 from bevdepth_ros.detector.outputs import Answer, Speaker
 from bevdepth_ros.detector.parameters import Settings
-from bevdepth_ros.detector.transforms import Transforms
 from bevdepth_ros.detector.worker import Worker
+from bevdepth_ros.rig.frames import FrameBuilder
+from bevdepth_ros.rig.transforms import Transforms
 
 
 class Pipeline:
@@ -50,11 +50,15 @@ class Pipeline:
         self._worker: Worker | None = None
         self._intake: Intake | None = None
         try:
-            self._transforms = Transforms(node, settings().tf_buffer_s, on_bad_tf, settings().odometry_topic)
+            self._transforms = Transforms(
+                node, settings().tf_buffer_s, on_bad_tf, settings().odometry_topic
+            )
             images_on = detector.device if settings().cuda_graphs else None
             builder = FrameBuilder(settings, self._transforms, monitor.begun, images_on)
             self._speaker = Speaker(publish, monitor)
-            self._worker = Worker(detector, builder, settings, self._speaker.put, monitor, on_device_failure)
+            self._worker = Worker(
+                detector, builder, settings, self._speaker.put, monitor, on_device_failure
+            )
             self._intake = Intake(node, settings(), monitor, self._worker.put, builder.take_info)
         except Exception:
             self.stop(discard=True)
@@ -71,7 +75,9 @@ class Pipeline:
             self._transforms.close()
 
     def check(self, camera_timeout_s: float) -> None:
-        """Look for what nobody reports because it does not happen: images (as ``Intake.check``) and answers."""
+        """Look for what nobody reports because it does not happen: images (as ``Intake.check``)
+        and answers.
+        """
         self._intake.check(camera_timeout_s)
         self._worker.check()
 

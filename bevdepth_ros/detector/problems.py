@@ -1,4 +1,6 @@
-"""What is wrong at present: each problem has a key, an area, a level and a sentence, and is told as log lines and statuses."""
+"""What is wrong at present: each problem has a key, an area, a level and a sentence, and is told
+as log lines and statuses.
+"""
 
 from __future__ import annotations
 
@@ -65,18 +67,32 @@ class Problems:
             self._log(level, sentence)
 
     def solved(self, *keys: str, quietly: bool = False) -> None:
-        """Note that problems do not hold (any more); logged for those whose beginning was, unless ``quietly``."""
+        """Note that problems do not hold (any more); logged for those whose beginning was, unless
+        ``quietly``.
+        """
         with self._lock:
             gone = {key: self._holding.pop(key) for key in keys if key in self._holding}
-            told = [problem.sentence for key, problem in gone.items() if key in self._told and not quietly]
+            told = [
+                problem.sentence
+                for key, problem in gone.items()
+                if key in self._told and not quietly
+            ]
             self._told.difference_update(gone)
-            self._ended_unseen.update({key: problem for key, problem in gone.items() if not problem.shown and not quietly})
+            self._ended_unseen.update(
+                {
+                    key: problem
+                    for key, problem in gone.items()
+                    if not problem.shown and not quietly
+                }
+            )
             self._changed |= bool(gone)
         for sentence in told:
             self._logger.info(f'solved: {sentence}')
 
     def _log(self, level: bytes, sentence: str) -> None:
-        """Write a line; one that cannot be written must not end the thread that reports. rclpy wants one call per severity."""
+        """Write a line; one that cannot be written must not end the thread that reports. rclpy
+        wants one call per severity.
+        """
         try:
             if level == ERROR:
                 self._logger.error(sentence)
@@ -88,9 +104,15 @@ class Problems:
     def forget_all_but(self, area: str) -> None:
         """Drop the problems of all other areas without a word."""
         with self._lock:
-            self._holding = {key: problem for key, problem in self._holding.items() if problem.area == area}
+            self._holding = {
+                key: problem for key, problem in self._holding.items() if problem.area == area
+            }
             self._ended_unseen.clear()
-            self._logged_at = {key: logged_at for key, logged_at in self._logged_at.items() if key in self._holding}
+            self._logged_at = {
+                key: logged_at
+                for key, logged_at in self._logged_at.items()
+                if key in self._holding
+            }
             self._told &= set(self._holding)
             self._changed = True
 
@@ -101,9 +123,18 @@ class Problems:
             return changed
 
     def show(self) -> list[Problem]:
-        """Return the problems that hold, worst first, and those that began and ended since the last call."""
+        """Return the problems that hold, worst first, and those that began and ended since the
+        last call.
+        """
         with self._lock:
-            found = [*self._holding.values(), *(problem for key, problem in self._ended_unseen.items() if key not in self._holding)]
+            found = [
+                *self._holding.values(),
+                *(
+                    problem
+                    for key, problem in self._ended_unseen.items()
+                    if key not in self._holding
+                ),
+            ]
             self._changed |= bool(self._ended_unseen)
             self._ended_unseen.clear()
             for problem in found:
@@ -112,6 +143,8 @@ class Problems:
 
 
 def _in_one_line(sentence: str) -> str:
-    """Return ``sentence`` without line feeds and the like, and not too long: messages give frames and encodings any name."""
+    """Return ``sentence`` without line feeds and the like, and not too long: messages give frames
+    and encodings any name.
+    """
     cut = sentence if len(sentence) <= LONGEST_SENTENCE else f'{sentence[:LONGEST_SENTENCE]} ...'
     return ''.join(character if character.isprintable() else ' ' for character in cut)

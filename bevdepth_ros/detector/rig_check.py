@@ -14,7 +14,8 @@ from bevdepth_core.types import CameraRig
 
 @dataclass(frozen=True)
 class TrainingRig:
-    """Where training images came from; the defaults are nuScenes, whose cameras all weights so far were trained with.
+    """Where training images came from; the defaults are nuScenes, whose cameras all weights so far
+    were trained with.
 
     Attributes:
         size: width and height of the images, pixels.
@@ -37,8 +38,14 @@ TILT_LIMIT_DEG = 15.0
 """Training cameras look along the ground and are upright, to a degree."""
 
 
-def unlike_training(rig: CameraRig, sizes: Sequence[tuple[int, int]], spec: ImageSpec, training: TrainingRig | None = None) -> list[str]:
-    """Return one clause, with both numbers, for each respect in which ``rig`` is far from the training rig.
+def unlike_training(
+    rig: CameraRig,
+    sizes: Sequence[tuple[int, int]],
+    spec: ImageSpec,
+    training: TrainingRig | None = None,
+) -> list[str]:
+    """Return one clause, with both numbers, for each respect in which ``rig`` is far from the
+    training rig.
 
     Args:
         rig: the cameras.
@@ -54,13 +61,21 @@ def unlike_training(rig: CameraRig, sizes: Sequence[tuple[int, int]], spec: Imag
     return clauses
 
 
-def _focal(name: str, focal_px: float, size: tuple[int, int], spec: ImageSpec, training: TrainingRig) -> list[str]:
+def _focal(
+    name: str, focal_px: float, size: tuple[int, int], spec: ImageSpec, training: TrainingRig
+) -> list[str]:
     """Compare focal lengths in the network's input, where images of all sizes meet."""
     focal = focal_px * ImageTransform.for_inference(*size, spec).scale
-    shortest, longest = (value * ImageTransform.for_inference(*training.size, spec).scale for value in training.focal_px)
+    shortest, longest = (
+        value * ImageTransform.for_inference(*training.size, spec).scale
+        for value in training.focal_px
+    )
     if shortest / FOCAL_FACTOR <= focal <= longest * FOCAL_FACTOR:
         return []
-    return [f'{name} has a focal length of {focal:.0f} px in the network input, training had {shortest:.0f} to {longest:.0f}']
+    return [
+        f'{name} has a focal length of {focal:.0f} px in the network input, training had '
+        f'{shortest:.0f} to {longest:.0f}'
+    ]
 
 
 def _mount(name: str, ego_from_camera: np.ndarray, training: TrainingRig) -> list[str]:
@@ -68,16 +83,23 @@ def _mount(name: str, ego_from_camera: np.ndarray, training: TrainingRig) -> lis
     lowest, highest = training.height_m
     height = ego_from_camera[2, 3]
     if not lowest - HEIGHT_MARGIN_M <= height <= highest + HEIGHT_MARGIN_M:
-        clauses.append(f'{name} sits {height:.2f} m above base_link, training had {lowest:.2f} to {highest:.2f}')
+        clauses.append(
+            f'{name} sits {height:.2f} m above base_link, training had {lowest:.2f} to '
+            f'{highest:.2f}'
+        )
     forward, down = ego_from_camera[:3, 2], ego_from_camera[:3, 1]
-    tilt = np.degrees(max(np.arcsin(np.clip(abs(forward[2]), 0, 1)), np.arccos(np.clip(-down[2], -1, 1))))
+    tilt = np.degrees(
+        max(np.arcsin(np.clip(abs(forward[2]), 0, 1)), np.arccos(np.clip(-down[2], -1, 1)))
+    )
     if tilt > TILT_LIMIT_DEG:
         return [*clauses, f'{name} is tilted by {tilt:.0f} degrees, training had 0 to 1']
     yaw = np.degrees(np.arctan2(forward[1], forward[0]))
     gaps = [abs((yaw - other + 180) % 360 - 180) for other in training.yaw_deg]
     if min(gaps) > YAW_MARGIN_DEG:
         nearest = training.yaw_deg[int(np.argmin(gaps))]
-        clauses.append(f'{name} looks to {yaw:.0f} degrees, the nearest camera of training to {nearest:.0f}')
+        clauses.append(
+            f'{name} looks to {yaw:.0f} degrees, the nearest camera of training to {nearest:.0f}'
+        )
     return clauses
 
 
@@ -91,15 +113,31 @@ class RigCheck:
         self._clauses: dict[str, list[str]] = {}
 
     def news(self, rig: CameraRig, sizes: Sequence[tuple[int, int]]) -> str | None:
-        """Return what to say about all cameras seen so far, empty when all is well; None when nothing changed."""
+        """Return what to say about all cameras seen so far, empty when all is well; None when
+        nothing changed.
+        """
         before = dict(self._clauses)
         for camera, name in enumerate(rig.names):
-            noticeable = rig.intrinsics[camera].round(-1).tobytes() + rig.ego_from_camera[camera].round(1).tobytes()
+            noticeable = (
+                rig.intrinsics[camera].round(-1).tobytes()
+                + rig.ego_from_camera[camera].round(1).tobytes()
+            )
             if self._seen.get(name) != noticeable:
                 self._seen[name] = noticeable
-                single = CameraRig((name,), rig.intrinsics[camera : camera + 1], rig.ego_from_camera[camera : camera + 1])
-                self._clauses[name] = unlike_training(single, sizes[camera : camera + 1], self._spec)
+                single = CameraRig(
+                    (name,),
+                    rig.intrinsics[camera : camera + 1],
+                    rig.ego_from_camera[camera : camera + 1],
+                )
+                self._clauses[name] = unlike_training(
+                    single, sizes[camera : camera + 1], self._spec
+                )
         if self._clauses == before:
             return None
         clauses = '; '.join(clause for found in self._clauses.values() for clause in found)
-        return f'the cameras are unlike those that the weights were trained with, so boxes may be wrong: {clauses}' if clauses else ''
+        return (
+            'the cameras are unlike those that the weights were trained with, so boxes may be '
+            f'wrong: {clauses}'
+            if clauses
+            else ''
+        )

@@ -54,7 +54,9 @@ class SlotThread(Generic[Item]):
             work: takes the items as they come; they end when the thread is stopped.
         """
         self._slot: LatestSlot[Item] = LatestSlot()
-        self._thread = threading.Thread(target=work, args=(iter(self._slot.take, None),), name=name, daemon=True)
+        self._thread = threading.Thread(
+            target=work, args=(iter(self._slot.take, None),), name=name, daemon=True
+        )
         self._thread.start()
 
     def put(self, item: Item) -> bool:
@@ -66,7 +68,8 @@ class SlotThread(Generic[Item]):
 
         Args:
             discard: leave the item that still waits.
-            timeout_s: longest wait for what is being worked on, seconds; None waits for its end or a signal.
+            timeout_s: longest wait for what is being worked on, seconds; None waits for its end or
+                a signal.
         """
         self._slot.close(discard)
         if timeout_s is not None:

@@ -7,15 +7,23 @@ from rclpy.lifecycle import LifecycleNode
 
 
 def answer_every_change_of_state(node: LifecycleNode) -> None:
-    """Let such requests to ``node`` fail; rclpy raises instead of answering, and who asked would wait for ever."""
-    (service,) = (service for service in node.services if service.srv_name.endswith('/change_state'))
+    """Let such requests to ``node`` fail; rclpy raises instead of answering, and who asked would
+    wait for ever.
+    """
+    (service,) = (
+        service for service in node.services if service.srv_name.endswith('/change_state')
+    )
     change = service.callback
 
-    def answer(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+    def answer(
+        request: ChangeState.Request, response: ChangeState.Response
+    ) -> ChangeState.Response:
         try:
             return change(request, response)
         except Exception as error:
-            node.get_logger().warning(f'transition {request.transition.id} is refused: {str(error).splitlines()[0]}')
+            node.get_logger().warning(
+                f'transition {request.transition.id} is refused: {str(error).splitlines()[0]}'
+            )
             response.success = False
             return response
 

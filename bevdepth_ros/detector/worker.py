@@ -13,16 +13,17 @@ import torch
 from bevdepth_core.inference import Detector
 from bevdepth_core.types import Detections3D, Frame
 from bevdepth_ros.detector.diagnostics import Monitor
-from bevdepth_ros.detector.frames import CAMERA_FAULTS, BuiltFrame, FrameBuilder
 from bevdepth_ros.detector.outputs import Answer
 from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.problems import ERROR, WARN
 from bevdepth_ros.detector.rig_check import RigCheck
 from bevdepth_ros.detector.slot import SlotThread
-from bevdepth_ros.detector.synchronizer import ImageSet
+from bevdepth_ros.rig.frames import CAMERA_FAULTS, BuiltFrame, FrameBuilder
+from bevdepth_ros.rig.synchronizer import ImageSet
 
 STALL_S = 10.0
-"""A set that is worked on for longer is reported; a full-size network takes 5 s on two CPU cores."""
+"""A set that is worked on for longer is reported; a full-size network takes 5 s on two CPU
+cores."""
 FASTEST_M_S = 100.0
 """No vehicle is faster: a pose that says so jumped, such as when localisation starts again."""
 _DEVICE_WORDS = ('CUDA', 'cuDNN', 'CUBLAS', 'cublas', 'allocate memory')
@@ -33,7 +34,9 @@ class DeviceFailedError(Exception):
 
 
 def is_device_failure(error: Exception) -> bool:
-    """Return whether ``error`` is about the device or its memory, and not about the set of images."""
+    """Return whether ``error`` is about the device or its memory, and not about the set of
+    images.
+    """
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _DEVICE_WORDS)
@@ -59,7 +62,8 @@ class Worker:
             settings: returns the present settings.
             publish: takes an answer; must return at once.
             monitor: is told of every set's fate.
-            on_device_failure: receives a sentence when the device is of no use any more; the thread has ended then.
+            on_device_failure: receives a sentence when the device is of no use any more; the
+                thread has ended then.
         """
         self._detector, self._builder, self._settings = detector, builder, settings
         self._publish, self._monitor, self._on_device_failure = publish, monitor, on_device_failure
@@ -76,17 +80,24 @@ class Worker:
             self._monitor.set_dropped('replaced')
 
     def check(self) -> None:
-        """Say so when the answer to a set does not come; for the executor's thread, since this one may hang."""
+        """Say so when the answer to a set does not come; for the executor's thread, since this one
+        may hang.
+        """
         since = self._busy_since
         busy_s = 0.0 if since is None else time.monotonic() - since
         if busy_s > STALL_S:
-            sentence = f'{self._detector.device} has worked on a set of images for {busy_s:.0f} s: it hangs or is too slow'
+            sentence = (
+                f'{self._detector.device} has worked on a set of images for {busy_s:.0f} s: it '
+                'hangs or is too slow'
+            )
             self._monitor.report('stalled', 'sets', ERROR, f'{sentence}; nothing is published')
         else:
             self._monitor.solved('stalled')
 
     def stop(self, discard: bool, timeout_s: float | None = None) -> None:
-        """End the thread; with ``discard`` also the set that is being worked on stays unanswered. Else as ``SlotThread.stop``."""
+        """End the thread; with ``discard`` also the set that is being worked on stays unanswered.
+        Else as ``SlotThread.stop``.
+        """
         if discard:
             self._stopping.set()
         self._thread.stop(discard, timeout_s)
@@ -110,7 +121,9 @@ class Worker:
             except Exception as error:  # whatever one set does must not end the thread
                 self._detector.reset()
                 self._monitor.set_dropped('error')
-                self._monitor.report('error', 'sets', ERROR, f'detection failed: {type(error).__name__}: {error}')
+                self._monitor.report(
+                    'error', 'sets', ERROR, f'detection failed: {type(error).__name__}: {error}'
+                )
             self._busy_since = None
 
     def _answer(self, images: ImageSet) -> None:
@@ -126,20 +139,40 @@ class Worker:
         detections = self._detect(built.frame)
         if self._stopping.is_set():
             return
-        seconds = {'queue': started - images.received, 'frame': ready - started, **detections.stage_seconds}
+        seconds = {
+            'queue': started - images.received,
+            'frame': ready - started,
+            **detections.stage_seconds,
+        }
         self._monitor.set_answered()
-        self._publish(Answer(detections, built.frame, self._detector.depth, self._detector.config, images.received, seconds))
+        self._publish(
+            Answer(
+                detections,
+                built.frame,
+                self._detector.depth,
+                self._detector.config,
+                images.received,
+                seconds,
+            )
+        )
         self._monitor.solved('error', 'device')
         self._tell_fusion(detections, built.no_poses)
 
     def _detect(self, frame: Frame) -> Detections3D:
-        """Detect, and once more when the device fails, with nothing remembered and its memory given back."""
+        """Detect, and once more when the device fails, with nothing remembered and its memory
+        given back.
+        """
         try:
             return self._detector(frame)
         except Exception as error:
             if not is_device_failure(error):
                 raise
-            self._monitor.report('device', 'node', WARN, f'{self._detector.device} failed, trying once more: {_first_line(error)}')
+            self._monitor.report(
+                'device',
+                'node',
+                WARN,
+                f'{self._detector.device} failed, trying once more: {_first_line(error)}',
+            )
         self._detector.reset()
         with suppress(RuntimeError):  # a lost device cannot give memory back either
             torch.cuda.empty_cache()
@@ -147,19 +180,32 @@ class Worker:
             return self._detector(frame)
         except Exception as error:
             remedy = 'free its memory or repair it, then configure and activate the node again'
-            sentence = f'{self._detector.device} failed twice, so the node gave up detection: {_first_line(error)}; {remedy}'
+            sentence = (
+                f'{self._detector.device} failed twice, so the node gave up detection: '
+                f'{_first_line(error)}; {remedy}'
+            )
             raise DeviceFailedError(sentence) from error
 
     def _forget_after_a_jump(self, frame: Frame) -> None:
-        """Drop past frames when the ego pose moved faster than a vehicle can: they would be fused at a wrong place."""
-        last, self._last_pose = self._last_pose, None if frame.world_from_ego is None else (frame.stamp_ns, frame.world_from_ego[0, :3, 3])
+        """Drop past frames when the ego pose moved faster than a vehicle can: they would be fused
+        at a wrong place.
+        """
+        last, self._last_pose = (
+            self._last_pose,
+            None
+            if frame.world_from_ego is None
+            else (frame.stamp_ns, frame.world_from_ego[0, :3, 3]),
+        )
         if last is None or self._last_pose is None:
             return
         seconds = (frame.stamp_ns - last[0]) * 1e-9
         moved = float(np.linalg.norm(self._last_pose[1] - last[1]))
         if seconds > 0 and moved > FASTEST_M_S * max(seconds, 0.1):
             self._detector.reset()
-            sentence = f'the ego pose moved by {moved:.1f} m in {seconds:.2f} s: past frames are forgotten; check the localisation'
+            sentence = (
+                f'the ego pose moved by {moved:.1f} m in {seconds:.2f} s: past frames are '
+                'forgotten; check the localisation'
+            )
             self._monitor.report('pose_jump', 'tf', WARN, sentence)
         else:
             self._monitor.solved('pose_jump')
@@ -169,7 +215,13 @@ class Worker:
         cameras = [self._settings().cameras[index] for index in images.cameras]
         for camera in cameras:
             fault = built.faults.get(camera)
-            self._monitor.solved(*(f'{reason}/{camera}' for reason in CAMERA_FAULTS if fault is None or fault.reason != reason))
+            self._monitor.solved(
+                *(
+                    f'{reason}/{camera}'
+                    for reason in CAMERA_FAULTS
+                    if fault is None or fault.reason != reason
+                )
+            )
             if fault is not None:
                 area = 'tf' if fault.reason == 'no_extrinsics' else 'cameras'
                 self._monitor.report(f'{fault.reason}/{camera}', area, ERROR, f'{fault}')
@@ -198,11 +250,16 @@ class Worker:
             age_s = (detections.stamp_ns - detections.past_stamp_ns) * 1e-9
             self._monitor.fact('tf', temporal_fusion='on', past_frame_age_s=f'{age_s:.3f}')
         elif self._detector.config.key_frames == 1:
-            self._monitor.fact('tf', temporal_fusion='off: the model has one key frame', past_frame_age_s='none')
+            self._monitor.fact(
+                'tf', temporal_fusion='off: the model has one key frame', past_frame_age_s='none'
+            )
         else:
             why = no_poses or 'no frame about 0.5 s back is remembered yet'
             self._monitor.fact('tf', temporal_fusion=f'off: {why}', past_frame_age_s='none')
 
 
 def _first_line(error: Exception) -> str:
-    return f'{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ""}'
+    return (
+        f'{type(error).__name__}: '
+        f'{str(error).strip().splitlines()[0] if str(error).strip() else ""}'
+    )

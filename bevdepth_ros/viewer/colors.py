@@ -1,7 +1,8 @@
 """Colours for the browser: what to send so that it shows the wanted ones.
 
-The page maps tones as films do (ACES, as three.js fits it), which washes out the colours that tell classes apart. So for
-each wanted colour the one is sent that the mapping turns into the nearest one that it can show.
+The page maps tones as films do (ACES, as three.js fits it), which washes out the colours that tell
+classes apart. So for each wanted colour the one is sent that the mapping turns into the nearest
+one that it can show.
 """
 
 from __future__ import annotations
@@ -12,12 +13,18 @@ import numpy as np
 
 _STEPS = 33
 _EXPOSURE = 1 / 0.6
-_INTO_FILM = np.array(((0.59719, 0.35458, 0.04823), (0.07600, 0.90834, 0.01566), (0.02840, 0.13383, 0.83777)))
-_FROM_FILM = np.array(((1.60475, -0.53108, -0.07367), (-0.10208, 1.10813, -0.00605), (-0.00327, -0.07276, 1.07602)))
+_INTO_FILM = np.array(
+    ((0.59719, 0.35458, 0.04823), (0.07600, 0.90834, 0.01566), (0.02840, 0.13383, 0.83777))
+)
+_FROM_FILM = np.array(
+    ((1.60475, -0.53108, -0.07367), (-0.10208, 1.10813, -0.00605), (-0.00327, -0.07276, 1.07602))
+)
 
 
 def line_color(wanted: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Return the RGB to send for lines and arrows, whose colours the page takes for amounts of light, not for sRGB."""
+    """Return the RGB to send for lines and arrows, whose colours the page takes for amounts of
+    light, not for sRGB.
+    """
     red, green, blue = (255 * _light(np.array(browser_color(wanted)))).round().astype(int).tolist()
     return red, green, blue
 
@@ -34,7 +41,9 @@ def browser_color(wanted: tuple[int, int, int]) -> tuple[int, int, int]:
 def shown(colors: np.ndarray) -> np.ndarray:
     """Return what the page makes of (..., 3) RGB colours, 0 to 255."""
     film = _EXPOSURE * _light(colors) @ _INTO_FILM.T
-    film = (film * (film + 0.0245786) - 0.000090537) / (film * (0.983729 * film + 0.4329510) + 0.238081)
+    film = (film * (film + 0.0245786) - 0.000090537) / (
+        film * (0.983729 * film + 0.4329510) + 0.238081
+    )
     light = np.clip(film @ _FROM_FILM.T, 0, 1)
     return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 

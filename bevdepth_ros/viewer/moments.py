@@ -10,7 +10,7 @@ import cv2
 
 from bevdepth_core.types import Detections3D
 from bevdepth_core.visualization import GroundTruth, camera_panel
-from bevdepth_ros.pictures.scene import Scene
+from bevdepth_ros.rendering.scene import Scene
 
 PANEL_SIZE = (640, 360)
 """Largest width and height of a camera's picture, pixels."""
@@ -40,7 +40,9 @@ def moment_of(scene: Scene, figures: str) -> Moment:
     """Return what is shown and kept of a scene."""
     panels = {}
     for index, name in enumerate(scene.frame.rig.names):
-        panel = camera_panel(scene.frame, index, scene.detections, scene.ground_truth, None, PANEL_SIZE)
+        panel = camera_panel(
+            scene.frame, index, scene.detections, scene.ground_truth, None, PANEL_SIZE
+        )
         panels[name] = cv2.imencode('.jpg', panel[..., ::-1], _JPEG)[1].tobytes()
     return Moment(scene.stamp_ns, scene.detections, scene.ground_truth, panels, figures)
 
@@ -65,7 +67,9 @@ class MomentHistory:
             self._moments.popleft()
 
     def at(self, seconds_back: float) -> Moment | None:
-        """Return the moment nearest to ``seconds_back`` before the newest, None before the first."""
+        """Return the moment nearest to ``seconds_back`` before the newest, None before the
+        first.
+        """
         if not self._moments:
             return None
         wanted_ns = self._moments[-1].stamp_ns - round(seconds_back * 1e9)

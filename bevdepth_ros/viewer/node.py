@@ -1,9 +1,11 @@
 """The node ``bevdepth_viewer``: a live view in the browser, for machines without RViz.
 
 Examples:
-    ros2 run bevdepth_ros viewer            # or viewer:=web of the launch file; then open http://127.0.0.1:8080
+    ros2 run bevdepth_ros viewer            # or viewer:=web of the launch file; then open
+    http://127.0.0.1:8080
 
-Subscribes to what the detector subscribes to and publishes; works only while a browser is connected. The page has no
+Subscribes to what the detector subscribes to and publishes; works only while a browser is
+connected. The page has no
 password: listen on another address than 127.0.0.1 only in a network that you trust.
 """
 
@@ -12,8 +14,8 @@ from __future__ import annotations
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
-from bevdepth_ros.pictures.listener import LOG_PERIOD_S, SceneListener, figures
-from bevdepth_ros.pictures.node_process import declare, run
+from bevdepth_ros.rendering.listener import LOG_PERIOD_S, SceneListener, figures
+from bevdepth_ros.rendering.node_process import declare, run
 from bevdepth_ros.viewer.moments import PANEL_SIZE, MomentHistory, moment_of
 from bevdepth_ros.viewer.page import Page
 
@@ -35,9 +37,18 @@ class Viewer(Node):
         """
         super().__init__(NODE_NAME, **options)
         rate = declare(self, 'rate_hz', 5.0, 'Moments per second, at most.', 0.1, 30.0)
-        history_s = declare(self, 'history_s', 30.0, 'Length of the time line, seconds.', 1.0, 300.0)
-        host = declare(self, 'host', '127.0.0.1', 'Address to listen on; 127.0.0.1 is heard by this machine alone.')
-        port = declare(self, 'port', 8080, 'Port to listen on; the next free one is taken. 0: any.', 0, 65535)
+        history_s = declare(
+            self, 'history_s', 30.0, 'Length of the time line, seconds.', 1.0, 300.0
+        )
+        host = declare(
+            self,
+            'host',
+            '127.0.0.1',
+            'Address to listen on; 127.0.0.1 is heard by this machine alone.',
+        )
+        port = declare(
+            self, 'port', 8080, 'Port to listen on; the next free one is taken. 0: any.', 0, 65535
+        )
         self._listener = SceneListener(self, PANEL_SIZE[0])
         self._history = MomentHistory(history_s)
         self.page = Page(host, port, history_s)
@@ -54,7 +65,10 @@ class Viewer(Node):
             if self.page.watched:
                 self._show()
         except Exception as error:  # an exception in a callback would end the node
-            self.get_logger().error(f'a moment was not shown: {type(error).__name__}: {error}', throttle_duration_sec=LOG_PERIOD_S)
+            self.get_logger().error(
+                f'a moment was not shown: {type(error).__name__}: {error}',
+                throttle_duration_sec=LOG_PERIOD_S,
+            )
 
     def _show(self) -> None:
         scene = None if self.page.held else self._listener.take()

@@ -1,4 +1,6 @@
-"""The page of the view in the browser: a scene around the vehicle, the cameras on a wall behind it, and its controls."""
+"""The page of the view in the browser: a scene around the vehicle, the cameras on a wall behind
+it, and its controls.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +14,36 @@ import viser
 
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.types import Boxes3D, Detections3D
-from bevdepth_core.visualization import BOX_EDGES, EGO_OUTLINE, SHORTEST_ARROW_MPS, camera_places, class_color
+from bevdepth_core.visualization import (
+    BOX_EDGES,
+    EGO_OUTLINE,
+    SHORTEST_ARROW_MPS,
+    camera_places,
+    class_color,
+)
 from bevdepth_ros.viewer.colors import browser_color, line_color
 from bevdepth_ros.viewer.moments import PANEL_SIZE, Moment
 
-TRUTH_COLOR, RING_COLOR, EGO_COLOR, CABIN_COLOR = (255, 255, 255), (96, 106, 122), (196, 204, 216), (70, 78, 92)
+TRUTH_COLOR, RING_COLOR, EGO_COLOR, CABIN_COLOR = (
+    (255, 255, 255),
+    (96, 106, 122),
+    (196, 204, 216),
+    (70, 78, 92),
+)
 EGO_HEIGHT_M = 1.6
 RINGS_M = (10, 20, 30, 40, 50)
 WALL_DISTANCE_M, WALL_BOTTOM_M, WALL_GAP_M = 62.0, 2.0, 0.8
 PANEL_WIDTH_M = 46.0
 VIEW_FROM, VIEW_AT = (-34.0, 0.0, 30.0), (20.0, 0.0, 9.0)
-_FACES = np.array(((0, 1, 2, 3), (5, 4, 7, 6), (4, 5, 1, 0), (3, 2, 6, 7), (1, 5, 6, 2), (4, 0, 3, 7)))
-"""Corners of a box's faces, as ``Boxes3D.corners`` numbers them, seen from outside counter-clockwise."""
+_FACES = np.array(
+    ((0, 1, 2, 3), (5, 4, 7, 6), (4, 5, 1, 0), (3, 2, 6, 7), (1, 5, 6, 2), (4, 0, 3, 7))
+)
+"""Corners of a box's faces, as ``Boxes3D.corners`` numbers them, seen from outside
+counter-clockwise."""
 _TRIANGLES = np.concatenate((_FACES[:, (0, 1, 2)], _FACES[:, (0, 2, 3)]))
 _FACING_BACK = (0.5, -0.5, 0.5, -0.5)
-"""Orientation (w, x, y, z) of a picture that stands upright and is seen from behind the vehicle."""
+"""Orientation (w, x, y, z) of a picture that stands upright and is seen from behind the
+vehicle."""
 
 
 class Page:
@@ -41,8 +58,13 @@ class Page:
             history_s: length of the time line, seconds.
         """
         self._server = viser.ViserServer(host, port, label='BEVDepth', verbose=False)
-        self._server.gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False, control_width='medium')
-        self._server.initial_camera.position, self._server.initial_camera.look_at = VIEW_FROM, VIEW_AT
+        self._server.gui.configure_theme(
+            dark_mode=True, show_logo=False, show_share_button=False, control_width='medium'
+        )
+        self._server.initial_camera.position, self._server.initial_camera.look_at = (
+            VIEW_FROM,
+            VIEW_AT,
+        )
         self._drawn: tuple | None = None
         self._panels: dict[str, viser.ImageHandle] = {}
         self._add_surroundings()
@@ -74,8 +96,16 @@ class Page:
 
     def show(self, moment: Moment) -> None:
         """Draw a moment, unless it is drawn already in the way that the controls ask for."""
-        wanted = (moment, self._score.value, self._with_truth.value, self._with_velocities.value, self._with_images.value)
-        if self._drawn is not None and all(new is old for new, old in zip(wanted, self._drawn, strict=True)):
+        wanted = (
+            moment,
+            self._score.value,
+            self._with_truth.value,
+            self._with_velocities.value,
+            self._with_images.value,
+        )
+        if self._drawn is not None and all(
+            new is old for new, old in zip(wanted, self._drawn, strict=True)
+        ):
             return
         self._drawn = wanted
         found = None if moment.detections is None else moment.detections.above(self._score.value)
@@ -88,18 +118,41 @@ class Page:
     def _add_surroundings(self) -> None:
         scene = self._server.scene
         scene.set_up_direction('+z')
-        scene.add_grid('/grid', 120, 120, cell_size=10, section_size=10, cell_color=(52, 58, 68), section_color=(52, 58, 68))
-        scene.add_line_segments('/rings', _rings(), browser_color(RING_COLOR), thickness=1.5, thickness_units='screen')
+        scene.add_grid(
+            '/grid',
+            120,
+            120,
+            cell_size=10,
+            section_size=10,
+            cell_color=(52, 58, 68),
+            section_color=(52, 58, 68),
+        )
+        scene.add_line_segments(
+            '/rings', _rings(), browser_color(RING_COLOR), thickness=1.5, thickness_units='screen'
+        )
         for radius in RINGS_M[1::2]:
-            scene.add_label(f'/rings/{radius}', f'{radius} m', position=(0.71 * radius, -0.71 * radius, 0), font_screen_scale=0.7)
+            scene.add_label(
+                f'/rings/{radius}',
+                f'{radius} m',
+                position=(0.71 * radius, -0.71 * radius, 0),
+                font_screen_scale=0.7,
+            )
         self._add_ego()
         # One colour per point from the start: the page does not take that up later.
         nothing, white = np.zeros((1, 2, 3), np.float32), np.full((1, 2, 3), 255, np.uint8)
         lines = {'thickness': 2.5, 'thickness_units': 'screen', 'visible': False}
         self._edges = scene.add_line_segments('/detections/edges', nothing, white, **lines)
-        self._truth = scene.add_line_segments('/ground_truth', nothing, white, **{**lines, 'thickness': 1.5})
+        self._truth = scene.add_line_segments(
+            '/ground_truth', nothing, white, **{**lines, 'thickness': 1.5}
+        )
         self._arrows = scene.add_arrows(
-            '/detections/velocities', nothing, white[:, 0], shaft_radius=0.07, head_radius=0.25, head_length=0.6, visible=False
+            '/detections/velocities',
+            nothing,
+            white[:, 0],
+            shaft_radius=0.07,
+            head_radius=0.25,
+            head_length=0.6,
+            visible=False,
         )
 
     def _add_ego(self) -> None:
@@ -107,14 +160,20 @@ class Page:
         front, rear, half = EGO_OUTLINE[0][0], EGO_OUTLINE[2][0], EGO_OUTLINE[0][1]
         length, middle, height = front - rear, (front + rear) / 2, EGO_HEIGHT_M
         body, cabin = (length, 2 * half, 0.5 * height), (0.5 * length, 1.7 * half, 0.4 * height)
-        self._server.scene.add_box('/ego/body', EGO_COLOR, body, position=(middle, 0, 0.35 * height))
-        self._server.scene.add_box('/ego/cabin', CABIN_COLOR, cabin, position=(middle - 0.2, 0, 0.8 * height))
+        self._server.scene.add_box(
+            '/ego/body', EGO_COLOR, body, position=(middle, 0, 0.35 * height)
+        )
+        self._server.scene.add_box(
+            '/ego/cabin', CABIN_COLOR, cabin, position=(middle - 0.2, 0, 0.8 * height)
+        )
 
     def _add_controls(self, history_s: float) -> None:
         gui = self._server.gui
         self._readout = gui.add_html(_WAITING)
         with gui.add_folder('Time line'):
-            self._back = gui.add_slider('seconds back', -float(history_s), 0.0, 0.1, 0.0, hint='0 is live')
+            self._back = gui.add_slider(
+                'seconds back', -float(history_s), 0.0, 0.1, 0.0, hint='0 is live'
+            )
             self._hold = gui.add_checkbox('hold', False, hint='Let time stand still')
         with gui.add_folder('Show'):
             self._score = gui.add_slider('score from', 0.0, 1.0, 0.01, 0.25)
@@ -124,7 +183,9 @@ class Page:
 
     def _show_detections(self, found: Detections3D | None) -> None:
         names = [] if found is None else [found.class_names[label] for label in found.labels]
-        colors = np.array([line_color(class_color(name)) for name in names], np.uint8).reshape(-1, 3)
+        colors = np.array([line_color(class_color(name)) for name in names], np.uint8).reshape(
+            -1, 3
+        )
         self._edges.visible = self._arrows.visible = False
         for name in set(NUSCENES_CLASSES) | set(names):
             self._show_faces(name, found, np.array([each == name for each in names], bool))
@@ -149,8 +210,16 @@ class Page:
             return
         corners = found.boxes[chosen].corners()
         triangles = (_TRIANGLES[None] + 8 * np.arange(len(corners))[:, None, None]).reshape(-1, 3)
-        look = {'color': browser_color(class_color(name)), 'opacity': 0.18, 'side': 'double', 'cast_shadow': False, 'receive_shadow': False}
-        self._server.scene.add_mesh_simple(path, corners.reshape(-1, 3), triangles, flat_shading=True, **look)
+        look = {
+            'color': browser_color(class_color(name)),
+            'opacity': 0.18,
+            'side': 'double',
+            'cast_shadow': False,
+            'receive_shadow': False,
+        }
+        self._server.scene.add_mesh_simple(
+            path, corners.reshape(-1, 3), triangles, flat_shading=True, **look
+        )
 
     def _show_truth(self, moment: Moment | None) -> None:
         boxes = None if moment is None or moment.ground_truth is None else moment.ground_truth[0]
@@ -169,13 +238,23 @@ class Page:
                 self._arrange()
             self._panels[name].visible = self._with_images.value
             if self._with_images.value:
-                self._panels[name].image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+                self._panels[name].image = cv2.imdecode(
+                    np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR
+                )[..., ::-1]
 
     def _add_panel(self, name: str) -> viser.ImageHandle:
         height = PANEL_WIDTH_M * PANEL_SIZE[1] / PANEL_SIZE[0]
         black = np.zeros((PANEL_SIZE[1], PANEL_SIZE[0], 3), np.uint8)
-        look = {'format': 'jpeg', 'jpeg_quality': 85, 'cast_shadow': False, 'receive_shadow': False, 'wxyz': _FACING_BACK}
-        return self._server.scene.add_image(f'/cameras/{name}', black, PANEL_WIDTH_M, height, **look)
+        look = {
+            'format': 'jpeg',
+            'jpeg_quality': 85,
+            'cast_shadow': False,
+            'receive_shadow': False,
+            'wxyz': _FACING_BACK,
+        }
+        return self._server.scene.add_image(
+            f'/cameras/{name}', black, PANEL_WIDTH_M, height, **look
+        )
 
     def _arrange(self) -> None:
         names, columns = camera_places(tuple(self._panels))
@@ -207,7 +286,9 @@ def _rings() -> np.ndarray:
     angles = np.linspace(0, 2 * np.pi, 97)
     circle = np.stack((np.cos(angles), np.sin(angles), np.full_like(angles, 0.01)), axis=-1)
     circles = [circle * (radius, radius, 1) for radius in RINGS_M]
-    return np.concatenate([np.stack((points[:-1], points[1:]), axis=1) for points in circles]).astype(np.float32)
+    return np.concatenate(
+        [np.stack((points[:-1], points[1:]), axis=1) for points in circles]
+    ).astype(np.float32)
 
 
 _WAITING = '<div style="padding:0.8em 1em">Waiting for images ...</div>'
@@ -218,11 +299,19 @@ def _readout(moment: Moment, found: Detections3D | None) -> str:
     seconds, nanoseconds = divmod(moment.stamp_ns, 10**9)
     clock = time.strftime('%H:%M:%S', time.gmtime(seconds)) + f'.{nanoseconds // 10**8}'
     truth = '' if moment.ground_truth is None else f' · {len(moment.ground_truth[0])} true'
-    counts = 'no detections: is the detector active?' if found is None else f'{len(found)} boxes{truth}'
-    numbers = Counter() if found is None else Counter(found.class_names[label] for label in found.labels)
-    rows = ''.join(_legend_row(name, numbers[name]) for name in (NUSCENES_CLASSES if found is None else found.class_names))
+    counts = (
+        'no detections: is the detector active?' if found is None else f'{len(found)} boxes{truth}'
+    )
+    numbers = (
+        Counter() if found is None else Counter(found.class_names[label] for label in found.labels)
+    )
+    rows = ''.join(
+        _legend_row(name, numbers[name])
+        for name in (NUSCENES_CLASSES if found is None else found.class_names)
+    )
     return (
-        f'<div style="padding:0.6em 1em"><div style="font-size:1.7em;font-variant-numeric:tabular-nums">{clock}</div>'
+        '<div style="padding:0.6em 1em"><div '
+        f'style="font-size:1.7em;font-variant-numeric:tabular-nums">{clock}</div>'
         f'<div style="opacity:0.75;margin-bottom:0.6em">{html.escape(moment.figures)}<br/>{counts}</div>{rows}</div>'
     )
 
@@ -232,4 +321,7 @@ def _legend_row(name: str, count: int) -> str:
     square = f'<span style="display:inline-block;width:0.8em;height:0.8em;margin-right:0.6em;background:rgb({red},{green},{blue})"></span>'
     shade = '' if count else ';opacity:0.45'
     title = html.escape(name.replace('_', ' '))
-    return f'<div style="font-size:0.9em{shade}">{square}{title}<span style="float:right">{count or ""}</span></div>'
+    return (
+        f'<div style="font-size:0.9em{shade}">{square}{title}<span '
+        f'style="float:right">{count or ""}</span></div>'
+    )

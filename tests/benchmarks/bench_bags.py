@@ -1,4 +1,5 @@
-"""Bags: how punctual the player is with six cameras at 12 Hz, and what converting a scene costs beside copying its files.
+"""Bags: how punctual the player is with six cameras at 12 Hz, and what converting a scene costs
+beside copying its files.
 
 python -m tests.benchmarks.bench_bags [--seconds S] [--dataroot DIR --version VERSION --scene NAME]
 """
@@ -22,8 +23,8 @@ from sensor_msgs.msg import CompressedImage
 from bevdepth_core.nuscenes.classes import CAMERAS
 from bevdepth_core.nuscenes.index import open_devkit
 from bevdepth_core.nuscenes.recording import read_recording
-from bevdepth_core.nuscenes.synthetic.capture import Sensors
-from bevdepth_core.nuscenes.synthetic.dataset import VERSION, DatasetPlan, write_dataset
+from bevdepth_core.synthetic.dataset.capture import Sensors
+from bevdepth_core.synthetic.dataset.writing import VERSION, DatasetPlan, write_dataset
 from bevdepth_ros.bags.scene_bag import Target, write_bag
 from bevdepth_ros.bags.writer import STORAGES, BagWriter, image_topic
 from bevdepth_ros.launching import isolate
@@ -36,9 +37,13 @@ START_NS = 1_700_000_000_000_000_000
 
 def main() -> None:
     """Print punctuality of the player and throughput of the converter."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--seconds', type=float, default=15.0, help='length of the replay')
-    parser.add_argument('--dataroot', type=Path, help='dataset to convert a scene of; drawn when not given')
+    parser.add_argument(
+        '--dataroot', type=Path, help='dataset to convert a scene of; drawn when not given'
+    )
     parser.add_argument('--version', default=VERSION)
     parser.add_argument('--scene', default='val-0001')
     options = parser.parse_args()
@@ -46,18 +51,25 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         for storage in STORAGES:
             bag = write_images(Path(name) / storage, storage, options.seconds)
-            print(f'player, {storage}, 6 x {RATE_HZ} Hz of {IMAGE_BYTES // 1000} kB at rate 1.0: {replay(bag)}', flush=True)
+            print(
+                f'player, {storage}, 6 x {RATE_HZ} Hz of {IMAGE_BYTES // 1000} kB at rate 1.0: '
+                f'{replay(bag)}',
+                flush=True,
+            )
         dataroot = options.dataroot or draw(Path(name) / 'dataset')
         compare_with_copy(dataroot, options.version, options.scene, Path(name))
 
 
 def write_images(path: Path, storage: str, seconds: float) -> Path:
-    """Write six topics of bytes that stand for images, exposed one after the other as on a nuScenes car."""
+    """Write six topics of bytes that stand for images, exposed one after the other as on a
+    nuScenes car."""
     data = np.random.default_rng(0).bytes(IMAGE_BYTES)
     with BagWriter(path, storage) as bag:
         for number in range(round(seconds * RATE_HZ)):
             for index, camera in enumerate(CAMERAS):
-                bag.write_compressed_image(camera, START_NS + round(number * 1e9 / RATE_HZ) + index * 7_500_000, data)
+                bag.write_compressed_image(
+                    camera, START_NS + round(number * 1e9 / RATE_HZ) + index * 7_500_000, data
+                )
     return path
 
 
@@ -73,7 +85,11 @@ def replay(bag: Path) -> str:
     node = Node('bench_bags')
     for camera in CAMERAS:
         node.create_subscription(CompressedImage, image_topic(camera), count, 10, raw=True)
-    player = subprocess.Popen([sys.executable, '-m', 'bevdepth_ros.bags.player', bag, '--clock'], stderr=subprocess.PIPE, text=True)
+    player = subprocess.Popen(
+        [sys.executable, '-m', 'bevdepth_ros.bags.player', bag, '--clock'],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while player.poll() is None:
         rclpy.spin_once(node, timeout_sec=0.05)
     node.destroy_node()
@@ -89,7 +105,8 @@ def draw(root: Path) -> Path:
 
 
 def compare_with_copy(dataroot: Path, version: str, scene: str, folder: Path) -> None:
-    """Print throughput of converting and of copying the same files, each the best of three and written through to the disk."""
+    """Print throughput of converting and of copying the same files, each the best of three and
+    written through to the disk."""
     recording = read_recording(open_devkit(dataroot, version), scene)
     files = [dataroot / name for name in recording.filenames()]
     megabytes = sum(file.stat().st_size for file in files) / 1e6
@@ -101,7 +118,10 @@ def compare_with_copy(dataroot: Path, version: str, scene: str, folder: Path) ->
             shutil.copyfile(file, target / str(number))
 
     works = {
-        storage: lambda storage=storage: write_bag(recording, Target(dataroot, folder / f'bag_{storage}', storage)) for storage in STORAGES
+        storage: lambda storage=storage: write_bag(
+            recording, Target(dataroot, folder / f'bag_{storage}', storage)
+        )
+        for storage in STORAGES
     }
     times: dict[str, list[float]] = {}
     for _ in range(3):
@@ -111,7 +131,10 @@ def compare_with_copy(dataroot: Path, version: str, scene: str, folder: Path) ->
     print(f'converter, {len(files)} files, {megabytes:.0f} MB')
     for name, measured in times.items():
         rate, share = megabytes / min(measured), min(times['copy']) / min(measured)
-        print(f'  {name:<8}{min(measured):6.2f} s {rate:7.0f} MB/s {share:6.2f} of the speed of a copy')
+        print(
+            f'  {name:<8}{min(measured):6.2f} s {rate:7.0f} MB/s {share:6.2f} of the speed of a '
+            'copy'
+        )
 
 
 def seconds(work) -> float:

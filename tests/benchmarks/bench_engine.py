@@ -1,9 +1,11 @@
 """The detector's step by stage, beside what the official way does per frame, in one run.
 
-python -m tests.benchmarks.bench_engine [--device cuda] [--preset NAME] [--precision fp16] [--steps N] [--out FOLDER]
+python -m tests.benchmarks.bench_engine [--device cuda] [--preset NAME] [--precision fp16] [--steps
+N] [--out FOLDER]
 
-The official way runs both frames through the whole network, eagerly. It gets its images resized and on the device; the detector
-starts from source images. Both end with boxes on the host. Writes engine_<preset>_<precision>.json and .png.
+The official way runs both frames through the whole network, eagerly. It gets its images resized
+and on the device; the detector starts from source images. Both end with boxes on the host. Writes
+engine_<preset>_<precision>.json and .png.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ from tests.reference import ROOT
 SIZE = (900, 1600)
 RATE_HZ = 12
 FIRST_STEPS = 8
-"""Steps before the clock runs for the first time: at 12 Hz the seventh is the first with a past frame."""
+"""Steps before the clock runs for the first time: at 12 Hz the seventh is the first with a past
+frame."""
 WARM_UP = 2
 """Steps before it runs again."""
 
@@ -52,17 +55,27 @@ def main() -> None:
     parser.add_argument('--out', type=Path, default=ROOT / 'out' / 'bench')
     options = parser.parse_args()
     torch.manual_seed(0)
-    model = BEVDepth(load_model_config(ROOT / 'config' / 'models' / f'{options.preset}.yaml')).eval()
-    results = {'preset': options.preset, 'precision': options.precision, 'device': device_name(options.device), 'torch': torch.__version__}
+    model = BEVDepth(
+        load_model_config(ROOT / 'config' / 'models' / f'{options.preset}.yaml')
+    ).eval()
+    results = {
+        'preset': options.preset,
+        'precision': options.precision,
+        'device': device_name(options.device),
+        'torch': torch.__version__,
+    }
     results.update(measure_detector(model, options))
     results['official_ms'] = measure_official(model, options)
     step = results['from_device']['p50']
-    results['official_over_step'] = {name: value / step for name, value in results['official_ms'].items()}
+    results['official_over_step'] = {
+        name: value / step for name, value in results['official_ms'].items()
+    }
     write(results, options.out / f'engine_{options.preset}_{options.precision}')
 
 
 def measure_detector(model: BEVDepth, options: argparse.Namespace) -> dict:
-    """Return times of streaming steps from images on the device, from JPEG files and from arrays, in ms, and memory."""
+    """Return times of streaming steps from images on the device, from JPEG files and from arrays,
+    in ms, and memory."""
     started = time.perf_counter()
     detector = Detector(model, options.device, options.precision, cuda_graphs=True)
     detector.prepare(6)
@@ -70,7 +83,10 @@ def measure_detector(model: BEVDepth, options: argparse.Namespace) -> dict:
     rig = make_rig(6, *SIZE[::-1])
     files, jpeg = jpeg_files(), JpegDecoder(options.device)
     decoded = jpeg(files)
-    arrays = tuple(np.ascontiguousarray(image.cpu() if isinstance(image, torch.Tensor) else image) for image in decoded)
+    arrays = tuple(
+        np.ascontiguousarray(image.cpu() if isinstance(image, torch.Tensor) else image)
+        for image in decoded
+    )
     stamps = frame_stamps(rig)
 
     def frame(images) -> Frame:
@@ -82,7 +98,9 @@ def measure_detector(model: BEVDepth, options: argparse.Namespace) -> dict:
     results['from_device'] = timed(lambda: detector(frame(decoded)), options.steps)
     results['from_jpeg'] = timed(lambda: detector(frame(jpeg(files))), options.steps)
     results['from_arrays'] = timed(lambda: detector(frame(arrays)), options.steps)
-    results['jpeg_alone'] = timed(lambda: settled(options.device, jpeg, files), max(options.steps // 4, 1))
+    results['jpeg_alone'] = timed(
+        lambda: settled(options.device, jpeg, files), max(options.steps // 4, 1)
+    )
     results['memory_mib'] = memory(options.device)
     return results
 
@@ -101,7 +119,9 @@ def jpeg_files() -> list[bytes]:
     rng = np.random.default_rng(0)
     files = []
     for _ in range(6):
-        coarse = Image.fromarray(rng.integers(0, 255, (30, 54, 3), dtype=np.uint8)).resize(SIZE[::-1])
+        coarse = Image.fromarray(rng.integers(0, 255, (30, 54, 3), dtype=np.uint8)).resize(
+            SIZE[::-1]
+        )
         pixels = np.asarray(coarse).astype(np.int16) + rng.integers(-4, 5, (*SIZE, 1))
         buffer = io.BytesIO()
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, 'JPEG', quality=75)
@@ -110,17 +130,29 @@ def jpeg_files() -> list[bytes]:
 
 
 def timed(work: Callable, steps: int) -> dict:
-    """Return percentiles of the wall time of ``work`` in ms, and medians of the stages where it tells them."""
+    """Return percentiles of the wall time of ``work`` in ms, and medians of the stages where it
+    tells them."""
     walls, stages = [], []
     for index in range(steps + WARM_UP):
         start = time.perf_counter()
         found = work()
         if index >= WARM_UP:
             walls.append(1e3 * (time.perf_counter() - start))
-            stages.append({name: 1e3 * seconds for name, seconds in getattr(found, 'stage_seconds', {}).items()})
+            stages.append(
+                {
+                    name: 1e3 * seconds
+                    for name, seconds in getattr(found, 'stage_seconds', {}).items()
+                }
+            )
     p50, p95, p99 = np.percentile(walls, (50, 95, 99))
     medians = {name: float(np.median([stage[name] for stage in stages])) for name in stages[0]}
-    return {'p50': float(p50), 'p95': float(p95), 'p99': float(p99), 'per_second': 1e3 / float(np.mean(walls)), 'stages': medians}
+    return {
+        'p50': float(p50),
+        'p95': float(p95),
+        'p99': float(p99),
+        'per_second': 1e3 / float(np.mean(walls)),
+        'stages': medians,
+    }
 
 
 def settled(device: str, work: Callable, *arguments) -> None:
@@ -131,27 +163,38 @@ def settled(device: str, work: Callable, *arguments) -> None:
 
 
 def measure_official(model: BEVDepth, options: argparse.Namespace) -> dict[str, float]:
-    """Return the median ms of the eager two-frame forward and decoding, in float32 as PyTorch has it by default, and with autocast."""
+    """Return the median ms of the eager two-frame forward and decoding, in float32 as PyTorch has
+    it by default, and with autocast."""
     rig = make_rig(6, *SIZE[::-1])
     key, past = (make_frame(stamp, rig, size=SIZE) for stamp in (0.5, 0.0))
     inputs = two_frame_inputs(key, past, model.config)
     model = model.to(options.device)
-    inputs = type(inputs)(*(getattr(inputs, name).to(options.device) for name in inputs.__dataclass_fields__))
+    inputs = type(inputs)(
+        *(getattr(inputs, name).to(options.device) for name in inputs.__dataclass_fields__)
+    )
 
     def forward(half: bool) -> None:
         with torch.inference_mode(), torch.autocast('cuda', torch.float16, enabled=half):
             decode(model(inputs).tasks, model.config)
 
     kinds = {'fp32': False} if options.device == 'cpu' else {'fp32': False, 'amp': True}
-    return {name: timed(lambda half=half: forward(half), options.official_steps)['p50'] for name, half in kinds.items()}
+    return {
+        name: timed(lambda half=half: forward(half), options.official_steps)['p50']
+        for name, half in kinds.items()
+    }
 
 
 def memory(device: str) -> dict[str, float]:
-    """Return MiB: largest allocated and reserved so far, and in use on the whole GPU; on the CPU the process's peak."""
+    """Return MiB: largest allocated and reserved so far, and in use on the whole GPU; on the CPU
+    the process's peak."""
     if device == 'cpu':
         return {'process': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}
     free, total = torch.cuda.mem_get_info()
-    peaks = {'allocated': torch.cuda.max_memory_allocated(), 'reserved': torch.cuda.max_memory_reserved(), 'device': total - free}
+    peaks = {
+        'allocated': torch.cuda.max_memory_allocated(),
+        'reserved': torch.cuda.max_memory_reserved(),
+        'device': total - free,
+    }
     return {name: value / 2**20 for name, value in peaks.items()}
 
 
@@ -165,13 +208,22 @@ def device_name(device: str) -> str:
 def write(results: dict, path: Path) -> None:
     """Print, and write JSON and a plot."""
     write_json(results, path.with_suffix('.json'))
-    print(f'{results["preset"]} {results["precision"]} on {results["device"]}; ready after {results["prepare_s"]:.1f} s')
+    print(
+        f'{results["preset"]} {results["precision"]} on {results["device"]}; ready after '
+        f'{results["prepare_s"]:.1f} s'
+    )
     for kind in ('from_device', 'from_jpeg', 'from_arrays', 'jpeg_alone'):
         times = results[kind]
         stages = ', '.join(f'{name} {value:.3f}' for name, value in times['stages'].items())
-        print(f'{kind:12} p50 {times["p50"]:.2f} p95 {times["p95"]:.2f} p99 {times["p99"]:.2f} ms, {times["per_second"]:.0f}/s; {stages}')
+        print(
+            f'{kind:12} p50 {times["p50"]:.2f} p95 {times["p95"]:.2f} p99 {times["p99"]:.2f} ms, '
+            f'{times["per_second"]:.0f}/s; {stages}'
+        )
     for name, value in results['official_ms'].items():
-        print(f'official {name}: {value:.1f} ms, {results["official_over_step"][name]:.1f} times a step')
+        print(
+            f'official {name}: {value:.1f} ms, {results["official_over_step"][name]:.1f} times a '
+            'step'
+        )
     print('memory MiB:', {name: round(value) for name, value in results['memory_mib'].items()})
     plot(results, path.with_suffix('.png'))
 
@@ -179,11 +231,15 @@ def write(results: dict, path: Path) -> None:
 def plot(results: dict, path: Path) -> None:
     """Draw the stages of a step and the official way as bars."""
     step = results['from_device']
-    figure, left, right = two_charts(f'{results["preset"]}, {results["precision"]}, {results["device"]}')
+    figure, left, right = two_charts(
+        f'{results["preset"]}, {results["precision"]}, {results["device"]}'
+    )
     stage_bar(left, step['stages'], step['p50'], 'host, rest')
     left.set_xlabel(f'ms from images on the device to boxes, p50 {step["p50"]:.2f}')
     bars = {'step': step['p50'], 'step from JPEG': results['from_jpeg']['p50']}
-    value_bars(right, bars | {f'official {name}': value for name, value in results['official_ms'].items()})
+    value_bars(
+        right, bars | {f'official {name}': value for name, value in results['official_ms'].items()}
+    )
     right.set_xlabel('ms per frame')
     figure.savefig(path, dpi=120)
 

@@ -1,10 +1,12 @@
-"""Images and samples per second and core: the training loader beside the official path, alternating in one run.
+"""Images and samples per second and core: the training loader beside the official path,
+alternating in one run.
 
 python -m tests.benchmarks.bench_loader [--draws N]
 
-The official path decodes with Pillow, resizes, crops, flips and rotates with Pillow and normalises with numpy to float32. Ours
-hands over uint8, which is normalised on the device. Pictures are the reference's six real ones, draws those of training, time
-is CPU time of one thread, medians over draws.
+The official path decodes with Pillow, resizes, crops, flips and rotates with Pillow and normalises
+with numpy to float32. Ours hands over uint8, which is normalised on the device. Pictures are the
+reference's six real ones, draws those of training, time is CPU time of one thread, medians over
+draws.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ SIZES = {  # input and range of resize factors: the small preset's, the official
 def official_crop(path: Path, transform: ImageTransform, spec: ImageSpec) -> np.ndarray:
     """Return (H, W, 3) float32 as the official loader makes it."""
     picture = Image.open(path)
-    picture = picture.resize((int(picture.width * transform.scale), int(picture.height * transform.scale)))
+    picture = picture.resize(
+        (int(picture.width * transform.scale), int(picture.height * transform.scale))
+    )
     left, top = transform.crop_x, transform.crop_y
     picture = picture.crop((left, top, left + transform.width, top + transform.height))
     if transform.flip:
@@ -67,11 +71,20 @@ def print_images(size: str, draws: int) -> None:
     for draw in range(draws):
         transform = augmentation.draw(np.random.default_rng(draw), (1600, 900), spec)
         for name, read in ways.items():
-            seconds[name].append(cpu_seconds(lambda read=read, transform=transform: [read(path, transform) for path in paths]))
+            seconds[name].append(
+                cpu_seconds(
+                    lambda read=read, transform=transform: [
+                        read(path, transform) for path in paths
+                    ]
+                )
+            )
     medians = {name: statistics.median(values) / len(paths) for name, values in seconds.items()}
     print(f'\nread one 1600x900 image to {size}, {draws} draws of {len(paths)} images')
     for name, median in medians.items():
-        print(f'{name:26s} {median * 1e3:6.2f} ms {1 / median:7.1f} images/s  x{medians["official path"] / median:.2f}')
+        print(
+            f'{name:26s} {median * 1e3:6.2f} ms {1 / median:7.1f} images/s  '
+            f'x{medians["official path"] / median:.2f}'
+        )
 
 
 def print_samples(draws: int) -> None:
@@ -80,15 +93,23 @@ def print_samples(draws: int) -> None:
         root = make_dataroot(Path(folder) / 'dataset')
         index = load_index(root, VERSION, SPLIT, Path(folder) / 'cache')
         dataset = NuScenesDataset(index, root, spec, 2, Augmentation(image=augmentation))
-        seconds = [cpu_seconds(lambda draw=draw: dataset.sample(1, np.random.default_rng(draw))) for draw in range(draws)]
+        seconds = [
+            cpu_seconds(lambda draw=draw: dataset.sample(1, np.random.default_rng(draw)))
+            for draw in range(draws)
+        ]
     median = statistics.median(seconds)
-    print(f'\na training sample of 2 x 6 images at 256x704, matrices, boxes and lidar depth (30,000 points), {draws} draws')
+    print(
+        '\na training sample of 2 x 6 images at 256x704, matrices, boxes and lidar depth (30,000 '
+        f'points), {draws} draws'
+    )
     print(f'{"ours":26s} {median * 1e3:6.1f} ms {1 / median:7.1f} samples/s')
 
 
 def main() -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--draws', type=int, default=20)
     draws = parser.parse_args().draws
     torch.set_num_threads(1)

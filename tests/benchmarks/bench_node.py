@@ -1,11 +1,15 @@
-"""The running node through DDS: latency at 12 Hz by stage, and the highest rate at which no set is dropped.
+"""The running node through DDS: latency at 12 Hz by stage, and the highest rate at which no set is
+dropped.
 
-python -m tests.benchmarks.bench_node [--device cuda] [--preset NAME] [--precision fp16] [--rate HZ] [--seconds S] [--out FOLDER]
+python -m tests.benchmarks.bench_node [--device cuda] [--preset NAME] [--precision fp16] [--rate
+HZ] [--seconds S] [--out FOLDER]
 
-Six 1600x900 JPEG topics with tf and CameraInfo are published by this process on localhost. "total" and the stages are the node's
-own times, from ~/latency: from the last image of a set received to detections published. "round trip" is measured here, from before
-the last image is published to after the detections are received. The weights are random and give about 100 boxes, a busy street.
-Writes node_<preset>.json and .png.
+Six 1600x900 JPEG topics with tf and CameraInfo are published by this process on localhost. "total"
+and the stages are the node's
+own times, from ~/latency: from the last image of a set received to detections published. "round
+    trip" is measured here, from before
+the last image is published to after the detections are received. The weights are random and give
+about 100 boxes, a busy street. Writes node_<preset>.json and .png.
 """
 
 from __future__ import annotations
@@ -35,17 +39,25 @@ from bevdepth_ros.launching import isolate
 from tests.benchmarks.bench_engine import SIZE, jpeg_files
 from tests.benchmarks.charts import stage_bar, two_charts, value_bars, write_json
 from tests.reference import ROOT
+from tests.ros.camera_rig import START_NS, Rig
 from tests.ros.graph import Graph, wait_until
-from tests.ros.rig import START_NS, Rig
 
 NODE = '/bevdepth_detector'
-CAMERAS = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT')
+CAMERAS = (
+    'CAM_FRONT_LEFT',
+    'CAM_FRONT',
+    'CAM_FRONT_RIGHT',
+    'CAM_BACK_LEFT',
+    'CAM_BACK',
+    'CAM_BACK_RIGHT',
+)
 BOXES = 100
 """Most boxes of an answer."""
 EXPOSURE_STEP_NS = 500_000
 """Between cameras: short, so that rounds at high rates do not overlap."""
 ROTATION_PART = 0.5
-"""Part of the period in which the images of a set come, one after the other as from a rig whose cameras take turns."""
+"""Part of the period in which the images of a set come, one after the other as from a rig whose
+cameras take turns."""
 SLOP_S = 0.006
 WARM_UP_S = 3.0
 RAMP_S = 5.0
@@ -63,7 +75,10 @@ class FastRig(Rig):
         self.data = dict(zip(CAMERAS, jpeg_files(), strict=True))
 
     def stamps_ns(self, time_s: float) -> list[int]:
-        return [START_NS + round(time_s * 1e9) + EXPOSURE_STEP_NS * index for index in range(len(self.cameras))]
+        return [
+            START_NS + round(time_s * 1e9) + EXPOSURE_STEP_NS * index
+            for index in range(len(self.cameras))
+        ]
 
 
 def main() -> None:
@@ -103,13 +118,17 @@ def main() -> None:
 def gpu_memory_mib() -> int:
     """Return what is in use on the GPU by all processes."""
     command = ['nvidia-smi', '--query-gpu=memory.used', '--format=csv,noheader,nounits']
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0])
+    return int(
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    )
 
 
 def model_config(preset: str) -> ModelConfig:
     """Return the preset, limited to ``BOXES`` boxes."""
     config = load_model_config(ROOT / 'config' / 'models' / f'{preset}.yaml')
-    return replace(config, decode=replace(config.decode, boxes_per_task=round(BOXES / len(config.head.tasks))))
+    return replace(
+        config, decode=replace(config.decode, boxes_per_task=round(BOXES / len(config.head.tasks)))
+    )
 
 
 def node_command(options: argparse.Namespace, checkpoint: Path) -> list[str]:
@@ -123,7 +142,13 @@ def node_command(options: argparse.Namespace, checkpoint: Path) -> list[str]:
         'diagnostics_period_s': 0.5,
     }
     pairs = (('-p', f'{name}:={value}') for name, value in values.items())
-    return [sys.executable, '-m', 'bevdepth_ros.detector', '--ros-args', *itertools.chain.from_iterable(pairs)]
+    return [
+        sys.executable,
+        '-m',
+        'bevdepth_ros.detector',
+        '--ros-args',
+        *itertools.chain.from_iterable(pairs),
+    ]
 
 
 def measure(options: argparse.Namespace) -> dict:
@@ -131,7 +156,9 @@ def measure(options: argparse.Namespace) -> dict:
     graph = Graph()
     diagnostics, received = graph.diagnostics(), {}
     latencies = graph.collect(DiagnosticArray, f'{NODE}/latency', 50)
-    graph.node.create_subscription(Detection3DArray, f'{NODE}/detections', lambda message: take(message, received), 50)
+    graph.node.create_subscription(
+        Detection3DArray, f'{NODE}/detections', lambda message: take(message, received), 50
+    )
     started = time.perf_counter()
     for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
         change_state(graph, transition)
@@ -164,7 +191,10 @@ def stage_percentiles(latencies: list[DiagnosticArray]) -> dict[str, list[float]
         for pair in message.status[0].values:
             if pair.key.endswith('_ms'):
                 stages.setdefault(pair.key.removesuffix('_ms'), []).append(float(pair.value))
-    return {stage: np.percentile(values, (50, 95, 99)).round(2).tolist() for stage, values in stages.items()}
+    return {
+        stage: np.percentile(values, (50, 95, 99)).round(2).tolist()
+        for stage, values in stages.items()
+    }
 
 
 def change_state(graph: Graph, transition: int) -> None:
@@ -181,10 +211,14 @@ def change_state(graph: Graph, transition: int) -> None:
 
 def take(message: Detection3DArray, received: dict[int, float]) -> None:
     """Note when the answer to a stamp came."""
-    received[message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec] = time.perf_counter()
+    received[message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec] = (
+        time.perf_counter()
+    )
 
 
-def run(rig: FastRig, received: dict[int, float], begin_s: float, rate: float, seconds: float) -> dict:
+def run(
+    rig: FastRig, received: dict[int, float], begin_s: float, rate: float, seconds: float
+) -> dict:
     """Publish sets at ``rate`` for ``seconds``; stamps go on from ``begin_s``."""
     sent: dict[int, float] = {}
     start = time.perf_counter()
@@ -200,8 +234,20 @@ def run(rig: FastRig, received: dict[int, float], begin_s: float, rate: float, s
     deadline = time.monotonic() + SETTLE_PERIODS / rate
     while time.monotonic() < deadline and not sent.keys() <= received.keys():
         time.sleep(0.02)
-    trips = [1e3 * (received[stamp] - moment) for stamp, moment in sent.items() if stamp in received]
-    percentiles = dict(zip(('p50', 'p95', 'p99'), np.percentile(trips, (50, 95, 99)).round(2).tolist(), strict=True)) if trips else {}
+    trips = [
+        1e3 * (received[stamp] - moment) for stamp, moment in sent.items() if stamp in received
+    ]
+    percentiles = (
+        dict(
+            zip(
+                ('p50', 'p95', 'p99'),
+                np.percentile(trips, (50, 95, 99)).round(2).tolist(),
+                strict=True,
+            )
+        )
+        if trips
+        else {}
+    )
     return {
         'sent': len(sent),
         'answered': len(trips),
@@ -214,24 +260,49 @@ def run(rig: FastRig, received: dict[int, float], begin_s: float, rate: float, s
 def show(results: dict) -> None:
     """Print the table."""
     steady = results['steady']
-    print(f'{results["preset"]} {results["precision"]} on {results["device"]}: ready after {results["ready_s"]:.1f} s')
-    print(f'{steady["rate"]:g} Hz: {steady["answered"]} of {steady["sent"]} sets, round trip {steady["round_trip_ms"]} ms')
-    print('stages, ms (p50 p95 p99):', '; '.join(f'{name} {" ".join(map(str, values))}' for name, values in steady['stages_ms'].items()))
-    print('node:', results['node'], 'MiB on the GPU, context included:', results.get('gpu_memory_mib'))
+    print(
+        f'{results["preset"]} {results["precision"]} on {results["device"]}: ready after '
+        f'{results["ready_s"]:.1f} s'
+    )
+    print(
+        f'{steady["rate"]:g} Hz: {steady["answered"]} of {steady["sent"]} sets, round trip '
+        f'{steady["round_trip_ms"]} ms'
+    )
+    print(
+        'stages, ms (p50 p95 p99):',
+        '; '.join(
+            f'{name} {" ".join(map(str, values))}' for name, values in steady['stages_ms'].items()
+        ),
+    )
+    print(
+        'node:',
+        results['node'],
+        'MiB on the GPU, context included:',
+        results.get('gpu_memory_mib'),
+    )
     print('sets, the warm-up among them:', results['sets'])
     for row in results['ramp']:
-        rate, trip = f'{row["rate"]:g} Hz ({row["reached_rate"]:.1f} reached)', row['round_trip_ms']
+        rate, trip = (
+            f'{row["rate"]:g} Hz ({row["reached_rate"]:.1f} reached)',
+            row['round_trip_ms'],
+        )
         print(f'{rate}: {row["answered"]} of {row["sent"]} sets, round trip {trip} ms')
 
 
 def plot(results: dict, path: Path) -> None:
-    """Draw the stages of a set, medians, and the round trip at each rate without a loss as bars."""
+    """Draw the stages of a set, medians, and the round trip at each rate without a loss as
+    bars."""
     steady = results['steady']
     medians = {name: values[0] for name, values in steady['stages_ms'].items()}
     total = medians.pop('total', 0.0)
-    figure, left, right = two_charts(f'{results["preset"]}, {results["precision"]} on {results["device"]} through ROS')
+    figure, left, right = two_charts(
+        f'{results["preset"]}, {results["precision"]} on {results["device"]} through ROS'
+    )
     stage_bar(left, medians, total, 'threads, rest')
-    left.set_xlabel(f'ms from the last image received to published at {steady["rate"]:g} Hz, median {total:.1f}')
+    left.set_xlabel(
+        f'ms from the last image received to published at {steady["rate"]:g} Hz, median '
+        f'{total:.1f}'
+    )
     rows = [row for row in (steady, *results['ramp']) if row['answered'] == row['sent']]
     value_bars(right, {f'{row["rate"]:g} Hz': row['round_trip_ms']['p50'] for row in rows})
     right.set_xlabel('round trip, median ms, at rates without a loss')

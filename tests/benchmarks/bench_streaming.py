@@ -1,4 +1,5 @@
-"""What streaming saves: one step of the full two-frame model against the two-frame forward, alternating in one run.
+"""What streaming saves: one step of the full two-frame model against the two-frame forward,
+alternating in one run.
 
 python -m tests.benchmarks.bench_streaming [--rounds N] [--threads N]
 """
@@ -22,7 +23,9 @@ from tests.core.frames import make_frame, make_rig, two_frame_inputs
 
 def main() -> None:
     """Print medians, their ratio and the process's peak memory."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--threads', type=int, default=2)
     options = parser.parse_args()
@@ -30,19 +33,29 @@ def main() -> None:
     torch.manual_seed(0)
     detector = Detector(BEVDepth(ModelConfig()))
     rig = make_rig(6, 1600, 900)
-    frames = [make_frame(0.5 * index, rig, seed=index, size=(900, 1600)) for index in range(options.rounds + 2)]
+    frames = [
+        make_frame(0.5 * index, rig, seed=index, size=(900, 1600))
+        for index in range(options.rounds + 2)
+    ]
     detector(frames[0])
     detector(frames[1])
     steps, forwards = [], []
     for past, key in itertools.pairwise(frames):
         steps.append(seconds(lambda key=key: detector(key)))
-        forwards.append(seconds(lambda past=past, key=key: two_frame_forward(detector.model, past, key)))
+        forwards.append(
+            seconds(lambda past=past, key=key: two_frame_forward(detector.model, past, key))
+        )
     step, forward = statistics.median(steps), statistics.median(forwards)
-    print(f'R50 256x704, 2 key frames, six 1600x900 images, fp32, CPU, {options.threads} threads, median of {options.rounds}')
+    print(
+        f'R50 256x704, 2 key frames, six 1600x900 images, fp32, CPU, {options.threads} threads, '
+        f'median of {options.rounds}'
+    )
     print(f'streaming step     {step:6.2f} s')
     print(f'two-frame forward  {forward:6.2f} s')
     print(f'ratio              {step / forward:6.2f}')
-    print(f'peak memory        {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:6.2f} GiB')
+    print(
+        f'peak memory        {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:6.2f} GiB'
+    )
 
 
 @torch.inference_mode()

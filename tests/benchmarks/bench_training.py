@@ -1,8 +1,10 @@
 """Steps of the real trainer: step time, samples per second, peak memory, loss.
 
-python -m tests.benchmarks.bench_training [--preset NAME] [--precision P] [--batch-size N] [--steps N] [--devices N] [--root DATA]
+python -m tests.benchmarks.bench_training [--preset NAME] [--precision P] [--batch-size N] [--steps
+N] [--devices N] [--root DATA]
 
-Samples are all the same one, which costs nothing to read, or with --root those of a synthetic dataset.
+Samples are all the same one, which costs nothing to read, or with --root those of a synthetic
+dataset.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from lightning.pytorch import Callback
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.nuscenes.augment import Augmentation
 from bevdepth_core.nuscenes.dataset import Sample
-from bevdepth_training.config import TrainingConfig, build_parser, read_config
-from bevdepth_training.data import open_nuscenes
+from bevdepth_core.training.config import TrainingConfig, build_parser, read_config
+from bevdepth_core.training.data import open_nuscenes
 from tests.reference import ROOT
 from tests.training.runs import noise_sample, run
 
@@ -71,7 +73,9 @@ class Clock(Callback):
         if isinstance(ends[0], float):
             return statistics.median(np.diff(ends))
         torch.cuda.synchronize()
-        return statistics.median(1e-3 * before.elapsed_time(after) for before, after in pairwise(ends))
+        return statistics.median(
+            1e-3 * before.elapsed_time(after) for before, after in pairwise(ends)
+        )
 
 
 def _moment(gpu: bool) -> torch.cuda.Event | float:
@@ -85,38 +89,65 @@ def _moment(gpu: bool) -> torch.cuda.Event | float:
 def main() -> None:
     """Print what was measured."""
     gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--preset', default='r50_256x704_2key' if gpu else 'small')
     parser.add_argument('--precision', default='bf16-mixed' if gpu else '32-true')
     parser.add_argument('--batch-size', type=int, default=8 if gpu else 1)
     parser.add_argument('--steps', type=int, default=50 if gpu else 8)
     parser.add_argument('--devices', type=int, default=1)
     parser.add_argument('--workers', type=int, default=4, help='loader processes per device')
-    parser.add_argument('--root', help='a dataset of bevdepth_core.nuscenes.synthetic')
-    parser.add_argument('--source-width', type=int, default=1600, help='pixels, of the images in --root')
+    parser.add_argument('--root', help='a dataset of bevdepth_core.synthetic')
+    parser.add_argument(
+        '--source-width', type=int, default=1600, help='pixels, of the images in --root'
+    )
     options = parser.parse_args()
     clock = Clock()
     with tempfile.TemporaryDirectory() as output:
         config = configure(options, output)
         count = options.steps * options.batch_size * options.devices
-        source = open_nuscenes(config.data, config.model.network) if options.root else SameSample(config.model.network, count)
+        source = (
+            open_nuscenes(config.data, config.model.network)
+            if options.root
+            else SameSample(config.model.network, count)
+        )
         run(config, source, watchers=[clock])
     samples = options.batch_size * options.devices
-    peak = torch.cuda.max_memory_allocated() if gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f'{options.preset}, {options.precision}, {samples} samples a step, median of {options.steps - WARM_UP} steps')
+    peak = (
+        torch.cuda.max_memory_allocated()
+        if gpu
+        else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    )
+    print(
+        f'{options.preset}, {options.precision}, {samples} samples a step, median of '
+        f'{options.steps - WARM_UP} steps'
+    )
     print(f'step          {1e3 * clock.median():8.1f} ms')
     print(f'samples       {samples / clock.median():8.1f} per second')
     print(f'peak memory   {peak / 2**30:8.2f} GiB')
     tenth = max(1, len(clock.losses) // 10)
-    means = [statistics.mean(clock.losses[start : start + tenth]) for start in range(0, tenth * (len(clock.losses) // tenth), tenth)]
+    means = [
+        statistics.mean(clock.losses[start : start + tenth])
+        for start in range(0, tenth * (len(clock.losses) // tenth), tenth)
+    ]
     print(f'loss          {" ".join(f"{mean:.2f}" for mean in means)}   means of {tenth} steps')
 
 
 def configure(options: argparse.Namespace, output: str) -> TrainingConfig:
     """Return the preset, cut down to a few steps from random weights."""
     parser = build_parser()
-    config = read_config(parser, parser.parse_args(['--config', str(ROOT / f'config/training/{options.preset}.yaml')]))
-    trainer = replace(config.trainer, precision=options.precision, devices=options.devices, max_epochs=1000, max_steps=options.steps)
+    config = read_config(
+        parser,
+        parser.parse_args(['--config', str(ROOT / f'config/training/{options.preset}.yaml')]),
+    )
+    trainer = replace(
+        config.trainer,
+        precision=options.precision,
+        devices=options.devices,
+        max_epochs=1000,
+        max_steps=options.steps,
+    )
     data = replace(config.data, batch_size=options.batch_size, workers=options.workers)
     if options.root:
         data = replace(data, root=options.root, version='v1.0-synthetic', split='synthetic_train')
@@ -131,7 +162,8 @@ def configure(options: argparse.Namespace, output: str) -> TrainingConfig:
 
 
 def _for_width(augmentation: Augmentation, options: argparse.Namespace) -> Augmentation:
-    """Return the R50 presets' ranges, which are for images 1600 pixels wide, for those in --root."""
+    """Return the R50 presets' ranges, which are for images 1600 pixels wide, for those in
+    --root."""
     if not options.preset.startswith('r50'):
         return augmentation
     scale = tuple(1600 / options.source_width * factor for factor in augmentation.image.scale)

@@ -1,11 +1,13 @@
-"""Voxel pooling on six nuScenes cameras: ours, the torch reference, the cumsum trick, and the floor that memory sets.
+"""Voxel pooling on six nuScenes cameras: ours, the torch reference, the cumsum trick, and the
+floor that memory sets.
 
 python -m tests.benchmarks.bench_voxel_pooling [--out FOLDER]
 
-On a GPU every call is replayed as a CUDA graph, so that the device's time is measured and not Python's, after a write that flushes
-the L2 cache; medians. The cumsum trick fits in no graph, its time includes Python's. The floor is the time to read every input and
-write every output once, at the speed of a large copy in the same run. Without a GPU ours is the torch reference.
-Writes voxel_pooling_<device>.json and .png.
+On a GPU every call is replayed as a CUDA graph, so that the device's time is measured and not
+Python's, after a write that flushes the L2 cache; medians. The cumsum trick fits in no graph, its
+time includes Python's. The floor is the time to read every input and write every output once, at
+the speed of a large copy in the same run. Without a GPU ours is the torch reference. Writes
+voxel_pooling_<device>.json and .png.
 """
 
 from __future__ import annotations
@@ -35,12 +37,26 @@ FEWEST_RUNS, LONGEST_S = 5, 1.0
 """Slow calls run less often, for about this long in all."""
 FLUSH_BYTES = 256 * 2**20
 COPY_BYTES = {'cpu': 128 * 2**20, 'cuda': 2**30}
-SIZES = {'cpu': ((torch.float32,), (1,)), 'cuda': ((torch.float32, torch.float16, torch.bfloat16), (1, 8))}
+SIZES = {
+    'cpu': ((torch.float32,), (1,)),
+    'cuda': ((torch.float32, torch.float16, torch.bfloat16), (1, 8)),
+}
 """Types and batches."""
-COLORS = {'ours': 'tab:blue', 'torch reference': 'tab:orange', 'cumsum trick': 'tab:red', 'floor': 'grey'}
+COLORS = {
+    'ours': 'tab:blue',
+    'torch reference': 'tab:orange',
+    'cumsum trick': 'tab:red',
+    'floor': 'grey',
+}
 FORWARD = 'cameras, forward'
-CUMSUM_ERROR = {torch.float64: 1e-11, torch.float32: 1e-3, torch.float16: 2e-3, torch.bfloat16: 1e-2}
-"""Relative L2 distance from ours. Its products are rounded to the type of the features, and its running sums to float32."""
+CUMSUM_ERROR = {
+    torch.float64: 1e-11,
+    torch.float32: 1e-3,
+    torch.float16: 2e-3,
+    torch.bfloat16: 1e-2,
+}
+"""Relative L2 distance from ours. Its products are rounded to the type of the features, and its
+running sums to float32."""
 
 
 def main() -> None:
@@ -50,9 +66,20 @@ def main() -> None:
     options = parser.parse_args()
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     speed = copy_speed(device)
-    results = {'device': device_name(device), 'torch': torch.__version__, 'threads': torch.get_num_threads(), 'copy_gb_per_s': speed / 1e9}
-    print(f'{results["device"]}, torch {torch.__version__}, copies at {speed / 1e9:,.0f} GB/s; microseconds', flush=True)
-    results['cumsum_relative_error_float64'] = compare_with_cumsum(surround_view_case().sample(0).to(device, torch.float64))
+    results = {
+        'device': device_name(device),
+        'torch': torch.__version__,
+        'threads': torch.get_num_threads(),
+        'copy_gb_per_s': speed / 1e9,
+    }
+    print(
+        f'{results["device"]}, torch {torch.__version__}, copies at {speed / 1e9:,.0f} GB/s; '
+        'microseconds',
+        flush=True,
+    )
+    results['cumsum_relative_error_float64'] = compare_with_cumsum(
+        surround_view_case().sample(0).to(device, torch.float64)
+    )
     results['rows'] = []
     for row in measure(device, speed):
         results['rows'].append(row)
@@ -68,12 +95,21 @@ def measure(device: str, speed: float) -> Iterator[dict]:
     for dtype, batch in itertools.product(*SIZES[device]):
         case = repeat(surround_view_case(), batch).to(device, dtype)
         for name, call in calls(case).items():
-            row = {'dtype': str(dtype).removeprefix('torch.'), 'batch': batch, 'call': name, 'microseconds': implementations(call, device)}
+            row = {
+                'dtype': str(dtype).removeprefix('torch.'),
+                'batch': batch,
+                'call': name,
+                'microseconds': implementations(call, device),
+            }
             if name == FORWARD:
-                row['microseconds']['cumsum trick'] = microseconds(partial(from_cameras_by_cumsum, case), device, replayed=False)
+                row['microseconds']['cumsum trick'] = microseconds(
+                    partial(from_cameras_by_cumsum, case), device, replayed=False
+                )
                 row['cumsum_relative_error'] = compare_with_cumsum(case)
             if name == FORWARD and device == 'cuda':
-                row['extra_memory_of_forward_and_backward_over_inputs_and_map'] = extra_bytes_over_arrays(case)
+                row['extra_memory_of_forward_and_backward_over_inputs_and_map'] = (
+                    extra_bytes_over_arrays(case)
+                )
             row['microseconds']['floor'] = 1e6 * bytes_of(call) / speed
             yield row
 
@@ -81,7 +117,10 @@ def measure(device: str, speed: float) -> Iterator[dict]:
 def repeat(case: Case, batch: int) -> Case:
     """The first frame of ``case``, ``batch`` times."""
     one = case.sample(0)
-    depth, context, matrices = (tensor.repeat_interleave(batch, dim=0) for tensor in (one.depth, one.context, one.geometry[0]))
+    depth, context, matrices = (
+        tensor.repeat_interleave(batch, dim=0)
+        for tensor in (one.depth, one.context, one.geometry[0])
+    )
     return Case(depth, context, (matrices, *one.geometry[1:]), one.shape)
 
 
@@ -91,24 +130,35 @@ def calls(case: Case) -> dict[str, partial]:
     index = voxel_index(*case.geometry)
     features = case.depth, case.context
     grad_bev = torch.randn_like(ops.voxel_pooling(*case.arguments))
-    channels_last = case.depth, case.context.movedim(2, -1).contiguous().movedim(-1, 2), *case.arguments[2:]
+    channels_last = (
+        case.depth,
+        case.context.movedim(2, -1).contiguous().movedim(-1, 2),
+        *case.arguments[2:],
+    )
     volume = case.depth[:, :, None] * case.context[:, :, :, None]
     return {
         FORWARD: partial(ops.voxel_pooling, *case.arguments),
         'cameras, forward, context channels_last': partial(ops.voxel_pooling, *channels_last),
         'cameras, forward, deterministic': partial(deterministically, *case.arguments),
-        'cameras, forward, deterministic, context channels_last': partial(deterministically, *channels_last),
+        'cameras, forward, deterministic, context channels_last': partial(
+            deterministically, *channels_last
+        ),
         'cameras, backward': partial(ops.voxel_pooling_backward, grad_bev, *case.arguments),
         'indices, forward': partial(ops.voxel_pooling_indexed, *features, index, case.shape),
-        'indices, backward': partial(ops.voxel_pooling_indexed_backward, grad_bev, *features, index, case.shape),
+        'indices, backward': partial(
+            ops.voxel_pooling_indexed_backward, grad_bev, *features, index, case.shape
+        ),
         'volume, forward': partial(ops.voxel_pooling_volume, volume, index, case.shape),
-        'volume, backward': partial(ops.voxel_pooling_volume_backward, grad_bev, index, case.shape),
+        'volume, backward': partial(
+            ops.voxel_pooling_volume_backward, grad_bev, index, case.shape
+        ),
         'indices alone': partial(ops.voxel_index, *case.geometry),
     }
 
 
 def deterministically(*arguments) -> Tensor:
-    """Pool from cameras in PyTorch's deterministic mode, without the fills of fresh memory that it adds by default."""
+    """Pool from cameras in PyTorch's deterministic mode, without the fills of fresh memory that it
+    adds by default."""
     fill = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False
@@ -125,9 +175,14 @@ def from_cameras_by_cumsum(case: Case) -> Tensor:
 
 def compare_with_cumsum(case: Case) -> float:
     """Return the relative distance of the cumsum trick's map from ours, which have to agree."""
-    error = relative_error(from_cameras_by_cumsum(case), torch.ops.bevdepth.voxel_pooling(*case.arguments))
+    error = relative_error(
+        from_cameras_by_cumsum(case), torch.ops.bevdepth.voxel_pooling(*case.arguments)
+    )
     if not error < CUMSUM_ERROR[case.depth.dtype]:
-        raise ArithmeticError(f'the cumsum trick gives another map than ours in {case.depth.dtype}: relative error {error:.1e}')
+        raise ArithmeticError(
+            f'the cumsum trick gives another map than ours in {case.depth.dtype}: relative error '
+            f'{error:.1e}'
+        )
     return error
 
 
@@ -142,18 +197,29 @@ def bytes_of(call: partial) -> int:
     """Return how much ``call`` has to read and to write."""
     results = call()
     results = results if isinstance(results, tuple) else (results,)
-    return sum(item.numel() * item.element_size() for item in (*call.args, *results) if isinstance(item, Tensor))
+    return sum(
+        item.numel() * item.element_size()
+        for item in (*call.args, *results)
+        if isinstance(item, Tensor)
+    )
 
 
 def copy_speed(device: str) -> float:
-    """Return bytes per second that a large copy reads and writes; by multiplication, which on a GPU is faster than the copy engine."""
+    """Return bytes per second that a large copy reads and writes; by multiplication, which on a
+    GPU is faster than the copy engine."""
     source = torch.ones(COPY_BYTES[device] // 4, device=device)
     target = torch.zeros_like(source)
-    return 2e6 * source.numel() * 4 / microseconds(partial(torch.mul, source, 2.0, out=target), device)
+    return (
+        2e6
+        * source.numel()
+        * 4
+        / microseconds(partial(torch.mul, source, 2.0, out=target), device)
+    )
 
 
 def extra_bytes_over_arrays(case: Case) -> float:
-    """Return the peak of memory that forward and backward take beyond inputs, map and gradients, as a share of inputs and map."""
+    """Return the peak of memory that forward and backward take beyond inputs, map and gradients,
+    as a share of inputs and map."""
     depth, context = case.depth.requires_grad_(), case.context.requires_grad_()
     bev = torch.ops.bevdepth.voxel_pooling(*case.arguments)
     arrays = [depth, context, bev]
@@ -220,7 +286,15 @@ def plot(results: dict, path: Path) -> None:
         charts.setdefault((row['dtype'], row['batch']), {})[row['call']] = row['microseconds']
     dtypes, batches = ({key[part]: None for key in charts} for part in (0, 1))
     size = 7.5 * len(batches), 0.8 + 5 * len(dtypes)
-    figure, axes = pyplot.subplots(len(dtypes), len(batches), figsize=size, sharex=True, sharey=True, squeeze=False, layout='constrained')
+    figure, axes = pyplot.subplots(
+        len(dtypes),
+        len(batches),
+        figsize=size,
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout='constrained',
+    )
     figure.suptitle(f'Voxel pooling, six cameras\n{results["device"]}, torch {results["torch"]}')
     for chart, ((dtype, batch), times) in zip(axes.flat, charts.items(), strict=True):
         grouped_bars(chart, times, COLORS)

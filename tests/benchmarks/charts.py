@@ -16,14 +16,17 @@ def write_json(results: dict, path: Path) -> None:
 
 
 def stage_bar(axes: Axes, stages: dict[str, float], total: float, rest: str) -> None:
-    """Draw the stages of one step side by side in ms, and as ``rest`` what they leave of ``total``."""
+    """Draw the stages of one step side by side in ms, and as ``rest`` what they leave of
+    ``total``."""
     parts = {
         **{f'{name.replace("_", " ")} {value:.2f}': value for name, value in stages.items()},
         rest: max(total - sum(stages.values()), 0),
     }
     start = 0.0
     for color, (label, value) in zip(pyplot.cm.tab10.colors, parts.items(), strict=False):
-        axes.barh([0], [value], left=start, label=label, color='lightgrey' if label == rest else color)
+        axes.barh(
+            [0], [value], left=start, label=label, color='lightgrey' if label == rest else color
+        )
         start += value
     axes.legend(ncols=3, loc='upper center', fontsize=8, frameon=False)
     axes.set_ylim(-0.5, 1.4)
@@ -32,25 +35,37 @@ def stage_bar(axes: Axes, stages: dict[str, float], total: float, rest: str) -> 
 
 def value_bars(axes: Axes, values: dict[str, float], form: str = '%.1f') -> None:
     """Draw one labelled bar per value, the first on top."""
-    axes.bar_label(axes.barh(list(values), list(values.values()), color='tab:blue'), fmt=form, padding=3)
+    axes.bar_label(
+        axes.barh(list(values), list(values.values()), color='tab:blue'), fmt=form, padding=3
+    )
     axes.margins(x=0.2)
     axes.invert_yaxis()
 
 
 def two_charts(title: str):
     """Return a figure with a wide and a narrow chart."""
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 3.2), width_ratios=(2, 1), layout='constrained')
+    figure, (left, right) = pyplot.subplots(
+        1, 2, figsize=(11, 3.2), width_ratios=(2, 1), layout='constrained'
+    )
     figure.suptitle(title)
     return figure, left, right
 
 
 def grouped_bars(axes: Axes, groups: dict[str, dict[str, float]], colors: dict[str, str]) -> None:
-    """Draw a group of labelled bars per name, the first on top, on a logarithmic axis; a bar's key decides its colour."""
+    """Draw a group of labelled bars per name, the first on top, on a logarithmic axis; a bar's key
+    decides its colour."""
     ticks, top = [], 0.0
     for bars in groups.values():
         places = [top + place for place in range(len(bars))]
-        drawn = axes.barh(places, list(bars.values()), height=0.9, color=[colors[key] for key in bars])
-        axes.bar_label(drawn, [f'{value:,.0f}' if value >= 100 else f'{value:.1f}' for value in bars.values()], padding=3, fontsize=7)
+        drawn = axes.barh(
+            places, list(bars.values()), height=0.9, color=[colors[key] for key in bars]
+        )
+        axes.bar_label(
+            drawn,
+            [f'{value:,.0f}' if value >= 100 else f'{value:.1f}' for value in bars.values()],
+            padding=3,
+            fontsize=7,
+        )
         ticks.append(top + (len(bars) - 1) / 2)
         top += len(bars) + 0.8
     axes.set_yticks(ticks, list(groups))

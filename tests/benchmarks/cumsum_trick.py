@@ -1,6 +1,8 @@
-"""Voxel pooling by the cumsum trick: points sorted by cell, one running sum over all of them, differences where the cell changes.
+"""Voxel pooling by the cumsum trick: points sorted by cell, one running sum over all of them,
+differences where the cell changes.
 
-Source: Lift, Splat, Shoot (Philion and Fidler 2020), section 4.2. Here to be timed and compared with, nowhere else used.
+Source: Lift, Splat, Shoot (Philion and Fidler 2020), section 4.2. Here to be timed and compared
+    with, nowhere else used.
 """
 
 from __future__ import annotations
@@ -11,11 +13,14 @@ from torch import Tensor
 from bevdepth_core.ops.voxel_pooling_reference import accumulator
 
 
-def pool_by_cumsum(depth: Tensor, context: Tensor, voxel_index: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Return what ``voxel_pooling_indexed`` does, but for its rounding: a running sum is as inexact as its largest values.
+def pool_by_cumsum(
+    depth: Tensor, context: Tensor, voxel_index: Tensor, shape: tuple[int, int, int]
+) -> Tensor:
+    """Return what ``voxel_pooling_indexed`` does, but for its rounding: a running sum is as
+    inexact as its largest values.
 
-    As published, a point is a row of ``C`` numbers in the type of the features. How many points are inside is read back from
-    the device, so that no CUDA graph holds this.
+    As published, a point is a row of ``C`` numbers in the type of the features. How many points
+    are inside is read back from the device, so that no CUDA graph holds this.
     """
     nx, ny, _ = shape
     batch, channels = depth.shape[0], context.shape[2]

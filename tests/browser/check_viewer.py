@@ -1,4 +1,5 @@
-"""The live view in a real browser while a drive is replayed; leaves out/viewer.png to be looked at."""
+"""The live view in a real browser while a drive is replayed; leaves out/viewer.png to be looked
+at."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from bevdepth_core.visualization import class_color
 from bevdepth_ros.launching import isolate
 from tests.browser.chromium import Tab, open_page
 from tests.reference import ROOT
-from tests.ros.pictures.small_drive import draw, record
+from tests.ros.rendering.small_drive import draw, record
 
 WINDOW = (1600, 900)
 DRAWN_SIZE = (800, 450)
@@ -33,14 +34,28 @@ COLORFUL = ('car', 'truck', 'bus', 'motorcycle', 'pedestrian')
 
 @pytest.fixture(scope='module')
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Yield the address of a live view of a drive, recorded with true boxes as detections, that is replayed again and again."""
+    """Yield the address of a live view of a drive, recorded with true boxes as detections, that is
+    replayed again and again."""
     _, bag = record(draw(6.0, DRAWN_SIZE), tmp_path_factory.mktemp('viewer'), DRAWN_SIZE)
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
     isolate()
-    viewer = subprocess.Popen([sys.executable, '-m', 'bevdepth_ros.viewer.node', '--ros-args', '-p', f'port:={port}', '-p', 'rate_hz:=2.0'])
-    player = subprocess.Popen([sys.executable, '-m', 'bevdepth_ros.bags.player', str(bag), '--loop', '--rate', '0.5'])
+    viewer = subprocess.Popen(
+        [
+            sys.executable,
+            '-m',
+            'bevdepth_ros.viewer.node',
+            '--ros-args',
+            '-p',
+            f'port:={port}',
+            '-p',
+            'rate_hz:=2.0',
+        ]
+    )
+    player = subprocess.Popen(
+        [sys.executable, '-m', 'bevdepth_ros.bags.player', str(bag), '--loop', '--rate', '0.5']
+    )
     try:
         wait_until(lambda: answers(port), 'the server of the live view')
         yield f'http://127.0.0.1:{port}'
@@ -93,6 +108,8 @@ def test_a_browser_shows_cameras_boxes_and_time_of_a_replay(url: str, tmp_path: 
         first = text_of(tab)
         wait_until(lambda: text_of(tab) != first and boxes_shown(tab) > 3, 'another moment')
         # Software rendering lags behind the text.
-        wait_until(lambda: shows_cameras_and_boxes(picture_of(tab)), 'a picture with cameras and boxes')
+        wait_until(
+            lambda: shows_cameras_and_boxes(picture_of(tab)), 'a picture with cameras and boxes'
+        )
     assert re.search(r'\d\d:\d\d:\d\d\.\d', first)
     assert 'traffic cone' in first

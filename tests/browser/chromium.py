@@ -18,7 +18,8 @@ from websockets.sync.client import ClientConnection, connect
 START_PATIENCE_S = 60.0
 ANSWER_PATIENCE_S = 120.0
 OPTIONS = (
-    '--headless=new', '--no-sandbox', '--no-first-run', '--disable-dev-shm-usage', '--hide-scrollbars', '--remote-debugging-port=0',
+    '--headless=new', '--no-sandbox', '--no-first-run', '--disable-dev-shm-usage',
+    '--hide-scrollbars', '--remote-debugging-port=0',
     '--use-angle=swiftshader', '--enable-unsafe-swiftshader', '--ignore-gpu-blocklist',
 )  # fmt: skip
 
@@ -42,24 +43,45 @@ class Tab:
 
     def evaluate(self, expression: str):
         """Return the value of a JavaScript expression."""
-        return self.send('Runtime.evaluate', expression=expression, returnByValue=True)['result'].get('value')
+        return self.send('Runtime.evaluate', expression=expression, returnByValue=True)[
+            'result'
+        ].get('value')
 
     def screenshot(self, path: Path) -> None:
         """Write what the page looks like as a PNG."""
-        path.write_bytes(base64.b64decode(self.send('Page.captureScreenshot', format='png')['data']))
+        path.write_bytes(
+            base64.b64decode(self.send('Page.captureScreenshot', format='png')['data'])
+        )
 
 
 @contextmanager
 def open_page(url: str, profile: Path, size: tuple[int, int]) -> Iterator[Tab]:
-    """Show ``url`` in a new Chromium with its files in the folder ``profile`` and a window of ``size`` pixels."""
-    program = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+    """Show ``url`` in a new Chromium with its files in the folder ``profile`` and a window of
+    ``size`` pixels."""
+    program = (
+        shutil.which('chromium')
+        or shutil.which('chromium-browser')
+        or shutil.which('google-chrome')
+    )
     assert program, 'no Chromium: apt install chromium'
-    command = [program, *OPTIONS, f'--user-data-dir={profile}', f'--window-size={size[0]},{size[1]}', 'about:blank']
+    command = [
+        program,
+        *OPTIONS,
+        f'--user-data-dir={profile}',
+        f'--window-size={size[0]},{size[1]}',
+        'about:blank',
+    ]
     browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         with connect(_address(profile), max_size=None) as connection:
             tab = Tab(connection)
-            tab.send('Emulation.setDeviceMetricsOverride', width=size[0], height=size[1], deviceScaleFactor=1, mobile=False)
+            tab.send(
+                'Emulation.setDeviceMetricsOverride',
+                width=size[0],
+                height=size[1],
+                deviceScaleFactor=1,
+                mobile=False,
+            )
             tab.send('Page.enable')
             tab.send('Page.navigate', url=url)
             yield tab

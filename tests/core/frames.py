@@ -1,4 +1,5 @@
-"""Frames for tests: a rig of any size around the vehicle, noise images, a straight drive; and the real sample."""
+"""Frames for tests: a rig of any size around the vehicle, noise images, a straight drive; and the
+real sample."""
 
 from __future__ import annotations
 
@@ -32,11 +33,17 @@ def make_rig(count: int = 6, width: int = 352, height: int = 200) -> CameraRig:
         pose[:3, :3] = pose[:3, :3] @ OPTICAL
         poses.append(pose)
     intrinsics = np.array([[0.8 * width, 0, width / 2], [0, 0.8 * width, height / 2], [0, 0, 1]])
-    return CameraRig([f'camera_{index}' for index in range(count)], np.repeat(intrinsics[None], count, 0), poses)
+    return CameraRig(
+        [f'camera_{index}' for index in range(count)], np.repeat(intrinsics[None], count, 0), poses
+    )
 
 
 def make_frame(
-    stamp_s: float, rig: CameraRig | None = None, seed: int = 0, size: tuple[int, int] = (200, 352), poses: bool = True
+    stamp_s: float,
+    rig: CameraRig | None = None,
+    seed: int = 0,
+    size: tuple[int, int] = (200, 352),
+    poses: bool = True,
 ) -> Frame:
     """Return noise images; the cameras expose 8 ms apart on a vehicle that drives and turns."""
     rig = make_rig() if rig is None else rig
@@ -47,13 +54,22 @@ def make_frame(
 
 
 def two_frame_inputs(key: Frame, past: Frame, config: ModelConfig) -> ModelInputs:
-    """Return what the official two-frame forward reads for a key frame and an earlier one of the same cameras."""
-    crops, image_aug = zip(*(preprocess(frame.images, config.image) for frame in (key, past)), strict=True)
-    key_ego_from_past = invert_rigid(key.world_from_ego) @ past.world_from_ego @ past.rig.ego_from_camera
+    """Return what the official two-frame forward reads for a key frame and an earlier one of the
+    same cameras."""
+    crops, image_aug = zip(
+        *(preprocess(frame.images, config.image) for frame in (key, past)), strict=True
+    )
+    key_ego_from_past = (
+        invert_rigid(key.world_from_ego) @ past.world_from_ego @ past.rig.ego_from_camera
+    )
     intrinsics = np.zeros((2, len(key.rig), 4, 4))
     intrinsics[..., :3, :3] = (key.rig.intrinsics, past.rig.intrinsics)
     intrinsics[..., 3, 3] = 1
-    matrices = (np.stack((key.rig.ego_from_camera, key_ego_from_past)), intrinsics, np.stack(image_aug))
+    matrices = (
+        np.stack((key.rig.ego_from_camera, key_ego_from_past)),
+        intrinsics,
+        np.stack(image_aug),
+    )
     return ModelInputs(
         normalise(torch.from_numpy(np.stack(crops)), config.image)[None],
         *(torch.from_numpy(matrix).float()[None] for matrix in matrices),
@@ -62,16 +78,32 @@ def two_frame_inputs(key: Frame, past: Frame, config: ModelConfig) -> ModelInput
 
 
 def real_frames(infos: str) -> list[Frame]:
-    """Return the frames of ``infos.json`` or ``infos_2frames.json`` of the real nuScenes sample."""
-    return [_real_frame(info['cam_infos']) for info in json.loads(reference_path(f'nuscenes_sample/{infos}').read_text())]
+    """Return the frames of ``infos.json`` or ``infos_2frames.json`` of the real nuScenes
+    sample."""
+    return [
+        _real_frame(info['cam_infos'])
+        for info in json.loads(reference_path(f'nuscenes_sample/{infos}').read_text())
+    ]
 
 
 def _real_frame(cameras: dict) -> Frame:
     cameras = [cameras[name] for name in CAMERAS]
     calibrations = [camera['calibrated_sensor'] for camera in cameras]
-    rig = CameraRig(CAMERAS, [calibration['camera_intrinsic'] for calibration in calibrations], [_transform(c) for c in calibrations])
-    images = [np.asarray(Image.open(reference_path('nuscenes_sample') / camera['filename'])) for camera in cameras]
-    return Frame(images, rig, [1000 * camera['timestamp'] for camera in cameras], [_transform(camera['ego_pose']) for camera in cameras])
+    rig = CameraRig(
+        CAMERAS,
+        [calibration['camera_intrinsic'] for calibration in calibrations],
+        [_transform(c) for c in calibrations],
+    )
+    images = [
+        np.asarray(Image.open(reference_path('nuscenes_sample') / camera['filename']))
+        for camera in cameras
+    ]
+    return Frame(
+        images,
+        rig,
+        [1000 * camera['timestamp'] for camera in cameras],
+        [_transform(camera['ego_pose']) for camera in cameras],
+    )
 
 
 def _transform(record: dict) -> np.ndarray:

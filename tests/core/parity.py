@@ -1,4 +1,5 @@
-"""Every stage of the network beside the official code's numbers; ``python -m tests.core.parity`` prints the table."""
+"""Every stage of the network beside the official code's numbers; ``python -m tests.core.parity``
+prints the table."""
 
 from __future__ import annotations
 
@@ -23,18 +24,28 @@ from bevdepth_core.preprocess import normalise, preprocess
 from bevdepth_core.types import ModelInputs
 from tests.reference import DATA, filled_model, golden, reference_path, synthetic_images, uniform
 
-CAMERAS = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT')
+CAMERAS = (
+    'CAM_FRONT_LEFT',
+    'CAM_FRONT',
+    'CAM_FRONT_RIGHT',
+    'CAM_BACK_LEFT',
+    'CAM_BACK',
+    'CAM_BACK_RIGHT',
+)
 CASES = ('real_1key', 'real_2key', 'real_2key_da', 'synth_2key', 'synth_2key_da')
 TIGHT = 1e-5
 """Relative L2 where only rounding differs."""
 FLIPS = {'1key': 2e-3, '2key': 2e-3, '2key_da': 5e-3}
-"""Relative L2 behind the voxel grid when indices are computed: a point or two fall into the neighbouring cell. Refined
-volumes have single points of great weight, so one such point moves more there."""
+"""Relative L2 behind the voxel grid when indices are computed: a point or two fall into the
+neighbouring cell. Refined volumes have single points of great weight, so one such point moves more
+there."""
 BOXES = {'1key': (1e-3, 1e-4, 0), '2key': (1e-3, 1e-4, 0), '2key_da': (5e-2, 1e-2, 4)}
-"""Centre in metres, score, and boxes that may swap at the candidate limits, when indices are computed."""
+"""Centre in metres, score, and boxes that may swap at the candidate limits, when indices are
+computed."""
 TIGHT_BOXES = (1e-3, 1e-4, 0)
 MOST_FLIPS = 16
-"""Points of a frame (473,088) that may change cell; the official code's own float32 and float64 runs differ in 6 to 8."""
+"""Points of a frame (473,088) that may change cell; the official code's own float32 and float64
+runs differ in 6 to 8."""
 
 _IMAGE_STAGES = {
     'img_backbone.stem_pool': 'image_encoder.backbone.maxpool',
@@ -60,7 +71,11 @@ _BEV_STAGES = {
     **{f'trunk.layer{n}': f'bev_encoder.trunk.layer{n}' for n in (1, 2, 3)},
     'bev_neck': 'bev_encoder.neck',
     'shared_conv': 'head.shared',
-    **{f'task{t}.{name}': f'head.tasks.{t}.{name}' for t in range(6) for name in ('reg', 'height', 'dim', 'rot', 'vel', 'heatmap')},
+    **{
+        f'task{t}.{name}': f'head.tasks.{t}.{name}'
+        for t in range(6)
+        for name in ('reg', 'height', 'dim', 'rot', 'vel', 'heatmap')
+    },
 }
 
 
@@ -80,23 +95,36 @@ class Row:
 
 
 def sample_inputs(case: str) -> ModelInputs:
-    """Return the inputs of a golden case: its matrices, and pictures from the real sample's JPEGs or the formula."""
+    """Return the inputs of a golden case: its matrices, and pictures from the real sample's JPEGs
+    or the formula."""
     _, arrays = golden(case)
-    matrices = (torch.from_numpy(arrays[f'in/{name}']) for name in ('sensor2ego_mats', 'intrin_mats', 'ida_mats', 'bda_mat'))
+    matrices = (
+        torch.from_numpy(arrays[f'in/{name}'])
+        for name in ('sensor2ego_mats', 'intrin_mats', 'ida_mats', 'bda_mat')
+    )
     frames = arrays['in/sensor2ego_mats'].shape[1]
-    images = synthetic_images() if case.startswith('synth') else real_images().expand(1, frames, -1, -1, -1, -1)
+    images = (
+        synthetic_images()
+        if case.startswith('synth')
+        else real_images().expand(1, frames, -1, -1, -1, -1)
+    )
     return ModelInputs(images, *matrices)
 
 
 def real_images() -> torch.Tensor:
     """Return the (1, 1, 6, 3, 256, 704) network input of the real sample, from its JPEG files."""
-    crops, _ = preprocess([np.asarray(Image.open(path)) for path in sample_paths()], ModelConfig().image)
+    crops, _ = preprocess(
+        [np.asarray(Image.open(path)) for path in sample_paths()], ModelConfig().image
+    )
     return normalise(torch.from_numpy(crops), ModelConfig().image)[None, None]
 
 
 def sample_paths() -> list:
     infos = json.loads(reference_path('nuscenes_sample/infos.json').read_text())
-    return [reference_path('nuscenes_sample') / infos[0]['cam_infos'][camera]['filename'] for camera in CAMERAS]
+    return [
+        reference_path('nuscenes_sample') / infos[0]['cam_infos'][camera]['filename']
+        for camera in CAMERAS
+    ]
 
 
 def compare(case: str) -> Iterator[Row]:
@@ -107,17 +135,28 @@ def compare(case: str) -> Iterator[Row]:
     inputs = sample_inputs(case)
     stages = _Stages(case, reference['stages'], arrays)
     stages.add('image', inputs.images, TIGHT)
-    with torch.inference_mode(), _recorded(model, stages, FLIPS[variant]), _kept_features(model) as kept:
+    with (
+        torch.inference_mode(),
+        _recorded(model, stages, FLIPS[variant]),
+        _kept_features(model) as kept,
+    ):
         outputs = model(inputs)
     stages.require_all()
     yield from stages.rows
-    yield from _compare_boxes(case, arrays, decode(outputs.tasks, model.config)[0], 'voxel indices computed', BOXES[variant])
+    yield from _compare_boxes(
+        case,
+        arrays,
+        decode(outputs.tasks, model.config)[0],
+        'voxel indices computed',
+        BOXES[variant],
+    )
     yield from _compare_geometry(case, inputs, model)
     yield from _compare_injected(case, stages, arrays, model, kept)
 
 
 def compare_head_only() -> Iterator[Row]:
-    """Yield the BEV head's comparisons on a synthetic map, where no voxel grid blurs the numbers."""
+    """Yield the BEV head's comparisons on a synthetic map, where no voxel grid blurs the
+    numbers."""
     reference, arrays = golden('head_only_2key')
     model = filled_model('2key')
     stages = _Stages('head_only_2key', reference['stages'], arrays, prefix='head.')
@@ -127,26 +166,42 @@ def compare_head_only() -> Iterator[Row]:
     stages.require_all()
     yield from stages.rows
     for index, boxes in enumerate(decode(tasks, model.config)):
-        yield from _compare_boxes('head_only_2key', arrays, boxes, f'sample {index}', TIGHT_BOXES, index)
+        yield from _compare_boxes(
+            'head_only_2key', arrays, boxes, f'sample {index}', TIGHT_BOXES, index
+        )
 
 
 class _Stages:
     """Compare tensors with a golden case as they come by."""
 
-    def __init__(self, case: str, reference: dict, arrays: dict[str, np.ndarray], prefix: str = '') -> None:
+    def __init__(
+        self, case: str, reference: dict, arrays: dict[str, np.ndarray], prefix: str = ''
+    ) -> None:
         self.case, self.rows, self._prefix = case, [], prefix
         self._reference, self._arrays = reference, arrays
 
     def row(self, stage: str, tensor: torch.Tensor, tolerance: float, note: str = '') -> Row:
-        """Return the larger of two relative distances: on the stored elements, and of a random projection of them all."""
-        if list(tensor.shape) != self._reference[stage]['shape'] and tensor.numel() != np.prod(self._reference[stage]['shape']):
-            raise AssertionError(f'{self.case} {stage}: shape {tuple(tensor.shape)}, official {self._reference[stage]["shape"]}')
+        """Return the larger of two relative distances: on the stored elements, and of a random
+        projection of them all."""
+        if list(tensor.shape) != self._reference[stage]['shape'] and tensor.numel() != np.prod(
+            self._reference[stage]['shape']
+        ):
+            raise AssertionError(
+                f'{self.case} {stage}: shape {tuple(tensor.shape)}, official '
+                f'{self._reference[stage]["shape"]}'
+            )
         values = tensor.reshape(-1).double().numpy()
         expected = self._arrays[f'{stage}/val'].astype(np.float64)
-        stored = np.linalg.norm(values[self._arrays[f'{stage}/idx']] - expected) / np.linalg.norm(expected)
+        stored = np.linalg.norm(values[self._arrays[f'{stage}/idx']] - expected) / np.linalg.norm(
+            expected
+        )
         projection = values @ uniform(f'proj:{stage}', values.shape)
         # A projection on numbers uniform in [-1, 1) shrinks a random difference by sqrt(3).
-        whole = abs(projection - self._reference[stage]['proj']) * np.sqrt(3) / self._reference[stage]['l2']
+        whole = (
+            abs(projection - self._reference[stage]['proj'])
+            * np.sqrt(3)
+            / self._reference[stage]['l2']
+        )
         return Row(self.case, stage + note, 'relative L2', tolerance, float(max(stored, whole)))
 
     def add(self, stage: str, tensor: torch.Tensor, tolerance: float) -> None:
@@ -157,7 +212,9 @@ class _Stages:
     def require_all(self) -> None:
         """Raise unless every stored stage was compared; geometry is compared by its integers."""
         compared = {row.stage for row in self.rows}
-        left_out = [stage for stage in self._reference if stage not in compared and 'geometry' not in stage]
+        left_out = [
+            stage for stage in self._reference if stage not in compared and 'geometry' not in stage
+        ]
         if left_out:
             raise AssertionError(f'{self.case}: not compared: {left_out}')
 
@@ -169,7 +226,11 @@ def _recorded(model: BEVDepth, stages: _Stages, behind_grid: float) -> Iterator[
 
     def image_hook(stage):
         def hook(module, args, output):
-            stages.add(f's{runs[stage]}.{stage}', output[0] if isinstance(output, tuple) else output, TIGHT)
+            stages.add(
+                f's{runs[stage]}.{stage}',
+                output[0] if isinstance(output, tuple) else output,
+                TIGHT,
+            )
             runs[stage] += 1
 
         return hook
@@ -178,15 +239,25 @@ def _recorded(model: BEVDepth, stages: _Stages, behind_grid: float) -> Iterator[
         return lambda module, args, output: stages.add(stage, output, behind_grid)
 
     modules = dict(model.named_modules())
-    hooks = [modules[name].register_forward_hook(image_hook(stage)) for stage, name in _IMAGE_STAGES.items() if name in modules]
-    hooks += [modules[name].register_forward_hook(bev_hook(stage)) for stage, name in _BEV_STAGES.items()]
+    hooks = [
+        modules[name].register_forward_hook(image_hook(stage))
+        for stage, name in _IMAGE_STAGES.items()
+        if name in modules
+    ]
+    hooks += [
+        modules[name].register_forward_hook(bev_hook(stage)) for stage, name in _BEV_STAGES.items()
+    ]
 
     def splat_hook(module, args, output):
         stages.add(f's{runs["bev"]}.bev', output, behind_grid)
         runs['bev'] += 1
 
     hooks.append(model.view_transform.register_forward_hook(splat_hook))
-    hooks.append(model.bev_encoder.register_forward_pre_hook(lambda module, args: stages.add('backbone_bev', args[0], behind_grid)))
+    hooks.append(
+        model.bev_encoder.register_forward_pre_hook(
+            lambda module, args: stages.add('backbone_bev', args[0], behind_grid)
+        )
+    )
     try:
         yield
     finally:
@@ -198,7 +269,9 @@ def _recorded(model: BEVDepth, stages: _Stages, behind_grid: float) -> Iterator[
 def _kept_features(model: BEVDepth) -> Iterator[list[ImageFeatures]]:
     """Collect what is splatted, frame by frame."""
     kept: list[ImageFeatures] = []
-    hook = model.view_transform.register_forward_pre_hook(lambda module, args: kept.append(args[0]))
+    hook = model.view_transform.register_forward_pre_hook(
+        lambda module, args: kept.append(args[0])
+    )
     try:
         yield kept
     finally:
@@ -207,12 +280,19 @@ def _kept_features(model: BEVDepth) -> Iterator[list[ImageFeatures]]:
 
 def _compare_geometry(case: str, inputs: ModelInputs, model: BEVDepth) -> Iterator[Row]:
     for frame in range(inputs.images.shape[1]):
-        flips = (_voxel_index(inputs, frame, model).numpy() != stored_index(case, frame)).any(axis=-1).sum()
-        yield Row(case, f's{frame}.geometry_voxel_int', 'points in another cell', MOST_FLIPS, int(flips))
+        flips = (
+            (_voxel_index(inputs, frame, model).numpy() != stored_index(case, frame))
+            .any(axis=-1)
+            .sum()
+        )
+        yield Row(
+            case, f's{frame}.geometry_voxel_int', 'points in another cell', MOST_FLIPS, int(flips)
+        )
 
 
 def stored_index(case: str, frame: int) -> np.ndarray:
-    """Return the official voxel indices of one frame, (1, N, D, h, w, 3) int32; both frames of real_2key have the same."""
+    """Return the official voxel indices of one frame, (1, N, D, h, w, 3) int32; both frames of
+    real_2key have the same."""
     if case.startswith('synth'):
         return np.load(DATA / 'geometry_synth.npz')['geom_int16'][:, frame].astype(np.int32)
     return np.load(reference_path('golden/voxel_pooling_real.npz'))['geom_int16'].astype(np.int32)
@@ -220,11 +300,20 @@ def stored_index(case: str, frame: int) -> np.ndarray:
 
 def _voxel_index(inputs: ModelInputs, frame: int, model: BEVDepth) -> torch.Tensor:
     view, grid = model.view_transform, model.config.grid
-    matrix = ego_from_frustum(inputs.key_ego_from_camera[:, frame], inputs.intrinsics[:, frame], inputs.image_aug[:, frame], inputs.bev_aug)
-    return voxel_index(matrix, view.frustum_u, view.frustum_v, view.frustum_d, grid.lower, grid.cell)
+    matrix = ego_from_frustum(
+        inputs.key_ego_from_camera[:, frame],
+        inputs.intrinsics[:, frame],
+        inputs.image_aug[:, frame],
+        inputs.bev_aug,
+    )
+    return voxel_index(
+        matrix, view.frustum_u, view.frustum_v, view.frustum_d, grid.lower, grid.cell
+    )
 
 
-def _compare_injected(case: str, stages: _Stages, arrays: dict, model: BEVDepth, kept: list[ImageFeatures]) -> Iterator[Row]:
+def _compare_injected(
+    case: str, stages: _Stages, arrays: dict, model: BEVDepth, kept: list[ImageFeatures]
+) -> Iterator[Row]:
     """Splat with the official indices: from there on only rounding differs, down to the boxes."""
     bev_maps = []
     for frame, features in enumerate(kept):
@@ -233,7 +322,9 @@ def _compare_injected(case: str, stages: _Stages, arrays: dict, model: BEVDepth,
         yield stages.row(f's{frame}.bev', bev_maps[-1], TIGHT, ' (stored indices)')
     with torch.inference_mode():
         tasks = model.detect(bev_maps)
-    yield from _compare_boxes(case, arrays, decode(tasks, model.config)[0], 'stored indices', TIGHT_BOXES)
+    yield from _compare_boxes(
+        case, arrays, decode(tasks, model.config)[0], 'stored indices', TIGHT_BOXES
+    )
 
 
 def _splat_indexed(features: ImageFeatures, index: torch.Tensor, model: BEVDepth) -> torch.Tensor:
@@ -242,19 +333,34 @@ def _splat_indexed(features: ImageFeatures, index: torch.Tensor, model: BEVDepth
     return voxel_pooling_indexed(features.depth, features.context, index, model.config.grid.shape)
 
 
-def _compare_boxes(case: str, arrays: dict, found: ScoredBoxes, note: str, tolerances: tuple, sample: int = 0) -> Iterator[Row]:
+def _compare_boxes(
+    case: str, arrays: dict, found: ScoredBoxes, note: str, tolerances: tuple, sample: int = 0
+) -> Iterator[Row]:
     expected = {name: arrays[f'out/b{sample}/{name}'] for name in ('boxes', 'scores', 'labels')}
-    pairs, unmatched = match_boxes(found, expected['boxes'], expected['scores'], expected['labels'])
+    pairs, unmatched = match_boxes(
+        found, expected['boxes'], expected['scores'], expected['labels']
+    )
     ours, theirs = pairs[:, 0], pairs[:, 1]
-    center = np.linalg.norm(found.boxes.center[ours] - expected['boxes'][theirs, :3], axis=1).max(initial=0)
+    center = np.linalg.norm(found.boxes.center[ours] - expected['boxes'][theirs, :3], axis=1).max(
+        initial=0
+    )
     score = np.abs(found.scores[ours] - expected['scores'][theirs]).max(initial=0)
     yield Row(case, f'boxes: centre ({note})', 'largest distance, m', tolerances[0], float(center))
     yield Row(case, f'boxes: score ({note})', 'largest difference', tolerances[1], float(score))
-    yield Row(case, f'boxes: unmatched of {len(expected["boxes"])} ({note})', 'boxes', tolerances[2], unmatched)
+    yield Row(
+        case,
+        f'boxes: unmatched of {len(expected["boxes"])} ({note})',
+        'boxes',
+        tolerances[2],
+        unmatched,
+    )
 
 
-def match_boxes(found: ScoredBoxes, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, int]:
-    """Pair each official box with our nearest one of its label within 0.1 m and 0.01 of score, one to one.
+def match_boxes(
+    found: ScoredBoxes, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, int]:
+    """Pair each official box with our nearest one of its label within 0.1 m and 0.01 of score, one
+    to one.
 
     Returns:
         (pairs, 2) indices (ours, theirs), and how many boxes of either side are left over.
@@ -263,7 +369,11 @@ def match_boxes(found: ScoredBoxes, boxes: np.ndarray, scores: np.ndarray, label
     pairs = []
     for theirs in range(len(boxes)):
         distance = np.linalg.norm(found.boxes.center - boxes[theirs, :3], axis=1)
-        distance[~free | (found.labels != labels[theirs]) | (np.abs(found.scores - scores[theirs]) > 0.01)] = np.inf
+        distance[
+            ~free
+            | (found.labels != labels[theirs])
+            | (np.abs(found.scores - scores[theirs]) > 0.01)
+        ] = np.inf
         ours = int(distance.argmin())
         if distance[ours] <= 0.1:
             pairs.append((ours, theirs))
@@ -279,10 +389,13 @@ def all_rows() -> Iterator[Row]:
 
 
 def summary(rows: list[Row]) -> dict[tuple[str, str], dict[str, Row]]:
-    """Return the row furthest from its tolerance per (stage, measure) and case, over frames, tasks and samples."""
+    """Return the row furthest from its tolerance per (stage, measure) and case, over frames, tasks
+    and samples."""
     table: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
-        stage = re.sub(r'^(s\d|head)\.|task\d\.| of \d+|sample \d', '', row.stage).replace(' ()', '')
+        stage = re.sub(r'^(s\d|head)\.|task\d\.| of \d+|sample \d', '', row.stage).replace(
+            ' ()', ''
+        )
         cases = table.setdefault((stage, row.measure), {})
         known = cases.get(row.case)
         if known is None or row.reached > known.reached:
@@ -298,7 +411,12 @@ def main() -> None:
     print('| --- | --- | --- |' + ' ---: |' * len(cases))
     for (stage, measure), by_case in summary(rows).items():
         tolerances = ', '.join(dict.fromkeys(f'{row.tolerance:g}' for row in by_case.values()))
-        cells = [f'{by_case[case].reached:.2g}' + ('' if by_case[case].met else ' MISSED') if case in by_case else '' for case in cases]
+        cells = [
+            f'{by_case[case].reached:.2g}' + ('' if by_case[case].met else ' MISSED')
+            if case in by_case
+            else ''
+            for case in cases
+        ]
         print(f'| {stage} | {measure} | {tolerances} | {" | ".join(cells)} |')
     missed = sum(not row.met for row in rows)
     print(f'\n{len(rows)} comparisons, {missed} missed.')

@@ -23,7 +23,14 @@ PRESETS = sorted((ROOT / 'config' / 'models').glob('*.yaml'))
 
 def test_all_presets_are_there():
     names = {path.stem for path in PRESETS}
-    assert names == {'r50_256x704_1key', 'r50_256x704_2key', 'r50_256x704_2key_da', 'r50_512x1408_2key', 'r50_640x1600_2key', 'small'}
+    assert names == {
+        'r50_256x704_1key',
+        'r50_256x704_2key',
+        'r50_256x704_2key_da',
+        'r50_512x1408_2key',
+        'r50_640x1600_2key',
+        'small',
+    }
 
 
 @pytest.mark.parametrize('path', PRESETS, ids=lambda path: path.stem)
@@ -45,7 +52,9 @@ def test_presets_differ_only_where_the_experiments_do():
     refined = load_model_config(ROOT / 'config' / 'models' / 'r50_256x704_2key_da.yaml')
     large = load_model_config(ROOT / 'config' / 'models' / 'r50_640x1600_2key.yaml')
     assert one == dataclasses.replace(official, key_frames=1)
-    assert refined == dataclasses.replace(official, depth_net=dataclasses.replace(official.depth_net, refinement=True))
+    assert refined == dataclasses.replace(
+        official, depth_net=dataclasses.replace(official.depth_net, refinement=True)
+    )
     assert large == dataclasses.replace(official, image=ImageSpec(640, 1600))
 
 

@@ -24,7 +24,15 @@ def empty_maps(batch: int = 1) -> list[TaskMaps]:
     ]
 
 
-def put(maps: TaskMaps, sample: int, row: int, column: int, score: float, label: int = 0, dim=(1.5, 0.7, 0.4)) -> None:
+def put(
+    maps: TaskMaps,
+    sample: int,
+    row: int,
+    column: int,
+    score: float,
+    label: int = 0,
+    dim=(1.5, 0.7, 0.4),
+) -> None:
     maps.heatmap[sample, label, row, column] = float(np.log(score / (1 - score)))
     maps.reg[sample, :, row, column] = torch.tensor([0.25, 0.75])
     maps.height[sample, 0, row, column] = -0.5
@@ -39,7 +47,9 @@ def test_known_cell_becomes_the_known_box():
     (found,) = decode(tasks, CONFIG)
     assert found.labels.tolist() == [CONFIG.class_names.index('trailer')]
     assert np.allclose(found.scores, 0.7)
-    assert np.allclose(found.boxes.center, [[30.25 * 0.8 - 51.2, 100.75 * 0.8 - 51.2, -0.5]], atol=1e-5)
+    assert np.allclose(
+        found.boxes.center, [[30.25 * 0.8 - 51.2, 100.75 * 0.8 - 51.2, -0.5]], atol=1e-5
+    )
     assert np.allclose(found.boxes.size, np.exp([[1.5, 0.7, 0.4]]))
     assert np.allclose(found.boxes.yaw, np.arctan2(0.6, -0.8))
     assert np.allclose(found.boxes.velocity, [[3, -1]])
@@ -51,11 +61,22 @@ def test_nothing_above_the_threshold_is_no_box():
 
 def test_batch_equals_single_samples():
     torch.manual_seed(0)
-    tasks = [TaskMaps(**{name: torch.randn_like(value) for name, value in vars(maps).items()}) for maps in empty_maps(2)]
+    tasks = [
+        TaskMaps(**{name: torch.randn_like(value) for name, value in vars(maps).items()})
+        for maps in empty_maps(2)
+    ]
     both = decode(tasks, CONFIG)
     for index, sample in enumerate(both):
-        alone = decode([TaskMaps(**{name: value[index : index + 1] for name, value in vars(maps).items()}) for maps in tasks], CONFIG)[0]
-        assert np.array_equal(sample.boxes.center, alone.boxes.center) and np.array_equal(sample.labels, alone.labels)
+        alone = decode(
+            [
+                TaskMaps(**{name: value[index : index + 1] for name, value in vars(maps).items()})
+                for maps in tasks
+            ],
+            CONFIG,
+        )[0]
+        assert np.array_equal(sample.boxes.center, alone.boxes.center) and np.array_equal(
+            sample.labels, alone.labels
+        )
     assert len(both[0].boxes) > 100
 
 
@@ -83,7 +104,12 @@ def test_values_that_are_no_box_are_dropped():
 
 def candidates(centers, scores) -> ScoredBoxes:
     count = len(centers)
-    boxes = Boxes3D(np.c_[np.array(centers, float), np.zeros(count)], np.ones((count, 3)), np.zeros(count), np.zeros((count, 2)))
+    boxes = Boxes3D(
+        np.c_[np.array(centers, float), np.zeros(count)],
+        np.ones((count, 3)),
+        np.zeros(count),
+        np.zeros((count, 2)),
+    )
     return ScoredBoxes(boxes, np.array(scores, np.float32), np.zeros(count, int))
 
 
@@ -107,11 +133,15 @@ def test_suppression_equals_the_official_one_on_its_own_candidates():
     arrays = golden('synth_2key')[1]
     expected, kept = arrays['out/b0/boxes'], []
     for number, task in enumerate(CONFIG.head.tasks):
-        before = {name: arrays[f'out/b0/pre_nms_task{number}/{name}'] for name in ('boxes', 'scores')}
+        before = {
+            name: arrays[f'out/b0/pre_nms_task{number}/{name}'] for name in ('boxes', 'scores')
+        }
         order = np.argsort(-before['scores'], kind='stable')
         boxes = before['boxes'][order]
         ordered = ScoredBoxes(
-            Boxes3D(boxes[:, :3], boxes[:, 3:6], boxes[:, 6], boxes[:, 7:]), before['scores'][order], np.zeros(len(order), int)
+            Boxes3D(boxes[:, :3], boxes[:, 3:6], boxes[:, 6], boxes[:, 7:]),
+            before['scores'][order],
+            np.zeros(len(order), int),
         )
         kept.append(boxes[suppress_circles(ordered, task, CONFIG.decode.boxes_per_task)])
     assert np.array_equal(np.concatenate(kept), expected)
@@ -120,5 +150,7 @@ def test_suppression_equals_the_official_one_on_its_own_candidates():
 def test_threshold_is_exclusive_and_configurable():
     tasks = empty_maps()
     put(tasks[0], 0, 10, 10, 0.3)
-    strict = dataclasses.replace(CONFIG, decode=dataclasses.replace(CONFIG.decode, score_threshold=0.35))
+    strict = dataclasses.replace(
+        CONFIG, decode=dataclasses.replace(CONFIG.decode, score_threshold=0.35)
+    )
     assert len(decode(tasks, CONFIG)[0].boxes) == 1 and len(decode(tasks, strict)[0].boxes) == 0

@@ -10,13 +10,20 @@ def random_transforms(count: int) -> np.ndarray:
     generator = np.random.default_rng(3)
     quaternions = generator.normal(size=(count, 4))
     quaternions /= np.linalg.norm(quaternions, axis=1, keepdims=True)
-    return np.stack([rigid_from_quaternion(q, t) for q, t in zip(quaternions, generator.normal(size=(count, 3)) * 1000, strict=True)])
+    return np.stack(
+        [
+            rigid_from_quaternion(q, t)
+            for q, t in zip(quaternions, generator.normal(size=(count, 3)) * 1000, strict=True)
+        ]
+    )
 
 
 def test_quaternion_gives_a_rotation_and_its_sign_does_not_matter():
     transform = rigid_from_quaternion((np.cos(0.3), 0, 0, np.sin(0.3)), (1, 2, 3))
     assert np.allclose(transform @ (1, 0, 0, 1), (1 + np.cos(0.6), 2 + np.sin(0.6), 3, 1))
-    assert np.array_equal(transform, rigid_from_quaternion((-np.cos(0.3), 0, 0, -np.sin(0.3)), (1, 2, 3)))
+    assert np.array_equal(
+        transform, rigid_from_quaternion((-np.cos(0.3), 0, 0, -np.sin(0.3)), (1, 2, 3))
+    )
     require_rigid('all', random_transforms(50))
 
 
@@ -36,6 +43,10 @@ def test_inverse_undoes():
 
 
 def test_scale_mirror_and_projective_rows_are_refused():
-    for wrong in (np.diag([2.0, 2, 2, 1]), np.diag([-1.0, 1, 1, 1]), np.eye(4) + np.eye(4)[:, ::-1] * 0.1):
+    for wrong in (
+        np.diag([2.0, 2, 2, 1]),
+        np.diag([-1.0, 1, 1, 1]),
+        np.eye(4) + np.eye(4)[:, ::-1] * 0.1,
+    ):
         with pytest.raises(ValueError, match='pose must be rigid'):
             require_rigid('pose', wrong[None])

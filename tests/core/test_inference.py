@@ -35,13 +35,17 @@ def model():
 @pytest.fixture(scope='module')
 def tiny_model():
     """A network for what does not depend on the size of anything."""
-    return small_model(image=ImageSpec(32, 96), grid=BEVGrid(x=(-51.2, 51.2, 3.2), y=(-51.2, 51.2, 3.2)))
+    return small_model(
+        image=ImageSpec(32, 96), grid=BEVGrid(x=(-51.2, 51.2, 3.2), y=(-51.2, 51.2, 3.2))
+    )
 
 
 def head_maps(detector, frame, monkeypatch):
     """Return the head's maps of one streaming step."""
     kept, network = [], detector._network.model
-    monkeypatch.setattr(network, 'detect', lambda maps: kept.append(BEVDepth.detect(network, maps)) or kept[-1])
+    monkeypatch.setattr(
+        network, 'detect', lambda maps: kept.append(BEVDepth.detect(network, maps)) or kept[-1]
+    )
     detections = detector(frame)
     monkeypatch.undo()
     return kept[0], detections
@@ -56,7 +60,11 @@ def assert_same_maps(ours, theirs):
 
 def test_streaming_equals_the_two_frame_forward(model, monkeypatch):
     detector = Detector(model)
-    past, between, key = make_frame(10.0, seed=1), make_frame(10.25, seed=2), make_frame(10.5, seed=3)
+    past, between, key = (
+        make_frame(10.0, seed=1),
+        make_frame(10.25, seed=2),
+        make_frame(10.5, seed=3),
+    )
     detector(past)
     detector(between)
     streamed, detections = head_maps(detector, key, monkeypatch)
@@ -67,7 +75,9 @@ def test_streaming_equals_the_two_frame_forward(model, monkeypatch):
 
 
 def test_streaming_with_depth_refinement_equals_the_two_frame_forward(model, monkeypatch):
-    config = dataclasses.replace(model.config, depth_net=dataclasses.replace(model.config.depth_net, refinement=True))
+    config = dataclasses.replace(
+        model.config, depth_net=dataclasses.replace(model.config.depth_net, refinement=True)
+    )
     torch.manual_seed(1)
     model = BEVDepth(config).eval()
     detector = Detector(model)
@@ -106,7 +116,11 @@ def test_past_frame_is_the_one_nearest_half_a_second_back(tiny_model, stamps, pa
     detector = Detector(tiny_model)
     frames = [make_frame(stamp) for stamp in stamps]
     found = [detector(frame) for frame in frames]
-    expected = None if past is None else frames[len(stamps) - 2 - list(reversed(stamps[:-1])).index(past)].stamp_ns
+    expected = (
+        None
+        if past is None
+        else frames[len(stamps) - 2 - list(reversed(stamps[:-1])).index(past)].stamp_ns
+    )
     assert found[-1].past_stamp_ns == expected
 
 
@@ -169,13 +183,17 @@ def test_unknown_precision_and_device_are_refused(tiny_model):
 
 
 def test_real_sample_gives_the_official_boxes():
-    """Poses are composed in float64 here, in float32 at 1,000 m from the origin by the official code: hence centimetres."""
+    """Poses are composed in float64 here, in float32 at 1,000 m from the origin by the official
+    code: hence centimetres."""
     found = Detector(filled_model('2key'))(real_frames('infos.json')[0])
     arrays = golden('real_2key')[1]
     boxes, scores = arrays['out/b0/boxes'], arrays['out/b0/scores']
     pairs, unmatched = match_boxes(found, boxes, scores, arrays['out/b0/labels'])
     assert unmatched == 0
-    assert np.linalg.norm(found.boxes.center[pairs[:, 0]] - boxes[pairs[:, 1], :3], axis=1).max() < 0.03
+    assert (
+        np.linalg.norm(found.boxes.center[pairs[:, 0]] - boxes[pairs[:, 1], :3], axis=1).max()
+        < 0.03
+    )
     assert np.abs(found.scores[pairs[:, 0]] - scores[pairs[:, 1]]).max() < 0.005
 
 
@@ -189,5 +207,7 @@ def test_full_size_streaming_step_equals_the_two_frame_forward(monkeypatch):
         official = model(two_frame_inputs(key, past, model.config))
     assert_same_maps(streamed, official.tasks)
     boxes = decode(official.tasks, model.config)[0]
-    pairs, unmatched = match_boxes(detections, np.hstack((boxes.boxes.center, boxes.boxes.size)), boxes.scores, boxes.labels)
+    pairs, unmatched = match_boxes(
+        detections, np.hstack((boxes.boxes.center, boxes.boxes.size)), boxes.scores, boxes.labels
+    )
     assert unmatched == 0 and len(pairs) == len(detections) > 100

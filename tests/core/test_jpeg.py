@@ -11,14 +11,19 @@ from bevdepth_core.jpeg import JpegDecoder
 
 def encoded(form: str, seed: int = 0) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (30, 40, 3), dtype=np.uint8)).save(buffer, form)
+    Image.fromarray(
+        np.random.default_rng(seed).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    ).save(buffer, form)
     return buffer.getvalue()
 
 
 def test_a_set_is_decoded_in_order_as_pillow_does():
     files = [encoded('JPEG', seed) for seed in range(6)] + [encoded('PNG', 7)]
     images = JpegDecoder('cpu')(files)
-    assert all(np.array_equal(image, np.asarray(Image.open(io.BytesIO(file)))) for image, file in zip(images, files, strict=True))
+    assert all(
+        np.array_equal(image, np.asarray(Image.open(io.BytesIO(file))))
+        for image, file in zip(images, files, strict=True)
+    )
 
 
 def test_a_broken_file_is_named_by_its_place():

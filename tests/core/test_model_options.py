@@ -1,4 +1,5 @@
-"""What the small preset has that official networks lack: width, stride and cameras in network pixels."""
+"""What the small preset has that official networks lack: width, stride and cameras in network
+pixels."""
 
 from __future__ import annotations
 
@@ -8,7 +9,12 @@ import pytest
 import torch
 
 from bevdepth_core.config import ImageEncoderConfig, ImageSpec
-from bevdepth_core.model.depth_net import CAMERA_VECTOR_SIZE, DepthNet, camera_vector, in_network_pixels
+from bevdepth_core.model.depth_net import (
+    CAMERA_VECTOR_SIZE,
+    DepthNet,
+    camera_vector,
+    in_network_pixels,
+)
 from bevdepth_core.model.image_encoder import ImageEncoder
 from bevdepth_core.model.view_transform import LiftSplat
 from tests.networks import TINY
@@ -24,7 +30,8 @@ def test_features_and_frustum_come_at_the_stride(stride: int) -> None:
 
 
 def cameras_of(zoom: float) -> torch.Tensor:
-    """Return the vector of a camera whose source image is ``zoom`` times as large, shown in the same network image."""
+    """Return the vector of a camera whose source image is ``zoom`` times as large, shown in the
+    same network image."""
     intrinsics = torch.eye(4)
     intrinsics[:2, :3] = zoom * torch.tensor([(633.0, 0.0, 408.0), (0.0, 634.0, 245.0)])
     image_aug = torch.eye(4)
@@ -32,18 +39,26 @@ def cameras_of(zoom: float) -> torch.Tensor:
     image_aug[:2, 3] = torch.tensor([540.0, -110.0])
     pose = torch.eye(4)
     pose[:3, 3] = torch.tensor([1.7, 0.0, 1.5])
-    return camera_vector(*(matrix[None, None] for matrix in (intrinsics, image_aug)), torch.eye(4)[None], pose[None, None])
+    return camera_vector(
+        *(matrix[None, None] for matrix in (intrinsics, image_aug)),
+        torch.eye(4)[None],
+        pose[None, None],
+    )
 
 
 def test_in_network_pixels_the_size_of_the_source_image_does_not_matter() -> None:
-    assert torch.allclose(in_network_pixels(cameras_of(2.0)), in_network_pixels(cameras_of(1.0)), rtol=1e-5)
+    assert torch.allclose(
+        in_network_pixels(cameras_of(2.0)), in_network_pixels(cameras_of(1.0)), rtol=1e-5
+    )
     assert not torch.allclose(cameras_of(2.0), cameras_of(1.0), rtol=0.1)
 
 
 def test_the_numbers_in_network_pixels_are_the_projection_to_the_network_image() -> None:
     cameras = cameras_of(1.0)
     matrix = in_network_pixels(cameras)[0, 0, :6].view(2, 3)
-    source = torch.tensor([(633.0, 0.0, 408.0), (0.0, 634.0, 245.0)]) @ torch.tensor([0.3, -0.1, 1.0])
+    source = torch.tensor([(633.0, 0.0, 408.0), (0.0, 634.0, 245.0)]) @ torch.tensor(
+        [0.3, -0.1, 1.0]
+    )
     expected = torch.tensor([(-0.67, 0.05), (0.06, 0.68)]) @ source + torch.tensor([540.0, -110.0])
     assert torch.allclose(matrix @ torch.tensor([0.3, -0.1, 1.0]), expected, rtol=1e-5)
 

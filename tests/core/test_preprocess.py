@@ -15,7 +15,9 @@ TRAIN = dict(enumerate(golden('pipeline')[0]['train_aug']['per_cam']))
 
 def transform_of(entry: dict) -> ImageTransform:
     left, top, right, bottom = entry['crop']
-    return ImageTransform(entry['resize'], left, top, right - left, bottom - top, entry['flip'], entry['rotate'])
+    return ImageTransform(
+        entry['resize'], left, top, right - left, bottom - top, entry['flip'], entry['rotate']
+    )
 
 
 def read(index: int) -> np.ndarray:
@@ -24,19 +26,26 @@ def read(index: int) -> np.ndarray:
 
 def test_validation_pixels_equal_the_official_ones():
     crops, _ = preprocess([read(CAMERAS.index('CAM_FRONT'))], ImageSpec())
-    assert np.array_equal(crops[0][..., ::-1], golden('pipeline')[1]['val/image_cam_front_uint8'])  # stored B G R
+    assert np.array_equal(
+        crops[0][..., ::-1], golden('pipeline')[1]['val/image_cam_front_uint8']
+    )  # stored B G R
 
 
 def test_training_pixels_equal_the_official_ones():
     index = CAMERAS.index('CAM_FRONT')
-    assert np.array_equal(transform_of(TRAIN[index]).apply(read(index))[..., ::-1], golden('pipeline')[1]['train/image_cam_front_uint8'])
+    assert np.array_equal(
+        transform_of(TRAIN[index]).apply(read(index))[..., ::-1],
+        golden('pipeline')[1]['train/image_cam_front_uint8'],
+    )
 
 
 def test_network_input_equals_the_official_one():
     expected = golden('pipeline')[0]['val_image']
     images = real_images().double()
     assert images.mean().item() == pytest.approx(expected['mean'], rel=1e-6)
-    assert images.norm().item() * np.sqrt(2) == pytest.approx(expected['l2'], rel=1e-6)  # the official count holds two frames
+    assert images.norm().item() * np.sqrt(2) == pytest.approx(
+        expected['l2'], rel=1e-6
+    )  # the official count holds two frames
 
 
 @pytest.mark.parametrize('index', range(6))
@@ -44,18 +53,27 @@ def test_matrices_equal_the_official_ones(index):
     arrays = golden('pipeline')[1]
     validation = ImageTransform.for_inference(1600, 900, ImageSpec())
     assert np.allclose(validation.matrix(), arrays['val/ida'][0, index], atol=1e-4)
-    assert np.allclose(transform_of(TRAIN[index]).matrix(), arrays['train/ida'][0, index], atol=1e-4)
+    assert np.allclose(
+        transform_of(TRAIN[index]).matrix(), arrays['train/ida'][0, index], atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
-    ('spec', 'scale', 'top'), [(ImageSpec(), 0.44, 140), (ImageSpec(512, 1408), 0.88, 280), (ImageSpec(640, 1600), 1.0, 260)]
+    ('spec', 'scale', 'top'),
+    [
+        (ImageSpec(), 0.44, 140),
+        (ImageSpec(512, 1408), 0.88, 280),
+        (ImageSpec(640, 1600), 1.0, 260),
+    ],
 )
 def test_official_sizes_give_the_official_resize_and_crop(spec, scale, top):
     transform = ImageTransform.for_inference(1600, 900, spec)
     assert (transform.scale, transform.crop_x, transform.crop_y) == (scale, 0, top)
 
 
-@pytest.mark.parametrize(('width', 'height'), [(1600, 900), (640, 480), (1920, 1080), (100, 700), (3000, 100)])
+@pytest.mark.parametrize(
+    ('width', 'height'), [(1600, 900), (640, 480), (1920, 1080), (100, 700), (3000, 100)]
+)
 def test_any_source_size_fills_the_input(width, height):
     crops, matrices = preprocess([np.full((height, width, 3), 200, np.uint8)], ImageSpec())
     assert crops.shape == (1, 256, 704, 3) and matrices.shape == (1, 4, 4)
@@ -76,5 +94,8 @@ def test_matrix_sends_a_marked_pixel_to_where_the_image_shows_it(flip, rotation)
 def test_network_reads_blue_first_with_statistics_of_red_first():
     spec = ImageSpec()
     pixel = torch.tensor([10, 20, 30], dtype=torch.uint8).expand(2, 16, 16, 3)
-    expected = [(value - mean) / std for value, mean, std in zip((30, 20, 10), spec.mean, spec.std, strict=True)]
+    expected = [
+        (value - mean) / std
+        for value, mean, std in zip((30, 20, 10), spec.mean, spec.std, strict=True)
+    ]
     assert torch.allclose(normalise(pixel, spec)[1, :, 3, 5], torch.tensor(expected), atol=1e-6)

@@ -30,7 +30,11 @@ def changed(array: np.ndarray, index, value) -> np.ndarray:
         ('intrinsics', changed(RIG.intrinsics, (1, 2, 0), 1), ValueError),
         ('intrinsics', RIG.intrinsics.astype(str), TypeError),
         ('ego_from_camera', changed(RIG.ego_from_camera, (0, 0, 0), 0.5), ValueError),
-        ('ego_from_camera', changed(RIG.ego_from_camera, (0, slice(3), 0), -RIG.ego_from_camera[0, :3, 0]), ValueError),
+        (
+            'ego_from_camera',
+            changed(RIG.ego_from_camera, (0, slice(3), 0), -RIG.ego_from_camera[0, :3, 0]),
+            ValueError,
+        ),
         ('ego_from_camera', changed(RIG.ego_from_camera, (0, 3, 0), 1), ValueError),
         ('ego_from_camera', changed(RIG.ego_from_camera, (1, 0, 3), np.inf), ValueError),
         ('ego_from_camera', RIG.ego_from_camera[:, :3], ValueError),
@@ -67,8 +71,14 @@ def test_frame_stamp_is_the_mean_without_overflow():
 
 def inputs(**changes) -> ModelInputs:
     matrices = torch.zeros(1, 2, 6, 4, 4)
-    arguments = {'images': torch.zeros(1, 2, 6, 3, 32, 32), 'key_ego_from_camera': matrices, 'intrinsics': matrices}
-    return ModelInputs(**{**arguments, 'image_aug': matrices, 'bev_aug': torch.zeros(1, 4, 4), **changes})
+    arguments = {
+        'images': torch.zeros(1, 2, 6, 3, 32, 32),
+        'key_ego_from_camera': matrices,
+        'intrinsics': matrices,
+    }
+    return ModelInputs(
+        **{**arguments, 'image_aug': matrices, 'bev_aug': torch.zeros(1, 4, 4), **changes}
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,12 +98,19 @@ def test_model_inputs_refuse_and_name(field, value):
 
 
 def boxes(count: int) -> Boxes3D:
-    return Boxes3D(np.zeros((count, 3)), np.ones((count, 3)), np.zeros(count), np.zeros((count, 2)))
+    return Boxes3D(
+        np.zeros((count, 3)), np.ones((count, 3)), np.zeros(count), np.zeros((count, 2))
+    )
 
 
 @pytest.mark.parametrize(
     ('field', 'value'),
-    [('center', np.zeros((2, 2))), ('size', np.zeros((2, 3))), ('yaw', np.array([0, np.nan])), ('velocity', np.zeros((1, 2)))],
+    [
+        ('center', np.zeros((2, 2))),
+        ('size', np.zeros((2, 3))),
+        ('yaw', np.array([0, np.nan])),
+        ('velocity', np.zeros((1, 2))),
+    ],
 )
 def test_boxes_refuse_and_name(field, value):
     with pytest.raises(ValueError, match=field):
@@ -116,10 +133,17 @@ def test_detections_refuse_unknown_labels_and_wrong_counts():
 
 
 def test_detections_above_a_score_keep_everything_else():
-    found = Detections3D(boxes(3), [0.9, 0.5, 0.1], [0, 1, 0], ('car', 'bus'), 7, 3, {'decode': 0.1})
+    found = Detections3D(
+        boxes(3), [0.9, 0.5, 0.1], [0, 1, 0], ('car', 'bus'), 7, 3, {'decode': 0.1}
+    )
     best = found.above(0.5)
     assert best.scores.tolist() == pytest.approx([0.9, 0.5]) and best.labels.tolist() == [0, 1]
-    assert (best.stamp_ns, best.past_stamp_ns, best.class_names, dict(best.stage_seconds)) == (7, 3, ('car', 'bus'), {'decode': 0.1})
+    assert (best.stamp_ns, best.past_stamp_ns, best.class_names, dict(best.stage_seconds)) == (
+        7,
+        3,
+        ('car', 'bus'),
+        {'decode': 0.1},
+    )
 
 
 def test_empty_detections_are_fine():

@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.nuscenes.synthetic import nuscenes_like_rig
+from bevdepth_core.synthetic import nuscenes_like_rig
 from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
-from bevdepth_core.visualization import CLASS_COLORS, UNKNOWN_CLASS_COLOR, class_color, compose, draw_bev, draw_boxes_on_image, draw_text
+from bevdepth_core.visualization import (
+    CLASS_COLORS,
+    UNKNOWN_CLASS_COLOR,
+    class_color,
+    compose,
+    draw_bev,
+    draw_boxes_on_image,
+    draw_text,
+)
 
 INTRINSICS = np.array(((300.0, 0, 200), (0, 300, 100), (0, 0, 1)))
 CAMERA_FROM_EGO = np.array(((0.0, -1, 0, 0), (0, 0, -1, 0), (1, 0, 0, 0), (0, 0, 0, 1)))
@@ -25,13 +33,20 @@ def boxes(*rows) -> Boxes3D:
 
 
 def detections(found: Boxes3D, label: int = 0) -> Detections3D:
-    return Detections3D(found, np.linspace(0.9, 0.3, len(found)), np.full(len(found), label), NUSCENES_CLASSES, 0)
+    return Detections3D(
+        found, np.linspace(0.9, 0.3, len(found)), np.full(len(found), label), NUSCENES_CLASSES, 0
+    )
 
 
 def frame(rig: CameraRig, size: tuple[int, int] = (160, 90), poses: bool = True) -> Frame:
     image = np.full((size[1], size[0], 3), 90, np.uint8)
     stamps = np.zeros(len(rig), np.int64)
-    return Frame((image,) * len(rig), rig, stamps, np.repeat(np.eye(4)[None], len(rig), axis=0) if poses else None)
+    return Frame(
+        (image,) * len(rig),
+        rig,
+        stamps,
+        np.repeat(np.eye(4)[None], len(rig), axis=0) if poses else None,
+    )
 
 
 def drawn_at(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -40,7 +55,9 @@ def drawn_at(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def draw(found: Boxes3D, **options) -> np.ndarray:
-    return draw_boxes_on_image(GREY, found, np.zeros(len(found), int), INTRINSICS, CAMERA_FROM_EGO, **options)
+    return draw_boxes_on_image(
+        GREY, found, np.zeros(len(found), int), INTRINSICS, CAMERA_FROM_EGO, **options
+    )
 
 
 def test_every_nuscenes_class_has_a_colour_of_its_own_and_an_unknown_one_has_one_too() -> None:
@@ -54,8 +71,11 @@ def test_every_nuscenes_class_has_a_colour_of_its_own_and_an_unknown_one_has_one
 def test_a_box_is_drawn_at_its_projected_corners_in_its_colour() -> None:
     image = draw(boxes((10, 0, 0, 2, 3, 2, 0, 0, 0)))
     pixels = drawn_at(GREY, image)
-    # The nearest face is 9 m away: half a width of 1.5 m gives 50 px, half a height of 1 m gives 33 px.
-    np.testing.assert_allclose((pixels.min(axis=0), pixels.max(axis=0)), ((150, 66.7), (250, 133.3)), atol=2)
+    # The nearest face is 9 m away: half a width of 1.5 m gives 50 px, half a height of 1 m gives
+    # 33 px.
+    np.testing.assert_allclose(
+        (pixels.min(axis=0), pixels.max(axis=0)), ((150, 66.7), (250, 133.3)), atol=2
+    )
     np.testing.assert_allclose(image[100, 150], CLASS_COLORS['car'], atol=30)
 
 
@@ -72,7 +92,8 @@ def test_a_box_behind_the_camera_leaves_no_trace() -> None:
 
 def test_a_box_around_the_camera_is_cut_at_the_near_plane() -> None:
     image = draw(boxes((2, 0, 0, 10, 3, 2, 0, 0, 0)))
-    # The far face is 7 m away; the edges that run past the camera leave the image through its upper and lower border.
+    # The far face is 7 m away; the edges that run past the camera leave the image through its
+    # upper and lower border.
     assert np.abs(image[57, 150].astype(int) - GREY[0, 0]).max() > 40
     assert len(drawn_at(GREY[:3, 40:60], image[:3, 40:60])) > 0
     np.testing.assert_array_equal(image[0, 60:340], GREY[0, 60:340])
@@ -80,14 +101,17 @@ def test_a_box_around_the_camera_is_cut_at_the_near_plane() -> None:
 
 def test_the_given_image_stays_as_it_was() -> None:
     image = GREY.copy()
-    draw_boxes_on_image(image, boxes((10, 0, 0, 2, 3, 2, 0, 0, 0)), np.zeros(1, int), INTRINSICS, CAMERA_FROM_EGO)
+    draw_boxes_on_image(
+        image, boxes((10, 0, 0, 2, 3, 2, 0, 0, 0)), np.zeros(1, int), INTRINSICS, CAMERA_FROM_EGO
+    )
     np.testing.assert_array_equal(image, GREY)
 
 
 def test_ground_truth_is_dashed() -> None:
     found = boxes((10, 0, 0, 2, 3, 2, 0, 0, 0))
     solid, dashed = (
-        np.abs(draw(found, **options)[75:125, 150].astype(int) - 90).max(axis=-1) > 40 for options in ({}, {'ground_truth': True})
+        np.abs(draw(found, **options)[75:125, 150].astype(int) - 90).max(axis=-1) > 40
+        for options in ({}, {'ground_truth': True})
     )
     assert solid.all()
     assert 0.3 < dashed.mean() < 0.9
@@ -104,14 +128,22 @@ def test_a_small_true_box_is_a_rectangle_that_leaves_its_inside_to_be_seen() -> 
 def test_from_above_forward_is_up_and_left_is_left() -> None:
     size, reach_m = (300, 300), 50.0
     nothing = draw_bev(size, boxes(), np.zeros(0, int), reach_m=reach_m)
-    pixels = drawn_at(nothing, draw_bev(size, boxes((20, 10, 0, 4, 2, 1, 0, 0, 0)), np.zeros(1, int), reach_m=reach_m))
+    pixels = drawn_at(
+        nothing,
+        draw_bev(size, boxes((20, 10, 0, 4, 2, 1, 0, 0, 0)), np.zeros(1, int), reach_m=reach_m),
+    )
     # 3 pixels per metre around the middle of the image.
     np.testing.assert_allclose(pixels.mean(axis=0), (150 - 30, 150 - 60), atol=2)
     np.testing.assert_allclose(np.ptp(pixels, axis=0), (6, 12), atol=5)
 
 
 def test_from_above_an_arrow_shows_the_way_of_one_second() -> None:
-    still, moving = (draw_bev((300, 300), boxes((0, 20, 0, 2, 2, 1, 0, speed, 0)), np.zeros(1, int), reach_m=50.0) for speed in (0, 25))
+    still, moving = (
+        draw_bev(
+            (300, 300), boxes((0, 20, 0, 2, 2, 1, 0, speed, 0)), np.zeros(1, int), reach_m=50.0
+        )
+        for speed in (0, 25)
+    )
     pixels = drawn_at(still, moving)
     assert pixels[:, 1].min() == pytest.approx(150 - 75, abs=2)
     np.testing.assert_allclose(pixels[:, 0], 150 - 60, atol=6)
@@ -119,23 +151,35 @@ def test_from_above_an_arrow_shows_the_way_of_one_second() -> None:
 
 def test_from_above_ground_truth_is_drawn_without_detections() -> None:
     truth = (boxes((20, 10, 0, 4, 2, 1, 0, 0, 0)), np.zeros(1, int))
-    without, with_truth = (draw_bev((300, 300), boxes(), np.zeros(0, int), ground_truth=given) for given in (None, truth))
+    without, with_truth = (
+        draw_bev((300, 300), boxes(), np.zeros(0, int), ground_truth=given)
+        for given in (None, truth)
+    )
     assert len(drawn_at(without, with_truth)) > 10
 
 
 @pytest.mark.parametrize('width', [960, 1920])
 def test_the_picture_has_the_width_asked_for(width: int) -> None:
-    image = compose(frame(nuscenes_like_rig(160, 90)), detections(boxes((10, 0, 1, 4, 2, 1.5, 0, 3, 0))), width=width)
+    image = compose(
+        frame(nuscenes_like_rig(160, 90)),
+        detections(boxes((10, 0, 1, 4, 2, 1.5, 0, 3, 0))),
+        width=width,
+    )
     assert image.shape[1] == width
     assert image.dtype == np.uint8
 
 
 def test_an_object_ahead_shows_in_the_front_camera_and_nowhere_else() -> None:
     one = frame(nuscenes_like_rig(160, 90))
-    plain, image = (compose(one, detections(found), width=1200) for found in (boxes(), boxes((15, 0, 1, 4, 2, 1.5, 0, 0, 0))))
+    plain, image = (
+        compose(one, detections(found), width=1200)
+        for found in (boxes(), boxes((15, 0, 1, 4, 2, 1.5, 0, 0, 0)))
+    )
     height, cameras = plain.shape[0], 1200 * 0.72
     pixels = drawn_at(plain, image)
-    in_cameras = pixels[(pixels[:, 0] < cameras) & (pixels[:, 1] > 0.08 * height) & (pixels[:, 1] < 0.92 * height)]
+    in_cameras = pixels[
+        (pixels[:, 0] < cameras) & (pixels[:, 1] > 0.08 * height) & (pixels[:, 1] < 0.92 * height)
+    ]
     assert len(in_cameras) > 20
     assert (in_cameras[:, 0] > cameras / 3).all()
     assert (in_cameras[:, 0] < 2 * cameras / 3).all()
@@ -144,16 +188,21 @@ def test_an_object_ahead_shows_in_the_front_camera_and_nowhere_else() -> None:
 
 def test_boxes_are_drawn_from_where_each_camera_was() -> None:
     rig = nuscenes_like_rig(160, 90)
-    front = CameraRig(('left_behind', 'front'), rig.intrinsics[[1, 1]], rig.ego_from_camera[[1, 1]])
+    front = CameraRig(
+        ('left_behind', 'front'), rig.intrinsics[[1, 1]], rig.ego_from_camera[[1, 1]]
+    )
     together = frame(front)
     apart = together.world_from_ego.copy()
     apart[1, 0, 3] = 6.0
     found = detections(boxes((20, 0, 1, 4, 2, 1.5, 0, 0, 0)))
     plain, same, moved = (compose(one, shown, width=900) for one, shown in (
-        (together, detections(boxes())), (together, found), (dataclasses.replace(together, world_from_ego=apart), found)))  # fmt: skip
+        (together, detections(boxes())), (together, found), (dataclasses.replace(together,
+         world_from_ego=apart), found)))  # fmt: skip
     panel = slice(0, 200), slice(0, 230)
     # The mean pose lies 3 m ahead of the first camera: its box gets farther and smaller.
-    assert np.ptp(drawn_at(plain[panel], moved[panel])[:, 0]) < np.ptp(drawn_at(plain[panel], same[panel])[:, 0])
+    assert np.ptp(drawn_at(plain[panel], moved[panel])[:, 0]) < np.ptp(
+        drawn_at(plain[panel], same[panel])[:, 0]
+    )
 
 
 def test_one_camera_of_any_name_without_pose_and_without_detections_gives_a_picture() -> None:
@@ -164,7 +213,8 @@ def test_one_camera_of_any_name_without_pose_and_without_detections_gives_a_pict
 
 def test_the_caption_and_title_are_written() -> None:
     one = frame(nuscenes_like_rig(160, 90))
-    plain, titled, captioned = (compose(one, detections(boxes()), width=1200, **words) for words in (
+    plain, titled, captioned = (compose(one, detections(boxes()), width=1200,
+    **words) for words in (
         {'title': ''}, {'title': 'drive'}, {'title': '', 'caption': '12 ms'}))  # fmt: skip
     assert drawn_at(plain, titled)[:, 1].max() < 0.1 * plain.shape[0]
     assert drawn_at(plain, captioned)[:, 1].min() > 0.9 * plain.shape[0]

@@ -8,9 +8,16 @@ import torch
 from bevdepth_core.config import DepthBins, ImageSpec, load_model_config
 from bevdepth_core.inference import Detector
 from bevdepth_core.model import BEVDepth
-from bevdepth_core.nuscenes.synthetic import nuscenes_like_rig
+from bevdepth_core.synthetic import nuscenes_like_rig
 from bevdepth_core.types import CameraRig, Frame
-from bevdepth_core.visualization import DepthMaps, compose, depth_points, draw_depth_on_image, expected_depth, likely_depth
+from bevdepth_core.visualization import (
+    DepthMaps,
+    compose,
+    depth_points,
+    draw_depth_on_image,
+    expected_depth,
+    likely_depth,
+)
 from tests.reference import ROOT
 
 BINS, SPEC = DepthBins(2.0, 58.0, 0.5), ImageSpec(128, 352)
@@ -31,7 +38,11 @@ def frame(index: int = 1) -> Frame:
     rig = nuscenes_like_rig(*SOURCE_SIZE)
     columns, rows = np.meshgrid(np.arange(SOURCE_SIZE[0]), np.arange(SOURCE_SIZE[1]))
     image = np.stack((columns % 256, rows, columns // 256), axis=-1).astype(np.uint8)
-    single = CameraRig(rig.names[index : index + 1], rig.intrinsics[index : index + 1], rig.ego_from_camera[index : index + 1])
+    single = CameraRig(
+        rig.names[index : index + 1],
+        rig.intrinsics[index : index + 1],
+        rig.ego_from_camera[index : index + 1],
+    )
     return Frame((image,), single, np.zeros(1, np.int64), np.eye(4)[None])
 
 
@@ -46,7 +57,9 @@ def test_a_certain_depth_is_the_middle_of_its_bin() -> None:
         assert depth.shape == (1, ROWS, COLUMNS)
 
 
-def test_between_two_distances_the_expected_depth_lies_in_the_void_and_the_likely_one_does_not() -> None:
+def test_between_two_distances_the_expected_depth_lies_in_the_void_and_the_likely_one_does_not() -> (
+    None
+):
     torn = distribution(bin10=0.6, bin90=0.4)
     np.testing.assert_allclose(expected_depth(torn, BINS), 0.6 * 7.25 + 0.4 * 47.25, rtol=1e-5)
     np.testing.assert_allclose(likely_depth(torn, BINS), 7.25, rtol=1e-5)

@@ -22,15 +22,21 @@ from tests.faults.stream import CAMERAS, Stream
 from tests.ros.graph import PATIENCE_S, Graph, wait_until
 
 NODE = '/bevdepth_detector'
-LEVELS = {'OK': DiagnosticStatus.OK, 'WARN': DiagnosticStatus.WARN, 'ERROR': DiagnosticStatus.ERROR}
+LEVELS = {
+    'OK': DiagnosticStatus.OK,
+    'WARN': DiagnosticStatus.WARN,
+    'ERROR': DiagnosticStatus.ERROR,
+}
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
 DEACTIVATE, CLEANUP = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP
 START_PATIENCE_S = 120.0
 """Importing torch on a busy machine takes its time."""
 SAME_ROUND_NS = 1_000_000
 PARAMETERS = {
-    'cameras': list(CAMERAS), 'image_topics': ['/{camera}/image'], 'camera_info_topics': ['/{camera}/camera_info'], 'device': 'cpu',
-    'score_threshold': 0.0, 'camera_timeout_s': 0.8, 'camera_startup_s': 1.5, 'geometry_timeout_s': 0.05,
+    'cameras': list(CAMERAS), 'image_topics': ['/{camera}/image'],
+    'camera_info_topics': ['/{camera}/camera_info'], 'device': 'cpu',
+    'score_threshold': 0.0, 'camera_timeout_s': 0.8, 'camera_startup_s': 1.5,
+    'geometry_timeout_s': 0.05,
 }  # fmt: skip
 
 
@@ -51,14 +57,23 @@ class Bench:
         self.graph, self.checkpoint = graph, checkpoint
         self.values = {**PARAMETERS, 'checkpoint': str(checkpoint), **parameters}
         self._log = log.open('w')
-        command = [sys.executable, '-m', 'bevdepth_ros.detector', '--ros-args', '-p', 'diagnostics_period_s:=0.2']
+        command = [
+            sys.executable,
+            '-m',
+            'bevdepth_ros.detector',
+            '--ros-args',
+            '-p',
+            'diagnostics_period_s:=0.2',
+        ]
         self.process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
         self._clients: dict = {}
         self.records: list[Record] = []
         self.statuses: list[tuple[float, dict[str, DiagnosticStatus]]] = []
         deep = QoSProfile(depth=200)
         graph.node.create_subscription(DiagnosticArray, f'{NODE}/latency', self._take_record, deep)
-        graph.node.create_subscription(DiagnosticArray, '/diagnostics', self._take_diagnostics, deep)
+        graph.node.create_subscription(
+            DiagnosticArray, '/diagnostics', self._take_diagnostics, deep
+        )
         self.stream = Stream(graph.node)
 
     def start(self) -> None:
@@ -87,14 +102,20 @@ class Bench:
 
     def change(self, transition_id: int) -> bool:
         """Ask for a transition; return whether it succeeded."""
-        return self.call(ChangeState, 'change_state', ChangeState.Request(transition=Transition(id=transition_id))).success
+        return self.call(
+            ChangeState,
+            'change_state',
+            ChangeState.Request(transition=Transition(id=transition_id)),
+        ).success
 
     def state(self) -> int:
         return self.call(GetState, 'get_state', GetState.Request()).current_state.id
 
     def set(self, name: str, value) -> str:
         """Set a parameter; return the reason when it is refused, otherwise an empty string."""
-        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg()]
+        )
         return self.call(SetParameters, 'set_parameters', request).results[0].reason
 
     def call(self, kind, name: str, request):
@@ -107,7 +128,8 @@ class Bench:
         return future.result()
 
     def with_parameters(self, **values) -> None:
-        """Let the node run with ``values`` in place of the usual ones, those of an earlier call taken back."""
+        """Let the node run with ``values`` in place of the usual ones, those of an earlier call
+        taken back."""
         wanted = {**PARAMETERS, 'checkpoint': str(self.checkpoint), **values}
         changed = {name: value for name, value in wanted.items() if self.values.get(name) != value}
         if not changed:
@@ -131,8 +153,14 @@ class Bench:
 
     def complaints(self, since: float) -> set[str]:
         """Return all that was wrong since then."""
-        found = [status for at, statuses in self.statuses if at >= since for status in statuses.values()]
-        return {f'{status.name.rsplit(": ", 1)[-1]}: {status.message}' for status in found if status.level != DiagnosticStatus.OK}
+        found = [
+            status for at, statuses in self.statuses if at >= since for status in statuses.values()
+        ]
+        return {
+            f'{status.name.rsplit(": ", 1)[-1]}: {status.message}'
+            for status in found
+            if status.level != DiagnosticStatus.OK
+        }
 
     def is_healthy(self, since: float) -> bool:
         """Tell whether, since then, nothing is wrong any more and all cameras are answered."""
@@ -146,27 +174,42 @@ class Bench:
         return [record for record in self.records if record.heard_at >= since]
 
     def mixed(self, records: list[Record]) -> list[Record]:
-        """Return the records whose stamp is not the mean of their cameras' stamps in any single rotation."""
+        """Return the records whose stamp is not the mean of their cameras' stamps in any single
+        rotation."""
         rounds = list(self.stream.rounds)
         return [record for record in records if not any(_belongs(record, sent) for sent in rounds)]
 
     def usage(self) -> dict[str, float]:
         """Return what the process holds: memory in MB, threads, file handles."""
         process = psutil.Process(self.process.pid)
-        return {'memory_mb': process.memory_info().rss / 2**20, 'threads': process.num_threads(), 'handles': process.num_fds()}
+        return {
+            'memory_mb': process.memory_info().rss / 2**20,
+            'threads': process.num_threads(),
+            'handles': process.num_fds(),
+        }
 
     def _take_record(self, message: DiagnosticArray) -> None:
         values = {value.key: value.value for value in message.status[0].values}
         stamp_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
         cameras = frozenset(values['cameras'].split(', '))
-        self.records.append(Record(time.monotonic(), stamp_ns, cameras, values['past_frame_age_s'] != 'none'))
+        self.records.append(
+            Record(time.monotonic(), stamp_ns, cameras, values['past_frame_age_s'] != 'none')
+        )
 
     def _take_diagnostics(self, message: DiagnosticArray) -> None:
-        self.statuses.append((time.monotonic(), {status.name.rsplit(': ', 1)[-1]: status for status in message.status}))
+        self.statuses.append(
+            (
+                time.monotonic(),
+                {status.name.rsplit(': ', 1)[-1]: status for status in message.status},
+            )
+        )
 
 
 def _belongs(record: Record, sent: dict[str, int]) -> bool:
     if not record.cameras <= sent.keys():
         return False
     stamps = [sent[camera] for camera in record.cameras]
-    return abs(stamps[0] + float(np.subtract(stamps, stamps[0]).mean()) - record.stamp_ns) < SAME_ROUND_NS
+    return (
+        abs(stamps[0] + float(np.subtract(stamps, stamps[0]).mean()) - record.stamp_ns)
+        < SAME_ROUND_NS
+    )

@@ -14,7 +14,9 @@ __all__ = ['bench', 'domain_id', 'graph', 'module_graph', 'tiny_checkpoint']
 
 
 @pytest.fixture(scope='module')
-def bench(module_graph, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(
+    module_graph, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bench]:
     """Yield the running node, known to be well."""
     bench = Bench(module_graph, tiny_checkpoint, tmp_path_factory.mktemp('node') / 'log.txt')
     try:

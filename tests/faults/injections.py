@@ -1,4 +1,5 @@
-"""How messages are spoilt on their way to the node: every function returns contexts in which they are."""
+"""How messages are spoilt on their way to the node: every function returns contexts in which they
+are."""
 
 from __future__ import annotations
 
@@ -13,19 +14,25 @@ SECOND_NS = 10**9
 
 
 def image_fault(change: Callable, *cameras: str) -> Callable[[Bench], AbstractContextManager]:
-    """Return an injection that replaces the images of ``cameras``, all without names, by what ``change`` makes of them."""
+    """Return an injection that replaces the images of ``cameras``, all without names, by what
+    ``change`` makes of them."""
 
     def hook(camera: str, message) -> list:
         if cameras and camera not in cameras:
             return [message]
         changed = change(message)
-        return changed if isinstance(changed, list) else [stamped(changed, message.header.frame_id, ns_of(message))]
+        return (
+            changed
+            if isinstance(changed, list)
+            else [stamped(changed, message.header.frame_id, ns_of(message))]
+        )
 
     return lambda bench: bench.stream.fault(image=hook)
 
 
 def info_fault(change: Callable, *cameras: str) -> Callable[[Bench], AbstractContextManager]:
-    """Return an injection that lets ``change`` spoil the CameraInfo of ``cameras``, all without names."""
+    """Return an injection that lets ``change`` spoil the CameraInfo of ``cameras``, all without
+    names."""
 
     def hook(camera: str, info) -> list:
         if not cameras or camera in cameras:

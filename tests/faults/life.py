@@ -22,10 +22,13 @@ from tests.faults.injections import BACK
 def stopped_subscriber(bench: Bench) -> Iterator[None]:
     """Subscribe reliably from a process that is then stopped without a word."""
     program = (
-        'import rclpy; from vision_msgs.msg import Detection3DArray; from visualization_msgs.msg import MarkerArray; rclpy.init(); '
+        'import rclpy; from vision_msgs.msg import Detection3DArray; from visualization_msgs.msg '
+        'import MarkerArray; rclpy.init(); '
         'node = rclpy.create_node("stopped"); '
-        'node.create_subscription(Detection3DArray, "/bevdepth_detector/detections", print, 1000); '
-        'node.create_subscription(MarkerArray, "/bevdepth_detector/markers", print, 1000); rclpy.spin(node)'
+        'node.create_subscription(Detection3DArray, "/bevdepth_detector/detections", print, '
+        '1000); '
+        'node.create_subscription(MarkerArray, "/bevdepth_detector/markers", print, 1000); '
+        'rclpy.spin(node)'
     )
     process = subprocess.Popen([sys.executable, '-c', program], stdout=subprocess.PIPE, text=True)
     try:
@@ -40,7 +43,10 @@ def stopped_subscriber(bench: Bench) -> Iterator[None]:
 @contextmanager
 def many_nodes(bench: Bench) -> Iterator[None]:
     nodes = [Node(f'other_{number}', start_parameter_services=False) for number in range(20)]
-    publishers = [node.create_publisher(String, f'/other/node_{index}', 10) for index, node in enumerate(nodes)]
+    publishers = [
+        node.create_publisher(String, f'/other/node_{index}', 10)
+        for index, node in enumerate(nodes)
+    ]
     for publisher in publishers:
         publisher.publish(String(data='hello'))
     try:
@@ -80,7 +86,9 @@ def refused_parameters(bench: Bench) -> Iterator[None]:
 
 
 @contextmanager
-def node_parameter(bench: Bench, name: str, value, fault: AbstractContextManager) -> Iterator[None]:
+def node_parameter(
+    bench: Bench, name: str, value, fault: AbstractContextManager
+) -> Iterator[None]:
     usual = bench.values.get(name, 1)
     assert bench.set(name, value) == ''
     try:
@@ -116,7 +124,8 @@ def pause_of_activity(bench: Bench) -> Iterator[None]:
 
 @contextmanager
 def stopped_process(bench: Bench) -> Iterator[None]:
-    """Stop the node, as a machine that sleeps or swaps does, for longer than cameras may be silent."""
+    """Stop the node, as a machine that sleeps or swaps does, for longer than cameras may be
+    silent."""
     bench.process.send_signal(signal.SIGSTOP)
     time.sleep(1.5 * bench.values['camera_timeout_s'])
     bench.process.send_signal(signal.SIGCONT)
@@ -126,7 +135,9 @@ def stopped_process(bench: Bench) -> Iterator[None]:
 @contextmanager
 def impossible_transitions(bench: Bench) -> Iterator[None]:
     """Ask an active node for transitions that it does not have, and for none that exists."""
-    assert not any(bench.change(transition_id) for transition_id in (CONFIGURE, ACTIVATE, CLEANUP, 0, 99, 255))
+    assert not any(
+        bench.change(transition_id) for transition_id in (CONFIGURE, ACTIVATE, CLEANUP, 0, 99, 255)
+    )
     yield
 
 

@@ -1,4 +1,5 @@
-"""Makes docs/RELIABILITY.md of what the last run of the fault matrix wrote: ``python -m tests.faults.report``."""
+"""Makes docs/RELIABILITY.md of what the last run of the fault matrix wrote: ``python -m
+tests.faults.report``."""
 
 from __future__ import annotations
 
@@ -15,7 +16,10 @@ BEGIN, END = '<!-- table: made by python -m tests.faults.report -->', '<!-- end 
 def table(rows: list[dict]) -> str:
     """Return the table of all cases; ``rows`` are what the run wrote."""
     found = {row['case']: row for row in rows}
-    lines = ['| fault | published meanwhile | said in `/diagnostics` | seen after | well again after |', '| --- | --- | --- | --- | --- |']
+    lines = [
+        '| fault | published meanwhile | said in `/diagnostics` | seen after | well again after |',
+        '| --- | --- | --- | --- | --- |',
+    ]
     return '\n'.join([*lines, *(_line(case, found[case.name]) for case in CASES)])
 
 

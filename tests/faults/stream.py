@@ -1,4 +1,5 @@
-"""Six small cameras on a moving vehicle, with hooks through which every message can be spoilt on its way out."""
+"""Six small cameras on a moving vehicle, with hooks through which every message can be spoilt on
+its way out."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
-from bevdepth_core.nuscenes.synthetic.rig import EXPOSURE_OFFSET_S, nuscenes_like_rig
+from bevdepth_core.synthetic.sensors.rig import EXPOSURE_OFFSET_S, nuscenes_like_rig
 
 WIDTH, HEIGHT = 160, 90
 RIG = nuscenes_like_rig(WIDTH, HEIGHT)
@@ -34,7 +35,9 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 def picture(seed: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     """Return an (H, W, 3) uint8 picture of coarse noise."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (-(-height // 10), -(-width // 10), 3), np.uint8)
+    coarse = np.random.default_rng(seed).integers(
+        0, 256, (-(-height // 10), -(-width // 10), 3), np.uint8
+    )
     return np.repeat(np.repeat(coarse, 10, 0), 10, 1)[:height, :width]
 
 
@@ -53,7 +56,13 @@ def compressed(data: bytes) -> CompressedImage:
 def raw(pixels: np.ndarray, encoding: str = 'bgr8', **changes) -> Image:
     """Return a message without header; ``changes`` overwrite fields."""
     height, width = pixels.shape[:2]
-    message = Image(height=height, width=width, encoding=encoding, step=pixels.nbytes // height, data=array.array('B', pixels.tobytes()))
+    message = Image(
+        height=height,
+        width=width,
+        encoding=encoding,
+        step=pixels.nbytes // height,
+        data=array.array('B', pixels.tobytes()),
+    )
     for name, value in changes.items():
         setattr(message, name, value)
     return message
@@ -66,7 +75,13 @@ def stamped(message, frame: str, stamp_ns: int):
     return message
 
 
-def transform(parent: str, child: str, stamp_ns: int, translation=(0.0, 0.0, 0.0), quaternion=(0.0, 0.0, 0.0, 1.0)) -> TransformStamped:
+def transform(
+    parent: str,
+    child: str,
+    stamp_ns: int,
+    translation=(0.0, 0.0, 0.0),
+    quaternion=(0.0, 0.0, 0.0, 1.0),
+) -> TransformStamped:
     """Return a transform; ``quaternion`` is x, y, z, w."""
     message = stamped(TransformStamped(child_frame_id=child), parent, stamp_ns)
     position, rotation = message.transform.translation, message.transform.rotation
@@ -85,7 +100,8 @@ class Stream:
     """Publishes rotations of six images with CameraInfo and ego poses until closed.
 
     Attributes:
-        image: takes camera and message, returns the messages to send; as the next two, None stands for "send as it is".
+        image: takes camera and message, returns the messages to send; as the next two, None stands
+            for "send as it is".
         info: likewise for CameraInfo.
         pose: takes the ego pose, returns the transforms to send.
         shift_ns: added to all stamps.
@@ -100,9 +116,17 @@ class Stream:
         self.rounds: deque[dict[str, int]] = deque(maxlen=10_000)
         self._pictures = {camera: picture(seed) for seed, camera in enumerate(CAMERAS)}
         self._files = {camera: encoded(pixels) for camera, pixels in self._pictures.items()}
-        self._compressed = {camera: node.create_publisher(CompressedImage, f'/{camera}/image', 10) for camera in CAMERAS}
-        self._raw = {camera: node.create_publisher(Image, f'/{camera}/raw', 10) for camera in CAMERAS}
-        self._infos = {camera: node.create_publisher(CameraInfo, f'/{camera}/camera_info', 10) for camera in CAMERAS}
+        self._compressed = {
+            camera: node.create_publisher(CompressedImage, f'/{camera}/image', 10)
+            for camera in CAMERAS
+        }
+        self._raw = {
+            camera: node.create_publisher(Image, f'/{camera}/raw', 10) for camera in CAMERAS
+        }
+        self._infos = {
+            camera: node.create_publisher(CameraInfo, f'/{camera}/camera_info', 10)
+            for camera in CAMERAS
+        }
         self._tf = node.create_publisher(TFMessage, '/tf', 100)
         self._static = node.create_publisher(TFMessage, '/tf_static', LATCHED)
         self.send_extrinsics()
@@ -135,7 +159,9 @@ class Stream:
         transforms = []
         for camera, matrix in zip(CAMERAS, RIG.ego_from_camera, strict=True):
             quaternion = Rotation.from_matrix(matrix[:3, :3]).as_quat()
-            transforms.append(transform('base_link', camera, self.now_ns(), matrix[:3, 3], quaternion))
+            transforms.append(
+                transform('base_link', camera, self.now_ns(), matrix[:3, 3], quaternion)
+            )
             if change is not None:
                 change(transforms[-1])
         self._static.publish(TFMessage(transforms=transforms))
@@ -146,7 +172,9 @@ class Stream:
 
     def send_image(self, camera: str, message) -> None:
         """Publish an image beside the stream."""
-        (self._compressed if isinstance(message, CompressedImage) else self._raw)[camera].publish(message)
+        (self._compressed if isinstance(message, CompressedImage) else self._raw)[camera].publish(
+            message
+        )
 
     def _run(self) -> None:
         due = time.monotonic()
@@ -155,18 +183,32 @@ class Stream:
             due = max(due + self.period_s, time.monotonic() - self.period_s)
 
     def _send_round(self, start_ns: int) -> None:
-        stamps = {camera: start_ns + round(EXPOSURE_OFFSET_S[camera] * 1e9) for camera in EXPOSURE_ORDER}
+        stamps = {
+            camera: start_ns + round(EXPOSURE_OFFSET_S[camera] * 1e9) for camera in EXPOSURE_ORDER
+        }
         sent: dict[str, int] = {}
         self.rounds.append(sent)
-        poses = [transform('map', 'base_link', stamp, (SPEED_M_S * (stamp % 10**12) * 1e-9, 0, 0)) for stamp in stamps.values()]
-        self.send_tf(*(message for pose in poses for message in ([pose] if self.pose is None else self.pose(pose))))
+        poses = [
+            transform('map', 'base_link', stamp, (SPEED_M_S * (stamp % 10**12) * 1e-9, 0, 0))
+            for stamp in stamps.values()
+        ]
+        self.send_tf(
+            *(
+                message
+                for pose in poses
+                for message in ([pose] if self.pose is None else self.pose(pose))
+            )
+        )
         if len(self.rounds) % INFO_ROUNDS == 0:
             self._send_infos(stamps)
         for camera, stamp_ns in stamps.items():
             picture = raw(self._pictures[camera]) if self.raw else compressed(self._files[camera])
             image = stamped(picture, camera, stamp_ns)
             for message in [image] if self.image is None else self.image(camera, image):
-                sent[camera] = max(sent.get(camera, 0), message.header.stamp.sec * 10**9 + message.header.stamp.nanosec)
+                sent[camera] = max(
+                    sent.get(camera, 0),
+                    message.header.stamp.sec * 10**9 + message.header.stamp.nanosec,
+                )
                 self.send_image(camera, message)
 
     def _send_infos(self, stamps: dict[str, int]) -> None:

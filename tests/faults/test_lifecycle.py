@@ -1,4 +1,5 @@
-"""The life of the process: rounds of the life cycle, many things at once, signals at any moment, a device that fails."""
+"""The life of the process: rounds of the life cycle, many things at once, signals at any moment, a
+device that fails."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ MOST_GROWTH_MB = 30.0
 """Of 90 rounds; one leaked network of these tests would cost 45 MB a round."""
 STORM_S = 10.0
 STORM_PERIOD_S = 1 / 12
-"""Of the rotations; with faster ones, which the slop does not keep apart, stamps would not tell whether a set is of one."""
+"""Of the rotations; with faster ones, which the slop does not keep apart, stamps would not tell
+whether a set is of one."""
 IMPORT_MOMENTS_S = (0.0, 0.3, 1.0)
 """After the first line of the program."""
 
@@ -33,7 +35,8 @@ def go_round(bench: Bench) -> None:
 
 
 def fail_to_activate(bench: Bench) -> None:
-    """Let an activation fail in its middle, on a topic that is none, and configure the node for the next one."""
+    """Let an activation fail in its middle, on a topic that is none, and configure the node for
+    the next one."""
     assert bench.change(DEACTIVATE)
     assert bench.set('camera_info_topics', ['/no topic']) == ''
     assert not bench.change(ACTIVATE)
@@ -48,7 +51,9 @@ def usage_when_well(bench: Bench) -> dict[str, float]:
     return bench.usage()
 
 
-def test_a_hundred_rounds_of_the_life_cycle_each_with_a_failed_activation_leak_neither_memory_nor_threads_nor_file_handles(bench: Bench):
+def test_a_hundred_rounds_of_the_life_cycle_each_with_a_failed_activation_leak_neither_memory_nor_threads_nor_file_handles(
+    bench: Bench,
+):
     for _ in range(WARM_UP):
         fail_to_activate(bench)
         go_round(bench)
@@ -76,7 +81,9 @@ def test_images_parameters_and_transitions_all_at_once_leave_a_healthy_node(benc
 
     def drop_and_return() -> None:
         while time.monotonic() < ends_at:
-            with bench.stream.fault(image=lambda camera, message: [] if 'FRONT' in camera else [message]):
+            with bench.stream.fault(
+                image=lambda camera, message: [] if 'FRONT' in camera else [message]
+            ):
                 time.sleep(0.3)
             bench.stream.send_extrinsics()
             bench.stream.shift_ns -= 10**9
@@ -108,12 +115,20 @@ def test_every_state_can_be_shut_down(bench: Bench):
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_the_program_is_still_being_imported_ends_it_without_a_word(bench: Bench, number: int):
+def test_a_signal_while_the_program_is_still_being_imported_ends_it_without_a_word(
+    bench: Bench, number: int
+):
     for moment_s in IMPORT_MOMENTS_S:
         process = subprocess.Popen(
-            [sys.executable, '-m', 'bevdepth_ros.detector'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, '-m', 'bevdepth_ros.detector'],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
-        wait_until(lambda process=process: catches(process.pid, signal.SIGTERM), 'the first line of the program')
+        wait_until(
+            lambda process=process: catches(process.pid, signal.SIGTERM),
+            'the first line of the program',
+        )
         time.sleep(moment_s)
         process.send_signal(number)
         said = process.communicate(timeout=START_PATIENCE_S)[0]
@@ -124,12 +139,15 @@ def test_a_signal_while_the_program_is_still_being_imported_ends_it_without_a_wo
 def catches(pid: int, number: int) -> bool:
     """Tell whether the process has a handler for the signal."""
     status = Path(f'/proc/{pid}/status').read_text()
-    caught = int(next(line for line in status.splitlines() if line.startswith('SigCgt')).split()[1], 16)
+    caught = int(
+        next(line for line in status.splitlines() if line.startswith('SigCgt')).split()[1], 16
+    )
     return bool(caught >> (number - 1) & 1)
 
 
 def test_sigterm_ends_an_active_node_in_order(bench: Bench):
-    """The last test of this file, since the node is gone then; SIGINT ends the nodes of all others."""
+    """The last test of this file, since the node is gone then; SIGINT ends the nodes of all
+    others."""
     bench.process.send_signal(signal.SIGTERM)
     assert bench.process.wait(START_PATIENCE_S) == 0
     assert 'Traceback' not in bench.said()

@@ -1,6 +1,7 @@
 """Every fault of the matrix, one after the other, on one node that must live through all of them.
 
-The outcome goes to out/faults.json, of which ``python -m tests.faults.report`` makes docs/RELIABILITY.md.
+The outcome goes to out/faults.json, of which ``python -m tests.faults.report`` makes
+docs/RELIABILITY.md.
 """
 
 from __future__ import annotations
@@ -33,31 +34,42 @@ def outcome() -> Iterator[list[dict]]:
 
 
 @pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
-def test_the_node_says_what_is_wrong_publishes_nothing_false_and_recovers(bench: Bench, outcome: list[dict], case: Case):
+def test_the_node_says_what_is_wrong_publishes_nothing_false_and_recovers(
+    bench: Bench, outcome: list[dict], case: Case
+):
     bench.with_parameters(**case.parameters)
     prepared = time.monotonic()
     _seconds_until(lambda: bench.is_healthy(prepared), bench, 'a healthy node before')
     began = time.monotonic()
     with case.inject(bench):
         injected = time.monotonic()
-        seen_s = _seconds_until(lambda: _is_diagnosed(bench, case, began), bench, f'{case.diagnosis}')
+        seen_s = _seconds_until(
+            lambda: _is_diagnosed(bench, case, began), bench, f'{case.diagnosis}'
+        )
         _require_published(bench, case, injected)
     ended = time.monotonic()
     recovery_s = _seconds_until(lambda: bench.is_healthy(ended), bench, 'recovery')
     assert bench.is_alive()
     assert case.overlapping or not bench.mixed(bench.answers(began)), 'a set mixed two rotations'
     if case.diagnosis is None:
-        assert not {complaint for complaint in bench.complaints(began) if case.tolerated not in complaint}
-    outcome.append({'case': case.name, 'seen_s': round(seen_s, 2), 'recovery_s': round(recovery_s, 2)})
+        assert not {
+            complaint for complaint in bench.complaints(began) if case.tolerated not in complaint
+        }
+    outcome.append(
+        {'case': case.name, 'seen_s': round(seen_s, 2), 'recovery_s': round(recovery_s, 2)}
+    )
 
 
 def _seconds_until(condition: Callable[[], bool], bench: Bench, what: str) -> float:
-    """Return how long it took until ``condition`` held; fail with what the node said and did instead."""
+    """Return how long it took until ``condition`` held; fail with what the node said and did
+    instead."""
     began = time.monotonic()
     try:
         wait_until(condition, what, PATIENCE_S)
     except AssertionError as error:
-        raise AssertionError(f'{error}; it said {bench.complaints(began)} and answered {bench.answers(began)[-3:]}') from None
+        raise AssertionError(
+            f'{error}; it said {bench.complaints(began)} and answered {bench.answers(began)[-3:]}'
+        ) from None
     return time.monotonic() - began
 
 
@@ -69,7 +81,11 @@ def _require_published(bench: Bench, case: Case, injected: float) -> None:
     if case.published == NOTHING:
         _require_silence(bench)
         return
-    _seconds_until(lambda: len(_as_expected(bench, case, injected)) >= ANSWERS, bench, f'{case.published} published')
+    _seconds_until(
+        lambda: len(_as_expected(bench, case, injected)) >= ANSWERS,
+        bench,
+        f'{case.published} published',
+    )
 
 
 def _as_expected(bench: Bench, case: Case, injected: float) -> list:

@@ -1,8 +1,9 @@
 """Feeds damaged input to everything that reads what others wrote.
 
-python -m tests.fuzz                                          # every target, 10,000 executions each
-python -m tests.fuzz --target bag_mcap --seconds 600
-python -m tests.fuzz --target bag_mcap --seed 3 --first 1234 --executions 1      # one finding again
+python -m tests.fuzz                                          # every target, 10,000 executions
+each python -m tests.fuzz --target bag_mcap --seconds 600
+python -m tests.fuzz --target bag_mcap --seed 3 --first 1234 --executions 1      # one finding
+again
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def main() -> None:
         report = run(name, options.seed, options.first, executions, options.seconds)
         rate = report.executions / max(report.seconds, 1e-9)
         print(
-            f'{name:20} {report.executions:9,} executions, {report.accepted:9,} accepted, {rate:7,.0f} per second, '
+            f'{name:20} {report.executions:9,} executions, {report.accepted:9,} accepted, '
+            f'{rate:7,.0f} per second, '
             f'{len(report.findings)} findings', flush=True,
         )  # fmt: skip
         total += report.executions

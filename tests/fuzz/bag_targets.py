@@ -16,8 +16,29 @@ from tests.fuzz.mutation import damaged, damaged_tree
 from tests.ros.bags.text_bags import START_NS, STEP_NS, qos, storage_file, write_bag
 
 MOST_MESSAGES = 1000
-MCAP_WORDS = (b'zstd', b'lz4', b'\x06', b'\x05', b'\x03', b'\x04', b'\x08', b'\x0f', b'\x02', b'cdr', b'\x89MCAP0\r\n', b'\xff' * 8)
-SQLITE_WORDS = (b'SQLite format 3\x00', b'CREATE TABLE', b'messages', b'topics', b'\x0d', b'\x05', b'\xff' * 9)
+MCAP_WORDS = (
+    b'zstd',
+    b'lz4',
+    b'\x06',
+    b'\x05',
+    b'\x03',
+    b'\x04',
+    b'\x08',
+    b'\x0f',
+    b'\x02',
+    b'cdr',
+    b'\x89MCAP0\r\n',
+    b'\xff' * 8,
+)
+SQLITE_WORDS = (
+    b'SQLite format 3\x00',
+    b'CREATE TABLE',
+    b'messages',
+    b'topics',
+    b'\x0d',
+    b'\x05',
+    b'\xff' * 9,
+)
 
 
 def _read(path: Path) -> bool:
@@ -45,15 +66,22 @@ def _damaged_file(folder: Path, sound: Path, words: tuple[bytes, ...]) -> Callab
 
 
 def mcap(folder: Path) -> Callable[[Random], bool]:
-    bags = [write_bag(folder / f'bag_{packed}', {'/a': qos(), '/b': []}, 4, 'mcap', compressed=packed) for packed in (False, True)]
+    bags = [
+        write_bag(folder / f'bag_{packed}', {'/a': qos(), '/b': []}, 4, 'mcap', compressed=packed)
+        for packed in (False, True)
+    ]
     executes = [_damaged_file(folder, storage_file(bag), MCAP_WORDS) for bag in bags]
     return lambda rng: rng.choice(executes)(rng)
 
 
 def mcap_remains(folder: Path) -> Callable[[Random], bool]:
-    """The reader of damaged files alone, which the other target reaches only where rosbags has given up."""
+    """The reader of damaged files alone, which the other target reaches only where rosbags has
+    given up."""
     sound = [
-        storage_file(write_bag(folder / f'bag_{packed}', {'/a': qos()}, 4, 'mcap', compressed=packed)).read_bytes() for packed in (0, 1)
+        storage_file(
+            write_bag(folder / f'bag_{packed}', {'/a': qos()}, 4, 'mcap', compressed=packed)
+        ).read_bytes()
+        for packed in (0, 1)
     ]
     target = folder / 'damaged.mcap'
 
@@ -61,7 +89,11 @@ def mcap_remains(folder: Path) -> Callable[[Random], bool]:
         target.write_bytes(damaged(rng, rng.choice(sound), MCAP_WORDS))
         try:
             remains = McapRemains(target)
-            list(remains.messages([topic.name for topic in remains.topics], START_NS, START_NS + 10 * STEP_NS))
+            list(
+                remains.messages(
+                    [topic.name for topic in remains.topics], START_NS, START_NS + 10 * STEP_NS
+                )
+            )
         except ValueError:
             return False
         return bool(remains.topics)
@@ -70,11 +102,17 @@ def mcap_remains(folder: Path) -> Callable[[Random], bool]:
 
 
 def sqlite(folder: Path) -> Callable[[Random], bool]:
-    return _damaged_file(folder, storage_file(write_bag(folder / 'bag', {'/a': qos(), '/b': []}, 4, 'sqlite3')), SQLITE_WORDS)
+    return _damaged_file(
+        folder,
+        storage_file(write_bag(folder / 'bag', {'/a': qos(), '/b': []}, 4, 'sqlite3')),
+        SQLITE_WORDS,
+    )
 
 
 def metadata(folder: Path) -> Callable[[Random], bool]:
-    bags = [write_bag(folder / storage, {'/a': qos()}, 2, storage) for storage in ('mcap', 'sqlite3')]
+    bags = [
+        write_bag(folder / storage, {'/a': qos()}, 2, storage) for storage in ('mcap', 'sqlite3')
+    ]
     texts = [(bag / 'metadata.yaml').read_text() for bag in bags]
     trees = [yaml.safe_load(text) for text in texts]
     shutil.copyfile(storage_file(bags[0]), folder / 'outside.mcap')
@@ -83,7 +121,9 @@ def metadata(folder: Path) -> Callable[[Random], bool]:
         number = rng.randrange(len(bags))
         if rng.random() < 0.5:
             content = damaged(
-                rng, texts[number].encode(), (b'../outside.mcap', b'&a', b'*a', b'!!python/object:os.system', b'{', b'[' * 50)
+                rng,
+                texts[number].encode(),
+                (b'../outside.mcap', b'&a', b'*a', b'!!python/object:os.system', b'{', b'[' * 50),
             )
         else:
             content = yaml.safe_dump(damaged_tree(rng, trees[number])).encode()

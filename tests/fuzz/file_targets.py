@@ -16,12 +16,17 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from bevdepth_core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, save_official
+from bevdepth_core.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+    save_official,
+)
 from bevdepth_core.config import load_model_config, model_config_from_dict, model_config_to_dict
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.nuscenes.images import read_image
 from bevdepth_core.nuscenes.index import load_index
-from bevdepth_ros.detector.conversions import intrinsics_from_file
+from bevdepth_ros.rig.conversions import intrinsics_from_file
 from tests.fuzz.message_targets import PICTURE_WORDS
 from tests.fuzz.mutation import damaged, damaged_tree
 from tests.fuzz.small_inputs import CALIBRATION, make_tables
@@ -41,7 +46,21 @@ YAML_WORDS = (
     b'\t',
     b'2001-99-99',
 )
-TENSOR_TYPES = ('F64', 'F32', 'F16', 'BF16', 'I64', 'U8', 'BOOL', 'F8_E4M3', 'F8_E5M2', 'C64', 'I16', 'U64', 'X')
+TENSOR_TYPES = (
+    'F64',
+    'F32',
+    'F16',
+    'BF16',
+    'I64',
+    'U8',
+    'BOOL',
+    'F8_E4M3',
+    'F8_E5M2',
+    'C64',
+    'I16',
+    'U64',
+    'X',
+)
 
 
 def calibration_file(folder: Path) -> Callable[[Random], bool]:
@@ -49,7 +68,11 @@ def calibration_file(folder: Path) -> Callable[[Random], bool]:
 
     def execute(rng: Random) -> bool:
         tree = rng.random() < 0.3
-        path.write_bytes(yaml.safe_dump(damaged_tree(rng, CALIBRATION)).encode() if tree else damaged(rng, text, YAML_WORDS))
+        path.write_bytes(
+            yaml.safe_dump(damaged_tree(rng, CALIBRATION)).encode()
+            if tree
+            else damaged(rng, text, YAML_WORDS)
+        )
         try:
             found = intrinsics_from_file(path, rng.random() < 0.5)
         except ValueError:
@@ -97,7 +120,9 @@ def own_checkpoint(folder: Path) -> Callable[[Random], bool]:
     def other_header(rng: Random) -> bytes:
         changed = dict(tree)
         if rng.random() < 0.5:
-            changed['__metadata__'] = changed['__metadata__'] | {'config': json.dumps(damaged_tree(rng, config))}
+            changed['__metadata__'] = changed['__metadata__'] | {
+                'config': json.dumps(damaged_tree(rng, config))
+            }
         else:
             for name in rng.sample(sorted(set(tree) - {'__metadata__'}), rng.randint(1, 3)):
                 kind = rng.randrange(3)
@@ -126,8 +151,16 @@ def _forged(rng: Random, pickled: bytes) -> bytes:
     if kind == 0:
         return pickle.dumps(_Command(), protocol=rng.choice((0, 2, 4)))
     if kind == 1:
-        return b'\x80\x02' + rng.choice((b'cos\nsystem\n', b'cposix\nsystem\n', b'cbuiltins\neval\n')) + b'(X\x04\x00\x00\x00truetR.'
-    return damaged(rng, pickled, (b'c', b'R', b'(', b't', b'.', b'}', b'h\x00', b'ctorch\nload\n', b'cbuiltins\neval\n'))
+        return (
+            b'\x80\x02'
+            + rng.choice((b'cos\nsystem\n', b'cposix\nsystem\n', b'cbuiltins\neval\n'))
+            + b'(X\x04\x00\x00\x00truetR.'
+        )
+    return damaged(
+        rng,
+        pickled,
+        (b'c', b'R', b'(', b't', b'.', b'}', b'h\x00', b'ctorch\nload\n', b'cbuiltins\neval\n'),
+    )
 
 
 class _Command:
@@ -145,7 +178,9 @@ def official_checkpoint(folder: Path) -> Callable[[Random], bool]:
 
     def repacked(rng: Random) -> bytes:
         buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, 'w', rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
+        with zipfile.ZipFile(
+            buffer, 'w', rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+        ) as archive:
             for name, data in entries.items():
                 archive.writestr(name, _forged(rng, data) if name == pickled else data)
         return buffer.getvalue()
@@ -165,7 +200,9 @@ def image_file(folder: Path) -> Callable[[Random], bool]:
     path, pictures = folder / 'image', []
     for kind in ('JPEG', 'PNG', 'GIF', 'TIFF', 'BMP'):
         buffer = io.BytesIO()
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)).save(buffer, kind)
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)).save(
+            buffer, kind
+        )
         pictures.append(buffer.getvalue())
 
     def execute(rng: Random) -> bool:
@@ -189,7 +226,11 @@ def dataset(folder: Path) -> Callable[[Random], bool]:
         name = rng.choice(sorted(tables))
         path = version / f'{name}.json'
         sound = json.dumps(tables[name])
-        path.write_bytes(damaged(rng, sound.encode()) if rng.random() < 0.3 else json.dumps(damaged_tree(rng, tables[name])).encode())
+        path.write_bytes(
+            damaged(rng, sound.encode())
+            if rng.random() < 0.3
+            else json.dumps(damaged_tree(rng, tables[name])).encode()
+        )
         try:
             index = load_index(folder / 'root', 'v1.0-mini', 'all', cache)
             assert all((folder / 'root' / filename).is_file() for filename in index.filenames())

@@ -21,20 +21,54 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
 from bevdepth_ros.bags.topics import HEAD_BYTES
-from bevdepth_ros.detector.conversions import image_from_message, intrinsics_from_info
 from bevdepth_ros.detector.parameters import FIELDS, Settings
-from bevdepth_ros.detector.tf_listener import matrix_from_transform, transform_from_odometry
-from bevdepth_ros.detector.transforms import TransformMissingError, Transforms
-from bevdepth_ros.detector.undistortion import undistortion_maps
+from bevdepth_ros.rig.conversions import image_from_message, intrinsics_from_info
+from bevdepth_ros.rig.tf_listener import matrix_from_transform, transform_from_odometry
+from bevdepth_ros.rig.transforms import TransformMissingError, Transforms
+from bevdepth_ros.rig.undistortion import undistortion_maps
 from tests.fuzz.mutation import NUMBERS, damaged
 
 ENCODINGS = (
-    'rgb8', 'bgr8', 'rgba8', 'bgra8', '8UC3', 'rgb16', 'bgr16', 'rgba16', 'bgra16', 'mono8', '8UC1', 'mono16', '16UC1', 'bayer_rggb8',
-    'bayer_bggr8', 'bayer_gbrg16', 'bayer_grbg16', 'bayer_', 'bayer_rggb', 'bayer_xxxx8', 'yuv422', '32FC1', '', 'RGB8', 'rgb8; jpeg',
+    'rgb8', 'bgr8', 'rgba8', 'bgra8', '8UC3', 'rgb16', 'bgr16', 'rgba16', 'bgra16', 'mono8',
+    '8UC1', 'mono16', '16UC1', 'bayer_rggb8',
+    'bayer_bggr8', 'bayer_gbrg16', 'bayer_grbg16', 'bayer_', 'bayer_rggb', 'bayer_xxxx8', 'yuv422',
+    '32FC1', '', 'RGB8', 'rgb8; jpeg',
 )  # fmt: skip
 MAX_PIXELS = 1_000_000
-FLOATS = (0.0, -0.0, 1.0, -1.0, 0.5, 1e-300, 1e300, 1e-9, 1e9, 160.0, math.nan, math.inf, -math.inf)
-FRAMES = ('map', 'base_link', 'front', '', '/', 'a b', 'a: b', "'", '"', '{', '&a', '*a', '- x', '#', '\n', 'é', 'x' * 1000)
+FLOATS = (
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    1e-300,
+    1e300,
+    1e-9,
+    1e9,
+    160.0,
+    math.nan,
+    math.inf,
+    -math.inf,
+)
+FRAMES = (
+    'map',
+    'base_link',
+    'front',
+    '',
+    '/',
+    'a b',
+    'a: b',
+    "'",
+    '"',
+    '{',
+    '&a',
+    '*a',
+    '- x',
+    '#',
+    '\n',
+    'é',
+    'x' * 1000,
+)
 
 
 def _require_picture(picture: np.ndarray, width: int, height: int) -> None:
@@ -44,10 +78,31 @@ def _require_picture(picture: np.ndarray, width: int, height: int) -> None:
 
 def raw_image(_: Path) -> Callable[[Random], bool]:
     def execute(rng: Random) -> bool:
-        width, height = (rng.randint(0, 20) if rng.random() < 0.9 else rng.choice(NUMBERS) % 2**32 for _ in range(2))
-        step = rng.choice((width, 3 * width, 4 * width, 8 * width, 3 * width + rng.randint(0, 9), rng.choice(NUMBERS))) % 2**32
+        width, height = (
+            rng.randint(0, 20) if rng.random() < 0.9 else rng.choice(NUMBERS) % 2**32
+            for _ in range(2)
+        )
+        step = (
+            rng.choice(
+                (
+                    width,
+                    3 * width,
+                    4 * width,
+                    8 * width,
+                    3 * width + rng.randint(0, 9),
+                    rng.choice(NUMBERS),
+                )
+            )
+            % 2**32
+        )
         size = rng.choice((min(step * height, 5000), rng.randint(0, 3000), 0))
-        message = Image(width=width, height=height, step=step, encoding=rng.choice(ENCODINGS), is_bigendian=rng.randrange(3))
+        message = Image(
+            width=width,
+            height=height,
+            step=step,
+            encoding=rng.choice(ENCODINGS),
+            is_bigendian=rng.randrange(3),
+        )
         message.data = array.array('B', rng.randbytes(size))
         try:
             _require_picture(image_from_message(message, MAX_PIXELS), width, height)
@@ -62,10 +117,15 @@ def _pictures() -> list[bytes]:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 40, 4), np.uint8)
     pictures = []
     for mode, kind, options in (
-        ('RGB', 'JPEG', {}), ('RGB', 'JPEG', {'progressive': True}), ('L', 'JPEG', {}), ('CMYK', 'JPEG', {}), ('RGB', 'PNG', {}),
+        ('RGB', 'JPEG', {}), ('RGB', 'JPEG', {'progressive': True}), ('L', 'JPEG', {}), ('CMYK',
+         'JPEG', {}), ('RGB', 'PNG', {}),
         ('RGBA', 'PNG', {}), ('P', 'PNG', {}), ('1', 'PNG', {}), ('I;16', 'PNG', {}),
     ):  # fmt: skip
-        picture = PillowImage.fromarray(pixels[..., :3]).convert('L').convert('I').convert('I;16') if mode == 'I;16' else None
+        picture = (
+            PillowImage.fromarray(pixels[..., :3]).convert('L').convert('I').convert('I;16')
+            if mode == 'I;16'
+            else None
+        )
         picture = picture or PillowImage.fromarray(pixels[..., :3]).convert(mode)
         buffer = io.BytesIO()
         picture.save(buffer, kind, **options)
@@ -74,8 +134,10 @@ def _pictures() -> list[bytes]:
 
 
 PICTURE_WORDS = (
-    b'\xff\xc0', b'\xff\xc2', b'\xff\xc4', b'\xff\xda', b'\xff\xd8', b'\xff\xd9', b'\xff\xe1\x00\x08Exif', b'IHDR', b'IDAT', b'IEND',
-    b'iCCP', b'PLTE', b'tRNS', b'zTXt', b'eXIf', b'acTL', b'fdAT', b'\xff\xff\xff\xff', b'GIF89a', b'II*\x00', b'MPF\x00',
+    b'\xff\xc0', b'\xff\xc2', b'\xff\xc4', b'\xff\xda', b'\xff\xd8', b'\xff\xd9',
+    b'\xff\xe1\x00\x08Exif', b'IHDR', b'IDAT', b'IEND',
+    b'iCCP', b'PLTE', b'tRNS', b'zTXt', b'eXIf', b'acTL', b'fdAT', b'\xff\xff\xff\xff', b'GIF89a',
+    b'II*\x00', b'MPF\x00',
 )  # fmt: skip
 
 
@@ -84,7 +146,10 @@ def compressed_image(_: Path) -> Callable[[Random], bool]:
 
     def execute(rng: Random) -> bool:
         data = damaged(rng, rng.choice(pictures), PICTURE_WORDS)
-        message = CompressedImage(format=rng.choice(('jpeg', 'png', '', 'rgb8; jpeg compressed', 'tiff')), data=array.array('B', data))
+        message = CompressedImage(
+            format=rng.choice(('jpeg', 'png', '', 'rgb8; jpeg compressed', 'tiff')),
+            data=array.array('B', data),
+        )
         try:
             picture = image_from_message(message, MAX_PIXELS)
         except ValueError:
@@ -103,10 +168,16 @@ def camera_info(_: Path) -> Callable[[Random], bool]:
         return [rng.choice(FLOATS) if rng.random() < 0.1 else value for value in values]
 
     def execute(rng: Random) -> bool:
-        message = CameraInfo(width=rng.choice(NUMBERS) % 2**32, height=rng.choice((0, 96, 2**32 - 1)), k=some(rng, sound))
+        message = CameraInfo(
+            width=rng.choice(NUMBERS) % 2**32,
+            height=rng.choice((0, 96, 2**32 - 1)),
+            k=some(rng, sound),
+        )
         message.p = some(rng, (*sound[:3], 0.0, *sound[3:6], 0.0, *sound[6:], 0.0))
         message.d = [rng.choice(FLOATS) for _ in range(rng.choice((0, 1, 4, 5, 8, 12, 14, 100)))]
-        message.distortion_model = rng.choice(('', 'plumb_bob', 'rational_polynomial', 'equidistant', 'fisheye', 'x' * 1000))
+        message.distortion_model = rng.choice(
+            ('', 'plumb_bob', 'rational_polynomial', 'equidistant', 'fisheye', 'x' * 1000)
+        )
         try:
             found = intrinsics_from_info(message, rng.random() < 0.5)
         except ValueError:
@@ -115,7 +186,10 @@ def camera_info(_: Path) -> Callable[[Random], bool]:
         assert np.isfinite(found.matrix).all()
         assert min(found.matrix[0, 0], found.matrix[1, 1]) > 0
         if found.distortion is not None and rng.random() < 0.2:
-            assert all(map_.shape == (6, 10) for map_ in undistortion_maps(found.matrix, found.distortion, 10, 6))
+            assert all(
+                map_.shape == (6, 10)
+                for map_ in undistortion_maps(found.matrix, found.distortion, 10, 6)
+            )
         return True
 
     return execute
@@ -140,10 +214,16 @@ def tf(_: Path) -> Callable[[Random], bool]:
         if kind == 0:
             transforms._listener.take_odometry(_odometry(message))
         else:
-            take = transforms._listener.callback if kind == 1 else transforms._listener.static_callback
+            take = (
+                transforms._listener.callback
+                if kind == 1
+                else transforms._listener.static_callback
+            )
             take(TFMessage(transforms=[message, _transform(rng)]))
         try:
-            matrix = transforms.at(*rng.sample(FRAMES, 2), rng.choice((0, 10**9, 5 * 10**9)), rng.choice((0.0, 0.06)))
+            matrix = transforms.at(
+                *rng.sample(FRAMES, 2), rng.choice((0, 10**9, 5 * 10**9)), rng.choice((0.0, 0.06))
+            )
         except TransformMissingError:
             return False
         assert matrix.shape == (4, 4)
@@ -157,7 +237,10 @@ def tf(_: Path) -> Callable[[Random], bool]:
 def _transform(rng: Random) -> TransformStamped:
     message = TransformStamped(child_frame_id=rng.choice(FRAMES))
     message.header.frame_id = rng.choice(FRAMES)
-    message.header.stamp.sec, message.header.stamp.nanosec = rng.choice((0, 1, 5, -1, 2**31 - 1)), rng.choice((0, 10**9 - 1, 2**32 - 1))
+    message.header.stamp.sec, message.header.stamp.nanosec = (
+        rng.choice((0, 1, 5, -1, 2**31 - 1)),
+        rng.choice((0, 10**9 - 1, 2**32 - 1)),
+    )
     where, turn = message.transform.translation, message.transform.rotation
     where.x, where.y, where.z = (rng.choice((0.0, 1.0, rng.choice(FLOATS))) for _ in range(3))
     turn.x, turn.y, turn.z = (0.0 if rng.random() < 0.9 else rng.choice(FLOATS) for _ in range(3))
@@ -172,12 +255,16 @@ def _odometry(transform: TransformStamped) -> Odometry:
 
 
 def serialized(_: Path) -> Callable[[Random], bool]:
-    """What DDS hands over: bytes that ROS itself turns into a message, which then goes the usual way."""
+    """What DDS hands over: bytes that ROS itself turns into a message, which then goes the usual
+    way."""
     image = CompressedImage(format='jpeg', data=array.array('B', bytes(50)))
     info = CameraInfo(width=160, height=96, distortion_model='plumb_bob', d=[0.0] * 5)
     raw = Image(width=4, height=4, encoding='rgb8', step=12, data=array.array('B', bytes(48)))
     poses = TFMessage(transforms=[TransformStamped(child_frame_id='base_link')] * 3)
-    sound = [(type(message), serialize_message(message)) for message in (image, info, raw, poses, Odometry(child_frame_id='base_link'))]
+    sound = [
+        (type(message), serialize_message(message))
+        for message in (image, info, raw, poses, Odometry(child_frame_id='base_link'))
+    ]
 
     def execute(rng: Random) -> bool:
         kind, data = rng.choice(sound)
@@ -186,7 +273,9 @@ def serialized(_: Path) -> Callable[[Random], bool]:
             return False
         try:
             message = deserialize_message(data, kind)
-        except Exception:  # rclpy's RCLError and others; the executor of the node drops such a message
+        except (
+            Exception
+        ):  # rclpy's RCLError and others; the executor of the node drops such a message
             return False
         try:
             if kind in (CompressedImage, Image):
@@ -207,7 +296,20 @@ def serialized(_: Path) -> Callable[[Random], bool]:
 
 def parameters(_: Path) -> Callable[[Random], bool]:
     names = sorted(FIELDS)
-    texts = ('', 'x', '/{camera}/image', '{camera', '{}', 'front', 'front', 'x' * 300, '\n', 'compressed', 'raw', 'auto')
+    texts = (
+        '',
+        'x',
+        '/{camera}/image',
+        '{camera',
+        '{}',
+        'front',
+        'front',
+        'x' * 300,
+        '\n',
+        'compressed',
+        'raw',
+        'auto',
+    )
 
     def value(rng: Random, name: str):
         default = FIELDS[name].default

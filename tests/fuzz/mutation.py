@@ -1,4 +1,5 @@
-"""Random damage to bytes and to trees of plain values; everything follows from the random generator."""
+"""Random damage to bytes and to trees of plain values; everything follows from the random
+generator."""
 
 from __future__ import annotations
 
@@ -8,10 +9,32 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-NUMBERS = (0, 1, -1, 2, 7, 8, 127, 128, 255, 256, 32767, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**53 + 1, 2**63 - 1, 2**64 - 1)
+NUMBERS = (
+    0,
+    1,
+    -1,
+    2,
+    7,
+    8,
+    127,
+    128,
+    255,
+    256,
+    32767,
+    65535,
+    65536,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**53 + 1,
+    2**63 - 1,
+    2**64 - 1,
+)
 VALUES = (
-    None, True, False, *NUMBERS, -(2**63), 10**30, 0.0, -0.0, 0.5, 1e-300, 1e300, math.nan, math.inf, -math.inf, '', 'x', '0', 'nan',
-    '../../etc/passwd', '/etc/passwd', 'a/b', '\x00', '\ud7ff', 'a: b', '{', '&a [*a]', 'x' * 5000, [], [[]], [0] * 100, {}, {'': None},
+    None, True, False, *NUMBERS, -(2**63), 10**30, 0.0, -0.0, 0.5, 1e-300, 1e300, math.nan,
+    math.inf, -math.inf, '', 'x', '0', 'nan',
+    '../../etc/passwd', '/etc/passwd', 'a/b', '\x00', '\ud7ff', 'a: b', '{', '&a [*a]', 'x' * 5000,
+    [], [[]], [0] * 100, {}, {'': None},
     {'x': {'x': []}},
 )  # fmt: skip
 """What replaces a value in a tree."""
@@ -56,7 +79,8 @@ def _place(rng: Random, length: int) -> int:
 
 
 def damaged_tree(rng: Random, tree: Any) -> Any:
-    """Return a copy of a tree of dicts and lists with one to several entries replaced, removed, doubled or renamed."""
+    """Return a copy of a tree of dicts and lists with one to several entries replaced, removed,
+    doubled or renamed."""
     tree = copy.deepcopy(tree)
     for _ in range(rng.randint(1, MOST_CHANGES // 2)):
         tree = _damage_somewhere(rng, tree)

@@ -1,4 +1,5 @@
-"""Executes a target many times in a process of its own, which may die, hang or swell without harm to this one."""
+"""Executes a target many times in a process of its own, which may die, hang or swell without harm
+to this one."""
 
 from __future__ import annotations
 
@@ -47,21 +48,39 @@ def generator(seed: int, number: int) -> Random:
 
 
 def execute_here(name: str, seed: int, first: int, count: int, folder: Path) -> tuple[int, int]:
-    """Execute in this process and return how many were done and accepted; a finding is raised as it comes."""
+    """Execute in this process and return how many were done and accepted; a finding is raised as
+    it comes."""
     execute = TARGETS[name](folder)
-    return count, sum(bool(execute(generator(seed, number))) for number in range(first, first + count))
+    return count, sum(
+        bool(execute(generator(seed, number))) for number in range(first, first + count)
+    )
 
 
-def run(name: str, seed: int = 0, first: int = 0, executions: int | None = None, seconds: float | None = None) -> Report:
-    """Execute until one of the limits is reached; each finding costs the process, and the next goes on behind it."""
+def run(
+    name: str,
+    seed: int = 0,
+    first: int = 0,
+    executions: int | None = None,
+    seconds: float | None = None,
+) -> Report:
+    """Execute until one of the limits is reached; each finding costs the process, and the next
+    goes on behind it."""
     context = multiprocessing.get_context('fork')
     report, began = Report(), time.monotonic()
     number, end = first, first + (executions or _STRIDE)
     deadline = began + seconds if seconds else None
-    while number < end and (not deadline or time.monotonic() < deadline) and len(report.findings) < TRIES:
+    while (
+        number < end
+        and (not deadline or time.monotonic() < deadline)
+        and len(report.findings) < TRIES
+    ):
         done, accepted = context.Value('q', number), context.Value('q', 0)
         receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(name, seed, number, end, deadline, done, accepted, sender), daemon=True)
+        process = context.Process(
+            target=_work,
+            args=(name, seed, number, end, deadline, done, accepted, sender),
+            daemon=True,
+        )
         process.start()
         sender.close()
         sentence = _watch(process, done, receiver)
@@ -96,11 +115,15 @@ def _watch(process, done, receiver) -> str:
     return sentence or (f'the process died with {process.exitcode}' if process.exitcode else '')
 
 
-def _work(name: str, seed: int, number: int, end: int, deadline: float | None, done, accepted, sender) -> None:
+def _work(
+    name: str, seed: int, number: int, end: int, deadline: float | None, done, accepted, sender
+) -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # what C libraries have to say of each broken input
         os.dup2(silence, stream)
-    with tempfile.TemporaryDirectory(dir='/dev/shm' if Path('/dev/shm').is_dir() else None) as folder:
+    with tempfile.TemporaryDirectory(
+        dir='/dev/shm' if Path('/dev/shm').is_dir() else None
+    ) as folder:
         execute: Callable[[Random], bool] = TARGETS[name](Path(folder))
         _limit_memory()
         while number < end and (not deadline or time.monotonic() < deadline):

@@ -11,24 +11,45 @@ from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
 from bevdepth_core.nuscenes.completeness import TABLES
 
 CALIBRATION = {
-    'image_width': 160, 'image_height': 96, 'camera_name': 'front', 'distortion_model': 'plumb_bob',
-    'camera_matrix': {'rows': 3, 'cols': 3, 'data': [128.0, 0.0, 80.0, 0.0, 128.0, 48.0, 0.0, 0.0, 1.0]},
+    'image_width': 160, 'image_height': 96, 'camera_name': 'front',
+    'distortion_model': 'plumb_bob',
+    'camera_matrix': {'rows': 3, 'cols': 3, 'data': [128.0, 0.0, 80.0, 0.0, 128.0, 48.0, 0.0, 0.0,
+    1.0]},
     'distortion_coefficients': {'rows': 1, 'cols': 5, 'data': [0.1, 0.0, 0.0, 0.0, 0.0]},
-    'rectification_matrix': {'rows': 3, 'cols': 3, 'data': [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]},
-    'projection_matrix': {'rows': 3, 'cols': 4, 'data': [128.0, 0.0, 80.0, 0.0, 0.0, 128.0, 48.0, 0.0, 0.0, 0.0, 1.0, 0.0]},
+    'rectification_matrix': {'rows': 3, 'cols': 3, 'data': [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0,
+    1.0]},
+    'projection_matrix': {'rows': 3, 'cols': 4, 'data': [128.0, 0.0, 80.0, 0.0, 0.0, 128.0, 48.0,
+    0.0, 0.0, 0.0, 1.0, 0.0]},
 }  # fmt: skip
 
 
 def make_tables(root: Path) -> dict[str, list | dict]:
-    """Write a nuScenes-format dataset of one scene with two frames and one object, and return its tables."""
+    """Write a nuScenes-format dataset of one scene with two frames and one object, and return its
+    tables."""
     tables: dict[str, list | dict] = {name: [] for name in TABLES}
     tables['category'] = [{'token': 'car', 'name': 'vehicle.car', 'description': ''}]
     tables['attribute'] = [{'token': 'moving', 'name': 'vehicle.moving', 'description': ''}]
     tables['visibility'] = [{'token': '4', 'level': 'v80-100', 'description': ''}]
-    tables['log'] = [{'token': 'log', 'logfile': 'made', 'vehicle': 'made', 'date_captured': '2018-07-18', 'location': 'made'}]
-    tables['map'] = [{'token': 'map', 'log_tokens': ['log'], 'category': 'semantic_prior', 'filename': 'maps/made.png'}]
+    tables['log'] = [
+        {
+            'token': 'log',
+            'logfile': 'made',
+            'vehicle': 'made',
+            'date_captured': '2018-07-18',
+            'location': 'made',
+        }
+    ]
+    tables['map'] = [
+        {
+            'token': 'map',
+            'log_tokens': ['log'],
+            'category': 'semantic_prior',
+            'filename': 'maps/made.png',
+        }
+    ]
     tables['scene'] = [
-        {'token': 'scene', 'name': 'scene-0001', 'log_token': 'log', 'nbr_samples': 2, 'description': '', 'first_sample_token': 'sample0',
+        {'token': 'scene', 'name': 'scene-0001', 'log_token': 'log', 'nbr_samples': 2,
+         'description': '', 'first_sample_token': 'sample0',
          'last_sample_token': 'sample1'}
     ]  # fmt: skip
     tables['instance'] = [
@@ -51,10 +72,17 @@ def make_tables(root: Path) -> dict[str, list | dict]:
 
 def _add_sensor(tables: dict, channel: str) -> None:
     camera = channel != LIDAR
-    tables['sensor'].append({'token': f'sensor-{channel}', 'channel': channel, 'modality': 'camera' if camera else 'lidar'})
+    tables['sensor'].append(
+        {
+            'token': f'sensor-{channel}',
+            'channel': channel,
+            'modality': 'camera' if camera else 'lidar',
+        }
+    )
     intrinsics = [[128.0, 0.0, 80.0], [0.0, 128.0, 48.0], [0.0, 0.0, 1.0]] if camera else []
     tables['calibrated_sensor'].append(
-        {'token': f'calib-{channel}', 'sensor_token': f'sensor-{channel}', 'translation': [1.5, 0.0, 1.6],
+        {'token': f'calib-{channel}', 'sensor_token': f'sensor-{channel}', 'translation': [1.5,
+         0.0, 1.6],
          'rotation': [0.5, -0.5, 0.5, -0.5], 'camera_intrinsic': intrinsics}
     )  # fmt: skip
 
@@ -62,22 +90,33 @@ def _add_sensor(tables: dict, channel: str) -> None:
 def _add_frame(tables: dict, root: Path, frame: int) -> None:
     stamp_us = 1_531_883_530_000_000 + frame * 500_000
     chain = {'prev': '', 'next': 'sample1'} if frame == 0 else {'prev': 'sample0', 'next': ''}
-    tables['sample'].append({'token': f'sample{frame}', 'timestamp': stamp_us, 'scene_token': 'scene', **chain})
+    tables['sample'].append(
+        {'token': f'sample{frame}', 'timestamp': stamp_us, 'scene_token': 'scene', **chain}
+    )
     boxes = {'prev': '', 'next': 'box1'} if frame == 0 else {'prev': 'box0', 'next': ''}
     tables['sample_annotation'].append(
-        {'token': f'box{frame}', 'sample_token': f'sample{frame}', 'instance_token': 'instance', 'visibility_token': '4',
-         'attribute_tokens': ['moving'], 'translation': [10.0 + frame, 0.0, 1.0], 'size': [2.0, 4.5, 1.6], 'rotation': [1.0, 0.0, 0.0, 0.0],
+        {'token': f'box{frame}', 'sample_token': f'sample{frame}', 'instance_token': 'instance',
+         'visibility_token': '4',
+         'attribute_tokens': ['moving'], 'translation': [10.0 + frame, 0.0, 1.0], 'size': [2.0,
+         4.5, 1.6], 'rotation': [1.0, 0.0, 0.0, 0.0],
          'num_lidar_pts': 5, 'num_radar_pts': 0, **boxes}
     )  # fmt: skip
     for channel in (*CAMERAS, LIDAR):
         token, ending = f'data-{channel}-{frame}', 'jpg' if channel != LIDAR else 'bin'
         filename = f'samples/{channel}/{frame}.{ending}'
         tables['ego_pose'].append(
-            {'token': token, 'timestamp': stamp_us, 'translation': [frame * 2.0, 0.0, 0.0], 'rotation': [1.0, 0.0, 0.0, 0.0]}
+            {
+                'token': token,
+                'timestamp': stamp_us,
+                'translation': [frame * 2.0, 0.0, 0.0],
+                'rotation': [1.0, 0.0, 0.0, 0.0],
+            }
         )
         tables['sample_data'].append(
-            {'token': token, 'sample_token': f'sample{frame}', 'ego_pose_token': token, 'calibrated_sensor_token': f'calib-{channel}',
-             'filename': filename, 'timestamp': stamp_us, 'is_key_frame': True, 'fileformat': ending, 'width': 160, 'height': 96,
+            {'token': token, 'sample_token': f'sample{frame}', 'ego_pose_token': token,
+             'calibrated_sensor_token': f'calib-{channel}',
+             'filename': filename, 'timestamp': stamp_us, 'is_key_frame': True,
+             'fileformat': ending, 'width': 160, 'height': 96,
              'prev': '', 'next': ''}
         )  # fmt: skip
         (root / filename).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""What is fuzzed: each target makes its sound input once and returns what damages it, feeds it in and judges the outcome.
+"""What is fuzzed: each target makes its sound input once and returns what damages it, feeds it in
+and judges the outcome.
 
 An execution returns whether the input was accepted. Anything that it raises is a finding.
 """

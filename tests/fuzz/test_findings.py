@@ -14,7 +14,12 @@ import yaml
 from PIL import Image
 from rosbags.rosbag2 import Writer
 
-from bevdepth_core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, save_official
+from bevdepth_core.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+    save_official,
+)
 from bevdepth_core.config import ImageSpec, load_model_config, model_config_to_dict
 from bevdepth_core.files import write_atomically
 from bevdepth_core.model import BEVDepth
@@ -28,7 +33,7 @@ from bevdepth_ros.bags.messages import message_types
 from bevdepth_ros.bags.nuscenes_to_bag import chosen_scenes
 from bevdepth_ros.bags.reader import Bag
 from bevdepth_ros.bags.remains import McapRemains, SqliteRemains
-from bevdepth_ros.detector.conversions import intrinsics_from_file
+from bevdepth_ros.rig.conversions import intrinsics_from_file
 from tests.fuzz.small_inputs import make_tables
 from tests.networks import TINY
 from tests.ros.bags.text_bags import STORAGES, qos, storage_file, write_bag
@@ -60,14 +65,20 @@ def official_state(tmp_path_factory):
 
 def test_one_number_that_claims_to_be_a_million_millions_is_no_weight(official_state, tmp_path):
     name = 'model.backbone.frustum'
-    torch.save(official_state | {name: torch.zeros(1).expand(10**4, 10**4, 10**4, 4)}, tmp_path / 'bomb.pth')
+    torch.save(
+        official_state | {name: torch.zeros(1).expand(10**4, 10**4, 10**4, 4)},
+        tmp_path / 'bomb.pth',
+    )
     with pytest.raises(CheckpointError, match='neither a'):
         load_checkpoint(tmp_path / 'bomb.pth')
 
 
 def test_compressed_weights_are_refused_before_they_are_unpacked(official_state, tmp_path):
     torch.save(official_state, tmp_path / 'plain.pth')
-    with zipfile.ZipFile(tmp_path / 'plain.pth') as plain, zipfile.ZipFile(tmp_path / 'packed.pth', 'w', zipfile.ZIP_DEFLATED) as packed:
+    with (
+        zipfile.ZipFile(tmp_path / 'plain.pth') as plain,
+        zipfile.ZipFile(tmp_path / 'packed.pth', 'w', zipfile.ZIP_DEFLATED) as packed,
+    ):
         for name in plain.namelist():
             packed.writestr(name, plain.read(name))
     with pytest.raises(CheckpointError, match='compressed or overlapping'):
@@ -89,9 +100,12 @@ def test_names_of_weights_that_are_no_text_are_refused(official_state, tmp_path)
 @pytest.mark.parametrize(
     'config',
     [
-        {'image': {'height': 320_000, 'width': 320_000}}, {'grid': {'x': [-1e9, 1e9, 0.01]}}, {'depth_bins': {'step': 1e-9}},
-        {'head': {'tasks': []}}, {'head': {'channels': -4}}, {'bev_encoder': {'base_channels': 10**9}}, {'decode': {'candidates': 10**12}},
-        {'grid': {'x': [float('nan'), 1.0, 1.0]}}, {'image': {'std': [float('inf')] * 3}}, {'image': 7}, [], {'grid': {'x': {}}},
+        {'image': {'height': 320_000, 'width': 320_000}}, {'grid': {'x': [-1e9, 1e9, 0.01]}},
+         {'depth_bins': {'step': 1e-9}},
+        {'head': {'tasks': []}}, {'head': {'channels': -4}},
+         {'bev_encoder': {'base_channels': 10**9}}, {'decode': {'candidates': 10**12}},
+        {'grid': {'x': [float('nan'), 1.0, 1.0]}}, {'image': {'std': [float('inf')] * 3}},
+         {'image': 7}, [], {'grid': {'x': {}}},
     ],
 )  # fmt: skip
 def test_the_config_inside_a_file_cannot_ask_for_all_memory(config, tmp_path):
@@ -107,7 +121,11 @@ def test_weights_of_another_kind_of_number_are_refused_by_name(kind, tmp_path):
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     name = 'image_encoder.backbone.conv1.weight'
     state[name] = torch.zeros_like(state[name], dtype=kind)
-    safetensors.torch.save_file(state, path, {'format': 'bevdepth-1', 'config': json.dumps(model_config_to_dict(model.config))})
+    safetensors.torch.save_file(
+        state,
+        path,
+        {'format': 'bevdepth-1', 'config': json.dumps(model_config_to_dict(model.config))},
+    )
     with pytest.raises(CheckpointError, match=f'{name} has type {kind} instead of torch.float32'):
         load_checkpoint(path)
 
@@ -126,7 +144,18 @@ def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'text', ['{', 'a: [', '&a [*a]', '[' * 3000, '!!python/object/apply:os.getcwd []', 'a: 2001-99-99', '\x00', '7', "a: !!int ''"]
+    'text',
+    [
+        '{',
+        'a: [',
+        '&a [*a]',
+        '[' * 3000,
+        '!!python/object/apply:os.getcwd []',
+        'a: 2001-99-99',
+        '\x00',
+        '7',
+        "a: !!int ''",
+    ],
 )
 def test_what_is_no_model_preset_is_refused_in_one_way(text, tmp_path):
     (tmp_path / 'model.yaml').write_text(text)
@@ -136,7 +165,9 @@ def test_what_is_no_model_preset_is_refused_in_one_way(text, tmp_path):
 
 @pytest.mark.parametrize('width', ['.inf', '1e400', '[]', '2001-99-99', "!!int ''"])
 def test_a_calibration_file_of_an_impossible_size_is_refused(width, tmp_path):
-    (tmp_path / 'front.yaml').write_text(f'image_width: {width}\nimage_height: 96\ncamera_matrix: {{data: [{{}}]}}\n')
+    (tmp_path / 'front.yaml').write_text(
+        f'image_width: {width}\nimage_height: 96\ncamera_matrix: {{data: [{{}}]}}\n'
+    )
     with pytest.raises(ValueError, match='no calibration file'):
         intrinsics_from_file(tmp_path / 'front.yaml', True)
 
@@ -154,7 +185,9 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(side, tmp_
     buffer = io.BytesIO()
     Image.new('L', (8, 8)).save(buffer, 'PNG')
     content = buffer.getvalue()
-    (tmp_path / 'bomb.png').write_bytes(content[:16] + struct.pack('>II', side, side) + content[24:])
+    (tmp_path / 'bomb.png').write_bytes(
+        content[:16] + struct.pack('>II', side, side) + content[24:]
+    )
     with pytest.raises(OSError, match=r'bomb\.png cannot be read as an image'):
         read_image(tmp_path / 'bomb.png')
 
@@ -168,7 +201,9 @@ def test_pictures_in_formats_that_no_camera_writes_are_not_even_parsed(tmp_path)
 # Datasets
 
 
-@pytest.mark.parametrize('filename', ['../secret.jpg', '/etc/hostname', 'samples/../../secret.jpg', 'a\0b'])
+@pytest.mark.parametrize(
+    'filename', ['../secret.jpg', '/etc/hostname', 'samples/../../secret.jpg', 'a\0b']
+)
 def test_a_dataset_cannot_name_files_outside(dataroot, filename):
     root, tables = dataroot
     (root.parent / 'secret.jpg').write_bytes(b'secret')
@@ -216,8 +251,10 @@ def test_files_of_a_sensor_that_follow_each_other_in_a_circle_end(dataroot, link
 
 @pytest.mark.parametrize(
     ('table', 'records'),
-    [('sample_annotation', [7]), ('sample', {}), ('ego_pose', []), ('sensor', [{'token': 1}]), ('splits', ['all']), ('splits', {'all': 7}),
-     ('scene', [{}]), ('map', [{'filename': ['x']}]), ('map', [{'filename': 'maps/made.png'}]), ('category', None)],
+    [('sample_annotation', [7]), ('sample', {}), ('ego_pose', []), ('sensor', [{'token': 1}]),
+     ('splits', ['all']), ('splits', {'all': 7}),
+     ('scene', [{}]), ('map', [{'filename': ['x']}]), ('map', [{'filename': 'maps/made.png'}]),
+      ('category', None)],
 )  # fmt: skip
 def test_tables_that_contradict_each_other_are_refused_in_a_sentence(dataroot, table, records):
     root, _ = dataroot
@@ -235,7 +272,9 @@ def test_a_table_of_brackets_is_refused(tmp_path):
 # Bags
 
 
-def test_a_channel_whose_metadata_claims_to_be_longer_than_it_is_does_not_hang_the_reader(tmp_path):
+def test_a_channel_whose_metadata_claims_to_be_longer_than_it_is_does_not_hang_the_reader(
+    tmp_path,
+):
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 4, 'mcap'))
     data = bytearray(file.read_bytes())
     place = data.index(b'offered_qos_profiles') - 8
@@ -255,12 +294,16 @@ def test_quality_of_service_that_is_no_yaml_costs_nothing_but_itself(tmp_path, s
 
 def test_a_chunk_is_not_unpacked_without_end(tmp_path, monkeypatch):
     monkeypatch.setattr('bevdepth_ros.bags.remains.MAX_CHUNK_BYTES', 10_000)
-    file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 4, 'mcap', padding=100_000, compressed=True))
+    file = storage_file(
+        write_bag(tmp_path / 'bag', {'/a': qos()}, 4, 'mcap', padding=100_000, compressed=True)
+    )
     assert McapRemains(file).topics == []
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_a_message_without_content_which_would_crash_every_node_is_left_out_of_a_bag(tmp_path, storage):
+def test_a_message_without_content_which_would_crash_every_node_is_left_out_of_a_bag(
+    tmp_path, storage
+):
     with Writer(tmp_path / 'bag', version=8, storage_plugin=STORAGES[storage]) as writer:
         topic = writer.add_connection('/a', 'sensor_msgs/msg/Image', typestore=message_types())
         for number, data in enumerate((b'', b'\x00', b'\x00\x01\x00\x03', b'\x00\x01\x00\x00a')):
@@ -284,7 +327,9 @@ def test_metadata_with_text_where_a_list_belongs_does_not_matter_in_the_end(tmp_
 def test_metadata_that_names_topics_by_no_text_is_passed_over(tmp_path, entry):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 2, 'mcap')
     metadata = yaml.safe_load((bag / 'metadata.yaml').read_text())
-    metadata['rosbag2_bagfile_information']['topics_with_message_count'][0]['topic_metadata'] |= entry
+    metadata['rosbag2_bagfile_information']['topics_with_message_count'][0]['topic_metadata'] |= (
+        entry
+    )
     (bag / 'metadata.yaml').write_text(yaml.safe_dump(metadata))
     with Bag(bag, [].append) as opened:
         assert opened.topics['/a'].count == 2
@@ -293,14 +338,27 @@ def test_metadata_that_names_topics_by_no_text_is_passed_over(tmp_path, entry):
 def test_a_bag_lists_files_of_its_own_folder_alone(tmp_path):
     outside = write_bag(tmp_path / 'outside', {'/secret': qos()}, 2, 'mcap')
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 2, 'mcap')
-    metadata = (bag / 'metadata.yaml').read_text().replace(storage_file(bag).name, f'../outside/{storage_file(outside).name}')
+    metadata = (
+        (bag / 'metadata.yaml')
+        .read_text()
+        .replace(storage_file(bag).name, f'../outside/{storage_file(outside).name}')
+    )
     (bag / 'metadata.yaml').write_text(metadata)
     with Bag(bag, [].append) as opened:
         assert opened.topics.keys() == {'/a'}
 
 
 @pytest.mark.parametrize(
-    'name', ['antigravity/msg/Image', 'os/msg/path', '../x/msg/Y', 'this', '', 'sensor_msgs/msg/Nothing', 'sensor_msgs/srv/SetCameraInfo']
+    'name',
+    [
+        'antigravity/msg/Image',
+        'os/msg/path',
+        '../x/msg/Y',
+        'this',
+        '',
+        'sensor_msgs/msg/Nothing',
+        'sensor_msgs/srv/SetCameraInfo',
+    ],
 )
 def test_a_bag_does_not_choose_what_python_imports(name):
     with pytest.raises(ValueError, match=r'no such package|has no attribute|Nothing'):

@@ -1,4 +1,5 @@
-"""A few seconds of fuzzing in every run of the tests; `python -m tests.fuzz` goes on from there."""
+"""A few seconds of fuzzing in every run of the tests; `python -m tests.fuzz` goes on from
+there."""
 
 import re
 import subprocess
@@ -19,17 +20,34 @@ def test_no_damaged_input_does_anything_but_being_refused_or_taken():
     command = [sys.executable, '-m', 'tests.fuzz', '--seconds', str(SECONDS)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    counts = {name: int(count.replace(',', '')) for name, count in re.findall(r'^(\w+) +([\d,]+) executions,', done.stdout, re.MULTILINE)}
+    counts = {
+        name: int(count.replace(',', ''))
+        for name, count in re.findall(r'^(\w+) +([\d,]+) executions,', done.stdout, re.MULTILINE)
+    }
     assert counts.keys() == TARGETS.keys()
     assert min(counts.values()) > 0
 
 
 _PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=8,
 )
-_SECTIONS = st.sampled_from(('image', 'depth_bins', 'grid', 'image_encoder', 'depth_net', 'bev_encoder', 'head', 'decode', 'key_frames'))
+_SECTIONS = st.sampled_from(
+    (
+        'image',
+        'depth_bins',
+        'grid',
+        'image_encoder',
+        'depth_net',
+        'bev_encoder',
+        'head',
+        'decode',
+        'key_frames',
+    )
+)
 
 
 @settings(max_examples=60, deadline=None)

@@ -33,26 +33,47 @@ LARGEST_ERROR = {'fp32': 2e-3, 'fp16': 1e-2, 'bf16': 8e-2}
 @pytest.mark.parametrize('case', ['synth_2key', 'synth_2key_da'])
 @pytest.mark.parametrize('precision', LARGEST_ERROR)
 def test_graphs_give_the_official_maps_and_boxes(case, precision):
-    network = GraphedNetwork(filled_model(case.split('_', 1)[1]), torch.device('cuda:0'), PRECISIONS[precision])
+    network = GraphedNetwork(
+        filled_model(case.split('_', 1)[1]), torch.device('cuda:0'), PRECISIONS[precision]
+    )
     inputs, arrays = sample_inputs(case), golden(case)[1]
     run_official_inputs(network, inputs)
     steps = network._steps
     errors = {'bev': relative_error(steps._bev, arrays, 'backbone_bev')}
     for number, task in enumerate(network.config.head.tasks):
         widths = {**BOX_MAPS, 'heatmap': len(task.classes)}
-        maps = dict(zip(widths, steps.maps[number, : sum(widths.values())].split(list(widths.values())), strict=True))
+        maps = dict(
+            zip(
+                widths,
+                steps.maps[number, : sum(widths.values())].split(list(widths.values())),
+                strict=True,
+            )
+        )
         for name, values in maps.items():
-            errors[name] = max(errors.get(name, 0), relative_error(values, arrays, f'task{number}.{name}'))
+            errors[name] = max(
+                errors.get(name, 0), relative_error(values, arrays, f'task{number}.{name}')
+            )
     boxes = network_boxes(network)
-    pairs, unmatched = match_boxes(boxes, arrays['out/b0/boxes'], arrays['out/b0/scores'], arrays['out/b0/labels'])
+    pairs, unmatched = match_boxes(
+        boxes, arrays['out/b0/boxes'], arrays['out/b0/scores'], arrays['out/b0/labels']
+    )
     figures = ', '.join(f'{name} {error:.1e}' for name, error in errors.items())
-    print(f'\n{case} {precision}: {figures}; boxes matched {len(pairs)} of {len(arrays["out/b0/boxes"])}, unmatched {unmatched}')
+    print(
+        f'\n{case} {precision}: {figures}; boxes matched {len(pairs)} of '
+        f'{len(arrays["out/b0/boxes"])}, unmatched {unmatched}'
+    )
     assert max(errors.values()) < LARGEST_ERROR[precision]
 
 
 def run_official_inputs(network, inputs) -> None:
-    """Encode the earlier frame, then the key frame, both told the key frame's cameras as officially."""
-    cameras = camera_vector(inputs.intrinsics[:, 0], inputs.image_aug[:, 0], inputs.bev_aug, inputs.key_ego_from_camera[:, 0])
+    """Encode the earlier frame, then the key frame, both told the key frame's cameras as
+    officially."""
+    cameras = camera_vector(
+        inputs.intrinsics[:, 0],
+        inputs.image_aug[:, 0],
+        inputs.bev_aug,
+        inputs.key_ego_from_camera[:, 0],
+    )
     network.prepare(inputs.images.shape[2])
     steps = network._steps
     with torch.inference_mode():
@@ -62,7 +83,10 @@ def run_official_inputs(network, inputs) -> None:
             steps.run('image_branch')
             torch.cuda.synchronize()
             matrix = ego_from_frustum(
-                inputs.key_ego_from_camera[:, frame], inputs.intrinsics[:, frame], inputs.image_aug[:, frame], inputs.bev_aug
+                inputs.key_ego_from_camera[:, frame],
+                inputs.intrinsics[:, frame],
+                inputs.image_aug[:, frame],
+                inputs.bev_aug,
             )
             steps.set_matrices(frame, matrix[0])
             if frame == 1:
@@ -91,9 +115,12 @@ def on_cpu():
     return frames, [detector(frame) for frame in frames]
 
 
-@pytest.mark.parametrize(('precision', 'left_over'), [('fp32', 0.0), ('fp16', 0.03), ('bf16', 0.5)])
+@pytest.mark.parametrize(
+    ('precision', 'left_over'), [('fp32', 0.0), ('fp16', 0.03), ('bf16', 0.5)]
+)
 def test_streaming_on_the_gpu_gives_the_boxes_of_the_cpu(on_cpu, precision, left_over):
-    # These weights are random, so that scores lie close together and rounding decides which boxes are the best ones.
+    # These weights are random, so that scores lie close together and rounding decides which boxes
+    # are the best ones.
     frames, expected = on_cpu
     detector = Detector(filled_model('2key'), 'cuda', precision, cuda_graphs=True)
     for frame, wanted in zip(frames, expected, strict=True):
@@ -103,7 +130,9 @@ def test_streaming_on_the_gpu_gives_the_boxes_of_the_cpu(on_cpu, precision, left
 
 
 def tell_boxes(what, found, wanted, left_over) -> None:
-    pairs, unmatched = match_boxes(found, np.hstack((wanted.boxes.center, wanted.boxes.size)), wanted.scores, wanted.labels)
+    pairs, unmatched = match_boxes(
+        found, np.hstack((wanted.boxes.center, wanted.boxes.size)), wanted.scores, wanted.labels
+    )
     ours, theirs = pairs.T
     center = np.linalg.norm(found.boxes.center[ours] - wanted.boxes.center[theirs], axis=1)
     score = np.abs(found.scores[ours] - wanted.scores[theirs])
@@ -118,9 +147,12 @@ def test_jpegs_decoded_on_the_gpu_give_nearly_the_boxes_of_pillow(on_cpu):
     images = JpegDecoder('cuda')(files)
     assert all(image.is_cuda for image in images)
     differences = [
-        np.abs(image.cpu().numpy().astype(int) - theirs) for image, theirs in zip(images, JpegDecoder('cpu')(files), strict=True)
+        np.abs(image.cpu().numpy().astype(int) - theirs)
+        for image, theirs in zip(images, JpegDecoder('cpu')(files), strict=True)
     ]
-    print(f'\nnvJPEG beside Pillow: mean {np.mean(differences):.3f}, largest {np.max(differences)}')
+    print(
+        f'\nnvJPEG beside Pillow: mean {np.mean(differences):.3f}, largest {np.max(differences)}'
+    )
     detector = Detector(filled_model('2key'), 'cuda', 'fp32', cuda_graphs=True)
     found = detector(dataclasses.replace(frames[0], images=images))
     tell_boxes('boxes from nvJPEG, fp32', found, expected[0], 0.2)
@@ -167,18 +199,28 @@ def test_suppression_equals_its_reference():
         valid = torch.rand(6, boxes, generator=generator) > 0.2
         limits = torch.tensor([4.0, 12.0, 10.0, 1.0, 0.85, 0.175])
         expected = suppress_circles(centers, valid, limits, 83)
-        assert torch.equal(suppress_circles(centers.cuda(), valid.cuda(), limits.cuda(), 83).cpu(), expected)
+        assert torch.equal(
+            suppress_circles(centers.cuda(), valid.cuda(), limits.cuda(), 83).cpu(), expected
+        )
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize('channels', [64, 12, 512])
 def test_deformable_columns_and_pooling_equal_their_references(dtype, channels):
     generator = torch.Generator().manual_seed(channels)
-    features = torch.randn(3, channels, 15, 22, generator=generator).to(dtype).contiguous(memory_format=torch.channels_last)
+    features = (
+        torch.randn(3, channels, 15, 22, generator=generator)
+        .to(dtype)
+        .contiguous(memory_format=torch.channels_last)
+    )
     offsets = (3 * torch.randn(3, 18, 15, 22, generator=generator)).to(dtype)
     expected = deformable_columns(features, offsets, 4).float()
     found = deformable_columns(features.cuda(), offsets.cuda(), 4).float().cpu()
-    assert (found - expected).norm() < {torch.float16: 1e-3, torch.bfloat16: 5e-3, torch.float32: 1e-5}[dtype] * expected.norm()
+    assert (found - expected).norm() < {
+        torch.float16: 1e-3,
+        torch.bfloat16: 5e-3,
+        torch.float32: 1e-5,
+    }[dtype] * expected.norm()
     assert torch.equal(max_pool(features.cuda()).cpu(), max_pool(features))
 
 
@@ -198,7 +240,11 @@ def test_cameras_may_leave_and_return():
 
 def test_a_gpu_without_memory_fails_clearly_and_works_again_when_it_has_some():
     frame = make_frame(0.0, make_rig(2))
-    detector = Detector(BEVDepth(load_model_config(ROOT / 'config' / 'models' / 'small.yaml')).eval(), 'cuda', 'fp16')
+    detector = Detector(
+        BEVDepth(load_model_config(ROOT / 'config' / 'models' / 'small.yaml')).eval(),
+        'cuda',
+        'fp16',
+    )
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(1e-4)
     try:

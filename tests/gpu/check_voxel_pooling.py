@@ -6,9 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from bevdepth_core.ops import force_reference, voxel_index, voxel_pooling, voxel_pooling_indexed, voxel_pooling_volume
+from bevdepth_core.ops import (
+    force_reference,
+    voxel_index,
+    voxel_pooling,
+    voxel_pooling_indexed,
+    voxel_pooling_volume,
+)
 from bevdepth_core.ops import voxel_pooling_reference as reference
-from tests.core.ops.cases import DATA, Case, random_case, relative_error, surround_view_case, surround_view_geometry
+from tests.core.ops.cases import (
+    DATA,
+    Case,
+    random_case,
+    relative_error,
+    surround_view_case,
+    surround_view_geometry,
+)
 
 kernels = sys.modules['bevdepth_core.ops.voxel_pooling'].kernels
 
@@ -49,18 +62,30 @@ def poisoned(allocate):
 
 
 def expected_results(case: Case) -> tuple[torch.Tensor, ...]:
-    """Map and gradients of depth, context and volume in float64, from the same inputs, on the CPU."""
+    """Map and gradients of depth, context and volume in float64, from the same inputs, on the
+    CPU."""
     case = case.to('cpu', torch.float64)
     index = reference.voxel_index(*case.geometry)
     bev = reference.voxel_pooling(case.depth, case.context, index, case.shape)
     gradient = grad_bev(bev)
-    grad_depth, grad_context = reference.voxel_pooling_backward(gradient, case.depth, case.context, index, case.shape)
-    return bev, grad_depth, grad_context, reference.voxel_pooling_volume_backward(gradient, index, case.shape)
+    grad_depth, grad_context = reference.voxel_pooling_backward(
+        gradient, case.depth, case.context, index, case.shape
+    )
+    return (
+        bev,
+        grad_depth,
+        grad_context,
+        reference.voxel_pooling_volume_backward(gradient, index, case.shape),
+    )
 
 
 def grad_bev(bev: torch.Tensor) -> torch.Tensor:
     """A gradient that every type holds exactly."""
-    return (torch.arange(bev.numel(), device=bev.device).remainder(7) - 3).view(bev.shape).to(bev.dtype)
+    return (
+        (torch.arange(bev.numel(), device=bev.device).remainder(7) - 3)
+        .view(bev.shape)
+        .to(bev.dtype)
+    )
 
 
 def results(case: Case, pool) -> tuple[torch.Tensor, ...]:
@@ -117,7 +142,10 @@ def test_full_size_on_real_cameras_equals_the_float64_reference(dtype, form):
 @every_size
 def test_indices_equal_the_reference_to_the_bit_on_random_geometry(sizes):
     case = random_case(3, **sizes)
-    assert torch.equal(voxel_index(*case.to('cuda', torch.float32).geometry).cpu(), reference.voxel_index(*case.geometry))
+    assert torch.equal(
+        voxel_index(*case.to('cuda', torch.float32).geometry).cpu(),
+        reference.voxel_index(*case.geometry),
+    )
 
 
 def test_indices_equal_the_reference_to_the_bit_on_real_cameras_and_on_the_gpu_reference_too():
@@ -131,7 +159,10 @@ def test_indices_equal_the_reference_to_the_bit_on_real_cameras_and_on_the_gpu_r
 
 def test_indices_equal_the_official_ones_but_for_points_on_a_border():
     official = torch.from_numpy(np.load(DATA / 'geometry_synth.npz')['geom_int16'][0]).int()
-    geometry = tuple(item.cuda() if isinstance(item, torch.Tensor) else item for item in surround_view_geometry())
+    geometry = tuple(
+        item.cuda() if isinstance(item, torch.Tensor) else item
+        for item in surround_view_geometry()
+    )
     assert (voxel_index(*geometry).cpu() != official).any(-1).sum() <= 16
 
 
@@ -141,14 +172,21 @@ def test_points_that_are_not_finite_or_far_away_add_nothing_and_receive_nothing(
     case.geometry[0][..., 3] = value
     for form in (main_form, indexed_form):
         assert not any(result.any() for result in results(case, form(case)))
-    assert torch.equal(voxel_index(*case.geometry).cpu(), reference.voxel_index(*case.to('cpu', torch.float32).geometry))
+    assert torch.equal(
+        voxel_index(*case.geometry).cpu(),
+        reference.voxel_index(*case.to('cpu', torch.float32).geometry),
+    )
 
 
 def test_truncation_takes_points_a_cell_below_the_grid_to_cell_zero():
     u = torch.tensor([-0.9, -1.0, 0.0, 2.99, 3.0], device='cuda')
-    matrix = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0.5], [0, 0, 0, 0.5]], device='cuda')[None, None]
+    matrix = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0.5], [0, 0, 0, 0.5]], device='cuda')[
+        None, None
+    ]
     one, ones = torch.ones(1, device='cuda'), torch.ones(1, 1, 1, 1, 5, device='cuda')
-    bev = voxel_pooling(ones, ones, matrix, u, one, one, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (3, 1, 1))
+    bev = voxel_pooling(
+        ones, ones, matrix, u, one, one, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (3, 1, 1)
+    )
     assert bev.flatten().tolist() == [2.0, 0.0, 1.0]
 
 
@@ -156,7 +194,9 @@ def test_truncation_takes_points_a_cell_below_the_grid_to_cell_zero():
 def test_empty_input_gives_zeros_and_empty_gradients(empty, memory):
     case = random_case(5, **{empty: 0}).to('cuda', torch.float32)
     for form in (main_form, indexed_form):
-        for value, expected in zip(results(case, form(case)), expected_results(case)[:3], strict=True):
+        for value, expected in zip(
+            results(case, form(case)), expected_results(case)[:3], strict=True
+        ):
             assert value.shape == expected.shape
             assert not value.any()
     volume = case.depth[:, :, None] * case.context[:, :, :, None]
@@ -167,7 +207,9 @@ def test_empty_input_gives_zeros_and_empty_gradients(empty, memory):
 @pytest.mark.parametrize('channels', [7, 8])
 def test_strided_inputs_equal_contiguous_ones(dtype, channels):
     case = random_case(6, channels=channels).to('cuda', dtype)
-    strided = Case(case.depth.mT.contiguous().mT, case.context.mT.contiguous().mT, case.geometry, case.shape)
+    strided = Case(
+        case.depth.mT.contiguous().mT, case.context.mT.contiguous().mT, case.geometry, case.shape
+    )
     assert_close(results(strided, main_form(strided)), expected_results(case)[:3], dtype)
 
 
@@ -178,10 +220,14 @@ def test_gradients_agree_with_finite_differences():
     index = voxel_index(*case.geometry)
     for form in (main_form, indexed_form):
         assert torch.autograd.gradcheck(form(case), inputs, nondet_tol=1e-12)
-    assert torch.autograd.gradcheck(lambda v: voxel_pooling_volume(v, index, case.shape), (volume,), nondet_tol=1e-12)
+    assert torch.autograd.gradcheck(
+        lambda v: voxel_pooling_volume(v, index, case.shape), (volume,), nondet_tol=1e-12
+    )
 
 
-@pytest.mark.parametrize('name', ['voxel_index', 'voxel_pooling', 'voxel_pooling_indexed', 'voxel_pooling_volume'])
+@pytest.mark.parametrize(
+    'name', ['voxel_index', 'voxel_pooling', 'voxel_pooling_indexed', 'voxel_pooling_volume']
+)
 def test_ops_pass_opcheck(name):
     case = random_case(8).to('cuda', torch.float32)
     index = voxel_index(*case.geometry)
@@ -242,12 +288,16 @@ def test_values_that_are_not_finite_reach_their_cells_and_no_other(value, exact,
     expected = voxel_pooling(*case.to('cpu', torch.float32).arguments)
     assert not expected.isfinite().all()
     tolerance = 1e-4 if dtype == torch.float32 else 5e-3  # half types round the result
-    torch.testing.assert_close(bev.float(), expected, equal_nan=True, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(
+        bev.float(), expected, equal_nan=True, rtol=tolerance, atol=tolerance
+    )
 
 
 def test_channels_last_inputs_equal_contiguous_ones_and_so_do_maps():
     case = random_case(12, channels=8).to('cuda', torch.float16)
-    depth, context = (tensor.movedim(2, -1).contiguous().movedim(-1, 2) for tensor in (case.depth, case.context))
+    depth, context = (
+        tensor.movedim(2, -1).contiguous().movedim(-1, 2) for tensor in (case.depth, case.context)
+    )
     last = Case(depth, context, case.geometry, case.shape)
     assert_close(results(last, main_form(last)), expected_results(case)[:3], torch.float16)
     assert voxel_pooling(*case.arguments).is_contiguous(memory_format=torch.channels_last)
@@ -294,12 +344,26 @@ def test_kernels_run_in_order_on_the_callers_stream():
 def test_refused_launch_is_a_runtime_error_and_leaves_the_device_usable():
     launch = kernels.Launch(kernels.Dtype.float32, 99, 0)
     with pytest.raises(RuntimeError, match='invalid device ordinal'):
-        kernels.voxel_index(launch, kernels.Sizes(1, 1, 1, 1, 1, 1, 1, 1), kernels.Geometry(0, 0, 0, 0, (0, 0, 0), (1, 1, 1)), 0)
+        kernels.voxel_index(
+            launch,
+            kernels.Sizes(1, 1, 1, 1, 1, 1, 1, 1),
+            kernels.Geometry(0, 0, 0, 0, (0, 0, 0), (1, 1, 1)),
+            0,
+        )
     assert voxel_index(*random_case(9).to('cuda', torch.float32).geometry).is_cuda
 
 
-@pytest.mark.parametrize('sizes', [(-1, 1, 1, 1, 1, 1, 1, 1), (2**31, 2**31, 1, 1, 2, 1, 1, 1), (2**20, 2**20, 1, 1, 1, 1, 1, 1)])
+@pytest.mark.parametrize(
+    'sizes',
+    [
+        (-1, 1, 1, 1, 1, 1, 1, 1),
+        (2**31, 2**31, 1, 1, 2, 1, 1, 1),
+        (2**20, 2**20, 1, 1, 1, 1, 1, 1),
+    ],
+)
 def test_impossible_sizes_are_a_value_error(sizes):
     launch = kernels.Launch(kernels.Dtype.float32, 0, 0)
     with pytest.raises(ValueError, match='voxel pooling'):
-        kernels.voxel_index(launch, kernels.Sizes(*sizes), kernels.Geometry(0, 0, 0, 0, (0, 0, 0), (1, 1, 1)), 0)
+        kernels.voxel_index(
+            launch, kernels.Sizes(*sizes), kernels.Geometry(0, 0, 0, 0, (0, 0, 0), (1, 1, 1)), 0
+        )

@@ -1,4 +1,5 @@
-"""Losses of the same global batches on one GPU and on two, step by step, without dropout and without TF32.
+"""Losses of the same global batches on one GPU and on two, step by step, without dropout and
+without TF32.
 
 python -m tests.gpu.ddp_equality DATA OUT.json --devices 1
 python -m tests.gpu.ddp_equality DATA OUT.json --devices 2      # compares with what is in OUT.json
@@ -17,15 +18,16 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 
-from bevdepth_training.config import TrainingConfig, build_parser, read_config
-from bevdepth_training.train import train
+from bevdepth_core.training.config import TrainingConfig, build_parser, read_config
+from bevdepth_core.training.train import train
 from tests.reference import ROOT
 
 TOLERANCE = 1e-3
 
 
 class GlobalLosses(Callback):
-    """Notes the mean loss of all processes after each step; switches dropout off, which is drawn per process."""
+    """Notes the mean loss of all processes after each step; switches dropout off, which is drawn
+    per process."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
@@ -36,12 +38,16 @@ class GlobalLosses(Callback):
                 module.p = 0.0
 
     def on_train_batch_end(self, trainer, pl_module, outputs, *_) -> None:
-        self.values.append(float(trainer.strategy.reduce(outputs['loss'].detach().clone(), reduce_op='mean')))
+        self.values.append(
+            float(trainer.strategy.reduce(outputs['loss'].detach().clone(), reduce_op='mean'))
+        )
 
 
 def configure(options: argparse.Namespace, output: str) -> TrainingConfig:
     parser = build_parser()
-    config = read_config(parser, parser.parse_args(['--config', str(ROOT / 'config/training/small.yaml')]))
+    config = read_config(
+        parser, parser.parse_args(['--config', str(ROOT / 'config/training/small.yaml')])
+    )
     trainer = replace(
         config.trainer,
         accelerator=options.accelerator,
@@ -50,7 +56,12 @@ def configure(options: argparse.Namespace, output: str) -> TrainingConfig:
         sync_batchnorm=True,
         averaging=None,
     )
-    data = replace(config.data, root=str(options.data), batch_size=options.global_batch // options.devices, workers=options.workers)
+    data = replace(
+        config.data,
+        root=str(options.data),
+        batch_size=options.global_batch // options.devices,
+        workers=options.workers,
+    )
     return replace(config, data=data, trainer=trainer, output=output)
 
 
@@ -77,9 +88,13 @@ def main() -> None:
     alone = json.loads(options.out.read_text())
     differences = [abs(both - one) / one for both, one in zip(losses.values, alone, strict=True)]
     for one, both, difference in zip(alone, losses.values, differences, strict=True):
-        print(f'one GPU {one:12.5f}   {options.devices} GPUs {both:12.5f}   relative difference {difference:.1e}')
+        print(
+            f'one GPU {one:12.5f}   {options.devices} GPUs {both:12.5f}   relative difference '
+            f'{difference:.1e}'
+        )
     print(
-        f'largest relative difference {max(differences):.1e}: {"equal" if max(differences) <= TOLERANCE else "NOT equal"} to {TOLERANCE:g}'
+        f'largest relative difference {max(differences):.1e}: '
+        f'{"equal" if max(differences) <= TOLERANCE else "NOT equal"} to {TOLERANCE:g}'
     )
 
 

@@ -7,7 +7,7 @@ work=$1
 mkdir -p "$work"
 some=$work/some data=$work/data
 scenes=${SCENES:-400} duration=${SECONDS_PER_SCENE:-10}
-synthetic=(python3 -m bevdepth_core.nuscenes.synthetic)
+synthetic=(python3 -m bevdepth_core.synthetic)
 common=(--duration "$duration" --image-size 800x450 --no-sweeps)
 
 timed() {

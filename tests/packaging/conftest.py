@@ -12,7 +12,13 @@ from tests.packaging.shell import ROOT
 @pytest.fixture(scope='session')
 def clean_clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a clone of this tree holds: the files git knows or would add, nothing built."""
-    listing = subprocess.run(['git', 'ls-files', '-coz', '--exclude-standard'], cwd=ROOT, check=True, capture_output=True, text=True)
+    listing = subprocess.run(
+        ['git', 'ls-files', '-coz', '--exclude-standard'],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     clone = tmp_path_factory.mktemp('clone')
     for name in filter(None, listing.stdout.split('\0')):
         if (ROOT / name).is_file():

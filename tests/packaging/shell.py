@@ -13,23 +13,42 @@ ROS_MODE = (ROOT / '.venv/made_for').read_text().split()[0]
 """What `make setup` found: the name of a sourced distribution, or pip."""
 PIP_ONLY = ROS_MODE == 'pip'
 DISTRIBUTIONS = ['jazzy', 'humble'] if PIP_ONLY else [ROS_MODE]
-"""ROS 2 distributions that this environment can run: both of the pip-only ones, or the sourced one."""
+"""ROS 2 distributions that this environment can run: both of the pip-only ones, or the sourced
+one."""
 
-KEPT = ('HOME', 'TMPDIR') if PIP_ONLY else tuple(name for name in os.environ if name not in ('VIRTUAL_ENV', 'PYTHONHOME'))
+KEPT = (
+    ('HOME', 'TMPDIR')
+    if PIP_ONLY
+    else tuple(name for name in os.environ if name not in ('VIRTUAL_ENV', 'PYTHONHOME'))
+)
 SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 
 def fresh_environment(distribution: str) -> dict[str, str]:
-    """Return the variables of a new terminal in this process's domain, with the ROS 2 that was sourced in it where there is one."""
+    """Return the variables of a new terminal in this process's domain, with the ROS 2 that was
+    sourced in it where there is one."""
     variables = {name: os.environ[name] for name in KEPT if name in os.environ}
     variables.setdefault('PATH', SYSTEM_PATH)
-    return {**variables, 'BEVDEPTH_ROS_PREFIX': distribution, **domain_variables(int(os.environ['ROS_DOMAIN_ID']), distribution)}
+    return {
+        **variables,
+        'BEVDEPTH_ROS_PREFIX': distribution,
+        **domain_variables(int(os.environ['ROS_DOMAIN_ID']), distribution),
+    }
 
 
-def bash(script: str, environment: dict[str, str], folder: Path | str = '/', strict: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run ``script``, in ``strict`` mode ending at the first failing command and unset variable, and return its outcome."""
+def bash(
+    script: str, environment: dict[str, str], folder: Path | str = '/', strict: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run ``script``, in ``strict`` mode ending at the first failing command and unset variable,
+    and return its outcome."""
     options = ['-euo', 'pipefail'] if strict else []
-    return subprocess.run(['bash', *options, '-c', script], env=environment, cwd=folder, capture_output=True, text=True)
+    return subprocess.run(
+        ['bash', *options, '-c', script],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
 
 
 def output(script: str, environment: dict[str, str], folder: Path | str = '/') -> str:

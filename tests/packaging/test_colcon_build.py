@@ -10,41 +10,63 @@ import pytest
 
 from tests.packaging.shell import DISTRIBUTIONS, ROOT, fresh_environment, output
 
-FOLDERS = {'bevdepth_core': 'bevdepth_core', 'bevdepth_ros': 'bevdepth_ros', 'training': 'bevdepth_training'}
+PACKAGES = ('bevdepth_core', 'bevdepth_ros')
 """Folder of the tree -> installed package."""
 
 
 @pytest.fixture(scope='module')
 def install(clean_clone: Path) -> Path:
     """The install folder of a colcon build; the CUDA module has its own tests."""
-    output(f'. {ROOT}/env.sh; BEVDEPTH_CUDA=0 colcon build', fresh_environment(DISTRIBUTIONS[0]), clean_clone)
+    output(
+        f'. {ROOT}/env.sh; BEVDEPTH_CUDA=0 colcon build',
+        fresh_environment(DISTRIBUTIONS[0]),
+        clean_clone,
+    )
     return clean_clone / 'install'
 
 
 def in_overlay(command: str, install: Path, distribution: str = DISTRIBUTIONS[0]) -> str:
-    """Run ``command`` in a fresh shell with the build's local_setup sourced and return what it printed."""
+    """Run ``command`` in a fresh shell with the build's local_setup sourced and return what it
+    printed."""
     sourced = f'. {ROOT}/env.sh; set +u; . {install}/local_setup.bash; set -u'
     return output(f'{sourced}; {command}', fresh_environment(distribution))
 
 
 @pytest.mark.parametrize('distribution', DISTRIBUTIONS)
 def test_ros2_pkg_and_launch_find_the_package_in_the_build(install, distribution):
-    assert in_overlay('ros2 pkg prefix bevdepth_ros', install, distribution).strip() == str(install / 'bevdepth_ros')
-    assert {'detector', 'player', 'demo'} <= set(in_overlay('ros2 pkg executables bevdepth_ros', install, distribution).split())
-    assert "'checkpoint':" in in_overlay('ros2 launch bevdepth_ros detect.launch.py --show-args', install, distribution)
+    assert in_overlay('ros2 pkg prefix bevdepth_ros', install, distribution).strip() == str(
+        install / 'bevdepth_ros'
+    )
+    assert {'detector', 'player', 'demo'} <= set(
+        in_overlay('ros2 pkg executables bevdepth_ros', install, distribution).split()
+    )
+    assert "'checkpoint':" in in_overlay(
+        'ros2 launch bevdepth_ros detect.launch.py --show-args', install, distribution
+    )
 
 
 def test_ros2_run_starts_the_node_of_the_build_and_ctrl_c_ends_it(install):
     sourced = f'. {ROOT}/env.sh; . {install}/local_setup.bash'
     environment = fresh_environment(DISTRIBUTIONS[0])
     command = ['bash', '-c', f'{sourced}; exec ros2 run bevdepth_ros detector']
-    node = subprocess.Popen(command, env=environment, cwd='/', stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    node = subprocess.Popen(
+        command,
+        env=environment,
+        cwd='/',
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
         deadline = time.monotonic() + 60
-        while '/bevdepth_detector' not in (seen := in_overlay('ros2 node list --no-daemon', install)):
+        while '/bevdepth_detector' not in (
+            seen := in_overlay('ros2 node list --no-daemon', install)
+        ):
             assert node.poll() is None, node.stdout.read()
             assert time.monotonic() < deadline, seen
-        children = subprocess.run(['pgrep', '--parent', str(node.pid)], capture_output=True, text=True, check=True).stdout.split()
+        children = subprocess.run(
+            ['pgrep', '--parent', str(node.pid)], capture_output=True, text=True, check=True
+        ).stdout.split()
         program = Path(f'/proc/{children[0]}/cmdline').read_text().split('\0')[1]
         subprocess.run(['kill', '-INT', *children], check=True)
         said, _ = node.communicate(timeout=30)
@@ -61,13 +83,17 @@ def test_scripts_run_with_the_python_that_built_them(install):
 
 def files(folder: Path, pattern: str = '*') -> set[Path]:
     """Return the files under ``folder`` relative to it, without Python's byte code."""
-    return {path.relative_to(folder) for path in folder.rglob(pattern) if path.is_file() and '__pycache__' not in path.parts}
+    return {
+        path.relative_to(folder)
+        for path in folder.rglob(pattern)
+        if path.is_file() and '__pycache__' not in path.parts
+    }
 
 
 def test_every_module_is_installed_and_imported_from_the_build(install):
     [site_packages] = (install / 'bevdepth_ros').glob('lib/python3.*/site-packages')
-    for folder, package in FOLDERS.items():
-        assert files(site_packages / package, '*.py') == files(ROOT / folder, '*.py')
+    for package in PACKAGES:
+        assert files(site_packages / package, '*.py') == files(ROOT / package, '*.py')
         where = in_overlay(f'python -c "import {package}; print({package}.__file__)"', install)
         assert where.strip() == str(site_packages / package / '__init__.py')
 

@@ -17,8 +17,11 @@ COMPILES = 'for word; do last=$word; done; echo "$@" >>"$NVCC_CALLS"; echo modul
 FAILS = 'echo "unsupported host compiler" >&2; exit 1'
 
 
-def build(folder: Path, nvcc: str | None, **variables: str) -> tuple[subprocess.CompletedProcess[str], list[Path], str]:
-    """Run ``setup.py build_ext`` into ``folder``; return its outcome, the modules it made and the words nvcc was given."""
+def build(
+    folder: Path, nvcc: str | None, **variables: str
+) -> tuple[subprocess.CompletedProcess[str], list[Path], str]:
+    """Run ``setup.py build_ext`` into ``folder``; return its outcome, the modules it made and the
+    words nvcc was given."""
     commands = folder / 'commands'
     commands.mkdir()
     if nvcc is not None:
@@ -26,9 +29,22 @@ def build(folder: Path, nvcc: str | None, **variables: str) -> tuple[subprocess.
         (commands / 'nvcc').chmod(0o755)
     calls = folder / 'calls'
     calls.touch()
-    clean = {name: value for name, value in os.environ.items() if not name.startswith('BEVDEPTH_') and name != 'CUDA_HOME'}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith('BEVDEPTH_') and name != 'CUDA_HOME'
+    }
     environment = {**clean, 'PATH': str(commands), 'NVCC_CALLS': str(calls), **variables}
-    command = [sys.executable, 'setup.py', '-q', 'build_ext', '--build-lib', str(folder / 'lib'), '--build-temp', str(folder / 'temp')]
+    command = [
+        sys.executable,
+        'setup.py',
+        '-q',
+        'build_ext',
+        '--build-lib',
+        str(folder / 'lib'),
+        '--build-temp',
+        str(folder / 'temp'),
+    ]
     outcome = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     return outcome, list((folder / 'lib').rglob('*.so')), calls.read_text()
 
@@ -36,7 +52,9 @@ def build(folder: Path, nvcc: str | None, **variables: str) -> tuple[subprocess.
 def test_one_nvcc_call_builds_for_every_generation_without_libtorch(tmp_path):
     outcome, modules, words = build(tmp_path, COMPILES)
     assert outcome.returncode == 0
-    assert [str(path.relative_to(tmp_path / 'lib').parent) for path in modules] == ['bevdepth_core/ops']
+    assert [str(path.relative_to(tmp_path / 'lib').parent) for path in modules] == [
+        'bevdepth_core/ops'
+    ]
     assert modules[0].name.startswith('_kernels.cpython-')
     for arch in (75, 80, 86, 87, 89, 90):
         assert f'code=sm_{arch}' in words
@@ -65,7 +83,9 @@ def test_auto_warns_and_goes_on_where_nvcc_fails(tmp_path):
     assert 'bevdepth_core.ops._kernels was not built' in outcome.stderr + outcome.stdout
 
 
-@pytest.mark.parametrize(('nvcc', 'sentence'), [(None, 'BEVDEPTH_CUDA=1 needs nvcc'), (FAILS, 'was not built')])
+@pytest.mark.parametrize(
+    ('nvcc', 'sentence'), [(None, 'BEVDEPTH_CUDA=1 needs nvcc'), (FAILS, 'was not built')]
+)
 def test_insisting_fails_with_the_reason_and_the_remedy(tmp_path, nvcc, sentence):
     outcome, modules, _ = build(tmp_path, nvcc, BEVDEPTH_CUDA='1')
     assert outcome.returncode != 0
@@ -96,6 +116,8 @@ def test_any_other_wish_is_refused(tmp_path):
 
 def test_after_set_up_the_module_is_there_exactly_where_nvcc_is():
     toolkit = os.environ.get('CUDA_HOME')
-    nvcc = shutil.which('nvcc') or (shutil.which('nvcc', path=f'{toolkit}/bin') if toolkit else None)
+    nvcc = shutil.which('nvcc') or (
+        shutil.which('nvcc', path=f'{toolkit}/bin') if toolkit else None
+    )
     wished = os.environ.get('BEVDEPTH_CUDA') != '0' and nvcc is not None
     assert (importlib.util.find_spec('bevdepth_core.ops._kernels') is not None) == wished

@@ -7,12 +7,19 @@ import pytest
 from tests.packaging.shell import DISTRIBUTIONS, ROOT, bash, fresh_environment, output
 
 SOURCE = f'. {ROOT}/env.sh'
-PATHS = 'printf "%s\\n" "$PATH" "$AMENT_PREFIX_PATH" "$PYTHONPATH" "$LD_LIBRARY_PATH" "$ROS_DISTRO"'
+PATHS = (
+    'printf "%s\\n" "$PATH" "$AMENT_PREFIX_PATH" "$PYTHONPATH" "$LD_LIBRARY_PATH" "$ROS_DISTRO"'
+)
 
 
 @pytest.mark.parametrize('distribution', DISTRIBUTIONS)
-def test_one_line_gives_a_fresh_shell_ros_2_and_the_package_from_any_folder(distribution, tmp_path):
-    script = f'{SOURCE}; echo $ROS_DISTRO; ros2 pkg prefix bevdepth_ros; python -c "import rclpy, bevdepth_core, bevdepth_ros"'
+def test_one_line_gives_a_fresh_shell_ros_2_and_the_package_from_any_folder(
+    distribution, tmp_path
+):
+    script = (
+        f'{SOURCE}; echo $ROS_DISTRO; ros2 pkg prefix bevdepth_ros; python -c "import rclpy, '
+        'bevdepth_core, bevdepth_ros"'
+    )
     distro, prefix = output(script, fresh_environment(distribution), tmp_path).split()
     assert (distro, prefix) == (distribution, f'{ROOT}/.venv/ament')
 
@@ -20,7 +27,9 @@ def test_one_line_gives_a_fresh_shell_ros_2_and_the_package_from_any_folder(dist
 @pytest.mark.parametrize('distribution', DISTRIBUTIONS)
 def test_sourcing_again_changes_nothing(distribution):
     environment = fresh_environment(distribution)
-    assert output(f'{SOURCE}; {PATHS}', environment) == output(f"{SOURCE}; bash -euc '{SOURCE}; {SOURCE}'; {PATHS}", environment)
+    assert output(f'{SOURCE}; {PATHS}', environment) == output(
+        f"{SOURCE}; bash -euc '{SOURCE}; {SOURCE}'; {PATHS}", environment
+    )
 
 
 def test_the_last_of_two_distributions_leaves_no_path_of_the_first():
@@ -38,7 +47,12 @@ def test_paths_that_the_user_set_are_kept():
 def test_a_virtual_environment_made_for_another_ros_is_refused_with_the_remedy(tmp_path):
     (tmp_path / 'python3').write_text('#!/bin/sh\nexit 0\n')
     (tmp_path / 'python3').chmod(0o755)
-    other = {**fresh_environment(DISTRIBUTIONS[0]), 'PATH': f'{tmp_path}:/usr/bin:/bin', 'ROS_DISTRO': 'rolling', 'AMENT_PREFIX_PATH': ''}
+    other = {
+        **fresh_environment(DISTRIBUTIONS[0]),
+        'PATH': f'{tmp_path}:/usr/bin:/bin',
+        'ROS_DISTRO': 'rolling',
+        'AMENT_PREFIX_PATH': '',
+    }
     outcome = bash(SOURCE, other, strict=False)
     assert outcome.returncode == 1
     assert 'rolling' in outcome.stderr

@@ -44,13 +44,19 @@ def test_a_python_without_a_lock_is_refused_with_the_supported_ones(bare_machine
 
 
 def test_a_named_python_is_taken_and_one_that_does_not_run_is_named(bare_machine, clean_clone):
-    outcome = bash('tools/make_venv.sh pip', {**bare_machine, 'PYTHON': '/no/such/python'}, clean_clone)
+    outcome = bash(
+        'tools/make_venv.sh pip', {**bare_machine, 'PYTHON': '/no/such/python'}, clean_clone
+    )
     assert outcome.returncode != 0
     assert "cannot run '/no/such/python'" in outcome.stderr
 
 
 def test_a_python_without_venv_is_refused_with_the_package_to_install(bare_machine, clean_clone):
-    add_python(bare_machine, 'python3.12', '[[ $2 == *ensurepip* ]] && exit 1; [[ $2 == *print* ]] && echo 3.12; exit 0')
+    add_python(
+        bare_machine,
+        'python3.12',
+        '[[ $2 == *ensurepip* ]] && exit 1; [[ $2 == *print* ]] && echo 3.12; exit 0',
+    )
     outcome = bash('tools/make_venv.sh pip', bare_machine, clean_clone)
     assert outcome.returncode != 0
     assert 'install python3.12-venv' in outcome.stderr
@@ -62,11 +68,20 @@ def test_a_python_without_venv_is_refused_with_the_package_to_install(bare_machi
         ({}, True, 'pip'),
         ({'ROS_DISTRO': 'humble', 'AMENT_PREFIX_PATH': '/opt/ros/humble'}, True, 'humble'),
         ({'ROS_DISTRO': 'humble', 'AMENT_PREFIX_PATH': '/opt/ros/humble'}, False, 'pip'),
-        ({'ROS_DISTRO': 'jazzy', 'AMENT_PREFIX_PATH': '/w/install:/x/isaacsim/exts/isaacsim.ros2.core/jazzy'}, True, 'pip'),
+        (
+            {
+                'ROS_DISTRO': 'jazzy',
+                'AMENT_PREFIX_PATH': '/w/install:/x/isaacsim/exts/isaacsim.ros2.core/jazzy',
+            },
+            True,
+            'pip',
+        ),
     ],
     ids=['nothing sourced', 'sourced', 'sourced for another Python', 'our own env.sh sourced'],
 )
-def test_the_ros_mode_is_a_sourced_ros_2_that_python_can_import(bare_machine, variables, rclpy, mode):
+def test_the_ros_mode_is_a_sourced_ros_2_that_python_can_import(
+    bare_machine, variables, rclpy, mode
+):
     add_python(bare_machine, 'python3', f'exit {int(not rclpy)}')
     outcome = bash(f'bash {ROOT}/tools/ros_mode.sh', {**bare_machine, **variables})
     assert outcome.stdout.strip() == mode

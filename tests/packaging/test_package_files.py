@@ -14,7 +14,14 @@ PACKAGE = parse_package(ROOT / 'package.xml')
 def test_package_xml_is_valid_and_agrees_with_setup_py():
     installed = importlib.metadata.metadata('bevdepth_ros')
     maintainer = PACKAGE.maintainers[0]
-    described = (PACKAGE.name, PACKAGE.version, PACKAGE.description, PACKAGE.licenses[0], maintainer.name, maintainer.email)
+    described = (
+        PACKAGE.name,
+        PACKAGE.version,
+        PACKAGE.description,
+        PACKAGE.licenses[0],
+        maintainer.name,
+        maintainer.email,
+    )
     fields = ('Name', 'Version', 'Summary', 'License', 'Maintainer', 'Maintainer-email')
     assert described == tuple(installed[field] for field in fields)
     assert PACKAGE.get_build_type() == 'ament_python'
@@ -22,13 +29,22 @@ def test_package_xml_is_valid_and_agrees_with_setup_py():
 
 def test_package_xml_declares_every_ros_package_that_is_imported():
     declared = {dependency.name for dependency in [*PACKAGE.exec_depends, *PACKAGE.build_depends]}
-    paths = [path for folder in ('bevdepth_ros', 'launch') for path in (ROOT / folder).rglob('*.py')]
-    names = {name for path in paths for name in imported_names(path.read_text(), path.relative_to(ROOT)) if is_ros(name)}
+    paths = [
+        path for folder in ('bevdepth_ros', 'launch') for path in (ROOT / folder).rglob('*.py')
+    ]
+    names = {
+        name
+        for path in paths
+        for name in imported_names(path.read_text(), path.relative_to(ROOT))
+        if is_ros(name)
+    }
     assert {name.split('.')[0] for name in names} - declared == set()
 
 
 def test_every_console_script_exists():
-    scripts = importlib.metadata.distribution('bevdepth_ros').entry_points.select(group='console_scripts')
+    scripts = importlib.metadata.distribution('bevdepth_ros').entry_points.select(
+        group='console_scripts'
+    )
     assert {script.name for script in scripts} >= {'detector', 'player', 'demo'}
     for script in scripts:
         assert callable(script.load())

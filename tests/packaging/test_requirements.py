@@ -16,7 +16,10 @@ LOCKS = ['python3.10.txt', 'python3.12.txt']
 
 def read(name: str) -> dict[str, Requirement]:
     """Return the requirements of a file by name."""
-    lines = [line.split('#')[0].strip() for line in (ROOT / 'requirements' / name).read_text().splitlines()]
+    lines = [
+        line.split('#')[0].strip()
+        for line in (ROOT / 'requirements' / name).read_text().splitlines()
+    ]
     requirements = [Requirement(line) for line in lines if line]
     return {canonicalize_name(requirement.name): requirement for requirement in requirements}
 
@@ -24,17 +27,27 @@ def read(name: str) -> dict[str, Requirement]:
 @pytest.mark.parametrize('lock', LOCKS)
 def test_a_lock_pins_every_direct_requirement_within_its_limits(lock):
     pins = {name: str(pin.specifier).removeprefix('==') for name, pin in read(lock).items()}
-    broken = [str(wish) for name, wish in read('requirements.in').items() if not wish.specifier.contains(pins.get(name, 'missing'))]
+    broken = [
+        str(wish)
+        for name, wish in read('requirements.in').items()
+        if not wish.specifier.contains(pins.get(name, 'missing'))
+    ]
     assert broken == []
 
 
 @pytest.mark.parametrize('lock', [*LOCKS, 'pip_ros.txt'])
 def test_every_line_of_a_lock_pins_one_version(lock):
-    assert [str(pin) for pin in read(lock).values() if [part.operator for part in pin.specifier] != ['==']] == []
+    assert [
+        str(pin)
+        for pin in read(lock).values()
+        if [part.operator for part in pin.specifier] != ['==']
+    ] == []
 
 
 def test_what_is_installed_is_what_the_lock_says():
-    pins = read('python{}.{}.txt'.format(*sys.version_info)) | (read('pip_ros.txt') if PIP_ONLY else {})
+    pins = read('python{}.{}.txt'.format(*sys.version_info)) | (
+        read('pip_ros.txt') if PIP_ONLY else {}
+    )
     assert {name: importlib.metadata.version(name) for name in pins} == {
         name: str(pin.specifier).removeprefix('==') for name, pin in pins.items()
     }

@@ -12,7 +12,8 @@ import pytest
 from tests.packaging.shell import DISTRIBUTIONS, ROOT, bash, fresh_environment, output
 
 NODE_ARGUMENTS = [
-    'params_file', 'checkpoint', 'device', 'precision', 'bag', 'rate', 'loop', 'rviz', 'use_sim_time', 'namespace', 'camera_preset',
+    'params_file', 'checkpoint', 'device', 'precision', 'bag', 'rate', 'loop', 'rviz',
+    'use_sim_time', 'namespace', 'camera_preset',
     'autostart',
 ]  # fmt: skip
 LAUNCH_FILE = """
@@ -52,7 +53,9 @@ def test_show_args_explains_each_argument_of_the_node_s_launch_file(environment)
     assert [name for name in NODE_ARGUMENTS if f"'{name}':" not in text] == []
 
 
-def test_a_launch_file_given_by_path_runs_with_its_arguments_and_returns_zero(launch_file, environment):
+def test_a_launch_file_given_by_path_runs_with_its_arguments_and_returns_zero(
+    launch_file, environment
+):
     outcome = ros2(f'launch {launch_file} word:=a:=b seconds:=0', environment)
     assert outcome.returncode == 0
     assert 'said a:=b' in outcome.stdout
@@ -82,12 +85,18 @@ def test_a_wrong_call_fails_and_names_what_was_wrong(words, named, launch_file, 
 
 
 def test_ctrl_c_ends_the_launch_and_what_it_started(launch_file, environment):
-    variables = dict(line.split('=', 1) for line in output(f'. {ROOT}/env.sh; env', environment).splitlines() if '=' in line)
+    variables = dict(
+        line.split('=', 1)
+        for line in output(f'. {ROOT}/env.sh; env', environment).splitlines()
+        if '=' in line
+    )
     command = [f'{ROOT}/.venv/bin/ros2', 'launch', str(launch_file), 'seconds:=86399']
     pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT}
     launch = subprocess.Popen(command, env=variables, text=True, **pipes)
     said = ''
-    while 'said hello' not in said or not (started := re.search(r'\[sleep-\d+\]: process started with pid \[(\d+)\]', said)):
+    while 'said hello' not in said or not (
+        started := re.search(r'\[sleep-\d+\]: process started with pid \[(\d+)\]', said)
+    ):
         said += launch.stdout.readline()
     child = Path('/proc', started[1])
     assert child.exists()

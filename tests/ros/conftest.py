@@ -35,7 +35,8 @@ def module_graph() -> Iterator[Graph]:
 
 @contextmanager
 def own_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Each test takes another domain than that of its process: one that was killed lives on in its old one for 20 s."""
+    """Each test takes another domain than that of its process: one that was killed lives on in its
+    old one for 20 s."""
     domain, lease = free_domain()
     for name, value in domain_variables(domain).items():
         monkeypatch.setenv(name, value)
@@ -61,7 +62,8 @@ def _running_graph() -> Iterator[Graph]:
 
 @pytest.fixture(scope='session')
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a checkpoint with random weights of a network that costs next to nothing, the same on every run."""
+    """Return a checkpoint with random weights of a network that costs next to nothing, the same on
+    every run."""
     return write_tiny_checkpoint(tmp_path_factory.mktemp('weights') / 'tiny.safetensors')
 
 

@@ -1,4 +1,5 @@
-"""A node with the services of a life cycle, which loses the first request of each transition, and the answer to the second."""
+"""A node with the services of a life cycle, which loses the first request of each transition, and
+the answer to the second."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ class ForgetfulNode(Node):
         response.current_state.id = self._state
         return response
 
-    def _change(self, request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+    def _change(
+        self, request: ChangeState.Request, response: ChangeState.Response
+    ) -> ChangeState.Response:
         transition = request.transition.id
         self._asked[transition] += 1
         response.success = self._asked[transition] > 1 and self._state != GOALS[transition]

@@ -1,4 +1,5 @@
-"""A running ROS graph for tests: nodes on an executor of their own, waiting with a deadline, collected messages."""
+"""A running ROS graph for tests: nodes on an executor of their own, waiting with a deadline,
+collected messages."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ class Graph:
                 pass
 
     def _spin_until_a_handle_is_gone(self) -> bool:
-        """Return True when rclpy stumbled over what the test's thread destroyed at that moment, False when spinning has ended."""
+        """Return True when rclpy stumbled over what the test's thread destroyed at that moment,
+        False when spinning has ended."""
         try:
             self.executor.spin()
         except InvalidHandle:
@@ -82,12 +84,16 @@ class Diagnostics:
     def says(self, area: str, words: str) -> bool:
         """Tell whether the newest status of ``area`` is no OK and contains ``words``."""
         status = self.status(area)
-        return status is not None and status.level != DiagnosticStatus.OK and words in status.message
+        return (
+            status is not None and status.level != DiagnosticStatus.OK and words in status.message
+        )
 
     def ever_said(self, area: str, words: str) -> bool:
         """Tell whether any status of ``area`` contained ``words``."""
         statuses = [status for message in list(self._messages) for status in message.status]
-        return any(words in status.message for status in statuses if status.name.endswith(f': {area}'))
+        return any(
+            words in status.message for status in statuses if status.name.endswith(f': {area}')
+        )
 
     def is_ok(self, area: str) -> bool:
         """Tell whether the newest status of ``area`` is OK."""

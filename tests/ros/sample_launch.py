@@ -1,4 +1,5 @@
-"""A launch test: the launch file replays the real sample, and the published boxes are those of the offline pipeline.
+"""A launch test: the launch file replays the real sample, and the published boxes are those of the
+offline pipeline.
 
 test_launch.py prepares the files and runs it with launch_testing.
 """
@@ -30,10 +31,20 @@ TOLERANCES = np.array((1e-3, 1e-3, 1e-3, 1e-4, 1e-3, 1e-3))
 
 @launch_testing.markers.keep_alive
 def generate_test_description() -> LaunchDescription:
-    arguments = [DeclareLaunchArgument(name) for name in (*FORWARDED, 'expected_first', 'expected_second')]
-    source = PythonLaunchDescriptionSource(f'{get_package_share_directory("bevdepth_ros")}/launch/detect.launch.py')
-    forwarded = [*((name, LaunchConfiguration(name)) for name in FORWARDED), ('device', 'cpu'), ('loop', 'true')]
-    return LaunchDescription([*arguments, IncludeLaunchDescription(source, launch_arguments=forwarded), ReadyToTest()])
+    arguments = [
+        DeclareLaunchArgument(name) for name in (*FORWARDED, 'expected_first', 'expected_second')
+    ]
+    source = PythonLaunchDescriptionSource(
+        f'{get_package_share_directory("bevdepth_ros")}/launch/detect.launch.py'
+    )
+    forwarded = [
+        *((name, LaunchConfiguration(name)) for name in FORWARDED),
+        ('device', 'cpu'),
+        ('loop', 'true'),
+    ]
+    return LaunchDescription(
+        [*arguments, IncludeLaunchDescription(source, launch_arguments=forwarded), ReadyToTest()]
+    )
 
 
 class PublishedDetections(unittest.TestCase):
@@ -64,9 +75,13 @@ class PublishedDetections(unittest.TestCase):
         assert found, f'nothing came on {topic}'
         return found[0]
 
-    def test_the_boxes_of_a_single_frame_are_those_of_the_offline_pipeline(self, test_args) -> None:
+    def test_the_boxes_of_a_single_frame_are_those_of_the_offline_pipeline(
+        self, test_args
+    ) -> None:
         expected = np.load(test_args['expected_first'])
-        message = self.listen(Detection3DArray, '/bevdepth_detector/detections', int(expected['stamp_ns']))
+        message = self.listen(
+            Detection3DArray, '/bevdepth_detector/detections', int(expected['stamp_ns'])
+        )
         assert message.header.frame_id == 'base_link'
         names = [detection.results[0].hypothesis.class_id for detection in message.detections]
         positions = [detection.bbox.center.position for detection in message.detections]
@@ -74,24 +89,43 @@ class PublishedDetections(unittest.TestCase):
             (position.x, position.y, position.z, detection.results[0].hypothesis.score)
             for position, detection in zip(positions, message.detections, strict=True)
         ]
-        require_match(np.column_stack((expected['centre'], expected['score'])), expected['name'], np.array(numbers), np.array(names))
+        require_match(
+            np.column_stack((expected['centre'], expected['score'])),
+            expected['name'],
+            np.array(numbers),
+            np.array(names),
+        )
 
-    def test_the_boxes_and_velocities_of_two_fused_frames_are_those_of_the_offline_pipeline(self, test_args) -> None:
+    def test_the_boxes_and_velocities_of_two_fused_frames_are_those_of_the_offline_pipeline(
+        self, test_args
+    ) -> None:
         expected = np.load(test_args['expected_second'])
-        fused = self.listen(PointCloud2, '/bevdepth_detector/objects', int(expected['stamp_ns']), accept=lambda message: message.is_dense)
+        fused = self.listen(
+            PointCloud2,
+            '/bevdepth_detector/objects',
+            int(expected['stamp_ns']),
+            accept=lambda message: message.is_dense,
+        )
         points = read_points(fused)
         numbers = np.column_stack([points[name] for name in ('x', 'y', 'z', 'score', 'vx', 'vy')])
         wanted = np.column_stack((expected['centre'], expected['score'], expected['velocity']))
         require_match(wanted, expected['label'], numbers, points['label'])
 
 
-def require_match(expected: np.ndarray, expected_classes: np.ndarray, found: np.ndarray, found_classes: np.ndarray) -> None:
+def require_match(
+    expected: np.ndarray,
+    expected_classes: np.ndarray,
+    found: np.ndarray,
+    found_classes: np.ndarray,
+) -> None:
     """Fail unless every found row has its own expected row of the same class within TOLERANCES."""
     assert len(found) == len(expected)
     tolerances = TOLERANCES[: expected.shape[1]]
     free = np.ones(len(expected), bool)
     for row, name in zip(found, found_classes, strict=True):
-        near = free & (expected_classes == name) & (np.abs(expected - row) <= tolerances).all(axis=1)
+        near = (
+            free & (expected_classes == name) & (np.abs(expected - row) <= tolerances).all(axis=1)
+        )
         assert near.any(), f'{name} at {row} is not expected'
         free[near.argmax()] = False
 

@@ -65,7 +65,9 @@ def test_beside_a_node_of_the_same_name_the_launch_says_so_and_waits_for_its_end
     started.append(run(DISTRIBUTIONS[0], 'python', '-m', 'bevdepth_ros.detector'))
     read_until(started[0], 'is unconfigured')
     started.append(launch(DISTRIBUTIONS[0], f'checkpoint:={tiny_checkpoint}', 'device:=cpu'))
-    said = read_until(started[1], f'another node in ROS domain {domain_id} is named /bevdepth_detector: end it')
+    said = read_until(
+        started[1], f'another node in ROS domain {domain_id} is named /bevdepth_detector: end it'
+    )
     said += read_until(started[1], 'is unconfigured')
     started[0].send_signal(signal.SIGINT)
     said += read_until(started[1], 'is active')
@@ -85,7 +87,9 @@ def test_a_detector_that_hangs_before_it_is_active_is_told_of_and_its_death_ends
     assert 'the detector ended with exit status -9 before it was active' in log
 
 
-def test_a_detector_that_cannot_be_configured_stays_and_the_launch_says_what_to_do(domain_id: int, started: list[subprocess.Popen]):
+def test_a_detector_that_cannot_be_configured_stays_and_the_launch_says_what_to_do(
+    domain_id: int, started: list[subprocess.Popen]
+):
     started.append(launch(DISTRIBUTIONS[0], 'checkpoint:=/nowhere/weights.pth'))
     said = read_until(started[0], '`ros2 lifecycle set /bevdepth_detector configure`')
     assert 'the detector was not configured' in said

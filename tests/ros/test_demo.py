@@ -14,10 +14,10 @@ import pytest
 from rosbags.rosbag2 import Reader
 
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.nuscenes.synthetic import make_scene
+from bevdepth_core.synthetic import make_scene
 from bevdepth_core.types import Detections3D
 from bevdepth_ros.demo import Listener, draw_drive, draw_picture
-from bevdepth_ros.detector.messages import objects_cloud
+from bevdepth_ros.detections.messages import objects_cloud
 from tests.ros.graph import Graph
 
 LONGEST_DEMO_S = 240
@@ -44,7 +44,11 @@ def test_the_demo_ends_by_itself_with_a_bag_a_table_and_a_picture(tmp_path: Path
     done = run_demo(tmp_path / 'out', '--duration', '2')
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'checkpoint:=small ' in done.stdout
-    numbers = dict(re.findall(r'^(sets of images in|sets answered|detections out) +(\d+)', done.stdout, re.MULTILINE))
+    numbers = dict(
+        re.findall(
+            r'^(sets of images in|sets answered|detections out) +(\d+)', done.stdout, re.MULTILINE
+        )
+    )
     assert int(numbers['sets of images in']) == 4
     assert 1 <= int(numbers['sets answered']) <= 4
     assert int(numbers['detections out']) > 0
@@ -60,7 +64,9 @@ def test_the_demo_ends_by_itself_with_a_bag_a_table_and_a_picture(tmp_path: Path
 def test_an_answer_without_velocities_as_on_a_slow_machine_is_drawn(graph: Graph) -> None:
     snapshots = draw_drive(make_scene(8, 0.5), 0.5, (320, 180))
     (one,) = snapshots
-    found = Detections3D(one.boxes, np.full(len(one.boxes), 0.9), one.labels, NUSCENES_CLASSES, one.stamp_ns, None)
+    found = Detections3D(
+        one.boxes, np.full(len(one.boxes), 0.9), one.labels, NUSCENES_CLASSES, one.stamp_ns, None
+    )
     listener = Listener(graph.node)
     listener.objects[one.stamp_ns] = objects_cloud(found, 'base_link')
     assert not listener.objects[one.stamp_ns].is_dense
@@ -68,7 +74,9 @@ def test_an_answer_without_velocities_as_on_a_slow_machine_is_drawn(graph: Graph
 
 
 def test_a_demo_without_answers_fails_with_the_reason(tmp_path: Path) -> None:
-    done = run_demo(tmp_path / 'out', '--duration', '1', '--checkpoint', str(tmp_path / 'missing.safetensors'))
+    done = run_demo(
+        tmp_path / 'out', '--duration', '1', '--checkpoint', str(tmp_path / 'missing.safetensors')
+    )
     assert done.returncode == 1
     assert 'demo: the launch failed' in done.stderr
     assert 'missing.safetensors' in done.stderr
@@ -77,7 +85,17 @@ def test_a_demo_without_answers_fails_with_the_reason(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path) -> None:
-    command = [sys.executable, '-m', 'bevdepth_ros.demo', '--out', str(tmp_path / 'out'), '--duration', '4', '--rate', '0.1']
+    command = [
+        sys.executable,
+        '-m',
+        'bevdepth_ros.demo',
+        '--out',
+        str(tmp_path / 'out'),
+        '--duration',
+        '4',
+        '--rate',
+        '0.1',
+    ]
     demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in demo.stdout:
         if line.startswith('running:'):

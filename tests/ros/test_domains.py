@@ -29,7 +29,11 @@ class Process:
 
     def __init__(self, program: str, environment: dict[str, str]):
         self._process = subprocess.Popen(
-            [sys.executable, '-c', program], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, '-c', program],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def answer(self) -> int:
@@ -53,14 +57,18 @@ def isolated() -> Iterator[list[Process]]:
         process.end()
 
 
-def test_graphs_of_two_processes_do_not_see_each_other_though_others_in_their_domains_do(isolated: list[Process]):
+def test_graphs_of_two_processes_do_not_see_each_other_though_others_in_their_domains_do(
+    isolated: list[Process],
+):
     first, second = isolated
     domains = [process.answer() for process in isolated]
     assert len({*domains, int(os.environ['ROS_DOMAIN_ID'])}) == 3
     intruder = Process(GRAPH, {**os.environ, **domain_variables(domains[0])})
     try:
         assert intruder.answer() == domains[0]
-        wait_until(lambda: first.sees() == intruder.sees() == 2, 'the intruder in the first domain')
+        wait_until(
+            lambda: first.sees() == intruder.sees() == 2, 'the intruder in the first domain'
+        )
         assert second.sees() == 1
         first.end()
         with pytest.raises(LaunchError, match='is free'):

@@ -20,7 +20,12 @@ from tests.reference import ROOT, reference_path
 from tests.ros.graph import PATIENCE_S, Graph, wait_until
 from tests.ros.sample_bag import write_sample_bag
 
-IS_PIP_ONLY = subprocess.run([ROOT / 'tools' / 'ros_mode.sh'], capture_output=True, text=True, check=True).stdout.strip() == 'pip'
+IS_PIP_ONLY = (
+    subprocess.run(
+        [ROOT / 'tools' / 'ros_mode.sh'], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    == 'pip'
+)
 DISTRIBUTIONS = ['jazzy', 'humble'] if IS_PIP_ONLY else [os.environ['ROS_DISTRO']]
 """The pip-only ROS 2 carries two distributions; a sourced one is what it is."""
 PARTICIPANT_LEASE_S = 20.0
@@ -29,12 +34,15 @@ PARTICIPANT_LEASE_S = 20.0
 
 @pytest.fixture(scope='session')
 def sample_bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_sample_bag(reference_path('.'), 'infos_2frames.json', tmp_path_factory.mktemp('bag') / 'sample')
+    return write_sample_bag(
+        reference_path('.'), 'infos_2frames.json', tmp_path_factory.mktemp('bag') / 'sample'
+    )
 
 
 @pytest.fixture(scope='session')
 def expected(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Return what the offline pipeline finds in the two frames of the sample, the first one remembered for the second."""
+    """Return what the offline pipeline finds in the two frames of the sample, the first one
+    remembered for the second."""
     detector = Detector.from_checkpoint(small_checkpoint, 'cpu')
     frames = sorted(real_frames('infos_2frames.json'), key=lambda frame: frame.stamp_ns)
     paths = [tmp_path_factory.mktemp('expected') / f'{frame.stamp_ns}.npz' for frame in frames]
@@ -42,7 +50,13 @@ def expected(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
         found = detector(frame)
         assert found.past_stamp_ns == past_stamp_ns
         names, boxes = np.array(found.class_names)[found.labels], found.boxes
-        columns = {'centre': boxes.center, 'velocity': boxes.velocity, 'score': found.scores, 'label': found.labels, 'name': names}
+        columns = {
+            'centre': boxes.center,
+            'velocity': boxes.velocity,
+            'score': found.scores,
+            'label': found.labels,
+            'name': names,
+        }
         np.savez(path, stamp_ns=found.stamp_ns, **columns)
     return paths
 
@@ -52,7 +66,14 @@ def run(distribution: str, *command) -> subprocess.Popen:
     domain = domain_variables(int(os.environ['ROS_DOMAIN_ID']), distribution)
     environment = {**os.environ, 'BEVDEPTH_ROS_PREFIX': distribution, **domain}
     line = ['bash', '-c', f'source {ROOT}/env.sh && exec "$@"', 'bash', *map(str, command)]
-    return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return subprocess.Popen(
+        line,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def launch(distribution: str, *arguments) -> subprocess.Popen:
@@ -61,11 +82,22 @@ def launch(distribution: str, *arguments) -> subprocess.Popen:
 
 @pytest.mark.parametrize('distribution', DISTRIBUTIONS)
 def test_the_launched_node_publishes_the_boxes_of_the_offline_pipeline(
-    domain_id: int, distribution: str, sample_bag: Path, small_checkpoint: Path, expected: list[Path]
+    domain_id: int,
+    distribution: str,
+    sample_bag: Path,
+    small_checkpoint: Path,
+    expected: list[Path],
 ):
     expectations = (f'expected_first:={expected[0]}', f'expected_second:={expected[1]}')
     arguments = (f'bag:={sample_bag}', f'checkpoint:={small_checkpoint}', *expectations)
-    test = run(distribution, 'python', '-m', 'launch_testing.launch_test', ROOT / 'tests' / 'ros' / 'sample_launch.py', *arguments)
+    test = run(
+        distribution,
+        'python',
+        '-m',
+        'launch_testing.launch_test',
+        ROOT / 'tests' / 'ros' / 'sample_launch.py',
+        *arguments,
+    )
     log = test.communicate(timeout=400)[0]
     assert test.returncode == 0, log
     assert 'Ran 2 tests' in log
@@ -75,7 +107,12 @@ def test_the_launched_node_publishes_the_boxes_of_the_offline_pipeline(
 def test_the_launch_ends_by_itself_at_the_end_of_the_bag_with_every_set_answered_even_without_rviz(
     domain_id: int, distribution: str, sample_bag: Path, small_checkpoint: Path
 ):
-    process = launch(distribution, f'bag:={sample_bag}', f'checkpoint:={small_checkpoint}', f'rviz:={str(IS_PIP_ONLY).lower()}')
+    process = launch(
+        distribution,
+        f'bag:={sample_bag}',
+        f'checkpoint:={small_checkpoint}',
+        f'rviz:={str(IS_PIP_ONLY).lower()}',
+    )
     log = process.communicate(timeout=120)[0]
     assert process.returncode == 0, log
     assert 'sets of images: 2 received, 2 answered' in log
@@ -84,7 +121,9 @@ def test_the_launch_ends_by_itself_at_the_end_of_the_bag_with_every_set_answered
 
 
 @pytest.mark.parametrize('distribution', DISTRIBUTIONS)
-def test_a_wrong_checkpoint_ends_a_replay_with_a_sentence_and_an_error(domain_id: int, distribution: str, sample_bag: Path):
+def test_a_wrong_checkpoint_ends_a_replay_with_a_sentence_and_an_error(
+    domain_id: int, distribution: str, sample_bag: Path
+):
     process = launch(distribution, f'bag:={sample_bag}', 'checkpoint:=/nowhere/weights.pth')
     log = process.communicate(timeout=120)[0]
     assert process.returncode == 1, log
@@ -105,7 +144,9 @@ def test_a_wrong_checkpoint_ends_a_replay_with_a_sentence_and_an_error(domain_id
         (('viewer_port:=http',), 'viewer_port:=http is no port: give a number'),
     ],
 )
-def test_an_argument_that_does_not_do_ends_the_launch_with_its_name(domain_id: int, arguments: tuple[str, ...], words: str):
+def test_an_argument_that_does_not_do_ends_the_launch_with_its_name(
+    domain_id: int, arguments: tuple[str, ...], words: str
+):
     process = launch(DISTRIBUTIONS[0], *arguments)
     log = process.communicate(timeout=60)[0]
     assert process.returncode == 1, log
@@ -114,15 +155,21 @@ def test_an_argument_that_does_not_do_ends_the_launch_with_its_name(domain_id: i
 
 def test_show_args_explains_every_argument(domain_id: int):
     log = launch(DISTRIBUTIONS[0], '--show-args').communicate(timeout=60)[0]
-    names = 'params_file checkpoint device precision bag rate start duration loop rviz use_sim_time namespace camera_preset autostart'
+    names = (
+        'params_file checkpoint device precision bag rate start duration loop rviz use_sim_time '
+        'namespace camera_preset autostart'
+    )
     lines = [line.strip() for line in log.splitlines()]
     for name in names.split():
         assert len(lines[lines.index(f"'{name}':") + 1]) > 20, name
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_live_launch_waits_unconfigured_without_autostart_and_ends_on_a_signal(domain_id: int, number: int):
-    """The signal goes to the whole group, as terminals and systemd send it: launch alone leaves its children on SIGTERM."""
+def test_a_live_launch_waits_unconfigured_without_autostart_and_ends_on_a_signal(
+    domain_id: int, number: int
+):
+    """The signal goes to the whole group, as terminals and systemd send it: launch alone leaves
+    its children on SIGTERM."""
     process = launch(DISTRIBUTIONS[0], 'autostart:=false', 'namespace:=robot')
     log: list[str] = []
     while not any('is unconfigured' in line for line in log):
@@ -148,11 +195,23 @@ def assert_group_ends(group: int) -> None:
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_the_node_ends_cleanly_on_a_signal_while_it_is_being_configured(graph: Graph, small_checkpoint: Path, number: int):
-    process = run(DISTRIBUTIONS[0], 'python', '-m', 'bevdepth_ros.detector', '--ros-args', '-p', f'checkpoint:={small_checkpoint}')
+def test_the_node_ends_cleanly_on_a_signal_while_it_is_being_configured(
+    graph: Graph, small_checkpoint: Path, number: int
+):
+    process = run(
+        DISTRIBUTIONS[0],
+        'python',
+        '-m',
+        'bevdepth_ros.detector',
+        '--ros-args',
+        '-p',
+        f'checkpoint:={small_checkpoint}',
+    )
     client = graph.node.create_client(ChangeState, '/bevdepth_detector/change_state')
     assert client.wait_for_service(PATIENCE_S)
-    client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
+    client.call_async(
+        ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+    )
     process.send_signal(number)
     log = process.communicate(timeout=60)[0]
     assert process.returncode == 0, log
@@ -164,12 +223,27 @@ def test_the_node_leaves_the_graph_when_it_ends(graph: Graph):
     wait_until(lambda: 'bevdepth_detector' in graph.node.get_node_names(), 'the node')
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
-    wait_until(lambda: 'bevdepth_detector' not in graph.node.get_node_names(), 'its leave', patience_s=PARTICIPANT_LEASE_S / 2)
+    wait_until(
+        lambda: 'bevdepth_detector' not in graph.node.get_node_names(),
+        'its leave',
+        patience_s=PARTICIPANT_LEASE_S / 2,
+    )
 
 
 def test_a_parameter_of_the_wrong_type_ends_the_node_with_a_sentence(domain_id: int):
-    process = run(DISTRIBUTIONS[0], 'python', '-m', 'bevdepth_ros.detector', '--ros-args', '-p', 'cameras:=CAM_FRONT')
+    process = run(
+        DISTRIBUTIONS[0],
+        'python',
+        '-m',
+        'bevdepth_ros.detector',
+        '--ros-args',
+        '-p',
+        'cameras:=CAM_FRONT',
+    )
     log = process.communicate(timeout=60)[0]
     assert process.returncode == 1
-    assert "bevdepth_detector does not start: parameter cameras must be a list of strings, got 'CAM_FRONT'" in log
+    assert (
+        'bevdepth_detector does not start: parameter cameras must be a list of strings, got '
+        "'CAM_FRONT'" in log
+    )
     assert 'Traceback' not in log

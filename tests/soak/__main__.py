@@ -28,12 +28,19 @@ def memory_slope(samples: list[tuple[float, float, int, int]]) -> float:
 
 def table(result: Result) -> str:
     """Return what each kind of fault did as a table in Markdown."""
-    lines = ['| fault | turns | seconds | answers while it held | worst diagnostics | recovery median / longest, s |', '|' + ' --- |' * 6]
+    lines = [
+        '| fault | turns | seconds | answers while it held | worst diagnostics | recovery median '
+        '/ longest, s |',
+        '|' + ' --- |' * 6,
+    ]
     for name, outcome in sorted(result.outcomes.items()):
         if outcome.recoveries_s:
             recovery = f'{np.median(outcome.recoveries_s):.2f} / {max(outcome.recoveries_s):.2f}'
             worst = LEVELS[max(outcome.worst)]
-            lines.append(f'| {name} | {len(outcome.worst)} | {outcome.seconds:.0f} | {outcome.answers} | {worst} | {recovery} |')
+            lines.append(
+                f'| {name} | {len(outcome.worst)} | {outcome.seconds:.0f} | {outcome.answers} | '
+                f'{worst} | {recovery} |'
+            )
     return '\n'.join(lines)
 
 
@@ -41,13 +48,20 @@ def summary(result: Result) -> str:
     """Return the figures of a soak in a few lines."""
     samples = np.array(result.samples)
     settled = samples[samples[:, 0] >= WARM_UP * samples[-1, 0]]
-    dropped = ', '.join(f'{count} {name.removeprefix("dropped_")}' for name, count in result.counts.items() if 'dropped_' in name)
+    dropped = ', '.join(
+        f'{count} {name.removeprefix("dropped_")}'
+        for name, count in result.counts.items()
+        if 'dropped_' in name
+    )
     return '\n'.join((
-        f'{result.seconds / 60:.1f} minutes, {result.sent} rounds of images, sets: {result.counts.get("received", 0)} complete, '
+        f'{result.seconds / 60:.1f} minutes, {result.sent} rounds of images, sets: '
+        f'{result.counts.get("received", 0)} complete, '
         f'{result.counts.get("answered", 0)} answered, dropped: {dropped}',
-        f'memory: {settled[0, 1]:.1f} MiB after the warm-up, {settled[-1, 1]:.1f} at the end, at most {samples[:, 1].max():.1f}; '
+        f'memory: {settled[0, 1]:.1f} MiB after the warm-up, {settled[-1, 1]:.1f} at the end, at '
+        f'most {samples[:, 1].max():.1f}; '
         f'slope {memory_slope(result.samples):+.2f} MiB/h',
-        f'threads {settled[0, 2]:.0f} -> {settled[-1, 2]:.0f}, open files {settled[0, 3]:.0f} -> {settled[-1, 3]:.0f}, '
+        f'threads {settled[0, 2]:.0f} -> {settled[-1, 2]:.0f}, open files {settled[0, 3]:.0f} -> '
+        f'{settled[-1, 3]:.0f}, '
         f'exit code {result.exit_code}',
         '\n'.join(f'FAILED: {failure}' for failure in result.failures) or 'no failure',
     ))  # fmt: skip
@@ -61,7 +75,9 @@ def main() -> None:
     options = parser.parse_args()
     print(f'seed {options.seed}', flush=True)
     isolate()
-    result = run(options.minutes * 60, seed=options.seed, tell=lambda line: print(line, flush=True))
+    result = run(
+        options.minutes * 60, seed=options.seed, tell=lambda line: print(line, flush=True)
+    )
     print(table(result), summary(result), sep='\n\n')
     sys.exit(bool(result.failures))
 

@@ -41,13 +41,17 @@ class RunningDetector:
         self._node = node
         self._log = folder / 'node.log'
         values = {
-            'cameras': f'[{", ".join(CAMERAS)}]', 'image_topics': '["/{camera}/image"]', 'device': 'cpu',
-            'checkpoint': write_tiny_checkpoint(folder / 'tiny.safetensors'), 'score_threshold': threshold, 'camera_timeout_s': 0.5,
+            'cameras': f'[{", ".join(CAMERAS)}]', 'image_topics': '["/{camera}/image"]',
+            'device': 'cpu',
+            'checkpoint': write_tiny_checkpoint(folder / 'tiny.safetensors'),
+            'score_threshold': threshold, 'camera_timeout_s': 0.5,
         }  # fmt: skip
         arguments = [part for name, value in values.items() for part in ('-p', f'{name}:={value}')]
         with self._log.open('wb') as log:
             self._process = subprocess.Popen(
-                [sys.executable, '-m', 'bevdepth_ros.detector', '--ros-args', *arguments], stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, '-m', 'bevdepth_ros.detector', '--ros-args', *arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
         self.answers: list[tuple[float, float]] = []
         self.broken_answers: list[str] = []
@@ -70,7 +74,9 @@ class RunningDetector:
     def counts(self) -> dict[str, int]:
         """Return received, answered and dropped sets over all activations."""
         with self._lock:
-            return {name: self._totals.get(name, 0) + count for name, count in self._newest.items()}
+            return {
+                name: self._totals.get(name, 0) + count for name, count in self._newest.items()
+            }
 
     def log(self) -> str:
         return self._log.read_text(errors='replace')
@@ -79,7 +85,9 @@ class RunningDetector:
         """Go through some transitions; AssertionError when one of them fails."""
         for transition in transitions:
             request = ChangeState.Request(transition=Transition(id=transition))
-            assert self._call(ChangeState, 'change_state', request).success, f'transition {transition} failed'
+            assert self._call(ChangeState, 'change_state', request).success, (
+                f'transition {transition} failed'
+            )
 
     def set(self, name: str, value) -> None:
         """Set a parameter."""
@@ -107,21 +115,41 @@ class RunningDetector:
         stamp = message.header.stamp
         self.answers.append((time.monotonic(), stamp.sec + stamp.nanosec * 1e-9))
         points = read_points(message)
-        known = ('x', 'y', 'z', 'length', 'width', 'height', 'yaw', 'score', *(('vx', 'vy') if message.is_dense else ()))
+        known = (
+            'x',
+            'y',
+            'z',
+            'length',
+            'width',
+            'height',
+            'yaw',
+            'score',
+            *(('vx', 'vy') if message.is_dense else ()),
+        )
         if not all(np.isfinite(points[name]).all() for name in known):
             self.broken_answers.append('a box is not finite')
 
     def _take_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if not status.name.startswith(f'{NAME}: ') and not status.name.startswith(f'{NAME[1:]}: '):
+            if not status.name.startswith(f'{NAME}: ') and not status.name.startswith(
+                f'{NAME[1:]}: '
+            ):
                 continue
             self.worst = max(self.worst, status.level[0])
             if status.name.endswith(': sets'):
-                self._count({value.key: int(value.value) for value in status.values if value.value.isdigit()})
+                self._count(
+                    {
+                        value.key: int(value.value)
+                        for value in status.values
+                        if value.value.isdigit()
+                    }
+                )
 
     def _count(self, counts: dict[str, int]) -> None:
         """Add up what each activation counts from 0."""
         with self._lock:
             if counts.get('received', 0) < self._newest.get('received', 0):
-                self._totals = {name: self._totals.get(name, 0) + count for name, count in self._newest.items()}
+                self._totals = {
+                    name: self._totals.get(name, 0) + count for name, count in self._newest.items()
+                }
             self._newest = counts

@@ -18,7 +18,9 @@ def _garbage(rng: Random) -> Condition:
 
 
 def _truncated(rng: Random) -> Condition:
-    return healthy(pictures={camera: (whole := jpeg())[: rng.randrange(len(whole))] for camera in _some(rng)})
+    return healthy(
+        pictures={camera: (whole := jpeg())[: rng.randrange(len(whole))] for camera in _some(rng)}
+    )
 
 
 def _flipped_bytes(rng: Random) -> Condition:
@@ -37,9 +39,12 @@ FAULTS: dict[str, Callable[[Random], Condition]] = {
     'images garbage': _garbage,
     'images truncated': _truncated,
     'images with wrong bytes': _flipped_bytes,
-    'image of 900 megapixels': lambda rng: healthy(pictures={camera: with_claimed_size(jpeg(), 30000, 30000) for camera in _some(rng)}),
-    'image of another size': lambda rng: healthy(pictures={camera: jpeg(0, (320, 176)) for camera in _some(rng)}),
-    'clock of a camera off': lambda rng: healthy(shift_s={rng.choice(CAMERAS): rng.choice((-5.0, -0.5, 0.5, 5.0))}),
+    'image of 900 megapixels': lambda rng: healthy(pictures={camera: with_claimed_size(jpeg(),
+    30000, 30000) for camera in _some(rng)}),
+    'image of another size': lambda rng: healthy(pictures={camera: jpeg(0, (320,
+    176)) for camera in _some(rng)}),
+    'clock of a camera off': lambda rng: healthy(shift_s={rng.choice(CAMERAS): rng.choice((-5.0,
+    -0.5, 0.5, 5.0))}),
     'stamps of zero': lambda rng: healthy(unstamped=_some(rng)),
     'time jumps back': lambda rng: healthy(all_shift_s=-rng.uniform(1, 100)),
     'time jumps forward': lambda rng: healthy(all_shift_s=rng.uniform(1, 100)),
@@ -54,7 +59,8 @@ FAULTS: dict[str, Callable[[Random], Condition]] = {
     'calibration of another size': lambda _: healthy(info_size=(2 * SIZE[0], 2 * SIZE[1])),
     'lens distortion': lambda _: healthy(distortion=(-0.3, 0.1, 0.0, 0.0, 0.0)),
     'everything at once': lambda rng: healthy(
-        silent=frozenset({rng.choice(CAMERAS)}), pictures={rng.choice(CAMERAS): rng.randbytes(100)}, copies=2, rate_hz=3 * RATE_HZ,
+        silent=frozenset({rng.choice(CAMERAS)}),
+        pictures={rng.choice(CAMERAS): rng.randbytes(100)}, copies=2, rate_hz=3 * RATE_HZ,
         poses=False, distortion=(math.nan,) * 5,
     ),
 }  # fmt: skip

@@ -1,4 +1,5 @@
-"""The soak itself: faults in random order with rest between them, and what the node did meanwhile."""
+"""The soak itself: faults in random order with rest between them, and what the node did
+meanwhile."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from tests.soak.faults import FAULTS
 from tests.soak.stream import Condition, Stream
 
 RECOVERY_S = 30.0
-"""A node that does not answer for this time after the end of a fault has not recovered; long, since machines may be slow."""
+"""A node that does not answer for this time after the end of a fault has not recovered; long,
+since machines may be slow."""
 SAMPLE_S = 5.0
 """Period of looks at memory, threads and open files."""
 SHIFTED = ('clock of a camera off', 'time jumps back', 'time jumps forward')
@@ -32,7 +34,8 @@ class Outcome:
         seconds: how long it held, in all.
         answers: while it held.
         worst: diagnostics level of each turn.
-        recoveries_s: from the end of the fault to the first answer to an image of after it, of each turn.
+        recoveries_s: from the end of the fault to the first answer to an image of after it, of
+            each turn.
     """
 
     seconds: float = 0.0
@@ -75,21 +78,35 @@ class Soak:
     """
 
     def __init__(
-        self, seconds: float, hold_s: tuple[float, float], rest_s: tuple[float, float], seed: int, tell: Callable[[str], None]
+        self,
+        seconds: float,
+        hold_s: tuple[float, float],
+        rest_s: tuple[float, float],
+        seed: int,
+        tell: Callable[[str], None],
     ) -> None:
         self._seconds, self._hold_s, self._rest_s = seconds, hold_s, rest_s
         self._rng, self._tell = Random(seed), tell
         self._result = Result()
-        self._events: dict[str, Callable[[], None]] = {name: lambda draw=draw: self._hold(draw(self._rng)) for name, draw in FAULTS.items()}
+        self._events: dict[str, Callable[[], None]] = {
+            name: lambda draw=draw: self._hold(draw(self._rng)) for name, draw in FAULTS.items()
+        }
         self._events['parameters change'] = self._change_parameters
-        self._events['deactivated and activated'] = lambda: self._detector.change(DEACTIVATE, ACTIVATE)
-        self._events['all the way down and up'] = lambda: self._detector.change(DEACTIVATE, CLEANUP, CONFIGURE, ACTIVATE)
+        self._events['deactivated and activated'] = lambda: self._detector.change(
+            DEACTIVATE, ACTIVATE
+        )
+        self._events['all the way down and up'] = lambda: self._detector.change(
+            DEACTIVATE, CLEANUP, CONFIGURE, ACTIVATE
+        )
 
     def run(self) -> Result:
         """Soak; whatever fails is in the result."""
         graph = Graph()
         with tempfile.TemporaryDirectory() as folder:
-            self._detector, self._stream = RunningDetector(graph.node, Path(folder)), Stream(graph.node)
+            self._detector, self._stream = (
+                RunningDetector(graph.node, Path(folder)),
+                Stream(graph.node),
+            )
             try:
                 self._detector.change(CONFIGURE, ACTIVATE)
                 self._stream.start()
@@ -134,10 +151,17 @@ class Soak:
         self._wait(self._rng.uniform(*self._hold_s))
 
     def _change_parameters(self) -> None:
-        """Set parameters that may change, and some that may not, to values in range and out of it."""
+        """Set parameters that may change, and some that may not, to values in range and out of
+        it."""
         end = time.monotonic() + self._rng.uniform(*self._hold_s)
         while time.monotonic() < end:
-            name, low, high = self._rng.choice((('score_threshold', -0.5, 1.5), ('geometry_timeout_s', -1, 1), ('sync_slop_s', 0.01, 0.1)))
+            name, low, high = self._rng.choice(
+                (
+                    ('score_threshold', -0.5, 1.5),
+                    ('geometry_timeout_s', -1, 1),
+                    ('sync_slop_s', 0.01, 0.1),
+                )
+            )
             self._detector.set(name, self._rng.uniform(low, high))
         for name, value in (('score_threshold', 0.05), ('geometry_timeout_s', 0.1)):
             self._detector.set(name, value)
@@ -157,7 +181,9 @@ class Soak:
             time.sleep(0.005)
         first_stamp_s = self._stream.rounds[-1][0] - 0.001
         while time.monotonic() < ended + RECOVERY_S:
-            newest_stamp_s = self._stream.rounds[-1][1]  # what is newer was stamped while time was ahead
+            newest_stamp_s = self._stream.rounds[-1][
+                1
+            ]  # what is newer was stamped while time was ahead
             for at, stamp_s in self._detector.answers[-1:]:
                 if at >= ended and first_stamp_s <= stamp_s <= newest_stamp_s:
                     return at - ended
@@ -167,18 +193,25 @@ class Soak:
         return RECOVERY_S
 
     def _require_true_stamps(self, name: str, first_answer: int) -> None:
-        """Check that each answer since ``first_answer`` is of images that were taken in one round."""
+        """Check that each answer since ``first_answer`` is of images that were taken in one
+        round."""
         rounds = list(self._stream.rounds)
         for _, stamp_s in self._detector.answers[first_answer:]:
-            if stamp_s > rounds[0][0] and not any(first - 0.001 <= stamp_s <= last + 0.001 for first, last in rounds):
-                self._result.failures.append(f'{name}: an answer at {stamp_s:.3f} s is of no round of images')
+            if stamp_s > rounds[0][0] and not any(
+                first - 0.001 <= stamp_s <= last + 0.001 for first, last in rounds
+            ):
+                self._result.failures.append(
+                    f'{name}: an answer at {stamp_s:.3f} s is of no round of images'
+                )
 
     def _tell_progress(self) -> None:
         memory, threads, files = self._detector.usage()
         counts = self._detector.counts()
         self._tell(
-            f'{time.monotonic() - self._began:6.0f} s: {self._stream.sent} rounds sent, {counts.get("answered", 0)} answered, '
-            f'{counts.get("dropped", 0)} dropped; {memory:.1f} MiB, {threads} threads, {files} files'
+            f'{time.monotonic() - self._began:6.0f} s: {self._stream.sent} rounds sent, '
+            f'{counts.get("answered", 0)} answered, '
+            f'{counts.get("dropped", 0)} dropped; {memory:.1f} MiB, {threads} threads, {files} '
+            'files'
         )
 
     def _conclude(self) -> None:
@@ -187,7 +220,11 @@ class Soak:
         result.failures += sorted(set(self._detector.broken_answers))
         if 'Traceback' in log or 'detection failed' in log:
             lines = log.splitlines()
-            place = next(number for number, line in enumerate(lines) if 'Traceback' in line or 'detection failed' in line)
+            place = next(
+                number
+                for number, line in enumerate(lines)
+                if 'Traceback' in line or 'detection failed' in line
+            )
             result.failures.append('the node logged: ' + '\n'.join(lines[place : place + 12]))
         if result.exit_code != 0:
             result.failures.append(f'the node ended with {result.exit_code}')

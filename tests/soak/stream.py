@@ -1,4 +1,5 @@
-"""Six cameras at 12 Hz with calibration, tf and ego poses, as sound or as broken as a condition says."""
+"""Six cameras at 12 Hz with calibration, tf and ego poses, as sound or as broken as a condition
+says."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ SPEED = 5.0
 
 def jpeg(seed: int = 0, size: tuple[int, int] = SIZE) -> bytes:
     """Return a picture of coloured blocks, ``size`` is (width, height)."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8)
+    coarse = np.random.default_rng(seed).integers(
+        0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8
+    )
     buffer = io.BytesIO()
     PillowImage.fromarray(np.repeat(np.repeat(coarse, 8, 0), 8, 1)).save(buffer, 'JPEG')
     return buffer.getvalue()
@@ -41,7 +44,12 @@ def jpeg(seed: int = 0, size: tuple[int, int] = SIZE) -> bytes:
 def with_claimed_size(picture: bytes, width: int, height: int) -> bytes:
     """Return a baseline JPEG whose header claims another size than its content has."""
     place = picture.index(b'\xff\xc0') + 5
-    return picture[:place] + height.to_bytes(2, 'big') + width.to_bytes(2, 'big') + picture[place + 4 :]
+    return (
+        picture[:place]
+        + height.to_bytes(2, 'big')
+        + width.to_bytes(2, 'big')
+        + picture[place + 4 :]
+    )
 
 
 @dataclass(frozen=True)
@@ -91,9 +99,18 @@ class Stream:
         self.condition = Condition()
         self.rounds: deque[tuple[float, float]] = deque(maxlen=600)
         self.sent = 0
-        self._node, self._pictures = node, {camera: jpeg(seed) for seed, camera in enumerate(CAMERAS)}
-        self._images = {camera: node.create_publisher(CompressedImage, f'/{camera}/image', 5) for camera in CAMERAS}
-        self._infos = {camera: node.create_publisher(CameraInfo, f'/{camera}/camera_info', 5) for camera in CAMERAS}
+        self._node, self._pictures = (
+            node,
+            {camera: jpeg(seed) for seed, camera in enumerate(CAMERAS)},
+        )
+        self._images = {
+            camera: node.create_publisher(CompressedImage, f'/{camera}/image', 5)
+            for camera in CAMERAS
+        }
+        self._infos = {
+            camera: node.create_publisher(CameraInfo, f'/{camera}/camera_info', 5)
+            for camera in CAMERAS
+        }
         self._tf = node.create_publisher(TFMessage, '/tf', 100)
         self._tf_static = node.create_publisher(TFMessage, '/tf_static', latched)
         self._ending = threading.Event()
@@ -101,7 +118,9 @@ class Stream:
 
     def start(self) -> None:
         """Publish where the cameras sit, and begin."""
-        self._tf_static.publish(TFMessage(transforms=[_mount(index, camera) for index, camera in enumerate(CAMERAS)]))
+        self._tf_static.publish(
+            TFMessage(transforms=[_mount(index, camera) for index, camera in enumerate(CAMERAS)])
+        )
         self._thread.start()
 
     def close(self) -> None:
@@ -127,12 +146,22 @@ class Stream:
         self.sent += 1
 
     def _send_camera(self, condition: Condition, camera: str, stamp_s: float) -> None:
-        image = CompressedImage(format='jpeg', data=array.array('B', condition.pictures.get(camera, self._pictures[camera])))
+        image = CompressedImage(
+            format='jpeg',
+            data=array.array('B', condition.pictures.get(camera, self._pictures[camera])),
+        )
         image.header.frame_id = camera
         image.header.stamp = Time() if camera in condition.unstamped else _time(stamp_s)
         width, height = condition.info_size
         k = (condition.focal, 0.0, width / 2, 0.0, condition.focal, height / 2, 0.0, 0.0, 1.0)
-        info = CameraInfo(header=image.header, width=width, height=height, distortion_model='plumb_bob', d=list(condition.distortion), k=k)
+        info = CameraInfo(
+            header=image.header,
+            width=width,
+            height=height,
+            distortion_model='plumb_bob',
+            d=list(condition.distortion),
+            k=k,
+        )
         for _ in range(condition.copies):
             self._infos[camera].publish(info)
             self._images[camera].publish(image)

@@ -11,11 +11,11 @@ import torch
 
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.nuscenes.dataset import Sample
-from bevdepth_training.averaging import AveragingSettings
-from bevdepth_training.config import TrainerSettings, TrainingConfig
-from bevdepth_training.data import DataSettings, SampleSource, TrainingData
-from bevdepth_training.module import BEVDepthModule, ModelSettings
-from bevdepth_training.train import fit
+from bevdepth_core.training.averaging import AveragingSettings
+from bevdepth_core.training.config import TrainerSettings, TrainingConfig
+from bevdepth_core.training.data import DataSettings, SampleSource, TrainingData
+from bevdepth_core.training.module import BEVDepthModule, ModelSettings
+from bevdepth_core.training.train import fit
 from tests.networks import TINY
 
 CAMERAS = 2
@@ -47,22 +47,47 @@ class Noise:
         return noise_sample(place, rng)
 
 
-def noise_sample(place: int, rng: np.random.Generator, network: ModelConfig = TINY, cameras: int = CAMERAS) -> Sample:
-    """Return a sample for ``network``: boxes and depth follow from ``place``, images and their matrix from ``rng``."""
+def noise_sample(
+    place: int, rng: np.random.Generator, network: ModelConfig = TINY, cameras: int = CAMERAS
+) -> Sample:
+    """Return a sample for ``network``: boxes and depth follow from ``place``, images and their
+    matrix from ``rng``."""
     fixed = np.random.default_rng(place)
-    frames, (height, width), reach = network.key_frames, (network.image.height, network.image.width), network.grid.x[1]
-    intrinsics = np.array([(0.6 * width, 0, width / 2, 0), (0, 0.6 * width, height / 2, 0), (0, 0, 1, 0), (0, 0, 0, 1)])
-    center, size = fixed.uniform(-reach, reach, (6, 3)) * (1, 1, 0.1), fixed.uniform(0.5, 5, (6, 3))
-    depth = np.where(fixed.random((cameras, height, width)) < 0.02, fixed.uniform(1, 20, (cameras, height, width)), 0)
+    frames, (height, width), reach = (
+        network.key_frames,
+        (network.image.height, network.image.width),
+        network.grid.x[1],
+    )
+    intrinsics = np.array(
+        [
+            (0.6 * width, 0, width / 2, 0),
+            (0, 0.6 * width, height / 2, 0),
+            (0, 0, 1, 0),
+            (0, 0, 0, 1),
+        ]
+    )
+    center, size = (
+        fixed.uniform(-reach, reach, (6, 3)) * (1, 1, 0.1),
+        fixed.uniform(0.5, 5, (6, 3)),
+    )
+    depth = np.where(
+        fixed.random((cameras, height, width)) < 0.02,
+        fixed.uniform(1, 20, (cameras, height, width)),
+        0,
+    )
     image_aug = np.eye(4) + rng.uniform(-0.05, 0.05) * np.diag([1, 1, 0, 0])
     return Sample(
         name=f'sample {place}',
-        images=torch.from_numpy(rng.integers(0, 256, (frames, cameras, height, width, 3), np.uint8)),
+        images=torch.from_numpy(
+            rng.integers(0, 256, (frames, cameras, height, width, 3), np.uint8)
+        ),
         key_ego_from_camera=_repeated(_ring(cameras), frames, cameras),
         intrinsics=_repeated(intrinsics, frames, cameras),
         image_aug=_repeated(image_aug, frames, cameras),
         bev_aug=torch.eye(4),
-        boxes=torch.from_numpy(np.column_stack([center, size, fixed.normal(size=(6, 3))]).astype(np.float32)),
+        boxes=torch.from_numpy(
+            np.column_stack([center, size, fixed.normal(size=(6, 3))]).astype(np.float32)
+        ),
         labels=torch.from_numpy(fixed.integers(0, 10, 6)),
         depth=torch.from_numpy(depth.astype(np.float32)),
     )
@@ -73,7 +98,12 @@ def _ring(cameras: int) -> np.ndarray:
     forward = np.array([(0, 0, 1, 0), (-1, 0, 0, 0), (0, -1, 0, 1.5), (0, 0, 0, 1)])
     turns = np.stack([np.eye(4)] * cameras)
     angles = 2 * np.pi * np.arange(cameras) / cameras
-    turns[:, 0, 0], turns[:, 0, 1], turns[:, 1, 0], turns[:, 1, 1] = np.cos(angles), -np.sin(angles), np.sin(angles), np.cos(angles)
+    turns[:, 0, 0], turns[:, 0, 1], turns[:, 1, 0], turns[:, 1, 1] = (
+        np.cos(angles),
+        -np.sin(angles),
+        np.sin(angles),
+        np.cos(angles),
+    )
     return turns @ forward
 
 
@@ -82,7 +112,8 @@ def _repeated(matrix: np.ndarray, frames: int, cameras: int) -> torch.Tensor:
 
 
 def tiny_config(output: Path, **trainer) -> TrainingConfig:
-    """Return a run of two epochs with five batches of two samples each on the CPU; ``trainer`` changes its settings."""
+    """Return a run of two epochs with five batches of two samples each on the CPU; ``trainer``
+    changes its settings."""
     settings = TrainerSettings(
         accelerator='cpu',
         devices=1,
@@ -92,12 +123,31 @@ def tiny_config(output: Path, **trainer) -> TrainingConfig:
         checkpoint_every_n_steps=3,
         averaging=AveragingSettings(decay=0.9),
     )
-    model = ModelSettings(network=TINY, pretrained='none', freeze_stem=False, learning_rate=0.05, milestones=(1,))
-    return TrainingConfig(model, DataSettings(batch_size=2, workers=0), replace(settings, **trainer), seed=3, output=str(output))
+    model = ModelSettings(
+        network=TINY, pretrained='none', freeze_stem=False, learning_rate=0.05, milestones=(1,)
+    )
+    return TrainingConfig(
+        model,
+        DataSettings(batch_size=2, workers=0),
+        replace(settings, **trainer),
+        seed=3,
+        output=str(output),
+    )
 
 
-def run(config: TrainingConfig, source: SampleSource | None = None, resume: bool = False, watchers: Sequence = ()) -> BEVDepthModule:
+def run(
+    config: TrainingConfig,
+    source: SampleSource | None = None,
+    resume: bool = False,
+    watchers: Sequence = (),
+) -> BEVDepthModule:
     """Train on ``source`` as ``train`` does on nuScenes."""
     source = Noise() if source is None else source
-    data = TrainingData(lambda: source, config.model.network, config.data.batch_size, config.data.workers, config.seed)
+    data = TrainingData(
+        lambda: source,
+        config.model.network,
+        config.data.batch_size,
+        config.data.workers,
+        config.seed,
+    )
     return fit(config, data, resume, watchers)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from bevdepth_training.averaging import AveragingSettings, ExponentialAverage
+from bevdepth_core.training.averaging import AveragingSettings, ExponentialAverage
 from tests.reference import golden
 from tests.training.runs import run, tiny_config
 
@@ -15,7 +15,9 @@ from tests.training.runs import run, tiny_config
 def test_the_ramp_is_the_official_one() -> None:
     official = golden('pipeline')[0]['ema_decay']['updates_0']
     ramp = AveragingSettings(decay=0.9990, ramp_updates=2000)
-    assert [ramp.at(update) for update in (1, 10, 100, 1000, 10000)] == pytest.approx(official, rel=1e-9)
+    assert [ramp.at(update) for update in (1, 10, 100, 1000, 10000)] == pytest.approx(
+        official, rel=1e-9
+    )
 
 
 def test_without_a_ramp_the_decay_is_what_the_official_callback_has_from_its_first_step() -> None:
@@ -36,22 +38,35 @@ class Recorder(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, *_) -> None:
         self.weights.append(copy.deepcopy(pl_module.state_dict()))
-        average = next(callback for callback in trainer.callbacks if isinstance(callback, ExponentialAverage))
+        average = next(
+            callback for callback in trainer.callbacks if isinstance(callback, ExponentialAverage)
+        )
         self.averages.append(copy.deepcopy(average.averaged.state_dict()))
 
 
-def test_the_average_follows_every_floating_point_entry_from_the_first_weights_on(tmp_path: Path) -> None:
+def test_the_average_follows_every_floating_point_entry_from_the_first_weights_on(
+    tmp_path: Path,
+) -> None:
     recorder = Recorder()
-    config = tiny_config(tmp_path, averaging=AveragingSettings(decay=0.7, ramp_updates=3), max_steps=3)
+    config = tiny_config(
+        tmp_path, averaging=AveragingSettings(decay=0.7, ramp_updates=3), max_steps=3
+    )
     module = run(config, watchers=[recorder])
     expected = recorder.weights[0]
     for update, weights in enumerate(recorder.weights[1:], start=1):
         decay = config.trainer.averaging.at(update)
         expected = {
-            name: decay * expected[name] + (1 - decay) * entry if entry.is_floating_point() else entry for name, entry in weights.items()
+            name: decay * expected[name] + (1 - decay) * entry
+            if entry.is_floating_point()
+            else entry
+            for name, entry in weights.items()
         }
         torch.testing.assert_close(recorder.averages[update - 1], expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(module.state_dict(), expected, rtol=1e-5, atol=1e-6)
-    moved = [name for name, tensor in expected.items() if not torch.equal(tensor, recorder.weights[-1][name])]
+    moved = [
+        name
+        for name, tensor in expected.items()
+        if not torch.equal(tensor, recorder.weights[-1][name])
+    ]
     assert any('running_mean' in name for name in moved)
     assert not any('frustum' in name for name in moved)

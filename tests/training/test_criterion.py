@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
+from bevdepth_core.training.batch import Batch, collate
+from bevdepth_core.training.criterion import box_loss, criterion, depth_loss, heatmap_loss
 from bevdepth_core.types import ModelOutputs, TaskMaps
-from bevdepth_training.batch import Batch, collate
-from bevdepth_training.criterion import box_loss, criterion, depth_loss, heatmap_loss
 from tests.networks import TINY
 from tests.training.runs import noise_sample
 
@@ -31,14 +31,23 @@ def _noise_output(generator: torch.Generator) -> ModelOutputs:
     tasks = []
     for task in TINY.head.tasks:
         maps = {**sizes, 'heatmap': len(task.classes)}
-        tasks.append(TaskMaps(**{name: torch.randn(1, channels, ny, nx, generator=generator) for name, channels in maps.items()}))
+        tasks.append(
+            TaskMaps(
+                **{
+                    name: torch.randn(1, channels, ny, nx, generator=generator)
+                    for name, channels in maps.items()
+                }
+            )
+        )
     depth = torch.randn(1, 2, TINY.depth_bins.count, 2, 4, generator=generator).softmax(dim=2)
     return ModelOutputs(tuple(tasks), depth)
 
 
 def _joined(outputs: list[ModelOutputs]) -> ModelOutputs:
     tasks = [
-        TaskMaps(**{name: torch.cat([getattr(maps, name) for maps in task]) for name in vars(task[0])})
+        TaskMaps(
+            **{name: torch.cat([getattr(maps, name) for maps in task]) for name in vars(task[0])}
+        )
         for task in zip(*(output.tasks for output in outputs), strict=True)
     ]
     return ModelOutputs(tuple(tasks), torch.cat([output.depth for output in outputs]))
@@ -51,7 +60,9 @@ def loss_of(places: range):
 
 def test_the_total_is_the_sum_of_its_named_parts() -> None:
     named = loss_of(range(3)).named()
-    assert named['total'].item() == pytest.approx(sum(named[name].item() for name in ('heatmap', 'box', 'depth')))
+    assert named['total'].item() == pytest.approx(
+        sum(named[name].item() for name in ('heatmap', 'box', 'depth'))
+    )
 
 
 def test_a_perfect_heatmap_costs_almost_nothing_and_a_missed_box_much() -> None:
@@ -70,9 +81,14 @@ def test_cells_near_a_box_are_forgiven() -> None:
 def test_box_numbers_weigh_what_they_are_told() -> None:
     batch, outputs = noise_batch(range(2)), noise_outputs(range(2))
     task = next(index for index, targets in enumerate(batch.tasks) if len(targets.box))
-    alone = [box_loss(outputs.tasks[task], batch.tasks[task], np.eye(10)[number].tolist()) for number in range(10)]
+    alone = [
+        box_loss(outputs.tasks[task], batch.tasks[task], np.eye(10)[number].tolist())
+        for number in range(10)
+    ]
     assert all(loss > 0 for loss in alone)
-    assert box_loss(outputs.tasks[task], batch.tasks[task], WEIGHTS).item() == pytest.approx(sum(alone).item())
+    assert box_loss(outputs.tasks[task], batch.tasks[task], WEIGHTS).item() == pytest.approx(
+        sum(alone).item()
+    )
 
 
 def test_pixels_without_depth_cost_nothing() -> None:
@@ -87,7 +103,12 @@ def test_pixels_without_depth_cost_nothing() -> None:
 def test_samples_without_boxes_and_depth_have_a_finite_loss_and_gradients_for_every_map() -> None:
     sample = noise_sample(0, np.random.default_rng(0))
     empty = type(sample)(
-        **{**vars(sample), 'boxes': torch.zeros(0, 9), 'labels': torch.zeros(0).long(), 'depth': torch.zeros_like(sample.depth)}
+        **{
+            **vars(sample),
+            'boxes': torch.zeros(0, 9),
+            'labels': torch.zeros(0).long(),
+            'depth': torch.zeros_like(sample.depth),
+        }
     )
     batch, outputs = collate([empty], TINY), noise_outputs(range(1))
     maps = [tensor.requires_grad_() for task in outputs.tasks for tensor in vars(task).values()]
@@ -109,7 +130,9 @@ def test_the_loss_is_computed_in_float32_under_autocast() -> None:
 
 def _half(process: int, meeting_point: str, results) -> None:
     torch.set_num_threads(1)
-    distributed.init_process_group('gloo', init_method=f'file://{meeting_point}', rank=process, world_size=2)
+    distributed.init_process_group(
+        'gloo', init_method=f'file://{meeting_point}', rank=process, world_size=2
+    )
     losses = loss_of(range(3 * process, 3 * process + 3))
     results.put((losses.heatmap.tolist(), losses.box.tolist(), losses.depth.item()))
     distributed.destroy_process_group()
@@ -124,4 +147,6 @@ def test_the_mean_over_two_processes_is_the_loss_of_one_with_all_samples() -> No
     halves = [results.get() for _ in range(2)]
     whole = loss_of(range(6))
     for name, parts in zip(('heatmap', 'box', 'depth'), zip(*halves, strict=True), strict=True):
-        np.testing.assert_allclose(np.mean(parts, axis=0), getattr(whole, name).numpy(), rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(
+            np.mean(parts, axis=0), getattr(whole, name).numpy(), rtol=1e-5, err_msg=name
+        )

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler
 
-from bevdepth_training.batch import collate
-from bevdepth_training.data import DrawnSamples, ResumableLoader, ShuffledDraws
+from bevdepth_core.training.batch import collate
+from bevdepth_core.training.data import DrawnSamples, ResumableLoader, ShuffledDraws
 from tests.networks import TINY
 from tests.training.runs import Noise
 
@@ -19,19 +19,30 @@ def test_an_epoch_shows_every_sample_once() -> None:
 
 
 def test_processes_share_an_epoch_without_overlap_and_equally() -> None:
-    shares = [places(ShuffledDraws(11, seed=0, process=process, processes=3)) for process in range(3)]
+    shares = [
+        places(ShuffledDraws(11, seed=0, process=process, processes=3)) for process in range(3)
+    ]
     assert [len(share) for share in shares] == [3, 3, 3]
     assert len({place for share in shares for place in share}) == 9
 
 
 def test_batches_of_two_processes_together_are_those_of_one_with_twice_the_size() -> None:
     alone = BatchSampler(ShuffledDraws(12, seed=4), 4, drop_last=True)
-    shared = [BatchSampler(ShuffledDraws(12, seed=4, process=process, processes=2), 2, drop_last=True) for process in range(2)]
-    assert [sorted(batch) for batch in alone] == [sorted(first + second) for first, second in zip(*shared, strict=True)]
+    shared = [
+        BatchSampler(ShuffledDraws(12, seed=4, process=process, processes=2), 2, drop_last=True)
+        for process in range(2)
+    ]
+    assert [sorted(batch) for batch in alone] == [
+        sorted(first + second) for first, second in zip(*shared, strict=True)
+    ]
 
 
 def test_each_epoch_and_seed_has_an_order_and_augmentation_of_its_own() -> None:
-    first, second, other = ShuffledDraws(20, seed=0), ShuffledDraws(20, seed=0, epoch=1), ShuffledDraws(20, seed=1)
+    first, second, other = (
+        ShuffledDraws(20, seed=0),
+        ShuffledDraws(20, seed=0, epoch=1),
+        ShuffledDraws(20, seed=1),
+    )
     assert len({tuple(places(draws)) for draws in (first, second, other)}) == 3
     assert len({draw.seed for draws in (first, second, other) for draw in draws}) == 60
 
@@ -49,7 +60,11 @@ def test_batches_are_the_same_with_and_without_worker_processes() -> None:
     def images(workers: int) -> torch.Tensor:
         sampler = BatchSampler(ShuffledDraws(4, seed=0), 2, drop_last=True)
         loader = ResumableLoader(
-            order={}, dataset=DrawnSamples(Noise(4)), batch_sampler=sampler, num_workers=workers, collate_fn=lambda s: collate(s, TINY)
+            order={},
+            dataset=DrawnSamples(Noise(4)),
+            batch_sampler=sampler,
+            num_workers=workers,
+            collate_fn=lambda s: collate(s, TINY),
         )
         return torch.stack([batch.images for batch in loader])
 

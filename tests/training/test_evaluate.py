@@ -19,7 +19,14 @@ from bevdepth_core.inference import Detector
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.nuscenes.evaluation import PUBLISHED
 from bevdepth_core.nuscenes.index import load_index
-from bevdepth_training.evaluate import EvaluationConfig, EvaluationData, main, published_score, score, stream
+from bevdepth_core.training.evaluate import (
+    EvaluationConfig,
+    EvaluationData,
+    main,
+    published_score,
+    score,
+    stream,
+)
 from tests.core.nuscenes.dataroot import SPLIT, VERSION, make_dataroot
 from tests.networks import TINY
 from tests.reference import ROOT
@@ -33,7 +40,9 @@ def checkpoint(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp('weights') / 'untrained.safetensors'
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        save_checkpoint(BEVDepth(replace(TINY, decode=replace(TINY.decode, score_threshold=0.0))), path)
+        save_checkpoint(
+            BEVDepth(replace(TINY, decode=replace(TINY.decode, score_threshold=0.0))), path
+        )
     return path
 
 
@@ -43,7 +52,12 @@ def root(tmp_path_factory) -> Path:
 
 
 def data_of(root: Path, **changes) -> EvaluationData:
-    values = {'version': VERSION, 'split': SPLIT, 'cache_dir': str(root.parent / 'cache'), 'workers': 0} | changes
+    values = {
+        'version': VERSION,
+        'split': SPLIT,
+        'cache_dir': str(root.parent / 'cache'),
+        'workers': 0,
+    } | changes
     return EvaluationData(str(root), **values)
 
 
@@ -61,23 +75,49 @@ def results_in(output: Path) -> dict[str, list[dict]]:
     return json.loads((output / 'results.json').read_text())['results']
 
 
-def test_every_sample_of_the_split_has_boxes_and_the_table_shows_every_class(root: Path, scored: tuple[Path, str]) -> None:
+def test_every_sample_of_the_split_has_boxes_and_the_table_shows_every_class(
+    root: Path, scored: tuple[Path, str]
+) -> None:
     output, text = scored
     tokens = load_index(root, VERSION, SPLIT, root.parent / 'cache').tokens()
     assert list(results_in(output)) == tokens and len(tokens) == 6
     assert all(results_in(output).values())
     assert text.startswith('mAP 0.') and all(f'| {name} |' in text for name in TINY.class_names)
     assert (output / 'table.md').read_text() == text + '\n'
-    assert {'mean_ap', 'nd_score', 'tp_errors'} <= json.loads((output / 'metrics_summary.json').read_text()).keys()
+    assert {'mean_ap', 'nd_score', 'tp_errors'} <= json.loads(
+        (output / 'metrics_summary.json').read_text()
+    ).keys()
 
 
 def test_the_command_with_two_processes_gives_what_one_gives(
     root: Path, checkpoint: Path, scored: tuple[Path, str], tmp_path: Path
 ) -> None:
-    command = [sys.executable, 'training/evaluate.py', '--checkpoint', str(checkpoint), '--output', str(tmp_path), '--device', 'cpu,cpu']
-    data = ['--data.root', str(root), '--data.version', VERSION, '--data.split', SPLIT, '--data.cache_dir', str(root.parent / 'cache')]
+    command = [
+        sys.executable,
+        'training/evaluate.py',
+        '--checkpoint',
+        str(checkpoint),
+        '--output',
+        str(tmp_path),
+        '--device',
+        'cpu,cpu',
+    ]
+    data = [
+        '--data.root',
+        str(root),
+        '--data.version',
+        VERSION,
+        '--data.split',
+        SPLIT,
+        '--data.cache_dir',
+        str(root.parent / 'cache'),
+    ]
     finished = subprocess.run(
-        [*command, *data, '--data.workers', '0'], cwd=ROOT, env=os.environ | {'OMP_NUM_THREADS': '1'}, capture_output=True, text=True
+        [*command, *data, '--data.workers', '0'],
+        cwd=ROOT,
+        env=os.environ | {'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
     )
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert finished.stdout == scored[1] + '\n'
@@ -88,12 +128,18 @@ def test_the_command_with_two_processes_gives_what_one_gives(
 def test_the_past_of_a_key_frame_is_the_one_before_it_however_old_and_of_no_other_scene(
     tmp_path: Path, checkpoint: Path, age_us: int
 ) -> None:
-    """The age is that of the first of two key frames; the detector alone takes no past frame of three seconds."""
+    """The age is that of the first of two key frames; the detector alone takes no past frame of
+    three seconds."""
     root = make_dataroot(tmp_path / 'dataset', scenes=2)
     make_earlier(root / VERSION, age_us - SECOND_US // 2)
     index = load_index(root, VERSION, SPLIT, tmp_path / 'cache')
     assert index[1].stamp_ns - index[0].stamp_ns == age_us * 1000
-    fused = [found.past_stamp_ns for _, found in stream(Detector.from_checkpoint(checkpoint), index, index.scenes(), data_of(root))]
+    fused = [
+        found.past_stamp_ns
+        for _, found in stream(
+            Detector.from_checkpoint(checkpoint), index, index.scenes(), data_of(root)
+        )
+    ]
     assert [stamp is not None for stamp in fused] == [False, True, False, True]
 
 
@@ -103,7 +149,10 @@ def make_earlier(tables: Path, age_us: int) -> None:
     first = {sample['token'] for sample in samples if not sample['prev']}
     for name, key in (('sample', 'token'), ('sample_data', 'sample_token')):
         records = json.loads((tables / f'{name}.json').read_text())
-        moved = [record | {'timestamp': record['timestamp'] - age_us * (record[key] in first)} for record in records]
+        moved = [
+            record | {'timestamp': record['timestamp'] - age_us * (record[key] in first)}
+            for record in records
+        ]
         (tables / f'{name}.json').write_text(json.dumps(moved))
 
 
@@ -116,31 +165,59 @@ def test_a_split_without_annotations_gets_results_alone(tmp_path: Path, checkpoi
 
 
 def refusal(checkpoint: Path, root: Path, *arguments: str) -> str:
-    data = ['--data.root', str(root), '--data.version', VERSION, '--data.cache_dir', str(root.parent / 'cache')]
+    data = [
+        '--data.root',
+        str(root),
+        '--data.version',
+        VERSION,
+        '--data.cache_dir',
+        str(root.parent / 'cache'),
+    ]
     with pytest.raises(SystemExit) as stopped:
-        main(['--checkpoint', str(checkpoint), '--output', str(root.parent / 'refused'), *data, *arguments])
+        main(
+            [
+                '--checkpoint',
+                str(checkpoint),
+                '--output',
+                str(root.parent / 'refused'),
+                *data,
+                *arguments,
+            ]
+        )
     return stopped.value.code
 
 
-def test_what_cannot_be_scored_is_refused_in_a_sentence(tmp_path: Path, root: Path, checkpoint: Path) -> None:
+def test_what_cannot_be_scored_is_refused_in_a_sentence(
+    tmp_path: Path, root: Path, checkpoint: Path
+) -> None:
     (foreign := tmp_path / 'foreign.safetensors').write_bytes(b'no weights')
     assert 'truncated or not safetensors' in refusal(foreign, root, '--data.split', SPLIT)
     torch.save({'state_dict': {'model.weight': torch.ones(1)}}, tmp_path / 'last.ckpt')
-    assert 'training/checkpoints.py takes the weights' in refusal(tmp_path / 'last.ckpt', root, '--data.split', SPLIT)
-    assert 'no such checkpoint file' in refusal(tmp_path / 'absent.safetensors', root, '--data.split', SPLIT)
+    assert 'training/export_weights.py takes the weights' in refusal(
+        tmp_path / 'last.ckpt', root, '--data.split', SPLIT
+    )
+    assert 'no such checkpoint file' in refusal(
+        tmp_path / 'absent.safetensors', root, '--data.split', SPLIT
+    )
     assert "split 'nonsense' is not known" in refusal(checkpoint, root, '--data.split', 'nonsense')
     assert "split 'val' needs 150 scenes" in refusal(checkpoint, root)
     assert 'has no folder' in refusal(checkpoint, tmp_path, '--data.split', SPLIT)
-    assert "device must be 'cpu'" in refusal(checkpoint, root, '--data.split', SPLIT, '--device', 'abacus')
+    assert "device must be 'cpu'" in refusal(
+        checkpoint, root, '--data.split', SPLIT, '--device', 'abacus'
+    )
 
 
-def test_a_picture_that_cannot_be_read_ends_all_processes_and_is_named(tmp_path: Path, root: Path, checkpoint: Path) -> None:
+def test_a_picture_that_cannot_be_read_ends_all_processes_and_is_named(
+    tmp_path: Path, root: Path, checkpoint: Path
+) -> None:
     copy = tmp_path / 'dataset'
     shutil.copytree(root, copy, symlinks=True)
     picture = next(copy.glob('samples/CAM_BACK/*'))
     picture.unlink()
     picture.write_bytes(b'no picture')
-    message = refusal(checkpoint, copy, '--data.split', SPLIT, '--device', 'cpu,cpu', '--data.workers', '0')
+    message = refusal(
+        checkpoint, copy, '--data.split', SPLIT, '--device', 'cpu,cpu', '--data.workers', '0'
+    )
     assert f'{picture} cannot be read as an image' in message
 
 

@@ -10,9 +10,15 @@ import torch
 from torchvision import models
 
 from bevdepth_core.model.view_transform import ego_from_frustum
-from bevdepth_training.batch import collate
-from bevdepth_training.criterion import criterion
-from bevdepth_training.module import BEVDepthModule, ModelSettings, NonFiniteLossError, learning_rate_factor, load_pretrained
+from bevdepth_core.training.batch import collate
+from bevdepth_core.training.criterion import criterion
+from bevdepth_core.training.module import (
+    BEVDepthModule,
+    ModelSettings,
+    NonFiniteLossError,
+    learning_rate_factor,
+    load_pretrained,
+)
 from tests.networks import TINY
 from tests.training.runs import Noise, noise_sample, run, tiny_config
 
@@ -26,12 +32,18 @@ class OneBadSample(Noise):
 
     def sample(self, place: int, rng: np.random.Generator):
         sample = super().sample(place, rng)
-        return replace(sample, boxes=sample.boxes.index_fill(1, torch.tensor([7]), torch.inf)) if place == 7 else sample
+        return (
+            replace(sample, boxes=sample.boxes.index_fill(1, torch.tensor([7]), torch.inf))
+            if place == 7
+            else sample
+        )
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path: Path) -> None:
     source = OneBadSample()
-    with pytest.raises(NonFiniteLossError, match=r'epoch 0, batch \d, samples .*sample 7.*box inf'):
+    with pytest.raises(
+        NonFiniteLossError, match=r'epoch 0, batch \d, samples .*sample 7.*box inf'
+    ):
         run(tiny_config(tmp_path), source)
     assert source.seen[-1] == 'sample 7' or source.seen[-2] == 'sample 7'
 
@@ -54,17 +66,25 @@ def test_an_unfrozen_stem_trains() -> None:
 
 def test_a_given_heatmap_bias_is_the_first_one_of_every_task() -> None:
     for task in module(heatmap_bias=-2.19).model.head.tasks:
-        assert torch.equal(task['heatmap'][-1].bias, torch.full_like(task['heatmap'][-1].bias, -2.19))
+        assert torch.equal(
+            task['heatmap'][-1].bias, torch.full_like(task['heatmap'][-1].bias, -2.19)
+        )
     assert module().model.head.tasks[0]['heatmap'][-1].bias.abs().max() < 1
 
 
 def test_the_loss_falls_when_a_batch_is_shown_again_and_again() -> None:
     trained = module(heatmap_bias=-2.19)
-    batch = collate([noise_sample(place, np.random.default_rng(place)) for place in range(2)], TINY)
+    batch = collate(
+        [noise_sample(place, np.random.default_rng(place)) for place in range(2)], TINY
+    )
     optimizer = torch.optim.AdamW(trained.parameters(), lr=0.01)
     losses = []
     for _ in range(20):
-        losses.append(criterion(trained.model(batch.inputs(TINY.image)), batch.tasks, batch.depth_bins, (1.0,) * 10))
+        losses.append(
+            criterion(
+                trained.model(batch.inputs(TINY.image)), batch.tasks, batch.depth_bins, (1.0,) * 10
+            )
+        )
         optimizer.zero_grad()
         losses[-1].total.backward()
         optimizer.step()
@@ -77,7 +97,12 @@ def test_first_weights_follow_from_the_seed_and_leave_other_random_numbers_alone
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    weights = [BEVDepthModule(ModelSettings(network=TINY, pretrained='none'), seed).model.head.shared[0].weight for seed in (1, 1, 2)]
+    weights = [
+        BEVDepthModule(ModelSettings(network=TINY, pretrained='none'), seed)
+        .model.head.shared[0]
+        .weight
+        for seed in (1, 1, 2)
+    ]
     assert torch.equal(torch.rand(1), expected)
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -85,7 +110,9 @@ def test_first_weights_follow_from_the_seed_and_leave_other_random_numbers_alone
 
 def test_only_the_key_frame_gives_gradients_while_norms_see_every_frame() -> None:
     trained = module()
-    batch = collate([noise_sample(place, np.random.default_rng(place)) for place in range(2)], TINY)
+    batch = collate(
+        [noise_sample(place, np.random.default_rng(place)) for place in range(2)], TINY
+    )
     inputs = batch.inputs(TINY.image)
     images = inputs.images.requires_grad_()
     trained.model(inputs).tasks[0].heatmap.sum().backward()
@@ -97,7 +124,12 @@ def test_only_the_key_frame_gives_gradients_while_norms_see_every_frame() -> Non
 
 def test_geometry_is_as_exact_under_mixed_precision_as_without() -> None:
     batch = collate([noise_sample(0, np.random.default_rng(0))], TINY)
-    matrices = (batch.key_ego_from_camera[:, 0], batch.intrinsics[:, 0], batch.image_aug[:, 0], batch.bev_aug)
+    matrices = (
+        batch.key_ego_from_camera[:, 0],
+        batch.intrinsics[:, 0],
+        batch.image_aug[:, 0],
+        batch.bev_aug,
+    )
     exact = ego_from_frustum(*matrices)
     with torch.autocast('cpu', torch.bfloat16):
         assert torch.equal(ego_from_frustum(*matrices), exact)
@@ -155,5 +187,7 @@ def test_without_network_the_remedy_is_said(monkeypatch) -> None:
         raise URLError('no network')
 
     monkeypatch.setattr('torchvision.models._api.load_state_dict_from_url', unreachable)
-    with pytest.raises(ConnectionError, match=r'resnet18.*could not be downloaded.*--model.pretrained none'):
+    with pytest.raises(
+        ConnectionError, match=r'resnet18.*could not be downloaded.*--model.pretrained none'
+    ):
         load_pretrained(module().model.image_encoder.backbone, 'IMAGENET1K_V1', 18)

@@ -6,24 +6,31 @@ import cv2
 import numpy as np
 import pytest
 
-from bevdepth_training.plot import main, read_parts, twice_made
+from bevdepth_core.training.plot import main, read_parts, twice_made
 
 HEADER = 'loss/box,loss/depth,loss/heatmap,loss/total,step'
 
 
 @pytest.fixture
 def run_in_two_parts(tmp_path: Path) -> Path:
-    """Return a run that was killed at step 6 and resumed before step 4, where one step came out otherwise by a thousandth."""
+    """Return a run that was killed at step 6 and resumed before step 4, where one step came out
+    otherwise by a thousandth."""
     for version, steps in ((0, range(7)), (1, range(4, 10))):
         folder = tmp_path / f'csv/version_{version}'
         folder.mkdir(parents=True)
-        rows = [f'1,2,3,{50 / (step + 1) * (1.001 if (version, step) == (1, 5) else 1)},{step}\n,,,,{step}' for step in steps]
+        rows = [
+            f'1,2,3,{50 / (step + 1) * (1.001 if (version, step) == (1, 5) else 1)},{step}\n,,,,{step}'
+            for step in steps
+        ]
         (folder / 'metrics.csv').write_text('\n'.join([HEADER, *rows]) + '\n')
     return tmp_path
 
 
 def test_the_parts_of_a_resumed_run_are_read_in_order(run_in_two_parts: Path) -> None:
-    assert [part['step'].tolist() for part in read_parts(run_in_two_parts)] == [[0, 1, 2, 3, 4, 5, 6], [4, 5, 6, 7, 8, 9]]
+    assert [part['step'].tolist() for part in read_parts(run_in_two_parts)] == [
+        [0, 1, 2, 3, 4, 5, 6],
+        [4, 5, 6, 7, 8, 9],
+    ]
 
 
 def test_steps_that_were_made_twice_are_compared(run_in_two_parts: Path) -> None:
@@ -35,7 +42,10 @@ def test_steps_that_were_made_twice_are_compared(run_in_two_parts: Path) -> None
 def test_the_picture_shows_both_parts_in_colours_of_their_own(run_in_two_parts: Path) -> None:
     main([str(run_in_two_parts), str(run_in_two_parts / 'loss.png')])
     pixels = cv2.imread(str(run_in_two_parts / 'loss.png')).reshape(-1, 3).astype(int)
-    blue, orange = ((np.abs(pixels - color).max(axis=1) < 60).sum() for color in ((180, 119, 31), (14, 127, 255)))
+    blue, orange = (
+        (np.abs(pixels - color).max(axis=1) < 60).sum()
+        for color in ((180, 119, 31), (14, 127, 255))
+    )
     assert min(blue, orange) > 100
 
 

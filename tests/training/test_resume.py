@@ -34,9 +34,22 @@ def interrupt(output: Path, step: int) -> None:
 def require_equal(ours: Path, theirs: Path) -> None:
     """Weights, average, optimizer and schedule are the same."""
     resumed, whole = read(ours), read(theirs)
-    kept = ('state_dict', 'current_model_state', 'averaging_state', 'optimizer_states', 'global_step', 'epoch')
+    kept = (
+        'state_dict',
+        'current_model_state',
+        'averaging_state',
+        'optimizer_states',
+        'global_step',
+        'epoch',
+    )
     for name in kept:
-        torch.testing.assert_close(resumed[name], whole[name], rtol=0, atol=TOLERANCE, msg=lambda text, name=name: f'{name}: {text}')
+        torch.testing.assert_close(
+            resumed[name],
+            whole[name],
+            rtol=0,
+            atol=TOLERANCE,
+            msg=lambda text, name=name: f'{name}: {text}',
+        )
     assert resumed['lr_schedulers'] == whole['lr_schedulers']
     assert resumed['loops']['fit_loop'] == whole['loops']['fit_loop']
 
@@ -44,9 +57,15 @@ def require_equal(ours: Path, theirs: Path) -> None:
 @pytest.mark.parametrize(
     ('step', 'written'),
     [(4, 3), (5, 5), (7, 6)],
-    ids=['between two checkpoints', 'at the end of an epoch', 'between two checkpoints of a later epoch'],
+    ids=[
+        'between two checkpoints',
+        'at the end of an epoch',
+        'between two checkpoints of a later epoch',
+    ],
 )
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path, uninterrupted: Path, step: int, written: int) -> None:
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+    tmp_path: Path, uninterrupted: Path, step: int, written: int
+) -> None:
     interrupt(tmp_path, step)
     assert read(tmp_path)['global_step'] == written
     source = Noise()
@@ -65,7 +84,8 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path, unint
 def test_the_checkpoint_holds_weights_and_average_apart(uninterrupted: Path) -> None:
     content = read(uninterrupted)
     assert not torch.equal(
-        content['state_dict']['model.head.shared.0.weight'], content['current_model_state']['model.head.shared.0.weight']
+        content['state_dict']['model.head.shared.0.weight'],
+        content['current_model_state']['model.head.shared.0.weight'],
     )
 
 
@@ -73,7 +93,10 @@ def test_a_run_without_average_resumes_with_accumulated_batches(tmp_path: Path) 
     settings = {'averaging': None, 'accumulate_grad_batches': 2, 'checkpoint_every_n_steps': 2}
     run(tiny_config(tmp_path / 'whole', **settings))
     with pytest.raises(InterruptedRunError):
-        run(tiny_config(tmp_path / 'resumed', **settings), Noise(interrupt_after=SAMPLES_PER_STEP * 7 + 1))
+        run(
+            tiny_config(tmp_path / 'resumed', **settings),
+            Noise(interrupt_after=SAMPLES_PER_STEP * 7 + 1),
+        )
     run(tiny_config(tmp_path / 'resumed', **settings), resume=True)
     resumed, whole = read(tmp_path / 'resumed'), read(tmp_path / 'whole')
     assert whole['global_step'] == 6

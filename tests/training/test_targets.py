@@ -6,18 +6,29 @@ import pytest
 import torch
 
 from bevdepth_core.config import DepthBins, ModelConfig
-from bevdepth_training.targets import MAX_BOXES_PER_TASK, NO_DEPTH, center_targets, depth_targets, gaussian_radius, join
+from bevdepth_core.training.targets import (
+    MAX_BOXES_PER_TASK,
+    NO_DEPTH,
+    center_targets,
+    depth_targets,
+    gaussian_radius,
+    join,
+)
 
 CONFIG = ModelConfig()
 CAR, TRUCK, BUS = 0, 1, 3
 
 
-def box(x: float, y: float, length: float = 4.0, width: float = 2.0, yaw: float = 0.0) -> list[float]:
+def box(
+    x: float, y: float, length: float = 4.0, width: float = 2.0, yaw: float = 0.0
+) -> list[float]:
     return [x, y, 1.0, length, width, 1.5, yaw, 3.0, -1.0]
 
 
 def targets_of(boxes: list[list[float]], labels: list[int]):
-    return center_targets(torch.tensor(boxes).reshape(-1, 9), torch.tensor(labels, dtype=torch.int64), CONFIG)
+    return center_targets(
+        torch.tensor(boxes).reshape(-1, 9), torch.tensor(labels, dtype=torch.int64), CONFIG
+    )
 
 
 def test_a_sample_without_boxes_has_empty_targets() -> None:
@@ -30,7 +41,18 @@ def test_a_sample_without_boxes_has_empty_targets() -> None:
 def test_a_box_is_described_by_its_cell_and_ten_numbers() -> None:
     cars, *others = targets_of([box(10.3, -20.1, yaw=0.5)], [CAR])
     assert cars.cell.tolist() == [[76, 38]]
-    expected = [61.5 / 0.8 - 76, 31.1 / 0.8 - 38, 1, math.log(4), math.log(2), math.log(1.5), math.sin(0.5), math.cos(0.5), 3, -1]
+    expected = [
+        61.5 / 0.8 - 76,
+        31.1 / 0.8 - 38,
+        1,
+        math.log(4),
+        math.log(2),
+        math.log(1.5),
+        math.sin(0.5),
+        math.cos(0.5),
+        3,
+        -1,
+    ]
     torch.testing.assert_close(cars.box[0], torch.tensor(expected), atol=1e-5, rtol=0)
     assert (cars.heatmap == 1).nonzero().tolist() == [[0, 0, 38, 76]]
     assert not any(len(targets.box) or targets.heatmap.any() for targets in others)
@@ -42,8 +64,12 @@ def test_classes_of_a_task_have_maps_of_their_own() -> None:
     assert buses.heatmap.amax(dim=(0, 2, 3)).tolist() == [1, 0]
 
 
-@pytest.mark.parametrize(('x', 'cells'), [(-51.3, [0]), (-51.9, [0]), (-52.1, []), (51.1, [127]), (51.2, [])])
-def test_centres_up_to_one_cell_below_the_grid_count_as_its_first_cell(x: float, cells: list[int]) -> None:
+@pytest.mark.parametrize(
+    ('x', 'cells'), [(-51.3, [0]), (-51.9, [0]), (-52.1, []), (51.1, [127]), (51.2, [])]
+)
+def test_centres_up_to_one_cell_below_the_grid_count_as_its_first_cell(
+    x: float, cells: list[int]
+) -> None:
     cars = targets_of([box(x, 0)], [CAR])[0]
     assert cars.cell[:, 0].tolist() == cells
 
@@ -51,7 +77,9 @@ def test_centres_up_to_one_cell_below_the_grid_count_as_its_first_cell(x: float,
 def test_peaks_that_overlap_keep_the_higher_value() -> None:
     near, far = [box(0.4, 0.4)], [box(1.2, 0.4)]
     both = targets_of(near + far, [CAR, CAR])[0].heatmap
-    assert torch.equal(both, torch.maximum(targets_of(near, [CAR])[0].heatmap, targets_of(far, [CAR])[0].heatmap))
+    assert torch.equal(
+        both, torch.maximum(targets_of(near, [CAR])[0].heatmap, targets_of(far, [CAR])[0].heatmap)
+    )
     assert (both == 1).sum() == 2
 
 
@@ -63,7 +91,9 @@ def test_only_the_first_boxes_of_a_task_count_class_by_class() -> None:
 
 
 def test_the_radius_grows_with_the_box_and_is_at_least_two() -> None:
-    radii = gaussian_radius(torch.tensor([[0.5, 0.5], [5.75, 2.4], [30.0, 20.0], [60.0, 20.0]])).tolist()
+    radii = gaussian_radius(
+        torch.tensor([[0.5, 0.5], [5.75, 2.4], [30.0, 20.0], [60.0, 20.0]])
+    ).tolist()
     assert radii[:2] == [2, 2]
     assert 2 < radii[2] < radii[3]
 
@@ -76,8 +106,13 @@ def test_targets_of_a_batch_are_those_of_its_samples() -> None:
     assert torch.equal(cars.box, torch.cat((first[0].box, second[0].box)))
 
 
-@pytest.mark.parametrize(('depth', 'expected'), [(1.99, NO_DEPTH), (2.0, 0), (2.49, 0), (2.5, 1), (57.99, 111), (58.0, NO_DEPTH)])
-def test_a_depth_belongs_to_the_bin_whose_lower_edge_it_has_passed(depth: float, expected: int) -> None:
+@pytest.mark.parametrize(
+    ('depth', 'expected'),
+    [(1.99, NO_DEPTH), (2.0, 0), (2.49, 0), (2.5, 1), (57.99, 111), (58.0, NO_DEPTH)],
+)
+def test_a_depth_belongs_to_the_bin_whose_lower_edge_it_has_passed(
+    depth: float, expected: int
+) -> None:
     points = torch.zeros(1, 16, 32)
     points[0, 3, 20] = depth
     assert depth_targets(points, DepthBins()).tolist() == [[[NO_DEPTH, expected]]]

@@ -20,25 +20,45 @@ class LaunchCommand(CommandExtension):
 
     def add_arguments(self, parser: argparse.ArgumentParser, cli_name: str) -> None:
         """Declare ``PACKAGE FILE`` or ``PATH``, then ``name:=value`` arguments."""
-        parser.add_argument('-s', '--show-args', action='store_true', help="Show the launch file's arguments and stop.")
-        parser.add_argument('-d', '--debug', action='store_true', help='Log what the launch system does.')
-        source = parser.add_argument('source', metavar='package_or_path', help='Package of the launch file, or its path')
+        parser.add_argument(
+            '-s',
+            '--show-args',
+            action='store_true',
+            help="Show the launch file's arguments and stop.",
+        )
+        parser.add_argument(
+            '-d', '--debug', action='store_true', help='Log what the launch system does.'
+        )
+        source = parser.add_argument(
+            'source', metavar='package_or_path', help='Package of the launch file, or its path'
+        )
         source.completer = package_name_completer
-        parser.add_argument('rest', metavar='word', nargs='*', help='File name in the package, then name:=value arguments')
+        parser.add_argument(
+            'rest',
+            metavar='word',
+            nargs='*',
+            help='File name in the package, then name:=value arguments',
+        )
 
     def main(self, *, parser: argparse.ArgumentParser, args: argparse.Namespace) -> int | str:
-        """Run or describe the launch file; returns the launch's return code, or a sentence that says what was wrong."""
+        """Run or describe the launch file; returns the launch's return code, or a sentence that
+        says what was wrong.
+        """
         try:
             path, assignments = locate(args.source, args.rest)
             arguments = parse_assignments(assignments)
         except ValueError as error:
             return str(error)
         source = AnyLaunchDescriptionSource(str(path))
-        service = LaunchService(argv=assignments, noninteractive=not sys.stdin.isatty(), debug=args.debug)
+        service = LaunchService(
+            argv=assignments, noninteractive=not sys.stdin.isatty(), debug=args.debug
+        )
         if args.show_args:
             print(describe_arguments(source.get_launch_description(service.context)))
             return 0
-        service.include_launch_description(LaunchDescription([IncludeLaunchDescription(source, launch_arguments=arguments)]))
+        service.include_launch_description(
+            LaunchDescription([IncludeLaunchDescription(source, launch_arguments=arguments)])
+        )
         return service.run()
 
 
@@ -53,7 +73,9 @@ def locate(source: str, rest: list[str]) -> tuple[Path, list[str]]:
     try:
         share = Path(get_package_share_directory(source))
     except (PackageNotFoundError, ValueError) as error:
-        raise ValueError(f"'{source}' is neither a package in AMENT_PREFIX_PATH nor a launch file") from error
+        raise ValueError(
+            f"'{source}' is neither a package in AMENT_PREFIX_PATH nor a launch file"
+        ) from error
     if not rest or ':=' in rest[0]:
         names = ', '.join(sorted(path.name for path in share.rglob('*.launch.*'))) or 'none'
         raise ValueError(f"name a launch file of package '{source}'; it has: {names}")
@@ -87,4 +109,8 @@ def describe_arguments(description: LaunchDescription) -> str:
 
 def default_text(default: list[Substitution] | None) -> str:
     """Return the default as written in the launch file, or that there is none."""
-    return 'none, must be given' if default is None else "'" + ''.join(part.describe().strip("'") for part in default) + "'"
+    return (
+        'none, must be given'
+        if default is None
+        else "'" + ''.join(part.describe().strip("'") for part in default) + "'"
+    )

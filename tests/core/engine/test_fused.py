@@ -26,7 +26,10 @@ def test_every_stage_agrees_with_the_network(preset, refinement):
     torch.manual_seed(1)
     images, cameras = torch.randn(1, 2, 3, 64, 160), torch.randn(1, 2, 27)
     plain, folded = model.encode_images(images, cameras), network.encode_images(images, cameras)
-    assert difference(folded.depth, plain.depth) < 1e-5 and difference(folded.context, plain.context) < 1e-5
+    assert (
+        difference(folded.depth, plain.depth) < 1e-5
+        and difference(folded.context, plain.context) < 1e-5
+    )
     if refinement:
         assert difference(folded.volume, plain.volume) < 1e-5
     nx, ny, _ = model.config.grid.shape

@@ -1,4 +1,5 @@
-"""The steps that become CUDA graphs, run here without graphs: the same boxes as the network step by step."""
+"""The steps that become CUDA graphs, run here without graphs: the same boxes as the network step
+by step."""
 
 import dataclasses
 
@@ -16,7 +17,8 @@ from tests.reference import ROOT
 
 
 def make_model(preset: str = 'small', refinement: bool = False, key_frames: int = 2) -> BEVDepth:
-    """Return a preset at a small input size whose batch norms do something, and which gives many boxes."""
+    """Return a preset at a small input size whose batch norms do something, and which gives many
+    boxes."""
     torch.manual_seed(0)
     config = load_model_config(ROOT / 'config' / 'models' / f'{preset}.yaml')
     config = dataclasses.replace(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bevdepth_core.nuscenes.synthetic.dataset import write_dataset
+from bevdepth_core.synthetic.dataset.writing import write_dataset
 from tests.core.nuscenes.drives import PLAN
 
 

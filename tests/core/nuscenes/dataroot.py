@@ -1,4 +1,5 @@
-"""A nuScenes-format dataset of two frames in a folder of the test's own, made from the reference's real sample."""
+"""A nuScenes-format dataset of two frames in a folder of the test's own, made from the reference's
+real sample."""
 
 from __future__ import annotations
 
@@ -19,19 +20,24 @@ TOKEN = 'e93e98b63d3b40209056d129dc53ceee'
 """The real frame; the one before it is made."""
 IGNORED = ('animal', 7)
 UNSEEN = ('vehicle.car', 0)
-"""Category and points of two annotations that are added to every frame: neither becomes a ground-truth box."""
+"""Category and points of two annotations that are added to every frame: neither becomes a
+ground-truth box."""
 
 ATTRIBUTES = {'vehicle': 'vehicle.moving', 'human': 'pedestrian.moving'}
-"""Attribute by the category's first word; the reference tells tokens of attributes and not their names."""
+"""Attribute by the category's first word; the reference tells tokens of attributes and not their
+names."""
 
 
 def lidar_cloud() -> np.ndarray:
     """Return the (30000, 4) float32 points that the official depth maps were made from."""
-    return (uniform('lidar_cloud', (30000, 4)) * (55, 55, 3, 1) + (0, 0, -0.5, 0)).astype(np.float32)
+    return (uniform('lidar_cloud', (30000, 4)) * (55, 55, 3, 1) + (0, 0, -0.5, 0)).astype(
+        np.float32
+    )
 
 
 def make_dataroot(root: Path, scenes: int = 1, frames: int = 2) -> Path:
-    """Write the dataset: ``scenes`` equal scenes which share their files, each the real frame and, with 2 frames, the made one.
+    """Write the dataset: ``scenes`` equal scenes which share their files, each the real frame and,
+    with 2 frames, the made one.
 
     Pictures are links to the reference's.
     """
@@ -49,7 +55,9 @@ def _write_tables(folder: Path, tables: dict[str, list[dict]]) -> None:
     folder.mkdir(parents=True)
     for name, records in tables.items():
         (folder / f'{name}.json').write_text(json.dumps(records))
-    (folder / 'splits.json').write_text(json.dumps({SPLIT: [scene['name'] for scene in tables['scene']]}))
+    (folder / 'splits.json').write_text(
+        json.dumps({SPLIT: [scene['name'] for scene in tables['scene']]})
+    )
 
 
 def _write_files(root: Path, info: dict) -> None:
@@ -65,16 +73,43 @@ def _write_files(root: Path, info: dict) -> None:
 
 
 def _add_fixed_records(tables: dict, infos: list[dict]) -> None:
-    categories = sorted({annotation['category_name'] for annotation in infos[-1]['ann_infos']} | {IGNORED[0], UNSEEN[0]})
-    tables['category'] = [{'token': f'category-{name}', 'name': name, 'description': ''} for name in categories]
-    tables['attribute'] = [{'token': name, 'name': name, 'description': ''} for name in ATTRIBUTES.values()]
+    categories = sorted(
+        {annotation['category_name'] for annotation in infos[-1]['ann_infos']}
+        | {IGNORED[0], UNSEEN[0]}
+    )
+    tables['category'] = [
+        {'token': f'category-{name}', 'name': name, 'description': ''} for name in categories
+    ]
+    tables['attribute'] = [
+        {'token': name, 'name': name, 'description': ''} for name in ATTRIBUTES.values()
+    ]
     tables['visibility'] = [{'token': '4', 'level': 'v80-100', 'description': ''}]
-    tables['log'] = [{'token': 'log', 'logfile': 'made', 'vehicle': 'made', 'date_captured': '2018-07-18', 'location': 'made'}]
-    tables['map'] = [{'token': 'map', 'log_tokens': ['log'], 'category': 'semantic_prior', 'filename': 'maps/made.png'}]
+    tables['log'] = [
+        {
+            'token': 'log',
+            'logfile': 'made',
+            'vehicle': 'made',
+            'date_captured': '2018-07-18',
+            'location': 'made',
+        }
+    ]
+    tables['map'] = [
+        {
+            'token': 'map',
+            'log_tokens': ['log'],
+            'category': 'semantic_prior',
+            'filename': 'maps/made.png',
+        }
+    ]
     for channel, record in _sensors(infos[-1]):
         modality = 'camera' if channel in CAMERAS else 'lidar'
-        tables['sensor'].append({'token': f'sensor-{channel}', 'channel': channel, 'modality': modality})
-        tables['calibrated_sensor'].append(record['calibrated_sensor'] | {'token': f'calib-{channel}', 'sensor_token': f'sensor-{channel}'})
+        tables['sensor'].append(
+            {'token': f'sensor-{channel}', 'channel': channel, 'modality': modality}
+        )
+        tables['calibrated_sensor'].append(
+            record['calibrated_sensor']
+            | {'token': f'calib-{channel}', 'sensor_token': f'sensor-{channel}'}
+        )
 
 
 def _sensors(info: dict) -> list[tuple[str, dict]]:
@@ -84,44 +119,93 @@ def _sensors(info: dict) -> list[tuple[str, dict]]:
 def _add_scene(tables: dict, infos: list[dict], number: int) -> None:
     suffix = f'-{number}' if number else ''
     tokens = [info['sample_token'] + suffix for info in infos]
-    scene = {'token': f'scene{suffix}', 'name': SCENE + suffix, 'log_token': 'log', 'nbr_samples': len(infos), 'description': ''}
-    tables['scene'].append(scene | {'first_sample_token': tokens[0], 'last_sample_token': tokens[-1]})
+    scene = {
+        'token': f'scene{suffix}',
+        'name': SCENE + suffix,
+        'log_token': 'log',
+        'nbr_samples': len(infos),
+        'description': '',
+    }
+    tables['scene'].append(
+        scene | {'first_sample_token': tokens[0], 'last_sample_token': tokens[-1]}
+    )
     for frame, info in enumerate(infos):
         neighbours = {'prev': tokens[frame - 1] if frame else '', 'next': (*tokens, '')[frame + 1]}
-        sample = {'token': tokens[frame], 'timestamp': info['timestamp'], 'scene_token': scene['token']}
+        sample = {
+            'token': tokens[frame],
+            'timestamp': info['timestamp'],
+            'scene_token': scene['token'],
+        }
         tables['sample'].append(sample | neighbours)
         for channel, record in _sensors(info):
             _add_sensor_data(tables, channel, record, tokens[frame])
-    annotations = infos[-1]['ann_infos'] + [_extra(infos[-1], *IGNORED), _extra(infos[-1], *UNSEEN)]
+    annotations = infos[-1]['ann_infos'] + [
+        _extra(infos[-1], *IGNORED),
+        _extra(infos[-1], *UNSEEN),
+    ]
     for row, annotation in enumerate(annotations):
-        _add_track(tables, annotation, f'{row}{suffix}', tokens, [info['timestamp'] for info in infos])
+        _add_track(
+            tables, annotation, f'{row}{suffix}', tokens, [info['timestamp'] for info in infos]
+        )
 
 
 def _add_sensor_data(tables: dict, channel: str, record: dict, sample_token: str) -> None:
     token = f'{sample_token}-{channel}'
     tables['ego_pose'].append(record['ego_pose'] | {'token': token})
     size = {'width': 1600, 'height': 900} if channel in CAMERAS else {'width': 0, 'height': 0}
-    data = {'token': token, 'sample_token': sample_token, 'ego_pose_token': token, 'calibrated_sensor_token': f'calib-{channel}'}
-    file = {'filename': record['filename'], 'timestamp': record['timestamp'], 'is_key_frame': True, 'fileformat': 'jpg'}
+    data = {
+        'token': token,
+        'sample_token': sample_token,
+        'ego_pose_token': token,
+        'calibrated_sensor_token': f'calib-{channel}',
+    }
+    file = {
+        'filename': record['filename'],
+        'timestamp': record['timestamp'],
+        'is_key_frame': True,
+        'fileformat': 'jpg',
+    }
     tables['sample_data'].append(data | file | size | {'prev': '', 'next': ''})
 
 
 def _extra(info: dict, category: str, points: int) -> dict:
-    return info['ann_infos'][0] | {'category_name': category, 'num_lidar_pts': points, 'num_radar_pts': 0}
+    return info['ann_infos'][0] | {
+        'category_name': category,
+        'num_lidar_pts': points,
+        'num_radar_pts': 0,
+    }
 
 
-def _add_track(tables: dict, annotation: dict, name: str, sample_tokens: list[str], stamps_us: list[int]) -> None:
-    """Add an object to all frames, moving so that the devkit finds the velocity that the official data has."""
+def _add_track(
+    tables: dict, annotation: dict, name: str, sample_tokens: list[str], stamps_us: list[int]
+) -> None:
+    """Add an object to all frames, moving so that the devkit finds the velocity that the official
+    data has."""
     tokens = [f'annotation-{name}-{frame}' for frame in range(len(sample_tokens))]
-    instance = {'token': f'instance-{name}', 'category_token': f'category-{annotation["category_name"]}'}
-    ends = {'first_annotation_token': tokens[0], 'last_annotation_token': tokens[-1], 'nbr_annotations': len(tokens)}
+    instance = {
+        'token': f'instance-{name}',
+        'category_token': f'category-{annotation["category_name"]}',
+    }
+    ends = {
+        'first_annotation_token': tokens[0],
+        'last_annotation_token': tokens[-1],
+        'nbr_annotations': len(tokens),
+    }
     tables['instance'].append(instance | ends)
-    plain = {key: value for key, value in annotation.items() if key not in ('category_name', 'velocity')}
+    plain = {
+        key: value for key, value in annotation.items() if key not in ('category_name', 'velocity')
+    }
     group = annotation['category_name'].split('.')[0]
     plain['attribute_tokens'] = [ATTRIBUTES[group]] if group in ATTRIBUTES else []
     for frame, token in enumerate(tokens):
         age_s = (stamps_us[-1] - stamps_us[frame]) * 1e-6
-        translation = (np.array(annotation['translation']) - age_s * np.array(annotation['velocity'])).tolist()
+        translation = (
+            np.array(annotation['translation']) - age_s * np.array(annotation['velocity'])
+        ).tolist()
         links = {'prev': tokens[frame - 1] if frame else '', 'next': (*tokens, '')[frame + 1]}
-        record = plain | links | {'token': token, 'instance_token': instance['token'], 'translation': translation}
+        record = (
+            plain
+            | links
+            | {'token': token, 'instance_token': instance['token'], 'translation': translation}
+        )
         tables['sample_annotation'].append(record | {'sample_token': sample_tokens[frame]})

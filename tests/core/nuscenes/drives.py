@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from bevdepth_core.nuscenes.synthetic.capture import Sensors
-from bevdepth_core.nuscenes.synthetic.dataset import DatasetPlan
+from bevdepth_core.synthetic.dataset.capture import Sensors
+from bevdepth_core.synthetic.dataset.writing import DatasetPlan
 
-PLAN = DatasetPlan(train_scenes=1, val_scenes=1, duration_s=1.5, sensors=Sensors(160, 90, lidar_beams=16))
+PLAN = DatasetPlan(
+    train_scenes=1, val_scenes=1, duration_s=1.5, sensors=Sensors(160, 90, lidar_beams=16)
+)
 KEY_FRAMES = 3
 TURNS = (KEY_FRAMES - 1) * 10 + 1
 IMAGES = (KEY_FRAMES - 1) * 6 + 1
@@ -16,4 +18,8 @@ IMAGES = (KEY_FRAMES - 1) * 6 + 1
 
 def digests(root: Path) -> dict[str, str]:
     """Return the content of every file below ``root`` as a digest."""
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob('*') if path.is_file()}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in root.rglob('*')
+        if path.is_file()
+    }

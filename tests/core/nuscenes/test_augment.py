@@ -25,7 +25,10 @@ def test_bev_matrices_and_boxes_equal_the_official_ones(index):
     arrays = golden('pipeline')[1]
     transform = bev_transform(DRAWN[index])
     assert np.allclose(transform.matrix()[:3, :3], arrays[f'bda/{index}/mat3'], atol=1e-6)
-    moved, expected = transform.apply(boxes_of(arrays['bda/input_boxes'])), boxes_of(arrays[f'bda/{index}/boxes'])
+    moved, expected = (
+        transform.apply(boxes_of(arrays['bda/input_boxes'])),
+        boxes_of(arrays[f'bda/{index}/boxes']),
+    )
     for name in ('center', 'size', 'yaw', 'velocity'):
         assert np.allclose(getattr(moved, name), getattr(expected, name), atol=1e-5), name
 
@@ -45,10 +48,18 @@ def test_no_change_is_the_identity():
 
 def test_image_draws_stay_in_their_ranges_and_inside_the_image():
     spec = ImageSpec()
-    transforms = [ImageAugmentation().draw(np.random.default_rng(seed), (1600, 900), spec) for seed in SEEDS]
-    assert all(0.386 <= transform.scale <= 0.55 and abs(transform.rotation_deg) <= 5.4 for transform in transforms)
+    transforms = [
+        ImageAugmentation().draw(np.random.default_rng(seed), (1600, 900), spec) for seed in SEEDS
+    ]
+    assert all(
+        0.386 <= transform.scale <= 0.55 and abs(transform.rotation_deg) <= 5.4
+        for transform in transforms
+    )
     assert all(transform.crop_y == int(900 * transform.scale) - 256 for transform in transforms)
-    assert all(0 <= transform.crop_x <= max(0, int(1600 * transform.scale) - 704) for transform in transforms)
+    assert all(
+        0 <= transform.crop_x <= max(0, int(1600 * transform.scale) - 704)
+        for transform in transforms
+    )
     assert max(transform.crop_x for transform in transforms) > 100
     assert 70 < sum(transform.flip for transform in transforms) < 130
 
@@ -56,7 +67,9 @@ def test_image_draws_stay_in_their_ranges_and_inside_the_image():
 def test_numbers_are_drawn_in_the_official_order():
     expected = np.random.default_rng(3)
     scale, bottom, side, flip, rotation = (expected.random() for _ in range(5))
-    drawn = ImageAugmentation(bottom_cut=(0.0, 0.2)).draw(np.random.default_rng(3), (1600, 900), ImageSpec())
+    drawn = ImageAugmentation(bottom_cut=(0.0, 0.2)).draw(
+        np.random.default_rng(3), (1600, 900), ImageSpec()
+    )
     width, height = int(1600 * drawn.scale), int(900 * drawn.scale)
     assert drawn.scale == pytest.approx(0.386 + scale * 0.164)
     assert drawn.crop_y == int((1 - 0.2 * bottom) * height) - 256
@@ -67,7 +80,10 @@ def test_numbers_are_drawn_in_the_official_order():
 
 def test_bev_draws_stay_in_their_ranges_and_flip_half_the_time():
     transforms = [BevAugmentation().draw(np.random.default_rng(seed)) for seed in SEEDS]
-    assert all(abs(transform.rotation_deg) <= 22.5 and 0.95 <= transform.scale <= 1.05 for transform in transforms)
+    assert all(
+        abs(transform.rotation_deg) <= 22.5 and 0.95 <= transform.scale <= 1.05
+        for transform in transforms
+    )
     assert 70 < sum(transform.flip_x for transform in transforms) < 130
     assert 70 < sum(transform.flip_y for transform in transforms) < 130
     assert 20 < sum(transform.flip_x and transform.flip_y for transform in transforms) < 80

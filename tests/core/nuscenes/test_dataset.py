@@ -19,12 +19,20 @@ from tests.core.nuscenes.dataroot import SPLIT, TOKEN, VERSION, make_dataroot
 from tests.reference import golden
 
 OFFICIAL, ARRAYS = golden('pipeline')
-MATRICES = {'key_ego_from_camera': ('sensor2ego', 2e-4), 'intrinsics': ('intrin', 0), 'image_aug': ('ida', 1e-4), 'bev_aug': ('bda', 1e-6)}
-"""Our name: the official one, and how far apart elements may be; world coordinates of 1000 m end at 1e-4 m in float32."""
+MATRICES = {
+    'key_ego_from_camera': ('sensor2ego', 2e-4),
+    'intrinsics': ('intrin', 0),
+    'image_aug': ('ida', 1e-4),
+    'bev_aug': ('bda', 1e-6),
+}
+"""Our name: the official one, and how far apart elements may be; world coordinates of 1000 m end
+at 1e-4 m in float32."""
 
 
 def dataset(root, **options) -> NuScenesDataset:
-    return NuScenesDataset(load_index(root, VERSION, SPLIT, root.parent / 'cache'), root, ImageSpec(), 2, **options)
+    return NuScenesDataset(
+        load_index(root, VERSION, SPLIT, root.parent / 'cache'), root, ImageSpec(), 2, **options
+    )
 
 
 @pytest.fixture(scope='module')
@@ -43,10 +51,18 @@ def training(root):
     """The official training sample: the given draws, and the made frame as past."""
     drawn = OFFICIAL['train_aug']
     transforms = [
-        ImageTransform(camera['resize'], *camera['crop'][:2], 704, 256, camera['flip'], camera['rotate']) for camera in drawn['per_cam']
+        ImageTransform(
+            camera['resize'], *camera['crop'][:2], 704, 256, camera['flip'], camera['rotate']
+        )
+        for camera in drawn['per_cam']
     ]
     bda = drawn['bda']
-    return dataset(root).load(1, transforms, BevTransform(bda['rotate'], bda['scale'], bda['flip_dx'], bda['flip_dy']), read_crop)
+    return dataset(root).load(
+        1,
+        transforms,
+        BevTransform(bda['rotate'], bda['scale'], bda['flip_dx'], bda['flip_dy']),
+        read_crop,
+    )
 
 
 @pytest.fixture
@@ -55,7 +71,9 @@ def official(request, validation, training):
 
 
 @pytest.mark.parametrize('name', MATRICES)
-@pytest.mark.parametrize(('official', 'case'), [('val', 'val'), ('train', 'train')], indirect=['official'])
+@pytest.mark.parametrize(
+    ('official', 'case'), [('val', 'val'), ('train', 'train')], indirect=['official']
+)
 def test_matrices_equal_the_official_ones(official, case, name):
     theirs, tolerance = MATRICES[name]
     matrix = getattr(official, name)
@@ -63,18 +81,24 @@ def test_matrices_equal_the_official_ones(official, case, name):
     assert np.abs(matrix.numpy() - ARRAYS[f'{case}/{theirs}']).max() <= tolerance
 
 
-@pytest.mark.parametrize(('official', 'case'), [('val', 'val'), ('train', 'train')], indirect=['official'])
+@pytest.mark.parametrize(
+    ('official', 'case'), [('val', 'val'), ('train', 'train')], indirect=['official']
+)
 def test_images_equal_the_official_ones(official, case):
     images = normalise(official.images, ImageSpec()).numpy()
     expected = OFFICIAL['val_image' if case == 'val' else 'train_aug']
     expected = expected.get('image', expected)
     assert list(images.shape) == expected['shape']
-    assert np.allclose(images.ravel()[ARRAYS[f'{case}/image/idx']], ARRAYS[f'{case}/image/val'], atol=1e-5)
+    assert np.allclose(
+        images.ravel()[ARRAYS[f'{case}/image/idx']], ARRAYS[f'{case}/image/val'], atol=1e-5
+    )
     assert np.linalg.norm(images.astype(np.float64)) == pytest.approx(expected['l2'], rel=1e-6)
 
 
 @pytest.mark.parametrize('camera', range(6))
-@pytest.mark.parametrize(('official', 'case'), [('val', 'val'), ('train', 'train')], indirect=['official'])
+@pytest.mark.parametrize(
+    ('official', 'case'), [('val', 'val'), ('train', 'train')], indirect=['official']
+)
 def test_lidar_depth_equals_the_official_one_to_the_last_pixel(official, case, camera):
     expected = np.zeros(256 * 704, np.float32)
     name = f'lidar/{CAMERAS[camera]}/{case}'
@@ -99,7 +123,14 @@ def test_annotations_without_a_lidar_or_radar_point_are_no_ground_truth(root):
 def test_yaw_is_read_off_a_tilted_box_the_official_way(root):
     record = load_index(root, VERSION, SPLIT, root.parent / 'cache')[1]
     tilted = Quaternion(axis=(1, 2, 0), degrees=8) * Quaternion(axis=(0, 0, 1), degrees=70)
-    one = Annotations(np.array([0]), np.zeros((1, 3)), np.ones((1, 3)), tilted.elements[None], np.zeros((1, 3)), np.array([1]))
+    one = Annotations(
+        np.array([0]),
+        np.zeros((1, 3)),
+        np.ones((1, 3)),
+        tilted.elements[None],
+        np.zeros((1, 3)),
+        np.array([1]),
+    )
     object.__setattr__(record, 'annotations', one)
     official = (Quaternion(record.world_from_ego().quaternion).inverse * tilted).yaw_pitch_roll[0]
     usual = (Quaternion(record.world_from_ego().quaternion).inverse * tilted).rotation_matrix
@@ -121,9 +152,17 @@ def test_a_scene_without_boxes_gives_empty_rows(tmp_path):
 
 
 def test_a_draw_depends_on_its_generator_alone(root):
-    first, again, other = (dataset(root).sample(1, np.random.default_rng(seed)) for seed in (5, 5, 6))
-    assert all(torch.equal(getattr(first, name), getattr(again, name)) for name in Sample.__dataclass_fields__ if name != 'name')
-    assert not torch.equal(first.image_aug, other.image_aug) and not torch.equal(first.bev_aug, other.bev_aug)
+    first, again, other = (
+        dataset(root).sample(1, np.random.default_rng(seed)) for seed in (5, 5, 6)
+    )
+    assert all(
+        torch.equal(getattr(first, name), getattr(again, name))
+        for name in Sample.__dataclass_fields__
+        if name != 'name'
+    )
+    assert not torch.equal(first.image_aug, other.image_aug) and not torch.equal(
+        first.bev_aug, other.bev_aug
+    )
     assert first.name == TOKEN
 
 
@@ -134,7 +173,8 @@ def test_frames_of_a_camera_share_a_draw_and_cameras_do_not(root):
 
 
 def test_matrices_boxes_and_depth_of_a_draw_belong_together(root):
-    """Taken back through the drawn matrices, boxes and lidar points lie where the plain sample has them."""
+    """Taken back through the drawn matrices, boxes and lidar points lie where the plain sample has
+    them."""
     plain, drawn = dataset(root)[1], dataset(root).sample(1, np.random.default_rng(1))
     back = drawn.boxes[:, :3] @ torch.linalg.inv(drawn.bev_aug[:3, :3]).T
     assert torch.allclose(back, plain.boxes[:, :3], atol=1e-4)
@@ -142,7 +182,9 @@ def test_matrices_boxes_and_depth_of_a_draw_belong_together(root):
         spots = _source_pixels(plain, camera), _source_pixels(drawn, camera)
         common = sorted(spots[0].keys() & spots[1].keys())
         assert len(common) > 1000
-        apart = np.abs(np.array([spots[0][depth] for depth in common]) - [spots[1][depth] for depth in common])
+        apart = np.abs(
+            np.array([spots[0][depth] for depth in common]) - [spots[1][depth] for depth in common]
+        )
         assert np.quantile(apart, 0.99) < 5  # a few points have the depth of another one by chance
 
 
@@ -162,8 +204,18 @@ def test_positions_choose_and_repeat_samples(root):
 
 
 def test_samples_make_model_inputs(validation):
-    stacked = [getattr(validation, name)[None] for name in ('key_ego_from_camera', 'intrinsics', 'image_aug', 'bev_aug')]
-    assert ModelInputs(normalise(validation.images[None], ImageSpec()), *stacked).images.shape == (1, 2, 6, 3, 256, 704)
+    stacked = [
+        getattr(validation, name)[None]
+        for name in ('key_ego_from_camera', 'intrinsics', 'image_aug', 'bev_aug')
+    ]
+    assert ModelInputs(normalise(validation.images[None], ImageSpec()), *stacked).images.shape == (
+        1,
+        2,
+        6,
+        3,
+        256,
+        704,
+    )
 
 
 def test_the_detector_reads_what_validation_reads(root):
@@ -172,6 +224,10 @@ def test_the_detector_reads_what_validation_reads(root):
     inputs = two_frame_inputs(key, past, ModelConfig())
     assert key.rig.names == CAMERAS
     assert torch.equal(inputs.images[0], normalise(sample.images, ImageSpec()))
-    assert torch.equal(inputs.image_aug[0], sample.image_aug) and torch.equal(inputs.intrinsics[0], sample.intrinsics)
+    assert torch.equal(inputs.image_aug[0], sample.image_aug) and torch.equal(
+        inputs.intrinsics[0], sample.intrinsics
+    )
     assert torch.allclose(inputs.key_ego_from_camera[0], sample.key_ego_from_camera, atol=2e-4)
-    assert key.stamps_ns.tolist() == [stamp * 1000 for stamp in ARRAYS['train/timestamps'][0].tolist()]
+    assert key.stamps_ns.tolist() == [
+        stamp * 1000 for stamp in ARRAYS['train/timestamps'][0].tolist()
+    ]

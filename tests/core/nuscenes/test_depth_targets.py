@@ -23,11 +23,18 @@ def point_at(column: float, row: float, depth: float) -> tuple[float, float, flo
     return ((column - 80) * depth / 100, (row - 45) * depth / 100, depth)
 
 
-def painted(*points, transform: ImageTransform = WHOLE, world_from_ego: Pose = STILL) -> dict[tuple[int, int], float]:
+def painted(
+    *points, transform: ImageTransform = WHOLE, world_from_ego: Pose = STILL
+) -> dict[tuple[int, int], float]:
     """Return {(column, row): depth} of the map of some points."""
-    depths = depth_maps(np.array(points, np.float32).reshape(-1, 3), LIDAR, [camera(world_from_ego)], [transform])[0]
+    depths = depth_maps(
+        np.array(points, np.float32).reshape(-1, 3), LIDAR, [camera(world_from_ego)], [transform]
+    )[0]
     assert depths.shape == (transform.height, transform.width) and depths.dtype == np.float32
-    return {(int(column), int(row)): float(depths[row, column]) for row, column in zip(*np.nonzero(depths), strict=True)}
+    return {
+        (int(column), int(row)): float(depths[row, column])
+        for row, column in zip(*np.nonzero(depths), strict=True)
+    }
 
 
 def test_a_point_is_painted_at_its_pixel_with_its_depth():
@@ -43,7 +50,15 @@ def test_a_sweep_without_points_gives_an_empty_map():
 
 
 def test_points_within_a_pixel_of_the_source_images_border_are_not_painted():
-    assert painted(point_at(0.9, 30.5, 7), point_at(159.1, 30.5, 7), point_at(50.5, 0.9, 7), point_at(50.5, 89.1, 7)) == {}
+    assert (
+        painted(
+            point_at(0.9, 30.5, 7),
+            point_at(159.1, 30.5, 7),
+            point_at(50.5, 0.9, 7),
+            point_at(50.5, 89.1, 7),
+        )
+        == {}
+    )
 
 
 def test_the_last_point_of_a_pixel_counts_though_a_nearer_one_came_before():
@@ -52,16 +67,23 @@ def test_the_last_point_of_a_pixel_counts_though_a_nearer_one_came_before():
 
 def test_truncation_lets_a_pixel_outside_the_left_and_upper_edge_count():
     transform = ImageTransform(1.0, 50, 20, 80, 60)
-    assert painted(point_at(49.5, 40.5, 7), point_at(90.5, 19.5, 8), transform=transform) == {(0, 20): 7, (40, 0): 8}
+    assert painted(point_at(49.5, 40.5, 7), point_at(90.5, 19.5, 8), transform=transform) == {
+        (0, 20): 7,
+        (40, 0): 8,
+    }
     assert painted(point_at(48.5, 40.5, 7), transform=transform) == {}
 
 
 def test_depth_stays_in_metres_of_the_source_camera_when_the_image_is_resized_and_flipped():
-    assert painted(point_at(20.6, 60.6, 9), transform=ImageTransform(0.5, 0, 0, 80, 45, flip=True)) == {(69, 30): 9}
+    assert painted(
+        point_at(20.6, 60.6, 9), transform=ImageTransform(0.5, 0, 0, 80, 45, flip=True)
+    ) == {(69, 30): 9}
 
 
 def test_the_vehicle_may_have_moved_between_sweep_and_exposure():
-    assert painted((0.05, 0.05, 10), world_from_ego=Pose(STILL.quaternion, np.array([0.0, 0, 4]))) == {(80, 45): 6}
+    assert painted(
+        (0.05, 0.05, 10), world_from_ego=Pose(STILL.quaternion, np.array([0.0, 0, 4]))
+    ) == {(80, 45): 6}
 
 
 def test_points_are_read_without_intensity_and_ring(tmp_path):

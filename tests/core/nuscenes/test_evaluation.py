@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.nuscenes.evaluation import PUBLISHED, evaluate, result_boxes, table, write_results
+from bevdepth_core.nuscenes.evaluation import (
+    PUBLISHED,
+    evaluate,
+    result_boxes,
+    table,
+    write_results,
+)
 from bevdepth_core.nuscenes.index import load_index
 from bevdepth_core.nuscenes.records import Pose
 from bevdepth_core.types import Boxes3D, Detections3D
@@ -23,33 +29,46 @@ def detections(rows: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> Dete
 
 
 def pose(inputs: dict) -> Pose:
-    return Pose(np.array(inputs['ego2global_rotation']), np.array(inputs['ego2global_translation']))
+    return Pose(
+        np.array(inputs['ego2global_rotation']), np.array(inputs['ego2global_translation'])
+    )
 
 
 def official_attributes() -> tuple[dict, Detections3D]:
     official = json.loads(reference_path('golden/evaluator_attributes.json').read_text())
     inputs = official['_inputs']
-    return official, detections(*(np.array(inputs[name], dtype) for name, dtype in (('boxes', 'f4'), ('scores', 'f4'), ('labels', 'i8'))))
+    return official, detections(
+        *(
+            np.array(inputs[name], dtype)
+            for name, dtype in (('boxes', 'f4'), ('scores', 'f4'), ('labels', 'i8'))
+        )
+    )
 
 
 def official_sample() -> tuple[dict, Detections3D]:
     arrays = golden('real_2key')[1]
     official = json.loads(reference_path('golden/evaluator_real_2key.json').read_text())
-    return official, detections(*(arrays[f'out/b0/{name}'] for name in ('boxes', 'scores', 'labels')))
+    return official, detections(
+        *(arrays[f'out/b0/{name}'] for name in ('boxes', 'scores', 'labels'))
+    )
 
 
 @pytest.mark.parametrize('case', [official_attributes, official_sample])
 def test_result_file_equals_the_official_evaluators(tmp_path, case):
     official, found = case()
     (token, expected), *_ = official['results'].items()
-    write_results({token: result_boxes(token, found, pose(official['_inputs']))}, tmp_path / 'results.json')
+    write_results(
+        {token: result_boxes(token, found, pose(official['_inputs']))}, tmp_path / 'results.json'
+    )
     written = json.loads((tmp_path / 'results.json').read_text())
     assert written['meta'] == official['meta']
     assert len(written['results'][token]) == len(expected) > 0
     for ours, theirs in zip(written['results'][token], expected, strict=True):
         assert ours.keys() == theirs.keys()
         for name, value in theirs.items():
-            assert ours[name] == (value if isinstance(value, str) else pytest.approx(value, abs=2e-7)), name
+            assert ours[name] == (
+                value if isinstance(value, str) else pytest.approx(value, abs=2e-7)
+            ), name
 
 
 @pytest.fixture(scope='module')
@@ -62,11 +81,29 @@ def truth(root) -> dict[str, list[dict]]:
     results = {}
     for record in load_index(root, VERSION, SPLIT, root.parent / 'cache'):
         found = record.annotations
-        columns = zip(found.center, found.size, found.quaternion, found.velocity, found.label, found.points, strict=True)
+        columns = zip(
+            found.center,
+            found.size,
+            found.quaternion,
+            found.velocity,
+            found.label,
+            found.points,
+            strict=True,
+        )
         names = ('translation', 'size', 'rotation', 'velocity')
         results[record.token] = [
-            {'sample_token': record.token, 'detection_name': NUSCENES_CLASSES[label], 'detection_score': 0.9, 'attribute_name': ''}
-            | {name: value.tolist() for name, value in zip(names, (center, size, quaternion, velocity[:2]), strict=True)}
+            {
+                'sample_token': record.token,
+                'detection_name': NUSCENES_CLASSES[label],
+                'detection_score': 0.9,
+                'attribute_name': '',
+            }
+            | {
+                name: value.tolist()
+                for name, value in zip(
+                    names, (center, size, quaternion, velocity[:2]), strict=True
+                )
+            }
             for center, size, quaternion, velocity, label, points in columns
             if points
         ]
@@ -83,7 +120,10 @@ def test_the_devkit_gives_the_truth_a_full_score(root, tmp_path, capsys):
     present = [name for name, precision in summary['mean_dist_aps'].items() if precision > 0.99]
     assert set(present) == {'car', 'truck', 'pedestrian', 'traffic_cone'}
     assert summary['label_tp_errors']['truck']['trans_err'] < 1e-6
-    assert json.loads((tmp_path / 'metrics_summary.json').read_text())['nd_score'] == summary['nd_score']
+    assert (
+        json.loads((tmp_path / 'metrics_summary.json').read_text())['nd_score']
+        == summary['nd_score']
+    )
     assert capsys.readouterr().out == ''
 
 

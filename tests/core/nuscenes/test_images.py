@@ -22,7 +22,9 @@ TRANSFORMS = [
 
 @pytest.mark.parametrize('transform', TRANSFORMS)
 def test_the_fast_crop_is_nearly_the_exact_one(transform):
-    exact, fast = (read(sample_paths()[1], transform).astype(int) for read in (read_crop, read_crop_fast))
+    exact, fast = (
+        read(sample_paths()[1], transform).astype(int) for read in (read_crop, read_crop_fast)
+    )
     assert fast.shape == exact.shape == (transform.height, transform.width, 3)
     difference = np.abs(fast - exact)
     assert difference.mean() < 1.5 and difference.max() <= 40
@@ -38,7 +40,9 @@ def test_a_lossless_picture_at_full_size_is_the_same_either_way(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / 'picture.png')
     transform = ImageTransform(1.0, 10, 20, 100, 60, flip=True)
-    assert np.array_equal(read_crop_fast(tmp_path / 'picture.png', transform), pixels[20:80, 10:110][:, ::-1])
+    assert np.array_equal(
+        read_crop_fast(tmp_path / 'picture.png', transform), pixels[20:80, 10:110][:, ::-1]
+    )
 
 
 @pytest.mark.parametrize('read', [read_image, lambda path: read_crop_fast(path, TRANSFORMS[0])])
@@ -46,7 +50,9 @@ def test_a_lossless_picture_at_full_size_is_the_same_either_way(tmp_path):
 def test_a_picture_that_is_cut_off_is_named(tmp_path, read, size):
     path = tmp_path / 'picture.jpg'
     path.write_bytes(sample_paths()[0].read_bytes()[:size])
-    with pytest.raises(OSError, match=r'picture\.jpg cannot be read as an image .*unpack it again'):
+    with pytest.raises(
+        OSError, match=r'picture\.jpg cannot be read as an image .*unpack it again'
+    ):
         read(path)
 
 

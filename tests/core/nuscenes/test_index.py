@@ -32,7 +32,11 @@ def test_records_hold_what_the_devkit_says(root):
     record = load(root)[1]
     devkit = NuScenes(VERSION, str(root), verbose=False)
     sample = devkit.get('sample', TOKEN)
-    assert (record.token, record.scene, record.stamp_ns) == (TOKEN, SCENE, sample['timestamp'] * 1000)
+    assert (record.token, record.scene, record.stamp_ns) == (
+        TOKEN,
+        SCENE,
+        sample['timestamp'] * 1000,
+    )
     for channel, sensor in zip((*CAMERAS, LIDAR), (*record.cameras, record.lidar), strict=True):
         data = devkit.get('sample_data', sample['data'][channel])
         calibration = devkit.get('calibrated_sensor', data['calibrated_sensor_token'])
@@ -43,7 +47,9 @@ def test_records_hold_what_the_devkit_says(root):
         assert sensor.ego_from_sensor.translation.tolist() == calibration['translation']
         assert sensor.world_from_ego.quaternion.tolist() == ego['rotation']
         assert sensor.world_from_ego.translation.tolist() == ego['translation']
-        assert sensor.intrinsics.tolist() == (calibration['camera_intrinsic'] or np.zeros((3, 3)).tolist())
+        assert sensor.intrinsics.tolist() == (
+            calibration['camera_intrinsic'] or np.zeros((3, 3)).tolist()
+        )
 
 
 def test_annotations_keep_order_and_leave_out_categories_that_are_not_detected(root):
@@ -55,7 +61,9 @@ def test_annotations_keep_order_and_leave_out_categories_that_are_not_detected(r
 def test_samples_come_scene_by_scene_in_order_of_time(root):
     index = load(root)
     assert index.scenes() == [range(0, 2), range(2, 4), range(4, 6)]
-    assert [record.scene for record in index] == [f'{SCENE}{suffix}' for suffix in ('', '', '-1', '-1', '-2', '-2')]
+    assert [record.scene for record in index] == [
+        f'{SCENE}{suffix}' for suffix in ('', '', '-1', '-1', '-2', '-2')
+    ]
     assert all(index[start].stamp_ns < index[start + 1].stamp_ns for start in (0, 2, 4))
     assert index.tokens()[1] == TOKEN and index[-1].token == f'{TOKEN}-2'
     with pytest.raises(IndexError):
@@ -137,7 +145,9 @@ def test_missing_pictures_and_sweeps_are_listed_by_folder(root):
     for file in files:
         (root / file).unlink()
     (root / files[1]).parent.rmdir()
-    with pytest.raises(DatasetIncompleteError, match=r'(?s)samples/CAM_FRONT: .*samples/LIDAR_TOP: ') as refused:
+    with pytest.raises(
+        DatasetIncompleteError, match=r'(?s)samples/CAM_FRONT: .*samples/LIDAR_TOP: '
+    ) as refused:
         load(root)
     assert set(refused.value.missing) == set(files)
 
@@ -157,13 +167,19 @@ def test_a_table_that_is_cut_off_is_told(root, name):
 
 def test_a_sample_without_one_of_the_sensors_is_named(root):
     table = root / VERSION / 'sample_data.json'
-    table.write_text(json.dumps([row for row in json.loads(table.read_text()) if row['token'] != f'{TOKEN}-CAM_BACK']))
+    table.write_text(
+        json.dumps(
+            [row for row in json.loads(table.read_text()) if row['token'] != f'{TOKEN}-CAM_BACK']
+        )
+    )
     with pytest.raises(ValueError, match=f'{TOKEN} has no key frame of CAM_BACK'):
         load(root)
 
 
 def test_an_unknown_split_is_told_with_the_known_ones(root):
-    with pytest.raises(ValueError, match=f"'nothing' is not known: choose one of .*mini_val.*{SPLIT}"):
+    with pytest.raises(
+        ValueError, match=f"'nothing' is not known: choose one of .*mini_val.*{SPLIT}"
+    ):
         split_scenes(root, VERSION, 'nothing')
 
 
@@ -174,7 +190,9 @@ def test_an_official_split_of_another_version_is_refused(root):
 
 def test_a_custom_split_that_the_devkit_would_hide_is_told_to_be_renamed(root):
     (root / VERSION / 'splits.json').write_text(json.dumps({'val': [SCENE]}))
-    with pytest.raises(ValueError, match=r'hides the split of that name in .*splits\.json: rename it'):
+    with pytest.raises(
+        ValueError, match=r'hides the split of that name in .*splits\.json: rename it'
+    ):
         split_scenes(root, VERSION, 'val')
 
 

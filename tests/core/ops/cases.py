@@ -27,16 +27,36 @@ class Case:
         return self.depth, self.context, *self.geometry, self.shape
 
     def to(self, device: str, dtype: torch.dtype) -> Case:
-        geometry = tuple(item.to(device) if isinstance(item, Tensor) else item for item in self.geometry)
-        return Case(self.depth.to(device, dtype), self.context.to(device, dtype), geometry, self.shape)
+        geometry = tuple(
+            item.to(device) if isinstance(item, Tensor) else item for item in self.geometry
+        )
+        return Case(
+            self.depth.to(device, dtype), self.context.to(device, dtype), geometry, self.shape
+        )
 
     def sample(self, index: int) -> Case:
         one = slice(index, index + 1)
-        return Case(self.depth[one], self.context[one], (self.geometry[0][one], *self.geometry[1:]), self.shape)
+        return Case(
+            self.depth[one],
+            self.context[one],
+            (self.geometry[0][one], *self.geometry[1:]),
+            self.shape,
+        )
 
 
-def random_case(seed: int, batch=2, cameras=2, bins=5, channels=7, height=3, width=4, shape=(6, 5, 1), dtype=torch.float32) -> Case:
-    """A case whose points lie inside the grid, on both sides of every border of it, and far away."""
+def random_case(
+    seed: int,
+    batch=2,
+    cameras=2,
+    bins=5,
+    channels=7,
+    height=3,
+    width=4,
+    shape=(6, 5, 1),
+    dtype=torch.float32,
+) -> Case:
+    """A case whose points lie inside the grid, on both sides of every border of it, and far
+    away."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*size):
@@ -57,8 +77,11 @@ def random_case(seed: int, batch=2, cameras=2, bins=5, channels=7, height=3, wid
 
 
 def slow_voxel_index(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell) -> np.ndarray:
-    """The index of every point, one at a time, in numpy float32 with the order of operations the reference promises."""
-    matrices, us, vs, ds = (tensor.cpu().numpy() for tensor in (ego_from_frustum, frustum_u, frustum_v, frustum_d))
+    """The index of every point, one at a time, in numpy float32 with the order of operations the
+    reference promises."""
+    matrices, us, vs, ds = (
+        tensor.cpu().numpy() for tensor in (ego_from_frustum, frustum_u, frustum_v, frustum_d)
+    )
     lower, cell = np.float32(lower), np.float32(cell)
     size = (*matrices.shape[:2], len(ds), len(vs), len(us))
     index = np.empty((*size, 3), np.int32)
@@ -70,7 +93,9 @@ def slow_voxel_index(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, c
     return index
 
 
-def slow_voxel_pooling(depth: Tensor, context: Tensor, index: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def slow_voxel_pooling(
+    depth: Tensor, context: Tensor, index: np.ndarray, shape: tuple[int, int, int]
+) -> np.ndarray:
     """The float64 map, point by point."""
     nx, ny, nz = shape
     depth, context = depth.double().cpu().numpy(), context.double().cpu().numpy()
@@ -83,10 +108,16 @@ def slow_voxel_pooling(depth: Tensor, context: Tensor, index: np.ndarray, shape:
 
 
 def surround_view_geometry() -> tuple:
-    """The geometry arguments of six nuScenes cameras in two frames, (2, 6, 3, 4), and the official frustum and grid."""
+    """The geometry arguments of six nuScenes cameras in two frames, (2, 6, 3, 4), and the official
+    frustum and grid."""
     with np.load(DATA / 'synth_2key.npz') as inputs:
-        matrices = {name: inputs[f'in/{name}'].astype(np.float64) for name in ('sensor2ego_mats', 'intrin_mats', 'ida_mats', 'bda_mat')}
-    source_from_input = np.zeros((2, 6, 4, 4))  # takes (u d, v d, d, 1) to the same of the source image
+        matrices = {
+            name: inputs[f'in/{name}'].astype(np.float64)
+            for name in ('sensor2ego_mats', 'intrin_mats', 'ida_mats', 'bda_mat')
+        }
+    source_from_input = np.zeros(
+        (2, 6, 4, 4)
+    )  # takes (u d, v d, d, 1) to the same of the source image
     inverse = np.linalg.inv(matrices['ida_mats'][0])
     source_from_input[..., :2, :2] = inverse[..., :2, :2]
     source_from_input[..., :2, 2] = inverse[..., :2, 3]
@@ -107,5 +138,8 @@ def surround_view_case(dtype=torch.float32) -> Case:
 
 def relative_error(value: Tensor, expected) -> float:
     """Relative L2 distance, taken in float64."""
-    value, expected = value.detach().double().cpu(), torch.as_tensor(expected).detach().double().cpu()
+    value, expected = (
+        value.detach().double().cpu(),
+        torch.as_tensor(expected).detach().double().cpu(),
+    )
     return (torch.linalg.vector_norm(value - expected) / torch.linalg.vector_norm(expected)).item()

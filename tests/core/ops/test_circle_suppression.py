@@ -18,8 +18,14 @@ def test_every_task_keeps_what_the_plain_suppression_keeps():
     for task, limit in enumerate(limits):
         places = np.flatnonzero(valid[task].numpy())
         center = np.c_[centers[task].numpy()[places], np.zeros(len(places))]
-        boxes = Boxes3D(center, np.ones_like(center), np.zeros(len(places)), np.zeros((len(places), 2)))
-        plain = suppress_circles(ScoredBoxes(boxes, np.zeros(len(places), np.float32), places), HeadTask(('car',), limit), 25)
+        boxes = Boxes3D(
+            center, np.ones_like(center), np.zeros(len(places)), np.zeros((len(places), 2))
+        )
+        plain = suppress_circles(
+            ScoredBoxes(boxes, np.zeros(len(places), np.float32), places),
+            HeadTask(('car',), limit),
+            25,
+        )
         expected = np.full(25, -1)
         expected[: len(plain)] = places[plain]
         assert kept[task].tolist() == expected.tolist()
@@ -29,8 +35,15 @@ def test_the_border_is_suppressed_and_a_dropped_box_suppresses_nobody():
     line = torch.tensor([[[0.0, 0.0], [2.0, 0.0], [2.01, 0.0], [4.02, 0.0]]])
     every = torch.ones(1, 4, dtype=torch.bool)
     assert suppress_all(line, every, torch.tensor([4.0]), 4).tolist() == [[0, 2, 3, -1]]
-    assert suppress_all(line, torch.tensor([[False, True, True, True]]), torch.tensor([4.0]), 3).tolist() == [[1, 3, -1]]
+    assert suppress_all(
+        line, torch.tensor([[False, True, True, True]]), torch.tensor([4.0]), 3
+    ).tolist() == [[1, 3, -1]]
 
 
 def test_no_boxes_keep_none():
-    assert suppress_all(torch.zeros(2, 0, 2), torch.zeros(2, 0, dtype=torch.bool), torch.ones(2), 2).tolist() == [[-1, -1]] * 2
+    assert (
+        suppress_all(
+            torch.zeros(2, 0, 2), torch.zeros(2, 0, dtype=torch.bool), torch.ones(2), 2
+        ).tolist()
+        == [[-1, -1]] * 2
+    )

@@ -15,7 +15,9 @@ def test_the_convolution_equals_torchvisions_also_outside_the_map(groups):
     offsets = 4 * torch.randn(2, 18, 6, 9, generator=generator)
     weight = torch.randn(12, 16 // groups, 3, 3, generator=generator)
     expected = deform_conv2d(features, offsets, weight, padding=1)
-    torch.testing.assert_close(deformable_conv(features, offsets, weight), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        deformable_conv(features, offsets, weight), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize('size', [(8, 6), (7, 5), (1, 1)])

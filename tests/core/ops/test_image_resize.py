@@ -21,9 +21,13 @@ from bevdepth_core.ops.image_resize import ResizePlan, resize_images, resize_ref
 )
 def test_resized_and_cropped_pixels_are_pillows(source, resized, crop):
     image = np.random.default_rng(0).integers(0, 256, (source[1], source[0], 3), dtype=np.uint8)
-    image[: source[1] // 3] = np.random.default_rng(1).choice(np.array([0, 255], np.uint8), image[: source[1] // 3].shape)
+    image[: source[1] // 3] = np.random.default_rng(1).choice(
+        np.array([0, 255], np.uint8), image[: source[1] // 3].shape
+    )
     left, top, width, height = crop
-    expected = np.asarray(Image.fromarray(image).resize(resized).crop((left, top, left + width, top + height)))
+    expected = np.asarray(
+        Image.fromarray(image).resize(resized).crop((left, top, left + width, top + height))
+    )
     plan = ResizePlan.make(source, resized, crop, torch.device('cpu'))
     assert np.array_equal(resize_reference(torch.from_numpy(image), plan).numpy(), expected)
 

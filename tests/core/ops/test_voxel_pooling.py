@@ -64,7 +64,9 @@ def test_every_index_equals_the_one_computed_point_by_point_in_float32(sizes):
 @pytest.mark.parametrize('sizes', SIZES)
 def test_map_equals_the_sum_point_by_point_in_float64(sizes):
     case = random_case(1, **sizes)
-    expected = slow_voxel_pooling(case.depth, case.context, slow_voxel_index(*case.geometry), case.shape)
+    expected = slow_voxel_pooling(
+        case.depth, case.context, slow_voxel_index(*case.geometry), case.shape
+    )
     assert np.abs(expected).sum() > 0
     assert relative_error(voxel_pooling(*case.arguments), expected) < 1e-6
 
@@ -109,7 +111,11 @@ def test_points_outside_nan_and_infinite_ones_add_nothing():
 def test_features_of_dropped_points_never_reach_the_map_not_even_nan():
     geometry = points_along_x(torch.tensor([0.5, 7.0]))
     features = torch.tensor([2.0, math.nan]).view(1, 1, 1, 1, 2)
-    assert voxel_pooling(features, features, *geometry, (3, 1, 1)).flatten().tolist() == [4.0, 0.0, 0.0]
+    assert voxel_pooling(features, features, *geometry, (3, 1, 1)).flatten().tolist() == [
+        4.0,
+        0.0,
+        0.0,
+    ]
 
 
 @pytest.mark.parametrize('empty', ['batch', 'cameras', 'bins', 'channels', 'height', 'width'])
@@ -146,12 +152,18 @@ def test_half_types_are_summed_in_float32_and_rounded_once(dtype):
     assert torch.equal(voxel_pooling(*half.arguments), voxel_pooling(*full.arguments).to(dtype))
     index = voxel_index(*half.geometry)
     volume = lift(half)
-    assert torch.equal(voxel_pooling_volume(volume, index, half.shape), voxel_pooling_volume(volume.float(), index, half.shape).to(dtype))
+    assert torch.equal(
+        voxel_pooling_volume(volume, index, half.shape),
+        voxel_pooling_volume(volume.float(), index, half.shape).to(dtype),
+    )
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_gradients_of_half_types_are_summed_in_float32_and_rounded_once(dtype):
-    half, full = gradients(random_case(7, dtype=dtype)), gradients(random_case(7, dtype=dtype).to('cpu', torch.float32))
+    half, full = (
+        gradients(random_case(7, dtype=dtype)),
+        gradients(random_case(7, dtype=dtype).to('cpu', torch.float32)),
+    )
     for value, expected in zip(half, full, strict=True):
         assert torch.equal(value, expected.to(dtype))
 
@@ -161,9 +173,15 @@ def test_gradients_agree_with_finite_differences_in_all_three_forms():
     depth, context = case.depth.requires_grad_(), case.context.requires_grad_()
     index = voxel_index(*case.geometry)
     volume = lift(case).detach().requires_grad_()
-    assert torch.autograd.gradcheck(lambda d, c: voxel_pooling(d, c, *case.geometry, case.shape), (depth, context))
-    assert torch.autograd.gradcheck(lambda d, c: voxel_pooling_indexed(d, c, index, case.shape), (depth, context))
-    assert torch.autograd.gradcheck(lambda v: voxel_pooling_volume(v, index, case.shape), (volume,))
+    assert torch.autograd.gradcheck(
+        lambda d, c: voxel_pooling(d, c, *case.geometry, case.shape), (depth, context)
+    )
+    assert torch.autograd.gradcheck(
+        lambda d, c: voxel_pooling_indexed(d, c, index, case.shape), (depth, context)
+    )
+    assert torch.autograd.gradcheck(
+        lambda v: voxel_pooling_volume(v, index, case.shape), (volume,)
+    )
 
 
 def test_gradients_equal_those_of_the_lifted_volume():
@@ -171,7 +189,9 @@ def test_gradients_equal_those_of_the_lifted_volume():
 
     def pool_lifted(depth, context, *geometry_and_shape):
         *geometry, shape = geometry_and_shape
-        return voxel_pooling_volume(depth[:, :, None] * context[:, :, :, None], voxel_index(*geometry), shape)
+        return voxel_pooling_volume(
+            depth[:, :, None] * context[:, :, :, None], voxel_index(*geometry), shape
+        )
 
     for value, expected in zip(gradients(case), gradients(case, pool_lifted), strict=True):
         assert relative_error(value, expected) < 1e-6
@@ -198,12 +218,18 @@ class LargestTensor(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        self.elements = max([self.elements, *(leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor))])
+        self.elements = max(
+            [
+                self.elements,
+                *(leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)),
+            ]
+        )
         return result
 
 
 def test_no_temporary_is_larger_than_inputs_and_outputs():
-    """The lifted volume of this case has 80 / 3 times the elements of the largest tensor that is allowed."""
+    """The lifted volume of this case has 80 / 3 times the elements of the largest tensor that is
+    allowed."""
     case = random_case(10, batch=1, bins=112, channels=80, height=4, width=8, shape=(8, 8, 1))
     with LargestTensor() as forward:
         index = reference.voxel_index(*case.geometry)
@@ -269,7 +295,17 @@ def test_choice_of_implementation_is_logged_once(caplog):
 
 def wrong(name: str, value) -> dict:
     case = random_case(14)
-    names = ('depth', 'context', 'ego_from_frustum', 'frustum_u', 'frustum_v', 'frustum_d', 'lower', 'cell', 'shape')
+    names = (
+        'depth',
+        'context',
+        'ego_from_frustum',
+        'frustum_u',
+        'frustum_v',
+        'frustum_d',
+        'lower',
+        'cell',
+        'shape',
+    )
     arguments = dict(zip(names, case.arguments, strict=True))
     return arguments | {name: value(arguments[name])}
 
@@ -300,7 +336,12 @@ def test_wrong_argument_is_named(name, value, error):
 
 
 @pytest.mark.parametrize(
-    ('index', 'error'), [(lambda i: i.long(), TypeError), (lambda i: i[..., :2], ValueError), (lambda i: i[:1], ValueError)]
+    ('index', 'error'),
+    [
+        (lambda i: i.long(), TypeError),
+        (lambda i: i[..., :2], ValueError),
+        (lambda i: i[:1], ValueError),
+    ],
 )
 def test_wrong_voxel_index_is_named(index, error):
     case = random_case(15)

@@ -30,16 +30,38 @@ def every_second_lost(*cameras: str) -> Callable[[Bench], AbstractContextManager
 
 
 def first_and_last_of_a_rotation_with_losses(bench: Bench) -> AbstractContextManager:
-    """Leave the two cameras whose images are nearer to the neighbouring rotation's than to each other's, and lose some."""
+    """Leave the two cameras whose images are nearer to the neighbouring rotation's than to each
+    other's, and lose some."""
     left, count = ('CAM_FRONT_LEFT', LEFT), iter(range(10**9))
-    return bench.stream.fault(image=lambda camera, m: [m] if camera == left[1] or (camera == left[0] and next(count) % 3) else [])
+    return bench.stream.fault(
+        image=lambda camera, m: (
+            [m] if camera == left[1] or (camera == left[0] and next(count) % 3) else []
+        )
+    )
 
 
 CASES = (
-    Case('one camera is silent', silent(BACK), without(BACK), ('ERROR', 'cameras', 'no image of CAM_BACK on /CAM_BACK/image')),
-    Case('three cameras are silent', silent(BACK, FRONT, LEFT), without(BACK, FRONT, LEFT), ('ERROR', 'cameras', 'no image of CAM_FRONT')),
-    Case('all cameras but one are silent', silent(*CAMERAS[1:]), without(*CAMERAS[1:]), ('ERROR', 'cameras', f'no image of {CAMERAS[1]}')),
-    Case('all cameras are silent', silent(), NOTHING, ('ERROR', 'cameras', 'all cameras are silent')),
+    Case(
+        'one camera is silent',
+        silent(BACK),
+        without(BACK),
+        ('ERROR', 'cameras', 'no image of CAM_BACK on /CAM_BACK/image'),
+    ),
+    Case(
+        'three cameras are silent',
+        silent(BACK, FRONT, LEFT),
+        without(BACK, FRONT, LEFT),
+        ('ERROR', 'cameras', 'no image of CAM_FRONT'),
+    ),
+    Case(
+        'all cameras but one are silent',
+        silent(*CAMERAS[1:]),
+        without(*CAMERAS[1:]),
+        ('ERROR', 'cameras', f'no image of {CAMERAS[1]}'),
+    ),
+    Case(
+        'all cameras are silent', silent(), NOTHING, ('ERROR', 'cameras', 'all cameras are silent')
+    ),
     Case(
         'fewer cameras than min_cameras',
         lambda bench: node_parameter(bench, 'min_cameras', 5, silent(BACK, FRONT)(bench)),

@@ -23,10 +23,12 @@ class Case:
         name: what is wrong.
         inject: context in which it is.
         published: ALL, NOTHING, UNFUSED or what ``without`` returns.
-        diagnosis: level, area and words of the status that must be seen; None when nothing may be reported.
+        diagnosis: level, area and words of the status that must be seen; None when nothing may be
+            reported.
         parameters: of the node, where they are not the usual ones.
         tolerated: words that may be said besides.
-        overlapping: a rotation begins before the last one has ended, so that stamps do not tell them apart.
+        overlapping: a rotation begins before the last one has ended, so that stamps do not tell
+            them apart.
     """
 
     name: str

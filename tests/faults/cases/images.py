@@ -16,7 +16,9 @@ from tests.faults.injections import FRONT, image_fault, setting
 from tests.faults.stream import HEIGHT, WIDTH, compressed, encoded, picture
 
 
-def file_fault(change: Callable[[bytes], bytes], *cameras: str) -> Callable[[Bench], AbstractContextManager]:
+def file_fault(
+    change: Callable[[bytes], bytes], *cameras: str
+) -> Callable[[Bench], AbstractContextManager]:
     return image_fault(lambda message: compressed(change(bytes(message.data))), *cameras)
 
 
@@ -44,7 +46,11 @@ def doubled(bench: Bench) -> AbstractContextManager:
 
     def twice(camera: str, info) -> list:
         if camera == FRONT:
-            info.width, info.height, info.k = 2 * WIDTH, 2 * HEIGHT, info.k * np.array((2, 1, 2, 1, 2, 2, 1, 1, 1))
+            info.width, info.height, info.k = (
+                2 * WIDTH,
+                2 * HEIGHT,
+                info.k * np.array((2, 1, 2, 1, 2, 2, 1, 1, 1)),
+            )
         return [info]
 
     def image(camera: str, message) -> list:
@@ -83,14 +89,24 @@ CASES = (
         without(FRONT),
         ('ERROR', 'cameras', 'is no JPEG or PNG (3000 bytes'),
     ),
-    Case('empty images', file_fault(lambda data: b'', FRONT), without(FRONT), ('ERROR', 'cameras', 'is no JPEG or PNG (0 bytes')),
+    Case(
+        'empty images',
+        file_fault(lambda data: b'', FRONT),
+        without(FRONT),
+        ('ERROR', 'cameras', 'is no JPEG or PNG (0 bytes'),
+    ),
     Case(
         'all images are noise',
         file_fault(lambda data: os.urandom(3000)),
         NOTHING,
         ('ERROR', 'sets', '0 of 6 cameras can be used (none), min_cameras asks for 1'),
     ),
-    Case('one corrupt image now and then', now_and_then, ALL, ('ERROR', 'cameras', 'is no JPEG or PNG')),
+    Case(
+        'one corrupt image now and then',
+        now_and_then,
+        ALL,
+        ('ERROR', 'cameras', 'is no JPEG or PNG'),
+    ),
     Case('format says something else', image_fault(setting(format='tiff; nonsense'))),
     Case('PNG in place of JPEG', file_fault(lambda data: encoded(picture(3), 'PNG'), FRONT)),
     Case('grey JPEGs', file_fault(lambda data: encoded(picture(3)[..., 0]), FRONT)),
@@ -100,7 +116,11 @@ CASES = (
         without(FRONT),
         ('ERROR', 'cameras', 'camera CAM_FRONT is 320x180, but its calibration is for 160x90'),
     ),
-    Case('the image size changes together with its CameraInfo', doubled, tolerated='but its calibration is for'),
+    Case(
+        'the image size changes together with its CameraInfo',
+        doubled,
+        tolerated='but its calibration is for',
+    ),
     Case(
         'a PNG of 108 million pixels',
         file_fault(lambda data: png_claiming(12000, 9000), FRONT),

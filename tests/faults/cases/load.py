@@ -30,17 +30,25 @@ from tests.ros.graph import wait_until
 
 @contextmanager
 def broken_messages(bench: Bench) -> Iterator[None]:
-    """Publish bytes that are no message, but more than those that crash the middleware, on topics that the node listens to."""
+    """Publish bytes that are no message, but more than those that crash the middleware, on topics
+    that the node listens to."""
     now_ns = bench.stream.now_ns()
     whole = {
-        '/CAM_FRONT/image': (CompressedImage, stamped(compressed(encoded(picture(0))), FRONT, now_ns)),
+        '/CAM_FRONT/image': (
+            CompressedImage,
+            stamped(compressed(encoded(picture(0))), FRONT, now_ns),
+        ),
         '/CAM_FRONT/camera_info': (CameraInfo, stamped(camera_info(FRONT), FRONT, now_ns)),
         '/tf': (TFMessage, TFMessage(transforms=[transform('map', 'base_link', now_ns)])),
     }
     for topic, (kind, message) in whole.items():
         data = serialize_message(message)
         publisher = bench.graph.node.create_publisher(kind, topic, 10)
-        for bad in (data[: len(data) // 2], data[:8] + b'\xff\xff\xff\x7f' + data[12:], b'\x00\x01' + 60 * b'\xff'):
+        for bad in (
+            data[: len(data) // 2],
+            data[:8] + b'\xff\xff\xff\x7f' + data[12:],
+            b'\x00\x01' + 60 * b'\xff',
+        ):
             for _ in range(10):
                 publisher.publish(bad)
         wait_until(lambda publisher=publisher: publisher.wait_for_all_acked(), 'delivery')
@@ -55,9 +63,24 @@ CASES = (
     Case('20 nodes join and leave', many_nodes),
     Case('parameters change without end', parameter_storm),
     Case('parameters that are refused', refused_parameters),
-    Case('thousands of made-up frames in tf', made_up_frames, ALL, ('WARN', 'tf', 'other frames are known already')),
-    Case('weights are swapped for broken ones', broken_checkpoint, NOTHING, ('ERROR', 'node', 'activate failed')),
-    Case('the process is stopped for 1.2 s', stopped_process, ALL, ('ERROR', 'cameras', 'all cameras are silent')),
+    Case(
+        'thousands of made-up frames in tf',
+        made_up_frames,
+        ALL,
+        ('WARN', 'tf', 'other frames are known already'),
+    ),
+    Case(
+        'weights are swapped for broken ones',
+        broken_checkpoint,
+        NOTHING,
+        ('ERROR', 'node', 'activate failed'),
+    ),
+    Case(
+        'the process is stopped for 1.2 s',
+        stopped_process,
+        ALL,
+        ('ERROR', 'cameras', 'all cameras are silent'),
+    ),
     Case('transitions that the state does not have', impossible_transitions),
     Case('the node is deactivated', pause_of_activity, NOTHING, None),
 )

@@ -29,7 +29,8 @@ def sparse_poses(bench: Bench) -> AbstractContextManager:
 
 
 def poses_without_the_end(bench: Bench) -> AbstractContextManager:
-    """Leave out the poses of the last two exposures: they are 10 and 20 ms beyond what tf knows, until the next rotation."""
+    """Leave out the poses of the last two exposures: they are 10 and 20 ms beyond what tf knows,
+    until the next rotation."""
     count = iter(range(10**9))
     return bench.stream.fault(pose=lambda pose: [] if next(count) % 6 > 3 else [pose])
 
@@ -76,7 +77,9 @@ def far_away(message) -> None:
 
 def zero_rotation(message) -> None:
     if message.child_frame_id == BACK:
-        message.transform.rotation.w = message.transform.rotation.x = message.transform.rotation.y = message.transform.rotation.z = 0.0
+        message.transform.rotation.w = message.transform.rotation.x = (
+            message.transform.rotation.y
+        ) = message.transform.rotation.z = 0.0
 
 
 def teleporting(bench: Bench) -> AbstractContextManager:
@@ -105,7 +108,9 @@ def frozen_poses(bench: Bench) -> AbstractContextManager:
 
 
 def endless_names(bench: Bench) -> AbstractContextManager:
-    return bench.stream.fault(pose=lambda pose: [pose, transform('map', 'x' * 100_000, ns_of(pose))])
+    return bench.stream.fault(
+        pose=lambda pose: [pose, transform('map', 'x' * 100_000, ns_of(pose))]
+    )
 
 
 def in_a_loop(message) -> None:
@@ -119,39 +124,72 @@ def made_up_frames(bench: Bench) -> AbstractContextManager:
     names = [[f'tag_{next(numbers)}' for _ in range(100)] for _ in range(30)]
 
     def hook(pose) -> list:
-        return [pose, *(transform('map', name, ns_of(pose)) for name in (names.pop() if names else ['tag_new']))]
+        return [
+            pose,
+            *(
+                transform('map', name, ns_of(pose))
+                for name in (names.pop() if names else ['tag_new'])
+            ),
+        ]
 
     return bench.stream.fault(pose=hook)
 
 
 CASES = (
-    Case('ego poses are missing', pose_fault(lambda pose: []), UNFUSED, ('WARN', 'tf', 'without ego motion there are no velocities')),
+    Case(
+        'ego poses are missing',
+        pose_fault(lambda pose: []),
+        UNFUSED,
+        ('WARN', 'tf', 'without ego motion there are no velocities'),
+    ),
     Case('ego poses are 0.4 s late', late_poses, UNFUSED, ('WARN', 'tf', 's from its newest')),
-    Case('ego poses come at 2 Hz only', sparse_poses, UNFUSED, ('WARN', 'tf', 's from its newest')),
+    Case(
+        'ego poses come at 2 Hz only', sparse_poses, UNFUSED, ('WARN', 'tf', 's from its newest')
+    ),
     Case('the newest ego poses of each rotation are missing', poses_without_the_end),
-    Case('the rotation of ego poses is NaN', pose_fault(quaternion(*(math.nan,) * 4)), UNFUSED, ('WARN', 'tf', 'cannot be used')),
+    Case(
+        'the rotation of ego poses is NaN',
+        pose_fault(quaternion(*(math.nan,) * 4)),
+        UNFUSED,
+        ('WARN', 'tf', 'cannot be used'),
+    ),
     Case(
         'the rotation of ego poses is no unit quaternion',
         pose_fault(quaternion(0, 0, 0, 2)),
         UNFUSED,
         ('WARN', 'tf', 'must have unit length, got length 2'),
     ),
-    Case('bad transforms between good ones', bad_transforms_between_good_ones, ALL, ('WARN', 'tf', 'cannot be used')),
+    Case(
+        'bad transforms between good ones',
+        bad_transforms_between_good_ones,
+        ALL,
+        ('WARN', 'tf', 'cannot be used'),
+    ),
     Case(
         'base_link has two parents',
         pose_fault(lambda pose: [pose, transform('odom', 'base_link', ns_of(pose))]),
         UNFUSED,
         ('WARN', 'tf', 'is a child of map and of odom'),
     ),
-    Case('tf has a cycle', pose_fault(lambda pose: [pose, transform('base_link', 'map', ns_of(pose))])),
+    Case(
+        'tf has a cycle',
+        pose_fault(lambda pose: [pose, transform('base_link', 'map', ns_of(pose))]),
+    ),
     Case('one ego pose is an hour ahead', future_pose, ALL, ('WARN', 'tf', 'went back in time')),
     Case(
         'a second publisher sends stale ego poses',
-        pose_fault(lambda pose: [transform('map', 'base_link', ns_of(pose) - 5 * SECOND_NS), pose]),
+        pose_fault(
+            lambda pose: [transform('map', 'base_link', ns_of(pose) - 5 * SECOND_NS), pose]
+        ),
         UNFUSED,
         ('WARN', 'tf', 'went back in time'),
     ),
-    Case('the ego pose jumps by 500 m', teleporting, ALL, ('WARN', 'tf', 'the ego pose moved by 500')),
+    Case(
+        'the ego pose jumps by 500 m',
+        teleporting,
+        ALL,
+        ('WARN', 'tf', 'the ego pose moved by 500'),
+    ),
     Case('static transforms change while running', lambda bench: changed_extrinsics(bench, moved)),
     Case(
         'a camera is moved 2 m up',
@@ -169,7 +207,11 @@ CASES = (
         'a camera is mounted 1e300 m away',
         lambda bench: changed_extrinsics(bench, far_away),
         ALL,
-        ('WARN', 'tf', "'base_link' <- 'CAM_BACK' cannot be used: its translation is not finite, or above"),
+        (
+            'WARN',
+            'tf',
+            "'base_link' <- 'CAM_BACK' cannot be used: its translation is not finite, or above",
+        ),
     ),
     Case(
         'ego poses are 1e300 m away',
@@ -177,8 +219,18 @@ CASES = (
         UNFUSED,
         ('WARN', 'tf', 'its translation is not finite, or above'),
     ),
-    Case('ego poses stand still with their stamps', frozen_poses, UNFUSED, ('WARN', 'tf', 's from its newest')),
-    Case('names of frames are 100,000 characters long', endless_names, ALL, ('WARN', 'tf', 'its names may have 255 characters')),
+    Case(
+        'ego poses stand still with their stamps',
+        frozen_poses,
+        UNFUSED,
+        ('WARN', 'tf', 's from its newest'),
+    ),
+    Case(
+        'names of frames are 100,000 characters long',
+        endless_names,
+        ALL,
+        ('WARN', 'tf', 'its names may have 255 characters'),
+    ),
     Case(
         'static transforms of two cameras form a loop',
         lambda bench: changed_extrinsics(bench, in_a_loop),

@@ -63,13 +63,17 @@ def shifted_once(bench: Bench, shift_ns: int) -> Iterator[None]:
 
 @contextmanager
 def one_image_of_the_future(bench: Bench) -> Iterator[None]:
-    message = stamped(compressed(encoded(picture(1))), FRONT, bench.stream.now_ns() + 3600 * SECOND_NS)
+    message = stamped(
+        compressed(encoded(picture(1))), FRONT, bench.stream.now_ns() + 3600 * SECOND_NS
+    )
     bench.stream.send_image(FRONT, message)
     yield
 
 
 def second_publisher(bench: Bench) -> AbstractContextManager:
-    return bench.stream.fault(image=lambda camera, m: [copied(m, -5 * SECOND_NS), m] if camera == FRONT else [m])
+    return bench.stream.fault(
+        image=lambda camera, m: [copied(m, -5 * SECOND_NS), m] if camera == FRONT else [m]
+    )
 
 
 @contextmanager
@@ -112,7 +116,9 @@ def simulated_time(bench: Bench, now: Callable[[], Time]) -> Iterator[None]:
     """Publish what ``now`` returns on /clock, and let the node heed it."""
     publisher = bench.graph.node.create_publisher(ClockMessage, '/clock', 1)
     timer = bench.graph.node.create_timer(
-        0.05, lambda: publisher.publish(ClockMessage(clock=now())), clock=Clock(clock_type=ClockType.STEADY_TIME)
+        0.05,
+        lambda: publisher.publish(ClockMessage(clock=now())),
+        clock=Clock(clock_type=ClockType.STEADY_TIME),
     )
     try:
         with simulated_time_without_clock(bench):
@@ -139,7 +145,11 @@ CASES = (
         'the clock of a camera moves by one period',
         moved_by_a_period,
         ALL,
-        ('WARN', 'cameras', 'sooner after their stamps than before, unlike those of the others: its clock moved'),
+        (
+            'WARN',
+            'cameras',
+            'sooner after their stamps than before, unlike those of the others: its clock moved',
+        ),
         overlapping=True,
     ),
     Case('every image comes twice', image_fault(lambda message: [message, message])),
@@ -152,18 +162,38 @@ CASES = (
         without(BACK),
         ('ERROR', 'cameras', 'images on /CAM_BACK/image have no time stamp'),
     ),
-    Case('no image has a stamp', image_fault(unstamped), NOTHING, ('ERROR', 'cameras', 'have no time stamp')),
+    Case(
+        'no image has a stamp',
+        image_fault(unstamped),
+        NOTHING,
+        ('ERROR', 'cameras', 'have no time stamp'),
+    ),
     Case(
         'time goes back by 30 s, as when a bag starts again',
         lambda bench: shifted_once(bench, -30 * SECOND_NS),
         ALL,
         ('WARN', 'tf', 'went back in time'),
     ),
-    Case('time goes back by 0.4 s', lambda bench: shifted_once(bench, -400_000_000), ALL, ('WARN', 'tf', 'went back in time')),
+    Case(
+        'time goes back by 0.4 s',
+        lambda bench: shifted_once(bench, -400_000_000),
+        ALL,
+        ('WARN', 'tf', 'went back in time'),
+    ),
     Case('time goes on by 5 s', lambda bench: shifted_once(bench, 5 * SECOND_NS)),
-    Case('use_sim_time without /clock', simulated_time_without_clock, ALL, ('WARN', 'node', 'nothing came on /clock')),
+    Case(
+        'use_sim_time without /clock',
+        simulated_time_without_clock,
+        ALL,
+        ('WARN', 'node', 'nothing came on /clock'),
+    ),
     Case('/clock goes back by 60 s', clock_that_goes_back, tolerated='without ego motion'),
     Case('/clock stands still', clock_that_stands),
     Case('/clock is an hour ahead of the images', clock_an_hour_ahead),
-    Case('/clock tells a time before 1970', clock_before_time, ALL, ('WARN', 'node', 'a message could not be taken: ValueError')),
+    Case(
+        '/clock tells a time before 1970',
+        clock_before_time,
+        ALL,
+        ('WARN', 'node', 'a message could not be taken: ValueError'),
+    ),
 )

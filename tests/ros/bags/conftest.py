@@ -8,8 +8,8 @@ import pytest
 
 from bevdepth_core.nuscenes.index import open_devkit
 from bevdepth_core.nuscenes.recording import Recording, read_recording
-from bevdepth_core.nuscenes.synthetic.capture import Sensors
-from bevdepth_core.nuscenes.synthetic.dataset import VERSION, DatasetPlan, write_dataset
+from bevdepth_core.synthetic.dataset.capture import Sensors
+from bevdepth_core.synthetic.dataset.writing import VERSION, DatasetPlan, write_dataset
 
 SCENES = ('val-0001', 'val-0002')
 

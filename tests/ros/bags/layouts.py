@@ -52,9 +52,18 @@ class Drive:
 
     def frame(self, shots: list[Shot]) -> Frame:
         """Return a set of images as the detector takes it."""
-        rig = CameraRig(CAMERAS, np.stack([shot.intrinsics for shot in shots]), np.stack([self.mounts[camera] for camera in CAMERAS]))
+        rig = CameraRig(
+            CAMERAS,
+            np.stack([shot.intrinsics for shot in shots]),
+            np.stack([self.mounts[camera] for camera in CAMERAS]),
+        )
         poses = np.stack([shot.world_from_ego for shot in shots])
-        return Frame(tuple(shot.pixels for shot in shots), rig, np.array([shot.stamp_ns for shot in shots]), poses)
+        return Frame(
+            tuple(shot.pixels for shot in shots),
+            rig,
+            np.array([shot.stamp_ns for shot in shots]),
+            poses,
+        )
 
     @property
     def mounts(self) -> dict[str, np.ndarray]:
@@ -63,15 +72,26 @@ class Drive:
 
     def pose_at(self, stamp_ns: int) -> np.ndarray:
         """Return the ego pose of the nearest time."""
-        return self.recording.poses[int(np.abs(self.recording.pose_stamps_ns - stamp_ns).argmin())].matrix()
+        return self.recording.poses[
+            int(np.abs(self.recording.pose_stamps_ns - stamp_ns).argmin())
+        ].matrix()
 
     def _shot(self, stream, key_frame: int, sweep: int) -> Shot:
-        keys = [index for index, name in enumerate(stream.filenames) if name.startswith('samples/')]
+        keys = [
+            index for index, name in enumerate(stream.filenames) if name.startswith('samples/')
+        ]
         index = keys[key_frame] + sweep
         path, stamp_ns = self.dataroot / stream.filenames[index], int(stream.stamps_ns[index])
         with PillowImage.open(path) as picture:
             pixels = np.asarray(picture.convert('RGB'))
-        return Shot(stream.channel, stamp_ns, pixels, path.read_bytes(), stream.intrinsics, self.pose_at(stamp_ns))
+        return Shot(
+            stream.channel,
+            stamp_ns,
+            pixels,
+            path.read_bytes(),
+            stream.intrinsics,
+            self.pose_at(stamp_ns),
+        )
 
 
 @dataclass(frozen=True)
@@ -81,8 +101,10 @@ class Layout:
     Attributes:
         preset: the camera preset for it.
         write: writes the first half second of a drive to a path.
-        mount_frame: pattern of the camera frames where the bag does not say where they are; empty where it does.
-        exact: whether every image has the ego pose of its own time, so that fused answers are exact, too.
+        mount_frame: pattern of the camera frames where the bag does not say where they are; empty
+            where it does.
+        exact: whether every image has the ego pose of its own time, so that fused answers are
+            exact, too.
     """
 
     preset: str
@@ -99,12 +121,16 @@ def _own(raw: bool) -> Callable[[Drive, Path], None]:
 
 
 def _write_2hz_tf(drive: Drive, path: Path) -> None:
-    """Tf at the lidar turns of key frames alone, sensors in /tf, key-frame images logged at the lidar's time, r singular."""
+    """Tf at the lidar turns of key frames alone, sensors in /tf, key-frame images logged at the
+    lidar's time, r singular."""
     with BagWriter(path, 'mcap') as bag:
         for number, moment in enumerate(drive.recording.moments[:2]):
             log_ns = moment.stamp_ns
             ego = messages.transform(log_ns, 'map', 'base_link', moment.world_from_ego.matrix())
-            sensors = [messages.transform(log_ns, 'base_link', name, mount) for name, mount in drive.mounts.items()]
+            sensors = [
+                messages.transform(log_ns, 'base_link', name, mount)
+                for name, mount in drive.mounts.items()
+            ]
             _write_tf(bag, log_ns, [ego, *sensors])
             for shot in drive.shots(number):
                 _write_compressed(bag, shot, log_ns)
@@ -114,7 +140,9 @@ def _write_2hz_tf(drive: Drive, path: Path) -> None:
 
 def _write_compressed(bag: BagWriter, shot: Shot, log_ns: int) -> None:
     image = messages.compressed_image(shot.stamp_ns, shot.camera, shot.jpeg)
-    bag.write(f'/{shot.camera}/image_rect_compressed', 'sensor_msgs/msg/CompressedImage', log_ns, image)
+    bag.write(
+        f'/{shot.camera}/image_rect_compressed', 'sensor_msgs/msg/CompressedImage', log_ns, image
+    )
     info = messages.camera_info(shot.stamp_ns, shot.camera, shot.intrinsics, 160, 90)
     info.d, info.distortion_model, info.r[8] = np.zeros(0), '', 0.0
     bag.write(f'/{shot.camera}/camera_info', 'sensor_msgs/msg/CameraInfo', log_ns, info)
@@ -129,23 +157,51 @@ def _write_odometry(drive: Drive, path: Path) -> None:
             _write_raw(bag, f'/nuscenes/{camera}/image_raw', f'{camera}_link', shot.stamp_ns, shot)
             info = messages.camera_info(shot.stamp_ns, f'{camera}_link', shot.intrinsics, 160, 90)
             info.d, info.distortion_model = np.zeros(0), ''
-            bag.write(f'/nuscenes/{camera}/camera_info', 'sensor_msgs/msg/CameraInfo', shot.stamp_ns, info)
+            bag.write(
+                f'/nuscenes/{camera}/camera_info',
+                'sensor_msgs/msg/CameraInfo',
+                shot.stamp_ns,
+                info,
+            )
 
 
 def _write_live(drive: Drive, path: Path) -> None:
-    """One image after the other with the time of publishing, 15 ms apart, the ego pose after them, sensors in /tf."""
+    """One image after the other with the time of publishing, 15 ms apart, the ego pose after them,
+    sensors in /tf."""
     with BagWriter(path) as bag:
         for number in range(2):
             begin_ns = drive.recording.moments[0].stamp_ns + number * 500_000_000
             for index, shot in enumerate(drive.shots(number)):
                 now_ns = begin_ns + index * 15_000_000
-                _write_tf(bag, now_ns, [messages.transform(now_ns, 'base_link', shot.camera, drive.mounts[shot.camera])])
+                _write_tf(
+                    bag,
+                    now_ns,
+                    [
+                        messages.transform(
+                            now_ns, 'base_link', shot.camera, drive.mounts[shot.camera]
+                        )
+                    ],
+                )
                 _write_raw(bag, f'/nuscenes/{shot.camera}/image', shot.camera, now_ns, shot)
                 info = messages.camera_info(now_ns, shot.camera, shot.intrinsics, 160, 90)
-                bag.write(f'/nuscenes/{shot.camera}/camera_info', 'sensor_msgs/msg/CameraInfo', now_ns, info)
+                bag.write(
+                    f'/nuscenes/{shot.camera}/camera_info',
+                    'sensor_msgs/msg/CameraInfo',
+                    now_ns,
+                    info,
+                )
             after_ns = begin_ns + 90_000_000
             _write_tf(
-                bag, after_ns, [messages.transform(after_ns, 'world', 'base_link', drive.recording.moments[number].world_from_ego.matrix())]
+                bag,
+                after_ns,
+                [
+                    messages.transform(
+                        after_ns,
+                        'world',
+                        'base_link',
+                        drive.recording.moments[number].world_from_ego.matrix(),
+                    )
+                ],
             )
 
 
@@ -155,8 +211,15 @@ def _write_no_info(drive: Drive, path: Path) -> None:
         for shot in (*drive.shots(0), *drive.shots(1)):
             camera, stamp_ns = shot.camera.lower(), shot.stamp_ns
             ego = messages.transform(stamp_ns, 'odom', 'base_link', shot.world_from_ego)
-            still = [messages.transform(stamp_ns, 'base_link', name.lower(), mount) for name, mount in drive.mounts.items()]
-            _write_tf(bag, stamp_ns, [ego, *still, messages.transform(stamp_ns, 'map', 'odom', np.eye(4))])
+            still = [
+                messages.transform(stamp_ns, 'base_link', name.lower(), mount)
+                for name, mount in drive.mounts.items()
+            ]
+            _write_tf(
+                bag,
+                stamp_ns,
+                [ego, *still, messages.transform(stamp_ns, 'map', 'odom', np.eye(4))],
+            )
             _write_odometry_message(bag, '/odom', 'odom', shot)
             image = messages.raw_image(0, '', shot.pixels[..., ::-1], 'bgr8')
             bag.write(f'/{camera}/raw', 'sensor_msgs/msg/Image', stamp_ns, image)
@@ -179,7 +242,12 @@ def write_calibration_files(drive: Drive, folder: Path) -> None:
 
 
 def _write_tf(bag: BagWriter, log_ns: int, transforms: list) -> None:
-    bag.write('/tf', 'tf2_msgs/msg/TFMessage', log_ns, messages.message('tf2_msgs/msg/TFMessage', transforms=transforms))
+    bag.write(
+        '/tf',
+        'tf2_msgs/msg/TFMessage',
+        log_ns,
+        messages.message('tf2_msgs/msg/TFMessage', transforms=transforms),
+    )
 
 
 def _write_raw(bag: BagWriter, topic: str, frame: str, stamp_ns: int, shot: Shot) -> None:
@@ -192,14 +260,20 @@ def _write_odometry_message(bag: BagWriter, topic: str, frame: str, shot: Shot) 
     moved, turned = pose.transform.translation, pose.transform.rotation
     where = messages.pose((moved.x, moved.y, moved.z), (turned.w, turned.x, turned.y, turned.z))
     still = messages.message(
-        'geometry_msgs/msg/Twist', linear=messages.vector('Vector3', (0, 0, 0)), angular=messages.vector('Vector3', (0, 0, 0))
+        'geometry_msgs/msg/Twist',
+        linear=messages.vector('Vector3', (0, 0, 0)),
+        angular=messages.vector('Vector3', (0, 0, 0)),
     )
     odometry = messages.message(
         'nav_msgs/msg/Odometry',
         header=pose.header,
         child_frame_id='base_link',
-        pose=messages.message('geometry_msgs/msg/PoseWithCovariance', pose=where, covariance=np.zeros(36)),
-        twist=messages.message('geometry_msgs/msg/TwistWithCovariance', twist=still, covariance=np.zeros(36)),
+        pose=messages.message(
+            'geometry_msgs/msg/PoseWithCovariance', pose=where, covariance=np.zeros(36)
+        ),
+        twist=messages.message(
+            'geometry_msgs/msg/TwistWithCovariance', twist=still, covariance=np.zeros(36)
+        ),
     )
     bag.write(topic, 'nav_msgs/msg/Odometry', shot.stamp_ns, odometry)
 

@@ -27,14 +27,24 @@ def test_a_part_of_a_raw_bag_is_replayed_answered_with_the_preset_for_it_and_rec
         'device': 'cpu',
         'record': tmp_path / 'answers',
     }
-    command = ['ros2', 'launch', 'bevdepth_ros', 'detect.launch.py', *(f'{name}:={value}' for name, value in arguments.items())]
+    command = [
+        'ros2',
+        'launch',
+        'bevdepth_ros',
+        'detect.launch.py',
+        *(f'{name}:={value}' for name, value in arguments.items()),
+    ]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     log = run.stdout + run.stderr
     assert run.returncode == 0, log
-    received, answered = map(int, re.search(r'sets of images: (\d+) received, (\d+) answered', log).groups())
+    received, answered = map(
+        int, re.search(r'sets of images: (\d+) received, (\d+) answered', log).groups()
+    )
     assert 1 <= answered <= received <= 5, 'of about twelve in the whole bag'
     with Reader(tmp_path / 'answers') as recorded:
         counts = {each.topic: each.msgcount for each in recorded.connections}
         assert recorded.duration < 10e9, 'the time of the replay'
     counts.pop('/diagnostics', None)  # once a second of the replay
-    assert counts == {f'/bevdepth_detector/{name}': 1 if name == 'label_info' else answered for name in ANSWERS}
+    assert counts == {
+        f'/bevdepth_detector/{name}': 1 if name == 'label_info' else answered for name in ANSWERS
+    }

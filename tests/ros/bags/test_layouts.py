@@ -55,12 +55,16 @@ def layout(request) -> Layout:
 
 
 @pytest.fixture
-def answers(layout: Layout, drive: Drive, graph: Graph, small_checkpoint: Path, tmp_path: Path) -> Iterator[list[PointCloud2]]:
+def answers(
+    layout: Layout, drive: Drive, graph: Graph, small_checkpoint: Path, tmp_path: Path
+) -> Iterator[list[PointCloud2]]:
     """Yield what the node publishes while the bag of the layout is played."""
     layout.write(drive, tmp_path / 'bag')
     write_calibration_files(drive, tmp_path)
     answers = graph.collect(PointCloud2, '/bevdepth_detector/objects', 100)
-    node = DetectorNode(parameter_overrides=preset_parameters(layout.preset, small_checkpoint, tmp_path))
+    node = DetectorNode(
+        parameter_overrides=preset_parameters(layout.preset, small_checkpoint, tmp_path)
+    )
     player_node = Node('bag_player')
     try:
         node.trigger_configure()
@@ -81,8 +85,11 @@ def answers(layout: Layout, drive: Drive, graph: Graph, small_checkpoint: Path, 
 
 
 def preset_parameters(preset: str, checkpoint: Path, calibration_folder: Path) -> list[Parameter]:
-    """Return the preset as the launch file gives it to the node, looking for calibration files in the test's folder."""
-    values = yaml.safe_load((ROOT / 'config' / 'cameras' / f'{preset}.yaml').read_text())['/**']['ros__parameters']
+    """Return the preset as the launch file gives it to the node, looking for calibration files in
+    the test's folder."""
+    values = yaml.safe_load((ROOT / 'config' / 'cameras' / f'{preset}.yaml').read_text())['/**'][
+        'ros__parameters'
+    ]
     values |= {'checkpoint': str(checkpoint), 'device': 'cpu', 'score_threshold': 0.0}
     if values['camera_info_files'] != ['']:
         values['camera_info_files'] = [str(calibration_folder / '{camera}.yaml')]
@@ -98,7 +105,9 @@ def publish_mounts(node: Node, drive: Drive, frame: str) -> None:
         transform.header.frame_id = 'base_link'
         moved, turned = transform.transform.translation, transform.transform.rotation
         moved.x, moved.y, moved.z = drive.mounts[camera][:3, 3].tolist()
-        turned.w, turned.x, turned.y, turned.z = quaternion_from_rotation(drive.mounts[camera][:3, :3])
+        turned.w, turned.x, turned.y, turned.z = quaternion_from_rotation(
+            drive.mounts[camera][:3, :3]
+        )
         message.transforms.append(transform)
     node.create_publisher(TFMessage, '/tf_static', latched).publish(message)
 
@@ -110,7 +119,9 @@ def table(answer: PointCloud2) -> np.ndarray:
 
 def offline_table(detections: Detections3D) -> np.ndarray:
     boxes = detections.boxes
-    return np.column_stack((boxes.center, boxes.size, boxes.yaw, detections.scores, detections.labels))
+    return np.column_stack(
+        (boxes.center, boxes.size, boxes.yaw, detections.scores, detections.labels)
+    )
 
 
 def stamp_ns(answer: PointCloud2) -> int:
@@ -120,7 +131,10 @@ def stamp_ns(answer: PointCloud2) -> int:
 def test_the_node_publishes_the_boxes_of_the_dataset_in_the_base_frame_and_fuses_past_frames(
     layout: Layout, answers: list[PointCloud2], expected: tuple[Detections3D, Detections3D]
 ) -> None:
-    wait_until(lambda: any(answer.is_dense for answer in answers), 'an answer with velocities, which need ego motion')
+    wait_until(
+        lambda: any(answer.is_dense for answer in answers),
+        'an answer with velocities, which need ego motion',
+    )
     assert {answer.header.frame_id for answer in answers} == {'base_link'}
     np.testing.assert_allclose(table(answers[0]), offline_table(expected[0]), atol=1e-3)
     fused = [answer for answer in answers if stamp_ns(answer) == expected[1].stamp_ns]

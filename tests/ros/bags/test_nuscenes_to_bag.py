@@ -1,4 +1,5 @@
-"""Dataset to bag and back: what ROS reads from the bag is what the tables and files of the dataset say."""
+"""Dataset to bag and back: what ROS reads from the bag is what the tables and files of the dataset
+say."""
 
 from __future__ import annotations
 
@@ -25,10 +26,10 @@ from sensor_msgs_py.point_cloud2 import read_points
 from bevdepth_core.geometry import rigid_from_quaternion
 from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
 from bevdepth_core.nuscenes.recording import Recording
-from bevdepth_core.nuscenes.synthetic.dataset import VERSION
+from bevdepth_core.synthetic.dataset.writing import VERSION
 from bevdepth_ros.bags.nuscenes_to_bag import main
 from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
-from bevdepth_ros.detector.tf_listener import matrix_from_transform
+from bevdepth_ros.rig.tf_listener import matrix_from_transform
 from tests.ros.bags.conftest import SCENES
 from tests.ros.bags.tables import Tables
 from tests.ros.graph import wait_until
@@ -42,7 +43,9 @@ def tables(dataroot: Path) -> Tables:
 
 
 @pytest.fixture(scope='module', params=STORAGES)
-def bag(request, recording: Recording, dataroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bag(
+    request, recording: Recording, dataroot: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     return write_bag(recording, Target(dataroot, tmp_path_factory.mktemp('bags'), request.param))
 
 
@@ -56,7 +59,9 @@ def read(bag: Path) -> dict[str, list[tuple[int, object]]]:
     found = defaultdict(list)
     with Reader(bag) as reader:
         for connection, log_time, data in reader.messages():
-            found[connection.topic].append((log_time, deserialize_message(bytes(data), get_message(connection.msgtype))))
+            found[connection.topic].append(
+                (log_time, deserialize_message(bytes(data), get_message(connection.msgtype)))
+            )
     return found
 
 
@@ -70,16 +75,23 @@ def matrix(row: dict) -> np.ndarray:
 
 def pose_matrix(pose) -> np.ndarray:
     position, turn = pose.position, pose.orientation
-    return rigid_from_quaternion((turn.w, turn.x, turn.y, turn.z), (position.x, position.y, position.z))
+    return rigid_from_quaternion(
+        (turn.w, turn.x, turn.y, turn.z), (position.x, position.y, position.z)
+    )
 
 
-def test_every_image_of_every_camera_is_there_with_its_bytes_and_its_time(messages, tables: Tables, dataroot: Path) -> None:
+def test_every_image_of_every_camera_is_there_with_its_bytes_and_its_time(
+    messages, tables: Tables, dataroot: Path
+) -> None:
     for camera in CAMERAS:
         found = [
             (log_time, stamp_ns(image), image.header.frame_id, bytes(image.data))
             for log_time, image in messages[f'/{camera}/image_rect_compressed']
         ]
-        files = [(row['timestamp'] * 1000, (dataroot / row['filename']).read_bytes()) for row in tables.files(camera)]
+        files = [
+            (row['timestamp'] * 1000, (dataroot / row['filename']).read_bytes())
+            for row in tables.files(camera)
+        ]
         assert found == [(stamp, stamp, camera, data) for stamp, data in files]
         assert len(found) >= 6 * len(tables.samples) - 6
 
@@ -87,78 +99,142 @@ def test_every_image_of_every_camera_is_there_with_its_bytes_and_its_time(messag
 def test_every_image_has_its_calibration(messages, tables: Tables) -> None:
     for camera in CAMERAS:
         infos = messages[f'/{camera}/camera_info']
-        assert [log_time for log_time, _ in infos] == [row['timestamp'] * 1000 for row in tables.files(camera)]
+        assert [log_time for log_time, _ in infos] == [
+            row['timestamp'] * 1000 for row in tables.files(camera)
+        ]
         intrinsics = np.array(tables.channels()[camera]['camera_intrinsic'])
         for log_time, info in infos:
-            assert (stamp_ns(info), info.header.frame_id, info.width, info.height) == (log_time, camera, 160, 90)
+            assert (stamp_ns(info), info.header.frame_id, info.width, info.height) == (
+                log_time,
+                camera,
+                160,
+                90,
+            )
             assert (info.distortion_model, list(info.d)) == ('plumb_bob', [0.0] * 5)
             np.testing.assert_array_equal(np.reshape(info.k, (3, 3)), intrinsics)
             np.testing.assert_array_equal(np.reshape(info.r, (3, 3)), np.eye(3))
-            np.testing.assert_array_equal(np.reshape(info.p, (3, 4)), np.column_stack((intrinsics, np.zeros(3))))
+            np.testing.assert_array_equal(
+                np.reshape(info.p, (3, 4)), np.column_stack((intrinsics, np.zeros(3)))
+            )
 
 
 def test_tf_has_every_ego_pose(messages, tables: Tables) -> None:
-    expected = {row['timestamp'] * 1000: matrix(row) for row in (tables.poses[data['ego_pose_token']] for data in tables.data)}
+    expected = {
+        row['timestamp'] * 1000: matrix(row)
+        for row in (tables.poses[data['ego_pose_token']] for data in tables.data)
+    }
     found = {log_time: message.transforms[0] for log_time, message in messages['/tf']}
     assert sorted(found) == sorted(expected)
     assert len(found) == len(messages['/tf'])
     for log_time, transform in found.items():
-        assert (stamp_ns(transform), transform.header.frame_id, transform.child_frame_id) == (log_time, 'map', 'base_link')
+        assert (stamp_ns(transform), transform.header.frame_id, transform.child_frame_id) == (
+            log_time,
+            'map',
+            'base_link',
+        )
         np.testing.assert_allclose(matrix_from_transform(transform), expected[log_time], atol=1e-6)
 
 
-def test_tf_static_is_the_first_message_and_has_every_sensor(bag: Path, messages, tables: Tables) -> None:
+def test_tf_static_is_the_first_message_and_has_every_sensor(
+    bag: Path, messages, tables: Tables
+) -> None:
     with Reader(bag) as reader:
         assert next(reader.messages())[0].topic == '/tf_static'
-        latched = [c.topic for c in reader.connections if c.ext.offered_qos_profiles[0].durability == QosDurability.TRANSIENT_LOCAL]
+        latched = [
+            c.topic
+            for c in reader.connections
+            if c.ext.offered_qos_profiles[0].durability == QosDurability.TRANSIENT_LOCAL
+        ]
     assert latched == ['/tf_static']
     ((_, message),) = messages['/tf_static']
     mounts = {transform.child_frame_id: transform for transform in message.transforms}
     assert set(mounts) == {*CAMERAS, LIDAR} == set(tables.channels())
     for channel, calibration in tables.channels().items():
         assert mounts[channel].header.frame_id == 'base_link'
-        np.testing.assert_allclose(matrix_from_transform(mounts[channel]), matrix(calibration), atol=1e-6)
+        np.testing.assert_allclose(
+            matrix_from_transform(mounts[channel]), matrix(calibration), atol=1e-6
+        )
 
 
-def test_every_lidar_turn_is_there_with_its_points(messages, tables: Tables, dataroot: Path) -> None:
+def test_every_lidar_turn_is_there_with_its_points(
+    messages, tables: Tables, dataroot: Path
+) -> None:
     rows = tables.files(LIDAR)
-    assert [log_time for log_time, _ in messages[f'/{LIDAR}']] == [row['timestamp'] * 1000 for row in rows]
+    assert [log_time for log_time, _ in messages[f'/{LIDAR}']] == [
+        row['timestamp'] * 1000 for row in rows
+    ]
     for (log_time, cloud), row in zip(messages[f'/{LIDAR}'], rows, strict=True):
-        assert (stamp_ns(cloud), cloud.header.frame_id, cloud.height, cloud.is_dense) == (log_time, LIDAR, 1, True)
+        assert (stamp_ns(cloud), cloud.header.frame_id, cloud.height, cloud.is_dense) == (
+            log_time,
+            LIDAR,
+            1,
+            True,
+        )
         points = read_points(cloud)
         expected = np.fromfile(dataroot / row['filename'], np.float32).reshape(-1, 5)
         assert points.dtype['ring'] == np.uint16
-        np.testing.assert_array_equal(np.column_stack([points[name] for name in ('x', 'y', 'z', 'intensity', 'ring')]), expected)
+        np.testing.assert_array_equal(
+            np.column_stack([points[name] for name in ('x', 'y', 'z', 'intensity', 'ring')]),
+            expected,
+        )
 
 
 def test_annotations_give_the_boxes_of_the_dataset_back(messages, tables: Tables) -> None:
-    poses = {log_time: matrix_from_transform(message.transforms[0]) for log_time, message in messages['/tf']}
+    poses = {
+        log_time: matrix_from_transform(message.transforms[0])
+        for log_time, message in messages['/tf']
+    }
     samples = {row['timestamp'] * 1000: token for token, row in tables.samples.items()}
     assert [log_time for log_time, _ in messages['/annotations']] == sorted(samples)
     for log_time, array in messages['/annotations']:
         assert array.header.frame_id == 'base_link'
-        expected = {row['instance_token']: row for row in tables.annotations if row['sample_token'] == samples[log_time]}
-        expected = {name: row for name, row in expected.items() if category_to_detection_name(tables.categories[name]) is not None}
+        expected = {
+            row['instance_token']: row
+            for row in tables.annotations
+            if row['sample_token'] == samples[log_time]
+        }
+        expected = {
+            name: row
+            for name, row in expected.items()
+            if category_to_detection_name(tables.categories[name]) is not None
+        }
         assert {detection.id for detection in array.detections} == set(expected)
         for detection in array.detections:
             row, size = expected[detection.id], detection.bbox.size
-            np.testing.assert_allclose(poses[log_time] @ pose_matrix(detection.bbox.center), matrix(row), atol=1e-6)
+            np.testing.assert_allclose(
+                poses[log_time] @ pose_matrix(detection.bbox.center), matrix(row), atol=1e-6
+            )
             np.testing.assert_allclose((size.y, size.x, size.z), row['size'], atol=1e-6)
             assert detection.header == array.header
-            assert detection.results[0].hypothesis.class_id == category_to_detection_name(tables.categories[detection.id])
+            assert detection.results[0].hypothesis.class_id == category_to_detection_name(
+                tables.categories[detection.id]
+            )
     assert sum(len(array.detections) for _, array in messages['/annotations']) > 0
 
 
 def test_markers_show_the_annotations_where_they_stay_in_the_map(messages, tables: Tables) -> None:
     by_place = {tuple(np.round(row['translation'], 6)): row for row in tables.annotations}
-    for (log_time, markers), (_, array) in zip(messages['/annotations/markers'], messages['/annotations'], strict=True):
+    for (log_time, markers), (_, array) in zip(
+        messages['/annotations/markers'], messages['/annotations'], strict=True
+    ):
         clear, *cubes = markers.markers
         assert clear.action == clear.DELETEALL
         assert len(cubes) == len(array.detections)
         for cube in cubes:
-            assert (stamp_ns(cube), cube.header.frame_id, cube.frame_locked, cube.type) == (log_time, 'map', True, cube.CUBE)
-            row = by_place[tuple(np.round((cube.pose.position.x, cube.pose.position.y, cube.pose.position.z), 6))]
-            np.testing.assert_allclose((cube.scale.y, cube.scale.x, cube.scale.z), row['size'], atol=1e-6)
+            assert (stamp_ns(cube), cube.header.frame_id, cube.frame_locked, cube.type) == (
+                log_time,
+                'map',
+                True,
+                cube.CUBE,
+            )
+            row = by_place[
+                tuple(
+                    np.round((cube.pose.position.x, cube.pose.position.y, cube.pose.position.z), 6)
+                )
+            ]
+            np.testing.assert_allclose(
+                (cube.scale.y, cube.scale.x, cube.scale.z), row['size'], atol=1e-6
+            )
 
 
 def test_messages_are_in_order_of_time(bag: Path) -> None:
@@ -167,14 +243,24 @@ def test_messages_are_in_order_of_time(bag: Path) -> None:
     assert log_times == sorted(log_times)
 
 
-def test_raw_images_are_the_decoded_files(recording: Recording, tables: Tables, dataroot: Path, tmp_path: Path) -> None:
+def test_raw_images_are_the_decoded_files(
+    recording: Recording, tables: Tables, dataroot: Path, tmp_path: Path
+) -> None:
     found = read(write_bag(recording, Target(dataroot, tmp_path, raw=True)))
     assert not any(topic.endswith('compressed') for topic in found)
     for camera in CAMERAS:
-        for (_, image), row in zip(found[f'/{camera}/image_rect'], tables.files(camera), strict=True):
-            assert (image.encoding, image.step, stamp_ns(image)) == ('rgb8', 3 * 160, row['timestamp'] * 1000)
+        for (_, image), row in zip(
+            found[f'/{camera}/image_rect'], tables.files(camera), strict=True
+        ):
+            assert (image.encoding, image.step, stamp_ns(image)) == (
+                'rgb8',
+                3 * 160,
+                row['timestamp'] * 1000,
+            )
             with PillowImage.open(dataroot / row['filename']) as picture:
-                np.testing.assert_array_equal(np.frombuffer(image.data, np.uint8).reshape(90, 160, 3), np.asarray(picture))
+                np.testing.assert_array_equal(
+                    np.frombuffer(image.data, np.uint8).reshape(90, 160, 3), np.asarray(picture)
+                )
 
 
 @pytest.fixture
@@ -190,22 +276,33 @@ def convert(dataroot: Path, out: Path, *arguments: str) -> None:
     main(['--dataroot', str(dataroot), '--version', VERSION, '--out', str(out), *arguments])
 
 
-def test_an_unknown_scene_is_refused_with_the_names_near_it(signals_kept, dataroot: Path, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r'has no scene val-001; it has 2, such as val-0001, val-0002'):
+def test_an_unknown_scene_is_refused_with_the_names_near_it(
+    signals_kept, dataroot: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        SystemExit, match=r'has no scene val-001; it has 2, such as val-0001, val-0002'
+    ):
         convert(dataroot, tmp_path / 'bags', '--scene', 'val-001')
     assert not (tmp_path / 'bags').exists()
 
 
-def test_a_scene_with_missing_files_is_left_out_and_the_others_are_written(signals_kept, dataroot: Path, tmp_path: Path) -> None:
+def test_a_scene_with_missing_files_is_left_out_and_the_others_are_written(
+    signals_kept, dataroot: Path, tmp_path: Path
+) -> None:
     root = linked_copy(dataroot, tmp_path / 'copy')
     lost = next((root / 'sweeps' / 'CAM_BACK').glob(f'{SCENES[0]}*'))
     lost.unlink()
-    with pytest.raises(SystemExit, match=rf'{SCENES[0]} is left out: .* lacks 1 files(.|\n)*sweeps/CAM_BACK: 1, such as {lost.name}'):
+    with pytest.raises(
+        SystemExit,
+        match=rf'{SCENES[0]} is left out: .* lacks 1 files(.|\n)*sweeps/CAM_BACK: 1, such as {lost.name}',
+    ):
         convert(root, tmp_path / 'bags', '--all', '--jobs', '1')
     assert [path.name for path in (tmp_path / 'bags').iterdir()] == [SCENES[1]]
 
 
-def test_a_folder_that_is_no_bag_is_not_replaced(signals_kept, dataroot: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_bag_is_not_replaced(
+    signals_kept, dataroot: Path, tmp_path: Path
+) -> None:
     (tmp_path / SCENES[0]).mkdir()
     (tmp_path / SCENES[0] / 'mine.txt').write_text('keep')
     with pytest.raises(SystemExit, match=f'{SCENES[0]} exists and is not a rosbag2'):
@@ -215,13 +312,17 @@ def test_a_folder_that_is_no_bag_is_not_replaced(signals_kept, dataroot: Path, t
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_a_full_disk_leaves_the_old_bag_and_nothing_else(recording: Recording, dataroot: Path, tmp_path: Path, storage: str) -> None:
+def test_a_full_disk_leaves_the_old_bag_and_nothing_else(
+    recording: Recording, dataroot: Path, tmp_path: Path, storage: str
+) -> None:
     old = write_bag(recording, Target(dataroot, tmp_path, storage))
     before = {path.name: path.read_bytes() for path in old.iterdir()}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(ConversionError, match=f'{SCENES[0]} was not written to .*; nothing of it was kept'):
+        with pytest.raises(
+            ConversionError, match=f'{SCENES[0]} was not written to .*; nothing of it was kept'
+        ):
             write_bag(recording, Target(dataroot, tmp_path, storage))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -229,7 +330,9 @@ def test_a_full_disk_leaves_the_old_bag_and_nothing_else(recording: Recording, d
     assert {path.name: path.read_bytes() for path in old.iterdir()} == before
 
 
-def test_what_a_killed_run_left_is_removed_by_the_next(recording: Recording, dataroot: Path, tmp_path: Path) -> None:
+def test_what_a_killed_run_left_is_removed_by_the_next(
+    recording: Recording, dataroot: Path, tmp_path: Path
+) -> None:
     left = tmp_path / f'.{SCENES[0]}.part-abandoned'
     left.mkdir()
     (left / 'half.mcap').write_bytes(b'half')
@@ -237,15 +340,21 @@ def test_what_a_killed_run_left_is_removed_by_the_next(recording: Recording, dat
     assert [path.name for path in tmp_path.iterdir()] == [SCENES[0]]
 
 
-def test_scenes_are_written_in_parallel_and_a_second_run_replaces_them(dataroot: Path, tmp_path: Path) -> None:
-    """The second run is interrupted while both scenes are being written: the bags of the first one stay."""
+def test_scenes_are_written_in_parallel_and_a_second_run_replaces_them(
+    dataroot: Path, tmp_path: Path
+) -> None:
+    """The second run is interrupted while both scenes are being written: the bags of the first one
+    stay."""
     root = linked_copy(dataroot, tmp_path / 'copy')
     out = tmp_path / 'bags'
     run = start(root, out)
     assert run.wait(120) == 0, run.stderr.read()
     assert sorted(path.name for path in out.iterdir()) == list(SCENES)
     first = {path: path.read_bytes() for path in out.rglob('*') if path.is_file()}
-    pipes = [replace_with_pipe(next(iter(sorted((root / 'sweeps' / 'CAM_BACK').glob(f'{scene}*'))))) for scene in SCENES]
+    pipes = [
+        replace_with_pipe(next(iter(sorted((root / 'sweeps' / 'CAM_BACK').glob(f'{scene}*')))))
+        for scene in SCENES
+    ]
     run = start(root, out)
     wait_until(lambda: len(list(out.iterdir())) == 4, 'two bags in the making')
     ends = [os.open(pipe, os.O_WRONLY) for pipe in pipes]
@@ -282,4 +391,6 @@ def start(root: Path, out: Path) -> subprocess.Popen:
         '--jobs',
         '2',
     ]
-    return subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )

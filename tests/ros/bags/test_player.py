@@ -44,11 +44,17 @@ def expect(messages: list, texts: list[str]) -> None:
 
 
 def run_player(*arguments) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, '-m', 'bevdepth_ros.bags.player', *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, '-m', 'bevdepth_ros.bags.player', *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_every_message_goes_out_as_the_bytes_it_was_recorded_as(graph: Graph, tmp_path: Path, storage: str):
+def test_every_message_goes_out_as_the_bytes_it_was_recorded_as(
+    graph: Graph, tmp_path: Path, storage: str
+):
     bag = write_bag(tmp_path / 'bag', {'/a': qos(), '/b': qos()}, storage=storage)
     received: dict[str, list[bytes]] = {'/a': [], '/b': []}
     for topic, data in received.items():
@@ -78,7 +84,10 @@ def test_the_recorded_quality_of_service_is_offered(graph: Graph, tmp_path: Path
         for topic in topics:
             wait_until(lambda topic=topic: graph.node.get_publishers_info_by_topic(topic), topic)
             profile = graph.node.get_publishers_info_by_topic(topic)[0].qos_profile
-            offered[topic] = (profile.reliability == ReliabilityPolicy.RELIABLE, profile.durability == DurabilityPolicy.TRANSIENT_LOCAL)
+            offered[topic] = (
+                profile.reliability == ReliabilityPolicy.RELIABLE,
+                profile.durability == DurabilityPolicy.TRANSIENT_LOCAL,
+            )
         assert offered == {
             '/latched': (True, True),
             '/lossy': (False, False),
@@ -87,18 +96,27 @@ def test_the_recorded_quality_of_service_is_offered(graph: Graph, tmp_path: Path
             '/tf_static': (True, True),
         }
         player.play()
-        late = graph.collect(String, '/latched', QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+        late = graph.collect(
+            String, '/latched', QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        )
         expect(late, ['/latched 0'])
     node.destroy_node()
 
 
-def test_a_type_that_this_ros_does_not_know_is_skipped_with_a_warning(graph: Graph, tmp_path: Path, capfd: pytest.CaptureFixture):
+def test_a_type_that_this_ros_does_not_know_is_skipped_with_a_warning(
+    graph: Graph, tmp_path: Path, capfd: pytest.CaptureFixture
+):
     bag = write_bag(tmp_path / 'bag', {'/strange': qos()}, 3, kind='nowhere_msgs/msg/Thing')
     play(graph, bag, wait_s=0.0)
-    assert '/strange is skipped: this ROS does not know nowhere_msgs/msg/Thing' in capfd.readouterr().err
+    assert (
+        '/strange is skipped: this ROS does not know nowhere_msgs/msg/Thing'
+        in capfd.readouterr().err
+    )
 
 
-def test_the_clock_runs_from_the_bags_beginning_to_its_end_at_the_rate(graph: Graph, tmp_path: Path):
+def test_the_clock_runs_from_the_bags_beginning_to_its_end_at_the_rate(
+    graph: Graph, tmp_path: Path
+):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 30)
     clocks = graph.collect(Clock, '/clock', 1000)
     graph.collect(String, '/a')
@@ -111,7 +129,11 @@ def test_the_clock_runs_from_the_bags_beginning_to_its_end_at_the_rate(graph: Gr
 
 
 def test_a_part_of_the_bag_is_played_with_what_was_latched_before_it(graph: Graph, tmp_path: Path):
-    bag = write_bag(tmp_path / 'bag', {'/a': qos(), '/tf_static': qos(durability=QosDurability.TRANSIENT_LOCAL)}, 8)
+    bag = write_bag(
+        tmp_path / 'bag',
+        {'/a': qos(), '/tf_static': qos(durability=QosDurability.TRANSIENT_LOCAL)},
+        8,
+    )
     messages = graph.collect(String, '/a', 100)
     latched = graph.collect(String, '/tf_static', 100)
     play(graph, bag, start_s=0.06, duration_s=0.041)
@@ -138,12 +160,15 @@ def test_a_topic_that_the_bag_has_not_is_named(graph: Graph, tmp_path: Path):
             play(graph, bag, **options)
 
 
-def test_pause_step_and_resume_are_services_and_the_clock_never_goes_back(graph: Graph, tmp_path: Path):
+def test_pause_step_and_resume_are_services_and_the_clock_never_goes_back(
+    graph: Graph, tmp_path: Path
+):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 40)
     messages, clocks = graph.collect(String, '/a', 100), graph.collect(Clock, '/clock', 1000)
     node = Node('bag_player')
     clients = {
-        name: graph.node.create_client(Trigger, f'/bag_player/{name}') for name in ('pause', 'resume', 'toggle_paused', 'play_next', 'step')
+        name: graph.node.create_client(Trigger, f'/bag_player/{name}')
+        for name in ('pause', 'resume', 'toggle_paused', 'play_next', 'step')
     }
 
     def call(name: str) -> str:
@@ -187,16 +212,25 @@ def test_pause_step_and_resume_are_services_and_the_clock_never_goes_back(graph:
     node.destroy_node()
 
 
-def test_images_that_were_recorded_without_a_stamp_get_their_log_time(graph: Graph, tmp_path: Path):
+def test_images_that_were_recorded_without_a_stamp_get_their_log_time(
+    graph: Graph, tmp_path: Path
+):
     with BagWriter(tmp_path / 'bag') as writer:
         for number, stamp_ns in enumerate((0, START_NS - 5)):
             image = compressed_image(stamp_ns, 'camera', b'jpeg')
-            writer.write('/image', 'sensor_msgs/msg/CompressedImage', START_NS + number * STEP_NS, image)
+            writer.write(
+                '/image', 'sensor_msgs/msg/CompressedImage', START_NS + number * STEP_NS, image
+            )
     images = graph.collect(CompressedImage, '/image')
     play(graph, tmp_path / 'bag')
     wait_until(lambda: len(images) == 2, 'both images')
-    assert [image.header.stamp.sec * 10**9 + image.header.stamp.nanosec for image in images] == [START_NS, START_NS - 5]
-    assert [(image.header.frame_id, image.format, bytes(image.data)) for image in images] == [('camera', 'jpeg', b'jpeg')] * 2
+    assert [image.header.stamp.sec * 10**9 + image.header.stamp.nanosec for image in images] == [
+        START_NS,
+        START_NS - 5,
+    ]
+    assert [(image.header.frame_id, image.format, bytes(image.data)) for image in images] == [
+        ('camera', 'jpeg', b'jpeg')
+    ] * 2
 
 
 def test_the_summary_tells_how_many_went_out_and_how_late(graph: Graph, tmp_path: Path):
@@ -215,7 +249,9 @@ def test_the_program_ends_by_itself_at_the_end_of_the_bag(graph: Graph, tmp_path
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_loop_plays_on_until_it_is_interrupted_and_ends_well_however_often_that_is(graph: Graph, tmp_path: Path, number: int):
+def test_a_loop_plays_on_until_it_is_interrupted_and_ends_well_however_often_that_is(
+    graph: Graph, tmp_path: Path, number: int
+):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 3)
     messages = graph.collect(String, '/a', 100)
     process = run_player(bag, '--loop', '--linger', '0')
@@ -229,8 +265,13 @@ def test_a_loop_plays_on_until_it_is_interrupted_and_ends_well_however_often_tha
     assert [message.data for message in messages[:7]] == [f'/a {step % 3}' for step in range(7)]
 
 
-@pytest.mark.parametrize('option', [('--rate', '0'), ('--start-offset', '-1'), ('--remap', '/a'), ('--remap', '/a:=/b c')])
-def test_an_option_that_makes_no_sense_is_refused(capsys: pytest.CaptureFixture, option: tuple[str, str]):
+@pytest.mark.parametrize(
+    'option',
+    [('--rate', '0'), ('--start-offset', '-1'), ('--remap', '/a'), ('--remap', '/a:=/b c')],
+)
+def test_an_option_that_makes_no_sense_is_refused(
+    capsys: pytest.CaptureFixture, option: tuple[str, str]
+):
     with pytest.raises(SystemExit):
         arguments(['player', 'bag', *option])
     assert f'argument {option[0]}' in capsys.readouterr().err
@@ -244,7 +285,9 @@ def test_a_missing_bag_is_refused_with_a_sentence(domain_id: int, tmp_path: Path
     assert 'Traceback' not in log
 
 
-def test_what_is_whole_of_a_truncated_bag_is_played_and_the_rest_told_in_a_sentence(domain_id: int, tmp_path: Path):
+def test_what_is_whole_of_a_truncated_bag_is_played_and_the_rest_told_in_a_sentence(
+    domain_id: int, tmp_path: Path
+):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 20, 'mcap')
     file = next(bag.glob('*.mcap'))
     file.write_bytes(file.read_bytes()[:1000])

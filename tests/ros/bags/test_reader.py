@@ -8,7 +8,16 @@ import pytest
 from rosbags.typesys import Stores, get_typestore
 
 from bevdepth_ros.bags.reader import Bag, BagError
-from tests.ros.bags.text_bags import START_NS, STEP_NS, STORAGES, TEXT, qos, storage_file, write_bag, write_split_bag
+from tests.ros.bags.text_bags import (
+    START_NS,
+    STEP_NS,
+    STORAGES,
+    TEXT,
+    qos,
+    storage_file,
+    write_bag,
+    write_split_bag,
+)
 
 TYPES = get_typestore(Stores.ROS2_HUMBLE)
 EVER = (0, 2**63 - 1)
@@ -36,7 +45,10 @@ def cut(file: Path, part: float) -> None:
 def test_a_bag_in_several_files_is_read_as_one(tmp_path: Path, storage: str) -> None:
     write_split_bag(tmp_path / 'bag', storage)
     assert read(tmp_path / 'bag') == (texts(0, 15), [])
-    assert read(tmp_path / 'bag', (START_NS + 4 * STEP_NS, START_NS + 11 * STEP_NS)) == (texts(4, 11), [])
+    assert read(tmp_path / 'bag', (START_NS + 4 * STEP_NS, START_NS + 11 * STEP_NS)) == (
+        texts(4, 11),
+        [],
+    )
 
 
 @pytest.mark.parametrize('storage', STORAGES)
@@ -44,14 +56,19 @@ def test_the_span_and_the_topics_of_a_bag_are_known(tmp_path: Path, storage: str
     write_bag(tmp_path / 'bag', {'/a': qos(), '/b': []}, 4, storage)
     with Bag(tmp_path / 'bag', pytest.fail) as bag:
         assert (bag.start_ns, bag.end_ns) == (START_NS, START_NS + 3 * STEP_NS)
-        assert {topic.name: (topic.message_type, topic.count, len(topic.profiles)) for topic in bag.topics.values()} == {
+        assert {
+            topic.name: (topic.message_type, topic.count, len(topic.profiles))
+            for topic in bag.topics.values()
+        } == {
             '/a': (TEXT, 4, 1),
             '/b': (TEXT, 4, 0),
         }
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_of_a_truncated_file_the_messages_before_the_cut_are_read(tmp_path: Path, storage: str) -> None:
+def test_of_a_truncated_file_the_messages_before_the_cut_are_read(
+    tmp_path: Path, storage: str
+) -> None:
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 2000, storage))
     cut(file, 0.5)
     found, reports = read(tmp_path / 'bag')
@@ -64,11 +81,19 @@ def test_of_a_truncated_file_the_messages_before_the_cut_are_read(tmp_path: Path
 
 
 @pytest.mark.parametrize('compressed', [False, True])
-def test_a_broken_place_in_an_mcap_file_costs_its_chunk_alone(tmp_path: Path, compressed: bool) -> None:
-    file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 20, 'mcap', padding=300_000, compressed=compressed))
+def test_a_broken_place_in_an_mcap_file_costs_its_chunk_alone(
+    tmp_path: Path, compressed: bool
+) -> None:
+    file = storage_file(
+        write_bag(
+            tmp_path / 'bag', {'/a': qos()}, 20, 'mcap', padding=300_000, compressed=compressed
+        )
+    )
     data = bytearray(file.read_bytes())
     place = data.index(b'zstd', len(data) // 4) + 20 if compressed else data.index(b'/a 9') - 39
-    data[place : place + 9] = b'\xff' * 9  # inside the compressed records, or the kind and length of a record
+    data[place : place + 9] = (
+        b'\xff' * 9
+    )  # inside the compressed records, or the kind and length of a record
     file.write_bytes(data)
     found, reports = read(tmp_path / 'bag')
     assert 14 <= len(found) < 20
@@ -88,7 +113,9 @@ def test_a_broken_file_of_several_costs_what_is_broken_of_it(tmp_path: Path, sto
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_without_metadata_or_with_a_file_missing_the_files_are_read_in_order(tmp_path: Path, storage: str) -> None:
+def test_without_metadata_or_with_a_file_missing_the_files_are_read_in_order(
+    tmp_path: Path, storage: str
+) -> None:
     files = write_split_bag(tmp_path / 'bag', storage, parts=12, count=2)
     (tmp_path / 'bag' / 'metadata.yaml').rename(tmp_path / 'kept.yaml')
     found, reports = read(tmp_path / 'bag')
@@ -105,11 +132,16 @@ def test_without_metadata_or_with_a_file_missing_the_files_are_read_in_order(tmp
 def test_a_bag_of_another_system_is_refused_with_the_remedy(tmp_path: Path) -> None:
     write_bag(tmp_path / 'bag', {'/a': qos()}, 2, 'mcap', encoding='protobuf')
     for path in (tmp_path / 'bag', storage_file(tmp_path / 'bag')):
-        with pytest.raises(BagError, match=f'the bag {path} holds protobuf messages, not those of ROS 2: nuscenes_to_bag makes a bag'):
+        with pytest.raises(
+            BagError,
+            match=f'the bag {path} holds protobuf messages, not those of ROS 2: nuscenes_to_bag makes a bag',
+        ):
             Bag(path, [].append)
 
 
-@pytest.mark.parametrize('name', ['nowhere', 'foreign.mcap', 'foreign.db3', 'foreign.txt', 'empty'])
+@pytest.mark.parametrize(
+    'name', ['nowhere', 'foreign.mcap', 'foreign.db3', 'foreign.txt', 'empty']
+)
 def test_what_is_no_bag_is_refused_with_its_name(tmp_path: Path, name: str) -> None:
     (tmp_path / 'empty').mkdir()
     if name.startswith('foreign'):

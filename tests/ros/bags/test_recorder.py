@@ -14,10 +14,20 @@ from tests.ros.graph import Graph, wait_until
 LARGEST_FILE = 500_000
 
 
-def test_a_recording_that_does_not_fit_on_the_disk_ends_with_a_sentence_and_leaves_nothing(graph: Graph, tmp_path: Path) -> None:
+def test_a_recording_that_does_not_fit_on_the_disk_ends_with_a_sentence_and_leaves_nothing(
+    graph: Graph, tmp_path: Path
+) -> None:
     publisher = graph.node.create_publisher(PointCloud2, '/bevdepth_detector/objects', 10)
     recorder = subprocess.Popen(
-        [sys.executable, '-m', 'bevdepth_ros.bags.recorder', '--out', str(tmp_path / 'answers'), '--storage', 'sqlite3'],
+        [
+            sys.executable,
+            '-m',
+            'bevdepth_ros.bags.recorder',
+            '--out',
+            str(tmp_path / 'answers'),
+            '--storage',
+            'sqlite3',
+        ],
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE)),

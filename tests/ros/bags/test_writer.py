@@ -17,9 +17,9 @@ from rosidl_runtime_py.utilities import get_message
 
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.geometry import quaternion_from_rotation, rigid_from_quaternion
-from bevdepth_core.nuscenes.synthetic import make_scene, nuscenes_like_rig
+from bevdepth_core.synthetic import make_scene, nuscenes_like_rig
 from bevdepth_ros.bags.writer import BagWriter, camera_info_topic, image_topic
-from bevdepth_ros.detector.tf_listener import matrix_from_transform
+from bevdepth_ros.rig.tf_listener import matrix_from_transform
 from tests.reference import reference_path
 from tests.ros.sample_bag import CAMERAS, write_sample_bag
 
@@ -35,9 +35,15 @@ def write_small_bag(path: Path, storage: str = 'sqlite3') -> None:
         bag.write_static_transforms(RIG, START_NS)
         for number in range(2):
             stamps = START_NS + number * 500_000_000 + np.arange(6) * 8_000_000
-            poses = np.stack([scene.world_from_ego((stamp - START_NS) * 1e-9) for stamp in stamps.tolist()])
-            bag.write_frame(RIG, stamps, poses, [jpeg(number, index) for index in range(6)], (1600, 900))
-            bag.write_ground_truth(int(stamps.mean()), *scene.ground_truth(0.5 * number), NUSCENES_CLASSES)
+            poses = np.stack(
+                [scene.world_from_ego((stamp - START_NS) * 1e-9) for stamp in stamps.tolist()]
+            )
+            bag.write_frame(
+                RIG, stamps, poses, [jpeg(number, index) for index in range(6)], (1600, 900)
+            )
+            bag.write_ground_truth(
+                int(stamps.mean()), *scene.ground_truth(0.5 * number), NUSCENES_CLASSES
+            )
 
 
 def jpeg(number: int, camera: int) -> bytes:
@@ -48,7 +54,10 @@ def jpeg(number: int, camera: int) -> bytes:
 def read(path: Path) -> list[tuple[str, int, object]]:
     """Return topic, log time and message, deserialised by ROS, in the order of the bag."""
     with Reader(path) as reader:
-        return [(c.topic, stamp_ns, deserialize_message(bytes(data), get_message(c.msgtype))) for c, stamp_ns, data in reader.messages()]
+        return [
+            (c.topic, stamp_ns, deserialize_message(bytes(data), get_message(c.msgtype)))
+            for c, stamp_ns, data in reader.messages()
+        ]
 
 
 def stamp_ns(message) -> int:
@@ -60,14 +69,18 @@ def first(messages: list, topic: str):
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_ros_reads_every_message_in_order_of_time_with_its_stamp_as_log_time(tmp_path: Path, storage: str) -> None:
+def test_ros_reads_every_message_in_order_of_time_with_its_stamp_as_log_time(
+    tmp_path: Path, storage: str
+) -> None:
     write_small_bag(tmp_path / 'bag', storage)
     messages = read(tmp_path / 'bag')
     log_times = [log_time for _, log_time, _ in messages]
     assert len(messages) == 1 + 2 * (3 * 6 + 2)
     assert log_times == sorted(log_times)
     for _, log_time, message in messages:
-        for part in getattr(message, 'transforms', None) or getattr(message, 'markers', None) or [message]:
+        for part in (
+            getattr(message, 'transforms', None) or getattr(message, 'markers', None) or [message]
+        ):
             assert stamp_ns(part) == log_time
 
 
@@ -77,7 +90,9 @@ def test_images_carry_the_very_bytes(tmp_path: Path, storage: str) -> None:
     messages = read(tmp_path / 'bag')
     for index, name in enumerate(RIG.names):
         images = [message for topic, _, message in messages if topic == image_topic(name)]
-        assert [bytes(image.data) for image in images] == [jpeg(number, index) for number in range(2)]
+        assert [bytes(image.data) for image in images] == [
+            jpeg(number, index) for number in range(2)
+        ]
         assert {(image.header.frame_id, image.format) for image in images} == {(name, 'jpeg')}
 
 
@@ -85,10 +100,17 @@ def test_camera_info_is_complete(tmp_path: Path) -> None:
     write_small_bag(tmp_path / 'bag')
     for index, name in enumerate(RIG.names):
         info = first(read(tmp_path / 'bag'), camera_info_topic(name))
-        assert (info.width, info.height, info.distortion_model, info.header.frame_id) == (1600, 900, 'plumb_bob', name)
+        assert (info.width, info.height, info.distortion_model, info.header.frame_id) == (
+            1600,
+            900,
+            'plumb_bob',
+            name,
+        )
         np.testing.assert_array_equal(np.reshape(info.k, (3, 3)), RIG.intrinsics[index])
         np.testing.assert_array_equal(np.reshape(info.r, (3, 3)), np.eye(3))
-        np.testing.assert_array_equal(np.reshape(info.p, (3, 4)), np.column_stack((RIG.intrinsics[index], np.zeros(3))))
+        np.testing.assert_array_equal(
+            np.reshape(info.p, (3, 4)), np.column_stack((RIG.intrinsics[index], np.zeros(3)))
+        )
         assert list(info.d) == [0.0] * 5
 
 
@@ -96,8 +118,12 @@ def test_transforms_give_the_poses_back(tmp_path: Path) -> None:
     write_small_bag(tmp_path / 'bag')
     messages, scene = read(tmp_path / 'bag'), make_scene(0)
     static = first(messages, '/tf_static').transforms
-    assert [(t.header.frame_id, t.child_frame_id) for t in static] == [('base_link', name) for name in RIG.names]
-    np.testing.assert_allclose([matrix_from_transform(t) for t in static], RIG.ego_from_camera, atol=1e-9)
+    assert [(t.header.frame_id, t.child_frame_id) for t in static] == [
+        ('base_link', name) for name in RIG.names
+    ]
+    np.testing.assert_allclose(
+        [matrix_from_transform(t) for t in static], RIG.ego_from_camera, atol=1e-9
+    )
     moving = [message.transforms[0] for topic, _, message in messages if topic == '/tf']
     assert {(t.header.frame_id, t.child_frame_id) for t in moving} == {('map', 'base_link')}
     for transform in moving:
@@ -111,10 +137,22 @@ def test_annotations_give_the_boxes_back(tmp_path: Path) -> None:
     array = first(read(tmp_path / 'bag'), '/annotations')
     assert array.header.frame_id == 'base_link'
     assert len(array.detections) == len(boxes) > 0
-    for detection, center, size, yaw, label in zip(array.detections, boxes.center, boxes.size, boxes.yaw, labels, strict=True):
-        position, extent, turn = detection.bbox.center.position, detection.bbox.size, detection.bbox.center.orientation
-        np.testing.assert_allclose((position.x, position.y, position.z, extent.x, extent.y, extent.z), (*center, *size), rtol=1e-6)
-        assert (2 * np.arctan2(turn.z, turn.w) - yaw + np.pi) % (2 * np.pi) == pytest.approx(np.pi, abs=1e-5)
+    for detection, center, size, yaw, label in zip(
+        array.detections, boxes.center, boxes.size, boxes.yaw, labels, strict=True
+    ):
+        position, extent, turn = (
+            detection.bbox.center.position,
+            detection.bbox.size,
+            detection.bbox.center.orientation,
+        )
+        np.testing.assert_allclose(
+            (position.x, position.y, position.z, extent.x, extent.y, extent.z),
+            (*center, *size),
+            rtol=1e-6,
+        )
+        assert (2 * np.arctan2(turn.z, turn.w) - yaw + np.pi) % (2 * np.pi) == pytest.approx(
+            np.pi, abs=1e-5
+        )
         assert detection.header == array.header
         assert detection.results[0].hypothesis.class_id == NUSCENES_CLASSES[label]
 
@@ -123,18 +161,26 @@ def test_annotations_give_the_boxes_back(tmp_path: Path) -> None:
 def test_only_static_transforms_are_latched(tmp_path: Path, storage: str) -> None:
     write_small_bag(tmp_path / 'bag', storage)
     with Reader(tmp_path / 'bag') as reader:
-        offered = {connection.topic: connection.ext.offered_qos_profiles for connection in reader.connections}
+        offered = {
+            connection.topic: connection.ext.offered_qos_profiles
+            for connection in reader.connections
+        }
     assert len(offered) == 4 + 2 * 6
     for topic, (qos,) in offered.items():
         assert qos.reliability == QosReliability.RELIABLE
-        assert qos.durability == (QosDurability.TRANSIENT_LOCAL if topic == '/tf_static' else QosDurability.VOLATILE)
+        assert qos.durability == (
+            QosDurability.TRANSIENT_LOCAL if topic == '/tf_static' else QosDurability.VOLATILE
+        )
 
 
 @pytest.mark.parametrize('storage', STORAGES)
 def test_humble_can_read_the_metadata(tmp_path: Path, storage: str) -> None:
-    """Humble reads the quality of service as a string; metadata version 9 has a sequence there and is refused."""
+    """Humble reads the quality of service as a string; metadata version 9 has a sequence there and
+    is refused."""
     write_small_bag(tmp_path / 'bag', storage)
-    metadata = yaml.safe_load((tmp_path / 'bag' / 'metadata.yaml').read_text())['rosbag2_bagfile_information']
+    metadata = yaml.safe_load((tmp_path / 'bag' / 'metadata.yaml').read_text())[
+        'rosbag2_bagfile_information'
+    ]
     assert metadata['version'] <= 8
     assert metadata['storage_identifier'] == storage
     assert all((tmp_path / 'bag' / name).is_file() for name in metadata['relative_file_paths'])
@@ -151,7 +197,10 @@ def test_type_hashes_are_those_of_this_ros(tmp_path: Path) -> None:
         package, _, name = message_type.split('/')
         description = Path(get_package_share_directory(package)) / 'msg' / f'{name}.json'
         if os.environ['ROS_DISTRO'] != 'humble':  # Humble has no type hashes
-            known = {entry['type_name']: entry['hash_string'] for entry in json.loads(description.read_text())['type_hashes']}
+            known = {
+                entry['type_name']: entry['hash_string']
+                for entry in json.loads(description.read_text())['type_hashes']
+            }
             assert digest == known[message_type]
 
 
@@ -162,7 +211,12 @@ def test_late_messages_are_put_in_order_and_very_late_ones_refused(tmp_path: Pat
             bag.write_ego_pose(START_NS + offset_ns, pose)
         with pytest.raises(ValueError, match='more than a second'):
             bag.write_ego_pose(START_NS + 100_000_000, pose)
-    assert [log_time - START_NS for _, log_time, _ in read(tmp_path / 'bag')] == [0, 400_000_000, 900_000_000, 2_000_000_000]
+    assert [log_time - START_NS for _, log_time, _ in read(tmp_path / 'bag')] == [
+        0,
+        400_000_000,
+        900_000_000,
+        2_000_000_000,
+    ]
 
 
 def begin_a_bag_and_be_interrupted(target: Path) -> None:
@@ -171,7 +225,9 @@ def begin_a_bag_and_be_interrupted(target: Path) -> None:
         raise KeyboardInterrupt
 
 
-def test_an_interrupted_run_leaves_nothing_and_keeps_the_bag_that_was_there(tmp_path: Path) -> None:
+def test_an_interrupted_run_leaves_nothing_and_keeps_the_bag_that_was_there(
+    tmp_path: Path,
+) -> None:
     target = tmp_path / 'bag'
     with pytest.raises(KeyboardInterrupt):
         begin_a_bag_and_be_interrupted(target)
@@ -200,7 +256,10 @@ def test_a_folder_that_is_no_bag_is_never_replaced(tmp_path: Path) -> None:
     write_small_bag(tmp_path / 'mixed')
     (tmp_path / 'mixed' / 'notes.txt').write_text('mine')
     for name in ('holiday', 'mixed'):
-        with pytest.raises(FileExistsError, match=f'{name} exists and is not a rosbag2'), BagWriter(tmp_path / name):
+        with (
+            pytest.raises(FileExistsError, match=f'{name} exists and is not a rosbag2'),
+            BagWriter(tmp_path / name),
+        ):
             pass
     assert (tmp_path / 'holiday' / 'beach.jpg').read_bytes() == b'sun'
     assert (tmp_path / 'mixed' / 'notes.txt').read_text() == 'mine'
@@ -215,7 +274,10 @@ def test_quaternions_of_random_and_half_turns_give_the_rotation_back() -> None:
     rng = np.random.default_rng(0)
     quaternions = rng.normal(size=(200, 4))
     half_turns = np.column_stack((np.zeros(3), np.eye(3)))
-    for quaternion in (*quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True), *half_turns):
+    for quaternion in (
+        *quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True),
+        *half_turns,
+    ):
         rotation = rigid_from_quaternion(quaternion, (0, 0, 0))
         found = quaternion_from_rotation(rotation[:3, :3])
         assert found[0] >= 0
@@ -223,17 +285,37 @@ def test_quaternions_of_random_and_half_turns_give_the_rotation_back() -> None:
 
 
 @pytest.mark.parametrize(('infos_name', 'sets'), [('infos.json', 1), ('infos_2frames.json', 2)])
-def test_the_real_sample_becomes_a_bag_with_untouched_jpegs_stamps_and_poses(tmp_path: Path, infos_name: str, sets: int) -> None:
+def test_the_real_sample_becomes_a_bag_with_untouched_jpegs_stamps_and_poses(
+    tmp_path: Path, infos_name: str, sets: int
+) -> None:
     infos = json.loads(reference_path(f'nuscenes_sample/{infos_name}').read_text())
     path = write_sample_bag(reference_path('nuscenes_sample').parent, infos_name, tmp_path / 'bag')
     messages = read(path)
-    poses = {log_time: matrix_from_transform(message.transforms[0]) for topic, log_time, message in messages if topic == '/tf'}
+    poses = {
+        log_time: matrix_from_transform(message.transforms[0])
+        for topic, log_time, message in messages
+        if topic == '/tf'
+    }
     assert len(infos) == sets
     for camera in CAMERAS:
-        images = [(log_time, bytes(message.data)) for topic, log_time, message in messages if topic == image_topic(camera)]
-        recorded = sorted((info['cam_infos'][camera] for info in infos), key=lambda entry: entry['timestamp'])
-        files = [(entry['timestamp'] * 1000, reference_path(f'nuscenes_sample/{entry["filename"]}').read_bytes()) for entry in recorded]
+        images = [
+            (log_time, bytes(message.data))
+            for topic, log_time, message in messages
+            if topic == image_topic(camera)
+        ]
+        recorded = sorted(
+            (info['cam_infos'][camera] for info in infos), key=lambda entry: entry['timestamp']
+        )
+        files = [
+            (
+                entry['timestamp'] * 1000,
+                reference_path(f'nuscenes_sample/{entry["filename"]}').read_bytes(),
+            )
+            for entry in recorded
+        ]
         assert images == files
         for entry in recorded:
-            expected = rigid_from_quaternion(entry['ego_pose']['rotation'], entry['ego_pose']['translation'])
+            expected = rigid_from_quaternion(
+                entry['ego_pose']['rotation'], entry['ego_pose']['translation']
+            )
             np.testing.assert_allclose(poses[entry['timestamp'] * 1000], expected, atol=1e-9)

@@ -6,7 +6,14 @@ import itertools
 from pathlib import Path
 
 import yaml
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.interfaces import (
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -18,7 +25,19 @@ TEXT = 'std_msgs/msg/String'
 
 
 def qos(reliability=QosReliability.RELIABLE, durability=QosDurability.VOLATILE) -> list[Qos]:
-    return [Qos(QosHistory.KEEP_LAST, 10, reliability, durability, FOREVER, FOREVER, QosLiveliness.AUTOMATIC, FOREVER, False)]
+    return [
+        Qos(
+            QosHistory.KEEP_LAST,
+            10,
+            reliability,
+            durability,
+            FOREVER,
+            FOREVER,
+            QosLiveliness.AUTOMATIC,
+            FOREVER,
+            False,
+        )
+    ]
 
 
 def write_bag(
@@ -32,7 +51,8 @@ def write_bag(
     encoding: str = 'cdr',
     compressed: bool = False,
 ) -> Path:
-    """Write ``count`` texts a topic, 20 ms apart; the text is the message's number, filled up with ``padding`` spaces."""
+    """Write ``count`` texts a topic, 20 ms apart; the text is the message's number, filled up with
+    ``padding`` spaces."""
     typestore = get_typestore(Stores.ROS2_HUMBLE)
     if kind != TEXT:
         typestore.register(get_types_from_msg('string data', kind))
@@ -41,10 +61,17 @@ def write_bag(
         writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
     with writer:
         settings = {'typestore': typestore, 'serialization_format': encoding}
-        connections = [writer.add_connection(topic, kind, offered_qos_profiles=profiles, **settings) for topic, profiles in topics.items()]
+        connections = [
+            writer.add_connection(topic, kind, offered_qos_profiles=profiles, **settings)
+            for topic, profiles in topics.items()
+        ]
         for number, connection in itertools.product(range(first, first + count), connections):
             text = f'{connection.topic} {number}' + ' ' * padding
-            writer.write(connection, START_NS + number * STEP_NS, typestore.serialize_cdr(typestore.types[kind](data=text), kind))
+            writer.write(
+                connection,
+                START_NS + number * STEP_NS,
+                typestore.serialize_cdr(typestore.types[kind](data=text), kind),
+            )
     return path
 
 
@@ -55,15 +82,26 @@ def storage_file(bag: Path) -> Path:
 
 
 def write_split_bag(path: Path, storage: str, parts: int = 3, count: int = 5) -> list[Path]:
-    """Write a bag of topic /a in ``parts`` files with ``count`` texts each, as rosbag2 splits them; return the files."""
+    """Write a bag of topic /a in ``parts`` files with ``count`` texts each, as rosbag2 splits
+    them; return the files."""
     files = []
     for part in range(parts):
-        one = write_bag(path if part == 0 else path.with_name(f'{path.name}_{part}'), {'/a': qos()}, count, storage, first=part * count)
-        files.append(storage_file(one).rename(path / f'{path.name}_{part}{storage_file(one).suffix}'))
+        one = write_bag(
+            path if part == 0 else path.with_name(f'{path.name}_{part}'),
+            {'/a': qos()},
+            count,
+            storage,
+            first=part * count,
+        )
+        files.append(
+            storage_file(one).rename(path / f'{path.name}_{part}{storage_file(one).suffix}')
+        )
     metadata = yaml.safe_load((path / 'metadata.yaml').read_text())
     information = metadata['rosbag2_bagfile_information']
     information['relative_file_paths'] = [file.name for file in files]
     information['duration']['nanoseconds'] = (parts * count - 1) * STEP_NS
-    information['message_count'] = information['topics_with_message_count'][0]['message_count'] = parts * count
+    information['message_count'] = information['topics_with_message_count'][0]['message_count'] = (
+        parts * count
+    )
     (path / 'metadata.yaml').write_text(yaml.safe_dump(metadata))
     return files

@@ -1,4 +1,5 @@
-"""Scoring the launched node, as a user does it, against the offline evaluation; and what becomes of its answers."""
+"""Scoring the launched node, as a user does it, against the offline evaluation; and what becomes
+of its answers."""
 
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ import pytest
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.nuscenes.index import SampleIndex, load_index, open_devkit
 from bevdepth_core.nuscenes.recording import read_recording
-from bevdepth_core.nuscenes.synthetic.capture import Sensors
-from bevdepth_core.nuscenes.synthetic.dataset import VERSION, DatasetPlan, write_dataset
-from bevdepth_core.nuscenes.synthetic.rig import EXPOSURE_OFFSET_S
-from bevdepth_core.nuscenes.synthetic.schedule import CAMERA_TURNS, TURN_S
+from bevdepth_core.synthetic.dataset.capture import Sensors
+from bevdepth_core.synthetic.dataset.writing import VERSION, DatasetPlan, write_dataset
+from bevdepth_core.synthetic.sensors.rig import EXPOSURE_OFFSET_S
+from bevdepth_core.synthetic.sensors.schedule import CAMERA_TURNS, TURN_S
 from bevdepth_core.types import Boxes3D, Detections3D
 from bevdepth_ros.bags.scene_bag import Target, write_bag
 from bevdepth_ros.bags.transforms import read_transforms
@@ -26,7 +27,7 @@ from bevdepth_ros.bags.writer import BagWriter
 from bevdepth_ros.closed_loop.evaluate_node import camera_part
 from bevdepth_ros.closed_loop.results import LATE_NS, mean_exposure_ns, read_sets, scene_results
 from bevdepth_ros.closed_loop.run import Answers, ClosedLoopError
-from bevdepth_ros.detector.messages import detection_array, objects_cloud
+from bevdepth_ros.detections.messages import detection_array, objects_cloud
 from tests.ros.bags.conftest import SCENES
 
 SPLIT = 'synthetic_val'
@@ -39,7 +40,12 @@ ABSENT = KEY_FRAMES + 1
 def key_frames_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a dataset of two scenes of four key frames, without sweeps."""
     root = tmp_path_factory.mktemp('nuscenes') / 'key_frames'
-    write_dataset(root, DatasetPlan(0, len(SCENES), KEY_FRAMES / 2, Sensors(160, 90, 4, False)), jobs=2, progress=False)
+    write_dataset(
+        root,
+        DatasetPlan(0, len(SCENES), KEY_FRAMES / 2, Sensors(160, 90, 4, False)),
+        jobs=2,
+        progress=False,
+    )
     return root
 
 
@@ -58,13 +64,30 @@ def gap_bag(key_frames_root: Path, index: SampleIndex) -> Path:
 
 
 @pytest.fixture(scope='module')
-def out(key_frames_root: Path, gap_bag: Path, small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the results of the command, which writes the first scene's bag and takes the second one's."""
+def out(
+    key_frames_root: Path,
+    gap_bag: Path,
+    small_checkpoint: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """Return the results of the command, which writes the first scene's bag and takes the second
+    one's."""
     out = tmp_path_factory.mktemp('closed_loop')
-    values = {'dataroot': key_frames_root, 'version': VERSION, 'split': SPLIT, 'checkpoint': small_checkpoint, 'out': out, 'device': 'cpu'}
+    values = {
+        'dataroot': key_frames_root,
+        'version': VERSION,
+        'split': SPLIT,
+        'checkpoint': small_checkpoint,
+        'out': out,
+        'device': 'cpu',
+    }
     values |= {'bags': gap_bag.parent, 'cache-dir': key_frames_root.parent / 'cache'}
     options = [f'--{name}={value}' for name, value in values.items()]
-    done = subprocess.run([sys.executable, '-m', 'bevdepth_ros.closed_loop.evaluate_node', *options], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, '-m', 'bevdepth_ros.closed_loop.evaluate_node', *options],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (out / 'report.md').read_text() in done.stdout
     return out
@@ -75,14 +98,25 @@ def results_in(folder: Path) -> dict[str, list[dict]]:
 
 
 def rows(entries: list[dict]) -> np.ndarray:
-    """Return (n, 10) centre, size, heading and score of the boxes, in an order that rounding does not change."""
-    found = [(*e['translation'], *e['size'], *(np.array(e['rotation'])[[0, 3]] ** 2), e['detection_score']) for e in entries]
+    """Return (n, 10) centre, size, heading and score of the boxes, in an order that rounding does
+    not change."""
+    found = [
+        (
+            *e['translation'],
+            *e['size'],
+            *(np.array(e['rotation'])[[0, 3]] ** 2),
+            e['detection_score'],
+        )
+        for e in entries
+    ]
     names = [e['detection_name'] for e in entries]
     table = np.column_stack((np.array(found), [NUSCENES_CLASSES.index(name) for name in names]))
     return table[np.lexsort(np.round(table[:, :2], 1).T)]
 
 
-def test_boxes_of_the_node_are_those_of_the_offline_evaluation(out: Path, index: SampleIndex) -> None:
+def test_boxes_of_the_node_are_those_of_the_offline_evaluation(
+    out: Path, index: SampleIndex
+) -> None:
     offline, node = results_in(out / 'offline'), results_in(out)
     assert list(offline) == list(node) == index.tokens()
     for token in index.tokens()[:KEY_FRAMES]:
@@ -92,36 +126,61 @@ def test_boxes_of_the_node_are_those_of_the_offline_evaluation(out: Path, index:
     assert compared['twins'] >= sum(len(offline[token]) for token in index.tokens()[:KEY_FRAMES])
 
 
-def test_velocities_are_those_of_the_offline_evaluation_where_a_past_frame_was_fused(out: Path, index: SampleIndex) -> None:
+def test_velocities_are_those_of_the_offline_evaluation_where_a_past_frame_was_fused(
+    out: Path, index: SampleIndex
+) -> None:
     offline, node = results_in(out / 'offline'), results_in(out)
     first, second = index.tokens()[:2]
     assert all(entry['velocity'] == [0.0, 0.0] for entry in node[first])
-    speeds = [np.sort([np.hypot(*entry['velocity']) for entry in found[second]]) for found in (node, offline)]
+    speeds = [
+        np.sort([np.hypot(*entry['velocity']) for entry in found[second]])
+        for found in (node, offline)
+    ]
     np.testing.assert_allclose(*speeds, atol=2e-3)
     assert speeds[0].max() > 0.1
 
 
-def test_a_key_frame_without_answer_is_reported_as_missed_and_costs_no_other(out: Path, index: SampleIndex) -> None:
+def test_a_key_frame_without_answer_is_reported_as_missed_and_costs_no_other(
+    out: Path, index: SampleIndex
+) -> None:
     scenes = json.loads((out / 'report.json').read_text())['scenes']
     missed = index[ABSENT].token
     assert [scenes[name]['missed'] for name in SCENES] == [[], [missed]]
     assert [len(scenes[name]['unfused']) for name in SCENES] == [1, 2]
-    assert results_in(out)[missed] == [] and all(found for token, found in results_in(out).items() if token != missed)
+    assert results_in(out)[missed] == [] and all(
+        found for token, found in results_in(out).items() if token != missed
+    )
     report = (out / 'report.md').read_text()
-    assert re.search(rf'^\| {SCENES[1]} \| 4 \| 3 \| 1 \| 0 \| 3 \| 0 \| [\d.]+ \| [\d.]+ \|$', report, re.MULTILINE)
+    assert re.search(
+        rf'^\| {SCENES[1]} \| 4 \| 3 \| 1 \| 0 \| 3 \| 0 \| [\d.]+ \| [\d.]+ \|$',
+        report,
+        re.MULTILINE,
+    )
     assert {'mean_ap', 'nd_score'} <= json.loads((out / 'metrics_summary.json').read_text()).keys()
 
 
-def test_the_replay_knows_when_each_set_is_complete_though_some_follow_each_other_within_50_ms(tmp_path: Path) -> None:
+def test_the_replay_knows_when_each_set_is_complete_though_some_follow_each_other_within_50_ms(
+    tmp_path: Path,
+) -> None:
     turns_s = [round_s + TURN_S * turn for round_s in (0.0, 0.5) for turn in CAMERA_TURNS]
-    taken_ns = np.array([[round((turn_s + offset_s) * 1e9) for offset_s in EXPOSURE_OFFSET_S.values()] for turn_s in turns_s]) + 10**18
+    taken_ns = (
+        np.array(
+            [
+                [round((turn_s + offset_s) * 1e9) for offset_s in EXPOSURE_OFFSET_S.values()]
+                for turn_s in turns_s
+            ]
+        )
+        + 10**18
+    )
     with BagWriter(tmp_path / 'bag') as bag:
         for stamps_ns in taken_ns:
             for camera, stamp_ns in zip(EXPOSURE_OFFSET_S, stamps_ns.tolist(), strict=True):
                 bag.write_camera_info(camera, stamp_ns, np.eye(3), 16, 9)
     sets = read_sets(tmp_path / 'bag')
     assert [one.last_ns for one in sets] == taken_ns.max(axis=1).tolist()
-    np.testing.assert_allclose([one.mean_ns - 10**18 for one in sets], (taken_ns - 10**18).mean(axis=1), atol=2)
+    np.testing.assert_allclose(
+        [one.mean_ns - 10**18 for one in sets], (taken_ns - 10**18).mean(axis=1), atol=2
+    )
 
 
 def answer(stamp_ns: int) -> Detections3D:
@@ -140,7 +199,9 @@ def answers_at(stamps_ns: list[int]) -> Answers:
     return found
 
 
-def test_answers_are_matched_by_stamp_and_stand_where_tf_has_the_vehicle_at_that_stamp(gap_bag: Path, index: SampleIndex) -> None:
+def test_answers_are_matched_by_stamp_and_stand_where_tf_has_the_vehicle_at_that_stamp(
+    gap_bag: Path, index: SampleIndex
+) -> None:
     records = [index[position] for position in range(KEY_FRAMES, KEY_FRAMES + 3)]
     stamps = [mean_exposure_ns(record) for record in records]
     off_by_ns = 15_000_000
@@ -152,7 +213,9 @@ def test_answers_are_matched_by_stamp_and_stand_where_tf_has_the_vehicle_at_that
     assert (results.missed, results.late, results.unfused) == ((tokens[1],), (tokens[2],), ())
     for token, stamp in ((tokens[0], stamps[0] + off_by_ns), (tokens[2], stamps[2])):
         expected = transforms.at('map', 'base_link', stamp) @ (10.0, 1.0, 0.5, 1.0)
-        np.testing.assert_allclose(results.entries[token][0]['translation'], expected[:3], atol=1e-4)
+        np.testing.assert_allclose(
+            results.entries[token][0]['translation'], expected[:3], atol=1e-4
+        )
         assert results.entries[token][0]['attribute_name'] == 'vehicle.moving'
 
 

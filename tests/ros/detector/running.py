@@ -16,8 +16,8 @@ from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
 from bevdepth_ros.detector.node import DetectorNode
+from tests.ros.camera_rig import Rig
 from tests.ros.graph import Diagnostics, Graph, wait_until
-from tests.ros.rig import Rig
 
 CAMERAS = ('left', 'right')
 CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = (
@@ -31,15 +31,30 @@ CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = (
 class Detector:
     """The node under test with a rig in front of it and ears behind it."""
 
-    def __init__(self, graph: Graph, checkpoint: Path, cameras: tuple[str, ...] = CAMERAS, rig: Rig | None = None, **parameters):
+    def __init__(
+        self,
+        graph: Graph,
+        checkpoint: Path,
+        cameras: tuple[str, ...] = CAMERAS,
+        rig: Rig | None = None,
+        **parameters,
+    ):
         values = {
-            'cameras': list(cameras), 'image_topics': ['/{camera}/image'], 'checkpoint': str(checkpoint), 'device': 'cpu',
-            'score_threshold': 0.0, 'geometry_timeout_s': 0.5, 'camera_startup_s': 0.5, **parameters,
+            'cameras': list(cameras), 'image_topics': ['/{camera}/image'],
+            'checkpoint': str(checkpoint), 'device': 'cpu',
+            'score_threshold': 0.0, 'geometry_timeout_s': 0.5, 'camera_startup_s': 0.5,
+            **parameters,
         }  # fmt: skip
         self.graph = graph
         self._clients: dict = {}
         self.rig = Rig(graph.node, cameras) if rig is None else rig
-        self.node = graph.add(DetectorNode(parameter_overrides=[Parameter(name, value=value) for name, value in values.items()]))
+        self.node = graph.add(
+            DetectorNode(
+                parameter_overrides=[
+                    Parameter(name, value=value) for name, value in values.items()
+                ]
+            )
+        )
         self.detections = graph.collect(Detection3DArray, '/bevdepth_detector/detections')
         self.objects = graph.collect(PointCloud2, '/bevdepth_detector/objects')
         self.markers = graph.collect(MarkerArray, '/bevdepth_detector/markers')
@@ -56,7 +71,9 @@ class Detector:
     def set(self, name: str, value) -> str:
         """Set a parameter; return the reason when it is refused, otherwise an empty string."""
         message: ParameterMessage = Parameter(name, value=value).to_parameter_msg()
-        result = self._call(SetParameters, 'set_parameters', SetParameters.Request(parameters=[message])).results[0]
+        result = self._call(
+            SetParameters, 'set_parameters', SetParameters.Request(parameters=[message])
+        ).results[0]
         assert result.successful == (result.reason == '')
         return result.reason
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bevdepth_ros.detector.arrival_watch import IN_A_ROW, LEARNED, ArrivalWatch
-from bevdepth_ros.detector.synchronizer import ImageSet
+from bevdepth_ros.rig.synchronizer import ImageSet
 
 CAMERAS = 6
 PERIOD_S, EXPOSURE_S, LIMIT_S = 0.1, 0.008, 0.06
@@ -20,22 +20,31 @@ class Rotations:
         self.watch = ArrivalWatch(CAMERAS, LIMIT_S)
         self._rate, self._number = rate, 0
 
-    def go_on(self, count: int, late_s: dict[int, float] | None = None, missing: Iterable[int] = ()) -> list[dict[int, float]]:
-        """Return what the watch says of ``count`` sets in which the images of some cameras come late, or are missing."""
+    def go_on(
+        self, count: int, late_s: dict[int, float] | None = None, missing: Iterable[int] = ()
+    ) -> list[dict[int, float]]:
+        """Return what the watch says of ``count`` sets in which the images of some cameras come
+        late, or are missing."""
         return [self._one(late_s or {}, set(missing)) for _ in range(count)]
 
     def _one(self, late_s: dict[int, float], missing: set[int]) -> dict[int, float]:
         self._number += 1
         cameras = tuple(camera for camera in range(CAMERAS) if camera not in missing)
         exposed_s = {camera: self._number * PERIOD_S + camera * EXPOSURE_S for camera in cameras}
-        stamps = np.array([START_NS + round(exposed_s[camera] * 1e9) for camera in cameras], np.int64)
+        stamps = np.array(
+            [START_NS + round(exposed_s[camera] * 1e9) for camera in cameras], np.int64
+        )
         for camera, stamp in zip(cameras, stamps.tolist(), strict=True):
-            self.watch.arrived(camera, stamp, exposed_s[camera] / self._rate + late_s.get(camera, 0.0))
+            self.watch.arrived(
+                camera, stamp, exposed_s[camera] / self._rate + late_s.get(camera, 0.0)
+            )
         return self.watch.moved_s(ImageSet(cameras, (None,) * len(cameras), stamps, 0.0))
 
 
 @pytest.mark.parametrize('moved_s', [PERIOD_S, -PERIOD_S])
-def test_a_camera_whose_images_come_a_period_sooner_or_later_is_told_after_a_few_sets_and_until_they_do_not(moved_s: float):
+def test_a_camera_whose_images_come_a_period_sooner_or_later_is_told_after_a_few_sets_and_until_they_do_not(
+    moved_s: float,
+):
     rotations = Rotations()
     assert not any(rotations.go_on(LEARNED))
     told = rotations.go_on(100, {2: -moved_s})

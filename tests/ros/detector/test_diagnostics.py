@@ -43,7 +43,10 @@ def test_a_lasting_problem_is_logged_once_and_shown_until_it_is_solved():
     for _ in range(50):
         monitor.report('key', 'tf', WARN, 'tf is late')
     assert log.lines == [('warning', 'tf is late')]
-    assert (statuses(monitor)['/node: tf'].level, statuses(monitor)['/node: tf'].message) == (WARN, 'tf is late')
+    assert (statuses(monitor)['/node: tf'].level, statuses(monitor)['/node: tf'].message) == (
+        WARN,
+        'tf is late',
+    )
     monitor.solved('key')
     assert log.lines[1:] == [('info', 'solved: tf is late')]
     assert statuses(monitor)['/node: tf'].level == OK
@@ -95,7 +98,9 @@ def test_a_problem_that_is_over_before_it_was_shown_is_shown_once():
     assert statuses(monitor)['/node: tf'].message == 'ok'
 
 
-def test_a_log_that_cannot_be_written_does_not_end_the_thread_that_reports(capsys: pytest.CaptureFixture):
+def test_a_log_that_cannot_be_written_does_not_end_the_thread_that_reports(
+    capsys: pytest.CaptureFixture,
+):
     class BrokenLog(Log):
         def error(self, line: str) -> None:
             raise ValueError('no log')
@@ -106,7 +111,9 @@ def test_a_log_that_cannot_be_written_does_not_end_the_thread_that_reports(capsy
     assert 'no tf (not logged: no log)' in capsys.readouterr().err
 
 
-def test_a_camera_that_died_before_the_clock_was_set_back_is_silent_all_the_same(monkeypatch: pytest.MonkeyPatch):
+def test_a_camera_that_died_before_the_clock_was_set_back_is_silent_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+):
     wall_s, ros_s = [100.0], [1000.0]
     monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: wall_s[0])
     monitor = Monitor(Log(), ros_now_s=lambda: ros_s[0])
@@ -150,10 +157,16 @@ def test_every_set_is_counted_with_its_fate():
     found = values(monitor, 'sets')
     assert (found['received'], found['answered'], found['dropped']) == ('3', '1', '2')
     assert {reason: found[f'dropped_{reason}'] for reason in diagnostics.DROP_REASONS} == {
-        'replaced': '1', 'bad_image': '1', 'no_camera_info': '0', 'no_extrinsics': '0', 'too_few_cameras': '0', 'error': '0',
+        'replaced': '1', 'bad_image': '1', 'no_camera_info': '0', 'no_extrinsics': '0',
+        'too_few_cameras': '0', 'error': '0',
     }  # fmt: skip
     assert found['spread_p50_ms'] == '40.0'
-    assert values(monitor, 'latency') == {'decode_p50_ms': '2.0', 'decode_p95_ms': '2.0', 'total_p50_ms': '100.0', 'total_p95_ms': '100.0'}
+    assert values(monitor, 'latency') == {
+        'decode_p50_ms': '2.0',
+        'decode_p95_ms': '2.0',
+        'total_p50_ms': '100.0',
+        'total_p95_ms': '100.0',
+    }
 
 
 def test_a_camera_shows_rate_and_age():
@@ -174,12 +187,16 @@ def test_a_new_activation_starts_from_nothing_but_keeps_what_concerns_the_node()
     monitor.report('clock', 'node', WARN, 'no clock')
     monitor.start(('b',), 5.0)
     assert values(monitor, 'sets')['received'] == '0'
-    assert set(values(monitor, 'cameras')) == {f'b.{name}' for name in ('rate_hz', 'age_s', 'received', 'ignored', 'unusable')}
+    assert set(values(monitor, 'cameras')) == {
+        f'b.{name}' for name in ('rate_hz', 'age_s', 'received', 'ignored', 'unusable')
+    }
     assert statuses(monitor)['/node: cameras'].level == OK
     assert statuses(monitor)['/node: node'].level == WARN
 
 
-def test_silence_does_not_pass_faster_than_the_time_of_a_slow_replay(monkeypatch: pytest.MonkeyPatch):
+def test_silence_does_not_pass_faster_than_the_time_of_a_slow_replay(
+    monkeypatch: pytest.MonkeyPatch,
+):
     wall_s, ros_s = [100.0], [0.0]
     monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: wall_s[0])
     monitor = Monitor(Log(), ros_now_s=lambda: ros_s[0])

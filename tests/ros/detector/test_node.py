@@ -1,4 +1,5 @@
-"""What the running node answers, seen from outside: through its topics, services and parameters."""
+"""What the running node answers, seen from outside: through its topics, services and
+parameters."""
 
 from __future__ import annotations
 
@@ -8,10 +9,10 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import Image
 
-from bevdepth_ros.detector.synchronizer import stamp_ns
+from bevdepth_ros.rig.stamps import stamp_ns
+from tests.ros.camera_rig import Rig, jpeg
 from tests.ros.detector.running import ACTIVATE, CAMERAS, DEACTIVATE
 from tests.ros.graph import Graph, wait_until
-from tests.ros.rig import Rig, jpeg
 
 
 def test_a_set_of_images_is_answered_on_every_topic_at_the_mean_stamp_in_the_base_frame(detector):
@@ -19,7 +20,11 @@ def test_a_set_of_images_is_answered_on_every_topic_at_the_mean_stamp_in_the_bas
     node.start()
     node.rig.send_all(0.0)
     node.answers(1)
-    headers = [node.detections[0].header, node.objects[0].header, node.markers[0].markers[0].header]
+    headers = [
+        node.detections[0].header,
+        node.objects[0].header,
+        node.markers[0].markers[0].header,
+    ]
     assert all(header == headers[0] for header in headers)
     assert headers[0].frame_id == 'base_link'
     assert stamp_ns(node.detections[0]) == node.rig.mean_stamp_ns(0.0)
@@ -34,7 +39,9 @@ def test_any_number_of_cameras_is_answered(detector, cameras: tuple[str, ...]):
     node.answers(1)
 
 
-def test_raw_images_give_the_same_boxes_as_the_pictures_they_were_decoded_from(graph: Graph, detector):
+def test_raw_images_give_the_same_boxes_as_the_pictures_they_were_decoded_from(
+    graph: Graph, detector
+):
     node = detector()
     node.start()
     node.rig.send_all(0.0)
@@ -58,9 +65,15 @@ def test_without_ego_poses_boxes_come_without_velocities(detector):
     node.rig.send_images(0.0)
     node.answers(1)
     assert np.isnan(node.velocities()).all()
-    wait_until(lambda: node.diagnostics.says('tf', 'without ego motion there are no velocities'), 'the sentence')
+    wait_until(
+        lambda: node.diagnostics.says('tf', 'without ego motion there are no velocities'),
+        'the sentence',
+    )
     words = 'off: tf has no map <- base_link'
-    wait_until(lambda: node.diagnostics.values('tf').get('temporal_fusion', '').startswith(words), 'the reason')
+    wait_until(
+        lambda: node.diagnostics.values('tf').get('temporal_fusion', '').startswith(words),
+        'the reason',
+    )
 
 
 def test_a_frame_half_a_second_back_switches_temporal_fusion_on(detector):
@@ -94,7 +107,12 @@ def test_a_broken_image_costs_its_camera_one_frame_and_nothing_more(detector):
     node.rig.send_infos()
     node.rig.send_poses(0.0)
     node.rig.send_images(0.0, data={'right': jpeg()[:-300]})
-    wait_until(lambda: node.diagnostics.says('cameras', 'image of right on /right/image is a broken JPEG'), 'the sentence')
+    wait_until(
+        lambda: node.diagnostics.says(
+            'cameras', 'image of right on /right/image is a broken JPEG'
+        ),
+        'the sentence',
+    )
     node.answers(1)
     assert stamp_ns(node.detections[0]) == node.rig.stamps_ns(0.0)[0]
     node.rig.send_all(0.1)
@@ -112,7 +130,16 @@ def test_of_a_flood_the_newest_set_is_answered_and_every_other_counted(detector)
         node.rig.send_poses(0.1 * number)
         node.rig.send_images(0.1 * number)
     newest = node.rig.mean_stamp_ns(1.9)
-    wait_until(lambda: node.detections and node.detections[-1].header.stamp.nanosec == newest % 10**9, 'the newest set')
+    wait_until(
+        lambda: node.detections and node.detections[-1].header.stamp.nanosec == newest % 10**9,
+        'the newest set',
+    )
     counts = node.diagnostics.values
-    wait_until(lambda: int(counts('sets')['received']) == int(counts('sets')['answered']) + int(counts('sets')['dropped']), 'the counts')
+    wait_until(
+        lambda: (
+            int(counts('sets')['received'])
+            == int(counts('sets')['answered']) + int(counts('sets')['dropped'])
+        ),
+        'the counts',
+    )
     assert counts('sets')['dropped'] == counts('sets')['dropped_replaced']

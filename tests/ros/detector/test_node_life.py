@@ -17,7 +17,11 @@ from tests.ros.graph import Graph, wait_until
 def test_the_label_table_reaches_late_subscribers(graph: Graph, detector):
     node = detector()
     node.start()
-    late = graph.collect(LabelInfo, '/bevdepth_detector/label_info', QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+    late = graph.collect(
+        LabelInfo,
+        '/bevdepth_detector/label_info',
+        QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
+    )
     wait_until(lambda: late, 'the label table')
     assert {entry.class_id: entry.class_name for entry in late[0].class_map}[8] == 'pedestrian'
 
@@ -38,16 +42,25 @@ def test_the_life_cycle_can_go_round_and_only_an_active_node_answers(detector):
     assert len(node.detections) == 3
 
 
-def test_a_wrong_checkpoint_fails_with_a_sentence_and_the_node_recovers_with_a_right_one(detector, tiny_checkpoint: Path, tmp_path: Path):
+def test_a_wrong_checkpoint_fails_with_a_sentence_and_the_node_recovers_with_a_right_one(
+    detector, tiny_checkpoint: Path, tmp_path: Path
+):
     broken = tmp_path / 'broken.safetensors'
     broken.write_bytes(tiny_checkpoint.read_bytes()[:1000])
     node = detector(checkpoint='/nowhere/weights.pth')
     assert not node.change(CONFIGURE)
     assert node.state() == State.PRIMARY_STATE_UNCONFIGURED
-    wait_until(lambda: node.diagnostics.says('node', 'configure failed: /nowhere/weights.pth: no such checkpoint file'), 'the sentence')
+    wait_until(
+        lambda: node.diagnostics.says(
+            'node', 'configure failed: /nowhere/weights.pth: no such checkpoint file'
+        ),
+        'the sentence',
+    )
     assert node.set('checkpoint', str(broken)) == ''
     assert not node.change(CONFIGURE)
-    wait_until(lambda: node.diagnostics.says('node', f'configure failed: {broken}'), 'the other sentence')
+    wait_until(
+        lambda: node.diagnostics.says('node', f'configure failed: {broken}'), 'the other sentence'
+    )
     assert node.set('checkpoint', str(tiny_checkpoint)) == ''
     node.start()
     wait_until(lambda: node.diagnostics.is_ok('node'), 'recovery')
@@ -55,17 +68,24 @@ def test_a_wrong_checkpoint_fails_with_a_sentence_and_the_node_recovers_with_a_r
     node.answers(1)
 
 
-def test_an_empty_checkpoint_and_a_device_that_does_not_exist_fail_with_the_remedy(detector, tiny_checkpoint: Path):
+def test_an_empty_checkpoint_and_a_device_that_does_not_exist_fail_with_the_remedy(
+    detector, tiny_checkpoint: Path
+):
     node = detector(checkpoint='')
     assert not node.change(CONFIGURE)
     wait_until(lambda: node.diagnostics.says('node', 'give the path of the weights'), 'the remedy')
     assert node.set('checkpoint', str(tiny_checkpoint)) == ''
     assert node.set('device', 'cuda:99') == ''
     assert not node.change(CONFIGURE)
-    wait_until(lambda: node.diagnostics.says('node', 'configure failed: device cuda:99 is not available'), 'the sentence')
+    wait_until(
+        lambda: node.diagnostics.says('node', 'configure failed: device cuda:99 is not available'),
+        'the sentence',
+    )
 
 
-def test_weights_are_swapped_by_deactivate_set_activate(detector, tiny_checkpoint: Path, tmp_path: Path):
+def test_weights_are_swapped_by_deactivate_set_activate(
+    detector, tiny_checkpoint: Path, tmp_path: Path
+):
     other = tmp_path / 'other.safetensors'
     shutil.copy(tiny_checkpoint, other)
     node = detector()
@@ -74,7 +94,10 @@ def test_weights_are_swapped_by_deactivate_set_activate(detector, tiny_checkpoin
     assert node.change(DEACTIVATE)
     assert node.set('checkpoint', str(other)) == ''
     assert node.change(ACTIVATE)
-    wait_until(lambda: node.diagnostics.values('node').get('checkpoint') == str(other), 'the other weights')
+    wait_until(
+        lambda: node.diagnostics.values('node').get('checkpoint') == str(other),
+        'the other weights',
+    )
     assert node.change(DEACTIVATE)
     assert node.set('checkpoint', '/nowhere') == ''
     assert not node.change(ACTIVATE)
@@ -100,14 +123,20 @@ def test_a_parameter_is_refused_with_the_reason(detector):
         ('score_threshold', 1.5, 'out of range'),
         ('precision', 'fp8', 'precision must be one of auto, fp32, fp16, bf16'),
         ('diagnostics_period_s', 2.0, 'read-only'),
-        ('base_frame', 'rear_axle', 'base_frame cannot change while the node is active: deactivate it, set, activate'),
+        (
+            'base_frame',
+            'rear_axle',
+            'base_frame cannot change while the node is active: deactivate it, set, activate',
+        ),
         ('min_cameras', 3, 'min_cameras must not exceed the number of cameras (2), got 3'),
         ('no_such_parameter', 1, 'undeclared'),
     ):
         assert reason in node.set(name, value)
 
 
-def test_a_device_that_failed_for_good_ends_in_the_error_state_from_which_the_node_can_be_configured_again(detector):
+def test_a_device_that_failed_for_good_ends_in_the_error_state_from_which_the_node_can_be_configured_again(
+    detector,
+):
     node = detector()
     node.start()
     node.node._on_device_failure('cpu failed twice')

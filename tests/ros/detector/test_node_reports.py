@@ -7,27 +7,38 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
+from tests.ros.camera_rig import Rig
 from tests.ros.detector.running import ACTIVATE, CAMERAS, CONFIGURE
 from tests.ros.graph import Graph, wait_until
-from tests.ros.rig import Rig
 
 
-def test_until_cameras_had_time_to_begin_nothing_is_published_without_the_camera_info_of_all(detector):
+def test_until_cameras_had_time_to_begin_nothing_is_published_without_the_camera_info_of_all(
+    detector,
+):
     node = detector(camera_startup_s=60.0)
     node.start()
     node.rig.send_extrinsics()
     node.rig.send_infos(cameras=('left',))
     node.rig.send_poses(0.0)
     node.rig.send_images(0.0)
-    wait_until(lambda: node.diagnostics.says('sets', 'camera right has no CameraInfo: nothing came on /right/camera_info'), 'the sentence')
-    wait_until(lambda: node.diagnostics.values('sets')['dropped_no_camera_info'] == '1', 'the count')
+    wait_until(
+        lambda: node.diagnostics.says(
+            'sets', 'camera right has no CameraInfo: nothing came on /right/camera_info'
+        ),
+        'the sentence',
+    )
+    wait_until(
+        lambda: node.diagnostics.values('sets')['dropped_no_camera_info'] == '1', 'the count'
+    )
     assert not node.detections
     node.rig.send_all(0.1)
     node.answers(1)
     wait_until(lambda: node.diagnostics.is_ok('sets'), 'recovery')
 
 
-def test_until_cameras_had_time_to_begin_nothing_is_published_without_the_extrinsics_of_all(detector):
+def test_until_cameras_had_time_to_begin_nothing_is_published_without_the_extrinsics_of_all(
+    detector,
+):
     node = detector(camera_startup_s=60.0)
     node.start()
     node.rig.send_extrinsics(('left', 'rihgt'))
@@ -35,9 +46,14 @@ def test_until_cameras_had_time_to_begin_nothing_is_published_without_the_extrin
     node.rig.send_poses(0.0)
     node.rig.send_images(0.0)
     wait_until(
-        lambda: node.diagnostics.says('tf', 'tf has no base_link <- right: it does not know right, only base_link, left'), 'the sentence'
+        lambda: node.diagnostics.says(
+            'tf', 'tf has no base_link <- right: it does not know right, only base_link, left'
+        ),
+        'the sentence',
     )
-    wait_until(lambda: node.diagnostics.values('sets')['dropped_no_extrinsics'] == '1', 'the count')
+    wait_until(
+        lambda: node.diagnostics.values('sets')['dropped_no_extrinsics'] == '1', 'the count'
+    )
     assert not node.detections
     node.rig.send_all(0.1)
     node.answers(1)
@@ -51,7 +67,12 @@ def test_an_image_unlike_its_calibration_is_refused(detector):
     node.rig.send_infos(size=(400, 704))
     node.rig.send_poses(0.0)
     node.rig.send_images(0.0)
-    wait_until(lambda: node.diagnostics.says('cameras', 'camera left is 352x200, but its calibration is for 704x400'), 'the sentence')
+    wait_until(
+        lambda: node.diagnostics.says(
+            'cameras', 'camera left is 352x200, but its calibration is for 704x400'
+        ),
+        'the sentence',
+    )
 
 
 def test_a_camera_that_never_publishes_is_named(detector):
@@ -92,10 +113,17 @@ def test_a_publisher_that_offers_less_than_asked_for_is_named(graph: Graph, dete
     node = detector(rig=Rig(graph.node, CAMERAS, image_qos=lossy), image_reliability='reliable')
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)
-    wait_until(lambda: node.diagnostics.says('cameras', 'a best-effort publisher of /left/image is not heard'), 'the sentence')
+    wait_until(
+        lambda: node.diagnostics.says(
+            'cameras', 'a best-effort publisher of /left/image is not heard'
+        ),
+        'the sentence',
+    )
 
 
-def test_a_camera_that_never_agrees_with_the_others_is_left_out_and_named_with_its_offset(detector):
+def test_a_camera_that_never_agrees_with_the_others_is_left_out_and_named_with_its_offset(
+    detector,
+):
     node = detector(cameras=('a', 'b', 'c'))
     node.start()
     step = iter(range(10**6))
@@ -104,7 +132,9 @@ def test_a_camera_that_never_agrees_with_the_others_is_left_out_and_named_with_i
         time_s = 0.5 * next(step)
         node.rig.send_images(time_s, cameras=('a', 'b'))
         node.rig.send_images(time_s + 0.2, cameras=('c',))
-        return node.diagnostics.says('cameras', 'c is left out, its images fit no set: its stamps are +0.')
+        return node.diagnostics.says(
+            'cameras', 'c is left out, its images fit no set: its stamps are +0.'
+        )
 
     wait_until(c_is_late, 'the sentence')
 
@@ -113,7 +143,10 @@ def test_images_without_a_stamp_are_named(detector):
     node = detector()
     node.start()
     node.rig.send_images(0.0, stamp_ns=0)
-    wait_until(lambda: node.diagnostics.says('cameras', 'images on /left/image have no time stamp'), 'the sentence')
+    wait_until(
+        lambda: node.diagnostics.says('cameras', 'images on /left/image have no time stamp'),
+        'the sentence',
+    )
 
 
 def test_simulated_time_without_a_clock_is_named(detector):
@@ -131,7 +164,23 @@ def test_diagnostics_tell_rates_spread_latency_device_and_memory(detector):
     values = node.diagnostics.values
     assert float(values('cameras')['left.rate_hz']) > 0
     assert float(values('sets')['spread_p50_ms']) == 8.0
-    stages = ('queue', 'frame', 'preprocess', 'image_branch', 'view_transform', 'bev_head', 'decode', 'publish', 'total')
-    assert set(values('latency')) == {f'{stage}_p{percent}_ms' for stage in stages for percent in (50, 95)}
-    assert (values('node')['device'], values('node')['precision'], values('node')['state']) == ('cpu', 'fp32', 'active')
+    stages = (
+        'queue',
+        'frame',
+        'preprocess',
+        'image_branch',
+        'view_transform',
+        'bev_head',
+        'decode',
+        'publish',
+        'total',
+    )
+    assert set(values('latency')) == {
+        f'{stage}_p{percent}_ms' for stage in stages for percent in (50, 95)
+    }
+    assert (values('node')['device'], values('node')['precision'], values('node')['state']) == (
+        'cpu',
+        'fp32',
+        'active',
+    )
     assert float(values('node')['memory_mb']) > 0

@@ -11,7 +11,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from bevdepth_ros.detector import parameters
-from bevdepth_ros.detector.parameters import FIELDS, INACTIVE, LIVE, START, Settings
+from bevdepth_ros.detector.parameters import FIELDS, Settings
+from bevdepth_ros.rig.settings import INACTIVE, LIVE, START
 from tests.reference import ROOT
 from tests.ros.graph import Graph
 
@@ -23,7 +24,12 @@ def values_in(path: Path) -> dict:
 
 
 def settings(**changes) -> Settings:
-    return Settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()})
+    return Settings(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in changes.items()
+        }
+    )
 
 
 @pytest.fixture
@@ -33,7 +39,13 @@ def node_with(graph: Graph) -> Iterator[Callable[..., Node]]:
 
     def make(**values) -> Node:
         overrides = [Parameter(name, value=value) for name, value in values.items()]
-        made.append(Node('declared', parameter_overrides=overrides, automatically_declare_parameters_from_overrides=True))
+        made.append(
+            Node(
+                'declared',
+                parameter_overrides=overrides,
+                automatically_declare_parameters_from_overrides=True,
+            )
+        )
         return made[-1]
 
     yield make
@@ -49,7 +61,9 @@ def test_detector_yaml_holds_every_parameter_with_its_default():
 def test_detector_yaml_explains_every_parameter():
     lines = (ROOT / 'config' / 'detector.yaml').read_text().splitlines()
     for name in FIELDS:
-        position = next(index for index, line in enumerate(lines) if line.strip().startswith(f'{name}:'))
+        position = next(
+            index for index, line in enumerate(lines) if line.strip().startswith(f'{name}:')
+        )
         assert lines[position - 1].strip().startswith('# '), name
 
 
@@ -57,7 +71,10 @@ def test_detector_yaml_says_which_parameters_are_live_or_read_only():
     text = (ROOT / 'config' / 'detector.yaml').read_text()
     for name, field in FIELDS.items():
         comment = text[: text.index(f'    {name}:')].splitlines()[-1]
-        assert ('Live.' in comment, 'Read-only.' in comment) == (field.metadata['change'] == LIVE, field.metadata['change'] == START), name
+        assert ('Live.' in comment, 'Read-only.' in comment) == (
+            field.metadata['change'] == LIVE,
+            field.metadata['change'] == START,
+        ), name
 
 
 @pytest.mark.parametrize('path', PRESETS, ids=lambda path: path.stem)
@@ -70,7 +87,9 @@ def test_the_nuscenes_preset_is_the_default():
 
 
 def test_a_pattern_stands_for_every_camera_and_a_list_for_each():
-    sources = settings(cameras=['a', 'b'], image_topics=['/{camera}/image'], camera_info_topics=['/x', '/y']).camera_sources
+    sources = settings(
+        cameras=['a', 'b'], image_topics=['/{camera}/image'], camera_info_topics=['/x', '/y']
+    ).camera_sources
     assert [source.image_topic for source in sources] == ['/a/image', '/b/image']
     assert [source.info_topic for source in sources] == ['/x', '/y']
 
@@ -81,9 +100,15 @@ def test_a_pattern_stands_for_every_camera_and_a_list_for_each():
         ({'cameras': []}, 'one or more different names'),
         ({'cameras': ['a', 'a']}, 'one or more different names'),
         ({'cameras': ['']}, 'one or more different names'),
-        ({'image_topics': ['/a', '/b']}, r'image_topics must hold one pattern or one entry per camera \(6\), got 2'),
+        (
+            {'image_topics': ['/a', '/b']},
+            r'image_topics must hold one pattern or one entry per camera \(6\), got 2',
+        ),
         ({'image_topics': ['/same']}, 'a topic of its own'),
-        ({'camera_info_topics': ['']}, 'camera CAM_FRONT_LEFT needs an entry in camera_info_topics or in camera_info_files'),
+        (
+            {'camera_info_topics': ['']},
+            'camera CAM_FRONT_LEFT needs an entry in camera_info_topics or in camera_info_files',
+        ),
         ({'base_frame': ''}, 'base_frame must not be empty'),
         ({'fixed_frame': 'base_link'}, r'fixed_frame must not be base_frame \(base_link\)'),
         ({'precision': 'fp8'}, 'precision must be one of auto, fp32, fp16, bf16'),
@@ -116,19 +141,32 @@ def test_every_parameter_is_described_with_its_range(node_with):
 def test_a_whole_number_is_taken_for_a_real_one(node_with):
     node = node_with(score_threshold=1, sync_slop_s=1)
     parameters.declare(node)
-    assert parameters.read(node) == dataclasses.replace(Settings(), score_threshold=1.0, sync_slop_s=1.0)
+    assert parameters.read(node) == dataclasses.replace(
+        Settings(), score_threshold=1.0, sync_slop_s=1.0
+    )
 
 
-def test_an_unknown_parameter_is_logged_with_the_nearest_one(node_with, capfd: pytest.CaptureFixture):
+def test_an_unknown_parameter_is_logged_with_the_nearest_one(
+    node_with, capfd: pytest.CaptureFixture
+):
     node = node_with(score_treshold=0.5, use_sim_time=False)
     parameters.declare(node)
     logged = capfd.readouterr().err
-    assert 'parameter score_treshold is unknown and has no effect; did you mean score_threshold?' in logged
+    assert (
+        'parameter score_treshold is unknown and has no effect; did you mean score_threshold?'
+        in logged
+    )
     assert 'use_sim_time' not in logged
 
 
 @pytest.mark.parametrize(
-    ('name', 'value'), [('checkpoint', 3), ('cameras', 'CAM_FRONT'), ('sync_queue_size', 2.5), ('images_rectified', 1)]
+    ('name', 'value'),
+    [
+        ('checkpoint', 3),
+        ('cameras', 'CAM_FRONT'),
+        ('sync_queue_size', 2.5),
+        ('images_rectified', 1),
+    ],
 )
 def test_a_value_of_the_wrong_type_is_refused_by_name(node_with, name: str, value):
     node = node_with(**{name: value})
@@ -143,7 +181,9 @@ def test_a_value_out_of_range_is_refused(node_with):
 
 
 def test_only_live_parameters_may_change_while_active():
-    parameters.check_live(name for name, field in FIELDS.items() if field.metadata['change'] == LIVE)
+    parameters.check_live(
+        name for name, field in FIELDS.items() if field.metadata['change'] == LIVE
+    )
     for name in (name for name, field in FIELDS.items() if field.metadata['change'] == INACTIVE):
         with pytest.raises(ValueError, match=f'{name} cannot change while the node is active'):
             parameters.check_live([name])

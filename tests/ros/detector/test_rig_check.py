@@ -4,14 +4,20 @@ import numpy as np
 import pytest
 
 from bevdepth_core.config import ImageSpec
-from bevdepth_core.nuscenes.synthetic.rig import nuscenes_like_rig
+from bevdepth_core.synthetic.sensors.rig import nuscenes_like_rig
 from bevdepth_core.types import CameraRig
 from bevdepth_ros.detector.rig_check import RigCheck, unlike_training
 
 SIZES = [(1600, 900)] * 6
 
 
-def changed(camera: int, focal_factor: float = 1.0, up_m: float = 0.0, about_z_deg: float = 0.0, about_y_deg: float = 0.0) -> CameraRig:
+def changed(
+    camera: int,
+    focal_factor: float = 1.0,
+    up_m: float = 0.0,
+    about_z_deg: float = 0.0,
+    about_y_deg: float = 0.0,
+) -> CameraRig:
     rig = nuscenes_like_rig()
     intrinsics, poses = rig.intrinsics.copy(), rig.ego_from_camera.copy()
     intrinsics[camera, (0, 1), (0, 1)] *= focal_factor
@@ -35,10 +41,17 @@ def test_smaller_images_of_the_same_cameras_are_like_training():
 @pytest.mark.parametrize(
     ('change', 'clause'),
     [
-        ({'focal_factor': 2.0}, 'CAM_FRONT has a focal length of 1114 px in the network input, training had 350 to 560'),
+        (
+            {'focal_factor': 2.0},
+            'CAM_FRONT has a focal length of 1114 px in the network input, training had 350 to '
+            '560',
+        ),
         ({'up_m': 1.0}, 'CAM_FRONT sits 2.51 m above base_link, training had 1.48 to 1.61'),
         ({'about_y_deg': 30.0}, 'CAM_FRONT is tilted by 30 degrees, training had 0 to 1'),
-        ({'about_z_deg': 140.0}, 'CAM_FRONT looks to 140 degrees, the nearest camera of training to 108'),
+        (
+            {'about_z_deg': 140.0},
+            'CAM_FRONT looks to 140 degrees, the nearest camera of training to 108',
+        ),
     ],
 )
 def test_a_difference_is_told_with_both_numbers(change: dict, clause: str):

@@ -11,11 +11,11 @@ from bevdepth_core.config import ModelConfig
 from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
 from bevdepth_ros.detector import worker
 from bevdepth_ros.detector.diagnostics import Monitor
-from bevdepth_ros.detector.frames import BuiltFrame
 from bevdepth_ros.detector.outputs import Answer, Speaker
 from bevdepth_ros.detector.parameters import Settings
-from bevdepth_ros.detector.synchronizer import ImageSet
 from bevdepth_ros.detector.worker import Worker
+from bevdepth_ros.rig.frames import BuiltFrame
+from bevdepth_ros.rig.synchronizer import ImageSet
 from tests.ros.detector.test_diagnostics import Log, statuses
 from tests.ros.graph import wait_until
 
@@ -24,7 +24,8 @@ LOST = RuntimeError('CUDA error: an illegal memory access was encountered')
 
 
 class FailingDetector:
-    """Stands in for a detector whose GPU fails: raises ``errors`` one after the other, then answers."""
+    """Stands in for a detector whose GPU fails: raises ``errors`` one after the other, then
+    answers."""
 
     config, device = ModelConfig(), torch.device('cpu')
 
@@ -38,11 +39,14 @@ class FailingDetector:
         if self.errors:
             raise self.errors.pop(0)
         empty = Boxes3D(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0), np.zeros((0, 2)))
-        return Detections3D(empty, np.zeros(0), np.zeros(0, np.int64), self.config.class_names, frame.stamp_ns)
+        return Detections3D(
+            empty, np.zeros(0), np.zeros(0, np.int64), self.config.class_names, frame.stamp_ns
+        )
 
 
 class OneFrame:
-    """Stands in for the builder of frames: every set is the same frame, with poses that ``speed`` moves on."""
+    """Stands in for the builder of frames: every set is the same frame, with poses that ``speed``
+    moves on."""
 
     def __init__(self, speed_m_s: float = 0.0):
         self.speed_m_s = speed_m_s
@@ -51,11 +55,19 @@ class OneFrame:
         pass
 
     def build(self, images: ImageSet, stopping: threading.Event) -> BuiltFrame:
-        ego_from_camera = np.array([[[0, 0, 1, 1.5], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]]], np.float64)
-        rig = CameraRig(('CAM_FRONT',), np.array([[[1266.0, 0, 800], [0, 1266.0, 450], [0, 0, 1]]]), ego_from_camera)
+        ego_from_camera = np.array(
+            [[[0, 0, 1, 1.5], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]]], np.float64
+        )
+        rig = CameraRig(
+            ('CAM_FRONT',),
+            np.array([[[1266.0, 0, 800], [0, 1266.0, 450], [0, 0, 1]]]),
+            ego_from_camera,
+        )
         pose = np.eye(4)[None].copy()
         pose[0, 0, 3] = self.speed_m_s * images.stamps_ns[0] * 1e-9
-        return BuiltFrame(Frame((np.zeros((900, 1600, 3), np.uint8),), rig, images.stamps_ns, pose), {})
+        return BuiltFrame(
+            Frame((np.zeros((900, 1600, 3), np.uint8),), rig, images.stamps_ns, pose), {}
+        )
 
 
 class Bench:
@@ -65,14 +77,26 @@ class Bench:
         self.log, self.answers, self.failures = Log(), [], []
         self.monitor = Monitor(self.log, ('CAM_FRONT',))
         settings = Settings(cameras=('CAM_FRONT',))
-        self.worker = Worker(detector, builder or OneFrame(), lambda: settings, self.answers.append, self.monitor, self.failures.append)
+        self.worker = Worker(
+            detector,
+            builder or OneFrame(),
+            lambda: settings,
+            self.answers.append,
+            self.monitor,
+            self.failures.append,
+        )
 
     def work(self, *stamps_ns: int) -> None:
         for stamp_ns in stamps_ns:
             done = self.monitor.counts()
-            self.worker.put(ImageSet((0,), (None,), np.array([stamp_ns], np.int64), time.monotonic()))
+            self.worker.put(
+                ImageSet((0,), (None,), np.array([stamp_ns], np.int64), time.monotonic())
+            )
             wait_until(
-                lambda done=done: self.monitor.counts()['answered'] + self.monitor.counts()['dropped'] > done['answered'] + done['dropped'],
+                lambda done=done: (
+                    self.monitor.counts()['answered'] + self.monitor.counts()['dropped']
+                    > done['answered'] + done['dropped']
+                ),
                 'an end',
             )
         self.worker.stop(discard=False)
@@ -86,7 +110,10 @@ def test_a_device_that_fails_once_is_tried_once_more_and_the_set_is_answered(err
     assert len(bench.answers) == 1
     assert detector.resets == 1
     assert not bench.failures
-    assert any(level == 'warning' and 'cpu failed, trying once more: ' in line for level, line in bench.log.lines)
+    assert any(
+        level == 'warning' and 'cpu failed, trying once more: ' in line
+        for level, line in bench.log.lines
+    )
 
 
 def test_a_device_that_fails_twice_ends_detection_with_a_sentence():
@@ -94,7 +121,10 @@ def test_a_device_that_fails_twice_ends_detection_with_a_sentence():
     bench.work(10**9)
     assert not bench.answers
     (sentence,) = bench.failures
-    assert 'cpu failed twice, so the node gave up detection: OutOfMemoryError: CUDA out of memory' in sentence
+    assert (
+        'cpu failed twice, so the node gave up detection: OutOfMemoryError: CUDA out of memory'
+        in sentence
+    )
     assert 'configure and activate the node again' in sentence
 
 
@@ -137,7 +167,9 @@ def test_a_pose_that_moves_faster_than_a_vehicle_forgets_the_past():
     bench = Bench(fast, OneFrame(speed_m_s=500.0))
     bench.work(10**9, 2 * 10**9)
     assert (slow.resets, fast.resets) == (0, 1)
-    assert statuses(bench.monitor)['/node: tf'].message.startswith('the ego pose moved by 500.0 m in 1.00 s')
+    assert statuses(bench.monitor)['/node: tf'].message.startswith(
+        'the ego pose moved by 500.0 m in 1.00 s'
+    )
 
 
 def test_detection_does_not_wait_for_publication_and_what_is_not_published_is_counted():

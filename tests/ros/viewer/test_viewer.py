@@ -1,4 +1,5 @@
-"""The view in the browser: what a browser receives from the real server while a real graph runs."""
+"""The view in the browser: what a browser receives from the real server while a real graph
+runs."""
 
 from __future__ import annotations
 
@@ -18,28 +19,39 @@ from websockets.sync.client import ClientConnection, connect
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.types import Boxes3D, Detections3D
 from bevdepth_core.visualization import class_color
-from bevdepth_ros.detector.messages import objects_cloud
+from bevdepth_ros.detections.messages import objects_cloud
 from bevdepth_ros.viewer.colors import browser_color, shown
 from bevdepth_ros.viewer.moments import Moment, MomentHistory
 from bevdepth_ros.viewer.node import Viewer
+from tests.ros.camera_rig import Rig
 from tests.ros.graph import PATIENCE_S, Graph, wait_until
-from tests.ros.rig import Rig
 
 CAMERAS = ('left', 'right')
 
 
 @pytest.fixture
 def viewer(graph: Graph) -> Iterator[Viewer]:
-    values = {'cameras': list(CAMERAS), 'image_topics': ['/{camera}/image'], 'rate_hz': 20.0, 'port': 0}
-    node = graph.add(Viewer(parameter_overrides=[Parameter(name, value=value) for name, value in values.items()]))
+    values = {
+        'cameras': list(CAMERAS),
+        'image_topics': ['/{camera}/image'],
+        'rate_hz': 20.0,
+        'port': 0,
+    }
+    node = graph.add(
+        Viewer(
+            parameter_overrides=[Parameter(name, value=value) for name, value in values.items()]
+        )
+    )
     yield node
     graph.stop()
     node.destroy_node()
 
 
 CAMERA = {
-    'type': 'ViewerCameraMessage', 'wxyz': (1.0, 0.0, 0.0, 0.0), 'position': (0.0, 0.0, 9.0), 'fov': 1.0, 'near': 0.01, 'far': 1000.0,
-    'image_height': 900, 'image_width': 1600, 'look_at': (0.0, 0.0, 0.0), 'up_direction': (1.0, 0.0, 0.0),
+    'type': 'ViewerCameraMessage', 'wxyz': (1.0, 0.0, 0.0, 0.0), 'position': (0.0, 0.0, 9.0),
+    'fov': 1.0, 'near': 0.01, 'far': 1000.0,
+    'image_height': 900, 'image_width': 1600, 'look_at': (0.0, 0.0, 0.0), 'up_direction': (1.0,
+    0.0, 0.0),
 }  # fmt: skip
 
 
@@ -47,7 +59,8 @@ class Browser:
     """Reads what the server sends, as its page does."""
 
     def __init__(self, connection: ClientConnection):
-        """Say where the view is, as the page does first; the server counts browsers from then on."""
+        """Say where the view is, as the page does first; the server counts browsers from then
+        on."""
         self._connection = connection
         self._waiting: deque[tuple[dict, list[bytes]]] = deque()
         connection.send(msgspec.msgpack.encode(CAMERA))
@@ -75,26 +88,46 @@ def decoded(data: bytes) -> tuple[list[dict], list[bytes]]:
     return content['messages'], buffers
 
 
-def test_a_browser_gets_the_page_and_then_boxes_cameras_and_figures(graph: Graph, viewer: Viewer) -> None:
+def test_a_browser_gets_the_page_and_then_boxes_cameras_and_figures(
+    graph: Graph, viewer: Viewer
+) -> None:
     address = f'127.0.0.1:{viewer.page.port}'
     assert b'<title>' in urllib.request.urlopen(f'http://{address}', timeout=PATIENCE_S).read()
     rig = Rig(graph.node, CAMERAS)
     rig.wait_for_detector()
     objects = graph.node.create_publisher(PointCloud2, '/bevdepth_detector/objects', 10)
     wait_until(lambda: objects.get_subscription_count(), 'the subscription of the viewer')
-    with connect(f'ws://{address}', subprotocols=[f'viser-v{viser.__version__}'], max_size=None) as connection:
+    with connect(
+        f'ws://{address}', subprotocols=[f'viser-v{viser.__version__}'], max_size=None
+    ) as connection:
         browser = Browser(connection)
         browser.wait_for('GridMessage')
         wait_until(lambda: viewer.page.watched, 'the browser')
         rig.send_all(0.0)
         boxes = Boxes3D([(14, 0.2, 1.6)], [(11, 2.9, 3.4)], [0], [(5, 0)])
-        found = Detections3D(boxes, [0.8], [NUSCENES_CLASSES.index('bus')], NUSCENES_CLASSES, rig.mean_stamp_ns(0.0), 0)
+        found = Detections3D(
+            boxes,
+            [0.8],
+            [NUSCENES_CLASSES.index('bus')],
+            NUSCENES_CLASSES,
+            rig.mean_stamp_ns(0.0),
+            0,
+        )
         objects.publish(objects_cloud(found, 'base_link'))
-        mesh, buffers = browser.wait_for('MeshMessage', lambda message: message['name'].endswith('/bus'))
-        vertices = np.frombuffer(buffers[mesh['props']['vertices']['__binary_index']], np.float32).reshape(-1, 3)
+        mesh, buffers = browser.wait_for(
+            'MeshMessage', lambda message: message['name'].endswith('/bus')
+        )
+        vertices = np.frombuffer(
+            buffers[mesh['props']['vertices']['__binary_index']], np.float32
+        ).reshape(-1, 3)
         np.testing.assert_allclose(vertices, boxes.corners()[0], atol=1e-5)
         rig.send_all(0.1)
-        objects.publish(objects_cloud(Detections3D(boxes, [0.8], [0], NUSCENES_CLASSES, rig.mean_stamp_ns(0.1), 0), 'base_link'))
+        objects.publish(
+            objects_cloud(
+                Detections3D(boxes, [0.8], [0], NUSCENES_CLASSES, rig.mean_stamp_ns(0.1), 0),
+                'base_link',
+            )
+        )
         browser.wait_for('MeshMessage', lambda message: message['name'].endswith('/car'))
 
 
@@ -117,7 +150,9 @@ def test_it_is_heard_by_this_machine_alone(graph: Graph, viewer: Viewer) -> None
     port = viewer.page.port
     with open('/proc/net/tcp') as table:
         listening = [row.split()[1] for row in table.readlines()[1:] if row.split()[3] == '0A']
-    assert [address for address in listening if address.endswith(f':{port:04X}')] == [f'0100007F:{port:04X}']
+    assert [address for address in listening if address.endswith(f':{port:04X}')] == [
+        f'0100007F:{port:04X}'
+    ]
 
 
 def test_a_class_has_nearly_the_colour_in_the_browser_that_it_has_in_pictures() -> None:
@@ -135,6 +170,10 @@ def test_the_time_line_reaches_back_as_far_as_asked_and_begins_again_with_the_re
     for tenth in range(31):
         history.add(Moment(tenth * 100_000_000, None, None, {}, ''))
     assert len(history) == 21
-    assert [round(history.at(back).stamp_ns * 1e-9, 1) for back in (0.0, 0.52, 9.0)] == [3.0, 2.5, 1.0]
+    assert [round(history.at(back).stamp_ns * 1e-9, 1) for back in (0.0, 0.52, 9.0)] == [
+        3.0,
+        2.5,
+        1.0,
+    ]
     history.add(Moment(0, None, None, {}, ''))
     assert len(history) == 1

@@ -1,0 +1,100 @@
+"""Writes a dataset of drawn drives in the format of nuScenes: python -m bevdepth_core.synthetic
+--help.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from concurrent.futures.process import BrokenProcessPool
+
+from bevdepth_core.synthetic.dataset.capture import Sensors
+from bevdepth_core.synthetic.dataset.writing import SPLITS, VERSION, DatasetPlan, write_dataset
+
+_EPILOG = f"""
+The dataset has version {VERSION} and the splits {' and '.join(SPLITS)}. It appears under its name when it is whole; until then it
+is ROOT.part. An interrupted run leaves no dataset. An existing one is left as it is unless --force is given, which replaces it.
+The same options give the same files, whatever the number of jobs.
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write the dataset that the command line asks for."""
+    options = _parser().parse_args(arguments)
+    width, height = options.image_size
+    os.environ.setdefault('OMP_NUM_THREADS', '1')  # for the processes: each has one processor
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        sensors = Sensors(width, height, options.lidar_beams, options.sweeps)
+        plan = DatasetPlan(
+            options.train_scenes, options.val_scenes, options.duration, sensors, options.seed
+        )
+        write_dataset(options.root, plan, jobs=options.jobs, force=options.force)
+    except (OSError, ValueError) as error:
+        sys.exit(f'error: {error}')
+    except BrokenProcessPool:
+        sys.exit(
+            'error: one of the processes was ended from outside, perhaps for lack of memory: try '
+            'fewer --jobs'
+        )
+    except KeyboardInterrupt:
+        sys.exit('interrupted: nothing was left behind')
+    print(
+        f'{options.root}: {VERSION}, {options.train_scenes} scenes in {SPLITS[0]}, '
+        f'{options.val_scenes} in {SPLITS[1]}'
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='python -m bevdepth_core.synthetic',
+        description='Draw drives through made towns and write them as a dataset in the format of nuScenes v1.0.',
+        epilog=_EPILOG,
+    )
+    parser.add_argument('root', help='folder of the new dataset')
+    parser.add_argument(
+        '--train-scenes', type=int, default=8, help='scenes to train on (%(default)s)'
+    )
+    parser.add_argument(
+        '--val-scenes',
+        type=int,
+        default=2,
+        help='scenes of other seeds and calibrations to score on (%(default)s)',
+    )
+    parser.add_argument(
+        '--duration', type=float, default=20.0, help='seconds of a scene (%(default)s)'
+    )
+    parser.add_argument(
+        '--image-size',
+        type=_size,
+        default='1600x900',
+        help='width and height of the images in pixels (%(default)s)',
+    )
+    parser.add_argument(
+        '--lidar-beams', type=int, default=32, help='beams of the lidar (%(default)s)'
+    )
+    parser.add_argument(
+        '--no-sweeps',
+        dest='sweeps',
+        action='store_false',
+        help='record key frames alone, about a seventh of the data',
+    )
+    parser.add_argument('--jobs', type=int, help='processes (one per processor)')
+    parser.add_argument('--seed', type=int, default=0, help='of all scenes (%(default)s)')
+    parser.add_argument(
+        '--force', action='store_true', help='replace a dataset that this program wrote'
+    )
+    return parser
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition('x')
+    if not (width.isdecimal() and height.isdecimal()):
+        raise argparse.ArgumentTypeError(f'{text!r} is no size such as 1600x900')
+    return int(width), int(height)
+
+
+if __name__ == '__main__':
+    main()

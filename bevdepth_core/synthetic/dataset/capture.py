@@ -1,0 +1,222 @@
+"""Lets the sensors of a vehicle record a drive: image and lidar files, and what there was to
+annotate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from bevdepth_core.geometry import invert_rigid
+from bevdepth_core.nuscenes.classes import LIDAR
+from bevdepth_core.synthetic.dataset.fixed_tables import token
+from bevdepth_core.synthetic.dataset.maps import map_origin, write_map
+from bevdepth_core.synthetic.sensors.lidar import scan
+from bevdepth_core.synthetic.sensors.render import render_camera
+from bevdepth_core.synthetic.sensors.rig import ego_from_lidar, nuscenes_like_rig
+from bevdepth_core.synthetic.sensors.schedule import (
+    TURN_S,
+    TURNS_PER_KEY_FRAME,
+    Shot,
+    measured_s,
+    shots,
+)
+from bevdepth_core.synthetic.sensors.visibility import visible_fractions
+from bevdepth_core.synthetic.world.scene import Scene
+from bevdepth_core.synthetic.world.town import make_scene
+from bevdepth_core.types import CameraRig
+
+JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A scene to be recorded; each has a log, a calibration and a map of its own.
+
+    Attributes:
+        name: of the scene.
+        seed: of its world and its calibration.
+        start_us: Unix time in microseconds.
+        duration_s: seconds.
+    """
+
+    name: str
+    seed: int
+    start_us: int
+    duration_s: float
+
+    def stamp_us(self, time_s: float) -> int:
+        """Return the Unix time of ``time_s`` seconds after the start."""
+        return self.start_us + round(time_s * 1e6)
+
+    def rig(self, sensors: Sensors) -> CameraRig:
+        """Return the cameras of this drive's log."""
+        return nuscenes_like_rig(sensors.width, sensors.height, log_seed=self.seed)
+
+    def ego_from_lidar(self) -> np.ndarray:
+        """Return the (4, 4) mount of this drive's lidar."""
+        return ego_from_lidar(log_seed=self.seed)
+
+    def map_filename(self) -> str:
+        """Return where the map of the town is, relative to the dataset's root."""
+        return f'maps/{token("map", self.name, self.seed)}.png'
+
+    def filename(self, shot: Shot) -> str:
+        """Return where a shot is, relative to the dataset's root; the name is made as in
+        nuScenes.
+        """
+        folder, ending = (
+            'samples' if shot.key_frame else 'sweeps',
+            'pcd.bin' if shot.channel == LIDAR else 'jpg',
+        )
+        return f'{folder}/{shot.channel}/{self.name}__{shot.channel}__{self.stamp_us(shot.time_s)}.{ending}'
+
+
+@dataclass(frozen=True)
+class Sensors:
+    """What every drive of a dataset is recorded with.
+
+    Attributes:
+        width, height: of the images, pixels.
+        lidar_beams: 32 in nuScenes.
+        sweeps: whether images and sweeps between the key frames are recorded.
+    """
+
+    width: int = 1600
+    height: int = 900
+    lidar_beams: int = 32
+    sweeps: bool = True
+
+
+@dataclass(frozen=True)
+class KeyFrame:
+    """A key frame, with the shots since the last one.
+
+    Attributes:
+        number: in the drive.
+        shots: channel by channel in order of time.
+        world_from_ego: (shots, 4, 4), the vehicle at each shot's stamp; the origin of the world is
+            the map's.
+        classes: n names, one per actor.
+        riders: (n,) bool, whether somebody sits on a bicycle or motorcycle.
+        size: (n, 3) length, width, height, metres.
+        position: (n, 2) world x and y of the centres, metres.
+        heading: (n,) radians.
+        speed: (n,) m/s over ground.
+        points: (n,) lidar points on each actor.
+        visible: (n,) share of each actor, 0..1, that the cameras together see.
+    """
+
+    number: int
+    shots: tuple[Shot, ...]
+    world_from_ego: np.ndarray
+    classes: tuple[str, ...]
+    riders: np.ndarray
+    size: np.ndarray
+    position: np.ndarray
+    heading: np.ndarray
+    speed: np.ndarray
+    points: np.ndarray
+    visible: np.ndarray
+
+
+def record(
+    root: Path, drive: Drive, sensors: Sensors, key_frames: Sequence[int]
+) -> list[KeyFrame]:
+    """Write the files of some key frames below ``root``, whose folders exist, and the map with
+    those of the first.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    scene = _scene(drive.seed, drive.duration_s)
+    if 0 in key_frames:
+        write_map(scene.road, root / drive.map_filename())
+    return [_record_key_frame(root, scene, drive, sensors, number) for number in key_frames]
+
+
+@lru_cache(maxsize=2)
+def _scene(seed: int, duration_s: float) -> Scene:
+    return make_scene(seed, duration_s)
+
+
+def _record_key_frame(
+    root: Path, scene: Scene, drive: Drive, sensors: Sensors, number: int
+) -> KeyFrame:
+    taken = tuple(shots(number, sensors.sweeps))
+    rig, poses = (
+        drive.rig(sensors),
+        np.array([scene.world_from_ego(shot.time_s) for shot in taken]),
+    )
+    for shot, pose in zip(taken, poses, strict=True):
+        path = root / drive.filename(shot)
+        if shot.channel == LIDAR:
+            points = _write_sweep(path, scene, drive, sensors, shot)
+        else:
+            _write_image(path, scene, rig, sensors, shot, pose)
+    turn = number * TURNS_PER_KEY_FRAME
+    poses[:, :2, 3] -= map_origin(scene.road)
+    return KeyFrame(
+        number, taken, poses, **_states(scene, measured_s(turn)), points=points,
+        visible=visible_fractions(scene, rig, turn * TURN_S, sensors.width, sensors.height),
+    )  # fmt: skip
+
+
+def _write_image(
+    path: Path,
+    scene: Scene,
+    rig: CameraRig,
+    sensors: Sensors,
+    shot: Shot,
+    world_from_ego: np.ndarray,
+) -> None:
+    camera = rig.names.index(shot.channel)
+    size = {'width': sensors.width, 'height': sensors.height}
+    image = render_camera(
+        scene,
+        rig.intrinsics[camera],
+        world_from_ego @ rig.ego_from_camera[camera],
+        shot.time_s,
+        **size,
+    )
+    _, encoded = cv2.imencode(
+        '.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
+    )
+    encoded.tofile(path)
+
+
+def _write_sweep(
+    path: Path, scene: Scene, drive: Drive, sensors: Sensors, shot: Shot
+) -> np.ndarray:
+    """Write a turn of the lidar, moved to where the lidar is at its stamp; return (actors,) points
+    on each actor.
+    """
+    mount, moment = drive.ego_from_lidar(), measured_s(shot.turn)
+    turn = scan(scene, moment, mount, beams=sensors.lidar_beams, seed=drive.seed + shot.turn)
+    moved = (
+        invert_rigid(scene.world_from_ego(shot.time_s) @ mount)
+        @ scene.world_from_ego(moment)
+        @ mount
+    )
+    points = turn.points @ moved[:3, :3].T + moved[:3, 3]
+    np.column_stack((points, turn.intensity, turn.ring)).astype(np.float32).tofile(path)
+    return np.bincount(turn.actor[turn.actor >= 0], minlength=len(scene.actors))
+
+
+def _states(scene: Scene, time_s: float) -> dict:
+    """Return what the actors are and do, as arrays named as in ``KeyFrame``."""
+    poses = scene.actor_poses(time_s)
+    velocities = [scene.actor_velocity(actor, time_s) for actor in scene.actors]
+    return {
+        'classes': tuple(actor.class_name for actor in scene.actors),
+        'riders': np.array([actor.rider for actor in scene.actors], bool),
+        'size': np.array([actor.size for actor in scene.actors]).reshape(-1, 3),
+        'position': poses[:, :2] - map_origin(scene.road),
+        'heading': poses[:, 2],
+        'speed': np.linalg.norm(np.reshape(velocities, (-1, 2)), axis=1),
+    }

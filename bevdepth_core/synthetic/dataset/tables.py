@@ -1,0 +1,241 @@
+"""Key frames of a drive as rows of the nuScenes tables."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from pyquaternion import Quaternion
+
+from bevdepth_core.nuscenes.classes import LIDAR, MOVING_SPEED
+from bevdepth_core.synthetic.dataset.capture import Drive, KeyFrame, Sensors
+from bevdepth_core.synthetic.dataset.fixed_tables import (
+    attribute_tokens,
+    category_token,
+    token,
+    visibility_token,
+)
+from bevdepth_core.synthetic.sensors.schedule import TURNS_PER_KEY_FRAME, Shot
+
+ANNOTATION_RANGE = 80.0
+"""Metres from the vehicle up to which objects are annotated."""
+
+
+def drive_rows(
+    drive: Drive, sensors: Sensors, key_frames: Sequence[KeyFrame]
+) -> dict[str, list[dict]]:
+    """Return the rows that a drive adds to the tables which depend on drives.
+
+    Args:
+        drive: the scene, alone in its log.
+        sensors: what it was recorded with.
+        key_frames: all its key frames in order.
+    """
+    rows = _log_rows(drive) | {
+        'calibrated_sensor': _calibration_rows(drive, sensors),
+        'sample': _sample_rows(drive, key_frames),
+    }
+    rows |= _sensor_data_rows(drive, sensors, key_frames) | _annotation_rows(drive, key_frames)
+    first, last = rows['sample'][0]['token'], rows['sample'][-1]['token']
+    scene = {
+        'token': token('scene', drive.name, drive.seed),
+        'log_token': rows['log'][0]['token'],
+        'nbr_samples': len(key_frames),
+    }
+    names = {
+        'first_sample_token': first,
+        'last_sample_token': last,
+        'name': drive.name,
+        'description': f'Drawn from seed {drive.seed}',
+    }
+    return rows | {'scene': [scene | names]}
+
+
+def _linked(rows: list[dict]) -> list[dict]:
+    """Return the rows, which follow each other in time, with ``prev`` and ``next``."""
+    tokens = ['', *(row['token'] for row in rows), '']
+    return [
+        row | {'prev': before, 'next': after}
+        for row, before, after in zip(rows, tokens, tokens[2:], strict=False)
+    ]
+
+
+def _log_rows(drive: Drive) -> dict[str, list[dict]]:
+    date = datetime.datetime.fromtimestamp(drive.start_us // 1_000_000, datetime.timezone.utc)
+    log = {
+        'token': token('log', drive.name, drive.seed),
+        'logfile': drive.name,
+        'vehicle': 'synthetic',
+    }
+    town = {
+        'token': token('map', drive.name, drive.seed),
+        'log_tokens': [log['token']],
+        'category': 'semantic_prior',
+    }
+    return {
+        'log': [log | {'date_captured': f'{date:%Y-%m-%d}', 'location': f'town-{drive.name}'}],
+        'map': [town | {'filename': drive.map_filename()}],
+    }
+
+
+def _calibration_token(drive: Drive, channel: str) -> str:
+    return token('calibrated_sensor', drive.name, drive.seed, channel)
+
+
+def _calibration_rows(drive: Drive, sensors: Sensors) -> list[dict]:
+    rig = drive.rig(sensors)
+    mounts = [
+        *zip(rig.names, rig.ego_from_camera, rig.intrinsics.tolist(), strict=True),
+        (LIDAR, drive.ego_from_lidar(), []),
+    ]
+    return [
+        {
+            'token': _calibration_token(drive, channel),
+            'sensor_token': token('sensor', channel),
+            **_pose(mount),
+            'camera_intrinsic': matrix,
+        }
+        for channel, mount, matrix in mounts
+    ]
+
+
+def _pose(target_from_source: np.ndarray) -> dict[str, list[float]]:
+    rotation = Quaternion(matrix=target_from_source[:3, :3], rtol=1e-6, atol=1e-6)
+    return {
+        'translation': target_from_source[:3, 3].tolist(),
+        'rotation': rotation.elements.tolist(),
+    }
+
+
+def _sample_token(drive: Drive, number: int) -> str:
+    return token('sample', drive.name, drive.seed, number)
+
+
+def _sample_rows(drive: Drive, key_frames: Sequence[KeyFrame]) -> list[dict]:
+    scene = token('scene', drive.name, drive.seed)
+    stamps = [
+        drive.stamp_us(Shot(LIDAR, key_frame.number * TURNS_PER_KEY_FRAME).time_s)
+        for key_frame in key_frames
+    ]
+    rows = [
+        {'token': _sample_token(drive, key_frame.number), 'timestamp': stamp, 'scene_token': scene}
+        for key_frame, stamp in zip(key_frames, stamps, strict=True)
+    ]
+    return _linked(rows)
+
+
+def _sensor_data_rows(
+    drive: Drive, sensors: Sensors, key_frames: Sequence[KeyFrame]
+) -> dict[str, list[dict]]:
+    """Return one pose and one file per shot, channel by channel in order of time."""
+    by_channel: dict[str, list[dict]] = {}
+    poses = []
+    for key_frame in key_frames:
+        for shot, world_from_ego in zip(key_frame.shots, key_frame.world_from_ego, strict=True):
+            row = _sensor_data_row(drive, sensors, shot, key_frame.number)
+            by_channel.setdefault(shot.channel, []).append(row)
+            poses.append(
+                {
+                    'token': row['ego_pose_token'],
+                    'timestamp': row['timestamp'],
+                    **_pose(world_from_ego),
+                }
+            )
+    data = itertools.chain.from_iterable(_linked(rows) for rows in by_channel.values())
+    return {'ego_pose': poses, 'sample_data': list(data)}
+
+
+def _sensor_data_row(drive: Drive, sensors: Sensors, shot: Shot, number: int) -> dict:
+    width, height, file_format = (
+        (0, 0, 'pcd') if shot.channel == LIDAR else (sensors.width, sensors.height, 'jpg')
+    )
+    return {
+        'token': token('sample_data', drive.name, drive.seed, shot.channel, shot.turn),
+        'sample_token': _sample_token(drive, number),
+        'ego_pose_token': token('ego_pose', drive.name, drive.seed, shot.channel, shot.turn),
+        'calibrated_sensor_token': _calibration_token(drive, shot.channel),
+        'timestamp': drive.stamp_us(shot.time_s),
+        'fileformat': file_format,
+        'is_key_frame': shot.key_frame,
+        'height': height,
+        'width': width,
+        'filename': drive.filename(shot),
+    }
+
+
+def _annotation_rows(drive: Drive, key_frames: Sequence[KeyFrame]) -> dict[str, list[dict]]:
+    """Return the objects that were ever noticed and their boxes, object by object."""
+    annotated, moves = (
+        _annotated(key_frames),
+        np.array([key_frame.speed for key_frame in key_frames]).max(axis=0) > MOVING_SPEED,
+    )
+    instances, annotations = [], []
+    for actor in np.flatnonzero(annotated.any(axis=0)):
+        frames = [key_frames[number] for number in np.flatnonzero(annotated[:, actor])]
+        instance = token('instance', drive.name, drive.seed, actor)
+        rows = _linked(
+            [
+                _annotation_row(drive, key_frame, actor, instance, moves[actor])
+                for key_frame in frames
+            ]
+        )
+        ends = {
+            'first_annotation_token': rows[0]['token'],
+            'last_annotation_token': rows[-1]['token'],
+            'nbr_annotations': len(rows),
+        }
+        category = category_token(frames[0].classes[actor], frames[0].size[actor, 2])
+        instances.append({'token': instance, 'category_token': category, **ends})
+        annotations += rows
+    return {'instance': instances, 'sample_annotation': annotations}
+
+
+def _annotated(key_frames: Sequence[KeyFrame]) -> np.ndarray:
+    """Return (key frames, actors), where each actor has a box.
+
+    That is from a key frame before it is first noticed, by a point or in an image, to one after
+    the last: hidden in between it keeps its box, and the neighbours give the first and last
+        noticed box a velocity. Beyond the range there is none.
+    """
+    noticed = np.array(
+        [(key_frame.points > 0) | (key_frame.visible > 0) for key_frame in key_frames]
+    )
+    vehicle = np.array([key_frame.world_from_ego[-1, :2, 3] for key_frame in key_frames])
+    near = np.array(
+        [
+            np.linalg.norm(key_frame.position - at, axis=1)
+            for key_frame, at in zip(key_frames, vehicle, strict=True)
+        ]
+    )
+    noticed &= (near := near < ANNOTATION_RANGE)
+    widened = noticed.copy()
+    widened[1:] |= noticed[:-1]
+    widened[:-1] |= noticed[1:]
+    begun, not_over = (
+        np.logical_or.accumulate(widened, axis=0),
+        np.logical_or.accumulate(widened[::-1], axis=0)[::-1],
+    )
+    return begun & not_over & near
+
+
+def _annotation_row(
+    drive: Drive, key_frame: KeyFrame, actor: int, instance: str, ever_moves: bool
+) -> dict:
+    length, width, height = key_frame.size[actor].tolist()
+    half_turn = key_frame.heading[actor] / 2
+    return {
+        'token': token('sample_annotation', drive.name, drive.seed, actor, key_frame.number),
+        'sample_token': _sample_token(drive, key_frame.number),
+        'instance_token': instance,
+        'visibility_token': visibility_token(key_frame.visible[actor]),
+        'attribute_tokens': attribute_tokens(
+            key_frame.classes[actor], key_frame.riders[actor], key_frame.speed[actor], ever_moves
+        ),
+        'translation': [*key_frame.position[actor].tolist(), height / 2],
+        'size': [width, length, height],
+        'rotation': [float(np.cos(half_turn)), 0.0, 0.0, float(np.sin(half_turn))],
+        'num_lidar_pts': int(key_frame.points[actor]),
+        'num_radar_pts': 0,
+    }

@@ -1,0 +1,248 @@
+"""Writes drawn drives as a dataset in the format of nuScenes v1.0, drives in parallel."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
+from bevdepth_core.nuscenes.completeness import TABLES
+from bevdepth_core.synthetic.dataset.capture import Drive, Sensors, record
+from bevdepth_core.synthetic.dataset.fixed_tables import fixed_rows
+from bevdepth_core.synthetic.dataset.tables import drive_rows
+from bevdepth_core.synthetic.sensors.schedule import key_frame_count
+
+VERSION = 'v1.0-synthetic'
+SPLITS = ('synthetic_train', 'synthetic_val')
+"""Names that the devkit has no splits of its own for."""
+
+KEY_FRAMES_PER_TASK = 10
+"""Where there are few drives, so that several processes share one; otherwise a task is a drive,
+whose world is laid out once."""
+_DRIVES_PER_JOB = 4
+_START_S = {'synthetic_train': 1_767_258_000, 'synthetic_val': 1_798_794_000}
+"""Unix time of each split's first drive, 9 in the morning of 1 January 2026 and 2027; the others
+follow hour by hour."""
+_HOUR_S = 3600
+_FOLDERS = (VERSION, 'maps', 'samples', 'sweeps')
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """What is drawn; the same plan gives the same bytes, and more scenes leave the others as they
+    are.
+
+    Attributes:
+        train_scenes: scenes of split ``synthetic_train``.
+        val_scenes: scenes of split ``synthetic_val``, whose worlds and calibrations occur in no
+            training scene.
+        duration_s: of a scene, with two key frames per second.
+        sensors: what the scenes are recorded with.
+        seed: of all scenes.
+
+    Raises:
+        ValueError: there is nothing to draw, or it cannot be drawn.
+    """
+
+    train_scenes: int
+    val_scenes: int
+    duration_s: float = 20.0
+    sensors: Sensors = field(default_factory=Sensors)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (
+            min(self.train_scenes, self.val_scenes, self.seed) < 0
+            or self.train_scenes + self.val_scenes == 0
+        ):
+            raise ValueError(
+                'numbers of scenes and the seed must not be negative, and there must be a scene'
+            )
+        if (
+            key_frame_count(self.duration_s) < 1
+            or self.sensors.lidar_beams < 2
+            or min(self.sensors.width, self.sensors.height) < 16
+        ):
+            raise ValueError(
+                'a scene needs at least 0.5 s, 2 lidar beams and images of 16x16 pixels'
+            )
+
+    def drives(self) -> dict[str, list[Drive]]:
+        """Return the drives of each split."""
+        counts = zip(SPLITS, (self.train_scenes, self.val_scenes), strict=True)
+        return {
+            split: [self._drive(split, number) for number in range(count)]
+            for split, count in counts
+        }
+
+    def _drive(self, split: str, number: int) -> Drive:
+        seed = int(
+            np.random.SeedSequence((self.seed, SPLITS.index(split), number)).generate_state(1)[0]
+        )
+        start_us = (_START_S[split] + number * _HOUR_S) * 1_000_000
+        return Drive(
+            f'{split.removeprefix("synthetic_")}-{number + 1:04d}', seed, start_us, self.duration_s
+        )
+
+
+def write_dataset(
+    root: str | Path,
+    plan: DatasetPlan,
+    *,
+    jobs: int | None = None,
+    force: bool = False,
+    progress: bool = True,
+) -> None:
+    """Write ``plan`` as the nuScenes-format dataset ``root``, version ``v1.0-synthetic``.
+
+    It is made in a folder beside ``root`` that ends in ``.part`` and gets its name when it is
+    whole. An interrupted run removes that folder, and so does the next run if it could not. A
+    script that calls this needs ``if __name__ == '__main__'``, for the processes import it.
+
+    Args:
+        root: the new dataset's folder.
+        plan: what is drawn.
+        jobs: processes; one per processor when None.
+        force: replace a dataset that was written by this function.
+        progress: whether to show a progress bar on a terminal.
+
+    Raises:
+        FileExistsError: ``root`` is there and ``force`` is not given, or it holds something else
+            than such a dataset.
+        OSError: a file cannot be written.
+        BrokenProcessPool: a process was ended from outside.
+    """
+    root = Path(root)
+    _require_free(root, force)
+    part = root.with_name(f'{root.name}.part')
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        _write(part, plan, jobs or len(os.sched_getaffinity(0)), progress)
+        if root.exists():
+            shutil.rmtree(root)
+        part.rename(root)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _require_free(root: Path, force: bool) -> None:
+    present = sorted(os.listdir(root)) if root.is_dir() else []
+    if (root.exists() and not root.is_dir()) or not set(present) <= set(_FOLDERS):
+        raise FileExistsError(
+            f'{root} is there and is no dataset of this program: choose another folder'
+        )
+    if present and not force:
+        raise FileExistsError(
+            f'{root} holds a dataset already: choose another folder, or replace it with --force'
+        )
+
+
+def _write(root: Path, plan: DatasetPlan, jobs: int, progress: bool) -> None:
+    for folder in ('samples', 'sweeps') if plan.sensors.sweeps else ('samples',):
+        for channel in (*CAMERAS, LIDAR):
+            (root / folder / channel).mkdir(parents=True)
+    (root / 'maps').mkdir()
+    (root / VERSION).mkdir()
+    splits = plan.drives()
+    _record_drives(
+        root, [drive for drives in splits.values() for drive in drives], plan, jobs, progress
+    )
+    named = {split: [drive.name for drive in drives] for split, drives in splits.items()}
+    (root / VERSION / 'splits.json').write_text(json.dumps(named))
+
+
+def _record_drives(
+    root: Path, drives: Sequence[Drive], plan: DatasetPlan, jobs: int, progress: bool
+) -> None:
+    """Write the files of all drives in ``jobs`` processes, and the tables drive by drive in
+    order.
+    """
+    count = key_frame_count(plan.duration_s)
+    step = count if len(drives) >= _DRIVES_PER_JOB * jobs else KEY_FRAMES_PER_TASK
+    blocks = [range(start, min(start + step, count)) for start in range(0, count, step)]
+    bar = tqdm(
+        total=count * len(drives),
+        desc='drawing',
+        unit='key frame',
+        disable=None if progress else True,
+    )
+    with bar, _TableFiles(root / VERSION) as tables, _workers(jobs) as pool:
+        tables.add(fixed_rows())
+        tasks = [
+            [pool.submit(record, root, drive, plan.sensors, block) for block in blocks]
+            for drive in drives
+        ]
+        for drive, parts in zip(drives, tasks, strict=True):
+            key_frames = []
+            for part in parts:
+                key_frames += (recorded := part.result())
+                bar.update(len(recorded))
+            tables.add(drive_rows(drive, plan.sensors, key_frames))
+
+
+@contextmanager
+def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Run processes that end at once when the block fails, or when this process dies: either
+    closes the pipe that they watch.
+    """
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([__name__])
+    watched, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(jobs, context, _start_worker, (watched,))
+    try:
+        yield pool
+    except BaseException:
+        held.close()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        held.close()
+
+
+def _start_worker(watched: Connection) -> None:
+    """Keep a worker to one processor, and leave Ctrl-C to its parent."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_pipe, args=(watched,), daemon=True).start()
+
+
+def _end_with_pipe(watched: Connection) -> None:
+    watched.poll(None)
+    os._exit(1)
+
+
+class _TableFiles:
+    """All tables as files with a row per line, which are whole once the context is left."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = {name: (folder / f'{name}.json').open('w') for name in TABLES}
+        self._separators = dict.fromkeys(TABLES, '[\n')
+
+    def add(self, rows: dict[str, list[dict]]) -> None:
+        """Append rows to their tables."""
+        for name, added in rows.items():
+            for row in added:
+                self._files[name].write(self._separators[name] + json.dumps(row))
+                self._separators[name] = ',\n'
+
+    def __enter__(self) -> _TableFiles:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for file in self._files.values():
+            file.write('\n]\n')
+            file.close()

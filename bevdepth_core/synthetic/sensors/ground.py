@@ -1,0 +1,188 @@
+"""The ground in a picture: what lies flat on it, shadows, grain and haze, all in the plane z =
+0.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from bevdepth_core.synthetic.sensors.pavement import Flat, layers_around, lit_flat
+from bevdepth_core.synthetic.sensors.sky import smooth_noise
+from bevdepth_core.synthetic.sensors.view import NEAR, View, fill, fixed_point, plain_image
+from bevdepth_core.synthetic.world.scene import Light, Scene
+
+_GRASS, _CONTACT = (104, 116, 74), (40, 40, 43)
+_HORIZON_DISTANCE = 500.0
+_TEXTURE_SIZE = 512
+_GRAIN_PER_M, _STAINS_PER_M = 60, 7
+_GRAIN_FADE, _STAINS_FADE = 7.0, 60.0
+_SMOOTH_WIDTH = 400
+"""Pixels across for shadows, stains and haze, which images interpolate; grain has twice as
+many."""
+
+
+def paint_ground(
+    image: np.ndarray,
+    view: View,
+    scene: Scene,
+    shadows: list[np.ndarray],
+    contacts: list[np.ndarray],
+) -> None:
+    """Paint everything below the horizon of ``image``.
+
+    Args:
+        image: (height, width, 3) uint8 that shows the sky.
+        view: the camera.
+        scene: for the road and the light.
+        shadows: outlines on the ground, each (n, 2) world.
+        contacts: outlines of what stands so low that no light gets below it.
+    """
+    first, whole = _rows_with_ground(view)
+    if first == view.height:
+        return
+    lower = view.part(first)
+    canvas = plain_image(lower, lit_flat(_GRASS, scene.light))
+    flat, colours = layers_around(scene, view.position[:2])
+    _fill_flat(canvas, lower, flat, colours)
+    _fill_flat(canvas, lower, Flat.of(contacts), [lit_flat(_CONTACT, scene.light)] * len(contacts))
+    smooth = lower.resized(_SMOOTH_WIDTH)
+    ground = _ground_under_pixels(smooth)
+    gain, haze = _gain(smooth, *ground, scene.light, shadows), _haze(ground[0], scene.light)
+    gain, haze = (cv2.resize(layer, canvas.shape[1::-1]) for layer in (gain, haze))
+    cv2.add(cv2.multiply(canvas, gain, dst=canvas, scale=1 / 128), haze, dst=canvas)
+    if whole > first:
+        cv2.copyTo(canvas[: whole - first], _below_horizon(view, first, whole), image[first:whole])
+    image[whole:] = canvas[whole - first :]
+
+
+def _rows_with_ground(view: View) -> tuple[int, int]:
+    """Return the first row that sees ground somewhere, and the first one, even, that does
+    everywhere; the height for none.
+    """
+    rise = view.rise(np.array((0, view.width - 1)), np.arange(view.height))
+    first, whole = (
+        np.append(np.flatnonzero(seen), view.height)[0]
+        for seen in ((rise < 0).any(axis=1), (rise < 0).all(axis=1))
+    )
+    return int(first), int(whole)
+
+
+def _below_horizon(view: View, first: int, stop: int) -> np.ndarray:
+    """Return (rows, width) uint8, 1 where the ground is."""
+    return (view.rise(np.arange(view.width), np.arange(first, stop)) < 0).astype(np.uint8)
+
+
+def _ground_under_pixels(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return distance over ground and world x and y relative to the camera; each (height, width)
+    float32.
+    """
+    rays = view.world_rays(np.arange(view.width), np.arange(view.height))
+    depth = np.float32(view.position[2]) / np.maximum(
+        -rays[..., 2], np.float32(view.position[2] / _HORIZON_DISTANCE)
+    )
+    x, y = rays[..., 0] * depth, rays[..., 1] * depth
+    return cv2.magnitude(x, y), x, y
+
+
+def _gain(
+    view: View,
+    distance: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    light: Light,
+    shadows: list[np.ndarray],
+) -> np.ndarray:
+    """Return what the colours of the ground are multiplied with, in 128ths: uint8, three channels,
+    twice the view's size.
+    """
+    mask = np.zeros((view.height, view.width), np.uint8)
+    _fill_flat(mask, view, Flat.of(shadows), [(255.0,)] * len(shadows))
+    shade = cv2.multiply(
+        _shade(mask, light), cv2.merge([_clear(distance, light)] * 3), scale=1, dtype=cv2.CV_8U
+    )
+    size = (2 * view.width, 2 * view.height)
+    return cv2.multiply(
+        cv2.resize(shade, size), cv2.merge([_grain(distance, x, y, size)] * 3), scale=1 / 255
+    )
+
+
+def _clear(distance: np.ndarray, light: Light) -> np.ndarray:
+    """Return how much of the contrast is left."""
+    return cv2.exp(distance * np.float32(-1 / light.haze_distance))
+
+
+def _haze(distance: np.ndarray, light: Light) -> np.ndarray:
+    """Return the light that haze adds, (height, width, 3) uint8."""
+    hazy = 1 - _clear(distance, light)
+    return cv2.merge([cv2.convertScaleAbs(hazy, alpha=part) for part in light.horizon])
+
+
+def _fill_flat(
+    canvas: np.ndarray, view: View, flat: Flat, colours: list[tuple[float, ...]]
+) -> None:
+    """Fill outlines on the ground, one after the other."""
+    if not colours:
+        return
+    points = view.to_camera(flat.points)
+    across, depth = points @ view.intrinsics[0], points[:, 2]
+    outside = np.stack((depth < NEAR, across < 0, across > view.width * depth), axis=-1)
+    unseen = np.logical_and.reduceat(outside, flat.ends[:-1]).any(axis=1)
+    cut = np.logical_or.reduceat(outside[:, 0], flat.ends[:-1])
+    pixels = fixed_point(view.project(np.maximum(points, (-np.inf, -np.inf, NEAR))))
+    for number in np.flatnonzero(~unseen).tolist():
+        part = slice(flat.ends[number], flat.ends[number + 1])
+        outline = view.outline_pixels(points[part]) if cut[number] else pixels[part]
+        fill(canvas, [outline], colours[number])
+
+
+@lru_cache(maxsize=4)
+def _texture(seed: int, octaves: tuple[int, ...], contrast: float) -> np.ndarray:
+    """Return a uint8 texture around 128 that tiles: its last row and column are the first ones."""
+    texture = np.clip(128 + contrast * smooth_noise(seed, _TEXTURE_SIZE, octaves), 0, 255).astype(
+        np.uint8
+    )
+    return np.pad(texture, ((0, 1), (0, 1)), mode='wrap')
+
+
+def _grain(
+    distance: np.ndarray, x: np.ndarray, y: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Return (height, width) uint8 around 128 for a larger ``size``: asphalt grain and stains,
+    each fading before it would flicker.
+    """
+    stains = _sampled(
+        _texture(2, (8, 16, 32, 64, 128), 5.0), x * _STAINS_PER_M, y * _STAINS_PER_M
+    ) * _fade(distance / _STAINS_FADE)
+    fine_x, fine_y, fade, stains = (
+        cv2.resize(layer, size)
+        for layer in (x * _GRAIN_PER_M, y * _GRAIN_PER_M, _fade(distance / _GRAIN_FADE), stains)
+    )
+    fine = _sampled(_texture(1, (128, 256, 512), 7.0), fine_x, fine_y)
+    return cv2.convertScaleAbs(cv2.add(cv2.multiply(fine, fade), stains) + 128)
+
+
+def _sampled(texture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return float32 around 0."""
+    whole, fraction = cv2.convertMaps(x, y, cv2.CV_16SC2)
+    return (
+        cv2.remap(texture, whole & (_TEXTURE_SIZE - 1), fraction, cv2.INTER_LINEAR).astype(
+            np.float32
+        )
+        - 128
+    )
+
+
+def _fade(distance: np.ndarray) -> np.ndarray:
+    square = distance * distance
+    return 1 / (1 + square * square)
+
+
+def _shade(mask: np.ndarray, light: Light) -> np.ndarray:
+    """Return (height, width, 3) uint8, 255 in the light, less where ``mask`` is 255."""
+    lit = np.array(light.ambient) + np.array(light.sun) * light.to_sun[2]
+    darkest = np.array(light.ambient) * 0.95 / lit
+    gains = np.rint(255 - np.arange(256)[:, None] * (1 - darkest)).astype(np.uint8)
+    return cv2.LUT(cv2.merge([cv2.blur(mask, (3, 3))] * 3), gains[None])

@@ -1,0 +1,140 @@
+"""What is in the picture, and in which order it has to be drawn."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from bevdepth_core.synthetic.sensors.placement import Placed
+from bevdepth_core.synthetic.sensors.view import NEAR, SHIFT, View, fixed_point
+
+_FAR = 170.0
+_COVER_WIDTH = 200
+"""Pixels across of the mask that finds what nearer objects hide."""
+_SMALLEST_COVER = 100
+
+
+def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:
+    """Return indices so that whatever may hide something comes after it, and otherwise far before
+    near.
+
+    Args:
+        cannot_hide: (n, n) bool, [i, j] is true when i certainly does not cover any part of j.
+        distance: (n,) from the camera.
+    """
+    must_follow = ~cannot_hide & cannot_hide.T
+    np.fill_diagonal(must_follow, False)
+    waiting_for = must_follow.sum(axis=1).astype(np.float64)
+    farness = distance.astype(np.float64).copy()
+    order = []
+    for _ in range(len(distance)):
+        chosen = int(np.lexsort((-farness, waiting_for > 0))[0])
+        order.append(chosen)
+        waiting_for -= must_follow[:, chosen]
+        waiting_for[chosen], farness[chosen] = np.inf, -np.inf
+    return order
+
+
+def visible_objects(objects: list[Placed], view: View) -> list[Placed]:
+    """Return those that reach into the picture and are not wholly hidden, in drawing order."""
+    near = _near_the_picture(objects, view)
+    if not near:
+        return []
+    corners = view.to_camera(np.stack([placed.corners for placed in near]))
+    across, depth = corners @ view.intrinsics[0], corners[..., 2]
+    outside = (
+        (depth < NEAR).all(axis=1)
+        | (across < 0).all(axis=1)
+        | (across > view.width * depth).all(axis=1)
+    )
+    inside = np.flatnonzero(~outside)
+    if not len(inside):
+        return []
+    footprints = np.stack([near[i].footprint for i in inside])
+    distance = np.linalg.norm(footprints.mean(axis=1) - view.position[:2], axis=-1)
+    order = inside[draw_order(footprints_cannot_hide(footprints, view.position[:2]), distance)]
+    return [near[i] for i in _not_hidden([near[i] for i in order], corners[order], order, view)]
+
+
+def _not_hidden(
+    ordered: list[Placed], corners: np.ndarray, names: np.ndarray, view: View
+) -> list[int]:
+    """Return the ``names`` of those not wholly behind one or more nearer solids; errs on the side
+    of drawing.
+
+    Args:
+        ordered: far to near.
+        corners: (n, 8, 3) of their bounding boxes, camera frame.
+        names: (n,) what to return.
+        view: the camera.
+    """
+    small = view.resized(_COVER_WIDTH)
+    covered = np.zeros((small.height, small.width), np.uint8)
+    kept = []
+    for placed, box, name in zip(reversed(ordered), corners[::-1], names[::-1], strict=True):
+        if box[:, 2].min() > NEAR:
+            pixels = small.project(box)
+            (x0, y0), (x1, y1) = (
+                np.floor(pixels.min(axis=0)).astype(int),
+                np.ceil(pixels.max(axis=0)).astype(int) + 1,
+            )
+            window = covered[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
+            if window.size == 0 or window.all():
+                continue
+            if window.size > _SMALLEST_COVER:
+                _cover(covered, placed, small)
+        kept.append(name)
+    return kept[::-1]
+
+
+def _cover(covered: np.ndarray, placed: Placed, view: View) -> None:
+    """Mark the pixels that lie wholly behind the large solids of an object."""
+    for points in placed.shape.covers:
+        camera = view.to_camera(placed.to_world(points))
+        mask = np.zeros_like(covered)
+        cv2.fillConvexPoly(mask, cv2.convexHull(fixed_point(view.project(camera))), 1, shift=SHIFT)
+        np.maximum(covered, cv2.erode(mask, np.ones((3, 3), np.uint8)), out=covered)
+
+
+def _near_the_picture(objects: list[Placed], view: View) -> list[Placed]:
+    """Return those whose surrounding cylinder is within sight; cheap and generous."""
+    offset = np.array([placed.position for placed in objects]).reshape(-1, 2) - view.position[:2]
+    radius = np.array([placed.shape.radius for placed in objects])
+    forward = view.world_from_camera[:2, 2] / np.linalg.norm(view.world_from_camera[:2, 2])
+    ahead, aside = offset @ forward, np.abs(offset @ (-forward[1], forward[0]))
+    widest = max(view.intrinsics[0, 2], view.width - view.intrinsics[0, 2]) / view.focal
+    inside = (
+        (ahead > -radius)
+        & (ahead < _FAR)
+        & (aside < (ahead + radius) * 1.1 * widest + 1.5 * radius)
+    )
+    return [objects[i] for i in np.flatnonzero(inside)]
+
+
+def footprints_cannot_hide(footprints: np.ndarray, eye: np.ndarray) -> np.ndarray:
+    """Return (n, n): i cannot hide j when a line along an edge of either separates them with the
+    eye on j's side.
+    """
+    edges = np.roll(footprints, -1, axis=1) - footprints
+    outward = np.stack((edges[..., 1], -edges[..., 0]), axis=-1)
+    offset = (outward * footprints).sum(axis=-1)
+    reach = (
+        (outward.reshape(-1, 2) @ footprints.reshape(-1, 2).T)
+        .reshape(len(footprints), 4, -1, 4)
+        .min(axis=-1)
+    )
+    beyond = (reach >= offset[:, :, None] - 1e-6).transpose(0, 2, 1)
+    eye_beyond = outward @ eye >= offset
+    separated_eye_there = (beyond & eye_beyond[:, None]).any(axis=-1)
+    separated_eye_here = (beyond & ~eye_beyond[:, None]).any(axis=-1)
+    return separated_eye_there | separated_eye_here.T
+
+
+def boxes_cannot_hide(bounds: np.ndarray, eye: np.ndarray) -> np.ndarray:
+    """Return (n, n): i cannot hide j, for (n, 2, 3) axis-aligned bounds in space and (3,) ``eye``
+    in the same frame.
+    """
+    low, high = bounds[:, 0], bounds[:, 1]
+    i_below_j = high[:, None] <= low[None] + 1e-3
+    i_above_j = low[:, None] >= high[None] - 1e-3
+    return ((i_below_j & (eye >= low[None])) | (i_above_j & (eye <= high[None]))).any(axis=-1)

@@ -1,0 +1,274 @@
+"""Draws shapes far to near."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from bevdepth_core.synthetic.sensors.order import boxes_cannot_hide, draw_order
+from bevdepth_core.synthetic.sensors.placement import Placed
+from bevdepth_core.synthetic.sensors.view import NEAR, View, fill, fixed_point
+from bevdepth_core.synthetic.shapes.catalog import Shape
+from bevdepth_core.synthetic.shapes.solids import Ball
+from bevdepth_core.synthetic.world.scene import Light
+
+_NOMINAL_WIDTH = 1600
+"""Images of other sizes leave out details as if they were this large, so that all show the
+same."""
+_SMALLEST_DETAIL_PX = 3.0
+_EXACT_ORDER_WITHIN = 30.0
+_BALL_SHADES = ((9.0, 1), (36.0, 2), (np.inf, 3))
+"""(up to this radius in pixels, circles per ball)."""
+_LEAF_COUNTS = ((22.0, 0), (50.0, 30), (110.0, 70), (np.inf, 160))
+"""(up to this radius in pixels, dapples per ball)."""
+
+
+class _Batch:
+    """Points, faces and colours of n objects as one camera sees them, calculated all at once.
+
+    Attributes:
+        eyes: (n, 3) the camera in the objects' frames.
+        distance: (n,) metres.
+        clear: (n,) share of the contrast that haze leaves.
+        camera_from_local: (n, 3, 3) rotations.
+    """
+
+    def __init__(
+        self,
+        objects: list[Placed],
+        shaded: np.ndarray,
+        view: View,
+        light: Light,
+        smallest_detail_px: float,
+    ) -> None:
+        shapes = [placed.shape for placed in objects]
+        rotations = np.stack([placed.world_from_local_rotation() for placed in objects])
+        offset = view.position - np.array([(*placed.position, 0.0) for placed in objects])
+        self.eyes = np.einsum('nij,ni->nj', rotations, offset)
+        self.distance = np.linalg.norm(self.eyes, axis=1)
+        self.clear = np.exp(-self.distance / light.haze_distance)
+        self.camera_from_local = view.camera_from_world_rotation @ rotations
+        self._place_points(shapes, view)
+        self._face_ends = np.cumsum([0, *(len(shape.normals) for shape in shapes)])
+        owner = np.repeat(np.arange(len(shapes)), np.diff(self._face_ends))
+        normals, anchors, colours, extents, details, glows = (
+            np.concatenate([getattr(shape, name) for shape in shapes])
+            for name in ('normals', 'anchors', 'colours', 'extents', 'details', 'glows')
+        )
+        smallest = smallest_detail_px * np.maximum(self.distance, NEAR) / view.focal
+        towards = self.eyes.astype(np.float32)[owner] - anchors
+        towards *= normals
+        self._facing = (towards[:, 0] + towards[:, 1] + towards[:, 2] > 0) & (
+            ~details | (extents > smallest[owner])
+        )
+        shown = np.flatnonzero(self._facing)
+        owner, normals = owner[shown], normals[shown]
+        along, across = rotations[owner, :2, 0], rotations[owner, :2, 1]
+        world_normals = np.column_stack(
+            (normals[:, :1] * along + normals[:, 1:2] * across, normals[:, 2])
+        )
+        lit = np.minimum(
+            colours[shown]
+            * _strength(world_normals, np.where(shaded, 0.15, 1.0)[owner], glows[shown], light),
+            255,
+        )
+        clear = self.clear[owner][:, None]
+        self._colours = np.zeros_like(colours)
+        self._colours[shown] = lit * clear + np.array(light.horizon) * (1 - clear)
+
+    def _place_points(self, shapes: list[Shape], view: View) -> None:
+        self._point_ends = np.cumsum([0, *(len(shape.points) for shape in shapes)])
+        placed = [
+            (shape.points - eye.astype(np.float32)) @ rotation.T.astype(np.float32)
+            for shape, eye, rotation in zip(shapes, self.eyes, self.camera_from_local, strict=True)
+        ]
+        self._points = np.concatenate(placed)
+        depth = np.maximum(self._points[:, 2:], NEAR)
+        focal, center = (
+            np.diag(view.intrinsics)[:2].astype(np.float32),
+            view.intrinsics[:2, 2].astype(np.float32),
+        )
+        self._pixels = fixed_point(self._points[:, :2] / depth * focal + center)
+        self._in_front = [points[:, 2].min() > NEAR for points in placed]
+
+    def of(
+        self, number: int
+    ) -> tuple[np.ndarray, np.ndarray | None, list[bool], list[list[float]]]:
+        """Return an object's points in the camera frame, its pixels unless some are too near, and
+        per face: shows, colour.
+        """
+        points, faces = (
+            slice(*ends[number : number + 2]) for ends in (self._point_ends, self._face_ends)
+        )
+        pixels = self._pixels[points] if self._in_front[number] else None
+        return (
+            self._points[points],
+            pixels,
+            self._facing[faces].tolist(),
+            self._colours[faces].tolist(),
+        )
+
+
+def _strength(
+    normals: np.ndarray, sun_share: np.ndarray, glows: np.ndarray, light: Light
+) -> np.ndarray:
+    """Return (f, 3) factors on surface colours, for (f, 3) normals in the world."""
+    direct = np.clip(normals @ np.array(light.to_sun), 0, 1) * sun_share
+    strength = (
+        np.array(light.ambient) * (0.95 + 0.1 * normals[:, 2:])
+        + np.array(light.sun) * direct[:, None]
+    )
+    strength[glows] = 1.0
+    return strength
+
+
+def _solid_order(shape: Shape, eye: np.ndarray, distance: float) -> list[int]:
+    from_eye = np.linalg.norm(shape.middles - eye, axis=-1)
+    if distance > _EXACT_ORDER_WITHIN or shape.solids[-1].ball:
+        return np.argsort(-from_eye).tolist()
+    return draw_order(boxes_cannot_hide(shape.bounds, eye), from_eye)
+
+
+class Painter:
+    """Draws lit, hazy objects into one picture.
+
+    Args:
+        image: (height, width, 3) uint8 RGB, drawn into.
+        view: the camera.
+        light: of the scene.
+    """
+
+    def __init__(self, image: np.ndarray, view: View, light: Light) -> None:
+        self._image, self._view, self._light = image, view, light
+        self._nominal = _NOMINAL_WIDTH / view.width
+        self._sun_in_camera = view.camera_from_world_rotation @ np.array(light.to_sun)
+
+    def draw(self, objects: list[Placed], shaded: list[bool]) -> None:
+        """Draw objects over what is there, the first one first; the direct sun does not reach the
+        ``shaded`` ones.
+        """
+        if not objects:
+            return
+        batch = _Batch(
+            objects, np.array(shaded), self._view, self._light, _SMALLEST_DETAIL_PX / self._nominal
+        )
+        for number, placed in enumerate(objects):
+            self._draw_object(batch, number, placed.shape, shaded[number])
+
+    def _draw_object(self, batch: _Batch, number: int, shape: Shape, in_shade: bool) -> None:
+        points, pixels, facing, colours = batch.of(number)
+        for solid in _solid_order(shape, batch.eyes[number], float(batch.distance[number])):
+            ball = shape.solids[solid].ball
+            if ball:
+                center = batch.camera_from_local[number] @ (ball.center - batch.eyes[number])
+                self._draw_ball(ball, center, float(batch.clear[number]), in_shade, solid)
+            for face, ranges in zip(
+                shape.face_ranges[solid], shape.outline_ranges[solid], strict=True
+            ):
+                if facing[face]:
+                    outlines = (
+                        [pixels[r] for r in ranges]
+                        if pixels is not None
+                        else self._cut(points, ranges)
+                    )
+                    if outlines:
+                        fill(self._image, outlines, colours[face])
+
+    def _cut(self, points: np.ndarray, ranges: list[slice]) -> list[np.ndarray]:
+        outlines = (self._view.outline_pixels(points[r]) for r in ranges)
+        return [outline for outline in outlines if outline is not None]
+
+    def _draw_ball(
+        self, ball: Ball, center: np.ndarray, clear: float, in_shade: bool, seed: int
+    ) -> None:
+        if center[2] < NEAR + ball.radius:
+            return
+        pixel = self._view.project(center[None])[0]
+        radius = self._view.focal * ball.radius / center[2]
+        if (pixel + radius < 0).any() or (
+            pixel - radius > (self._view.width, self._view.height)
+        ).any():
+            return
+        towards_sun = self._sun_in_camera[:2] * (0.0 if in_shade else 0.28 * radius)
+        dark, light = (0.62, 1.05) if ball.leafy else (0.8, 1.0)
+        shades = [(dark, 1.0, 0.0), ((dark + light) / 2, 0.82, 0.6), (light, 0.55, 1.0)]
+        count = next(count for limit, count in _BALL_SHADES if radius * self._nominal <= limit)
+        if count == 1:
+            shades = [((dark + light) / 2, 1.0, 0.0)]
+        for strength, scale, shift in shades[:count]:
+            colour = self._ball_colour(ball, strength, clear, in_shade)
+            fill(
+                self._image,
+                [
+                    fixed_point(
+                        pixel
+                        + towards_sun * shift
+                        + scale * radius * _round_outline(seed, ball.leafy)
+                    )
+                ],
+                colour,
+            )
+        if ball.leafy:
+            self._draw_leaves(ball, pixel, radius, towards_sun, clear, in_shade, seed)
+
+    def _draw_leaves(
+        self,
+        ball: Ball,
+        pixel,
+        radius: float,
+        towards_sun,
+        clear: float,
+        in_shade: bool,
+        seed: int,
+    ) -> None:
+        count = next(count for limit, count in _LEAF_COUNTS if radius * self._nominal <= limit)
+        for layer, (strength, shift) in enumerate(((0.52, -0.4), (1.2, 0.7))):
+            if count:
+                leaves = pixel + towards_sun * shift + radius * _leaves(seed + layer, count)
+                fill(
+                    self._image,
+                    list(fixed_point(leaves)),
+                    self._ball_colour(ball, strength, clear, in_shade),
+                )
+
+    def _ball_colour(
+        self, ball: Ball, strength: float, clear: float, in_shade: bool
+    ) -> list[float]:
+        sun = 0.1 if in_shade else 0.75
+        light = zip(
+            ball.colour.tolist(),
+            self._light.ambient,
+            self._light.sun,
+            self._light.horizon,
+            strict=True,
+        )
+        return [
+            min(part * (ambient + direct * sun) * strength * clear + haze * (1 - clear), 255.0)
+            for part, ambient, direct, haze in light
+        ]
+
+
+@lru_cache(maxsize=64)
+def _round_outline(seed: int, ragged: bool) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    count = 36 if ragged else 20
+    angles = np.arange(count) * 2 * np.pi / count
+    radius = 1 + rng.uniform(-0.10, 0.08, count) if ragged else np.ones(count)
+    return np.stack((np.cos(angles), np.sin(angles)), axis=-1) * radius[:, None]
+
+
+@lru_cache(maxsize=256)
+def _leaves(seed: int, count: int) -> np.ndarray:
+    """Return (count, 4, 2) small tilted quadrilaterals spread over the unit disc, denser at its
+    edge.
+    """
+    rng = np.random.default_rng(seed)
+    angles, radii = rng.uniform(0, 2 * np.pi, count), rng.uniform(0.1, 1.0, count) ** 0.5 * 1.02
+    centers = np.stack((np.cos(angles), np.sin(angles)), axis=-1) * radii[:, None]
+    size = rng.uniform(0.5, 1.2, count) * 0.42 / np.sqrt(count)
+    turn = rng.uniform(0, 2 * np.pi, (count, 1)) + np.arange(4) * np.pi / 2
+    stretch = np.array((1.0, 0.55, 1.0, 0.55))
+    return centers[:, None] + (size[:, None] * stretch)[..., None] * np.stack(
+        (np.cos(turn), np.sin(turn)), axis=-1
+    )

@@ -1,0 +1,111 @@
+"""Shapes in their places: what the pictures, the lidar and the visibility are all made from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from bevdepth_core.synthetic.shapes.catalog import Shape, build_shape
+from bevdepth_core.synthetic.world.scene import Actor, Scene
+
+_STRIDE_LENGTH = 1.5
+_STRIDE_STEPS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A shape standing on the ground.
+
+    Attributes:
+        shape: what.
+        position: (2,) world x and y.
+        heading: radians.
+    """
+
+    shape: Shape
+    position: np.ndarray
+    heading: float
+
+    def world_from_local_rotation(self) -> np.ndarray:
+        cos, sin = np.cos(self.heading), np.sin(self.heading)
+        return np.array(((cos, -sin, 0), (sin, cos, 0), (0, 0, 1)))
+
+    def to_local(self, point: np.ndarray) -> np.ndarray:
+        """Return the (3,) world ``point`` in the shape's frame."""
+        return (point - (*self.position, 0)) @ self.world_from_local_rotation()
+
+    def to_world(self, points: np.ndarray) -> np.ndarray:
+        """Return (n, 3) points of the shape's frame in the world."""
+        return points @ self.world_from_local_rotation().T + (*self.position, 0)
+
+    @cached_property
+    def corners(self) -> np.ndarray:
+        """Return the (8, 3) world corners of the bounding box, the lower four first,
+        counter-clockwise.
+        """
+        return self.to_world(self.shape.box_corners)
+
+    @property
+    def footprint(self) -> np.ndarray:
+        """Return the (4, 2) world corners of the bounding rectangle, counter-clockwise."""
+        return self.corners[:4, :2]
+
+    @cached_property
+    def contact(self) -> np.ndarray:
+        """Return the (4, 2) world corners of the rectangle around what touches the ground."""
+        return self.to_world(self.shape.contact_corners)[:, :2]
+
+
+@lru_cache(maxsize=4)
+def placed_props(scene: Scene) -> tuple[Placed, ...]:
+    """Return what stands beside the road."""
+    placed = []
+    for prop in scene.props:
+        position, heading = scene.road.pose(prop.along, prop.lateral)
+        placed.append(
+            Placed(
+                build_shape(prop.kind, prop.size, prop.appearance),
+                position,
+                float(heading) + prop.heading_offset,
+            )
+        )
+    return tuple(placed)
+
+
+def placed_actors(scene: Scene, time_s: float) -> list[Placed]:
+    """Return the actors where they are at ``time_s``, walkers in the step they take."""
+    standing = _standing_actors(scene)
+    return [
+        standing.get(number) or _placed_actor(actor, pose, time_s)
+        for number, (actor, pose) in enumerate(
+            zip(scene.actors, scene.actor_poses(time_s), strict=True)
+        )
+    ]
+
+
+@lru_cache(maxsize=4)
+def _standing_actors(scene: Scene) -> dict[int, Placed]:
+    """Return the actors that never move, by their index."""
+    return {
+        number: _placed_actor(actor, actor.track[0], 0.0)
+        for number, actor in enumerate(scene.actors)
+        if not actor.moving
+    }
+
+
+def _placed_actor(actor: Actor, pose: np.ndarray, time_s: float) -> Placed:
+    shape = build_shape(
+        actor.class_name, actor.size, actor.appearance, actor.rider, _stride(actor, time_s)
+    )
+    return Placed(shape, pose[:2], float(pose[2]))
+
+
+def _stride(actor: Actor, time_s: float) -> float:
+    """Return the phase of a walker's step in few values, 0 for everything else."""
+    if actor.class_name != 'pedestrian' or not actor.moving:
+        return 0.0
+    steps = actor.travelled(time_s) / _STRIDE_LENGTH + actor.appearance % 16 / 16
+    return round(_STRIDE_STEPS * math.sin(2 * math.pi * steps)) / _STRIDE_STEPS

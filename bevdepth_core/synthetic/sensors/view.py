@@ -1,0 +1,122 @@
+"""One camera at one moment: from the world to pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+NEAR = 0.25
+"""Metres in front of the camera where everything is cut off."""
+
+SHIFT = 4
+_SUBPIXEL = 1 << SHIFT
+"""OpenCV draws with this many subpixel steps."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A pinhole camera; matrices are float64, the camera sits at the origin of
+    ``camera_from_world``'s target.
+
+    Attributes:
+        intrinsics: (3, 3) pixels.
+        world_from_camera: (4, 4) rigid.
+        width, height: pixels.
+    """
+
+    intrinsics: np.ndarray
+    world_from_camera: np.ndarray
+    width: int
+    height: int
+
+    @property
+    def position(self) -> np.ndarray:
+        """Return (3,) world."""
+        return self.world_from_camera[:3, 3]
+
+    @property
+    def camera_from_world_rotation(self) -> np.ndarray:
+        return self.world_from_camera[:3, :3].T
+
+    @property
+    def focal(self) -> float:
+        return float(self.intrinsics[0, 0])
+
+    def to_camera(self, points: np.ndarray) -> np.ndarray:
+        """Return (..., 3) camera points of (..., 3) world points."""
+        return (points - self.position) @ self.world_from_camera[:3, :3]
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Return (n, 2) pixels of (n, 3) camera points in front of the camera."""
+        pixels = points @ self.intrinsics.T
+        return pixels[:, :2] / pixels[:, 2:]
+
+    def outline_pixels(self, outline: np.ndarray) -> np.ndarray | None:
+        """Return a flat outline of (n, 3) camera points as OpenCV's fixed-point pixels, cut at the
+        near plane; None behind it.
+        """
+        behind = outline[:, 2] < NEAR
+        if behind.all():
+            return None
+        if behind.any():
+            outline = _cut_at_near_plane(outline)
+        return fixed_point(self.project(outline))
+
+    def world_rays(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return (rows, columns, 3) float32 world directions, of depth 1, through pixel
+        centres.
+        """
+        (fx, _, cx), (_, fy, cy), _ = self.intrinsics
+        right, down, forward = self.world_from_camera[:3, :3].T.astype(np.float32)
+        across = ((columns - cx) / fx).astype(np.float32)[:, None] * right
+        return across + (((rows - cy) / fy).astype(np.float32)[:, None, None] * down + forward)
+
+    def rise(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return (rows, columns): how much rays through pixel centres go up, per metre of
+        depth.
+        """
+        return self.world_rays(columns, rows)[..., 2]
+
+    def part(self, first_row: int) -> View:
+        """Return the view of the lower part of the image, from ``first_row`` on."""
+        shifted = self.intrinsics - np.array(((0, 0, 0), (0, 0, first_row), (0, 0, 0)))
+        return View(shifted, self.world_from_camera, self.width, self.height - first_row)
+
+    def resized(self, width: int) -> View:
+        """Return the view of an image ``width`` pixels wide with the same field of view."""
+        scale = width / self.width
+        intrinsics = self.intrinsics * ((scale,), (scale,), (1,))
+        intrinsics[:2, 2] += (scale - 1) / 2
+        return View(intrinsics, self.world_from_camera, width, max(1, round(self.height * scale)))
+
+
+def fixed_point(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels as OpenCV's polygon coordinates."""
+    return np.rint(pixels * _SUBPIXEL).astype(np.int32)
+
+
+def _cut_at_near_plane(outline: np.ndarray) -> np.ndarray:
+    """Return the part of a closed outline beyond the near plane, with a new point wherever an edge
+    crosses it.
+    """
+    following = np.roll(outline, -1, axis=0)
+    beyond = outline[:, 2] >= NEAR
+    crosses = beyond != (following[:, 2] >= NEAR)
+    rise = np.where(crosses, following[:, 2] - outline[:, 2], 1)
+    crossing = outline + (following - outline) * ((NEAR - outline[:, 2]) / rise)[:, None]
+    both = np.stack((outline, crossing), axis=1).reshape(-1, 3)
+    return both[np.stack((beyond, crosses), axis=1).ravel()]
+
+
+def fill(image: np.ndarray, outlines: list[np.ndarray], colour) -> None:
+    """Fill fixed-point outlines, smooth at the edges."""
+    cv2.fillPoly(image, outlines, colour, lineType=cv2.LINE_AA, shift=SHIFT)
+
+
+def plain_image(view: View, colour) -> np.ndarray:
+    """Return a (height, width, 3) uint8 image of one colour."""
+    image = np.empty((view.height, view.width, 3), np.uint8)
+    cv2.rectangle(image, (0, 0), (view.width, view.height), colour, cv2.FILLED)
+    return image

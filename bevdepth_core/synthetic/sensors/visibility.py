@@ -1,0 +1,110 @@
+"""How much of each actor the cameras see."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from bevdepth_core.synthetic.sensors.order import visible_objects
+from bevdepth_core.synthetic.sensors.placement import Placed, placed_actors, placed_props
+from bevdepth_core.synthetic.sensors.rig import EXPOSURE_OFFSET_S
+from bevdepth_core.synthetic.sensors.view import SHIFT, View
+from bevdepth_core.synthetic.world.scene import Scene
+from bevdepth_core.types import CameraRig
+
+_WIDTH = 400
+"""Pixels of the buffers that are counted; narrow things are still a few pixels wide."""
+_BORDER = 200
+"""Pixels around the image in which silhouettes go on."""
+_ONE_OUTLINE_PX = 25.0
+"""Objects smaller than this are drawn as their convex hull."""
+
+
+def visible_fractions(
+    scene: Scene, rig: CameraRig, time_s: float, width: int, height: int
+) -> np.ndarray:
+    """Return (actors,) shares, 0..1, of each actor's own silhouette that the cameras together see.
+
+    What other objects hide and what lies outside of the images is not seen.
+
+    Args:
+        scene: the world.
+        rig: cameras named as in ``EXPOSURE_OFFSET_S``, with intrinsics for images of this size.
+        time_s: start of the rotation; each camera looks at its own moment.
+        width: pixels.
+        height: pixels.
+    """
+    shares = np.zeros(len(scene.actors))
+    scale = _WIDTH / width
+    to_small = np.diag((scale, scale, 1.0))
+    for name, intrinsics, mount in zip(
+        rig.names, rig.intrinsics, rig.ego_from_camera, strict=True
+    ):
+        moment = time_s + EXPOSURE_OFFSET_S[name]
+        view = View(
+            to_small @ intrinsics,
+            scene.world_from_ego(moment) @ mount,
+            _WIDTH,
+            round(height * scale),
+        )
+        actors = placed_actors(scene, moment)
+        shares += _seen_by(view, actors, [*placed_props(scene), *actors])
+    return shares.clip(0, 1)
+
+
+def _seen_by(view: View, actors: list[Placed], objects: list[Placed]) -> np.ndarray:
+    """Return (actors,) shares of silhouettes that one camera sees."""
+    number_of = {id(placed): number for number, placed in enumerate(actors, start=1)}
+    whole = np.zeros((view.height + 2 * _BORDER, view.width + 2 * _BORDER), np.uint8)
+    owners = np.zeros((view.height, view.width), np.int32)
+    totals = np.ones(len(actors) + 1)
+    for placed in visible_objects(objects, view):
+        hulls = _hulls(placed, view)
+        if not hulls:
+            continue
+        window, shown = _windows(hulls, view)
+        for hull in hulls:
+            cv2.fillPoly(whole, [hull], 1, shift=SHIFT)
+        number = number_of.get(id(placed), 0)
+        totals[number] = max(cv2.countNonZero(whole[window]), 1)
+        silhouette = whole[_BORDER:-_BORDER, _BORDER:-_BORDER][shown]
+        owners[shown][silhouette > 0] = number
+        whole[window] = 0
+    counts = np.bincount(owners.ravel(), minlength=len(actors) + 1)
+    return counts[1:] / totals[1:]
+
+
+def _hulls(placed: Placed, view: View) -> list[np.ndarray]:
+    """Return outlines as fixed-point pixels of the bordered image: of every solid, but one for all
+    of a small or far object.
+    """
+    shape = placed.shape
+    away = np.linalg.norm(placed.position - view.position[:2])
+    small = 2 * shape.radius * view.focal < _ONE_OUTLINE_PX * away
+    groups = [shape.vertices] if small else shape.corners.reshape(-1, 8, 3)
+    outlines = (view.outline_pixels(view.to_camera(placed.to_world(points))) for points in groups)
+    return [
+        cv2.convexHull(pixels + (_BORDER << SHIFT)) for pixels in outlines if pixels is not None
+    ]
+
+
+def _windows(
+    hulls: list[np.ndarray], view: View
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return the rows and columns that hulls cover: of the bordered image, and of the image
+    itself.
+    """
+    points = np.concatenate(hulls)[:, 0] >> SHIFT
+    (x0, y0), (x1, y1) = (points.min(axis=0) - 1).tolist(), (points.max(axis=0) + 2).tolist()
+    bordered = (
+        _clipped(y0, y1, view.height + 2 * _BORDER),
+        _clipped(x0, x1, view.width + 2 * _BORDER),
+    )
+    return bordered, (
+        _clipped(y0 - _BORDER, y1 - _BORDER, view.height),
+        _clipped(x0 - _BORDER, x1 - _BORDER, view.width),
+    )
+
+
+def _clipped(start: int, stop: int, size: int) -> slice:
+    return slice(min(max(start, 0), size), min(max(stop, 0), size))

@@ -1,0 +1,148 @@
+"""Shapes: the solids of an object packed for drawing, and which they are for each kind of
+object.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import lru_cache
+
+import numpy as np
+
+from bevdepth_core.synthetic.shapes import people, scenery, vehicles
+from bevdepth_core.synthetic.shapes.solids import Solid
+
+_BUILDERS = {
+    'car': vehicles.car,
+    'truck': vehicles.truck,
+    'trailer': vehicles.trailer,
+    'bus': vehicles.bus,
+    'construction_vehicle': vehicles.construction_vehicle,
+    'bicycle': people.bicycle,
+    'motorcycle': people.motorcycle,
+    'barrier': scenery.barrier,
+    'traffic_cone': scenery.traffic_cone,
+    'building': scenery.building,
+    'tree': scenery.tree,
+    'lamp': scenery.lamp,
+}
+
+_TOUCHES_GROUND, _COVERING_VOLUME = 0.1, 1.5
+
+
+class Shape:
+    """The solids of one object, packed for drawing.
+
+    Attributes:
+        solids: in no particular order.
+        bounds: (n, 2, 3) lower and upper corner per solid.
+        middles: (n, 3) of those bounds.
+        corners: (8 n, 3) of those bounds.
+        points: (p, 3) float32, all outlines one after the other.
+        outline_ranges: per solid, per face, the point ranges of its outlines.
+        face_ranges: per solid, its faces in the arrays below.
+        anchors, normals, colours: (f, 3) float32, a point on each face, its outward normal, its
+            colour.
+        glows, details: (f,) bool.
+        height, radius: metres, of the upright cylinder around the origin that holds everything.
+        vertices: (v, 3) corners of all solids, of balls those of their bounds.
+        box_corners: (8, 3) of what is around everything, the lower four first, counter-clockwise.
+        contact_corners: (4, 3) of the rectangle on the ground around what touches it.
+        covers: per large solid its (k, 3) vertices; whatever is behind it is hidden.
+        extents: (f,) float32, largest side of the face's first outline, metres.
+    """
+
+    def __init__(self, solids: list[Solid]) -> None:
+        self.solids = tuple(solids)
+        self._take_bounds()
+        self._take_faces()
+
+    def _take_bounds(self) -> None:
+        self.bounds = np.stack([solid.bounds() for solid in self.solids])
+        self.middles = self.bounds.mean(axis=1)
+        corners = [
+            np.where(upper, self.bounds[:, 1], self.bounds[:, 0]) for upper in np.ndindex(2, 2, 2)
+        ]
+        self.corners = np.stack(corners, axis=1).reshape(-1, 3)
+        self.height = float(self.bounds[:, 1, 2].max())
+        self.radius = float(np.linalg.norm(self.corners[:, :2], axis=-1).max())
+        rounds = [
+            self.corners[8 * i : 8 * i + 8] for i, solid in enumerate(self.solids) if solid.ball
+        ]
+        self.vertices = np.concatenate([solid.vertices() for solid in self.solids] + rounds)
+        self.box_corners = _upright_box(
+            self.bounds[:, 0].min(axis=0), self.bounds[:, 1].max(axis=0)
+        )
+        low = self.bounds[self.bounds[:, 0, 2] < _TOUCHES_GROUND]
+        self.contact_corners = (
+            _upright_box(low[:, 0].min(axis=0), low[:, 1].max(axis=0))[:4]
+            if len(low)
+            else np.zeros((4, 3))
+        )
+        large = [np.ptp(bounds, axis=0).prod() > _COVERING_VOLUME for bounds in self.bounds]
+        self.covers = [
+            solid.vertices()
+            for solid, covers in zip(self.solids, large, strict=True)
+            if covers and not solid.ball
+        ]
+
+    def _take_faces(self) -> None:
+        outlines = [outline for solid in self.solids for outline in solid.outlines]
+        self.points = np.concatenate([np.zeros((0, 3), np.float32), *outlines])
+        edges = itertools.pairwise(itertools.accumulate(map(len, outlines), initial=0))
+        ranges = [slice(start, stop) for start, stop in edges]
+        self.outline_ranges, self.face_ranges = [], []
+        first_outline, first_face = 0, 0
+        for solid in self.solids:
+            faces = [
+                ranges[first_outline + part.start : first_outline + part.stop]
+                for part in solid.face_outlines
+            ]
+            self.outline_ranges.append(faces)
+            self.face_ranges.append(range(first_face, first_face + len(faces)))
+            first_outline, first_face = (
+                first_outline + len(solid.outlines),
+                first_face + len(faces),
+            )
+        first_outlines = [face[0] for faces in self.outline_ranges for face in faces]
+        self.anchors = np.array(
+            [self.points[outline.start] for outline in first_outlines], np.float32
+        ).reshape(-1, 3)
+        self.extents = np.array(
+            [np.ptp(self.points[outline], axis=0).max() for outline in first_outlines], np.float32
+        )
+        self.normals = np.concatenate([solid.normals for solid in self.solids])
+        self.colours = np.concatenate([solid.colours for solid in self.solids])
+        self.glows = np.concatenate([solid.glows for solid in self.solids])
+        self.details = np.concatenate([solid.details for solid in self.solids])
+
+
+def _upright_box(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return the (8, 3) corners of a box, the lower four first, counter-clockwise."""
+    ring = ((low[0], low[1]), (high[0], low[1]), (high[0], high[1]), (low[0], high[1]))
+    return np.array([(*corner, z) for z in (low[2], high[2]) for corner in ring])
+
+
+@lru_cache(maxsize=4096)
+def build_shape(
+    kind: str,
+    size: tuple[float, float, float],
+    appearance: int,
+    rider: bool = True,
+    stride: float = 0.0,
+) -> Shape:
+    """Return the shape of an object.
+
+    Args:
+        kind: a nuScenes class or building, tree, lamp.
+        size: length, width, height, metres.
+        appearance: seed of colours and parts.
+        rider: whether somebody sits on a bicycle or motorcycle.
+        stride: phase of a walker's step, -1..1; pass few different values, shapes are remembered.
+    """
+    rng = np.random.default_rng(appearance)
+    if kind == 'pedestrian':
+        return Shape(people.pedestrian(*size, rng, stride))
+    if kind in ('bicycle', 'motorcycle'):
+        return Shape(_BUILDERS[kind](*size, rng, rider))
+    return Shape(_BUILDERS[kind](*size, rng))

@@ -1,0 +1,252 @@
+"""Convex solids of flat coloured faces, the stuff that every object is made of.
+
+The frame of a shape is that of its box, but on the ground: x forward, y left, z up from 0 to the
+height, metres. Colours are RGB, 0..255, before lighting.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+GLASS = (52, 62, 74)
+RUBBER = (26, 26, 28)
+CHROME = (168, 170, 174)
+HEADLIGHT = (250, 246, 226)
+TAIL_LIGHT = (196, 30, 28)
+PAINT = (
+    (232, 232, 230),
+    (198, 202, 206),
+    (122, 126, 132),
+    (44, 46, 50),
+    (150, 26, 30),
+    (34, 66, 122),
+    (64, 96, 84),
+    (190, 176, 148),
+)
+CLOTHES = (
+    (46, 58, 92),
+    (120, 40, 44),
+    (66, 72, 66),
+    (188, 186, 178),
+    (38, 38, 42),
+    (162, 122, 58),
+    (86, 116, 142),
+    (104, 76, 110),
+)
+
+
+@dataclass(frozen=True)
+class Ball:
+    """A sphere; a ``leafy`` one gets a ragged outline and dapples."""
+
+    center: np.ndarray
+    radius: float
+    colour: np.ndarray
+    leafy: bool = False
+
+
+@dataclass(frozen=True)
+class Solid:
+    """A convex solid seen from outside; a ball has no faces.
+
+    Attributes:
+        outlines: closed outlines, each (k, 3) float32, metres.
+        face_outlines: per face, the outlines drawn together in one colour; an outline inside
+            another is a hole.
+        normals: (f, 3) float32, outward.
+        colours: (f, 3) float32.
+        glows: (f,) bool, keeps its colour whatever the light.
+        details: (f,) bool, painted on a face that comes earlier; may be left out when small.
+        ball: set for spheres.
+    """
+
+    outlines: tuple[np.ndarray, ...]
+    face_outlines: tuple[slice, ...]
+    normals: np.ndarray
+    colours: np.ndarray
+    glows: np.ndarray
+    details: np.ndarray
+    ball: Ball | None = None
+
+    def bounds(self) -> np.ndarray:
+        """Return (2, 3) lower and upper corner of the solid itself; details such as wheels may
+        reach beyond.
+        """
+        if self.ball:
+            return self.ball.center + self.ball.radius * np.array(((-1,), (1,)), np.float32)
+        points = self.vertices()
+        return np.stack((points.min(axis=0), points.max(axis=0)))
+
+    def vertices(self) -> np.ndarray:
+        """Return (n, 3) the corners of its sides, with repeats; none of a ball."""
+        sides = [
+            part
+            for part, detail in zip(self.face_outlines, self.details, strict=True)
+            if not detail
+        ]
+        return np.concatenate(
+            [
+                np.zeros((0, 3), np.float32),
+                *(outline for part in sides for outline in self.outlines[part]),
+            ]
+        )
+
+
+@dataclass
+class SolidBuilder:
+    """Collects the faces of one convex solid; finds their outward normals at the end."""
+
+    outlines: list[np.ndarray] = field(default_factory=list)
+    faces: list[tuple] = field(default_factory=list)
+
+    def face(self, *outlines, colour, glows: bool = False) -> None:
+        """Add one side of the solid."""
+        self._add(outlines, colour, glows, detail=False)
+
+    def detail(self, *outlines, colour, glows: bool = False) -> None:
+        """Paint coplanar outlines on a side added before."""
+        self._add(outlines, colour, glows, detail=True)
+
+    def _add(self, outlines, colour, glows: bool, detail: bool) -> None:
+        if not outlines:
+            return
+        first = len(self.outlines)
+        self.outlines.extend(np.asarray(outline, np.float32) for outline in outlines)
+        self.faces.append((slice(first, len(self.outlines)), colour, glows, detail))
+
+    def build(self) -> Solid:
+        """Return the solid."""
+        points = np.concatenate(self.outlines)
+        middle = (points.min(axis=0) + points.max(axis=0)) / 2
+        face_outlines, colours, glows, details = zip(*self.faces, strict=True)
+        normals = [
+            _outward_normal(self.outlines[outlines.start], middle) for outlines in face_outlines
+        ]
+        return Solid(
+            tuple(self.outlines),
+            face_outlines,
+            np.array(normals, np.float32),
+            np.array(colours, np.float32),
+            np.array(glows, bool),
+            np.array(details, bool),
+        )
+
+
+def _outward_normal(outline: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    center = outline.mean(axis=0)
+    normal = np.cross(outline - center, np.roll(outline, -1, axis=0) - center).sum(axis=0)
+    normal = normal / max(np.linalg.norm(normal), 1e-9)
+    return normal if normal @ (center - middle) >= 0 else -normal
+
+
+def darker(colour, factor: float) -> tuple[float, float, float]:
+    """Return ``colour`` times ``factor``; above 1 it gets lighter."""
+    return tuple(factor * value for value in colour)
+
+
+def at(low, high, k):
+    """Return the value at fraction ``k`` of the way from ``low`` to ``high``."""
+    return low + (high - low) * k
+
+
+def frustum(z0, z1, bottom, top, colour) -> SolidBuilder:
+    """Return a solid between the rectangles ``bottom`` at ``z0`` and ``top`` at ``z1``, each (x0,
+    x1, y0, y1).
+    """
+    (a, b, c, d), (e, f, g, h) = (
+        [(x, y, z) for x, y in ((r[0], r[2]), (r[1], r[2]), (r[1], r[3]), (r[0], r[3]))]
+        for r, z in ((bottom, z0), (top, z1))
+    )
+    builder = SolidBuilder()
+    for outline in (
+        (b, c, g, f),
+        (a, d, h, e),
+        (d, c, g, h),
+        (a, b, f, e),
+        (e, f, g, h),
+        (a, b, c, d),
+    ):
+        builder.face(outline, colour=colour)
+    return builder
+
+
+def box(x0, x1, y0, y1, z0, z1, colour) -> SolidBuilder:
+    """Return an upright box."""
+    return frustum(z0, z1, (x0, x1, y0, y1), (x0, x1, y0, y1), colour)
+
+
+def column(radius_low, radius_high, z0, z1, colour, sides=8) -> Solid:
+    """Return an upright round column about the z axis."""
+    angles = np.arange(sides) * 2 * math.pi / sides
+    ring = np.stack((np.cos(angles), np.sin(angles), np.zeros(sides)), axis=-1)
+    low, high = ring * radius_low + (0, 0, z0), ring * radius_high + (0, 0, z1)
+    builder = SolidBuilder()
+    for i in range(sides):
+        j = (i + 1) % sides
+        builder.face((low[i], low[j], high[j], high[i]), colour=colour)
+    builder.face(high, colour=colour)
+    return builder.build()
+
+
+def ball(center, radius, colour, leafy=False) -> Solid:
+    """Return a sphere."""
+    sphere = Ball(np.array(center, np.float32), float(radius), np.array(colour, np.float32), leafy)
+    nothing = np.zeros((0, 3), np.float32)
+    return Solid((), (), nothing, nothing, np.zeros(0, bool), np.zeros(0, bool), sphere)
+
+
+def beam(start, end, thickness, y0, y1, colour) -> Solid:
+    """Return a square-cut bar in the plane of x and z from ``start`` to ``end``, each (x, z)."""
+    profile = bar_outline(start, end, thickness)
+    left, right = ([(x, y, z) for x, _, z in profile] for y in (y1, y0))
+    builder = SolidBuilder()
+    builder.face(left, colour=colour)
+    builder.face(right, colour=colour)
+    for i in range(4):
+        j = (i + 1) % 4
+        builder.face((left[i], left[j], right[j], right[i]), colour=colour)
+    return builder.build()
+
+
+def sheet(*outlines, colour, y=0.0, half_thickness=0.015) -> Solid:
+    """Return a thin upright sheet with the given outlines on both sides."""
+    builder = SolidBuilder()
+    for side in (-1, 1):
+        shift = np.array((0, y + side * half_thickness, 0))
+        builder.face(*(np.asarray(outline) + shift for outline in outlines), colour=colour)
+    return builder.build()
+
+
+def bar_outline(start, end, thickness) -> list[tuple[float, float, float]]:
+    """Return the outline, in the plane y = 0, of a bar from ``start`` to ``end``, each (x, z)."""
+    start, end = np.array(start), np.array(end)
+    across = np.array((start[1] - end[1], end[0] - start[0]))
+    across = across / np.linalg.norm(across) * thickness / 2
+    return [(x, 0.0, z) for x, z in (start + across, end + across, end - across, start - across)]
+
+
+def disc(x, y, z, radius, sides=14) -> np.ndarray:
+    """Return a round outline in a plane of constant ``y``."""
+    angles = np.arange(sides) * 2 * math.pi / sides
+    return np.stack(
+        (x + radius * np.cos(angles), np.full(sides, y), z + radius * np.sin(angles)), axis=-1
+    )
+
+
+def rectangle_x(x, y0, y1, z0, z1):
+    """Return the outline of a rectangle in a plane of constant ``x``."""
+    return ((x, y0, z0), (x, y1, z0), (x, y1, z1), (x, y0, z1))
+
+
+def rectangle_y(y, x0, x1, z0, z1):
+    """Return the outline of a rectangle in a plane of constant ``y``."""
+    return ((x0, y, z0), (x1, y, z0), (x1, y, z1), (x0, y, z1))
+
+
+def stripe(solid: SolidBuilder, x0, x1, side, z0, z1, colour) -> None:
+    """Paint a rectangle on the left and the right side of ``solid``."""
+    for y in (side, -side):
+        solid.detail(rectangle_y(y, x0, x1, z0, z1), colour=colour)

@@ -1,0 +1,288 @@
+"""Who drives where: lanes, lights and crosswalks of one scene."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bevdepth_core.synthetic.world.placer import random_size
+from bevdepth_core.synthetic.world.road import CROSSING_CROSSWALK, CROSSING_STOP, LANE_WIDTH, Road
+from bevdepth_core.synthetic.world.traffic import Path, Signal, Vehicle, around_corner, straight
+
+EGO_LENGTH, EGO_WIDTH, EGO_MIDDLE = 5.2, 2.0, 1.3
+"""Metres; the middle of the vehicle is ahead of its frame's origin."""
+
+_EGO_AT = 4.0
+"""Where on its lane the vehicle starts."""
+_MIXED_TRAFFIC = {
+    'car': 0.6,
+    'truck': 0.1,
+    'bus': 0.08,
+    'trailer': 0.08,
+    'motorcycle': 0.12,
+    'bicycle': 0.02,
+}
+_LIGHT_TRAFFIC = {'car': 0.8, 'motorcycle': 0.2}
+"""Shares of the classes in a lane; light traffic beside the vehicle leaves it a view."""
+_CROSS_TRAFFIC = {'car': 0.72, 'truck': 0.08, 'bus': 0.08, 'motorcycle': 0.12}
+_HITCH_GAP = 0.4
+_CLEARANCE_S = 3.0
+"""Seconds between one road's red and the other's green."""
+_CROSS_REACH = 200.0
+_TURN_RADIUS = 5.6
+_TURNING_SHARE = 0.2
+_LATE_S = 1e3
+_CROSSWALK_STOP = 3.0
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The traffic of a scene.
+
+    Attributes:
+        lanes: vehicles that follow each other, first ahead.
+        ego: our own vehicle, in one of the lanes.
+        crosswalks: positions along the road.
+        walks: per crosswalk with people on it: where, and from and until when they may start,
+            seconds.
+        side_walk: from and until when people may cross the crossing street.
+    """
+
+    lanes: list[list[Vehicle]]
+    ego: Vehicle
+    crosswalks: tuple[float, ...]
+    walks: tuple[tuple[float, float, float], ...]
+    side_walk: tuple[float, float]
+
+
+def plan_traffic(
+    rng: np.random.Generator, road: Road, ego_speed: float, duration_s: float
+) -> Plan:
+    """Return the traffic around a vehicle that likes ``ego_speed``, m/s."""
+    reach = ego_speed * duration_s
+    red_main, red_cross = (
+        _phases(rng, duration_s)
+        if road.crossing is not None
+        else ((-_LATE_S, -_LATE_S), (-_LATE_S, -_LATE_S))
+    )
+    crosswalk, hold = _crosswalk(rng, road, reach, duration_s)
+    planner = _Planner(rng, road, red_main, red_cross, crosswalk, hold)
+    lanes, ego = planner.main_lanes(ego_speed, reach, duration_s)
+    crosswalks, walks = [crosswalk], [(crosswalk, hold[0] + 1.5, hold[1] - 8.0)]
+    if road.crossing is not None:
+        lanes += planner.cross_lanes()
+        for side in (-1, 1):
+            crosswalks.append(road.crossing + side * CROSSING_CROSSWALK)
+            walks.append((crosswalks[-1], red_main[0] + 2.5, red_main[1] - 8.0))
+    walks = tuple(walk for walk in walks if walk[2] > walk[1])
+    return Plan(
+        lanes,
+        ego,
+        tuple(crosswalks),
+        walks,
+        (max(red_cross[0] + 1, -1.0), min(red_cross[1] - 9, duration_s)),
+    )
+
+
+def _phases(
+    rng: np.random.Generator, duration_s: float
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return when the road and when the crossing street have red."""
+    kind, change = rng.random(), rng.uniform(0.2, 0.75) * duration_s
+    if kind < 0.4:
+        return (_LATE_S, _LATE_S), (-_LATE_S, _LATE_S)
+    if kind < 0.75:
+        return (-_LATE_S, change), (change - _CLEARANCE_S, _LATE_S)
+    return (change, _LATE_S), (-_LATE_S, change + _CLEARANCE_S)
+
+
+def _crosswalk(
+    rng: np.random.Generator, road: Road, reach: float, duration_s: float
+) -> tuple[float, tuple[float, float]]:
+    """Return where a crosswalk lies away from the crossing, and when people have the right of way
+    on it.
+    """
+    places = rng.uniform(20.0, 50.0 + reach, 20)
+    place = next(
+        (float(place) for place in places if not road.near_crossing(place, 40.0)),
+        float(reach + 90.0),
+    )
+    start = rng.uniform(-2.0, 0.6 * duration_s)
+    return place, (start, start + rng.uniform(11.0, 15.0)) if rng.random() < 0.6 else (
+        _LATE_S,
+        _LATE_S,
+    )
+
+
+class _Planner:
+    """Fills lanes with vehicles."""
+
+    def __init__(
+        self, rng, road: Road, red_main, red_cross, crosswalk: float, hold: tuple[float, float]
+    ) -> None:
+        self.rng, self.road = rng, road
+        self._red_main, self._red_cross, self._crosswalk, self._hold = (
+            red_main,
+            red_cross,
+            crosswalk,
+            hold,
+        )
+
+    def main_lanes(
+        self, ego_speed: float, reach: float, duration_s: float
+    ) -> tuple[list[list[Vehicle]], Vehicle]:
+        """Return the lanes of the road in both directions, and our vehicle in one of them."""
+        rng, road = self.rng, self.road
+        ego_lane = int(rng.integers(road.lanes))
+        lanes = []
+        for lane in range(road.lanes):
+            lateral, outer = road.lane_center(lane), lane == road.lanes - 1
+            path = straight(road, (road.along[0] + 5, lateral), (road.along[-1] - 5, lateral))
+            turning = self._turn_off(1, lateral) if outer else None
+            origin = path.nearest(road.pose(_EGO_AT, lateral)[0])
+            speed = ego_speed * (
+                rng.uniform(0.95, 1.2) if lane == ego_lane else rng.uniform(0.7, 1.3)
+            )
+            shares = _MIXED_TRAFFIC if lane == ego_lane else _LIGHT_TRAFFIC
+            ahead = self._fill(
+                path,
+                turning,
+                shares,
+                speed,
+                origin + (3.2 if lane == ego_lane else -20),
+                origin + 110 + 0.3 * reach,
+            )
+            behind = self._fill(
+                path,
+                turning,
+                shares,
+                speed,
+                origin - 70,
+                origin - (9.0 if lane == ego_lane else 22),
+            )
+            vehicles = [*behind, *ahead]
+            if lane == ego_lane:
+                ego = Vehicle(path, origin, ego_speed, [], EGO_LENGTH)
+                vehicles = [*behind, ego, *ahead]
+            lanes.append(self._signalled(vehicles, 1))
+        for lane in range(road.lanes):
+            lateral, outer = -road.lane_center(lane), lane == road.lanes - 1
+            path = straight(road, (road.along[-1] - 5, lateral), (road.along[0] + 5, lateral))
+            turning = self._turn_off(-1, lateral) if outer else None
+            speed = rng.uniform(5.5, 11.0)
+            stop, start = (
+                path.nearest(road.pose(place, lateral)[0])
+                for place in (-30.0, reach + min(speed * duration_s + 90.0, 190.0))
+            )
+            lanes.append(
+                self._signalled(self._fill(path, turning, _MIXED_TRAFFIC, speed, start, stop), -1)
+            )
+        return lanes, ego
+
+    def cross_lanes(self) -> list[list[Vehicle]]:
+        """Return the two lanes of the crossing street; some turn right into the road."""
+        road, lanes = self.road, []
+        for direction in (-1, 1):
+            along = road.crossing + direction * LANE_WIDTH / 2
+            start, stop = (along, -direction * _CROSS_REACH), (along, direction * _CROSS_REACH)
+            path = straight(road, start, stop)
+            outer = direction * road.lane_center(road.lanes - 1)
+            turning = around_corner(
+                road, start, (along, outer), (along + direction * 120, outer), _TURN_RADIUS
+            )
+            vehicles = self._fill(
+                path,
+                turning,
+                _CROSS_TRAFFIC,
+                self.rng.uniform(6, 9),
+                _CROSS_REACH - 110,
+                _CROSS_REACH + 40,
+            )
+            point = road.pose(along, -direction * (road.curb + 5.5))[0]
+            lanes.append(self._with_signals(vehicles, [Signal(point, (self._red_cross,))]))
+        return lanes
+
+    def _turn_off(self, direction: int, lateral: float) -> Path | None:
+        """Return the path of those who turn right at the crossing."""
+        road = self.road
+        if road.crossing is None:
+            return None
+        along = road.crossing - direction * LANE_WIDTH / 2
+        start = road.along[0] + 5 if direction > 0 else road.along[-1] - 5
+        return around_corner(
+            road,
+            (start, lateral),
+            (along, lateral),
+            (along, -direction * _CROSS_REACH),
+            _TURN_RADIUS,
+        )
+
+    def _fill(
+        self,
+        path: Path,
+        turning: Path | None,
+        shares: dict[str, float],
+        speed: float,
+        start: float,
+        stop: float,
+    ) -> list[Vehicle]:
+        """Return vehicles between two distances on a path, last one first."""
+        vehicles, place = [], start + self.rng.uniform(2.0, 14.0)
+        while place < stop:
+            parts, length = self._parts(
+                str(self.rng.choice(list(shares), p=list(shares.values())))
+            )
+            own = (
+                turning if turning and length < 9 and self.rng.random() < _TURNING_SHARE else path
+            )
+            if not own.turn or place + length < own.turn[0] - 5:
+                vehicles.append(
+                    Vehicle(
+                        own,
+                        place + length / 2,
+                        speed * self.rng.uniform(0.88, 1.12),
+                        parts,
+                        length,
+                    )
+                )
+            place += length + self.rng.uniform(4.0, 30.0)
+        return vehicles
+
+    def _parts(
+        self, class_name: str
+    ) -> tuple[list[tuple[str, tuple[float, float, float], float]], float]:
+        """Return the parts of a vehicle and its length; a trailer comes behind a lorry."""
+        size = random_size(self.rng, class_name)
+        if class_name != 'trailer':
+            return [(class_name, size, 0.0)], size[0]
+        lorry = random_size(self.rng, 'truck')
+        length = lorry[0] + _HITCH_GAP + size[0]
+        return [
+            ('truck', lorry, (length - lorry[0]) / 2),
+            ('trailer', size, (size[0] - length) / 2),
+        ], length
+
+    def _signalled(self, vehicles: list[Vehicle], direction: int) -> list[Vehicle]:
+        """Return a main lane, first ahead, whose vehicles heed crosswalk and crossing."""
+        road = self.road
+        lateral = direction * road.lane_center(0)
+        signals = [
+            Signal(
+                road.pose(self._crosswalk - direction * _CROSSWALK_STOP, lateral)[0], (self._hold,)
+            )
+        ]
+        if road.crossing is not None:
+            signals.append(
+                Signal(
+                    road.pose(road.crossing - direction * CROSSING_STOP, lateral)[0],
+                    (self._red_main,),
+                )
+            )
+        return self._with_signals(vehicles, signals)
+
+    @staticmethod
+    def _with_signals(vehicles: list[Vehicle], signals: list[Signal]) -> list[Vehicle]:
+        for vehicle in vehicles:
+            vehicle.signals = signals
+        return vehicles[::-1]

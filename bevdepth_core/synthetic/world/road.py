@@ -1,0 +1,100 @@
+"""The road and the street that crosses it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+LANE_WIDTH = 3.4
+BIKE_LANE_WIDTH = 1.5
+PARKING_WIDTH = 2.4
+SIDEWALK_WIDTH = 4.6
+
+CROSS_HALF_WIDTH = LANE_WIDTH
+"""Of the crossing street: one lane each way, no parking."""
+CROSS_CURB = CROSS_HALF_WIDTH + 0.2
+CROSS_SIDEWALK_END = CROSS_CURB + 2.6
+CROSSING_CROSSWALK, CROSSING_STOP, CROSSING_CLEAR = 7.4, 10.4, 16.0
+"""Metres along the road from the middle of a crossing: its crosswalks, where traffic waits, where
+parking begins."""
+
+ROAD_STEP = 0.5
+_STRAIGHT, _BENDING = 30.0, 60.0
+
+
+@dataclass(frozen=True, eq=False)
+class Road:
+    """A two-way road on flat ground; road coordinates are metres along its centre line and metres
+    to the left of it.
+
+    Attributes:
+        along: (m,) increasing.
+        center: (m, 2) world x and y of the centre line.
+        heading: (m,) radians.
+        lanes: lanes per direction; traffic keeps right.
+        bike_lane: its width in metres, 0 for none.
+        crossing: where a street crosses at a right angle, None for nowhere; the road is straight
+            there.
+    """
+
+    along: np.ndarray
+    center: np.ndarray
+    heading: np.ndarray
+    lanes: int
+    bike_lane: float = 0.0
+    crossing: float | None = None
+
+    @property
+    def driving_half_width(self) -> float:
+        return self.lanes * LANE_WIDTH
+
+    @property
+    def parking(self) -> float:
+        """Return where the parking lane begins."""
+        return self.driving_half_width + self.bike_lane
+
+    @property
+    def curb(self) -> float:
+        return self.parking + PARKING_WIDTH
+
+    @property
+    def sidewalk_end(self) -> float:
+        return self.curb + SIDEWALK_WIDTH
+
+    def lane_center(self, lane: int) -> float:
+        """Return the lateral position of right-hand lane ``lane``, 0 next to the centre line;
+        negate it for oncoming traffic.
+        """
+        return -(lane + 0.5) * LANE_WIDTH
+
+    def near_crossing(self, along: float, distance: float) -> bool:
+        return self.crossing is not None and abs(along - self.crossing) < distance
+
+    def pose(self, along, lateral) -> tuple[np.ndarray, np.ndarray]:
+        """Return (..., 2) world positions and (...) headings of road coordinates."""
+        along, lateral = np.broadcast_arrays(
+            np.asarray(along, np.float64), np.asarray(lateral, np.float64)
+        )
+        heading = np.interp(along, self.along, self.heading)
+        x = np.interp(along, self.along, self.center[:, 0]) - np.sin(heading) * lateral
+        y = np.interp(along, self.along, self.center[:, 1]) + np.cos(heading) * lateral
+        return np.stack((x, y), axis=-1), heading
+
+
+def make_road(rng: np.random.Generator, start: float, stop: float, crossing: float | None) -> Road:
+    """Return a winding road from ``start`` to ``stop`` metres, straight around ``crossing``."""
+    along = np.arange(start, stop, ROAD_STEP)
+    curvature = np.zeros_like(along)
+    winding = rng.uniform(0.2, 1.25) * 0.0069
+    for wavelength in (rng.uniform(190, 260), rng.uniform(90, 130)):
+        curvature += (
+            winding * rng.choice((-1, 1)) * np.cos(2 * np.pi * (along / wavelength + rng.random()))
+        )
+    if crossing is not None:
+        curvature *= np.clip((np.abs(along - crossing) - _STRAIGHT) / (_BENDING - _STRAIGHT), 0, 1)
+    heading = rng.uniform(-np.pi, np.pi) + ROAD_STEP * np.cumsum(curvature)
+    steps = ROAD_STEP * np.stack((np.cos(heading), np.sin(heading)), axis=-1)
+    center = rng.uniform(400, 1600, 2) + np.cumsum(steps, axis=0)
+    bike_lane = BIKE_LANE_WIDTH if rng.random() < 0.6 else 0.0
+    return Road(along, center, heading, int(rng.integers(1, 3)), bike_lane, crossing)

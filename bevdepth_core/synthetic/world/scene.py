@@ -1,0 +1,229 @@
+"""The world of one drive: a road, who moves on it, what stands beside it, and the light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bevdepth_core.config import NUSCENES_CLASSES
+from bevdepth_core.synthetic.world.road import Road
+from bevdepth_core.types import Boxes3D
+
+TRACK_START_S, TRACK_STEP_S = -1.0, 0.1
+"""Tracks begin before the drive, so that velocities exist from its first moment on."""
+
+_VELOCITY_STEP_S = 0.05
+_SWAYS = ((0.012, 11.0), (0.0035, 17.0), (0.0035, 13.0))
+"""(amplitude in metres or radians, wavelength in metres) of the vehicle's height, pitch and
+roll."""
+_DIVE, _LEAN = 0.004, 0.004
+"""Radians of pitch and roll per m/s² of braking and cornering."""
+
+
+@dataclass(frozen=True, eq=False)
+class Actor:
+    """One annotated object.
+
+    Attributes:
+        class_name: one of the ten nuScenes classes.
+        size: length, width, height, metres.
+        track: (t, 3) world x, y and heading every ``TRACK_STEP_S`` from ``TRACK_START_S``; (1, 3)
+            for what never moves.
+        appearance: seed of colours and parts.
+        rider: whether somebody sits on a bicycle or motorcycle.
+    """
+
+    class_name: str
+    size: tuple[float, float, float]
+    track: np.ndarray
+    appearance: int = 0
+    rider: bool = True
+
+    @property
+    def moving(self) -> bool:
+        """Return whether it ever moves."""
+        return len(self.track) > 1
+
+    def pose(self, time_s: float) -> np.ndarray:
+        """Return (3,) world x, y and heading."""
+        return _interpolated(self.track[None], time_s)[0]
+
+    def travelled(self, time_s: float) -> float:
+        """Return the metres gone since the track began."""
+        place = np.clip((time_s - TRACK_START_S) / TRACK_STEP_S, 0, len(self.track) - 1)
+        return float(np.interp(place, np.arange(len(self.track)), self._milestones))
+
+    @cached_property
+    def _milestones(self) -> np.ndarray:
+        return np.concatenate(
+            ((0.0,), np.cumsum(np.linalg.norm(np.diff(self.track[:, :2], axis=0), axis=1)))
+        )
+
+
+@dataclass(frozen=True)
+class Prop:
+    """Something that is never annotated: ``kind`` is building, tree or lamp; pose in road
+    coordinates, size in metres.
+    """
+
+    kind: str
+    size: tuple[float, float, float]
+    along: float
+    lateral: float
+    heading_offset: float = 0.0
+    appearance: int = 0
+
+
+@dataclass(frozen=True)
+class Light:
+    """Colours are RGB in 0..255, strengths factors on surface colours.
+
+    Attributes:
+        to_sun: unit vector in the world.
+        sun: RGB strength of direct light.
+        ambient: RGB strength of light from the sky.
+        zenith, horizon: sky colours; haze fades to ``horizon``.
+        clouds: 0 clear to 1 closed.
+        haze_distance: metres after which contrast has fallen to 1/e.
+    """
+
+    to_sun: tuple[float, float, float]
+    sun: tuple[float, float, float]
+    ambient: tuple[float, float, float]
+    zenith: tuple[float, float, float]
+    horizon: tuple[float, float, float]
+    clouds: float
+    haze_distance: float
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A drive of ``duration_s`` seconds.
+
+    Attributes:
+        road: where everything is.
+        actors: annotated objects.
+        props: buildings, trees, lamps.
+        crosswalks: positions along the road, metres.
+        light: time of day and weather.
+        ego_track: (t, 3) world x, y and heading of the vehicle, as in ``Actor.track``.
+        duration_s: how long the drive was laid out for.
+        seed: of everything random in the pictures.
+    """
+
+    road: Road
+    actors: tuple[Actor, ...]
+    props: tuple[Prop, ...]
+    crosswalks: tuple[float, ...]
+    light: Light
+    ego_track: np.ndarray
+    duration_s: float
+    seed: int
+
+    def world_from_ego(self, time_s: float) -> np.ndarray:
+        """Return the (4, 4) pose of the vehicle; it sways a little, dives when it brakes and leans
+        in curves.
+        """
+        pose = _interpolated(self.ego_track[None], time_s)[0]
+        travelled = np.hypot(*(pose[:2] - self.ego_track[0, :2]))
+        height, pitch, roll = (
+            amplitude * np.sin(2 * np.pi * travelled / length + self.seed)
+            for amplitude, length in _SWAYS
+        )
+        braking, cornering = self._acceleration(time_s, pose[2])
+        return _pose_matrix(
+            (*pose[:2], height), pose[2], pitch - _DIVE * braking, roll + _LEAN * cornering
+        )
+
+    def _acceleration(self, time_s: float, heading: float) -> np.ndarray:
+        """Return the vehicle's acceleration forward and to the left, m/s²."""
+        before, now, after = (
+            _interpolated(self.ego_track[None], time_s + step)[0, :2] for step in (-0.4, 0.0, 0.4)
+        )
+        cos, sin = np.cos(heading), np.sin(heading)
+        return np.array(((cos, sin), (-sin, cos))) @ (after - 2 * now + before) / 0.16
+
+    @cached_property
+    def _tracks(self) -> np.ndarray:
+        """Return (actors, t, 3); of those that never move, the same over and over."""
+        longest = max((len(actor.track) for actor in self.actors), default=1)
+        tracks = [
+            np.broadcast_to(actor.track, (longest, 3)) if not actor.moving else actor.track
+            for actor in self.actors
+        ]
+        return np.stack(tracks) if tracks else np.zeros((0, 1, 3))
+
+    def actor_poses(self, time_s: float) -> np.ndarray:
+        """Return (actors, 3) world x, y and heading."""
+        return _interpolated(self._tracks, time_s)
+
+    def actor_pose(self, actor: Actor, time_s: float) -> tuple[np.ndarray, float]:
+        """Return world x and y of the centre, and the heading."""
+        pose = actor.pose(time_s)
+        return pose[:2], float(pose[2])
+
+    def actor_velocity(self, actor: Actor, time_s: float) -> np.ndarray:
+        """Return world x and y velocity, m/s."""
+        return (actor.pose(time_s + _VELOCITY_STEP_S) - actor.pose(time_s - _VELOCITY_STEP_S))[
+            :2
+        ] / (2 * _VELOCITY_STEP_S)
+
+    def ground_truth(
+        self, time_s: float, max_distance: float = 55.0, *, seen: np.ndarray | None = None
+    ) -> tuple[Boxes3D, np.ndarray]:
+        """Return the boxes within ``max_distance`` metres, in the ego frame of ``time_s``, and
+        their nuScenes labels (n,).
+
+        Args:
+            time_s: seconds since the start of the scene.
+            max_distance: from the ego frame's origin over ground.
+            seen: (actors,) bool, leaves out the others, as an annotator would; None keeps all.
+        """
+        ego_from_world = np.linalg.inv(self.world_from_ego(time_s))
+        poses = self.actor_poses(time_s)
+        moved = self.actor_poses(time_s + _VELOCITY_STEP_S) - self.actor_poses(
+            time_s - _VELOCITY_STEP_S
+        )
+        size = np.array([actor.size for actor in self.actors]).reshape(-1, 3)
+        center = (
+            np.column_stack((poses[:, :2], size[:, 2] / 2)) @ ego_from_world[:3, :3].T
+            + ego_from_world[:3, 3]
+        )
+        velocity = moved[:, :2] @ ego_from_world[:2, :2].T / (2 * _VELOCITY_STEP_S)
+        forward = (
+            np.column_stack((np.cos(poses[:, 2]), np.sin(poses[:, 2]))) @ ego_from_world[:2, :2].T
+        )
+        table = np.column_stack(
+            (center, size, np.arctan2(forward[:, 1], forward[:, 0]), velocity)
+        ).astype(np.float32)
+        labels = np.array(
+            [NUSCENES_CLASSES.index(actor.class_name) for actor in self.actors], np.int64
+        )
+        kept = np.hypot(center[:, 0], center[:, 1]) <= max_distance
+        table, labels = (
+            values[kept if seen is None else kept & seen] for values in (table, labels)
+        )
+        return Boxes3D(table[:, :3], table[:, 3:6], table[:, 6], table[:, 7:]), labels
+
+
+def _interpolated(tracks: np.ndarray, time_s: float) -> np.ndarray:
+    """Return (n, 3) poses of (n, t, 3) tracks."""
+    place = min(max((time_s - TRACK_START_S) / TRACK_STEP_S, 0.0), tracks.shape[1] - 1.0)
+    first = min(int(place), tracks.shape[1] - 2) if tracks.shape[1] > 1 else 0
+    second = min(first + 1, tracks.shape[1] - 1)
+    return tracks[:, first] + (tracks[:, second] - tracks[:, first]) * (place - first)
+
+
+def _pose_matrix(position, yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """Return the (4, 4) transform of a frame turned by roll, then pitch, then yaw."""
+    (cy, sy), (cp, sp), (cr, sr) = ((np.cos(angle), np.sin(angle)) for angle in (yaw, pitch, roll))
+    about_z, about_y = (
+        np.array(((cy, -sy, 0), (sy, cy, 0), (0, 0, 1))),
+        np.array(((cp, 0, sp), (0, 1, 0), (-sp, 0, cp))),
+    )
+    pose = np.eye(4)
+    pose[:3, :3] = about_z @ about_y @ np.array(((1, 0, 0), (0, cr, -sr), (0, sr, cr)))
+    pose[:3, 3] = position
+    return pose

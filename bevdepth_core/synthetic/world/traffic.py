@@ -1,0 +1,275 @@
+"""Vehicles on their paths: each keeps its distance to the one ahead and stops where it has to
+wait.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bevdepth_core.synthetic.world.road import ROAD_STEP, Road
+
+STEP_S = 0.1
+
+_ACCELERATION, _BRAKING, _HARDEST_BRAKING = 1.7, 2.4, 7.0
+_HEADWAY_S, _STANDSTILL_GAP = 1.1, 2.0
+_WILL_NOT_BRAKE_HARDER = 4.0
+"""Who would have to, drives on when the light changes."""
+_SIDEWAYS = 2.6
+"""Acceleration in turns."""
+_GONE = 4.0
+"""Metres after the turn where who turned off is no longer in the way."""
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """A line to drive on.
+
+    Attributes:
+        points: (m, 2) world x and y.
+        travelled: (m,) metres from the start.
+        heading: (m,) radians, continuous.
+        turn: metres travelled at the start and the end of a tight turn, None without one.
+    """
+
+    points: np.ndarray
+    travelled: np.ndarray
+    heading: np.ndarray
+    turn: tuple[float, float] | None = None
+
+    @classmethod
+    def through(
+        cls,
+        road: Road,
+        along: np.ndarray,
+        lateral: np.ndarray,
+        turn: tuple[int, int] | None = None,
+    ) -> Path:
+        """Return the path through dense road coordinates; ``turn`` gives the indices where a tight
+        turn starts and ends.
+        """
+        points, _ = road.pose(along, lateral)
+        travelled = np.concatenate(
+            ((0.0,), np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1)))
+        )
+        slope = np.gradient(points, travelled, axis=0)
+        heading = np.unwrap(np.arctan2(slope[:, 1], slope[:, 0]))
+        return cls(
+            points,
+            travelled,
+            heading,
+            None if turn is None else (float(travelled[turn[0]]), float(travelled[turn[1]])),
+        )
+
+    def pose(self, travelled: np.ndarray) -> np.ndarray:
+        """Return (..., 3) world x, y and heading."""
+        columns = (self.points[:, 0], self.points[:, 1], self.heading)
+        return np.stack(
+            [np.interp(travelled, self.travelled, column) for column in columns], axis=-1
+        )
+
+    def nearest(self, point: np.ndarray) -> float:
+        """Return how far one has travelled at the place next to a world point."""
+        return float(self.travelled[np.argmin(((self.points - point) ** 2).sum(axis=1))])
+
+
+def straight(road: Road, start: tuple[float, float], stop: tuple[float, float]) -> Path:
+    """Return the path between two road coordinates (along, lateral)."""
+    steps = np.arange(0, 1, ROAD_STEP / np.linalg.norm(np.subtract(stop, start)))[:, None]
+    line = np.add(start, steps * np.subtract(stop, start))
+    return Path.through(road, line[:, 0], line[:, 1])
+
+
+def around_corner(road: Road, start, corner, stop, radius: float) -> Path:
+    """Return the path from ``start`` to ``stop``, road coordinates, with a round turn at
+    ``corner``.
+    """
+    start, corner, stop = (np.array(point, np.float64) for point in (start, corner, stop))
+    before, after = ((b - a) / np.linalg.norm(b - a) for a, b in ((start, corner), (corner, stop)))
+    angles = np.arange(0, np.pi / 2, ROAD_STEP / radius)[:, None]
+    into, out = corner - radius * before, corner + radius * after
+    arc = (
+        into + radius * after - radius * after * np.cos(angles) + radius * before * np.sin(angles)
+    )
+    approach = start + before * np.arange(0, np.linalg.norm(into - start), ROAD_STEP)[:, None]
+    leaving = out + after * np.arange(0, np.linalg.norm(stop - out), ROAD_STEP)[:, None]
+    line = np.concatenate((approach, arc, leaving))
+    return Path.through(
+        road, line[:, 0], line[:, 1], turn=(len(approach), len(approach) + len(arc))
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Signal:
+    """A place where traffic waits at times.
+
+    Attributes:
+        point: (2,) world, next to the path.
+        red: from and until, seconds, when vehicles may not pass.
+    """
+
+    point: np.ndarray
+    red: tuple[tuple[float, float], ...]
+
+    def is_red(self, time_s: float) -> bool:
+        return any(start <= time_s < stop for start, stop in self.red)
+
+
+@dataclass(eq=False)
+class Vehicle:
+    """Something that drives, perhaps with a trailer.
+
+    Attributes:
+        path: where.
+        start: metres travelled at the first moment.
+        cruise: speed it likes, m/s.
+        parts: per part, first to last: class, size (length, width, height), metres from the
+            vehicle's middle forward.
+        length: metres of all parts.
+        signals: that it obeys.
+    """
+
+    path: Path
+    start: float
+    cruise: float
+    parts: list[tuple[str, tuple[float, float, float], float]]
+    length: float
+    signals: list[Signal] = field(default_factory=list)
+
+
+def drive(lanes: list[list[Vehicle]], times: np.ndarray) -> dict[Vehicle, np.ndarray]:
+    """Return for every vehicle the metres travelled at each of ``times``, (t,) evenly spaced.
+
+    Args:
+        lanes: vehicles that follow each other, the first one ahead of all; the paths of a lane
+            agree up to their turns.
+        times: seconds.
+    """
+    vehicles = [vehicle for lane in lanes for vehicle in lane]
+    if not vehicles:
+        return {}
+    traffic = _Traffic(lanes, vehicles, float(times[0]))
+    record = np.empty((len(times), len(vehicles)))
+    for row, time_s in zip(record, times, strict=True):
+        row[:] = traffic.travelled
+        traffic.advance(time_s, float(times[1] - times[0]))
+    return dict(zip(vehicles, record.T.copy(), strict=True))
+
+
+class _Traffic:
+    """The state of all vehicles; follows the intelligent driver model (Treiber, Hennecke, Helbing,
+    2000).
+    """
+
+    def __init__(
+        self, lanes: list[list[Vehicle]], vehicles: list[Vehicle], start_s: float
+    ) -> None:
+        self.length = np.array([vehicle.length for vehicle in vehicles])
+        self.cruise = np.array([vehicle.cruise for vehicle in vehicles])
+        self.travelled = np.array([vehicle.start for vehicle in vehicles])
+        self._leaders = _leaders(lanes, vehicles)
+        turns = np.array([vehicle.path.turn or (np.inf, -np.inf) for vehicle in vehicles])
+        self._turn_start, self._turn_end = turns.T
+        self._turn_speed = np.sqrt(
+            _SIDEWAYS * np.maximum(self._turn_end - self._turn_start, 1) / (np.pi / 2)
+        )
+        signals = list(
+            {id(signal): signal for vehicle in vehicles for signal in vehicle.signals}.values()
+        )
+        self._signals = [(signal, _stop_lines(signal, vehicles)) for signal in signals]
+        self.speed = np.minimum(self.cruise, self._allowed())
+        leader = self._leaders[0][0]
+        room = self.travelled[leader] - self.length[leader] / 2 - self.travelled - self.length / 2
+        self.speed = np.where(
+            leader >= 0,
+            np.minimum(self.speed, np.maximum(room - _STANDSTILL_GAP, 0) / _HEADWAY_S),
+            self.speed,
+        )
+        for signal, lines in self._signals:
+            if signal.is_red(start_s):
+                room = np.maximum(lines - self.travelled - self.length / 2, 0)
+                self.speed = np.where(
+                    room > 0, np.minimum(self.speed, np.sqrt(2 * 1.5 * room)), self.speed
+                )
+
+    def _allowed(self) -> np.ndarray:
+        """Return the speed from which the turn ahead can still be taken."""
+        ahead = np.maximum(self._turn_start - self.travelled, 0)
+        limit = np.sqrt(self._turn_speed**2 + 2 * 1.4 * np.where(np.isfinite(ahead), ahead, 1e6))
+        return np.where(self.travelled > self._turn_end, np.inf, limit)
+
+    def advance(self, time_s: float, step_s: float) -> None:
+        """Go on by one step."""
+        wanted = np.minimum(self.cruise, self._allowed())
+        gain = np.where(
+            self.speed <= wanted,
+            1 - (self.speed / np.maximum(wanted, 0.1)) ** 4,
+            (wanted - self.speed) * 1.2,
+        )
+        rate = _ACCELERATION * np.maximum(gain, -3)
+        for gap, speed in self._obstacles(time_s):
+            needed = _STANDSTILL_GAP + np.maximum(
+                0,
+                self.speed * _HEADWAY_S
+                + self.speed * (self.speed - speed) / (2 * np.sqrt(_ACCELERATION * _BRAKING)),
+            )
+            rate = np.minimum(
+                rate, _ACCELERATION * (np.minimum(gain, 1) - (needed / np.maximum(gap, 0.1)) ** 2)
+            )
+        rate = np.maximum(rate, -_HARDEST_BRAKING)
+        after = np.maximum(self.speed + rate * step_s, 0)
+        self.travelled = self.travelled + (self.speed + after) / 2 * step_s
+        self.speed = after
+
+    def _obstacles(self, time_s: float):
+        """Yield (gap, speed) of what is ahead of each vehicle; an infinite gap where there is
+        nothing.
+        """
+        for leader, turns_off_at in self._leaders:
+            rear = self.travelled[leader] - self.length[leader] / 2
+            in_the_way = (leader >= 0) & (rear < turns_off_at)
+            yield (
+                np.where(in_the_way, rear - self.travelled - self.length / 2, np.inf),
+                self.speed[leader],
+            )
+        for signal, lines in self._signals:
+            if signal.is_red(time_s):
+                gap = lines - self.travelled - self.length / 2
+                stops = (gap > 0) & (self.speed**2 < 2 * _WILL_NOT_BRAKE_HARDER * gap)
+                yield np.where(stops, gap + 0.5 * _STANDSTILL_GAP, np.inf), np.zeros_like(gap)
+
+
+def _leaders(
+    lanes: list[list[Vehicle]], vehicles: list[Vehicle]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the next vehicle ahead, and the next on the very same path: indices or -1, and how
+    far their rear is in the way.
+    """
+    number = {vehicle: index for index, vehicle in enumerate(vehicles)}
+    next_one, next_same = np.full(len(vehicles), -1), np.full(len(vehicles), -1)
+    off = np.full(len(vehicles), np.inf)
+    for lane in lanes:
+        for place, vehicle in enumerate(lane):
+            ahead = lane[:place][::-1]
+            if ahead:
+                next_one[number[vehicle]] = number[ahead[0]]
+                if ahead[0].path is not vehicle.path:
+                    turns = [path.turn[0] for path in (vehicle.path, ahead[0].path) if path.turn]
+                    off[number[vehicle]] = min(turns) + _GONE
+            same = [other for other in ahead if other.path is vehicle.path]
+            if same:
+                next_same[number[vehicle]] = number[same[0]]
+    return [(next_one, off), (next_same, np.full(len(vehicles), np.inf))]
+
+
+def _stop_lines(signal: Signal, vehicles: list[Vehicle]) -> np.ndarray:
+    """Return where on each vehicle's path the signal stands; -inf for those that it does not
+    concern.
+    """
+    known: dict[int, float] = {}
+    lines = np.full(len(vehicles), -np.inf)
+    for index, vehicle in enumerate(vehicles):
+        if signal in vehicle.signals:
+            lines[index] = known.setdefault(id(vehicle.path), vehicle.path.nearest(signal.point))
+    return lines

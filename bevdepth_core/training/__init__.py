@@ -1,0 +1,1 @@
+"""Training and offline evaluation; the rest of `bevdepth_core` never imports it."""

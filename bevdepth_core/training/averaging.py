@@ -1,0 +1,73 @@
+"""Exponential moving average of the weights during training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class AveragingSettings:
+    """How slowly the average follows the weights.
+
+    Attributes:
+        decay: share of the old average that survives an update, once the ramp is over.
+        ramp_updates: time constant of the ramp ``decay * (1 - exp(-update / ramp_updates))``; 0
+            for none. The official code has a ramp of 2000, yet counts from the end of training, so
+            that its decay is 0.9990 from the first update: ramp_updates 0.
+    """
+
+    decay: float = 0.999
+    ramp_updates: float = 0
+
+    def at(self, update: int | Tensor) -> float:
+        """Return the decay of an update, counted from 1; without a ramp ``update`` is not read,
+        which could wait for a GPU.
+        """
+        return (
+            self.decay * (1 - math.exp(-int(update) / self.ramp_updates))
+            if self.ramp_updates
+            else self.decay
+        )
+
+
+class ExponentialAverage(WeightAveraging):
+    """Average every floating-point entry of the state dict after each step, from the first weights
+    on.
+
+    Checkpoints hold weights and average, so that it resumes; their ``state_dict`` is the average.
+    After training the module has the average.
+
+    Args:
+        settings: decay and ramp.
+    """
+
+    def __init__(self, settings: AveragingSettings) -> None:
+        super().__init__(multi_avg_fn=self._update)
+        self.settings = settings
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The averaged module."""
+        return self._average_model.module
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == 'fit':
+            # Lightning calls this before it moves the weights to the GPU.
+            self.averaged.to(trainer.strategy.root_device)
+            # Torch replaces the average by the weights in an update that it counts as 0; the first
+            # weights count here.
+            self._average_model.n_averaged.fill_(1)
+
+    def _update(self, average: list[Tensor], current: list[Tensor], update: Tensor) -> None:
+        """Update tensors of one type; integers, the counters of batch norms, follow at once."""
+        if average[0].is_floating_point():
+            torch._foreach_lerp_(average, current, 1 - self.settings.at(update))
+        else:
+            torch._foreach_copy_(average, current)

@@ -1,0 +1,163 @@
+"""Files that a run leaves: one to resume from, and weights to detect with.
+
+    python training/export_weights.py IN.ckpt OUT.safetensors
+
+takes the weights, averaged where the run averages, out of a checkpoint of ``train.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from argparse import ArgumentParser
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, Checkpoint
+
+from bevdepth_core.checkpoint import CheckpointError, save_checkpoint
+from bevdepth_core.config import model_config_from_dict
+from bevdepth_core.model import BEVDepth
+from bevdepth_core.training.averaging import ExponentialAverage
+
+_PREFIX = 'model.'
+
+
+class ResumeCheckpoint(Checkpoint):
+    """Write everything that a run needs to go on, always to the same file, atomically.
+
+    Args:
+        path: the file.
+        every_n_steps: optimizer steps between two writes; the end of an epoch and of the run are
+            written in any case.
+    """
+
+    def __init__(self, path: Path, every_n_steps: int) -> None:
+        self.path, self.every_n_steps = path, every_n_steps
+        self._written_step = 0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_) -> None:
+        step = trainer.global_step
+        if (
+            step % self.every_n_steps == 0 or step == trainer.max_steps
+        ) and not trainer.is_last_batch:
+            self._write(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # An epoch that max_steps cut short may go on when the run is resumed with more.
+        if trainer.is_last_batch:
+            self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        if trainer.global_step > self._written_step:
+            self._written_step = trainer.global_step
+            trainer.save_checkpoint(self.path, weights_only=False)
+
+
+class WeightsExport(Callback):
+    """Write weights for the detector after each epoch and at the end, averaged where the run
+    averages.
+
+    Args:
+        folder: gets ``epoch_NNN.safetensors`` with the number of epochs begun so far.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        averages = [
+            callback for callback in trainer.callbacks if isinstance(callback, ExponentialAverage)
+        ]
+        model = averages[0].averaged.model if averages else pl_module.model
+        path = self.folder / f'epoch_{trainer.current_epoch + 1:03d}.safetensors'
+        save_checkpoint(
+            model,
+            path,
+            weights_metadata(pl_module.description, trainer.global_step, bool(averages)),
+        )
+
+
+def weights_metadata(description: dict, step: int, averaged: bool) -> dict[str, str]:
+    """Return what a file of weights says about the run that it comes from."""
+    return {
+        'training': json.dumps(description),
+        'training_steps': str(step),
+        'averaged': str(averaged).lower(),
+    }
+
+
+def source_revision() -> str:
+    """Return the git revision of this source, ``-dirty`` where it was changed; else the installed
+    package's version or unknown.
+    """
+    command = [
+        'git',
+        '-C',
+        str(Path(__file__).resolve().parent),
+        'describe',
+        '--always',
+        '--dirty',
+        '--abbrev=40',
+    ]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        with suppress(PackageNotFoundError):
+            return version('bevdepth_ros')
+        return 'unknown'
+
+
+def read_training_checkpoint(path: str | Path) -> tuple[BEVDepth, dict[str, str]]:
+    """Return the model in evaluation mode, on the CPU, and what its file of weights should say,
+    from a ``.ckpt``.
+
+    Raises:
+        CheckpointError: missing, truncated or foreign file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f'{path}: no such checkpoint file; check the path')
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+        description = content['description']
+        model = BEVDepth(model_config_from_dict(description['model']['network']))
+        model.load_state_dict(
+            {name.removeprefix(_PREFIX): tensor for name, tensor in content['state_dict'].items()}
+        )
+    except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, KeyError ... on foreign files
+        raise CheckpointError(
+            f'{path}: not a checkpoint of training/train.py ({error}); give its last.ckpt'
+        ) from error
+    return model.eval(), weights_metadata(
+        description, content['global_step'], 'averaging_state' in content
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = ArgumentParser(
+        'training/export_weights.py', description='Take the weights out of a training checkpoint.'
+    )
+    parser.add_argument('source', metavar='IN', type=Path, help='last.ckpt of a training run')
+    parser.add_argument('target', metavar='OUT', type=Path, help='.safetensors to write')
+    options = parser.parse_args(arguments)
+    try:
+        model, metadata = read_training_checkpoint(options.source)
+        save_checkpoint(model, options.target, metadata)
+    except CheckpointError as error:
+        sys.exit(str(error))
+    print(
+        f'{options.target}: {sum(p.numel() for p in model.parameters()):,} parameters after '
+        f'{metadata["training_steps"]} steps'
+    )
+
+
+if __name__ == '__main__':
+    main()

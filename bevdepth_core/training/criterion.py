@@ -1,0 +1,143 @@
+"""How wrong the network was: losses of heatmaps, boxes and depth, each named and weighted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed
+from torch.nn import functional as F
+
+from bevdepth_core.training.targets import NO_DEPTH, TaskTargets
+from bevdepth_core.types import ModelOutputs, TaskMaps
+
+BOX_WEIGHT = 0.25
+DEPTH_WEIGHT = 3.0
+_HEATMAP_CLAMP = 1e-4
+_LOG_EPSILON = 1e-12
+_FEWEST_BOXES = 1e-4
+_COUNT_EPSILON = torch.finfo(torch.float32).eps
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Weighted losses of a batch.
+
+    Attributes:
+        heatmap: (tasks,) float32.
+        box: (tasks,) float32.
+        depth: scalar float32.
+    """
+
+    heatmap: Tensor
+    box: Tensor
+    depth: Tensor
+
+    @property
+    def detection(self) -> Tensor:
+        return self.heatmap.sum() + self.box.sum()
+
+    @property
+    def total(self) -> Tensor:
+        return self.detection + self.depth
+
+    def named(self) -> dict[str, Tensor]:
+        """Return every loss worth a curve, detached scalars."""
+        parts = {
+            'total': self.total,
+            'heatmap': self.heatmap.sum(),
+            'box': self.box.sum(),
+            'depth': self.depth,
+        }
+        return {name: value.detach() for name, value in parts.items()}
+
+
+def criterion(
+    outputs: ModelOutputs,
+    tasks: Sequence[TaskTargets],
+    depth_bins: Tensor,
+    code_weights: Sequence[float],
+) -> Losses:
+    """Return the losses of a batch, computed in float32 whatever precision is around.
+
+    Args:
+        outputs: what the network said.
+        tasks: targets of each head task.
+        depth_bins: (B, N, h, w) int64 of the key frame, ``NO_DEPTH`` where unknown.
+        code_weights: ten weights of the numbers in ``TaskTargets.box``.
+
+    Sums are divided by counts (cells with a box, boxes, pixels with depth). Counts are averaged
+    over ranks, so that several GPUs give the gradient of one with all their samples; the official
+    code does not do so for depth.
+    """
+    with torch.autocast(outputs.depth.device.type, enabled=False):
+        centers = [(targets.heatmap == 1).sum() for targets in tasks]
+        numbers = [targets.box.new_tensor(len(targets.box)) for targets in tasks]
+        counts = _mean_over_ranks(
+            torch.stack(
+                [count.float() for count in (*centers, *numbers, (depth_bins != NO_DEPTH).sum())]
+            )
+        )
+        center_counts, box_counts, depth_count = (
+            counts[: len(tasks)],
+            counts[len(tasks) : -1],
+            counts[-1],
+        )
+        heatmap = torch.stack(
+            [
+                heatmap_loss(maps.heatmap, targets.heatmap)
+                for maps, targets in zip(outputs.tasks, tasks, strict=True)
+            ]
+        )
+        box = torch.stack(
+            [
+                box_loss(maps, targets, code_weights)
+                for maps, targets in zip(outputs.tasks, tasks, strict=True)
+            ]
+        )
+        return Losses(
+            heatmap / (center_counts.clamp(min=1) + _COUNT_EPSILON),
+            BOX_WEIGHT * box / (box_counts.clamp(min=_FEWEST_BOXES) + _COUNT_EPSILON),
+            DEPTH_WEIGHT * depth_loss(outputs.depth, depth_bins) / depth_count.clamp(min=1),
+        )
+
+
+def _mean_over_ranks(counts: Tensor) -> Tensor:
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(counts)
+        counts /= distributed.get_world_size()
+    return counts
+
+
+def heatmap_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the Gaussian focal loss (alpha 2, gamma 4) summed over (B, classes, ny, nx)."""
+    score = logits.float().sigmoid().clamp(_HEATMAP_CLAMP, 1 - _HEATMAP_CLAMP)
+    found = -(score + _LOG_EPSILON).log() * (1 - score) ** 2 * (target == 1)
+    false_alarm = -(1 - score + _LOG_EPSILON).log() * score**2 * (1 - target) ** 4
+    return (found + false_alarm).sum()
+
+
+def box_loss(maps: TaskMaps, targets: TaskTargets, code_weights: Sequence[float]) -> Tensor:
+    """Return the weighted L1 distance summed over boxes and their ten numbers."""
+    numbers = torch.cat((maps.reg, maps.height, maps.dim, maps.rot, maps.vel), dim=1).float()
+    predicted = numbers[targets.sample, :, targets.cell[:, 1], targets.cell[:, 0]]  # (P, 10)
+    distance = (predicted - targets.box).abs()
+    return (distance * distance.new_tensor(code_weights)).sum()
+
+
+def depth_loss(depth: Tensor, bins: Tensor) -> Tensor:
+    """Return the binary cross entropy between distribution and bin, summed over bins and pixels
+    that have one.
+
+    Args:
+        depth: (B, N, D, h, w) in [0, 1].
+        bins: (B, N, h, w) int64, ``NO_DEPTH`` where unknown.
+    """
+    known = (bins != NO_DEPTH).unsqueeze(2)
+    one_hot = torch.zeros_like(depth, dtype=torch.float32).scatter_(
+        2, bins.clamp(min=0).unsqueeze(2), 1.0
+    )
+    return F.binary_cross_entropy(
+        depth.float(), one_hot, weight=known.float().expand_as(depth), reduction='sum'
+    )

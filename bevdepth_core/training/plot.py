@@ -1,0 +1,113 @@
+"""Draw the loss of a run, all its parts, as a picture.
+
+    python training/plot.py out/training/small curves.png
+
+A run that was interrupted and resumed has a part per start; each gets a colour, and steps that
+were made twice are drawn twice.
+"""
+
+from __future__ import annotations
+
+import csv
+from argparse import ArgumentParser
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use('Agg')
+from matplotlib import pyplot as plt
+
+LOSSES = {'total': 'total', 'heatmap': 'heatmaps', 'box': 'boxes', 'depth': 'depth'}
+"""Logged name of each loss, and what the picture calls it."""
+
+
+def read_parts(run: str | Path) -> list[dict[str, np.ndarray]]:
+    """Return the curves of each start of a run in order: optimizer ``step`` counted from 0 and
+    losses, all (n,) float64.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    paths = sorted(
+        Path(run).glob('csv/version_*/metrics.csv'),
+        key=lambda path: int(path.parent.name.removeprefix('version_')),
+    )
+    if not paths:
+        raise FileNotFoundError(
+            f'{run}: no csv/version_*/metrics.csv; give the output folder of a run of '
+            'training/train.py'
+        )
+    return [_read(path) for path in paths]
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with path.open() as file:
+        rows = [row for row in csv.DictReader(file) if row.get('loss/total')]
+    columns = {'step': 'step', **{name: f'loss/{name}' for name in LOSSES}}
+    return {
+        name: np.array([float(row[column]) for row in rows]) for name, column in columns.items()
+    }
+
+
+def twice_made(parts: list[dict[str, np.ndarray]]) -> tuple[int, float]:
+    """Return how many logged steps two successive parts share, and the largest relative difference
+    of their losses.
+    """
+    counts, differences = 0, [0.0]
+    for before, after in pairwise(parts):
+        _, first, second = np.intersect1d(before['step'], after['step'], return_indices=True)
+        counts += len(first)
+        differences += list(np.abs(after['total'][second] / before['total'][first] - 1))
+    return counts, max(differences)
+
+
+def plot(run: str | Path, picture: str | Path) -> None:
+    """Write the curves of ``run`` to ``picture``; raises as ``read_parts``."""
+    parts = read_parts(run)
+    figure, panels = plt.subplots(2, 2, figsize=(11, 7), sharex=True, layout='constrained')
+    for (name, title), panel in zip(LOSSES.items(), panels.flat, strict=True):
+        for number, part in enumerate(parts):
+            label = (
+                'from the start'
+                if number == 0
+                else f'resumed before step {int(part["step"][0])}'
+                if len(part['step'])
+                else None
+            )
+            panel.plot(
+                part['step'],
+                part[name],
+                color=f'C{number}',
+                linewidth=1.2,
+                alpha=0.85,
+                label=label,
+            )
+        panel.set_title(title)
+        panel.set_yscale('log')
+        panel.grid(which='both', alpha=0.25)
+    panels[0, 0].legend()
+    for panel in panels[1]:
+        panel.set_xlabel('optimizer step')
+    figure.suptitle(f'Loss of {Path(run).name}')
+    figure.savefig(picture, dpi=110)
+    plt.close(figure)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = ArgumentParser(
+        'training/plot.py', description='Draw the loss of a run, all its parts, as a picture.'
+    )
+    parser.add_argument('run', metavar='RUN', type=Path, help='output folder of training/train.py')
+    parser.add_argument('picture', metavar='PNG', type=Path, help='picture to write')
+    options = parser.parse_args(arguments)
+    try:
+        plot(options.run, options.picture)
+    except FileNotFoundError as error:
+        parser.exit(1, f'{error}\n')
+
+
+if __name__ == '__main__':
+    main()

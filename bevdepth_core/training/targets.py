@@ -1,0 +1,163 @@
+"""What the network should have said: head maps of a sample's boxes, and depth bins of its lidar
+points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bevdepth_core.config import BEVGrid, DepthBins, HeadTask, ModelConfig
+
+NO_DEPTH = -1
+"""Depth bin of feature pixels without a lidar point."""
+MAX_BOXES_PER_TASK = 500
+"""Boxes of a task and sample beyond these are ignored, as in the official code."""
+
+_GAUSSIAN_OVERLAP = 0.1
+_SMALLEST_RADIUS = 2
+
+
+@dataclass(frozen=True)
+class TaskTargets:
+    """Targets of one head task for B samples; P boxes of this task in all of them.
+
+    Attributes:
+        heatmap: (B, classes, ny, nx) float32 in [0, 1], 1 at the cell of each box centre.
+        sample: (P,) int64, which sample a box belongs to.
+        cell: (P, 2) int64, x and y index of the cell of its centre.
+        box: (P, 10) float32: offset of the centre from the cell's lower corner in cells (x, y), z,
+            logarithm of length, width, height, sine and cosine of yaw, velocity x and y. The order
+            of ``TaskMaps``.
+    """
+
+    heatmap: Tensor
+    sample: Tensor
+    cell: Tensor
+    box: Tensor
+
+    def to(self, device: torch.device) -> TaskTargets:
+        return TaskTargets(
+            *(
+                getattr(self, name).to(device, non_blocking=True)
+                for name in self.__dataclass_fields__
+            )
+        )
+
+    def pin_memory(self) -> TaskTargets:
+        return TaskTargets(
+            *(getattr(self, name).pin_memory() for name in self.__dataclass_fields__)
+        )
+
+
+def center_targets(boxes: Tensor, labels: Tensor, config: ModelConfig) -> tuple[TaskTargets, ...]:
+    """Return the targets of each head task for one sample (B = 1).
+
+    Args:
+        boxes: (n, 9) float32 in the augmented ego frame: centre x, y, z, length, width, height in
+            metres, yaw in radians, velocity x and y in m/s. Those centred outside the grid are
+            left out.
+        labels: (n,) int64, index into ``config.class_names``.
+        config: grid and tasks.
+
+    Source: CenterPoint's targets as the official code sets them up.
+    """
+    targets, first_label = [], 0
+    for task in config.head.tasks:
+        # Class by class: it decides which boxes are the first MAX_BOXES_PER_TASK.
+        of_task = [
+            (labels == first_label + index).nonzero()[:, 0] for index in range(len(task.classes))
+        ]
+        chosen = torch.cat(of_task)[:MAX_BOXES_PER_TASK]
+        targets.append(
+            _task_targets(boxes[chosen], labels[chosen] - first_label, task, config.grid)
+        )
+        first_label += len(task.classes)
+    return tuple(targets)
+
+
+def _task_targets(boxes: Tensor, classes: Tensor, task: HeadTask, grid: BEVGrid) -> TaskTargets:
+    nx, ny, _ = grid.shape
+    cell_size = torch.tensor(grid.cell[:2])
+    position = (boxes[:, :2] - torch.tensor(grid.lower[:2])) / cell_size
+    # Truncation towards zero takes centres up to one cell below the grid to cell 0: an oddity of
+    # the official code, kept.
+    cell = position.long()
+    inside = ((cell >= 0) & (cell < torch.tensor((nx, ny)))).all(dim=1)
+    boxes, position, cell = boxes[inside], position[inside], cell[inside]
+    heatmap = torch.zeros(len(task.classes), ny, nx)
+    peaks = _gaussian_peaks(cell, gaussian_radius(boxes[:, 3:5] / cell_size), nx, ny)
+    for index, peak in zip(classes[inside], peaks, strict=True):
+        torch.maximum(heatmap[index], peak, out=heatmap[index])
+    yaw = boxes[:, 6:7]
+    box = torch.cat(
+        (position - cell, boxes[:, 2:3], boxes[:, 3:6].log(), yaw.sin(), yaw.cos(), boxes[:, 7:]),
+        dim=1,
+    )
+    return TaskTargets(heatmap[None], torch.zeros(len(box), dtype=torch.int64), cell, box)
+
+
+def gaussian_radius(size: Tensor) -> Tensor:
+    """Return (n,) int64, how many cells the peak of each box reaches, at least 2.
+
+    Args:
+        size: (n, 2) float32, length and width in cells.
+
+    Source: CornerNet's three cases as MMDetection3D writes their solutions, without the division
+        by 2a.
+    """
+    total, area, overlap = size.sum(dim=1), size.prod(dim=1), _GAUSSIAN_OVERLAP
+    cases = (
+        (1, total, area * (1 - overlap) / (1 + overlap)),
+        (4, 2 * total, (1 - overlap) * area),
+        (4 * overlap, -2 * overlap * total, (overlap - 1) * area),
+    )
+    solutions = [(b + (b**2 - 4 * a * c).sqrt()) / 2 for a, b, c in cases]
+    return torch.stack(solutions).amin(dim=0).long().clamp(min=_SMALLEST_RADIUS)
+
+
+def _gaussian_peaks(cell: Tensor, radius: Tensor, nx: int, ny: int) -> Tensor:
+    """Return (n, ny, nx): a Gaussian of height 1 around each cell, cut to a square of its
+    radius.
+    """
+    across, along = (_profile(cell[:, axis], radius, count) for axis, count in ((0, nx), (1, ny)))
+    return along[:, :, None] * across[:, None, :]
+
+
+def _profile(center: Tensor, radius: Tensor, count: int) -> Tensor:
+    distance = torch.arange(count) - center[:, None]
+    sigma = (2 * radius[:, None] + 1) / 6
+    return torch.exp(-(distance**2) / (2 * sigma**2)) * (distance.abs() <= radius[:, None])
+
+
+def depth_targets(depth: Tensor, bins: DepthBins, stride: int = 16) -> Tensor:
+    """Return the depth bin of each feature pixel, (..., h, w) int64, ``NO_DEPTH`` where there is
+    none.
+
+    Args:
+        depth: (..., H, W) float32, metres at the pixels that a lidar point falls on, 0 elsewhere.
+        bins: a depth from ``start`` up to ``start + count * step`` has a bin; others have none.
+        stride: pixels per feature pixel; the nearest point within it counts.
+    """
+    blocks = depth.unflatten(-1, (-1, stride)).unflatten(
+        -3, (-1, stride)
+    )  # (..., h, stride, w, stride)
+    nearest = torch.where(blocks > 0, blocks, torch.inf).amin(dim=(-3, -1))
+    index = (nearest - bins.start) / bins.step
+    return torch.where((index >= 0) & (index < bins.count), index, NO_DEPTH).long()
+
+
+def join(samples: list[tuple[TaskTargets, ...]]) -> tuple[TaskTargets, ...]:
+    """Return the targets of several samples as one batch; the arguments have B = 1 each."""
+    return tuple(_join_task(task) for task in zip(*samples, strict=True))
+
+
+def _join_task(task: tuple[TaskTargets, ...]) -> TaskTargets:
+    return TaskTargets(
+        torch.cat([targets.heatmap for targets in task]),
+        torch.cat([targets.sample + index for index, targets in enumerate(task)]),
+        torch.cat([targets.cell for targets in task]),
+        torch.cat([targets.box for targets in task]),
+    )

@@ -1,0 +1,222 @@
+"""From detections to messages: pure functions, no node, no clock."""
+
+from __future__ import annotations
+
+import array
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from builtin_interfaces.msg import Duration
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from rclpy.time import Time
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import ColorRGBA, Header
+from vision_msgs.msg import (
+    Detection3D,
+    Detection3DArray,
+    LabelInfo,
+    ObjectHypothesisWithPose,
+    VisionClass,
+)
+from visualization_msgs.msg import Marker, MarkerArray
+
+from bevdepth_core.types import Detections3D
+from bevdepth_core.visualization import class_color
+
+OBJECT_FIELDS = ('x', 'y', 'z', 'length', 'width', 'height', 'yaw', 'vx', 'vy', 'score', 'label')
+"""Fields of ``~/objects``: float32 but for ``label``, uint32."""
+
+_OBJECT = np.dtype([(name, '<u4' if name == 'label' else '<f4') for name in OBJECT_FIELDS])
+
+ARROW_MIN_SPEED = 0.3
+"""Slower boxes get no velocity arrow, m/s."""
+
+
+def header(stamp_ns: int, frame_id: str) -> Header:
+    """Return a header of ``stamp_ns`` nanoseconds in ``frame_id``."""
+    return Header(stamp=Time(nanoseconds=stamp_ns).to_msg(), frame_id=frame_id)
+
+
+def label_info(class_names: tuple[str, ...], score_threshold: float, stamp: Header) -> LabelInfo:
+    """Return the table of labels: ``label`` of ``~/objects`` to ``class_id`` of
+    ``~/detections``.
+    """
+    classes = [
+        VisionClass(class_id=label, class_name=name) for label, name in enumerate(class_names)
+    ]
+    return LabelInfo(header=stamp, class_map=classes, threshold=float(score_threshold))
+
+
+def detection_array(
+    detections: Detections3D, frame_id: str, pool: list[Detection3D] | None = None
+) -> Detection3DArray:
+    """Return boxes with x = length, y = width, z = height, posed at their geometric centre, and
+    the class name as class_id.
+
+    Args:
+        detections: the boxes.
+        frame_id: their frame.
+        pool: messages that are filled anew and added to, since making them takes most of the time;
+            the last result is spoilt.
+    """
+    common = header(detections.stamp_ns, frame_id)
+    pool = [] if pool is None else pool
+    while len(pool) < len(detections):
+        pool.append(Detection3D(results=[ObjectHypothesisWithPose()]))
+    used = pool[: len(detections)]
+    for message, (center, size, yaw, score, label) in zip(used, _rows(detections), strict=True):
+        result, bbox = message.results[0], message.bbox
+        message.header = common
+        result.hypothesis.class_id, result.hypothesis.score = detections.class_names[label], score
+        position, orientation = bbox.center.position, bbox.center.orientation
+        position.x, position.y, position.z = center
+        orientation.z, orientation.w = math.sin(yaw / 2), math.cos(yaw / 2)
+        bbox.size.x, bbox.size.y, bbox.size.z = size
+        result.pose.pose = bbox.center
+    return Detection3DArray(header=common, detections=used)
+
+
+def objects_cloud(detections: Detections3D, frame_id: str) -> PointCloud2:
+    """Return one point per box with ``OBJECT_FIELDS``; vx and vy are NaN when velocities are not
+    to be trusted.
+    """
+    points = np.zeros(len(detections), _OBJECT)
+    boxes = detections.boxes
+    columns = (
+        *boxes.center.T,
+        *boxes.size.T,
+        boxes.yaw,
+        *boxes.velocity.T,
+        detections.scores,
+        detections.labels,
+    )
+    for name, column in zip(OBJECT_FIELDS, columns, strict=True):
+        points[name] = column
+    trusted = detections.past_stamp_ns is not None
+    if not trusted:
+        points['vx'] = points['vy'] = np.nan
+    kinds = {'<f4': PointField.FLOAT32, '<u4': PointField.UINT32}
+    fields = [
+        PointField(
+            name=name, offset=_OBJECT.fields[name][1], datatype=kinds[_OBJECT[name].str], count=1
+        )
+        for name in OBJECT_FIELDS
+    ]
+    return PointCloud2(
+        header=header(detections.stamp_ns, frame_id), height=1, width=len(points), fields=fields,
+        is_bigendian=False,
+        point_step=_OBJECT.itemsize, row_step=points.nbytes, is_dense=trusted,
+        data=array.array('B', points.tobytes()),
+    )  # fmt: skip
+
+
+def marker_array(detections: Detections3D, frame_id: str, lifetime_s: float) -> MarkerArray:
+    """Return a deletion of all earlier markers, then a cube, a label and, where velocity is
+    trusted, an arrow per box.
+
+    Args:
+        detections: the boxes.
+        frame_id: their frame.
+        lifetime_s: how long RViz shows them, seconds.
+    """
+    common = header(detections.stamp_ns, frame_id)
+    lifetime = Duration(sec=int(lifetime_s), nanosec=int(lifetime_s % 1 * 1e9))
+    message = MarkerArray(markers=[Marker(header=common, action=Marker.DELETEALL)])
+    for index, (center, size, yaw, score, label) in enumerate(_rows(detections)):
+        name = detections.class_names[label]
+        markers = [_box(center, size, yaw, name), _text(center, size, f'{name} {score:.2f}')]
+        if detections.past_stamp_ns is not None:
+            velocity = detections.boxes.velocity[index].tolist()
+            markers += (
+                [_arrow(center, velocity, name)]
+                if math.hypot(*velocity) >= ARROW_MIN_SPEED
+                else []
+            )
+        for marker in markers:
+            marker.header, marker.id, marker.lifetime = common, index, lifetime
+        message.markers += markers
+    return message
+
+
+def latency_record(
+    detections: Detections3D,
+    cameras: tuple[str, ...],
+    all_cameras: tuple[str, ...],
+    seconds: Mapping[str, float],
+    frame_id: str,
+) -> DiagnosticArray:
+    """Return what one answer was made of: cameras used and left out, age of the past frame in s,
+    and time by stage in ms.
+
+    Its header is that of the detections.
+    """
+    past_ns = detections.past_stamp_ns
+    values = {
+        'cameras': ', '.join(cameras),
+        'left_out': ', '.join(camera for camera in all_cameras if camera not in cameras) or 'none',
+        'past_frame_age_s': 'none'
+        if past_ns is None
+        else f'{(detections.stamp_ns - past_ns) * 1e-9:.3f}',
+        **{f'{stage}_ms': f'{duration * 1e3:.2f}' for stage, duration in seconds.items()},
+    }
+    status = DiagnosticStatus(
+        name='latency', values=[KeyValue(key=key, value=value) for key, value in values.items()]
+    )
+    return DiagnosticArray(header=header(detections.stamp_ns, frame_id), status=[status])
+
+
+def _color(name: str, alpha: float) -> ColorRGBA:
+    red, green, blue = class_color(name)
+    return ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=alpha)
+
+
+def _rows(detections: Detections3D):
+    """Yield centre, size, yaw, score and label of each box as plain Python numbers."""
+    boxes = detections.boxes
+    columns = (boxes.center, boxes.size, boxes.yaw, detections.scores, detections.labels)
+    return zip(*(column.tolist() for column in columns), strict=True)
+
+
+def _pose(center, yaw: float) -> Pose:
+    x, y, z = center
+    return Pose(
+        position=Point(x=x, y=y, z=z),
+        orientation=Quaternion(z=math.sin(yaw / 2), w=math.cos(yaw / 2)),
+    )
+
+
+def _box(center, size, yaw: float, name: str) -> Marker:
+    length, width, height = size
+    scale = Vector3(x=length, y=width, z=height)
+    return Marker(
+        ns='boxes', type=Marker.CUBE, pose=_pose(center, yaw), scale=scale, color=_color(name, 0.5)
+    )
+
+
+def _text(center, size, text: str) -> Marker:
+    x, y, z = center
+    above = _pose((x, y, z + size[2] / 2 + 0.5), 0.0)
+    white = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
+    return Marker(
+        ns='labels',
+        type=Marker.TEXT_VIEW_FACING,
+        pose=above,
+        scale=Vector3(z=0.6),
+        color=white,
+        text=text,
+    )
+
+
+def _arrow(center, velocity, name: str) -> Marker:
+    """Return an arrow from the centre to where the box is one second later."""
+    (x, y, z), (vx, vy) = center, velocity
+    points = [Point(x=x, y=y, z=z), Point(x=x + vx, y=y + vy, z=z)]
+    return Marker(
+        ns='velocities',
+        type=Marker.ARROW,
+        points=points,
+        scale=Vector3(x=0.15, y=0.35, z=0.4),
+        color=_color(name, 1.0),
+    )

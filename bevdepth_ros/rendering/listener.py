@@ -1,0 +1,129 @@
+"""Subscriptions that fill a SceneStore; shared by the visualizer and the view in the browser."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, PointCloud2
+from vision_msgs.msg import Detection3DArray, LabelInfo
+
+from bevdepth_ros.rendering.scene import Scene, SceneStore
+from bevdepth_ros.rig.settings import IMAGE_TYPES, RigSettings, descriptor
+from bevdepth_ros.rig.transforms import Transforms
+
+CAMERA_PARAMETERS = (
+    'cameras', 'image_transport', 'image_topics', 'images_rectified', 'camera_info_topics',
+    'camera_info_files', 'camera_frames',
+    'base_frame', 'fixed_frame', 'odometry_topic',
+)  # fmt: skip
+"""Those of the detector that say where images come from: one params_file serves both."""
+TF_BUFFER_S = 30.0
+QUEUE_SIZE = 30
+"""Images per camera that DDS keeps while a picture is drawn."""
+DETECTIONS_PATIENCE_S = 5.0
+"""After so long without detections, images are shown without."""
+LOG_PERIOD_S = 10.0
+
+_IMAGES = QoSProfile(depth=QUEUE_SIZE, reliability=ReliabilityPolicy.BEST_EFFORT)
+_LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class SceneListener:
+    """Listens on a node; no callback raises."""
+
+    def __init__(self, node: Node, panel_width: int):
+        """Declare the parameters and subscribe.
+
+        Args:
+            node: whose executor takes the messages.
+            panel_width: as ``SceneStore`` has it.
+
+        Raises:
+            ValueError: parameters that contradict each other.
+        """
+        self._node = node
+        settings = _settings(node)
+        self._transforms = Transforms(
+            node,
+            TF_BUFFER_S,
+            lambda kind, sentence: self._failed(sentence),
+            settings.odometry_topic,
+        )
+        self.store = SceneStore(settings, self._transforms, panel_width)
+        self._shown_ns: int | None = None
+        for source in settings.camera_sources:
+            add_image, add_info = (
+                partial(self.store.add_image, source.name),
+                partial(self.store.add_info, source.name),
+            )
+            self._subscribe(
+                IMAGE_TYPES[settings.image_transport], source.image_topic, _IMAGES, add_image
+            )
+            if not source.info_file:
+                self._subscribe(CameraInfo, source.info_topic, _IMAGES, add_info)
+        detector = node.declare_parameter('detector', 'bevdepth_detector').value
+        annotations = node.declare_parameter('annotations_topic', '/annotations').value
+        self._subscribe(PointCloud2, f'{detector}/objects', 10, self.store.add_objects)
+        self._subscribe(LabelInfo, f'{detector}/label_info', _LATCHED, self.store.add_label_info)
+        self._subscribe(Detection3DArray, annotations, 10, self.store.add_annotations)
+
+    def take(self) -> Scene | None:
+        """Return the newest moment that was not taken yet: with detections, or without when they
+        stay away.
+
+        None as long as there is none, or nothing to show of it: detections may be heard before
+        their images.
+        """
+        wanted_ns = self._newest_ns()
+        if wanted_ns is None or wanted_ns == self._shown_ns:
+            return None
+        scene = self.store.scene(wanted_ns)
+        if scene is not None:
+            self._shown_ns = wanted_ns
+        return scene
+
+    def _newest_ns(self) -> int | None:
+        silent_s = time.monotonic() - self.store.detections_arrived
+        return (
+            self.store.newest_images_ns()
+            if silent_s > DETECTIONS_PATIENCE_S
+            else self.store.newest_detections_ns()
+        )
+
+    def _subscribe(self, message_type, topic: str, qos, take: Callable) -> None:
+        def callback(message) -> None:
+            try:
+                take(message)
+            except Exception as error:  # an exception in a callback would end the node
+                self._failed(error, f' from {topic}')
+
+        self._node.create_subscription(message_type, topic, callback, qos)
+
+    def _failed(self, error: Exception | str, origin: str = '') -> None:
+        self._node.get_logger().warning(
+            f'a message{origin} could not be taken: {error}', throttle_duration_sec=LOG_PERIOD_S
+        )
+
+
+def _settings(node: Node) -> RigSettings:
+    values = {}
+    for name in CAMERA_PARAMETERS:
+        field = RigSettings.__dataclass_fields__[name]
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        value = node.declare_parameter(name, default, descriptor(field)).value
+        values[name] = tuple(value) if isinstance(default, list) else value
+    return RigSettings(**values)
+
+
+def figures(listener: SceneListener, scene: Scene) -> str:
+    """Return latency and rate in words, empty when nothing was detected."""
+    parts = []
+    if scene.latency_s is not None:
+        parts.append(f'latency {scene.latency_s * 1e3:.0f} ms')
+    if listener.store.detection_rate_hz is not None and scene.detections is not None:
+        parts.append(f'{listener.store.detection_rate_hz:.1f} Hz')
+    return '  ·  '.join(parts)

@@ -1,0 +1,67 @@
+"""What the visualizer and the view in the browser share: how their parameters are declared, and
+how their processes begin and end.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+
+from bevdepth_ros.process import ros_process, spin_until_signal
+
+
+def declare(node: Node, name: str, default, description: str, low=None, high=None):
+    """Declare a parameter that is fixed at the start, and return its value.
+
+    Args:
+        node: its owner.
+        name: its name.
+        default: value that also gives its type.
+        description: for people.
+        low: least value of a number, None: any.
+        high: greatest value of a number.
+
+    Raises:
+        InvalidParameterTypeException: the given value is of another type.
+        InvalidParameterValueException: or out of range.
+    """
+    described = ParameterDescriptor(description=description, read_only=True)
+    if low is not None and isinstance(default, int):
+        described.integer_range.append(IntegerRange(from_value=low, to_value=high))
+    elif low is not None:
+        described.floating_point_range.append(FloatingPointRange(from_value=low, to_value=high))
+    return node.declare_parameter(name, default, described).value
+
+
+def run(make_node: Callable[[], Node], name: str) -> None:
+    """Run a node until a signal and end the process; parameters that do not do end it with a
+    sentence.
+    """
+    with ros_process():
+        _run(make_node, name)
+    gc.collect()  # with the last reference to the node, others see it leave at once
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # a usual exit takes seconds on a busy machine, to unload what is loaded
+
+
+def _run(make_node: Callable[[], Node], name: str) -> None:
+    try:
+        node = make_node()
+    except (
+        ValueError,
+        OSError,
+        InvalidParameterTypeException,
+        InvalidParameterValueException,
+    ) as error:
+        sys.exit(f'{name} does not start: {error}')
+    try:
+        spin_until_signal(node)
+    finally:
+        node.destroy_node()

@@ -1,0 +1,203 @@
+"""Scenes of a rosbag2, in order of time: with the detections in it, with those of a detector on
+the way, or with none.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rclpy.serialization import deserialize_message
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import Reader
+
+from bevdepth_core.inference import Detector
+from bevdepth_core.visualization import DepthMaps, expected_depth
+from bevdepth_ros.bags.message_classes import message_class
+from bevdepth_ros.bags.topics import HEAD_BYTES
+from bevdepth_ros.bags.transforms import RecordedTransforms
+from bevdepth_ros.rendering.scene import SAME_SET_NS, Scene, SceneStore
+from bevdepth_ros.rig.frames import FrameBuilder
+from bevdepth_ros.rig.settings import RigSettings
+from bevdepth_ros.rig.stamps import stamp_ns
+from bevdepth_ros.rig.synchronizer import ImageSet, ImageSynchronizer
+
+ANNOTATIONS_TOPIC = '/annotations'
+SECOND_BEFORE_NS = 1_000_000_000
+LONGEST_S = 1e9
+
+
+class Recording:
+    """One bag; a context manager.
+
+    Attributes:
+        has_detections: whether objects of the detector were recorded.
+        start_ns: log time of its first message.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: RigSettings,
+        detector_name: str,
+        panel_width: int,
+        answers: Path | None = None,
+    ):
+        """Name what to read.
+
+        Args:
+            path: folder or file of a rosbag2.
+            settings: cameras and frames.
+            detector_name: of the node whose objects were recorded.
+            panel_width: as ``SceneStore`` has it.
+            answers: folder or file of another rosbag2 that holds the objects.
+        """
+        self._reader, self._answers = Reader(path), answers
+        self._settings, self._objects_topic = settings, f'{detector_name}/objects'
+        self._label_topic, self._panel_width = f'{detector_name}/label_info', panel_width
+
+    def __enter__(self) -> Recording:
+        self._reader.open()
+        self._transforms = RecordedTransforms(self._reader.duration * 1e-9)
+        self._store = SceneStore(self._settings, self._transforms, self._panel_width)
+        self._recorded = self._read_small_topics()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._reader.close()
+
+    @property
+    def has_detections(self) -> bool:
+        return bool(self._recorded)
+
+    @property
+    def start_ns(self) -> int:
+        return self._reader.start_time
+
+    def _read_small_topics(self) -> dict:
+        """Take tf, calibration, names and annotations of the whole bag; return the recorded
+        objects by their stamp.
+        """
+        store, objects = self._store, {}
+        takers = {
+            '/tf': lambda message: self._transforms.add(message, static=False),
+            '/tf_static': lambda message: self._transforms.add(message, static=True),
+            ANNOTATIONS_TOPIC: store.add_annotations,
+            self._label_topic: store.add_label_info,
+            self._objects_topic: lambda message: objects.update({stamp_ns(message): message}),
+        }
+        if self._settings.odometry_topic:
+            takers[self._settings.odometry_topic] = self._transforms.add_odometry
+        takers |= {
+            source.info_topic: partial(store.add_info, source.name)
+            for source in self._settings.camera_sources
+        }
+        for connection, message in _messages(self._reader, set(takers)):
+            takers[connection.topic](message)
+        if self._answers is not None:
+            with Reader(self._answers) as answers:
+                for connection, message in _messages(
+                    answers, {self._label_topic, self._objects_topic}
+                ):
+                    takers[connection.topic](message)
+        return objects
+
+    def scenes(
+        self,
+        start_s: float,
+        duration_s: float,
+        detector: Detector | None,
+        with_depth: bool = False,
+    ) -> Iterator[Scene]:
+        """Yield one scene per recorded answer; per set of images when ``detector`` is given or
+        nothing was recorded.
+
+        Args:
+            start_s: part of the bag to leave out, seconds; a detector sees the second before it,
+                to know the past.
+            duration_s: length of the part to show, seconds.
+            detector: detects on the way.
+            with_depth: keep the depth of this detector, too.
+        """
+        begin_ns = self._reader.start_time + round(start_s * 1e9)
+        end_ns = begin_ns + round(min(duration_s, LONGEST_S) * 1e9)
+        topics = {
+            source.image_topic: index for index, source in enumerate(self._settings.camera_sources)
+        }
+        use_recorded = detector is None and self.has_detections
+        waiting = (
+            deque((stamp, None) for stamp in sorted(self._recorded)) if use_recorded else deque()
+        )
+        matcher = None if use_recorded else self._matcher(detector, with_depth, waiting)
+        for connection, message in _messages(
+            self._reader, set(topics), begin_ns - SECOND_BEFORE_NS, end_ns + 2 * SAME_SET_NS
+        ):
+            camera = topics[connection.topic]
+            self._store.add_image(self._settings.cameras[camera], message)
+            if matcher is not None:
+                matcher.add(camera, message)
+            while waiting and stamp_ns(message) > waiting[0][0] + SAME_SET_NS:
+                yield from self._scene(*waiting.popleft(), begin_ns, end_ns)
+        while waiting:
+            yield from self._scene(*waiting.popleft(), begin_ns, end_ns)
+
+    def _matcher(
+        self, detector: Detector | None, with_depth: bool, waiting: deque
+    ) -> ImageSynchronizer:
+        """Return what matches images into sets, has them looked at, and leaves their stamps and
+        depth in ``waiting``.
+        """
+        builder = FrameBuilder(lambda: self._settings, self._transforms)
+        for camera, info in self._store.infos.items():
+            builder.take_info(camera, info)
+
+        def take(images: ImageSet) -> None:
+            if detector is None:
+                waiting.append((int(images.stamps_ns.mean(dtype=np.float64)), None))
+                return
+            built = builder.build(images, threading.Event())
+            if built.frame is None:
+                return
+            detections = detector(built.frame)
+            self._store.add_detections(detections)
+            waiting.append((detections.stamp_ns, _depth_maps(detector) if with_depth else None))
+
+        settings = self._settings
+        return ImageSynchronizer(
+            len(settings.cameras), settings.sync_queue_size, settings.sync_slop_s, take
+        )
+
+    def _scene(
+        self, moment_ns: int, depth: DepthMaps | None, begin_ns: int, end_ns: int
+    ) -> Iterator[Scene]:
+        if not begin_ns <= moment_ns < end_ns:
+            return
+        if moment_ns in self._recorded:
+            self._store.add_objects(self._recorded[moment_ns])
+        scene = self._store.scene(moment_ns)
+        if scene is not None:
+            yield replace(scene, depth=depth, latency_s=None)
+
+
+def _messages(
+    reader: Reader, topics: set[str], start_ns: int | None = None, stop_ns: int | None = None
+) -> Iterator[tuple[Connection, Any]]:
+    connections = [connection for connection in reader.connections if connection.topic in topics]
+    for connection, _, data in (
+        reader.messages(connections, start=start_ns, stop=stop_ns) if connections else ()
+    ):
+        if len(data) > HEAD_BYTES:
+            yield connection, deserialize_message(bytes(data), message_class(connection.msgtype))
+
+
+def _depth_maps(detector: Detector) -> DepthMaps:
+    config = detector.config
+    return DepthMaps(
+        expected_depth(detector.depth, config.depth_bins), config.depth_bins, config.image
+    )

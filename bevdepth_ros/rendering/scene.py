@@ -1,0 +1,342 @@
+"""What was seen and found at one moment, put together from messages; for pictures, live or of a
+recording. No node here.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from bisect import bisect_left
+from collections import deque
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from vision_msgs.msg import Detection3DArray, LabelInfo
+
+from bevdepth_core.config import NUSCENES_CLASSES
+from bevdepth_core.types import CameraRig, Detections3D, Frame
+from bevdepth_core.visualization import DepthMaps, GroundTruth
+from bevdepth_ros.detections.readings import boxes_from_array, class_names, detections_from_cloud
+from bevdepth_ros.rendering.annotations import Annotation, AnnotationHistory, transformed
+from bevdepth_ros.rig.conversions import (
+    Intrinsics,
+    image_from_message,
+    intrinsics_from_file,
+    intrinsics_from_info,
+    require_picture,
+)
+from bevdepth_ros.rig.settings import CameraSource, RigSettings
+from bevdepth_ros.rig.stamps import stamp_ns
+from bevdepth_ros.rig.synchronizer import LATE_NS
+from bevdepth_ros.rig.transforms import TransformMissingError, Transforms
+from bevdepth_ros.rig.undistortion import Undistorter
+
+IMAGES_KEPT = {'compressed': 64, 'raw': 8}
+"""Images per camera that are kept until their detections come: 5 s of JPEGs at 12 Hz; raw ones are
+large."""
+SAME_SET_NS = 60_000_000
+"""An image belongs to detections whose stamp is at most this far: exposures of a set lie 43 ms
+apart, sets 83 ms."""
+POSE_CLAMP_S = 0.2
+"""A picture may take an ego pose this far from its own time."""
+TF_PATIENCE_NS = 400_000_000
+"""So much later, tf will not tell more about a moment."""
+MAX_PIXELS = 50_000_000
+ANNOTATIONS_KEPT = 4096
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One moment.
+
+    Attributes:
+        frame: images without lens distortion, at a reduced size where that was asked for, with the
+            calibration of that size.
+        detections: of these images; None when nothing is known to have looked at them.
+        ground_truth: true boxes in the detections' frame, None when unknown.
+        latency_s: from the arrival of the last image to that of the detections, seconds; None when
+            not known.
+        depth: the network's depth in these images, None when not known.
+    """
+
+    frame: Frame
+    detections: Detections3D | None
+    ground_truth: GroundTruth | None
+    latency_s: float | None
+    depth: DepthMaps | None = None
+
+    @property
+    def stamp_ns(self) -> int:
+        """The time that boxes and truth are shown at."""
+        return self.frame.stamp_ns if self.detections is None else self.detections.stamp_ns
+
+
+@dataclass(frozen=True)
+class _Arrival:
+    stamp_ns: int
+    message: CompressedImage | Image | Detections3D
+    arrived: float
+
+
+class SceneStore:
+    """Keeps recent messages and puts scenes together; for one thread.
+
+    Attributes:
+        infos: the newest CameraInfo of each camera.
+        detections_arrived: time.monotonic() when detections came last, -inf before the first.
+    """
+
+    def __init__(self, settings: RigSettings, transforms: Transforms, panel_width: int):
+        """Read the calibration files and start empty.
+
+        Args:
+            settings: cameras and frames.
+            transforms: where extrinsics and ego poses are looked up.
+            panel_width: images are decoded at half or a quarter of their size where that leaves
+                this width, pixels.
+
+        Raises:
+            ValueError: a calibration file is unusable.
+            OSError: or cannot be read.
+        """
+        self._settings, self._transforms, self._panel_width = settings, transforms, panel_width
+        self._longest = IMAGES_KEPT[settings.image_transport]
+        self._names = NUSCENES_CLASSES
+        self._undistorter = Undistorter()
+        self.infos: dict[str, CameraInfo] = {}
+        self.detections_arrived = -math.inf
+        self._from_files = {
+            source.name: intrinsics_from_file(source.info_file, settings.images_rectified)
+            for source in settings.camera_sources
+            if source.info_file
+        }
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget images, detections and annotations."""
+        self._images = {camera: deque(maxlen=self._longest) for camera in self._settings.cameras}
+        self._detections: deque[_Arrival] = deque(maxlen=self._longest)
+        self._annotations = AnnotationHistory(ANNOTATIONS_KEPT)
+        self._unplaced: deque[tuple[str, Annotation]] = deque(maxlen=ANNOTATIONS_KEPT)
+
+    def add_image(self, camera: str, message: CompressedImage | Image) -> None:
+        """Take an image; one that came late is left out, one that is much older than the last
+        begins a new recording.
+        """
+        arrival = _Arrival(stamp_ns(message), message, time.monotonic())
+        images = self._images[camera]
+        back_ns = images[-1].stamp_ns - arrival.stamp_ns if images else 0
+        if 0 < back_ns <= LATE_NS:
+            return
+        if back_ns > 0:
+            self._begin_again(arrival.stamp_ns)
+        self._images[camera].append(arrival)
+
+    def _begin_again(self, stamp_ns: int) -> None:
+        """Forget the last recording; true boxes and tf of the new one may have come before its
+        first image.
+        """
+        new = [
+            (frame, annotation)
+            for frame, annotation in self._unplaced
+            if annotation.stamp_ns <= stamp_ns + LATE_NS
+        ]
+        self.clear()
+        self._unplaced.extend(new)
+
+    def add_info(self, camera: str, message: CameraInfo) -> None:
+        """Take a calibration."""
+        self.infos[camera] = message
+
+    def add_label_info(self, message: LabelInfo) -> None:
+        """Take the names of the classes."""
+        self._names = class_names(message)
+
+    def add_objects(self, message: PointCloud2) -> None:
+        """Take detections; raises ValueError when they are none."""
+        self.add_detections(detections_from_cloud(message, self._names))
+
+    def add_detections(self, detections: Detections3D) -> None:
+        """Take detections."""
+        self.detections_arrived = time.monotonic()
+        self._detections.append(_Arrival(detections.stamp_ns, detections, self.detections_arrived))
+
+    def add_annotations(self, message: Detection3DArray) -> None:
+        """Take true boxes in any frame that tf links to the fixed one; classes other than
+        nuScenes' are left out.
+
+        Raises:
+            ValueError: they are no boxes.
+        """
+        boxes, names, _, ids = boxes_from_array(message)
+        known = [row for row, name in enumerate(names) if name in NUSCENES_CLASSES]
+        labels = np.array([NUSCENES_CLASSES.index(names[row]) for row in known], int)
+        annotation = Annotation(
+            stamp_ns(message), boxes[known], labels, tuple(ids[row] for row in known)
+        )
+        self._unplaced.append((message.header.frame_id, annotation))
+
+    @property
+    def detection_rate_hz(self) -> float | None:
+        """Detections per second over the newest ones, None before the second."""
+        recent = [arrival.arrived for arrival in list(self._detections)[-10:]]
+        return (
+            (len(recent) - 1) / (recent[-1] - recent[0])
+            if len(recent) > 1 and recent[-1] > recent[0]
+            else None
+        )
+
+    def newest_detections_ns(self) -> int | None:
+        """Return the stamp of the newest detections, None before the first; tf is given a moment
+        to catch up with them.
+        """
+        if not self._detections:
+            return None
+        newest_ns = self._detections[-1].stamp_ns
+        fixed, base = self._settings.fixed_frame, self._settings.base_frame
+        recent = [
+            arrival.stamp_ns
+            for arrival in self._detections
+            if newest_ns - arrival.stamp_ns <= TF_PATIENCE_NS
+        ]
+        return next(
+            (stamp for stamp in reversed(recent) if self._transforms.knows(fixed, base, stamp)),
+            newest_ns,
+        )
+
+    def newest_images_ns(self) -> int | None:
+        """Return a moment at which all cameras that speak have images, None before the first."""
+        newest = [images[-1].stamp_ns for images in self._images.values() if images]
+        return min(newest) if newest else None
+
+    def scene(self, stamp_ns: int) -> Scene | None:
+        """Return the moment at ``stamp_ns``, the detections' stamp where there are any; None when
+        no image of it can be shown.
+        """
+        chosen = [
+            (source, image)
+            for source in self._settings.camera_sources
+            if (image := self._image_near(source.name, stamp_ns))
+        ]
+        views = [
+            (source, image, view)
+            for source, image in chosen
+            if (view := self._view(source, image.message)) is not None
+        ]
+        if not views:
+            return None
+        names = tuple(source.name for source, _, _ in views)
+        pictures, intrinsics, extrinsics = zip(*(view for _, _, view in views), strict=True)
+        stamps = np.array([image.stamp_ns for _, image, _ in views])
+        frame = Frame(
+            pictures,
+            CameraRig(names, np.stack(intrinsics), np.stack(extrinsics)),
+            stamps,
+            self._poses(stamps),
+        )
+        found = next(
+            (arrival for arrival in self._detections if arrival.stamp_ns == stamp_ns), None
+        )
+        latency_s = (
+            None if found is None else found.arrived - max(image.arrived for _, image, _ in views)
+        )
+        return Scene(
+            frame,
+            None if found is None else found.message,
+            self._ground_truth(stamp_ns),
+            latency_s,
+        )
+
+    def _image_near(self, camera: str, stamp_ns: int) -> _Arrival | None:
+        images = self._images[camera]
+        stamps = [image.stamp_ns for image in images]
+        after = bisect_left(stamps, stamp_ns)
+        near = [images[index] for index in (after - 1, after) if 0 <= index < len(images)]
+        best = min(near, key=lambda image: abs(image.stamp_ns - stamp_ns), default=None)
+        return best if best is not None and abs(best.stamp_ns - stamp_ns) <= SAME_SET_NS else None
+
+    def _view(
+        self, source: CameraSource, message: CompressedImage | Image
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Return picture, (3, 3) intrinsics and (4, 4) ego from camera, None when one of them is
+        unusable.
+        """
+        try:
+            intrinsics = self._intrinsics(source.name)
+            if intrinsics is None:
+                return None
+            ego_from_camera = self._transforms.latest(
+                self._settings.base_frame, source.frame or message.header.frame_id
+            )
+            picture = self._picture(message, intrinsics.width)
+        except (TransformMissingError, ValueError):
+            return None
+        height, width = picture.shape[:2]
+        scale = (
+            (width / intrinsics.width, height / intrinsics.height, 1)
+            if intrinsics.width and intrinsics.height
+            else (1, 1, 1)
+        )
+        matrix = np.diag(scale) @ intrinsics.matrix
+        if intrinsics.distortion is not None:
+            picture = self._undistorter(source.name, picture, matrix, intrinsics.distortion)
+        return picture, matrix, ego_from_camera
+
+    def _intrinsics(self, camera: str) -> Intrinsics | None:
+        """Return the calibration of a camera, None before it has come; raises ValueError when it
+        is unusable.
+        """
+        if camera in self._from_files or camera not in self.infos:
+            return self._from_files.get(camera)
+        return intrinsics_from_info(self.infos[camera], self._settings.images_rectified)
+
+    def _picture(self, message: CompressedImage | Image, width: int) -> np.ndarray:
+        if isinstance(message, Image):
+            return image_from_message(message, MAX_PIXELS)
+        require_picture(message, MAX_PIXELS)
+        share = width / max(self._panel_width, 1)
+        flag = (
+            cv2.IMREAD_REDUCED_COLOR_4
+            if share >= 4
+            else cv2.IMREAD_REDUCED_COLOR_2
+            if share >= 2
+            else cv2.IMREAD_COLOR
+        )
+        picture = cv2.imdecode(np.frombuffer(message.data, np.uint8), flag)
+        if picture is None:
+            raise ValueError('is no image')
+        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+    def _poses(self, stamps_ns: np.ndarray) -> np.ndarray | None:
+        fixed, base = self._settings.fixed_frame, self._settings.base_frame
+        try:
+            return np.stack(
+                [self._transforms.at(fixed, base, int(stamp), POSE_CLAMP_S) for stamp in stamps_ns]
+            )
+        except TransformMissingError:
+            return None
+
+    def _place_annotations(self, now_ns: int) -> None:
+        """Move to the fixed frame what tf has caught up with, or should have by now."""
+        for _ in range(len(self._unplaced)):
+            frame, annotation = self._unplaced.popleft()
+            clamp_s = POSE_CLAMP_S if now_ns - annotation.stamp_ns > TF_PATIENCE_NS else 0.0
+            try:
+                world_from_source = self._transforms.at(
+                    self._settings.fixed_frame, frame, annotation.stamp_ns, clamp_s
+                )
+            except TransformMissingError:
+                self._unplaced.append((frame, annotation))
+                continue
+            self._annotations.add(
+                replace(annotation, boxes=transformed(annotation.boxes, world_from_source))
+            )
+
+    def _ground_truth(self, stamp_ns: int) -> GroundTruth | None:
+        self._place_annotations(stamp_ns)
+        if not len(self._annotations):
+            return None
+        poses = self._poses(np.array([stamp_ns]))
+        return None if poses is None else self._annotations.at(stamp_ns, poses[0])

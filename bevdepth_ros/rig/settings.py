@@ -1,0 +1,253 @@
+"""Settings that say where the images, calibration and poses of a camera rig come from.
+
+The detector, the visualizer, the viewer and the renderer share them: one parameter file serves
+all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from sensor_msgs.msg import CompressedImage, Image
+
+LIVE = 'live'
+"""Takes effect with the next set of images."""
+INACTIVE = 'inactive'
+"""May change while the node is not active; takes effect on the next activation."""
+START = 'start'
+"""Read-only: fixed when the process starts."""
+
+
+def parameter(
+    default,
+    description: str,
+    *,
+    change: str = INACTIVE,
+    low=None,
+    high=None,
+    choices: tuple[str, ...] = (),
+):
+    metadata = {
+        'description': description,
+        'change': change,
+        'low': low,
+        'high': high,
+        'choices': choices,
+    }
+    default = tuple(default) if isinstance(default, list) else default
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class CameraSource:
+    """Where one camera's data comes from; empty strings mean "not given"."""
+
+    name: str
+    image_topic: str
+    info_topic: str
+    info_file: str
+    frame: str
+
+
+IMAGE_TYPES = {'compressed': CompressedImage, 'raw': Image}
+"""Value of ``image_transport`` -> message type of the image topics."""
+
+
+@dataclass(frozen=True)
+class RigSettings:
+    """Everything that turns messages of a vehicle into a ``Frame``, validated together.
+
+    Raises:
+        ValueError: values that contradict each other, or a value that is not among the choices.
+    """
+
+    cameras: tuple[str, ...] = parameter(
+        [
+            'CAM_FRONT_LEFT',
+            'CAM_FRONT',
+            'CAM_FRONT_RIGHT',
+            'CAM_BACK_LEFT',
+            'CAM_BACK',
+            'CAM_BACK_RIGHT',
+        ],
+        'Names of the cameras, one or more. A name stands for {camera} in the lists below.',
+    )
+    image_transport: str = parameter(
+        'compressed',
+        'compressed: sensor_msgs/CompressedImage (JPEG or PNG). raw: sensor_msgs/Image.',
+        choices=('compressed', 'raw'),
+    )
+    image_topics: tuple[str, ...] = parameter(
+        ['/{camera}/image_rect_compressed'],
+        'Full image topic names: one pattern with {camera}, or one name per camera.',
+    )
+    images_rectified: bool = parameter(
+        True,
+        'Whether images are rectified: then the projection matrix P of CameraInfo holds where it '
+        'is filled in, otherwise K.',
+    )
+    camera_info_topics: tuple[str, ...] = parameter(
+        ['/{camera}/camera_info'],
+        'CameraInfo topics: one pattern with {camera}, or one name per camera. Not used where a '
+        'file is given.',
+    )
+    camera_info_files: tuple[str, ...] = parameter(
+        [''],
+        'Files as camera_calibration writes them, for cameras without CameraInfo: one pattern '
+        'with {camera}, or one per camera.',
+    )
+    camera_frames: tuple[str, ...] = parameter(
+        [''],
+        'Optical frames: one pattern with {camera}, or one per camera. Empty: the frame_id of the '
+        'image.',
+    )
+    base_frame: str = parameter(
+        'base_link',
+        'Frame of the detections: on the ground below the rear axle, x forward, y left, z up. tf '
+        'must link it to the cameras.',
+    )
+    fixed_frame: str = parameter(
+        'map', 'Frame in which ego motion is measured, map or odom. tf must link it to base_frame.'
+    )
+    odometry_topic: str = parameter(
+        '',
+        'nav_msgs/Odometry that is taken as tf from its frame to its child frame. Empty: tf '
+        'alone.',
+    )
+    sync_slop_s: float = parameter(
+        0.06,
+        'Largest time within a set, seconds; must stay below the period of a camera.',
+        low=0.001,
+        high=1.0,
+    )
+    sync_queue_size: int = parameter(
+        10, 'Images per camera that wait for their set.', low=1, high=100
+    )
+    tf_buffer_s: float = parameter(
+        10.0, 'How long tf is remembered, seconds.', low=1.0, high=120.0
+    )
+    geometry_timeout_s: float = parameter(
+        0.1,
+        'How long a set waits for its CameraInfo, extrinsics and ego poses, seconds.',
+        change=LIVE,
+        low=0.0,
+        high=2.0,
+    )
+    pose_clamp_s: float = parameter(
+        0.06,
+        'How far an image may lie before or after what tf knows and take the nearest ego pose, '
+        'seconds.',
+        change=LIVE,
+        low=0.0,
+        high=0.5,
+    )
+    min_cameras: int = parameter(
+        1, 'With fewer usable cameras nothing is published.', change=LIVE, low=1, high=100
+    )
+    max_image_megapixels: float = parameter(
+        20.0,
+        'Larger images are refused before they are decoded, million pixels.',
+        change=LIVE,
+        low=0.1,
+        high=200.0,
+    )
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if (
+            not self.cameras
+            or not all(self.cameras)
+            or len(set(self.cameras)) != len(self.cameras)
+        ):
+            raise ValueError(
+                f'cameras must be one or more different names, got {list(self.cameras)}'
+            )
+        if self.min_cameras > len(self.cameras):
+            raise ValueError(
+                f'min_cameras must not exceed the number of cameras ({len(self.cameras)}), got '
+                f'{self.min_cameras}'
+            )
+        for name in ('base_frame', 'fixed_frame'):
+            if not getattr(self, name):
+                raise ValueError(f'{name} must not be empty')
+        if self.fixed_frame == self.base_frame:
+            raise ValueError(
+                f'fixed_frame must not be base_frame ({self.base_frame}), in which the vehicle '
+                'never moves'
+            )
+        topics = [source.image_topic for source in self.camera_sources]
+        if not all(topics) or len(set(topics)) != len(topics):
+            raise ValueError(
+                f'image_topics must give every camera a topic of its own, got {topics}'
+            )
+        for source in self.camera_sources:
+            if not (source.info_topic or source.info_file):
+                raise ValueError(
+                    f'camera {source.name} needs an entry in camera_info_topics or in '
+                    'camera_info_files'
+                )
+
+    @property
+    def camera_sources(self) -> tuple[CameraSource, ...]:
+        """One entry per camera, in the order of ``cameras``."""
+        columns = [
+            self._per_camera(name)
+            for name in (
+                'image_topics',
+                'camera_info_topics',
+                'camera_info_files',
+                'camera_frames',
+            )
+        ]
+        return tuple(CameraSource(*row) for row in zip(self.cameras, *columns, strict=True))
+
+    def _per_camera(self, name: str) -> list[str]:
+        """Return the list parameter ``name`` with one entry per camera, {camera} filled in."""
+        entries = getattr(self, name)
+        if len(entries) == 1:
+            entries = entries * len(self.cameras)
+        if len(entries) != len(self.cameras):
+            raise ValueError(
+                f'{name} must hold one pattern or one entry per camera ({len(self.cameras)}), got '
+                f'{len(entries)}'
+            )
+        return [
+            entry.replace('{camera}', camera)
+            for entry, camera in zip(entries, self.cameras, strict=True)
+        ]
+
+
+def check_choices(settings: RigSettings) -> None:
+    """Raise ValueError if a value of ``settings`` is not among the choices of its field."""
+    for field in dataclasses.fields(settings):
+        check_choice(field, getattr(settings, field.name))
+
+
+def check_choice(field: dataclasses.Field, value: object) -> None:
+    """Raise ValueError if ``value`` is not among the choices of ``field``."""
+    choices = field.metadata['choices']
+    if choices and value not in choices:
+        raise ValueError(f'{field.name} must be one of {", ".join(choices)}, got {value!r}')
+
+
+def descriptor(field: dataclasses.Field) -> ParameterDescriptor:
+    """Return the ROS description of the parameter that ``field`` of a settings class declares."""
+    metadata = field.metadata
+    result = ParameterDescriptor(
+        name=field.name, description=metadata['description'], read_only=metadata['change'] == START
+    )
+    result.additional_constraints = (
+        f'one of {", ".join(metadata["choices"])}' if metadata['choices'] else ''
+    )
+    if metadata['low'] is not None:
+        if isinstance(field.default, int):
+            result.integer_range.append(
+                IntegerRange(from_value=metadata['low'], to_value=metadata['high'])
+            )
+        else:
+            result.floating_point_range.append(
+                FloatingPointRange(from_value=metadata['low'], to_value=metadata['high'])
+            )
+    return result

@@ -1,0 +1,8 @@
+"""Header stamps as integers."""
+
+from __future__ import annotations
+
+
+def stamp_ns(message) -> int:
+    """Return the header stamp of ``message`` in nanoseconds."""
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec

@@ -1,0 +1,202 @@
+"""Takes tf messages and keeps out what would spoil the buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+
+import numpy as np
+from geometry_msgs.msg import TransformStamped
+from nav_msgs.msg import Odometry
+from rclpy.node import Node
+from tf2_ros import Buffer, TransformListener
+
+from bevdepth_core.geometry import rigid_from_quaternion
+from bevdepth_ros.rig.stamps import stamp_ns
+
+BACKWARDS_NS = 250_000_000
+"""A transform this much older than the newest of the same frame is no late one: time went back."""
+DISPUTE_S = 1.0
+"""For how long a frame that was given two parents, or left the present and came back this soon, is
+not believed."""
+MOST_PARENTS = 4
+"""Parents that are remembered of a frame."""
+FARTHEST_M = 1e9
+"""No robot is farther from anything; larger numbers lose centimetres in float64 and overflow in
+float32."""
+MOST_FRAMES = 2000
+"""Frames that are taken in; tf2 keeps a history of each and forgets no name."""
+LONGEST_NAME, SHOWN_NAME = 255, 60
+"""Characters of a frame's name that are taken in, and of one that is not that are told."""
+LONGEST_CHAIN = 20
+"""Frames between the base frame and the fixed frame that are looked at for a dispute."""
+
+
+def matrix_from_transform(transform: TransformStamped) -> np.ndarray:
+    """Return (4, 4) float64, header frame from child frame, metres.
+
+    Raises:
+        ValueError: the rotation is no unit quaternion.
+    """
+    rotation, translation = transform.transform.rotation, transform.transform.translation
+    return rigid_from_quaternion(
+        (rotation.w, rotation.x, rotation.y, rotation.z),
+        (translation.x, translation.y, translation.z),
+    )
+
+
+def transform_from_odometry(message: Odometry) -> TransformStamped:
+    """Return the pose of an odometry message as a transform from its frame to its child frame."""
+    transform = TransformStamped(header=message.header, child_frame_id=message.child_frame_id)
+    position, pose = message.pose.pose.position, transform.transform
+    pose.translation.x, pose.translation.y, pose.translation.z = position.x, position.y, position.z
+    pose.rotation = message.pose.pose.orientation
+    return transform
+
+
+class CarefulListener(TransformListener):
+    """Listens to tf and takes nothing that would spoil what is known; no callback raises, since
+    that would end the node.
+    """
+
+    def __init__(self, buffer: Buffer, node: Node, on_fault: Callable[[str, str], None]):
+        self._on_fault = on_fault
+        self._newest_ns: dict[str, int] = {}
+        self._frames: set[str] = set()
+        self._parents: dict[str, dict[str, float]] = {}
+        self._static_parents: dict[str, str] = {}
+        self._left: dict[str, tuple[int, float]] = {}
+        self._returned_at: dict[str, float] = {}
+        super().__init__(buffer, node)
+
+    def disputed(self, frame: str) -> str | None:
+        """Return a sentence when several publishers lately gave ``frame`` different parents or
+        times, otherwise None.
+        """
+        recent = monotonic() - DISPUTE_S
+        if self._returned_at.get(frame, 0.0) > recent:
+            return (
+                f'tf of {frame} goes back and forth in time: somebody else publishes it, too, '
+                'stop the other publisher'
+            )
+        parents = {parent for parent, heard_at in self._heard(frame).items() if heard_at > recent}
+        parents |= (
+            {self._static_parents[frame]} if parents and frame in self._static_parents else set()
+        )
+        if len(parents) < 2:
+            return None
+        return (
+            f'tf says that {frame} is a child of {" and of ".join(sorted(parents))}: a frame has '
+            'one parent, stop the other publisher'
+        )
+
+    def dispute_between(self, target: str, source: str) -> str | None:
+        """Return what ``disputed`` says of the frames from ``source`` up to ``target``."""
+        frame = source
+        for _ in range(LONGEST_CHAIN):
+            if frame == target:
+                return None
+            sentence = self.disputed(frame)
+            if sentence:
+                return sentence
+            parents = self._heard(frame)
+            frame = max(parents, key=parents.get) if parents else self._static_parents.get(frame)
+            if frame is None:
+                return None
+        return None
+
+    def forget_later_than(self, now_ns: int) -> None:
+        """Forget all moving transforms, if some of them are of later than ``now_ns``; static ones
+        stay.
+        """
+        if any(newest_ns > now_ns + BACKWARDS_NS for newest_ns in self._newest_ns.values()):
+            self._forget()
+
+    def _forget(self) -> None:
+        self.buffer.clear()  # tf2 would refuse the past for as long as it remembers the future
+        self._newest_ns.clear()
+
+    def callback(self, data) -> None:
+        for transform in data.transforms:
+            self._guarded(self._take_moving, transform)
+
+    def take_odometry(self, message: Odometry) -> None:
+        """Take odometry as if it came on /tf."""
+        self._guarded(self._take_moving, transform_from_odometry(message))
+
+    def static_callback(self, data) -> None:
+        for transform in data.transforms:
+            self._guarded(self._take_static, transform)
+
+    def _guarded(
+        self, take: Callable[[TransformStamped], None], transform: TransformStamped
+    ) -> None:
+        try:
+            matrix = matrix_from_transform(transform)
+            if not (np.abs(matrix) <= FARTHEST_M).all():
+                raise ValueError(f'its translation is not finite, or above {FARTHEST_M:.0e} m')
+            if not transform.header.frame_id or transform.child_frame_id in (
+                '',
+                transform.header.frame_id,
+            ):
+                raise ValueError('it needs two different names')
+            if max(len(transform.header.frame_id), len(transform.child_frame_id)) > LONGEST_NAME:
+                raise ValueError(f'its names may have {LONGEST_NAME} characters')
+            if stamp_ns(transform) < 0:
+                raise ValueError('its stamp is before the year 1970')
+            if (
+                transform.header.stamp.nanosec >= 10**9
+            ):  # tf2 would hand it back as a time that ROS cannot represent
+                raise ValueError('its stamp has more nanoseconds than a second')
+            self._note_frames(transform.header.frame_id, transform.child_frame_id)
+            take(transform)
+        except Exception as error:
+            frames = (
+                f'{transform.header.frame_id[:SHOWN_NAME]!r} <- '
+                f'{transform.child_frame_id[:SHOWN_NAME]!r}'
+            )
+            self._on_fault('bad_tf', f'a transform {frames} cannot be used: {error}')
+
+    def _note_frames(self, *frames: str) -> None:
+        new = {*frames} - self._frames
+        if new and len(self._frames) + len(new) > MOST_FRAMES:
+            raise ValueError(
+                f'{MOST_FRAMES} other frames are known already; do not make up names of frames'
+            )
+        self._frames |= new
+
+    def _take_moving(self, transform: TransformStamped) -> None:
+        child, at_ns = transform.child_frame_id, stamp_ns(transform)
+        newest_ns = self._newest_ns.get(child, 0)
+        if at_ns < newest_ns - BACKWARDS_NS:
+            self._forget()
+            self._left[child] = newest_ns, monotonic()
+            self._on_fault('tf_jump', f'tf of {child} went back in time: ego poses are forgotten')
+        elif self._came_back(child, at_ns):
+            self._returned_at[child] = monotonic()
+        self._newest_ns[child] = max(at_ns, self._newest_ns.get(child, 0))
+        self._note_parent(child, transform.header.frame_id)
+        self.buffer.set_transform(transform, 'default_authority')
+
+    def _came_back(self, child: str, at_ns: int) -> bool:
+        """Return whether the frame lately went back in time and is now later than before that,
+        which no replay does.
+        """
+        left_ns, left_at = self._left.get(child, (at_ns, 0.0))
+        return at_ns > left_ns and monotonic() - left_at < DISPUTE_S
+
+    def _take_static(self, transform: TransformStamped) -> None:
+        self.buffer.set_transform_static(transform, 'default_authority')
+        self._static_parents[transform.child_frame_id] = transform.header.frame_id
+
+    def _heard(self, frame: str) -> dict[str, float]:
+        """Return when each parent of ``frame`` was last heard of; a copy, since the executor goes
+        on meanwhile.
+        """
+        return dict(self._parents.get(frame, {}))
+
+    def _note_parent(self, child: str, parent: str) -> None:
+        parents = self._parents.setdefault(child, {})
+        parents[parent] = monotonic()
+        if len(parents) > MOST_PARENTS:
+            del parents[min(parents, key=parents.get)]

@@ -1,0 +1,192 @@
+"""Extrinsics and ego poses from tf2, without ever blocking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import yaml
+from nav_msgs.msg import Odometry
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
+from tf2_ros import Buffer, ExtrapolationException, TransformException
+
+from bevdepth_ros.rig.tf_listener import (
+    LONGEST_NAME,
+    SHOWN_NAME,
+    CarefulListener,
+    matrix_from_transform,
+)
+
+LATEST = Time()
+"""tf2's name for "the newest there is"."""
+SHOWN_FRAMES = 20
+"""Most known frames that are listed where one is missing."""
+ODOMETRY_QUEUE = 100
+"""As many messages as tf2 keeps of /tf."""
+
+
+class TransformMissingError(Exception):
+    """tf cannot answer; the message says what is missing."""
+
+
+class Transforms:
+    """What is known of tf; look-ups are safe from any thread."""
+
+    _listener: CarefulListener | None = None
+
+    def __init__(
+        self,
+        node: Node,
+        buffer_s: float,
+        on_fault: Callable[[str, str], None],
+        odometry_topic: str = '',
+    ):
+        """Subscribe to /tf and /tf_static on ``node`` and remember ``buffer_s`` seconds.
+
+        Args:
+            node: whose executor takes the messages.
+            buffer_s: seconds.
+            on_fault: receives a kind and a sentence: ``bad_tf`` for unusable numbers or names,
+                ``tf_jump`` when time went back.
+            odometry_topic: odometry that is taken as tf, too; empty for none.
+        """
+        self._node = node
+        self._buffer = Buffer(cache_time=Duration(seconds=buffer_s))
+        self._listener = CarefulListener(self._buffer, node, on_fault)
+        qos = QoSProfile(depth=ODOMETRY_QUEUE, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._odometry = (
+            node.create_subscription(Odometry, odometry_topic, self._listener.take_odometry, qos)
+            if odometry_topic
+            else None
+        )
+
+    def close(self) -> None:
+        """End the subscriptions."""
+        self._listener.unregister()
+        if self._odometry is not None:
+            self._node.destroy_subscription(self._odometry)
+            self._odometry = None
+
+    def clock_went_back(self, now_ns: int) -> None:
+        """Forget moving transforms that are of later than the clock tells now; static ones stay.
+
+        Those that began again before the clock did are kept, so that no round of a replay loses
+        its first poses.
+        """
+        self._listener.forget_later_than(now_ns)
+
+    def knows(self, target: str, source: str, stamp_ns: int = 0) -> bool:
+        """Return whether tf has target_from_source at ``stamp_ns``, or at any time when that is
+        0.
+        """
+        return len(source) <= LONGEST_NAME and self._buffer.can_transform(
+            target, source, Time(nanoseconds=stamp_ns)
+        )
+
+    def latest(self, target: str, source: str) -> np.ndarray:
+        """Return the newest (4, 4) target_from_source.
+
+        Raises:
+            TransformMissingError: tf does not link the frames.
+        """
+        return self._lookup(target, source, LATEST)
+
+    def at(self, target: str, source: str, stamp_ns: int, clamp_s: float = 0.0) -> np.ndarray:
+        """Return (4, 4) target_from_source at ``stamp_ns``, interpolated.
+
+        Args:
+            target: frame of the result.
+            source: frame whose points are transformed.
+            stamp_ns: time in nanoseconds.
+            clamp_s: a stamp at most this far before the first or after the last transform takes
+                that one, seconds.
+
+        Raises:
+            TransformMissingError: tf does not link the frames, or not at that time.
+        """
+        wanted = Time(nanoseconds=stamp_ns)
+        clamp_ns = round(clamp_s * 1e9)
+        if not clamp_ns or self.knows(target, source, stamp_ns):
+            return self._lookup(target, source, wanted)
+        last_ns = self._last_ns(target, source)
+        if last_ns is not None and abs(stamp_ns - last_ns) <= clamp_ns:
+            return self._lookup(target, source, Time(nanoseconds=last_ns))
+        return self._lookup(
+            target, source, Time(nanoseconds=self._first_ns(target, source, stamp_ns, clamp_ns))
+        )
+
+    def _last_ns(self, target: str, source: str) -> int | None:
+        try:
+            return self._buffer.get_latest_common_time(target, source).nanoseconds
+        except TransformException:
+            return None
+
+    def _first_ns(self, target: str, source: str, stamp_ns: int, clamp_ns: int) -> int:
+        """Return the earliest known time in (stamp, stamp + clamp] to a microsecond, or
+        ``stamp_ns`` when there is none.
+        """
+        unknown, known = stamp_ns, stamp_ns + clamp_ns
+        if not self.knows(target, source, known):
+            return stamp_ns
+        while known - unknown > 1000:
+            middle = (unknown + known) // 2
+            if self.knows(target, source, middle):
+                known = middle
+            else:
+                unknown = middle
+        return known
+
+    def _lookup(self, target: str, source: str, time: Time) -> np.ndarray:
+        if len(source) > LONGEST_NAME:
+            sentence = (
+                f'tf has no {target} <- {source[:SHOWN_NAME]}...: the name of a frame has at most '
+                f'{LONGEST_NAME} characters'
+            )
+            raise TransformMissingError(sentence)
+        dispute = self._listener and self._listener.dispute_between(target, source)
+        if dispute:
+            raise TransformMissingError(dispute)
+        try:
+            return matrix_from_transform(self._buffer.lookup_transform(target, source, time))
+        except ExtrapolationException as error:
+            raise TransformMissingError(self._time_sentence(target, source, time)) from error
+        except (TransformException, ValueError) as error:
+            raise TransformMissingError(self._link_sentence(target, source, error)) from error
+
+    def _time_sentence(self, target: str, source: str, time: Time) -> str:
+        last_ns = self._last_ns(target, source)
+        if not last_ns:
+            return f'tf has no {target} <- {source} yet'
+        return (
+            f'tf has {target} <- {source}, but the image is '
+            f'{(time.nanoseconds - last_ns) * 1e-9:+.3f} s from its newest'
+        )
+
+    def _link_sentence(self, target: str, source: str, error: Exception) -> str:
+        try:
+            frames = yaml.safe_load(self._buffer.all_frames_as_yaml()) or {}
+            known = sorted(map(str, set(frames) | {frame['parent'] for frame in frames.values()}))
+        except (
+            yaml.YAMLError,
+            TypeError,
+            AttributeError,
+            KeyError,
+            ValueError,
+            RecursionError,
+        ):  # frames named like YAML
+            return f'tf has no {target} <- {source}: {error}'
+        unknown = [frame for frame in (target, source) if frame not in known]
+        if not known:
+            return f'tf has no {target} <- {source}: nothing was received on /tf and /tf_static'
+        if unknown:
+            shown = ', '.join(known[:SHOWN_FRAMES]) + (
+                f' and {len(known) - SHOWN_FRAMES} others' if len(known) > SHOWN_FRAMES else ''
+            )
+            return (
+                f'tf has no {target} <- {source}: it does not know {" and ".join(unknown)}, only '
+                f'{shown}'
+            )
+        return f'tf has no {target} <- {source}: {error}'

@@ -1,0 +1,148 @@
+#include "detection/detection.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "device.cuh"
+
+namespace bevdepth::detection {
+namespace {
+
+constexpr int kThreads = 128;         // of a block that makes pixels
+constexpr int kSuppressThreads = 512;
+constexpr int kImagesPerLaunch = 16;  // sources travel as a kernel argument, of which there are 4 KiB
+constexpr int kWeightBits = 22;       // Pillow's fixed point: 32 bits, less 8 of a pixel and 2 for sums above 1
+constexpr int kSharedBytes = 48 * 1024;
+
+struct Sources {
+    Source image[kImagesPerLaunch];
+};
+
+__device__ int rounded_pixel(int sum) { return min(max(sum >> kWeightBits, 0), 255); }
+
+// Grid: columns of the output, rows that any source needs, images.
+__global__ void __launch_bounds__(kThreads) resize_rows(const __grid_constant__ Sources sources, int most_rows, int width, uchar4* rows) {
+    const Source& source = sources.image[blockIdx.z];
+    const int column = blockIdx.x * kThreads + threadIdx.x, row = blockIdx.y;
+    if (column >= width || row >= source.rows) return;
+    const int* line = source.horizontal.lines + column * (1 + source.horizontal.taps);
+    const std::uint8_t* pixel = source.pixels + (source.first_row + row) * source.row + line[0] * source.column;
+    int sum[3];
+    for (int channel = 0; channel < 3; ++channel) sum[channel] = 1 << (kWeightBits - 1);
+    for (int tap = 1; tap <= source.horizontal.taps; ++tap, pixel += source.column) {
+        const int weight = line[tap];
+        if (weight == 0) continue;
+        for (int channel = 0; channel < 3; ++channel) sum[channel] += weight * pixel[channel * source.channel];
+    }
+    rows[(static_cast<std::int64_t>(blockIdx.z) * most_rows + row) * width + column] =
+        make_uchar4(rounded_pixel(sum[0]), rounded_pixel(sum[1]), rounded_pixel(sum[2]), 0);
+}
+
+// Grid: columns, rows, images of the output.
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    resize_columns(const __grid_constant__ Sources sources, int most_rows, const uchar4* rows, const __grid_constant__ Inputs inputs) {
+    const Source& source = sources.image[blockIdx.z];
+    const int column = blockIdx.x * kThreads + threadIdx.x, row = blockIdx.y;
+    if (column >= inputs.width) return;
+    const int* line = source.vertical.lines + row * (1 + source.vertical.taps);
+    const uchar4* pixel = rows + (static_cast<std::int64_t>(blockIdx.z) * most_rows + line[0] - source.first_row) * inputs.width + column;
+    int sum[3];
+    for (int channel = 0; channel < 3; ++channel) sum[channel] = 1 << (kWeightBits - 1);
+    for (int tap = 1; tap <= source.vertical.taps; ++tap, pixel += inputs.width) {
+        const int weight = line[tap];
+        if (weight == 0) continue;
+        sum[0] += weight * pixel->x;
+        sum[1] += weight * pixel->y;
+        sum[2] += weight * pixel->z;
+    }
+    T* input = static_cast<T*>(inputs.pixels) +
+               ((static_cast<std::int64_t>(blockIdx.z) * inputs.height + row) * inputs.width + column) * inputs.channels;
+    for (int channel = 0; channel < 3; ++channel) {
+        const float value = static_cast<float>(rounded_pixel(sum[2 - channel]));
+        input[channel] = static_cast<T>(__fdiv_rn(value - inputs.mean[channel], inputs.deviation[channel]));
+    }
+    for (int channel = 3; channel < inputs.channels; ++channel) input[channel] = static_cast<T>(0.0f);
+}
+
+// One block per task walks down its boxes; all threads together strike out what the present box suppresses.
+__global__ void __launch_bounds__(kSuppressThreads)
+    suppress(int boxes, int most, const float2* centers, const bool* valid, const float* limits, int* kept) {
+    extern __shared__ float2 center[];
+    volatile bool* alive = reinterpret_cast<volatile bool*>(center + boxes);
+    const int task = blockIdx.x;
+    for (int box = threadIdx.x; box < boxes; box += kSuppressThreads) {
+        center[box] = centers[task * boxes + box];
+        alive[box] = valid[task * boxes + box];
+    }
+    const float limit = limits[task];
+    __syncthreads();
+    int count = 0;
+    for (int best = 0; best < boxes && count < most; ++best) {
+        if (!alive[best]) continue;
+        if (threadIdx.x == 0) kept[task * most + count] = best;
+        ++count;
+        for (int box = best + 1 + threadIdx.x; box < boxes; box += kSuppressThreads) {
+            const float x = center[box].x - center[best].x, y = center[box].y - center[best].y;
+            // Rounded one by one, as numpy does.
+            if (!(__fadd_rn(__fmul_rn(x, x), __fmul_rn(y, y)) > limit)) alive[box] = false;
+        }
+        __syncthreads();
+    }
+    for (int place = count + threadIdx.x; place < most; place += kSuppressThreads) kept[task * most + place] = -1;
+}
+
+template <class T>
+void resize_some(cudaStream_t stream, const Source* sources, int images, void* rows, const Inputs& inputs) {
+    Sources argument{};
+    std::copy(sources, sources + images, argument.image);
+    int most_rows = 1;
+    for (int image = 0; image < images; ++image) most_rows = std::max(most_rows, sources[image].rows);
+    const int blocks = (inputs.width + kThreads - 1) / kThreads;
+    auto* const kept_rows = static_cast<uchar4*>(rows);
+    resize_rows<<<dim3(blocks, most_rows, images), kThreads, 0, stream>>>(argument, most_rows, inputs.width, kept_rows);
+    check(cudaGetLastError(), "resizing the rows of images");
+    resize_columns<T><<<dim3(blocks, inputs.height, images), kThreads, 0, stream>>>(argument, most_rows, kept_rows, inputs);
+    check(cudaGetLastError(), "resizing the columns of images");
+}
+
+template <class T>
+void resize_all(cudaStream_t stream, const std::vector<Source>& sources, void* rows, Inputs inputs) {
+    for (std::size_t first = 0; first < sources.size(); first += kImagesPerLaunch) {
+        const int images = static_cast<int>(std::min<std::size_t>(kImagesPerLaunch, sources.size() - first));
+        resize_some<T>(stream, sources.data() + first, images, rows, inputs);
+        inputs.pixels = static_cast<T*>(inputs.pixels) + static_cast<std::int64_t>(images) * inputs.height * inputs.width * inputs.channels;
+    }
+}
+
+}  // namespace
+
+void resize_images(const Launch& launch, const std::vector<Source>& sources, void* rows, const Inputs& inputs) {
+    if (inputs.channels < 3 || inputs.width < 1 || inputs.height < 1) throw std::invalid_argument("network inputs need pixels of 3 channels");
+    const DeviceGuard guard(launch.device);
+    const auto handle = reinterpret_cast<cudaStream_t>(launch.stream);
+    switch (launch.dtype) {
+        case Dtype::float16: return resize_all<__half>(handle, sources, rows, inputs);
+        case Dtype::bfloat16: return resize_all<__nv_bfloat16>(handle, sources, rows, inputs);
+        case Dtype::float32: return resize_all<float>(handle, sources, rows, inputs);
+        case Dtype::float64: break;
+    }
+    throw std::invalid_argument("network inputs are float16, bfloat16 or float32");
+}
+
+void suppress_circles(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, const float* centers,
+                      const bool* valid, const float* limits, std::int32_t* kept) {
+    const std::size_t shared = static_cast<std::size_t>(boxes) * (sizeof(float2) + sizeof(bool));
+    if (boxes < 0 || shared > kSharedBytes) throw std::invalid_argument("suppression takes up to 5461 candidates per task");
+    if (tasks < 1 || most < 1) return;
+    const DeviceGuard guard(launch.device);
+    suppress<<<tasks, kSuppressThreads, shared, reinterpret_cast<cudaStream_t>(launch.stream)>>>(
+        boxes, most, reinterpret_cast<const float2*>(centers), valid, limits, kept);
+    check(cudaGetLastError(), "suppressing boxes");
+}
+
+}  // namespace bevdepth::detection

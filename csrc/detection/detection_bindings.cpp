@@ -1,0 +1,75 @@
+// The Python table of detection.h and layers.h. Addresses and streams travel as integers, so that the module serves any torch.
+#include "detection/detection_bindings.h"
+
+#include <pybind11/stl.h>
+
+#include <array>
+
+#include "detection/detection.h"
+#include "layers/layers.h"
+
+namespace py = pybind11;
+
+namespace bevdepth::detection {
+namespace {
+
+using Address = std::uintptr_t;
+
+Source make_source(Address pixels, std::array<std::int64_t, 3> strides, std::array<std::int32_t, 2> rows, const Filter& horizontal,
+                   const Filter& vertical) {
+    return {reinterpret_cast<const std::uint8_t*>(pixels), strides[0], strides[1], strides[2], rows[0], rows[1], horizontal, vertical};
+}
+
+Inputs make_inputs(Address pixels, std::array<std::int32_t, 3> sizes, std::array<float, 3> mean, std::array<float, 3> deviation) {
+    return {reinterpret_cast<void*>(pixels),
+            sizes[0],
+            sizes[1],
+            sizes[2],
+            {mean[0], mean[1], mean[2]},
+            {deviation[0], deviation[1], deviation[2]}};
+}
+
+}  // namespace
+
+void bind(py::module_& module) {
+    const auto no_gil = py::call_guard<py::gil_scoped_release>();
+    py::class_<Filter>(module, "Filter").def(py::init([](Address lines, std::int32_t taps) {
+        return Filter{reinterpret_cast<const std::int32_t*>(lines), taps};
+    }));
+    py::class_<Source>(module, "Source").def(py::init(&make_source));
+    py::class_<Inputs>(module, "Inputs").def(py::init(&make_inputs));
+    module.def(
+        "resize_images",
+        [](const Launch& launch, const std::vector<Source>& sources, Address rows, const Inputs& inputs) {
+            resize_images(launch, sources, reinterpret_cast<void*>(rows), inputs);
+        },
+        no_gil);
+    module.def(
+        "suppress_circles",
+        [](const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, Address centers, Address valid, Address limits,
+           Address kept) {
+            suppress_circles(launch, tasks, boxes, most, reinterpret_cast<const float*>(centers), reinterpret_cast<const bool*>(valid),
+                             reinterpret_cast<const float*>(limits), reinterpret_cast<std::int32_t*>(kept));
+        },
+        no_gil);
+
+    py::class_<layers::Map>(module, "Map").def(
+        py::init([](std::int32_t images, std::int32_t height, std::int32_t width, std::int32_t channels) {
+            return layers::Map{images, height, width, channels};
+        }));
+    module.def(
+        "deformable_columns",
+        [](const Launch& launch, const layers::Map& map, std::int32_t groups, Address features, Address offsets, Address columns) {
+            layers::deformable_columns(launch, map, groups, reinterpret_cast<const void*>(features), reinterpret_cast<const void*>(offsets),
+                                       reinterpret_cast<void*>(columns));
+        },
+        no_gil);
+    module.def(
+        "max_pool",
+        [](const Launch& launch, const layers::Map& map, Address features, Address pooled) {
+            layers::max_pool(launch, map, reinterpret_cast<const void*>(features), reinterpret_cast<void*>(pooled));
+        },
+        no_gil);
+}
+
+}  // namespace bevdepth::detection

@@ -1,0 +1,146 @@
+#include "layers/layers.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include "device.cuh"
+
+namespace bevdepth::layers {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kTaps = 9;
+constexpr int kBytes = 16;  // of the channels that a thread moves at once where their number and addresses allow
+
+template <class T, int V>
+struct alignas(sizeof(T) * V) Channels {
+    T value[V];
+};
+
+// V channels of one tap of one pixel per thread, channels fastest.
+template <class T, int V>
+__global__ void __launch_bounds__(kThreads)
+    gather_columns(Map map, int groups, const Channels<T, V>* features, const T* offsets, Channels<T, V>* columns, std::int64_t work) {
+    const std::int64_t item = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+    if (item >= work) return;
+    const int parts = map.channels / V, part = static_cast<int>(item % parts);
+    const int tap = static_cast<int>(item / parts % kTaps);
+    const std::int64_t pixel = item / parts / kTaps;
+    const int column = static_cast<int>(pixel % map.width), row = static_cast<int>(pixel / map.width % map.height);
+    const T* offset = offsets + (pixel * kTaps + tap) * 2;
+    const float y = static_cast<float>(row + tap / 3 - 1) + static_cast<float>(offset[0]);
+    const float x = static_cast<float>(column + tap % 3 - 1) + static_cast<float>(offset[1]);
+    float sum[V] = {};
+    if (y > -1 && y < map.height && x > -1 && x < map.width) {  // false for NaN, too
+        const int top = static_cast<int>(floorf(y)), left = static_cast<int>(floorf(x));
+        const float below = y - top, right = x - left;
+        const Channels<T, V>* image = features + (pixel - row * map.width - column) * parts + part;
+        for (int corner = 0; corner < 4; ++corner) {
+            const int v = top + corner / 2, u = left + corner % 2;
+            if (v < 0 || v >= map.height || u < 0 || u >= map.width) continue;
+            const float weight = (corner / 2 ? below : 1 - below) * (corner % 2 ? right : 1 - right);
+            const Channels<T, V> read = image[static_cast<std::int64_t>(v * map.width + u) * parts];
+            for (int k = 0; k < V; ++k) sum[k] += weight * static_cast<float>(read.value[k]);
+        }
+    }
+    Channels<T, V> result;
+    for (int k = 0; k < V; ++k) result.value[k] = static_cast<T>(sum[k]);
+    const int group_parts = parts / groups;
+    const std::int64_t pixels = work / parts / kTaps;
+    columns[((part / group_parts * pixels + pixel) * kTaps + tap) * group_parts + part % group_parts] = result;
+}
+
+// V channels of one output pixel per thread.
+template <class T, int V>
+__global__ void __launch_bounds__(kThreads) pool(Map map, const Channels<T, V>* features, Channels<T, V>* pooled, std::int64_t work) {
+    const std::int64_t item = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+    if (item >= work) return;
+    const int parts = map.channels / V, part = static_cast<int>(item % parts);
+    const int width = (map.width + 1) / 2, height = (map.height + 1) / 2;
+    const std::int64_t pixel = item / parts;
+    const int column = static_cast<int>(pixel % width), row = static_cast<int>(pixel / width % height);
+    const std::int64_t image = pixel / width / height;
+    float largest[V];
+    for (int k = 0; k < V; ++k) largest[k] = -INFINITY;
+    for (int v = max(2 * row - 1, 0); v <= min(2 * row + 1, map.height - 1); ++v) {
+        for (int u = max(2 * column - 1, 0); u <= min(2 * column + 1, map.width - 1); ++u) {
+            const Channels<T, V> read = features[((image * map.height + v) * map.width + u) * parts + part];
+            for (int k = 0; k < V; ++k) {
+                const float value = static_cast<float>(read.value[k]);
+                if (!(value <= largest[k])) largest[k] = value;  // takes NaN, as PyTorch does
+            }
+        }
+    }
+    Channels<T, V> result;
+    for (int k = 0; k < V; ++k) result.value[k] = static_cast<T>(largest[k]);
+    pooled[item] = result;
+}
+
+// Calls with T and the number of channels that one access moves.
+template <class F>
+void for_type(const Launch& launch, std::int32_t channels, std::initializer_list<const void*> arrays, F call) {
+    bool aligned = true;
+    for (const void* array : arrays) aligned = aligned && reinterpret_cast<std::uintptr_t>(array) % kBytes == 0;
+    const auto typed = [&](auto number) {
+        using T = decltype(number);
+        constexpr int wide = kBytes / sizeof(T);
+        if (aligned && channels % wide == 0) return call(number, std::integral_constant<int, wide>{});
+        call(number, std::integral_constant<int, 1>{});
+    };
+    switch (launch.dtype) {
+        case Dtype::float16: return typed(__half{});
+        case Dtype::bfloat16: return typed(__nv_bfloat16{});
+        case Dtype::float32: return typed(float{});
+        case Dtype::float64: break;
+    }
+    throw std::invalid_argument("layers take float16, bfloat16 or float32");
+}
+
+unsigned blocks_for(std::int64_t work) {
+    const std::int64_t blocks = (work + kThreads - 1) / kThreads;
+    if (blocks > std::numeric_limits<std::int32_t>::max()) throw std::invalid_argument("a map is too large for one launch");
+    return static_cast<unsigned>(blocks);
+}
+
+std::int64_t count(std::int32_t images, std::int32_t height, std::int32_t width, std::int32_t channels) {
+    if (images < 0 || height < 0 || width < 0 || channels < 0) throw std::invalid_argument("a size of a map is negative");
+    return static_cast<std::int64_t>(images) * height * width * channels;
+}
+
+}  // namespace
+
+void deformable_columns(const Launch& launch, const Map& map, std::int32_t groups, const void* features, const void* offsets, void* columns) {
+    const std::int64_t values = kTaps * count(map.images, map.height, map.width, map.channels);
+    if (groups < 1 || map.channels % groups != 0) throw std::invalid_argument("channels must be a multiple of groups");
+    if (values == 0) return;
+    const DeviceGuard guard(launch.device);
+    for_type(launch, map.channels / groups, {features, columns}, [&](auto number, auto parts) {
+        using T = decltype(number);
+        using Part = Channels<T, parts()>;
+        const std::int64_t work = values / parts();
+        gather_columns<T, parts()><<<blocks_for(work), kThreads, 0, reinterpret_cast<cudaStream_t>(launch.stream)>>>(
+            map, groups, static_cast<const Part*>(features), static_cast<const T*>(offsets), static_cast<Part*>(columns), work);
+        check(cudaGetLastError(), "gathering the columns of a deformable convolution");
+    });
+}
+
+void max_pool(const Launch& launch, const Map& map, const void* features, void* pooled) {
+    const std::int64_t values = count(map.images, (map.height + 1) / 2, (map.width + 1) / 2, map.channels);
+    if (values == 0) return;
+    const DeviceGuard guard(launch.device);
+    for_type(launch, map.channels, {features, pooled}, [&](auto number, auto parts) {
+        using T = decltype(number);
+        using Part = Channels<T, parts()>;
+        const std::int64_t work = values / parts();
+        pool<T, parts()><<<blocks_for(work), kThreads, 0, reinterpret_cast<cudaStream_t>(launch.stream)>>>(
+            map, static_cast<const Part*>(features), static_cast<Part*>(pooled), work);
+        check(cudaGetLastError(), "pooling a map");
+    });
+}
+
+}  // namespace bevdepth::layers

@@ -1,0 +1,94 @@
+// How sums come out exact, and so the same in any order: their terms are bounded first, then rounded to a common quantum.
+#pragma once
+
+#include "voxel_pooling/common.cuh"
+
+namespace bevdepth {
+namespace {
+
+constexpr unsigned kBoundParts = kSumBounds;  // blocks that look for one bound, each in its part of an array
+
+// Whether sums of type S of terms of type A are exact.
+template <class S, class A> constexpr bool kExact = sizeof(S) > sizeof(A);
+
+// Two arrays, each with so many groups of channels per sample, whose largest finite |values| bound the terms of exact sums;
+// without a second array its bound is one. No bounds: nothing to find.
+template <class T>
+struct Bounded {
+    const T* values[2];
+    std::int64_t groups[2], samples;
+    std::uint32_t* bounds;
+
+    __host__ __device__ std::int64_t blocks() const { return bounds == nullptr ? 0 : samples * 2 * kBoundParts; }
+};
+
+// One block of many that look for a bound writes what it found in its part of the array.
+template <class T, int V>
+__device__ void find_bound(const Bounded<T>& bounded, unsigned block) {
+    __shared__ float found[kThreads / kWarp];
+    const bool second = block / kBoundParts % 2 != 0;
+    const std::int64_t count = second ? bounded.groups[1] : bounded.groups[0], sample = block / kBoundParts / 2;
+    const auto* values = reinterpret_cast<const Group<T, V>*>(second ? bounded.values[1] : bounded.values[0]);
+    float largest = values == nullptr ? 1.0f : 0.0f;
+#pragma unroll 4
+    for (std::int64_t i = block % kBoundParts * kThreads + threadIdx.x; values != nullptr && i < count; i += kBoundParts * kThreads) {
+        const Group<T, V> group = values[sample * count + i];
+        for (int k = 0; k < V; ++k) {
+            const float value = fabsf(static_cast<float>(group.value[k]));
+            if (isfinite(value)) largest = fmaxf(largest, value);
+        }
+    }
+    for (int offset = kWarp / 2; offset > 0; offset /= 2) largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, offset));
+    if (threadIdx.x % kWarp == 0) found[threadIdx.x / kWarp] = largest;
+    __syncthreads();
+    if (threadIdx.x > 0) return;
+    for (const float other : found) largest = fmaxf(largest, other);
+    bounded.bounds[block] = __float_as_uint(largest);
+}
+
+// The largest finite |depth| and |context| of a sample, as bits, in shared memory of a block that adds terms.
+class Bounds {
+public:
+    // First of all; the threads meet before they read.
+    __device__ void clear() {
+        if (thread() < 2) largest_[thread()] = 0;
+    }
+
+    // Takes the largest of what all parts found; the threads meet before they use it.
+    __device__ void read(const std::uint32_t* bounds, unsigned sample) {
+        const uint4* found = reinterpret_cast<const uint4*>(bounds) + static_cast<std::int64_t>(sample) * 2 * kBoundParts / 4;
+        const unsigned threads = min(blockDim.x * blockDim.y, kBoundParts / 4);
+        for (unsigned i = thread(); thread() < threads && i < kBoundParts / 4; i += threads) {
+            const uint4 first = found[i], second = found[i + kBoundParts / 4];
+            atomicMax(&largest_[0], max(max(first.x, first.y), max(first.z, first.w)));
+            atomicMax(&largest_[1], max(max(second.x, second.y), max(second.z, second.w)));
+        }
+    }
+
+    // No |term| is larger.
+    __device__ double product() const { return static_cast<double>(__uint_as_float(largest_[0])) * __uint_as_float(largest_[1]); }
+
+private:
+    __device__ static unsigned thread() { return threadIdx.y * blockDim.x + threadIdx.x; }
+
+    std::uint32_t largest_[2];
+};
+
+// Double sums of floats are exact once every term is a multiple of one small enough quantum.
+class Quantum {
+public:
+    __device__ Quantum(const Sizes& sizes, const Bounds& bounds) {
+        const double largest = bounds.product();
+        const std::int64_t points = sizes.cameras * sizes.bins * sizes.height * sizes.width;
+        const int exponent = largest > 0 ? ilogb(largest) + 1 + 64 - __clzll(points) : 0;  // no sum exceeds 2^exponent
+        shift_ = largest > 0 ? scalbn(1.5, exponent + 1) : 0;                               // its last bit is the quantum
+    }
+
+    __device__ double round(float term) const { return __dsub_rn(__dadd_rn(term, shift_), shift_); }
+
+private:
+    double shift_;
+};
+
+}  // namespace
+}  // namespace bevdepth

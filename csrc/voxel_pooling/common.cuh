@@ -1,0 +1,51 @@
+// What all kernels of voxel pooling share: types of numbers, groups of channels, kernels that start early.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include "voxel_pooling/voxel_pooling.h"
+
+namespace bevdepth {
+namespace {
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr int kThreads = 256;        // of a block without a shape of its own
+constexpr int kRows = 16;            // feature-map rows that a thread walks down
+
+template <class T> struct AccumulatorOf { using type = float; };
+template <> struct AccumulatorOf<double> { using type = double; };
+template <class T> using Accumulator = typename AccumulatorOf<T>::type;
+
+// V neighbouring channels, moved as one.
+template <class T, int V>
+struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Group {
+    T value[V];
+};
+
+template <class T, int V>
+__device__ Group<Accumulator<T>, V> load_group(const T* source) {
+    const Group<T, V> stored = *reinterpret_cast<const Group<T, V>*>(source);
+    Group<Accumulator<T>, V> group;
+    for (int k = 0; k < V; ++k) group.value[k] = static_cast<Accumulator<T>>(stored.value[k]);
+    return group;
+}
+
+// Kernels that follow each other are launched early (see run): the next one starts while this one still works. It may read
+// the op's inputs at once, but must wait before it touches what earlier kernels write.
+__device__ void let_next_kernel_start() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+__device__ void wait_for_earlier_kernels() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+}  // namespace
+}  // namespace bevdepth

@@ -1,0 +1,262 @@
+// Depth and context in half types on tensor cores, sm_80 on. The sums of a column's cells are a small matrix product: weights
+// (16 bins x 16 rows, of each bin the rows in one cell) times features (16 rows x channels).
+#pragma once
+
+#include <cstring>
+#include <limits>
+
+#include "voxel_pooling/launch.cuh"
+#include "voxel_pooling/line_tiles.cuh"
+#include "voxel_pooling/sums.cuh"
+
+namespace bevdepth {
+namespace {
+
+constexpr int kTensorBins = 16;      // that a warp takes at a time
+constexpr int kTensorBlocks = 4;     // that a multiprocessor should hold
+constexpr int kTensorChannels = 80;  // most channels of one block
+constexpr int kTensorStep = 16;      // channels multiplied at a time
+constexpr int kNowhere = std::numeric_limits<int>::max();  // cell of a point that is left out or done
+
+#if __CUDA_ARCH__ >= 800
+__device__ void load_matrices(const void* row, unsigned (&matrix)[4]) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(matrix[0]), "=r"(matrix[1]), "=r"(matrix[2]), "=r"(matrix[3])
+                 : "r"(static_cast<unsigned>(__cvta_generic_to_shared(row))));
+}
+
+__device__ void multiply(__half, const unsigned (&a)[4], const unsigned* b, float (&sum)[4]) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+__device__ void multiply(__nv_bfloat16, const unsigned (&a)[4], const unsigned* b, float (&sum)[4]) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Of 16 bins of a column the rows that a thread holds for the tensor cores: bins g and g + 8, rows 2t, 2t + 1, 2t + 8, 2t + 9,
+// where lane = 4 g + t.
+struct PointCells {
+    int cell[2][2][2];  // bin, half of the rows, row
+
+    __device__ void leave_out(const int (&done)[2]) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            int& point = cell[i / 4][i / 2 % 2][i % 2];
+            if (point == done[i / 4]) point = kNowhere;
+        }
+    }
+};
+
+// Finds the lowest cell of each of the two bins; returns whether the warp has any.
+__device__ bool next_cells(const PointCells& points, int (&cell)[2]) {
+#pragma unroll
+    for (int b = 0; b < 2; ++b) {
+        cell[b] = min(min(points.cell[b][0][0], points.cell[b][0][1]), min(points.cell[b][1][0], points.cell[b][1][1]));
+        cell[b] = min(cell[b], __shfl_xor_sync(kAllLanes, cell[b], 1));
+        cell[b] = min(cell[b], __shfl_xor_sync(kAllLanes, cell[b], 2));
+    }
+    return !__all_sync(kAllLanes, min(cell[0], cell[1]) == kNowhere);
+}
+
+// The weights of such points, the others zero, times features.
+template <class T>
+struct Weights {
+    unsigned pair[4];  // [bin + 2 * half of the rows]
+
+    template <int Lines>
+    __device__ Weights(LineTile<T, Lines>& tile, int column, int bin) {
+        const int lane = threadIdx.x % kWarp;
+        load_matrices(tile.line(column, bin + lane % 16) + lane / 16 * 8, pair);
+    }
+
+    __device__ Weights select(const PointCells& points, const int (&cell)[2]) const {
+        Weights selected = *this;
+#pragma unroll
+        for (int bin = 0; bin < 2; ++bin) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const unsigned low = points.cell[bin][half][0] == cell[bin] ? 0x0000ffffu : 0u;
+                const unsigned high = points.cell[bin][half][1] == cell[bin] ? 0xffff0000u : 0u;
+                selected.pair[bin + 2 * half] &= low | high;
+            }
+        }
+        return selected;
+    }
+
+    __device__ float at(int bin, int half, int row) const {
+        Rows<T> rows;
+        memcpy(&rows, &pair[bin + 2 * half], sizeof(rows));
+        return static_cast<float>(row == 0 ? rows.x : rows.y);
+    }
+
+    // Four neighbouring channels of each of the two bins.
+    template <int Lines>
+    __device__ void times(LineTile<T, Lines>& tile, int column, int channel, float (&sum)[2][4]) const {
+        const int lane = threadIdx.x % kWarp;
+        unsigned features[4];
+        load_matrices(tile.line(column, channel + lane / 16 * 8 + lane % 8) + lane / 8 % 2 * 8, features);
+#pragma unroll
+        for (int side = 0; side < 2; ++side) {
+            float product[4] = {};
+            multiply(T(), pair, features + side * 2, product);
+#pragma unroll
+            for (int bin = 0; bin < 2; ++bin) {
+                sum[bin][side * 2] = product[bin * 2];
+                sum[bin][side * 2 + 1] = product[bin * 2 + 1];
+            }
+        }
+    }
+};
+
+// The cells of the points that a thread holds.
+template <class Cells>
+__device__ PointCells find_cells(const Sizes& sizes, const Cells& cells, std::int64_t view, int first_bin, int column, int top) {
+    PointCells all;
+    const int lane = threadIdx.x % kWarp;
+#pragma unroll
+    for (int b = 0; b < 2; ++b) {
+        const int bin = first_bin + b * 8 + lane / 4;
+        const bool exists = bin < sizes.bins && column < sizes.width;
+        const Place place{view, exists ? bin : 0, exists ? column : 0};
+        const Column<Cells> points(sizes, cells, place);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const int row = top + i / 2 * 8 + lane % 4 * 2 + i % 2;
+            const int found = points.cell(sizes, min(row, static_cast<int>(sizes.height) - 1));
+            all.cell[b][i / 2][i % 2] = exists && row < sizes.height && found != kOutside ? found : kNowhere;
+        }
+    }
+    return all;
+}
+
+// Adds four neighbouring channels, of which `left` exist, to a cell's.
+template <int V>
+__device__ void add_channels(const Adder<float, float, V>& adder, float* target, int left, const float (&value)[4]) {
+    if constexpr (V == 4) {
+        if (left > 0) adder.add(target, {value[0], value[1], value[2], value[3]});
+    } else {
+        for (int k = 0; k < 4; ++k) {
+            if (k < left) adder.add(target + k, {value[k]});
+        }
+    }
+}
+
+// Adds the points of each thread one after the other, where zero times a feature that is not finite would spoil other cells.
+template <class T, int V, int Lines>
+__device__ void add_points(const PointCells& points, const Weights<T>& weights, LineTile<T, Lines>& context, int column, int channels,
+                           const Adder<float, float, V>& adder, float* map, int stride) {
+    const int lane = threadIdx.x % kWarp;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+        const int cell = points.cell[i / 4][i / 2 % 2][i % 2], row = i / 2 % 2 * 8 + lane % 4 * 2 + i % 2;
+        if (cell == kNowhere) continue;
+#pragma unroll 1
+        for (int channel = 0; channel < channels; channel += V) {
+            Group<float, V> term;
+            for (int k = 0; k < V; ++k) {
+                const T feature = context.line(column, channel_line(channel + k))[row];
+                term.value[k] = weights.at(i / 4, i / 2 % 2, i % 2) * static_cast<float>(feature);
+            }
+            adder.add(map + static_cast<std::int64_t>(cell) * stride + channel, term);
+        }
+    }
+}
+
+// Adds all points of a warp, those of one cell in each of its bins at a time.
+template <class T, int V, int Lines>
+__device__ void add_products(PointCells& points, const Weights<T>& weights, LineTile<T, Lines>& context, int column, int channels,
+                             const Adder<float, float, V>& adder, float* map, int stride) {
+    const int first = threadIdx.x % 4 * 4;
+    int cell[2];
+    while (next_cells(points, cell)) {
+        const Weights<T> selected = weights.select(points, cell);
+        points.leave_out(cell);
+        float* target[2];
+#pragma unroll
+        for (int b = 0; b < 2; ++b) target[b] = map + static_cast<std::int64_t>(cell[b]) * stride + first;
+#pragma unroll
+        for (int step = 0; step < Lines; step += kTensorStep) {
+            if (step >= channels) break;
+            float sum[2][4];
+            selected.times(context, column, step, sum);
+#pragma unroll
+            for (int b = 0; b < 2; ++b) {
+                if (cell[b] != kNowhere) add_channels<V>(adder, target[b] + step, channels - step - first, sum[b]);
+            }
+        }
+    }
+}
+#endif
+
+// One block per view, kRows rows, four columns, some depth bins and a slice of the channels; one warp per column, 16 bins at a
+// time, while the depth of the next 16 is on its way. Others add to the same cells, in any order: atomics.
+template <class T, class Cells, int V>
+__global__ void __launch_bounds__(kTensorThreads, kTensorBlocks)
+    splat_half(Sizes sizes, Tiling tiling, Cells cells, LineArray depth, LineArray context, int slice, float* sums) {
+#if __CUDA_ARCH__ >= 800
+    __shared__ LineTile<T, kTensorBins> depth_tiles[2];
+    __shared__ LineTile<T, kTensorChannels> context_tile;
+    let_next_kernel_start();
+    const Corner corner(tiling, blockIdx.x);
+    const int first_channel = blockIdx.y * slice, channels = min(slice, static_cast<int>(sizes.channels) - first_channel);
+    const int rows = static_cast<int>(sizes.height) - corner.row, columns = static_cast<int>(sizes.width) - corner.column;
+    const int bins = min(static_cast<int>(sizes.bins) - corner.bin, static_cast<int>(tiling.bins)), column = threadIdx.x / kWarp;
+    const T* depth_corner = depth_at<T>(depth.array, corner.view, corner.bin, corner.row, corner.column);
+    Carried<T, kTensorBins, V> carried_depth(depth, depth_corner, bins, rows, columns);
+    const Carried<T, kTensorChannels, V> carried_context(
+        context, depth_at<T>(context.array, corner.view, first_channel, corner.row, corner.column), channels, rows, columns);
+    const unsigned sample = static_cast<unsigned>(corner.view) / static_cast<unsigned>(sizes.cameras);
+    bool finite = true;
+    for (int bin = 0; bin < bins; bin += kTensorBins) {
+        LineTile<T, kTensorBins>& depth_tile = depth_tiles[bin / kTensorBins % 2];
+        PointCells points = find_cells(sizes, cells, corner.view, corner.bin + bin, corner.column + column, corner.row);
+        if (bin == 0) finite = carried_context.store(context, context_tile, channel_line);
+        const bool depth_finite = carried_depth.store(depth, depth_tile, [](int line) { return line; });
+        if (bin + kTensorBins < bins) {
+            depth_corner += kTensorBins * depth.array.bin;
+            carried_depth = Carried<T, kTensorBins, V>(depth, depth_corner, bins - bin - kTensorBins, rows, columns);
+        }
+        const bool careful = __syncthreads_or(!(finite && depth_finite));
+        if (bin == 0) wait_for_earlier_kernels();
+        const Adder<float, float, V> adder(sizes, Bounds());
+        float* map = sums + sample * sizes.nx * sizes.ny * sizes.channels + first_channel;
+        const Weights<T> weights(depth_tile, column, 0);
+        if (careful) {
+            add_points(points, weights, context_tile, column, channels, adder, map, static_cast<int>(sizes.channels));
+        } else {
+            add_products(points, weights, context_tile, column, channels, adder, map, static_cast<int>(sizes.channels));
+        }
+    }
+#endif
+}
+
+// Depth bins of one block: as many as leave a few blocks for each multiprocessor.
+unsigned half_bins(const Sizes& sizes) {
+    const std::int64_t tiles = sizes.batch * sizes.cameras * ceil_divide(sizes.height, kRows) * ceil_divide(sizes.width, kTensorColumns);
+    const std::int64_t steps = std::max<std::int64_t>(ceil_divide(sizes.bins, kTensorBins), 1);
+    const std::int64_t wanted = multiprocessors() * kTensorBlocks;
+    const std::int64_t parts = std::clamp<std::int64_t>(ceil_divide(wanted, std::max<std::int64_t>(tiles, 1)), 1, steps);
+    return static_cast<unsigned>(ceil_divide(steps, parts)) * kTensorBins;
+}
+
+Depth context_array(const Context& context, const Sizes& s) {
+    if (context.planes == nullptr) return {context.rows, s.height * s.width * s.channels, 1, s.width * s.channels, s.channels};
+    return {context.planes, s.channels * s.height * s.width, s.height * s.width, s.width, 1};
+}
+
+LineArray line_array(const Depth& array) { return {array, array.bin == 1 && array.column != 1}; }
+
+// Whether four numbers of a half type that lie side by side can be read as one; `lines` and `columns` are the array's sizes.
+bool in_fours(const LineArray& source, std::int64_t lines, std::int64_t columns) {
+    const Depth& array = source.array;
+    const std::int64_t step = source.along_lines ? array.bin : array.column, across = source.along_lines ? array.column : array.bin;
+    return step == 1 && (source.along_lines ? lines : columns) % 4 == 0 && across % 4 == 0 && array.row % 4 == 0 && array.view % 4 == 0 &&
+           reinterpret_cast<std::uintptr_t>(array.data) % sizeof(Four) == 0;
+}
+
+}  // namespace
+}  // namespace bevdepth

@@ -1,0 +1,62 @@
+// How the points of all views are divided among blocks, and how depth and context are read.
+#pragma once
+
+#include "voxel_pooling/common.cuh"
+
+namespace bevdepth {
+namespace {
+
+// How the points of all views are divided: blocks of so many columns and bins, kRows rows each, columns first.
+struct Tiling {
+    unsigned columns, bins;                                 // in one block
+    unsigned column_blocks, bin_blocks, row_blocks;
+    bool empty;  // no bins; bin_blocks is one, since it divides
+
+    Tiling(const Sizes& sizes, unsigned columns, unsigned bins)
+        : columns(columns), bins(bins), column_blocks((sizes.width + columns - 1) / columns),
+          bin_blocks(sizes.bins > 0 ? (sizes.bins + bins - 1) / bins : 1), row_blocks((sizes.height + kRows - 1) / kRows),
+          empty(sizes.bins == 0) {}
+
+    std::int64_t blocks_per_view() const { return static_cast<std::int64_t>(column_blocks) * bin_blocks * row_blocks * (empty ? 0 : 1); }
+};
+
+struct Corner {
+    std::int64_t view;
+    int bin, row, column;
+
+    __device__ Corner(const Tiling& tiling, unsigned block)
+        : view(block / tiling.column_blocks / tiling.bin_blocks / tiling.row_blocks),
+          bin(block / tiling.column_blocks % tiling.bin_blocks * tiling.bins),
+          row(block / tiling.column_blocks / tiling.bin_blocks % tiling.row_blocks * kRows),
+          column(block % tiling.column_blocks * tiling.columns) {}
+};
+
+template <class T>
+__device__ const T* depth_at(const Depth& depth, std::int64_t view, std::int64_t bin, std::int64_t row, std::int64_t column) {
+    return static_cast<const T*>(depth.data) + view * depth.view + bin * depth.bin + row * depth.row + column * depth.column;
+}
+
+// The weights of `rows` points of a column, at most kRows, and copies of the last one.
+template <class T>
+__device__ void load_weights(const T* source, std::int64_t stride, int rows, Accumulator<T> (&weight)[kRows]) {
+    T stored[kRows];
+#pragma unroll
+    for (int row = 0; row < kRows; ++row, source += row < rows ? stride : 0) stored[row] = *source;
+#pragma unroll
+    for (int row = 0; row < kRows; ++row) weight[row] = static_cast<Accumulator<T>>(stored[row]);
+}
+
+// The features of `rows` pixels of a column, at most kRows, and copies of the last ones.
+template <class T, int V>
+__device__ void load_features(const T* source, std::int64_t stride, int rows, Group<Accumulator<T>, V> (&features)[kRows]) {
+    Group<T, V> stored[kRows];
+#pragma unroll
+    for (int row = 0; row < kRows; ++row, source += row < rows ? stride : 0) stored[row] = *reinterpret_cast<const Group<T, V>*>(source);
+#pragma unroll
+    for (int row = 0; row < kRows; ++row) {
+        for (int k = 0; k < V; ++k) features[row].value[k] = static_cast<Accumulator<T>>(stored[row].value[k]);
+    }
+}
+
+}  // namespace
+}  // namespace bevdepth

@@ -1,0 +1,218 @@
+"""Lidar, calibration and visibility of the drawn world: they must agree with its boxes and
+pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from bevdepth_core.config import NUSCENES_CLASSES
+from bevdepth_core.synthetic import (
+    EXPOSURE_OFFSET_S,
+    ego_from_lidar,
+    make_scene,
+    nuscenes_like_rig,
+    render_camera,
+    scan,
+    visible_fractions,
+)
+from bevdepth_core.synthetic.world.placer import TYPICAL_SIZE
+from bevdepth_core.synthetic.world.scene import Actor, Scene
+from tests.core.synthetic.test_world import SHADOWLESS, actor_ahead, scene_with
+
+SIZE = {'width': 800, 'height': 450}
+CLOSE = 0.03
+"""Metres that noise may put a point outside of its box."""
+
+
+@pytest.fixture(scope='module')
+def scene() -> Scene:
+    return make_scene(4, duration_s=8.0)
+
+
+def world_points(scene: Scene, time_s: float, **options) -> tuple[np.ndarray, np.ndarray]:
+    """Return a scan's points in the world and whose they are."""
+    mount = ego_from_lidar()
+    measured = scan(scene, time_s, mount, seed=1, **options)
+    world_from_lidar = scene.world_from_ego(time_s) @ mount
+    return measured.points @ world_from_lidar[:3, :3].T + world_from_lidar[:3, 3], measured.actor
+
+
+def outside_of_box(points: np.ndarray, actor: Actor, time_s: float) -> np.ndarray:
+    """Return how far (n, 3) points lie outside of an actor's box, negative inside."""
+    x, y, heading = actor.pose(time_s)
+    cos, sin = np.cos(heading), np.sin(heading)
+    local = np.column_stack(
+        (
+            (points[:, :2] - (x, y)) @ np.array(((cos, -sin), (sin, cos))),
+            points[:, 2] - actor.size[2] / 2,
+        )
+    )
+    return (np.abs(local) - np.array(actor.size) / 2).max(axis=1)
+
+
+def test_lidar_points_lie_in_the_boxes_of_their_actors_and_other_points_do_not(
+    scene: Scene,
+) -> None:
+    points, owners = world_points(scene, 3.0)
+    measured = 0
+    for number, actor in enumerate(scene.actors):
+        outside = outside_of_box(points, actor, 3.0)
+        assert (outside[owners == number] < CLOSE).all()
+        assert (outside[(owners != number) & (points[:, 2] > 0.25)] > -CLOSE).all()
+        measured += (owners == number).any()
+    assert measured > 25
+
+
+@pytest.mark.parametrize('class_name', NUSCENES_CLASSES)
+def test_the_lidar_meets_every_class_all_over(class_name: str) -> None:
+    alone = scene_with(
+        actor_ahead(
+            scene_with(),
+            class_name,
+            ahead=9.0 + TYPICAL_SIZE[class_name][0] / 2,
+            aside=1.0,
+            turn=0.5,
+            appearance=4,
+        )
+    )
+    points, owners = world_points(alone, 0.0)
+    own, size = points[owners == 0], alone.actors[0].size
+    assert len(own) > 12
+    assert np.ptp(own[:, 2]) > 0.5 * size[2]
+    assert np.ptp(own[:, :2], axis=0).max() > 0.4 * max(size[:2])
+
+
+def test_the_lidar_sees_flat_ground_where_nothing_stands() -> None:
+    points, owners = world_points(scene_with(), 0.0)
+    assert (owners == -1).all()
+    assert len(points) > 15_000
+    assert np.abs(points[:, 2]).max() < 0.1
+    distance = np.linalg.norm(
+        points - scene_with().world_from_ego(0.0)[:3, 3] - (0, 0, 1.84), axis=1
+    )
+    assert distance.max() < 73
+
+
+def test_rings_are_beams_from_low_to_high_and_fewer_beams_give_fewer_points(scene: Scene) -> None:
+    measured = scan(scene, 1.0, ego_from_lidar(), seed=0)
+    elevation = np.degrees(
+        np.arcsin(measured.points[:, 2] / np.linalg.norm(measured.points, axis=1))
+    )
+    np.testing.assert_allclose(elevation, -30.67 + measured.ring * 41.34 / 31, atol=1e-3)
+    assert measured.intensity.min() >= 0
+    assert measured.intensity.max() <= 255
+    few = scan(scene, 1.0, ego_from_lidar(), beams=8, seed=0)
+    assert len(few.points) < 0.35 * len(measured.points)
+
+
+def test_scans_repeat_with_their_seed(scene: Scene) -> None:
+    first, again, other = (
+        scan(scene, 2.0, ego_from_lidar(), seed=seed).points for seed in (5, 5, 6)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first[: len(other)], other[: len(first)])
+
+
+def test_what_hides_an_actor_from_the_cameras_hides_it_from_the_lidar() -> None:
+    empty = scene_with()
+    bus, car = actor_ahead(empty, 'bus', 14.0), actor_ahead(empty, 'car', 32.0)
+    hidden = scene_with(bus, car)
+    seen_hidden, seen_alone = (
+        visible_fractions(s, nuscenes_like_rig(**SIZE), 0.0, **SIZE)
+        for s in (hidden, scene_with(car))
+    )
+    assert seen_hidden[1] == 0
+    assert seen_hidden[0] > 0.95
+    assert seen_alone[0] > 0.95
+    assert not (world_points(hidden, 0.0)[1] == 1).any()
+    assert (world_points(scene_with(car), 0.0)[1] == 0).sum() > 20
+
+
+def test_half_of_an_actor_behind_another_is_half_seen() -> None:
+    empty = scene_with()
+    wall, far = (
+        actor_ahead(empty, 'truck', 14.0, aside=-1.25),
+        actor_ahead(empty, 'truck', 24.0, aside=0.0),
+    )
+    share = visible_fractions(scene_with(wall, far), nuscenes_like_rig(**SIZE), 0.0, **SIZE)[1]
+    assert 0.3 < share < 0.7
+
+
+def test_an_actor_between_two_cameras_is_seen_whole_and_one_outside_of_all_images_not_at_all() -> (
+    None
+):
+    empty = scene_with()
+    between, under = (
+        actor_ahead(empty, 'car', 12.0, aside=9.5),
+        actor_ahead(empty, 'traffic_cone', 1.0, aside=1.6),
+    )
+    shares = visible_fractions(scene_with(between, under), nuscenes_like_rig(**SIZE), 0.0, **SIZE)
+    assert shares[0] > 0.9
+    assert shares[1] < 0.1
+
+
+def test_fractions_agree_with_the_pictures(scene: Scene) -> None:
+    plain = dataclasses.replace(scene, light=SHADOWLESS)
+    rig = nuscenes_like_rig(**SIZE)
+    shares = visible_fractions(plain, rig, 3.0, **SIZE)
+    index, moment = rig.names.index('CAM_FRONT'), 3.0 + EXPOSURE_OFFSET_S['CAM_FRONT']
+    world_from_camera = plain.world_from_ego(moment) @ rig.ego_from_camera[index]
+    whole = render_camera(plain, rig.intrinsics[index], world_from_camera, moment, **SIZE).astype(
+        int
+    )
+    ahead = (plain.actor_poses(moment)[:, :2] - world_from_camera[:2, 3]) @ world_from_camera[
+        :2, 2
+    ]
+    for number in np.flatnonzero((ahead > 5) & (ahead < 60))[:16]:
+        others = tuple(actor for other, actor in enumerate(plain.actors) if other != number)
+        without = render_camera(
+            dataclasses.replace(plain, actors=others),
+            rig.intrinsics[index],
+            world_from_camera,
+            moment,
+            **SIZE,
+        )
+        if shares[number] == 0:
+            assert (np.abs(whole - without).max(axis=-1) > 25).sum() < 12
+
+
+def test_every_log_has_its_own_calibration_near_the_nominal_one_and_always_the_same() -> None:
+    nominal, first, again, other = (nuscenes_like_rig(log_seed=seed) for seed in (None, 3, 3, 4))
+    np.testing.assert_array_equal(first.intrinsics, again.intrinsics)
+    np.testing.assert_array_equal(first.ego_from_camera, again.ego_from_camera)
+    for index in range(6):
+        assert 1 < np.abs(first.intrinsics[index] - other.intrinsics[index]).max() < 40
+        assert (
+            1e-3
+            < np.linalg.norm(
+                first.ego_from_camera[index, :3, 3] - nominal.ego_from_camera[index, :3, 3]
+            )
+            < 0.06
+        )
+        turn = np.degrees(
+            np.arccos(
+                (
+                    np.trace(
+                        first.ego_from_camera[index, :3, :3].T
+                        @ nominal.ego_from_camera[index, :3, :3]
+                    )
+                    - 1
+                )
+                / 2
+            )
+        )
+        assert 0.05 < turn < 2
+    np.testing.assert_array_equal(ego_from_lidar(3), ego_from_lidar(3))
+    assert not np.array_equal(ego_from_lidar(3), ego_from_lidar(4))
+    np.testing.assert_allclose(ego_from_lidar()[:3, :3] @ (0, 1, 0), (1, 0, 0), atol=0.02)
+
+
+def test_the_vehicle_sways_only_a_little() -> None:
+    scene = make_scene(0, duration_s=20.0)
+    poses = np.array([scene.world_from_ego(time_s) for time_s in np.arange(0, 20, 0.25)])
+    tilt = np.degrees(np.arccos(poses[:, 2, 2]))
+    assert 0.05 < tilt.max() < 3
+    assert 0.001 < np.abs(poses[:, 2, 3]).max() < 0.05

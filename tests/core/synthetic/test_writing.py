@@ -1,0 +1,98 @@
+"""The writer of drawn datasets: the same plan gives the same bytes, and a dataset is whole or not
+there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from bevdepth_core.synthetic import __main__ as command
+from bevdepth_core.synthetic.dataset.writing import SPLITS, write_dataset
+from tests.core.nuscenes.drives import PLAN, digests
+from tests.imports import ROOT
+
+
+def test_one_process_replaces_the_dataset_of_two_by_the_same_bytes(drives_root, tmp_path):
+    copy = shutil.copytree(drives_root, tmp_path / 'drives')
+    (copy / 'maps' / 'left_over.png').write_text('of the old one')
+    write_dataset(copy, PLAN, jobs=1, force=True)
+    assert digests(copy) == digests(drives_root)
+    assert [path.name for path in tmp_path.iterdir()] == ['drives']
+
+
+def test_more_scenes_keep_those_that_were_there_and_no_world_is_in_both_splits():
+    few, many = PLAN.drives(), replace(PLAN, train_scenes=50, val_scenes=20).drives()
+    for split in SPLITS:
+        assert many[split][: len(few[split])] == few[split]
+    drives = [drive for split in SPLITS for drive in many[split]]
+    assert len({drive.seed for drive in drives}) == len({drive.name for drive in drives}) == 70
+    assert replace(PLAN, seed=1).drives()[SPLITS[0]][0].seed not in {
+        drive.seed for drive in drives
+    }
+
+
+@pytest.mark.parametrize('force', [[], ['--force']])
+def test_what_is_there_is_not_overwritten(drives_root, tmp_path, force):
+    taken = tmp_path / 'photos'
+    taken.mkdir()
+    (taken / 'holiday.jpg').write_text('mine')
+    with pytest.raises(SystemExit, match='photos is there and is no dataset'):
+        command.main([str(taken), *force])
+    assert (taken / 'holiday.jpg').read_text() == 'mine'
+    before = digests(drives_root)
+    with pytest.raises(SystemExit, match='--force'):
+        command.main([str(drives_root)])
+    assert digests(drives_root) == before
+
+
+def test_wrong_options_are_refused_with_a_sentence(tmp_path):
+    with pytest.raises(SystemExit, match='there must be a scene'):
+        command.main([str(tmp_path / 'drives'), '--train-scenes', '0', '--val-scenes', '0'])
+    with pytest.raises(SystemExit, match='2 lidar beams'):
+        command.main([str(tmp_path / 'drives'), '--duration', '0.1'])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('number', 'left'), [(signal.SIGTERM, []), (signal.SIGKILL, ['drives.part'])]
+)
+def test_an_interrupted_run_leaves_no_dataset_and_no_process(tmp_path, number, left):
+    options = [
+        '--train-scenes',
+        '50',
+        '--image-size',
+        '160x90',
+        '--lidar-beams',
+        '8',
+        '--jobs',
+        '2',
+    ]
+    line = [sys.executable, '-m', 'bevdepth_core.synthetic', str(tmp_path / 'drives'), *options]
+    with subprocess.Popen(
+        line, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL
+    ) as process:
+        while not list(tmp_path.glob('drives.part/samples/CAM_BACK/*.jpg')):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(timeout=60) != 0
+    deadline = time.monotonic() + 60
+    while group_lives(process.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert [path.name for path in tmp_path.iterdir()] == left
+
+
+def group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

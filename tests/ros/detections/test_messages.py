@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import PointCloud2
+from sensor_msgs_py.point_cloud2 import read_points
+from vision_msgs.msg import Detection3DArray
+from visualization_msgs.msg import Marker, MarkerArray
+
+from bevdepth_core.types import Boxes3D, Detections3D
+from bevdepth_core.visualization import class_color
+from bevdepth_ros.detections.messages import (
+    OBJECT_FIELDS,
+    detection_array,
+    header,
+    label_info,
+    marker_array,
+    objects_cloud,
+)
+
+STAMP_NS = 1_531_883_530_425_082_368
+CLASSES = ('car', 'pedestrian', 'hovercraft')
+
+
+def detections(past_stamp_ns: int | None = STAMP_NS - 500_000_000) -> Detections3D:
+    boxes = Boxes3D(
+        center=[[10, -4, 0.8], [-20, 5, 1], [3, 3, 0]],
+        size=[[4.6, 1.9, 1.7], [0.7, 0.6, 1.8], [8, 3, 2]],
+        yaw=[0.5, -2.0, math.pi],
+        velocity=[[6, -1], [0.1, 0], [0, 2]],
+    )
+    return Detections3D(boxes, [0.9, 0.5, 0.2], [0, 1, 2], CLASSES, STAMP_NS, past_stamp_ns)
+
+
+def through_the_wire(message):
+    return deserialize_message(serialize_message(message), type(message))
+
+
+def test_every_header_says_the_mean_stamp_and_the_frame():
+    array = through_the_wire(detection_array(detections(), 'base_link'))
+    for found in (array.header, *(detection.header for detection in array.detections)):
+        assert found == header(STAMP_NS, 'base_link')
+        assert found.stamp.sec * 10**9 + found.stamp.nanosec == STAMP_NS
+
+
+def test_boxes_are_centred_sized_and_turned_as_detected():
+    array = through_the_wire(detection_array(detections(), 'base_link'))
+    for index, detection in enumerate(array.detections):
+        center, size, q = (
+            detection.bbox.center.position,
+            detection.bbox.size,
+            detection.bbox.center.orientation,
+        )
+        assert np.allclose((center.x, center.y, center.z), detections().boxes.center[index])
+        assert np.allclose((size.x, size.y, size.z), detections().boxes.size[index])
+        yaw = math.atan2(2 * (q.w * q.z + q.x * q.y), 1 - 2 * (q.y**2 + q.z**2))
+        assert math.isclose(math.cos(yaw - detections().boxes.yaw[index]), 1, abs_tol=1e-6)
+        assert detection.results[0].pose.pose == detection.bbox.center
+        assert not np.any(detection.results[0].pose.covariance)
+
+
+def test_a_detection_carries_its_class_name_and_score():
+    array = detection_array(detections(), 'base_link')
+    assert [detection.results[0].hypothesis.class_id for detection in array.detections] == list(
+        CLASSES
+    )
+    assert np.allclose(
+        [detection.results[0].hypothesis.score for detection in array.detections], (0.9, 0.5, 0.2)
+    )
+
+
+def test_objects_hold_every_number_of_every_box():
+    points = read_points(through_the_wire(objects_cloud(detections(), 'base_link')))
+    boxes = detections().boxes
+    expected = np.column_stack(
+        (
+            boxes.center,
+            boxes.size,
+            boxes.yaw,
+            boxes.velocity,
+            detections().scores,
+            detections().labels,
+        )
+    )
+    assert points.dtype.names == OBJECT_FIELDS
+    assert np.array_equal(np.column_stack([points[name] for name in OBJECT_FIELDS]), expected)
+
+
+def test_an_untrusted_velocity_is_nan_in_objects_and_no_arrow_in_markers():
+    cloud = objects_cloud(detections(past_stamp_ns=None), 'base_link')
+    points = read_points(cloud)
+    assert np.isnan(points['vx']).all()
+    assert np.isnan(points['vy']).all()
+    assert not cloud.is_dense
+    assert not any(
+        marker.ns == 'velocities'
+        for marker in marker_array(detections(past_stamp_ns=None), 'base_link', 0.5).markers
+    )
+
+
+def test_the_first_marker_deletes_those_before():
+    markers = through_the_wire(marker_array(detections(), 'base_link', 0.5)).markers
+    assert [marker.action for marker in markers] == [Marker.DELETEALL] + [Marker.ADD] * (
+        len(markers) - 1
+    )
+
+
+def test_markers_have_the_boxes_pose_colour_lifetime_and_a_name_of_their_own():
+    markers = marker_array(detections(), 'base_link', 1.25).markers[1:]
+    assert len({(marker.ns, marker.id) for marker in markers}) == len(markers)
+    assert {(marker.lifetime.sec, marker.lifetime.nanosec) for marker in markers} == {
+        (1, 250_000_000)
+    }
+    boxes = [marker for marker in markers if marker.ns == 'boxes']
+    array = detection_array(detections(), 'base_link')
+    for name, marker, detection in zip(CLASSES, boxes, array.detections, strict=True):
+        assert marker.pose == detection.bbox.center
+        assert marker.scale == detection.bbox.size
+        assert np.allclose(
+            (marker.color.r, marker.color.g, marker.color.b), np.array(class_color(name)) / 255
+        )
+
+
+def test_arrows_point_where_a_moving_box_is_in_a_second():
+    arrows = {
+        marker.id: marker
+        for marker in marker_array(detections(), 'base_link', 0.5).markers
+        if marker.ns == 'velocities'
+    }
+    assert set(arrows) == {0, 2}
+    start, end = arrows[0].points
+    assert np.allclose(
+        (start.x, start.y, start.z, end.x, end.y, end.z), (10, -4, 0.8, 16, -5, 0.8)
+    )
+
+
+def test_texts_name_class_and_score():
+    texts = [
+        marker.text
+        for marker in marker_array(detections(), 'base_link', 0.5).markers
+        if marker.ns == 'labels'
+    ]
+    assert texts == ['car 0.90', 'pedestrian 0.50', 'hovercraft 0.20']
+
+
+@pytest.mark.parametrize(
+    ('make', 'kind', 'length'),
+    [
+        (detection_array, Detection3DArray, lambda message: len(message.detections)),
+        (objects_cloud, PointCloud2, lambda message: message.width),
+        (
+            lambda found, frame: marker_array(found, frame, 0.5),
+            MarkerArray,
+            lambda message: len(message.markers) - 1,
+        ),
+    ],
+)
+def test_no_detections_make_a_valid_empty_message(make, kind, length):
+    message = through_the_wire(make(detections().above(2.0), 'base_link'))
+    assert isinstance(message, kind)
+    assert length(message) == 0
+
+
+def test_the_label_table_maps_numbers_to_names():
+    info = through_the_wire(label_info(CLASSES, 0.25, header(STAMP_NS, 'base_link')))
+    assert {entry.class_id: entry.class_name for entry in info.class_map} == dict(
+        enumerate(CLASSES)
+    )
+    assert math.isclose(info.threshold, 0.25)

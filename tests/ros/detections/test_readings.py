@@ -1,0 +1,53 @@
+"""What was published is what is read back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sensor_msgs.msg import PointCloud2
+from vision_msgs.msg import Detection3D, Detection3DArray
+
+from bevdepth_core.config import NUSCENES_CLASSES
+from bevdepth_core.types import Boxes3D, Detections3D
+from bevdepth_ros.detections.messages import detection_array, header, label_info, objects_cloud
+from bevdepth_ros.detections.readings import boxes_from_array, class_names, detections_from_cloud
+
+STAMP_NS = 1_700_000_000_123_456_789
+BOXES = Boxes3D(
+    [(1, 2, 3), (-4, 5, 0.5)], [(4, 2, 1.5), (1, 0.6, 1.7)], [0.3, -2.5], [(3, -1), (0, 0)]
+)
+
+
+def detections(past_stamp_ns: int | None) -> Detections3D:
+    return Detections3D(BOXES, (0.9, 0.4), (0, 8), NUSCENES_CLASSES, STAMP_NS, past_stamp_ns)
+
+
+@pytest.mark.parametrize('fused', [True, False])
+def test_detections_survive_the_cloud_of_objects(fused: bool) -> None:
+    sent = detections(STAMP_NS - 500_000_000 if fused else None)
+    names = class_names(label_info(NUSCENES_CLASSES, 0.1, header(STAMP_NS, 'base_link')))
+    found = detections_from_cloud(objects_cloud(sent, 'base_link'), names)
+    np.testing.assert_array_equal(found.boxes.corners(), BOXES.corners())
+    np.testing.assert_array_equal(
+        found.boxes.velocity, BOXES.velocity if fused else np.zeros((2, 2))
+    )
+    assert (found.stamp_ns, found.labels.tolist(), found.class_names) == (
+        STAMP_NS,
+        [0, 8],
+        NUSCENES_CLASSES,
+    )
+    assert (found.past_stamp_ns is not None) == fused
+
+
+def test_boxes_survive_the_array_of_detections() -> None:
+    boxes, names, scores, _ = boxes_from_array(detection_array(detections(None), 'base_link'))
+    np.testing.assert_allclose(boxes.corners(), BOXES.corners(), atol=1e-5)
+    assert names == ['car', 'pedestrian']
+    np.testing.assert_allclose(scores, (0.9, 0.4), atol=1e-6)
+
+
+def test_messages_without_what_is_needed_are_refused_with_a_sentence() -> None:
+    with pytest.raises(ValueError, match='has no class'):
+        boxes_from_array(Detection3DArray(detections=[Detection3D()]))
+    with pytest.raises(ValueError, match='lacks the fields'):
+        detections_from_cloud(PointCloud2(height=1), NUSCENES_CLASSES)

@@ -1,0 +1,70 @@
+"""A short drawn drive as a bag, with the true boxes as recorded detections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rclpy.serialization import serialize_message
+from rosbags.rosbag2 import Reader, Writer
+
+from bevdepth_core.config import NUSCENES_CLASSES
+from bevdepth_core.synthetic import make_scene
+from bevdepth_core.types import Detections3D
+from bevdepth_ros.bags.writer import message_types
+from bevdepth_ros.demo import Snapshot, draw_drive, write_bag
+from bevdepth_ros.detections.messages import objects_cloud
+
+SIZE = (320, 180)
+OBJECTS_TOPIC = '/bevdepth_detector/objects'
+ANSWER_NS = 80_000_000
+"""How long after the exposure an answer was recorded."""
+
+
+def draw(seconds: float, size: tuple[int, int] = SIZE) -> list[Snapshot]:
+    """Return two sets of images a second."""
+    return draw_drive(make_scene(8, seconds), seconds, size)
+
+
+def detections(snapshot: Snapshot) -> Detections3D:
+    """Return the true boxes of a set as a perfect detector would."""
+    scores = np.full(len(snapshot.boxes), 0.9)
+    return Detections3D(
+        snapshot.boxes,
+        scores,
+        snapshot.labels,
+        NUSCENES_CLASSES,
+        snapshot.stamp_ns,
+        snapshot.stamp_ns,
+    )
+
+
+def record(
+    snapshots: list[Snapshot], folder: Path, size: tuple[int, int] = SIZE
+) -> tuple[Path, Path]:
+    """Write a drive to ``folder`` twice and return the bag as cameras give it, and the same with
+    recorded detections."""
+    plain, answered = folder / 'plain', folder / 'answered'
+    write_bag(snapshots, plain, size)
+    answers = [
+        (one.stamp_ns + ANSWER_NS, serialize_message(objects_cloud(detections(one), 'base_link')))
+        for one in snapshots
+    ]
+    with Reader(plain) as reader, Writer(answered, version=8) as writer:
+        copies = {
+            each.id: writer.add_connection(
+                each.topic,
+                each.msgtype,
+                typestore=message_types(),
+                offered_qos_profiles=each.ext.offered_qos_profiles,
+            )
+            for each in reader.connections
+        }
+        objects = writer.add_connection(
+            OBJECTS_TOPIC, 'sensor_msgs/msg/PointCloud2', typestore=message_types()
+        )
+        rows = [(stamp, copies[each.id], data) for each, stamp, data in reader.messages()]
+        rows += [(stamp, objects, data) for stamp, data in answers]
+        for stamp, connection, data in sorted(rows, key=lambda row: row[0]):
+            writer.write(connection, stamp, data)
+    return plain, answered

@@ -1,0 +1,140 @@
+"""Recordings as films and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from rosbags.rosbag2 import Writer
+
+from bevdepth_core.visualization import class_color
+from bevdepth_ros.demo import Snapshot
+from bevdepth_ros.rendering.recording import Recording
+from bevdepth_ros.rendering.render import _options, main, render, settings
+from tests.ros.rendering.small_drive import detections, draw, record
+
+WIDTH = 960
+
+
+@pytest.fixture(scope='module')
+def drive() -> list[Snapshot]:
+    return draw(2.0)
+
+
+@pytest.fixture(scope='module')
+def bags(drive, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return the drive as a bag without and with recorded detections."""
+    return record(drive, tmp_path_factory.mktemp('drive'))
+
+
+def run(bag: Path, out: Path, *arguments: str) -> int:
+    return render(
+        _options(
+            ['render', '--bag', str(bag), '--out', str(out), '--width', str(WIDTH), *arguments]
+        )
+    )
+
+
+def pixels_of(name: str, picture: np.ndarray) -> int:
+    return int((np.abs(picture.astype(int) - class_color(name)).max(axis=-1) < 12).sum())
+
+
+def test_a_film_shows_every_recorded_answer_at_its_time(bags, drive, tmp_path: Path) -> None:
+    assert run(bags[1], tmp_path / 'drive.mp4') == len(drive)
+    with av.open(str(tmp_path / 'drive.mp4')) as film:
+        stream = film.streams.video[0]
+        frames = [(frame.time, frame.to_ndarray(format='rgb24')) for frame in film.decode(stream)]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ('h264', 'yuv420p')
+    times = np.array([one.stamp_ns - drive[0].stamp_ns for one in drive]) * 1e-9
+    np.testing.assert_allclose([moment for moment, _ in frames], times, atol=2e-3)
+    assert frames[0][1].shape[1] == WIDTH
+    assert np.abs(frames[0][1].astype(int) - frames[-1][1]).mean() > 3
+    assert [path.name for path in tmp_path.iterdir()] == ['drive.mp4']
+
+
+def test_the_recorded_boxes_are_in_the_picture_and_not_where_none_were_recorded(
+    bags, tmp_path: Path
+) -> None:
+    counts = []
+    for number, bag in enumerate(bags):
+        assert run(bag, tmp_path / f'{number}.png', '--start', '0.9') == 1
+        counts.append(pixels_of('car', np.asarray(Image.open(tmp_path / f'{number}.png'))))
+    legend, with_boxes = counts
+    assert with_boxes > legend + 300
+
+
+def test_detections_come_from_a_second_recording_as_from_the_same_one(
+    bags, tmp_path: Path
+) -> None:
+    together, apart = tmp_path / 'together.png', tmp_path / 'apart.png'
+    assert (
+        run(bags[1], together, '--start', '0.9')
+        == run(bags[0], apart, '--start', '0.9', '--answers', str(bags[1]))
+        == 1
+    )
+    np.testing.assert_array_equal(np.asarray(Image.open(together)), np.asarray(Image.open(apart)))
+
+
+def test_a_scene_has_the_recorded_boxes_the_truth_and_where_each_camera_was(bags, drive) -> None:
+    with Recording(bags[1], settings(''), '/bevdepth_detector', WIDTH) as recording:
+        scenes = list(recording.scenes(0.4, 1.0, None))
+    assert [scene.stamp_ns for scene in scenes] == [one.stamp_ns for one in drive[1:3]]
+    for scene, one in zip(scenes, drive[1:3], strict=True):
+        np.testing.assert_array_equal(
+            scene.detections.boxes.corners(), detections(one).boxes.corners()
+        )
+        np.testing.assert_allclose(scene.ground_truth[0].center, one.boxes.center, atol=0.02)
+        order = [scene.frame.rig.names.index(name) for name in one.rig.names]
+        np.testing.assert_allclose(
+            scene.frame.world_from_ego[order], one.world_from_ego, atol=1e-6
+        )
+        np.testing.assert_array_equal(scene.frame.stamps_ns[order], one.stamps_ns)
+
+
+def test_a_detector_on_the_way_gives_boxes_and_depth(
+    bags, small_checkpoint: Path, tmp_path: Path
+) -> None:
+    arguments = (
+        '--checkpoint',
+        str(small_checkpoint),
+        '--device',
+        'cpu',
+        '--duration',
+        '0.6',
+        '--score',
+        '0',
+        '--depth',
+    )
+    assert run(bags[0], tmp_path / 'pictures', *arguments) == 2
+    first, second = (
+        np.asarray(Image.open(tmp_path / 'pictures' / f'0000{number}.png')) for number in (0, 1)
+    )
+    assert first.shape == second.shape
+    assert np.abs(first.astype(int) - second).mean() > 1
+
+
+def test_an_animated_picture_repeats_for_ever(bags, tmp_path: Path) -> None:
+    assert run(bags[1], tmp_path / 'drive.gif', '--fps', '1') == 2
+    animation = Image.open(tmp_path / 'drive.gif')
+    assert (animation.n_frames, animation.info['loop']) == (2, 0)
+    assert animation.info['duration'] == pytest.approx(1000, abs=20)
+
+
+def test_what_cannot_be_drawn_is_told_in_a_sentence_and_leaves_no_file(
+    bags, tmp_path: Path
+) -> None:
+    with Writer(tmp_path / 'empty', version=8):
+        pass
+    cases = {
+        'no moment to draw': ['--bag', str(bags[1]), '--start', '9'],
+        'holds no /bevdepth_detector/objects': ['--bag', str(bags[0]), '--answers', str(bags[0])],
+        '--depth needs --checkpoint': ['--bag', str(bags[1]), '--depth'],
+        'render: ': ['--bag', str(tmp_path / 'missing')],
+    }
+    for words, arguments in cases.items():
+        with pytest.raises(SystemExit, match=words):
+            main(['render', '--out', str(tmp_path / 'none.mp4'), *arguments])
+    assert [path.name for path in tmp_path.iterdir()] == ['empty']

@@ -1,0 +1,129 @@
+"""What the pictures are made of: messages of a rig, heard through DDS and put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import cv2
+import numpy as np
+import pytest
+from sensor_msgs.msg import CameraInfo, CompressedImage
+
+from bevdepth_ros.detector.parameters import Settings
+from bevdepth_ros.rendering.scene import Scene, SceneStore
+from bevdepth_ros.rig.transforms import Transforms
+from tests.ros.camera_rig import SIZE, Rig, jpeg
+from tests.ros.graph import Graph, wait_until
+from tests.soak.stream import with_claimed_size
+
+CAMERAS = ('left', 'right')
+K = np.array([(0.8 * SIZE[1], 0, SIZE[1] / 2), (0, 0.8 * SIZE[1], SIZE[0] / 2), (0, 0, 1)])
+LENS = np.array([-0.3, 0.1, 0.0, 0.0, 0.0])
+
+
+class Ears:
+    """A store that listens to a rig."""
+
+    def __init__(self, graph: Graph, panel_width: int, **settings):
+        self.transforms = Transforms(graph.node, 10.0, lambda kind, sentence: None)
+        self.store = SceneStore(
+            Settings(cameras=CAMERAS, **settings), self.transforms, panel_width
+        )
+        self.rig = Rig(graph.node, CAMERAS)
+        for camera in CAMERAS:
+            graph.node.create_subscription(
+                CompressedImage, f'/{camera}/image', partial(self.store.add_image, camera), 10
+            )
+            graph.node.create_subscription(
+                CameraInfo, f'/{camera}/camera_info', partial(self.store.add_info, camera), 10
+            )
+        self.rig.wait_for_detector()
+
+    def scene(self, time_s: float) -> Scene:
+        """Return the scene of a round once both images of it were heard."""
+        stamp_ns = self.rig.mean_stamp_ns(time_s)
+
+        def whole() -> bool:
+            found = self.store.scene(stamp_ns)
+            return found is not None and len(found.frame.images) == len(CAMERAS)
+
+        wait_until(whole, f'the images of {time_s} s')
+        return self.store.scene(stamp_ns)
+
+
+@pytest.fixture
+def hear(graph: Graph) -> Iterator:
+    made: list[Ears] = []
+
+    def make(panel_width: int = SIZE[1], **settings) -> Ears:
+        made.append(Ears(graph, panel_width, **settings))
+        return made[-1]
+
+    yield make
+    for ears in made:
+        ears.transforms.close()
+
+
+def test_each_round_of_a_bag_begins_with_its_poses_although_they_come_before_its_images(hear):
+    ears = hear()
+    for _ in range(3):
+        for time_s in (0.0, 30.0):
+            ears.rig.send_extrinsics()
+            ears.rig.send_infos()
+            ears.rig.send_poses(time_s)
+            wait_until(
+                lambda time_s=time_s: ears.transforms.knows(
+                    'map', 'base_link', ears.rig.stamps_ns(time_s)[-1]
+                ),
+                'the poses',
+            )
+            ears.rig.send_images(time_s)
+            assert ears.scene(time_s).frame.world_from_ego is not None
+
+
+def test_an_image_that_comes_late_does_not_begin_a_new_recording(hear):
+    ears = hear()
+    ears.rig.send_all(0.0)
+    ears.rig.send_all(0.2)
+    ears.scene(0.2)
+    ears.rig.send_images(0.1)
+    ears.rig.send_all(0.3)
+    ears.scene(0.3)
+    assert ears.store.scene(ears.rig.mean_stamp_ns(0.0)) is not None
+
+
+def test_an_image_that_claims_900_megapixels_is_not_decoded_and_costs_its_camera(hear):
+    ears = hear()
+    ears.rig.send_extrinsics()
+    ears.rig.send_infos()
+    ears.rig.send_images(0.0, data={'left': with_claimed_size(jpeg(), 30_000, 30_000)})
+    wait_until(
+        lambda: all(ears.store._images.values()) and ears.store.scene(ears.rig.mean_stamp_ns(0.0)),
+        'a scene',
+    )
+    assert ears.store.scene(ears.rig.mean_stamp_ns(0.0)).frame.rig.names == ('right',)
+
+
+@pytest.mark.parametrize('panel_width', [SIZE[1], SIZE[1] // 2], ids=['full size', 'half size'])
+def test_distorted_images_are_shown_as_the_pinhole_that_boxes_are_projected_with_sees_them(
+    hear, panel_width: int
+):
+    ears = hear(panel_width, images_rectified=False)
+    point = np.array([-2.0, 1.0, 5.0])
+    spot = cv2.projectPoints(point[None], np.zeros(3), np.zeros(3), K, LENS)[0].ravel()
+    picture = np.zeros((*SIZE, 3), np.uint8)
+    cv2.circle(picture, tuple(np.rint(spot).astype(int).tolist()), 6, (255, 255, 255), -1)
+    ears.rig.send_extrinsics()
+    ears.rig.send_poses(0.0)
+    ears.rig.send_infos(distortion=LENS.tolist())
+    ears.rig.send_images(
+        0.0, data=dict.fromkeys(CAMERAS, cv2.imencode('.png', picture)[1].tobytes())
+    )
+    frame = ears.scene(0.0).frame
+    bright = np.argwhere(frame.images[0][..., 0] > 128).mean(axis=0)[::-1]
+    wanted = frame.rig.intrinsics[0] @ point
+    assert np.linalg.norm(bright - wanted[:2] / wanted[2]) < 1.5
+    assert np.linalg.norm(spot - (K @ point)[:2] / point[2]) > 5, (
+        'the lens moves the point visibly'
+    )

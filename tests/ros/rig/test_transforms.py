@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import TransformStamped
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.time import Time
+from tf2_msgs.msg import TFMessage
+
+from bevdepth_ros.detector import tf_listener
+from bevdepth_ros.rig.tf_listener import matrix_from_transform
+from bevdepth_ros.rig.transforms import TransformMissingError, Transforms
+from tests.ros.graph import Graph, wait_until
+
+START_NS = 1_531_883_530_000_000_000
+MILLISECOND_NS = 1_000_000
+CLAMP_S = 0.06
+
+
+def transform(
+    parent: str, child: str, stamp_ns: int, x: float, yaw: float = 0.0
+) -> TransformStamped:
+    message = TransformStamped(child_frame_id=child)
+    message.header.frame_id = parent
+    message.header.stamp = Time(nanoseconds=stamp_ns).to_msg()
+    message.transform.translation.x = x
+    message.transform.rotation.z, message.transform.rotation.w = (
+        math.sin(yaw / 2),
+        math.cos(yaw / 2),
+    )
+    return message
+
+
+class Tf:
+    """Publishes to a Transforms and waits until it was heard."""
+
+    def __init__(self, graph: Graph):
+        self.faults: list[tuple[str, str]] = []
+        self.transforms = Transforms(
+            graph.node, 10.0, lambda kind, sentence: self.faults.append((kind, sentence))
+        )
+        latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._publishers = {
+            False: graph.node.create_publisher(TFMessage, '/tf', 100),
+            True: graph.node.create_publisher(TFMessage, '/tf_static', latched),
+        }
+        wait_until(
+            lambda: all(
+                publisher.get_subscription_count() for publisher in self._publishers.values()
+            ),
+            'tf subscribers',
+        )
+
+    def send(self, parent: str, child: str, stamp_ns: int, x: float, static: bool = False) -> None:
+        self._publishers[static].publish(
+            TFMessage(transforms=[transform(parent, child, stamp_ns, x)])
+        )
+        wait_until(lambda: self.transforms.knows(parent, child, stamp_ns), f'{parent} <- {child}')
+
+    def drive(self) -> None:
+        """Drive 1 m per 100 ms from 0 to 500 ms."""
+        for step in range(6):
+            self.send('map', 'base_link', START_NS + 100 * step * MILLISECOND_NS, float(step))
+
+    def x_at(self, offset_ms: float) -> float:
+        return self.transforms.at(
+            'map', 'base_link', START_NS + round(offset_ms * MILLISECOND_NS), CLAMP_S
+        )[0, 3]
+
+
+@pytest.fixture
+def tf(graph: Graph) -> Iterator[Tf]:
+    tf = Tf(graph)
+    yield tf
+    tf.transforms.close()
+
+
+def test_a_transform_message_becomes_target_from_source():
+    matrix = matrix_from_transform(transform('base_link', 'camera', 0, 3.0, math.pi / 2))
+    assert np.allclose(matrix @ (1, 0, 0, 1), (3, 1, 0, 1))
+
+
+def test_static_extrinsics_are_found_at_any_time(tf: Tf):
+    tf.send('base_link', 'CAM_FRONT', START_NS, 1.7, static=True)
+    assert tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] == 1.7
+    assert tf.transforms.at('base_link', 'CAM_FRONT', START_NS - 10**12)[0, 3] == 1.7
+
+
+def test_a_pose_is_interpolated_at_the_stamp(tf: Tf):
+    tf.drive()
+    assert tf.x_at(250) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(('offset_ms', 'x'), [(-59, 0.0), (559, 5.0)])
+def test_a_stamp_just_outside_takes_the_nearest_pose(tf: Tf, offset_ms: float, x: float):
+    tf.drive()
+    assert tf.x_at(offset_ms) == pytest.approx(x, abs=1e-4)
+
+
+@pytest.mark.parametrize('offset_ms', [-61, 561])
+def test_a_stamp_further_outside_has_no_pose(tf: Tf, offset_ms: float):
+    tf.drive()
+    with pytest.raises(
+        TransformMissingError,
+        match=r'tf has map <- base_link, but the image is .* s from its newest',
+    ):
+        tf.x_at(offset_ms)
+
+
+@pytest.mark.parametrize('offset_ms', [-40, 0, 40])
+def test_a_single_pose_serves_the_stamps_around_it(tf: Tf, offset_ms: float):
+    tf.send('map', 'base_link', START_NS, 7.0)
+    assert tf.x_at(offset_ms) == 7.0
+
+
+def test_what_is_missing_is_named(tf: Tf):
+    with pytest.raises(TransformMissingError, match='nothing was received on /tf and /tf_static'):
+        tf.transforms.latest('base_link', 'CAM_FRONT')
+    tf.send('base_link', 'CAM_BACK', START_NS, 1.0, static=True)
+    with pytest.raises(
+        TransformMissingError, match='it does not know CAM_FRONT, only CAM_BACK, base_link'
+    ):
+        tf.transforms.latest('base_link', 'CAM_FRONT')
+    tf.send('odom', 'trailer', START_NS, 1.0)
+    with pytest.raises(TransformMissingError, match='not part of the same tree'):
+        tf.transforms.latest('base_link', 'trailer')
+
+
+def test_frames_named_like_yaml_do_not_hide_what_is_missing(tf: Tf):
+    tf.send('{a: b', '*c', START_NS, 0.0, static=True)
+    with pytest.raises(TransformMissingError, match='tf has no map <- base_link'):
+        tf.transforms.latest('map', 'base_link')
+
+
+def test_when_the_clock_goes_back_an_earlier_drive_is_accepted_and_static_frames_stay(tf: Tf):
+    tf.send('base_link', 'CAM_FRONT', START_NS, 1.7, static=True)
+    tf.drive()
+    tf.transforms.clock_went_back(START_NS - 60 * 10**9)
+    with pytest.raises(TransformMissingError):
+        tf.x_at(0)
+    tf.send('map', 'base_link', START_NS - 60 * 10**9, 9.0)
+    assert tf.transforms.latest('map', 'CAM_FRONT')[0, 3] == pytest.approx(10.7)
+    assert not tf.faults
+
+
+def test_poses_that_began_again_before_the_clock_did_are_kept(tf: Tf):
+    tf.send('map', 'base_link', START_NS + 60 * 10**9, 99.0)
+    tf.send('map', 'base_link', START_NS, 7.0)
+    tf.transforms.clock_went_back(START_NS)
+    assert tf.x_at(0) == 7.0
+
+
+def test_a_malformed_transform_costs_itself_and_is_reported(tf: Tf):
+    bad = transform('base_link', 'CAM_FRONT', START_NS, math.nan)
+    zero = transform('base_link', 'CAM_FRONT', START_NS, 0.0)
+    zero.transform.rotation.w = 0.0
+    before_time = transform('map', 'odom', START_NS, 0.0)
+    before_time.header.stamp.sec = -1
+    no_time = transform('map', 'odom', START_NS, 0.0)
+    no_time.header.stamp.sec, no_time.header.stamp.nanosec = 2**31 - 1, 2**32 - 1
+    tf._publishers[False].publish(
+        TFMessage(
+            transforms=[
+                bad,
+                zero,
+                transform('', '', START_NS, 0.0),
+                transform('a', 'a', START_NS, 0.0),
+                before_time,
+                no_time,
+            ]
+        )
+    )
+    tf.send('map', 'base_link', START_NS, 1.0)
+    assert not tf.transforms.knows('base_link', 'CAM_FRONT')
+    assert [kind for kind, _ in tf.faults] == ['bad_tf'] * 6
+    assert (
+        tf.faults[0][1]
+        == "a transform 'base_link' <- 'CAM_FRONT' cannot be used: its translation is not finite, or above 1e+09 m"
+    )
+
+
+def test_one_pose_of_the_future_does_not_keep_those_of_the_present_out(tf: Tf):
+    tf.send('map', 'base_link', START_NS + 3600 * 10**9, 99.0)
+    tf.drive()
+    assert tf.x_at(250) == pytest.approx(2.5)
+    assert [kind for kind, _ in tf.faults] == ['tf_jump']
+
+
+def test_a_frame_with_two_parents_is_not_believed_and_both_are_named(tf: Tf):
+    tf.drive()
+    tf.send('odom', 'base_link', START_NS, 0.0)
+    with pytest.raises(
+        TransformMissingError, match='tf says that base_link is a child of map and of odom'
+    ):
+        tf.x_at(250)
+
+
+def test_frames_beyond_the_limit_are_refused_and_those_known_go_on(
+    tf: Tf, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tf_listener, 'MOST_FRAMES', 4)
+    tf.send('map', 'base_link', START_NS, 1.0)
+    for number in range(10):
+        tf._publishers[False].publish(
+            TFMessage(transforms=[transform('map', f'tag_{number}', START_NS, 0.0)])
+        )
+    tf.send('map', 'base_link', START_NS + 10**8, 2.0)
+    assert tf.transforms.knows('map', 'tag_1')
+    assert not tf.transforms.knows('map', 'tag_2')
+    assert len(tf.faults) == 8
+    assert '4 other frames are known already' in tf.faults[0][1]

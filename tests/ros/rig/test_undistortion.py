@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from bevdepth_ros.detector import undistortion
+from bevdepth_ros.rig.undistortion import Distortion, Undistorter, undistortion_maps
+
+K = np.array([[120.0, 0, 80], [0, 118, 45], [0, 0, 1]])
+MODELS = [
+    Distortion('plumb_bob', (-0.2, 0.05, 0.001, -0.002, 0.01)),
+    Distortion('rational_polynomial', (-0.2, 0.05, 0.001, -0.002, 0.01, 0.1, 0.02, 0.0)),
+    Distortion('equidistant', (0.05, -0.01, 0.002, 0.0)),
+]
+
+
+def distorted_pixels(rays: np.ndarray, distortion: Distortion) -> np.ndarray:
+    """Return where the (N, 3) ``rays`` fall in the distorted image."""
+    coefficients = np.array(distortion.coefficients)
+    if distortion.model == 'equidistant':
+        return cv2.fisheye.projectPoints(rays[:, None], np.zeros(3), np.zeros(3), K, coefficients)[
+            0
+        ][:, 0]
+    return cv2.projectPoints(rays, np.zeros(3), np.zeros(3), K, coefficients)[0][:, 0]
+
+
+@pytest.mark.parametrize('distortion', MODELS, ids=lambda distortion: distortion.model)
+def test_a_pixel_of_the_undistorted_image_is_looked_up_where_the_lens_puts_its_ray(
+    distortion: Distortion,
+):
+    columns, rows = undistortion_maps(K, distortion, 160, 90)
+    pixels = np.array([(80, 45), (20, 10), (150, 80), (5, 85)])
+    rays = np.column_stack((pixels, np.ones(4))) @ np.linalg.inv(K).T
+    found = np.column_stack(
+        (columns[pixels[:, 1], pixels[:, 0]], rows[pixels[:, 1], pixels[:, 0]])
+    )
+    assert np.allclose(found, distorted_pixels(rays, distortion), atol=1e-2)
+
+
+@pytest.mark.parametrize('distortion', MODELS, ids=lambda distortion: distortion.model)
+def test_a_tensor_is_undistorted_as_an_array_is(distortion: Distortion):
+    image = cv2.resize(np.random.default_rng(0).integers(0, 256, (9, 16, 3), np.uint8), (160, 90))
+    array = Undistorter()('front', image, K, distortion)
+    tensor = Undistorter()('front', torch.from_numpy(image), K, distortion)
+    assert np.abs(array.astype(int) - tensor.numpy()).max() <= 4  # OpenCV's weights have 5 bits
+
+
+def test_maps_are_made_once_per_calibration(monkeypatch: pytest.MonkeyPatch):
+    made = []
+    monkeypatch.setattr(
+        undistortion,
+        'undistortion_maps',
+        lambda *arguments: made.append(1) or undistortion_maps(*arguments),
+    )
+    undistort, image = Undistorter(), np.zeros((90, 160, 3), np.uint8)
+    for distortion in (MODELS[0], MODELS[0], MODELS[2], MODELS[2]):
+        assert undistort('front', image, K, distortion).shape == image.shape
+    undistort('back', image, K, MODELS[2])
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize(
+    ('model', 'coefficients', 'words'),
+    [
+        ('mirror_ball', (0.1,), "distortion model 'mirror_ball'"),
+        ('plumb_bob', (0.1,) * 3, 'unusable plumb_bob coefficients'),
+        ('equidistant', (float('nan'),) * 4, 'unusable equidistant coefficients'),
+    ],
+)
+def test_a_distortion_that_cannot_be_undone_is_refused(
+    model: str, coefficients: tuple, words: str
+):
+    with pytest.raises(ValueError, match=words):
+        Distortion(model, coefficients)

@@ -1,1 +1,0 @@
-"""Training and evaluation of BEVDepth; installed as `bevdepth_training`."""
