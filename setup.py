@@ -116,7 +116,7 @@ def shared_files(*folders):
 setup(
     name=NAME,
     version='0.1.0',
-    description='BEVDepth, camera-only 3D object detection, as a ROS 2 node with its PyTorch core.',
+    description='BEVDepth camera-only 3D object detection as a ROS 2 node with its PyTorch core.',
     license='Apache-2.0',
     maintainer='BEVDepth ROS maintainers',
     maintainer_email='maintainers@bevdepth-ros.example',

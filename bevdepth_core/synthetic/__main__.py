@@ -14,8 +14,9 @@ from bevdepth_core.synthetic.dataset.capture import Sensors
 from bevdepth_core.synthetic.dataset.writing import SPLITS, VERSION, DatasetPlan, write_dataset
 
 _EPILOG = f"""
-The dataset has version {VERSION} and the splits {' and '.join(SPLITS)}. It appears under its name when it is whole; until then it
-is ROOT.part. An interrupted run leaves no dataset. An existing one is left as it is unless --force is given, which replaces it.
+The dataset has version {VERSION} and the splits {' and '.join(SPLITS)}.
+The program writes to ROOT.part and renames the folder when the dataset is complete; an interrupted
+run leaves no dataset. It keeps an existing dataset unless --force is given, which replaces it.
 The same options give the same files, whatever the number of jobs.
 """
 
@@ -50,7 +51,9 @@ def main(arguments: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='python -m bevdepth_core.synthetic',
-        description='Draw drives through made towns and write them as a dataset in the format of nuScenes v1.0.',
+        description=(
+            'Render synthetic drives and write them as a dataset in the format of nuScenes v1.0.'
+        ),
         epilog=_EPILOG,
     )
     parser.add_argument('root', help='folder of the new dataset')

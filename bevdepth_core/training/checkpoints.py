@@ -131,7 +131,7 @@ def read_training_checkpoint(path: str | Path) -> tuple[BEVDepth, dict[str, str]
         model.load_state_dict(
             {name.removeprefix(_PREFIX): tensor for name, tensor in content['state_dict'].items()}
         )
-    except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, KeyError ... on foreign files
+    except Exception as error:  # torch raises many types, EOFError and KeyError among them
         raise CheckpointError(
             f'{path}: not a checkpoint of training/train.py ({error}); give its last.ckpt'
         ) from error

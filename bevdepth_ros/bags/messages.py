@@ -19,15 +19,21 @@ from bevdepth_core.visualization import class_color
 
 _VISION_MESSAGES = {
     'vision_msgs/msg/ObjectHypothesis': 'string class_id\nfloat64 score\n',
-    'vision_msgs/msg/ObjectHypothesisWithPose': 'vision_msgs/ObjectHypothesis hypothesis\ngeometry_msgs/PoseWithCovariance pose\n',
+    'vision_msgs/msg/ObjectHypothesisWithPose': (
+        'vision_msgs/ObjectHypothesis hypothesis\ngeometry_msgs/PoseWithCovariance pose\n'
+    ),
     'vision_msgs/msg/BoundingBox3D': 'geometry_msgs/Pose center\ngeometry_msgs/Vector3 size\n',
     'vision_msgs/msg/Detection3D': (
         'std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] '
         'results\nvision_msgs/BoundingBox3D bbox\nstring id\n'
     ),
-    'vision_msgs/msg/Detection3DArray': 'std_msgs/Header header\nvision_msgs/Detection3D[] detections\n',
+    'vision_msgs/msg/Detection3DArray': (
+        'std_msgs/Header header\nvision_msgs/Detection3D[] detections\n'
+    ),
     'vision_msgs/msg/VisionClass': 'uint16 class_id\nstring class_name\n',
-    'vision_msgs/msg/LabelInfo': 'std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold\n',
+    'vision_msgs/msg/LabelInfo': (
+        'std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold\n'
+    ),
 }
 """Interfaces of vision_msgs 4, which rosbags does not carry."""
 

@@ -111,9 +111,8 @@ def side_by_side(offline: Mapping | None, node: Mapping) -> str:
         columns += [
             [summary['label_tp_errors'][name][error] for summary in summaries] for error in ERRORS
         ]
-        lines.append(
-            f'| {name} | {" | ".join(" / ".join(_number(value, 3) for value in column) for column in columns)} |'
-        )
+        cells = [' / '.join(_number(value, 3) for value in column) for column in columns]
+        lines.append(f'| {name} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 
 

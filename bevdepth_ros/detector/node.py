@@ -338,12 +338,11 @@ def _ready_detector(
 def run_detector() -> None:
     """Run the node until it is interrupted; does not return."""
     _run()
-    gc.collect()  # with the last reference to the node, others see it leave at once and not after 20 s
+    gc.collect()  # drops the node, so that others see it leave at once and not after 20 s
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(
-        0
-    )  # a usual exit would wait for a network that the worker still runs, and takes a second to unload torch
+    # A normal exit waits for a network that the worker still runs, and for torch to unload.
+    os._exit(0)
 
 
 def _run() -> None:

@@ -29,6 +29,7 @@ def parameter(
     high=None,
     choices: tuple[str, ...] = (),
 ):
+    """Return a dataclass field that also describes a ROS parameter."""
     metadata = {
         'description': description,
         'change': change,

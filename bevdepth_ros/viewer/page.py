@@ -312,13 +312,17 @@ def _readout(moment: Moment, found: Detections3D | None) -> str:
     return (
         '<div style="padding:0.6em 1em"><div '
         f'style="font-size:1.7em;font-variant-numeric:tabular-nums">{clock}</div>'
-        f'<div style="opacity:0.75;margin-bottom:0.6em">{html.escape(moment.figures)}<br/>{counts}</div>{rows}</div>'
+        f'<div style="opacity:0.75;margin-bottom:0.6em">{html.escape(moment.figures)}<br/>{counts}'
+        f'</div>{rows}</div>'
     )
 
 
 def _legend_row(name: str, count: int) -> str:
     red, green, blue = class_color(name)
-    square = f'<span style="display:inline-block;width:0.8em;height:0.8em;margin-right:0.6em;background:rgb({red},{green},{blue})"></span>'
+    square = (
+        '<span style="display:inline-block;width:0.8em;height:0.8em;margin-right:0.6em;'
+        f'background:rgb({red},{green},{blue})"></span>'
+    )
     shade = '' if count else ';opacity:0.45'
     title = html.escape(name.replace('_', ' '))
     return (

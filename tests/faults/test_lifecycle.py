@@ -51,7 +51,7 @@ def usage_when_well(bench: Bench) -> dict[str, float]:
     return bench.usage()
 
 
-def test_a_hundred_rounds_of_the_life_cycle_each_with_a_failed_activation_leak_neither_memory_nor_threads_nor_file_handles(
+def test_a_hundred_life_cycles_with_a_failed_activation_leak_nothing(
     bench: Bench,
 ):
     for _ in range(WARM_UP):

@@ -23,7 +23,8 @@ from bevdepth_ros.bring_up import bring_up
 
 
 def generate_launch_description():
-    node = LifecycleNode(executable='{sys.executable}', arguments=['{forgetful_node.__file__}'], name='bevdepth_detector', namespace='')
+    node = LifecycleNode(executable='{sys.executable}', arguments=['{forgetful_node.__file__}'],
+                         name='bevdepth_detector', namespace='')
     ended = lambda context, error: [LogInfo(msg=f'ended with {{error}}'), Shutdown(reason='end')]
     return LaunchDescription([node, *bring_up(node, True, ended)])
 """
@@ -74,7 +75,7 @@ def test_beside_a_node_of_the_same_name_the_launch_says_so_and_waits_for_its_end
     assert 'did not hear' not in said
 
 
-def test_a_detector_that_hangs_before_it_is_active_is_told_of_and_its_death_ends_the_launch_with_an_error(
+def test_a_detector_that_hangs_is_reported_and_its_death_ends_the_launch(
     domain_id: int, started: list[subprocess.Popen]
 ):
     started.append(launch(DISTRIBUTIONS[0]))

@@ -19,7 +19,8 @@ def run_in_two_parts(tmp_path: Path) -> Path:
         folder = tmp_path / f'csv/version_{version}'
         folder.mkdir(parents=True)
         rows = [
-            f'1,2,3,{50 / (step + 1) * (1.001 if (version, step) == (1, 5) else 1)},{step}\n,,,,{step}'
+            f'1,2,3,{50 / (step + 1) * (1.001 if (version, step) == (1, 5) else 1)},{step}\n'
+            f',,,,{step}'
             for step in steps
         ]
         (folder / 'metrics.csv').write_text('\n'.join([HEADER, *rows]) + '\n')

@@ -74,7 +74,8 @@ class Drive:
             'samples' if shot.key_frame else 'sweeps',
             'pcd.bin' if shot.channel == LIDAR else 'jpg',
         )
-        return f'{folder}/{shot.channel}/{self.name}__{shot.channel}__{self.stamp_us(shot.time_s)}.{ending}'
+        stamp_us = self.stamp_us(shot.time_s)
+        return f'{folder}/{shot.channel}/{self.name}__{shot.channel}__{stamp_us}.{ending}'
 
 
 @dataclass(frozen=True)

@@ -125,9 +125,7 @@ def test_an_object_beside_and_behind_the_camera_does_not_break_the_picture() -> 
     assert not changed[:, int(intrinsics[0, 2]) :].any()
 
 
-def test_drawing_order_puts_what_may_hide_after_what_it_hides_even_when_its_centre_is_farther() -> (
-    None
-):
+def test_an_occluder_is_drawn_last_even_when_its_center_is_farther() -> None:
     distance = np.array([5.0, 9.0, 7.0])
     cannot_hide = np.ones((3, 3), bool)
     cannot_hide[1, 0] = False

@@ -294,7 +294,8 @@ def test_a_scene_with_missing_files_is_left_out_and_the_others_are_written(
     lost.unlink()
     with pytest.raises(
         SystemExit,
-        match=rf'{SCENES[0]} is left out: .* lacks 1 files(.|\n)*sweeps/CAM_BACK: 1, such as {lost.name}',
+        match=rf'{SCENES[0]} is left out: .* lacks 1 files(.|\n)*'
+        rf'sweeps/CAM_BACK: 1, such as {lost.name}',
     ):
         convert(root, tmp_path / 'bags', '--all', '--jobs', '1')
     assert [path.name for path in (tmp_path / 'bags').iterdir()] == [SCENES[1]]

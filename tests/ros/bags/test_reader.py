@@ -134,7 +134,8 @@ def test_a_bag_of_another_system_is_refused_with_the_remedy(tmp_path: Path) -> N
     for path in (tmp_path / 'bag', storage_file(tmp_path / 'bag')):
         with pytest.raises(
             BagError,
-            match=f'the bag {path} holds protobuf messages, not those of ROS 2: nuscenes_to_bag makes a bag',
+            match=f'the bag {path} holds protobuf messages, not those of ROS 2: '
+            'nuscenes_to_bag makes a bag',
         ):
             Bag(path, [].append)
 

@@ -42,7 +42,7 @@ class Rotations:
 
 
 @pytest.mark.parametrize('moved_s', [PERIOD_S, -PERIOD_S])
-def test_a_camera_whose_images_come_a_period_sooner_or_later_is_told_after_a_few_sets_and_until_they_do_not(
+def test_a_camera_whose_images_arrive_a_period_early_or_late_is_reported_while_it_lasts(
     moved_s: float,
 ):
     rotations = Rotations()

@@ -134,7 +134,7 @@ def test_a_parameter_is_refused_with_the_reason(detector):
         assert reason in node.set(name, value)
 
 
-def test_a_device_that_failed_for_good_ends_in_the_error_state_from_which_the_node_can_be_configured_again(
+def test_a_node_whose_device_failed_can_be_configured_again(
     detector,
 ):
     node = detector()

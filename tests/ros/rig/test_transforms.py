@@ -177,8 +177,8 @@ def test_a_malformed_transform_costs_itself_and_is_reported(tf: Tf):
     assert not tf.transforms.knows('base_link', 'CAM_FRONT')
     assert [kind for kind, _ in tf.faults] == ['bad_tf'] * 6
     assert (
-        tf.faults[0][1]
-        == "a transform 'base_link' <- 'CAM_FRONT' cannot be used: its translation is not finite, or above 1e+09 m"
+        tf.faults[0][1] == "a transform 'base_link' <- 'CAM_FRONT' cannot be used: "
+        'its translation is not finite, or above 1e+09 m'
     )
 
 
