@@ -1,54 +1,145 @@
-"""The README names what there is, and nothing that is not."""
+"""The pages name what the code has, and nothing that it does not have."""
+
+from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from dataclasses import Field
+from pathlib import Path
 
 import pytest
 
 from bevdepth_ros.detector.parameters import FIELDS
-from tests.reference import ROOT
+from tests.faults.cases import CASES
+from tests.imports import ROOT
+from tests.markdown import PAGES, anchors, commands, links, page, table_rows
 
-README = (ROOT / 'README.md').read_text()
-CODE = set(re.findall(r'`([^`\n]+)`', README))
+NODE = page('docs/NODE.md')
+PARAMETERS = table_rows(NODE, 'parameter')
 
 
 def launch_arguments() -> list[str]:
-    spec = importlib.util.spec_from_file_location(
-        'detect_launch', ROOT / 'launch' / 'detect.launch.py'
-    )
+    spec = importlib.util.spec_from_file_location('detect', ROOT / 'launch' / 'detect.launch.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return [argument.name for argument in module.ARGUMENTS]
+    return [
+        argument.name for argument in module.generate_launch_description().get_launch_arguments()
+    ]
+
+
+def number(value: float) -> str:
+    return f'{value:g}'
+
+
+def documented_range(field: Field) -> str:
+    metadata = field.metadata
+    if metadata['choices']:
+        return ', '.join(f'`{choice}`' for choice in metadata['choices'])
+    return (
+        ''
+        if metadata['low'] is None
+        else f'{number(metadata["low"])} to {number(metadata["high"])}'
+    )
+
+
+def documented_default(value: object) -> str:
+    """The cell of a default; a list of one stands for its entry, an empty string for none."""
+    if isinstance(value, tuple) and len(value) > 1:
+        return 'the six cameras of nuScenes'
+    (value,) = value if isinstance(value, tuple) else (value,)
+    text = str(value).lower() if isinstance(value, bool) else value
+    text = number(text) if isinstance(text, float) else str(text)
+    return f'`{text}`' if text else 'none'
+
+
+def test_the_table_of_parameters_lists_all_of_the_node_and_no_others() -> None:
+    assert set(PARAMETERS) == set(FIELDS)
 
 
 @pytest.mark.parametrize('name', FIELDS)
-def test_every_parameter_is_documented(name):
-    assert name in CODE
+def test_a_parameter_is_documented_with_its_default_range_and_time_of_change(name: str) -> None:
+    field = FIELDS[name]
+    expected = [
+        documented_default(field.default),
+        documented_range(field),
+        field.metadata['change'],
+    ]
+    assert PARAMETERS[name][:3] == expected, f'docs/NODE.md, row {name}'
 
 
-def test_every_launch_argument_is_documented():
-    assert set(launch_arguments()) <= CODE
+def test_the_default_cameras_are_the_six_of_nuscenes() -> None:
+    assert len(FIELDS['cameras'].default) == 6
 
 
-def test_every_camera_preset_is_documented():
-    assert {path.stem for path in (ROOT / 'config' / 'cameras').glob('*.yaml')} <= CODE
+def test_the_table_of_launch_arguments_lists_all_of_the_launch_file_and_no_others() -> None:
+    assert set(table_rows(NODE, 'argument')) == set(launch_arguments())
 
 
-@pytest.mark.parametrize(
-    'topic', ['~/detections', '~/objects', '~/markers', '~/label_info', '/diagnostics']
-)
-def test_every_output_topic_is_documented(topic):
-    assert topic in CODE
+def test_the_table_of_camera_presets_lists_all_files_and_no_others() -> None:
+    files = {path.stem for path in (ROOT / 'config' / 'cameras').glob('*.yaml')}
+    assert set(table_rows(NODE, 'preset')) == files
 
 
-def test_links_lead_to_files():
-    for page in [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *(ROOT / 'docs').glob('*.md')]:
-        links = re.findall(r'\]\((?!https?:)([^)#]+)', page.read_text())
-        missing = [link for link in links if not (page.parent / link).exists()]
-        assert not missing, f'{page.name}: {missing}'
+def test_every_output_topic_of_the_node_is_documented() -> None:
+    sources = [path.read_text() for path in (ROOT / 'bevdepth_ros' / 'detector').glob('*.py')]
+    topics = {topic for text in sources for topic in re.findall(r"'(~/\w+|/diagnostics)'", text)}
+    assert {'~/detections', '~/objects', '/diagnostics'} <= topics
+    assert topics <= set(table_rows(NODE, 'topic'))
 
 
-def test_make_commands_exist():
-    targets = set(re.findall(r'^([a-z]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE))
-    named = set(re.findall(r'\bmake ([a-z]+)', README))
-    assert {'demo', 'test'} <= named <= targets
+@pytest.mark.parametrize('name', ['README.md', 'CHANGELOG.md'])
+def test_the_number_of_faults_is_that_of_the_matrix(name: str) -> None:
+    counts = re.findall(r'(\d+)\s+faults', page(name))
+    assert counts == [str(len(CASES))]
+
+
+def test_package_xml_setup_py_and_the_changelog_agree_on_version_and_description() -> None:
+    package = ElementTree.parse(ROOT / 'package.xml').getroot()
+    described = [package.findtext(tag) for tag in ('name', 'version', 'description')]
+    printed = subprocess.run(
+        [sys.executable, 'setup.py', '--name', '--version', '--description'],
+        cwd=ROOT,
+        env={**os.environ, 'BEVDEPTH_CUDA': '0'},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert printed.splitlines()[-3:] == described
+    releases = re.findall(r'^## ([\d.]+)', page('CHANGELOG.md'), re.MULTILINE)
+    assert releases[0] == described[1]
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(path: Path) -> None:
+    for target, anchor in links(path):
+        assert target.exists(), f'{path.name}: {target}'
+        if anchor:
+            assert anchor in anchors(target.read_text()), f'{path.name}: {target.name}#{anchor}'
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_on_a_page_exists(path: Path) -> None:
+    text = path.read_text()
+    targets = set(re.findall(r'^([\w-]+):', page('Makefile'), re.MULTILINE))
+    programs = set(re.findall(r"'(\w+) = bevdepth_ros\.", page('setup.py')))
+    launch_files = {file.name for file in (ROOT / 'launch').iterdir()}
+    assert commands(text, 'make') <= targets
+    assert commands(text, 'ros2 run bevdepth_ros') <= programs
+    assert commands(text, 'ros2 launch bevdepth_ros') <= launch_files
+    for module in commands(text, 'python -m'):
+        assert module in ('pytest', 'mypy') or importlib.util.find_spec(module), module
+    for start in ('python', 'pytest', 'bash'):
+        for file in commands(text, start):
+            assert file.startswith('-') or (ROOT / file).exists(), file
+
+
+def test_the_readme_names_its_two_commands_and_is_short() -> None:
+    text = page('README.md')
+    assert {'demo', 'test'} <= commands(text, 'make')
+    lines = text.splitlines()
+    assert len(lines) <= 200
+    assert max(map(len, lines)) <= 120
