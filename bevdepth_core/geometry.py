@@ -1,4 +1,4 @@
-"""Rigid transforms and the frustum, as plain functions on arrays."""
+"""Rigid transforms, quaternions and camera matrices, as plain functions on arrays."""
 
 from __future__ import annotations
 
@@ -37,6 +37,16 @@ def invert_rigid(transforms: np.ndarray) -> np.ndarray:
     inverse[..., :3, 3:] = -rotation @ transforms[..., :3, 3:]
     inverse[..., 3, 3] = 1
     return inverse
+
+
+def to_4x4(intrinsics: np.ndarray) -> np.ndarray:
+    """Return (..., 4, 4) float64 matrices of (..., 3, 3) intrinsics, 1 at [3][3]: they take
+    (x, y, z, 1) in the camera frame to (u z, v z, z, 1).
+    """
+    padded = np.zeros((*intrinsics.shape[:-2], 4, 4))
+    padded[..., :3, :3] = intrinsics
+    padded[..., 3, 3] = 1
+    return padded
 
 
 def rigid_from_quaternion(quaternion, translation) -> np.ndarray:

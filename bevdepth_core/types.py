@@ -10,7 +10,7 @@ forward, x right, y down.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -132,26 +132,83 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class ModelInputs:
-    """What the network reads: B samples of S frames (0 = key frame, then earlier ones) of N
-    cameras.
+class CameraMatrices:
+    """Where cameras are, how they project, and what augmentation did to image and ego frame.
+
+    The leading dimensions ``...`` are (S, N) for one sample of S frames (0 = key frame, then
+    earlier ones) of N cameras, (B, S, N) for a batch of samples, and (B, N) for one frame of a
+    batch; ``bev_aug`` has those of them that stand for samples.
 
     Attributes:
-        images: (B, S, N, 3, H, W) float, normalised, channels B G R.
-        key_ego_from_camera: (B, S, N, 4, 4) float32; earlier frames are already moved into the key
-            ego frame.
-        intrinsics: (B, S, N, 4, 4) float32, pixels of the source image, 1 at [3][3].
-        image_aug: (B, S, N, 4, 4) float32, network-input pixel from source-image pixel ("ida" in
-            the official code).
-        bev_aug: (B, 4, 4) float32, augmented ego from ego ("bda" in the official code), identity
-            when not training.
+        key_ego_from_camera: (..., 4, 4) float32, metres; earlier frames are already moved into the
+            key ego frame.
+        intrinsics: (..., 4, 4) float32, pixels of the source image, see ``geometry.to_4x4``.
+        image_aug: (..., 4, 4) float32, network-input pixel from source-image pixel on (u, v,
+            depth, 1) ("ida" in the official code).
+        bev_aug: (4, 4) or (B, 4, 4) float32, augmented ego from ego ("bda" in the official code),
+            identity when not training.
     """
 
-    images: torch.Tensor
     key_ego_from_camera: torch.Tensor
     intrinsics: torch.Tensor
     image_aug: torch.Tensor
     bev_aug: torch.Tensor
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.key_ego_from_camera.shape)
+        samples = shape[: max(self.bev_aug.ndim - 2, 0)]
+        expected = {
+            'key_ego_from_camera': (*shape[:-2], 4, 4),
+            'intrinsics': shape,
+            'image_aug': shape,
+            'bev_aug': (*samples, 4, 4),
+        }
+        for name, wanted in expected.items():
+            matrix = getattr(self, name)
+            if tuple(matrix.shape) != wanted or matrix.dtype != torch.float32:
+                raise ValueError(
+                    f'{name} must be float32 {wanted}, got {matrix.dtype} {tuple(matrix.shape)}'
+                )
+
+    @classmethod
+    def stack(cls, samples: Sequence[CameraMatrices]) -> CameraMatrices:
+        """Return the matrices of several samples as a batch."""
+        return cls(*map(torch.stack, zip(*(sample._tensors() for sample in samples), strict=True)))
+
+    def frame(self, index: int) -> CameraMatrices:
+        """Return the matrices of one frame of a batch: (B, N, 4, 4) from (B, S, N, 4, 4)."""
+        return CameraMatrices(
+            self.key_ego_from_camera[:, index],
+            self.intrinsics[:, index],
+            self.image_aug[:, index],
+            self.bev_aug,
+        )
+
+    def to(self, device: torch.device | str) -> CameraMatrices:
+        """Return a copy on ``device``; a copy from page-locked memory is not waited for."""
+        return CameraMatrices(
+            *(tensor.to(device, non_blocking=True) for tensor in self._tensors())
+        )
+
+    def pin_memory(self) -> CameraMatrices:
+        """Return a copy in page-locked memory."""
+        return CameraMatrices(*(tensor.pin_memory() for tensor in self._tensors()))
+
+    def _tensors(self) -> tuple[torch.Tensor, ...]:
+        return self.key_ego_from_camera, self.intrinsics, self.image_aug, self.bev_aug
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """Input of the network: B samples of S frames (0 = key frame, then earlier ones) of N cameras.
+
+    Attributes:
+        images: (B, S, N, 3, H, W) float, normalized, channels B G R.
+        matrices: of the same samples, frames and cameras.
+    """
+
+    images: torch.Tensor
+    matrices: CameraMatrices
 
     def __post_init__(self) -> None:
         if (
@@ -164,16 +221,14 @@ class ModelInputs:
                 f'{tuple(self.images.shape)}'
             )
         batch, frames, cameras = self.images.shape[:3]
-        expected = dict.fromkeys(
-            ('key_ego_from_camera', 'intrinsics', 'image_aug'), (batch, frames, cameras, 4, 4)
-        )
-        expected['bev_aug'] = (batch, 4, 4)
+        expected = {
+            'key_ego_from_camera': (batch, frames, cameras, 4, 4),
+            'bev_aug': (batch, 4, 4),
+        }
         for name, shape in expected.items():
-            matrix = getattr(self, name)
-            if tuple(matrix.shape) != shape or matrix.dtype != torch.float32:
-                raise ValueError(
-                    f'{name} must be float32 {shape}, got {matrix.dtype} {tuple(matrix.shape)}'
-                )
+            given = tuple(getattr(self.matrices, name).shape)
+            if given != shape:
+                raise ValueError(f'matrices.{name} must have shape {shape}, got {given}')
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from bevdepth_core.config import ImageSpec
+from bevdepth_core.geometry import to_4x4
 from bevdepth_core.model.depth_net import camera_vector
 from bevdepth_core.model.view_transform import camera_from_frustum
 from bevdepth_core.preprocess import image_matrices
-from bevdepth_core.types import CameraRig
+from bevdepth_core.types import CameraMatrices, CameraRig
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,19 @@ class Calibration:
         cls, rig: CameraRig, images: Sequence[np.ndarray | torch.Tensor], spec: ImageSpec
     ) -> Calibration:
         """Return the numbers for (H, W, 3) images that become input as ``spec`` says."""
-        matrices = (_padded(rig.intrinsics), image_matrices(images, spec))
-        intrinsics, image_aug = (torch.from_numpy(matrix).float()[None] for matrix in matrices)
-        cameras = camera_vector(
-            intrinsics,
-            image_aug,
-            torch.eye(4)[None],
-            torch.from_numpy(rig.ego_from_camera).float()[None],
+        poses, intrinsics, image_aug = (
+            torch.from_numpy(matrix)[None]
+            for matrix in (
+                rig.ego_from_camera,
+                to_4x4(rig.intrinsics),
+                image_matrices(images, spec),
+            )
         )
-        exact = camera_from_frustum(*(torch.from_numpy(matrix)[None] for matrix in matrices))
-        return cls(rig, _sizes(images), cameras, exact)
+        matrices = CameraMatrices(
+            poses.float(), intrinsics.float(), image_aug.float(), torch.eye(4)[None]
+        )
+        exact = camera_from_frustum(intrinsics, image_aug)
+        return cls(rig, _sizes(images), camera_vector(matrices), exact)
 
     def holds_for(self, rig: CameraRig, images: Sequence[np.ndarray | torch.Tensor]) -> bool:
         """Return whether the numbers are those of ``rig`` and ``images``; names play no part."""
@@ -66,11 +70,3 @@ class Calibration:
 
 def _sizes(images: Sequence[np.ndarray | torch.Tensor]) -> tuple[tuple[int, int], ...]:
     return tuple((image.shape[0], image.shape[1]) for image in images)
-
-
-def _padded(intrinsics: np.ndarray) -> np.ndarray:
-    """Return (N, 4, 4) matrices of (N, 3, 3) ones with 1 at [3][3]."""
-    padded = np.zeros((len(intrinsics), 4, 4))
-    padded[:, :3, :3] = intrinsics
-    padded[:, 3, 3] = 1
-    return padded

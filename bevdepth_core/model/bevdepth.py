@@ -84,20 +84,10 @@ class BEVDepth(nn.Module):
             raise ValueError(
                 f'images must hold {self.config.key_frames} frames for this model, got {frames}'
             )
-        cameras = camera_vector(
-            inputs.intrinsics[:, 0],
-            inputs.image_aug[:, 0],
-            inputs.bev_aug,
-            inputs.key_ego_from_camera[:, 0],
-        )
+        cameras = camera_vector(inputs.matrices.frame(0))
         bev_maps, depth = [], None
         for frame in range(frames):
-            matrix = ego_from_frustum(
-                inputs.key_ego_from_camera[:, frame],
-                inputs.intrinsics[:, frame],
-                inputs.image_aug[:, frame],
-                inputs.bev_aug,
-            )
+            matrix = ego_from_frustum(inputs.matrices.frame(frame))
             with torch.set_grad_enabled(torch.is_grad_enabled() and frame == 0):
                 features = self.encode_images(inputs.images[:, frame], cameras)
                 bev_maps.append(self.splat(features, matrix))

@@ -10,32 +10,26 @@ from torchvision.ops import deform_conv2d
 
 from bevdepth_core.config import DepthNetConfig
 from bevdepth_core.model.layers import conv_norm_relu
+from bevdepth_core.types import CameraMatrices
 
 CAMERA_VECTOR_SIZE = 27
 _ASPP_DILATIONS = (1, 6, 12, 18)
 _DEFORM_GROUPS = 4
 
 
-def camera_vector(
-    intrinsics: torch.Tensor,
-    image_aug: torch.Tensor,
-    bev_aug: torch.Tensor,
-    ego_from_camera: torch.Tensor,
-) -> torch.Tensor:
-    """Return the 27 raw numbers per camera that the network is told, in the official order,
-    unscaled.
+def camera_vector(matrices: CameraMatrices) -> torch.Tensor:
+    """Return the camera vector: the 27 numbers of each camera that the depth network reads, in the
+    official order, unscaled.
 
     Args:
-        intrinsics: (B, N, 4, 4), pixels.
-        image_aug: (B, N, 4, 4).
-        bev_aug: (B, 4, 4).
-        ego_from_camera: (B, N, 4, 4), metres.
+        matrices: of one frame, the key frame.
 
     Returns:
         (B, N, 27): fx fy cx cy; image_aug 00 01 03 10 11 13; bev_aug 00 01 10 11 22;
-        ego_from_camera[:3, :4] by rows.
+        key_ego_from_camera[:3, :4] by rows.
     """
-    bev_aug = bev_aug[:, None].expand_as(image_aug)
+    intrinsics, image_aug = matrices.intrinsics, matrices.image_aug
+    bev_aug = matrices.bev_aug[:, None].expand_as(image_aug)
     numbers = [intrinsics[..., row, column] for row, column in ((0, 0), (1, 1), (0, 2), (1, 2))]
     numbers += [
         image_aug[..., row, column]
@@ -45,7 +39,8 @@ def camera_vector(
         bev_aug[..., row, column] for row, column in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 2))
     ]
     return torch.cat(
-        (torch.stack(numbers, dim=-1), ego_from_camera[..., :3, :].flatten(-2)), dim=-1
+        (torch.stack(numbers, dim=-1), matrices.key_ego_from_camera[..., :3, :].flatten(-2)),
+        dim=-1,
     )
 
 

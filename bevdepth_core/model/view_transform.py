@@ -10,6 +10,7 @@ from torch import nn
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.model.layers import conv_norm_relu
 from bevdepth_core.ops import voxel_index, voxel_pooling, voxel_pooling_volume
+from bevdepth_core.types import CameraMatrices
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,7 @@ def camera_from_frustum(intrinsics: torch.Tensor, image_aug: torch.Tensor) -> to
     return torch.linalg.inv(intrinsics.double()) @ source_from_input
 
 
-def ego_from_frustum(
-    key_ego_from_camera: torch.Tensor,
-    intrinsics: torch.Tensor,
-    image_aug: torch.Tensor,
-    bev_aug: torch.Tensor,
-) -> torch.Tensor:
+def ego_from_frustum(matrices: CameraMatrices) -> torch.Tensor:
     """Collapse the geometry chain of each camera into one matrix.
 
     The image augmentation leaves depth alone, so undoing it, scaling by depth, back-projecting,
@@ -58,17 +54,15 @@ def ego_from_frustum(
     borders are sensitive to rounding.
 
     Args:
-        key_ego_from_camera: (B, N, 4, 4), metres.
-        intrinsics: (B, N, 4, 4), pixels.
-        image_aug: (B, N, 4, 4).
-        bev_aug: (B, 4, 4).
+        matrices: of one frame.
 
     Returns:
         (B, N, 3, 4) float32: metres in the (augmented) ego frame from (u d, v d, d, 1), u and v
         network-input pixels.
     """
-    ego_from_camera = bev_aug.double()[:, None] @ key_ego_from_camera.double()
-    return (ego_from_camera @ camera_from_frustum(intrinsics, image_aug))[..., :3, :].float()
+    ego_from_camera = matrices.bev_aug.double()[:, None] @ matrices.key_ego_from_camera.double()
+    frustum = camera_from_frustum(matrices.intrinsics, matrices.image_aug)
+    return (ego_from_camera @ frustum)[..., :3, :].float()
 
 
 class DepthRefinement(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bevdepth_core.config import ImageSpec
-from bevdepth_core.geometry import invert_rigid, rigid_from_quaternion
+from bevdepth_core.geometry import invert_rigid, rigid_from_quaternion, to_4x4
 from bevdepth_core.nuscenes.augment import Augmentation, BevTransform
 from bevdepth_core.nuscenes.classes import CAMERAS
 from bevdepth_core.nuscenes.depth_targets import depth_maps, read_points
@@ -22,7 +22,7 @@ from bevdepth_core.nuscenes.images import read_crop, read_crop_fast, read_image
 from bevdepth_core.nuscenes.index import SampleIndex
 from bevdepth_core.nuscenes.records import Pose, SampleRecord
 from bevdepth_core.preprocess import ImageTransform
-from bevdepth_core.types import Boxes3D, CameraRig, Frame
+from bevdepth_core.types import Boxes3D, CameraMatrices, CameraRig, Frame
 
 ReadCrop = Callable[[Path, ImageTransform], np.ndarray]
 
@@ -35,10 +35,7 @@ class Sample:
     Attributes:
         name: the key frame's sample token.
         images: (S, N, H, W, 3) uint8, RGB, network size.
-        key_ego_from_camera: (S, N, 4, 4) float32.
-        intrinsics: (S, N, 4, 4) float32, pixels of the source image, 1 at [3][3].
-        image_aug: (S, N, 4, 4) float32, network-input pixel from source pixel.
-        bev_aug: (4, 4) float32, augmented ego from ego.
+        matrices: of the S frames and N cameras.
         boxes: (n, 9) float32 in the augmented ego frame: centre x y z, length, width, height in
             metres, yaw in radians, velocity x y in m/s. Boxes without a lidar or radar point are
             left out.
@@ -48,10 +45,7 @@ class Sample:
 
     name: str
     images: Tensor
-    key_ego_from_camera: Tensor
-    intrinsics: Tensor
-    image_aug: Tensor
-    bev_aug: Tensor
+    matrices: CameraMatrices
     boxes: Tensor
     labels: Tensor
     depth: Tensor
@@ -137,10 +131,12 @@ class NuScenesDataset(Dataset):
             torch.from_numpy(
                 np.stack([self._images(frame, transforms, read) for frame in frames])
             ),
-            torch.stack([key_ego_from_camera(key, frame) for frame in frames]),
-            torch.stack([_intrinsics(frame) for frame in frames]),
-            torch.from_numpy(image_aug).repeat(len(frames), 1, 1, 1),
-            torch.from_numpy(bev.matrix().astype(np.float32)),
+            CameraMatrices(
+                torch.stack([key_ego_from_camera(key, frame) for frame in frames]),
+                torch.stack([_intrinsics(frame) for frame in frames]),
+                torch.from_numpy(image_aug).repeat(len(frames), 1, 1, 1),
+                torch.from_numpy(bev.matrix().astype(np.float32)),
+            ),
             _box_rows(bev.apply(boxes)),
             torch.from_numpy(labels),
             torch.from_numpy(
@@ -209,13 +205,9 @@ def _matrices(poses: Sequence[Pose]) -> Tensor:
 
 
 def _intrinsics(frame: SampleRecord) -> Tensor:
-    """Return (N, 4, 4) float32 with 1 at [3][3]."""
-    matrices = torch.zeros(len(frame.cameras), 4, 4)
-    matrices[:, :3, :3] = torch.from_numpy(
-        np.stack([camera.intrinsics for camera in frame.cameras])
-    )
-    matrices[:, 3, 3] = 1
-    return matrices
+    """Return (N, 4, 4) float32."""
+    intrinsics = np.stack([camera.intrinsics for camera in frame.cameras])
+    return torch.from_numpy(to_4x4(intrinsics)).float()
 
 
 def ground_truth(record: SampleRecord) -> tuple[Boxes3D, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +12,7 @@ from bevdepth_core.config import ImageSpec, ModelConfig
 from bevdepth_core.nuscenes.dataset import Sample
 from bevdepth_core.preprocess import normalise
 from bevdepth_core.training.targets import TaskTargets, center_targets, depth_targets, join
-from bevdepth_core.types import ModelInputs
-
-_MATRICES = ('key_ego_from_camera', 'intrinsics', 'image_aug', 'bev_aug')
+from bevdepth_core.types import CameraMatrices, ModelInputs
 
 
 @dataclass(frozen=True)
@@ -25,20 +23,14 @@ class Batch:
     Attributes:
         names: B sample tokens.
         images: (B, S, N, H, W, 3) uint8, RGB.
-        key_ego_from_camera: (B, S, N, 4, 4) float32.
-        intrinsics: (B, S, N, 4, 4) float32.
-        image_aug: (B, S, N, 4, 4) float32.
-        bev_aug: (B, 4, 4) float32.
+        matrices: of the B samples, S frames and N cameras.
         tasks: targets of each head task.
         depth_bins: (B, N, h, w) int64, one per feature pixel.
     """
 
     names: tuple[str, ...]
     images: Tensor
-    key_ego_from_camera: Tensor
-    intrinsics: Tensor
-    image_aug: Tensor
-    bev_aug: Tensor
+    matrices: CameraMatrices
     tasks: tuple[TaskTargets, ...]
     depth_bins: Tensor
 
@@ -47,36 +39,35 @@ class Batch:
 
     def inputs(self, spec: ImageSpec) -> ModelInputs:
         """Return what the network reads, images normalised."""
-        return ModelInputs(
-            normalise(self.images, spec), *(getattr(self, name) for name in _MATRICES)
-        )
+        return ModelInputs(normalise(self.images, spec), self.matrices)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``; Lightning calls this."""
-        return self._mapped(
-            lambda tensor: tensor.to(device, non_blocking=True),
-            [task.to(device) for task in self.tasks],
+        return Batch(
+            self.names,
+            self.images.to(device, non_blocking=True),
+            self.matrices.to(device),
+            tuple(task.to(device) for task in self.tasks),
+            self.depth_bins.to(device, non_blocking=True),
         )
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory; torch's loader calls this."""
-        return self._mapped(Tensor.pin_memory, [task.pin_memory() for task in self.tasks])
-
-    def _mapped(self, change: Callable[[Tensor], Tensor], tasks: list[TaskTargets]) -> Batch:
-        tensors = {
-            name: change(getattr(self, name)) for name in ('images', *_MATRICES, 'depth_bins')
-        }
-        return Batch(names=self.names, tasks=tuple(tasks), **tensors)
+        return Batch(
+            self.names,
+            self.images.pin_memory(),
+            self.matrices.pin_memory(),
+            tuple(task.pin_memory() for task in self.tasks),
+            self.depth_bins.pin_memory(),
+        )
 
 
 def collate(samples: Sequence[Sample], config: ModelConfig) -> Batch:
     """Return samples of one size as a batch."""
-    stacked = {
-        name: torch.stack([getattr(sample, name) for sample in samples])
-        for name in ('images', *_MATRICES)
-    }
     return Batch(
         names=tuple(sample.name for sample in samples),
+        images=torch.stack([sample.images for sample in samples]),
+        matrices=CameraMatrices.stack([sample.matrices for sample in samples]),
         tasks=join([center_targets(sample.boxes, sample.labels, config) for sample in samples]),
         depth_bins=torch.stack(
             [
@@ -84,5 +75,4 @@ def collate(samples: Sequence[Sample], config: ModelConfig) -> Batch:
                 for sample in samples
             ]
         ),
-        **stacked,
     )

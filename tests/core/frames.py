@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from bevdepth_core.config import ModelConfig
-from bevdepth_core.geometry import invert_rigid, rigid_from_quaternion
+from bevdepth_core.geometry import invert_rigid, rigid_from_quaternion, to_4x4
 from bevdepth_core.preprocess import normalise, preprocess
-from bevdepth_core.types import CameraRig, Frame, ModelInputs
+from bevdepth_core.types import CameraMatrices, CameraRig, Frame, ModelInputs
 from tests.core.parity import CAMERAS
 from tests.reference import reference_path
 
@@ -62,9 +62,7 @@ def two_frame_inputs(key: Frame, past: Frame, config: ModelConfig) -> ModelInput
     key_ego_from_past = (
         invert_rigid(key.world_from_ego) @ past.world_from_ego @ past.rig.ego_from_camera
     )
-    intrinsics = np.zeros((2, len(key.rig), 4, 4))
-    intrinsics[..., :3, :3] = (key.rig.intrinsics, past.rig.intrinsics)
-    intrinsics[..., 3, 3] = 1
+    intrinsics = to_4x4(np.stack((key.rig.intrinsics, past.rig.intrinsics)))
     matrices = (
         np.stack((key.rig.ego_from_camera, key_ego_from_past)),
         intrinsics,
@@ -72,8 +70,9 @@ def two_frame_inputs(key: Frame, past: Frame, config: ModelConfig) -> ModelInput
     )
     return ModelInputs(
         normalise(torch.from_numpy(np.stack(crops)), config.image)[None],
-        *(torch.from_numpy(matrix).float()[None] for matrix in matrices),
-        torch.eye(4)[None],
+        CameraMatrices(
+            *(torch.from_numpy(matrix).float()[None] for matrix in matrices), torch.eye(4)[None]
+        ),
     )
 
 

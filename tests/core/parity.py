@@ -21,7 +21,7 @@ from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.view_transform import ImageFeatures, ego_from_frustum
 from bevdepth_core.ops import voxel_index, voxel_pooling_indexed, voxel_pooling_volume
 from bevdepth_core.preprocess import normalise, preprocess
-from bevdepth_core.types import ModelInputs
+from bevdepth_core.types import CameraMatrices, ModelInputs
 from tests.reference import DATA, filled_model, golden, reference_path, synthetic_images, uniform
 
 CAMERAS = (
@@ -108,7 +108,7 @@ def sample_inputs(case: str) -> ModelInputs:
         if case.startswith('synth')
         else real_images().expand(1, frames, -1, -1, -1, -1)
     )
-    return ModelInputs(images, *matrices)
+    return ModelInputs(images, CameraMatrices(*matrices))
 
 
 def real_images() -> torch.Tensor:
@@ -300,12 +300,7 @@ def stored_index(case: str, frame: int) -> np.ndarray:
 
 def _voxel_index(inputs: ModelInputs, frame: int, model: BEVDepth) -> torch.Tensor:
     view, grid = model.view_transform, model.config.grid
-    matrix = ego_from_frustum(
-        inputs.key_ego_from_camera[:, frame],
-        inputs.intrinsics[:, frame],
-        inputs.image_aug[:, frame],
-        inputs.bev_aug,
-    )
+    matrix = ego_from_frustum(inputs.matrices.frame(frame))
     return voxel_index(
         matrix, view.frustum_u, view.frustum_v, view.frustum_d, grid.lower, grid.cell
     )

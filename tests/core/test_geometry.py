@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bevdepth_core.geometry import invert_rigid, require_rigid, rigid_from_quaternion
+from bevdepth_core.geometry import invert_rigid, require_rigid, rigid_from_quaternion, to_4x4
 
 
 def random_transforms(count: int) -> np.ndarray:
@@ -50,3 +50,10 @@ def test_scale_mirror_and_projective_rows_are_refused():
     ):
         with pytest.raises(ValueError, match='pose must be rigid'):
             require_rigid('pose', wrong[None])
+
+
+def test_padded_intrinsics_carry_depth_along():
+    intrinsics = np.array([((600.0, 0.5, 400.0), (0.0, 610.0, 250.0), (0.0, 0.0, 1.0))] * 2)
+    padded = to_4x4(intrinsics)
+    assert padded.shape == (2, 4, 4) and padded.dtype == np.float64
+    assert (padded[1] @ (1.0, 2.0, 4.0, 1.0)).tolist() == [2201.0, 2220.0, 4.0, 1.0]

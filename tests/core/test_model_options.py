@@ -17,6 +17,7 @@ from bevdepth_core.model.depth_net import (
 )
 from bevdepth_core.model.image_encoder import ImageEncoder
 from bevdepth_core.model.view_transform import LiftSplat
+from bevdepth_core.types import CameraMatrices
 from tests.networks import TINY
 
 
@@ -39,11 +40,8 @@ def cameras_of(zoom: float) -> torch.Tensor:
     image_aug[:2, 3] = torch.tensor([540.0, -110.0])
     pose = torch.eye(4)
     pose[:3, 3] = torch.tensor([1.7, 0.0, 1.5])
-    return camera_vector(
-        *(matrix[None, None] for matrix in (intrinsics, image_aug)),
-        torch.eye(4)[None],
-        pose[None, None],
-    )
+    matrices = (matrix[None, None] for matrix in (pose, intrinsics, image_aug))
+    return camera_vector(CameraMatrices(*matrices, torch.eye(4)[None]))
 
 
 def test_in_network_pixels_the_size_of_the_source_image_does_not_matter() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, ModelInputs
+from bevdepth_core.types import Boxes3D, CameraMatrices, CameraRig, Detections3D, ModelInputs
 from tests.core.frames import make_frame, make_rig
 
 FRAME = make_frame(1.0, make_rig(2))
@@ -69,32 +69,80 @@ def test_frame_stamp_is_the_mean_without_overflow():
     assert dataclasses.replace(FRAME, stamps_ns=stamps).stamp_ns == 1_900_000_000_000_000_005
 
 
-def inputs(**changes) -> ModelInputs:
-    matrices = torch.zeros(1, 2, 6, 4, 4)
-    arguments = {
-        'images': torch.zeros(1, 2, 6, 3, 32, 32),
-        'key_ego_from_camera': matrices,
-        'intrinsics': matrices,
-    }
-    return ModelInputs(
-        **{**arguments, 'image_aug': matrices, 'bev_aug': torch.zeros(1, 4, 4), **changes}
-    )
+def matrices(*samples: int, **changes: torch.Tensor) -> CameraMatrices:
+    """Return different matrices of two frames of six cameras."""
+    shape = (*samples, 2, 6, 4, 4)
+    numbers = torch.arange(3.0 * torch.Size(shape).numel()).view(3, *shape)
+    given = dict(zip(('key_ego_from_camera', 'intrinsics', 'image_aug'), numbers, strict=True))
+    given['bev_aug'] = torch.arange(16.0 * torch.Size(samples).numel()).view(*samples, 4, 4)
+    return CameraMatrices(**{**given, **changes})
+
+
+def tensors(given: CameraMatrices) -> dict[str, torch.Tensor]:
+    return {field.name: getattr(given, field.name) for field in dataclasses.fields(given)}
 
 
 @pytest.mark.parametrize(
     ('field', 'value'),
     [
-        ('images', torch.zeros(1, 2, 6, 32, 32, 3)),
-        ('images', torch.zeros(1, 2, 6, 3, 32, 32, dtype=torch.uint8)),
+        ('key_ego_from_camera', torch.zeros(1, 2, 6, 3, 4)),
         ('intrinsics', torch.zeros(1, 2, 6, 3, 3)),
+        ('intrinsics', torch.zeros(1, 2, 5, 4, 4)),
         ('image_aug', torch.zeros(1, 2, 6, 4, 4, dtype=torch.float16)),
+        ('image_aug', torch.zeros(2, 2, 6, 4, 4)),
         ('bev_aug', torch.zeros(1, 3, 3)),
+        ('bev_aug', torch.zeros(2, 4, 4)),
+        ('bev_aug', torch.zeros(4)),
     ],
 )
-def test_model_inputs_refuse_and_name(field, value):
-    assert inputs().images.shape == (1, 2, 6, 3, 32, 32)
+def test_camera_matrices_reject_and_name_what_does_not_fit(field, value):
+    assert matrices(1).intrinsics.shape == (1, 2, 6, 4, 4)
     with pytest.raises(ValueError, match=field):
-        inputs(**{field: value})
+        matrices(1, **{field: value})
+
+
+def test_stacked_camera_matrices_keep_samples_in_order():
+    first, second = matrices(), CameraMatrices(*(tensors(matrices()).values()))
+    second = dataclasses.replace(second, intrinsics=second.intrinsics + 1, bev_aug=torch.eye(4))
+    batch = CameraMatrices.stack([first, second])
+    for place, sample in enumerate((first, second)):
+        for name, tensor in tensors(sample).items():
+            assert torch.equal(getattr(batch, name)[place], tensor)
+
+
+def test_camera_matrices_of_one_frame():
+    batch = matrices(3)
+    frame = batch.frame(1)
+    assert torch.equal(frame.bev_aug, batch.bev_aug)
+    for name in ('key_ego_from_camera', 'intrinsics', 'image_aug'):
+        assert torch.equal(getattr(frame, name), getattr(batch, name)[:, 1])
+
+
+def test_camera_matrices_move_to_a_device():
+    moved = matrices(1).to('meta')
+    assert all(tensor.device.type == 'meta' for tensor in tensors(moved).values())
+    assert moved.bev_aug.shape == (1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ('field', 'images', 'given'),
+    [
+        ('images', torch.zeros(1, 2, 6, 32, 32, 3), matrices(1)),
+        ('images', torch.zeros(1, 2, 6, 3, 32, 32, dtype=torch.uint8), matrices(1)),
+        ('images', torch.zeros(2, 6, 3, 32, 32), matrices(1)),
+        ('matrices.key_ego_from_camera', torch.zeros(1, 1, 6, 3, 32, 32), matrices(1)),
+        ('matrices.key_ego_from_camera', torch.zeros(1, 2, 6, 3, 32, 32), matrices(2)),
+        (
+            'matrices.bev_aug',
+            torch.zeros(1, 2, 6, 3, 32, 32),
+            matrices(1, bev_aug=torch.zeros(1, 2, 4, 4)),
+        ),
+    ],
+)
+def test_model_inputs_reject_and_name_what_does_not_fit(field, images, given):
+    with pytest.raises(ValueError, match=field):
+        ModelInputs(images, given)
+    assert ModelInputs(torch.zeros(1, 2, 6, 3, 32, 32), matrices(1)).images.ndim == 6
 
 
 def boxes(count: int) -> Boxes3D:

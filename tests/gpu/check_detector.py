@@ -68,12 +68,7 @@ def test_graphs_give_the_official_maps_and_boxes(case, precision):
 def run_official_inputs(network, inputs) -> None:
     """Encode the earlier frame, then the key frame, both told the key frame's cameras as
     officially."""
-    cameras = camera_vector(
-        inputs.intrinsics[:, 0],
-        inputs.image_aug[:, 0],
-        inputs.bev_aug,
-        inputs.key_ego_from_camera[:, 0],
-    )
+    cameras = camera_vector(inputs.matrices.frame(0))
     network.prepare(inputs.images.shape[2])
     steps = network._steps
     with torch.inference_mode():
@@ -82,12 +77,7 @@ def run_official_inputs(network, inputs) -> None:
             steps.cameras_host.copy_(cameras[0])
             steps.run('image_branch')
             torch.cuda.synchronize()
-            matrix = ego_from_frustum(
-                inputs.key_ego_from_camera[:, frame],
-                inputs.intrinsics[:, frame],
-                inputs.image_aug[:, frame],
-                inputs.bev_aug,
-            )
+            matrix = ego_from_frustum(inputs.matrices.frame(frame))
             steps.set_matrices(frame, matrix[0])
             if frame == 1:
                 steps.depth[1].copy_(steps.depth[0])

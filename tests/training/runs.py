@@ -16,6 +16,7 @@ from bevdepth_core.training.config import TrainerSettings, TrainingConfig
 from bevdepth_core.training.data import DataSettings, SampleSource, TrainingData
 from bevdepth_core.training.module import BEVDepthModule, ModelSettings
 from bevdepth_core.training.train import fit
+from bevdepth_core.types import CameraMatrices
 from tests.networks import TINY
 
 CAMERAS = 2
@@ -81,10 +82,12 @@ def noise_sample(
         images=torch.from_numpy(
             rng.integers(0, 256, (frames, cameras, height, width, 3), np.uint8)
         ),
-        key_ego_from_camera=_repeated(_ring(cameras), frames, cameras),
-        intrinsics=_repeated(intrinsics, frames, cameras),
-        image_aug=_repeated(image_aug, frames, cameras),
-        bev_aug=torch.eye(4),
+        matrices=CameraMatrices(
+            _repeated(_ring(cameras), frames, cameras),
+            _repeated(intrinsics, frames, cameras),
+            _repeated(image_aug, frames, cameras),
+            torch.eye(4),
+        ),
         boxes=torch.from_numpy(
             np.column_stack([center, size, fixed.normal(size=(6, 3))]).astype(np.float32)
         ),

@@ -15,7 +15,7 @@ from bevdepth_core.official_layout import to_official_name
 from bevdepth_core.training.criterion import Losses, criterion
 from bevdepth_core.training.module import BEVDepthModule, ModelSettings
 from bevdepth_core.training.targets import TaskTargets, center_targets, depth_targets
-from bevdepth_core.types import ModelInputs, ModelOutputs
+from bevdepth_core.types import CameraMatrices, ModelInputs, ModelOutputs
 from tests.core.parity import real_images
 from tests.reference import PRESETS, ROOT, fill, golden, uniform
 
@@ -54,7 +54,7 @@ def case(request) -> Case:
         torch.from_numpy(arrays[f'in/{name}'])
         for name in ('sensor2ego_mats', 'intrin_mats', 'ida_mats', 'bda_mat')
     )
-    inputs = ModelInputs(real_images().expand(1, 2, -1, -1, -1, -1), *matrices)
+    inputs = ModelInputs(real_images().expand(1, 2, -1, -1, -1, -1), CameraMatrices(*matrices))
     depth_bins = depth_targets(sparse_depth(), network.depth_bins)
     return Case(TOLERANCE[request.param], reference, arrays, module, inputs, depth_bins)
 

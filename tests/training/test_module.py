@@ -124,15 +124,10 @@ def test_only_the_key_frame_gives_gradients_while_norms_see_every_frame() -> Non
 
 def test_geometry_is_as_exact_under_mixed_precision_as_without() -> None:
     batch = collate([noise_sample(0, np.random.default_rng(0))], TINY)
-    matrices = (
-        batch.key_ego_from_camera[:, 0],
-        batch.intrinsics[:, 0],
-        batch.image_aug[:, 0],
-        batch.bev_aug,
-    )
-    exact = ego_from_frustum(*matrices)
+    matrices = batch.matrices.frame(0)
+    exact = ego_from_frustum(matrices)
     with torch.autocast('cpu', torch.bfloat16):
-        assert torch.equal(ego_from_frustum(*matrices), exact)
+        assert torch.equal(ego_from_frustum(matrices), exact)
 
 
 def test_the_learning_rate_falls_at_its_milestones() -> None:

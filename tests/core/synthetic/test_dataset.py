@@ -207,9 +207,10 @@ def depth_points(sample: Sample) -> np.ndarray:
     found = []
     for camera, depth in enumerate(sample.depth.double().numpy()):
         rows, columns = depth.nonzero()
-        matrices = (sample.image_aug, sample.intrinsics, sample.key_ego_from_camera)
+        matrices = sample.matrices
         aug, intrinsics, ego_from_camera = (
-            matrix[0, camera].double().numpy() for matrix in matrices
+            matrix[0, camera].double().numpy()
+            for matrix in (matrices.image_aug, matrices.intrinsics, matrices.key_ego_from_camera)
         )
         pixels = np.linalg.inv(aug)[:2] @ np.stack(
             (columns + 0.5, rows + 0.5, 0 * rows, 1 + 0 * rows)
