@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo test lint bench clean distclean
+.PHONY: help setup demo train-demo test lint docs bench clean distclean
 
 ROS_MODE := $(shell tools/ros_mode.sh)
 # Set-up runs again when the folder or the sourced ROS 2 is another one, or when the build is asked for otherwise.
@@ -30,18 +30,25 @@ test: $(LINKED) ## run all tests; ARGS='-k name' picks some
 	export OMP_NUM_THREADS=1  # two processes share the cores; threads that wait for each other would starve the nodes under test
 	python -m pytest -n 2 --dist loadfile $(ARGS)
 
-lint: $(LINKED) ## check style, package.xml, YAML and shell files
+lint: $(LINKED) ## check style, types, package.xml, YAML, shell, workflow and Docker files
 	@source env.sh
 	ruff check .
 	ruff format --check .
+	mypy
 	python tools/check_files.py
+	actionlint
+	git ls-files -- '*Dockerfile' | xargs --no-run-if-empty hadolint
+
+docs: $(LINKED) ## build the documentation pages in out/docs, warnings are errors
+	@source env.sh
+	mkdocs build --strict --site-dir out/docs
 
 bench: $(LINKED) ## run the timings in tests/benchmarks
 	@source env.sh
 	for file in tests/benchmarks/bench_*.py; do python -m tests.benchmarks.$$(basename $$file .py) $(ARGS); done
 
 clean: ## remove what was built and written, keep .venv
-	rm -rf build install log out *.egg-info tools/pip_ros2/build tools/pip_ros2/*.egg-info .pytest_cache .ruff_cache .hypothesis .venv/project-*.done
+	rm -rf build install log out *.egg-info .mypy_cache .coverage* tools/pip_ros2/build tools/pip_ros2/*.egg-info .pytest_cache .ruff_cache .hypothesis .venv/project-*.done
 	rm -f bevdepth_core/ops/_kernels*.so
 
 distclean: clean ## remove .venv, too

@@ -11,6 +11,7 @@ from packaging.utils import canonicalize_name
 
 from tests.packaging.shell import PIP_ONLY, ROOT
 
+DIRECT = ['node.in', 'training.in', 'development.in']
 LOCKS = ['python3.10.txt', 'python3.12.txt']
 
 
@@ -24,12 +25,20 @@ def read(name: str) -> dict[str, Requirement]:
     return {canonicalize_name(requirement.name): requirement for requirement in requirements}
 
 
+def test_the_node_s_requirements_allow_numpy_1_26_and_2_and_leave_out_the_devkit():
+    node = read('node.in')
+    assert node['numpy'].specifier.contains('1.26.4')
+    assert node['numpy'].specifier.contains('2.2.6')
+    assert not {'nuscenes-devkit', 'lightning', 'tensorboard'} & set(node)
+
+
 @pytest.mark.parametrize('lock', LOCKS)
 def test_a_lock_pins_every_direct_requirement_within_its_limits(lock):
     pins = {name: str(pin.specifier).removeprefix('==') for name, pin in read(lock).items()}
     broken = [
         str(wish)
-        for name, wish in read('requirements.in').items()
+        for source in DIRECT
+        for name, wish in read(source).items()
         if not wish.specifier.contains(pins.get(name, 'missing'))
     ]
     assert broken == []
