@@ -40,8 +40,9 @@ def invert_rigid(transforms: np.ndarray) -> np.ndarray:
 
 
 def to_4x4(intrinsics: np.ndarray) -> np.ndarray:
-    """Return (..., 4, 4) float64 matrices of (..., 3, 3) intrinsics, 1 at [3][3]: they take
-    (x, y, z, 1) in the camera frame to (u z, v z, z, 1).
+    """Return (..., 4, 4) float64 matrices of (..., 3, 3) intrinsics, with 1 as last element.
+
+    They transform (x, y, z, 1) in the camera frame to (u z, v z, z, 1).
     """
     padded = np.zeros((*intrinsics.shape[:-2], 4, 4))
     padded[..., :3, :3] = intrinsics

@@ -143,3 +143,16 @@ def test_the_readme_names_its_two_commands_and_is_short() -> None:
     lines = text.splitlines()
     assert len(lines) <= 200
     assert max(map(len, lines)) <= 120
+
+
+def test_the_api_pages_contain_every_public_module() -> None:
+    pages = [path.read_text() for path in (ROOT / 'docs' / 'api').glob('*.md')]
+    documented = {name for text in pages for name in re.findall(r'^::: (\S+)', text, re.MULTILINE)}
+    core = {f'bevdepth_core.{path.stem}' for path in (ROOT / 'bevdepth_core').glob('[!_]*.py')}
+    ros = {
+        f'bevdepth_ros.{part}.{path.stem}'
+        for part in ('rig', 'detections')
+        for path in (ROOT / 'bevdepth_ros' / part).glob('[!_]*.py')
+    }
+    internal = {'bevdepth_core.official_layout'}
+    assert documented == (core | ros | {'bevdepth_core.visualization'}) - internal

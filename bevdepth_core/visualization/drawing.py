@@ -4,6 +4,7 @@ arrows and text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -82,9 +83,9 @@ def paste(canvas: np.ndarray, panel: np.ndarray, x: int, y: int) -> None:
 def draw_text(
     canvas: np.ndarray,
     text: str,
-    position,
+    position: Sequence[float] | np.ndarray,
     size: int,
-    color=TEXT,
+    color: Sequence[int] = TEXT,
     *,
     align_right: bool = False,
     shadow: bool = False,
