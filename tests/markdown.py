@@ -9,7 +9,7 @@ from tests.imports import ROOT
 
 PAGES = sorted(
     [
-        *(ROOT / name for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')),
+        *ROOT.glob('*.md'),
         *ROOT.glob('docs/**/*.md'),
         *ROOT.glob('bevdepth_core/**/*.md'),
     ]

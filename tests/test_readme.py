@@ -97,7 +97,7 @@ def test_the_number_of_faults_is_that_of_the_matrix(name: str) -> None:
     assert counts == [str(len(CASES))]
 
 
-def test_package_xml_setup_py_and_the_changelog_agree_on_version_and_description() -> None:
+def test_package_xml_setup_py_changelog_and_citation_agree_on_version_and_description() -> None:
     package = ElementTree.parse(ROOT / 'package.xml').getroot()
     described = [package.findtext(tag) for tag in ('name', 'version', 'description')]
     printed = subprocess.run(
@@ -111,6 +111,8 @@ def test_package_xml_setup_py_and_the_changelog_agree_on_version_and_description
     assert printed.splitlines()[-3:] == described
     releases = re.findall(r'^## ([\d.]+)', page('CHANGELOG.md'), re.MULTILINE)
     assert releases[0] == described[1]
+    assert f'\nversion: {described[1]}\n' in page('CITATION.cff')
+    assert f'\nabstract: {described[2]}\n' in page('CITATION.cff')
 
 
 @pytest.mark.parametrize('path', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
