@@ -20,14 +20,19 @@ NUSCENES_CLASSES = (
 """Order of the official labels."""
 
 
+# Upper bounds, at least ten times larger than any trained model, against corrupt or malicious
+# configs that would take all memory.
 MAX_IMAGE_PIXELS = 1 << 24
 MAX_FRUSTUM_POINTS = 1 << 24
 MAX_CELLS = 1 << 22
 MAX_CHANNELS = 1 << 14
 MAX_CLASSES = 1000
 MAX_CANDIDATES = 100_000
-"""Ten times and more what anyone trains: a config that asks for more is broken or meant to take
-all memory."""
+
+BEV_STRIDE = 8
+"""Cells of the grid per cell of the BEV encoder's last stage, along x and y."""
+CENTER_MARGIN = 10.0
+"""How far outside the grid the center of a box may lie, meters."""
 
 
 def _require(condition: bool, sentence: str) -> None:
@@ -132,6 +137,13 @@ class BEVGrid:
             f'grid must have 1 to {MAX_CELLS} cells, got {self.shape}',
         )
         _require(self.shape[2] == 1, f'grid.z must be a single cell, got {self.shape[2]}')
+        for name, count in zip('xyz', self.shape, strict=True):
+            low, high, cell = getattr(self, name)
+            _require(
+                abs(low + count * cell - high) <= 1e-3 * cell,
+                f'grid.{name} must hold a whole number of cells, got {(high - low) / cell:.6g} '
+                f'from {getattr(self, name)}',
+            )
 
     @property
     def lower(self) -> tuple[float, float, float]:
@@ -142,9 +154,14 @@ class BEVGrid:
         return (self.x[2], self.y[2], self.z[2])
 
     @property
+    def upper(self) -> tuple[float, float, float]:
+        return (self.x[1], self.y[1], self.z[1])
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Number of cells along x, y, z."""
-        return tuple(round((high - low) / cell) for low, high, cell in (self.x, self.y, self.z))
+        nx, ny, nz = (round((high - low) / cell) for low, high, cell in (self.x, self.y, self.z))
+        return nx, ny, nz
 
 
 @dataclass(frozen=True)
@@ -264,6 +281,35 @@ class HeadConfig:
             0 < len(names) <= MAX_CLASSES and all(task.classes for task in self.tasks),
             f'head.tasks must hold 1 to {MAX_CLASSES} classes',
         )
+        twice = sorted({name for name in names if names.count(name) > 1})
+        _require(not twice, f'head.tasks must hold each class once, got more of {twice}')
+        for task in self.tasks:
+            _require_finite('head.tasks.nms_distance_squared', task.nms_distance_squared)
+
+
+@dataclass(frozen=True)
+class ScaleNMSConfig:
+    """Drop boxes whose scaled footprint overlaps that of a better box of the same task.
+
+    Attributes:
+        factors: scale of length and width per class, in the order of the class names; the
+            defaults are BEVDet's for the ten classes of nuScenes.
+        most_overlap: largest intersection over union that two boxes may have.
+    """
+
+    factors: tuple[float, ...] = (1.0, 0.7, 0.7, 0.4, 0.55, 1.1, 1.0, 1.0, 4.5, 9.0)
+    most_overlap: float = 0.2
+
+    def __post_init__(self) -> None:
+        _require_finite('decode.scale_nms.factors', *self.factors)
+        _require(
+            all(factor > 0 for factor in self.factors),
+            f'decode.scale_nms.factors must be positive, got {self.factors}',
+        )
+        _require(
+            0 <= self.most_overlap <= 1,
+            f'decode.scale_nms.most_overlap must lie in 0 to 1, got {self.most_overlap}',
+        )
 
 
 @dataclass(frozen=True)
@@ -272,22 +318,18 @@ class DecodeConfig:
 
     Attributes:
         score_threshold: boxes must score more than this.
-        candidates: best cells per class, then per task, that are looked at.
-        boxes_per_task: most boxes a task may return after suppression.
-        center_range: x, y, z lower then upper bound of box centres, metres, inclusive.
+        candidates: best cells of a task that are considered.
+        boxes_per_task: most boxes of a task after circle NMS.
+        center_range: x, y, z lower then upper bound of box centers, meters, inclusive; null for
+            ``CENTER_MARGIN`` around the grid, see ``ModelConfig.center_range``.
+        scale_nms: a second suppression after circle NMS; null for none, as in the official code.
     """
 
     score_threshold: float = 0.1
     candidates: int = 500
     boxes_per_task: int = 83
-    center_range: tuple[float, float, float, float, float, float] = (
-        -61.2,
-        -61.2,
-        -10.0,
-        61.2,
-        61.2,
-        10.0,
-    )
+    center_range: tuple[float, float, float, float, float, float] | None = None
+    scale_nms: ScaleNMSConfig | None = None
 
     def __post_init__(self) -> None:
         for name in ('candidates', 'boxes_per_task'):
@@ -296,7 +338,7 @@ class DecodeConfig:
                 0 < value <= MAX_CANDIDATES,
                 f'decode.{name} must be 1 to {MAX_CANDIDATES}, got {value}',
             )
-        _require_finite('decode', self.score_threshold, *self.center_range)
+        _require_finite('decode', self.score_threshold, *(self.center_range or ()))
 
 
 @dataclass(frozen=True)
@@ -325,6 +367,48 @@ class ModelConfig:
             points <= MAX_FRUSTUM_POINTS,
             f'depth bins and image give {points} points per camera, more than '
             f'{MAX_FRUSTUM_POINTS}',
+        )
+        for name, count in zip('xy', self.grid.shape, strict=False):
+            _require(
+                count % BEV_STRIDE == 0,
+                f'grid.{name} must hold a multiple of {BEV_STRIDE} cells for the BEV encoder, got '
+                f'{count}: change its bounds or its cell size',
+            )
+        self._require_consistent_decoding()
+
+    def _require_consistent_decoding(self) -> None:
+        lower, upper = self.center_range[:3], self.center_range[3:]
+        for axis, name in enumerate('xyz'):
+            low, high = self.grid.lower[axis], self.grid.upper[axis]
+            _require(
+                lower[axis] <= low and high <= upper[axis],
+                f'decode.center_range drops boxes inside the grid: it allows {name} from '
+                f'{lower[axis]:g} to {upper[axis]:g} m, the grid reaches from {low:g} to {high:g} '
+                'm; set it to null, then it follows the grid',
+            )
+        scale_nms = self.decode.scale_nms
+        _require(
+            scale_nms is None or len(scale_nms.factors) == len(self.class_names),
+            'decode.scale_nms.factors must hold one number for each of the '
+            f'{len(self.class_names)} classes {", ".join(self.class_names)}',
+        )
+
+    @property
+    def center_range(self) -> tuple[float, float, float, float, float, float]:
+        """Lower x, y, z, then upper x, y, z of box centers, meters: those of ``decode``, or
+        ``CENTER_MARGIN`` around the grid, and at least that around the ground (z = 0).
+        """
+        if self.decode.center_range is not None:
+            return self.decode.center_range
+        (x, y, z), (far_x, far_y, far_z) = self.grid.lower, self.grid.upper
+        margin = CENTER_MARGIN
+        return (
+            x - margin,
+            y - margin,
+            min(-margin, z),
+            far_x + margin,
+            far_y + margin,
+            max(margin, far_z),
         )
 
     @property

@@ -1,7 +1,6 @@
 """Head maps to scored boxes.
 
-Source: the official CenterPoint decoder with circle suppression; there is no peak finding before
-    it.
+Source: the official CenterPoint decoder with circle NMS; there is no peak finding before it.
 """
 
 from __future__ import annotations
@@ -11,9 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from bevdepth_core.config import BEVGrid, DecodeConfig, HeadTask, ModelConfig
-from bevdepth_core.types import Boxes3D, TaskMaps
+from bevdepth_core.config import BEVGrid, ModelConfig
+from bevdepth_core.ops.circle_nms import circle_nms
+from bevdepth_core.scale_nms import scale_nms
+from bevdepth_core.types import BOX_VALUES, Boxes3D, TaskMaps, split_box_values
+
+NO_CLASS = -65504.0
+"""Logit of a class that a task lacks: the lowest float16, far below what a network gives."""
+NO_BOX = -1.0
+"""Score of a line of the table without a box."""
+_SCORE, _LABEL = 9, 10
 
 
 @dataclass(frozen=True)
@@ -30,125 +39,144 @@ class ScoredBoxes:
     scores: np.ndarray
     labels: np.ndarray
 
-    def __getitem__(self, index) -> ScoredBoxes:
+    def __getitem__(self, index: slice | np.ndarray) -> ScoredBoxes:
         return ScoredBoxes(self.boxes[index], self.scores[index], self.labels[index])
 
 
 def decode(tasks: Sequence[TaskMaps], config: ModelConfig) -> list[ScoredBoxes]:
-    """Return the boxes of each sample of the batch.
+    """Return the boxes of each sample of the batch that score more than the config's threshold.
 
     Args:
         tasks: head output, maps (B, channels, ny, nx).
         config: the model's config.
     """
-    samples: list[list[ScoredBoxes]] = [[] for _ in range(len(tasks[0].heatmap))]
-    first_label = 0
-    for task, maps in zip(config.head.tasks, tasks, strict=True):
-        for sample, candidates in zip(
-            samples, _candidates(maps, config.grid, config.decode), strict=True
-        ):
-            candidates = candidates[
-                suppress_circles(candidates, task, config.decode.boxes_per_task)
-            ]
-            sample.append(
-                ScoredBoxes(candidates.boxes, candidates.scores, candidates.labels + first_label)
-            )
-        first_label += len(task.classes)
-    return [_concatenate(sample) for sample in samples]
+    decoder = BoxDecoder(config).to(tasks[0].heatmap.device)
+    tables = decoder(stack_maps(tasks)).cpu().numpy()
+    return [decoder.boxes(table, config.decode.score_threshold) for table in tables]
 
 
-def suppress_circles(candidates: ScoredBoxes, task: HeadTask, most: int) -> np.ndarray:
-    """Return the indices of boxes, best first, that are not within the task's distance of a better
-    kept one.
-
-    Args:
-        candidates: boxes of one task, best score first.
-        task: its suppression distance.
-        most: most boxes to keep.
+def stack_maps(tasks: Sequence[TaskMaps]) -> Tensor:
+    """Return the head maps of T tasks, (B, T, BOX_VALUES + classes, ny, nx), as ``BoxDecoder``
+    takes them: with as many classes as the task with most has.
     """
-    centers = candidates.boxes.center[:, :2]
-    alive = np.ones(len(centers), bool)
-    kept: list[int] = []
-    while len(kept) < most and alive.any():
-        best = int(alive.argmax())
-        kept.append(best)
-        alive &= ((centers - centers[best]) ** 2).sum(axis=1) > task.nms_distance_squared
-        alive[best] = False
-    return np.array(kept, np.int64)
-
-
-def _candidates(maps: TaskMaps, grid: BEVGrid, config: DecodeConfig) -> list[ScoredBoxes]:
-    """Return the best cells of one task as boxes, before suppression, per sample."""
-    scores, classes, cells = _best_cells(maps.heatmap.float().sigmoid(), config.candidates)
-    values = (
-        torch.cat((maps.reg, maps.height, maps.dim, maps.rot, maps.vel), dim=1).float().flatten(2)
-    )  # (B, 10, ny * nx)
-    values = values.gather(2, cells[:, None].expand(-1, values.shape[1], -1))
-    boxes = boxes_from_values(values, cells, grid)
-    columns = (boxes.transpose(1, 2), scores, classes)
-    return [
-        _filtered(*(column.cpu().numpy() for column in sample), config)
-        for sample in zip(*columns, strict=True)
+    classes = max(maps.heatmap.shape[1] for maps in tasks)
+    heatmaps = [
+        pad(maps.heatmap, (0, 0, 0, 0, 0, classes - maps.heatmap.shape[1]), value=NO_CLASS)
+        for maps in tasks
     ]
+    values = torch.stack([maps.box_values() for maps in tasks], dim=1)
+    return torch.cat((values, torch.stack(heatmaps, dim=1)), dim=2)
 
 
-def _best_cells(
-    heatmap: torch.Tensor, most: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return score, class and flat cell, each (B, k): the best of the task among the best of each
-    class.
+class BoxDecoder(nn.Module):
+    """Head maps to a table of boxes, on any device and always of the same size, so that a CUDA
+    graph can hold it: nothing depends on how many boxes there are.
+
+    The score threshold is applied to the table afterwards. That gives the same boxes, since a box
+    below the threshold never suppresses one above it: suppression starts with the best.
     """
-    class_count = heatmap.shape[1]
-    most = min(most, heatmap[0, 0].numel())
-    scores, cells = heatmap.flatten(2).topk(most)  # (B, classes, most)
-    scores, order = scores.flatten(1).topk(min(most, class_count * most))
-    return scores, order // most, cells.flatten(1).gather(1, order)
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        tasks = config.head.tasks
+        self._grid, self._decode = config.grid, config.decode
+        class_counts = [len(task.classes) for task in tasks]
+        self._task_of_label = np.repeat(np.arange(len(tasks)), class_counts)
+        first_labels = np.searchsorted(self._task_of_label, np.arange(len(tasks)))
+        lower, upper = torch.tensor(config.center_range).view(2, 3, 1)
+        limits = torch.tensor([task.nms_distance_squared for task in tasks])
+        self.register_buffer('_lower', lower)
+        self.register_buffer('_upper', upper)
+        self.register_buffer('_limits', limits)
+        self.register_buffer('_first_labels', torch.from_numpy(first_labels))
+        self._lower: Tensor
+        self._upper: Tensor
+        self._limits: Tensor
+        self._first_labels: Tensor
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return (B, T * boxes_per_task, 11) float32: x y z length width height yaw vx vy, score
+        (``NO_BOX`` where a task has fewer boxes), label; task by task, best score first.
+
+        Args:
+            maps: (B, T, BOX_VALUES + classes, ny, nx), of any strides, see ``stack_maps``.
+        """
+        batch, columns = maps.shape[0], maps.shape[4]
+        cells = maps.shape[3] * columns
+        maps = maps.flatten(0, 1)
+        # The K best of all classes of a task: (B T, K). Logits are ordered as scores are.
+        logits = maps[:, BOX_VALUES:].float().flatten(1)
+        logits, place = logits.topk(min(self._decode.candidates, logits.shape[1]))
+        class_index, cell = place // cells, place % cells
+        task = torch.arange(len(maps), device=maps.device)[:, None]
+        # Indexing reads K cells where they lie, in whatever layout, instead of copying the map.
+        pixels = maps[:, :BOX_VALUES].permute(0, 2, 3, 1)
+        values = pixels[task, cell // columns, cell % columns].float().transpose(1, 2)
+        boxes = boxes_from_values(values, cell, self._grid)  # (B T, 9, K)
+        kept = circle_nms(
+            boxes[:, :2].transpose(1, 2),
+            self._usable(boxes) & (logits > NO_CLASS / 2),
+            self._limits.repeat(batch),
+            self._decode.boxes_per_task,
+        )
+        labels = self._first_labels.repeat(batch)[:, None] + class_index
+        table = torch.cat((boxes, logits.sigmoid()[:, None], labels[:, None].float()), dim=1)
+        return _chosen(table, kept).unflatten(0, (batch, -1)).flatten(1, 2)
+
+    def _usable(self, boxes: Tensor) -> Tensor:
+        """Return (B T, K): whether a box is finite, has a size and lies in range."""
+        center, size = boxes[:, :3], boxes[:, 3:6]
+        inside = (center >= self._lower) & (center <= self._upper)
+        return (inside & (size > 0)).all(dim=1) & boxes.isfinite().all(dim=1)
+
+    def boxes(self, table: np.ndarray, threshold: float) -> ScoredBoxes:
+        """Return the boxes of one sample that score more than ``threshold``, best first.
+
+        Args:
+            table: (T * boxes_per_task, 11), one sample of what ``forward`` returns.
+            threshold: a score.
+        """
+        table = table[(table[:, _SCORE] > threshold) & (table[:, _SCORE] != NO_BOX)]
+        table = table[np.argsort(-table[:, _SCORE], kind='stable')]
+        found = ScoredBoxes(
+            Boxes3D(table[:, :3], table[:, 3:6], table[:, 6], table[:, 7:9]),
+            table[:, _SCORE],
+            table[:, _LABEL].astype(np.int64),
+        )
+        return found if self._decode.scale_nms is None else self._without_overlaps(found)
+
+    def _without_overlaps(self, found: ScoredBoxes) -> ScoredBoxes:
+        """Return the boxes that scale NMS keeps; boxes of different tasks suppress none."""
+        config = self._decode.scale_nms
+        assert config is not None
+        factors, tasks = np.array(config.factors)[found.labels], self._task_of_label[found.labels]
+        kept: list[np.ndarray] = []
+        for task in np.unique(tasks):
+            index = np.flatnonzero(tasks == task)
+            kept.append(index[scale_nms(found.boxes[index], factors[index], config.most_overlap)])
+        return found[np.sort(np.concatenate(kept))] if kept else found
 
 
-def boxes_from_values(values: torch.Tensor, cells: torch.Tensor, grid: BEVGrid) -> torch.Tensor:
-    """Return (B, 9, k) x y z length width height yaw vx vy from head values (B, 10, k) at flat
-    cells (B, k).
+def boxes_from_values(values: Tensor, cells: Tensor, grid: BEVGrid) -> Tensor:
+    """Return (n, 9, k) x y z length width height yaw vx vy from head values (n, BOX_VALUES, k) at
+    flat cells (n, k).
     """
     columns = grid.shape[0]
-    x = (cells % columns + values[:, 0]) * grid.cell[0] + grid.lower[0]
-    y = (cells // columns + values[:, 1]) * grid.cell[1] + grid.lower[1]
-    yaw = torch.atan2(values[:, 6], values[:, 7])
-    return torch.cat(
-        (
-            torch.stack((x, y), dim=1),
-            values[:, 2:3],
-            values[:, 3:6].exp(),
-            yaw[:, None],
-            values[:, 8:10],
-        ),
-        dim=1,
-    )
+    parts = split_box_values(values, dim=1)
+    offset_x, offset_y = parts['reg'].unbind(1)
+    sine, cosine = parts['rot'].unbind(1)
+    x = (cells % columns + offset_x) * grid.cell[0] + grid.lower[0]
+    y = (cells // columns + offset_y) * grid.cell[1] + grid.lower[1]
+    yaw = torch.atan2(sine, cosine)
+    center = (x[:, None], y[:, None], parts['height'])
+    return torch.cat((*center, parts['dim'].exp(), yaw[:, None], parts['vel']), dim=1)
 
 
-def _filtered(
-    values: np.ndarray, scores: np.ndarray, labels: np.ndarray, config: DecodeConfig
-) -> ScoredBoxes:
-    """Keep candidates that score enough, lie in range and are finite."""
-    lower, upper = np.split(np.array(config.center_range, np.float32), 2)
-    center, size = values[:, :3], values[:, 3:6]
-    keep = (
-        (scores > config.score_threshold)
-        & np.isfinite(values).all(axis=1)
-        & (size > 0).all(axis=1)
-    )
-    keep &= ((center >= lower) & (center <= upper)).all(axis=1)
-    boxes = Boxes3D(center[keep], size[keep], values[keep, 6], values[keep, 7:])
-    return ScoredBoxes(boxes, scores[keep], labels[keep])
-
-
-def _concatenate(parts: Sequence[ScoredBoxes]) -> ScoredBoxes:
-    names = ('center', 'size', 'yaw', 'velocity')
-    boxes = Boxes3D(
-        *(np.concatenate([getattr(part.boxes, name) for part in parts]) for name in names)
-    )
-    joined = ScoredBoxes(
-        boxes,
-        np.concatenate([part.scores for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-    )
-    return joined[np.argsort(-joined.scores, kind='stable')]
+def _chosen(table: Tensor, kept: Tensor) -> Tensor:
+    """Return (n, most, 11), the columns ``kept`` (n, most) of the table (n, 11, K), with NO_BOX
+    for -1.
+    """
+    index = kept.clamp(min=0).long()[:, None].expand(-1, table.shape[1], -1)
+    chosen = table.gather(2, index)
+    chosen[:, _SCORE].masked_fill_(kept < 0, NO_BOX)
+    return chosen.transpose(1, 2)

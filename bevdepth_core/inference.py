@@ -14,6 +14,7 @@ from bevdepth_core.config import ModelConfig
 from bevdepth_core.engine.calibration import Calibration
 from bevdepth_core.engine.eager import EagerNetwork
 from bevdepth_core.engine.graphs import GraphedNetwork
+from bevdepth_core.engine.network import InferenceNetwork
 from bevdepth_core.geometry import invert_rigid
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.view_transform import ImageFeatures
@@ -137,7 +138,7 @@ class Detector:
         stands in for it.
         """
         self._forget_what_cannot_be_past(frame.stamp_ns)
-        self._network.show(frame.images)
+        self._network.set_images(frame.images)
         calibration = self._calibrated(frame)
         features = self._network.encode(calibration.cameras)
         past = self._past_frame(frame)
@@ -147,7 +148,7 @@ class Detector:
         )
         self.depth = features.depth[0].float().clone() if self.keep_depth else None
         past_stamp_ns = None if past is None else past.stamp_ns
-        seconds = self._network.seconds
+        seconds = self._network.stage_seconds
         return Detections3D(
             found.boxes,
             found.scores,
@@ -158,7 +159,7 @@ class Detector:
             seconds,
         )
 
-    def _make_network(self, cuda_graphs: bool) -> EagerNetwork | GraphedNetwork:
+    def _make_network(self, cuda_graphs: bool) -> InferenceNetwork:
         dtype = PRECISIONS[self.precision]
         if cuda_graphs and self.device.type == 'cuda' and kernels_in_use():
             return GraphedNetwork(self.model, self.device, dtype)
@@ -224,7 +225,7 @@ class Detector:
             return
         self._memory.append(
             _PastFrame(
-                frame.stamp_ns, calibration, self._network.kept(features), frame.world_from_ego
+                frame.stamp_ns, calibration, self._network.snapshot(features), frame.world_from_ego
             )
         )
 

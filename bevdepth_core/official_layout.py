@@ -13,7 +13,7 @@ import torch
 
 from bevdepth_core.config import BEVGrid, DepthBins, ModelConfig
 from bevdepth_core.model import BEVDepth
-from bevdepth_core.model.head import BOX_MAPS
+from bevdepth_core.types import BOX_MAPS
 
 GEOMETRY = (
     'backbone.voxel_size',

@@ -104,7 +104,7 @@ class ImageTransform:
         return matrix
 
 
-def normalise(images: torch.Tensor, spec: ImageSpec) -> torch.Tensor:
+def normalize(images: torch.Tensor, spec: ImageSpec) -> torch.Tensor:
     """Return (..., 3, H, W) float32 network input from (..., H, W, 3) uint8 RGB images, on the
     same device.
 

@@ -231,14 +231,35 @@ class ModelInputs:
                 raise ValueError(f'matrices.{name} must have shape {shape}, got {given}')
 
 
+BOX_MAPS = {'reg': 2, 'height': 1, 'dim': 3, 'rot': 2, 'vel': 2}
+"""The order of the ten box values: the box maps of ``TaskMaps`` and their numbers of channels.
+
+The head, the training targets and the decoder all take the order from here.
+"""
+BOX_VALUES = sum(BOX_MAPS.values())
+
+
+def join_box_values(maps: Mapping[str, torch.Tensor], dim: int) -> torch.Tensor:
+    """Return the box maps of ``maps``, by name, joined to BOX_VALUES channels along ``dim``."""
+    return torch.cat([maps[name] for name in BOX_MAPS], dim=dim)
+
+
+def split_box_values(values: torch.Tensor, dim: int) -> dict[str, torch.Tensor]:
+    """Return the parts of BOX_VALUES channels by the names of ``TaskMaps``; undoes
+    ``join_box_values``.
+    """
+    parts = values.split(list(BOX_MAPS.values()), dim=dim)
+    return dict(zip(BOX_MAPS, parts, strict=True))
+
+
 @dataclass(frozen=True)
 class TaskMaps:
     """Raw head output of one task on the BEV grid, every map (B, channels, Y, X).
 
     Attributes:
-        reg: 2 channels, offset of the box centre from the cell's lower corner, cells.
-        height: 1 channel, z of the box centre, metres.
-        dim: 3 channels, log of length, width, height in metres.
+        reg: 2 channels, offset of the box center from the cell's lower corner, cells.
+        height: 1 channel, z of the box center, meters.
+        dim: 3 channels, log of length, width, height in meters.
         rot: 2 channels, sine and cosine of yaw.
         vel: 2 channels, velocity x and y, m/s, ego axes.
         heatmap: one channel per class of the task, before the sigmoid.
@@ -250,6 +271,10 @@ class TaskMaps:
     rot: torch.Tensor
     vel: torch.Tensor
     heatmap: torch.Tensor
+
+    def box_values(self) -> torch.Tensor:
+        """Return (B, BOX_VALUES, Y, X), all maps but the heatmap."""
+        return join_box_values(vars(self), dim=1)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from bevdepth_core.config import (
     ImageEncoderConfig,
     ImageSpec,
     ModelConfig,
+    load_model_config,
 )
 from bevdepth_core.model import BEVDepth
+from tests.reference import ROOT
 
 TINY = ModelConfig(
     image=ImageSpec(height=32, width=64),
@@ -39,6 +41,28 @@ TINY_WITH_BOXES = replace(
     decode=DecodeConfig(candidates=20, boxes_per_task=3),
 )
 """A still cheaper one for running nodes, of few boxes."""
+
+
+def random_model(preset: str = 'small', refinement: bool = False, key_frames: int = 2) -> BEVDepth:
+    """Return a preset at a small input size with random weights and batch norm statistics; it
+    gives many boxes."""
+    torch.manual_seed(0)
+    config = load_model_config(ROOT / 'config' / 'models' / f'{preset}.yaml')
+    config = replace(
+        config,
+        image=ImageSpec(64, 160),
+        grid=BEVGrid(x=(-51.2, 51.2, 1.6), y=(-51.2, 51.2, 1.6)),
+        depth_net=replace(config.depth_net, refinement=refinement),
+        decode=replace(config.decode, score_threshold=0.0),
+        key_frames=key_frames,
+    )
+    model = BEVDepth(config).eval()
+    for name, buffer in model.named_buffers():
+        if name.endswith('running_var'):
+            buffer.uniform_(0.5, 1.5)
+        elif name.endswith('running_mean'):
+            buffer.uniform_(-0.5, 0.5)
+    return model
 
 
 def write_tiny_checkpoint(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Convolutions of the network in evaluation mode: batch norms folded in, sum and ReLU within."""
+"""Convolutions of the network in evaluation mode, with batch norm, sum and ReLU folded in."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from bevdepth_core.engine.clock import device_seconds
+from bevdepth_core.engine.timing import device_seconds
 from bevdepth_core.model.layers import MultiScaleNeck
 from bevdepth_core.ops.max_pool import max_pool
 
 CLEARLY_SLOWER = 1.1
-"""Times are taken outside of graphs, where the second and third launch of the kernels apart weigh
-more; a margin against noise."""
+"""Margin against noise. Times are taken outside of graphs, where the second and third launch of
+separate kernels count more than within."""
 
 
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,8 +32,8 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.T
 
 
 class FusedConv(nn.Module):
-    """Convolution, optional sum, ReLU; in half precision on CUDA one kernel, unless several turn
-    out to be faster.
+    """Convolution, optional sum, ReLU; in half precision on CUDA one kernel, unless separate
+    kernels are faster.
 
     Args:
         conv: for stride, padding and dilation.
@@ -45,8 +45,8 @@ class FusedConv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(bias, requires_grad=False)
-        self._how = (conv.stride, conv.padding, conv.dilation, conv.groups)
-        self._in_one: bool | None = None
+        self._conv_args = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        self._use_fused_kernel: bool | None = None
 
     @classmethod
     def folded(cls, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> FusedConv:
@@ -55,33 +55,37 @@ class FusedConv(nn.Module):
 
     def forward(self, features: torch.Tensor, summand: torch.Tensor | None = None) -> torch.Tensor:
         if not features.is_cuda or features.dtype not in (torch.float16, torch.bfloat16):
-            return self._apart(features, summand)
-        if self._in_one is None:
-            self._in_one = self._is_faster_in_one(features, summand)
+            return self._separate_kernels(features, summand)
+        if self._use_fused_kernel is None:
+            self._use_fused_kernel = self._measure_fused_kernel(features, summand)
         return (
-            self._together(features, summand) if self._in_one else self._apart(features, summand)
+            self._fused_kernel(features, summand)
+            if self._use_fused_kernel
+            else self._separate_kernels(features, summand)
         )
 
-    def _together(self, features: torch.Tensor, summand: torch.Tensor | None) -> torch.Tensor:
+    def _fused_kernel(self, features: torch.Tensor, summand: torch.Tensor | None) -> torch.Tensor:
         if summand is None:
-            return torch.cudnn_convolution_relu(features, self.weight, self.bias, *self._how)
+            return torch.cudnn_convolution_relu(features, self.weight, self.bias, *self._conv_args)
         return torch.cudnn_convolution_add_relu(
-            features, self.weight, summand, 1.0, self.bias, *self._how
+            features, self.weight, summand, 1.0, self.bias, *self._conv_args
         )
 
-    def _apart(self, features: torch.Tensor, summand: torch.Tensor | None) -> torch.Tensor:
-        result = F.conv2d(features, self.weight, self.bias, *self._how)
+    def _separate_kernels(
+        self, features: torch.Tensor, summand: torch.Tensor | None
+    ) -> torch.Tensor:
+        result = F.conv2d(features, self.weight, self.bias, *self._conv_args)
         return (result if summand is None else result.add_(summand)).relu_()
 
-    def _is_faster_in_one(self, features: torch.Tensor, summand: torch.Tensor | None) -> bool:
-        """Time both: cuDNN chooses the single kernel unseen, for some sizes one that takes ten
-        times as long.
+    def _measure_fused_kernel(self, features: torch.Tensor, summand: torch.Tensor | None) -> bool:
+        """Return whether the fused kernel is fast enough: cuDNN chooses it without a measurement,
+        and for some sizes it takes ten times as long as separate kernels.
         """
-        together, apart = (
+        fused, separate = (
             device_seconds(lambda run=run: run(features, summand))
-            for run in (self._together, self._apart)
+            for run in (self._fused_kernel, self._separate_kernels)
         )
-        return together < CLEARLY_SLOWER * apart
+        return fused < CLEARLY_SLOWER * separate
 
 
 class FusedBlock(nn.Module):

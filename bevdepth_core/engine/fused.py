@@ -1,4 +1,4 @@
-"""The network in evaluation mode with fewer, larger steps: batch norms folded, sums and ReLU
+"""The network in evaluation mode with fewer, larger operations: batch norms folded, sums and ReLU
 inside convolutions, head maps merged.
 
 In float32 the numbers are the network's own up to rounding. In half precision convolutions run in
@@ -9,39 +9,52 @@ stay float32.
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from bevdepth_core.engine.convolutions import FusedBlock, FusedConv, FusedMaxPool, FusedNeck
-from bevdepth_core.engine.depth import (
+from bevdepth_core.engine.fused_depth import (
+    ChannelsLastSoftmax,
     FusedDeformableConv,
-    FusedDepthNet,
     FusedPyramid,
     FusedRefinement,
 )
 from bevdepth_core.engine.merged_head import MergedHead
 from bevdepth_core.model import BEVDepth
-from bevdepth_core.model.depth_net import AtrousPyramid, DeformableConv, DepthNet
-from bevdepth_core.model.head import CenterHead
+from bevdepth_core.model.bev_encoder import BEVEncoder
+from bevdepth_core.model.depth_net import (
+    AtrousPyramid,
+    DeformableConv,
+    DepthNet,
+    DepthSoftmax,
+)
+from bevdepth_core.model.image_encoder import ImageEncoder
 from bevdepth_core.model.layers import MultiScaleNeck
-from bevdepth_core.model.view_transform import DepthRefinement
+from bevdepth_core.model.view_transform import DepthRefinement, LiftSplat
 
 
-def fused(
-    model: BEVDepth, device: torch.device, dtype: torch.dtype, merge_head: bool = True
-) -> BEVDepth:
-    """Return a copy of ``model`` for inference on ``device``, every part replaced by its faster
-    form.
+@dataclass(frozen=True)
+class FusedNetwork:
+    """The parts of a folded network whose head is merged, for one sample at a time."""
 
-    Its ``view_transform`` keeps float32 geometry. Its ``head`` returns one tensor, see
-    ``MergedHead``, unless it is left alone.
+    image_encoder: ImageEncoder
+    depth_net: DepthNet
+    view_transform: LiftSplat
+    bev_encoder: BEVEncoder
+    head: MergedHead
+
+
+def folded_model(model: BEVDepth, dtype: torch.dtype) -> BEVDepth:
+    """Return a copy of ``model`` for inference, every part replaced by its faster form.
+
+    Weights are ``dtype`` and channels_last; the frustum and the norm of the camera vector, whose
+    numbers reach thousands, stay float32.
     """
     network = copy.deepcopy(model).eval().requires_grad_(False)
-    for name, part in network.named_children():
-        if merge_head or name != 'head':
-            setattr(network, name, _fused(part))
+    _fuse_children(network)
     for part in (
         network.image_encoder,
         network.depth_net,
@@ -51,10 +64,24 @@ def fused(
     ):
         if part is not None:
             part.to(dtype=dtype, memory_format=torch.channels_last)
-    network.depth_net.net.camera_norm = nn.Sequential(
+    network.depth_net.camera_norm = nn.Sequential(
         copy.deepcopy(model.depth_net.camera_norm).float(), Cast(dtype)
     )
-    return network.to(device).eval()
+    return network.eval()
+
+
+@torch.no_grad()
+def fused(model: BEVDepth, device: torch.device, dtype: torch.dtype) -> FusedNetwork:
+    """Return the parts of ``folded_model`` on ``device``, with all head tasks merged."""
+    network = folded_model(model, dtype).to(device)
+    head = MergedHead(model.head).to(device=device, dtype=dtype, memory_format=torch.channels_last)
+    return FusedNetwork(
+        network.image_encoder,
+        network.depth_net,
+        network.view_transform,
+        network.bev_encoder,
+        head.eval(),
+    )
 
 
 class Cast(nn.Module):
@@ -71,14 +98,13 @@ class Cast(nn.Module):
 _OF_PLAIN_PARTS = {
     BasicBlock: FusedBlock,
     Bottleneck: FusedBlock,
-    CenterHead: MergedHead,
+    DepthSoftmax: ChannelsLastSoftmax,
     MultiScaleNeck: FusedNeck,
     nn.MaxPool2d: FusedMaxPool,
 }
 _OF_FUSED_PARTS = {
     AtrousPyramid: FusedPyramid,
     DeformableConv: FusedDeformableConv,
-    DepthNet: FusedDepthNet,
     DepthRefinement: FusedRefinement,
 }
 

@@ -1,5 +1,5 @@
-"""The network on a GPU: folded weights, fixed buffers, each step a CUDA graph; nothing waits
-between images and boxes.
+"""The network on a GPU: folded weights, fixed buffers, each step a CUDA graph; the host waits once
+per frame, for the boxes.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from bevdepth_core.config import ModelConfig
-from bevdepth_core.decode import ScoredBoxes
-from bevdepth_core.engine.boxes import BoxDecoder, boxes_above
-from bevdepth_core.engine.clock import DeviceClock
+from bevdepth_core.decode import BoxDecoder, ScoredBoxes
 from bevdepth_core.engine.flags import convolution_flags
-from bevdepth_core.engine.fused import fused
-from bevdepth_core.engine.sources import Sources
+from bevdepth_core.engine.fused import FusedNetwork, fused
+from bevdepth_core.engine.timing import StageTimer
+from bevdepth_core.engine.upload import ImageUploader
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.depth_net import CAMERA_VECTOR_SIZE
+from bevdepth_core.model.image_encoder import ImageEncoder
 from bevdepth_core.model.view_transform import ImageFeatures
 from bevdepth_core.ops.image_resize import resize_images
 
@@ -45,7 +45,7 @@ def _on_device(method: Callable) -> Callable:
 
 
 class GraphedNetwork:
-    """Steps of the network in fixed buffers for up to ``capacity`` cameras.
+    """An ``InferenceNetwork`` of fixed buffers for up to ``capacity`` cameras.
 
     Frames of fewer cameras use the same graphs: the unused places keep old images, and their
     matrices lead out of the grid. A frame of more cameras makes new graphs, once. On the CPU the
@@ -57,64 +57,49 @@ class GraphedNetwork:
         dtype: of network and features; geometry is float32 always.
 
     Attributes:
-        seconds: time per step of the last frame, in order, by the device's clock.
+        stage_seconds: time per step of the last frame, in order, measured with CUDA events.
         capacity: most cameras so far.
     """
 
     def __init__(self, model: BEVDepth, device: torch.device, dtype: torch.dtype) -> None:
-        self.config, self.seconds, self.capacity = model.config, {}, 0
+        self.config, self.capacity = model.config, 0
+        self.stage_seconds: dict[str, float] = {}
         self._device, self._dtype = device, dtype
-        self._network = _with_input_channels(fused(model, device, dtype))
+        self._network = fused(model, device, dtype)
+        _add_input_channels(self._network.image_encoder)
         self._decoder = BoxDecoder(model.config).to(device)
-        self._sources = Sources(model.config, device)
+        self._uploader = ImageUploader(model.config, device)
         self._steps: _Steps | None = None
-        self._clock = DeviceClock(device)
+        self._timer = StageTimer(device)
 
     @_on_device
     def prepare(self, cameras: int) -> None:
-        """Choose kernels and capture graphs for frames of up to ``cameras`` cameras; done by the
-        first frame otherwise.
-        """
-        if cameras > self.capacity:
-            self._steps, self.capacity = None, 0  # frees the buffers before larger ones are taken
-            with convolution_flags(self._dtype, search=True):
-                self._steps = _Steps(
-                    self._network, self._decoder, self.config, cameras, self._device, self._dtype
-                )
-            self.capacity = cameras
+        self._steps_for(cameras)
 
     @_on_device
-    def show(self, images: Sequence[np.ndarray | torch.Tensor]) -> None:
-        """Take N images (H, W, 3) uint8 RGB of a new frame; starts their resizing and returns."""
-        self.prepare(len(images))
-        self._clock.start()
+    def set_images(self, images: Sequence[np.ndarray | torch.Tensor]) -> None:
+        """Start the resizing of the images, and return."""
+        inputs = self._steps_for(len(images)).images[: len(images)]
+        self._timer.start()
         spec = self.config.image
-        on_device, plans = self._sources.take(images)
-        resize_images(on_device, plans, spec.mean, spec.std, self._steps.images[: len(images)])
-        self._clock.stage_done('preprocess')
+        on_device, plans = self._uploader.upload(images)
+        resize_images(on_device, plans, spec.mean, spec.std, inputs)
+        self._timer.stage_done('preprocess')
 
     @_on_device
-    def encode(self, cameras: torch.Tensor) -> ImageFeatures:
-        """Return what the images show; ``cameras`` (1, N, 27) float32 is their camera vector.
-
-        What is returned holds until the next call, see ``kept``.
-        """
-        steps, count = self._steps, cameras.shape[1]
-        steps.cameras_host[:count] = cameras[0]
+    def encode(self, camera_vectors: torch.Tensor) -> ImageFeatures:
+        count = camera_vectors.shape[1]
+        steps = self._steps_for(count)
+        steps.cameras_host[:count] = camera_vectors[0]
         steps.run('image_branch')
-        self._clock.stage_done('image_branch')
+        self._timer.stage_done('image_branch')
         return ImageFeatures(steps.depth[:1, :count], steps.context[:1, :count])
 
     @_on_device
     def detect(
-        self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]], score_threshold: float
+        self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]], threshold: float
     ) -> ScoredBoxes:
-        """Return the boxes seen in ``frames``, the one just encoded first, each with its (1, N, 3,
-        4) ``ego_from_frustum``.
-
-        The first stands in for frames that the network needs and that are not there.
-        """
-        steps = self._steps
+        steps = self._steps_for(frames[0][1].shape[1])
         for place in range(self.config.key_frames):
             features, matrix = frames[place] if place < len(frames) else frames[0]
             count = matrix.shape[1]
@@ -124,14 +109,26 @@ class GraphedNetwork:
                 steps.context[place, :count].copy_(features.context[0])
         for name in ('view_transform', 'bev_head', 'decode'):
             steps.run(name)
-            self._clock.stage_done(name)
-        self.seconds = self._clock.wait()
-        return boxes_above(steps.boxes_host.numpy(), score_threshold)
+            self._timer.stage_done(name)
+        self.stage_seconds = self._timer.wait()
+        return self._decoder.boxes(steps.boxes_host.numpy(), threshold)
 
     @_on_device
-    def kept(self, features: ImageFeatures) -> ImageFeatures:
-        """Return ``features`` as they may be kept for later frames."""
+    def snapshot(self, features: ImageFeatures) -> ImageFeatures:
         return ImageFeatures(features.depth.clone(), features.context.clone())
+
+    def _steps_for(self, cameras: int) -> _Steps:
+        """Return buffers and steps for ``cameras`` cameras or more; makes them where needed, which
+        chooses kernels and captures graphs.
+        """
+        if self._steps is None or cameras > self.capacity:
+            self._steps, self.capacity = None, 0  # frees the buffers before larger ones are taken
+            with convolution_flags(self._dtype, search=True):
+                self._steps = _Steps(
+                    self._network, self._decoder, self.config, cameras, self._device, self._dtype
+                )
+            self.capacity = cameras
+        return self._steps
 
 
 class _Steps:
@@ -139,7 +136,7 @@ class _Steps:
 
     def __init__(
         self,
-        network: BEVDepth,
+        network: FusedNetwork,
         decoder: BoxDecoder,
         config: ModelConfig,
         cameras: int,
@@ -172,9 +169,9 @@ class _Steps:
         self._matrices = self.matrices_host.to(device)
         self._outside = torch.tensor([0, 0, config.grid.z[0] - 1e6])
         nx, ny, _ = config.grid.shape
-        self._beside = torch.cuda.Stream() if device.type == 'cuda' else None
+        self._second_stream = torch.cuda.Stream() if device.type == 'cuda' else None
         self._bev = torch.zeros(1, ny, nx, frames * channels, **new).permute(0, 3, 1, 2)
-        self.maps: torch.Tensor | None = None
+        self.maps = torch.zeros(0)  # the head's output, once it has run
         self.boxes_host = torch.zeros(
             len(config.head.tasks) * config.decode.boxes_per_task, 11, **pinned
         )
@@ -201,7 +198,7 @@ class _Steps:
         target[len(matrices) :, :, 3] = self._outside
 
     def _encode_images(self) -> None:
-        with self._meanwhile():
+        with self._in_parallel():
             self._cameras.copy_(self.cameras_host, non_blocking=True)
             gates = self._network.depth_net.gates(self._cameras)
         features = self._network.image_encoder(self.images)
@@ -210,16 +207,18 @@ class _Steps:
         self.depth[0].copy_(depth)
         self.context[0].copy_(context)
 
-    def _meanwhile(self) -> AbstractContextManager:
-        """Let what is launched in this context run beside what follows it, up to ``_join``."""
-        if self._beside is None:
+    def _in_parallel(self) -> AbstractContextManager:
+        """Launch work of this context on a second stream, in parallel to what follows it, up to
+        ``_join``.
+        """
+        if self._second_stream is None:
             return nullcontext()
-        self._beside.wait_stream(torch.cuda.current_stream())
-        return torch.cuda.stream(self._beside)
+        self._second_stream.wait_stream(torch.cuda.current_stream())
+        return torch.cuda.stream(self._second_stream)
 
     def _join(self) -> None:
-        if self._beside is not None:
-            torch.cuda.current_stream().wait_stream(self._beside)
+        if self._second_stream is not None:
+            torch.cuda.current_stream().wait_stream(self._second_stream)
 
     def _splat(self) -> None:
         self._matrices.copy_(self.matrices_host, non_blocking=True)
@@ -231,7 +230,7 @@ class _Steps:
         self.maps = self._network.head(self._network.bev_encoder(self._bev))
 
     def _decode(self) -> None:
-        self.boxes_host.copy_(self._decoder(self.maps), non_blocking=True)
+        self.boxes_host.copy_(self._decoder(self.maps)[0], non_blocking=True)
 
 
 def _captured(runs: dict[str, Callable[[], None]]) -> dict[str, Callable[[], None]]:
@@ -255,12 +254,11 @@ def _captured(runs: dict[str, Callable[[], None]]) -> dict[str, Callable[[], Non
     return replays
 
 
-def _with_input_channels(network: BEVDepth) -> BEVDepth:
+def _add_input_channels(encoder: ImageEncoder) -> None:
     """Let the first convolution take INPUT_CHANNELS channels; it ignores the added ones."""
-    conv = network.image_encoder.backbone.conv1
+    conv = encoder.backbone.conv1
     weight = conv.weight.new_zeros(len(conv.weight), INPUT_CHANNELS, *conv.weight.shape[2:])
     weight[:, :3] = conv.weight
     conv.weight = torch.nn.Parameter(
         weight.contiguous(memory_format=torch.channels_last), requires_grad=False
     )
-    return network

@@ -5,18 +5,16 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from bevdepth_core.decode import NO_CLASS
 from bevdepth_core.engine.convolutions import FusedConv, folded
-from bevdepth_core.model.head import BOX_MAPS, CenterHead
-
-BOX_VALUES = sum(BOX_MAPS.values())
-"""Head channels of a box: offset 2, height 1, size 3, sine and cosine of yaw, velocity 2."""
+from bevdepth_core.model.head import CenterHead
+from bevdepth_core.types import BOX_VALUES
 
 
 class MergedHead(nn.Module):
-    """All tasks of the centre head in three convolutions.
+    """All tasks of the center head in three convolutions.
 
-    Tasks have different numbers of classes; maps of classes that a task lacks are filled up with
-    the lowest number.
+    Tasks have different numbers of classes; maps of classes that a task lacks hold ``NO_CLASS``.
     """
 
     def __init__(self, head: CenterHead) -> None:
@@ -43,7 +41,7 @@ class MergedHead(nn.Module):
             width * sum(len(task) for task in tasks), channels * len(tasks), 3, padding=1
         ).requires_grad_(False)
         last.weight.zero_()
-        last.bias.fill_(torch.finfo(torch.float16).min)
+        last.bias.fill_(NO_CLASS)
         net_number = 0
         for number, task in enumerate(tasks):
             first = number * channels
@@ -55,5 +53,7 @@ class MergedHead(nn.Module):
         return last
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return (tasks, BOX_VALUES + most classes, ny, nx) from (1, in_channels, ny, nx)."""
-        return self.last(self.first(self.shared(features))).unflatten(1, (self.task_count, -1))[0]
+        """Return (B, tasks, BOX_VALUES + most classes, ny, nx), as ``BoxDecoder`` takes it, from
+        (B, in_channels, ny, nx).
+        """
+        return self.last(self.first(self.shared(features))).unflatten(1, (self.task_count, -1))

@@ -21,7 +21,7 @@ class BEVDepth(nn.Module):
 
     ``forward`` handles a whole batch of key and earlier frames. Streaming inference calls its
     three steps one by one: ``encode_images`` once per frame, ``splat`` whenever a pose changed,
-        ``detect`` on the maps of all frames.
+    ``head_maps`` on the maps of all frames.
 
     Args:
         config: every number of the model.
@@ -67,7 +67,7 @@ class BEVDepth(nn.Module):
         """
         return self.view_transform(features, ego_from_frustum)
 
-    def detect(self, bev_maps: Sequence[torch.Tensor]) -> tuple[TaskMaps, ...]:
+    def head_maps(self, bev_maps: Sequence[torch.Tensor]) -> tuple[TaskMaps, ...]:
         """Return the head's maps from the BEV maps of all frames, key frame first."""
         bev = torch.cat(tuple(bev_maps), dim=1)
         with torch.autocast(bev.device.type, enabled=False):  # the official head runs in float32
@@ -85,11 +85,12 @@ class BEVDepth(nn.Module):
                 f'images must hold {self.config.key_frames} frames for this model, got {frames}'
             )
         cameras = camera_vector(inputs.matrices.frame(0))
-        bev_maps, depth = [], None
+        bev_maps: list[torch.Tensor] = []
+        depths: list[torch.Tensor] = []
         for frame in range(frames):
             matrix = ego_from_frustum(inputs.matrices.frame(frame))
             with torch.set_grad_enabled(torch.is_grad_enabled() and frame == 0):
                 features = self.encode_images(inputs.images[:, frame], cameras)
                 bev_maps.append(self.splat(features, matrix))
-            depth = features.depth if depth is None else depth
-        return ModelOutputs(self.detect(bev_maps), depth)
+            depths.append(features.depth)
+        return ModelOutputs(self.head_maps(bev_maps), depths[0])

@@ -13,6 +13,8 @@ from bevdepth_core.model.layers import conv_norm_relu
 from bevdepth_core.types import CameraMatrices
 
 CAMERA_VECTOR_SIZE = 27
+NETWORK_PIXELS_VECTOR_SIZE = 23
+"""Numbers per camera after ``in_network_pixels``."""
 _ASPP_DILATIONS = (1, 6, 12, 18)
 _DEFORM_GROUPS = 4
 
@@ -72,11 +74,11 @@ class CameraGate(nn.Module):
             nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, channels, 1)
         )
 
-    def forward(self, features: torch.Tensor, cameras: torch.Tensor) -> torch.Tensor:
-        return features * self.factors(cameras)
+    def forward(self, features: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+        return features * factors
 
     def factors(self, cameras: torch.Tensor) -> torch.Tensor:
-        """Return (n, channels, 1, 1) between 0 and 1."""
+        """Return (n, channels, 1, 1) between 0 and 1 from (n, numbers) of each camera."""
         return self.gate(self.mlp(cameras)[..., None, None]).sigmoid()
 
 
@@ -124,6 +126,13 @@ class DeformableConv(nn.Module):
         return deform_conv2d(features, offsets, self.weight, padding=1)
 
 
+class DepthSoftmax(nn.Module):
+    """Logits (n, D, h, w) to a distribution over D in float32."""
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return F.softmax(logits, dim=1, dtype=torch.float32)
+
+
 class DepthNet(nn.Module):
     """Depth logits and context from image features and the camera vector.
 
@@ -137,8 +146,10 @@ class DepthNet(nn.Module):
         super().__init__()
         mid = config.mid_channels
         self.reduce = conv_norm_relu(in_channels, mid, 3, bias=True)
-        self.told_network_pixels = config.camera_pixels == 'network'
-        numbers = CAMERA_VECTOR_SIZE - 4 if self.told_network_pixels else CAMERA_VECTOR_SIZE
+        self._intrinsics_in_network_pixels = config.camera_pixels == 'network'
+        numbers = CAMERA_VECTOR_SIZE
+        if self._intrinsics_in_network_pixels:
+            numbers = NETWORK_PIXELS_VECTOR_SIZE
         self.camera_norm = nn.BatchNorm1d(numbers)
         self.context_gate = CameraGate(numbers, mid)
         self.context_head = nn.Conv2d(mid, config.context_channels, 1)
@@ -147,6 +158,7 @@ class DepthNet(nn.Module):
         self.pyramid = AtrousPyramid(mid)
         self.deform = DeformableConv(mid)
         self.depth_head = nn.Conv2d(mid, depth_count, 1)
+        self.softmax = DepthSoftmax()
 
     def forward(
         self, features: torch.Tensor, cameras: torch.Tensor
@@ -157,12 +169,26 @@ class DepthNet(nn.Module):
             features: (n, in_channels, h, w).
             cameras: (n, 27) float32, see ``camera_vector``.
         """
-        cameras = self.camera_norm(
-            in_network_pixels(cameras) if self.told_network_pixels else cameras
-        )
+        return self.gated(features, self.gates(cameras))
+
+    def gates(self, cameras: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the factors (n, mid, 1, 1) of context and depth features: the half of
+        ``forward`` that needs no images.
+
+        Args:
+            cameras: (n, 27) float32, see ``camera_vector``.
+        """
+        if self._intrinsics_in_network_pixels:
+            cameras = in_network_pixels(cameras)
+        cameras = self.camera_norm(cameras)
+        return self.context_gate.factors(cameras), self.depth_gate.factors(cameras)
+
+    def gated(
+        self, features: torch.Tensor, gates: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what ``forward`` returns, from image features and the two factors."""
+        context_factors, depth_factors = gates
         features = self.reduce(features)
-        context = self.context_head(self.context_gate(features, cameras))
-        logits = self.depth_head(
-            self.deform(self.pyramid(self.depth_blocks(self.depth_gate(features, cameras))))
-        )
-        return F.softmax(logits, dim=1, dtype=torch.float32), context
+        context = self.context_head(self.context_gate(features, context_factors))
+        depth = self.depth_blocks(self.depth_gate(features, depth_factors))
+        return self.softmax(self.depth_head(self.deform(self.pyramid(depth)))), context

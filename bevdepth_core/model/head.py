@@ -7,9 +7,7 @@ from torch import nn
 
 from bevdepth_core.config import HeadConfig
 from bevdepth_core.model.layers import conv_norm_relu
-from bevdepth_core.types import TaskMaps
-
-BOX_MAPS = {'reg': 2, 'height': 1, 'dim': 3, 'rot': 2, 'vel': 2}
+from bevdepth_core.types import BOX_MAPS, TaskMaps
 
 
 class TaskHead(nn.ModuleDict):

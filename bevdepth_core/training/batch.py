@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bevdepth_core.config import ImageSpec, ModelConfig
 from bevdepth_core.nuscenes.dataset import Sample
-from bevdepth_core.preprocess import normalise
+from bevdepth_core.preprocess import normalize
 from bevdepth_core.training.targets import TaskTargets, center_targets, depth_targets, join
 from bevdepth_core.types import CameraMatrices, ModelInputs
 
@@ -39,7 +39,7 @@ class Batch:
 
     def inputs(self, spec: ImageSpec) -> ModelInputs:
         """Return what the network reads, images normalised."""
-        return ModelInputs(normalise(self.images, spec), self.matrices)
+        return ModelInputs(normalize(self.images, spec), self.matrices)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``; Lightning calls this."""

@@ -120,7 +120,7 @@ def heatmap_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 def box_loss(maps: TaskMaps, targets: TaskTargets, code_weights: Sequence[float]) -> Tensor:
     """Return the weighted L1 distance summed over boxes and their ten numbers."""
-    numbers = torch.cat((maps.reg, maps.height, maps.dim, maps.rot, maps.vel), dim=1).float()
+    numbers = maps.box_values().float()
     predicted = numbers[targets.sample, :, targets.cell[:, 1], targets.cell[:, 0]]  # (P, 10)
     distance = (predicted - targets.box).abs()
     return (distance * distance.new_tensor(code_weights)).sum()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bevdepth_core.config import BEVGrid, DepthBins, HeadTask, ModelConfig
+from bevdepth_core.types import join_box_values
 
 NO_DEPTH = -1
 """Depth bin of feature pixels without a lidar point."""
@@ -92,8 +93,14 @@ def _task_targets(boxes: Tensor, classes: Tensor, task: HeadTask, grid: BEVGrid)
     for index, peak in zip(classes[inside], peaks, strict=True):
         torch.maximum(heatmap[index], peak, out=heatmap[index])
     yaw = boxes[:, 6:7]
-    box = torch.cat(
-        (position - cell, boxes[:, 2:3], boxes[:, 3:6].log(), yaw.sin(), yaw.cos(), boxes[:, 7:]),
+    box = join_box_values(
+        {
+            'reg': position - cell,
+            'height': boxes[:, 2:3],
+            'dim': boxes[:, 3:6].log(),
+            'rot': torch.cat((yaw.sin(), yaw.cos()), dim=1),
+            'vel': boxes[:, 7:],
+        },
         dim=1,
     )
     return TaskTargets(heatmap[None], torch.zeros(len(box), dtype=torch.int64), cell, box)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.geometry import invert_rigid, rigid_from_quaternion, to_4x4
-from bevdepth_core.preprocess import normalise, preprocess
+from bevdepth_core.preprocess import normalize, preprocess
 from bevdepth_core.types import CameraMatrices, CameraRig, Frame, ModelInputs
 from tests.core.parity import CAMERAS
 from tests.reference import reference_path
@@ -69,7 +69,7 @@ def two_frame_inputs(key: Frame, past: Frame, config: ModelConfig) -> ModelInput
         np.stack(image_aug),
     )
     return ModelInputs(
-        normalise(torch.from_numpy(np.stack(crops)), config.image)[None],
+        normalize(torch.from_numpy(np.stack(crops)), config.image)[None],
         CameraMatrices(
             *(torch.from_numpy(matrix).float()[None] for matrix in matrices), torch.eye(4)[None]
         ),

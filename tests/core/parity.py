@@ -20,7 +20,7 @@ from bevdepth_core.decode import ScoredBoxes, decode
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.view_transform import ImageFeatures, ego_from_frustum
 from bevdepth_core.ops import voxel_index, voxel_pooling_indexed, voxel_pooling_volume
-from bevdepth_core.preprocess import normalise, preprocess
+from bevdepth_core.preprocess import normalize, preprocess
 from bevdepth_core.types import CameraMatrices, ModelInputs
 from tests.reference import DATA, filled_model, golden, reference_path, synthetic_images, uniform
 
@@ -116,7 +116,7 @@ def real_images() -> torch.Tensor:
     crops, _ = preprocess(
         [np.asarray(Image.open(path)) for path in sample_paths()], ModelConfig().image
     )
-    return normalise(torch.from_numpy(crops), ModelConfig().image)[None, None]
+    return normalize(torch.from_numpy(crops), ModelConfig().image)[None, None]
 
 
 def sample_paths() -> list:
@@ -162,7 +162,7 @@ def compare_head_only() -> Iterator[Row]:
     stages = _Stages('head_only_2key', reference['stages'], arrays, prefix='head.')
     bev = torch.from_numpy((0.7 * uniform('head_input', (2, 160, 128, 128))).astype(np.float32))
     with torch.inference_mode(), _recorded(model, stages, TIGHT):
-        tasks = model.detect([bev])
+        tasks = model.head_maps([bev])
     stages.require_all()
     yield from stages.rows
     for index, boxes in enumerate(decode(tasks, model.config)):
@@ -316,7 +316,7 @@ def _compare_injected(
         bev_maps.append(_splat_indexed(features, index, model))
         yield stages.row(f's{frame}.bev', bev_maps[-1], TIGHT, ' (stored indices)')
     with torch.inference_mode():
-        tasks = model.detect(bev_maps)
+        tasks = model.head_maps(bev_maps)
     yield from _compare_boxes(
         case, arrays, decode(tasks, model.config)[0], 'stored indices', TIGHT_BOXES
     )

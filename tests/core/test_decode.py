@@ -3,11 +3,20 @@
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 
-from bevdepth_core.config import HeadTask, ModelConfig
-from bevdepth_core.decode import ScoredBoxes, decode, suppress_circles
-from bevdepth_core.types import Boxes3D, TaskMaps
+from bevdepth_core.config import (
+    BEVGrid,
+    DecodeConfig,
+    HeadConfig,
+    HeadTask,
+    ModelConfig,
+    ScaleNMSConfig,
+)
+from bevdepth_core.decode import BoxDecoder, decode, stack_maps
+from bevdepth_core.ops.circle_nms import circle_nms
+from bevdepth_core.types import BOX_VALUES, TaskMaps
 from tests.reference import golden
 
 CONFIG = ModelConfig()
@@ -102,33 +111,7 @@ def test_values_that_are_no_box_are_dropped():
     assert np.allclose(found.scores, 0.8)
 
 
-def candidates(centers, scores) -> ScoredBoxes:
-    count = len(centers)
-    boxes = Boxes3D(
-        np.c_[np.array(centers, float), np.zeros(count)],
-        np.ones((count, 3)),
-        np.zeros(count),
-        np.zeros((count, 2)),
-    )
-    return ScoredBoxes(boxes, np.array(scores, np.float32), np.zeros(count, int))
-
-
-def test_suppression_compares_squared_distance_and_keeps_the_border_out():
-    line = candidates([(0, 0), (2, 0), (2.01, 0), (4.02, 0)], [0.9, 0.8, 0.7, 0.6])
-    assert suppress_circles(line, HeadTask(('car',), 4.0), 83).tolist() == [0, 2, 3]
-
-
-def test_a_suppressed_box_suppresses_nobody():
-    line = candidates([(0, 0), (1.5, 0), (3, 0)], [0.9, 0.8, 0.7])
-    assert suppress_circles(line, HeadTask(('car',), 4.0), 83).tolist() == [0, 2]
-
-
-def test_suppression_stops_at_the_most():
-    line = candidates([(10 * index, 0) for index in range(5)], [0.9, 0.8, 0.7, 0.6, 0.5])
-    assert suppress_circles(line, HeadTask(('car',), 4.0), 3).tolist() == [0, 1, 2]
-
-
-def test_suppression_equals_the_official_one_on_its_own_candidates():
+def test_circle_nms_equals_the_official_one_on_its_own_candidates():
     """The official candidates of every task, suppressed by us, are the official boxes."""
     arrays = golden('synth_2key')[1]
     expected, kept = arrays['out/b0/boxes'], []
@@ -136,15 +119,140 @@ def test_suppression_equals_the_official_one_on_its_own_candidates():
         before = {
             name: arrays[f'out/b0/pre_nms_task{number}/{name}'] for name in ('boxes', 'scores')
         }
-        order = np.argsort(-before['scores'], kind='stable')
-        boxes = before['boxes'][order]
-        ordered = ScoredBoxes(
-            Boxes3D(boxes[:, :3], boxes[:, 3:6], boxes[:, 6], boxes[:, 7:]),
-            before['scores'][order],
-            np.zeros(len(order), int),
-        )
-        kept.append(boxes[suppress_circles(ordered, task, CONFIG.decode.boxes_per_task)])
+        boxes = before['boxes'][np.argsort(-before['scores'], kind='stable')]
+        centers = torch.from_numpy(boxes[None, :, :2])
+        valid, limit = torch.ones(1, len(boxes), dtype=torch.bool), [task.nms_distance_squared]
+        index = circle_nms(centers, valid, torch.tensor(limit), CONFIG.decode.boxes_per_task)[0]
+        kept.append(boxes[index[index >= 0]])
     assert np.array_equal(np.concatenate(kept), expected)
+
+
+def changed(**decoding) -> ModelConfig:
+    return dataclasses.replace(CONFIG, decode=dataclasses.replace(CONFIG.decode, **decoding))
+
+
+def test_a_box_exactly_at_the_threshold_is_left_out():
+    tasks = empty_maps()
+    put(tasks[0], 0, 10, 10, 0.3)
+    score = float(decode(tasks, CONFIG)[0].scores[0])
+    below = float(np.nextafter(np.float32(score), np.float32(0)))
+    assert len(decode(tasks, changed(score_threshold=score))[0].boxes) == 0
+    assert len(decode(tasks, changed(score_threshold=below))[0].boxes) == 1
+
+
+@pytest.mark.parametrize('axis', range(3))
+@pytest.mark.parametrize('sign', [-1, 1])
+def test_a_center_on_the_border_of_the_range_stays_and_one_beyond_goes(axis, sign):
+    limit = (61.2, 61.2, 10.0)[axis]
+    for beyond, count in ((0.0, 1), (0.01, 0)):
+        tasks = empty_maps()
+        put(tasks[0], 0, 64, 64, 0.5)
+        if axis == 2:
+            tasks[0].height[0, 0, 64, 64] = sign * (limit + beyond)
+        else:  # cell 64 begins at 0 m
+            tasks[0].reg[0, axis, 64, 64] = sign * (limit + beyond - 1e-3 * (not beyond)) / 0.8
+        assert len(decode(tasks, CONFIG)[0].boxes) == count
+
+
+def test_a_far_grid_gives_boxes_in_all_of_it():
+    config = dataclasses.replace(CONFIG, grid=BEVGrid(x=(0.0, 102.4, 0.8)))
+    tasks = empty_maps()
+    put(tasks[0], 0, row=64, column=127, score=0.8)
+    (found,) = decode(tasks, config)
+    assert found.boxes.center[0, 0] == pytest.approx(127.25 * 0.8)
+
+
+def test_a_box_below_the_threshold_suppresses_none():
+    tasks = empty_maps()
+    put(tasks[0], 0, 64, 64, 0.09)
+    put(tasks[0], 0, 64, 66, 0.5)
+    put(tasks[0], 0, 66, 66, 0.08)
+    assert np.allclose(decode(tasks, CONFIG)[0].scores, 0.5)
+
+
+def test_boxes_of_different_tasks_suppress_none():
+    tasks = empty_maps()
+    put(tasks[0], 0, 64, 64, 0.9)
+    put(tasks[1], 0, 64, 64, 0.8)
+    put(tasks[1], 0, 64, 65, 0.7, label=1)  # 0.8 m beside a better box of its own task
+    assert decode(tasks, CONFIG)[0].labels.tolist() == [0, 1]
+
+
+def test_only_the_best_candidates_are_considered():
+    tasks = empty_maps()
+    for column, score in ((10, 0.9), (11, 0.8), (40, 0.7)):
+        put(tasks[0], 0, 64, column, score)
+    for candidates, count in ((2, 1), (3, 2)):
+        assert len(decode(tasks, changed(candidates=candidates))[0].boxes) == count
+
+
+def test_no_number_is_no_score():
+    tasks = empty_maps()
+    tasks[0].heatmap[0, 0, 64, 64] = float('nan')
+    put(tasks[0], 0, 64, 66, 0.5)
+    assert np.allclose(decode(tasks, CONFIG)[0].scores, 0.5)
+
+
+def test_a_class_that_a_task_lacks_never_becomes_a_box():
+    """A small grid has fewer cells than candidates, so that every cell of every class is one."""
+    config = ModelConfig(
+        grid=BEVGrid(x=(-6.4, 6.4, 0.8), y=(-6.4, 6.4, 0.8)),
+        head=HeadConfig(tasks=(HeadTask(('a', 'b'), 0.0), HeadTask(('c',), 0.0))),
+        decode=DecodeConfig(score_threshold=-0.5, candidates=1000, boxes_per_task=1000),
+    )
+    tasks = [
+        TaskMaps(*(torch.zeros(1, count, 16, 16) for count in (2, 1, 3, 2, 2)), heatmap)
+        for heatmap in (torch.zeros(1, 2, 16, 16), torch.full((1, 1, 16, 16), -40.0))
+    ]
+    (found,) = decode(tasks, config)
+    assert np.bincount(found.labels, minlength=3)[2] == 256
+    assert found.labels.max() == 2
+
+
+def test_the_table_has_a_fixed_size_and_does_not_depend_on_strides():
+    torch.manual_seed(0)
+    tasks = [
+        TaskMaps(**{name: torch.randn_like(value) for name, value in vars(maps).items()})
+        for maps in empty_maps(2)
+    ]
+    maps, decoder = stack_maps(tasks), BoxDecoder(CONFIG)
+    assert maps.shape == (2, 6, BOX_VALUES + 2, 128, 128)
+    table = decoder(maps)
+    assert table.shape == (2, 6 * 83, 11)
+    pixels_first = maps.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
+    assert torch.equal(decoder(pixels_first), table)
+    assert decoder(stack_maps(empty_maps())).shape == (1, 6 * 83, 11)
+
+
+def overlapping_cones() -> list[TaskMaps]:
+    tasks = empty_maps()
+    for column, score in ((64, 0.9), (65, 0.8), (90, 0.7)):  # 0.8 m apart
+        put(tasks[5], 0, 64, column, score, label=1, dim=np.log((0.4, 0.4, 1.0)))
+    put(tasks[5], 0, 64, 66, 0.6, label=0, dim=np.log((0.4, 0.4, 1.7)))
+    put(tasks[3], 0, 64, 64, 0.5, dim=np.log((2.0, 2.0, 1.0)))
+    return tasks
+
+
+def test_scale_nms_drops_what_overlaps_after_scaling_within_a_task():
+    tasks = overlapping_cones()
+    assert np.allclose(decode(tasks, CONFIG)[0].scores, (0.9, 0.8, 0.7, 0.6, 0.5))
+    (found,) = decode(tasks, changed(scale_nms=ScaleNMSConfig()))
+    # The second cone goes. The pedestrian is 1.6 m from the first; the barrier is another task's.
+    assert np.allclose(found.scores, (0.9, 0.7, 0.6, 0.5))
+    assert found.labels.tolist() == [9, 9, 8, 5]
+
+
+def test_scale_nms_uses_the_factor_of_each_class():
+    tasks = overlapping_cones()
+    factors = (*[1.0] * 8, 9.0, 1.0)  # now pedestrians grow, cones do not
+    (found,) = decode(tasks, changed(scale_nms=ScaleNMSConfig(factors, 0.0)))
+    assert np.allclose(found.scores, (0.9, 0.8, 0.7, 0.5))
+    (found,) = decode(tasks, changed(scale_nms=ScaleNMSConfig(factors, 0.1)))
+    assert np.allclose(found.scores, (0.9, 0.8, 0.7, 0.6, 0.5))
+
+
+def test_scale_nms_of_nothing_is_nothing():
+    assert len(decode(empty_maps(), changed(scale_nms=ScaleNMSConfig()))[0].boxes) == 0
 
 
 def test_threshold_is_exclusive_and_configurable():

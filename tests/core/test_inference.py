@@ -44,7 +44,9 @@ def head_maps(detector, frame, monkeypatch):
     """Return the head's maps of one streaming step."""
     kept, network = [], detector._network.model
     monkeypatch.setattr(
-        network, 'detect', lambda maps: kept.append(BEVDepth.detect(network, maps)) or kept[-1]
+        network,
+        'head_maps',
+        lambda maps: kept.append(BEVDepth.head_maps(network, maps)) or kept[-1],
     )
     detections = detector(frame)
     monkeypatch.undo()

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from bevdepth_core.config import ImageSpec
-from bevdepth_core.preprocess import ImageTransform, normalise, preprocess
+from bevdepth_core.preprocess import ImageTransform, normalize, preprocess
 from tests.core.parity import CAMERAS, real_images, sample_paths
 from tests.reference import golden
 
@@ -98,4 +98,4 @@ def test_network_reads_blue_first_with_statistics_of_red_first():
         (value - mean) / std
         for value, mean, std in zip((30, 20, 10), spec.mean, spec.std, strict=True)
     ]
-    assert torch.allclose(normalise(pixel, spec)[1, :, 3, 5], torch.tensor(expected), atol=1e-6)
+    assert torch.allclose(normalize(pixel, spec)[1, :, 3, 5], torch.tensor(expected), atol=1e-6)

@@ -7,21 +7,19 @@ import pytest
 import torch
 
 from bevdepth_core.config import ImageSpec, ModelConfig, load_model_config
-from bevdepth_core.engine.boxes import boxes_above
 from bevdepth_core.engine.graphs import GraphedNetwork
-from bevdepth_core.engine.sources import Sources
+from bevdepth_core.engine.upload import ImageUploader
 from bevdepth_core.inference import PRECISIONS, Detector
 from bevdepth_core.jpeg import JpegDecoder
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.depth_net import camera_vector
-from bevdepth_core.model.head import BOX_MAPS
 from bevdepth_core.model.view_transform import ego_from_frustum
-from bevdepth_core.ops.circle_suppression import suppress_circles
+from bevdepth_core.ops.circle_nms import circle_nms
 from bevdepth_core.ops.deformable import deformable_columns
 from bevdepth_core.ops.image_resize import resize_images
 from bevdepth_core.ops.max_pool import max_pool
-from bevdepth_core.preprocess import normalise, preprocess
-from bevdepth_core.types import CameraRig
+from bevdepth_core.preprocess import normalize, preprocess
+from bevdepth_core.types import BOX_MAPS, CameraRig
 from tests.core.frames import make_frame, make_rig, real_frames
 from tests.core.parity import match_boxes, sample_inputs, sample_paths
 from tests.reference import ROOT, filled_model, golden
@@ -38,14 +36,14 @@ def test_graphs_give_the_official_maps_and_boxes(case, precision):
     )
     inputs, arrays = sample_inputs(case), golden(case)[1]
     run_official_inputs(network, inputs)
-    steps = network._steps
+    steps = network._steps_for(inputs.images.shape[2])
     errors = {'bev': relative_error(steps._bev, arrays, 'backbone_bev')}
     for number, task in enumerate(network.config.head.tasks):
         widths = {**BOX_MAPS, 'heatmap': len(task.classes)}
         maps = dict(
             zip(
                 widths,
-                steps.maps[number, : sum(widths.values())].split(list(widths.values())),
+                steps.maps[0, number, : sum(widths.values())].split(list(widths.values())),
                 strict=True,
             )
         )
@@ -69,8 +67,9 @@ def run_official_inputs(network, inputs) -> None:
     """Encode the earlier frame, then the key frame, both told the key frame's cameras as
     officially."""
     cameras = camera_vector(inputs.matrices.frame(0))
-    network.prepare(inputs.images.shape[2])
-    steps = network._steps
+    cameras_per_frame = inputs.images.shape[2]
+    network.prepare(cameras_per_frame)
+    steps = network._steps_for(cameras_per_frame)
     with torch.inference_mode():
         for frame in (1, 0):
             steps.images[:, :3] = inputs.images[0, frame].cuda()
@@ -88,7 +87,8 @@ def run_official_inputs(network, inputs) -> None:
 
 
 def network_boxes(network):
-    return boxes_above(network._steps.boxes_host.numpy(), network.config.decode.score_threshold)
+    table = network._steps_for(1).boxes_host.numpy()
+    return network._decoder.boxes(table, network.config.decode.score_threshold)
 
 
 def relative_error(values, arrays, stage) -> float:
@@ -173,11 +173,11 @@ def test_broken_jpegs_are_judged_as_on_the_cpu_and_harm_nothing():
 @pytest.mark.parametrize('spec', [ImageSpec(), ImageSpec(640, 1600)])
 def test_network_input_is_pillows_to_the_bit(size, spec):
     images = np.random.default_rng(0).integers(0, 256, (2, size[1], size[0], 3), dtype=np.uint8)
-    expected = normalise(torch.from_numpy(preprocess(images, spec)[0]), spec)
+    expected = normalize(torch.from_numpy(preprocess(images, spec)[0]), spec)
     config = dataclasses.replace(ModelConfig(), image=spec)
     planar = torch.from_numpy(images[1]).permute(2, 0, 1).contiguous().cuda().permute(1, 2, 0)
     out = torch.full((2, spec.height, spec.width, 4), 7.0, device='cuda').permute(0, 3, 1, 2)
-    sources, plans = Sources(config, torch.device('cuda:0')).take([images[0], planar])
+    sources, plans = ImageUploader(config, torch.device('cuda:0')).upload([images[0], planar])
     resize_images(sources, plans, spec.mean, spec.std, out)
     assert torch.equal(out[:, :3].cpu(), expected) and not out[:, 3].any()
 
@@ -188,9 +188,9 @@ def test_suppression_equals_its_reference():
         centers = 30 * torch.rand(6, boxes, 2, generator=generator)
         valid = torch.rand(6, boxes, generator=generator) > 0.2
         limits = torch.tensor([4.0, 12.0, 10.0, 1.0, 0.85, 0.175])
-        expected = suppress_circles(centers, valid, limits, 83)
+        expected = circle_nms(centers, valid, limits, 83)
         assert torch.equal(
-            suppress_circles(centers.cuda(), valid.cuda(), limits.cuda(), 83).cpu(), expected
+            circle_nms(centers.cuda(), valid.cuda(), limits.cuda(), 83).cpu(), expected
         )
 
 

@@ -7,35 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from bevdepth_core.config import BEVGrid, ImageSpec, load_model_config
 from bevdepth_core.engine.graphs import GraphedNetwork
 from bevdepth_core.inference import Detector
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.types import CameraRig
 from tests.core.frames import make_frame, make_rig
-from tests.reference import ROOT
-
-
-def make_model(preset: str = 'small', refinement: bool = False, key_frames: int = 2) -> BEVDepth:
-    """Return a preset at a small input size whose batch norms do something, and which gives many
-    boxes."""
-    torch.manual_seed(0)
-    config = load_model_config(ROOT / 'config' / 'models' / f'{preset}.yaml')
-    config = dataclasses.replace(
-        config,
-        image=ImageSpec(64, 160),
-        grid=BEVGrid(x=(-51.2, 51.2, 1.6), y=(-51.2, 51.2, 1.6)),
-        depth_net=dataclasses.replace(config.depth_net, refinement=refinement),
-        decode=dataclasses.replace(config.decode, score_threshold=0.0),
-        key_frames=key_frames,
-    )
-    model = BEVDepth(config).eval()
-    for name, buffer in model.named_buffers():
-        if name.endswith('running_var'):
-            buffer.uniform_(0.5, 1.5)
-        elif name.endswith('running_mean'):
-            buffer.uniform_(-0.5, 0.5)
-    return model
+from tests.networks import random_model
 
 
 def both(model: BEVDepth) -> tuple[Detector, Detector]:
@@ -59,7 +36,7 @@ def assert_same_boxes(found, wanted) -> None:
 
 @pytest.mark.parametrize('options', [{}, {'refinement': True}, {'key_frames': 1}])
 def test_streaming_gives_the_boxes_of_the_plain_network(options):
-    plain, graphed = both(make_model(**options))
+    plain, graphed = both(random_model(**options))
     for step, stamp in enumerate((0.0, 0.25, 0.5)):
         frame = make_frame(stamp, seed=step)
         wanted, found = plain(frame), graphed(frame)
@@ -68,18 +45,18 @@ def test_streaming_gives_the_boxes_of_the_plain_network(options):
 
 
 def test_cameras_leave_and_return_within_the_same_buffers():
-    plain, graphed = both(make_model())
+    plain, graphed = both(random_model())
     graphed.prepare(4)
-    steps, rig = graphed._network._steps, make_rig(4)
+    steps, rig = graphed._network._steps_for(4), make_rig(4)
     for step, cameras in enumerate((slice(0, 4), slice(1, 3), slice(0, 4))):
         part = CameraRig(rig.names[cameras], rig.intrinsics[cameras], rig.ego_from_camera[cameras])
         frame = make_frame(0.5 * step, part, seed=step)
         assert_same_boxes(graphed(frame), plain(frame))
-    assert graphed._network._steps is steps
+    assert graphed._network._steps_for(1) is steps
 
 
 def test_more_cameras_than_before_make_larger_buffers_and_keep_the_past():
-    plain, graphed = both(make_model())
+    plain, graphed = both(random_model())
     for step, count in enumerate((2, 5)):
         frame = make_frame(0.5 * step, make_rig(count), seed=step)
         found, wanted = graphed(frame), plain(frame)
@@ -88,7 +65,7 @@ def test_more_cameras_than_before_make_larger_buffers_and_keep_the_past():
 
 
 def test_images_may_be_tensors_of_any_strides_and_sizes():
-    plain, graphed = both(make_model())
+    plain, graphed = both(random_model())
     rig = make_rig(2)
     frame = make_frame(0.0, rig, size=(90, 160))
     other = np.random.default_rng(1).integers(0, 255, (120, 100, 3), dtype=np.uint8)
@@ -100,14 +77,14 @@ def test_images_may_be_tensors_of_any_strides_and_sizes():
     assert np.array_equal(plain(tensors).scores, wanted.scores)
 
 
-def test_kept_features_outlive_the_next_frame():
-    network = GraphedNetwork(make_model(), torch.device('cpu'), torch.float32)
+def test_a_snapshot_outlives_the_next_frame():
+    network = GraphedNetwork(random_model(), torch.device('cpu'), torch.float32)
     images = [np.full((80, 160, 3), value, np.uint8) for value in (10, 240)]
-    network.show(images[:1])
+    network.set_images(images[:1])
     features = network.encode(torch.zeros(1, 1, 27))
-    kept = network.kept(features)
-    before = kept.depth.clone()
-    network.show(images[1:])
+    snapshot = network.snapshot(features)
+    before = snapshot.depth.clone()
+    network.set_images(images[1:])
     network.encode(torch.zeros(1, 1, 27))
-    assert torch.equal(kept.depth, before)
+    assert torch.equal(snapshot.depth, before)
     assert not torch.equal(features.depth, before)

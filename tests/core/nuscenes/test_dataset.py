@@ -12,7 +12,7 @@ from bevdepth_core.nuscenes.dataset import NuScenesDataset, Sample, ground_truth
 from bevdepth_core.nuscenes.images import read_crop
 from bevdepth_core.nuscenes.index import load_index
 from bevdepth_core.nuscenes.records import Annotations
-from bevdepth_core.preprocess import ImageTransform, normalise
+from bevdepth_core.preprocess import ImageTransform, normalize
 from bevdepth_core.types import CameraMatrices, ModelInputs
 from tests.core.frames import two_frame_inputs
 from tests.core.nuscenes.dataroot import SPLIT, TOKEN, VERSION, make_dataroot
@@ -85,7 +85,7 @@ def test_matrices_equal_the_official_ones(official, case, name):
     ('official', 'case'), [('val', 'val'), ('train', 'train')], indirect=['official']
 )
 def test_images_equal_the_official_ones(official, case):
-    images = normalise(official.images, ImageSpec()).numpy()
+    images = normalize(official.images, ImageSpec()).numpy()
     expected = OFFICIAL['val_image' if case == 'val' else 'train_aug']
     expected = expected.get('image', expected)
     assert list(images.shape) == expected['shape']
@@ -210,7 +210,7 @@ def test_positions_choose_and_repeat_samples(root):
 
 def test_samples_make_model_inputs(validation):
     matrices = CameraMatrices.stack([validation.matrices])
-    assert ModelInputs(normalise(validation.images[None], ImageSpec()), matrices).images.shape == (
+    assert ModelInputs(normalize(validation.images[None], ImageSpec()), matrices).images.shape == (
         1,
         2,
         6,
@@ -225,7 +225,7 @@ def test_the_detector_reads_what_validation_reads(root):
     key, past = load_frame(index[1], root), load_frame(index[0], root)
     inputs = two_frame_inputs(key, past, ModelConfig())
     assert key.rig.names == CAMERAS
-    assert torch.equal(inputs.images[0], normalise(sample.images, ImageSpec()))
+    assert torch.equal(inputs.images[0], normalize(sample.images, ImageSpec()))
     assert torch.equal(inputs.matrices.image_aug[0], sample.matrices.image_aug) and torch.equal(
         inputs.matrices.intrinsics[0], sample.matrices.intrinsics
     )

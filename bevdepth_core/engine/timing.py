@@ -1,4 +1,4 @@
-"""Time per step by the device's clock."""
+"""Time per step, measured with CUDA events."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ def device_seconds(work: Callable[[], object], runs: int = 5) -> float:
     return min(times[2:])
 
 
-class DeviceClock:
-    """Times between marks by the device's clock; on the CPU there is none."""
+class StageTimer:
+    """Measures stages that follow each other, without waiting for any but the last one.
+
+    On the CPU, where the steps run for tests only, every time is 0.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._on = device.type == 'cuda'
@@ -32,15 +35,16 @@ class DeviceClock:
         self._stages: list[str] = []
 
     def start(self) -> None:
+        """Begin the first stage."""
         self._stages = []
-        self._mark()
+        self._record()
 
     def stage_done(self, stage: str) -> None:
         """Mark the end of ``stage``, which began at the mark before."""
         self._stages.append(stage)
-        self._mark()
+        self._record()
 
-    def _mark(self) -> None:
+    def _record(self) -> None:
         if not self._on:
             return
         if len(self._events) <= len(self._stages):
@@ -48,7 +52,7 @@ class DeviceClock:
         self._events[len(self._stages)].record()
 
     def wait(self) -> dict[str, float]:
-        """Wait for the last mark and return seconds per stage."""
+        """Wait for the end of the last stage and return seconds per stage."""
         if not self._on:
             return dict.fromkeys(self._stages, 0.0)
         self._events[len(self._stages)].synchronize()

@@ -1,5 +1,5 @@
-"""Depth net and depth refinement in evaluation mode; they are made of parts whose convolutions are
-fused already.
+"""Parts of depth net and depth refinement in a faster form; the convolutions that they consist of
+are fused before them.
 """
 
 from __future__ import annotations
@@ -8,19 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bevdepth_core.model.depth_net import (
-    AtrousPyramid,
-    DeformableConv,
-    DepthNet,
-    in_network_pixels,
-)
+from bevdepth_core.model.depth_net import AtrousPyramid, DeformableConv, DepthSoftmax
 from bevdepth_core.model.view_transform import DepthRefinement
 from bevdepth_core.ops.deformable import deformable_conv
 
 
 class FusedDeformableConv(nn.Module):
-    """Deformable convolution whose sampling points are float32: half precision would misplace them
-    by a hundredth of the map.
+    """Deformable convolution whose sampling points are float32: half precision would move them by
+    a hundredth of the map's size.
     """
 
     def __init__(self, conv: DeformableConv) -> None:
@@ -32,8 +27,10 @@ class FusedDeformableConv(nn.Module):
 
 
 class FusedPyramid(nn.Module):
-    """Atrous pyramid that adds what the global mean contributes to the projection instead of
-    spreading it over the map first.
+    """Atrous pyramid that projects the global mean before it is spread over the map.
+
+    The projection is linear, so its input channels can be split: one convolution of the four
+    branches, plus one of the mean, which needs a single pixel.
     """
 
     def __init__(self, pyramid: AtrousPyramid) -> None:
@@ -55,50 +52,20 @@ class FusedPyramid(nn.Module):
         return self.project(branches, mean)
 
 
-class FusedDepthNet(nn.Module):
-    """Depth net whose gates can be computed before the image features are there, and whose softmax
-    runs along memory.
-    """
+class ChannelsLastSoftmax(nn.Module):
+    """``DepthSoftmax`` along contiguous memory where logits are channels_last."""
 
-    def __init__(self, net: DepthNet) -> None:
+    def __init__(self, _: DepthSoftmax) -> None:
         super().__init__()
-        self.net = net
 
-    def gates(self, cameras: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the factors (n, C, 1, 1) of context and depth features from (n, 27) camera
-        vectors.
-        """
-        net = self.net
-        cameras = net.camera_norm(
-            in_network_pixels(cameras) if net.told_network_pixels else cameras
-        )
-        return net.context_gate.factors(cameras), net.depth_gate.factors(cameras)
-
-    def forward(
-        self, features: torch.Tensor, cameras: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As ``DepthNet``."""
-        return self.gated(features, self.gates(cameras))
-
-    def gated(
-        self, features: torch.Tensor, gates: tuple[torch.Tensor, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return depth (n, D, h, w) float32 and context (n, C, h, w) from image features and the
-        gates.
-        """
-        net = self.net
-        context_gate, depth_gate = gates
-        features = net.reduce(features)
-        context = net.context_head(features * context_gate)
-        logits = net.depth_head(net.deform(net.pyramid(net.depth_blocks(features * depth_gate))))
-        return F.softmax(logits.permute(0, 2, 3, 1), dim=-1, dtype=torch.float32).permute(
-            0, 3, 1, 2
-        ), context
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        pixels = logits.permute(0, 2, 3, 1)
+        return F.softmax(pixels, dim=-1, dtype=torch.float32).permute(0, 3, 1, 2)
 
 
 class FusedRefinement(nn.Module):
-    """Depth refinement whose planes are made channels_last at once, and whose result is copied and
-    given its bias in one.
+    """Depth refinement that makes its planes channels_last at once, and that adds the last bias
+    while it copies the result.
     """
 
     def __init__(self, refinement: DepthRefinement) -> None:

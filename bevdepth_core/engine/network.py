@@ -1,0 +1,54 @@
+"""The steps of a network that the ``Detector`` calls, frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from bevdepth_core.decode import ScoredBoxes
+from bevdepth_core.model.view_transform import ImageFeatures
+
+
+class InferenceNetwork(Protocol):
+    """One frame after the other: ``set_images``, ``encode``, ``detect``, in this order.
+
+    Attributes:
+        stage_seconds: time per step of the last frame, in order, in seconds.
+    """
+
+    stage_seconds: dict[str, float]
+
+    def prepare(self, cameras: int) -> None:
+        """Do what frames of up to ``cameras`` cameras need once; the first such frame does it
+        otherwise.
+        """
+
+    def set_images(self, images: Sequence[np.ndarray | torch.Tensor]) -> None:
+        """Take the N images (H, W, 3) uint8 RGB of a new frame; sizes may differ."""
+
+    def encode(self, camera_vectors: torch.Tensor) -> ImageFeatures:
+        """Return the features of the images.
+
+        They are valid until the next call; ``snapshot`` keeps them longer.
+
+        Args:
+            camera_vectors: (1, N, 27) float32, see ``model.depth_net.camera_vector``.
+        """
+
+    def detect(
+        self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]], threshold: float
+    ) -> ScoredBoxes:
+        """Return the boxes that score more than ``threshold``.
+
+        Args:
+            frames: features of the frame just encoded, then of past frames, each with its
+                (1, N, 3, 4) ``ego_from_frustum``. The first stands in for frames that the network
+                needs and that are missing.
+            threshold: a score.
+        """
+
+    def snapshot(self, features: ImageFeatures) -> ImageFeatures:
+        """Return ``features`` so that they stay valid during later frames."""

@@ -1,0 +1,71 @@
+"""Scale NMS: boxes that overlap a better one in the bird's-eye view are dropped, after their
+footprints were scaled by a factor of their class.
+
+Small objects such as traffic cones hardly overlap although two detections belong to one object; a
+factor above 1 makes their footprints meet. Large objects that park side by side overlap by their
+errors alone; a factor below 1 keeps them apart.
+
+Source: BEVDet (arXiv 2112.11790), section 3.3.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bevdepth_core.types import Boxes3D
+
+
+def scale_nms(boxes: Boxes3D, factors: np.ndarray, most_overlap: float) -> np.ndarray:
+    """Return the (m,) int64 indices of the boxes to keep, in the given order.
+
+    Args:
+        boxes: n boxes, best score first.
+        factors: (n,) scale of length and width of each box.
+        most_overlap: a box is dropped when its intersection over union with a kept one is larger.
+    """
+    footprints = _footprints(boxes, factors)
+    reach = np.linalg.norm(boxes.size[:, :2], axis=1) / 2 * factors
+    kept: list[int] = []
+    for index, center in enumerate(boxes.center[:, :2]):
+        distance = np.linalg.norm(boxes.center[kept, :2] - center, axis=1)
+        near = np.asarray(kept, np.int64)[distance < reach[kept] + reach[index]]
+        if all(overlap(footprints[index], footprints[other]) <= most_overlap for other in near):
+            kept.append(index)
+    return np.array(kept, np.int64)
+
+
+def overlap(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the intersection over union of two convex polygons, (n, 2) counterclockwise."""
+    common = first
+    for start, end in zip(second, np.roll(second, -1, axis=0), strict=True):
+        common = _left_of(common, start, end)
+    intersection = _area(common)
+    return intersection / (_area(first) + _area(second) - intersection)
+
+
+def _footprints(boxes: Boxes3D, factors: np.ndarray) -> np.ndarray:
+    """Return the (n, 4, 2) float64 corners of the scaled boxes, counterclockwise."""
+    signs = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)]) / 2
+    local = signs * (boxes.size[:, :2].astype(np.float64) * factors[:, None])[:, None]
+    cos, sin = np.cos(boxes.yaw, dtype=np.float64), np.sin(boxes.yaw, dtype=np.float64)
+    rotation = np.stack((np.stack((cos, -sin), axis=-1), np.stack((sin, cos), axis=-1)), axis=1)
+    return local @ rotation.swapaxes(1, 2) + boxes.center[:, None, :2]
+
+
+def _left_of(polygon: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return the part of a convex polygon on the left of a line (Sutherland-Hodgman)."""
+    (dx, dy), offset = end - start, polygon - start
+    side = dx * offset[:, 1] - dy * offset[:, 0]
+    points: list[np.ndarray] = []
+    for index, following in enumerate(np.roll(np.arange(len(polygon)), -1)):
+        if side[index] >= 0:
+            points.append(polygon[index])
+        if side[index] * side[following] < 0:  # this edge crosses the line
+            share = side[index] / (side[index] - side[following])
+            points.append(polygon[index] + share * (polygon[following] - polygon[index]))
+    return np.array(points).reshape(-1, 2)
+
+
+def _area(polygon: np.ndarray) -> float:
+    x, y = polygon.T
+    return float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2)

@@ -1,0 +1,76 @@
+"""Circle NMS: greedy, best first, each task by its own limit."""
+
+import numpy as np
+import pytest
+import torch
+
+from bevdepth_core.ops.circle_nms import circle_nms
+
+
+def plain_nms(centers: np.ndarray, valid: np.ndarray, limit: float, most: int) -> list[int]:
+    """Return the kept indices of one task, by the definition."""
+    kept: list[int] = []
+    for index in np.flatnonzero(valid):
+        distances = ((centers[kept] - centers[index]) ** 2).sum(axis=1)
+        if len(kept) < most and (distances > limit).all():
+            kept.append(int(index))
+    return kept + [-1] * (most - len(kept))
+
+
+@pytest.mark.parametrize('most', [5, 25, 70])
+def test_every_task_keeps_what_the_definition_says(most):
+    generator = torch.Generator().manual_seed(0)
+    centers = 20 * torch.rand(3, 60, 2, generator=generator)
+    valid = torch.rand(3, 60, generator=generator) > 0.3
+    limits = (4.0, 0.5, 12.0)
+    kept = circle_nms(centers, valid, torch.tensor(limits), most)
+    assert kept.dtype == torch.int32
+    for task, limit in enumerate(limits):
+        expected = plain_nms(centers[task].numpy(), valid[task].numpy(), limit, most)
+        assert kept[task].tolist() == expected
+
+
+def line(*positions: float) -> tuple[torch.Tensor, torch.Tensor]:
+    centers = torch.tensor([[(0.0, x) for x in positions]])
+    return centers, torch.ones(1, len(positions), dtype=torch.bool)
+
+
+def test_the_limit_is_a_squared_distance_and_a_box_at_it_is_suppressed():
+    assert circle_nms(*line(0, 2, 2.01, 4.02), torch.tensor([4.0]), 4).tolist() == [[0, 2, 3, -1]]
+
+
+def test_both_axes_count():
+    centers = torch.tensor([[(0.0, 0.0), (1.5, 1.5), (1.0, 1.0)]])
+    every = torch.ones(1, 3, dtype=torch.bool)
+    assert circle_nms(centers, every, torch.tensor([4.0]), 3).tolist() == [[0, 1, -1]]
+
+
+def test_a_suppressed_box_suppresses_none():
+    assert circle_nms(*line(0, 1.5, 3), torch.tensor([4.0]), 3).tolist() == [[0, 2, -1]]
+
+
+def test_an_invalid_box_neither_stays_nor_suppresses():
+    centers, valid = line(0, 1, 1.5, 9)
+    valid[0, 0] = False
+    assert circle_nms(centers, valid, torch.tensor([4.0]), 3).tolist() == [[1, 3, -1]]
+    assert valid.tolist() == [[False, True, True, True]]  # the argument is left alone
+
+
+def test_it_stops_at_the_most():
+    assert circle_nms(*line(0, 10, 20, 30), torch.tensor([4.0]), 2).tolist() == [[0, 1]]
+
+
+def test_one_task_may_run_out_of_boxes_before_another():
+    centers = torch.tensor([[(0.0, 0.0), (0.1, 0.0), (0.2, 0.0)]] * 2)
+    valid = torch.ones(2, 3, dtype=torch.bool)
+    kept = circle_nms(centers, valid, torch.tensor([1.0, 1e-4]), 4)
+    assert kept.tolist() == [[0, -1, -1, -1], [0, 1, 2, -1]]
+
+
+def test_a_limit_below_zero_suppresses_none():
+    assert circle_nms(*line(1, 1), torch.tensor([-1.0]), 3).tolist() == [[0, 1, -1]]
+
+
+def test_no_boxes_keep_none():
+    centers, valid = torch.zeros(2, 0, 2), torch.zeros(2, 0, dtype=torch.bool)
+    assert circle_nms(centers, valid, torch.ones(2), 2).tolist() == [[-1, -1]] * 2

@@ -1,0 +1,86 @@
+"""Scale NMS drops boxes by the overlap of their scaled footprints."""
+
+import numpy as np
+import pytest
+
+from bevdepth_core.scale_nms import overlap, scale_nms
+from bevdepth_core.types import Boxes3D
+
+SQUARE = np.array([(1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0), (1.0, -1.0)])
+
+
+def boxes(*rows: tuple[float, float, float, float, float]) -> Boxes3D:
+    """Return boxes of the given x, y, length, width and yaw."""
+    x, y, length, width, yaw = np.array(rows).T
+    nothing, count = np.zeros(len(rows)), len(rows)
+    return Boxes3D(
+        np.stack((x, y, nothing), axis=1),
+        np.stack((length, width, nothing + 1), axis=1),
+        yaw,
+        np.zeros((count, 2)),
+    )
+
+
+@pytest.mark.parametrize(
+    ('moved', 'expected'),
+    [
+        ((0.0, 0.0), 1.0),
+        ((1.0, 0.0), 2 / 6),
+        ((0.0, -1.0), 2 / 6),
+        ((1.0, 1.0), 1 / 7),
+        ((2.0, 0.0), 0.0),
+        ((5.0, 0.0), 0.0),
+    ],
+)
+def test_overlap_of_shifted_squares(moved, expected):
+    assert overlap(SQUARE, SQUARE + moved) == pytest.approx(expected)
+    assert overlap(SQUARE + moved, SQUARE) == pytest.approx(expected)
+
+
+def test_overlap_of_a_turned_square_is_the_regular_octagon():
+    turn = np.array([(1.0, -1.0), (1.0, 1.0)]) / np.sqrt(2)
+    octagon = 8 * (np.sqrt(2) - 1)
+    assert overlap(SQUARE, SQUARE @ turn.T) == pytest.approx(octagon / (8 - octagon))
+
+
+def test_overlap_of_a_contained_square_is_the_share_of_areas():
+    assert overlap(SQUARE, SQUARE / 2) == pytest.approx(0.25)
+    assert overlap(SQUARE / 2, SQUARE) == pytest.approx(0.25)
+
+
+def test_the_better_box_stays_and_a_dropped_one_drops_none():
+    line = boxes(*((x, 0.0, 4.0, 2.0, 0.0) for x in (0.0, 2.0, 4.0, 9.0)))
+    assert scale_nms(line, np.ones(4), 0.2).tolist() == [0, 2, 3]  # neighbors overlap by 1/3
+    assert scale_nms(line, np.ones(4), 0.34).tolist() == [0, 1, 2, 3]
+
+
+def test_an_overlap_at_the_limit_stays():
+    pair = boxes((0.0, 0.0, 1.0, 1.0, 0.0), (0.0, 0.0, 2.0, 2.0, 0.0))
+    assert scale_nms(pair, np.ones(2), 0.25).tolist() == [0, 1]
+    assert scale_nms(pair, np.ones(2), 0.249).tolist() == [0]
+
+
+def test_the_factors_scale_the_footprints():
+    pair = boxes((0.0, 0.0, 1.0, 1.0, 0.0), (1.5, 0.0, 1.0, 1.0, 0.0))
+    assert scale_nms(pair, np.array([1.0, 1.0]), 0.1).tolist() == [0, 1]
+    assert scale_nms(pair, np.array([2.0, 2.0]), 0.1).tolist() == [0]  # 0.5 of 3.5 wide: 1/7
+    assert scale_nms(pair, np.array([2.0, 2.0]), 0.15).tolist() == [0, 1]
+    assert scale_nms(pair, np.array([4.0, 1.0]), 0.05).tolist() == [0]
+    near = boxes((0.0, 0.0, 4.0, 4.0, 0.0), (3.0, 0.0, 4.0, 4.0, 0.0))
+    assert scale_nms(near, np.array([0.5, 0.5]), 0.0).tolist() == [0, 1]
+
+
+def test_length_lies_along_the_heading():
+    along = boxes((0.0, 0.0, 6.0, 1.0, np.pi / 2), (0.0, 2.5, 1.0, 1.0, 0.3))
+    across = boxes((0.0, 0.0, 6.0, 1.0, 0.0), (0.0, 2.5, 1.0, 1.0, 0.3))
+    assert scale_nms(along, np.ones(2), 0.1).tolist() == [0]
+    assert scale_nms(across, np.ones(2), 0.1).tolist() == [0, 1]
+    turned = boxes((0.0, 0.0, 8.0, 0.5, np.pi / 4), (2.0, 2.0, 1.0, 1.0, 0.0))
+    mirrored = boxes((0.0, 0.0, 8.0, 0.5, -np.pi / 4), (2.0, 2.0, 1.0, 1.0, 0.0))
+    assert scale_nms(turned, np.ones(2), 0.05).tolist() == [0]
+    assert scale_nms(mirrored, np.ones(2), 0.05).tolist() == [0, 1]
+
+
+def test_no_boxes_keep_none():
+    empty = Boxes3D(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0), np.zeros((0, 2)))
+    assert scale_nms(empty, np.zeros(0), 0.2).tolist() == []
