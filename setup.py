@@ -29,6 +29,7 @@ CUDA_SOURCES = [
     'csrc/detection/detection_bindings.cpp',
     'csrc/detection/detection.cu',
     'csrc/layers/layers.cu',
+    'csrc/layers/layers_bindings.cpp',
     'csrc/voxel_pooling/voxel_pooling.cu',
 ]
 

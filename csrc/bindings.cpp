@@ -1,10 +1,11 @@
-// The Python table of voxel_pooling.h. Device pointers and streams travel as integers, so that the module serves any torch.
+// Python bindings of voxel_pooling.h, and the module of all bindings. Device pointers and streams travel as integers, so that the module serves any torch.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <array>
 
 #include "detection/detection_bindings.h"
+#include "layers/layers_bindings.h"
 #include "voxel_pooling/voxel_pooling.h"
 
 namespace py = pybind11;
@@ -24,7 +25,7 @@ Geometry make_geometry(Address ego_from_frustum, Address frustum_u, Address frus
             {lower[0], lower[1], lower[2]},   {cell[0], cell[1], cell[2]}};
 }
 
-// A structure made in Python from its members, in their order.
+// Binds a structure that Python makes from its members, in their order.
 template <class T, class Make>
 void bind(py::module_& module, const char* name, Make make) {
     py::class_<T>(module, name).def(py::init(make));
@@ -48,16 +49,15 @@ PYBIND11_MODULE(_kernels, module) {
                     return Sizes{batch, cameras, bins, channels, height, width, nx, ny};
                 });
     bind<Geometry>(module, "Geometry", &make_geometry);
-    py::class_<Points>(module, "Points")
-        .def(py::init([](const Geometry& geometry) { return Points{false, geometry, nullptr}; }))
-        .def(py::init([](Address voxel_index) { return Points{true, {}, pointer<std::int32_t>(voxel_index)}; }));
-    bind<Depth>(module, "Depth", [](Address data, Count view, Count bin, Count row, Count column) {
-        return Depth{pointer(data), view, bin, row, column};
+    bind<StridedArray>(module, "StridedArray", [](Address data, Count view, Count line, Count row, Count column) {
+        return StridedArray{pointer(data), view, line, row, column};
     });
-    bind<Context>(module, "Context", [](Address planes, Address rows) { return Context{pointer(planes), pointer(rows)}; });
+    bind<Context>(module, "Context", [](Address channels_first, Address channels_last) {
+        return Context{pointer(channels_first), pointer(channels_last)};
+    });
     module.attr("SUM_BOUNDS") = kSumBounds;
-    bind<Sums>(module, "Sums", [](bool exact, Address rows, Address bounds) {
-        return Sums{exact, pointer(rows), pointer<std::uint32_t>(bounds)};
+    bind<Sums>(module, "Sums", [](bool exact, Address cells, Address bounds) {
+        return Sums{exact, pointer(cells), pointer<std::uint32_t>(bounds)};
     });
 
     module.def(
@@ -66,17 +66,17 @@ PYBIND11_MODULE(_kernels, module) {
             voxel_index(launch, sizes, geometry, pointer<std::int32_t>(index));
         },
         no_gil);
-    module.def("wants_rows", &wants_rows, no_gil);
+    module.def("wants_channels_last", &wants_channels_last, no_gil);
     module.def(
         "voxel_pooling",
-        [](const Launch& launch, const Sizes& sizes, const Points& points, const Depth& depth, const Context& context, const Sums& sums,
-           Address bev) { voxel_pooling(launch, sizes, points, depth, context, sums, pointer(bev)); },
+        [](const Launch& launch, const Sizes& sizes, const Geometry& geometry, const StridedArray& depth, const Context& context, const Sums& sums,
+           Address bev) { voxel_pooling(launch, sizes, geometry, depth, context, sums, pointer(bev)); },
         no_gil);
     module.def(
         "voxel_pooling_backward",
-        [](const Launch& launch, const Sizes& sizes, const Points& points, const Depth& depth, const Context& context, Address grad_bev,
+        [](const Launch& launch, const Sizes& sizes, const Geometry& geometry, const StridedArray& depth, const Context& context, Address grad_bev,
            Address grad_depth, Address grad_context) {
-            voxel_pooling_backward(launch, sizes, points, depth, context, pointer(grad_bev), pointer(grad_depth), pointer(grad_context));
+            voxel_pooling_backward(launch, sizes, geometry, depth, context, pointer(grad_bev), pointer(grad_depth), pointer(grad_context));
         },
         no_gil);
     module.def(
@@ -93,4 +93,5 @@ PYBIND11_MODULE(_kernels, module) {
         no_gil);
 
     detection::bind(module);
+    layers::bind(module);
 }

@@ -1,11 +1,12 @@
-"""The kernels of ``csrc`` where they are built, and how they are told where to run; the only
-importer of the compiled module.
-"""
+"""The compiled kernels of ``csrc`` where they are built; no other module imports them."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+kernels: Any
 try:
     from bevdepth_core.ops import _kernels as kernels
 
@@ -15,9 +16,8 @@ except ImportError as error:
     why_missing = str(error)
 
 
-def launch(tensor: torch.Tensor):
+def launch(tensor: torch.Tensor) -> Any:
     """Return type and device of ``tensor`` and the caller's stream, as the kernels take them."""
     dtype = getattr(kernels.Dtype, str(tensor.dtype).removeprefix('torch.'))
-    return kernels.Launch(
-        dtype, tensor.device.index, torch.cuda.current_stream(tensor.device).cuda_stream
-    )
+    stream = torch.cuda.current_stream(tensor.device).cuda_stream
+    return kernels.Launch(dtype, tensor.device.index, stream)

@@ -13,6 +13,7 @@ neither on the number of threads nor on the batch.
 """
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,15 +29,14 @@ def voxel_index(
     frustum_u: Tensor,
     frustum_v: Tensor,
     frustum_d: Tensor,
-    lower: list[float],
-    cell: list[float],
+    lower: Sequence[float],
+    cell: Sequence[float],
 ) -> Tensor:
     """Return the cell index (x, y, z) of every frustum point.
 
     All arithmetic is float32, each operation rounded by itself (no fused multiply-add) in the
-    order written here, so that a
-    kernel can give the same indices: ``((m0 * ud + m1 * vd) + m2 * d) + m3``, then ``(point -
-        lower) / cell``.
+    order written here, so that a kernel can give the same indices:
+    ``((m0 * ud + m1 * vd) + m2 * d) + m3``, then ``(point - lower) / cell``.
 
     The index is truncated towards zero. A point up to one cell below the lower bound therefore
     falls into cell 0: an oddity of the official code that its weights were trained with, kept.
@@ -69,7 +69,9 @@ def voxel_index(
     return torch.stack(axes, dim=-1)
 
 
-def voxel_pooling(depth: Tensor, context: Tensor, voxel_index: Tensor, shape: list[int]) -> Tensor:
+def voxel_pooling(
+    depth: Tensor, context: Tensor, voxel_index: Tensor, shape: Sequence[int]
+) -> Tensor:
     """Return the bird's-eye-view map ``bev[b, c, y, x]``, the sum of ``depth * context`` over the
     points in each cell.
 
@@ -98,7 +100,7 @@ def voxel_pooling(depth: Tensor, context: Tensor, voxel_index: Tensor, shape: li
 
 
 def voxel_pooling_backward(
-    grad_bev: Tensor, depth: Tensor, context: Tensor, voxel_index: Tensor, shape: list[int]
+    grad_bev: Tensor, depth: Tensor, context: Tensor, voxel_index: Tensor, shape: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of ``depth`` and ``context`` for the gradient (B, C, ny, nx) of the
     map.
@@ -121,7 +123,7 @@ def voxel_pooling_backward(
     return grad_depth.to(depth.dtype).contiguous(), grad_context
 
 
-def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: list[int]) -> Tensor:
+def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
     """Return the map of points that carry their own features ``volume``, (B, N, C, D, H, W);
     otherwise as ``voxel_pooling``.
     """
@@ -134,7 +136,7 @@ def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: list[int]) 
 
 
 def voxel_pooling_volume_backward(
-    grad_bev: Tensor, voxel_index: Tensor, shape: list[int]
+    grad_bev: Tensor, voxel_index: Tensor, shape: Sequence[int]
 ) -> Tensor:
     """Return the gradient (B, N, C, D, H, W) of the volume: each point in the grid receives that
     of its cell.
@@ -155,7 +157,7 @@ def _samples_and_bins(cells: Tensor) -> list[tuple[int, int]]:
     return list(itertools.product(range(cells.shape[0]), range(cells.shape[1])))
 
 
-def _flat_cells(voxel_index: Tensor, shape: list[int]) -> Tensor:
+def _flat_cells(voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
     """Return each point's cell ``y * nx + x``, or ``ny * nx`` (one past the last) when it is
     outside, (B, N, D, H, W) int64.
     """
@@ -180,7 +182,7 @@ def _pixel_rows(context: Tensor) -> Tensor:
     return context.movedim(2, -1).flatten(1, 3).to(accumulator(context.dtype)).contiguous()
 
 
-def _empty_cells(features: Tensor, channels: int, shape: list[int]) -> Tensor:
+def _empty_cells(features: Tensor, channels: int, shape: Sequence[int]) -> Tensor:
     """Return zeros (B, ny * nx + 1, C); the last row collects the points outside the grid and is
     dropped later.
     """
@@ -190,7 +192,7 @@ def _empty_cells(features: Tensor, channels: int, shape: list[int]) -> Tensor:
     )
 
 
-def _map_from_cells(cells: Tensor, shape: list[int]) -> Tensor:
+def _map_from_cells(cells: Tensor, shape: Sequence[int]) -> Tensor:
     """Return the map (B, C, ny, nx), channels_last."""
     nx, ny, _ = shape
     return cells[:, :-1].contiguous().unflatten(1, (ny, nx)).movedim(-1, 1)

@@ -13,7 +13,7 @@ namespace bevdepth::detection {
 namespace {
 
 constexpr int kThreads = 128;         // of a block that makes pixels
-constexpr int kSuppressThreads = 512;
+constexpr int kNmsThreads = 512;
 constexpr int kImagesPerLaunch = 16;  // sources travel as a kernel argument, of which there are 4 KiB
 constexpr int kWeightBits = 22;       // Pillow's fixed point: 32 bits, less 8 of a pixel and 2 for sums above 1
 constexpr int kSharedBytes = 48 * 1024;
@@ -69,13 +69,13 @@ __global__ void __launch_bounds__(kThreads)
     for (int channel = 3; channel < inputs.channels; ++channel) input[channel] = static_cast<T>(0.0f);
 }
 
-// One block per task walks down its boxes; all threads together strike out what the present box suppresses.
-__global__ void __launch_bounds__(kSuppressThreads)
-    suppress(int boxes, int most, const float2* centers, const bool* valid, const float* limits, int* kept) {
+// One block per task walks down its boxes; all threads together mark the boxes that the present one suppresses.
+__global__ void __launch_bounds__(kNmsThreads)
+    circle_nms_kernel(int boxes, int most, const float2* centers, const bool* valid, const float* limits, int* kept) {
     extern __shared__ float2 center[];
     volatile bool* alive = reinterpret_cast<volatile bool*>(center + boxes);
     const int task = blockIdx.x;
-    for (int box = threadIdx.x; box < boxes; box += kSuppressThreads) {
+    for (int box = threadIdx.x; box < boxes; box += kNmsThreads) {
         center[box] = centers[task * boxes + box];
         alive[box] = valid[task * boxes + box];
     }
@@ -86,14 +86,14 @@ __global__ void __launch_bounds__(kSuppressThreads)
         if (!alive[best]) continue;
         if (threadIdx.x == 0) kept[task * most + count] = best;
         ++count;
-        for (int box = best + 1 + threadIdx.x; box < boxes; box += kSuppressThreads) {
+        for (int box = best + 1 + threadIdx.x; box < boxes; box += kNmsThreads) {
             const float x = center[box].x - center[best].x, y = center[box].y - center[best].y;
-            // Rounded one by one, as numpy does.
+            // Each operation is rounded by itself, as in the reference.
             if (!(__fadd_rn(__fmul_rn(x, x), __fmul_rn(y, y)) > limit)) alive[box] = false;
         }
         __syncthreads();
     }
-    for (int place = count + threadIdx.x; place < most; place += kSuppressThreads) kept[task * most + place] = -1;
+    for (int place = count + threadIdx.x; place < most; place += kNmsThreads) kept[task * most + place] = -1;
 }
 
 template <class T>
@@ -103,10 +103,10 @@ void resize_some(cudaStream_t stream, const Source* sources, int images, void* r
     int most_rows = 1;
     for (int image = 0; image < images; ++image) most_rows = std::max(most_rows, sources[image].rows);
     const int blocks = (inputs.width + kThreads - 1) / kThreads;
-    auto* const kept_rows = static_cast<uchar4*>(rows);
-    resize_rows<<<dim3(blocks, most_rows, images), kThreads, 0, stream>>>(argument, most_rows, inputs.width, kept_rows);
+    auto* const resized_rows = static_cast<uchar4*>(rows);
+    resize_rows<<<dim3(blocks, most_rows, images), kThreads, 0, stream>>>(argument, most_rows, inputs.width, resized_rows);
     check(cudaGetLastError(), "resizing the rows of images");
-    resize_columns<T><<<dim3(blocks, inputs.height, images), kThreads, 0, stream>>>(argument, most_rows, kept_rows, inputs);
+    resize_columns<T><<<dim3(blocks, inputs.height, images), kThreads, 0, stream>>>(argument, most_rows, resized_rows, inputs);
     check(cudaGetLastError(), "resizing the columns of images");
 }
 
@@ -134,15 +134,15 @@ void resize_images(const Launch& launch, const std::vector<Source>& sources, voi
     throw std::invalid_argument("network inputs are float16, bfloat16 or float32");
 }
 
-void suppress_circles(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, const float* centers,
+void circle_nms(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, const float* centers,
                       const bool* valid, const float* limits, std::int32_t* kept) {
     const std::size_t shared = static_cast<std::size_t>(boxes) * (sizeof(float2) + sizeof(bool));
-    if (boxes < 0 || shared > kSharedBytes) throw std::invalid_argument("suppression takes up to 5461 candidates per task");
+    if (boxes < 0 || shared > kSharedBytes) throw std::invalid_argument("circle NMS takes up to 5461 candidates per task");
     if (tasks < 1 || most < 1) return;
     const DeviceGuard guard(launch.device);
-    suppress<<<tasks, kSuppressThreads, shared, reinterpret_cast<cudaStream_t>(launch.stream)>>>(
+    circle_nms_kernel<<<tasks, kNmsThreads, shared, reinterpret_cast<cudaStream_t>(launch.stream)>>>(
         boxes, most, reinterpret_cast<const float2*>(centers), valid, limits, kept);
-    check(cudaGetLastError(), "suppressing boxes");
+    check(cudaGetLastError(), "circle NMS");
 }
 
 }  // namespace bevdepth::detection

@@ -1,5 +1,5 @@
-// What the detector needs around the network on CUDA: resized images and suppressed boxes.
-// bevdepth_core/ops/image_resize.py and circle_suppression.py specify the numbers.
+// What the detector needs around the network on CUDA: resized images and circle NMS.
+// bevdepth_core/ops/image_resize.py and circle_nms.py specify the numbers.
 //
 // As in voxel_pooling.h: device pointers, a device and a stream; nothing allocates, waits or reads device memory on the host.
 #pragma once
@@ -11,7 +11,7 @@
 
 namespace bevdepth::detection {
 
-// One line per output pixel: index of the first source pixel, then the weights of that one and the following, scaled by 2^22.
+// One line of numbers per output pixel: index of the first source pixel, then the weights of that one and the following, scaled by 2^22.
 // Weights of 0 stand for source pixels that are not read.
 struct Filter {
     const std::int32_t* lines;  // (outputs, 1 + taps)
@@ -26,7 +26,7 @@ struct Source {
     Filter horizontal, vertical;
 };
 
-// Network input (N, height, width, channels) of Launch::dtype: B G R, normalised, channels from the fourth on are 0.
+// Network input (N, height, width, channels) of Launch::dtype: B G R, normalized, channels from the fourth on are 0.
 struct Inputs {
     void* pixels;
     std::int32_t height, width, channels;
@@ -40,7 +40,7 @@ void resize_images(const Launch& launch, const std::vector<Source>& sources, voi
 // kept (tasks, most) int32: indices of the boxes that no better kept one suppresses, best first, then -1.
 // Boxes come best first: centers (tasks, boxes, 2), valid (tasks, boxes); limits (tasks) squared distances up to which a box is
 // suppressed.
-void suppress_circles(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, const float* centers,
+void circle_nms(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, const float* centers,
                       const bool* valid, const float* limits, std::int32_t* kept);
 
 }  // namespace bevdepth::detection

@@ -1,4 +1,4 @@
-// The Python table of detection.h and layers.h. Addresses and streams travel as integers, so that the module serves any torch.
+// Python bindings of detection.h. Addresses and streams travel as integers, so that the module serves any torch.
 #include "detection/detection_bindings.h"
 
 #include <pybind11/stl.h>
@@ -6,7 +6,6 @@
 #include <array>
 
 #include "detection/detection.h"
-#include "layers/layers.h"
 
 namespace py = pybind11;
 
@@ -45,29 +44,11 @@ void bind(py::module_& module) {
         },
         no_gil);
     module.def(
-        "suppress_circles",
+        "circle_nms",
         [](const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, Address centers, Address valid, Address limits,
            Address kept) {
-            suppress_circles(launch, tasks, boxes, most, reinterpret_cast<const float*>(centers), reinterpret_cast<const bool*>(valid),
+            circle_nms(launch, tasks, boxes, most, reinterpret_cast<const float*>(centers), reinterpret_cast<const bool*>(valid),
                              reinterpret_cast<const float*>(limits), reinterpret_cast<std::int32_t*>(kept));
-        },
-        no_gil);
-
-    py::class_<layers::Map>(module, "Map").def(
-        py::init([](std::int32_t images, std::int32_t height, std::int32_t width, std::int32_t channels) {
-            return layers::Map{images, height, width, channels};
-        }));
-    module.def(
-        "deformable_columns",
-        [](const Launch& launch, const layers::Map& map, std::int32_t groups, Address features, Address offsets, Address columns) {
-            layers::deformable_columns(launch, map, groups, reinterpret_cast<const void*>(features), reinterpret_cast<const void*>(offsets),
-                                       reinterpret_cast<void*>(columns));
-        },
-        no_gil);
-    module.def(
-        "max_pool",
-        [](const Launch& launch, const layers::Map& map, Address features, Address pooled) {
-            layers::max_pool(launch, map, reinterpret_cast<const void*>(features), reinterpret_cast<void*>(pooled));
         },
         no_gil);
 }

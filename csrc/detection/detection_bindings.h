@@ -4,7 +4,7 @@
 
 namespace bevdepth::detection {
 
-// Adds what detection.h declares to the Python module.
+// Adds the types and functions of detection.h to the Python module.
 void bind(pybind11::module_& module);
 
 }  // namespace bevdepth::detection

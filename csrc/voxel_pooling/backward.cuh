@@ -12,8 +12,8 @@ constexpr int kContextBins = 32;     // depth bins that gather_grad_context look
 // grad_depth[point] = features of its pixel . gradient of its cell.
 // One block per view, kRows rows and some columns and bins, one thread per pixel and bin, which handles kDepthRounds bins. The
 // features lie in shared memory, a slice of the channels at a time. Each result has one writer and a fixed order: no atomics.
-template <class T, class Cells, int V>
-__global__ void gather_grad_depth(Sizes sizes, Tiling tiling, Cells cells, const T* context, const T* grad_map, T* grad_depth) {
+template <class T, int V>
+__global__ void gather_grad_depth(Sizes sizes, Tiling tiling, GeometryCells cells, const T* context, const T* grad_map, T* grad_depth) {
     using A = Accumulator<T>;
     constexpr int kPixels = kDepthColumns * kRows, kSlice = 384 / sizeof(A);
     __shared__ alignas(16) A features[kPixels][kSlice + V];
@@ -29,7 +29,7 @@ __global__ void gather_grad_depth(Sizes sizes, Tiling tiling, Cells cells, const
     for (int round = 0; round < kDepthRounds; ++round) {
         const int bin = first_bin + round * kDepthBins;
         const Place place{corner.view, bin, column};
-        const int cell = works && bin < sizes.bins ? Column<Cells>(sizes, cells, place).cell(sizes, row) : kOutside;
+        const int cell = works && bin < sizes.bins ? GeometryColumn(sizes, cells, place).cell(sizes, row) : kOutside;
         gradient[round] = cell == kOutside ? nullptr : sample_map + cell * sizes.channels;
     }
     wait_for_earlier_kernels();
@@ -66,8 +66,8 @@ __global__ void gather_grad_depth(Sizes sizes, Tiling tiling, Cells cells, const
 // grad_context[pixel] = sum over its depth bins of depth * gradient of the cell.
 // One block per view, column, kRows rows and slice of the channels; one thread (x, y) per group of V channels and row, which
 // sums over the bins one after the other. Each result has one writer and a fixed order: no atomics.
-template <class T, class Cells, int V>
-__global__ void __launch_bounds__(kMaxGroups* kRows) gather_grad_context(Sizes sizes, Tiling tiling, Cells cells, Depth depth,
+template <class T, int V>
+__global__ void __launch_bounds__(kMaxGroups* kRows) gather_grad_context(Sizes sizes, Tiling tiling, GeometryCells cells, StridedArray depth,
                                                                           const T* grad_map, T* grad_context) {
     using A = Accumulator<T>;
     struct Point {
@@ -88,8 +88,8 @@ __global__ void __launch_bounds__(kMaxGroups* kRows) gather_grad_context(Sizes s
             const Place place{corner.view, near + i / kRows, corner.column};
             const int y = corner.row + i % kRows;
             const bool exists = place.bin < sizes.bins && y < sizes.height;
-            const int cell = exists ? Column<Cells>(sizes, cells, place).cell(sizes, y) : kOutside;
-            const A weight = exists ? static_cast<A>(*depth_at<T>(depth, place.view, place.bin, y, place.column)) : A(0);
+            const int cell = exists ? GeometryColumn(sizes, cells, place).cell(sizes, y) : kOutside;
+            const A weight = exists ? static_cast<A>(*element<T>(depth, place.view, place.bin, y, place.column)) : A(0);
             points[i / kRows][i % kRows] = {weight, cell};
         }
         __syncthreads();

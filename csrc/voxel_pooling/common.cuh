@@ -13,7 +13,7 @@ namespace {
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kThreads = 256;        // of a block without a shape of its own
-constexpr int kRows = 16;            // feature-map rows that a thread walks down
+constexpr int kRows = 16;            // rows that a thread walks down
 
 template <class T> struct AccumulatorOf { using type = float; };
 template <> struct AccumulatorOf<double> { using type = double; };

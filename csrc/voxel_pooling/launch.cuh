@@ -13,7 +13,7 @@
 namespace bevdepth {
 namespace {
 
-// The product of sizes, refused when an array of that many 8-byte numbers could not be addressed.
+// The product of sizes, rejected when an array of that many 8-byte numbers could not be addressed.
 std::int64_t checked_product(std::initializer_list<std::int64_t> factors) {
     constexpr std::int64_t limit = std::numeric_limits<std::int64_t>::max() / 8;
     std::int64_t product = 1;
@@ -25,7 +25,7 @@ std::int64_t checked_product(std::initializer_list<std::int64_t> factors) {
     return product;
 }
 
-// Refuses what the kernels could not count: a size, a camera's points or the grid's cells beyond int32, an array beyond int64.
+// Rejects what the kernels could not count: a size, a camera's points or the grid's cells beyond int32, an array beyond int64.
 void check_sizes(const Sizes& s) {
     constexpr std::int64_t limit = std::numeric_limits<std::int32_t>::max();
     checked_product({s.batch, s.cameras, s.bins, s.height, s.width, std::max<std::int64_t>(s.channels, 3)});
@@ -92,9 +92,9 @@ void for_dtype(Dtype dtype, F call) {
 
 // Calls with the number of channels that one access moves: 4 where number and addresses of the channels allow, else 1.
 template <class T, class F>
-void for_group(const Sizes& sizes, std::initializer_list<const void*> rows, F call) {
+void for_group(const Sizes& sizes, std::initializer_list<const void*> arrays, F call) {
     bool aligned = sizes.channels % 4 == 0;
-    for (const void* row : rows) aligned = aligned && reinterpret_cast<std::uintptr_t>(row) % (4 * sizeof(T)) == 0;
+    for (const void* array : arrays) aligned = aligned && reinterpret_cast<std::uintptr_t>(array) % (4 * sizeof(T)) == 0;
     if constexpr (!std::is_same_v<T, double>) {
         if (aligned) return call(std::integral_constant<int, 4>{});
     }

@@ -1,4 +1,4 @@
-// Depth and context of half types on their way to the tensor cores: read once, turned so that rows lie side by side.
+// Depth and context of half types on their way to the tensor cores: read once, transposed so that rows lie side by side.
 #pragma once
 
 #include <cstring>
@@ -12,24 +12,30 @@ constexpr int kTensorColumns = 4;  // of one block, one warp each
 constexpr int kTensorThreads = kTensorColumns * kWarp;
 constexpr int kLinePitch = 24;     // numbers from line to line: fragments are read without bank conflicts
 
-// Two neighbouring rows.
-template <class T> struct RowsOf;
-template <> struct RowsOf<__half> { using type = __half2; };
-template <> struct RowsOf<__nv_bfloat16> { using type = __nv_bfloat162; };
-template <class T> using Rows = typename RowsOf<T>::type;
+// The numbers of two neighboring rows, packed into 32 bits.
+template <class T> struct RowPairOf;
+template <> struct RowPairOf<__half> { using type = __half2; };
+template <> struct RowPairOf<__nv_bfloat16> { using type = __nv_bfloat162; };
+template <class T> using RowPair = typename RowPairOf<T>::type;
 
-using Four = Group<unsigned, 2>;  // four numbers of a half type
+using Half4 = Group<unsigned, 2>;  // four numbers of a half type
 
 // Number k of the four in each of two rows.
 template <class T>
-__device__ Rows<T> both_rows(const Four& first, const Four& second, int k) {
+__device__ RowPair<T> row_pair(const Half4& first, const Half4& second, int k) {
     const unsigned bits = __byte_perm(first.value[k / 2], second.value[k / 2], k % 2 == 0 ? 0x5410 : 0x7632);
-    Rows<T> rows;
-    memcpy(&rows, &bits, sizeof(rows));
-    return rows;
+    RowPair<T> pair;
+    memcpy(&pair, &bits, sizeof(pair));
+    return pair;
 }
 
 // Lines of kRows numbers in shared memory for each column of a block: its depth bins, or its channels.
+//
+//   line 0 | row 0 | row 1 | ... | row 15 | 8 unused |     kLinePitch = 24 numbers per line
+//   line 1 | row 0 | row 1 | ... | row 15 | 8 unused |
+//   ...
+//
+// In global memory a line has the stride StridedArray::line, so rows of a line lie apart there; the tile is what ldmatrix reads.
 template <class T, int Lines>
 struct LineTile {
     static constexpr int kColumnPitch = Lines * kLinePitch + 32 / sizeof(T);
@@ -38,23 +44,28 @@ struct LineTile {
     __device__ T* line(int column, int line) { return value + column * kColumnPitch + line * kLinePitch; }
 };
 
-// Channels lie in an order that gives each thread four neighbouring ones of a product.
+// Which line holds a channel. mma gives thread t of four the columns 2t and 2t + 1 of each product of 8 channels. In this order
+// those of two products are the neighbors 4t to 4t + 3, which one 16-byte atomic adds:
+//
+//   line     0  1 |  2  3 |  4  5 |  6  7 ||  8  9 | 10 11 | 12 13 | 14 15     first product || second product
+//   channel  0  1 |  4  5 |  8  9 | 12 13 ||  2  3 |  6  7 | 10 11 | 14 15     and so on for each 16 channels
+//   thread   t = 0     1       2       3       0       1       2       3
 __device__ int channel_line(int channel) {
     return (channel & ~15) | (channel << 2 & 8) | (channel >> 1 & 6) | (channel & 1);
 }
 
 // An array of lines in global memory: depth or context.
-struct LineArray {
-    Depth array;       // bin: the stride from line to line
+struct LineSource {
+    StridedArray array;
     bool along_lines;  // lines lie side by side, else columns do
 };
 
-// What a thread carries of such lines from global to shared memory, zeros where there are none: four numbers that lie side by
-// side, of two rows, of every 16th line. V: how many numbers are read as one, 4 or 1.
+// The part of such lines that a thread holds in registers on the way from global to shared memory, zeros where there are none:
+// four numbers that lie side by side, of two rows, of every 16th line. V: how many numbers are read as one, 4 or 1.
 template <class T, int Lines, int V>
-struct Carried {
+struct RegisterTile {
     static constexpr int kCount = Lines / 16, kPairs = kRows / 2;
-    Four value[kCount][2];
+    Half4 value[kCount][2];
 
     struct Position {
         int line, pair, column;
@@ -67,25 +78,25 @@ struct Carried {
         }
     };
 
-    __device__ Carried(const LineArray& source, const T* corner, int lines, int rows, int columns) {
+    __device__ RegisterTile(const LineSource& source, const T* corner, int lines, int rows, int columns) {
         static_assert(kTensorThreads == 16 * kPairs && kTensorColumns == 4);
-        const Depth& array = source.array;
+        const StridedArray& array = source.array;
         const Position at(source.along_lines);
-        const T* first = corner + at.line * array.bin + at.pair * 2 * array.row + at.column * array.column;
+        const T* first = corner + at.line * array.line + at.pair * 2 * array.row + at.column * array.column;
 #pragma unroll
-        for (int i = 0; i < kCount; ++i, first += 16 * array.bin) {
+        for (int i = 0; i < kCount; ++i, first += 16 * array.line) {
 #pragma unroll
             for (int row = 0; row < 2; ++row) {
                 const int line = at.line + i * 16;
                 const bool exists = at.pair * 2 + row < rows && line < lines && at.column < columns;
                 value[i][row] = {};
                 if constexpr (V == 4) {
-                    if (exists) value[i][row] = *reinterpret_cast<const Four*>(first + row * array.row);
+                    if (exists) value[i][row] = *reinterpret_cast<const Half4*>(first + row * array.row);
                 } else {
                     const int count = !exists ? 0 : source.along_lines ? lines - line : columns;
                     T number[4] = {};
                     for (int k = 0; k < 4; ++k) {
-                        if (k < count) number[k] = first[row * array.row + k * (source.along_lines ? array.bin : array.column)];
+                        if (k < count) number[k] = first[row * array.row + k * (source.along_lines ? array.line : array.column)];
                     }
                     memcpy(&value[i][row], number, sizeof(number));
                 }
@@ -95,17 +106,17 @@ struct Carried {
 
     // Returns whether all are finite.
     template <class Order>
-    __device__ bool store(const LineArray& source, LineTile<T, Lines>& tile, Order order) const {
-        Rows<T> poisoned{};  // zero times what is not finite is NaN
+    __device__ bool store(const LineSource& source, LineTile<T, Lines>& tile, Order order) const {
+        RowPair<T> poisoned{};  // zero times what is not finite is NaN
         const Position at(source.along_lines);
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
             T* first = (source.along_lines ? tile.line(at.column, order(at.line + k)) : tile.line(k, order(at.line))) + at.pair * 2;
 #pragma unroll
             for (int i = 0; i < kCount; ++i) {
-                const Rows<T> rows = both_rows<T>(value[i][0], value[i][1], k);
-                *reinterpret_cast<Rows<T>*>(first + i * 16 * kLinePitch) = rows;
-                poisoned = __hfma2(rows, Rows<T>{}, poisoned);
+                const RowPair<T> pair = row_pair<T>(value[i][0], value[i][1], k);
+                *reinterpret_cast<RowPair<T>*>(first + i * 16 * kLinePitch) = pair;
+                poisoned = __hfma2(pair, RowPair<T>{}, poisoned);
             }
         }
         return !__hisnan(poisoned.x) && !__hisnan(poisoned.y);

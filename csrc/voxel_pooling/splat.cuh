@@ -28,8 +28,8 @@ __device__ void copy_rows(const A* source, A* target) {
 // channels and column. Seen by a level camera the rows of a column at one depth fall into very few cells, as do neighbouring
 // bins. So the thread keeps the features of its column in registers, walks down the rows of each bin, and adds to memory only
 // when the cell changes. Columns of one ray, other cameras and other blocks meet in the same cell: atomics.
-template <class T, class S, class Cells, int V>
-__global__ void __launch_bounds__(kMaxGroups* kSplatColumns, kSplatBlocks) splat(Sizes sizes, Tiling tiling, Cells cells, Depth depth,
+template <class T, class S, int V>
+__global__ void __launch_bounds__(kMaxGroups* kSplatColumns, kSplatBlocks) splat(Sizes sizes, Tiling tiling, GeometryCells cells, StridedArray depth,
                                                                     const T* context, const std::uint32_t* bounds, S* sums) {
     using A = Accumulator<T>;
     constexpr int kPlaces = kSplatColumns * kSplatBins<S, A>;
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kMaxGroups* kSplatColumns, kSplatBlocks) splat
             continue;
         }
         alignas(16) A weight[kRows];
-        load_weights(depth_at<T>(depth, place.view, place.bin, corner.row, place.column), depth.row, rows, weight);
+        load_weights(element<T>(depth, place.view, place.bin, corner.row, place.column), depth.row, rows, weight);
         tile.find(i, sizes, cells, place, corner.row);
         copy_rows(weight, weights[i]);
     }

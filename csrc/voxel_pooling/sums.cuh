@@ -100,7 +100,7 @@ struct OpenCell {
     }
 };
 
-// Planes (groups, channels, positions) that become rows (groups, positions, channels).
+// Planes (groups, channels, positions) that are transposed to (groups, positions, channels).
 struct Planes {
     std::int64_t groups, channels, positions;
 
@@ -109,9 +109,9 @@ struct Planes {
     __host__ __device__ std::int64_t tiles() const { return groups * channel_tiles() * position_tiles(); }
 };
 
-// The block turns one tile of 32 channels x 32 positions over in shared memory, so that reads and writes run along lines.
+// The block transposes one tile of 32 channels x 32 positions in shared memory, so that both reads and writes are coalesced.
 template <class T>
-__device__ void turn_tile(const Planes& planes, unsigned tile, const T* source, T* rows) {
+__device__ void transpose_tile(const Planes& planes, unsigned tile, const T* source, T* transposed) {
     __shared__ T values[kTile][kTile + 2 / sizeof(T) + 1];
     const unsigned position_tiles = planes.position_tiles(), channel_tiles = planes.channel_tiles();
     const std::int64_t group = tile / position_tiles / channel_tiles;
@@ -127,7 +127,7 @@ __device__ void turn_tile(const Planes& planes, unsigned tile, const T* source, 
     for (int i = warp; i < kTile; i += kThreads / kWarp) {
         const int channel = first_channel + lane, position = first_position + i;
         if (channel < planes.channels && position < planes.positions) {
-            rows[(group * planes.positions + position) * planes.channels + channel] = values[lane][i];
+            transposed[(group * planes.positions + position) * planes.channels + channel] = values[lane][i];
         }
     }
 }
@@ -143,15 +143,15 @@ __device__ void clear_share(std::int64_t block, void* sums, std::int64_t bytes) 
     if (block == 0 && word < bytes / 4) static_cast<unsigned*>(sums)[word] = 0;
 }
 
-// The first blocks look for bounds, the next turn the context over, one tile each, the others clear the sums.
+// The first blocks look for bounds, the next transpose the context, one tile each, the others clear the sums.
 template <class T, int V>
-__global__ void prepare(Bounded<T> bounded, Planes context, const T* planes, T* rows, void* sums, std::int64_t bytes) {
+__global__ void prepare(Bounded<T> bounded, Planes context, const T* channels_first, T* channels_last, void* sums, std::int64_t bytes) {
     let_next_kernel_start();
-    const std::int64_t tiles = planes == nullptr ? 0 : context.tiles(), block = blockIdx.x - bounded.blocks();
+    const std::int64_t tiles = channels_first == nullptr ? 0 : context.tiles(), block = blockIdx.x - bounded.blocks();
     if (block < 0) {
         find_bound<T, V>(bounded, blockIdx.x);
     } else if (block < tiles) {
-        turn_tile(context, block, planes, rows);
+        transpose_tile(context, block, channels_first, channels_last);
     } else {
         clear_share(block - tiles, sums, bytes);
     }

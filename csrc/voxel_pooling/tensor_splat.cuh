@@ -1,5 +1,25 @@
-// Depth and context in half types on tensor cores, sm_80 on. The sums of a column's cells are a small matrix product: weights
-// (16 bins x 16 rows, of each bin the rows in one cell) times features (16 rows x channels).
+// Depth and context in half types on tensor cores, sm_80 on.
+//
+// One image column, 16 depth bins and 16 rows are 256 points. Those of one bin that share a cell form a sum over rows, so the
+// sums of all bins are a matrix product:
+//
+//   sums (16 bins x C) = weights (16 bins x 16 rows) x features (16 rows x C)
+//
+// A bin may have points in several cells. Each pass takes the lowest remaining cell of every bin, keeps the weights of its
+// points, zeroes the others, multiplies, adds the result to the cells, and marks these points as done.
+//
+// Which lane holds which weights (lane = 4 g + t, as mma wants them; two rows per 32-bit register):
+//
+//              row   0 1    2 3    4 5    6 7  |  8 9   10 11  12 13  14 15
+//   bin  0 (g = 0)  lane 0  lane 1 lane 2 lane 3 | lane 0 lane 1 lane 2 lane 3     pair[0] | pair[2]
+//   bin  1 (g = 1)  lane 4  lane 5 lane 6 lane 7 | lane 4 lane 5 lane 6 lane 7
+//   ...
+//   bin  7 (g = 7)  lane 28 ...       lane 31    | lane 28 ...     lane 31
+//   bin  8 (g = 0)  lane 0  lane 1 lane 2 lane 3 | lane 0 lane 1 lane 2 lane 3     pair[1] | pair[3]
+//   ...
+//   bin 15 (g = 7)  lane 28 ...       lane 31    | lane 28 ...     lane 31
+//
+// So a lane holds 8 points, and the four lanes of one g together hold two whole bins: g and g + 8.
 #pragma once
 
 #include <cstring>
@@ -88,7 +108,7 @@ struct Weights {
     }
 
     __device__ float at(int bin, int half, int row) const {
-        Rows<T> rows;
+        RowPair<T> rows;
         memcpy(&rows, &pair[bin + 2 * half], sizeof(rows));
         return static_cast<float>(row == 0 ? rows.x : rows.y);
     }
@@ -113,8 +133,7 @@ struct Weights {
 };
 
 // The cells of the points that a thread holds.
-template <class Cells>
-__device__ PointCells find_cells(const Sizes& sizes, const Cells& cells, std::int64_t view, int first_bin, int column, int top) {
+__device__ PointCells find_cells(const Sizes& sizes, const GeometryCells& cells, std::int64_t view, int first_bin, int column, int top) {
     PointCells all;
     const int lane = threadIdx.x % kWarp;
 #pragma unroll
@@ -122,7 +141,7 @@ __device__ PointCells find_cells(const Sizes& sizes, const Cells& cells, std::in
         const int bin = first_bin + b * 8 + lane / 4;
         const bool exists = bin < sizes.bins && column < sizes.width;
         const Place place{view, exists ? bin : 0, exists ? column : 0};
-        const Column<Cells> points(sizes, cells, place);
+        const GeometryColumn points(sizes, cells, place);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const int row = top + i / 2 * 8 + lane % 4 * 2 + i % 2;
@@ -145,7 +164,7 @@ __device__ void add_channels(const Adder<float, float, V>& adder, float* target,
     }
 }
 
-// Adds the points of each thread one after the other, where zero times a feature that is not finite would spoil other cells.
+// Adds the points of each thread one after the other, because zero times a feature that is not finite is NaN, which a product would add to other cells.
 template <class T, int V, int Lines>
 __device__ void add_points(const PointCells& points, const Weights<T>& weights, LineTile<T, Lines>& context, int column, int channels,
                            const Adder<float, float, V>& adder, float* map, int stride) {
@@ -194,9 +213,9 @@ __device__ void add_products(PointCells& points, const Weights<T>& weights, Line
 
 // One block per view, kRows rows, four columns, some depth bins and a slice of the channels; one warp per column, 16 bins at a
 // time, while the depth of the next 16 is on its way. Others add to the same cells, in any order: atomics.
-template <class T, class Cells, int V>
+template <class T, int V>
 __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks)
-    splat_half(Sizes sizes, Tiling tiling, Cells cells, LineArray depth, LineArray context, int slice, float* sums) {
+    splat_half(Sizes sizes, Tiling tiling, GeometryCells cells, LineSource depth, LineSource context, int slice, float* sums) {
 #if __CUDA_ARCH__ >= 800
     __shared__ LineTile<T, kTensorBins> depth_tiles[2];
     __shared__ LineTile<T, kTensorChannels> context_tile;
@@ -205,27 +224,27 @@ __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks)
     const int first_channel = blockIdx.y * slice, channels = min(slice, static_cast<int>(sizes.channels) - first_channel);
     const int rows = static_cast<int>(sizes.height) - corner.row, columns = static_cast<int>(sizes.width) - corner.column;
     const int bins = min(static_cast<int>(sizes.bins) - corner.bin, static_cast<int>(tiling.bins)), column = threadIdx.x / kWarp;
-    const T* depth_corner = depth_at<T>(depth.array, corner.view, corner.bin, corner.row, corner.column);
-    Carried<T, kTensorBins, V> carried_depth(depth, depth_corner, bins, rows, columns);
-    const Carried<T, kTensorChannels, V> carried_context(
-        context, depth_at<T>(context.array, corner.view, first_channel, corner.row, corner.column), channels, rows, columns);
+    const T* depth_corner = element<T>(depth.array, corner.view, corner.bin, corner.row, corner.column);
+    RegisterTile<T, kTensorBins, V> depth_registers(depth, depth_corner, bins, rows, columns);
+    const RegisterTile<T, kTensorChannels, V> context_registers(
+        context, element<T>(context.array, corner.view, first_channel, corner.row, corner.column), channels, rows, columns);
     const unsigned sample = static_cast<unsigned>(corner.view) / static_cast<unsigned>(sizes.cameras);
     bool finite = true;
     for (int bin = 0; bin < bins; bin += kTensorBins) {
         LineTile<T, kTensorBins>& depth_tile = depth_tiles[bin / kTensorBins % 2];
         PointCells points = find_cells(sizes, cells, corner.view, corner.bin + bin, corner.column + column, corner.row);
-        if (bin == 0) finite = carried_context.store(context, context_tile, channel_line);
-        const bool depth_finite = carried_depth.store(depth, depth_tile, [](int line) { return line; });
+        if (bin == 0) finite = context_registers.store(context, context_tile, channel_line);
+        const bool depth_finite = depth_registers.store(depth, depth_tile, [](int line) { return line; });
         if (bin + kTensorBins < bins) {
-            depth_corner += kTensorBins * depth.array.bin;
-            carried_depth = Carried<T, kTensorBins, V>(depth, depth_corner, bins - bin - kTensorBins, rows, columns);
+            depth_corner += kTensorBins * depth.array.line;
+            depth_registers = RegisterTile<T, kTensorBins, V>(depth, depth_corner, bins - bin - kTensorBins, rows, columns);
         }
-        const bool careful = __syncthreads_or(!(finite && depth_finite));
+        const bool has_non_finite = __syncthreads_or(!(finite && depth_finite));
         if (bin == 0) wait_for_earlier_kernels();
         const Adder<float, float, V> adder(sizes, Bounds());
         float* map = sums + sample * sizes.nx * sizes.ny * sizes.channels + first_channel;
         const Weights<T> weights(depth_tile, column, 0);
-        if (careful) {
+        if (has_non_finite) {
             add_points(points, weights, context_tile, column, channels, adder, map, static_cast<int>(sizes.channels));
         } else {
             add_products(points, weights, context_tile, column, channels, adder, map, static_cast<int>(sizes.channels));
@@ -243,19 +262,19 @@ unsigned half_bins(const Sizes& sizes) {
     return static_cast<unsigned>(ceil_divide(steps, parts)) * kTensorBins;
 }
 
-Depth context_array(const Context& context, const Sizes& s) {
-    if (context.planes == nullptr) return {context.rows, s.height * s.width * s.channels, 1, s.width * s.channels, s.channels};
-    return {context.planes, s.channels * s.height * s.width, s.height * s.width, s.width, 1};
+StridedArray context_array(const Context& context, const Sizes& s) {
+    if (context.channels_first == nullptr) return {context.channels_last, s.height * s.width * s.channels, 1, s.width * s.channels, s.channels};
+    return {context.channels_first, s.channels * s.height * s.width, s.height * s.width, s.width, 1};
 }
 
-LineArray line_array(const Depth& array) { return {array, array.bin == 1 && array.column != 1}; }
+LineSource line_source(const StridedArray& array) { return {array, array.line == 1 && array.column != 1}; }
 
 // Whether four numbers of a half type that lie side by side can be read as one; `lines` and `columns` are the array's sizes.
-bool in_fours(const LineArray& source, std::int64_t lines, std::int64_t columns) {
-    const Depth& array = source.array;
-    const std::int64_t step = source.along_lines ? array.bin : array.column, across = source.along_lines ? array.column : array.bin;
+bool in_fours(const LineSource& source, std::int64_t lines, std::int64_t columns) {
+    const StridedArray& array = source.array;
+    const std::int64_t step = source.along_lines ? array.line : array.column, across = source.along_lines ? array.column : array.line;
     return step == 1 && (source.along_lines ? lines : columns) % 4 == 0 && across % 4 == 0 && array.row % 4 == 0 && array.view % 4 == 0 &&
-           reinterpret_cast<std::uintptr_t>(array.data) % sizeof(Four) == 0;
+           reinterpret_cast<std::uintptr_t>(array.data) % sizeof(Half4) == 0;
 }
 
 }  // namespace

@@ -32,8 +32,8 @@ struct Corner {
 };
 
 template <class T>
-__device__ const T* depth_at(const Depth& depth, std::int64_t view, std::int64_t bin, std::int64_t row, std::int64_t column) {
-    return static_cast<const T*>(depth.data) + view * depth.view + bin * depth.bin + row * depth.row + column * depth.column;
+__device__ const T* element(const StridedArray& array, std::int64_t view, std::int64_t line, std::int64_t row, std::int64_t column) {
+    return static_cast<const T*>(array.data) + view * array.view + line * array.line + row * array.row + column * array.column;
 }
 
 // The weights of `rows` points of a column, at most kRows, and copies of the last one.

@@ -22,12 +22,6 @@ GeometryCells geometry_cells(const Geometry& geometry) {
     return cells;
 }
 
-template <class F>
-void for_cells(const Points& points, F call) {
-    if (points.indexed) return call(IndexedCells{points.voxel_index});
-    call(geometry_cells(points.geometry));
-}
-
 // How the channels of a map are divided: blocks of equal numbers of groups of V.
 struct Slices {
     unsigned groups, slices;  // in one block; blocks
@@ -49,19 +43,18 @@ unsigned splat_bins(const Sizes& sizes, const Slices& slices, int most) {
 
 Planes context_planes(const Sizes& s) { return {s.batch * s.cameras, s.channels, s.height * s.width}; }
 
-// Looks for the bounds of exact sums, turns the context over, where it comes as planes, and clears `bytes` of sums.
+// Looks for the bounds of exact sums, transposes the context where it comes with channels first, and clears `bytes` of sums.
 template <class T>
 void prepare_arrays(const Launch& launch, const Sizes& sizes, Bounded<T> bounded, const Context& context, void* sums, std::int64_t bytes) {
     const Planes planes = context_planes(sizes);
-    const std::int64_t tiles = context.planes == nullptr ? 0 : planes.tiles();
+    const std::int64_t tiles = context.channels_first == nullptr ? 0 : planes.tiles();
     Sizes counts = sizes;
     counts.channels = bounded.groups[0] % 4 + bounded.groups[1] % 4;  // groups of 4 where both are multiples of 4
     for_group<T>(counts, {bounded.values[0], bounded.values[1]}, [&](auto group) {
         constexpr int V = decltype(group)::value;
         for (std::int64_t& groups : bounded.groups) groups /= V;
         run(launch, Start::after_previous, prepare<T, V>, bounded.blocks() + tiles + ceil_divide(bytes, kClearBytes * kThreads),
-            dim3(1, 1, 1), dim3(kThreads), bounded, planes, static_cast<const T*>(context.planes), static_cast<T*>(context.rows), sums,
-            bytes);
+            dim3(1, 1, 1), dim3(kThreads), bounded, planes, static_cast<const T*>(context.channels_first), static_cast<T*>(context.channels_last), sums, bytes);
     });
 }
 
@@ -82,73 +75,67 @@ void write_maps(const Launch& launch, const Sizes& sizes, const S* sums, T* maps
 // prepare(sums, bytes) clears the sums, splat_all(sums) adds the points; then the sums are rounded, unless the map holds them.
 template <class T, class S, class Prepare, class SplatAll>
 void sum_points(const Launch& launch, const Sizes& sizes, const Sums& sums, void* bev, Prepare prepare, SplatAll splat_all) {
-    S* rows = static_cast<S*>(sums.rows == nullptr ? bev : sums.rows);
-    prepare(rows, sizes.batch * sizes.nx * sizes.ny * sizes.channels * static_cast<std::int64_t>(sizeof(S)));
-    splat_all(rows);
-    if (sums.rows != nullptr) write_maps(launch, sizes, rows, static_cast<T*>(bev));
+    S* target = static_cast<S*>(sums.cells == nullptr ? bev : sums.cells);
+    prepare(target, sizes.batch * sizes.nx * sizes.ny * sizes.channels * static_cast<std::int64_t>(sizeof(S)));
+    splat_all(target);
+    if (sums.cells != nullptr) write_maps(launch, sizes, target, static_cast<T*>(bev));
 }
 
 template <class T, class S>
-void splat_points(const Launch& launch, const Sizes& sizes, const Points& points, const Depth& depth, const T* features, const Sums& sums,
-                  S* rows) {
-    for_cells(points, [&](const auto& cells) {
-        for_group<T>(sizes, {features}, [&](auto group) {
-            using Cells = std::decay_t<decltype(cells)>;
-            constexpr int V = decltype(group)::value;
-            const Slices slices(sizes, V);
-            const Tiling tiling(sizes, kSplatColumns, splat_bins(sizes, slices, kSplatBins<S, Accumulator<T>>));
-            run(launch, Start::early, splat<T, S, Cells, V>, sizes.batch * sizes.cameras * tiling.blocks_per_view(),
-                dim3(1, slices.slices, 1), dim3(slices.groups, kSplatColumns), sizes, tiling, cells, depth, features, sums.bounds, rows);
-        });
+void splat_points(const Launch& launch, const Sizes& sizes, const GeometryCells& cells, const StridedArray& depth, const T* features,
+                  const Sums& sums, S* target) {
+    for_group<T>(sizes, {features}, [&](auto group) {
+        constexpr int V = decltype(group)::value;
+        const Slices slices(sizes, V);
+        const Tiling tiling(sizes, kSplatColumns, splat_bins(sizes, slices, kSplatBins<S, Accumulator<T>>));
+        run(launch, Start::early, splat<T, S, V>, sizes.batch * sizes.cameras * tiling.blocks_per_view(), dim3(1, slices.slices, 1),
+            dim3(slices.groups, kSplatColumns), sizes, tiling, cells, depth, features, sums.bounds, target);
     });
 }
 
 template <class T>
-void splat_half_points(const Launch& launch, const Sizes& sizes, const Points& points, const Depth& depth, const Context& context,
-                       float* rows) {
+void splat_half_points(const Launch& launch, const Sizes& sizes, const GeometryCells& cells, const StridedArray& depth,
+                       const Context& context, float* target) {
     const Tiling tiling(sizes, kTensorColumns, half_bins(sizes));
-    const LineArray weights = line_array(depth), features = line_array(context_array(context, sizes));
+    const LineSource weights = line_source(depth), features = line_source(context_array(context, sizes));
     const int slices = static_cast<int>(ceil_divide(sizes.channels, kTensorChannels));
     const int slice = slices == 0 ? 0 : static_cast<int>(ceil_divide(ceil_divide(sizes.channels, slices), kTensorStep)) * kTensorStep;
-    for_cells(points, [&](const auto& cells) {
-        const auto launch_for = [&](auto group) {
-            using Cells = std::decay_t<decltype(cells)>;
-            run(launch, Start::early, splat_half<T, Cells, decltype(group)::value>,
-                sizes.batch * sizes.cameras * tiling.blocks_per_view(), dim3(1, slices, 1), dim3(kTensorThreads), sizes, tiling, cells,
-                weights, features, slice, rows);
-        };
-        const bool fours = sizes.channels % 4 == 0 && in_fours(weights, sizes.bins, sizes.width) &&
-                           in_fours(features, sizes.channels, sizes.width);
-        fours ? launch_for(std::integral_constant<int, 4>{}) : launch_for(std::integral_constant<int, 1>{});
-    });
+    const auto launch_for = [&](auto group) {
+        run(launch, Start::early, splat_half<T, decltype(group)::value>, sizes.batch * sizes.cameras * tiling.blocks_per_view(),
+            dim3(1, slices, 1), dim3(kTensorThreads), sizes, tiling, cells, weights, features, slice, target);
+    };
+    const bool fours = sizes.channels % 4 == 0 && in_fours(weights, sizes.bins, sizes.width) &&
+                       in_fours(features, sizes.channels, sizes.width);
+    fours ? launch_for(std::integral_constant<int, 4>{}) : launch_for(std::integral_constant<int, 1>{});
 }
 
 // Half types are multiplied on tensor cores, unless their sums are to be exact.
 template <class T>
 bool on_tensor_cores(bool exact) {
-    if constexpr (sizeof(T) == 2) return !exact && code_version(splat_half<T, GeometryCells, 4>) >= 80;
+    if constexpr (sizeof(T) == 2) return !exact && code_version(splat_half<T, 4>) >= 80;
     return false;
 }
 
 template <class T, class S>
-void sum_features(const Launch& launch, const Sizes& sizes, const Points& points, const Depth& depth, const Context& context,
+void sum_features(const Launch& launch, const Sizes& sizes, const Geometry& geometry, const StridedArray& depth, const Context& context,
                   const Sums& sums, void* bev) {
+    const GeometryCells cells = geometry_cells(geometry);
     const bool tensor = on_tensor_cores<T>(sums.exact);
     const std::int64_t sample_points = sizes.cameras * sizes.bins * sizes.height * sizes.width;
     const std::int64_t sample_features = sizes.cameras * sizes.height * sizes.width * sizes.channels;
-    const auto prepare = [&](S* rows, std::int64_t bytes) {
-        const void* features = context.planes == nullptr ? context.rows : context.planes;
+    const auto prepare = [&](S* target, std::int64_t bytes) {
+        const void* features = context.channels_first == nullptr ? context.channels_last : context.channels_first;
         const Bounded<T> bounded{{static_cast<const T*>(depth.data), static_cast<const T*>(features)},
                                  {sample_points, sample_features},
                                  sizes.batch,
                                  sums.exact ? sums.bounds : nullptr};
-        prepare_arrays<T>(launch, sizes, bounded, tensor ? Context{} : context, rows, bytes);
+        prepare_arrays<T>(launch, sizes, bounded, tensor ? Context{} : context, target, bytes);
     };
-    const auto splat_all = [&](S* rows) {
+    const auto splat_all = [&](S* target) {
         if constexpr (sizeof(T) == 2 && std::is_same_v<S, float>) {
-            if (tensor) return splat_half_points<T>(launch, sizes, points, depth, context, rows);
+            if (tensor) return splat_half_points<T>(launch, sizes, cells, depth, context, target);
         }
-        splat_points<T, S>(launch, sizes, points, depth, static_cast<const T*>(context.rows), sums, rows);
+        splat_points<T, S>(launch, sizes, cells, depth, static_cast<const T*>(context.channels_last), sums, target);
     };
     sum_points<T, S>(launch, sizes, sums, bev, prepare, splat_all);
 }
@@ -163,48 +150,46 @@ void voxel_index(const Launch& launch, const Sizes& sizes, const Geometry& geome
         geometry_cells(geometry), points, voxel_index);
 }
 
-bool wants_rows(const Launch& launch, bool exact) {
+bool wants_channels_last(const Launch& launch, bool exact) {
     const DeviceGuard guard(launch.device);
     bool wants = true;
     for_dtype(launch.dtype, [&](auto type) { wants = !on_tensor_cores<typename decltype(type)::type>(exact); });
     return wants;
 }
 
-void voxel_pooling(const Launch& launch, const Sizes& sizes, const Points& points, const Depth& depth, const Context& context,
+void voxel_pooling(const Launch& launch, const Sizes& sizes, const Geometry& geometry, const StridedArray& depth, const Context& context,
                    const Sums& sums, void* bev) {
     check_sizes(sizes);
     const DeviceGuard guard(launch.device);
     for_dtype(launch.dtype, [&](auto type) {
         using T = typename decltype(type)::type;
         for_sums<T>(sums.exact, [&](auto sum) {
-            sum_features<T, typename decltype(sum)::type>(launch, sizes, points, depth, context, sums, bev);
+            sum_features<T, typename decltype(sum)::type>(launch, sizes, geometry, depth, context, sums, bev);
         });
     });
 }
 
-void voxel_pooling_backward(const Launch& launch, const Sizes& sizes, const Points& points, const Depth& depth,
+void voxel_pooling_backward(const Launch& launch, const Sizes& sizes, const Geometry& geometry, const StridedArray& depth,
                             const Context& context, const void* grad_bev, void* grad_depth, void* grad_context) {
     check_sizes(sizes);
     const DeviceGuard guard(launch.device);
     const std::int64_t views = sizes.batch * sizes.cameras;
+    const GeometryCells cells = geometry_cells(geometry);
     const Tiling depth_tiling(sizes, kDepthColumns, kDepthBins * kDepthRounds);
     const Tiling context_tiling(sizes, 1, static_cast<unsigned>(std::max<std::int64_t>(sizes.bins, 1)));
     for_dtype(launch.dtype, [&](auto type) {
         using T = typename decltype(type)::type;
-        const T* features = static_cast<const T*>(context.rows);
+        const T* features = static_cast<const T*>(context.channels_last);
         const T* gradient = static_cast<const T*>(grad_bev);
         prepare_arrays<T>(launch, sizes, Bounded<T>{}, context, nullptr, 0);
-        for_cells(points, [&](const auto& cells) {
-            for_group<T>(sizes, {features, gradient}, [&](auto group) {
-                using Cells = std::decay_t<decltype(cells)>;
-                constexpr int V = decltype(group)::value;
-                const Slices slices(sizes, V);
-                run(launch, Start::early, gather_grad_depth<T, Cells, V>, views * depth_tiling.blocks_per_view(), dim3(1, 1, 1),
-                    dim3(kThreads), sizes, depth_tiling, cells, features, gradient, static_cast<T*>(grad_depth));
-                run(launch, Start::after_previous, gather_grad_context<T, Cells, V>,
-                    views * context_tiling.row_blocks * context_tiling.column_blocks, dim3(1, slices.slices, 1),
-                    dim3(slices.groups, kRows), sizes, context_tiling, cells, depth, gradient, static_cast<T*>(grad_context));
-            });
+        for_group<T>(sizes, {features, gradient}, [&](auto group) {
+            constexpr int V = decltype(group)::value;
+            const Slices slices(sizes, V);
+            run(launch, Start::early, gather_grad_depth<T, V>, views * depth_tiling.blocks_per_view(), dim3(1, 1, 1), dim3(kThreads),
+                sizes, depth_tiling, cells, features, gradient, static_cast<T*>(grad_depth));
+            run(launch, Start::after_previous, gather_grad_context<T, V>,
+                views * context_tiling.row_blocks * context_tiling.column_blocks, dim3(1, slices.slices, 1), dim3(slices.groups, kRows),
+                sizes, context_tiling, cells, depth, gradient, static_cast<T*>(grad_context));
         });
     });
 }
@@ -213,19 +198,19 @@ template <class T, class S>
 void sum_volume(const Launch& launch, const Sizes& sizes, const std::int32_t* voxel_index, const void* volume, const Sums& sums,
                 void* bev) {
     const std::int64_t sample_points = sizes.cameras * sizes.bins * sizes.height * sizes.width;
-    const auto prepare = [&](S* rows, std::int64_t bytes) {
+    const auto prepare = [&](S* target, std::int64_t bytes) {
         const Bounded<T> bounded{
             {static_cast<const T*>(volume), nullptr}, {sample_points * sizes.channels, 0}, sizes.batch, sums.exact ? sums.bounds : nullptr};
-        prepare_arrays<T>(launch, sizes, bounded, {nullptr, nullptr}, rows, bytes);
+        prepare_arrays<T>(launch, sizes, bounded, {nullptr, nullptr}, target, bytes);
     };
-    const auto splat_all = [&](S* rows) {
+    const auto splat_all = [&](S* target) {
         const unsigned columns = static_cast<unsigned>(std::clamp<std::int64_t>(sizes.width, 1, kVolumeColumns));
         const Tiling tiling(sizes, columns, 1);
         for_group<T>(sizes, {}, [&](auto group) {
             constexpr int V = decltype(group)::value;
             run(launch, Start::early, splat_volume<T, S, V>, sizes.batch * sizes.cameras * tiling.blocks_per_view(), dim3(1, 1, 1),
                 dim3(columns, kThreads / columns), sizes, tiling, IndexedCells{voxel_index}, static_cast<const T*>(volume), sums.bounds,
-                rows);
+                target);
         });
     };
     sum_points<T, S>(launch, sizes, sums, bev, prepare, splat_all);

@@ -5,8 +5,8 @@
 // std::runtime_error for a launch that CUDA refuses.
 //
 // Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells. T is the type of the features
-// (Launch::dtype). Arrays are contiguous unless said otherwise. "Rows" hold the C channels of one pixel or cell side by side:
-// a map as rows, (B, ny, nx, C), is what torch calls channels_last.
+// (Launch::dtype). Arrays are contiguous unless said otherwise. "Row" and "column" always mean those of the feature map.
+// "Channels last" means that the C channels of a pixel or cell lie side by side, as in torch's memory format of that name.
 #pragma once
 
 #include <cstdint>
@@ -29,57 +29,51 @@ struct Geometry {
     float cell[3];                  // x, y, z size of a cell, metres; from 2^-60 to 2^60
 };
 
-// The cell of every point: given as voxel_index (B, N, D, H, W, 3), or found from the geometry.
-struct Points {
-    bool indexed;
-    Geometry geometry;
-    const std::int32_t* voxel_index;
-};
-
-// Depth (B, N, D, H, W) T with any strides, in elements; view counts B * N.
-struct Depth {
+// An array (B * N views, lines, H, W) of T with any strides, in elements. Lines are depth bins or context channels.
+struct StridedArray {
     const void* data;
-    std::int64_t view, bin, row, column;
+    std::int64_t view, line, row, column;
 };
 
-// Context features. planes (B, N, C, H, W) T are copied to rows (B, N, H, W, C) T first, where a kernel wants rows (see
-// wants_rows); null planes: rows hold them already.
+// Context features. channels_first (B, N, C, H, W) T is copied to channels_last (B, N, H, W, C) T where a kernel reads that
+// (see wants_channels_last); if channels_first is null, channels_last holds the features already.
 struct Context {
-    const void* planes;
-    void* rows;
+    const void* channels_first;
+    void* channels_last;
 };
 
 constexpr int kSumBounds = 128;  // numbers of a workspace
 
 // Where the cells of a map are summed, to be rounded to T in the map.
-// exact: rows (B, ny, nx, C) double, in an order of their own, and the same bits on every run; bounds
+// exact: cells (B, ny, nx, C) double, channels in the order of ExactOrder, with the same bits on every run; bounds
 //        (B, 2, kSumBounds) int32 is a workspace. Not for float64; depth must be contiguous.
-// else: rows (B, ny, nx, C) float, or null where T is float or double; then the map itself takes the sums. Their order varies.
+// else: cells (B, ny, nx, C) float, or null where T is float or double; then the map itself takes the sums. Terms are added in
+//        any order.
 struct Sums {
     bool exact;
-    void* rows;
+    void* cells;
     std::uint32_t* bounds;
 };
 
 // voxel_index (B, N, D, H, W, 3), int32: x, y, z. Launch::dtype and the channels play no part.
 void voxel_index(const Launch& launch, const Sizes& sizes, const Geometry& geometry, std::int32_t* voxel_index);
 
-// Whether voxel_pooling copies context planes to rows.
-bool wants_rows(const Launch& launch, bool exact);
+// Whether voxel_pooling reads the context with channels last.
+bool wants_channels_last(const Launch& launch, bool exact);
 
-// bev rows (B, ny, nx, C) T = sum of depth * context over the points in each cell.
-void voxel_pooling(const Launch& launch, const Sizes& sizes, const Points& points, const Depth& depth, const Context& context,
+// bev (B, ny, nx, C) T = sum of depth * context over the points in each cell.
+void voxel_pooling(const Launch& launch, const Sizes& sizes, const Geometry& geometry, const StridedArray& depth, const Context& context,
                    const Sums& sums, void* bev);
 
-// grad_depth (B, N, D, H, W) T and grad_context rows (B, N, H, W, C) T from grad_bev rows (B, ny, nx, C) T.
-void voxel_pooling_backward(const Launch& launch, const Sizes& sizes, const Points& points, const Depth& depth,
+// grad_depth (B, N, D, H, W) T and grad_context (B, N, H, W, C) T from grad_bev (B, ny, nx, C) T.
+void voxel_pooling_backward(const Launch& launch, const Sizes& sizes, const Geometry& geometry, const StridedArray& depth,
                             const Context& context, const void* grad_bev, void* grad_depth, void* grad_context);
 
-// bev rows (B, ny, nx, C) T = sum of volume (B, N, C, D, H, W) T over the points in each cell.
+// bev (B, ny, nx, C) T = sum of volume (B, N, C, D, H, W) T over the points in each cell.
 void voxel_pooling_volume(const Launch& launch, const Sizes& sizes, const std::int32_t* voxel_index, const void* volume,
                           const Sums& sums, void* bev);
 
-// grad_volume (B, N, C, D, H, W) T from grad_bev rows (B, ny, nx, C) T.
+// grad_volume (B, N, C, D, H, W) T from grad_bev (B, ny, nx, C) T.
 void voxel_pooling_volume_backward(const Launch& launch, const Sizes& sizes, const std::int32_t* voxel_index,
                                    const void* grad_bev, void* grad_volume);
 

@@ -128,7 +128,6 @@ def calls(case: Case) -> dict[str, partial]:
     """What is timed; backward passes are called as autograd calls them."""
     ops = torch.ops.bevdepth
     index = voxel_index(*case.geometry)
-    features = case.depth, case.context
     grad_bev = torch.randn_like(ops.voxel_pooling(*case.arguments))
     channels_last = (
         case.depth,
@@ -144,10 +143,6 @@ def calls(case: Case) -> dict[str, partial]:
             deterministically, *channels_last
         ),
         'cameras, backward': partial(ops.voxel_pooling_backward, grad_bev, *case.arguments),
-        'indices, forward': partial(ops.voxel_pooling_indexed, *features, index, case.shape),
-        'indices, backward': partial(
-            ops.voxel_pooling_indexed_backward, grad_bev, *features, index, case.shape
-        ),
         'volume, forward': partial(ops.voxel_pooling_volume, volume, index, case.shape),
         'volume, backward': partial(
             ops.voxel_pooling_volume_backward, grad_bev, index, case.shape

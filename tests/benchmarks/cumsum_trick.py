@@ -16,7 +16,7 @@ from bevdepth_core.ops.voxel_pooling_reference import accumulator
 def pool_by_cumsum(
     depth: Tensor, context: Tensor, voxel_index: Tensor, shape: tuple[int, int, int]
 ) -> Tensor:
-    """Return what ``voxel_pooling_indexed`` does, but for its rounding: a running sum is as
+    """Return what the reference ``voxel_pooling`` does, but for its rounding: a running sum is as
     inexact as its largest values.
 
     As published, a point is a row of ``C`` numbers in the type of the features. How many points

@@ -19,7 +19,7 @@ from bevdepth_core.config import ModelConfig
 from bevdepth_core.decode import ScoredBoxes, decode
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.view_transform import ImageFeatures, ego_from_frustum
-from bevdepth_core.ops import voxel_index, voxel_pooling_indexed, voxel_pooling_volume
+from bevdepth_core.ops import voxel_index, voxel_pooling_reference, voxel_pooling_volume
 from bevdepth_core.preprocess import normalize, preprocess
 from bevdepth_core.types import CameraMatrices, ModelInputs
 from tests.reference import DATA, filled_model, golden, reference_path, synthetic_images, uniform
@@ -325,7 +325,9 @@ def _compare_injected(
 def _splat_indexed(features: ImageFeatures, index: torch.Tensor, model: BEVDepth) -> torch.Tensor:
     if features.volume is not None:
         return voxel_pooling_volume(features.volume, index, model.config.grid.shape)
-    return voxel_pooling_indexed(features.depth, features.context, index, model.config.grid.shape)
+    return voxel_pooling_reference.voxel_pooling(
+        features.depth, features.context, index, model.config.grid.shape
+    )
 
 
 def _compare_boxes(

@@ -10,7 +10,6 @@ from bevdepth_core.ops import (
     force_reference,
     voxel_index,
     voxel_pooling,
-    voxel_pooling_indexed,
     voxel_pooling_volume,
 )
 from bevdepth_core.ops import voxel_pooling_reference as reference
@@ -100,11 +99,6 @@ def main_form(case: Case):
     return lambda depth, context: voxel_pooling(depth, context, *case.geometry, case.shape)
 
 
-def indexed_form(case: Case):
-    index = voxel_index(*case.geometry)
-    return lambda depth, context: voxel_pooling_indexed(depth, context, index, case.shape)
-
-
 def assert_close(values, expected, dtype):
     for value, target in zip(values, expected, strict=True):
         assert value.dtype == dtype
@@ -114,10 +108,9 @@ def assert_close(values, expected, dtype):
 
 @every_size
 @every_dtype
-@pytest.mark.parametrize('form', [main_form, indexed_form])
-def test_map_and_gradients_equal_the_float64_reference(sizes, dtype, form, memory):
+def test_map_and_gradients_equal_the_float64_reference(sizes, dtype, memory):
     case = random_case(1, **sizes).to('cuda', dtype)
-    assert_close(results(case, form(case)), expected_results(case)[:3], dtype)
+    assert_close(results(case, main_form(case)), expected_results(case)[:3], dtype)
 
 
 @every_size
@@ -133,10 +126,9 @@ def test_map_and_gradient_of_a_volume_equal_the_float64_reference(sizes, dtype, 
 
 
 @every_dtype
-@pytest.mark.parametrize('form', [main_form, indexed_form])
-def test_full_size_on_real_cameras_equals_the_float64_reference(dtype, form):
+def test_full_size_on_real_cameras_equals_the_float64_reference(dtype):
     case = surround_view_case().to('cuda', dtype)
-    assert_close(results(case, form(case)), expected_results(case)[:3], dtype)
+    assert_close(results(case, main_form(case)), expected_results(case)[:3], dtype)
 
 
 @every_size
@@ -170,8 +162,7 @@ def test_indices_equal_the_official_ones_but_for_points_on_a_border():
 def test_points_that_are_not_finite_or_far_away_add_nothing_and_receive_nothing(value, memory):
     case = random_case(4).to('cuda', torch.float32)
     case.geometry[0][..., 3] = value
-    for form in (main_form, indexed_form):
-        assert not any(result.any() for result in results(case, form(case)))
+    assert not any(result.any() for result in results(case, main_form(case)))
     assert torch.equal(
         voxel_index(*case.geometry).cpu(),
         reference.voxel_index(*case.to('cpu', torch.float32).geometry),
@@ -193,12 +184,11 @@ def test_truncation_takes_points_a_cell_below_the_grid_to_cell_zero():
 @pytest.mark.parametrize('empty', ['batch', 'cameras', 'bins', 'channels', 'height', 'width'])
 def test_empty_input_gives_zeros_and_empty_gradients(empty, memory):
     case = random_case(5, **{empty: 0}).to('cuda', torch.float32)
-    for form in (main_form, indexed_form):
-        for value, expected in zip(
-            results(case, form(case)), expected_results(case)[:3], strict=True
-        ):
-            assert value.shape == expected.shape
-            assert not value.any()
+    for value, expected in zip(
+        results(case, main_form(case)), expected_results(case)[:3], strict=True
+    ):
+        assert value.shape == expected.shape
+        assert not value.any()
     volume = case.depth[:, :, None] * case.context[:, :, :, None]
     assert not voxel_pooling_volume(volume, voxel_index(*case.geometry), case.shape).any()
 
@@ -218,16 +208,13 @@ def test_gradients_agree_with_finite_differences():
     inputs = case.depth.requires_grad_(), case.context.requires_grad_()
     volume = torch.randn(1, 2, 7, 5, 3, 4, dtype=torch.float64, device='cuda', requires_grad=True)
     index = voxel_index(*case.geometry)
-    for form in (main_form, indexed_form):
-        assert torch.autograd.gradcheck(form(case), inputs, nondet_tol=1e-12)
+    assert torch.autograd.gradcheck(main_form(case), inputs, nondet_tol=1e-12)
     assert torch.autograd.gradcheck(
         lambda v: voxel_pooling_volume(v, index, case.shape), (volume,), nondet_tol=1e-12
     )
 
 
-@pytest.mark.parametrize(
-    'name', ['voxel_index', 'voxel_pooling', 'voxel_pooling_indexed', 'voxel_pooling_volume']
-)
+@pytest.mark.parametrize('name', ['voxel_index', 'voxel_pooling', 'voxel_pooling_volume'])
 def test_ops_pass_opcheck(name):
     case = random_case(8).to('cuda', torch.float32)
     index = voxel_index(*case.geometry)
@@ -236,7 +223,6 @@ def test_ops_pass_opcheck(name):
     arguments = {
         'voxel_index': case.geometry,
         'voxel_pooling': (*features, *case.geometry, case.shape),
-        'voxel_pooling_indexed': (*features, index, case.shape),
         'voxel_pooling_volume': (volume, index, case.shape),
     }
     torch.library.opcheck(getattr(torch.ops.bevdepth, name).default, arguments[name])
@@ -256,10 +242,9 @@ def deterministic():
 
 
 @every_dtype
-@pytest.mark.parametrize('form', [main_form, indexed_form])
-def test_deterministic_algorithms_give_the_same_bits_on_every_run(dtype, form, deterministic):
+def test_deterministic_algorithms_give_the_same_bits_on_every_run(dtype, deterministic):
     case = surround_view_case().to('cuda', dtype)
-    first, *others = (results(case, form(case)) for _ in range(4))
+    first, *others = (results(case, main_form(case)) for _ in range(4))
     for other in others:
         assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
     assert_close(first, expected_results(case)[:3], dtype)

@@ -11,11 +11,10 @@ from bevdepth_core.ops import (
     force_reference,
     voxel_index,
     voxel_pooling,
-    voxel_pooling_indexed,
     voxel_pooling_volume,
 )
 from bevdepth_core.ops import voxel_pooling_reference as reference
-from bevdepth_core.ops.voxel_pooling import _log_once, _reference_demanded
+from bevdepth_core.ops.backend import _log_once, _reference_requested
 from tests.core.ops.cases import (
     Case,
     random_case,
@@ -76,7 +75,7 @@ def test_three_forms_give_the_same_bits(sizes):
     case = random_case(2, **sizes)
     index = voxel_index(*case.geometry)
     bev = voxel_pooling(*case.arguments)
-    assert torch.equal(voxel_pooling_indexed(case.depth, case.context, index, case.shape), bev)
+    assert torch.equal(reference.voxel_pooling(case.depth, case.context, index, case.shape), bev)
     assert torch.equal(voxel_pooling_volume(lift(case), index, case.shape), bev)
 
 
@@ -177,9 +176,6 @@ def test_gradients_agree_with_finite_differences_in_all_three_forms():
         lambda d, c: voxel_pooling(d, c, *case.geometry, case.shape), (depth, context)
     )
     assert torch.autograd.gradcheck(
-        lambda d, c: voxel_pooling_indexed(d, c, index, case.shape), (depth, context)
-    )
-    assert torch.autograd.gradcheck(
         lambda v: voxel_pooling_volume(v, index, case.shape), (volume,)
     )
 
@@ -239,7 +235,7 @@ def test_no_temporary_is_larger_than_inputs_and_outputs():
     assert max(forward.elements, backward.elements) <= index.numel()
 
 
-OPS = ('voxel_index', 'voxel_pooling', 'voxel_pooling_indexed', 'voxel_pooling_volume')
+OPS = ('voxel_index', 'voxel_pooling', 'voxel_pooling_volume')
 
 
 def op_arguments(name: str, case: Case) -> tuple:
@@ -247,7 +243,6 @@ def op_arguments(name: str, case: Case) -> tuple:
     return {
         'voxel_index': case.geometry,
         'voxel_pooling': case.arguments,
-        'voxel_pooling_indexed': (case.depth, case.context, index, case.shape),
         'voxel_pooling_volume': (lift(case).detach().requires_grad_(), index, case.shape),
     }[name]
 
@@ -271,25 +266,25 @@ def test_compiled_graph_holds_the_op_unbroken_and_gives_the_same_bits():
 
 def test_environment_may_demand_the_reference_and_nothing_else(monkeypatch):
     monkeypatch.delenv('BEVDEPTH_VOXEL_POOLING', raising=False)
-    assert not _reference_demanded()
+    assert not _reference_requested()
     monkeypatch.setenv('BEVDEPTH_VOXEL_POOLING', 'reference')
-    assert _reference_demanded()
+    assert _reference_requested()
     monkeypatch.setenv('BEVDEPTH_VOXEL_POOLING', 'fast')
     with pytest.raises(ValueError, match='BEVDEPTH_VOXEL_POOLING'):
-        _reference_demanded()
+        _reference_requested()
 
 
 def test_choice_of_implementation_is_logged_once(caplog):
     _log_once.cache_clear()
     case = random_case(13)
-    with caplog.at_level(logging.INFO, logger='bevdepth_core.ops.voxel_pooling'):
+    with caplog.at_level(logging.INFO, logger='bevdepth_core.ops.backend'):
         voxel_pooling(*case.arguments)
         voxel_pooling(*case.arguments)
         with force_reference():
             voxel_pooling(*case.arguments)
     assert [record.getMessage() for record in caplog.records] == [
         'voxel pooling on cpu: torch reference',
-        'voxel pooling on cpu: torch reference, as demanded',
+        'voxel pooling on cpu: torch reference, as requested',
     ]
 
 
@@ -346,8 +341,6 @@ def test_wrong_argument_is_named(name, value, error):
 def test_wrong_voxel_index_is_named(index, error):
     case = random_case(15)
     bad = index(voxel_index(*case.geometry))
-    with pytest.raises(error, match='voxel_index'):
-        voxel_pooling_indexed(case.depth, case.context, bad, case.shape)
     with pytest.raises(error, match='voxel_index'):
         voxel_pooling_volume(lift(case), bad, case.shape)
 

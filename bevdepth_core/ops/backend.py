@@ -1,0 +1,88 @@
+"""Which implementation of voxel pooling runs: the compiled kernels or the torch reference.
+
+The choice is made here alone and logged once. The environment variable
+``BEVDEPTH_VOXEL_POOLING=reference`` or ``force_reference()`` select the reference.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from bevdepth_core.ops.compiled import kernels, why_missing
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def force_reference() -> Iterator[None]:
+    """Run the torch reference on every device within this context."""
+    global _reference_forced
+    before, _reference_forced = _reference_forced, True
+    try:
+        yield
+    finally:
+        _reference_forced = before
+
+
+def kernels_in_use() -> bool:
+    """Return whether the compiled kernels run on CUDA: they are built and the reference is not
+    forced.
+    """
+    return kernels is not None and not _reference_forced
+
+
+def _reference_requested() -> bool:
+    """Return whether the environment variable selects the reference."""
+    wish = os.environ.get('BEVDEPTH_VOXEL_POOLING', '')
+    if wish not in ('', 'reference'):
+        raise ValueError(f"BEVDEPTH_VOXEL_POOLING must be 'reference' or not set, got {wish!r}")
+    return wish == 'reference'
+
+
+_reference_forced = _reference_requested()
+
+
+def use_kernels(features: Tensor) -> bool:
+    """Return whether ``features`` are pooled by the compiled kernels rather than by the
+    reference.
+    """
+    if _reference_forced:
+        _log_once(logging.INFO, features.device.type, 'torch reference, as requested')
+    elif not features.is_cuda:
+        _log_once(logging.INFO, features.device.type, 'torch reference')
+    elif kernels is None:
+        _log_once(
+            logging.WARNING,
+            'cuda',
+            f'slow torch reference, since the kernels are not built: {why_missing}',
+        )
+    else:
+        _log_once(logging.INFO, 'cuda', 'compiled kernels')
+        return True
+    return False
+
+
+def use_forward_kernels(features: Tensor) -> bool:
+    """As ``_kernels_run``, but PyTorch's deterministic mode excludes float64: its kernel's atomic
+    sums vary in order.
+    """
+    if not use_kernels(features):
+        return False
+    if features.dtype == torch.float64 and torch.are_deterministic_algorithms_enabled():
+        _log_once(
+            logging.INFO,
+            'cuda',
+            'torch reference forward in float64, since deterministic algorithms are requested',
+        )
+        return False
+    return True
+
+
+@functools.cache
+def _log_once(level: int, device_type: str, choice: str) -> None:
+    logger.log(level, 'voxel pooling on %s: %s', device_type, choice)
