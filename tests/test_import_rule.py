@@ -25,6 +25,8 @@ CORE_PARTS = {
     'scale_nms': BASE,
     'decode': (*BASE, 'ops', 'scale_nms'),
     'jpeg': BASE,
+    'uncertainty': BASE,
+    'tracking': (*BASE, 'uncertainty'),
     'visualization': (*BASE, 'preprocess'),
     'official_layout': (*BASE, 'model'),
     'checkpoint': (*BASE, 'model', 'official_layout'),
@@ -55,7 +57,10 @@ ROS_PARTS = {
 }
 """Part of bevdepth_ros -> other parts that it may import, all of them listed above it."""
 
-PUBLIC_CORE = (*BASE, 'preprocess', 'decode', 'checkpoint', 'inference', 'jpeg', 'visualization')
+PUBLIC_CORE = (
+    *BASE, 'preprocess', 'decode', 'checkpoint', 'inference', 'jpeg', 'visualization', 'tracking',
+    'uncertainty',
+)  # fmt: skip
 
 CORE_FOR_ROS = {
     **dict.fromkeys(ROS_PARTS, PUBLIC_CORE),

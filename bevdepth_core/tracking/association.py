@@ -1,0 +1,96 @@
+"""Which detection belongs to which track."""
+
+from __future__ import annotations
+
+import numpy as np
+
+CLASS_SHIFT_M = 1e6
+"""Far more than the extent of one frame's detections."""
+
+
+def pairs_within(
+    tracks: np.ndarray,
+    track_labels: np.ndarray,
+    detections: np.ndarray,
+    detection_labels: np.ndarray,
+    radius: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of all (track, detection) pairs of one class that are close.
+
+    Args:
+        tracks: (n, 2) predicted positions, meters.
+        track_labels: (n,) classes.
+        detections: (m, 2) positions, meters.
+        detection_labels: (m,) classes.
+        radius: (n,) largest distance for each track, meters.
+    """
+    if not len(tracks) or not len(detections):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    # One sorted axis finds the candidates: x, with every class shifted out of reach of the others.
+    origin = detections[0, 0]
+    key = tracks[:, 0] - origin + track_labels * CLASS_SHIFT_M
+    keys = detections[:, 0] - origin + detection_labels * CLASS_SHIFT_M
+    order = np.argsort(keys, kind='stable')
+    first = np.searchsorted(keys[order], key - radius, 'left')
+    count = np.searchsorted(keys[order], key + radius, 'right') - first
+    track = np.repeat(np.arange(len(tracks)), count)
+    place = np.arange(len(track)) + np.repeat(first - np.cumsum(count) + count, count)
+    detection = order[place]
+    difference = tracks[track] - detections[detection]
+    near = (difference * difference).sum(axis=1) <= radius[track] ** 2
+    return track[near], detection[near]
+
+
+def match_greedily(
+    track: np.ndarray, detection: np.ndarray, cost: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the matched tracks and detections, best pair first, each used at most once.
+
+    Greedy matching follows CenterPoint's tracker: unlike an optimal assignment it never gives up
+    an unambiguous pair to improve the total of ambiguous ones.
+
+    Args:
+        track: (p,) index of the track of each candidate pair.
+        detection: (p,) index of its detection.
+        cost: (p,) cost; ties keep the order of the pairs, so that results are deterministic.
+    """
+    is_alone = (np.bincount(track)[track] == 1) & (np.bincount(detection)[detection] == 1)
+    rest = np.nonzero(~is_alone)[0]
+    rest = rest[np.argsort(cost[rest], kind='stable')]
+    chosen: list[int] = []
+    used_tracks: set[int] = set()
+    used_detections: set[int] = set()
+    pairs = zip(rest.tolist(), track[rest].tolist(), detection[rest].tolist(), strict=True)
+    for pair, own, other in pairs:
+        if own not in used_tracks and other not in used_detections:
+            used_tracks.add(own)
+            used_detections.add(other)
+            chosen.append(pair)
+    pairs_kept = np.concatenate((np.nonzero(is_alone)[0], np.array(chosen, np.int64)))
+    return track[pairs_kept], detection[pairs_kept]
+
+
+def without_duplicates(
+    positions: np.ndarray,
+    labels: np.ndarray,
+    separation: np.ndarray,
+    taken: np.ndarray,
+    taken_labels: np.ndarray,
+) -> np.ndarray:
+    """Return a (m,) mask of detections that repeat neither a better nor a taken detection.
+
+    Args:
+        positions: (m, 2), best detection first, meters.
+        labels: (m,) classes.
+        separation: (m,) distance within which two detections of a class are one object, meters.
+        taken: (k, 2) positions of the detections that continue a track, meters.
+        taken_labels: (k,) their classes.
+    """
+    keep = np.ones(len(positions), bool)
+    keep[pairs_within(positions, labels, taken, taken_labels, separation)[0]] = False
+    for worse, better in zip(
+        *pairs_within(positions, labels, positions, labels, separation), strict=True
+    ):
+        if better < worse and keep[better]:
+            keep[worse] = False
+    return keep

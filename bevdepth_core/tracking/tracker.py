@@ -1,0 +1,370 @@
+"""Tracks of detected objects in the world frame.
+
+| state | meaning | entered when | left when |
+| --- | --- | --- | --- |
+| tentative | may be a false detection; not published | an unmatched detection scores `birth_score` | `min_hits` detections or one of `instant_score`: confirmed; `tentative_s` without a detection: ended |
+| confirmed | published with the pose of this frame | see above, or a coasting or kept track is matched | a frame has no detection for it: coasting |
+| coasting | published with its predicted pose | a confirmed track is not matched | matched: confirmed; `coast_s` without a detection: kept |
+| kept | predicted, not published | see above | matched: confirmed; `keep_s` without a detection: ended |
+| ended | forgotten; the id is never used again | see above; a backward stamp or a gap over `gap_s`; `reset` | - |
+
+A track in any state ends by time alone, so no state depends on what it blocks.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+import numpy as np
+
+from bevdepth_core.tracking import kalman
+from bevdepth_core.tracking.association import match_greedily, pairs_within, without_duplicates
+from bevdepth_core.tracking.config import ClassMotion, TrackerConfig
+from bevdepth_core.tracking.kalman import POSITION, VELOCITY
+from bevdepth_core.tracking.tracks import Tracks3D
+from bevdepth_core.types import Boxes3D, Detections3D
+from bevdepth_core.uncertainty import BoxCovariance, default_covariance
+
+SHAPE_MEMORY = 10
+"""Height, size and score of a track are means over about this many detections."""
+YAW_DRIFT = 0.3
+"""Standard deviation that a heading gains in one second, radians."""
+LEAST_SCORE = 1e-3
+
+
+@dataclass
+class _Table:
+    """One row per live track, in the world frame."""
+
+    id: np.ndarray
+    label: np.ndarray
+    mean: np.ndarray
+    covariance: np.ndarray
+    z: np.ndarray
+    z_variance: np.ndarray
+    size: np.ndarray
+    yaw: np.ndarray
+    yaw_variance: np.ndarray
+    facing: np.ndarray
+    score: np.ndarray
+    hits: np.ndarray
+    is_confirmed: np.ndarray
+    born_ns: np.ndarray
+    seen_ns: np.ndarray
+    detection: np.ndarray
+
+    def select(self, index: np.ndarray) -> _Table:
+        return _Table(*(getattr(self, column.name)[index] for column in fields(self)))
+
+    def extended(self, other: _Table) -> _Table:
+        names = [column.name for column in fields(self)]
+        return _Table(*(np.concatenate((getattr(self, n), getattr(other, n))) for n in names))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Detections of one frame in the world frame, best score first."""
+
+    position: np.ndarray
+    position_covariance: np.ndarray
+    velocity: np.ndarray | None
+    velocity_covariance: np.ndarray
+    z: np.ndarray
+    z_variance: np.ndarray
+    size: np.ndarray
+    yaw: np.ndarray
+    yaw_variance: np.ndarray
+    score: np.ndarray
+    label: np.ndarray
+
+
+class Tracker:
+    """Follow detections from frame to frame; deterministic, for one thread.
+
+    Args:
+        config: all numbers.
+    """
+
+    def __init__(self, config: TrackerConfig | None = None) -> None:
+        self.config = config or TrackerConfig()
+        self._next_id = 1
+        self._tracks: _Table | None = None
+        self._stamp_ns = 0
+        self._class_names: tuple[str, ...] = ()
+
+    def reset(self) -> None:
+        """End all tracks."""
+        self._tracks = None
+
+    def move(self, new_world_from_world: np.ndarray) -> None:
+        """Move all tracks after the localization jumped.
+
+        Args:
+            new_world_from_world: (4, 4) rigid transform between the world before and after.
+        """
+        if self._tracks is None:
+            return
+        tracks, turn = self._tracks, new_world_from_world[:2, :2]
+        points = np.column_stack((tracks.mean[:, POSITION], tracks.z, np.ones(len(tracks.z))))
+        moved = points @ new_world_from_world.T
+        tracks.mean = np.column_stack((moved[:, :2], tracks.mean[:, VELOCITY] @ turn.T))
+        both = np.kron(np.eye(2), turn)
+        tracks.covariance = both @ tracks.covariance @ both.T
+        tracks.z = moved[:, 2]
+        tracks.yaw = _wrapped(tracks.yaw + _yaw_of(new_world_from_world))
+
+    def update(
+        self,
+        detections: Detections3D,
+        world_from_ego: np.ndarray,
+        covariance: BoxCovariance | None = None,
+    ) -> Tracks3D:
+        """Return the confirmed and coasting tracks after ``detections``.
+
+        Args:
+            detections: boxes in the ego frame, best score first.
+            world_from_ego: (4, 4) rigid, the ego pose at ``detections.stamp_ns``.
+            covariance: of the boxes; a default that grows with the range where it is None.
+        """
+        measured = _in_world(
+            detections, world_from_ego, covariance or default_covariance(detections)
+        )
+        self._predict(detections)
+        tracks = (
+            self._tracks if self._tracks is not None else self._born(measured, np.empty(0, int))
+        )
+        own, found = self._match(tracks, measured)
+        tracks.detection[own] = found
+        self._correct(tracks, own, measured, found)
+        new = self._new(measured, found)
+        if len(new):
+            tracks = tracks.extended(self._born(measured, new))
+        self._tracks = tracks
+        return self._published(tracks, world_from_ego)
+
+    def _predict(self, detections: Detections3D) -> None:
+        """Move the tracks to the stamp of ``detections``; end all after a jump of time."""
+        last_ns, self._stamp_ns = self._stamp_ns, detections.stamp_ns
+        names, self._class_names = self._class_names, detections.class_names
+        if self._tracks is None:
+            return
+        seconds = (detections.stamp_ns - last_ns) * 1e-9
+        if not 0 <= seconds <= self.config.gap_s or names != detections.class_names:
+            self._tracks = None
+            return
+        is_alive = self._is_alive(self._tracks)
+        tracks = self._tracks if is_alive.all() else self._tracks.select(is_alive)
+        self._tracks = tracks
+        acceleration = self._motion('acceleration')[tracks.label]
+        tracks.mean, tracks.covariance = kalman.predict(
+            tracks.mean, tracks.covariance, seconds, acceleration
+        )
+        tracks.yaw_variance = tracks.yaw_variance + (YAW_DRIFT * seconds) ** 2
+        tracks.detection = np.full(len(tracks.id), -1)
+
+    def _motion(self, name: str) -> np.ndarray:
+        """Return the number ``name`` of ``ClassMotion`` for every class."""
+        return _motion_table(self.config, self._class_names)[name]
+
+    def _match(self, tracks: _Table, measured: _Measured) -> tuple[np.ndarray, np.ndarray]:
+        """Return the matched rows of ``tracks`` and ``measured``."""
+        own, found = pairs_within(
+            tracks.mean[:, POSITION],
+            tracks.label,
+            measured.position,
+            measured.label,
+            self._motion('gate_m')[tracks.label],
+        )
+        difference = measured.position[found] - tracks.mean[own, POSITION]
+        spread = tracks.covariance[own, POSITION, POSITION] + measured.position_covariance[found]
+        distance = kalman.mahalanobis_squared(difference, spread)
+        if measured.velocity is not None:
+            difference = measured.velocity[found] - tracks.mean[own, VELOCITY]
+            pace = tracks.covariance[own, VELOCITY, VELOCITY] + measured.velocity_covariance[found]
+            distance = distance + kalman.mahalanobis_squared(difference, pace)
+        inside = distance <= self.config.gate
+        own, found = own[inside], found[inside]
+        likelihood = distance[inside] + kalman.log_determinant(spread[inside])
+        cost = likelihood - 2 * np.log(np.maximum(measured.score[found], LEAST_SCORE))
+        return match_greedily(own, found, cost)
+
+    def _correct(
+        self, tracks: _Table, own: np.ndarray, measured: _Measured, found: np.ndarray
+    ) -> None:
+        """Correct the matched tracks by their detections."""
+        mean, covariance = kalman.update(
+            tracks.mean[own],
+            tracks.covariance[own],
+            POSITION,
+            measured.position[found],
+            measured.position_covariance[found],
+        )
+        if measured.velocity is not None:
+            mean, covariance = kalman.update(
+                mean,
+                covariance,
+                VELOCITY,
+                measured.velocity[found],
+                measured.velocity_covariance[found],
+            )
+        tracks.mean[own], tracks.covariance[own] = mean, covariance
+        _correct_yaw(tracks, own, measured.yaw[found], measured.yaw_variance[found])
+        tracks.hits[own] += 1
+        weight = 1 / np.minimum(tracks.hits[own], SHAPE_MEMORY)
+        tracks.z[own] += weight * (measured.z[found] - tracks.z[own])
+        tracks.z_variance[own] = measured.z_variance[found] * weight
+        tracks.size[own] += weight[:, None] * (measured.size[found] - tracks.size[own])
+        tracks.score[own] += weight * (measured.score[found] - tracks.score[own])
+        tracks.seen_ns[own] = self._stamp_ns
+        tracks.is_confirmed[own] |= (tracks.hits[own] >= self.config.min_hits) | (
+            measured.score[found] >= self.config.instant_score
+        )
+
+    def _new(self, measured: _Measured, matched: np.ndarray) -> np.ndarray:
+        """Return the detections that start a track."""
+        is_matched = np.zeros(len(measured.score), bool)
+        is_matched[matched] = True
+        rows = np.nonzero(~is_matched & (measured.score >= self.config.birth_score))[0]
+        keep = without_duplicates(
+            measured.position[rows],
+            measured.label[rows],
+            self._motion('separation_m')[measured.label[rows]],
+            measured.position[matched],
+            measured.label[matched],
+        )
+        return rows[keep]
+
+    def _born(self, measured: _Measured, rows: np.ndarray) -> _Table:
+        """Return new tracks of the detections ``rows``."""
+        count, score = len(rows), measured.score[rows]
+        mean, covariance = np.zeros((count, 4)), np.zeros((count, 4, 4))
+        mean[:, POSITION] = measured.position[rows]
+        covariance[:, POSITION, POSITION] = measured.position_covariance[rows]
+        speed = self._motion('speed')[measured.label[rows]]
+        covariance[:, VELOCITY, VELOCITY] = (speed**2)[:, None, None] * np.eye(2)
+        if measured.velocity is not None:
+            mean, covariance = kalman.update(
+                mean,
+                covariance,
+                VELOCITY,
+                measured.velocity[rows],
+                measured.velocity_covariance[rows],
+            )
+        ids = np.arange(self._next_id, self._next_id + count)
+        self._next_id += count
+        return _Table(
+            id=ids,
+            label=measured.label[rows],
+            mean=mean,
+            covariance=covariance,
+            z=measured.z[rows],
+            z_variance=measured.z_variance[rows],
+            size=measured.size[rows],
+            yaw=measured.yaw[rows],
+            yaw_variance=measured.yaw_variance[rows],
+            facing=np.ones(count),
+            score=score,
+            hits=np.ones(count, np.int64),
+            is_confirmed=(score >= self.config.instant_score) | (self.config.min_hits == 1),
+            born_ns=np.full(count, self._stamp_ns, np.int64),
+            seen_ns=np.full(count, self._stamp_ns, np.int64),
+            detection=rows,
+        )
+
+    def _is_alive(self, tracks: _Table) -> np.ndarray:
+        patience_s = np.where(tracks.is_confirmed, self.config.keep_s, self.config.tentative_s)
+        return self._coasted_ns(tracks) <= np.round(patience_s * 1e9)
+
+    def _coasted_ns(self, tracks: _Table) -> np.ndarray:
+        return self._stamp_ns - tracks.seen_ns
+
+    def _published(self, tracks: _Table, world_from_ego: np.ndarray) -> Tracks3D:
+        """Return the confirmed tracks that were seen within ``coast_s``, in the ego frame."""
+        is_recent = self._coasted_ns(tracks) <= round(self.config.coast_s * 1e9)
+        tracks = tracks.select(tracks.is_confirmed & is_recent)
+        turn = world_from_ego[:3, :3]
+        center = np.column_stack((tracks.mean[:, POSITION], tracks.z))
+        velocity = np.column_stack((tracks.mean[:, VELOCITY], np.zeros(len(tracks.id))))
+        boxes = Boxes3D(
+            (center - world_from_ego[:3, 3]) @ turn,
+            tracks.size,
+            _wrapped(tracks.yaw - _yaw_of(world_from_ego)),
+            (velocity @ turn)[:, :2],
+        )
+        flat = turn[:2, :2]
+        pose = np.zeros((len(tracks.id), 4, 4))
+        pose[:, :2, :2] = flat.T @ tracks.covariance[:, POSITION, POSITION] @ flat
+        pose[:, 2, 2], pose[:, 3, 3] = tracks.z_variance, tracks.yaw_variance
+        return Tracks3D(
+            boxes=boxes,
+            ids=tracks.id,
+            scores=tracks.score.astype(np.float32),
+            labels=tracks.label,
+            pose_covariance=pose,
+            velocity_covariance=flat.T @ tracks.covariance[:, VELOCITY, VELOCITY] @ flat,
+            age_s=(self._stamp_ns - tracks.born_ns) * 1e-9,
+            coasted_s=self._coasted_ns(tracks) * 1e-9,
+            detections=tracks.detection,
+            class_names=self._class_names,
+            stamp_ns=self._stamp_ns,
+        )
+
+
+@lru_cache(maxsize=8)
+def _motion_table(config: TrackerConfig, class_names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    motions = [config.motion_of(name) for name in class_names]
+    return {
+        column.name: np.array([getattr(motion, column.name) for motion in motions], np.float64)
+        for column in fields(ClassMotion)
+    }
+
+
+def _in_world(
+    detections: Detections3D, world_from_ego: np.ndarray, covariance: BoxCovariance
+) -> _Measured:
+    boxes, turn = detections.boxes, world_from_ego[:3, :3]
+    center = boxes.center.astype(np.float64) @ turn.T + world_from_ego[:3, 3]
+    flat = turn[:2, :2]
+    is_measured = detections.past_stamp_ns is not None
+    return _Measured(
+        position=center[:, :2],
+        position_covariance=flat @ covariance.pose[:, :2, :2] @ flat.T,
+        velocity=boxes.velocity.astype(np.float64) @ flat.T if is_measured else None,
+        velocity_covariance=flat @ covariance.velocity @ flat.T,
+        z=center[:, 2],
+        z_variance=covariance.pose[:, 2, 2],
+        size=boxes.size.astype(np.float64),
+        yaw=_wrapped(boxes.yaw.astype(np.float64) + _yaw_of(world_from_ego)),
+        yaw_variance=covariance.pose[:, 3, 3],
+        score=detections.scores.astype(np.float64),
+        label=detections.labels,
+    )
+
+
+def _correct_yaw(
+    tracks: _Table, own: np.ndarray, measured: np.ndarray, variance: np.ndarray
+) -> None:
+    """Correct headings; a detector that confuses front and rear does not turn a track around.
+
+    ``facing`` is the recent agreement, from -1 to 1, of the detected direction with the track's:
+    only when most recent detections point backward does the track turn by half a circle.
+    """
+    difference = _wrapped(measured - tracks.yaw[own])
+    is_reversed = np.abs(difference) > np.pi / 2
+    difference = np.where(is_reversed, _wrapped(difference + np.pi), difference)
+    gain = tracks.yaw_variance[own] / (tracks.yaw_variance[own] + variance)
+    tracks.yaw_variance[own] = (1 - gain) * tracks.yaw_variance[own]
+    facing = tracks.facing[own] + (np.where(is_reversed, -1, 1) - tracks.facing[own]) / 4
+    turned = np.where(facing < 0, np.pi, 0.0)
+    tracks.facing[own] = np.abs(facing)
+    tracks.yaw[own] = _wrapped(tracks.yaw[own] + gain * difference + turned)
+
+
+def _yaw_of(transform: np.ndarray) -> float:
+    return float(np.arctan2(transform[1, 0], transform[0, 0]))
+
+
+def _wrapped(angle: np.ndarray) -> np.ndarray:
+    """Return angles in [-pi, pi)."""
+    return (angle + np.pi) % (2 * np.pi) - np.pi

@@ -1,0 +1,43 @@
+"""What the tracker returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bevdepth_core.types import Boxes3D
+
+
+@dataclass(frozen=True)
+class Tracks3D:
+    """Tracked objects of one frame, in the ego frame at ``stamp_ns``.
+
+    Attributes:
+        boxes: n smoothed boxes; velocity is over ground, in ego axes.
+        ids: (n,) int64, positive; an id is never given to another object.
+        scores: (n,) float32 in [0, 1], the mean of recent detection scores.
+        labels: (n,) int64, index into ``class_names``.
+        pose_covariance: (n, 4, 4) float64 covariance of x, y, z (m) and yaw (rad).
+        velocity_covariance: (n, 2, 2) float64 covariance of the velocity, (m/s)^2.
+        age_s: (n,) float64, time since the first detection, seconds.
+        coasted_s: (n,) float64, time since the last detection, seconds; 0 if this frame has one.
+        detections: (n,) int64, index of the matched detection of this frame, -1 without one.
+        class_names: the detector's classes.
+        stamp_ns: stamp of the detections.
+    """
+
+    boxes: Boxes3D
+    ids: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    pose_covariance: np.ndarray
+    velocity_covariance: np.ndarray
+    age_s: np.ndarray
+    coasted_s: np.ndarray
+    detections: np.ndarray
+    class_names: tuple[str, ...]
+    stamp_ns: int
+
+    def __len__(self) -> int:
+        return len(self.ids)

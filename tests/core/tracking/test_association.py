@@ -1,0 +1,61 @@
+"""Candidate pairs and matching."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bevdepth_core.tracking.association import match_greedily, pairs_within, without_duplicates
+
+
+def test_pairs_are_those_of_one_class_within_the_radius():
+    rng = np.random.default_rng(1)
+    offset = np.array((4.2e5, 5.1e6))  # as far from the origin as UTM coordinates
+    tracks, detections = (rng.uniform(-20, 20, (size, 2)) + offset for size in (40, 60))
+    own, other = rng.integers(0, 3, 40), rng.integers(0, 3, 60)
+    radius = rng.uniform(1, 9, 40)
+    distance = np.linalg.norm(tracks[:, None] - detections, axis=2)
+    expected = np.nonzero((distance <= radius[:, None]) & (own[:, None] == other))
+    found = pairs_within(tracks, own, detections, other, radius)
+    assert set(zip(*map(np.ndarray.tolist, found), strict=True)) == set(
+        zip(*map(np.ndarray.tolist, expected), strict=True)
+    )
+    assert len(found[0]) == len(expected[0]) > 20
+
+
+def test_nothing_pairs_with_nothing():
+    nothing, labels = np.empty((0, 2)), np.empty(0, np.int64)
+    one, label = np.zeros((1, 2)), np.zeros(1, np.int64)
+    assert len(pairs_within(nothing, labels, one, label, np.empty(0))[0]) == 0
+    assert len(pairs_within(one, label, nothing, labels, np.ones(1))[0]) == 0
+
+
+def test_the_cheapest_pair_wins_and_leaves_the_others_to_the_rest():
+    track, detection = np.array((0, 0, 1, 1, 2)), np.array((0, 1, 0, 1, 7))
+    matched = match_greedily(track, detection, np.array((3.0, 4.0, 1.0, 2.0, 99.0)))
+    assert set(zip(*map(np.ndarray.tolist, matched), strict=True)) == {(2, 7), (1, 0), (0, 1)}
+
+
+def test_a_track_whose_only_detection_is_taken_gets_none():
+    matched = match_greedily(np.array((0, 1)), np.array((0, 0)), np.array((2.0, 1.0)))
+    assert [column.tolist() for column in matched] == [[1], [0]]
+
+
+def test_equal_costs_keep_the_order_of_the_pairs():
+    matched = match_greedily(np.array((0, 1)), np.array((0, 0)), np.array((1.0, 1.0)))
+    assert [column.tolist() for column in matched] == [[0], [0]]
+
+
+def test_a_duplicate_of_a_better_or_taken_detection_is_dropped_but_not_one_of_a_duplicate():
+    positions = np.array(((0.0, 0), (0.9, 0), (1.8, 0), (9.0, 0)))
+    keep = without_duplicates(
+        positions, np.zeros(4, int), np.ones(4), np.array(((9.5, 0.0),)), np.zeros(1, int)
+    )
+    assert keep.tolist() == [True, False, True, False]
+
+
+def test_classes_do_not_duplicate_each_other():
+    positions = np.zeros((2, 2))
+    keep = without_duplicates(
+        positions, np.array((0, 1)), np.ones(2), np.empty((0, 2)), np.empty(0, int)
+    )
+    assert keep.all()

@@ -1,0 +1,239 @@
+"""Life and motion of tracks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from bevdepth_core.tracking import Tracker, TrackerConfig
+from bevdepth_core.tracking.config import PEDESTRIAN as WALKING
+from bevdepth_core.tracking.config import VEHICLE
+from bevdepth_core.types import Detections3D
+from bevdepth_core.uncertainty import BoxCovariance, default_covariance
+from tests.core.tracking.scenes import BARRIER, CAR, PEDESTRIAN, START_NS, detections, pose
+
+HERE = pose()
+
+
+def run(tracker: Tracker, frames: list[Detections3D], world_from_ego: np.ndarray = HERE) -> list:
+    return [tracker.update(frame, world_from_ego) for frame in frames]
+
+
+def test_an_object_keeps_its_id_while_it_and_the_vehicle_move_and_turn():
+    tracker, ids = Tracker(), []
+    for index in range(20):
+        time_s = index / 10
+        ego = pose(12 * time_s, 3, 0.5, 0.4 * time_s)
+        car = np.array((30 + 8 * time_s, 5 - 2 * time_s, 1.2, 1))
+        seen = detections([(np.linalg.inv(ego) @ car)[:3]], time_s)
+        tracks = tracker.update(seen, ego)
+        ids.append(tracks.ids.tolist())
+    assert ids == [[1]] * 20
+    turn = ego[:2, :2]
+    np.testing.assert_allclose(tracks.boxes.velocity[0], turn.T @ (8, -2), atol=0.3)
+    np.testing.assert_allclose(tracks.boxes.center[0], seen.boxes.center[0], atol=0.2)
+
+
+def test_two_objects_that_pass_each_other_keep_their_ids():
+    tracker = Tracker()
+    for index in range(21):
+        time_s = index / 10
+        cars = [(-10 + 10 * time_s, 1.5), (10 - 10 * time_s, -1.5)]
+        order = [0, 1] if index % 2 else [1, 0]
+        velocities = np.array(((10.0, 0), (-10, 0)))[order]
+        seen = detections([cars[i] for i in order], time_s, velocities=velocities)
+        tracks = tracker.update(seen, HERE)
+        by_id = dict(zip(tracks.ids.tolist(), tracks.boxes.center[:, 1].tolist(), strict=True))
+        assert {i: y > 0 for i, y in by_id.items()} == {1: False, 2: True}
+
+
+def test_a_weak_detection_is_confirmed_by_the_second_one():
+    first, second = run(Tracker(), [detections([(10, 0)], t, scores=[0.3]) for t in (0, 0.1)])
+    assert len(first) == 0
+    assert second.ids.tolist() == [1]
+
+
+def test_a_strong_detection_is_confirmed_at_once():
+    [tracks] = run(Tracker(), [detections([(10, 0)], scores=[0.5])])
+    assert tracks.ids.tolist() == [1]
+
+
+def test_a_detection_below_the_birth_score_continues_a_track_and_starts_none():
+    tracker = Tracker()
+    run(tracker, [detections([(10, 0)], 0)])
+    tracks = tracker.update(detections([(10, 0), (30, 0)], 0.1, scores=[0.19, 0.19]), HERE)
+    assert tracks.ids.tolist() == [1]
+    assert tracks.detections.tolist() == [0]
+    tracks = tracker.update(detections([(10, 0), (30, 0)], 0.2, scores=[0.2, 0.2]), HERE)
+    tracks = tracker.update(detections([(10, 0), (30, 0)], 0.3, scores=[0.2, 0.2]), HERE)
+    assert sorted(tracks.ids.tolist()) == [1, 2]
+
+
+def test_a_track_coasts_then_waits_unpublished_and_returns_with_its_id():
+    config = TrackerConfig(coast_s=0.5, keep_s=2.0)
+    tracker = Tracker(config)
+    moving = [detections([(10 + 5 * t, 0)], t, velocities=[(5, 0)]) for t in (0, 0.1, 0.2, 0.3)]
+    run(tracker, moving)
+    coasting = tracker.update(detections([], 0.8), HERE)
+    assert coasting.ids.tolist() == [1]
+    assert coasting.detections.tolist() == [-1]
+    np.testing.assert_allclose(coasting.boxes.center[0, 0], 14, atol=0.2)
+    np.testing.assert_allclose(coasting.coasted_s, 0.5)
+    assert len(tracker.update(detections([], 0.9), HERE)) == 0
+    returned = tracker.update(detections([(10 + 5 * 1.5, 0)], 1.5, velocities=[(5, 0)]), HERE)
+    assert returned.ids.tolist() == [1]
+    assert returned.coasted_s.tolist() == [0]
+    np.testing.assert_allclose(returned.age_s, 1.5)
+
+
+def test_a_track_ends_after_keep_s_and_its_id_is_not_used_again():
+    tracker = Tracker(TrackerConfig(keep_s=2.0))
+    run(tracker, [detections([(10, 0)], 0), detections([], 1.0), detections([], 2.0)])
+    assert tracker.update(detections([(10, 0)], 2.01), HERE).ids.tolist() == [2]
+
+
+def test_a_tentative_track_ends_after_tentative_s():
+    frames = [detections([(10, 0)], t, scores=[0.3]) for t in (0, 0.61, 1.21)]
+    assert [len(tracks) for tracks in run(Tracker(), frames)] == [0, 0, 1]
+
+
+@pytest.mark.parametrize('time_s', [-0.1, 3.1])
+def test_a_backward_stamp_or_a_gap_ends_all_tracks(time_s):
+    tracker = Tracker()
+    run(tracker, [detections([(10, 0)], 0)])
+    assert tracker.update(detections([(10, 0)], time_s), HERE).ids.tolist() == [2]
+
+
+def test_the_same_stamp_twice_ends_nothing():
+    tracker = Tracker()
+    assert [t.ids.tolist() for t in run(tracker, [detections([(10, 0)])] * 2)] == [[1], [1]]
+
+
+def test_reset_ends_all_tracks():
+    tracker = Tracker()
+    run(tracker, [detections([(10, 0)], 0)])
+    tracker.reset()
+    assert tracker.update(detections([(10, 0)], 0.1), HERE).ids.tolist() == [2]
+
+
+def test_a_moved_world_moves_the_tracks_with_it():
+    tracker, jump = Tracker(), pose(100, -50, 2, 1.0)
+    frames = [detections([(10, 4, 1)], t, velocities=[(3, 0)], yaws=[0.5]) for t in (0, 0.1)]
+    run(tracker, frames)
+    tracker.move(jump)
+    tracks = tracker.update(frames[1], jump)
+    assert tracks.ids.tolist() == [1]
+    np.testing.assert_allclose(tracks.boxes.center[0], (10, 4, 1), atol=0.15)
+    np.testing.assert_allclose(tracks.boxes.velocity[0], (3, 0), atol=0.1)
+    np.testing.assert_allclose(tracks.boxes.yaw, 0.5, atol=1e-6)
+
+
+def test_duplicates_of_one_object_start_one_track():
+    near = VEHICLE.separation_m - 0.1
+    [tracks] = run(Tracker(), [detections([(10, 0), (10 + near, 0), (10 + 2 * near, 0)])])
+    assert tracks.detections.tolist() == [0, 2]
+
+
+def test_people_stand_closer_together_than_cars():
+    gap = (WALKING.separation_m + VEHICLE.separation_m) / 2
+    for label, count in ((PEDESTRIAN, 2), (CAR, 1)):
+        [tracks] = run(Tracker(), [detections([(10, 0), (10 + gap, 0)], labels=label)])
+        assert len(tracks) == count
+
+
+def test_classes_are_tracked_apart():
+    tracker = Tracker()
+    run(tracker, [detections([(10, 0)], 0, labels=CAR)])
+    tracks = tracker.update(detections([(10, 0)], 0.1, labels=BARRIER), HERE)
+    assert tracks.ids.tolist() == [1, 2]
+    assert tracks.labels.tolist() == [CAR, BARRIER]
+    assert tracks.detections.tolist() == [-1, 0]
+
+
+def test_headings_are_averaged_across_the_wrap():
+    yaws = (np.pi - 0.05, -np.pi + 0.05)
+    *_, tracks = run(
+        Tracker(), [detections([(10, 0)], i / 10, yaws=[yaws[i % 2]]) for i in range(10)]
+    )
+    assert abs(tracks.boxes.yaw[0]) > np.pi - 0.05
+
+
+def test_a_single_reversed_heading_is_ignored_and_a_lasting_one_is_followed():
+    tracker = Tracker()
+    run(tracker, [detections([(10, 0)], i / 10) for i in range(5)])
+    once = tracker.update(detections([(10, 0)], 0.5, yaws=[np.pi - 0.01]), HERE)
+    np.testing.assert_allclose(once.boxes.yaw, 0, atol=0.05)
+    *_, lasting = run(
+        tracker, [detections([(10, 0)], 0.6 + i / 10, yaws=[np.pi - 0.01]) for i in range(5)]
+    )
+    np.testing.assert_allclose(np.abs(lasting.boxes.yaw), np.pi, atol=0.1)
+
+
+def test_velocities_without_a_past_frame_do_not_count():
+    tracker = Tracker()
+    frame = dataclasses.replace(detections([(10, 0)], 0, velocities=[(20, 0)]), past_stamp_ns=None)
+    [tracks] = run(tracker, [frame])
+    assert tracks.boxes.velocity.tolist() == [[0, 0]]
+    assert tracks.velocity_covariance[0, 0, 0] == VEHICLE.speed**2
+
+
+def test_size_height_and_score_are_means():
+    tracker = Tracker()
+    first, second = detections([(10, 0, 1.0)], 0), detections([(10, 0, 2.0)], 0.1, scores=[0.5])
+    larger = dataclasses.replace(second.boxes, size=np.array(((5.0, 3.0, 2.5),)))
+    _, tracks = run(tracker, [first, dataclasses.replace(second, boxes=larger)])
+    np.testing.assert_allclose(tracks.boxes.center[0, 2], 1.5)
+    np.testing.assert_allclose(tracks.boxes.size[0], (4.5, 2.5, 2.0))
+    np.testing.assert_allclose(tracks.scores, 0.7)
+
+
+def test_covariance_is_given_in_the_ego_frame_and_shrinks_with_detections():
+    ego = pose(5, 6, 0, np.pi / 2)
+    wide = BoxCovariance(np.diag((4.0, 1.0, 0.2, 0.1))[None], np.diag((9.0, 1.0))[None])
+    tracker = Tracker()
+    first = tracker.update(detections([(10, 0)], 0, velocities=[(0, 0)]), ego, wide)
+    np.testing.assert_allclose(first.pose_covariance[0], wide.pose[0], atol=1e-9)
+    assert first.velocity_covariance[0, 0, 0] > first.velocity_covariance[0, 1, 1]
+    second = tracker.update(detections([(10, 0)], 0.05, velocities=[(0, 0)]), ego, wide)
+    assert (np.diag(second.pose_covariance[0]) < np.diag(first.pose_covariance[0])).all()
+
+
+def test_the_default_covariance_is_widest_along_the_line_of_sight_and_grows_with_range():
+    near, far = default_covariance(detections([(0, 10), (0, 40)])).pose
+    assert near[1, 1] > near[0, 0]
+    assert (np.diag(far)[:3] > np.diag(near)[:3]).all()
+    np.testing.assert_allclose(near[0, 1], 0, atol=1e-9)
+
+
+def test_the_same_detections_give_the_same_tracks():
+    rng = np.random.default_rng(3)
+    frames = [
+        detections(rng.uniform(-40, 40, (50, 2)), i / 10, scores=rng.uniform(0.1, 1, 50))
+        for i in range(10)
+    ]
+    first, second = (run(Tracker(), frames)[-1] for _ in range(2))
+    assert first.ids.tolist() == second.ids.tolist()
+    np.testing.assert_array_equal(first.boxes.center, second.boxes.center)
+
+
+def test_an_empty_first_frame_gives_no_tracks():
+    tracks = Tracker().update(detections([]), HERE)
+    assert len(tracks) == 0
+    assert tracks.stamp_ns == START_NS
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ({'coast_s': 0.0}, 'coast_s must be positive'),
+        ({'gate': float('nan')}, 'gate must be positive'),
+        ({'birth_score': 1.5}, 'birth_score must be 0 to 1'),
+        ({'min_hits': 0}, 'min_hits must be at least 1'),
+        ({'keep_s': 0.5, 'coast_s': 1.0}, 'keep_s .* must be at least coast_s'),
+    ],
+)
+def test_contradictory_numbers_are_rejected(values, message):
+    with pytest.raises(ValueError, match=message):
+        TrackerConfig(**values)
