@@ -1,5 +1,5 @@
-"""Random changes for training, drawn once: to each camera's images, and to the bird's-eye view of
-a sample.
+"""Random augmentation for training: of each camera's images, and of a sample's bird's-eye
+view.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from bevdepth_core.types import Boxes3D
 
 @dataclass(frozen=True)
 class BevTransform:
-    """What is done to a sample's ego frame: rotate, scale, then mirror ("bda" in the official
-    code).
+    """Change of a sample's ego frame: rotate, scale, then mirror ("bda" in the official code).
 
     Attributes:
         rotation_deg: counter-clockwise about z, degrees.
@@ -42,7 +41,7 @@ class BevTransform:
         return matrix
 
     def apply(self, boxes: Boxes3D) -> Boxes3D:
-        """Return the boxes in the augmented ego frame; velocities are scaled, too."""
+        """Return the boxes in the augmented ego frame; velocities are scaled as well."""
         linear = self.matrix()[:3, :3]
         yaw = boxes.yaw + np.deg2rad(self.rotation_deg)
         if self.flip_x:

@@ -1,8 +1,15 @@
-"""The names of nuScenes: cameras, categories to classes, attributes."""
+"""Names in a dataset: cameras, categories and the classes they belong to, attributes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
 from bevdepth_core.config import NUSCENES_CLASSES
+from bevdepth_core.nuscenes.suggestions import did_you_mean
 
 CAMERAS = (
     'CAM_FRONT_LEFT',
@@ -16,7 +23,7 @@ CAMERAS = (
 LIDAR = 'LIDAR_TOP'
 
 MOVING_SPEED = 0.2
-"""Metres per second over ground above which the official evaluator calls an object moving."""
+"""m/s over ground; the official evaluator calls faster objects moving."""
 
 _CLASS_OF_CATEGORY = {
     'human.pedestrian.adult': 'pedestrian',
@@ -49,26 +56,97 @@ _ATTRIBUTES = {  # class: (standing, moving)
 }
 
 
-def label_of_category(category: str) -> int | None:
-    """Return the class index of a nuScenes category name, None for categories that are not
-    detected.
+@dataclass(frozen=True)
+class ClassMap:
+    """The classes of a network and the dataset categories that belong to each.
+
+    A category belongs to the class that ``categories`` gives for it; else to the class of the
+    same name; else to its nuScenes class (``vehicle.car`` to ``car``).
+
+    Attributes:
+        class_names: in the order of the labels.
+        categories: class of further categories; None excludes a category.
     """
-    name = _CLASS_OF_CATEGORY.get(category)
-    return None if name is None else NUSCENES_CLASSES.index(name)
+
+    class_names: tuple[str, ...] = NUSCENES_CLASSES
+    categories: Mapping[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        repeated = sorted({n for n in self.class_names if self.class_names.count(n) > 1})
+        if repeated:
+            raise ValueError(f'class names must be unique, but {", ".join(repeated)} is repeated')
+        for category, name in self.categories.items():
+            if name is not None and name not in (*self.class_names, *NUSCENES_CLASSES):
+                raise ValueError(
+                    f'category {category!r} is mapped to {name!r}, which is not a class of the '
+                    f'network ({", ".join(self.class_names)})'
+                    f'{did_you_mean(name, self.class_names)}'
+                )
+
+    def label(self, category: str) -> int | None:
+        """Return the index of the class that a category belongs to, None where there is none."""
+        plain = category if category in self.class_names else _CLASS_OF_CATEGORY.get(category)
+        name = self.categories.get(category, plain)
+        return self.class_names.index(name) if name in self.class_names else None
+
+    def is_official(self, category: str) -> bool:
+        """Return whether the nuScenes devkit gives ``category`` the same class."""
+        label = self.label(category)
+        name = None if label is None else self.class_names[label]
+        return name == _CLASS_OF_CATEGORY.get(category)
+
+    def require_known(self, categories: Iterable[str]) -> None:
+        """Raise ValueError for a class that no category can belong to.
+
+        Args:
+            categories: all categories of the dataset.
+        """
+        mapped = {name for name in self.categories.values() if name is not None}
+        known = {*NUSCENES_CLASSES, *categories, *mapped}
+        for name in self.class_names:
+            if name not in known:
+                raise ValueError(
+                    f'class {name!r} is neither a nuScenes class nor a category of the dataset '
+                    f'({", ".join(sorted(set(categories))) or "it has none"})'
+                    f'{did_you_mean(name, known)}; correct model.network.head.tasks, or '
+                    'map categories to this class in a file and give it as data.categories'
+                )
+
+
+def read_categories(path: str | Path | None) -> dict[str, str | None]:
+    """Return the content of a mapping file (YAML or JSON), category to class or null.
+
+    Args:
+        path: the file; None gives an empty mapping.
+
+    Raises:
+        ValueError: missing, or not a mapping of names to names.
+    """
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f'category mapping {path} cannot be read: {error}') from error
+    if not isinstance(content, dict) or not all(
+        isinstance(category, str) and (name is None or isinstance(name, str))
+        for category, name in content.items()
+    ):
+        raise ValueError(
+            f'category mapping {path} must have lines such as "van: car" or "tram: null"'
+        )
+    return content
 
 
 def attribute_of(class_name: str, speed: float) -> str:
     """Return the attribute that the official evaluator gives an object.
 
     Args:
-        class_name: one of the ten classes.
+        class_name: any class.
         speed: m/s over ground.
 
     Returns:
-        An attribute name, empty for classes that have none.
-
-    Raises:
-        KeyError: not one of the ten classes.
+        An attribute name; empty for classes without one, such as all but the ten of nuScenes.
     """
-    standing, moving = _ATTRIBUTES[class_name]
+    standing, moving = _ATTRIBUTES.get(class_name, ('', ''))
     return moving if speed > MOVING_SPEED else standing

@@ -1,4 +1,4 @@
-"""Refuse a half-downloaded dataset and say what is missing."""
+"""Reject an incomplete dataset and name the missing files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ TABLES = (
     'sample_data', 'scene', 'sensor', 'visibility',
 )  # fmt: skip
 """The tables of nuScenes v1.0."""
+OPTIONAL_TABLES = ('attribute', 'log', 'map', 'visibility')
+"""Tables that a dataset may lack; maps and logs are never read."""
 _SCENE_NAME = re.compile(r'\w[\w.-]{0,99}')
-NAMED_PER_FOLDER = 3
-"""Missing files that a message names per folder; the exception holds all."""
+MAX_NAMED_PER_FOLDER = 3
+"""Missing files that a message names per folder; the exception lists all."""
 
 
 class DatasetIncompleteError(ValueError):
-    """A dataset lacks files.
+    """A dataset lacks files, or its tables are damaged.
 
     Attributes:
         missing: all missing files, relative to the dataset's root.
@@ -34,35 +36,21 @@ class DatasetIncompleteError(ValueError):
 
 
 def require_tables(dataroot: Path, version: str) -> None:
-    """Raise DatasetIncompleteError unless all tables of ``version`` and the maps that they name
-    are there.
-    """
+    """Raise DatasetIncompleteError unless all tables of ``version`` that are read exist."""
     if not (dataroot / version).is_dir():
         raise DatasetIncompleteError(
             f'{dataroot} has no folder {version}: check the dataset root and the version, or '
             'unpack its metadata'
         )
-    _refuse(
-        dataroot,
-        [
-            f'{version}/{table}.json'
-            for table in TABLES
-            if not (dataroot / version / f'{table}.json').is_file()
-        ],
-    )
-    maps = read_json(dataroot / version / 'map.json')
-    with consistent(dataroot / version):
-        filenames = [record['filename'] for record in maps]
-        require_inside(dataroot, filenames)
-        _refuse(
-            dataroot, [filename for filename in filenames if not (dataroot / filename).is_file()]
-        )
+    required = [f'{version}/{name}.json' for name in TABLES if name not in OPTIONAL_TABLES]
+    _require_none_missing(dataroot, [name for name in required if not (dataroot / name).is_file()])
 
 
 @contextmanager
 def consistent(tables: Path) -> Iterator[None]:
-    """Raise DatasetIncompleteError for whatever tables that contradict each other or their format
-    make the body raise.
+    """Turn errors of the body, which reads tables, into DatasetIncompleteError.
+
+    Such errors mean that the tables contradict each other or the format.
     """
     try:
         yield
@@ -80,68 +68,72 @@ def consistent(tables: Path) -> Iterator[None]:
 
 
 def require_inside(dataroot: Path, filenames: Iterable[str]) -> None:
-    """Raise ValueError for a file name in the tables that leads out of the dataset; links below it
-    may lead anywhere.
+    """Raise ValueError for a file name in the tables that points outside the dataset.
+
+    Symbolic links inside the dataset may point anywhere.
     """
     for filename in filenames:
         path = PurePosixPath(filename if isinstance(filename, str) else '..')
         if path.is_absolute() or '..' in path.parts or '\0' in filename:
             raise ValueError(
-                f'a table of {dataroot} names the file {filename!r}, which is not below it: do '
+                f'a table of {dataroot} names the file {filename!r}, which is outside of it: do '
                 'not use this dataset'
             )
 
 
 def require_scene_names(tables: Path, names: Iterable[str]) -> None:
-    """Raise ValueError for the name of a scene that cannot be the name of a file, which scenes are
-    kept under.
-    """
+    """Raise ValueError for a scene name that is not a valid file name; the cache needs one."""
     for name in names:
         if not isinstance(name, str) or not _SCENE_NAME.fullmatch(name):
             raise ValueError(
-                f'{tables} holds a scene called {name!r}: it must be letters, digits and _ - . '
-                'alone, and begin with a letter or digit'
+                f'{tables} holds a scene called {name!r}: rename it; only letters, digits and '
+                '_ - . are allowed, and the first character must be a letter or digit'
             )
 
 
 def read_json(path: Path) -> list | dict:
-    """Return the content of a table; raises DatasetIncompleteError when it is cut off."""
+    """Return the content of a table.
+
+    Raises:
+        DatasetIncompleteError: it is truncated or not JSON.
+    """
     try:
         return json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
         raise DatasetIncompleteError(
-            f'{path} is cut off ({error}): unpack the metadata again'
+            f'{path} is truncated ({error}): unpack the metadata again'
         ) from error
 
 
 def require_files(dataroot: Path, filenames: Iterable[str]) -> None:
-    """Raise DatasetIncompleteError unless all ``filenames`` are there; each folder is listed once,
-    which is fast on any disk.
+    """Raise DatasetIncompleteError unless all ``filenames`` exist.
+
+    Each folder is listed once, which is fast on any disk.
 
     Raises:
         ValueError: as ``require_inside``.
     """
     filenames = list(filenames)
     require_inside(dataroot, filenames)
-    wanted = defaultdict(list)
+    wanted: dict[str, list[str]] = defaultdict(list)
     for filename in filenames:
         folder, name = os.path.split(filename)
         wanted[folder].append(name)
-    missing = []
+    missing: list[str] = []
     for folder, names in wanted.items():
         present = set(os.listdir(dataroot / folder)) if (dataroot / folder).is_dir() else set()
         missing += [f'{folder}/{name}' for name in names if name not in present]
-    _refuse(dataroot, missing)
+    _require_none_missing(dataroot, missing)
 
 
-def _refuse(dataroot: Path, missing: list[str]) -> None:
+def _require_none_missing(dataroot: Path, missing: list[str]) -> None:
     if not missing:
         return
-    by_folder = defaultdict(list)
+    by_folder: dict[str, list[str]] = defaultdict(list)
     for filename in missing:
         by_folder[str(PurePosixPath(filename).parent)].append(PurePosixPath(filename).name)
     lines = [
-        f'  {folder}: {len(names)}, such as {", ".join(names[:NAMED_PER_FOLDER])}'
+        f'  {folder}: {len(names)}, such as {", ".join(names[:MAX_NAMED_PER_FOLDER])}'
         for folder, names in sorted(by_folder.items())
     ]
     raise DatasetIncompleteError(

@@ -1,5 +1,5 @@
-"""Samples for training and validation: images, matrices, boxes and depth of a key frame and those
-before it.
+"""Samples for training and validation: images, matrices, boxes and lidar depth of a key frame and
+its past frames.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 from bevdepth_core.config import ImageSpec
 from bevdepth_core.geometry import invert_rigid, rigid_from_quaternion, to_4x4
 from bevdepth_core.nuscenes.augment import Augmentation, BevTransform
-from bevdepth_core.nuscenes.classes import CAMERAS
 from bevdepth_core.nuscenes.depth_targets import depth_maps, read_points
 from bevdepth_core.nuscenes.images import read_crop, read_crop_fast, read_image
 from bevdepth_core.nuscenes.index import SampleIndex
@@ -37,9 +36,9 @@ class Sample:
         images: (S, N, H, W, 3) uint8, RGB, network size.
         matrices: of the S frames and N cameras.
         boxes: (n, 9) float32 in the augmented ego frame: centre x y z, length, width, height in
-            metres, yaw in radians, velocity x y in m/s. Boxes without a lidar or radar point are
-            left out.
-        labels: (n,) int64, class of each box.
+            metres, yaw in radians, velocity x y in m/s. Boxes that no sensor point touches are
+            excluded.
+        labels: (n,) int64, class of each box, index into ``SampleIndex.class_names``.
         depth: (N, H, W) float32 lidar depth of the key frame, metres, 0 = unknown.
     """
 
@@ -52,17 +51,17 @@ class Sample:
 
 
 class NuScenesDataset(Dataset):
-    """Key frames with their past: ``dataset[place]`` as in validation, ``dataset.sample(place,
-    rng)`` augmented for training.
+    """Key frames with their past frames: ``dataset[place]`` without augmentation,
+    ``dataset.sample(place, rng)`` with it.
 
     Args:
         index: the samples.
-        dataroot: what file names are relative to.
+        dataroot: folder that file names are relative to.
         spec: the network's input image.
-        key_frames: S, the key frame and S - 1 before it.
-        augmentation: ranges to draw from.
-        positions: the samples of an epoch as positions in ``index``, in which one may occur
-            repeatedly; all when None.
+        key_frames: S, the key frame and S - 1 past frames.
+        augmentation: ranges of random changes.
+        positions: the samples of an epoch as positions in ``index``, repetitions allowed; all
+            samples when None.
     """
 
     def __init__(
@@ -99,10 +98,10 @@ class NuScenesDataset(Dataset):
         return self.load(place, transforms, BevTransform(), read_crop)
 
     def sample(self, place: int, rng: np.random.Generator) -> Sample:
-        """Return a sample with everything drawn from ``rng``, its images read the fast way.
+        """Return a sample with augmentation from ``rng``, its images read the fast way.
 
-        The draws come camera by camera, then the bird's-eye view. All frames of a camera share
-        one.
+        The random numbers are used camera by camera, then for the bird's-eye view. All frames of a
+        camera share one transform.
 
         Raises:
             OSError, ValueError: an image or sweep cannot be read.
@@ -116,8 +115,8 @@ class NuScenesDataset(Dataset):
     def load(
         self, place: int, transforms: Sequence[ImageTransform], bev: BevTransform, read: ReadCrop
     ) -> Sample:
-        """Return a sample with given changes: one transform per camera for all its frames, one for
-        the bird's-eye view.
+        """Return a sample with given transforms: one per camera for all its frames, one for the
+        bird's-eye view.
 
         Raises:
             OSError, ValueError: an image or sweep cannot be read.
@@ -139,15 +138,14 @@ class NuScenesDataset(Dataset):
             ),
             _box_rows(bev.apply(boxes)),
             torch.from_numpy(labels),
-            torch.from_numpy(
-                depth_maps(
-                    read_points(self._dataroot / key.lidar.filename),
-                    key.lidar,
-                    key.cameras,
-                    transforms,
-                )
-            ),
+            torch.from_numpy(self._depth(key, transforms)),
         )
+
+    def _depth(self, key: SampleRecord, transforms: Sequence[ImageTransform]) -> np.ndarray:
+        if key.lidar is None:
+            return np.zeros((len(transforms), self._spec.height, self._spec.width), np.float32)
+        points = read_points(self._dataroot / key.lidar.filename)
+        return depth_maps(points, key.lidar, key.cameras, transforms)
 
     def _frames(self, place: int) -> list[SampleRecord]:
         position = int(self._positions[place])
@@ -166,12 +164,10 @@ class NuScenesDataset(Dataset):
 
 
 def load_frame(record: SampleRecord, dataroot: str | Path) -> Frame:
-    """Return a key frame as the Detector takes it: whole images, calibration, stamps and ego
-    poses.
-    """
+    """Return a key frame as input of the Detector."""
     cameras = record.cameras
     rig = CameraRig(
-        CAMERAS,
+        tuple(camera.channel for camera in cameras),
         np.stack([camera.intrinsics for camera in cameras]),
         np.stack([camera.ego_from_sensor.matrix() for camera in cameras]),
     )
@@ -186,9 +182,9 @@ def key_ego_from_camera(key: SampleRecord, frame: SampleRecord) -> Tensor:
     """Return (N, 4, 4) float32: each camera of ``frame`` in the ego frame of ``key`` at that
     camera's own exposure.
 
-    Composed in float32, as the official training pipeline does, although world coordinates of a
-    kilometre leave only 0.1 mm: a network trained here then sees the inputs of the official one.
-        The Detector has no such number to equal and uses float64.
+    Composed in float32 as in the official training pipeline, although that rounds world
+    coordinates of a kilometre to 0.1 mm: training inputs then equal the official ones. The
+    Detector uses float64.
     """
     cameras = list(zip(key.cameras, frame.cameras, strict=True))
     world_from_key_ego = _matrices([key_camera.world_from_ego for key_camera, _ in cameras])
@@ -211,27 +207,28 @@ def _intrinsics(frame: SampleRecord) -> Tensor:
 
 
 def ground_truth(record: SampleRecord) -> tuple[Boxes3D, np.ndarray]:
-    """Return the boxes that a sensor point touches, in the mean ego frame, and their (n,) int64
+    """Return the boxes that count as ground truth, in the mean ego frame, and their (n,) int64
     labels.
 
     The yaw is that of the official code, which reads it off the rotation as if yaw were the last
     of three turns (x, then y, then z). For a vehicle on a slope it differs from the box's heading
-    by some 1e-4 rad.
+    by some 1e-4 rad. An unknown velocity is 0, as in the official code.
     """
-    found = record.annotations
-    seen = found.points > 0
+    annotations = record.annotations
+    seen = annotations.seen
     ego_from_world = invert_rigid(record.world_from_ego().matrix())
     turn = ego_from_world[:3, :3]
     rotations = turn @ np.array(
-        [rigid_from_quaternion(q, 0)[:3, :3] for q in found.quaternion[seen]]
+        [rigid_from_quaternion(q, 0)[:3, :3] for q in annotations.quaternion[seen]]
     ).reshape(-1, 3, 3)
+    velocity = np.nan_to_num(annotations.velocity[seen])
     boxes = Boxes3D(
-        center=found.center[seen] @ turn.T + ego_from_world[:3, 3],
-        size=found.size[seen][:, [1, 0, 2]],
+        center=annotations.center[seen] @ turn.T + ego_from_world[:3, 3],
+        size=annotations.size[seen][:, [1, 0, 2]],
         yaw=np.arctan2(-rotations[:, 0, 1], rotations[:, 0, 0]),
-        velocity=(found.velocity[seen] @ turn.T)[:, :2],
+        velocity=(velocity @ turn.T)[:, :2],
     )
-    return boxes, found.label[seen]
+    return boxes, annotations.label[seen]
 
 
 def _box_rows(boxes: Boxes3D) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sparse depth maps from a lidar sweep: what the depth network is taught."""
+"""Sparse depth maps from a lidar sweep, the targets of the depth network."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def read_points(path: str | Path) -> np.ndarray:
     """Return the (n, 3) float32 points of a ``.pcd.bin`` file in the lidar's frame, metres.
 
     Raises:
-        ValueError: the file is cut off.
+        ValueError: the file is truncated.
     """
     numbers = np.fromfile(path, np.float32)
     if numbers.size % POINT_NUMBERS:
         raise ValueError(
-            f'{path} is cut off: {numbers.size} numbers are not a multiple of {POINT_NUMBERS}; '
+            f'{path} is truncated: {numbers.size} numbers are not a multiple of {POINT_NUMBERS}; '
             'unpack it again'
         )
     return numbers.reshape(-1, POINT_NUMBERS)[:, :3]
@@ -43,16 +43,16 @@ def depth_maps(
         points: (n, 3) points in the lidar's frame.
         lidar: the lidar, with the ego pose of its sweep.
         cameras: N cameras, each with the ego pose of its exposure.
-        transforms: what is done to each camera's image; all give the same size.
+        transforms: of each camera's image; all give the same size.
 
     Returns:
-        (N, height, width) float32, metres along the optical axis in the unscaled source camera, 0
-        where no point falls. Where several fall the last of the sweep counts.
+        (N, height, width) float32, metres along the optical axis in the source camera, 0 where no
+        point falls. Where several points fall, the last one of the sweep is kept.
 
-    Source: the official lidar projection. Its oddities are kept: coordinates are truncated towards
-        zero, so that points up
-    to one pixel outside the left and upper edge count; near points do not hide far ones; points
-    are rounded to float32 after every rigid step. With that the maps are equal to the last pixel.
+    Source: the official lidar projection, including its peculiarities: coordinates are truncated
+        towards zero, so that points up to one pixel outside the left and upper edge are kept;
+        near points do not hide far ones; points are rounded to float32 after every rigid step.
+        The maps are therefore equal to the last pixel.
     """
     in_world = _to_parent(_to_parent(points, lidar.ego_from_sensor), lidar.world_from_ego)
     return np.stack(
@@ -73,7 +73,7 @@ def _depth_map(
     inside = ((pixels > IMAGE_MARGIN) & (pixels < np.array(camera.image_size) - IMAGE_MARGIN)).all(
         axis=1
     )
-    return _painted(pixels[inside], depth[inside], transform)
+    return _rasterized(pixels[inside], depth[inside], transform)
 
 
 def _to_parent(points: np.ndarray, pose: Pose) -> np.ndarray:
@@ -88,7 +88,7 @@ def _to_child(points: np.ndarray, pose: Pose) -> np.ndarray:
     )
 
 
-def _painted(pixels: np.ndarray, depth: np.ndarray, transform: ImageTransform) -> np.ndarray:
+def _rasterized(pixels: np.ndarray, depth: np.ndarray, transform: ImageTransform) -> np.ndarray:
     matrix = transform.matrix()
     columns, rows = np.trunc(pixels @ matrix[:2, :2].T + matrix[:2, 3]).astype(np.int64).T
     inside = (columns >= 0) & (columns < transform.width) & (rows >= 0) & (rows < transform.height)

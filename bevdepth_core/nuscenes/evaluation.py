@@ -1,4 +1,4 @@
-"""Detections to the official result file, and the official metrics of it."""
+"""From detections to the nuScenes result file and its metrics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,18 +19,13 @@ from pyquaternion import Quaternion
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.files import write_atomically
 from bevdepth_core.nuscenes.classes import attribute_of
-from bevdepth_core.nuscenes.index import open_devkit, split_scenes
+from bevdepth_core.nuscenes.index import SampleIndex
+from bevdepth_core.nuscenes.index_evaluation import META, METRICS, evaluate_on_index
 from bevdepth_core.nuscenes.records import Pose
+from bevdepth_core.nuscenes.splits import split_scenes
+from bevdepth_core.nuscenes.tables import open_devkit
 from bevdepth_core.types import Detections3D
 
-METRICS = 'detection_cvpr_2019'
-META = {
-    'use_camera': True,
-    'use_lidar': False,
-    'use_radar': False,
-    'use_map': False,
-    'use_external': False,
-}
 ERRORS = {
     'trans_err': 'ATE',
     'scale_err': 'ASE',
@@ -40,7 +35,7 @@ ERRORS = {
 }
 """The devkit's key of each of the five true-positive errors, and its usual name."""
 FAR_AWAY = 1e7
-"""Metres in the world frame: out of every class's range."""
+"""Meters in the world frame, beyond the range of every class."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ def result_boxes(token: str, detections: Detections3D, world_from_ego: Pose) -> 
     Args:
         token: the sample's token.
         detections: boxes in the ego frame.
-        world_from_ego: where that frame is, ``SampleRecord.world_from_ego()``.
+        world_from_ego: pose of that frame, ``SampleRecord.world_from_ego()``.
     """
     turn = Quaternion(world_from_ego.quaternion).normalised
     matrix = turn.rotation_matrix
@@ -94,18 +89,31 @@ def write_results(results: Mapping[str, list[dict]], path: str | Path) -> None:
     """Write a nuScenes result file of a camera-only method, atomically.
 
     Args:
-        results: per sample token its entries, ``result_boxes``; samples without boxes have an
-            empty list.
+        results: entries of ``result_boxes`` per sample token; an empty list for samples without
+            boxes.
         path: the JSON file.
     """
     text = json.dumps({'meta': META, 'results': dict(results)})
-    write_atomically(path, lambda target: Path(target).write_text(text) and None)
+
+    def write(target: str) -> None:
+        Path(target).write_text(text)
+
+    write_atomically(path, write)
 
 
 def evaluate(
-    result_path: str | Path, dataroot: str | Path, version: str, split: str, output_dir: str | Path
+    result_path: str | Path,
+    dataroot: str | Path,
+    version: str,
+    split: str,
+    output_dir: str | Path,
+    index: SampleIndex | None = None,
 ) -> dict:
-    """Run the devkit's DetectionEval.
+    """Return the nuScenes metrics of a result file.
+
+    The devkit's DetectionEval computes them. It knows only the ten nuScenes classes, nuScenes
+    categories and ``LIDAR_TOP``; for other datasets, whose ``index`` must be given, its metrics
+    are computed from the annotations of the index.
 
     Args:
         result_path: a nuScenes result file.
@@ -113,6 +121,7 @@ def evaluate(
         version: such as ``v1.0-trainval``.
         split: one that has annotations.
         output_dir: gets the devkit's ``metrics_summary.json`` and ``metrics_details.json``.
+        index: the samples of the split.
 
     Returns:
         The devkit's summary: ``mean_ap``, ``nd_score``, ``tp_errors``, ``mean_dist_aps``,
@@ -122,13 +131,20 @@ def evaluate(
         ValueError: the file does not hold exactly the samples of the split, or there are no
             annotations.
     """
-    devkit = open_devkit(dataroot, version)
     results = json.loads(Path(result_path).read_text())
+    if index is not None and not index.is_official:
+        _require_same_samples(set(index.tokens()), results['results'], split)
+        return evaluate_on_index(results['results'], index, output_dir)
+    devkit = open_devkit(dataroot, version)
     _require_same_samples(
         _tokens(devkit, split_scenes(dataroot, version, split)), results['results'], split
     )
     if not devkit.sample_annotation:
         raise ValueError(f'{dataroot} {version} has no annotations to score split {split!r} with')
+    return _official_summary(devkit, results, split, output_dir)
+
+
+def _official_summary(devkit: NuScenes, results: dict, split: str, output_dir: str | Path) -> dict:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         scored = Path(folder) / 'results.json'
         scored.write_text(json.dumps(results | {'results': _with_a_box(results['results'])}))
@@ -145,11 +161,9 @@ def _tokens(devkit: NuScenes, scenes: Iterable[str]) -> set[str]:
 
 
 def _with_a_box(results: dict[str, list[dict]]) -> dict[str, list[dict]]:
-    """Return the results, or where they hold no box at all one that the devkit drops for its
-    distance.
+    """Return the results; where they hold no box at all, with one that is out of range.
 
-    The devkit's distance filter fails on results without any box; their score is 0 and not an
-    error.
+    The devkit's distance filter fails on results without any box, although their score is 0.
     """
     if any(results.values()):
         return results
@@ -179,13 +193,17 @@ def _require_same_samples(expected: set[str], found: Iterable[str], split: str) 
         )
 
 
-def table(summary: Mapping, published: PublishedScore | None = None) -> str:
-    """Return the devkit's summary as Markdown: the means, the published ones where given, then
+def table(
+    summary: Mapping,
+    published: PublishedScore | None = None,
+    class_names: Sequence[str] = NUSCENES_CLASSES,
+) -> str:
+    """Return the devkit's summary as Markdown: the means, the published scores where given, then
     every class.
     """
     headings = ['class', 'AP', *ERRORS.values()]
     rows = [['mean', summary['mean_ap'], *(summary['tp_errors'][error] for error in ERRORS)]]
-    for name in NUSCENES_CLASSES:
+    for name in class_names:
         errors = summary['label_tp_errors'][name]
         rows.append([name, summary['mean_dist_aps'][name], *(errors[error] for error in ERRORS)])
     lines = [f'mAP {summary["mean_ap"]:.4f}, NDS {summary["nd_score"]:.4f}']

@@ -16,28 +16,28 @@ from PIL import Image
 from bevdepth_core.preprocess import ImageTransform
 
 REDUCTIONS = (8, 4, 2)
-"""By how much a JPEG decoder can shrink a picture at next to no cost."""
+"""Factors by which a JPEG decoder can shrink an image at almost no cost."""
 MAX_PIXELS = 100_000_000
-"""Larger pictures are refused before they are decoded: no camera makes them."""
+"""Larger images are rejected before they are decoded."""
 FORMATS = ('JPEG', 'PNG')
-LARGEST_ENLARGEMENT = 1.1
-"""A shrunk decode is used where it has to be enlarged by at most this. For 256x704 the half-size
-decode then covers the whole official range of resize factors, 0.386 to 0.55."""
+MAX_ENLARGEMENT = 1.1
+"""A reduced decode is used if it has to be enlarged by at most this factor. For 256x704 the
+half-size decode then covers the whole official range of resize factors, 0.386 to 0.55."""
 
 
 def read_image(path: str | Path) -> np.ndarray:
     """Return an image file as (H, W, 3) uint8 RGB.
 
     Raises:
-        OSError: missing, cut off or no image; the message names the file.
+        OSError: missing, truncated or not an image; the message names the file.
     """
-    with _opened(path) as picture:
-        return np.asarray(_rgb(picture))
+    with _opened(path) as image:
+        return np.asarray(_rgb(image))
 
 
 def read_crop(path: str | Path, transform: ImageTransform) -> np.ndarray:
-    """Return (height, width, 3) uint8: the image file decoded in full and transformed, to the bit
-    as in inference.
+    """Return (height, width, 3) uint8: the image file decoded in full and transformed, equal to
+    the bit to inference.
 
     Raises:
         OSError: as ``read_image``.
@@ -46,21 +46,22 @@ def read_crop(path: str | Path, transform: ImageTransform) -> np.ndarray:
 
 
 def read_crop_fast(path: str | Path, transform: ImageTransform) -> np.ndarray:
-    """Return nearly what ``read_crop`` does, for training: a shrunk decode where it suffices, only
-    what is visible resized.
+    """Return almost the image of ``read_crop``, faster, for training.
 
-    Differs from ``read_crop`` by about one grey level on average; at sharp edges by up to some 40.
+    A reduced decode is used where its resolution suffices, and only the visible part is resized.
+    The result differs from ``read_crop`` by about one gray level on average, at sharp edges by up
+    to about 40.
 
     Raises:
         OSError: as ``read_image``.
     """
-    with _opened(path) as picture:
-        width, height = picture.size
+    with _opened(path) as image:
+        width, height = image.size
         reduction = next(
-            (factor for factor in REDUCTIONS if factor * transform.scale <= LARGEST_ENLARGEMENT), 1
+            (factor for factor in REDUCTIONS if factor * transform.scale <= MAX_ENLARGEMENT), 1
         )
-        picture.draft('RGB', (width // reduction, height // reduction))
-        pixels = np.asarray(_rgb(picture))
+        image.draft('RGB', (width // reduction, height // reduction))
+        pixels = np.asarray(_rgb(image))
     crop = _resized_crop(
         pixels, (int(width * transform.scale), int(height * transform.scale)), transform
     )
@@ -70,11 +71,11 @@ def read_crop_fast(path: str | Path, transform: ImageTransform) -> np.ndarray:
 def _resized_crop(
     pixels: np.ndarray, resized: tuple[int, int], transform: ImageTransform
 ) -> np.ndarray:
-    """Return the crop of ``pixels`` resized to ``resized`` (width, height), without computing what
-    the crop leaves out.
+    """Return the crop of ``pixels`` resized to ``resized`` (width, height); only the crop is
+    computed.
     """
     x, y = pixels.shape[1] / resized[0], pixels.shape[0] / resized[1]
-    # Pixel centres lie half a pixel from the edge, at either size.
+    # Pixel centers lie half a pixel from the edge, at either size.
     source_from_crop = np.array(
         ((x, 0, x * (transform.crop_x + 0.5) - 0.5), (0, y, y * (transform.crop_y + 0.5) - 0.5))
     )
@@ -84,19 +85,19 @@ def _resized_crop(
     )
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    """Return the decoded picture in RGB; ``convert`` alone would copy one that is RGB already."""
-    picture.load()
-    return picture if picture.mode == 'RGB' else picture.convert('RGB')
+def _rgb(image: Image.Image) -> Image.Image:
+    """Return the decoded image in RGB; ``convert`` alone would also copy an RGB image."""
+    image.load()
+    return image if image.mode == 'RGB' else image.convert('RGB')
 
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path, formats=FORMATS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise OSError(f'it claims {picture.width}x{picture.height} pixels')
-            yield picture
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise OSError(f'its header has {image.width}x{image.height} pixels')
+            yield image
     except FileNotFoundError:
         raise
     except Exception as error:  # Pillow raises many types on broken files

@@ -1,23 +1,22 @@
-"""A scene of a nuScenes-format dataset as what it was when it was driven: streams of files, ego
-poses, annotated moments.
+"""A scene of a nuScenes-format dataset as a recording: streams of files, ego poses, annotated
+moments.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.geometry import invert_rigid, rigid_from_quaternion
-from bevdepth_core.nuscenes.classes import LIDAR, label_of_category
+from bevdepth_core.nuscenes.classes import LIDAR, ClassMap
 from bevdepth_core.nuscenes.records import Pose
 
 if TYPE_CHECKING:
-    from nuscenes import NuScenes  # takes a second to import, and a recording outlives it
+    from nuscenes import NuScenes  # imported for types only: it takes a second
 
 CAMERA_MODALITY, LIDAR_MODALITY = 'camera', 'lidar'
 
@@ -45,11 +44,11 @@ class SensorStream:
 
 @dataclass(frozen=True)
 class AnnotatedMoment:
-    """The annotations of a key frame that belong to one of the ten classes, in the world frame.
+    """The annotations of a key frame that belong to a class, in the world frame.
 
     Attributes:
         stamp_ns: of the key frame.
-        world_from_ego: where the vehicle was.
+        world_from_ego: pose of the vehicle.
         class_names: n names.
         instances: n tokens, the same over time.
         center: (n, 3) float64, metres.
@@ -75,7 +74,7 @@ class AnnotatedMoment:
 
 
 @dataclass(frozen=True)
-class Recording:
+class SceneRecording:
     """One scene.
 
     Attributes:
@@ -99,8 +98,15 @@ class Recording:
         return list(itertools.chain.from_iterable(stream.filenames for stream in self.streams))
 
 
-def read_recording(devkit: NuScenes, scene_name: str) -> Recording:
-    """Return what the tables say of a scene; no sensor file is opened.
+def read_recording(
+    devkit: NuScenes, scene_name: str, classes: ClassMap | None = None
+) -> SceneRecording:
+    """Return a scene as the tables describe it; no sensor file is opened.
+
+    Args:
+        devkit: the tables.
+        scene_name: such as ``scene-0061``.
+        classes: which annotations to keep; those of the ten nuScenes classes when None.
 
     Raises:
         ValueError: there is no such scene, or it has no samples.
@@ -118,7 +124,7 @@ def read_recording(devkit: NuScenes, scene_name: str) -> Recording:
         for channel, rows in files.items()
     }
     stamps_ns, poses = _poses(devkit, itertools.chain.from_iterable(files.values()))
-    return Recording(
+    return SceneRecording(
         scene_name,
         tuple(
             _stream(channel, rows, calibrations[channel])
@@ -131,7 +137,7 @@ def read_recording(devkit: NuScenes, scene_name: str) -> Recording:
         },
         stamps_ns,
         poses,
-        tuple(_moment(devkit, sample) for sample in samples),
+        tuple(_moment(devkit, sample, classes or ClassMap()) for sample in samples),
     )
 
 
@@ -185,7 +191,7 @@ def _stream(channel: str, rows: Sequence[dict], calibration: dict) -> SensorStre
     )
 
 
-def _poses(devkit: NuScenes, rows) -> tuple[np.ndarray, tuple[Pose, ...]]:
+def _poses(devkit: NuScenes, rows: Iterable[dict]) -> tuple[np.ndarray, tuple[Pose, ...]]:
     """Return the ego poses of all files in order of time, one for each time."""
     records = {
         record['timestamp']: record
@@ -203,30 +209,27 @@ def _pose(record: dict) -> Pose:
     )
 
 
-def _moment(devkit: NuScenes, sample: dict) -> AnnotatedMoment:
-    """Return the annotations of a sample at the time of its lidar turn, which they were made
-    on.
-    """
+def _moment(devkit: NuScenes, sample: dict, classes: ClassMap) -> AnnotatedMoment:
+    """Return the annotations of a sample at the time of its lidar sweep."""
     token = sample['data'].get(LIDAR) or next(iter(sample['data'].values()))
     ego = devkit.get('ego_pose', devkit.get('sample_data', token)['ego_pose_token'])
     records = [devkit.get('sample_annotation', name) for name in sample['anns']]
     labelled = [
         (record, label)
         for record in records
-        if (label := label_of_category(record['category_name'])) is not None
+        if (label := classes.label(record['category_name'])) is not None
     ]
-    columns = [
-        [record[name] for record, _ in labelled] for name in ('translation', 'size', 'rotation')
-    ]
+    # A sample without annotations gives arrays of no rows.
     center, size, quaternion = (
-        np.array(rows, np.float64).reshape(len(labelled), -1) for rows in columns
+        np.array([record[name] for record, _ in labelled], np.float64).reshape(-1, count)
+        for name, count in (('translation', 3), ('size', 3), ('rotation', 4))
     )
     return AnnotatedMoment(
         ego['timestamp'] * 1000,
         _pose(ego),
-        tuple(NUSCENES_CLASSES[label] for _, label in labelled),
+        tuple(classes.class_names[label] for _, label in labelled),
         tuple(record['instance_token'] for record, _ in labelled),
-        center.reshape(-1, 3),
-        size.reshape(-1, 3)[:, [1, 0, 2]],
-        quaternion.reshape(-1, 4),
+        center,
+        size[:, [1, 0, 2]],
+        quaternion,
     )

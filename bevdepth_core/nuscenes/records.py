@@ -1,4 +1,4 @@
-"""What the rest of the code knows of a nuScenes sample: sensors, poses, annotations."""
+"""Records of a nuScenes-format sample: sensors, poses, annotations."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def mean_pose(poses: Sequence[Pose]) -> Pose:
     """Return the mean of quaternion components and translations, as the official code averages ego
     poses.
 
-    Quaternions of the other sign (the same rotation) are turned first; without that their mean
-    would be no rotation.
+    Quaternions of opposite sign, which are the same rotation, are negated first; otherwise they
+    would cancel each other.
     """
     quaternions = np.stack([pose.quaternion for pose in poses])
     signs = np.where(quaternions @ quaternions[0] < 0, -1.0, 1.0)
@@ -47,14 +47,16 @@ class SensorRecord:
     """One file of one sensor.
 
     Attributes:
+        channel: name of the sensor, such as ``CAM_FRONT``.
         filename: relative to the dataset's root.
         stamp_ns: exposure or sweep time.
-        ego_from_sensor: where the sensor sits.
-        world_from_ego: where the vehicle was at ``stamp_ns``.
+        ego_from_sensor: pose of the sensor on the vehicle.
+        world_from_ego: pose of the vehicle at ``stamp_ns``.
         image_size: (width, height) in pixels; (0, 0) for a lidar.
         intrinsics: (3, 3) float64, pixels; zeros for a lidar.
     """
 
+    channel: str
     filename: str
     stamp_ns: int
     ego_from_sensor: Pose
@@ -65,16 +67,18 @@ class SensorRecord:
 
 @dataclass(frozen=True)
 class Annotations:
-    """The boxes of a sample that belong to one of the ten classes, in the world frame, as nuScenes
+    """The boxes of a sample that belong to a class of the index, in the world frame, as nuScenes
     stores them.
 
     Attributes:
-        label: (n,) int64, index into the ten classes.
+        label: (n,) int64, index into ``SampleIndex.class_names``.
         center: (n, 3) float64, metres.
         size: (n, 3) float64, width, length, height, metres.
         quaternion: (n, 4) float64, w x y z.
-        velocity: (n, 3) float64, m/s over ground; 0 where the devkit knows none.
-        points: (n,) int64, lidar and radar points inside.
+        velocity: (n, 3) float64, m/s over ground; NaN where the devkit knows none.
+        points: (n,) int64, lidar and radar points inside; -1 where unknown.
+        seen: (n,) bool, enough points or an unknown number: only these are ground truth.
+        attribute: (n,) bytes, names of attributes such as ``vehicle.moving``, or empty.
     """
 
     label: np.ndarray
@@ -83,6 +87,8 @@ class Annotations:
     quaternion: np.ndarray
     velocity: np.ndarray
     points: np.ndarray
+    seen: np.ndarray
+    attribute: np.ndarray
 
     def __len__(self) -> int:
         return len(self.label)
@@ -96,8 +102,8 @@ class SampleRecord:
         token: the sample's token.
         scene: name of its scene.
         stamp_ns: the sample's own time.
-        cameras: six records in the official order.
-        lidar: the LIDAR_TOP record.
+        cameras: records in the order of ``Channels.cameras``.
+        lidar: None in a dataset without a lidar.
         annotations: its boxes; none in a test set.
     """
 
@@ -105,7 +111,7 @@ class SampleRecord:
     scene: str
     stamp_ns: int
     cameras: tuple[SensorRecord, ...]
-    lidar: SensorRecord
+    lidar: SensorRecord | None
     annotations: Annotations
 
     def world_from_ego(self) -> Pose:

@@ -16,47 +16,57 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.nuscenes.augment import Augmentation
 from bevdepth_core.nuscenes.dataset import NuScenesDataset, Sample
-from bevdepth_core.nuscenes.index import load_index
+from bevdepth_core.nuscenes.index import SampleIndex
 from bevdepth_core.nuscenes.sampling import class_balanced_positions
 from bevdepth_core.training.batch import collate
+from bevdepth_core.training.dataset_settings import DatasetSettings, report_boxes
 
 
 @dataclass(frozen=True)
-class DataSettings:
+class DataSettings(DatasetSettings):
     """What to train on.
 
     Attributes:
-        root: folder of a nuScenes-format dataset.
-        version: its table folder, such as ``v1.0-trainval``.
-        split: scenes to train on, a split of the devkit or of ``splits.json``.
-        cache_dir: where the walked tables are kept; ``~/.cache/bevdepth`` when null.
-        class_balanced: show samples of rare classes more often (CBGS).
+        class_balanced: repeat samples of rare classes (CBGS).
         batch_size: samples per GPU and step.
         workers: loader processes per GPU.
-        augmentation: what is drawn for each sample.
+        augmentation: ranges of random changes.
     """
 
-    root: str = 'data/nuscenes'
-    version: str = 'v1.0-trainval'
-    split: str = 'train'
-    cache_dir: str | None = None
     class_balanced: bool = False
     batch_size: int = 8
     workers: int = 4
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
-def open_nuscenes(settings: DataSettings, network: ModelConfig) -> NuScenesDataset:
-    """Return the dataset that ``settings`` describes; raises as ``load_index`` does."""
-    index = load_index(settings.root, settings.version, settings.split, settings.cache_dir)
-    positions = (
-        class_balanced_positions([index.labels(position) for position in range(len(index))])
-        if settings.class_balanced
-        else None
-    )
+def open_nuscenes(
+    settings: DataSettings, network: ModelConfig, needs_boxes: bool = True
+) -> NuScenesDataset:
+    """Return the dataset that ``settings`` describes, and log how many boxes it has.
+
+    Args:
+        settings: the dataset.
+        network: its class list, BEV grid, image size and key frames.
+        needs_boxes: reject a dataset without usable boxes.
+
+    Raises:
+        ValueError: as ``load_index``, or no box is usable.
+    """
+    index = settings.load(network)
+    report_boxes(index, settings, network, needs_boxes)
     return NuScenesDataset(
-        index, settings.root, network.image, network.key_frames, settings.augmentation, positions
+        index,
+        settings.root,
+        network.image,
+        network.key_frames,
+        settings.augmentation,
+        _balanced_positions(index) if settings.class_balanced else None,
     )
+
+
+def _balanced_positions(index: SampleIndex) -> np.ndarray:
+    labels = [index.labels(position) for position in range(len(index))]
+    return class_balanced_positions(labels, len(index.class_names))
 
 
 class SampleSource(Protocol):
@@ -190,13 +200,15 @@ class TrainingData(LightningDataModule):
     ) -> None:
         super().__init__()
         self._open_source, self._network = open_source, network
+        self._source: SampleSource | None = None
         self.batch_size, self._workers, self._seed = batch_size, workers, seed
 
     def prepare_data(self) -> None:
-        self._open_source()
+        self._source = self._open_source()
 
     def setup(self, stage: str) -> None:
-        self._source = self._open_source()
+        if self._source is None:
+            self._source = self._open_source()
 
     @property
     def steps_per_epoch(self) -> int:

@@ -51,8 +51,9 @@ from bevdepth_core.nuscenes.evaluation import (
     table,
     write_results,
 )
-from bevdepth_core.nuscenes.index import SampleIndex, load_index
+from bevdepth_core.nuscenes.index import SampleIndex
 from bevdepth_core.training.config import ManualHelp
+from bevdepth_core.training.dataset_settings import DatasetSettings, report_boxes
 from bevdepth_core.types import Detections3D, Frame
 
 PUBLISHED_ON = ('v1.0-trainval', 'val')
@@ -62,21 +63,14 @@ POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class EvaluationData:
+class EvaluationData(DatasetSettings):
     """What to score on.
 
     Attributes:
-        root: folder of a nuScenes-format dataset.
-        version: its table folder, such as ``v1.0-trainval``.
-        split: scenes to score on, a split of the devkit or of ``splits.json``.
-        cache_dir: where the walked tables are kept; ``~/.cache/bevdepth`` when null.
         workers: processes that read images, per device; 0 reads between the frames.
     """
 
-    root: str = 'data/nuscenes'
-    version: str = 'v1.0-trainval'
     split: str = 'val'
-    cache_dir: str | None = None
     workers: int = 2
 
 
@@ -124,22 +118,29 @@ def score(config: EvaluationConfig) -> str:
     """
     model = _load(config.checkpoint)
     data = config.data
-    index = load_index(data.root, data.version, data.split, data.cache_dir)
+    index = data.load(model.config)
+    report_boxes(index, data, model.config, needs_boxes=index.is_annotated)
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     results = detect(config, index)
     write_results(results, output / 'results.json')
-    if not any(len(index.labels(position)) for position in range(len(index))):
+    if not index.is_annotated:
         return (
             f'{output / "results.json"} holds {len(results)} samples; split {data.split!r} has no '
             'annotations to score them with'
         )
-    summary = evaluate(output / 'results.json', data.root, data.version, data.split, output)
-    text = table(
-        summary, published_score(model.config, model.metadata.get('averaged') == 'true', data)
-    )
+    text = _score_table(index, model, data, output)
     (output / 'table.md').write_text(text + '\n')
     return text
+
+
+def _score_table(index: SampleIndex, model: BEVDepth, data: EvaluationData, output: Path) -> str:
+    summary = evaluate(output / 'results.json', data.root, data.version, data.split, output, index)
+    averaged = model.metadata.get('averaged') == 'true'
+    text = table(summary, published_score(model.config, averaged, data), index.class_names)
+    if index.is_official:
+        return text
+    return text + '\n\nNot comparable with nuScenes: own classes, lidar or point counts.'
 
 
 def _load(path: str) -> BEVDepth:

@@ -31,7 +31,7 @@ from bevdepth_core.nuscenes.completeness import (
     require_scene_names,
     require_tables,
 )
-from bevdepth_core.nuscenes.recording import Recording, read_recording
+from bevdepth_core.nuscenes.recording import SceneRecording, read_recording
 from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
 from bevdepth_ros.bags.workplace import require_replaceable
 from bevdepth_ros.bags.writer import STORAGES
@@ -39,7 +39,7 @@ from bevdepth_ros.bags.writer import STORAGES
 PROGRESS_S = 0.2
 
 
-def write_bags(recordings: Sequence[Recording], target: Target, jobs: int = 1) -> None:
+def write_bags(recordings: Sequence[SceneRecording], target: Target, jobs: int = 1) -> None:
     """Write several scenes, ``jobs`` at a time, with a progress bar.
 
     Raises:
@@ -55,7 +55,7 @@ def write_bags(recordings: Sequence[Recording], target: Target, jobs: int = 1) -
 
 
 def _write_in_processes(
-    recordings: Sequence[Recording], target: Target, jobs: int, bar: tqdm
+    recordings: Sequence[SceneRecording], target: Target, jobs: int, bar: tqdm
 ) -> None:
     context = get_context('forkserver')
     context.set_forkserver_preload([write_bag.__module__])
@@ -95,7 +95,7 @@ def _begin_work(counter, stop) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _work(recording: Recording, target: Target) -> None:
+def _work(recording: SceneRecording, target: Target) -> None:
     write_bag(recording, target, _count)
 
 
@@ -131,9 +131,9 @@ def chosen_scenes(dataroot: Path, version: str, names: Sequence[str] | None) -> 
 
 def read_recordings(
     dataroot: Path, version: str, names: Sequence[str]
-) -> tuple[list[Recording], list[str]]:
+) -> tuple[list[SceneRecording], list[str]]:
     """Return the scenes that are complete, and a sentence for each of the others."""
-    from bevdepth_core.nuscenes.index import (
+    from bevdepth_core.nuscenes.tables import (
         open_devkit,  # takes seconds to import, also in each process that only writes
     )
 

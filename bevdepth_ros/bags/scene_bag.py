@@ -15,7 +15,7 @@ from bevdepth_core.geometry import quaternion_from_rotation
 from bevdepth_core.nuscenes.recording import (
     CAMERA_MODALITY,
     AnnotatedMoment,
-    Recording,
+    SceneRecording,
     SensorStream,
 )
 from bevdepth_ros.bags.messages import Annotated
@@ -47,7 +47,7 @@ class Target:
 
 
 def write_bag(
-    recording: Recording, target: Target, on_file: Callable[[], None] = lambda: None
+    recording: SceneRecording, target: Target, on_file: Callable[[], None] = lambda: None
 ) -> Path:
     """Write one scene and return its folder; an older bag is replaced when the new one is whole.
 
@@ -75,7 +75,7 @@ def write_bag(
 
 
 def _events(
-    bag: BagWriter, recording: Recording, target: Target, on_file: Callable[[], None]
+    bag: BagWriter, recording: SceneRecording, target: Target, on_file: Callable[[], None]
 ) -> Iterator[Iterator[tuple]]:
     """Yield streams of (stamp in ns, rank at equal stamps, what to do then), each in order of
     time.

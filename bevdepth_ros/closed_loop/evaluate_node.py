@@ -34,8 +34,9 @@ from rclpy.utilities import remove_ros_args
 from bevdepth_core.checkpoint import CheckpointError, load_checkpoint
 from bevdepth_core.nuscenes.completeness import DatasetIncompleteError, require_files
 from bevdepth_core.nuscenes.evaluation import evaluate, write_results
-from bevdepth_core.nuscenes.index import SampleIndex, load_index, open_devkit
-from bevdepth_core.nuscenes.recording import CAMERA_MODALITY, Recording, read_recording
+from bevdepth_core.nuscenes.index import SampleIndex, load_index
+from bevdepth_core.nuscenes.recording import CAMERA_MODALITY, SceneRecording, read_recording
+from bevdepth_core.nuscenes.tables import open_devkit
 from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
 from bevdepth_ros.bags.transforms import read_transforms
 from bevdepth_ros.closed_loop.report import (
@@ -53,7 +54,7 @@ PATIENT = {'image_reliability': 'reliable', 'image_queue_size': 50, 'geometry_ti
 """Parameters with which nothing is lost on a slow machine, where the replay waits."""
 
 
-def camera_part(recording: Recording, keep: Container[str] | None) -> Recording:
+def camera_part(recording: SceneRecording, keep: Container[str] | None) -> SceneRecording:
     """Return the cameras of a recording alone, with all files or only those in ``keep``; all ego
     poses stay.
     """
@@ -163,6 +164,7 @@ class ClosedLoop:
             options.version,
             options.split,
             options.out,
+            self.index,
         )
 
     def score_offline(self) -> dict:

@@ -21,8 +21,8 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
 
 from bevdepth_core.nuscenes.classes import CAMERAS
-from bevdepth_core.nuscenes.index import open_devkit
 from bevdepth_core.nuscenes.recording import read_recording
+from bevdepth_core.nuscenes.tables import open_devkit
 from bevdepth_core.synthetic.dataset.capture import Sensors
 from bevdepth_core.synthetic.dataset.writing import VERSION, DatasetPlan, write_dataset
 from bevdepth_ros.bags.scene_bag import Target, write_bag

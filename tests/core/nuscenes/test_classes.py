@@ -8,7 +8,7 @@ from nuscenes.eval.detection.utils import (
 )
 
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.nuscenes.classes import CAMERAS, attribute_of, label_of_category
+from bevdepth_core.nuscenes.classes import CAMERAS, ClassMap, attribute_of, read_categories
 from tests.reference import golden
 
 CATEGORIES = (
@@ -29,18 +29,18 @@ CATEGORIES = (
 
 @pytest.mark.parametrize('category', CATEGORIES)
 def test_a_category_maps_to_the_class_that_the_devkit_evaluates(category):
-    label = label_of_category(category)
+    label = ClassMap().label(category)
     assert (None if label is None else NUSCENES_CLASSES[label]) == category_to_detection_name(
         category
     )
 
 
 def test_all_ten_classes_come_from_some_category():
-    assert {label_of_category(category) for category in CATEGORIES} == {None, *range(10)}
+    assert {ClassMap().label(category) for category in CATEGORIES} == {None, *range(10)}
 
 
 def test_an_unknown_category_is_no_class():
-    assert label_of_category('vehicle.hovercraft') is None
+    assert ClassMap().label('vehicle.hovercraft') is None
 
 
 def test_cameras_are_in_the_official_order():
@@ -60,3 +60,68 @@ def test_the_speed_limit_itself_still_stands():
         attribute_of('car', 0.2) == 'vehicle.parked'
         and attribute_of('car', 0.2001) == 'vehicle.moving'
     )
+
+
+def test_a_plain_category_belongs_to_the_class_of_its_name():
+    classes = ClassMap(('truck', 'tram'))
+    assert [classes.label(name) for name in ('truck', 'tram', 'car')] == [0, 1, None]
+
+
+def test_labels_follow_the_order_of_the_class_list():
+    classes = ClassMap(tuple(reversed(NUSCENES_CLASSES)))
+    assert classes.label('vehicle.car') == 9 and classes.label('movable_object.trafficcone') == 0
+
+
+def test_a_mapping_comes_first_and_null_excludes():
+    classes = ClassMap(categories={'van': 'car', 'vehicle.truck': 'bus', 'car': None})
+    assert classes.label('van') == 0
+    assert classes.label('vehicle.truck') == NUSCENES_CLASSES.index('bus')
+    assert classes.label('car') is None and classes.label('vehicle.car') == 0
+
+
+def test_a_mapping_to_an_unknown_class_is_rejected_with_a_suggestion():
+    with pytest.raises(ValueError, match=r"'lorry' is mapped to 'trck'.*did you mean 'truck'"):
+        ClassMap(categories={'lorry': 'trck'})
+
+
+def test_a_repeated_class_is_rejected():
+    with pytest.raises(ValueError, match='unique, but car is repeated'):
+        ClassMap(('car', 'truck', 'car'))
+
+
+def test_a_class_that_no_category_can_belong_to_is_rejected_with_a_suggestion():
+    ClassMap(('car', 'tram')).require_known(['tram'])
+    ClassMap(('car', 'tram'), {'rail': 'car', 'x': None}).require_known(['tram'])
+    with pytest.raises(ValueError, match=r"class 'pedestrain'.*did you mean 'pedestrian'"):
+        ClassMap(('car', 'pedestrain')).require_known(['tram'])
+
+
+def test_only_the_official_class_of_a_category_is_official():
+    assert all(map(ClassMap().is_official, CATEGORIES))
+    assert not ClassMap().is_official('car')
+    assert not ClassMap(categories={'animal': 'car'}).is_official('animal')
+    assert not ClassMap(('car',)).is_official('vehicle.truck')
+
+
+def test_a_mapping_file_is_read(tmp_path):
+    path = tmp_path / 'categories.yaml'
+    path.write_text('van: car\ntram: null\n')
+    assert read_categories(path) == {'van': 'car', 'tram': None}
+    assert read_categories(None) == {}
+
+
+@pytest.mark.parametrize('content', ['- van', 'van: [car]', '7: car', 'van: 3', '{'])
+def test_a_mapping_file_of_another_form_is_rejected(tmp_path, content):
+    path = tmp_path / 'categories.yaml'
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r'categories\.yaml'):
+        read_categories(path)
+
+
+def test_a_missing_mapping_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r'nothing\.yaml cannot be read'):
+        read_categories(tmp_path / 'nothing.yaml')
+
+
+def test_classes_beyond_the_ten_have_no_attribute():
+    assert attribute_of('tram', 5.0) == ''

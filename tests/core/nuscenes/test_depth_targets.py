@@ -10,13 +10,13 @@ from bevdepth_core.preprocess import ImageTransform
 
 STILL = Pose(np.array([1.0, 0, 0, 0]), np.zeros(3))
 WHOLE = ImageTransform(1.0, 0, 0, 160, 90)
-LIDAR = SensorRecord('', 0, STILL, STILL, (0, 0), np.zeros((3, 3)))
+LIDAR = SensorRecord('LIDAR_TOP', '', 0, STILL, STILL, (0, 0), np.zeros((3, 3)))
 
 
 def camera(world_from_ego: Pose = STILL) -> SensorRecord:
     """Return a camera of 160 x 90 pixels whose axes are those of the vehicle: z forward."""
     intrinsics = np.array([(100.0, 0, 80), (0, 100, 45), (0, 0, 1)])
-    return SensorRecord(CAMERAS[1], 0, STILL, world_from_ego, (160, 90), intrinsics)
+    return SensorRecord(CAMERAS[1], '', 0, STILL, world_from_ego, (160, 90), intrinsics)
 
 
 def point_at(column: float, row: float, depth: float) -> tuple[float, float, float]:
@@ -93,5 +93,5 @@ def test_points_are_read_without_intensity_and_ring(tmp_path):
 
 def test_a_sweep_that_is_cut_off_is_told(tmp_path):
     np.arange(9, dtype=np.float32).tofile(tmp_path / 'sweep.pcd.bin')
-    with pytest.raises(ValueError, match=r'sweep\.pcd\.bin is cut off'):
+    with pytest.raises(ValueError, match=r'sweep\.pcd\.bin is truncated'):
         read_points(tmp_path / 'sweep.pcd.bin')

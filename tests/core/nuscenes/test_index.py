@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ from nuscenes import NuScenes
 
 import bevdepth_core.nuscenes.index as index_module
 from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
-from bevdepth_core.nuscenes.completeness import TABLES, DatasetIncompleteError
-from bevdepth_core.nuscenes.index import load_index, split_scenes
+from bevdepth_core.nuscenes.completeness import OPTIONAL_TABLES, TABLES, DatasetIncompleteError
+from bevdepth_core.nuscenes.index import load_index
 from bevdepth_core.nuscenes.records import Pose, mean_pose
+from bevdepth_core.nuscenes.splits import split_scenes
 from tests.core.nuscenes.dataroot import SCENE, SPLIT, TOKEN, VERSION, make_dataroot
 from tests.reference import golden
 
@@ -81,26 +83,26 @@ def test_a_past_beyond_the_scenes_start_is_the_current_frame_and_not_the_oldest(
 
 def test_a_second_load_reads_the_cache_and_not_the_tables(root, monkeypatch):
     first = load(root)
-    monkeypatch.delattr(index_module, 'NuScenes')
+    monkeypatch.delattr(index_module, 'open_devkit')
     second = load(root)
     assert second.tokens() == first.tokens() and second.filenames() == first.filenames()
     assert np.array_equal(second[3].annotations.center, first[3].annotations.center)
 
 
 def test_an_interrupted_walk_goes_on_where_it_stopped(root, monkeypatch):
-    whole = index_module._scene_columns
+    whole = index_module.scene_columns
 
-    def interrupted(devkit, scene):
+    def interrupted(devkit, scene, channels):
         if scene['name'] == f'{SCENE}-2':
             raise KeyboardInterrupt
-        return whole(devkit, scene)
+        return whole(devkit, scene, channels)
 
-    monkeypatch.setattr(index_module, '_scene_columns', interrupted)
+    monkeypatch.setattr(index_module, 'scene_columns', interrupted)
     with pytest.raises(KeyboardInterrupt):
         load(root)
     done = {path: path.stat().st_mtime_ns for path in cached(root)}
     assert len(done) == 2
-    monkeypatch.setattr(index_module, '_scene_columns', whole)
+    monkeypatch.setattr(index_module, 'scene_columns', whole)
     assert len(load(root)) == 6
     assert {path: path.stat().st_mtime_ns for path in done} == done
 
@@ -126,7 +128,7 @@ def test_a_scenes_cache_file_takes_kilobytes(root):
     assert max(path.stat().st_size for path in cached(root)) < 20_000
 
 
-@pytest.mark.parametrize('table', TABLES)
+@pytest.mark.parametrize('table', sorted(set(TABLES) - set(OPTIONAL_TABLES)))
 def test_a_missing_table_is_named(root, table):
     (root / VERSION / f'{table}.json').unlink()
     with pytest.raises(DatasetIncompleteError, match=f'{table}.json') as refused:
@@ -134,10 +136,15 @@ def test_a_missing_table_is_named(root, table):
     assert refused.value.missing == (f'{VERSION}/{table}.json',)
 
 
-def test_a_missing_map_is_named(root):
-    (root / 'maps' / 'made.png').unlink()
-    with pytest.raises(DatasetIncompleteError, match=r'made\.png'):
-        load(root)
+def test_a_dataset_without_maps_logs_attributes_and_visibility_is_indexed(root):
+    before = load(root)
+    for table in OPTIONAL_TABLES:
+        (root / VERSION / f'{table}.json').unlink()
+    shutil.rmtree(root / 'maps')
+    table = root / VERSION / 'sample_annotation.json'
+    rows = json.loads(table.read_text())
+    table.write_text(json.dumps([row | {'attribute_tokens': []} for row in rows]))
+    assert load(root).tokens() == before.tokens()
 
 
 def test_missing_pictures_and_sweeps_are_listed_by_folder(root):
@@ -157,11 +164,11 @@ def test_a_wrong_root_or_version_is_told(root):
         load_index(root, 'v1.0-trainval', 'train')
 
 
-@pytest.mark.parametrize('name', ['ego_pose', 'map', 'scene'])
+@pytest.mark.parametrize('name', ['ego_pose', 'sensor', 'scene'])
 def test_a_table_that_is_cut_off_is_told(root, name):
     table = root / VERSION / f'{name}.json'
     table.write_text(table.read_text()[:-10])
-    with pytest.raises(DatasetIncompleteError, match='cut off'):
+    with pytest.raises(DatasetIncompleteError, match='truncated'):
         load(root)
 
 
@@ -176,11 +183,16 @@ def test_a_sample_without_one_of_the_sensors_is_named(root):
         load(root)
 
 
-def test_an_unknown_split_is_told_with_the_known_ones(root):
+def test_an_unknown_split_is_reported_with_the_known_ones(root):
     with pytest.raises(
-        ValueError, match=f"'nothing' is not known: choose one of .*mini_val.*{SPLIT}"
+        ValueError, match=f"'nothing' is not known; choose one of .*mini_val.*{SPLIT}"
     ):
         split_scenes(root, VERSION, 'nothing')
+
+
+def test_a_misspelled_split_gets_a_suggestion(root):
+    with pytest.raises(ValueError, match="did you mean 'mini_train'"):
+        split_scenes(root, VERSION, 'mini_trian')
 
 
 def test_an_official_split_of_another_version_is_refused(root):

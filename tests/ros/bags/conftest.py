@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bevdepth_core.nuscenes.index import open_devkit
-from bevdepth_core.nuscenes.recording import Recording, read_recording
+from bevdepth_core.nuscenes.recording import SceneRecording, read_recording
+from bevdepth_core.nuscenes.tables import open_devkit
 from bevdepth_core.synthetic.dataset.capture import Sensors
 from bevdepth_core.synthetic.dataset.writing import VERSION, DatasetPlan, write_dataset
 
@@ -25,6 +25,6 @@ def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='session')
-def recording(dataroot: Path) -> Recording:
+def recording(dataroot: Path) -> SceneRecording:
     """Return its first scene."""
     return read_recording(open_devkit(dataroot, VERSION), SCENES[0])

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image as PillowImage
 
 from bevdepth_core.nuscenes.classes import CAMERAS
-from bevdepth_core.nuscenes.recording import Recording
+from bevdepth_core.nuscenes.recording import SceneRecording
 from bevdepth_core.types import CameraRig, Frame
 from bevdepth_ros.bags import messages as messages
 from bevdepth_ros.bags.scene_bag import Target, write_bag
@@ -42,7 +42,7 @@ class Drive:
         dataroot: where its files are.
     """
 
-    recording: Recording
+    recording: SceneRecording
     dataroot: Path
 
     def shots(self, key_frame: int, sweep: int = 0) -> list[Shot]:

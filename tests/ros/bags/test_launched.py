@@ -8,13 +8,17 @@ from pathlib import Path
 
 from rosbags.rosbag2 import Reader
 
-from bevdepth_core.nuscenes.recording import Recording
+from bevdepth_core.nuscenes.recording import SceneRecording
 from bevdepth_ros.bags.recorder import ANSWERS
 from bevdepth_ros.bags.scene_bag import Target, write_bag
 
 
 def test_a_part_of_a_raw_bag_is_replayed_answered_with_the_preset_for_it_and_recorded(
-    recording: Recording, dataroot: Path, domain_id: int, small_checkpoint: Path, tmp_path: Path
+    recording: SceneRecording,
+    dataroot: Path,
+    domain_id: int,
+    small_checkpoint: Path,
+    tmp_path: Path,
 ) -> None:
     bag = write_bag(recording, Target(dataroot, tmp_path, raw=True))
     arguments = {

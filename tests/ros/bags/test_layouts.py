@@ -20,7 +20,7 @@ from tf2_msgs.msg import TFMessage
 from bevdepth_core.geometry import quaternion_from_rotation
 from bevdepth_core.inference import Detector
 from bevdepth_core.nuscenes.classes import CAMERAS
-from bevdepth_core.nuscenes.recording import Recording
+from bevdepth_core.nuscenes.recording import SceneRecording
 from bevdepth_core.types import Detections3D
 from bevdepth_ros.bags.player import Player
 from bevdepth_ros.bags.player_options import Options
@@ -36,7 +36,7 @@ HALF_SECOND = 0.62
 
 
 @pytest.fixture(scope='module')
-def drive(recording: Recording, dataroot: Path) -> Drive:
+def drive(recording: SceneRecording, dataroot: Path) -> Drive:
     return Drive(recording, dataroot)
 
 

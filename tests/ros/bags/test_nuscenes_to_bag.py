@@ -25,7 +25,7 @@ from sensor_msgs_py.point_cloud2 import read_points
 
 from bevdepth_core.geometry import rigid_from_quaternion
 from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
-from bevdepth_core.nuscenes.recording import Recording
+from bevdepth_core.nuscenes.recording import SceneRecording
 from bevdepth_core.synthetic.dataset.writing import VERSION
 from bevdepth_ros.bags.nuscenes_to_bag import main
 from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
@@ -44,7 +44,7 @@ def tables(dataroot: Path) -> Tables:
 
 @pytest.fixture(scope='module', params=STORAGES)
 def bag(
-    request, recording: Recording, dataroot: Path, tmp_path_factory: pytest.TempPathFactory
+    request, recording: SceneRecording, dataroot: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     return write_bag(recording, Target(dataroot, tmp_path_factory.mktemp('bags'), request.param))
 
@@ -244,7 +244,7 @@ def test_messages_are_in_order_of_time(bag: Path) -> None:
 
 
 def test_raw_images_are_the_decoded_files(
-    recording: Recording, tables: Tables, dataroot: Path, tmp_path: Path
+    recording: SceneRecording, tables: Tables, dataroot: Path, tmp_path: Path
 ) -> None:
     found = read(write_bag(recording, Target(dataroot, tmp_path, raw=True)))
     assert not any(topic.endswith('compressed') for topic in found)
@@ -314,7 +314,7 @@ def test_a_folder_that_is_no_bag_is_not_replaced(
 
 @pytest.mark.parametrize('storage', STORAGES)
 def test_a_full_disk_leaves_the_old_bag_and_nothing_else(
-    recording: Recording, dataroot: Path, tmp_path: Path, storage: str
+    recording: SceneRecording, dataroot: Path, tmp_path: Path, storage: str
 ) -> None:
     old = write_bag(recording, Target(dataroot, tmp_path, storage))
     before = {path.name: path.read_bytes() for path in old.iterdir()}
@@ -332,7 +332,7 @@ def test_a_full_disk_leaves_the_old_bag_and_nothing_else(
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next(
-    recording: Recording, dataroot: Path, tmp_path: Path
+    recording: SceneRecording, dataroot: Path, tmp_path: Path
 ) -> None:
     left = tmp_path / f'.{SCENES[0]}.part-abandoned'
     left.mkdir()

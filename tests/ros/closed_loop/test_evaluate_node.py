@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.nuscenes.index import SampleIndex, load_index, open_devkit
+from bevdepth_core.nuscenes.index import SampleIndex, load_index
 from bevdepth_core.nuscenes.recording import read_recording
+from bevdepth_core.nuscenes.tables import open_devkit
 from bevdepth_core.synthetic.dataset.capture import Sensors
 from bevdepth_core.synthetic.dataset.writing import VERSION, DatasetPlan, write_dataset
 from bevdepth_core.synthetic.sensors.rig import EXPOSURE_OFFSET_S

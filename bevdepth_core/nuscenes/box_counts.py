@@ -1,0 +1,118 @@
+"""How many boxes of a dataset are used, and why others are excluded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bevdepth_core.config import BEVGrid
+from bevdepth_core.geometry import invert_rigid
+from bevdepth_core.nuscenes.index import SampleIndex
+from bevdepth_core.nuscenes.records import SampleRecord
+
+MAX_NAMED = 10
+"""Categories that a summary names."""
+
+
+@dataclass(frozen=True)
+class BoxCounts:
+    """Boxes of an index.
+
+    Attributes:
+        used: ground-truth boxes per class.
+        categories: excluded boxes per category that belongs to no class.
+        without_points: excluded because too few lidar and radar points lie inside.
+        outside: excluded because the center lies outside the BEV grid.
+        unknown_points: used although the number of points is unknown.
+    """
+
+    used: Mapping[str, int]
+    categories: Mapping[str, int]
+    without_points: int
+    outside: int
+    unknown_points: int
+
+    @property
+    def total(self) -> int:
+        """All boxes of the tables."""
+        excluded = sum(self.categories.values()) + self.without_points + self.outside
+        return sum(self.used.values()) + excluded
+
+    def summary(self) -> str:
+        """Return the counts as one sentence for users."""
+        used = ', '.join(f'{name} {count:,}' for name, count in self.used.items())
+        parts = [f'{sum(self.used.values()):,} of {self.total:,} boxes are used ({used})']
+        excluded = {
+            f'of categories without a class ({_named(self.categories)})': sum(
+                self.categories.values()
+            ),
+            'without a lidar or radar point': self.without_points,
+            'with the center outside the BEV grid': self.outside,
+        }
+        parts += [f'{count:,} {reason}' for reason, count in excluded.items() if count]
+        text = '; excluded: '.join([parts[0], ', '.join(parts[1:])]) if parts[1:] else parts[0]
+        note = f'; {self.unknown_points:,} used boxes have no point count'
+        return text + (note if self.unknown_points else '')
+
+    def require_boxes(self, dataset: str) -> None:
+        """Raise ValueError with the remedy when no box is used.
+
+        Args:
+            dataset: what the message calls the dataset.
+        """
+        if sum(self.used.values()):
+            return
+        if not self.total:
+            raise ValueError(
+                f'{dataset} has no annotations: annotate it, or choose another split; without '
+                'annotations only depth can be trained (model.objective depth)'
+            )
+        raise ValueError(
+            f'{dataset} has no usable boxes: {self.summary()}. Map its categories with '
+            'data.categories; where the tables hold no true point counts, set data.min_points 0'
+        )
+
+
+def _named(categories: Mapping[str, int]) -> str:
+    largest = sorted(categories.items(), key=lambda item: -item[1])
+    names = [f'{name} {count:,}' for name, count in largest[:MAX_NAMED]]
+    return ', '.join(names + ['...'] * (len(largest) > MAX_NAMED))
+
+
+def count_boxes(index: SampleIndex, grid: BEVGrid | None = None) -> BoxCounts:
+    """Return how many boxes of ``index`` are used.
+
+    Args:
+        index: the samples.
+        grid: excludes boxes whose center lies outside; None excludes none.
+    """
+    used = np.zeros(len(index.class_names), np.int64)
+    without_points = outside = unknown = 0
+    for record in index:
+        annotations = record.annotations
+        seen = annotations.seen
+        inside = seen & (grid is None or in_grid(_centers_in_ego(record), grid))
+        used += np.bincount(annotations.label[inside], minlength=len(used))
+        without_points += int((~seen).sum())
+        outside += int((seen & ~inside).sum())
+        unknown += int((annotations.points[inside] < 0).sum())
+    per_class = dict(zip(index.class_names, used.tolist(), strict=True))
+    return BoxCounts(per_class, index.excluded_categories, without_points, outside, unknown)
+
+
+def _centers_in_ego(record: SampleRecord) -> np.ndarray:
+    ego_from_world = invert_rigid(record.world_from_ego().matrix())
+    return record.annotations.center @ ego_from_world[:3, :3].T + ego_from_world[:3, 3]
+
+
+def in_grid(center: np.ndarray, grid: BEVGrid) -> np.ndarray:
+    """Return (n,) bool: the boxes that training targets hold.
+
+    Args:
+        center: (n, 3) in the ego frame, meters.
+        grid: cells; as in the targets, centers up to one cell below the lower edge count.
+    """
+    position = (center[:, :2] - np.array(grid.lower[:2])) / np.array(grid.cell[:2])
+    return ((position > -1) & (position < np.array(grid.shape[:2]))).all(axis=1)

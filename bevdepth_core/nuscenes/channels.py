@@ -1,0 +1,85 @@
+"""Sensors of a dataset that samples consist of: cameras and a lidar, by channel name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
+from bevdepth_core.nuscenes.completeness import consistent, read_json
+from bevdepth_core.nuscenes.suggestions import did_you_mean
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The sensors of every sample.
+
+    Attributes:
+        cameras: in the order of all camera arrays.
+        lidar: None in a dataset without a lidar.
+    """
+
+    cameras: tuple[str, ...]
+    lidar: str | None
+
+    def names(self) -> tuple[str, ...]:
+        """Return the cameras, then the lidar."""
+        return self.cameras if self.lidar is None else (*self.cameras, self.lidar)
+
+
+def dataset_channels(
+    tables: Path, cameras: Sequence[str] | None = None, lidar: str | None = None
+) -> Channels:
+    """Return the channels to use of a dataset.
+
+    Args:
+        tables: folder of the tables.
+        cameras: channels in this order; None for all cameras, those of nuScenes first and in its
+            order.
+        lidar: a channel; None for ``LIDAR_TOP``, or the only lidar.
+
+    Raises:
+        ValueError: no such channel, no camera, or several lidars to choose from.
+    """
+    with consistent(tables):
+        by_modality: dict[str, list[str]] = {'camera': [], 'lidar': []}
+        for sensor in read_json(tables / 'sensor.json'):
+            by_modality.setdefault(sensor['modality'], []).append(sensor['channel'])
+        chosen = _cameras(tables, by_modality['camera'], cameras)
+        return Channels(chosen, _lidar(tables, by_modality['lidar'], lidar))
+
+
+def _cameras(tables: Path, present: list[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
+    if wanted is None:
+        official = [name for name in CAMERAS if name in present]
+        wanted = official + sorted(set(present) - set(CAMERAS))
+    if not wanted:
+        raise ValueError(f'{tables / "sensor.json"} lists no camera')
+    if len(set(wanted)) < len(wanted):
+        raise ValueError(f'data.cameras must be unique, got {", ".join(wanted)}')
+    for name in wanted:
+        _require_present(tables, 'camera', name, present)
+    return tuple(wanted)
+
+
+def _lidar(tables: Path, present: list[str], wanted: str | None) -> str | None:
+    if wanted is not None:
+        _require_present(tables, 'lidar', wanted, present)
+        return wanted
+    if LIDAR in present or not present:
+        return LIDAR if present else None
+    if len(present) > 1:
+        raise ValueError(
+            f'{tables / "sensor.json"} lists the lidars {", ".join(sorted(present))}: choose one '
+            'with data.lidar'
+        )
+    return present[0]
+
+
+def _require_present(tables: Path, modality: str, name: str, present: list[str]) -> None:
+    if name not in present:
+        raise ValueError(
+            f'{tables / "sensor.json"} lists no {modality} {name!r}{did_you_mean(name, present)}; '
+            f'it has {", ".join(sorted(present)) or "none"}'
+        )

@@ -1,0 +1,150 @@
+"""The samples of a scene as arrays, read from the tables of a nuScenes-format dataset.
+
+Annotations keep the name of their category, so that the arrays hold for every class list.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from nuscenes import NuScenes
+
+from bevdepth_core.nuscenes.channels import Channels
+from bevdepth_core.nuscenes.completeness import DatasetIncompleteError
+
+Columns = dict[str, np.ndarray]
+"""Arrays by name with one row per sample, or per annotation for the names below."""
+VECTORS = {'center': ('translation', 3), 'size': ('size', 3), 'quaternion': ('rotation', 4)}
+"""Columns of an annotation: name in the tables, and how many numbers."""
+PER_ANNOTATION = ('category', 'attribute', *VECTORS, 'velocity', 'points')
+UNKNOWN_POINTS = -1
+"""Point count of an annotation whose tables hold none."""
+
+
+class InvalidAnnotationError(ValueError):
+    """An annotation has impossible numbers; the message names dataset, sample and annotation."""
+
+
+def scene_columns(devkit: NuScenes, scene: dict, channels: Channels) -> Columns:
+    """Return the columns of one scene: n samples of all ``channels``, and their annotations one
+    after the other.
+
+    Raises:
+        DatasetIncompleteError: the scene has no samples, or a sample lacks a sensor.
+        InvalidAnnotationError: an annotation does not have the format.
+    """
+    samples = list(_samples(devkit, scene))
+    rows = [[_annotation_row(devkit, token) for token in sample['anns']] for sample in samples]
+    columns = {
+        'token': np.array([sample['token'].encode() for sample in samples]),
+        'scene': np.array([scene['name'].encode()] * len(samples)),
+        'stamp_us': np.array([sample['timestamp'] for sample in samples], np.int64),
+        'annotations': np.array([len(sample_rows) for sample_rows in rows], np.int64),
+    }
+    columns |= _sensor_columns(
+        [_sensor_row(devkit, sample, name) for sample in samples for name in channels.names()],
+        len(samples),
+    )
+    return columns | _annotation_columns([row for sample_rows in rows for row in sample_rows])
+
+
+def _samples(devkit: NuScenes, scene: dict) -> Iterator[dict]:
+    token, left = scene['first_sample_token'], len(devkit.sample)
+    if not token:
+        raise DatasetIncompleteError(f'scene {scene["name"]} has no samples: leave it out')
+    while token:
+        if not left:
+            raise ValueError(
+                f'the samples of {scene["name"]} run in a circle: unpack the metadata again'
+            )
+        sample = devkit.get('sample', token)
+        yield sample
+        token, left = sample['next'], left - 1
+
+
+def _sensor_row(devkit: NuScenes, sample: dict, channel: str) -> dict:
+    if channel not in sample['data']:
+        raise ValueError(
+            f'sample {sample["token"]} has no key frame of {channel}; every sample needs all '
+            'sensors: choose others with data.cameras and data.lidar, or leave the scene out'
+        )
+    data = devkit.get('sample_data', sample['data'][channel])
+    sensor = devkit.get('calibrated_sensor', data['calibrated_sensor_token'])
+    ego = devkit.get('ego_pose', data['ego_pose_token'])
+    return {
+        'filename': data['filename'].encode(),
+        'sensor_stamp_us': data['timestamp'],
+        'sensor_quaternion': sensor['rotation'],
+        'sensor_translation': sensor['translation'],
+        'ego_quaternion': ego['rotation'],
+        'ego_translation': ego['translation'],
+        'image_size': (data['width'] or 0, data['height'] or 0),
+        'intrinsics': sensor['camera_intrinsic'] or np.zeros((3, 3)),
+    }
+
+
+def _sensor_columns(rows: list[dict], samples: int) -> Columns:
+    dtypes: dict[str, type | None] = dict.fromkeys(rows[0], np.float64) | {
+        'filename': None,
+        'sensor_stamp_us': np.int64,
+        'image_size': np.int32,
+    }
+    columns = {
+        name: np.array([row[name] for row in rows], dtype) for name, dtype in dtypes.items()
+    }
+    return {
+        name: column.reshape(samples, -1, *column.shape[1:]) for name, column in columns.items()
+    }
+
+
+def _annotation_row(devkit: NuScenes, token: str) -> dict:
+    record = devkit.get('sample_annotation', token)
+    velocity = devkit.box_velocity(token)
+    attributes = [devkit.get('attribute', name) for name in record.get('attribute_tokens') or ()]
+    return {
+        'category': record['category_name'].encode(),
+        'attribute': attributes[0]['name'].encode() if attributes else b'',
+        **{name: _vector(devkit, record, *source) for name, source in VECTORS.items()},
+        'velocity': np.where(np.isfinite(velocity), velocity, np.nan),
+        'points': _points(record),
+    }
+
+
+def _vector(devkit: NuScenes, record: dict, name: str, count: int) -> np.ndarray:
+    try:
+        vector = np.array(record[name], np.float64)
+    except (KeyError, TypeError, ValueError):
+        vector = np.zeros(0)
+    if vector.shape != (count,):
+        raise InvalidAnnotationError(
+            f'annotation {record["token"]} of sample {record["sample_token"]} in '
+            f'{devkit.dataroot} has {name} {record.get(name)}: it must be {count} numbers'
+        )
+    return vector
+
+
+def _points(record: dict) -> int:
+    """Return the lidar and radar points inside; a count that is absent, null or negative is
+    unknown.
+    """
+    lidar, radar = (_count(record.get(name)) for name in ('num_lidar_pts', 'num_radar_pts'))
+    if lidar is None:
+        return radar or UNKNOWN_POINTS
+    return lidar + (radar or 0)
+
+
+def _count(value: object) -> int | None:
+    if isinstance(value, (int, float)) and math.isfinite(value) and value >= 0:
+        return int(value)
+    return None
+
+
+def _annotation_columns(rows: list[dict]) -> Columns:
+    columns = {name: np.array([row[name] for row in rows]) for name in PER_ANNOTATION}
+    if rows:
+        return columns
+    texts = dict.fromkeys(('category', 'attribute'), np.zeros(0, 'S1'))
+    vectors = {name: np.zeros((0, count)) for name, (_, count) in VECTORS.items()}
+    return texts | vectors | {'velocity': np.zeros((0, 3)), 'points': np.zeros(0, np.int64)}

@@ -1,0 +1,114 @@
+"""From categories of annotations to labels of a class list, with a count of what is excluded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bevdepth_core.config import NUSCENES_CLASSES
+from bevdepth_core.nuscenes.classes import ClassMap
+from bevdepth_core.nuscenes.columns import (
+    PER_ANNOTATION,
+    UNKNOWN_POINTS,
+    VECTORS,
+    Columns,
+    InvalidAnnotationError,
+)
+from bevdepth_core.nuscenes.tables import open_devkit
+
+LENGTH_TOLERANCE = 0.01
+"""Of quaternions, whose length must be 1."""
+
+
+@dataclass(frozen=True)
+class LabelledColumns:
+    """Columns whose annotations all belong to a class.
+
+    Attributes:
+        columns: as ``scene_columns`` gives them, with ``label`` (int64) and ``seen`` (bool: it
+            counts as ground truth) per annotation.
+        excluded_categories: number of annotations of each category that belongs to no class.
+        is_official: the nuScenes devkit gives every annotation the same class and points.
+    """
+
+    columns: Columns
+    excluded_categories: dict[str, int]
+    is_official: bool
+
+
+def with_labels(
+    columns: Columns, classes: ClassMap, min_points: int, tables: Path
+) -> LabelledColumns:
+    """Return the annotations that belong to a class.
+
+    Args:
+        columns: of any number of scenes.
+        classes: the class list.
+        min_points: see ``Selection``.
+        tables: folder of the tables, for messages.
+
+    Raises:
+        InvalidAnnotationError: an annotation that counts as ground truth has an impossible size,
+            position or rotation.
+    """
+    names, of_annotation, counts = np.unique(
+        columns['category'], return_inverse=True, return_counts=True
+    )
+    categories = [name.decode() for name in names]
+    labels = [classes.label(category) for category in categories]
+    label = np.array([-1 if each is None else each for each in labels], np.int64)[of_annotation]
+    points = columns['points']
+    seen = (label >= 0) & ((points == UNKNOWN_POINTS) | (points >= min_points))
+    _require_valid(columns, seen, tables)
+    return LabelledColumns(
+        _only_labelled(columns | {'label': label, 'seen': seen}),
+        {
+            category: int(count)
+            for category, each, count in zip(categories, labels, counts, strict=True)
+            if each is None
+        },
+        set(classes.class_names) == set(NUSCENES_CLASSES)
+        and all(map(classes.is_official, categories))
+        and not (points == UNKNOWN_POINTS).any(),
+    )
+
+
+def _only_labelled(columns: Columns) -> Columns:
+    keep, samples = columns['label'] >= 0, len(columns['token'])
+    sample = np.repeat(np.arange(samples), columns['annotations'])
+    per_annotation = (*PER_ANNOTATION, 'label', 'seen')
+    return (
+        columns
+        | {name: columns[name][keep] for name in per_annotation}
+        | {'annotations': np.bincount(sample[keep], minlength=samples)}
+    )
+
+
+def _require_valid(columns: Columns, used: np.ndarray, tables: Path) -> None:
+    """Raise for the first annotation of ``used`` with impossible numbers."""
+    length = np.linalg.norm(columns['quaternion'], axis=1)
+    valid = (
+        np.isfinite(columns['center']).all(axis=1)
+        & (np.isfinite(columns['size']) & (columns['size'] > 0)).all(axis=1)
+        & (np.abs(length - 1) <= LENGTH_TOLERANCE)
+    )
+    invalid = np.flatnonzero(used & ~valid)
+    if len(invalid):
+        raise InvalidAnnotationError(_description(columns, int(invalid[0]), tables))
+
+
+def _description(columns: Columns, row: int, tables: Path) -> str:
+    first = np.concatenate(([0], np.cumsum(columns['annotations'])))
+    position = int(np.searchsorted(first, row, side='right')) - 1
+    sample = columns['token'][position].decode()
+    devkit = open_devkit(tables.parent, tables.name)  # the columns hold no tokens of annotations
+    token = devkit.get('sample', sample)['anns'][row - first[position]]
+    values = ', '.join(
+        f'{name} {columns[column][row].tolist()}' for column, (name, _) in VECTORS.items()
+    )
+    return (
+        f'annotation {token} of sample {sample} in {tables} is invalid: {values}; numbers must be '
+        'finite, sizes positive and rotations unit quaternions: correct or remove it'
+    )

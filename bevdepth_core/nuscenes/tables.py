@@ -1,0 +1,49 @@
+"""The nuScenes devkit, opened without the tables that nothing here reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nuscenes import NuScenes
+
+from bevdepth_core.nuscenes.completeness import (
+    OPTIONAL_TABLES,
+    DatasetIncompleteError,
+    require_tables,
+)
+
+_NEVER_READ = ('log', 'map')
+
+
+class _Tables(NuScenes):
+    """The devkit without logs and maps, and with empty tables for optional ones that are absent.
+
+    The devkit itself needs a map image for every log, which datasets of other origin lack.
+    """
+
+    def __load_table__(self, table_name: str) -> list[dict]:
+        absent = not (Path(self.table_root) / f'{table_name}.json').is_file()
+        if table_name in _NEVER_READ or (absent and table_name in OPTIONAL_TABLES):
+            return []
+        return super().__load_table__(table_name)
+
+    def __make_reverse_index__(self, verbose: bool) -> None:
+        self.map = [{'token': '', 'log_tokens': []}]  # the devkit reads the first record
+        super().__make_reverse_index__(verbose)
+
+
+def open_devkit(dataroot: str | Path, version: str) -> NuScenes:
+    """Return the devkit's view of the dataset, loaded quietly; it has no logs and maps.
+
+    Raises:
+        DatasetIncompleteError: a table is missing or truncated, or tables contradict each other.
+    """
+    require_tables(Path(dataroot), version)
+    try:
+        return _Tables(version, str(dataroot), verbose=False)
+    except Exception as error:  # the devkit raises many types, among them Exception itself
+        tables = Path(dataroot) / version
+        raise DatasetIncompleteError(
+            f'the tables in {tables} are truncated or contradict each other ({error!r}): unpack '
+            'them again'
+        ) from error

@@ -1,0 +1,77 @@
+"""Which dataset to train or evaluate on, and a report of its boxes."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from bevdepth_core.config import ModelConfig
+from bevdepth_core.nuscenes.box_counts import count_boxes
+from bevdepth_core.nuscenes.classes import ClassMap, read_categories
+from bevdepth_core.nuscenes.index import SampleIndex, Selection, load_index
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """A split of a nuScenes-format dataset.
+
+    Attributes:
+        root: folder of the dataset.
+        version: its table folder, such as ``v1.0-trainval``.
+        split: scenes to use: a split of the devkit or of ``splits.json``.
+        cache_dir: where the index is kept; ``~/.cache/bevdepth`` when null.
+        categories: file that maps further categories to classes, lines such as ``van: car``;
+            categories of nuScenes or with the name of a class need none.
+        cameras: channels to use, in this order; null for all cameras of the dataset.
+        lidar: channel of the lidar; null for ``LIDAR_TOP``, or the only lidar.
+        min_points: boxes with fewer lidar and radar points are excluded; 0 uses all. Boxes whose
+            point count is unknown are used.
+    """
+
+    root: str = 'data/nuscenes'
+    version: str = 'v1.0-trainval'
+    split: str = 'train'
+    cache_dir: str | None = None
+    categories: str | None = None
+    cameras: list[str] | None = None
+    lidar: str | None = None
+    min_points: int = 1
+
+    def load(self, network: ModelConfig) -> SampleIndex:
+        """Return the samples with labels of the network's class list; raises as ``load_index``."""
+        selection = Selection(
+            ClassMap(network.class_names, read_categories(self.categories)),
+            None if self.cameras is None else tuple(self.cameras),
+            self.lidar,
+            self.min_points,
+        )
+        return load_index(self.root, self.version, self.split, self.cache_dir, selection)
+
+    def description(self) -> str:
+        """Return what messages call this split."""
+        return f'{self.root} {self.version}, split {self.split}'
+
+
+@rank_zero_only
+def report_boxes(
+    index: SampleIndex, settings: DatasetSettings, network: ModelConfig, needs_boxes: bool
+) -> None:
+    """Log how many boxes of a dataset are used, and why others are excluded.
+
+    Raises:
+        ValueError: no box is used although ``needs_boxes``.
+    """
+    name = settings.description()
+    counts = count_boxes(index, network.grid)
+    if needs_boxes:
+        counts.require_boxes(name)
+    _LOG.info('%s: %d samples; %s', name, len(index), counts.summary())
+    absent = [class_name for class_name, count in counts.used.items() if not count]
+    if needs_boxes and absent:
+        _LOG.warning('%s has no boxes of: %s', name, ', '.join(absent))
+    if index.channels.lidar is None:
+        _LOG.warning('%s has no lidar: depth is trained without lidar depth', name)

@@ -1,0 +1,312 @@
+"""Datasets of other vehicles: own sensors, class lists, categories and point counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bevdepth_core.config import NUSCENES_CLASSES, BEVGrid, ImageSpec
+from bevdepth_core.nuscenes.box_counts import count_boxes
+from bevdepth_core.nuscenes.channels import Channels
+from bevdepth_core.nuscenes.classes import ClassMap
+from bevdepth_core.nuscenes.columns import InvalidAnnotationError
+from bevdepth_core.nuscenes.dataset import NuScenesDataset, ground_truth, load_frame
+from bevdepth_core.nuscenes.index import SampleIndex, Selection, load_index
+from bevdepth_core.nuscenes.recording import read_recording
+from bevdepth_core.nuscenes.tables import open_devkit
+from tests.core.nuscenes.own_rig import (
+    SCENE,
+    SPLIT,
+    VERSION,
+    OwnBox,
+    rewrite,
+    rows_of,
+    write_own_dataset,
+)
+
+SEEN = {'num_lidar_pts': 3, 'num_radar_pts': 0}
+
+
+def load(root, classes=NUSCENES_CLASSES, categories=None, **selection) -> SampleIndex:
+    chosen = Selection(ClassMap(tuple(classes), categories or {}), **selection)
+    return load_index(root, VERSION, SPLIT, root.parent / 'cache', chosen)
+
+
+def names(index: SampleIndex, position: int = 0) -> list[str]:
+    """Return the classes of a sample's ground truth."""
+    return [index.class_names[label] for label in ground_truth(index[position])[1]]
+
+
+# Classes
+
+
+@pytest.mark.parametrize(
+    'classes', [NUSCENES_CLASSES, ('pedestrian', 'truck', 'car'), ('tram', 'car', 'truck')]
+)
+def test_labels_name_the_class_of_the_annotation_in_any_class_list(tmp_path, classes):
+    boxes = [OwnBox(name, counts=SEEN) for name in ('vehicle.car', 'truck', 'car')]
+    root = write_own_dataset(tmp_path / 'data', boxes, categories=['tram'])
+    assert names(load(root, classes)) == ['car', 'truck', 'car']
+    assert load(root, classes).class_names == classes
+
+
+def test_one_cache_serves_every_class_list(tmp_path):
+    root = write_own_dataset(tmp_path / 'data')
+    load(root)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / 'cache').rglob('*.npz')}
+    assert names(load(root, ('truck', 'car'))) == ['car', 'truck']
+    assert names(load(root, ('truck',))) == ['truck']
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / 'cache').rglob('*.npz')} == files
+
+
+def test_excluded_boxes_do_not_shift_those_of_later_samples(tmp_path):
+    boxes = [OwnBox('tram', 9, 0, SEEN), OwnBox('car', 8, 1, SEEN)]
+    index = load(write_own_dataset(tmp_path / 'data', boxes, frames=3))
+    for position in range(3):
+        found, labels = ground_truth(index[position])
+        assert labels.tolist() == [0]
+        assert found.center[0] == pytest.approx((8, 1, 0.8))
+        assert index.labels(position).tolist() == [0]
+
+
+def test_an_unknown_class_is_rejected_with_a_suggestion(tmp_path):
+    root = write_own_dataset(tmp_path / 'data', categories=['excavator'])
+    with pytest.raises(ValueError, match="did you mean 'excavator'"):
+        load(root, ('car', 'excavtor'))
+
+
+# Counts
+
+
+def test_counts_say_what_is_excluded_and_why(tmp_path):
+    boxes = [
+        OwnBox('car', 8, 1, SEEN),
+        OwnBox('car', 8, 1),
+        OwnBox('truck', 200, 0, SEEN),
+        OwnBox('bus', 8, 0, {'num_lidar_pts': 0, 'num_radar_pts': 0}),
+        OwnBox('animal', 8, 0, SEEN),
+    ]
+    counts = count_boxes(load(write_own_dataset(tmp_path / 'data', boxes, frames=2)), BEVGrid())
+    assert (counts.used['car'], counts.used['truck'], counts.total) == (4, 0, 10)
+    assert (counts.categories, counts.without_points) == ({'animal': 2}, 2)
+    assert (counts.outside, counts.unknown_points) == (2, 2)
+    text = counts.summary()
+    assert '4 of 10 boxes are used (car 4, truck 0' in text
+    assert 'excluded: 2 of categories without a class (animal 2)' in text
+    assert '2 without a lidar or radar point' in text and '2 with the center outside' in text
+    assert text.endswith('2 used boxes have no point count')
+
+
+def test_counts_of_a_clean_dataset_name_no_exclusion(tmp_path):
+    text = count_boxes(load(write_own_dataset(tmp_path / 'data')), BEVGrid()).summary()
+    assert '6 of 6 boxes are used' in text and 'excluded' not in text and 'no point' not in text
+
+
+@pytest.mark.parametrize(('x', 'inside'), [(-4.7, 1), (-4.9, 0), (3.9, 1), (4.0, 0)])
+def test_the_counted_range_is_that_of_the_targets(tmp_path, x, inside):
+    grid = BEVGrid(x=(-4.0, 4.0, 0.8), y=(-8.0, 8.0, 0.8))
+    root = write_own_dataset(tmp_path / 'data', [OwnBox('car', x, 7, SEEN)], frames=1)
+    counts = count_boxes(load(root), grid)
+    assert (counts.used['car'], counts.outside) == (inside, 1 - inside)
+
+
+@pytest.mark.parametrize(
+    ('boxes', 'message'),
+    [
+        ([], 'mine has no annotations'),
+        ([OwnBox('tram', counts=SEEN)], r'no usable boxes: 0 of 3 .*tram 3.*data\.categories'),
+        ([OwnBox('car', counts={'num_lidar_pts': 0})], r'data\.min_points 0'),
+    ],
+)
+def test_no_usable_box_is_an_error_with_the_reason_and_a_remedy(tmp_path, boxes, message):
+    counts = count_boxes(load(write_own_dataset(tmp_path / 'data', boxes)))
+    with pytest.raises(ValueError, match=message):
+        counts.require_boxes('mine')
+
+
+def test_one_usable_box_is_enough(tmp_path):
+    boxes = [OwnBox('car', counts=SEEN)]
+    count_boxes(load(write_own_dataset(tmp_path / 'data', boxes, frames=1))).require_boxes('mine')
+
+
+# Points
+
+
+@pytest.mark.parametrize(
+    ('counts', 'points', 'used'),
+    [
+        ({'num_lidar_pts': 2, 'num_radar_pts': 3}, 5, True),
+        ({'num_lidar_pts': 0, 'num_radar_pts': 3}, 3, True),
+        ({'num_lidar_pts': 1}, 1, True),
+        ({'num_lidar_pts': 0, 'num_radar_pts': 0}, 0, False),
+        ({'num_lidar_pts': 0}, 0, False),
+        ({'num_lidar_pts': 0, 'num_radar_pts': -1}, 0, False),
+        ({'num_lidar_pts': -1, 'num_radar_pts': -1}, -1, True),
+        ({'num_lidar_pts': -1, 'num_radar_pts': 4}, 4, True),
+        ({'num_lidar_pts': None, 'num_radar_pts': 0}, -1, True),
+        ({'num_lidar_pts': float('nan')}, -1, True),
+        ({}, -1, True),
+    ],
+)
+def test_a_box_counts_unless_it_is_known_to_hold_no_point(tmp_path, counts, points, used):
+    root = write_own_dataset(tmp_path / 'data', [OwnBox('car', counts=counts)], frames=1)
+    record = load(root)[0]
+    assert record.annotations.points.tolist() == [points]
+    assert len(ground_truth(record)[1]) == used
+
+
+@pytest.mark.parametrize(('min_points', 'used'), [(0, [0, 2, 3]), (2, [2, 3]), (3, [3])])
+def test_the_fewest_points_can_be_chosen(tmp_path, min_points, used):
+    boxes = [OwnBox('car', counts={'num_lidar_pts': count}) for count in (0, 2, 3)]
+    annotations = load(write_own_dataset(tmp_path / 'data', boxes), min_points=min_points)[
+        0
+    ].annotations
+    assert annotations.points[annotations.seen].tolist() == used
+
+
+# Sensors
+
+
+def test_cameras_and_lidar_are_those_of_the_data(tmp_path):
+    root = write_own_dataset(tmp_path / 'data', cameras=('rear', 'CAM_BACK', 'CAM_FRONT'))
+    index = load(root)
+    assert index.channels == Channels(('CAM_FRONT', 'CAM_BACK', 'rear'), 'os1')
+    assert [camera.channel for camera in index[0].cameras] == ['CAM_FRONT', 'CAM_BACK', 'rear']
+    assert index[0].lidar.channel == 'os1' and index[0].lidar.filename == 'samples/os1/file'
+    frame = load_frame(index[0], root)
+    assert frame.rig.names == ('CAM_FRONT', 'CAM_BACK', 'rear')
+
+
+def test_chosen_cameras_come_in_the_chosen_order(tmp_path):
+    root = write_own_dataset(tmp_path / 'data', cameras=('a', 'b', 'c'))
+    index = load(root, cameras=('c', 'a'))
+    assert [camera.filename for camera in index[0].cameras] == [
+        'samples/c/file',
+        'samples/a/file',
+    ]
+    assert index.channels.cameras == ('c', 'a') and load(root).channels.cameras == ('a', 'b', 'c')
+
+
+@pytest.mark.parametrize(
+    ('selection', 'message'),
+    [
+        ({'cameras': ('front', 'reer')}, "no camera 'reer'; did you mean 'rear'"),
+        ({'cameras': ('front', 'front')}, 'must be unique'),
+        ({'cameras': ()}, 'lists no camera'),
+        ({'cameras': ('os1',)}, "no camera 'os1'"),
+        ({'lidar': 'os2'}, "no lidar 'os2'; did you mean 'os1'"),
+    ],
+)
+def test_unknown_sensors_are_rejected(tmp_path, selection, message):
+    with pytest.raises(ValueError, match=message):
+        load(write_own_dataset(tmp_path / 'data'), **selection)
+
+
+def test_one_of_several_lidars_must_be_chosen_unless_one_is_the_official(tmp_path):
+    root = write_own_dataset(tmp_path / 'data')
+    more = {'token': 'x', 'channel': 'vlp', 'modality': 'lidar'}
+    rewrite(root, 'sensor', [*rows_of(root, 'sensor'), more])
+    with pytest.raises(ValueError, match='lists the lidars os1, vlp: choose one'):
+        load(root)
+    assert load(root, lidar='os1').channels.lidar == 'os1'
+    root = write_own_dataset(tmp_path / 'official', lidar='LIDAR_TOP')
+    rewrite(root, 'sensor', [*rows_of(root, 'sensor'), more])
+    assert load(root).channels.lidar == 'LIDAR_TOP'
+
+
+def test_without_a_lidar_depth_is_unknown_everywhere(tmp_path):
+    root = write_own_dataset(tmp_path / 'data', lidar=None)
+    index = load(root)
+    sample = NuScenesDataset(index, root, ImageSpec(32, 64), 2)[1]
+    assert index.channels.lidar is None and index[0].lidar is None
+    assert sample.depth.shape == (2, 32, 64) and not sample.depth.any()
+
+
+def test_a_sample_has_images_and_depth_of_every_camera(tmp_path):
+    root = write_own_dataset(tmp_path / 'data', cameras=('a', 'b', 'c'))
+    sample = NuScenesDataset(load(root), root, ImageSpec(32, 64), 2)[1]
+    assert sample.images.shape == (2, 3, 32, 64, 3)
+    assert all((sample.depth[camera] > 0).sum() > 10 for camera in range(3))
+
+
+@pytest.mark.parametrize('frames', [1, 2, 5])
+def test_scenes_may_have_any_length(tmp_path, frames):
+    index = load(write_own_dataset(tmp_path / 'data', frames=frames, scenes=2))
+    assert index.scenes() == [range(frames), range(frames, 2 * frames)]
+
+
+def test_a_scene_without_samples_is_named(tmp_path):
+    root = write_own_dataset(tmp_path / 'data')
+    rewrite(root, 'scene', [rows_of(root, 'scene')[0] | {'first_sample_token': ''}])
+    with pytest.raises(ValueError, match=f'scene {SCENE} has no samples'):
+        load(root)
+
+
+def test_velocities_that_the_devkit_does_not_know_are_zero_in_the_ground_truth(tmp_path):
+    record = load(write_own_dataset(tmp_path / 'data', frames=1))[0]
+    assert np.isnan(record.annotations.velocity).all()
+    assert (ground_truth(record)[0].velocity == 0).all()
+    moving = load(write_own_dataset(tmp_path / 'more', frames=2))[0]
+    assert ground_truth(moving)[0].velocity[0] == pytest.approx((10, 0))
+
+
+# Invalid boxes
+
+
+@pytest.mark.parametrize(
+    ('changes', 'value'),
+    [
+        ({'size': [0, 4.0, 1.6]}, r'size \[0.0, 4.0, 1.6\]'),
+        ({'size': [2.0, 4.0, float('nan')]}, 'size .*nan'),
+        ({'size': [2.0, -4.0, 1.6]}, 'size .*-4.0'),
+        ({'translation': [1.0, float('inf'), 0.0]}, 'translation .*inf'),
+        ({'rotation': [0.0, 0, 0, 0]}, r'rotation \[0.0, 0.0, 0.0, 0.0\]'),
+        ({'rotation': [1.0, 0, 0, float('nan')]}, 'rotation .*nan'),
+        ({'size': None}, 'has size None'),
+        ({'size': [2.0, 4.0]}, 'it must be 3 numbers'),
+        ({'rotation': ['a', 'b', 'c', 'd']}, 'it must be 4 numbers'),
+    ],
+)
+def test_an_impossible_box_is_named_with_its_sample_and_dataset(tmp_path, changes, value):
+    boxes = [OwnBox('tram', counts=SEEN), OwnBox('car', counts=SEEN)]
+    root = write_own_dataset(tmp_path / 'data', boxes)
+    rows = rows_of(root, 'sample_annotation')
+    row = next(place for place, row in enumerate(rows) if row['token'] == f'{SCENE}-1-box-1')
+    rows[row] |= changes
+    rewrite(root, 'sample_annotation', rows)
+    expected = rf'annotation {SCENE}-1-box-1 of sample {SCENE}-1 in .*data.* {value}'
+    with pytest.raises(InvalidAnnotationError, match=expected):
+        load(root)
+
+
+def test_impossible_boxes_that_are_not_used_do_no_harm(tmp_path):
+    flat = {'size': [0.0, 4.0, 1.6]}
+    boxes = [
+        OwnBox('tram', counts=SEEN, changes=flat),
+        OwnBox('car', counts={'num_lidar_pts': 0}, changes=flat),
+        OwnBox('car', counts=SEEN),
+    ]
+    assert names(load(write_own_dataset(tmp_path / 'data', boxes))) == ['car']
+
+
+# Recordings
+
+
+@pytest.mark.parametrize('boxes', [[], [OwnBox('tram', counts=SEEN)]])
+def test_key_frames_without_annotations_are_recorded(tmp_path, boxes):
+    root = write_own_dataset(tmp_path / 'data', boxes)
+    recording = read_recording(open_devkit(root, VERSION), SCENE)
+    assert len(recording.moments) == 3
+    for moment in recording.moments:
+        assert moment.poses_in_ego().shape == (0, 4, 4)
+        assert moment.size.shape == (0, 3) and moment.class_names == ()
+
+
+def test_a_recording_keeps_the_boxes_of_its_class_list(tmp_path):
+    root = write_own_dataset(tmp_path / 'data', [OwnBox('tram', 9, 2), OwnBox('truck', 7, 1)])
+    devkit = open_devkit(root, VERSION)
+    assert read_recording(devkit, SCENE).moments[0].class_names == ('truck',)
+    moment = read_recording(devkit, SCENE, ClassMap(('tram',))).moments[1]
+    assert moment.class_names == ('tram',)
+    assert moment.poses_in_ego()[0, :3, 3] == pytest.approx((9, 2, 0.8))
+    assert moment.size.tolist() == [[4.0, 2.0, 1.6]]
