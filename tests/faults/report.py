@@ -1,5 +1,6 @@
-"""Makes docs/RELIABILITY.md of what the last run of the fault matrix wrote: ``python -m
-tests.faults.report``."""
+"""Updates docs/RELIABILITY.md from the last run of the fault matrix: ``python -m
+tests.faults.report``.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +15,26 @@ BEGIN, END = '<!-- table: made by python -m tests.faults.report -->', '<!-- end 
 
 
 def table(rows: list[dict]) -> str:
-    """Return the table of all cases; ``rows`` are what the run wrote."""
+    """Return the table of all cases; ``rows`` are the results of the run."""
     found = {row['case']: row for row in rows}
     lines = [
-        '| fault | published meanwhile | said in `/diagnostics` | seen after | well again after |',
+        '| fault | published during the fault | reported in `/diagnostics` | detection time '
+        '| recovery time |',
         '| --- | --- | --- | --- | --- |',
     ]
     return '\n'.join([*lines, *(_line(case, found[case.name]) for case in CASES)])
 
 
 def _line(case: Case, row: dict) -> str:
-    said = 'nothing' if case.diagnosis is None else '{} in {}: …{}…'.format(*case.diagnosis)
-    seen = '' if case.diagnosis is None else f'{row["seen_s"]:.1f} s'
-    return f'| {case.name} | {case.published} | {said} | {seen} | {row["recovery_s"]:.1f} s |'
+    reported = 'nothing' if case.diagnosis is None else '{} in {}: …{}…'.format(*case.diagnosis)
+    detected = '' if case.diagnosis is None else f'{row["seen_s"]:.1f} s'
+    return (
+        f'| {case.name} | {case.published} | {reported} | {detected} | {row["recovery_s"]:.1f} s |'
+    )
 
 
 def main() -> None:
-    """Put the table into the page, in place of the last one."""
+    """Replace the table on the page."""
     before, rest = PAGE.read_text().split(BEGIN)
     after = rest.split(END)[1]
     PAGE.write_text(f'{before}{BEGIN}\n\n{table(json.loads(OUTCOME.read_text()))}\n\n{END}{after}')
