@@ -55,8 +55,9 @@ class Format:
     def bayer(self) -> str | None:
         """8-bit encoding of the mosaic that a file with one channel holds, None for gray."""
         layout = ENCODINGS.get(self.encoding)
-        is_bayer = isinstance(layout, Packed) and layout.meaning.startswith('bayer_')
-        return layout.meaning if is_bayer else None
+        if isinstance(layout, Packed) and layout.meaning.startswith('bayer_'):
+            return layout.meaning
+        return None
 
     @property
     def is_swapped(self) -> bool:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 
 import torch
 from sensor_msgs.msg import CompressedImage, Image
@@ -62,13 +63,13 @@ class ImageDecoder:
         """
         on_gpu = self._decoded_on_gpu(messages, max_pixels)
         if on_gpu is not None:
-            return [lambda image=image: _checked(image) for image in on_gpu]
+            return [partial(_checked, image) for image in on_gpu]
         deadline = time.monotonic() + timeout_s
         started = [
             self._start(camera, message, max_pixels)
             for camera, message in zip(cameras, messages, strict=True)
         ]
-        return [lambda future=future: _result(future, deadline, timeout_s) for future in started]
+        return [partial(_result, future, deadline, timeout_s) for future in started]
 
     def _start(
         self, camera: str, message: CompressedImage | Image, max_pixels: int

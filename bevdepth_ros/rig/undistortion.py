@@ -109,7 +109,7 @@ class Undistorter:
                 camera's name.
         """
         height, width = image.shape[:2]
-        device = image.device if isinstance(image, torch.Tensor) else None
+        device = None if isinstance(image, np.ndarray) else image.device
         calibration = (matrix.tobytes(), distortion, width, height, device)
         known, maps = self._maps.get(camera, (None, None))
         if known != calibration:
@@ -117,9 +117,9 @@ class Undistorter:
             _require_enough(*maps, distortion)
             maps = maps if device is None else _sampling_grid(*maps).to(device)
             self._maps[camera] = (calibration, maps)
-        return (
-            cv2.remap(image, *maps, cv2.INTER_LINEAR) if device is None else _sampled(image, maps)
-        )
+        if isinstance(image, np.ndarray):
+            return cv2.remap(image, *maps, cv2.INTER_LINEAR)
+        return _sampled(image, maps)
 
 
 def _require_enough(columns: np.ndarray, rows: np.ndarray, distortion: Distortion) -> None:
