@@ -123,7 +123,7 @@ setup(
     maintainer_email='maintainers@bevdepth-ros.example',
     python_requires='>=3.10',
     packages=find_packages(include=['bevdepth_core*', 'bevdepth_ros*']),
-    package_data={'bevdepth_core': ['weights/*']},
+    package_data={'bevdepth_core': ['py.typed', 'weights/*']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),

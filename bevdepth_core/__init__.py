@@ -1,1 +1,45 @@
-"""BEVDepth: 3D detection from cameras, as a PyTorch library without ROS."""
+"""BEVDepth: 3D object detection from cameras, as a PyTorch library without ROS.
+
+The public API is what ``__all__`` lists. It is imported on first use, since PyTorch takes seconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bevdepth_core.checkpoint import load_checkpoint
+    from bevdepth_core.config import ModelConfig
+    from bevdepth_core.inference import Detector
+    from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
+
+__all__ = [
+    'Boxes3D',
+    'CameraRig',
+    'Detections3D',
+    'Detector',
+    'Frame',
+    'ModelConfig',
+    'load_checkpoint',
+]
+
+_MODULES = {
+    'Boxes3D': 'types',
+    'CameraRig': 'types',
+    'Detections3D': 'types',
+    'Detector': 'inference',
+    'Frame': 'types',
+    'ModelConfig': 'config',
+    'load_checkpoint': 'checkpoint',
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(f'{__name__}.{_MODULES[name]}'), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

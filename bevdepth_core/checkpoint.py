@@ -4,13 +4,13 @@
     python -m bevdepth_core.checkpoint untrained PRESET OUT
 
 The first converts between the two; the suffix of OUT says which (``.safetensors`` is ours,
-``.pth`` or ``.ckpt`` official). The second writes random weights of a model preset, to try things
-with: they have the right form and detect nothing. Nothing is ever unpickled but tensors and plain
-    containers.
+``.pth`` or ``.ckpt`` official). The second writes random weights of a model preset: they have the
+right shapes and detect nothing. Nothing is ever unpickled but tensors and plain containers.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import re
@@ -46,15 +46,15 @@ SHIPPED = Path(__file__).parent / 'weights'
 """Folder of the weights that ship with this package."""
 
 _OFFICIAL_PREFIX = 'model.'
+_WRAPPERS = re.compile(r'(?:model\.|module\.)+')
+"""What Lightning and DistributedDataParallel put before the names of weights."""
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 MAX_PICKLE_BYTES = 64 << 20
-"""A ``.pth`` whose pickled part, which only lists tensors, is larger is refused."""
+"""A ``.pth`` with a larger pickled part, which only lists tensors, is rejected."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint was refused; the message names the file, what is wrong with it and the
-    remedy.
-    """
+    """A checkpoint is invalid; the message names the file, the reason and the remedy."""
 
 
 def load_checkpoint(path: str | Path) -> BEVDepth:
@@ -74,8 +74,8 @@ def load_checkpoint(path: str | Path) -> BEVDepth:
 
 
 def _located(path: Path) -> Path:
-    """Return where the file is: a name without folder and ending means weights that ship, unless
-    there is such a file.
+    """Return the path of the file. A name without folder and suffix means shipped weights, unless
+    a file of that name exists.
     """
     if path.is_file():
         return path
@@ -85,7 +85,7 @@ def _located(path: Path) -> Path:
     if not shipped.is_file():
         names = ', '.join(sorted(file.stem for file in SHIPPED.glob('*.safetensors'))) or 'none'
         raise CheckpointError(
-            f'{path}: no weights of this name ship; give one that does ({names}) or a file'
+            f'{path}: no shipped weights have this name; use one of {names}, or the path of a file'
         )
     return shipped
 
@@ -125,8 +125,12 @@ def save_checkpoint(
 
 
 def save_untrained_checkpoint(preset: str | Path, path: str | Path, seed: int = 0) -> None:
-    """Write random weights of ``preset``, a YAML file of ``config/models``; the same seed gives
-    the same weights.
+    """Write random weights of a preset, the same ones for the same seed.
+
+    Args:
+        preset: a YAML file such as those of ``config/models``.
+        path: ends in ``.safetensors``.
+        seed: of the random weights.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -148,6 +152,24 @@ def save_official(model: BEVDepth, path: str | Path) -> None:
     )
 
 
+def _require_official_layout(model: BEVDepth, path: Path) -> None:
+    """Raise CheckpointError unless the official layout, which stores no config, describes the
+    model completely.
+    """
+    try:
+        config = official_config(official_state_dict(model))
+    except ValueError as error:
+        raise CheckpointError(f'{path}: not an official experiment ({error})') from error
+    sections = [field.name for field in dataclasses.fields(ModelConfig)]
+    lost = [name for name in sections if getattr(config, name) != getattr(model.config, name)]
+    if lost:
+        raise CheckpointError(
+            f'{path}: the official layout stores no config, and {", ".join(lost)} of this model '
+            'differ from the official experiments, so the file could not be read again; convert '
+            'to .safetensors instead'
+        )
+
+
 def _load_own(path: Path) -> BEVDepth:
     try:
         with safetensors.safe_open(path, framework='pt') as file:
@@ -157,7 +179,8 @@ def _load_own(path: Path) -> BEVDepth:
                     f'{path}: not a {FORMAT} file (format {header.get("format")!r}); convert the '
                     'official one instead'
                 )
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            names = list(file.keys())
+            state = _without_wrappers(path, {name: file.get_tensor(name) for name in names})
     except safetensors.SafetensorError as error:
         raise CheckpointError(
             f'{path}: truncated or not safetensors ({error}); copy or download it again'
@@ -185,7 +208,7 @@ def _load_official(path: Path) -> BEVDepth:
 
 
 def _network_state(path: Path) -> dict[str, torch.Tensor]:
-    """Read the official network's tensors, keys without ``model.``."""
+    """Read the official network's tensors, names without the prefixes of wrappers."""
     _require_plain_archive(path)
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
@@ -214,15 +237,29 @@ def _network_state(path: Path) -> dict[str, torch.Tensor]:
             f"{path}: holds neither a 'state_dict' of tensors nor a bare one; is it a BEVDepth "
             'checkpoint?'
         )
-    state = {name.removeprefix(_OFFICIAL_PREFIX): tensor for name, tensor in state.items()}
+    state = _without_wrappers(path, state)
     missing = [name for name in GEOMETRY if name not in state]
     if missing:
         raise CheckpointError(f'{path}: {missing[0]} is missing; is it a BEVDepth checkpoint?')
     return state
 
 
+def _without_wrappers(path: Path, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return ``state`` with names without the prefixes that wrappers of a network add."""
+    plain = {}
+    for name, tensor in state.items():
+        prefix = _WRAPPERS.match(name)
+        own = name[prefix.end() :] if prefix else name
+        if own in plain:
+            raise CheckpointError(
+                f'{path}: holds {own} twice, with and without a prefix; keep one set of weights'
+            )
+        plain[own] = tensor
+    return plain
+
+
 def _require_plain_archive(path: Path) -> None:
-    """Refuse what cannot be known to need about as much memory as the file has bytes."""
+    """Reject an archive that may need much more memory than the file has bytes."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -252,8 +289,8 @@ def _require_plain_archive(path: Path) -> None:
 
 
 def _is_plain(value: object) -> bool:
-    """Return whether ``value`` is a tensor that really has its elements, and not one number seen a
-    million times.
+    """Return whether ``value`` is a dense tensor that stores all of its elements: an expanded one
+    would take any amount of memory when it is copied.
     """
     if (
         not isinstance(value, torch.Tensor)
@@ -266,13 +303,13 @@ def _is_plain(value: object) -> bool:
 
 
 def _build(path: Path, config: ModelConfig, state: dict[str, torch.Tensor]) -> BEVDepth:
-    """Make the model and give it exactly ``state``, by reference."""
+    """Return the model of ``config`` with the tensors of ``state`` as weights, without a copy."""
     try:
         with torch.device('meta'):
             model = BEVDepth(config)
     except (RuntimeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(
-            f'{path}: no model can be made of its config ({error}); save it with this version'
+            f'{path}: its config describes no valid model ({error}); save it with this version'
         ) from error
     expected = model.state_dict()
     problems = [f'{name} is missing' for name in expected if name not in state]
@@ -318,6 +355,7 @@ def main(arguments: list[str] | None = None) -> None:
             if options.target.suffix == '.safetensors':
                 save_checkpoint(model, options.target, half=options.half)
             else:
+                _require_official_layout(model, options.target)
                 save_official(model, options.target)
     except (ValueError, OSError) as error:
         sys.exit(str(error))

@@ -79,7 +79,8 @@ class ImageSpec:
             self.height * self.width <= MAX_IMAGE_PIXELS,
             f'image must have at most {MAX_IMAGE_PIXELS} pixels, got {self}',
         )
-        _require_finite('image', *self.mean, *self.std)
+        _require_finite('image.mean', *self.mean)
+        _require_finite('image.std', *self.std)
         _require(min(self.std) > 0, f'image.std must be positive, got {self.std}')
 
 
@@ -338,7 +339,8 @@ class DecodeConfig:
                 0 < value <= MAX_CANDIDATES,
                 f'decode.{name} must be 1 to {MAX_CANDIDATES}, got {value}',
             )
-        _require_finite('decode', self.score_threshold, *(self.center_range or ()))
+        _require_finite('decode.score_threshold', self.score_threshold)
+        _require_finite('decode.center_range', *(self.center_range or ()))
 
 
 @dataclass(frozen=True)
@@ -377,6 +379,9 @@ class ModelConfig:
         self._require_consistent_decoding()
 
     def _require_consistent_decoding(self) -> None:
+        if self.decode.center_range == self._default_center_range():
+            # Older files store the default as numbers.
+            object.__setattr__(self, 'decode', dataclasses.replace(self.decode, center_range=None))
         lower, upper = self.center_range[:3], self.center_range[3:]
         for axis, name in enumerate('xyz'):
             low, high = self.grid.lower[axis], self.grid.upper[axis]
@@ -398,8 +403,9 @@ class ModelConfig:
         """Lower x, y, z, then upper x, y, z of box centers, meters: those of ``decode``, or
         ``CENTER_MARGIN`` around the grid, and at least that around the ground (z = 0).
         """
-        if self.decode.center_range is not None:
-            return self.decode.center_range
+        return self.decode.center_range or self._default_center_range()
+
+    def _default_center_range(self) -> tuple[float, float, float, float, float, float]:
         (x, y, z), (far_x, far_y, far_z) = self.grid.lower, self.grid.upper
         margin = CENTER_MARGIN
         return (

@@ -1,4 +1,4 @@
-"""Files that are either there as a whole or not at all."""
+"""Writing files so that an interrupted write leaves no partial file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from pathlib import Path
 
 
 def write_atomically(path: str | Path, write: Callable[[str], None]) -> None:
-    """Let ``write`` make a file of another name beside ``path``, and give it its name when it is
-    done; folders are made.
+    """Write a temporary file beside ``path``, then rename it; parent folders are created.
+
+    Args:
+        path: the file to create or to replace.
+        write: writes the content to the file whose name it gets.
 
     Raises:
-        Exception: whatever ``write`` raises; then ``path`` is what it was before.
+        Exception: what ``write`` raises; ``path`` is then unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,9 @@
-"""Streaming detection: frames in, boxes out, past key frames remembered."""
+"""Streaming detection: frames in, boxes out; features of past frames are kept for fusion."""
 
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,11 +27,9 @@ PAST_FRAME_AGE_NS = 500_000_000
 Hz."""
 PAST_FRAME_TOLERANCE_NS = 100_000_000
 """How far from that age a frame may be; otherwise the current frame stands in for it."""
-LONGEST_GAP_NS = 1_000_000_000
-"""A longer pause between frames forgets the past."""
 MEMORY_SPACING_NS = 50_000_000
 """Frames closer than this to the last remembered one are not remembered, which bounds the
-memory."""
+memory: without it, 60 Hz would keep 36 frames."""
 
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -40,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _PastFrame:
-    """What is kept of a frame: features on the device, and where its cameras were."""
+    """A frame that later frames may be fused with: features on the device, and camera poses."""
 
     stamp_ns: int
     calibration: Calibration
@@ -52,27 +51,37 @@ class Detector:
     """Detect boxes frame by frame.
 
     A frame's images are encoded once. Its depth and context are kept and splatted again, with the
-    then known relative pose, when the frame is about half a second old; the result is that of the
-    official two-frame forward.
+    then known relative pose, when the frame is about half a second old. As long as the calibration
+    stays the same, the result is that of the official two-frame forward.
+
+    The depth network reads a camera vector (intrinsics and mounting pose). The features of a past
+    frame come from the calibration of that frame, since its images were encoded then. The official
+    forward encodes both frames with the key frame's camera vector. The two differ only for the
+    past frames of the first half second after a recalibration; there the Detector is right about
+    the past images, and the official code is not.
 
     Args:
         model: in evaluation mode.
         device: where to run, such as ``'cpu'`` or ``'cuda:0'``.
-        precision: ``'fp32'``, ``'fp16'`` or ``'bf16'`` for the network; geometry is float32
-            always. With ``'fp32'`` nothing is rounded to TF32 either.
-        cuda_graphs: on a GPU, replay CUDA graphs with images, decoding and suppression on the
-            device instead of running step by step, which takes ten times as long.
+        precision: ``'fp32'``, ``'fp16'`` or ``'bf16'``. With CUDA graphs the whole network runs in
+            it, otherwise the image branch alone; geometry is float32 always. With ``'fp32'``
+            nothing is rounded to TF32 either.
+        cuda_graphs: on a GPU, replay CUDA graphs with resizing, decoding and NMS on the device
+            instead of running step by step, which takes ten times as long.
+        cpu_threads: threads of PyTorch on the CPU, a setting of the whole process; None for
+            ``default_cpu_threads()``. Without effect on a GPU.
 
     Attributes:
         score_threshold: boxes must score more than this; starts as the model's and may be changed
             at any time.
         keep_depth: whether ``depth`` is kept; may be changed at any time.
+        cpu_threads: threads of PyTorch on the CPU; None on a GPU.
         depth: (N, D, h, w) float32 depth distribution of the last frame's cameras, on the device;
             None unless it is kept.
 
     Raises:
-        ValueError: unknown precision, one that the device cannot do, or a device that this machine
-            does not have.
+        ValueError: unknown precision, one that the device cannot do, a device that this machine
+            does not have, or fewer than one thread.
     """
 
     def __init__(
@@ -81,6 +90,7 @@ class Detector:
         device: str | torch.device = 'cpu',
         precision: str = 'fp32',
         cuda_graphs: bool = True,
+        cpu_threads: int | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(
@@ -90,6 +100,7 @@ class Detector:
         if self.device.type == 'cpu' and precision != 'fp32':
             raise ValueError(f'precision {precision} needs a GPU: use precision fp32 on the CPU')
         self.precision = precision
+        self.cpu_threads = _thread_count(cpu_threads) if self.device.type == 'cpu' else None
         self.model = model.eval()
         self._network = self._make_network(cuda_graphs)
         self.score_threshold = model.config.decode.score_threshold
@@ -106,11 +117,15 @@ class Detector:
         device: str | torch.device = 'cpu',
         precision: str = 'fp32',
         cuda_graphs: bool = True,
+        cpu_threads: int | None = None,
     ) -> Detector:
-        """Return a detector with the weights of ``path``; raises ``CheckpointError`` when the file
-        is refused.
+        """Return a detector with the weights of ``path``; the other arguments are those of the
+        class.
+
+        Raises:
+            CheckpointError: as ``load_checkpoint``.
         """
-        return cls(load_checkpoint(path), device, precision, cuda_graphs)
+        return cls(load_checkpoint(path), device, precision, cuda_graphs, cpu_threads)
 
     @property
     def config(self) -> ModelConfig:
@@ -126,8 +141,9 @@ class Detector:
         self._last_stamp_ns = None
 
     def prepare(self, cameras: int) -> None:
-        """Do on a GPU what frames of up to ``cameras`` cameras need once, which takes seconds; the
-        first frame does it otherwise.
+        """Prepare for frames of up to ``cameras`` cameras; otherwise the first such frame does it.
+
+        On a GPU, choosing kernels and capturing graphs takes seconds.
         """
         self._network.prepare(cameras)
 
@@ -137,27 +153,30 @@ class Detector:
         Without a usable past frame (start, gap, backward stamp, unknown pose) the current frame
         stands in for it.
         """
-        self._forget_what_cannot_be_past(frame.stamp_ns)
+        self._limit_threads()
+        self._forget_old_frames(frame.stamp_ns)
         self._network.set_images(frame.images)
         calibration = self._calibrated(frame)
         features = self._network.encode(calibration.cameras)
         past = self._past_frame(frame)
         self._remember(frame, calibration, features)  # before waiting for a GPU
-        found = self._network.detect(
-            self._frames(frame, calibration, features, past), self.score_threshold
-        )
+        frames = self._frames(frame, calibration, features, past)
+        found = self._network.detect(frames, self.score_threshold)
         self.depth = features.depth[0].float().clone() if self.keep_depth else None
-        past_stamp_ns = None if past is None else past.stamp_ns
-        seconds = self._network.stage_seconds
         return Detections3D(
             found.boxes,
             found.scores,
             found.labels,
             self.class_names,
             frame.stamp_ns,
-            past_stamp_ns,
-            seconds,
+            None if past is None else past.stamp_ns,
+            self._network.stage_seconds,
         )
+
+    def _limit_threads(self) -> None:
+        """Apply ``cpu_threads``; PyTorch's setting belongs to the calling thread."""
+        if self.cpu_threads is not None and torch.get_num_threads() != self.cpu_threads:
+            torch.set_num_threads(self.cpu_threads)
 
     def _make_network(self, cuda_graphs: bool) -> InferenceNetwork:
         dtype = PRECISIONS[self.precision]
@@ -165,15 +184,13 @@ class Detector:
             return GraphedNetwork(self.model, self.device, dtype)
         if self.device.type == 'cuda' and not kernels_in_use():
             logger.warning(
-                'the compiled kernels are missing, so that the network runs step by step and '
-                'slowly: install nvcc and run setup'
+                'The compiled CUDA kernels are missing: the network runs step by step, which is '
+                'slow. Install nvcc and build them (docs/INSTALL.md).'
             )
         return EagerNetwork(self.model, self.device, dtype)
 
     def _calibrated(self, frame: Frame) -> Calibration:
-        """Return the numbers of the frame's cameras, those of the frame before where nothing
-        changed.
-        """
+        """Return the calibration of the frame: the last one, unless rig or image sizes changed."""
         known = self._calibration
         if known is None or not known.holds_for(frame.rig, frame.images):
             known = Calibration.of(frame.rig, frame.images, self.config.image)
@@ -189,8 +206,8 @@ class Detector:
         features: ImageFeatures,
         past: _PastFrame | None,
     ) -> list[tuple[ImageFeatures, torch.Tensor]]:
-        """Return what is to be splatted into the current ego frame: the current and, in a
-        two-frame model, the past frame.
+        """Return features and ``ego_from_frustum`` of the frames to splat into the current ego
+        frame: the current one and, in a two-frame model, the past one.
         """
         frames = [(features, calibration.ego_from_frustum(frame.rig.ego_from_camera))]
         if self.config.key_frames == 2 and past is not None:
@@ -212,10 +229,11 @@ class Detector:
         nearest = min(self._memory, key=lambda past: abs(past.stamp_ns - wanted_ns))
         return nearest if abs(nearest.stamp_ns - wanted_ns) <= PAST_FRAME_TOLERANCE_NS else None
 
-    def _forget_what_cannot_be_past(self, stamp_ns: int) -> None:
-        last, self._last_stamp_ns = self._last_stamp_ns, stamp_ns
-        if last is not None and not 0 <= stamp_ns - last <= LONGEST_GAP_NS:
+    def _forget_old_frames(self, stamp_ns: int) -> None:
+        """Forget frames that are too old to be fused, and all when time went backward."""
+        if self._last_stamp_ns is not None and stamp_ns < self._last_stamp_ns:
             self._memory.clear()
+        self._last_stamp_ns = stamp_ns
         oldest_ns = stamp_ns - PAST_FRAME_AGE_NS - PAST_FRAME_TOLERANCE_NS
         self._memory = [past for past in self._memory if past.stamp_ns >= oldest_ns]
 
@@ -234,9 +252,10 @@ def _key_ego_from_past_camera(frame: Frame, past: _PastFrame) -> np.ndarray:
     """Return (N, 4, 4): each past camera in the current ego frame, at the current stamp of the
     same camera.
 
-    A past camera that the current frame lacks takes the current frame's camera nearest the mean
-    stamp.
+    For a past camera that the current frame lacks, the ego pose of the current camera nearest the
+    mean stamp is taken.
     """
+    assert frame.world_from_ego is not None  # otherwise there is no past frame
     middle = int(np.abs(frame.stamps_ns - frame.stamp_ns).argmin())
     rig = past.calibration.rig
     partners = [
@@ -244,6 +263,26 @@ def _key_ego_from_past_camera(frame: Frame, past: _PastFrame) -> np.ndarray:
     ]
     key_ego_from_world = invert_rigid(frame.world_from_ego[partners])
     return key_ego_from_world @ past.world_from_ego @ rig.ego_from_camera
+
+
+def default_cpu_threads() -> int:
+    """Return half of the CPU cores that this process may use, at least one.
+
+    OpenMP's threads wait for each other in a busy loop. With as many threads as cores, a single
+    other busy process makes each of them wait all the time, and a frame takes several times as
+    long. PyTorch's own number is kept where the environment sets ``OMP_NUM_THREADS``.
+    """
+    if os.environ.get('OMP_NUM_THREADS'):
+        return torch.get_num_threads()
+    return max(1, len(os.sched_getaffinity(0)) // 2)
+
+
+def _thread_count(wanted: int | None) -> int:
+    if wanted is None:
+        return default_cpu_threads()
+    if wanted < 1:
+        raise ValueError(f'cpu_threads must be at least 1, got {wanted}')
+    return wanted
 
 
 def _usable_device(device: str | torch.device) -> torch.device:

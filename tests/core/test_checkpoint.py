@@ -1,8 +1,11 @@
 """Official and own checkpoints load completely or are refused with a sentence."""
 
+import copy
 import json
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -14,6 +17,7 @@ from bevdepth_core.checkpoint import (
     main,
     save_checkpoint,
     save_official,
+    save_untrained_checkpoint,
 )
 from bevdepth_core.config import load_model_config
 from bevdepth_core.model import BEVDepth
@@ -96,6 +100,31 @@ def test_official_full_lightning_file_and_bare_state_dict_load(official, tmp_pat
         assert_same_weights(load_checkpoint(tmp_path / name), model)
 
 
+@pytest.mark.parametrize('prefix', ['module.', 'module.model.', 'model.module.', ''])
+def test_prefixes_of_wrappers_are_stripped(official, tmp_path, prefix):
+    content = torch.load(official[0], weights_only=True)['state_dict']
+    renamed = {prefix + name.removeprefix('model.'): value for name, value in content.items()}
+    torch.save({'state_dict': renamed}, tmp_path / 'wrapped.pth')
+    assert_same_weights(load_checkpoint(tmp_path / 'wrapped.pth'), official[1])
+
+
+def test_prefixes_of_wrappers_are_stripped_from_own_files(small, tmp_path):
+    save_checkpoint(small, tmp_path / 'plain.safetensors')
+    with safetensors.safe_open(tmp_path / 'plain.safetensors', framework='pt') as file:
+        header = file.metadata()
+    state = {f'module.{name}': value for name, value in small.state_dict().items()}
+    safetensors.torch.save_file(state, tmp_path / 'wrapped.safetensors', header)
+    assert_same_weights(load_checkpoint(tmp_path / 'wrapped.safetensors'), small)
+
+
+def test_a_weight_with_and_without_prefix_is_rejected(official, tmp_path):
+    name = 'backbone.depth_net.reduce_conv.0.bias'
+    change = changed_official(
+        official, tmp_path, lambda state: state.update({f'module.{name}': torch.zeros(512)})
+    )
+    refused(change, f'holds {name} twice')
+
+
 def test_averaged_file_keeps_its_own_drifted_frustum(official, tmp_path):
     content = torch.load(official[0], weights_only=True)
     content['state_dict']['model.backbone.frustum'][..., 0] *= 1 + 1e-5
@@ -129,6 +158,18 @@ def test_command_converts_both_ways(official, tmp_path):
         [*command, tmp_path / 'a.safetensors', tmp_path / 'b.pth'], check=True, cwd=ROOT
     )
     assert_same_weights(load_checkpoint(tmp_path / 'b.pth'), official[1])
+
+
+def test_a_model_that_the_official_layout_cannot_describe_is_not_converted(small, tmp_path):
+    save_checkpoint(small, tmp_path / 'a.safetensors')
+    with pytest.raises(SystemExit) as error:
+        main(['convert', str(tmp_path / 'a.safetensors'), str(tmp_path / 'b.pth')])
+    message = str(error.value)
+    for section in ('image_encoder', 'depth_net', 'bev_encoder', 'head'):
+        assert section in message
+    assert 'key_frames' not in message and 'grid' not in message and 'decode' not in message
+    assert 'convert to .safetensors' in message
+    assert not (tmp_path / 'b.pth').exists()
 
 
 def test_command_says_in_one_line_why_it_refuses(tmp_path):
@@ -234,6 +275,131 @@ def test_missing_unexpected_and_misshapen_weights_are_refused(official, tmp_path
     )
 
 
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+def test_a_single_value_that_is_not_finite_is_rejected(official, tmp_path, value):
+    name = 'model.head.shared_conv.conv.weight'
+    change = changed_official(
+        official, tmp_path, lambda state: state[name].view(-1)[1234:1235].fill_(value)
+    )
+    refused(change, 'weight head.shared.0.weight holds NaN or infinity;')
+
+
+def test_a_message_names_one_weight_and_counts_the_others(official, tmp_path):
+    def lose(state):
+        for name in ('weight', 'bias', 'running_mean'):
+            del state[f'model.head.shared_conv.bn.{name}']
+
+    refused(changed_official(official, tmp_path, lose), 'head.shared.1.', '(and 2 more)')
+
+
+def test_a_weight_of_another_kind_of_number_is_rejected(official, tmp_path):
+    name = 'model.head.shared_conv.conv.weight'
+    change = changed_official(
+        official, tmp_path, lambda state: state.update({name: state[name].int()})
+    )
+    refused(change, 'head.shared.0.weight has type torch.int32 instead of torch.float32')
+
+
+def test_weights_in_double_and_half_load_as_float32(official, tmp_path):
+    def cast(state):
+        for name, value in state.items():
+            if value.is_floating_point() and name.startswith('model.head'):
+                state[name] = value.double()
+            elif value.is_floating_point() and 'img_' in name:
+                state[name] = value.bfloat16()
+
+    loaded = load_checkpoint(changed_official(official, tmp_path, cast))
+    theirs = official[1].state_dict()
+    assert all(value.dtype == theirs[name].dtype for name, value in loaded.state_dict().items())
+    assert torch.equal(loaded.head.shared[0].weight, official[1].head.shared[0].weight)
+
+
+def test_tensors_that_do_not_store_their_elements_are_rejected(official, tmp_path):
+    name = 'model.head.shared_conv.conv.weight'
+    for tensor in (
+        torch.zeros(1, 1, 1, 1).expand(64, 256, 3, 3),
+        torch.zeros(64, 256, 3, 3).to_sparse(),
+        torch.zeros(64, 256, 3, 3, device='meta'),
+        'text',
+    ):
+        change = changed_official(
+            official, tmp_path, lambda state, tensor=tensor: state.update({name: tensor})
+        )
+        refused(change, 'changed.pth')
+
+
+def rewritten(source, target, compress=(), extra=()):
+    """Copy an archive, some of its entries compressed, others added."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, 'w') as new:
+        for entry in old.infolist():
+            packed = entry.filename.endswith(tuple(compress)) and bool(compress)
+            kind = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+            new.writestr(entry.filename, old.read(entry), kind)
+        for name, content in extra:
+            new.writestr(name, content)
+    return target
+
+
+def test_a_single_compressed_entry_is_rejected(official, tmp_path):
+    names = zipfile.ZipFile(official[0]).namelist()
+    number = next(name for name in names if name.endswith('/data/7'))
+    refused(rewritten(official[0], tmp_path / 'packed.pth', (number,)), 'compressed')
+    stored = rewritten(official[0], tmp_path / 'stored.pth')
+    assert_same_weights(load_checkpoint(stored), official[1])
+
+
+def test_a_large_pickled_part_is_rejected(official, tmp_path, monkeypatch):
+    size = zipfile.ZipFile(official[0]).getinfo('2key/data.pkl').file_size
+    monkeypatch.setattr('bevdepth_core.checkpoint.MAX_PICKLE_BYTES', size - 1)
+    refused(official[0], 'holds much more than tensors')
+    monkeypatch.setattr('bevdepth_core.checkpoint.MAX_PICKLE_BYTES', size)
+    assert_same_weights(load_checkpoint(official[0]), official[1])
+
+
+def test_a_name_means_shipped_weights_unless_a_file_has_it(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert not load_checkpoint('small').training
+    refused(Path('models/small'), 'no such checkpoint file')
+    refused(Path('small.pth'), 'no such checkpoint file')
+    (tmp_path / 'small').write_text('hello')
+    refused(Path('small'), 'not a PyTorch checkpoint')
+
+
+def test_the_shipped_weights_belong_to_their_preset(small):
+    assert load_checkpoint('small').config == small.config
+
+
+def test_own_files_need_their_suffix(small, tmp_path):
+    with pytest.raises(CheckpointError, match=r'must end|end in \.safetensors'):
+        save_checkpoint(small, tmp_path / 'model.bin')
+    assert not list(tmp_path.iterdir())
+
+
+def test_metadata_of_the_model_and_of_the_call_are_saved(small, tmp_path):
+    model = copy.deepcopy(small)
+    model.metadata = {'data': 'mini', 'recipe': 'old', 'format': 'ours', 'config': 'none'}
+    save_checkpoint(model, tmp_path / 'a.safetensors', {'recipe': 'new'})
+    loaded = load_checkpoint(tmp_path / 'a.safetensors')
+    assert loaded.metadata == {'data': 'mini', 'recipe': 'new'}
+
+
+def test_official_files_hold_what_lightning_reads(official):
+    content = torch.load(official[0], weights_only=True)
+    assert content.keys() == {'epoch', 'global_step', 'state_dict'}
+    assert content['epoch'] == content['global_step'] == 0
+    assert all(name.startswith('model.') for name in content['state_dict'])
+    assert not load_checkpoint(official[0]).training
+
+
+def test_random_weights_leave_the_generator_alone_and_begin_with_seed_0(tmp_path):
+    preset = ROOT / 'config' / 'models' / 'small.yaml'
+    before = torch.random.get_rng_state()
+    save_untrained_checkpoint(preset, tmp_path / 'a.safetensors')
+    assert torch.equal(torch.random.get_rng_state(), before)
+    loaded = load_checkpoint(tmp_path / 'a.safetensors')
+    assert loaded.metadata == {'weights': 'random, seed 0'}
+
+
 @pytest.mark.parametrize('shape', [(3,), (112, 16, 44), (0, 0, 0, 4), (112, 16, 44, 4)])
 def test_nonsense_geometry_is_refused(official, tmp_path, shape):
     change = changed_official(
@@ -312,6 +478,6 @@ def test_half_precision_halves_the_file_and_loads_as_float32(small, tmp_path):
 def test_a_name_of_no_shipped_weights_is_refused_with_those_that_ship():
     with pytest.raises(
         CheckpointError,
-        match=r'huge: no weights of this name ship; give one that does \(.*\) or a file',
+        match=r'huge: no shipped weights .* use one of .*small.*, or the path of a file',
     ):
         load_checkpoint('huge')

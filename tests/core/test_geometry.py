@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from bevdepth_core.geometry import invert_rigid, require_rigid, rigid_from_quaternion, to_4x4
+from bevdepth_core.geometry import (
+    RIGID_TOLERANCE,
+    invert_rigid,
+    quaternion_from_rotation,
+    require_rigid,
+    rigid_from_quaternion,
+    to_4x4,
+)
 
 
 def random_transforms(count: int) -> np.ndarray:
@@ -57,3 +64,68 @@ def test_padded_intrinsics_carry_depth_along():
     padded = to_4x4(intrinsics)
     assert padded.shape == (2, 4, 4) and padded.dtype == np.float64
     assert (padded[1] @ (1.0, 2.0, 4.0, 1.0)).tolist() == [2201.0, 2220.0, 4.0, 1.0]
+
+
+def test_quaternions_come_back_up_to_their_sign_with_w_not_negative():
+    generator = np.random.default_rng(5)
+    given = generator.normal(size=(50, 4))
+    given = [*given / np.linalg.norm(given, axis=1, keepdims=True), *np.eye(4), -np.eye(4)[0]]
+    for quaternion in given:
+        found = quaternion_from_rotation(rigid_from_quaternion(quaternion, (0, 0, 0))[:3, :3])
+        assert len(found) == 4 and found[0] >= 0
+        sign = 1 if np.dot(found, quaternion) > 0 else -1
+        assert np.allclose(found, sign * np.asarray(quaternion), atol=1e-9)
+
+
+def test_a_half_turn_has_a_w_of_zero_and_is_not_negated():
+    found = quaternion_from_rotation(np.diag([1.0, -1.0, -1.0]))
+    assert found[0] >= 0 and abs(found[1]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(('length', 'accepted'), [(1.0099, True), (0.9901, True), (1.011, False)])
+def test_quaternions_up_to_a_percent_from_unit_length_are_accepted(length, accepted):
+    if accepted:
+        assert np.allclose(rigid_from_quaternion((length, 0, 0, 0), (1, 2, 3))[:3, :3], np.eye(3))
+    else:
+        with pytest.raises(ValueError, match='unit length'):
+            rigid_from_quaternion((length, 0, 0, 0), (1, 2, 3))
+
+
+@pytest.mark.parametrize('part', [float('nan'), float('inf')])
+def test_a_quaternion_that_is_not_finite_is_rejected(part):
+    with pytest.raises(ValueError, match='unit length'):
+        rigid_from_quaternion((part, 0, 0, 1), (0, 0, 0))
+
+
+def test_a_quarter_turn_about_each_axis():
+    half = np.sqrt(0.5)
+    for axis in range(3):
+        quaternion = [half, 0, 0, 0]
+        quaternion[1 + axis] = half
+        rotation = rigid_from_quaternion(quaternion, (1, 2, 3))
+        following, last = (axis + 1) % 3, (axis + 2) % 3
+        assert np.allclose(rotation[:3, :3] @ np.eye(3)[following], np.eye(3)[last])
+        assert rotation[:3, 3].tolist() == [1, 2, 3] and rotation[3].tolist() == [0, 0, 0, 1]
+
+
+def test_small_deviations_from_a_rotation_are_tolerated():
+    for deviation, accepted in ((0.4, True), (0.6, False)):
+        pose = np.eye(4)
+        pose[0, 0] += deviation * RIGID_TOLERANCE  # R^T R deviates by twice as much
+        if accepted:
+            require_rigid('pose', pose[None])
+        else:
+            with pytest.raises(ValueError, match='pose must be rigid: its rotation'):
+                require_rigid('pose', pose[None])
+    assert RIGID_TOLERANCE == 1e-4
+
+
+def test_one_wrong_transform_among_many_is_found():
+    poses = random_transforms(5)
+    poses[3, 3, 2] = 1e-9
+    with pytest.raises(ValueError, match='last row'):
+        require_rigid('poses', poses)
+    poses = random_transforms(5)
+    poses[4, :3, 0] *= -1
+    with pytest.raises(ValueError, match='rotation part'):
+        require_rigid('poses', poses)

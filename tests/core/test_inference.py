@@ -8,7 +8,13 @@ import torch
 
 from bevdepth_core.config import BEVGrid, ImageSpec, load_model_config
 from bevdepth_core.decode import decode
-from bevdepth_core.inference import Detector
+from bevdepth_core.engine.calibration import Calibration
+from bevdepth_core.inference import (
+    Detector,
+    _key_ego_from_past_camera,
+    _PastFrame,
+    default_cpu_threads,
+)
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.types import CameraRig
 from tests.core.frames import make_frame, make_rig, real_frames, two_frame_inputs
@@ -131,6 +137,163 @@ def test_frames_without_pose_are_neither_fused_nor_remembered(tiny_model):
     detector(make_frame(0.0, poses=False))
     assert detector(make_frame(0.5)).past_stamp_ns is None
     assert detector(make_frame(1.0, poses=False)).past_stamp_ns is None
+
+
+def moved_past_camera(frame, past, partner):
+    """Return the past camera 0 in the current ego frame at the stamp of camera ``partner``."""
+    key_ego_from_world = np.linalg.inv(frame.world_from_ego[partner])
+    return key_ego_from_world @ past.world_from_ego[0] @ past.rig.ego_from_camera[0]
+
+
+def test_a_past_camera_that_is_gone_takes_the_pose_nearest_the_mean_stamp():
+    rig = make_rig(4)
+    past = make_frame(0.0, rig)
+    left = CameraRig(rig.names[1:], rig.intrinsics[1:], rig.ego_from_camera[1:])
+    frame = make_frame(0.5, left)
+    stamps = frame.stamp_ns + np.array([-90_000_000, 80_000_000, 10_000_000])
+    frame = dataclasses.replace(frame, stamps_ns=stamps)
+    kept = _PastFrame(
+        past.stamp_ns,
+        Calibration.of(rig, past.images, ImageSpec(32, 96)),
+        None,
+        past.world_from_ego,
+    )
+    found = _key_ego_from_past_camera(frame, kept)
+    assert found.shape == (4, 4, 4)
+    assert np.allclose(found[0], moved_past_camera(frame, past, 2))
+    for camera in (1, 2, 3):  # the others take their own stamp
+        key_ego_from_world = np.linalg.inv(frame.world_from_ego[camera - 1])
+        pose = key_ego_from_world @ past.world_from_ego[camera] @ rig.ego_from_camera[camera]
+        assert np.allclose(found[camera], pose)
+
+
+def test_cameras_are_matched_by_name_and_not_by_place(tiny_model):
+    rig = make_rig(3)
+    turned = CameraRig(rig.names[::-1], rig.intrinsics[::-1], rig.ego_from_camera[::-1])
+    past, frame = make_frame(0.0, rig), make_frame(0.5, rig, seed=1)
+    other = dataclasses.replace(
+        frame,
+        rig=turned,
+        images=frame.images[::-1],
+        stamps_ns=frame.stamps_ns[::-1],
+        world_from_ego=frame.world_from_ego[::-1],
+    )
+    found = []
+    for key in (frame, other):
+        detector = Detector(tiny_model)
+        detector.score_threshold = 0.0
+        detector(past)
+        found.append(detector(key))
+    assert len(found[0]) > 20
+    assert np.allclose(found[0].scores[:10], found[1].scores[:10], atol=1e-4)
+
+
+def test_after_a_recalibration_a_past_frame_keeps_its_own_camera_vector(tiny_model):
+    """The official forward would encode it with the key frame's; see ``Detector``."""
+    rig = make_rig(2)
+    poses = rig.ego_from_camera.copy()
+    poses[:, 2, 3] += 0.5
+    changed = CameraRig(rig.names, rig.intrinsics, poses)
+    detector = Detector(tiny_model)
+    detector(make_frame(0.0, rig))
+    before = detector._memory[0]
+    detector(make_frame(0.5, changed))
+    assert detector._memory[0] is before and before.calibration.rig is not changed
+    assert not torch.equal(before.calibration.cameras, detector._memory[1].calibration.cameras)
+    assert torch.equal(
+        before.calibration.cameras,
+        Calibration.of(rig, make_frame(0.0, rig).images, tiny_model.config.image).cameras,
+    )
+
+
+@pytest.mark.parametrize(('gap_s', 'remembered'), [(0.049, 1), (0.05, 2)])
+def test_frames_closer_than_fifty_milliseconds_are_not_remembered(tiny_model, gap_s, remembered):
+    detector = Detector(tiny_model)
+    first = make_frame(0.0)
+    detector(first)
+    detector(dataclasses.replace(first, stamps_ns=first.stamps_ns + round(gap_s * 1e9)))
+    assert len(detector._memory) == remembered
+
+
+@pytest.mark.parametrize(
+    ('age_ms', 'fused'), [(399, False), (400, True), (600, True), (601, False)]
+)
+def test_the_past_frame_is_half_a_second_old_give_or_take_a_tenth(tiny_model, age_ms, fused):
+    detector = Detector(tiny_model)
+    first = make_frame(0.0)
+    detector(first)
+    later = dataclasses.replace(first, stamps_ns=first.stamps_ns + age_ms * 1_000_000)
+    assert (detector(later).past_stamp_ns == first.stamp_ns) is fused
+
+
+def test_a_model_of_one_key_frame_remembers_nothing():
+    model = small_model(
+        image=ImageSpec(32, 96),
+        grid=BEVGrid(x=(-51.2, 51.2, 3.2), y=(-51.2, 51.2, 3.2)),
+        key_frames=1,
+    )
+    detector = Detector(model)
+    detector(make_frame(0.0))
+    assert detector(make_frame(0.5)).past_stamp_ns is None and not detector._memory
+
+
+def test_the_depth_of_the_last_frame_is_kept_on_request(tiny_model):
+    detector = Detector(tiny_model)
+    detector(make_frame(0.0))
+    assert detector.depth is None
+    detector.keep_depth = True
+    detector(make_frame(0.5, make_rig(2)))
+    assert detector.depth.shape == (2, tiny_model.config.depth_bins.count, 4, 12)
+    assert detector.depth.dtype == torch.float32
+    assert torch.allclose(detector.depth.sum(dim=1), torch.ones(2, 4, 12), atol=1e-4)
+    detector.keep_depth = False
+    detector(make_frame(1.0))
+    assert detector.depth is None
+
+
+def test_detections_say_what_they_come_from(tiny_model):
+    detector = Detector(tiny_model)
+    assert detector.score_threshold == tiny_model.config.decode.score_threshold
+    assert detector.config is tiny_model.config and detector.precision == 'fp32'
+    frame = make_frame(3.0)
+    found = detector(frame)
+    assert found.class_names == detector.class_names == tiny_model.config.class_names
+    assert found.stamp_ns == frame.stamp_ns and found.past_stamp_ns is None
+    stages = ['preprocess', 'image_branch', 'view_transform', 'bev_head', 'decode']
+    assert list(found.stage_seconds) == stages
+    assert all(seconds > 0 for seconds in found.stage_seconds.values())
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_number_of_threads_is_set_where_the_detector_runs(tiny_model, threads):
+    detector = Detector(tiny_model, cpu_threads=2)
+    assert detector.cpu_threads == 2
+    torch.set_num_threads(1)
+    detector(make_frame(0.0))
+    assert torch.get_num_threads() == 2
+    with pytest.raises(ValueError, match='cpu_threads must be at least 1, got 0'):
+        Detector(tiny_model, cpu_threads=0)
+    assert Detector(tiny_model, cpu_threads=1).cpu_threads == 1
+
+
+@pytest.mark.parametrize(('cores', 'expected'), [(1, 1), (2, 1), (3, 1), (4, 2), (16, 8)])
+def test_half_of_the_cores_are_used_by_default(monkeypatch, tiny_model, cores, expected):
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    monkeypatch.setattr('os.sched_getaffinity', lambda _: set(range(cores)))
+    assert default_cpu_threads() == expected
+    assert Detector(tiny_model).cpu_threads == expected
+
+
+def test_the_environment_decides_about_threads_where_it_says_so(monkeypatch, threads):
+    monkeypatch.setenv('OMP_NUM_THREADS', '3')
+    torch.set_num_threads(3)
+    assert default_cpu_threads() == 3
 
 
 def test_reset_forgets(tiny_model):

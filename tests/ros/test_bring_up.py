@@ -1,4 +1,4 @@
-"""Bring-up of a node that is slow, gone, one of several, or whose messages are lost."""
+"""What a launch does until the node is active, when it is slow, not heard, not alone or gone."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 
 from tests.ros import forgetful_node
 from tests.ros.graph import PATIENCE_S
-from tests.ros.launches import DISTRIBUTIONS, launch, read_until, run
+from tests.ros.test_launch import DISTRIBUTIONS, launch, run
 
 LAUNCH_FILE = f"""
 from launch import LaunchDescription
 from launch.actions import LogInfo, Shutdown
 from launch_ros.actions import LifecycleNode
-from bevdepth_ros.bring_up.lifecycle import bring_up
+from bevdepth_ros.bring_up import bring_up
 
 
 def generate_launch_description():
@@ -41,30 +41,38 @@ def started() -> Iterator[list[subprocess.Popen]]:
         process.communicate()
 
 
-def test_requests_are_sent_again_when_they_or_their_responses_are_lost(
-    domain_id: int, tmp_path: Path
-):
+def read_until(process: subprocess.Popen, words: str) -> str:
+    """Return what the process says until ``words`` come; fail when it ends before."""
+    said = ''
+    while words not in said:
+        line = process.stdout.readline()
+        assert line, f'never said {words!r}, but {said}'
+        said += line
+    return said
+
+
+def test_lost_requests_and_lost_answers_are_asked_for_again(domain_id: int, tmp_path: Path):
     path = tmp_path / 'forgetful.launch.py'
     path.write_text(LAUNCH_FILE)
     log = run(DISTRIBUTIONS[0], 'ros2', 'launch', path).communicate(timeout=PATIENCE_S)[0]
     assert 'ended with None' in log
-    assert log.count('/bevdepth_detector to configure; sending the request again') == 1
-    assert log.count('/bevdepth_detector to activate; sending the request again') == 1
+    assert log.count('did not hear that it shall be configured: asking again') == 1
+    assert log.count('did not hear that it shall be activated: asking again') == 1
 
 
-def test_another_node_of_the_same_name_is_reported_and_its_end_is_waited_for(
+def test_beside_a_node_of_the_same_name_the_launch_says_so_and_waits_for_its_end(
     domain_id: int, started: list[subprocess.Popen], tiny_checkpoint: Path
 ):
     started.append(run(DISTRIBUTIONS[0], 'python', '-m', 'bevdepth_ros.detector'))
     read_until(started[0], 'is unconfigured')
     started.append(launch(DISTRIBUTIONS[0], f'checkpoint:={tiny_checkpoint}', 'device:=cpu'))
-    output = read_until(
+    said = read_until(
         started[1], f'another node in ROS domain {domain_id} is named /bevdepth_detector: end it'
     )
-    output += read_until(started[1], 'is unconfigured')
+    said += read_until(started[1], 'is unconfigured')
     started[0].send_signal(signal.SIGINT)
-    output += read_until(started[1], 'is active')
-    assert 'no response' not in output
+    said += read_until(started[1], 'is active')
+    assert 'did not hear' not in said
 
 
 def test_a_detector_that_hangs_is_reported_and_its_death_ends_the_launch(
@@ -77,16 +85,16 @@ def test_a_detector_that_hangs_is_reported_and_its_death_ends_the_launch(
     os.kill(pid, signal.SIGKILL)
     log = started[0].communicate(timeout=PATIENCE_S)[0]
     assert started[0].returncode == 1, log
-    assert '/bevdepth_detector ended with exit status -9 before it was active' in log
+    assert 'the detector ended with exit status -9 before it was active' in log
 
 
 def test_a_detector_that_cannot_be_configured_stays_and_the_launch_says_what_to_do(
     domain_id: int, started: list[subprocess.Popen]
 ):
     started.append(launch(DISTRIBUTIONS[0], 'checkpoint:=/nowhere/weights.pth'))
-    output = read_until(started[0], '`ros2 lifecycle set /bevdepth_detector configure`')
-    assert '/bevdepth_detector did not configure' in output
-    assert '/nowhere/weights.pth: no such checkpoint file' in output
+    said = read_until(started[0], '`ros2 lifecycle set /bevdepth_detector configure`')
+    assert 'the detector was not configured' in said
+    assert '/nowhere/weights.pth: no such checkpoint file' in said
     os.killpg(started[0].pid, signal.SIGINT)
     assert 'Traceback' not in started[0].communicate(timeout=PATIENCE_S)[0]
     assert started[0].returncode in (0, 1)

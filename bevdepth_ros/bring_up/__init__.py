@@ -1,1 +1,0 @@
-"""What ``launch/detect.launch.py`` consists of: arguments, parameters, nodes, views, replay."""

@@ -1,0 +1,64 @@
+"""PyTorch's global switches are set for the network and restored afterward."""
+
+import pytest
+import torch
+
+from bevdepth_core.engine.flags import convolution_flags
+
+
+def flags() -> tuple[bool, bool, bool]:
+    convolutions = torch.backends.cudnn
+    return (
+        convolutions.allow_tf32,
+        convolutions.benchmark,
+        torch.backends.cuda.matmul.allow_tf32,
+    )
+
+
+@pytest.fixture(params=[True, False])
+def before(request):
+    """Set all switches to one value, and to what they were afterward."""
+    saved = flags()
+    set_flags(*[request.param] * 3)
+    yield request.param
+    set_flags(*saved)
+
+
+def set_flags(tf32: bool, benchmark: bool, products: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = benchmark
+    torch.backends.cuda.matmul.allow_tf32 = products
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'tf32'),
+    [(torch.float32, False), (torch.float16, True), (torch.bfloat16, True)],
+)
+def test_float32_switches_tf32_off_and_half_types_allow_it(before, dtype, tf32):
+    with convolution_flags(dtype):
+        assert flags() == (tf32, before, tf32)
+    assert flags() == (before, before, before)
+
+
+def test_a_search_lets_cudnn_time_its_kernels(before):
+    with convolution_flags(torch.float32, search=True):
+        assert flags() == (False, True, False)
+    assert flags() == (before, before, before)
+
+
+def test_all_switches_are_restored_after_an_error(before):
+    with pytest.raises(KeyError), convolution_flags(torch.float16, search=True):
+        raise KeyError
+    assert flags() == (before, before, before)
+
+
+def test_each_switch_gets_its_own_value_back():
+    saved = flags()
+    try:
+        for values in ((True, False, False), (False, True, False), (False, False, True)):
+            set_flags(*values)
+            with convolution_flags(torch.float32):
+                pass
+            assert flags() == values
+    finally:
+        set_flags(*saved)

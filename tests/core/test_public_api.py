@@ -1,0 +1,49 @@
+"""What ``import bevdepth_core`` offers, and that it costs nothing before it is used."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bevdepth_core
+from tests.reference import ROOT
+
+NAMES = {
+    'Boxes3D',
+    'CameraRig',
+    'Detections3D',
+    'Detector',
+    'Frame',
+    'ModelConfig',
+    'load_checkpoint',
+}
+
+
+def test_the_public_names_are_those_of_their_modules():
+    from bevdepth_core import checkpoint, config, inference, types
+
+    assert set(bevdepth_core.__all__) == NAMES <= set(dir(bevdepth_core))
+    assert bevdepth_core.Detector is inference.Detector
+    assert bevdepth_core.ModelConfig is config.ModelConfig
+    assert bevdepth_core.load_checkpoint is checkpoint.load_checkpoint
+    for name in ('Boxes3D', 'CameraRig', 'Detections3D', 'Frame'):
+        assert getattr(bevdepth_core, name) is getattr(types, name)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'bevdepth_core' has no attribute 'Detektor'"):
+        bevdepth_core.Detektor  # noqa: B018
+
+
+def test_the_import_does_not_load_torch():
+    code = "import sys, bevdepth_core; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == 'False'
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (Path(bevdepth_core.__file__).parent / 'py.typed').is_file()
+    assert "'py.typed'" in (ROOT / 'setup.py').read_text()
