@@ -1,21 +1,20 @@
-"""The running node through DDS: latency at 12 Hz by stage, and the highest rate at which no set is
-dropped.
+"""The running node: latency from the last image of a set to its detections, by part.
 
-python -m tests.benchmarks.bench_node [--device cuda] [--preset NAME] [--precision fp16] [--rate
-HZ] [--seconds S] [--out FOLDER]
+    python -m tests.benchmarks.bench_node [--device cuda] [--preset NAME] [--precision fp16]
+        [--kind jpeg|raw] [--rate HZ] [--seconds S] [--ramp HZ,HZ,...] [--out FOLDER]
 
-Six 1600x900 JPEG topics with tf and CameraInfo are published by this process on localhost. "total"
-and the stages are the node's
-own times, from ~/latency: from the last image of a set received to detections published. "round
-    trip" is measured here, from before
-the last image is published to after the detections are received. The weights are random and give
-about 100 boxes, a busy street. Writes node_<preset>.json and .png.
+The node, the publisher of six 1600x900 images and the subscriber to the detections are three
+processes on one clock (node_traffic). The latency counts from the publication of the last image of
+a set to the arrival of its detections. The parts are the stages that the node publishes on
+~/latency; ``delivery`` is the rest: transport from the publisher and to the subscriber. Weights
+are random and give about 100 boxes. Writes node_<preset>_<kind>.json and .png.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import signal
 import subprocess
 import sys
@@ -23,289 +22,221 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import rclpy
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from vision_msgs.msg import Detection3DArray
 
 from bevdepth_core.checkpoint import save_checkpoint
 from bevdepth_core.config import ModelConfig, load_model_config
 from bevdepth_core.model import BEVDepth
 from bevdepth_ros.launching import isolate
-from tests.benchmarks.bench_engine import SIZE, jpeg_files
 from tests.benchmarks.charts import stage_bar, two_charts, value_bars, write_json
+from tests.benchmarks.node_traffic import NODE, TOPIC
 from tests.reference import ROOT
-from tests.ros.camera_rig import START_NS, Rig
 from tests.ros.graph import Graph, wait_until
 
-NODE = '/bevdepth_detector'
-CAMERAS = (
-    'CAM_FRONT_LEFT',
-    'CAM_FRONT',
-    'CAM_FRONT_RIGHT',
-    'CAM_BACK_LEFT',
-    'CAM_BACK',
-    'CAM_BACK_RIGHT',
-)
 BOXES = 100
-"""Most boxes of an answer."""
-EXPOSURE_STEP_NS = 500_000
-"""Between cameras: short, so that rounds at high rates do not overlap."""
-ROTATION_PART = 0.5
-"""Part of the period in which the images of a set come, one after the other as from a rig whose
-cameras take turns."""
+"""Most boxes of one result."""
 SLOP_S = 0.006
-WARM_UP_S = 3.0
-RAMP_S = 5.0
-SETTLE_PERIODS = 4
-"""Wait for the last answers of a run, periods of the images."""
-RAMP = (1.5, 2, 3, 4, 5, 6, 8, 10)
-"""Rates after the first one, as multiples of it."""
-
-
-class FastRig(Rig):
-    """Cameras that expose nearly at once and send the same large pictures again and again."""
-
-    def __init__(self, node) -> None:
-        super().__init__(node, CAMERAS, image_topic='/{camera}/image_rect_compressed')
-        self.data = dict(zip(CAMERAS, jpeg_files(), strict=True))
-
-    def stamps_ns(self, time_s: float) -> list[int]:
-        return [
-            START_NS + round(time_s * 1e9) + EXPOSURE_STEP_NS * index
-            for index in range(len(self.cameras))
-        ]
+WARM_UP_S = 4.0
+PERCENTILES = (50, 99, 99.9)
 
 
 def main() -> None:
     """Start the node, measure, print, write."""
-    gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--device', default='cuda' if gpu else 'cpu')
-    parser.add_argument('--preset', default='r50_256x704_2key' if gpu else 'small')
-    parser.add_argument('--precision', default='fp16' if gpu else 'fp32')
-    parser.add_argument('--rate', type=float, default=12.0 if gpu else 0.5)
-    parser.add_argument('--seconds', type=float, default=60.0 if gpu else 12.0)
-    parser.add_argument('--out', type=Path, default=ROOT / 'out' / 'bench')
-    options = parser.parse_args()
+    options = parse()
     isolate()
-    results = {'preset': options.preset, 'precision': options.precision, 'device': options.device}
-    used_before = gpu_memory_mib() if options.device.startswith('cuda') else None
+    results: dict[str, Any] = {
+        name: getattr(options, name) for name in ('preset', 'precision', 'device', 'kind')
+    }
+    is_gpu = options.device.startswith('cuda')
+    used_before = gpu_memory_mib() if is_gpu else 0
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         checkpoint = Path(folder) / 'weights.safetensors'
         save_checkpoint(BEVDepth(model_config(options.preset)), checkpoint)
         process = subprocess.Popen(node_command(options, checkpoint))
         try:
-            rclpy.init()
-            results.update(measure(options))
-            if used_before is not None:
+            results |= measure(options, psutil.Process(process.pid), Path(folder))
+            if is_gpu:
                 results['gpu_memory_mib'] = gpu_memory_mib() - used_before
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(20)
-            rclpy.try_shutdown()
-    path = options.out / f'node_{options.preset}.json'
+    path = options.out / f'node_{options.preset}_{options.kind}.json'
     write_json(results, path)
     show(results)
     plot(results, path.with_suffix('.png'))
 
 
+def parse() -> argparse.Namespace:
+    """Return the options of the command line."""
+    gpu = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--device', default='cuda' if gpu else 'cpu')
+    parser.add_argument('--preset', default='r50_256x704_2key' if gpu else 'small')
+    parser.add_argument('--precision', default='fp16' if gpu else 'fp32')
+    parser.add_argument('--kind', choices=tuple(TOPIC), default='jpeg')
+    parser.add_argument('--rate', type=float, default=12.0 if gpu else 0.5)
+    parser.add_argument('--seconds', type=float, default=60.0 if gpu else 12.0)
+    parser.add_argument('--ramp', default='24,36,48,60' if gpu else '1,2', help='further rates')
+    parser.add_argument('--ramp-seconds', type=float, default=10.0)
+    parser.add_argument('--out', type=Path, default=ROOT / 'out' / 'bench')
+    return parser.parse_args()
+
+
 def gpu_memory_mib() -> int:
-    """Return what is in use on the GPU by all processes."""
+    """Return the memory in use on the GPU by all processes, MiB."""
     command = ['nvidia-smi', '--query-gpu=memory.used', '--format=csv,noheader,nounits']
-    return int(
-        subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    )
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return int(output.splitlines()[0])
 
 
 def model_config(preset: str) -> ModelConfig:
     """Return the preset, limited to ``BOXES`` boxes."""
     config = load_model_config(ROOT / 'config' / 'models' / f'{preset}.yaml')
-    return replace(
-        config, decode=replace(config.decode, boxes_per_task=round(BOXES / len(config.head.tasks)))
-    )
+    most = round(BOXES / len(config.head.tasks))
+    return replace(config, decode=replace(config.decode, boxes_per_task=most))
 
 
 def node_command(options: argparse.Namespace, checkpoint: Path) -> list[str]:
-    """Return how the node is started."""
+    """Return the command line of the node."""
     values = {
         'checkpoint': checkpoint,
         'device': options.device,
         'precision': options.precision,
+        'image_transport': 'raw' if options.kind == 'raw' else 'compressed',
+        'image_topics': f'["{TOPIC[options.kind]}"]',
         'sync_slop_s': SLOP_S,
         'camera_timeout_s': 10.0,
-        'diagnostics_period_s': 0.5,
     }
     pairs = (('-p', f'{name}:={value}') for name, value in values.items())
-    return [
-        sys.executable,
-        '-m',
-        'bevdepth_ros.detector',
-        '--ros-args',
-        *itertools.chain.from_iterable(pairs),
-    ]
+    start = [sys.executable, '-m', 'bevdepth_ros.detector', '--ros-args']
+    return [*start, *itertools.chain.from_iterable(pairs)]
 
 
-def measure(options: argparse.Namespace) -> dict:
-    """Return what was seen at the wanted rate and at rising ones."""
-    graph = Graph()
-    diagnostics, received = graph.diagnostics(), {}
-    latencies = graph.collect(DiagnosticArray, f'{NODE}/latency', 50)
-    graph.node.create_subscription(
-        Detection3DArray, f'{NODE}/detections', lambda message: take(message, received), 50
-    )
-    started = time.perf_counter()
+def measure(options: argparse.Namespace, node: psutil.Process, folder: Path) -> dict[str, Any]:
+    """Return the results at the wanted rate and at the rates of the ramp."""
+    rclpy.init()
+    graph, started = Graph(), time.perf_counter()
     for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
         change_state(graph, transition)
-    results = {'ready_s': time.perf_counter() - started}
-    rig = FastRig(graph.node)
-    rig.wait_for_detector()
-    rig.send_extrinsics()
-    rig.send_infos(size=SIZE)
-    time.sleep(0.5)
-    clock = run(rig, received, 0.0, options.rate, WARM_UP_S)['end']
-    latencies.clear()
-    steady = run(rig, received, clock, options.rate, options.seconds)
-    results['steady'] = {**steady, 'rate': options.rate, 'stages_ms': stage_percentiles(latencies)}
-    results |= {area: diagnostics.values(area) for area in ('node', 'sets')}
-    results['ramp'], clock = [], steady['end']
-    for factor in RAMP:
-        ramp = run(rig, received, clock, factor * options.rate, min(RAMP_S, options.seconds))
-        clock = ramp['end']
-        results['ramp'].append({**ramp, 'rate': factor * options.rate})
-        if ramp['answered'] < ramp['sent']:
-            break
+    ready_s = time.perf_counter() - started
     graph.close()
+    rclpy.shutdown()
+    traffic = Traffic(options.kind, node, folder)
+    traffic.run(options.rate, WARM_UP_S)
+    results = {'ready_s': ready_s, 'steady': traffic.run(options.rate, options.seconds)}
+    rates = [float(rate) for rate in options.ramp.split(',') if rate]
+    results['ramp'] = [traffic.run(rate, options.ramp_seconds) for rate in rates]
     return results
 
 
-def stage_percentiles(latencies: list[DiagnosticArray]) -> dict[str, list[float]]:
-    """Return ms per stage: median, 95th and 99th percentile."""
-    stages: dict[str, list[float]] = {}
-    for message in latencies:
-        for pair in message.status[0].values:
-            if pair.key.endswith('_ms'):
-                stages.setdefault(pair.key.removesuffix('_ms'), []).append(float(pair.value))
-    return {
-        stage: np.percentile(values, (50, 95, 99)).round(2).tolist()
-        for stage, values in stages.items()
-    }
-
-
 def change_state(graph: Graph, transition: int) -> None:
-    """Ask for a transition and wait for it."""
+    """Request a transition and wait for it."""
     client = graph.node.create_client(ChangeState, f'{NODE}/change_state')
     wait_until(client.service_is_ready, 'the node')
     request = ChangeState.Request()
     request.transition.id = transition
-    answer = client.call_async(request)
-    wait_until(answer.done, 'the transition')
-    if not answer.result().success:
-        raise SystemExit('the node refused a transition')
+    future = client.call_async(request)
+    wait_until(future.done, 'the transition')
+    if not future.result().success:
+        raise SystemExit('the node rejected a transition')
 
 
-def take(message: Detection3DArray, received: dict[int, float]) -> None:
-    """Note when the answer to a stamp came."""
-    received[message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec] = (
-        time.perf_counter()
-    )
+class Traffic:
+    """Runs publisher and subscriber; stamps increase from run to run."""
+
+    def __init__(self, kind: str, node: psutil.Process, folder: Path) -> None:
+        self._kind, self._node, self._folder, self._begin_s = kind, node, folder, 0.0
+
+    def run(self, rate: float, seconds: float) -> dict[str, Any]:
+        """Publish image sets at ``rate`` for ``seconds``; return latency, losses, CPU time."""
+        command = [sys.executable, '-m', 'tests.benchmarks.node_traffic']
+        sent_file, received_file = self._folder / 'sent.json', self._folder / 'received.json'
+        receiver = subprocess.Popen([*command, 'receive', '--out', str(received_file)], cwd=ROOT)
+        time.sleep(2.0)
+        before = sum(self._node.cpu_times()[:2])
+        values = {'kind': self._kind, 'rate': rate, 'seconds': seconds, 'begin': self._begin_s}
+        pairs = itertools.chain.from_iterable((f'--{k}', str(v)) for k, v in values.items())
+        publisher = [*command, 'publish', *pairs, '--out', str(sent_file)]
+        subprocess.run(publisher, cwd=ROOT, check=True)
+        cpu_s = sum(self._node.cpu_times()[:2]) - before
+        receiver.send_signal(signal.SIGINT)
+        receiver.wait(20)
+        self._begin_s += seconds + 1
+        result = summary(json.loads(sent_file.read_text()), json.loads(received_file.read_text()))
+        return {'rate': rate, **result, 'node_cpu_ms_per_set': 1e3 * cpu_s / result['sent']}
 
 
-def run(
-    rig: FastRig, received: dict[int, float], begin_s: float, rate: float, seconds: float
-) -> dict:
-    """Publish sets at ``rate`` for ``seconds``; stamps go on from ``begin_s``."""
-    sent: dict[int, float] = {}
-    start = time.perf_counter()
-    for index in range(max(round(rate * seconds), 1)):
-        time.sleep(max(0.0, start + index / rate - time.perf_counter()))
-        time_s = begin_s + index / rate
-        rig.send_poses(time_s)
-        for camera in rig.cameras:
-            sent[rig.mean_stamp_ns(time_s)] = time.perf_counter()
-            rig.send_images(time_s, cameras=(camera,), data=rig.data)
-            time.sleep(ROTATION_PART / rate / len(rig.cameras))
-    took = time.perf_counter() - start
-    deadline = time.monotonic() + SETTLE_PERIODS / rate
-    while time.monotonic() < deadline and not sent.keys() <= received.keys():
-        time.sleep(0.02)
-    trips = [
-        1e3 * (received[stamp] - moment) for stamp, moment in sent.items() if stamp in received
-    ]
-    percentiles = (
-        dict(
-            zip(
-                ('p50', 'p95', 'p99'),
-                np.percentile(trips, (50, 95, 99)).round(2).tolist(),
-                strict=True,
-            )
-        )
-        if trips
-        else {}
-    )
+def summary(sent: dict[str, Any], received: dict[str, Any]) -> dict[str, Any]:
+    """Return losses, percentiles of the latency and medians of its parts, ms."""
+    stamps = [stamp for stamp in sent['published'] if stamp in received['arrived']]
+    latency = {s: 1e3 * (received['arrived'][s] - sent['published'][s]) for s in stamps}
+    timed = [stamp for stamp in stamps if stamp in received['stages']]
+    parts: dict[str, list[float]] = {}
+    for stamp in timed:
+        stages = dict(received['stages'][stamp])
+        total = stages.pop('total')
+        for name, value in {**stages, 'delivery': latency[stamp] - total}.items():
+            parts.setdefault(name, []).append(value)
+    medians = {name: round(float(np.median(values)), 3) for name, values in parts.items()}
     return {
-        'sent': len(sent),
-        'answered': len(trips),
-        'reached_rate': len(sent) / took,
-        'round_trip_ms': percentiles,
-        'end': begin_s + (len(sent) + 1) / rate,
+        'sent': len(sent['published']),
+        'answered': len(stamps),
+        'reached_rate': sent['reached_rate'],
+        'bytes_per_set': sent['bytes_per_set'],
+        'latency_ms': percentiles(list(latency.values())),
+        'parts_ms': medians,
     }
 
 
-def show(results: dict) -> None:
-    """Print the table."""
-    steady = results['steady']
+def percentiles(values: list[float]) -> dict[str, float]:
+    """Return the percentiles by name."""
+    if not values:
+        return {}
+    names = [f'p{percentile:g}' for percentile in PERCENTILES]
+    return dict(zip(names, np.percentile(values, PERCENTILES).round(2).tolist(), strict=True))
+
+
+def show(results: dict[str, Any]) -> None:
+    """Print the results."""
     print(
-        f'{results["preset"]} {results["precision"]} on {results["device"]}: ready after '
-        f'{results["ready_s"]:.1f} s'
+        f'{results["preset"]} {results["precision"]} on {results["device"]}, {results["kind"]}: '
+        f'ready after {results["ready_s"]:.1f} s, GPU memory {results.get("gpu_memory_mib")} MiB'
     )
-    print(
-        f'{steady["rate"]:g} Hz: {steady["answered"]} of {steady["sent"]} sets, round trip '
-        f'{steady["round_trip_ms"]} ms'
-    )
-    print(
-        'stages, ms (p50 p95 p99):',
-        '; '.join(
-            f'{name} {" ".join(map(str, values))}' for name, values in steady['stages_ms'].items()
-        ),
-    )
-    print(
-        'node:',
-        results['node'],
-        'MiB on the GPU, context included:',
-        results.get('gpu_memory_mib'),
-    )
-    print('sets, the warm-up among them:', results['sets'])
-    for row in results['ramp']:
-        rate, trip = (
-            f'{row["rate"]:g} Hz ({row["reached_rate"]:.1f} reached)',
-            row['round_trip_ms'],
+    for row in (results['steady'], *results['ramp']):
+        print(
+            f'{row["rate"]:g} Hz ({row["reached_rate"]:.1f} reached): {row["answered"]} of '
+            f'{row["sent"]} sets, latency {row["latency_ms"]} ms, node CPU '
+            f'{row["node_cpu_ms_per_set"]:.1f} ms per set'
         )
-        print(f'{rate}: {row["answered"]} of {row["sent"]} sets, round trip {trip} ms')
+        total = sum(row['parts_ms'].values())
+        print(f'  parts, median ms, sum {total:.2f}: {row["parts_ms"]}')
 
 
-def plot(results: dict, path: Path) -> None:
-    """Draw the stages of a set, medians, and the round trip at each rate without a loss as
-    bars."""
+def plot(results: dict[str, Any], path: Path) -> None:
+    """Plot the parts of the latency and the latency at each rate without a loss."""
     steady = results['steady']
-    medians = {name: values[0] for name, values in steady['stages_ms'].items()}
-    total = medians.pop('total', 0.0)
+    if not steady['parts_ms']:
+        return
     figure, left, right = two_charts(
         f'{results["preset"]}, {results["precision"]} on {results["device"]} through ROS'
     )
-    stage_bar(left, medians, total, 'threads, rest')
+    median = steady['latency_ms']['p50']
+    stage_bar(left, steady['parts_ms'], median, 'rest')
     left.set_xlabel(
-        f'ms from the last image received to published at {steady["rate"]:g} Hz, median '
-        f'{total:.1f}'
+        f'ms from the last image published to the detections received at {steady["rate"]:g} Hz, '
+        f'median {median:.1f}'
     )
     rows = [row for row in (steady, *results['ramp']) if row['answered'] == row['sent']]
-    value_bars(right, {f'{row["rate"]:g} Hz': row['round_trip_ms']['p50'] for row in rows})
-    right.set_xlabel('round trip, median ms, at rates without a loss')
+    value_bars(right, {f'{row["rate"]:g} Hz': row['latency_ms']['p50'] for row in rows})
+    right.set_xlabel('median ms, at rates without a loss')
     figure.savefig(path, dpi=120)
 
 

@@ -1,0 +1,175 @@
+"""The two ends of bench_node, each a process of its own with little work per message.
+
+    python -m tests.benchmarks.node_traffic publish --rate 12 --seconds 60 --begin 0 --out FILE
+    python -m tests.benchmarks.node_traffic receive --out FILE
+
+``publish`` serializes every message once and only changes its stamp. ``receive`` takes serialized
+messages and notes when they arrive; it ends on SIGINT. Times are time.monotonic(), one clock for
+all processes of a machine. FILE is JSON: ``publish`` writes the publication time of the last image
+by stamp of the set, ``receive`` the arrival time of the detections and the stages of the node.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import struct
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import CompressedImage, Image
+from vision_msgs.msg import Detection3DArray
+
+from tests.benchmarks.bench_engine import SIZE, jpeg_files
+from tests.ros.camera_rig import START_NS, Rig
+
+NODE = '/bevdepth_detector'
+CAMERAS = (
+    'CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK',
+    'CAM_BACK_RIGHT',
+)  # fmt: skip
+TOPIC = {'jpeg': '/{camera}/image_rect_compressed', 'raw': '/{camera}/image_raw'}
+EXPOSURE_STEP_NS = 500_000
+"""Offset between cameras: short, so that image sets at high rates do not overlap."""
+CYCLE_PART = 0.5
+"""Share of the period in which the images of a set are published, one after the other."""
+STAMP = struct.Struct('<iI')
+STAMP_AT = 4
+"""A serialized message begins with 4 bytes of encapsulation; the stamp of the header follows."""
+SETTLE_PERIODS = 5
+"""Wait for the last detections, in periods of the images."""
+SPIN_LEAD_S = 0.002
+"""The publisher sleeps until this long before a publication is due, then waits actively."""
+
+
+class FastRig(Rig):
+    """Cameras that expose nearly at once."""
+
+    def stamps_ns(self, time_s: float) -> list[int]:
+        begin_ns = START_NS + round(time_s * 1e9)
+        return [begin_ns + EXPOSURE_STEP_NS * index for index in range(len(self.cameras))]
+
+
+def images(kind: str) -> list[bytearray]:
+    """Return one serialized image per camera."""
+    messages = []
+    for camera, data in zip(CAMERAS, jpeg_files(), strict=True):
+        if kind == 'jpeg':
+            message: CompressedImage | Image = CompressedImage(format='jpeg', data=data)
+        else:
+            height, width = SIZE
+            pixels = np.random.default_rng(0).integers(0, 256, height * width * 3, np.uint8)
+            message = Image(
+                height=height, width=width, encoding='bgr8', step=3 * width, data=pixels.tobytes()
+            )
+        message.header.frame_id = camera
+        messages.append(bytearray(serialize_message(message)))
+    return messages
+
+
+def wait_until(moment: float) -> None:
+    """Sleep until time.monotonic() is ``moment``, to some microseconds."""
+    time.sleep(max(0.0, moment - SPIN_LEAD_S - time.monotonic()))
+    while time.monotonic() < moment:
+        pass
+
+
+def publish(node: Node, options: argparse.Namespace) -> dict[str, Any]:
+    """Publish image sets and return the publication times of their last images."""
+    kind = Image if options.kind == 'raw' else CompressedImage
+    rig = FastRig(node, CAMERAS, kind, options.depth, TOPIC[options.kind])
+    rig.wait_for_detector()
+    rig.send_extrinsics()
+    rig.send_infos(size=SIZE)
+    messages, period = images(options.kind), 1 / options.rate
+    publishers = [rig._images[camera] for camera in CAMERAS]
+    published: dict[int, float] = {}
+    time.sleep(0.5)
+    start = time.monotonic()
+    for index in range(round(options.rate * options.seconds)):
+        time_s = options.begin + index * period
+        wait_until(start + index * period)
+        rig.send_poses(time_s)
+        for place, (stamp_ns, message) in enumerate(
+            zip(rig.stamps_ns(time_s), messages, strict=True)
+        ):
+            STAMP.pack_into(message, STAMP_AT, *divmod(stamp_ns, 10**9))
+            wait_until(start + (index + CYCLE_PART * (place + 1) / len(CAMERAS)) * period)
+            moment = time.monotonic()
+            publishers[place].publish(bytes(message))
+        published[rig.mean_stamp_ns(time_s)] = moment
+    took = time.monotonic() - start
+    time.sleep(SETTLE_PERIODS * period)
+    return {
+        'published': {str(stamp): moment for stamp, moment in published.items()},
+        'reached_rate': len(published) / took,
+        'bytes_per_set': sum(map(len, messages)),
+    }
+
+
+def receive(node: Node) -> dict[str, Any]:
+    """Collect detections and latency records until SIGINT."""
+    arrived: dict[int, float] = {}
+    records: list[bytes] = []
+
+    def take(data: bytes) -> None:
+        seconds, nanoseconds = STAMP.unpack_from(data, STAMP_AT)
+        arrived[seconds * 10**9 + nanoseconds] = time.monotonic()
+
+    qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+    node.create_subscription(Detection3DArray, f'{NODE}/detections', take, qos, raw=True)
+    node.create_subscription(DiagnosticArray, f'{NODE}/latency', records.append, qos, raw=True)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    with suppress(KeyboardInterrupt, ExternalShutdownException):
+        executor.spin()
+    return {
+        'arrived': {str(stamp): moment for stamp, moment in arrived.items()},
+        'stages': dict(stages(data) for data in records),
+    }
+
+
+def stages(data: bytes) -> tuple[str, dict[str, float]]:
+    """Return stamp and milliseconds by stage of a serialized latency record."""
+    message = deserialize_message(data, DiagnosticArray)
+    stamp = message.header.stamp
+    values = {
+        pair.key.removesuffix('_ms'): float(pair.value)
+        for pair in message.status[0].values
+        if pair.key.endswith('_ms')
+    }
+    return str(stamp.sec * 10**9 + stamp.nanosec), values
+
+
+def main() -> None:
+    """Run one end."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('end', choices=('publish', 'receive'))
+    parser.add_argument('--kind', choices=tuple(TOPIC), default='jpeg')
+    parser.add_argument('--rate', type=float, default=12.0)
+    parser.add_argument('--seconds', type=float, default=60.0)
+    parser.add_argument('--begin', type=float, default=0.0, help='time of the first stamp')
+    parser.add_argument('--depth', type=int, default=10, help='depth of the image publishers')
+    parser.add_argument('--out', type=Path, required=True)
+    options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    rclpy.init()
+    node = Node(f'bench_{options.end}')
+    result = publish(node, options) if options.end == 'publish' else receive(node)
+    options.out.write_text(json.dumps(result))
+    sys.stdout.flush()
+
+
+if __name__ == '__main__':
+    main()
