@@ -49,7 +49,7 @@ ROS_PARTS = {
     'detector': ('rig', 'detections', 'signals', 'process'),
     'bags': ('rig', 'signals', 'process'),
     'launching': ('signals', 'process'),
-    'bring_up': ('launching', 'signals', 'process'),
+    'bring_up': ('rig', 'bags', 'launching', 'signals', 'process'),
     'rendering': ('rig', 'detections', 'bags', 'signals', 'process'),
     'viewer': ('rig', 'detections', 'rendering', 'signals', 'process'),
     'closed_loop': ('rig', 'detections', 'bags', 'launching', 'signals', 'process'),

@@ -156,5 +156,29 @@ def test_the_api_pages_contain_every_public_module() -> None:
         for part in ('rig', 'detections')
         for path in (ROOT / 'bevdepth_ros' / part).glob('[!_]*.py')
     }
+    packages = {'bevdepth_core.visualization', 'bevdepth_core.tracking'}
     internal = {'bevdepth_core.official_layout'}
-    assert documented == (core | ros | {'bevdepth_core.visualization'}) - internal
+    assert documented == (core | ros | packages) - internal
+
+
+def test_the_layout_of_the_architecture_page_is_that_of_the_packages() -> None:
+    layout = page('docs/ARCHITECTURE.md').split('```')[1]
+    for package in ('bevdepth_core', 'bevdepth_ros'):
+        section = re.search(rf'^{package}/.*\n((?:  .*\n)*)', layout, re.MULTILINE)
+        documented = set(re.findall(r'^  ([\w.]+)/? ', section.group(1), re.MULTILINE))
+        present = {
+            path.name
+            for path in (ROOT / package).iterdir()
+            if not path.name.startswith('_') and path.suffix in ('', '.py')
+        }
+        shared = {f'{name}.py' for name in ('signals', 'process', 'launching', 'bring_up')}
+        assert documented == present - shared
+
+
+def test_the_threads_of_the_architecture_page_are_those_of_the_node() -> None:
+    documented = set(table_rows(page('docs/ARCHITECTURE.md'), 'thread'))
+    sources = ' '.join(path.read_text() for path in (ROOT / 'bevdepth_ros').rglob('*.py'))
+    names = re.findall(r"SlotThread(?:\[\w.]+\])?\(\s*'(\w+)'", sources)
+    names += re.findall(r"thread_name_prefix='(\w+)'", sources)
+    assert {'detection', 'publication', 'images'} <= set(names)
+    assert set(names) <= documented

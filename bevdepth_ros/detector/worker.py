@@ -225,6 +225,12 @@ class Worker:
             if fault is not None:
                 area = 'tf' if fault.reason == 'no_extrinsics' else 'cameras'
                 self._monitor.report(f'{fault.reason}/{camera}', area, ERROR, f'{fault}')
+            if camera in built.warnings:
+                self._monitor.report(
+                    f'calibration/{camera}', 'cameras', WARN, built.warnings[camera]
+                )
+            else:
+                self._monitor.solved(f'calibration/{camera}')
         self._monitor.cameras_used(built.frame.rig.names if built.frame else (), built.faults)
         if built.refusal:
             reason, sentence = built.refusal

@@ -1,13 +1,15 @@
-"""From a set of image messages to the core's Frame: pixels, calibration, extrinsics and ego
-poses.
+"""From the messages of a set to the core's Frame: pixels, calibration, extrinsics, ego poses.
+
+``FrameBuilder`` is the only way there: the detector, the visualizer, the viewer and the renderer
+use it, so that a figure never shows another camera model than the one that detected.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -15,17 +17,19 @@ import torch
 from sensor_msgs.msg import CameraInfo
 
 from bevdepth_core.types import CameraRig, Frame
-from bevdepth_ros.rig.conversions import Intrinsics, intrinsics_from_file, intrinsics_from_info
+from bevdepth_ros.rig.compressed_images import DecodedImage
+from bevdepth_ros.rig.conversions import info_from_file, intrinsics_from_info
 from bevdepth_ros.rig.decoding import ImageDecoder
+from bevdepth_ros.rig.intrinsics import Intrinsics
 from bevdepth_ros.rig.settings import CameraSource, RigSettings
 from bevdepth_ros.rig.synchronizer import ImageSet
 from bevdepth_ros.rig.transforms import TransformMissingError, Transforms
 from bevdepth_ros.rig.undistortion import Undistorter
 
 POLL_S = 0.005
-"""Pause between two looks for geometry that is still on its way."""
+"""Period in which missing geometry is looked up again."""
 POSE_PATIENCE_S = 1.0
-"""After a wait for ego poses in vain, sets go on without waiting for this time."""
+"""After a wait for ego poses that timed out, sets do not wait for poses for this time."""
 
 
 class CameraFaultError(Exception):
@@ -35,89 +39,109 @@ class CameraFaultError(Exception):
         reason: one of ``CAMERA_FAULTS``.
     """
 
-    def __init__(self, reason: str, sentence: str):
+    def __init__(self, reason: str, sentence: str) -> None:
         super().__init__(sentence)
         self.reason = reason
 
 
 CAMERA_FAULTS = ('bad_image', 'no_camera_info', 'no_extrinsics')
-"""What can make a camera unusable; among ``diagnostics.DROP_REASONS``."""
+"""Why a camera is unusable; among ``diagnostics.DROP_REASONS``."""
 
 
 @dataclass(frozen=True)
 class BuiltFrame:
-    """What became of a set.
+    """Result of building a frame of one set.
 
     Attributes:
-        frame: of the usable cameras; None when they are too few.
-        faults: why each other camera of the set was left out, by name.
+        frame: of the usable cameras; None if they are too few.
+        faults: why each other camera of the set was excluded, by name.
         refusal: why there is no frame, as (one of ``diagnostics.DROP_REASONS``, sentence); None
-            when there is one.
-        no_poses: why the frame has no ego poses; None when it has.
+            if there is one.
+        no_poses: why the frame has no ego poses; None if it has.
+        warnings: what is suspicious about the calibration of cameras, by name.
     """
 
     frame: Frame | None
     faults: dict[str, CameraFaultError]
     refusal: tuple[str, str] | None = None
     no_poses: str | None = None
+    warnings: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class _View:
-    """One camera of a set on its way into a frame."""
+    """One camera of a set before its calibration is known."""
 
     source: CameraSource
     stamp_ns: int
     frame_id: str
-    picture: np.ndarray | torch.Tensor
-    intrinsics: Intrinsics | None = None
-    ego_from_camera: np.ndarray | None = None
+    image: DecodedImage
+
+
+@dataclass(frozen=True)
+class _CalibratedView:
+    """One camera of a frame."""
+
+    name: str
+    frame_id: str
+    stamp_ns: int
+    pixels: np.ndarray | torch.Tensor
+    intrinsics: Intrinsics
+    ego_from_camera: np.ndarray
 
 
 class FrameBuilder:
-    """Builds frames in the worker thread; CameraInfo comes from the executor's thread."""
+    """Builds frames in one thread; CameraInfo may come from another one."""
 
     def __init__(
         self,
         settings: Callable[[], RigSettings],
         transforms: Transforms,
-        begun: Callable[[], bool] = lambda: True,
+        startup_is_over: Callable[[], bool] = lambda: True,
         device: torch.device | None = None,
-    ):
+        min_width: int = 0,
+    ) -> None:
         """Read the calibration files.
 
         Args:
             settings: returns the present settings.
             transforms: where extrinsics and ego poses are looked up.
-            begun: returns whether the time that cameras have to begin is over; before, sets wait
-                for all calibrations.
-            device: as ``ImageDecoder`` has it.
+            startup_is_over: returns whether cameras had time to start; before, sets wait for all
+                calibrations.
+            device: as ``ImageDecoder`` takes it.
+            min_width: as ``ImageDecoder`` takes it: frames may have images at a reduced size, with
+                the intrinsics of that size.
 
         Raises:
-            ValueError: a calibration file is unusable.
+            ValueError: a calibration file is invalid.
             OSError: or cannot be read.
         """
-        self._settings, self._transforms, self._begun = settings, transforms, begun
-        self._infos: dict[str, CameraInfo] = {}
+        self._settings, self._transforms = settings, transforms
+        self._startup_is_over = startup_is_over
         self._undistorter = Undistorter()
-        self._from_files = {
-            source.name: intrinsics_from_file(source.info_file, settings().images_rectified)
+        self._infos = {
+            source.name: info_from_file(source.info_file)
             for source in settings().camera_sources
             if source.info_file
         }
+        for info in self._infos.values():
+            intrinsics_from_info(info, settings().images_rectified)
+        self._files = frozenset(self._infos)
+        self._intrinsics_of: dict[str, tuple[tuple, Intrinsics]] = {}
         self._given_up: set[str] = set()
         self._poses_awaited_from = 0.0
-        self._decoder = ImageDecoder(device)
+        self._decoder = ImageDecoder(device, min_width)
 
     def close(self) -> None:
         """End the threads that decode images."""
         self._decoder.close()
 
     def take_info(self, camera: str, message: CameraInfo) -> None:
-        """Remember the newest CameraInfo of ``camera``."""
-        self._infos[camera] = message
+        """Use this CameraInfo of ``camera`` from the next set on, unless a file is given."""
+        if camera not in self._files:
+            self._infos[camera] = message
 
-    def build(self, images: ImageSet, stopping: threading.Event) -> BuiltFrame:
+    def build(self, images: ImageSet, stopping: threading.Event | None = None) -> BuiltFrame:
         """Return the frame of the cameras that can be used.
 
         Args:
@@ -126,150 +150,94 @@ class FrameBuilder:
         """
         settings = self._settings()
         faults: dict[str, CameraFaultError] = {}
-        views = self._each(self._pictures(images, settings), faults)
-        self._await_geometry(settings, views, stopping)
-        views = self._each(
-            ((view.source.name, partial(self._calibrated, view, settings)) for view in views),
-            faults,
+        views: list[_View] = list(_each(self._decoded(images, settings), faults))
+        self._await_geometry(settings, views, stopping or threading.Event())
+        calibrated: list[_CalibratedView] = list(
+            _each(
+                ((view.source.name, partial(self._calibrated, view, settings)) for view in views),
+                faults,
+            )
         )
-        refusal = self._refusal(settings, views, faults)
+        warnings = _warnings(calibrated, settings)
+        refusal = self._refusal(settings, [view.name for view in calibrated], faults)
         if refusal:
-            return BuiltFrame(None, faults, refusal)
-        rig = CameraRig(
-            tuple(view.source.name for view in views),
-            np.stack([view.intrinsics.matrix for view in views]),
-            np.stack([view.ego_from_camera for view in views]),
+            return BuiltFrame(None, faults, refusal, warnings=warnings)
+        stamps_ns = np.array([view.stamp_ns for view in calibrated], np.int64)
+        poses, no_poses = self.poses(stamps_ns)
+        frame = Frame(
+            tuple(view.pixels for view in calibrated), _rig(calibrated), stamps_ns, poses
         )
-        stamps_ns = np.array([view.stamp_ns for view in views], np.int64)
-        poses, no_poses = self._poses(settings, stamps_ns)
-        return BuiltFrame(
-            Frame(tuple(view.picture for view in views), rig, stamps_ns, poses),
-            faults,
-            no_poses=no_poses,
-        )
+        return BuiltFrame(frame, faults, no_poses=no_poses, warnings=warnings)
 
-    @staticmethod
-    def _each(steps, faults: dict[str, CameraFaultError]) -> list[_View]:
-        """Return what the (camera, step) pairs yield; a camera whose step fails goes to
-        ``faults``.
+    def poses(self, stamps_ns: np.ndarray) -> tuple[np.ndarray | None, str | None]:
+        """Return (N, 4, 4) poses of the base frame in the fixed frame at these (N,) stamps, or
+        None and why.
         """
-        views = []
-        for camera, step in steps:
-            try:
-                views.append(step())
-            except CameraFaultError as fault:
-                faults[camera] = fault
-        return views
+        settings = self._settings()
+        fixed, base, clamp_s = settings.fixed_frame, settings.base_frame, settings.pose_clamp_s
+        try:
+            poses = [self._transforms.at(fixed, base, int(stamp), clamp_s) for stamp in stamps_ns]
+        except TransformMissingError as error:
+            remedy = 'without ego motion there are no velocities: publish it or set fixed_frame'
+            return None, f'{error}; {remedy}'
+        return np.stack(poses), None
 
-    def _pictures(self, images: ImageSet, settings: RigSettings):
-        """Yield each camera with a step that returns its view."""
+    def _decoded(
+        self, images: ImageSet, settings: RigSettings
+    ) -> Iterator[tuple[str, Callable[[], _View]]]:
+        """Yield each camera with a function that waits for its image."""
         sources = [settings.camera_sources[index] for index in images.cameras]
-        decoded = self._decoder(images.messages, round(settings.max_image_megapixels * 1e6))
-        for source, message, stamp_ns, picture in zip(
+        decoded = self._decoder(
+            [source.name for source in sources],
+            images.messages,
+            round(settings.max_image_megapixels * 1e6),
+            settings.decode_timeout_s,
+        )
+        for source, message, stamp_ns, image in zip(
             sources, images.messages, images.stamps_ns.tolist(), decoded, strict=True
         ):
             frame_id = source.frame or message.header.frame_id
-            yield source.name, partial(self._view, source, stamp_ns, frame_id, picture)
+            yield source.name, partial(self._view, source, stamp_ns, frame_id, image)
 
     @staticmethod
     def _view(
-        source: CameraSource,
-        stamp_ns: int,
-        frame_id: str,
-        picture: Callable[[], np.ndarray | torch.Tensor],
+        source: CameraSource, stamp_ns: int, frame_id: str, image: Callable[[], DecodedImage]
     ) -> _View:
         try:
-            return _View(source, stamp_ns, frame_id, picture())
+            return _View(source, stamp_ns, frame_id, image())
         except ValueError as error:
             raise CameraFaultError(
                 'bad_image', f'image of {source.name} on {source.image_topic} {error}'
             ) from error
 
-    def _calibrated(self, view: _View, settings: RigSettings) -> _View:
-        """Fill in intrinsics and extrinsics, and take lens distortion out of the picture."""
-        view.intrinsics = self._intrinsics(view, settings)
-        view.ego_from_camera = self._extrinsic(view, settings)
-        if view.intrinsics.distortion is not None:
-            view.picture = self._undistorted(view)
-        return view
-
-    def _undistorted(self, view: _View) -> np.ndarray | torch.Tensor:
-        name, intrinsics = view.source.name, view.intrinsics
+    def _calibrated(self, view: _View, settings: RigSettings) -> _CalibratedView:
+        """Look up intrinsics and extrinsics, and remove lens distortion."""
+        name, image = view.source.name, view.image
         try:
-            return self._undistorter(name, view.picture, intrinsics.matrix, intrinsics.distortion)
+            intrinsics = self._intrinsics(view.source, settings)
+            intrinsics.require_image_size(image.width, image.height)
+            rows, columns = image.pixels.shape[:2]
+            intrinsics = intrinsics.scaled(columns / image.width, rows / image.height)
+            extrinsic = self._extrinsic(view, settings) @ intrinsics.frame_from_camera
+            pixels = image.pixels
+            if intrinsics.distortion is not None:
+                pixels = self._undistorter(name, pixels, intrinsics.matrix, intrinsics.distortion)
         except ValueError as error:
             raise CameraFaultError('no_camera_info', f'camera {name} {error}') from error
+        return _CalibratedView(name, view.frame_id, view.stamp_ns, pixels, intrinsics, extrinsic)
 
-    def _refusal(
-        self, settings: RigSettings, views: list[_View], faults: dict[str, CameraFaultError]
-    ) -> tuple[str, str] | None:
-        """Return why there can be no frame, as in ``BuiltFrame``."""
-        uncalibrated = next(
-            (fault for fault in faults.values() if fault.reason != 'bad_image'), None
-        )
-        if uncalibrated is not None and not self._begun():
-            return uncalibrated.reason, f'waiting for all cameras to begin: {uncalibrated}'
-        if len(views) >= settings.min_cameras:
-            return None
-        usable = ', '.join(view.source.name for view in views) or 'none'
-        count, of = len(views), len(settings.cameras)
-        sentence = (
-            f'{count} of {of} cameras can be used ({usable}), min_cameras asks for '
-            f'{settings.min_cameras}: nothing is published'
-        )
-        return next((fault.reason for fault in faults.values()), 'too_few_cameras'), sentence
-
-    def _await_geometry(
-        self, settings: RigSettings, views: list[_View], stopping: threading.Event
-    ) -> None:
-        """Wait, no longer than allowed, until what the set needs has come; not again for cameras
-        that were waited for in vain.
-        """
-        deadline = time.monotonic() + settings.geometry_timeout_s
-        with_poses = time.monotonic() >= self._poses_awaited_from
-        missing = self._without_geometry(settings, views)
-        while missing - self._given_up or (with_poses and not self._has_poses(settings, views)):
-            if time.monotonic() >= deadline:
-                self._given_up |= missing
-                self._poses_awaited_from = time.monotonic() + POSE_PATIENCE_S
-                break
-            if stopping.wait(POLL_S):
-                break
-            missing = self._without_geometry(settings, views)
-        self._given_up &= missing
-
-    def _without_geometry(self, settings: RigSettings, views: list[_View]) -> set[str]:
-        """Return the cameras whose calibration or extrinsics did not come yet."""
-        return {
-            view.source.name
-            for view in views
-            if not (view.source.name in self._infos or view.source.name in self._from_files)
-            or not self._transforms.knows(settings.base_frame, view.frame_id)
-        }
-
-    def _has_poses(self, settings: RigSettings, views: list[_View]) -> bool:
-        return all(
-            self._transforms.knows(settings.fixed_frame, settings.base_frame, view.stamp_ns)
-            for view in views
-        )
-
-    def _intrinsics(self, view: _View, settings: RigSettings) -> Intrinsics:
-        try:
-            intrinsics = self._from_files.get(view.source.name) or self._from_info(
-                view.source, settings
-            )
-            intrinsics.require_size(view.picture)
-        except ValueError as error:
-            raise CameraFaultError(
-                'no_camera_info', f'camera {view.source.name} {error}'
-            ) from error
-        return intrinsics
-
-    def _from_info(self, source: CameraSource, settings: RigSettings) -> Intrinsics:
-        if source.name not in self._infos:
+    def _intrinsics(self, source: CameraSource, settings: RigSettings) -> Intrinsics:
+        """Return the intrinsics of the newest CameraInfo; computed again if its values change."""
+        info = self._infos.get(source.name)
+        if info is None:
             remedy = 'publish it, or set camera_info_topics or camera_info_files'
             raise ValueError(f'has no CameraInfo: nothing came on {source.info_topic}; {remedy}')
-        return intrinsics_from_info(self._infos[source.name], settings.images_rectified)
+        values = (settings.images_rectified, *_values(info))
+        known = self._intrinsics_of.get(source.name)
+        if known is None or known[0] != values:
+            known = (values, intrinsics_from_info(info, settings.images_rectified))
+            self._intrinsics_of[source.name] = known
+        return known[1]
 
     def _extrinsic(self, view: _View, settings: RigSettings) -> np.ndarray:
         source = view.source
@@ -287,17 +255,109 @@ class FrameBuilder:
             )
             raise CameraFaultError('no_extrinsics', f'{error}; {remedy}') from error
 
-    def _poses(
-        self, settings: RigSettings, stamps_ns: np.ndarray
-    ) -> tuple[np.ndarray | None, str | None]:
-        """Return (N, 4, 4) ego poses, one per image stamp, or None and why."""
-        fixed, base, clamp_s = settings.fixed_frame, settings.base_frame, settings.pose_clamp_s
+    def _refusal(
+        self, settings: RigSettings, usable: list[str], faults: dict[str, CameraFaultError]
+    ) -> tuple[str, str] | None:
+        """Return why there can be no frame, as in ``BuiltFrame``."""
+        uncalibrated = next(
+            (fault for fault in faults.values() if fault.reason != 'bad_image'), None
+        )
+        if uncalibrated is not None and not self._startup_is_over():
+            return uncalibrated.reason, f'waiting for all cameras to start: {uncalibrated}'
+        if len(usable) >= settings.min_cameras:
+            return None
+        sentence = (
+            f'{len(usable)} of {len(settings.cameras)} cameras can be used '
+            f'({", ".join(usable) or "none"}), min_cameras is {settings.min_cameras}: nothing is '
+            'published'
+        )
+        return next((fault.reason for fault in faults.values()), 'too_few_cameras'), sentence
+
+    def _await_geometry(
+        self, settings: RigSettings, views: list[_View], stopping: threading.Event
+    ) -> None:
+        """Wait until the geometry of the set has come, at most ``geometry_timeout_s``.
+
+        Cameras whose geometry did not come in an earlier wait are not waited for again.
+        """
+        deadline = time.monotonic() + settings.geometry_timeout_s
+        with_poses = time.monotonic() >= self._poses_awaited_from
+        missing = self._without_geometry(settings, views)
+        while missing - self._given_up or (with_poses and not self._has_poses(settings, views)):
+            if time.monotonic() >= deadline:
+                self._given_up |= missing
+                self._poses_awaited_from = time.monotonic() + POSE_PATIENCE_S
+                break
+            if stopping.wait(POLL_S):
+                break
+            missing = self._without_geometry(settings, views)
+        self._given_up &= missing
+
+    def _without_geometry(self, settings: RigSettings, views: list[_View]) -> set[str]:
+        """Return the cameras whose calibration or extrinsics have not come yet."""
+        return {
+            view.source.name
+            for view in views
+            if view.source.name not in self._infos
+            or not self._transforms.knows(settings.base_frame, view.frame_id)
+        }
+
+    def _has_poses(self, settings: RigSettings, views: list[_View]) -> bool:
+        return all(
+            self._transforms.knows(settings.fixed_frame, settings.base_frame, view.stamp_ns)
+            for view in views
+        )
+
+
+def _each(steps: Iterable[tuple], faults: dict[str, CameraFaultError]) -> Iterator:
+    """Yield the results of (camera, step) pairs; a camera whose step fails goes to ``faults``."""
+    for camera, step in steps:
         try:
-            poses = [self._transforms.at(fixed, base, int(stamp), clamp_s) for stamp in stamps_ns]
-        except TransformMissingError as error:
-            return (
-                None,
-                f'{error}; without ego motion there are no velocities: publish it or set '
-                'fixed_frame',
-            )
-        return np.stack(poses), None
+            yield step()
+        except CameraFaultError as fault:
+            faults[camera] = fault
+
+
+def _rig(views: list[_CalibratedView]) -> CameraRig:
+    return CameraRig(
+        tuple(view.name for view in views),
+        np.stack([view.intrinsics.matrix for view in views]),
+        np.stack([view.ego_from_camera for view in views]),
+    )
+
+
+def _values(info: CameraInfo) -> tuple:
+    """Return what intrinsics depend on: everything but the header, which changes per image."""
+    roi = info.roi
+    region = (roi.x_offset, roi.y_offset, roi.width, roi.height, info.binning_x, info.binning_y)
+    matrices = tuple(np.asarray(values).tobytes() for values in (info.k, info.p, info.r, info.d))
+    return (info.width, info.height, info.distortion_model, *region, *matrices)
+
+
+def _warnings(views: list[_CalibratedView], settings: RigSettings) -> dict[str, str]:
+    """Return what is suspicious about cameras, by name: their calibration, and what they share."""
+    sources = {source.name: source for source in settings.camera_sources}
+    found = {view.name: list(view.intrinsics.warnings) for view in views}
+    for index, view in enumerate(views):
+        for other in views[:index]:
+            source, before = sources[view.name], sources[other.name]
+            found[view.name] += _shared(view, other)
+            if not source.info_file and source.info_topic == before.info_topic:
+                found[view.name].append(
+                    f'has the CameraInfo topic of {other.name} ({source.info_topic}); set '
+                    'camera_info_topics'
+                )
+    return {name: f'camera {name} ' + '; it '.join(each) for name, each in found.items() if each}
+
+
+def _shared(view: _CalibratedView, other: _CalibratedView) -> list[str]:
+    """Warn of one frame for two cameras, unless Tx of P tells them apart, as in a stereo pair."""
+    same_place = np.array_equal(
+        view.intrinsics.frame_from_camera, other.intrinsics.frame_from_camera
+    )
+    if view.frame_id != other.frame_id or not same_place:
+        return []
+    return [
+        f'has the frame {view.frame_id} of {other.name}, so both are taken to be at the same '
+        'place; set camera_frames'
+    ]

@@ -77,7 +77,7 @@ class RigSettings:
     )
     image_transport: str = parameter(
         'compressed',
-        'compressed: sensor_msgs/CompressedImage (JPEG or PNG). raw: sensor_msgs/Image.',
+        'compressed: sensor_msgs/CompressedImage (JPEG, PNG, TIFF, WebP). raw: sensor_msgs/Image.',
         choices=('compressed', 'raw'),
     )
     image_topics: tuple[str, ...] = parameter(
@@ -149,10 +149,17 @@ class RigSettings:
     )
     max_image_megapixels: float = parameter(
         20.0,
-        'Larger images are refused before they are decoded, million pixels.',
+        'Larger images are rejected before they are decoded, million pixels.',
         change=LIVE,
         low=0.1,
         high=200.0,
+    )
+    decode_timeout_s: float = parameter(
+        1.0,
+        'An image that is not decoded after this time costs its camera this set, seconds.',
+        change=LIVE,
+        low=0.05,
+        high=10.0,
     )
 
     def __post_init__(self) -> None:

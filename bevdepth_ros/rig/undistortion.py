@@ -1,4 +1,4 @@
-"""Lens distortion out of images: one pair of lookup maps per calibration, made once."""
+"""Removes lens distortion from images: one pair of lookup maps per calibration."""
 
 from __future__ import annotations
 
@@ -9,20 +9,31 @@ import numpy as np
 import torch
 from torch.nn.functional import grid_sample
 
-_COEFFICIENTS = {'plumb_bob': (4, 5), 'rational_polynomial': (8, 12, 14), 'equidistant': (4,)}
-"""Distortion models of sensor_msgs/CameraInfo, and how many coefficients each may have."""
+MODELS = {
+    '': 'plumb_bob',
+    'plumb_bob': 'plumb_bob',
+    'rational_polynomial': 'rational_polynomial',
+    'thin_prism': 'rational_polynomial',
+    'equidistant': 'equidistant',
+    'fisheye': 'equidistant',
+}
+"""Name in CameraInfo -> model. The polynomial models are one in OpenCV, with more or fewer
+coefficients; ``fisheye`` is OpenCV's name for ``equidistant``."""
+_COUNTS = {'equidistant': (4,)}
+_POLYNOMIAL_COUNTS = (4, 5, 8, 12, 14)
+"""How many coefficients OpenCV takes."""
 LEAST_SHARE = 0.25
-"""Coefficients that fill less than this share of the undistorted image are of no lens."""
+"""Distortion that leaves less than this fraction of the image valid is rejected."""
 
 
 @dataclass(frozen=True)
 class Distortion:
-    """How a lens bends the image.
+    """Distortion of a lens.
 
     Attributes:
-        model: one of plumb_bob, rational_polynomial, equidistant; an empty one with up to 5
-            coefficients means plumb_bob.
-        coefficients: in the order of OpenCV.
+        model: plumb_bob, rational_polynomial or equidistant; other names of ``MODELS`` are
+            replaced by these.
+        coefficients: in the order of OpenCV, trailing zeros cut off to a count that it takes.
 
     Raises:
         ValueError: another model or number of coefficients, or a coefficient that is not finite;
@@ -33,26 +44,30 @@ class Distortion:
     coefficients: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if not self.model and len(self.coefficients) <= 5:
-            object.__setattr__(self, 'model', 'plumb_bob')
-        if self.model not in _COEFFICIENTS:
+        if self.model not in MODELS:
             raise ValueError(
-                f'has the distortion model {self.model!r}, not one of {", ".join(_COEFFICIENTS)}; '
-                'rectify the images before'
+                f'has the distortion model {self.model!r}, which is not one of '
+                f'{", ".join(filter(None, MODELS))}; publish rectified images instead'
             )
+        model = MODELS[self.model]
+        counts = _COUNTS.get(model, _POLYNOMIAL_COUNTS)
+        used = max((i + 1 for i, value in enumerate(self.coefficients) if value), default=0)
+        count = next((count for count in counts if count >= used), 0)
         if (
-            len(self.coefficients) not in _COEFFICIENTS[self.model]
+            len(self.coefficients) < counts[0]
+            or not count
             or not np.isfinite(self.coefficients).all()
         ):
-            raise ValueError(
-                f'has the unusable {self.model} coefficients {list(self.coefficients)}'
-            )
+            raise ValueError(f'has invalid {model} coefficients: {list(self.coefficients)}')
+        padded = (*self.coefficients, *(0.0,) * count)[:count]
+        object.__setattr__(self, 'model', model)
+        object.__setattr__(self, 'coefficients', padded)
 
 
 def undistortion_maps(
     matrix: np.ndarray, distortion: Distortion, width: int, height: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each pixel of the undistorted image is found in the distorted one.
+    """Return the place in the distorted image of each pixel of the undistorted one.
 
     Args:
         matrix: (3, 3), of the camera; the undistorted image has the same.
@@ -72,9 +87,9 @@ def undistortion_maps(
 
 
 class Undistorter:
-    """Undistorts the images of several cameras; maps are made anew when a calibration changes."""
+    """Undistorts the images of several cameras; computes maps again if a calibration changes."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._maps: dict[str, tuple] = {}
 
     def __call__(
@@ -87,13 +102,14 @@ class Undistorter:
         """Return the (H, W, 3) uint8 ``image`` of ``camera`` as a pinhole camera with the same
         ``matrix`` sees it, black outside.
 
-        A tensor stays on its device, where the maps are kept, too.
+        A tensor stays on its device; the maps are stored there as well.
 
         Raises:
-            ValueError: next to nothing of the image is left; worded to follow the camera's name.
+            ValueError: less than ``LEAST_SHARE`` of the image would be valid; worded to follow the
+                camera's name.
         """
         height, width = image.shape[:2]
-        device = image.device if isinstance(image, torch.Tensor) else None
+        device = None if isinstance(image, np.ndarray) else image.device
         calibration = (matrix.tobytes(), distortion, width, height, device)
         known, maps = self._maps.get(camera, (None, None))
         if known != calibration:
@@ -101,9 +117,9 @@ class Undistorter:
             _require_enough(*maps, distortion)
             maps = maps if device is None else _sampling_grid(*maps).to(device)
             self._maps[camera] = (calibration, maps)
-        return (
-            cv2.remap(image, *maps, cv2.INTER_LINEAR) if device is None else _sampled(image, maps)
-        )
+        if isinstance(image, np.ndarray):
+            return cv2.remap(image, *maps, cv2.INTER_LINEAR)
+        return _sampled(image, maps)
 
 
 def _require_enough(columns: np.ndarray, rows: np.ndarray, distortion: Distortion) -> None:
@@ -112,13 +128,13 @@ def _require_enough(columns: np.ndarray, rows: np.ndarray, distortion: Distortio
     if share < LEAST_SHARE:
         lens = f'{distortion.model} coefficients {list(distortion.coefficients)}'
         raise ValueError(
-            f'has the {lens}, which leave {share:.0%} of its image: calibrate it again'
+            f'has the {lens}, which leave {share:.0%} of its image valid; calibrate it again'
         )
 
 
 def _sampling_grid(columns: np.ndarray, rows: np.ndarray) -> torch.Tensor:
-    """Return the (1, H, W, 2) grid of ``grid_sample``, -1 at the first and 1 at the last pixel
-    centre.
+    """Return the (1, H, W, 2) grid of ``grid_sample``: -1 and 1 at the first and the last pixel
+    center.
     """
     height, width = columns.shape
     return torch.from_numpy(

@@ -169,7 +169,7 @@ def test_a_calibration_file_of_an_impossible_size_is_refused(width, tmp_path):
     (tmp_path / 'front.yaml').write_text(
         f'image_width: {width}\nimage_height: 96\ncamera_matrix: {{data: [{{}}]}}\n'
     )
-    with pytest.raises(ValueError, match='no calibration file'):
+    with pytest.raises(ValueError, match='not a calibration file'):
         intrinsics_from_file(tmp_path / 'front.yaml', True)
 
 

@@ -1,5 +1,5 @@
-"""A launch test: the launch file replays the real sample, and the published boxes are those of the
-offline pipeline.
+"""A launch test: the launch file replays a synthetic drive, and the published boxes are those of
+the offline pipeline.
 
 test_launch.py prepares the files and runs it with launch_testing.
 """

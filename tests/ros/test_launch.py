@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,41 +12,69 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 
 from bevdepth_core.inference import Detector
-from bevdepth_ros.launching import domain_variables
-from tests.core.frames import real_frames
-from tests.reference import ROOT, reference_path
+from bevdepth_core.synthetic import make_scene
+from bevdepth_ros.bags.reader import Bag
+from bevdepth_ros.demo import Snapshot, draw_drive, write_bag
+from tests.reference import ROOT
 from tests.ros.graph import PATIENCE_S, Graph, wait_until
-from tests.ros.sample_bag import write_sample_bag
+from tests.ros.launches import DISTRIBUTIONS, IS_PIP_ONLY, assert_group_ends, launch, run
 
-IS_PIP_ONLY = (
-    subprocess.run(
-        [ROOT / 'tools' / 'ros_mode.sh'], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    == 'pip'
-)
-DISTRIBUTIONS = ['jazzy', 'humble'] if IS_PIP_ONLY else [os.environ['ROS_DISTRO']]
-"""The pip-only ROS 2 carries two distributions; a sourced one is what it is."""
 PARTICIPANT_LEASE_S = 20.0
-"""How long DDS keeps a process that is gone without a word."""
+"""How long DDS keeps a process that was killed."""
+SIZE = (400, 225)
+TWO_DETECTORS = """
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, GroupAction, IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import PushRosNamespace, SetRemap
+
+
+def included(*actions, **arguments):
+    share = get_package_share_directory('bevdepth_ros')
+    source = PythonLaunchDescriptionSource(f'{share}/launch/detect.launch.py')
+    return GroupAction([
+        *actions, IncludeLaunchDescription(source, launch_arguments=arguments.items())
+    ])
+
+
+def generate_launch_description():
+    common = {'checkpoint': 'CHECKPOINT', 'device': 'cpu'}
+    return LaunchDescription([
+        DeclareLaunchArgument('robot_name', default_value='r1'),
+        included(
+            PushRosNamespace('robot'), SetRemap('~/detections', '/boxes'), bag='BAG', record='OUT',
+            **common,
+        ),
+        included(namespace='live', checkpoint='/nowhere.pth'),
+    ])
+"""
 
 
 @pytest.fixture(scope='session')
-def sample_bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_sample_bag(
-        reference_path('.'), 'infos_2frames.json', tmp_path_factory.mktemp('bag') / 'sample'
-    )
+def drive() -> list[Snapshot]:
+    """Return two image sets of a synthetic drive, half a second apart."""
+    return draw_drive(make_scene(8, 1.0), 1.0, SIZE)
 
 
 @pytest.fixture(scope='session')
-def expected(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Return what the offline pipeline finds in the two frames of the sample, the first one
-    remembered for the second."""
-    detector = Detector.from_checkpoint(small_checkpoint, 'cpu')
-    frames = sorted(real_frames('infos_2frames.json'), key=lambda frame: frame.stamp_ns)
+def sample_bag(drive: list[Snapshot], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp('bag') / 'sample'
+    write_bag(drive, path, SIZE)
+    return path
+
+
+@pytest.fixture(scope='session')
+def expected(drive: list[Snapshot], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Return what the offline pipeline finds in the two frames of the sample; the first one is
+    the past frame of the second."""
+    detector = Detector.from_checkpoint('small', 'cpu')
+    frames = [snapshot.frame() for snapshot in drive]
     paths = [tmp_path_factory.mktemp('expected') / f'{frame.stamp_ns}.npz' for frame in frames]
     for path, frame, past_stamp_ns in zip(paths, frames, (None, frames[0].stamp_ns), strict=True):
         found = detector(frame)
         assert found.past_stamp_ns == past_stamp_ns
+        assert len(found.scores) > 5
         names, boxes = np.array(found.class_names)[found.labels], found.boxes
         columns = {
             'centre': boxes.center,
@@ -61,35 +87,15 @@ def expected(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
     return paths
 
 
-def run(distribution: str, *command) -> subprocess.Popen:
-    """Start ``command`` in the environment that env.sh gives a user's shell."""
-    domain = domain_variables(int(os.environ['ROS_DOMAIN_ID']), distribution)
-    environment = {**os.environ, 'BEVDEPTH_ROS_PREFIX': distribution, **domain}
-    line = ['bash', '-c', f'source {ROOT}/env.sh && exec "$@"', 'bash', *map(str, command)]
-    return subprocess.Popen(
-        line,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def launch(distribution: str, *arguments) -> subprocess.Popen:
-    return run(distribution, 'ros2', 'launch', 'bevdepth_ros', 'detect.launch.py', *arguments)
-
-
 @pytest.mark.parametrize('distribution', DISTRIBUTIONS)
 def test_the_launched_node_publishes_the_boxes_of_the_offline_pipeline(
     domain_id: int,
     distribution: str,
     sample_bag: Path,
-    small_checkpoint: Path,
     expected: list[Path],
 ):
     expectations = (f'expected_first:={expected[0]}', f'expected_second:={expected[1]}')
-    arguments = (f'bag:={sample_bag}', f'checkpoint:={small_checkpoint}', *expectations)
+    arguments = (f'bag:={sample_bag}', 'checkpoint:=small', *expectations)
     test = run(
         distribution,
         'python',
@@ -104,64 +110,65 @@ def test_the_launched_node_publishes_the_boxes_of_the_offline_pipeline(
 
 
 @pytest.mark.parametrize('distribution', DISTRIBUTIONS)
-def test_the_launch_ends_by_itself_at_the_end_of_the_bag_with_every_set_answered_even_without_rviz(
-    domain_id: int, distribution: str, sample_bag: Path, small_checkpoint: Path
+def test_the_launch_ends_at_the_end_of_the_bag_with_every_set_processed_even_without_rviz(
+    domain_id: int, distribution: str, sample_bag: Path, tiny_checkpoint: Path
 ):
     process = launch(
         distribution,
         f'bag:={sample_bag}',
-        f'checkpoint:={small_checkpoint}',
+        f'checkpoint:={tiny_checkpoint}',
+        'device:=cpu',
         f'rviz:={str(IS_PIP_ONLY).lower()}',
     )
-    log = process.communicate(timeout=120)[0]
+    log = process.communicate(timeout=300)[0]
     assert process.returncode == 0, log
     assert 'sets of images: 2 received, 2 answered' in log
     assert 'Traceback' not in log
     assert ('rviz2 is not installed' in log) == IS_PIP_ONLY
 
 
+def test_two_included_detectors_run_in_their_own_scopes_and_end_with_the_bag(
+    domain_id: int, sample_bag: Path, tiny_checkpoint: Path, tmp_path: Path
+):
+    """One of them cannot be configured, which the other one does not notice."""
+    path, out = tmp_path / 'two.launch.py', tmp_path / 'recorded'
+    places = {'CHECKPOINT': tiny_checkpoint, 'BAG': sample_bag, 'OUT': out}
+    text = TWO_DETECTORS
+    for word, value in places.items():
+        text = text.replace(f"'{word}'", f"'{value}'")
+    path.write_text(text)
+    process = run(DISTRIBUTIONS[0], 'ros2', 'launch', path, 'robot_name:=r2')
+    log = process.communicate(timeout=400)[0]
+    assert process.returncode == 0, log
+    assert 'robot_name' not in log
+    assert 'use `ros2 lifecycle set /live/bevdepth_detector configure`' in log
+    assert 'ros2 lifecycle set /robot' not in log
+    with Bag(out, print) as bag:
+        counts = {name: topic.count for name, topic in bag.topics.items()}
+    assert counts['/robot/bevdepth_detector/detections'] == 2
+    assert counts['/robot/bevdepth_detector/objects'] == 2
+
+
 @pytest.mark.parametrize('distribution', DISTRIBUTIONS)
-def test_a_wrong_checkpoint_ends_a_replay_with_a_sentence_and_an_error(
+def test_a_wrong_checkpoint_ends_a_replay_with_its_name_and_an_error(
     domain_id: int, distribution: str, sample_bag: Path
 ):
     process = launch(distribution, f'bag:={sample_bag}', 'checkpoint:=/nowhere/weights.pth')
-    log = process.communicate(timeout=120)[0]
+    log = process.communicate(timeout=300)[0]
     assert process.returncode == 1, log
     assert '/nowhere/weights.pth: no such checkpoint file' in log
-    assert 'the detector was not configured' in log
 
 
-@pytest.mark.parametrize(
-    ('arguments', 'words'),
-    [
-        (('bag:=/nowhere/bag',), 'bag:=/nowhere/bag does not exist'),
-        (('params_file:=/nowhere.yaml',), 'params_file:=/nowhere.yaml does not exist'),
-        (('camera_preset:=none_such',), 'camera_preset:=none_such does not exist'),
-        (
-            ('chekpoint:=small', 'viewer_port:=http'),
-            'chekpoint is no argument of detect.launch.py and has no effect; did you mean',
-        ),
-        (('viewer_port:=http',), 'viewer_port:=http is no port: give a number'),
-    ],
-)
-def test_an_argument_that_does_not_do_ends_the_launch_with_its_name(
-    domain_id: int, arguments: tuple[str, ...], words: str
+def test_invalid_arguments_end_the_launch_with_one_message_before_a_process_starts(
+    domain_id: int,
 ):
-    process = launch(DISTRIBUTIONS[0], *arguments)
-    log = process.communicate(timeout=60)[0]
+    process = launch(DISTRIBUTIONS[0], 'chekpoint:=small', 'camera_preset:=nuscense', 'rate:=fast')
+    log = process.communicate(timeout=300)[0]
     assert process.returncode == 1, log
-    assert words in log
-
-
-def test_show_args_explains_every_argument(domain_id: int):
-    log = launch(DISTRIBUTIONS[0], '--show-args').communicate(timeout=60)[0]
-    names = (
-        'params_file checkpoint device precision bag rate start duration loop rviz use_sim_time '
-        'namespace camera_preset autostart'
-    )
-    lines = [line.strip() for line in log.splitlines()]
-    for name in names.split():
-        assert len(lines[lines.index(f"'{name}':") + 1]) > 20, name
+    assert log.count('[ERROR]') == 1
+    assert 'did you mean checkpoint?' in log and 'did you mean nuscenes?' in log
+    assert 'rate:=fast is invalid' in log
+    assert 'process started' not in log and 'Traceback' not in log
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -180,18 +187,6 @@ def test_a_live_launch_waits_unconfigured_without_autostart_and_ends_on_a_signal
     assert 'is inactive' not in ''.join(log)
     assert 'Traceback' not in ''.join(log)
     assert_group_ends(process.pid)
-
-
-def assert_group_ends(group: int) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
-    os.killpg(group, signal.SIGKILL)
-    raise AssertionError('a process was left running')
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

@@ -1,21 +1,112 @@
-"""CameraInfo that is missing or wrong, and lenses."""
+"""CameraInfo that is missing, invalid or unusual."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo, CompressedImage, RegionOfInterest
 
 from tests.faults.cases.case import ALL, NOTHING, Case, without
-from tests.faults.injections import BACK, FRONT, info_fault, setting
+from tests.faults.injections import BACK, FRONT, image_fault, info_fault, setting
 from tests.faults.life import calibration_that_never_came
+from tests.faults.stream import HEIGHT, WIDTH
 
 DISTORTED = {'images_rectified': False}
 
 
+def scaled(columns: float = 1.0, rows: float = 1.0, place: float = 1.0) -> Callable:
+    """Return a change of fx, fy and the principal point of K by these factors."""
+    return lambda info: setattr(
+        info, 'k', info.k * np.array((columns, 1, place, 1, rows, place, 1, 1, 1))
+    )
+
+
+def skewed(info: CameraInfo) -> None:
+    info.k = info.k + np.array((0, 1000, 0, 0, 0, 0, 0, 0, 0))
+
+
+def binned(info: CameraInfo) -> None:
+    """Describe the same images as a full image of twice the size, binned by 2."""
+    scaled(2, 2, 2)(info)
+    info.width, info.height, info.binning_x, info.binning_y = 2 * WIDTH, 2 * HEIGHT, 2, 2
+
+
+def cropped(info: CameraInfo) -> None:
+    """Describe the same images as a region of a larger image."""
+    info.k = info.k + np.array((0, 0, 20, 0, 0, 16, 0, 0, 0))
+    info.width, info.height = WIDTH + 40, HEIGHT + 32
+    info.roi = RegionOfInterest(x_offset=20, y_offset=16, width=WIDTH, height=HEIGHT)
+
+
+def turned(info: CameraInfo) -> None:
+    """Fill in P, and a rectification of 20 degrees."""
+    info.p = np.column_stack((info.k.reshape(3, 3), np.zeros(3))).ravel()
+    info.r = Rotation.from_euler('y', 20, degrees=True).as_matrix().ravel()
+
+
+def with_frame_of_front(message: CompressedImage) -> CompressedImage:
+    message.header.frame_id = FRONT
+    return message
+
+
 CASES = (
+    Case('CameraInfo with binning', info_fault(binned)),
+    Case('CameraInfo with a region of interest', info_fault(cropped)),
     Case(
-        'CameraInfo comes no longer',
+        'K has a skew of 1000 px',
+        info_fault(skewed, BACK),
+        without(BACK),
+        ('ERROR', 'cameras', 'CAM_BACK is not calibrated correctly: K has a skew of 1000 px'),
+    ),
+    Case(
+        'fy is 3 times fx',
+        info_fault(scaled(rows=3), BACK),
+        without(BACK),
+        ('ERROR', 'cameras', 'which differ too much'),
+    ),
+    Case(
+        'K belongs to images of half the size',
+        info_fault(scaled(0.5, 0.5, 0.5), BACK),
+        without(BACK),
+        ('ERROR', 'cameras', 'K has values for an image 0.5 times the size'),
+    ),
+    Case(
+        'R turns a rectified image by 20 degrees',
+        info_fault(turned, BACK),
+        ALL,
+        ('WARN', 'cameras', 'camera CAM_BACK is turned by 20 degrees by R'),
+    ),
+    Case(
+        'distorted images that are said to be rectified',
+        info_fault(setting(d=[-0.2, 0.05, 0.0, 0.0, 0.0]), BACK),
+        ALL,
+        ('WARN', 'cameras', 'camera CAM_BACK may have lens distortion'),
+    ),
+    Case(
+        'two cameras with one frame',
+        image_fault(with_frame_of_front, BACK),
+        ALL,
+        ('WARN', 'cameras', 'camera CAM_BACK has the frame CAM_FRONT of CAM_FRONT'),
+    ),
+    Case(
+        'plumb_bob distortion with 8 coefficients',
+        info_fault(setting(d=[-0.2, 0.05, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])),
+        ALL,
+        None,
+        DISTORTED,
+    ),
+    Case(
+        'fisheye distortion',
+        info_fault(setting(distortion_model='fisheye', d=[0.1, -0.02, 0.0, 0.0])),
+        ALL,
+        None,
+        DISTORTED,
+    ),
+    Case(
+        'CameraInfo stops',
         lambda bench: bench.stream.fault(info=lambda camera, info: []),
     ),
     Case(
@@ -108,7 +199,7 @@ CASES = (
         'distortion is NaN',
         info_fault(setting(d=[math.nan] * 5), BACK),
         without(BACK),
-        ('ERROR', 'cameras', 'has the unusable plumb_bob coefficients'),
+        ('ERROR', 'cameras', 'has invalid plumb_bob coefficients'),
         DISTORTED,
     ),
     Case(

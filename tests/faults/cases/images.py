@@ -1,14 +1,17 @@
-"""Compressed images that are broken or odd."""
+"""Compressed images that are damaged or unusual."""
 
 from __future__ import annotations
 
 import array
+import io
 import os
 import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import numpy as np
+from PIL import Image as PillowImage
+from sensor_msgs.msg import CompressedImage
 
 from tests.faults.bench import Bench
 from tests.faults.cases.case import ALL, NOTHING, Case, without
@@ -30,7 +33,7 @@ def png_claiming(width: int, height: int) -> bytes:
     return bytes(data)
 
 
-def now_and_then(bench: Bench) -> AbstractContextManager:
+def occasional_noise(bench: Bench) -> AbstractContextManager:
     count = iter(range(10**9))
 
     def hook(camera: str, message) -> list:
@@ -62,7 +65,7 @@ def doubled(bench: Bench) -> AbstractContextManager:
 
 
 def unsized(width: int, height: int) -> Callable[[Bench], AbstractContextManager]:
-    """Let a camera send images of this size, with a CameraInfo that tells none."""
+    """Let a camera send images of this size, with a CameraInfo without a size."""
 
     def info(camera: str, message) -> list:
         message.width = message.height = 0
@@ -76,7 +79,69 @@ def unsized(width: int, height: int) -> Callable[[Bench], AbstractContextManager
     return lambda bench: bench.stream.fault(info=info, image=image)
 
 
+def formatted(image_format: str, make: Callable[[], bytes], *cameras: str) -> Callable:
+    """Replace images by a file with this format string."""
+
+    def change(message: CompressedImage) -> CompressedImage:
+        return CompressedImage(format=image_format, data=array.array('B', make()))
+
+    return image_fault(change, *cameras)
+
+
+def damaged_inside(data: bytes) -> bytes:
+    """Return a JPEG with invalid codes in the middle of its scan."""
+    start = data.index(b'\xff\xda')
+    middle = start + (len(data) - start) // 2
+    return data[:middle] + b'\xff\x00' * 20 + data[middle + 40 :]
+
+
+def progressive(scans: int) -> bytes:
+    """Return a progressive JPEG whose last scan is repeated up to ``scans``."""
+    buffer = io.BytesIO()
+    PillowImage.fromarray(picture(3)).save(buffer, 'JPEG', progressive=True)
+    data = buffer.getvalue()
+    last = data[data.rindex(b'\xff\xda') : -2]
+    return data[:-2] + last * (scans - data.count(b'\xff\xda')) + data[-2:]
+
+
+def png_of_chunks(count: int) -> bytes:
+    """Return a PNG with many empty text chunks."""
+    data = encoded(picture(3), 'PNG')
+    empty = b'\0\0\0\0tEXt' + zlib.crc32(b'tEXt').to_bytes(4, 'big')
+    return data[:33] + empty * count + data[33:]
+
+
 CASES = (
+    Case(
+        'Bayer mosaics in compressed images',
+        formatted('bayer_rggb8; png compressed ', lambda: encoded(picture(3)[..., 0], 'PNG')),
+    ),
+    Case('TIFF in place of JPEG', file_fault(lambda data: encoded(picture(3), 'TIFF'), FRONT)),
+    Case('WebP in place of JPEG', file_fault(lambda data: encoded(picture(3), 'WEBP'), FRONT)),
+    Case(
+        'JPEGs with damaged image data',
+        file_fault(damaged_inside, FRONT),
+        without(FRONT),
+        ('ERROR', 'cameras', 'image of CAM_FRONT on /CAM_FRONT/image is a broken JPEG'),
+    ),
+    Case(
+        'a JPEG of 1000 scans',
+        file_fault(lambda data: progressive(1000), FRONT),
+        without(FRONT),
+        ('ERROR', 'cameras', 'is a JPEG of 1000 scans, more than 20'),
+    ),
+    Case(
+        'a PNG of 100,000 chunks',
+        file_fault(lambda data: png_of_chunks(100_000), FRONT),
+        without(FRONT),
+        ('ERROR', 'cameras', 'in too many chunks'),
+    ),
+    Case(
+        'H.264 in place of JPEG',
+        formatted('h264', lambda: b'\0\0\0\1' * 100, FRONT),
+        without(FRONT),
+        ('ERROR', 'cameras', 'ros2 run image_transport republish ffmpeg raw'),
+    ),
     Case(
         'truncated JPEGs',
         file_fault(lambda data: data[: len(data) // 2], FRONT),
@@ -87,29 +152,29 @@ CASES = (
         'noise in place of JPEGs',
         file_fault(lambda data: os.urandom(3000), FRONT),
         without(FRONT),
-        ('ERROR', 'cameras', 'is no JPEG or PNG (3000 bytes'),
+        ('ERROR', 'cameras', 'is not a JPEG, PNG, TIFF or WebP file (3000 bytes'),
     ),
     Case(
         'empty images',
         file_fault(lambda data: b'', FRONT),
         without(FRONT),
-        ('ERROR', 'cameras', 'is no JPEG or PNG (0 bytes'),
+        ('ERROR', 'cameras', 'is not a JPEG, PNG, TIFF or WebP file (0 bytes'),
     ),
     Case(
         'all images are noise',
         file_fault(lambda data: os.urandom(3000)),
         NOTHING,
-        ('ERROR', 'sets', '0 of 6 cameras can be used (none), min_cameras asks for 1'),
+        ('ERROR', 'sets', '0 of 6 cameras can be used (none), min_cameras is 1'),
     ),
     Case(
-        'one corrupt image now and then',
-        now_and_then,
+        'an invalid image occasionally',
+        occasional_noise,
         ALL,
-        ('ERROR', 'cameras', 'is no JPEG or PNG'),
+        ('ERROR', 'cameras', 'is not a JPEG, PNG, TIFF or WebP file'),
     ),
     Case('format says something else', image_fault(setting(format='tiff; nonsense'))),
     Case('PNG in place of JPEG', file_fault(lambda data: encoded(picture(3), 'PNG'), FRONT)),
-    Case('grey JPEGs', file_fault(lambda data: encoded(picture(3)[..., 0]), FRONT)),
+    Case('gray JPEGs', file_fault(lambda data: encoded(picture(3)[..., 0]), FRONT)),
     Case(
         'the image size changes without its CameraInfo',
         file_fault(lambda data: encoded(picture(3, 320, 180)), FRONT),
@@ -137,12 +202,12 @@ CASES = (
         'images of one pixel, with CameraInfo without a size',
         unsized(1, 1),
         without(FRONT),
-        ('ERROR', 'cameras', 'is 1x1, which is no image of a camera'),
+        ('ERROR', 'cameras', 'is 1x1; the sides of an image must have'),
     ),
     Case(
         'images so thin that they would fill the memory at the size of the network',
         unsized(16, 4000),
         without(FRONT),
-        ('ERROR', 'cameras', 'is 16x4000, which is no image of a camera'),
+        ('ERROR', 'cameras', 'is 16x4000; the sides of an image must have'),
     ),
 )

@@ -33,16 +33,30 @@ def bayer(message: Image) -> Image:
     return raw(np.ascontiguousarray(pixels_of(message)[..., 0]), 'bayer_rggb8')
 
 
+def yuyv(message: Image) -> Image:
+    pixels = np.full((HEIGHT, WIDTH, 2), 128, np.uint8)
+    pixels[..., 0] = pixels_of(message)[..., 1]
+    return raw(pixels, 'yuyv')
+
+
+def nv12(message: Image) -> Image:
+    color = np.full((HEIGHT // 2, WIDTH), 128, np.uint8)
+    planes = np.concatenate((pixels_of(message)[..., 1], color))
+    return raw(planes, 'nv12', height=HEIGHT, step=WIDTH)
+
+
 CASES = (
     Case('raw images', lambda bench: nullcontext(), ALL, None, RAW),
     Case('raw images with padded rows', image_fault(padded), ALL, None, RAW),
     Case('raw 16-bit images in big-endian order', image_fault(big_endian), ALL, None, RAW),
     Case('raw Bayer images', image_fault(bayer), ALL, None, RAW),
+    Case('raw YUV 4:2:2 images', image_fault(yuyv), ALL, None, RAW),
+    Case('raw NV12 images', image_fault(nv12), ALL, None, RAW),
     Case(
         'an unknown encoding',
-        image_fault(lambda m: raw(pixels_of(m), 'yuv422'), FRONT),
+        image_fault(lambda m: raw(pixels_of(m), '32FC3'), FRONT),
         without(FRONT),
-        ('ERROR', 'cameras', "has the encoding 'yuv422', which is not supported"),
+        ('ERROR', 'cameras', "has the encoding '32FC3', which is not supported; publish one of"),
         RAW,
     ),
     Case(

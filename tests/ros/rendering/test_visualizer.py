@@ -142,7 +142,7 @@ def test_every_topic_of_the_layouts_is_one_that_is_published(graph: Graph) -> No
         for source in Settings().camera_sources
         for topic in (source.image_topic, source.info_topic)
     ]
-    decoded = [f'/{camera}/image_rect' for camera in Settings().cameras]
+    decoded = [f'/{camera}/image_decoded' for camera in Settings().cameras]
     published = {*cameras, *decoded, '/LIDAR_TOP', ANNOTATION_MARKER_TOPIC, '/diagnostics'}
     for node in (detector, drawn):
         published |= {

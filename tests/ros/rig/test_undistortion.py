@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from bevdepth_ros.detector import undistortion
+from bevdepth_ros.rig import undistortion
 from bevdepth_ros.rig.undistortion import Distortion, Undistorter, undistortion_maps
 
 K = np.array([[120.0, 0, 80], [0, 118, 45], [0, 0, 1]])
@@ -65,8 +65,8 @@ def test_maps_are_made_once_per_calibration(monkeypatch: pytest.MonkeyPatch):
     ('model', 'coefficients', 'words'),
     [
         ('mirror_ball', (0.1,), "distortion model 'mirror_ball'"),
-        ('plumb_bob', (0.1,) * 3, 'unusable plumb_bob coefficients'),
-        ('equidistant', (float('nan'),) * 4, 'unusable equidistant coefficients'),
+        ('plumb_bob', (0.1,) * 3, 'invalid plumb_bob coefficients'),
+        ('equidistant', (float('nan'),) * 4, 'invalid equidistant coefficients'),
     ],
 )
 def test_a_distortion_that_cannot_be_undone_is_refused(

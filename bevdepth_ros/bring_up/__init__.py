@@ -1,0 +1,1 @@
+"""What ``launch/detect.launch.py`` consists of: arguments, parameters, nodes, views, replay."""

@@ -1,0 +1,299 @@
+"""The arguments of ``detect.launch.py``, checked together before anything starts."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext
+from launch.actions import DeclareLaunchArgument
+
+from bevdepth_ros.bags.reader import Bag, BagError
+
+PACKAGE, LAUNCH_FILE = 'bevdepth_ros', 'detect.launch.py'
+CONFIG = Path(get_package_share_directory(PACKAGE)) / 'config'
+DEFAULT_PARAMS_FILE = str(CONFIG / 'detector.yaml')
+PRESETS = sorted(path.stem for path in (CONFIG / 'cameras').glob('*.yaml'))
+BOOLEAN = ['true', 'false', 'True', 'False']
+LARGEST_PORT = 65535
+
+
+class ArgumentsError(RuntimeError):
+    """The arguments are invalid; the message names each of them and the remedy."""
+
+
+def _argument(
+    name: str, default: str, description: str, choices: list[str] | None = None
+) -> DeclareLaunchArgument:
+    return DeclareLaunchArgument(
+        name, default_value=default, description=description, choices=choices
+    )
+
+
+ARGUMENTS = [
+    _argument('params_file', DEFAULT_PARAMS_FILE, 'YAML file with the parameters of the nodes.'),
+    _argument(
+        'camera_preset',
+        '',
+        'Cameras and frames in place of those of params_file: a file, or one of '
+        f'{", ".join(PRESETS)}.',
+    ),
+    _argument(
+        'checkpoint',
+        '',
+        'Weights: a name (`ros2 run bevdepth_ros weights list`) or a .safetensors, .pth or .ckpt '
+        'file. Empty: as in params_file.',
+    ),
+    _argument('device', '', 'auto, cpu, cuda or cuda:<n>. Empty: as in params_file.'),
+    _argument(
+        'precision',
+        '',
+        'Precision of the network. Empty: as in params_file.',
+        ['', 'auto', 'fp32', 'fp16', 'bf16'],
+    ),
+    _argument(
+        'bag',
+        '',
+        'Folder or file of a rosbag2 to replay; the launch ends with it. Empty: live cameras.',
+    ),
+    _argument('rate', '1.0', 'Speed of the replay relative to real time.'),
+    _argument('start', '0.0', 'Seconds of the bag to leave out at its beginning.'),
+    _argument('duration', '', 'Seconds of the bag to replay. Empty: to its end.'),
+    _argument(
+        'start_paused',
+        'false',
+        'Begin the replay paused; services of /bag_player resume or step it.',
+        BOOLEAN,
+    ),
+    _argument('step', '0.1', 'Seconds of the bag that the service ~/step of /bag_player plays.'),
+    _argument('loop', 'false', 'Replay the bag again and again.', BOOLEAN),
+    _argument(
+        'record',
+        '',
+        'Folder for a rosbag2 of what the detector publishes. Empty: nothing is recorded.',
+    ),
+    _argument(
+        'use_sim_time',
+        '',
+        'Take the time from /clock. Empty: true with a bag, whose replay publishes /clock, '
+        'otherwise as in params_file.',
+        ['', *BOOLEAN],
+    ),
+    _argument(
+        'rviz', 'false', 'Open RViz with boxes, cameras and tf, where it is installed.', BOOLEAN
+    ),
+    _argument(
+        'foxglove_layout',
+        '',
+        'File to write a Foxglove layout for these cameras and topics to. Empty: none.',
+    ),
+    _argument(
+        'visualizer',
+        'false',
+        'Publish one image of all cameras and boxes on bevdepth_visualizer/image/compressed.',
+        BOOLEAN,
+    ),
+    _argument('viewer', '', 'web: serve a live view for browsers.', ['', 'web']),
+    _argument('viewer_host', '127.0.0.1', 'Address that the live view listens on.'),
+    _argument('viewer_port', '8080', 'Port of the live view; the next free one is taken.'),
+    _argument('namespace', '', 'Namespace of the detector and of its output topics.'),
+    _argument(
+        'autostart',
+        'true',
+        'Configure and activate the detector; with false, use `ros2 lifecycle set` instead.',
+        BOOLEAN,
+    ),
+]
+"""All arguments, in the order in which ``--show-args`` prints them."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Valid values of all arguments; the names are those of the launch arguments.
+
+    Attributes:
+        params_files: files of parameters in the order in which they apply; without the default
+            one, whose values are the defaults of the nodes: so what an enclosing launch file
+            sets for all its nodes keeps its effect.
+        overrides: parameters of the detector that have an argument of their own.
+        use_sim_time: None where nothing asks for it.
+        is_direct: this launch file is the one that ``ros2 launch`` was called with.
+    """
+
+    params_files: tuple[str, ...]
+    overrides: dict[str, str]
+    bag: str
+    rate: float
+    start: float
+    duration: float | None
+    start_paused: bool
+    step: float
+    loop: bool
+    record: str
+    use_sim_time: bool | None
+    rviz: bool
+    foxglove_layout: str
+    visualizer: bool
+    viewer: bool
+    viewer_host: str
+    viewer_port: int
+    namespace: str
+    autostart: bool
+    is_direct: bool
+
+
+class _Reader:
+    """Converts the text of arguments and collects the problems that it finds."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self.values, self.problems = values, list[str]()
+
+    def flag(self, name: str) -> bool:
+        return self.values[name].lower() == 'true'
+
+    def number(self, name: str, is_valid: Callable[[float], bool], wanted: str) -> float:
+        """Return a finite number; 0 where the text is none or not a valid one."""
+        text = self.values[name]
+        try:
+            value = float(text)
+        except ValueError:
+            value = float('nan')
+        if abs(value) < float('inf') and is_valid(value):
+            return value
+        self.problems.append(f'{name}:={text} is invalid: give a number {wanted}')
+        return 0.0
+
+    def positive(self, name: str) -> float:
+        return self.number(name, lambda value: value > 0, 'greater than 0')
+
+    def not_negative(self, name: str) -> float:
+        return self.number(name, lambda value: value >= 0, 'of at least 0')
+
+    def port(self, name: str) -> int:
+        def is_port(value: float) -> bool:
+            return value.is_integer() and 0 <= value <= LARGEST_PORT
+
+        return int(self.number(name, is_port, f'from 0 to {LARGEST_PORT}'))
+
+    def params_files(self) -> tuple[str, ...]:
+        given = self.values['params_file']
+        files = [] if given in ('', DEFAULT_PARAMS_FILE) else [self._file('params_file')]
+        return (*files, *self._preset_files())
+
+    def _preset_files(self) -> list[str]:
+        preset = self.values['camera_preset']
+        if preset in PRESETS:
+            return [str(CONFIG / 'cameras' / f'{preset}.yaml')]
+        if not preset or Path(preset).is_file():
+            return [preset] if preset else []
+        hint = suggestion(preset, PRESETS) or f'; give a file or one of {", ".join(PRESETS)}'
+        self.problems.append(f'camera_preset:={preset} does not exist{hint}')
+        return []
+
+    def _file(self, name: str) -> str:
+        path = self.values[name]
+        if not Path(path).is_file():
+            reason = 'is not a file' if Path(path).exists() else 'does not exist'
+            self.problems.append(f'{name}:={path} {reason}: give a YAML file')
+        return path
+
+    def bag(self) -> str:
+        """Return the path of a bag that can be opened, empty where none is given."""
+        path = self.values['bag']
+        if path and not Path(path).exists():
+            self.problems.append(f'bag:={path} does not exist: give a rosbag2 folder or file')
+        elif path:
+            try:
+                with Bag(path, lambda damage: None):
+                    pass
+            except (BagError, OSError) as error:
+                self.problems.append(f'bag:={path}: {error}; give a folder or file of a rosbag2')
+        return path
+
+    def use_sim_time(self) -> bool | None:
+        text = self.values['use_sim_time']
+        return self.flag('use_sim_time') if text else True if self.values['bag'] else None
+
+
+def read_arguments(context: LaunchContext, launch_file: str) -> Arguments:
+    """Return the arguments of one ``detect.launch.py`` in a launch.
+
+    Args:
+        context: of the launch.
+        launch_file: path of ``detect.launch.py``.
+
+    Raises:
+        ArgumentsError: some of them are invalid; when the file is launched directly, also unknown
+            ones are.
+    """
+    values = {
+        argument.name: context.launch_configurations[argument.name] for argument in ARGUMENTS
+    }
+    is_direct = is_launched_directly(launch_file, sys.argv)
+    reader = _Reader(values)
+    if is_direct:
+        reader.problems += unknown_arguments(context.argv)
+    arguments = _converted(reader, is_direct)
+    if reader.problems:
+        raise ArgumentsError('; '.join(reader.problems))
+    return arguments
+
+
+def _converted(reader: _Reader, is_direct: bool) -> Arguments:
+    values, names = reader.values, ('checkpoint', 'device', 'precision')
+    return Arguments(
+        params_files=reader.params_files(),
+        overrides={name: values[name] for name in names if values[name]},
+        bag=reader.bag(),
+        rate=reader.positive('rate'),
+        start=reader.not_negative('start'),
+        duration=reader.positive('duration') if values['duration'] else None,
+        start_paused=reader.flag('start_paused'),
+        step=reader.positive('step'),
+        loop=reader.flag('loop'),
+        record=values['record'],
+        use_sim_time=reader.use_sim_time(),
+        rviz=reader.flag('rviz'),
+        foxglove_layout=values['foxglove_layout'],
+        visualizer=reader.flag('visualizer'),
+        viewer=values['viewer'] == 'web',
+        viewer_host=values['viewer_host'],
+        viewer_port=reader.port('viewer_port'),
+        namespace=values['namespace'],
+        autostart=reader.flag('autostart'),
+        is_direct=is_direct,
+    )
+
+
+def is_launched_directly(launch_file: str, argv: Sequence[str]) -> bool:
+    """Whether the command line ``argv`` launches ``launch_file`` itself.
+
+    A launch file that includes this one has arguments of its own, about which this one knows
+    nothing.
+    """
+    words = [word for word in argv[1:] if not word.startswith('-') and ':=' not in word]
+    if words[-2:] == [PACKAGE, LAUNCH_FILE]:
+        return True
+    return bool(words) and Path(words[-1]).is_file() and Path(words[-1]).samefile(launch_file)
+
+
+def unknown_arguments(words: Iterable[str]) -> list[str]:
+    """Return one sentence per word ``name:=value`` whose name is no argument."""
+    known = [argument.name for argument in ARGUMENTS]
+    names = [word.partition(':=')[0] for word in words]
+    return [
+        f'{name} is no argument of {LAUNCH_FILE}'
+        f'{suggestion(name, known) or "; `--show-args` lists all arguments"}'
+        for name in names
+        if name not in known
+    ]
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean X?`` for the most similar known word, empty where none is."""
+    nearest = difflib.get_close_matches(word, list(known), 1)
+    return f'; did you mean {nearest[0]}?' if nearest else ''

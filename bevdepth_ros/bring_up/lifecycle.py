@@ -1,0 +1,242 @@
+"""Configures and activates a lifecycle node of a launch; repeats requests that DDS loses."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from launch import Event, EventHandler, LaunchContext
+from launch.actions import OpaqueCoroutine, OpaqueFunction, RegisterEventHandler
+from launch.logging import get_logger
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.ros_adapters import get_ros_node
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+
+EARLIEST_S = 0.5
+"""A node that is discovered before this time is not ours, which is still importing torch."""
+OTHERS_PATIENCE_S = 30.0
+"""How long other nodes of the same name may take to leave; DDS keeps killed ones for 20 s."""
+APPEARANCE_PATIENCE_S = 600.0
+"""How long the node may take to appear: importing torch takes minutes on a busy machine."""
+RESPONSE_S = 1.0
+"""A request without a response for this time is sent again, unless the node is in a transition."""
+ATTEMPTS = 5
+FIRST_LOG_S = 5.0
+"""When waiting is first logged; then after twice the time, and so on."""
+SLOW_S = 300.0
+"""Waiting is normal before this time, and logged as a warning after it."""
+POLL_S = 0.05
+
+
+class BringUpError(Exception):
+    """The node is not active; the message says why.
+
+    Attributes:
+        is_recoverable: the node runs, and can be configured and activated by hand.
+    """
+
+    def __init__(self, message: str, is_recoverable: bool = False) -> None:
+        super().__init__(message)
+        self.is_recoverable = is_recoverable
+
+
+class BringUpEnded(Event):
+    """A node is active, or the reason why it is not is known.
+
+    Attributes:
+        node: the node; a launch can bring up several.
+        error: None where the node is active.
+    """
+
+    name = 'bevdepth_ros.BringUpEnded'
+
+    def __init__(self, node: LifecycleNode, error: BringUpError | None) -> None:
+        self.node, self.error = node, error
+
+
+def bring_up(
+    node: LifecycleNode,
+    autostart: bool,
+    on_end: Callable[[LaunchContext, BringUpError | None], list],
+    subscriber: Node | None = None,
+    topic: str = '',
+) -> list:
+    """Return actions that configure and activate a node, to be executed after the action that
+    starts it.
+
+    Args:
+        node: the lifecycle node.
+        autostart: without it, others change its state, and this only waits until it is active.
+        on_end: function of the launch context and the BringUpError, None where the node is active,
+            that returns actions.
+        subscriber: node of the same launch that must also subscribe to ``topic`` first.
+        topic: fully qualified name.
+    """
+
+    async def run(context: LaunchContext) -> None:
+        with suppress(asyncio.CancelledError):  # launch would report it as an error of this action
+            error = await _BringUp(context, node, subscriber, topic).error(autostart)
+            await context.emit_event(BringUpEnded(node, error))
+
+    def ended(context: LaunchContext) -> list:
+        return [] if context.is_shutdown else on_end(context, context.locals.event.error)
+
+    handler = EventHandler(
+        matcher=lambda event: isinstance(event, BringUpEnded) and event.node is node,
+        entities=[OpaqueFunction(function=ended)],
+    )
+    return [RegisterEventHandler(handler), OpaqueCoroutine(coroutine=run)]
+
+
+class _BringUp:
+    """Asks a node for its state and for transitions until it is active.
+
+    DDS can lose a request or a response, even after both sides have discovered the service. So
+    the state that the node reports decides, and every request is sent again.
+    """
+
+    def __init__(
+        self, context: LaunchContext, node: LifecycleNode, subscriber: Node | None, topic: str
+    ) -> None:
+        self._ros, self._process, self._name = get_ros_node(context), node, node.node_name
+        self._subscriber, self._topic = subscriber, topic
+        self._get = self._ros.create_client(GetState, f'{self._name}/get_state')
+        self._change = self._ros.create_client(ChangeState, f'{self._name}/change_state')
+        self._log = get_logger('bring_up')
+        self._began, self._log_due_s = time.monotonic(), FIRST_LOG_S
+
+    async def error(self, autostart: bool) -> BringUpError | None:
+        """Return None when the node is active, otherwise why it is not."""
+        try:
+            await self._run(autostart)
+        except BringUpError as error:
+            return error
+        return None
+
+    async def _run(self, autostart: bool) -> None:
+        await self._wait_for_the_only_node()
+        if autostart:
+            await self._reach(
+                'configure', Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE
+            )
+            await self._reach(
+                'activate', Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE
+            )
+        else:
+            while await self._state() != State.PRIMARY_STATE_ACTIVE:
+                await asyncio.sleep(10 * POLL_S)
+        await self._wait_for_subscriber()
+
+    async def _wait_for_the_only_node(self) -> None:
+        """Wait until the node is there and no other of its name, which would get its requests."""
+        others = await self._others()
+        while len(found := self._nodes()) != 1 or found & others:
+            if len(found) > 1 or found & others:
+                patience_s, reason = OTHERS_PATIENCE_S, self._name_is_taken()
+            else:
+                patience_s, reason = APPEARANCE_PATIENCE_S, 'it is not in the ROS graph yet'
+            if self._seconds() > patience_s:
+                raise BringUpError(f'{self._name} is not active: {reason}')
+            await self._pause(reason)
+
+    async def _others(self) -> set[tuple]:
+        """Return the nodes of this name that are there too early to be ours."""
+        others: set[tuple] = set()
+        found = self._nodes()
+        while self._seconds() < EARLIEST_S:
+            others |= found
+            await self._pause()
+            found = self._nodes()
+        if others:
+            self._log.warning(f'{self._name_is_taken()}; waiting until it ends')
+        return others
+
+    def _nodes(self) -> set[tuple]:
+        """Return an identity of each discovered node of this name."""
+        return {
+            tuple(info.endpoint_gid)
+            for info in self._ros.get_publishers_info_by_topic(f'{self._name}/transition_event')
+        }
+
+    def _name_is_taken(self) -> str:
+        domain = os.environ.get('ROS_DOMAIN_ID') or 0
+        return (
+            f'another node in ROS domain {domain} is named {self._name}: end it, or set '
+            'namespace:= or ROS_DOMAIN_ID'
+        )
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    async def _reach(self, verb: str, transition_id: int, goal: int) -> None:
+        for _ in range(ATTEMPTS):
+            response = await self._request(transition_id, f'waiting for it to {verb}')
+            if await self._state() == goal:
+                return
+            if response is not None and not response.success:
+                raise BringUpError(
+                    f'{self._name} did not {verb}, for the reason that it logged above',
+                    is_recoverable=True,
+                )
+            self._log.info(f'no response of {self._name} to {verb}; sending the request again')
+        raise BringUpError(
+            f'{self._name} did not respond to {ATTEMPTS} requests to {verb}', is_recoverable=True
+        )
+
+    async def _request(self, transition_id: int, waiting: str) -> ChangeState.Response | None:
+        """Request a transition and wait for its end; return None when the request or the response
+        was lost.
+        """
+        future = self._change.call_async(
+            ChangeState.Request(transition=Transition(id=transition_id))
+        )
+        while not await self._is_done(future, waiting):
+            await self._state(waiting)  # a node in a transition responds after it
+            if not await self._is_done(future, waiting):
+                self._change.remove_pending_request(future)
+                return None
+        return future.result()
+
+    async def _state(self, waiting: str = 'it does not respond') -> int:
+        while True:
+            future = self._get.call_async(GetState.Request())
+            if await self._is_done(future, waiting):
+                return future.result().current_state.id
+            self._get.remove_pending_request(future)
+
+    async def _is_done(self, future: Any, waiting: str) -> bool:
+        """Return whether a response came within RESPONSE_S."""
+        deadline = time.monotonic() + RESPONSE_S
+        while not future.done() and time.monotonic() < deadline:
+            await self._pause(waiting)
+        return future.done()
+
+    async def _wait_for_subscriber(self) -> None:
+        while self._subscriber is not None and not self._has_subscriber():
+            if self._subscriber.return_code is not None:
+                raise BringUpError(
+                    f'{self._subscriber.node_package} {self._subscriber.node_executable} ended '
+                    f'with exit status {self._subscriber.return_code} before it subscribed'
+                )
+            await self._pause(f'waiting for a subscriber of {self._topic}')
+
+    def _has_subscriber(self) -> bool:
+        return self._ros.count_subscribers(self._topic) > 0
+
+    async def _pause(self, waiting: str = '') -> None:
+        """Sleep a little, log at intervals why, and raise when the process of the node ends."""
+        if self._process.return_code is not None:
+            raise BringUpError(
+                f'{self._name} ended with exit status {self._process.return_code} before it was '
+                'active'
+            )
+        if (seconds := self._seconds()) > self._log_due_s:
+            self._log_due_s = 2 * seconds
+            log = self._log.info if seconds < SLOW_S else self._log.warning
+            log(f'{self._name} is not active after {seconds:.0f} s: {waiting}')
+        await asyncio.sleep(POLL_S)

@@ -1,0 +1,148 @@
+"""The nodes that ``detect.launch.py`` starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from bevdepth_ros.bring_up.arguments import PACKAGE, Arguments
+from bevdepth_ros.bring_up.scope import DETECTOR, VIEWER, VISUALIZER, ResolvedDetector
+from bevdepth_ros.bring_up.views import RvizCamera
+
+
+def _text(value: str) -> ParameterValue:
+    """Return a parameter that stays text where YAML would read a number."""
+    return ParameterValue(value, value_type=str)
+
+
+def _time_source(arguments: Arguments) -> dict[str, Any]:
+    """Return ``use_sim_time`` where the arguments decide it."""
+    decided = arguments.use_sim_time is not None
+    return {'use_sim_time': arguments.use_sim_time} if decided else {}
+
+
+def _parameters(arguments: Arguments, own: dict[str, Any]) -> list:
+    """Return the parameters of a node: files first, then what arguments set."""
+    last = _time_source(arguments) | own
+    return [*arguments.params_files, *([last] if last else [])]
+
+
+def detector_node(arguments: Arguments) -> LifecycleNode:
+    """Return the detector, which stays unconfigured until it is brought up."""
+    overrides = {name: _text(value) for name, value in arguments.overrides.items()}
+    return LifecycleNode(
+        package=PACKAGE,
+        executable='detector',
+        name=DETECTOR,
+        namespace=arguments.namespace,
+        output='screen',
+        parameters=_parameters(arguments, overrides),
+    )
+
+
+def player_node(arguments: Arguments) -> Node:
+    """Return the replay of the bag."""
+    options = {
+        '--rate': arguments.rate,
+        '--start-offset': arguments.start,
+        '--step': arguments.step,
+        '--playback-duration': arguments.duration,
+    }
+    flags = {
+        '--clock': arguments.use_sim_time,
+        '--loop': arguments.loop,
+        '--start-paused': arguments.start_paused,
+    }
+    words = [
+        word
+        for option, value in options.items()
+        if value is not None
+        for word in (option, str(value))
+    ]
+    words += [flag for flag, is_set in flags.items() if is_set]
+    return Node(
+        package=PACKAGE, executable='player', output='screen', arguments=[arguments.bag, *words]
+    )
+
+
+def recorder_node(arguments: Arguments, detector: ResolvedDetector) -> Node:
+    """Return the recorder of what ``detector`` publishes."""
+    return Node(
+        package=PACKAGE,
+        executable='recorder',
+        namespace=arguments.namespace,
+        output='screen',
+        arguments=['--out', arguments.record, '--detector', detector.name],
+        parameters=_parameters(arguments, {})[-1:] if _time_source(arguments) else None,
+        remappings=detector.remappings_for_others(),
+    )
+
+
+def view_nodes(arguments: Arguments, detector: ResolvedDetector) -> list[Node]:
+    """Return the visualizer and the live view, where they are asked for."""
+    page = {'host': _text(arguments.viewer_host), 'port': arguments.viewer_port}
+    wanted = {
+        (VISUALIZER, 'visualizer'): (arguments.visualizer, {}),
+        (VIEWER, 'viewer'): (arguments.viewer, page),
+    }
+    return [
+        _view_node(name, executable, arguments, detector, own)
+        for (name, executable), (is_wanted, own) in wanted.items()
+        if is_wanted
+    ]
+
+
+def _view_node(
+    name: str, executable: str, arguments: Arguments, detector: ResolvedDetector, own: dict
+) -> Node:
+    """Return a node that reads the images of the detector.
+
+    A parameter file may have a block for the detector alone, so the parameters that the detector
+    takes from the files come first, and blocks of this node's own name override them.
+    """
+    first = [detector.given] if detector.given else []
+    return Node(
+        package=PACKAGE,
+        executable=executable,
+        name=name,
+        namespace=arguments.namespace,
+        output='screen',
+        parameters=[*first, *_parameters(arguments, own)],
+        remappings=detector.remappings_for_others(),
+    )
+
+
+def rviz_node(arguments: Arguments, config: str) -> Node:
+    """Return RViz with the configuration file ``config``."""
+    return Node(
+        package='rviz2',
+        executable='rviz2',
+        arguments=['-d', config],
+        parameters=[_time_source(arguments)] if _time_source(arguments) else None,
+    )
+
+
+def republisher_node(camera: RvizCamera) -> Node:
+    """Return the node that publishes images of a camera where and as RViz reads them."""
+    source = 'in' if camera.transport == 'raw' else f'in/{camera.transport}'
+    name = ''.join(one if one.isalnum() and one.isascii() else '_' for one in camera.source.name)
+    return Node(
+        package='image_transport',
+        executable='republish',
+        name=f'republish_{name}',
+        arguments=[camera.transport, 'raw'],
+        parameters=[{'in_transport': camera.transport, 'out_transport': 'raw'}],
+        remappings=[(source, camera.source.image_topic), ('out', camera.topic)],
+    )
+
+
+def is_installed(package: str) -> bool:
+    """Whether a ROS package is in the environment."""
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError:
+        return False
+    return True

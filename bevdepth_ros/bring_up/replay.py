@@ -1,0 +1,83 @@
+"""Start and end of a replay: when the bag starts, and what happens when a process ends.
+
+| state | ends when | then |
+| --- | --- | --- |
+| bring-up | the detector is active, and a recorder subscribes to it | the bag is played |
+| bring-up | the detector cannot become active | the launch fails |
+| playing | the player ends with 0 | the detector is deactivated |
+| playing | the player fails, or the detector ends | the launch fails |
+| last sets | the detector is inactive, at the latest after LAST_SETS_S | the replay is over |
+
+The launch ends when all replays in it are over.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from launch import Event, LaunchContext
+from launch.actions import EmitEvent, OpaqueFunction, RegisterEventHandler, Shutdown, TimerAction
+from launch.event_handlers import OnProcessExit
+from launch.events import matches_action
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+from lifecycle_msgs.msg import Transition
+
+LAST_SETS_S = 60.0
+"""At the end of a bag, the detector has this time to process the last image sets."""
+LAST_MESSAGES_S = 0.5
+"""How long subscribers have to receive the last results."""
+_RUNNING = 'bevdepth_running_replays'
+
+
+def add_replay(context: LaunchContext, detector: LifecycleNode) -> None:
+    """Note that the launch also waits for the end of the replay to ``detector``."""
+    context.extend_globals({_RUNNING: {*_running(context), detector}})
+
+
+def _running(context: LaunchContext) -> set[LifecycleNode]:
+    return context.get_locals_as_dict().get(_RUNNING, set())
+
+
+def end_of_replay(detector: LifecycleNode, player: Node) -> list[RegisterEventHandler]:
+    """Return what ends the launch after ``player``, or makes it fail without ``detector``."""
+
+    def bag_ended(event: Any, context: LaunchContext) -> list:
+        if context.is_shutdown:
+            return []
+        if event.returncode:
+            raise RuntimeError('the bag was not played to its end')
+        deactivate = ChangeState(
+            lifecycle_node_matcher=matches_action(detector),
+            transition_id=Transition.TRANSITION_DEACTIVATE,
+        )
+        return [EmitEvent(event=deactivate), _over(detector, after_s=LAST_SETS_S)]
+
+    def detector_ended(event: Event, context: LaunchContext) -> None:
+        if not context.is_shutdown:
+            raise RuntimeError(f'{detector.node_name} ended before the bag')
+
+    inactive = OnStateTransition(
+        target_lifecycle_node=detector,
+        start_state='deactivating',
+        goal_state='inactive',
+        entities=[_over(detector, after_s=LAST_MESSAGES_S)],
+    )
+    return [
+        RegisterEventHandler(inactive),
+        RegisterEventHandler(OnProcessExit(target_action=player, on_exit=bag_ended)),
+        RegisterEventHandler(OnProcessExit(target_action=detector, on_exit=detector_ended)),
+    ]
+
+
+def _over(detector: LifecycleNode, after_s: float) -> TimerAction:
+    """Return an action that notes the end of a replay; the last one ends the launch."""
+
+    def finish(context: LaunchContext) -> list:
+        running = _running(context)
+        left = running - {detector}
+        context.extend_globals({_RUNNING: left})
+        return [Shutdown(reason='end of the bag')] if running and not left else []
+
+    return TimerAction(period=after_s, actions=[OpaqueFunction(function=finish)])

@@ -1,0 +1,181 @@
+"""The scope of a launch file: namespace, remappings and parameters that enclosing files set."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import rclpy
+from launch import LaunchContext, LaunchDescriptionEntity
+from launch.actions import OpaqueFunction, PopLaunchConfigurations, PushLaunchConfigurations
+from launch_ros.utilities import make_namespace_absolute, prefix_namespace
+from rclpy.node import Node
+
+from bevdepth_ros.bring_up.params_files import ParametersError, check_blocks, check_file
+from bevdepth_ros.rig.settings import CameraSource, RigSettings
+
+DETECTOR, VISUALIZER, VIEWER = 'bevdepth_detector', 'bevdepth_visualizer', 'bevdepth_viewer'
+OUTPUTS = ('detections', 'objects', 'markers', 'label_info', 'depth_points', 'latency')
+"""Topics of the detector, below its name."""
+FIELDS = {field.name: field for field in dataclasses.fields(RigSettings)}
+
+
+@dataclasses.dataclass(frozen=True)
+class ResolvedDetector:
+    """The detector as its process will see itself, before it starts.
+
+    Attributes:
+        name: fully qualified.
+        namespace: the part of the name before the last slash, ``/`` for the root.
+        rig: parameters that say where images come from.
+        given: those of them that files or enclosing launch files set, by name.
+        sources: the cameras, with resolved topics.
+        outputs: name below the detector's own -> resolved topic.
+    """
+
+    name: str
+    namespace: str
+    rig: RigSettings
+    given: dict[str, Any]
+    sources: tuple[CameraSource, ...]
+    outputs: dict[str, str]
+
+    def remappings_for_others(self) -> list[tuple[str, str]]:
+        """Return what other nodes need to receive outputs that are remapped with ``~/``."""
+        return [
+            (f'{self.name}/{output}', topic)
+            for output, topic in self.outputs.items()
+            if topic != f'{self.name}/{output}'
+        ]
+
+
+def actions_in_scope(
+    context: LaunchContext, actions: Sequence[LaunchDescriptionEntity]
+) -> list[LaunchDescriptionEntity]:
+    """Return actions that run later, in an event handler, as if they ran now.
+
+    Launch executes event handlers outside of every group: without this, they would lose the
+    namespace, the remappings and the arguments that hold now.
+    """
+    saved = dict(context.launch_configurations)
+
+    def restore(later: LaunchContext) -> None:
+        later.launch_configurations.update(saved)
+
+    return [
+        PushLaunchConfigurations(),
+        OpaqueFunction(function=restore),
+        *actions,
+        PopLaunchConfigurations(),
+    ]
+
+
+def resolve_detector(
+    context: LaunchContext, namespace: str, params_files: Sequence[str]
+) -> ResolvedDetector:
+    """Return names and parameters of a detector in the current scope.
+
+    A short-lived node with the arguments of the detector gives them: so the parameter files are
+    merged and the names resolved as rclpy does it, wildcards and blocks by node name included.
+
+    Raises:
+        ParametersError: a file is malformed, has no block for a node of this launch, or has
+            values that contradict each other.
+    """
+    for path in params_files:
+        check_file(path)
+    words = [
+        *_scope_arguments(context, namespace),
+        *(word for path in params_files for word in ('--params-file', path)),
+    ]
+    with _node(DETECTOR, words) as node:
+        resolved = _resolved(node)
+    names = [f'{resolved.namespace.rstrip("/")}/{name}' for name in (DETECTOR, VISUALIZER, VIEWER)]
+    for path in params_files:
+        check_blocks(path, names)
+    return resolved
+
+
+def _scope_arguments(context: LaunchContext, namespace: str) -> list[str]:
+    """Return what launch_ros passes to every node of the current scope, and its namespace."""
+    outer = context.launch_configurations.get('ros_namespace')
+    absolute = make_namespace_absolute(prefix_namespace(outer, namespace)) or '/'
+    words = ['--ros-args', '-r', f'__ns:={absolute}']
+    for parameter in context.launch_configurations.get('global_params') or ():
+        words += (
+            ['-p', f'{parameter[0]}:={parameter[1]}']
+            if isinstance(parameter, tuple)
+            else ['--params-file', os.path.abspath(parameter)]
+        )
+    for source, target in context.launch_configurations.get('ros_remaps') or ():
+        words += ['-r', f'{source}:={target}']
+    return words
+
+
+@contextmanager
+def _node(name: str, words: list[str]) -> Iterator[Node]:
+    """Yield a node without services, in a ROS context of its own with the arguments ``words``."""
+    own = rclpy.Context()
+    try:
+        rclpy.init(args=words, context=own)
+        node = Node(
+            name,
+            context=own,
+            enable_rosout=False,
+            start_parameter_services=False,
+            automatically_declare_parameters_from_overrides=True,
+        )
+    except Exception as error:  # rclpy raises RCLError, ValueError and types of its own
+        first, *_ = str(error).split(', at /')
+        raise ParametersError(f'{name} would not start: {first}') from error
+    try:
+        yield node
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=own)
+
+
+def _resolved(node: Node) -> ResolvedDetector:
+    parameters = node.get_parameters_by_prefix('')
+    given = {name: parameters[name].value for name in FIELDS if name in parameters}
+    try:
+        rig = RigSettings(**{name: _checked(name, value) for name, value in given.items()})
+        sources = tuple(_resolved_source(node, source) for source in rig.camera_sources)
+    except ValueError as error:
+        raise ParametersError(f'parameters of {DETECTOR}: {error}') from error
+    return ResolvedDetector(
+        node.get_fully_qualified_name(),
+        node.get_namespace(),
+        rig,
+        given,
+        sources,
+        {output: node.resolve_topic_name(f'~/{output}') for output in OUTPUTS},
+    )
+
+
+def _resolved_source(node: Node, source: CameraSource) -> CameraSource:
+    names = {
+        column: node.resolve_topic_name(topic) if topic else ''
+        for column, topic in (
+            ('image_topic', source.image_topic),
+            ('info_topic', source.info_topic),
+        )
+    }
+    return dataclasses.replace(source, **names)
+
+
+def _checked(name: str, value: Any) -> Any:
+    """Return ``value`` in the type of the parameter's default."""
+    default = FIELDS[name].default
+    if isinstance(default, tuple):
+        if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+            raise ValueError(f'{name} must be a list of strings, got {value!r}')
+        return tuple(value)
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if type(value) is not type(default):
+        raise ValueError(f'{name} must be of type {type(default).__name__}, got {value!r}')
+    return value

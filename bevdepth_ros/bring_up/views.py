@@ -1,0 +1,164 @@
+"""RViz configuration and Foxglove layout for the cameras and topics of a detector.
+
+The files of ``config/rviz`` and ``config/foxglove`` are the templates: they show the default
+parameters, and everything that depends on parameters is replaced here.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bevdepth_ros.bring_up.scope import DETECTOR, VISUALIZER, ResolvedDetector
+from bevdepth_ros.rig.settings import CameraSource
+
+INFO_NAME = 'camera_info'
+"""RViz reads the calibration of an image from the topic of this name beside it."""
+DECODED_NAME = 'image_decoded'
+
+
+@dataclass(frozen=True)
+class RvizCamera:
+    """How RViz gets the images of a camera.
+
+    Attributes:
+        source: the camera.
+        topic: raw images that RViz can read.
+        has_calibration: CameraInfo is published beside ``topic``.
+        transport: of ``source.image_topic`` where its images must be republished to ``topic``,
+            ``compressed`` or ``raw``; empty where RViz reads them directly.
+    """
+
+    source: CameraSource
+    topic: str
+    has_calibration: bool
+    transport: str
+
+
+def rviz_cameras(detector: ResolvedDetector) -> list[RvizCamera]:
+    """Return how RViz gets the images of each camera."""
+    return [_rviz_camera(source, detector.rig.image_transport) for source in detector.sources]
+
+
+def _rviz_camera(source: CameraSource, transport: str) -> RvizCamera:
+    folder, _, name = source.info_topic.rpartition('/')
+    has_calibration = name == INFO_NAME
+    is_beside = source.image_topic.rpartition('/')[0] == folder
+    if transport == 'raw' and (is_beside or not has_calibration):
+        return RvizCamera(source, source.image_topic, has_calibration, '')
+    place = folder if has_calibration else source.image_topic
+    return RvizCamera(source, f'{place}/{DECODED_NAME}', has_calibration, transport)
+
+
+def rviz_config(template: str, detector: ResolvedDetector) -> str:
+    """Return an RViz configuration.
+
+    Args:
+        template: content of ``config/rviz/bevdepth.rviz``.
+        detector: whose cameras and topics it shows.
+    """
+    config = _renamed(yaml.safe_load(template), _names(detector))
+    manager = config['Visualization Manager']
+    manager['Displays'] = list(_rviz_displays(manager['Displays'], rviz_cameras(detector)))
+    return yaml.safe_dump(config, sort_keys=False)
+
+
+def _rviz_displays(displays: list[dict], cameras: list[RvizCamera]) -> Iterable[dict]:
+    """Yield the displays, with those of ``cameras`` in place of those of the template."""
+    prototype = next(one for one in displays if one['Class'].endswith('/Camera'))
+    yield from (one for one in displays if not one['Class'].endswith('/Camera'))
+    for camera in cameras:
+        display = copy.deepcopy(prototype)
+        display['Name'] = camera.source.name
+        display['Topic']['Value'] = camera.topic
+        if not camera.has_calibration:  # boxes cannot be projected without it
+            display['Class'] = 'rviz_default_plugins/Image'
+            del display['Visibility']
+        yield display
+
+
+def foxglove_layout(template: str, detector: ResolvedDetector) -> str:
+    """Return a Foxglove layout.
+
+    Args:
+        template: content of ``config/foxglove/bevdepth.json``.
+        detector: whose cameras and topics it shows.
+    """
+    layout = _renamed(json.loads(template), _names(detector))
+    panels, panel_of = layout['configById'], _foxglove_panel
+    old = [name for name, panel in panels.items() if 'calibrationTopic' in _image_mode(panel)]
+    prototype = panels[old[0]]
+    kept = {name: panel for name, panel in panels.items() if name not in old}
+    cameras = {f'Image!{one.name}': panel_of(prototype, one) for one in detector.sources}
+    layout['configById'] = cameras | kept
+    layout['layout']['first'] = _grid(list(cameras))
+    return json.dumps(layout, indent=2)
+
+
+def _image_mode(panel: dict) -> dict:
+    return panel.get('imageMode', {})
+
+
+def _foxglove_panel(prototype: dict, source: CameraSource) -> dict:
+    panel = copy.deepcopy(prototype)
+    panel['foxglovePanelTitle'] = source.name
+    panel['imageMode']['imageTopic'] = source.image_topic
+    if source.info_topic:
+        panel['imageMode']['calibrationTopic'] = source.info_topic
+    else:
+        del panel['imageMode']['calibrationTopic']
+    panel['followTf'] = source.frame or source.name
+    return panel
+
+
+def _grid(panels: list[str]) -> Any:
+    """Return panels in two rows, one where there are fewer than four."""
+    half = (len(panels) + 1) // 2 if len(panels) > 3 else len(panels)
+    rows = [_split('row', part) for part in (panels[:half], panels[half:]) if part]
+    return _split('column', rows)
+
+
+def _split(direction: str, parts: list) -> Any:
+    """Return parts of equal size side by side, as Foxglove nests them."""
+    if len(parts) == 1:
+        return parts[0]
+    return {
+        'direction': direction,
+        'first': parts[0],
+        'second': _split(direction, parts[1:]),
+        'splitPercentage': round(100 / len(parts), 1),
+    }
+
+
+def _names(detector: ResolvedDetector) -> dict[str, str]:
+    """Return names in the templates -> names in the launch."""
+    topics = {f'/{DETECTOR}/{name}': topic for name, topic in detector.outputs.items()}
+    overview = f'/{VISUALIZER}/image/compressed'
+    return {
+        **topics,
+        overview: f'{detector.namespace.rstrip("/")}{overview}',
+        'base_link': detector.rig.base_frame,
+    }
+
+
+def _renamed(value: Any, names: dict[str, str]) -> Any:
+    """Return ``value`` with every text and key of ``names`` replaced."""
+    if isinstance(value, dict):
+        return {names.get(key, key): _renamed(entry, names) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_renamed(entry, names) for entry in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def write_view(text: str, folder: Path, detector: ResolvedDetector, suffix: str) -> Path:
+    """Write a configuration to ``folder`` under the name of its detector and return its path."""
+    path = folder / f'{re.sub(r"[^0-9A-Za-z]+", "_", detector.name).strip("_")}{suffix}'
+    path.write_text(text)
+    return path

@@ -1,0 +1,230 @@
+"""sensor_msgs/CompressedImage to RGB: image_transport's format string, and bounded decoding."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image as PillowImage
+from sensor_msgs.msg import CompressedImage
+
+from bevdepth_ros.rig.color_conversion import rgb_from_pixels
+from bevdepth_ros.rig.raw_images import ENCODINGS, Packed, Yuv, require_at_most
+
+try:
+    import simplejpeg
+except ImportError:  # a ROS without pip packages; Pillow decodes to the same values
+    simplejpeg = None
+
+MOST_JPEG_SCANS = 20
+"""Progressive encoders write about 10. Each scan costs a pass over all pixels."""
+MOST_PNG_CHUNKS = 256
+"""Chunks of less than a kilobyte; encoders write data in chunks of 8 kB and more."""
+PADDING_BYTES = 16
+"""USB cameras pad JPEG files before the end marker by a few bytes."""
+_PADDED = re.compile(r'Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9')
+FILE_CODECS = ('', 'jpeg', 'jpg', 'png', 'tiff', 'tif', 'webp')
+"""Names of the supported codecs in format strings."""
+_TRANSPORTS = {'h264': 'ffmpeg', 'h265': 'ffmpeg', 'hevc': 'ffmpeg', 'av1': 'ffmpeg'}
+"""Codec in a format string -> transport of image_transport, where the names differ."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """Format string of image_transport: ``ENCODING; CODEC compressed COLORS``, or the codec alone.
+
+    The file itself shows its codec; drivers often name another one.
+
+    Attributes:
+        encoding: of the image before compression; empty if not given.
+        rest: codec and color order of the compressed data.
+    """
+
+    encoding: str
+    rest: str
+
+    @classmethod
+    def parse(cls, text: str) -> Format:
+        encoding, separator, rest = text.partition(';')
+        return cls(encoding.strip(), rest.strip()) if separator else cls('', text.strip())
+
+    @property
+    def bayer(self) -> str | None:
+        """8-bit encoding of the mosaic that a file with one channel holds, None for gray."""
+        layout = ENCODINGS.get(self.encoding)
+        if isinstance(layout, Packed) and layout.meaning.startswith('bayer_'):
+            return layout.meaning
+        return None
+
+    @property
+    def is_swapped(self) -> bool:
+        """Whether red and blue are swapped in the file.
+
+        image_transport gives the encoder BGR and says so. Without ``compressed bgr`` the encoder
+        was given RGB as if it were BGR, and image_transport's subscriber swaps the colors back.
+        """
+        is_color = isinstance(ENCODINGS.get(self.encoding), Yuv) or self.encoding.startswith(
+            ('rgb', 'bgr')
+        )
+        return is_color and 'compressed bgr' not in self.rest
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """Pixels of one camera.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB, perhaps at a reduced size; a tensor if a GPU decoded it.
+        width: of the image as it was sent, pixels.
+        height: likewise.
+    """
+
+    pixels: np.ndarray | torch.Tensor
+    width: int
+    height: int
+
+
+def decode_compressed(
+    message: CompressedImage, max_pixels: int, min_width: int = 0
+) -> DecodedImage:
+    """Decode a JPEG, PNG, TIFF or WebP file; a JPEG exactly as Pillow does.
+
+    Args:
+        message: with one of these files, whatever its format string says.
+        max_pixels: larger images are rejected before they are decoded.
+        min_width: a JPEG at least twice as wide may be decoded at half, a quarter or an eighth
+            of its size, at least this wide, pixels; 0: always at full size.
+
+    Raises:
+        ValueError: what is wrong with the image, worded to follow the camera's name.
+    """
+    data, image_format = bytes(message.data), Format.parse(message.format)
+    kind = _file_kind(data)
+    if kind is None:
+        raise ValueError(_unsupported(message))
+    _bound_work(data, kind)
+    header = _turbo_header(data) if kind == 'JPEG' else None
+    if header is None:
+        pixels = _decoded_by_pillow(data, kind, max_pixels)
+        height, width = pixels.shape[:2]
+    else:
+        width, height, colors = header
+        require_at_most(max_pixels, width, height)
+        reduced = 0 if image_format.bayer else min_width
+        pixels = _decoded_by_turbo(data, colors, reduced if width >= 2 * reduced else 0)
+    return DecodedImage(_rgb(pixels, image_format), width, height)
+
+
+def is_color_jpeg(message: CompressedImage, max_pixels: int) -> bool:
+    """Return whether ``message`` is a JPEG in plain color, which a GPU may decode."""
+    data = bytes(message.data)
+    header = _turbo_header(data)
+    if header is None or Format.parse(message.format).is_swapped:
+        return False
+    width, height, colors = header
+    return colors != 'Gray' and width * height <= max_pixels and _scans(data) <= MOST_JPEG_SCANS
+
+
+def _file_kind(data: bytes) -> str | None:
+    if data.startswith(b'\xff\xd8'):
+        return 'JPEG'
+    if data.startswith(b'\x89PNG\r\n\x1a\n'):
+        return 'PNG'
+    if data.startswith((b'II*\0', b'MM\0*')):
+        return 'TIFF'
+    return 'WEBP' if data.startswith(b'RIFF') and data[8:12] == b'WEBP' else None
+
+
+def _unsupported(message: CompressedImage) -> str:
+    """Return what to do about data in none of the supported codecs."""
+    found = (
+        f'is not a JPEG, PNG, TIFF or WebP file ({len(message.data)} bytes, format '
+        f'{message.format!r})'
+    )
+    words = re.findall(r'[\w-]+', Format.parse(message.format).rest)
+    codec = words[0] if words else ''
+    if codec.lower() in FILE_CODECS:
+        return found
+    transport = _TRANSPORTS.get(codec.lower(), codec)
+    return (
+        f'{found}; decode it with `ros2 run image_transport republish {transport} raw --ros-args '
+        f'-p in_transport:={transport} -p out_transport:=raw -r in/{transport}:=<this topic> '
+        f'-r out:=<new topic>`, then set image_transport to raw and image_topics to the new topic'
+    )
+
+
+def _bound_work(data: bytes, kind: str) -> None:
+    """Raise ValueError for small files that take a decoder long."""
+    if kind == 'JPEG' and _scans(data) > MOST_JPEG_SCANS:
+        raise ValueError(f'is a JPEG of {_scans(data)} scans, more than {MOST_JPEG_SCANS}')
+    if kind == 'PNG' and _has_more_chunks_than(MOST_PNG_CHUNKS + len(data) // 1024, data):
+        raise ValueError(f'is a PNG of {len(data)} bytes in too many chunks')
+
+
+def _scans(data: bytes) -> int:
+    """Return how often a start-of-scan marker occurs; image data never contains one."""
+    return data.count(b'\xff\xda')
+
+
+def _has_more_chunks_than(limit: int, data: bytes) -> bool:
+    position, count = 8, 0
+    while position + 8 <= len(data) and count <= limit:
+        position += 12 + int.from_bytes(data[position : position + 4], 'big')
+        count += 1
+    return count > limit
+
+
+def _turbo_header(data: bytes) -> tuple[int, int, str] | None:
+    """Return width, height and color space of a JPEG that libjpeg-turbo decodes, else None."""
+    if simplejpeg is None:
+        return None
+    try:
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:  # a rare subsampling, or a broken file: Pillow decodes or names it
+        return None
+    return (width, height, colors) if colors in ('YCbCr', 'RGB', 'Gray') else None
+
+
+def _decoded_by_turbo(data: bytes, colors: str, min_width: int) -> np.ndarray:
+    """Return (H, W) or (H, W, 3); damaged data, which libjpeg only warns of, is an error here."""
+    options = {'colorspace': 'GRAY' if colors == 'Gray' else 'RGB', 'min_width': min_width}
+    if min_width:
+        options['min_factor'] = 2
+    try:
+        pixels = simplejpeg.decode_jpeg(data, **options)
+    except ValueError as error:
+        padding = _PADDED.match(str(error))
+        if padding is None or int(padding[1]) > PADDING_BYTES:
+            raise ValueError(f'is a broken JPEG: {error}') from error
+        pixels = simplejpeg.decode_jpeg(data, strict=False, **options)
+    return pixels[..., 0] if colors == 'Gray' else pixels
+
+
+def _decoded_by_pillow(data: bytes, kind: str, max_pixels: int) -> np.ndarray:
+    """Return (H, W) or (H, W, 3) uint8; 16-bit values keep the upper byte."""
+    try:
+        image = PillowImage.open(io.BytesIO(data), formats=(kind,))
+    except PillowImage.DecompressionBombError as error:
+        raise ValueError('is far larger than max_image_megapixels allows') from error
+    except Exception as error:  # Pillow raises many types on invalid bytes
+        raise ValueError(f'is a broken {kind}: {error}') from error
+    with image:
+        require_at_most(max_pixels, image.width, image.height)
+        if image.mode in ('I', 'F'):
+            raise ValueError(f'is a {kind} of 32-bit values, which have no defined brightness')
+        try:
+            if image.mode.startswith('I;16'):  # Pillow would cut the values off at 255
+                return (np.asarray(image) >> 8).astype(np.uint8)
+            return np.asarray(image if image.mode == 'L' else image.convert('RGB'))
+        except Exception as error:
+            raise ValueError(f'is a broken {kind}: {error}') from error
+
+
+def _rgb(pixels: np.ndarray, image_format: Format) -> np.ndarray:
+    """Return (H, W, 3) RGB of what the file holds."""
+    if pixels.ndim == 2:
+        return rgb_from_pixels(pixels, image_format.bayer or 'mono8')
+    return rgb_from_pixels(pixels, 'bgr8' if image_format.is_swapped else 'rgb8')

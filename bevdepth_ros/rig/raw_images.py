@@ -1,0 +1,146 @@
+"""sensor_msgs/Image to RGB: one table of encodings, one way to tight rows of 8-bit values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from sensor_msgs.msg import Image
+
+from bevdepth_ros.rig.color_conversion import COLOR_CODES, rgb_from_message, rgb_from_pixels
+
+BAYER_PATTERNS = ('rggb', 'bggr', 'gbrg', 'grbg')
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Pixels one after the other.
+
+    Attributes:
+        meaning: 8-bit encoding that the values are converted as.
+        channels: values per pixel.
+        value_bytes: 1, or 2 for 16-bit values, whose upper byte is used.
+    """
+
+    meaning: str
+    channels: int
+    value_bytes: int = 1
+
+
+@dataclass(frozen=True)
+class Yuv:
+    """YUV of BT.601 with 16 to 235 for black to white, as video cameras send it.
+
+    Attributes:
+        code: OpenCV's conversion to RGB.
+        luma_bytes: bytes per pixel of the first plane.
+        height_share: rows of the whole buffer per row of the image, as a fraction.
+        even: (columns, rows) of pixels that share one color.
+    """
+
+    code: int
+    luma_bytes: int = 1
+    height_share: tuple[int, int] = (1, 1)
+    even: tuple[int, int] = (2, 1)
+
+
+_UYVY = Yuv(cv2.COLOR_YUV2RGB_UYVY, 2)
+_YUYV = Yuv(cv2.COLOR_YUV2RGB_YUY2, 2)
+
+ENCODINGS: dict[str, Packed | Yuv] = {
+    **{name: Packed(name, len(name) - 1) for name in ('rgb8', 'bgr8', 'rgba8', 'bgra8')},
+    **{f'{name}16': Packed(f'{name}8', len(name), 2) for name in ('rgb', 'bgr', 'rgba', 'bgra')},
+    'mono8': Packed('mono8', 1),
+    'mono16': Packed('mono8', 1, 2),
+    # OpenCV's own types do not name their channels; blue is first, as in OpenCV.
+    **{
+        f'{8 * value_bytes}UC{channels}': Packed(meaning, channels, value_bytes)
+        for value_bytes in (1, 2)
+        for channels, meaning in ((1, 'mono8'), (3, 'bgr8'), (4, 'bgra8'))
+    },
+    **{f'bayer_{pattern}8': Packed(f'bayer_{pattern}8', 1) for pattern in BAYER_PATTERNS},
+    **{f'bayer_{pattern}16': Packed(f'bayer_{pattern}8', 1, 2) for pattern in BAYER_PATTERNS},
+    'uyvy': _UYVY,
+    'yuv422': _UYVY,
+    'yuyv': _YUYV,
+    'yuv422_yuy2': _YUYV,
+    'nv12': Yuv(cv2.COLOR_YUV2RGB_NV12, 1, (3, 2), (2, 2)),
+    'nv21': Yuv(cv2.COLOR_YUV2RGB_NV21, 1, (3, 2), (2, 2)),
+    'nv24': Yuv(cv2.COLOR_YUV2RGB_YUY2, 1, (3, 1), (1, 1)),
+}
+"""Every encoding of sensor_msgs/image_encodings that carries a viewable image. The others are
+signed, floating-point or two-channel values without a defined color."""
+
+
+def require_at_most(max_pixels: int, width: int, height: int) -> None:
+    """Raise ValueError if an image is larger than ``max_pixels``."""
+    if width * height > max_pixels:
+        raise ValueError(f'is {width}x{height}, more than max_image_megapixels allows')
+
+
+def image_from_raw(message: Image, max_pixels: int) -> np.ndarray:
+    """Return (H, W, 3) uint8 RGB; it may share the memory of ``message``.
+
+    Raises:
+        ValueError: what is wrong with the image, worded to follow the camera's name.
+    """
+    require_at_most(max_pixels, message.width, message.height)
+    layout = ENCODINGS.get(message.encoding)
+    if layout is None:
+        raise ValueError(
+            f'has the encoding {message.encoding!r}, which is not supported; publish one of '
+            f'{", ".join(ENCODINGS)}'
+        )
+    if isinstance(layout, Yuv):
+        return _from_yuv(message, layout)
+    row_bytes = message.width * layout.channels * layout.value_bytes
+    rows = _rows(message, message.step, message.height, row_bytes)
+    if message.encoding in COLOR_CODES and message.step == row_bytes:
+        return rgb_from_message(message)
+    return rgb_from_pixels(_tight(rows[:, :row_bytes], message, layout), layout.meaning)
+
+
+def _tight(rows: np.ndarray, message: Image, layout: Packed) -> np.ndarray:
+    """Return (H, W) or (H, W, C) uint8 values of (H, N) ``rows`` without padding."""
+    if layout.value_bytes == 2:
+        rows = rows[:, 0 if message.is_bigendian else 1 :: 2]
+    shape = (message.height, message.width, layout.channels)
+    return np.ascontiguousarray(rows).reshape(shape if layout.channels > 1 else shape[:2])
+
+
+def _rows(message: Image, step: int, count: int, row_bytes: int) -> np.ndarray:
+    """Return the (count, step) bytes of the buffer; raise ValueError if it does not hold them."""
+    if not row_bytes or not count or step < row_bytes or len(message.data) < step * count:
+        size = f'{message.width}x{message.height} {message.encoding}, step {message.step}'
+        raise ValueError(
+            f'has a header for {size}, which does not fit its {len(message.data)} bytes'
+        )
+    return np.frombuffer(message.data, np.uint8, step * count).reshape(count, step)
+
+
+def _from_yuv(message: Image, layout: Yuv) -> np.ndarray:
+    width, height = message.width, message.height
+    if width % layout.even[0] or height % layout.even[1]:
+        raise ValueError(f'is {width}x{height}, but {message.encoding} needs even sizes')
+    times, divisor = layout.height_share
+    count, row_bytes = height * times // divisor, width * layout.luma_bytes
+    # Some drivers give planar images a step that covers all planes. The buffer is tight then.
+    is_tight = len(message.data) == row_bytes * count
+    rows = _rows(message, row_bytes if is_tight else message.step, count, row_bytes)
+    if message.encoding == 'nv24':
+        return _from_nv24(rows, width, height)
+    tight = np.ascontiguousarray(rows[:, :row_bytes])
+    return cv2.cvtColor(tight.reshape(count, width, layout.luma_bytes), layout.code)
+
+
+def _from_nv24(rows: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Convert luma and full-size color: each pixel becomes a pair of YUYV, half of the result.
+
+    OpenCV knows no NV24. A row of color takes two of the (3 * height, step) ``rows``.
+    """
+    luma = rows[:height, :width]
+    color = rows[height:].reshape(height, -1)[:, : 2 * width].reshape(height, width, 2)
+    pairs = np.stack((luma, color[..., 0], luma, color[..., 1]), axis=-1)
+    doubled = cv2.cvtColor(pairs.reshape(height, 2 * width, 2), cv2.COLOR_YUV2RGB_YUY2)
+    return np.ascontiguousarray(doubled[:, ::2])

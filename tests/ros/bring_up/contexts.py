@@ -1,0 +1,50 @@
+"""Launch contexts as they are when the actions of detect.launch.py run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launch import Action, LaunchContext, LaunchDescription
+from launch.actions import OpaqueFunction
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import Node
+
+from bevdepth_ros.bring_up.arguments import ARGUMENTS
+from tests.reference import ROOT
+
+LAUNCH_FILE = ROOT / 'launch' / 'detect.launch.py'
+
+
+def launch_context(words: list[str] | None = None, **values: str | Path) -> LaunchContext:
+    """Return a context with the arguments ``values``, defaults for the rest."""
+    context = LaunchContext(argv=words)
+    context.launch_configurations.update({name: str(value) for name, value in values.items()})
+    for argument in ARGUMENTS:
+        argument.execute(context)
+    return context
+
+
+def described() -> LaunchDescription:
+    return PythonLaunchDescriptionSource(str(LAUNCH_FILE)).get_launch_description(LaunchContext())
+
+
+def actions(context: LaunchContext) -> list[Action]:
+    """Return the actions of detect.launch.py, which are not executed."""
+    [function] = [one for one in described().entities if isinstance(one, OpaqueFunction)]
+    return function.execute(context)
+
+
+def command(node: Node, context: LaunchContext) -> list[str]:
+    """Return the command line of a node action, without the program, which may be missing."""
+    node._perform_substitutions(context)
+    context.extend_locals({'ros_specific_arguments': {'name': '', 'ns': ''}})
+    return [''.join(one.perform(context) for one in word) for word in node.cmd[1:]]
+
+
+def nodes(context: LaunchContext) -> dict[str, list[str]]:
+    """Return the command line of each node that is started at once, by executable."""
+    return {
+        node.node_executable: command(node, context)
+        for node in actions(context)
+        if isinstance(node, Node)
+    }

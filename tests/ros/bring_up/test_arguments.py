@@ -1,0 +1,206 @@
+"""Which launch arguments are valid, and what the messages say about the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from bevdepth_ros.bring_up import arguments
+from bevdepth_ros.bring_up.arguments import (
+    ARGUMENTS,
+    PRESETS,
+    Arguments,
+    ArgumentsError,
+    is_launched_directly,
+    read_arguments,
+)
+from tests.reference import ROOT
+from tests.ros.bring_up.contexts import LAUNCH_FILE, launch_context
+
+DIRECT = ['ros2', 'launch', 'bevdepth_ros', 'detect.launch.py']
+
+
+def read(**values: str | Path) -> Arguments:
+    return read_arguments(launch_context(**values), str(LAUNCH_FILE))
+
+
+def problem(**values: str | Path) -> str:
+    with pytest.raises(ArgumentsError) as caught:
+        read(**values)
+    return str(caught.value)
+
+
+def test_without_arguments_everything_has_the_documented_default():
+    assert read() == Arguments(
+        params_files=(),
+        overrides={},
+        bag='',
+        rate=1.0,
+        start=0.0,
+        duration=None,
+        start_paused=False,
+        step=0.1,
+        loop=False,
+        record='',
+        use_sim_time=None,
+        rviz=False,
+        foxglove_layout='',
+        visualizer=False,
+        viewer=False,
+        viewer_host='127.0.0.1',
+        viewer_port=8080,
+        namespace='',
+        autostart=True,
+        is_direct=False,
+    )
+
+
+def test_every_argument_has_a_description_that_explains_it():
+    for argument in ARGUMENTS:
+        assert len(argument.description) > 20, argument.name
+    names = {argument.name for argument in ARGUMENTS}
+    fields = {field.name for field in dataclasses.fields(Arguments)}
+    converted = {'params_file', 'camera_preset', 'checkpoint', 'device', 'precision'}
+    assert names - converted == fields - {'params_files', 'overrides', 'is_direct'}
+
+
+@pytest.mark.parametrize('name', ['start_paused', 'loop', 'rviz', 'visualizer', 'autostart'])
+def test_flags_accept_the_spelling_of_yaml_and_of_python(name: str):
+    for text, value in (('true', True), ('True', True), ('false', False), ('False', False)):
+        assert getattr(read(**{name: text}), name) is value
+
+
+def test_numbers_and_texts_are_taken_as_given():
+    got = read(
+        rate='0.5', start='2', duration='3.5', step='0.04', viewer='web', viewer_port='0',
+        viewer_host='::1', record='out', namespace='robot', foxglove_layout='a.json',
+    )  # fmt: skip
+    assert (got.rate, got.start, got.duration, got.step) == (0.5, 2.0, 3.5, 0.04)
+    assert (got.viewer, got.viewer_port, got.viewer_host) == (True, 0, '::1')
+    assert (got.record, got.namespace, got.foxglove_layout) == ('out', 'robot', 'a.json')
+
+
+def test_weights_device_and_precision_override_the_parameters_only_where_given():
+    got = read(checkpoint='small', precision='fp16')
+    assert got.overrides == {'checkpoint': 'small', 'precision': 'fp16'}
+
+
+@pytest.mark.parametrize(
+    ('name', 'text', 'wanted'),
+    [
+        ('rate', 'fast', 'greater than 0'),
+        ('rate', '0', 'greater than 0'),
+        ('rate', '-1', 'greater than 0'),
+        ('rate', 'inf', 'greater than 0'),
+        ('rate', 'nan', 'greater than 0'),
+        ('rate', '', 'greater than 0'),
+        ('start', '-0.1', 'of at least 0'),
+        ('start', 'late', 'of at least 0'),
+        ('duration', '0', 'greater than 0'),
+        ('step', '0', 'greater than 0'),
+        ('viewer_port', 'http', 'from 0 to 65535'),
+        ('viewer_port', '65536', 'from 0 to 65535'),
+        ('viewer_port', '-1', 'from 0 to 65535'),
+        ('viewer_port', '80.5', 'from 0 to 65535'),
+    ],
+)
+def test_a_number_that_is_none_or_out_of_range_is_reported_with_its_argument(
+    name: str, text: str, wanted: str
+):
+    assert problem(**{name: text}) == f'{name}:={text} is invalid: give a number {wanted}'
+
+
+def test_the_limits_of_numbers_are_valid():
+    assert read(start='0').start == 0
+    assert read(viewer_port='65535').viewer_port == 65535
+
+
+def test_every_camera_preset_is_found_by_its_name_and_applies_after_the_params_file(
+    tmp_path: Path,
+):
+    own = tmp_path / 'own.yaml'
+    own.touch()
+    assert len(PRESETS) > 3
+    for preset in PRESETS:
+        first, second = read(params_file=own, camera_preset=preset).params_files
+        assert (first, Path(second).resolve()) == (
+            str(own),
+            ROOT / 'config' / 'cameras' / f'{preset}.yaml',
+        )
+    assert read(camera_preset=own).params_files == (str(own),)
+
+
+def test_a_misspelt_camera_preset_is_reported_with_the_one_that_was_meant():
+    assert problem(camera_preset='nuscense') == (
+        'camera_preset:=nuscense does not exist; did you mean nuscenes?'
+    )
+    listed = problem(camera_preset='xyzzy')
+    assert all(preset in listed for preset in PRESETS)
+
+
+def test_files_that_do_not_exist_are_reported(tmp_path: Path):
+    assert 'params_file:=/nowhere.yaml does not exist' in problem(params_file='/nowhere.yaml')
+    assert f'params_file:={tmp_path} is not a file' in problem(params_file=tmp_path)
+    assert 'bag:=/nowhere does not exist' in problem(bag='/nowhere')
+
+
+@pytest.mark.parametrize('name', ['x.png', 'x.mcap', 'x.db3', 'x'])
+def test_a_file_that_is_no_bag_is_reported_before_anything_starts(tmp_path: Path, name: str):
+    path = tmp_path / name
+    path.write_bytes(b'\x89PNG')
+    assert f'bag:={path}: ' in problem(bag=path)
+
+
+def test_several_problems_are_reported_together():
+    found = problem(rate='fast', camera_preset='nuscense', step='x')
+    assert found.count(';') == 3
+    assert re.search('nuscense.*rate:=fast.*step:=x', found)
+
+
+def test_the_time_comes_from_the_clock_topic_with_a_bag_unless_the_argument_says_otherwise(
+    small_bag: Path,
+):
+    assert read(bag=small_bag).use_sim_time is True
+    assert read(bag=small_bag, use_sim_time='false').use_sim_time is False
+    assert read(use_sim_time='True').use_sim_time is True
+    assert read(use_sim_time='').use_sim_time is None
+
+
+def test_unknown_arguments_are_reported_when_the_file_is_launched_directly(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    words = ['chekpoint:=small', 'device:=cpu', 'xyzzy:=1']
+    monkeypatch.setattr('sys.argv', [*DIRECT, *words])
+    with pytest.raises(ArgumentsError) as caught:
+        read_arguments(launch_context(words), str(LAUNCH_FILE))
+    assert str(caught.value) == (
+        'chekpoint is no argument of detect.launch.py; did you mean checkpoint?; '
+        'xyzzy is no argument of detect.launch.py; `--show-args` lists all arguments'
+    )
+
+
+def test_arguments_of_an_enclosing_launch_file_are_not_reported(monkeypatch: pytest.MonkeyPatch):
+    words = ['robot_name:=r2']
+    monkeypatch.setattr('sys.argv', ['ros2', 'launch', 'robot', 'robot.launch.py', *words])
+    assert not read_arguments(launch_context(words), str(LAUNCH_FILE)).is_direct
+
+
+def test_the_file_is_launched_directly_by_package_and_name_or_by_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    own = str(LAUNCH_FILE)
+    assert is_launched_directly(own, [*DIRECT, 'bag:=x'])
+    assert is_launched_directly(own, [*DIRECT[:2], '--debug', own, 'bag:=x'])
+    monkeypatch.chdir(LAUNCH_FILE.parent)
+    assert is_launched_directly(own, [*DIRECT[:2], 'detect.launch.py'])
+    other = tmp_path / 'detect.launch.py'
+    other.touch()
+    assert not is_launched_directly(own, [*DIRECT[:2], str(other)])
+    assert not is_launched_directly(own, [*DIRECT[:2], 'my_robot', 'detect.launch.py'][:3])
+    assert not is_launched_directly(own, ['pytest'])
+    assert not is_launched_directly(own, ['python'])
+    assert not is_launched_directly(own, [])
+    assert arguments.suggestion('x', []) == ''

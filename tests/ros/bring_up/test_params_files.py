@@ -1,0 +1,85 @@
+"""What is wrong with a parameter file, in words that name the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bevdepth_ros.bring_up.params_files import ParametersError, check_blocks, check_file
+
+NAMES = ['/robot/bevdepth_detector', '/robot/bevdepth_viewer']
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / 'own.yaml'
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('cameras: [a]\nbase_frame: b\n', 'cameras, base_frame must be inside a block ros__param'),
+        ('/**:\n  cameras: [a]\n', 'cameras must be inside a block ros__parameters; begin the'),
+        ('a: {ros__parameters: {x: 1}}\nb: 2\n', ': b must be inside a block'),
+        ('cameras: [a', 'is not a YAML file of parameters'),
+        ('- a\n', 'holds no parameters; begin the file with the lines'),
+        ('', 'holds no parameters'),
+        ('\x00', 'is not a YAML file of parameters'),
+    ],
+)
+def test_a_malformed_file_is_reported_with_its_path_and_the_remedy(
+    path: Path, text: str, words: str
+):
+    path.write_text(text)
+    with pytest.raises(ParametersError) as caught:
+        check_file(str(path))
+    assert str(path) in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_a_file_that_is_not_text_or_absent_is_reported(path: Path):
+    path.write_bytes(b'\xff\xfe\xfd')
+    for one in (path, path.with_name('none')):
+        with pytest.raises(ParametersError, match='is not a YAML file'):
+            check_file(str(one))
+
+
+def test_nested_parameters_and_nested_namespaces_are_valid(path: Path):
+    path.write_text('robot:\n  det:\n    ros__parameters: {a: {b: 1}, c: [1]}\n')
+    check_file(str(path))
+
+
+@pytest.mark.parametrize(
+    'block',
+    [
+        '/**',
+        '/robot/bevdepth_detector',
+        'robot/bevdepth_detector',
+        '/robot/bevdepth_viewer',
+        '/robot/*',
+        '/*/bevdepth_detector',
+        '/**/bevdepth_detector',
+    ],
+)
+def test_a_block_that_applies_to_a_node_of_the_launch_is_valid(path: Path, block: str):
+    path.write_text(f'{block}:\n  ros__parameters: {{a: 1}}\n')
+    check_blocks(str(path), NAMES)
+
+
+def test_blocks_nested_by_namespace_apply(path: Path):
+    path.write_text('/robot:\n  bevdepth_viewer:\n    ros__parameters: {a: 1}\n')
+    check_blocks(str(path), NAMES)
+
+
+@pytest.mark.parametrize(
+    'block', ['/bevdepth_detector', '/*', '/robot', '/other/*', '/robot/bevdepth', '/robotx/*']
+)
+def test_a_file_for_other_nodes_is_reported_with_their_names(path: Path, block: str):
+    path.write_text(f'{block}:\n  ros__parameters: {{a: 1}}\n')
+    with pytest.raises(ParametersError) as caught:
+        check_blocks(str(path), NAMES)
+    assert str(caught.value) == (
+        f'{path} has parameters of {block}, but none of /robot/bevdepth_detector: rename the '
+        'block to /**, or set namespace:= so that the names are equal'
+    )

@@ -1,0 +1,175 @@
+"""Names and parameters of a detector in the scope of a launch file, as its process has them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from launch import LaunchContext
+from launch.actions import OpaqueFunction
+from launch_ros.actions import PushRosNamespace, SetParameter, SetParametersFromFile, SetRemap
+
+from bevdepth_ros.bring_up.params_files import ParametersError
+from bevdepth_ros.bring_up.scope import (
+    FIELDS,
+    ResolvedDetector,
+    actions_in_scope,
+    resolve_detector,
+)
+from bevdepth_ros.rig.settings import RigSettings
+from tests.ros.bring_up.contexts import launch_context
+
+NODE = """
+import json, sys
+import rclpy
+from rclpy.node import Node
+rclpy.init(args=sys.argv)
+node = Node('bevdepth_detector', automatically_declare_parameters_from_overrides=True)
+values = {name: one.value for name, one in node.get_parameters_by_prefix('').items()}
+print(json.dumps([node.get_fully_qualified_name(), values]))
+"""
+FILES = {
+    'dumped': {'/robot/bevdepth_detector': {'cameras': ['a', 'b'], 'fixed_frame': 'odom'}},
+    'partial': {'/**': {'image_transport': 'raw'}},
+    'bare name': {'bevdepth_detector': {'base_frame': 'bare'}},
+    'name wins': {'/**': {'base_frame': 'all'}, '/robot/bevdepth_detector': {'base_frame': 'own'}},
+    'name first': {
+        '/robot/bevdepth_detector': {'base_frame': 'own'},
+        '/**': {'base_frame': 'all'},
+    },
+    'one token': {'/robot/*': {'base_frame': 'token'}, '/*': {'fixed_frame': 'not_in_robot'}},
+    'any depth': {'/**/bevdepth_detector': {'base_frame': 'deep'}},
+    'other node': {'/robot/bevdepth_viewer': {'base_frame': 'viewer'}},
+    'later': {'/**': {'base_frame': 'later', 'sync_slop_s': 0.03}},
+}
+
+
+def write(path: Path, blocks: dict) -> str:
+    text = {name: {'ros__parameters': values} for name, values in blocks.items()}
+    path.write_text(yaml.safe_dump(text, sort_keys=False))
+    return str(path)
+
+
+def in_process(*words: str) -> list:
+    """Return name and parameters of a node that is started with ``words``."""
+    command = [sys.executable, '-c', NODE, '--ros-args', *words]
+    return yaml.safe_load(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+def resolve(*files: str, context: LaunchContext | None = None, ns: str = '') -> ResolvedDetector:
+    return resolve_detector(context or launch_context(), ns, files)
+
+
+@pytest.mark.parametrize('names', [[name] for name in FILES] + [list(FILES)])
+def test_parameter_files_are_merged_as_a_process_of_the_node_merges_them(
+    domain_id: int, tmp_path: Path, names: list[str]
+):
+    files = [write(tmp_path / f'{number}.yaml', FILES[name]) for number, name in enumerate(names)]
+    if names == ['bare name']:
+        with pytest.raises(
+            ParametersError, match='has parameters of /bevdepth_detector, but none'
+        ):
+            resolve(*files, ns='robot')
+        return
+    words = [word for path in files for word in ('--params-file', path)]
+    name, values = in_process('-r', '__ns:=/robot', *words)
+    if names == list(FILES):
+        files = [path for path, name in zip(files, names, strict=True) if name != 'bare name']
+    got = resolve(*files, ns='robot')
+    assert got.name == name == '/robot/bevdepth_detector'
+    assert got.namespace == '/robot'
+    assert got.given == {key: value for key, value in values.items() if key in FIELDS}
+
+
+def test_without_files_the_rig_has_the_defaults_and_topics_are_absolute(domain_id: int):
+    got = resolve()
+    assert (got.name, got.namespace, got.given, got.rig) == (
+        '/bevdepth_detector',
+        '/',
+        {},
+        RigSettings(),
+    )
+    assert got.sources == RigSettings().camera_sources
+    assert got.outputs['markers'] == '/bevdepth_detector/markers'
+    assert got.remappings_for_others() == []
+
+
+def test_namespaces_remappings_and_parameters_of_enclosing_launch_files_hold(
+    domain_id: int, tmp_path: Path
+):
+    context = launch_context()
+    file = write(tmp_path / 'all.yaml', {'/**': {'fixed_frame': 'odom'}})
+    for action in (
+        PushRosNamespace('fleet'),
+        SetRemap('/b/image', '/b/other'),
+        SetRemap('~/objects', '~/boxes'),
+        SetParameter('base_frame', 'axle'),
+        SetParametersFromFile(file),
+    ):
+        action.execute(context)
+    own = {
+        'cameras': ['a', 'b'],
+        'image_topics': ['{camera}/image', '/b/image'],
+        'camera_info_topics': ['{camera}/info', ''],
+        'camera_info_files': ['', 'b.yaml'],
+    }
+    got = resolve(write(tmp_path / 'own.yaml', {'/**': own}), context=context, ns='robot')
+    assert got.name == '/fleet/robot/bevdepth_detector'
+    assert (got.rig.base_frame, got.rig.fixed_frame) == ('axle', 'odom')
+    assert [one.image_topic for one in got.sources] == ['/fleet/robot/a/image', '/b/other']
+    assert [one.info_topic for one in got.sources] == ['/fleet/robot/a/info', '']
+    assert [one.info_file for one in got.sources] == ['', 'b.yaml']
+    assert got.outputs['objects'] == '/fleet/robot/bevdepth_detector/boxes'
+    assert got.remappings_for_others() == [
+        ('/fleet/robot/bevdepth_detector/objects', '/fleet/robot/bevdepth_detector/boxes')
+    ]
+
+
+@pytest.mark.parametrize(
+    ('values', 'words'),
+    [
+        ({'cameras': ['a', 'a']}, 'cameras must be one or more different names'),
+        ({'cameras': 'CAM_FRONT'}, "cameras must be a list of strings, got 'CAM_FRONT'"),
+        ({'cameras': [1, 2]}, 'cameras must be a list of strings'),
+        ({'base_frame': 5}, 'base_frame must be of type str, got 5'),
+        ({'sync_queue_size': True}, 'sync_queue_size must be of type int, got True'),
+        ({'image_transport': 'h264'}, 'image_transport must be one of compressed, raw'),
+        ({'image_topics': ['a b']}, 'would not start|image_topics|bevdepth_detector'),
+    ],
+)
+def test_invalid_parameters_are_reported_by_name(
+    domain_id: int, tmp_path: Path, values: dict, words: str
+):
+    with pytest.raises((ParametersError, Exception), match=words):
+        resolve(write(tmp_path / 'own.yaml', {'/**': values}))
+
+
+def test_a_whole_number_is_valid_for_a_real_parameter(domain_id: int, tmp_path: Path):
+    file = write(tmp_path / 'own.yaml', {'/**': {'tf_buffer_s': 20}})
+    assert resolve(file).rig.tf_buffer_s == 20.0
+
+
+def test_a_namespace_that_ros_does_not_accept_is_reported(domain_id: int):
+    with pytest.raises(ParametersError, match='bevdepth_detector would not start: '):
+        resolve(ns='1-robot')
+
+
+def test_later_actions_have_the_scope_in_which_they_were_made():
+    context = launch_context(namespace='inner')
+    PushRosNamespace('robot').execute(context)
+    seen = []
+
+    def look(later: LaunchContext) -> None:
+        seen.append(dict(later.launch_configurations))
+
+    wrapped = actions_in_scope(context, [OpaqueFunction(function=look)])
+    later = launch_context(namespace='outer')
+    before = dict(later.launch_configurations)
+    for action in wrapped:
+        action.execute(later)
+    assert seen[0]['ros_namespace'] == '/robot'
+    assert seen[0]['namespace'] == 'inner'
+    assert dict(later.launch_configurations) == before

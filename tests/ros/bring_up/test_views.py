@@ -1,0 +1,173 @@
+"""RViz configuration and Foxglove layout of the default cameras and of others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bevdepth_ros.bring_up.scope import ResolvedDetector, resolve_detector
+from bevdepth_ros.bring_up.views import (
+    foxglove_layout,
+    rviz_cameras,
+    rviz_config,
+    write_view,
+)
+from tests.reference import ROOT
+from tests.ros.bring_up.contexts import launch_context
+
+RVIZ = (ROOT / 'config' / 'rviz' / 'bevdepth.rviz').read_text()
+FOXGLOVE = (ROOT / 'config' / 'foxglove' / 'bevdepth.json').read_text()
+CAMERA, IMAGE = 'rviz_default_plugins/Camera', 'rviz_default_plugins/Image'
+
+
+def displays(text: str) -> dict[str, dict]:
+    config = yaml.safe_load(text)['Visualization Manager']
+    return {display['Name']: display for display in config['Displays']}
+
+
+def detector(tmp_path: Path, namespace: str = '', **parameters) -> ResolvedDetector:
+    path = tmp_path / 'own.yaml'
+    path.write_text(yaml.safe_dump({'/**': {'ros__parameters': parameters}}))
+    return resolve_detector(launch_context(), namespace, [str(path)] if parameters else [])
+
+
+@pytest.fixture
+def own_rig(domain_id: int, tmp_path: Path) -> ResolvedDetector:
+    """Return a detector in a namespace with raw cameras of four kinds."""
+    return detector(
+        tmp_path,
+        'robot',
+        cameras=['beside', 'apart', 'file', 'odd'],
+        image_transport='raw',
+        image_topics=['/beside/image', '/apart/driver/image', '/file/image', 'odd/image'],
+        camera_info_topics=['/beside/camera_info', '/apart/camera_info', '', '/odd/calibration'],
+        camera_info_files=['', '', 'a.yaml', ''],
+        camera_frames=['', '', 'lens', ''],
+        base_frame='axle',
+    )
+
+
+def test_the_template_of_rviz_is_what_the_default_parameters_give(domain_id: int, tmp_path: Path):
+    assert yaml.safe_load(rviz_config(RVIZ, detector(tmp_path))) == yaml.safe_load(RVIZ)
+
+
+def test_the_template_of_foxglove_is_what_the_default_parameters_give(
+    domain_id: int, tmp_path: Path
+):
+    assert json.loads(foxglove_layout(FOXGLOVE, detector(tmp_path))) == json.loads(FOXGLOVE)
+
+
+def test_rviz_shows_the_boxes_in_every_camera_and_tf():
+    found = displays(RVIZ)
+    assert set(found['Detections']['Namespaces']) == {'boxes', 'labels', 'velocities'}
+    assert found['tf']['Class'] == 'rviz_default_plugins/TF'
+    for display in found.values():
+        if display['Class'] == CAMERA:
+            assert display['Visibility']['Detections']
+            assert set(display['Visibility']) - {'Value'} <= set(found)
+
+
+def test_compressed_images_are_republished_beside_their_calibration(
+    domain_id: int, tmp_path: Path
+):
+    for camera in rviz_cameras(detector(tmp_path)):
+        name = camera.source.name
+        assert (camera.topic, camera.has_calibration, camera.transport) == (
+            f'/{name}/image_decoded',
+            True,
+            'compressed',
+        )
+
+
+def test_raw_images_are_read_directly_unless_their_calibration_is_elsewhere(
+    own_rig: ResolvedDetector,
+):
+    assert [
+        (camera.topic, camera.has_calibration, camera.transport)
+        for camera in rviz_cameras(own_rig)
+    ] == [
+        ('/beside/image', True, ''),
+        ('/apart/image_decoded', True, 'raw'),
+        ('/file/image', False, ''),
+        ('/robot/odd/image', False, ''),
+    ]
+
+
+def test_compressed_images_without_calibration_get_a_topic_of_their_own(
+    domain_id: int, tmp_path: Path
+):
+    own = detector(tmp_path, camera_info_topics=[''], camera_info_files=['{camera}.yaml'])
+    camera = rviz_cameras(own)[0]
+    assert camera.topic == '/CAM_FRONT_LEFT/image_rect_compressed/image_decoded'
+    assert (camera.has_calibration, camera.transport) == (False, 'compressed')
+
+
+def test_rviz_shows_own_cameras_frames_and_the_topics_of_a_namespace(own_rig: ResolvedDetector):
+    text = rviz_config(RVIZ, own_rig)
+    found = displays(text)
+    assert [name for name, one in found.items() if one['Class'] == CAMERA] == ['beside', 'apart']
+    assert {'file', 'odd'} <= {name for name, one in found.items() if one['Class'] == IMAGE}
+    assert found['apart']['Topic']['Value'] == '/apart/image_decoded'
+    assert found['Detections']['Topic']['Value'] == '/robot/bevdepth_detector/markers'
+    assert found['Depth']['Topic']['Value'] == '/robot/bevdepth_detector/depth_points'
+    assert found['Overview']['Topic']['Value'] == '/robot/bevdepth_visualizer/image/compressed'
+    manager = yaml.safe_load(text)['Visualization Manager']
+    assert manager['Global Options']['Fixed Frame'] == 'axle'
+    assert manager['Views']['Current']['Target Frame'] == 'axle'
+    assert 'CAM_' not in text and 'base_link' not in text
+    assert 'Visibility' not in found['file']
+
+
+def test_foxglove_shows_own_cameras_frames_and_the_topics_of_a_namespace(
+    own_rig: ResolvedDetector,
+):
+    text = foxglove_layout(FOXGLOVE, own_rig)
+    panels = json.loads(text)['configById']
+    modes = {name: panel['imageMode'] for name, panel in panels.items() if 'Image!' in name}
+    assert modes['Image!beside']['imageTopic'] == '/beside/image'
+    assert modes['Image!beside']['calibrationTopic'] == '/beside/camera_info'
+    assert 'calibrationTopic' not in modes['Image!file']
+    assert panels['Image!file']['followTf'] == 'lens'
+    assert panels['Image!odd']['followTf'] == 'odd'
+    assert panels['Image!odd']['foxglovePanelTitle'] == 'odd'
+    assert '/robot/bevdepth_detector/markers' in panels['Image!odd']['topics']
+    assert '/robot/bevdepth_detector/depth_points' in panels['3D!scene']['topics']
+    assert panels['3D!scene']['followTf'] == 'axle'
+    assert 'CAM_' not in text and '"/bevdepth' not in text
+
+
+@pytest.mark.parametrize(
+    ('count', 'rows'), [(1, [1]), (2, [2]), (3, [3]), (4, [2, 2]), (5, [3, 2])]
+)
+def test_foxglove_places_any_number_of_cameras(
+    domain_id: int, tmp_path: Path, count: int, rows: list[int]
+):
+    own = detector(tmp_path, cameras=[f'c{number}' for number in range(count)])
+    layout = json.loads(foxglove_layout(FOXGLOVE, own))
+
+    def leaves(node) -> list[str]:
+        return [node] if isinstance(node, str) else leaves(node['first']) + leaves(node['second'])
+
+    assert sorted(leaves(layout['layout'])) == sorted(layout['configById'])
+    top = layout['layout']['first']
+    parts = [top['first'], top['second']] if len(rows) > 1 else [top]
+    assert [len(leaves(part)) for part in parts] == rows
+    if count == 3:
+        assert (top['splitPercentage'], top['second']['splitPercentage']) == (33.3, 50.0)
+
+
+def test_each_detector_of_a_launch_has_a_configuration_file_of_its_own(
+    domain_id: int, tmp_path: Path
+):
+    paths = [
+        write_view(text, tmp_path, detector(tmp_path, namespace), '.rviz')
+        for text, namespace in (('a', ''), ('b', 'r1/front'))
+    ]
+    assert [path.name for path in paths] == [
+        'bevdepth_detector.rviz',
+        'r1_front_bevdepth_detector.rviz',
+    ]
+    assert [path.read_text() for path in paths] == ['a', 'b']

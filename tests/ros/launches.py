@@ -1,0 +1,63 @@
+"""Programs and launches in the environment that env.sh gives a user's shell."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from bevdepth_ros.launching import domain_variables
+from tests.reference import ROOT
+from tests.ros.graph import PATIENCE_S
+
+IS_PIP_ONLY = (
+    subprocess.run(
+        [ROOT / 'tools' / 'ros_mode.sh'], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    == 'pip'
+)
+DISTRIBUTIONS = ['jazzy', 'humble'] if IS_PIP_ONLY else [os.environ['ROS_DISTRO']]
+"""The pip-only ROS 2 has two distributions; a sourced one is a single one."""
+
+
+def run(distribution: str, *command: str | Path) -> subprocess.Popen[str]:
+    """Start ``command`` in the environment that env.sh gives a user's shell."""
+    domain = domain_variables(int(os.environ['ROS_DOMAIN_ID']), distribution)
+    environment = {**os.environ, 'BEVDEPTH_ROS_PREFIX': distribution, **domain}
+    line = ['bash', '-c', f'source {ROOT}/env.sh && exec "$@"', 'bash', *map(str, command)]
+    return subprocess.Popen(
+        line,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def launch(distribution: str, *arguments: str) -> subprocess.Popen[str]:
+    return run(distribution, 'ros2', 'launch', 'bevdepth_ros', 'detect.launch.py', *arguments)
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> str:
+    """Return the output up to the line with ``words``; fail when the process ends before."""
+    output = ''
+    while words not in output:
+        line = process.stdout.readline()
+        assert line, f'{words!r} is not in the output: {output}'
+        output += line
+    return output
+
+
+def assert_group_ends(group: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.killpg(group, signal.SIGKILL)
+    raise AssertionError('a process was left running')

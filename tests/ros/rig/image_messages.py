@@ -1,0 +1,61 @@
+"""Image and CameraInfo messages for the tests of this folder."""
+
+from __future__ import annotations
+
+import array
+import io
+
+import numpy as np
+from PIL import Image as PillowImage
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+LIMIT = 10**6
+K = np.array([[1266.4, 0, 816.2], [0, 1266.4, 491.5], [0, 0, 1]])
+P = np.array([[1200.0, 0, 800, 0], [0, 1210, 450, 0], [0, 0, 1, 0]])
+
+
+def noise(height: int = 24, width: int = 40) -> np.ndarray:
+    """Return (height, width, 3) uint8 noise."""
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def smooth(height: int = 120, width: int = 160) -> np.ndarray:
+    """Return a (height, width, 3) uint8 image that JPEG keeps well."""
+    coarse = PillowImage.fromarray(noise(6, 8))
+    return np.asarray(coarse.resize((width, height), PillowImage.Resampling.BICUBIC))
+
+
+def compressed(data: bytes, image_format: str = 'jpeg') -> CompressedImage:
+    return CompressedImage(format=image_format, data=array.array('B', data))
+
+
+def encoded(pixels: np.ndarray, kind: str, **options) -> bytes:
+    """Return the file that Pillow writes."""
+    buffer = io.BytesIO()
+    PillowImage.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def raw(
+    encoding: str, rows: np.ndarray, width: int, padding: int = 0, bigendian: bool = False
+) -> Image:
+    """Return a raw image of (H, width, channels) ``rows``, each with ``padding`` more bytes."""
+    rows = rows.astype(rows.dtype.newbyteorder('>' if bigendian else '<'))
+    lines = np.frombuffer(rows.tobytes(), np.uint8).reshape(len(rows), -1)
+    lines = np.pad(lines, ((0, 0), (0, padding)), constant_values=77)
+    return Image(
+        height=len(rows),
+        width=width,
+        encoding=encoding,
+        step=lines.shape[1],
+        is_bigendian=bigendian,
+        data=array.array('B', lines.tobytes()),
+    )
+
+
+def camera_info(k=K, p=P, d=(0.0,) * 5, size=(1600, 900), **fields) -> CameraInfo:
+    """Return a CameraInfo; R is zero unless given, as in some bags of nuScenes."""
+    width, height = size
+    return CameraInfo(
+        width=width, height=height, k=np.ravel(k), p=np.ravel(p), d=list(d), **fields
+    )

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from bevdepth_ros.rig import decoding
+from bevdepth_ros.rig.compressed_images import DecodedImage
+from bevdepth_ros.rig.conversions import decoded_image
+from bevdepth_ros.rig.decoding import ImageDecoder
+from tests.ros.rig.image_messages import LIMIT, compressed, encoded, noise, raw, smooth
+
+CAMERAS = ('left', 'right')
+PATIENCE_S = 30.0
+
+
+def jpegs() -> list:
+    return [compressed(encoded(smooth() // (1 + index), 'JPEG')) for index in range(2)]
+
+
+class SlowDecoder:
+    """Stands for a codec that takes long: the images of one message wait until ``finish``."""
+
+    def __init__(self, slow_message) -> None:
+        self._slow_message, self._may_finish = slow_message, threading.Event()
+
+    def __call__(self, message, max_pixels: int, min_width: int = 0) -> DecodedImage:
+        if message is self._slow_message:
+            self._may_finish.wait(PATIENCE_S)
+        return decoded_image(message, max_pixels, min_width)
+
+    def finish(self) -> None:
+        self._may_finish.set()
+
+
+@pytest.fixture
+def decoder():
+    decoder = ImageDecoder()
+    yield decoder
+    decoder.close()
+
+
+def test_each_camera_gets_its_own_image(decoder: ImageDecoder):
+    messages = [jpegs()[0], raw('rgb8', noise(), 40)]
+    images = [image() for image in decoder(CAMERAS, messages, LIMIT, PATIENCE_S)]
+    assert np.array_equal(images[0].pixels, decoded_image(messages[0], LIMIT).pixels)
+    assert np.array_equal(images[1].pixels, noise())
+    assert [(image.width, image.height) for image in images] == [(160, 120), (40, 24)]
+
+
+def test_an_invalid_image_costs_only_its_camera(decoder: ImageDecoder):
+    left, right = decoder(CAMERAS, [compressed(b'noise'), jpegs()[1]], LIMIT, PATIENCE_S)
+    with pytest.raises(ValueError, match='is not a JPEG'):
+        left()
+    assert right().width == 160
+
+
+def test_a_late_image_costs_its_camera_the_sets_until_it_is_decoded_and_the_others_nothing(
+    decoder: ImageDecoder, monkeypatch: pytest.MonkeyPatch
+):
+    late, prompt = jpegs()
+    slow = SlowDecoder(late)
+    monkeypatch.setattr(decoding, 'decoded_image', slow)
+    left, right = decoder(CAMERAS, [late, prompt], LIMIT, 0.2)
+    with pytest.raises(ValueError, match=r'is not decoded within 0\.2 s .decode_timeout_s'):
+        left()
+    right()
+    left, right = decoder(CAMERAS, jpegs(), LIMIT, PATIENCE_S)
+    with pytest.raises(ValueError, match='an earlier image is still being decoded'):
+        left()
+    right()
+    slow.finish()
+    decoder._running['left'].result(PATIENCE_S)
+    assert [image().width for image in decoder(CAMERAS, jpegs(), LIMIT, PATIENCE_S)] == [160, 160]
+
+
+def test_closing_does_not_wait_for_a_late_image(monkeypatch: pytest.MonkeyPatch):
+    late = jpegs()[0]
+    slow = SlowDecoder(late)
+    monkeypatch.setattr(decoding, 'decoded_image', slow)
+    decoder = ImageDecoder()
+    decoder(('left',), [late], LIMIT, 0.0)
+    decoder.close()
+    assert not decoder._running['left'].done()
+    slow.finish()
+
+
+@pytest.mark.parametrize(
+    ('size', 'is_accepted'),
+    [
+        ((15, 16), False),
+        ((16, 15), False),
+        ((16, 16), True),
+        ((16, 256), True),
+        ((16, 257), False),
+    ],
+)
+def test_sides_of_an_image_are_bounded(decoder: ImageDecoder, size, is_accepted: bool):
+    image = decoder(('left',), [raw('mono8', noise(*size)[..., :1], size[1])], LIMIT, PATIENCE_S)[
+        0
+    ]
+    if is_accepted:
+        assert (image().height, image().width) == size
+    else:
+        with pytest.raises(ValueError, match=f'is {size[1]}x{size[0]}; the sides'):
+            image()
+
+
+def test_images_may_be_decoded_at_a_reduced_size():
+    decoder = ImageDecoder(min_width=80)
+    image = decoder(('left',), jpegs()[:1], LIMIT, PATIENCE_S)[0]()
+    decoder.close()
+    assert image.pixels.shape == (60, 80, 3)
+    assert (image.width, image.height) == (160, 120)
+
+
+def test_large_images_are_rejected(decoder: ImageDecoder):
+    with pytest.raises(ValueError, match='more than max_image_megapixels'):
+        decoder(('left',), jpegs()[:1], 160 * 120 - 1, PATIENCE_S)[0]()

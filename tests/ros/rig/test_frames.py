@@ -1,0 +1,287 @@
+"""From the messages of a set to a frame, with a tf buffer that is filled by hand."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from geometry_msgs.msg import TransformStamped
+from rclpy.time import Time
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo, RegionOfInterest
+from tf2_msgs.msg import TFMessage
+
+from bevdepth_ros.bags.transforms import RecordedTransforms
+from bevdepth_ros.rig.frames import BuiltFrame, FrameBuilder
+from bevdepth_ros.rig.settings import RigSettings
+from bevdepth_ros.rig.synchronizer import ImageSet
+from tests.ros.rig.image_messages import camera_info, compressed, encoded, raw, smooth
+
+CAMERAS = ('left', 'right')
+STAMPS_NS = np.array([2_000_000_000, 2_010_000_000], np.int64)
+SIZE = (160, 120)
+K = np.array([[128.0, 0, 80], [0, 128, 60], [0, 0, 1]])
+P = np.column_stack((K, np.zeros(3)))
+LENS = (-0.3, 0.1, 0.0, 0.0, 0.0)
+
+
+def transform(parent: str, child: str, stamp_ns: int, x: float) -> TransformStamped:
+    message = TransformStamped(child_frame_id=child)
+    message.header.frame_id = parent
+    message.header.stamp = Time(nanoseconds=stamp_ns).to_msg()
+    message.transform.translation.x, message.transform.rotation.w = x, 1.0
+    return message
+
+
+def filled_transforms() -> RecordedTransforms:
+    """Return tf of cameras 1 and 2 m ahead, on a vehicle that moves by 1 m/s along map x."""
+    transforms = RecordedTransforms(100.0)
+    mounts = [
+        transform('base_link', f'{name}_optical', 0, x)
+        for name, x in zip(CAMERAS, (1.0, 2.0), strict=True)
+    ]
+    transforms.add(TFMessage(transforms=mounts), static=True)
+    poses = [transform('map', 'base_link', second * 10**9, float(second)) for second in (1, 3)]
+    transforms.add(TFMessage(transforms=poses), static=False)
+    return transforms
+
+
+def info(**fields) -> CameraInfo:
+    return camera_info(**({'k': K, 'p': np.zeros(12), 'size': SIZE} | fields))
+
+
+def image_set(messages=None, frames=None) -> ImageSet:
+    messages = messages or [compressed(encoded(smooth(), 'JPEG')) for _ in CAMERAS]
+    for message, frame, name in zip(messages, frames or (None, None), CAMERAS, strict=True):
+        message.header.frame_id = f'{name}_optical' if frame is None else frame
+    return ImageSet((0, 1), tuple(messages), STAMPS_NS, time.monotonic())
+
+
+CALIBRATION = info()
+
+
+class Setup:
+    """A builder with calibrated cameras, and settings that can be changed."""
+
+    def __init__(self, infos=(CALIBRATION, CALIBRATION), min_width=0, is_over=True, **values):
+        values = {'cameras': CAMERAS, 'geometry_timeout_s': 0.0} | values
+        self.settings = RigSettings(**values)
+        self.builder = FrameBuilder(
+            lambda: self.settings, filled_transforms(), lambda: is_over,
+            min_width=min_width,
+        )  # fmt: skip
+        for name, message in zip(CAMERAS, infos, strict=True):
+            if message is not None:
+                self.builder.take_info(name, message)
+
+    def build(self, images: ImageSet | None = None) -> BuiltFrame:
+        return self.builder.build(images or image_set())
+
+
+def test_a_frame_has_pixels_calibration_extrinsics_stamps_and_poses():
+    built = Setup().build()
+    frame = built.frame
+    assert frame.rig.names == CAMERAS
+    assert np.array_equal(frame.rig.intrinsics, (K, K))
+    assert np.allclose(frame.rig.ego_from_camera[:, :3, 3], [(1, 0, 0), (2, 0, 0)])
+    assert np.allclose(frame.world_from_ego[:, 0, 3], (2.0, 2.01))
+    assert np.array_equal(frame.stamps_ns, STAMPS_NS)
+    assert frame.images[0].shape == (120, 160, 3)
+    assert (built.faults, built.refusal, built.no_poses, built.warnings) == ({}, None, None, {})
+
+
+def test_camera_frames_override_the_frame_id_of_the_image():
+    setup = Setup(camera_frames=('right_optical', 'left_optical'))
+    assert np.allclose(setup.build().frame.rig.ego_from_camera[:, 0, 3], (2, 1))
+
+
+def test_an_image_without_frame_id_costs_its_camera():
+    built = Setup().build(image_set(frames=('', None)))
+    assert built.frame.rig.names == ('right',)
+    assert built.faults['left'].reason == 'no_extrinsics'
+    assert 'no frame_id; set camera_frames' in str(built.faults['left'])
+
+
+def test_an_unknown_frame_costs_its_camera():
+    built = Setup().build(image_set(frames=('nowhere', None)))
+    assert built.frame.rig.names == ('right',)
+    assert 'set base_frame or camera_frames' in str(built.faults['left'])
+
+
+def test_an_invalid_image_costs_its_camera():
+    messages = [compressed(b'noise'), compressed(encoded(smooth(), 'JPEG'))]
+    built = Setup().build(image_set(messages))
+    assert built.frame.rig.names == ('right',)
+    assert built.faults['left'].reason == 'bad_image'
+    assert 'image of left on /left/image_rect_compressed is not a JPEG' in str(
+        built.faults['left']
+    )
+
+
+@pytest.mark.parametrize(
+    ('message', 'words'),
+    [
+        (None, 'camera right has no CameraInfo: nothing came on /right/camera_info'),
+        (
+            info(size=(320, 240), k=np.diag((2, 2, 1)) @ K),
+            'is 160x120, but its calibration is for 320x240',
+        ),
+        (info(k=K + np.array([[0, 99, 0], [0, 0, 0], [0, 0, 0]])), 'K has a skew of 99 px'),
+    ],
+)
+def test_a_missing_or_invalid_calibration_costs_its_camera(message, words: str):
+    built = Setup((info(), message)).build()
+    assert built.frame.rig.names == ('left',)
+    assert built.faults['right'].reason == 'no_camera_info'
+    assert words in str(built.faults['right'])
+
+
+def test_fewer_cameras_than_min_cameras_are_refused_with_the_first_reason():
+    setup = Setup((info(), None), min_cameras=2)
+    built = setup.build()
+    assert built.frame is None
+    assert built.refusal == (
+        'no_camera_info',
+        '1 of 2 cameras can be used (left), min_cameras is 2: nothing is published',
+    )
+    setup.settings = replace(setup.settings, min_cameras=1)
+    assert setup.build().refusal is None
+
+
+def test_during_startup_a_set_waits_for_all_calibrations_but_not_for_an_image():
+    refusal = Setup((info(), None), is_over=False).build().refusal
+    assert refusal[0] == 'no_camera_info'
+    assert 'waiting for all cameras to start: camera right has no CameraInfo' in refusal[1]
+    messages = [compressed(b'noise'), compressed(encoded(smooth(), 'JPEG'))]
+    assert Setup(is_over=False).build(image_set(messages)).refusal is None
+
+
+def test_without_ego_motion_there_is_a_frame_and_the_reason():
+    built = Setup(fixed_frame='odom').build()
+    assert built.frame.world_from_ego is None
+    assert 'there are no velocities: publish it or set fixed_frame' in built.no_poses
+
+
+def test_poses_at_the_edge_of_tf_are_clamped_as_set():
+    stamps = np.array([3_050_000_000])
+    assert np.allclose(Setup(pose_clamp_s=0.06).builder.poses(stamps)[0][0, 0, 3], 3.0)
+    assert Setup(pose_clamp_s=0.04).builder.poses(stamps)[0] is None
+
+
+def test_a_changed_calibration_takes_effect_with_the_next_set():
+    setup = Setup()
+    assert setup.build().frame.rig.intrinsics[0, 0, 0] == 128
+    same = info(k=K * np.array([[1.5, 1, 1], [1, 1.5, 1], [1, 1, 1]]))
+    setup.builder.take_info('left', same)
+    assert setup.build().frame.rig.intrinsics[:, 0, 0].tolist() == [192, 128]
+
+
+@pytest.mark.parametrize(
+    'changed',
+    [
+        {'p': np.diag((1.2, 1.2, 1)) @ P},
+        {'roi': RegionOfInterest(x_offset=4, width=156, height=120)},
+        {'binning_x': 2},
+        {'size': (164, 120)},
+        {'r': Rotation.from_euler('y', 2, degrees=True).as_matrix().ravel(), 'p': P},
+    ],
+    ids=['p', 'roi', 'binning', 'size', 'r'],
+)
+def test_every_field_of_camera_info_counts_when_it_changes(changed: dict):
+    setup = Setup()
+    before = setup.build().frame.rig
+    setup.builder.take_info('left', info(**changed))
+    built = setup.build()
+    assert built.faults or not (
+        np.array_equal(built.frame.rig.intrinsics, before.intrinsics)
+        and np.array_equal(built.frame.rig.ego_from_camera, before.ego_from_camera)
+    )
+
+
+def test_lens_distortion_is_removed_where_images_are_not_rectified():
+    point = np.array([-0.4, 0.25, 1.0])
+    spot = cv2.projectPoints(point[None], np.zeros(3), np.zeros(3), K, np.array(LENS))[0].ravel()
+    pixels = np.zeros((120, 160, 3), np.uint8)
+    cv2.circle(pixels, tuple(np.rint(spot).astype(int).tolist()), 4, (255, 255, 255), -1)
+    images = image_set([raw('rgb8', pixels, 160), raw('rgb8', pixels, 160)])
+    frame = Setup((info(d=LENS), info()), images_rectified=False).build(images).frame
+    bright = [np.argwhere(image[..., 0] > 128).mean(0)[::-1] for image in frame.images]
+    assert np.linalg.norm(bright[0] - (K @ point)[:2]) < 1
+    assert np.linalg.norm(bright[1] - (K @ point)[:2]) > 1.5
+
+
+def test_images_at_a_reduced_size_have_the_intrinsics_of_that_size():
+    frame = Setup(min_width=80).build().frame
+    assert frame.images[0].shape == (60, 80, 3)
+    assert np.allclose(frame.rig.intrinsics[0], np.diag((0.5, 0.5, 1)) @ K)
+
+
+def test_r_and_tx_move_the_camera_relative_to_its_frame():
+    r = Rotation.from_euler('y', 2, degrees=True).as_matrix()
+    p = P + np.array([[0, 0, 0, -128 * 0.5], [0] * 4, [0] * 4])
+    rig = Setup((info(), info(p=p, r=r.ravel()))).build().frame.rig
+    assert np.allclose(rig.ego_from_camera[1, :3, :3], r.T)
+    assert np.allclose(rig.ego_from_camera[1, :3, 3], (2, 0, 0) + r.T @ (0.5, 0, 0))
+
+
+def test_a_suspicious_calibration_is_reported_by_camera():
+    built = Setup((info(), info(d=LENS))).build()
+    assert set(built.warnings) == {'right'}
+    assert built.warnings['right'].startswith('camera right may have lens distortion')
+
+
+def test_two_cameras_with_one_frame_are_reported_unless_tx_tells_them_apart():
+    images = image_set(frames=('left_optical', 'left_optical'))
+    built = Setup().build(images)
+    assert 'camera right has the frame left_optical of left' in built.warnings['right']
+    p = P + np.array([[0, 0, 0, -12.8], [0] * 4, [0] * 4])
+    assert Setup((info(p=P), info(p=p))).build(images).warnings == {}
+
+
+def test_two_cameras_with_one_topic_of_camera_info_are_reported():
+    built = Setup(camera_info_topics=('/info', '/info')).build()
+    assert 'camera right has the CameraInfo topic of left (/info)' in built.warnings['right']
+
+
+def calibration(focal: float) -> dict:
+    k = [focal, 0.0, 80.0, 0.0, focal, 60.0, 0.0, 0.0, 1.0]
+    return {'image_width': 160, 'image_height': 120, 'camera_matrix': {'data': k}}
+
+
+def test_a_calibration_file_overrides_camera_info(tmp_path):
+    (tmp_path / 'left.yaml').write_text(yaml.safe_dump(calibration(100.0)))
+    files = (str(tmp_path / 'left.yaml'), '')
+    rig = Setup(camera_info_files=files).build().frame.rig
+    assert rig.intrinsics[:, 0, 0].tolist() == [100, 128]
+
+
+def test_an_invalid_calibration_file_is_rejected_at_once(tmp_path):
+    (tmp_path / 'left.yaml').write_text(yaml.safe_dump(calibration(0.0)))
+    with pytest.raises(ValueError, match='is not calibrated'):
+        Setup(camera_info_files=(str(tmp_path / 'left.yaml'), ''))
+
+
+def test_a_set_waits_for_geometry_that_comes_in_time():
+    setup = Setup((info(), None), geometry_timeout_s=30.0)
+    timer = threading.Timer(0.05, setup.builder.take_info, ('right', info()))
+    timer.start()
+    assert setup.build().faults == {}
+
+
+def test_the_wait_for_geometry_ends_when_the_node_stops():
+    setup = Setup((info(), None), geometry_timeout_s=3600.0)
+    stopping = threading.Event()
+    stopping.set()
+    assert setup.builder.build(image_set(), stopping).frame.rig.names == ('left',)
+
+
+def test_a_camera_that_was_waited_for_in_vain_is_not_waited_for_again():
+    setup = Setup((info(), None), geometry_timeout_s=0.01)
+    setup.build()
+    setup.settings = replace(setup.settings, geometry_timeout_s=3600.0)
+    assert setup.build().frame.rig.names == ('left',)
