@@ -1,0 +1,92 @@
+"""Bring-up of a node that is slow, gone, one of several, or whose messages are lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ros import forgetful_node
+from tests.ros.graph import PATIENCE_S
+from tests.ros.launches import DISTRIBUTIONS, launch, read_until, run
+
+LAUNCH_FILE = f"""
+from launch import LaunchDescription
+from launch.actions import LogInfo, Shutdown
+from launch_ros.actions import LifecycleNode
+from bevdepth_ros.bring_up.lifecycle import bring_up
+
+
+def generate_launch_description():
+    node = LifecycleNode(executable='{sys.executable}', arguments=['{forgetful_node.__file__}'],
+                         name='bevdepth_detector', namespace='')
+    ended = lambda context, error: [LogInfo(msg=f'ended with {{error}}'), Shutdown(reason='end')]
+    return LaunchDescription([node, *bring_up(node, True, ended)])
+"""
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen]]:
+    """Yield a list of launches and nodes that are ended with the test."""
+    processes: list[subprocess.Popen] = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def test_requests_are_sent_again_when_they_or_their_responses_are_lost(
+    domain_id: int, tmp_path: Path
+):
+    path = tmp_path / 'forgetful.launch.py'
+    path.write_text(LAUNCH_FILE)
+    log = run(DISTRIBUTIONS[0], 'ros2', 'launch', path).communicate(timeout=PATIENCE_S)[0]
+    assert 'ended with None' in log
+    assert log.count('/bevdepth_detector to configure; sending the request again') == 1
+    assert log.count('/bevdepth_detector to activate; sending the request again') == 1
+
+
+def test_another_node_of_the_same_name_is_reported_and_its_end_is_waited_for(
+    domain_id: int, started: list[subprocess.Popen], tiny_checkpoint: Path
+):
+    started.append(run(DISTRIBUTIONS[0], 'python', '-m', 'bevdepth_ros.detector'))
+    read_until(started[0], 'is unconfigured')
+    started.append(launch(DISTRIBUTIONS[0], f'checkpoint:={tiny_checkpoint}', 'device:=cpu'))
+    output = read_until(
+        started[1], f'another node in ROS domain {domain_id} is named /bevdepth_detector: end it'
+    )
+    output += read_until(started[1], 'is unconfigured')
+    started[0].send_signal(signal.SIGINT)
+    output += read_until(started[1], 'is active')
+    assert 'no response' not in output
+
+
+def test_a_detector_that_hangs_is_reported_and_its_death_ends_the_launch(
+    domain_id: int, started: list[subprocess.Popen]
+):
+    started.append(launch(DISTRIBUTIONS[0]))
+    pid = int(read_until(started[0], 'process started with pid [').rsplit('[', 1)[1].split(']')[0])
+    os.kill(pid, signal.SIGSTOP)
+    read_until(started[0], '/bevdepth_detector is not active after 5 s')
+    os.kill(pid, signal.SIGKILL)
+    log = started[0].communicate(timeout=PATIENCE_S)[0]
+    assert started[0].returncode == 1, log
+    assert '/bevdepth_detector ended with exit status -9 before it was active' in log
+
+
+def test_a_detector_that_cannot_be_configured_stays_and_the_launch_says_what_to_do(
+    domain_id: int, started: list[subprocess.Popen]
+):
+    started.append(launch(DISTRIBUTIONS[0], 'checkpoint:=/nowhere/weights.pth'))
+    output = read_until(started[0], '`ros2 lifecycle set /bevdepth_detector configure`')
+    assert '/bevdepth_detector did not configure' in output
+    assert '/nowhere/weights.pth: no such checkpoint file' in output
+    os.killpg(started[0].pid, signal.SIGINT)
+    assert 'Traceback' not in started[0].communicate(timeout=PATIENCE_S)[0]
+    assert started[0].returncode in (0, 1)
