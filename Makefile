@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train-demo test lint docs bench clean distclean
+.PHONY: help setup demo train-demo test test-all test-long golden test-numpy2 coverage lint docs bench clean distclean
 
 ROS_MODE := $(shell tools/ros_mode.sh)
 # Set-up runs again when the folder or the sourced ROS 2 is another one, or when the build is asked for otherwise.
@@ -11,9 +11,14 @@ stamp = .venv/$(1)-$(firstword $(shell echo '$(2)' | cksum)).done
 VENV := $(call stamp,packages,$(CURDIR) $(ROS_MODE))
 INSTALLED := $(call stamp,project,$(CURDIR) $(ROS_MODE) $(BEVDEPTH_CUDA) $(BEVDEPTH_CUDA_ARCHS) $(CUDA_HOME) $(shell command -v nvcc))
 LINKED := .venv/ament.done
+REFERENCE ?= ../shared/reference
+# Two processes share the cores; threads that wait for each other would starve the nodes under test.
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+LONG_TESTS := tests/packaging tests/fuzz tests/faults tests/soak
+NODE_TESTS := tests/core tests/ros/rig tests/ros/detections tests/ros/detector --ignore=tests/core/nuscenes --ignore=tests/core/synthetic
 
 help: ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 setup: $(LINKED) ## make .venv with everything pinned; builds the CUDA module where nvcc is found
 
@@ -25,10 +30,28 @@ train-demo: $(LINKED) ## train a toy on this CPU: data made, killed, resumed, sc
 	@source env.sh
 	python training/demo.py $(ARGS)
 
-test: $(LINKED) ## run all tests; ARGS='-k name' picks some
+test: $(LINKED) ## run the tests of the packages and programs; ARGS='-k name' picks some
 	@source env.sh
-	export OMP_NUM_THREADS=1  # two processes share the cores; threads that wait for each other would starve the nodes under test
-	python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PYTEST) $(ARGS)
+
+test-all: test golden test-long ## run every test: test, golden and test-long
+
+test-long: $(LINKED) ## run the longer tests: packaging, fuzzing, the fault matrix, a minute of soak
+	@source env.sh
+	$(PYTEST) $(LONG_TESTS) $(ARGS)
+
+golden: $(LINKED) ## compare with the official code's numbers in the folder REFERENCE
+	@source env.sh
+	BEVDEPTH_REFERENCE='$(REFERENCE)' $(PYTEST) tests/golden $(ARGS)
+
+test-numpy2: $(LINKED) ## run core and node without the training packages, on NumPy 2
+	@tools/make_numpy2_venv.sh
+	source env.sh
+	$(PYTEST:python%=.venv-numpy2/bin/python%) $(NODE_TESTS) $(ARGS)
+
+coverage: $(LINKED) ## run the tests of `make test` and print line and branch coverage
+	@source env.sh
+	$(PYTEST) --cov --cov-report=term $(ARGS)
 
 lint: $(LINKED) ## check style, types, package.xml, YAML, shell, workflow and Docker files
 	@source env.sh
@@ -52,7 +75,7 @@ clean: ## remove what was built and written, keep .venv
 	rm -f bevdepth_core/ops/_kernels*.so
 
 distclean: clean ## remove .venv, too
-	rm -rf .venv
+	rm -rf .venv .venv-numpy2
 
 $(VENV): requirements/python3.10.txt requirements/python3.12.txt requirements/pip_ros.txt
 	@PYTHON='$(PYTHON)' tools/make_venv.sh $(ROS_MODE)

@@ -1,5 +1,8 @@
-"""Where the numbers of the official code lie, and the deterministic weights they were made
-with."""
+"""Numbers of the official code, and the deterministic weights that they were computed with.
+
+tests/data holds those that need no nuScenes photograph; only tests/golden reads the others from
+the reference folder.
+"""
 
 from __future__ import annotations
 
@@ -62,25 +65,37 @@ def reference_path(name: str) -> Path:
     beside the project.
 
     Raises:
-        FileNotFoundError: the folder or file is not there; these tests are never skipped.
+        FileNotFoundError: the folder or file does not exist.
     """
     folder = Path(os.environ.get('BEVDEPTH_REFERENCE', ROOT.parent / 'shared' / 'reference'))
     path = folder / name
     if not path.exists():
         raise FileNotFoundError(
-            f'{path} is missing: put the reference data there or let BEVDEPTH_REFERENCE name its '
-            'folder'
+            f'{path} does not exist: give the reference folder with `make golden REFERENCE=DIR`'
         )
     return path
 
 
 def golden(case: str) -> tuple[dict, dict[str, np.ndarray]]:
-    """Return the JSON and the arrays of a golden case, from tests/data or, for cases with
-    pictures, the reference folder."""
-    folder = (
-        DATA if (DATA / f'{case}.npz').exists() else reference_path(f'golden/{case}.npz').parent
-    )
+    """Return the JSON and the arrays of a case, from tests/data where it is there."""
+    if (DATA / f'{case}.npz').exists():
+        return _read_case(DATA, case)
+    return reference_golden(case)
+
+
+def reference_golden(case: str) -> tuple[dict, dict[str, np.ndarray]]:
+    """Return the JSON and the arrays of a case from the reference folder."""
+    return _read_case(reference_path('golden'), case)
+
+
+def _read_case(folder: Path, case: str) -> tuple[dict, dict[str, np.ndarray]]:
     return json.loads((folder / f'{case}.json').read_text()), dict(np.load(folder / f'{case}.npz'))
+
+
+def float32_steps(size: float, steps: int = 8) -> float:
+    """Return ``steps`` distances between neighboring float32 numbers of ``size``, what a chain of
+    that many roundings may differ by."""
+    return steps * float(np.spacing(np.float32(size))) if size else 0.0
 
 
 def uniform(name: str, shape: tuple[int, ...], offset: int = 0) -> np.ndarray:
@@ -132,7 +147,7 @@ def fill(model: BEVDepth) -> None:
 
 
 def synthetic_images() -> torch.Tensor:
-    """Return the (1, 2, 6, 3, 256, 704) float32 pictures of the synth cases."""
+    """Return the (1, 2, 6, 3, 256, 704) float32 images of the synth cases."""
     coarse = (
         uniform('synthetic_image:coarse', (1, 2, 6, 3, 16, 44))
         .repeat(16, axis=-2)

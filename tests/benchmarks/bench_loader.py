@@ -30,7 +30,8 @@ from bevdepth_core.nuscenes.images import read_crop, read_crop_fast
 from bevdepth_core.nuscenes.index import load_index
 from bevdepth_core.preprocess import ImageTransform
 from tests.core.nuscenes.dataroot import SPLIT, VERSION, make_dataroot
-from tests.core.parity import sample_paths
+from tests.reference import reference_path
+from tests.sample import sample_paths
 
 SIZES = {  # input and range of resize factors: the small preset's, the official ones
     '128x352': (ImageSpec(128, 352), ImageAugmentation(scale=(0.193, 0.275))),
@@ -61,7 +62,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 def print_images(size: str, draws: int) -> None:
     spec, augmentation = SIZES[size]
-    paths = sample_paths()
+    paths = sample_paths(reference_path('nuscenes_sample'))
     ways = {
         'official path': lambda path, transform: official_crop(path, transform, spec),
         'ours, exact (validation)': read_crop,

@@ -1,20 +1,14 @@
-"""Frames for tests: a rig of any size around the vehicle, noise images, a straight drive; and the
-real sample."""
+"""Frames for tests: a rig of any size around the vehicle, noise images, a straight drive."""
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import torch
-from PIL import Image
 
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.geometry import invert_rigid, rigid_from_quaternion, to_4x4
 from bevdepth_core.preprocess import normalize, preprocess
 from bevdepth_core.types import CameraMatrices, CameraRig, Frame, ModelInputs
-from tests.core.parity import CAMERAS
-from tests.reference import reference_path
 
 SECOND_NS = 1_000_000_000
 OPTICAL = np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]])
@@ -74,36 +68,3 @@ def two_frame_inputs(key: Frame, past: Frame, config: ModelConfig) -> ModelInput
             *(torch.from_numpy(matrix).float()[None] for matrix in matrices), torch.eye(4)[None]
         ),
     )
-
-
-def real_frames(infos: str) -> list[Frame]:
-    """Return the frames of ``infos.json`` or ``infos_2frames.json`` of the real nuScenes
-    sample."""
-    return [
-        _real_frame(info['cam_infos'])
-        for info in json.loads(reference_path(f'nuscenes_sample/{infos}').read_text())
-    ]
-
-
-def _real_frame(cameras: dict) -> Frame:
-    cameras = [cameras[name] for name in CAMERAS]
-    calibrations = [camera['calibrated_sensor'] for camera in cameras]
-    rig = CameraRig(
-        CAMERAS,
-        [calibration['camera_intrinsic'] for calibration in calibrations],
-        [_transform(c) for c in calibrations],
-    )
-    images = [
-        np.asarray(Image.open(reference_path('nuscenes_sample') / camera['filename']))
-        for camera in cameras
-    ]
-    return Frame(
-        images,
-        rig,
-        [1000 * camera['timestamp'] for camera in cameras],
-        [_transform(camera['ego_pose']) for camera in cameras],
-    )
-
-
-def _transform(record: dict) -> np.ndarray:
-    return rigid_from_quaternion(record['rotation'], record['translation'])

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from bevdepth_core.config import BEVGrid, ImageSpec, load_model_config
-from bevdepth_core.decode import decode
 from bevdepth_core.engine.calibration import Calibration
 from bevdepth_core.inference import (
     Detector,
@@ -17,9 +16,9 @@ from bevdepth_core.inference import (
 )
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.types import CameraRig
-from tests.core.frames import make_frame, make_rig, real_frames, two_frame_inputs
-from tests.core.parity import match_boxes
-from tests.reference import ROOT, filled_model, golden
+from tests.core.frames import make_frame, make_rig, two_frame_inputs
+from tests.core.streaming import assert_same_maps, head_maps
+from tests.reference import ROOT
 
 
 def small_model(**changes) -> BEVDepth:
@@ -44,26 +43,6 @@ def tiny_model():
     return small_model(
         image=ImageSpec(32, 96), grid=BEVGrid(x=(-51.2, 51.2, 3.2), y=(-51.2, 51.2, 3.2))
     )
-
-
-def head_maps(detector, frame, monkeypatch):
-    """Return the head's maps of one streaming step."""
-    kept, network = [], detector._network.model
-    monkeypatch.setattr(
-        network,
-        'head_maps',
-        lambda maps: kept.append(BEVDepth.head_maps(network, maps)) or kept[-1],
-    )
-    detections = detector(frame)
-    monkeypatch.undo()
-    return kept[0], detections
-
-
-def assert_same_maps(ours, theirs):
-    for ours_task, theirs_task in zip(ours, theirs, strict=True):
-        for name in ('reg', 'height', 'dim', 'rot', 'vel', 'heatmap'):
-            difference = torch.linalg.norm(getattr(ours_task, name) - getattr(theirs_task, name))
-            assert difference <= 1e-5 * torch.linalg.norm(getattr(theirs_task, name)), name
 
 
 def test_streaming_equals_the_two_frame_forward(model, monkeypatch):
@@ -345,34 +324,3 @@ def test_unknown_precision_and_device_are_refused(tiny_model):
         Detector(tiny_model, device='tpu-of-mine')
     with pytest.raises(ValueError, match='not available'):
         Detector(tiny_model, device=f'cuda:{torch.cuda.device_count()}')
-
-
-def test_real_sample_gives_the_official_boxes():
-    """Poses are composed in float64 here, in float32 at 1,000 m from the origin by the official
-    code: hence centimetres."""
-    found = Detector(filled_model('2key'))(real_frames('infos.json')[0])
-    arrays = golden('real_2key')[1]
-    boxes, scores = arrays['out/b0/boxes'], arrays['out/b0/scores']
-    pairs, unmatched = match_boxes(found, boxes, scores, arrays['out/b0/labels'])
-    assert unmatched == 0
-    assert (
-        np.linalg.norm(found.boxes.center[pairs[:, 0]] - boxes[pairs[:, 1], :3], axis=1).max()
-        < 0.03
-    )
-    assert np.abs(found.scores[pairs[:, 0]] - scores[pairs[:, 1]]).max() < 0.005
-
-
-def test_full_size_streaming_step_equals_the_two_frame_forward(monkeypatch):
-    model = filled_model('2key')
-    past, key = real_frames('infos_2frames.json')
-    detector = Detector(model)
-    detector(past)
-    streamed, detections = head_maps(detector, key, monkeypatch)
-    with torch.inference_mode():
-        official = model(two_frame_inputs(key, past, model.config))
-    assert_same_maps(streamed, official.tasks)
-    boxes = decode(official.tasks, model.config)[0]
-    pairs, unmatched = match_boxes(
-        detections, np.hstack((boxes.boxes.center, boxes.boxes.size)), boxes.scores, boxes.labels
-    )
-    assert unmatched == 0 and len(pairs) == len(detections) > 100

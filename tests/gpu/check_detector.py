@@ -20,9 +20,10 @@ from bevdepth_core.ops.image_resize import resize_images
 from bevdepth_core.ops.max_pool import max_pool
 from bevdepth_core.preprocess import normalize, preprocess
 from bevdepth_core.types import BOX_MAPS, CameraRig
-from tests.core.frames import make_frame, make_rig, real_frames
-from tests.core.parity import match_boxes, sample_inputs, sample_paths
-from tests.reference import ROOT, filled_model, golden
+from tests.core.frames import make_frame, make_rig
+from tests.core.parity import match_boxes, sample_inputs
+from tests.reference import ROOT, filled_model, golden, reference_path
+from tests.sample import sample_frames, sample_paths
 
 LARGEST_ERROR = {'fp32': 2e-3, 'fp16': 1e-2, 'bf16': 8e-2}
 """Relative L2 of BEV and head maps against the official float32 ones."""
@@ -100,7 +101,7 @@ def relative_error(values, arrays, stage) -> float:
 @pytest.fixture(scope='module')
 def on_cpu():
     """The boxes of real frames, streamed in float32 on the CPU."""
-    frames = real_frames('infos_2frames.json')
+    frames = sample_frames(reference_path('nuscenes_sample'))
     detector = Detector(filled_model('2key'))
     return frames, [detector(frame) for frame in frames]
 
@@ -133,7 +134,7 @@ def tell_boxes(what, found, wanted, left_over) -> None:
 
 def test_jpegs_decoded_on_the_gpu_give_nearly_the_boxes_of_pillow(on_cpu):
     frames, expected = on_cpu
-    files = [path.read_bytes() for path in sample_paths()]
+    files = [path.read_bytes() for path in sample_paths(reference_path('nuscenes_sample'))]
     images = JpegDecoder('cuda')(files)
     assert all(image.is_cuda for image in images)
     differences = [
@@ -150,7 +151,7 @@ def test_jpegs_decoded_on_the_gpu_give_nearly_the_boxes_of_pillow(on_cpu):
 
 
 def test_broken_jpegs_are_judged_as_on_the_cpu_and_harm_nothing():
-    whole = [path.read_bytes() for path in sample_paths()]
+    whole = [path.read_bytes() for path in sample_paths(reference_path('nuscenes_sample'))]
     decoder, plain = JpegDecoder('cuda'), JpegDecoder('cpu')
     rng = np.random.default_rng(0)
     for place in range(40):

@@ -1,44 +1,35 @@
-"""The real nuScenes sample of the reference folder as a bag, JPEG bytes untouched."""
+"""A sample as a bag, its JPEG files untouched."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from bevdepth_core.geometry import rigid_from_quaternion
+from bevdepth_core.nuscenes.classes import CAMERAS
 from bevdepth_core.types import CameraRig
 from bevdepth_ros.bags.writer import BagWriter
-
-CAMERAS = (
-    'CAM_FRONT_LEFT',
-    'CAM_FRONT',
-    'CAM_FRONT_RIGHT',
-    'CAM_BACK_LEFT',
-    'CAM_BACK',
-    'CAM_BACK_RIGHT',
-)
-"""Order of the checkpoints."""
+from tests.sample import pose_matrix, sample_infos
 
 
 def write_sample_bag(
-    reference_dir: str | Path, infos_name: str, out_path: str | Path, storage: str = 'sqlite3'
+    sample: Path,
+    out_path: str | Path,
+    infos_name: str = 'infos_2frames.json',
+    storage: str = 'sqlite3',
 ) -> Path:
-    """Write the frames of ``nuscenes_sample/<infos_name>`` as a bag and return ``out_path``.
+    """Write the frames of ``sample`` as a bag and return ``out_path``.
 
     Each camera has its own stamp and ego pose, as recorded; the first frame's calibration becomes
     /tf_static.
     """
-    sample = Path(reference_dir) / 'nuscenes_sample'
-    infos = json.loads((sample / infos_name).read_text())
     with BagWriter(out_path, storage) as bag:
-        for number, (cameras, rig) in enumerate(_frames(infos)):
+        for number, (cameras, rig) in enumerate(_frames(sample_infos(sample, infos_name))):
             stamps_ns = [camera['timestamp'] * 1000 for camera in cameras]
             if number == 0:
                 bag.write_static_transforms(rig, min(stamps_ns))
-            poses = np.stack([_matrix(camera['ego_pose']) for camera in cameras])
+            poses = np.stack([pose_matrix(camera['ego_pose']) for camera in cameras])
             jpegs = [(sample / camera['filename']).read_bytes() for camera in cameras]
             bag.write_frame(
                 rig, stamps_ns, poses, jpegs, (cameras[0]['width'], cameras[0]['height'])
@@ -57,10 +48,6 @@ def _frames(infos: list[dict]) -> Iterator[tuple[list[dict], CameraRig]]:
             CameraRig(
                 CAMERAS,
                 intrinsics,
-                np.stack([_matrix(calibration) for calibration in calibrations]),
+                np.stack([pose_matrix(calibration) for calibration in calibrations]),
             ),
         )
-
-
-def _matrix(pose: dict) -> np.ndarray:
-    return rigid_from_quaternion(pose['rotation'], pose['translation'])

@@ -1,5 +1,5 @@
-"""A nuScenes-format dataset of two frames in a folder of the test's own, made from the reference's
-real sample."""
+"""A nuScenes-format dataset of two key frames in a folder of the test's own, with the images of a
+sample: the synthetic one, or the real one of the reference folder."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from PIL import Image
 
 from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
 from bevdepth_core.nuscenes.completeness import TABLES
-from tests.reference import reference_path, uniform
+from tests.reference import uniform
+from tests.sample import TOKENS, sample_infos, synthetic_sample
 
 VERSION = 'v1.0-mini'
 SPLIT = 'sample'
 SCENE = 'scene-sample'
-TOKEN = 'e93e98b63d3b40209056d129dc53ceee'
-"""The real frame; the one before it is made."""
+PREVIOUS, TOKEN = TOKENS
+"""The two key frames of the synthetic sample, in order of time."""
 IGNORED = ('animal', 7)
 UNSEEN = ('vehicle.car', 0)
 """Category and points of two annotations that are added to every frame: neither becomes a
 ground-truth box."""
 
 ATTRIBUTES = {'vehicle': 'vehicle.moving', 'human': 'pedestrian.moving'}
-"""Attribute by the category's first word; the reference tells tokens of attributes and not their
-names."""
+"""Attribute by the category's first word; a sample has no names of attributes."""
 
 
 def lidar_cloud() -> np.ndarray:
@@ -35,19 +35,22 @@ def lidar_cloud() -> np.ndarray:
     )
 
 
-def make_dataroot(root: Path, scenes: int = 1, frames: int = 2) -> Path:
-    """Write the dataset: ``scenes`` equal scenes which share their files, each the real frame and,
-    with 2 frames, the made one.
+def make_dataroot(
+    root: Path, scenes: int = 1, frames: int = 2, sample: Path | None = None
+) -> Path:
+    """Write the dataset: ``scenes`` equal scenes which share their files, each the last ``frames``
+    of ``sample`` (the synthetic one when None).
 
-    Pictures are links to the reference's.
+    Images are links to the sample's.
     """
-    infos = json.loads(reference_path('nuscenes_sample/infos_2frames.json').read_text())[-frames:]
+    sample = sample or synthetic_sample()
+    infos = sample_infos(sample)[-frames:]
     tables = {name: [] for name in TABLES}
     _add_fixed_records(tables, infos)
     for number in range(scenes):
         _add_scene(tables, infos, number)
     _write_tables(root / VERSION, tables)
-    _write_files(root, infos[-1])
+    _write_files(root, infos, sample)
     return root
 
 
@@ -60,14 +63,13 @@ def _write_tables(folder: Path, tables: dict[str, list[dict]]) -> None:
     )
 
 
-def _write_files(root: Path, info: dict) -> None:
-    for camera in info['cam_infos'].values():
-        path = root / camera['filename']
-        path.parent.mkdir(parents=True)
-        path.symlink_to(reference_path('nuscenes_sample') / camera['filename'])
-    sweep = root / info['lidar_infos'][LIDAR]['filename']
-    sweep.parent.mkdir(parents=True)
-    np.pad(lidar_cloud(), ((0, 0), (0, 1))).tofile(sweep)
+def _write_files(root: Path, infos: list[dict], sample: Path) -> None:
+    for filename in {info['cam_infos'][name]['filename'] for info in infos for name in CAMERAS}:
+        (root / filename).parent.mkdir(parents=True, exist_ok=True)
+        (root / filename).symlink_to(sample / filename)
+    for filename in {info['lidar_infos'][LIDAR]['filename'] for info in infos}:
+        (root / filename).parent.mkdir(parents=True, exist_ok=True)
+        np.pad(lidar_cloud(), ((0, 0), (0, 1))).tofile(root / filename)
     (root / 'maps').mkdir()
     Image.new('L', (10, 10)).save(root / 'maps' / 'made.png')
 

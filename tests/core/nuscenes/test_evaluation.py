@@ -9,66 +9,21 @@ from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.nuscenes.evaluation import (
     PUBLISHED,
     evaluate,
-    result_boxes,
     table,
     write_results,
 )
 from bevdepth_core.nuscenes.index import load_index
-from bevdepth_core.nuscenes.records import Pose
-from bevdepth_core.types import Boxes3D, Detections3D
-from tests.core.nuscenes.dataroot import SPLIT, TOKEN, VERSION, make_dataroot
-from tests.reference import golden, reference_path
-
-PREVIOUS = 'made-previous-frame'
+from tests.core.nuscenes.dataroot import PREVIOUS, SPLIT, TOKEN, VERSION, make_dataroot
+from tests.core.nuscenes.official_results import detections, require_official_results
+from tests.reference import DATA
 
 
-def detections(rows: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> Detections3D:
-    """Return detections of (n, 9) box rows."""
-    boxes = Boxes3D(rows[:, :3], rows[:, 3:6], rows[:, 6], rows[:, 7:])
-    return Detections3D(boxes, scores, labels, NUSCENES_CLASSES, stamp_ns=0)
-
-
-def pose(inputs: dict) -> Pose:
-    return Pose(
-        np.array(inputs['ego2global_rotation']), np.array(inputs['ego2global_translation'])
-    )
-
-
-def official_attributes() -> tuple[dict, Detections3D]:
-    official = json.loads(reference_path('golden/evaluator_attributes.json').read_text())
+def test_the_result_file_equals_the_official_evaluators(tmp_path):
+    official = json.loads((DATA / 'evaluator_attributes.json').read_text())
     inputs = official['_inputs']
-    return official, detections(
-        *(
-            np.array(inputs[name], dtype)
-            for name, dtype in (('boxes', 'f4'), ('scores', 'f4'), ('labels', 'i8'))
-        )
-    )
-
-
-def official_sample() -> tuple[dict, Detections3D]:
-    arrays = golden('real_2key')[1]
-    official = json.loads(reference_path('golden/evaluator_real_2key.json').read_text())
-    return official, detections(
-        *(arrays[f'out/b0/{name}'] for name in ('boxes', 'scores', 'labels'))
-    )
-
-
-@pytest.mark.parametrize('case', [official_attributes, official_sample])
-def test_result_file_equals_the_official_evaluators(tmp_path, case):
-    official, found = case()
-    (token, expected), *_ = official['results'].items()
-    write_results(
-        {token: result_boxes(token, found, pose(official['_inputs']))}, tmp_path / 'results.json'
-    )
-    written = json.loads((tmp_path / 'results.json').read_text())
-    assert written['meta'] == official['meta']
-    assert len(written['results'][token]) == len(expected) > 0
-    for ours, theirs in zip(written['results'][token], expected, strict=True):
-        assert ours.keys() == theirs.keys()
-        for name, value in theirs.items():
-            assert ours[name] == (
-                value if isinstance(value, str) else pytest.approx(value, abs=2e-7)
-            ), name
+    types = {'boxes': 'f4', 'scores': 'f4', 'labels': 'i8'}
+    found = detections(*(np.array(inputs[name], dtype) for name, dtype in types.items()))
+    require_official_results(official, found, tmp_path)
 
 
 @pytest.fixture(scope='module')

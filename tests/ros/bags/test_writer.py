@@ -17,11 +17,12 @@ from rosidl_runtime_py.utilities import get_message
 
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.geometry import quaternion_from_rotation, rigid_from_quaternion
+from bevdepth_core.nuscenes.classes import CAMERAS
 from bevdepth_core.synthetic import make_scene, nuscenes_like_rig
 from bevdepth_ros.bags.writer import BagWriter, camera_info_topic, image_topic
 from bevdepth_ros.rig.tf_listener import matrix_from_transform
-from tests.reference import reference_path
-from tests.ros.sample_bag import CAMERAS, write_sample_bag
+from tests.ros.sample_bag import write_sample_bag
+from tests.sample import sample_infos, synthetic_sample
 
 START_NS = 1_700_000_000_123_456_789
 RIG = nuscenes_like_rig()
@@ -285,11 +286,12 @@ def test_quaternions_of_random_and_half_turns_give_the_rotation_back() -> None:
 
 
 @pytest.mark.parametrize(('infos_name', 'sets'), [('infos.json', 1), ('infos_2frames.json', 2)])
-def test_the_real_sample_becomes_a_bag_with_untouched_jpegs_stamps_and_poses(
+def test_a_sample_becomes_a_bag_with_untouched_jpegs_stamps_and_poses(
     tmp_path: Path, infos_name: str, sets: int
 ) -> None:
-    infos = json.loads(reference_path(f'nuscenes_sample/{infos_name}').read_text())
-    path = write_sample_bag(reference_path('nuscenes_sample').parent, infos_name, tmp_path / 'bag')
+    sample = synthetic_sample()
+    infos = sample_infos(sample, infos_name)
+    path = write_sample_bag(sample, tmp_path / 'bag', infos_name)
     messages = read(path)
     poses = {
         log_time: matrix_from_transform(message.transforms[0])
@@ -309,7 +311,7 @@ def test_the_real_sample_becomes_a_bag_with_untouched_jpegs_stamps_and_poses(
         files = [
             (
                 entry['timestamp'] * 1000,
-                reference_path(f'nuscenes_sample/{entry["filename"]}').read_bytes(),
+                (sample / entry['filename']).read_bytes(),
             )
             for entry in recorded
         ]

@@ -1,0 +1,23 @@
+"""The reference folder that every test here reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.reference import reference_path
+
+
+def pytest_configure() -> None:
+    """End the run at once, in one sentence, when the folder is missing."""
+    try:
+        reference_path('golden')
+    except FileNotFoundError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+@pytest.fixture(scope='session')
+def real_sample() -> Path:
+    """The folder of the real nuScenes sample."""
+    return reference_path('nuscenes_sample')

@@ -1,0 +1,14 @@
+"""The whole network equals the official code, stage by stage."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.core.parity import CASES, compare, require_all_met
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_every_stage_equals_the_official_code(case: str) -> None:
+    rows = list(compare(case))
+    assert len(rows) > 60
+    require_all_met(rows)
