@@ -10,7 +10,6 @@ from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from vision_msgs.msg import Detection3DArray, LabelInfo
@@ -21,12 +20,11 @@ from bevdepth_core.visualization import DepthMaps, GroundTruth
 from bevdepth_ros.detections.readings import boxes_from_array, class_names, detections_from_cloud
 from bevdepth_ros.rendering.annotations import Annotation, AnnotationHistory, transformed
 from bevdepth_ros.rig.conversions import (
-    Intrinsics,
-    image_from_message,
+    decoded_image,
     intrinsics_from_file,
     intrinsics_from_info,
-    require_picture,
 )
+from bevdepth_ros.rig.intrinsics import Intrinsics
 from bevdepth_ros.rig.settings import CameraSource, RigSettings
 from bevdepth_ros.rig.stamps import stamp_ns
 from bevdepth_ros.rig.synchronizer import LATE_NS
@@ -270,18 +268,18 @@ class SceneStore:
             ego_from_camera = self._transforms.latest(
                 self._settings.base_frame, source.frame or message.header.frame_id
             )
-            picture = self._picture(message, intrinsics.width)
+            image = decoded_image(message, MAX_PIXELS, self._panel_width)
+            intrinsics.require_image_size(image.width, image.height)
         except (TransformMissingError, ValueError):
             return None
-        height, width = picture.shape[:2]
-        scale = (
-            (width / intrinsics.width, height / intrinsics.height, 1)
-            if intrinsics.width and intrinsics.height
-            else (1, 1, 1)
+        picture = image.pixels
+        intrinsics = intrinsics.scaled(
+            picture.shape[1] / image.width, picture.shape[0] / image.height
         )
-        matrix = np.diag(scale) @ intrinsics.matrix
+        matrix = intrinsics.matrix
         if intrinsics.distortion is not None:
             picture = self._undistorter(source.name, picture, matrix, intrinsics.distortion)
+        ego_from_camera = ego_from_camera @ intrinsics.frame_from_camera
         return picture, matrix, ego_from_camera
 
     def _intrinsics(self, camera: str) -> Intrinsics | None:
@@ -291,23 +289,6 @@ class SceneStore:
         if camera in self._from_files or camera not in self.infos:
             return self._from_files.get(camera)
         return intrinsics_from_info(self.infos[camera], self._settings.images_rectified)
-
-    def _picture(self, message: CompressedImage | Image, width: int) -> np.ndarray:
-        if isinstance(message, Image):
-            return image_from_message(message, MAX_PIXELS)
-        require_picture(message, MAX_PIXELS)
-        share = width / max(self._panel_width, 1)
-        flag = (
-            cv2.IMREAD_REDUCED_COLOR_4
-            if share >= 4
-            else cv2.IMREAD_REDUCED_COLOR_2
-            if share >= 2
-            else cv2.IMREAD_COLOR
-        )
-        picture = cv2.imdecode(np.frombuffer(message.data, np.uint8), flag)
-        if picture is None:
-            raise ValueError('is no image')
-        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
     def _poses(self, stamps_ns: np.ndarray) -> np.ndarray | None:
         fixed, base = self._settings.fixed_frame, self._settings.base_frame

@@ -1,32 +1,32 @@
-"""The node ``bevdepth_visualizer``: one picture of everything, as a compressed image topic.
+"""The node ``bevdepth_visualizer``: one rendered image of all cameras and the top view.
 
     ros2 run bevdepth_ros visualizer        # or visualizer:=true of the launch file
 
-Subscribes to what the detector subscribes to and publishes; works only while somebody looks.
+Subscribes to the topics that the detector subscribes to and publishes. Renders only while an
+output topic has a subscriber.
 """
 
 from __future__ import annotations
 
-import array
-
-import cv2
+import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 
 from bevdepth_core.visualization import compose
 from bevdepth_ros.detections.messages import header
 from bevdepth_ros.rendering.listener import LOG_PERIOD_S, SceneListener, figures
 from bevdepth_ros.rendering.node_process import declare, run
 from bevdepth_ros.rendering.scene import Scene
+from bevdepth_ros.rig.color_conversion import image_message, jpeg_message
 
 NODE_NAME = 'bevdepth_visualizer'
 PANEL_SHARE = 0.25
-"""A camera's part of the picture's width."""
+"""Width of a camera image per width of the rendered image."""
 
 
 class Visualizer(Node):
-    """Publishes ``~/image/compressed``."""
+    """Publishes ``~/image`` and ``~/image/compressed``."""
 
     def __init__(self, **options):
         """Declare the parameters and subscribe.
@@ -39,40 +39,51 @@ class Visualizer(Node):
             InvalidParameterValueException: a parameter out of range.
         """
         super().__init__(NODE_NAME, **options)
-        rate = declare(self, 'rate_hz', 5.0, 'Pictures per second, at most.', 0.1, 30.0)
-        self._width = declare(self, 'width', 1920, 'Width of the picture, pixels.', 480, 3840)
-        self._quality = declare(self, 'jpeg_quality', 88, 'Of the JPEG.', 1, 100)
-        self._score = declare(self, 'score_from', 0.25, 'Lowest score that is drawn.', 0.0, 1.0)
+        rate = declare(
+            self, 'rate_hz', 5.0, 'Largest number of rendered images per second.', 0.1, 30.0
+        )
+        self._width = declare(
+            self, 'width', 1920, 'Width of the rendered image, pixels.', 480, 3840
+        )
+        self._quality = declare(self, 'jpeg_quality', 88, 'Quality of the JPEG.', 1, 100)
+        self._score = declare(
+            self, 'score_from', 0.25, 'Lowest score of the boxes that are rendered.', 0.0, 1.0
+        )
         self._listener = SceneListener(self, round(PANEL_SHARE * self._width))
-        self._publisher = self.create_publisher(CompressedImage, '~/image/compressed', 2)
+        self._raw = self.create_publisher(Image, '~/image', 2)
+        self._compressed = self.create_publisher(CompressedImage, '~/image/compressed', 2)
         self.create_timer(1 / rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _tick(self) -> None:
         try:
-            if (
-                self._publisher.get_subscription_count()
-                and (scene := self._listener.take()) is not None
-            ):
-                self._publisher.publish(self._picture(scene))
+            subscribed = [
+                publisher
+                for publisher in (self._raw, self._compressed)
+                if publisher.get_subscription_count()
+            ]
+            if subscribed and (scene := self._listener.take()) is not None:
+                self._publish(scene, subscribed)
         except Exception as error:  # an exception in a callback would end the node
             self.get_logger().error(
-                f'a picture failed: {type(error).__name__}: {error}',
+                f'rendering failed: {type(error).__name__}: {error}',
                 throttle_duration_sec=LOG_PERIOD_S,
             )
 
-    def _picture(self, scene: Scene) -> CompressedImage:
+    def _publish(self, scene: Scene, publishers: list) -> None:
+        image, stamp = self._rendered(scene), header(scene.stamp_ns, '')
+        if self._raw in publishers:
+            self._raw.publish(image_message(image, stamp))
+        if self._compressed in publishers:
+            self._compressed.publish(jpeg_message(image, stamp, self._quality))
+
+    def _rendered(self, scene: Scene) -> np.ndarray:
         caption = figures(self._listener, scene) or 'no detections: is the detector active?'
-        detections = None if scene.detections is None else scene.detections.above(self._score)
-        image = compose(
+        return compose(
             scene.frame,
-            detections,
+            None if scene.detections is None else scene.detections.above(self._score),
             ground_truth=scene.ground_truth,
             caption=caption,
             width=self._width,
-        )
-        _, jpeg = cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, self._quality))
-        return CompressedImage(
-            header=header(scene.stamp_ns, ''), format='jpeg', data=array.array('B', jpeg.tobytes())
         )
 
 

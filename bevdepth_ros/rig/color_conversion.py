@@ -87,8 +87,8 @@ def image_message(image: np.ndarray, header: Header, bridge: Any | None = _BRIDG
         message = bridge.cv2_to_imgmsg(image, 'rgb8')
     else:
         height, width = image.shape[:2]
-        data = array.array('B', image.tobytes())
-        message = Image(height=height, width=width, encoding='rgb8', step=3 * width, data=data)
+        message = Image(height=height, width=width, encoding='rgb8', step=3 * width)
+        message.data.frombytes(np.ascontiguousarray(image))
     message.header = header
     return message
 

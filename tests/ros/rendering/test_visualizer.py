@@ -12,7 +12,7 @@ import pytest
 import yaml
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import CompressedImage, PointCloud2
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.types import Boxes3D, Detections3D
@@ -23,6 +23,7 @@ from bevdepth_ros.detector.node import NODE_NAME as DETECTOR_NAME
 from bevdepth_ros.detector.outputs import Outputs
 from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.rendering.visualizer import NODE_NAME, Visualizer
+from bevdepth_ros.rig.conversions import image_from_message
 from tests.reference import ROOT
 from tests.ros.camera_rig import SIZE, Rig
 from tests.ros.graph import Graph, wait_until
@@ -100,6 +101,27 @@ def test_cameras_are_shown_at_once_and_boxes_when_they_come_whatever_else_comes(
         SIZE[0]
         < cv2.imdecode(np.frombuffer(pictures[-1].data, np.uint8), cv2.IMREAD_COLOR).shape[0]
     )
+
+
+def test_the_raw_output_is_the_same_image_without_loss(
+    graph: Graph, visualizer: Visualizer
+) -> None:
+    images = graph.collect(Image, f'/{NODE_NAME}/image')
+    files = graph.collect(CompressedImage, f'/{NODE_NAME}/image/compressed')
+    rig = Rig(graph.node, CAMERAS)
+    rig.wait_for_detector()
+    wait_until(
+        lambda: all(
+            visualizer.count_subscribers(f'/{NODE_NAME}/{topic}')
+            for topic in ('image', 'image/compressed')
+        ),
+        'connections',
+    )
+    rig.send_all(0.0)
+    wait_until(lambda: images and files, 'both outputs')
+    raw, file = (image_from_message(message, 10**7) for message in (images[0], files[0]))
+    assert images[0].header == files[0].header
+    assert np.abs(raw.astype(int) - file).mean() < 8  # colors of a JPEG are coarser
 
 
 def test_boxes_that_are_heard_before_their_images_are_shown_with_them(
