@@ -1,14 +1,12 @@
-"""Replays a rosbag2 as ``ros2 bag play`` does, where rosbag2 is not installed.
+"""Replays rosbag2 recordings as ``ros2 bag play`` does, where rosbag2 is not installed.
 
-    ros2 run bevdepth_ros player BAG [--rate 1.0] [--loop] [--clock] [--start-offset S] [--topics
-    ...] [--remap ...]
+    ros2 run bevdepth_ros player BAG [BAG ...] [--rate 1.0] [--loop] [--clock] [--topics ...]
 
-Messages go out as the bytes they were recorded as, on time, with their stamps and the recorded
-quality of service. The program ends at the end of the bag and tells how late messages were. While
-it runs:
+The player publishes each message with its recorded bytes, stamps and quality of service, at its
+time. It ends at the end of the bag and prints how many messages it published and how late. While
+it runs, services control it: pause, resume, toggle_paused, play_next and step.
 
-    ros2 service call /bag_player/pause std_srvs/srv/Trigger       # also resume, toggle_paused,
-    play_next, step
+    ros2 service call /bag_player/pause std_srvs/srv/Trigger
 """
 
 from __future__ import annotations
@@ -33,37 +31,41 @@ from std_srvs.srv import Trigger
 
 from bevdepth_ros.bags.message_classes import message_class
 from bevdepth_ros.bags.playback import Follower, Timeline
-from bevdepth_ros.bags.player_options import Options, arguments, options_of
+from bevdepth_ros.bags.player_options import CLOCK_TOPIC, Options, arguments, bags_of, options_of
 from bevdepth_ros.bags.reader import Bag, BagError
 from bevdepth_ros.bags.topics import Topic
 from bevdepth_ros.process import ros_process, sleep_until
 
 NODE_NAME = 'bag_player'
-CLOCK_TOPIC = '/clock'
+MOST_NAMED = 50
+"""Topics that an error message lists."""
 DEPTH = 10
-"""Messages that a publisher keeps for slow subscribers, at least."""
+"""Smallest history depth of a publisher."""
 LATCHED_DEPTH = 100
-"""Most messages of a latched topic that late subscribers get."""
+"""Largest number of messages of a latched topic that late subscribers receive."""
+MOST_TOPICS = 2000
+"""Each topic needs a publisher, which takes memory and time; no robot records more."""
 SETTLE_S = 0.5
-"""Subscribers count as complete when none was added for this time."""
+"""All subscribers are taken to be present when none was added for this time."""
 STAMPED_IMAGES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
-"""Types that get their log time where they were recorded without a stamp."""
+"""Types that get their log time as stamp if they were recorded without one."""
 
 
 class Player:
-    """Publishes the messages of one bag."""
+    """Publishes the messages of one or several bags."""
 
-    def __init__(self, node: Node, bag: Bag, options: Options | None = None):
-        """Create the services and a publisher for every chosen topic; a type that this ROS does
-        not know is logged and skipped.
+    def __init__(self, node: Node, bag: Bag, options: Options | None = None) -> None:
+        """Create the services, and a publisher for every chosen topic.
+
+        Topics of a type that is not installed are logged and skipped.
 
         Args:
             node: owner of publishers and services.
             bag: open bag.
-            options: what and how; everything at its speed when None.
+            options: what to play and how; None plays everything at its recorded speed.
 
         Raises:
-            BagError: the bag has no topic of a name that the options give.
+            BagError: an option names a topic that the bag does not have, or the bag has too many.
         """
         self._node, self._bag, self._options = node, bag, options or Options()
         self._first_ns = bag.start_ns + round(self._options.start_s * 1e9)
@@ -80,6 +82,7 @@ class Player:
         self.timeline = Timeline(self._options.rate, self._first_ns, self._options.paused)
         self._follower = Follower(self.timeline, self._tick)
         self._late_s: deque[float] = deque(maxlen=100_000)
+        self._count = 0
         self._unstamped: set[str] = set()
         self._create_services()
 
@@ -96,7 +99,7 @@ class Player:
                 count, settled_at = now_count, time.monotonic() + SETTLE_S
         if not count:
             self._node.get_logger().warning(
-                f'nobody subscribed to a topic of the bag within {timeout_s} s'
+                f'no node subscribed to a topic of the bag within {timeout_s} s: playing anyway'
             )
 
     def play(self, linger_s: float = 0.0) -> None:
@@ -105,6 +108,7 @@ class Player:
         Args:
             linger_s: how long to go on after the last message, so that it is received, seconds.
         """
+        self._count = 0
         self.timeline.begin(self._first_ns)
         self._follower.begin()
         self._publish_earlier_latched()
@@ -114,22 +118,29 @@ class Player:
             due = self._follower.wait_for(stamp_ns)
             self._publish(name, stamp_ns, data)
             self._late_s.append(time.monotonic() - due)
+            self._count += 1
         self._follower.wait(linger_s)
 
     def summary(self) -> str:
-        """Return how many messages went out and how late, in words."""
+        """Return how many messages were published and how late, in words."""
         if not self._late_s:
             return 'played no message'
         p50, p99 = np.percentile(self._late_s, (50, 99)) * 1e3
         return (
-            f'played {len(self._late_s)} messages, late by {p50:.2f} ms (p50) and {p99:.2f} ms '
-            '(p99)'
+            f'played {self._count} messages{self._lost()}, late by {p50:.2f} ms (p50) and '
+            f'{p99:.2f} ms (p99)'
         )
 
+    def _lost(self) -> str:
+        """Return in words how many the bag has, if it was played as a whole with losses."""
+        options, topics = self._options, self._bag.recorded_counts
+        expected = sum(topics.get(name, 0) for name in self._publishers)
+        whole = options.start_s == 0 and options.duration_s is None
+        missing = expected - self._count
+        return f' of {expected} ({missing} are lost)' if whole and missing > 0 else ''
+
     def _publish_earlier_latched(self) -> None:
-        """Publish what late subscribers would have got if the bag had been played from its
-        beginning.
-        """
+        """Publish the latched messages before the start offset, as late subscribers get them."""
         latched = [name for name in self._publishers if self._bag.topics[name].latched]
         for name, stamp_ns, data in self._bag.messages(
             latched, self._bag.start_ns, self._first_ns
@@ -142,7 +153,7 @@ class Player:
             if name not in self._unstamped:
                 self._unstamped.add(name)
                 self._node.get_logger().info(
-                    f'images on {name} were recorded without a time stamp: they get their log time'
+                    f'images on {name} were recorded without a time stamp: their log time is used'
                 )
         self._publishers[name].publish(data)
 
@@ -150,32 +161,33 @@ class Player:
         if self._clock is not None:
             self._clock.publish(Clock(clock=Time(nanoseconds=bag_ns).to_msg()))
 
-    def _chosen(self) -> Iterator[Topic]:
-        """Yield the topics that are asked for; without any, all that are not left out."""
+    def _chosen(self) -> list[Topic]:
+        """Return the topics that the options choose."""
         options, known = self._options, self._bag.topics
         for name in (*options.topics, *options.exclude_topics, *options.remap):
             if name not in known:
-                raise BagError(f'the bag has no topic {name}; it has {", ".join(sorted(known))}')
-        for name, topic in known.items():
-            doubled = options.clock and name == CLOCK_TOPIC
-            if (
-                (not options.topics or name in options.topics)
-                and name not in options.exclude_topics
-                and not doubled
-            ):
-                yield topic
+                raise BagError(
+                    f'the bag has no topic {name}; it has {", ".join(sorted(known)[:MOST_NAMED])}'
+                )
+        chosen = [topic for name, topic in known.items() if options.chooses(name)]
+        if len(chosen) > MOST_TOPICS:
+            raise BagError(
+                f'the bag has {len(chosen)} topics, more than the {MOST_TOPICS} that can be '
+                'played at once: choose some with --topics or --regex'
+            )
+        return chosen
 
     def _publisher(self, topic: Topic) -> Publisher | None:
         name = self._options.remap.get(topic.name, topic.name)
         try:
             if topic.encoding != 'cdr':
-                raise ValueError(f'as {topic.encoding}')
+                raise ValueError(f'its encoding is {topic.encoding}')
             return self._node.create_publisher(
                 message_class(topic.message_type), name, _qos(topic)
             )
         except ValueError as error:
             self._node.get_logger().warning(
-                f'{topic.name} is skipped: this ROS does not know {topic.message_type} ({error})'
+                f'{topic.name} is skipped: {topic.message_type} cannot be published ({error})'
             )
             return None
 
@@ -206,20 +218,18 @@ class Player:
 
 
 def _has_stamp(data: bytes) -> bool:
-    """Return whether a serialised message that begins with a header has a time stamp."""
+    """Return whether a serialized message that begins with a header has a time stamp."""
     return any(data[4:12])
 
 
 def _with_stamp(data: bytes, stamp_ns: int) -> bytes:
-    """Return a serialised message that begins with a header, stamped."""
+    """Return a serialized message that begins with a header, stamped."""
     order = '<' if data[1] & 1 else '>'
     return data[:4] + struct.pack(f'{order}iI', *divmod(stamp_ns, 1_000_000_000)) + data[12:]
 
 
 def _qos(topic: Topic) -> QoSProfile:
-    """Return the quality of service that the topic was recorded with; ROS's usual one where the
-    bag does not say.
-    """
+    """Return the recorded quality of service; the default one if the bag does not contain it."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=max(
@@ -236,7 +246,7 @@ def _qos(topic: Topic) -> QoSProfile:
 
 @contextmanager
 def served(node: Node) -> Iterator[None]:
-    """Answer the service calls of ``node`` in a thread of their own."""
+    """Execute the services of ``node`` in a thread."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
 
@@ -254,14 +264,12 @@ def served(node: Node) -> Iterator[None]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Play until the end of the bag or an interrupt; a bag that cannot be read ends the process
-    with a sentence.
-    """
+    """Play until the end of the bag or a signal; exit with a message if it cannot be read."""
     given = arguments(argv)
     with ros_process():
         node = Node(NODE_NAME, start_parameter_services=False)
         try:
-            with Bag(given.bag, node.get_logger().error) as bag:
+            with Bag(bags_of(given), node.get_logger().error) as bag:
                 player = Player(node, bag, options_of(given))
                 with served(node):
                     _play(player, given)
@@ -274,9 +282,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def _play(player: Player, given: argparse.Namespace) -> None:
     player.wait_for_subscribers(given.wait)
-    player.play(given.linger)
-    while given.loop:
+    again = True
+    while again:
+        sleep_until(time.monotonic() + given.delay)
         player.play(given.linger)
+        again = given.loop
 
 
 if __name__ == '__main__':

@@ -1,16 +1,17 @@
-"""What the player is asked to do; the names of the options are those of ``ros2 bag play`` where it
-has them.
-"""
+"""The command line of the player; options are named as those of ``ros2 bag play``."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from dataclasses import dataclass, field
 
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.utilities import remove_ros_args
 from rclpy.validate_topic_name import validate_topic_name
+
+CLOCK_TOPIC = '/clock'
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,14 @@ class Options:
         rate: speed relative to real time, greater than 0.
         clock: publish /clock.
         start_s: part of the bag to leave out at its beginning, seconds.
-        duration_s: how much of it to play, seconds; None: to its end.
-        topics: the ones to play; empty: all.
-        exclude_topics: the ones to leave out.
-        remap: recorded name to the one that it is published under.
-        paused: begin with a pause.
-        step_s: how far a step goes, seconds.
+        duration_s: length of the part to play, seconds; None: to the end.
+        topics: names to play; empty, without ``regex``: all.
+        exclude_topics: names to leave out.
+        remap: recorded name to the name that it is published under.
+        paused: begin paused.
+        step_s: length of a step, seconds.
+        regex: pattern of names to play, in addition to ``topics``.
+        exclude_regex: pattern of names to leave out.
     """
 
     rate: float = 1.0
@@ -38,73 +41,66 @@ class Options:
     remap: dict[str, str] = field(default_factory=dict)
     paused: bool = False
     step_s: float = 0.1
+    regex: str = ''
+    exclude_regex: str = ''
+
+    def chooses(self, name: str) -> bool:
+        """Whether the topic ``name`` is played. Patterns match whole names, as in rosbag2."""
+        if name in self.exclude_topics or (self.clock and name == CLOCK_TOPIC):
+            return False
+        if self.exclude_regex and re.fullmatch(self.exclude_regex, name):
+            return False
+        if not self.topics and not self.regex:
+            return True
+        return name in self.topics or bool(self.regex and re.fullmatch(self.regex, name))
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Return what the command line gives; None: that of this process."""
-    parser = argparse.ArgumentParser('player', description='Replay a rosbag2 (sqlite3 or mcap).')
-    parser.add_argument('bag', help='folder of the bag, or a single .db3 or .mcap file')
-    parser.add_argument(
-        '--rate', type=_positive, default=1.0, help='speed relative to real time (default 1.0)'
+    """Parse the command line; None: that of this process."""
+    parser = argparse.ArgumentParser(
+        'player', description='Replay rosbag2 recordings (sqlite3 or mcap).'
     )
-    parser.add_argument('--loop', action='store_true', help='start again at the end')
-    parser.add_argument('--clock', action='store_true', help='publish /clock at 100 Hz')
-    parser.add_argument(
-        '--start-offset',
-        '--start',
-        type=_not_negative,
-        default=0.0,
-        metavar='S',
-        help='leave out the first S seconds',
-    )
-    parser.add_argument(
-        '--playback-duration',
-        '--duration',
-        type=_positive,
-        metavar='S',
-        help='end after S seconds of the bag',
-    )
-    parser.add_argument(
-        '--topics', nargs='+', default=[], metavar='NAME', help='play these topics alone'
-    )
-    parser.add_argument(
-        '--exclude-topics', nargs='+', default=[], metavar='NAME', help='leave these topics out'
-    )
-    parser.add_argument(
-        '--remap',
-        nargs='+',
-        type=_renaming,
-        default=[],
-        metavar='OLD:=NEW',
-        help='publish topics under other names',
-    )
-    parser.add_argument(
-        '--start-paused',
-        action='store_true',
-        help='wait for the service ~/resume, ~/step or ~/play_next',
-    )
-    parser.add_argument(
-        '--step',
-        type=_positive,
-        default=0.1,
-        metavar='S',
-        help='how far the service ~/step plays (default 0.1)',
-    )
-    parser.add_argument(
-        '--wait',
-        type=float,
-        default=10.0,
-        metavar='S',
-        help='wait at most S seconds for a subscriber (default 10)',
-    )
-    parser.add_argument(
-        '--linger',
-        type=float,
-        default=0.5,
-        metavar='S',
-        help='stay S seconds after the last message (default 0.5)',
-    )
-    return parser.parse_args(remove_ros_args(argv or sys.argv)[1:])
+    add = parser.add_argument
+    # fmt: off
+    add('bag', nargs='*', help='folder of a bag, or a storage file; several are played together')
+    add('--input', '-i', nargs='+', action='append', default=[], metavar='BAG',
+        help='a further bag; a storage identifier after it, as of ros2 bag play, is ignored')
+    add('--rate', '-r', type=_positive, default=1.0,
+        help='speed relative to real time (default 1.0)')
+    add('--loop', '-l', action='store_true', help='start again at the end')
+    add('--delay', '-d', type=_not_negative, default=0.0, metavar='S',
+        help='wait S seconds before the start, and before each repetition')
+    add('--clock', action='store_true', help='publish /clock at 100 Hz')
+    add('--start-offset', '--start', type=_not_negative, default=0.0, metavar='S',
+        help='leave out the first S seconds')
+    add('--playback-duration', '--duration', type=_positive, metavar='S',
+        help='end after S seconds of the bag')
+    add('--topics', nargs='+', default=[], metavar='NAME', help='play only these topics')
+    add('--regex', '-e', type=_pattern, default='', metavar='PATTERN',
+        help='play only topics whose whole name matches the regular expression')
+    add('--exclude-topics', nargs='+', default=[], metavar='NAME', help='leave these topics out')
+    add('--exclude-regex', '-x', type=_pattern, default='', metavar='PATTERN',
+        help='leave out topics whose whole name matches the regular expression')
+    add('--remap', '-m', nargs='+', type=_renaming, default=[], metavar='OLD:=NEW',
+        help='publish topics under other names')
+    add('--start-paused', '-p', action='store_true',
+        help='begin paused; the services ~/resume, ~/step and ~/play_next continue')
+    add('--step', type=_positive, default=0.1, metavar='S',
+        help='length of the part that the service ~/step plays (default 0.1)')
+    add('--wait', type=float, default=10.0, metavar='S',
+        help='wait at most S seconds for a subscriber (default 10)')
+    add('--linger', type=float, default=0.5, metavar='S',
+        help='stay S seconds after the last message (default 0.5)')
+    # fmt: on
+    given = parser.parse_args(remove_ros_args(argv or sys.argv)[1:])
+    if not bags_of(given):
+        parser.error('name a bag to play')
+    return given
+
+
+def bags_of(given: argparse.Namespace) -> list[str]:
+    """Return the bags that the command line names."""
+    return [*given.bag, *(words[0] for words in given.input)]
 
 
 def _positive(text: str) -> float:
@@ -121,6 +117,14 @@ def _not_negative(text: str) -> float:
     return value
 
 
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f'{text} is no regular expression: {error}') from error
+    return text
+
+
 def _renaming(text: str) -> tuple[str, str]:
     old, found, new = text.partition(':=')
     if not (old and found and new):
@@ -133,9 +137,17 @@ def _renaming(text: str) -> tuple[str, str]:
 
 
 def options_of(given: argparse.Namespace) -> Options:
-    """Return what is played and how."""
+    """Return what the command line asks to play."""
     return Options(
-        given.rate, given.clock, given.start_offset, given.playback_duration, tuple(given.topics),
-        tuple(given.exclude_topics),
-        dict(given.remap), given.start_paused, given.step,
-    )  # fmt: skip
+        rate=given.rate,
+        clock=given.clock,
+        start_s=given.start_offset,
+        duration_s=given.playback_duration,
+        topics=tuple(given.topics),
+        exclude_topics=tuple(given.exclude_topics),
+        remap=dict(given.remap),
+        paused=given.start_paused,
+        step_s=given.step,
+        regex=given.regex,
+        exclude_regex=given.exclude_regex,
+    )

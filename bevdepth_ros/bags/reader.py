@@ -1,208 +1,210 @@
-"""Reads rosbag2 recordings, also damaged ones: what is whole is given, and the rest is told in a
-sentence.
+"""Reads rosbag2 recordings; all tools of this package do it with ``Bag``.
+
+A bag may be a folder or a single file, MCAP or SQLite, compressed in any way, split, renamed,
+without metadata.yaml, damaged, or still being written. What can be read is read, and what is
+missing is reported.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+import heapq
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import yaml
-from rosbags.rosbag2 import Reader
+from bevdepth_ros.bags.compression import serialized_message
+from bevdepth_ros.bags.storage_files import StorageFile, files_of, open_file, read_metadata
+from bevdepth_ros.bags.topics import Message, Topic
 
-from bevdepth_ros.bags.remains import McapRemains, SqliteRemains
-from bevdepth_ros.bags.topics import HEAD_BYTES, Message, Topic
-
-_REMAINS = {'.mcap': McapRemains, '.db3': SqliteRemains}
+LATEST_NS = (1 << 63) - 1
+_NAMED = 5
+"""Topics or files that a report names."""
 
 
 class BagError(Exception):
     """Nothing of a bag can be read; the message says why."""
 
 
-class _Sound:
-    """A folder or file that rosbags opens; attributes as ``McapRemains`` has them."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._reader = Reader(path)
-        self._reader.open()
-        self.topics = [
-            Topic(
-                c.topic,
-                c.msgtype,
-                tuple(c.ext.offered_qos_profiles),
-                c.ext.serialization_format,
-                c.msgcount,
-            )
-            for c in self._reader.connections
-        ]
-        self.start_ns, self.end_ns = self._reader.start_time, self._reader.end_time - 1
-        texts = [
-            text
-            for topic in self.topics
-            for text in (topic.name, topic.message_type, topic.encoding)
-        ]
-        numbers = [self.start_ns, self.end_ns, *(topic.count for topic in self.topics)]
-        if not all(isinstance(text, str) for text in texts) or not all(
-            isinstance(number, int) for number in numbers
-        ):
-            self.close()
-            raise ValueError('its metadata has something else where names and counts belong')
-
-    def close(self) -> None:
-        with suppress(AttributeError):  # of metadata that has something else where a list belongs
-            self._reader.close()
-
-    def messages(self, names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[Message]:
-        connections = [
-            connection for connection in self._reader.connections if connection.topic in names
-        ]
-        for connection, stamp_ns, data in (
-            self._reader.messages(connections, start_ns, stop_ns) if connections else ()
-        ):
-            yield connection.topic, stamp_ns, bytes(data)
-
-
 class Bag:
-    """One recording; a context manager.
+    """One recording, or several that are read as one; a context manager.
 
     Attributes:
-        topics: by name.
-        start_ns, end_ns: time of the first and of the last message.
+        topics: by name; their counts are those of the storage files.
+        recorded_counts: messages by topic that metadata or index count; some may be lost.
+        start_ns, end_ns: log time of the first and of the last message.
 
     Args:
-        path: a folder, or a single ``.mcap`` or ``.db3`` file.
-        report: receives a sentence about each damage.
+        paths: a folder or a single storage file; a sequence of several bags.
+        report: receives a sentence about each damage and each loss.
 
     Raises:
-        BagError: nothing of it can be read.
+        BagError: one of the bags cannot be read at all.
     """
 
-    def __init__(self, path: str | Path, report: Callable[[str], None]) -> None:
-        self._path, self._report = Path(path), report
-        self._sources = self._open()
-        self.topics: dict[str, Topic] = {}
-        for topic in (topic for source in self._sources for topic in source.topics):
-            known = self.topics.get(topic.name)
-            self.topics[topic.name] = known.counted(topic.count) if known else topic
-        self.start_ns = min(source.start_ns for source in self._sources)
-        self.end_ns = max(source.end_ns for source in self._sources)
+    def __init__(
+        self, paths: str | Path | Sequence[str | Path], report: Callable[[str], None]
+    ) -> None:
+        self._report = report
+        self._unpacked = TemporaryDirectory(prefix='bevdepth-bag-')
+        self._bags: list[list[StorageFile]] = []
+        self._reported: set[str] = set()
+        self.recorded_counts = Counter[str]()
+        try:
+            for path in [paths] if isinstance(paths, (str, Path)) else paths:
+                self._bags.append(self._open(Path(path)))
+        except BaseException:
+            self.close()
+            raise
+        sources = [source for bag in self._bags for source in bag]
+        self.topics = _merged_topics(sources)
+        for name, topic in self.topics.items():
+            self.recorded_counts[name] = max(self.recorded_counts[name], topic.count)
+        spans = [(source.start_ns, source.end_ns) for source in sources if _count(source)]
+        self.start_ns = min((start for start, _ in spans), default=0)
+        self.end_ns = max((end for _, end in spans), default=0)
 
     def __enter__(self) -> Bag:
         return self
 
-    def __exit__(self, *_) -> None:
-        for source in self._sources:
-            source.close()
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
-    def messages(self, names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[Message]:
-        """Yield (topic, stamp in ns, bytes) of the topics ``names`` from ``start_ns`` to before
-        ``stop_ns``, in order of time.
+    def close(self) -> None:
+        """Close the files and remove what was unpacked."""
+        for bag in self._bags:
+            for source in bag:
+                source.close()
+        self._unpacked.cleanup()
 
-        Messages that are too short to be any are left out.
-        """
-        short = 0
-        for message in self._all_messages(names, start_ns, stop_ns):
-            if len(message[2]) > HEAD_BYTES:
-                yield message
-            else:
-                short += 1
-        if short:
-            self._report(
-                f'{self._path} holds {short} messages of at most {HEAD_BYTES} bytes, which are '
-                'none: they are left out'
-            )
-
-    def _all_messages(
-        self, names: Collection[str], start_ns: int, stop_ns: int
+    def messages(
+        self, names: Collection[str], start_ns: int = 0, stop_ns: int = LATEST_NS
     ) -> Iterator[Message]:
-        for source in self._sources:
-            newest_ns = start_ns - 1
-            try:
-                for message in source.messages(names, start_ns, stop_ns):
-                    newest_ns = max(newest_ns, message[1])
-                    yield message
-            except Exception as error:  # rosbags, SQLite and the decompressors raise many types
-                self._report(
-                    f'{source.path} is damaged ({error}): what is whole of the rest is read'
-                )
-                for remains in self._remains(_storage_files(source.path)):
-                    yield from remains.messages(names, newest_ns + 1, stop_ns)
-                    remains.close()
+        """Yield (topic, log time in ns, bytes) from ``start_ns`` to before ``stop_ns``, by time.
 
-    def _open(self) -> list:
-        """Return what can be read, in order of time: the whole, or each file, or what remains of
-        it.
+        Each message has a CDR header; others are left out and reported.
         """
+        names = frozenset(names)
+        streams = [self._bag_messages(bag, names, start_ns, stop_ns) for bag in self._bags]
+        yield from heapq.merge(*streams, key=itemgetter(1))
+
+    def _bag_messages(
+        self, bag: list[StorageFile], names: Collection[str], start_ns: int, stop_ns: int
+    ) -> Iterator[Message]:
+        """Yield the messages of one bag, whose files follow each other in time."""
+        for source in bag:
+            if source.end_ns < start_ns or source.start_ns >= stop_ns:
+                continue
+            read, invalid = Counter[str](), Counter[str]()
+            for name, stamp_ns, data in source.messages(names, start_ns, stop_ns):
+                message = serialized_message(data)
+                (invalid if message is None else read)[name] += 1
+                if message is not None:
+                    yield name, stamp_ns, message
+            whole = start_ns <= source.start_ns and source.end_ns < stop_ns
+            expected = {t.name: t.count for t in source.topics if t.name in names and whole}
+            self._report_read(source, expected, read, invalid)
+
+    def _report_read(
+        self,
+        source: StorageFile,
+        expected: dict[str, int],
+        read: Counter[str],
+        invalid: Counter[str],
+    ) -> None:
+        if invalid:
+            self._report_once(
+                f'{source.path}: {invalid.total()} messages on {_listed(invalid)} are left out: '
+                'they have no CDR header or are damaged'
+            )
+        missing = Counter(expected)
+        missing.subtract(read + invalid)
+        self._report_missing(source.path, +missing, 'the index of the file counts them')
+        self._report_problem(source)
+
+    def _open(self, path: Path) -> list[StorageFile]:
+        """Return the readable storage files of one bag in order of time."""
         try:
-            sources = [_Sound(self._path)]
-        except Exception as error:
-            files = _storage_files(self._path)
-            if files and self._path.is_dir():
-                self._report(f'{self._path} is damaged ({error}): its files are read one by one')
-            sources = [
-                source
-                for file in files
-                for source in self._open_file(file, alone=files == [self._path], cause=error)
-            ]
-            if not sources:
-                raise BagError(f'the bag {self._path} cannot be read: {error}') from error
-        self._require_messages(sources)
-        return sources
-
-    def _open_file(self, file: Path, alone: bool, cause: Exception) -> list:
-        if not alone:
-            try:
-                return [_Sound(file)]
-            except Exception as error:
-                cause = error
-        self._report(f'{file} is damaged ({cause}): what is whole of it is read')
-        return self._remains([file])
-
-    def _remains(self, files: Collection[Path]) -> list:
-        sources = []
+            files = files_of(path)
+        except (ValueError, OSError) as error:
+            raise BagError(f'the bag {path} cannot be read: {error}') from error
+        sources: list[StorageFile] = []
+        problems: list[str] = []
         for file in files:
             try:
-                remains = _REMAINS[file.suffix](file)
-                sources += [remains] if remains.topics else []
-            except (OSError, ValueError) as error:
-                self._report(f'{file} cannot be read: {error}')
-        return sources
+                sources.append(open_file(file, Path(self._unpacked.name)))
+            except (ValueError, OSError) as error:
+                problems.append(f'{file} cannot be read: {error}')
+        if not sources:
+            raise BagError(f'the bag {path} cannot be read: {"; ".join(problems[:3])}')
+        for problem in problems:
+            self._report_once(problem)
+        _require_ros2(path, sources)
+        for source in sources:
+            self._report_problem(source)
+        if path.is_dir():
+            self._compare_with_metadata(path, sources)
+        return sorted(sources, key=lambda source: source.start_ns)
 
-    def _require_messages(self, sources: list) -> None:
-        encodings = {
-            topic.encoding for source in sources for topic in source.topics if topic.count
-        }
-        if encodings and 'cdr' not in encodings:
-            kinds = ' and '.join(sorted(encodings))
-            remedy = 'nuscenes_to_bag makes a bag of the dataset that it came from'
-            raise BagError(
-                f'the bag {self._path} holds {kinds} messages, not those of ROS 2: {remedy}'
+    def _compare_with_metadata(self, path: Path, sources: list[StorageFile]) -> None:
+        metadata = read_metadata(path)
+        if metadata is None:
+            self._report_once(
+                f'{path} has no valid metadata.yaml: its files are read without it, and messages '
+                'that are missing cannot be counted'
+            )
+            return
+        self.recorded_counts += metadata.counts
+        missing = Counter(metadata.counts)
+        for source in sources:
+            missing.subtract({topic.name: topic.count for topic in source.topics})
+        absent = sorted(set(metadata.names) - {source.path.name for source in sources})
+        files = f' with the files {", ".join(absent[:_NAMED])}' if absent else ''
+        self._report_missing(path, +missing, f'metadata.yaml counts them{files}')
+
+    def _report_missing(self, path: Path, missing: Counter[str], counted_by: str) -> None:
+        if missing:
+            self._report_once(
+                f'{path}: {missing.total()} messages on {_listed(missing)} are lost: '
+                f'{counted_by}, but they cannot be read'
             )
 
+    def _report_problem(self, source: StorageFile) -> None:
+        if source.problem is not None:
+            self._report_once(
+                f'{source.path} is damaged or not complete: {source.problem}; '
+                'the messages that can be read are used'
+            )
 
-def _storage_files(path: Path) -> list[Path]:
-    """Return the storage files of a bag in order: as its metadata lists them, or by name and
-    number.
-    """
-    if path.is_file():
-        return [path] if path.suffix in _REMAINS else []
-    found = sorted((file for file in path.glob('*') if file.suffix in _REMAINS), key=_natural)
-    try:
-        listed = yaml.safe_load((path / 'metadata.yaml').read_text())[
-            'rosbag2_bagfile_information'
-        ]['relative_file_paths']
-        order = [Path(name).name for name in listed]
-    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
-        order = []
-    return sorted(
-        found, key=lambda file: order.index(file.name) if file.name in order else len(order)
-    )
+    def _report_once(self, sentence: str) -> None:
+        if sentence not in self._reported:
+            self._reported.add(sentence)
+            self._report(sentence)
 
 
-def _natural(path: Path) -> list:
-    """Return a key that sorts bag_2 before bag_10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', path.name)]
+def _merged_topics(sources: list[StorageFile]) -> dict[str, Topic]:
+    topics: dict[str, Topic] = {}
+    for topic in (topic for source in sources for topic in source.topics):
+        known = topics.get(topic.name)
+        topics[topic.name] = topic if known is None else known.counted(topic.count)
+    return topics
+
+
+def _count(source: StorageFile) -> int:
+    return sum(topic.count for topic in source.topics)
+
+
+def _listed(names: Collection[str]) -> str:
+    first = sorted(names)[:_NAMED]
+    more = len(names) - len(first)
+    return ', '.join(first) + (f' and {more} more topics' if more else '')
+
+
+def _require_ros2(path: Path, sources: list[StorageFile]) -> None:
+    encodings = {topic.encoding for source in sources for topic in source.topics if topic.count}
+    if encodings and 'cdr' not in encodings:
+        raise BagError(
+            f'the bag {path} holds {" and ".join(sorted(encodings))} messages, not those of '
+            'ROS 2: nuscenes_to_bag makes a bag of the dataset that it was made of'
+        )

@@ -1,18 +1,22 @@
-"""What the readers of bags share."""
+"""Recorded topics and messages, as the readers of storage files return them."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rosbags.interfaces import Qos, QosDurability, QosReliability
+from rosbags.rosbag2.metadata import parse_qos
+
+from bevdepth_ros.bags.plain_yaml import load_plain_yaml
 
 Message = tuple[str, int, bytes]
-"""Topic, stamp in nanoseconds, serialised message."""
+"""Topic, log time in nanoseconds, serialized message."""
 
 HEAD_BYTES = 4
-"""Of every serialised message. One that has nothing behind them crashes the ROS 2 library that
-reads it, here or in another node."""
+"""Size of the CDR header. A message without content behind it crashes the middleware of the
+process that receives it."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +26,9 @@ class Topic:
     Attributes:
         name: as recorded.
         message_type: such as ``sensor_msgs/msg/Image``.
-        profiles: quality of service of its publishers; empty where the bag does not say.
-        encoding: of its messages; ``cdr`` is what ROS 2 speaks.
-        count: of its messages.
+        profiles: quality of service of its publishers; empty if the bag does not contain it.
+        encoding: of its messages; ROS 2 uses ``cdr``.
+        count: number of its messages in the storage.
     """
 
     name: str
@@ -39,19 +43,28 @@ class Topic:
 
     @property
     def latched(self) -> bool:
-        """Whether late subscribers get what was published before."""
+        """Whether late subscribers receive messages that were published before."""
         return self.name == '/tf_static' or any(
             qos.durability == QosDurability.TRANSIENT_LOCAL for qos in self.profiles
         )
 
     @property
     def depth(self) -> int:
-        """Messages that its publishers kept, at most; 0 where the bag does not say."""
+        """Largest history depth of its publishers; 0 if the bag does not contain it."""
         return max((qos.depth for qos in self.profiles if isinstance(qos.depth, int)), default=0)
 
     @property
     def best_effort(self) -> bool:
-        """Whether no publisher offered more than best effort."""
+        """Whether all its publishers offered best effort."""
         return bool(self.profiles) and all(
             qos.reliability == QosReliability.BEST_EFFORT for qos in self.profiles
         )
+
+
+@lru_cache(maxsize=256)
+def quality_of_service(text: str) -> tuple[Qos, ...]:
+    """Return the profiles that a storage file holds as YAML; empty if the text is invalid."""
+    try:
+        return tuple(parse_qos(load_plain_yaml(text) or []))
+    except Exception:  # rosbags and yaml raise many types on invalid text
+        return ()

@@ -37,8 +37,8 @@ from bevdepth_core.nuscenes.evaluation import evaluate, write_results
 from bevdepth_core.nuscenes.index import SampleIndex, load_index
 from bevdepth_core.nuscenes.recording import CAMERA_MODALITY, SceneRecording, read_recording
 from bevdepth_core.nuscenes.tables import open_devkit
+from bevdepth_ros.bags.recorded_transforms import read_transforms
 from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
-from bevdepth_ros.bags.transforms import read_transforms
 from bevdepth_ros.closed_loop.report import (
     BoxComparison,
     compare_boxes,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rclpy.logging import get_logger
 from rclpy.serialization import deserialize_message
-from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import CameraInfo
 
 from bevdepth_core.geometry import quaternion_from_rotation
@@ -16,7 +16,8 @@ from bevdepth_core.nuscenes.classes import CAMERAS
 from bevdepth_core.nuscenes.evaluation import result_boxes
 from bevdepth_core.nuscenes.records import Pose, SampleRecord
 from bevdepth_core.types import Detections3D
-from bevdepth_ros.bags.transforms import RecordedTransforms
+from bevdepth_ros.bags.reader import Bag
+from bevdepth_ros.bags.recorded_transforms import RecordedTransforms
 from bevdepth_ros.bags.writer import MAP_FRAME, camera_info_topic
 from bevdepth_ros.closed_loop.run import SAME_STAMP_NS, Answers, ClosedLoopError, ImageTimes
 from bevdepth_ros.detections.readings import boxes_from_array, detections_from_cloud
@@ -160,14 +161,9 @@ def read_sets(bag: Path) -> list[ImageTimes]:
         node.sync_slop_s,
         lambda images: sets.append(_image_times(images)),
     )
-    with Reader(bag) as reader:
-        connections = [
-            connection for connection in reader.connections if connection.topic in topics
-        ]
-        for connection, _, data in reader.messages(connections) if connections else ():
-            synchronizer.add(
-                topics.index(connection.topic), deserialize_message(bytes(data), CameraInfo)
-            )
+    with Bag(bag, get_logger('bag').warning) as recording:
+        for topic, _, data in recording.messages(topics):
+            synchronizer.add(topics.index(topic), deserialize_message(data, CameraInfo))
     if not sets:
         raise ClosedLoopError(
             f'{bag} has no set of images with CameraInfo on {topics[0]} and so on, as '

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rclpy.logging import get_logger
 from rclpy.serialization import deserialize_message
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader
 
 from bevdepth_core.inference import Detector
 from bevdepth_core.visualization import DepthMaps, expected_depth
 from bevdepth_ros.bags.message_classes import message_class
-from bevdepth_ros.bags.topics import HEAD_BYTES
-from bevdepth_ros.bags.transforms import RecordedTransforms
+from bevdepth_ros.bags.reader import LATEST_NS, Bag
+from bevdepth_ros.bags.recorded_transforms import RecordedTransforms
 from bevdepth_ros.rendering.scene import SAME_SET_NS, Scene, SceneStore
 from bevdepth_ros.rig.frames import FrameBuilder
 from bevdepth_ros.rig.settings import RigSettings
@@ -58,19 +57,18 @@ class Recording:
             panel_width: as ``SceneStore`` has it.
             answers: folder or file of another rosbag2 that holds the objects.
         """
-        self._reader, self._answers = Reader(path), answers
+        self._bag, self._answers = Bag(path, _report), answers
         self._settings, self._objects_topic = settings, f'{detector_name}/objects'
-        self._label_topic, self._panel_width = f'{detector_name}/label_info', panel_width
+        self._label_topic = f'{detector_name}/label_info'
+        self._transforms = RecordedTransforms((self._bag.end_ns - self._bag.start_ns) * 1e-9)
+        self._store = SceneStore(self._settings, self._transforms, panel_width)
 
     def __enter__(self) -> Recording:
-        self._reader.open()
-        self._transforms = RecordedTransforms(self._reader.duration * 1e-9)
-        self._store = SceneStore(self._settings, self._transforms, self._panel_width)
         self._recorded = self._read_small_topics()
         return self
 
-    def __exit__(self, *exception) -> None:
-        self._reader.close()
+    def __exit__(self, *exception: object) -> None:
+        self._bag.close()
 
     @property
     def has_detections(self) -> bool:
@@ -78,7 +76,7 @@ class Recording:
 
     @property
     def start_ns(self) -> int:
-        return self._reader.start_time
+        return self._bag.start_ns
 
     def _read_small_topics(self) -> dict:
         """Take tf, calibration, names and annotations of the whole bag; return the recorded
@@ -98,14 +96,12 @@ class Recording:
             source.info_topic: partial(store.add_info, source.name)
             for source in self._settings.camera_sources
         }
-        for connection, message in _messages(self._reader, set(takers)):
-            takers[connection.topic](message)
+        for topic, message in _messages(self._bag, set(takers)):
+            takers[topic](message)
         if self._answers is not None:
-            with Reader(self._answers) as answers:
-                for connection, message in _messages(
-                    answers, {self._label_topic, self._objects_topic}
-                ):
-                    takers[connection.topic](message)
+            with Bag(self._answers, _report) as answers:
+                for topic, message in _messages(answers, {self._label_topic, self._objects_topic}):
+                    takers[topic](message)
         return objects
 
     def scenes(
@@ -125,7 +121,7 @@ class Recording:
             detector: detects on the way.
             with_depth: keep the depth of this detector, too.
         """
-        begin_ns = self._reader.start_time + round(start_s * 1e9)
+        begin_ns = self._bag.start_ns + round(start_s * 1e9)
         end_ns = begin_ns + round(min(duration_s, LONGEST_S) * 1e9)
         topics = {
             source.image_topic: index for index, source in enumerate(self._settings.camera_sources)
@@ -135,10 +131,10 @@ class Recording:
             deque((stamp, None) for stamp in sorted(self._recorded)) if use_recorded else deque()
         )
         matcher = None if use_recorded else self._matcher(detector, with_depth, waiting)
-        for connection, message in _messages(
-            self._reader, set(topics), begin_ns - SECOND_BEFORE_NS, end_ns + 2 * SAME_SET_NS
+        for topic, message in _messages(
+            self._bag, set(topics), begin_ns - SECOND_BEFORE_NS, end_ns + 2 * SAME_SET_NS
         ):
-            camera = topics[connection.topic]
+            camera = topics[topic]
             self._store.add_image(self._settings.cameras[camera], message)
             if matcher is not None:
                 matcher.add(camera, message)
@@ -186,14 +182,15 @@ class Recording:
 
 
 def _messages(
-    reader: Reader, topics: set[str], start_ns: int | None = None, stop_ns: int | None = None
-) -> Iterator[tuple[Connection, Any]]:
-    connections = [connection for connection in reader.connections if connection.topic in topics]
-    for connection, _, data in (
-        reader.messages(connections, start=start_ns, stop=stop_ns) if connections else ()
-    ):
-        if len(data) > HEAD_BYTES:
-            yield connection, deserialize_message(bytes(data), message_class(connection.msgtype))
+    bag: Bag, topics: set[str], start_ns: int = 0, stop_ns: int = LATEST_NS
+) -> Iterator[tuple[str, Any]]:
+    """Yield topic and deserialized message."""
+    for topic, _, data in bag.messages(topics, start_ns, stop_ns):
+        yield topic, deserialize_message(data, message_class(bag.topics[topic].message_type))
+
+
+def _report(sentence: str) -> None:
+    get_logger('bag').warning(sentence)
 
 
 def _depth_maps(detector: Detector) -> DepthMaps:

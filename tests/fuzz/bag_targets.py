@@ -10,8 +10,8 @@ from random import Random
 
 import yaml
 
+from bevdepth_ros.bags.mcap_file import McapFile
 from bevdepth_ros.bags.reader import Bag, BagError
-from bevdepth_ros.bags.remains import McapRemains
 from tests.fuzz.mutation import damaged, damaged_tree
 from tests.ros.bags.text_bags import START_NS, STEP_NS, qos, storage_file, write_bag
 
@@ -88,7 +88,7 @@ def mcap_remains(folder: Path) -> Callable[[Random], bool]:
     def execute(rng: Random) -> bool:
         target.write_bytes(damaged(rng, rng.choice(sound), MCAP_WORDS))
         try:
-            remains = McapRemains(target)
+            remains = McapFile(target)
             list(
                 remains.messages(
                     [topic.name for topic in remains.topics], START_NS, START_NS + 10 * STEP_NS

@@ -29,11 +29,12 @@ from bevdepth_core.nuscenes.index import load_index
 from bevdepth_core.nuscenes.recording import read_recording
 from bevdepth_core.nuscenes.tables import open_devkit
 from bevdepth_core.preprocess import ImageTransform
+from bevdepth_ros.bags.mcap_file import McapFile
 from bevdepth_ros.bags.message_classes import message_class
 from bevdepth_ros.bags.messages import message_types
 from bevdepth_ros.bags.nuscenes_to_bag import chosen_scenes
 from bevdepth_ros.bags.reader import Bag
-from bevdepth_ros.bags.remains import McapRemains, SqliteRemains
+from bevdepth_ros.bags.sqlite_file import SqliteFile
 from bevdepth_ros.rig.conversions import intrinsics_from_file
 from tests.fuzz.small_inputs import make_tables
 from tests.networks import TINY
@@ -281,23 +282,25 @@ def test_a_channel_whose_metadata_claims_to_be_longer_than_it_is_does_not_hang_t
     data[place : place + 4] = b'\xff\xff\xff\x7f'
     data[place + 4 : place + 8] = b'\xff\xff\xff\x7f'
     file.write_bytes(data)
-    assert [topic.name for topic in McapRemains(file).topics] == ['/a']
+    assert [topic.name for topic in McapFile(file).topics] == ['/a']
 
 
 @pytest.mark.parametrize('storage', STORAGES)
 def test_quality_of_service_that_is_no_yaml_costs_nothing_but_itself(tmp_path, storage):
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 4, storage))
     file.write_bytes(file.read_bytes().replace(b'history: ', b'\x00{\x01}[[[{:'))
-    (topic,) = (McapRemains if storage == 'mcap' else SqliteRemains)(file).topics
+    (topic,) = (McapFile if storage == 'mcap' else SqliteFile)(file).topics
     assert (topic.name, topic.profiles, topic.count) == ('/a', (), 4)
 
 
 def test_a_chunk_is_not_unpacked_without_end(tmp_path, monkeypatch):
-    monkeypatch.setattr('bevdepth_ros.bags.remains.MAX_CHUNK_BYTES', 10_000)
+    monkeypatch.setattr('bevdepth_ros.bags.mcap_file.LARGEST_CONTENT', 10_000)
     file = storage_file(
         write_bag(tmp_path / 'bag', {'/a': qos()}, 4, 'mcap', padding=100_000, compressed=True)
     )
-    assert McapRemains(file).topics == []
+    opened = McapFile(file)
+    assert list(opened.messages({'/a'}, 0, 2**63 - 1)) == []
+    assert 'more than any recorder writes' in opened.problem
 
 
 @pytest.mark.parametrize('storage', STORAGES)
@@ -311,7 +314,7 @@ def test_a_message_without_content_which_would_crash_every_node_is_left_out_of_a
     reports = []
     with Bag(tmp_path / 'bag', reports.append) as bag:
         assert [data for _, _, data in bag.messages(['/a'], 0, 10)] == [b'\x00\x01\x00\x00a']
-    assert len(reports) == 1 and 'holds 3 messages of at most 4 bytes' in reports[0]
+    assert len(reports) == 1 and '3 messages on /a are left out' in reports[0]
 
 
 def test_metadata_with_text_where_a_list_belongs_does_not_matter_in_the_end(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rosbags.typesys import Stores, get_typestore
 
 from bevdepth_ros.bags.reader import Bag, BagError
 from tests.ros.bags.text_bags import (
@@ -14,27 +13,12 @@ from tests.ros.bags.text_bags import (
     STORAGES,
     TEXT,
     qos,
+    read,
     storage_file,
+    texts,
     write_bag,
     write_split_bag,
 )
-
-TYPES = get_typestore(Stores.ROS2_HUMBLE)
-EVER = (0, 2**63 - 1)
-
-
-def read(path: Path, span: tuple[int, int] = EVER) -> tuple[list[str], list[str]]:
-    """Return the texts of a bag without padding, and what was reported."""
-    reports: list[str] = []
-    with Bag(path, reports.append) as bag:
-        messages = list(bag.messages(bag.topics, *span))
-    stamps = [stamp_ns for _, stamp_ns, _ in messages]
-    assert stamps == sorted(stamps)
-    return [TYPES.deserialize_cdr(data, TEXT).data.rstrip() for _, _, data in messages], reports
-
-
-def texts(first: int, stop: int) -> list[str]:
-    return [f'/a {number}' for number in range(first, stop)]
 
 
 def cut(file: Path, part: float) -> None:

@@ -1,4 +1,4 @@
-"""Bags of numbered texts, written with rosbags alone."""
+"""Bags of numbered texts, written with rosbags, and their content."""
 
 from __future__ import annotations
 
@@ -16,12 +16,36 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from bevdepth_ros.bags.reader import LATEST_NS, Bag
 
 START_NS = 1_531_883_530_404_844_000
 STEP_NS = 20_000_000
 FOREVER = QosTime(9223372036, 854775807)
 STORAGES = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}
 TEXT = 'std_msgs/msg/String'
+
+
+def message_types() -> Typestore:
+    """Return the message types that the bags hold."""
+    return get_typestore(Stores.ROS2_HUMBLE)
+
+
+def read(path: Path, span: tuple[int, int] = (0, LATEST_NS)) -> tuple[list[str], list[str]]:
+    """Return the texts of a bag without padding, and what was reported."""
+    reports: list[str] = []
+    with Bag(path, reports.append) as bag:
+        messages = list(bag.messages(bag.topics, *span))
+    stamps = [stamp_ns for _, stamp_ns, _ in messages]
+    assert stamps == sorted(stamps)
+    types = message_types()
+    return [types.deserialize_cdr(data, TEXT).data.rstrip() for _, _, data in messages], reports
+
+
+def texts(first: int, stop: int) -> list[str]:
+    """Return the texts of topic /a from one number to before another."""
+    return [f'/a {number}' for number in range(first, stop)]
 
 
 def qos(reliability=QosReliability.RELIABLE, durability=QosDurability.VOLATILE) -> list[Qos]:

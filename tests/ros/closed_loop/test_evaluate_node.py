@@ -22,8 +22,8 @@ from bevdepth_core.synthetic.dataset.writing import VERSION, DatasetPlan, write_
 from bevdepth_core.synthetic.sensors.rig import EXPOSURE_OFFSET_S
 from bevdepth_core.synthetic.sensors.schedule import CAMERA_TURNS, TURN_S
 from bevdepth_core.types import Boxes3D, Detections3D
+from bevdepth_ros.bags.recorded_transforms import read_transforms
 from bevdepth_ros.bags.scene_bag import Target, write_bag
-from bevdepth_ros.bags.transforms import read_transforms
 from bevdepth_ros.bags.writer import BagWriter
 from bevdepth_ros.closed_loop.evaluate_node import camera_part
 from bevdepth_ros.closed_loop.results import LATE_NS, mean_exposure_ns, read_sets, scene_results

@@ -1,0 +1,256 @@
+"""Reads MCAP files (https://mcap.dev/spec), also without an index, cut off or damaged.
+
+The official readers and the one of rosbags trust the sizes that a file states, and give up at the
+first damage. This one reads at most a bounded amount at a time and skips what is damaged.
+
+    magic | chunk (records, often compressed) ... | summary (index of the chunks) | footer | magic
+
+With a valid summary, chunks are read in order of time. Without one, as in a recording that is
+still written or was interrupted, the file is read once in its own order to find the topics.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from bevdepth_ros.bags.compression import LARGEST_CONTENT
+from bevdepth_ros.bags.mcap_records import (
+    CHANNEL,
+    CHUNK,
+    CHUNK_HEAD,
+    CHUNK_INDEX,
+    FOOTER,
+    MAGIC,
+    MESSAGE,
+    RECORD_HEAD,
+    SCHEMA,
+    STATISTICS,
+    chunk_content,
+    profiles,
+    read_number,
+    read_text,
+    records,
+)
+from bevdepth_ros.bags.message_order import FilePart, StampedMessage, in_order
+from bevdepth_ros.bags.topics import Message, Topic, quality_of_service
+
+_FOOTER_CONTENT = struct.Struct('<QQI')
+_MESSAGE_HEAD = struct.Struct('<HIQQ')
+_STATISTICS_HEAD = struct.Struct('<QHIIIIQQI')
+_CHANNEL_COUNT = struct.Struct('<HQ')
+_TAIL_BYTES = RECORD_HEAD.size + _FOOTER_CONTENT.size + len(MAGIC)
+_DISORDER_NS = 1_000_000_000
+"""Messages outside of chunks may be written so much later than newer ones."""
+_UNPACKED_ALLOWANCE, _UNPACKED_RATIO = 1 << 32, 100
+"""One pass may unpack this number of bytes plus this multiple of the file's size."""
+
+
+@dataclass(frozen=True)
+class _ChunkIndex:
+    start_ns: int
+    end_ns: int
+    offset: int
+
+
+class McapFile:
+    """One MCAP file.
+
+    Attributes:
+        path: of the file.
+        topics: with their numbers of messages, of any encoding.
+        start_ns, end_ns: log time of the first and of the last message; 0 without messages.
+        problem: why a part of the file is not read; None as long as it is sound.
+
+    Raises:
+        ValueError: it is no MCAP file.
+        OSError: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problem: str | None = None
+        self.start_ns = self.end_ns = 0
+        self._schemas: dict[int, str] = {}
+        self._channels: dict[int, Topic] = {}
+        self._chunks: list[_ChunkIndex] = []
+        self._number = itertools.count()
+        self._size = path.stat().st_size
+        self._stream = path.open('rb')
+        try:
+            if self._stream.read(len(MAGIC)) != MAGIC:
+                raise ValueError('it does not begin as an MCAP file does')
+            counts = self._read_summary() or self._count_messages()
+        except BaseException:
+            self._stream.close()
+            raise
+        self.topics = [
+            topic.counted(counts.get(channel, 0)) for channel, topic in self._channels.items()
+        ]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+    def messages(self, names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[Message]:
+        """Yield (topic, log time in ns, bytes) from ``start_ns`` to before ``stop_ns``."""
+        wanted = {
+            channel: topic.name for channel, topic in self._channels.items() if topic.name in names
+        }
+        parts = self._indexed_parts(start_ns, stop_ns) if self._chunks else self._parts()
+        chosen = (
+            FilePart(part.start_ns, [
+                message
+                for message in part.messages
+                if message.channel in wanted and start_ns <= message.stamp_ns < stop_ns
+            ])
+            for part in parts
+        )  # fmt: skip
+        for stamp_ns, _, channel, data in in_order(chosen):
+            yield wanted[channel], stamp_ns, data
+
+    def _report(self, problem: str) -> None:
+        self.problem = self.problem or problem
+
+    def _read_summary(self) -> dict[int, int] | None:
+        """Read the index; return messages by channel, None if the file has to be read instead."""
+        try:
+            counts = self._summary_counts(self._summary())
+        except (ValueError, struct.error) as error:
+            self._report(f'its end is missing or damaged ({error})')
+            counts = None
+        if counts is None or not counts.keys() <= self._channels.keys():
+            self._chunks.clear()
+            return None
+        return counts
+
+    def _summary(self) -> BytesIO:
+        """Return the records of the summary, nothing if the file was written without one."""
+        self._stream.seek(max(self._size - _TAIL_BYTES, 0))
+        tail = self._stream.read(_TAIL_BYTES)
+        kind, length = RECORD_HEAD.unpack_from(tail)
+        if (kind, length) != (FOOTER, _FOOTER_CONTENT.size) or not tail.endswith(MAGIC):
+            raise ValueError('it is cut off or still being written')
+        start, _, _ = _FOOTER_CONTENT.unpack_from(tail, RECORD_HEAD.size)
+        length = self._size - _TAIL_BYTES - start if start else 0
+        if not 0 <= length <= LARGEST_CONTENT:
+            raise ValueError('the place of its index is invalid')
+        self._stream.seek(start)
+        return BytesIO(self._stream.read(length))
+
+    def _summary_counts(self, summary: BytesIO) -> dict[int, int] | None:
+        """Take what the summary holds; return messages by channel, None without statistics.
+
+        A file may have statistics without an index, as of the preset ``fastwrite``.
+        """
+        counts, chunk_count = None, 0
+        for kind, record in records(summary, len(summary.getbuffer())):
+            if kind == STATISTICS:
+                statistics = _STATISTICS_HEAD.unpack_from(record)
+                entries = record[_STATISTICS_HEAD.size :][: statistics[-1]]
+                counts, chunk_count = dict(_CHANNEL_COUNT.iter_unpack(entries)), statistics[5]
+                self.start_ns, self.end_ns = statistics[6:8] if statistics[0] else (0, 0)
+            elif kind == CHUNK_INDEX:
+                self._chunks.append(_ChunkIndex(*struct.unpack_from('<QQQ', record)))
+            else:
+                self._take_definition(kind, record)
+        if self._chunks and len(self._chunks) != chunk_count:
+            raise ValueError('its index is not complete')
+        return counts
+
+    def _count_messages(self) -> dict[int, int]:
+        """Read the whole file; return messages by channel."""
+        counts: dict[int, int] = {}
+        first_ns, last_ns = 1 << 64, 0
+        for part in self._parts():
+            for message in part.messages:
+                counts[message.channel] = counts.get(message.channel, 0) + 1
+                first_ns = min(first_ns, message.stamp_ns)
+                last_ns = max(last_ns, message.stamp_ns)
+        self.start_ns, self.end_ns = (first_ns, last_ns) if counts else (0, 0)
+        return counts
+
+    def _indexed_parts(self, start_ns: int, stop_ns: int) -> Iterator[FilePart]:
+        budget = _Budget(self._size)
+        for chunk in sorted(self._chunks, key=lambda chunk: chunk.start_ns):
+            if chunk.end_ns < start_ns or chunk.start_ns >= stop_ns:
+                continue
+            self._stream.seek(chunk.offset)
+            kind, record = next(records(self._stream, self._size), (0, b''))
+            if kind == CHUNK:
+                yield self._chunk_part(record, budget)._replace(start_ns=chunk.start_ns)
+            else:
+                self._report(f'no chunk is at byte {chunk.offset}, where its index has one')
+
+    def _parts(self) -> Iterator[FilePart]:
+        """Yield the messages of the whole file in its order."""
+        budget = _Budget(self._size)
+        place = self._stream.seek(len(MAGIC))
+        for kind, record in records(self._stream, self._size):
+            place = self._stream.tell()  # other passes through this file move the stream
+            if kind == FOOTER:
+                return
+            if kind == CHUNK:
+                yield self._chunk_part(record, budget)
+            elif (message := self._take(kind, record)) is not None:
+                yield FilePart(message.stamp_ns - _DISORDER_NS, [message])
+            self._stream.seek(place)
+        self._report(f'it ends or is damaged at byte {place}')
+
+    def _chunk_part(self, chunk: bytes, budget: _Budget) -> FilePart:
+        """Return the messages of a chunk, those before the damage if it is damaged."""
+        try:
+            start_ns, _, size, checksum = CHUNK_HEAD.unpack_from(chunk)
+            budget.take(min(size, LARGEST_CONTENT))
+            content = chunk_content(chunk, size, checksum)
+        except (ValueError, struct.error) as error:
+            self._report(f'a chunk is damaged ({error})')
+            return FilePart(0, [])
+        stream = BytesIO(content)
+        found = [self._take(*record) for record in records(stream, len(content))]
+        if stream.tell() < len(content):
+            self._report(f'a chunk is damaged at byte {stream.tell()} of its records')
+        return FilePart(start_ns, [message for message in found if message is not None])
+
+    def _take(self, kind: int, record: bytes) -> StampedMessage | None:
+        """Return a message; keep schemas and channels. Invalid records are ignored."""
+        if kind != MESSAGE:
+            self._take_definition(kind, record)
+            return None
+        if len(record) < _MESSAGE_HEAD.size:
+            return None
+        channel, _, stamp_ns, _ = _MESSAGE_HEAD.unpack_from(record)
+        if channel not in self._channels:
+            return None
+        return StampedMessage(stamp_ns, next(self._number), channel, record[_MESSAGE_HEAD.size :])
+
+    def _take_definition(self, kind: int, record: bytes) -> None:
+        fields = BytesIO(record)
+        with suppress(UnicodeDecodeError):
+            if kind == SCHEMA:
+                schema = read_number(fields, 2)
+                self._schemas[schema] = read_text(fields)
+            elif kind == CHANNEL:
+                channel, schema = read_number(fields, 2), read_number(fields, 2)
+                name, encoding = read_text(fields), read_text(fields)
+                message_type = self._schemas.get(schema, '')
+                topic = Topic(name, message_type, quality_of_service(profiles(fields)), encoding)
+                self._channels.setdefault(channel, topic)
+
+
+class _Budget:
+    """Bounds what one pass through a file unpacks."""
+
+    def __init__(self, file_size: int) -> None:
+        self._left = _UNPACKED_ALLOWANCE + _UNPACKED_RATIO * file_size
+
+    def take(self, size: int) -> None:
+        """Raise ValueError if ``size`` more bytes are too many."""
+        self._left -= size
+        if self._left < 0:
+            raise ValueError(f'its chunks unpack to more than {_UNPACKED_RATIO} times its size')

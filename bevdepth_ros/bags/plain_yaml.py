@@ -1,0 +1,33 @@
+"""Parses YAML of untrusted files: without references, and with bounded nesting.
+
+The C parser of PyYAML crashes the process on deep nesting, and merged references can describe a
+value that exceeds any memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+_DEEPEST = 20
+
+
+def load_plain_yaml(text: str | bytes) -> Any:
+    """Return the value of a YAML document.
+
+    Raises:
+        ValueError: the document uses references, or is nested too deeply.
+        yaml.YAMLError: it is invalid.
+    """
+    depth = 0
+    for event in yaml.parse(text, yaml.CSafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError('it contains a YAML reference')
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEEPEST:
+            raise ValueError(f'it is nested deeper than {_DEEPEST} levels')
+    return yaml.load(text, yaml.CSafeLoader)

@@ -1,0 +1,184 @@
+"""Reads SQLite storage files of rosbag2, also with a write-ahead log, cut off or damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import apsw
+
+from bevdepth_ros.bags.compression import LARGEST_CONTENT
+from bevdepth_ros.bags.topics import Message, Topic, quality_of_service
+
+MAGIC = b'SQLite format 3\x00'
+_WHOLE_PAGES = 'whole_pages'
+_COLUMNS = {
+    'topics': ('id', 'name', 'type', 'serialization_format'),
+    'messages': ('id', 'topic_id', 'timestamp', 'data'),
+}
+_STEPS_PER_CALL = 1_000_000
+_STEPS_ALLOWANCE, _STEPS_PER_BYTE = 50_000_000, 20
+"""A query may take this number of steps of SQLite's virtual machine plus this number per byte of
+the file. A damaged or malicious tree of pages could keep it busy for ever."""
+
+_Row = tuple[int, int, int, bytes]
+"""Row, topic, log time in nanoseconds, serialized message."""
+
+
+class _WholePages(apsw.VFS):
+    """Reads databases without locks, and without a page that is cut off at the end.
+
+    SQLite would fill up such a page with zeros. Based on ``unix-none``, which never creates a
+    file, so that a bag in a read-only folder can be read together with its write-ahead log.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_WHOLE_PAGES, 'unix-none')
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
+        is_database = flags[0] & apsw.SQLITE_OPEN_MAIN_DB
+        return (_WholePagesFile if is_database else apsw.VFSFile)('unix-none', name, flags)
+
+    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
+        """Delete nothing: the log belongs to the recorder."""
+
+
+class _WholePagesFile(apsw.VFSFile):
+    def xFileSize(self) -> int:  # noqa: N802, the name that SQLite gives it
+        size = super().xFileSize()
+        page_size = int.from_bytes(self.xRead(2, 16), 'big') if size >= 100 else 0
+        page_size = 65536 if page_size == 1 else max(page_size, 512)
+        return size - size % page_size
+
+
+_VFS = _WholePages()
+"""SQLite finds it by its name as long as this object exists."""
+
+
+class SqliteFile:
+    """One SQLite file; attributes and errors are those of ``McapFile``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problem: str | None = None
+        self._steps_left = self._most_steps = (
+            _STEPS_ALLOWANCE + _STEPS_PER_BYTE * path.stat().st_size
+        )
+        try:
+            self._database = _opened(path)
+        except apsw.Error as error:
+            raise ValueError(f'SQLite cannot open it: {error}') from error
+        try:
+            self._database.limit(apsw.SQLITE_LIMIT_LENGTH, LARGEST_CONTENT)
+            self._database.set_progress_handler(self._is_too_much, _STEPS_PER_CALL)
+            self._require_tables()
+            self._topics = dict(self._read_topics())
+            self._count_messages()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, apsw.Error):
+                raise ValueError(f'it holds no topics of a rosbag2: {error}') from error
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def messages(self, names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[Message]:
+        """Yield (topic, log time in ns, bytes) from ``start_ns`` to before ``stop_ns``.
+
+        In order of time; behind a damage the rest in the order of writing.
+        """
+        wanted = {
+            number: topic.name for number, topic in self._topics.items() if topic.name in names
+        }
+        newest_ns, newest_rows = start_ns, set[int]()
+        for row, number, stamp_ns, data in self._rows_by_time(start_ns, stop_ns):
+            if stamp_ns > newest_ns:
+                newest_ns, newest_rows = stamp_ns, set()
+            newest_rows.add(row)
+            if number in wanted:
+                yield wanted[number], stamp_ns, data
+        if self.problem is None:
+            return
+        for row, number, stamp_ns, data in self._rows_as_written('data'):
+            is_new = stamp_ns > newest_ns or (stamp_ns == newest_ns and row not in newest_rows)
+            if is_new and stamp_ns < stop_ns and number in wanted:
+                yield wanted[number], stamp_ns, data
+
+    def _is_too_much(self) -> bool:
+        self._steps_left -= _STEPS_PER_CALL
+        return self._steps_left < 0
+
+    def _execute(self, query: str, values: tuple[int, ...] = ()) -> apsw.Cursor:
+        self._steps_left = self._most_steps
+        return self._database.execute(query, values)
+
+    def _require_tables(self) -> None:
+        """Accept real tables with stored columns only, since a view can be without end."""
+        for table, columns in _COLUMNS.items():
+            kinds = self._execute(
+                'SELECT type, rootpage FROM sqlite_schema WHERE name = ?1', (table,)
+            ).fetchall()
+            if len(kinds) != 1 or kinds[0][0] != 'table' or not kinds[0][1]:
+                raise ValueError(f'it has no table {table}: it is no storage file of rosbag2')
+            stored = {
+                row[1] for row in self._execute(f'PRAGMA table_xinfo({table})') if not row[6]
+            }
+            if missing := set(columns) - stored:
+                raise ValueError(f'its table {table} has no column {", ".join(sorted(missing))}')
+
+    def _read_topics(self) -> Iterator[tuple[int, Topic]]:
+        stored = [row[1] for row in self._execute('PRAGMA table_info(topics)')]
+        columns = (*_COLUMNS['topics'], 'offered_qos_profiles')
+        chosen = ', '.join(name if name in stored else "''" for name in columns)
+        for number, name, kind, encoding, qos in self._execute(f'SELECT {chosen} FROM topics'):
+            if all(isinstance(text, str) for text in (name, kind, encoding, qos)):
+                yield number, Topic(name, kind, quality_of_service(qos), encoding)
+
+    def _count_messages(self) -> None:
+        counts = dict.fromkeys(self._topics, 0)
+        first_ns, last_ns = 1 << 64, 0
+        for _, number, stamp_ns, _ in self._rows_as_written('NULL'):
+            counts[number] += 1
+            first_ns, last_ns = min(first_ns, stamp_ns), max(last_ns, stamp_ns)
+        self.topics = [topic.counted(counts[number]) for number, topic in self._topics.items()]
+        self.start_ns, self.end_ns = (first_ns, last_ns) if any(counts.values()) else (0, 0)
+
+    def _rows_by_time(self, start_ns: int, stop_ns: int) -> Iterator[_Row]:
+        largest = (1 << 63) - 1
+        yield from self._valid_rows(
+            'SELECT id, topic_id, timestamp, data FROM messages '
+            'WHERE timestamp >= ? AND timestamp < ? ORDER BY timestamp',
+            (min(start_ns, largest), min(stop_ns, largest)),
+        )
+
+    def _rows_as_written(self, column: str) -> Iterator[_Row]:
+        yield from self._valid_rows(
+            f'SELECT id, topic_id, timestamp, {column} FROM messages ORDER BY id'
+        )
+
+    def _valid_rows(self, query: str, values: tuple[int, ...] = ()) -> Iterator[_Row]:
+        """Yield rows up to the first broken page, without rows that are no messages."""
+        try:
+            for row, number, stamp_ns, data in self._execute(query, values):
+                if number in self._topics and isinstance(stamp_ns, int):
+                    yield row, number, stamp_ns, data if isinstance(data, bytes) else b''
+        except apsw.Error as error:
+            self.problem = self.problem or f'SQLite: {error}'
+
+
+def _opened(path: Path) -> apsw.Connection:
+    """Open a file, together with its write-ahead log if there is one."""
+    log = path.with_name(path.name + '-wal')
+    mode = 'mode=ro' if log.is_file() and log.stat().st_size else 'immutable=1'
+    database = apsw.Connection(
+        f'file:{quote(str(path))}?{mode}',
+        apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI,
+        _WHOLE_PAGES,
+    )
+    database.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    database.execute('PRAGMA locking_mode = EXCLUSIVE')  # reads the log without a -shm file
+    database.execute('PRAGMA writable_schema = ON')  # otherwise cut-off files are not opened
+    return database
