@@ -181,6 +181,7 @@ setup(
             'render = bevdepth_ros.rendering.render:main',
             'evaluate_node = bevdepth_ros.closed_loop.evaluate_node:main',
             'demo = bevdepth_ros.demo:main',
+            'weights = bevdepth_core.downloads:main',
         ],
     },
 )
