@@ -19,7 +19,6 @@ CORE_PARTS = {
     'files': (),
     'config': (),
     'types': ('geometry',),
-    'weights': (),
     'ops': (),
     'model': (*BASE, 'ops'),
     'preprocess': BASE,
@@ -30,14 +29,12 @@ CORE_PARTS = {
     'tracking': (*BASE, 'uncertainty'),
     'visualization': (*BASE, 'preprocess'),
     'official_layout': (*BASE, 'model'),
-    'checkpoint': (*BASE, 'model', 'official_layout', 'weights'),
-    'http_file': (),
-    'downloads': (*BASE, 'weights', 'checkpoint', 'http_file'),
+    'checkpoint': (*BASE, 'model', 'official_layout'),
     'engine': (*BASE, 'ops', 'model', 'preprocess', 'decode'),
     'inference': (*BASE, 'ops', 'model', 'preprocess', 'decode', 'checkpoint', 'engine'),
     'nuscenes': (*BASE, 'preprocess'),
     'synthetic': (*BASE, 'nuscenes'),
-    'training': (*BASE, 'model', 'preprocess', 'checkpoint', 'inference', 'nuscenes'),
+    'training': (*BASE, 'model', 'preprocess', 'decode', 'checkpoint', 'inference', 'nuscenes'),
 }
 """Part of bevdepth_core -> other parts that it may import, all of them listed above it.
 
@@ -61,8 +58,8 @@ ROS_PARTS = {
 """Part of bevdepth_ros -> other parts that it may import, all of them listed above it."""
 
 PUBLIC_CORE = (
-    *BASE, 'weights', 'preprocess', 'decode', 'checkpoint', 'inference', 'jpeg', 'visualization',
-    'tracking', 'uncertainty',
+    *BASE, 'preprocess', 'decode', 'checkpoint', 'inference', 'jpeg', 'visualization', 'tracking',
+    'uncertainty',
 )  # fmt: skip
 
 CORE_FOR_ROS = {

@@ -19,7 +19,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from bevdepth_core.training.plot import plot, read_parts, twice_made
+from bevdepth_core.training.plot import plot, read_parts, repeated_steps
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = '400x225'
@@ -83,7 +83,7 @@ def run(options: Namespace) -> None:
     )
     _finish([*command, '--resume', 'true'], out / 'resumed.log')
     parts = read_parts(out / 'run')
-    count, difference = twice_made(parts)
+    count, difference = repeated_steps(parts)
     say(
         f'resumed before step {int(parts[1]["step"][0])}; {count} steps were made twice, their '
         f'losses differ by {difference:.1g} at most'

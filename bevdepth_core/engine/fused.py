@@ -9,9 +9,7 @@ stay float32.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -65,7 +63,7 @@ def folded_model(model: BEVDepth, dtype: torch.dtype) -> BEVDepth:
         network.view_transform.refinement,
     ):
         if part is not None:
-            _cast(part, dtype)
+            part.to(dtype=dtype, memory_format=torch.channels_last)
     network.depth_net.camera_norm = nn.Sequential(
         copy.deepcopy(model.depth_net.camera_norm).float(), Cast(dtype)
     )
@@ -76,19 +74,14 @@ def folded_model(model: BEVDepth, dtype: torch.dtype) -> BEVDepth:
 def fused(model: BEVDepth, device: torch.device, dtype: torch.dtype) -> FusedNetwork:
     """Return the parts of ``folded_model`` on ``device``, with all head tasks merged."""
     network = folded_model(model, dtype).to(device)
-    head = MergedHead(model.head)
-    _cast(head, dtype)
+    head = MergedHead(model.head).to(device=device, dtype=dtype, memory_format=torch.channels_last)
     return FusedNetwork(
         network.image_encoder,
         network.depth_net,
         network.view_transform,
         network.bev_encoder,
-        head.to(device).eval(),
+        head.eval(),
     )
-
-
-def _cast(module: nn.Module, dtype: torch.dtype) -> None:
-    module.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class Cast(nn.Module):
@@ -102,14 +95,14 @@ class Cast(nn.Module):
         return values.to(self._dtype)
 
 
-_OF_PLAIN_PARTS: dict[type, Callable[[Any], nn.Module]] = {
+_OF_PLAIN_PARTS = {
     BasicBlock: FusedBlock,
     Bottleneck: FusedBlock,
     DepthSoftmax: ChannelsLastSoftmax,
     MultiScaleNeck: FusedNeck,
     nn.MaxPool2d: FusedMaxPool,
 }
-_OF_FUSED_PARTS: dict[type, Callable[[Any], nn.Module]] = {
+_OF_FUSED_PARTS = {
     AtrousPyramid: FusedPyramid,
     DeformableConv: FusedDeformableConv,
     DepthRefinement: FusedRefinement,
@@ -140,7 +133,7 @@ def _fused(module: nn.Module) -> nn.Module:
 def _fused_sequence(sequence: nn.Sequential) -> nn.Sequential:
     """Return ``sequence`` with every convolution, batch norm, ReLU in one."""
     parts = list(sequence)
-    fused_parts: list[nn.Module] = []
+    fused_parts = []
     while parts:
         if len(parts) >= 3 and [type(part) for part in parts[:3]] == [
             nn.Conv2d,

@@ -63,12 +63,15 @@ class ImageAugmentation:
 
     Attributes:
         scale: lowest and highest resize factor.
+        relative: ``scale`` is relative to the factor of inference, so that it suits images of any
+            size; else it is absolute.
         bottom_cut: lowest and highest part of the resized height that is cut from the bottom.
         rotation_deg: lowest and highest rotation, degrees.
         flip_probability: of a mirrored image.
     """
 
     scale: tuple[float, float] = (0.386, 0.55)
+    relative: bool = False
     bottom_cut: tuple[float, float] = (0.0, 0.0)
     rotation_deg: tuple[float, float] = (-5.4, 5.4)
     flip_probability: float = 0.5
@@ -79,7 +82,8 @@ class ImageAugmentation:
         """Return a transform of images of ``source_size`` (width, height); five numbers are drawn,
         in the official order.
         """
-        scale = rng.uniform(*self.scale)
+        whole = ImageTransform.for_inference(*source_size, spec).scale if self.relative else 1.0
+        scale = whole * rng.uniform(*self.scale)
         width, height = (int(side * scale) for side in source_size)
         crop_y = int((1 - rng.uniform(*self.bottom_cut)) * height) - spec.height
         crop_x = int(rng.uniform(0, max(0, width - spec.width)))

@@ -50,7 +50,7 @@ class Sample:
     depth: Tensor
 
 
-class NuScenesDataset(Dataset):
+class NuScenesDataset(Dataset[Sample]):
     """Key frames with their past frames: ``dataset[place]`` without augmentation,
     ``dataset.sample(place, rng)`` with it.
 
@@ -62,6 +62,9 @@ class NuScenesDataset(Dataset):
         augmentation: ranges of random changes.
         positions: the samples of an epoch as positions in ``index``, repetitions allowed; all
             samples when None.
+
+    Attributes:
+        index: as given.
     """
 
     def __init__(
@@ -71,14 +74,10 @@ class NuScenesDataset(Dataset):
         spec: ImageSpec,
         key_frames: int,
         augmentation: Augmentation | None = None,
-        positions: Sequence[int] | None = None,
+        positions: Sequence[int] | np.ndarray | None = None,
     ) -> None:
-        self._index, self._dataroot, self._spec, self._key_frames = (
-            index,
-            Path(dataroot),
-            spec,
-            key_frames,
-        )
+        self.index = index
+        self._dataroot, self._spec, self._key_frames = Path(dataroot), spec, key_frames
         self._augmentation = augmentation or Augmentation()
         self._positions = np.arange(len(index)) if positions is None else np.asarray(positions)
 
@@ -150,7 +149,7 @@ class NuScenesDataset(Dataset):
     def _frames(self, place: int) -> list[SampleRecord]:
         position = int(self._positions[place])
         return [
-            self._index[self._index.position_in_past(position, steps)]
+            self.index[self.index.position_in_past(position, steps)]
             for steps in range(self._key_frames)
         ]
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-kernels: Any = None
-why_missing = ''
+kernels: Any
 try:
-    import bevdepth_core.ops._kernels as _kernels
+    from bevdepth_core.ops import _kernels as kernels
 
-    kernels = _kernels
+    why_missing = ''
 except ImportError as error:
+    kernels = None
     why_missing = str(error)
 
 

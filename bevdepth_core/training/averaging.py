@@ -9,25 +9,27 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 
 @dataclass(frozen=True)
 class AveragingSettings:
-    """How slowly the average follows the weights.
+    """Decay of the average.
 
     Attributes:
-        decay: share of the old average that survives an update, once the ramp is over.
+        decay: share of the old average that an update keeps, after the ramp.
         ramp_updates: time constant of the ramp ``decay * (1 - exp(-update / ramp_updates))``; 0
-            for none. The official code has a ramp of 2000, yet counts from the end of training, so
-            that its decay is 0.9990 from the first update: ramp_updates 0.
+            for none. The official code has a ramp of 2000 but counts from the end of training, so
+            that its decay is 0.9990 from the first update, as with ``ramp_updates`` 0.
     """
 
     decay: float = 0.999
     ramp_updates: float = 0
 
     def at(self, update: int | Tensor) -> float:
-        """Return the decay of an update, counted from 1; without a ramp ``update`` is not read,
-        which could wait for a GPU.
+        """Return the decay of an update, counted from 1.
+
+        Without a ramp ``update`` is not read, since a tensor would wait for the GPU.
         """
         return (
             self.decay * (1 - math.exp(-int(update) / self.ramp_updates))
@@ -37,11 +39,11 @@ class AveragingSettings:
 
 
 class ExponentialAverage(WeightAveraging):
-    """Average every floating-point entry of the state dict after each step, from the first weights
-    on.
+    """Average every floating-point entry of the state dict after each step, starting with the
+    first weights.
 
-    Checkpoints hold weights and average, so that it resumes; their ``state_dict`` is the average.
-    After training the module has the average.
+    Checkpoints hold the average as ``state_dict`` and the weights beside it, so that a run can be
+    resumed. After training and in validation the module has the average.
 
     Args:
         settings: decay and ramp.
@@ -54,19 +56,23 @@ class ExponentialAverage(WeightAveraging):
     @property
     def averaged(self) -> nn.Module:
         """The averaged module."""
-        return self._average_model.module
+        return self._averaged_model().module
+
+    def _averaged_model(self) -> AveragedModel:
+        if self._average_model is None:
+            raise RuntimeError('there is no average before training has been set up')
+        return self._average_model
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == 'fit':
             # Lightning calls this before it moves the weights to the GPU.
             self.averaged.to(trainer.strategy.root_device)
-            # Torch replaces the average by the weights in an update that it counts as 0; the first
-            # weights count here.
-            self._average_model.n_averaged.fill_(1)
+            # Torch replaces the average by the weights in update 0; here the first weights count.
+            self._averaged_model().n_averaged.fill_(1)
 
     def _update(self, average: list[Tensor], current: list[Tensor], update: Tensor) -> None:
-        """Update tensors of one type; integers, the counters of batch norms, follow at once."""
+        """Update tensors of one type; integers, the counters of batch norms, are copied."""
         if average[0].is_floating_point():
             torch._foreach_lerp_(average, current, 1 - self.settings.at(update))
         else:

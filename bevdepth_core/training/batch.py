@@ -17,8 +17,8 @@ from bevdepth_core.types import CameraMatrices, ModelInputs
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples with their targets, made on the loader's side; images stay uint8 until they are on
-    the device.
+    """B samples with their targets, made by the loader; images stay uint8 until they are on the
+    device.
 
     Attributes:
         names: B sample tokens.
@@ -38,7 +38,7 @@ class Batch:
         return len(self.names)
 
     def inputs(self, spec: ImageSpec) -> ModelInputs:
-        """Return what the network reads, images normalised."""
+        """Return the input of the network, images normalized."""
         return ModelInputs(normalize(self.images, spec), self.matrices)
 
     def to(self, device: torch.device) -> Batch:

@@ -1,8 +1,8 @@
-"""Files that a run leaves: one to resume from, and weights to detect with.
+"""Files of a run: a checkpoint to resume from, and weights for the detector.
 
     python training/export_weights.py IN.ckpt OUT.safetensors
 
-takes the weights, averaged where the run averages, out of a checkpoint of ``train.py``.
+exports the weights, averaged where the run averages, of a checkpoint of ``train.py``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from argparse import ArgumentParser
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -28,31 +29,34 @@ _PREFIX = 'model.'
 
 
 class ResumeCheckpoint(Checkpoint):
-    """Write everything that a run needs to go on, always to the same file, atomically.
+    """Write everything that resuming a run needs, always to the same file, atomically.
 
     Args:
         path: the file.
-        every_n_steps: optimizer steps between two writes; the end of an epoch and of the run are
-            written in any case.
+        every_n_steps: optimizer steps between two writes; it is also written at the end of an
+            epoch and of the run.
     """
 
     def __init__(self, path: Path, every_n_steps: int) -> None:
         self.path, self.every_n_steps = path, every_n_steps
         self._written_step = 0
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
+    ) -> None:
         step = trainer.global_step
         if (
             step % self.every_n_steps == 0 or step == trainer.max_steps
         ) and not trainer.is_last_batch:
-            self._write(trainer)
+            self.write(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # An epoch that max_steps cut short may go on when the run is resumed with more.
+        # A run that is resumed with a higher max_steps continues an epoch that max_steps ended.
         if trainer.is_last_batch:
-            self._write(trainer)
+            self.write(trainer)
 
-    def _write(self, trainer: Trainer) -> None:
+    def write(self, trainer: Trainer) -> None:
+        """Write the state after the last step, unless that was written already."""
         if trainer.global_step > self._written_step:
             self._written_step = trainer.global_step
             trainer.save_checkpoint(self.path, weights_only=False)
@@ -63,7 +67,7 @@ class WeightsExport(Callback):
     averages.
 
     Args:
-        folder: gets ``epoch_NNN.safetensors`` with the number of epochs begun so far.
+        folder: gets ``epoch_NNN.safetensors`` with the number of epochs started so far.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,20 +76,16 @@ class WeightsExport(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        averages = [
-            callback for callback in trainer.callbacks if isinstance(callback, ExponentialAverage)
-        ]
-        model = averages[0].averaged.model if averages else pl_module.model
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        averages = [each for each in callbacks if isinstance(each, ExponentialAverage)]
+        module: Any = averages[0].averaged if averages else pl_module
         path = self.folder / f'epoch_{trainer.current_epoch + 1:03d}.safetensors'
-        save_checkpoint(
-            model,
-            path,
-            weights_metadata(pl_module.description, trainer.global_step, bool(averages)),
-        )
+        metadata = weights_metadata(module.description, trainer.global_step, bool(averages))
+        save_checkpoint(module.model, path, metadata)
 
 
 def weights_metadata(description: dict, step: int, averaged: bool) -> dict[str, str]:
-    """Return what a file of weights says about the run that it comes from."""
+    """Return the metadata of weights: the run that they come from."""
     return {
         'training': json.dumps(description),
         'training_steps': str(step),
@@ -94,18 +94,11 @@ def weights_metadata(description: dict, step: int, averaged: bool) -> dict[str, 
 
 
 def source_revision() -> str:
-    """Return the git revision of this source, ``-dirty`` where it was changed; else the installed
-    package's version or unknown.
+    """Return the git revision of this source, with ``-dirty`` where it was changed; else the
+    version of the installed package, or ``unknown``.
     """
-    command = [
-        'git',
-        '-C',
-        str(Path(__file__).resolve().parent),
-        'describe',
-        '--always',
-        '--dirty',
-        '--abbrev=40',
-    ]
+    folder = str(Path(__file__).resolve().parent)
+    command = ['git', '-C', folder, 'describe', '--always', '--dirty', '--abbrev=40']
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -115,11 +108,11 @@ def source_revision() -> str:
 
 
 def read_training_checkpoint(path: str | Path) -> tuple[BEVDepth, dict[str, str]]:
-    """Return the model in evaluation mode, on the CPU, and what its file of weights should say,
-    from a ``.ckpt``.
+    """Return the model of a ``.ckpt`` in evaluation mode, on the CPU, and the metadata of its
+    weights.
 
     Raises:
-        CheckpointError: missing, truncated or foreign file.
+        CheckpointError: missing, truncated, or not of this program.
     """
     path = Path(path)
     if not path.is_file():
@@ -143,7 +136,7 @@ def read_training_checkpoint(path: str | Path) -> tuple[BEVDepth, dict[str, str]
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = ArgumentParser(
-        'training/export_weights.py', description='Take the weights out of a training checkpoint.'
+        'training/export_weights.py', description='Export the weights of a training checkpoint.'
     )
     parser.add_argument('source', metavar='IN', type=Path, help='last.ckpt of a training run')
     parser.add_argument('target', metavar='OUT', type=Path, help='.safetensors to write')

@@ -1,18 +1,18 @@
-"""Everything that decides a training run, typed; one flat, complete YAML per preset in
-``config/training``.
-"""
+"""Every value of a training run, typed; ``config/training`` holds one YAML per preset."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser, Namespace
 
+from bevdepth_core.checkpoint import load_checkpoint
+from bevdepth_core.config import model_config_to_dict
 from bevdepth_core.training.averaging import AveragingSettings
+from bevdepth_core.training.command_line import InvalidRunError, manual_parser, parse
 from bevdepth_core.training.data import DataSettings
 from bevdepth_core.training.module import ModelSettings
 
@@ -25,16 +25,17 @@ class TrainerSettings:
         accelerator: ``auto``, ``gpu`` or ``cpu``.
         devices: GPUs (or processes) per machine, or ``auto`` for all.
         nodes: machines.
-        precision: of the image branch; geometry, BEV head and losses are 32 bits always.
+        precision: of the image branch; geometry, BEV head and losses always use 32 bits.
         max_epochs: epochs to train.
         max_steps: optimizer steps to train at most; -1 for no limit.
-        gradient_clip_norm: longer gradients are shortened to this norm; 0 leaves them.
+        gradient_clip_norm: longer gradients are shortened to this norm; 0 disables it.
         accumulate_grad_batches: batches per optimizer step.
         sync_batchnorm: batch norms use the samples of all GPUs.
-        averaging: keep an exponential moving average of the weights, which is then what is
-            exported; null for none.
+        averaging: keep an exponential moving average of the weights and export it; null for none.
         log_every_n_steps: steps between two points of a curve.
         checkpoint_every_n_steps: steps between two checkpoints to resume from.
+        validate_every_n_epochs: epochs between two validations; used with ``data.val_split``.
+        logger: where curves go besides ``csv/``: ``tensorboard``, ``wandb`` or ``mlflow``.
     """
 
     accelerator: Literal['auto', 'gpu', 'cpu'] = 'auto'
@@ -49,6 +50,8 @@ class TrainerSettings:
     averaging: AveragingSettings | None = None
     log_every_n_steps: int = 50
     checkpoint_every_n_steps: int = 500
+    validate_every_n_epochs: int = 1
+    logger: Literal['tensorboard', 'wandb', 'mlflow'] = 'tensorboard'
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ class TrainingConfig:
     """A training run.
 
     Attributes:
-        model: the network and how it learns.
-        data: what it learns from.
+        model: the network and its optimization.
+        data: training and validation data.
         trainer: how long, where and how precisely.
         seed: of first weights, order, augmentation and dropout.
         output: folder for checkpoints, weights and curves.
@@ -70,35 +73,53 @@ class TrainingConfig:
     output: str = 'out/training/run'
 
 
-class ManualHelp(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Help that keeps the line breaks of the manual."""
-
-
-def build_parser(description: str = '') -> ArgumentParser:
-    """Return a parser of presets and of single values; ``read_config`` turns its result into a
-    config.
-    """
-    parser = ArgumentParser(
-        prog='training/train.py', description=description, formatter_class=ManualHelp
-    )
+def build_parser(manual: str = '') -> ArgumentParser:
+    """Return a parser of presets and of single values; ``read_arguments`` uses it."""
+    parser = manual_parser('training/train.py', manual)
     parser.add_argument(
         '--config',
         action='config',
         help='a preset of config/training, or the config.yaml of an earlier run',
     )
     parser.add_class_arguments(TrainingConfig)
-    parser.set_defaults(
-        {'model.network.head.tasks': plain(TrainingConfig())['model']['network']['head']['tasks']}
-    )
+    tasks = plain(TrainingConfig())['model']['network']['head']['tasks']
+    parser.set_defaults({'model.network.head.tasks': tasks})
     return parser
 
 
-def read_config(parser: ArgumentParser, values) -> TrainingConfig:
-    """Return the config in the result of ``build_parser``'s parser."""
-    typed = parser.instantiate(values)
-    return TrainingConfig(
-        **{field.name: typed[field.name] for field in dataclasses.fields(TrainingConfig)}
-    )
+def read_arguments(
+    parser: ArgumentParser, arguments: list[str] | None
+) -> tuple[TrainingConfig, Namespace]:
+    """Return the configuration of a command line, and all parsed values.
+
+    With ``model.init`` every value of ``model.network`` that is not given is that of the
+    checkpoint.
+
+    Raises:
+        InvalidRunError: an unknown key, an invalid value or an unreadable checkpoint.
+    """
+    values = parse(parser, arguments)
+    try:
+        if values.model.init is not None:
+            network = model_config_to_dict(load_checkpoint(values.model.init).config)
+            parser.set_defaults(_flat('model.network', network))
+            values = parse(parser, arguments)
+        typed = parser.instantiate(values)
+    except InvalidRunError:
+        raise
+    except ValueError as error:
+        raise InvalidRunError(str(error)) from error
+    names = [item.name for item in dataclasses.fields(TrainingConfig)]
+    return TrainingConfig(**{name: typed[name] for name in names}), values
+
+
+def _flat(prefix: str, values: dict) -> dict:
+    """Return nested values as one level of dotted keys."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        key = f'{prefix}.{name}'
+        flat |= _flat(key, value) if isinstance(value, dict) else {key: value}
+    return flat
 
 
 def plain(config: TrainingConfig) -> dict:

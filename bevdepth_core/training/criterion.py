@@ -1,4 +1,4 @@
-"""How wrong the network was: losses of heatmaps, boxes and depth, each named and weighted."""
+"""Training losses: heatmap focal, box L1, depth BCE."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BOX_WEIGHT = 0.25
 DEPTH_WEIGHT = 3.0
 _HEATMAP_CLAMP = 1e-4
 _LOG_EPSILON = 1e-12
-_FEWEST_BOXES = 1e-4
+_MIN_BOX_COUNT = 1e-4
 _COUNT_EPSILON = torch.finfo(torch.float32).eps
 
 
@@ -43,7 +43,7 @@ class Losses:
         return self.detection + self.depth
 
     def named(self) -> dict[str, Tensor]:
-        """Return every loss worth a curve, detached scalars."""
+        """Return the losses to log, detached scalars."""
         parts = {
             'total': self.total,
             'heatmap': self.heatmap.sum(),
@@ -59,10 +59,10 @@ def criterion(
     depth_bins: Tensor,
     code_weights: Sequence[float],
 ) -> Losses:
-    """Return the losses of a batch, computed in float32 whatever precision is around.
+    """Return the losses of a batch, computed in float32 under any autocast.
 
     Args:
-        outputs: what the network said.
+        outputs: of the network.
         tasks: targets of each head task.
         depth_bins: (B, N, h, w) int64 of the key frame, ``NO_DEPTH`` where unknown.
         code_weights: ten weights of the numbers in ``TaskTargets.box``.
@@ -73,33 +73,29 @@ def criterion(
     """
     with torch.autocast(outputs.depth.device.type, enabled=False):
         centers = [(targets.heatmap == 1).sum() for targets in tasks]
-        numbers = [targets.box.new_tensor(len(targets.box)) for targets in tasks]
+        boxes = [targets.box.new_tensor(len(targets.box)) for targets in tasks]
+        pixels = (depth_bins != NO_DEPTH).sum()
         counts = _mean_over_ranks(
-            torch.stack(
-                [count.float() for count in (*centers, *numbers, (depth_bins != NO_DEPTH).sum())]
-            )
+            torch.stack([count.float() for count in (*centers, *boxes, pixels)])
         )
-        center_counts, box_counts, depth_count = (
-            counts[: len(tasks)],
-            counts[len(tasks) : -1],
-            counts[-1],
-        )
-        heatmap = torch.stack(
-            [
-                heatmap_loss(maps.heatmap, targets.heatmap)
-                for maps, targets in zip(outputs.tasks, tasks, strict=True)
-            ]
-        )
-        box = torch.stack(
-            [
-                box_loss(maps, targets, code_weights)
-                for maps, targets in zip(outputs.tasks, tasks, strict=True)
-            ]
-        )
+        center_counts, box_counts = counts[:-1].view(2, -1)
+        pairs = list(zip(outputs.tasks, tasks, strict=True))
+        heatmap = torch.stack([heatmap_loss(maps.heatmap, each.heatmap) for maps, each in pairs])
+        box = torch.stack([box_loss(maps, each, code_weights) for maps, each in pairs])
         return Losses(
             heatmap / (center_counts.clamp(min=1) + _COUNT_EPSILON),
-            BOX_WEIGHT * box / (box_counts.clamp(min=_FEWEST_BOXES) + _COUNT_EPSILON),
-            DEPTH_WEIGHT * depth_loss(outputs.depth, depth_bins) / depth_count.clamp(min=1),
+            BOX_WEIGHT * box / (box_counts.clamp(min=_MIN_BOX_COUNT) + _COUNT_EPSILON),
+            DEPTH_WEIGHT * depth_loss(outputs.depth, depth_bins) / counts[-1].clamp(min=1),
+        )
+
+
+def depth_criterion(depth: Tensor, depth_bins: Tensor) -> Losses:
+    """Return the depth loss of a batch alone, as ``criterion`` does; the others are 0."""
+    with torch.autocast(depth.device.type, enabled=False):
+        count = _mean_over_ranks((depth_bins != NO_DEPTH).sum().float())
+        none = depth.new_zeros(1, dtype=torch.float32)
+        return Losses(
+            none, none, DEPTH_WEIGHT * depth_loss(depth, depth_bins) / count.clamp(min=1)
         )
 
 
@@ -113,22 +109,22 @@ def _mean_over_ranks(counts: Tensor) -> Tensor:
 def heatmap_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Return the Gaussian focal loss (alpha 2, gamma 4) summed over (B, classes, ny, nx)."""
     score = logits.float().sigmoid().clamp(_HEATMAP_CLAMP, 1 - _HEATMAP_CLAMP)
-    found = -(score + _LOG_EPSILON).log() * (1 - score) ** 2 * (target == 1)
-    false_alarm = -(1 - score + _LOG_EPSILON).log() * score**2 * (1 - target) ** 4
-    return (found + false_alarm).sum()
+    positive = -(score + _LOG_EPSILON).log() * (1 - score) ** 2 * (target == 1)
+    negative = -(1 - score + _LOG_EPSILON).log() * score**2 * (1 - target) ** 4
+    return (positive + negative).sum()
 
 
 def box_loss(maps: TaskMaps, targets: TaskTargets, code_weights: Sequence[float]) -> Tensor:
     """Return the weighted L1 distance summed over boxes and their ten numbers."""
-    numbers = maps.box_values().float()
-    predicted = numbers[targets.sample, :, targets.cell[:, 1], targets.cell[:, 0]]  # (P, 10)
+    values = maps.box_values().float()
+    predicted = values[targets.sample, :, targets.cell[:, 1], targets.cell[:, 0]]  # (P, 10)
     distance = (predicted - targets.box).abs()
     return (distance * distance.new_tensor(code_weights)).sum()
 
 
 def depth_loss(depth: Tensor, bins: Tensor) -> Tensor:
     """Return the binary cross entropy between distribution and bin, summed over bins and pixels
-    that have one.
+    whose depth is known.
 
     Args:
         depth: (B, N, D, h, w) in [0, 1].

@@ -1,38 +1,49 @@
-"""From a dataset to batches, in an order that a resumed run continues."""
+"""Training and validation data of a run."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
-from lightning.pytorch import LightningDataModule
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import BatchSampler, DataLoader, Subset
 
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.nuscenes.augment import Augmentation
-from bevdepth_core.nuscenes.dataset import NuScenesDataset, Sample
+from bevdepth_core.nuscenes.dataset import NuScenesDataset
 from bevdepth_core.nuscenes.index import SampleIndex
 from bevdepth_core.nuscenes.sampling import class_balanced_positions
-from bevdepth_core.training.batch import collate
+from bevdepth_core.training.batch import Batch, collate
 from bevdepth_core.training.dataset_settings import DatasetSettings, report_boxes
+from bevdepth_core.training.seeded_sampler import (
+    ResumableLoader,
+    SampleSource,
+    SeededDataset,
+    SeededSampler,
+)
 
 
 @dataclass(frozen=True)
 class DataSettings(DatasetSettings):
-    """What to train on.
+    """What to train and validate on.
 
     Attributes:
+        val_split: scenes to validate on; null for no validation.
+        val_samples: validate on this many samples, spread over the split; 0 for all.
         class_balanced: repeat samples of rare classes (CBGS).
         batch_size: samples per GPU and step.
         workers: loader processes per GPU.
         augmentation: ranges of random changes.
     """
 
+    val_split: str | None = None
+    val_samples: int = 400
     class_balanced: bool = False
     batch_size: int = 8
     workers: int = 4
@@ -42,7 +53,7 @@ class DataSettings(DatasetSettings):
 def open_nuscenes(
     settings: DataSettings, network: ModelConfig, needs_boxes: bool = True
 ) -> NuScenesDataset:
-    """Return the dataset that ``settings`` describes, and log how many boxes it has.
+    """Return the training data that ``settings`` describe, and log how many boxes it has.
 
     Args:
         settings: the dataset.
@@ -54,13 +65,31 @@ def open_nuscenes(
     """
     index = settings.load(network)
     report_boxes(index, settings, network, needs_boxes)
+    positions = _balanced_positions(index) if settings.class_balanced else None
+    return _dataset(index, settings, network, positions)
+
+
+def open_validation(
+    settings: DataSettings, network: ModelConfig, needs_boxes: bool = True
+) -> NuScenesDataset:
+    """Return the samples of ``settings.val_split`` to validate on; see ``open_nuscenes``."""
+    settings = replace(settings, split=str(settings.val_split))
+    index = settings.load(network)
+    report_boxes(index, settings, network, needs_boxes)
+    count = min(settings.val_samples or len(index), len(index))
+    return _dataset(index, settings, network, np.arange(count) * len(index) // count)
+
+
+def _dataset(
+    index: SampleIndex, settings: DataSettings, network: ModelConfig, positions: np.ndarray | None
+) -> NuScenesDataset:
     return NuScenesDataset(
         index,
         settings.root,
         network.image,
         network.key_frames,
         settings.augmentation,
-        _balanced_positions(index) if settings.class_balanced else None,
+        positions,
     )
 
 
@@ -69,125 +98,23 @@ def _balanced_positions(index: SampleIndex) -> np.ndarray:
     return class_balanced_positions(labels, len(index.class_names))
 
 
-class SampleSource(Protocol):
-    """What training needs of a dataset."""
-
-    def __len__(self) -> int: ...
-
-    def sample(self, place: int, rng: np.random.Generator) -> Sample:
-        """Return a sample; its augmentation is drawn from ``rng`` alone."""
-
-
-class Draw(NamedTuple):
-    """A sample to load, and what its augmentation is seeded with."""
-
-    place: int
-    seed: tuple[int, int, int]
-
-
-class ShuffledDraws(Sampler[Draw]):
-    """Draws of one process: a new permutation each epoch, the same for all processes, each sample
-    to one of them.
-
-    Everything follows from seed, epoch and turn in the permutation; nothing from workers or
-    earlier epochs.
-
-    Args:
-        count: samples of the dataset.
-        seed: of permutations and augmentation.
-        process: number of this process.
-        processes: how many there are.
-        epoch: of the first iteration.
-        skip: draws of this process to leave out in that epoch.
-    """
-
-    def __init__(
-        self,
-        count: int,
-        seed: int,
-        process: int = 0,
-        processes: int = 1,
-        epoch: int = 0,
-        skip: int = 0,
-    ) -> None:
-        self._count, self._seed, self._process, self._processes = count, seed, process, processes
-        self._epoch, self._skip = epoch, skip
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration; Lightning calls this."""
-        if epoch != self._epoch:
-            self._epoch, self._skip = epoch, 0
-
-    def __len__(self) -> int:
-        return self._count // self._processes
-
-    def __iter__(self) -> Iterator[Draw]:
-        order = np.random.default_rng((self._seed, self._epoch)).permutation(self._count)
-        turns = range(self._process, len(self) * self._processes, self._processes)
-        for turn in turns[self._skip :]:
-            yield Draw(int(order[turn]), (self._seed, self._epoch, turn))
-
-
-class DrawnSamples(Dataset):
-    """A source as torch's loader asks for it: indexed by ``Draw``.
-
-    Args:
-        source: where samples come from.
-    """
-
-    def __init__(self, source: SampleSource) -> None:
-        self._source = source
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, draw: Draw) -> Sample:
-        return self._source.sample(draw.place, np.random.default_rng(draw.seed))
-
-
-class ResumableLoader(DataLoader):
-    """A loader that refuses to continue a run whose order of samples was another one.
-
-    Args:
-        order: everything that decides the order.
-        options: of ``DataLoader``.
-    """
-
-    def __init__(self, *, order: dict[str, int], **options) -> None:
-        super().__init__(**options)
-        self._order = order
-
-    def state_dict(self) -> dict[str, int]:
-        return dict(self._order)
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        changed = [
-            f'{name} was {state.get(name)} and is {value}'
-            for name, value in self._order.items()
-            if state.get(name) != value
-        ]
-        if changed:
-            raise ValueError(
-                f'the run cannot go on with other data: {", ".join(changed)}; resume as it was '
-                'started, or start anew'
-            )
-
-
-def _one_thread(worker: int) -> None:
-    """Keep a loader process to one core, as torch does by itself."""
+def _start_worker(worker: int) -> None:
+    """Limit a loader process to one core, as torch does; the training process handles Ctrl-C."""
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class TrainingData(LightningDataModule):
     """Shuffled batches of augmented samples; the last incomplete batch of an epoch is dropped.
 
     Args:
-        open_source: returns the dataset; called on one process of each machine first, so that it
+        open_source: returns the dataset; called first on one process of each machine, so that it
             may fill a cache.
         network: the model that the targets are for.
         batch_size: samples per process and batch.
         workers: loader processes per training process.
         seed: of order and augmentation.
+        open_validation: returns the samples to validate on; None for no validation.
     """
 
     def __init__(
@@ -197,18 +124,42 @@ class TrainingData(LightningDataModule):
         batch_size: int,
         workers: int = 0,
         seed: int = 0,
+        open_validation: Callable[[], NuScenesDataset] | None = None,
     ) -> None:
         super().__init__()
         self._open_source, self._network = open_source, network
-        self._source: SampleSource | None = None
         self.batch_size, self._workers, self._seed = batch_size, workers, seed
+        self._open_validation = open_validation
+        self._source: SampleSource | None = None
+        self._validation: NuScenesDataset | None = None
 
     def prepare_data(self) -> None:
-        self._source = self._open_source()
-
-    def setup(self, stage: str) -> None:
+        """Open the datasets, once."""
         if self._source is None:
             self._source = self._open_source()
+            self._validation = self._open_validation() if self._open_validation else None
+
+    def setup(self, stage: str) -> None:
+        """Open the datasets in processes that ``prepare_data`` was not called in."""
+        self.prepare_data()
+
+    @property
+    def source(self) -> SampleSource:
+        """The training samples."""
+        if self._source is None:
+            raise RuntimeError('the data has not been set up')
+        return self._source
+
+    @property
+    def validation(self) -> NuScenesDataset | None:
+        """The samples to validate on."""
+        return self._validation
+
+    @property
+    def _running(self) -> Trainer:
+        if self.trainer is None:
+            raise RuntimeError('the data belongs to no trainer')
+        return self.trainer
 
     @property
     def steps_per_epoch(self) -> int:
@@ -217,39 +168,58 @@ class TrainingData(LightningDataModule):
         Raises:
             ValueError: there is not one batch for each process.
         """
-        processes = self.trainer.world_size
-        batches = len(self._source) // processes // self.batch_size
+        processes = self._running.world_size
+        batches = len(self.source) // processes // self.batch_size
         if batches == 0:
             raise ValueError(
-                f'{len(self._source)} samples make no batch of {self.batch_size} for each of '
-                f'{processes} processes; '
-                'train on more samples or lower data.batch_size'
+                f'{len(self.source)} samples are fewer than one batch of {self.batch_size} for '
+                f'each of {processes} processes; train on more samples or lower data.batch_size'
             )
-        return math.ceil(batches / self.trainer.accumulate_grad_batches)
+        return math.ceil(batches / self._running.accumulate_grad_batches)
 
     def train_dataloader(self) -> ResumableLoader:
-        """Return the loader; when a run is resumed its first epoch starts where the checkpoint was
-        written.
-        """
-        trainer = self.trainer
+        """Return the loader; in a resumed run it starts where the checkpoint was written."""
+        trainer = self._running
         epoch, step = divmod(trainer.global_step, self.steps_per_epoch)
         skip = step * trainer.accumulate_grad_batches * self.batch_size
-        draws = ShuffledDraws(
-            len(self._source), self._seed, trainer.global_rank, trainer.world_size, epoch, skip
+        sampler: Any = SeededSampler(
+            len(self.source), self._seed, trainer.global_rank, trainer.world_size, epoch, skip
         )
         order = {
-            'samples': len(self._source),
+            'samples': len(self.source),
             'seed': self._seed,
             'processes': trainer.world_size,
             'batch size': self.batch_size,
         }
         return ResumableLoader(
             order=order,
-            dataset=DrawnSamples(self._source),
-            batch_sampler=BatchSampler(draws, self.batch_size, drop_last=True),
-            num_workers=self._workers,
-            collate_fn=partial(collate, config=self._network),
-            worker_init_fn=_one_thread,
-            pin_memory=trainer.strategy.root_device.type == 'cuda',
-            persistent_workers=self._workers > 0,
+            dataset=SeededDataset(self.source),
+            batch_sampler=BatchSampler(sampler, self.batch_size, drop_last=True),
+            **self._loader_options(),
         )
+
+    def val_dataloader(self) -> DataLoader[Batch] | list:
+        """Return the loader of this process, no batches without validation.
+
+        All processes have the same number of samples, since their losses are averaged batch by
+        batch; samples that remain are dropped.
+        """
+        if self._validation is None:
+            return []
+        processes, process = self._running.world_size, self._running.global_rank
+        equal = len(self._validation) // processes * processes
+        part: Any = Subset(self._validation, range(process, equal, processes))
+        return DataLoader(
+            dataset=part,
+            batch_size=self.batch_size,
+            **self._loader_options(),
+        )
+
+    def _loader_options(self) -> dict[str, Any]:
+        return {
+            'num_workers': self._workers,
+            'collate_fn': partial(collate, config=self._network),
+            'worker_init_fn': _start_worker,
+            'pin_memory': self._running.strategy.root_device.type == 'cuda',
+            'persistent_workers': self._workers > 0,
+        }

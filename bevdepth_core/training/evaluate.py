@@ -1,40 +1,41 @@
-"""Score a checkpoint with the official nuScenes metrics.
+r"""Score a checkpoint with the official nuScenes metrics.
 
 Run from the repository root after `. env.sh`:
 
-    python training/evaluate.py --checkpoint
-    out/training/r50_256x704_2key/weights/epoch_024.safetensors --data.root data/nuscenes
+    python training/evaluate.py --data.root data/nuscenes \
+        --checkpoint out/training/r50_256x704_2key/weights/epoch_024.safetensors
 
-takes our .safetensors and the official .pth and .ckpt. The detector runs over the key frames of
-the split as it runs on a robot: scene by scene, each frame encoded once and kept as the next one's
-    past. `output` (out/evaluation) gets
+The checkpoint is a .safetensors of ours or an official .pth or .ckpt. The detector runs over the
+key frames of the split as on a robot: scene by scene, each frame encoded once and kept as the past
+frame of the next one. `output` (out/evaluation) gets
 
-    results.json                                 every sample's boxes in the nuScenes result format
-    metrics_summary.json, metrics_details.json   what the devkit's DetectionEval makes of them
-    table.md                                     the printed table: mAP, NDS, five errors, also per
-    class
+    results.json                                 boxes of every sample, nuScenes result format
+    metrics_summary.json, metrics_details.json   metrics of the devkit's DetectionEval
+    table.md                                     the printed table: mAP, NDS, errors, per class
 
-On nuScenes val a table of one of the published networks names the published scores, too. A split
-without annotations (v1.0-test) gets results.json alone, ready for the evaluation server.
+On nuScenes val the table of a published network also shows the published scores. For own class
+lists, lidars or point counts, which the official evaluation does not know, the same metrics are
+computed from the annotations. A split without annotations (v1.0-test) gets results.json only,
+ready for the evaluation server.
 
-Every GPU is used without being asked, one process and a share of the scenes each. `--device
-cuda:1` takes one, `--device cuda:0,cuda:2` two; `--device cpu` none, `--device cpu,cpu` two
-processes without any. Own splits: a file `<version>/splits.json` that maps names to lists of scene
-    names, as the devkit reads it.
+All GPUs are used, one process and a share of the scenes each. `--device cuda:1` uses one,
+`--device cuda:0,cuda:2` two, `--device cpu` none, `--device cpu,cpu` two processes on the CPU. Own
+splits are in a file `<version>/splits.json`, names to lists of scene names, as in the devkit.
 """
 
 from __future__ import annotations
 
+import logging
 import queue
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from jsonargparse import ArgumentParser
-from torch import multiprocessing
+from torch.multiprocessing import Queue, get_context
+from torch.multiprocessing.spawn import ProcessContext, ProcessRaisedException, spawn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -52,14 +53,14 @@ from bevdepth_core.nuscenes.evaluation import (
     write_results,
 )
 from bevdepth_core.nuscenes.index import SampleIndex
-from bevdepth_core.training.config import ManualHelp
+from bevdepth_core.training.command_line import manual_parser, parse
 from bevdepth_core.training.dataset_settings import DatasetSettings, report_boxes
 from bevdepth_core.types import Detections3D, Frame
 
 PUBLISHED_ON = ('v1.0-trainval', 'val')
 """Version and split that the published scores hold for."""
 POLL_SECONDS = 1.0
-"""How often the processes are looked after while none has a result."""
+"""Period of the check whether a process has failed, while none has a result."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class EvaluationConfig:
         checkpoint: weights, ``.safetensors`` or official.
         data: what to score on.
         output: folder for results and scores.
-        device: ``auto`` for all GPUs, or the CPU where there is none; else devices separated by
-            commas, a process for each.
+        device: ``auto`` for all GPUs, or the CPU without one; else devices separated by commas,
+            one process each.
         precision: of the image branch.
     """
 
@@ -96,22 +97,24 @@ class EvaluationConfig:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = ArgumentParser(
-        prog='training/evaluate.py', description=__doc__, formatter_class=ManualHelp
-    )
+    logging.basicConfig(format='%(message)s')
+    logging.getLogger('bevdepth_core').setLevel(logging.INFO)
+    parser = manual_parser('training/evaluate.py', __doc__ or '')
     parser.add_class_arguments(EvaluationConfig)
-    values = parser.instantiate(parser.parse_args(arguments))
     try:
+        values = parser.instantiate(parse(parser, arguments))
         print(score(EvaluationConfig(**vars(values))))
-    except (ValueError, OSError, multiprocessing.ProcessRaisedException) as error:
-        sys.exit(str(error))
+    except (ValueError, OSError, ProcessRaisedException) as error:
+        sys.exit(f'evaluate: {error}')
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def score(config: EvaluationConfig) -> str:
     """Detect on a split, write results and scores, and return what to print.
 
     Raises:
-        ValueError: the checkpoint is refused, the split is unknown, the dataset incomplete or a
+        ValueError: the checkpoint is invalid, the split is unknown, the dataset incomplete or a
             device absent.
         OSError: an image cannot be read.
         ProcessRaisedException: the same, in one of several processes.
@@ -148,7 +151,7 @@ def _load(path: str) -> BEVDepth:
         return load_checkpoint(path)
     except CheckpointError as error:
         hint = (
-            '; out of a last.ckpt of training, training/export_weights.py takes the weights'
+            '; training/export_weights.py exports the weights of a last.ckpt'
             if path.endswith('.ckpt')
             else ''
         )
@@ -158,9 +161,7 @@ def _load(path: str) -> BEVDepth:
 def published_score(
     network: ModelConfig, averaged: bool, data: EvaluationData
 ) -> PublishedScore | None:
-    """Return the published scores of a network, those of its averaged weights where ``averaged``;
-    None where there are none.
-    """
+    """Return the published scores of a network, or of its averaged weights; None without."""
     if (data.version, data.split) != PUBLISHED_ON:
         return None
     plain = ModelConfig()
@@ -187,7 +188,21 @@ def chosen_devices(device: str) -> list[str]:
     """Return a device per process: see ``EvaluationConfig.device``."""
     if device == 'auto':
         return [f'cuda:{number}' for number in range(torch.cuda.device_count())] or ['cpu']
-    return [name.strip() for name in device.split(',')]
+    devices = [name.strip() for name in device.split(',')]
+    for name in devices:
+        require_device(name)
+    return devices
+
+
+def require_device(name: str) -> None:
+    """Raise ValueError unless ``name`` is the CPU or a GPU of this machine."""
+    count = torch.cuda.device_count()
+    known = ['cpu', 'cuda', *(f'cuda:{number}' for number in range(count))]
+    if name not in (known if count else known[:1]):
+        raise ValueError(
+            f'there is no device {name!r}: choose auto, or some of '
+            f'{", ".join(known if count else known[:1])}, separated by commas'
+        )
 
 
 def _share(
@@ -203,8 +218,8 @@ def _share(
 def stream(
     detector: Detector, index: SampleIndex, scenes: Sequence[range], data: EvaluationData
 ) -> Iterator[tuple[int, Detections3D]]:
-    """Yield position and detections of each key frame, its past frame the key frame before it in
-    the scene.
+    """Yield position and detections of each key frame; the past frame is the previous key frame
+    of the scene.
     """
     positions = [position for scene in scenes for position in scene]
     starts = {scene.start for scene in scenes}
@@ -223,16 +238,16 @@ def stream(
 def _at_two_hertz(frame: Frame, position: int) -> Frame:
     """Return the frame with stamps as if key frames came at exactly 2 Hz.
 
-    The official pipeline takes the key frame before as the past frame whatever its age, the
-    detector goes by age.
+    The official pipeline uses the previous key frame as past frame whatever its age; the detector
+    chooses by age.
     """
     return replace(
         frame, stamps_ns=frame.stamps_ns - frame.stamp_ns + position * PAST_FRAME_AGE_NS
     )
 
 
-class _KeyFrames(Dataset):
-    """The frames of some positions, read ahead by a data loader."""
+class _KeyFrames(Dataset[Frame]):
+    """The frames of some positions, for a data loader."""
 
     def __init__(self, index: SampleIndex, dataroot: str, positions: Sequence[int]) -> None:
         self._index, self._dataroot, self._positions = index, dataroot, positions
@@ -244,7 +259,7 @@ class _KeyFrames(Dataset):
         return load_frame(self._index[self._positions[place]], self._dataroot)
 
 
-def _same(frame: Frame) -> Frame:
+def _same(frame: Any) -> Any:
     return frame
 
 
@@ -254,33 +269,31 @@ def _in_processes(
     devices: Sequence[str],
     shares: Sequence[Sequence[range]],
 ) -> Iterator[tuple[str, list[dict]]]:
-    """Yield what one process per device finds in its share, in any order."""
-    found = multiprocessing.get_context('spawn').Queue()
-    processes = multiprocessing.spawn(
-        _work, (config, index, devices, shares, found), nprocs=len(devices), join=False
+    """Yield the results of one process per device, in any order."""
+    found = get_context('spawn').Queue()
+    processes = spawn(
+        _detect_share, (config, index, devices, shares, found), nprocs=len(devices), join=False
     )
     for _ in range(len(index)):
         yield _next(found, processes)
     processes.join()
 
 
-def _next(
-    found: multiprocessing.Queue, processes: multiprocessing.ProcessContext
-) -> tuple[str, list[dict]]:
+def _next(found: Queue, processes: ProcessContext) -> tuple[str, list[dict]]:
     while True:
         try:
             return found.get(timeout=POLL_SECONDS)
         except queue.Empty:
-            processes.join(timeout=0)  # ends all and raises where one has failed
+            processes.join(timeout=0)  # if one has failed, ends all and raises its error
 
 
-def _work(
+def _detect_share(
     number: int,
     config: EvaluationConfig,
     index: SampleIndex,
     devices: Sequence[str],
     shares: Sequence[Sequence[range]],
-    found: multiprocessing.Queue,
+    found: Queue,
 ) -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() // len(devices)))
     for entry in _share(config, index, devices[number], shares[number]):

@@ -1,56 +1,62 @@
-"""The network under training: frozen stem, pretrained weights, one step, optimizer and
-schedule.
-"""
+"""The Lightning module: first weights, frozen parts, a training step, optimizer and schedule."""
 
 from __future__ import annotations
 
 import math
-import urllib.error
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchvision.models import get_model_weights
 
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.model import BEVDepth
+from bevdepth_core.model.depth_net import camera_vector
 from bevdepth_core.training.batch import Batch
-from bevdepth_core.training.criterion import criterion
+from bevdepth_core.training.criterion import Losses, criterion, depth_criterion
+from bevdepth_core.training.initial_weights import load_initial, load_pretrained
+from bevdepth_core.types import ModelOutputs
 
 _MILESTONE_FACTOR = 0.1
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The network and how it learns; the defaults are the paper's with two key frames.
+    """The network and its optimization; the defaults are the paper's with two key frames.
 
     Attributes:
-        network: every number of the network.
-        pretrained: first weights of the image backbone: the name of torchvision's weights such as
-            ``IMAGENET1K_V1``, the path of a file with a torchvision state dict, or ``none`` for
-            random ones.
-        heatmap_bias: first bias of the heatmaps, such as -2.19 for a first score of 0.1
-            everywhere; null for a random one near 0, which is what the official code ends up with.
-        freeze_stem: keep the backbone's first convolution and its batch norm as they are; right
-            for pretrained weights only.
+        network: every number of the network; those not given are of ``init`` where that is set.
+        init: start from the weights of a BEVDepth checkpoint, a file or a known name such as
+            ``small``. Heads of the same classes are kept, others are new. Null starts anew.
+        objective: ``detection`` trains the whole network with all losses. ``depth`` trains the
+            depth branch with lidar depth, which needs no annotations; all other weights and
+            their batch norm statistics stay fixed.
+        pretrained: first weights of the image backbone without ``init``: torchvision's name such
+            as ``IMAGENET1K_V1``, a file with a torchvision state dict, or ``none`` for random
+            weights.
+        heatmap_bias: first bias of new heatmaps, such as -2.19 for a first score of 0.1
+            everywhere; null for a random bias near 0 as in the official code.
+        freeze_stem: keep the backbone's first convolution and its batch norm fixed; for
+            pretrained weights only.
         code_weights: weights of the ten box numbers in the loss: x, y, z, three sizes, sine,
             cosine, velocity x and y.
-        learning_rate: at ``learning_rate_batch`` samples a step; it grows with the number of
-            samples.
-        learning_rate_batch: samples a step, over all GPUs, that ``learning_rate`` is meant for.
+        learning_rate: at ``learning_rate_batch`` samples per step; it is proportional to the
+            number of samples.
+        learning_rate_batch: samples per step, over all GPUs, that ``learning_rate`` refers to.
         weight_decay: of AdamW.
-        warmup_steps: steps of linear growth of the learning rate at the start.
-        schedule: ``steps`` multiplies the learning rate by 0.1 at each milestone, ``cosine`` lets
-            it fall to 0.
+        warmup_steps: steps of a linear increase of the learning rate at the start.
+        schedule: ``steps`` multiplies the learning rate by 0.1 at each milestone, ``cosine``
+            decreases it to 0.
         milestones: epochs of ``steps``.
     """
 
     network: ModelConfig = field(default_factory=ModelConfig)
+    init: str | None = None
+    objective: Literal['detection', 'depth'] = 'detection'
     pretrained: str = 'IMAGENET1K_V1'
     heatmap_bias: float | None = None
     freeze_stem: bool = True
@@ -70,19 +76,18 @@ class NonFiniteLossError(FloatingPointError):
 
 
 class BEVDepthModule(LightningModule):
-    """One step of training.
+    """The network with its losses and its optimizer.
 
-    The random numbers of a step (dropout) follow from seed, epoch, step and rank alone, so that a
-    resumed run draws what an uninterrupted one does.
+    The random numbers of a step (dropout) depend only on seed, epoch, step and rank, so that a
+    resumed run uses those of an uninterrupted one.
 
     Args:
         settings: network and recipe.
         seed: of the first weights and of every step.
-        description: plain values that checkpoints carry along, such as the whole configuration of
-            the run.
+        description: plain values to store in checkpoints, such as the configuration of the run.
 
     Raises:
-        ValueError: pretrained weights that do not exist or do not fit.
+        ValueError: first weights that do not exist or do not fit.
         ConnectionError: pretrained weights that could not be downloaded.
     """
 
@@ -95,31 +100,50 @@ class BEVDepthModule(LightningModule):
         self.description = description or {}
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
-            # Convolutions and batch norms are faster so, most of all on tensor cores.
-            self.model = BEVDepth(settings.network).to(memory_format=torch.channels_last)
-        if settings.heatmap_bias is not None:
-            for task in self.model.head.tasks:
-                nn.init.constant_(task['heatmap'][-1].bias, settings.heatmap_bias)
-        load_pretrained(
-            self.model.image_encoder.backbone,
-            settings.pretrained,
-            settings.network.image_encoder.depth,
-        )
-        if settings.freeze_stem:
-            for layer in self._stem():
-                layer.requires_grad_(False)
+            self.model = BEVDepth(settings.network)
+        # Convolutions and batch norms are faster so, most of all on tensor cores.
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._load_first_weights()
+        for part in self._frozen():
+            part.requires_grad_(False)
+        for part in self._depth_branch():
+            part.requires_grad_(True)
         self.train()
 
-    def _stem(self) -> tuple[nn.Module, nn.Module]:
+    def _load_first_weights(self) -> None:
+        settings = self.settings
+        if settings.heatmap_bias is not None:
+            for task in self.model.head.tasks:
+                nn.init.constant_(_heatmap_bias(task), settings.heatmap_bias)
+        if settings.init is not None:
+            load_initial(self.model, settings.init)
+        else:
+            depth = settings.network.image_encoder.depth
+            load_pretrained(self.model.image_encoder.backbone, settings.pretrained, depth)
+
+    def _frozen(self) -> tuple[nn.Module, ...]:
+        """Return the parts that keep weights and statistics, the depth branch excepted."""
+        if self.settings.objective == 'depth':
+            return (self.model,)
         backbone = self.model.image_encoder.backbone
-        return backbone.conv1, backbone.bn1
+        return (backbone.conv1, backbone.bn1) if self.settings.freeze_stem else ()
+
+    def _depth_branch(self) -> tuple[nn.Module, ...]:
+        """Return the layers that only depth depends on.
+
+        Their batch norms use and update the statistics of the new data. The shared layers before
+        them stay fixed, since the context that the heads were trained with comes from them.
+        """
+        net = self.model.depth_net
+        return net.depth_gate, net.depth_blocks, net.pyramid, net.deform, net.depth_head
 
     def train(self, mode: bool = True) -> BEVDepthModule:
-        """Switch to training or evaluation; a frozen stem stays in evaluation."""
+        """Switch to training or evaluation; frozen parts stay in evaluation."""
         super().train(mode)
-        if self.settings.freeze_stem:
-            for layer in self._stem():
-                layer.eval()
+        for part in self._frozen():
+            part.eval()
+        for part in self._depth_branch():
+            part.train(mode)
         return self
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -134,38 +158,54 @@ class BEVDepthModule(LightningModule):
         Raises:
             NonFiniteLossError: it is NaN or infinite.
         """
-        outputs = self.model(batch.inputs(self.settings.network.image))
-        losses = criterion(outputs, batch.tasks, batch.depth_bins, self.settings.code_weights)
+        losses, _ = self._losses(batch)
         named = losses.named()
         if not named['total'].isfinite():
-            values = ', '.join(f'{name} {value.item():g}' for name, value in named.items())
-            raise NonFiniteLossError(
-                f'the loss is not finite in epoch {self.current_epoch}, batch {batch_idx}, '
-                f'samples {", ".join(batch.names)}: {values}. '
-                'Look at these samples, lower the learning rate, or train with bf16 or 32 bits, '
-                'then resume from the last checkpoint.'
-            )
+            raise NonFiniteLossError(self._non_finite(batch, batch_idx, named))
         self.log_dict(
             {f'loss/{name}': value for name, value in named.items()}, batch_size=len(batch)
         )
         self.log('loss', named['total'], prog_bar=True, logger=False, batch_size=len(batch))
         return losses.total
 
-    def configure_optimizers(self) -> dict:
-        settings, data = self.settings, self.trainer.datamodule
-        samples = data.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, ModelOutputs | None]:
+        """Log the losses of a batch, and return its ``outputs``; None for the depth objective."""
+        losses, outputs = self._losses(batch)
+        named = {f'val/loss/{name}': value for name, value in losses.named().items()}
+        self.log_dict(named, on_epoch=True, sync_dist=True, batch_size=len(batch))
+        return {'outputs': outputs}
+
+    def _losses(self, batch: Batch) -> tuple[Losses, ModelOutputs | None]:
+        inputs = batch.inputs(self.settings.network.image)
+        if self.settings.objective == 'depth':
+            cameras = camera_vector(inputs.matrices.frame(0))
+            depth = self.model.encode_images(inputs.images[:, 0], cameras).depth
+            return depth_criterion(depth, batch.depth_bins), None
+        outputs = self.model(inputs)
+        weights = self.settings.code_weights
+        return criterion(outputs, batch.tasks, batch.depth_bins, weights), outputs
+
+    def _non_finite(self, batch: Batch, batch_idx: int, named: dict[str, Tensor]) -> str:
+        values = ', '.join(f'{name} {value.item():g}' for name, value in named.items())
+        return (
+            f'the loss is not finite in epoch {self.current_epoch}, batch {batch_idx}, '
+            f'samples {", ".join(batch.names)}: {values}. '
+            'Check these samples, lower the learning rate, or train with bf16 or 32 bits, '
+            'then resume from the last checkpoint.'
+        )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        settings, trainer = self.settings, self.trainer
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        samples = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
         rate = settings.learning_rate * samples / settings.learning_rate_batch
         optimizer = torch.optim.AdamW(trainable, lr=rate, weight_decay=settings.weight_decay)
-        steps_per_epoch = data.steps_per_epoch
-        total = (
-            self.trainer.max_steps
-            if self.trainer.max_steps > 0
-            else steps_per_epoch * self.trainer.max_epochs
-        )
+        epochs = trainer.max_epochs or 0
+        total = trainer.max_steps if trainer.max_steps > 0 else data.steps_per_epoch * epochs
         factor = partial(
             learning_rate_factor,
-            steps_per_epoch=steps_per_epoch,
+            steps_per_epoch=data.steps_per_epoch,
             total_steps=total,
             settings=settings,
         )
@@ -175,70 +215,21 @@ class BEVDepthModule(LightningModule):
             'lr_scheduler': {'scheduler': scheduler, 'interval': 'step'},
         }
 
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint['description'] = self.description
+
+
+def _heatmap_bias(task: Any) -> Tensor:
+    return task['heatmap'][-1].bias
 
 
 def learning_rate_factor(
     step: int, steps_per_epoch: int, total_steps: int, settings: ModelSettings
 ) -> float:
-    """Return what the learning rate is multiplied by at optimizer step ``step``, counted from
-    0.
-    """
+    """Return the factor of the learning rate at optimizer step ``step``, counted from 0."""
     warmup = min(1.0, (step + 1) / (settings.warmup_steps + 1))
     if settings.schedule == 'cosine':
         return warmup * (1 + math.cos(math.pi * min(1.0, step / total_steps))) / 2
     return warmup * _MILESTONE_FACTOR ** sum(
         step // steps_per_epoch >= epoch for epoch in settings.milestones
     )
-
-
-def load_pretrained(backbone: nn.Module, source: str, depth: int) -> None:
-    """Give the image backbone its first weights.
-
-    Args:
-        backbone: torchvision's ResNet without classifier.
-        source: see ``ModelSettings.pretrained``.
-        depth: of the ResNet.
-
-    Raises:
-        ValueError: no such weights, or they do not fit.
-        ConnectionError: they could not be downloaded.
-    """
-    if source == 'none':
-        return
-    state = _read_state(Path(source)) if Path(source).suffix else _download_state(source, depth)
-    state = {name: tensor for name, tensor in state.items() if not name.startswith('fc.')}
-    try:
-        backbone.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(
-            f'model.pretrained: {source} does not fit a ResNet-{depth}: {error}'
-        ) from error
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ValueError(
-            f"model.pretrained: {path}: no such file; give torchvision's name of weights, a file, "
-            'or none'
-        )
-    return torch.load(path, map_location='cpu', weights_only=True)
-
-
-def _download_state(name: str, depth: int) -> dict[str, Tensor]:
-    try:
-        weights = get_model_weights(f'resnet{depth}')[name]
-    except KeyError as error:
-        raise ValueError(
-            f'model.pretrained: torchvision has no weights {name} of ResNet-{depth}; give a file '
-            'or none'
-        ) from error
-    try:
-        return weights.get_state_dict(progress=True, check_hash=True)
-    except (urllib.error.URLError, OSError) as error:
-        raise ConnectionError(
-            f'model.pretrained: {weights.url} could not be downloaded ({error}); fetch it '
-            'elsewhere and give the file, '
-            'or train from random weights with --model.pretrained none'
-        ) from error

@@ -1,9 +1,9 @@
-"""Draw the loss of a run, all its parts, as a picture.
+"""Plot the losses of a run.
 
     python training/plot.py out/training/small curves.png
 
-A run that was interrupted and resumed has a part per start; each gets a colour, and steps that
-were made twice are drawn twice.
+A run that was interrupted and resumed has one part per start. Each part has its own color, and
+repeated steps are plotted twice.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 LOSSES = {'total': 'total', 'heatmap': 'heatmaps', 'box': 'boxes', 'depth': 'depth'}
-"""Logged name of each loss, and what the picture calls it."""
+"""Logged name of each loss, and its title."""
 
 
 def read_parts(run: str | Path) -> list[dict[str, np.ndarray]]:
@@ -51,9 +52,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     }
 
 
-def twice_made(parts: list[dict[str, np.ndarray]]) -> tuple[int, float]:
-    """Return how many logged steps two successive parts share, and the largest relative difference
-    of their losses.
+def repeated_steps(parts: list[dict[str, np.ndarray]]) -> tuple[int, float]:
+    """Return the number of logged steps that successive parts share, and the largest relative
+    difference of their losses.
     """
     counts, differences = 0, [0.0]
     for before, after in pairwise(parts):
@@ -63,50 +64,49 @@ def twice_made(parts: list[dict[str, np.ndarray]]) -> tuple[int, float]:
     return counts, max(differences)
 
 
-def plot(run: str | Path, picture: str | Path) -> None:
-    """Write the curves of ``run`` to ``picture``; raises as ``read_parts``."""
+def plot(run: str | Path, figure_path: str | Path) -> None:
+    """Write the curves of ``run`` to ``figure_path``; raises as ``read_parts``."""
     parts = read_parts(run)
     figure, panels = plt.subplots(2, 2, figsize=(11, 7), sharex=True, layout='constrained')
     for (name, title), panel in zip(LOSSES.items(), panels.flat, strict=True):
-        for number, part in enumerate(parts):
-            label = (
-                'from the start'
-                if number == 0
-                else f'resumed before step {int(part["step"][0])}'
-                if len(part['step'])
-                else None
-            )
-            panel.plot(
-                part['step'],
-                part[name],
-                color=f'C{number}',
-                linewidth=1.2,
-                alpha=0.85,
-                label=label,
-            )
+        _plot_loss(panel, parts, name)
         panel.set_title(title)
-        panel.set_yscale('log')
-        panel.grid(which='both', alpha=0.25)
     panels[0, 0].legend()
     for panel in panels[1]:
         panel.set_xlabel('optimizer step')
     figure.suptitle(f'Loss of {Path(run).name}')
-    figure.savefig(picture, dpi=110)
+    figure.savefig(figure_path, dpi=110)
     plt.close(figure)
+
+
+def _plot_loss(panel: Axes, parts: list[dict[str, np.ndarray]], name: str) -> None:
+    for number, part in enumerate(parts):
+        color = f'C{number}'
+        label = _label(number, part['step'])
+        panel.plot(part['step'], part[name], color=color, linewidth=1.2, alpha=0.85, label=label)
+    panel.set_yscale('log')
+    panel.grid(which='both', alpha=0.25)
+
+
+def _label(number: int, steps: np.ndarray) -> str | None:
+    if number == 0:
+        return 'from the start'
+    return f'resumed before step {int(steps[0])}' if len(steps) else None
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = ArgumentParser(
-        'training/plot.py', description='Draw the loss of a run, all its parts, as a picture.'
-    )
+    parser = ArgumentParser('training/plot.py', description='Plot the losses of a run.')
     parser.add_argument('run', metavar='RUN', type=Path, help='output folder of training/train.py')
-    parser.add_argument('picture', metavar='PNG', type=Path, help='picture to write')
+    parser.add_argument('figure', metavar='PNG', type=Path, help='figure to write')
     options = parser.parse_args(arguments)
     try:
-        plot(options.run, options.picture)
+        plot(options.run, options.figure)
     except FileNotFoundError as error:
         parser.exit(1, f'{error}\n')
+    except ValueError as error:  # matplotlib knows no such format
+        parser.exit(1, f'{options.figure}: {error}\n')
+    print(f'wrote {options.figure}')
 
 
 if __name__ == '__main__':

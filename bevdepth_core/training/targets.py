@@ -1,6 +1,4 @@
-"""What the network should have said: head maps of a sample's boxes, and depth bins of its lidar
-points.
-"""
+"""Training targets: heatmaps, boxes and depth bins."""
 
 from __future__ import annotations
 
@@ -15,10 +13,10 @@ from bevdepth_core.types import join_box_values
 NO_DEPTH = -1
 """Depth bin of feature pixels without a lidar point."""
 MAX_BOXES_PER_TASK = 500
-"""Boxes of a task and sample beyond these are ignored, as in the official code."""
+"""Further boxes of a task and sample are ignored, as in the official code."""
 
 _GAUSSIAN_OVERLAP = 0.1
-_SMALLEST_RADIUS = 2
+_MIN_RADIUS = 2
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,8 @@ def center_targets(boxes: Tensor, labels: Tensor, config: ModelConfig) -> tuple[
 
     Args:
         boxes: (n, 9) float32 in the augmented ego frame: centre x, y, z, length, width, height in
-            metres, yaw in radians, velocity x and y in m/s. Those centred outside the grid are
-            left out.
+            metres, yaw in radians, velocity x and y in m/s. Boxes centered outside the grid are
+            excluded.
         labels: (n,) int64, index into ``config.class_names``.
         config: grid and tasks.
 
@@ -67,7 +65,7 @@ def center_targets(boxes: Tensor, labels: Tensor, config: ModelConfig) -> tuple[
     """
     targets, first_label = [], 0
     for task in config.head.tasks:
-        # Class by class: it decides which boxes are the first MAX_BOXES_PER_TASK.
+        # The order, class by class, decides which boxes are the first MAX_BOXES_PER_TASK.
         of_task = [
             (labels == first_label + index).nonzero()[:, 0] for index in range(len(task.classes))
         ]
@@ -83,8 +81,8 @@ def _task_targets(boxes: Tensor, classes: Tensor, task: HeadTask, grid: BEVGrid)
     nx, ny, _ = grid.shape
     cell_size = torch.tensor(grid.cell[:2])
     position = (boxes[:, :2] - torch.tensor(grid.lower[:2])) / cell_size
-    # Truncation towards zero takes centres up to one cell below the grid to cell 0: an oddity of
-    # the official code, kept.
+    # As in the official code, truncation towards zero assigns centers up to one cell below the
+    # grid to cell 0.
     cell = position.long()
     inside = ((cell >= 0) & (cell < torch.tensor((nx, ny)))).all(dim=1)
     boxes, position, cell = boxes[inside], position[inside], cell[inside]
@@ -107,7 +105,7 @@ def _task_targets(boxes: Tensor, classes: Tensor, task: HeadTask, grid: BEVGrid)
 
 
 def gaussian_radius(size: Tensor) -> Tensor:
-    """Return (n,) int64, how many cells the peak of each box reaches, at least 2.
+    """Return (n,) int64, the radius of each box's peak in cells, at least 2.
 
     Args:
         size: (n, 2) float32, length and width in cells.
@@ -122,11 +120,11 @@ def gaussian_radius(size: Tensor) -> Tensor:
         (4 * overlap, -2 * overlap * total, (overlap - 1) * area),
     )
     solutions = [(b + (b**2 - 4 * a * c).sqrt()) / 2 for a, b, c in cases]
-    return torch.stack(solutions).amin(dim=0).long().clamp(min=_SMALLEST_RADIUS)
+    return torch.stack(solutions).amin(dim=0).long().clamp(min=_MIN_RADIUS)
 
 
 def _gaussian_peaks(cell: Tensor, radius: Tensor, nx: int, ny: int) -> Tensor:
-    """Return (n, ny, nx): a Gaussian of height 1 around each cell, cut to a square of its
+    """Return (n, ny, nx): a Gaussian of height 1 around each cell, zero outside the square of its
     radius.
     """
     across, along = (_profile(cell[:, axis], radius, count) for axis, count in ((0, nx), (1, ny)))
@@ -140,13 +138,12 @@ def _profile(center: Tensor, radius: Tensor, count: int) -> Tensor:
 
 
 def depth_targets(depth: Tensor, bins: DepthBins, stride: int = 16) -> Tensor:
-    """Return the depth bin of each feature pixel, (..., h, w) int64, ``NO_DEPTH`` where there is
-    none.
+    """Return the depth bin of each feature pixel, (..., h, w) int64, or ``NO_DEPTH``.
 
     Args:
         depth: (..., H, W) float32, metres at the pixels that a lidar point falls on, 0 elsewhere.
-        bins: a depth from ``start`` up to ``start + count * step`` has a bin; others have none.
-        stride: pixels per feature pixel; the nearest point within it counts.
+        bins: depths from ``start`` up to ``start + count * step`` have a bin, others none.
+        stride: pixels per feature pixel, which takes the depth of its nearest point.
     """
     blocks = depth.unflatten(-1, (-1, stride)).unflatten(
         -3, (-1, stride)

@@ -2,78 +2,130 @@ r"""Train BEVDepth.
 
 Run from the repository root after `. env.sh`:
 
-    python training/train.py --config config/training/r50_256x704_2key.yaml --data.root
-    data/nuscenes
+    python training/train.py --data.root data/nuscenes \
+        --config config/training/r50_256x704_2key.yaml
 
-Every value of the preset can be set on the command line: `--data.batch_size 4 --trainer.max_epochs
-12 --model.pretrained none`. `--help` lists them. The result lies in `output`
-(out/training/<preset> in the presets):
+Every value of a preset can be set on the command line: `--data.batch_size 4 --trainer.max_epochs
+12 --model.pretrained none`. `--help` lists them. The folder `output` (out/training/<preset> in the
+presets) gets
 
-    config.yaml                   the whole configuration of the run; a preset itself
-    last.ckpt                     all that a run needs to go on, written every
-    trainer.checkpoint_every_n_steps weights/epoch_001.safetensors weights for the detector after
-    each epoch, averaged where trainer.averaging is set tensorboard/, csv/            curves, a
-    version per start: `tensorboard --logdir out/training`, or csv/version_0/metrics.csv
+    config.yaml                       the whole configuration of the run; a preset itself
+    last.ckpt                         everything that resuming needs, written every
+                                      trainer.checkpoint_every_n_steps
+    best.ckpt                         the best validation, with data.val_split
+    weights/epoch_001.safetensors     weights for the detector after each epoch, averaged with
+                                      trainer.averaging
+    csv/, tensorboard/                curves, one version per start
 
-Go on after an interruption, also in the middle of an epoch: the same command and `--resume true`.
-It starts anew where there is no last.ckpt yet, so a job scheduler may use it from the first start
-on.
+Ctrl-C finishes the step, writes last.ckpt and prints the command that resumes the run; a second
+Ctrl-C stops at once. `--resume true` resumes a run, also in the middle of an epoch. It starts a
+new run if there is no last.ckpt, so that a job scheduler can always use it.
 
-Several GPUs of one machine are used without being asked; `--trainer.devices 2` takes two. The
-learning rate follows the number of samples per step. Several machines, 8 GPUs each, on every one
-of them:
+`--data.val_split val` validates after each epoch and logs losses, mAP and NDS.
+
+Start from trained weights: `--model.init FILE`, or the presets fine_tune.yaml (annotated data) and
+adapt_depth.yaml (lidar, no annotations). The network is then that of the checkpoint.
+
+All GPUs of the machine are used; `--trainer.devices 2` uses two. The learning rate is proportional
+to the number of samples per step. On several machines with 8 GPUs each, run on every one:
 
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \
         training/train.py --config PRESET --trainer.nodes 2
 
-or with SLURM: `srun --nodes 2 --ntasks-per-node 8 --gpus-per-node 8 python training/train.py
-    --config PRESET --trainer.nodes 2`.
+or with SLURM:
+
+    srun --nodes 2 --ntasks-per-node 8 --gpus-per-node 8 \
+        python training/train.py --config PRESET --trainer.nodes 2
 
 Without a GPU: `--trainer.precision 32-true`. Without network: `--model.pretrained FILE`
-    (torchvision's ResNet-50) or `none`.
-A loss that is not finite ends the run and names the samples. `training/export_weights.py` takes
-weights out of a last.ckpt.
+(torchvision's ResNet-50) or `none`. A loss that is not finite ends the run and names the samples.
+`training/export_weights.py` exports the weights of a .ckpt.
 """
 
 from __future__ import annotations
 
+import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import (
+    CSVLogger,
+    Logger,
+    MLFlowLogger,
+    TensorBoardLogger,
+    WandbLogger,
+)
 from lightning.pytorch.utilities import rank_zero_only
 
-from bevdepth_core.nuscenes.completeness import DatasetIncompleteError
 from bevdepth_core.training.averaging import ExponentialAverage
 from bevdepth_core.training.checkpoints import ResumeCheckpoint, WeightsExport, source_revision
-from bevdepth_core.training.config import TrainingConfig, build_parser, plain, read_config
-from bevdepth_core.training.data import TrainingData, open_nuscenes
+from bevdepth_core.training.command_line import InvalidRunError
+from bevdepth_core.training.config import TrainingConfig, build_parser, plain, read_arguments
+from bevdepth_core.training.data import TrainingData, open_nuscenes, open_validation
+from bevdepth_core.training.interrupt import RunInterruptedError, StopOnInterrupt
 from bevdepth_core.training.module import BEVDepthModule, NonFiniteLossError
+from bevdepth_core.training.progress import ProgressBar
+from bevdepth_core.training.seeded_sampler import OrderChangedError
+from bevdepth_core.training.validation import ValidationScore
 
-BAR_STEPS = 10
-"""Steps between two looks at the loss for the progress bar, each of which waits for the GPU."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of a shell."""
+EXPERIMENT = 'bevdepth'
+"""Project of W&B, experiment of MLflow."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line."""
-    parser = build_parser(__doc__)
+    """Run the command line; ends the process with one message and 1, or 130 after Ctrl-C."""
+    logging.basicConfig(format='%(message)s')
+    logging.getLogger('bevdepth_core').setLevel(logging.INFO)
+    parser = build_parser(__doc__ or '')
     parser.add_argument(
-        '--resume',
-        type=bool,
-        default=False,
-        help='go on from last.ckpt in output, if there is one',
+        '--resume', type=bool, default=False, help='resume from last.ckpt in output, if it exists'
     )
-    values = parser.parse_args(arguments)
-    config = read_config(parser, values)
     try:
-        train(config, values.resume)
-    except (NonFiniteLossError, ConnectionError, DatasetIncompleteError, FileExistsError) as error:
-        sys.exit(str(error))
+        config, values = read_arguments(parser, arguments)
+        _train_until_interrupted(config, values.resume, arguments)
+    except (InvalidRunError, NonFiniteLossError, ConnectionError, FileExistsError) as error:
+        sys.exit(f'train: {error}')
+    except OSError as error:  # of a loader process: its traceback comes before the message
+        sys.exit(f'train: {str(error).strip().splitlines()[-1]}')
+
+
+def _train_until_interrupted(
+    config: TrainingConfig, resume: bool, arguments: list[str] | None
+) -> None:
+    try:
+        train(config, resume)
+    except (RunInterruptedError, KeyboardInterrupt) as error:
+        _report_interrupt(str(error) or 'interrupted', config, arguments)
+        sys.exit(INTERRUPTED)
+
+
+@rank_zero_only
+def _report_interrupt(message: str, config: TrainingConfig, arguments: list[str] | None) -> None:
+    print(f'train: {message}', file=sys.stderr)
+    if checkpoint_path(config).exists():
+        print(f'Resume with:\n    {resume_command(arguments)}', file=sys.stderr)
+
+
+def resume_command(arguments: list[str] | None) -> str:
+    """Return the command that resumes a run; None stands for the arguments of this process."""
+    program = 'training/train.py' if arguments is not None else sys.argv[0]
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    kept = [
+        word
+        for place, word in enumerate(given)
+        if word.split('=')[0] != '--resume' and (not place or given[place - 1] != '--resume')
+    ]
+    return shlex.join(['python', program, *kept, '--resume', 'true'])
 
 
 def train(config: TrainingConfig, resume: bool = False, watchers: Sequence[Callback] = ()) -> None:
@@ -81,18 +133,37 @@ def train(config: TrainingConfig, resume: bool = False, watchers: Sequence[Callb
 
     Args:
         config: the run.
-        resume: go on from ``last.ckpt`` in the output folder, if there is one.
+        resume: resume from ``last.ckpt`` in the output folder, if it exists.
         watchers: more callbacks.
 
     Raises:
+        InvalidRunError: settings or data are invalid.
         FileExistsError: the output folder holds another run and ``resume`` is not set.
         NonFiniteLossError: the loss became NaN or infinite.
+        RunInterruptedError: the user stopped the run.
     """
-    open_source = partial(open_nuscenes, config.data, config.model.network)
-    data = TrainingData(
-        open_source, config.model.network, config.data.batch_size, config.data.workers, config.seed
+    last_checkpoint(config, resume)
+    needs_boxes = config.model.objective == 'detection'
+    network, data = config.model.network, config.data
+    training_data = TrainingData(
+        partial(open_nuscenes, data, network, needs_boxes),
+        network,
+        data.batch_size,
+        data.workers,
+        config.seed,
+        partial(open_validation, data, network, needs_boxes) if data.val_split else None,
     )
-    fit(config, data, resume, watchers)
+    _open(training_data)
+    fit(config, training_data, resume, watchers)
+
+
+@rank_zero_only
+def _open(data: TrainingData) -> None:
+    """Open the datasets before anything else, so that their errors come first and alone."""
+    try:
+        data.prepare_data()
+    except ValueError as error:
+        raise InvalidRunError(str(error)) from error
 
 
 def fit(
@@ -101,81 +172,142 @@ def fit(
     resume: bool = False,
     watchers: Sequence[Callback] = (),
 ) -> BEVDepthModule:
-    """Train on ``data`` while ``watchers`` look on; see ``train``. Returns the module, averaged
-    where the run averages.
+    """Train on ``data`` with more callbacks ``watchers``; see ``train``.
+
+    Returns:
+        The module, averaged where the run averages.
     """
     checkpoint = last_checkpoint(config, resume)
-    trainer = build_trainer(config, watchers)
-    if trainer.strategy.root_device.type == 'cpu' and config.trainer.precision != '32-true':
-        raise ValueError(
-            f'trainer.precision {config.trainer.precision} needs a GPU: without one train with '
-            '--trainer.precision 32-true'
-        )
+    saving = ResumeCheckpoint(checkpoint_path(config), config.trainer.checkpoint_every_n_steps)
+    stopping = StopOnInterrupt(saving)
+    with stopping.handling_signals():
+        trainer = build_trainer(config, [*watchers, saving, stopping])
+        module = _module(config)
+        write_config(config)
+        try:
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        except OrderChangedError as error:
+            raise InvalidRunError(str(error)) from error
+    return module
+
+
+def _module(config: TrainingConfig) -> BEVDepthModule:
     description = plain(config) | {
         'source_revision': source_revision(),
         'class_names': list(config.model.network.class_names),
     }
-    module = BEVDepthModule(config.model, config.seed, description)
-    write_config(config)
-    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    return module
+    try:
+        return BEVDepthModule(config.model, config.seed, description)
+    except ValueError as error:
+        raise InvalidRunError(str(error)) from error
 
 
 def last_checkpoint(config: TrainingConfig, resume: bool) -> Path | None:
-    """Return the checkpoint to go on from, None for a fresh start; raises FileExistsError where
-    that would overwrite one.
+    """Return the checkpoint to resume from, None for a new run.
+
+    Raises:
+        FileExistsError: a new run would overwrite one.
     """
     path = checkpoint_path(config)
     if path.exists() and not resume:
         raise FileExistsError(
-            f'{path} belongs to an earlier run: add --resume true to go on with it, or choose '
+            f'{path} belongs to an earlier run: add --resume true to resume it, or choose '
             'another --output'
         )
     return path if path.exists() else None
 
 
 def checkpoint_path(config: TrainingConfig) -> Path:
-    """Return where the run keeps what it needs to go on."""
+    """Return the file that the run is resumed from."""
     return Path(config.output) / 'last.ckpt'
 
 
 def build_trainer(config: TrainingConfig, watchers: Sequence[Callback] = ()) -> Trainer:
-    """Return the trainer with callbacks, ``watchers`` behind the run's own, and loggers."""
+    """Return the trainer with the run's own callbacks, then ``watchers``, and its loggers.
+
+    Raises:
+        InvalidRunError: the devices do not exist, or do not support the precision.
+    """
     settings = config.trainer
-    return Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        precision=settings.precision,
-        max_epochs=settings.max_epochs,
-        max_steps=settings.max_steps,
-        gradient_clip_val=settings.gradient_clip_norm or None,
-        accumulate_grad_batches=settings.accumulate_grad_batches,
-        sync_batchnorm=settings.sync_batchnorm,
-        log_every_n_steps=settings.log_every_n_steps,
-        callbacks=[*callbacks(config), *watchers],
-        logger=[
-            TensorBoardLogger(config.output, name='tensorboard'),
-            CSVLogger(config.output, name='csv', flush_logs_every_n_steps=1),
-        ],
-        default_root_dir=config.output,
-        benchmark=True,
-        use_distributed_sampler=False,
-    )
+    try:
+        trainer = Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            precision=settings.precision,
+            max_epochs=settings.max_epochs,
+            max_steps=settings.max_steps,
+            gradient_clip_val=settings.gradient_clip_norm or None,
+            accumulate_grad_batches=settings.accumulate_grad_batches,
+            sync_batchnorm=settings.sync_batchnorm,
+            log_every_n_steps=settings.log_every_n_steps,
+            check_val_every_n_epoch=settings.validate_every_n_epochs,
+            limit_val_batches=1.0 if config.data.val_split else 0,
+            num_sanity_val_steps=0,
+            callbacks=[*callbacks(config), *watchers],
+            logger=loggers(config),
+            default_root_dir=config.output,
+            benchmark=True,
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise InvalidRunError(
+            f'trainer: {error}; check --trainer.accelerator (auto, gpu or cpu) and '
+            '--trainer.devices (a number, or auto)'
+        ) from error
+    if trainer.strategy.root_device.type == 'cpu' and settings.precision != '32-true':
+        raise InvalidRunError(
+            f'trainer.precision {settings.precision} needs a GPU: without one train with '
+            '--trainer.precision 32-true'
+        )
+    return trainer
 
 
 def callbacks(config: TrainingConfig) -> list[Callback]:
-    """Return what watches the run, in the order of its turns: the average comes before the files
-    that hold it.
-    """
+    """Return the run's own callbacks in order: the average comes before the files that hold it."""
     average = [ExponentialAverage(config.trainer.averaging)] if config.trainer.averaging else []
     return [
         *average,
         LearningRateMonitor(logging_interval='step'),
-        TQDMProgressBar(refresh_rate=BAR_STEPS),
+        ProgressBar(),
         WeightsExport(Path(config.output) / 'weights'),
-        ResumeCheckpoint(checkpoint_path(config), config.trainer.checkpoint_every_n_steps),
+        *(_validation_callbacks(config) if config.data.val_split else ()),
     ]
+
+
+def _validation_callbacks(config: TrainingConfig) -> list[Callback]:
+    """Return the score of each validation, and the checkpoint of the best one."""
+    scored = config.model.objective == 'detection'
+    best = ModelCheckpoint(
+        dirpath=config.output,
+        filename='best',
+        monitor='val/NDS' if scored else 'val/loss/total',
+        mode='max' if scored else 'min',
+        enable_version_counter=False,
+        save_on_train_epoch_end=False,
+    )
+    return [*([ValidationScore(config.model.network)] if scored else []), best]
+
+
+def loggers(config: TrainingConfig) -> list[Logger]:
+    """Return the loggers of a run; curves always go to ``csv/`` as well.
+
+    Raises:
+        InvalidRunError: the package of the logger is not installed.
+    """
+    name, output = config.trainer.logger, config.output
+    if name != 'tensorboard' and find_spec(name) is None:
+        raise InvalidRunError(
+            f'trainer.logger {name} needs the package {name}: pip install {name}, or train with '
+            '--trainer.logger tensorboard'
+        )
+    run = Path(output).name
+    files = CSVLogger(output, name='csv', flush_logs_every_n_steps=1)
+    if name == 'wandb':
+        return [files, WandbLogger(name=run, save_dir=output, project=EXPERIMENT)]
+    if name == 'mlflow':
+        return [files, MLFlowLogger(EXPERIMENT, run, save_dir=str(Path(output) / 'mlflow'))]
+    return [TensorBoardLogger(output, name='tensorboard'), files]
 
 
 @rank_zero_only

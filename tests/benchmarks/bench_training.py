@@ -24,7 +24,7 @@ from lightning.pytorch import Callback
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.nuscenes.augment import Augmentation
 from bevdepth_core.nuscenes.dataset import Sample
-from bevdepth_core.training.config import TrainingConfig, build_parser, read_config
+from bevdepth_core.training.config import TrainingConfig, build_parser, read_arguments
 from bevdepth_core.training.data import open_nuscenes
 from tests.reference import ROOT
 from tests.training.runs import noise_sample, run
@@ -136,11 +136,8 @@ def main() -> None:
 
 def configure(options: argparse.Namespace, output: str) -> TrainingConfig:
     """Return the preset, cut down to a few steps from random weights."""
-    parser = build_parser()
-    config = read_config(
-        parser,
-        parser.parse_args(['--config', str(ROOT / f'config/training/{options.preset}.yaml')]),
-    )
+    preset = str(ROOT / f'config/training/{options.preset}.yaml')
+    config, _ = read_arguments(build_parser(), ['--config', preset])
     trainer = replace(
         config.trainer,
         precision=options.precision,

@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 
-from bevdepth_core.training.config import TrainingConfig, build_parser, read_config
+from bevdepth_core.training.config import TrainingConfig, build_parser, read_arguments
 from bevdepth_core.training.train import train
 from tests.reference import ROOT
 
@@ -44,10 +44,8 @@ class GlobalLosses(Callback):
 
 
 def configure(options: argparse.Namespace, output: str) -> TrainingConfig:
-    parser = build_parser()
-    config = read_config(
-        parser, parser.parse_args(['--config', str(ROOT / 'config/training/small.yaml')])
-    )
+    preset = str(ROOT / 'config/training/small.yaml')
+    config, _ = read_arguments(build_parser(), ['--config', preset])
     trainer = replace(
         config.trainer,
         accelerator=options.accelerator,

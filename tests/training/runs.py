@@ -13,8 +13,9 @@ from bevdepth_core.config import ModelConfig
 from bevdepth_core.nuscenes.dataset import Sample
 from bevdepth_core.training.averaging import AveragingSettings
 from bevdepth_core.training.config import TrainerSettings, TrainingConfig
-from bevdepth_core.training.data import DataSettings, SampleSource, TrainingData
+from bevdepth_core.training.data import DataSettings, TrainingData
 from bevdepth_core.training.module import BEVDepthModule, ModelSettings
+from bevdepth_core.training.seeded_sampler import SampleSource
 from bevdepth_core.training.train import fit
 from bevdepth_core.types import CameraMatrices
 from tests.networks import TINY

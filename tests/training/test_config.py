@@ -1,22 +1,27 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
-from jsonargparse import ArgumentError
 
+from bevdepth_core.checkpoint import save_checkpoint
 from bevdepth_core.config import load_model_config
-from bevdepth_core.training.config import TrainingConfig, build_parser, plain, read_config
+from bevdepth_core.model import BEVDepth
+from bevdepth_core.training.command_line import InvalidRunError
+from bevdepth_core.training.config import TrainingConfig, build_parser, plain, read_arguments
+from tests.networks import TINY
 from tests.reference import ROOT
 
-PRESETS = sorted((ROOT / 'config' / 'training').glob('*.yaml'))
+TRAINING = ROOT / 'config' / 'training'
+ADAPTATION = ('adapt_depth', 'fine_tune')
+"""Presets that start from a checkpoint, whose network they take."""
+PRESETS = sorted(path for path in TRAINING.glob('*.yaml') if path.stem not in ADAPTATION)
 
 
 def read(*arguments: str) -> TrainingConfig:
-    parser = build_parser()
-    parser.exit_on_error = False
-    return read_config(parser, parser.parse_args(list(arguments)))
+    return read_arguments(build_parser(), list(arguments))[0]
 
 
 def preset(name: str) -> TrainingConfig:
@@ -37,6 +42,15 @@ def test_every_promised_preset_exists() -> None:
 @pytest.mark.parametrize('path', PRESETS, ids=lambda path: path.stem)
 def test_a_preset_says_every_value(path: Path) -> None:
     assert plain(read('--config', str(path))) == yaml.safe_load(path.read_text())
+
+
+@pytest.mark.parametrize('name', ADAPTATION)
+def test_a_preset_from_a_checkpoint_says_every_value_but_the_network(name: str) -> None:
+    values = yaml.safe_load((TRAINING / f'{name}.yaml').read_text())
+    complete = plain(read('--config', str(TRAINING / f'{name}.yaml')))
+    complete['model'].pop('network')
+    assert complete == values and values['model']['init'] == 'small'
+    assert values['output'] == f'out/training/{name}'
 
 
 @pytest.mark.parametrize('path', PRESETS, ids=lambda path: path.stem)
@@ -109,13 +123,63 @@ def test_the_command_line_changes_a_preset() -> None:
 
 
 @pytest.mark.parametrize(
-    'arguments',
+    ('arguments', 'message'),
     [
-        ('--data.rot', 'x'),
-        ('--trainer.precision', '8-mixed'),
-        ('--model.network.image.width', '700'),
+        (('--data.rot', 'x'), r"no option --data\.rot; did you mean '--data\.root'"),
+        (('--data.rot=x',), r"no option --data\.rot; did you mean '--data\.root'"),
+        (('--dta.root', 'x'), r"did you mean '--data\.root'"),
+        (('--trainer.max_epoch', '3'), r"did you mean '--trainer\.max_epochs'"),
+        (('data',), "unexpected argument 'data': options start with --"),
+        (('--trainer.precision', '8-mixed'), "precision.*one of '16-mixed', 'bf16-mixed'"),
+        (('--data.batch_size', 'many'), 'batch_size.*a value of type int. Got value: many'),
+        (('--model.network.image.width', '500'), 'image.width must be a positive multiple of 32'),
+        (('--model.network.key_frames', '3'), 'key_frames must be 1 or 2, got 3'),
+        (('--config', 'nothing.yaml'), r'File does not exist.*nothing\.yaml'),
+        (('--model.init', 'smal'), 'smal: no '),
     ],
 )
-def test_unknown_names_and_impossible_values_are_refused(arguments: tuple[str, str]) -> None:
-    with pytest.raises((ArgumentError, ValueError)):
+def test_an_invalid_argument_is_reported_in_one_line(
+    arguments: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(InvalidRunError, match=message) as rejected:
         read(*arguments)
+    assert '\n' not in str(rejected.value)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('data: {rot: 3}', r"unknown key data\.rot; did you mean 'data\.root'"),
+        ('data: {batch_size: many}', 'data.batch_size.*type int'),
+        ('model: {network: {key_frames: 3}}', 'key_frames must be 1 or 2'),
+        ('data: [', 'Problems parsing config'),
+    ],
+)
+def test_an_invalid_preset_is_reported_in_one_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / 'preset.yaml').write_text(text)
+    with pytest.raises(InvalidRunError, match=message) as rejected:
+        read('--config', str(tmp_path / 'preset.yaml'))
+    assert '\n' not in str(rejected.value)
+
+
+@pytest.mark.parametrize('name', ADAPTATION)
+def test_the_network_of_a_run_from_a_checkpoint_is_that_of_the_checkpoint(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / 'tiny.safetensors'
+    save_checkpoint(BEVDepth(TINY), path)
+    arguments = ('--config', str(TRAINING / f'{name}.yaml'), '--model.init', str(path))
+    assert read(*arguments).model.network == TINY
+    changed = read(*arguments, '--model.network.image.width', '96')
+    assert changed.model.network == replace(TINY, image=replace(TINY.image, width=96))
+
+
+def test_tasks_that_are_given_replace_those_of_the_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / 'tiny.safetensors'
+    save_checkpoint(BEVDepth(TINY), path)
+    tasks = '[{classes: [tram, car], nms_distance_squared: 4.0}]'
+    network = read('--model.init', str(path), '--model.network.head.tasks', tasks).model.network
+    assert network.class_names == ('tram', 'car')
+    assert network.depth_bins == TINY.depth_bins

@@ -5,31 +5,35 @@ import torch
 from torch.utils.data import BatchSampler
 
 from bevdepth_core.training.batch import collate
-from bevdepth_core.training.data import DrawnSamples, ResumableLoader, ShuffledDraws
+from bevdepth_core.training.seeded_sampler import (
+    ResumableLoader,
+    SeededDataset,
+    SeededSampler,
+)
 from tests.networks import TINY
 from tests.training.runs import Noise
 
 
-def places(draws: ShuffledDraws) -> list[int]:
+def places(draws: SeededSampler) -> list[int]:
     return [draw.place for draw in draws]
 
 
 def test_an_epoch_shows_every_sample_once() -> None:
-    assert sorted(places(ShuffledDraws(11, seed=0))) == list(range(11))
+    assert sorted(places(SeededSampler(11, seed=0))) == list(range(11))
 
 
 def test_processes_share_an_epoch_without_overlap_and_equally() -> None:
     shares = [
-        places(ShuffledDraws(11, seed=0, process=process, processes=3)) for process in range(3)
+        places(SeededSampler(11, seed=0, process=process, processes=3)) for process in range(3)
     ]
     assert [len(share) for share in shares] == [3, 3, 3]
     assert len({place for share in shares for place in share}) == 9
 
 
 def test_batches_of_two_processes_together_are_those_of_one_with_twice_the_size() -> None:
-    alone = BatchSampler(ShuffledDraws(12, seed=4), 4, drop_last=True)
+    alone = BatchSampler(SeededSampler(12, seed=4), 4, drop_last=True)
     shared = [
-        BatchSampler(ShuffledDraws(12, seed=4, process=process, processes=2), 2, drop_last=True)
+        BatchSampler(SeededSampler(12, seed=4, process=process, processes=2), 2, drop_last=True)
         for process in range(2)
     ]
     assert [sorted(batch) for batch in alone] == [
@@ -39,16 +43,16 @@ def test_batches_of_two_processes_together_are_those_of_one_with_twice_the_size(
 
 def test_each_epoch_and_seed_has_an_order_and_augmentation_of_its_own() -> None:
     first, second, other = (
-        ShuffledDraws(20, seed=0),
-        ShuffledDraws(20, seed=0, epoch=1),
-        ShuffledDraws(20, seed=1),
+        SeededSampler(20, seed=0),
+        SeededSampler(20, seed=0, epoch=1),
+        SeededSampler(20, seed=1),
     )
     assert len({tuple(places(draws)) for draws in (first, second, other)}) == 3
     assert len({draw.seed for draws in (first, second, other) for draw in draws}) == 60
 
 
 def test_skipped_draws_are_missing_from_the_first_epoch_alone() -> None:
-    whole, resumed = ShuffledDraws(10, seed=0, epoch=3), ShuffledDraws(10, seed=0, epoch=3, skip=4)
+    whole, resumed = SeededSampler(10, seed=0, epoch=3), SeededSampler(10, seed=0, epoch=3, skip=4)
     resumed.set_epoch(3)
     assert list(resumed) == list(whole)[4:]
     for draws in (whole, resumed):
@@ -58,10 +62,10 @@ def test_skipped_draws_are_missing_from_the_first_epoch_alone() -> None:
 
 def test_batches_are_the_same_with_and_without_worker_processes() -> None:
     def images(workers: int) -> torch.Tensor:
-        sampler = BatchSampler(ShuffledDraws(4, seed=0), 2, drop_last=True)
+        sampler = BatchSampler(SeededSampler(4, seed=0), 2, drop_last=True)
         loader = ResumableLoader(
             order={},
-            dataset=DrawnSamples(Noise(4)),
+            dataset=SeededDataset(Noise(4)),
             batch_sampler=sampler,
             num_workers=workers,
             collate_fn=lambda s: collate(s, TINY),

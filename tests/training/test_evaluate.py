@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +26,6 @@ from bevdepth_core.training.evaluate import (
 )
 from tests.core.nuscenes.dataroot import SPLIT, VERSION, make_dataroot
 from tests.networks import TINY
-from tests.reference import ROOT
 
 SECOND_US = 1_000_000
 
@@ -90,37 +86,24 @@ def test_every_sample_of_the_split_has_boxes_and_the_table_shows_every_class(
 
 
 def test_the_command_with_two_processes_gives_what_one_gives(
-    root: Path, checkpoint: Path, scored: tuple[Path, str], tmp_path: Path
+    root: Path,
+    checkpoint: Path,
+    scored: tuple[Path, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
 ) -> None:
-    command = [
-        sys.executable,
-        'training/evaluate.py',
-        '--checkpoint',
-        str(checkpoint),
-        '--output',
-        str(tmp_path),
-        '--device',
-        'cpu,cpu',
-    ]
-    data = [
-        '--data.root',
-        str(root),
-        '--data.version',
-        VERSION,
-        '--data.split',
-        SPLIT,
-        '--data.cache_dir',
-        str(root.parent / 'cache'),
-    ]
-    finished = subprocess.run(
-        [*command, *data, '--data.workers', '0'],
-        cwd=ROOT,
-        env=os.environ | {'OMP_NUM_THREADS': '1'},
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    assert finished.stdout == scored[1] + '\n'
+    options = {
+        '--checkpoint': checkpoint,
+        '--output': tmp_path,
+        '--device': 'cpu,cpu',
+        '--data.root': root,
+        '--data.version': VERSION,
+        '--data.split': SPLIT,
+        '--data.cache_dir': root.parent / 'cache',
+        '--data.workers': 0,
+    }
+    main([str(word) for option in options.items() for word in option])
+    assert capsys.readouterr().out == scored[1] + '\n'
     assert (tmp_path / 'results.json').read_text() == (scored[0] / 'results.json').read_text()
 
 
@@ -193,7 +176,7 @@ def test_what_cannot_be_scored_is_refused_in_a_sentence(
     (foreign := tmp_path / 'foreign.safetensors').write_bytes(b'no weights')
     assert 'truncated or not safetensors' in refusal(foreign, root, '--data.split', SPLIT)
     torch.save({'state_dict': {'model.weight': torch.ones(1)}}, tmp_path / 'last.ckpt')
-    assert 'training/export_weights.py takes the weights' in refusal(
+    assert 'training/export_weights.py exports the weights' in refusal(
         tmp_path / 'last.ckpt', root, '--data.split', SPLIT
     )
     assert 'no such checkpoint file' in refusal(
@@ -202,7 +185,7 @@ def test_what_cannot_be_scored_is_refused_in_a_sentence(
     assert "split 'nonsense' is not known" in refusal(checkpoint, root, '--data.split', 'nonsense')
     assert "split 'val' needs 150 scenes" in refusal(checkpoint, root)
     assert 'has no folder' in refusal(checkpoint, tmp_path, '--data.split', SPLIT)
-    assert "device must be 'cpu'" in refusal(
+    assert "there is no device 'abacus': choose auto, or some of cpu" in refusal(
         checkpoint, root, '--data.split', SPLIT, '--device', 'abacus'
     )
 

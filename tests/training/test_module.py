@@ -12,12 +12,12 @@ from torchvision import models
 from bevdepth_core.model.view_transform import ego_from_frustum
 from bevdepth_core.training.batch import collate
 from bevdepth_core.training.criterion import criterion
+from bevdepth_core.training.initial_weights import load_pretrained
 from bevdepth_core.training.module import (
     BEVDepthModule,
     ModelSettings,
     NonFiniteLossError,
     learning_rate_factor,
-    load_pretrained,
 )
 from tests.networks import TINY
 from tests.training.runs import Noise, noise_sample, run, tiny_config

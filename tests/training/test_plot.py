@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from bevdepth_core.training.plot import main, read_parts, twice_made
+from bevdepth_core.training.plot import main, read_parts, repeated_steps
 
 HEADER = 'loss/box,loss/depth,loss/heatmap,loss/total,step'
 
@@ -35,7 +35,7 @@ def test_the_parts_of_a_resumed_run_are_read_in_order(run_in_two_parts: Path) ->
 
 
 def test_steps_that_were_made_twice_are_compared(run_in_two_parts: Path) -> None:
-    count, difference = twice_made(read_parts(run_in_two_parts))
+    count, difference = repeated_steps(read_parts(run_in_two_parts))
     assert count == 3
     assert difference == pytest.approx(1e-3, rel=1e-6)
 

@@ -1,63 +1,51 @@
-"""The command line on a small nuScenes-format dataset."""
+"""The command line on a small dataset of another vehicle."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
+import bevdepth_core.training.train as train_module
 from bevdepth_core.checkpoint import load_checkpoint
 from bevdepth_core.config import load_model_config
 from bevdepth_core.inference import Detector
 from bevdepth_core.training.checkpoints import main as export
-from tests.core.nuscenes.dataroot import SPLIT, VERSION, make_dataroot
+from bevdepth_core.training.command_line import InvalidRunError
+from bevdepth_core.training.train import loggers, main, resume_command
+from tests.core.nuscenes.own_rig import SPLIT, OwnBox, write_own_dataset
 from tests.reference import ROOT
 from tests.training.runs import run, tiny_config
-
-
-def train(output: Path, root: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [
-        sys.executable,
-        'training/train.py',
-        '--config',
-        'config/training/small.yaml',
-        '--output',
-        str(output),
-    ]
-    data = [
-        '--data.root',
-        str(root),
-        '--data.version',
-        VERSION,
-        '--data.split',
-        SPLIT,
-        '--data.cache_dir',
-        str(root / 'cache'),
-    ]
-    data += ['--data.batch_size', '2', '--data.class_balanced', 'false', '--data.workers', '1']
-    settings = ['--trainer.accelerator', 'cpu', '--trainer.log_every_n_steps', '1']
-    return subprocess.run(
-        [*command, *data, *settings, *arguments], cwd=ROOT, capture_output=True, text=True
-    )
+from tests.training.tiny_runs import command, tiny_checkpoint
 
 
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory) -> tuple[Path, Path]:
-    """Return the output of an epoch of the small preset, and its dataset of two key frames."""
-    root, output = make_dataroot(tmp_path_factory.mktemp('data')), tmp_path_factory.mktemp('run')
-    finished = train(output, root, '--trainer.max_epochs', '1')
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    return output, root
+def root(tmp_path_factory) -> Path:
+    return write_own_dataset(tmp_path_factory.mktemp('own') / 'data', frames=4)
 
 
-def test_the_command_trains_and_leaves_weights_that_the_detector_takes(
-    trained: tuple[Path, Path],
-) -> None:
-    path = trained[0] / 'weights/epoch_001.safetensors'
+@pytest.fixture(scope='module')
+def trained(root: Path, tmp_path_factory) -> Path:
+    """Return the output of a step of the small preset."""
+    output = tmp_path_factory.mktemp('run')
+    main(command('small', root, output, '--trainer.max_steps=1', '--data.class_balanced=false'))
+    return output
+
+
+def message(arguments: list[str]) -> str:
+    """Return the message that the command ends with."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    return str(stopped.value.code)
+
+
+def test_the_command_trains_and_leaves_weights_that_the_detector_takes(trained: Path) -> None:
+    path = trained / 'weights/epoch_001.safetensors'
     detector = Detector.from_checkpoint(path)
     assert detector.config == load_model_config(ROOT / 'config/models/small.yaml')
     metadata = load_checkpoint(path).metadata
@@ -68,45 +56,118 @@ def test_the_command_trains_and_leaves_weights_that_the_detector_takes(
     assert description['source_revision']
 
 
-def test_curves_and_the_whole_configuration_lie_beside_the_weights(
-    trained: tuple[Path, Path],
-) -> None:
-    output = trained[0]
-    header, first = (output / 'csv/version_0/metrics.csv').read_text().splitlines()[:2]
-    assert {'loss/total', 'loss/heatmap', 'loss/box', 'loss/depth', 'step'} <= set(
-        header.split(',')
-    )
+def test_curves_and_the_whole_configuration_lie_beside_the_weights(trained: Path) -> None:
+    header, first = (trained / 'csv/version_0/metrics.csv').read_text().splitlines()[:2]
+    losses = {'loss/total', 'loss/heatmap', 'loss/box', 'loss/depth', 'step'}
+    assert losses <= set(header.split(','))
     assert first
-    assert list((output / 'tensorboard/version_0').glob('events.*'))
-    assert f'split: {SPLIT}' in (output / 'config.yaml').read_text()
+    assert list((trained / 'tensorboard/version_0').glob('events.*'))
+    assert f'split: {SPLIT}' in (trained / 'config.yaml').read_text()
 
 
-def test_a_finished_epoch_is_kept_and_the_run_goes_on(trained: tuple[Path, Path]) -> None:
-    output, root = trained
-    refused = train(output, root)
-    assert refused.returncode == 1
-    assert '--resume true' in refused.stderr
-    finished = train(output, root, '--trainer.max_epochs', '2', '--resume', 'true')
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    assert (
-        load_checkpoint(output / 'weights/epoch_002.safetensors').metadata['training_steps'] == '2'
-    )
+def test_an_earlier_run_is_kept_and_can_be_resumed(root: Path, tmp_path: Path) -> None:
+    init = f'--model.init={tiny_checkpoint(tmp_path)}'
+    output = tmp_path / 'run'
+    main(command('fine_tune', root, output, init))
+    assert '--resume true' in message(command('fine_tune', root, output, init))
+    main(command('fine_tune', root, output, init, '--trainer.max_epochs=2', '--resume=true'))
+    steps = [
+        load_checkpoint(output / f'weights/epoch_00{epoch}.safetensors').metadata['training_steps']
+        for epoch in (1, 2)
+    ]
+    assert steps == ['2', '4']
 
 
-def test_missing_data_is_said_in_one_sentence(tmp_path: Path) -> None:
-    refused = train(tmp_path / 'run', tmp_path)
-    assert refused.returncode == 1
-    assert f'has no folder {VERSION}' in refused.stderr
-    assert 'Traceback' not in refused.stderr
+# Errors
 
 
-def test_mixed_precision_without_a_gpu_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r'--trainer\.precision 32-true'):
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        (['--data.rot=x'], "no option --data.rot; did you mean '--data.root'"),
+        (['--data.split=own_trian'], "did you mean 'own_train'"),
+        (['--data.version=v2'], 'has no folder v2'),
+        (['--data.cameras=[frnt]'], "did you mean 'front'"),
+        (['--trainer.devices=0'], 'check --trainer.accelerator'),
+        (['--trainer.accelerator=gpu'], 'check --trainer.accelerator'),
+        (['--trainer.precision=16-mixed'], '--trainer.precision 32-true'),
+        (['--model.network.image.width=500'], 'image.width must be a positive multiple of 32'),
+        (['--model.network.depth_bins.step=1.0'], 'another network than model.network describes'),
+        (['--trainer.logger=mlflow'], 'pip install mlflow'),
+        (['--data.categories=nothing.yaml'], 'nothing.yaml cannot be read'),
+    ],
+)
+def test_an_invalid_run_ends_with_one_message(
+    root: Path, tmp_path: Path, arguments: list[str], expected: str
+) -> None:
+    init = f'--model.init={tiny_checkpoint(tmp_path)}'
+    text = message(command('fine_tune', root, tmp_path / 'run', init, *arguments))
+    assert text.startswith('train: ') and expected in text
+    assert len(text.splitlines()) == 1
+
+
+def test_a_dataset_without_usable_boxes_is_an_error(tmp_path: Path) -> None:
+    root = write_own_dataset(tmp_path / 'data', [OwnBox('tram')])
+    init = f'--model.init={tiny_checkpoint(tmp_path)}'
+    text = message(command('fine_tune', root, tmp_path / 'run', init))
+    assert 'no usable boxes' in text and 'tram 3' in text
+
+
+def test_mixed_precision_without_a_gpu_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRunError, match=r'--trainer\.precision 32-true'):
         run(tiny_config(tmp_path, precision='bf16-mixed'))
 
 
+@pytest.mark.parametrize('name', ['wandb', 'mlflow'])
+def test_a_logger_whose_package_is_missing_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidRunError, match=f'needs the package {name}: pip install {name}'):
+        loggers(tiny_config(tmp_path, logger=name))
+
+
+# Ctrl-C
+
+
+class Interrupt(Callback):
+    """Sends Ctrl-C before the end of a step, as often as told."""
+
+    def __init__(self, step: int, times: int = 1) -> None:
+        self._step, self._times = step, times
+
+    def on_train_batch_end(self, trainer, pl_module, *_) -> None:
+        if trainer.global_step == self._step:
+            for _ in range(self._times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupt_saves_and_prints_the_command_that_resumes(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    callbacks = train_module.callbacks
+    monkeypatch.setattr(
+        train_module, 'callbacks', lambda config: [*callbacks(config), Interrupt(1)]
+    )
+    init = f'--model.init={tiny_checkpoint(tmp_path)}'
+    arguments = command('fine_tune', root, tmp_path / 'my run', init)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 130
+    assert torch.load(tmp_path / 'my run/last.ckpt', weights_only=True)['global_step'] == 1
+    text = capsys.readouterr().err
+    assert 'interrupted after step 1; wrote ' in text
+    assert text.splitlines()[-1].strip() == resume_command(arguments)
+
+
+def test_the_command_that_resumes_is_quoted_and_resumes_once() -> None:
+    given = ['--config', 'a b.yaml', '--resume', 'false', '--seed', '3', '--resume=false']
+    expected = "python training/train.py --config 'a b.yaml' --seed 3 --resume true"
+    assert resume_command(given) == expected
+
+
+# Export
+
+
 @pytest.mark.parametrize('averaging', [True, False])
-def test_weights_taken_out_of_a_checkpoint_are_those_of_the_epoch(
+def test_weights_exported_from_a_checkpoint_are_those_of_the_epoch(
     tmp_path: Path, averaging: bool
 ) -> None:
     settings = {} if averaging else {'averaging': None}

@@ -1,0 +1,70 @@
+"""Command lines of the training programs: presets, single values, and errors in one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
+
+from bevdepth_core.nuscenes.suggestions import did_you_mean
+
+_LITERAL = re.compile(r'(?:a )?typing\.Literal\[(.*)\]')
+_CLASS = re.compile(r"(?:a )?<class '(\w+)'>")
+_UNKNOWN = re.compile(r'unrecognized arguments: (.*)', re.DOTALL)
+_UNKNOWN_IN_FILE = re.compile(r"Group '([\w.]+)' does not accept option '([\w.]+)'")
+
+
+class InvalidRunError(ValueError):
+    """Settings or data of a run are invalid; the message names them and the remedy."""
+
+
+class ManualHelp(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Help that keeps the line breaks of the manual."""
+
+
+def manual_parser(program: str, manual: str) -> ArgumentParser:
+    """Return an empty parser whose help shows ``manual``."""
+    return ArgumentParser(
+        prog=program,
+        description=manual,
+        formatter_class=ManualHelp,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+
+
+def parse(parser: ArgumentParser, arguments: list[str] | None) -> Namespace:
+    """Return the parsed command line.
+
+    Raises:
+        InvalidRunError: an unknown key or an invalid value; the message suggests a key.
+    """
+    try:
+        return parser.parse_args(arguments)
+    except ArgumentError as error:
+        raise InvalidRunError(_sentence(str(error), _keys(parser))) from error
+
+
+def _keys(parser: ArgumentParser) -> list[str]:
+    return [action.dest for action in parser._actions if action.dest]
+
+
+def _sentence(message: str, keys: list[str]) -> str:
+    """Return jsonargparse's message in one line, with a suggestion for an unknown key."""
+    unknown, in_file = _UNKNOWN.search(message), _UNKNOWN_IN_FILE.search(message)
+    if unknown:
+        return _unknown_option(unknown[1].split()[0], keys)
+    if in_file:
+        key = f'{in_file[1]}.{in_file[2]}'
+        return f'the configuration has an unknown key {key}{did_you_mean(key, keys)}'
+    text = _LITERAL.sub(r'one of \1', ' '.join(message.split()))
+    return _CLASS.sub(r'a value of type \1', text).removeprefix('Parser key ')
+
+
+def _unknown_option(word: str, keys: list[str]) -> str:
+    option = word.split('=')[0]
+    if not option.startswith('--'):
+        return f'unexpected argument {word!r}: options start with --'
+    near = did_you_mean(option, [f'--{key}' for key in keys])
+    return f'there is no option {option}{near}; --help lists all options'

@@ -1,0 +1,115 @@
+"""First weights of a network: an image backbone trained on ImageNet, or a BEVDepth checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import urllib.error
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model_weights
+
+from bevdepth_core.checkpoint import CheckpointError, load_checkpoint
+from bevdepth_core.model import BEVDepth
+
+_LOG = logging.getLogger(__name__)
+
+
+def load_initial(model: BEVDepth, path: str) -> None:
+    """Copy the weights of a checkpoint, and log which heads are kept and which are new.
+
+    A head is kept where the checkpoint has a task of the same classes in the same order.
+
+    Args:
+        model: gets the weights.
+        path: checkpoint file, or the name of known weights.
+
+    Raises:
+        CheckpointError: unreadable, or of another network than ``model``.
+    """
+    source = load_checkpoint(path)
+    _require_same_layers(model, source, path)
+    state = {
+        name: tensor
+        for name, tensor in source.state_dict().items()
+        if not name.startswith('head.tasks.')
+    }
+    given = {task.classes: number for number, task in enumerate(source.config.head.tasks)}
+    for number, task in enumerate(model.config.head.tasks):
+        names = ', '.join(task.classes)
+        if task.classes in given:
+            head = source.head.tasks[given[task.classes]].state_dict()
+            state |= {f'head.tasks.{number}.{name}': tensor for name, tensor in head.items()}
+            _LOG.info('model.init: the head of %s is kept', names)
+        else:
+            _LOG.info('model.init: the head of %s is new', names)
+    model.load_state_dict(state, strict=False)
+
+
+def _require_same_layers(model: BEVDepth, source: BEVDepth, path: str) -> None:
+    expected, given = (
+        {
+            name: tuple(tensor.shape)
+            for name, tensor in network.state_dict().items()
+            if not name.startswith('head.tasks.')
+        }
+        for network in (model, source)
+    )
+    differing = sorted({name.split('.')[0] for name, _ in expected.items() ^ given.items()})
+    if differing:
+        raise CheckpointError(
+            f'model.init: {path} holds another network than model.network describes: '
+            f'{", ".join(differing)} differ; leave out model.network to use that of the checkpoint'
+        )
+
+
+def load_pretrained(backbone: nn.Module, source: str, depth: int) -> None:
+    """Copy weights trained on ImageNet into the image backbone.
+
+    Args:
+        backbone: torchvision's ResNet without classifier.
+        source: see ``ModelSettings.pretrained``.
+        depth: of the ResNet.
+
+    Raises:
+        ValueError: no such weights, or they do not fit.
+        ConnectionError: they could not be downloaded.
+    """
+    if source == 'none':
+        return
+    state = _read_state(Path(source)) if Path(source).suffix else _download_state(source, depth)
+    state = {name: tensor for name, tensor in state.items() if not name.startswith('fc.')}
+    try:
+        backbone.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f'model.pretrained: {source} does not fit a ResNet-{depth}: {error}'
+        ) from error
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(
+            f"model.pretrained: {path}: no such file; give torchvision's name of weights, a file, "
+            'or none'
+        )
+    return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def _download_state(name: str, depth: int) -> dict[str, Tensor]:
+    try:
+        weights = get_model_weights(f'resnet{depth}')[name]
+    except KeyError as error:
+        raise ValueError(
+            f'model.pretrained: torchvision has no weights {name} of ResNet-{depth}; give a file '
+            'or none'
+        ) from error
+    try:
+        return dict(weights.get_state_dict(progress=True, check_hash=True))
+    except (urllib.error.URLError, OSError) as error:
+        raise ConnectionError(
+            f'model.pretrained: {weights.url} could not be downloaded ({error}); download it on '
+            'another machine and give the file, '
+            'or train from random weights with --model.pretrained none'
+        ) from error

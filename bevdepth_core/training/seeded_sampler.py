@@ -1,0 +1,117 @@
+"""Order and augmentation that depend on seed and epoch only, so that runs can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from bevdepth_core.nuscenes.dataset import Sample
+
+
+class SampleSource(Protocol):
+    """A dataset as training needs it."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, place: int, rng: np.random.Generator) -> Sample:
+        """Return a sample whose augmentation depends on ``rng`` only."""
+
+
+class SampleRequest(NamedTuple):
+    """A sample to load, and the seed of its augmentation."""
+
+    place: int
+    seed: tuple[int, int, int]
+
+
+class SeededSampler(Sampler[SampleRequest]):
+    """Requests of one process: every epoch has a permutation, the same in all processes, which
+    share it without overlap.
+
+    A request depends on seed, epoch and position in the permutation, not on workers or earlier
+    epochs.
+
+    Args:
+        count: samples of the dataset.
+        seed: of permutations and augmentation.
+        process: number of this process.
+        processes: how many there are.
+        epoch: of the first iteration.
+        skip: requests of this process to skip in that epoch.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        seed: int,
+        process: int = 0,
+        processes: int = 1,
+        epoch: int = 0,
+        skip: int = 0,
+    ) -> None:
+        self._count, self._seed, self._process, self._processes = count, seed, process, processes
+        self._epoch, self._skip = epoch, skip
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of the next iteration; Lightning calls this."""
+        if epoch != self._epoch:
+            self._epoch, self._skip = epoch, 0
+
+    def __len__(self) -> int:
+        return self._count // self._processes
+
+    def __iter__(self) -> Iterator[SampleRequest]:
+        order = np.random.default_rng((self._seed, self._epoch)).permutation(self._count)
+        positions = range(self._process, len(self) * self._processes, self._processes)
+        for position in positions[self._skip :]:
+            yield SampleRequest(int(order[position]), (self._seed, self._epoch, position))
+
+
+class SeededDataset(Dataset[Sample]):
+    """A sample source that torch's loader indexes with a ``SampleRequest``."""
+
+    def __init__(self, source: SampleSource) -> None:
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, request: SampleRequest) -> Sample:
+        return self._source.sample(request.place, np.random.default_rng(request.seed))
+
+
+class OrderChangedError(ValueError):
+    """A run cannot be resumed, since its samples would come in another order."""
+
+
+class ResumableLoader(DataLoader):
+    """A loader that resumes a run only in the order in which it was started.
+
+    Args:
+        order: all values that the order depends on.
+        options: of ``DataLoader``.
+    """
+
+    def __init__(self, *, order: dict[str, int], **options: Any) -> None:
+        super().__init__(**options)
+        self._order = order
+
+    def state_dict(self) -> dict[str, int]:
+        """Return what ``load_state_dict`` compares."""
+        return dict(self._order)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Raise OrderChangedError if the order of the stored run was another one."""
+        changed = [
+            f'{name} was {state.get(name)} and is {value}'
+            for name, value in self._order.items()
+            if state.get(name) != value
+        ]
+        if changed:
+            raise OrderChangedError(
+                f'the run cannot be resumed with other data: {", ".join(changed)}; resume it with '
+                'the settings of its start, or start a new run with another --output'
+            )

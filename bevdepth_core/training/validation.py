@@ -1,0 +1,87 @@
+"""mAP and NDS during training, on the samples of the validation."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import distributed
+
+from bevdepth_core.config import ModelConfig
+from bevdepth_core.decode import ScoredBoxes, decode
+from bevdepth_core.nuscenes.dataset import NuScenesDataset
+from bevdepth_core.nuscenes.evaluation import result_boxes
+from bevdepth_core.nuscenes.index_evaluation import evaluate_on_index
+from bevdepth_core.nuscenes.records import Pose
+from bevdepth_core.training.batch import Batch
+from bevdepth_core.types import Detections3D
+
+_LOG = logging.getLogger(__name__)
+
+
+class ValidationScore(Callback):
+    """Decode the boxes of every validation batch, and log ``val/mAP`` and ``val/NDS`` of them all.
+
+    Args:
+        network: decodes the boxes.
+    """
+
+    def __init__(self, network: ModelConfig) -> None:
+        self._network = network
+        self._results: dict[str, list[dict]] = {}
+        self._poses: dict[str, Pose] = {}
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._results = {}
+        if not self._poses:
+            index = _validation(trainer).index
+            self._poses = {record.token: record.world_from_ego() for record in index}
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        samples = decode(outputs['outputs'].tasks, self._network)
+        for name, found in zip(batch.names, samples, strict=True):
+            self._results[name] = self._entries(name, found)
+
+    def _entries(self, name: str, found: ScoredBoxes) -> list[dict]:
+        classes = self._network.class_names
+        detections = Detections3D(found.boxes, found.scores, found.labels, classes, stamp_ns=0)
+        return result_boxes(name, detections, self._poses[name])
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        scores = self._scores(trainer, _gathered(self._results))
+        pl_module.log_dict(trainer.strategy.broadcast(scores), prog_bar=True)
+
+    def _scores(self, trainer: Trainer, results: dict[str, list[dict]]) -> dict[str, float]:
+        """Return the scores on the first process, which has the results of all."""
+        scores = {'val/mAP': 0.0, 'val/NDS': 0.0}
+        if not trainer.is_global_zero:
+            return scores
+        try:
+            summary = evaluate_on_index(results, _validation(trainer).index)
+        except ValueError as error:
+            _LOG.warning('the validation has no score: %s', error)
+            return scores
+        return {'val/mAP': summary['mean_ap'], 'val/NDS': summary['nd_score']}
+
+
+def _validation(trainer: Trainer) -> NuScenesDataset:
+    return trainer.datamodule.validation  # type: ignore[attr-defined]
+
+
+def _gathered(results: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """Return the results of all processes."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return results
+    parts: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(parts, results)
+    return {token: entries for part in parts for token, entries in part.items()}

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bevdepth_core.training.progress import ProgressBar, remaining_seconds
+from tests.training.runs import run, tiny_config
+
+
+def test_the_remaining_time_follows_from_the_steps_so_far() -> None:
+    assert remaining_seconds(6.0, 3, 10) == 20
+    assert remaining_seconds(6.0, 3, 0) == 0
+    assert remaining_seconds(6.0, 3, -1) == 0
+    assert remaining_seconds(6.0, 0, 10) is None
+
+
+@pytest.mark.parametrize(
+    ('step', 'shown'), [(1, True), (10, True), (11, False), (20, True), (25, True)]
+)
+def test_the_first_steps_and_then_every_tenth_are_shown(step: int, shown: bool) -> None:
+    assert ProgressBar()._should_update(step, 25) == shown
+
+
+def test_a_run_shows_what_is_left_from_its_first_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run(tiny_config(tmp_path, max_steps=1))
+    printed = capsys.readouterr()
+    assert 'run_left=00:00' in printed.out + printed.err
