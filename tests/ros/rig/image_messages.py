@@ -57,5 +57,10 @@ def camera_info(k=K, p=P, d=(0.0,) * 5, size=(1600, 900), **fields) -> CameraInf
     """Return a CameraInfo; R is zero unless given, as in some bags of nuScenes."""
     width, height = size
     return CameraInfo(
-        width=width, height=height, k=np.ravel(k), p=np.ravel(p), d=list(d), **fields
+        width=width,
+        height=height,
+        k=np.ravel(k),
+        p=np.ravel(p),
+        d=[float(value) for value in d],
+        **fields,
     )

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 from tf2_msgs.msg import TFMessage
 
-from bevdepth_ros.bags.transforms import RecordedTransforms
+from bevdepth_ros.bags.recorded_transforms import RecordedTransforms
 from bevdepth_ros.rig.frames import BuiltFrame, FrameBuilder
 from bevdepth_ros.rig.settings import RigSettings
 from bevdepth_ros.rig.synchronizer import ImageSet
