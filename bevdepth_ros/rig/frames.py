@@ -17,8 +17,8 @@ import torch
 from sensor_msgs.msg import CameraInfo
 
 from bevdepth_core.types import CameraRig, Frame
+from bevdepth_ros.rig.calibrations import Calibrations
 from bevdepth_ros.rig.compressed_images import DecodedImage
-from bevdepth_ros.rig.conversions import info_from_file, intrinsics_from_info
 from bevdepth_ros.rig.decoding import ImageDecoder
 from bevdepth_ros.rig.intrinsics import Intrinsics
 from bevdepth_ros.rig.settings import CameraSource, RigSettings
@@ -119,15 +119,7 @@ class FrameBuilder:
         self._settings, self._transforms = settings, transforms
         self._startup_is_over = startup_is_over
         self._undistorter = Undistorter()
-        self._infos = {
-            source.name: info_from_file(source.info_file)
-            for source in settings().camera_sources
-            if source.info_file
-        }
-        for info in self._infos.values():
-            intrinsics_from_info(info, settings().images_rectified)
-        self._files = frozenset(self._infos)
-        self._intrinsics_of: dict[str, tuple[tuple, Intrinsics]] = {}
+        self._calibrations = Calibrations(settings())
         self._given_up: set[str] = set()
         self._poses_awaited_from = 0.0
         self._decoder = ImageDecoder(device, min_width)
@@ -138,8 +130,7 @@ class FrameBuilder:
 
     def take_info(self, camera: str, message: CameraInfo) -> None:
         """Use this CameraInfo of ``camera`` from the next set on, unless a file is given."""
-        if camera not in self._files:
-            self._infos[camera] = message
+        self._calibrations.take_info(camera, message)
 
     def build(self, images: ImageSet, stopping: threading.Event | None = None) -> BuiltFrame:
         """Return the frame of the cameras that can be used.
@@ -214,7 +205,7 @@ class FrameBuilder:
         """Look up intrinsics and extrinsics, and remove lens distortion."""
         name, image = view.source.name, view.image
         try:
-            intrinsics = self._intrinsics(view.source, settings)
+            intrinsics = self._calibrations.intrinsics(view.source, settings.images_rectified)
             intrinsics.require_image_size(image.width, image.height)
             rows, columns = image.pixels.shape[:2]
             intrinsics = intrinsics.scaled(columns / image.width, rows / image.height)
@@ -225,19 +216,6 @@ class FrameBuilder:
         except ValueError as error:
             raise CameraFaultError('no_camera_info', f'camera {name} {error}') from error
         return _CalibratedView(name, view.frame_id, view.stamp_ns, pixels, intrinsics, extrinsic)
-
-    def _intrinsics(self, source: CameraSource, settings: RigSettings) -> Intrinsics:
-        """Return the intrinsics of the newest CameraInfo; computed again if its values change."""
-        info = self._infos.get(source.name)
-        if info is None:
-            remedy = 'publish it, or set camera_info_topics or camera_info_files'
-            raise ValueError(f'has no CameraInfo: nothing came on {source.info_topic}; {remedy}')
-        values = (settings.images_rectified, *_values(info))
-        known = self._intrinsics_of.get(source.name)
-        if known is None or known[0] != values:
-            known = (values, intrinsics_from_info(info, settings.images_rectified))
-            self._intrinsics_of[source.name] = known
-        return known[1]
 
     def _extrinsic(self, view: _View, settings: RigSettings) -> np.ndarray:
         source = view.source
@@ -298,7 +276,7 @@ class FrameBuilder:
         return {
             view.source.name
             for view in views
-            if view.source.name not in self._infos
+            if not self._calibrations.has(view.source.name)
             or not self._transforms.knows(settings.base_frame, view.frame_id)
         }
 
@@ -324,14 +302,6 @@ def _rig(views: list[_CalibratedView]) -> CameraRig:
         np.stack([view.intrinsics.matrix for view in views]),
         np.stack([view.ego_from_camera for view in views]),
     )
-
-
-def _values(info: CameraInfo) -> tuple:
-    """Return what intrinsics depend on: everything but the header, which changes per image."""
-    roi = info.roi
-    region = (roi.x_offset, roi.y_offset, roi.width, roi.height, info.binning_x, info.binning_y)
-    matrices = tuple(np.asarray(values).tobytes() for values in (info.k, info.p, info.r, info.d))
-    return (info.width, info.height, info.distortion_model, *region, *matrices)
 
 
 def _warnings(views: list[_CalibratedView], settings: RigSettings) -> dict[str, str]:

@@ -1,0 +1,65 @@
+"""The newest calibration of every camera, from CameraInfo or from files."""
+
+from __future__ import annotations
+
+import numpy as np
+from sensor_msgs.msg import CameraInfo
+
+from bevdepth_ros.rig.conversions import info_from_file, intrinsics_from_info
+from bevdepth_ros.rig.intrinsics import Intrinsics
+from bevdepth_ros.rig.settings import CameraSource, RigSettings
+
+
+class Calibrations:
+    """Intrinsics by camera; CameraInfo may come from another thread."""
+
+    def __init__(self, settings: RigSettings) -> None:
+        """Read the calibration files.
+
+        Raises:
+            ValueError: a calibration file is invalid.
+            OSError: or cannot be read.
+        """
+        self._infos = {
+            source.name: info_from_file(source.info_file)
+            for source in settings.camera_sources
+            if source.info_file
+        }
+        for info in self._infos.values():
+            intrinsics_from_info(info, settings.images_rectified)
+        self._files = frozenset(self._infos)
+        self._known: dict[str, tuple[tuple, Intrinsics]] = {}
+
+    def take_info(self, camera: str, message: CameraInfo) -> None:
+        """Use this CameraInfo of ``camera`` from now on, unless a file is given."""
+        if camera not in self._files:
+            self._infos[camera] = message
+
+    def has(self, camera: str) -> bool:
+        """Return whether CameraInfo of ``camera`` has come, or a file is given."""
+        return camera in self._infos
+
+    def intrinsics(self, source: CameraSource, rectified: bool) -> Intrinsics:
+        """Return the intrinsics of the newest CameraInfo; computed again if its values change.
+
+        Raises:
+            ValueError: there is none, or it is invalid; worded to follow the camera's name.
+        """
+        info = self._infos.get(source.name)
+        if info is None:
+            remedy = 'publish it, or set camera_info_topics or camera_info_files'
+            raise ValueError(f'has no CameraInfo: nothing came on {source.info_topic}; {remedy}')
+        values = (rectified, *_values(info))
+        known = self._known.get(source.name)
+        if known is None or known[0] != values:
+            known = (values, intrinsics_from_info(info, rectified))
+            self._known[source.name] = known
+        return known[1]
+
+
+def _values(info: CameraInfo) -> tuple:
+    """Return what intrinsics depend on: everything but the header, which changes per image."""
+    roi = info.roi
+    region = (roi.x_offset, roi.y_offset, roi.width, roi.height, info.binning_x, info.binning_y)
+    matrices = tuple(np.asarray(values).tobytes() for values in (info.k, info.p, info.r, info.d))
+    return (info.width, info.height, info.distortion_model, *region, *matrices)
