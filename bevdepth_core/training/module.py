@@ -101,14 +101,21 @@ class BEVDepthModule(LightningModule):
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
             self.model = BEVDepth(settings.network)
-        # Convolutions and batch norms are faster so, most of all on tensor cores.
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._load_first_weights()
         for part in self._frozen():
             part.requires_grad_(False)
         for part in self._depth_branch():
             part.requires_grad_(True)
         self.train()
+
+    def setup(self, stage: str) -> None:
+        """Use channels_last on CUDA, where convolutions and batch norms are faster so.
+
+        Not on the CPU: there PyTorch's batch norm sums channels_last maps less exactly, and the
+        depth deviates from the official numbers by 5e-5 instead of 6e-7.
+        """
+        if self.trainer.strategy.root_device.type == 'cuda':
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _load_first_weights(self) -> None:
         settings = self.settings

@@ -186,3 +186,20 @@ def test_without_network_the_remedy_is_said(monkeypatch) -> None:
         ConnectionError, match=r'resnet18.*could not be downloaded.*--model.pretrained none'
     ):
         load_pretrained(module().model.image_encoder.backbone, 'IMAGENET1K_V1', 18)
+
+
+class OneDeviceTrainer:
+    """What ``BEVDepthModule.setup`` reads of a trainer."""
+
+    def __init__(self, device: str) -> None:
+        self.strategy = self
+        self.root_device = torch.device(device)
+
+
+@pytest.mark.parametrize(('device', 'channels_last'), [('cpu', False), ('cuda:0', True)])
+def test_weights_are_channels_last_on_cuda_only(device: str, channels_last: bool) -> None:
+    trained = module()
+    trained._trainer = OneDeviceTrainer(device)
+    trained.setup('fit')
+    weight = trained.model.image_encoder.backbone.conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) is channels_last
