@@ -7,22 +7,27 @@ one build serves every torch.
 Environment:
     BEVDEPTH_CUDA: ``auto`` (default) builds it where nvcc is found and goes on without it when
         that fails; ``1`` insists; ``0`` never.
-    BEVDEPTH_CUDA_ARCHS: GPU generations to build for, default ``75 80 86 87 89 90``; newer ones
-        run the last one's PTX.
+    BEVDEPTH_CUDA_ARCHS: GPU generations to build for, as ``80 90``; newer ones run the last one's
+        PTX. By default those of this machine's GPUs, and where nvidia-smi finds none,
+        ``75 80 90``: 80 also runs on 86, 87 and 89.
     CUDA_HOME: CUDA toolkit to use when nvcc is not on PATH.
 """
 
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
+from xml.etree import ElementTree
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, SetupError
 
-NAME = 'bevdepth_ros'
+PACKAGE = ElementTree.parse('package.xml').getroot()
+NAME = PACKAGE.findtext('name')
+PORTABLE_ARCHS = ['75', '80', '90']
 CUDA_MODULE = 'bevdepth_core.ops._kernels'
 CUDA_SOURCES = [
     'csrc/bindings.cpp',
@@ -40,6 +45,11 @@ def find_nvcc():
     return shutil.which('nvcc') or (shutil.which('nvcc', path=f'{home}/bin') if home else None)
 
 
+def report(text):
+    """Print on stderr, which colcon shows."""
+    print(f'{NAME}: {text}', file=sys.stderr, flush=True)
+
+
 def cuda_extensions():
     """Return what BEVDEPTH_CUDA asks to be built: the CUDA module, allowed to fail under ``auto``,
     or nothing.
@@ -47,14 +57,34 @@ def cuda_extensions():
     wish = os.environ.get('BEVDEPTH_CUDA') or 'auto'
     if wish not in ('auto', '1', '0'):
         raise SetupError(f'BEVDEPTH_CUDA must be auto, 1 or 0, got {wish!r}')
-    if wish == '0' or (wish == 'auto' and find_nvcc() is None):
+    if wish == '0':
+        return []
+    if wish == 'auto' and find_nvcc() is None:
+        if {'build', 'build_ext', 'develop', 'install'} & set(sys.argv):
+            report('no CUDA module: nvcc is neither on PATH nor in $CUDA_HOME/bin')
         return []
     return [Extension(CUDA_MODULE, CUDA_SOURCES, optional=wish == 'auto')]
 
 
-def architecture_flags():
-    """Return nvcc's flags for machine code of every generation asked for and PTX of the last."""
-    archs = os.environ.get('BEVDEPTH_CUDA_ARCHS', '75 80 86 87 89 90').split()
+def local_architectures():
+    """Return the generations of this machine's GPUs, as ``['90']``; empty where there is none."""
+    query = ['nvidia-smi', '--query-gpu=compute_cap', '--format=csv,noheader']
+    try:
+        answer = subprocess.run(query, check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    found = {line.strip().replace('.', '') for line in answer.splitlines()}
+    return sorted((arch for arch in found if arch.isdigit()), key=int)
+
+
+def architectures():
+    """Return the generations to build for: those asked for, this machine's, or a portable set."""
+    asked = os.environ.get('BEVDEPTH_CUDA_ARCHS', '').split()
+    return asked or local_architectures() or PORTABLE_ARCHS
+
+
+def architecture_flags(archs):
+    """Return nvcc's flags for machine code of every generation and PTX of the last."""
     flags = [f'-gencode=arch=compute_{arch},code=sm_{arch}' for arch in archs]
     return [*flags, f'-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}']
 
@@ -92,7 +122,13 @@ class BuildCudaModule(build_ext):
         ]
         output = Path(self.get_ext_fullpath(ext.name))
         output.parent.mkdir(parents=True, exist_ok=True)
-        command = [nvcc, *flags, *architecture_flags(), *includes, *ext.sources, '-o', str(output)]
+        archs = architectures()
+        report(
+            f'compiling {ext.name} for GPU generations {" ".join(archs)} with {nvcc}; '
+            'BEVDEPTH_CUDA_ARCHS chooses others'
+        )
+        targets = architecture_flags(archs)
+        command = [nvcc, *flags, *targets, *includes, *ext.sources, '-o', str(output)]
         try:
             subprocess.run(command, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
@@ -116,11 +152,11 @@ def shared_files(*folders):
 
 setup(
     name=NAME,
-    version='0.1.0',
-    description='BEVDepth camera-only 3D object detection as a ROS 2 node with its PyTorch core.',
-    license='Apache-2.0',
-    maintainer='BEVDepth ROS maintainers',
-    maintainer_email='maintainers@bevdepth-ros.example',
+    version=PACKAGE.findtext('version'),
+    description=PACKAGE.findtext('description'),
+    license=PACKAGE.findtext('license'),
+    maintainer=PACKAGE.findtext('maintainer'),
+    maintainer_email=PACKAGE.find('maintainer').get('email'),
     python_requires='>=3.10',
     packages=find_packages(include=['bevdepth_core*', 'bevdepth_ros*']),
     package_data={'bevdepth_core': ['py.typed', 'weights/*']},
@@ -130,6 +166,7 @@ setup(
         *shared_files('launch', 'config'),
     ],
     install_requires=['setuptools'],
+    extras_require={'test': ['pytest', 'pytest-timeout']},  # colcon test looks for pytest here
     zip_safe=False,
     ext_modules=cuda_extensions(),
     cmdclass={'build_ext': BuildCudaModule},
@@ -144,6 +181,7 @@ setup(
             'render = bevdepth_ros.rendering.render:main',
             'evaluate_node = bevdepth_ros.closed_loop.evaluate_node:main',
             'demo = bevdepth_ros.demo:main',
+            'weights = bevdepth_core.downloads:main',
         ],
     },
 )

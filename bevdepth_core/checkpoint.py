@@ -38,12 +38,10 @@ from bevdepth_core.official_layout import (
     official_state_dict,
     own_state_dict,
 )
+from bevdepth_core.weights import WeightsError, locate
 
 FORMAT = 'bevdepth-1'
 """Value of the ``format`` entry in our files' header."""
-
-SHIPPED = Path(__file__).parent / 'weights'
-"""Folder of the weights that ship with this package."""
 
 _OFFICIAL_PREFIX = 'model.'
 _WRAPPERS = re.compile(r'(?:model\.|module\.)+')
@@ -68,26 +66,16 @@ def load_checkpoint(path: str | Path) -> BEVDepth:
         CheckpointError: missing, truncated or foreign file, pickled objects other than tensors and
             plain containers, missing, unexpected or misshapen weights.
     """
-    path = _located(Path(path))
+    path = _located(path)
     load = _load_own if path.suffix == '.safetensors' else _load_official
     return load(path).eval()
 
 
-def _located(path: Path) -> Path:
-    """Return the path of the file. A name without folder and suffix means shipped weights, unless
-    a file of that name exists.
-    """
-    if path.is_file():
-        return path
-    if path.suffix or path.name != str(path):
-        raise CheckpointError(f'{path}: no such checkpoint file; check the path')
-    shipped = SHIPPED / f'{path.name}.safetensors'
-    if not shipped.is_file():
-        names = ', '.join(sorted(file.stem for file in SHIPPED.glob('*.safetensors'))) or 'none'
-        raise CheckpointError(
-            f'{path}: no shipped weights have this name; use one of {names}, or the path of a file'
-        )
-    return shipped
+def _located(path: str | Path) -> Path:
+    try:
+        return locate(path)
+    except WeightsError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def save_checkpoint(

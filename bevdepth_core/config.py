@@ -8,7 +8,7 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -460,7 +460,7 @@ def model_config_to_dict(config: ModelConfig) -> dict:
     return _plain(dataclasses.asdict(config))
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

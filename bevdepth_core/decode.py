@@ -76,6 +76,11 @@ class BoxDecoder(nn.Module):
     below the threshold never suppresses one above it: suppression starts with the best.
     """
 
+    _lower: Tensor
+    _upper: Tensor
+    _limits: Tensor
+    _first_labels: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         tasks = config.head.tasks
@@ -89,10 +94,6 @@ class BoxDecoder(nn.Module):
         self.register_buffer('_upper', upper)
         self.register_buffer('_limits', limits)
         self.register_buffer('_first_labels', torch.from_numpy(first_labels))
-        self._lower: Tensor
-        self._upper: Tensor
-        self._limits: Tensor
-        self._first_labels: Tensor
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return (B, T * boxes_per_task, 11) float32: x y z length width height yaw vx vy, score

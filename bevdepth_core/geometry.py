@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 RIGID_TOLERANCE = 1e-4
 """Largest deviation of R^T R from identity accepted in a rotation; float32 quaternions reach
@@ -50,16 +51,15 @@ def to_4x4(intrinsics: np.ndarray) -> np.ndarray:
     return padded
 
 
-def rigid_from_quaternion(quaternion, translation) -> np.ndarray:
+def rigid_from_quaternion(quaternion: ArrayLike, translation: ArrayLike) -> np.ndarray:
     """Return the (4, 4) float64 transform of a quaternion (w, x, y, z) and a translation in
-    metres.
+    meters.
 
     Raises:
         ValueError: the quaternion is not finite or far from unit length (more than 1 %).
     """
-    parts = [
-        float(part) for part in quaternion
-    ]  # Python's numbers: numpy takes five times as long for so few
+    # Python numbers: numpy takes five times as long for four of them.
+    parts: list[float] = np.asarray(quaternion, np.float64).tolist()
     length = math.sqrt(sum(part * part for part in parts))
     if not abs(length - 1) <= 0.01:
         raise ValueError(f'quaternion must have unit length, got length {length}')
@@ -88,4 +88,5 @@ def quaternion_from_rotation(rotation: np.ndarray) -> tuple[float, float, float,
         )
     )
     quaternion = np.linalg.eigh(symmetric)[1][:, -1]
-    return tuple((quaternion if quaternion[0] >= 0 else -quaternion).tolist())
+    w, x, y, z = (quaternion if quaternion[0] >= 0 else -quaternion).tolist()
+    return w, x, y, z

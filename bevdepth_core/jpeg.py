@@ -1,6 +1,4 @@
-"""JPEG files to images: on a GPU where there is one, all at once; otherwise in threads, to the bit
-as Pillow does.
-"""
+"""Decode JPEG files: on a GPU all at once, with nvJPEG; on the CPU in threads, with Pillow."""
 
 from __future__ import annotations
 
@@ -19,23 +17,23 @@ logger = logging.getLogger(__name__)
 
 
 class JpegDecoder:
-    """Decodes the files of one set of cameras.
+    """Decodes the files of one image set.
 
-    nvJPEG's images differ from Pillow's by a few grey levels, for each interpolates colour in its
-    own way.
+    Images of nvJPEG differ from Pillow's by a few gray levels: each upsamples color in its own
+    way.
 
     Args:
-        device: where images are wanted. A file that nvJPEG refuses sends its set to the CPU, which
-            decides about it.
+        device: where images are wanted. If nvJPEG rejects a file, its image set is decoded on the
+            CPU.
     """
 
     def __init__(self, device: str | torch.device) -> None:
         self._device = torch.device(device)
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix='jpeg')
-        self._said = False
+        self._warned = False
 
     def prepare(self) -> None:
-        """Do what the first file costs on a GPU, about half a second."""
+        """Decode a small image, since the first one takes half a second on a GPU."""
         buffer = io.BytesIO()
         Image.new('RGB', (64, 64)).save(buffer, 'JPEG')
         self([buffer.getvalue()])
@@ -47,7 +45,7 @@ class JpegDecoder:
             files: whole JPEG files (or PNG, which the CPU decodes), as anything that holds bytes.
 
         Raises:
-            ValueError: a file is broken; says the place of the first one.
+            ValueError: a file is invalid; the message holds the index of the first one.
         """
         if self._device.type == 'cuda' and files and all(_is_whole_jpeg(file) for file in files):
             try:
@@ -55,36 +53,34 @@ class JpegDecoder:
             except torch.cuda.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                self._say_once(error)
+                self._warn_once(error)
         return self._on_cpu(files)
 
-    def _on_gpu(self, files: Sequence[bytes]) -> list[torch.Tensor]:
+    def _on_gpu(self, files: Sequence[bytes]) -> list[np.ndarray | torch.Tensor]:
         data = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files]
         images = decode_jpeg(data, mode=ImageReadMode.RGB, device=self._device)
         return [image.permute(1, 2, 0) for image in images]
 
-    def _on_cpu(self, files: Sequence[bytes]) -> list[np.ndarray]:
-        return list(self._pool.map(_decoded, range(len(files)), files))
+    def _on_cpu(self, files: Sequence[bytes]) -> list[np.ndarray | torch.Tensor]:
+        return [*self._pool.map(_decoded, range(len(files)), files)]
 
-    def _say_once(self, error: RuntimeError) -> None:
-        if not self._said:
+    def _warn_once(self, error: RuntimeError) -> None:
+        if not self._warned:
             logger.warning(
-                'images are decoded on the CPU where the GPU refuses them: %s',
+                'The GPU cannot decode an image; such images are decoded on the CPU: %s',
                 str(error).splitlines()[0],
             )
-        self._said = True
+        self._warned = True
 
 
 def _is_whole_jpeg(file: bytes) -> bool:
-    """Return whether the file begins and ends as a JPEG; nvJPEG makes something of a file whose
-    end is missing.
-    """
+    """Return whether the file begins and ends as a JPEG does; nvJPEG accepts truncated files."""
     return bytes(file[:2]) == b'\xff\xd8' and bytes(file[-2:]) == b'\xff\xd9'
 
 
 def _decoded(place: int, file: bytes) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(file), formats=('JPEG', 'PNG')) as picture:
-            return np.asarray(picture.convert('RGB'))
+        with Image.open(io.BytesIO(file), formats=('JPEG', 'PNG')) as image:
+            return np.asarray(image.convert('RGB'))
     except Exception as error:  # Pillow raises many types on foreign bytes
         raise ValueError(f'image {place} is no whole JPEG or PNG: {error}') from error

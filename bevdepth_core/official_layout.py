@@ -1,5 +1,4 @@
-"""How the official code lays its weights out: the names of its keys, and the grid and frustum that
-it keeps in buffers.
+"""The layout of official checkpoints: names of the weights, and buffers of grid and frustum.
 
 Names are without the leading ``model.`` of Lightning's files.
 """
@@ -75,16 +74,16 @@ def _renamed_prefixes() -> list[tuple[str, str]]:
             ('se.conv_expand', 'gate.2'),
         ):
             pairs.append((f'{_DEPTH_NET}{branch}_{official}.', f'depth_net.{branch}_gate.{ours}.'))
-    for branch in range(4):
+    for index in range(4):
         for official, ours in (('atrous_conv', '0'), ('bn', '1')):
             pairs.append(
                 (
-                    f'{_DEPTH_NET}depth_conv.3.aspp{branch + 1}.{official}.',
-                    f'depth_net.pyramid.branches.{branch}.{ours}.',
+                    f'{_DEPTH_NET}depth_conv.3.aspp{index + 1}.{official}.',
+                    f'depth_net.pyramid.branches.{index}.{ours}.',
                 )
             )
     for task in range(len(ModelConfig().head.tasks)):
-        for output in BOX_MAPS | {'heatmap': None}:
+        for output in (*BOX_MAPS, 'heatmap'):
             for official, ours in (('conv', '0'), ('bn', '1')):
                 pairs.append(
                     (
@@ -178,10 +177,10 @@ def _config(
     ):
         raise ValueError('a buffer has an unknown shape')
     lower = [round(value, 4) for value in (first_center.double() - size.double() / 2).tolist()]
-    size = [round(value, 4) for value in size.tolist()]
+    sizes = [round(value, 4) for value in size.tolist()]
     axes = [
         (low, round(low + cell * cells, 4), cell)
-        for low, cell, cells in zip(lower, size, count.tolist(), strict=True)
+        for low, cell, cells in zip(lower, sizes, count.tolist(), strict=True)
     ]
     depths = [round(value, 4) for value in frustum[:, 0, 0, 2].tolist()]
     step = round(depths[1] - depths[0], 4)

@@ -1,11 +1,11 @@
-"""The values that travel between the parts: validated once at the border, trusted inside.
+"""Data types that the parts of the library exchange; they validate their content when created.
 
 A transform is always named ``target_from_source``: it takes homogeneous points of the source frame
 to the target frame.
+
 Frames: ``world`` is any fixed frame (nuScenes ``global``, ROS ``map`` or ``odom``); ``ego`` is the
-    vehicle frame on the
-ground below the rear axle, x forward, y left, z up (ROS ``base_link``); ``camera`` is optical, z
-forward, x right, y down.
+vehicle frame on the ground below the rear axle, x forward, y left, z up (ROS ``base_link``);
+``camera`` is optical, z forward, x right, y down.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from bevdepth_core.geometry import require_rigid
 
 
-def _checked(name: str, value, shape: tuple[int | None, ...], dtype: type) -> np.ndarray:
+def _checked(
+    name: str, value: ArrayLike, shape: tuple[int | None, ...], dtype: type
+) -> np.ndarray:
     """Return ``value`` as an array of ``dtype``, or raise with ``name`` when shape or content is
     wrong.
     """
@@ -39,7 +42,7 @@ def _checked(name: str, value, shape: tuple[int | None, ...], dtype: type) -> np
 
 @dataclass(frozen=True)
 class CameraRig:
-    """The cameras of a vehicle: who they are, how they project and where they sit.
+    """The cameras of a vehicle: names, intrinsics and mounting poses.
 
     Attributes:
         names: one unique name per camera, N >= 1, in the order of all other arrays.
@@ -79,7 +82,7 @@ class CameraRig:
 
 @dataclass(frozen=True)
 class Frame:
-    """One synchronised set of images, each with its own stamp and ego pose.
+    """One image set: an image per camera, each with its own stamp and ego pose.
 
     Attributes:
         images: N arrays or tensors (H_i, W_i, 3) uint8, RGB; sizes may differ between cameras.
@@ -279,7 +282,7 @@ class TaskMaps:
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """What the network returns.
+    """Output of the network.
 
     Attributes:
         tasks: one TaskMaps per head task.
@@ -321,7 +324,7 @@ class Boxes3D:
     def __len__(self) -> int:
         return len(self.yaw)
 
-    def __getitem__(self, index) -> Boxes3D:
+    def __getitem__(self, index: slice | np.ndarray) -> Boxes3D:
         """Return the selected boxes; ``index`` is a slice, a mask or an index array."""
         return Boxes3D(self.center[index], self.size[index], self.yaw[index], self.velocity[index])
 

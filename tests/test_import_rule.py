@@ -19,6 +19,7 @@ CORE_PARTS = {
     'files': (),
     'config': (),
     'types': ('geometry',),
+    'weights': (),
     'ops': (),
     'model': (*BASE, 'ops'),
     'preprocess': BASE,
@@ -29,7 +30,9 @@ CORE_PARTS = {
     'tracking': (*BASE, 'uncertainty'),
     'visualization': (*BASE, 'preprocess'),
     'official_layout': (*BASE, 'model'),
-    'checkpoint': (*BASE, 'model', 'official_layout'),
+    'checkpoint': (*BASE, 'model', 'official_layout', 'weights'),
+    'http_file': (),
+    'downloads': (*BASE, 'weights', 'checkpoint', 'http_file'),
     'engine': (*BASE, 'ops', 'model', 'preprocess', 'decode'),
     'inference': (*BASE, 'ops', 'model', 'preprocess', 'decode', 'checkpoint', 'engine'),
     'nuscenes': (*BASE, 'preprocess'),
@@ -58,8 +61,8 @@ ROS_PARTS = {
 """Part of bevdepth_ros -> other parts that it may import, all of them listed above it."""
 
 PUBLIC_CORE = (
-    *BASE, 'preprocess', 'decode', 'checkpoint', 'inference', 'jpeg', 'visualization', 'tracking',
-    'uncertainty',
+    *BASE, 'weights', 'preprocess', 'decode', 'checkpoint', 'inference', 'jpeg', 'visualization',
+    'tracking', 'uncertainty',
 )  # fmt: skip
 
 CORE_FOR_ROS = {

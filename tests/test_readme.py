@@ -12,8 +12,9 @@ from dataclasses import Field
 from pathlib import Path
 
 import pytest
+import yaml
 
-from bevdepth_ros.detector.parameters import FIELDS
+from bevdepth_ros.detector.parameters import FIELDS, Settings
 from tests.faults.cases import CASES
 from tests.imports import ROOT
 from tests.markdown import PAGES, anchors, commands, links, page, table_rows
@@ -183,3 +184,27 @@ def test_the_threads_of_the_architecture_page_are_those_of_the_node() -> None:
     assert {'detection', 'publication'} <= set(names)
     for name in names:
         assert any(row.startswith(name) for row in documented), name
+
+
+def test_the_parameter_file_for_own_cameras_is_valid() -> None:
+    block = re.search(r'^```yaml\n(.*?)^```', NODE, re.MULTILINE | re.DOTALL).group(1)
+    values = yaml.safe_load(block)['/**']['ros__parameters']
+    settings = Settings(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+    )
+    assert [source.image_topic for source in settings.camera_sources] == [
+        f'/sensing/{camera}/image_raw' for camera in values['cameras']
+    ]
+
+
+def test_the_imports_of_the_python_example_work() -> None:
+    block = re.search(r'^```python\n(.*?)^```', page('README.md'), re.MULTILINE | re.DOTALL).group(
+        1
+    )
+    imports = [line for line in block.splitlines() if line.startswith('from ')]
+    assert imports
+    for line in imports:
+        exec(line)

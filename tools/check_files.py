@@ -29,7 +29,7 @@ def problems() -> list[str]:
         parse_package('package.xml', warnings=found)
     except InvalidPackage as error:
         found.append(str(error))
-    for path in tracked('*.yaml'):
+    for path in tracked('*.yaml', '.github/*.yml'):
         try:
             with open(path) as file:
                 list(yaml.safe_load_all(file))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TypeVar
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -17,8 +20,21 @@ CLEARLY_SLOWER = 1.1
 separate kernels count more than within."""
 
 
-def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weight and bias of both in one."""
+PartType = TypeVar('PartType', bound=nn.Module)
+
+
+def part(module: object, kind: type[PartType]) -> PartType:
+    """Return ``module``, whose type PyTorch's containers forget, after a check."""
+    if not isinstance(module, kind):
+        raise TypeError(f'expected {kind.__name__}, got {type(module).__name__}')
+    return module
+
+
+def folded(
+    conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weight and bias of a convolution that includes the batch norm."""
+    assert norm.running_mean is not None and norm.running_var is not None
     weight, bias = fuse_conv_bn_weights(
         conv.weight,
         conv.bias,
@@ -27,6 +43,7 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.T
         norm.eps,
         norm.weight,
         norm.bias,
+        transpose=isinstance(conv, nn.ConvTranspose2d),
     )
     return weight.detach(), bias.detach()
 
@@ -45,13 +62,16 @@ class FusedConv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(bias, requires_grad=False)
-        self._conv_args = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        assert not isinstance(conv.padding, str)
+        self._stride, self._padding = conv.stride, conv.padding
+        self._dilation, self._groups = conv.dilation, conv.groups
         self._use_fused_kernel: bool | None = None
 
     @classmethod
-    def folded(cls, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> FusedConv:
-        """Return ``conv`` with ``norm`` folded in."""
-        return cls(conv, *folded(conv, norm))
+    def folded(cls, conv: object, norm: object) -> FusedConv:
+        """Return the convolution ``conv`` with the batch norm ``norm`` folded in."""
+        conv = part(conv, nn.Conv2d)
+        return cls(conv, *folded(conv, part(norm, nn.BatchNorm2d)))
 
     def forward(self, features: torch.Tensor, summand: torch.Tensor | None = None) -> torch.Tensor:
         if not features.is_cuda or features.dtype not in (torch.float16, torch.bfloat16):
@@ -65,26 +85,26 @@ class FusedConv(nn.Module):
         )
 
     def _fused_kernel(self, features: torch.Tensor, summand: torch.Tensor | None) -> torch.Tensor:
+        args = (self._stride, self._padding, self._dilation, self._groups)
         if summand is None:
-            return torch.cudnn_convolution_relu(features, self.weight, self.bias, *self._conv_args)
+            return torch.cudnn_convolution_relu(features, self.weight, self.bias, *args)
         return torch.cudnn_convolution_add_relu(
-            features, self.weight, summand, 1.0, self.bias, *self._conv_args
+            features, self.weight, summand, 1.0, self.bias, *args
         )
 
     def _separate_kernels(
         self, features: torch.Tensor, summand: torch.Tensor | None
     ) -> torch.Tensor:
-        result = F.conv2d(features, self.weight, self.bias, *self._conv_args)
+        args = (self._stride, self._padding, self._dilation, self._groups)
+        result = F.conv2d(features, self.weight, self.bias, *args)
         return (result if summand is None else result.add_(summand)).relu_()
 
     def _measure_fused_kernel(self, features: torch.Tensor, summand: torch.Tensor | None) -> bool:
         """Return whether the fused kernel is fast enough: cuDNN chooses it without a measurement,
         and for some sizes it takes ten times as long as separate kernels.
         """
-        fused, separate = (
-            device_seconds(lambda run=run: run(features, summand))
-            for run in (self._fused_kernel, self._separate_kernels)
-        )
+        fused = device_seconds(partial(self._fused_kernel, features, summand))
+        separate = device_seconds(partial(self._separate_kernels, features, summand))
         return fused < CLEARLY_SLOWER * separate
 
 
@@ -99,11 +119,11 @@ class FusedBlock(nn.Module):
         ]
         self.first = nn.Sequential(*(FusedConv.folded(*part) for part in parts[:-1]))
         self.last = FusedConv.folded(*parts[-1])
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if block.downsample is not None:
             conv, norm = block.downsample
             weight, bias = folded(conv, norm)
-            self.shortcut = nn.Conv2d(
+            shortcut = nn.Conv2d(
                 conv.in_channels,
                 conv.out_channels,
                 conv.kernel_size,
@@ -111,8 +131,9 @@ class FusedBlock(nn.Module):
                 conv.padding,
                 bias=False,
             )
-            self.shortcut.weight = nn.Parameter(weight, requires_grad=False)
-            self.last.bias += bias
+            shortcut.weight = nn.Parameter(weight, requires_grad=False)
+            self.shortcut = shortcut
+            self.last.bias.data += bias
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.last(self.first(features), self.shortcut(features))
@@ -128,15 +149,15 @@ class FusedNeck(nn.Module):
     def __init__(self, neck: MultiScaleNeck) -> None:
         super().__init__()
         self.branches = nn.ModuleList()
-        self._upsampling = []
-        for resample, norm, _ in neck.branches:
-            up = resample.stride[0] if isinstance(resample, nn.ConvTranspose2d) else 1
-            self.branches.append(
-                _squares(resample, norm)
-                if isinstance(resample, nn.ConvTranspose2d)
-                else FusedConv.folded(resample, norm)
-            )
-            self._upsampling.append(up)
+        self._upsampling: list[int] = []
+        for branch in neck.branches:
+            resample, norm, _ = part(branch, nn.Sequential)
+            if isinstance(resample, nn.ConvTranspose2d):
+                self.branches.append(_squares(resample, part(norm, nn.BatchNorm2d)))
+                self._upsampling.append(resample.stride[0])
+            else:
+                self.branches.append(FusedConv.folded(resample, norm))
+                self._upsampling.append(1)
 
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
         parts = [branch(features) for branch, features in zip(self.branches, maps, strict=True)]
@@ -149,9 +170,8 @@ def _spread(squares: torch.Tensor, up: int) -> torch.Tensor:
     """Return (n, C, up * h, up * w), channels_last, from (n, up * up * C, h, w)."""
     if up == 1:
         return squares
-    rows = (
-        squares.permute(0, 2, 3, 1).unflatten(3, (up, up, -1)).transpose(2, 3)
-    )  # (n, h, row, w, column, C)
+    pixels = squares.permute(0, 2, 3, 1).unflatten(3, (up, up, -1))  # (n, h, w, row, column, C)
+    rows = pixels.transpose(2, 3)  # (n, h, row, w, column, C)
     return rows.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
@@ -159,21 +179,10 @@ def _squares(conv: nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> FusedConv:
     """Return a 1x1 convolution whose channels are (row in the square, column in the square,
     channel).
     """
-    weight, bias = fuse_conv_bn_weights(
-        conv.weight,
-        conv.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
-        transpose=True,
-    )
+    weight, bias = folded(conv, norm)
     pixels = weight.shape[2] * weight.shape[3]
-    weight = weight.detach().permute(2, 3, 1, 0).flatten(0, 2)[:, :, None, None]
-    return FusedConv(
-        nn.Conv2d(weight.shape[1], weight.shape[0], 1), weight, bias.detach().repeat(pixels)
-    )
+    weight = weight.permute(2, 3, 1, 0).flatten(0, 2)[:, :, None, None]
+    return FusedConv(nn.Conv2d(weight.shape[1], weight.shape[0], 1), weight, bias.repeat(pixels))
 
 
 class FusedMaxPool(nn.Module):

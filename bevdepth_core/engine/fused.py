@@ -9,7 +9,9 @@ stay float32.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -63,7 +65,7 @@ def folded_model(model: BEVDepth, dtype: torch.dtype) -> BEVDepth:
         network.view_transform.refinement,
     ):
         if part is not None:
-            part.to(dtype=dtype, memory_format=torch.channels_last)
+            _cast(part, dtype)
     network.depth_net.camera_norm = nn.Sequential(
         copy.deepcopy(model.depth_net.camera_norm).float(), Cast(dtype)
     )
@@ -74,14 +76,19 @@ def folded_model(model: BEVDepth, dtype: torch.dtype) -> BEVDepth:
 def fused(model: BEVDepth, device: torch.device, dtype: torch.dtype) -> FusedNetwork:
     """Return the parts of ``folded_model`` on ``device``, with all head tasks merged."""
     network = folded_model(model, dtype).to(device)
-    head = MergedHead(model.head).to(device=device, dtype=dtype, memory_format=torch.channels_last)
+    head = MergedHead(model.head)
+    _cast(head, dtype)
     return FusedNetwork(
         network.image_encoder,
         network.depth_net,
         network.view_transform,
         network.bev_encoder,
-        head.eval(),
+        head.to(device).eval(),
     )
+
+
+def _cast(module: nn.Module, dtype: torch.dtype) -> None:
+    module.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class Cast(nn.Module):
@@ -95,14 +102,14 @@ class Cast(nn.Module):
         return values.to(self._dtype)
 
 
-_OF_PLAIN_PARTS = {
+_OF_PLAIN_PARTS: dict[type, Callable[[Any], nn.Module]] = {
     BasicBlock: FusedBlock,
     Bottleneck: FusedBlock,
     DepthSoftmax: ChannelsLastSoftmax,
     MultiScaleNeck: FusedNeck,
     nn.MaxPool2d: FusedMaxPool,
 }
-_OF_FUSED_PARTS = {
+_OF_FUSED_PARTS: dict[type, Callable[[Any], nn.Module]] = {
     AtrousPyramid: FusedPyramid,
     DeformableConv: FusedDeformableConv,
     DepthRefinement: FusedRefinement,
@@ -133,7 +140,7 @@ def _fused(module: nn.Module) -> nn.Module:
 def _fused_sequence(sequence: nn.Sequential) -> nn.Sequential:
     """Return ``sequence`` with every convolution, batch norm, ReLU in one."""
     parts = list(sequence)
-    fused_parts = []
+    fused_parts: list[nn.Module] = []
     while parts:
         if len(parts) >= 3 and [type(part) for part in parts[:3]] == [
             nn.Conv2d,

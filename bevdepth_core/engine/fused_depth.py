@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from bevdepth_core.engine.convolutions import FusedConv, part
 from bevdepth_core.model.depth_net import AtrousPyramid, DeformableConv, DepthSoftmax
 from bevdepth_core.model.view_transform import DepthRefinement
 from bevdepth_core.ops.deformable import deformable_conv
@@ -35,7 +36,8 @@ class FusedPyramid(nn.Module):
 
     def __init__(self, pyramid: AtrousPyramid) -> None:
         super().__init__()
-        self.branches, self.pool, self.project = pyramid.branches, pyramid.pool, pyramid.project[0]
+        self.branches, self.pool = pyramid.branches, pyramid.pool
+        self.project = part(pyramid.project[0], FusedConv)
         mean_channels = self.project.weight.shape[1] // (len(self.branches) + 1)
         weight, mean_weight = self.project.weight.split(
             (len(self.branches) * mean_channels, mean_channels), dim=1
@@ -89,6 +91,7 @@ class FusedRefinement(nn.Module):
         )
         planes = volume.flatten(0, 2).permute(0, 3, 1, 2)  # one (w, D) plane per feature-map row
         planes = self.reduce(planes)
+        assert self.out.bias is not None
         planes = F.conv2d(planes + self.residual(planes), self.out.weight, padding=1)
         refined = planes.unflatten(0, (batch, cameras, height)).permute(0, 1, 3, 5, 2, 4)
         return torch.add(

@@ -7,6 +7,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -30,18 +32,21 @@ WARM_UPS = 2
 """Runs of a step before it is captured: in the first, libraries choose kernels and take memory."""
 
 
-def _on_device(method: Callable) -> Callable:
+Method = TypeVar('Method', bound=Callable[..., Any])
+
+
+def _on_device(method: Method) -> Method:
     """Run a method of ``GraphedNetwork`` with its device as the current one, and without
     gradients.
     """
 
     @functools.wraps(method)
-    def guarded(self, *arguments):
+    def guarded(self: GraphedNetwork, *arguments: Any) -> Any:
         device = torch.cuda.device(self._device) if self._device.type == 'cuda' else nullcontext()
         with torch.inference_mode(), device:
             return method(self, *arguments)
 
-    return guarded
+    return cast(Method, guarded)
 
 
 class GraphedNetwork:
@@ -153,28 +158,24 @@ class _Steps:
             len(network.view_transform.frustum_v),
             len(network.view_transform.frustum_u),
         )
-        new = {'device': device, 'dtype': dtype}
-        pinned = {'pin_memory': device.type == 'cuda'}
-        images = torch.zeros(
-            cameras, config.image.height, config.image.width, INPUT_CHANNELS, **new
-        )
+        new = partial(torch.zeros, device=device, dtype=dtype)
+        new_on_host = partial(torch.zeros, pin_memory=device.type == 'cuda')
+        images = new(cameras, config.image.height, config.image.width, INPUT_CHANNELS)
         self.images = images.permute(0, 3, 1, 2)
-        self.cameras_host = torch.zeros(cameras, CAMERA_VECTOR_SIZE, **pinned)
-        self.depth = torch.zeros(frames, cameras, bins, height, width, **new)
-        self.context = torch.zeros(frames, cameras, height, width, channels, **new).permute(
-            0, 1, 4, 2, 3
-        )
-        self.matrices_host = torch.zeros(frames, cameras, 3, 4, **pinned)
+        self.cameras_host = new_on_host(cameras, CAMERA_VECTOR_SIZE)
+        self.depth = new(frames, cameras, bins, height, width)
+        context = new(frames, cameras, height, width, channels)
+        self.context = context.permute(0, 1, 4, 2, 3)
+        self.matrices_host = new_on_host(frames, cameras, 3, 4)
         self._cameras = self.cameras_host.to(device)
         self._matrices = self.matrices_host.to(device)
         self._outside = torch.tensor([0, 0, config.grid.z[0] - 1e6])
         nx, ny, _ = config.grid.shape
         self._second_stream = torch.cuda.Stream() if device.type == 'cuda' else None
-        self._bev = torch.zeros(1, ny, nx, frames * channels, **new).permute(0, 3, 1, 2)
+        self._bev = new(1, ny, nx, frames * channels).permute(0, 3, 1, 2)
         self.maps = torch.zeros(0)  # the head's output, once it has run
-        self.boxes_host = torch.zeros(
-            len(config.head.tasks) * config.decode.boxes_per_task, 11, **pinned
-        )
+        boxes = len(config.head.tasks) * config.decode.boxes_per_task
+        self.boxes_host = new_on_host(boxes, 11)
         self._runs = {
             'image_branch': self._encode_images,
             'view_transform': self._splat,
@@ -191,7 +192,7 @@ class _Steps:
         self._runs[name]()
 
     def set_matrices(self, place: int, matrices: torch.Tensor) -> None:
-        """Give the (N, 3, 4) matrices of a frame; cameras beyond N lead out of the grid."""
+        """Set the (N, 3, 4) matrices of a frame; those of further cameras lead out of the grid."""
         target = self.matrices_host[place]
         target[: len(matrices)] = matrices
         target[len(matrices) :, :, :3] = 0

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from bevdepth_core.decode import NO_CLASS
-from bevdepth_core.engine.convolutions import FusedConv, folded
-from bevdepth_core.model.head import CenterHead
+from bevdepth_core.engine.convolutions import FusedConv, folded, part
+from bevdepth_core.model.head import CenterHead, TaskHead
 from bevdepth_core.types import BOX_VALUES
 
 
@@ -19,41 +19,54 @@ class MergedHead(nn.Module):
 
     def __init__(self, head: CenterHead) -> None:
         super().__init__()
-        self.shared = FusedConv.folded(*head.shared[:2])
-        self.task_count = len(head.tasks)
-        self.classes = max(task['heatmap'][1].out_channels for task in head.tasks)
-        nets = [net for task in head.tasks for net in task.values()]
-        first = [folded(*net[0][:2]) for net in nets]
-        self.first = FusedConv(
-            nets[0][0][0], *(torch.cat(part) for part in zip(*first, strict=True))
-        )
-        self.last = self._merged(head.tasks)
-
-    def _merged(self, tasks: nn.ModuleList) -> nn.Conv2d:
-        """Return the convolution that makes all maps at once.
-
-        Each map has a net of its own, so that most weights are 0; cuDNN's grouped convolutions
-        take eight times as long.
-        """
-        width = next(iter(tasks[0].values()))[1].in_channels
-        channels = BOX_VALUES + self.classes
-        last = nn.Conv2d(
-            width * sum(len(task) for task in tasks), channels * len(tasks), 3, padding=1
-        ).requires_grad_(False)
-        last.weight.zero_()
-        last.bias.fill_(NO_CLASS)
-        net_number = 0
-        for number, task in enumerate(tasks):
-            first = number * channels
-            for net in task.values():
-                rows = slice(first, first + net[1].out_channels)
-                last.weight[rows, net_number * width : (net_number + 1) * width] = net[1].weight
-                last.bias[rows] = net[1].bias
-                first, net_number = rows.stop, net_number + 1
-        return last
+        self.shared = FusedConv.folded(head.shared[0], head.shared[1])
+        tasks = [list(part(task, TaskHead).values()) for task in head.tasks]
+        self.task_count = len(tasks)
+        nets = [part(net, nn.Sequential) for task in tasks for net in task]
+        first = [part(net[0], nn.Sequential) for net in nets]
+        last = [part(net[1], nn.Conv2d) for net in nets]
+        self.first = _joined(first)
+        self.last = _merged(last, self.task_count)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return (B, tasks, BOX_VALUES + most classes, ny, nx), as ``BoxDecoder`` takes it, from
         (B, in_channels, ny, nx).
         """
         return self.last(self.first(self.shared(features))).unflatten(1, (self.task_count, -1))
+
+
+def _joined(layers: list[nn.Sequential]) -> FusedConv:
+    """Return one convolution for layers of the same input: their channels side by side."""
+    convs = [part(layer[0], nn.Conv2d) for layer in layers]
+    weights, biases = zip(
+        *(
+            folded(conv, part(layer[1], nn.BatchNorm2d))
+            for conv, layer in zip(convs, layers, strict=True)
+        ),
+        strict=True,
+    )
+    return FusedConv(convs[0], torch.cat(weights), torch.cat(biases))
+
+
+def _merged(convs: list[nn.Conv2d], tasks: int) -> nn.Conv2d:
+    """Return the convolution that makes all maps of all tasks at once, each from its own input.
+
+    Most weights are 0; cuDNN's grouped convolutions take eight times as long.
+    """
+    nets = len(convs) // tasks
+    classes = max(conv.out_channels for conv in convs[nets - 1 :: nets])  # heatmaps come last
+    channels, width = BOX_VALUES + classes, convs[0].in_channels
+    merged = nn.Conv2d(width * len(convs), channels * tasks, 3, padding=1).requires_grad_(False)
+    assert merged.bias is not None
+    merged.weight.zero_()
+    merged.bias.fill_(NO_CLASS)
+    for task in range(tasks):
+        start = task * channels
+        for index in range(task * nets, (task + 1) * nets):
+            conv = convs[index]
+            assert conv.bias is not None
+            outputs = slice(start, start + conv.out_channels)
+            merged.weight[outputs, index * width : (index + 1) * width] = conv.weight
+            merged.bias[outputs] = conv.bias
+            start = outputs.stop
+    return merged

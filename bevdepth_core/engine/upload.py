@@ -37,10 +37,11 @@ class ImageUploader:
         }
         copies = self._pool.map(self._pinned_copy, arrays.keys(), arrays.values())
         pinned = dict(zip(arrays, copies, strict=True))
-        on_device = [
-            pinned.get(place, image).to(self._device, non_blocking=True)
+        tensors = [
+            pinned[place] if isinstance(image, np.ndarray) else image
             for place, image in enumerate(images)
         ]
+        on_device = [tensor.to(self._device, non_blocking=True) for tensor in tensors]
         return on_device, [self._plan(image.shape[1], image.shape[0]) for image in images]
 
     def _pinned_copy(self, place: int, image: np.ndarray) -> torch.Tensor:

@@ -116,13 +116,12 @@ class DeformableConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(channels, channels // _DEFORM_GROUPS, 3, 3))
         self.offset = nn.Conv2d(channels, 18, 3, padding=1)
         nn.init.kaiming_uniform_(self.weight, nonlinearity='relu')
-        nn.init.zeros_(self.offset.weight)
-        nn.init.zeros_(self.offset.bias)
+        for parameter in self.offset.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        offsets = self.offset(
-            features
-        ).nan_to_num()  # torchvision's CPU kernel reads anywhere when one is NaN
+        # torchvision's CPU kernel reads out of bounds where an offset is NaN.
+        offsets = self.offset(features).nan_to_num()
         return deform_conv2d(features, offsets, self.weight, padding=1)
 
 
@@ -150,7 +149,7 @@ class DepthNet(nn.Module):
         numbers = CAMERA_VECTOR_SIZE
         if self._intrinsics_in_network_pixels:
             numbers = NETWORK_PIXELS_VECTOR_SIZE
-        self.camera_norm = nn.BatchNorm1d(numbers)
+        self.camera_norm: nn.Module = nn.BatchNorm1d(numbers)
         self.context_gate = CameraGate(numbers, mid)
         self.context_head = nn.Conv2d(mid, config.context_channels, 1)
         self.depth_gate = CameraGate(numbers, mid)

@@ -24,6 +24,11 @@ class ResNetStages(nn.Module):
         width: channels of the stem, 64 in the standard.
     """
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(self, depth: int, width: int = 64) -> None:
         super().__init__()
         block = Bottleneck if depth >= 50 else BasicBlock

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 
-NECK_NORM = {'eps': 1e-3, 'momentum': 0.01}
+NECK_NORM_EPS, NECK_NORM_MOMENTUM = 1e-3, 0.01
 """Batch-norm settings of both necks in the official code; every other batch norm has PyTorch's
 defaults."""
 
@@ -67,7 +67,7 @@ class MultiScaleNeck(nn.Module):
         self.branches = nn.ModuleList(
             nn.Sequential(
                 self._resample(channels, branch_channels, scale),
-                nn.BatchNorm2d(branch_channels, **NECK_NORM),
+                nn.BatchNorm2d(branch_channels, NECK_NORM_EPS, NECK_NORM_MOMENTUM),
                 nn.ReLU(inplace=True),
             )
             for channels, scale in zip(in_channels, scales, strict=True)

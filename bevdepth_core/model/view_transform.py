@@ -15,8 +15,7 @@ from bevdepth_core.types import CameraMatrices
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What the image branch says about one frame; it can be splatted again and again with new
-    camera poses.
+    """Output of the image branch for one frame; it can be splatted again with new camera poses.
 
     Attributes:
         depth: (B, N, D, h, w) float32 depth distribution.
@@ -99,6 +98,10 @@ class LiftSplat(nn.Module):
     ones.
     """
 
+    frustum_u: torch.Tensor
+    frustum_v: torch.Tensor
+    frustum_d: torch.Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         image, bins, stride = config.image, config.depth_bins, config.image_encoder.stride
@@ -129,14 +132,12 @@ class LiftSplat(nn.Module):
         """Return the BEV map (B, C, ny, nx) of one frame.
 
         Args:
-            features: what the image branch said.
+            features: output of the image branch.
             ego_from_frustum: (B, N, 3, 4) float32, see the function of that name.
         """
-        geometry = (ego_from_frustum, self.frustum_u, self.frustum_v, self.frustum_d)
-        grid = (self.grid.lower, self.grid.cell)
+        frustum = (ego_from_frustum, self.frustum_u, self.frustum_v, self.frustum_d)
+        lower, cell, shape = self.grid.lower, self.grid.cell, self.grid.shape
         if features.volume is None:
             depth = features.depth.to(features.context.dtype)
-            return voxel_pooling(depth, features.context, *geometry, *grid, self.grid.shape)
-        return voxel_pooling_volume(
-            features.volume, voxel_index(*geometry, *grid), self.grid.shape
-        )
+            return voxel_pooling(depth, features.context, *frustum, lower, cell, shape)
+        return voxel_pooling_volume(features.volume, voxel_index(*frustum, lower, cell), shape)

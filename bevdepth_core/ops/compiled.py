@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-kernels: Any
+kernels: Any = None
+why_missing = ''
 try:
-    from bevdepth_core.ops import _kernels as kernels
+    import bevdepth_core.ops._kernels as _kernels
 
-    why_missing = ''
+    kernels = _kernels
 except ImportError as error:
-    kernels = None
     why_missing = str(error)
 
 

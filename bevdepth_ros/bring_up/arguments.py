@@ -12,6 +12,7 @@ from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext
 from launch.actions import DeclareLaunchArgument
 
+from bevdepth_core.weights import WeightsError, locate
 from bevdepth_ros.bags.reader import Bag, BagError
 
 PACKAGE, LAUNCH_FILE = 'bevdepth_ros', 'detect.launch.py'
@@ -214,6 +215,15 @@ class _Reader:
                 self.problems.append(f'bag:={path}: {error}; give a folder or file of a rosbag2')
         return path
 
+    def check_weights(self) -> None:
+        """Check a name of weights; the node itself reports a file that is absent or invalid."""
+        name = self.values['checkpoint']
+        if name and not Path(name).suffix and Path(name).name == name:
+            try:
+                locate(name)
+            except WeightsError as error:
+                self.problems.append(f'checkpoint:={error}')
+
     def use_sim_time(self) -> bool | None:
         text = self.values['use_sim_time']
         return self.flag('use_sim_time') if text else True if self.values['bag'] else None
@@ -237,6 +247,7 @@ def read_arguments(context: LaunchContext, launch_file: str) -> Arguments:
     reader = _Reader(values)
     if is_direct:
         reader.problems += unknown_arguments(context.argv)
+    reader.check_weights()
     arguments = _converted(reader, is_direct)
     if reader.problems:
         raise ArgumentsError('; '.join(reader.problems))

@@ -1,4 +1,4 @@
-"""From the network's depth to a coloured point cloud: pure functions, no node, no clock."""
+"""From the predicted depth to a colored point cloud: pure functions, no node, no clock."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from bevdepth_core.types import Frame
 from bevdepth_core.visualization import DepthMaps, depth_points, likely_depth
 from bevdepth_ros.detections.messages import header
 
-_POINT = np.dtype([('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('rgb', '<u4')])
+_FIELDS = ('x', 'y', 'z', 'rgb')
+_POINT = np.dtype([(name, '<u4' if name == 'rgb' else '<f4') for name in _FIELDS])
 
 
 def depth_cloud(
     frame: Frame, distribution: torch.Tensor, config: ModelConfig, frame_id: str
 ) -> PointCloud2:
-    """Return one point per cell of the cameras' feature maps, at its likely depth, with the colour
-    that it has in the image.
+    """Return one point per cell of the cameras' feature maps, at its most likely depth, with its
+    color in the image.
 
     Args:
-        frame: the images that were looked at.
+        frame: the images of the result.
         distribution: (N, D, h, w) depth distribution of its cameras.
         config: of the network.
         frame_id: frame of the detections.
@@ -36,10 +37,10 @@ def depth_cloud(
     points['x'], points['y'], points['z'] = positions.T
     red, green, blue = colors.T.astype(np.uint32)
     points['rgb'] = red << 16 | green << 8 | blue
-    # "rgb" is three bytes in what is called a float: what PCL once did and RViz and Foxglove read.
+    # "rgb" is three bytes in a field declared as float, as PCL, RViz and Foxglove read it.
     fields = [
         PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
-        for index, name in enumerate(_POINT.names)
+        for index, name in enumerate(_FIELDS)
     ]
     return PointCloud2(
         header=header(frame.stamp_ns, frame_id), height=1, width=len(points), fields=fields,

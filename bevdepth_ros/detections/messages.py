@@ -1,10 +1,14 @@
-"""From detections to messages: pure functions, no node, no clock."""
+"""From detections to messages: pure functions, no node, no clock.
+
+``bags.messages`` builds the same messages from the classes of rosbags, since bags are written
+on machines without ROS.
+"""
 
 from __future__ import annotations
 
 import array
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Duration
@@ -26,12 +30,12 @@ from bevdepth_core.types import Detections3D
 from bevdepth_core.visualization import class_color
 
 OBJECT_FIELDS = ('x', 'y', 'z', 'length', 'width', 'height', 'yaw', 'vx', 'vy', 'score', 'label')
-"""Fields of ``~/objects``: float32 but for ``label``, uint32."""
+"""Fields of ``~/objects``, all float32 except ``label``, uint32. ``readings`` reads them."""
 
 _OBJECT = np.dtype([(name, '<u4' if name == 'label' else '<f4') for name in OBJECT_FIELDS])
 
 ARROW_MIN_SPEED = 0.3
-"""Slower boxes get no velocity arrow, m/s."""
+"""Boxes below this speed get no velocity arrow, m/s."""
 
 
 def header(stamp_ns: int, frame_id: str) -> Header:
@@ -52,14 +56,14 @@ def label_info(class_names: tuple[str, ...], score_threshold: float, stamp: Head
 def detection_array(
     detections: Detections3D, frame_id: str, pool: list[Detection3D] | None = None
 ) -> Detection3DArray:
-    """Return boxes with x = length, y = width, z = height, posed at their geometric centre, and
+    """Return boxes with x = length, y = width, z = height, the pose of their geometric center, and
     the class name as class_id.
 
     Args:
         detections: the boxes.
         frame_id: their frame.
-        pool: messages that are filled anew and added to, since making them takes most of the time;
-            the last result is spoilt.
+        pool: messages of an earlier call to fill again, since their construction takes most of
+            the time; the result of that call changes, too.
     """
     common = header(detections.stamp_ns, frame_id)
     pool = [] if pool is None else pool
@@ -79,8 +83,8 @@ def detection_array(
 
 
 def objects_cloud(detections: Detections3D, frame_id: str) -> PointCloud2:
-    """Return one point per box with ``OBJECT_FIELDS``; vx and vy are NaN when velocities are not
-    to be trusted.
+    """Return one point per box with ``OBJECT_FIELDS``; vx and vy are NaN if no past frame was
+    used.
     """
     points = np.zeros(len(detections), _OBJECT)
     boxes = detections.boxes
@@ -94,27 +98,25 @@ def objects_cloud(detections: Detections3D, frame_id: str) -> PointCloud2:
     )
     for name, column in zip(OBJECT_FIELDS, columns, strict=True):
         points[name] = column
-    trusted = detections.past_stamp_ns is not None
-    if not trusted:
+    has_velocities = detections.past_stamp_ns is not None
+    if not has_velocities:
         points['vx'] = points['vy'] = np.nan
     kinds = {'<f4': PointField.FLOAT32, '<u4': PointField.UINT32}
     fields = [
-        PointField(
-            name=name, offset=_OBJECT.fields[name][1], datatype=kinds[_OBJECT[name].str], count=1
-        )
-        for name in OBJECT_FIELDS
+        PointField(name=name, offset=4 * index, datatype=kinds[_OBJECT[name].str], count=1)
+        for index, name in enumerate(OBJECT_FIELDS)
     ]
     return PointCloud2(
         header=header(detections.stamp_ns, frame_id), height=1, width=len(points), fields=fields,
         is_bigendian=False,
-        point_step=_OBJECT.itemsize, row_step=points.nbytes, is_dense=trusted,
+        point_step=_OBJECT.itemsize, row_step=points.nbytes, is_dense=has_velocities,
         data=array.array('B', points.tobytes()),
     )  # fmt: skip
 
 
 def marker_array(detections: Detections3D, frame_id: str, lifetime_s: float) -> MarkerArray:
-    """Return a deletion of all earlier markers, then a cube, a label and, where velocity is
-    trusted, an arrow per box.
+    """Return a deletion of all earlier markers, then a cube, a label and, if a past frame was
+    used, an arrow per moving box.
 
     Args:
         detections: the boxes.
@@ -147,8 +149,8 @@ def latency_record(
     seconds: Mapping[str, float],
     frame_id: str,
 ) -> DiagnosticArray:
-    """Return what one answer was made of: cameras used and left out, age of the past frame in s,
-    and time by stage in ms.
+    """Return the origin of one result: cameras used and excluded, age of the past frame in s, and
+    time by stage in ms.
 
     Its header is that of the detections.
     """
@@ -172,14 +174,14 @@ def _color(name: str, alpha: float) -> ColorRGBA:
     return ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=alpha)
 
 
-def _rows(detections: Detections3D):
-    """Yield centre, size, yaw, score and label of each box as plain Python numbers."""
+def _rows(detections: Detections3D) -> Iterator[tuple]:
+    """Yield center, size, yaw, score and label of each box as plain Python numbers."""
     boxes = detections.boxes
     columns = (boxes.center, boxes.size, boxes.yaw, detections.scores, detections.labels)
     return zip(*(column.tolist() for column in columns), strict=True)
 
 
-def _pose(center, yaw: float) -> Pose:
+def _pose(center: Sequence[float], yaw: float) -> Pose:
     x, y, z = center
     return Pose(
         position=Point(x=x, y=y, z=z),
@@ -187,7 +189,7 @@ def _pose(center, yaw: float) -> Pose:
     )
 
 
-def _box(center, size, yaw: float, name: str) -> Marker:
+def _box(center: Sequence[float], size: Sequence[float], yaw: float, name: str) -> Marker:
     length, width, height = size
     scale = Vector3(x=length, y=width, z=height)
     return Marker(
@@ -195,7 +197,7 @@ def _box(center, size, yaw: float, name: str) -> Marker:
     )
 
 
-def _text(center, size, text: str) -> Marker:
+def _text(center: Sequence[float], size: Sequence[float], text: str) -> Marker:
     x, y, z = center
     above = _pose((x, y, z + size[2] / 2 + 0.5), 0.0)
     white = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
@@ -209,8 +211,8 @@ def _text(center, size, text: str) -> Marker:
     )
 
 
-def _arrow(center, velocity, name: str) -> Marker:
-    """Return an arrow from the centre to where the box is one second later."""
+def _arrow(center: Sequence[float], velocity: Sequence[float], name: str) -> Marker:
+    """Return an arrow from the center to the place of the box one second later."""
     (x, y, z), (vx, vy) = center, velocity
     points = [Point(x=x, y=y, z=z), Point(x=x + vx, y=y + vy, z=z)]
     return Marker(

@@ -10,6 +10,7 @@ from sensor_msgs_py.point_cloud2 import read_points
 from vision_msgs.msg import Detection3DArray, LabelInfo
 
 from bevdepth_core.types import Boxes3D, Detections3D
+from bevdepth_ros.detections.messages import OBJECT_FIELDS
 from bevdepth_ros.rig.stamps import stamp_ns
 
 
@@ -21,28 +22,18 @@ def class_names(message: LabelInfo) -> tuple[str, ...]:
 
 
 def detections_from_cloud(message: PointCloud2, names: Sequence[str]) -> Detections3D:
-    """Return what ``~/objects`` says; velocities that are not known are zero, and then
+    """Return the detections in ``~/objects``; unknown velocities become zero, and then
     ``past_stamp_ns`` is None.
 
     Raises:
-        ValueError: a field is missing, or its values are no boxes.
+        ValueError: a field is missing, or its values are not boxes.
     """
     table = read_points(message)
-    missing = {
-        'x',
-        'y',
-        'z',
-        'length',
-        'width',
-        'height',
-        'yaw',
-        'vx',
-        'vy',
-        'score',
-        'label',
-    } - set(table.dtype.names or ())
+    missing = set(OBJECT_FIELDS) - set(table.dtype.names or ())
     if missing:
-        raise ValueError(f'the cloud of objects lacks the fields {", ".join(sorted(missing))}')
+        raise ValueError(
+            f'the point cloud of objects lacks the fields {", ".join(sorted(missing))}'
+        )
 
     def columns(*fields: str) -> np.ndarray:
         return np.stack([table[field] for field in fields], axis=-1)
@@ -68,7 +59,7 @@ def boxes_from_array(
     ids.
 
     Raises:
-        ValueError: an entry has no class or is no box.
+        ValueError: an entry has no class or is not a box.
     """
     if not all(entry.results for entry in message.detections):
         raise ValueError('a detection has no class')
@@ -77,10 +68,10 @@ def boxes_from_array(
     sizes = [
         (entry.bbox.size.x, entry.bbox.size.y, entry.bbox.size.z) for entry in message.detections
     ]
-    turns = np.array([(q.w, q.x, q.y, q.z) for q in (pose.orientation for pose in poses)]).reshape(
-        -1, 4
-    )
-    w, x, y, z = turns.T
+    rotations = np.array(
+        [(q.w, q.x, q.y, q.z) for q in (pose.orientation for pose in poses)]
+    ).reshape(-1, 4)
+    w, x, y, z = rotations.T
     yaw = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
     count = len(poses)
     boxes = Boxes3D(

@@ -111,15 +111,16 @@ class Undistorter:
         height, width = image.shape[:2]
         device = None if isinstance(image, np.ndarray) else image.device
         calibration = (matrix.tobytes(), distortion, width, height, device)
-        known, maps = self._maps.get(camera, (None, None))
-        if known != calibration:
+        known = self._maps.get(camera)
+        if known is None or known[0] != calibration:
             maps = undistortion_maps(matrix, distortion, width, height)
             _require_enough(*maps, distortion)
-            maps = maps if device is None else _sampling_grid(*maps).to(device)
-            self._maps[camera] = (calibration, maps)
+            known = (calibration, *maps, None if device is None else _sampling_grid(*maps, device))
+            self._maps[camera] = known
+        _, columns, rows, grid = known
         if isinstance(image, np.ndarray):
-            return cv2.remap(image, *maps, cv2.INTER_LINEAR)
-        return _sampled(image, maps)
+            return cv2.remap(image, columns, rows, cv2.INTER_LINEAR)
+        return _sampled(image, grid)
 
 
 def _require_enough(columns: np.ndarray, rows: np.ndarray, distortion: Distortion) -> None:
@@ -132,14 +133,13 @@ def _require_enough(columns: np.ndarray, rows: np.ndarray, distortion: Distortio
         )
 
 
-def _sampling_grid(columns: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+def _sampling_grid(columns: np.ndarray, rows: np.ndarray, device: torch.device) -> torch.Tensor:
     """Return the (1, H, W, 2) grid of ``grid_sample``: -1 and 1 at the first and the last pixel
     center.
     """
     height, width = columns.shape
-    return torch.from_numpy(
-        np.stack((2 * columns / (width - 1) - 1, 2 * rows / (height - 1) - 1), axis=-1)
-    )[None]
+    places = np.stack((2 * columns / (width - 1) - 1, 2 * rows / (height - 1) - 1), axis=-1)
+    return torch.from_numpy(places)[None].to(device)
 
 
 def _sampled(image: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:

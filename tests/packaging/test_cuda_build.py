@@ -17,16 +17,23 @@ COMPILES = 'for word; do last=$word; done; echo "$@" >>"$NVCC_CALLS"; echo modul
 FAILS = 'echo "unsupported host compiler" >&2; exit 1'
 
 
+def add_command(folder: Path, name: str, body: str) -> None:
+    """Put a command on the PATH of ``build(folder, ...)``."""
+    (folder / 'commands').mkdir(exist_ok=True)
+    path = folder / 'commands' / name
+    path.write_text(f'#!/bin/sh\n{body}\n')
+    path.chmod(0o755)
+
+
 def build(
     folder: Path, nvcc: str | None, **variables: str
 ) -> tuple[subprocess.CompletedProcess[str], list[Path], str]:
     """Run ``setup.py build_ext`` into ``folder``; return its outcome, the modules it made and the
     words nvcc was given."""
     commands = folder / 'commands'
-    commands.mkdir()
+    commands.mkdir(exist_ok=True)
     if nvcc is not None:
-        (commands / 'nvcc').write_text(f'#!/bin/sh\n{nvcc}\n')
-        (commands / 'nvcc').chmod(0o755)
+        add_command(folder, 'nvcc', nvcc)
     calls = folder / 'calls'
     calls.touch()
     clean = {
@@ -49,21 +56,40 @@ def build(
     return outcome, list((folder / 'lib').rglob('*.so')), calls.read_text()
 
 
-def test_one_nvcc_call_builds_for_every_generation_without_libtorch(tmp_path):
+def test_one_nvcc_call_builds_a_portable_module_without_libtorch_where_there_is_no_gpu(tmp_path):
     outcome, modules, words = build(tmp_path, COMPILES)
     assert outcome.returncode == 0
     assert [str(path.relative_to(tmp_path / 'lib').parent) for path in modules] == [
         'bevdepth_core/ops'
     ]
     assert modules[0].name.startswith('_kernels.cpython-')
-    for arch in (75, 80, 86, 87, 89, 90):
-        assert f'code=sm_{arch}' in words
-    assert 'arch=compute_90,code=compute_90' in words
+    assert [word for word in words.split() if word.startswith('-gencode')] == [
+        *(f'-gencode=arch=compute_{arch},code=sm_{arch}' for arch in (75, 80, 90)),
+        '-gencode=arch=compute_90,code=compute_90',
+    ]
+    assert 'compiling bevdepth_core.ops._kernels for GPU generations 75 80 90' in outcome.stderr
     assert words.count('\n') == 1
     assert 'torch' not in words.replace(str(ROOT), '')
 
 
+def test_the_module_is_built_for_the_gpus_of_this_machine_each_once(tmp_path):
+    add_command(tmp_path, 'nvidia-smi', 'printf "9.0\\n8.6\\n9.0\\n"')
+    _, _, words = build(tmp_path, COMPILES)
+    assert [word for word in words.split() if word.startswith('-gencode')] == [
+        '-gencode=arch=compute_86,code=sm_86',
+        '-gencode=arch=compute_90,code=sm_90',
+        '-gencode=arch=compute_90,code=compute_90',
+    ]
+
+
+@pytest.mark.parametrize('body', ['exit 9', 'echo "No devices were found"'])
+def test_without_a_usable_gpu_the_portable_set_is_built(tmp_path, body):
+    add_command(tmp_path, 'nvidia-smi', body)
+    assert 'code=sm_75' in build(tmp_path, COMPILES)[2]
+
+
 def test_the_generations_can_be_chosen(tmp_path):
+    add_command(tmp_path, 'nvidia-smi', 'echo 8.6')
     _, _, words = build(tmp_path, COMPILES, BEVDEPTH_CUDA_ARCHS='90 120')
     assert [word for word in words.split() if word.startswith('-gencode')] == [
         '-gencode=arch=compute_90,code=sm_90',
@@ -75,6 +101,7 @@ def test_the_generations_can_be_chosen(tmp_path):
 def test_auto_does_without_the_module_where_there_is_no_nvcc(tmp_path):
     outcome, modules, _ = build(tmp_path, None)
     assert (outcome.returncode, modules) == (0, [])
+    assert 'no CUDA module: nvcc is neither on PATH' in outcome.stderr
 
 
 def test_auto_warns_and_goes_on_where_nvcc_fails(tmp_path):

@@ -88,6 +88,18 @@ def test_weights_device_and_precision_override_the_parameters_only_where_given()
     assert got.overrides == {'checkpoint': 'small', 'precision': 'fp16'}
 
 
+def test_a_name_of_weights_is_checked_and_a_path_is_left_to_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    command = '`ros2 run bevdepth_ros weights download 2key_da`'
+    assert 'checkpoint:=2key_da: these weights are not' in problem(checkpoint='2key_da')
+    assert command in problem(checkpoint='2key_da')
+    assert 'did you mean small?' in problem(checkpoint='smal')
+    for path in ('/nowhere/weights', 'nowhere.pth', 'here/weights'):
+        assert read(checkpoint=path).overrides == {'checkpoint': path}
+
+
 @pytest.mark.parametrize(
     ('name', 'text', 'wanted'),
     [

@@ -44,10 +44,10 @@ def test_without_arguments_only_the_detector_starts_with_the_parameters_as_they_
 def test_arguments_override_the_parameters_of_the_detector(tmp_path: Path):
     own = tmp_path / 'own.yaml'
     own.write_text('/**: {ros__parameters: {score_threshold: 0.5}}')
-    context = launch_context(params_file=own, checkpoint='007', use_sim_time='true')
+    context = launch_context(params_file=own, checkpoint='1.5', use_sim_time='true')
     assert parameters(nodes(context)['detector']) == [
         {'score_threshold': 0.5},
-        {'use_sim_time': True, 'checkpoint': '007'},
+        {'use_sim_time': True, 'checkpoint': '1.5'},
     ]
 
 

@@ -62,6 +62,19 @@ def test_boxes_are_centred_sized_and_turned_as_detected():
         assert not np.any(detection.results[0].pose.covariance)
 
 
+def test_no_boxes_of_an_earlier_larger_message_remain_in_reused_messages():
+    pool = []
+    first = detection_array(detections(), 'base_link', pool)
+    assert len(first.detections) == len(pool) == 3
+    fewer = detections()
+    fewer = Detections3D(fewer.boxes[[2]], [0.2], [2], CLASSES, STAMP_NS + 1, None)
+    second = detection_array(fewer, 'odom', pool)
+    assert second == detection_array(fewer, 'odom')
+    assert len(second.detections) == 1
+    assert len(pool) == 3
+    assert detection_array(fewer.above(0.9), 'odom', pool).detections == []
+
+
 def test_a_detection_carries_its_class_name_and_score():
     array = detection_array(detections(), 'base_link')
     assert [detection.results[0].hypothesis.class_id for detection in array.detections] == list(

@@ -62,10 +62,44 @@ def test_maps_are_made_once_per_calibration(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
+    ('model', 'coefficients', 'canonical'),
+    [
+        ('', (0.1, 0, 0, 0, 0), ('plumb_bob', (0.1, 0, 0, 0))),
+        ('plumb_bob', (0.1, 0, 0, 0, 0.2, 0, 0, 0), ('plumb_bob', (0.1, 0, 0, 0, 0.2))),
+        ('plumb_bob', (0.1, 0, 0, 0, 0, 0.3), ('plumb_bob', (0.1, 0, 0, 0, 0, 0.3, 0, 0))),
+        ('rational_polynomial', (0.1, 0, 0, 0, 0.2), ('rational_polynomial', (0.1, 0, 0, 0, 0.2))),
+        ('thin_prism', (0.1,) * 12, ('rational_polynomial', (0.1,) * 12)),
+        ('fisheye', (0.1, 0, 0, 0), ('equidistant', (0.1, 0, 0, 0))),
+        ('equidistant', (0.1, 0, 0, 0.2, 0), ('equidistant', (0.1, 0, 0, 0.2))),
+    ],
+)
+def test_names_and_counts_of_coefficients_are_brought_into_the_form_of_opencv(
+    model: str, coefficients: tuple, canonical: tuple
+):
+    found = Distortion(model, coefficients)
+    assert (found.model, found.coefficients) == canonical
+
+
+def test_plumb_bob_with_eight_coefficients_is_the_rational_model():
+    coefficients = (-0.2, 0.05, 0.001, -0.002, 0.01, 0.1, 0.02, 0.01)
+    rational = undistortion_maps(K, Distortion('rational_polynomial', coefficients), 160, 90)
+    plumb_bob = undistortion_maps(K, Distortion('plumb_bob', coefficients), 160, 90)
+    assert np.array_equal(rational, plumb_bob)
+
+
+def test_distortion_that_leaves_little_of_the_image_is_rejected():
+    image = np.zeros((90, 160, 3), np.uint8)
+    with pytest.raises(ValueError, match=r'leave \d+% of its image valid; calibrate it again'):
+        Undistorter()('front', image, K, Distortion('plumb_bob', (1e3, 0, 0, 0)))
+
+
+@pytest.mark.parametrize(
     ('model', 'coefficients', 'words'),
     [
         ('mirror_ball', (0.1,), "distortion model 'mirror_ball'"),
         ('plumb_bob', (0.1,) * 3, 'invalid plumb_bob coefficients'),
+        ('plumb_bob', (0.1,) * 15, 'invalid plumb_bob coefficients'),
+        ('equidistant', (0.1,) * 5, 'invalid equidistant coefficients'),
         ('equidistant', (float('nan'),) * 4, 'invalid equidistant coefficients'),
     ],
 )

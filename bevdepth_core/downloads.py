@@ -1,0 +1,199 @@
+"""Download the official weights and convert them.
+
+    ros2 run bevdepth_ros weights list
+    ros2 run bevdepth_ros weights download 2key_da_ema
+    ros2 run bevdepth_ros weights verify
+
+Without ROS: ``python -m bevdepth_core.downloads``. A download that was interrupted goes on where
+it ended; the proxy of the environment (``https_proxy``) is used. Size and hash of a file are
+recorded when it is downloaded for the first time, and compared later. The file is converted to
+safetensors, which every program then accepts by its name (``checkpoint:=2key_da_ema``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bevdepth_core.checkpoint import load_checkpoint, save_checkpoint
+from bevdepth_core.files import write_atomically
+from bevdepth_core.http_file import CHUNK_BYTES, DownloadError, fetch
+from bevdepth_core.weights import OFFICIAL, SUFFIX, OfficialWeights, cache_folder, shipped_names
+
+RELEASE = 'https://github.com/Megvii-BaseDetection/BEVDepth/releases/download/v0.0.2'
+ORIGIN = 'Megvii-BaseDetection/BEVDepth, release v0.0.2'
+LICENSE = 'MIT, as BEVDepth; trained on nuScenes, whose terms allow non-commercial use only'
+RECORDS = 'records.json'
+
+Report = Callable[[str], None]
+
+
+def download(
+    weights: OfficialWeights,
+    folder: Path,
+    url: str = RELEASE,
+    report: Report = print,
+    file: Path | None = None,
+) -> Path:
+    """Download weights, convert them and return the path of the safetensors file.
+
+    Args:
+        weights: which ones.
+        folder: the cache; an interrupted download stays there as ``<file>.part``.
+        url: folder of the release, or of a mirror of it.
+        report: receives progress in words.
+        file: the official file where it was downloaded by other means; stays as it is.
+
+    Raises:
+        DownloadError: the server, the connection or the content of the file is at fault.
+        CheckpointError: the file holds no BEVDepth weights.
+        OSError: the folder cannot be written.
+    """
+    target = folder / f'{weights.name}{SUFFIX}'
+    if target.is_file() and file is None:
+        verify(weights.name, folder)
+        report(f'{weights.name} is already downloaded: {target}')
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f'{weights.file}.part'
+    source = file or part
+    if file is None:
+        fetch(f'{url}/{weights.file}', part, report)
+    record = _recorded(weights.name, folder, source, part if file is None else None)
+    report(f'converting to {target}')
+    _convert(source, target, weights)
+    _write_record(folder, weights.name, record | {'safetensors_sha256': _sha256(target)})
+    part.unlink(missing_ok=True)
+    return target
+
+
+def verify(name: str, folder: Path) -> None:
+    """Check that downloaded weights are those that were recorded, and can be loaded.
+
+    Raises:
+        DownloadError: they are not downloaded, or changed since.
+        CheckpointError: they cannot be loaded.
+    """
+    target = folder / f'{name}{SUFFIX}'
+    if not target.is_file():
+        raise DownloadError(f'{name} is not downloaded')
+    expected = _records(folder).get(name, {}).get('safetensors_sha256')
+    if expected != _sha256(target):
+        raise DownloadError(f'{target} differs from its record: delete it and download it again')
+    load_checkpoint(target)
+
+
+def _recorded(name: str, folder: Path, source: Path, part: Path | None) -> dict[str, Any]:
+    """Return size and hash of the official file, which must equal those of an earlier download."""
+    found = {'bytes': source.stat().st_size, 'sha256': _sha256(source)}
+    known = _records(folder).get(name, found)
+    if any(known.get(key) != value for key, value in found.items()):
+        if part is not None:
+            part.unlink()
+        raise DownloadError(
+            f'the hash of {OFFICIAL[name].file} is {found["sha256"]}, but {known.get("sha256")} '
+            f'was recorded: run the same command again; if the file really changed, delete the '
+            f'entry {name} in {folder / RECORDS}'
+        )
+    return found
+
+
+def _convert(source: Path, target: Path, weights: OfficialWeights) -> None:
+    """Write the official file as safetensors, and check that the tensors are the same."""
+    model = load_checkpoint(source)
+    about = {'weights': weights.description, 'origin': f'{ORIGIN}, {weights.file}'}
+    save_checkpoint(model, target, about | {'license': LICENSE})
+    written = load_checkpoint(target).state_dict()
+    for name, tensor in model.state_dict().items():
+        if not torch.equal(tensor, written[name]):
+            target.unlink()
+            raise DownloadError(f'{name} changed when {target} was written: check the disk')
+
+
+def _records(folder: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = json.loads((folder / RECORDS).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write_record(folder: Path, name: str, record: dict[str, Any]) -> None:
+    text = json.dumps(_records(folder) | {name: record}, indent=2)
+
+    def write(path: str) -> None:
+        Path(path).write_text(text)
+
+    write_atomically(folder / RECORDS, write)
+
+
+def _sha256(path: Path) -> str:
+    with path.open('rb') as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def listing(folder: Path) -> str:
+    """Return the known weights and where they are, in words."""
+    lines = [f'{name:<14}ships with this package' for name in shipped_names()]
+    for name, weights in OFFICIAL.items():
+        is_there = (folder / f'{name}{SUFFIX}').is_file()
+        lines.append(f'{name:<14}{"downloaded" if is_there else "not downloaded"}: {weights.file}')
+        lines.append(f'{"":<14}{weights.description}')
+    return '\n'.join([*lines, '', f'origin: {ORIGIN}', f'license: {LICENSE}', f'folder: {folder}'])
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser('weights', description='List or download official weights.')
+    commands = parser.add_subparsers(dest='command', required=True)
+    commands.add_parser('list', help='print the names, and what is downloaded')
+    get = commands.add_parser('download', help='download, convert and verify weights')
+    get.add_argument('name', choices=[*OFFICIAL], help='name of the weights')
+    get.add_argument('--url', default=RELEASE, help='folder of a mirror (default %(default)s)')
+    get.add_argument('--file', type=Path, help='official file that is already on this machine')
+    check = commands.add_parser('verify', help='check downloaded weights against their record')
+    check.add_argument('names', nargs='*', metavar='name', help='default: all downloaded ones')
+    return parser.parse_args(argv)
+
+
+def _run(options: argparse.Namespace, folder: Path) -> None:
+    if options.command == 'list':
+        print(listing(folder))
+    elif options.command == 'download':
+        print(f'origin: {ORIGIN}\nlicense: {LICENSE}', flush=True)
+        path = download(
+            OFFICIAL[options.name],
+            folder,
+            options.url,
+            lambda text: print(text, flush=True),
+            options.file,
+        )
+        print(f'{path}: use it as checkpoint:={options.name}')
+    else:
+        present = [name for name in OFFICIAL if (folder / f'{name}{SUFFIX}').is_file()]
+        for name in options.names or present:
+            verify(name, folder)
+            print(f'{name} is as recorded')
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command; a failure ends the process with a message."""
+    try:
+        _run(_options(argv), cache_folder())
+    except (DownloadError, ValueError, OSError) as error:
+        sys.exit(f'weights: {error}')
+    except KeyboardInterrupt:
+        sys.exit('weights: interrupted; the same command resumes the download')
+
+
+if __name__ == '__main__':
+    main()

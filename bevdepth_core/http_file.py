@@ -1,0 +1,94 @@
+"""Downloads of large files that resume where they were interrupted."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+TIMEOUT_S = 30.0
+CHUNK_BYTES = 1 << 20
+
+
+class DownloadError(Exception):
+    """A file could not be downloaded or verified; the message names the remedy."""
+
+
+def fetch(url: str, part: Path, report: Callable[[str], None]) -> None:
+    """Download ``url`` to ``part``, behind the bytes that are there already.
+
+    Args:
+        url: http or https; the proxy of the environment is used.
+        part: incomplete file; a failure leaves it for the next call, which resumes.
+        report: receives progress in words.
+
+    Raises:
+        DownloadError: the server or the connection is at fault, or another process downloads.
+        OSError: ``part`` cannot be written.
+    """
+    with part.open('ab') as file, _lock(file, part):
+        present = file.tell()
+        headers = {'Range': f'bytes={present}-'} if present else {}
+        try:
+            request = urllib.request.Request(url, headers=headers)
+            with urllib.request.build_opener().open(request, timeout=TIMEOUT_S) as response:
+                _receive(response, file, url, report)
+        except urllib.error.HTTPError as error:
+            if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise DownloadError(
+                    f'{url}: {error.code} {error.reason}; check the URL'
+                ) from error
+            if _total(error.headers) != present:  # otherwise all bytes are there
+                file.truncate(0)
+                raise DownloadError(f'{url} changed: run the same command again') from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, 'reason', error)
+            raise DownloadError(
+                f'{url} was not downloaded ({reason}): check the network and https_proxy, then '
+                'run the same command again, which resumes; or download the file on another '
+                'machine and give it with --file'
+            ) from error
+
+
+@contextmanager
+def _lock(file: BinaryIO, part: Path) -> Iterator[None]:
+    """Keep other processes from writing to the same file."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise DownloadError(f'another process downloads {part}: wait for its end') from error
+    yield
+
+
+def _receive(response: Any, file: BinaryIO, url: str, report: Callable[[str], None]) -> None:
+    if response.status != http.HTTPStatus.PARTIAL_CONTENT:  # the server sends the whole file
+        file.truncate(0)
+    total = _total(response.headers)
+    done, shown = file.seek(0, os.SEEK_END), -1
+    report(f'{url}: {_megabytes(total)}' + (f', {_megabytes(done)} present' if done else ''))
+    while chunk := response.read(CHUNK_BYTES):
+        file.write(chunk)
+        done += len(chunk)
+        percent = 100 * done // total if total else 0
+        if percent // 10 > shown:
+            shown = percent // 10
+            report(f'{percent:3d} %, {_megabytes(done)}')
+    if total is not None and done != total:
+        raise http.client.IncompleteRead(b'', total - done)
+
+
+def _total(headers: Any) -> int | None:
+    """Return the size of the whole file, None where the server does not say."""
+    span = headers.get('Content-Range', '').rpartition('/')[2]
+    text = span or headers.get('Content-Length', '')
+    return int(text) if text.isdecimal() else None
+
+
+def _megabytes(count: int | None) -> str:
+    return 'unknown size' if count is None else f'{count / 1e6:.1f} MB'

@@ -1,0 +1,104 @@
+"""Names of weights: those that ship with this package, and official ones in the user's cache.
+
+This package only finds files; ``bevdepth_core.downloads`` fetches them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+SHIPPED = Path(__file__).parent
+"""Folder of the weights that ship with this package."""
+SUFFIX = '.safetensors'
+COMMAND = 'ros2 run bevdepth_ros weights download'
+
+
+class WeightsError(ValueError):
+    """A name or path leads to no weights; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class OfficialWeights:
+    """A checkpoint of the paper's authors.
+
+    Attributes:
+        name: short name, such as ``2key_da_ema``.
+        file: name of the file in the release.
+        description: what distinguishes it.
+    """
+
+    name: str
+    file: str
+    description: str
+
+
+OFFICIAL = {
+    weights.name: weights
+    for weights in (
+        OfficialWeights(
+            '2key',
+            'bev_depth_lss_r50_256x704_128x128_24e_2key.pth',
+            'two key frames, 24 epochs',
+        ),
+        OfficialWeights(
+            '2key_ema',
+            'bev_depth_lss_r50_256x704_128x128_24e_2key_ema.pth',
+            'two key frames, 24 epochs, averaged weights',
+        ),
+        OfficialWeights(
+            '2key_da',
+            'bev_depth_lss_r50_256x704_128x128_20e_cbgs_2key_da.pth',
+            'two key frames, depth aggregation, 20 epochs, class-balanced',
+        ),
+        OfficialWeights(
+            '2key_da_ema',
+            'bev_depth_lss_r50_256x704_128x128_20e_cbgs_2key_da_ema.pth',
+            'two key frames, depth aggregation, 20 epochs, class-balanced, averaged weights',
+        ),
+    )
+}
+"""Official weights by short name; all have a ResNet-50 and images of 256x704 pixels."""
+
+
+def cache_folder() -> Path:
+    """Return the folder of downloaded weights, below ``XDG_CACHE_HOME`` (default ~/.cache)."""
+    given = Path(os.environ.get('XDG_CACHE_HOME', ''))
+    base = given if given.is_absolute() else Path.home() / '.cache'
+    return base / 'bevdepth' / 'weights'
+
+
+def shipped_names() -> list[str]:
+    """Return the names of the weights that ship with this package."""
+    return sorted(path.stem for path in SHIPPED.glob(f'*{SUFFIX}'))
+
+
+def locate(path: str | Path) -> Path:
+    """Return the file of weights that are given by path or by name.
+
+    A word without folder and suffix is a name, unless there is such a file.
+
+    Raises:
+        WeightsError: there is no such file or name, or the weights are not downloaded.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        return path
+    if path.suffix or path.name != str(path):
+        raise WeightsError(f'{path}: no such checkpoint file; check the path')
+    return _named(path.name)
+
+
+def _named(name: str) -> Path:
+    for folder in (SHIPPED, cache_folder()):
+        file = folder / f'{name}{SUFFIX}'
+        if file.is_file():
+            return file
+    if name in OFFICIAL:
+        raise WeightsError(f'{name}: these weights are not downloaded; run `{COMMAND} {name}`')
+    known = [*shipped_names(), *OFFICIAL]
+    nearest = difflib.get_close_matches(name, known, 1)
+    hint = f'did you mean {nearest[0]}?' if nearest else f'known names: {", ".join(known)}'
+    raise WeightsError(f'{name}: neither a checkpoint file nor a name of weights; {hint}')

@@ -1,0 +1,282 @@
+"""Official weights from a server on this machine: resumed, behind a proxy, offline, changed."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import safetensors
+import torch
+
+from bevdepth_core import weights
+from bevdepth_core.checkpoint import CheckpointError, load_checkpoint, save_official
+from bevdepth_core.config import load_model_config
+from bevdepth_core.downloads import LICENSE, RELEASE, download, main, verify
+from bevdepth_core.http_file import DownloadError, fetch
+from bevdepth_core.model import BEVDepth
+from bevdepth_core.weights import OFFICIAL, WeightsError, cache_folder, locate
+from tests.core.weights_server import FileServer, serving
+from tests.networks import write_tiny_checkpoint
+from tests.reference import ROOT
+
+WEIGHTS = OFFICIAL['2key_da_ema']
+
+
+CONTENT = bytes(range(256)) * 1000
+"""A file that is no checkpoint: transport does not depend on what it transports."""
+
+
+@pytest.fixture(scope='module')
+def official(tmp_path_factory: pytest.TempPathFactory) -> tuple[BEVDepth, bytes]:
+    """Return a model with random weights and its file in the official layout."""
+    path = tmp_path_factory.mktemp('official') / 'official.pth'
+    torch.manual_seed(0)
+    model = BEVDepth(load_model_config(ROOT / 'config' / 'models' / 'r50_256x704_2key.yaml'))
+    save_official(model, path)
+    return model, path.read_bytes()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """Return a server of all official files."""
+    for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY', 'no_proxy', 'NO_PROXY'):
+        monkeypatch.delenv(name, raising=False)
+    with serving({one.file: CONTENT for one in OFFICIAL.values()}) as running:
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    return tmp_path / 'bevdepth' / 'weights'
+
+
+@pytest.fixture
+def part(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder / f'{WEIGHTS.file}.part'
+
+
+def get(server: FileServer, part: Path) -> None:
+    fetch(f'{server.url}/{WEIGHTS.file}', part, lambda text: None)
+
+
+def put_weights(folder: Path) -> Path:
+    """Put small weights and their record where a download leaves them."""
+    path = write_tiny_checkpoint(folder / '2key_da_ema.safetensors')
+    record = {'bytes': 1, 'sha256': 'x', 'safetensors_sha256': sha256(path.read_bytes())}
+    (folder / 'records.json').write_text(json.dumps({'2key_da_ema': record}))
+    return path
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_an_official_checkpoint_is_converted_and_loaded_by_its_short_name(
+    server: FileServer,
+    folder: Path,
+    official: tuple[BEVDepth, bytes],
+    capsys: pytest.CaptureFixture,
+):
+    model, content = official
+    server.files[WEIGHTS.file] = content
+    main(['download', '2key_da_ema', '--url', server.url])
+    output = capsys.readouterr().out
+    for words in ('release v0.0.2', LICENSE, '100 %', 'checkpoint:=2key_da_ema'):
+        assert words in output
+    path = folder / '2key_da_ema.safetensors'
+    assert path == locate('2key_da_ema')
+    loaded, expected = load_checkpoint('2key_da_ema').state_dict(), model.state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[key], expected[key]) for key in expected)
+    with safetensors.safe_open(path, framework='pt') as file:
+        about = file.metadata()
+    assert WEIGHTS.file in about['origin'] and about['license'] == LICENSE
+    record = json.loads((folder / 'records.json').read_text())['2key_da_ema']
+    assert (record['bytes'], record['sha256']) == (len(content), sha256(content))
+    assert sorted(file.name for file in folder.iterdir()) == [path.name, 'records.json']
+    main(['verify'])
+    assert capsys.readouterr().out == '2key_da_ema is as recorded\n'
+
+
+def test_a_file_that_was_downloaded_elsewhere_is_converted_and_kept(
+    folder: Path, tmp_path: Path, official: tuple[BEVDepth, bytes]
+):
+    own = tmp_path / 'own.pth'
+    own.write_bytes(official[1])
+    main(['download', '2key', '--file', str(own)])
+    assert own.read_bytes() == official[1]
+    load_checkpoint('2key')
+
+
+@pytest.mark.parametrize('name', OFFICIAL)
+def test_each_name_requests_its_file_and_a_file_without_weights_leaves_none(
+    server: FileServer, folder: Path, name: str
+):
+    with pytest.raises(CheckpointError):
+        download(OFFICIAL[name], folder, server.url, lambda text: None)
+    assert server.paths == [f'/{OFFICIAL[name].file}']
+    assert not list(folder.glob('*.safetensors'))
+
+
+def test_the_files_are_those_of_the_release_of_the_authors():
+    assert RELEASE.endswith('Megvii-BaseDetection/BEVDepth/releases/download/v0.0.2')
+    prefix = 'bev_depth_lss_r50_256x704_128x128_'
+    assert {name: one.file for name, one in OFFICIAL.items()} == {
+        '2key': f'{prefix}24e_2key.pth',
+        '2key_ema': f'{prefix}24e_2key_ema.pth',
+        '2key_da': f'{prefix}20e_cbgs_2key_da.pth',
+        '2key_da_ema': f'{prefix}20e_cbgs_2key_da_ema.pth',
+    }
+
+
+def test_weights_that_are_there_are_not_downloaded_again(
+    server: FileServer, folder: Path, part: Path
+):
+    path = put_weights(folder)
+    assert download(WEIGHTS, folder, server.url, lambda text: None) == path
+    assert server.paths == []
+
+
+def test_an_interrupted_download_is_resumed_where_it_ended(server: FileServer, part: Path):
+    server.break_after = 100_000
+    with pytest.raises(DownloadError, match='run the same command again, which resumes'):
+        get(server, part)
+    assert part.read_bytes() == CONTENT[:100_000]
+    server.break_after = None
+    get(server, part)
+    assert part.read_bytes() == CONTENT
+    assert server.ranges == [None, 'bytes=100000-']
+
+
+def test_a_server_that_ignores_the_range_sends_the_whole_file(server: FileServer, part: Path):
+    part.write_bytes(b'x' * 100)
+    server.knows_ranges = False
+    get(server, part)
+    assert part.read_bytes() == CONTENT
+
+
+def test_a_complete_file_is_not_downloaded_again(server: FileServer, part: Path):
+    part.write_bytes(CONTENT)
+    get(server, part)
+    assert part.read_bytes() == CONTENT
+    assert server.ranges == [f'bytes={len(CONTENT)}-']
+
+
+def test_a_file_longer_than_that_of_the_server_is_downloaded_anew(server: FileServer, part: Path):
+    part.write_bytes(CONTENT + b'x')
+    with pytest.raises(DownloadError, match='changed: run the same command again'):
+        get(server, part)
+    get(server, part)
+    assert part.read_bytes() == CONTENT
+
+
+def test_progress_names_the_size_and_reaches_the_end(server: FileServer, part: Path):
+    part.write_bytes(CONTENT[:56_000])
+    lines: list[str] = []
+    fetch(f'{server.url}/{WEIGHTS.file}', part, lines.append)
+    assert lines[0].endswith(': 0.3 MB, 0.1 MB present')
+    assert lines[-1] == '100 %, 0.3 MB'
+
+
+def test_a_hash_other_than_the_recorded_one_is_reported_and_the_file_removed(
+    server: FileServer, folder: Path, part: Path
+):
+    known = {'bytes': len(CONTENT), 'sha256': 'old'}
+    (folder / 'records.json').write_text(json.dumps({WEIGHTS.name: known}))
+    with pytest.raises(DownloadError) as caught:
+        download(WEIGHTS, folder, server.url, lambda text: None)
+    assert f'is {sha256(CONTENT)}, but old was recorded' in str(caught.value)
+    assert not part.exists()
+
+
+def test_the_proxy_of_the_environment_is_used(
+    server: FileServer, part: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv('http_proxy', server.url)
+    fetch(f'http://weights.invalid/v0/{WEIGHTS.file}', part, lambda text: None)
+    assert server.paths == [f'http://weights.invalid/v0/{WEIGHTS.file}']
+    assert part.read_bytes() == CONTENT
+
+
+def test_offline_the_message_names_the_network_and_the_other_way(server: FileServer, part: Path):
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(DownloadError) as caught:
+        get(server, part)
+    assert 'check the network and https_proxy' in str(caught.value)
+    assert 'give it with --file' in str(caught.value)
+
+
+def test_only_one_process_downloads_a_file(server: FileServer, part: Path):
+    with part.open('ab') as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(DownloadError, match='another process downloads'):
+            get(server, part)
+    get(server, part)
+
+
+def test_verify_finds_weights_that_changed(folder: Path, part: Path):
+    path = put_weights(folder)
+    verify('2key_da_ema', folder)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DownloadError, match='differs from its record: delete it'):
+        verify('2key_da_ema', folder)
+    with pytest.raises(DownloadError, match='2key is not downloaded'):
+        verify('2key', folder)
+
+
+def test_the_list_shows_what_ships_what_is_downloaded_and_the_license(
+    folder: Path, part: Path, capsys: pytest.CaptureFixture
+):
+    put_weights(folder)
+    main(['list'])
+    lines = capsys.readouterr().out.splitlines()
+    assert 'small         ships with this package' in lines
+    assert f'2key_da_ema   downloaded: {WEIGHTS.file}' in lines
+    assert f'2key          not downloaded: {OFFICIAL["2key"].file}' in lines
+    assert f'license: {LICENSE}' in lines and f'folder: {folder}' in lines
+
+
+def test_a_failure_ends_the_command_with_a_message(server: FileServer, folder: Path):
+    server.files.clear()
+    with pytest.raises(SystemExit, match=r'weights: .*404'):
+        main(['download', '2key', '--url', server.url])
+
+
+def test_weights_that_are_not_downloaded_are_reported_with_the_command(folder: Path):
+    command = r'run `ros2 run bevdepth_ros weights download 2key_ema`'
+    with pytest.raises(WeightsError, match=command):
+        locate('2key_ema')
+    with pytest.raises(CheckpointError, match=command):
+        load_checkpoint('2key_ema')
+
+
+def test_a_misspelt_name_is_reported_with_the_one_that_was_meant(folder: Path):
+    with pytest.raises(WeightsError, match=r'did you mean 2key_da_ema\?'):
+        locate('2key_da_em')
+
+
+def test_a_file_of_the_name_comes_before_the_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert locate('small') == weights.SHIPPED / 'small.safetensors'
+    (tmp_path / 'small').touch()
+    assert locate('small') == Path('small')
+
+
+def test_the_cache_follows_the_xdg_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    for relative in ('', 'relative'):
+        monkeypatch.setenv('XDG_CACHE_HOME', relative)
+        assert cache_folder() == tmp_path / '.cache' / 'bevdepth' / 'weights'
+    (tmp_path / 'own.pth').touch()
+    assert locate('~/own.pth') == tmp_path / 'own.pth'

@@ -1,0 +1,78 @@
+"""A server of files on this machine that can break off, ignore ranges or act as a proxy."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class FileServer(ThreadingHTTPServer):
+    """Serves ``files`` by name.
+
+    Attributes:
+        files: name -> content.
+        ranges: the Range header of each request, None where there was none.
+        paths: what was requested, as in the request line.
+        break_after: bytes after which the connection ends, None: at the end.
+        knows_ranges: whether Range headers have an effect.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        super().__init__(('127.0.0.1', 0), _Handler)
+        self.files = files
+        self.ranges: list[str | None] = []
+        self.paths: list[str] = []
+        self.break_after: int | None = None
+        self.knows_ranges = True
+
+    @property
+    def url(self) -> str:
+        return f'http://127.0.0.1:{self.server_port}'
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FileServer
+
+    def do_GET(self) -> None:
+        server, given = self.server, self.headers.get('Range')
+        server.ranges.append(given)
+        server.paths.append(self.path)
+        content = server.files.get(self.path.rpartition('/')[2])
+        if content is None:
+            self.send_error(404)
+            return
+        first = int(given.removeprefix('bytes=').rstrip('-')) if given else 0
+        if not server.knows_ranges:
+            first, given = 0, None
+        if given and first >= len(content):
+            self.send_response(416)
+            self.send_header('Content-Range', f'bytes */{len(content)}')
+            self.end_headers()
+            return
+        self.send_response(206 if given else 200)
+        if given:
+            last = len(content) - 1
+            self.send_header('Content-Range', f'bytes {first}-{last}/{len(content)}')
+        self.send_header('Content-Length', str(len(content) - first))
+        self.end_headers()
+        self.wfile.write(content[first : self.server.break_after])
+
+    def log_message(self, *_: object) -> None:
+        """Keep the output of the tests clean."""
+
+
+@contextmanager
+def serving(files: dict[str, bytes]) -> Iterator[FileServer]:
+    """Run a server while the body runs."""
+    with FileServer(files) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
