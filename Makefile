@@ -81,7 +81,7 @@ $(VENV): requirements/python3.10.txt requirements/python3.12.txt requirements/pi
 	@PYTHON='$(PYTHON)' tools/make_venv.sh $(ROS_MODE)
 	touch $@
 
-$(INSTALLED): $(VENV) setup.py setup.cfg $(wildcard csrc/* csrc/*/*) tools/pip_ros2/pyproject.toml tools/pip_ros2/ros2_launch_command.py
+$(INSTALLED): $(VENV) setup.py setup.cfg $(wildcard csrc/* csrc/*/*) tools/pip_ros2/pyproject.toml $(wildcard tools/pip_ros2/*.py)
 	@rm -f .venv/project-*.done
 	tools/install_project.sh
 	touch $@

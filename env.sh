@@ -1,19 +1,30 @@
-# Gives a bash shell the project's environment: . env.sh
+# Gives a bash or zsh shell the project's environment: . env.sh   (fish: source env.fish)
 #
 # Puts .venv on PATH, and this tree in front of AMENT_PREFIX_PATH so that ros2 pkg, run and launch find bevdepth_ros.
 # Where no ROS 2 was sourced before, it also sets up the pip-only one; BEVDEPTH_ROS_PREFIX=humble picks its Humble instead of Jazzy.
 # Works from any folder, any number of times. Source a colcon workspace's local_setup.bash after it.
+# Other shells parse only the first lines, so they stay within POSIX.
 
-_bevdepth_root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+if [ -n "${BASH_VERSION:-}" ]; then
+    _bevdepth_file=${BASH_SOURCE[0]}
+elif [ -n "${ZSH_VERSION:-}" ]; then
+    eval '_bevdepth_file=${(%):-%x}'
+else
+    echo "env.sh: this shell is neither bash nor zsh: start bash and run '. ./env.sh' there, or in fish 'source env.fish'" >&2
+    return 1 2>/dev/null || exit 1
+fi
+_bevdepth_root=$(cd "$(dirname "$_bevdepth_file")" && pwd)
 
 # _bevdepth_lead VARIABLE PATHS: puts PATHS first in a list like PATH, without what an earlier call left there.
 _bevdepth_lead() {
-    local entry kept='' entries
-    IFS=: read -ra entries <<<"${!1:-}"
-    for entry in "${entries[@]}"; do
+    local entry rest kept=''
+    eval "rest=\${$1:-}:"
+    while [ -n "$rest" ]; do
+        entry=${rest%%:*}
+        rest=${rest#*:}
         case $entry in
             '' | "$_bevdepth_root"/.venv/* | */.venv/ament | */isaacsim.ros2.core/*) ;;
-            *) kept+=:$entry ;;
+            *) kept=$kept:$entry ;;
         esac
     done
     export "$1=$2$kept"
@@ -21,8 +32,8 @@ _bevdepth_lead() {
 
 _bevdepth_pip_ros() {
     local distro=${BEVDEPTH_ROS_PREFIX:-jazzy} prefix
-    prefix=$(echo "$_bevdepth_root"/.venv/lib/python3.*/site-packages/isaacsim/exts/isaacsim.ros2.core/"$distro")
-    if [[ ! -d $prefix ]]; then
+    prefix=$(find "$_bevdepth_root"/.venv/lib/python3.*/site-packages/isaacsim/exts/isaacsim.ros2.core -maxdepth 1 -name "$distro")
+    if [ ! -d "$prefix" ]; then
         echo "env.sh: BEVDEPTH_ROS_PREFIX must be jazzy or humble, got '$distro'" >&2
         return 1
     fi
@@ -36,13 +47,13 @@ _bevdepth_env() {
     local mode made_for
     mode=$("$_bevdepth_root/tools/ros_mode.sh")
     made_for=$(cat "$_bevdepth_root/.venv/made_for" 2>/dev/null || echo nothing)
-    if [[ $made_for != "$mode $_bevdepth_root" ]]; then
+    if [ "$made_for" != "$mode $_bevdepth_root" ]; then
         echo "env.sh: .venv is made for '$made_for', this shell needs '$mode $_bevdepth_root': run 'make setup' in this shell" >&2
         return 1
     fi
     export VIRTUAL_ENV=$_bevdepth_root/.venv
     _bevdepth_lead PATH "$VIRTUAL_ENV/bin"
-    if [[ $mode == pip ]]; then
+    if [ "$mode" = pip ]; then
         _bevdepth_pip_ros
     else
         _bevdepth_lead AMENT_PREFIX_PATH "$_bevdepth_root/.venv/ament"

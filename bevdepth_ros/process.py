@@ -1,4 +1,4 @@
-"""What every process of this package does first and last."""
+"""Start, spinning and end of the processes of this package."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 import rclpy
+from rclpy._rclpy_pybind11 import RCLError  # rclpy exports it under no public name
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -27,16 +28,31 @@ hand-over between taking images, detecting and publishing may cost that much."""
 
 @contextmanager
 def ros_process() -> Iterator[None]:
-    """Initialise rclpy and shut it down; SIGINT and SIGTERM end the body in order."""
+    """Initialize rclpy and shut it down; SIGINT and SIGTERM end the body in order.
+
+    A failure of rclpy, such as an invalid node name or a log folder that cannot be written, ends
+    the process with a message.
+    """
     signals.note()
     sys.setswitchinterval(SWITCH_S)
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    except (RCLError, OSError) as error:
+        sys.exit(f'ROS 2 does not start: {_reason(error)}')
     try:
         with suppress(KeyboardInterrupt):
             yield
     finally:
         rclpy.shutdown()
         signals.ignore()
+
+
+def _reason(error: Exception) -> str:
+    """Return the first part of rcl's message, without its source files, and the remedy."""
+    reason = str(error).split(', at /')[0].strip()
+    if 'log' in reason:
+        return f'{reason}; set ROS_LOG_DIR to a folder that can be written'
+    return f'{reason}; check the names and values after --ros-args'
 
 
 def spin_until_signal(node: Node, on_error: Callable[[Exception], None] | None = None) -> None:

@@ -1,6 +1,8 @@
-"""env.sh in fresh shells."""
+"""env.sh in fresh shells, and programs outside of its environment."""
 
 from __future__ import annotations
+
+import subprocess
 
 import pytest
 
@@ -57,3 +59,27 @@ def test_a_virtual_environment_made_for_another_ros_is_refused_with_the_remedy(t
     assert outcome.returncode == 1
     assert 'rolling' in outcome.stderr
     assert "run 'make setup'" in outcome.stderr
+
+
+def test_a_shell_that_is_neither_bash_nor_zsh_gets_the_remedy():
+    outcome = subprocess.run(
+        ['dash', '-c', f'. {ROOT}/env.sh || exit 7'], capture_output=True, text=True
+    )
+    assert outcome.returncode == 7
+    assert 'start bash and run' in outcome.stderr and 'source env.fish' in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 1
+
+
+def test_without_the_environment_the_error_names_the_command_to_run():
+    outcome = subprocess.run(
+        [f'{ROOT}/.venv/bin/python', '-m', 'bevdepth_ros.detector'],
+        cwd=ROOT,
+        env={'PATH': '/usr/bin:/bin'},
+        capture_output=True,
+        text=True,
+    )
+    assert outcome.returncode == 1
+    assert (
+        "bevdepth_ros needs rclpy, which this shell does not provide: run '. env.sh'"
+        in (outcome.stderr.splitlines()[-1])
+    )

@@ -50,9 +50,12 @@ class LaunchCommand(CommandExtension):
         except ValueError as error:
             return str(error)
         source = AnyLaunchDescriptionSource(str(path))
-        service = LaunchService(
-            argv=assignments, noninteractive=not sys.stdin.isatty(), debug=args.debug
-        )
+        try:
+            service = LaunchService(
+                argv=assignments, noninteractive=not sys.stdin.isatty(), debug=args.debug
+            )
+        except OSError as error:
+            return f'{error}; set ROS_LOG_DIR to a folder that can be written'
         if args.show_args:
             print(describe_arguments(source.get_launch_description(service.context)))
             return 0

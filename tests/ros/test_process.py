@@ -1,0 +1,50 @@
+"""How a process of this package ends when ROS 2 cannot start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+from bevdepth_ros.process import ros_process
+with ros_process():
+    print('started')
+"""
+
+
+def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, '-c', PROGRAM, *words],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_process_starts_with_valid_names(domain_id: int):
+    outcome = run('--ros-args', '-r', '__node:=own', '-r', '__ns:=/robot')
+    assert (outcome.returncode, outcome.stdout) == (0, 'started\n')
+
+
+@pytest.mark.parametrize('rule', ['__node:=1bad', '__ns:=bad', '__node:=a b'])
+def test_an_invalid_name_ends_the_process_with_a_message(domain_id: int, rule: str):
+    outcome = run('--ros-args', '-r', rule)
+    assert outcome.returncode == 1
+    assert 'ROS 2 does not start: ' in outcome.stderr and rule in outcome.stderr
+    assert outcome.stderr.endswith('check the names and values after --ros-args\n')
+    assert 'Traceback' not in outcome.stderr and '.cpp' not in outcome.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize('variable', ['ROS_LOG_DIR', 'ROS_HOME', 'HOME'])
+def test_a_log_folder_that_cannot_be_written_ends_the_process_with_a_message(
+    domain_id: int, monkeypatch: pytest.MonkeyPatch, variable: str
+):
+    for name in ('ROS_LOG_DIR', 'ROS_HOME'):
+        monkeypatch.delenv(name, raising=False)
+    outcome = run(**{variable: '/proc/none'})
+    assert outcome.returncode == 1
+    assert outcome.stderr.endswith('; set ROS_LOG_DIR to a folder that can be written\n')
+    assert 'Traceback' not in outcome.stderr

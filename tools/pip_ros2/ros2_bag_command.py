@@ -1,0 +1,51 @@
+"""``ros2 bag`` for the pip-only ROS 2: the player of this project, and information about bags."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ros2cli.command import CommandExtension
+
+
+class BagCommand(CommandExtension):
+    """Play a bag, or print what it holds."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser, cli_name: str) -> None:
+        """Declare the verbs play and info."""
+        verbs = parser.add_subparsers(dest='verb', required=True)
+        play = verbs.add_parser('play', help='play a bag', add_help=False)
+        play.add_argument('words', nargs=argparse.REMAINDER)
+        info = verbs.add_parser('info', help='print topics, counts and duration')
+        info.add_argument('bag')
+
+    def main(self, *, parser: argparse.ArgumentParser, args: argparse.Namespace) -> int | str:
+        """Run the verb; return 0 or a message."""
+        if args.verb == 'play':
+            from bevdepth_ros.bags.player import main  # imports numpy and rclpy: only where needed
+
+            main(['ros2 bag play', *args.words])
+            return 0
+        from bevdepth_ros.bags.reader import Bag, BagError
+
+        try:
+            with Bag(args.bag, lambda text: print(text, file=sys.stderr)) as bag:
+                print(description(bag))
+        except (BagError, OSError) as error:
+            return str(error)
+        return 0
+
+
+def description(bag: object) -> str:
+    """Return duration and topics of an open bag, one per line."""
+    topics = sorted(bag.topics.values(), key=lambda topic: topic.name)
+    lines = [
+        f'Duration: {(bag.end_ns - bag.start_ns) * 1e-9:.3f} s',
+        f'Start: {bag.start_ns * 1e-9:.9f}',
+        f'End: {bag.end_ns * 1e-9:.9f}',
+        f'Messages: {sum(topic.count for topic in topics)}',
+    ]
+    lines += [
+        f'Topic: {one.name} | Type: {one.message_type} | Count: {one.count}' for one in topics
+    ]
+    return '\n'.join(lines)
