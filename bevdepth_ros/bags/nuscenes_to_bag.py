@@ -32,7 +32,7 @@ from bevdepth_core.nuscenes.completeness import (
     require_tables,
 )
 from bevdepth_core.nuscenes.recording import SceneRecording, read_recording
-from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
+from bevdepth_ros.bags.scene_bag import ConversionError, Target, key_frames_only, write_bag
 from bevdepth_ros.bags.workplace import require_replaceable
 from bevdepth_ros.bags.writer import STORAGES
 
@@ -164,6 +164,8 @@ def run(options: argparse.Namespace) -> list[str]:
     for name in names:
         require_replaceable(options.out / name)
     recordings, problems = read_recordings(options.dataroot, options.version, names)
+    if options.key_frames:
+        recordings = [key_frames_only(recording) for recording in recordings]
     write_bags(
         recordings,
         Target(options.dataroot, options.out, options.storage, options.raw),
@@ -203,6 +205,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         '--raw',
         action='store_true',
         help='raw images on /<camera>/image_rect in place of the JPEG files',
+    )
+    parser.add_argument(
+        '--key-frames',
+        action='store_true',
+        help='leave out the sweeps between key frames: two image sets per second',
     )
     parser.add_argument(
         '--jobs',

@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 import sqlite3
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -44,6 +44,21 @@ class Target:
     out: Path
     storage: str = 'mcap'
     raw: bool = False
+
+
+def key_frames_only(recording: SceneRecording) -> SceneRecording:
+    """Return the recording without sweeps: nuScenes stores key frames below ``samples/``."""
+    return replace(recording, streams=tuple(_key_frames(stream) for stream in recording.streams))
+
+
+def _key_frames(stream: SensorStream) -> SensorStream:
+    keys = [
+        index
+        for index, name in enumerate(stream.filenames)
+        if PurePosixPath(name).parts[0] == 'samples'
+    ]
+    filenames = tuple(stream.filenames[index] for index in keys)
+    return replace(stream, stamps_ns=stream.stamps_ns[keys], filenames=filenames)
 
 
 def write_bag(

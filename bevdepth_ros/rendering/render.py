@@ -48,6 +48,7 @@ def render(options: argparse.Namespace) -> int:
     """
     if options.depth and options.checkpoint is None:
         raise RenderError('--depth needs --checkpoint: recorded detections carry no depth')
+    writer = PictureWriter(options.out)
     detector = _detector(options)
     with Recording(
         options.bag,
@@ -62,7 +63,7 @@ def render(options: argparse.Namespace) -> int:
                 '--detector'
             )
         scenes = recording.scenes(options.start, options.duration, detector, options.depth)
-        with PictureWriter(options.out) as writer:
+        with writer:
             for scene in tqdm(_thinned(scenes, options.fps), unit=' pictures', disable=None):
                 picture = _picture(scene, _caption(scene, recording.start_ns), options)
                 writer.add(picture, scene.stamp_ns * 1e-9)

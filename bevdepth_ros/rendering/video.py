@@ -24,11 +24,14 @@ class PictureWriter:
     context manager.
 
     ``drive.mp4`` is H.264 that browsers play, ``drive.gif`` repeats for ever, ``picture.png``
-    holds the first picture, any other name becomes a folder of PNG files. A file gets its name
-    when it is complete.
+    holds the first image, a name without suffix becomes a folder of PNG files. A file gets its
+    name when it is complete.
 
     Args:
         path: what to write.
+
+    Raises:
+        ValueError: the suffix is none of these.
 
     Attributes:
         count: pictures taken.
@@ -38,10 +41,21 @@ class PictureWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.count = 0
-        kind = {'.mp4': self._start_mp4, '.gif': self._start_gif, '.png': self._start_png}.get(
-            path.suffix.lower(), self._start_folder
+        starts = {
+            '.mp4': self._start_mp4,
+            '.gif': self._start_gif,
+            '.png': self._start_png,
+            '': self._start_folder,
+        }
+        suffix = path.suffix.lower()
+        if suffix not in starts and not path.is_dir():
+            raise ValueError(
+                f'{path}: {suffix} cannot be written; use .mp4, .gif, .png, or a name without '
+                'suffix for a folder of PNG files'
+            )
+        self._start: Callable[[], Callable[[np.ndarray, float], None]] = starts.get(
+            suffix, self._start_folder
         )
-        self._start: Callable[[], Callable[[np.ndarray, float], None]] = kind
 
     @property
     def full(self) -> bool:

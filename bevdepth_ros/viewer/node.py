@@ -4,9 +4,9 @@ Examples:
     ros2 run bevdepth_ros viewer            # or viewer:=web of the launch file; then open
     http://127.0.0.1:8080
 
-Subscribes to what the detector subscribes to and publishes; works only while a browser is
-connected. The page has no
-password: listen on another address than 127.0.0.1 only in a network that you trust.
+Subscribes to the images and to the outputs of the detector while a browser is connected. The page
+is for this machine only. With another ``host`` than 127.0.0.1, the printed URL contains a token.
+The connection is not encrypted: use an SSH tunnel in a network that you do not trust.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ class Viewer(Node):
         super().__init__(NODE_NAME, **options)
         rate = declare(self, 'rate_hz', 5.0, 'Moments per second, at most.', 0.1, 30.0)
         history_s = declare(
-            self, 'history_s', 30.0, 'Length of the time line, seconds.', 1.0, 300.0
+            self, 'history_s', 30.0, 'Length of the timeline, seconds.', 1.0, 300.0
         )
         host = declare(
             self,
             'host',
             '127.0.0.1',
-            'Address to listen on; 127.0.0.1 is heard by this machine alone.',
+            'Address to listen on. Other machines can connect only if it is not 127.0.0.1; then '
+            'the printed URL contains a token that is required.',
         )
         port = declare(
             self, 'port', 8080, 'Port to listen on; the next free one is taken. 0: any.', 0, 65535
@@ -53,7 +54,7 @@ class Viewer(Node):
         self._history = MomentHistory(history_s)
         self.page = Page(host, port, history_s)
         self.create_timer(1 / rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.get_logger().info(f'open http://{host}:{self.page.port} in a browser')
+        self.get_logger().info(f'open {self.page.url} in a browser')
 
     def destroy_node(self) -> None:
         """Stop serving, too."""

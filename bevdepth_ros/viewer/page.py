@@ -21,6 +21,7 @@ from bevdepth_core.visualization import (
     camera_places,
     class_color,
 )
+from bevdepth_ros.viewer.access import Access, restricted
 from bevdepth_ros.viewer.colors import browser_color, line_color
 from bevdepth_ros.viewer.moments import PANEL_SIZE, Moment
 
@@ -53,11 +54,13 @@ class Page:
         """Start to serve.
 
         Args:
-            host: address to listen on; 127.0.0.1 is heard by this machine alone.
+            host: address to listen on; beyond loopback a token is required.
             port: first one to try; 0 takes any free one.
             history_s: length of the time line, seconds.
         """
-        self._server = viser.ViserServer(host, port, label='BEVDepth', verbose=False)
+        self._access = Access(host)
+        with restricted(self._access):
+            self._server = viser.ViserServer(host, port, label='BEVDepth', verbose=False)
         self._server.gui.configure_theme(
             dark_mode=True, show_logo=False, show_share_button=False, control_width='medium'
         )
@@ -72,8 +75,13 @@ class Page:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port of the server."""
         return self._server.get_port()
+
+    @property
+    def url(self) -> str:
+        """The address to open in a browser, with the token if one is required."""
+        return self._access.url(self.port)
 
     @property
     def watched(self) -> bool:

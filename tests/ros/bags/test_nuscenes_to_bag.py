@@ -3,6 +3,7 @@ say."""
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -395,3 +396,41 @@ def start(root: Path, out: Path) -> subprocess.Popen:
     return subprocess.Popen(
         list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
+
+
+def test_key_frames_alone_have_every_pose_and_annotation_but_no_sweep(
+    dataroot: Path, tables: Tables, tmp_path: Path
+) -> None:
+    arguments = ['--dataroot', dataroot, '--version', VERSION, '--scene', SCENES[0], '--jobs', 1]
+    main([*map(str, arguments), '--out', str(tmp_path), '--key-frames'])
+    found = read(tmp_path / SCENES[0])
+    for camera in CAMERAS:
+        expected = [row['timestamp'] * 1000 for row in tables.files(camera) if row['is_key_frame']]
+        for topic in ('image_rect_compressed', 'camera_info'):
+            assert [stamp for stamp, _ in found[f'/{camera}/{topic}']] == expected
+    assert len(found[f'/{LIDAR}']) == len(tables.samples)
+    assert len(found['/annotations']) == len(tables.samples)
+    poses = {tables.poses[row['ego_pose_token']]['timestamp'] for row in tables.data}
+    assert len(found['/tf']) == len(poses)
+
+
+@pytest.mark.parametrize('kept', ['one key frame', 'none'])
+def test_key_frames_without_annotations_are_written(
+    dataroot: Path, tables: Tables, tmp_path: Path, kept: str
+) -> None:
+    root = tmp_path / 'root'
+    shutil.copytree(dataroot, root)
+    table = root / VERSION / 'sample_annotation.json'
+    rows = json.loads(table.read_text())
+    samples = sorted(tables.samples)
+    removed = samples[:1] if kept == 'one key frame' else samples
+    table.write_text(json.dumps([
+        row | {'prev': '', 'next': ''} for row in rows if row['sample_token'] not in removed
+    ]))  # fmt: skip
+    arguments = ['--dataroot', root, '--version', VERSION, '--scene', SCENES[0], '--jobs', 1]
+    main([*map(str, arguments), '--out', str(tmp_path / 'bags')])
+    found = read(tmp_path / 'bags' / SCENES[0])
+    counts = {len(message.detections) for _, message in found['/annotations']}
+    assert 0 in counts
+    assert (counts == {0}) == (kept == 'none')
+    assert len(found['/annotations']) == 2

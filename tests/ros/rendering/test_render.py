@@ -138,3 +138,12 @@ def test_what_cannot_be_drawn_is_told_in_a_sentence_and_leaves_no_file(
         with pytest.raises(SystemExit, match=words):
             main(['render', '--out', str(tmp_path / 'none.mp4'), *arguments])
     assert [path.name for path in tmp_path.iterdir()] == ['empty']
+
+
+def test_an_unknown_suffix_is_rejected_with_the_list_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / 'drive.avi'
+    with pytest.raises(SystemExit, match=r'\.avi cannot be written; use \.mp4, \.gif, \.png'):
+        main(['render', '--bag', str(tmp_path / 'nowhere'), '--out', str(out)])
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,126 @@
+"""Decides who may read the live view, for its page and its websocket alike.
+
+A web page from elsewhere that is open in the same browser can send requests to this server. Its
+requests carry another ``Origin``, or, after the name of its own server was pointed to this
+machine (DNS rebinding), another ``Host``. From other machines, a token is required.
+"""
+
+from __future__ import annotations
+
+import hmac
+import http
+import ipaddress
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import websockets.asyncio.server
+from websockets import Headers
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request, Response
+
+_COOKIE = 'bevdepth_viewer_token'
+_EVERY_ADDRESS = ('', '0.0.0.0', '::')
+
+_ProcessRequest = Callable[[ServerConnection, Request], Response | None]
+
+
+class Access:
+    """The rules for one server.
+
+    Attributes:
+        token: that requests have to carry; None if the server listens on loopback only.
+    """
+
+    def __init__(self, host: str) -> None:
+        """Make the rules for a server that listens on the address ``host``."""
+        self._host = host
+        self.token = None if is_loopback(host) else secrets.token_urlsafe(16)
+
+    def url(self, port: int) -> str:
+        """Return the address to open in a browser."""
+        host = socket.gethostname() if self._host in _EVERY_ADDRESS else self._host
+        host = f'[{host}]' if ':' in host else host
+        return f'http://{host}:{port}' + ('' if self.token is None else f'/?token={self.token}')
+
+    def reason_to_reject(self, request: Request) -> str | None:
+        """Return why a request is rejected, None if it is allowed."""
+        try:
+            host, origin = request.headers.get('Host', ''), request.headers.get('Origin')
+            name = urlsplit(f'//{host}').hostname or ''
+            foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        except (ValueError, LookupError):  # more than one Host
+            return 'the headers Host and Origin are invalid'
+        if foreign:
+            return f'the page of origin {origin} may not read the live view'
+        if self.token is None:
+            return None if is_loopback(name) else f'open it as localhost, not as {name}'
+        if not self._has_token(request):
+            return 'open the address with the token that the viewer prints when it starts'
+        return None
+
+    def process(self, serve_page: _ProcessRequest) -> _ProcessRequest:
+        """Return ``serve_page`` restricted to allowed requests."""
+
+        def checked(connection: ServerConnection, request: Request) -> Response | None:
+            reason = self.reason_to_reject(request)
+            if reason is not None:
+                return connection.respond(http.HTTPStatus.FORBIDDEN, f'Rejected: {reason}\n')
+            response = serve_page(connection, request)
+            if response is not None and self.token is not None:
+                response.headers['Set-Cookie'] = (
+                    f'{_COOKIE}={self.token}; Path=/; HttpOnly; SameSite=Strict'
+                )
+            return response
+
+        return checked
+
+    def _has_token(self, request: Request) -> bool:
+        """Whether the token is in the query, or in the cookie that the page has set."""
+        assert self.token is not None
+        query = parse_qs(urlsplit(request.path).query).get('token', [])
+        return any(
+            hmac.compare_digest(given.encode(), self.token.encode())
+            for given in (*query, *_cookies(request.headers))
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address or name ``host``."""
+    if host.lower() == 'localhost':
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _cookies(headers: Headers) -> list[str]:
+    try:
+        cookies = [SimpleCookie(text).get(_COOKIE) for text in headers.get_all('Cookie')]
+    except CookieError:
+        return []
+    return [cookie.value for cookie in cookies if cookie is not None]
+
+
+@contextmanager
+def restricted(access: Access) -> Iterator[None]:
+    """Apply the rules to the server that viser starts in the body.
+
+    viser has no parameter for it, so the function of websockets that starts a server is
+    replaced meanwhile by one that adds the check to ``process_request``.
+    """
+    serve = websockets.asyncio.server.serve
+
+    def restricted_serve(*args: Any, process_request: _ProcessRequest, **options: Any) -> Any:
+        return serve(*args, process_request=access.process(process_request), **options)
+
+    websockets.asyncio.server.serve = restricted_serve  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        websockets.asyncio.server.serve = serve  # type: ignore[misc]
