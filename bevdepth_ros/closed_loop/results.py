@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from message_filters import SimpleFilter
 from rclpy.logging import get_logger
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo
@@ -22,7 +23,7 @@ from bevdepth_ros.bags.writer import MAP_FRAME, camera_info_topic
 from bevdepth_ros.closed_loop.run import SAME_STAMP_NS, Answers, ClosedLoopError, ImageTimes
 from bevdepth_ros.detections.readings import boxes_from_array, detections_from_cloud
 from bevdepth_ros.rig.settings import RigSettings
-from bevdepth_ros.rig.synchronizer import ImageSet, ImageSynchronizer
+from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 from bevdepth_ros.rig.transforms import TransformMissingError
 
 LATE_NS = 500_000_000
@@ -155,15 +156,15 @@ def read_sets(bag: Path) -> list[ImageTimes]:
     topics = [camera_info_topic(camera) for camera in CAMERAS]
     sets: list[ImageTimes] = []
     node = RigSettings()
-    synchronizer = ImageSynchronizer(
-        len(topics),
-        node.sync_queue_size,
-        node.sync_slop_s,
-        lambda images: sets.append(_image_times(images)),
+    inputs = {topic: SimpleFilter() for topic in topics}
+    synchronizer = ImageSetSynchronizer(
+        list(inputs.values()), node.sync_queue_size, node.sync_slop_s
     )
+    synchronizer.registerCallback(lambda images: sets.append(_image_times(images)))
     with Bag(bag, get_logger('bag').warning) as recording:
         for topic, _, data in recording.messages(topics):
-            synchronizer.add(topics.index(topic), deserialize_message(data, CameraInfo))
+            inputs[topic].signalMessage(deserialize_message(data, CameraInfo))
+    synchronizer.flush()
     if not sets:
         raise ClosedLoopError(
             f'{bag} has no set of images with CameraInfo on {topics[0]} and so on, as '

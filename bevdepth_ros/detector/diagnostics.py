@@ -33,8 +33,6 @@ are left, or detection failed."""
 RATE_WINDOW_S = 5.0
 LATENCY_WINDOW = 100
 """Answers that the latency percentiles look back on."""
-LAG_WINDOW = 10
-"""Images per camera over which the offset of its clock is measured."""
 
 
 class Monitor:
@@ -90,7 +88,6 @@ class Monitor:
             self._ignored = Counter(dict.fromkeys(cameras, 0))
             self._unusable = Counter(dict.fromkeys(cameras, 0))
             self._newest_ns = dict.fromkeys(cameras, 0)
-            self._lags = {camera: deque(maxlen=LAG_WINDOW) for camera in cameras}
             self._sets = Counter(received=0, answered=0, unpublished=0)
             self._dropped = Counter(dict.fromkeys(DROP_REASONS, 0))
             self._spreads: deque[float] = deque(maxlen=LATENCY_WINDOW)
@@ -115,12 +112,11 @@ class Monitor:
             self._last_image[camera] = self._moment()
             self._received[camera] += 1
             self._newest_ns[camera] = stamp_ns
-            self._lags[camera].append(now - stamp_ns * 1e-9)
 
-    def image_ignored(self, camera: str) -> None:
-        """Count an image that repeats an earlier one or came out of order."""
+    def images_ignored(self, camera: str, count: int) -> None:
+        """Note how many images so far repeated an earlier one or had no stamp."""
         with self._lock:
-            self._ignored[camera] += 1
+            self._ignored[camera] = count
 
     def cameras_used(self, used: Iterable[str], faulty: Iterable[str]) -> None:
         """Note which cameras a set consists of, and count those that were in it but could not be
@@ -162,7 +158,7 @@ class Monitor:
             for stage, seconds in stage_seconds.items():
                 self._latencies.setdefault(stage, deque(maxlen=LATENCY_WINDOW)).append(seconds)
 
-    def begun(self) -> bool:
+    def startup_is_over(self) -> bool:
         """Return whether the time to begin is over."""
         with self._lock:
             return time.monotonic() > self._begins_at
@@ -174,17 +170,10 @@ class Monitor:
         with self._lock:
             return self._since(self._last_image[camera])
 
-    def setless_s(self) -> float:
+    def seconds_since_last_set(self) -> float:
         """Return how long ago the last complete set came, or the time to begin ended, seconds."""
         with self._lock:
             return self._since(self._last_set)
-
-    def lag_s(self, camera: str) -> float:
-        """Return by how much the camera's stamps lie behind a clock that is the same for all
-        cameras, seconds; NaN before the first.
-        """
-        with self._lock:
-            return float(np.median(self._lags[camera])) if self._lags[camera] else math.nan
 
     def clock_jumped(self) -> None:
         """Measure what is going on by wall time alone, since the node's clock was set back."""

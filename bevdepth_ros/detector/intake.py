@@ -1,35 +1,53 @@
-"""The node's ears: subscriptions to images and CameraInfo, matched into sets, with a watch over
-what stays away.
+"""Subscribes to images and CameraInfo, groups images into image sets, and reports cameras whose
+images do not arrive or do not fit.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+from message_filters import Subscriber
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo
 
-from bevdepth_ros.detector.arrival_watch import ArrivalWatch
 from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.problems import ERROR, LOG_PERIOD_S, WARN
+from bevdepth_ros.detector.set_loss import SetLoss
 from bevdepth_ros.rig.settings import IMAGE_TYPES, CameraSource
 from bevdepth_ros.rig.stamps import stamp_ns
-from bevdepth_ros.rig.synchronizer import ImageSet, ImageSynchronizer
+from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
+GRAPH_CHECKS = 4
+"""Calls of ``check`` per look at the publishers of the topics."""
+
+
+class GuardedSubscriber(Subscriber):
+    """A subscriber whose callbacks may raise: an exception would end the executor."""
+
+    def __init__(self, on_error: Callable[[Exception], None], *args: Any, **kwargs: Any) -> None:
+        self._on_error = on_error
+        super().__init__(*args, **kwargs)
+
+    def callback(self, msg: Any) -> None:
+        try:
+            super().callback(msg)
+        except Exception as error:
+            self._on_error(error)
+
 
 class Intake:
-    """Takes messages in the executor's thread and hands complete sets on; no callback raises."""
+    """Receives messages in the executor's thread and passes image sets on."""
 
     def __init__(
         self,
@@ -38,201 +56,105 @@ class Intake:
         monitor: Monitor,
         on_set: Callable[[ImageSet], None],
         on_info: Callable[[str, CameraInfo], None],
-    ):
+    ) -> None:
         """Subscribe.
 
         Args:
-            node: whose executor takes the messages.
+            node: whose executor receives the messages.
             settings: topics, slop and queue sizes, fixed for the life of this object.
-            monitor: is told of every image and of what stays away.
-            on_set: receives sets; must return at once.
+            monitor: receives counts and problems.
+            on_set: receives image sets; must return at once.
             on_info: receives the camera's name and each CameraInfo.
 
         Raises:
-            rclpy.exceptions.InvalidTopicNameException: a topic name that ROS does not allow.
+            rclpy.exceptions.InvalidTopicNameException: a topic name is invalid.
         """
         self._node, self._settings, self._monitor = node, settings, monitor
         self._on_set, self._on_info = on_set, on_info
         self._sources = settings.camera_sources
-        self._synchronizer = ImageSynchronizer(
-            len(self._sources),
-            settings.sync_queue_size,
-            settings.sync_slop_s,
-            self._take_set,
-            self._may_return,
-        )
-        self._watch = ArrivalWatch(len(self._sources), settings.sync_slop_s)
-        self._usual_offsets: dict[int, float] = {}
-        self._clock_off: set[int] = set()
-        self._apart: set[int] = set()
-        self._last_set_ns = 0
-        self._members_since = time.monotonic()
-        self._subscriptions = []
+        self._subscribers: list[GuardedSubscriber] = []
+        self._last_set_ns = self._checks = 0
+        self._shared: dict[str, int] = {}
+        self._loss = SetLoss()
         try:
-            self._subscribe_all()
+            images = [self._subscribe_images(source) for source in self._sources]
+            for source in self._sources:
+                self._subscribe_info(source)
         except Exception:
             self.close()
             raise
+        self._synchronizer = ImageSetSynchronizer(
+            images,
+            settings.sync_queue_size,
+            settings.sync_slop_s,
+            settings.untriggered_cameras == 'newest',
+        )
+        self._synchronizer.registerCallback(self._take_set)
 
     def close(self) -> None:
         """End the subscriptions."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions.clear()
+        for subscriber in self._subscribers:
+            self._node.destroy_subscription(subscriber.sub)
+        self._subscribers.clear()
 
     def reset(self) -> None:
         """Forget images that wait for their set."""
         self._synchronizer.reset()
 
     def check(self, timeout_s: float) -> None:
-        """Let sets go on without cameras that are silent for ``timeout_s`` seconds or agree with
-        no other, and say so.
+        """Continue without cameras that are silent for ``timeout_s`` seconds or do not fit the
+        others, and report them.
         """
-        silences = {source: self._monitor.silence_s(source.name) for source in self._sources}
-        silent = [source for source in self._sources if silences[source] > timeout_s]
-        if len(silent) == len(self._sources) > 1:
-            self._monitor.solved(
-                *(f'silent/{source.name}' for source in self._sources), quietly=True
-            )
-            self._monitor.report(
-                'silent',
-                'cameras',
-                ERROR,
-                f'all cameras are silent; {self._silence_sentence(self._sources[0])}',
-            )
-        elif (
-            not silent or min(silences.values()) < timeout_s / 2
-        ):  # otherwise all are about to be called silent
-            self._check_each(silent)
-            if not self._monitor.begun():
-                return
-            self._change_members(
-                lambda: self._synchronizer.keep(self._indices(set(self._sources) - set(silent)))
-            )
-            self._check_sets(timeout_s)
+        silences = {source.name: self._monitor.silence_s(source.name) for source in self._sources}
+        silent = {name for name, silence_s in silences.items() if silence_s > timeout_s}
+        self._report_silent(silent)
+        # When all cameras stop, they pass the timeout one after the other within one cycle.
+        if min(silences.values()) < timeout_s / 2 and self._monitor.startup_is_over():
+            indices = [index for index, one in enumerate(self._sources) if one.name in silent]
+            self._synchronizer.check(indices, timeout_s)
+            self._report_misaligned()
+            self._report_sets(timeout_s)
+        else:
+            self._synchronizer.check((), math.inf)
+        for source, camera in zip(self._sources, self._synchronizer.cameras, strict=True):
+            self._monitor.images_ignored(source.name, camera.ignored)
+        self._checks += 1
+        if self._checks % GRAPH_CHECKS == 0:
+            self._report_shared_topics()
 
-    def _indices(self, sources) -> list[int]:
-        return [index for index, source in enumerate(self._sources) if source in sources]
+    # Subscriptions
 
-    def _change_members(self, change: Callable[[], object]) -> None:
-        before = set(self._synchronizer.members)
-        change()
-        if self._synchronizer.members != before:
-            self._members_since = time.monotonic()
-
-    def _check_each(self, silent: list[CameraSource]) -> None:
-        self._monitor.solved('silent')
-        for source in self._sources:
-            if source in silent:
-                self._monitor.report(
-                    f'silent/{source.name}', 'cameras', ERROR, self._silence_sentence(source)
-                )
-            else:
-                self._monitor.solved(f'silent/{source.name}')
-
-    def _check_sets(self, timeout_s: float) -> None:
-        """Look after cameras that speak but never at the same time."""
-        if self._monitor.setless_s() <= timeout_s:
-            self._monitor.solved('unmatched')
-        elif time.monotonic() - self._members_since > timeout_s:
-            agreeing = set(self._synchronizer.members)
-            self._clock_off |= {index for index in agreeing if self._has_clock_moved(index)}
-            self._change_members(lambda: self._synchronizer.leave_outsiders(self._clock_off))
-            self._apart |= agreeing - self._synchronizer.members
-            if agreeing == self._synchronizer.members:
-                self._monitor.report('unmatched', 'sets', ERROR, self._mismatch_sentence())
-        self._tell_apart()
-
-    def _tell_apart(self) -> None:
-        for index in sorted(self._apart):
-            key = f'apart/{self._sources[index].name}'
-            if index in self._synchronizer.members:
-                self._apart.discard(index)
-                self._monitor.solved(key)
-            else:
-                self._monitor.report(key, 'cameras', ERROR, self._outsider_sentence(index))
-
-    def _take_set(self, images: ImageSet) -> None:
-        """Hand a set on; what its receiver raises is reported and costs nothing more."""
-        mean_ns = int(images.stamps_ns.mean())
-        if mean_ns < self._last_set_ns:
-            sentence = 'image stamps went backwards: past frames are forgotten'
-            self._node.get_logger().warning(sentence, throttle_duration_sec=LOG_PERIOD_S)
-        self._last_set_ns = mean_ns
-        if len(images.cameras) == len(self._sources):
-            for index, source in enumerate(self._sources):
-                offset_s = self._offset_s(source.name)
-                self._usual_offsets[index] = (
-                    0.9 * self._usual_offsets.get(index, offset_s) + 0.1 * offset_s
-                )
-        self._tell_moved(images)
-        self._on_set(images)
-
-    def _tell_moved(self, images: ImageSet) -> None:
-        moved_s = self._watch.moved_s(images)
-        for index, source in enumerate(self._sources):
-            if index in moved_s:
-                self._monitor.report(
-                    f'moved/{source.name}',
-                    'cameras',
-                    WARN,
-                    _moved_sentence(source.name, moved_s[index]),
-                )
-            else:
-                self._monitor.solved(f'moved/{source.name}')
-
-    def _has_clock_moved(self, index: int) -> bool:
-        """Return whether the camera's stamps moved against those of the others, by when its images
-        come.
-        """
-        usual_s = self._usual_offsets.get(index)
-        return (
-            usual_s is not None
-            and abs(self._offset_s(self._sources[index].name) - usual_s)
-            > self._settings.sync_slop_s
+    def _subscribe_images(self, source: CameraSource) -> GuardedSubscriber:
+        subscriber = self._subscribe(
+            IMAGE_TYPES[self._settings.image_transport],
+            source.image_topic,
+            _qos(self._settings.image_queue_size, self._settings.image_reliability),
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=lambda _: self._report_qos(source)
+            ),
         )
+        subscriber.registerCallback(self._take_image, source)
+        return subscriber
 
-    def _may_return(self, index: int) -> bool:
-        if index in self._clock_off and self._has_clock_moved(index):
-            return False
-        self._clock_off.discard(index)
-        return True
-
-    def _subscribe_all(self) -> None:
-        for index, source in enumerate(self._sources):
-            self._subscribe_images(index, source)
-            if not source.info_file:
-                self._subscribe(
-                    CameraInfo,
-                    source.info_topic,
-                    _qos(1, 'best_effort'),
-                    partial(self._on_info, source.name),
-                )
-
-    def _subscribe_images(self, index: int, source: CameraSource) -> None:
-        events = SubscriptionEventCallbacks(incompatible_qos=lambda _: self._incompatible(source))
-        qos = _qos(self._settings.image_queue_size, self._settings.image_reliability)
-        message_type = IMAGE_TYPES[self._settings.image_transport]
-        self._subscribe(
-            message_type, source.image_topic, qos, partial(self._take_image, index, source), events
-        )
+    def _subscribe_info(self, source: CameraSource) -> None:
+        """Subscribe to periodic and to latched CameraInfo: no single QoS receives both."""
+        if source.info_file:
+            return
+        latched = _qos(1, 'reliable', DurabilityPolicy.TRANSIENT_LOCAL)
+        for qos in (_qos(1, 'best_effort'), latched):
+            subscriber = self._subscribe(CameraInfo, source.info_topic, qos)
+            subscriber.registerCallback(partial(self._on_info, source.name))
 
     def _subscribe(
-        self, message_type, topic: str, qos: QoSProfile, take: Callable, events=None
-    ) -> None:
-        def callback(message) -> None:
-            try:
-                take(message)
-            except Exception as error:  # an exception in a callback would end the node
-                self._failed(error)
-
-        self._subscriptions.append(
-            self._node.create_subscription(
-                message_type, topic, callback, qos, event_callbacks=events
-            )
+        self, message_type: type, topic: str, qos: QoSProfile, **options: Any
+    ) -> GuardedSubscriber:
+        subscriber = GuardedSubscriber(
+            self._report_failure, self._node, message_type, topic, qos_profile=qos, **options
         )
+        self._subscribers.append(subscriber)
+        return subscriber
 
-    def _take_image(self, index: int, source: CameraSource, message) -> None:
+    def _take_image(self, message: Any, source: CameraSource) -> None:
         stamp = stamp_ns(message)
         if stamp <= 0:
             sentence = (
@@ -243,24 +165,129 @@ class Intake:
             return
         self._monitor.solved(f'stamp/{source.name}', f'qos/{source.name}')
         self._monitor.image_arrived(source.name, stamp)
-        self._watch.arrived(index, stamp, time.monotonic())
-        if not self._synchronizer.add(index, message):
-            self._monitor.image_ignored(source.name)
 
-    def _failed(self, error: Exception) -> None:
-        self._monitor.report(
-            'message',
-            'sets',
+    def _take_set(self, images: ImageSet) -> None:
+        mean_ns = int(images.stamps_ns.mean())
+        if mean_ns < self._last_set_ns:
+            sentence = 'image stamps went backwards: past frames are forgotten'
+            self._node.get_logger().warning(sentence, throttle_duration_sec=LOG_PERIOD_S)
+        self._last_set_ns = mean_ns
+        self._on_set(images)
+
+    # Reports
+
+    def _report_silent(self, silent: set[str]) -> None:
+        names = [source.name for source in self._sources]
+        if len(silent) == len(names) > 1:
+            self._monitor.solved(*(f'silent/{name}' for name in names), quietly=True)
+            sentence = f'all cameras are silent; {self._silence_sentence(self._sources[0])}'
+            self._monitor.report('silent', 'cameras', ERROR, sentence)
+            return
+        self._monitor.solved('silent', *(f'silent/{one}' for one in names if one not in silent))
+        for source in self._sources:
+            if source.name in silent:
+                sentence = self._silence_sentence(source)
+                self._monitor.report(f'silent/{source.name}', 'cameras', ERROR, sentence)
+
+    def _report_misaligned(self) -> None:
+        period_s = self._synchronizer.period_s
+        for source, camera in zip(self._sources, self._synchronizer.cameras, strict=True):
+            name = source.name
+            if camera.state == 'misaligned':
+                sentence = self._misaligned_sentence(name, camera.clock_error_s(period_s))
+                self._monitor.report(f'misaligned/{name}', 'cameras', ERROR, sentence)
+            elif camera.state == 'used':
+                self._monitor.solved(f'misaligned/{name}')
+            cycles = camera.moved_cycles
+            if cycles and camera.state == 'used':
+                sentence = (
+                    f'the stamps of {name} moved by {cycles:+d} trigger cycles '
+                    f'({cycles * period_s:+.3f} s) while its images arrive as before: its clock '
+                    'jumped, and its images may be of another cycle; synchronize the clocks'
+                )
+                self._monitor.report(f'moved/{name}', 'cameras', WARN, sentence)
+            else:
+                self._monitor.solved(f'moved/{name}')
+
+    def _report_sets(self, timeout_s: float) -> None:
+        synchronizer, period_s = self._synchronizer, self._synchronizer.period_s
+        slop_s = self._settings.sync_slop_s
+        self._report_if(
+            synchronizer.untriggered is not None,
+            'untriggered',
             ERROR,
-            f'a message could not be taken: {type(error).__name__}: {error}',
+            lambda: self._untriggered_sentence(),
+        )
+        is_missing = self._monitor.seconds_since_last_set() > timeout_s
+        self._report_if(
+            is_missing and synchronizer.untriggered is None,
+            'unmatched',
+            ERROR,
+            lambda: self._unmatched_sentence(),
+        )
+        self._report_if(
+            synchronizer.is_learned and 0 < period_s <= slop_s,
+            'slop',
+            WARN,
+            lambda: (
+                f'sync_slop_s ({slop_s} s) is not below the trigger cycle ({period_s:.3f} s); '
+                f'images of a set are matched within {period_s / 3:.3f} s of their offsets; set '
+                f'sync_slop_s below {period_s:.3f}'
+            ),
+        )
+        names = [self._sources[index].name for index in synchronizer.members]
+        cameras = {name: self._synchronizer.cameras[self._index(name)] for name in names}
+        received = {name: camera.received for name, camera in cameras.items()}
+        loss = self._loss.check(received, synchronizer.formed, synchronizer.too_wide)
+        jitter_s = {name: camera.jitter_ns * 1e-9 for name, camera in cameras.items()}
+        self._report_if(
+            loss is not None and not is_missing and synchronizer.untriggered is None,
+            'loss',
+            WARN,
+            lambda: loss.sentence(jitter_s, period_s, slop_s) if loss else '',
         )
 
-    def _incompatible(self, source: CameraSource) -> None:
+    def _report_if(self, holds: bool, key: str, level: bytes, sentence: Callable[[], str]) -> None:
+        if holds:
+            self._monitor.report(key, 'sets', level, sentence())
+        else:
+            self._monitor.solved(key)
+
+    def _report_shared_topics(self) -> None:
+        """Report topics that two publishers publish on in two looks in a row."""
+        before, self._shared = self._shared, {}
+        for source in self._sources:
+            topics = {'images': source.image_topic}
+            if not source.info_file:
+                topics['CameraInfo'] = source.info_topic
+            for what, topic in topics.items():
+                nodes = [one.node_name for one in self._node.get_publishers_info_by_topic(topic)]
+                self._shared[topic] = len(nodes)
+                key = f'publishers/{what}/{source.name}'
+                if min(len(nodes), before.get(topic, 0)) > 1:
+                    sentence = (
+                        f'{len(nodes)} publishers send {what} of {source.name} on {topic} (nodes '
+                        f'{", ".join(sorted(nodes))}): their messages alternate; stop one of them'
+                    )
+                    self._monitor.report(key, 'cameras', WARN, sentence)
+                else:
+                    self._monitor.solved(key)
+
+    def _report_failure(self, error: Exception) -> None:
+        sentence = f'a message could not be processed: {type(error).__name__}: {error}'
+        self._monitor.report('message', 'sets', ERROR, sentence)
+
+    def _report_qos(self, source: CameraSource) -> None:
         sentence = (
-            f'a best-effort publisher of {source.image_topic} is not heard: set image_reliability '
-            'to best_effort'
+            f'the publisher of {source.image_topic} is best effort, so its images are not '
+            'received: set image_reliability to best_effort'
         )
         self._monitor.report(f'qos/{source.name}', 'cameras', WARN, sentence)
+
+    # Sentences
+
+    def _index(self, name: str) -> int:
+        return self._settings.cameras.index(name)
 
     def _silence_sentence(self, source: CameraSource) -> str:
         publishers = self._node.get_publishers_info_by_topic(source.image_topic)
@@ -269,7 +296,7 @@ class Intake:
             f'{self._monitor.silence_s(source.name):.1f} s'
         )
         if not publishers:
-            return f'{silence}: nobody publishes it; start the camera or set image_topics'
+            return f'{silence}: the topic has no publisher; start the camera or set image_topics'
         wanted = IMAGE_TYPES[self._settings.image_transport].__name__
         offered = {info.topic_type.rsplit('/', 1)[-1] for info in publishers}
         if wanted not in offered:
@@ -281,55 +308,54 @@ class Intake:
             info.qos_profile.reliability == ReliabilityPolicy.RELIABLE for info in publishers
         )
         if self._settings.image_reliability == 'reliable' and not reliable:
-            return (
-                f'{silence}: its publisher is best effort and not heard; set image_reliability to '
-                'best_effort'
-            )
+            return f'{silence}: its publisher is best effort; set image_reliability to best_effort'
         return f'{silence}, although it has a publisher'
 
-    def _outsider_sentence(self, index: int) -> str:
-        name, offset_s = self._sources[index].name, self._offset_s(self._sources[index].name)
+    def _misaligned_sentence(self, name: str, error_s: float) -> str:
         return (
-            f'{name} is left out, its images fit no set: its stamps are {offset_s:+.3f} s from '
-            'those of the others, and sync_slop_s is '
-            f'{self._settings.sync_slop_s} s; synchronise the clocks or raise sync_slop_s'
+            f'{name} is left out, its images fit no set: its stamps are {error_s:+.3f} s from '
+            f'where those of the other cameras say that they belong; synchronize the clock of '
+            f'{name} with the others, or check its trigger'
         )
 
-    def _mismatch_sentence(self) -> str:
-        offsets = {source.name: self._offset_s(source.name) for source in self._sources}
-        camera = max(offsets, key=lambda name: abs(offsets[name]))
+    def _untriggered_sentence(self) -> str:
+        periods = (camera.period_ns * 1e-9 for camera in self._synchronizer.cameras)
+        rates = ', '.join(
+            f'{source.name} {1 / period_s:.2f} Hz'
+            for source, period_s in zip(self._sources, periods, strict=True)
+            if period_s
+        )
+        sentence = (
+            f'the cameras are not triggered together: {self._synchronizer.untriggered} ({rates})'
+        )
+        if self._settings.untriggered_cameras == 'newest':
+            return f'{sentence}; the newest image of each camera is used'
         return (
-            f'all cameras publish, but no set fits into sync_slop_s ({self._settings.sync_slop_s} '
-            f's): the stamps of {camera} are '
-            f'{offsets[camera]:+.3f} s from those of the others; synchronise the clocks or raise '
-            'sync_slop_s'
+            f'{sentence}; nothing is published: trigger the cameras together and synchronize '
+            'their clocks, or set untriggered_cameras to newest'
         )
 
-    def _offset_s(self, camera: str) -> float:
-        """Return how far the camera's clock is ahead of the middle of the cameras' clocks, by when
-        its images come, seconds.
-        """
-        lags = {source.name: self._monitor.lag_s(source.name) for source in self._sources}
-        middle = statistics.median(lag for lag in lags.values() if not math.isnan(lag))
-        return 0.0 if math.isnan(lags[camera]) else middle - lags[camera]
+    def _unmatched_sentence(self) -> str:
+        newest = {
+            self._sources[index].name: self._synchronizer.cameras[index].newest_ns
+            for index in self._synchronizer.members
+        }
+        middle = statistics.median_low(newest.values()) if newest else 0
+        camera = max(newest, key=lambda name: abs(newest[name] - middle), default='')
+        distance_s = (newest[camera] - middle) * 1e-9 if newest else 0.0
+        return (
+            'images of all cameras arrive, but none fit into a set of sync_slop_s '
+            f'({self._settings.sync_slop_s} s): the newest stamp of {camera} is {distance_s:+.3f} '
+            's from those of the other cameras; synchronize the clocks or raise sync_slop_s'
+        )
 
 
-def _moved_sentence(camera: str, moved_s: float) -> str:
-    how = f'{abs(moved_s):.2f} s {"sooner" if moved_s > 0 else "later"}'
-    return (
-        f'images of {camera} come {how} after their stamps than before, unlike those of the '
-        'others: its clock moved by whole periods, '
-        f'or they are held up; as it is, they may be of another rotation'
-    )
-
-
-def _qos(depth: int, reliability: str) -> QoSProfile:
+def _qos(
+    depth: int, reliability: str, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE
+) -> QoSProfile:
     policy = (
         ReliabilityPolicy.RELIABLE if reliability == 'reliable' else ReliabilityPolicy.BEST_EFFORT
     )
     return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=depth,
-        reliability=policy,
-        durability=DurabilityPolicy.VOLATILE,
+        history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=policy, durability=durability
     )

@@ -20,17 +20,18 @@ from rclpy.duration import Duration
 from rclpy.exceptions import InvalidParameterValueException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo
 
 from bevdepth_core.inference import Detector
 from bevdepth_core.jpeg import JpegDecoder
 from bevdepth_ros.detections.messages import header
 from bevdepth_ros.detector import parameters
 from bevdepth_ros.detector.diagnostics import Monitor
-from bevdepth_ros.detector.outputs import Answer, Outputs
+from bevdepth_ros.detector.outputs import DetectionResult, Outputs
 from bevdepth_ros.detector.parameters import FIELDS, Settings
 from bevdepth_ros.detector.pipeline import Pipeline
 from bevdepth_ros.detector.problems import ERROR, LOG_PERIOD_S, WARN
-from bevdepth_ros.detector.transitions import answer_every_change_of_state
+from bevdepth_ros.detector.transitions import answer_every_transition_request
 from bevdepth_ros.process import ros_process, spin_until_signal
 from bevdepth_ros.signals import wait_for
 
@@ -76,11 +77,12 @@ class DetectorNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._pipeline: Pipeline | None = None
         self._device_failure: str | None = None
+        self._infos: dict[str, CameraInfo] = {}
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._diagnostics_due_at = 0.0
         self._fault_at: dict[str, float] = {}
         self.add_on_set_parameters_callback(self._on_parameters)
-        answer_every_change_of_state(self)
+        answer_every_transition_request(self)
         self.create_timer(TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         backwards = JumpThreshold(
             min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False
@@ -169,18 +171,19 @@ class DetectorNode(LifecycleNode):
             self._settings.device,
             self._settings.precision,
             self._settings.cuda_graphs,
+            self._settings.cpu_threads or None,
         )
         if wanted == self._loaded:
             return
         self._detector = self._loaded = None
-        path, device, precision, cuda_graphs = wanted
+        path, device, precision, cuda_graphs, cpu_threads = wanted
         if device == 'auto':
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
         if precision == 'auto':
             precision = 'fp32' if device == 'cpu' else 'fp16'
         self._detector = wait_for(
             lambda: _ready_detector(
-                path, device, precision, cuda_graphs, len(self._settings.cameras)
+                path, device, precision, cuda_graphs, cpu_threads, len(self._settings.cameras)
             )
         )
         self._loaded = wanted
@@ -193,6 +196,7 @@ class DetectorNode(LifecycleNode):
         if self._outputs is not None:
             self._outputs.close()
         self._outputs = self._detector = self._loaded = None
+        self._infos.clear()
 
     def _start_detecting(self) -> None:
         self._device_failure = None
@@ -206,6 +210,7 @@ class DetectorNode(LifecycleNode):
             self._publish,
             self._on_bad_tf,
             self._on_device_failure,
+            self._infos,
         )
 
     def _stop_detecting(self, discard: bool, timeout_s: float | None = None) -> None:
@@ -218,7 +223,7 @@ class DetectorNode(LifecycleNode):
     def _present_settings(self) -> Settings:
         return self._settings
 
-    def _publish(self, answer: Answer) -> dict[str, float]:
+    def _publish(self, answer: DetectionResult) -> dict[str, float]:
         return self._outputs.publish(answer, self._settings.cameras, self._settings.base_frame)
 
     def _publish_labels(self) -> None:
@@ -300,7 +305,7 @@ class DetectorNode(LifecycleNode):
             return
         self._pipeline.check(self._settings.camera_timeout_s)
         if (
-            self._monitor.begun()
+            self._monitor.startup_is_over()
             and self.get_parameter('use_sim_time').value
             and not self.get_clock().now().nanoseconds
         ):
@@ -327,9 +332,14 @@ class DetectorNode(LifecycleNode):
 
 
 def _ready_detector(
-    path: Path, device: str, precision: str, cuda_graphs: bool, cameras: int
+    path: Path,
+    device: str,
+    precision: str,
+    cuda_graphs: bool,
+    cpu_threads: int | None,
+    cameras: int,
 ) -> Detector:
-    detector = Detector.from_checkpoint(path, device, precision, cuda_graphs)
+    detector = Detector.from_checkpoint(path, device, precision, cuda_graphs, cpu_threads)
     detector.prepare(cameras)
     JpegDecoder(detector.device).prepare()
     return detector

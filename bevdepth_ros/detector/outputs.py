@@ -45,7 +45,7 @@ _LATCHED = QoSProfile(
 
 
 @dataclass(frozen=True)
-class Answer:
+class DetectionResult:
     """What goes out for one set.
 
     Attributes:
@@ -105,7 +105,7 @@ class Outputs:
         )
 
     def publish(
-        self, answer: Answer, all_cameras: tuple[str, ...], frame_id: str
+        self, answer: DetectionResult, all_cameras: tuple[str, ...], frame_id: str
     ) -> dict[str, float]:
         """Send ``answer`` in ``frame_id`` on all topics and return its seconds by stage,
         complete.
@@ -141,12 +141,12 @@ class Outputs:
         )
 
 
-class Speaker:
+class ResultPublisher:
     """Publishes answers in a thread of its own, so that detection never waits for DDS or for
     messages to be built.
     """
 
-    def __init__(self, publish: Callable[[Answer], dict[str, float]], monitor: Monitor):
+    def __init__(self, publish: Callable[[DetectionResult], dict[str, float]], monitor: Monitor):
         """Start the thread.
 
         Args:
@@ -154,9 +154,9 @@ class Speaker:
             monitor: is told of these, of answers that were replaced and of failures.
         """
         self._publish, self._monitor = publish, monitor
-        self._thread: SlotThread[Answer] = SlotThread('publication', self._run)
+        self._thread: SlotThread[DetectionResult] = SlotThread('publication', self._run)
 
-    def put(self, answer: Answer) -> None:
+    def put(self, answer: DetectionResult) -> None:
         """Hand over an answer; it replaces one that still waits."""
         if self._thread.put(answer):
             self._monitor.answer_replaced()
@@ -165,7 +165,7 @@ class Speaker:
         """End the thread; arguments as ``SlotThread.stop`` has them."""
         self._thread.stop(discard, timeout_s)
 
-    def _run(self, answers: Iterator[Answer]) -> None:
+    def _run(self, answers: Iterator[DetectionResult]) -> None:
         for answer in answers:
             try:
                 self._monitor.answer_published(self._publish(answer))

@@ -45,6 +45,13 @@ class Settings(RigSettings):
         'On a GPU, replay CUDA graphs with images decoded and resized there; otherwise go step by '
         'step.',
     )
+    cpu_threads: int = parameter(
+        0,
+        'Threads of the network on the CPU. 0: a default that leaves cores for the '
+        'other programs of the machine.',
+        low=0,
+        high=256,
+    )
     camera_timeout_s: float = parameter(
         1.0,
         'Silence after which a camera is reported and sets go on without it, seconds of receipt.',
@@ -63,7 +70,7 @@ class Settings(RigSettings):
     )
     publish_depth_points: bool = parameter(
         False,
-        'Publish ~/depth_points: where the network thinks that what the cameras see is.',
+        'Publish ~/depth_points: the predicted depth as a colored point cloud.',
         change=LIVE,
     )
     diagnostics_period_s: float = parameter(

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import CameraInfo
 
 from bevdepth_core.inference import Detector
 from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.intake import Intake
-from bevdepth_ros.detector.outputs import Answer, Speaker
+from bevdepth_ros.detector.outputs import DetectionResult, ResultPublisher
 from bevdepth_ros.detector.parameters import Settings
+from bevdepth_ros.detector.problems import WARN
 from bevdepth_ros.detector.worker import Worker
 from bevdepth_ros.rig.frames import FrameBuilder
 from bevdepth_ros.rig.transforms import Transforms
+
+STALE_S = 2.0
+"""A moving transform that does not arrive for this time is reported, seconds."""
 
 
 class Pipeline:
@@ -25,10 +30,11 @@ class Pipeline:
         detector: Detector,
         settings: Callable[[], Settings],
         monitor: Monitor,
-        publish: Callable[[Answer], dict[str, float]],
+        publish: Callable[[DetectionResult], dict[str, float]],
         on_bad_tf: Callable[[str, str], None],
         on_device_failure: Callable[[str], None],
-    ):
+        infos: dict[str, CameraInfo],
+    ) -> None:
         """Begin with the threads, so that whatever arrives finds them; subscribe last.
 
         Args:
@@ -36,30 +42,46 @@ class Pipeline:
             detector: used by the thread that detects alone.
             settings: returns the present settings.
             monitor: is told of everything.
-            publish: as ``Speaker`` has it.
+            publish: as ``ResultPublisher`` has it.
             on_bad_tf: as ``Transforms`` has its ``on_fault``.
             on_device_failure: as ``Worker`` has it.
+            infos: the newest CameraInfo by topic, kept up to date here; outlives this object, so
+                that calibration that is published only once survives a deactivation.
 
         Raises:
             ValueError: a calibration file is unusable.
             OSError: or cannot be read.
             rclpy.exceptions.InvalidTopicNameException: a topic has no name of a topic.
         """
+        self._monitor, self._stale = monitor, set[str]()
         self._transforms: Transforms | None = None
-        self._speaker: Speaker | None = None
+        self._result_publisher: ResultPublisher | None = None
         self._worker: Worker | None = None
         self._intake: Intake | None = None
         try:
             self._transforms = Transforms(
-                node, settings().tf_buffer_s, on_bad_tf, settings().odometry_topic
+                node,
+                settings().tf_buffer_s,
+                on_bad_tf,
+                settings().odometry_topic,
+                settings().base_frame,
             )
             images_on = detector.device if settings().cuda_graphs else None
-            builder = FrameBuilder(settings, self._transforms, monitor.begun, images_on)
-            self._speaker = Speaker(publish, monitor)
+            builder = FrameBuilder(settings, self._transforms, monitor.startup_is_over, images_on)
+            self._result_publisher = ResultPublisher(publish, monitor)
             self._worker = Worker(
-                detector, builder, settings, self._speaker.put, monitor, on_device_failure
+                detector, builder, settings, self._result_publisher.put, monitor, on_device_failure
             )
-            self._intake = Intake(node, settings(), monitor, self._worker.put, builder.take_info)
+            topics = {source.name: source.info_topic for source in settings().camera_sources}
+            for camera, topic in topics.items():
+                if topic in infos:
+                    builder.take_info(camera, infos[topic])
+
+            def take_info(camera: str, message: CameraInfo) -> None:
+                infos[topics[camera]] = message
+                builder.take_info(camera, message)
+
+            self._intake = Intake(node, settings(), monitor, self._worker.put, take_info)
         except Exception:
             self.stop(discard=True)
             raise
@@ -68,7 +90,7 @@ class Pipeline:
         """End everything in reverse; arguments as ``Worker.stop`` has them."""
         if self._intake is not None:
             self._intake.close()
-        for thread in (self._worker, self._speaker):
+        for thread in (self._worker, self._result_publisher):
             if thread is not None:
                 thread.stop(discard, timeout_s)
         if self._transforms is not None:
@@ -80,6 +102,16 @@ class Pipeline:
         """
         self._intake.check(camera_timeout_s)
         self._worker.check()
+        self._report_stale_transforms()
+
+    def _report_stale_transforms(self) -> None:
+        """Report moving transforms that arrive no longer while images do."""
+        is_live = self._monitor.seconds_since_last_set() < STALE_S / 2
+        stale = self._transforms.stale(STALE_S) if is_live else {}
+        self._monitor.solved(*(f'stale/{frame}' for frame in self._stale - stale.keys()))
+        self._stale = set(stale)
+        for frame, sentence in stale.items():
+            self._monitor.report(f'stale/{frame}', 'tf', WARN, sentence)
 
     def clock_went_back(self, now_ns: int) -> None:
         """Forget what is of later than ``now_ns``, the time that it is now."""

@@ -20,7 +20,7 @@ class TrainingRig:
     Attributes:
         size: width and height of the images, pixels.
         focal_px: shortest and longest focal length in those images, pixels.
-        height_m: lowest and highest camera above base_link, metres.
+        height_m: lowest and highest camera above base_link, meters.
         yaw_deg: where the cameras look, degrees to the left of straight ahead.
     """
 
@@ -32,7 +32,7 @@ class TrainingRig:
 
 FOCAL_FACTOR = 1.3
 """Focal lengths may be this much shorter or longer than those of training."""
-HEIGHT_MARGIN_M = 0.5
+HEIGHT_MARGIN_M = 0.3
 YAW_MARGIN_DEG = 30.0
 TILT_LIMIT_DEG = 15.0
 """Training cameras look along the ground and are upright, to a degree."""
@@ -112,7 +112,7 @@ class RigCheck:
         self._seen: dict[str, bytes] = {}
         self._clauses: dict[str, list[str]] = {}
 
-    def news(self, rig: CameraRig, sizes: Sequence[tuple[int, int]]) -> str | None:
+    def changed_warning(self, rig: CameraRig, sizes: Sequence[tuple[int, int]]) -> str | None:
         """Return what to say about all cameras seen so far, empty when all is well; None when
         nothing changed.
         """
@@ -135,9 +135,10 @@ class RigCheck:
         if self._clauses == before:
             return None
         clauses = '; '.join(clause for found in self._clauses.values() for clause in found)
+        if not clauses:
+            return ''
+        remedy = '; if base_frame is not on the ground, set base_frame_height_m'
         return (
             'the cameras are unlike those that the weights were trained with, so boxes may be '
-            f'wrong: {clauses}'
-            if clauses
-            else ''
+            f'wrong: {clauses}{remedy if " m above " in clauses else ""}'
         )

@@ -6,7 +6,7 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import LifecycleNode
 
 
-def answer_every_change_of_state(node: LifecycleNode) -> None:
+def answer_every_transition_request(node: LifecycleNode) -> None:
     """Let such requests to ``node`` fail; rclpy raises instead of answering, and who asked would
     wait for ever.
     """

@@ -7,25 +7,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-import numpy as np
 import torch
 
 from bevdepth_core.inference import Detector
 from bevdepth_core.types import Detections3D, Frame
 from bevdepth_ros.detector.diagnostics import Monitor
-from bevdepth_ros.detector.outputs import Answer
+from bevdepth_ros.detector.outputs import DetectionResult
 from bevdepth_ros.detector.parameters import Settings
+from bevdepth_ros.detector.pose_check import PoseCheck
 from bevdepth_ros.detector.problems import ERROR, WARN
 from bevdepth_ros.detector.rig_check import RigCheck
 from bevdepth_ros.detector.slot import SlotThread
 from bevdepth_ros.rig.frames import CAMERA_FAULTS, BuiltFrame, FrameBuilder
+from bevdepth_ros.rig.ground import detections_in_base, frame_on_ground
 from bevdepth_ros.rig.synchronizer import ImageSet
 
 STALL_S = 10.0
 """A set that is worked on for longer is reported; a full-size network takes 5 s on two CPU
 cores."""
-FASTEST_M_S = 100.0
-"""No vehicle is faster: a pose that says so jumped, such as when localisation starts again."""
 _DEVICE_WORDS = ('CUDA', 'cuDNN', 'CUBLAS', 'cublas', 'allocate memory')
 
 
@@ -50,7 +49,7 @@ class Worker:
         detector: Detector,
         builder: FrameBuilder,
         settings: Callable[[], Settings],
-        publish: Callable[[Answer], None],
+        publish: Callable[[DetectionResult], None],
         monitor: Monitor,
         on_device_failure: Callable[[str], None],
     ):
@@ -68,7 +67,7 @@ class Worker:
         self._detector, self._builder, self._settings = detector, builder, settings
         self._publish, self._monitor, self._on_device_failure = publish, monitor, on_device_failure
         self._rig_check = RigCheck(detector.config.image)
-        self._last_pose: tuple[int, np.ndarray] | None = None
+        self._pose_check = PoseCheck()
         self._stopping = threading.Event()
         self._busy_since: float | None = None
         self._thread: SlotThread[ImageSet] = SlotThread('detection', self._run)
@@ -129,14 +128,16 @@ class Worker:
     def _answer(self, images: ImageSet) -> None:
         started = time.monotonic()
         built = self._builder.build(images, self._stopping)
-        self._tell_cameras(images, built)
+        self._report_cameras(images, built)
         if built.frame is None:
             return
         ready = time.monotonic()
         self._detector.score_threshold = self._settings().score_threshold
         self._detector.keep_depth = self._settings().publish_depth_points
         self._forget_after_a_jump(built.frame)
-        detections = self._detect(built.frame)
+        height_m = self._settings().base_frame_height_m
+        on_ground = self._detect(frame_on_ground(built.frame, height_m))
+        detections = detections_in_base(on_ground, height_m)
         if self._stopping.is_set():
             return
         seconds = {
@@ -146,7 +147,7 @@ class Worker:
         }
         self._monitor.set_answered()
         self._publish(
-            Answer(
+            DetectionResult(
                 detections,
                 built.frame,
                 self._detector.depth,
@@ -156,7 +157,7 @@ class Worker:
             )
         )
         self._monitor.solved('error', 'device')
-        self._tell_fusion(detections, built.no_poses)
+        self._report_fusion(detections, built.no_poses)
 
     def _detect(self, frame: Frame) -> Detections3D:
         """Detect, and once more when the device fails, with nothing remembered and its memory
@@ -187,30 +188,17 @@ class Worker:
             raise DeviceFailedError(sentence) from error
 
     def _forget_after_a_jump(self, frame: Frame) -> None:
-        """Drop past frames when the ego pose moved faster than a vehicle can: they would be fused
-        at a wrong place.
-        """
-        last, self._last_pose = (
-            self._last_pose,
-            None
-            if frame.world_from_ego is None
-            else (frame.stamp_ns, frame.world_from_ego[0, :3, 3]),
-        )
-        if last is None or self._last_pose is None:
-            return
-        seconds = (frame.stamp_ns - last[0]) * 1e-9
-        moved = float(np.linalg.norm(self._last_pose[1] - last[1]))
-        if seconds > 0 and moved > FASTEST_M_S * max(seconds, 0.1):
-            self._detector.reset()
-            sentence = (
-                f'the ego pose moved by {moved:.1f} m in {seconds:.2f} s: past frames are '
-                'forgotten; check the localisation'
-            )
-            self._monitor.report('pose_jump', 'tf', WARN, sentence)
-        else:
+        """Drop past frames when the ego pose jumps: they would be fused at a wrong place."""
+        pose = None if frame.world_from_ego is None else frame.world_from_ego[0]
+        jump = self._pose_check.jump(frame.stamp_ns, pose)
+        if jump is None:
             self._monitor.solved('pose_jump')
+            return
+        self._detector.reset()
+        sentence = f'{jump}: past frames are forgotten; check the localization'
+        self._monitor.report('pose_jump', 'tf', WARN, sentence)
 
-    def _tell_cameras(self, images: ImageSet, built: BuiltFrame) -> None:
+    def _report_cameras(self, images: ImageSet, built: BuiltFrame) -> None:
         """Report what became of each camera of the set, and of the set as a whole."""
         cameras = [self._settings().cameras[index] for index in images.cameras]
         for camera in cameras:
@@ -242,16 +230,18 @@ class Worker:
             self._monitor.report('ego_pose', 'tf', WARN, built.no_poses)
         else:
             self._monitor.solved('ego_pose')
-        self._tell_rig(built.frame)
+        self._report_rig(frame_on_ground(built.frame, self._settings().base_frame_height_m))
 
-    def _tell_rig(self, frame: Frame) -> None:
-        news = self._rig_check.news(frame.rig, [image.shape[1::-1] for image in frame.images])
+    def _report_rig(self, frame: Frame) -> None:
+        news = self._rig_check.changed_warning(
+            frame.rig, [image.shape[1::-1] for image in frame.images]
+        )
         if news:
             self._monitor.report('unlike_training', 'cameras', WARN, news)
         elif news is not None:
             self._monitor.solved('unlike_training')
 
-    def _tell_fusion(self, detections: Detections3D, no_poses: str | None) -> None:
+    def _report_fusion(self, detections: Detections3D, no_poses: str | None) -> None:
         if detections.past_stamp_ns is not None:
             age_s = (detections.stamp_ns - detections.past_stamp_ns) * 1e-9
             self._monitor.fact('tf', temporal_fusion='on', past_frame_age_s=f'{age_s:.3f}')

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from message_filters import SimpleFilter
 from rclpy.logging import get_logger
 from rclpy.serialization import deserialize_message
 
@@ -23,9 +24,10 @@ from bevdepth_ros.bags.reader import LATEST_NS, Bag
 from bevdepth_ros.bags.recorded_transforms import RecordedTransforms
 from bevdepth_ros.rendering.scene import SAME_SET_NS, Scene, SceneStore
 from bevdepth_ros.rig.frames import FrameBuilder
+from bevdepth_ros.rig.ground import detections_in_base, frame_on_ground
 from bevdepth_ros.rig.settings import RigSettings
 from bevdepth_ros.rig.stamps import stamp_ns
-from bevdepth_ros.rig.synchronizer import ImageSet, ImageSynchronizer
+from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 
 ANNOTATIONS_TOPIC = '/annotations'
 SECOND_BEFORE_NS = 1_000_000_000
@@ -137,15 +139,17 @@ class Recording:
             camera = topics[topic]
             self._store.add_image(self._settings.cameras[camera], message)
             if matcher is not None:
-                matcher.add(camera, message)
+                matcher.add(message, camera)
             while waiting and stamp_ns(message) > waiting[0][0] + SAME_SET_NS:
                 yield from self._scene(*waiting.popleft(), begin_ns, end_ns)
+        if matcher is not None:
+            matcher.flush()
         while waiting:
             yield from self._scene(*waiting.popleft(), begin_ns, end_ns)
 
     def _matcher(
         self, detector: Detector | None, with_depth: bool, waiting: deque
-    ) -> ImageSynchronizer:
+    ) -> ImageSetSynchronizer:
         """Return what matches images into sets, has them looked at, and leaves their stamps and
         depth in ``waiting``.
         """
@@ -160,14 +164,21 @@ class Recording:
             built = builder.build(images, threading.Event())
             if built.frame is None:
                 return
-            detections = detector(built.frame)
+            height_m = self._settings.base_frame_height_m
+            detections = detections_in_base(
+                detector(frame_on_ground(built.frame, height_m)), height_m
+            )
             self._store.add_detections(detections)
             waiting.append((detections.stamp_ns, _depth_maps(detector) if with_depth else None))
 
         settings = self._settings
-        return ImageSynchronizer(
-            len(settings.cameras), settings.sync_queue_size, settings.sync_slop_s, take
+        synchronizer = ImageSetSynchronizer(
+            [SimpleFilter() for _ in settings.cameras],
+            settings.sync_queue_size,
+            settings.sync_slop_s,
         )
+        synchronizer.registerCallback(take)
+        return synchronizer
 
     def _scene(
         self, moment_ns: int, depth: DepthMaps | None, begin_ns: int, end_ns: int

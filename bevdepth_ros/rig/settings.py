@@ -109,6 +109,13 @@ class RigSettings:
         'Frame of the detections: on the ground below the rear axle, x forward, y left, z up. tf '
         'must link it to the cameras.',
     )
+    base_frame_height_m: float = parameter(
+        0.0,
+        'Height of base_frame above the ground, meters; the network expects heights above the '
+        'ground.',
+        low=-2.0,
+        high=5.0,
+    )
     fixed_frame: str = parameter(
         'map', 'Frame in which ego motion is measured, map or odom. tf must link it to base_frame.'
     )
@@ -125,6 +132,12 @@ class RigSettings:
     )
     sync_queue_size: int = parameter(
         10, 'Images per camera that wait for their set.', low=1, high=100
+    )
+    untriggered_cameras: str = parameter(
+        'none',
+        'For cameras that are not triggered together, such as free-running ones. none: report '
+        'them and publish nothing. newest: detect in the newest image of each camera.',
+        choices=('none', 'newest'),
     )
     tf_buffer_s: float = parameter(
         10.0, 'How long tf is remembered, seconds.', low=1.0, high=120.0

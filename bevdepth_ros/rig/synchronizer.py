@@ -1,36 +1,98 @@
-"""From single images to the newest set of one rotation: matching by stamp, whatever cameras take
-part.
+"""A message_filters filter that groups images of several cameras into image sets.
+
+An image set holds the images of one trigger cycle. Each camera exposes at its own offset within
+the cycle. ``message_filters.ApproximateTimeSynchronizer`` alone cannot keep cycles apart: six
+cameras of nuScenes expose 43 ms apart and cycles follow every 83 ms, so with some images missing
+the last image of one cycle is nearer to the first of the next cycle than to the first of its own.
+This filter therefore learns the offsets, subtracts them, and lets the library match what is left
+with a tolerance of a third of the cycle; then the library's first match is the only one, and its
+product over the queues has one element.
+
+Offsets, for all cameras together:
+
+| state | meaning | entry | exit |
+| --- | --- | --- | --- |
+| searching | offsets are unknown, no sets | start; the image rate changed; as many cameras deviate
+  as agree | two clear sets agree: all cameras within ``slop_s``, with larger gaps before and after
+  than inside; or one complete set after which no images arrive |
+| provisional | offsets of one set | found | ``LEARNED`` sets, whose median becomes the offset |
+| learned | offsets are fixed | ``LEARNED`` sets | as the entry of searching |
+
+Each camera:
+
+| state | meaning | entry | exit |
+| --- | --- | --- | --- |
+| used | sets wait for its images | start; recovered | to silent or misaligned |
+| silent | no images arrive | named by the caller of ``check`` | its next image |
+| returning | images arrive again | after silent | used after ``RETURN`` steady images |
+| misaligned | its stamps do not fit those of the majority | ``ONE_SIDED`` images in a row
+  are a sixth of a cycle too early or too late, or stamps are off by the timeout | used after
+  ``RETURN`` steady images at its old offset, or ``WINDOW`` at a new one if arrival times show that
+  the trigger moved and not the clock |
+
+Only stamps and arrival times of the camera itself decide about its return, never whether sets are
+formed or images can be decoded. When as many cameras deviate as agree, the cameras are
+*untriggered*: not triggered together. That ends when ``LEARNED`` sets in a row could be formed
+with steady offsets.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+from message_filters import ApproximateTimeSynchronizer, SimpleFilter
+from rclpy.time import Time
 
+from bevdepth_ros.rig.camera_timing import LATE_NS, CameraTiming, drift, largest_gap
 from bevdepth_ros.rig.stamps import stamp_ns
 
-LATE_NS = 250_000_000
-"""A single image that is older than its predecessor by at most this came out of order; more, or
-two in a row, is a jump."""
-MOST_PROBATION = 16
-"""A camera that left takes part again once it fitted 2 rotations, then 4 the next time and so on,
-at most this many."""
+LEARNED = 20
+"""Sets whose median gives the offsets."""
+REFINED = 5
+"""Sets after which provisional offsets are improved for the first time."""
+ONE_SIDED = 5
+"""Images in a row that must deviate to the same side before a camera is left out."""
+RETURN = 10
+"""Images with a steady deviation after which a camera is used again."""
+TOLERANCE = 1 / 3
+"""Images of a set may differ by this share of the cycle, less their offsets; with more than a half
+two cycles could not be told apart."""
+TIGHT = 1 / 5
+"""The same for stamps without jitter; three times the measured jitter comes on top."""
+MISALIGNED, AT_PLACE, STEADY = 1 / 6, 1 / 8, 1 / 16
+"""Shares of the cycle: a deviation that leaves a camera out, one that it may return with, and a
+movement of the deviation that is no drift."""
+CLEAR = 1.2
+"""A set is clear when the gaps around it are larger than those inside by this factor."""
+RATE_TOLERANCE = 0.03
+"""Image rates are multiples of each other within this share."""
+NEAR = 0.6
+"""Images further apart than this share of the cycle are compared only if there are no others."""
+CHECKS = 4
+"""Calls of ``check`` in a row in which image rates must differ."""
+BASE_NS = 1 << 50
+"""Keeps corrected stamps positive, which rclpy requires, where time starts at zero."""
+
+
+RATES_DIFFER = 'their image rates differ'
+DRIFT = 'their stamps drift against each other'
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images of one rotation.
+    """Images of one trigger cycle.
 
     Attributes:
-        cameras: index of each image's camera, ascending; cameras that do not take part are
-            missing.
+        cameras: index of each image's camera, ascending; cameras that are not used are missing.
         messages: sensor_msgs/CompressedImage or Image of these cameras.
         stamps_ns: int64, their header stamps.
-        received: time.monotonic() when the last of them was taken, seconds.
+        received: time.monotonic() when the last of them was received, seconds.
     """
 
     cameras: tuple[int, ...]
@@ -44,234 +106,462 @@ class ImageSet:
         return float(self.stamps_ns.max() - self.stamps_ns.min()) * 1e-9
 
 
-class ImageSynchronizer:
-    """Matches images of the cameras that take part; for one thread.
+class _Camera(CameraTiming):
+    """A camera with its state and the images that wait for their set."""
 
-    The six cameras of a rotation expose one after the other, and with some of them missing the
-    last image of one rotation can be nearer to the first of the next than to that of its own. So
-    the offsets within a rotation are learned from complete sets (the rhythm), and images whose
-    stamps less these offsets are further apart than half the slop never make a set.
+    def __init__(self) -> None:
+        super().__init__()
+        self.state, self.lateness_s = 'used', 0.0
+        self.waiting: dict[int, Any] = {}
+        self.newest: tuple[int, Any] | tuple[()] = ()
+        self.input = SimpleFilter()
+
+
+class ImageSetSynchronizer(SimpleFilter):
+    """Calls back with an ``ImageSet`` for each complete trigger cycle; for one thread.
 
     Attributes:
-        members: indices of the cameras that take part; a set needs an image of each.
+        slop_s: largest time between two images of a set, seconds.
+        untriggered: why the cameras are known not to be triggered together, None while they are.
+        formed: sets so far.
+        too_wide: sets so far that were dropped because they did not fit into ``slop_s``.
+        cameras: one ``CameraTiming`` per input, with its ``state`` (see the module).
     """
 
     def __init__(
         self,
-        camera_count: int,
+        filters: Sequence[SimpleFilter],
         queue_size: int,
         slop_s: float,
-        on_set: Callable[[ImageSet], None],
-        may_return: Callable[[int], bool] = lambda camera: True,
-    ):
-        """Prepare empty queues, with all cameras taking part.
+        use_untriggered: bool = False,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Connect to the inputs, with all cameras used.
 
         Args:
-            camera_count: N >= 1.
+            filters: one per camera, such as ``message_filters.Subscriber``.
             queue_size: images per camera that wait for their set.
             slop_s: largest time between two images of a set, seconds.
-            on_set: receives each set.
-            may_return: asked whether a camera whose images fit again may take part again.
+            use_untriggered: whether sets of the newest images are formed while the cameras are not
+                triggered together.
+            now: a clock that never jumps, seconds.
         """
-        self._count, self._slop_ns, self._on_set = camera_count, round(slop_s * 1e9), on_set
-        self._may_return = may_return
-        self.members = set(range(camera_count))
-        self._queues = [deque(maxlen=queue_size) for _ in range(camera_count)]
-        self._hits, self._probation = [0] * camera_count, [1] * camera_count
-        self._rhythm: np.ndarray | None = None
+        super().__init__()
+        self.slop_s = slop_s
+        self.untriggered: str | None = None
+        self._queue_size, self._use_untriggered, self._now = queue_size, use_untriggered, now
+        self.cameras = [_Camera() for _ in filters]
+        self.formed = self.too_wide = 0
+        self._matcher: ApproximateTimeSynchronizer | None = None
+        self._found: list[dict[int, int]] = []
+        self._far: set[int] = set()
+        self._rates_differ = 0
+        self._search()
         self.reset()
+        self.input_connections = [
+            one.registerCallback(self.add, camera) for camera, one in enumerate(filters)
+        ]
 
     def reset(self) -> None:
-        """Forget all waiting images and their times; who takes part stays."""
-        self._newest_ns = [0] * self._count
-        self._late = [False] * self._count
-        self._last_set: ImageSet | None = None
-        for queue in self._queues:
-            queue.clear()
+        """Forget all waiting images; offsets and states of cameras stay."""
+        self._last_ns = 0
+        self._received_at_check = -1
+        for camera in self.cameras:
+            camera.waiting.clear()
+            camera.forget_stamps()
+        self._build()
 
-    def add(self, camera: int, message) -> bool:
-        """Take an image of the camera with index ``camera``; may call back before it returns.
+    @property
+    def members(self) -> list[int]:
+        """Indices of the cameras that are used."""
+        return [index for index, camera in enumerate(self.cameras) if camera.state == 'used']
 
-        Returns:
-            False when the image is a repetition or came out of order, and is left out.
-        """
-        stamp = stamp_ns(message)
-        if not self._is_in_order(camera, stamp):
-            return False
-        self._queues[camera].append((stamp, message))
-        if camera in self.members:
-            self._match(camera)
-        return True
+    @property
+    def period_s(self) -> float:
+        """Time between two trigger cycles, seconds; 0 while unknown."""
+        return self._period_ns() * 1e-9
 
-    def keep(self, speaking: Iterable[int]) -> None:
-        """Let cameras that are not in ``speaking`` take part no longer; when none is left, those
-        in ``speaking`` do.
-        """
-        members = self.members & set(speaking) or set(speaking)
-        if members and members != self.members:
-            self._set_members(members)
+    @property
+    def is_learned(self) -> bool:
+        """Whether the offsets are those of enough sets."""
+        return self._residuals is None
 
-    def leave_outsiders(self, suspects: set[int]) -> set[int]:
-        """Let cameras take part no longer whose images fit no set that most of the others agree
-        on, and return them.
+    def add(self, message: Any, camera: int) -> None:
+        """Take an image of the camera with index ``camera``; calls back before it returns."""
+        one, stamp = self.cameras[camera], stamp_ns(message)
+        if stamp <= 0 or one.repeats(stamp):
+            one.ignored += 1
+            return
+        was_unsure = self._is_unsure()
+        if one.state == 'silent':
+            one.restarted()
+            one.waiting.clear()
+            one.state = 'returning'
+        if one.take(stamp):
+            one.waiting.clear()
+            self._build()
+        one.waiting[stamp], one.newest = message, (stamp, message)
+        while len(one.waiting) > self._queue_size:
+            del one.waiting[min(one.waiting)]
+        self._observe(camera, stamp)
+        if self._matcher is None:
+            self._find_offsets()
+        elif (was_unsure and not self._is_unsure()) or self._is_tolerance_stale():
+            self._build()
+        elif one.state == 'used' and not self._is_unsure():
+            self._feed(camera, stamp)
+        self._emit_found()
+        if self.untriggered and self._use_untriggered:
+            self._emit_newest(camera)
 
-        When there is no such majority, or everybody fits, only the rhythm is forgotten: a camera
-        may have a new one.
+    def check(self, silent: Iterable[int], timeout_s: float) -> None:
+        """Leave out cameras that are silent or far away; call this a few times per second.
 
         Args:
-            suspects: cameras whose clock is known to be off: their images may fit by accident, but
-                to another rotation.
+            silent: indices of the cameras that have sent no image for too long.
+            timeout_s: cameras whose stamps are further from those of the others are left out,
+                seconds.
         """
-        self._rhythm = None
-        group = self._largest_group(self.members - suspects)
-        outsiders = self.members - group
-        if not outsiders or 2 * len(group) <= len(self.members):
-            return set()
-        self._set_members(group)
-        return outsiders
+        before, silent = self.members, set(silent)
+        if len(silent) < len(self.cameras):
+            for index in silent:
+                self.cameras[index].state = 'silent'
+            if not self.members:
+                self._search()
+        self._leave_out_far(timeout_s)
+        self._compare_rates()
+        if not self._has_offsets and self._now() - self._searches_since_s > timeout_s:
+            self._leave_out_strangers()
+        if self.members != before:
+            self._build()
+            self._emit_found()
+        received = sum(camera.received for camera in self.cameras)
+        if self._matcher is None and received == self._received_at_check:
+            self.flush()
+        self._received_at_check = received
 
-    def _set_members(self, members: set[int]) -> None:
-        for camera in self.members - members:
-            self._hits[camera], self._probation[camera] = (
-                0,
-                min(2 * self._probation[camera], MOST_PROBATION),
-            )
-        self.members = members
-        any(self._match(camera) for camera in sorted(members))
+    def flush(self) -> None:
+        """Form the sets that wait for further images to show where a trigger cycle begins."""
+        if self._matcher is None:
+            self._find_offsets(is_over=True)
+            self._emit_found()
 
-    def _is_in_order(self, camera: int, stamp: int) -> bool:
-        """Return whether the image is newer than the camera's last, or the first after a jump
-        back.
-        """
-        back_ns = self._newest_ns[camera] - stamp
-        if back_ns == 0 or (0 < back_ns <= LATE_NS and not self._late[camera]):
-            self._late[camera] |= back_ns > 0
-            return False
-        if back_ns > 0:
-            self._queues[camera].clear()
-        self._late[camera] = False
-        self._newest_ns[camera] = stamp
-        return True
+    def _search(self) -> None:
+        """Forget the offsets."""
+        self._residuals: list[dict[int, int]] | None = []
+        self._candidate: dict[int, int] | None = None
+        self._has_offsets = len(self.cameras) == 1
+        self._searches_since_s = self._now()
+        for camera in self.cameras:
+            camera.forget_deviations()
+            if camera.state in ('misaligned', 'returning'):
+                camera.state = 'used'
+        self._build()
 
-    def _match(self, camera: int) -> bool:
-        """Hand on the tightest set that contains the newest image of ``camera``, if there is one,
-        and forget what is older.
-        """
-        picked = self._tightest(camera)
-        if picked is None:
-            return False
-        cameras = tuple(sorted(picked))
-        found = ImageSet(
-            cameras,
-            tuple(picked[one][1] for one in cameras),
-            self._stamps(picked),
-            time.monotonic(),
-        )
-        for one in cameras:
-            while self._queues[one] and self._queues[one][0][0] <= picked[one][0]:
-                self._queues[one].popleft()
-        if len(cameras) == self._count:
-            self._rhythm = found.stamps_ns - found.stamps_ns[0]
-        self._let_return()
-        self._last_set = found
-        self._on_set(found)
-        return True
+    def _is_unsure(self) -> bool:
+        return any(self.cameras[index].is_unsure for index in self.members)
 
-    @staticmethod
-    def _stamps(picked: dict) -> np.ndarray:
-        return np.array([picked[camera][0] for camera in sorted(picked)], np.int64)
+    def _period_ns(self) -> int:
+        periods = [self.cameras[index].period_ns for index in self.members]
+        return min((period for period in periods if period), default=0)
 
-    def _tightest(self, camera: int) -> dict | None:
-        """Return {member: (stamp, message)} with the newest image of ``camera``, None when some
-        member has no image near it.
-        """
-        if not self._queues[camera]:
-            return None
-        newest = self._queues[camera][-1]
-        near = {one: self._near(one, camera, newest[0]) for one in self.members - {camera}}
-        if not all(near.values()):
-            return None
-        near[camera] = [newest]
-        starts = sorted(
-            {self._time(one, stamp) for one, images in near.items() for stamp, _ in images}
-        )
-        sets = [
-            self._first_after(near, start)
-            for start in starts
-            if start <= self._time(camera, newest[0])
-        ]
-        sets = [picked for picked in sets if picked and self._fits(picked)]
-        return min(sets, key=self._spread_ns, default=None)
+    def _jitter_ns(self) -> float:
+        return statistics.median_low(self.cameras[index].jitter_ns for index in self.members)
 
-    def _near(self, one: int, camera: int, stamp: int) -> list:
-        """Return the waiting images of ``one`` that may share a set with one of ``camera`` at
-        ``stamp``.
-        """
-        time_ns, limit_ns = self._time(camera, stamp), self._limit_ns()
-        return [
-            image
-            for image in self._queues[one]
-            if abs(self._time(one, image[0]) - time_ns) < limit_ns
-        ]
+    def _tolerance_ns(self) -> int:
+        """Return how far apart the images of a set may be, less their offsets."""
+        slop, period = round(self.slop_s * 1e9), self._period_ns()
+        limit = min(TIGHT * period + 3 * self._jitter_ns(), TOLERANCE * period)
+        return min(slop, round(limit)) if period else slop
 
-    def _first_after(self, near: dict[int, list], start: int) -> dict | None:
-        """Return the first image of each camera at or after ``start``, None when one has none."""
-        picked = {}
-        for one, images in near.items():
-            image = next((image for image in images if self._time(one, image[0]) >= start), None)
-            if image is None:
-                return None
-            picked[one] = image
-        return picked
+    def _is_tolerance_stale(self) -> bool:
+        """Return whether the period is known better than when the matcher was made."""
+        return abs(self._tolerance_ns() / self._matched_within_ns - 1) > 0.2
 
-    def _time(self, camera: int, stamp: int) -> int:
-        """Return when the rotation of an image began, as far as its rhythm is known, otherwise its
-        stamp.
-        """
-        return stamp if self._rhythm is None else stamp - int(self._rhythm[camera])
+    # Matching
 
-    def _limit_ns(self) -> int:
-        """Return how far apart the images of a set may be, less their places in the rotation where
-        these are known.
-        """
-        return self._slop_ns if self._rhythm is None else self._slop_ns // 2
-
-    def _spread_ns(self, picked: dict) -> int:
-        times = [self._time(camera, image[0]) for camera, image in picked.items()]
-        return max(times) - min(times)
-
-    def _fits(self, picked: dict) -> bool:
-        return (
-            self._is_close(image[0] for image in picked.values())
-            and self._spread_ns(picked) < self._limit_ns()
-        )
-
-    def _is_close(self, stamps: Iterable[int]) -> bool:
-        stamps = list(stamps)
-        return max(stamps) - min(stamps) < self._slop_ns
-
-    def _let_return(self) -> None:
-        """Let cameras take part again whose images keep fitting the set before the present one, by
-        now complete.
-
-        The rhythm is left out: a camera that was started again may have a new place in it.
-        """
-        if self._last_set is None:
+    def _build(self) -> None:
+        """Make a matcher for the cameras that are used, and give it the images that wait."""
+        self._matcher = None
+        members = self.members
+        if not members or not self._has_offsets:
             return
-        last = self._last_set.stamps_ns.tolist()
-        for camera in set(range(self._count)) - self.members:
-            fits = any(self._is_close((stamp, *last)) for stamp, _ in self._queues[camera])
-            self._hits[camera] = self._hits[camera] + 1 if fits else max(0, self._hits[camera] - 1)
-            if self._hits[camera] >= self._probation[camera] and self._may_return(camera):
-                self.members.add(camera)
+        for index in members:
+            self.cameras[index].input = SimpleFilter()
+        self._matched_within_ns = self._tolerance_ns()
+        self._matcher = ApproximateTimeSynchronizer(
+            [self.cameras[index].input for index in members],
+            self._queue_size,
+            self._matched_within_ns * 1e-9,
+        )
+        # The library keeps its lock when a callback raises, so this one only appends.
+        self._matcher.registerCallback(
+            lambda *images: self._found.append({one.camera: one.stamp for one in images})
+        )
+        waiting = sorted(
+            (stamp, index) for index in members for stamp in self.cameras[index].waiting
+        )
+        for stamp, index in waiting:
+            self._feed(index, stamp)
 
-    def _largest_group(self, cameras: set[int]) -> set[int]:
-        """Return those of ``cameras`` that have images within the slop of each other, as many as
-        possible.
+    def _feed(self, index: int, stamp: int) -> None:
+        camera = self.cameras[index]
+        header = SimpleNamespace(stamp=Time(nanoseconds=BASE_NS + stamp - camera.offset_ns))
+        camera.input.signalMessage(SimpleNamespace(header=header, camera=index, stamp=stamp))
+
+    def _emit_found(self) -> None:
+        found, self._found = self._found, []
+        for stamps in found:
+            if all(stamp in self.cameras[index].waiting for index, stamp in stamps.items()):
+                self._emit(stamps)
+
+    def _emit(self, stamps: dict[int, int]) -> None:
+        """Call back with the images of these stamps, unless they are too far apart or late."""
+        indices = tuple(sorted(stamps))
+        stamps_ns = np.array([stamps[index] for index in indices], np.int64)
+        images = tuple(self.cameras[index].waiting[stamps[index]] for index in indices)
+        for index in indices:
+            waiting = self.cameras[index].waiting
+            for stamp in [one for one in waiting if one <= stamps[index]]:
+                del waiting[stamp]
+        if np.ptp(stamps_ns) >= self.slop_s * 1e9:
+            self.too_wide += 1
+            return
+        start = int(stamps_ns.min())
+        if self._last_ns - LATE_NS <= start <= self._last_ns:
+            return
+        self._last_ns = start
+        self._learn(stamps)
+        if self.untriggered is None:
+            self.formed += 1
+            self.signalMessage(ImageSet(indices, images, stamps_ns, self._now()))
+
+    def _emit_newest(self, camera: int) -> None:
+        """Call back with the newest image of every camera, once per image of the slowest."""
+        members = self.members
+        slowest = max(members, key=lambda index: self.cameras[index].period_ns, default=None)
+        newest = [self.cameras[index].newest for index in members]
+        if camera != slowest or not all(newest):
+            return
+        stamps_ns = np.array([stamp for stamp, _ in newest], np.int64)
+        if np.ptp(stamps_ns) > self.cameras[slowest].period_ns:
+            return
+        self.formed += 1
+        images = tuple(image for _, image in newest)
+        self.signalMessage(ImageSet(tuple(members), images, stamps_ns, self._now()))
+
+    # Offsets
+
+    def _find_offsets(self, is_over: bool = False) -> None:
+        """Take the offsets of the first clear set that a second one confirms.
+
+        Args:
+            is_over: no further images arrive, so that the last set is complete and the only one.
         """
-        images = sorted((stamp, camera) for camera in cameras for stamp, _ in self._queues[camera])
-        best: set[int] = set()
-        for start, _ in images:
-            group = {camera for stamp, camera in images if start <= stamp < start + self._slop_ns}
-            best = max(best, group, key=len)
-        return best
+        members = self.members
+        timeline = sorted(
+            (stamp, index) for index in members for stamp in self.cameras[index].waiting
+        )
+        count = len(members)
+        for first in range(len(timeline) - count + 1 if members else 0):
+            offsets = self._clear_set(timeline, first, count, is_over)
+            if offsets is None:
+                continue
+            if is_over or self._confirms(offsets):
+                self._take_offsets(offsets)
+                return
+            self._candidate = offsets
+
+    def _clear_set(
+        self, timeline: list[tuple[int, int]], first: int, count: int, is_over: bool
+    ) -> dict[int, int] | None:
+        """Return the offsets of the images from ``first`` on if they are clearly one set."""
+        part = timeline[first : first + count]
+        stamps = [stamp for stamp, _ in part]
+        if (
+            len({index for _, index in part}) < count
+            or stamps[-1] - stamps[0] >= 1e9 * self.slop_s
+        ):
+            return None
+        inside = CLEAR * largest_gap(stamps)
+        last = first + count
+        if first and stamps[0] - timeline[first - 1][0] < inside:
+            return None
+        if last == len(timeline):
+            if not is_over:
+                return None
+        elif timeline[last][0] - stamps[-1] < inside:
+            return None
+        return {index: stamp - stamps[0] for stamp, index in part} | {-1: stamps[0]}
+
+    def _confirms(self, offsets: dict[int, int]) -> bool:
+        """Return whether ``offsets`` are those of the candidate, found at another time."""
+        candidate = self._candidate
+        if candidate is None or candidate.keys() != offsets.keys():
+            return False
+        if candidate[-1] == offsets[-1]:
+            return False
+        limit = AT_PLACE * (self._period_ns() or 1e9 * self.slop_s)
+        return all(abs(offsets[index] - candidate[index]) < 2 * limit for index in self.members)
+
+    def _take_offsets(self, offsets: dict[int, int]) -> None:
+        for index in self.members:
+            self.cameras[index].offset_ns = offsets[index]
+            self.cameras[index].forget_deviations()
+        self._has_offsets = True
+        self._build()
+
+    def _learn(self, stamps: dict[int, int]) -> None:
+        """Improve the offsets with a set, until they are those of enough sets."""
+        if self._residuals is None:
+            return
+        corrected = {
+            index: stamp - self.cameras[index].offset_ns for index, stamp in stamps.items()
+        }
+        middle = round(statistics.median(corrected.values()))
+        self._residuals.append({index: one - middle for index, one in corrected.items()})
+        if len(self._residuals) == REFINED or len(self._residuals) >= LEARNED:
+            self._apply_residuals()
+
+    def _apply_residuals(self) -> None:
+        residuals = self._residuals or []
+        last = residuals[-LEARNED:]
+        limit = STEADY * self._period_ns()
+        is_done = len(last) == LEARNED
+        for index in self.members:
+            own = [one[index] for one in last if index in one]
+            if not own:
+                continue
+            is_done &= not self.untriggered or (len(own) > 1 and abs(drift(own)) <= limit / 2)
+            if len(residuals) in (REFINED, LEARNED):
+                self._shift(index, round(statistics.median(own)))
+        if is_done:
+            self._residuals = self.untriggered = None
+        elif len(residuals) >= LEARNED:
+            self._residuals = []
+        self._build()
+
+    def _shift(self, index: int, by: int) -> None:
+        """Move the offset of a camera; what was measured against the old one is converted."""
+        camera = self.cameras[index]
+        camera.offset_ns += by
+        for position, one in enumerate(camera.deviations):
+            camera.deviations[position] = one - by
+        for residuals in self._residuals or []:
+            if index in residuals:
+                residuals[index] -= by
+
+    # States of cameras
+
+    def _observe(self, index: int, stamp: int) -> None:
+        """Measure an image against the other cameras, and let the camera leave or return."""
+        camera, period = self.cameras[index], self._period_ns()
+        camera.lateness_s = self._now() - stamp * 1e-9
+        others = [self.cameras[one].lateness_s for one in {*self.members, index}]
+        camera.arrives(camera.lateness_s - statistics.median(others))
+        if self._has_rate_changed(camera):
+            self._search()
+            for one in self.cameras:
+                one.forget_rate()
+        if not self._has_offsets or not period:
+            return
+        camera.deviates(self._differences(index, period), period)
+        if camera.state == 'used':
+            if camera.is_one_sided(ONE_SIDED, max(MISALIGNED * period, 0.8 * self._jitter_ns())):
+                self._leave_out({index})
+        elif camera.is_steady(RETURN, STEADY * period) and camera.may_return(
+            RETURN, AT_PLACE * period, camera.state == 'returning', self._allowed_offsets()
+        ):
+            camera.state = 'used'
+            camera.forget_deviations()
+            self._build()
+
+    def _allowed_offsets(self) -> tuple[float, float]:
+        """Return between which offsets a camera fits into ``slop_s`` with those that are used."""
+        offsets = [self.cameras[index].offset_ns for index in self.members]
+        slop = 1e9 * self.slop_s
+        return max(offsets, default=0) - slop, min(offsets, default=0) + slop
+
+    def _has_rate_changed(self, camera: _Camera) -> bool:
+        if camera.state != 'used':
+            return False
+        return camera.is_faster or all(self.cameras[index].is_slower for index in self.members)
+
+    def _differences(self, index: int, period: int) -> list[int]:
+        """Return how much later the image before the newest one is than the nearest of each other
+        camera that is used.
+
+        The newest one is too early to judge: the others of its cycle may be on their way.
+        """
+        camera = self.cameras[index]
+        if len(camera.stamps) < 2:
+            return []
+        own = camera.stamps[-2] - camera.offset_ns
+        nearest = [
+            min((own - other for other in self.cameras[one].corrected()), key=abs)
+            for one in self.members
+            if one != index and self.cameras[one].stamps
+        ]
+        # Where a clock is ahead, the others have no image of that time yet.
+        return [one for one in nearest if abs(one) <= NEAR * period] or nearest
+
+    def _leave_out(self, suspects: set[int]) -> None:
+        """Leave out cameras if a majority agrees without them; otherwise it is unknown which ones
+        are wrong.
+        """
+        active = [camera for camera in self.cameras if camera.state != 'silent']
+        out = len(suspects) + sum(camera.state == 'misaligned' for camera in active)
+        if 2 * out >= len(active):
+            self.untriggered = DRIFT
+            self._search()
+            return
+        for index, camera in enumerate(self.cameras):
+            if index in suspects:
+                camera.state = 'misaligned'
+            elif camera.state == 'used':
+                camera.forget_deviations()
+        self._build()
+
+    def _leave_out_far(self, timeout_s: float) -> None:
+        """Leave out cameras whose stamps are twice in a row far from those of the majority."""
+        newest = {index: self.cameras[index].newest_ns for index in self.members}
+        if not all(newest.values()) or len(newest) < 3:
+            self._far = set()
+            return
+        middle = statistics.median_low(newest.values())
+        far = {index for index, one in newest.items() if abs(one - middle) > timeout_s * 1e9}
+        if far & self._far and 2 * len(far) < len(newest):
+            self._leave_out(far & self._far)
+        self._far = far
+
+    def _leave_out_strangers(self) -> None:
+        """Leave out cameras that have no image near those of half of the others, where no set
+        could be found.
+        """
+        slop, members = 1e9 * self.slop_s, self.members
+        waiting = {index: self.cameras[index].waiting for index in members}
+
+        def is_near(one: int, other: int) -> bool:
+            return any(abs(a - b) < slop for a in waiting[one] for b in waiting[other])
+
+        strangers = {
+            one
+            for one in members
+            if 2 * sum(is_near(one, other) for other in members if other != one) < len(members) - 1
+        }
+        self._searches_since_s = self._now()
+        if strangers and 2 * len(strangers) < len(members):
+            self._leave_out(strangers)
+
+    def _compare_rates(self) -> None:
+        """Notice image rates that are no multiples of each other."""
+        periods = [self.cameras[index].mean_period_ns() for index in self.members]
+        if not periods or not min(periods):
+            return
+        ratios = [period / min(periods) for period in periods]
+        differ = any(abs(one - round(one)) > RATE_TOLERANCE * one for one in ratios)
+        self._rates_differ = self._rates_differ + 1 if differ else 0
+        if self._rates_differ >= CHECKS:
+            self.untriggered = RATES_DIFFER
+        elif self.untriggered == RATES_DIFFER:
+            self.untriggered = None

@@ -67,6 +67,9 @@ class CarefulListener(TransformListener):
         self._static_parents: dict[str, str] = {}
         self._left: dict[str, tuple[int, float]] = {}
         self._returned_at: dict[str, float] = {}
+        self._needed: set[str] = set()
+        self._ego: set[str] = set()
+        self._old_since: dict[str, float] = {}
         super().__init__(buffer, node)
 
     def disputed(self, frame: str) -> str | None:
@@ -79,7 +82,9 @@ class CarefulListener(TransformListener):
                 f'tf of {frame} goes back and forth in time: somebody else publishes it, too, '
                 'stop the other publisher'
             )
-        parents = {parent for parent, heard_at in self._heard(frame).items() if heard_at > recent}
+        parents = {
+            parent for parent, received_at in self._received(frame).items() if received_at > recent
+        }
         parents |= (
             {self._static_parents[frame]} if parents and frame in self._static_parents else set()
         )
@@ -90,20 +95,49 @@ class CarefulListener(TransformListener):
             'one parent, stop the other publisher'
         )
 
-    def dispute_between(self, target: str, source: str) -> str | None:
-        """Return what ``disputed`` says of the frames from ``source`` up to ``target``."""
-        frame = source
-        for _ in range(LONGEST_CHAIN):
-            if frame == target:
-                return None
-            sentence = self.disputed(frame)
-            if sentence:
-                return sentence
-            parents = self._heard(frame)
-            frame = max(parents, key=parents.get) if parents else self._static_parents.get(frame)
-            if frame is None:
-                return None
-        return None
+    def chain(self, target: str, source: str) -> list[str]:
+        """Return the frames from ``source`` up to ``target`` or to where the chain ends."""
+        frames, frame = [], source
+        while frame is not None and frame != target and len(frames) < LONGEST_CHAIN:
+            frames.append(frame)
+            parents = self._received(frame)
+            frame = (
+                max(parents, key=lambda name: parents[name])
+                if parents
+                else self._static_parents.get(frame)
+            )
+        return frames
+
+    def dispute_between(self, target: str, source: str, is_ego: bool) -> str | None:
+        """Return what ``disputed`` says of the frames from ``source`` up to ``target``, and
+        remember that these are needed.
+
+        Args:
+            target: frame of the result.
+            source: frame that is transformed.
+            is_ego: the transform is the ego motion, whose time decides about all others.
+        """
+        frames = self.chain(target, source)
+        self._needed.update(frames)
+        if is_ego:
+            self._ego.update(frames)
+        return next(filter(None, map(self.disputed, frames)), None)
+
+    def stale(self, timeout_s: float) -> dict[str, str]:
+        """Return a sentence for each needed frame whose transform arrives no longer."""
+        sentences = {}
+        for frame in tuple(self._needed):
+            parents = self._received(frame)
+            if not parents:
+                continue
+            parent = max(parents, key=lambda name: parents[name])
+            silence_s = monotonic() - parents[parent]
+            if silence_s > timeout_s:
+                sentences[frame] = (
+                    f'the transform {parent} <- {frame} has not arrived for {silence_s:.1f} s; '
+                    'its last value is used where no newer one is needed; check its publisher'
+                )
+        return sentences
 
     def forget_later_than(self, now_ns: int) -> None:
         """Forget all moving transforms, if some of them are of later than ``now_ns``; static ones
@@ -113,6 +147,7 @@ class CarefulListener(TransformListener):
             self._forget()
 
     def _forget(self) -> None:
+        self._old_since.clear()
         self.buffer.clear()  # tf2 would refuse the past for as long as it remembers the future
         self._newest_ns.clear()
 
@@ -169,14 +204,28 @@ class CarefulListener(TransformListener):
         child, at_ns = transform.child_frame_id, stamp_ns(transform)
         newest_ns = self._newest_ns.get(child, 0)
         if at_ns < newest_ns - BACKWARDS_NS:
+            if not self._is_new_time(child):
+                return
             self._forget()
             self._left[child] = newest_ns, monotonic()
             self._on_fault('tf_jump', f'tf of {child} went back in time: ego poses are forgotten')
         elif self._came_back(child, at_ns):
             self._returned_at[child] = monotonic()
+        self._old_since.pop(child, None)
         self._newest_ns[child] = max(at_ns, self._newest_ns.get(child, 0))
         self._note_parent(child, transform.header.frame_id)
         self.buffer.set_transform(transform, 'default_authority')
+
+    def _is_new_time(self, child: str) -> bool:
+        """Return whether an old transform of a frame means that time itself went back.
+
+        The frames of the ego motion decide. Another frame with old data loses that data, as in
+        tf2; only if a camera's frame sends nothing else for a while did its time go back.
+        """
+        if child in self._ego or not self._ego:
+            return True
+        since = self._old_since.setdefault(child, monotonic())
+        return child in self._needed and monotonic() - since > DISPUTE_S
 
     def _came_back(self, child: str, at_ns: int) -> bool:
         """Return whether the frame lately went back in time and is now later than before that,
@@ -189,9 +238,9 @@ class CarefulListener(TransformListener):
         self.buffer.set_transform_static(transform, 'default_authority')
         self._static_parents[transform.child_frame_id] = transform.header.frame_id
 
-    def _heard(self, frame: str) -> dict[str, float]:
-        """Return when each parent of ``frame`` was last heard of; a copy, since the executor goes
-        on meanwhile.
+    def _received(self, frame: str) -> dict[str, float]:
+        """Return when a transform to each parent of ``frame`` last arrived; a copy, since the
+        executor adds parents meanwhile.
         """
         return dict(self._parents.get(frame, {}))
 

@@ -43,7 +43,8 @@ class Transforms:
         buffer_s: float,
         on_fault: Callable[[str, str], None],
         odometry_topic: str = '',
-    ):
+        base_frame: str = '',
+    ) -> None:
         """Subscribe to /tf and /tf_static on ``node`` and remember ``buffer_s`` seconds.
 
         Args:
@@ -52,13 +53,16 @@ class Transforms:
             on_fault: receives a kind and a sentence: ``bad_tf`` for unusable numbers or names,
                 ``tf_jump`` when time went back.
             odometry_topic: odometry that is taken as tf, too; empty for none.
+            base_frame: frame of the vehicle; odometry of a frame that is not linked to it is
+                reported, as ``odometry_frame``. Empty: odometry is not checked.
         """
-        self._node = node
+        self._node, self._on_fault = node, on_fault
+        self._base_frame, self._odometry_topic = base_frame, odometry_topic
         self._buffer = Buffer(cache_time=Duration(seconds=buffer_s))
         self._listener = CarefulListener(self._buffer, node, on_fault)
         qos = QoSProfile(depth=ODOMETRY_QUEUE, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._odometry = (
-            node.create_subscription(Odometry, odometry_topic, self._listener.take_odometry, qos)
+            node.create_subscription(Odometry, odometry_topic, self._take_odometry, qos)
             if odometry_topic
             else None
         )
@@ -69,6 +73,23 @@ class Transforms:
         if self._odometry is not None:
             self._node.destroy_subscription(self._odometry)
             self._odometry = None
+
+    def _take_odometry(self, message: Odometry) -> None:
+        child, base = message.child_frame_id, self._base_frame
+        if base and child != base and not self.knows(base, child):
+            sentence = (
+                f'odometry on {self._odometry_topic} is of frame {child[:SHOWN_NAME]!r}, which tf '
+                f'does not link to base_frame {base!r}: set base_frame, or publish a transform '
+                'between the two'
+            )
+            self._on_fault('odometry_frame', sentence)
+        self._listener.take_odometry(message)
+
+    def stale(self, timeout_s: float) -> dict[str, str]:
+        """Return a sentence for each frame in use whose moving transform has not arrived for
+        ``timeout_s`` seconds.
+        """
+        return self._listener.stale(timeout_s)
 
     def clock_went_back(self, now_ns: int) -> None:
         """Forget moving transforms that are of later than the clock tells now; static ones stay.
@@ -146,7 +167,9 @@ class Transforms:
                 f'{LONGEST_NAME} characters'
             )
             raise TransformMissingError(sentence)
-        dispute = self._listener and self._listener.dispute_between(target, source)
+        dispute = self._listener and self._listener.dispute_between(
+            target, source, is_ego=time is not LATEST
+        )
         if dispute:
             raise TransformMissingError(dispute)
         try:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from tests.faults.bench import Bench
-from tests.faults.cases.case import NOTHING, Case, without
+from tests.faults.cases.case import ALL, NOTHING, Case, without
 from tests.faults.injections import BACK, FRONT, LEFT, image_fault
 from tests.faults.life import node_parameter
 from tests.faults.stream import CAMERAS
@@ -68,8 +68,18 @@ CASES = (
         NOTHING,
         ('ERROR', 'sets', '4 of 6 cameras can be used'),
     ),
-    Case('every second image of a camera is lost', every_second_lost(FRONT)),
-    Case('every second image of two cameras is lost, in turn', every_second_lost(FRONT, BACK)),
+    Case(
+        'every second image of a camera is lost',
+        every_second_lost(FRONT),
+        ALL,
+        ('WARN', 'sets', 'image sets were lost in 5 s: CAM_FRONT sent'),
+    ),
+    Case(
+        'every second image of two cameras is lost, in turn',
+        every_second_lost(FRONT, BACK),
+        ALL,
+        ('WARN', 'sets', 'image sets were lost in 5 s'),
+    ),
     Case(
         'only the first and the last camera of a rotation are left, and images are lost',
         first_and_last_of_a_rotation_with_losses,

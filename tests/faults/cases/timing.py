@@ -12,7 +12,7 @@ from rclpy.clock import Clock, ClockType
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CompressedImage
 
-from bevdepth_ros.detector.arrival_watch import LEARNED
+from bevdepth_ros.rig.synchronizer import LEARNED
 from tests.faults.bench import Bench
 from tests.faults.cases.case import ALL, NOTHING, Case, without
 from tests.faults.injections import BACK, FRONT, SECOND_NS, image_fault, ns_of
@@ -148,7 +148,7 @@ CASES = (
         (
             'WARN',
             'cameras',
-            'sooner after their stamps than before, unlike those of the others: its clock moved',
+            'the stamps of CAM_FRONT moved by +1 trigger cycles',
         ),
         overlapping=True,
     ),

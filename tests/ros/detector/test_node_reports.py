@@ -91,7 +91,7 @@ def test_silence_names_a_topic_nobody_publishes(graph: Graph, detector):
     node = detector(image_topics=['/{camera}/imgae'])
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)
-    words = 'nobody publishes it; start the camera or set image_topics'
+    words = 'the topic has no publisher; start the camera or set image_topics'
     wait_until(lambda: node.diagnostics.says('cameras', words), 'the sentence')
 
 
@@ -115,7 +115,8 @@ def test_a_publisher_that_offers_less_than_asked_for_is_named(graph: Graph, dete
     assert node.change(ACTIVATE)
     wait_until(
         lambda: node.diagnostics.says(
-            'cameras', 'a best-effort publisher of /left/image is not heard'
+            'cameras',
+            'the publisher of /left/image is best effort, so its images are not received',
         ),
         'the sentence',
     )

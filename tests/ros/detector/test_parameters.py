@@ -55,7 +55,7 @@ def node_with(graph: Graph) -> Iterator[Callable[..., Node]]:
 
 def test_detector_yaml_holds_every_parameter_with_its_default():
     assert settings(**values_in(ROOT / 'config' / 'detector.yaml')) == Settings()
-    assert list(values_in(ROOT / 'config' / 'detector.yaml')) == list(FIELDS)
+    assert values_in(ROOT / 'config' / 'detector.yaml').keys() == FIELDS.keys()
 
 
 def test_detector_yaml_explains_every_parameter():

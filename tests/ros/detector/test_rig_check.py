@@ -60,8 +60,19 @@ def test_a_difference_is_told_with_both_numbers(change: dict, clause: str):
 
 def test_a_difference_is_told_once_and_again_when_it_changes():
     check = RigCheck(ImageSpec())
-    assert check.news(nuscenes_like_rig(), SIZES) == ''
-    assert check.news(nuscenes_like_rig(), SIZES) is None
-    assert 'CAM_BACK sits 3.58 m' in check.news(changed(4, up_m=2.0), SIZES)
-    assert check.news(changed(4, up_m=2.0), SIZES) is None
-    assert check.news(nuscenes_like_rig(), SIZES) == ''
+    assert check.changed_warning(nuscenes_like_rig(), SIZES) == ''
+    assert check.changed_warning(nuscenes_like_rig(), SIZES) is None
+    warning = check.changed_warning(changed(4, up_m=2.0), SIZES)
+    assert 'CAM_BACK sits 3.58 m' in warning
+    assert warning.endswith('; if base_frame is not on the ground, set base_frame_height_m')
+    assert check.changed_warning(changed(4, up_m=2.0), SIZES) is None
+    assert check.changed_warning(nuscenes_like_rig(), SIZES) == ''
+
+
+@pytest.mark.parametrize(('up_m', 'count'), [(-0.25, 0), (-0.45, 6), (0.25, 0), (0.45, 6)])
+def test_a_base_frame_above_or_below_the_ground_shows_in_the_heights(up_m: float, count: int):
+    rig = nuscenes_like_rig()
+    poses = rig.ego_from_camera.copy()
+    poses[:, 2, 3] += up_m
+    moved = CameraRig(rig.names, rig.intrinsics, poses)
+    assert len(unlike_training(moved, SIZES, ImageSpec())) == count

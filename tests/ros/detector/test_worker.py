@@ -11,7 +11,7 @@ from bevdepth_core.config import ModelConfig
 from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
 from bevdepth_ros.detector import worker
 from bevdepth_ros.detector.diagnostics import Monitor
-from bevdepth_ros.detector.outputs import Answer, Speaker
+from bevdepth_ros.detector.outputs import DetectionResult, ResultPublisher
 from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.worker import Worker
 from bevdepth_ros.rig.frames import BuiltFrame
@@ -175,17 +175,17 @@ def test_a_pose_that_moves_faster_than_a_vehicle_forgets_the_past():
 def test_detection_does_not_wait_for_publication_and_what_is_not_published_is_counted():
     may_publish, published = threading.Event(), []
 
-    def publish(answer: Answer) -> dict:
+    def publish(answer: DetectionResult) -> dict:
         may_publish.wait(60)
         published.append(answer)
         return {}
 
     monitor = Monitor(Log(), ('CAM_FRONT',))
-    speaker = Speaker(publish, monitor)
+    publisher = ResultPublisher(publish, monitor)
     for number in range(100):
-        speaker.put(number)
+        publisher.put(number)
     may_publish.set()
-    speaker.stop(discard=False)
+    publisher.stop(discard=False)
     assert published[-1] == 99
     assert monitor.counts()['unpublished'] == 100 - len(published)
 
@@ -200,10 +200,10 @@ def test_an_answer_that_cannot_be_published_costs_itself():
         return {}
 
     log = Log()
-    speaker = Speaker(publish, Monitor(log))
-    speaker.put(0)
+    publisher = ResultPublisher(publish, Monitor(log))
+    publisher.put(0)
     wait_until(lambda: log.lines, 'the report')
-    speaker.put(1)
-    speaker.stop(discard=False)
+    publisher.put(1)
+    publisher.stop(discard=False)
     assert published == [1]
     assert log.lines[0] == ('error', 'detections could not be published: ValueError: no')

@@ -2,163 +2,294 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rclpy.time import Time
-from sensor_msgs.msg import CompressedImage
+from message_filters import SimpleFilter
 
 from bevdepth_ros.rig.stamps import stamp_ns
-from bevdepth_ros.rig.synchronizer import ImageSet, ImageSynchronizer
+from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
+from tests.ros.rig.timing import START_NS, SimulatedRig, image
 
-EXPOSURES_MS = (0.0, 7.6, 15.5, 32.7, 42.6, 23.0)
-"""When the six nuScenes cameras expose within a round."""
-PERIOD_MS = 83.3
-START_NS = 1_531_883_530_404_844_000
-
-
-def image(offset_ms: float, tag: str = '') -> CompressedImage:
-    message = CompressedImage(format=tag)
-    message.header.stamp = Time(nanoseconds=START_NS + round(offset_ms * 1e6)).to_msg()
-    return message
+NUSCENES_S = (0.0, 0.0076, 0.0155, 0.0327, 0.0426, 0.023)
+"""When the six nuScenes cameras expose within a trigger cycle."""
+PERIOD_S = 1 / 12
 
 
-class Recorder:
-    """A synchroniser of ``cameras`` cameras that remembers its sets."""
+def rig(**options) -> SimulatedRig:
+    return SimulatedRig(**{'offsets_s': NUSCENES_S, 'period_s': PERIOD_S, **options})
 
-    def __init__(self, cameras: int = 6, queue_size: int = 10):
+
+class Sets:
+    """A synchronizer without a clock, for images one by one."""
+
+    def __init__(self, cameras: int = 1, queue_size: int = 10, slop_s: float = 0.06) -> None:
+        self.inputs = [SimpleFilter() for _ in range(cameras)]
+        self.synchronizer = ImageSetSynchronizer(self.inputs, queue_size, slop_s)
         self.sets: list[ImageSet] = []
-        self.synchronizer = ImageSynchronizer(cameras, queue_size, 0.06, self.sets.append)
+        self.synchronizer.registerCallback(self.sets.append)
 
-    def rotation(
-        self,
-        start_ms: float,
-        missing: tuple[int, ...] = (),
-        shifts_ms: dict[int, float] | None = None,
-    ) -> None:
-        for camera in sorted(range(len(EXPOSURES_MS)), key=EXPOSURES_MS.__getitem__):
-            if camera not in missing:
-                offset_ms = start_ms + EXPOSURES_MS[camera] + (shifts_ms or {}).get(camera, 0.0)
-                self.synchronizer.add(camera, image(offset_ms, str(camera)))
-
-    def rotations(self, first: int, count: int, **options) -> None:
-        for number in range(first, first + count):
-            self.rotation(PERIOD_MS * number, **options)
-
-    def require_single_rotations(self) -> None:
-        """Fail when a set's images are not of one rotation."""
-        for images in self.sets:
-            offsets_ms = [EXPOSURES_MS[camera] for camera in images.cameras]
-            starts_ms = (images.stamps_ns - START_NS) / 1e6 - offsets_ms
-            assert np.ptp(starts_ms) < 1
+    def send(self, camera: int, *times_ms: float) -> None:
+        for time_ms in times_ms:
+            self.inputs[camera].signalMessage(image(START_NS + round(time_ms * 1e6)))
 
 
-def test_six_images_of_a_rotation_make_a_set_in_camera_order():
-    recorder = Recorder()
-    recorder.rotation(0)
-    (images,) = recorder.sets
+def test_the_images_of_a_trigger_cycle_make_a_set_in_camera_order():
+    one = rig()
+    one.run(1.0)
+    images = one.sets[0]
     assert images.cameras == (0, 1, 2, 3, 4, 5)
-    assert [message.format for message in images.messages] == list('012345')
-    assert list(images.stamps_ns) == [START_NS + round(offset * 1e6) for offset in EXPOSURES_MS]
+    assert [message.cycle for message in images.messages] == [0] * 6
+    assert list(images.stamps_ns) == [START_NS + round(offset * 1e9) for offset in NUSCENES_S]
     assert images.spread_s == pytest.approx(0.0426)
+    assert one.complete() == 1.0
 
 
-def test_one_camera_makes_a_set_by_itself():
-    recorder = Recorder(cameras=1)
-    recorder.synchronizer.add(0, image(0))
-    recorder.synchronizer.add(0, image(83))
-    assert [len(images.messages) for images in recorder.sets] == [1, 1]
+def test_one_camera_makes_a_set_of_every_image():
+    one = Sets()
+    one.send(0, 0, 83)
+    assert [len(images.messages) for images in one.sets] == [1, 1]
 
 
-def test_a_set_never_mixes_two_rotations():
-    recorder = Recorder()
-    for number in range(12):
-        recorder.rotation(PERIOD_MS * number, missing=(number % 7,))
-    recorder.require_single_rotations()
-    assert len(recorder.sets) == sum(number % 7 == 6 for number in range(12))
+def test_a_single_set_is_formed_when_no_further_images_arrive():
+    one = Sets(cameras=2)
+    one.send(0, 0)
+    one.send(1, 20)
+    assert not one.sets
+    one.synchronizer.flush()
+    assert [list(images.stamps_ns - START_NS) for images in one.sets] == [[0, 20_000_000]]
 
 
-def test_without_a_silent_camera_sets_go_on_and_with_its_return_they_are_complete_again():
-    recorder = Recorder()
-    recorder.rotations(0, 3)
-    recorder.rotations(3, 3, missing=(4,))
-    assert len(recorder.sets) == 3
-    recorder.synchronizer.keep({0, 1, 2, 3, 5})
-    recorder.rotations(6, 3, missing=(4,))
-    recorder.rotations(9, 6)
-    assert [len(images.cameras) for images in recorder.sets] == [6] * 3 + [5] * 7 + [6] * 3
-    recorder.require_single_rotations()
+def test_a_check_forms_the_waiting_set_only_when_images_stopped():
+    one = Sets(cameras=2)
+    one.send(0, 0)
+    one.send(1, 20)
+    one.synchronizer.check((), 1.0)
+    assert not one.sets
+    one.synchronizer.check((), 1.0)
+    assert len(one.sets) == 1
 
 
-def test_the_first_and_the_last_camera_of_a_rotation_alone_never_mix_two_rotations():
-    """The last image of a rotation is nearer to the first of the next one than to the first of its
-    own."""
-    recorder = Recorder()
-    recorder.rotations(0, 2)
-    recorder.synchronizer.keep({0, 3, 4})
-    recorder.synchronizer.keep({0, 4})
-    recorder.rotations(2, 1, missing=(0, 1, 2, 3, 5))
-    recorder.rotations(3, 4, missing=(1, 2, 3, 5))
-    assert [images.cameras for images in recorder.sets[2:]] == [(0, 4)] * 4
-    recorder.require_single_rotations()
+@pytest.mark.parametrize(('spread_ms', 'count'), [(59.0, 1), (60.0, 0)])
+def test_images_of_a_set_lie_within_the_slop(spread_ms: float, count: int):
+    one = Sets(cameras=2, slop_s=0.06)
+    one.send(0, 0)
+    one.send(1, spread_ms)
+    one.synchronizer.flush()
+    assert len(one.sets) == count
 
 
-def test_a_camera_whose_stamps_fit_no_other_is_left_out_by_the_majority():
-    recorder = Recorder()
-    recorder.rotations(0, 4, shifts_ms={1: 3000.0})
-    assert not recorder.sets
-    assert recorder.synchronizer.leave_outsiders(set()) == {1}
-    recorder.rotations(4, 2, shifts_ms={1: 3000.0})
-    assert recorder.sets[-1].cameras == (0, 2, 3, 4, 5)
+def test_with_images_missing_at_random_no_set_mixes_cycles():
+    one = rig(loss=0.2)
+    one.run(20.0)
+    assert not one.mixed()
+    assert one.complete() >= 0.95
 
 
-def test_of_two_cameras_that_do_not_agree_none_is_left_out():
-    recorder = Recorder(cameras=2)
-    recorder.synchronizer.add(0, image(0))
-    recorder.synchronizer.add(1, image(500))
-    assert recorder.synchronizer.leave_outsiders(set()) == set()
+def test_the_first_and_the_last_camera_of_a_cycle_alone_never_mix_two_cycles():
+    """The last image of a cycle is nearer to the first of the next one than to its own first."""
+    one = rig()
+    one.run(3.0)
+    one.run(3.0, missing=(1, 2, 3, 5))
+    assert one.sets[-1].cameras == (0, 4)
+    assert not one.mixed()
 
 
-def test_when_only_cameras_that_were_left_out_speak_they_take_part():
-    recorder = Recorder()
-    recorder.synchronizer.keep({0, 1})
-    recorder.synchronizer.keep({2})
-    assert recorder.synchronizer.members == {2}
+def test_without_a_silent_camera_sets_continue_and_with_its_return_they_are_complete_again():
+    one = rig()
+    one.run(3.0)
+    one.run(3.0, missing=(4,))
+    assert one.sets[-1].cameras == (0, 1, 2, 3, 5)
+    one.run(1.5)
+    assert one.sets[-1].cameras == (0, 1, 2, 3, 4, 5)
+    assert not one.mixed()
 
 
-def test_a_camera_that_starts_again_at_another_place_of_the_rotation_is_taken_back():
-    recorder = Recorder()
-    recorder.rotations(0, 2)
-    recorder.rotations(2, 3, shifts_ms={0: 40.0})
-    assert len(recorder.sets) == 2
-    assert recorder.synchronizer.leave_outsiders(set()) == set()
-    recorder.rotations(5, 2, shifts_ms={0: 40.0})
-    assert len(recorder.sets) == 4
+def test_when_only_cameras_that_were_left_out_send_images_they_are_used():
+    one = Sets(cameras=3)
+    one.synchronizer.check((0, 1), 1.0)
+    one.synchronizer.check((2,), 1.0)
+    one.send(0, 0)
+    one.send(1, 20)
+    one.synchronizer.check((2,), 1.0)
+    one.synchronizer.check((2,), 1.0)
+    assert one.synchronizer.members == [0, 1]
+    assert [images.cameras for images in one.sets] == [(0, 1)]
 
 
-def test_sets_go_on_after_the_stamps_went_back_although_the_queues_were_full_of_the_future():
-    recorder = Recorder(queue_size=4)
+def test_all_silent_cameras_keep_their_states():
+    one = Sets(cameras=2)
+    one.synchronizer.check((0, 1), 1.0)
+    assert one.synchronizer.members == [0, 1]
+
+
+@pytest.mark.parametrize('shift_s', [0.25, -10.0, 3600.0])
+def test_a_camera_whose_clock_is_set_wrong_is_left_out_until_it_is_right(shift_s: float):
+    one = rig(period_s=0.1)
+    one.run(5.0)
+    one.run(10.0, lambda camera, _: shift_s if camera == 1 else 0.0)
+    assert one.sets[-1].cameras == (0, 2, 3, 4, 5)
+    error_s = one.synchronizer.cameras[1].clock_error_s(0.1)
+    assert error_s == pytest.approx(shift_s if abs(shift_s) < 100 else error_s, abs=0.06)
+    one.run(4.0)
+    assert one.sets[-1].cameras == (0, 1, 2, 3, 4, 5)
+    assert not one.mixed()
+
+
+@pytest.mark.parametrize('cycles', [1, -1, 3])
+def test_a_clock_that_jumps_by_whole_cycles_is_reported_while_it_lasts(cycles: int):
+    one = rig(period_s=0.1, jitter_s=0.001)
+    one.run(5.0)
+    moved = [camera.moved_cycles for camera in one.synchronizer.cameras]
+    one.run(6.0, lambda camera, _: 0.1 * cycles if camera == 2 else 0.0)
+    assert [camera.moved_cycles for camera in one.synchronizer.cameras] == [0, 0, cycles, 0, 0, 0]
+    one.run(6.0)
+    assert [camera.moved_cycles for camera in one.synchronizer.cameras] == moved
+
+
+@pytest.mark.parametrize('late_s', [0.1, 0.3])
+def test_transport_that_becomes_slow_or_fast_is_no_jump_of_the_clock(late_s: float):
+    one = rig(period_s=0.1, queue_size=20)
+    one.run(5.0)
+    one.transport_s = {3: late_s}
+    one.run(6.0)
+    one.transport_s = {}
+    one.run(6.0)
+    assert all(camera.moved_cycles == 0 for camera in one.synchronizer.cameras)
+    assert all(camera.state == 'used' for camera in one.synchronizer.cameras)
+    assert one.complete() >= 0.98
+
+
+def test_free_running_cameras_are_untriggered_and_their_sets_stop():
+    one = rig(offsets_s=(0.0, 0.01, 0.02, 0.03, 0.04, 0.05), period_s=0.1)
+    drifts = (0.0, 0.004, -0.004, 0.008, -0.008, 0.012)
+    one.run(30.0, lambda camera, time_s: drifts[camera] * time_s)
+    assert one.synchronizer.untriggered == 'their stamps drift against each other'
+    before = len(one.sets)
+    one.run(1.0, lambda camera, time_s: drifts[camera] * (30.0 + time_s))
+    assert len(one.sets) == before
+
+
+def test_cameras_of_different_rates_are_untriggered_while_they_differ():
+    one = Sets(cameras=2)
+    for number in range(60):
+        one.send(0, 100.0 * number)
+        one.send(1, 83.3 * number)
+        one.synchronizer.check((), 1.0)
+    assert one.synchronizer.untriggered == 'their image rates differ'
+
+
+def test_newest_images_of_untriggered_cameras_make_sets_on_request():
+    one = SimulatedRig((0.0, 0.02), 0.1, use_untriggered=True)
+    one.run(3.0)
+    one.run(2.5, lambda camera, time_s: 0.02 * time_s * camera)
+    assert one.synchronizer.untriggered
+    before = len(one.sets)
+    one.run(1.0, lambda camera, time_s: 0.02 * (2.5 + time_s) * camera)
+    new = one.sets[before:]
+    assert 9 <= len(new) <= 11
+    assert all(images.spread_s <= 0.11 for images in new)
+
+
+def test_heavy_jitter_loses_sets_but_never_mixes_cycles_nor_leaves_cameras_out():
+    one = rig(period_s=0.1, jitter_s=0.02)
+    one.run(30.0)
+    assert not one.mixed()
+    assert all(camera.state == 'used' for camera in one.synchronizer.cameras)
+    assert max(camera.jitter_ns for camera in one.synchronizer.cameras) > 20e6
+
+
+def test_bursts_and_jitter_of_arrival_lose_nothing():
+    one = rig(arrival_s=0.03)
+    one.run(4.0)
+    one.transport_s = dict.fromkeys(range(6), 0.5)
+    one.run(1.0)
+    one.transport_s = {}
+    one.run(4.0)
+    assert one.complete() == 1.0
+    assert all(camera.state == 'used' for camera in one.synchronizer.cameras)
+
+
+@pytest.mark.parametrize('hz', [20.0, 30.0])
+def test_a_rate_above_the_slop_never_mixes_cycles(hz: float):
+    one = SimulatedRig([0.4 * one / hz / 5 for one in range(6)], 1 / hz, slop_s=0.06)
+    one.run(10.0)
+    assert not one.mixed()
+    assert one.complete() >= 0.98
+    assert one.synchronizer.period_s == pytest.approx(1 / hz, rel=0.01)
+
+
+def test_sets_continue_after_stamps_went_back_although_the_queues_were_full_of_the_future():
+    one = Sets(cameras=2, queue_size=4)
     for number in range(8):
-        recorder.rotation(5000 + PERIOD_MS * number, missing=(2,))
-    recorder.rotation(0)
-    recorder.rotation(PERIOD_MS)
-    assert [images.stamps_ns[0] for images in recorder.sets] == [
-        START_NS,
-        START_NS + round(PERIOD_MS * 1e6),
-    ]
+        one.send(0, 5000 + 83 * number)
+    for number in range(4):
+        one.send(0, 83 * number)
+        one.send(1, 83 * number + 10)
+    assert next(images.stamps_ns[0] for images in one.sets) == START_NS
 
 
-def test_repeated_and_late_images_are_left_out():
-    recorder = Recorder(cameras=1)
-    added = [
-        recorder.synchronizer.add(0, image(time_ms)) for time_ms in (0, 0, 200, 100, 300, 200, 400)
-    ]
-    assert added == [True, False, True, False, True, False, True]
-    assert len(recorder.sets) == 4
+def test_repeated_images_and_images_without_stamp_are_ignored():
+    one = Sets()
+    one.send(0, 0, 0, 200, 200)
+    one.inputs[0].signalMessage(image(0))
+    assert len(one.sets) == 2
+    assert one.synchronizer.cameras[0].ignored == 3
 
 
-def test_two_older_images_in_a_row_are_a_jump_however_small():
-    recorder = Recorder(cameras=1)
-    added = [recorder.synchronizer.add(0, image(time_ms)) for time_ms in (400, 200, 300, 400)]
-    assert added == [True, False, True, True]
+def test_an_older_set_is_dropped_unless_the_clock_went_back():
+    one = Sets()
+    one.send(0, 400, 200, 500)
+    assert [round((images.stamps_ns[0] - START_NS) / 1e6) for images in one.sets] == [400, 500]
+    one.send(0, 100)
+    assert len(one.sets) == 3
+
+
+@pytest.mark.parametrize(('waiting', 'count'), [(4, 1), (5, 0)])
+def test_queue_size_images_wait_for_their_set(waiting: int, count: int):
+    one = Sets(cameras=2, queue_size=4)
+    one.send(0, *(100 * number for number in range(waiting)))
+    one.send(1, 10)
+    one.synchronizer.flush()
+    assert len(one.sets) == count
+
+
+def test_after_a_reset_an_earlier_image_is_accepted():
+    one = Sets()
+    one.send(0, 400)
+    one.synchronizer.reset()
+    one.send(0, 300)
+    assert len(one.sets) == 2
+
+
+def test_an_exception_in_a_callback_does_not_stop_later_sets():
+    one = Sets()
+
+    def fail(images: ImageSet) -> None:
+        raise ValueError('callback')
+
+    one.synchronizer.registerCallback(fail)
+    with pytest.raises(ValueError, match='callback'):
+        one.send(0, 0)
+    one.synchronizer.unregisterCallback(1)
+    one.send(0, 100)
+    assert len(one.sets) == 2
 
 
 def test_a_stamp_keeps_its_nanoseconds():
-    assert stamp_ns(image(0.000001)) == START_NS + 1
+    assert stamp_ns(image(START_NS + 1)) == START_NS + 1
+    assert np.ptp([stamp_ns(image(START_NS)), START_NS]) == 0
+
+
+def test_a_camera_that_never_fits_from_the_start_is_left_out_by_the_majority():
+    one = SimulatedRig((0.0, 0.01, 0.2), 0.5)
+    one.run(4.0)
+    assert [camera.state for camera in one.synchronizer.cameras] == ['used', 'used', 'misaligned']
+    assert {images.cameras for images in one.sets} == {(0, 1)}
+    one.run(40.0)
+    assert one.synchronizer.cameras[2].state == 'misaligned'
+    assert one.synchronizer.cameras[2].clock_error_s(0.5) == pytest.approx(0.2, abs=0.01)
+
+
+def test_of_two_cameras_that_do_not_fit_none_is_left_out():
+    one = SimulatedRig((0.0, 0.2), 0.5)
+    one.run(4.0)
+    assert one.synchronizer.members == [0, 1]
+    assert not one.sets

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from geometry_msgs.msg import TransformStamped
+from nav_msgs.msg import Odometry
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 from tf2_msgs.msg import TFMessage
 
-from bevdepth_ros.detector import tf_listener
+from bevdepth_ros.rig import tf_listener
 from bevdepth_ros.rig.tf_listener import matrix_from_transform
 from bevdepth_ros.rig.transforms import TransformMissingError, Transforms
 from tests.ros.graph import Graph, wait_until
@@ -212,3 +213,57 @@ def test_frames_beyond_the_limit_are_refused_and_those_known_go_on(
     assert not tf.transforms.knows('map', 'tag_2')
     assert len(tf.faults) == 8
     assert '4 other frames are known already' in tf.faults[0][1]
+
+
+def test_old_data_of_an_unrelated_frame_is_dropped_and_changes_nothing_else(tf: Tf):
+    tf.drive()
+    assert tf.x_at(250) == pytest.approx(2.5)
+    tf.send('base_link', 'wheel', START_NS + 10**9, 1.0)
+    tf._publishers[False].publish(
+        TFMessage(transforms=[transform('base_link', 'wheel', START_NS, 2.0)])
+    )
+    tf.send('map', 'base_link', START_NS + 600 * MILLISECOND_NS, 6.0)
+    assert tf.x_at(250) == pytest.approx(2.5)
+    assert tf.transforms.latest('base_link', 'wheel')[0, 3] == 1.0
+    assert not tf.faults
+
+
+def test_when_the_ego_frame_goes_back_in_time_all_moving_frames_are_forgotten(tf: Tf):
+    tf.drive()
+    assert tf.x_at(250) == pytest.approx(2.5)
+    tf.send('map', 'base_link', START_NS - 10**9, 9.0)
+    with pytest.raises(TransformMissingError):
+        tf.x_at(250)
+    assert [kind for kind, _ in tf.faults] == ['tf_jump']
+
+
+def test_a_moving_mount_that_stops_is_reported_by_name(tf: Tf):
+    tf.send('base_link', 'CAM_FRONT', START_NS, 1.0)
+    tf.transforms.latest('base_link', 'CAM_FRONT')
+    assert tf.transforms.stale(60.0) == {}
+    assert list(tf.transforms.stale(0.0)) == ['CAM_FRONT']
+    assert 'base_link <- CAM_FRONT has not arrived for' in tf.transforms.stale(0.0)['CAM_FRONT']
+
+
+def test_static_and_unused_frames_are_never_stale(tf: Tf):
+    tf.send('base_link', 'CAM_FRONT', START_NS, 1.0, static=True)
+    tf.send('base_link', 'wheel', START_NS, 1.0)
+    tf.transforms.latest('base_link', 'CAM_FRONT')
+    assert tf.transforms.stale(0.0) == {}
+
+
+def test_odometry_of_a_frame_that_is_not_linked_to_the_base_frame_is_reported(graph: Graph):
+    faults: list[tuple[str, str]] = []
+    transforms = Transforms(
+        graph.node, 10.0, lambda *fault: faults.append(fault), '/odometry', 'base_link'
+    )
+    publisher = graph.node.create_publisher(Odometry, '/odometry', 10)
+    wait_until(publisher.get_subscription_count, 'the subscription')
+    message = Odometry(child_frame_id='footprint')
+    message.header.frame_id = 'odom'
+    message.pose.pose.orientation.w = 1.0
+    publisher.publish(message)
+    wait_until(lambda: bool(faults), 'the report')
+    transforms.close()
+    assert faults[0][0] == 'odometry_frame'
+    assert "/odometry is of frame 'footprint'" in faults[0][1]

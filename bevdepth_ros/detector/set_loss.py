@@ -1,0 +1,90 @@
+"""Compares the number of image sets with the number of images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+WINDOW_S = 5.0
+"""Sets and images are compared over this time, seconds."""
+FEWEST = 10
+"""Images of a camera in the window below which nothing is compared."""
+HEALTHY = 0.8
+"""Share of the possible sets below which the loss is a problem."""
+JITTERY = 1 / 16
+"""Share of the trigger cycle from which jitter of the stamps is named as the cause."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Sets that were lost in a window.
+
+    Attributes:
+        sets: that were formed.
+        too_wide: that were dropped because they did not fit into ``sync_slop_s``.
+        images: received, by camera.
+    """
+
+    sets: int
+    too_wide: int
+    images: Mapping[str, int]
+
+    def sentence(self, jitter_s: Mapping[str, float], period_s: float, slop_s: float) -> str:
+        """Return what was lost and the most likely cause.
+
+        Args:
+            jitter_s: jitter of the stamps by camera, seconds.
+            period_s: trigger cycle, seconds.
+            slop_s: parameter ``sync_slop_s``, seconds.
+        """
+        possible = max(self.images.values())
+        lost = f'{possible - self.sets} of {possible} image sets were lost in {WINDOW_S:.0f} s'
+        rare = min(self.images, key=lambda name: self.images[name])
+        jittery = max(jitter_s, key=lambda name: jitter_s[name])
+        if self.images[rare] < HEALTHY * possible:
+            return f'{lost}: {rare} sent {self.images[rare]} images, others up to {possible}'
+        if self.too_wide:
+            return (
+                f'{lost}: {self.too_wide} did not fit into sync_slop_s ({slop_s} s); raise it '
+                'or correct the stamps'
+            )
+        if JITTERY * period_s < jitter_s[jittery] < float('inf'):
+            return (
+                f'{lost}: the stamps of {jittery} jitter by {jitter_s[jittery]:.3f} s; let the '
+                'camera driver stamp images with the time of the trigger'
+            )
+        return (
+            f'{lost}: images were lost or arrived too late; check the network, or raise '
+            'sync_queue_size and image_queue_size'
+        )
+
+
+class SetLoss:
+    """Looks at one window after the other; a change of the cameras begins a new one."""
+
+    def __init__(self) -> None:
+        self._began_at = 0.0
+        self._start: tuple[dict[str, int], int, int] | None = None
+        self._loss: Loss | None = None
+
+    def check(self, received: Mapping[str, int], sets: int, too_wide: int) -> Loss | None:
+        """Return the loss in the last complete window, None when it was healthy.
+
+        Args:
+            received: images so far, by the cameras that are used.
+            sets: formed so far.
+            too_wide: sets so far that did not fit into ``sync_slop_s``.
+        """
+        now = time.monotonic()
+        if self._start is None or self._start[0].keys() != received.keys():
+            self._start, self._began_at, self._loss = (dict(received), sets, too_wide), now, None
+        elif now - self._began_at >= WINDOW_S:
+            before, sets_before, wide_before = self._start
+            images = {name: count - before[name] for name, count in received.items()}
+            loss = Loss(sets - sets_before, too_wide - wide_before, images)
+            possible = max(images.values(), default=0)
+            is_lossy = possible >= FEWEST and loss.sets < HEALTHY * possible
+            self._loss = loss if is_lossy else None
+            self._start, self._began_at = (dict(received), sets, too_wide), now
+        return self._loss

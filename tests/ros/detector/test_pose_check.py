@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from bevdepth_ros.detector.pose_check import PoseCheck
+
+
+def pose(x: float, yaw_deg: float = 0.0) -> np.ndarray:
+    matrix = np.eye(4)
+    yaw = math.radians(yaw_deg)
+    matrix[:2, :2] = [[math.cos(yaw), -math.sin(yaw)], [math.sin(yaw), math.cos(yaw)]]
+    matrix[0, 3] = x
+    return matrix
+
+
+def jumps(*poses: np.ndarray, seconds: float = 0.1) -> list[bool]:
+    check = PoseCheck()
+    return [
+        check.jump(round(number * seconds * 1e9), one) is not None
+        for number, one in enumerate(poses)
+    ]
+
+
+@pytest.mark.parametrize('speed', [0.0, 1.0, 30.0, 99.0])
+def test_a_steady_motion_has_no_jump(speed: float):
+    assert not any(jumps(*(pose(speed * 0.1 * number) for number in range(5))))
+
+
+@pytest.mark.parametrize('step_m', [3.0, 5.0, -3.0])
+def test_a_jump_of_meters_is_found_beside_the_previous_motion(step_m: float):
+    poses = [pose(1.0), pose(2.0), pose(3.0), pose(4.0 + step_m), pose(5.0 + step_m)]
+    assert jumps(*poses) == [False, False, False, True, False]
+
+
+def test_a_turn_by_a_right_angle_is_a_jump():
+    poses = [pose(0), pose(0), pose(0, 90), pose(0, 90), pose(0, 90)]
+    assert jumps(*poses) == [False, False, True, False, False]
+
+
+def test_a_vehicle_that_turns_fast_has_no_jump():
+    assert not any(jumps(*(pose(0, 15.0 * number) for number in range(10))))
+
+
+@pytest.mark.parametrize(('speed', 'is_jump'), [(99.0, False), (101.0, True)])
+def test_without_a_previous_motion_only_impossible_speeds_are_jumps(speed: float, is_jump: bool):
+    assert jumps(pose(0.0), pose(0.1 * speed)) == [False, is_jump]
+
+
+def test_poses_more_than_a_second_apart_and_missing_poses_are_not_compared():
+    check = PoseCheck()
+    assert check.jump(0, pose(0.0)) is None
+    assert check.jump(1_100_000_000, pose(500.0)) is None
+    assert check.jump(1_200_000_000, None) is None
+    assert check.jump(1_300_000_000, pose(0.0)) is None
+
+
+def test_the_description_names_distance_time_and_angle():
+    check = PoseCheck()
+    check.jump(0, pose(0.0))
+    sentence = check.jump(10**9, pose(500.0, 90.0))
+    assert sentence is not None
+    assert sentence.startswith('the ego pose moved by 500.0 m in 1.00 s and turned by 90 degrees')

@@ -1,0 +1,148 @@
+"""A camera rig in simulated time, which knows the trigger cycle of every image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+from message_filters import SimpleFilter
+from rclpy.time import Time
+
+from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
+
+START_NS = 1_531_883_530_404_844_000
+CHECK_S, TIMEOUT_S = 0.25, 1.0
+
+
+def image(stamp_ns: int, cycle: int = 0) -> SimpleNamespace:
+    """Return a message that remembers its trigger cycle."""
+    return SimpleNamespace(
+        header=SimpleNamespace(stamp=Time(nanoseconds=stamp_ns).to_msg()), cycle=cycle
+    )
+
+
+@dataclass
+class SimulatedRig:
+    """Cameras of one trigger, and what a synchronizer makes of their images.
+
+    Attributes:
+        offsets_s: place of each camera in the trigger cycle.
+        period_s: of the trigger.
+        jitter_s: standard deviation of stamps.
+        loss: probability that an image is lost.
+        arrival_s: images arrive up to this much later than their stamps, at random.
+        sets: image sets so far.
+        possible: trigger cycles so far of which no image was lost.
+    """
+
+    offsets_s: Sequence[float]
+    period_s: float
+    jitter_s: float = 0.0
+    loss: float = 0.0
+    arrival_s: float = 0.0
+    slop_s: float = 0.06
+    queue_size: int = 10
+    seed: int = 0
+    use_untriggered: bool = False
+    sets: list[ImageSet] = field(default_factory=list)
+    times_s: list[float] = field(default_factory=list)
+    possible: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.now_s, self.cycle, self.trigger_s = 100.0, 0, 0.0
+        self.transport_s: dict[int, float] = {}
+        self._random = np.random.default_rng(self.seed)
+        self.inputs = [SimpleFilter() for _ in self.offsets_s]
+        self.synchronizer = ImageSetSynchronizer(
+            self.inputs, self.queue_size, self.slop_s, self.use_untriggered, lambda: self.now_s
+        )
+        self.synchronizer.registerCallback(self._take)
+        self._arrived_s = [self.now_s] * len(self.inputs)
+        self._last_arrival_s = [0.0] * len(self.inputs)
+        self._next_check_s = self.now_s + CHECK_S
+        self._pending: list[tuple[float, int, SimpleNamespace]] = []
+
+    def _take(self, images: ImageSet) -> None:
+        self.sets.append(images)
+        self.times_s.append(self.now_s)
+
+    def run(
+        self,
+        seconds: float,
+        shift_s: Callable[[int, float], float] = lambda camera, time_s: 0.0,
+        missing: Sequence[int] = (),
+    ) -> None:
+        """Let the trigger run.
+
+        Args:
+            seconds: how long.
+            shift_s: error of a camera's clock at a time since the beginning of this call.
+            missing: cameras that send nothing.
+        """
+        begin_s = self.trigger_s
+        while self.trigger_s < begin_s + seconds:
+            self._trigger(shift_s, missing, begin_s)
+            self.trigger_s += self.period_s
+            self.cycle += 1
+            self._deliver_until(100.0 + self.trigger_s)
+
+    def _trigger(self, shift_s: Callable, missing: Sequence[int], begin_s: float) -> None:
+        is_complete = True
+        for camera, offset_s in enumerate(self.offsets_s):
+            if camera in missing or self._random.random() < self.loss:
+                is_complete &= camera in missing
+                continue
+            exposed_s = self.trigger_s + offset_s
+            stamp_s = exposed_s + self._random.normal() * self.jitter_s
+            stamp_s += shift_s(camera, exposed_s - begin_s)
+            delay_s = self.arrival_s * self._random.random() + self.transport_s.get(camera, 0.0)
+            # DDS never reorders the messages of a topic.
+            arrives_s = max(100.0 + exposed_s + delay_s, self._last_arrival_s[camera] + 1e-6)
+            self._last_arrival_s[camera] = arrives_s
+            message = image(START_NS + round(stamp_s * 1e9), self.cycle)
+            self._pending.append((arrives_s, camera, message))
+        if is_complete:
+            self.possible.append(self.cycle)
+
+    def _deliver_until(self, until_s: float) -> None:
+        self._pending.sort(key=lambda one: one[:2])
+        while self._pending and self._pending[0][0] < until_s:
+            arrives_s, camera, message = self._pending.pop(0)
+            self._check_until(arrives_s)
+            self.now_s = arrives_s
+            self._arrived_s[camera] = arrives_s
+            self.inputs[camera].signalMessage(message)
+        self._check_until(until_s)
+
+    def _check_until(self, until_s: float) -> None:
+        while self._next_check_s <= until_s:
+            self.now_s = self._next_check_s
+            timeout_s = max(TIMEOUT_S, 3 * self.period_s)
+            silent = [
+                camera
+                for camera, arrived_s in enumerate(self._arrived_s)
+                if self.now_s - arrived_s > timeout_s
+            ]
+            self.synchronizer.check(silent, timeout_s)
+            self._next_check_s += CHECK_S
+
+    def cycles(self, images: ImageSet) -> set[int]:
+        """Return the trigger cycles that the images of a set are of."""
+        return {message.cycle for message in images.messages}
+
+    def mixed(self) -> list[ImageSet]:
+        """Return the sets that mix trigger cycles."""
+        return [images for images in self.sets if len(self.cycles(images)) > 1]
+
+    def complete(self, since: int = 0) -> float:
+        """Return the share of the possible sets since a trigger cycle that were formed with all
+        cameras."""
+        formed = {
+            min(self.cycles(images))
+            for images in self.sets
+            if len(images.cameras) == len(self.offsets_s)
+        }
+        wanted = [cycle for cycle in self.possible if since <= cycle < self.cycle - 2]
+        return len(formed & set(wanted)) / len(wanted) if wanted else 1.0
