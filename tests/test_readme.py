@@ -128,7 +128,7 @@ def test_links_lead_to_files_and_headings(path: Path) -> None:
 def test_every_command_on_a_page_exists(path: Path) -> None:
     text = path.read_text()
     targets = set(re.findall(r'^([\w-]+):', page('Makefile'), re.MULTILINE))
-    programs = set(re.findall(r"'(\w+) = bevdepth_ros\.", page('setup.py')))
+    programs = set(re.findall(r"'(\w+) = bevdepth_\w+\.", page('setup.py')))
     launch_files = {file.name for file in (ROOT / 'launch').iterdir()}
     assert commands(text, 'make') <= targets
     assert commands(text, 'ros2 run bevdepth_ros') <= programs
@@ -208,3 +208,9 @@ def test_the_imports_of_the_python_example_work() -> None:
     assert imports
     for line in imports:
         exec(line)
+
+
+def test_contributing_names_the_steps_that_ci_runs() -> None:
+    steps = re.findall(r'^step make ([\w-]+)', page('.ci/run'), re.MULTILINE)
+    paragraph = page('CONTRIBUTING.md').split('**CI.**')[1].split('.github')[0]
+    assert re.findall(r'`make ([\w-]+)`', paragraph) == steps
