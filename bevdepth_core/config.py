@@ -1,5 +1,5 @@
-"""Every number of a model, typed, with the paper's values as defaults; one flat YAML per preset in
-``config/models``.
+"""The configuration of a model, with the paper's values as defaults; ``config/models`` holds one
+YAML file per preset.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ CENTER_MARGIN = 10.0
 """How far outside the grid the center of a box may lie, meters."""
 
 
-def _require(condition: bool, sentence: str) -> None:
+def _require(condition: bool, message: str) -> None:
     if not condition:
-        raise ValueError(sentence)
+        raise ValueError(message)
 
 
 def _require_finite(name: str, *values: float) -> None:
@@ -86,7 +86,7 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class DepthBins:
-    """Depth hypotheses: ``count`` bins of ``step`` metres from ``start`` to ``stop``; points sit
+    """Depth hypotheses: ``count`` bins of ``step`` meters from ``start`` to ``stop``; points sit
     on lower bin edges.
     """
 
@@ -113,7 +113,7 @@ class DepthBins:
 @dataclass(frozen=True)
 class BEVGrid:
     """Bird's-eye-view grid in the ego frame; each axis is (lower bound, upper bound, cell size) in
-    metres.
+    meters.
     """
 
     x: tuple[float, float, float] = (-51.2, 51.2, 0.8)
@@ -203,9 +203,9 @@ class DepthNetConfig:
             map.
         refinement: refine the lifted volume with convolutions over its (width, depth) planes
             ("depth aggregation", ``use_da`` in the official code).
-        camera_pixels: which pixels the intrinsics that the network is told count in: ``source``,
-            with the image augmentation beside them, as in the official code, or ``network``, both
-            in one, so that the size of source images does not matter.
+        camera_pixels: the pixels of the intrinsics in the camera vector: ``source``, with the
+            image augmentation as further numbers, as in the official code; or ``network``, both
+            in one matrix, so that the size of source images does not matter.
     """
 
     mid_channels: int = 512
@@ -243,8 +243,8 @@ class HeadTask:
 
     Attributes:
         classes: class names; tasks in order give the labels in order.
-        nms_distance_squared: a box is dropped when the squared distance of its centre to a better
-            one is at most this, square metres. The official thresholds are compared with squared
+        nms_distance_squared: a box is dropped when the squared distance of its center to a better
+            one is at most this, square meters. The official thresholds are compared with squared
             distances although they read like radii.
     """
 
@@ -265,11 +265,11 @@ def _official_tasks() -> tuple[HeadTask, ...]:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Centre head.
+    """Center head.
 
     Attributes:
         channels: width of the shared convolution and of every small net.
-        tasks: what is detected together.
+        tasks: groups of classes with head maps of their own.
     """
 
     channels: int = 64
@@ -432,7 +432,7 @@ def model_config_from_dict(values: dict) -> ModelConfig:
     """Return the config that ``values`` describes; missing keys keep the paper's values.
 
     Raises:
-        ValueError: an unknown key, a wrong type or an impossible number, named.
+        ValueError: an unknown key, a wrong type or an invalid value; the message names it.
     """
     if not isinstance(values, dict):
         raise ValueError(f'a model config must be a mapping, got {type(values).__name__}')

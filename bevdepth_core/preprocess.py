@@ -1,5 +1,14 @@
-"""From source images to the network's input: resize, crop, flip, rotate, normalise, and the same
-as a matrix.
+"""Source images to network input: resize, crop, flip, rotate, normalize; and the same as a matrix.
+
+"Resize to input" has four implementations, each compared with this one in a test:
+
+* ``ImageTransform.apply`` (Pillow): the definition, as in the official code; inference on the CPU
+  and validation.
+* ``ops.image_resize.resize_reference`` (torch, integers): the same bits, as the specification of
+  the kernel.
+* ``csrc/detection`` (CUDA): the same bits, for images that are on the GPU already.
+* ``nuscenes.images.read_crop_fast`` (OpenCV): training only, where decoding at a reduced size
+  saves most of the time; pixels differ slightly.
 """
 
 from __future__ import annotations
@@ -15,13 +24,14 @@ from PIL import Image
 from bevdepth_core.config import ImageSpec
 
 MAX_RESIZED_PIXELS = 100_000_000
-"""An image that is resized to more is no camera's: a line of one pixel's height that fills the
-input is thousands of inputs wide."""
+"""Upper bound of the resized image, against degenerate aspect ratios: an image of one pixel's
+height would become thousands of inputs wide."""
 
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """What is done to one image, in this order; data and matrix come from the same numbers.
+    """Resize, crop, flip and rotation of one image, in this order; image and matrix use the same
+    numbers.
 
     Attributes:
         scale: resize factor; the resized image is (int(width * scale), int(height * scale)).
@@ -31,7 +41,7 @@ class ImageTransform:
         width: width of the crop, pixels.
         height: height of the crop, pixels.
         flip: mirror left to right.
-        rotation_deg: counter-clockwise about the centre, degrees, nearest neighbour, black
+        rotation_deg: counter-clockwise about the center, degrees, nearest neighbor, black
             corners.
 
     Source: the official image pipeline, which resizes with Pillow's antialiased bicubic filter.
@@ -49,11 +59,11 @@ class ImageTransform:
     def for_inference(
         cls, source_width: int, source_height: int, spec: ImageSpec
     ) -> ImageTransform:
-        """Return the transform that fills the network's input and cuts what is too much from the
-        top and both sides.
+        """Return the transform that fills the network's input and crops the rest from the top and
+        from both sides.
 
         Raises:
-            ValueError: so much would have to be cut that the resized image would not fit into
+            ValueError: the aspect ratio is so extreme that the resized image would not fit into
                 memory.
         """
         scale = max(spec.height / source_height, spec.width / source_width)
@@ -61,7 +71,7 @@ class ImageTransform:
         if width * height > MAX_RESIZED_PIXELS:
             raise ValueError(
                 f'an image of {source_width}x{source_height} is too thin for an input of '
-                f'{spec.width}x{spec.height}'
+                f'{spec.width}x{spec.height}: check the image size'
             )
         return cls(
             scale,
@@ -74,17 +84,14 @@ class ImageTransform:
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Return the (height, width, 3) uint8 crop of an (H, W, 3) uint8 image."""
         height, width = image.shape[:2]
-        picture = Image.fromarray(image).resize(
-            (int(width * self.scale), int(height * self.scale))
-        )
-        picture = picture.crop(
-            (self.crop_x, self.crop_y, self.crop_x + self.width, self.crop_y + self.height)
-        )
+        size = (int(width * self.scale), int(height * self.scale))
+        right, bottom = self.crop_x + self.width, self.crop_y + self.height
+        crop = Image.fromarray(image).resize(size).crop((self.crop_x, self.crop_y, right, bottom))
         if self.flip:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.rotation_deg:
-            picture = picture.rotate(self.rotation_deg)
-        return np.asarray(picture)
+            crop = crop.rotate(self.rotation_deg)
+        return np.asarray(crop)
 
     def matrix(self) -> np.ndarray:
         """Return the (4, 4) float64 network-input pixel from source pixel transform, on (u, v,

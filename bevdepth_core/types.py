@@ -47,7 +47,7 @@ class CameraRig:
     Attributes:
         names: one unique name per camera, N >= 1, in the order of all other arrays.
         intrinsics: (N, 3, 3) float64, pixels of the source image, undistorted pinhole.
-        ego_from_camera: (N, 4, 4) float64, rigid, metres.
+        ego_from_camera: (N, 4, 4) float64, rigid, meters.
     """
 
     names: tuple[str, ...]
@@ -143,7 +143,7 @@ class CameraMatrices:
     batch; ``bev_aug`` has those of them that stand for samples.
 
     Attributes:
-        key_ego_from_camera: (..., 4, 4) float32, metres; earlier frames are already moved into the
+        key_ego_from_camera: (..., 4, 4) float32, meters; earlier frames are already moved into the
             key ego frame.
         intrinsics: (..., 4, 4) float32, pixels of the source image, see ``geometry.to_4x4``.
         image_aug: (..., 4, 4) float32, network-input pixel from source-image pixel on (u, v,
@@ -298,8 +298,8 @@ class Boxes3D:
     """Boxes in one frame.
 
     Attributes:
-        center: (n, 3) float32, geometric centre, metres.
-        size: (n, 3) float32, full length, width, height, metres.
+        center: (n, 3) float32, geometric center, meters.
+        size: (n, 3) float32, full length, width, height, meters.
         yaw: (n,) float32, radians about +z, 0 along +x.
         velocity: (n, 2) float32, x and y, m/s, over ground.
     """

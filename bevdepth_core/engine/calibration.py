@@ -1,4 +1,6 @@
-"""What the network is told about cameras, computed once for all frames of the same rig."""
+"""Camera vector and frustum matrices of a rig, computed once for all frames with the same rig and
+image sizes.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from bevdepth_core.types import CameraMatrices, CameraRig
 
 @dataclass(frozen=True)
 class Calibration:
-    """Numbers of a rig of N cameras whose images have certain sizes.
+    """Camera vector and back-projection of a rig of N cameras and their image sizes.
 
     Attributes:
         rig: the cameras.
@@ -36,7 +38,7 @@ class Calibration:
     def of(
         cls, rig: CameraRig, images: Sequence[np.ndarray | torch.Tensor], spec: ImageSpec
     ) -> Calibration:
-        """Return the numbers for (H, W, 3) images that become input as ``spec`` says."""
+        """Return the calibration for (H, W, 3) images that are resized to ``spec``."""
         poses, intrinsics, image_aug = (
             torch.from_numpy(matrix)[None]
             for matrix in (
@@ -52,7 +54,7 @@ class Calibration:
         return cls(rig, _sizes(images), camera_vector(matrices), exact)
 
     def holds_for(self, rig: CameraRig, images: Sequence[np.ndarray | torch.Tensor]) -> bool:
-        """Return whether the numbers are those of ``rig`` and ``images``; names play no part."""
+        """Return whether ``rig`` and the sizes of ``images`` are the same; names may differ."""
         return (
             self.sizes == _sizes(images)
             and np.array_equal(self.rig.intrinsics, rig.intrinsics)
@@ -61,7 +63,7 @@ class Calibration:
 
     def ego_from_frustum(self, key_ego_from_camera: np.ndarray) -> torch.Tensor:
         """Return the (1, N, 3, 4) float32 matrix of ``view_transform.ego_from_frustum`` for
-        cameras at (N, 4, 4) float64 places.
+        cameras with the (N, 4, 4) float64 poses.
         """
         return (torch.from_numpy(key_ego_from_camera)[None] @ self.camera_from_frustum)[
             ..., :3, :

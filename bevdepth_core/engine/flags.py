@@ -1,4 +1,4 @@
-"""PyTorch's global switches for float32 arithmetic on a GPU, set for a while."""
+"""PyTorch's global switches for float32 arithmetic on a GPU, set within a context."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import torch
 
 @contextmanager
 def convolution_flags(dtype: torch.dtype, search: bool = False) -> Iterator[None]:
-    """Let float32 operands be rounded to TF32 unless ``dtype`` is float32; PyTorch lets
-    convolutions do so by default.
+    """Allow TF32, unless ``dtype`` is float32; PyTorch allows it for convolutions by default.
+
+    TF32 rounds float32 operands to ten bits of mantissa.
 
     Args:
-        dtype: what the network runs in.
+        dtype: the precision that the network runs in.
         search: let cuDNN time its kernels for new sizes and take the fastest.
     """
     convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul

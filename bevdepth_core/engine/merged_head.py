@@ -1,4 +1,4 @@
-"""The centre head in three convolutions."""
+"""The center head with all tasks merged into three convolutions."""
 
 from __future__ import annotations
 

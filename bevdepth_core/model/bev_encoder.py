@@ -25,9 +25,9 @@ class ResidualTrunk(nn.Module):
         self.layer1 = residual_stage(base_channels, base_channels, blocks=2, stride=1)
         self.layer2 = residual_stage(base_channels, 2 * base_channels, blocks=2, stride=2)
         self.layer3 = residual_stage(2 * base_channels, 4 * base_channels, blocks=2, stride=2)
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')

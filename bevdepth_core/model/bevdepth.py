@@ -47,10 +47,10 @@ class BEVDepth(nn.Module):
         self.head = CenterHead(self.bev_encoder.out_channels, config.head)
 
     def encode_images(self, images: torch.Tensor, cameras: torch.Tensor) -> ImageFeatures:
-        """Return what one frame's images show, independent of where the cameras are.
+        """Return the features of one frame's images; they do not depend on the ego pose.
 
         Args:
-            images: (B, N, 3, H, W) normalised.
+            images: (B, N, 3, H, W) normalized.
             cameras: (B, N, 27) float32 camera vector of the key frame.
         """
         batch_and_cameras = images.shape[:2]
@@ -62,8 +62,8 @@ class BEVDepth(nn.Module):
         )
 
     def splat(self, features: ImageFeatures, ego_from_frustum: torch.Tensor) -> torch.Tensor:
-        """Return the (B, C, ny, nx) BEV map of one frame in the frame that ``ego_from_frustum``
-        leads to.
+        """Return the (B, C, ny, nx) BEV map of one frame, in the ego frame of
+        ``ego_from_frustum``.
         """
         return self.view_transform(features, ego_from_frustum)
 
@@ -76,8 +76,8 @@ class BEVDepth(nn.Module):
     def forward(self, inputs: ModelInputs) -> ModelOutputs:
         """Return head maps and the key frame's depth for a batch.
 
-        Earlier frames run without gradient, and every frame's depth network is told the key
-        frame's cameras, both as in the official code.
+        Earlier frames run without gradient, and the depth network encodes every frame with the
+        key frame's camera vector, both as in the official code.
         """
         frames = inputs.images.shape[1]
         if frames != self.config.key_frames:

@@ -1,4 +1,4 @@
-"""BEV features to the raw maps of the centre head."""
+"""BEV features to the raw maps of the center head."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class ImageEncoder(nn.Module):
         self.out_channels = 4 * config.neck_channels
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return (n, out_channels, H / stride, W / stride) features of (n, 3, H, W) normalised
+        """Return (n, out_channels, H / stride, W / stride) features of (n, 3, H, W) normalized
         images.
         """
         return self.neck(self.backbone(images))

@@ -29,7 +29,7 @@ class ImageFeatures:
 
 
 def camera_from_frustum(intrinsics: torch.Tensor, image_aug: torch.Tensor) -> torch.Tensor:
-    """Return (B, N, 4, 4) float64: metres in the camera's frame from (u d, v d, d, 1), u and v
+    """Return (B, N, 4, 4) float64: meters in the camera's frame from (u d, v d, d, 1), u and v
     network-input pixels.
 
     Args:
@@ -56,7 +56,7 @@ def ego_from_frustum(matrices: CameraMatrices) -> torch.Tensor:
         matrices: of one frame.
 
     Returns:
-        (B, N, 3, 4) float32: metres in the (augmented) ego frame from (u d, v d, d, 1), u and v
+        (B, N, 3, 4) float32: meters in the (augmented) ego frame from (u d, v d, d, 1), u and v
         network-input pixels.
     """
     ego_from_camera = matrices.bev_aug.double()[:, None] @ matrices.key_ego_from_camera.double()

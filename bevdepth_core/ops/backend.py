@@ -38,10 +38,10 @@ def kernels_in_use() -> bool:
 
 def _reference_requested() -> bool:
     """Return whether the environment variable selects the reference."""
-    wish = os.environ.get('BEVDEPTH_VOXEL_POOLING', '')
-    if wish not in ('', 'reference'):
-        raise ValueError(f"BEVDEPTH_VOXEL_POOLING must be 'reference' or not set, got {wish!r}")
-    return wish == 'reference'
+    value = os.environ.get('BEVDEPTH_VOXEL_POOLING', '')
+    if value not in ('', 'reference'):
+        raise ValueError(f"BEVDEPTH_VOXEL_POOLING must be 'reference' or not set, got {value!r}")
+    return value == 'reference'
 
 
 _reference_forced = _reference_requested()

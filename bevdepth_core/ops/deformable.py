@@ -1,7 +1,7 @@
-"""Deformable 3x3 convolution for inference, as bilinear reading and one matrix product per group.
+"""Deformable 3x3 convolution for inference: bilinear sampling, then one matrix product per group.
 
-torchvision's kernel always runs on the default stream, so that a CUDA graph would not hold it; and
-it is float32 at half the speed.
+torchvision's kernel always runs on the default stream, where no CUDA graph captures it, and in
+float32 only, at half the speed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ TAPS = 9
 
 
 def deformable_conv(features: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
-    """Return the 3x3 convolution that reads each neighbour at a place of its own.
+    """Return the 3x3 convolution that reads each neighbor at a place of its own.
 
     Args:
         features: (N, C, H, W).
-        offsets: (N, 18, H, W), y and x in pixels that each of the nine neighbours is moved by;
+        offsets: (N, 18, H, W), y and x in pixels that each of the nine neighbors is moved by;
             zero is read outside.
         weight: (O, C / groups, 3, 3); all three of one floating type.
 
@@ -42,7 +42,7 @@ def deformable_conv(features: Tensor, offsets: Tensor, weight: Tensor) -> Tensor
 
 
 def deformable_columns(features: Tensor, offsets: Tensor, groups: int) -> Tensor:
-    """Return (groups, N * H * W, 9 * C / groups): what the nine neighbours of each pixel read;
+    """Return (groups, N * H * W, 9 * C / groups): what the nine neighbors of each pixel read;
     arguments as above.
     """
     rows, offsets = (
@@ -70,7 +70,7 @@ def _reference(rows: Tensor, offsets: Tensor, groups: int) -> Tensor:
     tap = torch.arange(TAPS, device=rows.device)
     v = places[..., 0] + (tap // 3 - 1) + torch.arange(height, device=rows.device)[:, None, None]
     u = places[..., 1] + (tap % 3 - 1) + torch.arange(width, device=rows.device)[:, None]
-    # grid_sample takes -1 to 1 from the first to the last pixel's centre.
+    # grid_sample takes -1 to 1 from the first to the last pixel's center.
     grid = torch.stack(
         (2 * u / max(width - 1, 1) - 1, 2 * v / max(height - 1, 1) - 1), dim=-1
     ).flatten(2, 3)

@@ -1,5 +1,5 @@
-"""Source images to network input on the device: resized to the bit as Pillow does, cropped,
-normalised.
+"""Source images to network input on the device: resized with the bits of Pillow, cropped,
+normalized. ``bevdepth_core.preprocess`` lists all implementations.
 
 Pillow's antialiased bicubic filter is separable and works in fixed point: weights are multiples of
 2^-22, rows are resized first and rounded to uint8, then columns. So are these here, in integers.
@@ -26,7 +26,7 @@ _SUPPORT = 2.0
 
 @dataclass(frozen=True)
 class ResizePlan:
-    """How a source of one size becomes network input.
+    """Filter weights that resize a source image of one size to network input.
 
     Attributes:
         columns: (width, 1 + taps) int32 per output column: first source column, then weights times
@@ -56,7 +56,7 @@ class ResizePlan:
             source: width and height.
             resized: width and height after resizing.
             crop: left, top, width and height of the crop in the resized image; may reach outside.
-            device: where the tables are wanted.
+            device: of the tables.
         """
         left, top, width, height = crop
         columns = _lines(source[0], resized[0], left, width)
@@ -115,7 +115,7 @@ def resize_images(
     std: Sequence[float],
     out: Tensor,
 ) -> None:
-    """Fill ``out`` with resized and normalised images; launches, never waits.
+    """Fill ``out`` with resized and normalized images; the host does not wait for the device.
 
     Args:
         images: N tensors (H_i, W_i, 3) uint8 RGB on the device of ``out``, any strides.

@@ -1,4 +1,4 @@
-"""The pooling behind a network's stem; PyTorch's own takes eight times as long for channels_last
+"""Max pooling after a network's stem; PyTorch's own takes eight times as long for channels_last
 maps.
 """
 

@@ -27,12 +27,12 @@ def voxel_index(
     """Return the cell index (x, y, z) of every frustum point, not limited to the grid.
 
     Args:
-        ego_from_frustum: (B, N, 3, 4) float32, takes (u d, v d, d, 1) to metres in the ego frame.
+        ego_from_frustum: (B, N, 3, 4) float32, takes (u d, v d, d, 1) to meters in the ego frame.
         frustum_u: (W,) float32, pixel column of each feature column.
         frustum_v: (H,) float32, pixel row of each feature row.
-        frustum_d: (D,) float32, depth of each bin, metres.
-        lower: low corner of the grid x, y, z, metres.
-        cell: size of a cell along x, y, z, metres.
+        frustum_d: (D,) float32, depth of each bin, meters.
+        lower: low corner of the grid x, y, z, meters.
+        cell: size of a cell along x, y, z, meters.
 
     Returns:
         (B, N, D, H, W, 3) int32, truncated towards zero; -1 where the coordinate is no int32, such
@@ -69,8 +69,8 @@ def voxel_pooling(
         frustum_u: (W,) float32.
         frustum_v: (H,) float32.
         frustum_d: (D,) float32.
-        lower: x, y, z, metres.
-        cell: x, y, z, metres.
+        lower: x, y, z, meters.
+        cell: x, y, z, meters.
         shape: number of cells (nx, ny, 1).
 
     Returns:

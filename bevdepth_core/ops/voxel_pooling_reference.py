@@ -42,12 +42,12 @@ def voxel_index(
     falls into cell 0: an oddity of the official code that its weights were trained with, kept.
 
     Args:
-        ego_from_frustum: (B, N, 3, 4) float32, takes (u d, v d, d, 1) to metres in the ego frame.
+        ego_from_frustum: (B, N, 3, 4) float32, takes (u d, v d, d, 1) to meters in the ego frame.
         frustum_u: (W,) float32, pixel column of each feature column.
         frustum_v: (H,) float32, pixel row of each feature row.
-        frustum_d: (D,) float32, depth of each bin, metres.
-        lower: low corner of the grid x, y, z, metres.
-        cell: size of a cell along x, y, z, metres.
+        frustum_d: (D,) float32, depth of each bin, meters.
+        lower: low corner of the grid x, y, z, meters.
+        cell: size of a cell along x, y, z, meters.
 
     Returns:
         (B, N, D, H, W, 3) int32, not limited to the grid; ``OUTSIDE`` where the coordinate is no

@@ -33,7 +33,7 @@ struct Inputs {
     float mean[3], deviation[3];
 };
 
-// Resizes sources as Pillow does: rows first, rounded to uint8, then columns; and normalises them.
+// Resizes sources as Pillow does: rows first, rounded to uint8, then columns; and normalizes them.
 // rows: workspace, 4 bytes for each of images x (most rows of an image) x width.
 void resize_images(const Launch& launch, const std::vector<Source>& sources, void* rows, const Inputs& inputs);
 

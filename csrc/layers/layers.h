@@ -13,7 +13,7 @@ struct Map {
     std::int32_t images, height, width, channels;
 };
 
-// columns (groups, N * H * W, 9, C / groups) T: the map (N, H, W, C) T read bilinearly, zero outside, at the 3x3 neighbours of each
+// columns (groups, N * H * W, 9, C / groups) T: the map (N, H, W, C) T read bilinearly, zero outside, at the 3x3 neighbors of each
 // pixel moved by offsets (N, H, W, 18) T, which are y x of each neighbour, in pixels.
 void deformable_columns(const Launch& launch, const Map& map, std::int32_t groups, const void* features, const void* offsets, void* columns);
 

@@ -48,13 +48,13 @@ struct GeometryColumn {
     }
 
     // Metres from the low corner.
-    __device__ float metres(float vd, int axis) const {
+    __device__ float meters(float vd, int axis) const {
         const float rotated = __fadd_rn(__fadd_rn(across[axis], __fmul_rn(down[axis], vd)), along[axis]);
         return __fsub_rn(__fadd_rn(rotated, offset[axis]), cells.geometry.lower[axis]);
     }
 
     __device__ float quotient(float vd, int axis) const {
-        return divide(metres(vd, axis), cells.geometry.cell[axis], cells.reciprocal[axis]);
+        return divide(meters(vd, axis), cells.geometry.cell[axis], cells.reciprocal[axis]);
     }
 
     __device__ float scaled_row(int row) const { return __fmul_rn(cells.geometry.frustum_v[row], d); }
@@ -64,7 +64,7 @@ struct GeometryColumn {
     __device__ int cell(const Sizes& sizes, int row) const {
         const float vd = scaled_row(row), x = quotient(vd, 0), y = quotient(vd, 1);
         const bool inside = (x > -1.0f) & (x < static_cast<float>(sizes.nx)) & (y > -1.0f) & (y < static_cast<float>(sizes.ny)) &
-                            (fabsf(metres(vd, 2)) < cells.geometry.cell[2]);
+                            (fabsf(meters(vd, 2)) < cells.geometry.cell[2]);
         return inside ? static_cast<int>(y) * static_cast<int>(sizes.nx) + static_cast<int>(x) : kOutside;
     }
 };
@@ -114,7 +114,7 @@ struct Run {
 // The runs of `Count` columns in shared memory, kRows points each.
 template <int Count>
 struct RunTile {
-    Run run[Count][kRows + 1];  // one more than needed keeps neighbours in different banks
+    Run run[Count][kRows + 1];  // one more than needed keeps neighbors in different banks
     int runs[Count];
 
     // Fills in column i, for the rows from `top` on.

@@ -19,7 +19,7 @@ template <class T> struct AccumulatorOf { using type = float; };
 template <> struct AccumulatorOf<double> { using type = double; };
 template <class T> using Accumulator = typename AccumulatorOf<T>::type;
 
-// V neighbouring channels, moved as one.
+// V neighboring channels, moved as one.
 template <class T, int V>
 struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Group {
     T value[V];

@@ -7,7 +7,7 @@
 namespace bevdepth {
 namespace {
 
-constexpr int kRowStride = kRows + 4;  // in shared memory: keeps 16-byte accesses of neighbouring columns in different banks
+constexpr int kRowStride = kRows + 4;  // in shared memory: keeps 16-byte accesses of neighboring columns in different banks
 constexpr int kMaxGroups = 32;       // channel groups of one block
 constexpr int kSplatColumns = 8;     // of one block of splat
 template <class S, class A> constexpr int kSplatBins = kExact<S, A> ? 11 : 14;  // most of one block
@@ -25,7 +25,7 @@ __device__ void copy_rows(const A* source, A* target) {
 }
 
 // One block per view, kRows rows, some columns, some depth bins and a slice of the channels; one thread (x, y) per group of V
-// channels and column. Seen by a level camera the rows of a column at one depth fall into very few cells, as do neighbouring
+// channels and column. Seen by a level camera the rows of a column at one depth fall into very few cells, as do neighboring
 // bins. So the thread keeps the features of its column in registers, walks down the rows of each bin, and adds to memory only
 // when the cell changes. Columns of one ray, other cameras and other blocks meet in the same cell: atomics.
 template <class T, class S, int V>

@@ -35,7 +35,7 @@ __device__ void Adder<float, float, 4>::add(float* target, const Group<float, 4>
 }
 
 // How exact sums of a cell lie. There are no wider atomics of doubles, so of channels in groups of four the first ones lie side
-// by side, then the second ones, and so on: neighbouring threads add to neighbouring numbers.
+// by side, then the second ones, and so on: neighboring threads add to neighboring numbers.
 struct ExactOrder {
     int channels;
 

@@ -113,7 +113,7 @@ struct Weights {
         return static_cast<float>(row == 0 ? rows.x : rows.y);
     }
 
-    // Four neighbouring channels of each of the two bins.
+    // Four neighboring channels of each of the two bins.
     template <int Lines>
     __device__ void times(LineTile<T, Lines>& tile, int column, int channel, float (&sum)[2][4]) const {
         const int lane = threadIdx.x % kWarp;
@@ -152,7 +152,7 @@ __device__ PointCells find_cells(const Sizes& sizes, const GeometryCells& cells,
     return all;
 }
 
-// Adds four neighbouring channels, of which `left` exist, to a cell's.
+// Adds four neighboring channels, of which `left` exist, to a cell's.
 template <int V>
 __device__ void add_channels(const Adder<float, float, V>& adder, float* target, int left, const float (&value)[4]) {
     if constexpr (V == 4) {

@@ -2,7 +2,7 @@
 //
 // Nothing here knows torch: callers pass device pointers, a device and a stream. No function allocates, waits or reads device
 // memory on the host, so all can be captured in a CUDA graph. Each throws std::invalid_argument for sizes out of range and
-// std::runtime_error for a launch that CUDA refuses.
+// std::runtime_error for a launch that CUDA rejects.
 //
 // Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells. T is the type of the features
 // (Launch::dtype). Arrays are contiguous unless said otherwise. "Row" and "column" always mean those of the feature map.
@@ -25,8 +25,8 @@ struct Geometry {
     const float* frustum_u;         // (W)
     const float* frustum_v;         // (H)
     const float* frustum_d;         // (D)
-    float lower[3];                 // x, y, z of the grid's low corner, metres
-    float cell[3];                  // x, y, z size of a cell, metres; from 2^-60 to 2^60
+    float lower[3];                 // x, y, z of the grid's low corner, meters
+    float cell[3];                  // x, y, z size of a cell, meters; from 2^-60 to 2^60
 };
 
 // An array (B * N views, lines, H, W) of T with any strides, in elements. Lines are depth bins or context channels.
