@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,15 @@ def test_the_average_follows_every_floating_point_entry_from_the_first_weights_o
     ]
     assert any('running_mean' in name for name in moved)
     assert not any('frustum' in name for name in moved)
+
+
+@pytest.mark.parametrize('update', [1, 5, 20])
+def test_a_ramp_approaches_the_decay(update: int) -> None:
+    settings = AveragingSettings(decay=0.9, ramp_updates=10)
+    assert settings.at(update) == pytest.approx(0.9 * (1 - math.exp(-update / 10)))
+    assert AveragingSettings(decay=0.9).at(update) == 0.9
+
+
+def test_there_is_no_average_before_training() -> None:
+    with pytest.raises(RuntimeError, match='before training'):
+        _ = ExponentialAverage(AveragingSettings()).averaged

@@ -8,7 +8,13 @@ import torch
 from torch import distributed, multiprocessing
 
 from bevdepth_core.training.batch import Batch, collate
-from bevdepth_core.training.criterion import box_loss, criterion, depth_loss, heatmap_loss
+from bevdepth_core.training.criterion import (
+    box_loss,
+    criterion,
+    depth_criterion,
+    depth_loss,
+    heatmap_loss,
+)
 from bevdepth_core.types import ModelOutputs, TaskMaps
 from tests.networks import TINY
 from tests.training.runs import noise_sample
@@ -150,3 +156,57 @@ def test_the_mean_over_two_processes_is_the_loss_of_one_with_all_samples() -> No
         np.testing.assert_allclose(
             np.mean(parts, axis=0), getattr(whole, name).numpy(), rtol=1e-5, err_msg=name
         )
+
+
+def test_the_focal_loss_has_its_official_powers() -> None:
+    logits = torch.tensor([0.3, -0.7, 1.1]).view(1, 1, 1, 3)
+    target = torch.tensor([1.0, 0.5, 0.0]).view(1, 1, 1, 3)
+    score = logits.sigmoid().flatten()
+    expected = (
+        -score[0].log() * (1 - score[0]) ** 2
+        - (1 - score[1]).log() * score[1] ** 2 * 0.5**4
+        - (1 - score[2]).log() * score[2] ** 2
+    )
+    assert heatmap_loss(logits, target).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_scores_are_clamped_before_the_logarithm() -> None:
+    target = torch.ones(1, 1, 1, 1)
+    loss = heatmap_loss(torch.full_like(target, -100.0), target).item()
+    assert loss == pytest.approx(-np.log(1e-4) * (1 - 1e-4) ** 2, rel=1e-5)
+
+
+def test_sums_are_divided_by_their_counts_and_weighted() -> None:
+    batch, outputs = noise_batch(range(3)), noise_outputs(range(3))
+    losses = criterion(outputs, batch.tasks, batch.depth_bins, WEIGHTS)
+    for number, (maps, targets) in enumerate(zip(outputs.tasks, batch.tasks, strict=True)):
+        centers = max(1, int((targets.heatmap == 1).sum()))
+        expected = heatmap_loss(maps.heatmap, targets.heatmap) / centers
+        assert losses.heatmap[number].item() == pytest.approx(expected.item(), rel=1e-5)
+        if len(targets.box):
+            box = 0.25 * box_loss(maps, targets, WEIGHTS) / len(targets.box)
+            assert losses.box[number].item() == pytest.approx(box.item(), rel=1e-5)
+    pixels = int((batch.depth_bins >= 0).sum())
+    depth = 3 * depth_loss(outputs.depth, batch.depth_bins) / pixels
+    assert losses.depth.item() == pytest.approx(depth.item(), rel=1e-5)
+    assert losses.detection.item() == pytest.approx((losses.heatmap + losses.box).sum().item())
+
+
+def test_the_depth_loss_alone_is_that_of_all_losses() -> None:
+    batch, outputs = noise_batch(range(2)), noise_outputs(range(2))
+    alone = depth_criterion(outputs.depth, batch.depth_bins)
+    together = criterion(outputs, batch.tasks, batch.depth_bins, WEIGHTS)
+    assert torch.equal(alone.depth, together.depth)
+    assert alone.total == alone.depth
+
+
+def test_a_box_is_read_at_its_own_sample_and_cell() -> None:
+    """Every other cell holds numbers that are far away."""
+    batch, outputs = noise_batch(range(2)), noise_outputs(range(2))
+    task = next(number for number, each in enumerate(batch.tasks) if 1 in each.sample)
+    targets, maps = batch.tasks[task], outputs.tasks[task]
+    values = torch.full_like(maps.box_values(), 1e6)
+    values[targets.sample, :, targets.cell[:, 1], targets.cell[:, 0]] = targets.box
+    parts = values.split([2, 1, 3, 2, 2], dim=1)
+    right = TaskMaps(*parts, maps.heatmap)
+    assert box_loss(right, targets, WEIGHTS) == 0

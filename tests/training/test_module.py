@@ -203,3 +203,25 @@ def test_weights_are_channels_last_on_cuda_only(device: str, channels_last: bool
     trained.setup('fit')
     weight = trained.model.image_encoder.backbone.conv1.weight
     assert weight.is_contiguous(memory_format=torch.channels_last) is channels_last
+
+
+class Placed(BEVDepthModule):
+    """A module at a given place of a run."""
+
+    current_epoch, global_rank = 0, 0
+
+    def random_number(self, epoch: int = 0, step: int = 0, rank: int = 0) -> float:
+        """Return the first random number of a step."""
+        self.current_epoch, self.global_rank = epoch, rank
+        self.on_train_batch_start(None, step)
+        return torch.rand(()).item()
+
+
+def test_ranks_steps_epochs_and_seeds_have_other_dropout() -> None:
+    settings = ModelSettings(network=TINY, pretrained='none')
+    with torch.random.fork_rng(devices=()):
+        one, other = Placed(settings, seed=1), Placed(settings, seed=2)
+        places = [{}, {'epoch': 1}, {'step': 1}, {'rank': 1}]
+        numbers = [one.random_number(**place) for place in places]
+        assert [one.random_number(**place) for place in places] == numbers
+        assert len({*numbers, other.random_number()}) == 5

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from bevdepth_core.config import DepthBins, ModelConfig
+from bevdepth_core.config import BEVGrid, DepthBins, ModelConfig
 from bevdepth_core.training.targets import (
     MAX_BOXES_PER_TASK,
     NO_DEPTH,
@@ -122,3 +123,67 @@ def test_the_nearest_point_of_a_feature_pixel_counts() -> None:
     points = torch.zeros(1, 32, 16)
     points[0, 1, 1], points[0, 15, 15], points[0, 16, 0] = 30.0, 10.0, 40.0
     assert depth_targets(points, DepthBins()).tolist() == [[[16], [76]]]
+
+
+WIDE = replace(CONFIG, grid=BEVGrid(x=(-9.6, 9.6, 0.8), y=(-4.0, 2.4, 0.4)))
+"""A grid of 24 x 16 cells of 0.8 x 0.4 m."""
+
+
+def test_targets_are_right_on_a_grid_that_is_not_square() -> None:
+    cars = center_targets(torch.tensor([box(6.1, -2.3)]), torch.tensor([CAR]), WIDE)[0]
+    assert cars.heatmap.shape == (1, 1, 16, 24)
+    assert cars.cell.tolist() == [[19, 4]]
+    assert (cars.heatmap == 1).nonzero().tolist() == [[0, 0, 4, 19]]
+    torch.testing.assert_close(
+        cars.box[0, :3], torch.tensor([15.7 / 0.8 - 19, 1.7 / 0.4 - 4, 1]), atol=1e-5, rtol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ('x', 'y', 'count'), [(9.5, 0, 1), (9.7, 0, 0), (0, 2.3, 1), (0, 2.5, 0), (-10.5, 0, 0)]
+)
+def test_each_axis_has_its_own_bounds(x: float, y: float, count: int) -> None:
+    cars = center_targets(torch.tensor([box(x, y)]), torch.tensor([CAR]), WIDE)[0]
+    assert len(cars.box) == count
+
+
+def test_a_peak_is_a_gaussian_within_its_radius() -> None:
+    heatmap = targets_of([box(0.4, 0.4, 0.5, 0.5)], [CAR])[0].heatmap[0, 0]
+    sigma = 5 / 6
+    for dx, dy in ((1, 0), (0, 1), (2, 0), (1, -2), (-2, 2)):
+        expected = math.exp(-(dx**2 + dy**2) / (2 * sigma**2))
+        assert heatmap[64 + dy, 64 + dx].item() == pytest.approx(expected, rel=1e-5)
+    assert heatmap[64, 67] == 0 and heatmap[61, 64] == 0
+
+
+def test_length_and_width_are_measured_in_cells_of_their_axis() -> None:
+    """A box of 20 x 2 cells; with the axes swapped it would have another radius."""
+    cars = center_targets(torch.tensor([box(0.4, -1.0, 16.0, 0.8)]), torch.tensor([CAR]), WIDE)[0]
+    radius = int(gaussian_radius(torch.tensor([[20.0, 2.0]]))[0])
+    row = cars.heatmap[0, 0, 7]
+    assert int((row > 0).sum()) == 2 * radius + 1
+
+
+@pytest.mark.parametrize('size', [(6.0, 3.0), (20.0, 8.0), (40.0, 40.0), (12.0, 60.0)])
+def test_the_radius_is_the_least_of_the_three_official_solutions(
+    size: tuple[float, float],
+) -> None:
+    height, width = size
+    b1, c1 = height + width, width * height * 0.9 / 1.1
+    r1 = (b1 + math.sqrt(b1**2 - 4 * c1)) / 2
+    b2, c2 = 2 * (height + width), 0.9 * width * height
+    r2 = (b2 + math.sqrt(b2**2 - 16 * c2)) / 2
+    a3, b3, c3 = 0.4, -0.2 * (height + width), -0.9 * width * height
+    r3 = (b3 + math.sqrt(b3**2 - 4 * a3 * c3)) / 2
+    expected = max(2, int(min(r1, r2, r3)))
+    assert gaussian_radius(torch.tensor([size])).tolist() == [expected]
+
+
+@pytest.mark.parametrize(('stride', 'shape'), [(8, (1, 4, 8)), (16, (1, 2, 4))])
+def test_depth_bins_have_the_size_of_the_features(stride: int, shape: tuple[int, ...]) -> None:
+    points = torch.zeros(1, 32, 64)
+    points[0, 20, 50] = 7.0
+    bins = depth_targets(points, DepthBins(1.0, 11.0, 2.0), stride)
+    assert bins.shape == shape
+    assert (bins != NO_DEPTH).nonzero().tolist() == [[0, 20 // stride, 50 // stride]]
+    assert bins.max() == 3

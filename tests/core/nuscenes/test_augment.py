@@ -5,6 +5,7 @@ import pytest
 
 from bevdepth_core.config import ImageSpec
 from bevdepth_core.nuscenes.augment import BevAugmentation, BevTransform, ImageAugmentation
+from bevdepth_core.preprocess import ImageTransform
 from bevdepth_core.types import Boxes3D
 from tests.reference import golden
 
@@ -87,3 +88,62 @@ def test_bev_draws_stay_in_their_ranges_and_flip_half_the_time():
     assert 70 < sum(transform.flip_x for transform in transforms) < 130
     assert 70 < sum(transform.flip_y for transform in transforms) < 130
     assert 20 < sum(transform.flip_x and transform.flip_y for transform in transforms) < 80
+
+
+BOX = Boxes3D([[2.0, 1.0, 0.5]], [[4.0, 2.0, 1.5]], [0.3], [[3.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ('transform', 'center', 'yaw', 'velocity'),
+    [
+        (BevTransform(rotation_deg=90), (-1, 2, 0.5), 0.3 + np.pi / 2, (-1, 3)),
+        (BevTransform(flip_x=True), (-2, 1, 0.5), np.pi - 0.3, (-3, 1)),
+        (BevTransform(flip_y=True), (2, -1, 0.5), -0.3, (3, -1)),
+        (BevTransform(flip_x=True, flip_y=True), (-2, -1, 0.5), 0.3 - np.pi, (-3, -1)),
+        (BevTransform(90, flip_x=True), (1, 2, 0.5), np.pi / 2 - 0.3, (1, 3)),
+    ],
+)
+def test_a_box_is_rotated_first_and_then_mirrored(transform, center, yaw, velocity):
+    moved = transform.apply(BOX)
+    assert moved.center[0] == pytest.approx(center, abs=1e-6)
+    assert moved.velocity[0] == pytest.approx(velocity, abs=1e-6)
+    assert moved.yaw[0] == pytest.approx(yaw, abs=1e-6)
+    assert moved.size[0] == pytest.approx(BOX.size[0])
+
+
+def test_a_scaled_box_has_scaled_place_size_and_velocity():
+    moved = BevTransform(scale=2.0).apply(BOX)
+    for name in ('center', 'size', 'velocity'):
+        assert getattr(moved, name) == pytest.approx(2 * getattr(BOX, name)), name
+    assert moved.yaw == pytest.approx(BOX.yaw)
+
+
+def test_relative_scales_refer_to_the_factor_of_inference():
+    spec = ImageSpec(256, 704)
+    augmentation = ImageAugmentation(scale=(1.0, 1.0), relative=True)
+    for size in ((1600, 900), (1280, 720), (800, 450)):
+        drawn = augmentation.draw(np.random.default_rng(0), size, spec)
+        whole = ImageTransform.for_inference(*size, spec)
+        assert (drawn.scale, drawn.crop_y) == (whole.scale, whole.crop_y)
+
+
+def test_numbers_of_the_birds_eye_view_are_drawn_in_the_official_order():
+    expected = np.random.default_rng(5)
+    rotation, scale, flip_x, flip_y = (expected.random() for _ in range(4))
+    drawn = BevAugmentation(flip_x_probability=0.8, flip_y_probability=0.1).draw(
+        np.random.default_rng(5)
+    )
+    assert drawn.rotation_deg == pytest.approx(-22.5 + 45 * rotation)
+    assert drawn.scale == pytest.approx(0.95 + 0.1 * scale)
+    assert (drawn.flip_x, drawn.flip_y) == (flip_x < 0.8, flip_y < 0.1)
+
+
+@pytest.mark.parametrize(('probability', 'flips'), [(0.0, False), (1.0, True)])
+def test_certain_flips_are_certain(probability, flips):
+    image = ImageAugmentation(flip_probability=probability)
+    bev = BevAugmentation(flip_x_probability=probability, flip_y_probability=probability)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        assert image.draw(rng, (1600, 900), ImageSpec()).flip == flips
+        transform = bev.draw(rng)
+        assert (transform.flip_x, transform.flip_y) == (flips, flips)

@@ -7,9 +7,15 @@ from pyquaternion import Quaternion
 
 from bevdepth_core.config import ImageSpec, ModelConfig
 from bevdepth_core.nuscenes.classes import CAMERAS
-from bevdepth_core.nuscenes.dataset import NuScenesDataset, Sample, ground_truth, load_frame
+from bevdepth_core.nuscenes.dataset import (
+    NuScenesDataset,
+    Sample,
+    ground_truth,
+    key_ego_from_camera,
+    load_frame,
+)
 from bevdepth_core.nuscenes.index import load_index
-from bevdepth_core.nuscenes.records import Annotations
+from bevdepth_core.nuscenes.records import Annotations, Pose, SampleRecord, SensorRecord
 from bevdepth_core.preprocess import normalize
 from bevdepth_core.types import CameraMatrices, ModelInputs
 from tests.core.frames import two_frame_inputs
@@ -157,3 +163,51 @@ def test_the_detector_reads_what_validation_reads(root):
     assert apart.abs().max() <= float32_steps(1011.0)  # the largest world coordinate, m
     cameras = sample_infos(synthetic_sample())[1]['cam_infos']
     assert key.stamps_ns.tolist() == [cameras[name]['timestamp'] * 1000 for name in CAMERAS]
+
+
+def sensor(channel: str, ego_from_sensor: Pose, world_from_ego: Pose) -> SensorRecord:
+    return SensorRecord(channel, '', 0, ego_from_sensor, world_from_ego, (96, 64), np.eye(3))
+
+
+LEFT = np.array([np.sqrt(0.5), 0, 0, np.sqrt(0.5)])
+"""A turn of 90 degrees about z."""
+STILL = np.array([1.0, 0, 0, 0])
+
+
+def turned_record() -> SampleRecord:
+    """Return a sample of a vehicle at (10, 20, 1) that looks along y, with three boxes."""
+    pose = Pose(LEFT, np.array([10.0, 20.0, 1.0]))
+    annotations = Annotations(
+        label=np.array([3, 1, 2]),
+        center=np.array([(10.0, 25, 2), (0.0, 0, 0), (8.0, 20, 1)]),
+        size=np.array([(2.0, 4, 1.5), (1.0, 1, 1), (3.0, 8, 3)]),
+        quaternion=np.array([LEFT, STILL, STILL]),
+        velocity=np.array([(0.0, 5, 0), (1.0, 1, 1), (np.nan, np.nan, np.nan)]),
+        points=np.array([3, 0, -1]),
+        seen=np.array([True, False, True]),
+        attribute=np.array([b'', b'', b'']),
+    )
+    cameras = (sensor('front', Pose(STILL, np.array([1.0, 0, 1.5])), pose),)
+    return SampleRecord('token', 'scene', 0, cameras, None, annotations)
+
+
+def test_ground_truth_is_in_the_frame_of_the_vehicle():
+    boxes, labels = ground_truth(turned_record())
+    assert labels.tolist() == [3, 2]
+    assert boxes.center == pytest.approx(np.array([(5, 0, 1), (0, 2, 0)]), abs=1e-5)
+    assert boxes.size.tolist() == [[4, 2, 1.5], [8, 3, 3]]
+    assert boxes.yaw == pytest.approx(np.array([0, -np.pi / 2]), abs=1e-6)
+    assert boxes.velocity == pytest.approx(np.array([(5, 0), (0, 0)]), abs=1e-5)
+
+
+def test_past_cameras_are_moved_into_the_ego_frame_of_the_key_frame():
+    record = turned_record()
+    earlier = Pose(STILL, np.array([10.0, 17.0, 1.0]))
+    past = (sensor('front', Pose(STILL, np.array([1.0, 0, 1.5])), earlier),)
+    frame = SampleRecord('past', 'scene', 0, past, None, record.annotations)
+    same, moved = key_ego_from_camera(record, record)[0], key_ego_from_camera(record, frame)[0]
+    assert same[:3, 3].tolist() == pytest.approx([1, 0, 1.5], abs=1e-5)
+    # The past camera is at (11, 17, 2.5) in the world, the key frame's vehicle looks along y.
+    assert moved[:3, 3].tolist() == pytest.approx([-3, -1, 1.5], abs=1e-5)
+    assert moved[:3, 0].tolist() == pytest.approx([0, -1, 0], abs=1e-6)
+    assert moved.dtype == torch.float32

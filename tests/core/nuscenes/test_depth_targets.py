@@ -95,3 +95,38 @@ def test_a_sweep_that_is_cut_off_is_told(tmp_path):
     np.arange(9, dtype=np.float32).tofile(tmp_path / 'sweep.pcd.bin')
     with pytest.raises(ValueError, match=r'sweep\.pcd\.bin is truncated'):
         read_points(tmp_path / 'sweep.pcd.bin')
+
+
+@pytest.mark.parametrize('depth', [0.01, 0.5, 1.0, 90.0])
+def test_a_point_at_any_distance_in_front_of_the_camera_is_a_depth_target(depth):
+    assert painted(point_at(100.5, 30.5, depth)) == {(100, 30): pytest.approx(depth)}
+
+
+def test_points_just_inside_the_source_images_border_are_targets():
+    points = [
+        point_at(u, v, 8) for u, v in ((1.5, 30.5), (158.5, 30.5), (50.5, 1.5), (50.5, 88.5))
+    ]
+    assert set(painted(*points)) == {(1, 30), (158, 30), (50, 1), (50, 88)}
+
+
+def test_the_right_and_lower_edge_of_the_crop_are_outside():
+    transform = ImageTransform(1.0, 0, 0, 100, 60)
+    inside, outside = [(99.5, 40.5), (40.5, 59.5)], [(100.5, 40.5), (40.5, 60.5)]
+    points = [point_at(*pixel, 7) for pixel in inside + outside]
+    assert set(painted(*points, transform=transform)) == {(99, 40), (40, 59)}
+
+
+def test_a_sweep_passes_through_the_poses_of_lidar_and_camera():
+    """Lidar turned 90 degrees to the left at x 2; the camera's vehicle has driven 3 m along x."""
+    left = np.array([np.sqrt(0.5), 0, 0, np.sqrt(0.5)])
+    lidar = SensorRecord(
+        'os1', '', 0, Pose(left, np.array([2.0, 0, 1.5])), STILL, (0, 0), np.zeros((3, 3))
+    )
+    optical = Pose(np.array([0.5, -0.5, 0.5, -0.5]), np.array([1.0, 0, 1.5]))
+    moved = Pose(np.array([1.0, 0, 0, 0]), np.array([3.0, 0, 0]))
+    seen_by = SensorRecord('front', '', 0, optical, moved, (160, 90), camera().intrinsics)
+    in_lidar = np.array([[1.0, -10.0, 0.5]], np.float32)  # x 12, y 1, z 2 in the world
+    depths = depth_maps(in_lidar, lidar, [seen_by], [WHOLE])[0]
+    row, column = (int(places[0]) for places in np.nonzero(depths))
+    assert depths[row, column] == pytest.approx(8)
+    assert (column, row) == (int(80 - 100 / 8), int(45 - 50 / 8))

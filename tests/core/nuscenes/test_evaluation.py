@@ -9,10 +9,12 @@ from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.nuscenes.evaluation import (
     PUBLISHED,
     evaluate,
+    result_boxes,
     table,
     write_results,
 )
 from bevdepth_core.nuscenes.index import load_index
+from bevdepth_core.nuscenes.records import Pose
 from tests.core.nuscenes.dataroot import PREVIOUS, SPLIT, TOKEN, VERSION, make_dataroot
 from tests.core.nuscenes.official_results import detections, require_official_results
 from tests.reference import DATA
@@ -111,3 +113,19 @@ def test_the_table_shows_means_published_score_and_every_class(root, tmp_path):
     assert lines[3] == '| class | AP | ATE | ASE | AOE | AVE | AAE |'
     assert [line.split()[1] for line in lines[5:]] == ['mean', *NUSCENES_CLASSES]
     assert next(line for line in lines if 'traffic_cone' in line).endswith('| - | - | - |')
+
+
+def test_a_result_is_in_the_world_frame_with_the_attribute_of_its_speed():
+    rows = np.array([(5.0, 0, 1, 4, 2, 1.5, 0, 3, 0), (0, 2.0, 0, 8, 3, 3, np.pi / 2, 0, 0.1)])
+    found = detections(rows.astype(np.float32), np.array([0.9, 0.4], 'f4'), np.array([0, 3]))
+    left = Pose(np.array([np.sqrt(0.5), 0, 0, np.sqrt(0.5)]), np.array([10.0, 20, 1]))
+    car, bus = result_boxes('token', found, left)
+    assert car['sample_token'] == 'token' and car['detection_name'] == 'car'
+    assert car['translation'] == pytest.approx([10, 25, 2], abs=1e-5)
+    assert car['size'] == [2, 4, 1.5]
+    assert car['rotation'] == pytest.approx([np.sqrt(0.5), 0, 0, np.sqrt(0.5)])
+    assert car['velocity'] == pytest.approx([0, 3], abs=1e-5)
+    assert car['detection_score'] == pytest.approx(0.9)
+    assert (car['attribute_name'], bus['attribute_name']) == ('vehicle.moving', 'vehicle.stopped')
+    assert bus['translation'] == pytest.approx([8, 20, 1], abs=1e-5)
+    assert np.abs(bus['rotation']) == pytest.approx([0, 0, 0, 1], abs=1e-6)

@@ -1,0 +1,54 @@
+"""Samples to a batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from bevdepth_core.preprocess import normalize
+from bevdepth_core.training.batch import Batch, collate
+from bevdepth_core.training.targets import center_targets, depth_targets
+from tests.networks import TINY
+from tests.training.runs import noise_sample
+
+
+def samples() -> list:
+    return [noise_sample(place, np.random.default_rng(place)) for place in (4, 2, 7)]
+
+
+def test_a_batch_holds_its_samples_in_order() -> None:
+    batch = collate(samples(), TINY)
+    assert len(batch) == 3 and batch.names == ('sample 4', 'sample 2', 'sample 7')
+    for place, sample in enumerate(samples()):
+        assert torch.equal(batch.images[place], sample.images)
+        assert torch.equal(batch.matrices.intrinsics[place], sample.matrices.intrinsics)
+        assert torch.equal(
+            batch.depth_bins[place], depth_targets(sample.depth, TINY.depth_bins, 16)
+        )
+        alone = center_targets(sample.boxes, sample.labels, TINY)
+        for joined, targets in zip(batch.tasks, alone, strict=True):
+            assert torch.equal(joined.heatmap[place], targets.heatmap[0])
+            assert torch.equal(joined.box[joined.sample == place], targets.box)
+
+
+def test_depth_has_the_stride_of_the_network() -> None:
+    network = replace(TINY, image_encoder=replace(TINY.image_encoder, stride=8))
+    assert collate(samples(), network).depth_bins.shape[2:] == (4, 8)
+    assert collate(samples(), TINY).depth_bins.shape[2:] == (2, 4)
+
+
+def test_the_network_reads_normalized_images_and_the_matrices() -> None:
+    batch = collate(samples(), TINY)
+    inputs = batch.inputs(TINY.image)
+    assert torch.equal(inputs.images, normalize(batch.images, TINY.image))
+    assert torch.equal(inputs.matrices.image_aug, batch.matrices.image_aug)
+
+
+def test_every_tensor_moves_to_the_device() -> None:
+    moved: Batch = collate(samples(), TINY).to(torch.device('meta'))
+    tensors = [moved.images, moved.matrices.bev_aug, moved.depth_bins]
+    tensors += [tensor for task in moved.tasks for tensor in vars(task).values()]
+    assert {tensor.device.type for tensor in tensors} == {'meta'}
+    assert moved.names == ('sample 4', 'sample 2', 'sample 7')
