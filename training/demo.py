@@ -1,11 +1,10 @@
-"""A whole training on two CPU cores in minutes: data made, trained, killed in the middle, resumed,
-scored, its loss drawn.
+"""A whole training on two CPU cores in minutes: generate data, train, kill, resume, score, plot.
 
     python training/demo.py [--out out/train_demo] [--steps 300]
 
-The network is the small preset with smaller images, the dataset a handful of drawn drives: enough
-to see the loss fall and every part at work, far too little to detect well. The weights that ship
-come from tools/train_small.sh.
+The network is the small preset with smaller images, the dataset a few synthetic scenes: enough to
+see the loss fall and every part work, too little to detect well. The bundled weights come from
+tools/train_small.sh.
 """
 
 from __future__ import annotations
@@ -37,16 +36,16 @@ RECIPE = {
     'trainer.log_every_n_steps': 1,
 }
 CHECKPOINTS = 6
-"""Checkpoints to resume from, in the run."""
+"""Number of checkpoints in the run."""
 POLL_S = 0.2
 
 
 class TrainDemoError(Exception):
-    """Something did not go as the demo shows it; the message says what."""
+    """A step of the demo failed; the message names it."""
 
 
 def run(options: Namespace) -> None:
-    """Make data, train, kill, resume, score, draw.
+    """Generate data, train, kill, resume, score, plot.
 
     Raises:
         TrainDemoError: one of these failed.
@@ -55,10 +54,10 @@ def run(options: Namespace) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
 
-    def say(text: str) -> None:
+    def report(text: str) -> None:
         print(f'[{time.monotonic() - started:4.0f} s] {text}', flush=True)
 
-    say(f'drawing {options.scenes} scenes to train on and 2 to score on')
+    report(f'generating {options.scenes} training scenes and 2 validation scenes')
     scenes = [
         '--train-scenes',
         str(options.scenes),
@@ -75,28 +74,28 @@ def run(options: Namespace) -> None:
         out / 'data.log',
     )
     command = _training_command(out, options.steps)
-    say(f'training {options.steps} steps: {" ".join(command[1:4])} ...')
+    report(f'training {options.steps} steps: {" ".join(command[1:4])} ...')
     killed_at = _train_and_kill(command, out, options.steps * 7 // 12)
-    say(
+    report(
         f'killed the run with SIGKILL after step {killed_at}; the same command with --resume true '
-        'goes on'
+        'resumes it'
     )
     _finish([*command, '--resume', 'true'], out / 'resumed.log')
     parts = read_parts(out / 'run')
     count, difference = repeated_steps(parts)
-    say(
-        f'resumed before step {int(parts[1]["step"][0])}; {count} steps were made twice, their '
-        f'losses differ by {difference:.1g} at most'
+    report(
+        f'resumed before step {int(parts[1]["step"][0])}; {count} steps were repeated, their '
+        f'losses differ by at most {difference:.1g}'
     )
     tenth = max(1, options.steps // 10)
-    say(
+    report(
         f'loss {parts[0]["total"][:tenth].mean():.1f} in the first tenth of the steps, '
         f'{parts[1]["total"][-tenth:].mean():.1f} in the last'
     )
     plot(out / 'run', out / 'loss.png')
-    say(f'drew {out / "loss.png"}; scoring with the devkit on two scenes that were not trained on')
+    report(f'wrote {out / "loss.png"}; scoring with the devkit on the two validation scenes')
     print(_finish(_scoring_command(out), out / 'score.log'))
-    say('done')
+    report('done')
 
 
 def _training_command(out: Path, steps: int) -> list[str]:
@@ -140,7 +139,7 @@ def _scoring_command(out: Path) -> list[str]:
 
 
 def _finish(command: list[str], log: Path) -> str:
-    """Run a command to its end and return what it printed."""
+    """Run a command and return its output."""
     with log.open('w') as errors:
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
     if done.returncode:
@@ -149,8 +148,8 @@ def _finish(command: list[str], log: Path) -> str:
 
 
 def _train_and_kill(command: list[str], out: Path, after_step: int) -> int:
-    """Start training, kill it and its loader when its log reaches ``after_step``, and return the
-    last step in the log.
+    """Start training, kill it and its loader when its log reaches ``after_step``; return the last
+    step in the log.
     """
     log = out / 'first.log'
     with log.open('w') as errors:
@@ -164,9 +163,7 @@ def _train_and_kill(command: list[str], out: Path, after_step: int) -> int:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     if process.wait() != -signal.SIGKILL:
-        raise TrainDemoError(
-            f'training ended before it could be killed:\n{log.read_text()[-2000:]}'
-        )
+        raise TrainDemoError(f'training ended before it was killed:\n{log.read_text()[-2000:]}')
     return _last_step(out)
 
 
@@ -179,7 +176,7 @@ def _last_step(out: Path) -> int:
         IndexError,
         ValueError,
         KeyError,
-    ):  # not there yet, or just being written
+    ):  # absent, or being written
         return -1
 
 
@@ -187,16 +184,16 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = ArgumentParser(
         'training/demo.py',
-        description='Train a toy on two CPU cores, kill it, resume it, score it, draw its loss.',
+        description='Train a small network on two CPU cores: kill, resume, score, plot its loss.',
     )
     parser.add_argument(
         '--out',
         type=Path,
         default=Path('out/train_demo'),
-        help='folder that is made anew (default out/train_demo)',
+        help='folder, replaced (default out/train_demo)',
     )
     parser.add_argument('--steps', type=int, default=300, help='optimizer steps (default 300)')
-    parser.add_argument('--scenes', type=int, default=8, help='scenes to train on (default 8)')
+    parser.add_argument('--scenes', type=int, default=8, help='training scenes (default 8)')
     try:
         run(parser.parse_args(arguments))
     except TrainDemoError as error:

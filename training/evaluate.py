@@ -1,6 +1,4 @@
-"""Score a checkpoint with the official nuScenes metrics; `python training/evaluate.py --help`
-prints the manual.
-"""
+"""Score a checkpoint with the official nuScenes metrics; `--help` prints the manual."""
 
 from bevdepth_core.training.evaluate import main
 

@@ -1,6 +1,4 @@
-"""Write the weights of a `last.ckpt` to a file that the detector loads; `--help` prints the
-manual.
-"""
+"""Export the weights of a training checkpoint; `--help` prints the manual."""
 
 from bevdepth_core.training.checkpoints import main
 

@@ -1,4 +1,4 @@
-"""Train BEVDepth; `python training/train.py --help` prints the manual."""
+"""Train BEVDepth; `--help` prints the manual."""
 
 from bevdepth_core.training.train import main
 

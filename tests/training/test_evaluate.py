@@ -162,7 +162,7 @@ def refusal(checkpoint: Path, root: Path, *arguments: str) -> str:
                 '--checkpoint',
                 str(checkpoint),
                 '--output',
-                str(root.parent / 'refused'),
+                str(root.parent / 'rejected'),
                 *data,
                 *arguments,
             ]
@@ -170,7 +170,7 @@ def refusal(checkpoint: Path, root: Path, *arguments: str) -> str:
     return stopped.value.code
 
 
-def test_what_cannot_be_scored_is_refused_in_a_sentence(
+def test_what_cannot_be_scored_is_rejected_in_one_sentence(
     tmp_path: Path, root: Path, checkpoint: Path
 ) -> None:
     (foreign := tmp_path / 'foreign.safetensors').write_bytes(b'no weights')
@@ -190,7 +190,7 @@ def test_what_cannot_be_scored_is_refused_in_a_sentence(
     )
 
 
-def test_a_picture_that_cannot_be_read_ends_all_processes_and_is_named(
+def test_a_image_that_cannot_be_read_ends_all_processes_and_is_named(
     tmp_path: Path, root: Path, checkpoint: Path
 ) -> None:
     copy = tmp_path / 'dataset'

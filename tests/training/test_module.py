@@ -171,13 +171,13 @@ def test_pretrained_weights_that_do_not_exist_are_named(source: str, message: st
         load_pretrained(module().model.image_encoder.backbone, source, 18)
 
 
-def test_pretrained_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+def test_pretrained_weights_of_another_network_are_rejected(tmp_path: Path) -> None:
     torch.save(models.resnet34().state_dict(), tmp_path / 'resnet34.pth')
     with pytest.raises(ValueError, match='does not fit a ResNet-18'):
         load_pretrained(module().model.image_encoder.backbone, str(tmp_path / 'resnet34.pth'), 18)
 
 
-def test_without_network_the_remedy_is_said(monkeypatch) -> None:
+def test_without_network_the_remedy_is_reported(monkeypatch) -> None:
     def unreachable(*args, **kwargs):
         raise URLError('no network')
 

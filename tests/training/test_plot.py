@@ -40,7 +40,7 @@ def test_steps_that_were_made_twice_are_compared(run_in_two_parts: Path) -> None
     assert difference == pytest.approx(1e-3, rel=1e-6)
 
 
-def test_the_picture_shows_both_parts_in_colours_of_their_own(run_in_two_parts: Path) -> None:
+def test_the_image_shows_both_parts_in_colors_of_their_own(run_in_two_parts: Path) -> None:
     main([str(run_in_two_parts), str(run_in_two_parts / 'loss.png')])
     pixels = cv2.imread(str(run_in_two_parts / 'loss.png')).reshape(-1, 3).astype(int)
     blue, orange = (
@@ -50,7 +50,7 @@ def test_the_picture_shows_both_parts_in_colours_of_their_own(run_in_two_parts: 
     assert min(blue, orange) > 100
 
 
-def test_a_folder_without_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_folder_without_a_run_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         main([str(tmp_path), str(tmp_path / 'loss.png')])
     assert 'give the output folder of a run' in capsys.readouterr().err

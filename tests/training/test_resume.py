@@ -115,7 +115,7 @@ def test_an_earlier_run_is_not_overwritten(tmp_path: Path, uninterrupted: Path) 
         run(tiny_config(uninterrupted))
 
 
-def test_more_data_than_the_run_began_with_is_refused(tmp_path: Path) -> None:
+def test_more_data_than_the_run_began_with_is_rejected(tmp_path: Path) -> None:
     run(tiny_config(tmp_path, max_steps=2))
     with pytest.raises(ValueError, match='samples was 10 and is 12'):
         run(tiny_config(tmp_path), Noise(12), resume=True)

@@ -68,7 +68,7 @@ def test_classes_of_a_task_have_maps_of_their_own() -> None:
 @pytest.mark.parametrize(
     ('x', 'cells'), [(-51.3, [0]), (-51.9, [0]), (-52.1, []), (51.1, [127]), (51.2, [])]
 )
-def test_centres_up_to_one_cell_below_the_grid_count_as_its_first_cell(
+def test_centers_up_to_one_cell_below_the_grid_count_as_its_first_cell(
     x: float, cells: list[int]
 ) -> None:
     cars = targets_of([box(x, 0)], [CAR])[0]

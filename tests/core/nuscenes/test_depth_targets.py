@@ -91,7 +91,7 @@ def test_points_are_read_without_intensity_and_ring(tmp_path):
     assert read_points(tmp_path / 'sweep.pcd.bin').tolist() == [[0, 1, 2], [5, 6, 7]]
 
 
-def test_a_sweep_that_is_cut_off_is_told(tmp_path):
+def test_a_sweep_that_is_truncated_is_reported(tmp_path):
     np.arange(9, dtype=np.float32).tofile(tmp_path / 'sweep.pcd.bin')
     with pytest.raises(ValueError, match=r'sweep\.pcd\.bin is truncated'):
         read_points(tmp_path / 'sweep.pcd.bin')

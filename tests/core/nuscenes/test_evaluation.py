@@ -97,12 +97,12 @@ def test_a_set_without_annotations_cannot_be_scored(tmp_path):
         run(root, tmp_path, {TOKEN: [], PREVIOUS: []})
 
 
-def test_results_that_lack_a_sample_are_refused(root, tmp_path):
+def test_results_that_lack_a_sample_are_rejected(root, tmp_path):
     with pytest.raises(ValueError, match=f'1 are absent.*{PREVIOUS}'):
         run(root, tmp_path, {TOKEN: []})
 
 
-def test_results_of_another_split_are_refused(root, tmp_path):
+def test_results_of_another_split_are_rejected(root, tmp_path):
     with pytest.raises(ValueError, match=r'1 are foreign.*elsewhere'):
         run(root, tmp_path, {TOKEN: [], PREVIOUS: [], 'elsewhere': []})
 

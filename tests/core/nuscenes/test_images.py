@@ -38,7 +38,7 @@ def test_a_wrong_crop_would_be_noticed(transform):
     assert np.abs(exact - np.roll(exact, 1, axis=1)).mean() > 2
 
 
-def test_a_lossless_picture_at_full_size_is_the_same_either_way(tmp_path):
+def test_a_lossless_image_at_full_size_is_the_same_either_way(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / 'picture.png')
     transform = ImageTransform(1.0, 10, 20, 100, 60, flip=True)
@@ -49,7 +49,7 @@ def test_a_lossless_picture_at_full_size_is_the_same_either_way(tmp_path):
 
 @pytest.mark.parametrize('read', [read_image, lambda path: read_crop_fast(path, TRANSFORMS[0])])
 @pytest.mark.parametrize('size', [0, 50_000])
-def test_a_picture_that_is_cut_off_is_named(tmp_path, read, size):
+def test_a_image_that_is_truncated_is_named(tmp_path, read, size):
     path = tmp_path / 'picture.jpg'
     path.write_bytes(image().read_bytes()[:size])
     with pytest.raises(
@@ -58,6 +58,6 @@ def test_a_picture_that_is_cut_off_is_named(tmp_path, read, size):
         read(path)
 
 
-def test_a_missing_picture_is_named(tmp_path):
+def test_a_missing_image_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'nothing\.jpg'):
         read_image(tmp_path / 'nothing.jpg')

@@ -131,9 +131,9 @@ def test_a_scenes_cache_file_takes_kilobytes(root):
 @pytest.mark.parametrize('table', sorted(set(TABLES) - set(OPTIONAL_TABLES)))
 def test_a_missing_table_is_named(root, table):
     (root / VERSION / f'{table}.json').unlink()
-    with pytest.raises(DatasetIncompleteError, match=f'{table}.json') as refused:
+    with pytest.raises(DatasetIncompleteError, match=f'{table}.json') as rejected:
         load(root)
-    assert refused.value.missing == (f'{VERSION}/{table}.json',)
+    assert rejected.value.missing == (f'{VERSION}/{table}.json',)
 
 
 def test_a_dataset_without_maps_logs_attributes_and_visibility_is_indexed(root):
@@ -147,25 +147,25 @@ def test_a_dataset_without_maps_logs_attributes_and_visibility_is_indexed(root):
     assert load(root).tokens() == before.tokens()
 
 
-def test_missing_pictures_and_sweeps_are_listed_by_folder(root):
+def test_missing_images_and_sweeps_are_listed_by_folder(root):
     files = load(root)[0].cameras[1].filename, load(root)[0].lidar.filename
     for file in files:
         (root / file).unlink()
     (root / files[1]).parent.rmdir()
     with pytest.raises(
         DatasetIncompleteError, match=r'(?s)samples/CAM_FRONT: .*samples/LIDAR_TOP: '
-    ) as refused:
+    ) as rejected:
         load(root)
-    assert set(refused.value.missing) == set(files)
+    assert set(rejected.value.missing) == set(files)
 
 
-def test_a_wrong_root_or_version_is_told(root):
+def test_a_wrong_root_or_version_is_reported(root):
     with pytest.raises(DatasetIncompleteError, match=r'no folder v1\.0-trainval'):
         load_index(root, 'v1.0-trainval', 'train')
 
 
 @pytest.mark.parametrize('name', ['ego_pose', 'sensor', 'scene'])
-def test_a_table_that_is_cut_off_is_told(root, name):
+def test_a_table_that_is_truncated_is_reported(root, name):
     table = root / VERSION / f'{name}.json'
     table.write_text(table.read_text()[:-10])
     with pytest.raises(DatasetIncompleteError, match='truncated'):
@@ -195,12 +195,12 @@ def test_a_misspelled_split_gets_a_suggestion(root):
         split_scenes(root, VERSION, 'mini_trian')
 
 
-def test_an_official_split_of_another_version_is_refused(root):
+def test_an_official_split_of_another_version_is_rejected(root):
     with pytest.raises(ValueError, match='needs 150 scenes that'):
         split_scenes(root, VERSION, 'val')
 
 
-def test_a_custom_split_that_the_devkit_would_hide_is_told_to_be_renamed(root):
+def test_a_custom_split_that_the_devkit_would_hide_is_rejected_with_the_remedy(root):
     (root / VERSION / 'splits.json').write_text(json.dumps({'val': [SCENE]}))
     with pytest.raises(
         ValueError, match=r'hides the split of that name in .*splits\.json: rename it'
