@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,12 +137,15 @@ def _inference_matrix(source_width: int, source_height: int, spec: ImageSpec) ->
     return ImageTransform.for_inference(source_width, source_height, spec).matrix()
 
 
-def preprocess(images: Sequence[np.ndarray], spec: ImageSpec) -> tuple[np.ndarray, np.ndarray]:
+def preprocess(
+    images: Sequence[np.ndarray], spec: ImageSpec, pool: Executor | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Resize and crop the images of one frame for inference.
 
     Args:
         images: N arrays (H_i, W_i, 3) uint8 RGB of any sizes.
         spec: the network's input.
+        pool: threads that resize one image each; Pillow releases Python's lock meanwhile.
 
     Returns:
         (N, height, width, 3) uint8 crops and (N, 4, 4) float64 network-input pixel from source
@@ -150,7 +154,6 @@ def preprocess(images: Sequence[np.ndarray], spec: ImageSpec) -> tuple[np.ndarra
     transforms = [
         ImageTransform.for_inference(image.shape[1], image.shape[0], spec) for image in images
     ]
-    crops = np.stack(
-        [transform.apply(image) for transform, image in zip(transforms, images, strict=True)]
-    )
+    apply = map if pool is None else pool.map
+    crops = np.stack([*apply(ImageTransform.apply, transforms, images)])
     return crops, image_matrices(images, spec)

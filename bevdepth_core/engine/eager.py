@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,6 +18,10 @@ from bevdepth_core.engine.fused import folded_model
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.view_transform import ImageFeatures
 from bevdepth_core.preprocess import normalize, preprocess
+
+RESIZE_THREADS = 4
+"""Threads that resize images. Unlike PyTorch's they do not wait busily, so that more of them than
+free cores do no harm."""
 
 
 class EagerNetwork:
@@ -38,6 +43,7 @@ class EagerNetwork:
         self._decoder = BoxDecoder(model.config).to(device)
         self._device, self._dtype = device, dtype
         self._inputs = torch.zeros(0)
+        self._pool = ThreadPoolExecutor(RESIZE_THREADS, thread_name_prefix='resize')
 
     def prepare(self, cameras: int) -> None:
         """Do nothing: no step takes longer the first time."""
@@ -49,7 +55,7 @@ class EagerNetwork:
                 image.cpu().numpy() if isinstance(image, torch.Tensor) else image
                 for image in images
             ]
-            crops, _ = preprocess(arrays, self.model.config.image)
+            crops, _ = preprocess(arrays, self.model.config.image, self._pool)
             crops_on_device = torch.from_numpy(crops).to(self._device)
             self._inputs = normalize(crops_on_device, self.model.config.image)[None]
 

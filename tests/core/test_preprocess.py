@@ -1,5 +1,7 @@
 """Preprocessing equals the official pipeline and its matrix says what it does."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -69,3 +71,14 @@ def test_network_reads_blue_first_with_statistics_of_red_first():
         for value, mean, std in zip((30, 20, 10), spec.mean, spec.std, strict=True)
     ]
     assert torch.allclose(normalize(pixel, spec)[1, :, 3, 5], torch.tensor(expected), atol=1e-6)
+
+
+def test_threads_give_the_same_crops_in_the_same_order():
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (90 + 7 * index, 160, 3), np.uint8) for index in range(5)]
+    spec = ImageSpec(32, 96)
+    with ThreadPoolExecutor(3) as pool:
+        crops, matrices = preprocess(images, spec, pool)
+    expected, expected_matrices = preprocess(images, spec)
+    assert np.array_equal(crops, expected) and np.array_equal(matrices, expected_matrices)
+    assert not np.array_equal(crops[0], crops[1])
