@@ -1,6 +1,4 @@
-"""Colours, RGB: one per class, the same in pictures, ROS markers and the web viewer, and those of
-the pictures' frame.
-"""
+"""RGB colors: one per class, the same in rendered images, ROS markers and the live view."""
 
 from __future__ import annotations
 
@@ -9,20 +7,20 @@ import numpy as np
 
 CLASS_COLORS: dict[str, tuple[int, int, int]] = {
     'car': (255, 158, 0),
-    'truck': (255, 84, 60),
-    'construction_vehicle': (232, 214, 64),
-    'bus': (255, 92, 172),
-    'trailer': (186, 120, 255),
-    'barrier': (150, 164, 178),
-    'motorcycle': (88, 214, 141),
-    'bicycle': (0, 200, 190),
-    'pedestrian': (70, 150, 255),
-    'traffic_cone': (205, 133, 83),
+    'truck': (219, 66, 16),
+    'construction_vehicle': (255, 250, 118),
+    'bus': (192, 30, 105),
+    'trailer': (159, 112, 255),
+    'barrier': (64, 125, 184),
+    'motorcycle': (94, 222, 153),
+    'bicycle': (12, 191, 183),
+    'pedestrian': (127, 200, 255),
+    'traffic_cone': (189, 97, 75),
 }
-"""RGB per class, far enough apart to be told from each other."""
+"""RGB per class. Each pair differs clearly, also with protanopia and deuteranopia."""
 
 UNKNOWN_CLASS_COLOR = (210, 210, 210)
-"""Classes that are not nuScenes ones."""
+"""Color of classes that nuScenes does not have."""
 
 TRUTH = (255, 255, 255)
 BACKGROUND, PANEL, GRID, FAINT, TEXT = (
@@ -35,18 +33,19 @@ BACKGROUND, PANEL, GRID, FAINT, TEXT = (
 
 
 def class_color(name: str) -> tuple[int, int, int]:
-    """Return the RGB colour of a class."""
+    """Return the RGB color of a class."""
     return CLASS_COLORS.get(name, UNKNOWN_CLASS_COLOR)
 
 
 def depth_colors(depth: np.ndarray, nearest_m: float, farthest_m: float) -> np.ndarray:
-    """Return (..., 3) uint8 RGB, near red, far blue, on a logarithmic scale: the near, where
-    errors matter, gets most colours.
+    """Return (..., 3) uint8 RGB, near red, far blue.
+
+    The scale is logarithmic: most colors are for near depths, where errors matter.
 
     Args:
         depth: (...) metres, more than 0.
-        nearest_m: depth of the first colour.
-        farthest_m: depth of the last colour.
+        nearest_m: depth of the first color.
+        farthest_m: depth of the last color.
     """
     share = np.log(np.maximum(depth, nearest_m) / nearest_m) / np.log(farthest_m / nearest_m)
     steps = np.rint(255 * (1 - np.clip(share, 0, 1))).astype(np.uint8)

@@ -4,10 +4,9 @@ the way, or with none.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from rclpy.logging import get_logger
 from rclpy.serialization import deserialize_message
 
 from bevdepth_core.inference import Detector
+from bevdepth_core.types import Frame
 from bevdepth_core.visualization import DepthMaps, expected_depth
 from bevdepth_ros.bags.message_classes import message_class
 from bevdepth_ros.bags.reader import LATEST_NS, Bag
@@ -32,6 +32,15 @@ from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 ANNOTATIONS_TOPIC = '/annotations'
 SECOND_BEFORE_NS = 1_000_000_000
 LONGEST_S = 1e9
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """A scene to show; with its frame if the detector has used one, so images decode once."""
+
+    stamp_ns: int
+    frame: Frame | None = None
+    depth: DepthMaps | None = None
 
 
 class Recording:
@@ -71,6 +80,7 @@ class Recording:
 
     def __exit__(self, *exception: object) -> None:
         self._bag.close()
+        self._store.close()
 
     @property
     def has_detections(self) -> bool:
@@ -129,8 +139,8 @@ class Recording:
             source.image_topic: index for index, source in enumerate(self._settings.camera_sources)
         }
         use_recorded = detector is None and self.has_detections
-        waiting = (
-            deque((stamp, None) for stamp in sorted(self._recorded)) if use_recorded else deque()
+        waiting: deque[_Moment] = (
+            deque(_Moment(stamp) for stamp in sorted(self._recorded)) if use_recorded else deque()
         )
         matcher = None if use_recorded else self._matcher(detector, with_depth, waiting)
         for topic, message in _messages(
@@ -140,28 +150,26 @@ class Recording:
             self._store.add_image(self._settings.cameras[camera], message)
             if matcher is not None:
                 matcher.add(message, camera)
-            while waiting and stamp_ns(message) > waiting[0][0] + SAME_SET_NS:
-                yield from self._scene(*waiting.popleft(), begin_ns, end_ns)
+            while waiting and stamp_ns(message) > waiting[0].stamp_ns + SAME_SET_NS:
+                yield from self._scene(waiting.popleft(), begin_ns, end_ns)
         if matcher is not None:
             matcher.flush()
         while waiting:
-            yield from self._scene(*waiting.popleft(), begin_ns, end_ns)
+            yield from self._scene(waiting.popleft(), begin_ns, end_ns)
 
     def _matcher(
-        self, detector: Detector | None, with_depth: bool, waiting: deque
+        self, detector: Detector | None, with_depth: bool, waiting: deque[_Moment]
     ) -> ImageSetSynchronizer:
-        """Return what matches images into sets, has them looked at, and leaves their stamps and
-        depth in ``waiting``.
-        """
+        """Return a synchronizer that detects in each image set and adds it to ``waiting``."""
         builder = FrameBuilder(lambda: self._settings, self._transforms)
         for camera, info in self._store.infos.items():
             builder.take_info(camera, info)
 
         def take(images: ImageSet) -> None:
             if detector is None:
-                waiting.append((int(images.stamps_ns.mean(dtype=np.float64)), None))
+                waiting.append(_Moment(int(images.stamps_ns.mean(dtype=np.float64))))
                 return
-            built = builder.build(images, threading.Event())
+            built = builder.build(images)
             if built.frame is None:
                 return
             height_m = self._settings.base_frame_height_m
@@ -169,7 +177,8 @@ class Recording:
                 detector(frame_on_ground(built.frame, height_m)), height_m
             )
             self._store.add_detections(detections)
-            waiting.append((detections.stamp_ns, _depth_maps(detector) if with_depth else None))
+            depth = _depth_maps(detector) if with_depth else None
+            waiting.append(_Moment(detections.stamp_ns, built.frame, depth))
 
         settings = self._settings
         synchronizer = ImageSetSynchronizer(
@@ -180,16 +189,14 @@ class Recording:
         synchronizer.registerCallback(take)
         return synchronizer
 
-    def _scene(
-        self, moment_ns: int, depth: DepthMaps | None, begin_ns: int, end_ns: int
-    ) -> Iterator[Scene]:
-        if not begin_ns <= moment_ns < end_ns:
+    def _scene(self, moment: _Moment, begin_ns: int, end_ns: int) -> Iterator[Scene]:
+        if not begin_ns <= moment.stamp_ns < end_ns:
             return
-        if moment_ns in self._recorded:
-            self._store.add_objects(self._recorded[moment_ns])
-        scene = self._store.scene(moment_ns)
+        if moment.stamp_ns in self._recorded:
+            self._store.add_objects(self._recorded[moment.stamp_ns])
+        scene = self._store.scene(moment.stamp_ns, moment.frame)
         if scene is not None:
-            yield replace(scene, depth=depth, latency_s=None)
+            yield replace(scene, depth=moment.depth, latency_s=None)
 
 
 def _messages(

@@ -5,6 +5,7 @@ recording. No node here.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from bisect import bisect_left
 from collections import deque
@@ -15,21 +16,15 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from vision_msgs.msg import Detection3DArray, LabelInfo
 
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.types import CameraRig, Detections3D, Frame
+from bevdepth_core.types import Detections3D, Frame
 from bevdepth_core.visualization import DepthMaps, GroundTruth
 from bevdepth_ros.detections.readings import boxes_from_array, class_names, detections_from_cloud
 from bevdepth_ros.rendering.annotations import Annotation, AnnotationHistory, transformed
-from bevdepth_ros.rig.conversions import (
-    decoded_image,
-    intrinsics_from_file,
-    intrinsics_from_info,
-)
-from bevdepth_ros.rig.intrinsics import Intrinsics
-from bevdepth_ros.rig.settings import CameraSource, RigSettings
+from bevdepth_ros.rig.frames import FrameBuilder
+from bevdepth_ros.rig.settings import RigSettings
 from bevdepth_ros.rig.stamps import stamp_ns
-from bevdepth_ros.rig.synchronizer import LATE_NS
+from bevdepth_ros.rig.synchronizer import LATE_NS, ImageSet
 from bevdepth_ros.rig.transforms import TransformMissingError, Transforms
-from bevdepth_ros.rig.undistortion import Undistorter
 
 IMAGES_KEPT = {'compressed': 64, 'raw': 8}
 """Images per camera that are kept until their detections come: 5 s of JPEGs at 12 Hz; raw ones are
@@ -41,8 +36,11 @@ POSE_CLAMP_S = 0.2
 """A picture may take an ego pose this far from its own time."""
 TF_PATIENCE_NS = 400_000_000
 """So much later, tf will not tell more about a moment."""
-MAX_PIXELS = 50_000_000
 ANNOTATIONS_KEPT = 4096
+
+_WITHOUT_WAITING = threading.Event()
+_WITHOUT_WAITING.set()
+"""Ends each wait of the frame builder: what has not come yet is not shown."""
 
 
 @dataclass(frozen=True)
@@ -99,18 +97,18 @@ class SceneStore:
             ValueError: a calibration file is unusable.
             OSError: or cannot be read.
         """
-        self._settings, self._transforms, self._panel_width = settings, transforms, panel_width
+        self._settings, self._transforms = settings, transforms
         self._longest = IMAGES_KEPT[settings.image_transport]
         self._names = NUSCENES_CLASSES
-        self._undistorter = Undistorter()
+        shown = replace(settings, min_cameras=1, pose_clamp_s=POSE_CLAMP_S)
+        self._frames = FrameBuilder(lambda: shown, transforms, min_width=panel_width)
         self.infos: dict[str, CameraInfo] = {}
         self.detections_arrived = -math.inf
-        self._from_files = {
-            source.name: intrinsics_from_file(source.info_file, settings.images_rectified)
-            for source in settings.camera_sources
-            if source.info_file
-        }
         self.clear()
+
+    def close(self) -> None:
+        """End the threads that decode images."""
+        self._frames.close()
 
     def clear(self) -> None:
         """Forget images, detections and annotations."""
@@ -147,6 +145,7 @@ class SceneStore:
     def add_info(self, camera: str, message: CameraInfo) -> None:
         """Take a calibration."""
         self.infos[camera] = message
+        self._frames.take_info(camera, message)
 
     def add_label_info(self, message: LabelInfo) -> None:
         """Take the names of the classes."""
@@ -209,43 +208,42 @@ class SceneStore:
         newest = [images[-1].stamp_ns for images in self._images.values() if images]
         return min(newest) if newest else None
 
-    def scene(self, stamp_ns: int) -> Scene | None:
-        """Return the moment at ``stamp_ns``, the detections' stamp where there are any; None when
-        no image of it can be shown.
+    def scene(self, stamp_ns: int, frame: Frame | None = None) -> Scene | None:
+        """Return the moment at ``stamp_ns``; None if no image of it can be shown.
+
+        Args:
+            stamp_ns: of the detections if there are any.
+            frame: the images that the detector has used; None builds them from messages.
         """
-        chosen = [
-            (source, image)
-            for source in self._settings.camera_sources
-            if (image := self._image_near(source.name, stamp_ns))
-        ]
-        views = [
-            (source, image, view)
-            for source, image in chosen
-            if (view := self._view(source, image.message)) is not None
-        ]
-        if not views:
+        arrivals = {
+            index: image
+            for index, camera in enumerate(self._settings.cameras)
+            if (image := self._image_near(camera, stamp_ns))
+        }
+        frame = self._frame(arrivals) if frame is None else frame
+        if frame is None:
             return None
-        names = tuple(source.name for source, _, _ in views)
-        pictures, intrinsics, extrinsics = zip(*(view for _, _, view in views), strict=True)
-        stamps = np.array([image.stamp_ns for _, image, _ in views])
-        frame = Frame(
-            pictures,
-            CameraRig(names, np.stack(intrinsics), np.stack(extrinsics)),
-            stamps,
-            self._poses(stamps),
-        )
         found = next(
             (arrival for arrival in self._detections if arrival.stamp_ns == stamp_ns), None
         )
-        latency_s = (
-            None if found is None else found.arrived - max(image.arrived for _, image, _ in views)
-        )
+        newest = max((image.arrived for image in arrivals.values()), default=math.nan)
         return Scene(
             frame,
             None if found is None else found.message,
             self._ground_truth(stamp_ns),
-            latency_s,
+            None if found is None else found.arrived - newest,
         )
+
+    def _frame(self, arrivals: dict[int, _Arrival]) -> Frame | None:
+        """Return the frame of these images by camera, None if none can be shown."""
+        if not arrivals:
+            return None
+        messages = tuple(arrival.message for arrival in arrivals.values())
+        stamps_ns = np.array([arrival.stamp_ns for arrival in arrivals.values()], np.int64)
+        received = max(arrival.arrived for arrival in arrivals.values())
+        return self._frames.build(
+            ImageSet(tuple(arrivals), messages, stamps_ns, received), _WITHOUT_WAITING
+        ).frame
 
     def _image_near(self, camera: str, stamp_ns: int) -> _Arrival | None:
         images = self._images[camera]
@@ -255,49 +253,8 @@ class SceneStore:
         best = min(near, key=lambda image: abs(image.stamp_ns - stamp_ns), default=None)
         return best if best is not None and abs(best.stamp_ns - stamp_ns) <= SAME_SET_NS else None
 
-    def _view(
-        self, source: CameraSource, message: CompressedImage | Image
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Return picture, (3, 3) intrinsics and (4, 4) ego from camera, None when one of them is
-        unusable.
-        """
-        try:
-            intrinsics = self._intrinsics(source.name)
-            if intrinsics is None:
-                return None
-            ego_from_camera = self._transforms.latest(
-                self._settings.base_frame, source.frame or message.header.frame_id
-            )
-            image = decoded_image(message, MAX_PIXELS, self._panel_width)
-            intrinsics.require_image_size(image.width, image.height)
-        except (TransformMissingError, ValueError):
-            return None
-        picture = image.pixels
-        intrinsics = intrinsics.scaled(
-            picture.shape[1] / image.width, picture.shape[0] / image.height
-        )
-        matrix = intrinsics.matrix
-        if intrinsics.distortion is not None:
-            picture = self._undistorter(source.name, picture, matrix, intrinsics.distortion)
-        ego_from_camera = ego_from_camera @ intrinsics.frame_from_camera
-        return picture, matrix, ego_from_camera
-
-    def _intrinsics(self, camera: str) -> Intrinsics | None:
-        """Return the calibration of a camera, None before it has come; raises ValueError when it
-        is unusable.
-        """
-        if camera in self._from_files or camera not in self.infos:
-            return self._from_files.get(camera)
-        return intrinsics_from_info(self.infos[camera], self._settings.images_rectified)
-
     def _poses(self, stamps_ns: np.ndarray) -> np.ndarray | None:
-        fixed, base = self._settings.fixed_frame, self._settings.base_frame
-        try:
-            return np.stack(
-                [self._transforms.at(fixed, base, int(stamp), POSE_CLAMP_S) for stamp in stamps_ns]
-            )
-        except TransformMissingError:
-            return None
+        return self._frames.poses(stamps_ns)[0]
 
     def _place_annotations(self, now_ns: int) -> None:
         """Move to the fixed frame what tf has caught up with, or should have by now."""
