@@ -67,8 +67,10 @@ def _write_in_processes(
                 done, pending = wait(pending, PROGRESS_S, FIRST_COMPLETED)
                 bar.update(counter.value - bar.n)
                 _require_done(done)
-        except BaseException:
+        except BaseException as error:
             stop.set()
+            if isinstance(error, KeyboardInterrupt):
+                print('stopping: unfinished bags are removed', file=sys.stderr, flush=True)
             pool.shutdown(cancel_futures=True)
             raise
 

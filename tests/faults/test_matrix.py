@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 
 import pytest
 
-from tests.faults.bench import Bench
+from tests.faults.bench import Bench, Record
 from tests.faults.cases import ALL, CASES, NOTHING, UNFUSED, Case
 from tests.faults.report import OUTCOME
 from tests.faults.stream import CAMERAS
 from tests.ros.graph import PATIENCE_S, wait_until
 
 ANSWERS = 3
-"""Answers that must show what is expected."""
+"""Consecutive results that must show what is expected."""
 QUIET_S = 0.5
 """Nothing must come for this time where nothing may be published; longer than an answer takes."""
 
@@ -89,13 +90,14 @@ def _require_published(bench: Bench, case: Case, injected: float) -> None:
 
 
 def _as_expected(bench: Bench, case: Case, injected: float) -> list:
-    """Return the answers that show what must be published, from the end of the list."""
-    answers = bench.answers(injected)
-    if case.published == UNFUSED:
-        return [record for record in answers if not record.fused]
+    """Return the newest results that show what must be published, back to the last other one."""
     missing = '' if case.published == ALL else case.published.removeprefix('without ')
     cameras = frozenset(CAMERAS) - set(missing.split(', '))
-    return [record for record in answers if record.cameras == cameras]
+
+    def is_expected(record: Record) -> bool:
+        return not record.fused if case.published == UNFUSED else record.cameras == cameras
+
+    return list(takewhile(is_expected, reversed(bench.answers(injected))))
 
 
 def _require_silence(bench: Bench) -> None:

@@ -1,5 +1,4 @@
-"""A few seconds of fuzzing in every run of the tests; `python -m tests.fuzz` goes on from
-there."""
+"""A few executions of every fuzzing target; `python -m tests.fuzz` continues from there."""
 
 import re
 import subprocess
@@ -12,20 +11,19 @@ from bevdepth_core.config import model_config_from_dict
 from tests.fuzz.targets import TARGETS
 from tests.reference import ROOT
 
-SECONDS = 0.7
-"""For each target."""
+EXECUTIONS = 40
+"""Of each target; a number and not a time, so that a busy machine runs the same inputs."""
 
 
-def test_no_damaged_input_does_anything_but_being_refused_or_taken():
-    command = [sys.executable, '-m', 'tests.fuzz', '--seconds', str(SECONDS)]
+def test_every_damaged_input_is_accepted_or_rejected_without_any_other_failure():
+    command = [sys.executable, '-m', 'tests.fuzz', '--executions', str(EXECUTIONS)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = {
         name: int(count.replace(',', ''))
         for name, count in re.findall(r'^(\w+) +([\d,]+) executions,', done.stdout, re.MULTILINE)
     }
-    assert counts.keys() == TARGETS.keys()
-    assert min(counts.values()) > 0
+    assert counts == dict.fromkeys(TARGETS, EXECUTIONS)
 
 
 _PLAIN = st.recursive(
@@ -52,7 +50,7 @@ _SECTIONS = st.sampled_from(
 
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(_SECTIONS, _PLAIN, max_size=3))
-def test_any_mapping_is_a_model_config_or_refused(values):
+def test_any_mapping_is_a_model_config_or_rejected(values):
     try:
         config = model_config_from_dict(values)
     except ValueError:

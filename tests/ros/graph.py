@@ -13,7 +13,7 @@ from rclpy._rclpy_pybind11 import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 """Longest wait for what must happen; long, since a shared machine may be slow."""
 
 

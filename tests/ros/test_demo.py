@@ -18,7 +18,7 @@ from bevdepth_core.synthetic import make_scene
 from bevdepth_core.types import Detections3D
 from bevdepth_ros.demo import Listener, draw_drive, draw_picture
 from bevdepth_ros.detections.messages import objects_cloud
-from tests.ros.graph import Graph
+from tests.ros.graph import PATIENCE_S, Graph
 
 LONGEST_DEMO_S = 240
 
@@ -101,7 +101,7 @@ def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path) -> None:
         if line.startswith('running:'):
             break
     demo.send_signal(signal.SIGINT)
-    _, errors = demo.communicate(timeout=60)
+    _, errors = demo.communicate(timeout=PATIENCE_S)
     assert (demo.returncode, errors) == (130, '')
     assert processes_about(tmp_path) == []
 

@@ -183,7 +183,7 @@ def test_a_live_launch_waits_unconfigured_without_autostart_and_ends_on_a_signal
         log.append(process.stdout.readline())
         assert log[-1], ''.join(log)
     os.killpg(process.pid, number)
-    log.append(process.communicate(timeout=60)[0])
+    log.append(process.communicate(timeout=PATIENCE_S)[0])
     assert 'is inactive' not in ''.join(log)
     assert 'Traceback' not in ''.join(log)
     assert_group_ends(process.pid)
@@ -208,7 +208,7 @@ def test_the_node_ends_cleanly_on_a_signal_while_it_is_being_configured(
         ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
     )
     process.send_signal(number)
-    log = process.communicate(timeout=60)[0]
+    log = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == 0, log
     assert 'Traceback' not in log
 
@@ -217,7 +217,7 @@ def test_the_node_leaves_the_graph_when_it_ends(graph: Graph):
     process = run(DISTRIBUTIONS[0], 'python', '-m', 'bevdepth_ros.detector')
     wait_until(lambda: 'bevdepth_detector' in graph.node.get_node_names(), 'the node')
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     wait_until(
         lambda: 'bevdepth_detector' not in graph.node.get_node_names(),
         'its leave',
@@ -235,7 +235,7 @@ def test_a_parameter_of_the_wrong_type_ends_the_node_with_a_sentence(domain_id: 
         '-p',
         'cameras:=CAM_FRONT',
     )
-    log = process.communicate(timeout=60)[0]
+    log = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == 1
     assert (
         'bevdepth_detector does not start: parameter cameras must be a list of strings, got '

@@ -23,7 +23,7 @@ from tests.networks import write_tiny_checkpoint
 from tests.soak.stream import CAMERAS
 
 NAME = '/bevdepth_detector'
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
 ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
 

@@ -3,6 +3,7 @@ meanwhile."""
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from tests.soak.detector import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, Runnin
 from tests.soak.faults import FAULTS
 from tests.soak.stream import Condition, Stream
 
-RECOVERY_S = 30.0
+RECOVERY_S = 120.0
 """A node that does not answer for this time after the end of a fault has not recovered; long,
 since machines may be slow."""
 SAMPLE_S = 5.0
@@ -71,7 +72,8 @@ class Soak:
     """One run; needs rclpy to be initialised.
 
     Args:
-        seconds: how long.
+        seconds: how long; None without a limit.
+        faults: how many; None without a limit.
         hold_s, rest_s: shortest and longest time of a fault, and of the rest after it.
         seed: of everything that is drawn.
         tell: receives a sentence now and then.
@@ -79,13 +81,15 @@ class Soak:
 
     def __init__(
         self,
-        seconds: float,
+        seconds: float | None,
+        faults: int | None,
         hold_s: tuple[float, float],
         rest_s: tuple[float, float],
         seed: int,
         tell: Callable[[str], None],
     ) -> None:
-        self._seconds, self._hold_s, self._rest_s = seconds, hold_s, rest_s
+        self._seconds, self._faults = seconds or math.inf, faults or math.inf
+        self._hold_s, self._rest_s = hold_s, rest_s
         self._rng, self._tell = Random(seed), tell
         self._result = Result()
         self._events: dict[str, Callable[[], None]] = {
@@ -124,12 +128,17 @@ class Soak:
         self._require_recovery('start', time.monotonic())
         self._began = self._sampled_at = time.monotonic()
         deck: list[str] = []
-        while time.monotonic() < self._began + self._seconds and self._detector.alive():
+        while not self._is_over():
             if not deck:
                 deck = self._rng.sample(sorted(self._events), len(self._events))
                 self._tell_progress()
             self._suffer(deck.pop())
         self._result.seconds = time.monotonic() - self._began
+
+    def _is_over(self) -> bool:
+        happened = sum(len(outcome.worst) for outcome in self._result.outcomes.values())
+        late = time.monotonic() >= self._began + self._seconds
+        return late or happened >= self._faults or not self._detector.alive()
 
     def _suffer(self, name: str) -> None:
         """Let one fault happen, end it, and wait until the node has recovered."""
@@ -231,7 +240,8 @@ class Soak:
 
 
 def run(
-    seconds: float,
+    seconds: float | None = None,
+    faults: int | None = None,
     hold_s: tuple[float, float] = (1.0, 6.0),
     rest_s: tuple[float, float] = (1.0, 4.0),
     seed: int = 0,
@@ -240,6 +250,6 @@ def run(
     """Soak a node in this process's ROS domain; arguments as ``Soak`` has them."""
     rclpy.init()
     try:
-        return Soak(seconds, hold_s, rest_s, seed, tell).run()
+        return Soak(seconds, faults, hold_s, rest_s, seed, tell).run()
     finally:
         rclpy.shutdown()

@@ -33,7 +33,7 @@ from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
 from bevdepth_ros.rig.tf_listener import matrix_from_transform
 from tests.ros.bags.conftest import SCENES
 from tests.ros.bags.tables import Tables
-from tests.ros.graph import wait_until
+from tests.ros.graph import PATIENCE_S, wait_until
 
 STORAGES = ['mcap', 'sqlite3']
 
@@ -350,7 +350,7 @@ def test_scenes_are_written_in_parallel_and_a_second_run_replaces_them(
     root = linked_copy(dataroot, tmp_path / 'copy')
     out = tmp_path / 'bags'
     run = start(root, out)
-    assert run.wait(120) == 0, run.stderr.read()
+    assert run.wait(PATIENCE_S) == 0, run.stderr.read()
     assert sorted(path.name for path in out.iterdir()) == list(SCENES)
     first = {path: path.read_bytes() for path in out.rglob('*') if path.is_file()}
     pipes = [
@@ -361,9 +361,14 @@ def test_scenes_are_written_in_parallel_and_a_second_run_replaces_them(
     wait_until(lambda: len(list(out.iterdir())) == 4, 'two bags in the making')
     ends = [os.open(pipe, os.O_WRONLY) for pipe in pipes]
     run.send_signal(signal.SIGTERM)
+    log = ''
+    while 'stopping' not in log:  # only then may the scenes fail to be read
+        line = run.stderr.readline()
+        assert line, log
+        log += line
     for end in ends:
         os.close(end)
-    assert run.wait(60) == 130, run.stderr.read()
+    assert run.wait(PATIENCE_S) == 130, run.stderr.read()
     assert {path: path.read_bytes() for path in out.rglob('*') if path.is_file()} == first
 
 
