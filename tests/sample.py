@@ -25,7 +25,7 @@ from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
 from bevdepth_core.synthetic.sensors.render import render_frame
 from bevdepth_core.synthetic.sensors.rig import ego_from_lidar, nuscenes_like_rig
 from bevdepth_core.synthetic.sensors.schedule import LIDAR_STAMP_S
-from bevdepth_core.synthetic.world.town import make_scene
+from bevdepth_core.synthetic.world.generator import make_scene
 from bevdepth_core.types import CameraRig, Frame
 
 TOKENS = ('past-frame', 'key-frame')

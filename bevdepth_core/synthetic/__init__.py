@@ -1,9 +1,8 @@
-"""A seeded drive through a made town, seen by six cameras and a lidar: data for everyone who has
-none.
+"""Synthetic drives: a seeded world with traffic, rendered for six cameras and a lidar.
 
-``make_scene`` lays out the world, ``nuscenes_like_rig`` and ``ego_from_lidar`` say where the
-sensors sit, ``render_frame`` takes the six pictures, ``scan`` turns the lidar once,
-``visible_fractions`` says what an annotator could see.
+``make_scene`` generates the world, ``nuscenes_like_rig`` and ``ego_from_lidar`` return where the
+sensors are mounted, ``render_frame`` renders the six images, ``scan`` returns one lidar sweep, and
+``visible_fractions`` returns how much of each object the cameras see.
 """
 
 from bevdepth_core.synthetic.sensors.lidar import LidarScan, scan
@@ -14,13 +13,13 @@ from bevdepth_core.synthetic.sensors.rig import (
     nuscenes_like_rig,
 )
 from bevdepth_core.synthetic.sensors.visibility import visible_fractions
-from bevdepth_core.synthetic.world.scene import Scene
-from bevdepth_core.synthetic.world.town import make_scene
+from bevdepth_core.synthetic.world.generator import make_scene
+from bevdepth_core.synthetic.world.scene import SyntheticScene
 
 __all__ = [
     'EXPOSURE_OFFSET_S',
     'LidarScan',
-    'Scene',
+    'SyntheticScene',
     'ego_from_lidar',
     'make_scene',
     'nuscenes_like_rig',

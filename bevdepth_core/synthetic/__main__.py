@@ -1,4 +1,4 @@
-"""Writes a dataset of drawn drives in the format of nuScenes: python -m bevdepth_core.synthetic
+"""Writes a synthetic dataset in the format of nuScenes: python -m bevdepth_core.synthetic
 --help.
 """
 

@@ -11,7 +11,7 @@ from bevdepth_core.config import model_config_from_dict
 from tests.fuzz.targets import TARGETS
 from tests.reference import ROOT
 
-EXECUTIONS = 40
+EXECUTIONS = 20
 """Of each target; a number and not a time, so that a busy machine runs the same inputs."""
 
 

@@ -1,6 +1,4 @@
-"""Lets the sensors of a vehicle record a drive: image and lidar files, and what there was to
-annotate.
-"""
+"""Records a synthetic drive: writes image and lidar files and returns the objects to annotate."""
 
 from __future__ import annotations
 
@@ -27,8 +25,8 @@ from bevdepth_core.synthetic.sensors.schedule import (
     shots,
 )
 from bevdepth_core.synthetic.sensors.visibility import visible_fractions
-from bevdepth_core.synthetic.world.scene import Scene
-from bevdepth_core.synthetic.world.town import make_scene
+from bevdepth_core.synthetic.world.generator import make_scene
+from bevdepth_core.synthetic.world.scene import SyntheticScene
 from bevdepth_core.types import CameraRig
 
 JPEG_QUALITY = 90
@@ -63,13 +61,11 @@ class Drive:
         return ego_from_lidar(log_seed=self.seed)
 
     def map_filename(self) -> str:
-        """Return where the map of the town is, relative to the dataset's root."""
+        """Return the file of the map, relative to the dataset's root."""
         return f'maps/{token("map", self.name, self.seed)}.png'
 
     def filename(self, shot: Shot) -> str:
-        """Return where a shot is, relative to the dataset's root; the name is made as in
-        nuScenes.
-        """
+        """Return the file of a shot, relative to the dataset's root, named as in nuScenes."""
         folder, ending = (
             'samples' if shot.key_frame else 'sweeps',
             'pcd.bin' if shot.channel == LIDAR else 'jpg',
@@ -104,9 +100,9 @@ class KeyFrame:
         world_from_ego: (shots, 4, 4), the vehicle at each shot's stamp; the origin of the world is
             the map's.
         classes: n names, one per actor.
-        riders: (n,) bool, whether somebody sits on a bicycle or motorcycle.
-        size: (n, 3) length, width, height, metres.
-        position: (n, 2) world x and y of the centres, metres.
+        riders: (n,) bool, whether a bicycle or motorcycle has a rider.
+        size: (n, 3) length, width, height, meters.
+        position: (n, 2) world x and y of the centers, meters.
         heading: (n,) radians.
         speed: (n,) m/s over ground.
         points: (n,) lidar points on each actor.
@@ -142,12 +138,12 @@ def record(
 
 
 @lru_cache(maxsize=2)
-def _scene(seed: int, duration_s: float) -> Scene:
+def _scene(seed: int, duration_s: float) -> SyntheticScene:
     return make_scene(seed, duration_s)
 
 
 def _record_key_frame(
-    root: Path, scene: Scene, drive: Drive, sensors: Sensors, number: int
+    root: Path, scene: SyntheticScene, drive: Drive, sensors: Sensors, number: int
 ) -> KeyFrame:
     taken = tuple(shots(number, sensors.sweeps))
     rig, poses = (
@@ -170,7 +166,7 @@ def _record_key_frame(
 
 def _write_image(
     path: Path,
-    scene: Scene,
+    scene: SyntheticScene,
     rig: CameraRig,
     sensors: Sensors,
     shot: Shot,
@@ -192,7 +188,7 @@ def _write_image(
 
 
 def _write_sweep(
-    path: Path, scene: Scene, drive: Drive, sensors: Sensors, shot: Shot
+    path: Path, scene: SyntheticScene, drive: Drive, sensors: Sensors, shot: Shot
 ) -> np.ndarray:
     """Write a turn of the lidar, moved to where the lidar is at its stamp; return (actors,) points
     on each actor.
@@ -209,7 +205,7 @@ def _write_sweep(
     return np.bincount(turn.actor[turn.actor >= 0], minlength=len(scene.actors))
 
 
-def _states(scene: Scene, time_s: float) -> dict:
+def _states(scene: SyntheticScene, time_s: float) -> dict:
     """Return what the actors are and do, as arrays named as in ``KeyFrame``."""
     poses = scene.actor_poses(time_s)
     velocities = [scene.actor_velocity(actor, time_s) for actor in scene.actors]

@@ -89,7 +89,7 @@ def attribute_tokens(class_name: str, rider: bool, speed: float, ever_moves: boo
 
     Args:
         class_name: one of the ten classes.
-        rider: whether somebody sits on a bicycle or motorcycle.
+        rider: whether a bicycle or motorcycle has a rider.
         speed: m/s over ground at the moment.
         ever_moves: whether it moves at any time of the scene; what never does is parked, but for a
             bus, which stands at a stop.

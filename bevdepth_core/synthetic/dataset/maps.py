@@ -1,4 +1,4 @@
-"""A map for each town: where it lies, and the mask of its road as nuScenes' semantic prior."""
+"""The map of each scene: its origin, and the mask of its road as nuScenes' semantic prior."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _CROSSING_REACH = 150.0
 
 
 def map_origin(road: Road) -> np.ndarray:
-    """Return the (2,) world x and y, whole metres, of the map's lower left corner, which is (0, 0)
+    """Return the (2,) world x and y, whole meters, of the map's lower left corner, which is (0, 0)
     in a dataset.
     """
     return np.floor(road.center.min(axis=0) - MARGIN_M)
 
 
 def write_map(road: Road, path: Path) -> None:
-    """Write the mask, 255 where roads with their sidewalks are; the last row of the picture is y =
+    """Write the mask, 255 where roads with their sidewalks are; the last row of the image is y =
     0.
     """
     origin = map_origin(road)

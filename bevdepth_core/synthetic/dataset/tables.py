@@ -69,14 +69,14 @@ def _log_rows(drive: Drive) -> dict[str, list[dict]]:
         'logfile': drive.name,
         'vehicle': 'synthetic',
     }
-    town = {
+    semantic_prior = {
         'token': token('map', drive.name, drive.seed),
         'log_tokens': [log['token']],
         'category': 'semantic_prior',
     }
     return {
         'log': [log | {'date_captured': f'{date:%Y-%m-%d}', 'location': f'town-{drive.name}'}],
-        'map': [town | {'filename': drive.map_filename()}],
+        'map': [semantic_prior | {'filename': drive.map_filename()}],
     }
 
 
@@ -196,7 +196,7 @@ def _annotated(key_frames: Sequence[KeyFrame]) -> np.ndarray:
     """Return (key frames, actors), where each actor has a box.
 
     That is from a key frame before it is first noticed, by a point or in an image, to one after
-    the last: hidden in between it keeps its box, and the neighbours give the first and last
+    the last: hidden in between it keeps its box, and the neighbors give the first and last
         noticed box a velocity. Beyond the range there is none.
     """
     noticed = np.array(

@@ -1,4 +1,4 @@
-"""Writes drawn drives as a dataset in the format of nuScenes v1.0, drives in parallel."""
+"""Writes synthetic drives as a dataset in the format of nuScenes v1.0, in parallel processes."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ _FOLDERS = (VERSION, 'maps', 'samples', 'sweeps')
 
 @dataclass(frozen=True)
 class DatasetPlan:
-    """What is drawn; the same plan gives the same bytes, and more scenes leave the others as they
-    are.
+    """What a dataset contains.
+
+    The same plan gives the same bytes, and more scenes do not change the others.
 
     Attributes:
         train_scenes: scenes of split ``synthetic_train``.
@@ -55,7 +56,7 @@ class DatasetPlan:
         seed: of all scenes.
 
     Raises:
-        ValueError: there is nothing to draw, or it cannot be drawn.
+        ValueError: the plan has no scene, or its scenes are too small.
     """
 
     train_scenes: int
@@ -109,13 +110,13 @@ def write_dataset(
 ) -> None:
     """Write ``plan`` as the nuScenes-format dataset ``root``, version ``v1.0-synthetic``.
 
-    It is made in a folder beside ``root`` that ends in ``.part`` and gets its name when it is
-    whole. An interrupted run removes that folder, and so does the next run if it could not. A
+    It is written to a folder beside ``root`` that ends in ``.part`` and renamed when it is
+    complete. An interrupted run removes that folder, and so does the next run if it could not. A
     script that calls this needs ``if __name__ == '__main__'``, for the processes import it.
 
     Args:
         root: the new dataset's folder.
-        plan: what is drawn.
+        plan: what the dataset contains.
         jobs: processes; one per processor when None.
         force: replace a dataset that was written by this function.
         progress: whether to show a progress bar on a terminal.
@@ -176,7 +177,7 @@ def _record_drives(
     blocks = [range(start, min(start + step, count)) for start in range(0, count, step)]
     bar = tqdm(
         total=count * len(drives),
-        desc='drawing',
+        desc='rendering',
         unit='key frame',
         disable=None if progress else True,
     )

@@ -1,4 +1,4 @@
-"""The ground in a picture: what lies flat on it, shadows, grain and haze, all in the plane z =
+"""The ground in an image: what lies flat on it, shadows, grain and haze, all in the plane z =
 0.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from bevdepth_core.synthetic.sensors.pavement import Flat, layers_around, lit_flat
 from bevdepth_core.synthetic.sensors.sky import smooth_noise
 from bevdepth_core.synthetic.sensors.view import NEAR, View, fill, fixed_point, plain_image
-from bevdepth_core.synthetic.world.scene import Light, Scene
+from bevdepth_core.synthetic.world.scene import Light, SyntheticScene
 
 _GRASS, _CONTACT = (104, 116, 74), (40, 40, 43)
 _HORIZON_DISTANCE = 500.0
@@ -27,7 +27,7 @@ many."""
 def paint_ground(
     image: np.ndarray,
     view: View,
-    scene: Scene,
+    scene: SyntheticScene,
     shadows: list[np.ndarray],
     contacts: list[np.ndarray],
 ) -> None:
@@ -45,8 +45,8 @@ def paint_ground(
         return
     lower = view.part(first)
     canvas = plain_image(lower, lit_flat(_GRASS, scene.light))
-    flat, colours = layers_around(scene, view.position[:2])
-    _fill_flat(canvas, lower, flat, colours)
+    flat, colors = layers_around(scene, view.position[:2])
+    _fill_flat(canvas, lower, flat, colors)
     _fill_flat(canvas, lower, Flat.of(contacts), [lit_flat(_CONTACT, scene.light)] * len(contacts))
     smooth = lower.resized(_SMOOTH_WIDTH)
     ground = _ground_under_pixels(smooth)
@@ -95,7 +95,7 @@ def _gain(
     light: Light,
     shadows: list[np.ndarray],
 ) -> np.ndarray:
-    """Return what the colours of the ground are multiplied with, in 128ths: uint8, three channels,
+    """Return what the colors of the ground are multiplied with, in 128ths: uint8, three channels,
     twice the view's size.
     """
     mask = np.zeros((view.height, view.width), np.uint8)
@@ -121,10 +121,10 @@ def _haze(distance: np.ndarray, light: Light) -> np.ndarray:
 
 
 def _fill_flat(
-    canvas: np.ndarray, view: View, flat: Flat, colours: list[tuple[float, ...]]
+    canvas: np.ndarray, view: View, flat: Flat, colors: list[tuple[float, ...]]
 ) -> None:
     """Fill outlines on the ground, one after the other."""
-    if not colours:
+    if not colors:
         return
     points = view.to_camera(flat.points)
     across, depth = points @ view.intrinsics[0], points[:, 2]
@@ -135,7 +135,8 @@ def _fill_flat(
     for number in np.flatnonzero(~unseen).tolist():
         part = slice(flat.ends[number], flat.ends[number + 1])
         outline = view.outline_pixels(points[part]) if cut[number] else pixels[part]
-        fill(canvas, [outline], colours[number])
+        if outline is not None:
+            fill(canvas, [outline], colors[number])
 
 
 @lru_cache(maxsize=4)

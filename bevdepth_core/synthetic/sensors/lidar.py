@@ -9,7 +9,7 @@ import numpy as np
 
 from bevdepth_core.synthetic.sensors.placement import placed_actors, placed_props
 from bevdepth_core.synthetic.sensors.raycast import RayGrid, cast
-from bevdepth_core.synthetic.world.scene import Scene
+from bevdepth_core.synthetic.world.scene import SyntheticScene
 
 LOWEST_DEGREES, HIGHEST_DEGREES = -30.67, 10.67
 """Elevations of the outermost beams of nuScenes' lidar; those between are evenly spaced."""
@@ -31,7 +31,7 @@ class LidarScan:
     """One turn.
 
     Attributes:
-        points: (n, 3) float32 metres, lidar frame: x right, y forward, z up.
+        points: (n, 3) float32 meters, lidar frame: x right, y forward, z up.
         intensity: (n,) float32, 0..255.
         ring: (n,) int64, 0 is the lowest beam.
         actor: (n,) int64 index into the scene's actors, -1 for everything else.
@@ -49,7 +49,7 @@ def _grid(beams: int) -> RayGrid:
 
 
 def scan(
-    scene: Scene, time_s: float, ego_from_lidar: np.ndarray, *, beams: int = 32, seed: int
+    scene: SyntheticScene, time_s: float, ego_from_lidar: np.ndarray, *, beams: int = 32, seed: int
 ) -> LidarScan:
     """Return what the lidar measures at ``time_s``; everything stands still during the turn.
 

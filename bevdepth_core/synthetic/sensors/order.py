@@ -1,4 +1,11 @@
-"""What is in the picture, and in which order it has to be drawn."""
+"""Which objects are visible in an image, and in which order the painter must draw them.
+
+The painter has no depth buffer: it draws whole objects one over the other, so an object must be
+drawn after everything that it hides. Distance alone does not give that order (a long truck whose
+center is far can hide a near car), so the order comes from pairs: two convex footprints that a
+straight line separates cannot hide each other in both directions, and the side on which the camera
+stands decides which one may hide the other.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +29,16 @@ def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:
         cannot_hide: (n, n) bool, [i, j] is true when i certainly does not cover any part of j.
         distance: (n,) from the camera.
     """
+    # i must be drawn after j if i may hide j and j cannot hide i. Pairs that may hide each other
+    # in both directions (overlapping footprints) give no constraint: distance decides.
     must_follow = ~cannot_hide & cannot_hide.T
     np.fill_diagonal(must_follow, False)
     waiting_for = must_follow.sum(axis=1).astype(np.float64)
     farness = distance.astype(np.float64).copy()
     order = []
     for _ in range(len(distance)):
+        # The farthest object that waits for nothing. In a cycle of constraints every object waits;
+        # then the farthest of all breaks the cycle.
         chosen = int(np.lexsort((-farness, waiting_for > 0))[0])
         order.append(chosen)
         waiting_for -= must_follow[:, chosen]
@@ -36,8 +47,8 @@ def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:
 
 
 def visible_objects(objects: list[Placed], view: View) -> list[Placed]:
-    """Return those that reach into the picture and are not wholly hidden, in drawing order."""
-    near = _near_the_picture(objects, view)
+    """Return the objects that are at least partly visible in the image, in drawing order."""
+    near = _near_the_image(objects, view)
     if not near:
         return []
     corners = view.to_camera(np.stack([placed.corners for placed in near]))
@@ -59,8 +70,10 @@ def visible_objects(objects: list[Placed], view: View) -> list[Placed]:
 def _not_hidden(
     ordered: list[Placed], corners: np.ndarray, names: np.ndarray, view: View
 ) -> list[int]:
-    """Return the ``names`` of those not wholly behind one or more nearer solids; errs on the side
-    of drawing.
+    """Return the ``names`` of the objects that nearer solids do not hide completely.
+
+    The test is conservative: it works on a small mask, so that an object that is visible in a few
+    pixels alone may be kept, and none that is visible in more is lost.
 
     Args:
         ordered: far to near.
@@ -72,7 +85,7 @@ def _not_hidden(
     covered = np.zeros((small.height, small.width), np.uint8)
     kept = []
     for placed, box, name in zip(reversed(ordered), corners[::-1], names[::-1], strict=True):
-        if box[:, 2].min() > NEAR:
+        if box[:, 2].min() > NEAR:  # the corners of a box across the near plane have no pixels
             pixels = small.project(box)
             (x0, y0), (x1, y1) = (
                 np.floor(pixels.min(axis=0)).astype(int),
@@ -88,16 +101,17 @@ def _not_hidden(
 
 
 def _cover(covered: np.ndarray, placed: Placed, view: View) -> None:
-    """Mark the pixels that lie wholly behind the large solids of an object."""
+    """Mark the pixels that the large solids of an object cover completely."""
     for points in placed.shape.covers:
         camera = view.to_camera(placed.to_world(points))
         mask = np.zeros_like(covered)
         cv2.fillConvexPoly(mask, cv2.convexHull(fixed_point(view.project(camera))), 1, shift=SHIFT)
+        # Erosion drops the border pixels, which the solid covers only in part.
         np.maximum(covered, cv2.erode(mask, np.ones((3, 3), np.uint8)), out=covered)
 
 
-def _near_the_picture(objects: list[Placed], view: View) -> list[Placed]:
-    """Return those whose surrounding cylinder is within sight; cheap and generous."""
+def _near_the_image(objects: list[Placed], view: View) -> list[Placed]:
+    """Return the objects whose bounding cylinder is in the field of view, or a little outside."""
     offset = np.array([placed.position for placed in objects]).reshape(-1, 2) - view.position[:2]
     radius = np.array([placed.shape.radius for placed in objects])
     forward = view.world_from_camera[:2, 2] / np.linalg.norm(view.world_from_camera[:2, 2])
@@ -115,6 +129,8 @@ def footprints_cannot_hide(footprints: np.ndarray, eye: np.ndarray) -> np.ndarra
     """Return (n, n): i cannot hide j when a line along an edge of either separates them with the
     eye on j's side.
     """
+    # Separating axes: the normal of each edge of i, pointing outwards (footprints are
+    # counter-clockwise). i and j are separated if all of j lies beyond such an edge of i.
     edges = np.roll(footprints, -1, axis=1) - footprints
     outward = np.stack((edges[..., 1], -edges[..., 0]), axis=-1)
     offset = (outward * footprints).sum(axis=-1)
@@ -124,6 +140,8 @@ def footprints_cannot_hide(footprints: np.ndarray, eye: np.ndarray) -> np.ndarra
         .min(axis=-1)
     )
     beyond = (reach >= offset[:, :, None] - 1e-6).transpose(0, 2, 1)
+    # With the eye beyond that edge, too, i is behind the line as seen from the eye and cannot hide
+    # j; with the eye on the side of i, j cannot hide i (the transposed case).
     eye_beyond = outward @ eye >= offset
     separated_eye_there = (beyond & eye_beyond[:, None]).any(axis=-1)
     separated_eye_here = (beyond & ~eye_beyond[:, None]).any(axis=-1)

@@ -25,11 +25,11 @@ _LEAF_COUNTS = ((22.0, 0), (50.0, 30), (110.0, 70), (np.inf, 160))
 
 
 class _Batch:
-    """Points, faces and colours of n objects as one camera sees them, calculated all at once.
+    """Points, faces and colors of n objects as one camera sees them, calculated all at once.
 
     Attributes:
         eyes: (n, 3) the camera in the objects' frames.
-        distance: (n,) metres.
+        distance: (n,) meters.
         clear: (n,) share of the contrast that haze leaves.
         camera_from_local: (n, 3, 3) rotations.
     """
@@ -52,9 +52,9 @@ class _Batch:
         self._place_points(shapes, view)
         self._face_ends = np.cumsum([0, *(len(shape.normals) for shape in shapes)])
         owner = np.repeat(np.arange(len(shapes)), np.diff(self._face_ends))
-        normals, anchors, colours, extents, details, glows = (
+        normals, anchors, colors, extents, details, glows = (
             np.concatenate([getattr(shape, name) for shape in shapes])
-            for name in ('normals', 'anchors', 'colours', 'extents', 'details', 'glows')
+            for name in ('normals', 'anchors', 'colors', 'extents', 'details', 'glows')
         )
         smallest = smallest_detail_px * np.maximum(self.distance, NEAR) / view.focal
         towards = self.eyes.astype(np.float32)[owner] - anchors
@@ -69,13 +69,13 @@ class _Batch:
             (normals[:, :1] * along + normals[:, 1:2] * across, normals[:, 2])
         )
         lit = np.minimum(
-            colours[shown]
+            colors[shown]
             * _strength(world_normals, np.where(shaded, 0.15, 1.0)[owner], glows[shown], light),
             255,
         )
         clear = self.clear[owner][:, None]
-        self._colours = np.zeros_like(colours)
-        self._colours[shown] = lit * clear + np.array(light.horizon) * (1 - clear)
+        self._colors = np.zeros_like(colors)
+        self._colors[shown] = lit * clear + np.array(light.horizon) * (1 - clear)
 
     def _place_points(self, shapes: list[Shape], view: View) -> None:
         self._point_ends = np.cumsum([0, *(len(shape.points) for shape in shapes)])
@@ -96,7 +96,7 @@ class _Batch:
         self, number: int
     ) -> tuple[np.ndarray, np.ndarray | None, list[bool], list[list[float]]]:
         """Return an object's points in the camera frame, its pixels unless some are too near, and
-        per face: shows, colour.
+        per face: shows, color.
         """
         points, faces = (
             slice(*ends[number : number + 2]) for ends in (self._point_ends, self._face_ends)
@@ -106,14 +106,14 @@ class _Batch:
             self._points[points],
             pixels,
             self._facing[faces].tolist(),
-            self._colours[faces].tolist(),
+            self._colors[faces].tolist(),
         )
 
 
 def _strength(
     normals: np.ndarray, sun_share: np.ndarray, glows: np.ndarray, light: Light
 ) -> np.ndarray:
-    """Return (f, 3) factors on surface colours, for (f, 3) normals in the world."""
+    """Return (f, 3) factors on surface colors, for (f, 3) normals in the world."""
     direct = np.clip(normals @ np.array(light.to_sun), 0, 1) * sun_share
     strength = (
         np.array(light.ambient) * (0.95 + 0.1 * normals[:, 2:])
@@ -131,7 +131,7 @@ def _solid_order(shape: Shape, eye: np.ndarray, distance: float) -> list[int]:
 
 
 class Painter:
-    """Draws lit, hazy objects into one picture.
+    """Draws lit, hazy objects into one image.
 
     Args:
         image: (height, width, 3) uint8 RGB, drawn into.
@@ -157,7 +157,7 @@ class Painter:
             self._draw_object(batch, number, placed.shape, shaded[number])
 
     def _draw_object(self, batch: _Batch, number: int, shape: Shape, in_shade: bool) -> None:
-        points, pixels, facing, colours = batch.of(number)
+        points, pixels, facing, colors = batch.of(number)
         for solid in _solid_order(shape, batch.eyes[number], float(batch.distance[number])):
             ball = shape.solids[solid].ball
             if ball:
@@ -173,7 +173,7 @@ class Painter:
                         else self._cut(points, ranges)
                     )
                     if outlines:
-                        fill(self._image, outlines, colours[face])
+                        fill(self._image, outlines, colors[face])
 
     def _cut(self, points: np.ndarray, ranges: list[slice]) -> list[np.ndarray]:
         outlines = (self._view.outline_pixels(points[r]) for r in ranges)
@@ -197,7 +197,7 @@ class Painter:
         if count == 1:
             shades = [((dark + light) / 2, 1.0, 0.0)]
         for strength, scale, shift in shades[:count]:
-            colour = self._ball_colour(ball, strength, clear, in_shade)
+            color = self._ball_color(ball, strength, clear, in_shade)
             fill(
                 self._image,
                 [
@@ -207,7 +207,7 @@ class Painter:
                         + scale * radius * _round_outline(seed, ball.leafy)
                     )
                 ],
-                colour,
+                color,
             )
         if ball.leafy:
             self._draw_leaves(ball, pixel, radius, towards_sun, clear, in_shade, seed)
@@ -215,9 +215,9 @@ class Painter:
     def _draw_leaves(
         self,
         ball: Ball,
-        pixel,
+        pixel: np.ndarray,
         radius: float,
-        towards_sun,
+        towards_sun: np.ndarray,
         clear: float,
         in_shade: bool,
         seed: int,
@@ -229,15 +229,15 @@ class Painter:
                 fill(
                     self._image,
                     list(fixed_point(leaves)),
-                    self._ball_colour(ball, strength, clear, in_shade),
+                    self._ball_color(ball, strength, clear, in_shade),
                 )
 
-    def _ball_colour(
+    def _ball_color(
         self, ball: Ball, strength: float, clear: float, in_shade: bool
     ) -> list[float]:
         sun = 0.1 if in_shade else 0.75
         light = zip(
-            ball.colour.tolist(),
+            ball.color.tolist(),
             self._light.ambient,
             self._light.sun,
             self._light.horizon,

@@ -1,9 +1,10 @@
 """What lies flat on the ground: grass, pavement, asphalt with its markings, as outlines and
-colours.
+colors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,7 +17,7 @@ from bevdepth_core.synthetic.world.road import (
     LANE_WIDTH,
     Road,
 )
-from bevdepth_core.synthetic.world.scene import Light, Scene
+from bevdepth_core.synthetic.world.scene import Light, SyntheticScene
 
 _VERGE_GREEN, _PAVING, _CURB, _JOINT = (
     (126, 128, 102),
@@ -61,21 +62,23 @@ class Flat:
         )
 
 
-def lit_flat(colour, light: Light) -> tuple[float, ...]:
-    """Return a colour as it looks on level ground in the light."""
+def lit_flat(color: Sequence[float], light: Light) -> tuple[float, ...]:
+    """Return a color as it looks on level ground in the light."""
     gain = np.array(light.ambient) + np.array(light.sun) * light.to_sun[2]
-    return tuple(float(value) for value in np.minimum(np.array(colour) * gain, 250))
+    return tuple(float(value) for value in np.minimum(np.array(color) * gain, 250))
 
 
-def layers_around(scene: Scene, place: np.ndarray) -> tuple[Flat, list[tuple[float, ...]]]:
-    """Return what lies flat around a place, (2,) world, bottom first, and the lit colours."""
+def layers_around(
+    scene: SyntheticScene, place: np.ndarray
+) -> tuple[Flat, list[tuple[float, ...]]]:
+    """Return what lies flat around a place, (2,) world, bottom first, and the lit colors."""
     nearest = scene.road.along[np.argmin(((scene.road.center - place) ** 2).sum(axis=1))]
     return _layers(scene, round(nearest / _CELL) * _CELL)
 
 
 @lru_cache(maxsize=16)
-def _layers(scene: Scene, nearest: float) -> tuple[Flat, list[tuple[float, ...]]]:
-    """Return outlines, bottom first, and their lit colours, around a place on the road."""
+def _layers(scene: SyntheticScene, nearest: float) -> tuple[Flat, list[tuple[float, ...]]]:
+    """Return outlines, bottom first, and their lit colors, around a place on the road."""
     road = scene.road
     along = np.arange(
         max(nearest - _SIGHT, road.along[0]), min(nearest + _SIGHT, road.along[-1]), 2.0
@@ -110,12 +113,12 @@ def _layers(scene: Scene, nearest: float) -> tuple[Flat, list[tuple[float, ...]]
         (_cracks(scene, along), _TAR),
         (_markings(scene, along), _PAINT_WHITE),
     ]
-    colours = [lit_flat(colour, scene.light) for outlines, colour in layers for _ in outlines]
-    return Flat.of([outline for outlines, _ in layers for outline in outlines]), colours
+    colors = [lit_flat(color, scene.light) for outlines, color in layers for _ in outlines]
+    return Flat.of([outline for outlines, _ in layers for outline in outlines]), colors
 
 
 def _crossing(road: Road, half_width: float) -> list[np.ndarray]:
-    """Return the crossing street, ``half_width`` metres to both sides."""
+    """Return the crossing street, ``half_width`` meters to both sides."""
     if road.crossing is None:
         return []
     return [
@@ -129,7 +132,7 @@ def _crossing(road: Road, half_width: float) -> list[np.ndarray]:
     ]
 
 
-def _patches(scene: Scene, along: np.ndarray) -> list[np.ndarray]:
+def _patches(scene: SyntheticScene, along: np.ndarray) -> list[np.ndarray]:
     """Return mended pieces of road."""
     rng = np.random.default_rng(scene.seed)
     road, reach = scene.road, scene.road.curb - 2
@@ -145,7 +148,7 @@ def _patches(scene: Scene, along: np.ndarray) -> list[np.ndarray]:
     ]
 
 
-def _cracks(scene: Scene, along: np.ndarray) -> list[np.ndarray]:
+def _cracks(scene: SyntheticScene, along: np.ndarray) -> list[np.ndarray]:
     """Return tarred cracks, winding along the road."""
     rng = np.random.default_rng(scene.seed + 1)
     road, outlines = scene.road, []
@@ -161,7 +164,7 @@ def _cracks(scene: Scene, along: np.ndarray) -> list[np.ndarray]:
     return outlines
 
 
-def _markings(scene: Scene, along: np.ndarray) -> list[np.ndarray]:
+def _markings(scene: SyntheticScene, along: np.ndarray) -> list[np.ndarray]:
     """Return everything painted white, crosswalks included."""
     road, outlines = scene.road, []
     for piece in _pieces(road, along):
@@ -218,22 +221,22 @@ def _crosswalk(road: Road, middle: float) -> list[np.ndarray]:
     )
     if not road.near_crossing(middle, CROSSING_STOP):
         return [*outlines, before, beyond]
-    return [*outlines, before if middle < road.crossing else beyond]
+    return [*outlines, before if middle < road.required_crossing() else beyond]
 
 
 def _crossing_lines(road: Road) -> list[np.ndarray]:
-    """Return the crossing street's centre line, zebra stripes and stop lines."""
-    outlines, half, curb = [], _STRIPE_WIDTH / 2, road.curb
+    """Return the crossing street's center line, zebra stripes and stop lines."""
+    outlines, half, curb, crossing = [], _STRIPE_WIDTH / 2, road.curb, road.required_crossing()
     for side in (-1, 1):
         ends = sorted((side * (curb + 5.5), side * _CROSS_REACH))
-        outlines.append(_rectangle(road, road.crossing - half, road.crossing + half, *ends))
+        outlines.append(_rectangle(road, crossing - half, crossing + half, *ends))
         walk, stop = (
             sorted((side * (curb + 0.6), side * (curb + 3.2))),
             sorted((side * (curb + 4.4), side * (curb + 4.8))),
         )
         for a in np.arange(0.3 - CROSS_CURB, CROSS_CURB - 0.6, 1.0):
-            outlines.append(_rectangle(road, road.crossing + a, road.crossing + a + 0.5, *walk))
-        incoming = sorted((road.crossing - side * 0.3, road.crossing - side * (CROSS_CURB - 0.3)))
+            outlines.append(_rectangle(road, crossing + a, crossing + a + 0.5, *walk))
+        incoming = sorted((crossing - side * 0.3, crossing - side * (CROSS_CURB - 0.3)))
         outlines.append(_rectangle(road, *incoming, *stop))
     return outlines
 

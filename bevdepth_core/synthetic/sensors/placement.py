@@ -1,4 +1,4 @@
-"""Shapes in their places: what the pictures, the lidar and the visibility are all made from."""
+"""Shapes at their poses in the world: the input of camera, lidar and visibility."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from bevdepth_core.synthetic.shapes.catalog import Shape, build_shape
-from bevdepth_core.synthetic.world.scene import Actor, Scene
+from bevdepth_core.synthetic.world.scene import Actor, SyntheticScene
 
 _STRIDE_LENGTH = 1.5
 _STRIDE_STEPS = 4
@@ -60,7 +60,7 @@ class Placed:
 
 
 @lru_cache(maxsize=4)
-def placed_props(scene: Scene) -> tuple[Placed, ...]:
+def placed_props(scene: SyntheticScene) -> tuple[Placed, ...]:
     """Return what stands beside the road."""
     placed = []
     for prop in scene.props:
@@ -75,7 +75,7 @@ def placed_props(scene: Scene) -> tuple[Placed, ...]:
     return tuple(placed)
 
 
-def placed_actors(scene: Scene, time_s: float) -> list[Placed]:
+def placed_actors(scene: SyntheticScene, time_s: float) -> list[Placed]:
     """Return the actors where they are at ``time_s``, walkers in the step they take."""
     standing = _standing_actors(scene)
     return [
@@ -87,7 +87,7 @@ def placed_actors(scene: Scene, time_s: float) -> list[Placed]:
 
 
 @lru_cache(maxsize=4)
-def _standing_actors(scene: Scene) -> dict[int, Placed]:
+def _standing_actors(scene: SyntheticScene) -> dict[int, Placed]:
     """Return the actors that never move, by their index."""
     return {
         number: _placed_actor(actor, actor.track[0], 0.0)
@@ -107,5 +107,5 @@ def _stride(actor: Actor, time_s: float) -> float:
     """Return the phase of a walker's step in few values, 0 for everything else."""
     if actor.class_name != 'pedestrian' or not actor.moving:
         return 0.0
-    steps = actor.travelled(time_s) / _STRIDE_LENGTH + actor.appearance % 16 / 16
+    steps = actor.traveled(time_s) / _STRIDE_LENGTH + actor.appearance % 16 / 16
     return round(_STRIDE_STEPS * math.sin(2 * math.pi * steps)) / _STRIDE_STEPS

@@ -46,7 +46,7 @@ class Hits:
     """First hits of rays.
 
     Attributes:
-        distance: (rays,) metres, infinite where nothing was hit.
+        distance: (rays,) meters, infinite where nothing was hit.
         owner: (rays,) index of the object, -1 for none.
         brightness: (rays,) of the surface under light from the sensor, 0..255.
     """
@@ -60,7 +60,7 @@ def cast(
     grid: RayGrid, world_from_sensor: np.ndarray, objects: list[Placed], farthest: float
 ) -> Hits:
     """Return what the rays of a sensor at ``world_from_sensor`` meet first within ``farthest``
-    metres.
+    meters.
     """
     rays = len(grid.directions)
     best, owner, brightness = (
@@ -106,7 +106,7 @@ class _Solids:
         low, high: (n, 3) bounds.
         normals, offsets: (n, p, 3) and (n, p) planes; inside is where normal times point is below
             the offset.
-        balls: (n, 4) centre and radius, radius 0 for what is no ball.
+        balls: (n, 4) center and radius, radius 0 for what is no ball.
         brightness: (n,).
         corners: (n, 8, 3) of the bounds, from the sensor, in its frame.
         nearest, farthest: (n,) horizontal distance of the bounds from the sensor.
@@ -234,7 +234,8 @@ def _through_bounds(
         high: (bounds, 3).
         which: (n,) bounds of each ray.
     """
-    entry = leave = None
+    entry = np.full(len(directions), -np.inf, np.float32)
+    leave = np.full(len(directions), np.inf, np.float32)
     for axis in range(3):
         step = directions[:, axis]
         inverse = 1 / np.where(np.abs(step) < _PARALLEL, np.float32(_PARALLEL), step)
@@ -243,14 +244,18 @@ def _through_bounds(
             (high[:, axis] - eye[:, axis])[which] * inverse,
         )
         first, last = np.minimum(one, other), np.maximum(one, other)
-        entry, leave = (
-            (first, last) if entry is None else (np.maximum(entry, first), np.minimum(leave, last))
-        )
+        entry, leave = np.maximum(entry, first), np.minimum(leave, last)
     return entry, leave
 
 
 def _through_planes(
-    eye, directions, normals, offsets, which, entry, leave
+    eye: np.ndarray,
+    directions: np.ndarray,
+    normals: np.ndarray,
+    offsets: np.ndarray,
+    which: np.ndarray,
+    entry: np.ndarray,
+    leave: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return ``entry`` and ``leave`` narrowed to the inside of the planes of solid ``which``, one
     plane of each after the other.
@@ -270,7 +275,7 @@ def _dot(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _into_balls(eye: np.ndarray, directions: np.ndarray, balls: np.ndarray) -> np.ndarray:
-    """Return (n,) distances to (n, 4) centres and radii, infinite where the ray passes by."""
+    """Return (n,) distances to (n, 4) centers and radii, infinite where the ray passes by."""
     to_center = balls[:, :3] - eye
     along = _dot(to_center, directions)
     under_root = balls[:, 3] ** 2 - _dot(to_center, to_center) + along**2
@@ -290,15 +295,15 @@ def _solid_table(shape: Shape) -> tuple[np.ndarray, ...]:
     balls, brightness = np.zeros((count, 4), np.float32), np.zeros(count, np.float32)
     for number, solid in enumerate(shape.solids):
         if solid.ball:
-            balls[number], colour = (*solid.ball.center, solid.ball.radius), solid.ball.colour
+            balls[number], color = (*solid.ball.center, solid.ball.radius), solid.ball.color
         else:
             planes = _planes(solid)[:_MOST_PLANES]
             normals[number, : len(planes)], offsets[number, : len(planes)] = (
                 planes[:, :3],
                 planes[:, 3],
             )
-            colour = solid.colours[0]
-        brightness[number] = np.mean(colour)
+            color = solid.colors[0]
+        brightness[number] = np.mean(color)
     return (
         shape.bounds[:, 0].astype(np.float32),
         shape.bounds[:, 1].astype(np.float32),

@@ -1,8 +1,9 @@
-"""Takes the pictures: every camera at its own moment, from its own ego pose."""
+"""Renders camera images: each camera at its own exposure time, from its own ego pose."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -15,7 +16,7 @@ from bevdepth_core.synthetic.sensors.placement import Placed, placed_actors, pla
 from bevdepth_core.synthetic.sensors.rig import EXPOSURE_OFFSET_S
 from bevdepth_core.synthetic.sensors.sky import paint_sky
 from bevdepth_core.synthetic.sensors.view import View
-from bevdepth_core.synthetic.world.scene import Scene
+from bevdepth_core.synthetic.world.scene import SyntheticScene
 from bevdepth_core.types import CameraRig, Frame
 
 _SHADOW_LENGTH_LIMIT = 5.0
@@ -24,7 +25,7 @@ _NOISE, _NOISE_WIDTH = 2.0, 1600
 
 
 def render_frame(
-    scene: Scene,
+    scene: SyntheticScene,
     rig: CameraRig,
     time_s: float,
     *,
@@ -32,11 +33,11 @@ def render_frame(
     width: int = 1600,
     height: int = 900,
 ) -> Frame:
-    """Return one set of images whose rotation starts at ``time_s``; stamps are ``start_ns`` plus
+    """Return one image set whose trigger cycle starts at ``time_s``; stamps are ``start_ns`` plus
     scene time.
 
     Args:
-        scene: what to see.
+        scene: the world to render.
         rig: cameras named as in ``EXPOSURE_OFFSET_S``, with intrinsics for images of this size.
         time_s: seconds since the start of the scene.
         start_ns: stamp of scene time 0.
@@ -56,7 +57,7 @@ def render_frame(
 
 
 def render_camera(
-    scene: Scene,
+    scene: SyntheticScene,
     intrinsics: np.ndarray,
     world_from_camera: np.ndarray,
     time_s: float,
@@ -64,7 +65,7 @@ def render_camera(
     width: int,
     height: int,
 ) -> np.ndarray:
-    """Return the (height, width, 3) uint8 RGB image that a pinhole camera takes at ``time_s``."""
+    """Return the (height, width, 3) uint8 RGB image of a pinhole camera at ``time_s``."""
     view = View(intrinsics, world_from_camera, width, height)
     actors, props = placed_actors(scene, time_s), placed_props(scene)
     image = np.empty((height, width, 3), np.uint8)
@@ -100,13 +101,13 @@ def _shadow(placed: Placed, to_sun: tuple[float, float, float]) -> np.ndarray:
     return cv2.convexHull((on_ground - origin).astype(np.float32))[:, 0] + origin
 
 
-def _shadow_reach(to_sun) -> np.ndarray:
-    """Return how far, (2,) metres per metre of height, shadows fall against the sun."""
+def _shadow_reach(to_sun: Sequence[float]) -> np.ndarray:
+    """Return how far, (2,) meters per meter of height, shadows fall against the sun."""
     return np.array(to_sun[:2]) / max(to_sun[2], 1 / _SHADOW_LENGTH_LIMIT)
 
 
 @lru_cache(maxsize=4)
-def _props_shade(scene: Scene) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+def _props_shade(scene: SyntheticScene) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """Return the props' shadows, and (n, 2) their lowest and highest world x and y."""
     shadows = [_shadow(placed, scene.light.to_sun) for placed in placed_props(scene)]
     low, high = (
@@ -117,7 +118,7 @@ def _props_shade(scene: Scene) -> tuple[list[np.ndarray], np.ndarray, np.ndarray
 
 
 def _in_shade(
-    placed: Placed, shade: tuple[list[np.ndarray], np.ndarray, np.ndarray], to_sun
+    placed: Placed, shade: tuple[list[np.ndarray], np.ndarray, np.ndarray], to_sun: Sequence[float]
 ) -> bool:
     """Return whether the middle of an object lies in a shadow."""
     shadows, low, high = shade

@@ -1,10 +1,11 @@
-"""Six cameras and a lidar as they sit on a nuScenes car."""
+"""Mounts of six cameras and a lidar, as on a nuScenes car."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from bevdepth_core.types import CameraRig
 
@@ -19,22 +20,22 @@ EXPOSURE_OFFSET_S = {
     'CAM_BACK': 0.0327,
     'CAM_BACK_RIGHT': 0.0230,
 }
-"""Seconds between the start of a rotation and each camera's exposure; the order is that of the
+"""Seconds between the start of a trigger cycle and each camera's exposure, in the order of the
 checkpoints."""
 
 _EGO_FROM_OPTICAL_AXES = np.array(((0, 0, 1), (-1, 0, 0), (0, -1, 0)), np.float64)
 
 
 _POSITION_SPREAD, _ANGLE_SPREAD, _FOCAL_SPREAD, _CENTER_SPREAD = 0.03, 1.0, 0.01, 15.0
-"""How far the mounts of a log may be from the nominal ones: metres, degrees, a share, pixels."""
+"""How far the mounts of a log may be from the nominal ones: meters, degrees, a share, pixels."""
 
 _LIDAR_POSITION, _LIDAR_ANGLES = (0.944, 0.0, 1.840), (-90.0, 0.3, 0.6)
 
 
 @dataclass(frozen=True)
 class _Mount:
-    """Position in metres, angles in degrees (yaw to the left, pitch downwards, roll), focal length
-    and centre in pixels.
+    """Position in meters, angles in degrees (yaw to the left, pitch downwards, roll), focal length
+    and center in pixels.
     """
 
     position: tuple[float, float, float]
@@ -120,7 +121,7 @@ def _disturbed(mount: _Mount, rng: np.random.Generator) -> _Mount:
     )
 
 
-def _pose(position, rotation: np.ndarray) -> np.ndarray:
+def _pose(position: ArrayLike, rotation: np.ndarray) -> np.ndarray:
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = rotation, position
     return pose

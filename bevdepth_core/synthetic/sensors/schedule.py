@@ -1,4 +1,4 @@
-"""When the sensors of a nuScenes vehicle fire.
+"""When the sensors of a nuScenes vehicle are triggered.
 
 The lidar turns 20 times a second; a camera is triggered as the lidar sweeps past its view, in six
 turns of every ten, which makes 12 Hz in steps of 50 and 100 ms. Every tenth turn is a key frame.
@@ -23,7 +23,7 @@ the sample; as in a real sample."""
 MEASURED_S = sum(EXPOSURE_OFFSET_S.values()) / len(EXPOSURE_OFFSET_S)
 """From the start of a turn to the moment that sweep and boxes show.
 
-A real lidar meets every object about when the camera there exposes, and boxes are drawn around its
+A real lidar meets every object about when the camera there exposes, and boxes are fitted to its
 points. One moment stands for the whole turn here, and it is the mean of the exposures.
 """
 

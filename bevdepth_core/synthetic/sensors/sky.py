@@ -14,7 +14,7 @@ from bevdepth_core.synthetic.world.scene import Light
 _COARSE_WIDTH = 100
 _CLOUD_HEIGHT = 0.35
 _HILLS = ((0.075, 0.80, (112, 128, 120)), (0.042, 0.55, (92, 108, 88)))
-"""Per range of hills: height as a tangent, share of haze, colour."""
+"""Per range of hills: height as a tangent, share of haze, color."""
 
 
 @lru_cache(maxsize=8)
@@ -45,13 +45,13 @@ def paint_sky(image: np.ndarray, view: View, light: Light, seed: int) -> None:
     rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
     up = np.clip(rays[..., 2], 0, 1)[..., None]
     horizon, zenith = np.array(light.horizon, np.float32), np.array(light.zenith, np.float32)
-    colours = horizon + (zenith - horizon) * up**0.55
-    colours += _sun_glow(rays, light)
+    colors = horizon + (zenith - horizon) * up**0.55
+    colors += _sun_glow(rays, light)
     clouds = _cloud_cover(rays, light, seed)[..., None]
-    colours += (np.minimum(horizon + 24, 252) - colours) * clouds
+    colors += (np.minimum(horizon + 24, 252) - colors) * clouds
     whole = min(view.height, math.ceil(rows * view.height / coarse.height))
     image[:whole] = cv2.resize(
-        np.clip(colours, 0, 255).astype(np.uint8),
+        np.clip(colors, 0, 255).astype(np.uint8),
         (view.width, whole),
         interpolation=cv2.INTER_LINEAR,
     )
@@ -81,7 +81,7 @@ def _cloud_cover(rays: np.ndarray, light: Light, seed: int) -> np.ndarray:
 def _paint_hills(image: np.ndarray, view: View, light: Light, seed: int) -> None:
     forward = view.world_from_camera[:3, 2]
     azimuths = np.arctan2(forward[1], forward[0]) + np.linspace(-1.2, 1.2, 120)
-    for layer, (height, haze, colour) in enumerate(_HILLS):
+    for layer, (height, haze, color) in enumerate(_HILLS):
         tops = height * (1 + 0.45 * _skyline(azimuths, seed + layer))
         ridge = np.stack((np.cos(azimuths), np.sin(azimuths), tops), axis=-1)
         foot = ridge[::-1] * (1, 1, 0) - (0, 0, 0.05)
@@ -92,7 +92,7 @@ def _paint_hills(image: np.ndarray, view: View, light: Light, seed: int) -> None
             fill(
                 image,
                 [outline],
-                [float(c) for c in np.array(colour) * (1 - haze) + np.array(light.horizon) * haze],
+                [float(c) for c in np.array(color) * (1 - haze) + np.array(light.horizon) * haze],
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -66,7 +67,7 @@ class View:
 
     def world_rays(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return (rows, columns, 3) float32 world directions, of depth 1, through pixel
-        centres.
+        centers.
         """
         (fx, _, cx), (_, fy, cy), _ = self.intrinsics
         right, down, forward = self.world_from_camera[:3, :3].T.astype(np.float32)
@@ -74,7 +75,7 @@ class View:
         return across + (((rows - cy) / fy).astype(np.float32)[:, None, None] * down + forward)
 
     def rise(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return (rows, columns): how much rays through pixel centres go up, per metre of
+        """Return (rows, columns): how much rays through pixel centers go up, per meter of
         depth.
         """
         return self.world_rays(columns, rows)[..., 2]
@@ -110,13 +111,13 @@ def _cut_at_near_plane(outline: np.ndarray) -> np.ndarray:
     return both[np.stack((beyond, crosses), axis=1).ravel()]
 
 
-def fill(image: np.ndarray, outlines: list[np.ndarray], colour) -> None:
+def fill(image: np.ndarray, outlines: list[np.ndarray], color: Sequence[float]) -> None:
     """Fill fixed-point outlines, smooth at the edges."""
-    cv2.fillPoly(image, outlines, colour, lineType=cv2.LINE_AA, shift=SHIFT)
+    cv2.fillPoly(image, outlines, color, lineType=cv2.LINE_AA, shift=SHIFT)
 
 
-def plain_image(view: View, colour) -> np.ndarray:
-    """Return a (height, width, 3) uint8 image of one colour."""
+def plain_image(view: View, color: Sequence[float]) -> np.ndarray:
+    """Return a (height, width, 3) uint8 image of one color."""
     image = np.empty((view.height, view.width, 3), np.uint8)
-    cv2.rectangle(image, (0, 0), (view.width, view.height), colour, cv2.FILLED)
+    cv2.rectangle(image, (0, 0), (view.width, view.height), color, cv2.FILLED)
     return image

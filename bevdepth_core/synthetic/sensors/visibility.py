@@ -9,7 +9,7 @@ from bevdepth_core.synthetic.sensors.order import visible_objects
 from bevdepth_core.synthetic.sensors.placement import Placed, placed_actors, placed_props
 from bevdepth_core.synthetic.sensors.rig import EXPOSURE_OFFSET_S
 from bevdepth_core.synthetic.sensors.view import SHIFT, View
-from bevdepth_core.synthetic.world.scene import Scene
+from bevdepth_core.synthetic.world.scene import SyntheticScene
 from bevdepth_core.types import CameraRig
 
 _WIDTH = 400
@@ -21,7 +21,7 @@ _ONE_OUTLINE_PX = 25.0
 
 
 def visible_fractions(
-    scene: Scene, rig: CameraRig, time_s: float, width: int, height: int
+    scene: SyntheticScene, rig: CameraRig, time_s: float, width: int, height: int
 ) -> np.ndarray:
     """Return (actors,) shares, 0..1, of each actor's own silhouette that the cameras together see.
 

@@ -5,6 +5,7 @@ object.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from bevdepth_core.synthetic.shapes import people, scenery, vehicles
 from bevdepth_core.synthetic.shapes.solids import Solid
 
-_BUILDERS = {
+_BUILDERS: dict[str, Callable[..., list[Solid]]] = {
     'car': vehicles.car,
     'truck': vehicles.truck,
     'trailer': vehicles.trailer,
@@ -41,15 +42,15 @@ class Shape:
         points: (p, 3) float32, all outlines one after the other.
         outline_ranges: per solid, per face, the point ranges of its outlines.
         face_ranges: per solid, its faces in the arrays below.
-        anchors, normals, colours: (f, 3) float32, a point on each face, its outward normal, its
-            colour.
+        anchors, normals, colors: (f, 3) float32, a point on each face, its outward normal, its
+            color.
         glows, details: (f,) bool.
-        height, radius: metres, of the upright cylinder around the origin that holds everything.
+        height, radius: meters, of the upright cylinder around the origin that holds everything.
         vertices: (v, 3) corners of all solids, of balls those of their bounds.
         box_corners: (8, 3) of what is around everything, the lower four first, counter-clockwise.
         contact_corners: (4, 3) of the rectangle on the ground around what touches it.
         covers: per large solid its (k, 3) vertices; whatever is behind it is hidden.
-        extents: (f,) float32, largest side of the face's first outline, metres.
+        extents: (f,) float32, largest side of the face's first outline, meters.
     """
 
     def __init__(self, solids: list[Solid]) -> None:
@@ -112,7 +113,7 @@ class Shape:
             [np.ptp(self.points[outline], axis=0).max() for outline in first_outlines], np.float32
         )
         self.normals = np.concatenate([solid.normals for solid in self.solids])
-        self.colours = np.concatenate([solid.colours for solid in self.solids])
+        self.colors = np.concatenate([solid.colors for solid in self.solids])
         self.glows = np.concatenate([solid.glows for solid in self.solids])
         self.details = np.concatenate([solid.details for solid in self.solids])
 
@@ -135,9 +136,9 @@ def build_shape(
 
     Args:
         kind: a nuScenes class or building, tree, lamp.
-        size: length, width, height, metres.
-        appearance: seed of colours and parts.
-        rider: whether somebody sits on a bicycle or motorcycle.
+        size: length, width, height, meters.
+        appearance: seed of colors and parts.
+        rider: whether a bicycle or motorcycle has a rider.
         stride: phase of a walker's step, -1..1; pass few different values, shapes are remembered.
     """
     rng = np.random.default_rng(appearance)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from bevdepth_core.synthetic.shapes.solids import (
     CHROME,
     CLOTHES,
@@ -9,6 +11,7 @@ from bevdepth_core.synthetic.shapes.solids import (
     PAINT,
     RUBBER,
     TAIL_LIGHT,
+    Color,
     Solid,
     at,
     ball,
@@ -31,13 +34,15 @@ RIDERLESS_HEIGHT = 0.66
 """Height of a bicycle or motorcycle without its rider, as a share of that with one."""
 
 
-def pedestrian(length, width, height, rng, stride: float) -> list[Solid]:
+def pedestrian(
+    length: float, width: float, height: float, rng: np.random.Generator, stride: float
+) -> list[Solid]:
     """Return a walker; ``stride`` in -1..1 swings legs and arms."""
     shirt, trousers = CLOTHES[rng.integers(8)], darker(CLOTHES[rng.integers(8)], 0.7)
     swing, hip, shoulder = 0.3 * length * stride, 0.47 * height, 0.83 * height
     torso = frustum(hip, shoulder, (-0.10, 0.11, -0.17, 0.17), (-0.11, 0.11, -0.21, 0.21), shirt)
     torso.detail(
-        rectangle_x(0.11, -0.02, 0.02, hip + 0.05, shoulder - 0.06), colour=darker(shirt, 0.8)
+        rectangle_x(0.11, -0.02, 0.02, hip + 0.05, shoulder - 0.06), color=darker(shirt, 0.8)
     )
     legs = [_leg(side, side * swing, hip, trousers) for side in (1, -1)]
     arms = [
@@ -56,26 +61,24 @@ def pedestrian(length, width, height, rng, stride: float) -> list[Solid]:
     return [*legs, torso.build(), *arms, face, hair]
 
 
-def _leg(side: int, reach: float, hip: float, trousers) -> Solid:
+def _leg(side: int, reach: float, hip: float, trousers: Color) -> Solid:
     foot = (reach - 0.09, reach + 0.11, side * 0.10 - 0.07, side * 0.10 + 0.07)
     leg = frustum(0.0, hip, foot, (-0.09, 0.09, side * 0.09 - 0.09, side * 0.09 + 0.09), trousers)
-    leg.detail(
-        rectangle_y(side * 0.17, reach - 0.09, reach + 0.13, 0.0, 0.07), colour=(36, 32, 30)
-    )
+    leg.detail(rectangle_y(side * 0.17, reach - 0.09, reach + 0.13, 0.0, 0.07), color=(36, 32, 30))
     return leg.build()
 
 
-def _arm(y: float, reach: float, z0: float, z1: float, colour) -> Solid:
+def _arm(y: float, reach: float, z0: float, z1: float, color: Color) -> Solid:
     return frustum(
         z0,
         z1,
         (reach - 0.05, reach + 0.05, y - 0.05, y + 0.05),
         (-0.06, 0.06, y - 0.05, y + 0.05),
-        colour,
+        color,
     ).build()
 
 
-def _rider(x, saddle, height, rng) -> list[Solid]:
+def _rider(x: float, saddle: float, height: float, rng: np.random.Generator) -> list[Solid]:
     shirt, trousers, helmet = (
         CLOTHES[rng.integers(8)],
         darker(CLOTHES[rng.integers(8)], 0.7),
@@ -104,12 +107,14 @@ def _rider(x, saddle, height, rng) -> list[Solid]:
     return [torso.build(), *limbs, ball((x + 0.18, 0.0, height - radius), radius, helmet)]
 
 
-def _wheel(x, radius, thickness, half_width) -> Solid:
+def _wheel(x: float, radius: float, thickness: float, half_width: float) -> Solid:
     outer, inner = (disc(x, 0.0, radius, r, sides=18) for r in (radius, radius - thickness))
-    return sheet(outer, inner, colour=RUBBER, half_thickness=half_width)
+    return sheet(outer, inner, color=RUBBER, half_thickness=half_width)
 
 
-def bicycle(length, width, height, rng, rider: bool) -> list[Solid]:
+def bicycle(
+    length: float, width: float, height: float, rng: np.random.Generator, rider: bool
+) -> list[Solid]:
     """Return a bicycle, with its rider or alone."""
     paint, full = PAINT[rng.integers(8)], height if rider else height / RIDERLESS_HEIGHT
     radius, saddle = 0.19 * length, 0.54 * full
@@ -123,7 +128,7 @@ def bicycle(length, width, height, rng, rider: bool) -> list[Solid]:
         (crank, head),
         ((front, radius), (front - 0.16, saddle + 0.16)),
     )
-    frame = [sheet(bar_outline(*bar, 0.055), colour=paint) for bar in bars]
+    frame = [sheet(bar_outline(bar[0], bar[1], 0.055), color=paint) for bar in bars]
     handle = box(
         front - 0.24, front - 0.18, -width / 2, width / 2, saddle + 0.12, saddle + 0.17, _BLACK
     ).build()
@@ -131,7 +136,9 @@ def bicycle(length, width, height, rng, rider: bool) -> list[Solid]:
     return [*wheels, *frame, handle, *(_rider(-0.12, saddle, full, rng) if rider else [])]
 
 
-def motorcycle(length, width, height, rng, rider: bool) -> list[Solid]:
+def motorcycle(
+    length: float, width: float, height: float, rng: np.random.Generator, rider: bool
+) -> list[Solid]:
     """Return a motorcycle, with its rider or on its stand."""
     paint, full = PAINT[rng.integers(8)], height if rider else height / RIDERLESS_HEIGHT
     radius, saddle = 0.155 * length, 0.5 * full
@@ -143,16 +150,16 @@ def motorcycle(length, width, height, rng, rider: bool) -> list[Solid]:
         0.4 * full, saddle, (-0.75, 0.38, -0.17, 0.17), (-0.85, 0.34, -0.14, 0.14), paint
     )
     tank.detail(
-        rectangle_x(-0.8, -0.1, 0.1, 0.42 * full, 0.47 * full), colour=TAIL_LIGHT, glows=True
+        rectangle_x(-0.8, -0.1, 0.1, 0.42 * full, 0.47 * full), color=TAIL_LIGHT, glows=True
     )
     fork = sheet(
-        bar_outline((front, radius), (0.42, 0.58 * full), 0.1), colour=CHROME, half_thickness=0.08
+        bar_outline((front, radius), (0.42, 0.58 * full), 0.1), color=CHROME, half_thickness=0.08
     )
     fairing = frustum(
         0.42 * full, 0.62 * full, (0.4, 0.68, -0.16, 0.16), (0.4, 0.5, -0.14, 0.14), paint
     )
     fairing.detail(
-        rectangle_x(0.6, -0.09, 0.09, 0.46 * full, 0.54 * full), colour=HEADLIGHT, glows=True
+        rectangle_x(0.6, -0.09, 0.09, 0.46 * full, 0.54 * full), color=HEADLIGHT, glows=True
     )
     handle = box(0.34, 0.4, -width / 2, width / 2, 0.62 * full, 0.65 * full, _BLACK).build()
     wheels = [_wheel(x, radius, 0.13, 0.06) for x in (rear, front)]

@@ -9,6 +9,7 @@ import numpy as np
 
 from bevdepth_core.synthetic.shapes.solids import (
     CLOTHES,
+    Color,
     Solid,
     SolidBuilder,
     at,
@@ -36,21 +37,21 @@ _STOREY = 3.4
 _LIT_PANE, _DARK_PANE, _SHOP_PANE = (128, 134, 132), (70, 82, 96), (62, 70, 80)
 
 
-def barrier(length, width, height, rng) -> list[Solid]:
+def barrier(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
     """Return a striped barrier that stands across its heading: narrow in x, wide in y."""
-    colour, band = (((224, 224, 220), (206, 52, 40)), ((222, 112, 34), (236, 236, 230)))[
+    color, band = (((224, 224, 220), (206, 52, 40)), ((222, 112, 34), (236, 236, 230)))[
         rng.integers(2)
     ]
     half, side, knee = length / 2, width / 2, 0.28 * height
     foot = frustum(
-        0.0, knee, (-half, half, -side, side), (-0.6 * half, 0.6 * half, -side, side), colour
+        0.0, knee, (-half, half, -side, side), (-0.6 * half, 0.6 * half, -side, side), color
     )
     wall = frustum(
         knee,
         height,
         (-0.6 * half, 0.6 * half, -side, side),
         (-0.35 * half, 0.35 * half, -side, side),
-        colour,
+        color,
     )
     edges = np.linspace(-side, side, 8)
     for sign in (-1, 1):
@@ -61,27 +62,29 @@ def barrier(length, width, height, rng) -> list[Solid]:
             ((x0, a, z0), (x0, b, z0), (x1, b, z1), (x1, a, z1))
             for a, b in zip(edges[:-1:2], edges[1::2], strict=True)
         ]
-        wall.detail(*bands, colour=band)
+        wall.detail(*bands, color=band)
     return [foot.build(), wall.build()]
 
 
-def traffic_cone(length, width, height, _rng) -> list[Solid]:
+def traffic_cone(
+    length: float, width: float, height: float, _rng: np.random.Generator
+) -> list[Solid]:
     """Return an orange cone with white rings on a dark base."""
     orange, white = (236, 92, 28), (240, 240, 236)
     base = box(-length / 2, length / 2, -width / 2, width / 2, 0.0, 0.06, (40, 40, 42)).build()
     levels, radius = (0.06, 0.42, 0.6, 0.74, 0.86, 1.0), 0.4 * length
     radii = [at(radius, 0.16 * radius, k) for k in levels]
-    colours = (orange, white, orange, white, orange)
+    colors = (orange, white, orange, white, orange)
     return [
         base,
         *(
-            column(radii[i], radii[i + 1], levels[i] * height, levels[i + 1] * height, colours[i])
+            column(radii[i], radii[i + 1], levels[i] * height, levels[i + 1] * height, colors[i])
             for i in range(5)
         ),
     ]
 
 
-def building(length, depth, height, rng) -> list[Solid]:
+def building(length: float, depth: float, height: float, rng: np.random.Generator) -> list[Solid]:
     """Return a house whose long sides are street fronts: rows of windows above a shop floor, and a
     cornice.
     """
@@ -96,9 +99,9 @@ def building(length, depth, height, rng) -> list[Solid]:
         _front_windows(body, y, edges, storeys, wall, rng)
         body.detail(
             *(rectangle_y(y, a + 0.2, b - 0.2, 0.5, 2.6) for a, b in pairwise(edges)),
-            colour=_SHOP_PANE,
+            color=_SHOP_PANE,
         )
-        body.detail(rectangle_y(y, -half + 0.2, half - 0.2, 2.75, 3.25), colour=shop)
+        body.detail(rectangle_y(y, -half + 0.2, half - 0.2, 2.75, 3.25), color=shop)
     sills = [row * _STOREY + 1.0 for row in range(1, storeys)]
     for x in (half, -half):
         body.detail(
@@ -107,7 +110,7 @@ def building(length, depth, height, rng) -> list[Solid]:
                 for sill in sills
                 for y in (-side / 2, side / 2)
             ),
-            colour=_DARK_PANE,
+            color=_DARK_PANE,
         )
     cornice = box(
         -half - 0.25, half + 0.25, -side - 0.25, side + 0.25, eaves, height, darker(wall, 0.82)
@@ -116,7 +119,12 @@ def building(length, depth, height, rng) -> list[Solid]:
 
 
 def _front_windows(
-    body: SolidBuilder, y: float, edges: np.ndarray, storeys: int, wall, rng
+    body: SolidBuilder,
+    y: float,
+    edges: np.ndarray,
+    storeys: int,
+    wall: Color,
+    rng: np.random.Generator,
 ) -> None:
     windows = [
         (a + 0.45, b - 0.45, row * _STOREY + 1.0, row * _STOREY + 2.7)
@@ -126,16 +134,16 @@ def _front_windows(
     lit = rng.random(len(windows)) < 0.25
     body.detail(
         *(rectangle_y(y, x0 - 0.1, x1 + 0.1, z0 - 0.12, z1 + 0.1) for x0, x1, z0, z1 in windows),
-        colour=darker(wall, 1.15),
+        color=darker(wall, 1.15),
     )
-    for chosen, colour in ((lit, _LIT_PANE), (~lit, _DARK_PANE)):
+    for chosen, color in ((lit, _LIT_PANE), (~lit, _DARK_PANE)):
         body.detail(
             *(rectangle_y(y, *window) for window, use in zip(windows, chosen, strict=True) if use),
-            colour=colour,
+            color=color,
         )
 
 
-def tree(_length, width, height, rng) -> list[Solid]:
+def tree(_length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
     """Return a street tree: a trunk and a crown of leafy balls."""
     green = np.array(_LEAVES[rng.integers(4)], np.float64)
     crown = width / 2
@@ -156,11 +164,11 @@ def tree(_length, width, height, rng) -> list[Solid]:
     return [column(0.16, 0.1, 0.0, 0.55 * height, (84, 68, 54), sides=6), *balls]
 
 
-def lamp(length, _width, height, _rng) -> list[Solid]:
+def lamp(length: float, _width: float, height: float, _rng: np.random.Generator) -> list[Solid]:
     """Return a lamp post whose arm points along x."""
-    grey = (118, 122, 126)
-    arm = box(0.0, length - 0.4, -0.05, 0.05, height - 0.25, height - 0.13, grey)
+    gray = (118, 122, 126)
+    arm = box(0.0, length - 0.4, -0.05, 0.05, height - 0.25, height - 0.13, gray)
     head = box(
-        length - 0.4, length + 0.2, -0.14, 0.14, height - 0.28, height - 0.12, darker(grey, 0.7)
+        length - 0.4, length + 0.2, -0.14, 0.14, height - 0.28, height - 0.12, darker(gray, 0.7)
     )
-    return [column(0.11, 0.07, 0.0, height - 0.26, grey, sides=6), arm.build(), head.build()]
+    return [column(0.11, 0.07, 0.0, height - 0.26, gray, sides=6), arm.build(), head.build()]

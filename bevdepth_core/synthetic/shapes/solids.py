@@ -1,15 +1,17 @@
-"""Convex solids of flat coloured faces, the stuff that every object is made of.
+"""Convex solids with flat colored faces, the parts of every object.
 
 The frame of a shape is that of its box, but on the ground: x forward, y left, z up from 0 to the
-height, metres. Colours are RGB, 0..255, before lighting.
+height, meters. Colors are RGB, 0..255, before lighting.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 GLASS = (52, 62, 74)
 RUBBER = (26, 26, 28)
@@ -37,6 +39,10 @@ CLOTHES = (
     (104, 76, 110),
 )
 
+Color = Sequence[float] | np.ndarray
+"""Red, green and blue, 0..255."""
+Outline = tuple[tuple[float, float, float], ...]
+
 
 @dataclass(frozen=True)
 class Ball:
@@ -44,7 +50,7 @@ class Ball:
 
     center: np.ndarray
     radius: float
-    colour: np.ndarray
+    color: np.ndarray
     leafy: bool = False
 
 
@@ -53,12 +59,12 @@ class Solid:
     """A convex solid seen from outside; a ball has no faces.
 
     Attributes:
-        outlines: closed outlines, each (k, 3) float32, metres.
-        face_outlines: per face, the outlines drawn together in one colour; an outline inside
+        outlines: closed outlines, each (k, 3) float32, meters.
+        face_outlines: per face, the outlines drawn together in one color; an outline inside
             another is a hole.
         normals: (f, 3) float32, outward.
-        colours: (f, 3) float32.
-        glows: (f,) bool, keeps its colour whatever the light.
+        colors: (f, 3) float32.
+        glows: (f,) bool, keeps its color whatever the light.
         details: (f,) bool, painted on a face that comes earlier; may be left out when small.
         ball: set for spheres.
     """
@@ -66,7 +72,7 @@ class Solid:
     outlines: tuple[np.ndarray, ...]
     face_outlines: tuple[slice, ...]
     normals: np.ndarray
-    colours: np.ndarray
+    colors: np.ndarray
     glows: np.ndarray
     details: np.ndarray
     ball: Ball | None = None
@@ -102,26 +108,26 @@ class SolidBuilder:
     outlines: list[np.ndarray] = field(default_factory=list)
     faces: list[tuple] = field(default_factory=list)
 
-    def face(self, *outlines, colour, glows: bool = False) -> None:
+    def face(self, *outlines: ArrayLike, color: Color, glows: bool = False) -> None:
         """Add one side of the solid."""
-        self._add(outlines, colour, glows, detail=False)
+        self._add(outlines, color, glows, detail=False)
 
-    def detail(self, *outlines, colour, glows: bool = False) -> None:
+    def detail(self, *outlines: ArrayLike, color: Color, glows: bool = False) -> None:
         """Paint coplanar outlines on a side added before."""
-        self._add(outlines, colour, glows, detail=True)
+        self._add(outlines, color, glows, detail=True)
 
-    def _add(self, outlines, colour, glows: bool, detail: bool) -> None:
+    def _add(self, outlines: Sequence[ArrayLike], color: Color, glows: bool, detail: bool) -> None:
         if not outlines:
             return
         first = len(self.outlines)
         self.outlines.extend(np.asarray(outline, np.float32) for outline in outlines)
-        self.faces.append((slice(first, len(self.outlines)), colour, glows, detail))
+        self.faces.append((slice(first, len(self.outlines)), color, glows, detail))
 
     def build(self) -> Solid:
         """Return the solid."""
         points = np.concatenate(self.outlines)
         middle = (points.min(axis=0) + points.max(axis=0)) / 2
-        face_outlines, colours, glows, details = zip(*self.faces, strict=True)
+        face_outlines, colors, glows, details = zip(*self.faces, strict=True)
         normals = [
             _outward_normal(self.outlines[outlines.start], middle) for outlines in face_outlines
         ]
@@ -129,7 +135,7 @@ class SolidBuilder:
             tuple(self.outlines),
             face_outlines,
             np.array(normals, np.float32),
-            np.array(colours, np.float32),
+            np.array(colors, np.float32),
             np.array(glows, bool),
             np.array(details, bool),
         )
@@ -142,17 +148,20 @@ def _outward_normal(outline: np.ndarray, middle: np.ndarray) -> np.ndarray:
     return normal if normal @ (center - middle) >= 0 else -normal
 
 
-def darker(colour, factor: float) -> tuple[float, float, float]:
-    """Return ``colour`` times ``factor``; above 1 it gets lighter."""
-    return tuple(factor * value for value in colour)
+def darker(color: Color, factor: float) -> tuple[float, float, float]:
+    """Return ``color`` times ``factor``; above 1 it gets lighter."""
+    red, green, blue = (factor * value for value in color)
+    return red, green, blue
 
 
-def at(low, high, k):
+def at(low: float, high: float, k: float) -> float:
     """Return the value at fraction ``k`` of the way from ``low`` to ``high``."""
     return low + (high - low) * k
 
 
-def frustum(z0, z1, bottom, top, colour) -> SolidBuilder:
+def frustum(
+    z0: float, z1: float, bottom: Sequence[float], top: Sequence[float], color: Color
+) -> SolidBuilder:
     """Return a solid between the rectangles ``bottom`` at ``z0`` and ``top`` at ``z1``, each (x0,
     x1, y0, y1).
     """
@@ -169,16 +178,25 @@ def frustum(z0, z1, bottom, top, colour) -> SolidBuilder:
         (e, f, g, h),
         (a, b, c, d),
     ):
-        builder.face(outline, colour=colour)
+        builder.face(outline, color=color)
     return builder
 
 
-def box(x0, x1, y0, y1, z0, z1, colour) -> SolidBuilder:
+def box(
+    x0: float, x1: float, y0: float, y1: float, z0: float, z1: float, color: Color
+) -> SolidBuilder:
     """Return an upright box."""
-    return frustum(z0, z1, (x0, x1, y0, y1), (x0, x1, y0, y1), colour)
+    return frustum(z0, z1, (x0, x1, y0, y1), (x0, x1, y0, y1), color)
 
 
-def column(radius_low, radius_high, z0, z1, colour, sides=8) -> Solid:
+def column(
+    radius_low: float,
+    radius_high: float,
+    z0: float,
+    z1: float,
+    color: Color,
+    sides: int = 8,
+) -> Solid:
     """Return an upright round column about the z axis."""
     angles = np.arange(sides) * 2 * math.pi / sides
     ring = np.stack((np.cos(angles), np.sin(angles), np.zeros(sides)), axis=-1)
@@ -186,49 +204,60 @@ def column(radius_low, radius_high, z0, z1, colour, sides=8) -> Solid:
     builder = SolidBuilder()
     for i in range(sides):
         j = (i + 1) % sides
-        builder.face((low[i], low[j], high[j], high[i]), colour=colour)
-    builder.face(high, colour=colour)
+        builder.face((low[i], low[j], high[j], high[i]), color=color)
+    builder.face(high, color=color)
     return builder.build()
 
 
-def ball(center, radius, colour, leafy=False) -> Solid:
+def ball(center: ArrayLike, radius: float, color: Color, leafy: bool = False) -> Solid:
     """Return a sphere."""
-    sphere = Ball(np.array(center, np.float32), float(radius), np.array(colour, np.float32), leafy)
+    sphere = Ball(np.array(center, np.float32), float(radius), np.array(color, np.float32), leafy)
     nothing = np.zeros((0, 3), np.float32)
     return Solid((), (), nothing, nothing, np.zeros(0, bool), np.zeros(0, bool), sphere)
 
 
-def beam(start, end, thickness, y0, y1, colour) -> Solid:
+def beam(
+    start: Sequence[float],
+    end: Sequence[float],
+    thickness: float,
+    y0: float,
+    y1: float,
+    color: Color,
+) -> Solid:
     """Return a square-cut bar in the plane of x and z from ``start`` to ``end``, each (x, z)."""
     profile = bar_outline(start, end, thickness)
     left, right = ([(x, y, z) for x, _, z in profile] for y in (y1, y0))
     builder = SolidBuilder()
-    builder.face(left, colour=colour)
-    builder.face(right, colour=colour)
+    builder.face(left, color=color)
+    builder.face(right, color=color)
     for i in range(4):
         j = (i + 1) % 4
-        builder.face((left[i], left[j], right[j], right[i]), colour=colour)
+        builder.face((left[i], left[j], right[j], right[i]), color=color)
     return builder.build()
 
 
-def sheet(*outlines, colour, y=0.0, half_thickness=0.015) -> Solid:
+def sheet(
+    *outlines: ArrayLike, color: Color, y: float = 0.0, half_thickness: float = 0.015
+) -> Solid:
     """Return a thin upright sheet with the given outlines on both sides."""
     builder = SolidBuilder()
     for side in (-1, 1):
         shift = np.array((0, y + side * half_thickness, 0))
-        builder.face(*(np.asarray(outline) + shift for outline in outlines), colour=colour)
+        builder.face(*(np.asarray(outline) + shift for outline in outlines), color=color)
     return builder.build()
 
 
-def bar_outline(start, end, thickness) -> list[tuple[float, float, float]]:
+def bar_outline(
+    start: Sequence[float], end: Sequence[float], thickness: float
+) -> list[tuple[float, float, float]]:
     """Return the outline, in the plane y = 0, of a bar from ``start`` to ``end``, each (x, z)."""
-    start, end = np.array(start), np.array(end)
-    across = np.array((start[1] - end[1], end[0] - start[0]))
+    first, last = np.array(start), np.array(end)
+    across = np.array((first[1] - last[1], last[0] - first[0]))
     across = across / np.linalg.norm(across) * thickness / 2
-    return [(x, 0.0, z) for x, z in (start + across, end + across, end - across, start - across)]
+    return [(x, 0.0, z) for x, z in (first + across, last + across, last - across, first - across)]
 
 
-def disc(x, y, z, radius, sides=14) -> np.ndarray:
+def disc(x: float, y: float, z: float, radius: float, sides: int = 14) -> np.ndarray:
     """Return a round outline in a plane of constant ``y``."""
     angles = np.arange(sides) * 2 * math.pi / sides
     return np.stack(
@@ -236,17 +265,25 @@ def disc(x, y, z, radius, sides=14) -> np.ndarray:
     )
 
 
-def rectangle_x(x, y0, y1, z0, z1):
+def rectangle_x(x: float, y0: float, y1: float, z0: float, z1: float) -> Outline:
     """Return the outline of a rectangle in a plane of constant ``x``."""
     return ((x, y0, z0), (x, y1, z0), (x, y1, z1), (x, y0, z1))
 
 
-def rectangle_y(y, x0, x1, z0, z1):
+def rectangle_y(y: float, x0: float, x1: float, z0: float, z1: float) -> Outline:
     """Return the outline of a rectangle in a plane of constant ``y``."""
     return ((x0, y, z0), (x1, y, z0), (x1, y, z1), (x0, y, z1))
 
 
-def stripe(solid: SolidBuilder, x0, x1, side, z0, z1, colour) -> None:
+def stripe(
+    solid: SolidBuilder,
+    x0: float,
+    x1: float,
+    side: float,
+    z0: float,
+    z1: float,
+    color: Color,
+) -> None:
     """Paint a rectangle on the left and the right side of ``solid``."""
     for y in (side, -side):
-        solid.detail(rectangle_y(y, x0, x1, z0, z1), colour=colour)
+        solid.detail(rectangle_y(y, x0, x1, z0, z1), color=color)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ from bevdepth_core.synthetic.shapes.solids import (
     PAINT,
     RUBBER,
     TAIL_LIGHT,
+    Color,
     Solid,
     SolidBuilder,
     at,
@@ -28,17 +30,19 @@ from bevdepth_core.synthetic.shapes.solids import (
 )
 
 
-def _wheels_on_sides(body: SolidBuilder, half_width: float, axles, radius: float) -> None:
+def _wheels_on_sides(
+    body: SolidBuilder, half_width: float, axles: Sequence[float], radius: float
+) -> None:
     """Paint wheels and their arches on both sides of ``body``."""
     for y in (half_width, -half_width):
-        body.detail(
-            *(disc(x, y, 1.16 * radius, 1.16 * radius) for x in axles), colour=(30, 30, 32)
-        )
-        for scale, colour in ((1.0, RUBBER), (0.62, CHROME), (0.22, (70, 72, 76))):
-            body.detail(*(disc(x, y, radius, scale * radius) for x in axles), colour=colour)
+        body.detail(*(disc(x, y, 1.16 * radius, 1.16 * radius) for x in axles), color=(30, 30, 32))
+        for scale, color in ((1.0, RUBBER), (0.62, CHROME), (0.22, (70, 72, 76))):
+            body.detail(*(disc(x, y, radius, scale * radius) for x in axles), color=color)
 
 
-def _tyres(half_width: float, axles, radius: float, clearance: float) -> list[Solid]:
+def _tyres(
+    half_width: float, axles: Sequence[float], radius: float, clearance: float
+) -> list[Solid]:
     """Return what of the wheels shows below the body."""
     solids = []
     for x in axles:
@@ -51,17 +55,23 @@ def _tyres(half_width: float, axles, radius: float, clearance: float) -> list[So
 
 
 def _pair_of_lights(
-    body: SolidBuilder, x: float, half_width: float, width: float, z0: float, z1: float, colour
+    body: SolidBuilder,
+    x: float,
+    half_width: float,
+    width: float,
+    z0: float,
+    z1: float,
+    color: Color,
 ) -> None:
     edge = 0.96 * half_width
     body.detail(
         *(rectangle_x(x, side * edge, side * (edge - width), z0, z1) for side in (-1, 1)),
-        colour=colour,
+        color=color,
         glows=True,
     )
 
 
-def car(length, width, height, rng) -> list[Solid]:
+def car(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
     """Return a saloon or a hatchback."""
     paint = PAINT[rng.integers(len(PAINT))]
     half, side, clearance, belt, radius = (
@@ -86,12 +96,12 @@ def car(length, width, height, rng) -> list[Solid]:
     _pair_of_lights(body, -half + 0.01, side, 0.26, 0.62 * belt, 0.9 * belt, TAIL_LIGHT)
     body.detail(
         rectangle_x(half - 0.02, -0.55 * side, 0.55 * side, 0.42 * belt, 0.68 * belt),
-        colour=(34, 36, 38),
+        color=(34, 36, 38),
     )
     for x in (half - 0.02, -half + 0.01):
         body.detail(
             rectangle_x(x, -0.26, 0.26, 0.32 * belt + 0.1, 0.32 * belt + 0.2),
-            colour=(238, 238, 232),
+            color=(238, 238, 232),
         )
     return [
         *_tyres(side, axles, radius, clearance),
@@ -100,7 +110,9 @@ def car(length, width, height, rng) -> list[Solid]:
     ]
 
 
-def _greenhouse(length, side, belt, height, paint, hatch: bool) -> Solid:
+def _greenhouse(
+    length: float, side: float, belt: float, height: float, paint: Color, hatch: bool
+) -> Solid:
     """Return the upper part of a car: sloped windscreen and rear window, side windows between
     pillars.
     """
@@ -114,7 +126,7 @@ def _greenhouse(length, side, belt, height, paint, hatch: bool) -> Solid:
         paint,
     )
 
-    def point(u, v, k):
+    def point(u: float, v: float, k: float) -> tuple[float, float, float]:
         """Return the point at fraction ``u`` of the length, ``v`` of the half width and ``k`` of
         the height.
         """
@@ -130,18 +142,18 @@ def _greenhouse(length, side, belt, height, paint, hatch: bool) -> Solid:
                 point(end, v, k)
                 for v, k in ((-0.9, 0.08), (0.9, 0.08), (0.88, 0.88), (-0.88, 0.88))
             ],
-            colour=GLASS,
+            color=GLASS,
         )
     for side_sign in (-1, 1):
         panes = [
             [point(u, side_sign, k) for u, k in ((a, 0.1), (b, 0.1), (b, 0.86), (a, 0.86))]
             for a, b in ((0.05, 0.48), (0.52, 0.95))
         ]
-        cabin.detail(*panes, colour=GLASS)
+        cabin.detail(*panes, color=GLASS)
     return cabin.build()
 
 
-def _tractor(x0, x1, side, z0, z1, paint) -> Solid:
+def _tractor(x0: float, x1: float, side: float, z0: float, z1: float, paint: Color) -> Solid:
     """Return a lorry's driver cab."""
     cab = frustum(z0, z1, (x0, x1, -side, side), (x0, x1 - 0.22, -side, side), paint)
     low, high = at(z0, z1, 0.5), at(z0, z1, 0.9)
@@ -150,18 +162,18 @@ def _tractor(x0, x1, side, z0, z1, paint) -> Solid:
             (x1 - 0.22 * k, v * side, at(z0, z1, k))
             for k, v in ((0.5, -0.9), (0.5, 0.9), (0.9, 0.9), (0.9, -0.9))
         ],
-        colour=GLASS,
+        color=GLASS,
     )
     stripe(cab, at(x0, x1, 0.35), x1 - 0.28, side, low, high, GLASS)
     cab.detail(
         rectangle_x(x1 - 0.04, -0.7 * side, 0.7 * side, at(z0, z1, 0.18), at(z0, z1, 0.42)),
-        colour=(40, 42, 44),
+        color=(40, 42, 44),
     )
     _pair_of_lights(cab, x1 - 0.02, side, 0.28, at(z0, z1, 0.05), at(z0, z1, 0.15), HEADLIGHT)
     return cab.build()
 
 
-def truck(length, width, height, rng) -> list[Solid]:
+def truck(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
     """Return a lorry with a closed body."""
     paint = PAINT[rng.integers(len(PAINT))]
     cargo_paint = PAINT[rng.integers(3)] if rng.random() < 0.7 else paint
@@ -187,16 +199,16 @@ def truck(length, width, height, rng) -> list[Solid]:
 
 
 def _rear_doors(
-    cargo: SolidBuilder, x: float, side: float, floor: float, height: float, paint
+    cargo: SolidBuilder, x: float, side: float, floor: float, height: float, paint: Color
 ) -> None:
     doors = (
         rectangle_x(x, sign * 0.04, sign * 0.92 * side, floor + 0.1, height - 0.12)
         for sign in (-1, 1)
     )
-    cargo.detail(*doors, colour=darker(paint, 0.86))
+    cargo.detail(*doors, color=darker(paint, 0.86))
 
 
-def trailer(length, width, height, rng) -> list[Solid]:
+def trailer(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
     """Return a semi-trailer on its legs."""
     paint = PAINT[rng.integers(3)]
     half, side, radius, clearance, floor = length / 2, width / 2 - 0.03, 0.5, 0.55, 1.15
@@ -233,7 +245,7 @@ def trailer(length, width, height, rng) -> list[Solid]:
     return [*_tyres(side - 0.05, axles, radius, clearance), *legs, chassis.build(), cargo.build()]
 
 
-def bus(length, width, height, rng) -> list[Solid]:
+def bus(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
     """Return a city bus."""
     paint = ((206, 60, 44), (38, 96, 160), (236, 236, 232), (44, 124, 92), (232, 178, 52))[
         rng.integers(5)
@@ -253,36 +265,38 @@ def bus(length, width, height, rng) -> list[Solid]:
     for y in (side, -side):
         body.detail(
             *(rectangle_y(y, a + 0.05, b - 0.05, low, high) for a, b in pairwise(edges)),
-            colour=GLASS,
+            color=GLASS,
         )
     body.detail(
-        rectangle_y(-side, half - 1.4, half - 0.4, clearance + 0.1, high), colour=(60, 72, 84)
+        rectangle_y(-side, half - 1.4, half - 0.4, clearance + 0.1, high), color=(60, 72, 84)
     )
     stripe(body, -half + 0.1, half - 1.45, side, 0.3 * height, 0.35 * height, (240, 240, 236))
     _wheels_on_sides(body, side, axles, radius)
     body.detail(
-        rectangle_x(half - 0.06, -0.92 * side, 0.92 * side, 0.36 * height, high), colour=GLASS
+        rectangle_x(half - 0.06, -0.92 * side, 0.92 * side, 0.36 * height, high), color=GLASS
     )
     body.detail(
         rectangle_x(half - 0.1, -0.6 * side, 0.6 * side, 0.84 * height, 0.93 * height),
-        colour=(250, 190, 70),
+        color=(250, 190, 70),
         glows=True,
     )
     body.detail(
-        rectangle_x(-half + 0.02, -0.8 * side, 0.8 * side, 0.5 * height, high), colour=GLASS
+        rectangle_x(-half + 0.02, -0.8 * side, 0.8 * side, 0.5 * height, high), color=GLASS
     )
     _pair_of_lights(body, half, side, 0.36, 0.2 * height, 0.27 * height, HEADLIGHT)
     _pair_of_lights(body, -half, side, 0.3, 0.2 * height, 0.3 * height, TAIL_LIGHT)
     return [*_tyres(side, axles, radius, clearance), body.build()]
 
 
-def construction_vehicle(length, width, height, rng) -> list[Solid]:
+def construction_vehicle(
+    length: float, width: float, height: float, rng: np.random.Generator
+) -> list[Solid]:
     """Return an excavator: tracks, house, cab, and an arm with a bucket in front."""
     yellow = ((232, 172, 32), (226, 132, 36))[rng.integers(2)]
     half, side = length / 2, width / 2
     house = box(-half + 0.1, -0.12 * half, -side + 0.15, side - 0.15, 0.9, 0.62 * height, yellow)
     house.detail(
-        rectangle_x(-half + 0.1, -0.6 * side, 0.6 * side, 1.05, 0.5 * height), colour=(54, 54, 56)
+        rectangle_x(-half + 0.1, -0.6 * side, 0.6 * side, 1.05, 0.5 * height), color=(54, 54, 56)
     )
     stripe(house, -half + 0.4, -0.4 * half, side - 0.15, 1.1, 1.25, (40, 40, 42))
     boom = beam(
@@ -321,13 +335,13 @@ def _tracks(half: float, side: float) -> list[Solid]:
         )
         track.detail(
             *(disc(x, sign * side, 0.42, 0.3) for x in np.linspace(-half + 0.6, 0.15 * half, 4)),
-            colour=(92, 92, 96),
+            color=(92, 92, 96),
         )
         tracks.append(track.build())
     return tracks
 
 
-def _operator_cab(half: float, side: float, height: float, paint) -> Solid:
+def _operator_cab(half: float, side: float, height: float, paint: Color) -> Solid:
     cab = frustum(
         0.9,
         height,
@@ -336,10 +350,10 @@ def _operator_cab(half: float, side: float, height: float, paint) -> Solid:
         paint,
     )
     cab.detail(
-        rectangle_x(0.3 * half, 0.1, side - 0.24, 0.52 * height, 0.93 * height), colour=GLASS
+        rectangle_x(0.3 * half, 0.1, side - 0.24, 0.52 * height, 0.93 * height), color=GLASS
     )
     for y in (side - 0.12, 0.0):
         cab.detail(
-            rectangle_y(y, -0.06 * half, 0.24 * half, 0.5 * height, 0.93 * height), colour=GLASS
+            rectangle_y(y, -0.06 * half, 0.24 * half, 0.5 * height, 0.93 * height), color=GLASS
         )
     return cab.build()

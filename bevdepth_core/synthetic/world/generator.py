@@ -21,7 +21,7 @@ from bevdepth_core.synthetic.world.people_places import (
 )
 from bevdepth_core.synthetic.world.placer import TYPICAL_SIZE, Placer
 from bevdepth_core.synthetic.world.road import make_road
-from bevdepth_core.synthetic.world.scene import Actor, Scene
+from bevdepth_core.synthetic.world.scene import Actor, SyntheticScene
 from bevdepth_core.synthetic.world.streetside import (
     place_houses,
     place_lamps,
@@ -39,7 +39,7 @@ _BUSY_BEHIND, _BUSY_AHEAD = 50.0, 90.0
 _FARTHEST_ACTOR = 110.0
 
 
-def make_scene(seed: int = 0, duration_s: float = 8.0) -> Scene:
+def make_scene(seed: int = 0, duration_s: float = 8.0) -> SyntheticScene:
     """Return the drive of ``seed``; the same seed gives the same drive, actors do not run into
     each other within it.
     """
@@ -50,19 +50,19 @@ def make_scene(seed: int = 0, duration_s: float = 8.0) -> Scene:
     road = make_road(rng, -_BEHIND - 12 * duration_s, 1.3 * reach + _AHEAD, crossing)
     placer = Placer(rng, road, duration_s)
     plan = plan_traffic(rng, road, ego_speed, duration_s)
-    travelled = drive(plan.lanes, placer.times)
-    ego_track = plan.ego.path.pose(travelled[plan.ego] - EGO_MIDDLE)
-    placer.block(plan.ego.path.pose(travelled[plan.ego]), EGO_LENGTH, EGO_WIDTH, margin=0.3)
+    traveled = drive(plan.lanes, placer.times)
+    ego_track = plan.ego.path.pose(traveled[plan.ego] - EGO_MIDDLE)
+    placer.block(plan.ego.path.pose(traveled[plan.ego]), EGO_LENGTH, EGO_WIDTH, margin=0.3)
     crosswalks = plan.crosswalks
-    end = float(travelled[plan.ego][-1] - travelled[plan.ego][0])
+    end = float(traveled[plan.ego][-1] - traveled[plan.ego][0])
     place_trees(placer, crosswalks)
     place_lamps(placer)
     place_houses(placer)
     place_sites(placer, rng.uniform(8.0, 20.0), end + 60)
-    _place_traffic(placer, plan, travelled)
+    _place_traffic(placer, plan, traveled)
     place_parked(placer, -_BUSY_BEHIND, end + _BUSY_AHEAD, crosswalks)
     _place_people(placer, plan, end)
-    return Scene(
+    return SyntheticScene(
         road=road,
         actors=_near(placer.actors, ego_track),
         props=tuple(placer.props),
@@ -74,14 +74,14 @@ def make_scene(seed: int = 0, duration_s: float = 8.0) -> Scene:
     )
 
 
-def _place_traffic(placer: Placer, plan: Plan, travelled: dict) -> None:
+def _place_traffic(placer: Placer, plan: Plan, traveled: dict) -> None:
     for lane in plan.lanes:
         for vehicle in lane:
             if vehicle is not plan.ego:
                 for class_name, size, forward in vehicle.parts:
                     placer.add(
                         class_name,
-                        vehicle.path.pose(travelled[vehicle] + forward),
+                        vehicle.path.pose(traveled[vehicle] + forward),
                         size=size,
                         margin=0.1,
                     )

@@ -75,12 +75,11 @@ def plan_traffic(
         for side in (-1, 1):
             crosswalks.append(road.crossing + side * CROSSING_CROSSWALK)
             walks.append((crosswalks[-1], red_main[0] + 2.5, red_main[1] - 8.0))
-    walks = tuple(walk for walk in walks if walk[2] > walk[1])
     return Plan(
         lanes,
         ego,
         tuple(crosswalks),
-        walks,
+        tuple(walk for walk in walks if walk[2] > walk[1]),
         (max(red_cross[0] + 1, -1.0), min(red_cross[1] - 9, duration_s)),
     )
 
@@ -119,7 +118,13 @@ class _Planner:
     """Fills lanes with vehicles."""
 
     def __init__(
-        self, rng, road: Road, red_main, red_cross, crosswalk: float, hold: tuple[float, float]
+        self,
+        rng: np.random.Generator,
+        road: Road,
+        red_main: tuple[float, float],
+        red_cross: tuple[float, float],
+        crosswalk: float,
+        hold: tuple[float, float],
     ) -> None:
         self.rng, self.road = rng, road
         self._red_main, self._red_cross, self._crosswalk, self._hold = (
@@ -183,8 +188,9 @@ class _Planner:
     def cross_lanes(self) -> list[list[Vehicle]]:
         """Return the two lanes of the crossing street; some turn right into the road."""
         road, lanes = self.road, []
+        crossing = road.required_crossing()
         for direction in (-1, 1):
-            along = road.crossing + direction * LANE_WIDTH / 2
+            along = crossing + direction * LANE_WIDTH / 2
             start, stop = (along, -direction * _CROSS_REACH), (along, direction * _CROSS_REACH)
             path = straight(road, start, stop)
             outer = direction * road.lane_center(road.lanes - 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from bevdepth_core.synthetic.shapes.people import RIDERLESS_HEIGHT
@@ -20,7 +22,7 @@ TYPICAL_SIZE = {
     'pedestrian': (0.72, 0.68, 1.75),
     'traffic_cone': (0.42, 0.42, 0.95),
 }
-"""Mean length, width, height in metres."""
+"""Mean length, width, height in meters."""
 SIZE_SPREAD = 0.12
 """Largest relative difference from that; length, width and height differ together for the most
 part."""
@@ -29,13 +31,11 @@ _SLOWEST_STEP = 0.01
 
 
 def random_size(rng: np.random.Generator, class_name: str) -> tuple[float, float, float]:
-    """Return length, width and height, metres, of one object of a class."""
+    """Return length, width and height, meters, of one object of a class."""
     common, own = rng.uniform(-1, 1), rng.uniform(-1, 1, 3)
-    return tuple(
-        float(value)
-        for value in np.array(TYPICAL_SIZE[class_name])
-        * (1 + SIZE_SPREAD * (0.6 * common + 0.4 * own))
-    )
+    factors = 1 + SIZE_SPREAD * (0.6 * common + 0.4 * own)
+    length, width, height = (np.array(TYPICAL_SIZE[class_name]) * factors).tolist()
+    return length, width, height
 
 
 class Placer:
@@ -83,7 +83,7 @@ class Placer:
         class_name: str,
         track: np.ndarray,
         *,
-        size=None,
+        size: tuple[float, float, float] | None = None,
         margin: float = 0.15,
         rider: bool = True,
     ) -> bool:
@@ -100,14 +100,14 @@ class Placer:
         return True
 
     def add_standing(
-        self, class_name: str, along: float, lateral: float, turn: float = 0.0, **options
+        self, class_name: str, along: float, lateral: float, turn: float = 0.0, **options: Any
     ) -> bool:
         """Add an actor that never moves, ``turn`` radians from the road's direction."""
         position, heading = self.road.pose(along, lateral)
         return self.add(class_name, np.array([(*position, heading + turn)]), **options)
 
     def add_walking(
-        self, class_name: str, along: np.ndarray, lateral: np.ndarray, **options
+        self, class_name: str, along: np.ndarray, lateral: np.ndarray, **options: Any
     ) -> bool:
         """Add an actor that goes through (t,) road coordinates, one per time, and looks where it
         goes.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 LANE_WIDTH = 3.4
 BIKE_LANE_WIDTH = 1.5
@@ -25,15 +26,15 @@ _STRAIGHT, _BENDING = 30.0, 60.0
 
 @dataclass(frozen=True, eq=False)
 class Road:
-    """A two-way road on flat ground; road coordinates are metres along its centre line and metres
+    """A two-way road on flat ground; road coordinates are meters along its center line and meters
     to the left of it.
 
     Attributes:
         along: (m,) increasing.
-        center: (m, 2) world x and y of the centre line.
+        center: (m, 2) world x and y of the center line.
         heading: (m,) radians.
         lanes: lanes per direction; traffic keeps right.
-        bike_lane: its width in metres, 0 for none.
+        bike_lane: its width in meters, 0 for none.
         crossing: where a street crosses at a right angle, None for nowhere; the road is straight
             there.
     """
@@ -63,15 +64,25 @@ class Road:
         return self.curb + SIDEWALK_WIDTH
 
     def lane_center(self, lane: int) -> float:
-        """Return the lateral position of right-hand lane ``lane``, 0 next to the centre line;
+        """Return the lateral position of right-hand lane ``lane``, 0 next to the center line;
         negate it for oncoming traffic.
         """
         return -(lane + 0.5) * LANE_WIDTH
 
+    def required_crossing(self) -> float:
+        """Return where the crossing street is, for code that runs only where there is one.
+
+        Raises:
+            ValueError: no street crosses this road.
+        """
+        if self.crossing is None:
+            raise ValueError('no street crosses this road')
+        return self.crossing
+
     def near_crossing(self, along: float, distance: float) -> bool:
         return self.crossing is not None and abs(along - self.crossing) < distance
 
-    def pose(self, along, lateral) -> tuple[np.ndarray, np.ndarray]:
+    def pose(self, along: ArrayLike, lateral: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Return (..., 2) world positions and (...) headings of road coordinates."""
         along, lateral = np.broadcast_arrays(
             np.asarray(along, np.float64), np.asarray(lateral, np.float64)
@@ -83,7 +94,7 @@ class Road:
 
 
 def make_road(rng: np.random.Generator, start: float, stop: float, crossing: float | None) -> Road:
-    """Return a winding road from ``start`` to ``stop`` metres, straight around ``crossing``."""
+    """Return a winding road from ``start`` to ``stop`` meters, straight around ``crossing``."""
     along = np.arange(start, stop, ROAD_STEP)
     curvature = np.zeros_like(along)
     winding = rng.uniform(0.2, 1.25) * 0.0069

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +17,7 @@ TRACK_START_S, TRACK_STEP_S = -1.0, 0.1
 
 _VELOCITY_STEP_S = 0.05
 _SWAYS = ((0.012, 11.0), (0.0035, 17.0), (0.0035, 13.0))
-"""(amplitude in metres or radians, wavelength in metres) of the vehicle's height, pitch and
+"""(amplitude in meters or radians, wavelength in meters) of the vehicle's height, pitch and
 roll."""
 _DIVE, _LEAN = 0.004, 0.004
 """Radians of pitch and roll per m/s² of braking and cornering."""
@@ -28,11 +29,11 @@ class Actor:
 
     Attributes:
         class_name: one of the ten nuScenes classes.
-        size: length, width, height, metres.
+        size: length, width, height, meters.
         track: (t, 3) world x, y and heading every ``TRACK_STEP_S`` from ``TRACK_START_S``; (1, 3)
             for what never moves.
-        appearance: seed of colours and parts.
-        rider: whether somebody sits on a bicycle or motorcycle.
+        appearance: seed of colors and parts.
+        rider: whether a bicycle or motorcycle has a rider.
     """
 
     class_name: str
@@ -50,8 +51,8 @@ class Actor:
         """Return (3,) world x, y and heading."""
         return _interpolated(self.track[None], time_s)[0]
 
-    def travelled(self, time_s: float) -> float:
-        """Return the metres gone since the track began."""
+    def traveled(self, time_s: float) -> float:
+        """Return the meters gone since the track began."""
         place = np.clip((time_s - TRACK_START_S) / TRACK_STEP_S, 0, len(self.track) - 1)
         return float(np.interp(place, np.arange(len(self.track)), self._milestones))
 
@@ -65,7 +66,7 @@ class Actor:
 @dataclass(frozen=True)
 class Prop:
     """Something that is never annotated: ``kind`` is building, tree or lamp; pose in road
-    coordinates, size in metres.
+    coordinates, size in meters.
     """
 
     kind: str
@@ -78,15 +79,15 @@ class Prop:
 
 @dataclass(frozen=True)
 class Light:
-    """Colours are RGB in 0..255, strengths factors on surface colours.
+    """Colors are RGB in 0..255, strengths factors on surface colors.
 
     Attributes:
         to_sun: unit vector in the world.
         sun: RGB strength of direct light.
         ambient: RGB strength of light from the sky.
-        zenith, horizon: sky colours; haze fades to ``horizon``.
+        zenith, horizon: sky colors; haze fades to ``horizon``.
         clouds: 0 clear to 1 closed.
-        haze_distance: metres after which contrast has fallen to 1/e.
+        haze_distance: meters after which contrast has fallen to 1/e.
     """
 
     to_sun: tuple[float, float, float]
@@ -99,18 +100,18 @@ class Light:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class SyntheticScene:
     """A drive of ``duration_s`` seconds.
 
     Attributes:
         road: where everything is.
         actors: annotated objects.
         props: buildings, trees, lamps.
-        crosswalks: positions along the road, metres.
+        crosswalks: positions along the road, meters.
         light: time of day and weather.
         ego_track: (t, 3) world x, y and heading of the vehicle, as in ``Actor.track``.
         duration_s: how long the drive was laid out for.
-        seed: of everything random in the pictures.
+        seed: of everything random in the images.
     """
 
     road: Road
@@ -127,9 +128,9 @@ class Scene:
         in curves.
         """
         pose = _interpolated(self.ego_track[None], time_s)[0]
-        travelled = np.hypot(*(pose[:2] - self.ego_track[0, :2]))
+        traveled = np.hypot(*(pose[:2] - self.ego_track[0, :2]))
         height, pitch, roll = (
-            amplitude * np.sin(2 * np.pi * travelled / length + self.seed)
+            amplitude * np.sin(2 * np.pi * traveled / length + self.seed)
             for amplitude, length in _SWAYS
         )
         braking, cornering = self._acceleration(time_s, pose[2])
@@ -160,7 +161,7 @@ class Scene:
         return _interpolated(self._tracks, time_s)
 
     def actor_pose(self, actor: Actor, time_s: float) -> tuple[np.ndarray, float]:
-        """Return world x and y of the centre, and the heading."""
+        """Return world x and y of the center, and the heading."""
         pose = actor.pose(time_s)
         return pose[:2], float(pose[2])
 
@@ -173,7 +174,7 @@ class Scene:
     def ground_truth(
         self, time_s: float, max_distance: float = 55.0, *, seen: np.ndarray | None = None
     ) -> tuple[Boxes3D, np.ndarray]:
-        """Return the boxes within ``max_distance`` metres, in the ego frame of ``time_s``, and
+        """Return the boxes within ``max_distance`` meters, in the ego frame of ``time_s``, and
         their nuScenes labels (n,).
 
         Args:
@@ -216,7 +217,7 @@ def _interpolated(tracks: np.ndarray, time_s: float) -> np.ndarray:
     return tracks[:, first] + (tracks[:, second] - tracks[:, first]) * (place - first)
 
 
-def _pose_matrix(position, yaw: float, pitch: float, roll: float) -> np.ndarray:
+def _pose_matrix(position: Sequence[float], yaw: float, pitch: float, roll: float) -> np.ndarray:
     """Return the (4, 4) transform of a frame turned by roll, then pitch, then yaw."""
     (cy, sy), (cp, sp), (cr, sr) = ((np.cos(angle), np.sin(angle)) for angle in (yaw, pitch, roll))
     about_z, about_y = (

@@ -38,7 +38,9 @@ def _houses_along_crossing(placer: Placer, side: int) -> None:
         out = road.sidewalk_end + 20.0
         while out < 130:
             length, depth, height = _house_size(rng)
-            along = road.crossing + end * (CROSS_SIDEWALK_END + rng.uniform(0.5, 3) + depth / 2)
+            along = road.required_crossing() + end * (
+                CROSS_SIDEWALK_END + rng.uniform(0.5, 3) + depth / 2
+            )
             _add_house(
                 placer, length, depth, height, along, side * (out + length / 2), math.pi / 2
             )

@@ -4,9 +4,11 @@ wait.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from bevdepth_core.synthetic.world.road import ROAD_STEP, Road
 
@@ -28,13 +30,13 @@ class Path:
 
     Attributes:
         points: (m, 2) world x and y.
-        travelled: (m,) metres from the start.
+        traveled: (m,) meters from the start.
         heading: (m,) radians, continuous.
-        turn: metres travelled at the start and the end of a tight turn, None without one.
+        turn: meters traveled at the start and the end of a tight turn, None without one.
     """
 
     points: np.ndarray
-    travelled: np.ndarray
+    traveled: np.ndarray
     heading: np.ndarray
     turn: tuple[float, float] | None = None
 
@@ -50,28 +52,28 @@ class Path:
         turn starts and ends.
         """
         points, _ = road.pose(along, lateral)
-        travelled = np.concatenate(
+        traveled = np.concatenate(
             ((0.0,), np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1)))
         )
-        slope = np.gradient(points, travelled, axis=0)
+        slope = np.gradient(points, traveled, axis=0)
         heading = np.unwrap(np.arctan2(slope[:, 1], slope[:, 0]))
         return cls(
             points,
-            travelled,
+            traveled,
             heading,
-            None if turn is None else (float(travelled[turn[0]]), float(travelled[turn[1]])),
+            None if turn is None else (float(traveled[turn[0]]), float(traveled[turn[1]])),
         )
 
-    def pose(self, travelled: np.ndarray) -> np.ndarray:
+    def pose(self, traveled: np.ndarray) -> np.ndarray:
         """Return (..., 3) world x, y and heading."""
         columns = (self.points[:, 0], self.points[:, 1], self.heading)
         return np.stack(
-            [np.interp(travelled, self.travelled, column) for column in columns], axis=-1
+            [np.interp(traveled, self.traveled, column) for column in columns], axis=-1
         )
 
     def nearest(self, point: np.ndarray) -> float:
-        """Return how far one has travelled at the place next to a world point."""
-        return float(self.travelled[np.argmin(((self.points - point) ** 2).sum(axis=1))])
+        """Return how far one has traveled at the place next to a world point."""
+        return float(self.traveled[np.argmin(((self.points - point) ** 2).sum(axis=1))])
 
 
 def straight(road: Road, start: tuple[float, float], stop: tuple[float, float]) -> Path:
@@ -81,19 +83,26 @@ def straight(road: Road, start: tuple[float, float], stop: tuple[float, float]) 
     return Path.through(road, line[:, 0], line[:, 1])
 
 
-def around_corner(road: Road, start, corner, stop, radius: float) -> Path:
+def around_corner(
+    road: Road,
+    start: ArrayLike,
+    corner: ArrayLike,
+    stop: ArrayLike,
+    radius: float,
+) -> Path:
     """Return the path from ``start`` to ``stop``, road coordinates, with a round turn at
     ``corner``.
     """
-    start, corner, stop = (np.array(point, np.float64) for point in (start, corner, stop))
-    before, after = ((b - a) / np.linalg.norm(b - a) for a, b in ((start, corner), (corner, stop)))
+    first, middle, last = (np.array(point, np.float64) for point in (start, corner, stop))
+    legs = ((first, middle), (middle, last))
+    before, after = ((b - a) / np.linalg.norm(b - a) for a, b in legs)
     angles = np.arange(0, np.pi / 2, ROAD_STEP / radius)[:, None]
-    into, out = corner - radius * before, corner + radius * after
+    into, out = middle - radius * before, middle + radius * after
     arc = (
         into + radius * after - radius * after * np.cos(angles) + radius * before * np.sin(angles)
     )
-    approach = start + before * np.arange(0, np.linalg.norm(into - start), ROAD_STEP)[:, None]
-    leaving = out + after * np.arange(0, np.linalg.norm(stop - out), ROAD_STEP)[:, None]
+    approach = first + before * np.arange(0, np.linalg.norm(into - first), ROAD_STEP)[:, None]
+    leaving = out + after * np.arange(0, np.linalg.norm(last - out), ROAD_STEP)[:, None]
     line = np.concatenate((approach, arc, leaving))
     return Path.through(
         road, line[:, 0], line[:, 1], turn=(len(approach), len(approach) + len(arc))
@@ -122,11 +131,11 @@ class Vehicle:
 
     Attributes:
         path: where.
-        start: metres travelled at the first moment.
+        start: meters traveled at the first moment.
         cruise: speed it likes, m/s.
-        parts: per part, first to last: class, size (length, width, height), metres from the
+        parts: per part, first to last: class, size (length, width, height), meters from the
             vehicle's middle forward.
-        length: metres of all parts.
+        length: meters of all parts.
         signals: that it obeys.
     """
 
@@ -139,7 +148,7 @@ class Vehicle:
 
 
 def drive(lanes: list[list[Vehicle]], times: np.ndarray) -> dict[Vehicle, np.ndarray]:
-    """Return for every vehicle the metres travelled at each of ``times``, (t,) evenly spaced.
+    """Return for every vehicle the meters traveled at each of ``times``, (t,) evenly spaced.
 
     Args:
         lanes: vehicles that follow each other, the first one ahead of all; the paths of a lane
@@ -152,7 +161,7 @@ def drive(lanes: list[list[Vehicle]], times: np.ndarray) -> dict[Vehicle, np.nda
     traffic = _Traffic(lanes, vehicles, float(times[0]))
     record = np.empty((len(times), len(vehicles)))
     for row, time_s in zip(record, times, strict=True):
-        row[:] = traffic.travelled
+        row[:] = traffic.traveled
         traffic.advance(time_s, float(times[1] - times[0]))
     return dict(zip(vehicles, record.T.copy(), strict=True))
 
@@ -167,7 +176,7 @@ class _Traffic:
     ) -> None:
         self.length = np.array([vehicle.length for vehicle in vehicles])
         self.cruise = np.array([vehicle.cruise for vehicle in vehicles])
-        self.travelled = np.array([vehicle.start for vehicle in vehicles])
+        self.traveled = np.array([vehicle.start for vehicle in vehicles])
         self._leaders = _leaders(lanes, vehicles)
         turns = np.array([vehicle.path.turn or (np.inf, -np.inf) for vehicle in vehicles])
         self._turn_start, self._turn_end = turns.T
@@ -180,7 +189,7 @@ class _Traffic:
         self._signals = [(signal, _stop_lines(signal, vehicles)) for signal in signals]
         self.speed = np.minimum(self.cruise, self._allowed())
         leader = self._leaders[0][0]
-        room = self.travelled[leader] - self.length[leader] / 2 - self.travelled - self.length / 2
+        room = self.traveled[leader] - self.length[leader] / 2 - self.traveled - self.length / 2
         self.speed = np.where(
             leader >= 0,
             np.minimum(self.speed, np.maximum(room - _STANDSTILL_GAP, 0) / _HEADWAY_S),
@@ -188,16 +197,16 @@ class _Traffic:
         )
         for signal, lines in self._signals:
             if signal.is_red(start_s):
-                room = np.maximum(lines - self.travelled - self.length / 2, 0)
+                room = np.maximum(lines - self.traveled - self.length / 2, 0)
                 self.speed = np.where(
                     room > 0, np.minimum(self.speed, np.sqrt(2 * 1.5 * room)), self.speed
                 )
 
     def _allowed(self) -> np.ndarray:
         """Return the speed from which the turn ahead can still be taken."""
-        ahead = np.maximum(self._turn_start - self.travelled, 0)
+        ahead = np.maximum(self._turn_start - self.traveled, 0)
         limit = np.sqrt(self._turn_speed**2 + 2 * 1.4 * np.where(np.isfinite(ahead), ahead, 1e6))
-        return np.where(self.travelled > self._turn_end, np.inf, limit)
+        return np.where(self.traveled > self._turn_end, np.inf, limit)
 
     def advance(self, time_s: float, step_s: float) -> None:
         """Go on by one step."""
@@ -219,23 +228,23 @@ class _Traffic:
             )
         rate = np.maximum(rate, -_HARDEST_BRAKING)
         after = np.maximum(self.speed + rate * step_s, 0)
-        self.travelled = self.travelled + (self.speed + after) / 2 * step_s
+        self.traveled = self.traveled + (self.speed + after) / 2 * step_s
         self.speed = after
 
-    def _obstacles(self, time_s: float):
+    def _obstacles(self, time_s: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (gap, speed) of what is ahead of each vehicle; an infinite gap where there is
         nothing.
         """
         for leader, turns_off_at in self._leaders:
-            rear = self.travelled[leader] - self.length[leader] / 2
+            rear = self.traveled[leader] - self.length[leader] / 2
             in_the_way = (leader >= 0) & (rear < turns_off_at)
             yield (
-                np.where(in_the_way, rear - self.travelled - self.length / 2, np.inf),
+                np.where(in_the_way, rear - self.traveled - self.length / 2, np.inf),
                 self.speed[leader],
             )
         for signal, lines in self._signals:
             if signal.is_red(time_s):
-                gap = lines - self.travelled - self.length / 2
+                gap = lines - self.traveled - self.length / 2
                 stops = (gap > 0) & (self.speed**2 < 2 * _WILL_NOT_BRAKE_HARDER * gap)
                 yield np.where(stops, gap + 0.5 * _STANDSTILL_GAP, np.inf), np.zeros_like(gap)
 

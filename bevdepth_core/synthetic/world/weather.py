@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -62,12 +63,12 @@ def make_light(rng: np.random.Generator) -> Light:
     """
     kind = _KINDS[rng.choice(len(_KINDS), p=[kind[0] for kind in _KINDS])]
     _, elevation, sun, ambient, zenith, horizon, clouds, haze_distance = kind
-    elevation = math.radians(elevation * rng.uniform(0.8, 1.2))
+    angle = math.radians(elevation * rng.uniform(0.8, 1.2))
     azimuth = rng.uniform(-math.pi, math.pi)
     to_sun = (
-        math.cos(elevation) * math.cos(azimuth),
-        math.cos(elevation) * math.sin(azimuth),
-        math.sin(elevation),
+        math.cos(angle) * math.cos(azimuth),
+        math.cos(angle) * math.sin(azimuth),
+        math.sin(angle),
     )
     exposure = rng.uniform(0.86, 1.12)
     clouds = float(np.clip(clouds + rng.uniform(-0.15, 0.15), 0, 1))
@@ -82,5 +83,6 @@ def make_light(rng: np.random.Generator) -> Light:
     )
 
 
-def _times(colour, factor: float) -> tuple[float, ...]:
-    return tuple(float(factor * value) for value in colour)
+def _times(color: Sequence[float], factor: float) -> tuple[float, float, float]:
+    red, green, blue = (factor * value for value in color)
+    return red, green, blue

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bevdepth_core.synthetic.dataset.writing import write_dataset
-from tests.core.nuscenes.drives import PLAN
+from tests.core.synthetic.drives import PLAN
 
 
 @pytest.fixture(scope='session')

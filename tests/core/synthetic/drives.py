@@ -1,4 +1,4 @@
-"""A small dataset of drawn drives, made once for all tests that read one."""
+"""A small synthetic dataset, written once for all tests that read one."""
 
 from __future__ import annotations
 

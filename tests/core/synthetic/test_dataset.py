@@ -26,7 +26,7 @@ from bevdepth_core.synthetic.dataset.fixed_tables import token
 from bevdepth_core.synthetic.dataset.writing import SPLITS, VERSION
 from bevdepth_core.synthetic.sensors.schedule import Shot
 from bevdepth_core.types import Detections3D
-from tests.core.nuscenes.drives import IMAGES, KEY_FRAMES, PLAN, TURNS, digests
+from tests.core.synthetic.drives import IMAGES, KEY_FRAMES, PLAN, TURNS, digests
 
 WHOLE = '4'
 """Visibility token of objects that are seen for at least 80 %."""
@@ -223,7 +223,7 @@ def depth_points(sample: Sample) -> np.ndarray:
 
 
 def test_boxes_lie_on_their_objects_in_the_image_files(devkit):
-    """Leaving an actor out changes the picture where the devkit projects its box, and next to
+    """Leaving an actor out changes the image where the devkit projects its box, and next to
     nowhere else."""
     drive = PLAN.drives()[SPLITS[1]][0]
     scene, checked = make_scene(drive.seed, drive.duration_s), 0
@@ -247,7 +247,7 @@ def test_boxes_lie_on_their_objects_in_the_image_files(devkit):
                 changed = (
                     np.abs(
                         read_image(path).astype(int)
-                        - picture(replace(scene, actors=others), drive, shot)
+                        - rendered(replace(scene, actors=others), drive, shot)
                     ).max(axis=2)
                     > 16
                 )
@@ -267,7 +267,7 @@ def outline(box: Box, intrinsics: np.ndarray) -> np.ndarray:
     return mask.astype(bool)
 
 
-def picture(scene, drive, shot: Shot) -> np.ndarray:
+def rendered(scene, drive, shot: Shot) -> np.ndarray:
     rig = drive.rig(PLAN.sensors)
     camera = rig.names.index(shot.channel)
     world_from_camera = scene.world_from_ego(shot.time_s) @ rig.ego_from_camera[camera]

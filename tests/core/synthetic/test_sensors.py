@@ -1,5 +1,4 @@
-"""Lidar, calibration and visibility of the drawn world: they must agree with its boxes and
-pictures."""
+"""Lidar, calibration and visibility of the synthetic world agree with its boxes and images."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from bevdepth_core.synthetic import (
     visible_fractions,
 )
 from bevdepth_core.synthetic.world.placer import TYPICAL_SIZE
-from bevdepth_core.synthetic.world.scene import Actor, Scene
+from bevdepth_core.synthetic.world.scene import Actor, SyntheticScene
 from tests.core.synthetic.test_world import SHADOWLESS, actor_ahead, scene_with
 
 SIZE = {'width': 800, 'height': 450}
@@ -28,11 +27,11 @@ CLOSE = 0.03
 
 
 @pytest.fixture(scope='module')
-def scene() -> Scene:
+def scene() -> SyntheticScene:
     return make_scene(4, duration_s=8.0)
 
 
-def world_points(scene: Scene, time_s: float, **options) -> tuple[np.ndarray, np.ndarray]:
+def world_points(scene: SyntheticScene, time_s: float, **options) -> tuple[np.ndarray, np.ndarray]:
     """Return a scan's points in the world and whose they are."""
     mount = ego_from_lidar()
     measured = scan(scene, time_s, mount, seed=1, **options)
@@ -54,7 +53,7 @@ def outside_of_box(points: np.ndarray, actor: Actor, time_s: float) -> np.ndarra
 
 
 def test_lidar_points_lie_in_the_boxes_of_their_actors_and_other_points_do_not(
-    scene: Scene,
+    scene: SyntheticScene,
 ) -> None:
     points, owners = world_points(scene, 3.0)
     measured = 0
@@ -96,7 +95,9 @@ def test_the_lidar_sees_flat_ground_where_nothing_stands() -> None:
     assert distance.max() < 73
 
 
-def test_rings_are_beams_from_low_to_high_and_fewer_beams_give_fewer_points(scene: Scene) -> None:
+def test_rings_are_beams_from_low_to_high_and_fewer_beams_give_fewer_points(
+    scene: SyntheticScene,
+) -> None:
     measured = scan(scene, 1.0, ego_from_lidar(), seed=0)
     elevation = np.degrees(
         np.arcsin(measured.points[:, 2] / np.linalg.norm(measured.points, axis=1))
@@ -108,7 +109,7 @@ def test_rings_are_beams_from_low_to_high_and_fewer_beams_give_fewer_points(scen
     assert len(few.points) < 0.35 * len(measured.points)
 
 
-def test_scans_repeat_with_their_seed(scene: Scene) -> None:
+def test_scans_repeat_with_their_seed(scene: SyntheticScene) -> None:
     first, again, other = (
         scan(scene, 2.0, ego_from_lidar(), seed=seed).points for seed in (5, 5, 6)
     )
@@ -154,7 +155,7 @@ def test_an_actor_between_two_cameras_is_seen_whole_and_one_outside_of_all_image
     assert shares[1] < 0.1
 
 
-def test_fractions_agree_with_the_pictures(scene: Scene) -> None:
+def test_visible_fractions_agree_with_the_images(scene: SyntheticScene) -> None:
     plain = dataclasses.replace(scene, light=SHADOWLESS)
     rig = nuscenes_like_rig(**SIZE)
     shares = visible_fractions(plain, rig, 3.0, **SIZE)

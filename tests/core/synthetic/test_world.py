@@ -1,4 +1,4 @@
-"""The drawn drive: the pictures, boxes, poses and stamps must tell one and the same story."""
+"""Images, boxes, poses and stamps of a synthetic drive agree with each other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.geometry import invert_rigid
 from bevdepth_core.synthetic import (
     EXPOSURE_OFFSET_S,
-    Scene,
+    SyntheticScene,
     make_scene,
     nuscenes_like_rig,
     render_camera,
@@ -22,8 +22,8 @@ from bevdepth_core.synthetic import (
 )
 from bevdepth_core.synthetic.sensors.order import boxes_cannot_hide, draw_order
 from bevdepth_core.synthetic.shapes.catalog import build_shape
+from bevdepth_core.synthetic.world.generator import TYPICAL_SIZE
 from bevdepth_core.synthetic.world.scene import Actor, Light
-from bevdepth_core.synthetic.world.town import TYPICAL_SIZE
 
 SIZE = {'width': 400, 'height': 225}
 SHADOWLESS = Light(
@@ -32,20 +32,20 @@ SHADOWLESS = Light(
 """Light from everywhere: nothing outside of an object changes when it is put into the scene."""
 
 
-def scene_with(*actors: Actor, light: Light = SHADOWLESS) -> Scene:
+def scene_with(*actors: Actor, light: Light = SHADOWLESS) -> SyntheticScene:
     """Return a scene with these actors and nothing else beside the road."""
     return dataclasses.replace(make_scene(1), actors=actors, props=(), light=light)
 
 
 def actor_ahead(
-    scene: Scene,
+    scene: SyntheticScene,
     class_name: str,
     ahead: float,
     aside: float = 0.0,
     turn: float = 0.0,
     appearance: int = 0,
 ) -> Actor:
-    """Return an actor ``ahead`` metres in front of the ego vehicle and ``aside`` to its left."""
+    """Return an actor ``ahead`` meters in front of the ego vehicle and ``aside`` to its left."""
     world_from_ego = scene.world_from_ego(0.0)
     x, y, _ = world_from_ego[:3, :3] @ (ahead, aside, 0.0) + world_from_ego[:3, 3]
     heading = math.atan2(world_from_ego[1, 0], world_from_ego[0, 0]) + turn
@@ -53,7 +53,7 @@ def actor_ahead(
 
 
 def front_image(
-    scene: Scene, time_s: float = 0.0, width: int = 800, height: int = 450
+    scene: SyntheticScene, time_s: float = 0.0, width: int = 800, height: int = 450
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the front camera's image, its intrinsics and camera_from_ego."""
     rig = nuscenes_like_rig(width, height)
@@ -76,7 +76,7 @@ def hull_mask(
     return cv2.dilate(mask, np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)).astype(bool)
 
 
-def test_the_same_seed_gives_the_same_pictures_and_another_seed_others() -> None:
+def test_the_same_seed_gives_the_same_images_and_another_seed_others() -> None:
     rig = nuscenes_like_rig(**SIZE)
     first, again, other = (render_frame(make_scene(seed), rig, 1.0, **SIZE) for seed in (3, 3, 4))
     assert all(np.array_equal(a, b) for a, b in zip(first.images, again.images, strict=True))
@@ -116,7 +116,7 @@ def test_a_nearer_object_hides_a_farther_one() -> None:
     )
 
 
-def test_an_object_beside_and_behind_the_camera_does_not_break_the_picture() -> None:
+def test_an_object_beside_and_behind_the_camera_does_not_break_the_image() -> None:
     empty = scene_with()
     beside = actor_ahead(empty, 'trailer', 2.0, aside=3.2, appearance=3)
     image, intrinsics, _ = front_image(scene_with(beside))

@@ -1,5 +1,5 @@
-"""The writer of drawn datasets: the same plan gives the same bytes, and a dataset is whole or not
-there."""
+"""The writer of synthetic datasets: the same plan gives the same bytes, and no dataset is
+incomplete."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from bevdepth_core.synthetic import __main__ as command
 from bevdepth_core.synthetic.dataset.writing import SPLITS, write_dataset
-from tests.core.nuscenes.drives import PLAN, digests
+from tests.core.synthetic.drives import PLAN, digests
 from tests.imports import ROOT
 
 PATIENCE_S = 120.0
@@ -41,7 +41,7 @@ def test_more_scenes_keep_those_that_were_there_and_no_world_is_in_both_splits()
 
 
 @pytest.mark.parametrize('force', [[], ['--force']])
-def test_what_is_there_is_not_overwritten(drives_root, tmp_path, force):
+def test_existing_files_are_not_overwritten(drives_root, tmp_path, force):
     taken = tmp_path / 'photos'
     taken.mkdir()
     (taken / 'holiday.jpg').write_text('mine')
@@ -54,7 +54,7 @@ def test_what_is_there_is_not_overwritten(drives_root, tmp_path, force):
     assert digests(drives_root) == before
 
 
-def test_wrong_options_are_refused_with_a_sentence(tmp_path):
+def test_invalid_options_are_rejected_with_the_reason(tmp_path):
     with pytest.raises(SystemExit, match='there must be a scene'):
         command.main([str(tmp_path / 'drives'), '--train-scenes', '0', '--val-scenes', '0'])
     with pytest.raises(SystemExit, match='2 lidar beams'):
