@@ -124,6 +124,15 @@ def violations(source: str, path: Path) -> list[str]:
     return sorted(name for name in names if not allowed_in_programs(name))
 
 
+def imported_test_modules(source: str, path: Path) -> list[str]:
+    """Return the test modules that ``source`` imports; helpers belong into other modules."""
+    return sorted(
+        name
+        for name in imported_names(source, path)
+        if name.startswith('tests.') and '.test_' in name
+    )
+
+
 def documented_table() -> str:
     """Return the table of docs/ARCHITECTURE.md as Markdown."""
     rows = [(f'core.{own}', others) for own, others in CORE_PARTS.items()]
@@ -142,6 +151,16 @@ def test_every_module_imports_only_what_its_row_allows(folder: str) -> None:
         str(path): names
         for path in paths
         if (names := violations((ROOT / path).read_text(), path))
+    }
+    assert broken == {}
+
+
+def test_no_test_module_imports_another_one() -> None:
+    paths = [path.relative_to(ROOT) for path in sorted((ROOT / 'tests').rglob('*.py'))]
+    broken = {
+        str(path): names
+        for path in paths
+        if (names := imported_test_modules((ROOT / path).read_text(), path))
     }
     assert broken == {}
 

@@ -19,7 +19,7 @@ from bevdepth_core.synthetic import (
 )
 from bevdepth_core.synthetic.world.placer import TYPICAL_SIZE
 from bevdepth_core.synthetic.world.scene import Actor, SyntheticScene
-from tests.core.synthetic.test_world import SHADOWLESS, actor_ahead, scene_with
+from tests.core.synthetic.scenes import SHADOWLESS, actor_ahead, scene_with
 
 SIZE = {'width': 800, 'height': 450}
 CLOSE = 0.03

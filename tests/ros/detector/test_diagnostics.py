@@ -5,30 +5,7 @@ import pytest
 from bevdepth_ros.detector import diagnostics, problems
 from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.problems import ERROR, OK, WARN
-
-
-class Log:
-    """Remembers what was logged."""
-
-    def __init__(self):
-        self.lines: list[tuple[str, str]] = []
-
-    def error(self, line: str) -> None:
-        self.lines.append(('error', line))
-
-    def warning(self, line: str) -> None:
-        self.lines.append(('warning', line))
-
-    def info(self, line: str) -> None:
-        self.lines.append(('info', line))
-
-
-def statuses(monitor: Monitor) -> dict:
-    return {status.name: status for status in monitor.statuses('/node', 10**9)}
-
-
-def values(monitor: Monitor, area: str) -> dict[str, str]:
-    return {value.key: value.value for value in statuses(monitor)[f'/node: {area}'].values}
+from tests.ros.detector.monitoring import Log, statuses, values
 
 
 def test_there_is_one_ok_status_per_area_when_nothing_is_wrong():

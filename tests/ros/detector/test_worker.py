@@ -16,7 +16,7 @@ from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.worker import Worker
 from bevdepth_ros.rig.frames import BuiltFrame
 from bevdepth_ros.rig.synchronizer import ImageSet
-from tests.ros.detector.test_diagnostics import Log, statuses
+from tests.ros.detector.monitoring import Log, statuses
 from tests.ros.graph import wait_until
 
 OUT_OF_MEMORY = torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20 MiB')
