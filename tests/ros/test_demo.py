@@ -16,11 +16,11 @@ from rosbags.rosbag2 import Reader
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.synthetic import make_scene
 from bevdepth_core.types import Detections3D
-from bevdepth_ros.demo import Listener, draw_drive, draw_picture
+from bevdepth_ros.demo import Listener, draw_drive, draw_picture, slower
 from bevdepth_ros.detections.messages import objects_cloud
 from tests.ros.graph import PATIENCE_S, Graph
 
-LONGEST_DEMO_S = 240
+LONGEST_DEMO_S = 580
 
 
 def run_demo(out: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -111,3 +111,9 @@ def test_the_drive_has_a_past_frame_half_a_second_back_for_every_set_but_the_fir
     stamps = [snapshot.stamp_ns for snapshot in snapshots]
     assert np.diff(stamps).tolist() == pytest.approx([500_000_000] * 2, abs=1_000_000)
     assert all(image.shape == (90, 160, 3) for image in snapshots[0].frame().images)
+
+
+def test_a_repeated_replay_is_slower_and_leaves_twice_the_latency_for_each_set() -> None:
+    assert slower(0.5, 0.1) == 0.25
+    assert slower(0.5, 2.0) == 0.125
+    assert slower(0.5, 0.0) == 0.25

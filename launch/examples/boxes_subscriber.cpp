@@ -1,0 +1,39 @@
+// Prints the boxes of the detector. Needs rclcpp and vision_msgs; in the CMakeLists.txt of a package:
+//   add_executable(boxes_subscriber boxes_subscriber.cpp)
+//   ament_target_dependencies(boxes_subscriber rclcpp vision_msgs)
+
+#include <memory>
+
+#include "rclcpp/rclcpp.hpp"
+#include "vision_msgs/msg/detection3_d_array.hpp"
+
+using vision_msgs::msg::Detection3DArray;
+
+class BoxesSubscriber : public rclcpp::Node {
+public:
+    BoxesSubscriber() : Node("boxes_subscriber") {
+        subscription_ = create_subscription<Detection3DArray>(
+            "bevdepth_detector/detections", 10,
+            [this](const Detection3DArray::ConstSharedPtr message) { print(*message); });
+    }
+
+private:
+    void print(const Detection3DArray& message) const {
+        for (const auto& detection : message.detections) {
+            if (detection.results.empty()) continue;
+            const auto& hypothesis = detection.results.front().hypothesis;
+            const auto& position = detection.bbox.center.position;
+            RCLCPP_INFO(get_logger(), "%s %.2f at (%.1f, %.1f) m in %s", hypothesis.class_id.c_str(),
+                        hypothesis.score, position.x, position.y, message.header.frame_id.c_str());
+        }
+    }
+
+    rclcpp::Subscription<Detection3DArray>::SharedPtr subscription_;
+};
+
+int main(int argc, char** argv) {
+    rclcpp::init(argc, argv);
+    rclcpp::spin(std::make_shared<BoxesSubscriber>());
+    rclcpp::shutdown();
+    return 0;
+}

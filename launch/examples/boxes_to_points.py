@@ -1,0 +1,76 @@
+"""Publishes the outlines of the boxes as points, which a Nav2 costmap takes as obstacles.
+
+    python3 boxes_to_points.py --ros-args -p score_from:=0.3
+
+Use it with nav2_costmap.yaml.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import rclpy
+from rclpy.node import Node
+from sensor_msgs.msg import PointCloud2
+from sensor_msgs_py.point_cloud2 import create_cloud_xyz32
+from vision_msgs.msg import BoundingBox3D, Detection3DArray
+
+SPACING_M = 0.2
+"""Between two points; at most the resolution of the costmap leaves no gaps."""
+
+
+def outline(box: BoundingBox3D) -> np.ndarray:
+    """Return (N, 3) points on the sides of a box, at the height of its center."""
+    length, width = box.size.x, box.size.y
+    along = np.arange(-length / 2, length / 2, SPACING_M)
+    across = np.arange(-width / 2, width / 2, SPACING_M)
+    sides = [(along, np.full_like(along, side * width / 2)) for side in (-1, 1)]
+    sides += [(np.full_like(across, side * length / 2), across) for side in (-1, 1)]
+    x, y = (np.concatenate(part) for part in zip(*sides, strict=True))
+    q, center = box.center.orientation, box.center.position
+    yaw = 2 * np.arctan2(q.z, q.w)
+    return np.stack(
+        (
+            center.x + np.cos(yaw) * x - np.sin(yaw) * y,
+            center.y + np.sin(yaw) * x + np.cos(yaw) * y,
+            np.full_like(x, center.z),
+        ),
+        axis=1,
+    )
+
+
+class BoxesToPoints(Node):
+    """Converts each message of the detector."""
+
+    def __init__(self) -> None:
+        """Declare the parameter, subscribe and publish."""
+        super().__init__('boxes_to_points')
+        self._score_from = self.declare_parameter('score_from', 0.3).value
+        self._publisher = self.create_publisher(PointCloud2, '/detected_obstacles', 5)
+        topic = 'bevdepth_detector/detections'
+        self.create_subscription(Detection3DArray, topic, self._on_detections, 10)
+
+    def _on_detections(self, message: Detection3DArray) -> None:
+        boxes = [
+            outline(detection.bbox)
+            for detection in message.detections
+            if detection.results[0].hypothesis.score > self._score_from
+        ]
+        points = np.concatenate(boxes) if boxes else np.empty((0, 3))
+        self._publisher.publish(create_cloud_xyz32(message.header, points.astype(np.float32)))
+
+
+def main() -> None:
+    """Run the node until it is interrupted."""
+    rclpy.init()
+    node = BoxesToPoints()
+    try:
+        rclpy.spin(node)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,111 @@
+"""The examples of launch/examples."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import yaml
+from launch import LaunchContext
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from sensor_msgs.msg import PointCloud2
+from sensor_msgs_py.point_cloud2 import read_points_numpy
+from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
+
+from bevdepth_ros.bring_up.arguments import ARGUMENTS
+from tests.reference import ROOT
+from tests.ros.graph import Graph, wait_until
+
+EXAMPLES = ROOT / 'launch' / 'examples'
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def detections(*scores: float) -> Detection3DArray:
+    """Return boxes of 4 by 2 m at (10, 5) m, turned by 90 degrees."""
+    message = Detection3DArray()
+    message.header.frame_id = 'base_link'
+    for score in scores:
+        one = Detection3D()
+        one.bbox.center.position.x, one.bbox.center.position.y = 10.0, 5.0
+        one.bbox.center.orientation.z = one.bbox.center.orientation.w = 0.5**0.5
+        one.bbox.size.x, one.bbox.size.y, one.bbox.size.z = 4.0, 2.0, 1.5
+        hypothesis = ObjectHypothesisWithPose()
+        hypothesis.hypothesis.class_id, hypothesis.hypothesis.score = 'car', score
+        one.results.append(hypothesis)
+        message.detections.append(one)
+    return message
+
+
+@pytest.mark.parametrize('path', sorted(EXAMPLES.glob('*.launch.py')), ids=lambda path: path.name)
+def test_the_launch_files_include_the_detector_with_arguments_that_it_has(path: Path):
+    source = PythonLaunchDescriptionSource(str(path))
+    known = {argument.name for argument in ARGUMENTS}
+
+    def includes(entities: list) -> list[IncludeLaunchDescription]:
+        found = []
+        for entity in entities:
+            if isinstance(entity, IncludeLaunchDescription):
+                found.append(entity)
+            elif hasattr(entity, 'get_sub_entities'):
+                found += includes(entity.get_sub_entities())
+        return found
+
+    found = includes(source.get_launch_description(LaunchContext()).entities)
+    assert found
+    for include in found:
+        assert {name for name, _ in include.launch_arguments} <= known
+
+
+def test_boxes_above_the_score_become_points_on_their_outline(graph: Graph):
+    node = graph.add(example('boxes_to_points').BoxesToPoints())
+    clouds = graph.collect(PointCloud2, '/detected_obstacles')
+    topic = '/bevdepth_detector/detections'
+    publisher = graph.node.create_publisher(Detection3DArray, topic, 10)
+    wait_until(
+        lambda: publisher.get_subscription_count() and node._publisher.get_subscription_count(),
+        'the subscriptions',
+    )
+    publisher.publish(detections(0.9, 0.1))
+    wait_until(lambda: clouds, 'a cloud')
+    graph.stop()
+    node.destroy_node()
+    points = read_points_numpy(clouds[0], ('x', 'y', 'z'))
+    assert clouds[0].header.frame_id == 'base_link'
+    np.testing.assert_allclose(points.min(axis=0), (9, 3, 0), atol=0.21)
+    np.testing.assert_allclose(points.max(axis=0), (11, 7, 0), atol=0.21)
+    assert len(points) == 60
+
+
+def test_the_costmap_reads_the_topic_of_the_example():
+    costmap = yaml.safe_load((EXAMPLES / 'nav2_costmap.yaml').read_text())
+    layer = costmap['local_costmap']['local_costmap']['ros__parameters']['detections']
+    assert layer['boxes']['topic'] == '/detected_obstacles'
+    assert "'/detected_obstacles'" in (EXAMPLES / 'boxes_to_points.py').read_text()
+
+
+def test_the_subscriber_logs_each_box(graph: Graph, capfd: pytest.CaptureFixture):
+    node = graph.add(example('boxes_subscriber').BoxesSubscriber())
+    topic = '/bevdepth_detector/detections'
+    publisher = graph.node.create_publisher(Detection3DArray, topic, 10)
+    wait_until(publisher.get_subscription_count, 'the subscription')
+    publisher.publish(detections(0.9))
+    output: list[str] = []
+
+    def has_logged() -> bool:
+        captured = capfd.readouterr()
+        output.extend((captured.out, captured.err))
+        return 'car 0.90 at (10.0, 5.0) m in base_link' in ''.join(output)
+
+    wait_until(has_logged, 'the log')
+    graph.stop()
+    node.destroy_node()
