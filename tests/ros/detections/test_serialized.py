@@ -1,0 +1,62 @@
+"""Serialized detections have the layout that rclpy gives the message objects.
+
+Bytes of padding may have any value, so that lengths and values are compared, not bytes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from rclpy.serialization import deserialize_message, serialize_message
+from vision_msgs.msg import Detection3DArray
+
+from bevdepth_core.types import Boxes3D, Detections3D
+from bevdepth_ros.detections.messages import detection_array
+from bevdepth_ros.detections.serialized import serialized_detection_array
+
+NAMES = ('car', 'construction_vehicle', 'b', 'traffic cone', 'ö', 'trailer')
+STAMP_NS = 1_700_000_001_000_000_002
+
+
+def detections(count: int, seed: int = 0) -> Detections3D:
+    rng = np.random.default_rng(seed)
+    return Detections3D(
+        Boxes3D(
+            rng.normal(0, 20, (count, 3)),
+            rng.uniform(0.5, 9, (count, 3)),
+            rng.uniform(-4, 4, count),
+            rng.normal(0, 5, (count, 2)),
+        ),
+        np.sort(rng.random(count))[::-1],
+        rng.integers(0, len(NAMES), count),
+        NAMES,
+        STAMP_NS,
+    )
+
+
+def require_equal(found: Detections3D, frame_id: str) -> None:
+    expected = detection_array(found, frame_id)
+    data = serialized_detection_array(found, frame_id)
+    assert len(data) == len(serialize_message(expected))
+    assert deserialize_message(data, Detection3DArray) == expected
+
+
+@pytest.mark.parametrize('frame_id', ['', 'a', 'map', 'odom', 'base_link', 'robot/base_link'])
+@pytest.mark.parametrize('count', [0, 1, 2, 57])
+def test_the_message_is_that_of_the_message_objects(frame_id, count):
+    require_equal(detections(count, seed=count), frame_id)
+
+
+def test_every_class_name_first_and_in_between_keeps_the_alignment():
+    for first in range(len(NAMES)):
+        base = detections(len(NAMES))
+        labels = np.roll(np.arange(len(NAMES)), first)
+        require_equal(Detections3D(base.boxes, base.scores, labels, NAMES, STAMP_NS), 'base_link')
+
+
+def test_covariances_are_row_major_in_their_detection():
+    covariance = np.arange(2 * 36, dtype=float).reshape(2, 6, 6)
+    data = serialized_detection_array(detections(2), 'base_link', covariance)
+    message = deserialize_message(data, Detection3DArray)
+    for index, detection in enumerate(message.detections):
+        assert list(detection.results[0].pose.covariance) == covariance[index].ravel().tolist()
