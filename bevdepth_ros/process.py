@@ -10,7 +10,7 @@ from functools import partial
 
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError  # rclpy exports it under no public name
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -63,7 +63,7 @@ def spin_until_signal(node: Node, on_error: Callable[[Exception], None] | None =
             a /clock before 1970.
         on_error: receives it in place of the log.
     """
-    executor = SingleThreadedExecutor()
+    executor = make_executor()
     executor.add_node(node)
     try:
         while not signals.came and node.context.ok():
@@ -74,6 +74,20 @@ def spin_until_signal(node: Node, on_error: Callable[[Exception], None] | None =
                 time.sleep(PAUSE_S)
     finally:
         executor.shutdown()
+
+
+def make_executor() -> Executor:
+    """Return an executor that runs callbacks in the thread that spins it.
+
+    rclpy's EventsExecutor receives a camera image in a third of the time and with a quarter of the
+    processor time of SingleThreadedExecutor, which builds a set of all entities to wait for after
+    every callback. Humble does not have it.
+    """
+    try:
+        from rclpy.experimental import EventsExecutor
+    except ImportError:
+        return SingleThreadedExecutor()
+    return EventsExecutor()
 
 
 def _log(node: Node, error: Exception) -> None:

@@ -1,5 +1,6 @@
 """From detections to messages: pure functions, no node, no clock.
 
+``serialized`` makes the message of ``~/detections``, without message objects.
 ``bags.messages`` builds the same messages from the classes of rosbags, since bags are written
 on machines without ROS.
 """
@@ -17,13 +18,7 @@ from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 from rclpy.time import Time
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
-from vision_msgs.msg import (
-    Detection3D,
-    Detection3DArray,
-    LabelInfo,
-    ObjectHypothesisWithPose,
-    VisionClass,
-)
+from vision_msgs.msg import LabelInfo, VisionClass
 from visualization_msgs.msg import Marker, MarkerArray
 
 from bevdepth_core.types import Detections3D
@@ -51,35 +46,6 @@ def label_info(class_names: tuple[str, ...], score_threshold: float, stamp: Head
         VisionClass(class_id=label, class_name=name) for label, name in enumerate(class_names)
     ]
     return LabelInfo(header=stamp, class_map=classes, threshold=float(score_threshold))
-
-
-def detection_array(
-    detections: Detections3D, frame_id: str, pool: list[Detection3D] | None = None
-) -> Detection3DArray:
-    """Return boxes with x = length, y = width, z = height, the pose of their geometric center, and
-    the class name as class_id.
-
-    Args:
-        detections: the boxes.
-        frame_id: their frame.
-        pool: messages of an earlier call to fill again, since their construction takes most of
-            the time; the result of that call changes, too.
-    """
-    common = header(detections.stamp_ns, frame_id)
-    pool = [] if pool is None else pool
-    while len(pool) < len(detections):
-        pool.append(Detection3D(results=[ObjectHypothesisWithPose()]))
-    used = pool[: len(detections)]
-    for message, (center, size, yaw, score, label) in zip(used, _rows(detections), strict=True):
-        result, bbox = message.results[0], message.bbox
-        message.header = common
-        result.hypothesis.class_id, result.hypothesis.score = detections.class_names[label], score
-        position, orientation = bbox.center.position, bbox.center.orientation
-        position.x, position.y, position.z = center
-        orientation.z, orientation.w = math.sin(yaw / 2), math.cos(yaw / 2)
-        bbox.size.x, bbox.size.y, bbox.size.z = size
-        result.pose.pose = bbox.center
-    return Detection3DArray(header=common, detections=used)
 
 
 def objects_cloud(detections: Detections3D, frame_id: str) -> PointCloud2:

@@ -11,20 +11,20 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
-from vision_msgs.msg import Detection3D, Detection3DArray, LabelInfo
+from vision_msgs.msg import Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
 
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.types import Detections3D, Frame
 from bevdepth_ros.detections.depth_messages import depth_cloud
 from bevdepth_ros.detections.messages import (
-    detection_array,
     header,
     label_info,
     latency_record,
     marker_array,
     objects_cloud,
 )
+from bevdepth_ros.detections.serialized import serialized_detection_array
 from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.problems import ERROR
 from bevdepth_ros.detector.slot import SlotThread
@@ -82,7 +82,6 @@ class Outputs:
         )
         self._latency = node.create_lifecycle_publisher(DiagnosticArray, '~/latency', _RELIABLE)
         self._last_stamp_ns: int | None = None
-        self._pool: list[Detection3D] = []
 
     def close(self) -> None:
         """Destroy the publishers."""
@@ -111,7 +110,7 @@ class Outputs:
         complete.
         """
         detections, began = answer.detections, time.monotonic()
-        self._detections.publish(detection_array(detections, frame_id, self._pool))
+        self._detections.publish(serialized_detection_array(detections, frame_id))
         if self._objects.get_subscription_count():
             self._objects.publish(objects_cloud(detections, frame_id))
         now = time.monotonic()

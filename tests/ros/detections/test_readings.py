@@ -9,8 +9,9 @@ from vision_msgs.msg import Detection3D, Detection3DArray
 
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.types import Boxes3D, Detections3D
-from bevdepth_ros.detections.messages import detection_array, header, label_info, objects_cloud
+from bevdepth_ros.detections.messages import header, label_info, objects_cloud
 from bevdepth_ros.detections.readings import boxes_from_array, class_names, detections_from_cloud
+from tests.ros.detections.message_objects import detection_array
 
 STAMP_NS = 1_700_000_000_123_456_789
 BOXES = Boxes3D(

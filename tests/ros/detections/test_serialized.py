@@ -11,8 +11,8 @@ from rclpy.serialization import deserialize_message, serialize_message
 from vision_msgs.msg import Detection3DArray
 
 from bevdepth_core.types import Boxes3D, Detections3D
-from bevdepth_ros.detections.messages import detection_array
 from bevdepth_ros.detections.serialized import serialized_detection_array
+from tests.ros.detections.message_objects import built_array
 
 NAMES = ('car', 'construction_vehicle', 'b', 'traffic cone', 'ö', 'trailer')
 STAMP_NS = 1_700_000_001_000_000_002
@@ -35,7 +35,7 @@ def detections(count: int, seed: int = 0) -> Detections3D:
 
 
 def require_equal(found: Detections3D, frame_id: str) -> None:
-    expected = detection_array(found, frame_id)
+    expected = built_array(found, frame_id)
     data = serialized_detection_array(found, frame_id)
     assert len(data) == len(serialize_message(expected))
     assert deserialize_message(data, Detection3DArray) == expected
