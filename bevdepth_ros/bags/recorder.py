@@ -24,12 +24,14 @@ from bevdepth_ros.bags.writer import STORAGES, BagWriter
 from bevdepth_ros.process import ros_process, spin_until_signal
 
 ANSWERS = {
-    'detections': 'vision_msgs/msg/Detection3DArray',
     'objects': 'sensor_msgs/msg/PointCloud2',
     'latency': 'diagnostic_msgs/msg/DiagnosticArray',
     'label_info': 'vision_msgs/msg/LabelInfo',
+    'detections': 'vision_msgs/msg/Detection3DArray',
 }
-"""Topics of the detector, below its name, and their types."""
+"""Topics of the detector, below its name, and their types. The subscription to the detections
+comes last: when the detector knows it, it usually knows the others, and a launch starts its replay
+only then."""
 LATCHED = 'label_info'
 QUEUE_DEPTH = 100
 
@@ -46,7 +48,8 @@ class Recorder(Node):
         self._early: list[tuple[str, str, bytes]] = []
         self._warned = False
         topics = {f'{detector}/{name}': message_type for name, message_type in ANSWERS.items()}
-        for topic, message_type in (topics | {'/diagnostics': ANSWERS['latency']}).items():
+        topics = {'/diagnostics': ANSWERS['latency']} | topics
+        for topic, message_type in topics.items():
             durability = (
                 DurabilityPolicy.TRANSIENT_LOCAL
                 if topic.endswith(LATCHED)

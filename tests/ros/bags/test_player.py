@@ -21,7 +21,7 @@ from std_srvs.srv import Trigger
 
 from bevdepth_ros.bags.messages import compressed_image
 from bevdepth_ros.bags.player import Player, served
-from bevdepth_ros.bags.player_options import Options, arguments
+from bevdepth_ros.bags.player_options import Options, arguments, bags_of, options_of
 from bevdepth_ros.bags.reader import Bag, BagError
 from bevdepth_ros.bags.writer import BagWriter
 from tests.ros.bags.text_bags import START_NS, STEP_NS, STORAGES, qos, write_bag
@@ -150,6 +150,50 @@ def test_topics_are_chosen_left_out_and_renamed(graph: Graph, tmp_path: Path):
     expect(messages['/b'], ['/b 0', '/b 1'])
     assert len(messages['/a']) == 2
     assert messages['/c'] == []
+
+
+@pytest.mark.parametrize('count', [11, 100])
+def test_late_subscribers_receive_all_latched_messages(
+    graph: Graph, tmp_path: Path, count: int
+) -> None:
+    latched = qos(durability=QosDurability.TRANSIENT_LOCAL)
+    bag = write_bag(tmp_path / 'bag', {'/latched': latched}, count)
+    node = Node('player')
+    with Bag(bag, pytest.fail) as recording:
+        Player(node, recording, Options(rate=50.0)).play()
+        profile = QoSProfile(depth=count, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        late = graph.collect(String, '/latched', profile)
+        expect(late, [f'/latched {number}' for number in range(count)])
+    node.destroy_node()
+
+
+def test_topics_are_chosen_by_patterns_of_whole_names() -> None:
+    names = ('/cam/left', '/cam/right', '/lidar', '/clock')
+    cases = (
+        (Options(), names),
+        (Options(clock=True), names[:3]),
+        (Options(regex='/cam/.*'), names[:2]),
+        (Options(regex='cam'), ()),
+        (Options(regex='/cam/.*', topics=('/lidar',)), names[:3]),
+        (Options(exclude_regex='/cam/r.*'), ('/cam/left', '/lidar', '/clock')),
+        (Options(regex='/cam/.*', exclude_topics=('/cam/left',)), ('/cam/right',)),
+    )
+    for options, expected in cases:
+        assert tuple(name for name in names if options.chooses(name)) == expected
+
+
+def test_several_bags_of_the_command_line_and_ignored_storage_identifiers() -> None:
+    given = arguments(['player', 'one', 'two', '-i', 'three', 'mcap', '-e', '/a', '-r', '2'])
+    assert bags_of(given) == ['one', 'two', 'three']
+    assert (options_of(given).regex, options_of(given).rate) == ('/a', 2.0)
+
+
+def test_the_summary_counts_what_is_lost(graph: Graph, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 5)
+    metadata = bag / 'metadata.yaml'
+    metadata.write_text(metadata.read_text().replace('message_count: 5', 'message_count: 8'))
+    player = play(graph, bag, wait_s=0.0)
+    assert player.summary().startswith('played 5 messages of 8 (3 are lost), late by ')
 
 
 def test_a_topic_that_the_bag_has_not_is_named(graph: Graph, tmp_path: Path):

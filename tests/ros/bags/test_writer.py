@@ -220,23 +220,24 @@ def test_late_messages_are_put_in_order_and_very_late_ones_refused(tmp_path: Pat
     ]
 
 
-def begin_a_bag_and_be_interrupted(target: Path) -> None:
+def begin_a_bag_and_fail(target: Path, error: type[BaseException]) -> None:
     with BagWriter(target) as bag:
         bag.write_static_transforms(RIG, START_NS)
-        raise KeyboardInterrupt
+        raise error
 
 
-def test_an_interrupted_run_leaves_nothing_and_keeps_the_bag_that_was_there(
-    tmp_path: Path,
+@pytest.mark.parametrize('error', [KeyboardInterrupt, SystemExit, ValueError, OSError])
+def test_any_exception_leaves_nothing_and_keeps_the_bag_that_was_there(
+    tmp_path: Path, error: type[BaseException]
 ) -> None:
     target = tmp_path / 'bag'
-    with pytest.raises(KeyboardInterrupt):
-        begin_a_bag_and_be_interrupted(target)
+    with pytest.raises(error):
+        begin_a_bag_and_fail(target, error)
     assert list(tmp_path.iterdir()) == []
     write_small_bag(target)
     before = {path.name: path.read_bytes() for path in target.iterdir()}
-    with pytest.raises(KeyboardInterrupt):
-        begin_a_bag_and_be_interrupted(target)
+    with pytest.raises(error):
+        begin_a_bag_and_fail(target, error)
     assert list(tmp_path.iterdir()) == [target]
     assert {path.name: path.read_bytes() for path in target.iterdir()} == before
 
