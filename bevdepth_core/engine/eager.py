@@ -38,7 +38,8 @@ class EagerNetwork:
     """
 
     def __init__(self, model: BEVDepth, device: torch.device, dtype: torch.dtype) -> None:
-        self.model = folded_model(model, dtype) if device.type == 'cpu' else model.to(device)
+        network = folded_model(model, dtype) if device.type == 'cpu' else model
+        self.model = network.to(device)
         self.stage_seconds: dict[str, float] = {}
         self._decoder = BoxDecoder(model.config).to(device)
         self._device, self._dtype = device, dtype
