@@ -54,6 +54,7 @@ class SceneListener:
             settings.odometry_topic,
         )
         self.store = SceneStore(settings, self._transforms, panel_width)
+        self.image_topics = tuple(source.image_topic for source in settings.camera_sources)
         self._shown_ns: int | None = None
         for source in settings.camera_sources:
             add_image, add_info = (

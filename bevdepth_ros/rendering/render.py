@@ -27,7 +27,7 @@ from tqdm import tqdm
 from bevdepth_core.inference import Detector
 from bevdepth_core.visualization import compose
 from bevdepth_ros.rendering.recording import LONGEST_S, Recording
-from bevdepth_ros.rendering.scene import Scene
+from bevdepth_ros.rendering.scene import SHOWN_SCORE, Scene
 from bevdepth_ros.rendering.video import PictureWriter
 from bevdepth_ros.rig.settings import RigSettings
 
@@ -197,8 +197,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--score',
         type=float,
-        default=0.25,
-        help='draw detections that score at least this (default 0.25)',
+        default=SHOWN_SCORE,
+        help='draw detections that score at least this (default %(default)s)',
     )
     parser.add_argument('--no-ground-truth', action='store_true', help='leave annotations out')
     parser.add_argument(

@@ -37,6 +37,8 @@ POSE_CLAMP_S = 0.2
 TF_PATIENCE_NS = 400_000_000
 """So much later, tf will not tell more about a moment."""
 ANNOTATIONS_KEPT = 4096
+SHOWN_SCORE = 0.35
+"""Default of the lowest score that is shown: lower ones are mostly duplicates of other boxes."""
 
 _WITHOUT_WAITING = threading.Event()
 _WITHOUT_WAITING.set()

@@ -17,7 +17,7 @@ from bevdepth_core.visualization import compose
 from bevdepth_ros.detections.messages import header
 from bevdepth_ros.rendering.listener import LOG_PERIOD_S, SceneListener, figures
 from bevdepth_ros.rendering.node_process import declare, run
-from bevdepth_ros.rendering.scene import Scene
+from bevdepth_ros.rendering.scene import SHOWN_SCORE, Scene
 from bevdepth_ros.rig.color_conversion import image_message, jpeg_message
 
 NODE_NAME = 'bevdepth_visualizer'
@@ -47,7 +47,12 @@ class Visualizer(Node):
         )
         self._quality = declare(self, 'jpeg_quality', 88, 'Quality of the JPEG.', 1, 100)
         self._score = declare(
-            self, 'score_from', 0.25, 'Lowest score of the boxes that are rendered.', 0.0, 1.0
+            self,
+            'score_from',
+            SHOWN_SCORE,
+            'Lowest score of the boxes that are rendered.',
+            0.0,
+            1.0,
         )
         self._listener = SceneListener(self, round(PANEL_SHARE * self._width))
         self._raw = self.create_publisher(Image, '~/image', 2)

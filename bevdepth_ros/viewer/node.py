@@ -52,7 +52,7 @@ class Viewer(Node):
         )
         self._listener = SceneListener(self, PANEL_SIZE[0])
         self._history = MomentHistory(history_s)
-        self.page = Page(host, port, history_s)
+        self.page = Page(host, port, history_s, self._listener.image_topics)
         self.create_timer(1 / rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.get_logger().info(f'open {self.page.url} in a browser')
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import html
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from bevdepth_core.visualization import (
     camera_places,
     class_color,
 )
+from bevdepth_ros.rendering.scene import SHOWN_SCORE
 from bevdepth_ros.viewer.access import Access, restricted
 from bevdepth_ros.viewer.colors import browser_color, line_color
 from bevdepth_ros.viewer.moments import PANEL_SIZE, Moment
@@ -50,13 +52,16 @@ vehicle."""
 class Page:
     """One page for all browsers; ``show`` is called by one thread."""
 
-    def __init__(self, host: str, port: int, history_s: float):
+    def __init__(
+        self, host: str, port: int, history_s: float, image_topics: Sequence[str] = ()
+    ) -> None:
         """Start to serve.
 
         Args:
             host: address to listen on; beyond loopback a token is required.
             port: first one to try; 0 takes any free one.
-            history_s: length of the time line, seconds.
+            history_s: length of the timeline, seconds.
+            image_topics: named until the first image is shown.
         """
         self._access = Access(host)
         with restricted(self._access):
@@ -71,7 +76,7 @@ class Page:
         self._drawn: tuple | None = None
         self._panels: dict[str, viser.ImageHandle] = {}
         self._add_surroundings()
-        self._add_controls(history_s)
+        self._add_controls(history_s, _waiting(image_topics))
 
     @property
     def port(self) -> int:
@@ -175,16 +180,16 @@ class Page:
             '/ego/cabin', CABIN_COLOR, cabin, position=(middle - 0.2, 0, 0.8 * height)
         )
 
-    def _add_controls(self, history_s: float) -> None:
+    def _add_controls(self, history_s: float, readout: str) -> None:
         gui = self._server.gui
-        self._readout = gui.add_html(_WAITING)
+        self._readout = gui.add_html(readout)
         with gui.add_folder('Time line'):
             self._back = gui.add_slider(
                 'seconds back', -float(history_s), 0.0, 0.1, 0.0, hint='0 is live'
             )
             self._hold = gui.add_checkbox('hold', False, hint='Let time stand still')
         with gui.add_folder('Show'):
-            self._score = gui.add_slider('score from', 0.0, 1.0, 0.01, 0.25)
+            self._score = gui.add_slider('score from', 0.0, 1.0, 0.01, SHOWN_SCORE)
             self._with_truth = gui.add_checkbox('ground truth', True)
             self._with_velocities = gui.add_checkbox('velocities', True)
             self._with_images = gui.add_checkbox('cameras', True)
@@ -299,7 +304,12 @@ def _rings() -> np.ndarray:
     ).astype(np.float32)
 
 
-_WAITING = '<div style="padding:0.8em 1em">Waiting for images ...</div>'
+def _waiting(image_topics: Sequence[str]) -> str:
+    topics = '<br/>'.join(html.escape(topic) for topic in image_topics)
+    return (
+        '<div style="padding:0.8em 1em">Waiting for images with CameraInfo and tf:<br/>'
+        f'{topics}</div>'
+    )
 
 
 def _readout(moment: Moment, found: Detections3D | None) -> str:

@@ -102,6 +102,8 @@ def test_a_browser_gets_the_page_and_then_boxes_cameras_and_figures(
     ) as connection:
         browser = Browser(connection)
         browser.wait_for('GridMessage')
+        readout, _ = browser.wait_for('GuiHtmlMessage')
+        assert all(f'/{camera}/image' in readout['props']['content'] for camera in CAMERAS)
         wait_until(lambda: viewer.page.watched, 'the browser')
         rig.send_all(0.0)
         boxes = Boxes3D([(14, 0.2, 1.6)], [(11, 2.9, 3.4)], [0], [(5, 0)])
