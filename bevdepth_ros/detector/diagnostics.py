@@ -1,6 +1,4 @@
-"""What the node knows about itself: problems, counts and times, told as log lines and as
-/diagnostics.
-"""
+"""Problems, counts and times of the node, published in /diagnostics."""
 
 from __future__ import annotations
 
@@ -94,6 +92,8 @@ class Monitor:
             self._last_image = dict.fromkeys(cameras, (self._begins_at, -math.inf))
             self._last_set = (self._begins_at, -math.inf)
             self._latencies: dict[str, deque[float]] = {}
+            self._published: deque[float] = deque(maxlen=512)
+            self._delays: deque[float] = deque(maxlen=LATENCY_WINDOW)
 
     def stop(self) -> None:
         """End an activation: its problems are dropped, its counts stay."""
@@ -110,6 +110,7 @@ class Monitor:
             now = time.monotonic()
             self._arrivals[camera].append(now)
             self._last_image[camera] = self._moment()
+            self._delays.append(self._ros_now_s() - stamp_ns * 1e-9)
             self._received[camera] += 1
             self._newest_ns[camera] = stamp_ns
 
@@ -155,6 +156,7 @@ class Monitor:
     def answer_published(self, stage_seconds: Mapping[str, float]) -> None:
         """Note the time that an answer took by stage."""
         with self._lock:
+            self._published.append(time.monotonic())
             for stage, seconds in stage_seconds.items():
                 self._latencies.setdefault(stage, deque(maxlen=LATENCY_WINDOW)).append(seconds)
 
@@ -215,7 +217,12 @@ class Monitor:
                     'memory_mb': f'{self._process.memory_info().rss / 2**20:.0f}',
                 },
                 'cameras': {**self._facts['cameras'], **self._camera_values(now_ns)},
-                'sets': {**self._facts['sets'], **self._counts(), **self._spread_values()},
+                'sets': {
+                    **self._facts['sets'],
+                    **self._counts(),
+                    **self._spread_values(),
+                    **self._frequency_values(),
+                },
                 'tf': self._facts['tf'],
                 'latency': {**self._facts['latency'], **self._latency_values()},
             }
@@ -249,6 +256,17 @@ class Monitor:
         return {
             'spread_p50_ms': _percentile_ms(self._spreads, 50),
             'spread_max_ms': _percentile_ms(self._spreads, 100),
+        }
+
+    def _frequency_values(self) -> dict[str, str]:
+        """Return rate and delay under the names of diagnostic_updater's FrequencyStatus and
+        TimeStampStatus.
+        """
+        return {
+            'Actual frequency (Hz)': f'{_rate_hz(self._published):f}',
+            'Events since startup': str(self._sets['answered']),
+            'Earliest timestamp delay:': f'{min(self._delays, default=0.0):f}',
+            'Latest timestamp delay:': f'{max(self._delays, default=0.0):f}',
         }
 
     def _latency_values(self) -> dict[str, str]:

@@ -12,12 +12,13 @@ from typing import Any
 
 from message_filters import Subscriber
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo
 
 from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.problems import ERROR, LOG_PERIOD_S, WARN
+from bevdepth_ros.detector.qos import make_qos, overrides
 from bevdepth_ros.detector.set_loss import SetLoss
 from bevdepth_ros.rig.settings import IMAGE_TYPES, CameraSource
 from bevdepth_ros.rig.stamps import stamp_ns
@@ -128,7 +129,7 @@ class Intake:
         subscriber = self._subscribe(
             IMAGE_TYPES[self._settings.image_transport],
             source.image_topic,
-            _qos(self._settings.image_queue_size, self._settings.image_reliability),
+            make_qos(self._settings.image_queue_size, self._settings.image_reliability),
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=lambda _: self._report_qos(source)
             ),
@@ -140,14 +141,16 @@ class Intake:
         """Subscribe to periodic and to latched CameraInfo: no single QoS receives both."""
         if source.info_file:
             return
-        latched = _qos(1, 'reliable', DurabilityPolicy.TRANSIENT_LOCAL)
-        for qos in (_qos(1, 'best_effort'), latched):
+        latched = make_qos(1, 'reliable', DurabilityPolicy.TRANSIENT_LOCAL)
+        for qos in (make_qos(1, 'best_effort'), latched):
             subscriber = self._subscribe(CameraInfo, source.info_topic, qos)
             subscriber.registerCallback(partial(self._on_info, source.name))
 
     def _subscribe(
         self, message_type: type, topic: str, qos: QoSProfile, **options: Any
     ) -> GuardedSubscriber:
+        if qos.durability == DurabilityPolicy.VOLATILE:
+            options['qos_overriding_options'] = overrides(self._node, topic, 'subscription')
         subscriber = GuardedSubscriber(
             self._report_failure, self._node, message_type, topic, qos_profile=qos, **options
         )
@@ -348,14 +351,3 @@ class Intake:
             f'({self._settings.sync_slop_s} s): the newest stamp of {camera} is {distance_s:+.3f} '
             's from those of the other cameras; synchronize the clocks or raise sync_slop_s'
         )
-
-
-def _qos(
-    depth: int, reliability: str, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE
-) -> QoSProfile:
-    policy = (
-        ReliabilityPolicy.RELIABLE if reliability == 'reliable' else ReliabilityPolicy.BEST_EFFORT
-    )
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=policy, durability=durability
-    )

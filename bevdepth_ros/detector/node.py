@@ -10,10 +10,11 @@ import gc
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
@@ -24,32 +25,34 @@ from sensor_msgs.msg import CameraInfo
 
 from bevdepth_core.inference import Detector
 from bevdepth_core.jpeg import JpegDecoder
-from bevdepth_ros.detections.messages import header
 from bevdepth_ros.detector import parameters
-from bevdepth_ros.detector.diagnostics import Monitor
+from bevdepth_ros.detector.diagnostics import AREAS, Monitor
 from bevdepth_ros.detector.outputs import DetectionResult, Outputs
 from bevdepth_ros.detector.parameters import FIELDS, Settings
 from bevdepth_ros.detector.pipeline import Pipeline
 from bevdepth_ros.detector.problems import ERROR, LOG_PERIOD_S, WARN
+from bevdepth_ros.detector.slot import PATIENCE_S
 from bevdepth_ros.detector.transitions import answer_every_transition_request
+from bevdepth_ros.detector.updater import make_updater
 from bevdepth_ros.process import ros_process, spin_until_signal
 from bevdepth_ros.signals import wait_for
 
 NODE_NAME = 'bevdepth_detector'
 TICK_S = 0.25
-"""Period of the look after changes, which are published at once."""
+"""Period of the checks for changes, which are published at once."""
+GRAPH_LOOKS = 4
+"""Ticks per look at the publishers of the outputs."""
 EXIT_PATIENCE_S = 0.5
-"""When the process ends, how long the answer that is being worked on is waited for, and then for
-its publication."""
+"""When the process ends, longest wait for the image set in progress, and for its publication."""
 PASSING_FAULT_S = 2.0
-"""A fault in messages counts as over when it did not come again for this time."""
+"""A fault in messages is over when it did not occur again for this time."""
 
 
 class DetectorNode(LifecycleNode):
-    """Detects objects in synchronised camera images.
+    """Detects objects in synchronized camera images.
 
     configure loads the weights and creates the publishers; activate subscribes and starts the
-    worker; deactivate answers the sets it has and ends both; cleanup lets go of the rest.
+    worker; deactivate finishes the sets it has and ends both; cleanup releases the rest.
     """
 
     def __init__(self, **options):
@@ -78,7 +81,11 @@ class DetectorNode(LifecycleNode):
         self._pipeline: Pipeline | None = None
         self._device_failure: str | None = None
         self._infos: dict[str, CameraInfo] = {}
-        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._updater = make_updater(self)
+        self._statuses: dict[str, DiagnosticStatus] = {}
+        for area in AREAS:
+            self._updater.add(area, partial(self._fill_status, area))
+        self._looks = 0
         self._diagnostics_due_at = 0.0
         self._fault_at: dict[str, float] = {}
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -93,8 +100,8 @@ class DetectorNode(LifecycleNode):
         self.get_logger().info('is unconfigured')
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Check the parameters, load the weights and create the publishers; FAILURE when one of
-        them does not do.
+        """Check the parameters, load the weights and create the publishers; FAILURE if a parameter
+        or the checkpoint is invalid.
         """
         try:
             self._settings = parameters.read(self)
@@ -106,49 +113,45 @@ class DetectorNode(LifecycleNode):
         return self._reached('inactive', super().on_configure(state))
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Take up changed parameters, subscribe and start to detect; FAILURE when parameters or
-        weights do not do.
+        """Apply changed parameters, subscribe and start to detect; FAILURE if a parameter or the
+        checkpoint is invalid.
         """
         try:
             self._settings = parameters.read(self)
             self._load_detector()
             self._start_detecting()
         except Exception as error:
-            self._stop_detecting(discard=True)
+            self._stop_detecting(discard=True, timeout_s=EXIT_PATIENCE_S)
             return self._failed('activate', error)
         result = super().on_activate(state)
         self._publish_labels()
         return self._reached('active', result)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe, answer the sets that are complete, and stop; ERROR when it is because the
-        device failed.
-        """
+        """Unsubscribe, finish the complete sets and stop; ERROR after a failure of the device."""
         if self._device_failure is not None:
             return TransitionCallbackReturn.ERROR
-        self._stop_detecting(discard=False)
+        self._stop_detecting(discard=False, timeout_s=PATIENCE_S)
         self.get_logger().info(f'sets of images: {self._monitor.summary()}')
         return self._reached('inactive', super().on_deactivate(state))
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let go of weights and publishers."""
+        """Release weights and publishers."""
         self._unload()
         return self._reached('unconfigured', super().on_cleanup(state))
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let go of everything."""
+        """Release everything."""
         self.release()
         return self._reached('finalized', super().on_shutdown(state))
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let go of everything, ready to be configured again."""
+        """Release everything, ready to be configured again."""
         self.release()
         return self._reached('unconfigured', super().on_error(state))
 
-    def release(self, timeout_s: float | None = None) -> None:
-        """Let go of everything; wait at most ``timeout_s`` seconds for the answer that is being
-        worked on, None for its end.
-        """
+    def release(self, timeout_s: float = PATIENCE_S) -> None:
+        """Release everything; wait at most ``timeout_s`` seconds for the image set in progress."""
         self._stop_detecting(discard=True, timeout_s=timeout_s)
         self._unload()
 
@@ -213,18 +216,25 @@ class DetectorNode(LifecycleNode):
             self._infos,
         )
 
-    def _stop_detecting(self, discard: bool, timeout_s: float | None = None) -> None:
+    def _stop_detecting(self, discard: bool, timeout_s: float) -> None:
         """End what ``_start_detecting`` began; arguments as ``Worker.stop`` has them."""
         if self._pipeline is not None:
             self._pipeline.stop(discard, timeout_s)
+            if self._pipeline.is_alive():
+                # The thread goes on using this detector: another one is loaded for activation.
+                self._detector = self._loaded = None
+                self.get_logger().error(
+                    f'detection did not end within {timeout_s:.1f} s: its device hangs or is too '
+                    'slow; the weights are loaded again on the next activation'
+                )
         self._pipeline = None
         self._monitor.stop()
 
     def _present_settings(self) -> Settings:
         return self._settings
 
-    def _publish(self, answer: DetectionResult) -> dict[str, float]:
-        return self._outputs.publish(answer, self._settings.cameras, self._settings.base_frame)
+    def _publish(self, result: DetectionResult) -> dict[str, float]:
+        return self._outputs.publish(result, self._settings.cameras, self._settings.base_frame)
 
     def _publish_labels(self) -> None:
         now_ns = self.get_clock().now().nanoseconds
@@ -236,9 +246,7 @@ class DetectorNode(LifecycleNode):
         )
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        """Refuse what cannot change now or does not fit, with the reason; take up the rest at
-        once.
-        """
+        """Reject what is invalid or cannot change now, with the reason; apply the rest at once."""
         values = {change.name: change.value for change in changes if change.name in FIELDS}
         try:
             parameters.check_choices(values)
@@ -256,7 +264,7 @@ class DetectorNode(LifecycleNode):
         self._monitor.clock_jumped()
         if self._pipeline is not None:
             self.get_logger().warning(
-                'the clock went backwards: waiting images and tf are forgotten',
+                'the clock went back: waiting images and tf are forgotten',
                 throttle_duration_sec=LOG_PERIOD_S,
             )
             self._pipeline.clock_went_back(self.get_clock().now().nanoseconds)
@@ -266,7 +274,9 @@ class DetectorNode(LifecycleNode):
         expect.
         """
         self._note_fault(
-            'callback', 'node', f'a message could not be taken: {type(error).__name__}: {error}'
+            'callback',
+            'node',
+            f'a message could not be processed: {type(error).__name__}: {error}',
         )
 
     def _on_bad_tf(self, kind: str, sentence: str) -> None:
@@ -277,8 +287,8 @@ class DetectorNode(LifecycleNode):
         self._monitor.report(kind, area, WARN, sentence)
 
     def _on_device_failure(self, sentence: str) -> None:
-        """Note, in the worker's thread, that detection has ended; the executor's thread draws the
-        consequences.
+        """Note, in the worker's thread, that detection has ended; the executor's thread then
+        changes the state.
         """
         self._monitor.report('device_failure', 'node', ERROR, sentence)
         self._device_failure = sentence
@@ -293,7 +303,7 @@ class DetectorNode(LifecycleNode):
             )
 
     def _look_around(self) -> None:
-        """Find what nobody reports because it does not happen."""
+        """Detect missing events (images, clock, results) that no callback can report."""
         if self._device_failure is not None and self._pipeline is not None:
             self.trigger_deactivate()
         now = time.monotonic()
@@ -304,6 +314,9 @@ class DetectorNode(LifecycleNode):
             self._monitor.solved('clock', quietly=True)
             return
         self._pipeline.check(self._settings.camera_timeout_s)
+        self._looks += 1
+        if self._looks % GRAPH_LOOKS == 0:
+            self._report_other_publishers()
         if (
             self._monitor.startup_is_over()
             and self.get_parameter('use_sim_time').value
@@ -317,6 +330,18 @@ class DetectorNode(LifecycleNode):
         else:
             self._monitor.solved('clock')
 
+    def _report_other_publishers(self) -> None:
+        """Report another node that publishes the outputs of this one."""
+        others = self._outputs.other_publishers() if self._outputs is not None else []
+        if not others:
+            self._monitor.solved('other_publishers')
+            return
+        sentence = (
+            f'{", ".join(others)} also publishes {self.get_fully_qualified_name()}/detections: '
+            'subscribers receive the results of both; stop one node or give it another name'
+        )
+        self._monitor.report('other_publishers', 'node', WARN, sentence)
+
     def _publish_diagnostics(self) -> None:
         now = time.monotonic()
         if not self._monitor.changed() and now < self._diagnostics_due_at:
@@ -328,7 +353,13 @@ class DetectorNode(LifecycleNode):
             )
         now_ns = self.get_clock().now().nanoseconds
         statuses = self._monitor.statuses(self.get_fully_qualified_name(), now_ns)
-        self._diagnostics.publish(DiagnosticArray(header=header(now_ns, ''), status=statuses))
+        self._statuses = dict(zip(AREAS, statuses, strict=True))
+        self._updater.force_update()
+
+    def _fill_status(self, area: str, status: DiagnosticStatus) -> DiagnosticStatus:
+        filled = self._statuses[area]
+        status.level, status.message, status.values = filled.level, filled.message, filled.values
+        return status
 
 
 def _ready_detector(

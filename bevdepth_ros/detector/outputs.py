@@ -1,4 +1,4 @@
-"""The node's voice: one publisher per output topic, and the thread that speaks."""
+"""Publishers of the output topics, and the thread that publishes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.qos import DurabilityPolicy
 from sensor_msgs.msg import PointCloud2
 from vision_msgs.msg import Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
@@ -27,34 +27,25 @@ from bevdepth_ros.detections.messages import (
 from bevdepth_ros.detections.serialized import serialized_detection_array
 from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.problems import ERROR
-from bevdepth_ros.detector.slot import SlotThread
+from bevdepth_ros.detector.qos import make_qos, overrides
+from bevdepth_ros.detector.slot import PATIENCE_S, SlotThread
 
 MARKER_LIFETIME_FRAMES = 2
 MARKER_LIFETIME_S = (0.2, 5.0)
 """Markers live for about two frames, within these bounds."""
 
-_RELIABLE = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE
-)
-_LATCHED = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST,
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
-
 
 @dataclass(frozen=True)
 class DetectionResult:
-    """What goes out for one set.
+    """What is published for one image set.
 
     Attributes:
         detections: the boxes.
-        frame: the images that they were seen in.
-        depth: (N, D, h, w) depth distribution of its cameras; None unless it is to be published.
+        frame: the images that they were detected in.
+        depth: (N, D, h, w) depth distribution of its cameras; None unless it is published.
         config: of the network.
         received: time.monotonic() when the last image of the set was taken, seconds.
-        stage_seconds: what it took so far, by stage.
+        stage_seconds: duration so far, by stage.
     """
 
     detections: Detections3D
@@ -66,66 +57,80 @@ class DetectionResult:
 
 
 class Outputs:
-    """Lifecycle publishers; what nobody listens to is not even built, but for the detections."""
+    """Lifecycle publishers. Detections are always published, the other messages are built only if
+    they have subscribers.
+    """
 
-    def __init__(self, node: LifecycleNode):
-        """Create the publishers; they speak while ``node`` is active."""
+    def __init__(self, node: LifecycleNode) -> None:
+        """Create the publishers; they publish while ``node`` is active."""
         self._node = node
-        self._detections = node.create_lifecycle_publisher(
-            Detection3DArray, '~/detections', _RELIABLE
-        )
-        self._label_info = node.create_lifecycle_publisher(LabelInfo, '~/label_info', _LATCHED)
-        self._markers = node.create_lifecycle_publisher(MarkerArray, '~/markers', _RELIABLE)
-        self._objects = node.create_lifecycle_publisher(PointCloud2, '~/objects', _RELIABLE)
-        self._depth_points = node.create_lifecycle_publisher(
-            PointCloud2, '~/depth_points', _RELIABLE
-        )
-        self._latency = node.create_lifecycle_publisher(DiagnosticArray, '~/latency', _RELIABLE)
+        self._publishers: list[LifecyclePublisher] = []
+        self._detections = self._publisher(Detection3DArray, '~/detections')
+        self._label_info = self._publisher(LabelInfo, '~/label_info', is_latched=True)
+        self._markers = self._publisher(MarkerArray, '~/markers')
+        self._objects = self._publisher(PointCloud2, '~/objects')
+        self._depth_points = self._publisher(PointCloud2, '~/depth_points')
+        self._latency = self._publisher(DiagnosticArray, '~/latency')
         self._last_stamp_ns: int | None = None
+
+    def _publisher(
+        self, message_type: type, topic: str, is_latched: bool = False
+    ) -> LifecyclePublisher:
+        qos = make_qos(5, 'reliable')
+        if is_latched:
+            qos = make_qos(1, 'reliable', DurabilityPolicy.TRANSIENT_LOCAL)
+        options = overrides(self._node, topic, 'publisher')
+        publisher = self._node.create_lifecycle_publisher(
+            message_type, topic, qos, qos_overriding_options=options
+        )
+        self._publishers.append(publisher)
+        return publisher
 
     def close(self) -> None:
         """Destroy the publishers."""
-        for publisher in (
-            self._detections,
-            self._label_info,
-            self._markers,
-            self._objects,
-            self._depth_points,
-            self._latency,
-        ):
+        for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers.clear()
+
+    def other_publishers(self) -> list[str]:
+        """Return the names of other nodes that publish ``~/detections`` of this node."""
+        topic = self._detections.topic_name
+        names = [one.node_name for one in self._node.get_publishers_info_by_topic(topic)]
+        if self._node.get_name() in names:
+            names.remove(self._node.get_name())
+        return sorted(names)
 
     def publish_labels(
         self, class_names: tuple[str, ...], score_threshold: float, stamp_ns: int, frame_id: str
     ) -> None:
-        """Send the table of labels, which late subscribers get, too."""
+        """Publish the table of labels; late subscribers receive it, too."""
         self._label_info.publish(
             label_info(class_names, score_threshold, header(stamp_ns, frame_id))
         )
 
     def publish(
-        self, answer: DetectionResult, all_cameras: tuple[str, ...], frame_id: str
+        self, result: DetectionResult, all_cameras: tuple[str, ...], frame_id: str
     ) -> dict[str, float]:
-        """Send ``answer`` in ``frame_id`` on all topics and return its seconds by stage,
+        """Publish ``result`` in ``frame_id`` on all topics and return its seconds by stage,
         complete.
         """
-        detections, began = answer.detections, time.monotonic()
+        detections, began = result.detections, time.monotonic()
         self._detections.publish(serialized_detection_array(detections, frame_id))
         if self._objects.get_subscription_count():
             self._objects.publish(objects_cloud(detections, frame_id))
         now = time.monotonic()
-        seconds = {**answer.stage_seconds, 'publish': now - began, 'total': now - answer.received}
+        seconds = {**result.stage_seconds, 'publish': now - began, 'total': now - result.received}
         if self._latency.get_subscription_count():
             self._latency.publish(
-                latency_record(detections, answer.frame.rig.names, all_cameras, seconds, frame_id)
+                latency_record(detections, result.frame.rig.names, all_cameras, seconds, frame_id)
             )
         if self._markers.get_subscription_count():
             self._markers.publish(
                 marker_array(detections, frame_id, self._marker_lifetime_s(detections.stamp_ns))
             )
-        if answer.depth is not None and self._depth_points.get_subscription_count():
+        if result.depth is not None and self._depth_points.get_subscription_count():
             self._depth_points.publish(
-                depth_cloud(answer.frame, answer.depth, answer.config, frame_id)
+                depth_cloud(result.frame, result.depth, result.config, frame_id)
             )
         self._last_stamp_ns = detections.stamp_ns
         return seconds
@@ -141,7 +146,7 @@ class Outputs:
 
 
 class ResultPublisher:
-    """Publishes answers in a thread of its own, so that detection never waits for DDS or for
+    """Publishes results in a thread of its own, so that detection does not wait for DDS or for
     messages to be built.
     """
 
@@ -149,27 +154,27 @@ class ResultPublisher:
         """Start the thread.
 
         Args:
-            publish: sends one answer and returns its seconds by stage.
-            monitor: is told of these, of answers that were replaced and of failures.
+            publish: publishes one result and returns its seconds by stage.
+            monitor: receives these, counts of results that were replaced and of failures.
         """
         self._publish, self._monitor = publish, monitor
         self._thread: SlotThread[DetectionResult] = SlotThread('publication', self._run)
 
-    def put(self, answer: DetectionResult) -> None:
-        """Hand over an answer; it replaces one that still waits."""
-        if self._thread.put(answer):
+    def put(self, result: DetectionResult) -> None:
+        """Hand over a result; it replaces one that still waits."""
+        if self._thread.put(result):
             self._monitor.answer_replaced()
 
-    def stop(self, discard: bool, timeout_s: float | None = None) -> None:
+    def stop(self, discard: bool, timeout_s: float = PATIENCE_S) -> None:
         """End the thread; arguments as ``SlotThread.stop`` has them."""
         self._thread.stop(discard, timeout_s)
 
-    def _run(self, answers: Iterator[DetectionResult]) -> None:
-        for answer in answers:
+    def _run(self, results: Iterator[DetectionResult]) -> None:
+        for result in results:
             try:
-                self._monitor.answer_published(self._publish(answer))
+                self._monitor.answer_published(self._publish(result))
                 self._monitor.solved('publish')
-            except Exception as error:  # one answer that cannot be sent must not end the thread
+            except Exception as error:  # one result that cannot be sent must not end the thread
                 self._monitor.report(
                     'publish',
                     'sets',

@@ -125,7 +125,12 @@ def declare(node: Node) -> None:
             node.get_logger().warning(f'parameter {name} is unknown and has no effect{hint}')
 
 
-_FOREIGN = ('use_sim_time', 'start_type_description_service', 'qos_overrides')
+_FOREIGN = (
+    'use_sim_time',
+    'start_type_description_service',
+    'qos_overrides',
+    'diagnostic_updater',
+)
 """Parameters of every ROS node."""
 
 

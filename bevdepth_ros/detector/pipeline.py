@@ -1,4 +1,4 @@
-"""What there is while the node is active: from subscriptions to publication."""
+"""Subscriptions, detection and publication, which exist while the node is active."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bevdepth_ros.detector.intake import Intake
 from bevdepth_ros.detector.outputs import DetectionResult, ResultPublisher
 from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.problems import WARN
+from bevdepth_ros.detector.slot import PATIENCE_S
 from bevdepth_ros.detector.worker import Worker
 from bevdepth_ros.rig.frames import FrameBuilder
 from bevdepth_ros.rig.transforms import Transforms
@@ -22,7 +23,7 @@ STALE_S = 2.0
 
 
 class Pipeline:
-    """Listens, detects in one thread and publishes in another, until it is stopped."""
+    """Subscribes, detects in one thread and publishes in another, until it is stopped."""
 
     def __init__(
         self,
@@ -35,13 +36,13 @@ class Pipeline:
         on_device_failure: Callable[[str], None],
         infos: dict[str, CameraInfo],
     ) -> None:
-        """Begin with the threads, so that whatever arrives finds them; subscribe last.
+        """Start the threads, then subscribe.
 
         Args:
             node: whose executor takes the messages.
             detector: used by the thread that detects alone.
             settings: returns the present settings.
-            monitor: is told of everything.
+            monitor: receives counts and problems.
             publish: as ``ResultPublisher`` has it.
             on_bad_tf: as ``Transforms`` has its ``on_fault``.
             on_device_failure: as ``Worker`` has it.
@@ -51,7 +52,7 @@ class Pipeline:
         Raises:
             ValueError: a calibration file is unusable.
             OSError: or cannot be read.
-            rclpy.exceptions.InvalidTopicNameException: a topic has no name of a topic.
+            rclpy.exceptions.InvalidTopicNameException: a topic name is invalid.
         """
         self._monitor, self._stale = monitor, set[str]()
         self._transforms: Transforms | None = None
@@ -86,7 +87,7 @@ class Pipeline:
             self.stop(discard=True)
             raise
 
-    def stop(self, discard: bool, timeout_s: float | None = None) -> None:
+    def stop(self, discard: bool, timeout_s: float = PATIENCE_S) -> None:
         """End everything in reverse; arguments as ``Worker.stop`` has them."""
         if self._intake is not None:
             self._intake.close()
@@ -96,10 +97,12 @@ class Pipeline:
         if self._transforms is not None:
             self._transforms.close()
 
+    def is_alive(self) -> bool:
+        """Return whether detection did not end in time and still uses the detector."""
+        return self._worker is not None and self._worker.is_alive()
+
     def check(self, camera_timeout_s: float) -> None:
-        """Look for what nobody reports because it does not happen: images (as ``Intake.check``)
-        and answers.
-        """
+        """Report missing images (as ``Intake.check``), results and transforms."""
         self._intake.check(camera_timeout_s)
         self._worker.check()
         self._report_stale_transforms()
@@ -114,6 +117,6 @@ class Pipeline:
             self._monitor.report(f'stale/{frame}', 'tf', WARN, sentence)
 
     def clock_went_back(self, now_ns: int) -> None:
-        """Forget what is of later than ``now_ns``, the time that it is now."""
+        """Forget images that wait, and transforms later than the present time ``now_ns``."""
         self._intake.reset()
         self._transforms.clock_went_back(now_ns)

@@ -1,9 +1,13 @@
-"""What is wrong at present: each problem has a key, an area, a level and a sentence, and is told
-as log lines and statuses.
+"""Problems that hold at present, logged and published in /diagnostics.
+
+A problem has a key, an area, a level and a sentence. It is logged when it begins, when its words
+change, every ``LOG_PERIOD_S`` while it lasts, and when it ends. A problem that comes and goes is
+logged once per ``FLAPPING_PERIOD_S``.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -15,8 +19,12 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 
 LOG_PERIOD_S = 10.0
 """A problem that lasts is logged again after this time."""
+FLAPPING_PERIOD_S = 60.0
+"""A problem that ended and comes again is logged again after this time."""
+MOST_WORDINGS = 20
+"""Different sentences of one problem that are remembered."""
 LONGEST_SENTENCE = 600
-"""Characters of a sentence that are told."""
+"""Characters of a sentence that are published."""
 
 
 @dataclass
@@ -38,8 +46,8 @@ class Problems:
         self._lock = threading.Lock()
         self._holding: dict[str, Problem] = {}
         self._ended_unseen: dict[str, Problem] = {}
-        self._logged_at: dict[str, float] = {}
-        self._told: set[str] = set()
+        self._logged_at: dict[str, dict[str, float]] = {}
+        self._logged: set[str] = set()
         self._changed = True
 
     def report(self, key: str, area: str, level: bytes, sentence: str) -> None:
@@ -59,12 +67,22 @@ class Problems:
             self._holding[key] = Problem(area, level, sentence, shown=same and known.shown)
             self._changed |= not same
             worse = known is not None and level > known.level
-            due = worse or now - self._logged_at.get(key, -LOG_PERIOD_S) >= LOG_PERIOD_S
+            due = worse or self._is_due(key, sentence, now, returns=known is None)
             if due:
-                self._logged_at[key] = now
-                self._told.add(key)
+                self._logged_at.setdefault(key, {})[_words(sentence)] = now
+                self._logged.add(key)
         if due:
             self._log(level, sentence)
+
+    def _is_due(self, key: str, sentence: str, now: float, returns: bool) -> bool:
+        """Return whether a sentence is to be logged: it has new words, or was not logged for a
+        while; for a longer while if the problem comes and goes.
+        """
+        logged = self._logged_at.get(key, {})
+        if len(logged) >= MOST_WORDINGS:
+            logged.clear()
+        period_s = FLAPPING_PERIOD_S if returns else LOG_PERIOD_S
+        return now - logged.get(_words(sentence), -math.inf) >= period_s
 
     def solved(self, *keys: str, quietly: bool = False) -> None:
         """Note that problems do not hold (any more); logged for those whose beginning was, unless
@@ -72,12 +90,12 @@ class Problems:
         """
         with self._lock:
             gone = {key: self._holding.pop(key) for key in keys if key in self._holding}
-            told = [
+            ended = [
                 problem.sentence
                 for key, problem in gone.items()
-                if key in self._told and not quietly
+                if key in self._logged and not quietly
             ]
-            self._told.difference_update(gone)
+            self._logged.difference_update(gone)
             self._ended_unseen.update(
                 {
                     key: problem
@@ -86,7 +104,7 @@ class Problems:
                 }
             )
             self._changed |= bool(gone)
-        for sentence in told:
+        for sentence in ended:
             self._logger.info(f'solved: {sentence}')
 
     def _log(self, level: bytes, sentence: str) -> None:
@@ -102,7 +120,7 @@ class Problems:
             print(f'{sentence} (not logged: {error})', file=sys.stderr)
 
     def forget_all_but(self, area: str) -> None:
-        """Drop the problems of all other areas without a word."""
+        """Drop the problems of all other areas without logging."""
         with self._lock:
             self._holding = {
                 key: problem for key, problem in self._holding.items() if problem.area == area
@@ -113,7 +131,7 @@ class Problems:
                 for key, logged_at in self._logged_at.items()
                 if key in self._holding
             }
-            self._told &= set(self._holding)
+            self._logged &= set(self._holding)
             self._changed = True
 
     def changed(self) -> bool:
@@ -140,6 +158,11 @@ class Problems:
             for problem in found:
                 problem.shown = True
         return sorted(found, key=lambda problem: problem.level, reverse=True)
+
+
+def _words(sentence: str) -> str:
+    """Return ``sentence`` without its numbers, which change all the time."""
+    return ''.join(character for character in sentence if character not in '0123456789+-.')
 
 
 def _in_one_line(sentence: str) -> str:

@@ -1,4 +1,4 @@
-"""A hand-over from one thread to another that never grows and never waits."""
+"""Passes the newest item from one thread to another; ``put`` never waits."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import Generic, TypeVar
 from bevdepth_ros.signals import interruptible
 
 Item = TypeVar('Item')
+PATIENCE_S = 6.0
+"""Longest wait for the item in progress, seconds; a full-size network takes 5 s on two cores."""
 
 
 class LatestSlot(Generic[Item]):
-    """Hands items from one thread to another, keeping only the newest."""
+    """Passes items from one thread to another, keeping only the newest."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._condition = threading.Condition()
         self._item: Item | None = None
         self._closed = False
 
     def put(self, item: Item) -> bool:
-        """Leave ``item``; return whether one that nobody had taken was replaced."""
+        """Store ``item``; return whether it replaced one that was not taken."""
         with self._condition:
             replaced = self._item is not None
             self._item = item
@@ -44,14 +46,14 @@ class LatestSlot(Generic[Item]):
 
 
 class SlotThread(Generic[Item]):
-    """A thread that works off a slot."""
+    """A thread that processes the items of a slot."""
 
-    def __init__(self, name: str, work: Callable[[Iterator[Item]], None]):
+    def __init__(self, name: str, work: Callable[[Iterator[Item]], None]) -> None:
         """Start the thread.
 
         Args:
             name: of the thread.
-            work: takes the items as they come; they end when the thread is stopped.
+            work: receives the items as they come; they end when the thread is stopped.
         """
         self._slot: LatestSlot[Item] = LatestSlot()
         self._thread = threading.Thread(
@@ -60,20 +62,20 @@ class SlotThread(Generic[Item]):
         self._thread.start()
 
     def put(self, item: Item) -> bool:
-        """Hand over an item; return whether it replaced one that still waited."""
+        """Pass an item; return whether it replaced one that still waited."""
         return self._slot.put(item)
 
-    def stop(self, discard: bool, timeout_s: float | None = None) -> None:
-        """End the thread.
+    def stop(self, discard: bool, timeout_s: float = PATIENCE_S) -> None:
+        """End the thread, or leave it behind when it does not end in time.
 
         Args:
-            discard: leave the item that still waits.
-            timeout_s: longest wait for what is being worked on, seconds; None waits for its end or
-                a signal.
+            discard: drop the item that still waits.
+            timeout_s: longest wait for the item in progress, seconds; a signal ends the wait.
         """
         self._slot.close(discard)
-        if timeout_s is not None:
-            self._thread.join(timeout_s)
-            return
         with interruptible():
-            self._thread.join()
+            self._thread.join(timeout_s)
+
+    def is_alive(self) -> bool:
+        """Return whether the thread still works on an item."""
+        return self._thread.is_alive()

@@ -17,7 +17,7 @@ from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.pose_check import PoseCheck
 from bevdepth_ros.detector.problems import ERROR, WARN
 from bevdepth_ros.detector.rig_check import RigCheck
-from bevdepth_ros.detector.slot import SlotThread
+from bevdepth_ros.detector.slot import PATIENCE_S, SlotThread
 from bevdepth_ros.rig.frames import CAMERA_FAULTS, BuiltFrame, FrameBuilder
 from bevdepth_ros.rig.ground import detections_in_base, frame_on_ground
 from bevdepth_ros.rig.synchronizer import ImageSet
@@ -93,13 +93,19 @@ class Worker:
         else:
             self._monitor.solved('stalled')
 
-    def stop(self, discard: bool, timeout_s: float | None = None) -> None:
-        """End the thread; with ``discard`` also the set that is being worked on stays unanswered.
-        Else as ``SlotThread.stop``.
+    def stop(self, discard: bool, timeout_s: float = PATIENCE_S) -> None:
+        """End the thread; with ``discard``, or when it does not end in time, the image set in
+        progress has no result. Else as ``SlotThread.stop``.
         """
         if discard:
             self._stopping.set()
         self._thread.stop(discard, timeout_s)
+        if self._thread.is_alive():
+            self._stopping.set()
+
+    def is_alive(self) -> bool:
+        """Return whether the thread still uses the detector."""
+        return self._thread.is_alive()
 
     def _run(self, sets: Iterator[ImageSet]) -> None:
         try:

@@ -135,6 +135,26 @@ def made_up_frames(bench: Bench) -> AbstractContextManager:
     return bench.stream.fault(pose=hook)
 
 
+def unrelated_frame_back_and_forth(bench: Bench) -> AbstractContextManager:
+    return pose_fault(
+        lambda pose: [
+            pose,
+            transform('base_link', 'wheel_right_link', ns_of(pose)),
+            transform('base_link', 'wheel_right_link', ns_of(pose) - SECOND_NS // 2),
+        ]
+    )(bench)
+
+
+def jumping(bench: Bench) -> AbstractContextManager:
+    """Move the pose by 4 m to the side, there and back."""
+
+    def hook(pose) -> list:
+        pose.transform.translation.y = 4.0 * (int(time.monotonic() / 0.8) % 2)
+        return [pose]
+
+    return bench.stream.fault(pose=hook)
+
+
 CASES = (
     Case(
         'ego poses are missing',
@@ -190,6 +210,13 @@ CASES = (
         ALL,
         ('WARN', 'tf', 'the ego pose moved by 500'),
     ),
+    Case(
+        'the ego pose jumps by 4 m',
+        jumping,
+        ALL,
+        ('WARN', 'tf', 'does not continue its previous motion'),
+    ),
+    Case('an unrelated frame comes twice, 0.5 s apart', unrelated_frame_back_and_forth),
     Case('static transforms change while running', lambda bench: changed_extrinsics(bench, moved)),
     Case(
         'a camera is moved 2 m up',

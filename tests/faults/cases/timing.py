@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+import numpy as np
 from builtin_interfaces.msg import Time
 from rclpy.clock import Clock, ClockType
 from rosgraph_msgs.msg import Clock as ClockMessage
@@ -128,6 +129,44 @@ def simulated_time(bench: Bench, now: Callable[[], Time]) -> Iterator[None]:
         bench.graph.node.destroy_publisher(publisher)
 
 
+def drifting(**ms_per_s: float) -> Callable[[Bench], AbstractContextManager]:
+    """Return an injection that lets the clocks of cameras drift."""
+
+    def make(bench: Bench) -> AbstractContextManager:
+        began = time.monotonic()
+
+        def hook(camera: str, message) -> list:
+            shift_ns = 1e6 * ms_per_s.get(camera, 0.0) * (time.monotonic() - began)
+            return restamped(round(shift_ns))(message)
+
+        return bench.stream.fault(image=hook)
+
+    return make
+
+
+def jittering(bench: Bench) -> AbstractContextManager:
+    random = np.random.default_rng(0)
+    return image_fault(lambda message: restamped(round(20e6 * random.normal()))(message))(bench)
+
+
+@contextmanager
+def rate_of(bench: Bench, hz: float) -> Iterator[None]:
+    before, bench.stream.period_s = bench.stream.period_s, 1 / hz
+    try:
+        yield
+    finally:
+        bench.stream.period_s = before
+
+
+@contextmanager
+def two_publishers(bench: Bench) -> Iterator[None]:
+    publisher = bench.graph.node.create_publisher(CompressedImage, f'/{FRONT}/image', 1)
+    try:
+        yield
+    finally:
+        bench.graph.node.destroy_publisher(publisher)
+
+
 CASES = (
     Case(
         'the clock of a camera is 0.25 s ahead',
@@ -151,6 +190,32 @@ CASES = (
             'the stamps of CAM_FRONT moved by +1 trigger cycles',
         ),
         overlapping=True,
+    ),
+    Case(
+        'the clock of a camera drifts by 20 ms per second',
+        drifting(CAM_FRONT=20.0),
+        without(FRONT),
+        ('ERROR', 'cameras', 'CAM_FRONT is left out, its images fit no set'),
+    ),
+    Case(
+        'stamps jitter by 20 ms',
+        jittering,
+        ALL,
+        ('WARN', 'sets', 'image sets were lost in 5 s'),
+    ),
+    Case(
+        'six free-running cameras',
+        drifting(CAM_FRONT=9.0, CAM_BACK=-9.0, CAM_FRONT_LEFT=17.0, CAM_BACK_LEFT=-17.0),
+        NOTHING,
+        ('ERROR', 'sets', 'the cameras are not triggered together'),
+        tolerated='is left out',
+    ),
+    Case('the rate changes from 10 to 16 Hz', lambda bench: rate_of(bench, 16.0)),
+    Case(
+        'two publishers of the images of a camera',
+        two_publishers,
+        ALL,
+        ('WARN', 'cameras', '2 publishers send images of CAM_FRONT'),
     ),
     Case('every image comes twice', image_fault(lambda message: [message, message])),
     Case('images of a camera come in swapped pairs', swapped_pairs),
@@ -194,6 +259,6 @@ CASES = (
         '/clock tells a time before 1970',
         clock_before_time,
         ALL,
-        ('WARN', 'node', 'a message could not be taken: ValueError'),
+        ('WARN', 'node', 'a message could not be processed: ValueError'),
     ),
 )

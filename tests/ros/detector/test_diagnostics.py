@@ -187,3 +187,68 @@ def test_silence_does_not_pass_faster_than_the_time_of_a_slow_replay(
     assert monitor.silence_s('b') == 10.0 - 5.0
     ros_s[0] += 60.0
     assert monitor.silence_s('a') == 10.0
+
+
+def test_a_sentence_with_other_words_is_logged_at_once_and_one_with_other_numbers_is_not():
+    log = Log()
+    monitor = Monitor(log)
+    monitor.report('key', 'tf', ERROR, 'no tf for 1.1 s')
+    monitor.report('key', 'tf', ERROR, 'no tf for -2.2 s')
+    assert len(log.lines) == 1
+    monitor.report('key', 'tf', ERROR, 'tf of odom is gone')
+    assert log.lines[1:] == [('error', 'tf of odom is gone')]
+
+
+@pytest.mark.parametrize(('pause_s', 'count'), [(59.0, 1), (60.0, 2)])
+def test_a_problem_that_comes_and_goes_is_logged_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, pause_s: float, count: int
+):
+    now = [100.0]
+    monkeypatch.setattr(problems.time, 'monotonic', lambda: now[0])
+    log = Log()
+    monitor = Monitor(log)
+    monitor.report('key', 'tf', WARN, 'late')
+    monitor.solved('key')
+    now[0] += pause_s
+    monitor.report('key', 'tf', WARN, 'late')
+    assert log.lines.count(('warning', 'late')) == count
+
+
+@pytest.mark.parametrize(('pause_s', 'count'), [(9.9, 1), (10.0, 2)])
+def test_a_problem_that_lasts_is_logged_every_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch, pause_s: float, count: int
+):
+    now = [100.0]
+    monkeypatch.setattr(problems.time, 'monotonic', lambda: now[0])
+    log = Log()
+    monitor = Monitor(log)
+    monitor.report('key', 'tf', WARN, 'late')
+    now[0] += pause_s
+    monitor.report('key', 'tf', WARN, 'late')
+    assert len(log.lines) == count
+
+
+def test_sets_show_rate_and_delay_under_the_usual_keys(monkeypatch: pytest.MonkeyPatch):
+    now = [100.0]
+    monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: now[0])
+    monitor = Monitor(Log(), ('a',), ros_now_s=lambda: 10.0)
+    monitor.image_arrived('a', 9_750_000_000)
+    monitor.image_arrived('a', 9_500_000_000)
+    for _ in range(5):
+        monitor.set_answered()
+        monitor.answer_published({})
+        now[0] += 0.5
+    found = values(monitor, 'sets')
+    assert float(found['Actual frequency (Hz)']) == 2.0
+    assert found['Events since startup'] == '5'
+    assert float(found['Earliest timestamp delay:']) == 0.25
+    assert float(found['Latest timestamp delay:']) == 0.5
+
+
+def test_facts_are_dropped_at_activation():
+    monitor = Monitor(Log())
+    monitor.fact('tf', temporal_fusion='on')
+    monitor.fact('node', state='active')
+    monitor.start((), 0.0)
+    assert 'temporal_fusion' not in values(monitor, 'tf')
+    assert values(monitor, 'node')['state'] == 'active'

@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 import time
 
-from bevdepth_ros.detector.slot import LatestSlot
+from bevdepth_ros.detector.slot import LatestSlot, SlotThread
 
 
 def test_only_the_newest_item_is_handed_over():
@@ -54,3 +54,19 @@ def test_under_fire_every_item_is_either_taken_in_order_or_counted_as_replaced()
     assert taken == sorted(set(taken))
     assert taken[-1] == 20_000
     assert len(taken) + replaced == 20_000
+
+
+def test_a_thread_that_does_not_end_in_time_is_left_behind():
+    goes_on = threading.Event()
+
+    def work(items) -> None:
+        for _ in items:
+            goes_on.wait(60)
+
+    thread: SlotThread[int] = SlotThread('slow', work)
+    thread.put(1)
+    thread.stop(discard=True, timeout_s=0.05)
+    assert thread.is_alive()
+    goes_on.set()
+    thread.stop(discard=True)
+    assert not thread.is_alive()

@@ -1,0 +1,41 @@
+"""QoS of inputs and outputs, which parameters of the form ``qos_overrides./topic...`` override."""
+
+from __future__ import annotations
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
+
+
+def make_qos(
+    depth: int, reliability: str, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE
+) -> QoSProfile:
+    """Return a profile that keeps the last ``depth`` messages.
+
+    Args:
+        depth: messages.
+        reliability: ``reliable`` or ``best_effort``.
+        durability: volatile or transient local.
+    """
+    policy = (
+        ReliabilityPolicy.RELIABLE if reliability == 'reliable' else ReliabilityPolicy.BEST_EFFORT
+    )
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=policy, durability=durability
+    )
+
+
+def overrides(node: Node, topic: str, entity: str) -> QoSOverridingOptions | None:
+    """Return the options for the policies of a topic that the user overrides, None without any.
+
+    rclpy would declare a read-only parameter for every other policy; these would keep the values
+    of the first activation when ``image_reliability`` or ``image_queue_size`` change.
+
+    Args:
+        node: with ``automatically_declare_parameters_from_overrides``.
+        topic: name, also relative.
+        entity: ``publisher`` or ``subscription``.
+    """
+    prefix = f'qos_overrides.{node.resolve_topic_name(topic)}.{entity}.'
+    kinds = [kind for kind in QoSPolicyKind if node.has_parameter(prefix + kind.name.lower())]
+    return QoSOverridingOptions(kinds) if kinds else None

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from bevdepth_ros.detector import set_loss
+from bevdepth_ros.detector.set_loss import Loss, SetLoss
+
+
+class Windows:
+    """Looks at the counts of two cameras in simulated time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s, self.loss = 100.0, SetLoss()
+        monkeypatch.setattr(set_loss.time, 'monotonic', lambda: self.now_s)
+
+    def look(self, a: int, b: int, sets: int, after_s: float = 5.0) -> Loss | None:
+        self.now_s += after_s
+        return self.loss.check({'a': a, 'b': b}, sets, 0)
+
+
+@pytest.mark.parametrize(('sets', 'is_lossy'), [(50, False), (40, False), (39, True)])
+def test_fewer_than_four_of_five_possible_sets_are_a_loss(
+    monkeypatch: pytest.MonkeyPatch, sets: int, is_lossy: bool
+):
+    windows = Windows(monkeypatch)
+    windows.look(100, 100, 7)
+    assert (windows.look(150, 150, 7 + sets) is not None) == is_lossy
+
+
+def test_a_loss_is_reported_until_a_healthy_window_ends(monkeypatch: pytest.MonkeyPatch):
+    windows = Windows(monkeypatch)
+    windows.look(0, 0, 0)
+    assert windows.look(50, 50, 10) is not None
+    assert windows.look(90, 90, 50, after_s=4.9) is not None
+    assert windows.look(100, 100, 60, after_s=0.1) is None
+
+
+def test_a_change_of_the_cameras_begins_a_new_window(monkeypatch: pytest.MonkeyPatch):
+    windows = Windows(monkeypatch)
+    windows.look(0, 0, 0)
+    windows.loss.check({'a': 40}, 0, 0)
+    windows.now_s += 4.9
+    assert windows.loss.check({'a': 90}, 10, 0) is None
+
+
+@pytest.mark.parametrize(('images', 'is_lossy'), [(9, False), (10, True)])
+def test_few_images_are_not_judged(monkeypatch: pytest.MonkeyPatch, images: int, is_lossy: bool):
+    windows = Windows(monkeypatch)
+    windows.look(0, 0, 0)
+    assert (windows.look(images, images, 0) is not None) == is_lossy
+
+
+@pytest.mark.parametrize(
+    ('images', 'too_wide', 'jitter_s', 'words'),
+    [
+        ({'a': 50, 'b': 25}, 0, 0.0, '30 of 50 image sets were lost in 5 s: b sent 25 images'),
+        ({'a': 50, 'b': 50}, 7, 0.0, '7 did not fit into sync_slop_s (0.06 s)'),
+        ({'a': 50, 'b': 50}, 0, 0.02, 'the stamps of a jitter by 0.020 s'),
+        ({'a': 50, 'b': 50}, 0, 0.006, 'were lost or arrived too late'),
+    ],
+)
+def test_the_cause_of_a_loss_is_named(
+    images: dict[str, int], too_wide: int, jitter_s: float, words: str
+):
+    loss = Loss(20, too_wide, images)
+    assert words in loss.sentence({'a': jitter_s, 'b': 0.0}, 0.1, 0.06)
