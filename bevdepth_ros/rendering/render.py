@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from bevdepth_core.inference import Detector
 from bevdepth_core.visualization import compose
-from bevdepth_ros.rendering.recording import LONGEST_S, Recording
+from bevdepth_ros.rendering.recorded_scenes import LONGEST_S, RecordedScenes
 from bevdepth_ros.rendering.scene import SHOWN_SCORE, Scene
 from bevdepth_ros.rendering.video import PictureWriter
 from bevdepth_ros.rig.settings import RigSettings
@@ -50,7 +50,7 @@ def render(options: argparse.Namespace) -> int:
         raise RenderError('--depth needs --checkpoint: recorded detections carry no depth')
     writer = PictureWriter(options.out)
     detector = _detector(options)
-    with Recording(
+    with RecordedScenes(
         options.bag,
         settings(options.camera_preset),
         options.detector,

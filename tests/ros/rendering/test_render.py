@@ -12,7 +12,7 @@ from rosbags.rosbag2 import Writer
 
 from bevdepth_core.visualization import class_color
 from bevdepth_ros.demo import Snapshot
-from bevdepth_ros.rendering.recording import Recording
+from bevdepth_ros.rendering.recorded_scenes import RecordedScenes
 from bevdepth_ros.rendering.render import _options, main, render, settings
 from tests.ros.rendering.small_drive import detections, draw, record
 
@@ -79,7 +79,7 @@ def test_detections_come_from_a_second_recording_as_from_the_same_one(
 
 
 def test_a_scene_has_the_recorded_boxes_the_truth_and_where_each_camera_was(bags, drive) -> None:
-    with Recording(bags[1], settings(''), '/bevdepth_detector', WIDTH) as recording:
+    with RecordedScenes(bags[1], settings(''), '/bevdepth_detector', WIDTH) as recording:
         scenes = list(recording.scenes(0.4, 1.0, None))
     assert [scene.stamp_ns for scene in scenes] == [one.stamp_ns for one in drive[1:3]]
     for scene, one in zip(scenes, drive[1:3], strict=True):

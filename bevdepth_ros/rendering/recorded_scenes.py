@@ -43,7 +43,7 @@ class _Moment:
     depth: DepthMaps | None = None
 
 
-class Recording:
+class RecordedScenes:
     """One bag; a context manager.
 
     Attributes:
@@ -74,7 +74,7 @@ class Recording:
         self._transforms = RecordedTransforms((self._bag.end_ns - self._bag.start_ns) * 1e-9)
         self._store = SceneStore(self._settings, self._transforms, panel_width)
 
-    def __enter__(self) -> Recording:
+    def __enter__(self) -> RecordedScenes:
         self._recorded = self._read_small_topics()
         return self
 
