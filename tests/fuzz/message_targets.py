@@ -32,6 +32,7 @@ ENCODINGS = (
     'rgb8', 'bgr8', 'rgba8', 'bgra8', '8UC3', 'rgb16', 'bgr16', 'rgba16', 'bgra16', 'mono8',
     '8UC1', 'mono16', '16UC1', 'bayer_rggb8',
     'bayer_bggr8', 'bayer_gbrg16', 'bayer_grbg16', 'bayer_', 'bayer_rggb', 'bayer_xxxx8', 'yuv422',
+    'yuyv', 'nv12', 'nv21', 'nv24', '8UC4', '16UC3',
     '32FC1', '', 'RGB8', 'rgb8; jpeg',
 )  # fmt: skip
 MAX_PIXELS = 1_000_000
@@ -120,6 +121,7 @@ def _pictures() -> list[bytes]:
         ('RGB', 'JPEG', {}), ('RGB', 'JPEG', {'progressive': True}), ('L', 'JPEG', {}), ('CMYK',
          'JPEG', {}), ('RGB', 'PNG', {}),
         ('RGBA', 'PNG', {}), ('P', 'PNG', {}), ('1', 'PNG', {}), ('I;16', 'PNG', {}),
+        ('RGB', 'TIFF', {}), ('RGB', 'TIFF', {'compression': 'tiff_lzw'}), ('RGB', 'WEBP', {}),
     ):  # fmt: skip
         picture = (
             PillowImage.fromarray(pixels[..., :3]).convert('L').convert('I').convert('I;16')
@@ -147,7 +149,9 @@ def compressed_image(_: Path) -> Callable[[Random], bool]:
     def execute(rng: Random) -> bool:
         data = damaged(rng, rng.choice(pictures), PICTURE_WORDS)
         message = CompressedImage(
-            format=rng.choice(('jpeg', 'png', '', 'rgb8; jpeg compressed', 'tiff')),
+            format=rng.choice(
+                ('jpeg', '', 'rgb8; jpeg compressed', 'bayer_rggb8; png compressed ', 'h264')
+            ),
             data=array.array('B', data),
         )
         try:
