@@ -281,9 +281,13 @@ class FrameBuilder:
         }
 
     def _has_poses(self, settings: RigSettings, views: list[_View]) -> bool:
+        """Return whether tf has the poses of the first and the last image; it interpolates those
+        in between.
+        """
+        stamps_ns = [view.stamp_ns for view in views]
         return all(
-            self._transforms.knows(settings.fixed_frame, settings.base_frame, view.stamp_ns)
-            for view in views
+            self._transforms.knows(settings.fixed_frame, settings.base_frame, stamp_ns)
+            for stamp_ns in {min(stamps_ns, default=0), max(stamps_ns, default=0)} - {0}
         )
 
 

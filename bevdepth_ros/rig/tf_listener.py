@@ -70,6 +70,7 @@ class CarefulListener(TransformListener):
         self._needed: set[str] = set()
         self._ego: set[str] = set()
         self._old_since: dict[str, float] = {}
+        self.mounts_version = 0
         super().__init__(buffer, node)
 
     def disputed(self, frame: str) -> str | None:
@@ -107,6 +108,15 @@ class CarefulListener(TransformListener):
                 else self._static_parents.get(frame)
             )
         return frames
+
+    def is_static(self, target: str, source: str) -> bool:
+        """Return whether only static transforms lead from ``source`` up to ``target``.
+
+        The answer holds as long as ``mounts_version`` stays the same.
+        """
+        frames = self.chain(target, source)
+        is_linked = bool(frames) and self._static_parents.get(frames[-1]) == target
+        return is_linked and not any(self._received(frame) for frame in frames)
 
     def dispute_between(self, target: str, source: str, is_ego: bool) -> str | None:
         """Return what ``disputed`` says of the frames from ``source`` up to ``target``, and
@@ -235,6 +245,7 @@ class CarefulListener(TransformListener):
         return at_ns > left_ns and monotonic() - left_at < DISPUTE_S
 
     def _take_static(self, transform: TransformStamped) -> None:
+        self.mounts_version += 1
         self.buffer.set_transform_static(transform, 'default_authority')
         self._static_parents[transform.child_frame_id] = transform.header.frame_id
 
@@ -245,6 +256,8 @@ class CarefulListener(TransformListener):
         return dict(self._parents.get(frame, {}))
 
     def _note_parent(self, child: str, parent: str) -> None:
+        if child not in self._parents:
+            self.mounts_version += 1
         parents = self._parents.setdefault(child, {})
         parents[parent] = monotonic()
         if len(parents) > MOST_PARENTS:

@@ -267,3 +267,33 @@ def test_odometry_of_a_frame_that_is_not_linked_to_the_base_frame_is_reported(gr
     transforms.close()
     assert faults[0][0] == 'odometry_frame'
     assert "/odometry is of frame 'footprint'" in faults[0][1]
+
+
+def test_a_mount_that_is_published_anew_replaces_the_one_looked_up_before(tf: Tf) -> None:
+    tf.send('base_link', 'CAM_FRONT', START_NS, 1.0, static=True)
+    assert tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] == 1.0
+    assert tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] == 1.0
+    tf.send('base_link', 'CAM_FRONT', START_NS, 2.0, static=True)
+    wait_until(
+        lambda: tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] == 2.0, 'the new mount'
+    )
+
+
+def test_a_mount_above_a_moving_frame_follows_it_after_it_was_looked_up(tf: Tf) -> None:
+    tf.send('base_link', 'mast', START_NS, 1.0, static=True)
+    tf.send('mast', 'CAM_FRONT', START_NS, 1.0, static=True)
+    assert tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] == 2.0
+    tf.send('base_link', 'pan_tilt', START_NS, 5.0)
+    tf.send('pan_tilt', 'CAM_BACK', START_NS, 1.0, static=True)
+    assert tf.transforms.latest('base_link', 'CAM_BACK')[0, 3] == 6.0
+    tf.send('base_link', 'pan_tilt', START_NS + 50 * MILLISECOND_NS, 7.0)
+    wait_until(
+        lambda: tf.transforms.latest('base_link', 'CAM_BACK')[0, 3] == 8.0, 'the moved frame'
+    )
+
+
+def test_a_returned_mount_belongs_to_the_caller(tf: Tf) -> None:
+    tf.send('base_link', 'CAM_FRONT', START_NS, 1.0, static=True)
+    tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] = 99.0
+    tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] = 99.0
+    assert tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] == 1.0
