@@ -31,7 +31,7 @@ from vision_msgs.msg import Detection3DArray, LabelInfo
 
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.synthetic import (
-    Scene,
+    SyntheticScene,
     make_scene,
     nuscenes_like_rig,
     render_frame,
@@ -101,7 +101,7 @@ class Snapshot:
 
 
 def draw_drive(
-    scene: Scene, duration_s: float, size: tuple[int, int] = IMAGE_SIZE
+    scene: SyntheticScene, duration_s: float, size: tuple[int, int] = IMAGE_SIZE
 ) -> list[Snapshot]:
     """Return the sets of images of ``duration_s`` seconds of a scene, drawn on all cores."""
     rig = nuscenes_like_rig(*size)
@@ -110,7 +110,9 @@ def draw_drive(
         return list(pool.map(lambda moment: _snapshot(scene, rig, float(moment), size), moments))
 
 
-def _snapshot(scene: Scene, rig: CameraRig, moment_s: float, size: tuple[int, int]) -> Snapshot:
+def _snapshot(
+    scene: SyntheticScene, rig: CameraRig, moment_s: float, size: tuple[int, int]
+) -> Snapshot:
     frame = render_frame(scene, rig, moment_s, start_ns=START_NS, width=size[0], height=size[1])
     jpegs = tuple(
         cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[
