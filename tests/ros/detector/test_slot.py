@@ -57,14 +57,16 @@ def test_under_fire_every_item_is_either_taken_in_order_or_counted_as_replaced()
 
 
 def test_a_thread_that_does_not_end_in_time_is_left_behind():
-    goes_on = threading.Event()
+    began, goes_on = threading.Event(), threading.Event()
 
     def work(items) -> None:
         for _ in items:
+            began.set()
             goes_on.wait(60)
 
     thread: SlotThread[int] = SlotThread('slow', work)
     thread.put(1)
+    assert began.wait(60)
     thread.stop(discard=True, timeout_s=0.05)
     assert thread.is_alive()
     goes_on.set()
