@@ -266,7 +266,7 @@ class CameraTiming:
         """Return how far the stamps of the camera are from where they belong, seconds: by arrival
         times where these say that it is more than half a cycle, otherwise by stamps.
         """
-        by_arrival_s = -1e-9 * self.arrival_shift_ns()
+        by_arrival_s = -self._median_arrival_s()
         if abs(by_arrival_s) > period_s / 2 or not self.deviations:
             return by_arrival_s
         return 1e-9 * self.deviations[-1]
