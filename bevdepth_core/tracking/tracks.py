@@ -41,3 +41,10 @@ class Tracks3D:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def detection_ids(self, count: int) -> np.ndarray:
+        """Return (count,) int64: the track of each detection of this frame, 0 without one."""
+        result = np.zeros(count, np.int64)
+        is_seen = self.detections >= 0
+        result[self.detections[is_seen]] = self.ids[is_seen]
+        return result

@@ -18,7 +18,7 @@ from bevdepth_ros.bring_up.params_files import ParametersError, check_blocks, ch
 from bevdepth_ros.rig.settings import CameraSource, RigSettings
 
 DETECTOR, VISUALIZER, VIEWER = 'bevdepth_detector', 'bevdepth_visualizer', 'bevdepth_viewer'
-OUTPUTS = ('detections', 'objects', 'markers', 'label_info', 'depth_points', 'latency')
+OUTPUTS = ('detections', 'objects', 'markers', 'label_info', 'depth_points', 'latency', 'tracks')
 """Topics of the detector, below its name."""
 FIELDS = {field.name: field for field in dataclasses.fields(RigSettings)}
 

@@ -21,16 +21,24 @@ from std_msgs.msg import ColorRGBA, Header
 from vision_msgs.msg import LabelInfo, VisionClass
 from visualization_msgs.msg import Marker, MarkerArray
 
+from bevdepth_core.tracking import Tracks3D
 from bevdepth_core.types import Detections3D
 from bevdepth_core.visualization import class_color
 
-OBJECT_FIELDS = ('x', 'y', 'z', 'length', 'width', 'height', 'yaw', 'vx', 'vy', 'score', 'label')
-"""Fields of ``~/objects``, all float32 except ``label``, uint32. ``readings`` reads them."""
+BOX_FIELDS = ('x', 'y', 'z', 'length', 'width', 'height', 'yaw', 'vx', 'vy', 'score', 'label')
+"""Fields of ``~/objects`` that ``readings`` needs; recordings of older versions have no others."""
+TRACK_FIELDS = ('vx_variance', 'vx_vy_covariance', 'vy_variance', 'track_id')
+OBJECT_FIELDS = (*BOX_FIELDS, *TRACK_FIELDS)
+"""Fields of ``~/objects``, all float32 except ``label`` and ``track_id``, uint32."""
 
-_OBJECT = np.dtype([(name, '<u4' if name == 'label' else '<f4') for name in OBJECT_FIELDS])
+_OBJECT = np.dtype(
+    [(name, '<u4' if name in ('label', 'track_id') else '<f4') for name in OBJECT_FIELDS]
+)
 
 ARROW_MIN_SPEED = 0.3
 """Boxes below this speed get no velocity arrow, m/s."""
+TRAIL_MIN_M = 1.0
+"""Tracks that moved less get no trail, meters."""
 
 
 def header(stamp_ns: int, frame_id: str) -> Header:
@@ -48,9 +56,19 @@ def label_info(class_names: tuple[str, ...], score_threshold: float, stamp: Head
     return LabelInfo(header=stamp, class_map=classes, threshold=float(score_threshold))
 
 
-def objects_cloud(detections: Detections3D, frame_id: str) -> PointCloud2:
-    """Return one point per box with ``OBJECT_FIELDS``; vx and vy are NaN if no past frame was
-    used.
+def objects_cloud(
+    detections: Detections3D,
+    frame_id: str,
+    velocity_covariance: np.ndarray | None = None,
+    track_ids: np.ndarray | None = None,
+) -> PointCloud2:
+    """Return one point per box with ``OBJECT_FIELDS``.
+
+    Args:
+        detections: the boxes; vx, vy and their covariance are NaN if no past frame was used.
+        frame_id: their frame.
+        velocity_covariance: (n, 2, 2) covariance of vx and vy, (m/s)^2; NaN where it is None.
+        track_ids: (n,) track of each box, 0 without one; all 0 where it is None.
     """
     points = np.zeros(len(detections), _OBJECT)
     boxes = detections.boxes
@@ -62,11 +80,16 @@ def objects_cloud(detections: Detections3D, frame_id: str) -> PointCloud2:
         detections.scores,
         detections.labels,
     )
-    for name, column in zip(OBJECT_FIELDS, columns, strict=True):
+    for name, column in zip(BOX_FIELDS, columns, strict=True):
         points[name] = column
     has_velocities = detections.past_stamp_ns is not None
+    is_dense = has_velocities and velocity_covariance is not None
     if not has_velocities:
         points['vx'] = points['vy'] = np.nan
+    spread = np.broadcast_to(velocity_covariance if is_dense else np.nan, (len(points), 2, 2))
+    points['vx_variance'], points['vy_variance'] = spread[:, 0, 0], spread[:, 1, 1]
+    points['vx_vy_covariance'] = spread[:, 0, 1]
+    points['track_id'] = 0 if track_ids is None else track_ids
     kinds = {'<f4': PointField.FLOAT32, '<u4': PointField.UINT32}
     fields = [
         PointField(name=name, offset=4 * index, datatype=kinds[_OBJECT[name].str], count=1)
@@ -75,26 +98,37 @@ def objects_cloud(detections: Detections3D, frame_id: str) -> PointCloud2:
     return PointCloud2(
         header=header(detections.stamp_ns, frame_id), height=1, width=len(points), fields=fields,
         is_bigendian=False,
-        point_step=_OBJECT.itemsize, row_step=points.nbytes, is_dense=has_velocities,
+        point_step=_OBJECT.itemsize, row_step=points.nbytes, is_dense=is_dense,
         data=array.array('B', points.tobytes()),
     )  # fmt: skip
 
 
-def marker_array(detections: Detections3D, frame_id: str, lifetime_s: float) -> MarkerArray:
+def marker_array(
+    detections: Detections3D,
+    frame_id: str,
+    lifetime_s: float,
+    tracks: Tracks3D | None = None,
+    trails: Sequence[np.ndarray] = (),
+) -> MarkerArray:
     """Return a deletion of all earlier markers, then a cube, a label and, if a past frame was
-    used, an arrow per moving box.
+    used, an arrow per moving box, and the trails of the tracks.
 
     Args:
         detections: the boxes.
         frame_id: their frame.
         lifetime_s: how long RViz shows them, seconds.
+        tracks: of the same frame; a label ends with the id of the track of its box.
+        trails: (k, 3) past and present positions of each track in ``frame_id``, meters.
     """
     common = header(detections.stamp_ns, frame_id)
     lifetime = Duration(sec=int(lifetime_s), nanosec=int(lifetime_s % 1 * 1e9))
     message = MarkerArray(markers=[Marker(header=common, action=Marker.DELETEALL)])
+    ids = [0] * len(detections) if tracks is None else tracks.detection_ids(len(detections))
     for index, (center, size, yaw, score, label) in enumerate(_rows(detections)):
         name = detections.class_names[label]
-        markers = [_box(center, size, yaw, name), _text(center, size, f'{name} {score:.2f}')]
+        identity = f' #{ids[index]}' if ids[index] else ''
+        text = f'{name} {score:.2f}{identity}'
+        markers = [_box(center, size, yaw, name), _text(center, size, text)]
         if detections.past_stamp_ns is not None:
             velocity = detections.boxes.velocity[index].tolist()
             markers += (
@@ -105,6 +139,9 @@ def marker_array(detections: Detections3D, frame_id: str, lifetime_s: float) -> 
         for marker in markers:
             marker.header, marker.id, marker.lifetime = common, index, lifetime
         message.markers += markers
+    for marker in _trails(tracks, trails) if tracks is not None else ():
+        marker.header, marker.lifetime = common, lifetime
+        message.markers.append(marker)
     return message
 
 
@@ -188,3 +225,20 @@ def _arrow(center: Sequence[float], velocity: Sequence[float], name: str) -> Mar
         scale=Vector3(x=0.15, y=0.35, z=0.4),
         color=_color(name, 1.0),
     )
+
+
+def _trails(tracks: Tracks3D, trails: Sequence[np.ndarray]) -> Iterator[Marker]:
+    """Yield a line for every track that has moved; its id is that of the track."""
+    for track_id, label, trail in zip(
+        tracks.ids.tolist(), tracks.labels.tolist(), trails, strict=True
+    ):
+        if np.linalg.norm(trail[-1] - trail[0]) < TRAIL_MIN_M:
+            continue
+        yield Marker(
+            ns='trails',
+            id=track_id % 2**31,
+            type=Marker.LINE_STRIP,
+            points=[Point(x=x, y=y, z=z) for x, y, z in trail.tolist()],
+            scale=Vector3(x=0.12),
+            color=_color(tracks.class_names[label], 0.8),
+        )

@@ -10,7 +10,7 @@ from sensor_msgs_py.point_cloud2 import read_points
 from vision_msgs.msg import Detection3DArray, LabelInfo
 
 from bevdepth_core.types import Boxes3D, Detections3D
-from bevdepth_ros.detections.messages import OBJECT_FIELDS
+from bevdepth_ros.detections.messages import BOX_FIELDS
 from bevdepth_ros.rig.stamps import stamp_ns
 
 
@@ -29,7 +29,7 @@ def detections_from_cloud(message: PointCloud2, names: Sequence[str]) -> Detecti
         ValueError: a field is missing, or its values are not boxes.
     """
     table = read_points(message)
-    missing = set(OBJECT_FIELDS) - set(table.dtype.names or ())
+    missing = set(BOX_FIELDS) - set(table.dtype.names or ())
     if missing:
         raise ValueError(
             f'the point cloud of objects lacks the fields {", ".join(sorted(missing))}'

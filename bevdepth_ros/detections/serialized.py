@@ -14,6 +14,7 @@ import struct
 
 import numpy as np
 
+from bevdepth_core.tracking import Tracks3D
 from bevdepth_core.types import Detections3D
 
 ENCAPSULATION = b'\x00\x01\x00\x00'
@@ -23,28 +24,45 @@ NUMBERS = 1 + 7 + 36 + 7 + 3
 
 
 def serialized_detection_array(
-    detections: Detections3D, frame_id: str, covariance: np.ndarray | None = None
+    detections: Detections3D | Tracks3D,
+    frame_id: str,
+    covariance: np.ndarray | None = None,
+    ids: np.ndarray | None = None,
 ) -> bytes:
-    """Return the bytes of ``messages.detection_array``.
+    """Return the bytes of a Detection3DArray.
 
     Args:
         detections: the boxes.
         frame_id: their frame.
         covariance: (n, 6, 6) covariance of x, y, z, roll, pitch and yaw; zero where it is None.
+        ids: (n,) identities of the objects; empty strings where it is None.
     """
     stamp = divmod(detections.stamp_ns, 10**9)
     count = len(detections)
     numbers = _numbers(detections, covariance).tolist()
     data = bytearray(ENCAPSULATION) + _header(frame_id, 0).pack(*stamp, *_text(frame_id))
     data += bytes(-len(data) % 4) + struct.pack('<I', count)
-    for values, label in zip(numbers, detections.labels.tolist(), strict=True):
-        name = detections.class_names[label]
-        layout = _detection(frame_id, name, (len(data) - len(ENCAPSULATION)) % 8)
-        data += layout.pack(*stamp, *_text(frame_id), 1, *_text(name), *values, 1, b'\0')
+    names = [detections.class_names[label] for label in detections.labels.tolist()]
+    texts = [''] * count if ids is None else [str(value) for value in ids.tolist()]
+    for values, name, text in zip(numbers, names, texts, strict=True):
+        begin = (len(data) - len(ENCAPSULATION)) % 8
+        layout = _detection(frame_id, name, len(text), begin)
+        data += layout.pack(*stamp, *_text(frame_id), 1, *_text(name), *values, *_text(text))
     return bytes(data)
 
 
-def _numbers(detections: Detections3D, covariance: np.ndarray | None) -> np.ndarray:
+def pose_covariance(covariance: np.ndarray) -> np.ndarray:
+    """Return (n, 6, 6) covariances of x, y, z, roll, pitch, yaw of (n, 4, 4) of x, y, z, yaw.
+
+    Roll and pitch are zero: boxes are upright by definition.
+    """
+    full = np.zeros((len(covariance), 6, 6))
+    axes = np.array((0, 1, 2, 5))
+    full[:, axes[:, None], axes] = covariance
+    return full
+
+
+def _numbers(detections: Detections3D | Tracks3D, covariance: np.ndarray | None) -> np.ndarray:
     """Return (n, NUMBERS) float64: the numbers of each detection in the order of the message."""
     boxes, numbers = detections.boxes, np.zeros((len(detections), NUMBERS))
     half = boxes.yaw.astype(np.float64) / 2
@@ -87,9 +105,8 @@ def _header(frame_id: str, begin: int) -> struct.Struct:
 
 
 @functools.lru_cache(maxsize=1024)
-def _detection(frame_id: str, class_name: str, begin: int) -> struct.Struct:
-    """Return the layout of one Detection3D: header, one result, box, empty id."""
+def _detection(frame_id: str, class_name: str, id_length: int, begin: int) -> struct.Struct:
+    """Return the layout of one Detection3D: header, one result, box, id."""
     result = ['I', *_string_parts(class_name), f'{1 + 7 + 36}d']
-    return _padded(
-        ['i', 'I', *_string_parts(frame_id), *result, f'{7 + 3}d', *_string_parts('')], begin
-    )
+    box = [f'{7 + 3}d', *_string_parts('0' * id_length)]
+    return _padded(['i', 'I', *_string_parts(frame_id), *result, *box], begin)

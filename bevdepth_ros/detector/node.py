@@ -191,7 +191,11 @@ class DetectorNode(LifecycleNode):
         )
         self._loaded = wanted
         self._monitor.fact(
-            'node', checkpoint=path, device=self._detector.device, precision=precision
+            'node',
+            checkpoint=path,
+            device=self._detector.device,
+            precision=precision,
+            covariance='default',
         )
         self.get_logger().info(f'loaded {path} on {self._detector.device} in {precision}')
 
@@ -234,7 +238,7 @@ class DetectorNode(LifecycleNode):
         return self._settings
 
     def _publish(self, result: DetectionResult) -> dict[str, float]:
-        return self._outputs.publish(result, self._settings.cameras, self._settings.base_frame)
+        return self._outputs.publish(result, self._settings)
 
     def _publish_labels(self) -> None:
         now_ns = self.get_clock().now().nanoseconds

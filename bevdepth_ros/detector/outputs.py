@@ -15,7 +15,9 @@ from vision_msgs.msg import Detection3DArray, LabelInfo
 from visualization_msgs.msg import MarkerArray
 
 from bevdepth_core.config import ModelConfig
+from bevdepth_core.tracking import Tracks3D
 from bevdepth_core.types import Detections3D, Frame
+from bevdepth_core.uncertainty import BoxCovariance, default_covariance
 from bevdepth_ros.detections.depth_messages import depth_cloud
 from bevdepth_ros.detections.messages import (
     header,
@@ -24,10 +26,12 @@ from bevdepth_ros.detections.messages import (
     marker_array,
     objects_cloud,
 )
-from bevdepth_ros.detections.serialized import serialized_detection_array
+from bevdepth_ros.detections.serialized import pose_covariance, serialized_detection_array
 from bevdepth_ros.detector.diagnostics import Monitor
+from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.problems import ERROR
 from bevdepth_ros.detector.qos import make_qos, overrides
+from bevdepth_ros.detector.result_tracker import ResultTracker
 from bevdepth_ros.detector.slot import PATIENCE_S, SlotThread
 
 MARKER_LIFETIME_FRAMES = 2
@@ -57,8 +61,8 @@ class DetectionResult:
 
 
 class Outputs:
-    """Lifecycle publishers. Detections are always published, the other messages are built only if
-    they have subscribers.
+    """Lifecycle publishers, and the tracker. Detections are always published, the other messages
+    are built only if they have subscribers.
     """
 
     def __init__(self, node: LifecycleNode) -> None:
@@ -66,11 +70,13 @@ class Outputs:
         self._node = node
         self._publishers: list[LifecyclePublisher] = []
         self._detections = self._publisher(Detection3DArray, '~/detections')
+        self._tracks = self._publisher(Detection3DArray, '~/tracks')
         self._label_info = self._publisher(LabelInfo, '~/label_info', is_latched=True)
         self._markers = self._publisher(MarkerArray, '~/markers')
         self._objects = self._publisher(PointCloud2, '~/objects')
         self._depth_points = self._publisher(PointCloud2, '~/depth_points')
         self._latency = self._publisher(DiagnosticArray, '~/latency')
+        self._tracker = ResultTracker()
         self._last_stamp_ns: int | None = None
 
     def _publisher(
@@ -108,32 +114,70 @@ class Outputs:
             label_info(class_names, score_threshold, header(stamp_ns, frame_id))
         )
 
-    def publish(
-        self, result: DetectionResult, all_cameras: tuple[str, ...], frame_id: str
-    ) -> dict[str, float]:
-        """Publish ``result`` in ``frame_id`` on all topics and return its seconds by stage,
-        complete.
+    def publish(self, result: DetectionResult, settings: Settings) -> dict[str, float]:
+        """Publish ``result`` on all topics and return its seconds by stage, complete.
+
+        The detections come first: nobody who needs them waits for the tracker.
         """
-        detections, began = result.detections, time.monotonic()
-        self._detections.publish(serialized_detection_array(detections, frame_id))
-        if self._objects.get_subscription_count():
-            self._objects.publish(objects_cloud(detections, frame_id))
+        detections, began, frame_id = result.detections, time.monotonic(), settings.base_frame
+        covariance = default_covariance(detections)
+        pose = pose_covariance(covariance.pose)
+        self._detections.publish(serialized_detection_array(detections, frame_id, pose))
         now = time.monotonic()
         seconds = {**result.stage_seconds, 'publish': now - began, 'total': now - result.received}
+        tracks = self._track(result, covariance, settings)
+        if tracks is not None:
+            seconds['tracking'] = time.monotonic() - now
+        self._publish_objects(detections, covariance, tracks, frame_id)
         if self._latency.get_subscription_count():
+            used = result.frame.rig.names
             self._latency.publish(
-                latency_record(detections, result.frame.rig.names, all_cameras, seconds, frame_id)
+                latency_record(detections, used, settings.cameras, seconds, frame_id)
             )
-        if self._markers.get_subscription_count():
-            self._markers.publish(
-                marker_array(detections, frame_id, self._marker_lifetime_s(detections.stamp_ns))
-            )
+        self._publish_markers(result, tracks, frame_id)
         if result.depth is not None and self._depth_points.get_subscription_count():
             self._depth_points.publish(
                 depth_cloud(result.frame, result.depth, result.config, frame_id)
             )
         self._last_stamp_ns = detections.stamp_ns
         return seconds
+
+    def _track(
+        self, result: DetectionResult, covariance: BoxCovariance, settings: Settings
+    ) -> Tracks3D | None:
+        """Return and publish the tracks; None if tracking is switched off or lacks ego poses."""
+        if not settings.publish_tracks:
+            return None
+        tracks = self._tracker.update(
+            result.detections, result.frame, covariance, settings.tracker_config
+        )
+        if tracks is not None and self._tracks.get_subscription_count():
+            pose = pose_covariance(tracks.pose_covariance)
+            self._tracks.publish(
+                serialized_detection_array(tracks, settings.base_frame, pose, tracks.ids)
+            )
+        return tracks
+
+    def _publish_objects(
+        self,
+        detections: Detections3D,
+        covariance: BoxCovariance,
+        tracks: Tracks3D | None,
+        frame_id: str,
+    ) -> None:
+        if self._objects.get_subscription_count():
+            ids = None if tracks is None else tracks.detection_ids(len(detections))
+            self._objects.publish(objects_cloud(detections, frame_id, covariance.velocity, ids))
+
+    def _publish_markers(
+        self, result: DetectionResult, tracks: Tracks3D | None, frame_id: str
+    ) -> None:
+        if self._markers.get_subscription_count():
+            trails = [] if tracks is None else self._tracker.trails(tracks, result.frame)
+            lifetime_s = self._marker_lifetime_s(result.detections.stamp_ns)
+            self._markers.publish(
+                marker_array(result.detections, frame_id, lifetime_s, tracks, trails)
+            )
 
     def _marker_lifetime_s(self, stamp_ns: int) -> float:
         shortest, longest = MARKER_LIFETIME_S

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rclpy.node import Node
 
+from bevdepth_core.tracking import TrackerConfig
 from bevdepth_ros.rig.settings import LIVE, START, RigSettings, check_choice, descriptor, parameter
 
 
@@ -68,6 +69,32 @@ class Settings(RigSettings):
     score_threshold: float = parameter(
         0.1, 'Detections score more than this.', change=LIVE, low=0.0, high=1.0
     )
+    publish_tracks: bool = parameter(
+        True,
+        'Track the detections: publish ~/tracks, and track ids in ~/objects and ~/markers.',
+        change=LIVE,
+    )
+    track_birth_score: float = parameter(
+        0.2,
+        'Score that starts a track; detections with a lower score only continue tracks.',
+        change=LIVE,
+        low=0.0,
+        high=1.0,
+    )
+    track_min_hits: int = parameter(
+        2,
+        'Detections after which a track is published; one that scores 0.5 suffices.',
+        change=LIVE,
+        low=1,
+        high=100,
+    )
+    track_coast_s: float = parameter(
+        1.0,
+        'How long a track without detection is published at its predicted place, seconds.',
+        change=LIVE,
+        low=0.01,
+        high=10.0,
+    )
     publish_depth_points: bool = parameter(
         False,
         'Publish ~/depth_points: the predicted depth as a colored point cloud.',
@@ -80,6 +107,17 @@ class Settings(RigSettings):
         low=0.1,
         high=60.0,
     )
+
+    @property
+    def tracker_config(self) -> TrackerConfig:
+        """Numbers of the tracker."""
+        usual = TrackerConfig()
+        return TrackerConfig(
+            birth_score=self.track_birth_score,
+            min_hits=self.track_min_hits,
+            coast_s=self.track_coast_s,
+            keep_s=max(usual.keep_s, self.track_coast_s),
+        )
 
     @property
     def checkpoint_path(self) -> Path:

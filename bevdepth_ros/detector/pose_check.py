@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 FASTEST_M_S = 100.0
 """No vehicle is faster; the only limit while the previous motion is unknown."""
@@ -14,15 +17,39 @@ ACCELERATION_M_S2, ACCELERATION_DEG_S2 = 15.0, 300.0
 """Largest change of speed and of turn rate."""
 
 
+@dataclass(frozen=True)
+class PoseJump:
+    """A pose that does not continue the previous motion.
+
+    Attributes:
+        description: what the pose did.
+        expected_pose: (4, 4) world_from_ego that would have continued the motion.
+    """
+
+    description: str
+    expected_pose: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Motion:
+    """Velocity in the world, m/s, and turn rate about the ego axes, rad/s."""
+
+    velocity: np.ndarray
+    turn_rate: np.ndarray
+
+
+STANDSTILL = _Motion(np.zeros(3), np.zeros(3))
+
+
 class PoseCheck:
     """Remembers the last pose and motion."""
 
     def __init__(self) -> None:
         self._last: tuple[int, np.ndarray] | None = None
-        self._motion: tuple[np.ndarray, float] | None = None
+        self._motion: _Motion | None = None
 
-    def jump(self, stamp_ns: int, pose: np.ndarray | None) -> str | None:
-        """Return a description of the jump if the pose does not continue the previous motion.
+    def jump(self, stamp_ns: int, pose: np.ndarray | None) -> PoseJump | None:
+        """Return the jump if the pose does not continue the previous motion.
 
         Args:
             stamp_ns: time of the pose.
@@ -36,33 +63,44 @@ class PoseCheck:
         if not 0 < seconds <= LONGEST_S:
             return None
         step = pose[:3, 3] - last[1][:3, 3]
-        turn_deg = _turn_deg(last[1], pose)
-        if self._is_continued(step, turn_deg, seconds, motion):
-            self._motion = step / seconds, turn_deg / seconds
+        turn = _turn(last[1], pose)
+        if self._is_continued(step, turn, seconds, motion):
+            self._motion = _Motion(step / seconds, turn / seconds)
             return None
-        return (
+        description = (
             f'the ego pose moved by {np.linalg.norm(step):.1f} m in {seconds:.2f} s and turned by '
-            f'{turn_deg:.0f} degrees, which does not continue its previous motion'
+            f'{_degrees(turn):.0f} degrees, which does not continue its previous motion'
         )
+        return PoseJump(description, _moved(last[1], motion or STANDSTILL, seconds))
 
     @staticmethod
     def _is_continued(
-        step: np.ndarray, turn_deg: float, seconds: float, motion: tuple[np.ndarray, float] | None
+        step: np.ndarray, turn: np.ndarray, seconds: float, motion: _Motion | None
     ) -> bool:
         if np.linalg.norm(step) > FASTEST_M_S * max(seconds, 0.1):
             return False
         if motion is None:
             return True
-        speed, turn_rate = motion
-        off_m = float(np.linalg.norm(step - speed * seconds))
-        off_deg = abs(turn_deg - turn_rate * seconds)
+        off_m = float(np.linalg.norm(step - motion.velocity * seconds))
+        off_deg = _degrees(turn - motion.turn_rate * seconds)
         return (
             off_m <= STEP_M + ACCELERATION_M_S2 * seconds**2
             and off_deg <= STEP_DEG + ACCELERATION_DEG_S2 * seconds**2
         )
 
 
-def _turn_deg(earlier: np.ndarray, later: np.ndarray) -> float:
-    """Return the angle of the rotation between two poses, degrees."""
-    cosine = (np.trace(earlier[:3, :3].T @ later[:3, :3]) - 1) / 2
-    return float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
+def _moved(pose: np.ndarray, motion: _Motion, seconds: float) -> np.ndarray:
+    """Return the pose after ``seconds`` of ``motion``."""
+    result = pose.copy()
+    result[:3, 3] += motion.velocity * seconds
+    result[:3, :3] = pose[:3, :3] @ Rotation.from_rotvec(motion.turn_rate * seconds).as_matrix()
+    return result
+
+
+def _turn(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
+    """Return the (3,) rotation vector between two poses in the axes of the earlier, radians."""
+    return Rotation.from_matrix(earlier[:3, :3].T @ later[:3, :3]).as_rotvec()
+
+
+def _degrees(turn: np.ndarray) -> float:
+    return float(np.degrees(np.linalg.norm(turn)))

@@ -164,6 +164,7 @@ class Worker:
         )
         self._monitor.solved('error', 'device')
         self._report_fusion(detections, built.no_poses)
+        self._report_tracking(built.no_poses)
 
     def _detect(self, frame: Frame) -> Detections3D:
         """Detect, and once more when the device fails, with nothing remembered and its memory
@@ -201,7 +202,7 @@ class Worker:
             self._monitor.solved('pose_jump')
             return
         self._detector.reset()
-        sentence = f'{jump}: past frames are forgotten; check the localization'
+        sentence = f'{jump.description}: past frames are forgotten; check the localization'
         self._monitor.report('pose_jump', 'tf', WARN, sentence)
 
     def _report_cameras(self, images: ImageSet, built: BuiltFrame) -> None:
@@ -258,6 +259,11 @@ class Worker:
         else:
             why = no_poses or 'no frame about 0.5 s back is remembered yet'
             self._monitor.fact('tf', temporal_fusion=f'off: {why}', past_frame_age_s='none')
+
+    def _report_tracking(self, no_poses: str | None) -> None:
+        is_wanted = self._settings().publish_tracks
+        why = no_poses if is_wanted else 'publish_tracks is false'
+        self._monitor.fact('tf', tracking=f'off: {why}' if why else 'on')
 
 
 def _first_line(error: Exception) -> str:

@@ -169,8 +169,8 @@ class FrameBuilder:
         try:
             poses = [self._transforms.at(fixed, base, int(stamp), clamp_s) for stamp in stamps_ns]
         except TransformMissingError as error:
-            remedy = 'without ego motion there are no velocities: publish it or set fixed_frame'
-            return None, f'{error}; {remedy}'
+            effect = 'without ego motion there are no velocities and no tracks'
+            return None, f'{error}; {effect}: publish it or set fixed_frame'
         return np.stack(poses), None
 
     def _decoded(

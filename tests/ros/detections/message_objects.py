@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
@@ -17,7 +18,9 @@ def detection_array(detections: Detections3D, frame_id: str) -> Detection3DArray
     return deserialize_message(serialized_detection_array(detections, frame_id), Detection3DArray)
 
 
-def built_array(detections: Detections3D, frame_id: str) -> Detection3DArray:
+def built_array(
+    detections: Detections3D, frame_id: str, ids: Sequence[int] | None = None
+) -> Detection3DArray:
     """Return the message built field by field."""
     common, messages = header(detections.stamp_ns, frame_id), []
     for index, label in enumerate(detections.labels):
@@ -31,5 +34,6 @@ def built_array(detections: Detections3D, frame_id: str) -> Detection3DArray:
         orientation.z, orientation.w = math.sin(yaw / 2), math.cos(yaw / 2)
         bbox.size.x, bbox.size.y, bbox.size.z = boxes.size[index].tolist()
         result.pose.pose = bbox.center
+        message.id = '' if ids is None else str(ids[index])
         messages.append(message)
     return Detection3DArray(header=common, detections=messages)

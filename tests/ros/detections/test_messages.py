@@ -10,9 +10,11 @@ from sensor_msgs_py.point_cloud2 import read_points
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import Marker, MarkerArray
 
+from bevdepth_core.tracking import Tracks3D
 from bevdepth_core.types import Boxes3D, Detections3D
 from bevdepth_core.visualization import class_color
 from bevdepth_ros.detections.messages import (
+    BOX_FIELDS,
     OBJECT_FIELDS,
     header,
     label_info,
@@ -86,14 +88,27 @@ def test_objects_hold_every_number_of_every_box():
         )
     )
     assert points.dtype.names == OBJECT_FIELDS
-    assert np.array_equal(np.column_stack([points[name] for name in OBJECT_FIELDS]), expected)
+    assert np.array_equal(np.column_stack([points[name] for name in BOX_FIELDS]), expected)
+    assert not points['track_id'].any()
+    assert np.isnan(points['vx_variance']).all()
+
+
+def test_objects_hold_the_covariance_of_the_velocity_and_the_track():
+    covariance = np.array([[[1, 2], [2, 3]], [[4, 5], [5, 6]], [[7, 8], [8, 9]]], float)
+    cloud = objects_cloud(detections(), 'base_link', covariance, np.array((7, 0, 9)))
+    points = read_points(through_the_wire(cloud))
+    assert cloud.is_dense
+    assert points['vx_variance'].tolist() == [1, 4, 7]
+    assert points['vx_vy_covariance'].tolist() == [2, 5, 8]
+    assert points['vy_variance'].tolist() == [3, 6, 9]
+    assert points['track_id'].tolist() == [7, 0, 9]
 
 
 def test_an_untrusted_velocity_is_nan_in_objects_and_no_arrow_in_markers():
-    cloud = objects_cloud(detections(past_stamp_ns=None), 'base_link')
+    cloud = objects_cloud(detections(past_stamp_ns=None), 'base_link', np.ones((3, 2, 2)))
     points = read_points(cloud)
-    assert np.isnan(points['vx']).all()
-    assert np.isnan(points['vy']).all()
+    for name in ('vx', 'vy', 'vx_variance', 'vx_vy_covariance', 'vy_variance'):
+        assert np.isnan(points[name]).all()
     assert not cloud.is_dense
     assert not any(
         marker.ns == 'velocities'
@@ -144,6 +159,42 @@ def test_texts_name_class_and_score():
         if marker.ns == 'labels'
     ]
     assert texts == ['car 0.90', 'pedestrian 0.50', 'hovercraft 0.20']
+
+
+def tracks(ids: tuple[int, ...], rows: tuple[int, ...]) -> Tracks3D:
+    """Return tracks whose boxes are those of the detections ``rows``, -1 for none."""
+    found, count = detections(), len(ids)
+    return Tracks3D(
+        boxes=found.boxes[np.array(rows)], ids=np.array(ids), scores=np.ones(count, np.float32),
+        labels=found.labels[np.array(rows)], pose_covariance=np.zeros((count, 4, 4)),
+        velocity_covariance=np.zeros((count, 2, 2)), age_s=np.ones(count),
+        coasted_s=np.zeros(count), detections=np.array(rows), class_names=CLASSES,
+        stamp_ns=STAMP_NS,
+    )  # fmt: skip
+
+
+def test_texts_name_the_track_of_a_detection_that_has_one():
+    found = tracks((12, 7, 5), (2, 0, -1))
+    message = marker_array(detections(), 'base_link', 0.5, found, [np.zeros((1, 3))] * 3)
+    texts = [marker.text for marker in message.markers if marker.ns == 'labels']
+    assert texts == ['car 0.90 #7', 'pedestrian 0.50', 'hovercraft 0.20 #12']
+
+
+def test_a_track_that_moved_leaves_a_trail_in_the_color_of_its_class():
+    trails = [np.array([(1.0, 2, 3), (1.5, 2, 3), (4, 6, 3)]), np.array([(0, 0, 0), (0.9, 0, 0)])]
+    found = tracks((12, 7), (1, 0))
+    markers = marker_array(detections(), 'base_link', 1.25, found, trails).markers
+    (trail,) = [marker for marker in markers if marker.ns == 'trails']
+    assert [(point.x, point.y, point.z) for point in trail.points] == [
+        (1, 2, 3),
+        (1.5, 2, 3),
+        (4, 6, 3),
+    ]
+    assert (trail.id, trail.type, trail.header) == (12, Marker.LINE_STRIP, markers[0].header)
+    assert (trail.lifetime.sec, trail.lifetime.nanosec) == (1, 250_000_000)
+    assert np.allclose(
+        (trail.color.r, trail.color.g, trail.color.b), np.array(class_color('pedestrian')) / 255
+    )
 
 
 @pytest.mark.parametrize(

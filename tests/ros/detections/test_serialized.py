@@ -11,7 +11,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from vision_msgs.msg import Detection3DArray
 
 from bevdepth_core.types import Boxes3D, Detections3D
-from bevdepth_ros.detections.serialized import serialized_detection_array
+from bevdepth_ros.detections.serialized import pose_covariance, serialized_detection_array
 from tests.ros.detections.message_objects import built_array
 
 NAMES = ('car', 'construction_vehicle', 'b', 'traffic cone', 'ö', 'trailer')
@@ -60,3 +60,19 @@ def test_covariances_are_row_major_in_their_detection():
     message = deserialize_message(data, Detection3DArray)
     for index, detection in enumerate(message.detections):
         assert list(detection.results[0].pose.covariance) == covariance[index].ravel().tolist()
+
+
+@pytest.mark.parametrize('first', [0, 7, 96, 99_990])
+def test_ids_of_any_length_keep_the_alignment(first):
+    found, ids = detections(12), np.arange(first, first + 12)
+    data = serialized_detection_array(found, 'base_link', ids=ids)
+    assert deserialize_message(data, Detection3DArray) == built_array(found, 'base_link', ids)
+
+
+def test_the_covariance_of_x_y_z_and_yaw_is_placed_around_that_of_roll_and_pitch():
+    four = np.arange(32, dtype=float).reshape(2, 4, 4)
+    full = pose_covariance(four)
+    assert full.shape == (2, 6, 6)
+    assert np.array_equal(full[np.ix_((0, 1), (0, 1, 2, 5), (0, 1, 2, 5))], four)
+    assert not full[:, 3:5].any()
+    assert not full[:, :, 3:5].any()

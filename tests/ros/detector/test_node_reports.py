@@ -175,6 +175,7 @@ def test_diagnostics_tell_rates_spread_latency_device_and_memory(detector):
         'decode',
         'publish',
         'total',
+        'tracking',
     )
     assert set(values('latency')) == {
         f'{stage}_p{percent}_ms' for stage in stages for percent in (50, 95)

@@ -60,6 +60,24 @@ def test_poses_more_than_a_second_apart_and_missing_poses_are_not_compared():
 def test_the_description_names_distance_time_and_angle():
     check = PoseCheck()
     check.jump(0, pose(0.0))
-    sentence = check.jump(10**9, pose(500.0, 90.0))
-    assert sentence is not None
-    assert sentence.startswith('the ego pose moved by 500.0 m in 1.00 s and turned by 90 degrees')
+    jump = check.jump(10**9, pose(500.0, 90.0))
+    assert jump is not None
+    assert jump.description.startswith(
+        'the ego pose moved by 500.0 m in 1.00 s and turned by 90 degrees'
+    )
+
+
+def test_the_expected_pose_continues_translation_and_turn():
+    check = PoseCheck()
+    for number in range(3):
+        assert check.jump(number * 10**8, pose(2.0 * number, 5.0 * number)) is None
+    jump = check.jump(4 * 10**8, pose(300.0))
+    assert jump is not None
+    np.testing.assert_allclose(jump.expected_pose, pose(8.0, 20.0), atol=1e-9)
+    second = check.jump(5 * 10**8, pose(600.0))
+    assert second is not None
+    np.testing.assert_allclose(second.expected_pose, pose(300.0), atol=1e-9)
+
+
+def test_a_turn_that_reverses_at_once_is_a_jump():
+    assert jumps(*(pose(0, yaw) for yaw in (0, 14, 28, 12))) == [False, False, False, True]

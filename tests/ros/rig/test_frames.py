@@ -164,7 +164,7 @@ def test_during_startup_a_set_waits_for_all_calibrations_but_not_for_an_image():
 def test_without_ego_motion_there_is_a_frame_and_the_reason():
     built = Setup(fixed_frame='odom').build()
     assert built.frame.world_from_ego is None
-    assert 'there are no velocities: publish it or set fixed_frame' in built.no_poses
+    assert 'there are no velocities and no tracks: publish it or set fixed_frame' in built.no_poses
 
 
 def test_poses_at_the_edge_of_tf_are_clamped_as_set():

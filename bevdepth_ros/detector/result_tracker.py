@@ -1,0 +1,113 @@
+"""Tracks of the objects in successive detection results, with their trails."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from bevdepth_core.geometry import invert_rigid
+from bevdepth_core.tracking import Tracker, TrackerConfig, Tracks3D
+from bevdepth_core.types import Detections3D, Frame
+from bevdepth_core.uncertainty import BoxCovariance
+from bevdepth_ros.detector.pose_check import PoseCheck
+
+TRAIL_S = 3.0
+TRAIL_STEP_S = 0.25
+"""A trail holds the last positions of this time, with at least this time between two, seconds."""
+
+
+class ResultTracker:
+    """Owns the tracker; for the thread that publishes.
+
+    A result that was replaced before its publication is a missed frame for the tracker, which
+    coasts over it.
+    """
+
+    def __init__(self) -> None:
+        self._tracker = Tracker()
+        self._pose_check = PoseCheck()
+        self._trails = Trails()
+
+    def update(
+        self,
+        detections: Detections3D,
+        frame: Frame,
+        covariance: BoxCovariance,
+        config: TrackerConfig,
+    ) -> Tracks3D | None:
+        """Return the tracks after ``detections``, None if the frame has no ego poses.
+
+        When the localization jumps, tracks and trails move with it: objects keep their ids.
+        """
+        pose = ego_pose(frame)
+        jump = self._pose_check.jump(frame.stamp_ns, pose)
+        if pose is None:
+            return None
+        if jump is not None:
+            new_world_from_world = pose @ invert_rigid(jump.expected_pose)
+            self._tracker.move(new_world_from_world)
+            self._trails.move(new_world_from_world)
+        self._tracker.config = config
+        tracks = self._tracker.update(detections, pose, covariance)
+        self._trails.add(tracks, pose)
+        return tracks
+
+    def trails(self, tracks: Tracks3D, frame: Frame) -> list[np.ndarray]:
+        """Return the (k, 3) past and present positions of each track of ``update``, oldest first,
+        in the ego frame of ``frame``.
+        """
+        pose = ego_pose(frame)
+        assert pose is not None  # otherwise there are no tracks
+        return [self._trails.points(track_id, pose) for track_id in tracks.ids.tolist()]
+
+
+def ego_pose(frame: Frame) -> np.ndarray | None:
+    """Return the (4, 4) pose of the camera whose stamp is nearest that of the frame."""
+    if frame.world_from_ego is None:
+        return None
+    return frame.world_from_ego[np.abs(frame.stamps_ns - frame.stamp_ns).argmin()]
+
+
+class Trails:
+    """Recent positions of tracks in the world frame, by id."""
+
+    def __init__(self) -> None:
+        self._points: dict[int, deque[tuple[int, np.ndarray]]] = {}
+        self._stamp_ns = 0
+
+    def add(self, tracks: Tracks3D, world_from_ego: np.ndarray) -> None:
+        """Add the present positions; drop those older than ``TRAIL_S`` or of the future."""
+        if tracks.stamp_ns < self._stamp_ns:
+            self._points.clear()
+        self._stamp_ns = tracks.stamp_ns
+        centers = tracks.boxes.center @ world_from_ego[:3, :3].T + world_from_ego[:3, 3]
+        for track_id, center in zip(tracks.ids.tolist(), centers, strict=True):
+            points = self._points.setdefault(track_id, deque())
+            # The newest point is replaced until it is TRAIL_STEP_S younger than the one before.
+            if len(points) > 1 and (points[-1][0] - points[-2][0]) * 1e-9 < TRAIL_STEP_S:
+                points.pop()
+            points.append((tracks.stamp_ns, center))
+        self._drop_old()
+
+    def move(self, new_world_from_world: np.ndarray) -> None:
+        """Move all positions after the localization jumped; (4, 4), rigid."""
+        turn, shift = new_world_from_world[:3, :3], new_world_from_world[:3, 3]
+        for points in self._points.values():
+            moved = [(stamp_ns, turn @ point + shift) for stamp_ns, point in points]
+            points.clear()
+            points.extend(moved)
+
+    def points(self, track_id: int, world_from_ego: np.ndarray) -> np.ndarray:
+        """Return the (k, 3) positions of a track in the ego frame, oldest first."""
+        points = np.array([point for _, point in self._points[track_id]])
+        return (points - world_from_ego[:3, 3]) @ world_from_ego[:3, :3]
+
+    def _drop_old(self) -> None:
+        for points in self._points.values():
+            while points and self._age_s(points[0][0]) > TRAIL_S:
+                points.popleft()
+        self._points = {track_id: points for track_id, points in self._points.items() if points}
+
+    def _age_s(self, stamp_ns: int) -> float:
+        return (self._stamp_ns - stamp_ns) * 1e-9

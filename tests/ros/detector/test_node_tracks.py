@@ -1,0 +1,122 @@
+"""Tracks of the running node, seen from outside.
+
+Each time is a trigger cycle; the random network detects the same boxes in every one of them, so
+that all objects move with the vehicle.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sensor_msgs_py.point_cloud2 import read_points
+from vision_msgs.msg import Detection3DArray
+
+from tests.ros.detector.running import Detector
+from tests.ros.graph import Graph, wait_until
+
+TRACKS = '/bevdepth_detector/tracks'
+
+
+@pytest.fixture
+def tracking(graph: Graph, detector) -> Detector:
+    """Return a detector that publishes every detection as a track at once."""
+    node = detector(track_birth_score=0.0, track_min_hits=1)
+    node.tracks = graph.collect(Detection3DArray, TRACKS)
+    node.start()
+    wait_until(lambda: graph.node.count_publishers(TRACKS) == 1, 'tracks')
+    return node
+
+
+def follow(node: Detector, *times_s: float, cameras: tuple[str, ...] | None = None) -> list[set]:
+    """Send the cycles one after the other and return the ids of the tracks after each."""
+    found = []
+    for time_s in times_s:
+        answered, tracked = len(node.objects), len(node.tracks)
+        node.rig.send_extrinsics()
+        node.rig.send_infos(time_s)
+        node.rig.send_poses(time_s)
+        node.rig.send_images(time_s, cameras)
+        wait_until(lambda a=answered: len(node.objects) > a, f'objects of {time_s}')
+        wait_until(lambda t=tracked: len(node.tracks) > t, f'tracks of {time_s}')
+        found.append({detection.id for detection in node.tracks[-1].detections})
+    return found
+
+
+def test_tracks_have_the_header_of_the_detections_covariance_and_stable_ids(tracking):
+    ids = follow(tracking, 0.0, 0.1, 0.2)
+    assert ids[0]
+    assert ids[0] <= ids[1] <= ids[2]
+    assert all(int(name) > 0 for name in ids[2])
+    wait_until(lambda: len(tracking.detections) == 3, 'detections')
+    message = tracking.tracks[-1]
+    assert message.header == tracking.detections[-1].header
+    for one in message.detections:
+        covariance = np.reshape(one.results[0].pose.covariance, (6, 6))
+        assert (np.diag(covariance)[[0, 1, 2, 5]] > 0).all()
+        assert not covariance[3:5].any()
+        np.testing.assert_array_equal(covariance, covariance.T)
+    wait_until(lambda: tracking.diagnostics.values('tf').get('tracking') == 'on', 'the state')
+    assert tracking.diagnostics.values('node')['covariance'] == 'default'
+
+
+def test_detections_carry_covariance_and_objects_track_ids_and_covariance_of_velocities(tracking):
+    follow(tracking, 0.0, 0.5)
+    wait_until(lambda: len(tracking.detections) == 2, 'detections')
+    first = tracking.detections[-1].detections[0].results[0].pose.covariance
+    assert first[0] > 0
+    points = read_points(tracking.objects[-1])
+    known = {int(one.id) for one in tracking.tracks[-1].detections}
+    assert set(points['track_id'].tolist()) - {0} <= known
+    assert points['track_id'].any()
+    assert (points['vx_variance'] > 0).all()
+    texts = [m.text for m in tracking.markers[-1].markers if m.ns == 'labels']
+    assert [' #' in text for text in texts] == [bool(x) for x in points['track_id'].tolist()]
+
+
+def test_without_ego_poses_nothing_is_tracked_and_the_reason_is_reported(tracking):
+    tracking.rig.send_extrinsics()
+    tracking.rig.send_infos()
+    tracking.rig.send_images(0.0)
+    tracking.answers(1)
+    wait_until(
+        lambda: (
+            tracking.diagnostics.values('tf')
+            .get('tracking', '')
+            .startswith('off: tf has no map <- base_link')
+        ),
+        'the reason',
+    )
+    assert not tracking.tracks
+    assert not read_points(tracking.objects[-1])['track_id'].any()
+
+
+def test_tracking_is_switched_off_and_on_while_active(tracking):
+    (before,) = follow(tracking, 0.0)
+    assert tracking.set('publish_tracks', False) == ''
+    tracking.rig.send_all(0.1)
+    tracking.answers(2)
+    assert len(tracking.tracks) == 1
+    assert not read_points(tracking.objects[-1])['track_id'].any()
+    wait_until(
+        lambda: (
+            tracking.diagnostics.values('tf').get('tracking') == 'off: publish_tracks is false'
+        ),
+        'the reason',
+    )
+    assert tracking.set('publish_tracks', True) == ''
+    (after,) = follow(tracking, 0.2)
+    assert before <= after
+
+
+def test_the_birth_score_takes_effect_while_active(tracking):
+    assert tracking.set('track_birth_score', 1.0) == ''
+    assert follow(tracking, 0.0) == [set()]
+    assert tracking.set('track_birth_score', 0.0) == ''
+    assert follow(tracking, 0.1)[0]
+
+
+def test_a_bag_that_starts_again_ends_the_tracks_and_no_id_is_used_again(tracking):
+    ids = follow(tracking, 30.0, 30.1, 0.0, 0.1)
+    assert ids[2]
+    assert not ids[1] & ids[2]
+    assert ids[2] <= ids[3]
