@@ -1,6 +1,6 @@
 """The fault matrix: what is injected and what must be seen of it."""
 
-from tests.faults.cases import calibration, cameras, images, load, raw_images, tf, timing
+from tests.faults.cases import calibration, cameras, images, load, raw_images, tf, timing, tracking
 from tests.faults.cases.case import ALL, NOTHING, UNFUSED, Case, without
 
 __all__ = ['ALL', 'CASES', 'NOTHING', 'UNFUSED', 'Case', 'without']
@@ -13,4 +13,5 @@ CASES = (
     *calibration.CASES,
     *load.CASES,
     *raw_images.CASES,
+    *tracking.CASES,
 )
