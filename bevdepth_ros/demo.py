@@ -1,10 +1,10 @@
-"""Shows the node at work on a machine that has neither cameras nor data.
+"""Runs the node on synthetic images, for machines without cameras and without data.
 
     python -m bevdepth_ros.demo [--out out] [--checkpoint WEIGHTS]
 
-Draws a drive, writes it as a rosbag2, runs ``ros2 launch bevdepth_ros detect.launch.py bag:=...``
-on it, listens to the node, and ends with a table and a picture. Has its own ROS domain and leaves
-nothing running.
+Renders a synthetic drive, writes it as a rosbag2, and runs ``ros2 launch bevdepth_ros
+detect.launch.py bag:=...`` on it. Then it prints a table of the results and writes a figure. The
+demo uses its own ROS domain and ends all processes that it started.
 """
 
 from __future__ import annotations
@@ -46,32 +46,33 @@ from bevdepth_ros.rig.stamps import stamp_ns
 
 NODE = '/bevdepth_detector'
 SET_PERIOD_S = 0.5
-"""The key frames of nuScenes come at 2 Hz, and so slowly a small machine keeps up."""
+"""2 Hz, as the key frames of nuScenes; slow enough for a small machine."""
 IMAGE_SIZE = (1600, 900)
 JPEG_QUALITY = 92
 START_NS = 1_700_000_000_000_000_000
 LONGEST_START_S = 300.0
-"""How long the launch may take beside the replay."""
+"""How much longer than the replay the launch may take."""
 ATTEMPTS = 3
-"""Replays, each slower than the one before, until every image set has a result."""
+"""The replay is repeated at most this often, each time slower, until all image sets have
+results."""
 SPARE_TIME = 2.0
-"""Time between two sets relative to the latency, so that the node keeps up."""
+"""Time between two image sets divided by the latency, so that the node keeps up."""
 LINGER_S = 0.5
-"""How long to listen on after the launch has ended."""
-SHIPPED_WEIGHTS = 'small'
-DRAWN_SCORE = 0.4
-"""Detections that score more are drawn."""
-PICTURED_MOMENT = 0.6
-"""Which part of the drive has passed in the picture."""
+"""How long messages are received after the launch has ended."""
+BUNDLED_WEIGHTS = 'small'
+SHOWN_SCORE = 0.4
+"""The figure shows detections with a higher score."""
+FIGURE_MOMENT = 0.6
+"""The figure shows the image set nearest to this fraction of the drive."""
 
 
 class DemoError(Exception):
-    """The demo has nothing to show; the message says why."""
+    """The demo has no results; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One set of images of the drive, as it goes into the bag.
+    """One image set of the drive, as it is written to the bag.
 
     Attributes:
         rig: the cameras.
@@ -79,7 +80,7 @@ class Snapshot:
         world_from_ego: (N, 4, 4) poses at these times.
         jpegs: N files.
         stamp_ns: mean exposure time.
-        boxes: all objects around that the cameras see, in the ego frame at ``stamp_ns``.
+        boxes: all objects that the cameras see, in the ego frame at ``stamp_ns``.
         labels: (n,) their nuScenes classes.
     """
 
@@ -92,7 +93,7 @@ class Snapshot:
     labels: np.ndarray
 
     def frame(self) -> Frame:
-        """Return the images as the node sees them."""
+        """Return the image set as the node builds it from messages."""
         images = tuple(
             cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
             for jpeg in self.jpegs
@@ -100,10 +101,10 @@ class Snapshot:
         return Frame(images, self.rig, self.stamps_ns, self.world_from_ego)
 
 
-def draw_drive(
+def render_drive(
     scene: SyntheticScene, duration_s: float, size: tuple[int, int] = IMAGE_SIZE
 ) -> list[Snapshot]:
-    """Return the sets of images of ``duration_s`` seconds of a scene, drawn on all cores."""
+    """Return the image sets of the first ``duration_s`` seconds of a scene; uses all cores."""
     rig = nuscenes_like_rig(*size)
     moments = np.arange(0, duration_s, SET_PERIOD_S)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -140,14 +141,14 @@ def write_bag(snapshots: list[Snapshot], path: Path, size: tuple[int, int] = IMA
             )
 
 
-class Listener:
-    """Keeps what the detector says.
+class DemoSubscriber:
+    """Stores the results of the detector.
 
     Attributes:
-        counts: detections per stamp in nanoseconds.
-        objects: clouds of objects per stamp.
-        class_names: of the labels in the clouds.
-        latency: what the newest diagnostics say about it.
+        counts: number of detections by stamp in nanoseconds.
+        objects: ``~/objects`` by stamp.
+        class_names: of the labels in ``objects``.
+        latency: values of the newest diagnostics about latency.
     """
 
     def __init__(self, node: Node) -> None:
@@ -180,19 +181,19 @@ class Listener:
                 self.latency = {entry.key: entry.value for entry in status.values}
 
     def detections(self, moment_ns: int) -> Detections3D:
-        """Return the objects of one set, best first."""
+        """Return the detections of one image set, highest score first."""
         return detections_from_cloud(self.objects[moment_ns], self.class_names)
 
 
-def listen_while_running(arguments: list[str], log_path: Path, replay_s: float) -> Listener:
-    """Return what the detector said while the launch ran.
+def collect_results(arguments: list[str], log_path: Path, replay_s: float) -> DemoSubscriber:
+    """Launch the detector and return its results when the launch has ended.
 
     Raises:
-        DemoError: the launch failed, did not end in time, or the detector said nothing.
+        DemoError: the launch failed or did not end in time, or there are no results.
     """
     node = Node('bevdepth_demo')
     try:
-        listener = Listener(node)
+        listener = DemoSubscriber(node)
         longest_s = LONGEST_START_S + replay_s
         deadline = time.monotonic() + longest_s
         with launched(arguments, log_path) as process:
@@ -210,9 +211,7 @@ def listen_while_running(arguments: list[str], log_path: Path, replay_s: float) 
             f'the launch failed with exit status {process.returncode}\n{last_lines(log_path)}'
         )
     if not listener.objects:
-        raise DemoError(
-            f'the detector did not answer a single set of images\n{last_lines(log_path)}'
-        )
+        raise DemoError(f'the detector published no results\n{last_lines(log_path)}')
     return listener
 
 
@@ -221,13 +220,12 @@ def _spin(node: Node, wanted: Callable[[], bool]) -> None:
         rclpy.spin_once(node, timeout_sec=0.1)
 
 
-def table(sets_in: int, listener: Listener) -> str:
-    """Return the numbers of the run, for people."""
-    answered, found = len(listener.counts), sum(listener.counts.values())
+def table(sets_in: int, listener: DemoSubscriber) -> str:
+    """Return the counts and latencies of the run as text."""
     rows = [
-        ('sets of images in', sets_in, ''),
-        ('sets answered', answered, ''),
-        ('detections out', found, ''),
+        ('image sets', sets_in, ''),
+        ('results', len(listener.counts), ''),
+        ('detections', sum(listener.counts.values()), ''),
     ]
     rows.append(('latency in ms', 'p50', 'p95'))
     stages = [key.removesuffix('_p50_ms') for key in listener.latency if key.endswith('_p50_ms')]
@@ -242,16 +240,16 @@ def table(sets_in: int, listener: Listener) -> str:
     return '\n'.join(f'{name:<20}{first!s:>9}{second!s:>9}' for name, first, second in rows)
 
 
-def draw_picture(snapshots: list[Snapshot], listener: Listener) -> np.ndarray:
-    """Return one answered moment of the drive: cameras and view from above with detections and
-    truth.
+def render_figure(snapshots: list[Snapshot], listener: DemoSubscriber) -> np.ndarray:
+    """Return the figure of one image set that has a result: camera images and bird's-eye view with
+    detections and ground truth.
     """
-    wanted_ns = START_NS + PICTURED_MOMENT * (snapshots[-1].stamp_ns - START_NS)
-    answered = [snapshot for snapshot in snapshots if snapshot.stamp_ns in listener.objects]
-    if not answered:
-        raise DemoError("no answer's stamp is the mean exposure time of a set of images")
-    snapshot = min(answered, key=lambda candidate: abs(candidate.stamp_ns - wanted_ns))
-    detections = listener.detections(snapshot.stamp_ns).above(DRAWN_SCORE)
+    wanted_ns = START_NS + FIGURE_MOMENT * (snapshots[-1].stamp_ns - START_NS)
+    with_result = [snapshot for snapshot in snapshots if snapshot.stamp_ns in listener.objects]
+    if not with_result:
+        raise DemoError('the stamp of no result is the mean exposure time of an image set')
+    snapshot = min(with_result, key=lambda candidate: abs(candidate.stamp_ns - wanted_ns))
+    detections = listener.detections(snapshot.stamp_ns).above(SHOWN_SCORE)
     caption = f'median latency {listener.latency.get("total_p50_ms", "?")} ms'
     return compose(
         snapshot.frame(),
@@ -262,10 +260,10 @@ def draw_picture(snapshots: list[Snapshot], listener: Listener) -> np.ndarray:
     )
 
 
-def run_node(options: argparse.Namespace, bag: Path, log: Path, sets: int) -> Listener:
+def run_node(options: argparse.Namespace, bag: Path, log: Path, sets: int) -> DemoSubscriber:
     """Return what the detector published for the ``sets`` image sets of ``bag``.
 
-    Where a machine is too slow for the rate of the replay, it is repeated at a lower rate.
+    If the machine is too slow for the rate of the replay, the replay is repeated at a lower rate.
     """
     rate = options.rate
     for attempt in range(ATTEMPTS):
@@ -276,11 +274,14 @@ def run_node(options: argparse.Namespace, bag: Path, log: Path, sets: int) -> Li
             f'device:={options.device}',
         ]
         print(f'running: ros2 launch {PACKAGE} {LAUNCH_FILE} {" ".join(arguments)}', flush=True)
-        listener = listen_while_running(arguments, log, sets * SET_PERIOD_S / rate)
+        listener = collect_results(arguments, log, sets * SET_PERIOD_S / rate)
         if len(listener.counts) >= sets or attempt == ATTEMPTS - 1:
             break
         rate = slower(rate, float(listener.latency.get('total_p95_ms', 0)) * 1e-3)
-        print(f'{len(listener.counts)} of {sets} sets: this machine needs a slower replay')
+        print(
+            f'results for {len(listener.counts)} of {sets} image sets: '
+            'this machine needs a slower replay'
+        )
     return listener
 
 
@@ -290,57 +291,60 @@ def slower(rate: float, latency_s: float) -> float:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Draw, launch, listen, show.
+    """Render the drive, run the detector on it, print the table and write the figure.
 
     Raises:
-        DemoError: there is nothing to show.
+        DemoError: there are no results.
     """
     out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
-    bag, picture, log = out / 'demo_bag', out / 'demo.png', out / 'demo_launch.log'
-    print(f'drawing a drive of {options.duration:g} s ...', flush=True)
-    snapshots = draw_drive(make_scene(options.seed, options.duration), options.duration)
+    bag, figure, log = out / 'demo_bag', out / 'demo.png', out / 'demo_launch.log'
+    print(f'rendering a synthetic drive of {options.duration:g} s ...', flush=True)
+    snapshots = render_drive(make_scene(options.seed, options.duration), options.duration)
     write_bag(snapshots, bag)
     print(f'wrote {bag}', flush=True)
     listener = run_node(options, bag, log, len(snapshots))
-    image = draw_picture(snapshots, listener)
-    cv2.imwrite(str(picture), image[..., ::-1])
-    print(f'\n{table(len(snapshots), listener)}\n\nwrote {picture}')
+    image = render_figure(snapshots, listener)
+    cv2.imwrite(str(figure), image[..., ::-1])
+    print(f'\n{table(len(snapshots), listener)}\n\nwrote {figure}')
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        'demo', description='Draw a six-camera drive, run the detector on it, show what came out.'
+        'demo',
+        description='Render a synthetic drive of six cameras and run the detector on it.',
     )
     parser.add_argument(
         '--out',
         type=Path,
         default=Path('out'),
-        help='folder for bag, picture and log (default out)',
+        help='folder for the bag, the figure and the log (default out)',
     )
     parser.add_argument(
         '--checkpoint',
-        default=SHIPPED_WEIGHTS,
-        help='weights: a file, or the name of some that ship (default small)',
+        default=BUNDLED_WEIGHTS,
+        help='a checkpoint file, or the name of bundled weights (default small)',
     )
     parser.add_argument('--device', default='cpu', help='cpu, cuda or auto (default cpu)')
     parser.add_argument(
-        '--duration', type=float, default=8.0, metavar='S', help='length of the drive (default 8)'
+        '--duration',
+        type=float,
+        default=8.0,
+        metavar='S',
+        help='length of the drive in seconds (default 8)',
     )
-    parser.add_argument('--seed', type=int, default=8, help='which drive (default 8)')
+    parser.add_argument('--seed', type=int, default=8, help='seed of the drive (default 8)')
     parser.add_argument(
         '--rate',
         type=float,
         default=0.5,
-        help='speed of the replay (default 0.5, so that two slow cores keep up)',
+        help='speed of the replay (default 0.5, slow enough for two CPU cores)',
     )
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the demo; ends the process with a sentence when there is nothing to show, and with 130
-    when interrupted.
-    """
+    """Run the demo. On an error, exit with a message; after an interrupt, exit with status 130."""
     options = _options(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = time.monotonic()

@@ -1,6 +1,4 @@
-"""Runs ``ros2 launch`` of the detector as a child, and finds ROS domains that nobody else is
-in.
-"""
+"""Runs ``ros2 launch`` of the detector as a child process, and finds unused ROS domains."""
 
 from __future__ import annotations
 
@@ -17,24 +15,25 @@ import numpy as np
 
 PACKAGE, LAUNCH_FILE = 'bevdepth_ros', 'detect.launch.py'
 DOMAINS = range(1, 101)
-"""Domain ids whose ports Linux does not hand out to others."""
+"""Domain ids whose ports are outside of Linux's range of ephemeral ports."""
 DISCOVERY_PORT, DOMAIN_PORTS = 7400, 250
 PARTICIPANT_PORTS = range(10, 10 + 2 * 32, 2)
-"""Of a domain's first 32 participants, after its discovery port."""
+"""Ports of a domain's first 32 participants, relative to its discovery port."""
 LOG_LINES_SHOWN = 15
 
 _leases: list[socket.socket] = []
-"""Of domains, held to the end of the process."""
+"""Leases of domains, which this process holds until it ends."""
 
 
 class LaunchError(Exception):
-    """Nothing can be launched; the message says why."""
+    """The launch is not possible; the message gives the reason."""
 
 
 @contextmanager
 def launched(arguments: list[str], log_path: Path) -> Iterator[subprocess.Popen]:
-    """Run ``ros2 launch`` of the detector with its output in ``log_path``; whatever happens, it
-    has ended afterwards.
+    """Run ``ros2 launch`` of the detector and write its output to ``log_path``.
+
+    On exit, also by an exception, the context ends the launch.
 
     Raises:
         LaunchError: there is no ``ros2`` command.
@@ -42,7 +41,7 @@ def launched(arguments: list[str], log_path: Path) -> Iterator[subprocess.Popen]
     command = shutil.which('ros2')
     if command is None:
         raise LaunchError(
-            'there is no ros2 command: use `make demo`, or source env.sh (or your ROS 2) first'
+            'the command ros2 was not found: use `make demo`, or source env.sh or your ROS 2 first'
         )
     with log_path.open('w') as log:
         process = subprocess.Popen(
@@ -58,7 +57,7 @@ def launched(arguments: list[str], log_path: Path) -> Iterator[subprocess.Popen]
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Interrupt a launch and, if that does not help, kill it and its children."""
+    """Interrupt a launch; if it does not end, kill it and its children."""
     for number, patience_s in ((signal.SIGINT, 15), (signal.SIGKILL, 5)):
         if process.poll() is None:
             os.killpg(process.pid, number)
@@ -69,17 +68,16 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def last_lines(log_path: Path) -> str:
-    """Return the end of a launch's output, for people."""
+    """Return the last lines of a launch's output, for an error message."""
     lines = log_path.read_text(errors='replace').splitlines()[-LOG_LINES_SHOWN:]
     return '\n'.join([f'the end of {log_path}:', *(f'  {line}' for line in lines)])
 
 
 def isolate() -> None:
-    """Keep this process and its children on this machine and in a ROS domain of their own, to its
-    end.
+    """Move this process and its children to an unused ROS domain, without access to the network.
 
     Raises:
-        LaunchError: others hold all domains.
+        LaunchError: no domain is unused.
     """
     domain, lease = free_domain()
     _leases.append(lease)
@@ -87,11 +85,11 @@ def isolate() -> None:
 
 
 def domain_variables(domain: int, distribution: str | None = None) -> dict[str, str]:
-    """Return the environment of a process in ``domain`` that talks to nobody beyond this machine.
+    """Return environment variables that restrict a process to ``domain`` and to this machine.
 
     Args:
-        domain: its id.
-        distribution: of ROS 2, None for the present one.
+        domain: id of the ROS domain.
+        distribution: of ROS 2; None: that of ``ROS_DISTRO``.
     """
     is_humble = (distribution or os.environ.get('ROS_DISTRO')) == 'humble'
     localhost = (
@@ -103,25 +101,26 @@ def domain_variables(domain: int, distribution: str | None = None) -> dict[str, 
 
 
 def free_domain(candidates: Sequence[int] = DOMAINS) -> tuple[int, socket.socket]:
-    """Return a ROS domain that nobody on this machine is in, and its lease: until that is closed,
-    no other call returns it.
+    """Return a ROS domain that no process on this machine uses, and its lease.
+
+    No other call returns this domain until the lease is closed.
 
     Raises:
-        LaunchError: there is none among ``candidates``.
+        LaunchError: all ``candidates`` are in use.
     """
     for domain in np.random.default_rng().permutation(candidates).tolist():
         lease = _lease(domain)
         if lease is not None:
             return domain, lease
     raise LaunchError(
-        f'no ROS domain of {min(candidates)} to {max(candidates)} is free on this machine: end '
-        'other ROS processes'
+        f'all ROS domains from {min(candidates)} to {max(candidates)} are in use on this machine: '
+        'end other ROS processes'
     )
 
 
 def _lease(domain: int) -> socket.socket | None:
-    """Return a name of the kernel's that one process holds at a time; None where it is held, or
-    participants are in the domain.
+    """Bind an abstract Unix socket as a lock for ``domain``; None if it is taken, or if a
+    participant uses a port of the domain.
     """
     lease = socket.socket(socket.AF_UNIX)
     try:

@@ -1,4 +1,4 @@
-"""Start, spinning and end of the processes of this package."""
+"""Starts, spins and ends the processes of this package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 import rclpy
-from rclpy._rclpy_pybind11 import RCLError  # rclpy exports it under no public name
+from rclpy._rclpy_pybind11 import RCLError  # rclpy does not export it under a public name
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -17,18 +17,18 @@ from rclpy.signals import SignalHandlerOptions
 from bevdepth_ros.signals import interruptible, signals
 
 SPIN_S = 0.2
-"""Longest time after which a spinning process notices a signal."""
+"""Longest time until a spinning process handles a signal."""
 PAUSE_S = 0.01
-"""After an exception, so that one without end leaves time for others."""
+"""Pause after an exception, so that an exception that repeats does not use a whole CPU core."""
 LOG_PERIOD_S = 10.0
 SWITCH_S = 0.0005
-"""How long a thread may keep the interpreter while others wait for it; at Python's 5 ms each
-hand-over between taking images, detecting and publishing may cost that much."""
+"""Switch interval of the Python interpreter. Python's default of 5 ms could delay each image set
+by 5 ms at every hand-over between the receiving, detecting and publishing threads."""
 
 
 @contextmanager
 def ros_process() -> Iterator[None]:
-    """Initialize rclpy and shut it down; SIGINT and SIGTERM end the body in order.
+    """Initialize rclpy, and shut it down after the body, also on SIGINT and SIGTERM.
 
     A failure of rclpy, such as an invalid node name or a log folder that cannot be written, ends
     the process with a message.
@@ -48,7 +48,7 @@ def ros_process() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first part of rcl's message, without its source files, and the remedy."""
+    """Return the remedy and the first part of rcl's message, without its source files."""
     reason = str(error).split(', at /')[0].strip()
     if 'log' in reason:
         return f'{reason}; set ROS_LOG_DIR to a folder that can be written'
@@ -59,14 +59,14 @@ def spin_until_signal(node: Node, on_error: Callable[[Exception], None] | None =
     """Execute the callbacks of ``node`` until SIGINT or SIGTERM.
 
     Args:
-        node: which outlives an exception in a callback; rclpy's own ones raise on messages such as
-            a /clock before 1970.
-        on_error: receives it in place of the log.
+        node: continues after an exception in a callback. rclpy's own callbacks raise for some
+            messages, such as a /clock before 1970.
+        on_error: receives the exception; None logs it.
     """
     executor = make_executor()
     executor.add_node(node)
     try:
-        while not signals.came and node.context.ok():
+        while not signals.received and node.context.ok():
             try:
                 executor.spin_once(timeout_sec=SPIN_S)
             except Exception as error:

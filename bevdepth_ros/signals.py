@@ -1,6 +1,4 @@
-"""How SIGINT and SIGTERM reach a process of this package; imports nothing that takes time, so that
-it can come first.
-"""
+"""Handling of SIGINT and SIGTERM; imports no slow module, so it can be imported first."""
 
 from __future__ import annotations
 
@@ -16,40 +14,38 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
-    """Remembers SIGINT and SIGTERM.
+    """Records SIGINT and SIGTERM.
 
-    An exception out of a signal handler can strike anywhere, also inside rclpy's C code, which
-    does not survive it. So a signal is only noted, and raises KeyboardInterrupt nowhere but in the
-    waits and computations marked ``interruptible``.
+    A signal handler that raises can interrupt any code, including rclpy's C code, which then
+    crashes. The handler therefore only records the signal. It raises KeyboardInterrupt only inside
+    ``with interruptible()``.
     """
 
     def __init__(self):
-        self.came = False
+        self.received = False
         self._may_raise = False
 
     def note(self) -> None:
-        """Note signals from now on."""
+        """Record signals from now on."""
         for number in NUMBERS:
             signal.signal(number, self._handle)
 
     def ignore(self) -> None:
-        """Ignore signals from now on, for a process that ends by itself: Python would die of a
-        second one while it leaves.
-        """
+        """Ignore signals from now on: a second signal would crash Python while it exits."""
         for number in NUMBERS:
             signal.signal(number, signal.SIG_IGN)
 
     def _handle(self, number: int, frame) -> None:
-        self.came = True
+        self.received = True
         if self._may_raise:
             raise KeyboardInterrupt
 
     @contextmanager
     def raising(self) -> Iterator[None]:
-        """Let signals raise in the body."""
+        """Raise KeyboardInterrupt if a signal arrives in the body or arrived before it."""
         before, self._may_raise = self._may_raise, True
         try:
-            if self.came:
+            if self.received:
                 raise KeyboardInterrupt
             yield
         finally:
@@ -58,14 +54,15 @@ class Signals:
 
 signals = Signals()
 interruptible = signals.raising
-"""Context in which SIGINT and SIGTERM raise KeyboardInterrupt; for what may take long and is no
-call into rclpy."""
+"""Context in which SIGINT and SIGTERM raise KeyboardInterrupt. Use it for long waits and
+computations, but not around calls into rclpy."""
 
 
 @contextmanager
-def ending_at_once() -> Iterator[None]:
-    """End the process without a word on SIGINT or SIGTERM in the body, which must hold nothing
-    yet; later ones are noted.
+def exit_on_signal() -> Iterator[None]:
+    """Exit without a message if SIGINT or SIGTERM arrives in the body; record later signals.
+
+    The body must not hold resources that need to be released.
     """
     for number in NUMBERS:
         signal.signal(number, lambda *_: os._exit(0))
@@ -74,13 +71,11 @@ def ending_at_once() -> Iterator[None]:
 
 
 def wait_for(work: Callable[[], Result]) -> Result:
-    """Return what ``work`` returns or raises; SIGINT and SIGTERM raise KeyboardInterrupt
-    meanwhile.
+    """Run ``work`` in a thread and return its result or raise its exception.
 
-    Args:
-        work: runs in a thread of its own, since a signal cannot interrupt a call into C, such as
-            the start of CUDA. After an interrupt it is left behind, for a process that is about to
-            end.
+    SIGINT and SIGTERM raise KeyboardInterrupt at once, although a signal cannot interrupt a call
+    into C, such as the initialization of CUDA. The thread then continues in the background; the
+    process is expected to exit soon.
     """
     outcome: list = []
 

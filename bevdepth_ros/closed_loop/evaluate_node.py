@@ -1,15 +1,16 @@
-"""Scores what the running node publishes with the official nuScenes metrics, beside the offline
-evaluation.
+"""Scores the results of the running node with the official nuScenes metrics and compares them with
+the offline evaluation.
 
     ros2 run bevdepth_ros evaluate_node --dataroot data/synthetic --version v1.0-synthetic --split
     synthetic_val --checkpoint small
 
-Scene by scene a bag is written and replayed to ``ros2 launch bevdepth_ros detect.launch.py``; what
-comes on ``~/detections`` and ``~/objects`` is matched to the key frames by its stamp, moved to the
-world with the ego pose that tf has for that stamp, and scored by the devkit's DetectionEval. The
-offline evaluation (training/evaluate.py) runs on the same checkpoint and split. The replay waits
-for the detector unless ``--real-time`` is given, so that a slow machine loses no score. ``--out``
-gets results.json, report.md, report.json, the devkit's files and the logs of the launches.
+For each scene the tool writes a bag and replays it to ``ros2 launch bevdepth_ros
+detect.launch.py``. It matches the messages on ``~/detections`` and ``~/objects`` to the key frames
+by stamp, transforms them to the world with the ego pose of that stamp from tf, and scores them
+with the devkit's DetectionEval. The offline evaluation (training/evaluate.py) runs on the same
+checkpoint and split. Unless ``--real-time`` is given, the replay waits for the detector, so a slow
+machine gets the same score. ``--out`` receives results.json, report.md, report.json, the devkit's
+files and the launch logs.
 """
 
 from __future__ import annotations
@@ -46,17 +47,20 @@ from bevdepth_ros.closed_loop.report import (
     explanation,
     side_by_side,
 )
-from bevdepth_ros.closed_loop.results import SceneResults, read_sets, scene_results
-from bevdepth_ros.closed_loop.run import ClosedLoopError, listen_to_launch
+from bevdepth_ros.closed_loop.results import SceneResults, read_image_sets, scene_results
+from bevdepth_ros.closed_loop.run import ClosedLoopError, collect_results
 from bevdepth_ros.launching import PACKAGE, LaunchError, isolate
 
-PATIENT = {'image_reliability': 'reliable', 'image_queue_size': 50, 'geometry_timeout_s': 2.0}
-"""Parameters with which nothing is lost on a slow machine, where the replay waits."""
+LOSSLESS = {'image_reliability': 'reliable', 'image_queue_size': 50, 'geometry_timeout_s': 2.0}
+"""Parameters with which a slow machine loses no image while the replay waits."""
 
 
-def camera_part(recording: SceneRecording, keep: Container[str] | None) -> SceneRecording:
-    """Return the cameras of a recording alone, with all files or only those in ``keep``; all ego
-    poses stay.
+def cameras_only(recording: SceneRecording, keep: Container[str] | None) -> SceneRecording:
+    """Return the recording without other sensors.
+
+    Args:
+        recording: of one scene.
+        keep: image files to keep; None keeps all. All ego poses are kept.
     """
     streams = []
     for stream in (stream for stream in recording.streams if stream.modality == CAMERA_MODALITY):
@@ -72,10 +76,10 @@ class ClosedLoop:
     """One evaluation."""
 
     def __init__(self, options: argparse.Namespace):
-        """Read the tables, and refuse what cannot be run.
+        """Read the tables and check the options.
 
         Raises:
-            CheckpointError: the weights are refused.
+            CheckpointError: the checkpoint is invalid.
             ValueError: the split is unknown or the dataset incomplete.
         """
         self._options = options
@@ -88,7 +92,7 @@ class ClosedLoop:
         self._parameters = self._write_parameters()
 
     def run_scenes(self) -> dict[str, SceneResults]:
-        """Return what the node made of every scene.
+        """Return the results of every scene.
 
         Raises:
             ClosedLoopError, ConversionError, LaunchError: a scene could not be run.
@@ -98,10 +102,10 @@ class ClosedLoop:
         for positions in self.index.scenes():
             name, started = self.index[positions.start].scene, time.monotonic()
             results[name] = self._run_scene(name, positions, keep)
-            answered = len(positions) - len(results[name].missed)
+            found = len(positions) - len(results[name].missed)
             seconds = time.monotonic() - started
             print(
-                f'{name}: {answered} of {len(positions)} key frames answered in {seconds:.0f} s',
+                f'{name}: results for {found} of {len(positions)} key frames in {seconds:.0f} s',
                 flush=True,
             )
         return results
@@ -109,12 +113,12 @@ class ClosedLoop:
     def _run_scene(self, name: str, positions: range, keep: Container[str] | None) -> SceneResults:
         with tempfile.TemporaryDirectory(dir=self._options.out) as folder:
             bag = self._found_bag(name) or self._write_bag(name, Path(folder), keep)
-            sets = None if self._options.real_time else read_sets(bag)
-            answers = listen_to_launch(
+            sets = None if self._options.real_time else read_image_sets(bag)
+            published = collect_results(
                 self._launch_arguments(bag), self._options.out / f'{name}_launch.log', sets
             )
             return scene_results(
-                [self.index[position] for position in positions], answers, read_transforms(bag)
+                [self.index[position] for position in positions], published, read_transforms(bag)
             )
 
     def _found_bag(self, name: str) -> Path | None:
@@ -122,17 +126,17 @@ class ClosedLoop:
         return bag if bag and bag.exists() else None
 
     def _write_bag(self, name: str, folder: Path, keep: Container[str] | None) -> Path:
-        recording = camera_part(read_recording(self._devkit, name), keep)
+        recording = cameras_only(read_recording(self._devkit, name), keep)
         require_files(self._options.dataroot, recording.filenames())
         return write_bag(recording, Target(self._options.dataroot, folder))
 
     def _write_parameters(self) -> Path:
-        """Write the node's parameters: those of --params-file, the score threshold of the offline
-        way, and patience.
+        """Write the node's parameters: those of --params-file, changed to the offline evaluation's
+        score threshold and, unless ``--real-time`` is given, to ``LOSSLESS``.
         """
         values = yaml.safe_load(self._options.params_file.read_text())
         changes = {'score_threshold': self._threshold} | (
-            {} if self._options.real_time else PATIENT
+            {} if self._options.real_time else LOSSLESS
         )
         values['/**']['ros__parameters'].update(changes)
         path = self._options.out / 'detector.yaml'
@@ -150,7 +154,7 @@ class ClosedLoop:
         return [f'{name}:={value}' for name, value in given.items()]
 
     def score(self, scenes: dict[str, SceneResults]) -> dict:
-        """Write the result file of the node's answers and return the devkit's summary of it."""
+        """Write the result file of the node and return the devkit's summary of it."""
         options = self._options
         found = {
             token: entries for scene in scenes.values() for token, entries in scene.entries.items()
@@ -203,11 +207,11 @@ class ClosedLoop:
 
 
 def run(options: argparse.Namespace) -> str:
-    """Evaluate both ways, write the report and return it.
+    """Evaluate the node and, if wanted, the network offline; write the report and return it.
 
     Raises:
-        ClosedLoopError, ConversionError, LaunchError, ValueError: something could not be run; the
-        message says what.
+        ClosedLoopError, ConversionError, LaunchError, ValueError: a step failed; the message names
+        it.
     """
     loop = ClosedLoop(options)
     offline = boxes = None
@@ -225,14 +229,14 @@ def run(options: argparse.Namespace) -> str:
     )
     heading = (
         f'{options.checkpoint} on {options.split}: {len(scenes)} scenes, {len(loop.index)} key '
-        f'frames; the node saw {mode}'
+        f'frames; the node received {mode}'
     )
     report = '\n\n'.join(
         (heading, side_by_side(offline, node), coverage_table(scenes), explanation(scenes, boxes))
     )
     (options.out / 'report.md').write_text(report + '\n')
     (options.out / 'report.json').write_text(
-        json.dumps(_figures(heading, offline, node, scenes, boxes), indent=1)
+        json.dumps(_report_values(heading, offline, node, scenes, boxes), indent=1)
     )
     return report
 
@@ -241,14 +245,14 @@ def _results(folder: Path) -> dict[str, list[dict]]:
     return json.loads((folder / 'results.json').read_text())['results']
 
 
-def _figures(
+def _report_values(
     heading: str,
     offline: dict | None,
     node: dict,
     scenes: dict[str, SceneResults],
     boxes: BoxComparison | None,
 ) -> dict:
-    """Return everything of the report but the boxes themselves."""
+    """Return the content of ``report.json``."""
     coverage = {
         name: {
             'key_frames': len(scene.entries),
@@ -273,13 +277,13 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     share = Path(get_package_share_directory(PACKAGE))
     parser = argparse.ArgumentParser(
         'evaluate_node',
-        description='Score what the running node publishes, beside the offline evaluation.',
+        description='Score the results of the running node and of the offline evaluation.',
     )
     parser.add_argument('--dataroot', type=Path, required=True, help="the dataset's root")
     parser.add_argument('--version', required=True, help='such as v1.0-mini or v1.0-synthetic')
     parser.add_argument('--split', required=True, help='such as mini_val or synthetic_val')
     parser.add_argument(
-        '--checkpoint', required=True, help='weights: a file, or the name of weights that ship'
+        '--checkpoint', required=True, help='a checkpoint file, or the name of bundled weights'
     )
     parser.add_argument(
         '--out',
@@ -291,31 +295,31 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--all-frames',
         action='store_true',
-        help='the node sees sweeps, too (12 Hz), not the key frames (2 Hz) alone',
+        help='replay the sweeps, too (12 Hz), not only the key frames (2 Hz)',
     )
     parser.add_argument(
         '--real-time',
         action='store_true',
-        help='the replay waits for nothing: what comes too late for the node is lost',
+        help='do not wait for the node: image sets that it is too slow for are lost',
     )
     parser.add_argument(
         '--rate',
         type=float,
         default=1.0,
         metavar='R',
-        help='speed of the replay while it moves (default %(default)s)',
+        help='speed of the replay while it does not wait (default %(default)s)',
     )
     parser.add_argument(
         '--bags',
         type=Path,
         metavar='DIR',
-        help='take the bag DIR/<scene> as it is where there is one',
+        help='replay the bag DIR/<scene> if it exists',
     )
     parser.add_argument(
         '--no-offline',
         dest='offline',
         action='store_false',
-        help='leave the offline evaluation out',
+        help='evaluate the node only',
     )
     parser.add_argument(
         '--device', default='auto', help='cpu, cuda, cuda:<n> or auto (default %(default)s)'
@@ -324,26 +328,24 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         '--precision',
         default='fp32',
         choices=('fp32', 'fp16', 'bf16'),
-        help='of the network (default %(default)s)',
+        help='precision of the network (default %(default)s)',
     )
     parser.add_argument(
         '--params-file',
         type=Path,
         default=share / 'config' / 'detector.yaml',
-        help="the node's parameters",
+        help='parameters of the node (default: config/detector.yaml of the package)',
     )
     parser.add_argument(
         '--cache-dir',
         type=Path,
-        help='where walked tables are kept, as data.cache_dir of the offline evaluation',
+        help='folder for the cached index, as data.cache_dir of the offline evaluation',
     )
     return parser.parse_args(remove_ros_args(argv or sys.argv)[1:])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Evaluate; ends the process with a sentence when that is not possible, and with 130 when
-    interrupted.
-    """
+    """Evaluate. On an error, exit with a message; after an interrupt, exit with status 130."""
     options = _options(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -1,6 +1,4 @@
-"""The scores of the running node beside those of the offline evaluation, and how their boxes
-differ.
-"""
+"""Compares scores and boxes of the running node with those of the offline evaluation."""
 
 from __future__ import annotations
 
@@ -14,9 +12,9 @@ from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.nuscenes.evaluation import ERRORS
 from bevdepth_ros.closed_loop.results import SceneResults
 
-TWIN_M, TWIN_SCORE, TWIN_SPEED = 0.05, 0.01, 0.05
-"""Boxes of the same class this near in metres and in score are the same box; their velocities are
-the same within m/s."""
+SAME_BOX_M, SAME_SCORE, SAME_SPEED = 0.05, 0.01, 0.05
+"""Boxes of the same class are the same box if their centers (meters) and scores differ by at most
+this; the last value is for their velocities (m/s)."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +23,15 @@ class BoxComparison:
 
     Attributes:
         offline, node: boxes in each.
-        twins: boxes that are in both.
-        other_velocity: of these, those whose velocities differ by more than 0.05 m/s.
-        largest_distance: between the centres of twins, metres.
+        matching: boxes that are in both.
+        velocity_differs: of these, those whose velocities differ by more than 0.05 m/s.
+        largest_distance: between the centers of matching boxes, meters.
     """
 
     offline: int
     node: int
-    twins: int
-    other_velocity: int
+    matching: int
+    velocity_differs: int
     largest_distance: float
 
 
@@ -42,10 +40,12 @@ def compare_boxes(
 ) -> BoxComparison:
     """Compare result entries per sample token."""
     pairs = [
-        pair for token, entries in offline.items() for pair in _twins(entries, node.get(token, []))
+        pair
+        for token, entries in offline.items()
+        for pair in _matching(entries, node.get(token, []))
     ]
     distances = [_distance(one, other, 'translation') for one, other in pairs]
-    moved = sum(_distance(one, other, 'velocity') > TWIN_SPEED for one, other in pairs)
+    moved = sum(_distance(one, other, 'velocity') > SAME_SPEED for one, other in pairs)
     return BoxComparison(
         sum(map(len, offline.values())),
         sum(map(len, node.values())),
@@ -55,23 +55,23 @@ def compare_boxes(
     )
 
 
-def _twins(entries: Sequence[dict], others: Sequence[dict]) -> list[tuple[dict, dict]]:
+def _matching(entries: Sequence[dict], others: Sequence[dict]) -> list[tuple[dict, dict]]:
     free, pairs = list(others), []
     for entry in entries:
         alike = [
             other
             for other in free
             if other['detection_name'] == entry['detection_name']
-            and abs(other['detection_score'] - entry['detection_score']) <= TWIN_SCORE
+            and abs(other['detection_score'] - entry['detection_score']) <= SAME_SCORE
         ]
-        twin = min(
+        nearest = min(
             alike,
             key=lambda other, entry=entry: _distance(entry, other, 'translation'),
             default=None,
         )
-        if twin is not None and _distance(entry, twin, 'translation') <= TWIN_M:
-            free.remove(twin)
-            pairs.append((entry, twin))
+        if nearest is not None and _distance(entry, nearest, 'translation') <= SAME_BOX_M:
+            free.remove(nearest)
+            pairs.append((entry, nearest))
     return pairs
 
 
@@ -80,8 +80,8 @@ def _distance(one: dict, other: dict, name: str) -> float:
 
 
 def side_by_side(offline: Mapping | None, node: Mapping) -> str:
-    """Return the devkit's summaries as Markdown: the means with their difference, then the
-    classes, offline / node.
+    """Return two Markdown tables: the mean metrics with their difference, and the metrics per
+    class.
     """
     rows = [
         ('mAP', 'mean_ap', None),
@@ -90,14 +90,14 @@ def side_by_side(offline: Mapping | None, node: Mapping) -> str:
     ]
     lines = ['| mean | offline | node | difference |', '| --- | ---: | ---: | ---: |']
     for name, group, key in rows:
-        ours = node[group] if key is None else node[group][key]
-        theirs = (
+        node_value = node[group] if key is None else node[group][key]
+        offline_value = (
             None if offline is None else offline[group] if key is None else offline[group][key]
         )
         cells = (
-            _number(theirs),
-            _number(ours),
-            '-' if theirs is None else f'{ours - theirs:+.4f}',
+            _number(offline_value),
+            _number(node_value),
+            '-' if offline_value is None else f'{node_value - offline_value:+.4f}',
         )
         lines.append(f'| {name} | {" | ".join(cells)} |')
     lines += [
@@ -117,11 +117,10 @@ def side_by_side(offline: Mapping | None, node: Mapping) -> str:
 
 
 def coverage_table(scenes: Mapping[str, SceneResults]) -> str:
-    """Return what became of the key frames and sets of every scene, and the node's latency in ms,
-    as Markdown.
-    """
+    """Return a Markdown table of key frames, image sets and latency (ms) per scene."""
     lines = [
-        '| scene | key frames | answered | missed | late | sets | dropped | p50 ms | p95 ms |',
+        '| scene | key frames | with result | without | late | image sets | dropped '
+        '| p50 ms | p95 ms |',
         '| --- |' + ' ---: |' * 8,
     ]
     rows = {name: _coverage(scene) for name, scene in scenes.items()}
@@ -145,24 +144,24 @@ def _coverage(scene: SceneResults) -> tuple[float, ...]:
 
 
 def explanation(scenes: Mapping[str, SceneResults], boxes: BoxComparison | None) -> str:
-    """Return in words what makes the two ways differ."""
+    """Return sentences about the causes of differences between node and offline evaluation."""
     missed, unfused = (
         sum(len(getattr(scene, name)) for scene in scenes.values())
         for name in ('missed', 'unfused')
     )
     sentences = [
-        f'{unfused} key frames were answered without a past frame: the node tells no velocities '
-        'for them and they count as 0 m/s, '
-        'while the offline evaluation scores what the network says.'
+        f'{unfused} key frames were detected without a past frame: the node publishes no '
+        'velocities for them, and they count as 0 m/s, while the offline evaluation scores the '
+        'output of the network.'
     ]
     if missed:
-        sentences.append(f'{missed} key frames got no answer and count as frames without any box.')
+        sentences.append(f'{missed} key frames have no result and count as frames without boxes.')
     if boxes is not None:
         sentences.append(
-            f'{boxes.twins} boxes are in both results, of {boxes.offline} offline and '
-            f'{boxes.node} of the node, no further apart than '
-            f'{boxes.largest_distance * 1e3:.1f} mm; {boxes.other_velocity} of them have another '
-            'velocity.'
+            f'{boxes.matching} boxes are in both results (offline: {boxes.offline}, node: '
+            f'{boxes.node}); their centers differ by at most '
+            f'{boxes.largest_distance * 1e3:.1f} mm. The velocities of '
+            f'{boxes.velocity_differs} of them differ.'
         )
     return '\n'.join(sentences)
 

@@ -1,4 +1,4 @@
-"""From what the detector published during a replay to entries of the nuScenes result file."""
+"""Converts the results of the detector during a replay to entries of the nuScenes result file."""
 
 from __future__ import annotations
 
@@ -20,34 +20,39 @@ from bevdepth_core.types import Detections3D
 from bevdepth_ros.bags.reader import Bag
 from bevdepth_ros.bags.recorded_transforms import RecordedTransforms
 from bevdepth_ros.bags.writer import MAP_FRAME, camera_info_topic
-from bevdepth_ros.closed_loop.run import SAME_STAMP_NS, Answers, ClosedLoopError, ImageTimes
+from bevdepth_ros.closed_loop.run import (
+    SAME_STAMP_NS,
+    ClosedLoopError,
+    ImageTimes,
+    PublishedResults,
+)
 from bevdepth_ros.detections.readings import boxes_from_array, detections_from_cloud
 from bevdepth_ros.rig.settings import RigSettings
 from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 from bevdepth_ros.rig.transforms import TransformMissingError
 
 LATE_NS = 500_000_000
-"""Time of the replay after which an answer is late: the next key frame has been taken."""
+"""A result is late after this time of the replay, when the next key frame has been taken."""
 POSE_CLAMP_S = 0.06
-"""How far outside of what tf knows an answer takes the nearest ego pose; as the node's
-``pose_clamp_s``."""
+"""How far a result may lie outside of the time range of tf and take the nearest ego pose; as the
+node's ``pose_clamp_s``."""
 MOST_BOXES = 500
-"""Per sample; the devkit refuses more."""
+"""Per sample; the devkit rejects more."""
 SAME_BOX_M = 1e-3
-"""Largest difference of a box on the two topics: one holds float32, the other float64."""
+"""Largest difference between the same box on both topics: one has float32, the other float64."""
 
 
 @dataclass(frozen=True)
 class SceneResults:
-    """What became of a scene's key frames.
+    """The results of a scene's key frames.
 
     Attributes:
-        entries: per sample token the entries of the result file; none where no answer came.
-        missed: tokens of samples without an answer.
-        late: tokens of samples whose answer came more than half a second of the replay after its
-            images.
-        unfused: tokens of samples answered without a past frame, whose velocities the node does
-            not tell.
+        entries: entries of the result file by sample token; empty for samples without a result.
+        missed: tokens of samples without a result.
+        late: tokens of samples whose result arrived more than half a second of the replay after
+            the images.
+        unfused: tokens of samples detected without a past frame; the node publishes no velocities
+            for them.
         diagnostics: last values of the node's diagnostics by area.
     """
 
@@ -59,12 +64,14 @@ class SceneResults:
 
 
 def mean_exposure_ns(record: SampleRecord) -> int:
-    """Return the time that the node stamps the answer to a key frame with."""
+    """Return the stamp that the node gives the result of a key frame."""
     return _mean_ns(np.array([camera.stamp_ns for camera in record.cameras]))
 
 
 def match(key_frames: Sequence[SampleRecord], stamps_ns: Sequence[int]) -> dict[str, int]:
-    """Return the stamp of the answer to each key frame that has one, by the sample's token."""
+    """Return the stamp of each key frame's result by sample token; key frames without a result are
+    absent.
+    """
     matched = {}
     for record in key_frames:
         wanted = mean_exposure_ns(record)
@@ -77,48 +84,49 @@ def match(key_frames: Sequence[SampleRecord], stamps_ns: Sequence[int]) -> dict[
 
 
 def scene_results(
-    key_frames: Sequence[SampleRecord], answers: Answers, transforms: RecordedTransforms
+    key_frames: Sequence[SampleRecord], published: PublishedResults, transforms: RecordedTransforms
 ) -> SceneResults:
-    """Return the answers to a scene's key frames as result entries, in the world frame of the
-    published stamp.
+    """Return the results of a scene's key frames, transformed to the world with the ego pose at
+    the stamp of each result.
 
     Raises:
-        ClosedLoopError: the topics contradict each other, or an answer is in a frame that tf does
-            not link to the map.
+        ClosedLoopError: the two topics differ, or tf does not link the frame of a result to the
+            map.
     """
-    matched = match(key_frames, answers.stamps_ns())
+    matched = match(key_frames, published.stamps_ns())
     entries: dict[str, list[dict]] = {record.token: [] for record in key_frames}
     unfused = []
     for token, stamp_ns in matched.items():
-        detections = published(answers, stamp_ns)
-        entries[token] = result_boxes(token, detections, _pose(answers, stamp_ns, transforms))[
+        detections = detections_at(published, stamp_ns)
+        entries[token] = result_boxes(token, detections, _pose(published, stamp_ns, transforms))[
             :MOST_BOXES
         ]
-        unfused += [] if answers.objects[stamp_ns].is_dense else [token]
+        if len(detections) and detections.past_stamp_ns is None:
+            unfused.append(token)
     return SceneResults(
         entries,
         tuple(token for token in entries if token not in matched),
         tuple(
             token
             for token, stamp_ns in matched.items()
-            if answers.arrival_ns[stamp_ns] - stamp_ns > LATE_NS
+            if published.arrival_ns[stamp_ns] - stamp_ns > LATE_NS
         ),
         tuple(unfused),
-        answers.diagnostics,
+        published.diagnostics,
     )
 
 
-def published(answers: Answers, stamp_ns: int) -> Detections3D:
-    """Return the answer of one stamp, which must be the same on both topics.
+def detections_at(published: PublishedResults, stamp_ns: int) -> Detections3D:
+    """Return the result of one stamp, which must be the same on both topics.
 
     Raises:
-        ClosedLoopError: it is not.
+        ClosedLoopError: it is not the same.
     """
     try:
-        found = detections_from_cloud(answers.objects[stamp_ns], answers.class_names)
-        boxes, names, scores, _ = boxes_from_array(answers.detections[stamp_ns])
+        found = detections_from_cloud(published.objects[stamp_ns], published.class_names)
+        boxes, names, scores, _ = boxes_from_array(published.detections[stamp_ns])
     except ValueError as error:
-        raise ClosedLoopError(f'the answer at {stamp_ns} ns cannot be read: {error}') from error
+        raise ClosedLoopError(f'the result at {stamp_ns} ns cannot be read: {error}') from error
     same = names == [found.class_names[label] for label in found.labels] and all(
         np.allclose(one, other, rtol=0, atol=SAME_BOX_M)
         for one, other in (
@@ -129,29 +137,29 @@ def published(answers: Answers, stamp_ns: int) -> Detections3D:
     )
     if not same:
         raise ClosedLoopError(
-            f'~/detections and ~/objects at {stamp_ns} ns do not hold the same boxes'
+            f'~/detections and ~/objects at {stamp_ns} ns do not contain the same boxes'
         )
     return found
 
 
-def _pose(answers: Answers, stamp_ns: int, transforms: RecordedTransforms) -> Pose:
+def _pose(published: PublishedResults, stamp_ns: int, transforms: RecordedTransforms) -> Pose:
     try:
         matrix = transforms.at(
-            MAP_FRAME, answers.objects[stamp_ns].header.frame_id, stamp_ns, POSE_CLAMP_S
+            MAP_FRAME, published.objects[stamp_ns].header.frame_id, stamp_ns, POSE_CLAMP_S
         )
     except TransformMissingError as error:
         raise ClosedLoopError(
-            f'the answer at {stamp_ns} ns has no place in the world: {error}'
+            f'the result at {stamp_ns} ns cannot be transformed to the world: {error}'
         ) from error
     return Pose(np.array(quaternion_from_rotation(matrix[:3, :3])), matrix[:3, 3])
 
 
-def read_sets(bag: Path) -> list[ImageTimes]:
-    """Return when the sets were taken that the node makes of the images in a bag of
-    ``nuscenes_to_bag``, in order of time.
+def read_image_sets(bag: Path) -> list[ImageTimes]:
+    """Return the times of the image sets that the node forms from a bag of ``nuscenes_to_bag``, in
+    order.
 
     Raises:
-        ClosedLoopError: there is none.
+        ClosedLoopError: the bag contains no image set.
     """
     topics = [camera_info_topic(camera) for camera in CAMERAS]
     sets: list[ImageTimes] = []
@@ -167,8 +175,8 @@ def read_sets(bag: Path) -> list[ImageTimes]:
     synchronizer.flush()
     if not sets:
         raise ClosedLoopError(
-            f'{bag} has no set of images with CameraInfo on {topics[0]} and so on, as '
-            'nuscenes_to_bag writes it'
+            f'{bag} contains no image set: CameraInfo of all cameras is needed, on {topics[0]} '
+            'and so on; write the bag with nuscenes_to_bag'
         )
     return sets
 

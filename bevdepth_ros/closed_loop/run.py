@@ -1,4 +1,6 @@
-"""Runs the launched detector on a bag, at its own pace if wanted, and keeps what it publishes."""
+"""Launches the detector on a bag, lets the replay wait for it if wanted, and collects its
+results.
+"""
 
 from __future__ import annotations
 
@@ -24,43 +26,41 @@ from bevdepth_ros.rig.stamps import stamp_ns
 
 DETECTOR, PLAYER = '/bevdepth_detector', '/bag_player'
 LONGEST_SILENCE_S = 300.0
-"""A launch in which nothing moves for so long has failed."""
+"""A launch fails if neither the clock advances nor a result arrives for this time."""
 STEP_NS = 40_000_000
-"""Of the player's service ``~/step``: sets lie 50 ms apart or more, so that at most one comes in a
-step. With two, a lost image that DDS sends again would complete both at once, and the node would
-leave out the older one."""
+"""Step of the player's service ``~/step``. Image sets are at least 50 ms apart, so a step
+publishes at most one. If it published two, an image that DDS sends again could complete both at
+once, and the node would drop the older one."""
 SAME_STAMP_NS = 20_000_000
-"""An answer at most this far from a set's mean exposure is that of the set; sets lie 50 ms apart
-or more."""
+"""A result belongs to the image set whose mean exposure time is at most this far from its stamp;
+image sets are at least 50 ms apart."""
 IDLE_S = 10.0
-"""The replay goes on without an answer when it stood so long and the detector has nothing left to
-answer. DDS sends a lost image again after 3 s, on a busy machine not at once."""
+"""The replay continues without a result after waiting this long while the detector is idle. DDS
+sends a lost image again after 3 s, later on a busy machine."""
 LINGER_S = 0.5
-"""How long to listen on after the launch has ended."""
+"""How long messages are received after the launch has ended."""
 
 
 class ClosedLoopError(Exception):
-    """What the node publishes cannot be scored; the message says why."""
+    """The published results cannot be scored; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class ImageTimes:
-    """When the images of one set were taken: the mean, which the answer is stamped with, and the
-    last.
-    """
+    """Stamps of one image set: the mean, which is the stamp of the result, and the last."""
 
     mean_ns: int
     last_ns: int
 
 
 @dataclass
-class Answers:
+class PublishedResults:
     """What the detector published during one replay.
 
     Attributes:
         detections: ``~/detections`` by stamp in nanoseconds.
         objects: ``~/objects`` likewise.
-        arrival_ns: time of the replay at which the objects came, by stamp.
+        arrival_ns: time of the replay at which the objects arrived, by stamp.
         class_names: of the labels in the objects.
         diagnostics: newest values of ``/diagnostics`` by area.
     """
@@ -72,11 +72,11 @@ class Answers:
     diagnostics: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def stamps_ns(self) -> list[int]:
-        """Return the stamps that came on both topics, in order of time."""
+        """Return the stamps that were received on both topics, in order of time."""
         return sorted(self.detections.keys() & self.objects.keys())
 
-    def sets_at_work(self) -> int:
-        """Return how many sets the detector had neither answered nor dropped when it last told."""
+    def sets_in_progress(self) -> int:
+        """Return how many image sets have no result yet, by the newest diagnostics."""
         counts = self.diagnostics.get('sets', {})
         return (
             int(counts.get('received', 0))
@@ -85,11 +85,11 @@ class Answers:
         )
 
 
-class Pacer:
-    """Lets a replay that begins paused go on in steps, and not beyond a complete set that is not
-    answered.
+class ReplayStepper:
+    """Advances a paused replay in steps, never past a complete image set that has no result yet.
 
-    A step ends by itself, so that a slow machine changes when sets come, not how many wait.
+    The player pauses again after each step. A slow machine therefore changes when image sets are
+    published, but not how many of them wait in the detector.
     """
 
     def __init__(self, node: Node, sets: Sequence[ImageTimes]):
@@ -97,40 +97,40 @@ class Pacer:
 
         Args:
             node: its owner.
-            sets: the sets of images in the bag, in order of time.
+            sets: the image sets in the bag, in order of time.
         """
         self._step = node.create_client(Trigger, f'{PLAYER}/step')
         self._pending = deque(sets)
         self._now_ns = self._target_ns = 0
         self._stepping = False
-        self._stands_since = time.monotonic()
+        self._still_since = time.monotonic()
 
-    def at(self, now_ns: int) -> None:
-        """Note the time of the replay."""
+    def on_clock(self, now_ns: int) -> None:
+        """Store the time of the replay and take the next step if the replay need not wait."""
         if now_ns != self._now_ns:
-            self._stands_since = time.monotonic()
+            self._still_since = time.monotonic()
         self._now_ns = now_ns
-        self._go_on()
+        self._step_if_allowed()
 
-    def answered(self, stamp_ns: int) -> None:
-        """Let the replay go on beyond an answered set."""
-        self._stands_since = time.monotonic()
+    def on_result(self, stamp_ns: int) -> None:
+        """Continue the replay past the image set of this result."""
+        self._still_since = time.monotonic()
         while self._pending and self._pending[0].mean_ns <= stamp_ns + SAME_STAMP_NS:
             self._pending.popleft()
-        self._go_on()
+        self._step_if_allowed()
 
-    def idle(self) -> None:
-        """Let the replay go on, if it stands: the detector has nothing to answer."""
-        if self._stands_before_set() and time.monotonic() - self._stands_since > IDLE_S:
+    def on_idle(self) -> None:
+        """Continue the replay if it has waited too long: the detector has no image set left."""
+        if self._waits_for_result() and time.monotonic() - self._still_since > IDLE_S:
             self._pending.popleft()
-            self._go_on()
+            self._step_if_allowed()
 
-    def _stands_before_set(self) -> bool:
+    def _waits_for_result(self) -> bool:
         return bool(self._pending) and self._now_ns >= self._pending[0].last_ns
 
-    def _go_on(self) -> None:
-        stands = not self._stepping and self._now_ns >= self._target_ns
-        if stands and not self._stands_before_set() and self._step.service_is_ready():
+    def _step_if_allowed(self) -> None:
+        is_paused = not self._stepping and self._now_ns >= self._target_ns
+        if is_paused and not self._waits_for_result() and self._step.service_is_ready():
             self._target_ns = self._now_ns + STEP_NS
             self._stepping = True
             self._step.call_async(Trigger.Request()).add_done_callback(lambda _: self._stepped())
@@ -139,14 +139,14 @@ class Pacer:
         self._stepping = False
 
 
-class Listener:
-    """Fills ``answers`` and tells the pacer, where there is one."""
+class ResultCollector:
+    """Stores results in ``published`` and passes events to the ``ReplayStepper``, if any."""
 
-    def __init__(self, node: Node, pacer: Pacer | None):
+    def __init__(self, node: Node, stepper: ReplayStepper | None):
         """Subscribe on ``node``."""
-        self.answers = Answers()
-        self.moved_at = time.monotonic()
-        self._pacer, self._now_ns = pacer, 0
+        self.published = PublishedResults()
+        self.progress_at = time.monotonic()
+        self._stepper, self._now_ns = stepper, 0
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         node.create_subscription(
@@ -158,51 +158,52 @@ class Listener:
         node.create_subscription(Clock, '/clock', self._on_clock, newest)
 
     def _on_detections(self, message: Detection3DArray) -> None:
-        self.answers.detections[stamp_ns(message)] = message
+        self.published.detections[stamp_ns(message)] = message
 
     def _on_objects(self, message: PointCloud2) -> None:
         stamp = stamp_ns(message)
-        self.answers.objects[stamp] = message
-        self.answers.arrival_ns[stamp] = self._now_ns
-        self.moved_at = time.monotonic()
-        if self._pacer is not None:
-            self._pacer.answered(stamp)
+        self.published.objects[stamp] = message
+        self.published.arrival_ns[stamp] = self._now_ns
+        self.progress_at = time.monotonic()
+        if self._stepper is not None:
+            self._stepper.on_result(stamp)
 
     def _on_label_info(self, message: LabelInfo) -> None:
-        self.answers.class_names = class_names(message)
+        self.published.class_names = class_names(message)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.name.startswith(f'{DETECTOR}: '):
-                self.answers.diagnostics[status.name.split(': ')[1]] = {
+                self.published.diagnostics[status.name.split(': ')[1]] = {
                     entry.key: entry.value for entry in status.values
                 }
-        if self._pacer is not None and self.answers.sets_at_work() == 0:
-            self._pacer.idle()
+        if self._stepper is not None and self.published.sets_in_progress() == 0:
+            self._stepper.on_idle()
 
     def _on_clock(self, message: Clock) -> None:
         now_ns = Time.from_msg(message.clock).nanoseconds
         if now_ns != self._now_ns:
-            self.moved_at = time.monotonic()
+            self.progress_at = time.monotonic()
         self._now_ns = now_ns
-        if self._pacer is not None:
-            self._pacer.at(now_ns)
+        if self._stepper is not None:
+            self._stepper.on_clock(now_ns)
 
 
-def listen_to_launch(
+def collect_results(
     arguments: list[str], log_path: Path, sets: Sequence[ImageTimes] | None
-) -> Answers:
-    """Run ``ros2 launch`` of the detector to its end and return what the detector published; rclpy
-    must be initialised.
+) -> PublishedResults:
+    """Run ``ros2 launch`` of the detector to its end and return what the detector published.
+
+    The caller initializes rclpy.
 
     Args:
-        arguments: of the launch file, ``bag:=`` among them; ``start_paused:=true`` and ``step``
-            are added where the replay waits.
-        log_path: gets the launch's output.
-        sets: of images in the bag, whose answers the replay waits for; None: it waits for nothing.
+        arguments: of the launch file, including ``bag:=``; ``start_paused:=`` and ``step:=`` are
+            added.
+        log_path: receives the output of the launch.
+        sets: image sets in the bag; the replay waits for the result of each. None: no waiting.
 
     Raises:
-        ClosedLoopError: the launch failed or stood still.
+        ClosedLoopError: the launch failed or made no progress.
         LaunchError: there is no ``ros2`` command.
     """
     node = Node('bevdepth_closed_loop', start_parameter_services=False)
@@ -214,10 +215,11 @@ def listen_to_launch(
         f'step:={STEP_NS * 1e-9}',
     ]
     try:
-        listener = Listener(node, None if sets is None else Pacer(node, sets))
+        listener = ResultCollector(node, None if sets is None else ReplayStepper(node, sets))
         with launched(arguments, log_path) as process:
             while (
-                process.poll() is None and time.monotonic() < listener.moved_at + LONGEST_SILENCE_S
+                process.poll() is None
+                and time.monotonic() < listener.progress_at + LONGEST_SILENCE_S
             ):
                 executor.spin_once(timeout_sec=0.1)
             status = process.poll()
@@ -229,9 +231,9 @@ def listen_to_launch(
         node.destroy_node()
     if status != 0:
         what = (
-            f'stood still for {LONGEST_SILENCE_S:.0f} s'
+            f'made no progress for {LONGEST_SILENCE_S:.0f} s'
             if status is None
             else f'failed with exit status {status}'
         )
         raise ClosedLoopError(f'the launch {what}\n{last_lines(log_path)}')
-    return listener.answers
+    return listener.published

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bevdepth_ros.signals import ending_at_once
+from bevdepth_ros.signals import exit_on_signal
 
 
 def main() -> None:
     """Run the node until it is interrupted; does not return."""
     with (
-        ending_at_once()
+        exit_on_signal()
     ):  # importing torch takes seconds, in which an interrupt would print a traceback
         from bevdepth_ros.detector.node import run_detector
     run_detector()

@@ -1,4 +1,6 @@
-"""Takes tf messages and keeps out what would spoil the buffer."""
+"""Rejects invalid transforms before they reach the tf buffer, and detects conflicting
+publishers.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +17,28 @@ from bevdepth_core.geometry import rigid_from_quaternion
 from bevdepth_ros.rig.stamps import stamp_ns
 
 BACKWARDS_NS = 250_000_000
-"""A transform this much older than the newest of the same frame is no late one: time went back."""
+"""A transform that is older than the newest one of its frame by more than this is not late: time
+went back."""
 DISPUTE_S = 1.0
-"""For how long a frame that was given two parents, or left the present and came back this soon, is
-not believed."""
+"""A frame is disputed for this time after it had two parents, or after its stamps went back and
+forward again within this time."""
 MOST_PARENTS = 4
-"""Parents that are remembered of a frame."""
+"""Newest parents of a frame that are stored."""
 FARTHEST_M = 1e9
-"""No robot is farther from anything; larger numbers lose centimetres in float64 and overflow in
-float32."""
+"""Larger translations are invalid: they lose centimeters in float64 and overflow in float32."""
 MOST_FRAMES = 2000
-"""Frames that are taken in; tf2 keeps a history of each and forgets no name."""
+"""Further frames are rejected: tf2 stores a history of each and never frees a name."""
 LONGEST_NAME, SHOWN_NAME = 255, 60
-"""Characters of a frame's name that are taken in, and of one that is not that are told."""
+"""Longest valid name of a frame, and how much of a name a message shows, characters."""
 LONGEST_CHAIN = 20
-"""Frames between the base frame and the fixed frame that are looked at for a dispute."""
+"""Most links between two frames that are checked for a dispute."""
 
 
 def matrix_from_transform(transform: TransformStamped) -> np.ndarray:
-    """Return (4, 4) float64, header frame from child frame, metres.
+    """Return (4, 4) float64, header frame from child frame, meters.
 
     Raises:
-        ValueError: the rotation is no unit quaternion.
+        ValueError: the rotation is not a unit quaternion.
     """
     rotation, translation = transform.transform.rotation, transform.transform.translation
     return rigid_from_quaternion(
@@ -55,8 +57,9 @@ def transform_from_odometry(message: Odometry) -> TransformStamped:
 
 
 class CarefulListener(TransformListener):
-    """Listens to tf and takes nothing that would spoil what is known; no callback raises, since
-    that would end the node.
+    """Checks each transform before tf2 stores it.
+
+    Callbacks report faults instead of raising them, because an exception would end the node.
     """
 
     def __init__(self, buffer: Buffer, node: Node, on_fault: Callable[[str, str], None]):
@@ -74,14 +77,14 @@ class CarefulListener(TransformListener):
         super().__init__(buffer, node)
 
     def disputed(self, frame: str) -> str | None:
-        """Return a sentence when several publishers lately gave ``frame`` different parents or
-        times, otherwise None.
+        """Return a sentence if several publishers send different parents or times of ``frame``,
+        otherwise None.
         """
         recent = monotonic() - DISPUTE_S
         if self._returned_at.get(frame, 0.0) > recent:
             return (
-                f'tf of {frame} goes back and forth in time: somebody else publishes it, too, '
-                'stop the other publisher'
+                f'the stamps of tf frame {frame} jump back and forward: two publishers send '
+                'different times; stop one of them'
             )
         parents = {
             parent for parent, received_at in self._received(frame).items() if received_at > recent
@@ -92,8 +95,8 @@ class CarefulListener(TransformListener):
         if len(parents) < 2:
             return None
         return (
-            f'tf says that {frame} is a child of {" and of ".join(sorted(parents))}: a frame has '
-            'one parent, stop the other publisher'
+            f'tf frame {frame} has several parents: {", ".join(sorted(parents))}; a frame '
+            'can have only one, so stop the other publisher'
         )
 
     def chain(self, target: str, source: str) -> list[str]:
@@ -110,22 +113,23 @@ class CarefulListener(TransformListener):
         return frames
 
     def is_static(self, target: str, source: str) -> bool:
-        """Return whether only static transforms lead from ``source`` up to ``target``.
+        """Return True if all transforms from ``source`` up to ``target`` are static.
 
-        The answer holds as long as ``mounts_version`` stays the same.
+        The result is valid until ``mounts_version`` changes.
         """
         frames = self.chain(target, source)
         is_linked = bool(frames) and self._static_parents.get(frames[-1]) == target
         return is_linked and not any(self._received(frame) for frame in frames)
 
     def dispute_between(self, target: str, source: str, is_ego: bool) -> str | None:
-        """Return what ``disputed`` says of the frames from ``source`` up to ``target``, and
-        remember that these are needed.
+        """Return the first sentence of ``disputed`` for the frames from ``source`` up to
+        ``target``, and mark these frames as needed.
 
         Args:
             target: frame of the result.
             source: frame that is transformed.
-            is_ego: the transform is the ego motion, whose time decides about all others.
+            is_ego: the transform is the ego motion; when its time goes back, all transforms are
+                forgotten.
         """
         frames = self.chain(target, source)
         self._needed.update(frames)
@@ -134,7 +138,7 @@ class CarefulListener(TransformListener):
         return next(filter(None, map(self.disputed, frames)), None)
 
     def stale(self, timeout_s: float) -> dict[str, str]:
-        """Return a sentence for each needed frame whose transform arrives no longer."""
+        """Return a sentence for each needed frame whose transform stopped arriving."""
         sentences = {}
         for frame in tuple(self._needed):
             parents = self._received(frame)
@@ -150,15 +154,15 @@ class CarefulListener(TransformListener):
         return sentences
 
     def forget_later_than(self, now_ns: int) -> None:
-        """Forget all moving transforms, if some of them are of later than ``now_ns``; static ones
-        stay.
+        """Forget all moving transforms if one of them is later than ``now_ns``; keep static
+        ones.
         """
         if any(newest_ns > now_ns + BACKWARDS_NS for newest_ns in self._newest_ns.values()):
             self._forget()
 
     def _forget(self) -> None:
         self._old_since.clear()
-        self.buffer.clear()  # tf2 would refuse the past for as long as it remembers the future
+        self.buffer.clear()  # otherwise tf2 rejects older transforms while it stores newer ones
         self._newest_ns.clear()
 
     def callback(self, data) -> None:
@@ -166,7 +170,7 @@ class CarefulListener(TransformListener):
             self._guarded(self._take_moving, transform)
 
     def take_odometry(self, message: Odometry) -> None:
-        """Take odometry as if it came on /tf."""
+        """Handle odometry like a transform on /tf."""
         self._guarded(self._take_moving, transform_from_odometry(message))
 
     def static_callback(self, data) -> None:
@@ -184,14 +188,14 @@ class CarefulListener(TransformListener):
                 '',
                 transform.header.frame_id,
             ):
-                raise ValueError('it needs two different names')
+                raise ValueError('parent and child need two different, non-empty names')
             if max(len(transform.header.frame_id), len(transform.child_frame_id)) > LONGEST_NAME:
-                raise ValueError(f'its names may have {LONGEST_NAME} characters')
+                raise ValueError(f'a frame name has more than {LONGEST_NAME} characters')
             if stamp_ns(transform) < 0:
                 raise ValueError('its stamp is before the year 1970')
             if (
                 transform.header.stamp.nanosec >= 10**9
-            ):  # tf2 would hand it back as a time that ROS cannot represent
+            ):  # tf2 accepts it, but rclpy raises when it reads the stamp from the buffer
                 raise ValueError('its stamp has more nanoseconds than a second')
             self._note_frames(transform.header.frame_id, transform.child_frame_id)
             take(transform)
@@ -200,13 +204,13 @@ class CarefulListener(TransformListener):
                 f'{transform.header.frame_id[:SHOWN_NAME]!r} <- '
                 f'{transform.child_frame_id[:SHOWN_NAME]!r}'
             )
-            self._on_fault('bad_tf', f'a transform {frames} cannot be used: {error}')
+            self._on_fault('bad_tf', f'the transform {frames} is invalid: {error}')
 
     def _note_frames(self, *frames: str) -> None:
         new = {*frames} - self._frames
         if new and len(self._frames) + len(new) > MOST_FRAMES:
             raise ValueError(
-                f'{MOST_FRAMES} other frames are known already; do not make up names of frames'
+                f'{MOST_FRAMES} other frames are known already; publish fewer frame names'
             )
         self._frames |= new
 
@@ -227,10 +231,11 @@ class CarefulListener(TransformListener):
         self.buffer.set_transform(transform, 'default_authority')
 
     def _is_new_time(self, child: str) -> bool:
-        """Return whether an old transform of a frame means that time itself went back.
+        """Return True if an old transform of ``child`` means that the time of tf went back.
 
-        The frames of the ego motion decide. Another frame with old data loses that data, as in
-        tf2; only if a camera's frame sends nothing else for a while did its time go back.
+        A frame of the ego motion always means that. An old transform of another frame is dropped,
+        as in tf2. If a needed frame sends only old transforms for ``DISPUTE_S``, its time did go
+        back, such as after a restart of its publisher.
         """
         if child in self._ego or not self._ego:
             return True
@@ -238,8 +243,9 @@ class CarefulListener(TransformListener):
         return child in self._needed and monotonic() - since > DISPUTE_S
 
     def _came_back(self, child: str, at_ns: int) -> bool:
-        """Return whether the frame lately went back in time and is now later than before that,
-        which no replay does.
+        """Return True if the stamps of ``child`` went back and soon after jumped ahead again.
+
+        A replay that starts again does not do that, but two publishers with different times do.
         """
         left_ns, left_at = self._left.get(child, (at_ns, 0.0))
         return at_ns > left_ns and monotonic() - left_at < DISPUTE_S
@@ -250,8 +256,8 @@ class CarefulListener(TransformListener):
         self._static_parents[transform.child_frame_id] = transform.header.frame_id
 
     def _received(self, frame: str) -> dict[str, float]:
-        """Return when a transform to each parent of ``frame`` last arrived; a copy, since the
-        executor adds parents meanwhile.
+        """Return the last arrival time by parent of ``frame``; a copy, because the executor's
+        thread may add parents at the same time.
         """
         return dict(self._parents.get(frame, {}))
 

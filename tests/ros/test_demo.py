@@ -1,4 +1,4 @@
-"""The demo as a user runs it, shortened."""
+"""Runs the demo as a user does, with shorter drives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rosbags.rosbag2 import Reader
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.synthetic import make_scene
 from bevdepth_core.types import Detections3D
-from bevdepth_ros.demo import Listener, draw_drive, draw_picture, slower
+from bevdepth_ros.demo import DemoSubscriber, render_drive, render_figure, slower
 from bevdepth_ros.detections.messages import objects_cloud
 from tests.ros.graph import PATIENCE_S, Graph
 
@@ -24,7 +24,7 @@ LONGEST_DEMO_S = 580
 
 
 def run_demo(out: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run the demo's module with its results in ``out``."""
+    """Run the module of the demo, which writes to ``out``."""
     command = [sys.executable, '-m', 'bevdepth_ros.demo', '--out', str(out), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_DEMO_S)
 
@@ -40,40 +40,38 @@ def processes_about(out: Path) -> list[str]:
     return [line for line in lines if str(out) in line]
 
 
-def test_the_demo_ends_by_itself_with_a_bag_a_table_and_a_picture(tmp_path: Path) -> None:
+def test_the_demo_writes_a_bag_a_table_and_a_figure(tmp_path: Path) -> None:
     done = run_demo(tmp_path / 'out', '--duration', '2')
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'checkpoint:=small ' in done.stdout
     numbers = dict(
-        re.findall(
-            r'^(sets of images in|sets answered|detections out) +(\d+)', done.stdout, re.MULTILINE
-        )
+        re.findall(r'^(image sets|results|detections) +(\d+)', done.stdout, re.MULTILINE)
     )
-    assert int(numbers['sets of images in']) == 4
-    assert 1 <= int(numbers['sets answered']) <= 4
-    assert int(numbers['detections out']) > 0
+    assert int(numbers['image sets']) == 4
+    assert 1 <= int(numbers['results']) <= 4
+    assert int(numbers['detections']) > 0
     assert re.search(r'^  total +[\d.]+ +[\d.]+', done.stdout, re.MULTILINE)
-    picture = cv2.imread(str(tmp_path / 'out' / 'demo.png'))
-    assert picture.shape[1] == 1920
-    assert picture.std() > 30
+    figure = cv2.imread(str(tmp_path / 'out' / 'demo.png'))
+    assert figure.shape[1] == 1920
+    assert figure.std() > 30
     with Reader(tmp_path / 'out' / 'demo_bag') as reader:
         assert reader.message_count == 1 + 4 * (3 * 6 + 2)
     assert processes_about(tmp_path) == []
 
 
-def test_an_answer_without_velocities_as_on_a_slow_machine_is_drawn(graph: Graph) -> None:
-    snapshots = draw_drive(make_scene(8, 0.5), 0.5, (320, 180))
+def test_the_figure_can_show_a_result_without_velocities(graph: Graph) -> None:
+    snapshots = render_drive(make_scene(8, 0.5), 0.5, (320, 180))
     (one,) = snapshots
     found = Detections3D(
         one.boxes, np.full(len(one.boxes), 0.9), one.labels, NUSCENES_CLASSES, one.stamp_ns, None
     )
-    listener = Listener(graph.node)
+    listener = DemoSubscriber(graph.node)
     listener.objects[one.stamp_ns] = objects_cloud(found, 'base_link')
     assert not listener.objects[one.stamp_ns].is_dense
-    assert draw_picture(snapshots, listener).std() > 30
+    assert render_figure(snapshots, listener).std() > 30
 
 
-def test_a_demo_without_answers_fails_with_the_reason(tmp_path: Path) -> None:
+def test_a_demo_whose_launch_fails_reports_the_reason(tmp_path: Path) -> None:
     done = run_demo(
         tmp_path / 'out', '--duration', '1', '--checkpoint', str(tmp_path / 'missing.safetensors')
     )
@@ -84,7 +82,7 @@ def test_a_demo_without_answers_fails_with_the_reason(tmp_path: Path) -> None:
     assert not (tmp_path / 'out' / 'demo.png').exists()
 
 
-def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path) -> None:
+def test_an_interrupted_demo_ends_all_its_processes(tmp_path: Path) -> None:
     command = [
         sys.executable,
         '-m',
@@ -107,13 +105,13 @@ def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path) -> None:
 
 
 def test_the_drive_has_a_past_frame_half_a_second_back_for_every_set_but_the_first() -> None:
-    snapshots = draw_drive(make_scene(0, 1.5), 1.5, size=(160, 90))
+    snapshots = render_drive(make_scene(0, 1.5), 1.5, size=(160, 90))
     stamps = [snapshot.stamp_ns for snapshot in snapshots]
     assert np.diff(stamps).tolist() == pytest.approx([500_000_000] * 2, abs=1_000_000)
     assert all(image.shape == (90, 160, 3) for image in snapshots[0].frame().images)
 
 
-def test_a_repeated_replay_is_slower_and_leaves_twice_the_latency_for_each_set() -> None:
+def test_a_repeated_replay_is_slower_and_has_twice_the_latency_between_image_sets() -> None:
     assert slower(0.5, 0.1) == 0.25
     assert slower(0.5, 2.0) == 0.125
     assert slower(0.5, 0.0) == 0.25

@@ -14,7 +14,7 @@ from lifecycle_msgs.srv import ChangeState
 from bevdepth_core.inference import Detector
 from bevdepth_core.synthetic import make_scene
 from bevdepth_ros.bags.reader import Bag
-from bevdepth_ros.demo import Snapshot, draw_drive, write_bag
+from bevdepth_ros.demo import Snapshot, render_drive, write_bag
 from tests.reference import ROOT
 from tests.ros.graph import PATIENCE_S, Graph, wait_until
 from tests.ros.launches import DISTRIBUTIONS, IS_PIP_ONLY, assert_group_ends, launch, run
@@ -54,7 +54,7 @@ def generate_launch_description():
 @pytest.fixture(scope='session')
 def drive() -> list[Snapshot]:
     """Return two image sets of a synthetic drive, half a second apart."""
-    return draw_drive(make_scene(8, 1.0), 1.0, SIZE)
+    return render_drive(make_scene(8, 1.0), 1.0, SIZE)
 
 
 @pytest.fixture(scope='session')

@@ -1,5 +1,4 @@
-"""Scoring the launched node, as a user does it, against the offline evaluation; and what becomes
-of its answers."""
+"""Scores the launched node with the command line tool, and tests how results are matched."""
 
 from __future__ import annotations
 
@@ -25,9 +24,14 @@ from bevdepth_core.types import Boxes3D, Detections3D
 from bevdepth_ros.bags.recorded_transforms import read_transforms
 from bevdepth_ros.bags.scene_bag import Target, write_bag
 from bevdepth_ros.bags.writer import BagWriter
-from bevdepth_ros.closed_loop.evaluate_node import camera_part
-from bevdepth_ros.closed_loop.results import LATE_NS, mean_exposure_ns, read_sets, scene_results
-from bevdepth_ros.closed_loop.run import Answers, ClosedLoopError
+from bevdepth_ros.closed_loop.evaluate_node import cameras_only
+from bevdepth_ros.closed_loop.results import (
+    LATE_NS,
+    mean_exposure_ns,
+    read_image_sets,
+    scene_results,
+)
+from bevdepth_ros.closed_loop.run import ClosedLoopError, PublishedResults
 from bevdepth_ros.detections.messages import objects_cloud
 from tests.ros.bags.conftest import SCENES
 from tests.ros.detections.message_objects import detection_array
@@ -61,7 +65,7 @@ def gap_bag(key_frames_root: Path, index: SampleIndex) -> Path:
     """Return the bag of the second scene without the images of one key frame."""
     absent = {camera.filename for camera in index[ABSENT].cameras}
     recording = read_recording(open_devkit(key_frames_root, VERSION), SCENES[1])
-    part = camera_part(recording, set(index.filenames()) - absent)
+    part = cameras_only(recording, set(index.filenames()) - absent)
     return write_bag(part, Target(key_frames_root, key_frames_root.parent / 'bags'))
 
 
@@ -72,8 +76,8 @@ def out(
     small_checkpoint: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """Return the results of the command, which writes the first scene's bag and takes the second
-    one's."""
+    """Return the output folder of the tool, which writes the bag of the first scene and reuses the
+    existing bag of the second."""
     out = tmp_path_factory.mktemp('closed_loop')
     values = {
         'dataroot': key_frames_root,
@@ -100,7 +104,7 @@ def results_in(folder: Path) -> dict[str, list[dict]]:
 
 
 def rows(entries: list[dict]) -> np.ndarray:
-    """Return (n, 10) centre, size, heading and score of the boxes, in an order that rounding does
+    """Return (n, 10) center, size, heading and score of the boxes, in an order that rounding does
     not change."""
     found = [
         (
@@ -125,7 +129,9 @@ def test_boxes_of_the_node_are_those_of_the_offline_evaluation(
         assert len(offline[token]) > 50
         np.testing.assert_allclose(rows(node[token]), rows(offline[token]), rtol=0, atol=2e-3)
     compared = json.loads((out / 'report.json').read_text())['boxes']
-    assert compared['twins'] >= sum(len(offline[token]) for token in index.tokens()[:KEY_FRAMES])
+    assert compared['matching'] >= sum(
+        len(offline[token]) for token in index.tokens()[:KEY_FRAMES]
+    )
 
 
 def test_velocities_are_those_of_the_offline_evaluation_where_a_past_frame_was_fused(
@@ -142,7 +148,7 @@ def test_velocities_are_those_of_the_offline_evaluation_where_a_past_frame_was_f
     assert speeds[0].max() > 0.1
 
 
-def test_a_key_frame_without_answer_is_reported_as_missed_and_costs_no_other(
+def test_a_key_frame_without_result_is_reported_as_missed_and_the_others_have_results(
     out: Path, index: SampleIndex
 ) -> None:
     scenes = json.loads((out / 'report.json').read_text())['scenes']
@@ -161,7 +167,7 @@ def test_a_key_frame_without_answer_is_reported_as_missed_and_costs_no_other(
     assert {'mean_ap', 'nd_score'} <= json.loads((out / 'metrics_summary.json').read_text()).keys()
 
 
-def test_the_replay_knows_when_each_set_is_complete_though_some_follow_each_other_within_50_ms(
+def test_image_sets_in_a_bag_are_found_even_if_they_are_less_than_50_ms_apart(
     tmp_path: Path,
 ) -> None:
     turns_s = [round_s + TURN_S * turn for round_s in (0.0, 0.5) for turn in CAMERA_TURNS]
@@ -178,36 +184,36 @@ def test_the_replay_knows_when_each_set_is_complete_though_some_follow_each_othe
         for stamps_ns in taken_ns:
             for camera, stamp_ns in zip(EXPOSURE_OFFSET_S, stamps_ns.tolist(), strict=True):
                 bag.write_camera_info(camera, stamp_ns, np.eye(3), 16, 9)
-    sets = read_sets(tmp_path / 'bag')
+    sets = read_image_sets(tmp_path / 'bag')
     assert [one.last_ns for one in sets] == taken_ns.max(axis=1).tolist()
     np.testing.assert_allclose(
         [one.mean_ns - 10**18 for one in sets], (taken_ns - 10**18).mean(axis=1), atol=2
     )
 
 
-def answer(stamp_ns: int) -> Detections3D:
+def result(stamp_ns: int) -> Detections3D:
     """Return one car ahead."""
     boxes = Boxes3D([[10.0, 1.0, 0.5]], [[4.0, 2.0, 1.5]], [0.3], [[1.0, 0.0]])
     return Detections3D(boxes, [0.5], [0], NUSCENES_CLASSES, stamp_ns, stamp_ns - 1)
 
 
-def answers_at(stamps_ns: list[int]) -> Answers:
-    """Return answers that came at once."""
-    found = Answers(class_names=NUSCENES_CLASSES)
+def results_at(stamps_ns: list[int]) -> PublishedResults:
+    """Return results that were published without delay."""
+    found = PublishedResults(class_names=NUSCENES_CLASSES)
     for stamp in stamps_ns:
-        found.detections[stamp] = detection_array(answer(stamp), 'base_link')
-        found.objects[stamp] = objects_cloud(answer(stamp), 'base_link')
+        found.detections[stamp] = detection_array(result(stamp), 'base_link')
+        found.objects[stamp] = objects_cloud(result(stamp), 'base_link')
         found.arrival_ns[stamp] = stamp
     return found
 
 
-def test_answers_are_matched_by_stamp_and_stand_where_tf_has_the_vehicle_at_that_stamp(
+def test_results_are_matched_by_stamp_and_transformed_with_the_ego_pose_of_that_stamp(
     gap_bag: Path, index: SampleIndex
 ) -> None:
     records = [index[position] for position in range(KEY_FRAMES, KEY_FRAMES + 3)]
     stamps = [mean_exposure_ns(record) for record in records]
     off_by_ns = 15_000_000
-    found = answers_at([stamps[0] + off_by_ns, stamps[2], stamps[2] + 3 * off_by_ns])
+    found = results_at([stamps[0] + off_by_ns, stamps[2], stamps[2] + 3 * off_by_ns])
     found.arrival_ns[stamps[2]] += LATE_NS + 1
     transforms = read_transforms(gap_bag)
     results = scene_results(records, found, transforms)
@@ -221,10 +227,10 @@ def test_answers_are_matched_by_stamp_and_stand_where_tf_has_the_vehicle_at_that
         assert results.entries[token][0]['attribute_name'] == 'vehicle.moving'
 
 
-def test_topics_that_contradict_each_other_are_refused(gap_bag: Path, index: SampleIndex) -> None:
+def test_different_boxes_on_both_topics_are_an_error(gap_bag: Path, index: SampleIndex) -> None:
     stamp = mean_exposure_ns(index[KEY_FRAMES])
-    found = answers_at([stamp])
-    other = replace(answer(stamp), labels=np.array([1]))
+    found = results_at([stamp])
+    other = replace(result(stamp), labels=np.array([1]))
     found.detections[stamp] = detection_array(other, 'base_link')
-    with pytest.raises(ClosedLoopError, match='do not hold the same boxes'):
+    with pytest.raises(ClosedLoopError, match='do not contain the same boxes'):
         scene_results([index[KEY_FRAMES]], found, read_transforms(gap_bag))

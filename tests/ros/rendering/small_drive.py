@@ -12,7 +12,7 @@ from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.synthetic import make_scene
 from bevdepth_core.types import Detections3D
 from bevdepth_ros.bags.writer import message_types
-from bevdepth_ros.demo import Snapshot, draw_drive, write_bag
+from bevdepth_ros.demo import Snapshot, render_drive, write_bag
 from bevdepth_ros.detections.messages import objects_cloud
 
 SIZE = (320, 180)
@@ -23,7 +23,7 @@ ANSWER_NS = 80_000_000
 
 def draw(seconds: float, size: tuple[int, int] = SIZE) -> list[Snapshot]:
     """Return two sets of images a second."""
-    return draw_drive(make_scene(8, seconds), seconds, size)
+    return render_drive(make_scene(8, seconds), seconds, size)
 
 
 def detections(snapshot: Snapshot) -> Detections3D:
