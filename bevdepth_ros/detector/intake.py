@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -33,14 +35,27 @@ GRAPH_CHECKS = 4
 """Calls of ``check`` per look at the publishers of the topics."""
 
 
+LONGEST_TRANSPORT_S = 1.0
+"""A longer transport is a difference between the clocks of two machines."""
+
+
+def transport_s(source_timestamp_ns: int) -> float:
+    """Return the time since the middleware took a message from its publisher, seconds; 0 if the
+    middleware does not tell, or the publisher's machine has another time.
+    """
+    seconds = (time.time_ns() - source_timestamp_ns) * 1e-9
+    return seconds if 0 <= seconds <= LONGEST_TRANSPORT_S else 0.0
+
+
 class GuardedSubscriber(Subscriber):
     """A subscriber whose callbacks may raise: an exception would end the executor."""
 
     def __init__(self, on_error: Callable[[Exception], None], *args: Any, **kwargs: Any) -> None:
-        self._on_error = on_error
+        self._on_error, self.transport_s = on_error, 0.0
         super().__init__(*args, **kwargs)
 
-    def callback(self, msg: Any) -> None:
+    def callback(self, msg: Any, info: dict[str, Any] | None = None) -> None:
+        self.transport_s = transport_s((info or {}).get('source_timestamp', 0))
         try:
             super().callback(msg)
         except Exception as error:
@@ -57,6 +72,7 @@ class Intake:
         monitor: Monitor,
         on_set: Callable[[ImageSet], None],
         on_info: Callable[[str, CameraInfo], None],
+        on_image: Callable[[str, Any], None] = lambda camera, message: None,
     ) -> None:
         """Subscribe.
 
@@ -66,15 +82,17 @@ class Intake:
             monitor: receives counts and problems.
             on_set: receives image sets; must return at once.
             on_info: receives the camera's name and each CameraInfo.
+            on_image: receives the camera's name and each image as it arrives; must return at once.
 
         Raises:
             rclpy.exceptions.InvalidTopicNameException: a topic name is invalid.
         """
         self._node, self._settings, self._monitor = node, settings, monitor
-        self._on_set, self._on_info = on_set, on_info
+        self._on_set, self._on_info, self._on_image = on_set, on_info, on_image
         self._sources = settings.camera_sources
         self._subscribers: list[GuardedSubscriber] = []
         self._last_set_ns = self._checks = 0
+        self._transport_s = 0.0
         self._shared: dict[str, int] = {}
         self._loss = SetLoss()
         try:
@@ -134,7 +152,7 @@ class Intake:
                 incompatible_qos=lambda _: self._report_qos(source)
             ),
         )
-        subscriber.registerCallback(self._take_image, source)
+        subscriber.registerCallback(self._take_image, source, subscriber)
         return subscriber
 
     def _subscribe_info(self, source: CameraSource) -> None:
@@ -157,7 +175,10 @@ class Intake:
         self._subscribers.append(subscriber)
         return subscriber
 
-    def _take_image(self, message: Any, source: CameraSource) -> None:
+    def _take_image(
+        self, message: Any, source: CameraSource, subscriber: GuardedSubscriber
+    ) -> None:
+        self._transport_s = subscriber.transport_s
         stamp = stamp_ns(message)
         if stamp <= 0:
             sentence = (
@@ -168,6 +189,7 @@ class Intake:
             return
         self._monitor.solved(f'stamp/{source.name}', f'qos/{source.name}')
         self._monitor.image_arrived(source.name, stamp)
+        self._on_image(source.name, message)
 
     def _take_set(self, images: ImageSet) -> None:
         mean_ns = int(images.stamps_ns.mean())
@@ -175,7 +197,7 @@ class Intake:
             sentence = 'image stamps went backwards: past frames are forgotten'
             self._node.get_logger().warning(sentence, throttle_duration_sec=LOG_PERIOD_S)
         self._last_set_ns = mean_ns
-        self._on_set(images)
+        self._on_set(replace(images, transport_s=self._transport_s))
 
     # Reports
 

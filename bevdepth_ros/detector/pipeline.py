@@ -82,7 +82,9 @@ class Pipeline:
                 infos[topics[camera]] = message
                 builder.take_info(camera, message)
 
-            self._intake = Intake(node, settings(), monitor, self._worker.put, take_info)
+            self._intake = Intake(
+                node, settings(), monitor, self._worker.put, take_info, builder.take_image
+            )
         except Exception:
             self.stop(discard=True)
             raise

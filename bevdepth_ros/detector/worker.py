@@ -147,8 +147,10 @@ class Worker:
         if self._stopping.is_set():
             return
         seconds = {
-            'queue': started - images.received,
-            'frame': ready - started,
+            'transport': images.transport_s,
+            'waiting': started - images.received,
+            **built.seconds,
+            'checks': ready - started - sum(built.seconds.values()),
             **detections.stage_seconds,
         }
         self._monitor.set_answered()
@@ -158,7 +160,7 @@ class Worker:
                 built.frame,
                 self._detector.depth,
                 self._detector.config,
-                images.received,
+                images.received - images.transport_s,
                 seconds,
             )
         )

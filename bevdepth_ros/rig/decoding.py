@@ -1,12 +1,15 @@
-"""Decodes the images of a set in parallel, one thread per camera, with a deadline."""
+"""Decodes images in parallel, one thread per camera, with a deadline for a set."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from sensor_msgs.msg import CompressedImage, Image
@@ -16,10 +19,23 @@ from bevdepth_ros.rig.compressed_images import DecodedImage, is_color_jpeg
 from bevdepth_ros.rig.conversions import decoded_image
 
 SHORTEST_SIDE_PX, LARGEST_SIDE_RATIO = 16, 16
+WAITING_SETS = 3
+"""Decoded images that are kept per camera: one in work, one that waits, one that arrives."""
+
+
+class _Started(NamedTuple):
+    """An image whose decoding has been started."""
+
+    message: CompressedImage | Image
+    future: Future[DecodedImage]
 
 
 class ImageDecoder:
-    """Decodes on a GPU if it takes all images of a set, otherwise in threads.
+    """Decodes in one thread per camera, on a GPU as soon as an image arrives.
+
+    A GPU decodes an image faster than a camera sends it, so that only the last image of a set is
+    left to decode when the set is complete. A CPU may be too slow for every image and decodes
+    those of the sets alone.
 
     A thread cannot be interrupted. An image that is not decoded at the deadline costs its camera
     this set and those that come until the thread is done; the other cameras have threads of
@@ -31,18 +47,23 @@ class ImageDecoder:
 
         Args:
             device: a GPU decodes JPEG files itself; None and a CPU leave images to threads.
-            min_width: as ``decoded_image`` takes it; only in threads.
+            min_width: as ``decoded_image`` takes it; not on a GPU.
         """
-        is_gpu = device is not None and device.type == 'cuda'
-        self._gpu_decoder = JpegDecoder(device) if is_gpu and device is not None else None
+        self.on_arrival = device is not None and device.type == 'cuda'
+        self._gpu_decoder = JpegDecoder(device) if self.on_arrival and device else None
         self._min_width = min_width
         self._threads: dict[str, ThreadPoolExecutor] = {}
-        self._running: dict[str, Future[DecodedImage]] = {}
+        self._started: dict[str, deque[_Started]] = {}
 
     def close(self) -> None:
         """End the threads, without waiting for those that still decode."""
         for thread in self._threads.values():
             thread.shutdown(wait=False, cancel_futures=True)
+
+    def begin(self, camera: str, message: CompressedImage | Image, max_pixels: int) -> None:
+        """Start to decode an image that has arrived, if that is done on arrival."""
+        if self.on_arrival:
+            self._start(camera, message, max_pixels)
 
     def __call__(
         self,
@@ -51,7 +72,7 @@ class ImageDecoder:
         max_pixels: int,
         timeout_s: float,
     ) -> list[Callable[[], DecodedImage]]:
-        """Start to decode, and return one function per camera that waits for its image.
+        """Return one function per camera that waits for its image.
 
         The functions raise ValueError as ``decoded_image`` does, and if the image is late.
 
@@ -61,9 +82,6 @@ class ImageDecoder:
             max_pixels: larger images are rejected before they are decoded.
             timeout_s: time for all of them from now on, seconds.
         """
-        on_gpu = self._decoded_on_gpu(messages, max_pixels)
-        if on_gpu is not None:
-            return [partial(_checked, image) for image in on_gpu]
         deadline = time.monotonic() + timeout_s
         started = [
             self._start(camera, message, max_pixels)
@@ -75,31 +93,26 @@ class ImageDecoder:
         self, camera: str, message: CompressedImage | Image, max_pixels: int
     ) -> Future[DecodedImage] | None:
         """Return the decoding of ``message``, None while an earlier one of the camera goes on."""
-        if camera in self._running and not self._running[camera].done():
+        started = self._started.setdefault(camera, deque(maxlen=WAITING_SETS))
+        for earlier in started:
+            if earlier.message is message:
+                return earlier.future
+        if started and not started[-1].future.done():
             return None
         if camera not in self._threads:
             self._threads[camera] = ThreadPoolExecutor(1, thread_name_prefix=f'decode_{camera}')
-        self._running[camera] = self._threads[camera].submit(
-            decoded_image, message, max_pixels, self._min_width
-        )
-        return self._running[camera]
+        future = self._threads[camera].submit(self._decode, message, max_pixels)
+        started.append(_Started(message, future))
+        return future
 
-    def _decoded_on_gpu(
-        self, messages: Sequence[CompressedImage | Image], max_pixels: int
-    ) -> list[DecodedImage] | None:
-        """Return the images, None if they are not for the GPU or one is broken; the CPU then
-        reports which one.
-        """
-        if self._gpu_decoder is None or not all(
-            isinstance(message, CompressedImage) and is_color_jpeg(message, max_pixels)
-            for message in messages
-        ):
-            return None
-        try:
-            tensors = self._gpu_decoder([message.data for message in messages])
-        except ValueError:
-            return None
-        return [DecodedImage(pixels, pixels.shape[1], pixels.shape[0]) for pixels in tensors]
+    def _decode(self, message: CompressedImage | Image, max_pixels: int) -> DecodedImage:
+        """Decode on the GPU what it can decode; the CPU names what is wrong with the others."""
+        is_jpeg = isinstance(message, CompressedImage) and is_color_jpeg(message, max_pixels)
+        if self._gpu_decoder is not None and is_jpeg:
+            with suppress(ValueError):
+                [pixels] = self._gpu_decoder([message.data])
+                return DecodedImage(pixels, pixels.shape[1], pixels.shape[0])
+        return decoded_image(message, max_pixels, self._min_width)
 
 
 def _result(

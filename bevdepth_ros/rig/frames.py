@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 import torch
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from bevdepth_core.types import CameraRig, Frame
 from bevdepth_ros.rig.calibrations import Calibrations
@@ -59,6 +59,7 @@ class BuiltFrame:
             if there is one.
         no_poses: why the frame has no ego poses; None if it has.
         warnings: what is suspicious about the calibration of cameras, by name.
+        seconds: time for ``decoding`` and ``geometry``.
     """
 
     frame: Frame | None
@@ -66,6 +67,7 @@ class BuiltFrame:
     refusal: tuple[str, str] | None = None
     no_poses: str | None = None
     warnings: dict[str, str] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -128,6 +130,13 @@ class FrameBuilder:
         """End the threads that decode images."""
         self._decoder.close()
 
+    def take_image(self, camera: str, message: CompressedImage | Image) -> None:
+        """Start work on an image that has just arrived, if that pays (see ``ImageDecoder``)."""
+        self._decoder.begin(camera, message, self._max_pixels())
+
+    def _max_pixels(self) -> int:
+        return round(self._settings().max_image_megapixels * 1e6)
+
     def take_info(self, camera: str, message: CameraInfo) -> None:
         """Use this CameraInfo of ``camera`` from the next set on, unless a file is given."""
         self._calibrations.take_info(camera, message)
@@ -139,9 +148,10 @@ class FrameBuilder:
             images: one message per camera.
             stopping: ends a wait early.
         """
-        settings = self._settings()
+        settings, began = self._settings(), time.monotonic()
         faults: dict[str, CameraFaultError] = {}
         views: list[_View] = list(_each(self._decoded(images, settings), faults))
+        decoded = time.monotonic()
         self._await_geometry(settings, views, stopping or threading.Event())
         calibrated: list[_CalibratedView] = list(
             _each(
@@ -158,7 +168,8 @@ class FrameBuilder:
         frame = Frame(
             tuple(view.pixels for view in calibrated), _rig(calibrated), stamps_ns, poses
         )
-        return BuiltFrame(frame, faults, no_poses=no_poses, warnings=warnings)
+        seconds = {'decoding': decoded - began, 'geometry': time.monotonic() - decoded}
+        return BuiltFrame(frame, faults, no_poses=no_poses, warnings=warnings, seconds=seconds)
 
     def poses(self, stamps_ns: np.ndarray) -> tuple[np.ndarray | None, str | None]:
         """Return (N, 4, 4) poses of the base frame in the fixed frame at these (N,) stamps, or
@@ -181,7 +192,7 @@ class FrameBuilder:
         decoded = self._decoder(
             [source.name for source in sources],
             images.messages,
-            round(settings.max_image_megapixels * 1e6),
+            self._max_pixels(),
             settings.decode_timeout_s,
         )
         for source, message, stamp_ns, image in zip(

@@ -6,8 +6,9 @@
 The node, the publisher of six 1600x900 images and the subscriber to the detections are three
 processes on one clock (node_traffic). The latency counts from the publication of the last image of
 a set to the arrival of its detections. The parts are the stages that the node publishes on
-~/latency; ``delivery`` is the rest: transport from the publisher and to the subscriber. Weights
-are random and give about 100 boxes. Writes node_<preset>_<kind>.json and .png.
+~/latency; ``delivery`` is the rest: from the last part to the subscriber. The sets of the first
+three seconds, in which the node learns the trigger cycle, do not count. Weights are random and
+give about 100 boxes. Writes node_<preset>_<kind>.json and .png.
 """
 
 from __future__ import annotations
@@ -36,14 +37,13 @@ from bevdepth_core.config import ModelConfig, load_model_config
 from bevdepth_core.model import BEVDepth
 from bevdepth_ros.launching import isolate
 from tests.benchmarks.charts import stage_bar, two_charts, value_bars, write_json
-from tests.benchmarks.node_traffic import NODE, TOPIC
+from tests.benchmarks.node_traffic import NODE, TOPIC, WARM_UP_S
 from tests.reference import ROOT
 from tests.ros.graph import Graph, wait_until
 
 BOXES = 100
 """Most boxes of one result."""
 SLOP_S = 0.006
-WARM_UP_S = 4.0
 PERCENTILES = (50, 99, 99.9)
 
 
@@ -130,7 +130,6 @@ def measure(options: argparse.Namespace, node: psutil.Process, folder: Path) -> 
     graph.close()
     rclpy.shutdown()
     traffic = Traffic(options.kind, node, folder)
-    traffic.run(options.rate, WARM_UP_S)
     results = {'ready_s': ready_s, 'steady': traffic.run(options.rate, options.seconds)}
     rates = [float(rate) for rate in options.ramp.split(',') if rate]
     results['ramp'] = [traffic.run(rate, options.ramp_seconds) for rate in rates]
@@ -169,25 +168,27 @@ class Traffic:
         cpu_s = sum(self._node.cpu_times()[:2]) - before
         receiver.send_signal(signal.SIGINT)
         receiver.wait(20)
-        self._begin_s += seconds + 1
+        self._begin_s += WARM_UP_S + seconds + 1
         result = summary(json.loads(sent_file.read_text()), json.loads(received_file.read_text()))
         return {'rate': rate, **result, 'node_cpu_ms_per_set': 1e3 * cpu_s / result['sent']}
 
 
 def summary(sent: dict[str, Any], received: dict[str, Any]) -> dict[str, Any]:
     """Return losses, percentiles of the latency and medians of its parts, ms."""
-    stamps = [stamp for stamp in sent['published'] if stamp in received['arrived']]
+    published = dict(list(sent['published'].items())[sent['warm_up_sets'] :])
+    stamps = [stamp for stamp in published if stamp in received['arrived']]
     latency = {s: 1e3 * (received['arrived'][s] - sent['published'][s]) for s in stamps}
     timed = [stamp for stamp in stamps if stamp in received['stages']]
     parts: dict[str, list[float]] = {}
     for stamp in timed:
         stages = dict(received['stages'][stamp])
         total = stages.pop('total')
+        stages.pop('tracking', None)  # comes after the detections are published
         for name, value in {**stages, 'delivery': latency[stamp] - total}.items():
             parts.setdefault(name, []).append(value)
     medians = {name: round(float(np.median(values)), 3) for name, values in parts.items()}
     return {
-        'sent': len(sent['published']),
+        'sent': len(published),
         'answered': len(stamps),
         'reached_rate': sent['reached_rate'],
         'bytes_per_set': sent['bytes_per_set'],

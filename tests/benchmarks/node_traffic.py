@@ -47,6 +47,7 @@ CYCLE_PART = 0.5
 STAMP = struct.Struct('<iI')
 STAMP_AT = 4
 """A serialized message begins with 4 bytes of encapsulation; the stamp of the header follows."""
+WARM_UP_S = 3.0
 SETTLE_PERIODS = 5
 """Wait for the last detections, in periods of the images."""
 SPIN_LEAD_S = 0.002
@@ -97,7 +98,7 @@ def publish(node: Node, options: argparse.Namespace) -> dict[str, Any]:
     published: dict[int, float] = {}
     time.sleep(0.5)
     start = time.monotonic()
-    for index in range(round(options.rate * options.seconds)):
+    for index in range(round(options.rate * (WARM_UP_S + options.seconds))):
         time_s = options.begin + index * period
         wait_until(start + index * period)
         rig.send_poses(time_s)
@@ -113,6 +114,7 @@ def publish(node: Node, options: argparse.Namespace) -> dict[str, Any]:
     time.sleep(SETTLE_PERIODS * period)
     return {
         'published': {str(stamp): moment for stamp, moment in published.items()},
+        'warm_up_sets': round(WARM_UP_S * options.rate),
         'reached_rate': len(published) / took,
         'bytes_per_set': sum(map(len, messages)),
     }

@@ -166,8 +166,11 @@ def test_diagnostics_tell_rates_spread_latency_device_and_memory(detector):
     assert float(values('cameras')['left.rate_hz']) > 0
     assert float(values('sets')['spread_p50_ms']) == 8.0
     stages = (
-        'queue',
-        'frame',
+        'transport',
+        'waiting',
+        'decoding',
+        'geometry',
+        'checks',
         'preprocess',
         'image_branch',
         'view_transform',

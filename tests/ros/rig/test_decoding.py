@@ -71,7 +71,7 @@ def test_a_late_image_costs_its_camera_the_sets_until_it_is_decoded_and_the_othe
         left()
     right()
     slow.finish()
-    decoder._running['left'].result(PATIENCE_S)
+    decoder._started['left'][-1].future.result(PATIENCE_S)
     assert [image().width for image in decoder(CAMERAS, jpegs(), LIMIT, PATIENCE_S)] == [160, 160]
 
 
@@ -82,7 +82,7 @@ def test_closing_does_not_wait_for_a_late_image(monkeypatch: pytest.MonkeyPatch)
     decoder = ImageDecoder()
     decoder(('left',), [late], LIMIT, 0.0)
     decoder.close()
-    assert not decoder._running['left'].done()
+    assert not decoder._started['left'][-1].future.done()
     slow.finish()
 
 
@@ -118,3 +118,47 @@ def test_images_may_be_decoded_at_a_reduced_size():
 def test_large_images_are_rejected(decoder: ImageDecoder):
     with pytest.raises(ValueError, match='more than max_image_megapixels'):
         decoder(('left',), jpegs()[:1], 160 * 120 - 1, PATIENCE_S)[0]()
+
+
+class CountingDecoder:
+    """Counts the images that are decoded."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, message, max_pixels: int, min_width: int = 0) -> DecodedImage:
+        self.count += 1
+        return decoded_image(message, max_pixels, min_width)
+
+
+def test_an_image_that_is_decoded_on_arrival_is_not_decoded_again_for_its_set(
+    decoder: ImageDecoder, monkeypatch: pytest.MonkeyPatch
+):
+    counting = CountingDecoder()
+    monkeypatch.setattr(decoding, 'decoded_image', counting)
+    decoder.on_arrival = True
+    first, second = jpegs()
+    for message in (first, second):
+        decoder.begin('left', message, LIMIT)
+        decoder._started['left'][-1].future.result(PATIENCE_S)
+    [image] = decoder(('left',), [first], LIMIT, PATIENCE_S)
+    assert np.array_equal(image().pixels, decoded_image(first, LIMIT).pixels)
+    assert counting.count == 2
+
+
+def test_a_cpu_decodes_no_image_that_is_in_no_set(
+    decoder: ImageDecoder, monkeypatch: pytest.MonkeyPatch
+):
+    counting = CountingDecoder()
+    monkeypatch.setattr(decoding, 'decoded_image', counting)
+    decoder.begin('left', jpegs()[0], LIMIT)
+    assert decoder(('left',), [jpegs()[1]], LIMIT, PATIENCE_S)[0]().width == 160
+    assert counting.count == 1
+
+
+def test_only_the_images_of_few_sets_are_kept(decoder: ImageDecoder):
+    decoder.on_arrival = True
+    for _ in range(2 * decoding.WAITING_SETS):
+        decoder.begin('left', jpegs()[0], LIMIT)
+        decoder._started['left'][-1].future.result(PATIENCE_S)
+    assert len(decoder._started['left']) == decoding.WAITING_SETS
