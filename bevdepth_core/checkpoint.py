@@ -277,7 +277,7 @@ def _require_plain_archive(path: Path) -> None:
 
 
 def _is_plain(value: object) -> bool:
-    """Return whether ``value`` is a dense tensor that stores all of its elements: an expanded one
+    """Return True if ``value`` is a dense tensor that stores all of its elements: an expanded one
     would take any amount of memory when it is copied.
     """
     if (

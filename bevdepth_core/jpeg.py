@@ -74,7 +74,7 @@ class JpegDecoder:
 
 
 def _is_whole_jpeg(file: bytes) -> bool:
-    """Return whether the file begins and ends as a JPEG does; nvJPEG accepts truncated files."""
+    """Return True if the file begins and ends as a JPEG does; nvJPEG accepts truncated files."""
     return bytes(file[:2]) == b'\xff\xd8' and bytes(file[-2:]) == b'\xff\xd9'
 
 

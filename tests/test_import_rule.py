@@ -82,7 +82,7 @@ def part(name: str, package: str) -> str | None:
 
 
 def allowed_outside(name: str, own: str) -> bool:
-    """Whether the base modules of the core may import ``name`` from outside the project."""
+    """True if the base modules of the core may import ``name`` from outside the project."""
     yaml_too = {'yaml', 'jsonargparse'} if own == 'config' else set()
     return name.split('.')[0] in {'numpy', 'torch'} | yaml_too | sys.stdlib_module_names
 

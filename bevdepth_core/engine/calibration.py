@@ -54,7 +54,7 @@ class Calibration:
         return cls(rig, _sizes(images), camera_vector(matrices), exact)
 
     def holds_for(self, rig: CameraRig, images: Sequence[np.ndarray | torch.Tensor]) -> bool:
-        """Return whether ``rig`` and the sizes of ``images`` are the same; names may differ."""
+        """Return True if ``rig`` and the sizes of ``images`` are the same; names may differ."""
         return (
             self.sizes == _sizes(images)
             and np.array_equal(self.rig.intrinsics, rig.intrinsics)

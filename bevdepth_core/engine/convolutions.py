@@ -100,7 +100,7 @@ class FusedConv(nn.Module):
         return (result if summand is None else result.add_(summand)).relu_()
 
     def _measure_fused_kernel(self, features: torch.Tensor, summand: torch.Tensor | None) -> bool:
-        """Return whether the fused kernel is fast enough: cuDNN chooses it without a measurement,
+        """Return True if the fused kernel is fast enough: cuDNN chooses it without a measurement,
         and for some sizes it takes ten times as long as separate kernels.
         """
         fused = device_seconds(partial(self._fused_kernel, features, summand))

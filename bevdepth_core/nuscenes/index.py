@@ -131,7 +131,7 @@ class SampleIndex(Sequence[SampleRecord]):
 
     @property
     def is_annotated(self) -> bool:
-        """Whether the tables hold any annotation of these samples."""
+        """True if the tables hold any annotation of these samples."""
         return bool(len(self._columns['label']) or self.excluded_categories)
 
     def tokens(self) -> list[str]:

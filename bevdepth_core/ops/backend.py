@@ -30,14 +30,14 @@ def force_reference() -> Iterator[None]:
 
 
 def kernels_in_use() -> bool:
-    """Return whether the compiled kernels run on CUDA: they are built and the reference is not
+    """Return True if the compiled kernels run on CUDA: they are built and the reference is not
     forced.
     """
     return kernels is not None and not _reference_forced
 
 
 def _reference_requested() -> bool:
-    """Return whether the environment variable selects the reference."""
+    """Return True if the environment variable selects the reference."""
     value = os.environ.get('BEVDEPTH_VOXEL_POOLING', '')
     if value not in ('', 'reference'):
         raise ValueError(f"BEVDEPTH_VOXEL_POOLING must be 'reference' or not set, got {value!r}")
@@ -48,7 +48,7 @@ _reference_forced = _reference_requested()
 
 
 def use_kernels(features: Tensor) -> bool:
-    """Return whether ``features`` are pooled by the compiled kernels rather than by the
+    """Return True if ``features`` are pooled by the compiled kernels rather than by the
     reference.
     """
     if _reference_forced:

@@ -84,7 +84,7 @@ class StopOnInterrupt(Checkpoint):
             self._stop(trainer)
 
     def _must_stop(self, trainer: Trainer, batch_idx: int) -> bool:
-        """Return whether any process was interrupted; all processes return the same."""
+        """Return True if any process was interrupted; all processes return the same."""
         if trainer.world_size == 1:
             return self._stopping
         if batch_idx % SYNC_BATCHES:

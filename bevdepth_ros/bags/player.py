@@ -218,7 +218,7 @@ class Player:
 
 
 def _has_stamp(data: bytes) -> bool:
-    """Return whether a serialized message that begins with a header has a time stamp."""
+    """Return True if a serialized message that begins with a header has a time stamp."""
     return any(data[4:12])
 
 

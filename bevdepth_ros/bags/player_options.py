@@ -45,7 +45,7 @@ class Options:
     exclude_regex: str = ''
 
     def chooses(self, name: str) -> bool:
-        """Whether the topic ``name`` is played. Patterns match whole names, as in rosbag2."""
+        """True if the topic ``name`` is played. Patterns match whole names, as in rosbag2."""
         if name in self.exclude_topics or (self.clock and name == CLOCK_TOPIC):
             return False
         if self.exclude_regex and re.fullmatch(self.exclude_regex, name):

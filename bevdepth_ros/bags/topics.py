@@ -43,7 +43,7 @@ class Topic:
 
     @property
     def latched(self) -> bool:
-        """Whether late subscribers receive messages that were published before."""
+        """True if late subscribers receive messages that were published before."""
         return self.name == '/tf_static' or any(
             qos.durability == QosDurability.TRANSIENT_LOCAL for qos in self.profiles
         )
@@ -55,7 +55,7 @@ class Topic:
 
     @property
     def best_effort(self) -> bool:
-        """Whether all its publishers offered best effort."""
+        """True if all its publishers offered best effort."""
         return bool(self.profiles) and all(
             qos.reliability == QosReliability.BEST_EFFORT for qos in self.profiles
         )

@@ -53,7 +53,7 @@ def require_replaceable(path: Path) -> None:
 
 
 def _is_bag(path: Path) -> bool:
-    """Return whether ``path`` is a folder that holds a bag and nothing else."""
+    """Return True if ``path`` is a folder that holds a bag and nothing else."""
     if not (path / 'metadata.yaml').is_file():
         return False
     return all(entry.is_file() and entry.suffix in _BAG_SUFFIXES for entry in path.iterdir())

@@ -281,7 +281,7 @@ def _converted(reader: _Reader, is_direct: bool) -> Arguments:
 
 
 def is_launched_directly(launch_file: str, argv: Sequence[str]) -> bool:
-    """Whether the command line ``argv`` launches ``launch_file`` itself.
+    """True if the command line ``argv`` launches ``launch_file`` itself.
 
     A launch file that includes this one has arguments of its own, about which this one knows
     nothing.

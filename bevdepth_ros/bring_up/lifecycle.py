@@ -210,7 +210,7 @@ class _BringUp:
             self._get.remove_pending_request(future)
 
     async def _is_done(self, future: Any, waiting: str) -> bool:
-        """Return whether a response came within RESPONSE_S."""
+        """Return True if a response came within RESPONSE_S."""
         deadline = time.monotonic() + RESPONSE_S
         while not future.done() and time.monotonic() < deadline:
             await self._pause(waiting)

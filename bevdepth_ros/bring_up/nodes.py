@@ -140,7 +140,7 @@ def republisher_node(camera: RvizCamera) -> Node:
 
 
 def is_installed(package: str) -> bool:
-    """Whether a ROS package is in the environment."""
+    """True if a ROS package is in the environment."""
     try:
         get_package_prefix(package)
     except PackageNotFoundError:

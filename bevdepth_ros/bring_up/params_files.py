@@ -78,7 +78,7 @@ def _patterns(block: dict, prefix: str = '') -> Iterator[str]:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """Whether rcl applies a block to a node: /* stands for one token, /** for any number."""
+    """True if rcl applies a block to a node: /* stands for one token, /** for any number."""
     tokens = {'/**': r'(/\w+)*', '/*': r'/\w+'}
     parts = re.split(r'(/\*\*|/\*)', pattern)
     return (

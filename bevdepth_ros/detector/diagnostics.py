@@ -25,21 +25,21 @@ DROP_REASONS = (
     'too_few_cameras',
     'error',
 )
-"""Why a set was not answered: a newer one came first, a camera cannot be used and too few others
-are left, or detection failed."""
+"""Why an image set has no result: a newer set arrived first, too few cameras can be used, or the
+detection failed."""
 
 RATE_WINDOW_S = 5.0
 LATENCY_WINDOW = 100
-"""Answers that the latency percentiles look back on."""
+"""Number of results that the latency percentiles are computed from."""
 
 
 class Monitor:
-    """Collects what happens; every method may be called from any thread.
+    """Collects counts, times and problems; every method may be called from any thread.
 
     Attributes:
-        report: see ``Problems``, as for the next two.
-        solved: likewise.
-        changed: likewise.
+        report: as ``Problems.report``.
+        solved: as ``Problems.solved``.
+        changed: as ``Problems.changed``.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class Monitor:
         cameras: tuple[str, ...] = (),
         ros_now_s: Callable[[], float] = time.monotonic,
     ):
-        """Start with nothing seen.
+        """Start without counts and problems.
 
         Args:
             logger: of the node.
             cameras: names.
-            ros_now_s: the node's time in seconds: in a slow or paused replay, silence lasts as
-                long as it does there.
+            ros_now_s: returns the node's time in seconds; durations are measured with it if a
+                replay is slow or paused.
         """
         self._ros_now_s = ros_now_s
         self._problems = Problems(logger)
@@ -73,7 +73,7 @@ class Monitor:
 
         Args:
             cameras: names.
-            startup_s: how long cameras may take to begin, seconds.
+            startup_s: how long cameras may take to start, seconds.
         """
         self.stop()
         with self._lock:
@@ -96,11 +96,13 @@ class Monitor:
             self._delays: deque[float] = deque(maxlen=LATENCY_WINDOW)
 
     def stop(self) -> None:
-        """End an activation: its problems are dropped, its counts stay."""
+        """End an activation: drop its problems, keep its counts."""
         self._problems.forget_all_but('node')
 
     def fact(self, area: str, **values) -> None:
-        """Set values that are shown until they are set again or another activation begins."""
+        """Set values that are published until they are set again or the node is activated
+        again.
+        """
         with self._lock:
             self._facts[area].update({key: str(value) for key, value in values.items()})
 
@@ -115,14 +117,12 @@ class Monitor:
             self._newest_ns[camera] = stamp_ns
 
     def images_ignored(self, camera: str, count: int) -> None:
-        """Note how many images so far repeated an earlier one or had no stamp."""
+        """Store how many images so far repeated an earlier one or had no stamp."""
         with self._lock:
             self._ignored[camera] = count
 
     def cameras_used(self, used: Iterable[str], faulty: Iterable[str]) -> None:
-        """Note which cameras a set consists of, and count those that were in it but could not be
-        used.
-        """
+        """Store which cameras are used, and count images of the set that could not be used."""
         with self._lock:
             used = tuple(used)
             self._unusable.update(list(faulty))
@@ -139,46 +139,48 @@ class Monitor:
             self._last_set = self._moment()
 
     def set_dropped(self, reason: str) -> None:
-        """Count a set that gets no answer, for one of DROP_REASONS."""
+        """Count an image set without a result, for one of DROP_REASONS."""
         with self._lock:
             self._dropped[reason] += 1
 
     def set_answered(self) -> None:
-        """Count an answer."""
+        """Count an image set with a result."""
         with self._lock:
             self._sets['answered'] += 1
 
     def answer_replaced(self) -> None:
-        """Count an answer that a newer one replaced before it was published."""
+        """Count a result that a newer one replaced before it was published."""
         with self._lock:
             self._sets['unpublished'] += 1
 
     def answer_published(self, stage_seconds: Mapping[str, float]) -> None:
-        """Note the time that an answer took by stage."""
+        """Add the durations of a result by stage."""
         with self._lock:
             self._published.append(time.monotonic())
             for stage, seconds in stage_seconds.items():
                 self._latencies.setdefault(stage, deque(maxlen=LATENCY_WINDOW)).append(seconds)
 
     def startup_is_over(self) -> bool:
-        """Return whether the time to begin is over."""
+        """Return True if ``startup_s`` is over."""
         with self._lock:
             return time.monotonic() > self._begins_at
 
     def silence_s(self, camera: str) -> float:
-        """Return how long ago the camera's last image came, or the time to begin ended if there
-        was none, seconds.
+        """Return the time since the camera's last image, or since the end of the startup time if
+        there was no image, seconds.
         """
         with self._lock:
             return self._since(self._last_image[camera])
 
     def seconds_since_last_set(self) -> float:
-        """Return how long ago the last complete set came, or the time to begin ended, seconds."""
+        """Return the time since the last complete set, or since the end of the startup time if
+        there was no set, seconds.
+        """
         with self._lock:
             return self._since(self._last_set)
 
     def clock_jumped(self) -> None:
-        """Measure what is going on by wall time alone, since the node's clock was set back."""
+        """Measure present durations by wall time only, because the node's clock went back."""
         with self._lock:
             self._last_image = {
                 camera: (wall_s, -math.inf) for camera, (wall_s, _) in self._last_image.items()
@@ -186,11 +188,11 @@ class Monitor:
             self._last_set = (self._last_set[0], -math.inf)
 
     def _moment(self) -> tuple[float, float]:
-        """Return the present on both clocks, seconds."""
+        """Return the present time of both clocks, seconds."""
         return time.monotonic(), self._ros_now_s()
 
     def _since(self, moment: tuple[float, float]) -> float:
-        """Return how long ago ``moment`` was, on the clock where that is shorter, seconds."""
+        """Return the time since ``moment``, by the clock for which it is shorter, seconds."""
         return min(now - then for now, then in zip(self._moment(), moment, strict=True))
 
     def counts(self) -> dict[str, int]:
@@ -199,7 +201,7 @@ class Monitor:
             return self._counts()
 
     def summary(self) -> str:
-        """Return the counts that are not 0, in words."""
+        """Return the counts that are not 0 as text."""
         return (
             ', '.join(f'{count} {name}' for name, count in self.counts().items() if count)
             or 'none'
@@ -209,7 +211,7 @@ class Monitor:
         """Return one status per area; ``now_ns`` is the node's clock, which image ages are
         measured by.
         """
-        problems = self._problems.show()
+        problems = self._problems.collect()
         with self._lock:
             values = {
                 'node': {

@@ -32,7 +32,7 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 GRAPH_CHECKS = 4
-"""Calls of ``check`` per look at the publishers of the topics."""
+"""The publishers of the topics are checked in every n-th call of ``check``."""
 
 
 LONGEST_TRANSPORT_S = 1.0
@@ -48,7 +48,7 @@ def transport_s(source_timestamp_ns: int) -> float:
 
 
 class GuardedSubscriber(Subscriber):
-    """A subscriber whose callbacks may raise: an exception would end the executor."""
+    """Catches exceptions of callbacks, which would end the executor."""
 
     def __init__(self, on_error: Callable[[Exception], None], *args: Any, **kwargs: Any) -> None:
         self._on_error, self.transport_s = on_error, 0.0
@@ -78,7 +78,7 @@ class Intake:
 
         Args:
             node: whose executor receives the messages.
-            settings: topics, slop and queue sizes, fixed for the life of this object.
+            settings: topics, slop and queue sizes, which stay fixed.
             monitor: receives counts and problems.
             on_set: receives image sets; must return at once.
             on_info: receives the camera's name and each CameraInfo.
@@ -121,13 +121,13 @@ class Intake:
         self._synchronizer.reset()
 
     def check(self, timeout_s: float) -> None:
-        """Continue without cameras that are silent for ``timeout_s`` seconds or do not fit the
-        others, and report them.
+        """Exclude and report cameras that are silent for ``timeout_s`` seconds or whose stamps do
+        not fit the others.
         """
         silences = {source.name: self._monitor.silence_s(source.name) for source in self._sources}
         silent = {name for name, silence_s in silences.items() if silence_s > timeout_s}
         self._report_silent(silent)
-        # When all cameras stop, they pass the timeout one after the other within one cycle.
+        # If all cameras stop, they reach the timeout one after the other within one cycle.
         if min(silences.values()) < timeout_s / 2 and self._monitor.startup_is_over():
             indices = [index for index, one in enumerate(self._sources) if one.name in silent]
             self._synchronizer.check(indices, timeout_s)
@@ -279,7 +279,7 @@ class Intake:
             self._monitor.solved(key)
 
     def _report_shared_topics(self) -> None:
-        """Report topics that two publishers publish on in two looks in a row."""
+        """Report topics that had two publishers in two checks in a row."""
         before, self._shared = self._shared, {}
         for source in self._sources:
             topics = {'images': source.image_topic}

@@ -41,18 +41,19 @@ NODE_NAME = 'bevdepth_detector'
 TICK_S = 0.25
 """Period of the checks for changes, which are published at once."""
 GRAPH_LOOKS = 4
-"""Ticks per look at the publishers of the outputs."""
+"""Ticks between two checks for other publishers of the outputs."""
 EXIT_PATIENCE_S = 0.5
 """When the process ends, longest wait for the image set in progress, and for its publication."""
 PASSING_FAULT_S = 2.0
-"""A fault in messages is over when it did not occur again for this time."""
+"""A fault in messages has ended if it did not occur again for this time."""
 
 
 class DetectorNode(LifecycleNode):
     """Detects objects in synchronized camera images.
 
-    configure loads the weights and creates the publishers; activate subscribes and starts the
-    worker; deactivate finishes the sets it has and ends both; cleanup releases the rest.
+    configure loads the weights and creates the publishers. activate subscribes and starts the
+    worker. deactivate finishes the complete image sets and ends the subscriptions and the worker.
+    cleanup releases everything else.
     """
 
     def __init__(self, **options):
@@ -132,7 +133,7 @@ class DetectorNode(LifecycleNode):
         if self._device_failure is not None:
             return TransitionCallbackReturn.ERROR
         self._stop_detecting(discard=False, timeout_s=PATIENCE_S)
-        self.get_logger().info(f'sets of images: {self._monitor.summary()}')
+        self.get_logger().info(f'image sets: {self._monitor.summary()}')
         return self._reached('inactive', super().on_deactivate(state))
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -250,7 +251,9 @@ class DetectorNode(LifecycleNode):
         )
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        """Reject what is invalid or cannot change now, with the reason; apply the rest at once."""
+        """Reject invalid values and parameters that cannot change now, with the reason; apply the
+        others at once.
+        """
         values = {change.name: change.value for change in changes if change.name in FIELDS}
         try:
             parameters.check_choices(values)
@@ -274,9 +277,7 @@ class DetectorNode(LifecycleNode):
             self._pipeline.clock_went_back(self.get_clock().now().nanoseconds)
 
     def on_callback_error(self, error: Exception) -> None:
-        """Report what a callback raised, such as one of rclpy's own on a message that it does not
-        expect.
-        """
+        """Report the exception of a callback; rclpy's own callbacks may raise, too."""
         self._note_fault(
             'callback',
             'node',
@@ -291,8 +292,8 @@ class DetectorNode(LifecycleNode):
         self._monitor.report(kind, area, WARN, sentence)
 
     def _on_device_failure(self, sentence: str) -> None:
-        """Note, in the worker's thread, that detection has ended; the executor's thread then
-        changes the state.
+        """Record that detection has ended; called by the worker's thread. The executor's thread
+        then changes the state.
         """
         self._monitor.report('device_failure', 'node', ERROR, sentence)
         self._device_failure = sentence
@@ -383,7 +384,7 @@ def _ready_detector(
 def run_detector() -> None:
     """Run the node until it is interrupted; does not return."""
     _run()
-    gc.collect()  # drops the node, so that others see it leave at once and not after 20 s
+    gc.collect()  # destroys the node, so that other nodes notice at once and not after 20 s
     sys.stdout.flush()
     sys.stderr.flush()
     # A normal exit waits for a network that the worker still runs, and for torch to unload.

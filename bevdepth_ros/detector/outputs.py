@@ -118,7 +118,7 @@ class Outputs:
     def publish(self, result: DetectionResult, settings: Settings) -> dict[str, float]:
         """Publish ``result`` on all topics and return its seconds by stage, complete.
 
-        The detections come first: nobody who needs them waits for the tracker.
+        The detections are published first, so that they do not wait for the tracker.
         """
         detections, began, frame_id = result.detections, time.monotonic(), settings.base_frame
         covariance = default_covariance(detections)
@@ -191,8 +191,8 @@ class Outputs:
 
 
 class ResultPublisher:
-    """Publishes results in a thread of its own, so that detection does not wait for DDS or for
-    messages to be built.
+    """Publishes results in its own thread, so that detection does not wait for serialization and
+    DDS.
     """
 
     def __init__(self, publish: Callable[[DetectionResult], dict[str, float]], monitor: Monitor):
@@ -206,12 +206,12 @@ class ResultPublisher:
         self._thread: SlotThread[DetectionResult] = SlotThread('publication', self._run)
 
     def put(self, result: DetectionResult) -> None:
-        """Hand over a result; it replaces one that still waits."""
+        """Pass a result; it replaces one that still waits."""
         if self._thread.put(result):
             self._monitor.answer_replaced()
 
     def stop(self, discard: bool, timeout_s: float = PATIENCE_S) -> None:
-        """End the thread; arguments as ``SlotThread.stop`` has them."""
+        """End the thread; arguments as for ``SlotThread.stop``."""
         self._thread.stop(discard, timeout_s)
 
     def _run(self, results: Iterator[DetectionResult]) -> None:
@@ -219,7 +219,7 @@ class ResultPublisher:
             try:
                 self._monitor.answer_published(self._publish(result))
                 self._monitor.solved('publish')
-            except Exception as error:  # one result that cannot be sent must not end the thread
+            except Exception as error:  # an exception for one result must not end the thread
                 self._monitor.report(
                     'publish',
                     'sets',

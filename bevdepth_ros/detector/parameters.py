@@ -1,4 +1,4 @@
-"""The node's parameters: each declared once, here, with default, range, meaning and when it may
+"""Declares the node's parameters, each with default, range, description, and when it may
 change.
 """
 
@@ -17,10 +17,10 @@ from bevdepth_ros.rig.settings import LIVE, START, RigSettings, check_choice, de
 
 @dataclass(frozen=True)
 class Settings(RigSettings):
-    """The values of all parameters, checked together.
+    """The values of all parameters, checked against each other.
 
     Raises:
-        ValueError: values that contradict each other, or a name that is not among the choices.
+        ValueError: values contradict each other, or a value is not among the choices.
     """
 
     image_reliability: str = parameter(
@@ -110,7 +110,7 @@ class Settings(RigSettings):
 
     @property
     def tracker_config(self) -> TrackerConfig:
-        """Numbers of the tracker."""
+        """Configuration of the tracker."""
         usual = TrackerConfig()
         return TrackerConfig(
             birth_score=self.track_birth_score,
@@ -141,8 +141,8 @@ def declare(node: Node) -> None:
     """Declare every parameter on ``node``, which must be made with
     ``automatically_declare_parameters_from_overrides``.
 
-    Whole numbers are taken for real ones; a name that is no parameter is logged with the nearest
-    one that is.
+    Integers are accepted for floating-point parameters. Unknown names are logged together with the
+    most similar parameter.
 
     Raises:
         ValueError: a value of the wrong type.
@@ -204,13 +204,13 @@ def read(node: Node, changed: dict | None = None) -> Settings:
 
 
 def check_choices(values: dict) -> None:
-    """Raise ValueError when one of ``values``, by name, is not among the parameter's choices."""
+    """Raise ValueError if one of ``values``, by name, is not among the parameter's choices."""
     for name, value in values.items():
         check_choice(FIELDS[name], value)
 
 
 def check_live(names) -> None:
-    """Raise ValueError when one of ``names`` cannot change while the node is active."""
+    """Raise ValueError if one of ``names`` cannot change while the node is active."""
     fixed = [name for name in names if FIELDS[name].metadata['change'] != LIVE]
     if fixed:
         raise ValueError(

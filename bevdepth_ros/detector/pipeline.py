@@ -1,4 +1,4 @@
-"""Subscriptions, detection and publication, which exist while the node is active."""
+"""Subscriptions, detection thread and publishing thread, which exist while the node is active."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STALE_S = 2.0
 
 
 class Pipeline:
-    """Subscribes, detects in one thread and publishes in another, until it is stopped."""
+    """Subscribes in the executor's thread, detects in a second one and publishes in a third."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Pipeline:
             self._transforms.close()
 
     def is_alive(self) -> bool:
-        """Return whether detection did not end in time and still uses the detector."""
+        """Return True if detection did not end in time and still uses the detector."""
         return self._worker is not None and self._worker.is_alive()
 
     def check(self, camera_timeout_s: float) -> None:
@@ -110,7 +110,7 @@ class Pipeline:
         self._report_stale_transforms()
 
     def _report_stale_transforms(self) -> None:
-        """Report moving transforms that arrive no longer while images do."""
+        """Report moving transforms that stopped arriving while images arrive."""
         is_live = self._monitor.seconds_since_last_set() < STALE_S / 2
         stale = self._transforms.stale(STALE_S) if is_live else {}
         self._monitor.solved(*(f'stale/{frame}' for frame in self._stale - stale.keys()))
@@ -119,6 +119,6 @@ class Pipeline:
             self._monitor.report(f'stale/{frame}', 'tf', WARN, sentence)
 
     def clock_went_back(self, now_ns: int) -> None:
-        """Forget images that wait, and transforms later than the present time ``now_ns``."""
+        """Forget waiting images, and transforms later than the present time ``now_ns``."""
         self._intake.reset()
         self._transforms.clock_went_back(now_ns)

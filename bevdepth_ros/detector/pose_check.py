@@ -8,11 +8,12 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 FASTEST_M_S = 100.0
-"""No vehicle is faster; the only limit while the previous motion is unknown."""
+"""Highest speed of a vehicle; the only limit while the previous motion is unknown."""
 LONGEST_S = 1.0
-"""Poses further apart in time are not compared: past frames are not used either."""
+"""Poses that are further apart in time are not compared, because past frames that old are not used
+either."""
 STEP_M, STEP_DEG = 1.0, 20.0
-"""A correction of the localization that is smaller is no jump."""
+"""Smaller corrections of the localization are not jumps."""
 ACCELERATION_M_S2, ACCELERATION_DEG_S2 = 15.0, 300.0
 """Largest change of speed and of turn rate."""
 
@@ -42,7 +43,7 @@ STANDSTILL = _Motion(np.zeros(3), np.zeros(3))
 
 
 class PoseCheck:
-    """Remembers the last pose and motion."""
+    """Compares each pose with the last pose and motion."""
 
     def __init__(self) -> None:
         self._last: tuple[int, np.ndarray] | None = None

@@ -1,8 +1,8 @@
-"""Problems that hold at present, logged and published in /diagnostics.
+"""Active problems, logged and published in /diagnostics.
 
-A problem has a key, an area, a level and a sentence. It is logged when it begins, when its words
-change, every ``LOG_PERIOD_S`` while it lasts, and when it ends. A problem that comes and goes is
-logged once per ``FLAPPING_PERIOD_S``.
+A problem has a key, an area, a level and a sentence. It is logged when it begins, when its
+sentence changes (changed numbers do not count), every ``LOG_PERIOD_S`` while it lasts, and when it
+ends. A problem that ends and begins again is logged once per ``FLAPPING_PERIOD_S``.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from diagnostic_msgs.msg import DiagnosticStatus
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 LOG_PERIOD_S = 10.0
-"""A problem that lasts is logged again after this time."""
+"""An active problem is logged again after this time."""
 FLAPPING_PERIOD_S = 60.0
-"""A problem that ended and comes again is logged again after this time."""
+"""A problem that has ended and begins again is logged again after this time."""
 MOST_WORDINGS = 20
-"""Different sentences of one problem that are remembered."""
+"""Number of different sentences per problem that are stored."""
 LONGEST_SENTENCE = 600
-"""Characters of a sentence that are published."""
+"""Longer sentences are cut to this number of characters."""
 
 
 @dataclass
 class Problem:
-    """What is wrong and what to do, in one sentence; ``level`` is WARN or ERROR."""
+    """One sentence about the fault and its remedy; ``level`` is WARN or ERROR."""
 
     area: str
     level: bytes
@@ -38,10 +38,10 @@ class Problem:
 
 
 class Problems:
-    """The problems that hold; every method may be called from any thread."""
+    """The active problems; every method may be called from any thread."""
 
     def __init__(self, logger):
-        """Start with none; ``logger`` is the node's."""
+        """Start without problems; ``logger`` is the node's."""
         self._logger = logger
         self._lock = threading.Lock()
         self._holding: dict[str, Problem] = {}
@@ -51,13 +51,13 @@ class Problems:
         self._changed = True
 
     def report(self, key: str, area: str, level: bytes, sentence: str) -> None:
-        """Note that a problem holds, and log it when it is new or was not logged for a while.
+        """Add or update an active problem; log it if it is new or its last log entry is old.
 
         Args:
-            key: what the problem is about; the same key is the same problem.
-            area: the status it belongs to.
+            key: identifies the problem.
+            area: the diagnostic status it belongs to.
             level: WARN or ERROR.
-            sentence: what is wrong and what to do.
+            sentence: what is wrong, where, and how to fix it.
         """
         sentence = _in_one_line(sentence)
         now = time.monotonic()
@@ -75,9 +75,7 @@ class Problems:
             self._log(level, sentence)
 
     def _is_due(self, key: str, sentence: str, now: float, returns: bool) -> bool:
-        """Return whether a sentence is to be logged: it has new words, or was not logged for a
-        while; for a longer while if the problem comes and goes.
-        """
+        """Return True if the sentence must be logged: it is new, or its last entry is too old."""
         logged = self._logged_at.get(key, {})
         if len(logged) >= MOST_WORDINGS:
             logged.clear()
@@ -85,7 +83,7 @@ class Problems:
         return now - logged.get(_words(sentence), -math.inf) >= period_s
 
     def solved(self, *keys: str, quietly: bool = False) -> None:
-        """Note that problems do not hold (any more); logged for those whose beginning was, unless
+        """End problems, if they are active. The end is logged if the beginning was, unless
         ``quietly``.
         """
         with self._lock:
@@ -108,8 +106,8 @@ class Problems:
             self._logger.info(f'solved: {sentence}')
 
     def _log(self, level: bytes, sentence: str) -> None:
-        """Write a line; one that cannot be written must not end the thread that reports. rclpy
-        wants one call per severity.
+        """Write a line to the log; an exception must not end the calling thread. rclpy requires a
+        separate call site for each severity.
         """
         try:
             if level == ERROR:
@@ -135,14 +133,14 @@ class Problems:
             self._changed = True
 
     def changed(self) -> bool:
-        """Return whether there is something to show that the last ``show`` did not have."""
+        """Return True if problems have changed since the last ``collect``."""
         with self._lock:
             changed, self._changed = self._changed, False
             return changed
 
-    def show(self) -> list[Problem]:
-        """Return the problems that hold, worst first, and those that began and ended since the
-        last call.
+    def collect(self) -> list[Problem]:
+        """Return the active problems, worst first, and those that began and ended since the last
+        call.
         """
         with self._lock:
             found = [
@@ -161,13 +159,13 @@ class Problems:
 
 
 def _words(sentence: str) -> str:
-    """Return ``sentence`` without its numbers, which change all the time."""
+    """Return ``sentence`` without its numbers."""
     return ''.join(character for character in sentence if character not in '0123456789+-.')
 
 
 def _in_one_line(sentence: str) -> str:
-    """Return ``sentence`` without line feeds and the like, and not too long: messages give frames
-    and encodings any name.
+    """Return ``sentence`` in one line of at most ``LONGEST_SENTENCE`` characters; names of frames
+    and encodings in messages may contain anything.
     """
     cut = sentence if len(sentence) <= LONGEST_SENTENCE else f'{sentence[:LONGEST_SENTENCE]} ...'
     return ''.join(character if character.isprintable() else ' ' for character in cut)

@@ -1,4 +1,4 @@
-"""How far a rig is from the one that the weights were trained on."""
+"""Compares the camera rig with the one that the weights were trained on."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from bevdepth_core.types import CameraRig
 
 @dataclass(frozen=True)
 class TrainingRig:
-    """Where training images came from; the defaults are nuScenes, whose cameras all weights so far
-    were trained with.
+    """The rig of the training images; the default is nuScenes, on which all bundled weights were
+    trained.
 
     Attributes:
         size: width and height of the images, pixels.
         focal_px: shortest and longest focal length in those images, pixels.
         height_m: lowest and highest camera above base_link, meters.
-        yaw_deg: where the cameras look, degrees to the left of straight ahead.
+        yaw_deg: viewing directions of the cameras, degrees, positive to the left of straight
+            ahead.
     """
 
     size: tuple[int, int] = (1600, 900)
@@ -31,11 +32,11 @@ class TrainingRig:
 
 
 FOCAL_FACTOR = 1.3
-"""Focal lengths may be this much shorter or longer than those of training."""
+"""Focal lengths may be shorter or longer than in training by this factor."""
 HEIGHT_MARGIN_M = 0.3
 YAW_MARGIN_DEG = 30.0
 TILT_LIMIT_DEG = 15.0
-"""Training cameras look along the ground and are upright, to a degree."""
+"""Training cameras are level and upright within a degree."""
 
 
 def unlike_training(
@@ -44,14 +45,14 @@ def unlike_training(
     spec: ImageSpec,
     training: TrainingRig | None = None,
 ) -> list[str]:
-    """Return one clause, with both numbers, for each respect in which ``rig`` is far from the
-    training rig.
+    """Return one clause for each large difference between ``rig`` and the training rig, with both
+    numbers.
 
     Args:
         rig: the cameras.
         sizes: (width, height) of each camera's images, pixels.
         spec: the network's input.
-        training: where the weights come from.
+        training: rig that the weights were trained on.
     """
     training = training or TrainingRig()
     clauses = []
@@ -104,17 +105,17 @@ def _mount(name: str, ego_from_camera: np.ndarray, training: TrainingRig) -> lis
 
 
 class RigCheck:
-    """Compares each camera once, and again when its calibration has changed noticeably."""
+    """Compares each camera once, and again when its calibration has changed."""
 
     def __init__(self, spec: ImageSpec):
-        """Compare for a network with the input ``spec``."""
+        """Store the input ``spec`` of the network."""
         self._spec = spec
         self._seen: dict[str, bytes] = {}
         self._clauses: dict[str, list[str]] = {}
 
     def changed_warning(self, rig: CameraRig, sizes: Sequence[tuple[int, int]]) -> str | None:
-        """Return what to say about all cameras seen so far, empty when all is well; None when
-        nothing changed.
+        """Return a warning about all cameras so far, empty if none differs; None if nothing has
+        changed since the last call.
         """
         before = dict(self._clauses)
         for camera, name in enumerate(rig.names):

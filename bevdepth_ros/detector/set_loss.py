@@ -7,23 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 WINDOW_S = 5.0
-"""Sets and images are compared over this time, seconds."""
+"""Window in which image sets and images are counted, seconds."""
 FEWEST = 10
-"""Images of a camera in the window below which nothing is compared."""
+"""With fewer images per camera in the window, nothing is compared."""
 HEALTHY = 0.8
-"""Share of the possible sets below which the loss is a problem."""
+"""A loss is reported if the share of possible sets that were formed is below this."""
 JITTERY = 1 / 16
-"""Share of the trigger cycle from which jitter of the stamps is named as the cause."""
+"""Jitter of at least this share of the trigger cycle is reported as the cause."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Sets that were lost in a window.
+    """Counts of a window in which image sets were lost.
 
     Attributes:
-        sets: that were formed.
-        too_wide: that were dropped because they did not fit into ``sync_slop_s``.
-        images: received, by camera.
+        sets: image sets that were formed.
+        too_wide: image sets that were dropped because they did not fit into ``sync_slop_s``.
+        images: images received, by camera.
     """
 
     sets: int
@@ -31,7 +31,7 @@ class Loss:
     images: Mapping[str, int]
 
     def sentence(self, jitter_s: Mapping[str, float], period_s: float, slop_s: float) -> str:
-        """Return what was lost and the most likely cause.
+        """Return the loss and its most likely cause as a sentence.
 
         Args:
             jitter_s: jitter of the stamps by camera, seconds.
@@ -61,7 +61,7 @@ class Loss:
 
 
 class SetLoss:
-    """Looks at one window after the other; a change of the cameras begins a new one."""
+    """Evaluates one window after the other; a change of the used cameras starts a new window."""
 
     def __init__(self) -> None:
         self._began_at = 0.0
@@ -69,7 +69,7 @@ class SetLoss:
         self._loss: Loss | None = None
 
     def check(self, received: Mapping[str, int], sets: int, too_wide: int) -> Loss | None:
-        """Return the loss in the last complete window, None when it was healthy.
+        """Return the loss of the last complete window, None if it is below the limit.
 
         Args:
             received: images so far, by the cameras that are used.

@@ -22,7 +22,7 @@ class LatestSlot(Generic[Item]):
         self._closed = False
 
     def put(self, item: Item) -> bool:
-        """Store ``item``; return whether it replaced one that was not taken."""
+        """Store ``item``; return True if it replaced one that was not taken."""
         with self._condition:
             replaced = self._item is not None
             self._item = item
@@ -37,7 +37,7 @@ class LatestSlot(Generic[Item]):
             return item
 
     def close(self, discard: bool = False) -> None:
-        """End the waiting; an item left in the slot can still be taken unless ``discard``."""
+        """Close the slot; an item in it can still be taken unless ``discard`` is set."""
         with self._condition:
             self._closed = True
             if discard:
@@ -53,7 +53,7 @@ class SlotThread(Generic[Item]):
 
         Args:
             name: of the thread.
-            work: receives the items as they come; they end when the thread is stopped.
+            work: receives an iterator of the items; it ends when the thread is stopped.
         """
         self._slot: LatestSlot[Item] = LatestSlot()
         self._thread = threading.Thread(
@@ -62,11 +62,11 @@ class SlotThread(Generic[Item]):
         self._thread.start()
 
     def put(self, item: Item) -> bool:
-        """Pass an item; return whether it replaced one that still waited."""
+        """Pass an item; return True if it replaced one that still waited."""
         return self._slot.put(item)
 
     def stop(self, discard: bool, timeout_s: float = PATIENCE_S) -> None:
-        """End the thread, or leave it behind when it does not end in time.
+        """End the thread; if it does not end in time, it continues in the background.
 
         Args:
             discard: drop the item that still waits.
@@ -77,5 +77,5 @@ class SlotThread(Generic[Item]):
             self._thread.join(timeout_s)
 
     def is_alive(self) -> bool:
-        """Return whether the thread still works on an item."""
+        """Return True if the thread still works on an item."""
         return self._thread.is_alive()

@@ -1,4 +1,4 @@
-"""Requests for transitions that the present state does not have."""
+"""Handles requests for transitions that are invalid in the present state."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from rclpy.lifecycle import LifecycleNode
 
 
 def answer_every_transition_request(node: LifecycleNode) -> None:
-    """Let such requests to ``node`` fail; rclpy raises instead of answering, and who asked would
-    wait for ever.
+    """Respond to invalid requests with failure: rclpy raises instead of responding, so the client
+    would wait for ever.
     """
     (service,) = (
         service for service in node.services if service.srv_name.endswith('/change_state')
@@ -22,7 +22,7 @@ def answer_every_transition_request(node: LifecycleNode) -> None:
             return change(request, response)
         except Exception as error:
             node.get_logger().warning(
-                f'transition {request.transition.id} is refused: {str(error).splitlines()[0]}'
+                f'transition {request.transition.id} is invalid: {str(error).splitlines()[0]}'
             )
             response.success = False
             return response

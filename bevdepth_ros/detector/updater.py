@@ -1,4 +1,4 @@
-"""Publishes /diagnostics through diagnostic_updater, or without it where it is missing."""
+"""Publishes /diagnostics with diagnostic_updater, or without it if it is not installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Fill = Callable[[DiagnosticStatus], DiagnosticStatus]
 
 
 class MinimalUpdater:
-    """Publishes the same messages as ``diagnostic_updater.Updater``, when asked to."""
+    """Publishes the same messages as ``diagnostic_updater.Updater``, only on ``force_update``."""
 
     def __init__(self, node: Node) -> None:
         self._node, self.node_name, self._hardware_id = node, node.get_name(), ''
@@ -46,9 +46,9 @@ class MinimalUpdater:
 def make_updater(node: Node) -> Any:
     """Return an updater of ``node`` that publishes on ``force_update`` only.
 
-    The node decides when: a timer of the updater would stop together with a simulated clock, and
-    changes would wait for its period. Names begin with the full name of the node and hardware ids
-    are that name, so that diagnostic_aggregator tells several vehicles apart.
+    The node calls ``force_update``: the updater's own timer would stop with a simulated clock, and
+    changes would wait for its period. Status names begin with the full name of the node, and the
+    hardware id is that name, so diagnostic_aggregator can distinguish several vehicles.
     """
     if diagnostic_updater is None:
         updater: Any = MinimalUpdater(node)

@@ -1,4 +1,4 @@
-"""The thread that turns the newest set of images into detections."""
+"""The thread that detects objects in the newest image set."""
 
 from __future__ import annotations
 
@@ -23,26 +23,23 @@ from bevdepth_ros.rig.ground import detections_in_base, frame_on_ground
 from bevdepth_ros.rig.synchronizer import ImageSet
 
 STALL_S = 10.0
-"""A set that is worked on for longer is reported; a full-size network takes 5 s on two CPU
-cores."""
+"""A detection that takes longer is reported; a full-size network takes 5 s on two CPU cores."""
 _DEVICE_WORDS = ('CUDA', 'cuDNN', 'CUBLAS', 'cublas', 'allocate memory')
 
 
 class DeviceFailedError(Exception):
-    """The device failed twice in a row; the message says how and what to do."""
+    """The device failed twice in a row; the message names the error and the remedy."""
 
 
 def is_device_failure(error: Exception) -> bool:
-    """Return whether ``error`` is about the device or its memory, and not about the set of
-    images.
-    """
+    """Return True if ``error`` comes from the device or its memory, not from the image set."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _DEVICE_WORDS)
 
 
 class Worker:
-    """Owns the detector while active: one thread, one slot, no other lock."""
+    """Owns the detector while the node is active: one thread, and one slot as its only lock."""
 
     def __init__(
         self,
@@ -56,13 +53,13 @@ class Worker:
         """Start the thread.
 
         Args:
-            detector: used by this thread alone.
-            builder: makes frames of sets.
+            detector: used only by this thread.
+            builder: builds frames from image sets.
             settings: returns the present settings.
-            publish: takes an answer; must return at once.
-            monitor: is told of every set's fate.
-            on_device_failure: receives a sentence when the device is of no use any more; the
-                thread has ended then.
+            publish: receives a result; must return at once.
+            monitor: receives the outcome of every image set.
+            on_device_failure: receives a sentence when the device has failed; the thread has
+                ended then.
         """
         self._detector, self._builder, self._settings = detector, builder, settings
         self._publish, self._monitor, self._on_device_failure = publish, monitor, on_device_failure
@@ -73,20 +70,20 @@ class Worker:
         self._thread: SlotThread[ImageSet] = SlotThread('detection', self._run)
 
     def put(self, images: ImageSet) -> None:
-        """Hand over a set; it replaces one that still waits."""
+        """Pass an image set; it replaces one that still waits."""
         self._monitor.set_arrived(images.spread_s)
         if self._thread.put(images):
             self._monitor.set_dropped('replaced')
 
     def check(self) -> None:
-        """Say so when the answer to a set does not come; for the executor's thread, since this one
-        may hang.
+        """Report a detection that takes too long; called by the executor's thread, because this
+        thread may hang.
         """
         since = self._busy_since
         busy_s = 0.0 if since is None else time.monotonic() - since
         if busy_s > STALL_S:
             sentence = (
-                f'{self._detector.device} has worked on a set of images for {busy_s:.0f} s: it '
+                f'{self._detector.device} has worked on an image set for {busy_s:.0f} s: it '
                 'hangs or is too slow'
             )
             self._monitor.report('stalled', 'sets', ERROR, f'{sentence}; nothing is published')
@@ -94,8 +91,8 @@ class Worker:
             self._monitor.solved('stalled')
 
     def stop(self, discard: bool, timeout_s: float = PATIENCE_S) -> None:
-        """End the thread; with ``discard``, or when it does not end in time, the image set in
-        progress has no result. Else as ``SlotThread.stop``.
+        """End the thread as ``SlotThread.stop`` does. The image set in progress has no result if
+        ``discard`` is set or the thread does not end in time.
         """
         if discard:
             self._stopping.set()
@@ -104,7 +101,7 @@ class Worker:
             self._stopping.set()
 
     def is_alive(self) -> bool:
-        """Return whether the thread still uses the detector."""
+        """Return True if the thread still uses the detector."""
         return self._thread.is_alive()
 
     def _run(self, sets: Iterator[ImageSet]) -> None:
@@ -123,7 +120,7 @@ class Worker:
                 self._answer(images)
             except DeviceFailedError:
                 raise
-            except Exception as error:  # whatever one set does must not end the thread
+            except Exception as error:  # an exception for one image set must not end the thread
                 self._detector.reset()
                 self._monitor.set_dropped('error')
                 self._monitor.report(
@@ -169,9 +166,7 @@ class Worker:
         self._report_tracking(built.no_poses)
 
     def _detect(self, frame: Frame) -> Detections3D:
-        """Detect, and once more when the device fails, with nothing remembered and its memory
-        given back.
-        """
+        """Detect; if the device fails, free its memory, forget past frames and try once more."""
         try:
             return self._detector(frame)
         except Exception as error:
@@ -184,14 +179,14 @@ class Worker:
                 f'{self._detector.device} failed, trying once more: {_first_line(error)}',
             )
         self._detector.reset()
-        with suppress(RuntimeError):  # a lost device cannot give memory back either
+        with suppress(RuntimeError):  # a lost device cannot free its memory either
             torch.cuda.empty_cache()
         try:
             return self._detector(frame)
         except Exception as error:
             remedy = 'free its memory or repair it, then configure and activate the node again'
             sentence = (
-                f'{self._detector.device} failed twice, so the node gave up detection: '
+                f'{self._detector.device} failed twice, so the node stopped detection: '
                 f'{_first_line(error)}; {remedy}'
             )
             raise DeviceFailedError(sentence) from error
@@ -208,7 +203,7 @@ class Worker:
         self._monitor.report('pose_jump', 'tf', WARN, sentence)
 
     def _report_cameras(self, images: ImageSet, built: BuiltFrame) -> None:
-        """Report what became of each camera of the set, and of the set as a whole."""
+        """Report the outcome of each camera of the image set, and of the image set."""
         cameras = [self._settings().cameras[index] for index in images.cameras]
         for camera in cameras:
             fault = built.faults.get(camera)
@@ -259,7 +254,7 @@ class Worker:
                 'tf', temporal_fusion='off: the model has one key frame', past_frame_age_s='none'
             )
         else:
-            why = no_poses or 'no frame about 0.5 s back is remembered yet'
+            why = no_poses or 'there is no past frame of about 0.5 s ago yet'
             self._monitor.fact('tf', temporal_fusion=f'off: {why}', past_frame_age_s='none')
 
     def _report_tracking(self, no_poses: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The newest calibration of every camera, from CameraInfo or from files."""
+"""Stores the newest calibration of each camera, from CameraInfo or from files."""
 
 from __future__ import annotations
 
@@ -31,24 +31,27 @@ class Calibrations:
         self._known: dict[str, tuple[tuple, Intrinsics]] = {}
 
     def take_info(self, camera: str, message: CameraInfo) -> None:
-        """Use this CameraInfo of ``camera`` from now on, unless a file is given."""
+        """Use this CameraInfo of ``camera`` from now on, unless a calibration file is given."""
         if camera not in self._files:
             self._infos[camera] = message
 
     def has(self, camera: str) -> bool:
-        """Return whether CameraInfo of ``camera`` has come, or a file is given."""
+        """Return True if CameraInfo of ``camera`` was received, or a file is given."""
         return camera in self._infos
 
     def intrinsics(self, source: CameraSource, rectified: bool) -> Intrinsics:
-        """Return the intrinsics of the newest CameraInfo; computed again if its values change.
+        """Return the intrinsics of the newest CameraInfo; they are computed when its values
+        change.
 
         Raises:
-            ValueError: there is none, or it is invalid; worded to follow the camera's name.
+            ValueError: there is none, or it is invalid; the message follows the camera's name.
         """
         info = self._infos.get(source.name)
         if info is None:
             remedy = 'publish it, or set camera_info_topics or camera_info_files'
-            raise ValueError(f'has no CameraInfo: nothing came on {source.info_topic}; {remedy}')
+            raise ValueError(
+                f'has no CameraInfo: no message was received on {source.info_topic}; {remedy}'
+            )
         values = (rectified, *_values(info))
         known = self._known.get(source.name)
         if known is None or known[0] != values:
@@ -58,7 +61,7 @@ class Calibrations:
 
 
 def _values(info: CameraInfo) -> tuple:
-    """Return what intrinsics depend on: everything but the header, which changes per image."""
+    """Return the values that intrinsics depend on: all but the header."""
     roi = info.roi
     region = (roi.x_offset, roi.y_offset, roi.width, roi.height, info.binning_x, info.binning_y)
     matrices = tuple(np.asarray(values).tobytes() for values in (info.k, info.p, info.r, info.d))

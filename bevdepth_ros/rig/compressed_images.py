@@ -61,7 +61,7 @@ class Format:
 
     @property
     def is_swapped(self) -> bool:
-        """Whether red and blue are swapped in the file.
+        """True if red and blue are swapped in the file.
 
         image_transport gives the encoder BGR and says so. Without ``compressed bgr`` the encoder
         was given RGB as if it were BGR, and image_transport's subscriber swaps the colors back.
@@ -119,7 +119,7 @@ def decode_compressed(
 
 
 def is_color_jpeg(message: CompressedImage, max_pixels: int) -> bool:
-    """Return whether ``message`` is a JPEG in plain color, which a GPU may decode."""
+    """Return True if ``message`` is a JPEG in plain color, which a GPU may decode."""
     data = bytes(message.data)
     header = _turbo_header(data)
     if header is None or Format.parse(message.format).is_swapped:

@@ -1,4 +1,4 @@
-"""From messages and calibration files to arrays: pure functions, no node, no clock."""
+"""Converts messages and calibration files to arrays: pure functions, no node, no clock."""
 
 from __future__ import annotations
 
@@ -85,5 +85,5 @@ def _numbers(matrix: dict, count: int | None = None) -> list[float]:
     """Return the values of a matrix; raise ValueError unless there are ``count``."""
     numbers = [float(value) for value in matrix['data']]
     if count is not None and len(numbers) != count:
-        raise ValueError(f'a matrix has {len(numbers)} values in place of {count}')
+        raise ValueError(f'a matrix has {len(numbers)} values, expected {count}')
     return numbers

@@ -292,7 +292,7 @@ class FrameBuilder:
         }
 
     def _has_poses(self, settings: RigSettings, views: list[_View]) -> bool:
-        """Return whether tf has the poses of the first and the last image; it interpolates those
+        """Return True if tf has the poses of the first and the last image; it interpolates those
         in between.
         """
         stamps_ns = [view.stamp_ns for view in views]

@@ -32,7 +32,7 @@ def frame_on_ground(frame: Frame, height_m: float) -> Frame:
 
 
 def detections_in_base(detections: Detections3D, height_m: float) -> Detections3D:
-    """Return detections that are relative to the ground, relative to the base frame."""
+    """Transform detections from the ground frame to the base frame."""
     if not height_m:
         return detections
     center = detections.boxes.center - np.array([0.0, 0.0, height_m])

@@ -1,4 +1,4 @@
-"""Intrinsics of one camera: what sensor_msgs/CameraInfo means, and which values are invalid."""
+"""Intrinsics of one camera from sensor_msgs/CameraInfo, and checks of its values."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from bevdepth_ros.rig.undistortion import Distortion
 FOCAL_PX = (1.0, 1e6)
 """Plausible focal lengths, pixels; others are rejected as invalid calibration."""
 LARGEST_ASPECT = 2.0
-"""Largest ratio of the two focal lengths: pixels of interlaced video are twice as high as wide."""
+"""Largest ratio of the two focal lengths; in interlaced video it is two."""
 LARGEST_SKEW = 0.02
 """Largest skew per focal length."""
 SCALE_RANGE = (0.6, 1.4)
 """Twice the principal point per image size lies in it for at least one axis. If it does so for
 none, the matrix belongs to another image size: crops move the principal point along one axis."""
 OUTSIDE_SHARE = 0.25
-"""An image cropped without a region of interest may have its principal point this share of its
-size outside."""
+"""The principal point may lie outside of the image by this share of its size: some drivers crop
+images and do not set a region of interest."""
 ROTATION_TOLERANCE = 0.01
 """Largest deviation of R R^T from the identity."""
 LARGEST_BASELINE_M = 10.0
@@ -125,11 +125,11 @@ def intrinsics_of(message: CameraInfo, rectified: bool) -> Intrinsics:
     Args:
         message: K, P and D are those of the full image; region of interest and binning are
             applied as sensor_msgs/CameraInfo defines them.
-        rectified: the images are rectified: P, R, Tx and Ty count where P is filled in,
-            otherwise K. Else K and D count.
+        rectified: the images are rectified, so P, R, Tx and Ty are used, or K if P is all zeros.
+            Otherwise K and D are used.
 
     Raises:
-        ValueError: why no camera can have this calibration, worded to follow the camera's name.
+        ValueError: the calibration is invalid; the message follows the camera's name.
     """
     k, p = np.asarray(message.k, np.float64), np.asarray(message.p, np.float64)
     k, p = k.reshape(3, 3), p.reshape(3, 4)
@@ -151,9 +151,9 @@ def intrinsics_of(message: CameraInfo, rectified: bool) -> Intrinsics:
 
 
 def _require_plausible(matrix: np.ndarray, width: int, height: int, name: str) -> None:
-    """Raise ValueError unless a camera can have the (3, 3) ``matrix``, called ``name``.
+    """Raise ValueError if the (3, 3) ``matrix`` called ``name`` is not plausible.
 
-    The size of its image is checked where it is known: not 0.
+    Width and height are 0 if the size of the image is unknown.
     """
     shortest, longest = FOCAL_PX
     focal, principal = matrix[[0, 1], [0, 1]], matrix[:2, 2]
@@ -212,7 +212,7 @@ def _frame_from_camera(p: np.ndarray, r: object) -> np.ndarray:
         rotation = np.eye(3)
     elif determinant < 0 or np.abs(rotation @ rotation.T - np.eye(3)).max() > ROTATION_TOLERANCE:
         raise ValueError(
-            f'is not calibrated correctly: R of its CameraInfo is no rotation matrix: '
+            f'is not calibrated correctly: R of its CameraInfo is not a rotation matrix: '
             f'{rotation.tolist()}'
         )
     pose = np.eye(4)
@@ -228,7 +228,7 @@ def _distortion(message: CameraInfo) -> Distortion | None:
 def _warnings(
     message: CameraInfo, rectified: bool, projection: np.ndarray, pose: np.ndarray
 ) -> tuple[str, ...]:
-    """Return what is suspicious; ``projection`` is the matrix that the images are used with."""
+    """Return warnings about the calibration; ``projection`` is the matrix that is used."""
     warnings = []
     k = np.asarray(message.k, np.float64).reshape(3, 3)
     if rectified and any(message.d) and np.allclose(projection, k, rtol=1e-6):

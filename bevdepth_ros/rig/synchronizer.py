@@ -4,9 +4,9 @@ An image set holds the images of one trigger cycle. Each camera exposes at its o
 the cycle. ``message_filters.ApproximateTimeSynchronizer`` alone cannot keep cycles apart: six
 cameras of nuScenes expose 43 ms apart and cycles follow every 83 ms, so with some images missing
 the last image of one cycle is nearer to the first of the next cycle than to the first of its own.
-This filter therefore learns the offsets, subtracts them, and lets the library match what is left
-with a tolerance of a third of the cycle; then the library's first match is the only one, and its
-product over the queues has one element.
+This filter therefore learns the offsets, subtracts them from the stamps, and lets the library
+match the corrected stamps with a tolerance of at most a third of the cycle. Each image then
+matches only images of its own cycle.
 
 Offsets, for all cameras together:
 
@@ -30,10 +30,9 @@ Each camera:
   ``RETURN`` steady images at its old offset, or ``WINDOW`` at a new one if arrival times show that
   the trigger moved and not the clock |
 
-Only stamps and arrival times of the camera itself decide about its return, never whether sets are
-formed or images can be decoded. When as many cameras deviate as agree, the cameras are
-*untriggered*: not triggered together. That ends when ``LEARNED`` sets in a row could be formed
-with steady offsets.
+A camera returns by its own stamps and arrival times only, whether or not image sets are formed or
+images can be decoded. When as many cameras deviate as agree, the cameras are *untriggered*: they
+are not triggered together. That state ends after ``LEARNED`` sets in a row with steady offsets.
 """
 
 from __future__ import annotations
@@ -55,19 +54,19 @@ from bevdepth_ros.rig.stamps import stamp_ns
 LEARNED = 20
 """Sets whose median gives the offsets."""
 REFINED = 5
-"""Sets after which provisional offsets are improved for the first time."""
+"""Number of sets after which provisional offsets are first improved."""
 ONE_SIDED = 5
 """Images in a row that must deviate to the same side before a camera is left out."""
 RETURN = 10
 """Images with a steady deviation after which a camera is used again."""
 TOLERANCE = 1 / 3
-"""Images of a set may differ by this share of the cycle, less their offsets; with more than a half
-two cycles could not be told apart."""
+"""Corrected stamps of a set may differ by this share of the cycle. With more than a half, images
+of two cycles could match."""
 TIGHT = 1 / 5
-"""The same for stamps without jitter; three times the measured jitter comes on top."""
+"""The same for stamps without jitter; three times the measured jitter is added."""
 MISALIGNED, AT_PLACE, STEADY = 1 / 6, 1 / 8, 1 / 16
-"""Shares of the cycle: a deviation that leaves a camera out, one that it may return with, and a
-movement of the deviation that is no drift."""
+"""Shares of the cycle: the deviation that excludes a camera, the deviation with which it may
+return, and the change of the deviation that does not count as drift."""
 CLEAR = 1.2
 """A set is clear when the gaps around it are larger than those inside by this factor."""
 RATE_TOLERANCE = 0.03
@@ -124,9 +123,10 @@ class ImageSetSynchronizer(SimpleFilter):
 
     Attributes:
         slop_s: largest time between two images of a set, seconds.
-        untriggered: why the cameras are known not to be triggered together, None while they are.
-        formed: sets so far.
-        too_wide: sets so far that were dropped because they did not fit into ``slop_s``.
+        untriggered: why the cameras are not triggered together; None if they are, or if it is
+            unknown.
+        formed: number of sets so far.
+        too_wide: number of sets so far that were dropped because they exceed ``slop_s``.
         cameras: one ``CameraTiming`` per input, with its ``state`` (see the module).
     """
 
@@ -185,18 +185,18 @@ class ImageSetSynchronizer(SimpleFilter):
 
     @property
     def is_learned(self) -> bool:
-        """Whether the offsets are those of enough sets."""
+        """True if the offsets were learned from enough sets."""
         return self._residuals is None
 
     def add(self, message: Any, camera: int) -> None:
         """Take an image of the camera with index ``camera``; calls back before it returns."""
         one, stamp = self.cameras[camera], stamp_ns(message)
-        if stamp <= 0 or one.repeats(stamp):
+        if stamp <= 0 or one.is_repeated(stamp):
             one.ignored += 1
             return
         was_unsure = self._is_unsure()
         if one.state == 'silent':
-            one.restarted()
+            one.restart()
             one.waiting.clear()
             one.state = 'returning'
         if one.take(stamp):
@@ -217,12 +217,12 @@ class ImageSetSynchronizer(SimpleFilter):
             self._emit_newest(camera)
 
     def check(self, silent: Iterable[int], timeout_s: float) -> None:
-        """Leave out cameras that are silent or far away; call this a few times per second.
+        """Exclude cameras that are silent or whose stamps are far from the others; call this a few
+        times per second.
 
         Args:
             silent: indices of the cameras that have sent no image for too long.
-            timeout_s: cameras whose stamps are further from those of the others are left out,
-                seconds.
+            timeout_s: largest distance of a camera's stamps from those of the others, seconds.
         """
         before, silent = self.members, set(silent)
         if len(silent) < len(self.cameras):
@@ -230,10 +230,10 @@ class ImageSetSynchronizer(SimpleFilter):
                 self.cameras[index].state = 'silent'
             if not self.members:
                 self._search()
-        self._leave_out_far(timeout_s)
+        self._exclude_far(timeout_s)
         self._compare_rates()
         if not self._has_offsets and self._now() - self._searches_since_s > timeout_s:
-            self._leave_out_strangers()
+            self._exclude_unmatched()
         if self.members != before:
             self._build()
             self._emit_found()
@@ -243,7 +243,7 @@ class ImageSetSynchronizer(SimpleFilter):
         self._received_at_check = received
 
     def flush(self) -> None:
-        """Form the sets that wait for further images to show where a trigger cycle begins."""
+        """Form the sets that would otherwise wait for the first image of the next cycle."""
         if self._matcher is None:
             self._find_offsets(is_over=True)
             self._emit_found()
@@ -271,19 +271,19 @@ class ImageSetSynchronizer(SimpleFilter):
         return statistics.median_low(self.cameras[index].jitter_ns for index in self.members)
 
     def _tolerance_ns(self) -> int:
-        """Return how far apart the images of a set may be, less their offsets."""
+        """Return how far apart the corrected stamps of a set may be."""
         slop, period = round(self.slop_s * 1e9), self._period_ns()
         limit = min(TIGHT * period + 3 * self._jitter_ns(), TOLERANCE * period)
         return min(slop, round(limit)) if period else slop
 
     def _is_tolerance_stale(self) -> bool:
-        """Return whether the period is known better than when the matcher was made."""
+        """Return True if the tolerance differs from that of the matcher by more than 20 %."""
         return abs(self._tolerance_ns() / self._matched_within_ns - 1) > 0.2
 
     # Matching
 
     def _build(self) -> None:
-        """Make a matcher for the cameras that are used, and give it the images that wait."""
+        """Create a matcher for the used cameras, and pass the waiting images to it."""
         self._matcher = None
         members = self.members
         if not members or not self._has_offsets:
@@ -357,8 +357,11 @@ class ImageSetSynchronizer(SimpleFilter):
     def _find_offsets(self, is_over: bool = False) -> None:
         """Take the offsets of the first clear set that a second one confirms.
 
+        Any run of one image per camera could be a set. It is clear if the gaps around it are
+        larger than those inside. One clear set may still be wrong, for example after lost images.
+
         Args:
-            is_over: no further images arrive, so that the last set is complete and the only one.
+            is_over: no further images arrive, so the last set is complete and needs no second one.
         """
         members = self.members
         timeline = sorted(
@@ -397,7 +400,7 @@ class ImageSetSynchronizer(SimpleFilter):
         return {index: stamp - stamps[0] for stamp, index in part} | {-1: stamps[0]}
 
     def _confirms(self, offsets: dict[int, int]) -> bool:
-        """Return whether ``offsets`` are those of the candidate, found at another time."""
+        """Return True if ``offsets`` are those of the candidate, found at another time."""
         candidate = self._candidate
         if candidate is None or candidate.keys() != offsets.keys():
             return False
@@ -414,7 +417,7 @@ class ImageSetSynchronizer(SimpleFilter):
         self._build()
 
     def _learn(self, stamps: dict[int, int]) -> None:
-        """Improve the offsets with a set, until they are those of enough sets."""
+        """Improve the offsets with a set, until ``LEARNED`` sets were used."""
         if self._residuals is None:
             return
         corrected = {
@@ -444,7 +447,9 @@ class ImageSetSynchronizer(SimpleFilter):
         self._build()
 
     def _shift(self, index: int, by: int) -> None:
-        """Move the offset of a camera; what was measured against the old one is converted."""
+        """Change the offset of a camera, and convert deviations that were measured with the old
+        one.
+        """
         camera = self.cameras[index]
         camera.offset_ns += by
         for position, one in enumerate(camera.deviations):
@@ -456,21 +461,21 @@ class ImageSetSynchronizer(SimpleFilter):
     # States of cameras
 
     def _observe(self, index: int, stamp: int) -> None:
-        """Measure an image against the other cameras, and let the camera leave or return."""
+        """Compare an image with the other cameras; exclude the camera or use it again."""
         camera, period = self.cameras[index], self._period_ns()
         camera.lateness_s = self._now() - stamp * 1e-9
         others = [self.cameras[one].lateness_s for one in {*self.members, index}]
-        camera.arrives(camera.lateness_s - statistics.median(others))
+        camera.add_lateness(camera.lateness_s - statistics.median(others))
         if self._has_rate_changed(camera):
             self._search()
             for one in self.cameras:
                 one.forget_rate()
         if not self._has_offsets or not period:
             return
-        camera.deviates(self._differences(index, period), period)
+        camera.add_deviation(self._differences(index, period), period)
         if camera.state == 'used':
             if camera.is_one_sided(ONE_SIDED, max(MISALIGNED * period, 0.8 * self._jitter_ns())):
-                self._leave_out({index})
+                self._exclude({index})
         elif camera.is_steady(RETURN, STEADY * period) and camera.may_return(
             RETURN, AT_PLACE * period, camera.state == 'returning', self._allowed_offsets()
         ):
@@ -479,7 +484,7 @@ class ImageSetSynchronizer(SimpleFilter):
             self._build()
 
     def _allowed_offsets(self) -> tuple[float, float]:
-        """Return between which offsets a camera fits into ``slop_s`` with those that are used."""
+        """Return the lowest and highest offset with which a camera fits into ``slop_s``."""
         offsets = [self.cameras[index].offset_ns for index in self.members]
         slop = 1e9 * self.slop_s
         return max(offsets, default=0) - slop, min(offsets, default=0) + slop
@@ -490,10 +495,10 @@ class ImageSetSynchronizer(SimpleFilter):
         return camera.is_faster or all(self.cameras[index].is_slower for index in self.members)
 
     def _differences(self, index: int, period: int) -> list[int]:
-        """Return how much later the image before the newest one is than the nearest of each other
-        camera that is used.
+        """Return how much later the camera's last image but one is than the nearest image of each
+        other used camera.
 
-        The newest one is too early to judge: the others of its cycle may be on their way.
+        The newest image is not used, because the other images of its cycle may not have arrived.
         """
         camera = self.cameras[index]
         if len(camera.stamps) < 2:
@@ -504,12 +509,13 @@ class ImageSetSynchronizer(SimpleFilter):
             for one in self.members
             if one != index and self.cameras[one].stamps
         ]
-        # Where a clock is ahead, the others have no image of that time yet.
+        # If the clock is ahead, the other cameras have no image of that time yet.
         return [one for one in nearest if abs(one) <= NEAR * period] or nearest
 
-    def _leave_out(self, suspects: set[int]) -> None:
-        """Leave out cameras if a majority agrees without them; otherwise it is unknown which ones
-        are wrong.
+    def _exclude(self, suspects: set[int]) -> None:
+        """Exclude cameras if the majority of cameras agrees without them.
+
+        Otherwise it is unknown which cameras are wrong, and all offsets are searched again.
         """
         active = [camera for camera in self.cameras if camera.state != 'silent']
         out = len(suspects) + sum(camera.state == 'misaligned' for camera in active)
@@ -524,8 +530,10 @@ class ImageSetSynchronizer(SimpleFilter):
                 camera.forget_deviations()
         self._build()
 
-    def _leave_out_far(self, timeout_s: float) -> None:
-        """Leave out cameras whose stamps are twice in a row far from those of the majority."""
+    def _exclude_far(self, timeout_s: float) -> None:
+        """Exclude cameras whose stamps are far from those of the majority in two calls in a
+        row.
+        """
         newest = {index: self.cameras[index].newest_ns for index in self.members}
         if not all(newest.values()) or len(newest) < 3:
             self._far = set()
@@ -533,12 +541,13 @@ class ImageSetSynchronizer(SimpleFilter):
         middle = statistics.median_low(newest.values())
         far = {index for index, one in newest.items() if abs(one - middle) > timeout_s * 1e9}
         if far & self._far and 2 * len(far) < len(newest):
-            self._leave_out(far & self._far)
+            self._exclude(far & self._far)
         self._far = far
 
-    def _leave_out_strangers(self) -> None:
-        """Leave out cameras that have no image near those of half of the others, where no set
-        could be found.
+    def _exclude_unmatched(self) -> None:
+        """Exclude cameras that have no image near those of at least half of the others.
+
+        Called if no set was found for some time.
         """
         slop, members = 1e9 * self.slop_s, self.members
         waiting = {index: self.cameras[index].waiting for index in members}
@@ -546,17 +555,17 @@ class ImageSetSynchronizer(SimpleFilter):
         def is_near(one: int, other: int) -> bool:
             return any(abs(a - b) < slop for a in waiting[one] for b in waiting[other])
 
-        strangers = {
+        unmatched = {
             one
             for one in members
             if 2 * sum(is_near(one, other) for other in members if other != one) < len(members) - 1
         }
         self._searches_since_s = self._now()
-        if strangers and 2 * len(strangers) < len(members):
-            self._leave_out(strangers)
+        if unmatched and 2 * len(unmatched) < len(members):
+            self._exclude(unmatched)
 
     def _compare_rates(self) -> None:
-        """Notice image rates that are no multiples of each other."""
+        """Detect image rates that are not multiples of each other."""
         periods = [self.cameras[index].mean_period_ns() for index in self.members]
         if not periods or not min(periods):
             return

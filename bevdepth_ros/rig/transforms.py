@@ -1,4 +1,4 @@
-"""Extrinsics and ego poses from tf2, without ever blocking."""
+"""Looks up extrinsics and ego poses in tf2 without blocking."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from bevdepth_ros.rig.tf_listener import (
 LATEST = Time()
 """tf2's name for "the newest there is"."""
 SHOWN_FRAMES = 20
-"""Most known frames that are listed where one is missing."""
+"""Largest number of known frames that a message lists if one is missing."""
 ODOMETRY_QUEUE = 100
 """As many messages as tf2 keeps of /tf."""
 
 
 class TransformMissingError(Exception):
-    """tf cannot answer; the message says what is missing."""
+    """tf does not have the transform; the message names what is missing."""
 
 
 class Transforms:
-    """What is known of tf; look-ups are safe from any thread."""
+    """Subscribes to tf; any thread may look up transforms."""
 
     _listener: CarefulListener | None = None
 
@@ -45,14 +45,14 @@ class Transforms:
         odometry_topic: str = '',
         base_frame: str = '',
     ) -> None:
-        """Subscribe to /tf and /tf_static on ``node`` and remember ``buffer_s`` seconds.
+        """Subscribe to /tf and /tf_static on ``node`` and store ``buffer_s`` seconds.
 
         Args:
             node: whose executor takes the messages.
             buffer_s: seconds.
-            on_fault: receives a kind and a sentence: ``bad_tf`` for unusable numbers or names,
+            on_fault: receives a kind and a sentence: ``bad_tf`` for invalid numbers or names,
                 ``tf_jump`` when time went back.
-            odometry_topic: odometry that is taken as tf, too; empty for none.
+            odometry_topic: odometry that is used like tf; empty for none.
             base_frame: frame of the vehicle; odometry of a frame that is not linked to it is
                 reported, as ``odometry_frame``. Empty: odometry is not checked.
         """
@@ -93,15 +93,15 @@ class Transforms:
         return self._listener.stale(timeout_s)
 
     def clock_went_back(self, now_ns: int) -> None:
-        """Forget moving transforms that are of later than the clock tells now; static ones stay.
+        """Forget moving transforms that are later than the present time; keep static ones.
 
-        Those that began again before the clock did are kept, so that no round of a replay loses
-        its first poses.
+        When a replay starts again, transforms may arrive before the clock goes back. They are not
+        later than the present time and are kept.
         """
         self._listener.forget_later_than(now_ns)
 
     def knows(self, target: str, source: str, stamp_ns: int = 0) -> bool:
-        """Return whether tf has target_from_source at ``stamp_ns``, or at any time when that is
+        """Return True if tf has target_from_source at ``stamp_ns``, or at any time when that is
         0.
         """
         if not stamp_ns and self._mount(target, source) is not None:
@@ -125,7 +125,7 @@ class Transforms:
         return mount.copy()
 
     def _mount(self, target: str, source: str) -> np.ndarray | None:
-        """Return a transform of static links alone without asking tf2, which takes 0.1 ms."""
+        """Return a transform of static links from a cache; a look-up in tf2 takes 0.1 ms."""
         if self._listener is None:
             return None
         version, mount = self._mounts.get((target, source), (-1, None))

@@ -80,7 +80,7 @@ class Access:
         return checked
 
     def _has_token(self, request: Request) -> bool:
-        """Whether the token is in the query, or in the cookie that the page has set."""
+        """True if the token is in the query, or in the cookie that the page has set."""
         assert self.token is not None
         query = parse_qs(urlsplit(request.path).query).get('token', [])
         return any(
@@ -90,7 +90,7 @@ class Access:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address or name ``host``."""
+    """True if only this machine reaches the address or name ``host``."""
     if host.lower() == 'localhost':
         return True
     try:

@@ -90,12 +90,12 @@ class Page:
 
     @property
     def watched(self) -> bool:
-        """Whether a browser is connected."""
+        """True if a browser is connected."""
         return bool(self._server.get_clients())
 
     @property
     def held(self) -> bool:
-        """Whether time is to stand still."""
+        """True if time is to stand still."""
         return self._hold.value
 
     @property

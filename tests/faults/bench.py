@@ -101,7 +101,7 @@ class Bench:
         return self.process.poll() is None
 
     def change(self, transition_id: int) -> bool:
-        """Ask for a transition; return whether it succeeded."""
+        """Ask for a transition; return True if it succeeded."""
         return self.call(
             ChangeState,
             'change_state',

@@ -42,7 +42,7 @@ SQLITE_WORDS = (
 
 
 def _read(path: Path) -> bool:
-    """Read the whole of a bag; return whether it was accepted."""
+    """Read the whole of a bag; return True if it was accepted."""
     try:
         with Bag(path, str) as bag:
             messages = bag.messages(bag.topics, bag.start_ns, bag.end_ns + 1)

@@ -71,7 +71,7 @@ def test_graphs_of_two_processes_do_not_see_each_other_though_others_in_their_do
         )
         assert second.sees() == 1
         first.end()
-        with pytest.raises(LaunchError, match='is free'):
+        with pytest.raises(LaunchError, match='are in use'):
             free_domain(domains[:1])
     finally:
         intruder.end()
@@ -79,7 +79,10 @@ def test_graphs_of_two_processes_do_not_see_each_other_though_others_in_their_do
 
 def test_a_domain_is_leased_to_one_at_a_time():
     domain, lease = free_domain()
-    with lease, pytest.raises(LaunchError, match=f'no ROS domain of {domain} to {domain} is free'):
+    with (
+        lease,
+        pytest.raises(LaunchError, match=f'all ROS domains from {domain} to {domain} are in use'),
+    ):
         free_domain((domain,))
     again, lease = free_domain((domain,))
     lease.close()

@@ -122,7 +122,7 @@ def test_the_launch_ends_at_the_end_of_the_bag_with_every_set_processed_even_wit
     )
     log = process.communicate(timeout=300)[0]
     assert process.returncode == 0, log
-    assert 'sets of images: 2 received, 2 answered' in log
+    assert 'image sets: 2 received, 2 answered' in log
     assert 'Traceback' not in log
     assert ('rviz2 is not installed' in log) == IS_PIP_ONLY
 

@@ -57,7 +57,7 @@ class Placer:
 
     def block(self, track: np.ndarray, length: float, width: float, margin: float = 0.15) -> bool:
         """Keep a (t, 3) or (1, 3) track free for a rectangle unless something is in the way;
-        return whether it was free.
+        return True if it was free.
         """
         poses = np.broadcast_to(track[::_STEPS_BETWEEN_CHECKS], (self._poses.shape[1], 3))
         half = np.array((length / 2, width / 2)) + margin

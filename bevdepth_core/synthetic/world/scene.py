@@ -44,7 +44,7 @@ class Actor:
 
     @property
     def moving(self) -> bool:
-        """Return whether it ever moves."""
+        """Return True if it ever moves."""
         return len(self.track) > 1
 
     def pose(self, time_s: float) -> np.ndarray:

@@ -42,7 +42,7 @@ def test_a_part_of_a_raw_bag_is_replayed_answered_with_the_preset_for_it_and_rec
     log = run.stdout + run.stderr
     assert run.returncode == 0, log
     received, answered = map(
-        int, re.search(r'sets of images: (\d+) received, (\d+) answered', log).groups()
+        int, re.search(r'image sets: (\d+) received, (\d+) answered', log).groups()
     )
     assert 1 <= answered <= received <= 5, 'of about twelve in the whole bag'
     with Reader(tmp_path / 'answers') as recorded:

@@ -61,7 +61,7 @@ class Detector:
         self.diagnostics: Diagnostics = graph.diagnostics()
 
     def change(self, transition_id: int) -> bool:
-        """Ask for a transition; return whether it succeeded."""
+        """Ask for a transition; return True if it succeeded."""
         request = ChangeState.Request(transition=Transition(id=transition_id))
         return self._call(ChangeState, 'change_state', request).success
 

@@ -122,7 +122,7 @@ def test_a_device_that_fails_twice_ends_detection_with_a_sentence():
     assert not bench.answers
     (sentence,) = bench.failures
     assert (
-        'cpu failed twice, so the node gave up detection: OutOfMemoryError: CUDA out of memory'
+        'cpu failed twice, so the node stopped detection: OutOfMemoryError: CUDA out of memory'
         in sentence
     )
     assert 'configure and activate the node again' in sentence
@@ -148,7 +148,7 @@ def test_a_device_that_hangs_is_reported_as_long_as_it_does(monkeypatch: pytest.
 
     bench = Bench(HangingDetector())
     bench.worker.put(ImageSet((0,), (None,), np.array([10**9], np.int64), time.monotonic()))
-    words = 'cpu has worked on a set of images for 0 s: it hangs'
+    words = 'cpu has worked on an image set for 0 s: it hangs'
 
     def is_said() -> bool:
         bench.worker.check()

@@ -206,8 +206,8 @@ def test_a_singular_r_counts_as_not_filled_in(r: np.ndarray):
 @pytest.mark.parametrize(
     ('message', 'words'),
     [
-        (stereo(r=np.eye(3) * 1.1), 'no rotation matrix'),
-        (stereo(r=np.diag((1.0, 1.0, -1.0))), 'no rotation matrix'),
+        (stereo(r=np.eye(3) * 1.1), 'not a rotation matrix'),
+        (stereo(r=np.diag((1.0, 1.0, -1.0))), 'not a rotation matrix'),
         (stereo(r=np.full(9, np.nan)), 'R of its CameraInfo is not finite'),
         (stereo(-1200 * 11), 'Tx and Ty of P shift it by 11.0 m'),
     ],

@@ -126,7 +126,7 @@ def test_an_invalid_image_costs_its_camera():
 @pytest.mark.parametrize(
     ('message', 'words'),
     [
-        (None, 'camera right has no CameraInfo: nothing came on /right/camera_info'),
+        (None, 'camera right has no CameraInfo: no message was received on /right/camera_info'),
         (
             info(size=(320, 240), k=np.diag((2, 2, 1)) @ K),
             'is 160x120, but its calibration is for 320x240',
