@@ -1,4 +1,4 @@
-# One command each; every one sets up what it needs. `make` lists them.
+# Each target sets up what it needs. `make` lists the targets.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
@@ -6,13 +6,13 @@ SHELL := /bin/bash
 .PHONY: help setup demo train-demo test test-all test-long golden test-numpy2 coverage lint docs bench clean distclean
 
 ROS_MODE := $(shell tools/ros_mode.sh)
-# Set-up runs again when the folder or the sourced ROS 2 is another one, or when the build is asked for otherwise.
+# The setup runs again if the folder, the sourced ROS 2 or the build options change.
 stamp = .venv/$(1)-$(firstword $(shell echo '$(2)' | cksum)).done
 VENV := $(call stamp,packages,$(CURDIR) $(ROS_MODE))
 INSTALLED := $(call stamp,project,$(CURDIR) $(ROS_MODE) $(BEVDEPTH_CUDA) $(BEVDEPTH_CUDA_ARCHS) $(CUDA_HOME) $(shell command -v nvcc))
 LINKED := .venv/ament.done
 REFERENCE ?= ../shared/reference
-# Two processes share the cores; threads that wait for each other would starve the nodes under test.
+# One thread per process: otherwise the threads of two test processes take the CPU from the nodes under test.
 PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
 LONG_TESTS := tests/packaging tests/fuzz tests/faults tests/soak
 NODE_TESTS := tests/core tests/ros/rig tests/ros/detections tests/ros/detector --ignore=tests/core/nuscenes --ignore=tests/core/synthetic
@@ -20,17 +20,17 @@ NODE_TESTS := tests/core tests/ros/rig tests/ros/detections tests/ros/detector -
 help: ## list the commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
-setup: $(LINKED) ## make .venv with everything pinned; builds the CUDA module where nvcc is found
+setup: $(LINKED) ## create .venv with pinned versions; build the CUDA module if nvcc is found
 
-demo: $(LINKED) ## draw a six-camera drive, run the node on it, write out/demo.png
+demo: $(LINKED) ## render a synthetic six-camera drive, run the node on it, write out/demo.png
 	@source env.sh
 	python -m bevdepth_ros.demo $(ARGS)
 
-train-demo: $(LINKED) ## train a toy on this CPU: data made, killed, resumed, scored; out/train_demo/loss.png
+train-demo: $(LINKED) ## train a small network on the CPU: write data, kill, resume, evaluate; out/train_demo/loss.png
 	@source env.sh
 	python training/demo.py $(ARGS)
 
-test: $(LINKED) ## run the tests of the packages and programs; ARGS='-k name' picks some
+test: $(LINKED) ## run the tests of the packages and programs; ARGS='-k name' selects some
 	@source env.sh
 	$(PYTEST) $(ARGS)
 
@@ -40,7 +40,7 @@ test-long: $(LINKED) ## run the longer tests: packaging, fuzzing, the fault matr
 	@source env.sh
 	$(PYTEST) $(LONG_TESTS) $(ARGS)
 
-golden: $(LINKED) ## compare with the official code's numbers in the folder REFERENCE
+golden: $(LINKED) ## compare with results of the official code in the folder REFERENCE
 	@source env.sh
 	BEVDEPTH_REFERENCE='$(REFERENCE)' $(PYTEST) tests/golden $(ARGS)
 
@@ -62,15 +62,15 @@ lint: $(LINKED) ## check style, types, package.xml, YAML, shell, workflow and Do
 	actionlint
 	git ls-files -- '*Dockerfile' | xargs --no-run-if-empty hadolint
 
-docs: $(LINKED) ## build the documentation pages in out/docs, warnings are errors
+docs: $(LINKED) ## build the documentation in out/docs; warnings are errors
 	@source env.sh
 	mkdocs build --strict --site-dir out/docs
 
-bench: $(LINKED) ## run the timings in tests/benchmarks
+bench: $(LINKED) ## run the benchmarks in tests/benchmarks
 	@source env.sh
 	for file in tests/benchmarks/bench_*.py; do python -m tests.benchmarks.$$(basename $$file .py) $(ARGS); done
 
-clean: ## remove what was built and written, keep .venv
+clean: ## remove build and output files, keep .venv
 	rm -rf build install log out *.egg-info .mypy_cache .coverage* tools/pip_ros2/build tools/pip_ros2/*.egg-info .pytest_cache .ruff_cache .hypothesis .venv/project-*.done
 	rm -f bevdepth_core/ops/_kernels*.so
 

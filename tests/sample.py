@@ -48,7 +48,7 @@ ANNOTATIONS = (
     ('movable_object.trafficcone', 19.0, 6.0, 0.0, 4),
     ('vehicle.truck', 40.0, 12.0, 0.0, 42),
 )
-"""Category, metres ahead and to the left of the vehicle, m/s ahead, lidar points."""
+"""Category, meters ahead and to the left of the vehicle, m/s ahead, lidar points."""
 LABELS = (9, 9, 1, 0, 8, 0, 1, 8, 9, 1)
 """Class of each annotation, in the order of the checkpoints."""
 _SIZES = {
@@ -57,7 +57,7 @@ _SIZES = {
     'vehicle.car': (1.9, 4.6, 1.7),
     'human.pedestrian.construction_worker': (0.7, 0.7, 1.8),
 }
-"""Width, length and height in metres, the order of nuScenes."""
+"""Width, length and height in meters, the order of nuScenes."""
 
 
 @cache

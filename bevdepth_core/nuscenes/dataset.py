@@ -35,11 +35,11 @@ class Sample:
         name: the key frame's sample token.
         images: (S, N, H, W, 3) uint8, RGB, network size.
         matrices: of the S frames and N cameras.
-        boxes: (n, 9) float32 in the augmented ego frame: centre x y z, length, width, height in
-            metres, yaw in radians, velocity x y in m/s. Boxes that no sensor point touches are
+        boxes: (n, 9) float32 in the augmented ego frame: center x y z, length, width, height in
+            meters, yaw in radians, velocity x y in m/s. Boxes that no sensor point touches are
             excluded.
         labels: (n,) int64, class of each box, index into ``SampleIndex.class_names``.
-        depth: (N, H, W) float32 lidar depth of the key frame, metres, 0 = unknown.
+        depth: (N, H, W) float32 lidar depth of the key frame, meters, 0 = unknown.
     """
 
     name: str
@@ -182,7 +182,7 @@ def key_ego_from_camera(key: SampleRecord, frame: SampleRecord) -> Tensor:
     camera's own exposure.
 
     Composed in float32 as in the official training pipeline, although that rounds world
-    coordinates of a kilometre to 0.1 mm: training inputs then equal the official ones. The
+    coordinates of a kilometer to 0.1 mm: training inputs then equal the official ones. The
     Detector uses float64.
     """
     cameras = list(zip(key.cameras, frame.cameras, strict=True))

@@ -17,7 +17,7 @@ IMAGE_MARGIN = 1
 
 
 def read_points(path: str | Path) -> np.ndarray:
-    """Return the (n, 3) float32 points of a ``.pcd.bin`` file in the lidar's frame, metres.
+    """Return the (n, 3) float32 points of a ``.pcd.bin`` file in the lidar's frame, meters.
 
     Raises:
         ValueError: the file is truncated.
@@ -46,7 +46,7 @@ def depth_maps(
         transforms: of each camera's image; all give the same size.
 
     Returns:
-        (N, height, width) float32, metres along the optical axis in the source camera, 0 where no
+        (N, height, width) float32, meters along the optical axis in the source camera, 0 where no
         point falls. Where several points fall, the last one of the sweep is kept.
 
     Source: the official lidar projection, including its peculiarities: coordinates are truncated

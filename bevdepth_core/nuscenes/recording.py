@@ -51,8 +51,8 @@ class AnnotatedMoment:
         world_from_ego: pose of the vehicle.
         class_names: n names.
         instances: n tokens, the same over time.
-        center: (n, 3) float64, metres.
-        size: (n, 3) float64, length, width, height, metres.
+        center: (n, 3) float64, meters.
+        size: (n, 3) float64, length, width, height, meters.
         quaternion: (n, 4) float64, w x y z.
     """
 
@@ -80,7 +80,7 @@ class SceneRecording:
     Attributes:
         name: of the scene.
         streams: cameras and lidars.
-        mounts: (4, 4) ego_from_sensor of every sensor, radars too, metres.
+        mounts: (4, 4) ego_from_sensor of every sensor, radars too, meters.
         pose_stamps_ns: (m,) int64, increasing.
         poses: m ego poses at these times.
         moments: the key frames in order of time.

@@ -16,7 +16,7 @@ class Pose:
 
     Attributes:
         quaternion: (4,) float64, w x y z.
-        translation: (3,) float64, metres.
+        translation: (3,) float64, meters.
     """
 
     quaternion: np.ndarray
@@ -72,8 +72,8 @@ class Annotations:
 
     Attributes:
         label: (n,) int64, index into ``SampleIndex.class_names``.
-        center: (n, 3) float64, metres.
-        size: (n, 3) float64, width, length, height, metres.
+        center: (n, 3) float64, meters.
+        size: (n, 3) float64, width, length, height, meters.
         quaternion: (n, 4) float64, w x y z.
         velocity: (n, 3) float64, m/s over ground; NaN where the devkit knows none.
         points: (n,) int64, lidar and radar points inside; -1 where unknown.

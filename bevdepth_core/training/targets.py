@@ -24,10 +24,10 @@ class TaskTargets:
     """Targets of one head task for B samples; P boxes of this task in all of them.
 
     Attributes:
-        heatmap: (B, classes, ny, nx) float32 in [0, 1], 1 at the cell of each box centre.
+        heatmap: (B, classes, ny, nx) float32 in [0, 1], 1 at the cell of each box center.
         sample: (P,) int64, which sample a box belongs to.
-        cell: (P, 2) int64, x and y index of the cell of its centre.
-        box: (P, 10) float32: offset of the centre from the cell's lower corner in cells (x, y), z,
+        cell: (P, 2) int64, x and y index of the cell of its center.
+        box: (P, 10) float32: offset of the center from the cell's lower corner in cells (x, y), z,
             logarithm of length, width, height, sine and cosine of yaw, velocity x and y. The order
             of ``TaskMaps``.
     """
@@ -55,8 +55,8 @@ def center_targets(boxes: Tensor, labels: Tensor, config: ModelConfig) -> tuple[
     """Return the targets of each head task for one sample (B = 1).
 
     Args:
-        boxes: (n, 9) float32 in the augmented ego frame: centre x, y, z, length, width, height in
-            metres, yaw in radians, velocity x and y in m/s. Boxes centered outside the grid are
+        boxes: (n, 9) float32 in the augmented ego frame: center x, y, z, length, width, height in
+            meters, yaw in radians, velocity x and y in m/s. Boxes centered outside the grid are
             excluded.
         labels: (n,) int64, index into ``config.class_names``.
         config: grid and tasks.
@@ -141,7 +141,7 @@ def depth_targets(depth: Tensor, bins: DepthBins, stride: int = 16) -> Tensor:
     """Return the depth bin of each feature pixel, (..., h, w) int64, or ``NO_DEPTH``.
 
     Args:
-        depth: (..., H, W) float32, metres at the pixels that a lidar point falls on, 0 elsewhere.
+        depth: (..., H, W) float32, meters at the pixels that a lidar point falls on, 0 elsewhere.
         bins: depths from ``start`` up to ``start + count * step`` have a bin, others none.
         stride: pixels per feature pixel, which takes the depth of its nearest point.
     """

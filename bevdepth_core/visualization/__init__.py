@@ -1,8 +1,8 @@
-"""Pictures of a frame: cameras with boxes in them, the same boxes from above, depth as colours,
-and all of it as one image.
+"""Renders a frame: camera images with boxes, a bird's-eye view, depth as colors, and all of them
+in one image.
 
-All images are (height, width, 3) uint8 RGB. Nothing given is changed, but where a function says
-so.
+All images are (height, width, 3) uint8 RGB. Functions do not change their arguments unless their
+docstring says "in place".
 """
 
 from bevdepth_core.visualization.bev import EGO_OUTLINE, SHORTEST_ARROW_MPS, draw_bev

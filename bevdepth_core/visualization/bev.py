@@ -1,4 +1,4 @@
-"""Boxes from above."""
+"""Renders boxes in a bird's-eye view."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from bevdepth_core.visualization.drawing import (
 )
 
 EGO_OUTLINE = ((3.8, 0.95), (3.8, -0.95), (-1.0, -0.95), (-1.0, 0.95))
-"""The ego vehicle around the point below its rear axle, metres."""
+"""Outline of the ego vehicle relative to the point below its rear axle, meters."""
 SHORTEST_ARROW_MPS = 0.3
-"""Slower boxes get no velocity arrow."""
+"""Slower boxes have no velocity arrow."""
 _RING_STEP_M = 10
 _RING_LABEL_DIRECTION = (0.72, -0.72)
 
@@ -37,8 +37,8 @@ def draw_bev(
     ground_truth: tuple[Boxes3D, np.ndarray] | None = None,
     reach_m: float = 52.0,
 ) -> np.ndarray:
-    """Return the view from above, forward up: boxes with heading, velocity arrows of one second,
-    range rings.
+    """Return a bird's-eye view with forward upwards: boxes with heading, range rings, and velocity
+    arrows whose length is the distance in one second.
 
     Args:
         size: width and height, pixels.
@@ -46,7 +46,7 @@ def draw_bev(
         labels: (n,) index into ``class_names``.
         class_names: names behind the labels.
         ground_truth: boxes and labels, drawn as dashed outlines below the others.
-        reach_m: metres from the ego vehicle to the nearer border.
+        reach_m: meters from the ego vehicle to the nearer border.
     """
     width, height = size
     scale = min(width, height) / 2 / reach_m
@@ -73,7 +73,7 @@ def draw_bev(
 
 
 def _bev_parts(boxes: Boxes3D) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return per box the (4, 2) outline, (2, 2) line from centre to nose, (1, 2) tip of the
+    """Return per box the (4, 2) outline, (2, 2) line from center to nose, (1, 2) tip of the
     velocity arrow, and speed.
     """
     corners = boxes.corners()[..., :2]

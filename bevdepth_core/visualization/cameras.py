@@ -1,4 +1,4 @@
-"""Boxes in a camera's image."""
+"""Renders boxes in camera images."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ BOX_EDGES = np.array(
         (3, 7),
     )
 )
-"""Pairs of corners, as ``Boxes3D.corners`` numbers them."""
+"""Pairs of corner indices in the order of ``Boxes3D.corners``."""
 _NEAR = 0.2
 _CLIP_MARGIN_PX = 8.0
 _SMALL_BOX_PX = 20.0
-"""Boxes that are lower than this in the image get the thinnest lines, true ones a rectangle:
-twelve thick edges would fill them."""
+"""Boxes of a smaller height in the image have the thinnest lines, annotated ones are a rectangle:
+twelve thick edges would cover the object."""
 
 
 def draw_boxes_on_image(
@@ -47,8 +47,8 @@ def draw_boxes_on_image(
     ground_truth: bool = False,
     thickness: int = 2,
 ) -> np.ndarray:
-    """Return ``image`` with the boxes' edges in their class colours and a tinted front face, far
-    boxes first.
+    """Return ``image`` with boxes: edges in the class color and a tinted front face. Far boxes are
+    drawn first.
 
     Args:
         image: (height, width, 3) uint8 RGB.
@@ -78,8 +78,8 @@ def draw_boxes_on_image(
 
 
 def camera_from_mean_ego(frame: Frame, index: int) -> np.ndarray:
-    """Return the (4, 4) transform into a camera, at its exposure, from the frame of the
-    detections: the mean of all ego poses.
+    """Return (4, 4) camera_from_ego, from the detections' frame (the mean of all ego poses) to the
+    camera at its exposure time.
     """
     camera_from_ego = invert_rigid(frame.rig.ego_from_camera[index])
     if frame.world_from_ego is None:
@@ -91,7 +91,7 @@ def camera_from_mean_ego(frame: Frame, index: int) -> np.ndarray:
 
 
 def moved(boxes: Boxes3D, seconds: float) -> Boxes3D:
-    """Return where the boxes are ``seconds`` later."""
+    """Return the boxes moved by their velocity for ``seconds``."""
     center = boxes.center.copy()
     center[:, :2] += boxes.velocity * seconds
     return Boxes3D(center, boxes.size, boxes.yaw, boxes.velocity)
@@ -105,8 +105,8 @@ def _project(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
 def _edges_in_image(
     corners: np.ndarray, intrinsics: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Return (m, 2, 2) pixel segments of a box's edges, cut at the near plane and near the border
-    of the image.
+    """Return (m, 2, 2) pixel segments of a box's edges, clipped at the near plane and outside of
+    the image border.
     """
     start, stop = corners[BOX_EDGES[:, 0]], corners[BOX_EDGES[:, 1]]
     rise = np.where(stop[:, 2] == start[:, 2], 1, stop[:, 2] - start[:, 2])
@@ -125,9 +125,7 @@ def _frame_around(segments: np.ndarray) -> np.ndarray:
 
 
 def _clip_to_image(segments: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the parts of (m, 2, 2) segments inside the image with a margin, so that cut ends stay
-    out of sight.
-    """
+    """Clip (m, 2, 2) segments to the image plus a margin, so that clipped ends are not visible."""
     low, high = np.full(2, -_CLIP_MARGIN_PX), np.array((shape[1], shape[0])) + _CLIP_MARGIN_PX
     start, direction = segments[:, 0], segments[:, 1] - segments[:, 0]
     steps = np.where(direction == 0, 1e-9, direction)

@@ -43,7 +43,7 @@ def depth_colors(depth: np.ndarray, nearest_m: float, farthest_m: float) -> np.n
     The scale is logarithmic: most colors are for near depths, where errors matter.
 
     Args:
-        depth: (...) metres, more than 0.
+        depth: (...) meters, more than 0.
         nearest_m: depth of the first color.
         farthest_m: depth of the last color.
     """

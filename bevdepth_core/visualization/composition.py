@@ -1,4 +1,4 @@
-"""One picture of a frame: its cameras, the view from above, a legend and the figures."""
+"""Renders a frame as one image: camera images, bird's-eye view, legend and caption."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ CAMERA_GRID = (
     ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT'),
     ('CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT'),
 )
-"""Where ``compose`` puts the nuScenes cameras; cameras of other names fill the grid in their own
-order."""
+"""Places of the nuScenes cameras in ``compose``; other cameras fill the grid in their order."""
 
 GroundTruth = tuple[Boxes3D, np.ndarray]
 """Boxes in the ego frame and their labels (n,)."""
@@ -43,21 +42,21 @@ def compose(
     caption: str = '',
     width: int = 1920,
 ) -> np.ndarray:
-    """Return one picture: cameras in two rows, the view from above beside them, legend and caption
-    below.
+    """Return one image: camera images in two rows, the bird's-eye view beside them, legend and
+    caption below.
 
-    Boxes are drawn where each camera saw them: at its own exposure time and from its own ego pose.
-    Width and height are even, as video encoders want them.
+    Boxes are moved to the exposure time and the ego pose of each camera. Width and height are
+    even, as video encoders require.
 
     Args:
-        frame: the images that were looked at; nuScenes cameras keep their usual places, others
-            fill the grid in order.
-        detections: of this frame; None when nothing looked for any.
+        frame: the camera images; nuScenes cameras have fixed places, others fill the grid in
+            order.
+        detections: of this frame; None if there are none.
         ground_truth: boxes in the detections' frame, drawn dashed.
-        depth: drawn over the images.
-        title: top left.
-        caption: bottom right, such as the latency.
-        width: of the picture, pixels, even; the height follows.
+        depth: drawn over the camera images.
+        title: text at the top left.
+        caption: text at the bottom right, such as the latency.
+        width: of the result, pixels, even; the height follows from it.
     """
     header, footer, gap = round(width * 0.024), round(width * 0.026), max(2, width // 480)
     names, columns = camera_places(frame.rig.names)
@@ -93,7 +92,7 @@ def compose(
 
 
 def camera_places(names: tuple[str, ...]) -> tuple[list[str | None], int]:
-    """Return the cameras row by row, None for an empty place, and the number of columns."""
+    """Return the camera names row by row, None for an empty place, and the number of columns."""
     known = [name for row in CAMERA_GRID for name in row]
     if set(names) <= set(known) and len(names) > 3:
         return [name if name in names else None for name in known], 3
@@ -108,9 +107,7 @@ def camera_panel(
     depth: DepthMaps | None,
     size: tuple[int, int],
 ) -> np.ndarray:
-    """Return one camera's image, at most ``size`` (width, height) large, with its name and the
-    boxes in it.
-    """
+    """Return one camera's image, at most ``size`` (width, height), with its name and boxes."""
     image = frame.images[index]
     scale = min(size[0] / image.shape[1], size[1] / image.shape[0])
     panel = cv2.resize(
@@ -161,7 +158,7 @@ def _write_header(
     size = round(header * 0.46)
     draw_text(canvas, title, (size // 2, (header - size * 1.25) / 2), round(size * 1.1), TEXT)
     counts = [f'{len(detections)} detections'] if detections is not None else []
-    counts += [f'{len(ground_truth[0])} true boxes'] if ground_truth is not None else []
+    counts += [f'{len(ground_truth[0])} annotated boxes'] if ground_truth is not None else []
     draw_text(
         canvas,
         '  ·  '.join(counts),
@@ -209,7 +206,7 @@ def _write_footer(
 def _draw_depth_legend(
     canvas: np.ndarray, depth: DepthMaps, position: tuple[float, float], size: int
 ) -> None:
-    """Draw the colours of the depth, from the nearest to the farthest."""
+    """Draw the color scale of the depth."""
     x, y = position
     nearest, farthest = depth.bins.start, depth.bins.stop
     x += draw_text(canvas, f'{nearest:g} m', position, round(size * 0.9), TEXT) + 0.4 * size

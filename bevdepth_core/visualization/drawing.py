@@ -1,5 +1,5 @@
-"""What all pictures are drawn with: antialiased lines to an eighth of a pixel, tints, dashes,
-arrows and text.
+"""Drawing functions: antialiased lines with a precision of an eighth of a pixel, tints, dashes,
+arrows and text. All of them change their ``canvas`` in place.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from PIL import Image, ImageDraw, ImageFont
 from bevdepth_core.visualization.colors import TEXT
 
 SHIFT = 3
-"""Fractional bits of the coordinates that OpenCV takes."""
+"""Fractional bits of OpenCV's fixed-point coordinates."""
 _DASH_PX, _DASH_GAP_PX = 5, 4
 _TINT_ALPHA = 0.28
 
 
 def fixed_point(pixels: np.ndarray) -> np.ndarray:
-    """Return pixel coordinates as OpenCV takes them with ``SHIFT``."""
+    """Return pixel coordinates as OpenCV expects them with ``SHIFT``."""
     return np.rint(pixels * (1 << SHIFT)).astype(np.int32)
 
 
 def draw_lines(
     canvas: np.ndarray, lines: np.ndarray, color, thickness: int = 1, *, closed: bool = False
 ) -> None:
-    """Draw (n, points, 2) lines, pixels, into ``canvas`` itself."""
+    """Draw (n, points, 2) lines, pixels, in place."""
     if len(lines):
         cv2.polylines(canvas, fixed_point(lines), closed, color, thickness, cv2.LINE_AA, SHIFT)
 
 
 def draw_dashed(canvas: np.ndarray, segments: np.ndarray, color, thickness: int = 1) -> None:
-    """Draw (n, 2, 2) segments, pixels, as dashes into ``canvas`` itself."""
+    """Draw (n, 2, 2) segments, pixels, as dashes, in place."""
     dashes = []
     for start, stop in segments:
         length = max(float(np.linalg.norm(stop - start)), 1e-6)
@@ -47,7 +47,7 @@ def draw_dashed(canvas: np.ndarray, segments: np.ndarray, color, thickness: int 
 
 
 def draw_arrow(canvas: np.ndarray, start: np.ndarray, stop: np.ndarray, color) -> None:
-    """Draw an arrow between two points, pixels, into ``canvas`` itself."""
+    """Draw an arrow between two points, pixels, in place."""
     tip = min(0.5, 5 / max(float(np.linalg.norm(stop - start)), 1.0))
     cv2.arrowedLine(
         canvas,
@@ -62,7 +62,7 @@ def draw_arrow(canvas: np.ndarray, start: np.ndarray, stop: np.ndarray, color) -
 
 
 def tint(canvas: np.ndarray, outline: np.ndarray, color) -> None:
-    """Blend ``color`` into the inside of a convex (n, 2) outline, pixels, in ``canvas`` itself."""
+    """Blend ``color`` into the inside of a convex (n, 2) outline, pixels, in place."""
     height, width = canvas.shape[:2]
     left, top = np.clip(np.floor(outline.min(axis=0)), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(outline.max(axis=0)), 0, (width, height)).astype(int)
@@ -75,7 +75,7 @@ def tint(canvas: np.ndarray, outline: np.ndarray, color) -> None:
 
 
 def paste(canvas: np.ndarray, panel: np.ndarray, x: int, y: int) -> None:
-    """Put ``panel`` into ``canvas`` itself with its upper left corner at (x, y)."""
+    """Copy ``panel`` into ``canvas`` with its upper left corner at (x, y), in place."""
     height, width = panel.shape[:2]
     canvas[y : y + height, x : x + width] = panel
 
@@ -90,16 +90,16 @@ def draw_text(
     align_right: bool = False,
     shadow: bool = False,
 ) -> int:
-    """Write one line of text into ``canvas`` itself and return its width in pixels.
+    """Draw one line of text in place and return its width in pixels.
 
     Args:
         canvas: (height, width, 3) uint8, changed.
-        text: what to write; nothing is written for an empty line.
+        text: the line; may be empty.
         position: x and y of the upper left corner (upper right when ``align_right``), pixels.
         size: of the font, pixels.
         color: RGB.
         align_right: end at ``position`` instead of starting there.
-        shadow: darken what is behind, for text on pictures.
+        shadow: darken the background of the text, for text on images.
     """
     if not text:
         return 0
@@ -118,13 +118,13 @@ def draw_text(
 
 @lru_cache(maxsize=512)
 def _text_masks(text: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (height, width, 1) float32 coverage, 0..1, of a line of text and of the shadow
-    around it.
+    """Return the (height, width, 1) float32 coverage, 0..1, of a line of text and of its
+    shadow.
     """
     font = ImageFont.load_default(size)
     left, _, right, _ = font.getbbox(text)
-    picture = Image.new('L', (round(right - left) + 3, round(size * 1.35)))
-    ImageDraw.Draw(picture).text((1 - left, 0), text, fill=255, font=font)
-    cover = np.asarray(picture, np.float32) / 255
+    image = Image.new('L', (round(right - left) + 3, round(size * 1.35)))
+    ImageDraw.Draw(image).text((1 - left, 0), text, fill=255, font=font)
+    cover = np.asarray(image, np.float32) / 255
     halo = cv2.GaussianBlur(cv2.dilate(cover, np.ones((3, 3))), (0, 0), 1.5)
     return cover[..., None], np.minimum(halo, 1)[..., None]

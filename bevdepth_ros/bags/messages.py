@@ -55,8 +55,8 @@ class Annotated:
     """Annotated boxes in one frame.
 
     Attributes:
-        center: (n, 3) geometric centre, metres.
-        size: (n, 3) full length, width, height, metres.
+        center: (n, 3) geometric center, meters.
+        size: (n, 3) full length, width, height, meters.
         quaternion: (n, 4) w x y z.
         class_names: n names.
         ids: n names of the objects, the same over time; empty where not known.
@@ -69,7 +69,7 @@ class Annotated:
     ids: Sequence[str]
 
     def rows(self):
-        """Yield centre, size, quaternion, class name and id of each box as plain Python values."""
+        """Yield center, size, quaternion, class name and id of each box as plain Python values."""
         columns = (self.center, self.size, self.quaternion)
         return zip(
             *(np.asarray(column, np.float64).tolist() for column in columns),
@@ -125,7 +125,7 @@ def quaternion(values) -> Any:
 
 
 def pose(position, orientation) -> Any:
-    """Return the message of a position in metres and a quaternion w x y z."""
+    """Return the message of a position in meters and a quaternion w x y z."""
     return message(
         'geometry_msgs/msg/Pose',
         position=vector('Point', position),
@@ -134,7 +134,7 @@ def pose(position, orientation) -> Any:
 
 
 def transform(stamp_ns: int, parent: str, child: str, parent_from_child: np.ndarray) -> Any:
-    """Return a TransformStamped of a (4, 4) rigid transform, metres."""
+    """Return a TransformStamped of a (4, 4) rigid transform, meters."""
     content = message(
         'geometry_msgs/msg/Transform',
         translation=vector('Vector3', parent_from_child[:3, 3]),
@@ -205,7 +205,7 @@ def raw_image(stamp_ns: int, frame_id: str, pixels: np.ndarray, encoding: str = 
 
 
 def point_cloud(stamp_ns: int, frame_id: str, points: np.ndarray) -> Any:
-    """Return the PointCloud2 of (n, 5) x y z in metres, intensity and ring, in the layout of
+    """Return the PointCloud2 of (n, 5) x y z in meters, intensity and ring, in the layout of
     ``LIDAR_POINT``.
     """
     cloud = np.zeros(len(points), LIDAR_POINT)

@@ -126,7 +126,7 @@ class BagWriter:
         self.write_mounts(dict(zip(rig.names, rig.ego_from_camera, strict=True)), stamp_ns)
 
     def write_mounts(self, ego_from_sensor: Mapping[str, np.ndarray], stamp_ns: int) -> None:
-        """Write where sensors sit on the vehicle: by frame, a (4, 4) rigid transform, metres."""
+        """Write where sensors sit on the vehicle: by frame, a (4, 4) rigid transform, meters."""
         transforms = [
             messages.transform(stamp_ns, BASE_FRAME, name, mount)
             for name, mount in ego_from_sensor.items()
@@ -134,7 +134,7 @@ class BagWriter:
         self._write_transforms('/tf_static', stamp_ns, transforms)
 
     def write_ego_pose(self, stamp_ns: int, world_from_ego: np.ndarray) -> None:
-        """Write where the vehicle is, a (4, 4) rigid transform, metres."""
+        """Write where the vehicle is, a (4, 4) rigid transform, meters."""
         self._write_transforms(
             '/tf', stamp_ns, [messages.transform(stamp_ns, MAP_FRAME, BASE_FRAME, world_from_ego)]
         )
@@ -165,7 +165,7 @@ class BagWriter:
         self.write(raw_image_topic(camera_name), 'sensor_msgs/msg/Image', stamp_ns, image)
 
     def write_point_cloud(self, lidar_name: str, stamp_ns: int, points: np.ndarray) -> None:
-        """Write (n, 5) points: x y z in metres in the frame ``lidar_name``, intensity, ring."""
+        """Write (n, 5) points: x y z in meters in the frame ``lidar_name``, intensity, ring."""
         cloud = messages.point_cloud(stamp_ns, lidar_name, points)
         self.write(f'/{lidar_name}', 'sensor_msgs/msg/PointCloud2', stamp_ns, cloud)
 

@@ -328,8 +328,8 @@ class DetectorNode(LifecycleNode):
             and not self.get_clock().now().nanoseconds
         ):
             sentence = (
-                'use_sim_time is set, but nothing came on /clock: publish it or set use_sim_time '
-                'to false'
+                'use_sim_time is set, but no message was received on /clock: '
+                'publish it or set use_sim_time to false'
             )
             self._monitor.report('clock', 'node', WARN, sentence)
         else:

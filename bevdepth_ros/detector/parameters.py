@@ -25,49 +25,57 @@ class Settings(RigSettings):
 
     image_reliability: str = parameter(
         'best_effort',
-        'Reliability asked of the image publishers; best_effort matches every publisher.',
+        'Reliability QoS of the image subscriptions; best_effort receives from every publisher.',
         choices=('best_effort', 'reliable'),
     )
     image_queue_size: int = parameter(
-        5, 'Images per camera that DDS keeps until they are taken, newest first.', low=1, high=100
+        5, 'Images per camera that DDS queues for the node.', low=1, high=100
     )
     checkpoint: str = parameter(
         '', 'Weights: .safetensors of this project or an official .pth or .ckpt.'
     )
-    device: str = parameter('auto', 'cpu, cuda, cuda:<n>, or auto: cuda where there is one.')
+    device: str = parameter(
+        'auto', 'cpu, cuda, cuda:<n>, or auto: cuda if it is available, otherwise cpu.'
+    )
     precision: str = parameter(
         'auto',
-        'Arithmetic of the network: fp32, fp16 or bf16, or auto: fp16 on a GPU, fp32 on a CPU, '
-        'which does nothing else.',
+        'Precision of the network: fp32, fp16, bf16, or auto: fp16 on a GPU, fp32 on a CPU. A CPU '
+        'supports fp32 only.',
         choices=('auto', 'fp32', 'fp16', 'bf16'),
     )
     cuda_graphs: bool = parameter(
         True,
-        'On a GPU, replay CUDA graphs with images decoded and resized there; otherwise go step by '
-        'step.',
+        'On a GPU, decode and resize images there and replay CUDA graphs. false: no CUDA graphs, '
+        'ten times slower.',
     )
     cpu_threads: int = parameter(
         0,
-        'Threads of the network on the CPU. 0: a default that leaves cores for the '
-        'other programs of the machine.',
+        'CPU threads of the network. 0: fewer than the CPU has cores, so that other programs can '
+        'run.',
         low=0,
         high=256,
     )
     camera_timeout_s: float = parameter(
         1.0,
-        'Silence after which a camera is reported and sets go on without it, seconds of receipt.',
+        'After this time without images, a camera is reported and excluded until its images '
+        'arrive again, seconds.',
         change=LIVE,
         low=0.1,
         high=60.0,
     )
     camera_startup_s: float = parameter(
         5.0,
-        'Time that cameras and their calibration have to come after activation, seconds.',
+        'After activation, how long detection waits for the images, CameraInfo and extrinsics of '
+        'all cameras, seconds.',
         low=0.0,
         high=60.0,
     )
     score_threshold: float = parameter(
-        0.1, 'Detections score more than this.', change=LIVE, low=0.0, high=1.0
+        0.1,
+        'Only detections with a higher score are published.',
+        change=LIVE,
+        low=0.0,
+        high=1.0,
     )
     publish_tracks: bool = parameter(
         True,
@@ -76,21 +84,23 @@ class Settings(RigSettings):
     )
     track_birth_score: float = parameter(
         0.2,
-        'Score that starts a track; detections with a lower score only continue tracks.',
+        'Lowest score of a detection that starts a track; detections with a lower score can only '
+        'continue tracks.',
         change=LIVE,
         low=0.0,
         high=1.0,
     )
     track_min_hits: int = parameter(
         2,
-        'Detections after which a track is published; one that scores 0.5 suffices.',
+        'Number of detections after which a track is published; one detection with a score of 0.5 '
+        'is enough, too.',
         change=LIVE,
         low=1,
         high=100,
     )
     track_coast_s: float = parameter(
         1.0,
-        'How long a track without detection is published at its predicted place, seconds.',
+        'How long a track without detections is published at its predicted position, seconds.',
         change=LIVE,
         low=0.01,
         high=10.0,
@@ -102,7 +112,7 @@ class Settings(RigSettings):
     )
     diagnostics_period_s: float = parameter(
         1.0,
-        'Period of /diagnostics, seconds; changes are sent at once.',
+        'Period of /diagnostics, seconds; changes are published at once.',
         change=START,
         low=0.1,
         high=60.0,

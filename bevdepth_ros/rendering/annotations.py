@@ -1,4 +1,4 @@
-"""The true boxes of a recording at any moment, from annotations at 2 Hz."""
+"""Interpolates annotated boxes, which a recording contains at 2 Hz, to any time."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from bevdepth_core.types import Boxes3D
 from bevdepth_core.visualization import GroundTruth
 
 LONGEST_GAP_NS = 1_100_000_000
-"""Annotations farther apart than this are not joined: nuScenes has two a second."""
+"""Annotations further apart are not interpolated; nuScenes has two per second."""
 SAME_TIME_NS = 60_000_000
 """Objects without an id are shown only this close to their annotation."""
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """What is known of one moment.
+    """Annotated boxes at one time.
 
     Attributes:
-        stamp_ns: when.
+        stamp_ns: time of the annotation.
         boxes: in the world frame, velocity zero.
         labels: (n,) class index.
-        ids: one per object, the same at all moments; empty where there is none.
+        ids: id of each object, the same at all times; empty for an object without id.
     """
 
     stamp_ns: int
@@ -35,9 +35,7 @@ class Annotation:
 
 
 def transformed(boxes: Boxes3D, target_from_source: np.ndarray) -> Boxes3D:
-    """Return boxes in another frame that is upright, too; ``target_from_source`` is (4, 4),
-    rigid.
-    """
+    """Return boxes in another upright frame; ``target_from_source`` is (4, 4), rigid."""
     rotation, shift = target_from_source[:3, :3], target_from_source[:3, 3]
     turn = np.arctan2(rotation[1, 0], rotation[0, 0])
     return Boxes3D(
@@ -64,20 +62,20 @@ class AnnotationHistory:
         self._history.clear()
 
     def add(self, annotation: Annotation) -> None:
-        """Take an annotation; one of the same moment is replaced."""
+        """Add an annotation; it replaces one of the same time."""
         self._history = [known for known in self._history if known.stamp_ns != annotation.stamp_ns]
         self._history.insert(bisect_left(self._stamps(), annotation.stamp_ns), annotation)
         del self._history[: -self._longest]
 
     def at(self, stamp_ns: int, world_from_ego: np.ndarray) -> GroundTruth | None:
-        """Return the true boxes at a moment, None when no annotation is near.
+        """Return the annotated boxes at a time; None if no annotation is near.
 
-        Objects with an id are moved along the line between the annotations around the moment, or,
-        when the later one has not come yet, on from the last two; others are shown with their own
-        annotation only.
+        Objects with an id are interpolated linearly between the annotations before and after, or
+        extrapolated from the last two if there is no later one. Objects without an id are returned
+        only close to their annotation.
 
         Args:
-            stamp_ns: the moment.
+            stamp_ns: time of the boxes.
             world_from_ego: (4, 4) pose of the frame to return boxes in.
         """
         pair = self._pair(stamp_ns)
@@ -95,8 +93,8 @@ class AnnotationHistory:
         return [known.stamp_ns for known in self._history]
 
     def _pair(self, stamp_ns: int) -> tuple[Annotation, Annotation] | None:
-        """Return the annotations on both sides of a moment; the last, or first, two where there
-        are none on one side.
+        """Return the annotations before and after a time, or the first or last two if all are on
+        one side.
         """
         if not self._history:
             return None
@@ -107,7 +105,7 @@ class AnnotationHistory:
 def _at(
     nearest: Annotation, pair: tuple[Annotation, Annotation], stamp_ns: int
 ) -> tuple[Boxes3D, np.ndarray]:
-    """Return the boxes of ``nearest`` moved to a moment, and which of them may be shown."""
+    """Return the boxes of ``nearest`` at another time, and which of them are valid there."""
     other = pair[0] if nearest is pair[1] else pair[1]
     span_s = (other.stamp_ns - nearest.stamp_ns) * 1e-9
     rows = {name: row for row, name in enumerate(other.ids) if name}

@@ -20,12 +20,12 @@ CAMERA_PARAMETERS = (
     'camera_info_files', 'camera_frames',
     'base_frame', 'fixed_frame', 'odometry_topic',
 )  # fmt: skip
-"""Those of the detector that say where images come from: one params_file serves both."""
+"""Parameters about the images, with the names of the detector's: one params_file serves both."""
 TF_BUFFER_S = 30.0
 QUEUE_SIZE = 30
-"""Images per camera that DDS keeps while a picture is drawn."""
+"""Images per camera that DDS queues while an image is rendered."""
 DETECTIONS_PATIENCE_S = 5.0
-"""After so long without detections, images are shown without."""
+"""If no detections arrive for this time, images are rendered without them."""
 LOG_PERIOD_S = 10.0
 
 _IMAGES = QoSProfile(depth=QUEUE_SIZE, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -33,7 +33,7 @@ _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class SceneListener:
-    """Listens on a node; no callback raises."""
+    """Subscribes to images, tf and detections; exceptions in callbacks are logged."""
 
     def __init__(self, node: Node, panel_width: int):
         """Declare the parameters and subscribe.
@@ -73,11 +73,10 @@ class SceneListener:
         self._subscribe(Detection3DArray, annotations, 10, self.store.add_annotations)
 
     def take(self) -> Scene | None:
-        """Return the newest moment that was not taken yet: with detections, or without when they
-        stay away.
+        """Return the newest scene that was not returned before; None if there is none.
 
-        None as long as there is none, or nothing to show of it: detections may be heard before
-        their images.
+        It has detections, unless none arrived for some time. Detections may be received before
+        their images; then there is no scene yet.
         """
         wanted_ns = self._newest_ns()
         if wanted_ns is None or wanted_ns == self._shown_ns:
@@ -106,7 +105,8 @@ class SceneListener:
 
     def _failed(self, error: Exception | str, origin: str = '') -> None:
         self._node.get_logger().warning(
-            f'a message{origin} could not be taken: {error}', throttle_duration_sec=LOG_PERIOD_S
+            f'a message{origin} could not be processed: {error}',
+            throttle_duration_sec=LOG_PERIOD_S,
         )
 
 
@@ -120,8 +120,8 @@ def _settings(node: Node) -> RigSettings:
     return RigSettings(**values)
 
 
-def figures(listener: SceneListener, scene: Scene) -> str:
-    """Return latency and rate in words, empty when nothing was detected."""
+def status_text(listener: SceneListener, scene: Scene) -> str:
+    """Return latency and rate as text, empty without detections."""
     parts = []
     if scene.latency_s is not None:
         parts.append(f'latency {scene.latency_s * 1e3:.0f} ms')

@@ -1,6 +1,4 @@
-"""What the visualizer and the view in the browser share: how their parameters are declared, and
-how their processes begin and end.
-"""
+"""Parameter declaration and process start and end, for the visualizer and the viewer."""
 
 from __future__ import annotations
 
@@ -22,14 +20,14 @@ def declare(node: Node, name: str, default, description: str, low=None, high=Non
     Args:
         node: its owner.
         name: its name.
-        default: value that also gives its type.
-        description: for people.
-        low: least value of a number, None: any.
-        high: greatest value of a number.
+        default: default value, which also defines the type.
+        description: text for users.
+        low: minimum of a number, None: any.
+        high: maximum of a number.
 
     Raises:
-        InvalidParameterTypeException: the given value is of another type.
-        InvalidParameterValueException: or out of range.
+        InvalidParameterTypeException: the given value has another type.
+        InvalidParameterValueException: the given value is out of range.
     """
     described = ParameterDescriptor(description=description, read_only=True)
     if low is not None and isinstance(default, int):
@@ -40,9 +38,7 @@ def declare(node: Node, name: str, default, description: str, low=None, high=Non
 
 
 def run(make_node: Callable[[], Node], name: str) -> None:
-    """Run a node until a signal and end the process; parameters that do not do end it with a
-    sentence.
-    """
+    """Run a node until a signal, then exit; exit with a message if a parameter is invalid."""
     with ros_process():
         _run(make_node, name)
     gc.collect()  # with the last reference to the node, others see it leave at once

@@ -1,5 +1,5 @@
-"""Scenes of a rosbag2, in order of time: with the detections in it, with those of a detector on
-the way, or with none.
+"""Yields the scenes of a rosbag2 in order: with recorded detections, with those of a detector that
+runs at the same time, or without detections.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LONGEST_S = 1e9
 
 @dataclass(frozen=True)
 class _Moment:
-    """A scene to show; with its frame if the detector has used one, so images decode once."""
+    """Time of a scene, and the frame that the detector used, so images are decoded once."""
 
     stamp_ns: int
     frame: Frame | None = None
@@ -91,8 +91,8 @@ class RecordedScenes:
         return self._bag.start_ns
 
     def _read_small_topics(self) -> dict:
-        """Take tf, calibration, names and annotations of the whole bag; return the recorded
-        objects by their stamp.
+        """Read tf, calibration, class names and annotations of the bag; return the recorded
+        objects by stamp.
         """
         store, objects = self._store, {}
         takers = {
@@ -123,15 +123,15 @@ class RecordedScenes:
         detector: Detector | None,
         with_depth: bool = False,
     ) -> Iterator[Scene]:
-        """Yield one scene per recorded answer; per set of images when ``detector`` is given or
-        nothing was recorded.
+        """Yield one scene per recorded result, or per image set if ``detector`` is given or the
+        bag contains no results.
 
         Args:
-            start_s: part of the bag to leave out, seconds; a detector sees the second before it,
-                to know the past.
-            duration_s: length of the part to show, seconds.
-            detector: detects on the way.
-            with_depth: keep the depth of this detector, too.
+            start_s: part of the bag to skip, seconds; a detector also processes the last second of
+                it, to have a past frame.
+            duration_s: length of the part to use, seconds.
+            detector: detects in the images; None uses recorded detections.
+            with_depth: also return the depth of this detector.
         """
         begin_ns = self._bag.start_ns + round(start_s * 1e9)
         end_ns = begin_ns + round(min(duration_s, LONGEST_S) * 1e9)

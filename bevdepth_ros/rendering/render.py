@@ -1,4 +1,4 @@
-"""Draws a recording, without a running ROS graph.
+"""Renders a recording, without a running ROS graph.
 
 Examples:
     ros2 run bevdepth_ros render --bag BAG --out drive.mp4                      # with the
@@ -28,27 +28,27 @@ from bevdepth_core.inference import Detector
 from bevdepth_core.visualization import compose
 from bevdepth_ros.rendering.recorded_scenes import LONGEST_S, RecordedScenes
 from bevdepth_ros.rendering.scene import SHOWN_SCORE, Scene
-from bevdepth_ros.rendering.video import PictureWriter
+from bevdepth_ros.rendering.video import ImageWriter
 from bevdepth_ros.rig.settings import RigSettings
 
 FINEST_WIDTH = 1440
-"""A narrower picture is drawn at this width and made smaller, which keeps lines and text fine."""
+"""Narrower images are rendered at this width and resized, which keeps lines and text sharp."""
 
 
 class RenderError(Exception):
-    """There is nothing to draw; the message says why."""
+    """The recording cannot be rendered; the message gives the reason."""
 
 
 def render(options: argparse.Namespace) -> int:
-    """Draw what ``options`` ask for and return the number of pictures.
+    """Render with the command line options and return the number of images.
 
     Raises:
-        RenderError: no moment of the bag can be drawn, or an argument does not fit.
-        Exception: of many types, when bag or weights are broken.
+        RenderError: the bag contains no complete scene, or an argument is invalid.
+        Exception: of many types, if the bag or the checkpoint is broken.
     """
     if options.depth and options.checkpoint is None:
-        raise RenderError('--depth needs --checkpoint: recorded detections carry no depth')
-    writer = PictureWriter(options.out)
+        raise RenderError('--depth needs --checkpoint: recorded detections contain no depth')
+    writer = ImageWriter(options.out)
     detector = _detector(options)
     with RecordedScenes(
         options.bag,
@@ -59,28 +59,26 @@ def render(options: argparse.Namespace) -> int:
     ) as recording:
         if options.answers is not None and not recording.has_detections:
             raise RenderError(
-                f'{options.answers} holds no {options.detector}/objects: name the node with '
+                f'{options.answers} contains no {options.detector}/objects: name the node with '
                 '--detector'
             )
         scenes = recording.scenes(options.start, options.duration, detector, options.depth)
         with writer:
-            for scene in tqdm(_thinned(scenes, options.fps), unit=' pictures', disable=None):
-                picture = _picture(scene, _caption(scene, recording.start_ns), options)
-                writer.add(picture, scene.stamp_ns * 1e-9)
+            for scene in tqdm(_thinned(scenes, options.fps), unit=' images', disable=None):
+                image = _rendered(scene, _caption(scene, recording.start_ns), options)
+                writer.add(image, scene.stamp_ns * 1e-9)
                 if writer.full:
                     break
             if not writer.count:
                 raise RenderError(
-                    f'{options.bag} has no moment to draw: are images, camera_info and tf in it, '
-                    'under the names of the preset?'
+                    f'{options.bag} contains no complete scene: check that images, camera_info '
+                    'and tf are in it, under the names of the preset'
                 )
             return writer.count
 
 
 def settings(preset: str) -> RigSettings:
-    """Return the settings of a camera preset, given by name or path; the default ones for an empty
-    one.
-    """
+    """Return the settings of a camera preset, given by name or path; empty: the defaults."""
     if not preset:
         return RigSettings()
     named = (
@@ -111,7 +109,7 @@ def _detector(options: argparse.Namespace) -> Detector | None:
 
 
 def _thinned(scenes, fps: float | None):
-    """Leave out scenes so that at most ``fps`` a second remain; all remain when it is None."""
+    """Skip scenes so that at most ``fps`` per second remain; None keeps all."""
     due_ns = 0
     for scene in scenes:
         if fps is None or scene.stamp_ns >= due_ns:
@@ -125,12 +123,12 @@ def _caption(scene: Scene, start_ns: int) -> str:
     return f'{words}  ·  detector {seconds * 1e3:.0f} ms' if seconds else words
 
 
-def _picture(scene: Scene, caption: str, options: argparse.Namespace) -> np.ndarray:
+def _rendered(scene: Scene, caption: str, options: argparse.Namespace) -> np.ndarray:
     if scene.detections is not None:
         scene = dataclasses.replace(scene, detections=scene.detections.above(options.score))
     truth = None if options.no_ground_truth else scene.ground_truth
     width = max(options.width, FINEST_WIDTH)
-    picture = compose(
+    image = compose(
         scene.frame,
         scene.detections,
         ground_truth=truth,
@@ -139,10 +137,10 @@ def _picture(scene: Scene, caption: str, options: argparse.Namespace) -> np.ndar
         caption=caption,
         width=width,
     )
-    if picture.shape[1] == options.width:
-        return picture
-    height = round(picture.shape[0] * options.width / picture.shape[1] / 2) * 2
-    return cv2.resize(picture, (options.width, height), interpolation=cv2.INTER_AREA)
+    if image.shape[1] == options.width:
+        return image
+    height = round(image.shape[0] * options.width / image.shape[1] / 2) * 2
+    return cv2.resize(image, (options.width, height), interpolation=cv2.INTER_AREA)
 
 
 def _even(text: str) -> int:
@@ -154,7 +152,7 @@ def _even(text: str) -> int:
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        'render', description='Draw a rosbag2: six cameras with boxes and the view from above.'
+        'render', description="Render a rosbag2: camera images with boxes and a bird's-eye view."
     )
     parser.add_argument('--bag', type=Path, required=True, help='folder or file of a rosbag2')
     parser.add_argument(
@@ -166,60 +164,61 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--checkpoint',
         type=Path,
-        help='detect on the way with these weights (default: detections in the bag)',
+        help='run the detector with this checkpoint (default: use the detections in the bag)',
     )
     parser.add_argument(
         '--answers',
         type=Path,
-        help='another rosbag2, which holds the detections: of `record:=` of the launch file',
+        help='another rosbag2 that contains the detections, as `record:=` of the launch file '
+        'writes it',
     )
     parser.add_argument('--device', default='auto', help='cpu, cuda or auto (default auto)')
     parser.add_argument(
         '--depth',
         action='store_true',
-        help='colour the images with the expected depth; needs --checkpoint',
+        help='color the images with the expected depth; needs --checkpoint',
     )
     parser.add_argument(
-        '--start', type=float, default=0.0, metavar='S', help='leave out the first S seconds'
+        '--start', type=float, default=0.0, metavar='S', help='skip the first S seconds'
     )
     parser.add_argument(
         '--duration',
         type=float,
         default=LONGEST_S,
         metavar='S',
-        help='draw S seconds (default: to the end)',
+        help='render S seconds (default: to the end)',
     )
     parser.add_argument(
         '--fps',
         type=float,
-        help='at most so many pictures per second of the recording (default: all)',
+        help='maximum number of images per second of the recording (default: all)',
     )
     parser.add_argument(
         '--score',
         type=float,
         default=SHOWN_SCORE,
-        help='draw detections that score at least this (default %(default)s)',
+        help='lowest score of the boxes that are rendered (default %(default)s)',
     )
-    parser.add_argument('--no-ground-truth', action='store_true', help='leave annotations out')
+    parser.add_argument('--no-ground-truth', action='store_true', help='do not render annotations')
     parser.add_argument(
-        '--width', type=_even, default=1920, help='of the pictures, pixels (default 1920)'
+        '--width', type=_even, default=1920, help='of the images, pixels (default 1920)'
     )
     parser.add_argument('--title', default='BEVDepth on ROS 2', help='upper left')
     parser.add_argument(
         '--camera-preset',
         default='',
-        help='cameras and frames, as camera_preset of the launch file',
+        help='camera preset, as camera_preset:= of the launch file',
     )
     parser.add_argument(
-        '--detector', default='/bevdepth_detector', help='node whose recorded objects are drawn'
+        '--detector',
+        default='/bevdepth_detector',
+        help='node whose recorded detections are rendered',
     )
     return parser.parse_args(remove_ros_args(argv or sys.argv)[1:])
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Draw; ends the process with a sentence when there is nothing to draw, and with 130 when
-    interrupted.
-    """
+    """Render. On an error, exit with a message; after an interrupt, exit with status 130."""
     options = _options(argv)
     try:
         count = render(options)
@@ -229,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
         Exception
     ) as error:  # rosbags, sqlite3, torch and FFmpeg raise many types on broken files
         sys.exit(f'render: {error}')
-    print(f'wrote {options.out}: {count} pictures')
+    print(f'wrote {options.out}: {count} images')
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
-"""What was seen and found at one moment, put together from messages; for pictures, live or of a
-recording. No node here.
+"""Combines images, detections and annotations of one time to a scene that can be rendered.
+
+Used with live topics and with recordings; this module creates no node.
 """
 
 from __future__ import annotations
@@ -27,36 +28,36 @@ from bevdepth_ros.rig.synchronizer import LATE_NS, ImageSet
 from bevdepth_ros.rig.transforms import TransformMissingError, Transforms
 
 IMAGES_KEPT = {'compressed': 64, 'raw': 8}
-"""Images per camera that are kept until their detections come: 5 s of JPEGs at 12 Hz; raw ones are
-large."""
+"""Images per camera that are stored until their detections arrive: 5 s of JPEG images at 12 Hz;
+fewer raw images, because they are large."""
 SAME_SET_NS = 60_000_000
-"""An image belongs to detections whose stamp is at most this far: exposures of a set lie 43 ms
-apart, sets 83 ms."""
+"""An image belongs to detections if their stamps differ by at most this. The exposures of an image
+set spread over 43 ms, and image sets are 83 ms apart."""
 POSE_CLAMP_S = 0.2
-"""A picture may take an ego pose this far from its own time."""
+"""Largest time between an image and the ego pose that is used for it."""
 TF_PATIENCE_NS = 400_000_000
-"""So much later, tf will not tell more about a moment."""
+"""After this time, tf is not expected to receive older transforms."""
 ANNOTATIONS_KEPT = 4096
 SHOWN_SCORE = 0.35
-"""Default of the lowest score that is shown: lower ones are mostly duplicates of other boxes."""
+"""Default of the lowest score that is rendered; lower ones are mostly duplicates of other
+boxes."""
 
 _WITHOUT_WAITING = threading.Event()
 _WITHOUT_WAITING.set()
-"""Ends each wait of the frame builder: what has not come yet is not shown."""
+"""Ends each wait of the frame builder: missing data is not waited for."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One moment.
+    """Images of one time, with detections and annotations.
 
     Attributes:
-        frame: images without lens distortion, at a reduced size where that was asked for, with the
-            calibration of that size.
-        detections: of these images; None when nothing is known to have looked at them.
-        ground_truth: true boxes in the detections' frame, None when unknown.
-        latency_s: from the arrival of the last image to that of the detections, seconds; None when
-            not known.
-        depth: the network's depth in these images, None when not known.
+        frame: undistorted images, perhaps at a reduced size, with the calibration of that size.
+        detections: of these images; None if there are none.
+        ground_truth: annotated boxes in the detections' frame, None if unknown.
+        latency_s: from the arrival of the last image to that of the detections, seconds; None if
+            unknown.
+        depth: the network's depth in these images, None if unknown.
     """
 
     frame: Frame
@@ -67,7 +68,7 @@ class Scene:
 
     @property
     def stamp_ns(self) -> int:
-        """The time that boxes and truth are shown at."""
+        """Time of the boxes."""
         return self.frame.stamp_ns if self.detections is None else self.detections.stamp_ns
 
 
@@ -79,25 +80,25 @@ class _Arrival:
 
 
 class SceneStore:
-    """Keeps recent messages and puts scenes together; for one thread.
+    """Stores recent messages and combines them to scenes; for one thread.
 
     Attributes:
         infos: the newest CameraInfo of each camera.
-        detections_arrived: time.monotonic() when detections came last, -inf before the first.
+        detections_arrived: time.monotonic() when detections last arrived, -inf before the first.
     """
 
     def __init__(self, settings: RigSettings, transforms: Transforms, panel_width: int):
-        """Read the calibration files and start empty.
+        """Read the calibration files.
 
         Args:
             settings: cameras and frames.
             transforms: where extrinsics and ego poses are looked up.
-            panel_width: images are decoded at half or a quarter of their size where that leaves
-                this width, pixels.
+            panel_width: images may be decoded at a half or a quarter of their size, at least this
+                wide, pixels.
 
         Raises:
-            ValueError: a calibration file is unusable.
-            OSError: or cannot be read.
+            ValueError: a calibration file is invalid.
+            OSError: a calibration file cannot be read.
         """
         self._settings, self._transforms = settings, transforms
         self._longest = IMAGES_KEPT[settings.image_transport]
@@ -120,8 +121,8 @@ class SceneStore:
         self._unplaced: deque[tuple[str, Annotation]] = deque(maxlen=ANNOTATIONS_KEPT)
 
     def add_image(self, camera: str, message: CompressedImage | Image) -> None:
-        """Take an image; one that came late is left out, one that is much older than the last
-        begins a new recording.
+        """Add an image. A late image is dropped; one that is much older than the last one starts a
+        new recording.
         """
         arrival = _Arrival(stamp_ns(message), message, time.monotonic())
         images = self._images[camera]
@@ -133,8 +134,8 @@ class SceneStore:
         self._images[camera].append(arrival)
 
     def _begin_again(self, stamp_ns: int) -> None:
-        """Forget the last recording; true boxes and tf of the new one may have come before its
-        first image.
+        """Forget the last recording, but not annotations and tf of the new one, which may have
+        arrived before its first image.
         """
         new = [
             (frame, annotation)
@@ -145,29 +146,29 @@ class SceneStore:
         self._unplaced.extend(new)
 
     def add_info(self, camera: str, message: CameraInfo) -> None:
-        """Take a calibration."""
+        """Store a calibration."""
         self.infos[camera] = message
         self._frames.take_info(camera, message)
 
     def add_label_info(self, message: LabelInfo) -> None:
-        """Take the names of the classes."""
+        """Store the class names."""
         self._names = class_names(message)
 
     def add_objects(self, message: PointCloud2) -> None:
-        """Take detections; raises ValueError when they are none."""
+        """Add detections; raise ValueError if the message does not contain detections."""
         self.add_detections(detections_from_cloud(message, self._names))
 
     def add_detections(self, detections: Detections3D) -> None:
-        """Take detections."""
+        """Add detections."""
         self.detections_arrived = time.monotonic()
         self._detections.append(_Arrival(detections.stamp_ns, detections, self.detections_arrived))
 
     def add_annotations(self, message: Detection3DArray) -> None:
-        """Take true boxes in any frame that tf links to the fixed one; classes other than
-        nuScenes' are left out.
+        """Add annotated boxes in any frame that tf links to the fixed frame; classes that nuScenes
+        does not have are dropped.
 
         Raises:
-            ValueError: they are no boxes.
+            ValueError: the message does not contain valid boxes.
         """
         boxes, names, _, ids = boxes_from_array(message)
         known = [row for row, name in enumerate(names) if name in NUSCENES_CLASSES]
@@ -179,7 +180,7 @@ class SceneStore:
 
     @property
     def detection_rate_hz(self) -> float | None:
-        """Detections per second over the newest ones, None before the second."""
+        """Rate of the newest results in Hz, None before the second."""
         recent = [arrival.arrived for arrival in list(self._detections)[-10:]]
         return (
             (len(recent) - 1) / (recent[-1] - recent[0])
@@ -188,8 +189,8 @@ class SceneStore:
         )
 
     def newest_detections_ns(self) -> int | None:
-        """Return the stamp of the newest detections, None before the first; tf is given a moment
-        to catch up with them.
+        """Return the stamp of the newest detections for which tf is available, or which are too
+        old to wait for tf; None before the first.
         """
         if not self._detections:
             return None
@@ -206,16 +207,16 @@ class SceneStore:
         )
 
     def newest_images_ns(self) -> int | None:
-        """Return a moment at which all cameras that speak have images, None before the first."""
+        """Return a stamp at which all cameras that publish have images, None before the first."""
         newest = [images[-1].stamp_ns for images in self._images.values() if images]
         return min(newest) if newest else None
 
     def scene(self, stamp_ns: int, frame: Frame | None = None) -> Scene | None:
-        """Return the moment at ``stamp_ns``; None if no image of it can be shown.
+        """Return the scene at ``stamp_ns``; None if no image of it can be used.
 
         Args:
-            stamp_ns: of the detections if there are any.
-            frame: the images that the detector has used; None builds them from messages.
+            stamp_ns: stamp of the detections, or of the images if there are no detections.
+            frame: frame that the detector used; None builds it from messages.
         """
         arrivals = {
             index: image
@@ -237,7 +238,7 @@ class SceneStore:
         )
 
     def _frame(self, arrivals: dict[int, _Arrival]) -> Frame | None:
-        """Return the frame of these images by camera, None if none can be shown."""
+        """Return the frame of these images by camera, None if no image can be used."""
         if not arrivals:
             return None
         messages = tuple(arrival.message for arrival in arrivals.values())
@@ -259,7 +260,9 @@ class SceneStore:
         return self._frames.poses(stamps_ns)[0]
 
     def _place_annotations(self, now_ns: int) -> None:
-        """Move to the fixed frame what tf has caught up with, or should have by now."""
+        """Transform annotations to the fixed frame once tf has their stamps; drop those that tf
+        does not get in time.
+        """
         for _ in range(len(self._unplaced)):
             frame, annotation = self._unplaced.popleft()
             clamp_s = POSE_CLAMP_S if now_ns - annotation.stamp_ns > TF_PATIENCE_NS else 0.0

@@ -1,4 +1,4 @@
-"""Writes pictures as MP4, GIF, numbered PNG files or one PNG, by the name of what is asked for."""
+"""Writes images as MP4, GIF, one PNG or numbered PNG files, chosen by the suffix of the path."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ GIF_COLORS = 256
 MILLISECOND = Fraction(1, 1000)
 
 
-class PictureWriter:
-    """Takes (height, width, 3) uint8 RGB pictures of one size with the time that each is shown; a
-    context manager.
+class ImageWriter:
+    """Context manager that writes (height, width, 3) uint8 RGB images of one size.
 
-    ``drive.mp4`` is H.264 that browsers play, ``drive.gif`` repeats for ever, ``picture.png``
-    holds the first image, a name without suffix becomes a folder of PNG files. A file gets its
-    name when it is complete.
+    ``drive.mp4`` is H.264 that browsers can play, ``drive.gif`` repeats for ever, ``image.png``
+    contains the first image, and a path without suffix is a folder of PNG files. A file is written
+    under a temporary name and renamed when it is complete.
 
     Args:
-        path: what to write.
+        path: file or folder to write.
 
     Raises:
         ValueError: the suffix is none of these.
 
     Attributes:
-        count: pictures taken.
-        full: whether further pictures would have no place.
+        count: number of images written.
+        full: whether no further image can be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +60,7 @@ class PictureWriter:
     def full(self) -> bool:
         return self._path.suffix.lower() == '.png' and self.count == 1
 
-    def __enter__(self) -> PictureWriter:
+    def __enter__(self) -> ImageWriter:
         self._stack = ExitStack()
         self._temporary = self._path.with_name(f'.{self._path.name}.part')
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,9 +75,9 @@ class PictureWriter:
             else:
                 self._temporary.unlink()
 
-    def add(self, picture: np.ndarray, moment_s: float) -> None:
-        """Take the picture of a moment, seconds, later than the one before."""
-        self._write(picture, moment_s)
+    def add(self, image: np.ndarray, moment_s: float) -> None:
+        """Write an image; ``moment_s`` is its time, seconds, later than that of the last image."""
+        self._write(image, moment_s)
         self.count += 1
 
     def _start_mp4(self) -> Callable[[np.ndarray, float], None]:
@@ -92,58 +91,56 @@ class PictureWriter:
         self._stack.callback(lambda: container.mux(stream.encode()) if self.count else None)
         first_s: list[float] = []
 
-        def write(picture: np.ndarray, moment_s: float) -> None:
+        def write(image: np.ndarray, moment_s: float) -> None:
             if not first_s:
                 first_s.append(moment_s)
-                stream.height, stream.width = picture.shape[:2]
-            frame = av.VideoFrame.from_ndarray(picture, format='rgb24')
+                stream.height, stream.width = image.shape[:2]
+            frame = av.VideoFrame.from_ndarray(image, format='rgb24')
             frame.pts, frame.time_base = round((moment_s - first_s[0]) * 1000), MILLISECOND
             container.mux(stream.encode(frame))
 
         return write
 
     def _start_gif(self) -> Callable[[np.ndarray, float], None]:
-        pictures: list[Image.Image] = []
+        images: list[Image.Image] = []
         moments: list[float] = []
 
-        def write(picture: np.ndarray, moment_s: float) -> None:
-            pictures.append(_with_few_colors(Image.fromarray(picture)))
+        def write(image: np.ndarray, moment_s: float) -> None:
+            images.append(_with_few_colors(Image.fromarray(image)))
             moments.append(moment_s)
 
         def save() -> None:
-            if pictures:
+            if images:
                 steps = np.diff(
                     [*moments, moments[-1] + (moments[-1] - moments[0]) / max(len(moments) - 1, 1)]
                 )
                 rest = {
-                    'append_images': pictures[1:],
+                    'append_images': images[1:],
                     'duration': (steps * 1000).round().tolist(),
                     'loop': 0,
                     'optimize': True,
                 }
-                pictures[0].save(self._temporary, 'GIF', save_all=True, **rest)
+                images[0].save(self._temporary, 'GIF', save_all=True, **rest)
 
         self._stack.callback(save)
         return write
 
     def _start_png(self) -> Callable[[np.ndarray, float], None]:
-        return lambda picture, _: Image.fromarray(picture).save(self._temporary, 'PNG')
+        return lambda image, _: Image.fromarray(image).save(self._temporary, 'PNG')
 
     def _start_folder(self) -> Callable[[np.ndarray, float], None]:
         self._path.mkdir(parents=True, exist_ok=True)
-        return lambda picture, _: Image.fromarray(picture).save(
-            self._path / f'{self.count:05d}.png'
-        )
+        return lambda image, _: Image.fromarray(image).save(self._path / f'{self.count:05d}.png')
 
 
-def _with_few_colors(picture: Image.Image) -> Image.Image:
-    """Return ``picture`` with a palette that keeps the colours of the classes, which are small in
-    it and must be told apart.
+def _with_few_colors(image: Image.Image) -> Image.Image:
+    """Return ``image`` with a palette that contains the class colors exactly: they cover few
+    pixels and a usual palette would mix them.
     """
     kept = [share for color in CLASS_COLORS.values() for share in color]
-    frequent = picture.quantize(GIF_COLORS - len(CLASS_COLORS)).getpalette()[
+    frequent = image.quantize(GIF_COLORS - len(CLASS_COLORS)).getpalette()[
         : 3 * (GIF_COLORS - len(CLASS_COLORS))
     ]
     palette = Image.new('P', (1, 1))
     palette.putpalette(frequent + kept)
-    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
+    return image.quantize(palette=palette, dither=Image.Dither.NONE)

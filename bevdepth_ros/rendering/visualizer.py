@@ -15,7 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from bevdepth_core.visualization import compose
 from bevdepth_ros.detections.messages import header
-from bevdepth_ros.rendering.listener import LOG_PERIOD_S, SceneListener, figures
+from bevdepth_ros.rendering.listener import LOG_PERIOD_S, SceneListener, status_text
 from bevdepth_ros.rendering.node_process import declare, run
 from bevdepth_ros.rendering.scene import SHOWN_SCORE, Scene
 from bevdepth_ros.rig.color_conversion import image_message, jpeg_message
@@ -82,7 +82,7 @@ class Visualizer(Node):
             self._compressed.publish(jpeg_message(image, stamp, self._quality))
 
     def _rendered(self, scene: Scene) -> np.ndarray:
-        caption = figures(self._listener, scene) or 'no detections: is the detector active?'
+        caption = status_text(self._listener, scene) or 'no detections: is the detector active?'
         return compose(
             scene.frame,
             None if scene.detections is None else scene.detections.above(self._score),

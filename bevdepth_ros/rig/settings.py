@@ -1,7 +1,7 @@
-"""Settings that say where the images, calibration and poses of a camera rig come from.
+"""Settings of a camera rig: topics and frames of images, calibration and poses.
 
-The detector, the visualizer, the viewer and the renderer share them: one parameter file serves
-all.
+The detector, the visualizer, the viewer and the renderer use the same settings and can therefore
+use the same parameter file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from sensor_msgs.msg import CompressedImage, Image
 
 LIVE = 'live'
-"""Takes effect with the next set of images."""
+"""Takes effect with the next image set."""
 INACTIVE = 'inactive'
 """May change while the node is not active; takes effect on the next activation."""
 START = 'start'
@@ -43,7 +43,7 @@ def parameter(
 
 @dataclass(frozen=True)
 class CameraSource:
-    """Where one camera's data comes from; empty strings mean "not given"."""
+    """Topics, file and frame of one camera; empty strings mean "not given"."""
 
     name: str
     image_topic: str
@@ -58,10 +58,10 @@ IMAGE_TYPES = {'compressed': CompressedImage, 'raw': Image}
 
 @dataclass(frozen=True)
 class RigSettings:
-    """Everything that turns messages of a vehicle into a ``Frame``, validated together.
+    """Settings that are needed to build a ``Frame`` from messages, checked against each other.
 
     Raises:
-        ValueError: values that contradict each other, or a value that is not among the choices.
+        ValueError: values contradict each other, or a value is not among the choices.
     """
 
     cameras: tuple[str, ...] = parameter(
@@ -73,7 +73,7 @@ class RigSettings:
             'CAM_BACK',
             'CAM_BACK_RIGHT',
         ],
-        'Names of the cameras, one or more. A name stands for {camera} in the lists below.',
+        'Names of the cameras, one or more. They replace {camera} in the other lists.',
     )
     image_transport: str = parameter(
         'compressed',
@@ -86,18 +86,18 @@ class RigSettings:
     )
     images_rectified: bool = parameter(
         True,
-        'Whether images are rectified: then the projection matrix P of CameraInfo holds where it '
-        'is filled in, otherwise K.',
+        'true: images are rectified and P of CameraInfo is used (K if P is all zeros). false: K '
+        'and D are used.',
     )
     camera_info_topics: tuple[str, ...] = parameter(
         ['/{camera}/camera_info'],
-        'CameraInfo topics: one pattern with {camera}, or one name per camera. Not used where a '
-        'file is given.',
+        'CameraInfo topics: one pattern with {camera}, or one name per camera. Not used for '
+        'cameras with a file in camera_info_files.',
     )
     camera_info_files: tuple[str, ...] = parameter(
         [''],
-        'Files as camera_calibration writes them, for cameras without CameraInfo: one pattern '
-        'with {camera}, or one per camera.',
+        'YAML files of camera_calibration, for cameras without CameraInfo: one pattern with '
+        '{camera}, or one file per camera.',
     )
     camera_frames: tuple[str, ...] = parameter(
         [''],
@@ -111,8 +111,7 @@ class RigSettings:
     )
     base_frame_height_m: float = parameter(
         0.0,
-        'Height of base_frame above the ground, meters; the network expects heights above the '
-        'ground.',
+        'Height of base_frame above the ground, meters; not 0 if base_frame is not on the ground.',
         low=-2.0,
         high=5.0,
     )
@@ -121,55 +120,59 @@ class RigSettings:
     )
     odometry_topic: str = parameter(
         '',
-        'nav_msgs/Odometry that is taken as tf from its frame to its child frame. Empty: tf '
-        'alone.',
+        'nav_msgs/Odometry topic that replaces the transform fixed_frame -> base_frame, for '
+        'vehicles without it in tf. Empty: use tf.',
     )
     sync_slop_s: float = parameter(
         0.06,
-        'Largest time within a set, seconds; must stay below the period of a camera.',
+        'Largest time between the first and the last image of an image set, seconds. It must be '
+        'below the trigger cycle.',
         low=0.001,
         high=1.0,
     )
     sync_queue_size: int = parameter(
-        10, 'Images per camera that wait for their set.', low=1, high=100
+        10, 'Images per camera that wait for the other images of their set.', low=1, high=100
     )
     untriggered_cameras: str = parameter(
         'none',
-        'For cameras that are not triggered together, such as free-running ones. none: report '
-        'them and publish nothing. newest: detect in the newest image of each camera.',
+        'What to do if cameras are not triggered together, such as free-running ones. none: '
+        'report it and publish nothing. newest: use the newest image of each camera.',
         choices=('none', 'newest'),
     )
-    tf_buffer_s: float = parameter(
-        10.0, 'How long tf is remembered, seconds.', low=1.0, high=120.0
-    )
+    tf_buffer_s: float = parameter(10.0, 'Length of the tf buffer, seconds.', low=1.0, high=120.0)
     geometry_timeout_s: float = parameter(
         0.1,
-        'How long a set waits for its CameraInfo, extrinsics and ego poses, seconds.',
+        'How long an image set waits for its CameraInfo, extrinsics and ego poses, seconds.',
         change=LIVE,
         low=0.0,
         high=2.0,
     )
     pose_clamp_s: float = parameter(
         0.06,
-        'How far an image may lie before or after what tf knows and take the nearest ego pose, '
+        'An image this long before the first or after the last ego pose in tf uses that pose, '
         'seconds.',
         change=LIVE,
         low=0.0,
         high=0.5,
     )
     min_cameras: int = parameter(
-        1, 'With fewer usable cameras nothing is published.', change=LIVE, low=1, high=100
+        1,
+        'Smallest number of usable cameras; with fewer, nothing is published.',
+        change=LIVE,
+        low=1,
+        high=100,
     )
     max_image_megapixels: float = parameter(
         20.0,
-        'Larger images are rejected before they are decoded, million pixels.',
+        'Larger images are rejected before they are decoded, megapixels.',
         change=LIVE,
         low=0.1,
         high=200.0,
     )
     decode_timeout_s: float = parameter(
         1.0,
-        'An image that is not decoded after this time costs its camera this set, seconds.',
+        'Longest time to decode an image, seconds; after it, the image set is processed without '
+        'this camera.',
         change=LIVE,
         low=0.05,
         high=10.0,

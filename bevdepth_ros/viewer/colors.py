@@ -1,8 +1,7 @@
-"""Colours for the browser: what to send so that it shows the wanted ones.
+"""Compensates the tone mapping of the page, so that the browser shows the wanted colors.
 
-The page maps tones as films do (ACES, as three.js fits it), which washes out the colours that tell
-classes apart. So for each wanted colour the one is sent that the mapping turns into the nearest
-one that it can show.
+three.js applies an ACES tone mapping, which makes class colors similar. For each wanted color, the
+functions return the input color that the mapping turns into the nearest possible color.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ _FROM_FILM = np.array(
 
 
 def line_color(wanted: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Return the RGB to send for lines and arrows, whose colours the page takes for amounts of
-    light, not for sRGB.
+    """Return the RGB to send for lines and arrows; the page treats their colors as linear light,
+    not as sRGB.
     """
     red, green, blue = (255 * _light(np.array(browser_color(wanted)))).round().astype(int).tolist()
     return red, green, blue
@@ -31,7 +30,7 @@ def line_color(wanted: tuple[int, int, int]) -> tuple[int, int, int]:
 
 @cache
 def browser_color(wanted: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Return the RGB to send for the RGB to see."""
+    """Return the RGB to send so that the browser shows ``rgb``."""
     sent, seen = _table()
     nearest = np.square(seen - np.array(wanted)).sum(axis=-1).argmin()
     red, green, blue = sent[nearest].round().astype(int).tolist()
@@ -39,7 +38,7 @@ def browser_color(wanted: tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 def shown(colors: np.ndarray) -> np.ndarray:
-    """Return what the page makes of (..., 3) RGB colours, 0 to 255."""
+    """Return the colors that the page shows for (..., 3) RGB, 0 to 255."""
     film = _EXPOSURE * _light(colors) @ _INTO_FILM.T
     film = (film * (film + 0.0245786) - 0.000090537) / (
         film * (0.983729 * film + 0.4329510) + 0.238081
@@ -49,14 +48,16 @@ def shown(colors: np.ndarray) -> np.ndarray:
 
 
 def _light(colors: np.ndarray) -> np.ndarray:
-    """Return the amounts of light, 0 to 1, of sRGB colours, 0 to 255."""
+    """Return linear light, 0 to 1, of sRGB colors, 0 to 255."""
     shares = colors / 255
     return np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
 
 
 @cache
 def _table() -> tuple[np.ndarray, np.ndarray]:
-    """Return (n, 3) colours all over the cube, and what the page makes of them."""
+    """Return (n, 3) colors on a grid of the RGB cube, and the colors that the page shows for
+    them.
+    """
     steps = np.linspace(0, 255, _STEPS)
     sent = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
     return sent, shown(sent)

@@ -1,4 +1,4 @@
-"""What the view in the browser shows of one moment, and the moments of the last seconds."""
+"""The content of the viewer's page at one time, and its history of the last seconds."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from bevdepth_core.visualization import GroundTruth, camera_panel
 from bevdepth_ros.rendering.scene import Scene
 
 PANEL_SIZE = (640, 360)
-"""Largest width and height of a camera's picture, pixels."""
+"""Largest width and height of a camera image on the page, pixels."""
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 85)
 
 
 @dataclass(frozen=True)
 class Moment:
-    """One moment, small enough to keep hundreds.
+    """Content of the page at one time, small enough to store hundreds.
 
     Attributes:
-        stamp_ns: when.
-        detections: None when nothing looked for any.
-        ground_truth: None when unknown.
-        panels: JPEG files by camera, boxes drawn into them.
-        figures: latency and rate in words.
+        stamp_ns: time of the boxes.
+        detections: None if there are none.
+        ground_truth: annotated boxes, None if unknown.
+        panels: JPEG files by camera, with boxes drawn into them.
+        figures: latency and rate as text.
     """
 
     stamp_ns: int
@@ -37,7 +37,7 @@ class Moment:
 
 
 def moment_of(scene: Scene, figures: str) -> Moment:
-    """Return what is shown and kept of a scene."""
+    """Return the content of the page for a scene."""
     panels = {}
     for index, name in enumerate(scene.frame.rig.names):
         panel = camera_panel(
@@ -48,10 +48,10 @@ def moment_of(scene: Scene, figures: str) -> Moment:
 
 
 class MomentHistory:
-    """The moments of the last seconds."""
+    """Stores the moments of the last seconds."""
 
     def __init__(self, seconds: float):
-        """Keep what is at most ``seconds`` older than the newest."""
+        """Store moments that are at most ``seconds`` older than the newest one."""
         self._span_ns = round(seconds * 1e9)
         self._moments: deque[Moment] = deque()
 
@@ -59,7 +59,7 @@ class MomentHistory:
         return len(self._moments)
 
     def add(self, moment: Moment) -> None:
-        """Take the newest moment; one that lies before the last begins a new recording."""
+        """Add the newest moment; if it is older than the last one, a new recording starts."""
         if self._moments and moment.stamp_ns < self._moments[-1].stamp_ns:
             self._moments.clear()
         self._moments.append(moment)
@@ -67,8 +67,8 @@ class MomentHistory:
             self._moments.popleft()
 
     def at(self, seconds_back: float) -> Moment | None:
-        """Return the moment nearest to ``seconds_back`` before the newest, None before the
-        first.
+        """Return the moment nearest to ``seconds_back`` before the newest one; None if there is
+        none.
         """
         if not self._moments:
             return None

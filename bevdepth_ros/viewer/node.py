@@ -14,7 +14,7 @@ from __future__ import annotations
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
-from bevdepth_ros.rendering.listener import LOG_PERIOD_S, SceneListener, figures
+from bevdepth_ros.rendering.listener import LOG_PERIOD_S, SceneListener, status_text
 from bevdepth_ros.rendering.node_process import declare, run
 from bevdepth_ros.viewer.moments import PANEL_SIZE, MomentHistory, moment_of
 from bevdepth_ros.viewer.page import Page
@@ -36,7 +36,9 @@ class Viewer(Node):
             InvalidParameterValueException: a parameter out of range.
         """
         super().__init__(NODE_NAME, **options)
-        rate = declare(self, 'rate_hz', 5.0, 'Moments per second, at most.', 0.1, 30.0)
+        rate = declare(
+            self, 'rate_hz', 5.0, 'Largest number of updates of the page per second.', 0.1, 30.0
+        )
         history_s = declare(
             self, 'history_s', 30.0, 'Length of the timeline, seconds.', 1.0, 300.0
         )
@@ -67,14 +69,14 @@ class Viewer(Node):
                 self._show()
         except Exception as error:  # an exception in a callback would end the node
             self.get_logger().error(
-                f'a moment was not shown: {type(error).__name__}: {error}',
+                f'the page was not updated: {type(error).__name__}: {error}',
                 throttle_duration_sec=LOG_PERIOD_S,
             )
 
     def _show(self) -> None:
         scene = None if self.page.held else self._listener.take()
         if scene is not None:
-            self._history.add(moment_of(scene, figures(self._listener, scene)))
+            self._history.add(moment_of(scene, status_text(self._listener, scene)))
         moment = self._history.at(self.page.seconds_back)
         if moment is not None:
             self.page.show(moment)

@@ -1,5 +1,5 @@
-"""The page of the view in the browser: a scene around the vehicle, the cameras on a wall behind
-it, and its controls.
+"""The viewer's page: a 3D scene around the vehicle, camera images on a wall behind it,
+controls.
 """
 
 from __future__ import annotations
@@ -41,21 +41,20 @@ VIEW_FROM, VIEW_AT = (-34.0, 0.0, 30.0), (20.0, 0.0, 9.0)
 _FACES = np.array(
     ((0, 1, 2, 3), (5, 4, 7, 6), (4, 5, 1, 0), (3, 2, 6, 7), (1, 5, 6, 2), (4, 0, 3, 7))
 )
-"""Corners of a box's faces, as ``Boxes3D.corners`` numbers them, seen from outside
-counter-clockwise."""
+"""Corner indices of a box's faces in the order of ``Boxes3D.corners``, counter-clockwise as seen
+from outside."""
 _TRIANGLES = np.concatenate((_FACES[:, (0, 1, 2)], _FACES[:, (0, 2, 3)]))
 _FACING_BACK = (0.5, -0.5, 0.5, -0.5)
-"""Orientation (w, x, y, z) of a picture that stands upright and is seen from behind the
-vehicle."""
+"""Orientation (w, x, y, z) of an upright image that faces the vehicle from the front."""
 
 
 class Page:
-    """One page for all browsers; ``show`` is called by one thread."""
+    """One page for all browsers; only one thread may call ``show``."""
 
     def __init__(
         self, host: str, port: int, history_s: float, image_topics: Sequence[str] = ()
     ) -> None:
-        """Start to serve.
+        """Start the server.
 
         Args:
             host: address to listen on; beyond loopback a token is required.
@@ -95,12 +94,12 @@ class Page:
 
     @property
     def held(self) -> bool:
-        """True if time is to stand still."""
+        """True if the user has paused the page."""
         return self._hold.value
 
     @property
     def seconds_back(self) -> float:
-        """How far before the newest moment to show."""
+        """Time before the newest moment that the user has selected, seconds."""
         return -self._back.value
 
     def close(self) -> None:
@@ -108,7 +107,7 @@ class Page:
         self._server.stop()
 
     def show(self, moment: Moment) -> None:
-        """Draw a moment, unless it is drawn already in the way that the controls ask for."""
+        """Show a moment, unless the page shows it already with the present controls."""
         wanted = (
             moment,
             self._score.value,
@@ -151,7 +150,7 @@ class Page:
                 font_screen_scale=0.7,
             )
         self._add_ego()
-        # One colour per point from the start: the page does not take that up later.
+        # One color per point from the start, because the page ignores a later change to it.
         nothing, white = np.zeros((1, 2, 3), np.float32), np.full((1, 2, 3), 255, np.uint8)
         lines = {'thickness': 2.5, 'thickness_units': 'screen', 'visible': False}
         self._edges = scene.add_line_segments('/detections/edges', nothing, white, **lines)
@@ -169,7 +168,7 @@ class Page:
         )
 
     def _add_ego(self) -> None:
-        """Add a body and a cabin where the vehicle is."""
+        """Add a body and a cabin at the position of the vehicle."""
         front, rear, half = EGO_OUTLINE[0][0], EGO_OUTLINE[2][0], EGO_OUTLINE[0][1]
         length, middle, height = front - rear, (front + rear) / 2, EGO_HEIGHT_M
         body, cabin = (length, 2 * half, 0.5 * height), (0.5 * length, 1.7 * half, 0.4 * height)
@@ -187,7 +186,7 @@ class Page:
             self._back = gui.add_slider(
                 'seconds back', -float(history_s), 0.0, 0.1, 0.0, hint='0 is live'
             )
-            self._hold = gui.add_checkbox('hold', False, hint='Let time stand still')
+            self._hold = gui.add_checkbox('hold', False, hint='Pause the page')
         with gui.add_folder('Show'):
             self._score = gui.add_slider('score from', 0.0, 1.0, 0.01, SHOWN_SCORE)
             self._with_truth = gui.add_checkbox('ground truth', True)
@@ -282,7 +281,7 @@ class Page:
 
 
 def _arrows(boxes: Boxes3D) -> np.ndarray:
-    """Return (n, 2, 3) starts and tips: where the boxes' centres are one second later."""
+    """Return (n, 2, 3) starts and tips: where the boxes' centers are one second later."""
     tips = boxes.center.copy()
     tips[:, :2] += boxes.velocity
     return np.stack((boxes.center, tips), axis=1)

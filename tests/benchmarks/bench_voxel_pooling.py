@@ -46,7 +46,7 @@ COLORS = {
     'ours': 'tab:blue',
     'torch reference': 'tab:orange',
     'cumsum trick': 'tab:red',
-    'floor': 'grey',
+    'floor': 'gray',
 }
 FORWARD = 'cameras, forward'
 CUMSUM_ERROR = {

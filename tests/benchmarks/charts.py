@@ -53,7 +53,7 @@ def two_charts(title: str):
 
 def grouped_bars(axes: Axes, groups: dict[str, dict[str, float]], colors: dict[str, str]) -> None:
     """Draw a group of labelled bars per name, the first on top, on a logarithmic axis; a bar's key
-    decides its colour."""
+    decides its color."""
     ticks, top = [], 0.0
     for bars in groups.values():
         places = [top + place for place in range(len(bars))]

@@ -33,7 +33,7 @@ FLIPS = {'1key': 2e-3, '2key': 2e-3, '2key_da': 5e-3}
 neighbouring cell. Refined volumes have single points of great weight, so one such point moves more
 there."""
 BOXES = {'1key': (1e-3, 1e-4, 0), '2key': (1e-3, 1e-4, 0), '2key_da': (5e-2, 1e-2, 4)}
-"""Centre in metres, score, and boxes that may swap at the candidate limits, when indices are
+"""Center in meters, score, and boxes that may swap at the candidate limits, when indices are
 computed."""
 TIGHT_BOXES = (1e-3, 1e-4, 0)
 MOST_FLIPS = 16
@@ -326,7 +326,7 @@ def _compare_boxes(
         initial=0
     )
     score = np.abs(found.scores[ours] - expected['scores'][theirs]).max(initial=0)
-    yield Row(case, f'boxes: centre ({note})', 'largest distance, m', tolerances[0], float(center))
+    yield Row(case, f'boxes: center ({note})', 'largest distance, m', tolerances[0], float(center))
     yield Row(case, f'boxes: score ({note})', 'largest difference', tolerances[1], float(score))
     yield Row(
         case,

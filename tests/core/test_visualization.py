@@ -132,7 +132,7 @@ def test_from_above_forward_is_up_and_left_is_left() -> None:
         nothing,
         draw_bev(size, boxes((20, 10, 0, 4, 2, 1, 0, 0, 0)), np.zeros(1, int), reach_m=reach_m),
     )
-    # 3 pixels per metre around the middle of the image.
+    # 3 pixels per meter around the middle of the image.
     np.testing.assert_allclose(pixels.mean(axis=0), (150 - 30, 150 - 60), atol=2)
     np.testing.assert_allclose(np.ptp(pixels, axis=0), (6, 12), atol=5)
 

@@ -1,4 +1,4 @@
-"""Depth as colours and as points lies where the network looked."""
+"""Depth as colors and as points lies where the network looked."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def distribution(**shares: float) -> torch.Tensor:
 
 
 def frame(index: int = 1) -> Frame:
-    """Return one camera of the rig with every pixel in a colour of its own."""
+    """Return one camera of the rig with every pixel in a color of its own."""
     rig = nuscenes_like_rig(*SOURCE_SIZE)
     columns, rows = np.meshgrid(np.arange(SOURCE_SIZE[0]), np.arange(SOURCE_SIZE[1]))
     image = np.stack((columns % 256, rows, columns // 256), axis=-1).astype(np.uint8)
@@ -46,8 +46,8 @@ def frame(index: int = 1) -> Frame:
     return Frame((image,), single, np.zeros(1, np.int64), np.eye(4)[None])
 
 
-def maps(metres) -> DepthMaps:
-    return DepthMaps(np.broadcast_to(np.float32(metres), (1, ROWS, COLUMNS)).copy(), BINS, SPEC)
+def maps(meters) -> DepthMaps:
+    return DepthMaps(np.broadcast_to(np.float32(meters), (1, ROWS, COLUMNS)).copy(), BINS, SPEC)
 
 
 def test_a_certain_depth_is_the_middle_of_its_bin() -> None:
@@ -65,10 +65,10 @@ def test_between_two_depths_only_the_expected_depth_lies_in_the_gap() -> None:
 
 def test_points_lie_at_their_depth_on_the_rays_of_the_pixels_whose_colour_they_have() -> None:
     one = frame()
-    metres = np.linspace(3, 50, ROWS * COLUMNS, dtype=np.float32).reshape(ROWS, COLUMNS)
-    points, colors = depth_points(one, maps(metres))
+    meters = np.linspace(3, 50, ROWS * COLUMNS, dtype=np.float32).reshape(ROWS, COLUMNS)
+    points, colors = depth_points(one, maps(meters))
     camera = (points - one.rig.ego_from_camera[0, :3, 3]) @ one.rig.ego_from_camera[0, :3, :3]
-    np.testing.assert_allclose(camera[:, 2], metres.ravel(), rtol=1e-5)
+    np.testing.assert_allclose(camera[:, 2], meters.ravel(), rtol=1e-5)
     pixels = camera @ one.rig.intrinsics[0].T
     pixels = pixels[:, :2] / pixels[:, 2:]
     np.testing.assert_allclose(pixels[:, 0], colors[:, 0] + 256.0 * colors[:, 2], atol=0.51)
@@ -77,9 +77,9 @@ def test_points_lie_at_their_depth_on_the_rays_of_the_pixels_whose_colour_they_h
 
 def test_colours_cover_what_the_network_looks_at_and_near_differs_from_far() -> None:
     image = np.full((*SOURCE_SIZE[::-1], 3), 90, np.uint8)
-    metres = np.full((ROWS, COLUMNS), 4.0, np.float32)
-    metres[:, COLUMNS // 2 :] = 50.0
-    covered = draw_depth_on_image(image, maps(metres), 0, SOURCE_SIZE)
+    meters = np.full((ROWS, COLUMNS), 4.0, np.float32)
+    meters[:, COLUMNS // 2 :] = 50.0
+    covered = draw_depth_on_image(image, maps(meters), 0, SOURCE_SIZE)
     # The input is 352x128 of 352x198: the upper 70 of 198 rows are cut off.
     first_seen = round(70 / 198 * 180)
     np.testing.assert_array_equal(covered[: first_seen - 2], image[: first_seen - 2])

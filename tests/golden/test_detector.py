@@ -19,7 +19,7 @@ from tests.sample import sample_frames
 
 def test_real_sample_gives_the_official_boxes(real_sample: Path) -> None:
     """Poses are composed in float64 here, in float32 at 1,000 m from the origin by the official
-    code: hence centimetres."""
+    code: hence centimeters."""
     found = Detector(filled_model('2key'))(sample_frames(real_sample, 'infos.json')[0])
     arrays = reference_golden('real_2key')[1]
     boxes, scores = arrays['out/b0/boxes'], arrays['out/b0/scores']

@@ -127,7 +127,7 @@ def tell_boxes(what, found, wanted, left_over) -> None:
     ours, theirs = pairs.T
     center = np.linalg.norm(found.boxes.center[ours] - wanted.boxes.center[theirs], axis=1)
     score = np.abs(found.scores[ours] - wanted.scores[theirs])
-    largest = f'centre {center.max(initial=0):.1e} m, score {score.max(initial=0):.1e}'
+    largest = f'center {center.max(initial=0):.1e} m, score {score.max(initial=0):.1e}'
     print(f'\n{what}: {len(pairs)} of {len(wanted)} boxes, {unmatched} unmatched, {largest}')
     assert len(pairs) > 50 and unmatched <= left_over * len(wanted)
 

@@ -26,7 +26,7 @@ from vision_msgs.msg import Detection3DArray
 FORWARDED = ('bag', 'checkpoint')
 PATIENCE_S = 120.0
 TOLERANCES = np.array((1e-3, 1e-3, 1e-3, 1e-4, 1e-3, 1e-3))
-"""Of x, y, z in metres, of the score, of vx and vy in m/s."""
+"""Of x, y, z in meters, of the score, of vx and vy in m/s."""
 
 
 @launch_testing.markers.keep_alive
@@ -90,7 +90,7 @@ class PublishedDetections(unittest.TestCase):
             for position, detection in zip(positions, message.detections, strict=True)
         ]
         require_match(
-            np.column_stack((expected['centre'], expected['score'])),
+            np.column_stack((expected['center'], expected['score'])),
             expected['name'],
             np.array(numbers),
             np.array(names),
@@ -108,7 +108,7 @@ class PublishedDetections(unittest.TestCase):
         )
         points = read_points(fused)
         numbers = np.column_stack([points[name] for name in ('x', 'y', 'z', 'score', 'vx', 'vy')])
-        wanted = np.column_stack((expected['centre'], expected['score'], expected['velocity']))
+        wanted = np.column_stack((expected['center'], expected['score'], expected['velocity']))
         require_match(wanted, expected['label'], numbers, points['label'])
 
 

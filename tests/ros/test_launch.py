@@ -77,7 +77,7 @@ def expected(drive: list[Snapshot], tmp_path_factory: pytest.TempPathFactory) ->
         assert len(found.scores) > 5
         names, boxes = np.array(found.class_names)[found.labels], found.boxes
         columns = {
-            'centre': boxes.center,
+            'center': boxes.center,
             'velocity': boxes.velocity,
             'score': found.scores,
             'label': found.labels,

@@ -32,7 +32,7 @@ SPEED = 5.0
 
 
 def jpeg(seed: int = 0, size: tuple[int, int] = SIZE) -> bytes:
-    """Return a picture of coloured blocks, ``size`` is (width, height)."""
+    """Return a picture of colored blocks, ``size`` is (width, height)."""
     coarse = np.random.default_rng(seed).integers(
         0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8
     )

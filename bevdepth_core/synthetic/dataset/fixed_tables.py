@@ -7,7 +7,7 @@ import hashlib
 from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR, MOVING_SPEED
 
 CHILD_HEIGHT = 1.4
-"""Metres below which a pedestrian counts as a child."""
+"""Meters below which a pedestrian counts as a child."""
 
 _CATEGORIES = (
     'human.pedestrian.adult', 'human.pedestrian.child', 'human.pedestrian.wheelchair',

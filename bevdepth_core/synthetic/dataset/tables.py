@@ -20,7 +20,7 @@ from bevdepth_core.synthetic.dataset.fixed_tables import (
 from bevdepth_core.synthetic.sensors.schedule import TURNS_PER_KEY_FRAME, Shot
 
 ANNOTATION_RANGE = 80.0
-"""Metres from the vehicle up to which objects are annotated."""
+"""Meters from the vehicle up to which objects are annotated."""
 
 
 def drive_rows(

@@ -16,7 +16,7 @@ LOWEST_DEGREES, HIGHEST_DEGREES = -30.67, 10.67
 COLUMNS = 1084
 """Azimuths in one turn at 20 Hz."""
 NEAREST, FARTHEST = 1.0, 70.0
-"""Metres."""
+"""Meters."""
 
 _RANGE_NOISE = 0.012
 _LOST = 0.02

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 NEAR = 0.25
-"""Metres in front of the camera where everything is cut off."""
+"""Meters in front of the camera where everything is cut off."""
 
 SHIFT = 4
 _SUBPIXEL = 1 << SHIFT

@@ -11,7 +11,7 @@ from bevdepth_core.synthetic.world.road import CROSSING_CROSSWALK, CROSSING_STOP
 from bevdepth_core.synthetic.world.traffic import Path, Signal, Vehicle, around_corner, straight
 
 EGO_LENGTH, EGO_WIDTH, EGO_MIDDLE = 5.2, 2.0, 1.3
-"""Metres; the middle of the vehicle is ahead of its frame's origin."""
+"""Meters; the middle of the vehicle is ahead of its frame's origin."""
 
 _EGO_AT = 4.0
 """Where on its lane the vehicle starts."""

@@ -17,7 +17,7 @@ CROSS_HALF_WIDTH = LANE_WIDTH
 CROSS_CURB = CROSS_HALF_WIDTH + 0.2
 CROSS_SIDEWALK_END = CROSS_CURB + 2.6
 CROSSING_CROSSWALK, CROSSING_STOP, CROSSING_CLEAR = 7.4, 10.4, 16.0
-"""Metres along the road from the middle of a crossing: its crosswalks, where traffic waits, where
+"""Meters along the road from the middle of a crossing: its crosswalks, where traffic waits, where
 parking begins."""
 
 ROAD_STEP = 0.5

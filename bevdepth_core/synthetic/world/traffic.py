@@ -21,7 +21,7 @@ _WILL_NOT_BRAKE_HARDER = 4.0
 _SIDEWAYS = 2.6
 """Acceleration in turns."""
 _GONE = 4.0
-"""Metres after the turn where who turned off is no longer in the way."""
+"""Meters after the turn where who turned off is no longer in the way."""
 
 
 @dataclass(frozen=True, eq=False)

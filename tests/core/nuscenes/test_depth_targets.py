@@ -74,7 +74,7 @@ def test_truncation_lets_a_pixel_outside_the_left_and_upper_edge_count():
     assert painted(point_at(48.5, 40.5, 7), transform=transform) == {}
 
 
-def test_depth_stays_in_metres_of_the_source_camera_when_the_image_is_resized_and_flipped():
+def test_depth_stays_in_meters_of_the_source_camera_when_the_image_is_resized_and_flipped():
     assert painted(
         point_at(20.6, 60.6, 9), transform=ImageTransform(0.5, 0, 0, 80, 45, flip=True)
     ) == {(69, 30): 9}

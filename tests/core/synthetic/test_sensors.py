@@ -23,7 +23,7 @@ from tests.core.synthetic.scenes import SHADOWLESS, actor_ahead, scene_with
 
 SIZE = {'width': 800, 'height': 450}
 CLOSE = 0.03
-"""Metres that noise may put a point outside of its box."""
+"""Meters that noise may put a point outside of its box."""
 
 
 @pytest.fixture(scope='module')

@@ -250,7 +250,7 @@ CASES = (
         'use_sim_time without /clock',
         simulated_time_without_clock,
         ALL,
-        ('WARN', 'node', 'nothing came on /clock'),
+        ('WARN', 'node', 'no message was received on /clock'),
     ),
     Case('/clock goes back by 60 s', clock_that_goes_back, tolerated='without ego motion'),
     Case('/clock stands still', clock_that_stands),

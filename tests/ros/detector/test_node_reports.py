@@ -23,7 +23,7 @@ def test_until_cameras_had_time_to_begin_nothing_is_published_without_the_camera
     node.rig.send_images(0.0)
     wait_until(
         lambda: node.diagnostics.says(
-            'sets', 'camera right has no CameraInfo: nothing came on /right/camera_info'
+            'sets', 'camera right has no CameraInfo: no message was received on /right/camera_info'
         ),
         'the sentence',
     )
@@ -153,7 +153,9 @@ def test_images_without_a_stamp_are_named(detector):
 def test_simulated_time_without_a_clock_is_named(detector):
     node = detector(use_sim_time=True)
     node.start()
-    wait_until(lambda: node.diagnostics.says('node', 'nothing came on /clock'), 'the sentence')
+    wait_until(
+        lambda: node.diagnostics.says('node', 'no message was received on /clock'), 'the sentence'
+    )
 
 
 def test_diagnostics_tell_rates_spread_latency_device_and_memory(detector):

@@ -129,8 +129,13 @@ def test_what_cannot_be_drawn_is_told_in_a_sentence_and_leaves_no_file(
     with Writer(tmp_path / 'empty', version=8):
         pass
     cases = {
-        'no moment to draw': ['--bag', str(bags[1]), '--start', '9'],
-        'holds no /bevdepth_detector/objects': ['--bag', str(bags[0]), '--answers', str(bags[0])],
+        'contains no complete scene': ['--bag', str(bags[1]), '--start', '9'],
+        'contains no /bevdepth_detector/objects': [
+            '--bag',
+            str(bags[0]),
+            '--answers',
+            str(bags[0]),
+        ],
         '--depth needs --checkpoint': ['--bag', str(bags[1]), '--depth'],
         'render: ': ['--bag', str(tmp_path / 'missing')],
     }
