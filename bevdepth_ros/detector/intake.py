@@ -15,6 +15,7 @@ from typing import Any
 from message_filters import Subscriber
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 
 from bevdepth_ros.detector.diagnostics import Monitor
@@ -54,12 +55,18 @@ class GuardedSubscriber(Subscriber):
         self._on_error, self.transport_s = on_error, 0.0
         super().__init__(*args, **kwargs)
 
-    def callback(self, msg: Any, info: dict[str, Any] | None = None) -> None:
-        self.transport_s = transport_s((info or {}).get('source_timestamp', 0))
+    def _receive(self, msg: Any) -> None:
         try:
             super().callback(msg)
         except Exception as error:
             self._on_error(error)
+
+    def _receive_with_info(self, msg: Any, info: dict[str, Any]) -> None:
+        self.transport_s = transport_s(info.get('source_timestamp', 0))
+        self._receive(msg)
+
+    # rclpy counts the parameters of a callback: with two it gets the time stamps of the message.
+    callback = _receive_with_info if hasattr(Subscription, 'CallbackType') else _receive
 
 
 class Intake:
