@@ -35,9 +35,19 @@ CORE_PARTS = {
     'downloads': (*BASE, 'weights', 'checkpoint', 'http_file'),
     'engine': (*BASE, 'ops', 'model', 'preprocess', 'decode'),
     'inference': (*BASE, 'ops', 'model', 'preprocess', 'decode', 'checkpoint', 'engine'),
-    'nuscenes': (*BASE, 'preprocess'),
+    'nuscenes': (*BASE, 'preprocess', 'uncertainty', 'tracking'),
     'synthetic': (*BASE, 'nuscenes'),
-    'training': (*BASE, 'model', 'preprocess', 'decode', 'checkpoint', 'inference', 'nuscenes'),
+    'training': (
+        *BASE,
+        'model',
+        'preprocess',
+        'decode',
+        'checkpoint',
+        'inference',
+        'uncertainty',
+        'tracking',
+        'nuscenes',
+    ),
 }
 """Part of bevdepth_core -> other parts that it may import, all of them listed above it.
 

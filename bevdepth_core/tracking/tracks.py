@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bevdepth_core.types import Boxes3D
+from bevdepth_core.types import Boxes3D, Detections3D
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,12 @@ class Tracks3D:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def as_detections(self) -> Detections3D:
+        """Return the boxes with scores and classes; their velocities are known."""
+        return Detections3D(
+            self.boxes, self.scores, self.labels, self.class_names, self.stamp_ns, self.stamp_ns
+        )
 
     def detection_ids(self, count: int) -> np.ndarray:
         """Return (count,) int64: the track of each detection of this frame, 0 without one."""

@@ -12,6 +12,8 @@ frame of the next one. `output` (out/evaluation) gets
     results.json                                 boxes of every sample, nuScenes result format
     metrics_summary.json, metrics_details.json   metrics of the devkit's DetectionEval
     table.md                                     the printed table: mAP, NDS, errors, per class
+    tracking/                                    with `--tracking true`: the same for the tracks,
+                                                 by the devkit's TrackingEval (AMOTA, IDS, ...)
 
 On nuScenes val the table of a published network also shows the published scores. For own class
 lists, lidars or point counts, which the official evaluation does not know, the same metrics are
@@ -53,6 +55,12 @@ from bevdepth_core.nuscenes.evaluation import (
     write_results,
 )
 from bevdepth_core.nuscenes.index import SampleIndex
+from bevdepth_core.nuscenes.tracking_evaluation import (
+    evaluate_tracking,
+    track_results,
+    tracking_table,
+)
+from bevdepth_core.tracking import Tracker
 from bevdepth_core.training.command_line import manual_parser, parse
 from bevdepth_core.training.dataset_settings import DatasetSettings, report_boxes
 from bevdepth_core.types import Detections3D, Frame
@@ -86,6 +94,7 @@ class EvaluationConfig:
         device: ``auto`` for all GPUs, or the CPU without one; else devices separated by commas,
             one process each.
         precision: of the image branch.
+        tracking: also track the detections and score the tracks: AMOTA, AMOTP, IDS, FRAG, recall.
     """
 
     checkpoint: str
@@ -93,6 +102,7 @@ class EvaluationConfig:
     output: str = 'out/evaluation'
     device: str = 'auto'
     precision: Literal['fp32', 'fp16', 'bf16'] = 'fp32'
+    tracking: bool = False
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -133,6 +143,8 @@ def score(config: EvaluationConfig) -> str:
             'annotations to score them with'
         )
     text = _score_table(index, model, data, output)
+    if config.tracking:
+        text += f'\n\n{_tracking_table(results, index, data, output)}'
     (output / 'table.md').write_text(text + '\n')
     return text
 
@@ -144,6 +156,23 @@ def _score_table(index: SampleIndex, model: BEVDepth, data: EvaluationData, outp
     if index.is_official:
         return text
     return text + '\n\nNot comparable with nuScenes: own classes, lidar or point counts.'
+
+
+def _tracking_table(
+    results: dict[str, list[dict]], index: SampleIndex, data: EvaluationData, output: Path
+) -> str:
+    if not index.is_official:
+        return 'Tracking: the official evaluation knows only nuScenes classes and LIDAR_TOP.'
+    folder = output / 'tracking'
+    folder.mkdir(exist_ok=True)
+    tracks = track_results(results, index, lambda: Tracker().update)
+    write_results(tracks, folder / 'results.json')
+    if not any(tracks.values()):
+        return 'Tracking: no detection of the tracking classes starts a track.'
+    summary = evaluate_tracking(
+        folder / 'results.json', data.root, data.version, data.split, folder
+    )
+    return tracking_table(summary)
 
 
 def _load(path: str) -> BEVDepth:

@@ -10,7 +10,8 @@ by stamp, transforms them to the world with the ego pose of that stamp from tf, 
 with the devkit's DetectionEval. The offline evaluation (training/evaluate.py) runs on the same
 checkpoint and split. Unless ``--real-time`` is given, the replay waits for the detector, so a slow
 machine gets the same score. ``--out`` receives results.json, report.md, report.json, the devkit's
-files and the launch logs.
+files and the launch logs. With ``--tracking`` the devkit's TrackingEval scores ``~/tracks``;
+its files are in the folder tracking.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from bevdepth_core.nuscenes.evaluation import evaluate, write_results
 from bevdepth_core.nuscenes.index import SampleIndex, load_index
 from bevdepth_core.nuscenes.recording import CAMERA_MODALITY, SceneRecording, read_recording
 from bevdepth_core.nuscenes.tables import open_devkit
+from bevdepth_core.nuscenes.tracking_evaluation import evaluate_tracking, tracking_table
 from bevdepth_ros.bags.recorded_transforms import read_transforms
 from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
 from bevdepth_ros.closed_loop.report import (
@@ -171,6 +173,23 @@ class ClosedLoop:
             self.index,
         )
 
+    def score_tracks(self, scenes: dict[str, SceneResults]) -> str:
+        """Write the tracking result of the node and return the table of the devkit's summary.
+
+        Raises:
+            ValueError: the node published no tracks.
+        """
+        options, folder = self._options, self._options.out / 'tracking'
+        folder.mkdir(exist_ok=True)
+        found = {
+            token: entries for scene in scenes.values() for token, entries in scene.tracks.items()
+        }
+        path = folder / 'results.json'
+        write_results({token: found[token] for token in self.index.tokens()}, path)
+        return tracking_table(
+            evaluate_tracking(path, options.dataroot, options.version, options.split, folder)
+        )
+
     def score_offline(self) -> dict:
         """Run the offline evaluation and return the devkit's summary of it.
 
@@ -231,9 +250,9 @@ def run(options: argparse.Namespace) -> str:
         f'{options.checkpoint} on {options.split}: {len(scenes)} scenes, {len(loop.index)} key '
         f'frames; the node received {mode}'
     )
-    report = '\n\n'.join(
-        (heading, side_by_side(offline, node), coverage_table(scenes), explanation(scenes, boxes))
-    )
+    parts = [heading, side_by_side(offline, node)]
+    parts += [loop.score_tracks(scenes)] if options.tracking else []
+    report = '\n\n'.join([*parts, coverage_table(scenes), explanation(scenes, boxes)])
     (options.out / 'report.md').write_text(report + '\n')
     (options.out / 'report.json').write_text(
         json.dumps(_report_values(heading, offline, node, scenes, boxes), indent=1)
@@ -296,6 +315,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         '--all-frames',
         action='store_true',
         help='replay the sweeps, too (12 Hz), not only the key frames (2 Hz)',
+    )
+    parser.add_argument(
+        '--tracking',
+        action='store_true',
+        help='score ~/tracks, too: AMOTA, AMOTP, IDS, FRAG, recall',
     )
     parser.add_argument(
         '--real-time',

@@ -11,11 +11,13 @@ from message_filters import SimpleFilter
 from rclpy.logging import get_logger
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo
+from vision_msgs.msg import Detection3DArray
 
 from bevdepth_core.geometry import quaternion_from_rotation
 from bevdepth_core.nuscenes.classes import CAMERAS
 from bevdepth_core.nuscenes.evaluation import result_boxes
 from bevdepth_core.nuscenes.records import Pose, SampleRecord
+from bevdepth_core.nuscenes.tracking_evaluation import tracking_entries
 from bevdepth_core.types import Detections3D
 from bevdepth_ros.bags.reader import Bag
 from bevdepth_ros.bags.recorded_transforms import RecordedTransforms
@@ -28,6 +30,7 @@ from bevdepth_ros.closed_loop.run import (
 )
 from bevdepth_ros.detections.readings import boxes_from_array, detections_from_cloud
 from bevdepth_ros.rig.settings import RigSettings
+from bevdepth_ros.rig.stamps import stamp_ns as stamp_ns_of
 from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 from bevdepth_ros.rig.transforms import TransformMissingError
 
@@ -48,6 +51,7 @@ class SceneResults:
 
     Attributes:
         entries: entries of the result file by sample token; empty for samples without a result.
+        tracks: entries of the tracking result, likewise.
         missed: tokens of samples without a result.
         late: tokens of samples whose result arrived more than half a second of the replay after
             the images.
@@ -57,6 +61,7 @@ class SceneResults:
     """
 
     entries: dict[str, list[dict]]
+    tracks: dict[str, list[dict]]
     missed: tuple[str, ...]
     late: tuple[str, ...]
     unfused: tuple[str, ...]
@@ -95,16 +100,19 @@ def scene_results(
     """
     matched = match(key_frames, published.stamps_ns())
     entries: dict[str, list[dict]] = {record.token: [] for record in key_frames}
+    tracks: dict[str, list[dict]] = {record.token: [] for record in key_frames}
     unfused = []
     for token, stamp_ns in matched.items():
         detections = detections_at(published, stamp_ns)
-        entries[token] = result_boxes(token, detections, _pose(published, stamp_ns, transforms))[
-            :MOST_BOXES
-        ]
+        pose = _pose(published, stamp_ns, transforms)
+        entries[token] = result_boxes(token, detections, pose)[:MOST_BOXES]
+        if stamp_ns in published.tracks:
+            tracks[token] = track_entries(token, published.tracks[stamp_ns], pose)
         if len(detections) and detections.past_stamp_ns is None:
             unfused.append(token)
     return SceneResults(
         entries,
+        tracks,
         tuple(token for token in entries if token not in matched),
         tuple(
             token
@@ -140,6 +148,24 @@ def detections_at(published: PublishedResults, stamp_ns: int) -> Detections3D:
             f'~/detections and ~/objects at {stamp_ns} ns do not contain the same boxes'
         )
     return found
+
+
+def track_entries(token: str, message: Detection3DArray, world_from_ego: Pose) -> list[dict]:
+    """Return the tracks of ``~/tracks`` as entries of the nuScenes tracking result, best score
+    first. The message has no velocities; the official scores of tracks do not use them.
+
+    Raises:
+        ClosedLoopError: the message cannot be read.
+    """
+    try:
+        boxes, names, scores, ids = boxes_from_array(message)
+    except ValueError as error:
+        raise ClosedLoopError(f'the tracks of sample {token} cannot be read: {error}') from error
+    classes = tuple(dict.fromkeys(names))
+    labels = np.array([classes.index(name) for name in names], np.int64)
+    found = Detections3D(boxes, scores, labels, classes, stamp_ns_of(message))
+    entries = tracking_entries(token, found, ids, world_from_ego)
+    return sorted(entries, key=lambda entry: -entry['tracking_score'])[:MOST_BOXES]
 
 
 def _pose(published: PublishedResults, stamp_ns: int, transforms: RecordedTransforms) -> Pose:

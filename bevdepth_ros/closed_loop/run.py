@@ -60,6 +60,7 @@ class PublishedResults:
     Attributes:
         detections: ``~/detections`` by stamp in nanoseconds.
         objects: ``~/objects`` likewise.
+        tracks: ``~/tracks`` likewise; empty without ego poses.
         arrival_ns: time of the replay at which the objects arrived, by stamp.
         class_names: of the labels in the objects.
         diagnostics: newest values of ``/diagnostics`` by area.
@@ -67,6 +68,7 @@ class PublishedResults:
 
     detections: dict[int, Detection3DArray] = field(default_factory=dict)
     objects: dict[int, PointCloud2] = field(default_factory=dict)
+    tracks: dict[int, Detection3DArray] = field(default_factory=dict)
     arrival_ns: dict[int, int] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     diagnostics: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -153,6 +155,7 @@ class ResultCollector:
             Detection3DArray, f'{DETECTOR}/detections', self._on_detections, 100
         )
         node.create_subscription(PointCloud2, f'{DETECTOR}/objects', self._on_objects, 100)
+        node.create_subscription(Detection3DArray, f'{DETECTOR}/tracks', self._on_tracks, 100)
         node.create_subscription(LabelInfo, f'{DETECTOR}/label_info', self._on_label_info, latched)
         node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         node.create_subscription(Clock, '/clock', self._on_clock, newest)
@@ -167,6 +170,9 @@ class ResultCollector:
         self.progress_at = time.monotonic()
         if self._stepper is not None:
             self._stepper.on_result(stamp)
+
+    def _on_tracks(self, message: Detection3DArray) -> None:
+        self.published.tracks[stamp_ns(message)] = message
 
     def _on_label_info(self, message: LabelInfo) -> None:
         self.published.class_names = class_names(message)

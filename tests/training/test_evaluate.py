@@ -62,7 +62,8 @@ def scored(root: Path, checkpoint: Path, tmp_path_factory) -> tuple[Path, str]:
     """Return the output folder and the printed text of a run in one process."""
     output, threads = tmp_path_factory.mktemp('scored') / 'new' / 'folder', torch.get_num_threads()
     torch.set_num_threads(1)
-    text = score(EvaluationConfig(str(checkpoint), data_of(root), str(output), 'cpu'))
+    config = EvaluationConfig(str(checkpoint), data_of(root), str(output), 'cpu', tracking=True)
+    text = score(config)
     torch.set_num_threads(threads)
     return output, text
 
@@ -80,6 +81,8 @@ def test_every_sample_of_the_split_has_boxes_and_the_table_shows_every_class(
     assert all(results_in(output).values())
     assert text.startswith('mAP 0.') and all(f'| {name} |' in text for name in TINY.class_names)
     assert (output / 'table.md').read_text() == text + '\n'
+    assert '| class | AMOTA | AMOTP | recall | MOTA | IDS | FRAG |' in text
+    assert list(results_in(output / 'tracking')) == tokens
     assert {'mean_ap', 'nd_score', 'tp_errors'} <= json.loads(
         (output / 'metrics_summary.json').read_text()
     ).keys()
@@ -101,6 +104,7 @@ def test_the_command_with_two_processes_gives_what_one_gives(
         '--data.split': SPLIT,
         '--data.cache_dir': root.parent / 'cache',
         '--data.workers': 0,
+        '--tracking': 'true',
     }
     main([str(word) for option in options.items() for word in option])
     assert capsys.readouterr().out == scored[1] + '\n'

@@ -34,7 +34,7 @@ from bevdepth_ros.closed_loop.results import (
 from bevdepth_ros.closed_loop.run import ClosedLoopError, PublishedResults
 from bevdepth_ros.detections.messages import objects_cloud
 from tests.ros.bags.conftest import SCENES
-from tests.ros.detections.message_objects import detection_array
+from tests.ros.detections.message_objects import built_array, detection_array
 
 SPLIT = 'synthetic_val'
 KEY_FRAMES = 4
@@ -225,6 +225,23 @@ def test_results_are_matched_by_stamp_and_transformed_with_the_ego_pose_of_that_
             results.entries[token][0]['translation'], expected[:3], atol=1e-4
         )
         assert results.entries[token][0]['attribute_name'] == 'vehicle.moving'
+
+
+def test_tracks_of_a_key_frame_become_entries_with_their_ids(
+    gap_bag: Path, index: SampleIndex
+) -> None:
+    records = [index[position] for position in range(KEY_FRAMES, KEY_FRAMES + 2)]
+    stamps = [mean_exposure_ns(record) for record in records]
+    found = results_at(stamps)
+    found.tracks[stamps[1]] = built_array(result(stamps[1]), 'base_link', [12])
+    transforms = read_transforms(gap_bag)
+    results = scene_results(records, found, transforms)
+    assert results.tracks[records[0].token] == []
+    (entry,) = results.tracks[records[1].token]
+    assert (entry['tracking_id'], entry['tracking_name']) == ('12', 'car')
+    assert entry['tracking_score'] == pytest.approx(0.5)
+    expected = transforms.at('map', 'base_link', stamps[1]) @ (10.0, 1.0, 0.5, 1.0)
+    np.testing.assert_allclose(entry['translation'], expected[:3], atol=1e-4)
 
 
 def test_different_boxes_on_both_topics_are_an_error(gap_bag: Path, index: SampleIndex) -> None:
