@@ -90,7 +90,7 @@ class Monitor:
             self._dropped = Counter(dict.fromkeys(DROP_REASONS, 0))
             self._spreads: deque[float] = deque(maxlen=LATENCY_WINDOW)
             self._last_image = dict.fromkeys(cameras, (self._begins_at, -math.inf))
-            self._last_set = (self._begins_at, -math.inf)
+            self._last_set = self._resumed = (self._begins_at, -math.inf)
             self._latencies: dict[str, deque[float]] = {}
             self._published: deque[float] = deque(maxlen=512)
             self._delays: deque[float] = deque(maxlen=LATENCY_WINDOW)
@@ -115,6 +115,13 @@ class Monitor:
             self._delays.append(self._ros_now_s() - stamp_ns * 1e-9)
             self._received[camera] += 1
             self._newest_ns[camera] = stamp_ns
+
+    def cameras_resumed(self) -> None:
+        """Measure the silence of cameras and the absence of sets from now on: all cameras paused,
+        and the first of them is back.
+        """
+        with self._lock:
+            self._resumed = self._moment()
 
     def images_ignored(self, camera: str, count: int) -> None:
         """Store how many images so far repeated an earlier one or had no stamp."""
@@ -172,12 +179,20 @@ class Monitor:
         with self._lock:
             return self._since(self._last_image[camera])
 
-    def seconds_since_last_set(self) -> float:
-        """Return the time since the last complete set, or since the end of the startup time if
-        there was no set, seconds.
+    def is_silent(self, camera: str, timeout_s: float) -> bool:
+        """Return whether no image of the camera came for ``timeout_s`` seconds in which another
+        one could send images.
         """
         with self._lock:
-            return self._since(self._last_set)
+            moments = (self._last_image[camera], self._resumed)
+            return min(map(self._since, moments)) > timeout_s
+
+    def seconds_since_last_set(self) -> float:
+        """Return how long ago the last complete set came, the cameras resumed, or the time to
+        begin ended, seconds.
+        """
+        with self._lock:
+            return min(self._since(self._last_set), self._since(self._resumed))
 
     def clock_jumped(self) -> None:
         """Measure present durations by wall time only, because the node's clock went back."""
@@ -186,6 +201,7 @@ class Monitor:
                 camera: (wall_s, -math.inf) for camera, (wall_s, _) in self._last_image.items()
             }
             self._last_set = (self._last_set[0], -math.inf)
+            self._resumed = (self._resumed[0], -math.inf)
 
     def _moment(self) -> tuple[float, float]:
         """Return the present time of both clocks, seconds."""

@@ -32,6 +32,8 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
+PAUSE = 0.75
+"""Share of ``camera_timeout_s`` without any image after which the cameras have paused together."""
 GRAPH_CHECKS = 4
 """The publishers of the topics are checked in every n-th call of ``check``."""
 
@@ -100,11 +102,14 @@ class Intake:
         self._subscribers: list[GuardedSubscriber] = []
         self._last_set_ns = self._checks = 0
         self._transport_s = 0.0
+        self._timeout_s = settings.camera_timeout_s
         self._shared: dict[str, int] = {}
+        self._infos_to_receive = [one for one in self._sources if not one.info_file]
+        self._latched: set[CameraSource] = set()
         self._loss = SetLoss()
         try:
             images = [self._subscribe_images(source) for source in self._sources]
-            for source in self._sources:
+            for source in self._infos_to_receive:
                 self._subscribe_info(source)
         except Exception:
             self.close()
@@ -131,11 +136,14 @@ class Intake:
         """Exclude and report cameras that are silent for ``timeout_s`` seconds or whose stamps do
         not fit the others.
         """
-        silences = {source.name: self._monitor.silence_s(source.name) for source in self._sources}
-        silent = {name for name, silence_s in silences.items() if silence_s > timeout_s}
-        self._report_silent(silent)
-        # If all cameras stop, they reach the timeout one after the other within one cycle.
-        if min(silences.values()) < timeout_s / 2 and self._monitor.startup_is_over():
+        self._timeout_s = timeout_s
+        names = [source.name for source in self._sources]
+        silent = {name for name in names if self._monitor.is_silent(name, timeout_s)}
+        # When all cameras stop, they pass the timeout one after the other within one cycle.
+        has_paused = self._shortest_silence_s() > PAUSE * timeout_s
+        if not has_paused or len(silent) in (0, len(names)):
+            self._report_silent(silent)
+        if not has_paused and self._monitor.startup_is_over():
             indices = [index for index, one in enumerate(self._sources) if one.name in silent]
             self._synchronizer.check(indices, timeout_s)
             self._report_misaligned()
@@ -147,6 +155,7 @@ class Intake:
         self._checks += 1
         if self._checks % GRAPH_CHECKS == 0:
             self._report_shared_topics()
+            self._subscribe_latched_infos()
 
     # Subscriptions
 
@@ -163,13 +172,22 @@ class Intake:
         return subscriber
 
     def _subscribe_info(self, source: CameraSource) -> None:
-        """Subscribe to periodic and to latched CameraInfo: no single QoS receives both."""
-        if source.info_file:
-            return
-        latched = make_qos(1, 'reliable', DurabilityPolicy.TRANSIENT_LOCAL)
-        for qos in (make_qos(1, 'best_effort'), latched):
-            subscriber = self._subscribe(CameraInfo, source.info_topic, qos)
-            subscriber.registerCallback(partial(self._on_info, source.name))
+        """Subscribe to CameraInfo of any QoS, but without what latched publishers sent before."""
+        subscriber = self._subscribe(CameraInfo, source.info_topic, make_qos(1, 'best_effort'))
+        subscriber.registerCallback(partial(self._on_info, source.name))
+
+    def _subscribe_latched_infos(self) -> None:
+        """Subscribe to latched CameraInfo where it is offered: elsewhere publisher and subscriber
+        would both log a warning.
+        """
+        for source in set(self._infos_to_receive) - self._latched:
+            publishers = self._node.get_publishers_info_by_topic(source.info_topic)
+            durabilities = {one.qos_profile.durability for one in publishers}
+            if DurabilityPolicy.TRANSIENT_LOCAL in durabilities:
+                self._latched.add(source)
+                qos = make_qos(1, 'reliable', DurabilityPolicy.TRANSIENT_LOCAL)
+                subscriber = self._subscribe(CameraInfo, source.info_topic, qos)
+                subscriber.registerCallback(partial(self._on_info, source.name))
 
     def _subscribe(
         self, message_type: type, topic: str, qos: QoSProfile, **options: Any
@@ -195,8 +213,14 @@ class Intake:
             self._monitor.report(f'stamp/{source.name}', 'cameras', ERROR, sentence)
             return
         self._monitor.solved(f'stamp/{source.name}', f'qos/{source.name}')
+        if self._shortest_silence_s() > PAUSE * self._timeout_s:
+            self._monitor.cameras_resumed()
+            self._loss = SetLoss()
         self._monitor.image_arrived(source.name, stamp)
         self._on_image(source.name, message)
+
+    def _shortest_silence_s(self) -> float:
+        return min(self._monitor.silence_s(source.name) for source in self._sources)
 
     def _take_set(self, images: ImageSet) -> None:
         mean_ns = int(images.stamps_ns.mean())

@@ -44,6 +44,7 @@ class Rig:
         image_type=CompressedImage,
         image_qos=10,
         image_topic: str = '/{camera}/image',
+        info_qos: int | QoSProfile = 10,
     ):
         self.cameras, self._image_type = cameras, image_type
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -52,7 +53,7 @@ class Rig:
             for camera in cameras
         }
         self._infos = {
-            camera: node.create_publisher(CameraInfo, f'/{camera}/camera_info', 10)
+            camera: node.create_publisher(CameraInfo, f'/{camera}/camera_info', info_qos)
             for camera in cameras
         }
         self._tf = node.create_publisher(TFMessage, '/tf', 100)

@@ -101,6 +101,28 @@ def test_a_camera_that_died_before_the_clock_was_set_back_is_silent_all_the_same
     assert monitor.silence_s('a') == 3.0
 
 
+def test_after_a_pause_of_all_cameras_silence_begins_with_the_first_image(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    now_s = [100.0]
+    monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: now_s[0])
+    monitor = Monitor(Log(), ros_now_s=lambda: now_s[0])
+    monitor.start(('a', 'b'), startup_s=0.0)
+    monitor.image_arrived('a', 1)
+    monitor.image_arrived('b', 1)
+    monitor.set_arrived(0.01)
+    now_s[0] = 114.8
+    assert monitor.is_silent('b', 1.0)
+    monitor.cameras_resumed()
+    monitor.image_arrived('a', 2)
+    now_s[0] = 115.75
+    assert not monitor.is_silent('b', 1.0)
+    assert monitor.seconds_since_last_set() == pytest.approx(0.95)
+    assert monitor.silence_s('b') == pytest.approx(15.75)
+    now_s[0] = 115.9
+    assert monitor.is_silent('b', 1.0)
+
+
 def test_the_worst_problem_of_an_area_comes_first_and_gives_the_level():
     monitor = Monitor(Log())
     monitor.report('one', 'cameras', WARN, 'slow')

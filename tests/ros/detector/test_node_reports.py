@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import rclpy
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from tests.ros.camera_rig import Rig
-from tests.ros.detector.running import ACTIVATE, CAMERAS, CONFIGURE
+from tests.ros.detector.running import ACTIVATE, CAMERAS, CONFIGURE, DEACTIVATE
 from tests.ros.graph import Graph, wait_until
 
 
@@ -85,6 +85,69 @@ def test_a_camera_that_never_publishes_is_named(detector):
 
     wait_until(left_only, 'the sentence')
     assert 'left' not in node.diagnostics.status('cameras').message
+
+
+def test_cameras_that_return_together_are_not_reported_one_by_one(detector):
+    node = detector()
+    node.start()
+    node.rig.send_all(0.0)
+    wait_until(lambda: node.diagnostics.says('cameras', 'all cameras are silent'), 'the pause')
+    node.rig.send_all(15.0)
+    node.answers(2)
+    assert not node.diagnostics.ever_said('cameras', 'no image of right')
+    assert not node.diagnostics.ever_said('sets', 'none fit into a set')
+    assert not node.diagnostics.ever_said('sets', 'image sets were lost')
+
+
+def test_camera_info_that_is_not_latched_causes_no_warning(detector, capfd):
+    node = detector()
+    node.start()
+    node.rig.send_all(0.0)
+    node.answers(1)
+    assert 'incompatible QoS' not in capfd.readouterr().err
+
+
+def test_camera_info_that_was_sent_once_before_the_start_is_received_when_it_is_latched(
+    graph: Graph, detector
+):
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    rig = Rig(graph.node, CAMERAS, info_qos=latched)
+    rig.send_infos()
+    node = detector(rig=rig, camera_startup_s=60.0)
+    node.start()
+    rig.send_extrinsics()
+    step = iter(range(1, 10**6))
+
+    def is_answered() -> bool:
+        time_s = 0.5 * next(step)
+        rig.send_poses(time_s)
+        rig.send_images(time_s)
+        return bool(node.detections)
+
+    wait_until(is_answered, 'the answer')
+
+
+def test_best_effort_camera_info_is_received_and_kept_for_the_next_activation(
+    graph: Graph, detector
+):
+    best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    node = detector(rig=Rig(graph.node, CAMERAS, info_qos=best_effort), camera_startup_s=60.0)
+    node.start()
+    node.rig.send_all(0.0)
+    node.answers(1)
+    assert node.change(DEACTIVATE)
+    assert node.change(ACTIVATE)
+    node.rig.wait_for_detector()
+    node.rig.send_poses(1.0)
+    node.rig.send_images(1.0)
+    node.answers(2)
+
+
+def test_the_depth_of_image_subscriptions_is_image_queue_size(detector):
+    node = detector(image_queue_size=7)
+    node.start()
+    own = [one for one in node.node.subscriptions if one.topic_name == '/left/image']
+    assert [one.qos_profile.depth for one in own] == [7]
 
 
 def test_silence_names_a_topic_nobody_publishes(graph: Graph, detector):
