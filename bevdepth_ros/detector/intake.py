@@ -369,9 +369,8 @@ class Intake:
 
     def _misaligned_sentence(self, name: str, error_s: float) -> str:
         return (
-            f'{name} is left out, its images fit no set: its stamps are {error_s:+.3f} s from '
-            f'where those of the other cameras say that they belong; synchronize the clock of '
-            f'{name} with the others, or check its trigger'
+            f'{name} is excluded: its stamps are {error_s:+.3f} s off, compared with the other '
+            f'cameras; synchronize the clock of {name} with the others, or check its trigger'
         )
 
     def _untriggered_sentence(self) -> str:

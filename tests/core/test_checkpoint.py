@@ -1,4 +1,4 @@
-"""Official and own checkpoints load completely or are refused with a sentence."""
+"""Official and own checkpoints load completely or are rejected with a sentence."""
 
 import copy
 import json
@@ -218,26 +218,26 @@ def refused(path, *words):
     assert all(word in message for word in words), message
 
 
-def test_missing_file_is_refused(tmp_path):
+def test_missing_file_is_rejected(tmp_path):
     refused(tmp_path / 'nowhere.pth', 'no such checkpoint file')
 
 
 @pytest.mark.parametrize('part', [0.0, 0.001, 0.5, 0.999])
-def test_truncated_official_file_is_refused(official, tmp_path, part):
+def test_truncated_official_file_is_rejected(official, tmp_path, part):
     content = official[0].read_bytes()
     (tmp_path / 'cut.pth').write_bytes(content[: int(len(content) * part)])
     refused(tmp_path / 'cut.pth', 'truncated')
 
 
 @pytest.mark.parametrize('part', [0.0, 0.001, 0.5, 0.999])
-def test_truncated_own_file_is_refused(small, tmp_path, part):
+def test_truncated_own_file_is_rejected(small, tmp_path, part):
     save_checkpoint(small, tmp_path / 'whole.safetensors')
     content = (tmp_path / 'whole.safetensors').read_bytes()
     (tmp_path / 'cut.safetensors').write_bytes(content[: int(len(content) * part)])
     refused(tmp_path / 'cut.safetensors', 'truncated')
 
 
-def test_file_of_something_else_is_refused(tmp_path):
+def test_file_of_something_else_is_rejected(tmp_path):
     (tmp_path / 'text.pth').write_text('hello')
     refused(tmp_path / 'text.pth', 'not a PyTorch checkpoint')
     torch.save([1, 2], tmp_path / 'list.pth')
@@ -253,7 +253,7 @@ def changed_official(official, tmp_path, change):
     return tmp_path / 'changed.pth'
 
 
-def test_missing_unexpected_and_misshapen_weights_are_refused(official, tmp_path):
+def test_missing_unexpected_and_misshapen_weights_are_rejected(official, tmp_path):
     name = 'model.backbone.depth_net.reduce_conv.0.weight'
     refused(
         changed_official(official, tmp_path, lambda state: state.pop(name)),
@@ -402,7 +402,7 @@ def test_random_weights_leave_the_generator_alone_and_begin_with_seed_0(tmp_path
 
 
 @pytest.mark.parametrize('shape', [(3,), (112, 16, 44), (0, 0, 0, 4), (112, 16, 44, 4)])
-def test_nonsense_geometry_is_refused(official, tmp_path, shape):
+def test_nonsense_geometry_is_rejected(official, tmp_path, shape):
     change = changed_official(
         official,
         tmp_path,
@@ -411,7 +411,7 @@ def test_nonsense_geometry_is_refused(official, tmp_path, shape):
     refused(change, 'BEVDepth')
 
 
-def test_a_frustum_with_one_point_beside_its_grid_is_refused(official, tmp_path):
+def test_a_frustum_with_one_point_beside_its_grid_is_rejected(official, tmp_path):
     change = changed_official(
         official, tmp_path, lambda state: state['model.backbone.frustum'][3, 2, 1, 0].add_(0.1)
     )
@@ -425,13 +425,13 @@ class Foreign:
         return (print, ('unpickled',))
 
 
-def test_foreign_pickle_is_refused_and_not_run(official, tmp_path, capsys):
+def test_foreign_pickle_is_rejected_and_not_run(official, tmp_path, capsys):
     torch.save({'state_dict': {}, 'callbacks': Foreign()}, tmp_path / 'foreign.ckpt')
     refused(tmp_path / 'foreign.ckpt', 'print', 'never loaded')
     assert 'unpickled' not in capsys.readouterr().out
 
 
-def test_own_file_without_our_header_is_refused(tmp_path):
+def test_own_file_without_our_header_is_rejected(tmp_path):
     safetensors.torch.save_file({'a': torch.zeros(1)}, tmp_path / 'plain.safetensors')
     refused(tmp_path / 'plain.safetensors', 'bevdepth-1')
     safetensors.torch.save_file(
@@ -476,7 +476,7 @@ def test_half_precision_halves_the_file_and_loads_as_float32(small, tmp_path):
     assert all(torch.allclose(half[name], full[name], rtol=5e-4, atol=1e-7) for name in full)
 
 
-def test_a_name_of_no_shipped_weights_is_refused_with_those_that_ship():
+def test_a_name_of_no_shipped_weights_is_rejected_with_those_that_ship():
     with pytest.raises(
         CheckpointError,
         match=r'huge: neither a checkpoint file nor a name of weights; known names: small, 2key',

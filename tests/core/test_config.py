@@ -90,7 +90,7 @@ def test_mistakes_are_named(values, named):
         model_config_from_dict(values)
 
 
-def test_file_that_is_no_mapping_is_refused(tmp_path):
+def test_file_that_is_no_mapping_is_rejected(tmp_path):
     (tmp_path / 'list.yaml').write_text('- 1\n')
     with pytest.raises(ValueError, match=r'list\.yaml'):
         load_model_config(tmp_path / 'list.yaml')

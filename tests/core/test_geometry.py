@@ -35,7 +35,7 @@ def test_quaternion_gives_a_rotation_and_its_sign_does_not_matter():
 
 
 @pytest.mark.parametrize('quaternion', [(0, 0, 0, 0), (2, 0, 0, 0), (np.nan, 0, 0, 1)])
-def test_quaternion_far_from_unit_length_is_refused(quaternion):
+def test_quaternion_far_from_unit_length_is_rejected(quaternion):
     with pytest.raises(ValueError, match='unit length'):
         rigid_from_quaternion(quaternion, (0, 0, 0))
 
@@ -49,7 +49,7 @@ def test_inverse_undoes():
     assert np.allclose(invert_rigid(transforms) @ transforms, np.eye(4), atol=1e-9)
 
 
-def test_scale_mirror_and_projective_rows_are_refused():
+def test_scale_mirror_and_projective_rows_are_rejected():
     for wrong in (
         np.diag([2.0, 2, 2, 1]),
         np.diag([-1.0, 1, 1, 1]),

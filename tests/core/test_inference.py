@@ -315,7 +315,7 @@ def test_score_threshold_is_live(tiny_model):
     assert everything > 0 and len(detector(make_frame(0.0))) == 0
 
 
-def test_unknown_precision_and_device_are_refused(tiny_model):
+def test_unknown_precision_and_device_are_rejected(tiny_model):
     with pytest.raises(ValueError, match='precision'):
         Detector(tiny_model, precision='fp8')
     with pytest.raises(ValueError, match='needs a GPU'):

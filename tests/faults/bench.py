@@ -1,4 +1,4 @@
-"""The node as a process of its own with the stream before it, and what is heard from it."""
+"""Runs the node as a process with a stream of synthetic input, and records its output."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LEVELS = {
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
 DEACTIVATE, CLEANUP = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP
 START_PATIENCE_S = 120.0
-"""Importing torch on a busy machine takes its time."""
+"""Importing torch takes long on a busy machine."""
 SAME_ROUND_NS = 1_000_000
 PARAMETERS = {
     'cameras': list(CAMERAS), 'image_topics': ['/{camera}/image'],
@@ -42,7 +42,7 @@ PARAMETERS = {
 
 @dataclass(frozen=True)
 class Record:
-    """One answer as ``~/latency`` tells of it."""
+    """One result, as ``~/latency`` reports it."""
 
     heard_at: float
     stamp_ns: int
@@ -51,7 +51,7 @@ class Record:
 
 
 class Bench:
-    """Starts the node, listens to it, and asks it for things."""
+    """Starts the node, subscribes to its topics and calls its services."""
 
     def __init__(self, graph: Graph, checkpoint: Path, log: Path, **parameters):
         self.graph, self.checkpoint = graph, checkpoint
@@ -77,7 +77,7 @@ class Bench:
         self.stream = Stream(graph.node)
 
     def start(self) -> None:
-        """Configure, activate, and wait until all is well."""
+        """Configure and activate the node, and wait until it is healthy."""
         for name, value in self.values.items():
             assert self.set(name, value) == ''
         assert self.change(CONFIGURE)
@@ -88,12 +88,12 @@ class Bench:
         self.stream.close()
         self.process.send_signal(signal.SIGINT)
         try:
-            assert self.process.wait(PATIENCE_S) == 0, self.said()
+            assert self.process.wait(PATIENCE_S) == 0, self.log_text()
         finally:
             self.process.kill()
             self._log.close()
 
-    def said(self) -> str:
+    def log_text(self) -> str:
         """Return what the node printed so far."""
         return Path(self._log.name).read_text()
 
@@ -101,7 +101,7 @@ class Bench:
         return self.process.poll() is None
 
     def change(self, transition_id: int) -> bool:
-        """Ask for a transition; return True if it succeeded."""
+        """Request a transition; return True if it succeeded."""
         return self.call(
             ChangeState,
             'change_state',
@@ -112,14 +112,14 @@ class Bench:
         return self.call(GetState, 'get_state', GetState.Request()).current_state.id
 
     def set(self, name: str, value) -> str:
-        """Set a parameter; return the reason when it is refused, otherwise an empty string."""
+        """Set a parameter; return the reason when it is rejected, otherwise an empty string."""
         request = SetParameters.Request(
             parameters=[Parameter(name, value=value).to_parameter_msg()]
         )
         return self.call(SetParameters, 'set_parameters', request).results[0].reason
 
     def call(self, kind, name: str, request):
-        """Call a service of the node and return its answer."""
+        """Call a service of the node and return the response."""
         if name not in self._clients:
             self._clients[name] = self.graph.node.create_client(kind, f'{NODE}/{name}')
             assert self._clients[name].wait_for_service(START_PATIENCE_S)
@@ -128,8 +128,8 @@ class Bench:
         return future.result()
 
     def with_parameters(self, **values) -> None:
-        """Let the node run with ``values`` in place of the usual ones, those of an earlier call
-        taken back."""
+        """Run the node with ``values`` in place of the usual ones, and restore those that an
+        earlier call changed."""
         wanted = {**PARAMETERS, 'checkpoint': str(self.checkpoint), **values}
         changed = {name: value for name, value in wanted.items() if self.values.get(name) != value}
         if not changed:
@@ -141,8 +141,8 @@ class Bench:
         self.stream.raw = wanted.get('image_transport') == 'raw'
         assert self.change(ACTIVATE)
 
-    def says(self, level: str, area: str, words: str, since: float) -> bool:
-        """Tell whether a status of ``area`` since then had this level and these words."""
+    def reports(self, level: str, area: str, words: str, since: float) -> bool:
+        """Return True if a status of ``area`` since then had this level and these words."""
         for heard_at, statuses in reversed(self.statuses):
             if heard_at < since:
                 return False
@@ -152,7 +152,7 @@ class Bench:
         return False
 
     def complaints(self, since: float) -> set[str]:
-        """Return all that was wrong since then."""
+        """Return all problems that were reported since then."""
         found = [
             status for at, statuses in self.statuses if at >= since for status in statuses.values()
         ]
@@ -163,24 +163,25 @@ class Bench:
         }
 
     def is_healthy(self, since: float) -> bool:
-        """Tell whether, since then, nothing is wrong any more and all cameras are answered."""
+        """Return True if the newest diagnostics since then report no problem, and the newest
+        result has all cameras."""
         if not self.statuses or self.statuses[-1][0] < since or not self.answers(since):
             return False
         levels = {status.level for status in self.statuses[-1][1].values()}
         return levels == {DiagnosticStatus.OK} and self.records[-1].cameras == frozenset(CAMERAS)
 
     def answers(self, since: float) -> list[Record]:
-        """Return what was answered since then."""
+        """Return the results since then."""
         return [record for record in self.records if record.heard_at >= since]
 
     def mixed(self, records: list[Record]) -> list[Record]:
-        """Return the records whose stamp is not the mean of their cameras' stamps in any single
-        rotation."""
+        """Return the records whose stamp is not the mean of their cameras' stamps in one trigger
+        cycle."""
         rounds = list(self.stream.rounds)
         return [record for record in records if not any(_belongs(record, sent) for sent in rounds)]
 
     def usage(self) -> dict[str, float]:
-        """Return what the process holds: memory in MB, threads, file handles."""
+        """Return the resources of the process: memory in MB, threads, file handles."""
         process = psutil.Process(self.process.pid)
         return {
             'memory_mb': process.memory_info().rss / 2**20,

@@ -1,4 +1,4 @@
-"""The fixtures of the node's tests, and the node on its bench."""
+"""The fixtures of the node's tests, and a running node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ['bench', 'domain_id', 'graph', 'module_graph', 'tiny_checkpoint']
 def bench(
     module_graph, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Bench]:
-    """Yield the running node, known to be well."""
+    """Yield the running, healthy node."""
     bench = Bench(module_graph, tiny_checkpoint, tmp_path_factory.mktemp('node') / 'log.txt')
     try:
         bench.start()

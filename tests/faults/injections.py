@@ -1,5 +1,5 @@
-"""How messages are spoilt on their way to the node: every function returns contexts in which they
-are."""
+"""Functions that corrupt messages before the node receives them; each returns a context
+manager."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ SECOND_NS = 10**9
 
 
 def image_fault(change: Callable, *cameras: str) -> Callable[[Bench], AbstractContextManager]:
-    """Return an injection that replaces the images of ``cameras``, all without names, by what
-    ``change`` makes of them."""
+    """Return an injection that applies ``change`` to the images of ``cameras`` (empty: all)."""
 
     def hook(camera: str, message) -> list:
         if cameras and camera not in cameras:
@@ -31,8 +30,9 @@ def image_fault(change: Callable, *cameras: str) -> Callable[[Bench], AbstractCo
 
 
 def info_fault(change: Callable, *cameras: str) -> Callable[[Bench], AbstractContextManager]:
-    """Return an injection that lets ``change`` spoil the CameraInfo of ``cameras``, all without
-    names."""
+    """Return an injection that applies ``change`` to the CameraInfo of ``cameras`` (empty:
+    all).
+    """
 
     def hook(camera: str, info) -> list:
         if not cameras or camera in cameras:

@@ -1,4 +1,4 @@
-"""Load on the node and trouble in its life, as contexts."""
+"""Context managers for load, parameter changes, restarts and lifecycle transitions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.faults.injections import BACK
 
 @contextmanager
 def stopped_subscriber(bench: Bench) -> Iterator[None]:
-    """Subscribe reliably from a process that is then stopped without a word."""
+    """Subscribe reliably from a process that is then stopped by SIGSTOP."""
     program = (
         'import rclpy; from vision_msgs.msg import Detection3DArray; from visualization_msgs.msg '
         'import MarkerArray; rclpy.init(); '
@@ -77,7 +77,7 @@ def parameter_storm(bench: Bench) -> Iterator[None]:
 
 
 @contextmanager
-def refused_parameters(bench: Bench) -> Iterator[None]:
+def rejected_parameters(bench: Bench) -> Iterator[None]:
     assert 'out of range' in bench.set('score_threshold', 1.5)
     assert 'min_cameras must not exceed the number of cameras (6)' in bench.set('min_cameras', 7)
     assert 'undeclared' in bench.set('no_such_parameter', 1)
@@ -100,7 +100,7 @@ def node_parameter(
 
 @contextmanager
 def broken_checkpoint(bench: Bench) -> Iterator[None]:
-    """Deactivate, set weights that are cut off, and try to activate."""
+    """Deactivate, set a truncated checkpoint, and try to activate."""
     broken = bench.checkpoint.with_name('broken.safetensors')
     broken.write_bytes(bench.checkpoint.read_bytes()[:1000])
     assert bench.change(DEACTIVATE)
@@ -124,8 +124,9 @@ def pause_of_activity(bench: Bench) -> Iterator[None]:
 
 @contextmanager
 def stopped_process(bench: Bench) -> Iterator[None]:
-    """Stop the node, as a machine that sleeps or swaps does, for longer than cameras may be
-    silent."""
+    """Stop the node for longer than cameras may be silent, as on a machine that sleeps or
+    swaps.
+    """
     bench.process.send_signal(signal.SIGSTOP)
     time.sleep(1.5 * bench.values['camera_timeout_s'])
     bench.process.send_signal(signal.SIGCONT)
@@ -134,7 +135,7 @@ def stopped_process(bench: Bench) -> Iterator[None]:
 
 @contextmanager
 def impossible_transitions(bench: Bench) -> Iterator[None]:
-    """Ask an active node for transitions that it does not have, and for none that exists."""
+    """Request transitions that are invalid in the active state, and an unknown one."""
     assert not any(
         bench.change(transition_id) for transition_id in (CONFIGURE, ACTIVATE, CLEANUP, 0, 99, 255)
     )

@@ -1,5 +1,4 @@
-"""Six small cameras on a moving vehicle, with hooks through which every message can be spoilt on
-its way out."""
+"""Simulates six small cameras on a moving vehicle, with hooks that can change every message."""
 
 from __future__ import annotations
 
@@ -29,12 +28,12 @@ CAMERAS = RIG.names
 EXPOSURE_ORDER = sorted(CAMERAS, key=EXPOSURE_OFFSET_S.get)
 SPEED_M_S = 5.0
 INFO_ROUNDS = 2
-"""Rotations per CameraInfo."""
+"""Trigger cycles per CameraInfo."""
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-def picture(seed: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """Return an (H, W, 3) uint8 picture of coarse noise."""
+def noise_image(seed: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """Return an (H, W, 3) uint8 image of coarse noise."""
     coarse = np.random.default_rng(seed).integers(
         0, 256, (-(-height // 10), -(-width // 10), 3), np.uint8
     )
@@ -97,16 +96,16 @@ def camera_info(camera: str) -> CameraInfo:
 
 
 class Stream:
-    """Publishes rotations of six images with CameraInfo and ego poses until closed.
+    """Publishes image sets of six cameras with CameraInfo and ego poses until closed.
 
     Attributes:
-        image: takes camera and message, returns the messages to send; as the next two, None stands
-            for "send as it is".
+        image: receives camera and message, returns the messages to publish. None publishes the
+            message unchanged, as for the next two.
         info: likewise for CameraInfo.
-        pose: takes the ego pose, returns the transforms to send.
+        pose: receives the ego pose, returns the transforms to publish.
         shift_ns: added to all stamps.
-        period_s: of the rotations.
-        rounds: {camera: stamp in ns} of the last rotations as they were sent.
+        period_s: the trigger cycle, seconds.
+        rounds: {camera: stamp in ns} of the last image sets, as they were published.
     """
 
     def __init__(self, node: Node):
@@ -114,8 +113,8 @@ class Stream:
         self.image = self.info = self.pose = None
         self.shift_ns, self.period_s, self.raw = 0, 0.1, False
         self.rounds: deque[dict[str, int]] = deque(maxlen=10_000)
-        self._pictures = {camera: picture(seed) for seed, camera in enumerate(CAMERAS)}
-        self._files = {camera: encoded(pixels) for camera, pixels in self._pictures.items()}
+        self._images = {camera: noise_image(seed) for seed, camera in enumerate(CAMERAS)}
+        self._files = {camera: encoded(pixels) for camera, pixels in self._images.items()}
         self._compressed = {
             camera: node.create_publisher(CompressedImage, f'/{camera}/image', 10)
             for camera in CAMERAS
@@ -151,11 +150,11 @@ class Stream:
                 setattr(self, name, hook)
 
     def now_ns(self) -> int:
-        """Return the time that the stream is at."""
+        """Return the present time of the stream."""
         return time.time_ns() + self.shift_ns
 
     def send_extrinsics(self, change: Callable[[TransformStamped], None] | None = None) -> None:
-        """Publish where the cameras sit, each transform as ``change`` leaves it."""
+        """Publish the extrinsics, each transform changed by ``change``."""
         transforms = []
         for camera, matrix in zip(CAMERAS, RIG.ego_from_camera, strict=True):
             quaternion = Rotation.from_matrix(matrix[:3, :3]).as_quat()
@@ -171,7 +170,7 @@ class Stream:
         self._tf.publish(TFMessage(transforms=list(transforms)))
 
     def send_image(self, camera: str, message) -> None:
-        """Publish an image beside the stream."""
+        """Publish an image in addition to the stream."""
         (self._compressed if isinstance(message, CompressedImage) else self._raw)[camera].publish(
             message
         )
@@ -202,8 +201,8 @@ class Stream:
         if len(self.rounds) % INFO_ROUNDS == 0:
             self._send_infos(stamps)
         for camera, stamp_ns in stamps.items():
-            picture = raw(self._pictures[camera]) if self.raw else compressed(self._files[camera])
-            image = stamped(picture, camera, stamp_ns)
+            pixels = raw(self._images[camera]) if self.raw else compressed(self._files[camera])
+            image = stamped(pixels, camera, stamp_ns)
             for message in [image] if self.image is None else self.image(camera, image):
                 sent[camera] = max(
                     sent.get(camera, 0),

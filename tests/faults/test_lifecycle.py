@@ -1,5 +1,4 @@
-"""The life of the process: rounds of the life cycle, many things at once, signals at any moment, a
-device that fails."""
+"""Lifecycle tests: many cycles, concurrent requests, signals at any time."""
 
 from __future__ import annotations
 
@@ -20,13 +19,13 @@ ROUNDS = 100
 WARM_UP = 10
 """Rounds after which caches are filled."""
 MOST_GROWTH_MB = 30.0
-"""Of 90 rounds; one leaked network of these tests would cost 45 MB a round."""
+"""Limit for 90 rounds; one leaked network of these tests would cost 45 MB per round."""
 STORM_S = 10.0
 STORM_PERIOD_S = 1 / 12
 """Of the rotations; with faster ones, which the slop does not keep apart, stamps would not tell
 whether a set is of one."""
 IMPORT_MOMENTS_S = (0.0, 0.3, 1.0)
-"""After the first line of the program."""
+"""Times of the signal after the first line of the program, seconds."""
 
 
 def go_round(bench: Bench) -> None:
@@ -35,8 +34,8 @@ def go_round(bench: Bench) -> None:
 
 
 def fail_to_activate(bench: Bench) -> None:
-    """Let an activation fail in its middle, on a topic that is none, and configure the node for
-    the next one."""
+    """Let an activation fail half-way, on an invalid topic name, and configure the node for the
+    next one."""
     assert bench.change(DEACTIVATE)
     assert bench.set('camera_info_topics', ['/no topic']) == ''
     assert not bench.change(ACTIVATE)
@@ -45,7 +44,7 @@ def fail_to_activate(bench: Bench) -> None:
 
 
 def usage_when_well(bench: Bench) -> dict[str, float]:
-    """Return what the process holds once all its threads have had something to do."""
+    """Return the resources of the process after all its threads have worked."""
     began = time.monotonic()
     wait_until(lambda: bench.is_healthy(began), 'a healthy node')
     return bench.usage()
@@ -68,7 +67,7 @@ def test_a_hundred_life_cycles_with_a_failed_activation_leak_nothing(
     assert after['memory_mb'] - before['memory_mb'] < MOST_GROWTH_MB
 
 
-def test_images_parameters_and_transitions_all_at_once_leave_a_healthy_node(bench: Bench):
+def test_the_node_is_healthy_after_concurrent_images_parameters_and_transitions(bench: Bench):
     ends_at = time.monotonic() + STORM_S
 
     def set_parameters() -> None:
@@ -115,9 +114,7 @@ def test_every_state_can_be_shut_down(bench: Bench):
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_the_program_is_still_being_imported_ends_it_without_a_word(
-    bench: Bench, number: int
-):
+def test_a_signal_during_the_imports_ends_the_program_without_output(bench: Bench, number: int):
     for moment_s in IMPORT_MOMENTS_S:
         process = subprocess.Popen(
             [sys.executable, '-m', 'bevdepth_ros.detector'],
@@ -137,7 +134,7 @@ def test_a_signal_while_the_program_is_still_being_imported_ends_it_without_a_wo
 
 
 def catches(pid: int, number: int) -> bool:
-    """Tell whether the process has a handler for the signal."""
+    """Return True if the process has a handler for the signal."""
     status = Path(f'/proc/{pid}/status').read_text()
     caught = int(
         next(line for line in status.splitlines() if line.startswith('SigCgt')).split()[1], 16
@@ -146,8 +143,7 @@ def catches(pid: int, number: int) -> bool:
 
 
 def test_sigterm_ends_an_active_node_in_order(bench: Bench):
-    """The last test of this file, since the node is gone then; SIGINT ends the nodes of all
-    others."""
+    """This must be the last test of the file, because it ends the node."""
     bench.process.send_signal(signal.SIGTERM)
     assert bench.process.wait(START_PATIENCE_S) == 0
-    assert 'Traceback' not in bench.said()
+    assert 'Traceback' not in bench.log_text()

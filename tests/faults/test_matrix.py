@@ -1,7 +1,7 @@
-"""Every fault of the matrix, one after the other, on one node that must live through all of them.
+"""Injects every fault of the matrix, one after the other, into one node that must not restart.
 
-The outcome goes to out/faults.json, of which ``python -m tests.faults.report`` makes
-docs/RELIABILITY.md.
+The results go to out/faults.json; ``python -m tests.faults.report`` writes the table in
+docs/RELIABILITY.md from them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from tests.faults.stream import CAMERAS
 from tests.ros.graph import PATIENCE_S, wait_until
 
 ANSWERS = 3
-"""Consecutive results that must show what is expected."""
+"""Number of consecutive results that must be as expected."""
 QUIET_S = 0.5
-"""Nothing must come for this time where nothing may be published; longer than an answer takes."""
+"""If nothing may be published, no result may arrive for this time, which is longer than one
+detection."""
 
 
 @pytest.fixture(scope='module')
@@ -35,7 +36,7 @@ def outcome() -> Iterator[list[dict]]:
 
 
 @pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
-def test_the_node_says_what_is_wrong_publishes_nothing_false_and_recovers(
+def test_the_node_reports_the_fault_publishes_nothing_false_and_recovers(
     bench: Bench, outcome: list[dict], case: Case
 ):
     bench.with_parameters(**case.parameters)
@@ -51,7 +52,9 @@ def test_the_node_says_what_is_wrong_publishes_nothing_false_and_recovers(
     ended = time.monotonic()
     recovery_s = _seconds_until(lambda: bench.is_healthy(ended), bench, 'recovery')
     assert bench.is_alive()
-    assert case.overlapping or not bench.mixed(bench.answers(began)), 'a set mixed two rotations'
+    assert case.overlapping or not bench.mixed(bench.answers(began)), (
+        'an image set contains images of two trigger cycles'
+    )
     if case.diagnosis is None:
         assert not {
             complaint for complaint in bench.complaints(began) if case.tolerated not in complaint
@@ -62,20 +65,21 @@ def test_the_node_says_what_is_wrong_publishes_nothing_false_and_recovers(
 
 
 def _seconds_until(condition: Callable[[], bool], bench: Bench, what: str) -> float:
-    """Return how long it took until ``condition`` held; fail with what the node said and did
-    instead."""
+    """Return the time until ``condition`` is true; fail with the output of the node if it is
+    not.
+    """
     began = time.monotonic()
     try:
         wait_until(condition, what, PATIENCE_S)
     except AssertionError as error:
         raise AssertionError(
-            f'{error}; it said {bench.complaints(began)} and answered {bench.answers(began)[-3:]}'
+            f'{error}; problems: {bench.complaints(began)}, results: {bench.answers(began)[-3:]}'
         ) from None
     return time.monotonic() - began
 
 
 def _is_diagnosed(bench: Bench, case: Case, since: float) -> bool:
-    return case.diagnosis is None or bench.says(*case.diagnosis, since)
+    return case.diagnosis is None or bench.reports(*case.diagnosis, since)
 
 
 def _require_published(bench: Bench, case: Case, injected: float) -> None:
@@ -90,7 +94,7 @@ def _require_published(bench: Bench, case: Case, injected: float) -> None:
 
 
 def _as_expected(bench: Bench, case: Case, injected: float) -> list:
-    """Return the newest results that show what must be published, back to the last other one."""
+    """Return the newest results in a row that are as expected."""
     missing = '' if case.published == ALL else case.published.removeprefix('without ')
     cameras = frozenset(CAMERAS) - set(missing.split(', '))
 
@@ -101,5 +105,6 @@ def _as_expected(bench: Bench, case: Case, injected: float) -> list:
 
 
 def _require_silence(bench: Bench) -> None:
-    """Wait until nothing is published for QUIET_S, and no set of this time is answered later."""
+    """Wait until nothing is published for QUIET_S; no image set of this time may get a result
+    later."""
     _seconds_until(lambda: not bench.answers(time.monotonic() - QUIET_S), bench, 'silence')

@@ -1,4 +1,4 @@
-"""Weights, YAML files, pictures and tables as a stranger may hand them over."""
+"""Untrusted checkpoints, YAML files, images and tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from bevdepth_core.model import BEVDepth
 from bevdepth_core.nuscenes.images import read_image
 from bevdepth_core.nuscenes.index import load_index
 from bevdepth_ros.rig.conversions import intrinsics_from_file
-from tests.fuzz.message_targets import PICTURE_WORDS
+from tests.fuzz.message_targets import IMAGE_WORDS
 from tests.fuzz.mutation import damaged, damaged_tree
 from tests.fuzz.small_inputs import CALIBRATION, make_tables
 from tests.networks import TINY
@@ -197,22 +197,22 @@ def official_checkpoint(folder: Path) -> Callable[[Random], bool]:
 
 
 def image_file(folder: Path) -> Callable[[Random], bool]:
-    path, pictures = folder / 'image', []
+    path, files = folder / 'image', []
     for kind in ('JPEG', 'PNG', 'GIF', 'TIFF', 'BMP'):
         buffer = io.BytesIO()
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)).save(
             buffer, kind
         )
-        pictures.append(buffer.getvalue())
+        files.append(buffer.getvalue())
 
     def execute(rng: Random) -> bool:
-        path.write_bytes(damaged(rng, rng.choice(pictures), PICTURE_WORDS))
+        path.write_bytes(damaged(rng, rng.choice(files), IMAGE_WORDS))
         try:
-            picture = read_image(path)
+            decoded = read_image(path)
         except OSError:
             return False
-        assert picture.ndim == 3
-        assert picture.shape[2] == 3
+        assert decoded.ndim == 3
+        assert decoded.shape[2] == 3
         return True
 
     return execute

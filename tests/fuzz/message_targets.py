@@ -72,9 +72,9 @@ FRAMES = (
 )
 
 
-def _require_picture(picture: np.ndarray, width: int, height: int) -> None:
-    assert picture.shape == (height, width, 3)
-    assert picture.dtype == np.uint8
+def _require_image(decoded: np.ndarray, width: int, height: int) -> None:
+    assert decoded.shape == (height, width, 3)
+    assert decoded.dtype == np.uint8
 
 
 def raw_image(_: Path) -> Callable[[Random], bool]:
@@ -106,7 +106,7 @@ def raw_image(_: Path) -> Callable[[Random], bool]:
         )
         message.data = array.array('B', rng.randbytes(size))
         try:
-            _require_picture(image_from_message(message, MAX_PIXELS), width, height)
+            _require_image(image_from_message(message, MAX_PIXELS), width, height)
         except ValueError:
             return False
         return True
@@ -114,28 +114,28 @@ def raw_image(_: Path) -> Callable[[Random], bool]:
     return execute
 
 
-def _pictures() -> list[bytes]:
+def _image_files() -> list[bytes]:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 40, 4), np.uint8)
-    pictures = []
+    files = []
     for mode, kind, options in (
         ('RGB', 'JPEG', {}), ('RGB', 'JPEG', {'progressive': True}), ('L', 'JPEG', {}), ('CMYK',
          'JPEG', {}), ('RGB', 'PNG', {}),
         ('RGBA', 'PNG', {}), ('P', 'PNG', {}), ('1', 'PNG', {}), ('I;16', 'PNG', {}),
         ('RGB', 'TIFF', {}), ('RGB', 'TIFF', {'compression': 'tiff_lzw'}), ('RGB', 'WEBP', {}),
     ):  # fmt: skip
-        picture = (
+        decoded = (
             PillowImage.fromarray(pixels[..., :3]).convert('L').convert('I').convert('I;16')
             if mode == 'I;16'
             else None
         )
-        picture = picture or PillowImage.fromarray(pixels[..., :3]).convert(mode)
+        decoded = decoded or PillowImage.fromarray(pixels[..., :3]).convert(mode)
         buffer = io.BytesIO()
-        picture.save(buffer, kind, **options)
-        pictures.append(buffer.getvalue())
-    return pictures
+        decoded.save(buffer, kind, **options)
+        files.append(buffer.getvalue())
+    return files
 
 
-PICTURE_WORDS = (
+IMAGE_WORDS = (
     b'\xff\xc0', b'\xff\xc2', b'\xff\xc4', b'\xff\xda', b'\xff\xd8', b'\xff\xd9',
     b'\xff\xe1\x00\x08Exif', b'IHDR', b'IDAT', b'IEND',
     b'iCCP', b'PLTE', b'tRNS', b'zTXt', b'eXIf', b'acTL', b'fdAT', b'\xff\xff\xff\xff', b'GIF89a',
@@ -144,10 +144,10 @@ PICTURE_WORDS = (
 
 
 def compressed_image(_: Path) -> Callable[[Random], bool]:
-    pictures = _pictures()
+    files = _image_files()
 
     def execute(rng: Random) -> bool:
-        data = damaged(rng, rng.choice(pictures), PICTURE_WORDS)
+        data = damaged(rng, rng.choice(files), IMAGE_WORDS)
         message = CompressedImage(
             format=rng.choice(
                 ('jpeg', '', 'rgb8; jpeg compressed', 'bayer_rggb8; png compressed ', 'h264')
@@ -155,11 +155,11 @@ def compressed_image(_: Path) -> Callable[[Random], bool]:
             data=array.array('B', data),
         )
         try:
-            picture = image_from_message(message, MAX_PIXELS)
+            decoded = image_from_message(message, MAX_PIXELS)
         except ValueError:
             return False
-        assert picture.shape[0] * picture.shape[1] <= MAX_PIXELS
-        _require_picture(picture, picture.shape[1], picture.shape[0])
+        assert decoded.shape[0] * decoded.shape[1] <= MAX_PIXELS
+        _require_image(decoded, decoded.shape[1], decoded.shape[0])
         return True
 
     return execute

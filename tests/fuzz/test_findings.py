@@ -75,7 +75,7 @@ def test_one_number_that_claims_to_be_a_million_millions_is_no_weight(official_s
         load_checkpoint(tmp_path / 'bomb.pth')
 
 
-def test_compressed_weights_are_refused_before_they_are_unpacked(official_state, tmp_path):
+def test_compressed_weights_are_rejected_before_they_are_unpacked(official_state, tmp_path):
     torch.save(official_state, tmp_path / 'plain.pth')
     with (
         zipfile.ZipFile(tmp_path / 'plain.pth') as plain,
@@ -87,13 +87,13 @@ def test_compressed_weights_are_refused_before_they_are_unpacked(official_state,
         load_checkpoint(tmp_path / 'packed.pth')
 
 
-def test_a_pickle_without_its_archive_is_refused_unread(tmp_path):
+def test_a_pickle_without_its_archive_is_rejected_unread(tmp_path):
     (tmp_path / 'bare.pth').write_bytes(pickle.dumps({'state_dict': {}}))
     with pytest.raises(CheckpointError, match='not a PyTorch checkpoint'):
         load_checkpoint(tmp_path / 'bare.pth')
 
 
-def test_names_of_weights_that_are_no_text_are_refused(official_state, tmp_path):
+def test_names_of_weights_that_are_no_text_are_rejected(official_state, tmp_path):
     torch.save(official_state | {7: torch.zeros(1)}, tmp_path / 'odd.pth')
     with pytest.raises(CheckpointError, match='neither a'):
         load_checkpoint(tmp_path / 'odd.pth')
@@ -118,7 +118,7 @@ def test_the_config_inside_a_file_cannot_ask_for_all_memory(config, tmp_path):
 
 
 @pytest.mark.parametrize('kind', [torch.complex64, torch.float8_e4m3fn, torch.int64, torch.bool])
-def test_weights_of_another_kind_of_number_are_refused_by_name(kind, tmp_path):
+def test_weights_of_another_kind_of_number_are_rejected_by_name(kind, tmp_path):
     path, model = tmp_path / 'odd.safetensors', BEVDepth(TINY)
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     name = 'image_encoder.backbone.conv1.weight'
@@ -132,7 +132,7 @@ def test_weights_of_another_kind_of_number_are_refused_by_name(kind, tmp_path):
         load_checkpoint(path)
 
 
-def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path):
+def test_a_header_that_claims_more_than_the_file_holds_is_rejected(tmp_path):
     path = tmp_path / 'weights.safetensors'
     save_checkpoint(BEVDepth(TINY), path)
     content = path.read_bytes()
@@ -159,14 +159,14 @@ def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path):
         "a: !!int ''",
     ],
 )
-def test_what_is_no_model_preset_is_refused_in_one_way(text, tmp_path):
+def test_what_is_no_model_preset_is_rejected_in_one_way(text, tmp_path):
     (tmp_path / 'model.yaml').write_text(text)
     with pytest.raises(ValueError, match=r'model|YAML'):
         load_model_config(tmp_path / 'model.yaml')
 
 
 @pytest.mark.parametrize('width', ['.inf', '1e400', '[]', '2001-99-99', "!!int ''"])
-def test_a_calibration_file_of_an_impossible_size_is_refused(width, tmp_path):
+def test_a_calibration_file_of_an_impossible_size_is_rejected(width, tmp_path):
     (tmp_path / 'front.yaml').write_text(
         f'image_width: {width}\nimage_height: 96\ncamera_matrix: {{data: [{{}}]}}\n'
     )
@@ -174,7 +174,7 @@ def test_a_calibration_file_of_an_impossible_size_is_refused(width, tmp_path):
         intrinsics_from_file(tmp_path / 'front.yaml', True)
 
 
-# Pictures
+# Images
 
 
 def test_a_line_of_pixels_cannot_be_blown_up_to_gigabytes():
@@ -183,7 +183,7 @@ def test_a_line_of_pixels_cannot_be_blown_up_to_gigabytes():
 
 
 @pytest.mark.parametrize('side', [20_000, 14_000])
-def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(side, tmp_path):
+def test_an_image_of_too_many_pixels_is_rejected_before_it_is_decoded(side, tmp_path):
     buffer = io.BytesIO()
     Image.new('L', (8, 8)).save(buffer, 'PNG')
     content = buffer.getvalue()
@@ -194,10 +194,10 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(side, tmp_
         read_image(tmp_path / 'bomb.png')
 
 
-def test_pictures_in_formats_that_no_camera_writes_are_not_even_parsed(tmp_path):
-    Image.new('RGB', (8, 8)).save(tmp_path / 'picture.tiff')
+def test_images_in_other_formats_are_rejected_before_they_are_parsed(tmp_path):
+    Image.new('RGB', (8, 8)).save(tmp_path / 'image.tiff')
     with pytest.raises(OSError, match='cannot be read as an image'):
-        read_image(tmp_path / 'picture.tiff')
+        read_image(tmp_path / 'image.tiff')
 
 
 # Datasets
@@ -257,14 +257,14 @@ def test_files_of_a_sensor_that_follow_each_other_in_a_circle_end(dataroot, link
      ('splits', ['all']), ('splits', {'all': 7}),
      ('scene', [{}]), ('attribute', [7]), ('category', None)],
 )  # fmt: skip
-def test_tables_that_contradict_each_other_are_refused_in_a_sentence(dataroot, table, records):
+def test_tables_that_contradict_each_other_are_rejected_in_a_sentence(dataroot, table, records):
     root, _ = dataroot
     rewrite(root, table, records)
     with pytest.raises(ValueError, match=r'tables|splits|split|names the file'):
         load(root)
 
 
-def test_a_table_of_brackets_is_refused(tmp_path):
+def test_a_table_of_brackets_is_rejected(tmp_path):
     (tmp_path / 'scene.json').write_text('[' * 100_000)
     with pytest.raises(ValueError, match='truncated'):
         read_json(tmp_path / 'scene.json')

@@ -323,7 +323,7 @@ def test_kernels_run_in_order_on_the_callers_stream():
     assert relative_error(bev, expected_results(case)[0]) < TOLERANCE[torch.float32]
 
 
-def test_refused_launch_is_a_runtime_error_and_leaves_the_device_usable():
+def test_rejected_launch_is_a_runtime_error_and_leaves_the_device_usable():
     launch = kernels.Launch(kernels.Dtype.float32, 99, 0)
     with pytest.raises(RuntimeError, match='invalid device ordinal'):
         kernels.voxel_index(

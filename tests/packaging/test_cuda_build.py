@@ -135,7 +135,7 @@ def test_cuda_home_is_used_where_nvcc_is_not_on_path(tmp_path):
     assert (outcome.returncode, len(modules)) == (0, 1)
 
 
-def test_any_other_wish_is_refused(tmp_path):
+def test_any_other_wish_is_rejected(tmp_path):
     outcome, _, _ = build(tmp_path, COMPILES, BEVDEPTH_CUDA='yes')
     assert outcome.returncode != 0
     assert "BEVDEPTH_CUDA must be auto, 1 or 0, got 'yes'" in outcome.stderr

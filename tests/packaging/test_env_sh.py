@@ -46,7 +46,7 @@ def test_paths_that_the_user_set_are_kept():
     assert output(f'{SOURCE}; {PATHS}', environment).splitlines()[2].endswith(':/own/python')
 
 
-def test_a_virtual_environment_made_for_another_ros_is_refused_with_the_remedy(tmp_path):
+def test_a_virtual_environment_made_for_another_ros_is_rejected_with_the_remedy(tmp_path):
     (tmp_path / 'python3').write_text('#!/bin/sh\nexit 0\n')
     (tmp_path / 'python3').chmod(0o755)
     other = {

@@ -35,7 +35,7 @@ def test_without_python_set_up_says_what_to_install(bare_machine, clean_clone):
     assert 'PYTHON=' in outcome.stderr
 
 
-def test_a_python_without_a_lock_is_refused_with_the_supported_ones(bare_machine, clean_clone):
+def test_a_python_without_a_lock_is_rejected_with_the_supported_ones(bare_machine, clean_clone):
     add_python(bare_machine, 'python3', 'echo 3.14')
     outcome = bash('tools/make_venv.sh rolling', bare_machine, clean_clone)
     assert outcome.returncode != 0
@@ -51,7 +51,7 @@ def test_a_named_python_is_taken_and_one_that_does_not_run_is_named(bare_machine
     assert "cannot run '/no/such/python'" in outcome.stderr
 
 
-def test_a_python_without_venv_is_refused_with_the_package_to_install(bare_machine, clean_clone):
+def test_a_python_without_venv_is_rejected_with_the_package_to_install(bare_machine, clean_clone):
     add_python(
         bare_machine,
         'python3.12',

@@ -81,7 +81,7 @@ class Diagnostics:
         status = self.status(area)
         return {} if status is None else {value.key: value.value for value in status.values}
 
-    def says(self, area: str, words: str) -> bool:
+    def reports(self, area: str, words: str) -> bool:
         """Tell whether the newest status of ``area`` is no OK and contains ``words``."""
         status = self.status(area)
         return (

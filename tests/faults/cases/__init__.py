@@ -1,4 +1,4 @@
-"""The fault matrix: what is injected and what must be seen of it."""
+"""The fault matrix: injected faults, expected results and expected diagnostics."""
 
 from tests.faults.cases import calibration, cameras, images, load, raw_images, tf, timing, tracking
 from tests.faults.cases.case import ALL, NOTHING, UNFUSED, Case, without

@@ -80,7 +80,7 @@ CASES = (
         ('WARN', 'cameras', 'camera CAM_BACK is turned by 20 degrees by R'),
     ),
     Case(
-        'distorted images that are said to be rectified',
+        'distorted images with images_rectified: true',
         info_fault(setting(d=[-0.2, 0.05, 0.0, 0.0, 0.0]), BACK),
         ALL,
         ('WARN', 'cameras', 'camera CAM_BACK may have lens distortion'),
@@ -110,7 +110,7 @@ CASES = (
         lambda bench: bench.stream.fault(info=lambda camera, info: []),
     ),
     Case(
-        'CameraInfo of a camera never came',
+        'CameraInfo of a camera is never received',
         calibration_that_never_came,
         without(BACK),
         ('ERROR', 'cameras', 'camera CAM_BACK has no CameraInfo'),

@@ -29,9 +29,9 @@ def every_second_lost(*cameras: str) -> Callable[[Bench], AbstractContextManager
     return make
 
 
-def first_and_last_of_a_rotation_with_losses(bench: Bench) -> AbstractContextManager:
-    """Leave the two cameras whose images are nearer to the neighbouring rotation's than to each
-    other's, and lose some."""
+def first_and_last_camera_with_losses(bench: Bench) -> AbstractContextManager:
+    """Keep only the two cameras whose images are closer to the next cycle than to each other, and
+    lose some images."""
     left, count = ('CAM_FRONT_LEFT', LEFT), iter(range(10**9))
     return bench.stream.fault(
         image=lambda camera, m: (
@@ -81,8 +81,8 @@ CASES = (
         ('WARN', 'sets', 'image sets were lost in 5 s'),
     ),
     Case(
-        'only the first and the last camera of a rotation are left, and images are lost',
-        first_and_last_of_a_rotation_with_losses,
+        'only the first and the last camera of a trigger cycle are left, and images are lost',
+        first_and_last_camera_with_losses,
         without(*(camera for camera in CAMERAS if camera not in ('CAM_FRONT_LEFT', LEFT))),
         ('ERROR', 'cameras', 'no image of CAM_FRONT'),
     ),

@@ -1,4 +1,4 @@
-"""What a case of the fault matrix is."""
+"""A case of the fault matrix."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ class Case:
     """One fault.
 
     Attributes:
-        name: what is wrong.
-        inject: context in which it is.
-        published: ALL, NOTHING, UNFUSED or what ``without`` returns.
-        diagnosis: level, area and words of the status that must be seen; None when nothing may be
+        name: description of the fault.
+        inject: context manager that causes it.
+        published: ALL, NOTHING, UNFUSED or a value of ``without``.
+        diagnosis: level, area and words of the expected status; None if no problem may be
             reported.
-        parameters: of the node, where they are not the usual ones.
-        tolerated: words that may be said besides.
-        overlapping: a rotation begins before the last one has ended, so that stamps do not tell
-            them apart.
+        parameters: of the node, if they differ from the usual ones.
+        tolerated: words of other problems that may be reported, too.
+        overlapping: trigger cycles overlap, so image sets cannot be checked by their stamps.
     """
 
     name: str

@@ -16,7 +16,7 @@ from sensor_msgs.msg import CompressedImage
 from tests.faults.bench import Bench
 from tests.faults.cases.case import ALL, NOTHING, Case, without
 from tests.faults.injections import FRONT, image_fault, setting
-from tests.faults.stream import HEIGHT, WIDTH, compressed, encoded, picture
+from tests.faults.stream import HEIGHT, WIDTH, compressed, encoded, noise_image
 
 
 def file_fault(
@@ -27,7 +27,7 @@ def file_fault(
 
 def png_claiming(width: int, height: int) -> bytes:
     """Return a PNG whose header claims another size."""
-    data = bytearray(encoded(picture(0), 'PNG'))
+    data = bytearray(encoded(noise_image(0), 'PNG'))
     data[16:24] = width.to_bytes(4, 'big') + height.to_bytes(4, 'big')
     data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, 'big')
     return bytes(data)
@@ -45,7 +45,7 @@ def occasional_noise(bench: Bench) -> AbstractContextManager:
 
 
 def doubled(bench: Bench) -> AbstractContextManager:
-    """Let a camera send images of twice the size, and say so in its CameraInfo."""
+    """Let a camera publish images of twice the size, with the matching CameraInfo."""
 
     def twice(camera: str, info) -> list:
         if camera == FRONT:
@@ -58,14 +58,14 @@ def doubled(bench: Bench) -> AbstractContextManager:
 
     def image(camera: str, message) -> list:
         if camera == FRONT:
-            message.data = array.array('B', encoded(picture(3, 2 * WIDTH, 2 * HEIGHT)))
+            message.data = array.array('B', encoded(noise_image(3, 2 * WIDTH, 2 * HEIGHT)))
         return [message]
 
     return bench.stream.fault(info=twice, image=image)
 
 
 def unsized(width: int, height: int) -> Callable[[Bench], AbstractContextManager]:
-    """Let a camera send images of this size, with a CameraInfo without a size."""
+    """Let a camera publish images of this size, with a CameraInfo without a size."""
 
     def info(camera: str, message) -> list:
         message.width = message.height = 0
@@ -73,7 +73,7 @@ def unsized(width: int, height: int) -> Callable[[Bench], AbstractContextManager
 
     def image(camera: str, message) -> list:
         if camera == FRONT:
-            message.data = array.array('B', encoded(picture(3, width, height)))
+            message.data = array.array('B', encoded(noise_image(3, width, height)))
         return [message]
 
     return lambda bench: bench.stream.fault(info=info, image=image)
@@ -98,7 +98,7 @@ def damaged_inside(data: bytes) -> bytes:
 def progressive(scans: int) -> bytes:
     """Return a progressive JPEG whose last scan is repeated up to ``scans``."""
     buffer = io.BytesIO()
-    PillowImage.fromarray(picture(3)).save(buffer, 'JPEG', progressive=True)
+    PillowImage.fromarray(noise_image(3)).save(buffer, 'JPEG', progressive=True)
     data = buffer.getvalue()
     last = data[data.rindex(b'\xff\xda') : -2]
     return data[:-2] + last * (scans - data.count(b'\xff\xda')) + data[-2:]
@@ -106,7 +106,7 @@ def progressive(scans: int) -> bytes:
 
 def png_of_chunks(count: int) -> bytes:
     """Return a PNG with many empty text chunks."""
-    data = encoded(picture(3), 'PNG')
+    data = encoded(noise_image(3), 'PNG')
     empty = b'\0\0\0\0tEXt' + zlib.crc32(b'tEXt').to_bytes(4, 'big')
     return data[:33] + empty * count + data[33:]
 
@@ -114,10 +114,10 @@ def png_of_chunks(count: int) -> bytes:
 CASES = (
     Case(
         'Bayer mosaics in compressed images',
-        formatted('bayer_rggb8; png compressed ', lambda: encoded(picture(3)[..., 0], 'PNG')),
+        formatted('bayer_rggb8; png compressed ', lambda: encoded(noise_image(3)[..., 0], 'PNG')),
     ),
-    Case('TIFF in place of JPEG', file_fault(lambda data: encoded(picture(3), 'TIFF'), FRONT)),
-    Case('WebP in place of JPEG', file_fault(lambda data: encoded(picture(3), 'WEBP'), FRONT)),
+    Case('TIFF in place of JPEG', file_fault(lambda data: encoded(noise_image(3), 'TIFF'), FRONT)),
+    Case('WebP in place of JPEG', file_fault(lambda data: encoded(noise_image(3), 'WEBP'), FRONT)),
     Case(
         'JPEGs with damaged image data',
         file_fault(damaged_inside, FRONT),
@@ -173,11 +173,11 @@ CASES = (
         ('ERROR', 'cameras', 'is not a JPEG, PNG, TIFF or WebP file'),
     ),
     Case('format says something else', image_fault(setting(format='tiff; nonsense'))),
-    Case('PNG in place of JPEG', file_fault(lambda data: encoded(picture(3), 'PNG'), FRONT)),
-    Case('gray JPEGs', file_fault(lambda data: encoded(picture(3)[..., 0]), FRONT)),
+    Case('PNG in place of JPEG', file_fault(lambda data: encoded(noise_image(3), 'PNG'), FRONT)),
+    Case('gray JPEGs', file_fault(lambda data: encoded(noise_image(3)[..., 0]), FRONT)),
     Case(
         'the image size changes without its CameraInfo',
-        file_fault(lambda data: encoded(picture(3, 320, 180)), FRONT),
+        file_fault(lambda data: encoded(noise_image(3, 320, 180)), FRONT),
         without(FRONT),
         ('ERROR', 'cameras', 'camera CAM_FRONT is 320x180, but its calibration is for 160x90'),
     ),

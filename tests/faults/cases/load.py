@@ -1,4 +1,4 @@
-"""Much at once, and changes from outside."""
+"""High load, parameter changes and lifecycle transitions."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from tests.faults.life import (
     many_nodes,
     parameter_storm,
     pause_of_activity,
-    refused_parameters,
+    rejected_parameters,
     stopped_process,
     stopped_subscriber,
 )
-from tests.faults.stream import camera_info, compressed, encoded, picture, stamped, transform
+from tests.faults.stream import camera_info, compressed, encoded, noise_image, stamped, transform
 from tests.ros.graph import wait_until
 
 
 @contextmanager
 def broken_messages(bench: Bench) -> Iterator[None]:
-    """Publish bytes that are no message, but more than those that crash the middleware, on topics
-    that the node listens to."""
+    """Publish invalid bytes on the topics that the node subscribes to; more bytes than those that
+    crash the middleware."""
     now_ns = bench.stream.now_ns()
     whole = {
         '/CAM_FRONT/image': (
             CompressedImage,
-            stamped(compressed(encoded(picture(0))), FRONT, now_ns),
+            stamped(compressed(encoded(noise_image(0))), FRONT, now_ns),
         ),
         '/CAM_FRONT/camera_info': (CameraInfo, stamped(camera_info(FRONT), FRONT, now_ns)),
         '/tf': (TFMessage, TFMessage(transforms=[transform('map', 'base_link', now_ns)])),
@@ -57,14 +57,14 @@ def broken_messages(bench: Bench) -> Iterator[None]:
 
 
 CASES = (
-    Case('60 rotations a second', flood, overlapping=True),
-    Case('bytes that are no messages', broken_messages, tolerated='went back in time'),
+    Case('60 trigger cycles per second', flood, overlapping=True),
+    Case('invalid bytes instead of messages', broken_messages, tolerated='went back in time'),
     Case('a subscriber is stopped', stopped_subscriber),
     Case('20 nodes join and leave', many_nodes),
     Case('parameters change without end', parameter_storm),
-    Case('parameters that are refused', refused_parameters),
+    Case('parameters that are rejected', rejected_parameters),
     Case(
-        'thousands of made-up frames in tf',
+        'thousands of invented frames in tf',
         made_up_frames,
         ALL,
         ('WARN', 'tf', 'other frames are known already'),

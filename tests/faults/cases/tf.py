@@ -1,4 +1,4 @@
-"""Transforms that are missing, wrong or made up."""
+"""Transforms that are missing, wrong or invented."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def sparse_poses(bench: Bench) -> AbstractContextManager:
 
 
 def poses_without_the_end(bench: Bench) -> AbstractContextManager:
-    """Leave out the poses of the last two exposures: they are 10 and 20 ms beyond what tf knows,
-    until the next rotation."""
+    """Omit the poses of the last two exposures. They are 10 and 20 ms after the newest pose in tf,
+    until the next trigger cycle."""
     count = iter(range(10**9))
     return bench.stream.fault(pose=lambda pose: [] if next(count) % 6 > 3 else [pose])
 
@@ -119,7 +119,7 @@ def in_a_loop(message) -> None:
 
 
 def made_up_frames(bench: Bench) -> AbstractContextManager:
-    """Publish transforms of ever new frames beside the poses."""
+    """Publish transforms with a new frame name each time, in addition to the poses."""
     numbers = iter(range(10**9))
     names = [[f'tag_{next(numbers)}' for _ in range(100)] for _ in range(30)]
 
@@ -146,7 +146,7 @@ def unrelated_frame_back_and_forth(bench: Bench) -> AbstractContextManager:
 
 
 def jumping(bench: Bench) -> AbstractContextManager:
-    """Move the pose by 4 m to the side, there and back."""
+    """Move the pose by 4 m to the side and back."""
 
     def hook(pose) -> list:
         pose.transform.translation.y = 4.0 * (int(time.monotonic() / 0.8) % 2)
@@ -166,7 +166,7 @@ CASES = (
     Case(
         'ego poses come at 2 Hz only', sparse_poses, UNFUSED, ('WARN', 'tf', 's from its newest')
     ),
-    Case('the newest ego poses of each rotation are missing', poses_without_the_end),
+    Case('the newest ego poses of each trigger cycle are missing', poses_without_the_end),
     Case(
         'the rotation of ego poses is NaN',
         pose_fault(quaternion(*(math.nan,) * 4)),
@@ -174,7 +174,7 @@ CASES = (
         ('WARN', 'tf', 'is invalid'),
     ),
     Case(
-        'the rotation of ego poses is no unit quaternion',
+        'the rotation of ego poses is not a unit quaternion',
         pose_fault(quaternion(0, 0, 0, 2)),
         UNFUSED,
         ('WARN', 'tf', 'must have unit length, got length 2'),

@@ -1,4 +1,4 @@
-"""Stamps and clocks that are off."""
+"""Wrong stamps and clocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bevdepth_ros.rig.synchronizer import LEARNED
 from tests.faults.bench import Bench
 from tests.faults.cases.case import ALL, NOTHING, Case, without
 from tests.faults.injections import BACK, FRONT, SECOND_NS, image_fault, ns_of
-from tests.faults.stream import compressed, encoded, picture, stamped
+from tests.faults.stream import compressed, encoded, noise_image, stamped
 from tests.ros.graph import wait_until
 
 
@@ -27,7 +27,7 @@ def restamped(shift_ns: int) -> Callable:
 
 @contextmanager
 def moved_by_a_period(bench: Bench) -> Iterator[None]:
-    """Move a clock after as many sets of all cameras as its usual state is learned from."""
+    """Shift a clock after the synchronizer has learned the offsets of all cameras."""
     began = time.monotonic()
     wait_until(lambda: len(bench.answers(began)) > 1.5 * LEARNED, 'sets to learn from')
     with image_fault(restamped(100_000_000), FRONT)(bench):
@@ -65,7 +65,7 @@ def shifted_once(bench: Bench, shift_ns: int) -> Iterator[None]:
 @contextmanager
 def one_image_of_the_future(bench: Bench) -> Iterator[None]:
     message = stamped(
-        compressed(encoded(picture(1))), FRONT, bench.stream.now_ns() + 3600 * SECOND_NS
+        compressed(encoded(noise_image(1))), FRONT, bench.stream.now_ns() + 3600 * SECOND_NS
     )
     bench.stream.send_image(FRONT, message)
     yield
@@ -114,7 +114,7 @@ def clock_before_time(bench: Bench) -> AbstractContextManager:
 
 @contextmanager
 def simulated_time(bench: Bench, now: Callable[[], Time]) -> Iterator[None]:
-    """Publish what ``now`` returns on /clock, and let the node heed it."""
+    """Publish the result of ``now`` on /clock, and set use_sim_time of the node."""
     publisher = bench.graph.node.create_publisher(ClockMessage, '/clock', 1)
     timer = bench.graph.node.create_timer(
         0.05,
@@ -172,7 +172,7 @@ CASES = (
         'the clock of a camera is 0.25 s ahead',
         image_fault(restamped(250_000_000), FRONT),
         without(FRONT),
-        ('ERROR', 'cameras', 'CAM_FRONT is left out, its images fit no set: its stamps are +0.2'),
+        ('ERROR', 'cameras', 'CAM_FRONT is excluded: its stamps are +0.2'),
     ),
     Case(
         'the clock of a camera is 10 s behind',
@@ -195,7 +195,7 @@ CASES = (
         'the clock of a camera drifts by 20 ms per second',
         drifting(CAM_FRONT=20.0),
         without(FRONT),
-        ('ERROR', 'cameras', 'CAM_FRONT is left out, its images fit no set'),
+        ('ERROR', 'cameras', 'CAM_FRONT is excluded'),
     ),
     Case(
         'stamps jitter by 20 ms',
@@ -208,7 +208,7 @@ CASES = (
         drifting(CAM_FRONT=9.0, CAM_BACK=-9.0, CAM_FRONT_LEFT=17.0, CAM_BACK_LEFT=-17.0),
         NOTHING,
         ('ERROR', 'sets', 'the cameras are not triggered together'),
-        tolerated='is left out',
+        tolerated='is excluded',
     ),
     Case('the rate changes from 10 to 16 Hz', lambda bench: rate_of(bench, 16.0)),
     Case(
@@ -256,7 +256,7 @@ CASES = (
     Case('/clock stands still', clock_that_stands),
     Case('/clock is an hour ahead of the images', clock_an_hour_ahead),
     Case(
-        '/clock tells a time before 1970',
+        '/clock publishes a time before 1970',
         clock_before_time,
         ALL,
         ('WARN', 'node', 'a message could not be processed: ValueError'),

@@ -1,4 +1,4 @@
-"""What faults do to the ids of tracks: each case compares the tracks before, during and after."""
+"""Faults and track ids: each case compares the tracks before, during and after a fault."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Tracks:
 
 @contextmanager
 def without_poses(bench: Bench) -> Iterator[None]:
-    """Leave out all ego poses; no tracks may come once the effect is there."""
+    """Omit all ego poses; after a short time, no tracks may be published."""
     with Tracks(bench) as tracks:
         tracks.next_ids()
         with pose_fault(lambda pose: [])(bench):

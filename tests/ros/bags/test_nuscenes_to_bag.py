@@ -277,7 +277,7 @@ def convert(dataroot: Path, out: Path, *arguments: str) -> None:
     main(['--dataroot', str(dataroot), '--version', VERSION, '--out', str(out), *arguments])
 
 
-def test_an_unknown_scene_is_refused_with_the_names_near_it(
+def test_an_unknown_scene_is_rejected_with_the_names_near_it(
     signals_kept, dataroot: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(

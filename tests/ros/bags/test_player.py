@@ -312,7 +312,7 @@ def test_a_loop_plays_on_until_it_is_interrupted_and_ends_well_however_often_tha
     'option',
     [('--rate', '0'), ('--start-offset', '-1'), ('--remap', '/a'), ('--remap', '/a:=/b c')],
 )
-def test_an_option_that_makes_no_sense_is_refused(
+def test_an_option_that_makes_no_sense_is_rejected(
     capsys: pytest.CaptureFixture, option: tuple[str, str]
 ):
     with pytest.raises(SystemExit):
@@ -320,7 +320,7 @@ def test_an_option_that_makes_no_sense_is_refused(
     assert f'argument {option[0]}' in capsys.readouterr().err
 
 
-def test_a_missing_bag_is_refused_with_a_sentence(domain_id: int, tmp_path: Path):
+def test_a_missing_bag_is_rejected_with_a_sentence(domain_id: int, tmp_path: Path):
     process = run_player(tmp_path / 'nowhere')
     log = process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 1

@@ -113,7 +113,7 @@ def test_without_metadata_or_with_a_file_missing_the_files_are_read_in_order(
     assert files[3].name in reports[0]
 
 
-def test_a_bag_of_another_system_is_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_a_bag_of_another_system_is_rejected_with_the_remedy(tmp_path: Path) -> None:
     write_bag(tmp_path / 'bag', {'/a': qos()}, 2, 'mcap', encoding='protobuf')
     for path in (tmp_path / 'bag', storage_file(tmp_path / 'bag')):
         with pytest.raises(
@@ -127,7 +127,7 @@ def test_a_bag_of_another_system_is_refused_with_the_remedy(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     'name', ['nowhere', 'foreign.mcap', 'foreign.db3', 'foreign.txt', 'empty']
 )
-def test_what_is_no_bag_is_refused_with_its_name(tmp_path: Path, name: str) -> None:
+def test_what_is_no_bag_is_rejected_with_its_name(tmp_path: Path, name: str) -> None:
     (tmp_path / 'empty').mkdir()
     if name.startswith('foreign'):
         (tmp_path / name).write_bytes(b'no bag at all')

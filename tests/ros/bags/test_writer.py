@@ -177,7 +177,7 @@ def test_only_static_transforms_are_latched(tmp_path: Path, storage: str) -> Non
 @pytest.mark.parametrize('storage', STORAGES)
 def test_humble_can_read_the_metadata(tmp_path: Path, storage: str) -> None:
     """Humble reads the quality of service as a string; metadata version 9 has a sequence there and
-    is refused."""
+    is rejected."""
     write_small_bag(tmp_path / 'bag', storage)
     metadata = yaml.safe_load((tmp_path / 'bag' / 'metadata.yaml').read_text())[
         'rosbag2_bagfile_information'
@@ -267,7 +267,7 @@ def test_a_folder_that_is_no_bag_is_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / 'mixed' / 'notes.txt').read_text() == 'mine'
 
 
-def test_an_unknown_storage_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_unknown_storage_is_rejected_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="sqlite3, mcap, got 'zip'"):
         BagWriter(tmp_path / 'bag', 'zip')
 

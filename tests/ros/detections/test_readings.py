@@ -47,7 +47,7 @@ def test_boxes_survive_the_array_of_detections() -> None:
     np.testing.assert_allclose(scores, (0.9, 0.4), atol=1e-6)
 
 
-def test_messages_without_what_is_needed_are_refused_with_a_sentence() -> None:
+def test_messages_without_what_is_needed_are_rejected_with_a_sentence() -> None:
     with pytest.raises(ValueError, match='has no class'):
         boxes_from_array(Detection3DArray(detections=[Detection3D()]))
     with pytest.raises(ValueError, match='lacks the fields'):

@@ -69,7 +69,7 @@ class Detector:
         return self._call(GetState, 'get_state', GetState.Request()).current_state.id
 
     def set(self, name: str, value) -> str:
-        """Set a parameter; return the reason when it is refused, otherwise an empty string."""
+        """Set a parameter; return the reason when it is rejected, otherwise an empty string."""
         message: ParameterMessage = Parameter(name, value=value).to_parameter_msg()
         result = self._call(
             SetParameters, 'set_parameters', SetParameters.Request(parameters=[message])

@@ -66,7 +66,7 @@ def test_without_ego_poses_boxes_come_without_velocities(detector):
     node.answers(1)
     assert np.isnan(node.velocities()).all()
     wait_until(
-        lambda: node.diagnostics.says('tf', 'without ego motion there are no velocities'),
+        lambda: node.diagnostics.reports('tf', 'without ego motion there are no velocities'),
         'the sentence',
     )
     words = 'off: tf has no map <- base_link'
@@ -108,7 +108,7 @@ def test_a_broken_image_costs_its_camera_one_frame_and_nothing_more(detector):
     node.rig.send_poses(0.0)
     node.rig.send_images(0.0, data={'right': jpeg()[:-300]})
     wait_until(
-        lambda: node.diagnostics.says(
+        lambda: node.diagnostics.reports(
             'cameras', 'image of right on /right/image is a broken JPEG'
         ),
         'the sentence',

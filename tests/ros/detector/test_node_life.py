@@ -51,7 +51,7 @@ def test_a_wrong_checkpoint_fails_with_a_sentence_and_the_node_recovers_with_a_r
     assert not node.change(CONFIGURE)
     assert node.state() == State.PRIMARY_STATE_UNCONFIGURED
     wait_until(
-        lambda: node.diagnostics.says(
+        lambda: node.diagnostics.reports(
             'node', 'configure failed: /nowhere/weights.pth: no such checkpoint file'
         ),
         'the sentence',
@@ -59,7 +59,8 @@ def test_a_wrong_checkpoint_fails_with_a_sentence_and_the_node_recovers_with_a_r
     assert node.set('checkpoint', str(broken)) == ''
     assert not node.change(CONFIGURE)
     wait_until(
-        lambda: node.diagnostics.says('node', f'configure failed: {broken}'), 'the other sentence'
+        lambda: node.diagnostics.reports('node', f'configure failed: {broken}'),
+        'the other sentence',
     )
     assert node.set('checkpoint', str(tiny_checkpoint)) == ''
     node.start()
@@ -73,12 +74,16 @@ def test_an_empty_checkpoint_and_a_device_that_does_not_exist_fail_with_the_reme
 ):
     node = detector(checkpoint='')
     assert not node.change(CONFIGURE)
-    wait_until(lambda: node.diagnostics.says('node', 'give the path of the weights'), 'the remedy')
+    wait_until(
+        lambda: node.diagnostics.reports('node', 'give the path of the weights'), 'the remedy'
+    )
     assert node.set('checkpoint', str(tiny_checkpoint)) == ''
     assert node.set('device', 'cuda:99') == ''
     assert not node.change(CONFIGURE)
     wait_until(
-        lambda: node.diagnostics.says('node', 'configure failed: device cuda:99 is not available'),
+        lambda: node.diagnostics.reports(
+            'node', 'configure failed: device cuda:99 is not available'
+        ),
         'the sentence',
     )
 
@@ -115,7 +120,7 @@ def test_the_score_threshold_changes_live(detector):
     assert [len(message.detections) > 0 for message in node.detections] == [True, False]
 
 
-def test_a_parameter_is_refused_with_the_reason(detector):
+def test_a_parameter_is_rejected_with_the_reason(detector):
     node = detector()
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)
@@ -141,7 +146,7 @@ def test_a_node_whose_device_failed_can_be_configured_again(
     node.start()
     node.node._on_device_failure('cpu failed twice')
     wait_until(lambda: node.state() == State.PRIMARY_STATE_UNCONFIGURED, 'the end')
-    wait_until(lambda: node.diagnostics.says('node', 'cpu failed twice'), 'the sentence')
+    wait_until(lambda: node.diagnostics.reports('node', 'cpu failed twice'), 'the sentence')
     node.start()
     wait_until(lambda: node.diagnostics.is_ok('node'), 'recovery')
     node.rig.send_all(0.0)

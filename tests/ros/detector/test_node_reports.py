@@ -22,7 +22,7 @@ def test_until_cameras_had_time_to_begin_nothing_is_published_without_the_camera
     node.rig.send_poses(0.0)
     node.rig.send_images(0.0)
     wait_until(
-        lambda: node.diagnostics.says(
+        lambda: node.diagnostics.reports(
             'sets', 'camera right has no CameraInfo: no message was received on /right/camera_info'
         ),
         'the sentence',
@@ -46,7 +46,7 @@ def test_until_cameras_had_time_to_begin_nothing_is_published_without_the_extrin
     node.rig.send_poses(0.0)
     node.rig.send_images(0.0)
     wait_until(
-        lambda: node.diagnostics.says(
+        lambda: node.diagnostics.reports(
             'tf', 'tf has no base_link <- right: it does not know right, only base_link, left'
         ),
         'the sentence',
@@ -60,7 +60,7 @@ def test_until_cameras_had_time_to_begin_nothing_is_published_without_the_extrin
     wait_until(lambda: node.diagnostics.is_ok('tf'), 'recovery')
 
 
-def test_an_image_unlike_its_calibration_is_refused(detector):
+def test_an_image_unlike_its_calibration_is_rejected(detector):
     node = detector()
     node.start()
     node.rig.send_extrinsics()
@@ -68,7 +68,7 @@ def test_an_image_unlike_its_calibration_is_refused(detector):
     node.rig.send_poses(0.0)
     node.rig.send_images(0.0)
     wait_until(
-        lambda: node.diagnostics.says(
+        lambda: node.diagnostics.reports(
             'cameras', 'camera left is 352x200, but its calibration is for 704x400'
         ),
         'the sentence',
@@ -81,7 +81,7 @@ def test_a_camera_that_never_publishes_is_named(detector):
 
     def left_only() -> bool:
         node.rig.send_images(0.0, cameras=('left',))
-        return node.diagnostics.says('cameras', 'no image of right on /right/image for')
+        return node.diagnostics.reports('cameras', 'no image of right on /right/image for')
 
     wait_until(left_only, 'the sentence')
     assert 'left' not in node.diagnostics.status('cameras').message
@@ -155,7 +155,7 @@ def test_silence_names_a_topic_nobody_publishes(graph: Graph, detector):
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)
     words = 'the topic has no publisher; start the camera or set image_topics'
-    wait_until(lambda: node.diagnostics.says('cameras', words), 'the sentence')
+    wait_until(lambda: node.diagnostics.reports('cameras', words), 'the sentence')
 
 
 def test_silence_names_a_topic_of_another_type(graph: Graph, detector):
@@ -166,7 +166,7 @@ def test_silence_names_a_topic_of_another_type(graph: Graph, detector):
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)
     words = 'it is published as Image, not CompressedImage; set image_transport'
-    wait_until(lambda: node.diagnostics.says('cameras', words), 'the sentence')
+    wait_until(lambda: node.diagnostics.reports('cameras', words), 'the sentence')
     other.destroy_node()
     rclpy.shutdown(context=another_process)
 
@@ -177,7 +177,7 @@ def test_a_publisher_that_offers_less_than_asked_for_is_named(graph: Graph, dete
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)
     wait_until(
-        lambda: node.diagnostics.says(
+        lambda: node.diagnostics.reports(
             'cameras',
             'the publisher of /left/image is best effort, so its images are not received',
         ),
@@ -196,9 +196,7 @@ def test_a_camera_that_never_agrees_with_the_others_is_left_out_and_named_with_i
         time_s = 0.5 * next(step)
         node.rig.send_images(time_s, cameras=('a', 'b'))
         node.rig.send_images(time_s + 0.2, cameras=('c',))
-        return node.diagnostics.says(
-            'cameras', 'c is left out, its images fit no set: its stamps are +0.'
-        )
+        return node.diagnostics.reports('cameras', 'c is excluded: its stamps are +0.')
 
     wait_until(c_is_late, 'the sentence')
 
@@ -208,7 +206,7 @@ def test_images_without_a_stamp_are_named(detector):
     node.start()
     node.rig.send_images(0.0, stamp_ns=0)
     wait_until(
-        lambda: node.diagnostics.says('cameras', 'images on /left/image have no time stamp'),
+        lambda: node.diagnostics.reports('cameras', 'images on /left/image have no time stamp'),
         'the sentence',
     )
 
@@ -217,7 +215,8 @@ def test_simulated_time_without_a_clock_is_named(detector):
     node = detector(use_sim_time=True)
     node.start()
     wait_until(
-        lambda: node.diagnostics.says('node', 'no message was received on /clock'), 'the sentence'
+        lambda: node.diagnostics.reports('node', 'no message was received on /clock'),
+        'the sentence',
     )
 
 

@@ -114,12 +114,12 @@ def test_a_pattern_stands_for_every_camera_and_a_list_for_each():
         ({'precision': 'fp8'}, 'precision must be one of auto, fp32, fp16, bf16'),
     ],
 )
-def test_values_that_do_not_fit_are_refused_with_the_reason(changes: dict, words: str):
+def test_values_that_do_not_fit_are_rejected_with_the_reason(changes: dict, words: str):
     with pytest.raises(ValueError, match=words):
         settings(**changes)
 
 
-def test_an_empty_checkpoint_is_refused_with_the_remedy():
+def test_an_empty_checkpoint_is_rejected_with_the_remedy():
     with pytest.raises(ValueError, match='give the path of the weights'):
         _ = Settings().checkpoint_path
 
@@ -168,13 +168,13 @@ def test_an_unknown_parameter_is_logged_with_the_nearest_one(
         ('images_rectified', 1),
     ],
 )
-def test_a_value_of_the_wrong_type_is_refused_by_name(node_with, name: str, value):
+def test_a_value_of_the_wrong_type_is_rejected_by_name(node_with, name: str, value):
     node = node_with(**{name: value})
     with pytest.raises(ValueError, match=f'parameter {name} must be'):
         parameters.declare(node)
 
 
-def test_a_value_out_of_range_is_refused(node_with):
+def test_a_value_out_of_range_is_rejected(node_with):
     node = node_with(score_threshold=1.5)
     with pytest.raises(InvalidParameterValueException, match='out of range'):
         parameters.declare(node)

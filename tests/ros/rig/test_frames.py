@@ -141,7 +141,7 @@ def test_a_missing_or_invalid_calibration_costs_its_camera(message, words: str):
     assert words in str(built.faults['right'])
 
 
-def test_fewer_cameras_than_min_cameras_are_refused_with_the_first_reason():
+def test_fewer_cameras_than_min_cameras_are_rejected_with_the_first_reason():
     setup = Setup((info(), None), min_cameras=2)
     built = setup.build()
     assert built.frame is None

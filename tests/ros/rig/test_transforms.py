@@ -199,7 +199,7 @@ def test_a_frame_with_two_parents_is_not_believed_and_both_are_named(tf: Tf):
         tf.x_at(250)
 
 
-def test_frames_beyond_the_limit_are_refused_and_those_known_go_on(
+def test_frames_beyond_the_limit_are_rejected_and_those_known_go_on(
     tf: Tf, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(tf_listener, 'MOST_FRAMES', 4)

@@ -103,7 +103,7 @@ def test_distortion_that_leaves_little_of_the_image_is_rejected():
         ('equidistant', (float('nan'),) * 4, 'invalid equidistant coefficients'),
     ],
 )
-def test_a_distortion_that_cannot_be_undone_is_refused(
+def test_a_distortion_that_cannot_be_undone_is_rejected(
     model: str, coefficients: tuple, words: str
 ):
     with pytest.raises(ValueError, match=words):
