@@ -115,6 +115,7 @@ def _snapshot(
     scene: SyntheticScene, rig: CameraRig, moment_s: float, size: tuple[int, int]
 ) -> Snapshot:
     frame = render_frame(scene, rig, moment_s, start_ns=START_NS, width=size[0], height=size[1])
+    assert frame.world_from_ego is not None  # render_frame knows the poses
     jpegs = tuple(
         cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[
             1
@@ -222,7 +223,7 @@ def _spin(node: Node, wanted: Callable[[], bool]) -> None:
 
 def table(sets_in: int, listener: DemoSubscriber) -> str:
     """Return the counts and latencies of the run as text."""
-    rows = [
+    rows: list[tuple[str, object, object]] = [
         ('image sets', sets_in, ''),
         ('results', len(listener.counts), ''),
         ('detections', sum(listener.counts.values()), ''),

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 Result = TypeVar('Result')
@@ -21,7 +22,7 @@ class Signals:
     ``with interruptible()``.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.received = False
         self._may_raise = False
 
@@ -35,7 +36,7 @@ class Signals:
         for number in NUMBERS:
             signal.signal(number, signal.SIG_IGN)
 
-    def _handle(self, number: int, frame) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = True
         if self._may_raise:
             raise KeyboardInterrupt

@@ -116,7 +116,8 @@ def camera_panel(
         interpolation=cv2.INTER_AREA,
     )
     if depth is not None:
-        panel = draw_depth_on_image(panel, depth, index, image.shape[1::-1])
+        height, width = image.shape[:2]
+        panel = draw_depth_on_image(panel, depth, index, (width, height))
     intrinsics = np.diag((scale, scale, 1)) @ frame.rig.intrinsics[index]
     camera_from_ego = camera_from_mean_ego(frame, index)
     delay_s = (frame.stamps_ns[index] - frame.stamp_ns) * 1e-9
@@ -179,7 +180,7 @@ def _write_footer(
 ) -> None:
     height, width = canvas.shape[:2]
     size = round(width * 0.011)
-    x, y = size // 2, height - footer + (footer - size * 1.1) / 2
+    x, y = float(size // 2), height - footer + (footer - size * 1.1) / 2
     for name in NUSCENES_CLASSES if detections is None else detections.class_names:
         corners = (round(x), round(y + 0.2 * size)), (round(x + 0.7 * size), round(y + 0.9 * size))
         cv2.rectangle(canvas, *corners, class_color(name), cv2.FILLED)

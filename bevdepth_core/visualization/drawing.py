@@ -13,6 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bevdepth_core.visualization.colors import TEXT
 
+Color = tuple[int, int, int]
+
 SHIFT = 3
 """Fractional bits of OpenCV's fixed-point coordinates."""
 _DASH_PX, _DASH_GAP_PX = 5, 4
@@ -25,14 +27,22 @@ def fixed_point(pixels: np.ndarray) -> np.ndarray:
 
 
 def draw_lines(
-    canvas: np.ndarray, lines: np.ndarray, color, thickness: int = 1, *, closed: bool = False
+    canvas: np.ndarray,
+    lines: np.ndarray,
+    color: Color,
+    thickness: int = 1,
+    *,
+    closed: bool = False,
 ) -> None:
     """Draw (n, points, 2) lines, pixels, in place."""
     if len(lines):
-        cv2.polylines(canvas, fixed_point(lines), closed, color, thickness, cv2.LINE_AA, SHIFT)
+        points = list(fixed_point(lines))
+        cv2.polylines(canvas, points, closed, color, thickness, cv2.LINE_AA, SHIFT)
 
 
-def draw_dashed(canvas: np.ndarray, segments: np.ndarray, color, thickness: int = 1) -> None:
+def draw_dashed(
+    canvas: np.ndarray, segments: np.ndarray, color: Color, thickness: int = 1
+) -> None:
     """Draw (n, 2, 2) segments, pixels, as dashes, in place."""
     dashes = []
     for start, stop in segments:
@@ -46,7 +56,7 @@ def draw_dashed(canvas: np.ndarray, segments: np.ndarray, color, thickness: int 
         draw_lines(canvas, np.concatenate(dashes), color, thickness)
 
 
-def draw_arrow(canvas: np.ndarray, start: np.ndarray, stop: np.ndarray, color) -> None:
+def draw_arrow(canvas: np.ndarray, start: np.ndarray, stop: np.ndarray, color: Color) -> None:
     """Draw an arrow between two points, pixels, in place."""
     tip = min(0.5, 5 / max(float(np.linalg.norm(stop - start)), 1.0))
     cv2.arrowedLine(
@@ -61,7 +71,7 @@ def draw_arrow(canvas: np.ndarray, start: np.ndarray, stop: np.ndarray, color) -
     )
 
 
-def tint(canvas: np.ndarray, outline: np.ndarray, color) -> None:
+def tint(canvas: np.ndarray, outline: np.ndarray, color: Color) -> None:
     """Blend ``color`` into the inside of a convex (n, 2) outline, pixels, in place."""
     height, width = canvas.shape[:2]
     left, top = np.clip(np.floor(outline.min(axis=0)), 0, (width, height)).astype(int)

@@ -5,7 +5,7 @@ rosbags.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -68,7 +68,7 @@ class Annotated:
     class_names: Sequence[str]
     ids: Sequence[str]
 
-    def rows(self):
+    def rows(self) -> Iterator[tuple[list[float], list[float], list[float], str, str]]:
         """Yield center, size, quaternion, class name and id of each box as plain Python values."""
         columns = (self.center, self.size, self.quaternion)
         return zip(
@@ -98,7 +98,7 @@ def message_types() -> Typestore:
     return typestore
 
 
-def message(message_type: str, **fields) -> Any:
+def message(message_type: str, **fields: Any) -> Any:
     """Return a message of ``message_type`` such as ``sensor_msgs/msg/Image``; every field has to
     be given.
     """
@@ -112,19 +112,19 @@ def header(stamp_ns: int, frame_id: str) -> Any:
     return message('std_msgs/msg/Header', stamp=stamp, frame_id=frame_id)
 
 
-def vector(kind: str, values) -> Any:
+def vector(kind: str, values: Iterable[float]) -> Any:
     """Return a geometry_msgs message with x, y and z."""
     x, y, z = (float(value) for value in values)
     return message(f'geometry_msgs/msg/{kind}', x=x, y=y, z=z)
 
 
-def quaternion(values) -> Any:
+def quaternion(values: Iterable[float]) -> Any:
     """Return the message of a quaternion w x y z."""
     w, x, y, z = (float(value) for value in values)
     return message('geometry_msgs/msg/Quaternion', x=x, y=y, z=z, w=w)
 
 
-def pose(position, orientation) -> Any:
+def pose(position: Iterable[float], orientation: Iterable[float]) -> Any:
     """Return the message of a position in meters and a quaternion w x y z."""
     return message(
         'geometry_msgs/msg/Pose',
@@ -209,15 +209,18 @@ def point_cloud(stamp_ns: int, frame_id: str, points: np.ndarray) -> Any:
     ``LIDAR_POINT``.
     """
     cloud = np.zeros(len(points), LIDAR_POINT)
-    for name, column in zip(LIDAR_POINT.names, np.asarray(points).T, strict=True):
+    layout: Mapping[str, tuple] = LIDAR_POINT.fields or {}
+    for name, column in zip(layout, np.asarray(points).T, strict=True):
         cloud[name] = column
-    kinds = {
-        name: (_POINT_KINDS[LIDAR_POINT[name].str], LIDAR_POINT.fields[name][1])
-        for name in LIDAR_POINT.names
-    }
     fields = [
-        message('sensor_msgs/msg/PointField', name=name, offset=offset, datatype=kind, count=1)
-        for name, (kind, offset) in kinds.items()
+        message(
+            'sensor_msgs/msg/PointField',
+            name=name,
+            offset=offset,
+            datatype=_POINT_KINDS[kind.str],
+            count=1,
+        )
+        for name, (kind, offset, *_) in layout.items()
     ]
     return message(
         'sensor_msgs/msg/PointCloud2', header=header(stamp_ns, frame_id), height=1,
@@ -234,7 +237,14 @@ def detection_array(stamp_ns: int, frame_id: str, boxes: Annotated) -> Any:
     return message('vision_msgs/msg/Detection3DArray', header=common, detections=detections)
 
 
-def _detection(common: Any, center, size, turn, class_name: str, name: str) -> Any:
+def _detection(
+    common: Any,
+    center: Iterable[float],
+    size: Iterable[float],
+    turn: Iterable[float],
+    class_name: str,
+    name: str,
+) -> Any:
     where = pose(center, turn)
     uncertain = message(
         'geometry_msgs/msg/PoseWithCovariance', pose=where, covariance=np.zeros(36)
@@ -259,7 +269,15 @@ def marker_array(stamp_ns: int, frame_id: str, boxes: Annotated) -> Any:
     return message('visualization_msgs/msg/MarkerArray', markers=[clear, *cubes])
 
 
-def _marker(common: Any, index: int, action: int, center, size, turn, class_name: str) -> Any:
+def _marker(
+    common: Any,
+    index: int,
+    action: int,
+    center: Iterable[float],
+    size: Iterable[float],
+    turn: Iterable[float],
+    class_name: str,
+) -> Any:
     red, green, blue = (value / 255 for value in class_color(class_name))
     seconds, rest = divmod(_MARKER_LIFETIME_S, 1)
     color = message('std_msgs/msg/ColorRGBA', r=red, g=green, b=blue, a=_MARKER_ALPHA)

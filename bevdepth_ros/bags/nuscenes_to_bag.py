@@ -21,6 +21,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -51,7 +52,7 @@ def write_bags(recordings: Sequence[SceneRecording], target: Target, jobs: int =
             _write_in_processes(recordings, target, min(jobs, len(recordings)), bar)
         else:
             for recording in recordings:
-                write_bag(recording, target, lambda: bar.update() and None)
+                write_bag(recording, target, bar.update)
 
 
 def _write_in_processes(
@@ -85,12 +86,12 @@ def _require_done(futures: set[Future]) -> None:
         ) from error
 
 
-_progress = None
+_progress: tuple[Any, Any] | None = None
 """In a worker process: the count of files and the event that ends the work, both shared with the
 main process."""
 
 
-def _begin_work(counter, stop) -> None:
+def _begin_work(counter: Any, stop: Any) -> None:
     """Prepare a worker; a signal from the terminal is the main process's business."""
     global _progress
     _progress = counter, stop
@@ -102,6 +103,8 @@ def _work(recording: SceneRecording, target: Target) -> None:
 
 
 def _count() -> None:
+    if _progress is None:
+        raise RuntimeError('the worker process was not prepared by _begin_work')
     counter, stop = _progress
     if stop.is_set():
         raise ConversionError('stopped')

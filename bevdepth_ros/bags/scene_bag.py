@@ -62,7 +62,7 @@ def _key_frames(stream: SensorStream) -> SensorStream:
 
 
 def write_bag(
-    recording: SceneRecording, target: Target, on_file: Callable[[], None] = lambda: None
+    recording: SceneRecording, target: Target, on_file: Callable[[], object] = lambda: None
 ) -> Path:
     """Write one scene and return its folder; an older bag is replaced when the new one is whole.
 
@@ -90,7 +90,7 @@ def write_bag(
 
 
 def _events(
-    bag: BagWriter, recording: SceneRecording, target: Target, on_file: Callable[[], None]
+    bag: BagWriter, recording: SceneRecording, target: Target, on_file: Callable[[], object]
 ) -> Iterator[Iterator[tuple]]:
     """Yield streams of (stamp in ns, rank at equal stamps, what to do then), each in order of
     time.
@@ -109,7 +109,11 @@ def _events(
 
 
 def _stream_events(
-    bag: BagWriter, stream: SensorStream, rank: int, target: Target, on_file: Callable[[], None]
+    bag: BagWriter,
+    stream: SensorStream,
+    rank: int,
+    target: Target,
+    on_file: Callable[[], object],
 ) -> Iterator[tuple]:
     write = _write_image if stream.modality == CAMERA_MODALITY else _write_points
 

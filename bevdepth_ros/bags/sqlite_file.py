@@ -111,7 +111,7 @@ class SqliteFile:
         self._steps_left -= _STEPS_PER_CALL
         return self._steps_left < 0
 
-    def _execute(self, query: str, values: tuple[int, ...] = ()) -> apsw.Cursor:
+    def _execute(self, query: str, values: tuple[int | str, ...] = ()) -> apsw.Cursor:
         self._steps_left = self._most_steps
         return self._database.execute(query, values)
 
@@ -159,7 +159,7 @@ class SqliteFile:
             f'SELECT id, topic_id, timestamp, {column} FROM messages ORDER BY id'
         )
 
-    def _valid_rows(self, query: str, values: tuple[int, ...] = ()) -> Iterator[_Row]:
+    def _valid_rows(self, query: str, values: tuple[int | str, ...] = ()) -> Iterator[_Row]:
         """Yield rows up to the first broken page, without rows that are no messages."""
         try:
             for row, number, stamp_ns, data in self._execute(query, values):

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import yaml
 
-from bevdepth_ros.bags import mcap_file, sqlite_file
+from bevdepth_ros.bags import mcap_records, sqlite_file
 from bevdepth_ros.bags.compression import compression_of, unpack_file
 from bevdepth_ros.bags.mcap_file import McapFile
 from bevdepth_ros.bags.plain_yaml import load_plain_yaml
@@ -43,7 +43,7 @@ class StorageFile(Protocol):
 
 
 _READERS: dict[bytes, Callable[[Path], StorageFile]] = {
-    mcap_file.MAGIC: McapFile,
+    mcap_records.MAGIC: McapFile,
     sqlite_file.MAGIC: SqliteFile,
 }
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rosbags.interfaces import (
@@ -45,7 +45,7 @@ ANNOTATION_TOPIC = '/annotations'
 ANNOTATION_MARKER_TOPIC = '/annotations/markers'
 STORAGES = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}
 
-_METADATA_VERSION = 8
+_METADATA_VERSION: Literal[8] = 8
 """Newest rosbag2 metadata that Humble reads as well: version 9 writes the quality of service in a
 form only Jazzy knows."""
 
@@ -199,8 +199,8 @@ class BagWriter:
     def write_frame(
         self,
         rig: CameraRig,
-        stamps_ns,
-        world_from_ego,
+        stamps_ns: np.ndarray,
+        world_from_ego: np.ndarray,
         jpegs: Sequence[bytes],
         size: tuple[int, int],
     ) -> None:

@@ -64,12 +64,9 @@ def _matching(entries: Sequence[dict], others: Sequence[dict]) -> list[tuple[dic
             if other['detection_name'] == entry['detection_name']
             and abs(other['detection_score'] - entry['detection_score']) <= SAME_SCORE
         ]
-        nearest = min(
-            alike,
-            key=lambda other, entry=entry: _distance(entry, other, 'translation'),
-            default=None,
-        )
-        if nearest is not None and _distance(entry, nearest, 'translation') <= SAME_BOX_M:
+        distances = [_distance(entry, other, 'translation') for other in alike]
+        if distances and min(distances) <= SAME_BOX_M:
+            nearest = alike[distances.index(min(distances))]
             free.remove(nearest)
             pairs.append((entry, nearest))
     return pairs
@@ -94,11 +91,11 @@ def side_by_side(offline: Mapping | None, node: Mapping) -> str:
         offline_value = (
             None if offline is None else offline[group] if key is None else offline[group][key]
         )
-        cells = (
+        cells = [
             _number(offline_value),
             _number(node_value),
             '-' if offline_value is None else f'{node_value - offline_value:+.4f}',
-        )
+        ]
         lines.append(f'| {name} | {" | ".join(cells)} |')
     lines += [
         '',

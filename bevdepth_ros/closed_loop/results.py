@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,10 +81,9 @@ def match(key_frames: Sequence[SampleRecord], stamps_ns: Sequence[int]) -> dict[
     matched = {}
     for record in key_frames:
         wanted = mean_exposure_ns(record)
-        nearest = min(
-            stamps_ns, key=lambda stamp, wanted=wanted: abs(stamp - wanted), default=None
-        )
-        if nearest is not None and abs(nearest - wanted) <= SAME_STAMP_NS:
+        distances = [(abs(stamp - wanted), stamp) for stamp in stamps_ns]
+        distance, nearest = min(distances, default=(math.inf, 0))
+        if distance <= SAME_STAMP_NS:
             matched[record.token] = nearest
     return matched
 

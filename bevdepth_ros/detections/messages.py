@@ -83,10 +83,12 @@ def objects_cloud(
     for name, column in zip(BOX_FIELDS, columns, strict=True):
         points[name] = column
     has_velocities = detections.past_stamp_ns is not None
-    is_dense = has_velocities and velocity_covariance is not None
     if not has_velocities:
         points['vx'] = points['vy'] = np.nan
-    spread = np.broadcast_to(velocity_covariance if is_dense else np.nan, (len(points), 2, 2))
+    spread = np.full((len(points), 2, 2), np.nan)
+    is_dense = has_velocities and velocity_covariance is not None
+    if has_velocities and velocity_covariance is not None:
+        spread[:] = velocity_covariance
     points['vx_variance'], points['vy_variance'] = spread[:, 0, 0], spread[:, 1, 1]
     points['vx_vy_covariance'] = spread[:, 0, 1]
     points['track_id'] = 0 if track_ids is None else track_ids

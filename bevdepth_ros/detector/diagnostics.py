@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import psutil
@@ -44,10 +45,10 @@ class Monitor:
 
     def __init__(
         self,
-        logger,
+        logger: Any,
         cameras: tuple[str, ...] = (),
         ros_now_s: Callable[[], float] = time.monotonic,
-    ):
+    ) -> None:
         """Start without counts and problems.
 
         Args:
@@ -81,7 +82,9 @@ class Monitor:
             self._facts = {
                 area: facts if area == 'node' else {} for area, facts in self._facts.items()
             }
-            self._arrivals = {camera: deque(maxlen=512) for camera in cameras}
+            self._arrivals: dict[str, deque[float]] = {
+                camera: deque(maxlen=512) for camera in cameras
+            }
             self._received = Counter(dict.fromkeys(cameras, 0))
             self._ignored = Counter(dict.fromkeys(cameras, 0))
             self._unusable = Counter(dict.fromkeys(cameras, 0))
@@ -99,7 +102,7 @@ class Monitor:
         """End an activation: drop its problems, keep its counts."""
         self._problems.forget_all_but('node')
 
-    def fact(self, area: str, **values) -> None:
+    def fact(self, area: str, **values: object) -> None:
         """Set values that are published until they are set again or the node is activated
         again.
         """
@@ -229,7 +232,7 @@ class Monitor:
         """
         problems = self._problems.collect()
         with self._lock:
-            values = {
+            values: dict[str, Mapping[str, object]] = {
                 'node': {
                     **self._facts['node'],
                     'memory_mb': f'{self._process.memory_info().rss / 2**20:.0f}',
@@ -295,7 +298,7 @@ class Monitor:
         }
 
 
-def _status(name: str, problems: list[Problem], values: Mapping) -> DiagnosticStatus:
+def _status(name: str, problems: list[Problem], values: Mapping[str, object]) -> DiagnosticStatus:
     """Return the status of one area; its ``problems`` come worst first."""
     return DiagnosticStatus(
         level=problems[0].level if problems else OK,

@@ -12,6 +12,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -56,7 +57,7 @@ class DetectorNode(LifecycleNode):
     cleanup releases everything else.
     """
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any) -> None:
         """Declare the parameters.
 
         Args:
@@ -119,8 +120,7 @@ class DetectorNode(LifecycleNode):
         """
         try:
             self._settings = parameters.read(self)
-            self._load_detector()
-            self._start_detecting()
+            self._start_detecting(self._load_detector())
         except Exception as error:
             self._stop_detecting(discard=True, timeout_s=EXIT_PATIENCE_S)
             return self._failed('activate', error)
@@ -168,8 +168,8 @@ class DetectorNode(LifecycleNode):
         self.get_logger().info(f'is {state}')
         return result
 
-    def _load_detector(self) -> None:
-        """Load the weights unless they are loaded already."""
+    def _load_detector(self) -> Detector:
+        """Return the detector; load its weights unless they are loaded already."""
         wanted = (
             self._settings.checkpoint_path,
             self._settings.device,
@@ -177,15 +177,15 @@ class DetectorNode(LifecycleNode):
             self._settings.cuda_graphs,
             self._settings.cpu_threads or None,
         )
-        if wanted == self._loaded:
-            return
+        if self._detector is not None and wanted == self._loaded:
+            return self._detector
         self._detector = self._loaded = None
         path, device, precision, cuda_graphs, cpu_threads = wanted
         if device == 'auto':
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
         if precision == 'auto':
             precision = 'fp32' if device == 'cpu' else 'fp16'
-        self._detector = wait_for(
+        detector = self._detector = wait_for(
             lambda: _ready_detector(
                 path, device, precision, cuda_graphs, cpu_threads, len(self._settings.cameras)
             )
@@ -194,11 +194,12 @@ class DetectorNode(LifecycleNode):
         self._monitor.fact(
             'node',
             checkpoint=path,
-            device=self._detector.device,
+            device=detector.device,
             precision=precision,
             covariance='default',
         )
-        self.get_logger().info(f'loaded {path} on {self._detector.device} in {precision}')
+        self.get_logger().info(f'loaded {path} on {detector.device} in {precision}')
+        return detector
 
     def _unload(self) -> None:
         if self._outputs is not None:
@@ -206,13 +207,13 @@ class DetectorNode(LifecycleNode):
         self._outputs = self._detector = self._loaded = None
         self._infos.clear()
 
-    def _start_detecting(self) -> None:
+    def _start_detecting(self, detector: Detector) -> None:
         self._device_failure = None
         self._monitor.start(self._settings.cameras, self._settings.camera_startup_s)
-        self._detector.reset()
+        detector.reset()
         self._pipeline = Pipeline(
             self,
-            self._detector,
+            detector,
             self._present_settings,
             self._monitor,
             self._publish,
@@ -239,9 +240,11 @@ class DetectorNode(LifecycleNode):
         return self._settings
 
     def _publish(self, result: DetectionResult) -> dict[str, float]:
+        assert self._outputs is not None  # configured
         return self._outputs.publish(result, self._settings)
 
     def _publish_labels(self) -> None:
+        assert self._outputs is not None and self._detector is not None  # configured
         now_ns = self.get_clock().now().nanoseconds
         self._outputs.publish_labels(
             self._detector.class_names,
@@ -267,7 +270,7 @@ class DetectorNode(LifecycleNode):
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
-    def _on_clock_jump(self, jump) -> None:
+    def _on_clock_jump(self, jump: Any) -> None:
         self._monitor.clock_jumped()
         if self._pipeline is not None:
             self.get_logger().warning(

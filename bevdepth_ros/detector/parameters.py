@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rclpy.node import Node
 
@@ -182,9 +184,9 @@ _FOREIGN = (
 """Parameters of every ROS node."""
 
 
-def _as_declared(name: str, value):
+def _as_declared(name: str, value: Any) -> Any:
     """Return ``value`` in the type of the parameter's default."""
-    default = FIELDS[name].default
+    default: Any = FIELDS[name].default
     if isinstance(default, float) and type(value) is int:
         return float(value)
     expected = list if isinstance(default, tuple) else type(default)
@@ -197,29 +199,24 @@ def _as_declared(name: str, value):
     return value
 
 
-def read(node: Node, changed: dict | None = None) -> Settings:
+def read(node: Node, changed: Mapping[str, Any] | None = None) -> Settings:
     """Return the settings of ``node``, with the values of ``changed`` in place of the present
     ones.
 
     Raises:
         ValueError: the values contradict each other.
     """
-    values = {name: node.get_parameter(name).value for name in FIELDS} | (changed or {})
-    return Settings(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-    )
+    values = {name: node.get_parameter(name).value for name in FIELDS} | dict(changed or {})
+    return Settings.from_values(values)
 
 
-def check_choices(values: dict) -> None:
+def check_choices(values: Mapping[str, Any]) -> None:
     """Raise ValueError if one of ``values``, by name, is not among the parameter's choices."""
     for name, value in values.items():
         check_choice(FIELDS[name], value)
 
 
-def check_live(names) -> None:
+def check_live(names: Iterable[str]) -> None:
     """Raise ValueError if one of ``names`` cannot change while the node is active."""
     fixed = [name for name in names if FIELDS[name].metadata['change'] != LIVE]
     if fixed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo
@@ -55,11 +56,7 @@ class Pipeline:
             rclpy.exceptions.InvalidTopicNameException: a topic name is invalid.
         """
         self._monitor, self._stale = monitor, set[str]()
-        self._transforms: Transforms | None = None
-        self._result_publisher: ResultPublisher | None = None
-        self._worker: Worker | None = None
-        self._intake: Intake | None = None
-        try:
+        with ExitStack() as started:  # ends what runs if a later part cannot start
             self._transforms = Transforms(
                 node,
                 settings().tf_buffer_s,
@@ -67,12 +64,15 @@ class Pipeline:
                 settings().odometry_topic,
                 settings().base_frame,
             )
+            started.callback(self._transforms.close)
             images_on = detector.device if settings().cuda_graphs else None
             builder = FrameBuilder(settings, self._transforms, monitor.startup_is_over, images_on)
             self._result_publisher = ResultPublisher(publish, monitor)
+            started.callback(self._result_publisher.stop, discard=True)
             self._worker = Worker(
                 detector, builder, settings, self._result_publisher.put, monitor, on_device_failure
             )
+            started.callback(self._worker.stop, discard=True)
             topics = {source.name: source.info_topic for source in settings().camera_sources}
             for camera, topic in topics.items():
                 if topic in infos:
@@ -85,23 +85,18 @@ class Pipeline:
             self._intake = Intake(
                 node, settings(), monitor, self._worker.put, take_info, builder.take_image
             )
-        except Exception:
-            self.stop(discard=True)
-            raise
+            started.pop_all()
 
     def stop(self, discard: bool, timeout_s: float = PATIENCE_S) -> None:
         """End everything in reverse; arguments as ``Worker.stop`` has them."""
-        if self._intake is not None:
-            self._intake.close()
-        for thread in (self._worker, self._result_publisher):
-            if thread is not None:
-                thread.stop(discard, timeout_s)
-        if self._transforms is not None:
-            self._transforms.close()
+        self._intake.close()
+        self._worker.stop(discard, timeout_s)
+        self._result_publisher.stop(discard, timeout_s)
+        self._transforms.close()
 
     def is_alive(self) -> bool:
         """Return True if detection did not end in time and still uses the detector."""
-        return self._worker is not None and self._worker.is_alive()
+        return self._worker.is_alive()
 
     def check(self, camera_timeout_s: float) -> None:
         """Report missing images (as ``Intake.check``), results and transforms."""

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
@@ -40,7 +41,7 @@ class Problem:
 class Problems:
     """The active problems; every method may be called from any thread."""
 
-    def __init__(self, logger):
+    def __init__(self, logger: Any) -> None:
         """Start without problems; ``logger`` is the node's."""
         self._logger = logger
         self._lock = threading.Lock()
@@ -63,9 +64,10 @@ class Problems:
         now = time.monotonic()
         with self._lock:
             known = self._holding.get(key)
-            same = known is not None and known.level == level
-            self._holding[key] = Problem(area, level, sentence, shown=same and known.shown)
-            self._changed |= not same
+            same = known if known is not None and known.level == level else None
+            shown = same is not None and same.shown
+            self._holding[key] = Problem(area, level, sentence, shown)
+            self._changed |= same is None
             worse = known is not None and level > known.level
             due = worse or self._is_due(key, sentence, now, returns=known is None)
             if due:

@@ -234,12 +234,12 @@ class Worker:
             self._monitor.report('ego_pose', 'tf', WARN, built.no_poses)
         else:
             self._monitor.solved('ego_pose')
-        self._report_rig(frame_on_ground(built.frame, self._settings().base_frame_height_m))
+        if built.frame is not None:
+            self._report_rig(frame_on_ground(built.frame, self._settings().base_frame_height_m))
 
     def _report_rig(self, frame: Frame) -> None:
-        news = self._rig_check.changed_warning(
-            frame.rig, [image.shape[1::-1] for image in frame.images]
-        )
+        sizes = [(image.shape[1], image.shape[0]) for image in frame.images]
+        news = self._rig_check.changed_warning(frame.rig, sizes)
         if news:
             self._monitor.report('unlike_training', 'cameras', WARN, news)
         elif news is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -94,8 +95,10 @@ class SceneListener:
             else self.store.newest_detections_ns()
         )
 
-    def _subscribe(self, message_type, topic: str, qos, take: Callable) -> None:
-        def callback(message) -> None:
+    def _subscribe(
+        self, message_type: type, topic: str, qos: QoSProfile | int, take: Callable[[Any], None]
+    ) -> None:
+        def callback(message: Any) -> None:
             try:
                 take(message)
             except Exception as error:  # an exception in a callback would end the node
@@ -115,9 +118,8 @@ def _settings(node: Node) -> RigSettings:
     for name in CAMERA_PARAMETERS:
         field = RigSettings.__dataclass_fields__[name]
         default = list(field.default) if isinstance(field.default, tuple) else field.default
-        value = node.declare_parameter(name, default, descriptor(field)).value
-        values[name] = tuple(value) if isinstance(default, list) else value
-    return RigSettings(**values)
+        values[name] = node.declare_parameter(name, default, descriptor(field)).value
+    return RigSettings.from_values(values)
 
 
 def status_text(listener: SceneListener, scene: Scene) -> str:

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
@@ -14,7 +15,14 @@ from rclpy.node import Node
 from bevdepth_ros.process import ros_process, spin_until_signal
 
 
-def declare(node: Node, name: str, default, description: str, low=None, high=None):
+def declare(
+    node: Node,
+    name: str,
+    default: Any,
+    description: str,
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
     """Declare a parameter that is fixed at the start, and return its value.
 
     Args:

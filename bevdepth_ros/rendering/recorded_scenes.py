@@ -212,6 +212,7 @@ def _report(sentence: str) -> None:
 
 
 def _depth_maps(detector: Detector) -> DepthMaps:
+    assert detector.depth is not None  # keep_depth is set
     config = detector.config
     return DepthMaps(
         expected_depth(detector.depth, config.depth_bins), config.depth_bins, config.image

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -86,13 +87,8 @@ def settings(preset: str) -> RigSettings:
     )
     path = named if named.is_file() else Path(preset)
     values = yaml.safe_load(path.read_text())['/**']['ros__parameters']
-    return RigSettings(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-            if name in RigSettings.__dataclass_fields__
-        }
-    )
+    known = RigSettings.__dataclass_fields__
+    return RigSettings.from_values({name: values[name] for name in values if name in known})
 
 
 def _detector(options: argparse.Namespace) -> Detector | None:
@@ -108,7 +104,7 @@ def _detector(options: argparse.Namespace) -> Detector | None:
     return detector
 
 
-def _thinned(scenes, fps: float | None):
+def _thinned(scenes: Iterable[Scene], fps: float | None) -> Iterator[Scene]:
     """Skip scenes so that at most ``fps`` per second remain; None keeps all."""
     due_ns = 0
     for scene in scenes:

@@ -21,10 +21,11 @@ from bevdepth_core.types import Detections3D, Frame
 from bevdepth_core.visualization import DepthMaps, GroundTruth
 from bevdepth_ros.detections.readings import boxes_from_array, class_names, detections_from_cloud
 from bevdepth_ros.rendering.annotations import Annotation, AnnotationHistory, transformed
+from bevdepth_ros.rig.camera_timing import LATE_NS
 from bevdepth_ros.rig.frames import FrameBuilder
 from bevdepth_ros.rig.settings import RigSettings
 from bevdepth_ros.rig.stamps import stamp_ns
-from bevdepth_ros.rig.synchronizer import LATE_NS, ImageSet
+from bevdepth_ros.rig.synchronizer import ImageSet
 from bevdepth_ros.rig.transforms import TransformMissingError, Transforms
 
 IMAGES_KEPT = {'compressed': 64, 'raw': 8}
@@ -102,7 +103,7 @@ class SceneStore:
         """
         self._settings, self._transforms = settings, transforms
         self._longest = IMAGES_KEPT[settings.image_transport]
-        self._names = NUSCENES_CLASSES
+        self._names: tuple[str, ...] = NUSCENES_CLASSES
         shown = replace(settings, min_cameras=1, pose_clamp_s=POSE_CLAMP_S)
         self._frames = FrameBuilder(lambda: shown, transforms, min_width=panel_width)
         self.infos: dict[str, CameraInfo] = {}
@@ -115,7 +116,9 @@ class SceneStore:
 
     def clear(self) -> None:
         """Forget images, detections and annotations."""
-        self._images = {camera: deque(maxlen=self._longest) for camera in self._settings.cameras}
+        self._images: dict[str, deque[_Arrival]] = {
+            camera: deque(maxlen=self._longest) for camera in self._settings.cameras
+        }
         self._detections: deque[_Arrival] = deque(maxlen=self._longest)
         self._annotations = AnnotationHistory(ANNOTATIONS_KEPT)
         self._unplaced: deque[tuple[str, Annotation]] = deque(maxlen=ANNOTATIONS_KEPT)
@@ -174,7 +177,10 @@ class SceneStore:
         known = [row for row, name in enumerate(names) if name in NUSCENES_CLASSES]
         labels = np.array([NUSCENES_CLASSES.index(names[row]) for row in known], int)
         annotation = Annotation(
-            stamp_ns(message), boxes[known], labels, tuple(ids[row] for row in known)
+            stamp_ns(message),
+            boxes[np.array(known, int)],
+            labels,
+            tuple(ids[row] for row in known),
         )
         self._unplaced.append((message.header.frame_id, annotation))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
 
 import av
 import numpy as np
@@ -67,7 +68,12 @@ class ImageWriter:
         self._write = self._start()
         return self
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self._stack.close()
         if self._temporary.is_file():
             if kind is None and self.count:
@@ -138,9 +144,8 @@ def _with_few_colors(image: Image.Image) -> Image.Image:
     pixels and a usual palette would mix them.
     """
     kept = [share for color in CLASS_COLORS.values() for share in color]
-    frequent = image.quantize(GIF_COLORS - len(CLASS_COLORS)).getpalette()[
-        : 3 * (GIF_COLORS - len(CLASS_COLORS))
-    ]
+    free = GIF_COLORS - len(CLASS_COLORS)
+    frequent = image.quantize(free).getpalette() or []
     palette = Image.new('P', (1, 1))
-    palette.putpalette(frequent + kept)
+    palette.putpalette(frequent[: 3 * free] + kept)
     return image.quantize(palette=palette, dither=Image.Dither.NONE)

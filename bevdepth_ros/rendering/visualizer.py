@@ -8,6 +8,8 @@ output topic has a subscriber.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -28,7 +30,7 @@ PANEL_SHARE = 0.25
 class Visualizer(Node):
     """Publishes ``~/image`` and ``~/image/compressed``."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any) -> None:
         """Declare the parameters and subscribe.
 
         Args:

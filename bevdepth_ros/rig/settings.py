@@ -7,10 +7,14 @@ use the same parameter file.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from sensor_msgs.msg import CompressedImage, Image
+
+SettingsT = TypeVar('SettingsT', bound='RigSettings')
 
 LIVE = 'live'
 """Takes effect with the next image set."""
@@ -21,14 +25,14 @@ START = 'start'
 
 
 def parameter(
-    default,
+    default: Any,
     description: str,
     *,
     change: str = INACTIVE,
-    low=None,
-    high=None,
+    low: float | None = None,
+    high: float | None = None,
     choices: tuple[str, ...] = (),
-):
+) -> Any:
     """Return a dataclass field that also describes a ROS parameter."""
     metadata = {
         'description': description,
@@ -212,6 +216,17 @@ class RigSettings:
                     f'camera {source.name} needs an entry in camera_info_topics or in '
                     'camera_info_files'
                 )
+
+    @classmethod
+    def from_values(cls: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
+        """Return the settings with these parameter values, lists or tuples; the others have their
+        defaults.
+        """
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**given)
 
     @property
     def camera_sources(self) -> tuple[CameraSource, ...]:

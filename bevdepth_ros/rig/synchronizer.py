@@ -342,8 +342,8 @@ class ImageSetSynchronizer(SimpleFilter):
         """Call back with the newest image of every camera, once per image of the slowest."""
         members = self.members
         slowest = max(members, key=lambda index: self.cameras[index].period_ns, default=None)
-        newest = [self.cameras[index].newest for index in members]
-        if camera != slowest or not all(newest):
+        newest = [image for index in members if (image := self.cameras[index].newest)]
+        if slowest is None or camera != slowest or len(newest) < len(members):
             return
         stamps_ns = np.array([stamp for stamp, _ in newest], np.int64)
         if np.ptp(stamps_ns) > self.cameras[slowest].period_ns:

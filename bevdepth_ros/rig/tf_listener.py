@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
+from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import TransformStamped
@@ -101,7 +102,8 @@ class CarefulListener(TransformListener):
 
     def chain(self, target: str, source: str) -> list[str]:
         """Return the frames from ``source`` up to ``target`` or to where the chain ends."""
-        frames, frame = [], source
+        frames: list[str] = []
+        frame: str | None = source
         while frame is not None and frame != target and len(frames) < LONGEST_CHAIN:
             frames.append(frame)
             parents = self._received(frame)
@@ -165,7 +167,7 @@ class CarefulListener(TransformListener):
         self.buffer.clear()  # otherwise tf2 rejects older transforms while it stores newer ones
         self._newest_ns.clear()
 
-    def callback(self, data) -> None:
+    def callback(self, data: Any) -> None:
         for transform in data.transforms:
             self._guarded(self._take_moving, transform)
 
@@ -173,7 +175,7 @@ class CarefulListener(TransformListener):
         """Handle odometry like a transform on /tf."""
         self._guarded(self._take_moving, transform_from_odometry(message))
 
-    def static_callback(self, data) -> None:
+    def static_callback(self, data: Any) -> None:
         for transform in data.transforms:
             self._guarded(self._take_static, transform)
 
@@ -267,4 +269,4 @@ class CarefulListener(TransformListener):
         parents = self._parents.setdefault(child, {})
         parents[parent] = monotonic()
         if len(parents) > MOST_PARENTS:
-            del parents[min(parents, key=parents.get)]
+            del parents[min(parents, key=lambda name: parents[name])]

@@ -70,7 +70,8 @@ class Transforms:
 
     def close(self) -> None:
         """End the subscriptions."""
-        self._listener.unregister()
+        if self._listener is not None:
+            self._listener.unregister()
         if self._odometry is not None:
             self._node.destroy_subscription(self._odometry)
             self._odometry = None
@@ -84,13 +85,14 @@ class Transforms:
                 'between the two'
             )
             self._on_fault('odometry_frame', sentence)
-        self._listener.take_odometry(message)
+        if self._listener is not None:
+            self._listener.take_odometry(message)
 
     def stale(self, timeout_s: float) -> dict[str, str]:
         """Return a sentence for each frame in use whose moving transform has not arrived for
         ``timeout_s`` seconds.
         """
-        return self._listener.stale(timeout_s)
+        return {} if self._listener is None else self._listener.stale(timeout_s)
 
     def clock_went_back(self, now_ns: int) -> None:
         """Forget moving transforms that are later than the present time; keep static ones.
@@ -98,7 +100,8 @@ class Transforms:
         When a replay starts again, transforms may arrive before the clock goes back. They are not
         later than the present time and are kept.
         """
-        self._listener.forget_later_than(now_ns)
+        if self._listener is not None:
+            self._listener.forget_later_than(now_ns)
 
     def knows(self, target: str, source: str, stamp_ns: int = 0) -> bool:
         """Return True if tf has target_from_source at ``stamp_ns``, or at any time when that is

@@ -11,6 +11,8 @@ The connection is not encrypted: use an SSH tunnel in a network that you do not 
 
 from __future__ import annotations
 
+from typing import Any
+
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
@@ -25,7 +27,7 @@ NODE_NAME = 'bevdepth_viewer'
 class Viewer(Node):
     """Serves the page."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any) -> None:
         """Declare the parameters, subscribe and serve.
 
         Args:

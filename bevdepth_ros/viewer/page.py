@@ -152,10 +152,11 @@ class Page:
         self._add_ego()
         # One color per point from the start, because the page ignores a later change to it.
         nothing, white = np.zeros((1, 2, 3), np.float32), np.full((1, 2, 3), 255, np.uint8)
-        lines = {'thickness': 2.5, 'thickness_units': 'screen', 'visible': False}
-        self._edges = scene.add_line_segments('/detections/edges', nothing, white, **lines)
-        self._truth = scene.add_line_segments(
-            '/ground_truth', nothing, white, **{**lines, 'thickness': 1.5}
+        self._edges, self._truth = (
+            scene.add_line_segments(
+                name, nothing, white, thickness=width, thickness_units='screen', visible=False
+            )
+            for name, width in (('/detections/edges', 2.5), ('/ground_truth', 1.5))
         )
         self._arrows = scene.add_arrows(
             '/detections/velocities',
@@ -200,8 +201,9 @@ class Page:
         )
         self._edges.visible = self._arrows.visible = False
         for name in set(NUSCENES_CLASSES) | set(names):
-            self._show_faces(name, found, np.array([each == name for each in names], bool))
-        if not names:
+            chosen = np.array([each == name for each in names], bool)
+            self._show_faces(name, found.boxes[chosen] if found is not None else None)
+        if found is None or not names:
             return
         corners = found.boxes.corners()
         lines = np.concatenate((corners[:, BOX_EDGES], _noses(corners)), axis=1)
@@ -215,28 +217,30 @@ class Page:
             self._arrows.colors = colors[moving]
             self._arrows.visible = True
 
-    def _show_faces(self, name: str, found: Detections3D | None, chosen: np.ndarray) -> None:
+    def _show_faces(self, name: str, boxes: Boxes3D | None) -> None:
         path = f'/detections/faces/{name}'
-        if not chosen.any():
+        if boxes is None or not len(boxes):
             self._server.scene.remove_by_name(path)
             return
-        corners = found.boxes[chosen].corners()
+        corners = boxes.corners()
         triangles = (_TRIANGLES[None] + 8 * np.arange(len(corners))[:, None, None]).reshape(-1, 3)
-        look = {
-            'color': browser_color(class_color(name)),
-            'opacity': 0.18,
-            'side': 'double',
-            'cast_shadow': False,
-            'receive_shadow': False,
-        }
         self._server.scene.add_mesh_simple(
-            path, corners.reshape(-1, 3), triangles, flat_shading=True, **look
+            path,
+            corners.reshape(-1, 3),
+            triangles,
+            color=browser_color(class_color(name)),
+            opacity=0.18,
+            side='double',
+            flat_shading=True,
+            cast_shadow=False,
+            receive_shadow=False,
         )
 
     def _show_truth(self, moment: Moment | None) -> None:
         boxes = None if moment is None or moment.ground_truth is None else moment.ground_truth[0]
-        self._truth.visible = bool(boxes is not None and len(boxes))
-        if self._truth.visible:
+        self._truth.visible = False
+        if boxes is not None and len(boxes):
+            self._truth.visible = True
             self._truth.points = boxes.corners()[:, BOX_EDGES].reshape(-1, 2, 3)
             self._truth.colors = np.full((len(self._truth.points), 2, 3), TRUTH_COLOR, np.uint8)
 
@@ -257,15 +261,16 @@ class Page:
     def _add_panel(self, name: str) -> viser.ImageHandle:
         height = PANEL_WIDTH_M * PANEL_SIZE[1] / PANEL_SIZE[0]
         black = np.zeros((PANEL_SIZE[1], PANEL_SIZE[0], 3), np.uint8)
-        look = {
-            'format': 'jpeg',
-            'jpeg_quality': 85,
-            'cast_shadow': False,
-            'receive_shadow': False,
-            'wxyz': _FACING_BACK,
-        }
         return self._server.scene.add_image(
-            f'/cameras/{name}', black, PANEL_WIDTH_M, height, **look
+            f'/cameras/{name}',
+            black,
+            PANEL_WIDTH_M,
+            height,
+            format='jpeg',
+            jpeg_quality=85,
+            cast_shadow=False,
+            receive_shadow=False,
+            wxyz=_FACING_BACK,
         )
 
     def _arrange(self) -> None:
