@@ -180,6 +180,13 @@ class Bench:
         rounds = list(self.stream.rounds)
         return [record for record in records if not any(_belongs(record, sent) for sent in rounds)]
 
+    def answers_to(self, first: int, last: int | None = None) -> list[Record]:
+        """Return the answers to the images of ``stream.rounds[first:last]``."""
+        rounds = self.stream.rounds[first:last]
+        return [
+            record for record in self.records if any(_belongs(record, sent) for sent in rounds)
+        ]
+
     def usage(self) -> dict[str, float]:
         """Return the resources of the process: memory in MB, threads, file handles."""
         process = psutil.Process(self.process.pid)

@@ -6,7 +6,6 @@ import array
 import io
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -105,14 +104,14 @@ class Stream:
         pose: receives the ego pose, returns the transforms to publish.
         shift_ns: added to all stamps.
         period_s: the trigger cycle, seconds.
-        rounds: {camera: stamp in ns} of the last image sets, as they were published.
+        rounds: {camera: stamp in ns} of all image sets, as they were published.
     """
 
     def __init__(self, node: Node):
         self._node = node
         self.image = self.info = self.pose = None
         self.shift_ns, self.period_s, self.raw = 0, 0.1, False
-        self.rounds: deque[dict[str, int]] = deque(maxlen=10_000)
+        self.rounds: list[dict[str, int]] = []
         self._images = {camera: noise_image(seed) for seed, camera in enumerate(CAMERAS)}
         self._files = {camera: encoded(pixels) for camera, pixels in self._images.items()}
         self._compressed = {

@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy._rclpy_pybind11 import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.task import Future
 
 PATIENCE_S = 120.0
 """Longest wait for what must happen; long, since a shared machine may be slow."""
@@ -23,6 +24,7 @@ class Graph:
     def __init__(self):
         self.executor = SingleThreadedExecutor()
         self.node = self.add(Node('test'))
+        self._ended = Future(executor=self.executor)
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
 
@@ -33,8 +35,9 @@ class Graph:
 
     def stop(self) -> None:
         """Stop spinning: nodes must not be destroyed before."""
-        self.executor.shutdown()
+        self._ended.set_result(None)
         self._thread.join()
+        self.executor.shutdown()
 
     def close(self) -> None:
         self.stop()
@@ -51,18 +54,12 @@ class Graph:
         return Diagnostics(self.collect(DiagnosticArray, '/diagnostics', 100))
 
     def _spin(self) -> None:
+        """Spin until ``stop``; rclpy raises InvalidHandle when the test's thread destroys what is
+        waited for."""
         with suppress(ExternalShutdownException):
-            while self._spin_until_a_handle_is_gone():
-                pass
-
-    def _spin_until_a_handle_is_gone(self) -> bool:
-        """Return True when rclpy stumbled over what the test's thread destroyed at that moment,
-        False when spinning has ended."""
-        try:
-            self.executor.spin()
-        except InvalidHandle:
-            return True
-        return False
+            while not self._ended.done():
+                with suppress(InvalidHandle):
+                    self.executor.spin_until_future_complete(self._ended)
 
 
 class Diagnostics:

@@ -14,6 +14,11 @@ from tests.ros.detector.running import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE
 from tests.ros.graph import Graph, wait_until
 
 
+def threads_of_node() -> set[threading.Thread]:
+    """Return the threads, without the pool that the network keeps to resize images."""
+    return {thread for thread in threading.enumerate() if not thread.name.startswith('resize')}
+
+
 def test_the_label_table_reaches_late_subscribers(graph: Graph, detector):
     node = detector()
     node.start()
@@ -28,13 +33,13 @@ def test_the_label_table_reaches_late_subscribers(graph: Graph, detector):
 
 def test_the_life_cycle_can_go_round_and_only_an_active_node_answers(detector):
     node = detector()
-    threads = threading.active_count()
+    threads = threads_of_node()
     for round_number in range(1, 4):
         node.start()
         node.rig.send_all(0.0)
         node.answers(round_number)
         assert node.change(DEACTIVATE)
-        assert threading.active_count() == threads
+        wait_until(lambda: threads_of_node() == threads, 'the end of all threads')
         assert node.state() == State.PRIMARY_STATE_INACTIVE
         node.rig.send_all(1.0)
         assert node.change(CLEANUP)
