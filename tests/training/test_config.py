@@ -135,7 +135,7 @@ def test_the_command_line_changes_a_preset() -> None:
         (('--model.network.image.width', '500'), 'image.width must be a positive multiple of 32'),
         (('--model.network.key_frames', '3'), 'key_frames must be 1 or 2, got 3'),
         (('--config', 'nothing.yaml'), r'File does not exist.*nothing\.yaml'),
-        (('--model.init', 'smal'), 'smal: no '),
+        (('--model.init', 'smal'), r'smal: neither a checkpoint file .*did you mean small\?'),
     ],
 )
 def test_an_invalid_argument_is_reported_in_one_line(
