@@ -21,6 +21,7 @@ from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.view_transform import ImageFeatures
 from bevdepth_core.ops import kernels_in_use
 from bevdepth_core.types import Detections3D, Frame
+from bevdepth_core.uncertainty import BoxCovariance, UncertaintyModel, default_covariance
 
 PAST_FRAME_AGE_NS = 500_000_000
 """Age of the earlier key frame that the network was trained with: nuScenes key frames come at 2
@@ -76,6 +77,7 @@ class Detector:
             at any time.
         keep_depth: whether ``depth`` is kept; may be changed at any time.
         cpu_threads: threads of PyTorch on the CPU; None on a GPU.
+        uncertainty: fitted model of the checkpoint, None if it has none.
         depth: (N, D, h, w) float32 depth distribution of the last frame's cameras, on the device;
             None unless it is kept.
 
@@ -109,6 +111,7 @@ class Detector:
         self._memory: list[_PastFrame] = []
         self._last_stamp_ns: int | None = None
         self._calibration: Calibration | None = None
+        self.uncertainty = UncertaintyModel.from_metadata(model.metadata, self.class_names)
 
     @classmethod
     def from_checkpoint(
@@ -134,6 +137,14 @@ class Detector:
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.model.config.class_names
+
+    def covariance(self, detections: Detections3D) -> BoxCovariance:
+        """Return the covariance of detections of this detector, from ``uncertainty`` or, without
+        it, a documented default.
+        """
+        if self.uncertainty is None:
+            return default_covariance(detections)
+        return self.uncertainty.covariance(detections)
 
     def reset(self) -> None:
         """Forget all past frames."""

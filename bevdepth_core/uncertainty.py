@@ -5,6 +5,8 @@ Errors are described along the line of sight, where a camera measures worst, and
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +21,8 @@ YAW_RAD = 0.3
 VELOCITY_MPS = 1.5
 NEAREST_M = 1.0
 """Ranges below this count as this, so that the line of sight is defined."""
+METADATA_KEY = 'uncertainty'
+"""Entry of a checkpoint's metadata that holds a fitted model."""
 
 
 @dataclass(frozen=True)
@@ -66,3 +70,99 @@ def oriented_covariance(angle: np.ndarray, along: np.ndarray, across: np.ndarray
     result[:, 1, 1] = sin * sin * first + cos * cos * second
     result[:, 0, 1] = result[:, 1, 0] = cos * sin * (first - second)
     return result
+
+
+@dataclass(frozen=True)
+class UncertaintyModel:
+    """Standard deviations fitted to the errors of one checkpoint.
+
+    The spreads are (classes, ranges); a box takes those of the nearest range.
+
+    Attributes:
+        class_names: the classes of the rows.
+        ranges: (r,) meters, increasing.
+        along: standard deviation of the position along the line of sight, meters.
+        across: likewise across it.
+        height: of z, meters.
+        yaw: radians.
+        velocity: of each component, m/s.
+        score: (classes,) score at which the values hold.
+        score_slope: (classes,) values are multiplied by exp(slope * (score of the class - score)).
+    """
+
+    class_names: tuple[str, ...]
+    ranges: np.ndarray
+    along: np.ndarray
+    across: np.ndarray
+    height: np.ndarray
+    yaw: np.ndarray
+    velocity: np.ndarray
+    score: np.ndarray
+    score_slope: np.ndarray
+
+    def __post_init__(self) -> None:
+        count, ranges = len(self.class_names), len(self.ranges)
+        if not ranges or (np.diff(self.ranges) <= 0).any():
+            raise ValueError('ranges must be increasing')
+        for name in SPREADS:
+            values = getattr(self, name)
+            if values.shape != (count, ranges) or not (values > 0).all():
+                raise ValueError(f'{name} must be positive and have shape {(count, ranges)}')
+        for name in ('score', 'score_slope'):
+            if getattr(self, name).shape != (count,) or not np.isfinite(getattr(self, name)).all():
+                raise ValueError(f'{name} must be finite and have shape {(count,)}')
+
+    @classmethod
+    def from_metadata(
+        cls, metadata: Mapping[str, str], class_names: tuple[str, ...]
+    ) -> UncertaintyModel | None:
+        """Return the model in the metadata of a checkpoint, None if it has none.
+
+        Raises:
+            ValueError: the entry is damaged or is for other classes.
+        """
+        if METADATA_KEY not in metadata:
+            return None
+        try:
+            values = json.loads(metadata[METADATA_KEY])
+            names = tuple(values.pop('class_names'))
+            model = cls(names, **{name: np.array(value, float) for name, value in values.items()})
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f'the uncertainty model of the checkpoint is damaged: {error}'
+            ) from error
+        if names != tuple(class_names):
+            raise ValueError(
+                'the uncertainty model of the checkpoint is for other classes: fit it again'
+            )
+        return model
+
+    def to_metadata(self) -> dict[str, str]:
+        """Return the entry for the metadata of a checkpoint."""
+        values = {name: np.round(getattr(self, name), 5).tolist() for name in _ARRAYS}
+        return {METADATA_KEY: json.dumps({'class_names': self.class_names, **values})}
+
+    def covariance(self, detections: Detections3D) -> BoxCovariance:
+        """Return the covariance of ``detections``, which must be of the classes of this model."""
+        center = detections.boxes.center.astype(np.float64)
+        spread = self.spreads(detections)
+        pose = np.zeros((len(detections), 4, 4))
+        pose[:, :2, :2] = oriented_covariance(
+            np.arctan2(center[:, 1], center[:, 0]), spread['along'], spread['across']
+        )
+        pose[:, 2, 2] = spread['height'] ** 2
+        pose[:, 3, 3] = spread['yaw'] ** 2
+        return BoxCovariance(pose, (spread['velocity'] ** 2)[:, None, None] * np.eye(2))
+
+    def spreads(self, detections: Detections3D) -> dict[str, np.ndarray]:
+        """Return the (n,) standard deviations by name."""
+        labels = detections.labels
+        distance = np.hypot(detections.boxes.center[:, 0], detections.boxes.center[:, 1])
+        middles = (self.ranges[1:] + self.ranges[:-1]) / 2
+        place = np.searchsorted(middles, distance)
+        factor = np.exp(self.score_slope[labels] * (self.score[labels] - detections.scores))
+        return {name: factor * getattr(self, name)[labels, place] for name in SPREADS}
+
+
+SPREADS = ('along', 'across', 'height', 'yaw', 'velocity')
+_ARRAYS = ('ranges', *SPREADS, 'score', 'score_slope')

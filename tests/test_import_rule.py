@@ -34,7 +34,16 @@ CORE_PARTS = {
     'http_file': (),
     'downloads': (*BASE, 'weights', 'checkpoint', 'http_file'),
     'engine': (*BASE, 'ops', 'model', 'preprocess', 'decode'),
-    'inference': (*BASE, 'ops', 'model', 'preprocess', 'decode', 'checkpoint', 'engine'),
+    'inference': (
+        *BASE,
+        'ops',
+        'model',
+        'preprocess',
+        'decode',
+        'checkpoint',
+        'engine',
+        'uncertainty',
+    ),
     'nuscenes': (*BASE, 'preprocess', 'uncertainty', 'tracking'),
     'synthetic': (*BASE, 'nuscenes'),
     'training': (

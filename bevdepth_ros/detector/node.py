@@ -196,7 +196,7 @@ class DetectorNode(LifecycleNode):
             checkpoint=path,
             device=detector.device,
             precision=precision,
-            covariance='default',
+            covariance='default' if self._detector.uncertainty is None else 'fitted',
         )
         self.get_logger().info(f'loaded {path} on {detector.device} in {precision}')
         return detector

@@ -17,7 +17,7 @@ from visualization_msgs.msg import MarkerArray
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.tracking import Tracks3D
 from bevdepth_core.types import Detections3D, Frame
-from bevdepth_core.uncertainty import BoxCovariance, default_covariance
+from bevdepth_core.uncertainty import BoxCovariance
 from bevdepth_ros.detections.depth_messages import depth_cloud
 from bevdepth_ros.detections.messages import (
     header,
@@ -45,6 +45,7 @@ class DetectionResult:
 
     Attributes:
         detections: the boxes.
+        covariance: of the boxes.
         frame: the images that they were detected in.
         depth: (N, D, h, w) depth distribution of its cameras; None unless it is published.
         config: of the network.
@@ -54,6 +55,7 @@ class DetectionResult:
     """
 
     detections: Detections3D
+    covariance: BoxCovariance
     frame: Frame
     depth: torch.Tensor | None
     config: ModelConfig
@@ -121,7 +123,7 @@ class Outputs:
         The detections are published first, so that they do not wait for the tracker.
         """
         detections, began, frame_id = result.detections, time.monotonic(), settings.base_frame
-        covariance = default_covariance(detections)
+        covariance = result.covariance
         pose = pose_covariance(covariance.pose)
         self._detections.publish(serialized_detection_array(detections, frame_id, pose))
         now = time.monotonic()

@@ -154,6 +154,7 @@ class Worker:
         self._publish(
             DetectionResult(
                 detections,
+                self._detector.covariance(detections),
                 built.frame,
                 self._detector.depth,
                 self._detector.config,

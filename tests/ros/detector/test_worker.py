@@ -9,6 +9,7 @@ import torch
 
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
+from bevdepth_core.uncertainty import BoxCovariance, default_covariance
 from bevdepth_ros.detector import worker
 from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.outputs import DetectionResult, ResultPublisher
@@ -34,6 +35,9 @@ class FailingDetector:
 
     def reset(self) -> None:
         self.resets += 1
+
+    def covariance(self, detections: Detections3D) -> BoxCovariance:
+        return default_covariance(detections)
 
     def __call__(self, frame: Frame) -> Detections3D:
         if self.errors:

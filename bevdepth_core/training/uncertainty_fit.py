@@ -1,0 +1,323 @@
+r"""Fit the covariance of detections to the errors of a checkpoint, and store it in the checkpoint.
+
+    python training/evaluate.py --checkpoint model.safetensors --data.root data/nuscenes \
+        --data.split calibration --output out/calibration
+    python training/fit_uncertainty.py model.safetensors out/calibration/results.json \
+        --root data/nuscenes --split calibration
+
+The split must not be the one that scores are reported on. Detections are matched to annotations of
+their class, best score first, within 4 m (vehicles) or 2 m. For each class and range the standard
+deviations are scaled so that the 95 % ellipse contains 95 % of the errors. `--check` prints the
+coverage of a results file under the model of the checkpoint and changes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from bevdepth_core.checkpoint import load_checkpoint
+from bevdepth_core.files import write_atomically
+from bevdepth_core.nuscenes.index import SampleIndex, load_index
+from bevdepth_core.nuscenes.tracking_evaluation import detections_of_entries
+from bevdepth_core.types import Boxes3D, Detections3D
+from bevdepth_core.uncertainty import (
+    SPREADS,
+    BoxCovariance,
+    UncertaintyModel,
+    default_covariance,
+)
+
+RANGES_M = (2.5, 7.5, 12.5, 17.5, 22.5, 27.5, 32.5, 37.5, 42.5, 47.5)
+FIT_BIN_M = 5.0
+"""Middles and width of the bins that are fitted."""
+TABLE_BIN_M = 10.0
+"""Width of the bins that the table of coverage shows."""
+CHI2_1, CHI2_2 = 3.841, 5.991
+"""95 % quantiles of chi-square with 1 and 2 degrees of freedom."""
+COVERED = 0.95
+FEWEST = 60
+"""Errors that a bin needs; with fewer it takes those of all classes at this range."""
+GATE_M = dict.fromkeys(('car', 'truck', 'bus', 'trailer', 'construction_vehicle'), 4.0)
+SMALL_GATE_M = 2.0
+STEEPEST = 3.0
+"""Largest slope with the score: a factor of 20 between scores of 0 and 1."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of matched detections: (n,) arrays.
+
+    Attributes:
+        label: class.
+        distance: range of the detection, meters.
+        score: of the detection.
+        along: of the position along the line of sight, meters.
+        across: across it, meters.
+        height: of z, meters.
+        yaw: radians, in [-pi, pi).
+        vx: of the velocity, m/s; NaN where the annotation has none.
+        vy: likewise.
+    """
+
+    label: np.ndarray
+    distance: np.ndarray
+    score: np.ndarray
+    along: np.ndarray
+    across: np.ndarray
+    height: np.ndarray
+    yaw: np.ndarray
+    vx: np.ndarray
+    vy: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray) -> Errors:
+        return Errors(*(getattr(self, column.name)[rows] for column in fields(self)))
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+def matched(results: Mapping[str, list[dict]], index: SampleIndex) -> tuple[Detections3D, Boxes3D]:
+    """Return the matched detections of all samples and their annotations, both in the ego frame of
+    their sample.
+    """
+    pairs = [_pairs(results[record.token], index, place) for place, record in enumerate(index)]
+    entries = [entry for entry, _ in pairs]
+    count = sum(map(len, entries))
+    names = index.class_names
+
+    def joined(columns: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+        return np.concatenate([*columns, np.empty((0, *shape))])
+
+    def boxes(parts: list[Boxes3D]) -> Boxes3D:
+        shapes = {'center': (3,), 'size': (3,), 'yaw': (), 'velocity': (2,)}
+        return Boxes3D(**{n: joined([getattr(p, n) for p in parts], s) for n, s in shapes.items()})
+
+    found = boxes([one.boxes for one in entries])
+    scores = joined([one.scores for one in entries], ())
+    labels = joined([one.labels for one in entries], ()).astype(np.int64)
+    assert len(scores) == count
+    return Detections3D(found, scores, labels, names, 0, 0), boxes([truth for _, truth in pairs])
+
+
+def _pairs(entries: list[dict], index: SampleIndex, place: int) -> tuple[Detections3D, Boxes3D]:
+    """Return the matched detections of a sample and their annotations."""
+    record, names = index[place], index.class_names
+    pose = record.world_from_ego()
+    found = detections_of_entries(entries, pose, names, 0, 0)
+    notes = record.annotations
+    keep = notes.points > 0
+    truth = detections_of_entries(
+        [
+            {
+                'translation': notes.center[row],
+                'size': notes.size[row],
+                'rotation': notes.quaternion[row],
+                'velocity': np.nan_to_num(notes.velocity[row, :2], nan=1e6),
+                'detection_name': names[notes.label[row]],
+                'detection_score': 0.0,
+            }
+            for row in np.nonzero(keep)[0]
+        ],
+        pose, names, 0, 0,
+    )  # fmt: skip
+    rows, others = [], []
+    free = np.ones(len(truth), bool)
+    for row, label in enumerate(found.labels.tolist()):
+        offset = truth.boxes.center[:, :2] - found.boxes.center[row, :2]
+        distance = np.hypot(*offset.T)
+        distance[~free | (truth.labels != label)] = np.inf
+        if len(distance) and distance.min() <= GATE_M.get(names[label], SMALL_GATE_M):
+            rows.append(row)
+            others.append(int(distance.argmin()))
+            free[others[-1]] = False
+    chosen = np.array(rows, np.int64)
+    detections = Detections3D(
+        found.boxes[chosen], found.scores[chosen], found.labels[chosen], names, 0, 0
+    )
+    return detections, truth.boxes[np.array(others, np.int64)]
+
+
+def errors_of(found: Detections3D, truth: Boxes3D) -> Errors:
+    """Return the errors of matched detections."""
+    center = found.boxes.center.astype(np.float64)
+    offset = truth.center - center
+    distance = np.hypot(center[:, 0], center[:, 1])
+    direction = center[:, :2] / np.maximum(distance, 1.0)[:, None]
+    velocity = np.where(
+        np.abs(truth.velocity) < 1e4, truth.velocity - found.boxes.velocity, np.nan
+    )
+    return Errors(
+        label=found.labels,
+        distance=distance,
+        score=found.scores.astype(np.float64),
+        along=offset[:, 0] * direction[:, 0] + offset[:, 1] * direction[:, 1],
+        across=offset[:, 1] * direction[:, 0] - offset[:, 0] * direction[:, 1],
+        height=offset[:, 2].astype(np.float64),
+        yaw=(truth.yaw - found.boxes.yaw + np.pi) % (2 * np.pi) - np.pi,
+        vx=velocity[:, 0],
+        vy=velocity[:, 1],
+    )
+
+
+def fit(errors: Errors, class_names: tuple[str, ...]) -> UncertaintyModel:
+    """Return the model of which the 95 % regions contain 95 % of ``errors``.
+
+    Raises:
+        ValueError: there are too few errors.
+    """
+    if len(errors) < FEWEST:
+        raise ValueError(
+            f'{len(errors)} matched detections are too few, at least {FEWEST} are needed'
+        )
+    count = len(class_names)
+    score, slope = np.full(count, errors.score.mean()), np.full(count, _slope(errors))
+    factor = np.exp(slope[0] * (score[0] - errors.score))
+    tables = {name: np.empty((count, len(RANGES_M))) for name in SPREADS}
+    for column, middle in enumerate(RANGES_M):
+        near = np.abs(errors.distance - middle) <= FIT_BIN_M / 2
+        near |= (column == len(RANGES_M) - 1) & (errors.distance > middle)
+        for label in range(count):
+            rows = near & (errors.label == label)
+            if rows.sum() < FEWEST:  # the errors of the class, else those of the range, else all
+                choices = (errors.label == label, near, np.ones(len(errors), bool))
+                rows = next(rows for rows in choices if rows.sum() >= FEWEST)
+            for name, value in _spreads(errors[rows], factor[rows]).items():
+                tables[name][label, column] = value
+    return UncertaintyModel(
+        class_names, np.array(RANGES_M), **tables, score=score, score_slope=slope
+    )
+
+
+def _slope(errors: Errors) -> float:
+    """Return how fast the logarithm of the position error falls with the score."""
+    size = np.log(np.hypot(errors.along, errors.across) + 1e-3) - np.log(errors.distance + 5.0)
+    centered = errors.score - errors.score.mean()
+    slope = -(centered @ (size - size.mean())) / max(float(centered @ centered), 1e-9)
+    return float(np.clip(slope, 0.0, STEEPEST))
+
+
+def _spreads(errors: Errors, factor: np.ndarray) -> dict[str, float]:
+    along, across = _robust(errors.along / factor), _robust(errors.across / factor)
+    squared = ((errors.along / along) ** 2 + (errors.across / across) ** 2) / factor**2
+    scale = np.sqrt(np.quantile(squared, COVERED) / CHI2_2)
+    known = np.isfinite(errors.vx)
+    pace = ((errors.vx**2 + errors.vy**2) / factor**2)[known]
+    pace = pace if len(pace) else np.ones(1)
+    return {
+        'along': along * scale,
+        'across': across * scale,
+        'height': _scaled(errors.height / factor),
+        'yaw': _scaled(errors.yaw / factor),
+        'velocity': max(float(np.sqrt(np.quantile(pace, COVERED) / CHI2_2)), 0.05),
+    }
+
+
+def _robust(values: np.ndarray) -> float:
+    """Return the standard deviation of a normal distribution with the same median of |values|."""
+    return max(float(np.median(np.abs(values))) / 0.6745, 0.02)
+
+
+def _scaled(values: np.ndarray) -> float:
+    return max(float(np.sqrt(np.quantile(values**2, COVERED) / CHI2_1)), 0.01)
+
+
+def coverage_table(errors: Errors, found: Detections3D, covariance: BoxCovariance) -> str:
+    """Return Markdown: per class and 10 m bin with 200 boxes, the share of position errors inside
+    the 95 % ellipse and the mean NEES (2 where the covariance is right).
+    """
+    angle = np.arctan2(found.boxes.center[:, 1], found.boxes.center[:, 0])
+    cos, sin = np.cos(angle), np.sin(angle)
+    error = np.stack(
+        (cos * errors.along - sin * errors.across, sin * errors.along + cos * errors.across), -1
+    )
+    nees = np.einsum('ni,nij,nj->n', error, np.linalg.inv(covariance.pose[:, :2, :2]), error)
+    lines = [
+        '| class | range | boxes | inside 95 % | NEES |',
+        '| --- | --- | ---: | ---: | ---: |',
+    ]
+    bins = (errors.distance // TABLE_BIN_M).astype(int)
+    for label, name in enumerate(found.class_names):
+        for place in range(6):
+            rows = (errors.label == label) & (bins == place)
+            if rows.sum() >= 200:
+                inside = 100 * np.mean(nees[rows] <= CHI2_2)
+                lines.append(
+                    f'| {name} | {place * 10} to {place * 10 + 10} m | {rows.sum()} '
+                    f'| {inside:.1f} % | {nees[rows].mean():.2f} |'
+                )
+    inside = 100 * np.mean(nees <= CHI2_2)
+    lines.append(f'| all | all | {len(nees)} | {inside:.1f} % | {nees.mean():.2f} |')
+    return '\n'.join(lines)
+
+
+def store(path: Path, model: UncertaintyModel) -> None:
+    """Add the model to the metadata of a ``.safetensors`` file; weights keep their bits."""
+    with safe_open(path, 'numpy') as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = {**(file.metadata() or {}), **model.to_metadata()}
+    write_atomically(path, lambda target: save_file(tensors, target, metadata))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    options = _options(arguments)
+    try:
+        print(run(options))
+    except (ValueError, OSError) as error:
+        sys.exit(f'fit_uncertainty: {error}')
+
+
+def run(options: argparse.Namespace) -> str:
+    """Fit or check, and return what to print.
+
+    Raises:
+        ValueError: checkpoint, results or dataset are invalid, or there are too few detections.
+    """
+    path = options.checkpoint
+    if path.suffix != '.safetensors':
+        raise ValueError(f'{path} has no metadata: convert it to .safetensors first')
+    network = load_checkpoint(path)
+    index = load_index(options.root, options.version, options.split, options.cache_dir)
+    results = json.loads(options.results.read_text())['results']
+    found, truth = matched(results, index)
+    errors = errors_of(found, truth)
+    if options.check:
+        model = UncertaintyModel.from_metadata(network.metadata, network.config.class_names)
+    else:
+        model = fit(errors, network.config.class_names)
+        store(path, model)
+    used = default_covariance(found) if model is None else model.covariance(found)
+    return f'{"default" if model is None else "fitted"} covariance\n\n' + coverage_table(
+        errors, found, used
+    )
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        'training/fit_uncertainty.py',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        'checkpoint', type=Path, help='weights, .safetensors; the fit changes its metadata'
+    )
+    parser.add_argument('results', type=Path, help='results.json of training/evaluate.py')
+    parser.add_argument('--root', required=True, help="the dataset's root")
+    parser.add_argument('--version', default='v1.0-trainval', help='default %(default)s')
+    parser.add_argument('--split', required=True, help='the split of the results')
+    parser.add_argument('--cache-dir', type=Path, help='where read tables are kept')
+    parser.add_argument('--check', action='store_true', help='print the coverage, change nothing')
+    return parser.parse_args(arguments)
+
+
+if __name__ == '__main__':
+    main()
