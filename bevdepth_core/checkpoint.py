@@ -340,6 +340,8 @@ def main(arguments: list[str] | None = None) -> None:
             save_untrained_checkpoint(options.preset, options.target, options.seed)
         else:
             model = load_checkpoint(options.source)
+            if options.no_clamp_mean:
+                _switch_clamp_off(model, options.source)
             if options.target.suffix == '.safetensors':
                 save_checkpoint(model, options.target, half=options.half)
             else:
@@ -348,6 +350,16 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         sys.exit(str(error))
     print(f'wrote {options.target}')
+
+
+def _switch_clamp_off(model: BEVDepth, source: Path) -> None:
+    """Change the config with which ``model`` is saved."""
+    stereo = model.config.stereo
+    if stereo is None:
+        raise CheckpointError(f'{source}: no stereo model; leave out --no-clamp-mean')
+    model.config = dataclasses.replace(
+        model.config, stereo=dataclasses.replace(stereo, clamp_mean=False)
+    )
 
 
 def _parser() -> ArgumentParser:
@@ -368,6 +380,11 @@ def _parser() -> ArgumentParser:
     )
     convert.add_argument(
         '--half', action='store_true', help='store kernels in float16, in .safetensors only'
+    )
+    convert.add_argument(
+        '--no-clamp-mean',
+        action='store_true',
+        help='for stereo weights that were trained without the clamp (docs/STEREO.md)',
     )
     untrained = commands.add_parser('untrained', help='write random weights of a model preset')
     untrained.add_argument(

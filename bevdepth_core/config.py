@@ -5,6 +5,7 @@ YAML file per preset.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,9 +29,13 @@ MAX_CELLS = 1 << 22
 MAX_CHANNELS = 1 << 14
 MAX_CLASSES = 1000
 MAX_CANDIDATES = 100_000
+MAX_STEREO_ITERATIONS = 100
 
 BEV_STRIDE = 8
 """Cells of the grid per cell of the BEV encoder's last stage, along x and y."""
+STEREO_ENCODER_STRIDE = 16
+"""Stride of the image encoder in stereo models: their networks change between it and stride 4 by
+two layers of stride 2."""
 CENTER_MARGIN = 10.0
 """How far outside the grid the center of a box may lie, meters."""
 
@@ -42,6 +47,10 @@ def _require(condition: bool, message: str) -> None:
 
 def _require_finite(name: str, *values: float) -> None:
     _require(all(map(math.isfinite, values)), f'{name} must hold finite numbers, got {values}')
+
+
+def _is_whole(value: float) -> bool:
+    return abs(value - round(value)) < 1e-6
 
 
 def _require_channels(section: str, **channels: int) -> None:
@@ -192,6 +201,11 @@ class ImageEncoderConfig:
             f'image_encoder.stride must be 4, 8 or 16, got {self.stride}',
         )
 
+    @property
+    def first_stage_channels(self) -> int:
+        """Channels of the ResNet's first stage, at stride 4."""
+        return self.width * (4 if self.depth >= 50 else 1)
+
 
 @dataclass(frozen=True)
 class DepthNetConfig:
@@ -217,6 +231,42 @@ class DepthNetConfig:
         _require_channels(
             'depth_net', mid_channels=self.mid_channels, context_channels=self.context_channels
         )
+
+
+@dataclass(frozen=True)
+class StereoConfig:
+    """Depth from comparing two frames; the defaults are BEVStereo's (arXiv 2209.10248) and those
+    of every official experiment.
+
+    Each range has one depth hypothesis per pixel at stride 4: a mean, a spread and a score.
+
+    Attributes:
+        range_bounds: where the ranges meet, meters, from the start of the depth bins to their
+            stop.
+        iterations: how often each hypothesis is refined.
+        groups: groups of feature channels whose products are averaged into one channel of the
+            cost volume each.
+        clamp_mean: limit the refined mean to its range. The released weights were trained with
+            this; the later official code (d78c7b5) does not do it.
+    """
+
+    range_bounds: tuple[float, ...] = (2.0, 8.0, 16.0, 28.0, 58.0)
+    iterations: int = 3
+    groups: int = 8
+    clamp_mean: bool = False
+
+    def __post_init__(self) -> None:
+        _require_finite('stereo.range_bounds', *self.range_bounds)
+        _require(
+            len(self.range_bounds) >= 2
+            and all(low < high for low, high in itertools.pairwise(self.range_bounds)),
+            f'stereo.range_bounds must hold two or more ascending depths, got {self.range_bounds}',
+        )
+        _require(
+            0 < self.iterations <= MAX_STEREO_ITERATIONS,
+            f'stereo.iterations must be 1 to {MAX_STEREO_ITERATIONS}, got {self.iterations}',
+        )
+        _require_channels('stereo', groups=self.groups)
 
 
 @dataclass(frozen=True)
@@ -314,6 +364,25 @@ class ScaleNMSConfig:
 
 
 @dataclass(frozen=True)
+class SizeAwareNMSConfig:
+    """Drop boxes by their extent instead of by the distance of their centers.
+
+    Attributes:
+        factors: scale of the boxes' extent per task; the defaults are those of the official
+            BEVStereo experiments.
+    """
+
+    factors: tuple[float, ...] = (0.6, 0.4, 0.4, 0.7, 0.8, 0.9)
+
+    def __post_init__(self) -> None:
+        _require_finite('decode.size_aware_nms.factors', *self.factors)
+        _require(
+            all(factor > 0 for factor in self.factors),
+            f'decode.size_aware_nms.factors must be positive, got {self.factors}',
+        )
+
+
+@dataclass(frozen=True)
 class DecodeConfig:
     """From head maps to boxes.
 
@@ -324,6 +393,8 @@ class DecodeConfig:
         center_range: x, y, z lower then upper bound of box centers, meters, inclusive; null for
             ``CENTER_MARGIN`` around the grid, see ``ModelConfig.center_range``.
         scale_nms: a second suppression after circle NMS; null for none, as in the official code.
+        size_aware_nms: takes the place of circle NMS, as in the official BEVStereo experiments;
+            null for circle NMS.
     """
 
     score_threshold: float = 0.1
@@ -331,6 +402,7 @@ class DecodeConfig:
     boxes_per_task: int = 83
     center_range: tuple[float, float, float, float, float, float] | None = None
     scale_nms: ScaleNMSConfig | None = None
+    size_aware_nms: SizeAwareNMSConfig | None = None
 
     def __post_init__(self) -> None:
         for name in ('candidates', 'boxes_per_task'):
@@ -345,7 +417,9 @@ class DecodeConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A BEVDepth model: the defaults are R50, 256x704, two key frames."""
+    """A BEVDepth model: the defaults are R50, 256x704, two key frames. With ``stereo`` it is a
+    BEVStereo model.
+    """
 
     image: ImageSpec = field(default_factory=ImageSpec)
     depth_bins: DepthBins = field(default_factory=DepthBins)
@@ -356,6 +430,7 @@ class ModelConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     key_frames: int = 2
+    stereo: StereoConfig | None = None
 
     def __post_init__(self) -> None:
         _require(self.key_frames in (1, 2), f'key_frames must be 1 or 2, got {self.key_frames}')
@@ -377,6 +452,29 @@ class ModelConfig:
                 f'{count}: change its bounds or its cell size',
             )
         self._require_consistent_decoding()
+        if self.stereo is not None:
+            self._require_consistent_stereo(self.stereo)
+
+    def _require_consistent_stereo(self, stereo: StereoConfig) -> None:
+        _require(self.key_frames == 2, f'stereo needs key_frames 2, got {self.key_frames}')
+        _require(
+            self.image_encoder.stride == STEREO_ENCODER_STRIDE,
+            f'stereo needs image_encoder.stride {STEREO_ENCODER_STRIDE}, got '
+            f'{self.image_encoder.stride}',
+        )
+        bounds, bins = stereo.range_bounds, self.depth_bins
+        _require(
+            (bounds[0], bounds[-1]) == (bins.start, bins.stop)
+            and all(_is_whole((bound - bins.start) / bins.step) for bound in bounds),
+            f'stereo.range_bounds must lie on depth bins and reach from {bins.start:g} to '
+            f'{bins.stop:g} m, got {bounds}',
+        )
+        channels = self.image_encoder.first_stage_channels
+        _require(
+            channels % stereo.groups == 0,
+            f'stereo.groups must divide the {channels} channels of the first image stage, got '
+            f'{stereo.groups}',
+        )
 
     def _require_consistent_decoding(self) -> None:
         if self.decode.center_range == self._default_center_range():
@@ -396,6 +494,12 @@ class ModelConfig:
             scale_nms is None or len(scale_nms.factors) == len(self.class_names),
             'decode.scale_nms.factors must hold one number for each of the '
             f'{len(self.class_names)} classes {", ".join(self.class_names)}',
+        )
+        size_aware_nms = self.decode.size_aware_nms
+        _require(
+            size_aware_nms is None or len(size_aware_nms.factors) == len(self.head.tasks),
+            'decode.size_aware_nms.factors must hold one number for each of the '
+            f'{len(self.head.tasks)} tasks',
         )
 
     @property

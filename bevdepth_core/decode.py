@@ -1,6 +1,7 @@
 """Head maps to scored boxes.
 
-Source: the official CenterPoint decoder with circle NMS; there is no peak finding before it.
+Source: the official CenterPoint decoder with circle NMS, or size-aware NMS in stereo models; there
+is no peak finding before it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from bevdepth_core.config import BEVGrid, ModelConfig
-from bevdepth_core.ops.circle_nms import circle_nms
+from bevdepth_core.ops.circle_nms import circle_nms, size_aware_nms
 from bevdepth_core.scale_nms import scale_nms
 from bevdepth_core.types import BOX_VALUES, Boxes3D, TaskMaps, split_box_values
 
@@ -79,6 +80,7 @@ class BoxDecoder(nn.Module):
     _lower: Tensor
     _upper: Tensor
     _limits: Tensor
+    _factors: Tensor | None
     _first_labels: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
@@ -93,6 +95,8 @@ class BoxDecoder(nn.Module):
         self.register_buffer('_lower', lower)
         self.register_buffer('_upper', upper)
         self.register_buffer('_limits', limits)
+        sizes = config.decode.size_aware_nms
+        self.register_buffer('_factors', None if sizes is None else torch.tensor(sizes.factors))
         self.register_buffer('_first_labels', torch.from_numpy(first_labels))
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -114,15 +118,18 @@ class BoxDecoder(nn.Module):
         pixels = maps[:, :BOX_VALUES].permute(0, 2, 3, 1)
         values = pixels[task, cell // columns, cell % columns].float().transpose(1, 2)
         boxes = boxes_from_values(values, cell, self._grid)  # (B T, 9, K)
-        kept = circle_nms(
-            boxes[:, :2].transpose(1, 2),
-            self._usable(boxes) & (logits > NO_CLASS / 2),
-            self._limits.repeat(batch),
-            self._decode.boxes_per_task,
-        )
+        kept = self._kept(boxes, self._usable(boxes) & (logits > NO_CLASS / 2), batch)
         labels = self._first_labels.repeat(batch)[:, None] + class_index
         table = torch.cat((boxes, logits.sigmoid()[:, None], labels[:, None].float()), dim=1)
         return _chosen(table, kept).unflatten(0, (batch, -1)).flatten(1, 2)
+
+    def _kept(self, boxes: Tensor, usable: Tensor, batch: int) -> Tensor:
+        """Return the (B T, boxes_per_task) indices of the boxes that NMS keeps."""
+        centers, most = boxes[:, :2].transpose(1, 2), self._decode.boxes_per_task
+        if self._factors is None:
+            return circle_nms(centers, usable, self._limits.repeat(batch), most)
+        extents = half_extents(*boxes[:, [3, 4, 6]].unbind(1))
+        return size_aware_nms(centers, extents, usable, self._factors.repeat(batch), most)
 
     def _usable(self, boxes: Tensor) -> Tensor:
         """Return (B T, K): whether a box is finite, has a size and lies in range."""
@@ -171,6 +178,13 @@ def boxes_from_values(values: Tensor, cells: Tensor, grid: BEVGrid) -> Tensor:
     yaw = torch.atan2(sine, cosine)
     center = (x[:, None], y[:, None], parts['height'])
     return torch.cat((*center, parts['dim'].exp(), yaw[:, None], parts['vel']), dim=1)
+
+
+def half_extents(length: Tensor, width: Tensor, yaw: Tensor) -> Tensor:
+    """Return (..., 2): half of the boxes' extent along x and y, in meters."""
+    along_x, along_y = yaw.cos().abs(), yaw.sin().abs()
+    extents = (length * along_x + width * along_y, length * along_y + width * along_x)
+    return torch.stack(extents, dim=-1) / 2
 
 
 def _chosen(table: Tensor, kept: Tensor) -> Tensor:

@@ -31,6 +31,8 @@ PAST_FRAME_TOLERANCE_NS = 100_000_000
 MEMORY_SPACING_NS = 50_000_000
 """Frames closer than this to the last remembered one are not remembered, which bounds the
 memory: without it, 60 Hz would keep 36 frames."""
+LARGEST_MEMORY_SPACING_NS = 2 * PAST_FRAME_TOLERANCE_NS
+"""With frames further apart, some of the remembered ones would never be near enough."""
 
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -53,7 +55,9 @@ class Detector:
 
     A frame's images are encoded once. Its depth and context are kept and splatted again, with the
     then known relative pose, when the frame is about half a second old. As long as the calibration
-    stays the same, the result is that of the official two-frame forward.
+    stays the same, the result is that of the official two-frame forward. In a stereo model the
+    features that the frames are compared by are kept, and the past frame's depth is computed anew,
+    since it depends on the current frame.
 
     The depth network reads a camera vector (intrinsics and mounting pose). The features of a past
     frame come from the calibration of that frame, since its images were encoded then. The official
@@ -71,11 +75,15 @@ class Detector:
             instead of running step by step, which takes ten times as long.
         cpu_threads: threads of PyTorch on the CPU, a setting of the whole process; None for
             ``default_cpu_threads()``. Without effect on a GPU.
+        memory_spacing_ns: frames closer than this to the last remembered one are not remembered.
+            Raise it for a stereo model where memory is short: a past frame of it takes 79 MB
+            (docs/STEREO.md).
 
     Attributes:
         score_threshold: boxes must score more than this; starts as the model's and may be changed
             at any time.
         keep_depth: whether ``depth`` is kept; may be changed at any time.
+        memory_spacing_ns: as given.
         cpu_threads: threads of PyTorch on the CPU; None on a GPU.
         uncertainty: fitted model of the checkpoint, None if it has none.
         depth: (N, D, h, w) float32 depth distribution of the last frame's cameras, on the device;
@@ -83,7 +91,8 @@ class Detector:
 
     Raises:
         ValueError: unknown precision, one that the device cannot do, a device that this machine
-            does not have, or fewer than one thread.
+            does not have, fewer than one thread, or a memory spacing outside 0 to
+            LARGEST_MEMORY_SPACING_NS.
     """
 
     def __init__(
@@ -93,7 +102,14 @@ class Detector:
         precision: str = 'fp32',
         cuda_graphs: bool = True,
         cpu_threads: int | None = None,
+        memory_spacing_ns: int = MEMORY_SPACING_NS,
     ) -> None:
+        if not 0 <= memory_spacing_ns <= LARGEST_MEMORY_SPACING_NS:
+            raise ValueError(
+                f'memory_spacing_ns must be 0 to {LARGEST_MEMORY_SPACING_NS}, got '
+                f'{memory_spacing_ns}'
+            )
+        self.memory_spacing_ns = memory_spacing_ns
         if precision not in PRECISIONS:
             raise ValueError(
                 f'precision must be one of {", ".join(PRECISIONS)}, got {precision!r}'
@@ -171,9 +187,9 @@ class Detector:
         features = self._network.encode(calibration.cameras)
         past = self._past_frame(frame)
         self._remember(frame, calibration, features)  # before waiting for a GPU
-        frames = self._frames(frame, calibration, features, past)
+        frames = self._network.match(self._frames(frame, calibration, features, past))
         found = self._network.detect(frames, self.score_threshold)
-        self.depth = features.depth[0].float().clone() if self.keep_depth else None
+        self.depth = frames[0][0].depth[0].float().clone() if self.keep_depth else None
         return Detections3D(
             found.boxes,
             found.scores,
@@ -191,6 +207,10 @@ class Detector:
 
     def _make_network(self, cuda_graphs: bool) -> InferenceNetwork:
         dtype = PRECISIONS[self.precision]
+        if self.config.stereo is not None:
+            if self.device.type == 'cuda':
+                logger.info('A stereo model runs step by step: CUDA graphs do not cover it yet.')
+            return EagerNetwork(self.model, self.device, dtype)
         if cuda_graphs and self.device.type == 'cuda' and kernels_in_use():
             return GraphedNetwork(self.model, self.device, dtype)
         if self.device.type == 'cuda' and not kernels_in_use():
@@ -220,25 +240,30 @@ class Detector:
         """Return features and ``ego_from_frustum`` of the frames to splat into the current ego
         frame: the current one and, in a two-frame model, the past one.
         """
-        frames = [(features, calibration.ego_from_frustum(frame.rig.ego_from_camera))]
+        own_pose = calibration.ego_from_frustum(frame.rig.ego_from_camera, torch.float64)
+        frames = [(features, own_pose)]
         if self.config.key_frames == 2 and past is not None:
-            frames.append(
-                (
-                    past.features,
-                    past.calibration.ego_from_frustum(_key_ego_from_past_camera(frame, past)),
-                )
-            )
+            moved = _key_ego_from_past_camera(frame, past)
+            pose = past.calibration.ego_from_frustum(moved, torch.float64)
+            frames.append((past.features, pose))
         return frames
 
     def _past_frame(self, frame: Frame) -> _PastFrame | None:
         """Return the remembered frame nearest the trained age, if one is near enough and poses are
         known.
         """
-        if frame.world_from_ego is None or not self._memory:
+        memory = [past for past in self._memory if self._is_usable(past, frame)]
+        if frame.world_from_ego is None or not memory:
             return None
         wanted_ns = frame.stamp_ns - PAST_FRAME_AGE_NS
-        nearest = min(self._memory, key=lambda past: abs(past.stamp_ns - wanted_ns))
+        nearest = min(memory, key=lambda past: abs(past.stamp_ns - wanted_ns))
         return nearest if abs(nearest.stamp_ns - wanted_ns) <= PAST_FRAME_TOLERANCE_NS else None
+
+    def _is_usable(self, past: _PastFrame, frame: Frame) -> bool:
+        """Return whether the frames have the same cameras, each of which a stereo model compares
+        with itself; other models fuse any.
+        """
+        return self.config.stereo is None or past.calibration.rig.names == frame.rig.names
 
     def _forget_old_frames(self, stamp_ns: int) -> None:
         """Forget frames that are too old to be fused, and all when time went backward."""
@@ -249,7 +274,8 @@ class Detector:
         self._memory = [past for past in self._memory if past.stamp_ns >= oldest_ns]
 
     def _remember(self, frame: Frame, calibration: Calibration, features: ImageFeatures) -> None:
-        too_close = self._memory and frame.stamp_ns - self._memory[-1].stamp_ns < MEMORY_SPACING_NS
+        spacing_ns = self.memory_spacing_ns
+        too_close = self._memory and frame.stamp_ns - self._memory[-1].stamp_ns < spacing_ns
         if self.config.key_frames == 1 or frame.world_from_ego is None or too_close:
             return
         self._memory.append(

@@ -10,7 +10,13 @@ from dataclasses import replace
 
 import torch
 
-from bevdepth_core.config import BEVGrid, DepthBins, ModelConfig
+from bevdepth_core.config import (
+    BEVGrid,
+    DepthBins,
+    ModelConfig,
+    SizeAwareNMSConfig,
+    StereoConfig,
+)
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.types import BOX_MAPS
 
@@ -29,34 +35,55 @@ FRUSTUM_AXES = ('view_transform.frustum_u', 'view_transform.frustum_v', 'view_tr
 """Our buffers for the frustum; the only ones without an official name of their own."""
 
 _DEPTH_NET = 'backbone.depth_net.'
+_STEREO_BRANCH = _DEPTH_NET + 'depth_feat_conv.'
+_STEREO_PREFIXES = (
+    (_DEPTH_NET + 'mono_depth_net.', 'depth_net.mono_head.'),
+    (_DEPTH_NET + 'mu_sigma_range_net.', 'depth_net.hypothesis_head.'),
+    ('backbone.k_list', 'stereo.candidate_factors'),
+    ('backbone.depth_values', 'stereo.bin_numbers'),
+    ('backbone.similarity_net.0.conv.', 'stereo.similarity.0.0.'),
+    ('backbone.similarity_net.0.bn.', 'stereo.similarity.0.1.'),
+    ('backbone.similarity_net.1.conv.', 'stereo.similarity.1.0.'),
+    ('backbone.similarity_net.1.bn.', 'stereo.similarity.1.1.'),
+    ('backbone.similarity_net.2.', 'stereo.similarity.2.'),
+    ('backbone.mask_net.', 'stereo.mask.'),
+    ('backbone.depth_downsample_net.', 'stereo.downsample.'),
+)
 
 
 def from_official_name(name: str) -> str:
     """Return our name of an official network key."""
-    return _rename(name, _renamed_prefixes())
+    return _rename(name, _renamed_prefixes(stereo=name.startswith(_STEREO_BRANCH)))
 
 
-def to_official_name(name: str) -> str:
-    """Return the official network key of our name."""
-    return _rename(name, [(ours, official) for official, ours in _renamed_prefixes()])
+def to_official_name(name: str, stereo: bool = False) -> str:
+    """Return the official network key of our name.
+
+    Args:
+        name: of a weight or buffer.
+        stereo: whether it is of a stereo model, whose depth branch has another official name.
+    """
+    return _rename(name, [(ours, official) for official, ours in _renamed_prefixes(stereo)])
 
 
 @functools.cache
-def _renamed_prefixes() -> list[tuple[str, str]]:
+def _renamed_prefixes(stereo: bool) -> list[tuple[str, str]]:
     """List (official prefix, our prefix); the longest that matches a name renames it."""
+    depth_branch, pyramid = (_STEREO_BRANCH, 2) if stereo else (_DEPTH_NET + 'depth_conv.', 3)
     pairs = [
         ('backbone.img_backbone.', 'image_encoder.backbone.'),
         ('backbone.img_neck.deblocks.', 'image_encoder.neck.branches.'),
         (_DEPTH_NET + 'reduce_conv.', 'depth_net.reduce.'),
         (_DEPTH_NET + 'bn.', 'depth_net.camera_norm.'),
         (_DEPTH_NET + 'context_conv.', 'depth_net.context_head.'),
-        (_DEPTH_NET + 'depth_conv.', 'depth_net.depth_blocks.'),
-        (_DEPTH_NET + 'depth_conv.3.global_avg_pool.', 'depth_net.pyramid.pool.'),
-        (_DEPTH_NET + 'depth_conv.3.conv1.', 'depth_net.pyramid.project.0.'),
-        (_DEPTH_NET + 'depth_conv.3.bn1.', 'depth_net.pyramid.project.1.'),
-        (_DEPTH_NET + 'depth_conv.4.', 'depth_net.deform.'),
-        (_DEPTH_NET + 'depth_conv.4.conv_offset.', 'depth_net.deform.offset.'),
-        (_DEPTH_NET + 'depth_conv.5.', 'depth_net.depth_head.'),
+        (depth_branch, 'depth_net.depth_blocks.'),
+        (f'{depth_branch}{pyramid}.global_avg_pool.', 'depth_net.pyramid.pool.'),
+        (f'{depth_branch}{pyramid}.conv1.', 'depth_net.pyramid.project.0.'),
+        (f'{depth_branch}{pyramid}.bn1.', 'depth_net.pyramid.project.1.'),
+        (f'{depth_branch}{pyramid + 1}.', 'depth_net.deform.'),
+        (f'{depth_branch}{pyramid + 1}.conv_offset.', 'depth_net.deform.offset.'),
+        (f'{depth_branch}{pyramid + 2}.', 'depth_net.depth_head.'),
+        *_STEREO_PREFIXES,
         ('backbone.depth_aggregation_net.reduce_conv.', 'view_transform.refinement.reduce.'),
         ('backbone.depth_aggregation_net.conv.', 'view_transform.refinement.residual.'),
         ('backbone.depth_aggregation_net.out_conv.0.', 'view_transform.refinement.out.'),
@@ -78,7 +105,7 @@ def _renamed_prefixes() -> list[tuple[str, str]]:
         for official, ours in (('atrous_conv', '0'), ('bn', '1')):
             pairs.append(
                 (
-                    f'{_DEPTH_NET}depth_conv.3.aspp{index + 1}.{official}.',
+                    f'{depth_branch}{pyramid}.aspp{index + 1}.{official}.',
                     f'depth_net.pyramid.branches.{index}.{ours}.',
                 )
             )
@@ -117,7 +144,10 @@ def official_state_dict(model: BEVDepth) -> dict[str, torch.Tensor]:
     )
     return {
         **dict(zip(GEOMETRY, official, strict=True)),
-        **{to_official_name(name): tensor for name, tensor in state.items()},
+        **{
+            to_official_name(name, model.config.stereo is not None): tensor
+            for name, tensor in state.items()
+        },
     }
 
 
@@ -186,6 +216,7 @@ def _config(
     step = round(depths[1] - depths[0], 4)
     context_channels = state['backbone.depth_net.context_conv.weight'].shape[0]
     base = ModelConfig()
+    stereo = any(name.startswith(_STEREO_BRANCH) for name in state)
     return replace(
         base,
         image=replace(base.image, height=16 * frustum.shape[1], width=16 * frustum.shape[2]),
@@ -195,4 +226,7 @@ def _config(
             base.depth_net, refinement=any('depth_aggregation_net' in name for name in state)
         ),
         key_frames=state['head.trunk.conv1.weight'].shape[1] // context_channels,
+        # The released weights were trained with the clamp; nothing in a file tells.
+        stereo=StereoConfig(clamp_mean=True) if stereo else None,
+        decode=replace(base.decode, size_aware_nms=SizeAwareNMSConfig() if stereo else None),
     )

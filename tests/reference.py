@@ -25,13 +25,19 @@ PRESETS = {
     '1key': 'r50_256x704_1key',
     '2key': 'r50_256x704_2key',
     '2key_da': 'r50_256x704_2key_da',
+    'stereo_2key': 'stereo_r50_256x704_2key',
+    'stereo_2key_da': 'stereo_r50_256x704_2key_da',
+    'stereo_key4': 'stereo_r50_256x704_key4',
 }
 
 _TRANSPOSED = re.compile(
     r'backbone\.img_neck\.deblocks\.[23]\.0\.weight|head\.neck\.deblocks\.\d\.0\.weight'
+    r'|mu_sigma_range_net\.[14]\.weight'
 )
 _LAST_NORM = re.compile(
     r'img_backbone\.layer\d\.\d+\.bn3|trunk\.layer\d\.\d+\.bn2|depth_conv\.[012]\.bn2'
+    r'|depth_feat_conv\.[01]\.bn2|mu_sigma_range_net\.0\.bn2|mono_depth_net\.0\.bn2'
+    r'|mask_net\.[34]\.bn2'
 )
 _CAMERA_MEAN = np.array(
     [1250, 1250, 800, 475, 0.45, 0, 0, 0, 0.45, -140, 1, 0, 0, 1, 1] + [0] * 12
@@ -58,6 +64,18 @@ _EXCEPTIONS = (
     (r'task_heads\.\d\.heatmap\.1\.bias$', lambda u, v: -3.5 + 0.1 * u),
     (r'task_heads\.\d\.dim\.1\.bias$', lambda u, v: 0.5 + 0.1 * u),
 )
+_STEREO_EXCEPTIONS = (
+    *(entry for entry in _EXCEPTIONS if 'context_conv' not in entry[0]),
+    (r'context_conv\.weight$', lambda u, v: 0.5 * v),
+    (r'mono_depth_net\.1\.weight$', lambda u, v: 0.6 * v),
+    (r'mu_sigma_range_net\.7\.weight$', lambda u, v: 0.12 * v),
+    (r'similarity_net\.2\.weight$', lambda u, v: 2 * v),
+    (r'depth_downsample_net\.0\.weight$', lambda u, v: 12 * v),
+    (r'depth_downsample_net\.6\.weight$', lambda u, v: 2 * v),
+    (r'mask_net\.5\.bias$', lambda u, v: 1 + 0.1 * u),
+)
+_CONSTRUCTED = (*FRUSTUM_AXES, 'stereo.candidate_factors', 'stereo.bin_numbers')
+"""Buffers that follow from the config."""
 
 
 def reference_path(name: str) -> Path:
@@ -83,6 +101,11 @@ def golden(case: str) -> tuple[dict, dict[str, np.ndarray]]:
     return reference_golden(case)
 
 
+def stereo_golden(case: str) -> tuple[dict, dict[str, np.ndarray]]:
+    """Return the JSON and the arrays of a BEVStereo case from the reference folder."""
+    return _read_case(reference_path('stereo/golden'), case)
+
+
 def reference_golden(case: str) -> tuple[dict, dict[str, np.ndarray]]:
     """Return the JSON and the arrays of a case from the reference folder."""
     return _read_case(reference_path('golden'), case)
@@ -104,12 +127,12 @@ def uniform(name: str, shape: tuple[int, ...], offset: int = 0) -> np.ndarray:
     return 2 * np.random.Generator(np.random.PCG64(seed)).random(tuple(shape)) - 1
 
 
-def fill_value(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def fill_value(name: str, shape: tuple[int, ...], stereo: bool = False) -> np.ndarray:
     """Return the deterministic weights of one official tensor (name without ``model.``) in
-    float64."""
+    float64; a stereo model has values of its own."""
     u = uniform(name, shape)
     value = _base_value(name, u)
-    for pattern, exception in _EXCEPTIONS:
+    for pattern, exception in _STEREO_EXCEPTIONS if stereo else _EXCEPTIONS:
         if re.search(pattern, name):
             value = exception(u, value)
     return value
@@ -132,18 +155,19 @@ def _base_value(name: str, u: np.ndarray) -> np.ndarray:
 
 
 def filled_model(case: str) -> BEVDepth:
-    """Return the ``1key``, ``2key`` or ``2key_da`` model with the deterministic weights, in
-    evaluation mode."""
+    """Return the model of a key of PRESETS with the deterministic weights, in evaluation mode."""
     model = BEVDepth(load_model_config(ROOT / 'config' / 'models' / f'{PRESETS[case]}.yaml'))
     fill(model)
     return model.eval()
 
 
 def fill(model: BEVDepth) -> None:
-    """Give every tensor of ``model`` but the frustum its deterministic value."""
+    """Give every weight of ``model`` its deterministic value."""
+    stereo = model.config.stereo is not None
     for name, tensor in model.state_dict().items():
-        if name not in FRUSTUM_AXES:
-            tensor.copy_(torch.from_numpy(fill_value(to_official_name(name), tuple(tensor.shape))))
+        if name not in _CONSTRUCTED:
+            value = fill_value(to_official_name(name, stereo), tuple(tensor.shape), stereo)
+            tensor.copy_(torch.from_numpy(value))
 
 
 def synthetic_images() -> torch.Tensor:

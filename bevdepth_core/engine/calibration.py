@@ -61,13 +61,15 @@ class Calibration:
             and np.array_equal(self.rig.ego_from_camera, rig.ego_from_camera)
         )
 
-    def ego_from_frustum(self, key_ego_from_camera: np.ndarray) -> torch.Tensor:
-        """Return the (1, N, 3, 4) float32 matrix of ``view_transform.ego_from_frustum`` for
-        cameras with the (N, 4, 4) float64 poses.
+    def ego_from_frustum(
+        self, key_ego_from_camera: np.ndarray, dtype: torch.dtype = torch.float32
+    ) -> torch.Tensor:
+        """Return the (1, N, 3, 4) matrix of ``view_transform.ego_from_frustum`` for cameras with
+        the (N, 4, 4) float64 poses.
         """
         return (torch.from_numpy(key_ego_from_camera)[None] @ self.camera_from_frustum)[
             ..., :3, :
-        ].float()
+        ].to(dtype)
 
 
 def _sizes(images: Sequence[np.ndarray | torch.Tensor]) -> tuple[tuple[int, int], ...]:

@@ -68,6 +68,17 @@ class EagerNetwork:
         ):
             return self.model.encode_images(self._inputs, camera_vectors.to(self._device))
 
+    def match(
+        self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]]
+    ) -> Sequence[tuple[ImageFeatures, torch.Tensor]]:
+        if self.model.stereo is None:
+            return frames
+        with self._stage('stereo'):
+            matrices = [matrix.to(self._device) for _, matrix in frames]
+            features = [features for features, _ in frames]
+            matched, _ = self.model.match(list(zip(features, matrices, strict=True)))
+            return list(zip(matched, matrices, strict=True))
+
     def detect(
         self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]], threshold: float
     ) -> ScoredBoxes:

@@ -100,6 +100,11 @@ class GraphedNetwork:
         self._timer.stage_done('image_branch')
         return ImageFeatures(steps.depth[:1, :count], steps.context[:1, :count])
 
+    def match(
+        self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]]
+    ) -> Sequence[tuple[ImageFeatures, torch.Tensor]]:
+        return frames  # stereo models run on the EagerNetwork
+
     @_on_device
     def detect(
         self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]], threshold: float

@@ -13,7 +13,7 @@ from bevdepth_core.model.view_transform import ImageFeatures
 
 
 class InferenceNetwork(Protocol):
-    """One frame after the other: ``set_images``, ``encode``, ``detect``, in this order.
+    """One frame after the other: ``set_images``, ``encode``, ``match``, ``detect``, in this order.
 
     Attributes:
         stage_seconds: time per step of the last frame, in order, in seconds.
@@ -38,6 +38,16 @@ class InferenceNetwork(Protocol):
             camera_vectors: (1, N, 27) float32, see ``model.depth_net.camera_vector``.
         """
 
+    def match(
+        self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]]
+    ) -> Sequence[tuple[ImageFeatures, torch.Tensor]]:
+        """Return ``frames`` with the depth that comparing them gives; without a change unless the
+        model is a stereo model.
+
+        Args:
+            frames: as for ``detect``; a single frame is compared with itself.
+        """
+
     def detect(
         self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]], threshold: float
     ) -> ScoredBoxes:
@@ -45,8 +55,8 @@ class InferenceNetwork(Protocol):
 
         Args:
             frames: features of the frame just encoded, then of past frames, each with its
-                (1, N, 3, 4) ``ego_from_frustum``. The first stands in for frames that the network
-                needs and that are missing.
+                (1, N, 3, 4) float64 ``ego_from_frustum``. The first stands in for frames that the
+                network needs and that are missing.
             threshold: a score.
         """
 

@@ -9,10 +9,17 @@ from torch import nn
 
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.model.bev_encoder import BEVEncoder
-from bevdepth_core.model.depth_net import DepthNet, camera_vector
+from bevdepth_core.model.depth_net import DepthNet, StereoDepthNet, camera_vector
 from bevdepth_core.model.head import CenterHead
 from bevdepth_core.model.image_encoder import ImageEncoder
-from bevdepth_core.model.view_transform import ImageFeatures, LiftSplat, ego_from_frustum
+from bevdepth_core.model.stereo_depth import StereoDepth, StereoDistribution
+from bevdepth_core.model.view_transform import (
+    ImageFeatures,
+    LiftSplat,
+    StereoFeatures,
+    ego_from_frustum,
+)
+from bevdepth_core.model.warping import source_from_reference
 from bevdepth_core.types import ModelInputs, ModelOutputs, TaskMaps
 
 
@@ -20,8 +27,8 @@ class BEVDepth(nn.Module):
     """Images and camera matrices in, head maps and depth out.
 
     ``forward`` handles a whole batch of key and earlier frames. Streaming inference calls its
-    three steps one by one: ``encode_images`` once per frame, ``splat`` whenever a pose changed,
-    ``head_maps`` on the maps of all frames.
+    steps one by one: ``encode_images`` once per frame, ``match`` in a stereo model and ``splat``
+    whenever a pose changed, ``head_maps`` on the maps of all frames.
 
     Args:
         config: every number of the model.
@@ -30,7 +37,7 @@ class BEVDepth(nn.Module):
         config: as given.
         metadata: free text saved with the weights: data, recipe, source revision.
 
-    Source: BEVDepth, arXiv 2206.10092.
+    Source: BEVDepth, arXiv 2206.10092; with ``config.stereo`` BEVStereo, arXiv 2209.10248.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -39,9 +46,7 @@ class BEVDepth(nn.Module):
         self.metadata: dict[str, str] = {}
         bev_channels = config.key_frames * config.depth_net.context_channels
         self.image_encoder = ImageEncoder(config.image_encoder)
-        self.depth_net = DepthNet(
-            self.image_encoder.out_channels, config.depth_bins.count, config.depth_net
-        )
+        self.depth_net, self.stereo = _depth_networks(config, self.image_encoder.out_channels)
         self.view_transform = LiftSplat(config)
         self.bev_encoder = BEVEncoder(bev_channels, config.bev_encoder)
         self.head = CenterHead(self.bev_encoder.out_channels, config.head)
@@ -54,12 +59,62 @@ class BEVDepth(nn.Module):
             cameras: (B, N, 27) float32 camera vector of the key frame.
         """
         batch_and_cameras = images.shape[:2]
-        depth, context = self.depth_net(
-            self.image_encoder(images.flatten(0, 1)), cameras.flatten(0, 1)
-        )
+        images, cameras = images.flatten(0, 1), cameras.flatten(0, 1)
+        if isinstance(self.depth_net, StereoDepthNet):
+            return self._stereo_features(images, cameras, batch_and_cameras)
+        depth, context = self.depth_net(self.image_encoder(images), cameras)
         return self.view_transform.refine(
             depth.unflatten(0, batch_and_cameras), context.unflatten(0, batch_and_cameras)
         )
+
+    def _stereo_features(
+        self, images: torch.Tensor, cameras: torch.Tensor, batch_and_cameras: torch.Size
+    ) -> ImageFeatures:
+        encoded, first_stage = self.image_encoder.with_first_stage(images)
+        logits, hypotheses, context = (
+            tensor.unflatten(0, batch_and_cameras) for tensor in self.depth_net(encoded, cameras)
+        )
+        return ImageFeatures(
+            logits.softmax(dim=2, dtype=torch.float32),
+            context,
+            stereo=StereoFeatures(
+                first_stage.detach().unflatten(0, batch_and_cameras), logits, hypotheses
+            ),
+        )
+
+    def match(
+        self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]]
+    ) -> tuple[list[ImageFeatures], torch.Tensor]:
+        """Compare the two frames of a stereo model with each other.
+
+        Frames after the first get no gradient, as in the official code.
+
+        Args:
+            frames: features of the key frame and of the past frame, each with its (B, N, 3, 4)
+                float64 ``ego_from_frustum`` in the same ego frame; a single frame is compared
+                with itself.
+
+        Returns:
+            The features with the depth that the comparison gives, and the first frame's depth
+            (B, N, D, h, w) for the depth loss.
+        """
+        matched, loss_depths = [], []
+        for place, (reference, matrix) in enumerate(frames):
+            source, source_matrix = frames[-1 - place]
+            with _gradient_of_key_frame(place):
+                depth = self._compared(
+                    reference, source, source_from_reference(matrix, source_matrix)
+                )
+                matched.append(self.view_transform.refine(depth.masked, reference.context))
+            loss_depths.append(depth.unmasked)
+        return matched, loss_depths[0]
+
+    def _compared(
+        self, reference: ImageFeatures, source: ImageFeatures, matrix: torch.Tensor
+    ) -> StereoDistribution:
+        assert self.stereo is not None, 'the model is no stereo model'
+        assert reference.stereo is not None and source.stereo is not None
+        return self.stereo(reference.stereo, source.stereo, matrix)
 
     def splat(self, features: ImageFeatures, ego_from_frustum: torch.Tensor) -> torch.Tensor:
         """Return the (B, C, ny, nx) BEV map of one frame, in the ego frame of
@@ -85,12 +140,33 @@ class BEVDepth(nn.Module):
                 f'images must hold {self.config.key_frames} frames for this model, got {frames}'
             )
         cameras = camera_vector(inputs.matrices.frame(0))
-        bev_maps: list[torch.Tensor] = []
-        depths: list[torch.Tensor] = []
+        matrices = [
+            ego_from_frustum(inputs.matrices.frame(frame), torch.float64)
+            for frame in range(frames)
+        ]
+        features = []
         for frame in range(frames):
-            matrix = ego_from_frustum(inputs.matrices.frame(frame))
-            with torch.set_grad_enabled(torch.is_grad_enabled() and frame == 0):
-                features = self.encode_images(inputs.images[:, frame], cameras)
-                bev_maps.append(self.splat(features, matrix))
-            depths.append(features.depth)
-        return ModelOutputs(self.head_maps(bev_maps), depths[0])
+            with _gradient_of_key_frame(frame):
+                features.append(self.encode_images(inputs.images[:, frame], cameras))
+        depth = features[0].depth
+        if self.stereo is not None:
+            features, depth = self.match(list(zip(features, matrices, strict=True)))
+        bev_maps = []
+        for frame in range(frames):
+            with _gradient_of_key_frame(frame):
+                bev_maps.append(self.splat(features[frame], matrices[frame]))
+        return ModelOutputs(self.head_maps(bev_maps), depth)
+
+
+def _gradient_of_key_frame(frame: int) -> torch.set_grad_enabled:
+    return torch.set_grad_enabled(torch.is_grad_enabled() and frame == 0)
+
+
+def _depth_networks(
+    config: ModelConfig, in_channels: int
+) -> tuple[DepthNet | StereoDepthNet, StereoDepth | None]:
+    bins = config.depth_bins.count
+    if config.stereo is None:
+        return DepthNet(in_channels, bins, config.depth_net), None
+    ranges = len(config.stereo.range_bounds) - 1
+    return StereoDepthNet(in_channels, bins, ranges, config.depth_net), StereoDepth(config)

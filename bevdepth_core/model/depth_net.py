@@ -132,16 +132,16 @@ class DepthSoftmax(nn.Module):
         return F.softmax(logits, dim=1, dtype=torch.float32)
 
 
-class DepthNet(nn.Module):
-    """Depth logits and context from image features and the camera vector.
+class CameraAwareBranches(nn.Module):
+    """Context and depth features from image features and the camera vector.
 
     Args:
         in_channels: channels of the image features.
-        depth_count: depth bins D.
+        depth_blocks: residual blocks of the depth branch.
         config: widths.
     """
 
-    def __init__(self, in_channels: int, depth_count: int, config: DepthNetConfig) -> None:
+    def __init__(self, in_channels: int, depth_blocks: int, config: DepthNetConfig) -> None:
         super().__init__()
         mid = config.mid_channels
         self.reduce = conv_norm_relu(in_channels, mid, 3, bias=True)
@@ -153,10 +153,47 @@ class DepthNet(nn.Module):
         self.context_gate = CameraGate(numbers, mid)
         self.context_head = nn.Conv2d(mid, config.context_channels, 1)
         self.depth_gate = CameraGate(numbers, mid)
-        self.depth_blocks = nn.Sequential(*(BasicBlock(mid, mid) for _ in range(3)))
+        self.depth_blocks = nn.Sequential(*(BasicBlock(mid, mid) for _ in range(depth_blocks)))
         self.pyramid = AtrousPyramid(mid)
         self.deform = DeformableConv(mid)
-        self.depth_head = nn.Conv2d(mid, depth_count, 1)
+
+    def gates(self, cameras: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the factors (n, mid, 1, 1) of context and depth features: the part of the
+        network that needs no images.
+
+        Args:
+            cameras: (n, 27) float32, see ``camera_vector``.
+        """
+        if self._intrinsics_in_network_pixels:
+            cameras = in_network_pixels(cameras)
+        cameras = self.camera_norm(cameras)
+        return self.context_gate.factors(cameras), self.depth_gate.factors(cameras)
+
+    def branches(
+        self, features: torch.Tensor, gates: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return depth features (n, mid, h, w) and context (n, C, h, w) from image features
+        (n, in_channels, h, w) and the two factors.
+        """
+        context_factors, depth_factors = gates
+        features = self.reduce(features)
+        context = self.context_head(self.context_gate(features, context_factors))
+        depth = self.depth_blocks(self.depth_gate(features, depth_factors))
+        return self.deform(self.pyramid(depth)), context
+
+
+class DepthNet(CameraAwareBranches):
+    """Depth distribution and context from image features and the camera vector.
+
+    Args:
+        in_channels: channels of the image features.
+        depth_count: depth bins D.
+        config: widths.
+    """
+
+    def __init__(self, in_channels: int, depth_count: int, config: DepthNetConfig) -> None:
+        super().__init__(in_channels, depth_blocks=3, config=config)
+        self.depth_head = nn.Conv2d(config.mid_channels, depth_count, 1)
         self.softmax = DepthSoftmax()
 
     def forward(
@@ -170,24 +207,57 @@ class DepthNet(nn.Module):
         """
         return self.gated(features, self.gates(cameras))
 
-    def gates(self, cameras: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the factors (n, mid, 1, 1) of context and depth features: the half of
-        ``forward`` that needs no images.
-
-        Args:
-            cameras: (n, 27) float32, see ``camera_vector``.
-        """
-        if self._intrinsics_in_network_pixels:
-            cameras = in_network_pixels(cameras)
-        cameras = self.camera_norm(cameras)
-        return self.context_gate.factors(cameras), self.depth_gate.factors(cameras)
-
     def gated(
         self, features: torch.Tensor, gates: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what ``forward`` returns, from image features and the two factors."""
-        context_factors, depth_factors = gates
-        features = self.reduce(features)
-        context = self.context_head(self.context_gate(features, context_factors))
-        depth = self.depth_blocks(self.depth_gate(features, depth_factors))
-        return self.softmax(self.depth_head(self.deform(self.pyramid(depth)))), context
+        depth, context = self.branches(features, gates)
+        return self.softmax(self.depth_head(depth)), context
+
+
+class StereoDepthNet(CameraAwareBranches):
+    """What ``StereoDepth`` needs of one frame: depth logits, depth hypotheses and context.
+
+    Args:
+        in_channels: channels of the image features.
+        depth_count: depth bins D.
+        range_count: depth ranges R, each with one hypothesis per pixel.
+        config: widths.
+
+    Source: BEVStereo, arXiv 2209.10248.
+    """
+
+    def __init__(
+        self, in_channels: int, depth_count: int, range_count: int, config: DepthNetConfig
+    ) -> None:
+        super().__init__(in_channels, depth_blocks=2, config=config)
+        mid = config.mid_channels
+        self.mono_head = nn.Sequential(BasicBlock(mid, mid), nn.Conv2d(mid, depth_count, 1))
+        self.hypothesis_head = nn.Sequential(
+            BasicBlock(mid, mid),
+            *_upsampled_by_2(mid),
+            *_upsampled_by_2(mid),
+            nn.Conv2d(mid, 3 * range_count, 1),
+        )
+
+    def forward(
+        self, features: torch.Tensor, cameras: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return logits (n, D, h, w), raw hypotheses (n, 3 R, 4 h, 4 w) and context (n, C, h, w).
+
+        The channels of the hypotheses are R means, R spreads and R scores, see ``StereoDepth``.
+
+        Args:
+            features: (n, in_channels, h, w).
+            cameras: (n, 27) float32, see ``camera_vector``.
+        """
+        depth, context = self.branches(features, self.gates(cameras))
+        return self.mono_head(depth), self.hypothesis_head(depth), context
+
+
+def _upsampled_by_2(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.ConvTranspose2d(channels, channels, 3, stride=2, padding=1, output_padding=1),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+    )

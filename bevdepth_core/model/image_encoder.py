@@ -76,4 +76,9 @@ class ImageEncoder(nn.Module):
         """Return (n, out_channels, H / stride, W / stride) features of (n, 3, H, W) normalized
         images.
         """
-        return self.neck(self.backbone(images))
+        return self.with_first_stage(images)[0]
+
+    def with_first_stage(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what ``forward`` returns, and the backbone's first stage at stride 4."""
+        stages = self.backbone(images)
+        return self.neck(stages), stages[0]

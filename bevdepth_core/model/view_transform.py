@@ -14,18 +14,36 @@ from bevdepth_core.types import CameraMatrices
 
 
 @dataclass(frozen=True)
+class StereoFeatures:
+    """What a stereo model compares of one frame; it depends on no other frame and on no ego pose.
+
+    Attributes:
+        features: (B, N, F, 4 h, 4 w) features of the first image stage.
+        mono_logits: (B, N, D, h, w) depth logits from this frame alone.
+        hypotheses: (B, N, 3 R, 4 h, 4 w) raw means, spreads and scores of R depth ranges.
+    """
+
+    features: torch.Tensor
+    mono_logits: torch.Tensor
+    hypotheses: torch.Tensor
+
+
+@dataclass(frozen=True)
 class ImageFeatures:
     """Output of the image branch for one frame; it can be splatted again with new camera poses.
 
     Attributes:
-        depth: (B, N, D, h, w) float32 depth distribution.
+        depth: (B, N, D, h, w) float32 depth distribution. In a stereo model it comes from this
+            frame alone until ``BEVDepth.match`` replaces it.
         context: (B, N, C, h, w).
         volume: (B, N, C, D, h, w) refined product of both, only in models with depth refinement.
+        stereo: what ``BEVDepth.match`` compares, only in stereo models.
     """
 
     depth: torch.Tensor
     context: torch.Tensor
     volume: torch.Tensor | None = None
+    stereo: StereoFeatures | None = None
 
 
 def camera_from_frustum(intrinsics: torch.Tensor, image_aug: torch.Tensor) -> torch.Tensor:
@@ -45,7 +63,7 @@ def camera_from_frustum(intrinsics: torch.Tensor, image_aug: torch.Tensor) -> to
     return torch.linalg.inv(intrinsics.double()) @ source_from_input
 
 
-def ego_from_frustum(matrices: CameraMatrices) -> torch.Tensor:
+def ego_from_frustum(matrices: CameraMatrices, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Collapse the geometry chain of each camera into one matrix.
 
     The image augmentation leaves depth alone, so undoing it, scaling by depth, back-projecting,
@@ -54,14 +72,15 @@ def ego_from_frustum(matrices: CameraMatrices) -> torch.Tensor:
 
     Args:
         matrices: of one frame.
+        dtype: of the result; stereo models compare two of these, in float64.
 
     Returns:
-        (B, N, 3, 4) float32: meters in the (augmented) ego frame from (u d, v d, d, 1), u and v
+        (B, N, 3, 4): meters in the (augmented) ego frame from (u d, v d, d, 1), u and v
         network-input pixels.
     """
     ego_from_camera = matrices.bev_aug.double()[:, None] @ matrices.key_ego_from_camera.double()
     frustum = camera_from_frustum(matrices.intrinsics, matrices.image_aug)
-    return (ego_from_camera @ frustum)[..., :3, :].float()
+    return (ego_from_camera @ frustum)[..., :3, :].to(dtype)
 
 
 class DepthRefinement(nn.Module):
@@ -133,9 +152,9 @@ class LiftSplat(nn.Module):
 
         Args:
             features: output of the image branch.
-            ego_from_frustum: (B, N, 3, 4) float32, see the function of that name.
+            ego_from_frustum: (B, N, 3, 4), see the function of that name.
         """
-        frustum = (ego_from_frustum, self.frustum_u, self.frustum_v, self.frustum_d)
+        frustum = (ego_from_frustum.float(), self.frustum_u, self.frustum_v, self.frustum_d)
         lower, cell, shape = self.grid.lower, self.grid.cell, self.grid.shape
         if features.volume is None:
             depth = features.depth.to(features.context.dtype)

@@ -1,6 +1,8 @@
-"""Circle NMS for all tasks at once: a box is suppressed by a better one whose center is near."""
+"""NMS for all tasks at once: a box is suppressed by a better one whose center is near."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -30,18 +32,56 @@ def circle_nms(centers: Tensor, valid: Tensor, limits: Tensor, most: int) -> Ten
     return kept
 
 
+def size_aware_nms(
+    centers: Tensor, half_extents: Tensor, valid: Tensor, factors: Tensor, most: int
+) -> Tensor:
+    """Return which boxes touch no better box that is kept, once all are scaled.
+
+    Args:
+        centers: as for ``circle_nms``.
+        half_extents: (T, K, 2) half of the boxes' extent along x and y, meters.
+        valid: as for ``circle_nms``.
+        factors: (T,) scale of the extents.
+        most: most boxes to keep of a task.
+
+    Returns:
+        As ``circle_nms``.
+    """
+    extents = factors[:, None, None] * half_extents
+
+    def near(best: Tensor) -> Tensor:
+        offset = centers - centers.take_along_dim(best[..., None], dim=1)
+        reach = extents + extents.take_along_dim(best[..., None], dim=1)
+        return (offset.abs() <= reach).all(dim=-1)
+
+    return _greedy(valid, most, near)
+
+
 def _reference(centers: Tensor, valid: Tensor, limits: Tensor, most: int) -> Tensor:
-    """Keep the best box of each task that is left, drop those near it, and so on."""
+    def near(best: Tensor) -> Tensor:
+        offset = centers - centers.take_along_dim(best[..., None], dim=1)
+        return (offset**2).sum(dim=-1) <= limits[:, None]
+
+    return _greedy(valid, most, near)
+
+
+def _greedy(valid: Tensor, most: int, near: Callable[[Tensor], Tensor]) -> Tensor:
+    """Keep the best box of each task that is left, drop those near it, and so on.
+
+    Args:
+        valid: (T, K) bool.
+        most: most boxes to keep of a task.
+        near: from the (T, 1) index of a box per task to (T, K), which boxes it suppresses.
+    """
     tasks, boxes = valid.shape
     alive = valid.clone()
-    kept = torch.full((tasks, most), -1, dtype=torch.int32, device=centers.device)
+    kept = torch.full((tasks, most), -1, dtype=torch.int32, device=valid.device)
     for place in range(min(most, boxes)):
         best = alive.int().argmax(dim=1, keepdim=True)  # the first one; 0 where none is left
         left = alive.gather(1, best)
         if not left.any():
             break
         kept[:, place] = torch.where(left, best, -1)[:, 0]
-        offset = centers - centers.take_along_dim(best[..., None], dim=1)
-        alive &= (offset**2).sum(dim=-1) > limits[:, None]
+        alive &= ~near(best)
         alive.scatter_(1, best, False)  # also for a limit below 0
     return kept

@@ -40,7 +40,7 @@ MOST_FLIPS = 16
 """Points of a frame (473,088) that may change cell; the official code's own float32 and float64
 runs differ in 6 to 8."""
 
-_IMAGE_STAGES = {
+IMAGE_STAGES = {
     'img_backbone.stem_pool': 'image_encoder.backbone.maxpool',
     **{f'img_backbone.stage{n}': f'image_encoder.backbone.layer{n}' for n in (1, 2, 3, 4)},
     'img_neck': 'image_encoder.neck',
@@ -59,7 +59,7 @@ _IMAGE_STAGES = {
     'depth_net.context': 'depth_net.context_head',
     'depth_aggregation_net_raw': 'view_transform.refinement.out',
 }
-_BEV_STAGES = {
+BEV_STAGES = {
     'trunk.stem': 'bev_encoder.trunk.relu',
     **{f'trunk.layer{n}': f'bev_encoder.trunk.layer{n}' for n in (1, 2, 3)},
     'bev_neck': 'bev_encoder.neck',
@@ -117,7 +117,7 @@ def compare(case: str) -> Iterator[Row]:
     variant = case.split('_', 1)[1]
     model = filled_model(variant)
     inputs = sample_inputs(case)
-    stages = _Stages(case, reference['stages'], arrays)
+    stages = Stages(case, reference['stages'], arrays)
     stages.add('image', inputs.images, TIGHT)
     with (
         torch.inference_mode(),
@@ -127,7 +127,7 @@ def compare(case: str) -> Iterator[Row]:
         outputs = model(inputs)
     stages.require_all()
     yield from stages.rows
-    yield from _compare_boxes(
+    yield from compare_boxes(
         case,
         arrays,
         decode(outputs.tasks, model.config)[0],
@@ -143,36 +143,36 @@ def compare_head_only() -> Iterator[Row]:
     numbers."""
     reference, arrays = golden('head_only_2key')
     model = filled_model('2key')
-    stages = _Stages('head_only_2key', reference['stages'], arrays, prefix='head.')
+    stages = Stages('head_only_2key', reference['stages'], arrays, prefix='head.')
     bev = torch.from_numpy((0.7 * uniform('head_input', (2, 160, 128, 128))).astype(np.float32))
     with torch.inference_mode(), _recorded(model, stages, TIGHT):
         tasks = model.head_maps([bev])
     stages.require_all()
     yield from stages.rows
     for index, boxes in enumerate(decode(tasks, model.config)):
-        yield from _compare_boxes(
+        yield from compare_boxes(
             'head_only_2key', arrays, boxes, f'sample {index}', TIGHT_BOXES, index
         )
 
 
-class _Stages:
+class Stages:
     """Compare tensors with a golden case as they come by."""
 
     def __init__(
         self, case: str, reference: dict, arrays: dict[str, np.ndarray], prefix: str = ''
     ) -> None:
         self.case, self.rows, self._prefix = case, [], prefix
-        self._reference, self._arrays = reference, arrays
+        self.reference, self._arrays = reference, arrays
 
     def row(self, stage: str, tensor: torch.Tensor, tolerance: float, note: str = '') -> Row:
         """Return the larger of two relative distances: on the stored elements, and of a random
         projection of them all."""
-        if list(tensor.shape) != self._reference[stage]['shape'] and tensor.numel() != np.prod(
-            self._reference[stage]['shape']
+        if list(tensor.shape) != self.reference[stage]['shape'] and tensor.numel() != np.prod(
+            self.reference[stage]['shape']
         ):
             raise AssertionError(
                 f'{self.case} {stage}: shape {tuple(tensor.shape)}, official '
-                f'{self._reference[stage]["shape"]}'
+                f'{self.reference[stage]["shape"]}'
             )
         values = tensor.reshape(-1).double().numpy()
         expected = self._arrays[f'{stage}/val'].astype(np.float64)
@@ -182,29 +182,29 @@ class _Stages:
         projection = values @ uniform(f'proj:{stage}', values.shape)
         # A projection on numbers uniform in [-1, 1) shrinks a random difference by sqrt(3).
         whole = (
-            abs(projection - self._reference[stage]['proj'])
+            abs(projection - self.reference[stage]['proj'])
             * np.sqrt(3)
-            / self._reference[stage]['l2']
+            / self.reference[stage]['l2']
         )
         return Row(self.case, stage + note, 'relative L2', tolerance, float(max(stored, whole)))
 
     def add(self, stage: str, tensor: torch.Tensor, tolerance: float) -> None:
         """Compare a stage if the case has it; some are stored for the key frame alone."""
-        if self._prefix + stage in self._reference:
+        if self._prefix + stage in self.reference:
             self.rows.append(self.row(self._prefix + stage, tensor, tolerance))
 
     def require_all(self) -> None:
         """Raise unless every stored stage was compared; geometry is compared by its integers."""
         compared = {row.stage for row in self.rows}
         left_out = [
-            stage for stage in self._reference if stage not in compared and 'geometry' not in stage
+            stage for stage in self.reference if stage not in compared and 'geometry' not in stage
         ]
         if left_out:
             raise AssertionError(f'{self.case}: not compared: {left_out}')
 
 
 @contextmanager
-def _recorded(model: BEVDepth, stages: _Stages, behind_grid: float) -> Iterator[None]:
+def _recorded(model: BEVDepth, stages: Stages, behind_grid: float) -> Iterator[None]:
     """Compare module outputs while the model runs; image modules run once per frame."""
     runs: Counter = Counter()
 
@@ -225,11 +225,11 @@ def _recorded(model: BEVDepth, stages: _Stages, behind_grid: float) -> Iterator[
     modules = dict(model.named_modules())
     hooks = [
         modules[name].register_forward_hook(image_hook(stage))
-        for stage, name in _IMAGE_STAGES.items()
+        for stage, name in IMAGE_STAGES.items()
         if name in modules
     ]
     hooks += [
-        modules[name].register_forward_hook(bev_hook(stage)) for stage, name in _BEV_STAGES.items()
+        modules[name].register_forward_hook(bev_hook(stage)) for stage, name in BEV_STAGES.items()
     ]
 
     def splat_hook(module, args, output):
@@ -291,7 +291,7 @@ def _voxel_index(inputs: ModelInputs, frame: int, model: BEVDepth) -> torch.Tens
 
 
 def _compare_injected(
-    case: str, stages: _Stages, arrays: dict, model: BEVDepth, kept: list[ImageFeatures]
+    case: str, stages: Stages, arrays: dict, model: BEVDepth, kept: list[ImageFeatures]
 ) -> Iterator[Row]:
     """Splat with the official indices: from there on only rounding differs, down to the boxes."""
     bev_maps = []
@@ -301,7 +301,7 @@ def _compare_injected(
         yield stages.row(f's{frame}.bev', bev_maps[-1], TIGHT, ' (stored indices)')
     with torch.inference_mode():
         tasks = model.head_maps(bev_maps)
-    yield from _compare_boxes(
+    yield from compare_boxes(
         case, arrays, decode(tasks, model.config)[0], 'stored indices', TIGHT_BOXES
     )
 
@@ -314,7 +314,7 @@ def _splat_indexed(features: ImageFeatures, index: torch.Tensor, model: BEVDepth
     )
 
 
-def _compare_boxes(
+def compare_boxes(
     case: str, arrays: dict, found: ScoredBoxes, note: str, tolerances: tuple, sample: int = 0
 ) -> Iterator[Row]:
     expected = {name: arrays[f'out/b{sample}/{name}'] for name in ('boxes', 'scores', 'labels')}
@@ -391,8 +391,12 @@ def summary(rows: list[Row]) -> dict[tuple[str, str], dict[str, Row]]:
 
 
 def main() -> None:
-    """Print the table as Markdown; exit with an error when a tolerance is missed."""
-    rows = list(all_rows())
+    """Print the table; exit with an error when a tolerance is missed."""
+    print_table(list(all_rows()))
+
+
+def print_table(rows: list[Row]) -> None:
+    """Print the rows as Markdown; exit with an error when a tolerance is missed."""
     cases = list(dict.fromkeys(row.case for row in rows))
     print(f'| stage | measure | tolerance | {" | ".join(cases)} |')
     print('| --- | --- | --- |' + ' ---: |' * len(cases))

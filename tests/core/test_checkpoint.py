@@ -1,6 +1,7 @@
 """Official and own checkpoints load completely or are rejected with a sentence."""
 
 import copy
+import dataclasses
 import json
 import subprocess
 import sys
@@ -28,7 +29,11 @@ LAYOUTS = {
     '1key': 'bev_depth_lss_r50_256x704_128x128_24e',
     '2key': 'bev_depth_lss_r50_256x704_128x128_24e_2key',
     '2key_da': 'bev_depth_lss_r50_256x704_128x128_20e_cbgs_2key_da',
+    'stereo_2key': 'bev_stereo_lss_r50_256x704_128x128_24e_2key',
+    'stereo_key4': 'bev_stereo_lss_r50_256x704_128x128_24e_key4',
+    'stereo_2key_da': 'bev_stereo_lss_r50_256x704_128x128_20e_cbgs_2key_da',
 }
+FILLED = ('1key', '2key', '2key_da')
 
 
 @pytest.fixture(scope='module')
@@ -65,7 +70,7 @@ def test_names_and_shapes_are_the_official_ones(case):
     } == expected
 
 
-@pytest.mark.parametrize('case', LAYOUTS)
+@pytest.mark.parametrize('case', FILLED)
 def test_deterministic_fill_is_the_references(case):
     expected = json.loads((DATA / f'fill_check_{case}.json').read_text())
     state = official_state_dict(filled_model(case))
@@ -142,6 +147,35 @@ def test_other_official_variants_are_recognised(case, tmp_path):
     model = BEVDepth(load_model_config(ROOT / 'config' / 'models' / f'{PRESETS[case]}.yaml'))
     save_official(model, tmp_path / 'model.pth')
     assert_same_weights(load_checkpoint(tmp_path / 'model.pth'), model)
+
+
+@pytest.mark.parametrize('case', ['stereo_2key', 'stereo_2key_da'])
+def test_official_stereo_files_load_with_the_clamp_that_they_were_trained_with(case, tmp_path):
+    config = load_model_config(ROOT / 'config' / 'models' / f'{PRESETS[case]}.yaml')
+    assert not config.stereo.clamp_mean
+    config = dataclasses.replace(
+        config, stereo=dataclasses.replace(config.stereo, clamp_mean=True)
+    )
+    model = BEVDepth(config)
+    save_official(model, tmp_path / 'model.pth')
+    assert_same_weights(load_checkpoint(tmp_path / 'model.pth'), model)
+
+
+def test_command_switches_the_clamp_of_stereo_weights_off(tmp_path):
+    preset = ROOT / 'config' / 'models' / f'{PRESETS["stereo_2key"]}.yaml'
+    model = BEVDepth(load_model_config(preset))
+    save_official(model, tmp_path / 'a.pth')
+    for name, options, clamp in (('on', [], True), ('off', ['--no-clamp-mean'], False)):
+        target = tmp_path / f'{name}.safetensors'
+        main(['convert', str(tmp_path / 'a.pth'), str(target), *options])
+        assert load_checkpoint(target).config.stereo.clamp_mean is clamp
+
+
+def test_command_refuses_to_switch_the_clamp_of_other_weights(small, tmp_path):
+    save_checkpoint(small, tmp_path / 'a.safetensors')
+    arguments = [str(tmp_path / 'a.safetensors'), str(tmp_path / 'b.safetensors')]
+    with pytest.raises(SystemExit, match='no stereo model'):
+        main(['convert', *arguments, '--no-clamp-mean'])
 
 
 def test_own_file_round_trip_keeps_config_and_metadata(small, tmp_path):

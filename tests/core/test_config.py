@@ -24,6 +24,8 @@ from bevdepth_core.config import (
     ImageSpec,
     ModelConfig,
     ScaleNMSConfig,
+    SizeAwareNMSConfig,
+    StereoConfig,
     load_model_config,
     model_config_from_dict,
     model_config_to_dict,
@@ -43,6 +45,9 @@ def test_all_presets_are_there():
         'r50_512x1408_2key',
         'r50_640x1600_2key',
         'small',
+        'stereo_r50_256x704_2key',
+        'stereo_r50_256x704_2key_da',
+        'stereo_r50_256x704_key4',
     }
 
 
@@ -69,6 +74,19 @@ def test_presets_differ_only_where_the_experiments_do():
         official, depth_net=dataclasses.replace(official.depth_net, refinement=True)
     )
     assert large == dataclasses.replace(official, image=ImageSpec(640, 1600))
+
+
+def test_stereo_presets_add_stereo_and_its_suppression():
+    folder = ROOT / 'config' / 'models'
+    for name in ('r50_256x704_2key', 'r50_256x704_2key_da'):
+        plain = load_model_config(folder / f'{name}.yaml')
+        nms = dataclasses.replace(plain.decode, size_aware_nms=SizeAwareNMSConfig())
+        assert load_model_config(folder / f'stereo_{name}.yaml') == dataclasses.replace(
+            plain, stereo=StereoConfig(), decode=nms
+        )
+    assert load_model_config(folder / 'stereo_r50_256x704_key4.yaml') == load_model_config(
+        folder / 'stereo_r50_256x704_2key.yaml'
+    )
 
 
 @pytest.mark.parametrize(

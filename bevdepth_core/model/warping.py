@@ -1,0 +1,77 @@
+"""Look up a feature map of one frame where the pixels of another frame appear."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bevdepth_core.config import ImageSpec
+
+MAP_STRIDE = 4
+"""The official code takes every map for one at stride 4. The mono logits that the mask compares
+are at stride 16, so that a pixel reads them at four times its column and row, and beyond their
+first quarter nothing. The weights were trained with this."""
+NEAREST_DEPTH_M = 1e-3
+"""Points nearer to the source camera, or behind it, have no pixel."""
+
+
+def source_from_reference(reference: Tensor, source: Tensor) -> Tensor:
+    """Return (B, N, 3, 4) float64 that takes (u d, v d, d, 1) of a pixel of the reference frame to
+    the same of the source frame.
+
+    Args:
+        reference: (B, N, 3, 4) float64 ``ego_from_frustum`` of the reference frame.
+        source: the same of the source frame, in the same ego frame.
+    """
+    return torch.linalg.solve(_square(source), _square(reference))[..., :3, :]
+
+
+def _square(matrix: Tensor) -> Tensor:
+    last_row = matrix.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*matrix.shape[:-2], 1, 4)
+    return torch.cat((matrix, last_row), dim=-2)
+
+
+def warp(maps: Tensor, depth: Tensor, matrix: Tensor, image: ImageSpec) -> Tensor:
+    """Return (n, C, h, w): the source frame's map where the reference frame's pixels appear.
+
+    Args:
+        maps: (n, C, H, W) of the source frame; outside it there are zeros.
+        depth: (n, h, w) depth of the reference frame's pixels, meters, of any value.
+        matrix: (n, 3, 4) float64, see ``source_from_reference``.
+        image: size of the network's input.
+    """
+    with torch.autocast(maps.device.type, enabled=False):
+        column, row = _source_pixels(depth.float(), matrix, image, maps.shape[-2:])
+        height, width = (MAP_STRIDE * size for size in maps.shape[-2:])
+        # The outermost pixels of _reference_rays lie half a cell outside of this grid's: the
+        # official code mixes both conventions.
+        grid = torch.stack((2 * column / (width - 1) - 1, 2 * row / (height - 1) - 1), dim=-1)
+        return F.grid_sample(maps.float(), grid, 'bilinear', 'zeros', align_corners=False)
+
+
+def _source_pixels(
+    depth: Tensor, matrix: Tensor, image: ImageSpec, map_size: torch.Size
+) -> tuple[Tensor, Tensor]:
+    """Return columns and rows (n, h, w) in network-input pixels of the source frame."""
+    rays = _reference_rays(depth, matrix, image)
+    offset = matrix[:, :, 3].float()[..., None, None]
+    u, v, z = (rays * depth[:, None] + offset).unbind(1)
+    no_pixel = z < NEAREST_DEPTH_M
+    height, width = map_size
+    # Just inside of the lower right corner: there the official code reads 1/16 of the last pixel.
+    return (
+        torch.where(no_pixel, MAP_STRIDE * width, u / z),
+        torch.where(no_pixel, MAP_STRIDE * height, v / z),
+    )
+
+
+def _reference_rays(depth: Tensor, matrix: Tensor, image: ImageSpec) -> Tensor:
+    """Return (n, 3, h, w) float32: what ``matrix`` makes of the pixels at depth 1, without its
+    offset; the pixels include the image's border.
+    """
+    rows, columns = depth.shape[-2:]
+    u = torch.linspace(0, image.width - 1, columns, device=depth.device).to(matrix.dtype)
+    v = torch.linspace(0, image.height - 1, rows, device=depth.device).to(matrix.dtype)
+    first, second, third, _ = matrix[..., None, None].unbind(2)  # (n, 3, 1, 1) each
+    return (first * u + second * v[:, None] + third).float()

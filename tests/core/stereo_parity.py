@@ -1,0 +1,350 @@
+"""Every stage of a stereo network beside the official code's numbers;
+``python -m tests.core.stereo_parity`` prints the table.
+
+The official code multiplies poses at 1,000 m from the map's origin in float32, once for the BEV
+map and once for the comparison of the frames; the two results differ by 0.1 mm. Our code uses the
+former for both. The stages are therefore compared with the official matrices of the comparison.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+from bevdepth_core.decode import decode
+from bevdepth_core.model import BEVDepth, stereo_depth
+from bevdepth_core.model.depth_net import camera_vector
+from bevdepth_core.model.stereo_depth import StereoDistribution
+from bevdepth_core.model.view_transform import (
+    ImageFeatures,
+    camera_from_frustum,
+    ego_from_frustum,
+)
+from bevdepth_core.ops import voxel_index, voxel_pooling_reference, voxel_pooling_volume
+from bevdepth_core.types import CameraMatrices, ModelInputs
+from tests.core.parity import (
+    BEV_STAGES,
+    IMAGE_STAGES,
+    MOST_FLIPS,
+    TIGHT,
+    TIGHT_BOXES,
+    Row,
+    Stages,
+    compare_boxes,
+    print_table,
+    real_images,
+)
+from tests.reference import filled_model, reference_path, stereo_golden
+
+CASES = ('stereo_real_2key', 'stereo_real_2key_da', 'stereo_real_2key_mu_clamp')
+AMPLIFIED = 5e-3
+"""Relative L2 of the stages from the first updated spread on: a candidate at a depth near 0
+projects far away, where a rounding moves it by many pixels. The official code's own float32 and
+float64 runs differ by up to 1.5e-3 there."""
+DEPTH = 2e-4
+"""Relative L2 of the depth distribution: the softmax damps it. Float32 and float64 runs of the
+official code differ by 3e-5 here and by up to 4e-4 with other weights."""
+FLIPS = 1e-2
+"""Relative L2 behind the voxel grid when indices are computed: of the past frame two points change
+cell, one of them of great weight."""
+BOXES = (0.1, 1e-2, 10)
+"""Center in meters, score, and boxes that may swap at the candidate limits, when indices are
+computed."""
+STORED_INDEX = 2e-4
+"""Relative L2 behind the voxel grid with the official indices: what is left of DEPTH."""
+
+_STEREO_IMAGE_STAGES = {
+    **{
+        stage: name
+        for stage, name in IMAGE_STAGES.items()
+        if 'depth_conv' not in stage and stage not in (
+            'img_backbone.stage1', 'depth_net.depth_logits', 'depth_net.depth_softmax',
+            'depth_aggregation_net_raw',
+        )
+    },
+    'stereo_feat': 'image_encoder.backbone.layer1',
+    'depth_net.depth_feat_conv.0': 'depth_net.depth_blocks.0',
+    'depth_net.depth_feat_conv.1': 'depth_net.depth_blocks.1',
+    'depth_net.depth_feat_conv.2_aspp': 'depth_net.pyramid',
+    'depth_net.depth_feat_conv.3_dcn_offset': 'depth_net.deform.offset',
+    'depth_net.depth_feat_conv.3_dcn': 'depth_net.deform',
+    'depth_net.mono_depth_net.0': 'depth_net.mono_head.0',
+    'depth_net.mono_depth': 'depth_net.mono_head',
+    'depth_net.mu_sigma_range_net.0': 'depth_net.hypothesis_head.0',
+    'depth_net.mu_sigma_range_net.3': 'depth_net.hypothesis_head.3',
+    'depth_net.mu_sigma_range_net.6': 'depth_net.hypothesis_head.6',
+    'depth_net.mu_sigma_range_raw': 'depth_net.hypothesis_head',
+}  # fmt: skip
+_DOWNSAMPLE_STAGES = {
+    'depth_down.relu1': 'stereo.downsample.2',
+    'depth_down.relu2': 'stereo.downsample.5',
+    'depth_down': 'stereo.downsample',
+}
+
+
+def golden_inputs(arrays: dict[str, np.ndarray]) -> ModelInputs:
+    """Return the inputs of a golden case, whose two frames have the same images."""
+    names = ('sensor2ego_mats', 'intrin_mats', 'ida_mats', 'bda_mat')
+    matrices = CameraMatrices(*(torch.from_numpy(arrays[f'in/{name}']) for name in names))
+    return ModelInputs(real_images().expand(1, 2, -1, -1, -1, -1), matrices)
+
+
+def official_pair_matrices(arrays: dict[str, np.ndarray]) -> list[torch.Tensor]:
+    """Return ``source_from_reference`` of both frames as reference, from the official poses."""
+    poses = torch.from_numpy(arrays['in/sensor2sensor_mats']).double()  # frame from key camera
+    frustums = [
+        camera_from_frustum(
+            *(torch.from_numpy(arrays[f'in/{name}'])[:, f] for name in ('intrin_mats', 'ida_mats'))
+        )
+        for f in (0, 1)
+    ]
+    matrices = []
+    for reference, source in ((0, 1), (1, 0)):
+        moved = poses[:, source] @ torch.linalg.inv(poses[:, reference])
+        matrix = torch.linalg.inv(frustums[source]) @ moved @ frustums[reference]
+        matrices.append(matrix[..., :3, :])
+    return matrices
+
+
+def case_model(case: str) -> BEVDepth:
+    """Return the filled model of a golden case."""
+    model = filled_model('stereo_2key_da' if case.endswith('_da') else 'stereo_2key')
+    if case.endswith('mu_clamp'):
+        assert model.stereo is not None
+        model.stereo._config = replace(model.stereo._config, clamp_mean=True)
+    return model
+
+
+@dataclass
+class EncodedCase:
+    """A golden case, and the features of its two frames."""
+
+    case: str
+    arrays: dict[str, np.ndarray]
+    stages: Stages
+    model: BEVDepth
+    inputs: ModelInputs
+    features: list[ImageFeatures]
+
+
+@torch.inference_mode()
+def encoded(case: str) -> EncodedCase:
+    """Compare the stages of the image branch, which handles each frame alone."""
+    reference, arrays = stereo_golden(case)
+    model, inputs = case_model(case), golden_inputs(arrays)
+    stages = Stages(case, reference['stages'], arrays)
+    stages.add('image', inputs.images, TIGHT)
+    cameras = camera_vector(inputs.matrices.frame(0))
+    features = []
+    for frame in (0, 1):
+        with _hooks(model, stages, _STEREO_IMAGE_STAGES, f's{frame}.', TIGHT):
+            features.append(model.encode_images(inputs.images[:, frame], cameras))
+        stereo = features[-1].stereo
+        assert stereo is not None
+        spreads = stereo.hypotheses[0].chunk(3, dim=1)[1]
+        stages.add(f's{frame}.depth_net.sigma', torch.nn.functional.elu(spreads) + 1, TIGHT)
+    return EncodedCase(case, arrays, stages, model, inputs, features)
+
+
+class _Noted:
+    """``Stages`` whose rows are those with the official voxel indices."""
+
+    def __init__(self, stages: Stages) -> None:
+        self._stages = stages
+
+    def add(self, stage: str, tensor: torch.Tensor, tolerance: float) -> None:
+        if stage in self._stages.reference:
+            row = self._stages.row(stage, tensor, tolerance, ' (stored indices)')
+            self._stages.rows.append(row)
+
+
+@contextmanager
+def _hooks(
+    model: BEVDepth, stages: Stages | _Noted, names: dict[str, str], prefix: str, tolerance: float
+) -> Iterator[None]:
+    modules = dict(model.named_modules())
+
+    def hook(stage: str) -> Callable[[Any, Any, torch.Tensor], None]:
+        return lambda module, args, output: stages.add(prefix + stage, output, tolerance)
+
+    with ExitStack() as removed:
+        for stage, name in names.items():
+            removed.callback(modules[name].register_forward_hook(hook(stage)).remove)
+        yield
+
+
+class _StereoStages:
+    """Compare what happens inside ``StereoDepth`` for one reference frame."""
+
+    def __init__(self, stages: Stages, frame: int, steps: int, mask_width: int) -> None:
+        self._stages, self._frame, self._steps = stages, frame, steps
+        self._mask_width = mask_width
+        self._calls: Counter[str] = Counter()
+        self._warped: list[torch.Tensor] = []
+        self._spread = torch.zeros(0)
+
+    def _add(self, name: str, tensor: torch.Tensor, tolerance: float) -> None:
+        self._stages.add(f's{self._frame}.{name}', tensor, tolerance)
+
+    def _step(self, stage: str) -> tuple[str, float]:
+        """Return the prefix and tolerance of the present call of a refinement stage."""
+        depth_range, step = divmod(self._calls[stage], self._steps)
+        self._calls[stage] += 1
+        tight = step == 0 and stage != 'updated'
+        return f'r{depth_range}.i{step}.', TIGHT if tight else AMPLIFIED
+
+    def cost_volume(self, pair, candidates, groups, *, real):  # type: ignore[no-untyped-def]
+        prefix, tolerance = self._step('cost_volume')
+        self._warped = []
+        cost = real(pair, candidates, groups)
+        self._add(prefix + 'depth_sample', candidates, tolerance)
+        self._add(prefix + 'warped', torch.stack(self._warped, dim=2), tolerance)
+        self._add(prefix + 'cost_volume', cost, tolerance)
+        return cost
+
+    def warp(self, maps, depth, matrix, image, *, real):  # type: ignore[no-untyped-def]
+        warped = real(maps, depth, matrix, image)
+        self._warped.append(warped)
+        if depth.shape[-1] == self._mask_width:
+            number = self._calls['mask_warped_mono']
+            self._calls['mask_warped_mono'] += 1
+            self._add(f'r{number}.mask_warped_mono', warped, AMPLIFIED)
+        return warped
+
+    def updated(self, candidates, spread, scores, *, real):  # type: ignore[no-untyped-def]
+        prefix, tolerance = self._step('score')
+        self._add(prefix + 'score', scores, tolerance)
+        mean, spread = real(candidates, spread, scores)
+        prefix, tolerance = self._step('updated')
+        self._add(prefix + 'sigma_after', spread, tolerance)
+        return mean, spread
+
+    def bin_density(self, depths, mean, spread, *, real):  # type: ignore[no-untyped-def]
+        number = self._calls['bin_density']
+        self._calls['bin_density'] += 1
+        self._add(f'r{number}.mu_final', mean, AMPLIFIED)
+        self._add(f'r{number}.sigma_final', spread, AMPLIFIED)
+        return real(depths, mean, spread)
+
+    def mask(self, module: Any, args: Any, output: torch.Tensor) -> None:
+        number = self._calls['mask']
+        self._calls['mask'] += 1
+        self._add(f'r{number}.mask', output.sigmoid(), AMPLIFIED)
+
+    def depth_and_mask(self, pair: Any, *, real: Callable) -> Any:
+        depth, mask = real(pair)
+        self._add('stereo_depth', depth, AMPLIFIED)
+        self._add('mask_score', mask, AMPLIFIED)
+        return depth, mask
+
+
+@contextmanager
+def _recorded_stereo(case: EncodedCase, frame: int) -> Iterator[None]:
+    """Compare the stages of the comparison of frames while it runs."""
+    stereo = case.model.stereo
+    assert stereo is not None
+    width = len(case.model.view_transform.frustum_u)
+    recorder = _StereoStages(case.stages, frame, stereo._config.iterations, width)
+    with ExitStack() as undone:
+        for name in ('cost_volume', 'warp', 'updated', 'bin_density'):
+            real = getattr(stereo_depth, name)
+            wrapped = _with_real(getattr(recorder, name), real)
+            undone.enter_context(patch.object(stereo_depth, name, wrapped))
+        wrapped = _with_real(recorder.depth_and_mask, stereo._depth_and_mask)
+        undone.enter_context(patch.object(stereo, '_depth_and_mask', wrapped))
+        undone.callback(stereo.mask.register_forward_hook(recorder.mask).remove)
+        undone.enter_context(
+            _hooks(case.model, case.stages, _DOWNSAMPLE_STAGES, f's{frame}.', AMPLIFIED)
+        )
+        yield
+
+
+def _with_real(function: Callable, real: Callable) -> Callable:
+    return lambda *args: function(*args, real=real)
+
+
+def compare(case: str) -> Iterator[Row]:
+    """Yield every comparison of one case."""
+    run = encoded(case)
+    bev_maps = {'computed': [], 'stored': []}
+    pairs = official_pair_matrices(run.arrays)
+    for frame in (0, 1):
+        features = _matched(run, frame, pairs[frame])
+        for indices, maps in bev_maps.items():
+            maps.append(_splatted(run, frame, features, indices))
+        yield _flips(run, frame)
+    both = torch.cat(bev_maps['stored'], dim=1)
+    yield run.stages.row('backbone_bev', both, STORED_INDEX, ' (stored indices)')
+    with torch.inference_mode():
+        with _hooks(run.model, _Noted(run.stages), BEV_STAGES, '', STORED_INDEX):
+            stored = run.model.head_maps(bev_maps['stored'])
+        run.stages.add('backbone_bev', torch.cat(bev_maps['computed'], dim=1), FLIPS)
+        with _hooks(run.model, run.stages, BEV_STAGES, '', FLIPS):
+            computed = run.model.head_maps(bev_maps['computed'])
+    run.stages.require_all()
+    yield from run.stages.rows
+    for note, tasks, tolerances in (
+        ('voxel indices computed', computed, BOXES),
+        ('stored indices', stored, TIGHT_BOXES),
+    ):
+        boxes = decode(tasks, run.model.config)[0]
+        yield from compare_boxes(case, run.arrays, boxes, note, tolerances)
+
+
+@torch.inference_mode()
+def _matched(run: EncodedCase, frame: int, matrix: torch.Tensor) -> ImageFeatures:
+    reference, source = run.features[frame].stereo, run.features[1 - frame].stereo
+    assert run.model.stereo is not None
+    with _recorded_stereo(run, frame):
+        depth: StereoDistribution = run.model.stereo(reference, source, matrix)
+    run.stages.add(f's{frame}.depth_softmax', depth.masked, DEPTH)
+    view = run.model.view_transform
+    refined = {'depth_aggregation_net_raw': 'view_transform.refinement.out'}
+    with _hooks(run.model, run.stages, refined if view.refinement else {}, f's{frame}.', DEPTH):
+        return view.refine(depth.masked, run.features[frame].context)
+
+
+@torch.inference_mode()
+def _splatted(run: EncodedCase, frame: int, features: ImageFeatures, indices: str) -> torch.Tensor:
+    if indices == 'computed':
+        matrix = ego_from_frustum(run.inputs.matrices.frame(frame))
+        bev = run.model.splat(features, matrix)
+        run.stages.add(f's{frame}.bev', bev, FLIPS)
+        return bev
+    index, shape = torch.from_numpy(stored_index(frame)), run.model.config.grid.shape
+    if features.volume is not None:
+        return voxel_pooling_volume(features.volume, index, shape)
+    return voxel_pooling_reference.voxel_pooling(features.depth, features.context, index, shape)
+
+
+def stored_index(frame: int) -> np.ndarray:
+    """Return the official voxel indices of one frame, (1, N, D, h, w, 3) int32."""
+    path = reference_path('stereo/golden/geometry_stereo_real_2key.npz')
+    return np.load(path)['geom_int16'][:, frame].astype(np.int32)
+
+
+def _flips(run: EncodedCase, frame: int) -> Row:
+    view, grid = run.model.view_transform, run.model.config.grid
+    matrix = ego_from_frustum(run.inputs.matrices.frame(frame))
+    axes = (view.frustum_u, view.frustum_v, view.frustum_d)
+    index = voxel_index(matrix, *axes, grid.lower, grid.cell).numpy()
+    flips = (index != stored_index(frame)).any(axis=-1).sum()
+    return Row(
+        run.case, f's{frame}.geometry_voxel_int', 'points in another cell', MOST_FLIPS, int(flips)
+    )
+
+
+def main() -> None:
+    """Print the table as Markdown; exit with an error when a tolerance is missed."""
+    print_table([row for case in CASES for row in compare(case)])
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,151 @@
+"""The detector streams stereo models: the past frame is encoded once and compared again."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from bevdepth_core.config import BEVGrid, ImageSpec, ModelConfig, SizeAwareNMSConfig, StereoConfig
+from bevdepth_core.inference import MEMORY_SPACING_NS, Detector
+from bevdepth_core.model import BEVDepth
+from bevdepth_core.types import CameraRig
+from tests.core.frames import make_frame, make_rig, two_frame_inputs
+from tests.core.streaming import assert_same_maps, head_maps
+from tests.networks import TINY
+
+
+def stereo_model(refinement: bool = False) -> BEVDepth:
+    """Return a small stereo network with random weights and batch norms that do something."""
+    torch.manual_seed(0)
+    config: ModelConfig = dataclasses.replace(
+        TINY,
+        image=ImageSpec(64, 160),
+        grid=BEVGrid(x=(-25.6, 25.6, 1.6), y=(-25.6, 25.6, 1.6)),
+        depth_net=dataclasses.replace(TINY.depth_net, refinement=refinement),
+        decode=dataclasses.replace(
+            TINY.decode, size_aware_nms=SizeAwareNMSConfig(), score_threshold=0.0
+        ),
+        stereo=StereoConfig(range_bounds=(2.0, 6.0, 18.0)),
+    )
+    model = BEVDepth(config).eval()
+    for name, buffer in model.named_buffers():
+        if name.endswith('running_var'):
+            buffer.uniform_(0.5, 1.5)
+    return model
+
+
+@pytest.fixture(scope='module')
+def model() -> BEVDepth:
+    return stereo_model()
+
+
+@pytest.mark.parametrize('refinement', [False, True])
+def test_streaming_equals_the_two_frame_forward(
+    refinement: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = stereo_model(refinement)
+    detector = Detector(model)
+    past, between, key = (make_frame(10.0 + 0.25 * n, seed=n) for n in range(3))
+    detector(past)
+    detector(between)
+    streamed, detections = head_maps(detector, key, monkeypatch)
+    with torch.inference_mode():
+        expected = model(two_frame_inputs(key, past, model.config))
+    assert detections.past_stamp_ns == past.stamp_ns and len(detections) > 0
+    assert_same_maps(streamed, expected.tasks)
+
+
+def test_the_past_frame_is_encoded_once_and_compared_again(
+    model: BEVDepth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = Detector(model)
+    network = detector._network.model
+    calls = {'encode_images': 0, '_compared': 0}
+    for name in calls:
+        real = getattr(network, name)
+
+        def counted(*args, name=name, real=real):  # type: ignore[no-untyped-def]
+            calls[name] += 1
+            return real(*args)
+
+        monkeypatch.setattr(network, name, counted)
+    detector(make_frame(0.0))
+    assert calls == {'encode_images': 1, '_compared': 1}
+    detector(make_frame(0.5))
+    assert calls == {'encode_images': 2, '_compared': 3}
+
+
+def test_the_past_frames_depth_depends_on_the_current_frame(model: BEVDepth) -> None:
+    cameras, pose = torch.zeros(1, 2, 27), torch.eye(4).double()[:3].expand(1, 2, 3, 4)
+    with torch.inference_mode():
+        past, *others = (
+            model.encode_images(torch.full((1, 2, 3, 64, 160), value), cameras)
+            for value in (0.5, 0.0, 1.0)
+        )
+        first, second = (model.match([(key, pose), (past, pose)])[0][1].depth for key in others)
+    assert not torch.allclose(first, second)
+
+
+def test_the_first_frame_is_compared_with_itself(
+    model: BEVDepth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = make_frame(3.0)
+    streamed, detections = head_maps(Detector(model), frame, monkeypatch)
+    with torch.inference_mode():
+        expected = model(two_frame_inputs(frame, frame, model.config))
+    assert detections.past_stamp_ns is None
+    assert_same_maps(streamed, expected.tasks)
+
+
+def test_the_depth_that_is_kept_is_the_one_that_is_splatted(model: BEVDepth) -> None:
+    detector = Detector(model)
+    detector.keep_depth = True
+    splatted = []
+    network = detector._network.model
+    network.view_transform.register_forward_pre_hook(
+        lambda module, args: splatted.append(args[0].depth)
+    )
+    detector(make_frame(0.0))
+    detector(make_frame(0.5, seed=1))
+    assert detector.depth is not None
+    assert torch.equal(detector.depth, splatted[1][0])
+    with torch.inference_mode():
+        alone = network.encode_images(detector._network._inputs, detector._calibration.cameras)
+    assert not torch.allclose(detector.depth, alone.depth[0])
+
+
+def test_a_past_frame_of_other_cameras_is_not_compared(model: BEVDepth) -> None:
+    rig = make_rig(4)
+    left = CameraRig(rig.names[1:], rig.intrinsics[1:], rig.ego_from_camera[1:])
+    detector = Detector(model)
+    whole, part = make_frame(0.0, rig), make_frame(0.5, left)
+    detector(whole)
+    assert detector(part).past_stamp_ns is None
+    assert detector(make_frame(1.0, left)).past_stamp_ns == part.stamp_ns
+
+
+def test_a_larger_memory_spacing_remembers_fewer_frames(model: BEVDepth) -> None:
+    remembered = {}
+    for spacing_ns in (MEMORY_SPACING_NS, 200_000_000):
+        detector = Detector(model, memory_spacing_ns=spacing_ns)
+        found = [detector(make_frame(0.1 * index)) for index in range(7)]
+        assert found[-1].past_stamp_ns is not None
+        remembered[spacing_ns] = len(detector._memory)
+    assert remembered == {MEMORY_SPACING_NS: 7, 200_000_000: 4}
+
+
+@pytest.mark.parametrize('spacing_ns', [-1, 200_000_001])
+def test_a_memory_spacing_that_loses_the_past_frame_is_rejected(
+    model: BEVDepth, spacing_ns: int
+) -> None:
+    with pytest.raises(ValueError, match='memory_spacing_ns must be 0 to 200000000'):
+        Detector(model, memory_spacing_ns=spacing_ns)
+
+
+def test_the_stereo_step_is_timed(model: BEVDepth) -> None:
+    stages = Detector(model)(make_frame(0.0)).stage_seconds
+    assert list(stages) == [
+        'preprocess', 'image_branch', 'stereo', 'view_transform', 'bev_head', 'decode',
+    ]  # fmt: skip
