@@ -176,6 +176,7 @@ setup(
             'player = bevdepth_ros.bags.player:main',
             'recorder = bevdepth_ros.bags.recorder:main',
             'nuscenes_to_bag = bevdepth_ros.bags.nuscenes_to_bag:main',
+            'bag_to_nuscenes = bevdepth_ros.bags.bag_to_nuscenes:main',
             'visualizer = bevdepth_ros.rendering.visualizer:main',
             'viewer = bevdepth_ros.viewer.node:main',
             'render = bevdepth_ros.rendering.render:main',

@@ -12,7 +12,7 @@ import numpy as np
 
 from bevdepth_core.geometry import invert_rigid
 from bevdepth_core.nuscenes.classes import LIDAR
-from bevdepth_core.synthetic.dataset.fixed_tables import token
+from bevdepth_core.nuscenes.table_files import token
 from bevdepth_core.synthetic.dataset.maps import map_origin, write_map
 from bevdepth_core.synthetic.sensors.lidar import scan
 from bevdepth_core.synthetic.sensors.render import render_camera

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR, MOVING_SPEED
+from bevdepth_core.nuscenes.table_files import token
 
 CHILD_HEIGHT = 1.4
 """Meters below which a pedestrian counts as a child."""
@@ -41,11 +40,6 @@ _CATEGORY_OF_CLASS = {
     'pedestrian': 'human.pedestrian.adult',
     'traffic_cone': 'movable_object.trafficcone',
 }
-
-
-def token(*parts: object) -> str:
-    """Return the 32 hexadecimal digits that stand for ``parts`` in every dataset."""
-    return hashlib.md5('/'.join(map(str, parts)).encode(), usedforsecurity=False).hexdigest()
 
 
 def fixed_rows() -> dict[str, list[dict]]:

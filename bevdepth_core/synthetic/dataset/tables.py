@@ -7,14 +7,13 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from pyquaternion import Quaternion
 
 from bevdepth_core.nuscenes.classes import LIDAR, MOVING_SPEED
+from bevdepth_core.nuscenes.table_files import linked, pose_fields, token
 from bevdepth_core.synthetic.dataset.capture import Drive, KeyFrame, Sensors
 from bevdepth_core.synthetic.dataset.fixed_tables import (
     attribute_tokens,
     category_token,
-    token,
     visibility_token,
 )
 from bevdepth_core.synthetic.sensors.schedule import TURNS_PER_KEY_FRAME, Shot
@@ -53,15 +52,6 @@ def drive_rows(
     return rows | {'scene': [scene | names]}
 
 
-def _linked(rows: list[dict]) -> list[dict]:
-    """Return the rows, which follow each other in time, with ``prev`` and ``next``."""
-    tokens = ['', *(row['token'] for row in rows), '']
-    return [
-        row | {'prev': before, 'next': after}
-        for row, before, after in zip(rows, tokens, tokens[2:], strict=False)
-    ]
-
-
 def _log_rows(drive: Drive) -> dict[str, list[dict]]:
     date = datetime.datetime.fromtimestamp(drive.start_us // 1_000_000, datetime.timezone.utc)
     log = {
@@ -94,19 +84,11 @@ def _calibration_rows(drive: Drive, sensors: Sensors) -> list[dict]:
         {
             'token': _calibration_token(drive, channel),
             'sensor_token': token('sensor', channel),
-            **_pose(mount),
+            **pose_fields(mount),
             'camera_intrinsic': matrix,
         }
         for channel, mount, matrix in mounts
     ]
-
-
-def _pose(target_from_source: np.ndarray) -> dict[str, list[float]]:
-    rotation = Quaternion(matrix=target_from_source[:3, :3], rtol=1e-6, atol=1e-6)
-    return {
-        'translation': target_from_source[:3, 3].tolist(),
-        'rotation': rotation.elements.tolist(),
-    }
 
 
 def _sample_token(drive: Drive, number: int) -> str:
@@ -123,7 +105,7 @@ def _sample_rows(drive: Drive, key_frames: Sequence[KeyFrame]) -> list[dict]:
         {'token': _sample_token(drive, key_frame.number), 'timestamp': stamp, 'scene_token': scene}
         for key_frame, stamp in zip(key_frames, stamps, strict=True)
     ]
-    return _linked(rows)
+    return linked(rows)
 
 
 def _sensor_data_rows(
@@ -140,10 +122,10 @@ def _sensor_data_rows(
                 {
                     'token': row['ego_pose_token'],
                     'timestamp': row['timestamp'],
-                    **_pose(world_from_ego),
+                    **pose_fields(world_from_ego),
                 }
             )
-    data = itertools.chain.from_iterable(_linked(rows) for rows in by_channel.values())
+    data = itertools.chain.from_iterable(linked(rows) for rows in by_channel.values())
     return {'ego_pose': poses, 'sample_data': list(data)}
 
 
@@ -175,7 +157,7 @@ def _annotation_rows(drive: Drive, key_frames: Sequence[KeyFrame]) -> dict[str, 
     for actor in np.flatnonzero(annotated.any(axis=0)):
         frames = [key_frames[number] for number in np.flatnonzero(annotated[:, actor])]
         instance = token('instance', drive.name, drive.seed, actor)
-        rows = _linked(
+        rows = linked(
             [
                 _annotation_row(drive, key_frame, actor, instance, moves[actor])
                 for key_frame in frames

@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
-from bevdepth_core.nuscenes.completeness import TABLES
+from bevdepth_core.nuscenes.table_files import TableFiles
 from bevdepth_core.synthetic.dataset.capture import Drive, Sensors, record
 from bevdepth_core.synthetic.dataset.fixed_tables import fixed_rows
 from bevdepth_core.synthetic.dataset.tables import drive_rows
@@ -181,7 +181,7 @@ def _record_drives(
         unit='key frame',
         disable=None if progress else True,
     )
-    with bar, _TableFiles(root / VERSION) as tables, _workers(jobs) as pool:
+    with bar, TableFiles(root / VERSION) as tables, _workers(jobs) as pool:
         tables.add(fixed_rows())
         tasks = [
             [pool.submit(record, root, drive, plan.sensors, block) for block in blocks]
@@ -224,26 +224,3 @@ def _start_worker(watched: Connection) -> None:
 def _end_with_pipe(watched: Connection) -> None:
     watched.poll(None)
     os._exit(1)
-
-
-class _TableFiles:
-    """All tables as files with a row per line, which are whole once the context is left."""
-
-    def __init__(self, folder: Path) -> None:
-        self._files = {name: (folder / f'{name}.json').open('w') for name in TABLES}
-        self._separators = dict.fromkeys(TABLES, '[\n')
-
-    def add(self, rows: dict[str, list[dict]]) -> None:
-        """Append rows to their tables."""
-        for name, added in rows.items():
-            for row in added:
-                self._files[name].write(self._separators[name] + json.dumps(row))
-                self._separators[name] = ',\n'
-
-    def __enter__(self) -> _TableFiles:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for file in self._files.values():
-            file.write('\n]\n')
-            file.close()

@@ -21,8 +21,8 @@ from bevdepth_core.nuscenes.dataset import NuScenesDataset, Sample, ground_truth
 from bevdepth_core.nuscenes.evaluation import evaluate, result_boxes, write_results
 from bevdepth_core.nuscenes.images import read_image
 from bevdepth_core.nuscenes.index import SampleIndex, load_index
+from bevdepth_core.nuscenes.table_files import token
 from bevdepth_core.synthetic import make_scene, nuscenes_like_rig, render_camera
-from bevdepth_core.synthetic.dataset.fixed_tables import token
 from bevdepth_core.synthetic.dataset.writing import SPLITS, VERSION
 from bevdepth_core.synthetic.sensors.schedule import Shot
 from bevdepth_core.types import Detections3D

@@ -1,0 +1,142 @@
+"""What becomes of a bag: which measurements are key frames and which are sweeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bevdepth_ros.bags.conversion.key_frames import PERIOD_NS, complete_times, select
+from bevdepth_ros.bags.conversion.scan import Scan
+from bevdepth_ros.bags.conversion.sources import ConversionError, Sources
+from bevdepth_ros.rig.transforms import TransformMissingError
+
+Measurement = tuple[str, int]
+"""Topic and stamp in nanoseconds."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Names of the frames in tf.
+
+    Attributes:
+        world: in which the vehicle moves.
+        base: of the vehicle.
+    """
+
+    world: str = 'map'
+    base: str = 'base_link'
+
+
+@dataclass(frozen=True)
+class KeyFrame:
+    """One sample.
+
+    Attributes:
+        stamp_ns: its time.
+        measurements: stamp by topic, one of every sensor.
+    """
+
+    stamp_ns: int
+    measurements: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Key frames and sweeps of a bag.
+
+    Attributes:
+        key_frames: in order of time.
+        sweeps: other measurements with an ego pose, at most half a second from a key frame.
+    """
+
+    key_frames: tuple[KeyFrame, ...]
+    sweeps: frozenset[Measurement]
+
+    def without(self, failed: frozenset[Measurement]) -> Plan:
+        """Return the plan without these measurements and the key frames that need them."""
+        kept = tuple(
+            frame for frame in self.key_frames if not failed & set(frame.measurements.items())
+        )
+        return Plan(kept, self.sweeps - failed)
+
+    def scenes(self) -> list[list[KeyFrame]]:
+        """Return the key frames scene by scene."""
+        stamps = np.array([frame.stamp_ns for frame in self.key_frames], np.int64)
+        return [[self.key_frames[index] for index in scene] for scene in select(stamps)]
+
+
+def make_plan(
+    scan: Scan, sources: Sources, frames: Frames, slop_ns: int, with_sweeps: bool
+) -> Plan:
+    """Choose key frames at the stamps of the annotations, or else of the lidar, or else of the
+    first camera.
+
+    Raises:
+        ConversionError: there are no ego poses, or no time at which every sensor has a message.
+    """
+    sensors = {
+        topic: _with_pose(scan, frames, np.array(found.stamps_ns, np.int64))
+        for topic, found in scan.sensors.items()
+    }
+    if not any(len(stamps) for stamps in sensors.values()):
+        raise ConversionError(_no_poses(scan, frames))
+    if sources.annotations:
+        reference, times = sources.annotations, np.array(sorted(scan.annotations), np.int64)
+        times = _with_pose(scan, frames, times)
+    else:
+        reference = sources.lidar or sources.cameras[0].image_topic
+        times = sensors[reference]
+    times, chosen = complete_times(times, list(sensors.values()), slop_ns)
+    if not len(times):
+        counts = ', '.join(f'{len(stamps)} on {topic}' for topic, stamps in sensors.items())
+        raise ConversionError(
+            f'at no stamp of {reference} all sensors have a message within {slop_ns * 1e-9:g} s '
+            f'(messages with an ego pose: {counts}); check the clocks, or raise --slop'
+        )
+    key_frames = tuple(
+        _key_frame(int(times[row]), sensors, chosen[row])
+        for scene in select(times)
+        for row in scene
+    )
+    return Plan(key_frames, _sweeps(key_frames, sensors) if with_sweeps else frozenset())
+
+
+def _key_frame(time_ns: int, sensors: Mapping[str, np.ndarray], chosen: np.ndarray) -> KeyFrame:
+    stamps = zip(sensors, chosen.tolist(), strict=True)
+    return KeyFrame(time_ns, {topic: int(sensors[topic][index]) for topic, index in stamps})
+
+
+def _with_pose(scan: Scan, frames: Frames, stamps_ns: np.ndarray) -> np.ndarray:
+    knows = scan.transforms.knows
+    return np.array(
+        [stamp for stamp in stamps_ns.tolist() if knows(frames.world, frames.base, stamp)],
+        np.int64,
+    )
+
+
+def _no_poses(scan: Scan, frames: Frames) -> str:
+    stamp = next(iter(scan.sensors.values())).stamps_ns[0]
+    try:
+        scan.transforms.at(frames.world, frames.base, stamp)
+        reason = ''
+    except TransformMissingError as error:
+        reason = f'{error}; '
+    return (
+        f'there are no ego poses: {reason}record /tf, set --world-frame and --base-frame, or '
+        'give the topic of the odometry with --odometry'
+    )
+
+
+def _sweeps(
+    key_frames: tuple[KeyFrame, ...], sensors: Mapping[str, np.ndarray]
+) -> frozenset[Measurement]:
+    keys = {item for frame in key_frames for item in frame.measurements.items()}
+    times = np.array([frame.stamp_ns for frame in key_frames], np.int64)
+    return frozenset(
+        (topic, stamp)
+        for topic, stamps in sensors.items()
+        for stamp in stamps.tolist()
+        if (topic, stamp) not in keys and np.abs(times - stamp).min() <= PERIOD_NS
+    )

@@ -1,0 +1,176 @@
+"""First pass through a bag: stamps, calibrations, transforms and annotations, but no images."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from nav_msgs.msg import Odometry
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CameraInfo
+from tf2_msgs.msg import TFMessage
+from tqdm import tqdm
+from vision_msgs.msg import Detection3DArray
+
+from bevdepth_ros.bags.conversion.sources import ConversionError, ImageSource, Sources
+from bevdepth_ros.bags.reader import Bag
+from bevdepth_ros.bags.recorded_transforms import RecordedTransforms
+from bevdepth_ros.rig.intrinsics import Intrinsics, intrinsics_of
+from bevdepth_ros.rig.stamps import stamp_ns
+
+_HEADER = 'iII'
+_HEADER_BYTES = 4 + struct.calcsize(_HEADER)
+_LONGEST_FRAME = 256
+
+
+@dataclass
+class Measurements:
+    """The messages of one sensor.
+
+    Attributes:
+        frame_id: of the first message.
+        stamps_ns: header stamps; sorted and unique after the scan.
+    """
+
+    frame_id: str = ''
+    stamps_ns: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Scan:
+    """What a bag holds besides images and points.
+
+    Attributes:
+        sensors: by topic, cameras and the lidar.
+        intrinsics: by image topic.
+        transforms: tf of the whole bag.
+        annotations: detections by stamp, nanoseconds.
+        notes: sentences for the user.
+    """
+
+    sensors: dict[str, Measurements]
+    intrinsics: dict[str, Intrinsics]
+    transforms: RecordedTransforms
+    annotations: dict[int, Detection3DArray]
+    notes: list[str]
+
+
+def read_header(data: bytes) -> tuple[int, str]:
+    """Return stamp in nanoseconds and frame of a serialized message that begins with a header.
+
+    Raises:
+        ValueError: it is too short, or its frame is not a text.
+    """
+    order = '<' if data[1] & 1 else '>'
+    if len(data) < _HEADER_BYTES:
+        raise ValueError('it has no header')
+    seconds, nanoseconds, length = struct.unpack_from(order + _HEADER, data, 4)
+    text = data[_HEADER_BYTES : _HEADER_BYTES + length]
+    if not 1 <= length <= _LONGEST_FRAME or len(text) < length or seconds < 0:
+        raise ValueError('its header is damaged')
+    return seconds * 10**9 + nanoseconds, text[:-1].decode()
+
+
+def scan_bag(bag: Bag, sources: Sources) -> Scan:
+    """Read everything but images and points.
+
+    Raises:
+        ConversionError: a calibration is missing or invalid, or a sensor has no messages.
+    """
+    scanner = _Scanner(sources, (bag.end_ns - bag.start_ns) * 1e-9)
+    names = {'/tf', '/tf_static', *scanner.takers}
+    total = sum(topic.count for name, topic in bag.topics.items() if name in names)
+    messages = bag.messages(names)
+    for topic, _, data in tqdm(
+        messages, 'reading bag', total, unit='message', leave=False, disable=None
+    ):
+        scanner.take(topic, data)
+    return scanner.result()
+
+
+class _Scanner:
+    """Collects what the messages of a bag hold."""
+
+    def __init__(self, sources: Sources, duration_s: float) -> None:
+        self._sources = sources
+        self._infos: dict[str, CameraInfo] = {}
+        self._invalid, self._changed = Counter[str](), set[str]()
+        self._annotations: dict[int, Detection3DArray] = {}
+        self._transforms = RecordedTransforms(duration_s)
+        topics = [source.image_topic for source in sources.cameras]
+        topics += [sources.lidar] if sources.lidar else []
+        self._sensors = {topic: Measurements() for topic in topics}
+        self.takers = {
+            **dict.fromkeys(topics, self._take_measurement),
+            **{source.info_topic: self._take_info for source in sources.cameras},
+        }
+        if sources.annotations:
+            self.takers[sources.annotations] = self._take_annotations
+        if sources.odometry:
+            self.takers[sources.odometry] = self._take_odometry
+
+    def take(self, topic: str, data: bytes) -> None:
+        """Add a message; count it if it cannot be read."""
+        try:
+            self.takers.get(topic, self._take_tf)(topic, data)
+        except Exception:  # rclpy and tf2 raise many types on damaged messages
+            self._invalid[topic] += 1
+
+    def _take_tf(self, topic: str, data: bytes) -> None:
+        message = deserialize_message(data, TFMessage)
+        self._transforms.add(message, static=topic == '/tf_static')
+
+    def _take_odometry(self, topic: str, data: bytes) -> None:
+        self._transforms.add_odometry(deserialize_message(data, Odometry))
+
+    def _take_annotations(self, topic: str, data: bytes) -> None:
+        message = deserialize_message(data, Detection3DArray)
+        self._annotations[stamp_ns(message)] = message
+
+    def _take_info(self, topic: str, data: bytes) -> None:
+        info = deserialize_message(data, CameraInfo)
+        first = self._infos.setdefault(topic, info)
+        if _calibration(first) != _calibration(info):
+            self._changed.add(topic)
+
+    def _take_measurement(self, topic: str, data: bytes) -> None:
+        stamp, frame_id = read_header(data)
+        measurements = self._sensors[topic]
+        measurements.stamps_ns.append(stamp)
+        measurements.frame_id = measurements.frame_id or frame_id
+
+    def result(self) -> Scan:
+        """Return what was collected."""
+        for topic, measurements in self._sensors.items():
+            measurements.stamps_ns = sorted(set(measurements.stamps_ns))
+            if not measurements.stamps_ns:
+                raise ConversionError(f'no message on {topic} can be read')
+        notes = [
+            f'{count} damaged messages on {topic} are left out'
+            for topic, count in sorted(self._invalid.items())
+        ]
+        notes += [
+            f'{topic} changes within the bag; its first calibration is used for all images'
+            for topic in sorted(self._changed)
+        ]
+        intrinsics = {
+            s.image_topic: self._intrinsics(s.info_topic, s) for s in self._sources.cameras
+        }
+        return Scan(self._sensors, intrinsics, self._transforms, self._annotations, notes)
+
+    def _intrinsics(self, topic: str, source: ImageSource) -> Intrinsics:
+        if topic not in self._infos:
+            raise ConversionError(
+                f'camera {source.channel} has no CameraInfo: no message on {topic}'
+            )
+        try:
+            return intrinsics_of(self._infos[topic], source.rectified)
+        except ValueError as error:
+            raise ConversionError(f'camera {source.channel} {error}') from error
+
+
+def _calibration(info: CameraInfo) -> tuple:
+    arrays = (np.asarray(values).tobytes() for values in (info.k, info.d, info.p, info.r))
+    return (info.width, info.height, info.distortion_model, *arrays)

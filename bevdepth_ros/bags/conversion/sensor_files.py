@@ -1,0 +1,88 @@
+"""Messages as files of a dataset: images without distortion, and point clouds."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image as PillowImage
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from sensor_msgs_py.point_cloud2 import read_points
+
+from bevdepth_ros.rig.compressed_images import Format
+from bevdepth_ros.rig.conversions import image_from_message
+from bevdepth_ros.rig.intrinsics import Intrinsics
+from bevdepth_ros.rig.undistortion import Undistorter
+
+MAX_PIXELS = 50_000_000
+"""Larger images are left out."""
+JPEG_QUALITY = 95
+_OPTIONAL = (('intensity', 'i', 'reflectivity'), ('ring', 'channel', 'line'))
+"""Names of the fourth and the fifth column in the clouds of lidar drivers."""
+
+
+def write_image(
+    path: Path,
+    channel: str,
+    data: bytes,
+    is_compressed: bool,
+    intrinsics: Intrinsics,
+    undistort: Undistorter,
+) -> None:
+    """Write an image as a JPEG file, without lens distortion.
+
+    A JPEG in color without distortion keeps its bytes.
+
+    Raises:
+        ValueError: the image is damaged or does not fit its calibration.
+    """
+    message = deserialize_message(data, CompressedImage if is_compressed else Image)
+    image = image_from_message(message, MAX_PIXELS)
+    intrinsics.require_size(image)
+    if intrinsics.distortion is not None:
+        image = undistort(channel, image, intrinsics.matrix, intrinsics.distortion)
+    elif is_compressed and _is_plain_jpeg(message):
+        path.write_bytes(bytes(message.data))
+        return
+    bgr = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode('.jpg', bgr, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
+    path.write_bytes(encoded.tobytes())
+
+
+def _is_plain_jpeg(message: CompressedImage) -> bool:
+    """Return True if every reader of the file gets the colors of the decoded image."""
+    if Format.parse(message.format).is_swapped:
+        return False
+    with PillowImage.open(io.BytesIO(bytes(message.data))) as image:
+        return image.format == 'JPEG' and image.mode == 'RGB'
+
+
+def write_points(path: Path, data: bytes) -> None:
+    """Write a cloud as nuScenes does: float32 x y z intensity ring; points that are not finite
+    are left out, columns that the cloud lacks are 0.
+
+    Raises:
+        ValueError: the cloud is damaged or has no x, y and z.
+    """
+    points = cloud_columns(deserialize_message(data, PointCloud2))
+    points.astype(np.float32).tofile(path)
+
+
+def cloud_columns(message: PointCloud2) -> np.ndarray:
+    """Return (n, 5) float64 x y z in meters, intensity and ring; errors as ``write_points``."""
+    names = [field.name for field in message.fields]
+    if not {'x', 'y', 'z'} <= set(names):
+        raise ValueError(f'the cloud has the fields {names}, but not x, y and z')
+    try:
+        points = np.ravel(read_points(message))
+    except Exception as error:  # a layout that does not fit its data raises many types
+        raise ValueError(f'the cloud is damaged: {error}') from error
+    columns = [points[name].astype(np.float64) for name in 'xyz']
+    for choices in _OPTIONAL:
+        name = next((name for name in choices if name in names), None)
+        columns.append(np.zeros(len(points)) if name is None else points[name].astype(np.float64))
+    stacked = np.column_stack(columns)
+    return stacked[np.isfinite(stacked[:, :3]).all(axis=1)]

@@ -1,0 +1,138 @@
+"""Chooses the topics of a bag that become sensors of a dataset."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bevdepth_ros.bags.topics import Topic
+
+COMPRESSED, RAW = 'sensor_msgs/msg/CompressedImage', 'sensor_msgs/msg/Image'
+INFO, CLOUD = 'sensor_msgs/msg/CameraInfo', 'sensor_msgs/msg/PointCloud2'
+DETECTIONS, ODOMETRY = 'vision_msgs/msg/Detection3DArray', 'nav_msgs/msg/Odometry'
+
+
+class ConversionError(Exception):
+    """A bag cannot become a part of a dataset; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """A camera of the bag.
+
+    Attributes:
+        channel: name of the camera in the dataset.
+        image_topic: its images, raw or compressed.
+        info_topic: its CameraInfo, beside the images as image_transport has it.
+        rectified: whether the images are free of lens distortion.
+    """
+
+    channel: str
+    image_topic: str
+    info_topic: str
+    rectified: bool
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The topics that are converted.
+
+    Attributes:
+        cameras: in the order of the options, or of their names.
+        lidar: empty if there is none.
+        annotations: Detection3DArray; empty if there is none.
+        odometry: poses that replace tf; empty for tf alone.
+    """
+
+    cameras: tuple[ImageSource, ...]
+    lidar: str
+    annotations: str
+    odometry: str
+
+
+def image_source(topic: str, all_rectified: bool) -> ImageSource:
+    """Return the camera of an image topic; ``/front/image_raw/compressed`` is camera ``front``."""
+    base = topic.removesuffix('/compressed')
+    namespace, _, name = base.rpartition('/')
+    channel = re.sub(r'\W+', '_', (namespace or name).strip('/'))
+    rectified = all_rectified or name.startswith('image_rect')
+    return ImageSource(channel, topic, f'{namespace}/camera_info', rectified)
+
+
+def choose_cameras(
+    topics: Mapping[str, Topic], wanted: Sequence[str] | None, all_rectified: bool
+) -> tuple[ImageSource, ...]:
+    """Return the cameras of the image topics ``wanted``, or of all that have CameraInfo for None.
+
+    Of several image topics of one camera the compressed one is used, then the first by name.
+
+    Raises:
+        ConversionError: a topic is missing or has another type, a camera has no CameraInfo, or
+            there is no camera at all.
+    """
+    if wanted is not None:
+        for topic in wanted:
+            _require(topics, topic, (COMPRESSED, RAW), '--cameras')
+        sources = [image_source(topic, all_rectified) for topic in wanted]
+    else:
+        sources = _all_cameras(topics, all_rectified)
+    if not sources:
+        raise ConversionError(
+            f'the bag has no images with a CameraInfo beside them; it has {_listed(topics)}'
+        )
+    channels = [source.channel for source in sources]
+    for source in sources:
+        if channels.count(source.channel) > 1:
+            raise ConversionError(f'--cameras names camera {source.channel} more than once')
+        if not _has(topics, source.info_topic, (INFO,)):
+            raise ConversionError(
+                f'camera {source.channel} has no CameraInfo: the bag has no messages on '
+                f'{source.info_topic}; record this topic, or leave out the camera with --cameras'
+            )
+    return tuple(sources)
+
+
+def _all_cameras(topics: Mapping[str, Topic], all_rectified: bool) -> list[ImageSource]:
+    found: dict[str, ImageSource] = {}
+    for kind in (COMPRESSED, RAW):
+        for topic in sorted(name for name in topics if _has(topics, name, (kind,))):
+            source = image_source(topic, all_rectified)
+            if _has(topics, source.info_topic, (INFO,)):
+                found.setdefault(source.channel, source)
+    return [found[channel] for channel in sorted(found)]
+
+
+def choose_one(topics: Mapping[str, Topic], kind: str, wanted: str | None, option: str) -> str:
+    """Return the topic of type ``kind`` that an option names, or the only one for None.
+
+    Raises:
+        ConversionError: the topic is missing, has another type, or there are several.
+    """
+    if wanted is not None:
+        if wanted:
+            _require(topics, wanted, (kind,), option)
+        return wanted
+    found = sorted(name for name in topics if _has(topics, name, (kind,)))
+    if len(found) > 1:
+        raise ConversionError(
+            f'the bag has {kind} on {", ".join(found)}: choose one with {option}, or none with '
+            f"{option} ''"
+        )
+    return found[0] if found else ''
+
+
+def _has(topics: Mapping[str, Topic], name: str, kinds: Sequence[str]) -> bool:
+    return name in topics and topics[name].message_type in kinds and topics[name].count > 0
+
+
+def _require(topics: Mapping[str, Topic], name: str, kinds: Sequence[str], option: str) -> None:
+    if not _has(topics, name, kinds):
+        raise ConversionError(
+            f'{option}: the bag has no {" or ".join(kinds)} on {name}; it has {_listed(topics)}'
+        )
+
+
+def _listed(topics: Mapping[str, Topic]) -> str:
+    lines = [f'{topic.name} ({topic.message_type}, {topic.count})' for topic in topics.values()]
+    return ', '.join(sorted(lines)) or 'no topics'
