@@ -14,7 +14,7 @@ LINKED := .venv/ament.done
 REFERENCE ?= ../shared/reference
 # One thread per process: otherwise the threads of two test processes take the CPU from the nodes under test.
 PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
-LONG_TESTS := tests/packaging tests/fuzz tests/faults tests/soak
+LONG_TESTS := tests/packaging tests/resume tests/fuzz tests/faults tests/soak
 NODE_TESTS := tests/core tests/ros/rig tests/ros/detections tests/ros/detector --ignore=tests/core/nuscenes --ignore=tests/core/synthetic
 
 help: ## list the commands
@@ -36,7 +36,7 @@ test: $(LINKED) ## run the tests of the packages and programs; ARGS='-k name' se
 
 test-all: test golden test-long ## run every test: test, golden and test-long
 
-test-long: $(LINKED) ## run the longer tests: packaging, fuzzing, the fault matrix, a minute of soak
+test-long: $(LINKED) ## run the longer tests: packaging, resumed training, fuzzing, the fault matrix, a minute of soak
 	@source env.sh
 	$(PYTEST) $(LONG_TESTS) $(ARGS)
 
