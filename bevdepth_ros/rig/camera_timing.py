@@ -13,11 +13,11 @@ Deviation and lateness together therefore separate a wrong clock from another tr
 
 from __future__ import annotations
 
+import cmath
 import math
 import statistics
 from collections import deque
 from collections.abc import Iterable
-from itertools import pairwise
 
 WINDOW = 20
 """Images that rates, deviations and arrival times are measured over."""
@@ -320,6 +320,18 @@ def drift(values: Iterable[float]) -> float:
     return statistics.median(values[half:]) - statistics.median(values[:half])
 
 
-def largest_gap(stamps: list[int]) -> int:
-    """Return the largest distance between neighbors of ``stamps``, which are in order."""
-    return max((later - earlier for earlier, later in pairwise(stamps)), default=0)
+def phase(stamps: Iterable[int], anchor: list[int], period: int) -> tuple[float, float]:
+    """Return by how much stamps are later than the last of the anchor camera, and its standard
+    error; ``period`` and all others in nanoseconds.
+    """
+    turns = [cmath.exp(2j * math.pi * (nearest(one, anchor) / period)) for one in stamps]
+    mean = sum(turns) / len(turns)
+    scatter = math.sqrt(-2 * math.log(min(1.0, max(abs(mean), 1e-9))))
+    share = 1 / (2 * math.pi)
+    place = cmath.phase(mean) * share % 1.0
+    return place * period, scatter * share * period * math.sqrt(2 / len(turns))
+
+
+def nearest(stamp: int, anchor: list[int]) -> int:
+    """Return how much later ``stamp`` is than the nearest one of ``anchor``."""
+    return min((stamp - one for one in anchor), key=abs)
