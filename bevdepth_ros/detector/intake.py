@@ -6,16 +6,13 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from message_filters import Subscriber
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 
 from bevdepth_ros.detector.diagnostics import Monitor
@@ -38,37 +35,18 @@ GRAPH_CHECKS = 4
 """The publishers of the topics are checked in every n-th call of ``check``."""
 
 
-LONGEST_TRANSPORT_S = 1.0
-"""A longer transport is a difference between the clocks of two machines."""
-
-
-def transport_s(source_timestamp_ns: int) -> float:
-    """Return the time since the middleware took a message from its publisher, seconds; 0 if the
-    middleware does not tell, or the publisher's machine has another time.
-    """
-    seconds = (time.time_ns() - source_timestamp_ns) * 1e-9
-    return seconds if 0 <= seconds <= LONGEST_TRANSPORT_S else 0.0
-
-
 class GuardedSubscriber(Subscriber):
     """Catches exceptions of callbacks, which would end the executor."""
 
     def __init__(self, on_error: Callable[[Exception], None], *args: Any, **kwargs: Any) -> None:
-        self._on_error, self.transport_s = on_error, 0.0
+        self._on_error = on_error
         super().__init__(*args, **kwargs)
 
-    def _receive(self, msg: Any) -> None:
+    def callback(self, msg: Any) -> None:
         try:
             super().callback(msg)
         except Exception as error:
             self._on_error(error)
-
-    def _receive_with_info(self, msg: Any, info: dict[str, Any]) -> None:
-        self.transport_s = transport_s(info.get('source_timestamp', 0))
-        self._receive(msg)
-
-    # rclpy counts the parameters of a callback: with two it gets the time stamps of the message.
-    callback = _receive_with_info if hasattr(Subscription, 'CallbackType') else _receive
 
 
 class Intake:
@@ -101,7 +79,6 @@ class Intake:
         self._sources = settings.camera_sources
         self._subscribers: list[GuardedSubscriber] = []
         self._last_set_ns = self._checks = 0
-        self._transport_s = 0.0
         self._timeout_s = settings.camera_timeout_s
         self._shared: dict[str, int] = {}
         self._infos_to_receive = [one for one in self._sources if not one.info_file]
@@ -168,7 +145,7 @@ class Intake:
                 incompatible_qos=lambda _: self._report_qos(source)
             ),
         )
-        subscriber.registerCallback(self._take_image, source, subscriber)
+        subscriber.registerCallback(self._take_image, source)
         return subscriber
 
     def _subscribe_info(self, source: CameraSource) -> None:
@@ -200,10 +177,7 @@ class Intake:
         self._subscribers.append(subscriber)
         return subscriber
 
-    def _take_image(
-        self, message: Any, source: CameraSource, subscriber: GuardedSubscriber
-    ) -> None:
-        self._transport_s = subscriber.transport_s
+    def _take_image(self, message: Any, source: CameraSource) -> None:
         stamp = stamp_ns(message)
         if stamp <= 0:
             sentence = (
@@ -228,7 +202,7 @@ class Intake:
             sentence = 'image stamps went backwards: past frames are forgotten'
             self._node.get_logger().warning(sentence, throttle_duration_sec=LOG_PERIOD_S)
         self._last_set_ns = mean_ns
-        self._on_set(replace(images, transport_s=self._transport_s))
+        self._on_set(images)
 
     # Reports
 

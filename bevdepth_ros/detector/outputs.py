@@ -49,8 +49,7 @@ class DetectionResult:
         frame: the images that they were detected in.
         depth: (N, D, h, w) depth distribution of its cameras; None unless it is published.
         config: of the network.
-        received: time.monotonic() when the middleware took the last image of the set from its
-            publisher, or when it arrived if that is unknown, seconds.
+        received: time.monotonic() when the last image of the set was received, seconds.
         stage_seconds: duration so far, by stage.
     """
 

@@ -144,7 +144,6 @@ class Worker:
         if self._stopping.is_set():
             return
         seconds = {
-            'transport': images.transport_s,
             'waiting': started - images.received,
             **built.seconds,
             'checks': ready - started - sum(built.seconds.values()),
@@ -158,7 +157,7 @@ class Worker:
                 built.frame,
                 self._detector.depth,
                 self._detector.config,
-                images.received - images.transport_s,
+                images.received,
                 seconds,
             )
         )

@@ -99,14 +99,12 @@ class ImageSet:
         messages: sensor_msgs/CompressedImage or Image of these cameras.
         stamps_ns: int64, their header stamps.
         received: time.monotonic() when the last of them was received, seconds.
-        transport_s: time that the last of them took from its publisher, seconds; 0 if unknown.
     """
 
     cameras: tuple[int, ...]
     messages: tuple
     stamps_ns: np.ndarray
     received: float
-    transport_s: float = 0.0
 
     @property
     def spread_s(self) -> float:
