@@ -333,7 +333,10 @@ class HeadConfig:
             f'head.tasks must hold 1 to {MAX_CLASSES} classes',
         )
         twice = sorted({name for name in names if names.count(name) > 1})
-        _require(not twice, f'head.tasks must hold each class once, got more of {twice}')
+        _require(
+            not twice,
+            f'head.tasks must contain each class once, but repeats {twice}',
+        )
         for task in self.tasks:
             _require_finite('head.tasks.nms_distance_squared', task.nms_distance_squared)
 

@@ -4,8 +4,8 @@
     ros2 run bevdepth_ros weights download 2key_da_ema
     ros2 run bevdepth_ros weights verify
 
-Without ROS: ``python -m bevdepth_core.downloads``. A download that was interrupted goes on where
-it ended; the proxy of the environment (``https_proxy``) is used. Size and hash of a file are
+Without ROS: ``python -m bevdepth_core.downloads``. An interrupted download is resumed; the proxy
+in the environment (``https_proxy``) is used. Size and hash of a file are
 recorded when it is downloaded for the first time, and compared later. The file is converted to
 safetensors, which every program then accepts by its name (``checkpoint:=2key_da_ema``).
 """
@@ -48,12 +48,12 @@ def download(
         weights: which ones.
         folder: the cache; an interrupted download stays there as ``<file>.part``.
         url: folder of the release, or of a mirror of it.
-        report: receives progress in words.
-        file: the official file where it was downloaded by other means; stays as it is.
+        report: receives progress messages.
+        file: the official file, if it was downloaded by other means; it is not changed.
 
     Raises:
-        DownloadError: the server, the connection or the content of the file is at fault.
-        CheckpointError: the file holds no BEVDepth weights.
+        DownloadError: the download failed, or the content of the file is wrong.
+        CheckpointError: the file does not contain BEVDepth weights.
         OSError: the folder cannot be written.
     """
     target = folder / f'{weights.name}{SUFFIX}'
@@ -143,7 +143,7 @@ def _sha256(path: Path) -> str:
 
 
 def listing(folder: Path) -> str:
-    """Return the known weights and where they are, in words."""
+    """Return a list of the known weights and their locations as text."""
     lines = [f'{name:<14}ships with this package' for name in shipped_names()]
     for name, weights in OFFICIAL.items():
         is_there = (folder / f'{name}{SUFFIX}').is_file()

@@ -83,4 +83,4 @@ def _decoded(place: int, file: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(file), formats=('JPEG', 'PNG')) as image:
             return np.asarray(image.convert('RGB'))
     except Exception as error:  # Pillow raises many types on foreign bytes
-        raise ValueError(f'image {place} is no whole JPEG or PNG: {error}') from error
+        raise ValueError(f'image {place} is not a complete JPEG or PNG: {error}') from error

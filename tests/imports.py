@@ -38,6 +38,6 @@ def imported_names(source: str, path: Path) -> set[str]:
 
 
 def is_ros(name: str) -> bool:
-    """Tell whether ``name`` belongs to ROS: one of its libraries, or a package of messages."""
+    """Return True if ``name`` belongs to ROS: one of its libraries, or a package of messages."""
     top = name.split('.')[0]
     return top in ROS_LIBRARIES or top.endswith(('_msgs', '_interfaces'))

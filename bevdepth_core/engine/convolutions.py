@@ -16,15 +16,15 @@ from bevdepth_core.model.layers import MultiScaleNeck
 from bevdepth_core.ops.max_pool import max_pool
 
 CLEARLY_SLOWER = 1.1
-"""Margin against noise. Times are taken outside of graphs, where the second and third launch of
-separate kernels count more than within."""
+"""Margin for noise of the measurement. Times are measured without CUDA graphs; there, the launches
+of separate kernels cost more than in a graph."""
 
 
 PartType = TypeVar('PartType', bound=nn.Module)
 
 
 def part(module: object, kind: type[PartType]) -> PartType:
-    """Return ``module``, whose type PyTorch's containers forget, after a check."""
+    """Return ``module`` with its type checked; PyTorch's containers return untyped modules."""
     if not isinstance(module, kind):
         raise TypeError(f'expected {kind.__name__}, got {type(module).__name__}')
     return module
@@ -49,8 +49,8 @@ def folded(
 
 
 class FusedConv(nn.Module):
-    """Convolution, optional sum, ReLU; in half precision on CUDA one kernel, unless separate
-    kernels are faster.
+    """Convolution, optional sum and ReLU. In half precision on CUDA they are one kernel, unless
+    separate kernels are faster.
 
     Args:
         conv: for stride, padding and dilation.
@@ -142,8 +142,8 @@ class FusedBlock(nn.Module):
 class FusedNeck(nn.Module):
     """The neck's branches, each one convolution.
 
-    A transposed convolution whose stride is its kernel is a 1x1 convolution to all pixels of its
-    squares.
+    A transposed convolution whose stride equals its kernel size is a 1x1 convolution that computes
+    all pixels of each square.
     """
 
     def __init__(self, neck: MultiScaleNeck) -> None:

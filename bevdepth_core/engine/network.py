@@ -22,9 +22,7 @@ class InferenceNetwork(Protocol):
     stage_seconds: dict[str, float]
 
     def prepare(self, cameras: int) -> None:
-        """Do what frames of up to ``cameras`` cameras need once; the first such frame does it
-        otherwise.
-        """
+        """Initialize for up to ``cameras`` cameras; otherwise, the first frame does it."""
 
     def set_images(self, images: Sequence[np.ndarray | torch.Tensor]) -> None:
         """Take the N images (H, W, 3) uint8 RGB of a new frame; sizes may differ."""
@@ -55,8 +53,8 @@ class InferenceNetwork(Protocol):
 
         Args:
             frames: features of the frame just encoded, then of past frames, each with its
-                (1, N, 3, 4) float64 ``ego_from_frustum``. The first stands in for frames that the
-                network needs and that are missing.
+                (1, N, 3, 4) float64 ``ego_from_frustum``. The first one replaces missing
+                past frames.
             threshold: a score.
         """
 

@@ -9,8 +9,8 @@ import torch
 
 
 def device_seconds(work: Callable[[], object], runs: int = 5) -> float:
-    """Return the shortest time of ``work`` on the current CUDA device; the first two runs, which
-    choose kernels, do not count.
+    """Return the shortest time of ``work`` on the current CUDA device, without the first two runs,
+    in which libraries choose kernels.
     """
     times = []
     for _ in range(2 + runs):
@@ -24,9 +24,9 @@ def device_seconds(work: Callable[[], object], runs: int = 5) -> float:
 
 
 class StageTimer:
-    """Measures stages that follow each other, without waiting for any but the last one.
+    """Measures consecutive stages; the CPU waits only for the end of the last one.
 
-    On the CPU, where the steps run for tests only, every time is 0.
+    On the CPU, every time is 0.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Source images on their way to the device, and the plan by which each size of them is resized."""
+"""Copies source images to the device and stores a resize plan per image size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bevdepth_core.ops.image_resize import ResizePlan
 from bevdepth_core.preprocess import ImageTransform
 
 COPY_THREADS = 4
-"""Threads that copy images to page-locked memory: one alone reaches a fraction of the memory's
+"""Threads that copy images to page-locked memory; a single thread uses only part of the memory
 bandwidth."""
 
 
@@ -29,7 +29,7 @@ class ImageUploader:
     def upload(
         self, images: Sequence[np.ndarray | torch.Tensor]
     ) -> tuple[list[torch.Tensor], list[ResizePlan]]:
-        """Return (H, W, 3) tensors on the device and their plans; numpy images travel through
+        """Return (H, W, 3) tensors on the device and their plans; numpy images are copied through
         page-locked memory.
         """
         arrays = {

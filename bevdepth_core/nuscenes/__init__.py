@@ -1,1 +1,1 @@
-"""Everything that knows the nuScenes classes, cameras and formats."""
+"""Code that depends on the nuScenes classes, cameras and formats."""

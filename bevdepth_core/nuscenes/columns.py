@@ -1,6 +1,6 @@
-"""The samples of a scene as arrays, read from the tables of a nuScenes-format dataset.
+"""Reads the samples of a scene as arrays from the tables of a nuScenes-format dataset.
 
-Annotations keep the name of their category, so that the arrays hold for every class list.
+Annotations keep the name of their category, so the arrays are valid for every class list.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ VECTORS = {'center': ('translation', 3), 'size': ('size', 3), 'quaternion': ('ro
 """Columns of an annotation: name in the tables, and how many numbers."""
 PER_ANNOTATION = ('category', 'attribute', *VECTORS, 'velocity', 'points')
 UNKNOWN_POINTS = -1
-"""Point count of an annotation whose tables hold none."""
+"""Point count of an annotation without a count in the tables."""
 
 
 class InvalidAnnotationError(ValueError):

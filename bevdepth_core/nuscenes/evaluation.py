@@ -63,7 +63,7 @@ def result_boxes(token: str, detections: Detections3D, world_from_ego: Pose) -> 
         detections: boxes in the ego frame.
         world_from_ego: pose of that frame, ``SampleRecord.world_from_ego()``.
     """
-    turn = Quaternion(world_from_ego.quaternion).normalised
+    turn = Quaternion(world_from_ego.quaternion).normalized
     matrix = turn.rotation_matrix
     boxes = detections.boxes
     centers = boxes.center @ matrix.T + world_from_ego.translation
@@ -140,7 +140,9 @@ def evaluate(
         _tokens(devkit, split_scenes(dataroot, version, split)), results['results'], split
     )
     if not devkit.sample_annotation:
-        raise ValueError(f'{dataroot} {version} has no annotations to score split {split!r} with')
+        raise ValueError(
+            f'{dataroot} {version} has no annotations for split {split!r} to evaluate it'
+        )
     return _official_summary(devkit, results, split, output_dir)
 
 

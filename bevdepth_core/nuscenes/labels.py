@@ -1,4 +1,4 @@
-"""From categories of annotations to labels of a class list, with a count of what is excluded."""
+"""Converts annotation categories to labels of a class list, and counts excluded annotations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choice of the samples of an epoch."""
+"""Selects the samples of an epoch."""
 
 from __future__ import annotations
 

@@ -35,8 +35,8 @@ def voxel_index(
         cell: size of a cell along x, y, z, meters.
 
     Returns:
-        (B, N, D, H, W, 3) int32, truncated towards zero; -1 where the coordinate is no int32, such
-        as NaN.
+        (B, N, D, H, W, 3) int32, truncated towards zero; -1 where the coordinate does not fit into
+        int32, such as NaN.
 
     Raises:
         ValueError: a shape or device that does not fit, named.

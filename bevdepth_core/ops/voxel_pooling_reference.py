@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 OUTSIDE = -1
-"""Index of a coordinate that is no int32, such as NaN: like any negative index it lies outside
-every grid."""
+"""Index of a coordinate that does not fit into int32, such as NaN: like any negative index it lies
+outside every grid."""
 
 
 def voxel_index(

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
             'fewer --jobs'
         )
     except KeyboardInterrupt:
-        sys.exit('interrupted: nothing was left behind')
+        sys.exit('interrupted: the unfinished dataset was removed')
     print(
         f'{options.root}: {VERSION}, {options.train_scenes} scenes in {SPLITS[0]}, '
         f'{options.val_scenes} in {SPLITS[1]}'
@@ -58,13 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('root', help='folder of the new dataset')
     parser.add_argument(
-        '--train-scenes', type=int, default=8, help='scenes to train on (%(default)s)'
+        '--train-scenes', type=int, default=8, help='training scenes (%(default)s)'
     )
     parser.add_argument(
         '--val-scenes',
         type=int,
         default=2,
-        help='scenes of other seeds and calibrations to score on (%(default)s)',
+        help='validation scenes, with other seeds and calibrations (%(default)s)',
     )
     parser.add_argument(
         '--duration', type=float, default=20.0, help='seconds of a scene (%(default)s)'
@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition('x')
     if not (width.isdecimal() and height.isdecimal()):
-        raise argparse.ArgumentTypeError(f'{text!r} is no size such as 1600x900')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a size such as 1600x900')
     return int(width), int(height)
 
 

@@ -1,4 +1,4 @@
-"""mAP and NDS during training, on the samples of the validation."""
+"""Computes mAP and NDS on the validation samples during training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _LOG = logging.getLogger(__name__)
 
 
 class ValidationScore(Callback):
-    """Decode the boxes of every validation batch, and log ``val/mAP`` and ``val/NDS`` of them all.
+    """Callback that decodes the boxes of every validation batch and logs ``val/mAP`` and
+    ``val/NDS``.
 
     Args:
         network: decodes the boxes.

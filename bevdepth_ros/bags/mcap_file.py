@@ -84,7 +84,7 @@ class McapFile:
         self._stream = path.open('rb')
         try:
             if self._stream.read(len(MAGIC)) != MAGIC:
-                raise ValueError('it does not begin as an MCAP file does')
+                raise ValueError('it does not begin with the signature of an MCAP file')
             counts = self._read_summary() or self._count_messages()
         except BaseException:
             self._stream.close()

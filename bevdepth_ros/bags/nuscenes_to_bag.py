@@ -161,7 +161,7 @@ def run(options: argparse.Namespace) -> list[str]:
     Raises:
         ConversionError: a bag was not written, or no such scene.
         ValueError: the tables are not complete or name what they must not.
-        FileExistsError: something that is no bag stands where a bag should go.
+        FileExistsError: the output path exists and is not a bag.
     """
     names = chosen_scenes(
         options.dataroot, options.version, None if options.all else options.scene

@@ -121,7 +121,7 @@ def _pattern(text: str) -> str:
     try:
         re.compile(text)
     except re.error as error:
-        raise argparse.ArgumentTypeError(f'{text} is no regular expression: {error}') from error
+        raise argparse.ArgumentTypeError(f'{text} is not a regular expression: {error}') from error
     return text
 
 
@@ -132,7 +132,7 @@ def _renaming(text: str) -> tuple[str, str]:
     try:
         validate_topic_name(new)
     except InvalidTopicNameException as error:
-        raise argparse.ArgumentTypeError(f'{new} is no topic name: {error}') from error
+        raise argparse.ArgumentTypeError(f'{new} is not a topic name: {error}') from error
     return old, new
 
 

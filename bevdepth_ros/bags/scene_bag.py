@@ -142,7 +142,8 @@ def _write_points(
     values = np.fromfile(path, np.float32)
     if values.size % LIDAR_COLUMNS:
         raise ValueError(
-            f'{path} is no lidar file of {LIDAR_COLUMNS} floats per point: it holds {values.size}'
+            f'{path} is not a lidar file of {LIDAR_COLUMNS} floats per point: it holds '
+            f'{values.size}'
         )
     bag.write_point_cloud(stream.channel, stamp_ns, values.reshape(-1, LIDAR_COLUMNS))
 

@@ -122,7 +122,7 @@ class SqliteFile:
                 'SELECT type, rootpage FROM sqlite_schema WHERE name = ?1', (table,)
             ).fetchall()
             if len(kinds) != 1 or kinds[0][0] != 'table' or not kinds[0][1]:
-                raise ValueError(f'it has no table {table}: it is no storage file of rosbag2')
+                raise ValueError(f'it has no table {table}: it is not a storage file of rosbag2')
             stored = {
                 row[1] for row in self._execute(f'PRAGMA table_xinfo({table})') if not row[6]
             }
@@ -160,7 +160,7 @@ class SqliteFile:
         )
 
     def _valid_rows(self, query: str, values: tuple[int | str, ...] = ()) -> Iterator[_Row]:
-        """Yield rows up to the first broken page, without rows that are no messages."""
+        """Yield rows up to the first broken page, without rows that are not messages."""
         try:
             for row, number, stamp_ns, data in self._execute(query, values):
                 if number in self._topics and isinstance(stamp_ns, int):

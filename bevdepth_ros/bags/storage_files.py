@@ -84,7 +84,7 @@ def open_file(path: Path, temporary: Path) -> StorageFile:
     """Open one storage file; a compressed one is unpacked into the folder ``temporary``.
 
     Raises:
-        ValueError: it is no storage file.
+        ValueError: it is not a storage file.
         OSError: it cannot be read.
     """
     if not path.is_file():

@@ -59,7 +59,8 @@ ARGUMENTS = [
     _argument(
         'bag',
         '',
-        'Folder or file of a rosbag2 to replay; the launch ends with it. Empty: live cameras.',
+        'Folder or file of a rosbag2 to replay; the launch ends when the replay ends. Empty: live '
+        'cameras.',
     ),
     _argument('rate', '1.0', 'Speed of the replay relative to real time.'),
     _argument('start', '0.0', 'Seconds of the bag to leave out at its beginning.'),
@@ -293,11 +294,11 @@ def is_launched_directly(launch_file: str, argv: Sequence[str]) -> bool:
 
 
 def unknown_arguments(words: Iterable[str]) -> list[str]:
-    """Return one sentence per word ``name:=value`` whose name is no argument."""
+    """Return one sentence per word ``name:=value`` whose name is not an argument."""
     known = [argument.name for argument in ARGUMENTS]
     names = [word.partition(':=')[0] for word in words]
     return [
-        f'{name} is no argument of {LAUNCH_FILE}'
+        f'{name} is not an argument of {LAUNCH_FILE}'
         f'{suggestion(name, known) or "; `--show-args` lists all arguments"}'
         for name in names
         if name not in known

@@ -99,7 +99,7 @@ def _mount(name: str, ego_from_camera: np.ndarray, training: TrainingRig) -> lis
     if min(gaps) > YAW_MARGIN_DEG:
         nearest = training.yaw_deg[int(np.argmin(gaps))]
         clauses.append(
-            f'{name} looks to {yaw:.0f} degrees, the nearest camera of training to {nearest:.0f}'
+            f'{name} faces {yaw:.0f} degrees, the nearest training camera {nearest:.0f}'
         )
     return clauses
 

@@ -115,7 +115,7 @@ class RigSettings:
     )
     base_frame_height_m: float = parameter(
         0.0,
-        'Height of base_frame above the ground, meters; not 0 if base_frame is not on the ground.',
+        'Height of base_frame above the ground, meters; 0 if base_frame is on the ground.',
         low=-2.0,
         high=5.0,
     )

@@ -3,10 +3,10 @@ alternating in one run.
 
 python -m tests.benchmarks.bench_loader [--draws N]
 
-The official path decodes with Pillow, resizes, crops, flips and rotates with Pillow and normalises
-with numpy to float32. Ours hands over uint8, which is normalised on the device. Pictures are the
-reference's six real ones, draws those of training, time is CPU time of one thread, medians over
-draws.
+The official path decodes with Pillow, resizes, crops, flips and rotates with Pillow and normalizes
+with numpy to float32. Our loader returns uint8, which is normalized on the device. It reads the
+six images of the reference with the augmentations of training. Times are CPU times of one thread,
+medians over random augmentations.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def test_a_set_is_decoded_in_order_as_pillow_does():
 
 def test_a_broken_file_is_named_by_its_place():
     files = [encoded('JPEG'), encoded('JPEG')[:200], b'']
-    with pytest.raises(ValueError, match='image 1 is no whole JPEG or PNG'):
+    with pytest.raises(ValueError, match='image 1 is not a complete JPEG or PNG'):
         JpegDecoder('cpu')(files)
 
 

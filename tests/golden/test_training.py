@@ -1,4 +1,4 @@
-"""Targets, losses and gradients beside the official code's."""
+"""Compares targets, losses and gradients with those of the official code."""
 
 from __future__ import annotations
 

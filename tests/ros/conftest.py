@@ -21,7 +21,7 @@ from tests.ros.graph import Graph
 
 @pytest.fixture
 def domain_id(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Yield a domain that nobody on this machine is in, set for this process and its children."""
+    """Yield a ROS domain that is unused on this machine, set for this process and its children."""
     with own_domain(monkeypatch) as domain:
         yield domain
 
@@ -35,8 +35,7 @@ def module_graph() -> Iterator[Graph]:
 
 @contextmanager
 def own_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Each test takes another domain than that of its process: one that was killed lives on in its
-    old one for 20 s."""
+    """Each test uses a new domain: a killed process stays visible in its old domain for 20 s."""
     domain, lease = free_domain()
     for name, value in domain_variables(domain).items():
         monkeypatch.setenv(name, value)
@@ -62,8 +61,7 @@ def _running_graph() -> Iterator[Graph]:
 
 @pytest.fixture(scope='session')
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a checkpoint with random weights of a network that costs next to nothing, the same on
-    every run."""
+    """Return a checkpoint of a tiny network with random weights, the same on every run."""
     return write_tiny_checkpoint(tmp_path_factory.mktemp('weights') / 'tiny.safetensors')
 
 

@@ -1,5 +1,5 @@
-"""A running ROS graph for tests: nodes on an executor of their own, waiting with a deadline,
-collected messages."""
+"""A running ROS graph for tests: nodes on their own executor, waits with a deadline, and recorded
+messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 
 PATIENCE_S = 120.0
-"""Longest wait for what must happen; long, since a shared machine may be slow."""
+"""Longest wait for an expected event; long, because a shared machine may be slow."""
 
 
 class Graph:
@@ -34,7 +34,7 @@ class Graph:
         return node
 
     def stop(self) -> None:
-        """Stop spinning: nodes must not be destroyed before."""
+        """Stop spinning; nodes may be destroyed only after that."""
         self._ended.set_result(None)
         self._thread.join()
         self.executor.shutdown()
@@ -50,7 +50,7 @@ class Graph:
         return messages
 
     def diagnostics(self) -> Diagnostics:
-        """Return what /diagnostics says from now on."""
+        """Return an object that records /diagnostics from now on."""
         return Diagnostics(self.collect(DiagnosticArray, '/diagnostics', 100))
 
     def _spin(self) -> None:
@@ -63,7 +63,7 @@ class Graph:
 
 
 class Diagnostics:
-    """What each area of the detector says."""
+    """The diagnostics of each area of the detector."""
 
     def __init__(self, messages: list):
         self._messages = messages
@@ -79,27 +79,27 @@ class Diagnostics:
         return {} if status is None else {value.key: value.value for value in status.values}
 
     def reports(self, area: str, words: str) -> bool:
-        """Tell whether the newest status of ``area`` is no OK and contains ``words``."""
+        """Return True if the newest status of ``area`` is not OK and contains ``words``."""
         status = self.status(area)
         return (
             status is not None and status.level != DiagnosticStatus.OK and words in status.message
         )
 
-    def ever_said(self, area: str, words: str) -> bool:
-        """Tell whether any status of ``area`` contained ``words``."""
+    def was_reported(self, area: str, words: str) -> bool:
+        """Return True if any status of ``area`` contained ``words``."""
         statuses = [status for message in list(self._messages) for status in message.status]
         return any(
             words in status.message for status in statuses if status.name.endswith(f': {area}')
         )
 
     def is_ok(self, area: str) -> bool:
-        """Tell whether the newest status of ``area`` is OK."""
+        """Return True if the newest status of ``area`` is OK."""
         status = self.status(area)
         return status is not None and status.level == DiagnosticStatus.OK
 
 
 def wait_until(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
-    """Return when ``condition`` holds; fail with ``what`` when it never does."""
+    """Wait until ``condition`` is true; fail with ``what`` if it does not become true in time."""
     deadline = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline, f'never came: {what}'

@@ -108,7 +108,9 @@ def _call(node: Node, name: str, service: Any, service_name: str, request: Any) 
     full = name if name.startswith('/') else f'/{name}'
     client = node.create_client(service, f'{full}/{service_name}')
     if not client.wait_for_service(DISCOVERY_S):
-        raise LifecycleError(f'{full} is no lifecycle node in this domain; see `ros2 node list`')
+        raise LifecycleError(
+            f'{full} is not a lifecycle node in this domain; see `ros2 node list`'
+        )
     future = client.call_async(request)
     rclpy.spin_until_future_complete(node, future, timeout_sec=RESPONSE_S)
     if not future.done():

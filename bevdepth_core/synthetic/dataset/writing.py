@@ -144,7 +144,7 @@ def _require_free(root: Path, force: bool) -> None:
     present = sorted(os.listdir(root)) if root.is_dir() else []
     if (root.exists() and not root.is_dir()) or not set(present) <= set(_FOLDERS):
         raise FileExistsError(
-            f'{root} is there and is no dataset of this program: choose another folder'
+            f'{root} exists and was not written by this program: choose another folder'
         )
     if present and not force:
         raise FileExistsError(

@@ -106,7 +106,7 @@ class _Solids:
         low, high: (n, 3) bounds.
         normals, offsets: (n, p, 3) and (n, p) planes; inside is where normal times point is below
             the offset.
-        balls: (n, 4) center and radius, radius 0 for what is no ball.
+        balls: (n, 4) center and radius, radius 0 for other shapes.
         brightness: (n,).
         corners: (n, 8, 3) of the bounds, from the sensor, in its frame.
         nearest, farthest: (n,) horizontal distance of the bounds from the sensor.

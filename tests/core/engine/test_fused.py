@@ -1,4 +1,4 @@
-"""The folded network is the network, up to rounding."""
+"""The folded network gives the results of the network, up to rounding."""
 
 import copy
 
@@ -55,7 +55,7 @@ def test_the_merged_head_agrees_with_the_head():
 
 
 @torch.inference_mode()
-def test_the_two_halves_of_the_depth_net_are_the_whole():
+def test_the_two_halves_of_the_depth_net_give_the_result_of_the_whole():
     net = random_model().depth_net
     features, cameras = torch.randn(2, 4 * 32, 8, 20), torch.randn(2, 27)
     depth, context = net(features, cameras)
@@ -73,7 +73,7 @@ def test_half_precision_keeps_geometry_and_camera_numbers_in_float32():
     assert {parameter.dtype for parameter in network.head.parameters()} == {torch.float16}
 
 
-def test_the_model_itself_is_left_alone():
+def test_folding_does_not_change_the_model():
     model = random_model()
     before = copy.deepcopy(model.state_dict())
     fused(model, CPU, torch.float16)

@@ -39,7 +39,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def validation(tmp_path_factory):
-    """A sample of a scene of one frame, which is its own past."""
+    """The sample of a scene with one frame, which is used as its own past frame."""
     return dataset(make_dataroot(tmp_path_factory.mktemp('one_frame') / 'dataset', frames=1))[0]
 
 

@@ -148,7 +148,7 @@ def test_one_usable_box_is_enough(tmp_path):
         ({}, -1, True),
     ],
 )
-def test_a_box_counts_unless_it_is_known_to_hold_no_point(tmp_path, counts, points, used):
+def test_a_box_is_excluded_only_if_its_point_count_is_zero(tmp_path, counts, points, used):
     root = write_own_dataset(tmp_path / 'data', [OwnBox('car', counts=counts)], frames=1)
     record = load(root)[0]
     assert record.annotations.points.tolist() == [points]
@@ -279,7 +279,7 @@ def test_an_impossible_box_is_named_with_its_sample_and_dataset(tmp_path, change
         load(root)
 
 
-def test_impossible_boxes_that_are_not_used_do_no_harm(tmp_path):
+def test_impossible_boxes_are_accepted_if_they_are_not_used(tmp_path):
     flat = {'size': [0.0, 4.0, 1.6]}
     boxes = [
         OwnBox('tram', counts=SEEN, changes=flat),

@@ -45,7 +45,7 @@ def test_existing_files_are_not_overwritten(drives_root, tmp_path, force):
     taken = tmp_path / 'photos'
     taken.mkdir()
     (taken / 'holiday.jpg').write_text('mine')
-    with pytest.raises(SystemExit, match='photos is there and is no dataset'):
+    with pytest.raises(SystemExit, match='photos exists and was not written by this program'):
         command.main([str(taken), *force])
     assert (taken / 'holiday.jpg').read_text() == 'mine'
     before = digests(drives_root)

@@ -189,8 +189,8 @@ def test_unknown_arguments_are_reported_when_the_file_is_launched_directly(
     with pytest.raises(ArgumentsError) as caught:
         read_arguments(launch_context(words), str(LAUNCH_FILE))
     assert str(caught.value) == (
-        'chekpoint is no argument of detect.launch.py; did you mean checkpoint?; '
-        'xyzzy is no argument of detect.launch.py; `--show-args` lists all arguments'
+        'chekpoint is not an argument of detect.launch.py; did you mean checkpoint?; '
+        'xyzzy is not an argument of detect.launch.py; `--show-args` lists all arguments'
     )
 
 

@@ -97,7 +97,7 @@ def test_answers_go_on_when_a_bag_starts_again_and_each_of_its_rounds_has_all_po
         node.answers(count)
     assert np.isfinite(node.velocities()).all()
     wait_until(lambda: node.diagnostics.is_ok('tf'), 'the end of all reports')
-    assert not node.diagnostics.ever_said('tf', 'without ego motion')
+    assert not node.diagnostics.was_reported('tf', 'without ego motion')
 
 
 def test_a_broken_image_costs_its_camera_one_frame_and_nothing_more(detector):

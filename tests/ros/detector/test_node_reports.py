@@ -94,9 +94,9 @@ def test_cameras_that_return_together_are_not_reported_one_by_one(detector):
     wait_until(lambda: node.diagnostics.reports('cameras', 'all cameras are silent'), 'the pause')
     node.rig.send_all(15.0)
     node.answers(2)
-    assert not node.diagnostics.ever_said('cameras', 'no image of right')
-    assert not node.diagnostics.ever_said('sets', 'none fit into a set')
-    assert not node.diagnostics.ever_said('sets', 'image sets were lost')
+    assert not node.diagnostics.was_reported('cameras', 'no image of right')
+    assert not node.diagnostics.was_reported('sets', 'none fit into a set')
+    assert not node.diagnostics.was_reported('sets', 'image sets were lost')
 
 
 def test_camera_info_that_is_not_latched_causes_no_warning(detector, capfd):

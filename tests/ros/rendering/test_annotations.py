@@ -1,4 +1,4 @@
-"""True boxes between two annotations."""
+"""Tests the interpolation of annotated boxes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def history(*annotations: Annotation) -> AnnotationHistory:
     return result
 
 
-def test_between_two_annotations_an_object_is_on_its_way_with_its_velocity() -> None:
+def test_an_object_is_interpolated_between_two_annotations_with_its_velocity() -> None:
     known = history(annotation(1, {'car': (3.0, -3.1)}), annotation(0, {'car': (1.0, 3.1)}))
     boxes, labels = known.at(HALF_SECOND_NS // 4, np.eye(4))
     np.testing.assert_allclose(boxes.center, [(1.5, 0, 1)])
@@ -36,7 +36,7 @@ def test_between_two_annotations_an_object_is_on_its_way_with_its_velocity() -> 
     assert labels.tolist() == [0]
 
 
-def test_after_the_last_annotation_an_object_goes_on_for_half_a_gap_and_no_longer() -> None:
+def test_an_object_is_extrapolated_for_at_most_half_an_annotation_period() -> None:
     known = history(annotation(0, {'car': (1.0, 0)}), annotation(1, {'car': (2.0, 0)}))
     boxes, _ = known.at(round(1.5 * HALF_SECOND_NS), np.eye(4))
     np.testing.assert_allclose(boxes.center, [(2.5, 0, 1)])
@@ -50,12 +50,12 @@ def test_an_object_without_an_id_is_shown_with_its_own_annotation_only() -> None
     np.testing.assert_allclose(boxes.center, [(2, 0, 1)])
 
 
-def test_boxes_come_out_in_the_frame_of_the_vehicle() -> None:
+def test_boxes_are_returned_in_the_frame_of_the_vehicle() -> None:
     world_from_ego = np.array(((0.0, -1, 0, 1), (1, 0, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)))
     boxes, _ = history(annotation(0, {'car': (3.0, 0)})).at(0, world_from_ego)
     np.testing.assert_allclose(boxes.center, [(0, -2, 1)], atol=1e-6)
     assert boxes.yaw[0] == pytest.approx(-np.pi / 2)
 
 
-def test_nothing_is_known_without_annotations() -> None:
+def test_no_boxes_are_returned_without_annotations() -> None:
     assert history().at(0, np.eye(4)) is None

@@ -1,4 +1,4 @@
-"""A camera rig in simulated time, which knows the trigger cycle of every image."""
+"""A simulated camera rig in simulated time that records the trigger cycle of every image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHECK_S, TIMEOUT_S = 0.25, 1.0
 
 
 def image(stamp_ns: int, cycle: int = 0) -> SimpleNamespace:
-    """Return a message that remembers its trigger cycle."""
+    """Return a message that contains its trigger cycle."""
     return SimpleNamespace(
         header=SimpleNamespace(stamp=Time(nanoseconds=stamp_ns).to_msg()), cycle=cycle
     )
@@ -25,16 +25,16 @@ def image(stamp_ns: int, cycle: int = 0) -> SimpleNamespace:
 
 @dataclass
 class SimulatedRig:
-    """Cameras of one trigger, and what a synchronizer makes of their images.
+    """Cameras with one trigger, and the image sets that a synchronizer forms from their images.
 
     Attributes:
-        offsets_s: place of each camera in the trigger cycle.
+        offsets_s: offset of each camera within the trigger cycle.
         period_s: of the trigger.
         jitter_s: standard deviation of stamps.
         loss: probability that an image is lost.
         arrival_s: images arrive up to this much later than their stamps, at random.
         sets: image sets so far.
-        possible: trigger cycles so far of which no image was lost.
+        possible: trigger cycles so far without a lost image.
     """
 
     offsets_s: Sequence[float]
@@ -74,7 +74,7 @@ class SimulatedRig:
         shift_s: Callable[[int, float], float] = lambda camera, time_s: 0.0,
         missing: Sequence[int] = (),
     ) -> None:
-        """Let the trigger run.
+        """Simulate trigger cycles.
 
         Args:
             seconds: how long.
@@ -129,7 +129,7 @@ class SimulatedRig:
             self._next_check_s += CHECK_S
 
     def cycles(self, images: ImageSet) -> set[int]:
-        """Return the trigger cycles that the images of a set are of."""
+        """Return the trigger cycles of the images of a set."""
         return {message.cycle for message in images.messages}
 
     def mixed(self) -> list[ImageSet]:

@@ -1,4 +1,4 @@
-"""Who may read the live view, tried with real handshakes."""
+"""Tests with real handshakes who may read the live view."""
 
 from __future__ import annotations
 
