@@ -80,7 +80,8 @@ class CameraTiming:
         self._settled_at: tuple[int, float] | None = None
 
     def forget_rate(self) -> None:
-        """Measure the rate by the newest images alone."""
+        """Measure the rate and the offset by the newest images alone."""
+        self.stamps = deque(list(self.stamps)[1 - RATE_CHANGE :], WINDOW)
         self._intervals = deque(list(self._intervals)[-RATE_CHANGE:], WINDOW)
         self.period_ns = self._usual_interval() if self._intervals else 0
         self._hold = 0
@@ -260,7 +261,7 @@ class CameraTiming:
         if not is_new and error_ns < abs(by) / 4:  # arrival times are precise enough to decide
             may_return = abs(self.arrival_shift_ns()) + error_ns < abs(by) / 2
         else:
-            may_return = is_new or has_settled
+            may_return = is_new or (has_settled and abs(self.arrival_shift_ns()) <= error_ns)
         if may_return and not is_at_place:
             may_return = allowed[0] < self.offset_ns + by < allowed[1]
             self.offset_ns += round(by) if may_return else 0

@@ -300,3 +300,12 @@ def test_of_two_cameras_that_do_not_fit_none_is_left_out():
     one.run(4.0)
     assert one.synchronizer.members == [0, 1]
     assert not one.sets
+
+
+def test_a_clock_that_jumped_by_many_cycles_never_comes_back_at_a_new_offset():
+    """Arrival times scatter by more than a cycle, but by less than the jump."""
+    one = SimulatedRig((0.0, 0.002, 0.004), 1 / 60, arrival_s=0.03)
+    one.run(3.0)
+    one.run(5.0, lambda camera, _: -11.5 / 60 if camera == 1 else 0.0)
+    assert one.synchronizer.cameras[1].state == 'misaligned'
+    assert not one.mixed()
