@@ -76,6 +76,8 @@ def folded_model(model: BEVDepth, dtype: torch.dtype) -> BEVDepth:
 def fused(model: BEVDepth, device: torch.device, dtype: torch.dtype) -> FusedNetwork:
     """Return the parts of ``folded_model`` on ``device``, with all head tasks merged."""
     network = folded_model(model, dtype).to(device)
+    if not isinstance(network.depth_net, DepthNet):
+        raise TypeError('stereo models have no folded form')
     head = MergedHead(model.head)
     _cast(head, dtype)
     return FusedNetwork(

@@ -141,8 +141,8 @@ class BEVDepthModule(LightningModule):
         Their batch norms use and update the statistics of the new data. The shared layers before
         them stay fixed, since the context that the heads were trained with comes from them.
         """
-        net = self.model.depth_net
-        return net.depth_gate, net.depth_blocks, net.pyramid, net.deform, net.depth_head
+        names = ('depth_gate', 'depth_blocks', 'pyramid', 'deform', 'depth_head')
+        return tuple(self.model.depth_net.get_submodule(name) for name in names)
 
     def train(self, mode: bool = True) -> BEVDepthModule:
         """Switch to training or evaluation; frozen parts stay in evaluation."""

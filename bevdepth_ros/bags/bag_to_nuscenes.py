@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from bevdepth_core.nuscenes.classes import LIDAR
@@ -231,7 +232,7 @@ def _sensors(scan: Scan, sources: Sources, frames: Frames) -> dict[str, Sensor]:
     return sensors
 
 
-def _mount(scan: Scan, topic: str, name: str, frames: Frames):
+def _mount(scan: Scan, topic: str, name: str, frames: Frames) -> np.ndarray:
     try:
         return scan.transforms.latest(frames.base, scan.sensors[topic].frame_id)
     except TransformMissingError as error:

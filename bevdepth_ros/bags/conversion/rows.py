@@ -168,10 +168,11 @@ class SceneWriter:
         """Yield (class, id and occurrence) and the row of each usable box at a time."""
         message = self.scan.annotations.get(stamp_ns)
         occurrences = Counter[tuple]()
-        for number, detection in enumerate(message.detections if message else ()):
-            box = self._box(
-                detection, detection.header.frame_id or message.header.frame_id, stamp_ns
-            )
+        if message is None:
+            return
+        for number, detection in enumerate(message.detections):
+            frame_id = detection.header.frame_id or message.header.frame_id
+            box = self._box(detection, frame_id, stamp_ns)
             if box is None:
                 continue
             class_name, fields = box

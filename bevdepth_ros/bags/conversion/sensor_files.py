@@ -43,7 +43,7 @@ def write_image(
     image = image_from_message(message, MAX_PIXELS)
     intrinsics.require_size(image)
     if intrinsics.distortion is not None:
-        image = undistort(channel, image, intrinsics.matrix, intrinsics.distortion)
+        image = np.asarray(undistort(channel, image, intrinsics.matrix, intrinsics.distortion))
     elif is_compressed and _is_plain_jpeg(message):
         path.write_bytes(bytes(message.data))
         return
