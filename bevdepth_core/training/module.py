@@ -87,7 +87,7 @@ class BEVDepthModule(LightningModule):
         description: plain values to store in checkpoints, such as the configuration of the run.
 
     Raises:
-        ValueError: first weights that do not exist or do not fit.
+        ValueError: first weights that do not exist or do not fit, or a stereo network.
         ConnectionError: pretrained weights that could not be downloaded.
     """
 
@@ -95,6 +95,11 @@ class BEVDepthModule(LightningModule):
         self, settings: ModelSettings, seed: int = 0, description: dict | None = None
     ) -> None:
         super().__init__()
+        if settings.network.stereo is not None:
+            raise ValueError(
+                'training of stereo models is not supported; remove the stereo section of '
+                'model.network'
+            )
         self.settings = settings
         self.seed = seed
         self.description = description or {}

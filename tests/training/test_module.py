@@ -9,6 +9,7 @@ import pytest
 import torch
 from torchvision import models
 
+from bevdepth_core.config import load_model_config
 from bevdepth_core.model.view_transform import ego_from_frustum
 from bevdepth_core.training.batch import collate
 from bevdepth_core.training.criterion import criterion
@@ -20,6 +21,7 @@ from bevdepth_core.training.module import (
     learning_rate_factor,
 )
 from tests.networks import TINY
+from tests.reference import ROOT
 from tests.training.runs import Noise, noise_sample, run, tiny_config
 
 
@@ -225,3 +227,9 @@ def test_ranks_steps_epochs_and_seeds_have_other_dropout() -> None:
         numbers = [one.random_number(**place) for place in places]
         assert [one.random_number(**place) for place in places] == numbers
         assert len({*numbers, other.random_number()}) == 5
+
+
+def test_a_stereo_network_is_rejected() -> None:
+    network = load_model_config(ROOT / 'config' / 'models' / 'stereo_r50_256x704_2key.yaml')
+    with pytest.raises(ValueError, match='training of stereo models is not supported'):
+        BEVDepthModule(ModelSettings(network=network, pretrained='none'))
