@@ -63,7 +63,7 @@ def result_boxes(token: str, detections: Detections3D, world_from_ego: Pose) -> 
         detections: boxes in the ego frame.
         world_from_ego: pose of that frame, ``SampleRecord.world_from_ego()``.
     """
-    turn = Quaternion(world_from_ego.quaternion).normalized
+    turn = Quaternion(world_from_ego.quaternion).normalised
     matrix = turn.rotation_matrix
     boxes = detections.boxes
     centers = boxes.center @ matrix.T + world_from_ego.translation

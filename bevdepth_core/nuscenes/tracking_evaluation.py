@@ -68,7 +68,7 @@ def detections_of_entries(
     """Return the detections that ``result_boxes`` made ``entries`` of, best score first."""
     entries = sorted(entries, key=lambda entry: -entry['detection_score'])
     count = len(entries)
-    turn = Quaternion(world_from_ego.quaternion).normalized
+    turn = Quaternion(world_from_ego.quaternion).normalised
     to_ego = turn.rotation_matrix  # row vectors: v @ matrix is the inverse rotation
 
     def column(name: str, width: int) -> np.ndarray:
