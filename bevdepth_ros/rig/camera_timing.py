@@ -13,11 +13,11 @@ Deviation and lateness together therefore separate a wrong clock from another tr
 
 from __future__ import annotations
 
-import cmath
 import math
 import statistics
 from collections import deque
 from collections.abc import Iterable
+from itertools import pairwise
 
 WINDOW = 20
 """Images that rates, deviations and arrival times are measured over."""
@@ -80,8 +80,7 @@ class CameraTiming:
         self._settled_at: tuple[int, float] | None = None
 
     def forget_rate(self) -> None:
-        """Measure the rate and the offset by the newest images alone."""
-        self.stamps = deque(list(self.stamps)[1 - RATE_CHANGE :], WINDOW)
+        """Measure the rate by the newest images alone."""
         self._intervals = deque(list(self._intervals)[-RATE_CHANGE:], WINDOW)
         self.period_ns = self._usual_interval() if self._intervals else 0
         self._hold = 0
@@ -261,7 +260,8 @@ class CameraTiming:
         if not is_new and error_ns < abs(by) / 4:  # arrival times are precise enough to decide
             may_return = abs(self.arrival_shift_ns()) + error_ns < abs(by) / 2
         else:
-            may_return = is_new or (has_settled and abs(self.arrival_shift_ns()) <= error_ns)
+            agrees = abs(self.arrival_shift_ns()) <= error_ns
+            may_return = is_new or (has_settled and agrees)
         if may_return and not is_at_place:
             may_return = allowed[0] < self.offset_ns + by < allowed[1]
             self.offset_ns += round(by) if may_return else 0
@@ -321,18 +321,6 @@ def drift(values: Iterable[float]) -> float:
     return statistics.median(values[half:]) - statistics.median(values[:half])
 
 
-def phase(stamps: Iterable[int], anchor: list[int], period: int) -> tuple[float, float]:
-    """Return by how much stamps are later than the last of the anchor camera, and its standard
-    error; ``period`` and all others in nanoseconds.
-    """
-    turns = [cmath.exp(2j * math.pi * (nearest(one, anchor) / period)) for one in stamps]
-    mean = sum(turns) / len(turns)
-    scatter = math.sqrt(-2 * math.log(min(1.0, max(abs(mean), 1e-9))))
-    share = 1 / (2 * math.pi)
-    place = cmath.phase(mean) * share % 1.0
-    return place * period, scatter * share * period * math.sqrt(2 / len(turns))
-
-
-def nearest(stamp: int, anchor: list[int]) -> int:
-    """Return how much later ``stamp`` is than the nearest one of ``anchor``."""
-    return min((stamp - one for one in anchor), key=abs)
+def largest_gap(stamps: list[int]) -> int:
+    """Return the largest distance between neighbors of ``stamps``, which are in order."""
+    return max((later - earlier for earlier, later in pairwise(stamps)), default=0)

@@ -13,9 +13,9 @@ Offsets, for all cameras together:
 | state | meaning | entry | exit |
 | --- | --- | --- | --- |
 | searching | offsets are unknown, no sets | start; the image rate changed; as many cameras deviate
-  as agree | the places of the cameras, from ``FEWEST`` images each, leave one clearly largest
-  gap, where the cycle begins; or images stop arriving |
-| provisional | offsets of few images | found | ``LEARNED`` sets, whose median becomes the offset |
+  as agree | two clear sets agree: all cameras within ``slop_s``, with larger gaps before and after
+  than inside; or one complete set after which no images arrive |
+| provisional | offsets of one set | found | ``LEARNED`` sets, whose median becomes the offset |
 | learned | offsets are fixed | ``LEARNED`` sets | as the entry of searching |
 
 Each camera:
@@ -37,12 +37,10 @@ are not triggered together. That state ends after ``LEARNED`` sets in a row with
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,7 +48,7 @@ import numpy as np
 from message_filters import ApproximateTimeSynchronizer, SimpleFilter
 from rclpy.time import Time
 
-from bevdepth_ros.rig.camera_timing import LATE_NS, CameraTiming, drift, phase
+from bevdepth_ros.rig.camera_timing import LATE_NS, CameraTiming, drift, largest_gap
 from bevdepth_ros.rig.stamps import stamp_ns
 
 LEARNED = 20
@@ -66,16 +64,11 @@ TOLERANCE = 1 / 3
 of two cycles could match."""
 TIGHT = 1 / 5
 """The same for stamps without jitter; three times the measured jitter is added."""
-SAFE = 2.5
-"""Images that differ by the cycle less this multiple of the jitter may be of other cycles."""
 MISALIGNED, AT_PLACE, STEADY = 1 / 6, 1 / 8, 1 / 16
 """Shares of the cycle: the deviation that excludes a camera, the deviation with which it may
 return, and the change of the deviation that does not count as drift."""
-FEWEST = 6
-"""Images per camera that its place in the trigger cycle is measured by."""
-CLEAR, SURE = 0.05, 4.0
-"""A trigger cycle begins after the largest gap between the cameras, which must exceed the second
-largest by this share of the cycle, and by so many standard errors."""
+CLEAR = 1.2
+"""A set is clear when the gaps around it are larger than those inside by this factor."""
 RATE_TOLERANCE = 0.03
 """Image rates are multiples of each other within this share."""
 NEAR = 0.6
@@ -256,6 +249,7 @@ class ImageSetSynchronizer(SimpleFilter):
     def _search(self) -> None:
         """Forget the offsets."""
         self._residuals: list[dict[int, int]] | None = []
+        self._candidate: dict[int, int] | None = None
         self._has_offsets = len(self.cameras) == 1
         self._searches_since_s = self._now()
         for camera in self.cameras:
@@ -277,12 +271,7 @@ class ImageSetSynchronizer(SimpleFilter):
     def _tolerance_ns(self) -> int:
         """Return how far apart the corrected stamps of a set may be."""
         slop, period = round(self.slop_s * 1e9), self._period_ns()
-        jitter = self._jitter_ns()
-        if math.isinf(jitter):
-            jitter = 0.0
-        # Where jitter could carry an image into another cycle, only the closest sets are safe.
-        safe = max(period - SAFE * jitter, period / 20)
-        limit = min(TIGHT * period + 3 * jitter, TOLERANCE * period, safe)
+        limit = min(TIGHT * period + 3 * self._jitter_ns(), TOLERANCE * period)
         return min(slop, round(limit)) if period else slop
 
     def _is_tolerance_stale(self) -> bool:
@@ -364,30 +353,59 @@ class ImageSetSynchronizer(SimpleFilter):
     # Offsets
 
     def _find_offsets(self, is_over: bool = False) -> None:
-        """Take the places of the cameras in the trigger cycle if these show where it begins.
+        """Take the offsets of the first clear set that a second one confirms.
+
+        Any run of one image per camera could be a set. It is clear if the gaps around it are
+        larger than those inside. One clear set may still be wrong, for example after lost images.
 
         Args:
-            is_over: no further images arrive, so that the few images that came must do.
+            is_over: no further images arrive, so the last set is complete and needs no second one.
         """
-        members, period = self.members, self._period_ns()
-        counts = [len(self.cameras[index].stamps) for index in members]
-        if not members or min(counts) < (1 if is_over else FEWEST):
-            return
-        stamps = [stamp for index in members for stamp in self.cameras[index].stamps]
-        period = period or 4 * max(round(1e9 * self.slop_s), max(stamps) - min(stamps))
-        anchor = list(self.cameras[members[0]].stamps)
-        measured = [phase(self.cameras[index].stamps, anchor, period) for index in members]
-        order = sorted(range(len(members)), key=lambda one: measured[one][0])
-        places = [measured[one][0] for one in order]
-        gaps = [later - earlier for earlier, later in pairwise([*places, places[0] + period])]
-        largest, second = [*sorted(gaps, reverse=True), 0.0][:2]
-        error = max(error for _, error in measured)
-        begin = places[(gaps.index(largest) + 1) % len(places)]
-        offsets = [round((place - begin) % period) for place, _ in measured]
-        if largest - second > max(CLEAR * period, SURE * error) and (
-            max(offsets) < 1e9 * self.slop_s
+        members = self.members
+        timeline = sorted(
+            (stamp, index) for index in members for stamp in self.cameras[index].waiting
+        )
+        count = len(members)
+        for first in range(len(timeline) - count + 1 if members else 0):
+            offsets = self._clear_set(timeline, first, count, is_over)
+            if offsets is None:
+                continue
+            if is_over or self._confirms(offsets):
+                self._take_offsets(offsets)
+                return
+            self._candidate = offsets
+
+    def _clear_set(
+        self, timeline: list[tuple[int, int]], first: int, count: int, is_over: bool
+    ) -> dict[int, int] | None:
+        """Return the offsets of the images from ``first`` on if they are clearly one set."""
+        part = timeline[first : first + count]
+        stamps = [stamp for stamp, _ in part]
+        if (
+            len({index for _, index in part}) < count
+            or stamps[-1] - stamps[0] >= 1e9 * self.slop_s
         ):
-            self._take_offsets(dict(zip(members, offsets, strict=True)))
+            return None
+        inside = CLEAR * largest_gap(stamps)
+        last = first + count
+        if first and stamps[0] - timeline[first - 1][0] < inside:
+            return None
+        if last == len(timeline):
+            if not is_over:
+                return None
+        elif timeline[last][0] - stamps[-1] < inside:
+            return None
+        return {index: stamp - stamps[0] for stamp, index in part} | {-1: stamps[0]}
+
+    def _confirms(self, offsets: dict[int, int]) -> bool:
+        """Return True if ``offsets`` are those of the candidate, found at another time."""
+        candidate = self._candidate
+        if candidate is None or candidate.keys() != offsets.keys():
+            return False
+        if candidate[-1] == offsets[-1]:
+            return False
+        limit = AT_PLACE * (self._period_ns() or 1e9 * self.slop_s)
+        return all(abs(offsets[index] - candidate[index]) < 2 * limit for index in self.members)
 
     def _take_offsets(self, offsets: dict[int, int]) -> None:
         for index in self.members:

@@ -76,12 +76,6 @@ def test_images_of_a_set_lie_within_the_slop(spread_ms: float, count: int):
     assert len(one.sets) == count
 
 
-def test_where_no_gap_between_the_cameras_is_clearly_the_largest_no_set_is_formed():
-    one = SimulatedRig((0.0, 0.0335, 0.067), 0.1, slop_s=0.09)
-    one.run(5.0)
-    assert not one.sets
-
-
 def test_with_images_missing_at_random_no_set_mixes_cycles():
     one = rig(loss=0.2)
     one.run(20.0)
@@ -226,11 +220,10 @@ def test_sets_continue_after_stamps_went_back_although_the_queues_were_full_of_t
     one = Sets(cameras=2, queue_size=4)
     for number in range(8):
         one.send(0, 5000 + 83 * number)
-    for number in range(8):
+    for number in range(4):
         one.send(0, 83 * number)
         one.send(1, 83 * number + 10)
-    assert one.sets
-    assert one.sets[0].stamps_ns[0] < START_NS + 700_000_000
+    assert next(images.stamps_ns[0] for images in one.sets) == START_NS
 
 
 def test_repeated_images_and_images_without_stamp_are_ignored():
