@@ -9,24 +9,12 @@ import numpy as np
 
 from bevdepth_ros.bags.conversion.key_frames import PERIOD_NS, complete_times, select
 from bevdepth_ros.bags.conversion.scan import Scan
+from bevdepth_ros.bags.conversion.sensors import Frames
 from bevdepth_ros.bags.conversion.sources import ConversionError, Sources
 from bevdepth_ros.rig.transforms import TransformMissingError
 
 Measurement = tuple[str, int]
 """Topic and stamp in nanoseconds."""
-
-
-@dataclass(frozen=True)
-class Frames:
-    """Names of the frames in tf.
-
-    Attributes:
-        world: in which the vehicle moves.
-        base: of the vehicle.
-    """
-
-    world: str = 'map'
-    base: str = 'base_link'
 
 
 @dataclass(frozen=True)
@@ -54,7 +42,15 @@ class Plan:
     key_frames: tuple[KeyFrame, ...]
     sweeps: frozenset[Measurement]
 
-    def without(self, failed: frozenset[Measurement]) -> Plan:
+    def key_measurements(self) -> set[Measurement]:
+        """Return the measurements of all key frames."""
+        return {item for frame in self.key_frames for item in frame.measurements.items()}
+
+    def measurements(self) -> set[Measurement]:
+        """Return the measurements of key frames and sweeps."""
+        return self.key_measurements() | self.sweeps
+
+    def without(self, failed: set[Measurement]) -> Plan:
         """Return the plan without these measurements and the key frames that need them."""
         kept = tuple(
             frame for frame in self.key_frames if not failed & set(frame.measurements.items())

@@ -13,31 +13,13 @@ from vision_msgs.msg import Detection3D
 
 from bevdepth_core.geometry import rigid_from_quaternion
 from bevdepth_core.nuscenes.table_files import Rows, linked, pose_fields, token
-from bevdepth_ros.bags.conversion.plan import Frames, KeyFrame, Measurement
+from bevdepth_ros.bags.conversion.plan import KeyFrame, Measurement
 from bevdepth_ros.bags.conversion.scan import Scan
+from bevdepth_ros.bags.conversion.sensors import Frames, Sensor
 from bevdepth_ros.rig.transforms import TransformMissingError
 
 UNKNOWN_POINTS = -1
 """Point count of boxes; training uses boxes whose count is unknown."""
-
-
-@dataclass(frozen=True)
-class Sensor:
-    """A sensor of the dataset.
-
-    Attributes:
-        channel: its name.
-        modality: ``camera`` or ``lidar``.
-        base_from_sensor: (4, 4), meters.
-        intrinsics: (3, 3) as lists; empty for a lidar.
-        size: width and height of its images, pixels; zeros for a lidar.
-    """
-
-    channel: str
-    modality: str
-    base_from_sensor: np.ndarray
-    intrinsics: list
-    size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -216,6 +198,7 @@ class SceneWriter:
             'size': extents.tolist(),
             'num_lidar_pts': UNKNOWN_POINTS,
             'num_radar_pts': 0,
+            'score': best.score,
         }
 
     def _world_pose(self, detection: Detection3D, frame_id: str, stamp_ns: int) -> np.ndarray:

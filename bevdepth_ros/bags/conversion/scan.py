@@ -47,6 +47,7 @@ class Scan:
         intrinsics: by image topic.
         transforms: tf of the whole bag.
         annotations: detections by stamp, nanoseconds.
+        odometry_frame: frame of the poses from odometry; empty without.
         notes: sentences for the user.
     """
 
@@ -54,7 +55,18 @@ class Scan:
     intrinsics: dict[str, Intrinsics]
     transforms: RecordedTransforms
     annotations: dict[int, Detection3DArray]
+    odometry_frame: str
     notes: list[str]
+
+    def class_names(self) -> set[str]:
+        """Return the names of all classes in the annotations."""
+        return {
+            result.hypothesis.class_id
+            for message in self.annotations.values()
+            for detection in message.detections
+            for result in detection.results
+            if result.hypothesis.class_id
+        }
 
 
 def read_header(data: bytes) -> tuple[int, str]:
@@ -99,6 +111,7 @@ class _Scanner:
         self._invalid, self._changed = Counter[str](), set[str]()
         self._annotations: dict[int, Detection3DArray] = {}
         self._transforms = RecordedTransforms(duration_s)
+        self._odometry_frame = ''
         topics = [source.image_topic for source in sources.cameras]
         topics += [sources.lidar] if sources.lidar else []
         self._sensors = {topic: Measurements() for topic in topics}
@@ -123,7 +136,9 @@ class _Scanner:
         self._transforms.add(message, static=topic == '/tf_static')
 
     def _take_odometry(self, topic: str, data: bytes) -> None:
-        self._transforms.add_odometry(deserialize_message(data, Odometry))
+        message = deserialize_message(data, Odometry)
+        self._transforms.add_odometry(message)
+        self._odometry_frame = message.header.frame_id
 
     def _take_annotations(self, topic: str, data: bytes) -> None:
         message = deserialize_message(data, Detection3DArray)
@@ -158,7 +173,14 @@ class _Scanner:
         intrinsics = {
             s.image_topic: self._intrinsics(s.info_topic, s) for s in self._sources.cameras
         }
-        return Scan(self._sensors, intrinsics, self._transforms, self._annotations, notes)
+        return Scan(
+            self._sensors,
+            intrinsics,
+            self._transforms,
+            self._annotations,
+            self._odometry_frame,
+            notes,
+        )
 
     def _intrinsics(self, topic: str, source: ImageSource) -> Intrinsics:
         if topic not in self._infos:

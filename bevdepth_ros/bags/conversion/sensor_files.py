@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image as PillowImage
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
-from sensor_msgs_py.point_cloud2 import read_points
 
+from bevdepth_ros.bags.conversion.clouds import cloud_columns
 from bevdepth_ros.rig.compressed_images import Format
 from bevdepth_ros.rig.conversions import image_from_message
 from bevdepth_ros.rig.intrinsics import Intrinsics
@@ -20,8 +20,6 @@ from bevdepth_ros.rig.undistortion import Undistorter
 MAX_PIXELS = 50_000_000
 """Larger images are left out."""
 JPEG_QUALITY = 95
-_OPTIONAL = (('intensity', 'i', 'reflectivity'), ('ring', 'channel', 'line'))
-"""Names of the fourth and the fifth column in the clouds of lidar drivers."""
 
 
 def write_image(
@@ -61,28 +59,10 @@ def _is_plain_jpeg(message: CompressedImage) -> bool:
 
 
 def write_points(path: Path, data: bytes) -> None:
-    """Write a cloud as nuScenes does: float32 x y z intensity ring; points that are not finite
-    are left out, columns that the cloud lacks are 0.
+    """Write a cloud as nuScenes does: float32 x y z intensity ring.
 
     Raises:
         ValueError: the cloud is damaged or has no x, y and z.
     """
     points = cloud_columns(deserialize_message(data, PointCloud2))
     points.astype(np.float32).tofile(path)
-
-
-def cloud_columns(message: PointCloud2) -> np.ndarray:
-    """Return (n, 5) float64 x y z in meters, intensity and ring; errors as ``write_points``."""
-    names = [field.name for field in message.fields]
-    if not {'x', 'y', 'z'} <= set(names):
-        raise ValueError(f'the cloud has the fields {names}, but not x, y and z')
-    try:
-        points = np.ravel(read_points(message))
-    except Exception as error:  # a layout that does not fit its data raises many types
-        raise ValueError(f'the cloud is damaged: {error}') from error
-    columns = [points[name].astype(np.float64) for name in 'xyz']
-    for choices in _OPTIONAL:
-        name = next((name for name in choices if name in names), None)
-        columns.append(np.zeros(len(points)) if name is None else points[name].astype(np.float64))
-    stacked = np.column_stack(columns)
-    return stacked[np.isfinite(stacked[:, :3]).all(axis=1)]

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from sensor_msgs.msg import PointCloud2, PointField
 
 from bevdepth_core.nuscenes.index import load_index
 from bevdepth_core.nuscenes.recording import SceneRecording, read_recording
 from bevdepth_core.nuscenes.tables import open_devkit
-from bevdepth_ros.bags import messages
 from bevdepth_ros.bags.bag_to_nuscenes import main
+from bevdepth_ros.bags.conversion import file_writer
 from bevdepth_ros.bags.conversion.key_frames import complete_times, nearest, select
-from bevdepth_ros.bags.conversion.sensor_files import cloud_columns
+from bevdepth_ros.bags.conversion.sensor_files import write_image
+from bevdepth_ros.bags.conversion.unfinished import UnfinishedDataset
 from bevdepth_ros.bags.scene_bag import Target, write_bag
-from bevdepth_ros.bags.writer import BagWriter
 from tests.ros.bags.conftest import SCENES
+from tests.ros.bags.small_bags import compress, write_small_bag
 
 VERSION = 'v1.0-own'
 MS = 1_000_000
-START_NS = 1_000_000_000_000
 
 
 @pytest.fixture(autouse=True)
@@ -78,29 +78,8 @@ def test_the_round_trip_keeps_images_stamps_poses_calibration_points_and_boxes(
     assert np.isfinite(index[1].annotations.velocity).any()
 
 
-def write_small_bag(path: Path, *, info: bool = True, mount: bool = True, pose: bool = True,
-                    coefficients: tuple[float, ...] = ()) -> np.ndarray:  # fmt: skip
-    """Write two raw images of one camera without a lidar, half a second apart."""
-    stripes = 127 + 120 * np.sin(np.arange(80) / 2)
-    pixels = np.broadcast_to(stripes[:, None], (60, 80, 3)).astype(np.uint8)
-    matrix = np.array([[60.0, 0, 40], [0, 60, 30], [0, 0, 1]])
-    with BagWriter(path, 'mcap') as bag:
-        if mount:
-            bag.write_mounts({'front': np.eye(4)}, START_NS)
-        for stamp in (START_NS, START_NS + 500 * MS):
-            if pose:
-                bag.write_ego_pose(stamp, np.eye(4))
-            if info:
-                message = messages.camera_info(stamp, 'front', matrix, 80, 60)
-                message.d = np.array((*coefficients, *(0.0,) * (5 - len(coefficients))))
-                bag.write('/front/camera_info', 'sensor_msgs/msg/CameraInfo', stamp, message)
-            image = messages.raw_image(stamp, 'front', pixels)
-            bag.write('/front/image_raw', 'sensor_msgs/msg/Image', stamp, image)
-    return pixels
-
-
-def convert_small(tmp_path: Path, *arguments: str, **missing) -> Path:
-    write_small_bag(tmp_path / 'drive', **missing)
+def convert_small(tmp_path: Path, *arguments: str, **content) -> Path:
+    write_small_bag(tmp_path / 'drive', **content)
     out = tmp_path / 'own'
     main(['--bag', str(tmp_path / 'drive'), '--out', str(out), *arguments])
     return out
@@ -147,6 +126,112 @@ def test_an_existing_folder_is_not_replaced(tmp_path: Path) -> None:
         convert_small(tmp_path)
 
 
+def converted(out: Path, *bags: Path) -> list[str]:
+    main(['--bag', *map(str, bags), '--out', str(out)])
+    return json.loads((out / VERSION / 'splits.json').read_text())['own_train']
+
+
+def test_each_of_several_bags_becomes_a_scene(tmp_path: Path) -> None:
+    bags = [tmp_path / name for name in ('b 1', 'a')]
+    for bag in bags:
+        write_small_bag(bag)
+    assert converted(tmp_path / 'own', *bags) == ['b_1', 'a']
+    index = load_index(tmp_path / 'own', VERSION, 'own_train', tmp_path / 'cache')
+    assert [record.scene for record in index] == ['b_1', 'b_1', 'a', 'a']
+
+
+def test_bags_of_one_name_or_with_other_sensors_are_rejected(tmp_path: Path) -> None:
+    write_small_bag(tmp_path / 'x' / 'drive')
+    write_small_bag(tmp_path / 'y' / 'drive')
+    write_small_bag(tmp_path / 'other', camera='rear')
+    with pytest.raises(SystemExit, match='two bags give the scene drive: rename one of them'):
+        converted(tmp_path / 'own', tmp_path / 'x/drive', tmp_path / 'y/drive')
+    with pytest.raises(SystemExit, match='other has the sensors rear, but the first bag has fro'):
+        converted(tmp_path / 'own', tmp_path / 'x/drive', tmp_path / 'other')
+    assert not list(tmp_path.glob('own*'))
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_a_compressed_bag_is_converted(tmp_path: Path, storage: str) -> None:
+    write_small_bag(tmp_path / 'drive', storage=storage)
+    compress(tmp_path / 'drive')
+    assert converted(tmp_path / 'own', tmp_path / 'drive') == ['drive']
+
+
+def test_odometry_gives_the_ego_poses_in_its_own_frame(tmp_path: Path) -> None:
+    out = convert_small(tmp_path, '--odometry', '/odom', pose=False, odometry=True)
+    index = load_index(out, VERSION, 'own_train', tmp_path / 'cache')
+    positions = [record.cameras[0].world_from_ego.translation.tolist() for record in index]
+    assert positions == [[0, 0, 0], [3, 0, 0]]
+
+
+def test_annotations_below_the_lowest_score_are_left_out_and_others_keep_theirs(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = convert_small(tmp_path, '--min-score', '0.5', scores=(0.49, 0.5, 0.9, float('nan')))
+    rows = json.loads((out / VERSION / 'sample_annotation.json').read_text())
+    assert sorted(row['score'] for row in rows) == [0.5, 0.5, 0.9, 0.9]
+    assert '4 annotations are left out: score below 0.5' in capsys.readouterr().err
+
+
+class InterruptingWriter:
+    """Stands for Ctrl-C while the third file is written."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def __call__(self, path: Path, *arguments) -> None:
+        if len(self.names) == 2:
+            path.write_bytes(b'half')
+            raise KeyboardInterrupt
+        self.names.append(path.name)
+        write_image(path, *arguments)
+
+
+def test_an_interrupted_conversion_continues_and_leaves_no_half_dataset(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bags = [tmp_path / name for name in ('a', 'b')]
+    for bag in bags:
+        write_small_bag(bag)
+    converted(tmp_path / 'expected', *bags)
+    writer = InterruptingWriter()
+    monkeypatch.setattr(file_writer, 'write_image', writer)
+    with pytest.raises(SystemExit) as ended:
+        converted(tmp_path / 'own', *bags)
+    assert ended.value.code == 130
+    part = tmp_path / 'own.part'
+    assert f'the same command continues: finished files are in {part}' in capsys.readouterr().err
+    images = sorted((part / 'samples').rglob('*.jpg'))
+    assert len(images) == 2 and not (tmp_path / 'own').exists()
+    written = {path: path.stat().st_mtime_ns for path in images}
+    monkeypatch.setattr(file_writer, 'write_image', write_image)
+    converted(tmp_path / 'own', *bags)
+    assert not part.exists()
+    for path, stamp in written.items():
+        assert (tmp_path / 'own' / path.relative_to(part)).stat().st_mtime_ns == stamp
+    files = {path.relative_to(tmp_path / 'own') for path in (tmp_path / 'own').rglob('*')}
+    expected = tmp_path / 'expected'
+    assert files == {path.relative_to(expected) for path in expected.rglob('*')}
+    for name in files:
+        path = expected / name
+        assert path.is_dir() or path.read_bytes() == (tmp_path / 'own' / name).read_bytes()
+
+
+def test_another_command_does_not_use_the_files_of_an_interrupted_one(tmp_path: Path) -> None:
+    unfinished = UnfinishedDataset(tmp_path / 'own', {'cameras': ['a']})
+    unfinished.begin()
+    file = unfinished.path / 'samples' / 'a' / 'file'
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b'')
+    same = UnfinishedDataset(tmp_path / 'own', {'cameras': ['a']})
+    same.begin()
+    assert same.is_continued and same.has_files()
+    other = UnfinishedDataset(tmp_path / 'own', {'cameras': ['b']})
+    other.begin()
+    assert not other.is_continued and not file.exists()
+
+
 def test_key_frames_are_half_a_second_apart_and_a_gap_begins_a_scene() -> None:
     steady = np.arange(0, 2000, 99) * MS
     [scene] = select(steady)
@@ -165,21 +250,3 @@ def test_the_nearest_stamp_is_found_and_incomplete_times_are_left_out() -> None:
     assert nearest(stamps[:1], np.array([7])).tolist() == [0]
     times, chosen = complete_times(np.array([0, 60, 200]), [stamps, np.array([0, 210])], 10)
     assert (times.tolist(), chosen.tolist()) == ([0, 200], [[0, 0], [2, 1]])
-
-
-def test_a_cloud_of_any_layout_is_read_and_invalid_points_are_left_out() -> None:
-    layout = np.dtype([('ring', '<u1'), ('z', '<f8'), ('y', '<f8'), ('x', '<f8')])
-    points = np.array([(7, 3.0, 2.0, 1.0), (8, 3.0, np.nan, 1.0)], layout)
-    kinds = {'|u1': PointField.UINT8, '<f8': PointField.FLOAT64}
-    fields = [
-        PointField(name=name, offset=offset, datatype=kinds[kind.str], count=1)
-        for name, (kind, offset) in layout.fields.items()
-    ]
-    cloud = PointCloud2(
-        height=1, width=2, fields=fields, point_step=layout.itemsize,
-        row_step=2 * layout.itemsize, data=points.tobytes(),
-    )  # fmt: skip
-    assert cloud_columns(cloud).tolist() == [[1.0, 2.0, 3.0, 0.0, 7.0]]
-    cloud.fields = fields[:3]
-    with pytest.raises(ValueError, match='but not x, y and z'):
-        cloud_columns(cloud)

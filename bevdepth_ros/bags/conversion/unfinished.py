@@ -1,0 +1,56 @@
+"""The folder of a dataset that is being written: an interrupted conversion continues in it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+_COMMAND = 'conversion.json'
+
+
+class UnfinishedDataset:
+    """The folder ``<out>.part``, which is renamed when the dataset is complete.
+
+    Sensor files of a run with the same command are used again; tables are always written anew.
+
+    Args:
+        out: folder of the complete dataset.
+        command: plain values that the files depend on.
+
+    Attributes:
+        path: the folder, present after ``begin``.
+        is_continued: whether it has files of an interrupted run.
+    """
+
+    def __init__(self, out: Path, command: dict) -> None:
+        self._out, self._command = out, json.loads(json.dumps(command, default=str))
+        self.path = out.with_name(f'{out.name}.part')
+        self.is_continued = False
+
+    def begin(self) -> None:
+        """Use the folder of an interrupted run with the same command, or an empty one."""
+        self.is_continued = self._stored_command() == self._command
+        if not self.is_continued:
+            self.remove()
+            self.path.mkdir(parents=True)
+            (self.path / _COMMAND).write_text(json.dumps(self._command))
+
+    def has_files(self) -> bool:
+        """Return True if a sensor file is there."""
+        return any((self.path / 'samples').glob('*/*'))
+
+    def finish(self) -> None:
+        """Give the complete dataset its name."""
+        (self.path / _COMMAND).unlink()
+        self.path.rename(self._out)
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _stored_command(self) -> object:
+        try:
+            return json.loads((self.path / _COMMAND).read_text())
+        except (OSError, ValueError):
+            return None
