@@ -11,8 +11,9 @@ vehicle frame on the ground below the rear axle, x forward, y left, z up (ROS ``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -309,15 +310,17 @@ class Boxes3D:
     yaw: np.ndarray
     velocity: np.ndarray
 
+    CENTER_TYPE: ClassVar[type] = np.float32
+
     def __post_init__(self) -> None:
         count = len(np.atleast_1d(self.yaw))
-        for name, shape in {
-            'center': (count, 3),
-            'size': (count, 3),
-            'yaw': (count,),
-            'velocity': (count, 2),
-        }.items():
-            object.__setattr__(self, name, _checked(name, getattr(self, name), shape, np.float32))
+        for name, shape, dtype in (
+            ('center', (count, 3), self.CENTER_TYPE),
+            ('size', (count, 3), np.float32),
+            ('yaw', (count,), np.float32),
+            ('velocity', (count, 2), np.float32),
+        ):
+            object.__setattr__(self, name, _checked(name, getattr(self, name), shape, dtype))
         if (self.size <= 0).any():
             raise ValueError('size must be positive')
 
@@ -326,7 +329,9 @@ class Boxes3D:
 
     def __getitem__(self, index: slice | np.ndarray) -> Boxes3D:
         """Return the selected boxes; ``index`` is a slice, a mask or an index array."""
-        return Boxes3D(self.center[index], self.size[index], self.yaw[index], self.velocity[index])
+        return type(self)(
+            self.center[index], self.size[index], self.yaw[index], self.velocity[index]
+        )
 
     def corners(self) -> np.ndarray:
         """Return (n, 8, 3) corners: first the four of the front face, then of the rear, each
@@ -358,6 +363,7 @@ class Detections3D:
         past_stamp_ns: mean stamp of the past key frame that was fused; None when there was none:
             then the current frame stood in for it and velocities are not to be trusted.
         stage_seconds: wall time per stage of this call, in order.
+        track_ids: (n,) int64, the track of each box, 0 without one; None if they are not tracked.
     """
 
     boxes: Boxes3D
@@ -367,6 +373,7 @@ class Detections3D:
     stamp_ns: int
     past_stamp_ns: int | None = None
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    track_ids: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         count = len(self.boxes)
@@ -374,21 +381,25 @@ class Detections3D:
         object.__setattr__(self, 'labels', _checked('labels', self.labels, (count,), np.int64))
         object.__setattr__(self, 'class_names', tuple(self.class_names))
         object.__setattr__(self, 'stage_seconds', MappingProxyType(dict(self.stage_seconds)))
+        if self.track_ids is not None:
+            ids = _checked('track_ids', self.track_ids, (count,), np.int64)
+            object.__setattr__(self, 'track_ids', ids)
         if ((self.labels < 0) | (self.labels >= len(self.class_names))).any():
             raise ValueError(f'labels must lie in [0, {len(self.class_names)})')
 
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def __getitem__(self, index: slice | np.ndarray) -> Detections3D:
+        """Return the selected detections; ``index`` is a slice, a mask or an index array."""
+        return replace(
+            self,
+            boxes=self.boxes[index],
+            scores=self.scores[index],
+            labels=self.labels[index],
+            track_ids=None if self.track_ids is None else self.track_ids[index],
+        )
+
     def above(self, score: float) -> Detections3D:
         """Return the detections that score at least ``score``."""
-        keep = self.scores >= score
-        return Detections3D(
-            self.boxes[keep],
-            self.scores[keep],
-            self.labels[keep],
-            self.class_names,
-            self.stamp_ns,
-            self.past_stamp_ns,
-            self.stage_seconds,
-        )
+        return self[self.scores >= score]

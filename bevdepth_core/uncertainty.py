@@ -37,6 +37,10 @@ class BoxCovariance:
     pose: np.ndarray
     velocity: np.ndarray
 
+    def __getitem__(self, index: slice | np.ndarray) -> BoxCovariance:
+        """Return the selected covariances; ``index`` is a slice, a mask or an index array."""
+        return BoxCovariance(self.pose[index], self.velocity[index])
+
 
 def default_covariance(detections: Detections3D) -> BoxCovariance:
     """Return a covariance for checkpoints without a fitted model."""

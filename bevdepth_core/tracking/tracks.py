@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,6 +42,10 @@ class Tracks3D:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __getitem__(self, index: slice | np.ndarray) -> Tracks3D:
+        """Return the selected tracks; ``index`` is a slice, a mask or an index array."""
+        return replace(self, **{name: getattr(self, name)[index] for name in PER_TRACK})
+
     def as_detections(self) -> Detections3D:
         """Return the boxes with scores and classes; their velocities are known."""
         return Detections3D(
@@ -54,3 +58,10 @@ class Tracks3D:
         is_seen = self.detections >= 0
         result[self.detections[is_seen]] = self.ids[is_seen]
         return result
+
+
+PER_TRACK = (
+    'boxes', 'ids', 'scores', 'labels', 'pose_covariance', 'velocity_covariance', 'age_s',
+    'coasted_s', 'detections',
+)  # fmt: skip
+"""Attributes of ``Tracks3D`` with one row per track."""

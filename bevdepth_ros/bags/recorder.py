@@ -27,6 +27,7 @@ ANSWERS = {
     'objects': 'sensor_msgs/msg/PointCloud2',
     'latency': 'diagnostic_msgs/msg/DiagnosticArray',
     'label_info': 'vision_msgs/msg/LabelInfo',
+    'tracks': 'vision_msgs/msg/Detection3DArray',
     'detections': 'vision_msgs/msg/Detection3DArray',
 }
 """Topics of the detector, below its name, and their types. The subscription to the detections

@@ -60,15 +60,14 @@ def objects_cloud(
     detections: Detections3D,
     frame_id: str,
     velocity_covariance: np.ndarray | None = None,
-    track_ids: np.ndarray | None = None,
 ) -> PointCloud2:
     """Return one point per box with ``OBJECT_FIELDS``.
 
     Args:
-        detections: the boxes; vx, vy and their covariance are NaN if no past frame was used.
+        detections: the boxes; vx, vy and their covariance are NaN if no past frame was used;
+            ``track_id`` is 0 if they are not tracked.
         frame_id: their frame.
         velocity_covariance: (n, 2, 2) covariance of vx and vy, (m/s)^2; NaN where it is None.
-        track_ids: (n,) track of each box, 0 without one; all 0 where it is None.
     """
     points = np.zeros(len(detections), _OBJECT)
     boxes = detections.boxes
@@ -91,7 +90,7 @@ def objects_cloud(
         spread[:] = velocity_covariance
     points['vx_variance'], points['vy_variance'] = spread[:, 0, 0], spread[:, 1, 1]
     points['vx_vy_covariance'] = spread[:, 0, 1]
-    points['track_id'] = 0 if track_ids is None else track_ids
+    points['track_id'] = 0 if detections.track_ids is None else detections.track_ids
     kinds = {'<f4': PointField.FLOAT32, '<u4': PointField.UINT32}
     fields = [
         PointField(name=name, offset=4 * index, datatype=kinds[_OBJECT[name].str], count=1)
@@ -116,16 +115,16 @@ def marker_array(
     used, an arrow per moving box, and the trails of the tracks.
 
     Args:
-        detections: the boxes.
+        detections: the boxes; a label ends with the id of the track of its box.
         frame_id: their frame.
         lifetime_s: how long RViz shows them, seconds.
-        tracks: of the same frame; a label ends with the id of the track of its box.
+        tracks: of the same frame.
         trails: (k, 3) past and present positions of each track in ``frame_id``, meters.
     """
     common = header(detections.stamp_ns, frame_id)
     lifetime = Duration(sec=int(lifetime_s), nanosec=int(lifetime_s % 1 * 1e9))
     message = MarkerArray(markers=[Marker(header=common, action=Marker.DELETEALL)])
-    ids = [0] * len(detections) if tracks is None else tracks.detection_ids(len(detections))
+    ids = [0] * len(detections) if detections.track_ids is None else detections.track_ids
     for index, (center, size, yaw, score, label) in enumerate(_rows(detections)):
         name = detections.class_names[label]
         identity = f' #{ids[index]}' if ids[index] else ''

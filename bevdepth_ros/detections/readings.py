@@ -23,7 +23,7 @@ def class_names(message: LabelInfo) -> tuple[str, ...]:
 
 def detections_from_cloud(message: PointCloud2, names: Sequence[str]) -> Detections3D:
     """Return the detections in ``~/objects``; unknown velocities become zero, and then
-    ``past_stamp_ns`` is None.
+    ``past_stamp_ns`` is None. Recordings of older versions have no ``track_ids``.
 
     Raises:
         ValueError: a field is missing, or its values are not boxes.
@@ -47,8 +47,15 @@ def detections_from_cloud(message: PointCloud2, names: Sequence[str]) -> Detecti
         table['yaw'],
         np.nan_to_num(velocity),
     )
+    has_tracks = 'track_id' in (table.dtype.names or ())
     return Detections3D(
-        boxes, table['score'], table['label'].astype(np.int64), tuple(names), stamp, past_stamp_ns
+        boxes,
+        table['score'],
+        table['label'].astype(np.int64),
+        tuple(names),
+        stamp,
+        past_stamp_ns,
+        track_ids=table['track_id'].astype(np.int64) if has_tracks else None,
     )
 
 

@@ -24,10 +24,11 @@ DROP_REASONS = (
     'no_camera_info',
     'no_extrinsics',
     'too_few_cameras',
+    'no_output_frame',
     'error',
 )
-"""Why an image set has no result: a newer set arrived first, too few cameras can be used, or the
-detection failed."""
+"""Why an image set has no result: a newer set arrived first, too few cameras can be used, tf does
+not have the frame of the outputs, or the detection failed."""
 
 RATE_WINDOW_S = 5.0
 LATENCY_WINDOW = 100
@@ -158,8 +159,8 @@ class Monitor:
         with self._lock:
             self._sets['answered'] += 1
 
-    def answer_replaced(self) -> None:
-        """Count a result that a newer one replaced before it was published."""
+    def answer_unpublished(self) -> None:
+        """Count a result that a newer one replaced, or that the limit of the rate held back."""
         with self._lock:
             self._sets['unpublished'] += 1
 

@@ -108,6 +108,7 @@ class DetectorNode(LifecycleNode):
         try:
             self._settings = parameters.read(self)
             self._load_detector()
+            self._check_classes(self._settings)
             self._outputs = Outputs(self)
         except Exception as error:
             self._unload()
@@ -120,7 +121,9 @@ class DetectorNode(LifecycleNode):
         """
         try:
             self._settings = parameters.read(self)
-            self._start_detecting(self._load_detector())
+            detector = self._load_detector()
+            self._check_classes(self._settings)
+            self._start_detecting(detector)
         except Exception as error:
             self._stop_detecting(discard=True, timeout_s=EXIT_PATIENCE_S)
             return self._failed('activate', error)
@@ -239,15 +242,20 @@ class DetectorNode(LifecycleNode):
     def _present_settings(self) -> Settings:
         return self._settings
 
-    def _publish(self, result: DetectionResult) -> dict[str, float]:
+    def _publish(self, result: DetectionResult) -> dict[str, float] | None:
         assert self._outputs is not None  # configured
         return self._outputs.publish(result, self._settings)
+
+    def _check_classes(self, settings: Settings) -> None:
+        """Raise ValueError if ``settings`` name a class that the detector does not have."""
+        assert self._detector is not None  # configured
+        settings.selection(self._detector.class_names)
 
     def _publish_labels(self) -> None:
         assert self._outputs is not None and self._detector is not None  # configured
         now_ns = self.get_clock().now().nanoseconds
         self._outputs.publish_labels(
-            self._detector.class_names,
+            self._settings.selection(self._detector.class_names).names,
             self._settings.score_threshold,
             now_ns,
             self._settings.base_frame,
@@ -260,9 +268,12 @@ class DetectorNode(LifecycleNode):
         values = {change.name: change.value for change in changes if change.name in FIELDS}
         try:
             parameters.check_choices(values)
+            parameters.check_formats(values)
             if self._pipeline is not None:
                 parameters.check_live(values)
-                self._settings = parameters.read(self, values)
+                settings = parameters.read(self, values)
+                self._check_classes(settings)
+                self._settings = settings
                 self._publish_labels()
         except (
             Exception

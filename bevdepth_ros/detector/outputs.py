@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
@@ -26,6 +27,8 @@ from bevdepth_ros.detections.messages import (
     marker_array,
     objects_cloud,
 )
+from bevdepth_ros.detections.placement import Placement
+from bevdepth_ros.detections.rate_limit import RateLimit
 from bevdepth_ros.detections.serialized import pose_covariance, serialized_detection_array
 from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.parameters import Settings
@@ -49,6 +52,7 @@ class DetectionResult:
         frame: the images that they were detected in.
         depth: (N, D, h, w) depth distribution of its cameras; None unless it is published.
         config: of the network.
+        placement: the frame of the messages.
         received: time.monotonic() when the last image of the set was received, seconds.
         stage_seconds: duration so far, by stage.
     """
@@ -58,6 +62,7 @@ class DetectionResult:
     frame: Frame
     depth: torch.Tensor | None
     config: ModelConfig
+    placement: Placement
     received: float
     stage_seconds: Mapping[str, float]
 
@@ -79,6 +84,7 @@ class Outputs:
         self._depth_points = self._publisher(PointCloud2, '~/depth_points')
         self._latency = self._publisher(DiagnosticArray, '~/latency')
         self._tracker = ResultTracker()
+        self._rate_limit = RateLimit()
         self._last_stamp_ns: int | None = None
 
     def _publisher(
@@ -116,69 +122,96 @@ class Outputs:
             label_info(class_names, score_threshold, header(stamp_ns, frame_id))
         )
 
-    def publish(self, result: DetectionResult, settings: Settings) -> dict[str, float]:
-        """Publish ``result`` on all topics and return its seconds by stage, complete.
+    def publish(self, result: DetectionResult, settings: Settings) -> dict[str, float] | None:
+        """Publish ``result`` on all topics and return its seconds by stage, complete; only track
+        it and return None if ``max_rate_hz`` does not allow another result yet.
 
         The detections are published first, so that they do not wait for the tracker.
         """
-        detections, began, frame_id = result.detections, time.monotonic(), settings.base_frame
-        covariance = result.covariance
-        pose = pose_covariance(covariance.pose)
-        self._detections.publish(serialized_detection_array(detections, frame_id, pose))
+        began, placement = time.monotonic(), result.placement
+        if not self._rate_limit.allows(result.detections.stamp_ns, settings.max_rate_hz):
+            self._track(result, settings)
+            return None
+        selection = settings.selection(result.detections.class_names)
+        keep = selection.keeps(result.detections)
+        detections = placement.detections(selection.detections(result.detections, keep))
+        covariance = placement.covariance(result.covariance[keep])
+        self._publish_boxes(self._detections, detections, covariance.pose, placement)
         now = time.monotonic()
         seconds = {**result.stage_seconds, 'publish': now - began, 'total': now - result.received}
-        tracks = self._track(result, covariance, settings)
+        tracks = self._track(result, settings)
         if tracks is not None:
             seconds['tracking'] = time.monotonic() - now
-        self._publish_objects(detections, covariance, tracks, frame_id)
-        if self._latency.get_subscription_count():
-            used = result.frame.rig.names
-            self._latency.publish(
-                latency_record(detections, used, settings.cameras, seconds, frame_id)
-            )
-        self._publish_markers(result, tracks, frame_id)
-        if result.depth is not None and self._depth_points.get_subscription_count():
-            self._depth_points.publish(
-                depth_cloud(result.frame, result.depth, result.config, frame_id)
-            )
+            tracks = placement.tracks(selection.tracks(tracks, keep))
+            ids = tracks.detection_ids(len(detections))
+            detections = replace(detections, track_ids=ids)
+        self._publish_others(result, detections, covariance, tracks)
+        self._publish_latency(result, settings, seconds)
         self._last_stamp_ns = detections.stamp_ns
         return seconds
 
-    def _track(
-        self, result: DetectionResult, covariance: BoxCovariance, settings: Settings
-    ) -> Tracks3D | None:
-        """Return and publish the tracks; None if tracking is switched off or lacks ego poses."""
+    def _track(self, result: DetectionResult, settings: Settings) -> Tracks3D | None:
+        """Return all tracks; None if tracking is switched off or lacks ego poses."""
         if not settings.publish_tracks:
             return None
-        tracks = self._tracker.update(
-            result.detections, result.frame, covariance, settings.tracker_config
+        return self._tracker.update(
+            result.detections, result.frame, result.covariance, settings.tracker_config
         )
-        if tracks is not None and self._tracks.get_subscription_count():
-            pose = pose_covariance(tracks.pose_covariance)
-            self._tracks.publish(
-                serialized_detection_array(tracks, settings.base_frame, pose, tracks.ids)
-            )
-        return tracks
 
-    def _publish_objects(
+    @staticmethod
+    def _publish_boxes(
+        publisher: LifecyclePublisher,
+        objects: Detections3D | Tracks3D,
+        covariance: np.ndarray,
+        placement: Placement,
+    ) -> None:
+        ids = objects.ids if isinstance(objects, Tracks3D) else None
+        publisher.publish(
+            serialized_detection_array(
+                objects, placement.frame_id, pose_covariance(covariance), ids
+            )
+        )
+
+    def _publish_others(
         self,
+        result: DetectionResult,
         detections: Detections3D,
         covariance: BoxCovariance,
         tracks: Tracks3D | None,
-        frame_id: str,
     ) -> None:
+        """Publish the messages that have subscribers, of the published ``detections`` and
+        ``tracks``.
+        """
+        placement = result.placement
+        if tracks is not None and self._tracks.get_subscription_count():
+            self._publish_boxes(self._tracks, tracks, tracks.pose_covariance, placement)
         if self._objects.get_subscription_count():
-            ids = None if tracks is None else tracks.detection_ids(len(detections))
-            self._objects.publish(objects_cloud(detections, frame_id, covariance.velocity, ids))
-
-    def _publish_markers(
-        self, result: DetectionResult, tracks: Tracks3D | None, frame_id: str
-    ) -> None:
+            self._objects.publish(
+                objects_cloud(detections, placement.frame_id, covariance.velocity)
+            )
         if self._markers.get_subscription_count():
             trails = [] if tracks is None else self._tracker.trails(tracks, result.frame)
-            lifetime_s = self._marker_lifetime_s(result.detections.stamp_ns)
+            lifetime_s = self._marker_lifetime_s(detections.stamp_ns)
             self._markers.publish(
-                marker_array(result.detections, frame_id, lifetime_s, tracks, trails)
+                marker_array(
+                    detections, placement.frame_id, lifetime_s, tracks, placement.trails(trails)
+                )
+            )
+
+    def _publish_latency(
+        self, result: DetectionResult, settings: Settings, seconds: Mapping[str, float]
+    ) -> None:
+        """Publish the record of the result and, if asked for, the depth it comes from."""
+        used, base_frame = result.frame.rig.names, settings.base_frame
+        if self._latency.get_subscription_count():
+            self._latency.publish(
+                latency_record(
+                    result.detections, used, settings.cameras, seconds, result.placement.frame_id
+                )
+            )
+        if result.depth is not None and self._depth_points.get_subscription_count():
+            self._depth_points.publish(
+                depth_cloud(result.frame, result.depth, result.config, base_frame)
             )
 
     def _marker_lifetime_s(self, stamp_ns: int) -> float:
@@ -196,12 +229,15 @@ class ResultPublisher:
     DDS.
     """
 
-    def __init__(self, publish: Callable[[DetectionResult], dict[str, float]], monitor: Monitor):
+    def __init__(
+        self, publish: Callable[[DetectionResult], dict[str, float] | None], monitor: Monitor
+    ):
         """Start the thread.
 
         Args:
-            publish: publishes one result and returns its seconds by stage.
-            monitor: receives these, counts of results that were replaced and of failures.
+            publish: publishes one result and returns its seconds by stage; None if the rate
+                limit did not allow to publish it.
+            monitor: receives these, counts of results that were not published and of failures.
         """
         self._publish, self._monitor = publish, monitor
         self._thread: SlotThread[DetectionResult] = SlotThread('publication', self._run)
@@ -209,7 +245,7 @@ class ResultPublisher:
     def put(self, result: DetectionResult) -> None:
         """Pass a result; it replaces one that still waits."""
         if self._thread.put(result):
-            self._monitor.answer_replaced()
+            self._monitor.answer_unpublished()
 
     def stop(self, discard: bool, timeout_s: float = PATIENCE_S) -> None:
         """End the thread; arguments as for ``SlotThread.stop``."""
@@ -218,7 +254,11 @@ class ResultPublisher:
     def _run(self, results: Iterator[DetectionResult]) -> None:
         for result in results:
             try:
-                self._monitor.answer_published(self._publish(result))
+                seconds = self._publish(result)
+                if seconds is None:
+                    self._monitor.answer_unpublished()
+                else:
+                    self._monitor.answer_published(seconds)
                 self._monitor.solved('publish')
             except Exception as error:  # an exception for one result must not end the thread
                 self._monitor.report(

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,14 @@ from typing import Any
 from rclpy.node import Node
 
 from bevdepth_core.tracking import TrackerConfig
+from bevdepth_ros.detections.region import EXAMPLE, parse_region
+from bevdepth_ros.detections.selection import (
+    Selection,
+    class_thresholds,
+    parse_classes,
+    parse_name_map,
+    parse_thresholds,
+)
 from bevdepth_ros.rig.settings import LIVE, START, RigSettings, check_choice, descriptor, parameter
 
 
@@ -79,6 +88,49 @@ class Settings(RigSettings):
         low=0.0,
         high=1.0,
     )
+    class_score_thresholds: tuple[str, ...] = parameter(
+        [''],
+        'Score thresholds of single classes, which replace score_threshold for them, such as '
+        'pedestrian=0.2. Empty: none.',
+        change=LIVE,
+    )
+    classes: tuple[str, ...] = parameter(
+        [''], 'Classes of the detector that are published. Empty: all.', change=LIVE
+    )
+    class_name_map: tuple[str, ...] = parameter(
+        [''],
+        'Names under which classes of the detector are published, such as car=CAR. Empty: their '
+        'own names.',
+        change=LIVE,
+    )
+    max_range_m: float = parameter(
+        0.0,
+        'Only objects with at most this horizontal distance from base_frame are published, '
+        'meters. 0: no limit.',
+        change=LIVE,
+        low=0.0,
+        high=1000.0,
+    )
+    region_of_interest: str = parameter(
+        '',
+        'Only objects inside this polygon in base_frame are published, such as '
+        f'"{EXAMPLE}", meters. Empty: no limit.',
+        change=LIVE,
+    )
+    output_frame: str = parameter(
+        '',
+        'Frame of the published objects: base_frame, or a frame that tf links to it, such as odom '
+        'or map. Empty: base_frame.',
+        change=LIVE,
+    )
+    max_rate_hz: float = parameter(
+        0.0,
+        'At most this many results per second are published, by their stamps; all are tracked. 0: '
+        'no limit.',
+        change=LIVE,
+        low=0.0,
+        high=100.0,
+    )
     publish_tracks: bool = parameter(
         True,
         'Track the detections: publish ~/tracks, and track ids in ~/objects and ~/markers.',
@@ -107,6 +159,13 @@ class Settings(RigSettings):
         low=0.01,
         high=10.0,
     )
+    track_min_age_s: float = parameter(
+        0.0,
+        'Only tracks whose first detection is at least this long ago are published, seconds.',
+        change=LIVE,
+        low=0.0,
+        high=10.0,
+    )
     publish_depth_points: bool = parameter(
         False,
         'Publish ~/depth_points: the predicted depth as a colored point cloud.',
@@ -119,6 +178,24 @@ class Settings(RigSettings):
         low=0.1,
         high=60.0,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_formats(vars(self))
+
+    @property
+    def lowest_threshold(self) -> float:
+        """Lowest of the score thresholds."""
+        own = parse_thresholds(self.class_score_thresholds)
+        return min([self.score_threshold, *own.values()])
+
+    def selection(self, class_names: tuple[str, ...]) -> Selection:
+        """Return the filters of the outputs for a detector with these classes.
+
+        Raises:
+            ValueError: the detector does not have a class that a parameter names.
+        """
+        return _selection(self, class_names)
 
     @property
     def tracker_config(self) -> TrackerConfig:
@@ -144,6 +221,34 @@ class Settings(RigSettings):
                 'checkpoint:=/path/to/model.safetensors'
             )
         return Path(self.checkpoint).expanduser()
+
+
+@functools.lru_cache(maxsize=4)
+def _selection(settings: Settings, class_names: tuple[str, ...]) -> Selection:
+    own = parse_thresholds(settings.class_score_thresholds, class_names)
+    chosen = parse_classes(settings.classes, class_names)
+    name_map = parse_name_map(settings.class_name_map, class_names)
+    return Selection(
+        names=tuple(name_map.get(name, name) for name in class_names),
+        thresholds=class_thresholds(class_names, settings.score_threshold, own, chosen),
+        max_range_m=settings.max_range_m,
+        region=parse_region(settings.region_of_interest),
+        min_age_s=settings.track_min_age_s,
+    )
+
+
+_PARSERS: dict[str, Callable[[Any], object]] = {
+    'class_score_thresholds': parse_thresholds,
+    'classes': parse_classes,
+    'class_name_map': parse_name_map,
+    'region_of_interest': parse_region,
+}
+
+
+def check_formats(values: Mapping[str, Any]) -> None:
+    """Raise ValueError if one of ``values``, by name, has a format that cannot be read."""
+    for name in values.keys() & _PARSERS.keys():
+        _PARSERS[name](values[name])
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}

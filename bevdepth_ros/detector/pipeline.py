@@ -32,7 +32,7 @@ class Pipeline:
         detector: Detector,
         settings: Callable[[], Settings],
         monitor: Monitor,
-        publish: Callable[[DetectionResult], dict[str, float]],
+        publish: Callable[[DetectionResult], dict[str, float] | None],
         on_bad_tf: Callable[[str, str], None],
         on_device_failure: Callable[[str], None],
         infos: dict[str, CameraInfo],

@@ -11,6 +11,7 @@ import torch
 
 from bevdepth_core.inference import Detector
 from bevdepth_core.types import Detections3D, Frame
+from bevdepth_ros.detections.placement import Placement
 from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.outputs import DetectionResult
 from bevdepth_ros.detector.parameters import Settings
@@ -21,6 +22,7 @@ from bevdepth_ros.detector.slot import PATIENCE_S, SlotThread
 from bevdepth_ros.rig.frames import CAMERA_FAULTS, BuiltFrame, FrameBuilder
 from bevdepth_ros.rig.ground import detections_in_base, frame_on_ground
 from bevdepth_ros.rig.synchronizer import ImageSet
+from bevdepth_ros.rig.transforms import TransformMissingError
 
 STALL_S = 10.0
 """A detection that takes longer is reported; a full-size network takes 5 s on two CPU cores."""
@@ -135,13 +137,16 @@ class Worker:
         if built.frame is None:
             return
         ready = time.monotonic()
-        self._detector.score_threshold = self._settings().score_threshold
+        self._detector.score_threshold = self._settings().lowest_threshold
         self._detector.keep_depth = self._settings().publish_depth_points
         self._forget_after_a_jump(built.frame)
         height_m = self._settings().base_frame_height_m
         on_ground = self._detect(frame_on_ground(built.frame, height_m))
         detections = detections_in_base(on_ground, height_m)
         if self._stopping.is_set():
+            return
+        placement = self._placement(detections.stamp_ns)
+        if placement is None:
             return
         seconds = {
             'waiting': started - images.received,
@@ -157,6 +162,7 @@ class Worker:
                 built.frame,
                 self._detector.depth,
                 self._detector.config,
+                placement,
                 images.received,
                 seconds,
             )
@@ -164,6 +170,23 @@ class Worker:
         self._monitor.solved('error', 'device')
         self._report_fusion(detections, built.no_poses)
         self._report_tracking(built.no_poses)
+
+    def _placement(self, stamp_ns: int) -> Placement | None:
+        """Return the frame of the outputs; drop the image set and return None if tf lacks it."""
+        settings = self._settings()
+        frame_id = settings.output_frame or settings.base_frame
+        pose = None
+        try:
+            if frame_id != settings.base_frame:
+                pose = self._builder.pose_in(frame_id, stamp_ns)
+        except TransformMissingError as error:
+            remedy = f'publish it, or set output_frame to {settings.base_frame}'
+            sentence = f'{error}, so nothing can be published in {frame_id}: {remedy}'
+            self._monitor.set_dropped('no_output_frame')
+            self._monitor.report('output_frame', 'tf', ERROR, sentence)
+            return None
+        self._monitor.solved('output_frame')
+        return Placement(frame_id, pose)
 
     def _detect(self, frame: Frame) -> Detections3D:
         """Detect; if the device fails, free its memory, forget past frames and try once more."""

@@ -78,6 +78,7 @@ class _Arrival:
     stamp_ns: int
     message: CompressedImage | Image | Detections3D
     arrived: float
+    frame_id: str = ''
 
 
 class SceneStore:
@@ -159,12 +160,14 @@ class SceneStore:
 
     def add_objects(self, message: PointCloud2) -> None:
         """Add detections; raise ValueError if the message does not contain detections."""
-        self.add_detections(detections_from_cloud(message, self._names))
+        self.add_detections(detections_from_cloud(message, self._names), message.header.frame_id)
 
-    def add_detections(self, detections: Detections3D) -> None:
-        """Add detections."""
+    def add_detections(self, detections: Detections3D, frame_id: str = '') -> None:
+        """Add detections in ``frame_id``; empty for the base frame."""
         self.detections_arrived = time.monotonic()
-        self._detections.append(_Arrival(detections.stamp_ns, detections, self.detections_arrived))
+        self._detections.append(
+            _Arrival(detections.stamp_ns, detections, self.detections_arrived, frame_id)
+        )
 
     def add_annotations(self, message: Detection3DArray) -> None:
         """Add annotated boxes in any frame that tf links to the fixed frame; classes that nuScenes
@@ -238,10 +241,21 @@ class SceneStore:
         newest = max((image.arrived for image in arrivals.values()), default=math.nan)
         return Scene(
             frame,
-            None if found is None else found.message,
+            None if found is None else self._in_base(found),
             self._ground_truth(stamp_ns),
             None if found is None else found.arrived - newest,
         )
+
+    def _in_base(self, arrival: _Arrival) -> Detections3D | None:
+        """Return detections in the base frame; None if tf does not link theirs to it."""
+        detections, base = arrival.message, self._settings.base_frame
+        if arrival.frame_id in ('', base):
+            return detections
+        try:
+            pose = self._transforms.at(base, arrival.frame_id, arrival.stamp_ns, POSE_CLAMP_S)
+        except TransformMissingError:
+            return None
+        return replace(detections, boxes=transformed(detections.boxes, pose))
 
     def _frame(self, arrivals: dict[int, _Arrival]) -> Frame | None:
         """Return the frame of these images by camera, None if no image can be used."""

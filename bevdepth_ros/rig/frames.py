@@ -184,6 +184,15 @@ class FrameBuilder:
             return None, f'{error}; {effect}: publish it or set fixed_frame'
         return np.stack(poses), None
 
+    def pose_in(self, frame_id: str, stamp_ns: int) -> np.ndarray:
+        """Return the (4, 4) pose of the base frame in ``frame_id``.
+
+        Raises:
+            TransformMissingError: tf does not have it at that stamp.
+        """
+        settings = self._settings()
+        return self._transforms.at(frame_id, settings.base_frame, stamp_ns, settings.pose_clamp_s)
+
     def _decoded(
         self, images: ImageSet, settings: RigSettings
     ) -> Iterator[tuple[str, Callable[[], _View]]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -10,8 +11,6 @@ from sensor_msgs_py.point_cloud2 import read_points
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import Marker, MarkerArray
 
-from bevdepth_core.tracking import Tracks3D
-from bevdepth_core.types import Boxes3D, Detections3D
 from bevdepth_core.visualization import class_color
 from bevdepth_ros.detections.messages import (
     BOX_FIELDS,
@@ -22,19 +21,7 @@ from bevdepth_ros.detections.messages import (
     objects_cloud,
 )
 from tests.ros.detections.message_objects import detection_array
-
-STAMP_NS = 1_531_883_530_425_082_368
-CLASSES = ('car', 'pedestrian', 'hovercraft')
-
-
-def detections(past_stamp_ns: int | None = STAMP_NS - 500_000_000) -> Detections3D:
-    boxes = Boxes3D(
-        center=[[10, -4, 0.8], [-20, 5, 1], [3, 3, 0]],
-        size=[[4.6, 1.9, 1.7], [0.7, 0.6, 1.8], [8, 3, 2]],
-        yaw=[0.5, -2.0, math.pi],
-        velocity=[[6, -1], [0.1, 0], [0, 2]],
-    )
-    return Detections3D(boxes, [0.9, 0.5, 0.2], [0, 1, 2], CLASSES, STAMP_NS, past_stamp_ns)
+from tests.ros.detections.objects import CLASSES, STAMP_NS, detections, tracks
 
 
 def through_the_wire(message):
@@ -95,7 +82,8 @@ def test_objects_hold_every_number_of_every_box():
 
 def test_objects_hold_the_covariance_of_the_velocity_and_the_track():
     covariance = np.array([[[1, 2], [2, 3]], [[4, 5], [5, 6]], [[7, 8], [8, 9]]], float)
-    cloud = objects_cloud(detections(), 'base_link', covariance, np.array((7, 0, 9)))
+    found = dataclasses.replace(detections(), track_ids=np.array((7, 0, 9)))
+    cloud = objects_cloud(found, 'base_link', covariance)
     points = read_points(through_the_wire(cloud))
     assert cloud.is_dense
     assert points['vx_variance'].tolist() == [1, 4, 7]
@@ -161,21 +149,9 @@ def test_texts_name_class_and_score():
     assert texts == ['car 0.90', 'pedestrian 0.50', 'hovercraft 0.20']
 
 
-def tracks(ids: tuple[int, ...], rows: tuple[int, ...]) -> Tracks3D:
-    """Return tracks whose boxes are those of the detections ``rows``, -1 for none."""
-    found, count = detections(), len(ids)
-    return Tracks3D(
-        boxes=found.boxes[np.array(rows)], ids=np.array(ids), scores=np.ones(count, np.float32),
-        labels=found.labels[np.array(rows)], pose_covariance=np.zeros((count, 4, 4)),
-        velocity_covariance=np.zeros((count, 2, 2)), age_s=np.ones(count),
-        coasted_s=np.zeros(count), detections=np.array(rows), class_names=CLASSES,
-        stamp_ns=STAMP_NS,
-    )  # fmt: skip
-
-
 def test_texts_name_the_track_of_a_detection_that_has_one():
-    found = tracks((12, 7, 5), (2, 0, -1))
-    message = marker_array(detections(), 'base_link', 0.5, found, [np.zeros((1, 3))] * 3)
+    found = dataclasses.replace(detections(), track_ids=np.array((7, 0, 12)))
+    message = marker_array(found, 'base_link', 0.5)
     texts = [marker.text for marker in message.markers if marker.ns == 'labels']
     assert texts == ['car 0.90 #7', 'pedestrian 0.50', 'hovercraft 0.20 #12']
 

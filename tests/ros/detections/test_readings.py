@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from sensor_msgs.msg import PointCloud2
@@ -38,6 +40,13 @@ def test_detections_survive_the_cloud_of_objects(fused: bool) -> None:
         NUSCENES_CLASSES,
     )
     assert (found.past_stamp_ns is not None) == fused
+    assert found.track_ids.tolist() == [0, 0]
+
+
+def test_track_ids_survive_the_cloud_of_objects() -> None:
+    sent = dataclasses.replace(detections(None), track_ids=np.array((0, 4_000_000_001)))
+    found = detections_from_cloud(objects_cloud(sent, 'base_link'), NUSCENES_CLASSES)
+    assert found.track_ids.tolist() == [0, 4_000_000_001]
 
 
 def test_boxes_survive_the_array_of_detections() -> None:

@@ -157,7 +157,7 @@ def test_every_set_is_counted_with_its_fate():
     assert (found['received'], found['answered'], found['dropped']) == ('3', '1', '2')
     assert {reason: found[f'dropped_{reason}'] for reason in diagnostics.DROP_REASONS} == {
         'replaced': '1', 'bad_image': '1', 'no_camera_info': '0', 'no_extrinsics': '0',
-        'too_few_cameras': '0', 'error': '0',
+        'too_few_cameras': '0', 'no_output_frame': '0', 'error': '0',
     }  # fmt: skip
     assert found['spread_p50_ms'] == '40.0'
     assert values(monitor, 'latency') == {

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
+from bevdepth_core.config import NUSCENES_CLASSES
+from bevdepth_core.types import Boxes3D, Detections3D
+from bevdepth_ros.detections.messages import objects_cloud
 from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.rendering.scene import Scene, SceneStore
 from bevdepth_ros.rig.transforms import Transforms
-from tests.ros.camera_rig import SIZE, Rig, jpeg
+from tests.ros.camera_rig import SIZE, SPEED, Rig, jpeg
 from tests.ros.graph import Graph, wait_until
 from tests.soak.stream import with_claimed_size
 
@@ -91,6 +94,26 @@ def test_an_image_that_comes_late_does_not_begin_a_new_recording(hear):
     ears.rig.send_all(0.3)
     ears.scene(0.3)
     assert ears.store.scene(ears.rig.mean_stamp_ns(0.0)) is not None
+
+
+def test_objects_in_another_frame_are_moved_to_the_base_frame(hear):
+    ears = hear()
+    ears.rig.send_all(2.0)
+    stamp_ns = ears.rig.mean_stamp_ns(2.0)
+    boxes = Boxes3D([[30.0, 3, 1]], [[4.0, 2, 1.5]], [0.3], [[1.0, 0]])
+    found = Detections3D(boxes, [0.9], [0], NUSCENES_CLASSES, stamp_ns, stamp_ns)
+    ears.store.add_objects(objects_cloud(found, 'map'))
+    (center,) = ears.scene(2.0).detections.boxes.center
+    assert np.allclose(center, (30 - SPEED * 2.004, 3, 1), atol=1e-3)
+
+
+def test_objects_in_a_frame_that_tf_does_not_have_are_left_out(hear):
+    ears = hear()
+    ears.rig.send_all(2.0)
+    boxes = Boxes3D([[30.0, 3, 1]], [[4.0, 2, 1.5]], [0.3], [[1.0, 0]])
+    found = Detections3D(boxes, [0.9], [0], NUSCENES_CLASSES, ears.rig.mean_stamp_ns(2.0))
+    ears.store.add_objects(objects_cloud(found, 'utm'))
+    assert ears.scene(2.0).detections is None
 
 
 def test_an_image_that_claims_900_megapixels_is_not_decoded_and_costs_its_camera(hear):

@@ -1,0 +1,73 @@
+"""A polygon on the ground: from text, and which points lie inside."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+MOST_CORNERS = 100
+EXAMPLE = '[[-10, -20], [60, -20], [60, 20], [-10, 20]]'
+
+
+def parse_region(text: str) -> np.ndarray | None:
+    """Return the (k, 2) corners of a polygon written as ``EXAMPLE``; None for an empty text.
+
+    Raises:
+        ValueError: it is not a polygon; the message says why.
+    """
+    if not text.strip():
+        return None
+    try:
+        corners = np.array(json.loads(text), np.float64)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        corners = np.empty(0)
+    if corners.ndim != 2 or corners.shape[1] != 2:
+        raise ValueError(
+            f'region_of_interest must be a list of corners [x, y] in meters, such as {EXAMPLE}, '
+            f'got {text[:200]!r}'
+        )
+    fault = _fault(corners)
+    if fault:
+        raise ValueError(f'region_of_interest {fault}, got {text[:200]!r}')
+    return corners
+
+
+def inside(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Return a (n,) mask of the (n, 2) points inside the polygon of the (k, 2) corners."""
+    x, y = points[:, :1], points[:, 1:]
+    (x1, y1), (x2, y2) = corners.T, np.roll(corners, -1, axis=0).T
+    # A ray along +x crosses an odd number of edges from inside.
+    spans = (y1 > y) != (y2 > y)
+    height = np.where(y1 == y2, 1.0, y2 - y1)  # level edges span nothing
+    crosses = spans & (x < x1 + (y - y1) / height * (x2 - x1))
+    return crosses.sum(axis=1) % 2 == 1
+
+
+def _fault(corners: np.ndarray) -> str | None:
+    if not np.isfinite(corners).all():
+        return 'must be finite'
+    if not 3 <= len(corners) <= MOST_CORNERS:
+        return f'must have 3 to {MOST_CORNERS} corners'
+    following = np.roll(corners, -1, axis=0)
+    if not np.any(_cross(corners - corners[0], following - corners[0])):
+        return 'must have an area: its corners lie on one line'
+    if _edges_cross(corners, following):
+        return 'must not cross itself: list the corners in their order around the region'
+    return None
+
+
+def _edges_cross(start: np.ndarray, end: np.ndarray) -> bool:
+    """Return True if two edges that are no neighbors cross."""
+    edge = end - start
+
+    def side(points: np.ndarray) -> np.ndarray:
+        """Return (k, k): on which side of edge i point j lies."""
+        return np.sign(_cross(edge[:, None], points[None] - start[:, None]))
+
+    splits = side(start) * side(end) < 0
+    return bool((splits & splits.T).any())
+
+
+def _cross(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0]

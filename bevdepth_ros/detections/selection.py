@@ -1,0 +1,155 @@
+"""Which objects are published, and under which class names: no node, no clock."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bevdepth_core.tracking import Tracks3D
+from bevdepth_core.types import Detections3D
+from bevdepth_ros.detections.region import inside
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The filters of the outputs; detections, objects, markers and tracks pass the same ones.
+
+    Attributes:
+        names: the published name of each class of the detector.
+        thresholds: (classes,) an object is published if its score is higher; infinite for classes
+            that are not published.
+        max_range_m: largest horizontal distance of a center from the base frame; 0 for no limit.
+        region: (k, 2) corners of a polygon in the base frame that contains the centers, meters;
+            None for no limit.
+        min_age_s: a track is published when its first detection is this long ago.
+    """
+
+    names: tuple[str, ...]
+    thresholds: np.ndarray
+    max_range_m: float = 0.0
+    region: np.ndarray | None = None
+    min_age_s: float = 0.0
+
+    def keeps(self, objects: Detections3D | Tracks3D) -> np.ndarray:
+        """Return a (n,) mask of the objects, in the base frame, that pass the filters of class,
+        score and place.
+        """
+        center = objects.boxes.center[:, :2]
+        keep = objects.scores > self.thresholds[objects.labels]
+        if self.max_range_m:
+            keep &= np.hypot(center[:, 0], center[:, 1]) <= self.max_range_m
+        if self.region is not None:
+            keep &= inside(center, self.region)
+        return keep
+
+    def detections(self, detections: Detections3D, keep: np.ndarray) -> Detections3D:
+        """Return the detections of ``keep``, the mask of ``keeps``, with their published names."""
+        return replace(detections[keep], class_names=self.names)
+
+    def tracks(self, tracks: Tracks3D, kept_detections: np.ndarray) -> Tracks3D:
+        """Return the published tracks, which refer to the published detections.
+
+        Args:
+            tracks: in the base frame.
+            kept_detections: mask of the detections of the same frame that are published.
+        """
+        tracks = tracks[self.keeps(tracks) & (tracks.age_s >= self.min_age_s)]
+        # The last row serves tracks without detection, whose index is -1.
+        rows = np.append(np.where(kept_detections, np.cumsum(kept_detections) - 1, -1), -1)
+        return replace(tracks, class_names=self.names, detections=rows[tracks.detections])
+
+
+def class_thresholds(
+    class_names: Sequence[str],
+    score_threshold: float,
+    own: dict[str, float],
+    chosen: Sequence[str],
+) -> np.ndarray:
+    """Return ``Selection.thresholds``.
+
+    Args:
+        class_names: of the detector.
+        score_threshold: of the classes without a threshold of their own.
+        own: thresholds by class.
+        chosen: the published classes; all if it is empty.
+    """
+    return np.array(
+        [
+            own.get(name, score_threshold) if not chosen or name in chosen else np.inf
+            for name in class_names
+        ]
+    )
+
+
+def parse_thresholds(
+    entries: Sequence[str], class_names: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Return the thresholds by class of entries such as ``pedestrian=0.2``.
+
+    Raises:
+        ValueError: an entry is invalid; the message names it and the remedy.
+    """
+    name = 'class_score_thresholds'
+    thresholds = {}
+    for class_name, text in _pairs(name, entries, class_names, 'pedestrian=0.2'):
+        try:
+            thresholds[class_name] = float(text)
+        except ValueError:
+            thresholds[class_name] = np.nan
+        if not 0 <= thresholds[class_name] <= 1:
+            raise ValueError(f'{name}: the score of {class_name} must be 0 to 1, got {text!r}')
+    return thresholds
+
+
+def parse_name_map(
+    entries: Sequence[str], class_names: Sequence[str] | None = None
+) -> dict[str, str]:
+    """Return the published names by class of entries such as ``car=CAR``.
+
+    Raises:
+        ValueError: as for ``parse_thresholds``.
+    """
+    return dict(_pairs('class_name_map', entries, class_names, 'car=CAR'))
+
+
+def parse_classes(
+    entries: Sequence[str], class_names: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Return the classes in ``entries``; one empty entry stands for none.
+
+    Raises:
+        ValueError: as for ``parse_thresholds``.
+    """
+    return tuple(_known('classes', entry.strip(), class_names) for entry in _filled(entries))
+
+
+def _pairs(
+    parameter: str, entries: Sequence[str], class_names: Sequence[str] | None, example: str
+) -> list[tuple[str, str]]:
+    pairs: dict[str, str] = {}
+    for entry in _filled(entries):
+        key, separator, value = (part.strip() for part in entry.partition('='))
+        if not (key and separator and value):
+            raise ValueError(f'{parameter}: write an entry like {example}, got {entry!r}')
+        if key in pairs:
+            raise ValueError(f'{parameter}: class {key} occurs twice')
+        pairs[_known(parameter, key, class_names)] = value
+    return list(pairs.items())
+
+
+def _filled(entries: Sequence[str]) -> Sequence[str]:
+    """Return ``entries``; ROS has no empty lists of strings, so [''] stands for one."""
+    return () if list(entries) == [''] else entries
+
+
+def _known(parameter: str, name: str, class_names: Sequence[str] | None) -> str:
+    if class_names is None or name in class_names:
+        return name
+    nearest = difflib.get_close_matches(name.lower(), class_names, 1)
+    hint = f'; did you mean {nearest[0]}?' if nearest else ''
+    raise ValueError(
+        f'{parameter}: the detector has no class {name!r}, only {", ".join(class_names)}{hint}'
+    )

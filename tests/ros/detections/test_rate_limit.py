@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from bevdepth_ros.detections.rate_limit import RateLimit
+
+START_NS = 1_700_000_000_000_000_000
+
+
+def allowed(limit: RateLimit, max_rate_hz: float, *times_s: float) -> list[bool]:
+    return [limit.allows(START_NS + round(time * 1e9), max_rate_hz) for time in times_s]
+
+
+def test_without_a_limit_all_results_are_published() -> None:
+    assert allowed(RateLimit(), 0.0, 0.0, 0.0, 0.001, -5.0) == [True] * 4
+
+
+@pytest.mark.parametrize(('max_rate_hz', 'expected'), [(10.0, 100), (5.0, 50), (20.0, 120)])
+def test_the_mean_rate_is_the_limit_although_it_does_not_divide_the_rate_of_the_cameras(
+    max_rate_hz: float, expected: int
+) -> None:
+    results = allowed(RateLimit(), max_rate_hz, *(number / 12 for number in range(120)))
+    assert results[0]
+    assert sum(results) == expected
+
+
+def test_a_pause_allows_no_burst_of_more_than_two() -> None:
+    limit = RateLimit()
+    assert allowed(limit, 1.0, 0.0, 10.5, 10.6, 10.7, 10.8) == [True, True, True, False, False]
+
+
+def test_a_bag_that_starts_again_is_published_at_once() -> None:
+    limit = RateLimit()
+    assert allowed(limit, 1.0, 50.0, 0.0, 0.5, 1.0) == [True, True, False, True]
+
+
+def test_a_limit_that_is_set_later_begins_with_the_next_result() -> None:
+    limit = RateLimit()
+    assert allowed(limit, 1.0, 0.0, 0.1) == [True, False]
+    assert allowed(limit, 0.0, 0.2) == [True]
+    assert allowed(limit, 1.0, 0.3, 0.4, 1.3) == [True, False, True]
