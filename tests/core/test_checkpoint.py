@@ -58,7 +58,7 @@ def assert_same_weights(ours, theirs):
 
 
 @pytest.mark.parametrize('case', LAYOUTS)
-def test_names_and_shapes_are_the_official_ones(case):
+def test_weight_names_and_shapes_are_the_official_ones(case):
     layout = json.loads((DATA / f'state_dict_{LAYOUTS[case]}.json').read_text())
     expected = {name: (shape, dtype) for name, shape, dtype in layout['entries']}
     state = official_state_dict(
@@ -71,7 +71,7 @@ def test_names_and_shapes_are_the_official_ones(case):
 
 
 @pytest.mark.parametrize('case', FILLED)
-def test_deterministic_fill_is_the_references(case):
+def test_deterministic_weights_equal_those_of_the_reference(case):
     expected = json.loads((DATA / f'fill_check_{case}.json').read_text())
     state = official_state_dict(filled_model(case))
     for name, numbers in expected.items():
@@ -83,12 +83,12 @@ def test_deterministic_fill_is_the_references(case):
         ), name
 
 
-def test_official_file_round_trip(official):
+def test_an_official_file_survives_a_round_trip(official):
     path, model = official
     assert_same_weights(load_checkpoint(path), model)
 
 
-def test_official_full_lightning_file_and_bare_state_dict_load(official, tmp_path):
+def test_an_official_lightning_file_and_a_bare_state_dict_load(official, tmp_path):
     path, model = official
     content = torch.load(path, weights_only=True)
     torch.save(
@@ -106,14 +106,14 @@ def test_official_full_lightning_file_and_bare_state_dict_load(official, tmp_pat
 
 
 @pytest.mark.parametrize('prefix', ['module.', 'module.model.', 'model.module.', ''])
-def test_prefixes_of_wrappers_are_stripped(official, tmp_path, prefix):
+def test_prefixes_of_ddp_and_compile_wrappers_are_removed(official, tmp_path, prefix):
     content = torch.load(official[0], weights_only=True)['state_dict']
     renamed = {prefix + name.removeprefix('model.'): value for name, value in content.items()}
     torch.save({'state_dict': renamed}, tmp_path / 'wrapped.pth')
     assert_same_weights(load_checkpoint(tmp_path / 'wrapped.pth'), official[1])
 
 
-def test_prefixes_of_wrappers_are_stripped_from_own_files(small, tmp_path):
+def test_prefixes_of_ddp_and_compile_wrappers_are_removed_from_own_files(small, tmp_path):
     save_checkpoint(small, tmp_path / 'plain.safetensors')
     with safetensors.safe_open(tmp_path / 'plain.safetensors', framework='pt') as file:
         header = file.metadata()
@@ -143,7 +143,7 @@ def test_averaged_file_keeps_its_own_drifted_frustum(official, tmp_path):
 
 
 @pytest.mark.parametrize('case', ['1key', '2key_da'])
-def test_other_official_variants_are_recognised(case, tmp_path):
+def test_other_official_variants_are_recognized(case, tmp_path):
     model = BEVDepth(load_model_config(ROOT / 'config' / 'models' / f'{PRESETS[case]}.yaml'))
     save_official(model, tmp_path / 'model.pth')
     assert_same_weights(load_checkpoint(tmp_path / 'model.pth'), model)
@@ -161,7 +161,7 @@ def test_official_stereo_files_load_with_the_clamp_that_they_were_trained_with(c
     assert_same_weights(load_checkpoint(tmp_path / 'model.pth'), model)
 
 
-def test_command_switches_the_clamp_of_stereo_weights_off(tmp_path):
+def test_the_command_switches_the_clamp_of_stereo_weights_off(tmp_path):
     preset = ROOT / 'config' / 'models' / f'{PRESETS["stereo_2key"]}.yaml'
     model = BEVDepth(load_model_config(preset))
     save_official(model, tmp_path / 'a.pth')
@@ -171,7 +171,7 @@ def test_command_switches_the_clamp_of_stereo_weights_off(tmp_path):
         assert load_checkpoint(target).config.stereo.clamp_mean is clamp
 
 
-def test_command_refuses_to_switch_the_clamp_of_other_weights(small, tmp_path):
+def test_the_command_rejects_to_switch_the_clamp_of_other_weights(small, tmp_path):
     save_checkpoint(small, tmp_path / 'a.safetensors')
     arguments = [str(tmp_path / 'a.safetensors'), str(tmp_path / 'b.safetensors')]
     with pytest.raises(SystemExit, match='no stereo model'):
@@ -185,7 +185,7 @@ def test_own_file_round_trip_keeps_config_and_metadata(small, tmp_path):
     assert loaded.metadata == {'weights': 'random'} and not loaded.training
 
 
-def test_command_converts_both_ways(official, tmp_path):
+def test_the_command_converts_in_both_directions(official, tmp_path):
     command = [sys.executable, '-m', 'bevdepth_core.checkpoint', 'convert']
     subprocess.run([*command, official[0], tmp_path / 'a.safetensors'], check=True, cwd=ROOT)
     subprocess.run(
@@ -194,7 +194,7 @@ def test_command_converts_both_ways(official, tmp_path):
     assert_same_weights(load_checkpoint(tmp_path / 'b.pth'), official[1])
 
 
-def test_a_model_that_the_official_layout_cannot_describe_is_not_converted(small, tmp_path):
+def test_a_model_that_the_official_layout_cannot_store_is_rejected(small, tmp_path):
     save_checkpoint(small, tmp_path / 'a.safetensors')
     with pytest.raises(SystemExit) as error:
         main(['convert', str(tmp_path / 'a.safetensors'), str(tmp_path / 'b.pth')])
@@ -206,7 +206,7 @@ def test_a_model_that_the_official_layout_cannot_describe_is_not_converted(small
     assert not (tmp_path / 'b.pth').exists()
 
 
-def test_command_says_in_one_line_why_it_refuses(tmp_path):
+def test_the_command_reports_an_error_in_one_line(tmp_path):
     done = subprocess.run(
         [
             sys.executable,
@@ -227,7 +227,7 @@ def test_command_says_in_one_line_why_it_refuses(tmp_path):
     )
 
 
-def test_command_writes_the_same_random_weights_for_the_same_seed(tmp_path):
+def test_the_command_writes_the_same_random_weights_for_the_same_seed(tmp_path):
     preset = str(ROOT / 'config' / 'models' / 'small.yaml')
     for name, seed in (('a', '1'), ('b', '1'), ('c', '2')):
         main(['untrained', preset, str(tmp_path / f'{name}.safetensors'), '--seed', seed])
@@ -237,7 +237,7 @@ def test_command_writes_the_same_random_weights_for_the_same_seed(tmp_path):
     assert not torch.equal(a.head.shared[0].weight, c.head.shared[0].weight)
 
 
-def test_command_refuses_an_unknown_preset_and_a_foreign_suffix(tmp_path):
+def test_the_command_rejects_an_unknown_preset_and_an_unknown_suffix(tmp_path):
     with pytest.raises(SystemExit, match='no_such'):
         main(['untrained', str(tmp_path / 'no_such.yaml'), str(tmp_path / 'a.safetensors')])
     with pytest.raises(SystemExit):
@@ -271,7 +271,7 @@ def test_truncated_own_file_is_rejected(small, tmp_path, part):
     refused(tmp_path / 'cut.safetensors', 'truncated')
 
 
-def test_file_of_something_else_is_rejected(tmp_path):
+def test_a_file_without_weights_is_rejected(tmp_path):
     (tmp_path / 'text.pth').write_text('hello')
     refused(tmp_path / 'text.pth', 'not a PyTorch checkpoint')
     torch.save([1, 2], tmp_path / 'list.pth')
@@ -287,7 +287,7 @@ def changed_official(official, tmp_path, change):
     return tmp_path / 'changed.pth'
 
 
-def test_missing_unexpected_and_misshapen_weights_are_rejected(official, tmp_path):
+def test_missing_unexpected_and_wrongly_shaped_weights_are_rejected(official, tmp_path):
     name = 'model.backbone.depth_net.reduce_conv.0.weight'
     refused(
         changed_official(official, tmp_path, lambda state: state.pop(name)),
@@ -326,7 +326,7 @@ def test_a_message_names_one_weight_and_counts_the_others(official, tmp_path):
     refused(changed_official(official, tmp_path, lose), 'head.shared.1.', '(and 2 more)')
 
 
-def test_a_weight_of_another_kind_of_number_is_rejected(official, tmp_path):
+def test_a_weight_of_another_data_type_is_rejected(official, tmp_path):
     name = 'model.head.shared_conv.conv.weight'
     change = changed_official(
         official, tmp_path, lambda state: state.update({name: state[name].int()})
@@ -334,7 +334,7 @@ def test_a_weight_of_another_kind_of_number_is_rejected(official, tmp_path):
     refused(change, 'head.shared.0.weight has type torch.int32 instead of torch.float32')
 
 
-def test_weights_in_double_and_half_load_as_float32(official, tmp_path):
+def test_float64_and_float16_weights_load_as_float32(official, tmp_path):
     def cast(state):
         for name, value in state.items():
             if value.is_floating_point() and name.startswith('model.head'):
@@ -418,7 +418,7 @@ def test_metadata_of_the_model_and_of_the_call_are_saved(small, tmp_path):
     assert loaded.metadata == {'data': 'mini', 'recipe': 'new'}
 
 
-def test_official_files_hold_what_lightning_reads(official):
+def test_official_files_contain_what_lightning_reads(official):
     content = torch.load(official[0], weights_only=True)
     assert content.keys() == {'epoch', 'global_step', 'state_dict'}
     assert content['epoch'] == content['global_step'] == 0
@@ -426,7 +426,7 @@ def test_official_files_hold_what_lightning_reads(official):
     assert not load_checkpoint(official[0]).training
 
 
-def test_random_weights_leave_the_generator_alone_and_begin_with_seed_0(tmp_path):
+def test_random_weights_do_not_change_the_global_generator_and_use_seed_0_by_default(tmp_path):
     preset = ROOT / 'config' / 'models' / 'small.yaml'
     before = torch.random.get_rng_state()
     save_untrained_checkpoint(preset, tmp_path / 'a.safetensors')
@@ -436,7 +436,7 @@ def test_random_weights_leave_the_generator_alone_and_begin_with_seed_0(tmp_path
 
 
 @pytest.mark.parametrize('shape', [(3,), (112, 16, 44), (0, 0, 0, 4), (112, 16, 44, 4)])
-def test_nonsense_geometry_is_rejected(official, tmp_path, shape):
+def test_invalid_geometry_is_rejected(official, tmp_path, shape):
     change = changed_official(
         official,
         tmp_path,
@@ -459,13 +459,13 @@ class Foreign:
         return (print, ('unpickled',))
 
 
-def test_foreign_pickle_is_rejected_and_not_run(official, tmp_path, capsys):
+def test_a_pickle_with_code_is_rejected_and_not_executed(official, tmp_path, capsys):
     torch.save({'state_dict': {}, 'callbacks': Foreign()}, tmp_path / 'foreign.ckpt')
     refused(tmp_path / 'foreign.ckpt', 'print', 'never loaded')
     assert 'unpickled' not in capsys.readouterr().out
 
 
-def test_own_file_without_our_header_is_rejected(tmp_path):
+def test_a_safetensors_file_without_our_metadata_is_rejected(tmp_path):
     safetensors.torch.save_file({'a': torch.zeros(1)}, tmp_path / 'plain.safetensors')
     refused(tmp_path / 'plain.safetensors', 'bevdepth-1')
     safetensors.torch.save_file(
@@ -510,7 +510,7 @@ def test_half_precision_halves_the_file_and_loads_as_float32(small, tmp_path):
     assert all(torch.allclose(half[name], full[name], rtol=5e-4, atol=1e-7) for name in full)
 
 
-def test_a_name_of_no_shipped_weights_is_rejected_with_those_that_ship():
+def test_an_unknown_weights_name_is_rejected_with_the_known_ones():
     with pytest.raises(
         CheckpointError,
         match=r'huge: neither a checkpoint file nor a name of weights; known names: small, 2key',

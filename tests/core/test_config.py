@@ -36,7 +36,7 @@ from tests.reference import ROOT
 PRESETS = sorted((ROOT / 'config' / 'models').glob('*.yaml'))
 
 
-def test_all_presets_are_there():
+def test_all_presets_exist():
     names = {path.stem for path in PRESETS}
     assert names == {
         'r50_256x704_1key',
@@ -60,11 +60,11 @@ def test_preset_is_complete_and_survives_a_round_trip(path, tmp_path):
     assert config.class_names == NUSCENES_CLASSES
 
 
-def test_defaults_are_the_papers():
+def test_defaults_are_those_of_the_paper():
     assert load_model_config(ROOT / 'config' / 'models' / 'r50_256x704_2key.yaml') == ModelConfig()
 
 
-def test_presets_differ_only_where_the_experiments_do():
+def test_presets_differ_only_where_the_official_experiments_differ():
     official = ModelConfig()
     one = load_model_config(ROOT / 'config' / 'models' / 'r50_256x704_1key.yaml')
     refined = load_model_config(ROOT / 'config' / 'models' / 'r50_256x704_2key_da.yaml')
@@ -76,7 +76,7 @@ def test_presets_differ_only_where_the_experiments_do():
     assert large == dataclasses.replace(official, image=ImageSpec(640, 1600))
 
 
-def test_stereo_presets_add_stereo_and_its_suppression():
+def test_stereo_presets_add_stereo_and_scale_nms():
     folder = ROOT / 'config' / 'models'
     for name in ('r50_256x704_2key', 'r50_256x704_2key_da'):
         plain = load_model_config(folder / f'{name}.yaml')
@@ -103,12 +103,12 @@ def test_stereo_presets_add_stereo_and_its_suppression():
         ({'image_encoder': {'depth': 51}}, 'image_encoder.depth'),
     ],
 )
-def test_mistakes_are_named(values, named):
+def test_invalid_values_are_reported_by_name(values, named):
     with pytest.raises(ValueError, match=named):
         model_config_from_dict(values)
 
 
-def test_file_that_is_no_mapping_is_rejected(tmp_path):
+def test_a_file_that_is_not_a_mapping_is_rejected(tmp_path):
     (tmp_path / 'list.yaml').write_text('- 1\n')
     with pytest.raises(ValueError, match=r'list\.yaml'):
         load_model_config(tmp_path / 'list.yaml')
@@ -188,7 +188,7 @@ def test_file_that_is_no_mapping_is_rejected(tmp_path):
         (ScaleNMSConfig, {'most_overlap': 1.0}, {'most_overlap': 1.1}),
     ],
 )
-def test_the_last_good_value_is_accepted_and_the_next_one_rejected(section, good, bad):
+def test_values_at_a_limit_are_accepted_and_values_beyond_it_rejected(section, good, bad):
     section(**good)
     with pytest.raises(ValueError, match='|'.join((*bad, 'must'))):
         section(**bad)
@@ -279,19 +279,19 @@ def test_scale_nms_is_read_from_a_file():
     assert ScaleNMSConfig().most_overlap == 0.2
 
 
-def test_bounds_are_generous():
+def test_limits_leave_room_for_larger_models():
     assert MAX_IMAGE_PIXELS == MAX_FRUSTUM_POINTS == 16_777_216
     assert (MAX_CELLS, MAX_CHANNELS, MAX_CANDIDATES) == (4_194_304, 16_384, 100_000)
 
 
-def test_a_config_that_is_no_mapping_and_an_unknown_section_are_named():
+def test_a_config_that_is_not_a_mapping_and_unknown_sections_are_reported():
     with pytest.raises(ValueError, match='must be a mapping, got list'):
         model_config_from_dict([])
     with pytest.raises(ValueError, match='unknown key gird, heda'):
         model_config_from_dict({'heda': {}, 'gird': {}, 'key_frames': 2})
 
 
-def test_a_file_that_is_no_yaml_is_named(tmp_path):
+def test_a_file_that_is_not_yaml_is_reported_by_name(tmp_path):
     (tmp_path / 'broken.yaml').write_text('image: {')
     with pytest.raises(ValueError, match=r'broken\.yaml: not YAML'):
         load_model_config(tmp_path / 'broken.yaml')
@@ -299,7 +299,7 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path):
         load_model_config(tmp_path / 'missing.yaml')
 
 
-def test_derived_numbers():
+def test_derived_properties_have_the_official_values():
     assert DepthBins(0.1, 0.4, 0.1).count == 3
     assert BEVGrid(x=(0.0, 8.0, 0.4), y=(-1.0, 1.0, 0.5), z=(-2.0, 1.0, 3.0)).shape == (20, 4, 1)
     assert BEVGrid().upper == (51.2, 51.2, 3.0)

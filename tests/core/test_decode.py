@@ -50,7 +50,7 @@ def put(
     maps.vel[sample, :, row, column] = torch.tensor([3.0, -1.0])
 
 
-def test_known_cell_becomes_the_known_box():
+def test_a_cell_with_known_values_becomes_the_known_box():
     tasks = empty_maps()
     put(tasks[2], 0, row=100, column=30, score=0.7, label=1)
     (found,) = decode(tasks, CONFIG)
@@ -64,7 +64,7 @@ def test_known_cell_becomes_the_known_box():
     assert np.allclose(found.boxes.velocity, [[3, -1]])
 
 
-def test_nothing_above_the_threshold_is_no_box():
+def test_without_a_score_above_the_threshold_there_is_no_box():
     assert [len(sample.boxes) for sample in decode(empty_maps(2), CONFIG)] == [0, 0]
 
 
@@ -99,7 +99,7 @@ def test_boxes_come_best_first_and_capped_per_task():
     assert (found.labels == 0).sum() <= 83 and (found.labels >= 8).sum() == 83
 
 
-def test_values_that_are_no_box_are_dropped():
+def test_invalid_box_values_are_dropped():
     tasks = empty_maps()
     put(tasks[0], 0, 10, 10, 0.9, dim=(1e3, 0, 0))
     put(tasks[0], 0, 40, 10, 0.9, dim=(-1e3, 0, 0))
@@ -142,7 +142,7 @@ def test_a_box_exactly_at_the_threshold_is_left_out():
 
 @pytest.mark.parametrize('axis', range(3))
 @pytest.mark.parametrize('sign', [-1, 1])
-def test_a_center_on_the_border_of_the_range_stays_and_one_beyond_goes(axis, sign):
+def test_a_center_on_the_border_of_the_range_is_kept_and_one_beyond_is_dropped(axis, sign):
     limit = (61.2, 61.2, 10.0)[axis]
     for beyond, count in ((0.0, 1), (0.01, 0)):
         tasks = empty_maps()
@@ -186,7 +186,7 @@ def test_only_the_best_candidates_are_considered():
         assert len(decode(tasks, changed(candidates=candidates))[0].boxes) == count
 
 
-def test_no_number_is_no_score():
+def test_a_nan_score_gives_no_box():
     tasks = empty_maps()
     tasks[0].heatmap[0, 0, 64, 64] = float('nan')
     put(tasks[0], 0, 64, 66, 0.5)
@@ -251,7 +251,7 @@ def test_scale_nms_uses_the_factor_of_each_class():
     assert np.allclose(found.scores, (0.9, 0.8, 0.7, 0.6, 0.5))
 
 
-def test_scale_nms_of_nothing_is_nothing():
+def test_scale_nms_accepts_no_boxes():
     assert len(decode(empty_maps(), changed(scale_nms=ScaleNMSConfig()))[0].boxes) == 0
 
 

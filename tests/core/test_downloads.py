@@ -135,9 +135,7 @@ def test_the_files_are_those_of_the_release_of_the_authors():
     }
 
 
-def test_weights_that_are_there_are_not_downloaded_again(
-    server: FileServer, folder: Path, part: Path
-):
+def test_existing_weights_are_not_downloaded_again(server: FileServer, folder: Path, part: Path):
     path = put_weights(folder)
     assert download(WEIGHTS, folder, server.url, lambda text: None) == path
     assert server.paths == []
@@ -204,7 +202,9 @@ def test_the_proxy_of_the_environment_is_used(
     assert part.read_bytes() == CONTENT
 
 
-def test_offline_the_message_names_the_network_and_the_other_way(server: FileServer, part: Path):
+def test_without_a_network_the_message_names_the_cause_and_the_option_file(
+    server: FileServer, part: Path
+):
     server.shutdown()
     server.server_close()
     with pytest.raises(DownloadError) as caught:
@@ -259,12 +259,12 @@ def test_weights_that_are_not_downloaded_are_reported_with_the_command(folder: P
         load_checkpoint('2key_ema')
 
 
-def test_a_misspelt_name_is_reported_with_the_one_that_was_meant(folder: Path):
+def test_a_misspelled_name_is_reported_with_a_suggestion(folder: Path):
     with pytest.raises(WeightsError, match=r'did you mean 2key_da_ema\?'):
         locate('2key_da_em')
 
 
-def test_a_file_of_the_name_comes_before_the_name(
+def test_an_existing_file_takes_precedence_over_the_name_of_weights(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from bevdepth_core.files import write_atomically
 
 
-def test_the_file_appears_as_a_whole_with_its_folders(tmp_path):
+def test_the_file_appears_only_when_complete_and_its_folders_are_created(tmp_path):
     path = tmp_path / 'new' / 'folder' / 'file.txt'
     seen = []
 
@@ -30,7 +30,7 @@ def test_an_existing_file_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
-def test_after_an_error_the_old_file_is_there_and_nothing_else(tmp_path, error):
+def test_after_an_error_only_the_old_file_exists(tmp_path, error):
     path = tmp_path / 'file.txt'
     path.write_text('old')
 

@@ -40,11 +40,11 @@ def test_quaternion_far_from_unit_length_is_rejected(quaternion):
         rigid_from_quaternion(quaternion, (0, 0, 0))
 
 
-def test_slightly_rounded_quaternion_is_normalised():
+def test_a_slightly_rounded_quaternion_is_normalized():
     require_rigid('rounded', rigid_from_quaternion(np.array((0.7071, 0, 0, 0.7071)), (0, 0, 0)))
 
 
-def test_inverse_undoes():
+def test_a_transform_times_its_inverse_is_the_identity():
     transforms = random_transforms(20)
     assert np.allclose(invert_rigid(transforms) @ transforms, np.eye(4), atol=1e-9)
 
@@ -59,14 +59,14 @@ def test_scale_mirror_and_projective_rows_are_rejected():
             require_rigid('pose', wrong[None])
 
 
-def test_padded_intrinsics_carry_depth_along():
+def test_padded_intrinsics_keep_the_depth():
     intrinsics = np.array([((600.0, 0.5, 400.0), (0.0, 610.0, 250.0), (0.0, 0.0, 1.0))] * 2)
     padded = to_4x4(intrinsics)
     assert padded.shape == (2, 4, 4) and padded.dtype == np.float64
     assert (padded[1] @ (1.0, 2.0, 4.0, 1.0)).tolist() == [2201.0, 2220.0, 4.0, 1.0]
 
 
-def test_quaternions_come_back_up_to_their_sign_with_w_not_negative():
+def test_quaternions_survive_the_conversion_with_w_not_negative():
     generator = np.random.default_rng(5)
     given = generator.normal(size=(50, 4))
     given = [*given / np.linalg.norm(given, axis=1, keepdims=True), *np.eye(4), -np.eye(4)[0]]

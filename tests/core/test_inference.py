@@ -75,7 +75,7 @@ def test_streaming_with_depth_refinement_equals_the_two_frame_forward(model, mon
         assert_same_maps(streamed, model(two_frame_inputs(key, past, config)).tasks)
 
 
-def test_first_frame_stands_in_for_its_own_past(model, monkeypatch):
+def test_the_first_frame_is_its_own_past_frame(model, monkeypatch):
     frame = make_frame(3.0)
     streamed, detections = head_maps(Detector(model), frame, monkeypatch)
     with torch.inference_mode():
@@ -111,7 +111,7 @@ def test_past_frame_is_the_one_nearest_half_a_second_back(tiny_model, stamps, pa
     assert found[-1].past_stamp_ns == expected
 
 
-def test_frames_without_pose_are_neither_fused_nor_remembered(tiny_model):
+def test_frames_without_pose_are_not_fused_and_not_kept_as_past_frames(tiny_model):
     detector = Detector(tiny_model)
     detector(make_frame(0.0, poses=False))
     assert detector(make_frame(0.5)).past_stamp_ns is None
@@ -124,7 +124,7 @@ def moved_past_camera(frame, past, partner):
     return key_ego_from_world @ past.world_from_ego[0] @ past.rig.ego_from_camera[0]
 
 
-def test_a_past_camera_that_is_gone_takes_the_pose_nearest_the_mean_stamp():
+def test_a_past_camera_absent_from_the_current_frame_uses_the_pose_nearest_the_mean_stamp():
     rig = make_rig(4)
     past = make_frame(0.0, rig)
     left = CameraRig(rig.names[1:], rig.intrinsics[1:], rig.ego_from_camera[1:])
@@ -186,7 +186,7 @@ def test_after_a_recalibration_a_past_frame_keeps_its_own_camera_vector(tiny_mod
 
 
 @pytest.mark.parametrize(('gap_s', 'remembered'), [(0.049, 1), (0.05, 2)])
-def test_frames_closer_than_fifty_milliseconds_are_not_remembered(tiny_model, gap_s, remembered):
+def test_frames_less_than_50_ms_apart_are_not_kept_as_past_frames(tiny_model, gap_s, remembered):
     detector = Detector(tiny_model)
     first = make_frame(0.0)
     detector(first)
@@ -197,7 +197,7 @@ def test_frames_closer_than_fifty_milliseconds_are_not_remembered(tiny_model, ga
 @pytest.mark.parametrize(
     ('age_ms', 'fused'), [(399, False), (400, True), (600, True), (601, False)]
 )
-def test_the_past_frame_is_half_a_second_old_give_or_take_a_tenth(tiny_model, age_ms, fused):
+def test_a_past_frame_is_400_to_600_ms_old(tiny_model, age_ms, fused):
     detector = Detector(tiny_model)
     first = make_frame(0.0)
     detector(first)
@@ -205,7 +205,7 @@ def test_the_past_frame_is_half_a_second_old_give_or_take_a_tenth(tiny_model, ag
     assert (detector(later).past_stamp_ns == first.stamp_ns) is fused
 
 
-def test_a_model_of_one_key_frame_remembers_nothing():
+def test_a_model_of_one_key_frame_keeps_no_past_frames():
     model = small_model(
         image=ImageSpec(32, 96),
         grid=BEVGrid(x=(-51.2, 51.2, 3.2), y=(-51.2, 51.2, 3.2)),
@@ -230,7 +230,7 @@ def test_the_depth_of_the_last_frame_is_kept_on_request(tiny_model):
     assert detector.depth is None
 
 
-def test_detections_say_what_they_come_from(tiny_model):
+def test_detections_carry_class_names_stamp_and_stage_times(tiny_model):
     detector = Detector(tiny_model)
     assert detector.score_threshold == tiny_model.config.decode.score_threshold
     assert detector.config is tiny_model.config and detector.precision == 'fp32'
@@ -269,20 +269,20 @@ def test_half_of_the_cores_are_used_by_default(monkeypatch, tiny_model, cores, e
     assert Detector(tiny_model).cpu_threads == expected
 
 
-def test_the_environment_decides_about_threads_where_it_says_so(monkeypatch, threads):
+def test_omp_num_threads_takes_precedence_over_the_default_thread_count(monkeypatch, threads):
     monkeypatch.setenv('OMP_NUM_THREADS', '3')
     torch.set_num_threads(3)
     assert default_cpu_threads() == 3
 
 
-def test_reset_forgets(tiny_model):
+def test_reset_clears_the_past_frames(tiny_model):
     detector = Detector(tiny_model)
     detector(make_frame(0.0))
     detector.reset()
     assert detector(make_frame(0.5)).past_stamp_ns is None
 
 
-def test_flood_of_frames_keeps_memory_bounded(tiny_model):
+def test_the_number_of_past_frames_is_limited(tiny_model):
     detector = Detector(tiny_model)
     rig = make_rig(1)
     for index in range(45):
@@ -307,7 +307,7 @@ def test_a_camera_may_leave_and_return(tiny_model):
     assert detector(make_frame(1.0, rig)).past_stamp_ns is not None
 
 
-def test_score_threshold_is_live(tiny_model):
+def test_a_change_of_the_score_threshold_takes_effect_at_once(tiny_model):
     detector = Detector(tiny_model)
     detector.score_threshold = 0.0
     everything = len(detector(make_frame(0.0)))

@@ -26,11 +26,11 @@ def test_a_set_is_decoded_in_order_as_pillow_does():
     )
 
 
-def test_a_broken_file_is_named_by_its_place():
+def test_a_broken_file_is_reported_by_its_position():
     files = [encoded('JPEG'), encoded('JPEG')[:200], b'']
     with pytest.raises(ValueError, match='image 1 is not a complete JPEG or PNG'):
         JpegDecoder('cpu')(files)
 
 
-def test_no_files_are_no_images():
+def test_an_empty_list_of_files_gives_no_images():
     assert JpegDecoder('cpu')([]) == []

@@ -54,7 +54,7 @@ def test_any_source_size_fills_the_input(width, height):
 
 @pytest.mark.parametrize('flip', [False, True])
 @pytest.mark.parametrize('rotation', [0.0, 5.0])
-def test_matrix_sends_a_marked_pixel_to_where_the_image_shows_it(flip, rotation):
+def test_the_matrix_maps_a_marked_pixel_to_its_position_in_the_image(flip, rotation):
     image = np.zeros((300, 500, 3), np.uint8)
     image[198:203, 318:323] = 255
     transform = ImageTransform(0.5, 20, 30, 200, 100, flip, rotation)
@@ -63,7 +63,7 @@ def test_matrix_sends_a_marked_pixel_to_where_the_image_shows_it(flip, rotation)
     assert np.allclose((transform.matrix() @ (320.5, 200.5, 7, 1))[:3], (*shown, 7), atol=0.6)
 
 
-def test_network_reads_blue_first_with_statistics_of_red_first():
+def test_the_network_input_is_bgr_with_the_statistics_of_rgb():
     spec = ImageSpec()
     pixel = torch.tensor([10, 20, 30], dtype=torch.uint8).expand(2, 16, 16, 3)
     expected = [

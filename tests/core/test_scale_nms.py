@@ -32,7 +32,7 @@ def boxes(*rows: tuple[float, float, float, float, float]) -> Boxes3D:
         ((5.0, 0.0), 0.0),
     ],
 )
-def test_overlap_of_shifted_squares(moved, expected):
+def test_the_overlap_of_shifted_squares_is_correct(moved, expected):
     assert overlap(SQUARE, SQUARE + moved) == pytest.approx(expected)
     assert overlap(SQUARE + moved, SQUARE) == pytest.approx(expected)
 

@@ -126,7 +126,7 @@ def test_a_past_frame_of_other_cameras_is_not_compared(model: BEVDepth) -> None:
     assert detector(make_frame(1.0, left)).past_stamp_ns == part.stamp_ns
 
 
-def test_a_larger_memory_spacing_remembers_fewer_frames(model: BEVDepth) -> None:
+def test_a_larger_memory_spacing_keeps_fewer_past_frames(model: BEVDepth) -> None:
     remembered = {}
     for spacing_ns in (MEMORY_SPACING_NS, 200_000_000):
         detector = Detector(model, memory_spacing_ns=spacing_ns)

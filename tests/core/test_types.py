@@ -40,7 +40,7 @@ def changed(array: np.ndarray, index, value) -> np.ndarray:
         ('ego_from_camera', RIG.ego_from_camera[:, :3], ValueError),
     ],
 )
-def test_rig_refuses_and_names(field, value, error):
+def test_a_rig_rejects_invalid_values_by_name(field, value, error):
     with pytest.raises(error, match=field):
         dataclasses.replace(RIG, **{field: value})
 
@@ -59,7 +59,7 @@ def test_rig_refuses_and_names(field, value, error):
         ('world_from_ego', np.full((2, 4, 4), np.nan), ValueError),
     ],
 )
-def test_frame_refuses_and_names(field, value, error):
+def test_a_frame_rejects_invalid_values_by_name(field, value, error):
     with pytest.raises(error, match=field):
         dataclasses.replace(FRAME, **{field: value})
 
@@ -95,7 +95,7 @@ def tensors(given: CameraMatrices) -> dict[str, torch.Tensor]:
         ('bev_aug', torch.zeros(4)),
     ],
 )
-def test_camera_matrices_reject_and_name_what_does_not_fit(field, value):
+def test_camera_matrices_reject_wrong_shapes_by_name(field, value):
     assert matrices(1).intrinsics.shape == (1, 2, 6, 4, 4)
     with pytest.raises(ValueError, match=field):
         matrices(1, **{field: value})
@@ -139,7 +139,7 @@ def test_camera_matrices_move_to_a_device():
         ),
     ],
 )
-def test_model_inputs_reject_and_name_what_does_not_fit(field, images, given):
+def test_model_inputs_reject_wrong_shapes_by_name(field, images, given):
     with pytest.raises(ValueError, match=field):
         ModelInputs(images, given)
     assert ModelInputs(torch.zeros(1, 2, 6, 3, 32, 32), matrices(1)).images.ndim == 6
@@ -160,7 +160,7 @@ def boxes(count: int) -> Boxes3D:
         ('velocity', np.zeros((1, 2))),
     ],
 )
-def test_boxes_refuse_and_name(field, value):
+def test_boxes_reject_invalid_values_by_name(field, value):
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(boxes(2), **{field: value})
 
@@ -173,7 +173,7 @@ def test_corners_of_a_turned_box():
     assert np.allclose(corners[:4, 1], 7)
 
 
-def test_detections_refuse_unknown_labels_and_wrong_counts():
+def test_detections_reject_unknown_labels_and_wrong_counts():
     with pytest.raises(ValueError, match='labels'):
         Detections3D(boxes(1), [0.5], [1], ('car',), 0)
     with pytest.raises(ValueError, match='scores'):

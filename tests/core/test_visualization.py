@@ -60,7 +60,7 @@ def draw(found: Boxes3D, **options) -> np.ndarray:
     )
 
 
-def test_every_nuscenes_class_has_a_colour_of_its_own_and_an_unknown_one_has_one_too() -> None:
+def test_every_nuscenes_class_has_its_own_color_and_an_unknown_class_has_one() -> None:
     assert set(CLASS_COLORS) == set(NUSCENES_CLASSES)
     colors = np.array(list(CLASS_COLORS.values()))
     apart = np.abs(colors[:, None] - colors[None]).sum(axis=-1)
@@ -68,7 +68,7 @@ def test_every_nuscenes_class_has_a_colour_of_its_own_and_an_unknown_one_has_one
     assert class_color('tram') == UNKNOWN_CLASS_COLOR
 
 
-def test_a_box_is_drawn_at_its_projected_corners_in_its_colour() -> None:
+def test_a_box_is_drawn_at_its_projected_corners_in_its_color() -> None:
     image = draw(boxes((10, 0, 0, 2, 3, 2, 0, 0, 0)))
     pixels = drawn_at(GREY, image)
     # The nearest face is 9 m away: half a width of 1.5 m gives 50 px, half a height of 1 m gives
@@ -86,7 +86,7 @@ def test_the_front_face_is_tinted_and_the_rear_is_not() -> None:
     np.testing.assert_array_equal(away[inside_nearest_face_only], GREY[inside_nearest_face_only])
 
 
-def test_a_box_behind_the_camera_leaves_no_trace() -> None:
+def test_a_box_behind_the_camera_is_not_drawn() -> None:
     np.testing.assert_array_equal(draw(boxes((-10, 0, 0, 2, 3, 2, 0, 0, 0))), GREY)
 
 
@@ -99,7 +99,7 @@ def test_a_box_around_the_camera_is_cut_at_the_near_plane() -> None:
     np.testing.assert_array_equal(image[0, 60:340], GREY[0, 60:340])
 
 
-def test_the_given_image_stays_as_it_was() -> None:
+def test_the_input_image_is_not_modified() -> None:
     image = GREY.copy()
     draw_boxes_on_image(
         image, boxes((10, 0, 0, 2, 3, 2, 0, 0, 0)), np.zeros(1, int), INTRINSICS, CAMERA_FROM_EGO
@@ -118,14 +118,14 @@ def test_ground_truth_is_dashed() -> None:
     assert np.abs(np.diff(dashed.astype(int))).sum() >= 6
 
 
-def test_a_small_true_box_is_a_rectangle_that_leaves_its_inside_to_be_seen() -> None:
+def test_a_small_ground_truth_box_is_an_unfilled_rectangle() -> None:
     image = draw(boxes((60, 8, 0, 20, 4, 3, 0, 0, 0)), ground_truth=True)
     (left, top), (right, bottom) = (end(drawn_at(GREY, image), axis=0) for end in (np.min, np.max))
     assert right - left > bottom - top > 10
     np.testing.assert_array_equal(image[top + 3 : bottom - 2, left + 3 : right - 2], 90)
 
 
-def test_from_above_forward_is_up_and_left_is_left() -> None:
+def test_in_the_top_view_forward_is_up_and_left_is_left() -> None:
     size, reach_m = (300, 300), 50.0
     nothing = draw_bev(size, boxes(), np.zeros(0, int), reach_m=reach_m)
     pixels = drawn_at(
@@ -137,7 +137,7 @@ def test_from_above_forward_is_up_and_left_is_left() -> None:
     np.testing.assert_allclose(np.ptp(pixels, axis=0), (6, 12), atol=5)
 
 
-def test_from_above_an_arrow_shows_the_way_of_one_second() -> None:
+def test_in_the_top_view_an_arrow_has_the_length_of_one_second_of_motion() -> None:
     still, moving = (
         draw_bev(
             (300, 300), boxes((0, 20, 0, 2, 2, 1, 0, speed, 0)), np.zeros(1, int), reach_m=50.0
@@ -149,7 +149,7 @@ def test_from_above_an_arrow_shows_the_way_of_one_second() -> None:
     np.testing.assert_allclose(pixels[:, 0], 150 - 60, atol=6)
 
 
-def test_from_above_ground_truth_is_drawn_without_detections() -> None:
+def test_the_top_view_draws_ground_truth_without_detections() -> None:
     truth = (boxes((20, 10, 0, 4, 2, 1, 0, 0, 0)), np.zeros(1, int))
     without, with_truth = (
         draw_bev((300, 300), boxes(), np.zeros(0, int), ground_truth=given)
@@ -159,7 +159,7 @@ def test_from_above_ground_truth_is_drawn_without_detections() -> None:
 
 
 @pytest.mark.parametrize('width', [960, 1920])
-def test_the_picture_has_the_width_asked_for(width: int) -> None:
+def test_the_figure_has_the_requested_width(width: int) -> None:
     image = compose(
         frame(nuscenes_like_rig(160, 90)),
         detections(boxes((10, 0, 1, 4, 2, 1.5, 0, 3, 0))),
@@ -169,7 +169,7 @@ def test_the_picture_has_the_width_asked_for(width: int) -> None:
     assert image.dtype == np.uint8
 
 
-def test_an_object_ahead_shows_in_the_front_camera_and_nowhere_else() -> None:
+def test_an_object_ahead_is_drawn_only_in_the_front_camera() -> None:
     one = frame(nuscenes_like_rig(160, 90))
     plain, image = (
         compose(one, detections(found), width=1200)
@@ -186,7 +186,7 @@ def test_an_object_ahead_shows_in_the_front_camera_and_nowhere_else() -> None:
     assert (in_cameras[:, 1] < height / 2).all()
 
 
-def test_boxes_are_drawn_from_where_each_camera_was() -> None:
+def test_boxes_are_projected_with_the_pose_of_each_camera() -> None:
     rig = nuscenes_like_rig(160, 90)
     front = CameraRig(
         ('left_behind', 'front'), rig.intrinsics[[1, 1]], rig.ego_from_camera[[1, 1]]
@@ -205,7 +205,7 @@ def test_boxes_are_drawn_from_where_each_camera_was() -> None:
     )
 
 
-def test_one_camera_of_any_name_without_pose_and_without_detections_gives_a_picture() -> None:
+def test_one_camera_of_any_name_without_pose_and_detections_gives_a_figure() -> None:
     rig = nuscenes_like_rig(160, 90)
     single = CameraRig(('webcam',), rig.intrinsics[:1], rig.ego_from_camera[:1])
     assert compose(frame(single, poses=False), detections(boxes()), width=800).shape[1] == 800
@@ -221,6 +221,6 @@ def test_the_caption_and_title_are_written() -> None:
 
 
 @pytest.mark.parametrize('position', [(-20, -6), (90, 15), (300, 300), (-500, 5)])
-def test_text_may_leave_the_image(position: tuple[int, int]) -> None:
+def test_text_may_extend_beyond_the_image(position: tuple[int, int]) -> None:
     image = np.zeros((20, 100, 3), np.uint8)
     assert draw_text(image, 'far out', position, 14, shadow=True) > 20

@@ -50,7 +50,7 @@ def maps(meters) -> DepthMaps:
     return DepthMaps(np.broadcast_to(np.float32(meters), (1, ROWS, COLUMNS)).copy(), BINS, SPEC)
 
 
-def test_a_certain_depth_is_the_middle_of_its_bin() -> None:
+def test_a_certain_depth_is_the_center_of_its_bin() -> None:
     certain = distribution(bin20=1.0)
     for depth in (expected_depth(certain, BINS), likely_depth(certain, BINS)):
         np.testing.assert_allclose(depth, 2.0 + 20.5 * 0.5)
@@ -63,7 +63,7 @@ def test_between_two_depths_only_the_expected_depth_lies_in_the_gap() -> None:
     np.testing.assert_allclose(likely_depth(torn, BINS), 7.25, rtol=1e-5)
 
 
-def test_points_lie_at_their_depth_on_the_rays_of_the_pixels_whose_colour_they_have() -> None:
+def test_points_lie_at_their_depth_on_the_rays_of_the_pixels_whose_color_they_have() -> None:
     one = frame()
     meters = np.linspace(3, 50, ROWS * COLUMNS, dtype=np.float32).reshape(ROWS, COLUMNS)
     points, colors = depth_points(one, maps(meters))
@@ -75,7 +75,7 @@ def test_points_lie_at_their_depth_on_the_rays_of_the_pixels_whose_colour_they_h
     np.testing.assert_allclose(pixels[:, 1], colors[:, 1], atol=0.51)
 
 
-def test_colours_cover_what_the_network_looks_at_and_near_differs_from_far() -> None:
+def test_colors_cover_the_network_input_and_near_differs_from_far() -> None:
     image = np.full((*SOURCE_SIZE[::-1], 3), 90, np.uint8)
     meters = np.full((ROWS, COLUMNS), 4.0, np.float32)
     meters[:, COLUMNS // 2 :] = 50.0
@@ -88,14 +88,14 @@ def test_colours_cover_what_the_network_looks_at_and_near_differs_from_far() -> 
     assert far[2] > far[0] + 30
 
 
-def test_the_picture_takes_up_the_depth() -> None:
+def test_the_figure_contains_the_depth() -> None:
     one = frame()
     plain, colored = (compose(one, None, depth=depth, width=800) for depth in (None, maps(10.0)))
     assert plain.shape == colored.shape
     assert np.abs(plain.astype(int) - colored).mean() > 10
 
 
-def test_a_detector_keeps_its_depth_where_it_is_asked_to() -> None:
+def test_a_detector_keeps_the_depth_only_on_request() -> None:
     torch.manual_seed(0)
     detector = Detector(BEVDepth(load_model_config(ROOT / 'config' / 'models' / 'small.yaml')))
     detector(frame())

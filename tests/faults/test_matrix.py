@@ -35,7 +35,7 @@ def outcome() -> Iterator[list[dict]]:
 
 
 @pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
-def test_the_node_reports_the_fault_publishes_nothing_false_and_recovers(
+def test_the_node_reports_the_fault_publishes_no_false_result_and_recovers(
     bench: Bench, outcome: list[dict], case: Case
 ):
     bench.with_parameters(**case.parameters)

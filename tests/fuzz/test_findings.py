@@ -65,7 +65,7 @@ def official_state(tmp_path_factory):
     return torch.load(path, weights_only=True)['state_dict']
 
 
-def test_one_number_that_claims_to_be_a_million_millions_is_no_weight(official_state, tmp_path):
+def test_a_tensor_that_repeats_one_stored_number_is_rejected(official_state, tmp_path):
     name = 'model.backbone.frustum'
     torch.save(
         official_state | {name: torch.zeros(1).expand(10**4, 10**4, 10**4, 4)},
@@ -93,7 +93,7 @@ def test_a_pickle_without_its_archive_is_rejected_unread(tmp_path):
         load_checkpoint(tmp_path / 'bare.pth')
 
 
-def test_names_of_weights_that_are_no_text_are_rejected(official_state, tmp_path):
+def test_weight_names_that_are_not_strings_are_rejected(official_state, tmp_path):
     torch.save(official_state | {7: torch.zeros(1)}, tmp_path / 'odd.pth')
     with pytest.raises(CheckpointError, match='neither a'):
         load_checkpoint(tmp_path / 'odd.pth')
@@ -110,7 +110,7 @@ def test_names_of_weights_that_are_no_text_are_rejected(official_state, tmp_path
          {'image': 7}, [], {'grid': {'x': {}}},
     ],
 )  # fmt: skip
-def test_the_config_inside_a_file_cannot_ask_for_all_memory(config, tmp_path):
+def test_a_stored_config_that_needs_too_much_memory_is_rejected(config, tmp_path):
     whole = {'format': 'bevdepth-1', 'config': json.dumps(config)}
     safetensors.torch.save_file({'a': torch.zeros(1)}, tmp_path / 'bomb.safetensors', whole)
     with pytest.raises(CheckpointError, match='its model config cannot be read'):
@@ -118,7 +118,7 @@ def test_the_config_inside_a_file_cannot_ask_for_all_memory(config, tmp_path):
 
 
 @pytest.mark.parametrize('kind', [torch.complex64, torch.float8_e4m3fn, torch.int64, torch.bool])
-def test_weights_of_another_kind_of_number_are_rejected_by_name(kind, tmp_path):
+def test_weights_of_another_data_type_are_rejected_by_name(kind, tmp_path):
     path, model = tmp_path / 'odd.safetensors', BEVDepth(TINY)
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     name = 'image_encoder.backbone.conv1.weight'
@@ -159,7 +159,7 @@ def test_a_header_that_claims_more_than_the_file_holds_is_rejected(tmp_path):
         "a: !!int ''",
     ],
 )
-def test_what_is_no_model_preset_is_rejected_in_one_way(text, tmp_path):
+def test_every_invalid_model_preset_raises_the_same_exception_type(text, tmp_path):
     (tmp_path / 'model.yaml').write_text(text)
     with pytest.raises(ValueError, match=r'model|YAML'):
         load_model_config(tmp_path / 'model.yaml')
@@ -177,7 +177,7 @@ def test_a_calibration_file_of_an_impossible_size_is_rejected(width, tmp_path):
 # Images
 
 
-def test_a_line_of_pixels_cannot_be_blown_up_to_gigabytes():
+def test_an_image_that_is_too_thin_to_be_resized_is_rejected():
     with pytest.raises(ValueError, match='65535x1 is too thin'):
         ImageTransform.for_inference(65535, 1, ImageSpec())
 
@@ -206,7 +206,7 @@ def test_images_in_other_formats_are_rejected_before_they_are_parsed(tmp_path):
 @pytest.mark.parametrize(
     'filename', ['../secret.jpg', '/etc/hostname', 'samples/../../secret.jpg', 'a\0b']
 )
-def test_a_dataset_cannot_name_files_outside(dataroot, filename):
+def test_a_dataset_that_names_files_outside_its_folder_is_rejected(dataroot, filename):
     root, tables = dataroot
     (root.parent / 'secret.jpg').write_bytes(b'secret')
     tables['sample_data'][0]['filename'] = filename
@@ -216,7 +216,7 @@ def test_a_dataset_cannot_name_files_outside(dataroot, filename):
 
 
 @pytest.mark.parametrize('name', ['../evil', '/tmp/evil', 'a/b', '', '.hidden', 'x' * 300, 7])
-def test_a_scene_cannot_be_written_elsewhere_by_its_name(dataroot, name):
+def test_a_scene_name_that_leads_outside_the_output_folder_is_rejected(dataroot, name):
     root, tables = dataroot
     tables['scene'][0]['name'] = name
     rewrite(root, 'scene', tables['scene'])
@@ -227,7 +227,7 @@ def test_a_scene_cannot_be_written_elsewhere_by_its_name(dataroot, name):
         chosen_scenes(root, 'v1.0-mini', None)
 
 
-def test_samples_that_follow_each_other_in_a_circle_end(dataroot):
+def test_a_cycle_of_samples_is_rejected(dataroot):
     root, tables = dataroot
     tables['sample'][1]['next'] = 'sample0'
     rewrite(root, 'sample', tables['sample'])
@@ -238,7 +238,7 @@ def test_samples_that_follow_each_other_in_a_circle_end(dataroot):
 
 
 @pytest.mark.parametrize('link', ['prev', 'next'])
-def test_files_of_a_sensor_that_follow_each_other_in_a_circle_end(dataroot, link):
+def test_a_cycle_of_sensor_files_is_rejected(dataroot, link):
     root, tables = dataroot
     first = next(row for row in tables['sample_data'] if row['token'] == 'data-CAM_FRONT-0')
     first[link] = first['token']
@@ -257,14 +257,14 @@ def test_files_of_a_sensor_that_follow_each_other_in_a_circle_end(dataroot, link
      ('splits', ['all']), ('splits', {'all': 7}),
      ('scene', [{}]), ('attribute', [7]), ('category', None)],
 )  # fmt: skip
-def test_tables_that_contradict_each_other_are_rejected_in_a_sentence(dataroot, table, records):
+def test_tables_that_contradict_each_other_are_rejected_with_a_message(dataroot, table, records):
     root, _ = dataroot
     rewrite(root, table, records)
     with pytest.raises(ValueError, match=r'tables|splits|split|names the file'):
         load(root)
 
 
-def test_a_table_of_brackets_is_rejected(tmp_path):
+def test_a_deeply_nested_table_is_rejected(tmp_path):
     (tmp_path / 'scene.json').write_text('[' * 100_000)
     with pytest.raises(ValueError, match='truncated'):
         read_json(tmp_path / 'scene.json')
@@ -273,7 +273,7 @@ def test_a_table_of_brackets_is_rejected(tmp_path):
 # Bags
 
 
-def test_a_channel_whose_metadata_claims_to_be_longer_than_it_is_does_not_hang_the_reader(
+def test_channel_metadata_with_a_wrong_length_does_not_hang_the_reader(
     tmp_path,
 ):
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 4, 'mcap'))
@@ -286,14 +286,14 @@ def test_a_channel_whose_metadata_claims_to_be_longer_than_it_is_does_not_hang_t
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_quality_of_service_that_is_no_yaml_costs_nothing_but_itself(tmp_path, storage):
+def test_invalid_quality_of_service_in_a_bag_is_ignored(tmp_path, storage):
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 4, storage))
     file.write_bytes(file.read_bytes().replace(b'history: ', b'\x00{\x01}[[[{:'))
     (topic,) = (McapFile if storage == 'mcap' else SqliteFile)(file).topics
     assert (topic.name, topic.profiles, topic.count) == ('/a', (), 4)
 
 
-def test_a_chunk_is_not_unpacked_without_end(tmp_path, monkeypatch):
+def test_decompression_of_a_chunk_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr('bevdepth_ros.bags.mcap_file.LARGEST_CONTENT', 10_000)
     file = storage_file(
         write_bag(tmp_path / 'bag', {'/a': qos()}, 4, 'mcap', padding=100_000, compressed=True)
@@ -304,9 +304,7 @@ def test_a_chunk_is_not_unpacked_without_end(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_a_message_without_content_which_would_crash_every_node_is_left_out_of_a_bag(
-    tmp_path, storage
-):
+def test_empty_messages_in_a_bag_are_omitted(tmp_path, storage):
     with Writer(tmp_path / 'bag', version=8, storage_plugin=STORAGES[storage]) as writer:
         topic = writer.add_connection('/a', 'sensor_msgs/msg/Image', typestore=message_types())
         for number, data in enumerate((b'', b'\x00', b'\x00\x01\x00\x03', b'\x00\x01\x00\x00a')):
@@ -317,7 +315,7 @@ def test_a_message_without_content_which_would_crash_every_node_is_left_out_of_a
     assert len(reports) == 1 and '3 messages on /a are left out' in reports[0]
 
 
-def test_metadata_with_text_where_a_list_belongs_does_not_matter_in_the_end(tmp_path):
+def test_a_bag_is_read_although_metadata_has_a_string_in_place_of_a_list(tmp_path):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 2, 'mcap')
     metadata = yaml.safe_load((bag / 'metadata.yaml').read_text())
     metadata['rosbag2_bagfile_information']['files'] = 'text'
@@ -327,7 +325,7 @@ def test_metadata_with_text_where_a_list_belongs_does_not_matter_in_the_end(tmp_
 
 
 @pytest.mark.parametrize('entry', [{'name': {'x': 1}}, {'type': [0]}, {'serialization_format': 7}])
-def test_metadata_that_names_topics_by_no_text_is_passed_over(tmp_path, entry):
+def test_a_bag_is_read_although_metadata_has_a_topic_name_that_is_not_a_string(tmp_path, entry):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 2, 'mcap')
     metadata = yaml.safe_load((bag / 'metadata.yaml').read_text())
     metadata['rosbag2_bagfile_information']['topics_with_message_count'][0]['topic_metadata'] |= (
@@ -338,7 +336,7 @@ def test_metadata_that_names_topics_by_no_text_is_passed_over(tmp_path, entry):
         assert opened.topics['/a'].count == 2
 
 
-def test_a_bag_lists_files_of_its_own_folder_alone(tmp_path):
+def test_metadata_that_lists_files_outside_the_bag_is_ignored(tmp_path):
     outside = write_bag(tmp_path / 'outside', {'/secret': qos()}, 2, 'mcap')
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 2, 'mcap')
     metadata = (
@@ -363,7 +361,7 @@ def test_a_bag_lists_files_of_its_own_folder_alone(tmp_path):
         'sensor_msgs/srv/SetCameraInfo',
     ],
 )
-def test_a_bag_does_not_choose_what_python_imports(name):
+def test_a_type_name_in_a_bag_cannot_import_other_python_modules(name):
     with pytest.raises(ValueError, match=r'no such package|has no attribute|Nothing'):
         message_class(name)
 
@@ -371,7 +369,7 @@ def test_a_bag_does_not_choose_what_python_imports(name):
 # Files that are written
 
 
-def test_a_file_is_there_as_a_whole_or_as_it_was(tmp_path):
+def test_a_failed_write_leaves_the_previous_file(tmp_path):
     path = tmp_path / 'folder' / 'file'
     write_atomically(path, lambda target: Path(target).write_bytes(b'whole') and None)
 

@@ -98,7 +98,7 @@ def test_images_equal_the_official_ones(official: Sample, case: str) -> None:
 
 @pytest.mark.parametrize('camera', range(6))
 @BOTH
-def test_lidar_depth_equals_the_official_one_to_the_last_pixel(
+def test_lidar_depth_equals_the_official_one_in_every_pixel(
     official: Sample, case: str, camera: int
 ) -> None:
     expected = np.zeros(256 * 704, np.float32)

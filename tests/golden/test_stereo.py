@@ -24,7 +24,7 @@ def test_every_stage_equals_the_official_code(case: str) -> None:
 
 
 @pytest.mark.parametrize('case', ['stereo_2key', 'stereo_2key_da'])
-def test_deterministic_fill_is_the_references(case: str) -> None:
+def test_deterministic_weights_equal_those_of_the_reference(case: str) -> None:
     expected = json.loads(reference_path(f'stereo/fill_check_{case}.json').read_text())
     state = official_state_dict(filled_model(case))
     assert state.keys() == expected.keys()

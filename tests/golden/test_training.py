@@ -107,7 +107,7 @@ def sparse_depth() -> torch.Tensor:
     return torch.from_numpy(depth.astype(np.float32))
 
 
-def test_depth_bins_are_the_official_ones() -> None:
+def test_depth_bins_equal_the_official_ones() -> None:
     _, arrays = golden('train_2key')
     ours = depth_targets(sparse_depth(), DepthBins())
     assert np.array_equal(ours.numpy().ravel(), arrays['downsampled_gt_depth/bin_or_minus1'])
@@ -206,7 +206,7 @@ def test_running_statistics_after_a_step_are_the_official_ones(
             ), name
 
 
-def test_the_frozen_stem_is_what_the_official_code_freezes(case: Case) -> None:
+def test_the_frozen_layers_are_those_of_the_official_code(case: Case) -> None:
     case.module.train()
     frozen = [
         to_official_name(name)

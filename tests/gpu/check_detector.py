@@ -150,7 +150,7 @@ def test_jpegs_decoded_on_the_gpu_give_nearly_the_boxes_of_pillow(on_cpu):
     assert np.mean(differences) < 1.5
 
 
-def test_broken_jpegs_are_judged_as_on_the_cpu_and_harm_nothing():
+def test_broken_jpegs_are_rejected_as_on_the_cpu_and_later_ones_are_decoded():
     whole = [path.read_bytes() for path in sample_paths(reference_path('nuscenes_sample'))]
     decoder, plain = JpegDecoder('cuda'), JpegDecoder('cpu')
     rng = np.random.default_rng(0)
@@ -172,7 +172,7 @@ def test_broken_jpegs_are_judged_as_on_the_cpu_and_harm_nothing():
 
 @pytest.mark.parametrize('size', [(1600, 900), (640, 480), (1601, 903), (100, 700), (3000, 100)])
 @pytest.mark.parametrize('spec', [ImageSpec(), ImageSpec(640, 1600)])
-def test_network_input_is_pillows_to_the_bit(size, spec):
+def test_network_input_equals_that_of_pillow_exactly(size, spec):
     images = np.random.default_rng(0).integers(0, 256, (2, size[1], size[0], 3), dtype=np.uint8)
     expected = normalize(torch.from_numpy(preprocess(images, spec)[0]), spec)
     config = dataclasses.replace(ModelConfig(), image=spec)
@@ -183,7 +183,7 @@ def test_network_input_is_pillows_to_the_bit(size, spec):
     assert torch.equal(out[:, :3].cpu(), expected) and not out[:, 3].any()
 
 
-def test_suppression_equals_its_reference():
+def test_nms_equals_its_reference():
     generator = torch.Generator().manual_seed(0)
     for boxes in (1, 37, 500, 1500):
         centers = 30 * torch.rand(6, boxes, 2, generator=generator)
@@ -215,7 +215,7 @@ def test_deformable_columns_and_pooling_equal_their_references(dtype, channels):
     assert torch.equal(max_pool(features.cuda()).cpu(), max_pool(features))
 
 
-def test_cameras_may_leave_and_return():
+def test_cameras_can_leave_and_return():
     torch.manual_seed(0)
     model = BEVDepth(load_model_config(ROOT / 'config' / 'models' / 'small.yaml')).eval()
     on_cpu, on_gpu = Detector(model), Detector(model, 'cuda', cuda_graphs=True)
@@ -229,7 +229,7 @@ def test_cameras_may_leave_and_return():
     assert on_gpu._network.capacity == 6
 
 
-def test_a_gpu_without_memory_fails_clearly_and_works_again_when_it_has_some():
+def test_without_gpu_memory_detection_fails_with_a_message_and_works_again_later():
     frame = make_frame(0.0, make_rig(2))
     detector = Detector(
         BEVDepth(load_model_config(ROOT / 'config' / 'models' / 'small.yaml')).eval(),

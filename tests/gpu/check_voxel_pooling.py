@@ -261,7 +261,7 @@ def test_deterministic_sums_equal_the_float64_reference(sizes, dtype, determinis
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 @pytest.mark.parametrize('exact', [False, True])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_values_that_are_not_finite_reach_their_cells_and_no_other(value, exact, dtype):
+def test_values_that_are_not_finite_reach_only_their_own_cells(value, exact, dtype):
     case = random_case(11, cameras=3, bins=9, channels=8, height=17).to('cuda', dtype)
     case.context[0, 1, 3, 2, 1] = value
     torch.use_deterministic_algorithms(exact)
@@ -286,7 +286,7 @@ def test_channels_last_inputs_equal_contiguous_ones_and_so_do_maps():
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
-def test_tensor_cores_take_no_copy_of_context_planes(dtype):
+def test_the_tensor_core_path_does_not_copy_context_planes(dtype):
     case = random_case(13, bins=2, channels=80, height=16, width=44).to('cuda', dtype)
     context_bytes = case.context.numel() * case.context.element_size()
     torch.cuda.reset_peak_memory_stats()
@@ -323,7 +323,7 @@ def test_kernels_run_in_order_on_the_callers_stream():
     assert relative_error(bev, expected_results(case)[0]) < TOLERANCE[torch.float32]
 
 
-def test_rejected_launch_is_a_runtime_error_and_leaves_the_device_usable():
+def test_a_rejected_launch_raises_a_runtime_error_and_leaves_the_device_usable():
     launch = kernels.Launch(kernels.Dtype.float32, 99, 0)
     with pytest.raises(RuntimeError, match='invalid device ordinal'):
         kernels.voxel_index(
@@ -343,7 +343,7 @@ def test_rejected_launch_is_a_runtime_error_and_leaves_the_device_usable():
         (2**20, 2**20, 1, 1, 1, 1, 1, 1),
     ],
 )
-def test_impossible_sizes_are_a_value_error(sizes):
+def test_impossible_sizes_raise_a_value_error(sizes):
     launch = kernels.Launch(kernels.Dtype.float32, 0, 0)
     with pytest.raises(ValueError, match='voxel pooling'):
         kernels.voxel_index(

@@ -56,7 +56,7 @@ def build(
     return outcome, list((folder / 'lib').rglob('*.so')), calls.read_text()
 
 
-def test_one_nvcc_call_builds_a_portable_module_without_libtorch_where_there_is_no_gpu(tmp_path):
+def test_without_a_gpu_one_nvcc_call_builds_a_portable_module_without_libtorch(tmp_path):
     outcome, modules, words = build(tmp_path, COMPILES)
     assert outcome.returncode == 0
     assert [str(path.relative_to(tmp_path / 'lib').parent) for path in modules] == [
@@ -72,7 +72,7 @@ def test_one_nvcc_call_builds_a_portable_module_without_libtorch_where_there_is_
     assert 'torch' not in words.replace(str(ROOT), '')
 
 
-def test_the_module_is_built_for_the_gpus_of_this_machine_each_once(tmp_path):
+def test_the_module_is_built_once_for_each_gpu_generation_of_the_machine(tmp_path):
     add_command(tmp_path, 'nvidia-smi', 'printf "9.0\\n8.6\\n9.0\\n"')
     _, _, words = build(tmp_path, COMPILES)
     assert [word for word in words.split() if word.startswith('-gencode')] == [
@@ -83,12 +83,12 @@ def test_the_module_is_built_for_the_gpus_of_this_machine_each_once(tmp_path):
 
 
 @pytest.mark.parametrize('body', ['exit 9', 'echo "No devices were found"'])
-def test_without_a_usable_gpu_the_portable_set_is_built(tmp_path, body):
+def test_without_a_usable_gpu_the_module_is_built_for_the_default_generations(tmp_path, body):
     add_command(tmp_path, 'nvidia-smi', body)
     assert 'code=sm_75' in build(tmp_path, COMPILES)[2]
 
 
-def test_the_generations_can_be_chosen(tmp_path):
+def test_the_gpu_generations_can_be_selected(tmp_path):
     add_command(tmp_path, 'nvidia-smi', 'echo 8.6')
     _, _, words = build(tmp_path, COMPILES, BEVDEPTH_CUDA_ARCHS='90 120')
     assert [word for word in words.split() if word.startswith('-gencode')] == [
@@ -98,13 +98,13 @@ def test_the_generations_can_be_chosen(tmp_path):
     ]
 
 
-def test_auto_does_without_the_module_where_there_is_no_nvcc(tmp_path):
+def test_auto_skips_the_module_if_nvcc_is_missing(tmp_path):
     outcome, modules, _ = build(tmp_path, None)
     assert (outcome.returncode, modules) == (0, [])
     assert 'no CUDA module: nvcc is neither on PATH' in outcome.stderr
 
 
-def test_auto_warns_and_goes_on_where_nvcc_fails(tmp_path):
+def test_auto_warns_and_continues_if_nvcc_fails(tmp_path):
     outcome, modules, _ = build(tmp_path, FAILS)
     assert (outcome.returncode, modules) == (0, [])
     assert 'bevdepth_core.ops._kernels was not built' in outcome.stderr + outcome.stdout
@@ -113,7 +113,7 @@ def test_auto_warns_and_goes_on_where_nvcc_fails(tmp_path):
 @pytest.mark.parametrize(
     ('nvcc', 'sentence'), [(None, 'BEVDEPTH_CUDA=1 needs nvcc'), (FAILS, 'was not built')]
 )
-def test_insisting_fails_with_the_reason_and_the_remedy(tmp_path, nvcc, sentence):
+def test_bevdepth_cuda_1_fails_with_the_reason_and_the_remedy(tmp_path, nvcc, sentence):
     outcome, modules, _ = build(tmp_path, nvcc, BEVDEPTH_CUDA='1')
     assert outcome.returncode != 0
     assert modules == []
@@ -121,12 +121,12 @@ def test_insisting_fails_with_the_reason_and_the_remedy(tmp_path, nvcc, sentence
     assert 'BEVDEPTH_CUDA=0' in outcome.stderr
 
 
-def test_zero_never_calls_nvcc(tmp_path):
+def test_bevdepth_cuda_0_never_calls_nvcc(tmp_path):
     outcome, modules, words = build(tmp_path, COMPILES, BEVDEPTH_CUDA='0')
     assert (outcome.returncode, modules, words) == (0, [], '')
 
 
-def test_cuda_home_is_used_where_nvcc_is_not_on_path(tmp_path):
+def test_cuda_home_is_used_if_nvcc_is_not_on_path(tmp_path):
     toolkit = tmp_path / 'toolkit' / 'bin'
     toolkit.mkdir(parents=True)
     (toolkit / 'nvcc').write_text(f'#!/bin/sh\n{COMPILES}\n')
@@ -135,13 +135,13 @@ def test_cuda_home_is_used_where_nvcc_is_not_on_path(tmp_path):
     assert (outcome.returncode, len(modules)) == (0, 1)
 
 
-def test_any_other_wish_is_rejected(tmp_path):
+def test_another_value_of_bevdepth_cuda_is_rejected(tmp_path):
     outcome, _, _ = build(tmp_path, COMPILES, BEVDEPTH_CUDA='yes')
     assert outcome.returncode != 0
     assert "BEVDEPTH_CUDA must be auto, 1 or 0, got 'yes'" in outcome.stderr
 
 
-def test_after_set_up_the_module_is_there_exactly_where_nvcc_is():
+def test_setup_builds_the_module_exactly_if_nvcc_exists():
     toolkit = os.environ.get('CUDA_HOME')
     nvcc = shutil.which('nvcc') or (
         shutil.which('nvcc', path=f'{toolkit}/bin') if toolkit else None

@@ -15,9 +15,7 @@ PATHS = (
 
 
 @pytest.mark.parametrize('distribution', DISTRIBUTIONS)
-def test_one_line_gives_a_fresh_shell_ros_2_and_the_package_from_any_folder(
-    distribution, tmp_path
-):
+def test_sourcing_env_sh_in_any_folder_provides_ros_2_and_the_package(distribution, tmp_path):
     script = (
         f'{SOURCE}; echo $ROS_DISTRO; ros2 pkg prefix bevdepth_ros; python -c "import rclpy, '
         'bevdepth_core, bevdepth_ros"'
@@ -34,7 +32,7 @@ def test_sourcing_again_changes_nothing(distribution):
     )
 
 
-def test_the_last_of_two_distributions_leaves_no_path_of_the_first():
+def test_switching_the_ros_distribution_removes_all_paths_of_the_first():
     first, last = fresh_environment(DISTRIBUTIONS[0]), fresh_environment(DISTRIBUTIONS[-1])
     script = f'{SOURCE}; BEVDEPTH_ROS_PREFIX={DISTRIBUTIONS[-1]}; {SOURCE}; {PATHS}'
     assert output(script, first) == output(f'{SOURCE}; {PATHS}', last)
@@ -61,7 +59,7 @@ def test_a_virtual_environment_made_for_another_ros_is_rejected_with_the_remedy(
     assert "run 'make setup'" in outcome.stderr
 
 
-def test_a_shell_that_is_neither_bash_nor_zsh_gets_the_remedy():
+def test_a_shell_other_than_bash_and_zsh_gets_the_remedy():
     outcome = subprocess.run(
         ['dash', '-c', f'. {ROOT}/env.sh || exit 7'], capture_output=True, text=True
     )

@@ -27,7 +27,7 @@ def add_python(machine: dict[str, str], name: str, body: str) -> None:
     path.chmod(0o755)
 
 
-def test_without_python_set_up_says_what_to_install(bare_machine, clean_clone):
+def test_setup_without_python_reports_what_to_install(bare_machine, clean_clone):
     outcome = bash('tools/make_venv.sh pip', bare_machine, clean_clone)
     assert outcome.returncode != 0
     assert 'no Python 3.12 found' in outcome.stderr
@@ -43,7 +43,9 @@ def test_a_python_without_a_lock_is_rejected_with_the_supported_ones(bare_machin
     assert not (clean_clone / '.venv').exists()
 
 
-def test_a_named_python_is_taken_and_one_that_does_not_run_is_named(bare_machine, clean_clone):
+def test_the_python_named_by_the_user_is_used_and_reported_if_it_does_not_run(
+    bare_machine, clean_clone
+):
     outcome = bash(
         'tools/make_venv.sh pip', {**bare_machine, 'PYTHON': '/no/such/python'}, clean_clone
     )
@@ -79,7 +81,7 @@ def test_a_python_without_venv_is_rejected_with_the_package_to_install(bare_mach
     ],
     ids=['nothing sourced', 'sourced', 'sourced for another Python', 'our own env.sh sourced'],
 )
-def test_the_ros_mode_is_a_sourced_ros_2_that_python_can_import(
+def test_ros_mode_is_the_sourced_ros_2_if_python_can_import_it(
     bare_machine, variables, rclpy, mode
 ):
     add_python(bare_machine, 'python3', f'exit {int(not rclpy)}')

@@ -53,7 +53,7 @@ def test_every_line_of_a_lock_pins_one_version(lock):
     ] == []
 
 
-def test_what_is_installed_is_what_the_lock_says():
+def test_the_installed_packages_are_those_of_the_lock():
     pins = read('python{}.{}.txt'.format(*sys.version_info)) | (
         read('pip_ros.txt') if PIP_ONLY else {}
     )

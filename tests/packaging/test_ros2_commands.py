@@ -21,7 +21,7 @@ def ros2(words: str, environment: dict[str, str]) -> subprocess.CompletedProcess
     return bash(f'. {ROOT}/env.sh; ros2 {words}', environment)
 
 
-def test_interfaces_are_shown_and_listed(environment: dict[str, str]):
+def test_ros2_interface_prints_and_lists_interfaces(environment: dict[str, str]):
     shown = ros2('interface show vision_msgs/msg/Detection3DArray', environment).stdout
     assert 'Detection3D[] detections' in shown
     listed = ros2('interface package vision_msgs', environment).stdout
@@ -31,7 +31,7 @@ def test_interfaces_are_shown_and_listed(environment: dict[str, str]):
     assert 'Traceback' not in unknown.stderr
 
 
-def test_the_content_of_a_bag_is_printed(environment: dict[str, str], tmp_path: Path):
+def test_ros2_bag_info_prints_the_content_of_a_bag(environment: dict[str, str], tmp_path: Path):
     with BagWriter(tmp_path / 'bag') as bag:
         for stamp_ns in (10**18, 10**18 + 2 * 10**9):
             bag.write_camera_info('CAM_FRONT', stamp_ns, np.eye(3), 16, 9)
@@ -45,7 +45,7 @@ def test_the_content_of_a_bag_is_printed(environment: dict[str, str], tmp_path: 
     assert 'Traceback' not in missing.stderr
 
 
-def test_the_state_of_the_detector_is_printed_and_changed(environment: dict[str, str]):
+def test_ros2_lifecycle_prints_and_changes_the_state_of_the_detector(environment: dict[str, str]):
     script = f"""
     . {ROOT}/env.sh
     python -m bevdepth_ros.detector >/dev/null 2>&1 &

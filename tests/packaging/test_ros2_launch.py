@@ -78,14 +78,14 @@ def test_defaults_and_descriptions_are_shown_without_running(launch_file, enviro
         ('{launch_file} word:=x', 'seconds'),
     ],
 )
-def test_a_wrong_call_fails_and_names_what_was_wrong(words, named, launch_file, environment):
+def test_an_invalid_command_line_fails_with_the_reason(words, named, launch_file, environment):
     outcome = ros2(f'launch {words.format(launch_file=launch_file)}', environment)
     assert outcome.returncode != 0
     assert named in outcome.stderr + outcome.stdout
     assert 'Traceback' not in outcome.stderr
 
 
-def test_ctrl_c_ends_the_launch_and_what_it_started(launch_file, environment):
+def test_ctrl_c_ends_the_launch_and_its_processes(launch_file, environment):
     variables = dict(
         line.split('=', 1)
         for line in output(f'. {ROOT}/env.sh; env', environment).splitlines()

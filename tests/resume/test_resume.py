@@ -81,7 +81,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
         )
 
 
-def test_the_checkpoint_holds_weights_and_average_apart(uninterrupted: Path) -> None:
+def test_the_checkpoint_stores_weights_and_their_average_separately(uninterrupted: Path) -> None:
     content = read(uninterrupted)
     assert not torch.equal(
         content['state_dict']['model.head.shared.0.weight'],
@@ -103,25 +103,27 @@ def test_a_run_without_average_resumes_with_accumulated_batches(tmp_path: Path) 
     torch.testing.assert_close(resumed['state_dict'], whole['state_dict'], rtol=0, atol=TOLERANCE)
 
 
-def test_resuming_where_nothing_was_written_starts_anew(tmp_path: Path) -> None:
+def test_resuming_without_a_checkpoint_starts_a_new_run(tmp_path: Path) -> None:
     source = Noise()
     run(tiny_config(tmp_path, max_steps=1), source, resume=True)
     assert len(source.seen) == SAMPLES_PER_STEP
     assert read(tmp_path)['global_step'] == 1
 
 
-def test_an_earlier_run_is_not_overwritten(tmp_path: Path, uninterrupted: Path) -> None:
+def test_an_existing_run_is_not_overwritten(tmp_path: Path, uninterrupted: Path) -> None:
     with pytest.raises(FileExistsError, match='--resume true'):
         run(tiny_config(uninterrupted))
 
 
-def test_more_data_than_the_run_began_with_is_rejected(tmp_path: Path) -> None:
+def test_resuming_with_another_number_of_samples_is_rejected(tmp_path: Path) -> None:
     run(tiny_config(tmp_path, max_steps=2))
     with pytest.raises(ValueError, match='samples was 10 and is 12'):
         run(tiny_config(tmp_path), Noise(12), resume=True)
 
 
-def test_a_stopped_run_can_be_made_longer(tmp_path: Path, uninterrupted: Path) -> None:
+def test_a_finished_run_can_be_resumed_with_more_epochs(
+    tmp_path: Path, uninterrupted: Path
+) -> None:
     run(tiny_config(tmp_path, max_steps=4))
     run(tiny_config(tmp_path), resume=True)
     require_equal(tmp_path, uninterrupted)

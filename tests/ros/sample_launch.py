@@ -134,5 +134,5 @@ def require_match(
 class EndOfTheProcesses(unittest.TestCase):
     """How the launched processes ended."""
 
-    def test_every_process_ended_cleanly(self, proc_info) -> None:
+    def test_every_process_exits_cleanly(self, proc_info) -> None:
         launch_testing.asserts.assertExitCodes(proc_info)

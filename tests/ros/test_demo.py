@@ -59,7 +59,7 @@ def test_the_demo_writes_a_bag_a_table_and_a_figure(tmp_path: Path) -> None:
     assert processes_about(tmp_path) == []
 
 
-def test_the_figure_can_show_a_result_without_velocities(graph: Graph) -> None:
+def test_the_figure_can_contain_a_result_without_velocities(graph: Graph) -> None:
     snapshots = render_drive(make_scene(8, 0.5), 0.5, (320, 180))
     (one,) = snapshots
     found = Detections3D(

@@ -57,7 +57,7 @@ def isolated() -> Iterator[list[Process]]:
         process.end()
 
 
-def test_graphs_of_two_processes_do_not_see_each_other_though_others_in_their_domains_do(
+def test_isolated_processes_see_only_nodes_of_their_own_domain(
     isolated: list[Process],
 ):
     first, second = isolated
@@ -77,7 +77,7 @@ def test_graphs_of_two_processes_do_not_see_each_other_though_others_in_their_do
         intruder.end()
 
 
-def test_a_domain_is_leased_to_one_at_a_time():
+def test_a_domain_is_leased_to_one_process_at_a_time():
     domain, lease = free_domain()
     with (
         lease,

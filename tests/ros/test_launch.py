@@ -110,7 +110,7 @@ def test_the_launched_node_publishes_the_boxes_of_the_offline_pipeline(
 
 
 @pytest.mark.parametrize('distribution', DISTRIBUTIONS)
-def test_the_launch_ends_at_the_end_of_the_bag_with_every_set_processed_even_without_rviz(
+def test_the_launch_ends_with_the_bag_after_every_set_was_processed_even_without_rviz(
     domain_id: int, distribution: str, sample_bag: Path, tiny_checkpoint: Path
 ):
     process = launch(
@@ -127,7 +127,7 @@ def test_the_launch_ends_at_the_end_of_the_bag_with_every_set_processed_even_wit
     assert ('rviz2 is not installed' in log) == IS_PIP_ONLY
 
 
-def test_two_included_detectors_run_in_their_own_scopes_and_end_with_the_bag(
+def test_two_included_detectors_run_in_their_own_scopes_and_end_after_the_bag(
     domain_id: int, sample_bag: Path, tiny_checkpoint: Path, tmp_path: Path
 ):
     """One of them cannot be configured, which the other one does not notice."""
@@ -150,7 +150,7 @@ def test_two_included_detectors_run_in_their_own_scopes_and_end_with_the_bag(
 
 
 @pytest.mark.parametrize('distribution', DISTRIBUTIONS)
-def test_a_wrong_checkpoint_ends_a_replay_with_its_name_and_an_error(
+def test_an_invalid_checkpoint_ends_a_replay_with_an_error_that_names_it(
     domain_id: int, distribution: str, sample_bag: Path
 ):
     process = launch(distribution, f'bag:={sample_bag}', 'checkpoint:=/nowhere/weights.pth')
@@ -172,7 +172,7 @@ def test_invalid_arguments_end_the_launch_with_one_message_before_a_process_star
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_live_launch_waits_unconfigured_without_autostart_and_ends_on_a_signal(
+def test_without_autostart_a_live_launch_stays_unconfigured_and_ends_on_a_signal(
     domain_id: int, number: int
 ):
     """The signal goes to the whole group, as terminals and systemd send it: launch alone leaves
@@ -225,7 +225,7 @@ def test_the_node_leaves_the_graph_when_it_ends(graph: Graph):
     )
 
 
-def test_a_parameter_of_the_wrong_type_ends_the_node_with_a_sentence(domain_id: int):
+def test_a_parameter_of_the_wrong_type_ends_the_node_with_a_message(domain_id: int):
     process = run(
         DISTRIBUTIONS[0],
         'python',

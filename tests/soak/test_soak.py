@@ -10,7 +10,7 @@ MOST_GROWTH_MB = 25.0
 cycle would be 80 MB."""
 
 
-def test_every_fault_twice_in_random_order_leaves_the_node_as_it_was(domain_id: int) -> None:
+def test_the_node_recovers_from_every_fault_in_random_order(domain_id: int) -> None:
     result: Result = run(
         faults=2 * KINDS,
         hold_s=(0.3, 1.2),

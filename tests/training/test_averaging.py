@@ -13,7 +13,7 @@ from tests.reference import golden
 from tests.training.runs import run, tiny_config
 
 
-def test_the_ramp_is_the_official_one() -> None:
+def test_the_decay_ramp_is_the_official_one() -> None:
     official = golden('pipeline')[0]['ema_decay']['updates_0']
     ramp = AveragingSettings(decay=0.9990, ramp_updates=2000)
     assert [ramp.at(update) for update in (1, 10, 100, 1000, 10000)] == pytest.approx(
@@ -21,7 +21,7 @@ def test_the_ramp_is_the_official_one() -> None:
     )
 
 
-def test_without_a_ramp_the_decay_is_what_the_official_callback_has_from_its_first_step() -> None:
+def test_without_a_ramp_the_decay_equals_that_of_the_official_callback() -> None:
     official = golden('pipeline')[0]['ema_decay']['updates_as_started_by_callback']
     assert [AveragingSettings().at(1)] == pytest.approx(official, rel=1e-9)
     assert AveragingSettings().at(100_000) == AveragingSettings().at(1)
@@ -45,7 +45,7 @@ class Recorder(Callback):
         self.averages.append(copy.deepcopy(average.averaged.state_dict()))
 
 
-def test_the_average_follows_every_floating_point_entry_from_the_first_weights_on(
+def test_the_average_includes_every_floating_point_entry_from_the_first_weights_on(
     tmp_path: Path,
 ) -> None:
     recorder = Recorder()

@@ -28,7 +28,7 @@ def preset(name: str) -> TrainingConfig:
     return read('--config', str(ROOT / 'config' / 'training' / f'{name}.yaml'))
 
 
-def test_every_promised_preset_exists() -> None:
+def test_every_documented_preset_exists() -> None:
     paper = ('2key', '2key_ema', '2key_da', '2key_da_ema', '1key_ema')
     promised = {
         *(f'r50_256x704_{name}' for name in paper),
@@ -40,12 +40,12 @@ def test_every_promised_preset_exists() -> None:
 
 
 @pytest.mark.parametrize('path', PRESETS, ids=lambda path: path.stem)
-def test_a_preset_says_every_value(path: Path) -> None:
+def test_a_preset_sets_every_value(path: Path) -> None:
     assert plain(read('--config', str(path))) == yaml.safe_load(path.read_text())
 
 
 @pytest.mark.parametrize('name', ADAPTATION)
-def test_a_preset_from_a_checkpoint_says_every_value_but_the_network(name: str) -> None:
+def test_a_preset_with_a_checkpoint_sets_every_value_except_the_network(name: str) -> None:
     values = yaml.safe_load((TRAINING / f'{name}.yaml').read_text())
     complete = plain(read('--config', str(TRAINING / f'{name}.yaml')))
     complete['model'].pop('network')
@@ -78,7 +78,7 @@ def test_a_preset_writes_to_a_folder_of_its_own(path: Path) -> None:
         ('r50_640x1600_2key', 24, (19, 23), False, False, 1, 1e-3),
     ],
 )
-def test_the_recipes_are_those_of_the_paper_s_repository(
+def test_the_training_settings_are_those_of_the_official_repository(
     name, epochs, milestones, balanced, averaged, velocity, weight_decay
 ) -> None:
     config = preset(name)

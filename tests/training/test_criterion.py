@@ -71,20 +71,20 @@ def test_the_total_is_the_sum_of_its_named_parts() -> None:
     )
 
 
-def test_a_perfect_heatmap_costs_almost_nothing_and_a_missed_box_much() -> None:
+def test_a_perfect_heatmap_has_almost_no_loss_and_a_missed_box_a_large_one() -> None:
     target = torch.zeros(1, 1, 8, 8)
     target[0, 0, 3, 4] = 1
     assert heatmap_loss(40 * target - 20, target) < 1e-4
     assert heatmap_loss(torch.full_like(target, -20), target) > 9
 
 
-def test_cells_near_a_box_are_forgiven() -> None:
+def test_false_scores_near_a_box_have_a_smaller_loss() -> None:
     alarm = torch.full((1, 1, 1, 1), 3.0)
     far, near = (heatmap_loss(alarm, torch.full((1, 1, 1, 1), value)) for value in (0.0, 0.9))
     assert near < 1e-3 * far
 
 
-def test_box_numbers_weigh_what_they_are_told() -> None:
+def test_box_losses_use_the_configured_weights() -> None:
     batch, outputs = noise_batch(range(2)), noise_outputs(range(2))
     task = next(index for index, targets in enumerate(batch.tasks) if len(targets.box))
     alone = [
@@ -97,7 +97,7 @@ def test_box_numbers_weigh_what_they_are_told() -> None:
     )
 
 
-def test_pixels_without_depth_cost_nothing() -> None:
+def test_pixels_without_depth_have_no_loss() -> None:
     outputs, bins = noise_outputs(range(1)), torch.full((1, 2, 2, 4), -1)
     assert depth_loss(outputs.depth, bins) == 0
     bins[0, 1, 1, 2] = 5
@@ -192,7 +192,7 @@ def test_sums_are_divided_by_their_counts_and_weighted() -> None:
     assert losses.detection.item() == pytest.approx((losses.heatmap + losses.box).sum().item())
 
 
-def test_the_depth_loss_alone_is_that_of_all_losses() -> None:
+def test_depth_training_has_the_same_depth_loss_as_full_training() -> None:
     batch, outputs = noise_batch(range(2)), noise_outputs(range(2))
     alone = depth_criterion(outputs.depth, batch.depth_bins)
     together = criterion(outputs, batch.tasks, batch.depth_bins, WEIGHTS)

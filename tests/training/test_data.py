@@ -18,7 +18,7 @@ def places(draws: SeededSampler) -> list[int]:
     return [draw.place for draw in draws]
 
 
-def test_an_epoch_shows_every_sample_once() -> None:
+def test_an_epoch_contains_every_sample_once() -> None:
     assert sorted(places(SeededSampler(11, seed=0))) == list(range(11))
 
 
@@ -41,7 +41,7 @@ def test_batches_of_two_processes_together_are_those_of_one_with_twice_the_size(
     ]
 
 
-def test_each_epoch_and_seed_has_an_order_and_augmentation_of_its_own() -> None:
+def test_each_epoch_and_seed_has_its_own_order_and_augmentation() -> None:
     first, second, other = (
         SeededSampler(20, seed=0),
         SeededSampler(20, seed=0, epoch=1),
@@ -51,7 +51,7 @@ def test_each_epoch_and_seed_has_an_order_and_augmentation_of_its_own() -> None:
     assert len({draw.seed for draws in (first, second, other) for draw in draws}) == 60
 
 
-def test_skipped_draws_are_missing_from_the_first_epoch_alone() -> None:
+def test_skipped_samples_are_missing_only_from_the_first_epoch() -> None:
     whole, resumed = SeededSampler(10, seed=0, epoch=3), SeededSampler(10, seed=0, epoch=3, skip=4)
     resumed.set_epoch(3)
     assert list(resumed) == list(whole)[4:]

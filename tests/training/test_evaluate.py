@@ -88,7 +88,7 @@ def test_every_sample_of_the_split_has_boxes_and_the_table_shows_every_class(
     ).keys()
 
 
-def test_the_command_with_two_processes_gives_what_one_gives(
+def test_two_processes_give_the_same_results_as_one(
     root: Path,
     checkpoint: Path,
     scored: tuple[Path, str],
@@ -112,7 +112,7 @@ def test_the_command_with_two_processes_gives_what_one_gives(
 
 
 @pytest.mark.parametrize('age_us', [SECOND_US // 2, 3 * SECOND_US])
-def test_the_past_of_a_key_frame_is_the_one_before_it_however_old_and_of_no_other_scene(
+def test_the_past_frame_is_the_previous_key_frame_of_the_scene_at_any_age(
     tmp_path: Path, checkpoint: Path, age_us: int
 ) -> None:
     """The age is that of the first of two key frames; the detector alone takes no past frame of
@@ -143,7 +143,9 @@ def make_earlier(tables: Path, age_us: int) -> None:
         (tables / f'{name}.json').write_text(json.dumps(moved))
 
 
-def test_a_split_without_annotations_gets_results_alone(tmp_path: Path, checkpoint: Path) -> None:
+def test_a_split_without_annotations_gets_results_but_no_scores(
+    tmp_path: Path, checkpoint: Path
+) -> None:
     root = make_dataroot(tmp_path / 'dataset')
     for name in ('sample_annotation', 'instance'):
         (root / VERSION / f'{name}.json').write_text('[]')
@@ -174,7 +176,7 @@ def refusal(checkpoint: Path, root: Path, *arguments: str) -> str:
     return stopped.value.code
 
 
-def test_what_cannot_be_scored_is_rejected_in_one_sentence(
+def test_invalid_evaluation_arguments_are_rejected_with_one_message(
     tmp_path: Path, root: Path, checkpoint: Path
 ) -> None:
     (foreign := tmp_path / 'foreign.safetensors').write_bytes(b'no weights')
@@ -194,7 +196,7 @@ def test_what_cannot_be_scored_is_rejected_in_one_sentence(
     )
 
 
-def test_a_image_that_cannot_be_read_ends_all_processes_and_is_named(
+def test_an_unreadable_image_is_reported_by_name_and_ends_all_processes(
     tmp_path: Path, root: Path, checkpoint: Path
 ) -> None:
     copy = tmp_path / 'dataset'
@@ -208,7 +210,7 @@ def test_a_image_that_cannot_be_read_ends_all_processes_and_is_named(
     assert f'{picture} cannot be read as an image' in message
 
 
-def test_published_scores_stand_beside_their_networks_on_nuscenes_val_alone() -> None:
+def test_published_scores_are_printed_only_for_official_networks_on_nuscenes_val() -> None:
     plain, nuscenes = ModelConfig(), EvaluationData()
     refined = replace(plain, depth_net=replace(plain.depth_net, refinement=True))
     assert published_score(plain, False, nuscenes) == PUBLISHED['r50_256x704_2key']

@@ -41,7 +41,7 @@ class OneBadSample(Noise):
         )
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run_and_reports_the_batch(tmp_path: Path) -> None:
     source = OneBadSample()
     with pytest.raises(
         NonFiniteLossError, match=r'epoch 0, batch \d, samples .*sample 7.*box inf'
@@ -50,7 +50,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path: P
     assert source.seen[-1] == 'sample 7' or source.seen[-2] == 'sample 7'
 
 
-def test_a_frozen_stem_stays_as_it_is_in_every_mode() -> None:
+def test_a_frozen_stem_does_not_change_in_any_mode() -> None:
     frozen = module(freeze_stem=True)
     stem = (frozen.model.image_encoder.backbone.conv1, frozen.model.image_encoder.backbone.bn1)
     for mode in (True, False, True):
@@ -66,7 +66,7 @@ def test_an_unfrozen_stem_trains() -> None:
     assert backbone.conv1.weight.requires_grad
 
 
-def test_a_given_heatmap_bias_is_the_first_one_of_every_task() -> None:
+def test_the_configured_heatmap_bias_initializes_every_task() -> None:
     for task in module(heatmap_bias=-2.19).model.head.tasks:
         assert torch.equal(
             task['heatmap'][-1].bias, torch.full_like(task['heatmap'][-1].bias, -2.19)
@@ -74,7 +74,7 @@ def test_a_given_heatmap_bias_is_the_first_one_of_every_task() -> None:
     assert module().model.head.tasks[0]['heatmap'][-1].bias.abs().max() < 1
 
 
-def test_the_loss_falls_when_a_batch_is_shown_again_and_again() -> None:
+def test_the_loss_decreases_when_one_batch_is_repeated() -> None:
     trained = module(heatmap_bias=-2.19)
     batch = collate(
         [noise_sample(place, np.random.default_rng(place)) for place in range(2)], TINY
@@ -95,7 +95,7 @@ def test_the_loss_falls_when_a_batch_is_shown_again_and_again() -> None:
         assert last < 0.7 * first, name
 
 
-def test_first_weights_follow_from_the_seed_and_leave_other_random_numbers_alone() -> None:
+def test_initial_weights_depend_on_the_seed_and_do_not_change_the_global_generator() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -124,7 +124,7 @@ def test_only_the_key_frame_gives_gradients_while_norms_see_every_frame() -> Non
     assert trained.model.bev_encoder.trunk.bn1.num_batches_tracked == 1
 
 
-def test_geometry_is_as_exact_under_mixed_precision_as_without() -> None:
+def test_geometry_has_the_same_values_with_and_without_mixed_precision() -> None:
     batch = collate([noise_sample(0, np.random.default_rng(0))], TINY)
     matrices = batch.matrices.frame(0)
     exact = ego_from_frustum(matrices)
@@ -132,7 +132,7 @@ def test_geometry_is_as_exact_under_mixed_precision_as_without() -> None:
         assert torch.equal(ego_from_frustum(matrices), exact)
 
 
-def test_the_learning_rate_falls_at_its_milestones() -> None:
+def test_the_learning_rate_decreases_at_its_milestones() -> None:
     settings = ModelSettings(milestones=(19, 23))
     factors = [learning_rate_factor(10 * epoch, 10, 240, settings) for epoch in range(24)]
     assert factors == pytest.approx([1.0] * 19 + [0.1] * 4 + [0.01])
@@ -147,7 +147,7 @@ def test_the_learning_rate_warms_up_and_follows_a_cosine_to_zero() -> None:
     assert factors[100] == pytest.approx(0)
 
 
-def test_the_learning_rate_follows_the_samples_per_step(tmp_path: Path) -> None:
+def test_the_learning_rate_is_proportional_to_the_samples_per_step(tmp_path: Path) -> None:
     run(tiny_config(tmp_path, max_steps=1, accumulate_grad_batches=2, max_epochs=1))
     schedule = torch.load(tmp_path / 'last.ckpt', weights_only=True)['lr_schedulers'][0]
     assert schedule['base_lrs'] == [pytest.approx(0.05 * 4 / 64)]
@@ -168,7 +168,7 @@ def test_pretrained_weights_come_from_a_file(tmp_path: Path) -> None:
         ('IMAGENET1K_V9', 'torchvision has no weights IMAGENET1K_V9 of ResNet-18'),
     ],
 )
-def test_pretrained_weights_that_do_not_exist_are_named(source: str, message: str) -> None:
+def test_missing_pretrained_weights_are_reported_by_name(source: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_pretrained(module().model.image_encoder.backbone, source, 18)
 
@@ -179,7 +179,7 @@ def test_pretrained_weights_of_another_network_are_rejected(tmp_path: Path) -> N
         load_pretrained(module().model.image_encoder.backbone, str(tmp_path / 'resnet34.pth'), 18)
 
 
-def test_without_network_the_remedy_is_reported(monkeypatch) -> None:
+def test_a_failed_download_of_pretrained_weights_reports_the_remedy(monkeypatch) -> None:
     def unreachable(*args, **kwargs):
         raise URLError('no network')
 
@@ -219,7 +219,7 @@ class Placed(BEVDepthModule):
         return torch.rand(()).item()
 
 
-def test_ranks_steps_epochs_and_seeds_have_other_dropout() -> None:
+def test_dropout_differs_between_ranks_steps_epochs_and_seeds() -> None:
     settings = ModelSettings(network=TINY, pretrained='none')
     with torch.random.fork_rng(devices=()):
         one, other = Placed(settings, seed=1), Placed(settings, seed=2)

@@ -34,13 +34,13 @@ def test_the_parts_of_a_resumed_run_are_read_in_order(run_in_two_parts: Path) ->
     ]
 
 
-def test_steps_that_were_made_twice_are_compared(run_in_two_parts: Path) -> None:
+def test_steps_that_ran_twice_are_compared(run_in_two_parts: Path) -> None:
     count, difference = repeated_steps(read_parts(run_in_two_parts))
     assert count == 3
     assert difference == pytest.approx(1e-3, rel=1e-6)
 
 
-def test_the_image_shows_both_parts_in_colors_of_their_own(run_in_two_parts: Path) -> None:
+def test_the_figure_draws_both_parts_in_different_colors(run_in_two_parts: Path) -> None:
     main([str(run_in_two_parts), str(run_in_two_parts / 'loss.png')])
     pixels = cv2.imread(str(run_in_two_parts / 'loss.png')).reshape(-1, 3).astype(int)
     blue, orange = (

@@ -18,11 +18,13 @@ def test_the_remaining_time_follows_from_the_steps_so_far() -> None:
 @pytest.mark.parametrize(
     ('step', 'shown'), [(1, True), (10, True), (11, False), (20, True), (25, True)]
 )
-def test_the_first_steps_and_then_every_tenth_are_shown(step: int, shown: bool) -> None:
+def test_progress_is_printed_for_the_first_steps_and_then_every_tenth(
+    step: int, shown: bool
+) -> None:
     assert ProgressBar()._should_update(step, 25) == shown
 
 
-def test_a_run_shows_what_is_left_from_its_first_step(
+def test_a_run_prints_the_remaining_time_from_its_first_step(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     run(tiny_config(tmp_path, max_steps=1))

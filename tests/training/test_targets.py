@@ -59,7 +59,7 @@ def test_a_box_is_described_by_its_cell_and_ten_numbers() -> None:
     assert not any(len(targets.box) or targets.heatmap.any() for targets in others)
 
 
-def test_classes_of_a_task_have_maps_of_their_own() -> None:
+def test_each_class_of_a_task_has_its_own_map() -> None:
     _, trucks, buses, *_ = targets_of([box(0, 0), box(8, 8)], [TRUCK, BUS])
     assert trucks.heatmap.amax(dim=(0, 2, 3)).tolist() == [1, 0]
     assert buses.heatmap.amax(dim=(0, 2, 3)).tolist() == [1, 0]
@@ -84,7 +84,7 @@ def test_peaks_that_overlap_keep_the_higher_value() -> None:
     assert (both == 1).sum() == 2
 
 
-def test_only_the_first_boxes_of_a_task_count_class_by_class() -> None:
+def test_the_number_of_boxes_per_task_is_limited_in_order_of_classes() -> None:
     many = [box(0, 0)] * MAX_BOXES_PER_TASK
     _, trucks, *_ = targets_of([*many, box(16.4, 16.4)], [2] * MAX_BOXES_PER_TASK + [TRUCK])
     assert len(trucks.box) == MAX_BOXES_PER_TASK
@@ -111,15 +111,13 @@ def test_targets_of_a_batch_are_those_of_its_samples() -> None:
     ('depth', 'expected'),
     [(1.99, NO_DEPTH), (2.0, 0), (2.49, 0), (2.5, 1), (57.99, 111), (58.0, NO_DEPTH)],
 )
-def test_a_depth_belongs_to_the_bin_whose_lower_edge_it_has_passed(
-    depth: float, expected: int
-) -> None:
+def test_a_depth_belongs_to_the_bin_with_the_next_lower_edge(depth: float, expected: int) -> None:
     points = torch.zeros(1, 16, 32)
     points[0, 3, 20] = depth
     assert depth_targets(points, DepthBins()).tolist() == [[[NO_DEPTH, expected]]]
 
 
-def test_the_nearest_point_of_a_feature_pixel_counts() -> None:
+def test_a_feature_pixel_has_the_depth_of_its_nearest_point() -> None:
     points = torch.zeros(1, 32, 16)
     points[0, 1, 1], points[0, 15, 15], points[0, 16, 0] = 30.0, 10.0, 40.0
     assert depth_targets(points, DepthBins()).tolist() == [[[16], [76]]]
@@ -165,7 +163,7 @@ def test_length_and_width_are_measured_in_cells_of_their_axis() -> None:
 
 
 @pytest.mark.parametrize('size', [(6.0, 3.0), (20.0, 8.0), (40.0, 40.0), (12.0, 60.0)])
-def test_the_radius_is_the_least_of_the_three_official_solutions(
+def test_the_radius_is_the_smallest_of_the_three_official_solutions(
     size: tuple[float, float],
 ) -> None:
     height, width = size

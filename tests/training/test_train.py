@@ -44,7 +44,7 @@ def message(arguments: list[str]) -> str:
     return str(stopped.value.code)
 
 
-def test_the_command_trains_and_leaves_weights_that_the_detector_takes(trained: Path) -> None:
+def test_the_command_trains_and_writes_weights_that_the_detector_loads(trained: Path) -> None:
     path = trained / 'weights/epoch_001.safetensors'
     detector = Detector.from_checkpoint(path)
     assert detector.config == load_model_config(ROOT / 'config/models/small.yaml')
@@ -56,7 +56,9 @@ def test_the_command_trains_and_leaves_weights_that_the_detector_takes(trained: 
     assert description['source_revision']
 
 
-def test_curves_and_the_whole_configuration_lie_beside_the_weights(trained: Path) -> None:
+def test_curves_and_the_complete_configuration_are_written_beside_the_weights(
+    trained: Path,
+) -> None:
     header, first = (trained / 'csv/version_0/metrics.csv').read_text().splitlines()[:2]
     losses = {'loss/total', 'loss/heatmap', 'loss/box', 'loss/depth', 'step'}
     assert losses <= set(header.split(','))
@@ -65,7 +67,7 @@ def test_curves_and_the_whole_configuration_lie_beside_the_weights(trained: Path
     assert f'split: {SPLIT}' in (trained / 'config.yaml').read_text()
 
 
-def test_an_earlier_run_is_kept_and_can_be_resumed(root: Path, tmp_path: Path) -> None:
+def test_an_existing_run_is_kept_and_can_be_resumed(root: Path, tmp_path: Path) -> None:
     init = f'--model.init={tiny_checkpoint(tmp_path)}'
     output = tmp_path / 'run'
     main(command('fine_tune', root, output, init))
@@ -119,7 +121,7 @@ def test_mixed_precision_without_a_gpu_is_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('name', ['wandb', 'mlflow'])
-def test_a_logger_whose_package_is_missing_is_named(tmp_path: Path, name: str) -> None:
+def test_a_missing_package_of_a_logger_is_reported_by_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidRunError, match=f'needs the package {name}: pip install {name}'):
         loggers(tiny_config(tmp_path, logger=name))
 
@@ -181,7 +183,7 @@ def test_weights_exported_from_a_checkpoint_are_those_of_the_epoch(
     assert taken.metadata == written.metadata
 
 
-def test_a_foreign_file_is_no_training_checkpoint(tmp_path: Path) -> None:
+def test_a_file_of_another_format_is_not_a_training_checkpoint(tmp_path: Path) -> None:
     torch.save({'state_dict': {}}, tmp_path / 'foreign.ckpt')
     with pytest.raises(SystemExit, match='not a checkpoint of training/train'):
         export([str(tmp_path / 'foreign.ckpt'), str(tmp_path / 'out.safetensors')])

@@ -63,7 +63,7 @@ def test_a_model_survives_the_file_and_the_weights_keep_their_bits(tmp_path):
     )
 
 
-def test_metadata_without_a_model_of_other_classes_or_damaged():
+def test_metadata_without_a_fit_gives_none_and_invalid_metadata_is_rejected():
     metadata = fit(errors_of(*sample(1)), NAMES).to_metadata()
     assert UncertaintyModel.from_metadata({}, NAMES) is None
     with pytest.raises(ValueError, match='for other classes'):

@@ -44,7 +44,7 @@ def matrices_of(rig: CameraRig, images: list[np.ndarray]) -> CameraMatrices:
     return CameraMatrices(*tensors, torch.eye(4)[None])
 
 
-def test_the_numbers_are_those_of_the_training_inputs():
+def test_the_matrices_equal_those_of_the_training_inputs():
     calibration = Calibration.of(RIG, IMAGES, SPEC)
     matrices = matrices_of(RIG, IMAGES)
     assert torch.equal(calibration.cameras, camera_vector(matrices))
@@ -54,14 +54,14 @@ def test_the_numbers_are_those_of_the_training_inputs():
     assert torch.allclose(frustum, ego_from_frustum(matrices), rtol=1e-5, atol=1e-6)
 
 
-def test_it_holds_for_the_same_rig_and_sizes_whatever_the_names():
+def test_a_calibration_is_reused_for_the_same_rig_and_sizes_even_if_names_differ():
     calibration = Calibration.of(RIG, IMAGES, SPEC)
     assert calibration.holds_for(make_rig(3, 320, 180), [image.copy() for image in IMAGES])
     assert calibration.holds_for(changed_rig(names=('a', 'b', 'c')), IMAGES)
 
 
 @pytest.mark.parametrize('camera', range(3))
-def test_it_does_not_hold_for_a_moved_or_zoomed_camera_or_another_image_size(camera):
+def test_a_calibration_is_not_reused_for_a_moved_or_zoomed_camera_or_another_image_size(camera):
     calibration = Calibration.of(RIG, IMAGES, SPEC)
     assert not calibration.holds_for(moved(camera), IMAGES)
     assert not calibration.holds_for(zoomed(camera), IMAGES)
@@ -98,7 +98,7 @@ def test_after_a_change_boxes_equal_those_of_a_new_detector(model, change):
         assert not np.array_equal(found.scores[: len(other)], other.scores[: len(found)])
 
 
-def test_another_detector_grid_does_not_matter_to_a_calibration(model):
+def test_a_calibration_does_not_depend_on_the_grid_of_the_detector(model):
     config = dataclasses.replace(model.config, grid=BEVGrid())
     assert torch.equal(
         Calibration.of(RIG, IMAGES, config.image).cameras,

@@ -40,7 +40,7 @@ def test_float32_switches_tf32_off_and_half_types_allow_it(before, dtype, tf32):
     assert flags() == (before, before, before)
 
 
-def test_a_search_lets_cudnn_time_its_kernels(before):
+def test_benchmark_mode_lets_cudnn_time_its_kernels(before):
     with convolution_flags(torch.float32, search=True):
         assert flags() == (False, True, False)
     assert flags() == (before, before, before)

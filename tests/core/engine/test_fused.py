@@ -55,7 +55,7 @@ def test_the_merged_head_agrees_with_the_head():
 
 
 @torch.inference_mode()
-def test_the_two_halves_of_the_depth_net_give_the_result_of_the_whole():
+def test_the_two_halves_of_the_depth_net_together_equal_its_forward():
     net = random_model().depth_net
     features, cameras = torch.randn(2, 4 * 32, 8, 20), torch.randn(2, 27)
     depth, context = net(features, cameras)

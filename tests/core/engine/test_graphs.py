@@ -35,7 +35,7 @@ def assert_same_boxes(found, wanted) -> None:
 
 
 @pytest.mark.parametrize('options', [{}, {'refinement': True}, {'key_frames': 1}])
-def test_streaming_gives_the_boxes_of_the_plain_network(options):
+def test_streaming_gives_the_same_boxes_as_the_eager_network(options):
     plain, graphed = both(random_model(**options))
     for step, stamp in enumerate((0.0, 0.25, 0.5)):
         frame = make_frame(stamp, seed=step)
@@ -44,7 +44,7 @@ def test_streaming_gives_the_boxes_of_the_plain_network(options):
     assert (found.past_stamp_ns is None) == (options.get('key_frames') == 1)
 
 
-def test_cameras_leave_and_return_within_the_same_buffers():
+def test_cameras_can_leave_and_return_without_new_buffers():
     plain, graphed = both(random_model())
     graphed.prepare(4)
     steps, rig = graphed._network._steps_for(4), make_rig(4)
@@ -55,7 +55,7 @@ def test_cameras_leave_and_return_within_the_same_buffers():
     assert graphed._network._steps_for(1) is steps
 
 
-def test_more_cameras_than_before_make_larger_buffers_and_keep_the_past():
+def test_more_cameras_than_before_enlarge_the_buffers_and_keep_past_frames():
     plain, graphed = both(random_model())
     for step, count in enumerate((2, 5)):
         frame = make_frame(0.5 * step, make_rig(count), seed=step)

@@ -5,7 +5,7 @@ import torch
 from bevdepth_core.engine.timing import StageTimer
 
 
-def test_stages_come_in_order_and_start_anew_with_each_frame():
+def test_stages_are_recorded_in_order_and_cleared_for_each_frame():
     timer = StageTimer(torch.device('cpu'))
     timer.start()
     for stage in ('resize', 'encode', 'decode'):

@@ -17,7 +17,7 @@ def images(seed: int) -> list[np.ndarray]:
     return [rng.integers(0, 256, size, np.uint8) for size in ((60, 120, 3), (45, 160, 3))]
 
 
-def test_arrays_and_tensors_keep_their_places():
+def test_arrays_and_tensors_are_uploaded_in_order():
     first, second = images(0)
     mixed = [first, torch.from_numpy(second), second]
     tensors, plans = ImageUploader(CONFIG, torch.device('cpu')).upload(mixed)
@@ -26,7 +26,7 @@ def test_arrays_and_tensors_keep_their_places():
     assert plans[1] is plans[2] and plans[0] is not plans[1]
 
 
-def test_the_plans_resize_as_inference_does():
+def test_the_resize_plans_equal_those_of_inference():
     given = images(1)
     tensors, plans = ImageUploader(CONFIG, torch.device('cpu')).upload(given)
     expected, _ = preprocess(given, SPEC)

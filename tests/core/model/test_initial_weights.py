@@ -49,7 +49,7 @@ def test_a_deformable_convolution_starts_without_offsets():
     assert torch.allclose(conv(features), plain, atol=1e-5)
 
 
-def test_an_offset_that_is_no_number_moves_nothing():
+def test_a_nan_offset_is_treated_as_zero():
     conv = DeformableConv(8)
     features = torch.randn(1, 8, 5, 6)
     expected = conv(features)
@@ -66,7 +66,7 @@ def test_both_necks_have_the_official_norms_and_other_layers_the_usual_ones(mode
     assert {(norm.eps, norm.momentum) for norm in others} == {(1e-5, 0.1)}
 
 
-def test_a_neck_brings_maps_of_all_scales_to_one_size():
+def test_a_neck_resizes_the_maps_of_all_scales_to_one_size():
     neck = MultiScaleNeck((3, 4, 5), 2, (0.5, 1, 2))
     maps = [torch.zeros(1, 3, 8, 12), torch.zeros(1, 4, 4, 6), torch.zeros(1, 5, 2, 3)]
     assert neck(maps).shape == (1, 6, 4, 6)

@@ -44,14 +44,14 @@ def cameras_of(zoom: float) -> torch.Tensor:
     return camera_vector(CameraMatrices(*matrices, torch.eye(4)[None]))
 
 
-def test_in_network_pixels_the_size_of_the_source_image_does_not_matter() -> None:
+def test_in_network_pixels_the_result_does_not_depend_on_the_source_image_size() -> None:
     assert torch.allclose(
         in_network_pixels(cameras_of(2.0)), in_network_pixels(cameras_of(1.0)), rtol=1e-5
     )
     assert not torch.allclose(cameras_of(2.0), cameras_of(1.0), rtol=0.1)
 
 
-def test_the_numbers_in_network_pixels_are_the_projection_to_the_network_image() -> None:
+def test_the_intrinsics_in_network_pixels_project_to_the_network_image() -> None:
     cameras = cameras_of(1.0)
     matrix = in_network_pixels(cameras)[0, 0, :6].view(2, 3)
     source = torch.tensor([(633.0, 0.0, 408.0), (0.0, 634.0, 245.0)]) @ torch.tensor(
@@ -61,7 +61,7 @@ def test_the_numbers_in_network_pixels_are_the_projection_to_the_network_image()
     assert torch.allclose(matrix @ torch.tensor([0.3, -0.1, 1.0]), expected, rtol=1e-5)
 
 
-def test_the_depth_net_is_told_so_many_numbers() -> None:
+def test_the_length_of_the_camera_vector_depends_on_camera_pixels() -> None:
     for pixels, numbers in (('source', CAMERA_VECTOR_SIZE), ('network', CAMERA_VECTOR_SIZE - 4)):
         net = DepthNet(16, 8, replace(TINY.depth_net, camera_pixels=pixels)).eval()
         assert net.camera_norm.num_features == numbers

@@ -66,12 +66,12 @@ def pair_matrices(cameras: int = 2, shift: float = 0.5) -> torch.Tensor:
     return source_from_reference(frustum[..., :3, :], moved[..., :3, :])
 
 
-def test_candidates_are_the_middles_of_three_equally_probable_parts() -> None:
+def test_depth_candidates_are_the_centers_of_three_equally_probable_parts() -> None:
     expected = torch.tensor([-1.7147450447, 0.0, 1.7147450447])
     assert torch.allclose(candidate_factors(), expected, atol=1e-7)
 
 
-def test_a_pixel_and_its_depth_come_back_from_the_source_frame() -> None:
+def test_a_pixel_projected_to_the_source_frame_and_back_is_unchanged() -> None:
     matrix = pair_matrices()[0, 0]
     u, v, depth = 20.0, 10.0, 5.0
     there = matrix @ torch.tensor([u * depth, v * depth, depth, 1.0], dtype=torch.float64)
@@ -79,7 +79,7 @@ def test_a_pixel_and_its_depth_come_back_from_the_source_frame() -> None:
     assert there.tolist() == pytest.approx([16.0 * depth, 10.0 * depth, depth])
 
 
-def test_a_warp_without_motion_reads_half_a_cell_beside_at_the_borders() -> None:
+def test_a_warp_without_motion_is_shifted_by_half_a_cell_at_the_borders() -> None:
     ramp = torch.arange(16.0).expand(1, 1, 8, 16)
     warped = warp(ramp, torch.full((1, 8, 16), 7.0), IDENTITY, IMAGE)
     column = torch.arange(16.0) * 16 / 15 - 0.5
@@ -102,7 +102,7 @@ def test_a_nearer_point_moves_further() -> None:
 
 
 @pytest.mark.parametrize('depth', [-5.0, 0.0, 0.9e-3])
-def test_a_point_without_pixel_reads_a_sixteenth_of_the_last_pixel(depth: float) -> None:
+def test_a_point_outside_the_image_reads_a_sixteenth_of_the_last_pixel(depth: float) -> None:
     maps = torch.zeros(1, 1, 8, 16)
     maps[..., -1, -1] = 1.0
     warped = warp(maps, torch.full((1, 8, 16), depth), IDENTITY, IMAGE)
@@ -111,7 +111,7 @@ def test_a_point_without_pixel_reads_a_sixteenth_of_the_last_pixel(depth: float)
     assert 0.03 < share < 1 / 16
 
 
-def test_a_point_just_ahead_of_the_camera_has_a_pixel() -> None:
+def test_a_point_just_in_front_of_the_camera_has_a_pixel() -> None:
     maps = torch.ones(1, 1, 8, 16)
     warped = warp(maps, torch.full((1, 8, 16), 1.1e-3), IDENTITY, IMAGE)
     assert warped[0, 0, 4, 8].item() == pytest.approx(1.0)
@@ -280,7 +280,9 @@ def test_frames_are_compared_in_both_directions() -> None:
         ),
     ],
 )
-def test_a_stereo_config_that_fits_no_network_is_named(changes: dict, named: str) -> None:
+def test_a_stereo_config_that_contradicts_the_network_is_rejected_by_name(
+    changes: dict, named: str
+) -> None:
     with pytest.raises(ValueError, match=named):
         replace(STEREO, **changes)
 
@@ -296,7 +298,9 @@ def test_a_stereo_config_that_fits_no_network_is_named(changes: dict, named: str
         ({'groups': 0}, 'groups'),
     ],
 )
-def test_a_wrong_value_of_the_section_is_named(changes: dict, named: str) -> None:
+def test_an_invalid_value_of_the_stereo_section_is_rejected_by_name(
+    changes: dict, named: str
+) -> None:
     with pytest.raises(ValueError, match=named):
         StereoConfig(**changes)
 

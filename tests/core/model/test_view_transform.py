@@ -30,7 +30,7 @@ def matrices() -> CameraMatrices:
     )
 
 
-def test_a_point_goes_through_projection_and_augmentation_and_back():
+def test_projection_and_augmentation_of_a_point_are_inverted_exactly():
     given = matrices()
     in_camera = torch.tensor([1.5, -0.5, 12.0, 1.0])
     source = given.intrinsics[0, 0] @ in_camera
@@ -46,7 +46,7 @@ def test_a_point_goes_through_projection_and_augmentation_and_back():
     assert torch.allclose(matrix[0, 0] @ frustum, ego[:3], atol=1e-3)
 
 
-def test_the_frustum_reaches_from_the_first_to_the_last_pixel_and_over_all_bins():
+def test_the_frustum_covers_all_pixels_and_all_depth_bins():
     config = dataclasses.replace(
         TINY, image=ImageSpec(64, 96), depth_bins=DepthBins(2.0, 6.0, 0.5)
     )
@@ -56,7 +56,7 @@ def test_the_frustum_reaches_from_the_first_to_the_last_pixel_and_over_all_bins(
     assert lift.frustum_d.tolist() == [2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5]
 
 
-def test_only_models_with_refinement_refine():
+def test_only_models_with_depth_refinement_have_a_refinement_network():
     depth, context = torch.rand(1, 2, 8, 2, 4).softmax(dim=2), torch.randn(1, 2, 4, 2, 4)
     plain = LiftSplat(TINY).refine(depth, context)
     assert plain.volume is None and plain.depth is depth and plain.context is context
@@ -67,7 +67,7 @@ def test_only_models_with_refinement_refine():
     assert refined.volume is not None and refined.volume.shape == (1, 2, 4, 8, 2, 4)
 
 
-def test_refinement_works_on_planes_of_width_and_depth():
+def test_depth_refinement_convolves_over_width_and_depth():
     """A change at one feature-map row changes the volume at this row alone."""
     refinement = DepthRefinement(4).eval()
     depth, context = torch.rand(1, 2, 8, 3, 5), torch.randn(1, 2, 4, 3, 5)

@@ -35,7 +35,7 @@ def test_bev_matrices_and_boxes_equal_the_official_ones(index):
 
 
 @pytest.mark.parametrize('drawn', DRAWN)
-def test_corners_of_moved_boxes_are_the_moved_corners(drawn):
+def test_corners_of_augmented_boxes_equal_the_augmented_corners(drawn):
     boxes, transform = boxes_of(golden('pipeline')[1]['bda/input_boxes']), bev_transform(drawn)
     moved = boxes.corners() @ transform.matrix()[:3, :3].T
     found = transform.apply(boxes).corners()
@@ -47,7 +47,7 @@ def test_no_change_is_the_identity():
     assert np.array_equal(BevTransform().matrix(), np.eye(4))
 
 
-def test_image_draws_stay_in_their_ranges_and_inside_the_image():
+def test_random_image_transforms_stay_in_their_ranges_and_inside_the_image():
     spec = ImageSpec()
     transforms = [
         ImageAugmentation().draw(np.random.default_rng(seed), (1600, 900), spec) for seed in SEEDS
@@ -65,7 +65,7 @@ def test_image_draws_stay_in_their_ranges_and_inside_the_image():
     assert 70 < sum(transform.flip for transform in transforms) < 130
 
 
-def test_numbers_are_drawn_in_the_official_order():
+def test_random_numbers_of_the_image_are_sampled_in_the_official_order():
     expected = np.random.default_rng(3)
     scale, bottom, side, flip, rotation = (expected.random() for _ in range(5))
     drawn = ImageAugmentation(bottom_cut=(0.0, 0.2)).draw(
@@ -79,7 +79,7 @@ def test_numbers_are_drawn_in_the_official_order():
     assert drawn.rotation_deg == pytest.approx(-5.4 + rotation * 10.8)
 
 
-def test_bev_draws_stay_in_their_ranges_and_flip_half_the_time():
+def test_random_bev_transforms_stay_in_their_ranges_and_flip_half_the_time():
     transforms = [BevAugmentation().draw(np.random.default_rng(seed)) for seed in SEEDS]
     assert all(
         abs(transform.rotation_deg) <= 22.5 and 0.95 <= transform.scale <= 1.05
@@ -111,7 +111,7 @@ def test_a_box_is_rotated_first_and_then_mirrored(transform, center, yaw, veloci
     assert moved.size[0] == pytest.approx(BOX.size[0])
 
 
-def test_a_scaled_box_has_scaled_place_size_and_velocity():
+def test_a_scaled_box_has_scaled_center_size_and_velocity():
     moved = BevTransform(scale=2.0).apply(BOX)
     for name in ('center', 'size', 'velocity'):
         assert getattr(moved, name) == pytest.approx(2 * getattr(BOX, name)), name
@@ -127,7 +127,7 @@ def test_relative_scales_refer_to_the_factor_of_inference():
         assert (drawn.scale, drawn.crop_y) == (whole.scale, whole.crop_y)
 
 
-def test_numbers_of_the_birds_eye_view_are_drawn_in_the_official_order():
+def test_random_numbers_of_the_bev_are_sampled_in_the_official_order():
     expected = np.random.default_rng(5)
     rotation, scale, flip_x, flip_y = (expected.random() for _ in range(4))
     drawn = BevAugmentation(flip_x_probability=0.8, flip_y_probability=0.1).draw(
@@ -139,7 +139,7 @@ def test_numbers_of_the_birds_eye_view_are_drawn_in_the_official_order():
 
 
 @pytest.mark.parametrize(('probability', 'flips'), [(0.0, False), (1.0, True)])
-def test_certain_flips_are_certain(probability, flips):
+def test_flips_with_probability_1_always_happen(probability, flips):
     image = ImageAugmentation(flip_probability=probability)
     bev = BevAugmentation(flip_x_probability=probability, flip_y_probability=probability)
     for seed in range(20):

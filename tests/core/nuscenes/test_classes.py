@@ -39,7 +39,7 @@ def test_all_ten_classes_come_from_some_category():
     assert {ClassMap().label(category) for category in CATEGORIES} == {None, *range(10)}
 
 
-def test_an_unknown_category_is_no_class():
+def test_an_unknown_category_has_no_class():
     assert ClassMap().label('vehicle.hovercraft') is None
 
 
@@ -55,7 +55,7 @@ def test_an_attribute_is_one_that_the_devkit_accepts_for_the_class(name, speed):
     assert attribute in ('', *ATTRIBUTE_NAMES)
 
 
-def test_the_speed_limit_itself_still_stands():
+def test_an_object_exactly_at_the_speed_limit_counts_as_standing():
     assert (
         attribute_of('car', 0.2) == 'vehicle.parked'
         and attribute_of('car', 0.2001) == 'vehicle.moving'
@@ -72,7 +72,7 @@ def test_labels_follow_the_order_of_the_class_list():
     assert classes.label('vehicle.car') == 9 and classes.label('movable_object.trafficcone') == 0
 
 
-def test_a_mapping_comes_first_and_null_excludes():
+def test_a_mapping_takes_precedence_and_null_excludes_a_category():
     classes = ClassMap(categories={'van': 'car', 'vehicle.truck': 'bus', 'car': None})
     assert classes.label('van') == 0
     assert classes.label('vehicle.truck') == NUSCENES_CLASSES.index('bus')
@@ -89,14 +89,14 @@ def test_a_repeated_class_is_rejected():
         ClassMap(('car', 'truck', 'car'))
 
 
-def test_a_class_that_no_category_can_belong_to_is_rejected_with_a_suggestion():
+def test_a_class_without_any_category_is_rejected_with_a_suggestion():
     ClassMap(('car', 'tram')).require_known(['tram'])
     ClassMap(('car', 'tram'), {'rail': 'car', 'x': None}).require_known(['tram'])
     with pytest.raises(ValueError, match=r"class 'pedestrain'.*did you mean 'pedestrian'"):
         ClassMap(('car', 'pedestrain')).require_known(['tram'])
 
 
-def test_only_the_official_class_of_a_category_is_official():
+def test_labels_are_official_only_if_every_category_has_its_official_class():
     assert all(map(ClassMap().is_official, CATEGORIES))
     assert not ClassMap().is_official('car')
     assert not ClassMap(categories={'animal': 'car'}).is_official('animal')

@@ -43,12 +43,12 @@ def validation(tmp_path_factory):
     return dataset(make_dataroot(tmp_path_factory.mktemp('one_frame') / 'dataset', frames=1))[0]
 
 
-def test_annotations_without_a_lidar_or_radar_point_are_no_ground_truth(root):
+def test_annotations_without_a_lidar_or_radar_point_are_not_ground_truth(root):
     record = load_index(root, VERSION, SPLIT, root.parent / 'cache')[1]
     assert len(record.annotations) == len(ground_truth(record)[0]) + 1
 
 
-def test_yaw_is_read_off_a_tilted_box_the_official_way(root):
+def test_the_yaw_of_a_tilted_box_is_that_of_the_official_code(root):
     record = load_index(root, VERSION, SPLIT, root.parent / 'cache')[1]
     tilted = Quaternion(axis=(1, 2, 0), degrees=8) * Quaternion(axis=(0, 0, 1), degrees=70)
     one = Annotations(
@@ -83,7 +83,7 @@ def test_a_scene_without_boxes_gives_empty_rows(tmp_path):
     assert sample.boxes.shape == (0, 9) and sample.labels.shape == (0,)
 
 
-def test_a_draw_depends_on_its_generator_alone(root):
+def test_an_augmented_sample_depends_only_on_its_random_generator(root):
     first, again, other = (
         dataset(root).sample(1, np.random.default_rng(seed)) for seed in (5, 5, 6)
     )
@@ -101,13 +101,13 @@ def test_a_draw_depends_on_its_generator_alone(root):
     assert first.name == TOKEN
 
 
-def test_frames_of_a_camera_share_a_draw_and_cameras_do_not(root):
+def test_frames_of_one_camera_share_an_image_transform_and_cameras_do_not(root):
     aug = dataset(root).sample(1, np.random.default_rng(0)).matrices.image_aug
     assert torch.equal(aug[0], aug[1])
     assert len({tuple(matrix.ravel().tolist()) for matrix in aug[0]}) == 6
 
 
-def test_matrices_boxes_and_depth_of_a_draw_belong_together(root):
+def test_matrices_boxes_and_depth_of_an_augmented_sample_are_consistent(root):
     """Taken back through the drawn matrices, boxes and lidar points lie where the plain sample has
     them."""
     plain, drawn = dataset(root)[1], dataset(root).sample(1, np.random.default_rng(1))
@@ -133,12 +133,12 @@ def _source_pixels(sample: Sample, camera: int) -> dict[float, tuple[float, floa
     return dict(zip(depth.tolist(), zip(u.tolist(), v.tolist(), strict=True), strict=True))
 
 
-def test_positions_choose_and_repeat_samples(root):
+def test_positions_select_and_repeat_samples(root):
     chosen = dataset(root, positions=[1, 0, 1])
     assert len(chosen) == 3 and [chosen[place].name for place in (0, 2)] == [TOKEN, TOKEN]
 
 
-def test_samples_make_model_inputs(validation):
+def test_samples_are_converted_to_model_inputs(validation):
     matrices = CameraMatrices.stack([validation.matrices])
     assert ModelInputs(normalize(validation.images[None], ImageSpec()), matrices).images.shape == (
         1,
@@ -150,7 +150,7 @@ def test_samples_make_model_inputs(validation):
     )
 
 
-def test_the_detector_reads_what_validation_reads(root):
+def test_the_detector_and_validation_have_equal_inputs(root):
     index, sample = load_index(root, VERSION, SPLIT, root.parent / 'cache'), dataset(root)[1]
     key, past = load_frame(index[1], root), load_frame(index[0], root)
     inputs = two_frame_inputs(key, past, ModelConfig())
@@ -200,7 +200,7 @@ def test_ground_truth_is_in_the_frame_of_the_vehicle():
     assert boxes.velocity == pytest.approx(np.array([(5, 0), (0, 0)]), abs=1e-5)
 
 
-def test_past_cameras_are_moved_into_the_ego_frame_of_the_key_frame():
+def test_extrinsics_of_past_cameras_are_in_the_ego_frame_of_the_key_frame():
     record = turned_record()
     earlier = Pose(STILL, np.array([10.0, 17.0, 1.0]))
     past = (sensor('front', Pose(STILL, np.array([1.0, 0, 1.5])), earlier),)

@@ -37,11 +37,11 @@ def painted(
     }
 
 
-def test_a_point_is_painted_at_its_pixel_with_its_depth():
+def test_a_lidar_point_gives_its_depth_at_its_pixel():
     assert painted(point_at(100.5, 30.5, 7)) == {(100, 30): 7}
 
 
-def test_points_behind_the_camera_are_not_painted():
+def test_points_behind_the_camera_give_no_depth():
     assert painted((0, 0, -5), (0, 0, 0)) == {}
 
 
@@ -49,7 +49,7 @@ def test_a_sweep_without_points_gives_an_empty_map():
     assert painted() == {}
 
 
-def test_points_within_a_pixel_of_the_source_images_border_are_not_painted():
+def test_points_within_a_pixel_of_the_source_image_border_give_no_depth():
     assert (
         painted(
             point_at(0.9, 30.5, 7),
@@ -61,11 +61,11 @@ def test_points_within_a_pixel_of_the_source_images_border_are_not_painted():
     )
 
 
-def test_the_last_point_of_a_pixel_counts_though_a_nearer_one_came_before():
+def test_the_last_point_of_a_pixel_gives_its_depth_even_if_an_earlier_one_is_nearer():
     assert painted(point_at(100.5, 30.5, 7), point_at(100.5, 30.5, 20)) == {(100, 30): 20}
 
 
-def test_truncation_lets_a_pixel_outside_the_left_and_upper_edge_count():
+def test_truncation_keeps_points_one_pixel_outside_the_left_and_upper_edge():
     transform = ImageTransform(1.0, 50, 20, 80, 60)
     assert painted(point_at(49.5, 40.5, 7), point_at(90.5, 19.5, 8), transform=transform) == {
         (0, 20): 7,
@@ -80,7 +80,7 @@ def test_depth_stays_in_meters_of_the_source_camera_when_the_image_is_resized_an
     ) == {(69, 30): 9}
 
 
-def test_the_vehicle_may_have_moved_between_sweep_and_exposure():
+def test_motion_of_the_vehicle_between_sweep_and_exposure_is_compensated():
     assert painted(
         (0.05, 0.05, 10), world_from_ego=Pose(STILL.quaternion, np.array([0.0, 0, 4]))
     ) == {(80, 45): 6}

@@ -72,7 +72,7 @@ def run(root, tmp_path, results) -> dict:
     return evaluate(tmp_path / 'results.json', root, VERSION, SPLIT, tmp_path)
 
 
-def test_the_devkit_gives_the_truth_a_full_score(root, tmp_path, capsys):
+def test_ground_truth_as_detections_gets_full_scores_from_the_devkit(root, tmp_path, capsys):
     summary = run(root, tmp_path, truth(root))
     present = [name for name, precision in summary['mean_dist_aps'].items() if precision > 0.99]
     assert set(present) == {'car', 'truck', 'pedestrian', 'traffic_cone'}
@@ -84,7 +84,7 @@ def test_the_devkit_gives_the_truth_a_full_score(root, tmp_path, capsys):
     assert capsys.readouterr().out == ''
 
 
-def test_no_detections_at_all_score_nothing_and_are_no_error(root, tmp_path):
+def test_no_detections_score_zero_without_an_error(root, tmp_path):
     summary = run(root, tmp_path, {TOKEN: [], PREVIOUS: []})
     assert (summary['mean_ap'], summary['nd_score']) == (0, 0)
 
@@ -97,7 +97,7 @@ def test_a_set_without_annotations_cannot_be_scored(tmp_path):
         run(root, tmp_path, {TOKEN: [], PREVIOUS: []})
 
 
-def test_results_that_lack_a_sample_are_rejected(root, tmp_path):
+def test_results_without_an_entry_for_a_sample_are_rejected(root, tmp_path):
     with pytest.raises(ValueError, match=f'1 are absent.*{PREVIOUS}'):
         run(root, tmp_path, {TOKEN: []})
 

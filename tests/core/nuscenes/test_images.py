@@ -25,7 +25,7 @@ def image():
 
 
 @pytest.mark.parametrize('transform', TRANSFORMS)
-def test_the_fast_crop_is_nearly_the_exact_one(transform):
+def test_the_fast_crop_nearly_equals_the_exact_one(transform):
     exact, fast = (read(image(), transform).astype(int) for read in (read_crop, read_crop_fast))
     assert fast.shape == exact.shape == (transform.height, transform.width, 3)
     difference = np.abs(fast - exact)
@@ -33,7 +33,7 @@ def test_the_fast_crop_is_nearly_the_exact_one(transform):
 
 
 @pytest.mark.parametrize('transform', TRANSFORMS[:1])
-def test_a_wrong_crop_would_be_noticed(transform):
+def test_a_crop_shifted_by_a_pixel_differs_clearly(transform):
     exact = read_crop(image(), transform).astype(int)
     assert np.abs(exact - np.roll(exact, 1, axis=1)).mean() > 2
 
@@ -49,7 +49,7 @@ def test_a_lossless_image_at_full_size_is_the_same_either_way(tmp_path):
 
 @pytest.mark.parametrize('read', [read_image, lambda path: read_crop_fast(path, TRANSFORMS[0])])
 @pytest.mark.parametrize('size', [0, 50_000])
-def test_a_image_that_is_truncated_is_named(tmp_path, read, size):
+def test_a_truncated_image_is_reported_by_name(tmp_path, read, size):
     path = tmp_path / 'picture.jpg'
     path.write_bytes(image().read_bytes()[:size])
     with pytest.raises(
@@ -58,6 +58,6 @@ def test_a_image_that_is_truncated_is_named(tmp_path, read, size):
         read(path)
 
 
-def test_a_missing_image_is_named(tmp_path):
+def test_a_missing_image_is_reported_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'nothing\.jpg'):
         read_image(tmp_path / 'nothing.jpg')

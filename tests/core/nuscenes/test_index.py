@@ -30,7 +30,7 @@ def cached(root):
     return sorted((root.parent / 'cache').rglob('*.npz'))
 
 
-def test_records_hold_what_the_devkit_says(root):
+def test_records_equal_those_of_the_devkit(root):
     record = load(root)[1]
     devkit = NuScenes(VERSION, str(root), verbose=False)
     sample = devkit.get('sample', TOKEN)
@@ -77,11 +77,11 @@ def test_the_past_of_a_scenes_first_frame_is_itself(root):
     assert [index.position_in_past(position, 1) for position in range(6)] == [0, 0, 2, 2, 4, 4]
 
 
-def test_a_past_beyond_the_scenes_start_is_the_current_frame_and_not_the_oldest(root):
+def test_without_a_past_frame_in_the_scene_the_current_frame_is_its_own_past(root):
     assert load(root).position_in_past(1, 2) == 1
 
 
-def test_a_second_load_reads_the_cache_and_not_the_tables(root, monkeypatch):
+def test_a_second_load_reads_the_cache_instead_of_the_tables(root, monkeypatch):
     first = load(root)
     monkeypatch.delattr(index_module, 'open_devkit')
     second = load(root)
@@ -89,7 +89,7 @@ def test_a_second_load_reads_the_cache_and_not_the_tables(root, monkeypatch):
     assert np.array_equal(second[3].annotations.center, first[3].annotations.center)
 
 
-def test_an_interrupted_walk_goes_on_where_it_stopped(root, monkeypatch):
+def test_interrupted_indexing_continues_where_it_stopped(root, monkeypatch):
     whole = index_module.scene_columns
 
     def interrupted(devkit, scene, channels):
@@ -107,7 +107,7 @@ def test_an_interrupted_walk_goes_on_where_it_stopped(root, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in done} == done
 
 
-def test_tables_changed_in_place_are_walked_again(root):
+def test_changed_tables_are_indexed_again(root):
     before = load(root)[1].annotations.points
     table = root / VERSION / 'sample_annotation.json'
     size = table.stat().st_size
@@ -116,7 +116,7 @@ def test_tables_changed_in_place_are_walked_again(root):
     assert (load(root)[1].annotations.points - before).max() == 555 - 171
 
 
-def test_a_split_reads_its_own_scenes_alone(root):
+def test_a_split_reads_only_its_own_scenes(root):
     (root / VERSION / 'splits.json').write_text(json.dumps({'some': [f'{SCENE}-2', SCENE]}))
     index = load(root, 'some')
     assert len(cached(root)) == 2
@@ -129,7 +129,7 @@ def test_a_scenes_cache_file_takes_kilobytes(root):
 
 
 @pytest.mark.parametrize('table', sorted(set(TABLES) - set(OPTIONAL_TABLES)))
-def test_a_missing_table_is_named(root, table):
+def test_a_missing_table_is_reported_by_name(root, table):
     (root / VERSION / f'{table}.json').unlink()
     with pytest.raises(DatasetIncompleteError, match=f'{table}.json') as rejected:
         load(root)
@@ -172,7 +172,7 @@ def test_a_table_that_is_truncated_is_reported(root, name):
         load(root)
 
 
-def test_a_sample_without_one_of_the_sensors_is_named(root):
+def test_a_sample_without_data_of_a_sensor_is_reported_by_name(root):
     table = root / VERSION / 'sample_data.json'
     table.write_text(
         json.dumps(
@@ -200,7 +200,7 @@ def test_an_official_split_of_another_version_is_rejected(root):
         split_scenes(root, VERSION, 'val')
 
 
-def test_a_custom_split_that_the_devkit_would_hide_is_rejected_with_the_remedy(root):
+def test_a_custom_split_with_the_name_of_an_official_one_is_rejected_with_the_remedy(root):
     (root / VERSION / 'splits.json').write_text(json.dumps({'val': [SCENE]}))
     with pytest.raises(
         ValueError, match=r'hides the split of that name in .*splits\.json: rename it'

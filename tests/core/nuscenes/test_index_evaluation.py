@@ -92,7 +92,7 @@ def test_classes_beyond_the_ten_are_scored_up_to_fifty_meters(tmp_path):
     assert evaluate_on_index(found(index, 3.9), index)['mean_ap'] == 0
 
 
-def test_a_part_of_a_split_is_scored_alone(official_root):
+def test_a_part_of_a_split_can_be_scored(official_root):
     index = load(official_root)
     part = {token: rows for token, rows in found(index).items() if token == f'{SCENE}-2'}
     summary = evaluate_on_index(part, index)
@@ -105,7 +105,7 @@ def test_samples_without_ground_truth_cannot_be_scored(tmp_path):
         evaluate_on_index(found(index), index)
 
 
-def test_an_own_dataset_is_scored_from_its_result_file(tmp_path):
+def test_results_on_an_own_dataset_are_scored_from_a_result_file(tmp_path):
     root = write_own_dataset(tmp_path / 'data')
     index = load(root, ('truck', 'car'))
     write_results(found(index, 0.0), tmp_path / 'results.json')

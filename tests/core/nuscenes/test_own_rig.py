@@ -78,7 +78,7 @@ def test_an_unknown_class_is_rejected_with_a_suggestion(tmp_path):
 # Counts
 
 
-def test_counts_say_what_is_excluded_and_why(tmp_path):
+def test_the_counts_report_excluded_boxes_and_the_reasons(tmp_path):
     boxes = [
         OwnBox('car', 8, 1, SEEN),
         OwnBox('car', 8, 1),
@@ -97,7 +97,7 @@ def test_counts_say_what_is_excluded_and_why(tmp_path):
     assert text.endswith('2 used boxes have no point count')
 
 
-def test_counts_of_a_clean_dataset_name_no_exclusion(tmp_path):
+def test_the_counts_report_no_exclusion_if_all_boxes_are_used(tmp_path):
     text = count_boxes(load(write_own_dataset(tmp_path / 'data')), BEVGrid()).summary()
     assert '6 of 6 boxes are used' in text and 'excluded' not in text and 'no point' not in text
 
@@ -156,7 +156,7 @@ def test_a_box_is_excluded_only_if_its_point_count_is_zero(tmp_path, counts, poi
 
 
 @pytest.mark.parametrize(('min_points', 'used'), [(0, [0, 2, 3]), (2, [2, 3]), (3, [3])])
-def test_the_fewest_points_can_be_chosen(tmp_path, min_points, used):
+def test_min_points_sets_the_fewest_points_of_a_used_box(tmp_path, min_points, used):
     boxes = [OwnBox('car', counts={'num_lidar_pts': count}) for count in (0, 2, 3)]
     annotations = load(write_own_dataset(tmp_path / 'data', boxes), min_points=min_points)[
         0
@@ -177,7 +177,7 @@ def test_cameras_and_lidar_are_those_of_the_data(tmp_path):
     assert frame.rig.names == ('CAM_FRONT', 'CAM_BACK', 'rear')
 
 
-def test_chosen_cameras_come_in_the_chosen_order(tmp_path):
+def test_selected_cameras_keep_the_order_of_the_selection(tmp_path):
     root = write_own_dataset(tmp_path / 'data', cameras=('a', 'b', 'c'))
     index = load(root, cameras=('c', 'a'))
     assert [camera.filename for camera in index[0].cameras] == [
@@ -202,7 +202,7 @@ def test_unknown_sensors_are_rejected(tmp_path, selection, message):
         load(write_own_dataset(tmp_path / 'data'), **selection)
 
 
-def test_one_of_several_lidars_must_be_chosen_unless_one_is_the_official(tmp_path):
+def test_one_of_several_lidars_must_be_selected_unless_one_is_lidar_top(tmp_path):
     root = write_own_dataset(tmp_path / 'data')
     more = {'token': 'x', 'channel': 'vlp', 'modality': 'lidar'}
     rewrite(root, 'sensor', [*rows_of(root, 'sensor'), more])
@@ -235,7 +235,7 @@ def test_scenes_may_have_any_length(tmp_path, frames):
     assert index.scenes() == [range(frames), range(frames, 2 * frames)]
 
 
-def test_a_scene_without_samples_is_named(tmp_path):
+def test_a_scene_without_samples_is_reported_by_name(tmp_path):
     root = write_own_dataset(tmp_path / 'data')
     rewrite(root, 'scene', [rows_of(root, 'scene')[0] | {'first_sample_token': ''}])
     with pytest.raises(ValueError, match=f'scene {SCENE} has no samples'):
@@ -267,7 +267,7 @@ def test_velocities_that_the_devkit_does_not_know_are_zero_in_the_ground_truth(t
         ({'rotation': ['a', 'b', 'c', 'd']}, 'it must be 4 numbers'),
     ],
 )
-def test_an_impossible_box_is_named_with_its_sample_and_dataset(tmp_path, changes, value):
+def test_an_invalid_box_is_reported_with_its_sample_and_dataset(tmp_path, changes, value):
     boxes = [OwnBox('tram', counts=SEEN), OwnBox('car', counts=SEEN)]
     root = write_own_dataset(tmp_path / 'data', boxes)
     rows = rows_of(root, 'sample_annotation')
@@ -279,7 +279,7 @@ def test_an_impossible_box_is_named_with_its_sample_and_dataset(tmp_path, change
         load(root)
 
 
-def test_impossible_boxes_are_accepted_if_they_are_not_used(tmp_path):
+def test_invalid_boxes_are_accepted_if_they_are_not_used(tmp_path):
     flat = {'size': [0.0, 4.0, 1.6]}
     boxes = [
         OwnBox('tram', counts=SEEN, changes=flat),

@@ -11,29 +11,29 @@ FRAMES = [
 """The made frames of the official draw."""
 
 
-def test_the_draw_equals_the_official_one():
+def test_class_balanced_sampling_equals_the_official_code():
     assert (
         class_balanced_positions(FRAMES, 10).tolist() == golden('pipeline')[0]['cbgs']['indices']
     )
 
 
-def test_a_rare_class_is_shown_about_as_often_as_a_frequent_one():
+def test_a_rare_class_is_sampled_about_as_often_as_a_frequent_one():
     labels = [np.array([0])] * 990 + [np.array([5])] * 10
     rare = sum(position >= 990 for position in class_balanced_positions(labels, 10))
     assert rare in (99, 100)
 
 
-def test_classes_that_no_frame_holds_are_left_out():
+def test_classes_without_any_frame_are_ignored():
     assert set(class_balanced_positions([np.array([2]), np.array([], np.int64)] * 20, 10)) <= set(
         range(0, 40, 2)
     )
 
 
-def test_frames_without_any_box_give_an_empty_draw():
+def test_frames_without_any_box_give_an_empty_sample_list():
     assert len(class_balanced_positions([np.array([], np.int64)] * 3, 10)) == 0
 
 
-def test_every_class_draws_its_share_of_the_summed_lists_exactly():
+def test_every_class_gets_exactly_its_share_of_the_sample_list():
     labels = [np.array([0])] * 12 + [np.array([1])] * 4 + [np.array([0, 1])] * 4
     drawn = class_balanced_positions(labels, 2)
     assert len(drawn) == 24
@@ -41,13 +41,13 @@ def test_every_class_draws_its_share_of_the_summed_lists_exactly():
     assert (drawn[12:] >= 12).all()
 
 
-def test_three_of_four_classes_in_the_data_still_draw_a_quarter_each():
+def test_with_three_of_four_classes_in_the_data_each_gets_a_quarter():
     labels = [np.array([0])] * 20 + [np.array([1])] * 20 + [np.array([3])] * 20
     drawn = class_balanced_positions(labels, 4)
     assert np.bincount(drawn // 20).tolist() == [15, 15, 15]
 
 
-def test_other_seeds_draw_other_samples():
+def test_other_seeds_select_other_samples():
     labels = [np.array([0])] * 50
     first, again, other = (class_balanced_positions(labels, 1, seed) for seed in (0, 0, 1))
     assert np.array_equal(first, again) and not np.array_equal(first, other)

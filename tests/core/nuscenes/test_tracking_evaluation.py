@@ -116,7 +116,7 @@ def truth(index: SampleIndex) -> dict[str, list[dict]]:
     return results
 
 
-def test_tracks_of_the_truth_have_no_identity_switch(root, index, tmp_path, capsys):
+def test_tracks_of_the_ground_truth_have_no_identity_switch(root, index, tmp_path, capsys):
     tracks = track_results(truth(index), index, lambda: Tracker().update)
     write_results(tracks, tmp_path / 'results.json')
     summary = evaluate_tracking(tmp_path / 'results.json', root, VERSION, SPLIT, tmp_path)
@@ -129,7 +129,7 @@ def test_tracks_of_the_truth_have_no_identity_switch(root, index, tmp_path, caps
     assert '| bicycle | - | - | - | - | - | - |' in rows
 
 
-def test_a_scene_begins_with_a_new_tracker_at_half_a_second_per_key_frame(index):
+def test_every_scene_gets_a_new_tracker_with_half_a_second_per_key_frame(index):
     seen = []
 
     def make():

@@ -18,7 +18,7 @@ def plain_nms(centers: np.ndarray, valid: np.ndarray, limit: float, most: int) -
 
 
 @pytest.mark.parametrize('most', [5, 25, 70])
-def test_every_task_keeps_what_the_definition_says(most):
+def test_the_kept_boxes_of_every_task_follow_the_definition(most):
     generator = torch.Generator().manual_seed(0)
     centers = 20 * torch.rand(3, 60, 2, generator=generator)
     valid = torch.rand(3, 60, generator=generator) > 0.3
@@ -49,14 +49,14 @@ def test_a_suppressed_box_suppresses_none():
     assert circle_nms(*line(0, 1.5, 3), torch.tensor([4.0]), 3).tolist() == [[0, 2, -1]]
 
 
-def test_an_invalid_box_neither_stays_nor_suppresses():
+def test_an_invalid_box_is_dropped_and_suppresses_no_other():
     centers, valid = line(0, 1, 1.5, 9)
     valid[0, 0] = False
     assert circle_nms(centers, valid, torch.tensor([4.0]), 3).tolist() == [[1, 3, -1]]
     assert valid.tolist() == [[False, True, True, True]]  # the argument is left alone
 
 
-def test_it_stops_at_the_most():
+def test_at_most_the_given_number_of_boxes_is_kept():
     assert circle_nms(*line(0, 10, 20, 30), torch.tensor([4.0]), 2).tolist() == [[0, 1]]
 
 

@@ -9,7 +9,7 @@ from bevdepth_core.ops.max_pool import max_pool
 
 
 @pytest.mark.parametrize('groups', [1, 4])
-def test_the_convolution_equals_torchvisions_also_outside_the_map(groups):
+def test_deformable_convolution_equals_torchvision_even_outside_the_map(groups):
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2, 16, 6, 9, generator=generator)
     offsets = 4 * torch.randn(2, 18, 6, 9, generator=generator)
@@ -21,6 +21,6 @@ def test_the_convolution_equals_torchvisions_also_outside_the_map(groups):
 
 
 @pytest.mark.parametrize('size', [(8, 6), (7, 5), (1, 1)])
-def test_pooling_equals_pytorchs(size):
+def test_max_pooling_equals_pytorch(size):
     features = torch.randn(2, 3, *size).contiguous(memory_format=torch.channels_last)
     assert torch.equal(max_pool(features), torch.nn.functional.max_pool2d(features, 3, 2, 1))

@@ -19,7 +19,7 @@ from bevdepth_core.ops.image_resize import ResizePlan, resize_images, resize_ref
         ((40, 20), (16, 8), (100, 100, 8, 8)),
     ],
 )
-def test_resized_and_cropped_pixels_are_pillows(source, resized, crop):
+def test_resized_and_cropped_pixels_equal_those_of_pillow(source, resized, crop):
     image = np.random.default_rng(0).integers(0, 256, (source[1], source[0], 3), dtype=np.uint8)
     image[: source[1] // 3] = np.random.default_rng(1).choice(
         np.array([0, 255], np.uint8), image[: source[1] // 3].shape
@@ -32,7 +32,7 @@ def test_resized_and_cropped_pixels_are_pillows(source, resized, crop):
     assert np.array_equal(resize_reference(torch.from_numpy(image), plan).numpy(), expected)
 
 
-def test_network_input_is_blue_first_normalised_and_filled_up_with_zeros():
+def test_network_input_is_bgr_normalized_and_padded_with_zeros():
     image = torch.tensor([10, 20, 30], dtype=torch.uint8).expand(8, 8, 3)
     plan = ResizePlan.make((8, 8), (4, 4), (0, 0, 4, 4), torch.device('cpu'))
     out = torch.full((1, 4, 4, 4), 9.0)

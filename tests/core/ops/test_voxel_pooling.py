@@ -71,7 +71,7 @@ def test_map_equals_the_sum_point_by_point_in_float64(sizes):
 
 
 @pytest.mark.parametrize('sizes', SIZES)
-def test_three_forms_give_the_same_bits(sizes):
+def test_the_three_forms_of_the_op_give_the_same_bits(sizes):
     case = random_case(2, **sizes)
     index = voxel_index(*case.geometry)
     bev = voxel_pooling(*case.arguments)
@@ -107,7 +107,7 @@ def test_points_outside_nan_and_infinite_ones_add_nothing():
     assert not voxel_pooling(ones, ones, *points_along_x(outside), (3, 1, 1)).any()
 
 
-def test_features_of_dropped_points_never_reach_the_map_not_even_nan():
+def test_features_of_dropped_points_do_not_affect_the_map_even_if_nan():
     geometry = points_along_x(torch.tensor([0.5, 7.0]))
     features = torch.tensor([2.0, math.nan]).view(1, 1, 1, 1, 2)
     assert voxel_pooling(features, features, *geometry, (3, 1, 1)).flatten().tolist() == [
@@ -256,7 +256,7 @@ def test_ops_pass_opcheck(name, dtype):
     torch.library.opcheck(getattr(torch.ops.bevdepth, name).default, op_arguments(name, case))
 
 
-def test_compiled_graph_holds_the_op_unbroken_and_gives_the_same_bits():
+def test_torch_compile_keeps_the_op_in_one_graph_and_gives_the_same_bits():
     case = random_case(12)
     compiled = torch.compile(voxel_pooling, backend='aot_eager', fullgraph=True)
     assert torch.equal(compiled(*case.arguments), voxel_pooling(*case.arguments))
@@ -264,7 +264,7 @@ def test_compiled_graph_holds_the_op_unbroken_and_gives_the_same_bits():
         assert torch.equal(value, expected)
 
 
-def test_environment_may_demand_the_reference_and_nothing_else(monkeypatch):
+def test_the_environment_can_select_only_the_reference_implementation(monkeypatch):
     monkeypatch.delenv('BEVDEPTH_VOXEL_POOLING', raising=False)
     assert not _reference_requested()
     monkeypatch.setenv('BEVDEPTH_VOXEL_POOLING', 'reference')
@@ -274,7 +274,7 @@ def test_environment_may_demand_the_reference_and_nothing_else(monkeypatch):
         _reference_requested()
 
 
-def test_choice_of_implementation_is_logged_once(caplog):
+def test_the_selected_implementation_is_logged_once(caplog):
     _log_once.cache_clear()
     case = random_case(13)
     with caplog.at_level(logging.INFO, logger='bevdepth_core.ops.backend'):
@@ -325,7 +325,7 @@ def wrong(name: str, value) -> dict:
         ('shape', lambda numbers: (4, 4), ValueError),
     ],
 )
-def test_wrong_argument_is_named(name, value, error):
+def test_an_invalid_argument_is_reported_by_name(name, value, error):
     with pytest.raises(error, match=name):
         voxel_pooling(**wrong(name, value))
 
@@ -338,14 +338,14 @@ def test_wrong_argument_is_named(name, value, error):
         (lambda i: i[:1], ValueError),
     ],
 )
-def test_wrong_voxel_index_is_named(index, error):
+def test_an_invalid_voxel_index_is_reported_by_name(index, error):
     case = random_case(15)
     bad = index(voxel_index(*case.geometry))
     with pytest.raises(error, match='voxel_index'):
         voxel_pooling_volume(lift(case), bad, case.shape)
 
 
-def test_wrong_volume_is_named():
+def test_an_invalid_volume_is_reported_by_name():
     case = random_case(16)
     with pytest.raises(ValueError, match='volume'):
         voxel_pooling_volume(case.context, voxel_index(*case.geometry), case.shape)

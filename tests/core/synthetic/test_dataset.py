@@ -123,7 +123,7 @@ def test_objects_keep_their_instance_and_their_attribute_says_how_they_move(devk
     assert min(speeds['pedestrian.moving']) > 0.1 > max(speeds['pedestrian.standing'])
 
 
-def test_devkit_draws_it_and_finds_the_vehicle_on_the_road(devkit, tmp_path):
+def test_the_devkit_renders_the_dataset_and_the_vehicle_is_on_the_road(devkit, tmp_path):
     mpl.use('Agg')
     sample = devkit.sample[1]
     devkit.render_sample_data(
@@ -146,7 +146,7 @@ def test_devkit_draws_it_and_finds_the_vehicle_on_the_road(devkit, tmp_path):
     assert mask.mask().mean() < 128
 
 
-def test_truth_through_our_frames_is_a_perfect_score_for_the_official_evaluator(
+def test_ground_truth_of_our_frames_gets_perfect_scores_from_the_official_evaluator(
     drives_root, index, tmp_path
 ):
     results = {}
@@ -186,7 +186,7 @@ def test_lidar_points_of_an_object_are_in_its_box(devkit):
     assert counted > 200
 
 
-def test_depth_targets_lie_in_the_boxes_that_are_seen(drives_root, index):
+def test_depth_targets_lie_in_the_visible_boxes(drives_root, index):
     dataset = NuScenesDataset(index, drives_root, ImageSpec(height=64, width=128), key_frames=1)
     checked = 0
     for place in range(len(dataset)):
@@ -276,7 +276,7 @@ def rendered(scene, drive, shot: Shot) -> np.ndarray:
     ).astype(int)
 
 
-def test_every_log_has_a_calibration_of_its_own(devkit):
+def test_every_log_has_its_own_calibration(devkit):
     by_channel = {}
     for record in devkit.calibrated_sensor:
         by_channel.setdefault(record['sensor_token'], []).append(record)

@@ -66,7 +66,7 @@ def test_lidar_points_lie_in_the_boxes_of_their_actors_and_other_points_do_not(
 
 
 @pytest.mark.parametrize('class_name', NUSCENES_CLASSES)
-def test_the_lidar_meets_every_class_all_over(class_name: str) -> None:
+def test_the_lidar_hits_objects_of_every_class_over_much_of_their_extent(class_name: str) -> None:
     alone = scene_with(
         actor_ahead(
             scene_with(),
@@ -117,7 +117,7 @@ def test_scans_repeat_with_their_seed(scene: SyntheticScene) -> None:
     assert not np.array_equal(first[: len(other)], other[: len(first)])
 
 
-def test_what_hides_an_actor_from_the_cameras_hides_it_from_the_lidar() -> None:
+def test_an_actor_hidden_from_the_cameras_is_hidden_from_the_lidar() -> None:
     empty = scene_with()
     bus, car = actor_ahead(empty, 'bus', 14.0), actor_ahead(empty, 'car', 32.0)
     hidden = scene_with(bus, car)
@@ -132,7 +132,7 @@ def test_what_hides_an_actor_from_the_cameras_hides_it_from_the_lidar() -> None:
     assert (world_points(scene_with(car), 0.0)[1] == 0).sum() > 20
 
 
-def test_half_of_an_actor_behind_another_is_half_seen() -> None:
+def test_an_actor_half_behind_another_has_half_visibility() -> None:
     empty = scene_with()
     wall, far = (
         actor_ahead(empty, 'truck', 14.0, aside=-1.25),
@@ -142,7 +142,7 @@ def test_half_of_an_actor_behind_another_is_half_seen() -> None:
     assert 0.3 < share < 0.7
 
 
-def test_an_actor_between_two_cameras_is_seen_whole_and_one_outside_of_all_images_not_at_all() -> (
+def test_an_actor_between_two_cameras_is_fully_visible_and_one_outside_all_images_invisible() -> (
     None
 ):
     empty = scene_with()
@@ -180,7 +180,7 @@ def test_visible_fractions_agree_with_the_images(scene: SyntheticScene) -> None:
             assert (np.abs(whole - without).max(axis=-1) > 25).sum() < 12
 
 
-def test_every_log_has_its_own_calibration_near_the_nominal_one_and_always_the_same() -> None:
+def test_every_log_has_a_reproducible_calibration_near_the_nominal_one() -> None:
     nominal, first, again, other = (nuscenes_like_rig(log_seed=seed) for seed in (None, 3, 3, 4))
     np.testing.assert_array_equal(first.intrinsics, again.intrinsics)
     np.testing.assert_array_equal(first.ego_from_camera, again.ego_from_camera)

@@ -60,7 +60,7 @@ def test_the_same_seed_gives_the_same_images_and_another_seed_others() -> None:
 
 
 @pytest.mark.parametrize('class_name', NUSCENES_CLASSES)
-def test_an_object_is_drawn_inside_its_box_and_fills_a_good_part_of_it(class_name: str) -> None:
+def test_an_object_is_rendered_inside_its_box_and_fills_most_of_it(class_name: str) -> None:
     empty = scene_with()
     actor = actor_ahead(
         empty,
@@ -92,7 +92,7 @@ def test_a_nearer_object_hides_a_farther_one() -> None:
     )
 
 
-def test_an_object_beside_and_behind_the_camera_does_not_break_the_image() -> None:
+def test_an_object_beside_the_camera_is_rendered_only_on_its_side() -> None:
     empty = scene_with()
     beside = actor_ahead(empty, 'trailer', 2.0, aside=3.2, appearance=3)
     image, intrinsics, _ = front_image(scene_with(beside))
@@ -101,7 +101,7 @@ def test_an_object_beside_and_behind_the_camera_does_not_break_the_image() -> No
     assert not changed[:, int(intrinsics[0, 2]) :].any()
 
 
-def test_an_occluder_is_drawn_last_even_when_its_center_is_farther() -> None:
+def test_an_occluder_is_rendered_last_even_if_its_center_is_farther() -> None:
     distance = np.array([5.0, 9.0, 7.0])
     cannot_hide = np.ones((3, 3), bool)
     cannot_hide[1, 0] = False
@@ -110,7 +110,7 @@ def test_an_occluder_is_drawn_last_even_when_its_center_is_farther() -> None:
     assert order.index(1) > order.index(0)
 
 
-def test_what_shows_of_the_tyres_below_a_bus_is_hidden_by_its_front() -> None:
+def test_the_front_tires_of_a_bus_are_drawn_before_its_body() -> None:
     bus = build_shape('bus', TYPICAL_SIZE['bus'], appearance=3)
     order = draw_order(
         boxes_cannot_hide(bus.bounds, np.array((22.0, 1.0, 1.5))),
@@ -137,7 +137,7 @@ def test_every_camera_has_its_own_time_and_ego_pose() -> None:
     ) == pytest.approx(0.0426 * speed, rel=0.2)
 
 
-def test_a_camera_sees_the_world_at_its_own_time() -> None:
+def test_a_camera_renders_the_world_at_its_own_time() -> None:
     scene, rig = make_scene(2), nuscenes_like_rig(**SIZE)
     frame = render_frame(scene, rig, 1.5, **SIZE)
     index = rig.names.index('CAM_BACK_LEFT')
@@ -184,7 +184,7 @@ def test_a_smaller_image_shows_the_same_view() -> None:
     assert np.abs(shrunk.astype(int) - small[:, ::-1]).mean() > 20
 
 
-def test_velocities_say_where_boxes_go() -> None:
+def test_velocities_equal_the_motion_of_the_boxes() -> None:
     scene, step = make_scene(5), 0.1
     world_from_ego, later = scene.world_from_ego(2.0), scene.world_from_ego(2.0 + step)
     boxes, _ = scene.ground_truth(2.0, max_distance=40)
@@ -227,7 +227,7 @@ def test_no_two_boxes_touch_during_a_drive_nor_does_the_vehicle_itself(seed: int
             )
 
 
-def test_a_few_scenes_hold_all_ten_classes_of_plausible_size() -> None:
+def test_a_few_scenes_contain_all_ten_classes_with_plausible_sizes() -> None:
     counts = collections.Counter()
     for seed in range(8):
         for actor in make_scene(seed, duration_s=4.0).actors:
@@ -264,7 +264,7 @@ def test_ground_truth_ends_at_the_given_distance() -> None:
     assert len(make_scene(0).ground_truth(3.0, max_distance=0.1)[0]) == 0
 
 
-def test_ground_truth_leaves_out_what_was_not_seen() -> None:
+def test_ground_truth_omits_invisible_objects() -> None:
     scene = make_scene(0)
     everything, _ = scene.ground_truth(3.0)
     seen = np.arange(len(scene.actors)) % 2 == 0

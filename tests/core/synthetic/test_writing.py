@@ -21,7 +21,7 @@ from tests.imports import ROOT
 PATIENCE_S = 120.0
 
 
-def test_one_process_replaces_the_dataset_of_two_by_the_same_bytes(drives_root, tmp_path):
+def test_a_dataset_written_by_one_process_equals_that_of_two_processes(drives_root, tmp_path):
     copy = shutil.copytree(drives_root, tmp_path / 'drives')
     (copy / 'maps' / 'left_over.png').write_text('of the old one')
     write_dataset(copy, PLAN, jobs=1, force=True)
@@ -29,7 +29,7 @@ def test_one_process_replaces_the_dataset_of_two_by_the_same_bytes(drives_root, 
     assert [path.name for path in tmp_path.iterdir()] == ['drives']
 
 
-def test_more_scenes_keep_those_that_were_there_and_no_world_is_in_both_splits():
+def test_more_scenes_keep_the_existing_ones_and_no_world_is_in_both_splits():
     few, many = PLAN.drives(), replace(PLAN, train_scenes=50, val_scenes=20).drives()
     for split in SPLITS:
         assert many[split][: len(few[split])] == few[split]

@@ -22,14 +22,14 @@ def test_pairs_are_those_of_one_class_within_the_radius():
     assert len(found[0]) == len(expected[0]) > 20
 
 
-def test_nothing_pairs_with_nothing():
+def test_without_tracks_or_detections_there_are_no_pairs():
     nothing, labels = np.empty((0, 2)), np.empty(0, np.int64)
     one, label = np.zeros((1, 2)), np.zeros(1, np.int64)
     assert len(pairs_within(nothing, labels, one, label, np.empty(0))[0]) == 0
     assert len(pairs_within(one, label, nothing, labels, np.ones(1))[0]) == 0
 
 
-def test_the_cheapest_pair_wins_and_leaves_the_others_to_the_rest():
+def test_the_cheapest_pair_is_matched_first_and_the_rest_from_the_remaining():
     track, detection = np.array((0, 0, 1, 1, 2)), np.array((0, 1, 0, 1, 7))
     matched = match_greedily(track, detection, np.array((3.0, 4.0, 1.0, 2.0, 99.0)))
     assert set(zip(*map(np.ndarray.tolist, matched), strict=True)) == {(2, 7), (1, 0), (0, 1)}

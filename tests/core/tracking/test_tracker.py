@@ -106,7 +106,7 @@ def test_a_backward_stamp_or_a_gap_ends_all_tracks(time_s):
     assert tracker.update(detections([(10, 0)], time_s), HERE).ids.tolist() == [2]
 
 
-def test_the_same_stamp_twice_ends_nothing():
+def test_the_same_stamp_twice_ends_no_track():
     tracker = Tracker()
     assert [t.ids.tolist() for t in run(tracker, [detections([(10, 0)])] * 2)] == [[1], [1]]
 
@@ -118,7 +118,7 @@ def test_reset_ends_all_tracks():
     assert tracker.update(detections([(10, 0)], 0.1), HERE).ids.tolist() == [2]
 
 
-def test_a_moved_world_moves_the_tracks_with_it():
+def test_tracks_follow_a_jump_of_the_world_frame():
     tracker, jump = Tracker(), pose(100, -50, 2, 1.0)
     frames = [detections([(10, 4, 1)], t, velocities=[(3, 0)], yaws=[0.5]) for t in (0, 0.1)]
     run(tracker, frames)
@@ -136,7 +136,7 @@ def test_duplicates_of_one_object_start_one_track():
     assert tracks.detections.tolist() == [0, 2]
 
 
-def test_people_stand_closer_together_than_cars():
+def test_pedestrians_may_be_closer_together_than_cars():
     gap = (WALKING.separation_m + VEHICLE.separation_m) / 2
     for label, count in ((PEDESTRIAN, 2), (CAR, 1)):
         [tracks] = run(Tracker(), [detections([(10, 0), (10 + gap, 0)], labels=label)])
@@ -171,7 +171,7 @@ def test_a_single_reversed_heading_is_ignored_and_a_lasting_one_is_followed():
     np.testing.assert_allclose(np.abs(lasting.boxes.yaw), np.pi, atol=0.1)
 
 
-def test_velocities_without_a_past_frame_do_not_count():
+def test_velocities_without_a_past_frame_are_ignored():
     tracker = Tracker()
     frame = dataclasses.replace(detections([(10, 0)], 0, velocities=[(20, 0)]), past_stamp_ns=None)
     [tracks] = run(tracker, [frame])

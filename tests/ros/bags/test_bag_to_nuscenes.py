@@ -42,7 +42,7 @@ def bag(recording: SceneRecording, dataroot: Path, tmp_path_factory) -> Path:
     return write_bag(recording, Target(dataroot, tmp_path_factory.mktemp('bags')))
 
 
-def test_the_round_trip_keeps_images_stamps_poses_calibration_points_and_boxes(
+def test_a_dataset_survives_the_conversion_to_a_bag_and_back(
     bag: Path, recording: SceneRecording, dataroot: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / 'own'
@@ -112,7 +112,7 @@ def test_images_are_undistorted(tmp_path: Path) -> None:
         ({}, ['--lidar', '/points'], '--lidar: the bag has no .*PointCloud2 on /points'),
     ],
 )
-def test_missing_input_is_named_and_nothing_is_left(
+def test_missing_input_is_reported_by_name_and_no_output_remains(
     tmp_path: Path, missing: dict, arguments: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit, match=message):
@@ -232,7 +232,7 @@ def test_another_command_does_not_use_the_files_of_an_interrupted_one(tmp_path: 
     assert not other.is_continued and not file.exists()
 
 
-def test_key_frames_are_half_a_second_apart_and_a_gap_begins_a_scene() -> None:
+def test_key_frames_are_half_a_second_apart_and_a_gap_starts_a_new_scene() -> None:
     steady = np.arange(0, 2000, 99) * MS
     [scene] = select(steady)
     gaps = np.diff(steady[scene]) / MS

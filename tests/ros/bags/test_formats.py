@@ -70,7 +70,7 @@ def write_bag_with_packed_messages(path: Path, storage: str, count: int) -> Path
 
 @pytest.mark.parametrize('packer', PACKERS)
 @pytest.mark.parametrize('storage', STORAGES)
-def test_compressed_files_are_read_with_and_without_metadata_alone_and_renamed(
+def test_compressed_files_are_read_with_or_without_metadata_and_after_renaming(
     tmp_path: Path, storage: str, packer: str
 ) -> None:
     files = write_split_bag(tmp_path / 'bag', storage)
@@ -94,7 +94,7 @@ def test_compressed_files_are_read_with_and_without_metadata_alone_and_renamed(
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_compressed_messages_are_read_with_and_without_metadata_alone_and_renamed(
+def test_compressed_messages_are_read_with_or_without_metadata_and_after_renaming(
     tmp_path: Path, storage: str
 ) -> None:
     bag = write_bag_with_packed_messages(tmp_path / 'bag', storage, 5)
@@ -110,7 +110,7 @@ def test_messages_compressed_with_lz4_are_read(tmp_path: Path) -> None:
     assert read(file) == (texts(0, 5), [])
 
 
-def test_files_are_ordered_by_time_whatever_their_names(tmp_path: Path) -> None:
+def test_files_are_read_in_order_of_time_not_of_their_names(tmp_path: Path) -> None:
     files = write_split_bag(tmp_path / 'bag', 'mcap')
     for file, name in zip(files, ('c.mcap', 'a.mcap', 'b.data'), strict=True):
         file.rename(tmp_path / 'bag' / name)
@@ -149,7 +149,7 @@ def test_several_bags_are_read_as_one_in_order_of_time(tmp_path: Path, storage: 
     assert stamps == [('/a', 0), ('/a', 1), ('/b', 2), ('/a', 2), ('/b', 3), ('/b', 4)]
 
 
-def test_a_message_needs_a_cdr_header_and_content() -> None:
+def test_a_message_without_cdr_header_or_content_is_invalid() -> None:
     assert serialized_message(CDR) == CDR
     assert serialized_message(b'\x00\x0b\x00\x00a') == b'\x00\x0b\x00\x00a'
     for data in (b'', CDR[:4], b'\x01' + CDR[1:], b'\x00\x0c\x00\x00a', b'{"json": 1}'):
@@ -160,7 +160,7 @@ def test_a_message_needs_a_cdr_header_and_content() -> None:
         assert serialized_message(pack(CDR * 100)[:-3]) is None
 
 
-def test_messages_without_a_cdr_header_are_left_out_and_reported(tmp_path: Path) -> None:
+def test_messages_without_a_cdr_header_are_omitted_and_reported(tmp_path: Path) -> None:
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 3))
     database = apsw.Connection(str(file))
     database.execute("UPDATE messages SET data = x'28b52ffd00' WHERE id = 2")
@@ -172,7 +172,7 @@ def test_messages_without_a_cdr_header_are_left_out_and_reported(tmp_path: Path)
 
 
 @pytest.mark.parametrize('compression', PACKERS)
-def test_unpacking_stops_at_the_limit(compression: str) -> None:
+def test_decompression_stops_at_the_size_limit(compression: str) -> None:
     packed = PACKERS[compression](bytes(1000))
     assert unpacked(packed, compression, 1001) == bytes(1000)
     with pytest.raises(ValueError, match='unpack to over 999 bytes'):
@@ -181,7 +181,7 @@ def test_unpacking_stops_at_the_limit(compression: str) -> None:
         unpacked(b'no frame at all', compression)
 
 
-def test_a_file_unpacks_to_a_multiple_of_its_size_at_most(
+def test_a_file_that_decompresses_to_over_100_times_its_size_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr('bevdepth_ros.bags.compression._FILE_ALLOWANCE', 5000)
@@ -204,7 +204,9 @@ def mcap_text(text: str) -> bytes:
     return struct.pack('<I', len(text)) + text.encode()
 
 
-def test_an_mcap_file_without_chunks_and_summary_is_sound_and_sorted(tmp_path: Path) -> None:
+def test_an_mcap_file_without_chunks_and_summary_is_valid_and_read_in_order_of_time(
+    tmp_path: Path,
+) -> None:
     """As of the storage preset ``fastwrite`` of rosbag2, or of other recorders."""
     types = message_types()
     channel = mcap_text('/a') + mcap_text('cdr') + struct.pack('<I', 0)
@@ -268,7 +270,7 @@ def test_references_and_deep_nesting_in_yaml_are_rejected() -> None:
         load_plain_yaml('{a: &x [1], b: *x}')
 
 
-def test_an_index_that_points_elsewhere_is_reported(tmp_path: Path) -> None:
+def test_an_index_that_points_outside_the_chunks_is_reported(tmp_path: Path) -> None:
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 5, 'mcap'))
     opened = McapFile(file)
     (chunk,) = opened._chunks

@@ -30,7 +30,7 @@ def chunk(content: bytes, compression: str, size: int) -> bytes:
 
 
 @pytest.mark.parametrize('name', ['bag_0.mcap', 'bag_0.db3', 'bag_0.db3-wal', 'metadata.yaml'])
-def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, name: str) -> None:
+def test_pipes_and_other_special_files_are_not_opened(tmp_path: Path, name: str) -> None:
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 3)
     file = storage_file(bag).rename(bag / 'other.db3')
     fifo = bag / (f'{file.name}-wal' if name.endswith('wal') else name)
@@ -76,7 +76,7 @@ def test_generated_columns_are_rejected(tmp_path: Path) -> None:
         Bag(file, pytest.fail)
 
 
-def test_a_query_ends_after_work_in_proportion_to_the_file(
+def test_the_work_of_a_query_is_limited_in_proportion_to_the_file_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 2000))
@@ -100,7 +100,7 @@ def test_a_chunk_or_record_of_enormous_size_is_not_read(tmp_path: Path) -> None:
     assert any('its end is missing or damaged' in report for report in reports)
 
 
-def test_the_zeros_of_a_sparse_file_are_no_records(tmp_path: Path) -> None:
+def test_zeros_in_a_sparse_file_are_not_read_as_records(tmp_path: Path) -> None:
     file = tmp_path / 'zeros.mcap'
     with file.open('wb') as stream:
         stream.write(MAGIC)
@@ -115,7 +115,7 @@ def test_the_zeros_of_a_sparse_file_are_no_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('size', [1000, 1 << 40])
-def test_a_chunk_bomb_costs_its_limit(
+def test_decompression_of_a_chunk_bomb_stops_at_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     monkeypatch.setattr('bevdepth_ros.bags.mcap_records.LARGEST_CONTENT', 1 << 20)
@@ -127,7 +127,7 @@ def test_a_chunk_bomb_costs_its_limit(
     assert 'unpack to over' in reports[0] or 'more than any recorder writes' in reports[0]
 
 
-def test_many_chunks_together_unpack_to_a_multiple_of_the_file(
+def test_chunks_that_together_decompress_to_over_100_times_the_file_are_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr('bevdepth_ros.bags.mcap_file._UNPACKED_ALLOWANCE', 3_000_000)

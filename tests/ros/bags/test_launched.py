@@ -13,7 +13,7 @@ from bevdepth_ros.bags.recorder import ANSWERS
 from bevdepth_ros.bags.scene_bag import Target, write_bag
 
 
-def test_a_part_of_a_raw_bag_is_replayed_answered_with_the_preset_for_it_and_recorded(
+def test_a_part_of_a_bag_of_raw_images_is_replayed_processed_with_its_preset_and_recorded(
     recording: SceneRecording,
     dataroot: Path,
     domain_id: int,

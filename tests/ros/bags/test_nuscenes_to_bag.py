@@ -81,7 +81,7 @@ def pose_matrix(pose) -> np.ndarray:
     )
 
 
-def test_every_image_of_every_camera_is_there_with_its_bytes_and_its_time(
+def test_the_bag_has_every_image_of_every_camera_with_its_original_bytes_and_time(
     messages, tables: Tables, dataroot: Path
 ) -> None:
     for camera in CAMERAS:
@@ -157,7 +157,7 @@ def test_tf_static_is_the_first_message_and_has_every_sensor(
         )
 
 
-def test_every_lidar_turn_is_there_with_its_points(
+def test_the_bag_has_every_lidar_sweep_with_its_points(
     messages, tables: Tables, dataroot: Path
 ) -> None:
     rows = tables.files(LIDAR)
@@ -180,7 +180,7 @@ def test_every_lidar_turn_is_there_with_its_points(
         )
 
 
-def test_annotations_give_the_boxes_of_the_dataset_back(messages, tables: Tables) -> None:
+def test_annotation_messages_equal_the_boxes_of_the_dataset(messages, tables: Tables) -> None:
     poses = {
         log_time: matrix_from_transform(message.transforms[0])
         for log_time, message in messages['/tf']
@@ -213,7 +213,7 @@ def test_annotations_give_the_boxes_of_the_dataset_back(messages, tables: Tables
     assert sum(len(array.detections) for _, array in messages['/annotations']) > 0
 
 
-def test_markers_show_the_annotations_where_they_stay_in_the_map(messages, tables: Tables) -> None:
+def test_annotation_markers_keep_their_position_in_the_map_frame(messages, tables: Tables) -> None:
     by_place = {tuple(np.round(row['translation'], 6)): row for row in tables.annotations}
     for (log_time, markers), (_, array) in zip(
         messages['/annotations/markers'], messages['/annotations'], strict=True
@@ -277,7 +277,7 @@ def convert(dataroot: Path, out: Path, *arguments: str) -> None:
     main(['--dataroot', str(dataroot), '--version', VERSION, '--out', str(out), *arguments])
 
 
-def test_an_unknown_scene_is_rejected_with_the_names_near_it(
+def test_an_unknown_scene_is_rejected_and_similar_names_are_suggested(
     signals_kept, dataroot: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(
@@ -287,7 +287,7 @@ def test_an_unknown_scene_is_rejected_with_the_names_near_it(
     assert not (tmp_path / 'bags').exists()
 
 
-def test_a_scene_with_missing_files_is_left_out_and_the_others_are_written(
+def test_a_scene_with_missing_files_is_skipped_and_the_others_are_written(
     signals_kept, dataroot: Path, tmp_path: Path
 ) -> None:
     root = linked_copy(dataroot, tmp_path / 'copy')
@@ -302,7 +302,7 @@ def test_a_scene_with_missing_files_is_left_out_and_the_others_are_written(
     assert [path.name for path in (tmp_path / 'bags').iterdir()] == [SCENES[1]]
 
 
-def test_a_folder_that_is_no_bag_is_not_replaced(
+def test_a_folder_that_is_not_a_bag_is_not_replaced(
     signals_kept, dataroot: Path, tmp_path: Path
 ) -> None:
     (tmp_path / SCENES[0]).mkdir()
@@ -314,7 +314,7 @@ def test_a_folder_that_is_no_bag_is_not_replaced(
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_a_full_disk_leaves_the_old_bag_and_nothing_else(
+def test_after_a_full_disk_the_old_bag_remains_and_no_partial_file(
     recording: SceneRecording, dataroot: Path, tmp_path: Path, storage: str
 ) -> None:
     old = write_bag(recording, Target(dataroot, tmp_path, storage))
@@ -332,7 +332,7 @@ def test_a_full_disk_leaves_the_old_bag_and_nothing_else(
     assert {path.name: path.read_bytes() for path in old.iterdir()} == before
 
 
-def test_what_a_killed_run_left_is_removed_by_the_next(
+def test_the_next_run_removes_the_files_of_a_killed_run(
     recording: SceneRecording, dataroot: Path, tmp_path: Path
 ) -> None:
     left = tmp_path / f'.{SCENES[0]}.part-abandoned'
@@ -403,7 +403,7 @@ def start(root: Path, out: Path) -> subprocess.Popen:
     )
 
 
-def test_key_frames_alone_have_every_pose_and_annotation_but_no_sweep(
+def test_without_sweeps_the_bag_has_key_frames_all_poses_and_all_annotations(
     dataroot: Path, tables: Tables, tmp_path: Path
 ) -> None:
     arguments = ['--dataroot', dataroot, '--version', VERSION, '--scene', SCENES[0], '--jobs', 1]

@@ -52,7 +52,7 @@ def run_player(*arguments) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_every_message_goes_out_as_the_bytes_it_was_recorded_as(
+def test_every_message_is_published_with_its_recorded_bytes(
     graph: Graph, tmp_path: Path, storage: str
 ):
     bag = write_bag(tmp_path / 'bag', {'/a': qos(), '/b': qos()}, storage=storage)
@@ -113,7 +113,7 @@ def test_a_type_that_this_ros_does_not_know_is_skipped_with_a_warning(
     )
 
 
-def test_the_clock_runs_from_the_bags_beginning_to_its_end_at_the_rate(
+def test_the_clock_runs_from_the_start_to_the_end_of_the_bag_at_the_rate(
     graph: Graph, tmp_path: Path
 ):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 30)
@@ -127,7 +127,9 @@ def test_the_clock_runs_from_the_bags_beginning_to_its_end_at_the_rate(
     assert all(abs(step - 40_000_000 * round(step / 40_000_000)) <= 1 for step in steps)
 
 
-def test_a_part_of_the_bag_is_played_with_what_was_latched_before_it(graph: Graph, tmp_path: Path):
+def test_playing_a_part_of_a_bag_first_publishes_the_latched_messages_before_it(
+    graph: Graph, tmp_path: Path
+):
     bag = write_bag(
         tmp_path / 'bag',
         {'/a': qos(), '/tf_static': qos(durability=QosDurability.TRANSIENT_LOCAL)},
@@ -140,7 +142,7 @@ def test_a_part_of_the_bag_is_played_with_what_was_latched_before_it(graph: Grap
     expect(latched, [f'/tf_static {number}' for number in range(6)])
 
 
-def test_topics_are_chosen_left_out_and_renamed(graph: Graph, tmp_path: Path):
+def test_topics_can_be_selected_excluded_and_remapped(graph: Graph, tmp_path: Path):
     bag = write_bag(tmp_path / 'bag', {'/a': qos(), '/b': qos(), '/c': qos()}, 2)
     messages = {topic: graph.collect(String, topic, 100) for topic in ('/a', '/b', '/c', '/other')}
     play(graph, bag, topics=('/a', '/b', '/c'), exclude_topics=('/c',), remap={'/b': '/other'})
@@ -167,7 +169,7 @@ def test_late_subscribers_receive_all_latched_messages(
     node.destroy_node()
 
 
-def test_topics_are_chosen_by_patterns_of_whole_names() -> None:
+def test_topics_are_selected_by_patterns_that_match_the_whole_name() -> None:
     names = ('/cam/left', '/cam/right', '/lidar', '/clock')
     cases = (
         (Options(), names),
@@ -188,7 +190,7 @@ def test_several_bags_of_the_command_line_and_ignored_storage_identifiers() -> N
     assert (options_of(given).regex, options_of(given).rate) == ('/a', 2.0)
 
 
-def test_the_summary_counts_what_is_lost(graph: Graph, tmp_path: Path) -> None:
+def test_the_summary_counts_lost_messages(graph: Graph, tmp_path: Path) -> None:
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 5)
     metadata = bag / 'metadata.yaml'
     metadata.write_text(metadata.read_text().replace('message_count: 5', 'message_count: 8'))
@@ -196,14 +198,14 @@ def test_the_summary_counts_what_is_lost(graph: Graph, tmp_path: Path) -> None:
     assert player.summary().startswith('played 5 messages of 8 (3 are lost), late by ')
 
 
-def test_a_topic_that_the_bag_has_not_is_named(graph: Graph, tmp_path: Path):
+def test_a_topic_that_is_not_in_the_bag_is_reported_by_name(graph: Graph, tmp_path: Path):
     bag = write_bag(tmp_path / 'bag', {'/a': qos(), '/b': qos()}, 1)
     for options in ({'topics': ('/x',)}, {'exclude_topics': ('/x',)}, {'remap': {'/x': '/y'}}):
         with pytest.raises(BagError, match='the bag has no topic /x; it has /a, /b'):
             play(graph, bag, **options)
 
 
-def test_pause_step_and_resume_are_services_and_the_clock_never_goes_back(
+def test_services_pause_step_and_resume_and_the_clock_never_goes_back(
     graph: Graph, tmp_path: Path
 ):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 40)
@@ -276,12 +278,12 @@ def test_images_that_were_recorded_without_a_stamp_get_their_log_time(
     ] * 2
 
 
-def test_the_summary_tells_how_many_went_out_and_how_late(graph: Graph, tmp_path: Path):
+def test_the_summary_reports_the_number_of_messages_and_their_delay(graph: Graph, tmp_path: Path):
     player = play(graph, write_bag(tmp_path / 'bag', {'/a': qos()}, 5), wait_s=0.0)
     assert player.summary().startswith('played 5 messages, late by ')
 
 
-def test_the_program_ends_by_itself_at_the_end_of_the_bag(graph: Graph, tmp_path: Path):
+def test_the_program_exits_at_the_end_of_the_bag(graph: Graph, tmp_path: Path):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 3)
     messages = graph.collect(String, '/a', 100)
     process = run_player(bag, '--rate', '2', '--linger', '0.2')
@@ -292,7 +294,7 @@ def test_the_program_ends_by_itself_at_the_end_of_the_bag(graph: Graph, tmp_path
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_loop_plays_on_until_it_is_interrupted_and_ends_well_however_often_that_is(
+def test_a_loop_plays_until_interrupted_and_repeated_interrupts_still_end_it_cleanly(
     graph: Graph, tmp_path: Path, number: int
 ):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 3)
@@ -312,15 +314,13 @@ def test_a_loop_plays_on_until_it_is_interrupted_and_ends_well_however_often_tha
     'option',
     [('--rate', '0'), ('--start-offset', '-1'), ('--remap', '/a'), ('--remap', '/a:=/b c')],
 )
-def test_an_option_that_makes_no_sense_is_rejected(
-    capsys: pytest.CaptureFixture, option: tuple[str, str]
-):
+def test_an_invalid_option_is_rejected(capsys: pytest.CaptureFixture, option: tuple[str, str]):
     with pytest.raises(SystemExit):
         arguments(['player', 'bag', *option])
     assert f'argument {option[0]}' in capsys.readouterr().err
 
 
-def test_a_missing_bag_is_rejected_with_a_sentence(domain_id: int, tmp_path: Path):
+def test_a_missing_bag_is_rejected_with_a_message(domain_id: int, tmp_path: Path):
     process = run_player(tmp_path / 'nowhere')
     log = process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 1
@@ -328,7 +328,7 @@ def test_a_missing_bag_is_rejected_with_a_sentence(domain_id: int, tmp_path: Pat
     assert 'Traceback' not in log
 
 
-def test_what_is_whole_of_a_truncated_bag_is_played_and_the_rest_told_in_a_sentence(
+def test_readable_messages_of_a_truncated_bag_are_played_and_the_damage_is_reported(
     domain_id: int, tmp_path: Path
 ):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 20, 'mcap')

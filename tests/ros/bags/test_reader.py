@@ -36,7 +36,7 @@ def test_a_bag_in_several_files_is_read_as_one(tmp_path: Path, storage: str) -> 
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_the_span_and_the_topics_of_a_bag_are_known(tmp_path: Path, storage: str) -> None:
+def test_the_reader_knows_time_span_and_topics_of_a_bag(tmp_path: Path, storage: str) -> None:
     write_bag(tmp_path / 'bag', {'/a': qos(), '/b': []}, 4, storage)
     with Bag(tmp_path / 'bag', pytest.fail) as bag:
         assert (bag.start_ns, bag.end_ns) == (START_NS, START_NS + 3 * STEP_NS)
@@ -50,7 +50,7 @@ def test_the_span_and_the_topics_of_a_bag_are_known(tmp_path: Path, storage: str
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_of_a_truncated_file_the_messages_before_the_cut_are_read(
+def test_the_messages_before_the_end_of_a_truncated_file_are_read(
     tmp_path: Path, storage: str
 ) -> None:
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 2000, storage))
@@ -65,7 +65,7 @@ def test_of_a_truncated_file_the_messages_before_the_cut_are_read(
 
 
 @pytest.mark.parametrize('compressed', [False, True])
-def test_a_broken_place_in_an_mcap_file_costs_its_chunk_alone(
+def test_damage_in_an_mcap_file_loses_only_the_messages_of_its_chunk(
     tmp_path: Path, compressed: bool
 ) -> None:
     file = storage_file(
@@ -86,7 +86,9 @@ def test_a_broken_place_in_an_mcap_file_costs_its_chunk_alone(
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_a_broken_file_of_several_costs_what_is_broken_of_it(tmp_path: Path, storage: str) -> None:
+def test_a_damaged_file_among_several_loses_only_its_damaged_part(
+    tmp_path: Path, storage: str
+) -> None:
     files = write_split_bag(tmp_path / 'bag', storage, count=500)
     cut(files[1], 0.6)
     found, reports = read(tmp_path / 'bag')
@@ -113,7 +115,7 @@ def test_without_metadata_or_with_a_file_missing_the_files_are_read_in_order(
     assert files[3].name in reports[0]
 
 
-def test_a_bag_of_another_system_is_rejected_with_the_remedy(tmp_path: Path) -> None:
+def test_a_bag_with_protobuf_messages_is_rejected_with_the_remedy(tmp_path: Path) -> None:
     write_bag(tmp_path / 'bag', {'/a': qos()}, 2, 'mcap', encoding='protobuf')
     for path in (tmp_path / 'bag', storage_file(tmp_path / 'bag')):
         with pytest.raises(
@@ -127,7 +129,7 @@ def test_a_bag_of_another_system_is_rejected_with_the_remedy(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     'name', ['nowhere', 'foreign.mcap', 'foreign.db3', 'foreign.txt', 'empty']
 )
-def test_what_is_no_bag_is_rejected_with_its_name(tmp_path: Path, name: str) -> None:
+def test_a_path_that_is_not_a_bag_is_rejected_by_name(tmp_path: Path, name: str) -> None:
     (tmp_path / 'empty').mkdir()
     if name.startswith('foreign'):
         (tmp_path / name).write_bytes(b'no bag at all')

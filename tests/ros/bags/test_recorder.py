@@ -14,7 +14,7 @@ from tests.ros.graph import Graph, wait_until
 LARGEST_FILE = 500_000
 
 
-def test_a_recording_that_does_not_fit_on_the_disk_ends_with_a_sentence_and_leaves_nothing(
+def test_a_recording_that_fills_the_disk_ends_with_a_message_and_leaves_no_file(
     graph: Graph, tmp_path: Path
 ) -> None:
     publisher = graph.node.create_publisher(PointCloud2, '/bevdepth_detector/objects', 10)

@@ -86,7 +86,7 @@ def test_ros_reads_every_message_in_order_of_time_with_its_stamp_as_log_time(
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_images_carry_the_very_bytes(tmp_path: Path, storage: str) -> None:
+def test_images_carry_the_unchanged_bytes(tmp_path: Path, storage: str) -> None:
     write_small_bag(tmp_path / 'bag', storage)
     messages = read(tmp_path / 'bag')
     for index, name in enumerate(RIG.names):
@@ -115,7 +115,7 @@ def test_camera_info_is_complete(tmp_path: Path) -> None:
         assert list(info.d) == [0.0] * 5
 
 
-def test_transforms_give_the_poses_back(tmp_path: Path) -> None:
+def test_the_written_transforms_equal_the_poses(tmp_path: Path) -> None:
     write_small_bag(tmp_path / 'bag')
     messages, scene = read(tmp_path / 'bag'), make_scene(0)
     static = first(messages, '/tf_static').transforms
@@ -132,7 +132,7 @@ def test_transforms_give_the_poses_back(tmp_path: Path) -> None:
         np.testing.assert_allclose(matrix_from_transform(transform), expected, atol=1e-9)
 
 
-def test_annotations_give_the_boxes_back(tmp_path: Path) -> None:
+def test_the_written_annotations_equal_the_boxes(tmp_path: Path) -> None:
     write_small_bag(tmp_path / 'bag')
     boxes, labels = make_scene(0).ground_truth(0.0)
     array = first(read(tmp_path / 'bag'), '/annotations')
@@ -189,7 +189,7 @@ def test_humble_can_read_the_metadata(tmp_path: Path, storage: str) -> None:
         assert isinstance(topic['topic_metadata']['offered_qos_profiles'], str)
 
 
-def test_type_hashes_are_those_of_this_ros(tmp_path: Path) -> None:
+def test_type_hashes_equal_those_of_the_installed_ros(tmp_path: Path) -> None:
     write_small_bag(tmp_path / 'bag')
     with Reader(tmp_path / 'bag') as reader:
         written = {connection.msgtype: connection.digest for connection in reader.connections}
@@ -205,7 +205,7 @@ def test_type_hashes_are_those_of_this_ros(tmp_path: Path) -> None:
             assert digest == known[message_type]
 
 
-def test_late_messages_are_put_in_order_and_very_late_ones_refused(tmp_path: Path) -> None:
+def test_late_messages_are_sorted_in_and_very_late_ones_rejected(tmp_path: Path) -> None:
     pose = np.eye(4)
     with BagWriter(tmp_path / 'bag') as bag:
         for offset_ns in (0, 900_000_000, 400_000_000, 2_000_000_000):
@@ -227,7 +227,7 @@ def begin_a_bag_and_fail(target: Path, error: type[BaseException]) -> None:
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, SystemExit, ValueError, OSError])
-def test_any_exception_leaves_nothing_and_keeps_the_bag_that_was_there(
+def test_after_an_exception_no_new_file_remains_and_the_existing_bag_is_unchanged(
     tmp_path: Path, error: type[BaseException]
 ) -> None:
     target = tmp_path / 'bag'
@@ -242,7 +242,7 @@ def test_any_exception_leaves_nothing_and_keeps_the_bag_that_was_there(
     assert {path.name: path.read_bytes() for path in target.iterdir()} == before
 
 
-def test_a_bag_appears_only_when_it_is_whole_and_replaces_an_older_one(tmp_path: Path) -> None:
+def test_a_bag_appears_only_when_complete_and_replaces_an_older_one(tmp_path: Path) -> None:
     target = tmp_path / 'somewhere' / 'bag'
     with BagWriter(target) as bag:
         bag.write_static_transforms(RIG, START_NS)
@@ -252,7 +252,7 @@ def test_a_bag_appears_only_when_it_is_whole_and_replaces_an_older_one(tmp_path:
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_folder_that_is_no_bag_is_never_replaced(tmp_path: Path) -> None:
+def test_only_a_bag_folder_is_replaced(tmp_path: Path) -> None:
     (tmp_path / 'holiday').mkdir()
     (tmp_path / 'holiday' / 'beach.jpg').write_bytes(b'sun')
     write_small_bag(tmp_path / 'mixed')
@@ -272,7 +272,7 @@ def test_an_unknown_storage_is_rejected_by_name(tmp_path: Path) -> None:
         BagWriter(tmp_path / 'bag', 'zip')
 
 
-def test_quaternions_of_random_and_half_turns_give_the_rotation_back() -> None:
+def test_quaternions_of_random_and_half_turns_equal_the_rotation() -> None:
     rng = np.random.default_rng(0)
     quaternions = rng.normal(size=(200, 4))
     half_turns = np.column_stack((np.zeros(3), np.eye(3)))

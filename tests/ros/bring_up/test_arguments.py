@@ -73,7 +73,7 @@ def test_flags_accept_the_spelling_of_yaml_and_of_python(name: str):
         assert getattr(read(**{name: text}), name) is value
 
 
-def test_numbers_and_texts_are_taken_as_given():
+def test_numbers_and_strings_are_passed_on_unchanged():
     got = read(
         rate='0.5', start='2', duration='3.5', step='0.04', viewer='web', viewer_port='0',
         viewer_host='::1', record='out', namespace='robot', foxglove_layout='a.json',
@@ -88,7 +88,7 @@ def test_weights_device_and_precision_override_the_parameters_only_where_given()
     assert got.overrides == {'checkpoint': 'small', 'precision': 'fp16'}
 
 
-def test_a_name_of_weights_is_checked_and_a_path_is_left_to_the_node(
+def test_a_name_of_weights_is_checked_by_the_launch_file_and_a_path_by_the_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
@@ -119,7 +119,7 @@ def test_a_name_of_weights_is_checked_and_a_path_is_left_to_the_node(
         ('viewer_port', '80.5', 'from 0 to 65535'),
     ],
 )
-def test_a_number_that_is_none_or_out_of_range_is_reported_with_its_argument(
+def test_an_invalid_or_out_of_range_number_is_reported_with_its_argument(
     name: str, text: str, wanted: str
 ):
     assert problem(**{name: text}) == f'{name}:={text} is invalid: give a number {wanted}'
@@ -145,7 +145,7 @@ def test_every_camera_preset_is_found_by_its_name_and_applies_after_the_params_f
     assert read(camera_preset=own).params_files == (str(own),)
 
 
-def test_a_misspelt_camera_preset_is_reported_with_the_one_that_was_meant():
+def test_a_misspelled_camera_preset_is_reported_with_a_suggestion():
     assert problem(camera_preset='nuscense') == (
         'camera_preset:=nuscense does not exist; did you mean nuscenes?'
     )
@@ -160,7 +160,7 @@ def test_files_that_do_not_exist_are_reported(tmp_path: Path):
 
 
 @pytest.mark.parametrize('name', ['x.png', 'x.mcap', 'x.db3', 'x'])
-def test_a_file_that_is_no_bag_is_reported_before_anything_starts(tmp_path: Path, name: str):
+def test_a_file_that_is_not_a_bag_is_reported_before_any_process_starts(tmp_path: Path, name: str):
     path = tmp_path / name
     path.write_bytes(b'\x89PNG')
     assert f'bag:={path}: ' in problem(bag=path)
@@ -172,7 +172,7 @@ def test_several_problems_are_reported_together():
     assert re.search('nuscense.*rate:=fast.*step:=x', found)
 
 
-def test_the_time_comes_from_the_clock_topic_with_a_bag_unless_the_argument_says_otherwise(
+def test_use_sim_time_is_true_with_a_bag_unless_the_argument_is_given(
     small_bag: Path,
 ):
     assert read(bag=small_bag).use_sim_time is True

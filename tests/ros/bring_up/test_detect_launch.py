@@ -35,7 +35,7 @@ def player(**values: str | Path) -> list[str]:
     return command(player_node(read_arguments(context, str(LAUNCH_FILE))), context)
 
 
-def test_without_arguments_only_the_detector_starts_with_the_parameters_as_they_are():
+def test_without_arguments_only_the_detector_starts_with_its_parameter_file():
     started = nodes(launch_context())
     assert list(started) == ['detector']
     assert '--params-file' not in started['detector']
@@ -100,7 +100,7 @@ def test_the_player_gets_the_options_of_the_replay(small_bag: Path):
     assert not {'--loop', '--start-paused', '--playback-duration'} & set(player(bag=small_bag))
 
 
-def test_without_autostart_and_bag_nobody_changes_the_state_of_the_detector():
+def test_without_autostart_and_bag_the_launch_file_does_not_change_the_state_of_the_detector():
     def handlers(**values: str) -> int:
         found = actions(launch_context(**values))
         return sum(isinstance(action, RegisterEventHandler) for action in found)
@@ -117,7 +117,7 @@ def test_a_second_detector_of_the_same_name_in_one_launch_is_reported():
     assert actions(context)
 
 
-def test_a_foxglove_layout_is_written_where_it_is_asked_for(tmp_path: Path):
+def test_a_foxglove_layout_is_written_to_the_given_path(tmp_path: Path):
     layout = tmp_path / 'layout.json'
     actions(launch_context(namespace='robot', foxglove_layout=layout))
     assert '/robot/bevdepth_detector/markers' in layout.read_text()

@@ -52,7 +52,7 @@ def test_requests_are_sent_again_when_they_or_their_responses_are_lost(
     assert log.count('/bevdepth_detector to activate; sending the request again') == 1
 
 
-def test_another_node_of_the_same_name_is_reported_and_its_end_is_waited_for(
+def test_bring_up_reports_another_node_of_the_same_name_and_waits_for_its_end(
     domain_id: int, started: list[subprocess.Popen], tiny_checkpoint: Path
 ):
     started.append(run(DISTRIBUTIONS[0], 'python', '-m', 'bevdepth_ros.detector'))
@@ -67,7 +67,7 @@ def test_another_node_of_the_same_name_is_reported_and_its_end_is_waited_for(
     assert 'no response' not in output
 
 
-def test_a_detector_that_hangs_is_reported_and_its_death_ends_the_launch(
+def test_a_detector_that_hangs_is_reported_and_its_exit_ends_the_launch(
     domain_id: int, started: list[subprocess.Popen]
 ):
     started.append(launch(DISTRIBUTIONS[0]))
@@ -80,7 +80,7 @@ def test_a_detector_that_hangs_is_reported_and_its_death_ends_the_launch(
     assert '/bevdepth_detector ended with exit status -9 before it was active' in log
 
 
-def test_a_detector_that_cannot_be_configured_stays_and_the_launch_says_what_to_do(
+def test_a_detector_that_cannot_be_configured_keeps_running_and_the_launch_logs_the_remedy(
     domain_id: int, started: list[subprocess.Popen]
 ):
     started.append(launch(DISTRIBUTIONS[0], 'checkpoint:=/nowhere/weights.pth'))

@@ -97,7 +97,7 @@ def test_without_files_the_rig_has_the_defaults_and_topics_are_absolute(domain_i
     assert got.remappings_for_others() == []
 
 
-def test_namespaces_remappings_and_parameters_of_enclosing_launch_files_hold(
+def test_namespaces_remappings_and_parameters_of_enclosing_launch_files_apply(
     domain_id: int, tmp_path: Path
 ):
     context = launch_context()
@@ -147,7 +147,7 @@ def test_invalid_parameters_are_reported_by_name(
         resolve(write(tmp_path / 'own.yaml', {'/**': values}))
 
 
-def test_a_whole_number_is_valid_for_a_real_parameter(domain_id: int, tmp_path: Path):
+def test_an_integer_is_valid_for_a_float_parameter(domain_id: int, tmp_path: Path):
     file = write(tmp_path / 'own.yaml', {'/**': {'tf_buffer_s': 20}})
     assert resolve(file).rig.tf_buffer_s == 20.0
 
@@ -157,7 +157,7 @@ def test_a_namespace_that_ros_does_not_accept_is_reported(domain_id: int):
         resolve(ns='1-robot')
 
 
-def test_later_actions_have_the_scope_in_which_they_were_made():
+def test_later_actions_run_in_the_scope_in_which_they_were_created():
     context = launch_context(namespace='inner')
     PushRosNamespace('robot').execute(context)
     seen = []

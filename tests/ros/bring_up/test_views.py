@@ -50,11 +50,13 @@ def own_rig(domain_id: int, tmp_path: Path) -> ResolvedDetector:
     )
 
 
-def test_the_template_of_rviz_is_what_the_default_parameters_give(domain_id: int, tmp_path: Path):
+def test_the_rviz_template_equals_the_configuration_of_the_default_parameters(
+    domain_id: int, tmp_path: Path
+):
     assert yaml.safe_load(rviz_config(RVIZ, detector(tmp_path))) == yaml.safe_load(RVIZ)
 
 
-def test_the_template_of_foxglove_is_what_the_default_parameters_give(
+def test_the_foxglove_template_equals_the_layout_of_the_default_parameters(
     domain_id: int, tmp_path: Path
 ):
     assert json.loads(foxglove_layout(FOXGLOVE, detector(tmp_path))) == json.loads(FOXGLOVE)
@@ -159,9 +161,7 @@ def test_foxglove_places_any_number_of_cameras(
         assert (top['splitPercentage'], top['second']['splitPercentage']) == (33.3, 50.0)
 
 
-def test_each_detector_of_a_launch_has_a_configuration_file_of_its_own(
-    domain_id: int, tmp_path: Path
-):
+def test_each_detector_of_a_launch_has_its_own_configuration_file(domain_id: int, tmp_path: Path):
     paths = [
         write_view(text, tmp_path, detector(tmp_path, namespace), '.rviz')
         for text, namespace in (('a', ''), ('b', 'r1/front'))

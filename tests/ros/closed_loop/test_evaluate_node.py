@@ -120,7 +120,7 @@ def rows(entries: list[dict]) -> np.ndarray:
     return table[np.lexsort(np.round(table[:, :2], 1).T)]
 
 
-def test_boxes_of_the_node_are_those_of_the_offline_evaluation(
+def test_boxes_of_the_node_equal_those_of_the_offline_evaluation(
     out: Path, index: SampleIndex
 ) -> None:
     offline, node = results_in(out / 'offline'), results_in(out)
@@ -134,7 +134,7 @@ def test_boxes_of_the_node_are_those_of_the_offline_evaluation(
     )
 
 
-def test_velocities_are_those_of_the_offline_evaluation_where_a_past_frame_was_fused(
+def test_velocities_equal_those_of_the_offline_evaluation_where_a_past_frame_was_fused(
     out: Path, index: SampleIndex
 ) -> None:
     offline, node = results_in(out / 'offline'), results_in(out)

@@ -18,7 +18,7 @@ from tests.ros.graph import Graph, wait_until
 CAMERAS = ('left', 'right')
 
 
-def test_depth_points_come_when_asked_for_and_lie_ahead_of_cameras_that_look_forward(
+def test_depth_points_are_published_on_request_and_lie_in_front_of_forward_looking_cameras(
     graph: Graph, small_checkpoint: Path
 ) -> None:
     values = {

@@ -28,14 +28,14 @@ def through_the_wire(message):
     return deserialize_message(serialize_message(message), type(message))
 
 
-def test_every_header_says_the_mean_stamp_and_the_frame():
+def test_every_header_has_the_mean_stamp_and_the_frame():
     array = detection_array(detections(), 'base_link')
     for found in (array.header, *(detection.header for detection in array.detections)):
         assert found == header(STAMP_NS, 'base_link')
         assert found.stamp.sec * 10**9 + found.stamp.nanosec == STAMP_NS
 
 
-def test_boxes_are_centred_sized_and_turned_as_detected():
+def test_boxes_have_the_detected_center_size_and_heading():
     array = detection_array(detections(), 'base_link')
     for index, detection in enumerate(array.detections):
         center, size, q = (
@@ -61,7 +61,7 @@ def test_a_detection_carries_its_class_name_and_score():
     )
 
 
-def test_objects_hold_every_number_of_every_box():
+def test_objects_contain_all_numbers_of_all_boxes():
     points = read_points(through_the_wire(objects_cloud(detections(), 'base_link')))
     boxes = detections().boxes
     expected = np.column_stack(
@@ -80,7 +80,7 @@ def test_objects_hold_every_number_of_every_box():
     assert np.isnan(points['vx_variance']).all()
 
 
-def test_objects_hold_the_covariance_of_the_velocity_and_the_track():
+def test_objects_contain_the_covariance_of_the_velocity_and_the_track_id():
     covariance = np.array([[[1, 2], [2, 3]], [[4, 5], [5, 6]], [[7, 8], [8, 9]]], float)
     found = dataclasses.replace(detections(), track_ids=np.array((7, 0, 9)))
     cloud = objects_cloud(found, 'base_link', covariance)
@@ -92,7 +92,7 @@ def test_objects_hold_the_covariance_of_the_velocity_and_the_track():
     assert points['track_id'].tolist() == [7, 0, 9]
 
 
-def test_an_untrusted_velocity_is_nan_in_objects_and_no_arrow_in_markers():
+def test_a_velocity_without_past_frame_is_nan_in_objects_and_has_no_arrow_in_markers():
     cloud = objects_cloud(detections(past_stamp_ns=None), 'base_link', np.ones((3, 2, 2)))
     points = read_points(cloud)
     for name in ('vx', 'vy', 'vx_variance', 'vx_vy_covariance', 'vy_variance'):
@@ -104,14 +104,14 @@ def test_an_untrusted_velocity_is_nan_in_objects_and_no_arrow_in_markers():
     )
 
 
-def test_the_first_marker_deletes_those_before():
+def test_the_first_marker_deletes_the_markers_of_the_previous_message():
     markers = through_the_wire(marker_array(detections(), 'base_link', 0.5)).markers
     assert [marker.action for marker in markers] == [Marker.DELETEALL] + [Marker.ADD] * (
         len(markers) - 1
     )
 
 
-def test_markers_have_the_boxes_pose_colour_lifetime_and_a_name_of_their_own():
+def test_markers_have_pose_color_and_lifetime_and_each_a_unique_name():
     markers = marker_array(detections(), 'base_link', 1.25).markers[1:]
     assert len({(marker.ns, marker.id) for marker in markers}) == len(markers)
     assert {(marker.lifetime.sec, marker.lifetime.nanosec) for marker in markers} == {
@@ -127,7 +127,7 @@ def test_markers_have_the_boxes_pose_colour_lifetime_and_a_name_of_their_own():
         )
 
 
-def test_arrows_point_where_a_moving_box_is_in_a_second():
+def test_arrows_end_at_the_position_of_a_moving_box_after_one_second():
     arrows = {
         marker.id: marker
         for marker in marker_array(detections(), 'base_link', 0.5).markers
@@ -156,7 +156,7 @@ def test_texts_name_the_track_of_a_detection_that_has_one():
     assert texts == ['car 0.90 #7', 'pedestrian 0.50', 'hovercraft 0.20 #12']
 
 
-def test_a_track_that_moved_leaves_a_trail_in_the_color_of_its_class():
+def test_a_track_that_moved_has_a_trail_in_the_color_of_its_class():
     trails = [np.array([(1.0, 2, 3), (1.5, 2, 3), (4, 6, 3)]), np.array([(0, 0, 0), (0.9, 0, 0)])]
     found = tracks((12, 7), (1, 0))
     markers = marker_array(detections(), 'base_link', 1.25, found, trails).markers
@@ -185,7 +185,7 @@ def test_a_track_that_moved_leaves_a_trail_in_the_color_of_its_class():
         ),
     ],
 )
-def test_no_detections_make_a_valid_empty_message(make, kind, length):
+def test_without_detections_the_message_is_empty_and_valid(make, kind, length):
     message = through_the_wire(make(detections().above(2.0), 'base_link'))
     assert isinstance(message, kind)
     assert length(message) == 0

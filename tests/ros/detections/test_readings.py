@@ -26,7 +26,7 @@ def detections(past_stamp_ns: int | None) -> Detections3D:
 
 
 @pytest.mark.parametrize('fused', [True, False])
-def test_detections_survive_the_cloud_of_objects(fused: bool) -> None:
+def test_detections_survive_the_objects_point_cloud(fused: bool) -> None:
     sent = detections(STAMP_NS - 500_000_000 if fused else None)
     names = class_names(label_info(NUSCENES_CLASSES, 0.1, header(STAMP_NS, 'base_link')))
     found = detections_from_cloud(objects_cloud(sent, 'base_link'), names)
@@ -56,7 +56,7 @@ def test_boxes_survive_the_array_of_detections() -> None:
     np.testing.assert_allclose(scores, (0.9, 0.4), atol=1e-6)
 
 
-def test_messages_without_what_is_needed_are_rejected_with_a_sentence() -> None:
+def test_messages_without_required_fields_are_rejected_with_a_message() -> None:
     with pytest.raises(ValueError, match='has no class'):
         boxes_from_array(Detection3DArray(detections=[Detection3D()]))
     with pytest.raises(ValueError, match='lacks the fields'):

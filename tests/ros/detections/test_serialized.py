@@ -43,18 +43,18 @@ def require_equal(found: Detections3D, frame_id: str) -> None:
 
 @pytest.mark.parametrize('frame_id', ['', 'a', 'map', 'odom', 'base_link', 'robot/base_link'])
 @pytest.mark.parametrize('count', [0, 1, 2, 57])
-def test_the_message_is_that_of_the_message_objects(frame_id, count):
+def test_the_serialized_message_equals_the_one_that_rclpy_serializes(frame_id, count):
     require_equal(detections(count, seed=count), frame_id)
 
 
-def test_every_class_name_first_and_in_between_keeps_the_alignment():
+def test_class_names_of_any_length_at_any_place_keep_the_alignment():
     for first in range(len(NAMES)):
         base = detections(len(NAMES))
         labels = np.roll(np.arange(len(NAMES)), first)
         require_equal(Detections3D(base.boxes, base.scores, labels, NAMES, STAMP_NS), 'base_link')
 
 
-def test_covariances_are_row_major_in_their_detection():
+def test_covariances_are_row_major_and_belong_to_their_detection():
     covariance = np.arange(2 * 36, dtype=float).reshape(2, 6, 6)
     data = serialized_detection_array(detections(2), 'base_link', covariance)
     message = deserialize_message(data, Detection3DArray)

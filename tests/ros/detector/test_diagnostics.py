@@ -14,7 +14,7 @@ def test_there_is_one_ok_status_per_area_when_nothing_is_wrong():
     assert {(status.level, status.message) for status in found.values()} == {(OK, 'ok')}
 
 
-def test_a_lasting_problem_is_logged_once_and_shown_until_it_is_solved():
+def test_a_lasting_problem_is_logged_once_and_published_until_it_is_solved():
     log = Log()
     monitor = Monitor(log)
     for _ in range(50):
@@ -29,7 +29,7 @@ def test_a_lasting_problem_is_logged_once_and_shown_until_it_is_solved():
     assert statuses(monitor)['/node: tf'].level == OK
 
 
-def test_names_of_any_length_and_with_line_feeds_are_told_in_one_line_of_bounded_length():
+def test_names_of_any_length_and_with_line_feeds_are_reported_in_one_line_of_bounded_length():
     log = Log()
     monitor = Monitor(log)
     monitor.report('key', 'tf', ERROR, 'tf has no \n[FATAL] all is lost\x1b[31m' + 'x' * 10**6)
@@ -49,7 +49,7 @@ def test_a_problem_is_logged_again_after_a_while(monkeypatch: pytest.MonkeyPatch
     assert len(log.lines) == 2
 
 
-def test_a_problem_that_comes_and_goes_does_not_flood_the_log():
+def test_an_intermittent_problem_does_not_flood_the_log():
     log = Log()
     monitor = Monitor(log)
     for _ in range(50):
@@ -66,7 +66,7 @@ def test_a_problem_that_gets_worse_is_logged_at_once():
     assert log.lines == [('warning', 'late'), ('error', 'gone')]
 
 
-def test_a_problem_that_is_over_before_it_was_shown_is_shown_once():
+def test_a_problem_that_ends_before_it_was_published_is_published_once():
     monitor = Monitor(Log())
     monitor.report('key', 'tf', WARN, 'late')
     monitor.solved('key')
@@ -75,7 +75,7 @@ def test_a_problem_that_is_over_before_it_was_shown_is_shown_once():
     assert statuses(monitor)['/node: tf'].message == 'ok'
 
 
-def test_a_log_that_cannot_be_written_does_not_end_the_thread_that_reports(
+def test_a_log_that_cannot_be_written_does_not_end_the_reporting_thread(
     capsys: pytest.CaptureFixture,
 ):
     class BrokenLog(Log):
@@ -88,7 +88,7 @@ def test_a_log_that_cannot_be_written_does_not_end_the_thread_that_reports(
     assert 'no tf (not logged: no log)' in capsys.readouterr().err
 
 
-def test_a_camera_that_died_before_the_clock_was_set_back_is_silent_all_the_same(
+def test_a_camera_that_stopped_before_the_clock_went_back_is_still_reported_as_silent(
     monkeypatch: pytest.MonkeyPatch,
 ):
     wall_s, ros_s = [100.0], [1000.0]
@@ -145,7 +145,7 @@ def test_only_a_change_of_the_problems_counts_as_a_change():
     assert not monitor.changed()
 
 
-def test_every_set_is_counted_with_its_fate():
+def test_every_set_is_counted_with_its_outcome():
     monitor = Monitor(Log())
     for _ in range(3):
         monitor.set_arrived(0.04)
@@ -168,7 +168,7 @@ def test_every_set_is_counted_with_its_fate():
     }
 
 
-def test_a_camera_shows_rate_and_age():
+def test_the_status_of_a_camera_has_rate_and_age():
     monitor = Monitor(Log(), ('a', 'b'))
     for _ in range(2):
         monitor.image_arrived('a', 750_000_000)
@@ -178,7 +178,7 @@ def test_a_camera_shows_rate_and_age():
     assert (found['b.rate_hz'], found['b.age_s'], found['b.received']) == ('0.00', 'none', '0')
 
 
-def test_a_new_activation_starts_from_nothing_but_keeps_what_concerns_the_node():
+def test_a_new_activation_clears_all_counts_but_keeps_problems_of_the_node():
     monitor = Monitor(Log(), ('a',))
     monitor.image_arrived('a', 1)
     monitor.set_arrived(0.0)
@@ -193,7 +193,7 @@ def test_a_new_activation_starts_from_nothing_but_keeps_what_concerns_the_node()
     assert statuses(monitor)['/node: node'].level == WARN
 
 
-def test_silence_does_not_pass_faster_than_the_time_of_a_slow_replay(
+def test_in_a_slow_replay_silence_is_measured_in_replayed_time(
     monkeypatch: pytest.MonkeyPatch,
 ):
     wall_s, ros_s = [100.0], [0.0]
@@ -211,7 +211,7 @@ def test_silence_does_not_pass_faster_than_the_time_of_a_slow_replay(
     assert monitor.silence_s('a') == 10.0
 
 
-def test_a_sentence_with_other_words_is_logged_at_once_and_one_with_other_numbers_is_not():
+def test_a_message_with_other_words_is_logged_at_once_and_one_with_only_other_numbers_is_not():
     log = Log()
     monitor = Monitor(log)
     monitor.report('key', 'tf', ERROR, 'no tf for 1.1 s')
@@ -222,7 +222,7 @@ def test_a_sentence_with_other_words_is_logged_at_once_and_one_with_other_number
 
 
 @pytest.mark.parametrize(('pause_s', 'count'), [(59.0, 1), (60.0, 2)])
-def test_a_problem_that_comes_and_goes_is_logged_once_a_minute(
+def test_an_intermittent_problem_is_logged_once_a_minute(
     monkeypatch: pytest.MonkeyPatch, pause_s: float, count: int
 ):
     now = [100.0]
@@ -250,7 +250,9 @@ def test_a_problem_that_lasts_is_logged_every_ten_seconds(
     assert len(log.lines) == count
 
 
-def test_sets_show_rate_and_delay_under_the_usual_keys(monkeypatch: pytest.MonkeyPatch):
+def test_the_status_of_sets_has_rate_and_delay_under_the_keys_of_diagnostic_updater(
+    monkeypatch: pytest.MonkeyPatch,
+):
     now = [100.0]
     monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: now[0])
     monitor = Monitor(Log(), ('a',), ros_now_s=lambda: 10.0)
@@ -267,7 +269,7 @@ def test_sets_show_rate_and_delay_under_the_usual_keys(monkeypatch: pytest.Monke
     assert float(found['Latest timestamp delay:']) == 0.5
 
 
-def test_facts_are_dropped_at_activation():
+def test_values_of_an_area_are_cleared_at_activation():
     monitor = Monitor(Log())
     monitor.fact('tf', temporal_fusion='on')
     monitor.fact('node', state='active')

@@ -52,7 +52,7 @@ def test_the_executor_of_the_process_delivers_images_to_the_subscribers_of_the_n
     assert not errors
 
 
-def test_an_error_in_a_callback_is_reported_and_the_next_image_arrives(
+def test_an_error_in_a_callback_is_reported_and_the_next_image_is_received(
     graph: Graph, node: Node
 ) -> None:
     errors: list[Exception] = []

@@ -15,7 +15,7 @@ from tests.ros.detector.running import ACTIVATE, CAMERAS, DEACTIVATE
 from tests.ros.graph import Graph, wait_until
 
 
-def test_a_set_of_images_is_answered_on_every_topic_at_the_mean_stamp_in_the_base_frame(detector):
+def test_an_image_set_has_results_on_every_topic_with_the_mean_stamp_in_the_base_frame(detector):
     node = detector()
     node.start()
     node.rig.send_all(0.0)
@@ -32,14 +32,14 @@ def test_a_set_of_images_is_answered_on_every_topic_at_the_mean_stamp_in_the_bas
 
 
 @pytest.mark.parametrize('cameras', [('only',), ('a', 'b', 'c')])
-def test_any_number_of_cameras_is_answered(detector, cameras: tuple[str, ...]):
+def test_any_number_of_cameras_gives_results(detector, cameras: tuple[str, ...]):
     node = detector(cameras=cameras)
     node.start()
     node.rig.send_all(0.0)
     node.answers(1)
 
 
-def test_raw_images_give_the_same_boxes_as_the_pictures_they_were_decoded_from(
+def test_raw_images_give_the_same_boxes_as_the_compressed_images_they_were_decoded_from(
     graph: Graph, detector
 ):
     node = detector()
@@ -57,7 +57,7 @@ def test_raw_images_give_the_same_boxes_as_the_pictures_they_were_decoded_from(
     assert node.detections[1].detections == node.detections[0].detections
 
 
-def test_without_ego_poses_boxes_come_without_velocities(detector):
+def test_without_ego_poses_boxes_are_published_without_velocities(detector):
     node = detector()
     node.start()
     node.rig.send_extrinsics()
@@ -76,7 +76,7 @@ def test_without_ego_poses_boxes_come_without_velocities(detector):
     )
 
 
-def test_a_frame_half_a_second_back_switches_temporal_fusion_on(detector):
+def test_temporal_fusion_starts_with_a_past_frame_half_a_second_old(detector):
     node = detector()
     node.start()
     node.rig.send_all(0.0)
@@ -89,7 +89,7 @@ def test_a_frame_half_a_second_back_switches_temporal_fusion_on(detector):
     assert math.isclose(float(node.diagnostics.values('tf')['past_frame_age_s']), 0.5)
 
 
-def test_answers_go_on_when_a_bag_starts_again_and_each_of_its_rounds_has_all_poses(detector):
+def test_results_continue_when_a_bag_restarts_and_every_cycle_has_all_poses(detector):
     node = detector()
     node.start()
     for count, time_s in enumerate((30.0, 30.5, 0.0, 0.5, 30.0, 0.0, 0.1, 0.6), start=1):
@@ -100,7 +100,7 @@ def test_answers_go_on_when_a_bag_starts_again_and_each_of_its_rounds_has_all_po
     assert not node.diagnostics.was_reported('tf', 'without ego motion')
 
 
-def test_a_broken_image_costs_its_camera_one_frame_and_nothing_more(detector):
+def test_a_broken_image_only_removes_its_camera_from_one_frame(detector):
     node = detector()
     node.start()
     node.rig.send_extrinsics()
@@ -121,7 +121,7 @@ def test_a_broken_image_costs_its_camera_one_frame_and_nothing_more(detector):
     wait_until(lambda: node.diagnostics.values('cameras')['right.unusable'] == '1', 'the count')
 
 
-def test_of_a_flood_the_newest_set_is_answered_and_every_other_counted(detector):
+def test_at_a_too_high_rate_the_newest_set_is_processed_and_the_others_are_counted(detector):
     node = detector()
     node.start()
     node.rig.send_extrinsics()

@@ -31,7 +31,7 @@ def test_the_label_table_reaches_late_subscribers(graph: Graph, detector):
     assert {entry.class_id: entry.class_name for entry in late[0].class_map}[8] == 'pedestrian'
 
 
-def test_the_life_cycle_can_go_round_and_only_an_active_node_answers(detector):
+def test_the_lifecycle_can_be_repeated_and_only_an_active_node_publishes_results(detector):
     node = detector()
     threads = threads_of_node()
     for round_number in range(1, 4):
@@ -47,7 +47,7 @@ def test_the_life_cycle_can_go_round_and_only_an_active_node_answers(detector):
     assert len(node.detections) == 3
 
 
-def test_a_wrong_checkpoint_fails_with_a_sentence_and_the_node_recovers_with_a_right_one(
+def test_configure_fails_with_a_message_for_an_invalid_checkpoint_and_succeeds_with_a_valid_one(
     detector, tiny_checkpoint: Path, tmp_path: Path
 ):
     broken = tmp_path / 'broken.safetensors'
@@ -74,7 +74,7 @@ def test_a_wrong_checkpoint_fails_with_a_sentence_and_the_node_recovers_with_a_r
     node.answers(1)
 
 
-def test_an_empty_checkpoint_and_a_device_that_does_not_exist_fail_with_the_remedy(
+def test_configure_fails_with_the_remedy_for_an_empty_checkpoint_and_an_absent_device(
     detector, tiny_checkpoint: Path
 ):
     node = detector(checkpoint='')
@@ -93,7 +93,7 @@ def test_an_empty_checkpoint_and_a_device_that_does_not_exist_fail_with_the_reme
     )
 
 
-def test_weights_are_swapped_by_deactivate_set_activate(
+def test_weights_change_by_deactivate_set_and_activate(
     detector, tiny_checkpoint: Path, tmp_path: Path
 ):
     other = tmp_path / 'other.safetensors'
@@ -114,7 +114,7 @@ def test_weights_are_swapped_by_deactivate_set_activate(
     assert node.state() == State.PRIMARY_STATE_INACTIVE
 
 
-def test_the_score_threshold_changes_live(detector):
+def test_the_score_threshold_can_change_while_active(detector):
     node = detector()
     node.start()
     node.rig.send_all(0.0)
@@ -158,7 +158,7 @@ def test_a_node_whose_device_failed_can_be_configured_again(
     node.answers(1)
 
 
-def test_deactivation_answers_the_set_that_was_complete(detector):
+def test_deactivation_first_publishes_the_result_of_the_complete_set(detector):
     node = detector()
     node.start()
     node.rig.send_all(0.0)

@@ -12,7 +12,7 @@ from tests.ros.detector.running import ACTIVATE, CAMERAS, CONFIGURE, DEACTIVATE
 from tests.ros.graph import Graph, wait_until
 
 
-def test_until_cameras_had_time_to_begin_nothing_is_published_without_the_camera_info_of_all(
+def test_during_startup_nothing_is_published_until_all_cameras_have_camera_info(
     detector,
 ):
     node = detector(camera_startup_s=60.0)
@@ -36,7 +36,7 @@ def test_until_cameras_had_time_to_begin_nothing_is_published_without_the_camera
     wait_until(lambda: node.diagnostics.is_ok('sets'), 'recovery')
 
 
-def test_until_cameras_had_time_to_begin_nothing_is_published_without_the_extrinsics_of_all(
+def test_during_startup_nothing_is_published_until_all_cameras_have_extrinsics(
     detector,
 ):
     node = detector(camera_startup_s=60.0)
@@ -60,7 +60,7 @@ def test_until_cameras_had_time_to_begin_nothing_is_published_without_the_extrin
     wait_until(lambda: node.diagnostics.is_ok('tf'), 'recovery')
 
 
-def test_an_image_unlike_its_calibration_is_rejected(detector):
+def test_an_image_whose_size_differs_from_its_calibration_is_rejected(detector):
     node = detector()
     node.start()
     node.rig.send_extrinsics()
@@ -75,7 +75,7 @@ def test_an_image_unlike_its_calibration_is_rejected(detector):
     )
 
 
-def test_a_camera_that_never_publishes_is_named(detector):
+def test_a_camera_that_never_publishes_is_reported_by_name(detector):
     node = detector()
     node.start()
 
@@ -143,14 +143,16 @@ def test_best_effort_camera_info_is_received_and_kept_for_the_next_activation(
     node.answers(2)
 
 
-def test_the_depth_of_image_subscriptions_is_image_queue_size(detector):
+def test_the_queue_depth_of_image_subscriptions_is_image_queue_size(detector):
     node = detector(image_queue_size=7)
     node.start()
     own = [one for one in node.node.subscriptions if one.topic_name == '/left/image']
     assert [one.qos_profile.depth for one in own] == [7]
 
 
-def test_silence_names_a_topic_nobody_publishes(graph: Graph, detector):
+def test_the_report_of_a_silent_camera_says_that_its_topic_has_no_publisher(
+    graph: Graph, detector
+):
     node = detector(image_topics=['/{camera}/imgae'])
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)
@@ -158,7 +160,9 @@ def test_silence_names_a_topic_nobody_publishes(graph: Graph, detector):
     wait_until(lambda: node.diagnostics.reports('cameras', words), 'the sentence')
 
 
-def test_silence_names_a_topic_of_another_type(graph: Graph, detector):
+def test_the_report_of_a_silent_camera_says_that_its_topic_has_another_type(
+    graph: Graph, detector
+):
     another_process = rclpy.Context()
     rclpy.init(context=another_process)
     other = Node('other', context=another_process)
@@ -171,7 +175,7 @@ def test_silence_names_a_topic_of_another_type(graph: Graph, detector):
     rclpy.shutdown(context=another_process)
 
 
-def test_a_publisher_that_offers_less_than_asked_for_is_named(graph: Graph, detector):
+def test_a_publisher_with_incompatible_quality_of_service_is_reported(graph: Graph, detector):
     lossy = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
     node = detector(rig=Rig(graph.node, CAMERAS, image_qos=lossy), image_reliability='reliable')
     assert node.change(CONFIGURE)
@@ -185,7 +189,7 @@ def test_a_publisher_that_offers_less_than_asked_for_is_named(graph: Graph, dete
     )
 
 
-def test_a_camera_that_never_agrees_with_the_others_is_left_out_and_named_with_its_offset(
+def test_a_camera_whose_stamps_never_match_is_excluded_and_reported_with_its_offset(
     detector,
 ):
     node = detector(cameras=('a', 'b', 'c'))
@@ -201,7 +205,7 @@ def test_a_camera_that_never_agrees_with_the_others_is_left_out_and_named_with_i
     wait_until(c_is_late, 'the sentence')
 
 
-def test_images_without_a_stamp_are_named(detector):
+def test_images_without_a_stamp_are_reported(detector):
     node = detector()
     node.start()
     node.rig.send_images(0.0, stamp_ns=0)
@@ -211,7 +215,7 @@ def test_images_without_a_stamp_are_named(detector):
     )
 
 
-def test_simulated_time_without_a_clock_is_named(detector):
+def test_simulated_time_without_a_clock_is_reported(detector):
     node = detector(use_sim_time=True)
     node.start()
     wait_until(
@@ -220,7 +224,7 @@ def test_simulated_time_without_a_clock_is_named(detector):
     )
 
 
-def test_diagnostics_tell_rates_spread_latency_device_and_memory(detector):
+def test_diagnostics_contain_rates_spread_latency_device_and_memory(detector):
     node = detector()
     node.start()
     for number in range(3):

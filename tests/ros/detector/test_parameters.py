@@ -114,7 +114,9 @@ def test_a_pattern_stands_for_every_camera_and_a_list_for_each():
         ({'precision': 'fp8'}, 'precision must be one of auto, fp32, fp16, bf16'),
     ],
 )
-def test_values_that_do_not_fit_are_rejected_with_the_reason(changes: dict, words: str):
+def test_parameter_values_that_contradict_each_other_are_rejected_with_the_reason(
+    changes: dict, words: str
+):
     with pytest.raises(ValueError, match=words):
         settings(**changes)
 
@@ -138,7 +140,7 @@ def test_every_parameter_is_described_with_its_range(node_with):
     assert parameters.read(node) == Settings()
 
 
-def test_a_whole_number_is_taken_for_a_real_one(node_with):
+def test_an_integer_is_accepted_for_a_float_parameter(node_with):
     node = node_with(score_threshold=1, sync_slop_s=1)
     parameters.declare(node)
     assert parameters.read(node) == dataclasses.replace(
@@ -146,9 +148,7 @@ def test_a_whole_number_is_taken_for_a_real_one(node_with):
     )
 
 
-def test_an_unknown_parameter_is_logged_with_the_nearest_one(
-    node_with, capfd: pytest.CaptureFixture
-):
+def test_an_unknown_parameter_is_logged_with_a_suggestion(node_with, capfd: pytest.CaptureFixture):
     node = node_with(score_treshold=0.5, use_sim_time=False)
     parameters.declare(node)
     logged = capfd.readouterr().err
@@ -180,7 +180,7 @@ def test_a_value_out_of_range_is_rejected(node_with):
         parameters.declare(node)
 
 
-def test_only_live_parameters_may_change_while_active():
+def test_only_parameters_described_as_live_may_change_while_active():
     parameters.check_live(
         name for name, field in FIELDS.items() if field.metadata['change'] == LIVE
     )

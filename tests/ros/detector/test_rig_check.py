@@ -30,7 +30,7 @@ def changed(
 
 
 @pytest.mark.parametrize('log_seed', [None, 0, 1, 2])
-def test_every_car_of_nuscenes_is_like_training(log_seed: int | None):
+def test_the_rigs_of_all_nuscenes_vehicles_are_like_training(log_seed: int | None):
     assert unlike_training(nuscenes_like_rig(log_seed=log_seed), SIZES, ImageSpec()) == []
 
 
@@ -54,11 +54,11 @@ def test_smaller_images_of_the_same_cameras_are_like_training():
         ),
     ],
 )
-def test_a_difference_is_told_with_both_numbers(change: dict, clause: str):
+def test_a_difference_is_reported_with_both_numbers(change: dict, clause: str):
     assert unlike_training(changed(1, **change), SIZES, ImageSpec()) == [clause]
 
 
-def test_a_difference_is_told_once_and_again_when_it_changes():
+def test_a_difference_is_reported_once_and_again_when_it_changes():
     check = RigCheck(ImageSpec())
     assert check.changed_warning(nuscenes_like_rig(), SIZES) == ''
     assert check.changed_warning(nuscenes_like_rig(), SIZES) is None

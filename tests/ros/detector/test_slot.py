@@ -27,7 +27,7 @@ def test_a_slot_closed_with_discard_gives_nothing():
     assert slot.take() is None
 
 
-def test_closing_wakes_who_waits():
+def test_closing_wakes_a_waiting_thread():
     slot: LatestSlot[int] = LatestSlot()
     taken: list = []
     waiting = threading.Thread(target=lambda: taken.append(slot.take()))
@@ -37,7 +37,7 @@ def test_closing_wakes_who_waits():
     assert taken == [None]
 
 
-def test_under_fire_every_item_is_either_taken_in_order_or_counted_as_replaced():
+def test_under_load_every_item_is_either_taken_in_order_or_counted_as_replaced():
     slot: LatestSlot[int] = LatestSlot()
     taken: list[int] = []
 

@@ -107,7 +107,7 @@ class Bench:
 
 
 @pytest.mark.parametrize('error', [OUT_OF_MEMORY, LOST], ids=['out of memory', 'lost'])
-def test_a_device_that_fails_once_is_tried_once_more_and_the_set_is_answered(error: Exception):
+def test_a_set_whose_device_fails_once_is_processed_again(error: Exception):
     detector = FailingDetector(error)
     bench = Bench(detector)
     bench.work(10**9)
@@ -120,7 +120,7 @@ def test_a_device_that_fails_once_is_tried_once_more_and_the_set_is_answered(err
     )
 
 
-def test_a_device_that_fails_twice_ends_detection_with_a_sentence():
+def test_a_device_that_fails_twice_stops_detection_with_a_message():
     bench = Bench(FailingDetector(OUT_OF_MEMORY, OUT_OF_MEMORY))
     bench.work(10**9)
     assert not bench.answers
@@ -132,7 +132,7 @@ def test_a_device_that_fails_twice_ends_detection_with_a_sentence():
     assert 'configure and activate the node again' in sentence
 
 
-def test_what_one_set_breaks_costs_that_set():
+def test_an_error_in_one_set_loses_only_that_set():
     detector = FailingDetector(ValueError('odd'))
     bench = Bench(detector)
     bench.work(10**9, 2 * 10**9)
@@ -141,7 +141,7 @@ def test_what_one_set_breaks_costs_that_set():
     assert bench.log.lines[0] == ('error', 'detection failed: ValueError: odd')
 
 
-def test_a_device_that_hangs_is_reported_as_long_as_it_does(monkeypatch: pytest.MonkeyPatch):
+def test_a_device_that_hangs_is_reported_until_it_continues(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(worker, 'STALL_S', 0.1)
     goes_on = threading.Event()
 
@@ -165,7 +165,7 @@ def test_a_device_that_hangs_is_reported_as_long_as_it_does(monkeypatch: pytest.
     bench.worker.stop(discard=False)
 
 
-def test_a_pose_that_moves_faster_than_a_vehicle_forgets_the_past():
+def test_a_jump_of_the_ego_pose_clears_the_past_frames():
     slow, fast = FailingDetector(), FailingDetector()
     Bench(slow, OneFrame(speed_m_s=50.0)).work(10**9, 2 * 10**9)
     bench = Bench(fast, OneFrame(speed_m_s=500.0))
@@ -176,7 +176,7 @@ def test_a_pose_that_moves_faster_than_a_vehicle_forgets_the_past():
     )
 
 
-def test_detection_does_not_wait_for_publication_and_what_is_not_published_is_counted():
+def test_detection_does_not_wait_for_publication_and_unpublished_results_are_counted():
     may_publish, published = threading.Event(), []
 
     def publish(answer: DetectionResult) -> dict:
@@ -194,7 +194,7 @@ def test_detection_does_not_wait_for_publication_and_what_is_not_published_is_co
     assert monitor.counts()['unpublished'] == 100 - len(published)
 
 
-def test_an_answer_that_cannot_be_published_costs_itself():
+def test_a_result_that_cannot_be_published_does_not_affect_later_ones():
     published = []
 
     def publish(answer) -> dict:

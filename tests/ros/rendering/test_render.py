@@ -42,7 +42,7 @@ def pixels_of(name: str, picture: np.ndarray) -> int:
     return int((np.abs(picture.astype(int) - class_color(name)).max(axis=-1) < 12).sum())
 
 
-def test_a_film_shows_every_recorded_answer_at_its_time(bags, drive, tmp_path: Path) -> None:
+def test_a_video_shows_every_recorded_result_at_its_time(bags, drive, tmp_path: Path) -> None:
     assert run(bags[1], tmp_path / 'drive.mp4') == len(drive)
     with av.open(str(tmp_path / 'drive.mp4')) as film:
         stream = film.streams.video[0]
@@ -55,9 +55,7 @@ def test_a_film_shows_every_recorded_answer_at_its_time(bags, drive, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ['drive.mp4']
 
 
-def test_the_recorded_boxes_are_in_the_picture_and_not_where_none_were_recorded(
-    bags, tmp_path: Path
-) -> None:
+def test_the_rendered_image_has_the_recorded_boxes_and_no_others(bags, tmp_path: Path) -> None:
     counts = []
     for number, bag in enumerate(bags):
         assert run(bag, tmp_path / f'{number}.png', '--start', '0.9') == 1
@@ -78,7 +76,7 @@ def test_detections_come_from_a_second_recording_as_from_the_same_one(
     np.testing.assert_array_equal(np.asarray(Image.open(together)), np.asarray(Image.open(apart)))
 
 
-def test_a_scene_has_the_recorded_boxes_the_truth_and_where_each_camera_was(bags, drive) -> None:
+def test_a_scene_has_recorded_boxes_ground_truth_and_the_pose_of_each_camera(bags, drive) -> None:
     with RecordedScenes(bags[1], settings(''), '/bevdepth_detector', WIDTH) as recording:
         scenes = list(recording.scenes(0.4, 1.0, None))
     assert [scene.stamp_ns for scene in scenes] == [one.stamp_ns for one in drive[1:3]]
@@ -94,7 +92,7 @@ def test_a_scene_has_the_recorded_boxes_the_truth_and_where_each_camera_was(bags
         np.testing.assert_array_equal(scene.frame.stamps_ns[order], one.stamps_ns)
 
 
-def test_a_detector_on_the_way_gives_boxes_and_depth(
+def test_with_a_checkpoint_rendering_computes_boxes_and_depth(
     bags, small_checkpoint: Path, tmp_path: Path
 ) -> None:
     arguments = (
@@ -116,14 +114,14 @@ def test_a_detector_on_the_way_gives_boxes_and_depth(
     assert np.abs(first.astype(int) - second).mean() > 1
 
 
-def test_an_animated_picture_repeats_for_ever(bags, tmp_path: Path) -> None:
+def test_a_gif_repeats_forever(bags, tmp_path: Path) -> None:
     assert run(bags[1], tmp_path / 'drive.gif', '--fps', '1') == 2
     animation = Image.open(tmp_path / 'drive.gif')
     assert (animation.n_frames, animation.info['loop']) == (2, 0)
     assert animation.info['duration'] == pytest.approx(1000, abs=20)
 
 
-def test_what_cannot_be_drawn_is_told_in_a_sentence_and_leaves_no_file(
+def test_a_recording_that_cannot_be_rendered_gives_a_message_and_no_file(
     bags, tmp_path: Path
 ) -> None:
     with Writer(tmp_path / 'empty', version=8):
@@ -145,7 +143,7 @@ def test_what_cannot_be_drawn_is_told_in_a_sentence_and_leaves_no_file(
     assert [path.name for path in tmp_path.iterdir()] == ['empty']
 
 
-def test_an_unknown_suffix_is_rejected_with_the_list_before_anything_is_read(
+def test_an_unknown_suffix_is_rejected_with_the_valid_ones_before_the_bag_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / 'drive.avi'

@@ -68,7 +68,7 @@ def hear(graph: Graph) -> Iterator:
         ears.transforms.close()
 
 
-def test_each_round_of_a_bag_begins_with_its_poses_although_they_come_before_its_images(hear):
+def test_after_a_bag_restarts_poses_that_precede_its_images_are_used(hear):
     ears = hear()
     for _ in range(3):
         for time_s in (0.0, 30.0):
@@ -85,7 +85,7 @@ def test_each_round_of_a_bag_begins_with_its_poses_although_they_come_before_its
             assert ears.scene(time_s).frame.world_from_ego is not None
 
 
-def test_an_image_that_comes_late_does_not_begin_a_new_recording(hear):
+def test_a_late_image_does_not_begin_a_new_recording(hear):
     ears = hear()
     ears.rig.send_all(0.0)
     ears.rig.send_all(0.2)
@@ -116,7 +116,7 @@ def test_objects_in_a_frame_that_tf_does_not_have_are_left_out(hear):
     assert ears.scene(2.0).detections is None
 
 
-def test_an_image_that_claims_900_megapixels_is_not_decoded_and_costs_its_camera(hear):
+def test_an_image_whose_header_claims_900_megapixels_is_not_decoded(hear):
     ears = hear()
     ears.rig.send_extrinsics()
     ears.rig.send_infos()
@@ -129,7 +129,7 @@ def test_an_image_that_claims_900_megapixels_is_not_decoded_and_costs_its_camera
 
 
 @pytest.mark.parametrize('panel_width', [SIZE[1], SIZE[1] // 2], ids=['full size', 'half size'])
-def test_distorted_images_are_shown_as_the_pinhole_that_boxes_are_projected_with_sees_them(
+def test_distorted_images_are_undistorted_to_the_pinhole_model_that_projects_the_boxes(
     hear, panel_width: int
 ):
     ears = hear(panel_width, images_rectified=False)

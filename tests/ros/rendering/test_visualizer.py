@@ -68,7 +68,7 @@ def stamp_of(picture: CompressedImage) -> int:
     return picture.header.stamp.sec * 10**9 + picture.header.stamp.nanosec
 
 
-def test_cameras_are_shown_at_once_and_boxes_when_they_come_whatever_else_comes(
+def test_camera_images_are_rendered_at_once_and_boxes_when_they_arrive(
     graph: Graph, visualizer: Visualizer
 ) -> None:
     pictures = graph.collect(CompressedImage, f'/{NODE_NAME}/image/compressed')
@@ -124,7 +124,7 @@ def test_the_raw_output_is_the_same_image_without_loss(
     assert np.abs(raw.astype(int) - file).mean() < 8  # colors of a JPEG are coarser
 
 
-def test_boxes_that_are_heard_before_their_images_are_shown_with_them(
+def test_boxes_received_before_their_images_are_rendered_with_them(
     graph: Graph, visualizer: Visualizer
 ) -> None:
     pictures = graph.collect(CompressedImage, f'/{NODE_NAME}/image/compressed')
@@ -155,7 +155,7 @@ def test_boxes_that_are_heard_before_their_images_are_shown_with_them(
     assert pixels_of_a_bus(pictures[0]) > 200
 
 
-def test_every_topic_of_the_layouts_is_one_that_is_published(graph: Graph) -> None:
+def test_every_topic_of_the_layouts_is_published(graph: Graph) -> None:
     detector = LifecycleNode(DETECTOR_NAME)
     outputs = Outputs(detector)
     drawn = Visualizer()
@@ -210,7 +210,7 @@ def test_every_panel_of_the_foxglove_layout_has_a_place() -> None:
     assert sorted(leaves(layout['layout'])) == sorted(layout['configById'])
 
 
-def test_the_parameters_of_the_detector_serve_the_visualizer(graph: Graph) -> None:
+def test_the_visualizer_accepts_the_parameters_of_the_detector(graph: Graph) -> None:
     values = yaml.safe_load((ROOT / 'config' / 'detector.yaml').read_text())['/**'][
         'ros__parameters'
     ]

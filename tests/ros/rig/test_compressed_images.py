@@ -55,7 +55,7 @@ def with_scans(data: bytes, count: int) -> bytes:
 @pytest.mark.parametrize('subsampling', [0, 1, 2])
 @pytest.mark.parametrize('progressive', [False, True])
 @pytest.mark.parametrize('size', [(120, 160), (91, 161)])
-def test_a_jpeg_gives_the_very_pixels_that_pillow_decodes(size, progressive, subsampling):
+def test_a_jpeg_gives_exactly_the_pixels_that_pillow_decodes(size, progressive, subsampling):
     data = encoded(smooth(*size), 'JPEG', subsampling=subsampling, progressive=progressive)
     pixels = image_from_message(compressed(data), LIMIT)
     assert np.array_equal(pixels, np.asarray(PillowImage.open(io.BytesIO(data))))
@@ -84,7 +84,7 @@ def test_a_gray_jpeg_becomes_three_equal_channels():
 
 @pytest.mark.parametrize('kind', ['PNG', 'TIFF', 'WEBP'])
 @pytest.mark.parametrize('image_format', ['jpeg', 'png', 'nonsense', 'rgb8; png compressed bgr8'])
-def test_a_lossless_file_comes_back_whatever_its_format_string_says(kind: str, image_format: str):
+def test_a_lossless_file_is_decoded_exactly_for_every_format_string(kind: str, image_format: str):
     options = {'lossless': True} if kind == 'WEBP' else {}
     message = compressed(encoded(noise(), kind, **options), image_format)
     assert np.array_equal(image_from_message(message, LIMIT), noise())
@@ -106,7 +106,7 @@ def test_a_file_of_16_bits_keeps_the_upper_byte(channels: int, suffix: str):
     ('codec', 'rest'),
     [('JPEG', 'jpeg compressed '), ('PNG', 'png compressed '), ('JPEG', 'jpeg compressed mono8')],
 )
-def test_a_bayer_mosaic_is_demosaiced_as_the_format_string_says(pattern, codec, rest):
+def test_a_bayer_mosaic_is_demosaiced_by_the_pattern_in_the_format_string(pattern, codec, rest):
     options = {'quality': 98} if codec == 'JPEG' else {}
     data = encoded(mosaic(pattern, halves()), codec, **options)
     assert_halves(image_from_message(compressed(data, f'bayer_{pattern}8; {rest}'), LIMIT))
@@ -135,7 +135,7 @@ def test_a_bayer_camera_whose_driver_compresses_colors_is_not_demosaiced_again()
         ('jpeg compressed ', True),
     ],
 )
-def test_red_and_blue_are_swapped_where_the_encoder_was_given_rgb(encoding, rest, is_swapped):
+def test_red_and_blue_are_swapped_if_the_encoder_received_rgb(encoding, rest, is_swapped):
     data = encoded(halves(), 'PNG')
     pixels = image_from_message(compressed(data, f'{encoding}; {rest}'), LIMIT)
     assert np.array_equal(pixels, halves()[..., ::-1] if is_swapped else halves())
@@ -162,7 +162,7 @@ def test_damage_inside_a_jpeg_is_rejected_although_pillow_accepts_it():
         image_from_message(compressed(bytes(data)), LIMIT)
 
 
-def test_padding_before_the_end_marker_is_accepted_and_more_of_it_is_not():
+def test_a_little_padding_before_the_end_marker_is_accepted_and_more_is_rejected():
     data = encoded(smooth(), 'JPEG')
     expected = image_from_message(compressed(data), LIMIT)
     padded = data[:-2] + bytes(PADDING_BYTES) + data[-2:]
@@ -172,7 +172,7 @@ def test_padding_before_the_end_marker_is_accepted_and_more_of_it_is_not():
 
 
 @pytest.mark.parametrize('data', [b'', b'noise' * 600, b'GIF89a' + bytes(50), b'BM' + bytes(99)])
-def test_another_file_is_rejected_with_what_is_supported(data: bytes):
+def test_a_file_of_another_format_is_rejected_with_the_supported_ones(data: bytes):
     with pytest.raises(ValueError, match=f'not a JPEG, PNG, TIFF or WebP file .{len(data)} bytes'):
         image_from_message(compressed(data), LIMIT)
 
@@ -187,7 +187,7 @@ def test_another_file_is_rejected_with_what_is_supported(data: bytes):
         ('zstd', 'zstd'),
     ],
 )
-def test_another_transport_is_rejected_with_the_command_that_helps(image_format, transport):
+def test_another_transport_is_rejected_with_the_republish_command(image_format, transport):
     command = f'ros2 run image_transport republish {transport} raw .*in_transport:={transport} '
     with pytest.raises(ValueError, match=command):
         image_from_message(compressed(b'\0\0\0\1' * 30, image_format), LIMIT)
@@ -210,7 +210,7 @@ def test_a_large_image_is_rejected_by_its_header(kind: str):
         assert image_from_message(compressed(data), 300 * 400).shape == (300, 400, 3)
 
 
-def test_a_jpeg_of_too_many_scans_is_rejected_before_it_is_decoded():
+def test_a_jpeg_with_too_many_scans_is_rejected_before_decoding():
     data = encoded(smooth(), 'JPEG', progressive=True)
     allowed = with_scans(data, MOST_JPEG_SCANS)
     assert is_color_jpeg(compressed(allowed), LIMIT)
@@ -257,13 +257,13 @@ def test_a_jpeg_may_be_decoded_at_a_reduced_size_that_is_wide_enough(min_width, 
     assert np.abs(image.pixels.astype(int) - expected).mean() < 6
 
 
-def test_a_mosaic_is_never_reduced():
+def test_a_bayer_mosaic_is_never_decoded_at_a_reduced_size():
     data = encoded(mosaic('rggb', halves()), 'JPEG', quality=98)
     image = decode_compressed(compressed(data, 'bayer_rggb8; jpeg compressed '), LIMIT, 40)
     assert_halves(image.pixels)
 
 
-def test_only_plain_color_jpegs_are_for_the_gpu():
+def test_only_plain_color_jpegs_are_decoded_on_the_gpu():
     color, gray = encoded(smooth(), 'JPEG'), encoded(smooth()[..., 0], 'JPEG')
     assert is_color_jpeg(compressed(color), 160 * 120)
     assert not is_color_jpeg(compressed(color), 160 * 120 - 1)

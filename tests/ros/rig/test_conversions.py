@@ -93,7 +93,7 @@ def test_a_region_that_exceeds_the_image_is_rejected():
         intrinsics_from_info(camera_info(roi=region), rectified=True)
 
 
-def test_without_a_size_binning_counts_and_the_principal_point_must_fit_the_image():
+def test_without_a_size_binning_applies_and_the_principal_point_must_lie_in_the_image():
     binned = intrinsics_from_info(
         camera_info(FULL, np.zeros(12), (), (0, 0), binning_x=2, binning_y=2), rectified=True
     )
@@ -105,7 +105,7 @@ def test_without_a_size_binning_counts_and_the_principal_point_must_fit_the_imag
         full.require_size(image(800, 600))
 
 
-def test_a_region_without_a_full_size_gives_the_expected_size():
+def test_without_a_full_size_the_region_of_interest_gives_the_expected_size():
     region = RegionOfInterest(x_offset=400, y_offset=300, width=800, height=600)
     found = intrinsics_from_info(
         camera_info(FULL, np.zeros(12), (), (0, 0), roi=region), rectified=True
@@ -152,7 +152,7 @@ def test_the_matrix_of_another_image_size_is_rejected(factor: float):
         intrinsics_from_info(camera_info(p=np.diag((factor, factor, 1)) @ P), rectified=True)
 
 
-def test_an_implausible_p_is_rejected_and_not_replaced_by_k():
+def test_an_implausible_p_is_rejected_instead_of_being_replaced_by_k():
     p = P.copy()
     p[0, 1] = 1000
     with pytest.raises(ValueError, match='P has a skew'):
@@ -178,7 +178,7 @@ def test_tx_and_ty_move_the_camera_in_its_frame():
     assert np.allclose(pose, [[1, 0, 0, 0.3], [0, 1, 0, -0.1], [0, 0, 1, 0], [0, 0, 0, 1]])
 
 
-def test_r_turns_the_camera_so_that_points_project_as_camera_info_defines():
+def test_r_rotates_the_camera_so_that_points_project_as_camera_info_defines():
     r = Rotation.from_euler('y', 4, degrees=True).as_matrix()
     info = stereo(-1200 * 0.3, 0.0, r)
     found = intrinsics_from_info(info, rectified=True)
@@ -190,14 +190,14 @@ def test_r_turns_the_camera_so_that_points_project_as_camera_info_defines():
     assert found.warnings == ()
 
 
-def test_r_and_tx_do_not_count_for_images_that_are_not_rectified():
+def test_r_and_tx_are_ignored_for_images_that_are_not_rectified():
     r = Rotation.from_euler('y', 4, degrees=True).as_matrix()
     pose = intrinsics_from_info(stereo(-360, 0.0, r), rectified=False).frame_from_camera
     assert np.array_equal(pose, np.eye(4))
 
 
 @pytest.mark.parametrize('r', [np.zeros(9), np.array([1, 0, 0, 1, 0, 0, 1, 0, 0.0])])
-def test_a_singular_r_counts_as_not_filled_in(r: np.ndarray):
+def test_a_singular_r_is_treated_as_not_filled_in(r: np.ndarray):
     assert np.array_equal(
         intrinsics_from_info(stereo(r=r), rectified=True).frame_from_camera, np.eye(4)
     )
@@ -225,7 +225,7 @@ def test_a_large_rectification_is_used_and_reported():
 
 
 @pytest.mark.parametrize('p', [np.column_stack((K, np.zeros(3))), np.zeros((3, 4))])
-def test_distortion_in_images_that_are_said_to_be_rectified_is_reported(p: np.ndarray):
+def test_distortion_is_reported_if_images_rectified_is_true(p: np.ndarray):
     found = intrinsics_from_info(camera_info(p=p, d=LENS), rectified=True)
     assert 'images_rectified' in found.warnings[0]
     assert intrinsics_from_info(camera_info(p=p, d=LENS), rectified=False).warnings == ()
@@ -296,7 +296,7 @@ def test_an_implausible_calibration_file_is_rejected(tmp_path):
         '!!python/name:os.system',
     ],
 )
-def test_a_file_that_is_no_calibration_is_rejected(tmp_path, text: str):
+def test_a_file_that_is_not_a_calibration_is_rejected(tmp_path, text: str):
     path = tmp_path / 'camera.yaml'
     path.write_text(text)
     with pytest.raises(ValueError, match='is not a calibration file'):

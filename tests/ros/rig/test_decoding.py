@@ -49,14 +49,14 @@ def test_each_camera_gets_its_own_image(decoder: ImageDecoder):
     assert [(image.width, image.height) for image in images] == [(160, 120), (40, 24)]
 
 
-def test_an_invalid_image_costs_only_its_camera(decoder: ImageDecoder):
+def test_an_invalid_image_only_removes_its_camera_from_the_set(decoder: ImageDecoder):
     left, right = decoder(CAMERAS, [compressed(b'noise'), jpegs()[1]], LIMIT, PATIENCE_S)
     with pytest.raises(ValueError, match='is not a JPEG'):
         left()
     assert right().width == 160
 
 
-def test_a_late_image_costs_its_camera_the_sets_until_it_is_decoded_and_the_others_nothing(
+def test_a_slow_decoder_only_removes_its_camera_from_the_sets_until_it_finishes(
     decoder: ImageDecoder, monkeypatch: pytest.MonkeyPatch
 ):
     late, prompt = jpegs()
@@ -75,7 +75,7 @@ def test_a_late_image_costs_its_camera_the_sets_until_it_is_decoded_and_the_othe
     assert [image().width for image in decoder(CAMERAS, jpegs(), LIMIT, PATIENCE_S)] == [160, 160]
 
 
-def test_closing_does_not_wait_for_a_late_image(monkeypatch: pytest.MonkeyPatch):
+def test_closing_does_not_wait_for_a_slow_decoder(monkeypatch: pytest.MonkeyPatch):
     late = jpegs()[0]
     slow = SlowDecoder(late)
     monkeypatch.setattr(decoding, 'decoded_image', slow)
@@ -146,7 +146,7 @@ def test_an_image_that_is_decoded_on_arrival_is_not_decoded_again_for_its_set(
     assert counting.count == 2
 
 
-def test_a_cpu_decodes_no_image_that_is_in_no_set(
+def test_on_a_cpu_only_images_of_a_set_are_decoded(
     decoder: ImageDecoder, monkeypatch: pytest.MonkeyPatch
 ):
     counting = CountingDecoder()
@@ -156,7 +156,7 @@ def test_a_cpu_decodes_no_image_that_is_in_no_set(
     assert counting.count == 1
 
 
-def test_only_the_images_of_few_sets_are_kept(decoder: ImageDecoder):
+def test_decoded_images_of_only_a_few_sets_are_kept(decoder: ImageDecoder):
     decoder.on_arrival = True
     for _ in range(2 * decoding.WAITING_SETS):
         decoder.begin('left', jpegs()[0], LIMIT)

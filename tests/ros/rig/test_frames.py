@@ -100,20 +100,20 @@ def test_camera_frames_override_the_frame_id_of_the_image():
     assert np.allclose(setup.build().frame.rig.ego_from_camera[:, 0, 3], (2, 1))
 
 
-def test_an_image_without_frame_id_costs_its_camera():
+def test_a_camera_whose_image_has_no_frame_id_is_not_used():
     built = Setup().build(image_set(frames=('', None)))
     assert built.frame.rig.names == ('right',)
     assert built.faults['left'].reason == 'no_extrinsics'
     assert 'no frame_id; set camera_frames' in str(built.faults['left'])
 
 
-def test_an_unknown_frame_costs_its_camera():
+def test_a_camera_with_an_unknown_frame_is_not_used():
     built = Setup().build(image_set(frames=('nowhere', None)))
     assert built.frame.rig.names == ('right',)
     assert 'set base_frame or camera_frames' in str(built.faults['left'])
 
 
-def test_an_invalid_image_costs_its_camera():
+def test_a_camera_with_an_invalid_image_is_not_used():
     messages = [compressed(b'noise'), compressed(encoded(smooth(), 'JPEG'))]
     built = Setup().build(image_set(messages))
     assert built.frame.rig.names == ('right',)
@@ -134,7 +134,7 @@ def test_an_invalid_image_costs_its_camera():
         (info(k=K + np.array([[0, 99, 0], [0, 0, 0], [0, 0, 0]])), 'K has a skew of 99 px'),
     ],
 )
-def test_a_missing_or_invalid_calibration_costs_its_camera(message, words: str):
+def test_a_camera_with_missing_or_invalid_calibration_is_not_used(message, words: str):
     built = Setup((info(), message)).build()
     assert built.frame.rig.names == ('left',)
     assert built.faults['right'].reason == 'no_camera_info'
@@ -167,7 +167,7 @@ def test_without_ego_motion_there_is_a_frame_and_the_reason():
     assert 'there are no velocities and no tracks: publish it or set fixed_frame' in built.no_poses
 
 
-def test_poses_at_the_edge_of_tf_are_clamped_as_set():
+def test_poses_just_outside_tf_are_clamped_as_the_settings_allow():
     stamps = np.array([3_050_000_000])
     assert np.allclose(Setup(pose_clamp_s=0.06).builder.poses(stamps)[0][0, 0, 3], 3.0)
     assert Setup(pose_clamp_s=0.04).builder.poses(stamps)[0] is None
@@ -192,7 +192,7 @@ def test_a_changed_calibration_takes_effect_with_the_next_set():
     ],
     ids=['p', 'roi', 'binning', 'size', 'r'],
 )
-def test_every_field_of_camera_info_counts_when_it_changes(changed: dict):
+def test_a_change_of_any_field_of_camera_info_takes_effect(changed: dict):
     setup = Setup()
     before = setup.build().frame.rig
     setup.builder.take_info('left', info(**changed))
@@ -235,7 +235,7 @@ def test_a_suspicious_calibration_is_reported_by_camera():
     assert built.warnings['right'].startswith('camera right may have lens distortion')
 
 
-def test_two_cameras_with_one_frame_are_reported_unless_tx_tells_them_apart():
+def test_two_cameras_with_one_frame_are_reported_unless_their_tx_differs():
     images = image_set(frames=('left_optical', 'left_optical'))
     built = Setup().build(images)
     assert 'camera right has the frame left_optical of left' in built.warnings['right']
@@ -243,7 +243,7 @@ def test_two_cameras_with_one_frame_are_reported_unless_tx_tells_them_apart():
     assert Setup((info(p=P), info(p=p))).build(images).warnings == {}
 
 
-def test_two_cameras_with_one_topic_of_camera_info_are_reported():
+def test_two_cameras_with_one_camera_info_topic_are_reported():
     built = Setup(camera_info_topics=('/info', '/info')).build()
     assert 'camera right has the CameraInfo topic of left (/info)' in built.warnings['right']
 
@@ -266,21 +266,21 @@ def test_an_invalid_calibration_file_is_rejected_at_once(tmp_path):
         Setup(camera_info_files=(str(tmp_path / 'left.yaml'), ''))
 
 
-def test_a_set_waits_for_geometry_that_comes_in_time():
+def test_a_set_waits_for_tf_that_arrives_in_time():
     setup = Setup((info(), None), geometry_timeout_s=30.0)
     timer = threading.Timer(0.05, setup.builder.take_info, ('right', info()))
     timer.start()
     assert setup.build().faults == {}
 
 
-def test_the_wait_for_geometry_ends_when_the_node_stops():
+def test_the_wait_for_tf_ends_when_the_node_stops():
     setup = Setup((info(), None), geometry_timeout_s=3600.0)
     stopping = threading.Event()
     stopping.set()
     assert setup.builder.build(image_set(), stopping).frame.rig.names == ('left',)
 
 
-def test_a_camera_that_was_waited_for_in_vain_is_not_waited_for_again():
+def test_after_a_timeout_a_set_does_not_wait_for_the_same_camera_again():
     setup = Setup((info(), None), geometry_timeout_s=0.01)
     setup.build()
     setup.settings = replace(setup.settings, geometry_timeout_s=3600.0)

@@ -22,7 +22,7 @@ def test_cameras_and_poses_are_moved_to_the_ground_below_the_base_frame():
     assert np.allclose(on_ground.world_from_ego[0, :3, 3], (10.0, 0.0, 0.0))
 
 
-def test_boxes_come_back_into_the_base_frame():
+def test_boxes_are_returned_in_the_base_frame():
     boxes = Boxes3D(np.array([[5.0, 1.0, 0.8]]), np.ones((1, 3)), np.zeros(1), np.zeros((1, 2)))
     found = Detections3D(boxes, np.ones(1), np.zeros(1, np.int64), ('car',), 10**9)
     assert np.allclose(detections_in_base(found, 0.4).boxes.center, [[5.0, 1.0, 0.4]])

@@ -122,13 +122,13 @@ def documented_table() -> str:
     return '\n'.join([*lines, *(f'| `{name}` | {difference(name)} |' for name in ENCODINGS)])
 
 
-def test_every_viewable_encoding_is_supported_and_no_other():
+def test_exactly_the_encodings_that_can_be_viewed_are_supported():
     assert set(ENCODINGS) == VIEWABLE
 
 
 @pytest.mark.parametrize('padding', [0, 6])
 @pytest.mark.parametrize('encoding', sorted(VIEWABLE))
-def test_an_encoding_is_converted_as_its_formula_says(encoding: str, padding: int):
+def test_an_encoding_is_converted_by_its_formula(encoding: str, padding: int):
     exact = isinstance(ENCODINGS[encoding], Packed)
     assert difference(encoding, padding) <= (0 if exact else 2)
 
@@ -138,13 +138,13 @@ def test_sixteen_bit_values_are_read_in_both_byte_orders(encoding: str):
     assert difference(encoding, padding=4, bigendian=True) == 0
 
 
-def test_the_table_of_encodings_in_the_documentation_is_the_one_that_this_test_measures():
+def test_the_documented_table_of_encodings_equals_the_measured_differences():
     page = (Path(__file__).parents[3] / 'docs' / 'NODE.md').read_text()
     assert documented_table() in page
 
 
 @pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
-def test_a_bayer_pattern_keeps_colors_at_their_place(pattern: str):
+def test_a_bayer_pattern_keeps_colors_in_place(pattern: str):
     rgb = np.empty((16, 24, 3), np.uint8)
     rgb[:, :12], rgb[:, 12:] = COLORS[0], COLORS[1]
     found = image_from_message(message_of(f'bayer_{pattern}8', rgb, 0, False), LIMIT)
@@ -153,7 +153,7 @@ def test_a_bayer_pattern_keeps_colors_at_their_place(pattern: str):
 
 
 @pytest.mark.parametrize('encoding', ['nv12', 'nv21', 'nv24'])
-def test_a_planar_image_with_a_step_for_all_planes_is_tight(encoding: str):
+def test_a_planar_image_whose_step_covers_all_planes_is_read_without_padding(encoding: str):
     message = message_of(encoding, with_blocks(), 0, False)
     expected = image_from_message(message, LIMIT)
     message.step = len(message.data) // message.height
@@ -173,7 +173,7 @@ def test_a_yuv_image_of_odd_size_is_rejected(encoding: str, field: str):
 @pytest.mark.parametrize(
     'encoding', ['8UC2', '16SC1', '32FC1', '32FC3', 'bayer_xyzw8', 'RGB8', '']
 )
-def test_another_encoding_is_rejected_with_the_list_of_the_supported_ones(encoding: str):
+def test_an_unsupported_encoding_is_rejected_with_the_list_of_supported_ones(encoding: str):
     with pytest.raises(ValueError, match=f"encoding '{encoding}'.* one of rgb8, bgr8, .*, nv24"):
         image_from_message(raw(encoding, noise(), 40), LIMIT)
 
@@ -211,7 +211,7 @@ def test_cv_bridge_and_opencv_convert_alike(encoding: str):
 
 
 @pytest.mark.parametrize('with_bridge', [True, False])
-def test_an_outgoing_image_comes_back(with_bridge: bool):
+def test_a_published_image_is_read_back_unchanged(with_bridge: bool):
     bridge = color_conversion.load_cv_bridge() if with_bridge else None
     message = image_message(noise(), Header(frame_id='front'), bridge)
     assert (message.encoding, message.width, message.height, message.step) == ('rgb8', 40, 24, 120)
@@ -220,7 +220,7 @@ def test_an_outgoing_image_comes_back(with_bridge: bool):
     assert np.array_equal(image_from_message(message, LIMIT), noise())
 
 
-def test_an_outgoing_jpeg_comes_back_in_its_colors_and_quality_changes_its_size():
+def test_a_published_jpeg_keeps_its_colors_and_its_size_depends_on_the_quality():
     message = jpeg_message(smooth(), Header(frame_id='front'), 95)
     found = decode_compressed(message, LIMIT).pixels
     assert np.abs(found.astype(int) - smooth()).mean() < 3

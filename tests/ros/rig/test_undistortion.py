@@ -27,7 +27,7 @@ def distorted_pixels(rays: np.ndarray, distortion: Distortion) -> np.ndarray:
 
 
 @pytest.mark.parametrize('distortion', MODELS, ids=lambda distortion: distortion.model)
-def test_a_pixel_of_the_undistorted_image_is_looked_up_where_the_lens_puts_its_ray(
+def test_a_pixel_of_the_undistorted_image_is_read_where_the_lens_projects_its_ray(
     distortion: Distortion,
 ):
     columns, rows = undistortion_maps(K, distortion, 160, 90)
@@ -73,7 +73,7 @@ def test_maps_are_made_once_per_calibration(monkeypatch: pytest.MonkeyPatch):
         ('equidistant', (0.1, 0, 0, 0.2, 0), ('equidistant', (0.1, 0, 0, 0.2))),
     ],
 )
-def test_names_and_counts_of_coefficients_are_brought_into_the_form_of_opencv(
+def test_model_names_and_coefficient_counts_are_converted_to_those_of_opencv(
     model: str, coefficients: tuple, canonical: tuple
 ):
     found = Distortion(model, coefficients)
@@ -103,7 +103,7 @@ def test_distortion_that_leaves_little_of_the_image_is_rejected():
         ('equidistant', (float('nan'),) * 4, 'invalid equidistant coefficients'),
     ],
 )
-def test_a_distortion_that_cannot_be_undone_is_rejected(
+def test_distortion_that_cannot_be_inverted_is_rejected(
     model: str, coefficients: tuple, words: str
 ):
     with pytest.raises(ValueError, match=words):

@@ -73,7 +73,7 @@ def test_only_pages_of_the_same_origin_and_host_may_read_the_view(local: Page, s
     assert status(local, Host=host) == 403
 
 
-def test_the_address_of_a_local_view_has_no_token(local: Page) -> None:
+def test_the_url_of_a_local_view_has_no_token(local: Page) -> None:
     assert local.url == f'http://127.0.0.1:{local.port}'
 
 

@@ -148,7 +148,9 @@ def test_the_scene_that_a_late_browser_gets_is_complete(graph: Graph, viewer: Vi
         assert 'no detections: is the detector active?' in readout['props']['content']
 
 
-def test_it_is_heard_by_this_machine_alone(graph: Graph, viewer: Viewer) -> None:
+def test_the_server_accepts_only_connections_from_this_machine(
+    graph: Graph, viewer: Viewer
+) -> None:
     port = viewer.page.port
     with open('/proc/net/tcp') as table:
         listening = [row.split()[1] for row in table.readlines()[1:] if row.split()[3] == '0A']
@@ -157,7 +159,7 @@ def test_it_is_heard_by_this_machine_alone(graph: Graph, viewer: Viewer) -> None
     ]
 
 
-def test_a_class_has_nearly_the_colour_in_the_browser_that_it_has_in_pictures() -> None:
+def test_a_class_has_nearly_the_same_color_in_the_browser_and_in_rendered_images() -> None:
     for name in NUSCENES_CLASSES:
         wanted = class_color(name)
         seen = shown(np.array(browser_color(wanted), float))
@@ -166,7 +168,7 @@ def test_a_class_has_nearly_the_colour_in_the_browser_that_it_has_in_pictures() 
         assert nearest == name
 
 
-def test_the_time_line_reaches_back_as_far_as_asked_and_begins_again_with_the_recording() -> None:
+def test_the_timeline_has_the_requested_length_and_restarts_with_the_recording() -> None:
     history = MomentHistory(2.0)
     assert history.at(0.0) is None
     for tenth in range(31):
