@@ -1,8 +1,8 @@
-# Gives a bash or zsh shell the project's environment: . env.sh   (fish: source env.fish)
+# Sets up the environment of the project in a bash or zsh shell: . env.sh   (fish: source env.fish)
 #
 # Puts .venv on PATH, and this tree in front of AMENT_PREFIX_PATH so that ros2 pkg, run and launch find bevdepth_ros.
-# Where no ROS 2 was sourced before, it also sets up the pip-only one; BEVDEPTH_ROS_PREFIX=humble picks its Humble instead of Jazzy.
-# Works from any folder, any number of times. Source a colcon workspace's local_setup.bash after it.
+# If no ROS 2 was sourced before, it also sets up the pip-only one; BEVDEPTH_ROS_PREFIX=humble selects its Humble instead of Jazzy.
+# It may be sourced from any folder and repeatedly. Source a colcon workspace's local_setup.bash after it.
 # Other shells parse only the first lines, so they stay within POSIX.
 
 if [ -n "${BASH_VERSION:-}" ]; then
@@ -15,7 +15,7 @@ else
 fi
 _bevdepth_root=$(cd "$(dirname "$_bevdepth_file")" && pwd)
 
-# _bevdepth_lead VARIABLE PATHS: puts PATHS first in a list like PATH, without what an earlier call left there.
+# _bevdepth_lead VARIABLE PATHS: puts PATHS first in a list such as PATH, and removes the entries of an earlier call.
 _bevdepth_lead() {
     local entry rest kept=''
     eval "rest=\${$1:-}:"

@@ -1,4 +1,4 @@
-"""Launches the detector; with ``bag:=`` also a replay, at whose end the launch ends."""
+"""Launches the detector; with ``bag:=`` it also replays a bag and ends when the replay ends."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _actions(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Return the actions that the arguments ask for."""
+    """Return the actions for the given arguments."""
     arguments = read_arguments(context, __file__)
     detector = resolve_detector(context, arguments.namespace, arguments.params_files)
     if get_node_name_count(context, detector.name):
@@ -63,7 +63,7 @@ def _bring_up(
 
 
 def _report(error: BringUpError, arguments: Arguments, detector: ResolvedDetector) -> None:
-    """Log why the detector is not active; fail where the launch has no use without it."""
+    """Log why the detector is not active; fail if the launch needs it: for a bag, or alone."""
     if arguments.bag or (arguments.is_direct and not error.is_recoverable):
         raise RuntimeError(f'{error}')
     remedy = f'`ros2 lifecycle set {detector.name} configure`, or launch again'
@@ -73,7 +73,7 @@ def _report(error: BringUpError, arguments: Arguments, detector: ResolvedDetecto
 
 
 def _rviz(arguments: Arguments, detector: ResolvedDetector) -> list[LaunchDescriptionEntity]:
-    """Return RViz and, for images that it cannot read by their topic, a republisher each."""
+    """Return RViz, and a republisher for each camera whose images RViz cannot read."""
     if not arguments.rviz:
         return []
     if not nodes.is_installed('rviz2'):

@@ -48,7 +48,9 @@ def documented_range(field: Field) -> str:
 
 
 def documented_default(value: object) -> str:
-    """The cell of a default; a list of one stands for its entry, an empty string for none."""
+    """Return the table cell of a default value: a list of one as its entry, an empty string as
+    none.
+    """
     if isinstance(value, tuple) and len(value) > 1:
         return 'the six cameras of nuScenes'
     (value,) = value if isinstance(value, tuple) else (value,)

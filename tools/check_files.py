@@ -1,5 +1,5 @@
-"""Checks the files ruff does not read: package.xml by catkin_pkg, YAML by parsing, shell scripts
-by ``bash -n``.
+"""Checks files that ruff does not check: package.xml with catkin_pkg, YAML with a parser, shell
+scripts with ``bash -n``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def tracked(*patterns: str) -> list[str]:
 
 
 def problems() -> list[str]:
-    """Return one sentence per broken file."""
+    """Return one error message per invalid file."""
     found: list[str] = []
     try:
         parse_package('package.xml', warnings=found)

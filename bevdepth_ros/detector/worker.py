@@ -247,12 +247,12 @@ class Worker:
             else:
                 self._monitor.solved(f'calibration/{camera}')
         self._monitor.cameras_used(built.frame.rig.names if built.frame else (), built.faults)
-        if built.refusal:
-            reason, sentence = built.refusal
+        if built.rejection:
+            reason, sentence = built.rejection
             self._monitor.set_dropped(reason)
-            self._monitor.report('refused', 'sets', ERROR, sentence)
+            self._monitor.report('rejected', 'sets', ERROR, sentence)
             return
-        self._monitor.solved('refused')
+        self._monitor.solved('rejected')
         if built.no_poses:
             self._monitor.report('ego_pose', 'tf', WARN, built.no_poses)
         else:

@@ -55,7 +55,7 @@ class BuiltFrame:
     Attributes:
         frame: of the usable cameras; None if they are too few.
         faults: why each other camera of the set was excluded, by name.
-        refusal: why there is no frame, as (one of ``diagnostics.DROP_REASONS``, sentence); None
+        rejection: why there is no frame, as (one of ``diagnostics.DROP_REASONS``, sentence); None
             if there is one.
         no_poses: why the frame has no ego poses; None if it has.
         warnings: what is suspicious about the calibration of cameras, by name.
@@ -64,7 +64,7 @@ class BuiltFrame:
 
     frame: Frame | None
     faults: dict[str, CameraFaultError]
-    refusal: tuple[str, str] | None = None
+    rejection: tuple[str, str] | None = None
     no_poses: str | None = None
     warnings: dict[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -160,9 +160,9 @@ class FrameBuilder:
             )
         )
         warnings = _warnings(calibrated, settings)
-        refusal = self._refusal(settings, [view.name for view in calibrated], faults)
-        if refusal:
-            return BuiltFrame(None, faults, refusal, warnings=warnings)
+        rejection = self._rejection(settings, [view.name for view in calibrated], faults)
+        if rejection:
+            return BuiltFrame(None, faults, rejection, warnings=warnings)
         stamps_ns = np.array([view.stamp_ns for view in calibrated], np.int64)
         poses, no_poses = self.poses(stamps_ns)
         frame = Frame(
@@ -253,7 +253,7 @@ class FrameBuilder:
             )
             raise CameraFaultError('no_extrinsics', f'{error}; {remedy}') from error
 
-    def _refusal(
+    def _rejection(
         self, settings: RigSettings, usable: list[str], faults: dict[str, CameraFaultError]
     ) -> tuple[str, str] | None:
         """Return why there can be no frame, as in ``BuiltFrame``."""

@@ -15,7 +15,7 @@ from sensor_msgs_py.point_cloud2 import create_cloud_xyz32
 from vision_msgs.msg import BoundingBox3D, Detection3DArray
 
 SPACING_M = 0.2
-"""Between two points; at most the resolution of the costmap leaves no gaps."""
+"""Distance between two points; it must not exceed the resolution of the costmap."""
 
 
 def outline(box: BoundingBox3D) -> np.ndarray:

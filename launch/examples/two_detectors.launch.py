@@ -1,4 +1,4 @@
-"""Two detectors on one machine, such as for a front and a rear rig, each with its parameters."""
+"""Starts two detectors, such as for front and rear cameras, each with its own preset."""
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
@@ -22,7 +22,11 @@ def generate_launch_description() -> LaunchDescription:
     """Return the detectors /front/bevdepth_detector and /rear/bevdepth_detector."""
     names = ('front', 'rear')
     arguments = [
-        DeclareLaunchArgument(f'{name}_cameras', default_value='nuscenes', description='Preset.')
+        DeclareLaunchArgument(
+            f'{name}_cameras',
+            default_value='nuscenes',
+            description='Camera preset of this detector.',
+        )
         for name in names
     ]
     return LaunchDescription([*arguments, *map(_detector, names)])

@@ -42,7 +42,7 @@ def main() -> None:
     )
     parser.add_argument('--seconds', type=float, default=15.0, help='length of the replay')
     parser.add_argument(
-        '--dataroot', type=Path, help='dataset to convert a scene of; drawn when not given'
+        '--dataroot', type=Path, help='dataset to convert a scene of (default: a synthetic one)'
     )
     parser.add_argument('--version', default=VERSION)
     parser.add_argument('--scene', default='val-0001')
@@ -74,7 +74,7 @@ def write_images(path: Path, storage: str, seconds: float) -> Path:
 
 
 def replay(bag: Path) -> str:
-    """Return what the player says at the end, and how many messages arrived here."""
+    """Return the summary of the player, and the number of messages received here."""
     arrived = 0
 
     def count(_: bytes) -> None:
@@ -99,7 +99,7 @@ def replay(bag: Path) -> str:
 
 
 def draw(root: Path) -> Path:
-    """Draw a scene of 2 s at full size."""
+    """Render a synthetic scene of 2 s at full size."""
     write_dataset(root, DatasetPlan(0, 1, 2.0, Sensors()))
     return root
 

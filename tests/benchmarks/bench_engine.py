@@ -130,8 +130,9 @@ def jpeg_files() -> list[bytes]:
 
 
 def timed(work: Callable, steps: int) -> dict:
-    """Return percentiles of the wall time of ``work`` in ms, and medians of the stages where it
-    tells them."""
+    """Return percentiles of the wall time of ``work`` in ms, and medians of the stages if ``work``
+    returns them.
+    """
     walls, stages = [], []
     for index in range(steps + WARM_UP):
         start = time.perf_counter()

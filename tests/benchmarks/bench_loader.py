@@ -42,15 +42,13 @@ SIZES = {  # input and range of resize factors: the small preset's, the official
 
 def official_crop(path: Path, transform: ImageTransform, spec: ImageSpec) -> np.ndarray:
     """Return (H, W, 3) float32 as the official loader makes it."""
-    picture = Image.open(path)
-    picture = picture.resize(
-        (int(picture.width * transform.scale), int(picture.height * transform.scale))
-    )
+    image = Image.open(path)
+    image = image.resize((int(image.width * transform.scale), int(image.height * transform.scale)))
     left, top = transform.crop_x, transform.crop_y
-    picture = picture.crop((left, top, left + transform.width, top + transform.height))
+    image = image.crop((left, top, left + transform.width, top + transform.height))
     if transform.flip:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    pixels = np.asarray(picture.rotate(transform.rotation_deg)).astype(np.float32)[..., ::-1]
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    pixels = np.asarray(image.rotate(transform.rotation_deg)).astype(np.float32)[..., ::-1]
     return (pixels - np.float32(spec.mean)) / np.float32(spec.std)
 
 

@@ -25,7 +25,7 @@ from tests.ros.rendering.small_drive import draw, record
 WINDOW = (1600, 900)
 DRAWN_SIZE = (800, 450)
 PATIENCE_S = 180.0
-PICTURE = ROOT / 'out' / 'viewer.png'
+SCREENSHOT = ROOT / 'out' / 'viewer.png'
 WALL, SCENE = (slice(40, 380), slice(340, 1240)), (slice(420, 900), slice(200, 1240))
 """Where the cameras and the boxes are in the window at the start: rows and columns."""
 COLORFUL = ('car', 'truck', 'bus', 'motorcycle', 'pedestrian')
@@ -86,20 +86,20 @@ def boxes_shown(tab: Tab) -> int:
     return int(found[1]) if found else 0
 
 
-def picture_of(tab: Tab) -> np.ndarray:
-    PICTURE.parent.mkdir(exist_ok=True)
-    tab.screenshot(PICTURE)
-    return cv2.imread(str(PICTURE))[..., ::-1]
+def screenshot_of(tab: Tab) -> np.ndarray:
+    SCREENSHOT.parent.mkdir(exist_ok=True)
+    tab.screenshot(SCREENSHOT)
+    return cv2.imread(str(SCREENSHOT))[..., ::-1]
 
 
-def shows_cameras_and_boxes(picture: np.ndarray) -> bool:
-    assert picture.shape == (*WINDOW[::-1], 3)
-    colored = sum(pixels_of(name, picture[SCENE]) for name in COLORFUL)
-    return picture[WALL].reshape(-1, 3).std(axis=0).min() > 25 and colored > 300
+def shows_cameras_and_boxes(screenshot: np.ndarray) -> bool:
+    assert screenshot.shape == (*WINDOW[::-1], 3)
+    colored = sum(pixels_of(name, screenshot[SCENE]) for name in COLORFUL)
+    return screenshot[WALL].reshape(-1, 3).std(axis=0).min() > 25 and colored > 300
 
 
-def pixels_of(name: str, picture: np.ndarray) -> int:
-    return int((np.abs(picture.astype(int) - class_color(name)).max(axis=-1) < 50).sum())
+def pixels_of(name: str, screenshot: np.ndarray) -> int:
+    return int((np.abs(screenshot.astype(int) - class_color(name)).max(axis=-1) < 50).sum())
 
 
 def test_a_browser_shows_cameras_boxes_and_time_of_a_replay(url: str, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_browser_shows_cameras_boxes_and_time_of_a_replay(url: str, tmp_path: 
         wait_until(lambda: text_of(tab) != first and boxes_shown(tab) > 3, 'another moment')
         # Software rendering lags behind the text.
         wait_until(
-            lambda: shows_cameras_and_boxes(picture_of(tab)), 'a picture with cameras and boxes'
+            lambda: shows_cameras_and_boxes(screenshot_of(tab)), 'an image with cameras and boxes'
         )
     assert re.search(r'\d\d:\d\d:\d\d\.\d', first)
     assert 'traffic cone' in first

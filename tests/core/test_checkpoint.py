@@ -1,4 +1,4 @@
-"""Official and own checkpoints load completely or are rejected with a sentence."""
+"""Official and own checkpoints load completely or are rejected with a message."""
 
 import copy
 import dataclasses
@@ -127,7 +127,7 @@ def test_a_weight_with_and_without_prefix_is_rejected(official, tmp_path):
     change = changed_official(
         official, tmp_path, lambda state: state.update({f'module.{name}': torch.zeros(512)})
     )
-    refused(change, f'holds {name} twice')
+    require_rejected(change, f'holds {name} twice')
 
 
 def test_averaged_file_keeps_its_own_drifted_frustum(official, tmp_path):
@@ -244,7 +244,7 @@ def test_the_command_rejects_an_unknown_preset_and_an_unknown_suffix(tmp_path):
         main(['convert', 'in.pth', str(tmp_path / 'out.txt')])
 
 
-def refused(path, *words):
+def require_rejected(path, *words):
     with pytest.raises(CheckpointError) as error:
         load_checkpoint(path)
     message = str(error.value)
@@ -253,14 +253,14 @@ def refused(path, *words):
 
 
 def test_missing_file_is_rejected(tmp_path):
-    refused(tmp_path / 'nowhere.pth', 'no such checkpoint file')
+    require_rejected(tmp_path / 'nowhere.pth', 'no such checkpoint file')
 
 
 @pytest.mark.parametrize('part', [0.0, 0.001, 0.5, 0.999])
 def test_truncated_official_file_is_rejected(official, tmp_path, part):
     content = official[0].read_bytes()
     (tmp_path / 'cut.pth').write_bytes(content[: int(len(content) * part)])
-    refused(tmp_path / 'cut.pth', 'truncated')
+    require_rejected(tmp_path / 'cut.pth', 'truncated')
 
 
 @pytest.mark.parametrize('part', [0.0, 0.001, 0.5, 0.999])
@@ -268,16 +268,16 @@ def test_truncated_own_file_is_rejected(small, tmp_path, part):
     save_checkpoint(small, tmp_path / 'whole.safetensors')
     content = (tmp_path / 'whole.safetensors').read_bytes()
     (tmp_path / 'cut.safetensors').write_bytes(content[: int(len(content) * part)])
-    refused(tmp_path / 'cut.safetensors', 'truncated')
+    require_rejected(tmp_path / 'cut.safetensors', 'truncated')
 
 
 def test_a_file_without_weights_is_rejected(tmp_path):
     (tmp_path / 'text.pth').write_text('hello')
-    refused(tmp_path / 'text.pth', 'not a PyTorch checkpoint')
+    require_rejected(tmp_path / 'text.pth', 'not a PyTorch checkpoint')
     torch.save([1, 2], tmp_path / 'list.pth')
-    refused(tmp_path / 'list.pth', 'state_dict')
+    require_rejected(tmp_path / 'list.pth', 'state_dict')
     torch.save({'layer.weight': torch.zeros(3)}, tmp_path / 'other.pth')
-    refused(tmp_path / 'other.pth', 'backbone.voxel_size is missing')
+    require_rejected(tmp_path / 'other.pth', 'backbone.voxel_size is missing')
 
 
 def changed_official(official, tmp_path, change):
@@ -289,21 +289,21 @@ def changed_official(official, tmp_path, change):
 
 def test_missing_unexpected_and_wrongly_shaped_weights_are_rejected(official, tmp_path):
     name = 'model.backbone.depth_net.reduce_conv.0.weight'
-    refused(
+    require_rejected(
         changed_official(official, tmp_path, lambda state: state.pop(name)),
         'depth_net.reduce.0.weight is missing',
     )
-    refused(
+    require_rejected(
         changed_official(
             official, tmp_path, lambda state: state.update({'model.extra': torch.zeros(1)})
         ),
         'extra is unexpected',
     )
-    refused(
+    require_rejected(
         changed_official(official, tmp_path, lambda state: state.update({name: torch.zeros(2)})),
         'has shape (2,) instead of (512, 512, 3, 3)',
     )
-    refused(
+    require_rejected(
         changed_official(official, tmp_path, lambda state: state[name].fill_(float('nan'))),
         'holds NaN',
     )
@@ -315,7 +315,7 @@ def test_a_single_value_that_is_not_finite_is_rejected(official, tmp_path, value
     change = changed_official(
         official, tmp_path, lambda state: state[name].view(-1)[1234:1235].fill_(value)
     )
-    refused(change, 'weight head.shared.0.weight holds NaN or infinity;')
+    require_rejected(change, 'weight head.shared.0.weight holds NaN or infinity;')
 
 
 def test_a_message_names_one_weight_and_counts_the_others(official, tmp_path):
@@ -323,7 +323,7 @@ def test_a_message_names_one_weight_and_counts_the_others(official, tmp_path):
         for name in ('weight', 'bias', 'running_mean'):
             del state[f'model.head.shared_conv.bn.{name}']
 
-    refused(changed_official(official, tmp_path, lose), 'head.shared.1.', '(and 2 more)')
+    require_rejected(changed_official(official, tmp_path, lose), 'head.shared.1.', '(and 2 more)')
 
 
 def test_a_weight_of_another_data_type_is_rejected(official, tmp_path):
@@ -331,7 +331,7 @@ def test_a_weight_of_another_data_type_is_rejected(official, tmp_path):
     change = changed_official(
         official, tmp_path, lambda state: state.update({name: state[name].int()})
     )
-    refused(change, 'head.shared.0.weight has type torch.int32 instead of torch.float32')
+    require_rejected(change, 'head.shared.0.weight has type torch.int32 instead of torch.float32')
 
 
 def test_float64_and_float16_weights_load_as_float32(official, tmp_path):
@@ -359,7 +359,7 @@ def test_tensors_that_do_not_store_their_elements_are_rejected(official, tmp_pat
         change = changed_official(
             official, tmp_path, lambda state, tensor=tensor: state.update({name: tensor})
         )
-        refused(change, 'changed.pth')
+        require_rejected(change, 'changed.pth')
 
 
 def rewritten(source, target, compress=(), extra=()):
@@ -377,7 +377,7 @@ def rewritten(source, target, compress=(), extra=()):
 def test_a_single_compressed_entry_is_rejected(official, tmp_path):
     names = zipfile.ZipFile(official[0]).namelist()
     number = next(name for name in names if name.endswith('/data/7'))
-    refused(rewritten(official[0], tmp_path / 'packed.pth', (number,)), 'compressed')
+    require_rejected(rewritten(official[0], tmp_path / 'packed.pth', (number,)), 'compressed')
     stored = rewritten(official[0], tmp_path / 'stored.pth')
     assert_same_weights(load_checkpoint(stored), official[1])
 
@@ -386,7 +386,7 @@ def test_a_large_pickled_part_is_rejected(official, tmp_path, monkeypatch):
     entries = zipfile.ZipFile(official[0]).infolist()
     size = sum(entry.file_size for entry in entries if entry.filename.endswith('.pkl'))
     monkeypatch.setattr('bevdepth_core.checkpoint.MAX_PICKLE_BYTES', size - 1)
-    refused(official[0], 'holds much more than tensors')
+    require_rejected(official[0], 'holds much more than tensors')
     monkeypatch.setattr('bevdepth_core.checkpoint.MAX_PICKLE_BYTES', size)
     assert_same_weights(load_checkpoint(official[0]), official[1])
 
@@ -394,10 +394,10 @@ def test_a_large_pickled_part_is_rejected(official, tmp_path, monkeypatch):
 def test_a_name_means_shipped_weights_unless_a_file_has_it(small, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert not load_checkpoint('small').training
-    refused(Path('models/small'), 'no such checkpoint file')
-    refused(Path('small.pth'), 'no such checkpoint file')
+    require_rejected(Path('models/small'), 'no such checkpoint file')
+    require_rejected(Path('small.pth'), 'no such checkpoint file')
     (tmp_path / 'small').write_text('hello')
-    refused(Path('small'), 'not a PyTorch checkpoint')
+    require_rejected(Path('small'), 'not a PyTorch checkpoint')
 
 
 def test_the_shipped_weights_belong_to_their_preset(small):
@@ -442,14 +442,14 @@ def test_invalid_geometry_is_rejected(official, tmp_path, shape):
         tmp_path,
         lambda state: state.update({'model.backbone.frustum': torch.rand(shape)}),
     )
-    refused(change, 'BEVDepth')
+    require_rejected(change, 'BEVDepth')
 
 
 def test_a_frustum_with_one_point_beside_its_grid_is_rejected(official, tmp_path):
     change = changed_official(
         official, tmp_path, lambda state: state['model.backbone.frustum'][3, 2, 1, 0].add_(0.1)
     )
-    refused(change, 'backbone.frustum is not a grid')
+    require_rejected(change, 'backbone.frustum is not a grid')
 
 
 class Foreign:
@@ -461,19 +461,19 @@ class Foreign:
 
 def test_a_pickle_with_code_is_rejected_and_not_executed(official, tmp_path, capsys):
     torch.save({'state_dict': {}, 'callbacks': Foreign()}, tmp_path / 'foreign.ckpt')
-    refused(tmp_path / 'foreign.ckpt', 'print', 'never loaded')
+    require_rejected(tmp_path / 'foreign.ckpt', 'print', 'never loaded')
     assert 'unpickled' not in capsys.readouterr().out
 
 
 def test_a_safetensors_file_without_our_metadata_is_rejected(tmp_path):
     safetensors.torch.save_file({'a': torch.zeros(1)}, tmp_path / 'plain.safetensors')
-    refused(tmp_path / 'plain.safetensors', 'bevdepth-1')
+    require_rejected(tmp_path / 'plain.safetensors', 'bevdepth-1')
     safetensors.torch.save_file(
         {'a': torch.zeros(1)},
         tmp_path / 'broken.safetensors',
         {'format': 'bevdepth-1', 'config': '{"imagee": {}}'},
     )
-    refused(tmp_path / 'broken.safetensors', 'imagee')
+    require_rejected(tmp_path / 'broken.safetensors', 'imagee')
 
 
 def test_failed_save_leaves_the_old_file(small, tmp_path, monkeypatch):

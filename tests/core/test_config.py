@@ -1,4 +1,4 @@
-"""Model configs are complete, strict and say what is wrong."""
+"""Model configs are complete and strict, and invalid ones raise an error that names the value."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The detector streams: it remembers, forgets and equals the two-frame forward."""
+"""Streaming inference: past frames are kept and dropped; results equal the two-frame forward."""
 
 import dataclasses
 
@@ -185,13 +185,13 @@ def test_after_a_recalibration_a_past_frame_keeps_its_own_camera_vector(tiny_mod
     )
 
 
-@pytest.mark.parametrize(('gap_s', 'remembered'), [(0.049, 1), (0.05, 2)])
-def test_frames_less_than_50_ms_apart_are_not_kept_as_past_frames(tiny_model, gap_s, remembered):
+@pytest.mark.parametrize(('gap_s', 'expected'), [(0.049, 1), (0.05, 2)])
+def test_frames_less_than_50_ms_apart_are_not_kept_as_past_frames(tiny_model, gap_s, expected):
     detector = Detector(tiny_model)
     first = make_frame(0.0)
     detector(first)
     detector(dataclasses.replace(first, stamps_ns=first.stamps_ns + round(gap_s * 1e9)))
-    assert len(detector._memory) == remembered
+    assert len(detector._memory) == expected
 
 
 @pytest.mark.parametrize(

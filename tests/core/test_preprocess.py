@@ -1,4 +1,5 @@
-"""Preprocessing equals the official pipeline and its matrix says what it does."""
+"""Preprocessing equals the official pipeline, and its matrix describes the transform of the
+pixels."""
 
 from concurrent.futures import ThreadPoolExecutor
 

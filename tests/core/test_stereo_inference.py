@@ -127,13 +127,13 @@ def test_a_past_frame_of_other_cameras_is_not_compared(model: BEVDepth) -> None:
 
 
 def test_a_larger_memory_spacing_keeps_fewer_past_frames(model: BEVDepth) -> None:
-    remembered = {}
+    stored = {}
     for spacing_ns in (MEMORY_SPACING_NS, 200_000_000):
         detector = Detector(model, memory_spacing_ns=spacing_ns)
         found = [detector(make_frame(0.1 * index)) for index in range(7)]
         assert found[-1].past_stamp_ns is not None
-        remembered[spacing_ns] = len(detector._memory)
-    assert remembered == {MEMORY_SPACING_NS: 7, 200_000_000: 4}
+        stored[spacing_ns] = len(detector._memory)
+    assert stored == {MEMORY_SPACING_NS: 7, 200_000_000: 4}
 
 
 @pytest.mark.parametrize('spacing_ns', [-1, 200_000_001])

@@ -1,4 +1,4 @@
-"""The border types refuse what is wrong and name it."""
+"""The public data types reject invalid values with an error that names them."""
 
 import dataclasses
 

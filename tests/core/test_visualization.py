@@ -1,4 +1,4 @@
-"""The composed picture: lines where geometry says, nothing where it must not be."""
+"""The composed figure: lines at the projected positions and nowhere else."""
 
 from __future__ import annotations
 

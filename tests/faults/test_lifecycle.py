@@ -22,8 +22,8 @@ MOST_GROWTH_MB = 30.0
 """Limit for 90 rounds; one leaked network of these tests would cost 45 MB per round."""
 STORM_S = 10.0
 STORM_PERIOD_S = 1 / 12
-"""Of the rotations; with faster ones, which the slop does not keep apart, stamps would not tell
-whether a set is of one."""
+"""Trigger cycle. Shorter cycles overlap within the slop, so stamps would not show whether the
+images of a set belong to one cycle."""
 IMPORT_MOMENTS_S = (0.0, 0.3, 1.0)
 """Times of the signal after the first line of the program, seconds."""
 
@@ -128,9 +128,9 @@ def test_a_signal_during_the_imports_ends_the_program_without_output(bench: Benc
         )
         time.sleep(moment_s)
         process.send_signal(number)
-        said = process.communicate(timeout=START_PATIENCE_S)[0]
+        output = process.communicate(timeout=START_PATIENCE_S)[0]
         assert process.returncode == 0
-        assert 'Traceback' not in said, (moment_s, said)
+        assert 'Traceback' not in output, (moment_s, output)
 
 
 def catches(pid: int, number: int) -> bool:

@@ -1,4 +1,4 @@
-"""Feeds damaged input to everything that reads what others wrote.
+"""Fuzzing: passes damaged input to all code that reads untrusted data.
 
 python -m tests.fuzz                                          # every target, 10,000 executions
 each python -m tests.fuzz --target bag_mcap --seconds 600

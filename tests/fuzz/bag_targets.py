@@ -1,4 +1,4 @@
-"""Bags as a stranger may hand them over."""
+"""Fuzzing targets that read bags."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SQLITE_WORDS = (
 
 
 def _read(path: Path) -> bool:
-    """Read the whole of a bag; return True if it was accepted."""
+    """Read a complete bag; return True if it was accepted."""
     try:
         with Bag(path, str) as bag:
             messages = bag.messages(bag.topics, bag.start_ns, bag.end_ns + 1)
@@ -75,8 +75,7 @@ def mcap(folder: Path) -> Callable[[Random], bool]:
 
 
 def mcap_remains(folder: Path) -> Callable[[Random], bool]:
-    """The reader of damaged files alone, which the other target reaches only where rosbags has
-    given up."""
+    """The reader of damaged MCAP files. The target ``mcap`` reaches it only if rosbags fails."""
     sound = [
         storage_file(
             write_bag(folder / f'bag_{packed}', {'/a': qos()}, 4, 'mcap', compressed=packed)

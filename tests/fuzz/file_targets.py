@@ -1,4 +1,4 @@
-"""Untrusted checkpoints, YAML files, images and tables."""
+"""Fuzzing targets that read checkpoints, YAML files, images and tables."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def own_checkpoint(folder: Path) -> Callable[[Random], bool]:
 
 
 def _forged(rng: Random, pickled: bytes) -> bytes:
-    """Return pickle data that names functions which must never run, or is merely damaged."""
+    """Return pickle data that calls functions, which must never run, or damaged pickle data."""
     kind = rng.randrange(4)
     if kind == 0:
         return pickle.dumps(_Command(), protocol=rng.choice((0, 2, 4)))

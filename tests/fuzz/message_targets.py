@@ -1,4 +1,4 @@
-"""Messages and parameters as another node may send them."""
+"""Fuzzing targets that receive messages and parameters."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def camera_info(_: Path) -> Callable[[Random], bool]:
 
 
 def tf(_: Path) -> Callable[[Random], bool]:
-    """What comes on /tf, /tf_static and as odometry, given to the listener of a real node."""
+    """Passes damaged /tf, /tf_static and odometry messages to the tf listener of a node."""
     rclpy.init()
     node = Node('fuzz', enable_rosout=False, start_parameter_services=False)
     made: list[Transforms] = []
@@ -259,8 +259,7 @@ def _odometry(transform: TransformStamped) -> Odometry:
 
 
 def serialized(_: Path) -> Callable[[Random], bool]:
-    """What DDS hands over: bytes that ROS itself turns into a message, which then goes the usual
-    way."""
+    """Deserializes damaged bytes with ROS, as DDS delivers them, and handles the message."""
     image = CompressedImage(format='jpeg', data=array.array('B', bytes(50)))
     info = CameraInfo(width=160, height=96, distortion_model='plumb_bob', d=[0.0] * 5)
     raw = Image(width=4, height=4, encoding='rgb8', step=12, data=array.array('B', bytes(48)))

@@ -1,4 +1,4 @@
-"""Random damage to bytes and to trees of plain values; everything follows from the random
+"""Random damage to bytes and to trees of dicts, lists and scalars, reproducible from a random
 generator."""
 
 from __future__ import annotations
@@ -37,12 +37,14 @@ VALUES = (
     [], [[]], [0] * 100, {}, {'': None},
     {'x': {'x': []}},
 )  # fmt: skip
-"""What replaces a value in a tree."""
+"""Values that replace others in a tree."""
 MOST_CHANGES = 6
 
 
 def damaged(rng: Random, data: bytes, words: Sequence[bytes] = ()) -> bytes:
-    """Return ``data`` with one to several random changes; ``words`` are put in now and then."""
+    """Return ``data`` with one to several random changes; sometimes one of ``words`` is
+    inserted.
+    """
     result = bytearray(data)
     for _ in range(rng.randint(1, MOST_CHANGES)):
         _change(rng, result, words)
@@ -74,7 +76,7 @@ def _change(rng: Random, data: bytearray, words: Sequence[bytes]) -> None:
 
 
 def _place(rng: Random, length: int) -> int:
-    """Return a position; every other one among the first bytes, where headers are."""
+    """Return a position; half of them among the first bytes, where headers are."""
     return rng.randint(0, min(length, 400) if rng.random() < 0.5 else length)
 
 

@@ -1,5 +1,5 @@
-"""Executes a target many times in a process of its own, which may die, hang or swell without harm
-to this one."""
+"""Executes a target many times in a child process, which may crash, hang or use too much
+memory."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from random import Random
 from tests.fuzz.targets import TARGETS
 
 HANG_S = 60.0
-"""An execution that takes longer is a finding; generous, since machines may be slow."""
+"""An execution that takes longer is a finding; the limit allows for slow machines."""
 MEMORY_BYTES = 6 << 30
-"""What the process may take beyond its size before the first execution."""
+"""Memory that the process may allocate after its start."""
 TRIES = 20
-"""A target is given up after this many findings."""
+"""A target is stopped after this number of findings."""
 _STRIDE = 1 << 40
 
 
 @dataclass
 class Report:
-    """What came of a run.
+    """Result of a run.
 
     Attributes:
-        executions: how many.
-        accepted: of those that were not refused.
-        seconds: how long.
-        findings: sentences with the number that repeats each.
+        executions: their number.
+        accepted: number of executions whose input was accepted.
+        seconds: duration.
+        findings: messages, each with the execution number that reproduces it.
     """
 
     executions: int = 0
@@ -48,8 +48,9 @@ def generator(seed: int, number: int) -> Random:
 
 
 def execute_here(name: str, seed: int, first: int, count: int, folder: Path) -> tuple[int, int]:
-    """Execute in this process and return how many were done and accepted; a finding is raised as
-    it comes."""
+    """Execute in this process; return the numbers of executions and of accepted inputs. A finding
+    raises its exception.
+    """
     execute = TARGETS[name](folder)
     return count, sum(
         bool(execute(generator(seed, number))) for number in range(first, first + count)
@@ -63,8 +64,9 @@ def run(
     executions: int | None = None,
     seconds: float | None = None,
 ) -> Report:
-    """Execute until one of the limits is reached; each finding costs the process, and the next
-    goes on behind it."""
+    """Execute until one of the limits is reached. After a finding, a new process continues with
+    the next execution.
+    """
     context = multiprocessing.get_context('fork')
     report, began = Report(), time.monotonic()
     number, end = first, first + (executions or _STRIDE)
@@ -96,7 +98,7 @@ def run(
 
 
 def _watch(process, done, receiver) -> str:
-    """Return what the process found, and an empty string when it ended without a finding."""
+    """Return the finding of the process, or an empty string if it ended without one."""
     last, since = done.value, time.monotonic()
     while process.is_alive():
         process.join(0.2)
@@ -119,7 +121,7 @@ def _work(
     name: str, seed: int, number: int, end: int, deadline: float | None, done, accepted, sender
 ) -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):  # what C libraries have to say of each broken input
+    for stream in (1, 2):  # C libraries print a message for each invalid input
         os.dup2(silence, stream)
     with tempfile.TemporaryDirectory(
         dir='/dev/shm' if Path('/dev/shm').is_dir() else None
@@ -138,7 +140,7 @@ def _work(
 
 
 def _limit_memory() -> None:
-    """Let this process have only ``MEMORY_BYTES`` more address space."""
+    """Limit the address space of this process to its present size plus ``MEMORY_BYTES``."""
     pages = int(Path('/proc/self/statm').read_text().split()[0])
     limit = pages * os.sysconf('SC_PAGE_SIZE') + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))

@@ -1,4 +1,4 @@
-"""Sound inputs for the targets, as small as they may be."""
+"""Valid inputs for the targets, as small as possible."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What is fuzzed: each target makes its sound input once and returns what damages it, feeds it in
-and judges the outcome.
+"""The fuzzing targets. A target creates a valid input once and returns a function that damages it,
+reads it and checks the outcome.
 
 An execution returns whether the input was accepted. Anything that it raises is a finding.
 """

@@ -1,4 +1,4 @@
-"""What fuzzing and a look at trust found, each as small as it can be."""
+"""Regression tests: minimal inputs for defects that fuzzing and a security review found."""
 
 import io
 import json

@@ -10,7 +10,7 @@ from tests.reference import reference_path
 
 
 def pytest_configure() -> None:
-    """End the run at once, in one sentence, when the folder is missing."""
+    """End the run with one message if the folder is missing."""
     try:
         reference_path('golden')
     except FileNotFoundError as error:

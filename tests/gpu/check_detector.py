@@ -65,8 +65,9 @@ def test_graphs_give_the_official_maps_and_boxes(case, precision):
 
 
 def run_official_inputs(network, inputs) -> None:
-    """Encode the earlier frame, then the key frame, both told the key frame's cameras as
-    officially."""
+    """Encode the earlier frame, then the key frame, both with the key frame's cameras, as the
+    official code does.
+    """
     cameras = camera_vector(inputs.matrices.frame(0))
     cameras_per_frame = inputs.images.shape[2]
     network.prepare(cameras_per_frame)
@@ -117,10 +118,10 @@ def test_streaming_on_the_gpu_gives_the_boxes_of_the_cpu(on_cpu, precision, left
     for frame, wanted in zip(frames, expected, strict=True):
         found = detector(frame)
         assert found.past_stamp_ns == wanted.past_stamp_ns
-        tell_boxes(f'{precision}', found, wanted, left_over)
+        print_box_differences(f'{precision}', found, wanted, left_over)
 
 
-def tell_boxes(what, found, wanted, left_over) -> None:
+def print_box_differences(what, found, wanted, left_over) -> None:
     pairs, unmatched = match_boxes(
         found, np.hstack((wanted.boxes.center, wanted.boxes.size)), wanted.scores, wanted.labels
     )
@@ -146,7 +147,7 @@ def test_jpegs_decoded_on_the_gpu_give_nearly_the_boxes_of_pillow(on_cpu):
     )
     detector = Detector(filled_model('2key'), 'cuda', 'fp32', cuda_graphs=True)
     found = detector(dataclasses.replace(frames[0], images=images))
-    tell_boxes('boxes from nvJPEG, fp32', found, expected[0], 0.2)
+    print_box_differences('boxes from nvJPEG, fp32', found, expected[0], 0.2)
     assert np.mean(differences) < 1.5
 
 
@@ -225,7 +226,7 @@ def test_cameras_can_leave_and_return():
         frame = make_frame(0.25 * step, rig, seed=step)
         found, wanted = on_gpu(frame), on_cpu(frame)
         assert found.past_stamp_ns == wanted.past_stamp_ns
-        tell_boxes(f'{count} cameras', found, wanted, 0.01)
+        print_box_differences(f'{count} cameras', found, wanted, 0.01)
     assert on_gpu._network.capacity == 6
 
 

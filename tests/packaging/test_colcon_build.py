@@ -70,11 +70,11 @@ def test_ros2_run_starts_the_node_of_the_build_and_ctrl_c_ends_it(install):
         ).stdout.split()
         program = Path(f'/proc/{children[0]}/cmdline').read_text().split('\0')[1]
         subprocess.run(['kill', '-INT', *children], check=True)
-        said, _ = node.communicate(timeout=PATIENCE_S)
+        printed, _ = node.communicate(timeout=PATIENCE_S)
     finally:
         node.kill()
     assert program == str(install / 'bevdepth_ros/lib/bevdepth_ros/detector')
-    assert node.returncode == 0, said
+    assert node.returncode == 0, printed
 
 
 def test_scripts_run_with_the_python_that_built_them(install):

@@ -25,9 +25,9 @@ from launch.substitutions import LaunchConfiguration
 
 def generate_launch_description():
     return LaunchDescription([
-        DeclareLaunchArgument('word', description='What is said.', default_value='hello'),
+        DeclareLaunchArgument('word', description='The word to print.', default_value='hello'),
         DeclareLaunchArgument('seconds', description='How long.'),
-        ExecuteProcess(cmd=['echo', 'said', LaunchConfiguration('word')], output='screen'),
+        ExecuteProcess(cmd=['echo', 'word:', LaunchConfiguration('word')], output='screen'),
         ExecuteProcess(cmd=['sleep', LaunchConfiguration('seconds')], output='screen'),
     ])
 """
@@ -35,7 +35,7 @@ def generate_launch_description():
 
 @pytest.fixture
 def launch_file(tmp_path: Path) -> Path:
-    path = tmp_path / 'said.launch.py'
+    path = tmp_path / 'echo.launch.py'
     path.write_text(LAUNCH_FILE)
     return path
 
@@ -59,14 +59,14 @@ def test_a_launch_file_given_by_path_runs_with_its_arguments_and_returns_zero(
 ):
     outcome = ros2(f'launch {launch_file} word:=a:=b seconds:=0', environment)
     assert outcome.returncode == 0
-    assert 'said a:=b' in outcome.stdout
+    assert 'word: a:=b' in outcome.stdout
 
 
 def test_defaults_and_descriptions_are_shown_without_running(launch_file, environment):
     text = ros2(f'launch {launch_file} --show-args', environment).stdout
-    for part in ("'word':", 'What is said.', "default: 'hello'", "'seconds':", 'How long.'):
+    for part in ("'word':", 'The word to print.', "default: 'hello'", "'seconds':", 'How long.'):
         assert part in text
-    assert 'said hello' not in text
+    assert 'word: hello' not in text
 
 
 @pytest.mark.parametrize(
@@ -94,11 +94,11 @@ def test_ctrl_c_ends_the_launch_and_its_processes(launch_file, environment):
     command = [f'{ROOT}/.venv/bin/ros2', 'launch', str(launch_file), 'seconds:=86399']
     pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT}
     launch = subprocess.Popen(command, env=variables, text=True, **pipes)
-    said = ''
-    while 'said hello' not in said or not (
-        started := re.search(r'\[sleep-\d+\]: process started with pid \[(\d+)\]', said)
+    printed = ''
+    while 'word: hello' not in printed or not (
+        started := re.search(r'\[sleep-\d+\]: process started with pid \[(\d+)\]', printed)
     ):
-        said += launch.stdout.readline()
+        printed += launch.stdout.readline()
     child = Path('/proc', started[1])
     assert child.exists()
     launch.send_signal(signal.SIGINT)

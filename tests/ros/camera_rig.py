@@ -20,11 +20,11 @@ START_NS = 1_531_883_530_404_844_000
 EXPOSURE_STEP_NS = 8_000_000
 SIZE = (200, 352)
 SPEED = 5.0
-"""Of the vehicle, m/s along map x."""
+"""Speed of the vehicle, m/s along map x."""
 
 
 def jpeg(seed: int = 0, size: tuple[int, int] = SIZE) -> bytes:
-    """Return a picture of noise with some structure, (height, width) = ``size``."""
+    """Return a JPEG of noise with some structure, (height, width) = ``size``."""
     coarse = np.random.default_rng(seed).integers(
         0, 256, (size[0] // 8, size[1] // 8, 3), np.uint8
     )
@@ -60,7 +60,7 @@ class Rig:
         self._tf_static = node.create_publisher(TFMessage, '/tf_static', latched)
 
     def wait_for_detector(self) -> None:
-        """Wait until the active detector listens to everything."""
+        """Wait until the active detector has subscribed to all topics of the rig."""
         publishers = [*self._images.values(), *self._infos.values(), self._tf, self._tf_static]
         wait_until(
             lambda: all(publisher.get_subscription_count() for publisher in publishers),
@@ -68,19 +68,19 @@ class Rig:
         )
 
     def stamps_ns(self, time_s: float) -> list[int]:
-        """Return when the cameras expose in the round at ``time_s``."""
+        """Return when the cameras expose in the trigger cycle at ``time_s``."""
         return [
             START_NS + round(time_s * 1e9) + EXPOSURE_STEP_NS * index
             for index in range(len(self.cameras))
         ]
 
     def mean_stamp_ns(self, time_s: float) -> int:
-        """Return the stamp that the detections of that round must have."""
+        """Return the stamp that the detections of that cycle must have."""
         stamps = self.stamps_ns(time_s)
         return stamps[0] + round(np.mean(np.subtract(stamps, stamps[0])))
 
     def send_extrinsics(self, frames: tuple[str, ...] | None = None) -> None:
-        """Publish where the cameras sit: looking forward, side by side."""
+        """Publish the extrinsics: cameras side by side that look forward."""
         transforms = []
         for index, frame in enumerate(self.cameras if frames is None else frames):
             transform = _transform('base_link', frame, START_NS, (1.5, 0.5 * index, 1.6))
@@ -146,7 +146,7 @@ class Rig:
         )
 
     def send_all(self, time_s: float) -> None:
-        """Publish everything of one round, geometry first."""
+        """Publish all messages of one cycle, tf and CameraInfo first."""
         self.send_extrinsics()
         self.send_poses(time_s)
         self.send_infos(time_s)

@@ -1,5 +1,5 @@
-"""A node with the services of a life cycle, which loses the first request of each transition, and
-the answer to the second."""
+"""A lifecycle node that loses the first request of each transition and the response to the
+second."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class ForgetfulNode(Node):
         if response.success:
             self._state = GOALS[transition]
         if self._asked[transition] < 3:
-            self.destroy_service(self._service)  # and with it the answer
+            self.destroy_service(self._service)  # and the response with it
             self._serve_changes()
         return response
 
 
 if __name__ == '__main__':
-    time.sleep(1.0)  # the detector is not heard of earlier either
+    time.sleep(1.0)  # bring-up ignores nodes that are discovered earlier
     rclpy.init()
     node = ForgetfulNode()
     with suppress(KeyboardInterrupt, ExternalShutdownException):

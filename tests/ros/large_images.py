@@ -46,7 +46,7 @@ def receive(node: Node, count: int) -> int:
 
 
 def main() -> None:
-    """Run one end."""
+    """Run the publisher or the subscriber."""
     end, count = sys.argv[1], int(sys.argv[2])
     rclpy.init()
     node = Node(f'{end}_large_images')

@@ -1,4 +1,4 @@
-"""Who has which ROS domain."""
+"""Assignment of ROS domains to processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ rclpy.shutdown()
 
 
 class Process:
-    """A process with a node, which tells how many nodes of this name it sees."""
+    """A process with a node that returns how many nodes of this name it discovers."""
 
     def __init__(self, program: str, environment: dict[str, str]):
         self._process = subprocess.Popen(

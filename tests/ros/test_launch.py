@@ -1,4 +1,4 @@
-"""The launch file as a user runs it, on every ROS 2 that is here."""
+"""The launch file as a user runs it, on every installed ROS 2 distribution."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.ros.graph import PATIENCE_S, Graph, wait_until
 from tests.ros.launches import DISTRIBUTIONS, IS_PIP_ONLY, assert_group_ends, launch, run
 
 PARTICIPANT_LEASE_S = 20.0
-"""How long DDS keeps a process that was killed."""
+"""Time for which DDS still lists a killed process, seconds."""
 SIZE = (400, 225)
 TWO_DETECTORS = """
 from ament_index_python.packages import get_package_share_directory

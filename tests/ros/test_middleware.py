@@ -1,4 +1,4 @@
-"""The middleware profiles that ship let raw images through."""
+"""Raw images arrive with the middleware profiles of this package."""
 
 from __future__ import annotations
 

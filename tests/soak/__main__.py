@@ -1,4 +1,4 @@
-"""Runs the node for a long time under random faults and tells what became of it.
+"""Runs the node for a long time under random faults and prints the outcome.
 
 python -m tests.soak --minutes 60 [--seed 0]
 """
@@ -27,7 +27,7 @@ def memory_slope(samples: list[tuple[float, float, int, int]]) -> float:
 
 
 def table(result: Result) -> str:
-    """Return what each kind of fault did as a table in Markdown."""
+    """Return the outcome of each kind of fault as a Markdown table."""
     lines = [
         '| fault | turns | seconds | answers while it held | worst diagnostics | recovery median '
         '/ longest, s |',
@@ -76,7 +76,7 @@ def main() -> None:
     print(f'seed {options.seed}', flush=True)
     isolate()
     result = run(
-        options.minutes * 60, seed=options.seed, tell=lambda line: print(line, flush=True)
+        options.minutes * 60, seed=options.seed, report=lambda line: print(line, flush=True)
     )
     print(table(result), summary(result), sep='\n\n')
     sys.exit(bool(result.failures))

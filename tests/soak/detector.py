@@ -1,4 +1,4 @@
-"""The node as a process of its own, with a tiny model, and ears on what it says."""
+"""The node as a child process with a tiny model, and subscribers to its outputs."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEA
 
 
 class RunningDetector:
-    """One node process; counts answers and remembers what diagnostics said.
+    """One node process; records its results and diagnostics.
 
     Attributes:
-        answers: time.monotonic() of each answer and its stamp in seconds.
-        broken_answers: sentences about answers that hold what no answer may hold.
+        answers: time.monotonic() of each result and its stamp in seconds.
+        broken_answers: messages about results with invalid values.
         worst: highest diagnostics level since it was last set to 0.
     """
 

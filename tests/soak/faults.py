@@ -1,4 +1,4 @@
-"""What may go wrong during a soak: each fault draws a condition of the stream."""
+"""Faults of a soak test: each returns a random condition of the stream."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ def _some(rng: Random) -> frozenset[str]:
 
 
 def _garbage(rng: Random) -> Condition:
-    return healthy(pictures={camera: rng.randbytes(rng.randint(0, 5000)) for camera in _some(rng)})
+    return healthy(images={camera: rng.randbytes(rng.randint(0, 5000)) for camera in _some(rng)})
 
 
 def _truncated(rng: Random) -> Condition:
     return healthy(
-        pictures={camera: (whole := jpeg())[: rng.randrange(len(whole))] for camera in _some(rng)}
+        images={camera: (whole := jpeg())[: rng.randrange(len(whole))] for camera in _some(rng)}
     )
 
 
 def _flipped_bytes(rng: Random) -> Condition:
-    pictures = {}
+    images = {}
     for camera in _some(rng):
         damaged = bytearray(jpeg())
         for _ in range(rng.randint(1, 50)):
             damaged[rng.randrange(len(damaged))] = rng.randrange(256)
-        pictures[camera] = bytes(damaged)
-    return healthy(pictures=pictures)
+        images[camera] = bytes(damaged)
+    return healthy(images=images)
 
 
 FAULTS: dict[str, Callable[[Random], Condition]] = {
@@ -39,9 +39,9 @@ FAULTS: dict[str, Callable[[Random], Condition]] = {
     'images garbage': _garbage,
     'images truncated': _truncated,
     'images with wrong bytes': _flipped_bytes,
-    'image of 900 megapixels': lambda rng: healthy(pictures={camera: with_claimed_size(jpeg(),
+    'image of 900 megapixels': lambda rng: healthy(images={camera: with_claimed_size(jpeg(),
     30000, 30000) for camera in _some(rng)}),
-    'image of another size': lambda rng: healthy(pictures={camera: jpeg(0, (320,
+    'image of another size': lambda rng: healthy(images={camera: jpeg(0, (320,
     176)) for camera in _some(rng)}),
     'clock of a camera off': lambda rng: healthy(shift_s={rng.choice(CAMERAS): rng.choice((-5.0,
     -0.5, 0.5, 5.0))}),
@@ -60,7 +60,7 @@ FAULTS: dict[str, Callable[[Random], Condition]] = {
     'lens distortion': lambda _: healthy(distortion=(-0.3, 0.1, 0.0, 0.0, 0.0)),
     'everything at once': lambda rng: healthy(
         silent=frozenset({rng.choice(CAMERAS)}),
-        pictures={rng.choice(CAMERAS): rng.randbytes(100)}, copies=2, rate_hz=3 * RATE_HZ,
+        images={rng.choice(CAMERAS): rng.randbytes(100)}, copies=2, rate_hz=3 * RATE_HZ,
         poses=False, distortion=(math.nan,) * 5,
     ),
 }  # fmt: skip

@@ -1,5 +1,5 @@
-"""The soak itself: faults in random order with rest between them, and what the node did
-meanwhile."""
+"""The soak test: injects faults in random order with pauses between them and records what the node
+did."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from tests.soak.faults import FAULTS
 from tests.soak.stream import Condition, Stream
 
 RECOVERY_S = 120.0
-"""A node that does not answer for this time after the end of a fault has not recovered; long,
-since machines may be slow."""
+"""A node without a result for this time after the end of a fault has not recovered; long, because
+machines may be slow."""
 SAMPLE_S = 5.0
-"""Period of looks at memory, threads and open files."""
+"""Period of the checks of memory, threads and open files."""
 SHIFTED = ('clock of a camera off', 'time jumps back', 'time jumps forward')
-"""Faults after which stamps of the stream and of its answers do not tell one round."""
+"""Faults after which the stamps do not show whether the images of a set belong to one trigger
+cycle."""
 
 
 @dataclass
 class Outcome:
-    """What one kind of fault did, over all its turns.
+    """Outcome of one kind of fault over all its injections.
 
     Attributes:
-        seconds: how long it held, in all.
-        answers: while it held.
-        worst: diagnostics level of each turn.
-        recoveries_s: from the end of the fault to the first answer to an image of after it, of
-            each turn.
+        seconds: total duration.
+        answers: number of results during the fault.
+        worst: highest diagnostics level of each injection.
+        recoveries_s: recovery time of each injection: from the end of the fault to the first
+            result of images exposed after it.
     """
 
     seconds: float = 0.0
@@ -47,14 +48,14 @@ class Outcome:
 
 @dataclass
 class Result:
-    """What a soak found.
+    """Result of a soak test.
 
     Attributes:
         outcomes: by fault.
-        failures: sentences; empty when all is well.
+        failures: messages; empty if the test passed.
         samples: time in seconds, MiB, threads and open files.
-        counts: sets by fate, as diagnostics tell.
-        sent: rounds of images.
+        counts: image sets by outcome, as in the diagnostics.
+        sent: number of image sets sent.
         seconds: of the whole.
         exit_code: of the node.
     """
@@ -76,7 +77,7 @@ class Soak:
         faults: how many; None without a limit.
         hold_s, rest_s: shortest and longest time of a fault, and of the rest after it.
         seed: of everything that is drawn.
-        tell: receives a sentence now and then.
+        report: receives a progress message at intervals.
     """
 
     def __init__(
@@ -86,11 +87,11 @@ class Soak:
         hold_s: tuple[float, float],
         rest_s: tuple[float, float],
         seed: int,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
         self._seconds, self._faults = seconds or math.inf, faults or math.inf
         self._hold_s, self._rest_s = hold_s, rest_s
-        self._rng, self._tell = Random(seed), tell
+        self._rng, self._report = Random(seed), report
         self._result = Result()
         self._events: dict[str, Callable[[], None]] = {
             name: lambda draw=draw: self._hold(draw(self._rng)) for name, draw in FAULTS.items()
@@ -131,8 +132,8 @@ class Soak:
         while not self._is_over():
             if not deck:
                 deck = self._rng.sample(sorted(self._events), len(self._events))
-                self._tell_progress()
-            self._suffer(deck.pop())
+                self._report_progress()
+            self._inject(deck.pop())
         self._result.seconds = time.monotonic() - self._began
 
     def _is_over(self) -> bool:
@@ -140,8 +141,8 @@ class Soak:
         late = time.monotonic() >= self._began + self._seconds
         return late or happened >= self._faults or not self._detector.alive()
 
-    def _suffer(self, name: str) -> None:
-        """Let one fault happen, end it, and wait until the node has recovered."""
+    def _inject(self, name: str) -> None:
+        """Inject one fault, end it, and wait until the node has recovered."""
         outcome = self._result.outcomes.setdefault(name, Outcome())
         answers, began, self._detector.worst = len(self._detector.answers), time.monotonic(), 0
         self._events[name]()
@@ -184,7 +185,7 @@ class Soak:
             time.sleep(min(0.05, end - now))
 
     def _require_recovery(self, name: str, ended: float) -> float:
-        """Return how long it took until an image of after ``ended`` was answered."""
+        """Return the time until the result of an image exposed after ``ended``."""
         healthy_from = self._stream.sent + 2  # the round on its way may be of the old condition
         while self._stream.sent < healthy_from:
             time.sleep(0.005)
@@ -213,10 +214,10 @@ class Soak:
                     f'{name}: an answer at {stamp_s:.3f} s is of no round of images'
                 )
 
-    def _tell_progress(self) -> None:
+    def _report_progress(self) -> None:
         memory, threads, files = self._detector.usage()
         counts = self._detector.counts()
-        self._tell(
+        self._report(
             f'{time.monotonic() - self._began:6.0f} s: {self._stream.sent} rounds sent, '
             f'{counts.get("answered", 0)} answered, '
             f'{counts.get("dropped", 0)} dropped; {memory:.1f} MiB, {threads} threads, {files} '
@@ -245,11 +246,11 @@ def run(
     hold_s: tuple[float, float] = (1.0, 6.0),
     rest_s: tuple[float, float] = (1.0, 4.0),
     seed: int = 0,
-    tell: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> Result:
     """Soak a node in this process's ROS domain; arguments as ``Soak`` has them."""
     rclpy.init()
     try:
-        return Soak(seconds, faults, hold_s, rest_s, seed, tell).run()
+        return Soak(seconds, faults, hold_s, rest_s, seed, report).run()
     finally:
         rclpy.shutdown()

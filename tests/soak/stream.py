@@ -1,5 +1,5 @@
-"""Six cameras at 12 Hz with calibration, tf and ego poses, as sound or as broken as a condition
-says."""
+"""Publishes six cameras at 12 Hz with CameraInfo, tf and ego poses, with the faults of a
+condition."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tf2_msgs.msg import TFMessage
 
 CAMERAS = ('front_left', 'front', 'front_right', 'back_left', 'back', 'back_right')
 SIZE = (160, 96)
-"""Width and height of the pictures."""
+"""Width and height of the images."""
 RATE_HZ = 12.0
 EXPOSURE_STEP_S = 0.006
 """From one camera's exposure to the next one's."""
@@ -32,7 +32,7 @@ SPEED = 5.0
 
 
 def jpeg(seed: int = 0, size: tuple[int, int] = SIZE) -> bytes:
-    """Return a picture of colored blocks, ``size`` is (width, height)."""
+    """Return a image of colored blocks, ``size`` is (width, height)."""
     coarse = np.random.default_rng(seed).integers(
         0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8
     )
@@ -41,14 +41,11 @@ def jpeg(seed: int = 0, size: tuple[int, int] = SIZE) -> bytes:
     return buffer.getvalue()
 
 
-def with_claimed_size(picture: bytes, width: int, height: int) -> bytes:
+def with_claimed_size(image: bytes, width: int, height: int) -> bytes:
     """Return a baseline JPEG whose header claims another size than its content has."""
-    place = picture.index(b'\xff\xc0') + 5
+    place = image.index(b'\xff\xc0') + 5
     return (
-        picture[:place]
-        + height.to_bytes(2, 'big')
-        + width.to_bytes(2, 'big')
-        + picture[place + 4 :]
+        image[:place] + height.to_bytes(2, 'big') + width.to_bytes(2, 'big') + image[place + 4 :]
     )
 
 
@@ -58,7 +55,7 @@ class Condition:
 
     Attributes:
         silent: cameras that send nothing.
-        pictures: bytes that a camera sends in place of its JPEG.
+        images: bytes that a camera sends in place of its JPEG.
         shift_s: how far a camera's stamps are off, seconds.
         unstamped: cameras whose stamps are zero.
         all_shift_s: how far all stamps are off, those of tf too, seconds.
@@ -72,7 +69,7 @@ class Condition:
     """
 
     silent: frozenset[str] = frozenset()
-    pictures: dict[str, bytes] = field(default_factory=dict)
+    images: dict[str, bytes] = field(default_factory=dict)
     shift_s: dict[str, float] = field(default_factory=dict)
     unstamped: frozenset[str] = frozenset()
     all_shift_s: float = 0.0
@@ -99,7 +96,7 @@ class Stream:
         self.condition = Condition()
         self.rounds: deque[tuple[float, float]] = deque(maxlen=600)
         self.sent = 0
-        self._node, self._pictures = (
+        self._node, self._images = (
             node,
             {camera: jpeg(seed) for seed, camera in enumerate(CAMERAS)},
         )
@@ -148,7 +145,7 @@ class Stream:
     def _send_camera(self, condition: Condition, camera: str, stamp_s: float) -> None:
         image = CompressedImage(
             format='jpeg',
-            data=array.array('B', condition.pictures.get(camera, self._pictures[camera])),
+            data=array.array('B', condition.images.get(camera, self._images[camera])),
         )
         image.header.frame_id = camera
         image.header.stamp = Time() if camera in condition.unstamped else _time(stamp_s)

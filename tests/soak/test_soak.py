@@ -16,7 +16,7 @@ def test_the_node_recovers_from_every_fault_in_random_order(domain_id: int) -> N
         hold_s=(0.3, 1.2),
         rest_s=(0.2, 0.5),
         seed=1,
-        tell=lambda line: None,
+        report=lambda line: None,
     )
     assert result.failures == []
     assert [len(outcome.worst) for outcome in result.outcomes.values()] == [2] * KINDS

@@ -24,11 +24,11 @@ CAMERAS = 2
 
 
 class InterruptedRunError(Exception):
-    """Stands for whatever ends a run in its middle."""
+    """Raised to interrupt a run at a chosen sample."""
 
 
 class Noise:
-    """Samples of noise: one half fixed for each place, the other half drawn as augmentation is.
+    """Samples of noise: boxes and depth depend on the position, images on the random generator.
 
     Args:
         count: number of samples.

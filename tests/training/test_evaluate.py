@@ -153,7 +153,7 @@ def test_a_split_without_annotations_gets_results_but_no_scores(
     assert 'has no annotations' in text and len(results_in(tmp_path / 'out')) == 2
 
 
-def refusal(checkpoint: Path, root: Path, *arguments: str) -> str:
+def error_message(checkpoint: Path, root: Path, *arguments: str) -> str:
     data = [
         '--data.root',
         str(root),
@@ -180,19 +180,21 @@ def test_invalid_evaluation_arguments_are_rejected_with_one_message(
     tmp_path: Path, root: Path, checkpoint: Path
 ) -> None:
     (foreign := tmp_path / 'foreign.safetensors').write_bytes(b'no weights')
-    assert 'truncated or not safetensors' in refusal(foreign, root, '--data.split', SPLIT)
+    assert 'truncated or not safetensors' in error_message(foreign, root, '--data.split', SPLIT)
     torch.save({'state_dict': {'model.weight': torch.ones(1)}}, tmp_path / 'last.ckpt')
-    assert 'training/export_weights.py exports the weights' in refusal(
+    assert 'training/export_weights.py exports the weights' in error_message(
         tmp_path / 'last.ckpt', root, '--data.split', SPLIT
     )
-    assert 'no such checkpoint file' in refusal(
+    assert 'no such checkpoint file' in error_message(
         tmp_path / 'absent.safetensors', root, '--data.split', SPLIT
     )
-    assert "split 'nonsense' is not known" in refusal(checkpoint, root, '--data.split', 'nonsense')
-    assert "split 'val' needs 150 scenes" in refusal(checkpoint, root)
-    assert 'has no folder' in refusal(checkpoint, tmp_path, '--data.split', SPLIT)
-    assert "there is no device 'abacus': choose auto, or some of cpu" in refusal(
-        checkpoint, root, '--data.split', SPLIT, '--device', 'abacus'
+    assert "split 'unknown' is not known" in error_message(
+        checkpoint, root, '--data.split', 'unknown'
+    )
+    assert "split 'val' needs 150 scenes" in error_message(checkpoint, root)
+    assert 'has no folder' in error_message(checkpoint, tmp_path, '--data.split', SPLIT)
+    assert "there is no device 'tpu': choose auto, or some of cpu" in error_message(
+        checkpoint, root, '--data.split', SPLIT, '--device', 'tpu'
     )
 
 
@@ -201,13 +203,13 @@ def test_an_unreadable_image_is_reported_by_name_and_ends_all_processes(
 ) -> None:
     copy = tmp_path / 'dataset'
     shutil.copytree(root, copy, symlinks=True)
-    picture = next(copy.glob('samples/CAM_BACK/*'))
-    picture.unlink()
-    picture.write_bytes(b'no picture')
-    message = refusal(
+    image_path = next(copy.glob('samples/CAM_BACK/*'))
+    image_path.unlink()
+    image_path.write_bytes(b'not an image')
+    message = error_message(
         checkpoint, copy, '--data.split', SPLIT, '--device', 'cpu,cpu', '--data.workers', '0'
     )
-    assert f'{picture} cannot be read as an image' in message
+    assert f'{image_path} cannot be read as an image' in message
 
 
 def test_published_scores_are_printed_only_for_official_networks_on_nuscenes_val() -> None:

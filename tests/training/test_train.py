@@ -130,7 +130,7 @@ def test_a_missing_package_of_a_logger_is_reported_by_name(tmp_path: Path, name:
 
 
 class Interrupt(Callback):
-    """Sends Ctrl-C before the end of a step, as often as told."""
+    """Sends Ctrl-C before the end of a step, a given number of times."""
 
     def __init__(self, step: int, times: int = 1) -> None:
         self._step, self._times = step, times

@@ -41,9 +41,7 @@ class LaunchCommand(CommandExtension):
         )
 
     def main(self, *, parser: argparse.ArgumentParser, args: argparse.Namespace) -> int | str:
-        """Run or describe the launch file; returns the launch's return code, or a sentence that
-        says what was wrong.
-        """
+        """Run or describe the launch file; return its return code or an error message."""
         try:
             path, assignments = locate(args.source, args.rest)
             arguments = parse_assignments(assignments)

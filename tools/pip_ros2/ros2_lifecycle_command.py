@@ -22,7 +22,7 @@ RESPONSE_S = 300.0
 
 
 class LifecycleError(Exception):
-    """A node did not do what was asked; the message says what happened."""
+    """A request to a node failed; the message gives the reason."""
 
 
 class LifecycleCommand(CommandExtension):

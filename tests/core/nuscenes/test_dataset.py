@@ -108,8 +108,9 @@ def test_frames_of_one_camera_share_an_image_transform_and_cameras_do_not(root):
 
 
 def test_matrices_boxes_and_depth_of_an_augmented_sample_are_consistent(root):
-    """Taken back through the drawn matrices, boxes and lidar points lie where the plain sample has
-    them."""
+    """Transformed back with the random matrices, boxes and lidar points equal those of the sample
+    without augmentation.
+    """
     plain, drawn = dataset(root)[1], dataset(root).sample(1, np.random.default_rng(1))
     back = drawn.boxes[:, :3] @ torch.linalg.inv(drawn.matrices.bev_aug[:3, :3]).T
     assert torch.allclose(back, plain.boxes[:, :3], atol=1e-4)

@@ -40,21 +40,19 @@ def test_a_crop_shifted_by_a_pixel_differs_clearly(transform):
 
 def test_a_lossless_image_at_full_size_is_the_same_either_way(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / 'picture.png')
+    Image.fromarray(pixels).save(tmp_path / 'image.png')
     transform = ImageTransform(1.0, 10, 20, 100, 60, flip=True)
     assert np.array_equal(
-        read_crop_fast(tmp_path / 'picture.png', transform), pixels[20:80, 10:110][:, ::-1]
+        read_crop_fast(tmp_path / 'image.png', transform), pixels[20:80, 10:110][:, ::-1]
     )
 
 
 @pytest.mark.parametrize('read', [read_image, lambda path: read_crop_fast(path, TRANSFORMS[0])])
 @pytest.mark.parametrize('size', [0, 50_000])
 def test_a_truncated_image_is_reported_by_name(tmp_path, read, size):
-    path = tmp_path / 'picture.jpg'
+    path = tmp_path / 'image.jpg'
     path.write_bytes(image().read_bytes()[:size])
-    with pytest.raises(
-        OSError, match=r'picture\.jpg cannot be read as an image .*unpack it again'
-    ):
+    with pytest.raises(OSError, match=r'image\.jpg cannot be read as an image .*unpack it again'):
         read(path)
 
 

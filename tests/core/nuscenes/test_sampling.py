@@ -8,7 +8,7 @@ from tests.reference import golden
 FRAMES = [
     np.array([j for j in range(10) if (7 * i + 3 * j) % (j + 2) == 0 or i == j]) for i in range(60)
 ]
-"""The made frames of the official draw."""
+"""Frames of the official sampling test."""
 
 
 def test_class_balanced_sampling_equals_the_official_code():

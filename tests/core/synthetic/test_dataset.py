@@ -1,5 +1,4 @@
-"""Drawn drives as a nuScenes-format dataset: the devkit and our own readers must find one
-consistent world in it."""
+"""A synthetic dataset in nuScenes format is consistent for the devkit and for our own readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small drawn dataset and bags of it."""
+"""A small synthetic dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bags of nuScenes as other converters lay them out, made of the drawn dataset."""
+"""Bags with the topic layouts of other nuScenes converters, made from the synthetic dataset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bevdepth_ros.bags.scene_bag import Target, write_bag
 from bevdepth_ros.bags.writer import BagWriter
 
 HALF_WAY = 3
-"""The third round of images after a key frame is half-way to the next one."""
+"""The third image set after a key frame is half-way to the next key frame."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Drive:
     dataroot: Path
 
     def shots(self, key_frame: int, sweep: int = 0) -> list[Shot]:
-        """Return the six images of a key frame, or of the round ``sweep`` images after it."""
+        """Return the six images of a key frame, or of the image set ``sweep`` cycles after it."""
         streams = {stream.channel: stream for stream in self.recording.streams}
         return [self._shot(streams[camera], key_frame, sweep) for camera in CAMERAS]
 
@@ -82,8 +82,8 @@ class Drive:
         ]
         index = keys[key_frame] + sweep
         path, stamp_ns = self.dataroot / stream.filenames[index], int(stream.stamps_ns[index])
-        with PillowImage.open(path) as picture:
-            pixels = np.asarray(picture.convert('RGB'))
+        with PillowImage.open(path) as image_file:
+            pixels = np.asarray(image_file.convert('RGB'))
         return Shot(
             stream.channel,
             stamp_ns,
@@ -103,7 +103,7 @@ class Layout:
         write: writes the first half second of a drive to a path.
         mount_frame: pattern of the camera frames where the bag does not say where they are; empty
             where it does.
-        exact: whether every image has the ego pose of its own time, so that fused answers are
+        exact: whether every image has the ego pose of its own time, so that fused results are
             exact, too.
     """
 

@@ -1,4 +1,4 @@
-"""What the tables of a dataset say of one scene, read without the code under test."""
+"""Rows of the dataset tables for one scene, read without the code under test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bag becomes the dataset that it was made of, and what is missing is named."""
+"""The converter restores the dataset that a bag was made from, and reports missing input."""
 
 from __future__ import annotations
 

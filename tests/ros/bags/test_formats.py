@@ -1,4 +1,4 @@
-"""Every form in which rosbag2 stores messages is read, and nothing else reaches a publisher."""
+"""All storage formats of rosbag2 are read, and only valid messages reach a publisher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bags that are made to hang or crash a reader: each is rejected or read with bounded work."""
+"""Malicious bags that try to hang or crash the reader are rejected or read with bounded work."""
 
 from __future__ import annotations
 

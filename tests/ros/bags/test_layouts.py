@@ -1,4 +1,4 @@
-"""The real node on bags in the layouts of the field, with the camera presets as they ship."""
+"""Runs the node on bags with common topic layouts, each with the camera preset for it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.ros.graph import Graph, wait_until
 
 COLUMNS = ('x', 'y', 'z', 'length', 'width', 'height', 'yaw', 'score', 'label')
 HALF_SECOND = 0.62
-"""Of a bag: two key frames, and the ego pose after the second."""
+"""Length of a bag: two key frames, and the ego pose after the second."""
 
 
 @pytest.fixture(scope='module')
@@ -42,7 +42,9 @@ def drive(recording: SceneRecording, dataroot: Path) -> Drive:
 
 @pytest.fixture(scope='module')
 def expected(drive: Drive, small_checkpoint: Path) -> tuple[Detections3D, Detections3D]:
-    """Return what is in the first two key frames, the first one remembered for the second."""
+    """Return the detections of the first two key frames; the first is the past frame of the
+    second.
+    """
     detector = Detector.from_checkpoint(small_checkpoint, 'cpu')
     first, second = detector(drive.frame(drive.shots(0))), detector(drive.frame(drive.shots(1)))
     assert (first.past_stamp_ns, second.past_stamp_ns) == (None, first.stamp_ns)

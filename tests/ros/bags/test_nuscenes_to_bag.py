@@ -1,5 +1,4 @@
-"""Dataset to bag and back: what ROS reads from the bag is what the tables and files of the dataset
-say."""
+"""Messages that ROS reads from a converted bag equal the tables and files of the dataset."""
 
 from __future__ import annotations
 
@@ -258,9 +257,9 @@ def test_raw_images_are_the_decoded_files(
                 3 * 160,
                 row['timestamp'] * 1000,
             )
-            with PillowImage.open(dataroot / row['filename']) as picture:
+            with PillowImage.open(dataroot / row['filename']) as image_file:
                 np.testing.assert_array_equal(
-                    np.frombuffer(image.data, np.uint8).reshape(90, 160, 3), np.asarray(picture)
+                    np.frombuffer(image.data, np.uint8).reshape(90, 160, 3), np.asarray(image_file)
                 )
 
 

@@ -1,4 +1,4 @@
-"""Whole and damaged recordings: what is whole is read, in order, and each damage is told."""
+"""Readable messages of valid and damaged recordings are read in order, and damage is reported."""
 
 from __future__ import annotations
 

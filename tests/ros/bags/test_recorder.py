@@ -1,4 +1,4 @@
-"""A recording of what the detector publishes that cannot be finished."""
+"""Recordings of the detector that cannot be completed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bags written without ROS must be what ROS itself would have written."""
+"""Bags written without ROS equal those that ROS would write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which launch arguments are valid, and what the messages say about the others."""
+"""Valid launch arguments, and the error messages for invalid ones."""
 
 from __future__ import annotations
 

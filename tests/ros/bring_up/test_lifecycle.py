@@ -1,4 +1,5 @@
-"""Bring-up of a node that is slow, gone, one of several, or whose messages are lost."""
+"""Bring-up of a node that is slow, has exited, has a duplicate name, or whose messages are
+lost."""
 
 from __future__ import annotations
 

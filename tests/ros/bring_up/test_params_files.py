@@ -1,4 +1,4 @@
-"""What is wrong with a parameter file, in words that name the remedy."""
+"""Errors in parameter files are reported with their remedy."""
 
 from __future__ import annotations
 

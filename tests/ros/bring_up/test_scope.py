@@ -1,4 +1,4 @@
-"""Names and parameters of a detector in the scope of a launch file, as its process has them."""
+"""Names and parameters of a detector in the scope of a launch file equal those in its process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Detections as message objects: what the serialized message must hold, and what tests read."""
+"""Detections as message objects, to compare with the serialized message and to read in tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network's depth on a topic: published when it is asked for, and only then."""
+"""~/depth_points is published only if publish_depth_points is set."""
 
 from __future__ import annotations
 

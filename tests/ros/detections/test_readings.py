@@ -1,4 +1,4 @@
-"""What was published is what is read back."""
+"""Published messages are converted back to the same detections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the node's monitor logs and reports."""
+"""Helpers for tests of the node's monitor."""
 
 from __future__ import annotations
 

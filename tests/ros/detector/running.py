@@ -1,4 +1,5 @@
-"""The node under test in this process, with a rig before it and ears behind it."""
+"""The node under test, a simulated rig that publishes its input, and subscribers to its
+outputs."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = (
 
 
 class Detector:
-    """The node under test with a rig in front of it and ears behind it."""
+    """The node under test with a simulated rig and subscribers to its outputs."""
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class Detector:
         self.diagnostics: Diagnostics = graph.diagnostics()
 
     def change(self, transition_id: int) -> bool:
-        """Ask for a transition; return True if it succeeded."""
+        """Request a transition; return True if it succeeded."""
         request = ChangeState.Request(transition=Transition(id=transition_id))
         return self._call(ChangeState, 'change_state', request).success
 
@@ -78,7 +79,7 @@ class Detector:
         return result.reason
 
     def start(self) -> None:
-        """Configure, activate and wait until the rig and the ears are connected."""
+        """Configure, activate and wait until all publishers and subscribers are connected."""
         assert self.change(CONFIGURE)
         assert self.change(ACTIVATE)
         self.rig.wait_for_detector()
@@ -87,7 +88,7 @@ class Detector:
             wait_until(lambda name=name: count(f'/bevdepth_detector/{name}') == 1, name)
 
     def answers(self, count: int) -> None:
-        """Wait until ``count`` sets were answered on all topics."""
+        """Wait until all topics have results of ``count`` image sets."""
         for messages in (self.detections, self.objects, self.markers):
             wait_until(lambda messages=messages: len(messages) >= count, f'answer {count}')
 

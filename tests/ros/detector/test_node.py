@@ -1,5 +1,4 @@
-"""What the running node answers, seen from outside: through its topics, services and
-parameters."""
+"""Results of the running node, received through its topics."""
 
 from __future__ import annotations
 
@@ -67,7 +66,7 @@ def test_without_ego_poses_boxes_are_published_without_velocities(detector):
     assert np.isnan(node.velocities()).all()
     wait_until(
         lambda: node.diagnostics.reports('tf', 'without ego motion there are no velocities'),
-        'the sentence',
+        'the report',
     )
     words = 'off: tf has no map <- base_link'
     wait_until(
@@ -111,7 +110,7 @@ def test_a_broken_image_only_removes_its_camera_from_one_frame(detector):
         lambda: node.diagnostics.reports(
             'cameras', 'image of right on /right/image is a broken JPEG'
         ),
-        'the sentence',
+        'the report',
     )
     node.answers(1)
     assert stamp_ns(node.detections[0]) == node.rig.stamps_ns(0.0)[0]

@@ -98,7 +98,7 @@ def test_objects_are_published_in_the_map_or_not_at_all_without_its_transform(fi
     assert filtering.set('output_frame', 'utm') == ''
     filtering.rig.send_all(2.1)
     words = 'so nothing can be published in utm: publish it, or set output_frame to base_link'
-    wait_until(lambda: filtering.diagnostics.reports('tf', words), 'the sentence')
+    wait_until(lambda: filtering.diagnostics.reports('tf', words), 'the report')
     assert filtering.diagnostics.values('sets')['dropped_no_output_frame'] == '1'
     assert filtering.set('output_frame', '') == ''
     send(filtering, 2.2)

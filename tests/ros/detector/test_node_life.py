@@ -1,4 +1,4 @@
-"""The life of the running node: transitions, weights and parameters."""
+"""Transitions, weights and parameters of the running node."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def test_configure_fails_with_a_message_for_an_invalid_checkpoint_and_succeeds_w
         lambda: node.diagnostics.reports(
             'node', 'configure failed: /nowhere/weights.pth: no such checkpoint file'
         ),
-        'the sentence',
+        'the report',
     )
     assert node.set('checkpoint', str(broken)) == ''
     assert not node.change(CONFIGURE)
     wait_until(
         lambda: node.diagnostics.reports('node', f'configure failed: {broken}'),
-        'the other sentence',
+        'the other report',
     )
     assert node.set('checkpoint', str(tiny_checkpoint)) == ''
     node.start()
@@ -89,7 +89,7 @@ def test_configure_fails_with_the_remedy_for_an_empty_checkpoint_and_an_absent_d
         lambda: node.diagnostics.reports(
             'node', 'configure failed: device cuda:99 is not available'
         ),
-        'the sentence',
+        'the report',
     )
 
 
@@ -151,7 +151,7 @@ def test_a_node_whose_device_failed_can_be_configured_again(
     node.start()
     node.node._on_device_failure('cpu failed twice')
     wait_until(lambda: node.state() == State.PRIMARY_STATE_UNCONFIGURED, 'the end')
-    wait_until(lambda: node.diagnostics.reports('node', 'cpu failed twice'), 'the sentence')
+    wait_until(lambda: node.diagnostics.reports('node', 'cpu failed twice'), 'the report')
     node.start()
     wait_until(lambda: node.diagnostics.is_ok('node'), 'recovery')
     node.rig.send_all(0.0)

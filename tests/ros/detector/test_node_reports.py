@@ -1,4 +1,4 @@
-"""What the running node says is wrong, and what it tells about itself."""
+"""Problems and values that the running node reports in /diagnostics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_during_startup_nothing_is_published_until_all_cameras_have_camera_info(
         lambda: node.diagnostics.reports(
             'sets', 'camera right has no CameraInfo: no message was received on /right/camera_info'
         ),
-        'the sentence',
+        'the report',
     )
     wait_until(
         lambda: node.diagnostics.values('sets')['dropped_no_camera_info'] == '1', 'the count'
@@ -49,7 +49,7 @@ def test_during_startup_nothing_is_published_until_all_cameras_have_extrinsics(
         lambda: node.diagnostics.reports(
             'tf', 'tf has no base_link <- right: it does not know right, only base_link, left'
         ),
-        'the sentence',
+        'the report',
     )
     wait_until(
         lambda: node.diagnostics.values('sets')['dropped_no_extrinsics'] == '1', 'the count'
@@ -71,7 +71,7 @@ def test_an_image_whose_size_differs_from_its_calibration_is_rejected(detector):
         lambda: node.diagnostics.reports(
             'cameras', 'camera left is 352x200, but its calibration is for 704x400'
         ),
-        'the sentence',
+        'the report',
     )
 
 
@@ -83,7 +83,7 @@ def test_a_camera_that_never_publishes_is_reported_by_name(detector):
         node.rig.send_images(0.0, cameras=('left',))
         return node.diagnostics.reports('cameras', 'no image of right on /right/image for')
 
-    wait_until(left_only, 'the sentence')
+    wait_until(left_only, 'the report')
     assert 'left' not in node.diagnostics.status('cameras').message
 
 
@@ -157,7 +157,7 @@ def test_the_report_of_a_silent_camera_says_that_its_topic_has_no_publisher(
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)
     words = 'the topic has no publisher; start the camera or set image_topics'
-    wait_until(lambda: node.diagnostics.reports('cameras', words), 'the sentence')
+    wait_until(lambda: node.diagnostics.reports('cameras', words), 'the report')
 
 
 def test_the_report_of_a_silent_camera_says_that_its_topic_has_another_type(
@@ -170,7 +170,7 @@ def test_the_report_of_a_silent_camera_says_that_its_topic_has_another_type(
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)
     words = 'it is published as Image, not CompressedImage; set image_transport'
-    wait_until(lambda: node.diagnostics.reports('cameras', words), 'the sentence')
+    wait_until(lambda: node.diagnostics.reports('cameras', words), 'the report')
     other.destroy_node()
     rclpy.shutdown(context=another_process)
 
@@ -185,7 +185,7 @@ def test_a_publisher_with_incompatible_quality_of_service_is_reported(graph: Gra
             'cameras',
             'the publisher of /left/image is best effort, so its images are not received',
         ),
-        'the sentence',
+        'the report',
     )
 
 
@@ -202,7 +202,7 @@ def test_a_camera_whose_stamps_never_match_is_excluded_and_reported_with_its_off
         node.rig.send_images(time_s + 0.2, cameras=('c',))
         return node.diagnostics.reports('cameras', 'c is excluded: its stamps are +0.')
 
-    wait_until(c_is_late, 'the sentence')
+    wait_until(c_is_late, 'the report')
 
 
 def test_images_without_a_stamp_are_reported(detector):
@@ -211,7 +211,7 @@ def test_images_without_a_stamp_are_reported(detector):
     node.rig.send_images(0.0, stamp_ns=0)
     wait_until(
         lambda: node.diagnostics.reports('cameras', 'images on /left/image have no time stamp'),
-        'the sentence',
+        'the report',
     )
 
 
@@ -220,7 +220,7 @@ def test_simulated_time_without_a_clock_is_reported(detector):
     node.start()
     wait_until(
         lambda: node.diagnostics.reports('node', 'no message was received on /clock'),
-        'the sentence',
+        'the report',
     )
 
 

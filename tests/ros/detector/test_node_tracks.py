@@ -1,4 +1,4 @@
-"""Tracks of the running node, seen from outside.
+"""Tracks that the running node publishes.
 
 Each time is a trigger cycle; the random network detects the same boxes in every one of them, so
 that all objects move with the vehicle.

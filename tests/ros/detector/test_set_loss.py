@@ -7,7 +7,7 @@ from bevdepth_ros.detector.set_loss import Loss, SetLoss
 
 
 class Windows:
-    """Looks at the counts of two cameras in simulated time."""
+    """Checks the counts of two cameras in simulated time."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s, self.loss = 100.0, SetLoss()

@@ -25,8 +25,9 @@ LOST = RuntimeError('CUDA error: an illegal memory access was encountered')
 
 
 class FailingDetector:
-    """Stands in for a detector whose GPU fails: raises ``errors`` one after the other, then
-    answers."""
+    """Replaces the detector by one whose GPU fails: raises ``errors`` one after the other, then
+    returns detections.
+    """
 
     config, device = ModelConfig(), torch.device('cpu')
 
@@ -49,8 +50,9 @@ class FailingDetector:
 
 
 class OneFrame:
-    """Stands in for the builder of frames: every set is the same frame, with poses that ``speed``
-    moves on."""
+    """Replaces the frame builder: every set gives the same frame, with poses that move with
+    ``speed``.
+    """
 
     def __init__(self, speed_m_s: float = 0.0):
         self.speed_m_s = speed_m_s
@@ -75,7 +77,7 @@ class OneFrame:
 
 
 class Bench:
-    """A worker and what it reports."""
+    """A worker, and records of its results and reports."""
 
     def __init__(self, detector: FailingDetector, builder: OneFrame | None = None):
         self.log, self.answers, self.failures = Log(), [], []
@@ -154,14 +156,14 @@ def test_a_device_that_hangs_is_reported_until_it_continues(monkeypatch: pytest.
     bench.worker.put(ImageSet((0,), (None,), np.array([10**9], np.int64), time.monotonic()))
     words = 'cpu has worked on an image set for 0 s: it hangs'
 
-    def is_said() -> bool:
+    def is_reported() -> bool:
         bench.worker.check()
         return statuses(bench.monitor)['/node: sets'].message.startswith(words)
 
-    wait_until(is_said, 'the sentence')
+    wait_until(is_reported, 'the report')
     goes_on.set()
     wait_until(lambda: bench.answers, 'the answer')
-    wait_until(lambda: not is_said(), 'recovery')
+    wait_until(lambda: not is_reported(), 'recovery')
     bench.worker.stop(discard=False)
 
 

@@ -1,4 +1,4 @@
-"""A short drawn drive as a bag, with the true boxes as recorded detections."""
+"""A bag of a short synthetic drive, with the ground-truth boxes as recorded detections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bevdepth_ros.detections.messages import objects_cloud
 SIZE = (320, 180)
 OBJECTS_TOPIC = '/bevdepth_detector/objects'
 ANSWER_NS = 80_000_000
-"""How long after the exposure an answer was recorded."""
+"""Time from the exposure to the recording of the result."""
 
 
 def draw(seconds: float, size: tuple[int, int] = SIZE) -> list[Snapshot]:
@@ -42,8 +42,9 @@ def detections(snapshot: Snapshot) -> Detections3D:
 def record(
     snapshots: list[Snapshot], folder: Path, size: tuple[int, int] = SIZE
 ) -> tuple[Path, Path]:
-    """Write a drive to ``folder`` twice and return the bag as cameras give it, and the same with
-    recorded detections."""
+    """Write a drive to ``folder`` twice; return the bag with camera data only, and the one that
+    also has recorded detections.
+    """
     plain, answered = folder / 'plain', folder / 'answered'
     write_bag(snapshots, plain, size)
     answers = [

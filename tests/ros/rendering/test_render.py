@@ -1,4 +1,4 @@
-"""Recordings as films and pictures."""
+"""Rendering of recordings to videos and images."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def run(bag: Path, out: Path, *arguments: str) -> int:
     )
 
 
-def pixels_of(name: str, picture: np.ndarray) -> int:
-    return int((np.abs(picture.astype(int) - class_color(name)).max(axis=-1) < 12).sum())
+def pixels_of(name: str, image: np.ndarray) -> int:
+    return int((np.abs(image.astype(int) - class_color(name)).max(axis=-1) < 12).sum())
 
 
 def test_a_video_shows_every_recorded_result_at_its_time(bags, drive, tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_with_a_checkpoint_rendering_computes_boxes_and_depth(
         '0',
         '--depth',
     )
-    assert run(bags[0], tmp_path / 'pictures', *arguments) == 2
+    assert run(bags[0], tmp_path / 'images', *arguments) == 2
     first, second = (
-        np.asarray(Image.open(tmp_path / 'pictures' / f'0000{number}.png')) for number in (0, 1)
+        np.asarray(Image.open(tmp_path / 'images' / f'0000{number}.png')) for number in (0, 1)
     )
     assert first.shape == second.shape
     assert np.abs(first.astype(int) - second).mean() > 1

@@ -1,4 +1,4 @@
-"""What the pictures are made of: messages of a rig, heard through DDS and put together."""
+"""Scenes that are combined from the messages of a simulated rig, received through DDS."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ K = np.array([(0.8 * SIZE[1], 0, SIZE[1] / 2), (0, 0.8 * SIZE[1], SIZE[0] / 2), 
 LENS = np.array([-0.3, 0.1, 0.0, 0.0, 0.0])
 
 
-class Ears:
-    """A store that listens to a rig."""
+class StoreSetup:
+    """A scene store that receives the messages of a simulated rig."""
 
     def __init__(self, graph: Graph, panel_width: int, **settings):
         self.transforms = Transforms(graph.node, 10.0, lambda kind, sentence: None)
@@ -44,7 +44,7 @@ class Ears:
         self.rig.wait_for_detector()
 
     def scene(self, time_s: float) -> Scene:
-        """Return the scene of a round once both images of it were heard."""
+        """Return the scene of a trigger cycle once both images of it were received."""
         stamp_ns = self.rig.mean_stamp_ns(time_s)
 
         def whole() -> bool:
@@ -56,94 +56,96 @@ class Ears:
 
 
 @pytest.fixture
-def hear(graph: Graph) -> Iterator:
-    made: list[Ears] = []
+def make_setup(graph: Graph) -> Iterator:
+    made: list[StoreSetup] = []
 
-    def make(panel_width: int = SIZE[1], **settings) -> Ears:
-        made.append(Ears(graph, panel_width, **settings))
+    def make(panel_width: int = SIZE[1], **settings) -> StoreSetup:
+        made.append(StoreSetup(graph, panel_width, **settings))
         return made[-1]
 
     yield make
-    for ears in made:
-        ears.transforms.close()
+    for setup in made:
+        setup.transforms.close()
 
 
-def test_after_a_bag_restarts_poses_that_precede_its_images_are_used(hear):
-    ears = hear()
+def test_after_a_bag_restarts_poses_that_precede_its_images_are_used(make_setup):
+    setup = make_setup()
     for _ in range(3):
         for time_s in (0.0, 30.0):
-            ears.rig.send_extrinsics()
-            ears.rig.send_infos()
-            ears.rig.send_poses(time_s)
+            setup.rig.send_extrinsics()
+            setup.rig.send_infos()
+            setup.rig.send_poses(time_s)
             wait_until(
-                lambda time_s=time_s: ears.transforms.knows(
-                    'map', 'base_link', ears.rig.stamps_ns(time_s)[-1]
+                lambda time_s=time_s: setup.transforms.knows(
+                    'map', 'base_link', setup.rig.stamps_ns(time_s)[-1]
                 ),
                 'the poses',
             )
-            ears.rig.send_images(time_s)
-            assert ears.scene(time_s).frame.world_from_ego is not None
+            setup.rig.send_images(time_s)
+            assert setup.scene(time_s).frame.world_from_ego is not None
 
 
-def test_a_late_image_does_not_begin_a_new_recording(hear):
-    ears = hear()
-    ears.rig.send_all(0.0)
-    ears.rig.send_all(0.2)
-    ears.scene(0.2)
-    ears.rig.send_images(0.1)
-    ears.rig.send_all(0.3)
-    ears.scene(0.3)
-    assert ears.store.scene(ears.rig.mean_stamp_ns(0.0)) is not None
+def test_a_late_image_does_not_begin_a_new_recording(make_setup):
+    setup = make_setup()
+    setup.rig.send_all(0.0)
+    setup.rig.send_all(0.2)
+    setup.scene(0.2)
+    setup.rig.send_images(0.1)
+    setup.rig.send_all(0.3)
+    setup.scene(0.3)
+    assert setup.store.scene(setup.rig.mean_stamp_ns(0.0)) is not None
 
 
-def test_objects_in_another_frame_are_moved_to_the_base_frame(hear):
-    ears = hear()
-    ears.rig.send_all(2.0)
-    stamp_ns = ears.rig.mean_stamp_ns(2.0)
+def test_objects_in_another_frame_are_moved_to_the_base_frame(make_setup):
+    setup = make_setup()
+    setup.rig.send_all(2.0)
+    stamp_ns = setup.rig.mean_stamp_ns(2.0)
     boxes = Boxes3D([[30.0, 3, 1]], [[4.0, 2, 1.5]], [0.3], [[1.0, 0]])
     found = Detections3D(boxes, [0.9], [0], NUSCENES_CLASSES, stamp_ns, stamp_ns)
-    ears.store.add_objects(objects_cloud(found, 'map'))
-    (center,) = ears.scene(2.0).detections.boxes.center
+    setup.store.add_objects(objects_cloud(found, 'map'))
+    (center,) = setup.scene(2.0).detections.boxes.center
     assert np.allclose(center, (30 - SPEED * 2.004, 3, 1), atol=1e-3)
 
 
-def test_objects_in_a_frame_that_tf_does_not_have_are_left_out(hear):
-    ears = hear()
-    ears.rig.send_all(2.0)
+def test_objects_in_a_frame_that_tf_does_not_have_are_left_out(make_setup):
+    setup = make_setup()
+    setup.rig.send_all(2.0)
     boxes = Boxes3D([[30.0, 3, 1]], [[4.0, 2, 1.5]], [0.3], [[1.0, 0]])
-    found = Detections3D(boxes, [0.9], [0], NUSCENES_CLASSES, ears.rig.mean_stamp_ns(2.0))
-    ears.store.add_objects(objects_cloud(found, 'utm'))
-    assert ears.scene(2.0).detections is None
+    found = Detections3D(boxes, [0.9], [0], NUSCENES_CLASSES, setup.rig.mean_stamp_ns(2.0))
+    setup.store.add_objects(objects_cloud(found, 'utm'))
+    assert setup.scene(2.0).detections is None
 
 
-def test_an_image_whose_header_claims_900_megapixels_is_not_decoded(hear):
-    ears = hear()
-    ears.rig.send_extrinsics()
-    ears.rig.send_infos()
-    ears.rig.send_images(0.0, data={'left': with_claimed_size(jpeg(), 30_000, 30_000)})
+def test_an_image_whose_header_claims_900_megapixels_is_not_decoded(make_setup):
+    setup = make_setup()
+    setup.rig.send_extrinsics()
+    setup.rig.send_infos()
+    setup.rig.send_images(0.0, data={'left': with_claimed_size(jpeg(), 30_000, 30_000)})
     wait_until(
-        lambda: all(ears.store._images.values()) and ears.store.scene(ears.rig.mean_stamp_ns(0.0)),
+        lambda: (
+            all(setup.store._images.values()) and setup.store.scene(setup.rig.mean_stamp_ns(0.0))
+        ),
         'a scene',
     )
-    assert ears.store.scene(ears.rig.mean_stamp_ns(0.0)).frame.rig.names == ('right',)
+    assert setup.store.scene(setup.rig.mean_stamp_ns(0.0)).frame.rig.names == ('right',)
 
 
 @pytest.mark.parametrize('panel_width', [SIZE[1], SIZE[1] // 2], ids=['full size', 'half size'])
 def test_distorted_images_are_undistorted_to_the_pinhole_model_that_projects_the_boxes(
-    hear, panel_width: int
+    make_setup, panel_width: int
 ):
-    ears = hear(panel_width, images_rectified=False)
+    setup = make_setup(panel_width, images_rectified=False)
     point = np.array([-2.0, 1.0, 5.0])
     spot = cv2.projectPoints(point[None], np.zeros(3), np.zeros(3), K, LENS)[0].ravel()
-    picture = np.zeros((*SIZE, 3), np.uint8)
-    cv2.circle(picture, tuple(np.rint(spot).astype(int).tolist()), 6, (255, 255, 255), -1)
-    ears.rig.send_extrinsics()
-    ears.rig.send_poses(0.0)
-    ears.rig.send_infos(distortion=LENS.tolist())
-    ears.rig.send_images(
-        0.0, data=dict.fromkeys(CAMERAS, cv2.imencode('.png', picture)[1].tobytes())
+    image = np.zeros((*SIZE, 3), np.uint8)
+    cv2.circle(image, tuple(np.rint(spot).astype(int).tolist()), 6, (255, 255, 255), -1)
+    setup.rig.send_extrinsics()
+    setup.rig.send_poses(0.0)
+    setup.rig.send_infos(distortion=LENS.tolist())
+    setup.rig.send_images(
+        0.0, data=dict.fromkeys(CAMERAS, cv2.imencode('.png', image)[1].tobytes())
     )
-    frame = ears.scene(0.0).frame
+    frame = setup.scene(0.0).frame
     bright = np.argwhere(frame.images[0][..., 0] > 128).mean(axis=0)[::-1]
     wanted = frame.rig.intrinsics[0] @ point
     assert np.linalg.norm(bright - wanted[:2] / wanted[2]) < 1.5

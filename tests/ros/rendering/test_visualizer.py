@@ -1,4 +1,4 @@
-"""The visualizer's picture, and the topics of the RViz and Foxglove layouts."""
+"""The rendered image of the visualizer, and the topics of the RViz and Foxglove layouts."""
 
 from __future__ import annotations
 
@@ -59,19 +59,19 @@ def a_bus_ahead(stamp_ns: int) -> PointCloud2:
 
 
 def pixels_of_a_bus(message: CompressedImage) -> int:
-    picture = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    assert picture.shape[1] == 960
-    return int((np.abs(picture.astype(int) - BUS_COLOR).max(axis=-1) < 40).sum())
+    image = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert image.shape[1] == 960
+    return int((np.abs(image.astype(int) - BUS_COLOR).max(axis=-1) < 40).sum())
 
 
-def stamp_of(picture: CompressedImage) -> int:
-    return picture.header.stamp.sec * 10**9 + picture.header.stamp.nanosec
+def stamp_of(image: CompressedImage) -> int:
+    return image.header.stamp.sec * 10**9 + image.header.stamp.nanosec
 
 
 def test_camera_images_are_rendered_at_once_and_boxes_when_they_arrive(
     graph: Graph, visualizer: Visualizer
 ) -> None:
-    pictures = graph.collect(CompressedImage, f'/{NODE_NAME}/image/compressed')
+    images = graph.collect(CompressedImage, f'/{NODE_NAME}/image/compressed')
     rig = Rig(graph.node, CAMERAS)
     rig.wait_for_detector()
     objects = graph.node.create_publisher(PointCloud2, f'/{DETECTOR_NAME}/objects', 10)
@@ -83,8 +83,8 @@ def test_camera_images_are_rendered_at_once_and_boxes_when_they_arrive(
         'connections',
     )
     rig.send_all(0.0)
-    wait_until(lambda: pictures, 'a picture without detections')
-    without = pixels_of_a_bus(pictures[-1])
+    wait_until(lambda: images, 'an image without detections')
+    without = pixels_of_a_bus(images[-1])
     objects.publish(PointCloud2(height=1, width=1, point_step=3))
     rig.send_images(0.05, data={'left': b'no image'})
     rig.send_all(0.1)
@@ -92,14 +92,13 @@ def test_camera_images_are_rendered_at_once_and_boxes_when_they_arrive(
     objects.publish(a_bus_ahead(stamp_ns))
     wait_until(
         lambda: any(
-            pixels_of_a_bus(picture) > without + 200 and stamp_of(picture) == stamp_ns
-            for picture in pictures
+            pixels_of_a_bus(image) > without + 200 and stamp_of(image) == stamp_ns
+            for image in images
         ),
-        'a picture with the bus at the stamp of its images',
+        'an image with the bus at the stamp of its images',
     )
     assert (
-        SIZE[0]
-        < cv2.imdecode(np.frombuffer(pictures[-1].data, np.uint8), cv2.IMREAD_COLOR).shape[0]
+        SIZE[0] < cv2.imdecode(np.frombuffer(images[-1].data, np.uint8), cv2.IMREAD_COLOR).shape[0]
     )
 
 
@@ -127,7 +126,7 @@ def test_the_raw_output_is_the_same_image_without_loss(
 def test_boxes_received_before_their_images_are_rendered_with_them(
     graph: Graph, visualizer: Visualizer
 ) -> None:
-    pictures = graph.collect(CompressedImage, f'/{NODE_NAME}/image/compressed')
+    images = graph.collect(CompressedImage, f'/{NODE_NAME}/image/compressed')
     rig = Rig(graph.node, CAMERAS)
     rig.wait_for_detector()
     objects = graph.node.create_publisher(PointCloud2, f'/{DETECTOR_NAME}/objects', 10)
@@ -150,9 +149,9 @@ def test_boxes_received_before_their_images_are_rendered_with_them(
             CAMERAS, cv2.imencode('.jpg', np.zeros((*SIZE, 3), np.uint8))[1].tobytes()
         ),
     )
-    wait_until(lambda: pictures, 'a picture')
-    assert stamp_of(pictures[0]) == stamp_ns
-    assert pixels_of_a_bus(pictures[0]) > 200
+    wait_until(lambda: images, 'an image')
+    assert stamp_of(images[0]) == stamp_ns
+    assert pixels_of_a_bus(images[0]) > 200
 
 
 def test_every_topic_of_the_layouts_is_published(graph: Graph) -> None:

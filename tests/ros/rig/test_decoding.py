@@ -20,7 +20,7 @@ def jpegs() -> list:
 
 
 class SlowDecoder:
-    """Stands for a codec that takes long: the images of one message wait until ``finish``."""
+    """Simulates a slow codec: decoding of one message waits until ``finish``."""
 
     def __init__(self, slow_message) -> None:
         self._slow_message, self._may_finish = slow_message, threading.Event()

@@ -92,7 +92,7 @@ def test_a_frame_has_pixels_calibration_extrinsics_stamps_and_poses():
     assert np.allclose(frame.world_from_ego[:, 0, 3], (2.0, 2.01))
     assert np.array_equal(frame.stamps_ns, STAMPS_NS)
     assert frame.images[0].shape == (120, 160, 3)
-    assert (built.faults, built.refusal, built.no_poses, built.warnings) == ({}, None, None, {})
+    assert (built.faults, built.rejection, built.no_poses, built.warnings) == ({}, None, None, {})
 
 
 def test_camera_frames_override_the_frame_id_of_the_image():
@@ -145,20 +145,20 @@ def test_fewer_cameras_than_min_cameras_are_rejected_with_the_first_reason():
     setup = Setup((info(), None), min_cameras=2)
     built = setup.build()
     assert built.frame is None
-    assert built.refusal == (
+    assert built.rejection == (
         'no_camera_info',
         '1 of 2 cameras can be used (left), min_cameras is 2: nothing is published',
     )
     setup.settings = replace(setup.settings, min_cameras=1)
-    assert setup.build().refusal is None
+    assert setup.build().rejection is None
 
 
 def test_during_startup_a_set_waits_for_all_calibrations_but_not_for_an_image():
-    refusal = Setup((info(), None), is_over=False).build().refusal
-    assert refusal[0] == 'no_camera_info'
-    assert 'waiting for all cameras to start: camera right has no CameraInfo' in refusal[1]
+    rejection = Setup((info(), None), is_over=False).build().rejection
+    assert rejection[0] == 'no_camera_info'
+    assert 'waiting for all cameras to start: camera right has no CameraInfo' in rejection[1]
     messages = [compressed(b'noise'), compressed(encoded(smooth(), 'JPEG'))]
-    assert Setup(is_over=False).build(image_set(messages)).refusal is None
+    assert Setup(is_over=False).build(image_set(messages)).rejection is None
 
 
 def test_without_ego_motion_there_is_a_frame_and_the_reason():

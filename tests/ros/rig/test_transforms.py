@@ -36,7 +36,7 @@ def transform(
 
 
 class Tf:
-    """Publishes to a Transforms and waits until it was heard."""
+    """Publishes transforms to a ``Transforms`` and waits until they are received."""
 
     def __init__(self, graph: Graph):
         self.faults: list[tuple[str, str]] = []

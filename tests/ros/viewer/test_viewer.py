@@ -59,8 +59,9 @@ class Browser:
     """Reads what the server sends, as its page does."""
 
     def __init__(self, connection: ClientConnection):
-        """Say where the view is, as the page does first; the server counts browsers from then
-        on."""
+        """Send the camera pose first, as the page does; only then does the server count the
+        browser as connected.
+        """
         self._connection = connection
         self._waiting: deque[tuple[dict, list[bytes]]] = deque()
         connection.send(msgspec.msgpack.encode(CAMERA))
