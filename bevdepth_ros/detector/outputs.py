@@ -19,6 +19,7 @@ from bevdepth_core.config import ModelConfig
 from bevdepth_core.tracking import Tracks3D
 from bevdepth_core.types import Detections3D, Frame
 from bevdepth_core.uncertainty import BoxCovariance
+from bevdepth_ros.detections.autoware import autoware_messages
 from bevdepth_ros.detections.depth_messages import depth_cloud
 from bevdepth_ros.detections.messages import (
     header,
@@ -30,6 +31,7 @@ from bevdepth_ros.detections.messages import (
 from bevdepth_ros.detections.placement import Placement
 from bevdepth_ros.detections.rate_limit import RateLimit
 from bevdepth_ros.detections.serialized import pose_covariance, serialized_detection_array
+from bevdepth_ros.detector.autoware_publishers import AutowarePublishers
 from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.problems import ERROR
@@ -83,6 +85,7 @@ class Outputs:
         self._objects = self._publisher(PointCloud2, '~/objects')
         self._depth_points = self._publisher(PointCloud2, '~/depth_points')
         self._latency = self._publisher(DiagnosticArray, '~/latency')
+        self._autoware = AutowarePublishers(autoware_messages(), self._publisher)
         self._tracker = ResultTracker()
         self._rate_limit = RateLimit()
         self._last_stamp_ns: int | None = None
@@ -197,6 +200,7 @@ class Outputs:
                     detections, placement.frame_id, lifetime_s, tracks, placement.trails(trails)
                 )
             )
+        self._autoware.publish(detections, covariance, tracks, placement.frame_id)
 
     def _publish_latency(
         self, result: DetectionResult, settings: Settings, seconds: Mapping[str, float]

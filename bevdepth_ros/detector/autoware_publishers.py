@@ -1,0 +1,51 @@
+"""The topics for Autoware, where its messages are installed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from types import ModuleType
+
+from rclpy.lifecycle import LifecyclePublisher
+
+from bevdepth_core.tracking import Tracks3D
+from bevdepth_core.types import Detections3D
+from bevdepth_core.uncertainty import BoxCovariance
+from bevdepth_ros.detections.autoware import detected_objects, tracked_objects
+
+
+class AutowarePublishers:
+    """Publishes DetectedObjects and TrackedObjects to subscribers."""
+
+    def __init__(
+        self, msg: ModuleType | None, create: Callable[[type, str], LifecyclePublisher]
+    ) -> None:
+        """Create the publishers.
+
+        Args:
+            msg: module of Autoware's messages; None if they are not installed: there are no
+                publishers then.
+            create: creates a publisher of a message type on a topic.
+        """
+        self._msg = msg
+        self._namespace = uuid.uuid4()
+        if msg is not None:
+            self._detected = create(msg.DetectedObjects, '~/detected_objects')
+            self._tracked = create(msg.TrackedObjects, '~/tracked_objects')
+
+    def publish(
+        self,
+        detections: Detections3D,
+        covariance: BoxCovariance,
+        tracks: Tracks3D | None,
+        frame_id: str,
+    ) -> None:
+        """Publish the objects of one result, in ``frame_id``; ``tracks`` is None without
+        tracking.
+        """
+        if self._msg is None:
+            return
+        if self._detected.get_subscription_count():
+            self._detected.publish(detected_objects(self._msg, detections, covariance, frame_id))
+        if tracks is not None and self._tracked.get_subscription_count():
+            self._tracked.publish(tracked_objects(self._msg, tracks, self._namespace, frame_id))
