@@ -3,9 +3,10 @@
     python -m bevdepth_core.checkpoint convert IN OUT
     python -m bevdepth_core.checkpoint untrained PRESET OUT
 
-The first converts between the two; the suffix of OUT says which (``.safetensors`` is ours,
-``.pth`` or ``.ckpt`` official). The second writes random weights of a model preset: they have the
-right shapes and detect nothing. Nothing is ever unpickled but tensors and plain containers.
+The first command converts between the two layouts; the suffix of OUT selects the layout
+(``.safetensors``: ours, ``.pth`` or ``.ckpt``: official). The second command writes random weights
+of a model preset, which have the right shapes but detect no objects. Only tensors and plain
+containers are unpickled.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ FORMAT = 'bevdepth-1'
 
 _OFFICIAL_PREFIX = 'model.'
 _WRAPPERS = re.compile(r'(?:model\.|module\.)+')
-"""What Lightning and DistributedDataParallel put before the names of weights."""
+"""Prefixes that Lightning and DistributedDataParallel add to the names of weights."""
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 MAX_PICKLE_BYTES = 64 << 20
-"""A ``.pth`` with a larger pickled part, which only lists tensors, is rejected."""
+"""A ``.pth`` file with a larger pickled part, which only lists the tensors, is rejected."""
 
 
 class CheckpointError(ValueError):
@@ -60,11 +61,12 @@ def load_checkpoint(path: str | Path) -> BEVDepth:
 
     Args:
         path: our ``.safetensors``, or an official Lightning checkpoint, plain or averaged, or its
-            bare state dict; or the name of weights that ship with this package, such as ``small``.
+            bare state dict; or the name of bundled weights, such as ``small``.
 
     Raises:
-        CheckpointError: missing, truncated or foreign file, pickled objects other than tensors and
-            plain containers, missing, unexpected or misshapen weights.
+        CheckpointError: the file is missing, truncated, of another format, or contains pickled
+            objects other than tensors and plain containers; or weights are missing, unexpected or
+            of a wrong shape.
     """
     path = _located(path)
     load = _load_own if path.suffix == '.safetensors' else _load_official
@@ -277,8 +279,8 @@ def _require_plain_archive(path: Path) -> None:
 
 
 def _is_plain(value: object) -> bool:
-    """Return True if ``value`` is a dense tensor that stores all of its elements: an expanded one
-    would take any amount of memory when it is copied.
+    """Return True if ``value`` is a dense tensor that stores all of its elements: a copy of an
+    expanded tensor could need unlimited memory.
     """
     if (
         not isinstance(value, torch.Tensor)

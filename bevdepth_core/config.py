@@ -18,7 +18,7 @@ NUSCENES_CLASSES = (
     'car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle',
     'pedestrian', 'traffic_cone',
 )  # fmt: skip
-"""Order of the official labels."""
+"""Class names in the order of the official labels."""
 
 
 # Upper bounds, at least ten times larger than any trained model, against corrupt or malicious
@@ -68,7 +68,7 @@ class ImageSpec:
         height: pixels, a multiple of 32, the stride of the ResNet's last stage.
         width: pixels, a multiple of 32, the stride of the ResNet's last stage.
         mean: subtracted per channel. The official network reads channels B G R with statistics in
-            R G B order; kept, since its weights expect it.
+            R G B order. This is kept, because its weights expect it.
         std: divides per channel, same order as ``mean``.
     """
 
@@ -243,7 +243,7 @@ class StereoConfig:
     Attributes:
         range_bounds: where the ranges meet, meters, from the start of the depth bins to their
             stop.
-        iterations: how often each hypothesis is refined.
+        iterations: number of refinements of each hypothesis.
         groups: groups of feature channels whose products are averaged into one channel of the
             cost volume each.
         clamp_mean: limit the refined mean to its range. The released weights were trained with
@@ -289,13 +289,13 @@ class BEVEncoderConfig:
 
 @dataclass(frozen=True)
 class HeadTask:
-    """Classes that share one set of head maps and suppress each other.
+    """Classes that share one set of head maps and one NMS.
 
     Attributes:
         classes: class names; tasks in order give the labels in order.
         nms_distance_squared: a box is dropped when the squared distance of its center to a better
-            one is at most this, square meters. The official thresholds are compared with squared
-            distances although they read like radii.
+            one is at most this, square meters. The official code compares its thresholds with
+            squared distances, although their values look like radii.
     """
 
     classes: tuple[str, ...]

@@ -20,9 +20,9 @@ from bevdepth_core.scale_nms import scale_nms
 from bevdepth_core.types import BOX_VALUES, Boxes3D, TaskMaps, split_box_values
 
 NO_CLASS = -65504.0
-"""Logit of a class that a task lacks: the lowest float16, far below what a network gives."""
+"""Logit of a class that a task does not have: the lowest float16, far below any real logit."""
 NO_BOX = -1.0
-"""Score of a line of the table without a box."""
+"""Score of a row of the table without a box."""
 _SCORE, _LABEL = 9, 10
 
 
@@ -70,11 +70,11 @@ def stack_maps(tasks: Sequence[TaskMaps]) -> Tensor:
 
 
 class BoxDecoder(nn.Module):
-    """Head maps to a table of boxes, on any device and always of the same size, so that a CUDA
-    graph can hold it: nothing depends on how many boxes there are.
+    """Converts head maps to a table of boxes on any device. The table always has the same size, as
+    a CUDA graph requires, whatever the number of boxes.
 
-    The score threshold is applied to the table afterwards. That gives the same boxes, since a box
-    below the threshold never suppresses one above it: suppression starts with the best.
+    The score threshold is applied to the table afterwards. This gives the same boxes, because NMS
+    begins with the best score: a box below the threshold never suppresses one above it.
     """
 
     _lower: Tensor
@@ -114,7 +114,7 @@ class BoxDecoder(nn.Module):
         logits, place = logits.topk(min(self._decode.candidates, logits.shape[1]))
         class_index, cell = place // cells, place % cells
         task = torch.arange(len(maps), device=maps.device)[:, None]
-        # Indexing reads K cells where they lie, in whatever layout, instead of copying the map.
+        # Indexing reads K cells in any memory layout, without a copy of the map.
         pixels = maps[:, :BOX_VALUES].permute(0, 2, 3, 1)
         values = pixels[task, cell // columns, cell % columns].float().transpose(1, 2)
         boxes = boxes_from_values(values, cell, self._grid)  # (B T, 9, K)

@@ -45,7 +45,7 @@ def download(
     """Download weights, convert them and return the path of the safetensors file.
 
     Args:
-        weights: which ones.
+        weights: the weights to download.
         folder: the cache; an interrupted download stays there as ``<file>.part``.
         url: folder of the release, or of a mirror of it.
         report: receives progress messages.

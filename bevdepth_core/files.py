@@ -13,7 +13,7 @@ def write_atomically(path: str | Path, write: Callable[[str], None]) -> None:
 
     Args:
         path: the file to create or to replace.
-        write: writes the content to the file whose name it gets.
+        write: receives a path and writes the content to it.
 
     Raises:
         Exception: what ``write`` raises; ``path`` is then unchanged.

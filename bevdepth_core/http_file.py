@@ -21,7 +21,7 @@ class DownloadError(Exception):
 
 
 def fetch(url: str, part: Path, report: Callable[[str], None]) -> None:
-    """Download ``url`` to ``part``, behind the bytes that are there already.
+    """Download ``url`` and append it to the bytes that ``part`` already contains.
 
     Args:
         url: http or https; the proxy of the environment is used.
@@ -29,7 +29,7 @@ def fetch(url: str, part: Path, report: Callable[[str], None]) -> None:
         report: receives progress in words.
 
     Raises:
-        DownloadError: the server or the connection is at fault, or another process downloads.
+        DownloadError: the server or the connection failed, or another process downloads the file.
         OSError: ``part`` cannot be written.
     """
     with part.open('ab') as file, _lock(file, part):
@@ -58,7 +58,7 @@ def fetch(url: str, part: Path, report: Callable[[str], None]) -> None:
 
 @contextmanager
 def _lock(file: BinaryIO, part: Path) -> Iterator[None]:
-    """Keep other processes from writing to the same file."""
+    """Prevent other processes from writing to the same file."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -67,7 +67,7 @@ def _lock(file: BinaryIO, part: Path) -> Iterator[None]:
 
 
 def _receive(response: Any, file: BinaryIO, url: str, report: Callable[[str], None]) -> None:
-    if response.status != http.HTTPStatus.PARTIAL_CONTENT:  # the server sends the whole file
+    if response.status != http.HTTPStatus.PARTIAL_CONTENT:  # the server sends the complete file
         file.truncate(0)
     total = _total(response.headers)
     done, shown = file.seek(0, os.SEEK_END), -1
@@ -84,7 +84,7 @@ def _receive(response: Any, file: BinaryIO, url: str, report: Callable[[str], No
 
 
 def _total(headers: Any) -> int | None:
-    """Return the size of the whole file, None where the server does not say."""
+    """Return the size of the complete file, None if the server does not send it."""
     span = headers.get('Content-Range', '').rpartition('/')[2]
     text = span or headers.get('Content-Length', '')
     return int(text) if text.isdecimal() else None

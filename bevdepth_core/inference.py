@@ -1,4 +1,6 @@
-"""Streaming detection: frames in, boxes out; features of past frames are kept for fusion."""
+"""Streaming detection: detects boxes frame by frame and keeps features of past frames for
+fusion.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +26,15 @@ from bevdepth_core.types import Detections3D, Frame
 from bevdepth_core.uncertainty import BoxCovariance, UncertaintyModel, default_covariance
 
 PAST_FRAME_AGE_NS = 500_000_000
-"""Age of the earlier key frame that the network was trained with: nuScenes key frames come at 2
-Hz."""
+"""Age of the past key frame that the network was trained with: nuScenes has two key frames per
+second."""
 PAST_FRAME_TOLERANCE_NS = 100_000_000
-"""How far from that age a frame may be; otherwise the current frame stands in for it."""
+"""Tolerance of that age; without a past frame of this age the current frame replaces it."""
 MEMORY_SPACING_NS = 50_000_000
-"""Frames closer than this to the last remembered one are not remembered, which bounds the
-memory: without it, 60 Hz would keep 36 frames."""
+"""Frames less than this after the last stored one are not stored, which limits the memory: without
+this limit, 36 frames would be stored at 60 Hz."""
 LARGEST_MEMORY_SPACING_NS = 2 * PAST_FRAME_TOLERANCE_NS
-"""With frames further apart, some of the remembered ones would never be near enough."""
+"""With a larger spacing, sometimes no stored frame would have a valid age."""
 
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -62,8 +64,8 @@ class Detector:
     The depth network reads a camera vector (intrinsics and mounting pose). The features of a past
     frame come from the calibration of that frame, since its images were encoded then. The official
     forward encodes both frames with the key frame's camera vector. The two differ only for the
-    past frames of the first half second after a recalibration; there the Detector is right about
-    the past images, and the official code is not.
+    past frames of the first half second after a recalibration; there the Detector uses the correct
+    vector for the past images, and the official code does not.
 
     Args:
         model: in evaluation mode.
@@ -75,19 +77,19 @@ class Detector:
             instead of running step by step, which takes ten times as long.
         cpu_threads: threads of PyTorch on the CPU, a setting of the whole process; None for
             ``default_cpu_threads()``. Without effect on a GPU.
-        memory_spacing_ns: frames closer than this to the last remembered one are not remembered.
-            Raise it for a stereo model where memory is short: a past frame of it takes 79 MB
+        memory_spacing_ns: frames less than this after the last stored one are not stored. Increase
+            it for a stereo model if memory is short: a past frame of it takes 79 MB
             (docs/STEREO.md).
 
     Attributes:
         score_threshold: boxes must score more than this; starts as the model's and may be changed
             at any time.
-        keep_depth: whether ``depth`` is kept; may be changed at any time.
+        keep_depth: whether ``depth`` is stored; may be changed at any time.
         memory_spacing_ns: as given.
         cpu_threads: threads of PyTorch on the CPU; None on a GPU.
         uncertainty: fitted model of the checkpoint, None if it has none.
         depth: (N, D, h, w) float32 depth distribution of the last frame's cameras, on the device;
-            None unless it is kept.
+            None unless ``keep_depth`` is set.
 
     Raises:
         ValueError: unknown precision, one that the device cannot do, a device that this machine
@@ -163,7 +165,7 @@ class Detector:
         return self.uncertainty.covariance(detections)
 
     def reset(self) -> None:
-        """Forget all past frames."""
+        """Drop all past frames."""
         self._memory.clear()
         self._last_stamp_ns = None
 
@@ -178,7 +180,7 @@ class Detector:
         """Return the boxes of ``frame`` in its ego frame at ``frame.stamp_ns``.
 
         Without a usable past frame (start, gap, backward stamp, unknown pose) the current frame
-        stands in for it.
+        replaces it.
         """
         self._limit_threads()
         self._forget_old_frames(frame.stamp_ns)
@@ -249,7 +251,7 @@ class Detector:
         return frames
 
     def _past_frame(self, frame: Frame) -> _PastFrame | None:
-        """Return the remembered frame nearest the trained age, if one is near enough and poses are
+        """Return the past frame nearest the trained age, if one has a valid age and poses are
         known.
         """
         memory = [past for past in self._memory if self._is_usable(past, frame)]
@@ -266,7 +268,7 @@ class Detector:
         return self.config.stereo is None or past.calibration.rig.names == frame.rig.names
 
     def _forget_old_frames(self, stamp_ns: int) -> None:
-        """Forget frames that are too old to be fused, and all when time went backward."""
+        """Drop frames that are too old to be fused, and all frames if time went backward."""
         if self._last_stamp_ns is not None and stamp_ns < self._last_stamp_ns:
             self._memory.clear()
         self._last_stamp_ns = stamp_ns
@@ -289,8 +291,8 @@ def _key_ego_from_past_camera(frame: Frame, past: _PastFrame) -> np.ndarray:
     """Return (N, 4, 4): each past camera in the current ego frame, at the current stamp of the
     same camera.
 
-    For a past camera that the current frame lacks, the ego pose of the current camera nearest the
-    mean stamp is taken.
+    For a past camera that the current frame does not have, the ego pose of the current camera
+    nearest the mean stamp is used.
     """
     assert frame.world_from_ego is not None  # otherwise there is no past frame
     middle = int(np.abs(frame.stamps_ns - frame.stamp_ns).argmin())

@@ -23,8 +23,8 @@ class JpegDecoder:
     way.
 
     Args:
-        device: where images are wanted. If nvJPEG rejects a file, its image set is decoded on the
-            CPU.
+        device: device of the decoded images. If nvJPEG rejects a file, its image set is decoded on
+            the CPU.
     """
 
     def __init__(self, device: str | torch.device) -> None:
@@ -42,7 +42,7 @@ class JpegDecoder:
         """Return one (H, W, 3) uint8 RGB image per file: a tensor on the GPU, or an array.
 
         Args:
-            files: whole JPEG files (or PNG, which the CPU decodes), as anything that holds bytes.
+            files: complete JPEG files (or PNG, which the CPU decodes), as bytes-like objects.
 
         Raises:
             ValueError: a file is invalid; the message holds the index of the first one.
@@ -82,5 +82,5 @@ def _decoded(place: int, file: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(file), formats=('JPEG', 'PNG')) as image:
             return np.asarray(image.convert('RGB'))
-    except Exception as error:  # Pillow raises many types on foreign bytes
+    except Exception as error:  # Pillow raises many types for invalid bytes
         raise ValueError(f'image {place} is not a complete JPEG or PNG: {error}') from error

@@ -29,7 +29,8 @@ GEOMETRY = (
 """Official buffers that describe grid and frustum: read into the config and our frustum axes."""
 
 FRUSTUM_TOLERANCE_PX = 0.05
-"""How far the official frustum may be from a grid: averaged files drift by up to 0.0073."""
+"""Largest accepted deviation of the official frustum from a grid; averaged files drift by up to
+0.0073."""
 
 FRUSTUM_AXES = ('view_transform.frustum_u', 'view_transform.frustum_v', 'view_transform.frustum_d')
 """Our buffers for the frustum; the only ones without an official name of their own."""
@@ -155,7 +156,7 @@ def own_state_dict(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return official weights, ``GEOMETRY`` among them, under our names.
 
     Raises:
-        ValueError: the frustum is none.
+        ValueError: the frustum is not a grid.
     """
     frustum = state['backbone.frustum']
     u, v, d = frustum[0, 0, :, 0], frustum[0, :, 0, 1], frustum[:, 0, 0, 2]
@@ -183,7 +184,7 @@ def official_config(state: dict[str, torch.Tensor]) -> ModelConfig:
     experiments differ.
 
     Raises:
-        ValueError: a buffer or shape is none of an official experiment.
+        ValueError: a buffer or shape does not belong to an official experiment.
     """
     try:
         return _config(state, *(state[name] for name in GEOMETRY))
@@ -226,7 +227,7 @@ def _config(
             base.depth_net, refinement=any('depth_aggregation_net' in name for name in state)
         ),
         key_frames=state['head.trunk.conv1.weight'].shape[1] // context_channels,
-        # The released weights were trained with the clamp; nothing in a file tells.
+        # The released weights were trained with the clamp; the file does not contain this setting.
         stereo=StereoConfig(clamp_mean=True) if stereo else None,
         decode=replace(base.decode, size_aware_nms=SizeAwareNMSConfig() if stereo else None),
     )

@@ -91,7 +91,7 @@ class Frame:
         rig: the N cameras.
         stamps_ns: (N,) int64, exposure times in nanoseconds.
         world_from_ego: (N, 4, 4) float64, rigid, the ego pose at each camera's own stamp; None
-            when no pose is known, which switches off temporal fusion for this frame.
+            if no pose is known; then this frame is not fused with a past frame.
     """
 
     images: tuple[np.ndarray | torch.Tensor, ...]
@@ -137,11 +137,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class CameraMatrices:
-    """Where cameras are, how they project, and what augmentation did to image and ego frame.
+    """Poses and projections of cameras, and the augmentation of images and ego frame.
 
     The leading dimensions ``...`` are (S, N) for one sample of S frames (0 = key frame, then
     earlier ones) of N cameras, (B, S, N) for a batch of samples, and (B, N) for one frame of a
-    batch; ``bev_aug`` has those of them that stand for samples.
+    batch; ``bev_aug`` has only the dimensions of samples.
 
     Attributes:
         key_ego_from_camera: (..., 4, 4) float32, meters; earlier frames are already moved into the
@@ -361,7 +361,7 @@ class Detections3D:
         class_names: the detector's classes.
         stamp_ns: mean exposure time of the images.
         past_stamp_ns: mean stamp of the past key frame that was fused; None when there was none:
-            then the current frame stood in for it and velocities are not to be trusted.
+            then the current frame replaced it, and the velocities are not valid.
         stage_seconds: wall time per stage of this call, in order.
         track_ids: (n,) int64, the track of each box, 0 without one; None if they are not tracked.
     """

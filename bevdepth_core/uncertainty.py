@@ -1,6 +1,6 @@
 """Covariance of detected boxes.
 
-Errors are described along the line of sight, where a camera measures worst, and across it.
+Errors are described along the line of sight, where those of a camera are largest, and across it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEIGHT_M, HEIGHT_PER_M = 0.15, 0.006
 YAW_RAD = 0.3
 VELOCITY_MPS = 1.5
 NEAREST_M = 1.0
-"""Ranges below this count as this, so that the line of sight is defined."""
+"""Smaller ranges are treated as this range, so that the line of sight is defined, meters."""
 METADATA_KEY = 'uncertainty'
 """Entry of a checkpoint's metadata that holds a fitted model."""
 

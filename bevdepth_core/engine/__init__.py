@@ -1,3 +1,3 @@
-"""How the network runs for the ``Detector``: step by step on the CPU, or replayed as CUDA graphs
-on a GPU; with batch norms folded into the convolutions on both.
+"""Runs the network for the ``Detector``: step by step on the CPU, or as replayed CUDA graphs on a
+GPU. Both fold batch norms into the convolutions.
 """

@@ -16,8 +16,8 @@ from bevdepth_core.model.layers import MultiScaleNeck
 from bevdepth_core.ops.max_pool import max_pool
 
 CLEARLY_SLOWER = 1.1
-"""Margin for noise of the measurement. Times are measured without CUDA graphs; there, the launches
-of separate kernels cost more than in a graph."""
+"""Margin for the noise of the measurement. Times are measured without CUDA graphs, where launching
+separate kernels takes longer than in a graph."""
 
 
 PartType = TypeVar('PartType', bound=nn.Module)
@@ -100,7 +100,7 @@ class FusedConv(nn.Module):
         return (result if summand is None else result.add_(summand)).relu_()
 
     def _measure_fused_kernel(self, features: torch.Tensor, summand: torch.Tensor | None) -> bool:
-        """Return True if the fused kernel is fast enough: cuDNN chooses it without a measurement,
+        """Return True if the fused kernel is fast enough: cuDNN selects it without a measurement,
         and for some sizes it takes ten times as long as separate kernels.
         """
         fused = device_seconds(partial(self._fused_kernel, features, summand))
@@ -109,7 +109,7 @@ class FusedConv(nn.Module):
 
 
 class FusedBlock(nn.Module):
-    """A residual block of torchvision: the sum is taken inside its last convolution."""
+    """A residual block of torchvision whose last convolution also computes the sum."""
 
     def __init__(self, block: BasicBlock | Bottleneck) -> None:
         super().__init__()

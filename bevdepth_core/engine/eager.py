@@ -20,8 +20,8 @@ from bevdepth_core.model.view_transform import ImageFeatures
 from bevdepth_core.preprocess import normalize, preprocess
 
 RESIZE_THREADS = 4
-"""Threads that resize images. Unlike PyTorch's they do not wait busily, so that more of them than
-free cores do no harm."""
+"""Threads that resize images. Unlike PyTorch's threads they do not wait in a busy loop, so more
+threads than free cores do not slow each other down."""
 
 
 class EagerNetwork:
@@ -47,7 +47,7 @@ class EagerNetwork:
         self._pool = ThreadPoolExecutor(RESIZE_THREADS, thread_name_prefix='resize')
 
     def prepare(self, cameras: int) -> None:
-        """Do nothing: no step takes longer the first time."""
+        """Do nothing: the first run of a step takes no longer than later ones."""
 
     def set_images(self, images: Sequence[np.ndarray | torch.Tensor]) -> None:
         self.stage_seconds = {}

@@ -26,8 +26,8 @@ from bevdepth_core.model.view_transform import ImageFeatures
 from bevdepth_core.ops.image_resize import resize_images
 
 INPUT_CHANNELS = 4
-"""Channels of the network's input: a fourth, always 0, lets the first convolution read aligned
-pixels."""
+"""Channels of the network's input: with a fourth channel, which is 0, the first convolution reads
+aligned pixels."""
 WARM_UPS = 2
 """Runs of a step before it is captured: in the first, libraries choose kernels and take memory."""
 
@@ -53,8 +53,8 @@ class GraphedNetwork:
     """An ``InferenceNetwork`` of fixed buffers for up to ``capacity`` cameras.
 
     Frames of fewer cameras use the same graphs: the unused places keep old images, and their
-    matrices lead out of the grid. A frame of more cameras makes new graphs, once. On the CPU the
-    same steps run without graphs, for tests.
+    matrices project them outside the grid. A frame of more cameras makes new graphs, once. On the
+    CPU the same steps run without graphs, for tests.
 
     Args:
         model: its weights are copied.
@@ -197,7 +197,9 @@ class _Steps:
         self._runs[name]()
 
     def set_matrices(self, place: int, matrices: torch.Tensor) -> None:
-        """Set the (N, 3, 4) matrices of a frame; those of further cameras lead out of the grid."""
+        """Set the (N, 3, 4) matrices of a frame; those of unused cameras project outside the
+        grid.
+        """
         target = self.matrices_host[place]
         target[: len(matrices)] = matrices
         target[len(matrices) :, :, :3] = 0
@@ -261,7 +263,7 @@ def _captured(runs: dict[str, Callable[[], None]]) -> dict[str, Callable[[], Non
 
 
 def _add_input_channels(encoder: ImageEncoder) -> None:
-    """Let the first convolution take INPUT_CHANNELS channels; it ignores the added ones."""
+    """Extend the first convolution to INPUT_CHANNELS channels; added weights are 0."""
     conv = encoder.backbone.conv1
     weight = conv.weight.new_zeros(len(conv.weight), INPUT_CHANNELS, *conv.weight.shape[2:])
     weight[:, :3] = conv.weight

@@ -14,7 +14,8 @@ from bevdepth_core.types import BOX_VALUES
 class MergedHead(nn.Module):
     """All tasks of the center head in three convolutions.
 
-    Tasks have different numbers of classes; maps of classes that a task lacks hold ``NO_CLASS``.
+    Tasks have different numbers of classes; maps of classes that a task does not have contain
+    ``NO_CLASS``.
     """
 
     def __init__(self, head: CenterHead) -> None:

@@ -1,4 +1,4 @@
-"""The whole network."""
+"""The complete network."""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ CANDIDATES = 3
 CANDIDATE_REACH = 3.0
 """Standard deviations that the candidates divide into parts of equal probability."""
 MIDDLE_PROBABILITY = 0.5
-"""A spread grows where the middle candidate has less, and shrinks where it has more."""
+"""Share of the middle candidate at which a spread stays the same; it grows below and shrinks
+above this share."""
 SPREAD_FACTOR_LIMITS = (0.1, 10.0)
 SPREAD_LIMITS = (0.1, 10.0)
 LEAST_SPREAD_OF_BINS = 1.0
@@ -47,8 +48,9 @@ class StereoDistribution:
     """Depth distributions (B, N, D, h, w) in float32.
 
     Attributes:
-        masked: what is splatted.
-        unmasked: what the depth loss compares with the lidar, as in the official code.
+        masked: the distribution that is splatted.
+        unmasked: the distribution that the depth loss compares with the lidar, as in the official
+            code.
     """
 
     masked: Tensor

@@ -15,7 +15,8 @@ from bevdepth_core.types import CameraMatrices
 
 @dataclass(frozen=True)
 class StereoFeatures:
-    """What a stereo model compares of one frame; it depends on no other frame and on no ego pose.
+    """Features of one frame that a stereo model compares; independent of other frames and ego
+    poses.
 
     Attributes:
         features: (B, N, F, 4 h, 4 w) features of the first image stage.
@@ -66,9 +67,9 @@ def camera_from_frustum(intrinsics: torch.Tensor, image_aug: torch.Tensor) -> to
 def ego_from_frustum(matrices: CameraMatrices, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Collapse the geometry chain of each camera into one matrix.
 
-    The image augmentation leaves depth alone, so undoing it, scaling by depth, back-projecting,
-    moving to ego and augmenting ego is linear in (u d, v d, d, 1). Composed in float64: voxel
-    borders are sensitive to rounding.
+    The image augmentation does not change the depth. Therefore the chain (undo the augmentation,
+    scale by depth, back-project, transform to ego, augment ego) is linear in (u d, v d, d, 1). The
+    matrix is computed in float64, because voxel borders are sensitive to rounding.
 
     Args:
         matrices: of one frame.
@@ -113,8 +114,8 @@ class DepthRefinement(nn.Module):
 class LiftSplat(nn.Module):
     """Frustum of one camera and the BEV grid.
 
-    The frustum's axes are buffers, since averaged official checkpoints carry slightly drifted
-    ones.
+    The axes of the frustum are buffers, because averaged official checkpoints contain axes that
+    drifted slightly.
     """
 
     frustum_u: torch.Tensor
@@ -143,7 +144,7 @@ class LiftSplat(nn.Module):
         )
 
     def refine(self, depth: torch.Tensor, context: torch.Tensor) -> ImageFeatures:
-        """Return the features to splat, refined where the model does so."""
+        """Return the features to splat, refined if the model has depth refinement."""
         volume = None if self.refinement is None else self.refinement(depth, context)
         return ImageFeatures(depth, context, volume)
 

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from bevdepth_core.config import ImageSpec
 
 MAP_STRIDE = 4
-"""The official code takes every map for one at stride 4. The mono logits that the mask compares
-are at stride 16, so that a pixel reads them at four times its column and row, and beyond their
-first quarter nothing. The weights were trained with this."""
+"""The official code treats every map as one at stride 4. The mono logits that the mask compares
+have stride 16. A pixel therefore reads them at four times its column and row, and pixels beyond
+the first quarter read zeros. The weights were trained with this."""
 NEAREST_DEPTH_M = 1e-3
 """Points nearer to the source camera, or behind it, have no pixel."""
 

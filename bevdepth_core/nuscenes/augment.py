@@ -58,7 +58,7 @@ class BevTransform:
 
 @dataclass(frozen=True)
 class ImageAugmentation:
-    """Ranges that each camera's ImageTransform is drawn from; the defaults are those for 256x704
+    """Ranges that each camera's ImageTransform is sampled from; the defaults are those for 256x704
     input from 1600x900.
 
     Attributes:
@@ -79,8 +79,8 @@ class ImageAugmentation:
     def draw(
         self, rng: np.random.Generator, source_size: tuple[int, int], spec: ImageSpec
     ) -> ImageTransform:
-        """Return a transform of images of ``source_size`` (width, height); five numbers are drawn,
-        in the official order.
+        """Return a transform of images of ``source_size`` (width, height); five random numbers are
+        sampled in the official order.
         """
         whole = ImageTransform.for_inference(*source_size, spec).scale if self.relative else 1.0
         scale = whole * rng.uniform(*self.scale)
@@ -95,7 +95,7 @@ class ImageAugmentation:
 
 @dataclass(frozen=True)
 class BevAugmentation:
-    """Ranges that a sample's BevTransform is drawn from.
+    """Ranges that a sample's BevTransform is sampled from.
 
     Attributes:
         rotation_deg: lowest and highest rotation, degrees.
@@ -110,7 +110,7 @@ class BevAugmentation:
     flip_y_probability: float = 0.5
 
     def draw(self, rng: np.random.Generator) -> BevTransform:
-        """Return a transform; four numbers are drawn, in the official order."""
+        """Return a transform; four random numbers are sampled in the official order."""
         rotation_deg, scale = rng.uniform(*self.rotation_deg), rng.uniform(*self.scale)
         flip_x, flip_y = (
             rng.random() < self.flip_x_probability,
@@ -121,7 +121,7 @@ class BevAugmentation:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Everything that is drawn for a training sample."""
+    """Ranges of all random changes of a training sample."""
 
     image: ImageAugmentation = field(default_factory=ImageAugmentation)
     bev: BevAugmentation = field(default_factory=BevAugmentation)

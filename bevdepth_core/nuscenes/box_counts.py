@@ -13,7 +13,7 @@ from bevdepth_core.nuscenes.index import SampleIndex
 from bevdepth_core.nuscenes.records import SampleRecord
 
 MAX_NAMED = 10
-"""Categories that a summary names."""
+"""Number of categories that a summary lists."""
 
 
 @dataclass(frozen=True)

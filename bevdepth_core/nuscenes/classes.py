@@ -23,7 +23,7 @@ CAMERAS = (
 LIDAR = 'LIDAR_TOP'
 
 MOVING_SPEED = 0.2
-"""m/s over ground; the official evaluator calls faster objects moving."""
+"""Speed over ground, m/s; in the official evaluation faster objects are moving."""
 
 _CLASS_OF_CATEGORY = {
     'human.pedestrian.adult': 'pedestrian',

@@ -17,10 +17,10 @@ TABLES = (
 )  # fmt: skip
 """The tables of nuScenes v1.0."""
 OPTIONAL_TABLES = ('attribute', 'log', 'map', 'visibility')
-"""Tables that a dataset may lack; maps and logs are never read."""
+"""Tables that may be absent; maps and logs are never read."""
 _SCENE_NAME = re.compile(r'\w[\w.-]{0,99}')
 MAX_NAMED_PER_FOLDER = 3
-"""Missing files that a message names per folder; the exception lists all."""
+"""Number of missing files that a message lists per folder; the exception lists all."""
 
 
 class DatasetIncompleteError(ValueError):

@@ -16,7 +16,7 @@ from PIL import Image
 from bevdepth_core.preprocess import ImageTransform
 
 REDUCTIONS = (8, 4, 2)
-"""Factors by which a JPEG decoder can shrink an image at almost no cost."""
+"""Factors by which a JPEG decoder can reduce an image almost without extra time."""
 MAX_PIXELS = 100_000_000
 """Larger images are rejected before they are decoded."""
 FORMATS = ('JPEG', 'PNG')

@@ -37,7 +37,7 @@ from bevdepth_core.nuscenes.splits import split_scenes
 from bevdepth_core.nuscenes.tables import open_devkit
 
 CACHE_FORMAT = 2
-"""Incremented when the content of a cache file changes."""
+"""Version of the cache format; increment it when the content of a cache file changes."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,8 @@ class SampleIndex(Sequence[SampleRecord]):
     def position_in_past(self, position: int, steps: int) -> int:
         """Return the position of the sample ``steps`` key frames earlier.
 
-        As in the official code, the sample itself is returned where its scene has no such sample,
-        even if a less old one exists.
+        As in the official code, the sample itself is returned if its scene has no such sample,
+        even if the scene has a more recent one.
         """
         start = self._scene_starts[np.searchsorted(self._scene_starts, position, side='right') - 1]
         return position - steps if position - steps >= start else position
@@ -181,8 +181,8 @@ def load_index(
         version: such as ``v1.0-trainval``.
         split: a split of the devkit (``train``, ``val``, ``mini_train``, ...) or a name in
             ``<version>/splits.json``.
-        cache_dir: where scene files are kept; ``~/.cache/bevdepth`` (or below ``$XDG_CACHE_HOME``)
-            when None.
+        cache_dir: folder of the cached scene files; ``~/.cache/bevdepth`` (or below
+            ``$XDG_CACHE_HOME``) when None.
         selection: classes and sensors; those of nuScenes when None.
 
     Raises:

@@ -25,7 +25,7 @@ META = {
     'use_external': False,
 }
 OTHER_CLASS_RANGE = 50.0
-"""Meters from the vehicle within which classes other than the ten of nuScenes are evaluated."""
+"""Evaluation range of classes other than the ten of nuScenes, meters from the vehicle."""
 
 
 def evaluate_on_index(
@@ -38,8 +38,8 @@ def evaluate_on_index(
 
     Args:
         results: entries of ``result_boxes`` per sample token.
-        index: holds these samples; its boxes that count as ground truth are the truth.
-        output_dir: gets ``metrics_summary.json`` and ``metrics_details.json`` where given.
+        index: contains these samples and their ground-truth boxes.
+        output_dir: receives ``metrics_summary.json`` and ``metrics_details.json``, if given.
 
     Raises:
         ValueError: there is no ground truth.

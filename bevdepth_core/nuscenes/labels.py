@@ -19,7 +19,7 @@ from bevdepth_core.nuscenes.columns import (
 from bevdepth_core.nuscenes.tables import open_devkit
 
 LENGTH_TOLERANCE = 0.01
-"""Of quaternions, whose length must be 1."""
+"""Largest deviation of a quaternion's length from 1."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def _description(columns: Columns, row: int, tables: Path) -> str:
     first = np.concatenate(([0], np.cumsum(columns['annotations'])))
     position = int(np.searchsorted(first, row, side='right')) - 1
     sample = columns['token'][position].decode()
-    devkit = open_devkit(tables.parent, tables.name)  # the columns hold no tokens of annotations
+    # The columns do not contain the tokens of annotations.
+    devkit = open_devkit(tables.parent, tables.name)
     token = devkit.get('sample', sample)['anns'][row - first[position]]
     values = ', '.join(
         f'{name} {columns[column][row].tolist()}' for column, (name, _) in VECTORS.items()

@@ -12,8 +12,8 @@ def class_balanced_positions(
 ) -> np.ndarray:
     """Return sample positions in which all classes are about equally frequent (CBGS).
 
-    With C classes, each class draws, with replacement, 1/C of the summed lengths of all classes'
-    sample lists from its own list. Classes without samples draw nothing.
+    Each class has a list of the samples that contain it. With C classes, 1/C of the summed length
+    of all lists is sampled from each list, with replacement. Classes without samples are ignored.
 
     Args:
         labels: per sample the class indices of its annotations, whatever their point counts.
@@ -35,5 +35,5 @@ def class_balanced_positions(
 
 
 def _draw_count(samples: int, total: int, class_count: int) -> int:
-    """Return how many samples a class draws; the official expression's rounding may lose one."""
+    """Return the number of samples per class; the rounding of the official code may lose one."""
     return int(samples * ((1 / class_count) / (samples / total)))

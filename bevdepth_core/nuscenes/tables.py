@@ -1,4 +1,4 @@
-"""The nuScenes devkit, opened without the tables that nothing here reads."""
+"""Opens the nuScenes devkit without the tables that this package does not read."""
 
 from __future__ import annotations
 

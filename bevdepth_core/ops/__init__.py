@@ -1,5 +1,5 @@
-"""Operations of the network, each with a plain torch reference, and compiled kernels where PyTorch
-has no form of it, a slow one, or one that no CUDA graph can hold.
+"""Operations of the network. Each has a reference in plain torch. Compiled kernels exist for
+operations that PyTorch lacks, runs slowly, or cannot capture in a CUDA graph.
 """
 
 from bevdepth_core.ops.backend import force_reference, kernels_in_use

@@ -1,6 +1,6 @@
-"""Which implementation of voxel pooling runs: the compiled kernels or the torch reference.
+"""Selects the implementation of voxel pooling: the compiled kernels or the torch reference.
 
-The choice is made here alone and logged once. The environment variable
+The selection is made only here and logged once. The environment variable
 ``BEVDEPTH_VOXEL_POOLING=reference`` or ``force_reference()`` select the reference.
 """
 

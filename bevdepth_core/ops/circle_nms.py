@@ -11,7 +11,7 @@ from bevdepth_core.ops.compiled import kernels, launch
 
 
 def circle_nms(centers: Tensor, valid: Tensor, limits: Tensor, most: int) -> Tensor:
-    """Return which boxes are further than their task's limit from every better box that is kept.
+    """Return the boxes that are farther than their task's limit from every kept better box.
 
     Args:
         centers: (T, K, 2) float32 x and y of the boxes of T tasks, best score first.
@@ -35,7 +35,7 @@ def circle_nms(centers: Tensor, valid: Tensor, limits: Tensor, most: int) -> Ten
 def size_aware_nms(
     centers: Tensor, half_extents: Tensor, valid: Tensor, factors: Tensor, most: int
 ) -> Tensor:
-    """Return which boxes touch no better box that is kept, once all are scaled.
+    """Return the boxes that, after scaling, touch no kept better box.
 
     Args:
         centers: as for ``circle_nms``.

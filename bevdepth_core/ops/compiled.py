@@ -1,4 +1,4 @@
-"""The compiled kernels of ``csrc`` where they are built; no other module imports them."""
+"""The compiled kernels of ``csrc``, if they are built; no other module imports them."""
 
 from __future__ import annotations
 

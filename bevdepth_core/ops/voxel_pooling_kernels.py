@@ -1,4 +1,4 @@
-"""How the kernels of ``csrc/voxel_pooling`` are launched.
+"""Launches the kernels of ``csrc/voxel_pooling``.
 
 Outputs and workspaces are allocated here; no launch waits for the device.
 """

@@ -1,6 +1,6 @@
 """The ``torch.library`` ops of voxel pooling, with their gradients.
 
-They check nothing: the functions of ``voxel_pooling`` call them.
+They do not check their arguments: the functions of ``voxel_pooling`` do this and call them.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,5 @@
-"""Voxel pooling in plain torch: the specification of the op, its CPU path, and what every kernel
-is compared with.
+"""Voxel pooling in plain torch: the specification of the op, its CPU implementation, and the
+reference that every kernel is compared with.
 
 Every frustum point is a pixel of the feature map at one depth bin. It falls into one cell of the
 bird's-eye-view grid and adds its feature there. The feature is the pixel's context vector times
@@ -7,7 +7,7 @@ the probability of that depth ("lift"); the sum over all points is the map ("spl
 
 Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells.
 
-Every function walks one depth bin of one sample at a time. That keeps the largest temporary at
+Every function processes one depth bin of one sample at a time. That keeps the largest temporary at
 N*H*W*C numbers, a D-th of the lifted volume, and it fixes the order of every sum: the bits depend
 neither on the number of threads nor on the batch.
 """
@@ -39,7 +39,8 @@ def voxel_index(
     ``((m0 * ud + m1 * vd) + m2 * d) + m3``, then ``(point - lower) / cell``.
 
     The index is truncated towards zero. A point up to one cell below the lower bound therefore
-    falls into cell 0: an oddity of the official code that its weights were trained with, kept.
+    falls into cell 0. The official code does this and its weights were trained with it, so it is
+    kept.
 
     Args:
         ego_from_frustum: (B, N, 3, 4) float32, takes (u d, v d, d, 1) to meters in the ego frame.

@@ -1,4 +1,4 @@
-"""Which detection belongs to which track."""
+"""Associates detections with tracks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def pairs_within(
     """
     if not len(tracks) or not len(detections):
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    # One sorted axis finds the candidates: x, with every class shifted out of reach of the others.
+    # Candidates are found along one sorted axis: x, shifted for each class so that classes never
+    # meet.
     origin = detections[0, 0]
     key = tracks[:, 0] - origin + track_labels * CLASS_SHIFT_M
     keys = detections[:, 0] - origin + detection_labels * CLASS_SHIFT_M

@@ -1,4 +1,4 @@
-"""Every number of the tracker, with the reason for its default."""
+"""Configuration of the tracker, with the reasons for its defaults."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class ClassMotion:
-    """How objects of one class move.
+    """Motion of the objects of one class.
 
     Attributes:
         acceleration: standard deviation of the acceleration, m/s^2; the process noise.
@@ -50,7 +50,7 @@ class TrackerConfig:
         coast_s: how long a confirmed track is published without a detection, seconds.
         keep_s: how long a confirmed track waits unpublished for its object to reappear, for
             example from behind a truck, seconds. At least ``coast_s``.
-        tentative_s: how long a track that is not confirmed lives without a detection, seconds.
+        tentative_s: time after which a tentative track without a detection ends, seconds.
         gap_s: a longer time between two updates ends all tracks, seconds.
         gate: largest squared Mahalanobis distance of a match, the 99.9 % quantile of chi-square
             with 4 degrees of freedom.

@@ -1,4 +1,4 @@
-"""What the tracker returns."""
+"""Tracks that the tracker returns."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class WeightsExport(Callback):
 
 
 def weights_metadata(description: dict, step: int, averaged: bool) -> dict[str, str]:
-    """Return the metadata of weights: the run that they come from."""
+    """Return the metadata of weights, which describe their run."""
     return {
         'training': json.dumps(description),
         'training_steps': str(step),

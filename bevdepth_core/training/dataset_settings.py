@@ -1,4 +1,4 @@
-"""Which dataset to train or evaluate on, and a report of its boxes."""
+"""Settings of the dataset to train or evaluate on, and a report of its boxes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DatasetSettings:
         root: folder of the dataset.
         version: its table folder, such as ``v1.0-trainval``.
         split: scenes to use: a split of the devkit or of ``splits.json``.
-        cache_dir: where the index is kept; ``~/.cache/bevdepth`` when null.
+        cache_dir: folder of the cached index; ``~/.cache/bevdepth`` if null.
         categories: file that maps further categories to classes, lines such as ``van: car``;
             categories of nuScenes or with the name of a class need none.
         cameras: channels to use, in this order; null for all cameras of the dataset.
@@ -52,7 +52,7 @@ class DatasetSettings:
         return load_index(self.root, self.version, self.split, self.cache_dir, selection)
 
     def description(self) -> str:
-        """Return what messages call this split."""
+        """Return the name of this split in messages."""
         return f'{self.root} {self.version}, split {self.split}'
 
 

@@ -17,9 +17,9 @@ _LOG = logging.getLogger(__name__)
 
 
 def load_initial(model: BEVDepth, path: str) -> None:
-    """Copy the weights of a checkpoint, and log which heads are kept and which are new.
+    """Copy the weights of a checkpoint, and log which heads were copied and which are random.
 
-    A head is kept where the checkpoint has a task of the same classes in the same order.
+    A head is copied if the checkpoint has a task with the same classes in the same order.
 
     Args:
         model: gets the weights.
@@ -41,9 +41,13 @@ def load_initial(model: BEVDepth, path: str) -> None:
         if task.classes in given:
             head = source.head.tasks[given[task.classes]].state_dict()
             state |= {f'head.tasks.{number}.{name}': tensor for name, tensor in head.items()}
-            _LOG.info('model.init: the head of %s is kept', names)
+            _LOG.info('model.init: copied the head for %s from the checkpoint', names)
         else:
-            _LOG.info('model.init: the head of %s is new', names)
+            _LOG.info(
+                'model.init: the head for %s has random weights: '
+                'the checkpoint has no task of these classes',
+                names,
+            )
     model.load_state_dict(state, strict=False)
 
 

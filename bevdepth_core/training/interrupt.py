@@ -23,7 +23,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from bevdepth_core.training.checkpoints import ResumeCheckpoint
 
 SYNC_BATCHES = 10
-"""With several processes, batches between two exchanges of whether one was interrupted."""
+"""Batches between two checks, across all processes, whether one of them was interrupted."""
 
 
 class RunInterruptedError(Exception):
@@ -34,7 +34,7 @@ class StopOnInterrupt(Checkpoint):
     """Callback that stops a run after Ctrl-C; see the table of states above.
 
     Args:
-        checkpoint: writes the checkpoint; its turn comes earlier.
+        checkpoint: writes the checkpoint; this callback runs earlier.
     """
 
     def __init__(self, checkpoint: ResumeCheckpoint) -> None:

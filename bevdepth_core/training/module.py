@@ -31,7 +31,8 @@ class ModelSettings:
     Attributes:
         network: every number of the network; those not given are of ``init`` where that is set.
         init: start from the weights of a BEVDepth checkpoint, a file or a known name such as
-            ``small``. Heads of the same classes are kept, others are new. Null starts anew.
+            ``small``. Heads of the same classes are copied, others get random weights. Null:
+            ``pretrained``.
         objective: ``detection`` trains the whole network with all losses. ``depth`` trains the
             depth branch with lidar depth, which needs no annotations; all other weights and
             their batch norm statistics stay fixed.

@@ -12,7 +12,7 @@ from bevdepth_core.nuscenes.dataset import Sample
 
 
 class SampleSource(Protocol):
-    """A dataset as training needs it."""
+    """Interface of a dataset for training."""
 
     def __len__(self) -> int: ...
 

@@ -9,7 +9,7 @@ Every value of a preset can be set on the command line: `--data.batch_size 4 --t
 12 --model.pretrained none`. `--help` lists them. The folder `output` (out/training/<preset> in the
 presets) gets
 
-    config.yaml                       the whole configuration of the run; a preset itself
+    config.yaml                       the complete configuration of the run; usable as a preset
     last.ckpt                         everything that resuming needs, written every
                                       trainer.checkpoint_every_n_steps
     best.ckpt                         the best validation, with data.val_split
@@ -312,7 +312,7 @@ def loggers(config: TrainingConfig) -> list[Logger]:
 
 @rank_zero_only
 def write_config(config: TrainingConfig) -> None:
-    """Write the whole configuration beside the results."""
+    """Write the complete configuration beside the results."""
     path = Path(config.output) / 'config.yaml'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(

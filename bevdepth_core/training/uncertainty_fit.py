@@ -38,14 +38,14 @@ from bevdepth_core.uncertainty import (
 
 RANGES_M = (2.5, 7.5, 12.5, 17.5, 22.5, 27.5, 32.5, 37.5, 42.5, 47.5)
 FIT_BIN_M = 5.0
-"""Middles and width of the bins that are fitted."""
+"""Centers and width of the fitted range bins, meters."""
 TABLE_BIN_M = 10.0
-"""Width of the bins that the table of coverage shows."""
+"""Width of the range bins in the coverage table, meters."""
 CHI2_1, CHI2_2 = 3.841, 5.991
 """95 % quantiles of chi-square with 1 and 2 degrees of freedom."""
 COVERED = 0.95
 FEWEST = 60
-"""Errors that a bin needs; with fewer it takes those of all classes at this range."""
+"""Smallest number of errors of a bin; with fewer, those of all classes at this range are used."""
 GATE_M = dict.fromkeys(('car', 'truck', 'bus', 'trailer', 'construction_vehicle'), 4.0)
 SMALL_GATE_M = 2.0
 STEEPEST = 3.0
@@ -314,7 +314,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--root', required=True, help="the dataset's root")
     parser.add_argument('--version', default='v1.0-trainval', help='default %(default)s')
     parser.add_argument('--split', required=True, help='the split of the results')
-    parser.add_argument('--cache-dir', type=Path, help='where read tables are kept')
+    parser.add_argument('--cache-dir', type=Path, help='folder of the cached index')
     parser.add_argument('--check', action='store_true', help='print the coverage, change nothing')
     return parser.parse_args(arguments)
 

@@ -32,8 +32,8 @@ BOX_EDGES = np.array(
 _NEAR = 0.2
 _CLIP_MARGIN_PX = 8.0
 _SMALL_BOX_PX = 20.0
-"""Boxes of a smaller height in the image have the thinnest lines, annotated ones are a rectangle:
-twelve thick edges would cover the object."""
+"""Boxes with a smaller height in the image have the thinnest lines, and annotated ones become a
+rectangle, because twelve thick edges would cover the object. In pixels."""
 
 
 def draw_boxes_on_image(

@@ -1,4 +1,4 @@
-"""Names of weights: those that ship with this package, and official ones in the user's cache.
+"""Names of weights: bundled weights of this package, and official ones in the user's cache.
 
 This package only finds files; ``bevdepth_core.downloads`` fetches them.
 """
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SHIPPED = Path(__file__).parent
-"""Folder of the weights that ship with this package."""
+"""Folder of the bundled weights."""
 SUFFIX = '.safetensors'
 COMMAND = 'ros2 run bevdepth_ros weights download'
 
 
 class WeightsError(ValueError):
-    """A name or path leads to no weights; the message names the remedy."""
+    """There are no weights of this name or path; the message contains the remedy."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def cache_folder() -> Path:
 
 
 def shipped_names() -> list[str]:
-    """Return the names of the weights that ship with this package."""
+    """Return the names of the bundled weights."""
     return sorted(path.stem for path in SHIPPED.glob(f'*{SUFFIX}'))
 
 

@@ -60,9 +60,10 @@ def test_heads_of_the_same_classes_are_kept_and_others_are_new(
         else:
             assert torch.equal(tensor, source[name]), name
     assert [record.getMessage() for record in caplog.records] == [
-        'model.init: the head of pedestrian, traffic_cone is kept',
-        'model.init: the head of tram is new',
-        'model.init: the head of car is kept',
+        'model.init: copied the head for pedestrian, traffic_cone from the checkpoint',
+        'model.init: the head for tram has random weights: '
+        'the checkpoint has no task of these classes',
+        'model.init: copied the head for car from the checkpoint',
     ]
 
 

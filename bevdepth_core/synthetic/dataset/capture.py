@@ -34,7 +34,7 @@ JPEG_QUALITY = 90
 
 @dataclass(frozen=True)
 class Drive:
-    """A scene to be recorded; each has a log, a calibration and a map of its own.
+    """A scene to be recorded, with its own log, calibration and map.
 
     Attributes:
         name: of the scene.
@@ -76,7 +76,7 @@ class Drive:
 
 @dataclass(frozen=True)
 class Sensors:
-    """What every drive of a dataset is recorded with.
+    """Sensors with which every drive of a dataset is recorded.
 
     Attributes:
         width, height: of the images, pixels.
@@ -190,7 +190,7 @@ def _write_image(
 def _write_sweep(
     path: Path, scene: SyntheticScene, drive: Drive, sensors: Sensors, shot: Shot
 ) -> np.ndarray:
-    """Write a turn of the lidar, moved to where the lidar is at its stamp; return (actors,) points
+    """Write one lidar sweep, transformed to the lidar pose at its stamp; return (actors,) points
     on each actor.
     """
     mount, moment = drive.ego_from_lidar(), measured_s(shot.turn)
@@ -206,7 +206,7 @@ def _write_sweep(
 
 
 def _states(scene: SyntheticScene, time_s: float) -> dict:
-    """Return what the actors are and do, as arrays named as in ``KeyFrame``."""
+    """Return class, size and motion of the actors as arrays, named as in ``KeyFrame``."""
     poses = scene.actor_poses(time_s)
     velocities = [scene.actor_velocity(actor, time_s) for actor in scene.actors]
     return {

@@ -1,4 +1,4 @@
-"""The rows that every dataset of nuScenes has, and what an actor is in their terms."""
+"""The table rows that every nuScenes dataset has, and the rows that describe an actor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR, MOVING_SPEED
 from bevdepth_core.nuscenes.table_files import token
 
 CHILD_HEIGHT = 1.4
-"""Meters below which a pedestrian counts as a child."""
+"""Pedestrians of a smaller height are children, meters."""
 
 _CATEGORIES = (
     'human.pedestrian.adult', 'human.pedestrian.child', 'human.pedestrian.wheelchair',
@@ -26,7 +26,7 @@ _ATTRIBUTES = (
     'pedestrian.sitting_lying_down', 'pedestrian.standing', 'pedestrian.moving',
 )  # fmt: skip
 _VISIBILITIES = {'1': (0, 40), '2': (40, 60), '3': (60, 80), '4': (80, 100)}
-"""Token of a level: percent of an object that is seen in all cameras together, from and to."""
+"""Token of a visibility level: range of the percentage of an object that the cameras see."""
 
 _CATEGORY_OF_CLASS = {
     'car': 'vehicle.car',
@@ -73,7 +73,7 @@ def fixed_rows() -> dict[str, list[dict]]:
 
 
 def category_token(class_name: str, height: float) -> str:
-    """Return the category of an actor, whose ``height`` tells children from adults."""
+    """Return the category of an actor; ``height`` distinguishes children from adults."""
     child = class_name == 'pedestrian' and height < CHILD_HEIGHT
     return token('category', 'human.pedestrian.child' if child else _CATEGORY_OF_CLASS[class_name])
 
@@ -85,8 +85,8 @@ def attribute_tokens(class_name: str, rider: bool, speed: float, ever_moves: boo
         class_name: one of the ten classes.
         rider: whether a bicycle or motorcycle has a rider.
         speed: m/s over ground at the moment.
-        ever_moves: whether it moves at any time of the scene; what never does is parked, but for a
-            bus, which stands at a stop.
+        ever_moves: whether it moves at any time of the scene; vehicles that never move are parked,
+            except a bus, which stands at a stop.
     """
     moves = speed > MOVING_SPEED
     if class_name in ('barrier', 'traffic_cone'):

@@ -10,17 +10,17 @@ import numpy as np
 from bevdepth_core.synthetic.world.road import CROSS_SIDEWALK_END, Road
 
 PIXELS_PER_M = 10
-"""The devkit takes every mask for one of 0.1 m."""
+"""Meters per pixel: the devkit assumes 0.1 m for every mask."""
 MARGIN_M = 100.0
-"""Around the road; the devkit cuts squares of some 60 m around the vehicle out of a map and cannot
-leave it."""
+"""Margin around the road, meters: the devkit cuts squares of about 60 m around the vehicle out of
+a map, which must lie inside the map."""
 _ON_ROAD = 255
 _CROSSING_REACH = 150.0
 
 
 def map_origin(road: Road) -> np.ndarray:
-    """Return the (2,) world x and y, whole meters, of the map's lower left corner, which is (0, 0)
-    in a dataset.
+    """Return the (2,) world x and y of the map's lower left corner, in integer meters; it is (0,
+    0) in a dataset.
     """
     return np.floor(road.center.min(axis=0) - MARGIN_M)
 

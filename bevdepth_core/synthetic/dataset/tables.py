@@ -25,11 +25,11 @@ ANNOTATION_RANGE = 80.0
 def drive_rows(
     drive: Drive, sensors: Sensors, key_frames: Sequence[KeyFrame]
 ) -> dict[str, list[dict]]:
-    """Return the rows that a drive adds to the tables which depend on drives.
+    """Return the rows that a drive adds to the tables.
 
     Args:
-        drive: the scene, alone in its log.
-        sensors: what it was recorded with.
+        drive: the scene; it has its own log.
+        sensors: its sensors.
         key_frames: all its key frames in order.
     """
     rows = _log_rows(drive) | {
@@ -47,7 +47,7 @@ def drive_rows(
         'first_sample_token': first,
         'last_sample_token': last,
         'name': drive.name,
-        'description': f'Drawn from seed {drive.seed}',
+        'description': f'Synthetic, seed {drive.seed}',
     }
     return rows | {'scene': [scene | names]}
 
@@ -148,7 +148,7 @@ def _sensor_data_row(drive: Drive, sensors: Sensors, shot: Shot, number: int) ->
 
 
 def _annotation_rows(drive: Drive, key_frames: Sequence[KeyFrame]) -> dict[str, list[dict]]:
-    """Return the objects that were ever noticed and their boxes, object by object."""
+    """Return the objects that a sensor observed at any time, and their boxes, object by object."""
     annotated, moves = (
         _annotated(key_frames),
         np.array([key_frame.speed for key_frame in key_frames]).max(axis=0) > MOVING_SPEED,
@@ -175,11 +175,12 @@ def _annotation_rows(drive: Drive, key_frames: Sequence[KeyFrame]) -> dict[str, 
 
 
 def _annotated(key_frames: Sequence[KeyFrame]) -> np.ndarray:
-    """Return (key frames, actors), where each actor has a box.
+    """Return (key frames, actors) bool: whether an actor has a box in a key frame.
 
-    That is from a key frame before it is first noticed, by a point or in an image, to one after
-    the last: hidden in between it keeps its box, and the neighbors give the first and last
-        noticed box a velocity. Beyond the range there is none.
+    An actor is annotated from one key frame before its first observation, by a lidar point or in
+    an image, to one key frame after its last. It keeps its box while it is hidden in between. The
+    additional key frames give the first and last observed box a velocity. Actors beyond the range
+    have no box.
     """
     noticed = np.array(
         [(key_frame.points > 0) | (key_frame.visible > 0) for key_frame in key_frames]

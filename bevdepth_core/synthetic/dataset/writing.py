@@ -28,11 +28,11 @@ from bevdepth_core.synthetic.sensors.schedule import key_frame_count
 
 VERSION = 'v1.0-synthetic'
 SPLITS = ('synthetic_train', 'synthetic_val')
-"""Names that the devkit has no splits of its own for."""
+"""Names of the splits; the devkit has no splits with these names."""
 
 KEY_FRAMES_PER_TASK = 10
-"""Where there are few drives, so that several processes share one; otherwise a task is a drive,
-whose world is laid out once."""
+"""Key frames per task if there are few drives, so that several processes share a drive. Otherwise
+a task is a complete drive, whose world is generated only once."""
 _DRIVES_PER_JOB = 4
 _START_S = {'synthetic_train': 1_767_258_000, 'synthetic_val': 1_798_794_000}
 """Unix time of each split's first drive, 9 in the morning of 1 January 2026 and 2027; the others
@@ -122,8 +122,8 @@ def write_dataset(
         progress: whether to show a progress bar on a terminal.
 
     Raises:
-        FileExistsError: ``root`` is there and ``force`` is not given, or it holds something else
-            than such a dataset.
+        FileExistsError: ``root`` exists and ``force`` is not given, or ``root`` is not such a
+            dataset.
         OSError: a file cannot be written.
         BrokenProcessPool: a process was ended from outside.
     """
@@ -197,8 +197,8 @@ def _record_drives(
 
 @contextmanager
 def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Run processes that end at once when the block fails, or when this process dies: either
-    closes the pipe that they watch.
+    """Run processes that end at once if the block fails or this process is killed: both close a
+    pipe that the processes watch.
     """
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload([__name__])

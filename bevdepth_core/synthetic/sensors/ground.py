@@ -1,6 +1,4 @@
-"""The ground in an image: what lies flat on it, shadows, grain and haze, all in the plane z =
-0.
-"""
+"""Renders the ground, the plane z = 0: flat markings, shadows, grain and haze."""
 
 from __future__ import annotations
 
@@ -20,8 +18,8 @@ _TEXTURE_SIZE = 512
 _GRAIN_PER_M, _STAINS_PER_M = 60, 7
 _GRAIN_FADE, _STAINS_FADE = 7.0, 60.0
 _SMOOTH_WIDTH = 400
-"""Pixels across for shadows, stains and haze, which images interpolate; grain has twice as
-many."""
+"""Resolution of the textures of shadows, stains and haze, pixels; images interpolate them. Grain
+has twice this resolution."""
 
 
 def paint_ground(
@@ -38,7 +36,7 @@ def paint_ground(
         view: the camera.
         scene: for the road and the light.
         shadows: outlines on the ground, each (n, 2) world.
-        contacts: outlines of what stands so low that no light gets below it.
+        contacts: outlines of objects so close to the ground that no light reaches below them.
     """
     first, whole = _rows_with_ground(view)
     if first == view.height:
@@ -59,8 +57,8 @@ def paint_ground(
 
 
 def _rows_with_ground(view: View) -> tuple[int, int]:
-    """Return the first row that sees ground somewhere, and the first one, even, that does
-    everywhere; the height for none.
+    """Return the first row with any ground pixel, and the first even row with only ground pixels;
+    the image height if there is none.
     """
     rise = view.rise(np.array((0, view.width - 1)), np.arange(view.height))
     first, whole = (
@@ -95,8 +93,8 @@ def _gain(
     light: Light,
     shadows: list[np.ndarray],
 ) -> np.ndarray:
-    """Return what the colors of the ground are multiplied with, in 128ths: uint8, three channels,
-    twice the view's size.
+    """Return the factors of the ground colors in units of 1/128: uint8, three channels, twice the
+    size of the view.
     """
     mask = np.zeros((view.height, view.width), np.uint8)
     _fill_flat(mask, view, Flat.of(shadows), [(255.0,)] * len(shadows))
@@ -110,7 +108,7 @@ def _gain(
 
 
 def _clear(distance: np.ndarray, light: Light) -> np.ndarray:
-    """Return how much of the contrast is left."""
+    """Return the remaining share of the contrast."""
     return cv2.exp(distance * np.float32(-1 / light.haze_distance))
 
 

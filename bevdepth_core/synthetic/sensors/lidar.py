@@ -12,7 +12,8 @@ from bevdepth_core.synthetic.sensors.raycast import RayGrid, cast
 from bevdepth_core.synthetic.world.scene import SyntheticScene
 
 LOWEST_DEGREES, HIGHEST_DEGREES = -30.67, 10.67
-"""Elevations of the outermost beams of nuScenes' lidar; those between are evenly spaced."""
+"""Elevations of the lowest and highest beam of the nuScenes lidar; the others are evenly
+spaced."""
 COLUMNS = 1084
 """Azimuths in one turn at 20 Hz."""
 NEAREST, FARTHEST = 1.0, 70.0
@@ -28,7 +29,7 @@ _ECHO_LIMIT = 0.35
 
 @dataclass(frozen=True)
 class LidarScan:
-    """One turn.
+    """One lidar sweep.
 
     Attributes:
         points: (n, 3) float32 meters, lidar frame: x right, y forward, z up.
@@ -51,10 +52,10 @@ def _grid(beams: int) -> RayGrid:
 def scan(
     scene: SyntheticScene, time_s: float, ego_from_lidar: np.ndarray, *, beams: int = 32, seed: int
 ) -> LidarScan:
-    """Return what the lidar measures at ``time_s``; everything stands still during the turn.
+    """Return the lidar sweep at ``time_s``; nothing moves during the sweep.
 
     Args:
-        scene: what to measure.
+        scene: the world.
         time_s: seconds since the start of the scene.
         ego_from_lidar: (4, 4) mount.
         beams: at least 2, over the same elevations.

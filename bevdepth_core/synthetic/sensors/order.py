@@ -17,13 +17,13 @@ from bevdepth_core.synthetic.sensors.view import NEAR, SHIFT, View, fixed_point
 
 _FAR = 170.0
 _COVER_WIDTH = 200
-"""Pixels across of the mask that finds what nearer objects hide."""
+"""Width in pixels of the mask that finds hidden objects."""
 _SMALLEST_COVER = 100
 
 
 def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:
-    """Return indices so that whatever may hide something comes after it, and otherwise far before
-    near.
+    """Return an order in which an object comes after every object that it may hide; otherwise far
+    objects come before near ones.
 
     Args:
         cannot_hide: (n, n) bool, [i, j] is true when i certainly does not cover any part of j.

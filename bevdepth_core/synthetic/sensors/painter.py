@@ -1,4 +1,4 @@
-"""Draws shapes far to near."""
+"""Draws shapes into an image, from far to near."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from bevdepth_core.synthetic.shapes.solids import Ball
 from bevdepth_core.synthetic.world.scene import Light
 
 _NOMINAL_WIDTH = 1600
-"""Images of other sizes leave out details as if they were this large, so that all show the
-same."""
+"""Details are left out as in images of this size, so that images of all sizes show the same
+details."""
 _SMALLEST_DETAIL_PX = 3.0
 _EXACT_ORDER_WITHIN = 30.0
 _BALL_SHADES = ((9.0, 1), (36.0, 2), (np.inf, 3))
-"""(up to this radius in pixels, circles per ball)."""
+"""Pairs (largest radius in pixels, number of circles per ball)."""
 _LEAF_COUNTS = ((22.0, 0), (50.0, 30), (110.0, 70), (np.inf, 160))
-"""(up to this radius in pixels, dapples per ball)."""
+"""Pairs (largest radius in pixels, number of spots per ball)."""
 
 
 class _Batch:
-    """Points, faces and colors of n objects as one camera sees them, calculated all at once.
+    """Points, faces and colors of n objects in the view of one camera, computed together.
 
     Attributes:
         eyes: (n, 3) the camera in the objects' frames.
@@ -145,8 +145,8 @@ class Painter:
         self._sun_in_camera = view.camera_from_world_rotation @ np.array(light.to_sun)
 
     def draw(self, objects: list[Placed], shaded: list[bool]) -> None:
-        """Draw objects over what is there, the first one first; the direct sun does not reach the
-        ``shaded`` ones.
+        """Draw objects into the image in the given order; ``shaded`` objects get no direct
+        sunlight.
         """
         if not objects:
             return

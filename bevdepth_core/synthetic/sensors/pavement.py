@@ -1,6 +1,4 @@
-"""What lies flat on the ground: grass, pavement, asphalt with its markings, as outlines and
-colors.
-"""
+"""Flat parts of the ground (grass, pavement, asphalt, markings) as outlines and colors."""
 
 from __future__ import annotations
 
@@ -71,7 +69,7 @@ def lit_flat(color: Sequence[float], light: Light) -> tuple[float, ...]:
 def layers_around(
     scene: SyntheticScene, place: np.ndarray
 ) -> tuple[Flat, list[tuple[float, ...]]]:
-    """Return what lies flat around a place, (2,) world, bottom first, and the lit colors."""
+    """Return the flat layers around a (2,) world position, lowest first, and their lit colors."""
     nearest = scene.road.along[np.argmin(((scene.road.center - place) ** 2).sum(axis=1))]
     return _layers(scene, round(nearest / _CELL) * _CELL)
 
@@ -133,7 +131,7 @@ def _crossing(road: Road, half_width: float) -> list[np.ndarray]:
 
 
 def _patches(scene: SyntheticScene, along: np.ndarray) -> list[np.ndarray]:
-    """Return mended pieces of road."""
+    """Return repaired patches of the road."""
     rng = np.random.default_rng(scene.seed)
     road, reach = scene.road, scene.road.curb - 2
     places = zip(
@@ -178,7 +176,7 @@ def _markings(scene: SyntheticScene, along: np.ndarray) -> list[np.ndarray]:
 
 
 def _pieces(road: Road, along: np.ndarray) -> list[np.ndarray]:
-    """Return ``along`` without the crossing."""
+    """Return the parts of ``along`` outside the crossing."""
     if road.crossing is None:
         return [along]
     pieces = (
@@ -209,7 +207,7 @@ def _lines_along(road: Road, along: np.ndarray) -> list[np.ndarray]:
 
 
 def _crosswalk(road: Road, middle: float) -> list[np.ndarray]:
-    """Return zebra stripes, and where vehicles stop unless they do so for the crossing."""
+    """Return zebra stripes, and stop lines unless the crossing has its own."""
     curb, drive = road.curb, road.driving_half_width
     outlines = [
         _rectangle(road, middle - 1.8, middle + 1.8, a, a + 0.5)

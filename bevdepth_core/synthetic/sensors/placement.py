@@ -17,10 +17,10 @@ _STRIDE_STEPS = 4
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A shape standing on the ground.
+    """A shape that stands on the ground.
 
     Attributes:
-        shape: what.
+        shape: the shape.
         position: (2,) world x and y.
         heading: radians.
     """
@@ -55,13 +55,15 @@ class Placed:
 
     @cached_property
     def contact(self) -> np.ndarray:
-        """Return the (4, 2) world corners of the rectangle around what touches the ground."""
+        """Return the (4, 2) world corners of the rectangle around the parts that touch the
+        ground.
+        """
         return self.to_world(self.shape.contact_corners)[:, :2]
 
 
 @lru_cache(maxsize=4)
 def placed_props(scene: SyntheticScene) -> tuple[Placed, ...]:
-    """Return what stands beside the road."""
+    """Return the objects beside the road."""
     placed = []
     for prop in scene.props:
         position, heading = scene.road.pose(prop.along, prop.lateral)
@@ -76,7 +78,7 @@ def placed_props(scene: SyntheticScene) -> tuple[Placed, ...]:
 
 
 def placed_actors(scene: SyntheticScene, time_s: float) -> list[Placed]:
-    """Return the actors where they are at ``time_s``, walkers in the step they take."""
+    """Return the actors at their poses at ``time_s``; walkers with the phase of their step."""
     standing = _standing_actors(scene)
     return [
         standing.get(number) or _placed_actor(actor, pose, time_s)
@@ -104,7 +106,7 @@ def _placed_actor(actor: Actor, pose: np.ndarray, time_s: float) -> Placed:
 
 
 def _stride(actor: Actor, time_s: float) -> float:
-    """Return the phase of a walker's step in few values, 0 for everything else."""
+    """Return the phase of a walker's step, rounded to a few values; 0 for other actors."""
     if actor.class_name != 'pedestrian' or not actor.moving:
         return 0.0
     steps = actor.traveled(time_s) / _STRIDE_LENGTH + actor.appearance % 16 / 16

@@ -1,5 +1,5 @@
-"""Finds where rays from one point first meet shapes: solid by solid, first their bounds, then
-their faces.
+"""Finds the first intersection of rays from one point with shapes: for each solid it tests the
+bounds first, then the faces.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PARALLEL = 1e-9
 
 @dataclass(frozen=True)
 class RayGrid:
-    """A turning sensor's rays: every beam at every azimuth, in a frame with z up.
+    """The rays of a rotating sensor: every beam at every azimuth, in a frame with z up.
 
     Attributes:
         elevations: (b,) radians, increasing.
@@ -59,7 +59,7 @@ class Hits:
 def cast(
     grid: RayGrid, world_from_sensor: np.ndarray, objects: list[Placed], farthest: float
 ) -> Hits:
-    """Return what the rays of a sensor at ``world_from_sensor`` meet first within ``farthest``
+    """Return the first hits of the rays of a sensor at ``world_from_sensor`` within ``farthest``
     meters.
     """
     rays = len(grid.directions)
@@ -96,7 +96,7 @@ def cast(
 
 @dataclass(frozen=True)
 class _Solids:
-    """The solids of all objects, n in number, in their objects' frames, and how they lie around
+    """The n solids of all objects in the frames of their objects, and their position relative to
     the sensor.
 
     Attributes:
@@ -164,7 +164,7 @@ class _Solids:
         )
 
     def candidates(self, grid: RayGrid) -> tuple[np.ndarray, np.ndarray]:
-        """Return (pairs,) rays and (pairs,) solids: generously all that may meet."""
+        """Return (pairs,) rays and (pairs,) solids that may intersect; some of them do not."""
         lowest, highest = self.corners[..., 2].min(axis=1), self.corners[..., 2].max(axis=1)
         nearest = np.maximum(self.nearest * 0.98, 0.05)
         step = grid.elevations[1] - grid.elevations[0]
@@ -184,7 +184,7 @@ class _Solids:
         return (first_beam[solid] + beam) * total + (first_column[solid] + column) % total, solid
 
     def _columns(self, total: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return each solid's first column, maybe negative, and number of columns."""
+        """Return first column, which may be negative, and number of columns of each solid."""
         azimuth = np.arctan2(self.corners[..., 1], self.corners[..., 0])
         middle = np.arctan2(self.corners[..., 1].mean(axis=1), self.corners[..., 0].mean(axis=1))
         around = (azimuth - middle[:, None] + np.pi) % (2 * np.pi) - np.pi

@@ -102,7 +102,7 @@ def _shadow(placed: Placed, to_sun: tuple[float, float, float]) -> np.ndarray:
 
 
 def _shadow_reach(to_sun: Sequence[float]) -> np.ndarray:
-    """Return how far, (2,) meters per meter of height, shadows fall against the sun."""
+    """Return the (2,) offset of a shadow away from the sun, meters per meter of height."""
     return np.array(to_sun[:2]) / max(to_sun[2], 1 / _SHADOW_LENGTH_LIMIT)
 
 
@@ -143,10 +143,10 @@ def _vignette(width: int, height: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _sensor_noise(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return what noise adds and what it takes away, larger than the image so that a shifted piece
-    can be used each time.
+    """Return the positive and the negative part of sensor noise. Both are larger than the image,
+    so that each image can use another part.
 
-    A small image has less of it, as if it were the mean of a large one's pixels.
+    A small image has less noise, as if its pixels were means of the pixels of a large image.
     """
     rng = np.random.default_rng(0)
     noise = rng.normal(0, _NOISE * min(1, width / _NOISE_WIDTH), (height + 64, width + 64, 3))
@@ -154,7 +154,7 @@ def _sensor_noise(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _expose(image: np.ndarray, seed: int) -> np.ndarray:
-    """Return the image as a sensor behind a lens gives it: darker corners, noise."""
+    """Return the image with the effects of lens and sensor: darker corners, noise."""
     height, width = image.shape[:2]
     dimmed = cv2.multiply(image, _vignette(width, height), scale=1 / 255)
     row, column = np.random.default_rng(seed).integers(64, size=2)

@@ -1,4 +1,4 @@
-"""Mounts of six cameras and a lidar, as on a nuScenes car."""
+"""Mounting poses of six cameras and a lidar, as on a nuScenes vehicle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from bevdepth_core.types import CameraRig
 
 SOURCE_SIZE = (1600, 900)
-"""Width and height, pixels, that the focal lengths below belong to."""
+"""Width and height of the images that the focal lengths below refer to, pixels."""
 
 EXPOSURE_OFFSET_S = {
     'CAM_FRONT_LEFT': 0.0,
@@ -27,7 +27,8 @@ _EGO_FROM_OPTICAL_AXES = np.array(((0, 0, 1), (-1, 0, 0), (0, -1, 0)), np.float6
 
 
 _POSITION_SPREAD, _ANGLE_SPREAD, _FOCAL_SPREAD, _CENTER_SPREAD = 0.03, 1.0, 0.01, 15.0
-"""How far the mounts of a log may be from the nominal ones: meters, degrees, a share, pixels."""
+"""Largest deviations of a log's calibration from the nominal one: position in meters, angles in
+degrees, focal length as a share, image center in pixels."""
 
 _LIDAR_POSITION, _LIDAR_ANGLES = (0.944, 0.0, 1.840), (-90.0, 0.3, 0.6)
 
@@ -75,8 +76,8 @@ def nuscenes_like_rig(
     Args:
         width: pixels.
         height: pixels.
-        log_seed: gives the calibration of one log, as different cars and days have it; None gives
-            the nominal one.
+        log_seed: seed of the calibration of one log, which differs between vehicles and days;
+            None: the nominal calibration.
     """
     scale_x, scale_y = width / SOURCE_SIZE[0], height / SOURCE_SIZE[1]
     intrinsics, ego_from_camera = [], []

@@ -1,7 +1,9 @@
 """When the sensors of a nuScenes vehicle are triggered.
 
-The lidar turns 20 times a second; a camera is triggered as the lidar sweeps past its view, in six
-turns of every ten, which makes 12 Hz in steps of 50 and 100 ms. Every tenth turn is a key frame.
+The lidar rotates 20 times per second. A camera is triggered when the lidar sweeps past its view,
+in
+six of every ten rotations: this gives 12 Hz in steps of 50 and 100 ms. Every tenth rotation is a
+key frame.
 """
 
 from __future__ import annotations
@@ -16,15 +18,16 @@ KEY_FRAMES_PER_S = 2
 TURN_S = 0.05
 TURNS_PER_KEY_FRAME = 10
 CAMERA_TURNS = (0, 2, 3, 5, 7, 8)
-"""The turns in which the cameras are triggered, counted from a key frame's."""
+"""The rotations in which the cameras are triggered, counted from that of a key frame."""
 LIDAR_STAMP_S = 0.0445
-"""From the start of a turn, CAM_FRONT_LEFT's exposure, to its end, the stamp of the sweep and of
-the sample; as in a real sample."""
+"""Time from the start of a rotation (the exposure of CAM_FRONT_LEFT) to its end (the stamp of the
+sweep and of the sample), as in a real sample, seconds."""
 MEASURED_S = sum(EXPOSURE_OFFSET_S.values()) / len(EXPOSURE_OFFSET_S)
-"""From the start of a turn to the moment that sweep and boxes show.
+"""Time from the start of a rotation to the moment at which the sweep is measured, seconds.
 
-A real lidar meets every object about when the camera there exposes, and boxes are fitted to its
-points. One moment stands for the whole turn here, and it is the mean of the exposures.
+A real lidar measures each object at about the exposure time of the camera in that direction, and
+boxes are fitted to its points. Here all points of a rotation are measured at one moment, the mean
+of the exposures.
 """
 
 
@@ -34,7 +37,7 @@ class Shot:
 
     Attributes:
         channel: camera or lidar.
-        turn: the lidar's turn that it belongs to, 0 is the first key frame's.
+        turn: number of its lidar rotation; 0 is that of the first key frame.
     """
 
     channel: str
@@ -58,12 +61,12 @@ def key_frame_count(duration_s: float) -> int:
 
 
 def shots(key_frame: int, sweeps: bool) -> Iterator[Shot]:
-    """Yield what belongs to a sample, channel by channel in order of time: its own shots, and
-    before them those since the last one.
+    """Yield the shots of a sample, channel by channel in order of time: those since the previous
+    sample, then its own.
 
     Args:
-        key_frame: number of the sample in its scene; nothing comes before the first.
-        sweeps: whether what comes before is wanted.
+        key_frame: number of the sample in its scene; there are no shots before the first.
+        sweeps: whether to include the shots since the previous sample.
     """
     last = key_frame * TURNS_PER_KEY_FRAME
     first = last - TURNS_PER_KEY_FRAME + 1 if sweeps and key_frame else last
@@ -74,7 +77,7 @@ def shots(key_frame: int, sweeps: bool) -> Iterator[Shot]:
 
 
 def measured_s(turn: int) -> float:
-    """Return the moment, in seconds since the start of the scene, that the sweep of ``turn`` and
-    its boxes show.
+    """Return the time at which the sweep of rotation ``turn`` and its boxes are measured, seconds
+    since the start of the scene.
     """
     return turn * TURN_S + MEASURED_S

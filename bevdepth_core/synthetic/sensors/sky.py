@@ -14,7 +14,7 @@ from bevdepth_core.synthetic.world.scene import Light
 _COARSE_WIDTH = 100
 _CLOUD_HEIGHT = 0.35
 _HILLS = ((0.075, 0.80, (112, 128, 120)), (0.042, 0.55, (92, 108, 88)))
-"""Per range of hills: height as a tangent, share of haze, color."""
+"""For each range of hills: tangent of its elevation, share of haze, color."""
 
 
 @lru_cache(maxsize=8)

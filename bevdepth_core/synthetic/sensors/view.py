@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 
 NEAR = 0.25
-"""Meters in front of the camera where everything is cut off."""
+"""Distance of the near plane, meters; nearer parts are cut off."""
 
 SHIFT = 4
 _SUBPIXEL = 1 << SHIFT
-"""OpenCV draws with this many subpixel steps."""
+"""Fractional bits of OpenCV's fixed-point pixel coordinates."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class View:
         return across + (((rows - cy) / fy).astype(np.float32)[:, None, None] * down + forward)
 
     def rise(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return (rows, columns): how much rays through pixel centers go up, per meter of
+        """Return (rows, columns): rise of the rays through pixel centers, meters per meter of
         depth.
         """
         return self.world_rays(columns, rows)[..., 2]
@@ -112,7 +112,7 @@ def _cut_at_near_plane(outline: np.ndarray) -> np.ndarray:
 
 
 def fill(image: np.ndarray, outlines: list[np.ndarray], color: Sequence[float]) -> None:
-    """Fill fixed-point outlines, smooth at the edges."""
+    """Fill fixed-point outlines with antialiased edges."""
     cv2.fillPoly(image, outlines, color, lineType=cv2.LINE_AA, shift=SHIFT)
 
 

@@ -1,4 +1,4 @@
-"""How much of each actor the cameras see."""
+"""Computes the visible fraction of each actor."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from bevdepth_core.synthetic.world.scene import SyntheticScene
 from bevdepth_core.types import CameraRig
 
 _WIDTH = 400
-"""Pixels of the buffers that are counted; narrow things are still a few pixels wide."""
+"""Width of the buffers in which pixels are counted; narrow objects are still a few pixels wide."""
 _BORDER = 200
-"""Pixels around the image in which silhouettes go on."""
+"""Border around the image in which silhouettes are also drawn, pixels."""
 _ONE_OUTLINE_PX = 25.0
 """Objects smaller than this are drawn as their convex hull."""
 
@@ -25,12 +25,12 @@ def visible_fractions(
 ) -> np.ndarray:
     """Return (actors,) shares, 0..1, of each actor's own silhouette that the cameras together see.
 
-    What other objects hide and what lies outside of the images is not seen.
+    Parts that other objects hide and parts outside of the images are not visible.
 
     Args:
         scene: the world.
         rig: cameras named as in ``EXPOSURE_OFFSET_S``, with intrinsics for images of this size.
-        time_s: start of the rotation; each camera looks at its own moment.
+        time_s: start of the trigger cycle; each camera has its own exposure time.
         width: pixels.
         height: pixels.
     """
@@ -75,8 +75,8 @@ def _seen_by(view: View, actors: list[Placed], objects: list[Placed]) -> np.ndar
 
 
 def _hulls(placed: Placed, view: View) -> list[np.ndarray]:
-    """Return outlines as fixed-point pixels of the bordered image: of every solid, but one for all
-    of a small or far object.
+    """Return outlines as fixed-point pixels of the bordered image: one per solid, or a single one
+    for a small or far object.
     """
     shape = placed.shape
     away = np.linalg.norm(placed.position - view.position[:2])

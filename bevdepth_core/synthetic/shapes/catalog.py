@@ -45,11 +45,11 @@ class Shape:
         anchors, normals, colors: (f, 3) float32, a point on each face, its outward normal, its
             color.
         glows, details: (f,) bool.
-        height, radius: meters, of the upright cylinder around the origin that holds everything.
+        height, radius: of the upright cylinder around the origin that contains the shape, meters.
         vertices: (v, 3) corners of all solids, of balls those of their bounds.
-        box_corners: (8, 3) of what is around everything, the lower four first, counter-clockwise.
-        contact_corners: (4, 3) of the rectangle on the ground around what touches it.
-        covers: per large solid its (k, 3) vertices; whatever is behind it is hidden.
+        box_corners: (8, 3) corners of the bounding box, the lower four first, counter-clockwise.
+        contact_corners: (4, 3) of the rectangle around the parts that touch the ground.
+        covers: (k, 3) vertices of each large solid, which hides everything behind it.
         extents: (f,) float32, largest side of the face's first outline, meters.
     """
 
@@ -139,7 +139,8 @@ def build_shape(
         size: length, width, height, meters.
         appearance: seed of colors and parts.
         rider: whether a bicycle or motorcycle has a rider.
-        stride: phase of a walker's step, -1..1; pass few different values, shapes are remembered.
+        stride: phase of a walker's step, -1..1; use few different values, because shapes are
+            cached.
     """
     rng = np.random.default_rng(appearance)
     if kind == 'pedestrian':

@@ -1,4 +1,4 @@
-"""What stands at the road: barriers, cones, houses, trees, lamps."""
+"""Objects beside the road: barriers, cones, houses, trees, lamps."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def traffic_cone(
 
 
 def building(length: float, depth: float, height: float, rng: np.random.Generator) -> list[Solid]:
-    """Return a house whose long sides are street fronts: rows of windows above a shop floor, and a
+    """Return a house whose long sides face streets: rows of windows above a shop floor, and a
     cornice.
     """
     wall = _FACADE[rng.integers(len(_FACADE))]

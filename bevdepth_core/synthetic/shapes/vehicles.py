@@ -1,4 +1,4 @@
-"""Cars, lorries, trailers, buses and excavators."""
+"""Cars, trucks, trailers, buses and excavators."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _wheels_on_sides(
 def _tyres(
     half_width: float, axles: Sequence[float], radius: float, clearance: float
 ) -> list[Solid]:
-    """Return what of the wheels shows below the body."""
+    """Return the parts of the wheels that are visible below the body."""
     solids = []
     for x in axles:
         for side in (-1, 1):
@@ -72,7 +72,7 @@ def _pair_of_lights(
 
 
 def car(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
-    """Return a saloon or a hatchback."""
+    """Return a sedan or a hatchback."""
     paint = PAINT[rng.integers(len(PAINT))]
     half, side, clearance, belt, radius = (
         length / 2,
@@ -154,7 +154,7 @@ def _greenhouse(
 
 
 def _tractor(x0: float, x1: float, side: float, z0: float, z1: float, paint: Color) -> Solid:
-    """Return a lorry's driver cab."""
+    """Return the driver's cab of a truck."""
     cab = frustum(z0, z1, (x0, x1, -side, side), (x0, x1 - 0.22, -side, side), paint)
     low, high = at(z0, z1, 0.5), at(z0, z1, 0.9)
     cab.detail(
@@ -174,7 +174,7 @@ def _tractor(x0: float, x1: float, side: float, z0: float, z1: float, paint: Col
 
 
 def truck(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
-    """Return a lorry with a closed body."""
+    """Return a truck with a closed body."""
     paint = PAINT[rng.integers(len(PAINT))]
     cargo_paint = PAINT[rng.integers(3)] if rng.random() < 0.7 else paint
     half, side, clearance, radius, floor = length / 2, width / 2 - 0.03, 0.42, 0.46, 0.9

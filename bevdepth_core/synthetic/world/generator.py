@@ -1,4 +1,4 @@
-"""Lays out a scene from a seed: road, traffic, parked cars, building sites, people, houses and
+"""Generates a scene from a seed: road, traffic, parked cars, building sites, people, houses and
 trees.
 """
 
@@ -40,8 +40,8 @@ _FARTHEST_ACTOR = 110.0
 
 
 def make_scene(seed: int = 0, duration_s: float = 8.0) -> SyntheticScene:
-    """Return the drive of ``seed``; the same seed gives the same drive, actors do not run into
-    each other within it.
+    """Return the drive of ``seed``, in which actors do not collide; the same seed gives the same
+    drive.
     """
     rng = np.random.default_rng(seed)
     ego_speed = rng.uniform(5.0, 11.0)
@@ -97,7 +97,7 @@ def _place_people(placer: Placer, plan: Plan, end: float) -> None:
 
 
 def _near(actors: list[Actor], ego_track: np.ndarray) -> tuple[Actor, ...]:
-    """Return those that come near the vehicle at some time."""
+    """Return the actors that come near the vehicle at any time."""
     return tuple(
         actor
         for actor in actors

@@ -1,4 +1,4 @@
-"""Who drives where: lanes, lights and crosswalks of one scene."""
+"""Plans the traffic of a scene: lanes, vehicles, traffic lights and crosswalks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from bevdepth_core.synthetic.world.road import CROSSING_CROSSWALK, CROSSING_STOP
 from bevdepth_core.synthetic.world.traffic import Path, Signal, Vehicle, around_corner, straight
 
 EGO_LENGTH, EGO_WIDTH, EGO_MIDDLE = 5.2, 2.0, 1.3
-"""Meters; the middle of the vehicle is ahead of its frame's origin."""
+"""Distance from the origin of the ego frame forward to the middle of the vehicle, meters."""
 
 _EGO_AT = 4.0
-"""Where on its lane the vehicle starts."""
+"""Start of the ego vehicle on its lane, meters."""
 _MIXED_TRAFFIC = {
     'car': 0.6,
     'truck': 0.1,
@@ -24,11 +24,12 @@ _MIXED_TRAFFIC = {
     'bicycle': 0.02,
 }
 _LIGHT_TRAFFIC = {'car': 0.8, 'motorcycle': 0.2}
-"""Shares of the classes in a lane; light traffic beside the vehicle leaves it a view."""
+"""Shares of the classes in a lane; beside the ego vehicle there are fewer vehicles, so that they
+do not hide the scene."""
 _CROSS_TRAFFIC = {'car': 0.72, 'truck': 0.08, 'bus': 0.08, 'motorcycle': 0.12}
 _HITCH_GAP = 0.4
 _CLEARANCE_S = 3.0
-"""Seconds between one road's red and the other's green."""
+"""Time between the red light of one road and the green light of the other, seconds."""
 _CROSS_REACH = 200.0
 _TURN_RADIUS = 5.6
 _TURNING_SHARE = 0.2
@@ -59,7 +60,7 @@ class Plan:
 def plan_traffic(
     rng: np.random.Generator, road: Road, ego_speed: float, duration_s: float
 ) -> Plan:
-    """Return the traffic around a vehicle that likes ``ego_speed``, m/s."""
+    """Return the traffic around an ego vehicle with the desired speed ``ego_speed``, m/s."""
     reach = ego_speed * duration_s
     red_main, red_cross = (
         _phases(rng, duration_s)
@@ -210,7 +211,7 @@ class _Planner:
         return lanes
 
     def _turn_off(self, direction: int, lateral: float) -> Path | None:
-        """Return the path of those who turn right at the crossing."""
+        """Return the path of vehicles that turn right at the crossing."""
         road = self.road
         if road.crossing is None:
             return None
@@ -258,7 +259,7 @@ class _Planner:
     def _parts(
         self, class_name: str
     ) -> tuple[list[tuple[str, tuple[float, float, float], float]], float]:
-        """Return the parts of a vehicle and its length; a trailer comes behind a lorry."""
+        """Return the parts of a vehicle and its length; a trailer follows a truck."""
         size = random_size(self.rng, class_name)
         if class_name != 'trailer':
             return [(class_name, size, 0.0)], size[0]
@@ -270,7 +271,7 @@ class _Planner:
         ], length
 
     def _signalled(self, vehicles: list[Vehicle], direction: int) -> list[Vehicle]:
-        """Return a main lane, first ahead, whose vehicles heed crosswalk and crossing."""
+        """Return a main lane, first vehicle first, whose vehicles obey crosswalk and crossing."""
         road = self.road
         lateral = direction * road.lane_center(0)
         signals = [

@@ -1,4 +1,4 @@
-"""Where people walk, wait, cross and ride."""
+"""Places pedestrians and cyclists: walking, waiting, crossing, riding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accepts objects that never touch those already there."""
+"""Collects objects and rejects those that would touch earlier ones."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ TYPICAL_SIZE = {
     'pedestrian': (0.72, 0.68, 1.75),
     'traffic_cone': (0.42, 0.42, 0.95),
 }
-"""Mean length, width, height in meters."""
+"""Mean length, width and height of each class, meters."""
 SIZE_SPREAD = 0.12
-"""Largest relative difference from that; length, width and height differ together for the most
-part."""
+"""Largest relative difference from the mean size; length, width and height are strongly
+correlated."""
 _STEPS_BETWEEN_CHECKS = 2
 _SLOWEST_STEP = 0.01
 
@@ -42,8 +42,8 @@ class Placer:
     """Collects the actors and props of a scene.
 
     Args:
-        rng: of sizes and looks.
-        road: where road coordinates lie.
+        rng: of sizes and appearances.
+        road: defines the road coordinates.
         duration_s: of the scene.
     """
 
@@ -56,9 +56,7 @@ class Placer:
         self._poses, self._halves = np.zeros((0, checks, 3)), np.zeros((0, 2))
 
     def block(self, track: np.ndarray, length: float, width: float, margin: float = 0.15) -> bool:
-        """Keep a (t, 3) or (1, 3) track free for a rectangle unless something is in the way;
-        return True if it was free.
-        """
+        """Reserve a (t, 3) or (1, 3) track for a rectangle; return False if it is not free."""
         poses = np.broadcast_to(track[::_STEPS_BETWEEN_CHECKS], (self._poses.shape[1], 3))
         half = np.array((length / 2, width / 2)) + margin
         if self._touches(poses, half):
@@ -109,8 +107,8 @@ class Placer:
     def add_walking(
         self, class_name: str, along: np.ndarray, lateral: np.ndarray, **options: Any
     ) -> bool:
-        """Add an actor that goes through (t,) road coordinates, one per time, and looks where it
-        goes.
+        """Add an actor that moves along (t,) road coordinates, one per time, and faces its
+        direction of motion.
         """
         position, heading = self.road.pose(along, lateral)
         step = np.gradient(position, axis=0)
@@ -121,7 +119,7 @@ class Placer:
         return self.add(class_name, np.column_stack((position, heading)), **options)
 
     def add_prop(self, prop: Prop, length: float, width: float) -> bool:
-        """Add a prop that stands on a rectangle unless something is there."""
+        """Add a prop that stands on a rectangle, if the rectangle is free."""
         position, heading = self.road.pose(prop.along, prop.lateral)
         if not self.block(np.array([(*position, heading + prop.heading_offset)]), length, width):
             return False

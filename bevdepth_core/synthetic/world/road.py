@@ -13,12 +13,12 @@ PARKING_WIDTH = 2.4
 SIDEWALK_WIDTH = 4.6
 
 CROSS_HALF_WIDTH = LANE_WIDTH
-"""Of the crossing street: one lane each way, no parking."""
+"""Half width of the crossing street, meters: one lane per direction, no parking."""
 CROSS_CURB = CROSS_HALF_WIDTH + 0.2
 CROSS_SIDEWALK_END = CROSS_CURB + 2.6
 CROSSING_CROSSWALK, CROSSING_STOP, CROSSING_CLEAR = 7.4, 10.4, 16.0
-"""Meters along the road from the middle of a crossing: its crosswalks, where traffic waits, where
-parking begins."""
+"""Distances along the road from the middle of a crossing, meters: crosswalks, stop lines, and the
+start of parking lanes."""
 
 ROAD_STEP = 0.5
 _STRAIGHT, _BENDING = 30.0, 60.0
@@ -35,8 +35,8 @@ class Road:
         heading: (m,) radians.
         lanes: lanes per direction; traffic keeps right.
         bike_lane: its width in meters, 0 for none.
-        crossing: where a street crosses at a right angle, None for nowhere; the road is straight
-            there.
+        crossing: position at which a street crosses at a right angle, None without one; the road
+            is straight there.
     """
 
     along: np.ndarray
@@ -52,7 +52,7 @@ class Road:
 
     @property
     def parking(self) -> float:
-        """Return where the parking lane begins."""
+        """Return the lateral position at which the parking lane begins."""
         return self.driving_half_width + self.bike_lane
 
     @property
@@ -70,7 +70,7 @@ class Road:
         return -(lane + 0.5) * LANE_WIDTH
 
     def required_crossing(self) -> float:
-        """Return where the crossing street is, for code that runs only where there is one.
+        """Return the position of the crossing street, for code that requires one.
 
         Raises:
             ValueError: no street crosses this road.

@@ -1,4 +1,4 @@
-"""The world of one drive: a road, who moves on it, what stands beside it, and the light."""
+"""The world of one drive: road, actors, props beside the road, and light."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bevdepth_core.synthetic.world.road import Road
 from bevdepth_core.types import Boxes3D
 
 TRACK_START_S, TRACK_STEP_S = -1.0, 0.1
-"""Tracks begin before the drive, so that velocities exist from its first moment on."""
+"""Tracks begin before the drive, so that velocities are defined from its start."""
 
 _VELOCITY_STEP_S = 0.05
 _SWAYS = ((0.012, 11.0), (0.0035, 17.0), (0.0035, 13.0))
@@ -31,7 +31,7 @@ class Actor:
         class_name: one of the ten nuScenes classes.
         size: length, width, height, meters.
         track: (t, 3) world x, y and heading every ``TRACK_STEP_S`` from ``TRACK_START_S``; (1, 3)
-            for what never moves.
+            for an actor that never moves.
         appearance: seed of colors and parts.
         rider: whether a bicycle or motorcycle has a rider.
     """
@@ -52,7 +52,7 @@ class Actor:
         return _interpolated(self.track[None], time_s)[0]
 
     def traveled(self, time_s: float) -> float:
-        """Return the meters gone since the track began."""
+        """Return the distance traveled since the start of the track, meters."""
         place = np.clip((time_s - TRACK_START_S) / TRACK_STEP_S, 0, len(self.track) - 1)
         return float(np.interp(place, np.arange(len(self.track)), self._milestones))
 
@@ -104,14 +104,14 @@ class SyntheticScene:
     """A drive of ``duration_s`` seconds.
 
     Attributes:
-        road: where everything is.
+        road: the road.
         actors: annotated objects.
         props: buildings, trees, lamps.
         crosswalks: positions along the road, meters.
         light: time of day and weather.
         ego_track: (t, 3) world x, y and heading of the vehicle, as in ``Actor.track``.
-        duration_s: how long the drive was laid out for.
-        seed: of everything random in the images.
+        duration_s: length of the drive.
+        seed: of all random values in the images.
     """
 
     road: Road
@@ -124,8 +124,8 @@ class SyntheticScene:
     seed: int
 
     def world_from_ego(self, time_s: float) -> np.ndarray:
-        """Return the (4, 4) pose of the vehicle; it sways a little, dives when it brakes and leans
-        in curves.
+        """Return the (4, 4) pose of the vehicle, with small random motion, pitch while braking and
+        roll in curves.
         """
         pose = _interpolated(self.ego_track[None], time_s)[0]
         traveled = np.hypot(*(pose[:2] - self.ego_track[0, :2]))
@@ -148,7 +148,7 @@ class SyntheticScene:
 
     @cached_property
     def _tracks(self) -> np.ndarray:
-        """Return (actors, t, 3); of those that never move, the same over and over."""
+        """Return (actors, t, 3) tracks; that of an actor that never moves repeats its pose."""
         longest = max((len(actor.track) for actor in self.actors), default=1)
         tracks = [
             np.broadcast_to(actor.track, (longest, 3)) if not actor.moving else actor.track
@@ -180,7 +180,7 @@ class SyntheticScene:
         Args:
             time_s: seconds since the start of the scene.
             max_distance: from the ego frame's origin over ground.
-            seen: (actors,) bool, leaves out the others, as an annotator would; None keeps all.
+            seen: (actors,) bool, the actors to return; None returns all.
         """
         ego_from_world = np.linalg.inv(self.world_from_ego(time_s))
         poses = self.actor_poses(time_s)

@@ -1,4 +1,4 @@
-"""What stands beside the road: houses, trees, lamps, parked vehicles, building sites."""
+"""Places objects beside the road: houses, trees, lamps, parked vehicles, building sites."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _add_house(
 
 
 def place_trees(placer: Placer, crosswalks: tuple[float, ...]) -> None:
-    """Plant trees on the sidewalks, not where one crosses."""
+    """Place trees on the sidewalks, except at crosswalks."""
     rng, road = placer.rng, placer.road
     spacing = rng.choice((1.0, 1.6, 3.0))
     for side in (-1, 1):
@@ -99,7 +99,7 @@ def place_trees(placer: Placer, crosswalks: tuple[float, ...]) -> None:
 
 
 def place_lamps(placer: Placer) -> None:
-    """Put lamp posts every 32 m on alternating sides, their arm over the road."""
+    """Place lamp posts every 32 m on alternating sides, with their arms over the road."""
     road = placer.road
     for number, along in enumerate(np.arange(road.along[0] + 3, road.along[-1], 32.0)):
         side = -1 if number % 2 else 1
@@ -118,7 +118,7 @@ def place_lamps(placer: Placer) -> None:
 
 
 def place_parked(placer: Placer, start: float, stop: float, crosswalks: tuple[float, ...]) -> None:
-    """Fill parts of the parking lanes; bicycles and motorcycles without riders lean on the
+    """Fill parts of the parking lanes; place bicycles and motorcycles without riders on the
     sidewalk.
     """
     rng, road = placer.rng, placer.road
@@ -163,7 +163,7 @@ def _parked_cycles(placer: Placer, along: float, side: int) -> None:
 
 
 def place_sites(placer: Placer, start: float, stop: float) -> None:
-    """Put building sites in the parking lanes, first come first."""
+    """Place building sites in the parking lanes where they are free."""
     rng, road = placer.rng, placer.road
     along = start
     while along < stop:
@@ -173,8 +173,8 @@ def place_sites(placer: Placer, start: float, stop: float) -> None:
 
 
 def _place_site(placer: Placer, start: float, side: int) -> None:
-    """Place a machine or two with workers, cones towards the traffic, barriers at the ends and
-    maybe along the sidewalk.
+    """Place one or two machines with workers, cones towards the traffic, and barriers at the ends
+    and sometimes along the sidewalk.
     """
     rng, road = placer.rng, placer.road
     inner, outer = side * road.parking, side * road.curb

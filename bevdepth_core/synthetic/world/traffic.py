@@ -1,5 +1,5 @@
-"""Vehicles on their paths: each keeps its distance to the one ahead and stops where it has to
-wait.
+"""Simulates vehicles on their paths: each keeps its distance to the vehicle ahead and stops at
+signals.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ STEP_S = 0.1
 _ACCELERATION, _BRAKING, _HARDEST_BRAKING = 1.7, 2.4, 7.0
 _HEADWAY_S, _STANDSTILL_GAP = 1.1, 2.0
 _WILL_NOT_BRAKE_HARDER = 4.0
-"""Who would have to, drives on when the light changes."""
+"""A vehicle that would have to brake harder passes a changing light, m/s^2."""
 _SIDEWAYS = 2.6
 """Acceleration in turns."""
 _GONE = 4.0
-"""Meters after the turn where who turned off is no longer in the way."""
+"""Distance after the turn at which a vehicle that turned off is no longer an obstacle, meters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ class Path:
         )
 
     def nearest(self, point: np.ndarray) -> float:
-        """Return how far one has traveled at the place next to a world point."""
+        """Return the traveled distance at the point of the path nearest to a world point."""
         return float(self.traveled[np.argmin(((self.points - point) ** 2).sum(axis=1))])
 
 
@@ -111,11 +111,11 @@ def around_corner(
 
 @dataclass(frozen=True, eq=False)
 class Signal:
-    """A place where traffic waits at times.
+    """A traffic light.
 
     Attributes:
         point: (2,) world, next to the path.
-        red: from and until, seconds, when vehicles may not pass.
+        red: pairs of start and end of the red phases, seconds.
     """
 
     point: np.ndarray
@@ -127,16 +127,16 @@ class Signal:
 
 @dataclass(eq=False)
 class Vehicle:
-    """Something that drives, perhaps with a trailer.
+    """A vehicle, optionally with a trailer.
 
     Attributes:
-        path: where.
+        path: its path.
         start: meters traveled at the first moment.
-        cruise: speed it likes, m/s.
+        cruise: its desired speed, m/s.
         parts: per part, first to last: class, size (length, width, height), meters from the
             vehicle's middle forward.
         length: meters of all parts.
-        signals: that it obeys.
+        signals: the traffic lights that it obeys.
     """
 
     path: Path
@@ -148,7 +148,8 @@ class Vehicle:
 
 
 def drive(lanes: list[list[Vehicle]], times: np.ndarray) -> dict[Vehicle, np.ndarray]:
-    """Return for every vehicle the meters traveled at each of ``times``, (t,) evenly spaced.
+    """Return the traveled distance, meters, of every vehicle at each of the (t,) evenly spaced
+    ``times``.
 
     Args:
         lanes: vehicles that follow each other, the first one ahead of all; the paths of a lane
@@ -203,13 +204,13 @@ class _Traffic:
                 )
 
     def _allowed(self) -> np.ndarray:
-        """Return the speed from which the turn ahead can still be taken."""
+        """Return the highest speed at which a vehicle can still brake for the turn ahead."""
         ahead = np.maximum(self._turn_start - self.traveled, 0)
         limit = np.sqrt(self._turn_speed**2 + 2 * 1.4 * np.where(np.isfinite(ahead), ahead, 1e6))
         return np.where(self.traveled > self._turn_end, np.inf, limit)
 
     def advance(self, time_s: float, step_s: float) -> None:
-        """Go on by one step."""
+        """Simulate one step."""
         wanted = np.minimum(self.cruise, self._allowed())
         gain = np.where(
             self.speed <= wanted,
@@ -232,8 +233,8 @@ class _Traffic:
         self.speed = after
 
     def _obstacles(self, time_s: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (gap, speed) of what is ahead of each vehicle; an infinite gap where there is
-        nothing.
+        """Yield (gap, speed) of the obstacle ahead of each vehicle; the gap is infinite without
+        one.
         """
         for leader, turns_off_at in self._leaders:
             rear = self.traveled[leader] - self.length[leader] / 2
@@ -252,8 +253,8 @@ class _Traffic:
 def _leaders(
     lanes: list[list[Vehicle]], vehicles: list[Vehicle]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the next vehicle ahead, and the next on the very same path: indices or -1, and how
-    far their rear is in the way.
+    """Return the next vehicle ahead and the next one on the same path: indices, or -1, and the
+    positions of their rears.
     """
     number = {vehicle: index for index, vehicle in enumerate(vehicles)}
     next_one, next_same = np.full(len(vehicles), -1), np.full(len(vehicles), -1)
@@ -273,8 +274,8 @@ def _leaders(
 
 
 def _stop_lines(signal: Signal, vehicles: list[Vehicle]) -> np.ndarray:
-    """Return where on each vehicle's path the signal stands; -inf for those that it does not
-    concern.
+    """Return the position of the signal on each vehicle's path; -inf for vehicles that do not
+    obey it.
     """
     known: dict[int, float] = {}
     lines = np.full(len(vehicles), -np.inf)
