@@ -51,12 +51,12 @@ IMAGE_SIZE = (1600, 900)
 JPEG_QUALITY = 92
 START_NS = 1_700_000_000_000_000_000
 LONGEST_START_S = 300.0
-"""How much longer than the replay the launch may take."""
+"""The launch may take this much longer than the replay, seconds."""
 ATTEMPTS = 3
 """The replay is repeated at most this often, each time slower, until all image sets have
 results."""
 SPARE_TIME = 2.0
-"""Time between two image sets divided by the latency, so that the node keeps up."""
+"""Smallest ratio of the time between two image sets to the latency at which no set is lost."""
 LINGER_S = 0.5
 """How long messages are received after the launch has ended."""
 BUNDLED_WEIGHTS = 'small'

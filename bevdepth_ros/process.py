@@ -92,7 +92,9 @@ def make_executor() -> Executor:
 
 def _log(node: Node, error: Exception) -> None:
     node.get_logger().error(
-        f'a callback failed: {type(error).__name__}: {error}', throttle_duration_sec=LOG_PERIOD_S
+        'a callback failed, such as for an invalid time on /clock: '
+        f'{type(error).__name__}: {error}',
+        throttle_duration_sec=LOG_PERIOD_S,
     )
 
 

@@ -1,4 +1,4 @@
-"""Decompression with an upper bound, since a small compressed file can hold a huge content.
+"""Decompression with an upper bound, because a small compressed file can expand to a huge size.
 
 rosbag2 compresses whole files (``bag_0.mcap.zstd``), single messages, or chunks of an MCAP file.
 Each is a zstd or an LZ4 frame and begins with a magic number, so no metadata is needed to detect

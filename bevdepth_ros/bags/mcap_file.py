@@ -1,7 +1,7 @@
-"""Reads MCAP files (https://mcap.dev/spec), also without an index, cut off or damaged.
+"""Reads MCAP files (https://mcap.dev/spec), also without an index, truncated or damaged.
 
-The official readers and the one of rosbags trust the sizes that a file states, and give up at the
-first damage. This one reads at most a bounded amount at a time and skips what is damaged.
+The official readers and that of rosbags trust the sizes that a file states and stop at the first
+damage. This reader reads a bounded amount at a time and skips damaged parts.
 
     magic | chunk (records, often compressed) ... | summary (index of the chunks) | footer | magic
 
@@ -46,7 +46,7 @@ _STATISTICS_HEAD = struct.Struct('<QHIIIIQQI')
 _CHANNEL_COUNT = struct.Struct('<HQ')
 _TAIL_BYTES = RECORD_HEAD.size + _FOOTER_CONTENT.size + len(MAGIC)
 _DISORDER_NS = 1_000_000_000
-"""Messages outside of chunks may be written so much later than newer ones."""
+"""Messages outside of chunks may be written this much later than newer ones."""
 _UNPACKED_ALLOWANCE, _UNPACKED_RATIO = 1 << 32, 100
 """One pass may unpack this number of bytes plus this multiple of the file's size."""
 
@@ -65,10 +65,10 @@ class McapFile:
         path: of the file.
         topics: with their numbers of messages, of any encoding.
         start_ns, end_ns: log time of the first and of the last message; 0 without messages.
-        problem: why a part of the file is not read; None as long as it is sound.
+        problem: why a part of the file is not read; None if the complete file is valid.
 
     Raises:
-        ValueError: it is no MCAP file.
+        ValueError: it is not an MCAP file.
         OSError: it cannot be read.
     """
 
@@ -144,7 +144,7 @@ class McapFile:
         return BytesIO(self._stream.read(length))
 
     def _summary_counts(self, summary: BytesIO) -> dict[int, int] | None:
-        """Take what the summary holds; return messages by channel, None without statistics.
+        """Store the content of the summary; return messages by channel, None without statistics.
 
         A file may have statistics without an index, as of the preset ``fastwrite``.
         """
@@ -244,7 +244,7 @@ class McapFile:
 
 
 class _Budget:
-    """Bounds what one pass through a file unpacks."""
+    """Limits the number of bytes that one pass through a file decompresses."""
 
     def __init__(self, file_size: int) -> None:
         self._left = _UNPACKED_ALLOWANCE + _UNPACKED_RATIO * file_size

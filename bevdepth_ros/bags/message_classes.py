@@ -1,4 +1,4 @@
-"""From the name of a message type in a recording to its class."""
+"""Returns the class of a message type in a recording."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def write_bags(recordings: Sequence[SceneRecording], target: Target, jobs: int =
     """Write several scenes, ``jobs`` at a time, with a progress bar.
 
     Raises:
-        ConversionError: one of them was not written; those that were finished before are there.
+        ConversionError: one of them was not written; scenes that were complete before are kept.
     """
     total = sum(len(recording.filenames()) for recording in recordings)
     with tqdm(total=total, desc='writing bags', unit='file', disable=None) as bar:
@@ -92,7 +92,7 @@ main process."""
 
 
 def _begin_work(counter: Any, stop: Any) -> None:
-    """Prepare a worker; a signal from the terminal is the main process's business."""
+    """Prepare a worker process; the main process handles signals from the terminal."""
     global _progress
     _progress = counter, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -160,7 +160,7 @@ def run(options: argparse.Namespace) -> list[str]:
 
     Raises:
         ConversionError: a bag was not written, or no such scene.
-        ValueError: the tables are not complete or name what they must not.
+        ValueError: the tables are incomplete or contain invalid names.
         FileExistsError: the output path exists and is not a bag.
     """
     names = chosen_scenes(

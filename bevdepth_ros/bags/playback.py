@@ -1,4 +1,4 @@
-"""The time of a replay: how bag time passes, at a rate, with pauses and steps."""
+"""Bag time during a replay, with a rate, pauses and steps."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from math import inf
 from bevdepth_ros.process import sleep_until
 
 TICK_S = 0.01
-"""Period of /clock; also how long a pause takes to begin, at most."""
+"""Period of /clock, and the longest delay until a pause begins, seconds."""
 
 
 class Timeline:
-    """Bag time against time.monotonic(); one thread follows it, any may command it."""
+    """Maps time.monotonic() to bag time; one thread follows it, any thread may change it."""
 
     def __init__(self, rate: float, first_ns: int, paused: bool = False) -> None:
         """Start now.
@@ -22,7 +22,7 @@ class Timeline:
         Args:
             rate: bag time per real time, greater than 0.
             first_ns: bag time now.
-            paused: stand still until ``resume``.
+            paused: do not advance before ``resume``.
         """
         self._rate, self.paused = rate, paused
         self._lock = threading.Lock()
@@ -41,7 +41,7 @@ class Timeline:
             return self._at(steady)
 
     def due(self, stamp_ns: int) -> float:
-        """Return when ``stamp_ns`` is due; infinity while the way to it is barred by a pause."""
+        """Return when ``stamp_ns`` is due; infinity if a pause comes before it."""
         with self._lock:
             now = time.monotonic()
             if self._stop_ns is not None and self._at(now) >= self._stop_ns:
@@ -55,24 +55,24 @@ class Timeline:
             return self._anchored_at + (stamp_ns - self._anchor_ns) * 1e-9 / self._rate
 
     def pause(self) -> None:
-        """Stand still."""
+        """Stop bag time."""
         with self._lock:
             self._pause_at(self._at(time.monotonic()))
 
     def resume(self) -> None:
-        """Go on."""
+        """Continue."""
         with self._lock:
             self._go()
 
     def step(self, seconds: float) -> None:
-        """Go on for ``seconds`` of bag time, then stand still."""
+        """Advance by ``seconds`` of bag time, then pause."""
         with self._lock:
             now_ns = self._at(time.monotonic())
             self._go()
             self._stop_ns = now_ns + round(seconds * 1e9)
 
     def let_next(self) -> None:
-        """Pause, and let the next message out alone."""
+        """Pause, except for the next message."""
         with self._lock:
             self._pause_at(self._at(time.monotonic()))
             self._next_alone = True
@@ -96,13 +96,13 @@ class Timeline:
 
 
 class Follower:
-    """Waits along a timeline and ticks on the way."""
+    """Waits for times of a timeline and calls ``tick`` regularly while it waits."""
 
     def __init__(self, timeline: Timeline, tick: Callable[[int], None]) -> None:
         """Wait for ``begin``.
 
         Args:
-            timeline: what is followed.
+            timeline: the timeline.
             tick: called with the bag time every ``TICK_S`` seconds of real time.
         """
         self._timeline, self._tick = timeline, tick

@@ -24,7 +24,7 @@ _NAMED = 5
 
 
 class BagError(Exception):
-    """Nothing of a bag can be read; the message says why."""
+    """A bag cannot be read at all; the message gives the reason."""
 
 
 class Bag:
@@ -72,7 +72,7 @@ class Bag:
         self.close()
 
     def close(self) -> None:
-        """Close the files and remove what was unpacked."""
+        """Close the files and remove decompressed copies."""
         for bag in self._bags:
             for source in bag:
                 source.close()

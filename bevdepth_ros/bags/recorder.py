@@ -1,10 +1,10 @@
-"""Records what the detector publishes as a rosbag2.
+"""Records the outputs of the detector as a rosbag2.
 
     ros2 launch bevdepth_ros detect.launch.py bag:=BAG checkpoint:=FILE record:=answers
     ros2 run bevdepth_ros render --bag BAG --answers answers --out drive.mp4
 
-The images stay where they are, in the bag that is replayed; `ros2 bag record` of a ROS
-installation records those of live cameras.
+Images are not recorded: they are in the bag that is replayed. To record those of live cameras, use
+`ros2 bag record` of a ROS installation.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Recorder(Node):
             )
 
     def _take(self, topic: str, message_type: str, data: bytes) -> None:
-        """Write one message; what comes before the replay's clock gets the first time of it."""
+        """Write one message; messages before the first /clock of the replay get its time."""
         self._early.append((topic, message_type, data))
         now_ns = self.get_clock().now().nanoseconds
         if not now_ns:
@@ -89,7 +89,7 @@ class Recorder(Node):
 
 
 def _give_up(error: Exception) -> None:
-    """Stop recording, so that no part of a recording looks whole."""
+    """Stop recording, so that a partial recording is not mistaken for a complete one."""
     raise error
 
 
@@ -107,7 +107,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--detector',
         default='/bevdepth_detector',
-        help='the node to listen to (default %(default)s)',
+        help='the node whose outputs are recorded (default %(default)s)',
     )
     parser.add_argument(
         '--storage', choices=sorted(STORAGES), default='mcap', help='default %(default)s'

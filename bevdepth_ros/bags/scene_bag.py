@@ -1,4 +1,4 @@
-"""One recorded scene as one bag: what is written when."""
+"""Writes one recorded scene as one bag, in order of time."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ LIDAR_COLUMNS = 5
 
 
 class ConversionError(Exception):
-    """A scene cannot become a bag; the message says why."""
+    """A scene cannot be converted to a bag; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where bags go and how they are written.
+    """Output folder and format of bags.
 
     Attributes:
         dataroot: the dataset's root, which the recordings' file names are relative to.
@@ -64,12 +64,13 @@ def _key_frames(stream: SensorStream) -> SensorStream:
 def write_bag(
     recording: SceneRecording, target: Target, on_file: Callable[[], object] = lambda: None
 ) -> Path:
-    """Write one scene and return its folder; an older bag is replaced when the new one is whole.
+    """Write one scene and return its folder; it replaces an older bag only when it is complete.
 
     Args:
         recording: the scene.
-        target: where and how.
-        on_file: called for every sensor file; what it raises ends the work and leaves nothing.
+        target: output folder and format.
+        on_file: called for every sensor file; an exception of it stops the conversion, and no
+            partial bag remains.
 
     Raises:
         ConversionError: a file cannot be read or written.

@@ -1,4 +1,4 @@
-"""Reads SQLite storage files of rosbag2, also with a write-ahead log, cut off or damaged."""
+"""Reads SQLite storage files of rosbag2, also with a write-ahead log, truncated or damaged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLUMNS = {
 _STEPS_PER_CALL = 1_000_000
 _STEPS_ALLOWANCE, _STEPS_PER_BYTE = 50_000_000, 20
 """A query may take this number of steps of SQLite's virtual machine plus this number per byte of
-the file. A damaged or malicious tree of pages could keep it busy for ever."""
+the file. A damaged or malicious tree of pages could keep it busy forever."""
 
 _Row = tuple[int, int, int, bytes]
 """Row, topic, log time in nanoseconds, serialized message."""
@@ -88,7 +88,7 @@ class SqliteFile:
     def messages(self, names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[Message]:
         """Yield (topic, log time in ns, bytes) from ``start_ns`` to before ``stop_ns``.
 
-        In order of time; behind a damage the rest in the order of writing.
+        The order is that of time; after a damaged part, that of writing.
         """
         wanted = {
             number: topic.name for number, topic in self._topics.items() if topic.name in names
@@ -116,7 +116,7 @@ class SqliteFile:
         return self._database.execute(query, values)
 
     def _require_tables(self) -> None:
-        """Accept real tables with stored columns only, since a view can be without end."""
+        """Accept only real tables with stored columns, because a view can be infinite."""
         for table, columns in _COLUMNS.items():
             kinds = self._execute(
                 'SELECT type, rootpage FROM sqlite_schema WHERE name = ?1', (table,)

@@ -1,4 +1,6 @@
-"""Finds the storage files of a bag by their content, whatever their names, and opens them."""
+"""Finds the storage files of a bag by their content, independent of their names, and opens
+them.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,7 @@ _READERS: dict[bytes, Callable[[Path], StorageFile]] = {
 
 @dataclass(frozen=True)
 class Metadata:
-    """What metadata.yaml says of a bag.
+    """Content of the metadata.yaml of a bag.
 
     Attributes:
         counts: messages by topic.
@@ -101,7 +103,7 @@ def open_file(path: Path, temporary: Path) -> StorageFile:
 
 
 def read_metadata(folder: Path) -> Metadata | None:
-    """Return what metadata.yaml says; None if there is no valid one."""
+    """Return the content of metadata.yaml; None if there is no valid one."""
     file = folder / 'metadata.yaml'
     try:
         if not file.is_file() or file.stat().st_size > _LARGEST_METADATA:

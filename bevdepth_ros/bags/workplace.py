@@ -1,5 +1,5 @@
-"""Where a bag is written until it is whole: a hidden folder beside its place, so that no half bag
-looks like one.
+"""Temporary folder for a bag that is being written: a hidden folder beside its final path, so that
+an incomplete bag is not mistaken for a complete one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _BAG_SUFFIXES = ('.db3', '.mcap', '.yaml')
 
 @contextmanager
 def workplace(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``path`` that is removed at the end; what a killed process left
-    there is removed first.
+    """Yield an empty folder beside ``path`` that is removed at the end; folders that killed
+    processes left there are removed first.
 
     Raises:
-        FileExistsError: there is something at ``path`` that is not a bag.
+        FileExistsError: ``path`` exists and is not a bag.
     """
     require_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,16 +36,14 @@ def workplace(path: Path) -> Iterator[Path]:
 
 
 def take_place(folder: Path, path: Path) -> None:
-    """Move the finished bag from its workplace ``folder`` to ``path``, an older one out of the
-    way.
-    """
+    """Move the complete bag from ``folder`` to ``path``, where it replaces an older one."""
     if path.exists():
         path.rename(folder / 'replaced')
     (folder / path.name).rename(path)
 
 
 def require_replaceable(path: Path) -> None:
-    """Raise FileExistsError when there is something at ``path`` that is not a bag."""
+    """Raise FileExistsError if ``path`` exists and is not a bag."""
     if path.exists() and not _is_bag(path):
         raise FileExistsError(
             f'{path} exists and is not a rosbag2: choose another place or remove it'
@@ -79,7 +77,7 @@ def _lock(folder: Path) -> int:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove what writers of ``path`` left that were killed; those still at work hold a lock."""
+    """Remove the temporary folders of killed writers of ``path``; active writers hold a lock."""
     for folder in [
         entry for entry in path.parent.iterdir() if entry.name.startswith(_prefix(path))
     ]:

@@ -72,13 +72,13 @@ def camera_info_topic(camera_name: str) -> str:
 class BagWriter:
     """Writes one bag; a context manager.
 
-    Everything goes into a hidden folder beside ``path`` and gets its name when the context ends
-    without an error, so an interrupted run leaves no half bag; what a killed one left is removed
-    by the next. The log time of every message is its header's stamp; messages may come up to a
-    second out of order and are written in order.
+    The bag is written to a hidden folder beside ``path``, which is renamed when the context ends
+    without an error: an interrupted run leaves no incomplete bag, and the next run removes the
+    folder of a killed one. The log time of every message is its header's stamp; messages may come
+    up to a second out of order and are written in order.
 
     Args:
-        path: folder to make; an existing bag there is replaced, at the end.
+        path: folder of the bag; an existing bag is replaced at the end.
         storage: ``'sqlite3'`` or ``'mcap'``.
 
     Raises:
@@ -122,11 +122,11 @@ class BagWriter:
             take_place(self._workplace, self.path)
 
     def write_static_transforms(self, rig: CameraRig, stamp_ns: int) -> None:
-        """Write where the cameras sit on the vehicle."""
+        """Write the mounting poses of the cameras."""
         self.write_mounts(dict(zip(rig.names, rig.ego_from_camera, strict=True)), stamp_ns)
 
     def write_mounts(self, ego_from_sensor: Mapping[str, np.ndarray], stamp_ns: int) -> None:
-        """Write where sensors sit on the vehicle: by frame, a (4, 4) rigid transform, meters."""
+        """Write the mounting poses of sensors: (4, 4) rigid transforms by frame, meters."""
         transforms = [
             messages.transform(stamp_ns, BASE_FRAME, name, mount)
             for name, mount in ego_from_sensor.items()
@@ -134,7 +134,7 @@ class BagWriter:
         self._write_transforms('/tf_static', stamp_ns, transforms)
 
     def write_ego_pose(self, stamp_ns: int, world_from_ego: np.ndarray) -> None:
-        """Write where the vehicle is, a (4, 4) rigid transform, meters."""
+        """Write the ego pose, a (4, 4) rigid transform, meters."""
         self._write_transforms(
             '/tf', stamp_ns, [messages.transform(stamp_ns, MAP_FRAME, BASE_FRAME, world_from_ego)]
         )
@@ -262,7 +262,7 @@ class BagWriter:
         )
 
     def _flush(self, up_to_ns: int) -> None:
-        """Write what waits and is not newer than ``up_to_ns``, in order of time."""
+        """Write the buffered messages that are not newer than ``up_to_ns``, in order of time."""
         while self._waiting and self._waiting[0][0] <= up_to_ns:
             stamp_ns, _, connection, data = heapq.heappop(self._waiting)
             self._writer.write(connection, stamp_ns, data)

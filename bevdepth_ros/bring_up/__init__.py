@@ -1,1 +1,1 @@
-"""What ``launch/detect.launch.py`` consists of: arguments, parameters, nodes, views, replay."""
+"""The parts of ``launch/detect.launch.py``: arguments, parameters, nodes, views, replay."""

@@ -24,7 +24,7 @@ LARGEST_PORT = 65535
 
 
 class ArgumentsError(RuntimeError):
-    """The arguments are invalid; the message names each of them and the remedy."""
+    """Arguments are invalid; the message names each of them and the remedy."""
 
 
 def _argument(
@@ -118,11 +118,11 @@ class Arguments:
     """Valid values of all arguments; the names are those of the launch arguments.
 
     Attributes:
-        params_files: files of parameters in the order in which they apply; without the default
-            one, whose values are the defaults of the nodes: so what an enclosing launch file
-            sets for all its nodes keeps its effect.
-        overrides: parameters of the detector that have an argument of their own.
-        use_sim_time: None where nothing asks for it.
+        params_files: parameter files in the order in which they apply, without the default file:
+            its values are the defaults of the nodes, and passing it would override the
+            parameters that an enclosing launch file sets for all nodes.
+        overrides: parameters of the detector that are launch arguments.
+        use_sim_time: None if it is not set.
         is_direct: this launch file is the one that ``ros2 launch`` was called with.
     """
 
@@ -306,6 +306,6 @@ def unknown_arguments(words: Iterable[str]) -> list[str]:
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean X?`` for the most similar known word, empty where none is."""
+    """Return `` (did you mean X?)`` for the most similar known word, or an empty string."""
     nearest = difflib.get_close_matches(word, list(known), 1)
-    return f'; did you mean {nearest[0]}?' if nearest else ''
+    return f' (did you mean {nearest[0]}?)' if nearest else ''

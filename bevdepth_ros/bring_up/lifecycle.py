@@ -20,14 +20,15 @@ from lifecycle_msgs.srv import ChangeState, GetState
 EARLIEST_S = 0.5
 """A node that is discovered before this time is not ours, which is still importing torch."""
 OTHERS_PATIENCE_S = 30.0
-"""How long other nodes of the same name may take to leave; DDS keeps killed ones for 20 s."""
+"""How long to wait for the end of other nodes of the same name, seconds; DDS lists killed nodes
+for 20 s."""
 APPEARANCE_PATIENCE_S = 600.0
 """How long the node may take to appear: importing torch takes minutes on a busy machine."""
 RESPONSE_S = 1.0
 """A request without a response for this time is sent again, unless the node is in a transition."""
 ATTEMPTS = 5
 FIRST_LOG_S = 5.0
-"""When waiting is first logged; then after twice the time, and so on."""
+"""Waiting is first logged after this time, seconds, then after twice this time, and so on."""
 SLOW_S = 300.0
 """Waiting is normal before this time, and logged as a warning after it."""
 POLL_S = 0.05
@@ -71,7 +72,7 @@ def bring_up(
 
     Args:
         node: the lifecycle node.
-        autostart: without it, others change its state, and this only waits until it is active.
+        autostart: false: only wait until the node is active; the user changes its state.
         on_end: function of the launch context and the BringUpError, None where the node is active,
             that returns actions.
         subscriber: node of the same launch that must also subscribe to ``topic`` first.
@@ -133,7 +134,7 @@ class _BringUp:
         await self._wait_for_subscriber()
 
     async def _wait_for_the_only_node(self) -> None:
-        """Wait until the node is there and no other of its name, which would get its requests."""
+        """Wait until the node is the only one with its name; others would receive its requests."""
         others = await self._others()
         while len(found := self._nodes()) != 1 or found & others:
             if len(found) > 1 or found & others:
@@ -145,7 +146,7 @@ class _BringUp:
             await self._pause(reason)
 
     async def _others(self) -> set[tuple]:
-        """Return the nodes of this name that are there too early to be ours."""
+        """Return the nodes of this name that were discovered too early to be ours."""
         others: set[tuple] = set()
         found = self._nodes()
         while self._seconds() < EARLIEST_S:

@@ -14,18 +14,18 @@ from bevdepth_ros.bring_up.views import RvizCamera
 
 
 def _text(value: str) -> ParameterValue:
-    """Return a parameter that stays text where YAML would read a number."""
+    """Return a parameter that stays a string even if YAML would read it as a number."""
     return ParameterValue(value, value_type=str)
 
 
 def _time_source(arguments: Arguments) -> dict[str, Any]:
-    """Return ``use_sim_time`` where the arguments decide it."""
+    """Return ``use_sim_time`` if the arguments set it."""
     decided = arguments.use_sim_time is not None
     return {'use_sim_time': arguments.use_sim_time} if decided else {}
 
 
 def _parameters(arguments: Arguments, own: dict[str, Any]) -> list:
-    """Return the parameters of a node: files first, then what arguments set."""
+    """Return the parameters of a node: files first, then those that arguments set."""
     last = _time_source(arguments) | own
     return [*arguments.params_files, *([last] if last else [])]
 
@@ -69,7 +69,7 @@ def player_node(arguments: Arguments) -> Node:
 
 
 def recorder_node(arguments: Arguments, detector: ResolvedDetector) -> Node:
-    """Return the recorder of what ``detector`` publishes."""
+    """Return the recorder of the outputs of ``detector``."""
     return Node(
         package=PACKAGE,
         executable='recorder',
@@ -82,7 +82,7 @@ def recorder_node(arguments: Arguments, detector: ResolvedDetector) -> Node:
 
 
 def view_nodes(arguments: Arguments, detector: ResolvedDetector) -> list[Node]:
-    """Return the visualizer and the live view, where they are asked for."""
+    """Return the visualizer and the live view, if the arguments request them."""
     page = {'host': _text(arguments.viewer_host), 'port': arguments.viewer_port}
     wanted = {
         (VISUALIZER, 'visualizer'): (arguments.visualizer, {}),
@@ -126,7 +126,7 @@ def rviz_node(arguments: Arguments, config: str) -> Node:
 
 
 def republisher_node(camera: RvizCamera) -> Node:
-    """Return the node that publishes images of a camera where and as RViz reads them."""
+    """Return a node that republishes images of a camera on a topic and in a format for RViz."""
     source = 'in' if camera.transport == 'raw' else f'in/{camera.transport}'
     name = ''.join(one if one.isalnum() and one.isascii() else '_' for one in camera.source.name)
     return Node(

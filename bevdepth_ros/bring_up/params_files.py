@@ -13,7 +13,7 @@ REMEDY = f"begin the file with the lines '/**:' and '  {HEADER}:', and indent th
 
 
 class ParametersError(RuntimeError):
-    """The parameters that the nodes would get are invalid; the message says why."""
+    """The parameters of the nodes are invalid; the message gives the reason."""
 
 
 def check_file(path: str) -> None:
@@ -58,7 +58,7 @@ def _document(path: str) -> dict:
 
 
 def _outside(block: dict) -> Iterator[str]:
-    """Yield the keys that stand outside of every block ``ros__parameters``."""
+    """Yield the keys outside of all blocks ``ros__parameters``."""
     for key, value in block.items():
         if key == HEADER:
             continue

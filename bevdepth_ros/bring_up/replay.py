@@ -41,7 +41,9 @@ def _running(context: LaunchContext) -> set[LifecycleNode]:
 
 
 def end_of_replay(detector: LifecycleNode, player: Node) -> list[RegisterEventHandler]:
-    """Return what ends the launch after ``player``, or makes it fail without ``detector``."""
+    """Return actions that end the launch after ``player``, or fail it if ``detector`` ends
+    early.
+    """
 
     def bag_ended(event: Any, context: LaunchContext) -> list:
         if context.is_shutdown:

@@ -25,13 +25,13 @@ FIELDS = {field.name: field for field in dataclasses.fields(RigSettings)}
 
 @dataclasses.dataclass(frozen=True)
 class ResolvedDetector:
-    """The detector as its process will see itself, before it starts.
+    """Names and parameters of the detector as its process will have them, before it starts.
 
     Attributes:
         name: fully qualified.
         namespace: the part of the name before the last slash, ``/`` for the root.
-        rig: parameters that say where images come from.
-        given: those of them that files or enclosing launch files set, by name.
+        rig: parameters of cameras and frames.
+        given: those of them that parameter files or enclosing launch files set, by name.
         sources: the cameras, with resolved topics.
         outputs: name below the detector's own -> resolved topic.
     """
@@ -44,7 +44,9 @@ class ResolvedDetector:
     outputs: dict[str, str]
 
     def remappings_for_others(self) -> list[tuple[str, str]]:
-        """Return what other nodes need to receive outputs that are remapped with ``~/``."""
+        """Return remappings with which other nodes receive outputs that are remapped with
+        ``~/``.
+        """
         return [
             (f'{self.name}/{output}', topic)
             for output, topic in self.outputs.items()
@@ -100,7 +102,9 @@ def resolve_detector(
 
 
 def _scope_arguments(context: LaunchContext, namespace: str) -> list[str]:
-    """Return what launch_ros passes to every node of the current scope, and its namespace."""
+    """Return the arguments that launch_ros passes to every node of the scope, and the
+    namespace.
+    """
     outer = context.launch_configurations.get('ros_namespace')
     absolute = make_namespace_absolute(prefix_namespace(outer, namespace)) or '/'
     words = ['--ros-args', '-r', f'__ns:={absolute}']

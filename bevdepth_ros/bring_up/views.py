@@ -26,7 +26,7 @@ DECODED_NAME = 'image_decoded'
 
 @dataclass(frozen=True)
 class RvizCamera:
-    """How RViz gets the images of a camera.
+    """Topics from which RViz reads the images of a camera.
 
     Attributes:
         source: the camera.
@@ -43,7 +43,7 @@ class RvizCamera:
 
 
 def rviz_cameras(detector: ResolvedDetector) -> list[RvizCamera]:
-    """Return how RViz gets the images of each camera."""
+    """Return the topics from which RViz reads the images of each camera."""
     return [_rviz_camera(source, detector.rig.image_transport) for source in detector.sources]
 
 

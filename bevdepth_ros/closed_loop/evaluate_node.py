@@ -293,79 +293,56 @@ def _report_values(
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    share = Path(get_package_share_directory(PACKAGE))
     parser = argparse.ArgumentParser(
         'evaluate_node',
         description='Score the results of the running node and of the offline evaluation.',
     )
-    parser.add_argument('--dataroot', type=Path, required=True, help="the dataset's root")
-    parser.add_argument('--version', required=True, help='such as v1.0-mini or v1.0-synthetic')
-    parser.add_argument('--split', required=True, help='such as mini_val or synthetic_val')
-    parser.add_argument(
-        '--checkpoint', required=True, help='a checkpoint file, or the name of bundled weights'
-    )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('out/closed_loop'),
-        metavar='DIR',
-        help='results and logs (default %(default)s)',
-    )
-    parser.add_argument(
-        '--all-frames',
-        action='store_true',
-        help='replay the sweeps, too (12 Hz), not only the key frames (2 Hz)',
-    )
-    parser.add_argument(
-        '--tracking',
-        action='store_true',
-        help='score ~/tracks, too: AMOTA, AMOTP, IDS, FRAG, recall',
-    )
-    parser.add_argument(
-        '--real-time',
-        action='store_true',
-        help='do not wait for the node: image sets that it is too slow for are lost',
-    )
-    parser.add_argument(
-        '--rate',
-        type=float,
-        default=1.0,
-        metavar='R',
-        help='speed of the replay while it does not wait (default %(default)s)',
-    )
-    parser.add_argument(
-        '--bags',
-        type=Path,
-        metavar='DIR',
-        help='replay the bag DIR/<scene> if it exists',
-    )
-    parser.add_argument(
-        '--no-offline',
-        dest='offline',
-        action='store_false',
-        help='evaluate the node only',
-    )
-    parser.add_argument(
-        '--device', default='auto', help='cpu, cuda, cuda:<n> or auto (default %(default)s)'
-    )
-    parser.add_argument(
-        '--precision',
-        default='fp32',
-        choices=('fp32', 'fp16', 'bf16'),
-        help='precision of the network (default %(default)s)',
-    )
-    parser.add_argument(
-        '--params-file',
-        type=Path,
-        default=share / 'config' / 'detector.yaml',
-        help='parameters of the node (default: config/detector.yaml of the package)',
-    )
-    parser.add_argument(
-        '--cache-dir',
-        type=Path,
-        help='folder for the cached index, as data.cache_dir of the offline evaluation',
-    )
+    _add_dataset_options(parser)
+    _add_replay_options(parser.add_argument_group('replay'))
+    _add_evaluation_options(parser.add_argument_group('evaluation'))
+    _add_network_options(parser.add_argument_group('node and network'))
     return parser.parse_args(remove_ros_args(argv or sys.argv)[1:])
+
+
+def _add_dataset_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add('--dataroot', type=Path, required=True, help="the dataset's root")
+    add('--version', required=True, help='such as v1.0-mini or v1.0-synthetic')
+    add('--split', required=True, help='such as mini_val or synthetic_val')
+    add('--checkpoint', required=True, help='a checkpoint file, or the name of bundled weights')
+
+
+def _add_replay_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    text = 'replay the sweeps, too (12 Hz), not only the key frames (2 Hz)'
+    add('--all-frames', action='store_true', help=text)
+    text = 'do not wait for the node: image sets that it is too slow for are lost'
+    add('--real-time', action='store_true', help=text)
+    text = 'speed of the replay while it does not wait (default %(default)s)'
+    add('--rate', type=float, default=1.0, metavar='R', help=text)
+    add('--bags', type=Path, metavar='DIR', help='replay the bag DIR/<scene> if it exists')
+
+
+def _add_evaluation_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    out, text = Path('out/closed_loop'), 'folder of results and logs (default %(default)s)'
+    add('--out', type=Path, default=out, metavar='DIR', help=text)
+    text = 'score ~/tracks, too: AMOTA, AMOTP, IDS, FRAG, recall'
+    add('--tracking', action='store_true', help=text)
+    text = 'evaluate the node only'
+    add('--no-offline', dest='offline', action='store_false', help=text)
+    text = 'folder for the cached index, as data.cache_dir of the offline evaluation'
+    add('--cache-dir', type=Path, help=text)
+
+
+def _add_network_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add('--device', default='auto', help='cpu, cuda, cuda:<n> or auto (default %(default)s)')
+    precisions, text = ('fp32', 'fp16', 'bf16'), 'precision of the network (default %(default)s)'
+    add('--precision', default='fp32', choices=precisions, help=text)
+    params_file = Path(get_package_share_directory(PACKAGE)) / 'config' / 'detector.yaml'
+    text = 'parameters of the node (default: config/detector.yaml of the package)'
+    add('--params-file', type=Path, default=params_file, help=text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

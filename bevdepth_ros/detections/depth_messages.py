@@ -1,4 +1,4 @@
-"""From the predicted depth to a colored point cloud: pure functions, no node, no clock."""
+"""Converts the predicted depth to a colored point cloud: pure functions, no node, no clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From detections to messages: pure functions, no node, no clock.
+"""Converts detections to messages: pure functions, no node, no clock.
 
 ``serialized`` makes the message of ``~/detections``, without message objects.
 ``bags.messages`` builds the same messages from the classes of rosbags, since bags are written

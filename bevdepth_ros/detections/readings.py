@@ -1,4 +1,4 @@
-"""From published or recorded messages back to boxes: pure functions, no node, no clock."""
+"""Converts published or recorded messages to boxes: pure functions, no node, no clock."""
 
 from __future__ import annotations
 

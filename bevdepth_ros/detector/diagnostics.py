@@ -16,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from bevdepth_ros.detector.problems import OK, Problem, Problems
 
 AREAS = ('node', 'cameras', 'sets', 'tf', 'latency')
-"""One diagnostic status each; every problem belongs to one."""
+"""Each area has one diagnostic status; every problem belongs to one area."""
 
 DROP_REASONS = (
     'replaced',
@@ -121,8 +121,8 @@ class Monitor:
             self._newest_ns[camera] = stamp_ns
 
     def cameras_resumed(self) -> None:
-        """Measure the silence of cameras and the absence of sets from now on: all cameras paused,
-        and the first of them is back.
+        """Restart the measurement of silence and of missing sets: after a pause of all cameras,
+        the first one sends images again.
         """
         with self._lock:
             self._resumed = self._moment()
@@ -184,16 +184,16 @@ class Monitor:
             return self._since(self._last_image[camera])
 
     def is_silent(self, camera: str, timeout_s: float) -> bool:
-        """Return whether no image of the camera came for ``timeout_s`` seconds in which another
-        one could send images.
+        """Return True if the camera sent no image for ``timeout_s`` seconds, not counting a pause
+        of all cameras.
         """
         with self._lock:
             moments = (self._last_image[camera], self._resumed)
             return min(map(self._since, moments)) > timeout_s
 
     def seconds_since_last_set(self) -> float:
-        """Return how long ago the last complete set came, the cameras resumed, or the time to
-        begin ended, seconds.
+        """Return the time since the last complete set, or if it is shorter, since the cameras
+        resumed, or since the startup time ended, seconds.
         """
         with self._lock:
             return min(self._since(self._last_set), self._since(self._resumed))
@@ -253,9 +253,15 @@ class Monitor:
                     f'{node_name}: {area}',
                     [one for one in problems if one.area == area],
                     values[area],
+                    self._idle_text() if area == 'sets' else '',
                 )
                 for area in AREAS
             ]
+
+    def _idle_text(self) -> str:
+        """Return for how long no image set was complete; empty if it is not long."""
+        seconds = self._since(self._last_set)
+        return f'no image set for {seconds:.0f} s' if seconds > RATE_WINDOW_S else ''
 
     def _counts(self) -> dict[str, int]:
         reasons = {f'dropped_{reason}': count for reason, count in self._dropped.items()}
@@ -299,12 +305,14 @@ class Monitor:
         }
 
 
-def _status(name: str, problems: list[Problem], values: Mapping[str, object]) -> DiagnosticStatus:
-    """Return the status of one area; its ``problems`` come worst first."""
+def _status(
+    name: str, problems: list[Problem], values: Mapping[str, object], idle_text: str
+) -> DiagnosticStatus:
+    """Return the status of one area: its ``problems``, worst first, or else ``idle_text``."""
     return DiagnosticStatus(
         level=problems[0].level if problems else OK,
         name=name,
-        message='; '.join(problem.sentence for problem in problems) or 'ok',
+        message='; '.join(problem.sentence for problem in problems) or idle_text or 'ok',
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
     )
 

@@ -172,7 +172,12 @@ class Intake:
         if qos.durability == DurabilityPolicy.VOLATILE:
             options['qos_overriding_options'] = overrides(self._node, topic, 'subscription')
         subscriber = GuardedSubscriber(
-            self._report_failure, self._node, message_type, topic, qos_profile=qos, **options
+            partial(self._report_failure, message_type.__name__, topic),
+            self._node,
+            message_type,
+            topic,
+            qos_profile=qos,
+            **options,
         )
         self._subscribers.append(subscriber)
         return subscriber
@@ -303,8 +308,11 @@ class Intake:
                 else:
                     self._monitor.solved(key)
 
-    def _report_failure(self, error: Exception) -> None:
-        sentence = f'a message could not be processed: {type(error).__name__}: {error}'
+    def _report_failure(self, message_type: str, topic: str, error: Exception) -> None:
+        sentence = (
+            f'a {message_type} message on {topic} could not be processed: '
+            f'{type(error).__name__}: {error}'
+        )
         self._monitor.report('message', 'sets', ERROR, sentence)
 
     def _report_qos(self, source: CameraSource) -> None:

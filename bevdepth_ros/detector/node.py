@@ -291,11 +291,14 @@ class DetectorNode(LifecycleNode):
             self._pipeline.clock_went_back(self.get_clock().now().nanoseconds)
 
     def on_callback_error(self, error: Exception) -> None:
-        """Report the exception of a callback; rclpy's own callbacks may raise, too."""
+        """Report an exception of a callback without a topic: one of rclpy, such as of /clock, or a
+        timer or service.
+        """
         self._note_fault(
             'callback',
             'node',
-            f'a message could not be processed: {type(error).__name__}: {error}',
+            f'a callback of rclpy failed, such as for an invalid time on /clock: '
+            f'{type(error).__name__}: {error}',
         )
 
     def _on_bad_tf(self, kind: str, sentence: str) -> None:

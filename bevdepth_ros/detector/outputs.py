@@ -41,7 +41,7 @@ from bevdepth_ros.detector.slot import PATIENCE_S, SlotThread
 
 MARKER_LIFETIME_FRAMES = 2
 MARKER_LIFETIME_S = (0.2, 5.0)
-"""Markers live for about two frames, within these bounds."""
+"""RViz shows markers for about two frames, within these limits, seconds."""
 
 
 @dataclass(frozen=True)

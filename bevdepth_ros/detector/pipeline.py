@@ -41,7 +41,7 @@ class Pipeline:
 
         Args:
             node: whose executor takes the messages.
-            detector: used by the thread that detects alone.
+            detector: used only by the thread that detects.
             settings: returns the present settings.
             monitor: receives counts and problems.
             publish: as ``ResultPublisher`` has it.

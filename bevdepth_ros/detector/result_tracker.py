@@ -20,8 +20,8 @@ TRAIL_STEP_S = 0.25
 class ResultTracker:
     """Owns the tracker; for the thread that publishes.
 
-    A result that was replaced before its publication is a missed frame for the tracker, which
-    coasts over it.
+    For the tracker, a result that was replaced before its publication is a missed frame: the
+    tracks are predicted over it.
     """
 
     def __init__(self) -> None:

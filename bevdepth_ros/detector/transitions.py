@@ -8,7 +8,7 @@ from rclpy.lifecycle import LifecycleNode
 
 def answer_every_transition_request(node: LifecycleNode) -> None:
     """Respond to invalid requests with failure: rclpy raises instead of responding, so the client
-    would wait for ever.
+    would wait forever.
     """
     (service,) = (
         service for service in node.services if service.srv_name.endswith('/change_state')

@@ -58,7 +58,7 @@ class AnnotationHistory:
         return len(self._history)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Drop all annotations."""
         self._history.clear()
 
     def add(self, annotation: Annotation) -> None:

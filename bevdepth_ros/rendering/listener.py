@@ -108,7 +108,9 @@ class SceneListener:
 
     def _failed(self, error: Exception | str, origin: str = '') -> None:
         self._node.get_logger().warning(
-            f'a message{origin} could not be processed: {error}',
+            f'a message{origin} could not be processed: {type(error).__name__}: {error}'
+            if isinstance(error, Exception)
+            else error,
             throttle_duration_sec=LOG_PERIOD_S,
         )
 

@@ -150,67 +150,51 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         'render', description="Render a rosbag2: camera images with boxes and a bird's-eye view."
     )
-    parser.add_argument('--bag', type=Path, required=True, help='folder or file of a rosbag2')
-    parser.add_argument(
-        '--out',
-        type=Path,
-        required=True,
-        help='.mp4, .gif, one .png, or a folder for numbered PNG files',
-    )
-    parser.add_argument(
-        '--checkpoint',
-        type=Path,
-        help='run the detector with this checkpoint (default: use the detections in the bag)',
-    )
-    parser.add_argument(
-        '--answers',
-        type=Path,
-        help='another rosbag2 that contains the detections, as `record:=` of the launch file '
-        'writes it',
-    )
-    parser.add_argument('--device', default='auto', help='cpu, cuda or auto (default auto)')
-    parser.add_argument(
-        '--depth',
-        action='store_true',
-        help='color the images with the expected depth; needs --checkpoint',
-    )
-    parser.add_argument(
-        '--start', type=float, default=0.0, metavar='S', help='skip the first S seconds'
-    )
-    parser.add_argument(
-        '--duration',
-        type=float,
-        default=LONGEST_S,
-        metavar='S',
-        help='render S seconds (default: to the end)',
-    )
-    parser.add_argument(
-        '--fps',
-        type=float,
-        help='maximum number of images per second of the recording (default: all)',
-    )
-    parser.add_argument(
-        '--score',
-        type=float,
-        default=SHOWN_SCORE,
-        help='lowest score of the boxes that are rendered (default %(default)s)',
-    )
-    parser.add_argument('--no-ground-truth', action='store_true', help='do not render annotations')
-    parser.add_argument(
-        '--width', type=_even, default=1920, help='of the images, pixels (default 1920)'
-    )
-    parser.add_argument('--title', default='BEVDepth on ROS 2', help='upper left')
-    parser.add_argument(
-        '--camera-preset',
-        default='',
-        help='camera preset, as camera_preset:= of the launch file',
-    )
-    parser.add_argument(
-        '--detector',
-        default='/bevdepth_detector',
-        help='node whose recorded detections are rendered',
-    )
+    _add_recording_options(parser)
+    _add_detection_options(parser.add_argument_group('detections'))
+    _add_part_options(parser.add_argument_group('part of the recording'))
+    _add_image_options(parser.add_argument_group('images'))
     return parser.parse_args(remove_ros_args(argv or sys.argv)[1:])
+
+
+def _add_recording_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add('--bag', type=Path, required=True, help='folder or file of a rosbag2')
+    text = '.mp4, .gif, one .png, or a folder for numbered PNG files'
+    add('--out', type=Path, required=True, help=text)
+    text = 'camera preset, as camera_preset:= of the launch file'
+    add('--camera-preset', default='', help=text)
+
+
+def _add_detection_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    text = 'run the detector with this checkpoint (default: use the detections in the bag)'
+    add('--checkpoint', type=Path, help=text)
+    text = 'another rosbag2 with the detections, as `record:=` of the launch file writes it'
+    add('--answers', type=Path, help=text)
+    text = 'node whose recorded detections are rendered'
+    add('--detector', default='/bevdepth_detector', help=text)
+    add('--device', default='auto', help='cpu, cuda or auto (default auto)')
+    text = 'lowest score of the boxes that are rendered (default %(default)s)'
+    add('--score', type=float, default=SHOWN_SCORE, help=text)
+
+
+def _add_part_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add('--start', type=float, default=0.0, metavar='S', help='skip the first S seconds')
+    text = 'render S seconds (default: to the end)'
+    add('--duration', type=float, default=LONGEST_S, metavar='S', help=text)
+    text = 'maximum number of images per second of the recording (default: all)'
+    add('--fps', type=float, help=text)
+
+
+def _add_image_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    text = 'color the images with the expected depth; needs --checkpoint'
+    add('--depth', action='store_true', help=text)
+    add('--no-ground-truth', action='store_true', help='do not render annotations')
+    add('--width', type=_even, default=1920, help='of the images, pixels (default 1920)')
+    add('--title', default='BEVDepth on ROS 2', help='text at the upper left')
 
 
 def main(argv: list[str] | None = None) -> None:

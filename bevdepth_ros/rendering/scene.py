@@ -1,4 +1,4 @@
-"""Combines images, detections and annotations of one time to a scene that can be rendered.
+"""Combines images, detections and annotations of one time into a scene that can be rendered.
 
 Used with live topics and with recordings; this module creates no node.
 """
@@ -116,7 +116,7 @@ class SceneStore:
         self._frames.close()
 
     def clear(self) -> None:
-        """Forget images, detections and annotations."""
+        """Drop images, detections and annotations."""
         self._images: dict[str, deque[_Arrival]] = {
             camera: deque(maxlen=self._longest) for camera in self._settings.cameras
         }
@@ -138,8 +138,8 @@ class SceneStore:
         self._images[camera].append(arrival)
 
     def _begin_again(self, stamp_ns: int) -> None:
-        """Forget the last recording, but not annotations and tf of the new one, which may have
-        arrived before its first image.
+        """Drop the data of the last recording; keep annotations and tf of the new one, which may
+        have arrived before its first image.
         """
         new = [
             (frame, annotation)

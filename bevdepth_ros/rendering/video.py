@@ -23,7 +23,7 @@ MILLISECOND = Fraction(1, 1000)
 class ImageWriter:
     """Context manager that writes (height, width, 3) uint8 RGB images of one size.
 
-    ``drive.mp4`` is H.264 that browsers can play, ``drive.gif`` repeats for ever, ``image.png``
+    ``drive.mp4`` is H.264 that browsers can play, ``drive.gif`` repeats forever, ``image.png``
     contains the first image, and a path without suffix is a folder of PNG files. A file is written
     under a temporary name and renamed when it is complete.
 

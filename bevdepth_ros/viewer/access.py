@@ -1,8 +1,8 @@
-"""Decides who may read the live view, for its page and its websocket alike.
+"""Access rules of the live view, for its page and its websocket.
 
-A web page from elsewhere that is open in the same browser can send requests to this server. Its
-requests carry another ``Origin``, or, after the name of its own server was pointed to this
-machine (DNS rebinding), another ``Host``. From other machines, a token is required.
+A page of another website that is open in the same browser can send requests to this server. Its
+requests have another ``Origin``, or, if the DNS name of the website was changed to the address of
+this machine (DNS rebinding), another ``Host``. Requests from other machines need a token.
 """
 
 from __future__ import annotations

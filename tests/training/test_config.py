@@ -125,8 +125,8 @@ def test_the_command_line_changes_a_preset() -> None:
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (('--data.rot', 'x'), r"no option --data\.rot; did you mean '--data\.root'"),
-        (('--data.rot=x',), r"no option --data\.rot; did you mean '--data\.root'"),
+        (('--data.rot', 'x'), r"no option --data\.rot .did you mean '--data\.root'"),
+        (('--data.rot=x',), r"no option --data\.rot .did you mean '--data\.root'"),
         (('--dta.root', 'x'), r"did you mean '--data\.root'"),
         (('--trainer.max_epoch', '3'), r"did you mean '--trainer\.max_epochs'"),
         (('data',), "unexpected argument 'data': options start with --"),
@@ -149,7 +149,7 @@ def test_an_invalid_argument_is_reported_in_one_line(
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('data: {rot: 3}', r"unknown key data\.rot; did you mean 'data\.root'"),
+        ('data: {rot: 3}', r"unknown key data\.rot .did you mean 'data\.root'"),
         ('data: {batch_size: many}', 'data.batch_size.*type int'),
         ('model: {network: {key_frames: 3}}', 'key_frames must be 1 or 2'),
         ('data: [', 'Problems parsing config'),

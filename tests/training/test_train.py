@@ -86,7 +86,7 @@ def test_an_existing_run_is_kept_and_can_be_resumed(root: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ('arguments', 'expected'),
     [
-        (['--data.rot=x'], "no option --data.rot; did you mean '--data.root'"),
+        (['--data.rot=x'], "no option --data.rot (did you mean '--data.root'?)"),
         (['--data.split=own_trian'], "did you mean 'own_train'"),
         (['--data.version=v2'], 'has no folder v2'),
         (['--data.cameras=[frnt]'], "did you mean 'front'"),

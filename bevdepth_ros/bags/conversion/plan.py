@@ -1,4 +1,4 @@
-"""What becomes of a bag: which measurements are key frames and which are sweeps."""
+"""Plans the conversion of a bag: which measurements become key frames and which sweeps."""
 
 from __future__ import annotations
 

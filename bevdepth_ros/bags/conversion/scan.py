@@ -40,7 +40,7 @@ class Measurements:
 
 @dataclass
 class Scan:
-    """What a bag holds besides images and points.
+    """Content of a bag except images and points.
 
     Attributes:
         sensors: by topic, cameras and the lidar.
@@ -103,7 +103,7 @@ def scan_bag(bag: Bag, sources: Sources) -> Scan:
 
 
 class _Scanner:
-    """Collects what the messages of a bag hold."""
+    """Collects the content of the messages of a bag."""
 
     def __init__(self, sources: Sources, duration_s: float) -> None:
         self._sources = sources
@@ -157,7 +157,7 @@ class _Scanner:
         measurements.frame_id = measurements.frame_id or frame_id
 
     def result(self) -> Scan:
-        """Return what was collected."""
+        """Return the result of the scan."""
         for topic, measurements in self._sensors.items():
             measurements.stamps_ns = sorted(set(measurements.stamps_ns))
             if not measurements.stamps_ns:

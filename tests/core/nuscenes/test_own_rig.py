@@ -190,11 +190,11 @@ def test_selected_cameras_keep_the_order_of_the_selection(tmp_path):
 @pytest.mark.parametrize(
     ('selection', 'message'),
     [
-        ({'cameras': ('front', 'reer')}, "no camera 'reer'; did you mean 'rear'"),
+        ({'cameras': ('front', 'reer')}, "no camera 'reer' .did you mean 'rear'"),
         ({'cameras': ('front', 'front')}, 'must be unique'),
         ({'cameras': ()}, 'lists no camera'),
         ({'cameras': ('os1',)}, "no camera 'os1'"),
-        ({'lidar': 'os2'}, "no lidar 'os2'; did you mean 'os1'"),
+        ({'lidar': 'os2'}, "no lidar 'os2' .did you mean 'os1'"),
     ],
 )
 def test_unknown_sensors_are_rejected(tmp_path, selection, message):

@@ -259,6 +259,6 @@ CASES = (
         '/clock publishes a time before 1970',
         clock_before_time,
         ALL,
-        ('WARN', 'node', 'a message could not be processed: ValueError'),
+        ('WARN', 'node', 'invalid time on /clock: ValueError'),
     ),
 )

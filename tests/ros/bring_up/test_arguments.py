@@ -147,7 +147,7 @@ def test_every_camera_preset_is_found_by_its_name_and_applies_after_the_params_f
 
 def test_a_misspelled_camera_preset_is_reported_with_a_suggestion():
     assert problem(camera_preset='nuscense') == (
-        'camera_preset:=nuscense does not exist; did you mean nuscenes?'
+        'camera_preset:=nuscense does not exist (did you mean nuscenes?)'
     )
     listed = problem(camera_preset='xyzzy')
     assert all(preset in listed for preset in PRESETS)
@@ -189,7 +189,7 @@ def test_unknown_arguments_are_reported_when_the_file_is_launched_directly(
     with pytest.raises(ArgumentsError) as caught:
         read_arguments(launch_context(words), str(LAUNCH_FILE))
     assert str(caught.value) == (
-        'chekpoint is not an argument of detect.launch.py; did you mean checkpoint?; '
+        'chekpoint is not an argument of detect.launch.py (did you mean checkpoint?); '
         'xyzzy is not an argument of detect.launch.py; `--show-args` lists all arguments'
     )
 

@@ -276,3 +276,22 @@ def test_values_of_an_area_are_cleared_at_activation():
     monitor.start((), 0.0)
     assert 'temporal_fusion' not in values(monitor, 'tf')
     assert values(monitor, 'node')['state'] == 'active'
+
+
+def test_the_status_of_sets_reports_how_long_no_set_was_complete(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    wall_s = [100.0]
+    monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: wall_s[0])
+    monitor = Monitor(Log(), ('a',), lambda: wall_s[0])
+    wall_s[0] += diagnostics.RATE_WINDOW_S
+    assert statuses(monitor)['/node: sets'].message == 'ok'
+    wall_s[0] += 1.6
+    status = statuses(monitor)['/node: sets']
+    assert (status.level, status.message) == (OK, 'no image set for 7 s')
+    assert statuses(monitor)['/node: latency'].message == 'ok'
+    monitor.report('key', 'sets', WARN, 'sets were lost')
+    assert statuses(monitor)['/node: sets'].message == 'sets were lost'
+    monitor.solved('key')
+    monitor.set_arrived(0.0)
+    assert statuses(monitor)['/node: sets'].message == 'ok'
