@@ -309,11 +309,15 @@ def default_cpu_threads() -> int:
 
     OpenMP's threads wait for each other in a busy loop. With as many threads as cores, a single
     other busy process makes each of them wait all the time, and a frame takes several times as
-    long. PyTorch's own number is kept where the environment sets ``OMP_NUM_THREADS``.
+    long. With ``OMP_WAIT_POLICY=PASSIVE``, which ``bevdepth_ros`` sets, they sleep instead, and at
+    least two threads are used where there are two cores. PyTorch's own number is kept where the
+    environment sets ``OMP_NUM_THREADS``.
     """
     if os.environ.get('OMP_NUM_THREADS'):
         return torch.get_num_threads()
-    return max(1, len(os.sched_getaffinity(0)) // 2)
+    cores = len(os.sched_getaffinity(0))
+    threads_sleep = os.environ.get('OMP_WAIT_POLICY', '').upper() == 'PASSIVE'
+    return max(cores // 2, min(cores, 2 if threads_sleep else 1))
 
 
 def _thread_count(wanted: int | None) -> int:

@@ -1,6 +1,13 @@
 """BEVDepth as ROS 2 nodes and tools."""
 
+import os
+import sys
 from importlib.util import find_spec
+
+# OpenMP reads this when torch is imported. Its threads then sleep while they wait for each other;
+# otherwise they wait in a busy loop, which slows all of them down beside another busy process.
+if 'torch' not in sys.modules:
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 for _name in ('rclpy', 'cv2', 'torch'):
     if find_spec(_name) is None:

@@ -61,8 +61,7 @@ class Settings(RigSettings):
     )
     cpu_threads: int = parameter(
         0,
-        'CPU threads of the network. 0: fewer than the CPU has cores, so that other programs can '
-        'run.',
+        'CPU threads of the network. 0: half of the cores, but two if there are two.',
         low=0,
         high=256,
     )

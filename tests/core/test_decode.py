@@ -14,12 +14,21 @@ from bevdepth_core.config import (
     ModelConfig,
     ScaleNMSConfig,
 )
-from bevdepth_core.decode import BoxDecoder, decode, stack_maps
+from bevdepth_core.decode import BoxDecoder, decode, half_extents, stack_maps
 from bevdepth_core.ops.circle_nms import circle_nms
 from bevdepth_core.types import BOX_VALUES, TaskMaps
 from tests.reference import golden
 
 CONFIG = ModelConfig()
+
+
+def test_extents_are_those_of_the_rotated_rectangle():
+    length, width, yaw = (torch.tensor(values) for values in ((4.0, 4.0), (2.0, 2.0), (0.0, 0.5)))
+    corners = torch.tensor([(2.0, 1.0), (2.0, -1.0), (-2.0, 1.0), (-2.0, -1.0)])
+    cosine, sine = yaw[1].cos(), yaw[1].sin()
+    rotated = corners @ torch.stack((torch.stack((cosine, sine)), torch.stack((-sine, cosine))))
+    expected = torch.stack((torch.tensor([2.0, 1.0]), rotated.amax(0)))
+    assert torch.allclose(half_extents(length, width, yaw), expected)
 
 
 def empty_maps(batch: int = 1) -> list[TaskMaps]:

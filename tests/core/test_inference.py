@@ -264,9 +264,18 @@ def test_the_number_of_threads_is_set_where_the_detector_runs(tiny_model, thread
 @pytest.mark.parametrize(('cores', 'expected'), [(1, 1), (2, 1), (3, 1), (4, 2), (16, 8)])
 def test_half_of_the_cores_are_used_by_default(monkeypatch, tiny_model, cores, expected):
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
     monkeypatch.setattr('os.sched_getaffinity', lambda _: set(range(cores)))
     assert default_cpu_threads() == expected
     assert Detector(tiny_model).cpu_threads == expected
+
+
+@pytest.mark.parametrize(('cores', 'expected'), [(1, 1), (2, 2), (3, 2), (4, 2), (16, 8)])
+def test_two_cores_are_used_where_waiting_threads_sleep(monkeypatch, cores, expected):
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    monkeypatch.setenv('OMP_WAIT_POLICY', 'passive')
+    monkeypatch.setattr('os.sched_getaffinity', lambda _: set(range(cores)))
+    assert default_cpu_threads() == expected
 
 
 def test_omp_num_threads_takes_precedence_over_the_default_thread_count(monkeypatch, threads):

@@ -53,6 +53,12 @@ def test_any_source_size_fills_the_input(width, height):
     assert (crops > 100).all()
 
 
+def test_an_image_too_thin_for_the_input_is_rejected_before_it_is_resized():
+    with pytest.raises(ValueError, match='20000x2 is too thin for an input of 704x256'):
+        ImageTransform.for_inference(20_000, 2, ImageSpec())
+    assert ImageTransform.for_inference(200, 2, ImageSpec()).scale == 128
+
+
 @pytest.mark.parametrize('flip', [False, True])
 @pytest.mark.parametrize('rotation', [0.0, 5.0])
 def test_the_matrix_maps_a_marked_pixel_to_its_position_in_the_image(flip, rotation):

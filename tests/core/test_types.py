@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from bevdepth_core.types import Boxes3D, CameraMatrices, CameraRig, Detections3D, ModelInputs
+from bevdepth_core.types import (
+    BOX_MAPS,
+    Boxes3D,
+    CameraMatrices,
+    CameraRig,
+    Detections3D,
+    ModelInputs,
+    join_box_values,
+    split_box_values,
+)
 from tests.core.frames import make_frame, make_rig
 
 FRAME = make_frame(1.0, make_rig(2))
@@ -200,3 +209,27 @@ def test_empty_detections_are_fine():
 
 def test_one_camera_is_a_rig():
     assert len(CameraRig(['front'], RIG.intrinsics[:1], RIG.ego_from_camera[:1])) == 1
+
+
+def test_box_values_lie_in_the_official_order():
+    values = torch.arange(10.0)[None]
+    parts = split_box_values(values, dim=1)
+    assert {name: part[0].tolist() for name, part in parts.items()} == {
+        'reg': [0, 1],
+        'height': [2],
+        'dim': [3, 4, 5],
+        'rot': [6, 7],
+        'vel': [8, 9],
+    }
+    assert list(BOX_MAPS) == ['reg', 'height', 'dim', 'rot', 'vel']
+    assert torch.equal(join_box_values(parts, dim=1), values)
+
+
+def test_the_stamp_of_a_frame_is_the_mean_of_its_cameras():
+    start = 1_700_000_000_123_456_789
+    stamps = np.array([start, start + 10, start + 23])
+    frame = dataclasses.replace(make_frame(1.0, make_rig(3)), stamps_ns=stamps)
+    assert frame.stamp_ns == start + 11
+    assert (
+        dataclasses.replace(make_frame(1.0, make_rig(1)), stamps_ns=stamps[:1]).stamp_ns == start
+    )

@@ -48,3 +48,13 @@ def test_a_log_folder_that_cannot_be_written_ends_the_process_with_a_message(
     assert outcome.returncode == 1
     assert outcome.stderr.endswith('; set ROS_LOG_DIR to a folder that can be written\n')
     assert 'Traceback' not in outcome.stderr
+
+
+@pytest.mark.parametrize(('given', 'expected'), [(None, 'PASSIVE'), ('ACTIVE', 'ACTIVE')])
+def test_openmp_threads_sleep_while_they_wait_unless_the_environment_decides(given, expected):
+    environment = {name: value for name, value in os.environ.items() if name != 'OMP_WAIT_POLICY'}
+    environment.update({} if given is None else {'OMP_WAIT_POLICY': given})
+    program = 'import os, bevdepth_ros; print(os.environ["OMP_WAIT_POLICY"])'
+    command = [sys.executable, '-c', program]
+    outcome = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert outcome.stdout == f'{expected}\n'

@@ -1,0 +1,16 @@
+"""Stages and gradients of small networks are what they were when the official code agreed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.core.model.recorded_stages import NETWORKS, measured, recorded
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_stages_and_gradients_are_those_recorded_beside_the_official_code(name: str) -> None:
+    expected = recorded()[name]
+    found = measured(name)
+    assert found.keys() == expected.keys()
+    for stage, pair in expected.items():
+        assert found[stage] == pytest.approx(pair, abs=1e-4 * pair[0]), stage
