@@ -27,16 +27,15 @@ TINY = ModelConfig(
     image=ImageSpec(height=32, width=64),
     depth_bins=DepthBins(2.0, 18.0, 2.0),
     grid=BEVGrid(x=(-12.8, 12.8, 1.6), y=(-12.8, 12.8, 1.6)),
-    image_encoder=ImageEncoderConfig(depth=18, neck_channels=4),
+    image_encoder=ImageEncoderConfig(depth=18, neck_channels=4, width=8),
     depth_net=DepthNetConfig(mid_channels=8, context_channels=4),
     bev_encoder=BEVEncoderConfig(base_channels=4, neck_channels=4),
     head=HeadConfig(channels=4),
 )
-"""A network in the official layout."""
+"""A network in the official layout, but for the narrow image encoder: 0.3 million weights."""
 TINY_WITH_BOXES = replace(
     TINY,
     image=ImageSpec(height=32, width=96),
-    image_encoder=ImageEncoderConfig(depth=18, neck_channels=4, width=8),
     depth_net=DepthNetConfig(mid_channels=8, context_channels=4, refinement=False),
     decode=DecodeConfig(candidates=20, boxes_per_task=3),
 )
@@ -56,7 +55,11 @@ def random_model(preset: str = 'small', refinement: bool = False, key_frames: in
         decode=replace(config.decode, score_threshold=0.0),
         key_frames=key_frames,
     )
-    model = BEVDepth(config).eval()
+    return _with_random_statistics(BEVDepth(config).eval())
+
+
+def _with_random_statistics(model: BEVDepth) -> BEVDepth:
+    """Set the batch norm statistics at random, so that boxes and scores differ."""
     for name, buffer in model.named_buffers():
         if name.endswith('running_var'):
             buffer.uniform_(0.5, 1.5)
@@ -66,7 +69,14 @@ def random_model(preset: str = 'small', refinement: bool = False, key_frames: in
 
 
 def write_tiny_checkpoint(path: Path) -> Path:
-    """Write random weights of TINY_WITH_BOXES, the same on every run."""
+    """Write random weights of TINY_WITH_BOXES, the same on every run; scores nearly agree."""
     torch.manual_seed(0)
     save_checkpoint(BEVDepth(TINY_WITH_BOXES), path)
+    return path
+
+
+def write_varied_checkpoint(path: Path) -> Path:
+    """Write random weights of TINY_WITH_BOXES whose scores differ, the same on every run."""
+    torch.manual_seed(0)
+    save_checkpoint(_with_random_statistics(BEVDepth(TINY_WITH_BOXES)), path)
     return path

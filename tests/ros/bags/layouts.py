@@ -17,8 +17,12 @@ from bevdepth_ros.bags import messages as messages
 from bevdepth_ros.bags.scene_bag import Target, write_bag
 from bevdepth_ros.bags.writer import BagWriter
 
-HALF_WAY = 3
-"""The third image set after a key frame is half-way to the next key frame."""
+SETS = range(0, 13, 2)
+"""Image sets in the bags, counted from the first key frame at 12 Hz: one every 1/6 s, so that
+four of them have a past frame half a second earlier."""
+SETS_PER_KEY_FRAME = 6
+LIVE_STEP_NS = 15_000_000
+"""Between two images of a set in the bag of a driver that publishes one after the other."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Drive:
-    """The first two key frames of a scene.
+    """A scene of three key frames.
 
     Attributes:
         recording: the scene.
@@ -45,10 +49,14 @@ class Drive:
     recording: SceneRecording
     dataroot: Path
 
-    def shots(self, key_frame: int, sweep: int = 0) -> list[Shot]:
-        """Return the six images of a key frame, or of the image set ``sweep`` cycles after it."""
+    def shots(self, number: int) -> list[Shot]:
+        """Return the six images of the image set ``number`` sets after the first key frame."""
         streams = {stream.channel: stream for stream in self.recording.streams}
-        return [self._shot(streams[camera], key_frame, sweep) for camera in CAMERAS]
+        return [self._shot(streams[camera], number) for camera in CAMERAS]
+
+    def all_shots(self) -> list[Shot]:
+        """Return the images of ``SETS``."""
+        return [shot for number in SETS for shot in self.shots(number)]
 
     def frame(self, shots: list[Shot]) -> Frame:
         """Return a set of images as the detector takes it."""
@@ -76,11 +84,11 @@ class Drive:
             int(np.abs(self.recording.pose_stamps_ns - stamp_ns).argmin())
         ].matrix()
 
-    def _shot(self, stream, key_frame: int, sweep: int) -> Shot:
-        keys = [
+    def _shot(self, stream, number: int) -> Shot:
+        first = next(
             index for index, name in enumerate(stream.filenames) if name.startswith('samples/')
-        ]
-        index = keys[key_frame] + sweep
+        )
+        index = first + number
         path, stamp_ns = self.dataroot / stream.filenames[index], int(stream.stamps_ns[index])
         with PillowImage.open(path) as image_file:
             pixels = np.asarray(image_file.convert('RGB'))
@@ -100,11 +108,11 @@ class Layout:
 
     Attributes:
         preset: the camera preset for it.
-        write: writes the first half second of a drive to a path.
+        write: writes the image sets ``SETS`` of a drive, or more, to a path.
         mount_frame: pattern of the camera frames where the bag does not say where they are; empty
             where it does.
-        exact: whether every image has the ego pose of its own time, so that fused results are
-            exact, too.
+        exact: whether every image has its own stamp and the ego pose of that time, so that fused
+            results are exact, too.
     """
 
     preset: str
@@ -124,18 +132,21 @@ def _write_2hz_tf(drive: Drive, path: Path) -> None:
     """Tf at the lidar turns of key frames alone, sensors in /tf, key-frame images logged at the
     lidar's time, r singular."""
     with BagWriter(path, 'mcap') as bag:
-        for number, moment in enumerate(drive.recording.moments[:2]):
+        for number in SETS:
+            key_frame, sweep = divmod(number, SETS_PER_KEY_FRAME)
+            moment = drive.recording.moments[key_frame]
             log_ns = moment.stamp_ns
-            ego = messages.transform(log_ns, 'map', 'base_link', moment.world_from_ego.matrix())
-            sensors = [
-                messages.transform(log_ns, 'base_link', name, mount)
-                for name, mount in drive.mounts.items()
-            ]
-            _write_tf(bag, log_ns, [ego, *sensors])
+            if sweep == 0:
+                ego = messages.transform(
+                    log_ns, 'map', 'base_link', moment.world_from_ego.matrix()
+                )
+                sensors = [
+                    messages.transform(log_ns, 'base_link', name, mount)
+                    for name, mount in drive.mounts.items()
+                ]
+                _write_tf(bag, log_ns, [ego, *sensors])
             for shot in drive.shots(number):
-                _write_compressed(bag, shot, log_ns)
-            for shot in drive.shots(number, HALF_WAY) if number == 0 else ():
-                _write_compressed(bag, shot, shot.stamp_ns)
+                _write_compressed(bag, shot, shot.stamp_ns if sweep else log_ns)
 
 
 def _write_compressed(bag: BagWriter, shot: Shot, log_ns: int) -> None:
@@ -151,7 +162,7 @@ def _write_compressed(bag: BagWriter, shot: Shot, log_ns: int) -> None:
 def _write_odometry(drive: Drive, path: Path) -> None:
     """Raw images, no tf at all; odometry at every image."""
     with BagWriter(path) as bag:
-        for shot in (*drive.shots(0), *drive.shots(1)):
+        for shot in drive.all_shots():
             camera = shot.camera.lower()
             _write_odometry_message(bag, '/nuscenes/odom', 'map', shot)
             _write_raw(bag, f'/nuscenes/{camera}/image_raw', f'{camera}_link', shot.stamp_ns, shot)
@@ -166,13 +177,13 @@ def _write_odometry(drive: Drive, path: Path) -> None:
 
 
 def _write_live(drive: Drive, path: Path) -> None:
-    """One image after the other with the time of publishing, 15 ms apart, the ego pose after them,
-    sensors in /tf."""
+    """One image after the other with the time of publishing, the ego pose after them, sensors in
+    /tf."""
     with BagWriter(path) as bag:
-        for number in range(2):
-            begin_ns = drive.recording.moments[0].stamp_ns + number * 500_000_000
-            for index, shot in enumerate(drive.shots(number)):
-                now_ns = begin_ns + index * 15_000_000
+        for shots in (drive.shots(number) for number in SETS):
+            begin_ns = min(shot.stamp_ns for shot in shots)
+            for index, shot in enumerate(shots):
+                now_ns = begin_ns + index * LIVE_STEP_NS
                 _write_tf(
                     bag,
                     now_ns,
@@ -190,7 +201,7 @@ def _write_live(drive: Drive, path: Path) -> None:
                     now_ns,
                     info,
                 )
-            after_ns = begin_ns + 90_000_000
+            after_ns = begin_ns + len(shots) * LIVE_STEP_NS
             _write_tf(
                 bag,
                 after_ns,
@@ -199,7 +210,7 @@ def _write_live(drive: Drive, path: Path) -> None:
                         after_ns,
                         'world',
                         'base_link',
-                        drive.recording.moments[number].world_from_ego.matrix(),
+                        drive.pose_at(after_ns),
                     )
                 ],
             )
@@ -208,7 +219,7 @@ def _write_live(drive: Drive, path: Path) -> None:
 def _write_no_info(drive: Drive, path: Path) -> None:
     """Raw images without stamp and frame, no CameraInfo, tf and odometry at every image."""
     with BagWriter(path) as bag:
-        for shot in (*drive.shots(0), *drive.shots(1)):
+        for shot in drive.all_shots():
             camera, stamp_ns = shot.camera.lower(), shot.stamp_ns
             ego = messages.transform(stamp_ns, 'odom', 'base_link', shot.world_from_ego)
             still = [
