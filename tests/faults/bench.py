@@ -7,9 +7,9 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
-import numpy as np
 import psutil
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
@@ -32,6 +32,8 @@ DEACTIVATE, CLEANUP = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CL
 START_PATIENCE_S = 120.0
 """Importing torch takes long on a busy machine."""
 SAME_ROUND_NS = 1_000_000
+ROUNDS_ON_THE_WAY = 100
+"""Image sets before a moment whose results may still arrive after it."""
 PARAMETERS = {
     'cameras': list(CAMERAS), 'image_topics': ['/{camera}/image'],
     'camera_info_topics': ['/{camera}/camera_info'], 'device': 'cpu',
@@ -141,6 +143,11 @@ class Bench:
         self.stream.raw = wanted.get('image_transport') == 'raw'
         assert self.change(ACTIVATE)
 
+    def restart(self) -> None:
+        """Deactivate and activate the node, which forgets what it has measured."""
+        assert self.change(DEACTIVATE)
+        assert self.change(ACTIVATE)
+
     def reports(self, level: str, area: str, words: str, since: float) -> bool:
         """Return True if a status of ``area`` since then had this level and these words."""
         for heard_at, statuses in reversed(self.statuses):
@@ -172,19 +179,26 @@ class Bench:
 
     def answers(self, since: float) -> list[Record]:
         """Return the results since then."""
-        return [record for record in self.records if record.heard_at >= since]
+        newest_first = takewhile(lambda record: record.heard_at >= since, reversed(self.records))
+        return [*newest_first][::-1]
 
-    def mixed(self, records: list[Record]) -> list[Record]:
-        """Return the records whose stamp is not the mean of their cameras' stamps in one trigger
-        cycle."""
-        rounds = list(self.stream.rounds)
-        return [record for record in records if not any(_belongs(record, sent) for sent in rounds)]
+    def mixed(self, since: float, first_round: int) -> list[Record]:
+        """Return the results since then whose stamp is not the mean of their cameras' stamps in
+        one trigger cycle of ``stream.rounds[first_round:]`` or of the few before."""
+        rounds = self.stream.rounds[max(0, first_round - ROUNDS_ON_THE_WAY) :]
+        return [
+            record
+            for record in self.answers(since)
+            if not any(_belongs(record, sent) for sent in rounds)
+        ]
 
-    def answers_to(self, first: int, last: int | None = None) -> list[Record]:
-        """Return the answers to the images of ``stream.rounds[first:last]``."""
+    def answers_to(self, since: float, first: int, last: int | None = None) -> list[Record]:
+        """Return the results since then for the images of ``stream.rounds[first:last]``."""
         rounds = self.stream.rounds[first:last]
         return [
-            record for record in self.records if any(_belongs(record, sent) for sent in rounds)
+            record
+            for record in self.answers(since)
+            if any(_belongs(record, sent) for sent in rounds)
         ]
 
     def usage(self) -> dict[str, float]:
@@ -217,7 +231,5 @@ def _belongs(record: Record, sent: dict[str, int]) -> bool:
     if not record.cameras <= sent.keys():
         return False
     stamps = [sent[camera] for camera in record.cameras]
-    return (
-        abs(stamps[0] + float(np.subtract(stamps, stamps[0]).mean()) - record.stamp_ns)
-        < SAME_ROUND_NS
-    )
+    mean = stamps[0] + sum(stamp - stamps[0] for stamp in stamps) // len(stamps)
+    return abs(mean - record.stamp_ns) < SAME_ROUND_NS

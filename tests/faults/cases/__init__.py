@@ -3,15 +3,8 @@
 from tests.faults.cases import calibration, cameras, images, load, raw_images, tf, timing, tracking
 from tests.faults.cases.case import ALL, NOTHING, UNFUSED, Case, without
 
-__all__ = ['ALL', 'CASES', 'NOTHING', 'UNFUSED', 'Case', 'without']
+__all__ = ['ALL', 'CASES', 'INPUT_CASES', 'NOTHING', 'TIME_CASES', 'UNFUSED', 'Case', 'without']
 
-CASES = (
-    *cameras.CASES,
-    *timing.CASES,
-    *tf.CASES,
-    *images.CASES,
-    *calibration.CASES,
-    *load.CASES,
-    *raw_images.CASES,
-    *tracking.CASES,
-)
+INPUT_CASES = (*cameras.CASES, *images.CASES, *calibration.CASES, *raw_images.CASES)
+TIME_CASES = (*timing.CASES, *tf.CASES, *load.CASES, *tracking.CASES)
+CASES = (*INPUT_CASES, *TIME_CASES)
