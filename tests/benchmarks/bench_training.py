@@ -27,7 +27,8 @@ from bevdepth_core.nuscenes.dataset import Sample
 from bevdepth_core.training.config import TrainingConfig, build_parser, read_arguments
 from bevdepth_core.training.data import open_nuscenes
 from tests.reference import ROOT
-from tests.training.runs import noise_sample, run
+from tests.training.runs import run
+from tests.training.samples import noise_sample
 
 WARM_UP = 5
 """Steps left out of the median: kernels are chosen and memory is taken in them."""

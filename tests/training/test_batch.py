@@ -11,7 +11,7 @@ from bevdepth_core.preprocess import normalize
 from bevdepth_core.training.batch import Batch, collate
 from bevdepth_core.training.targets import center_targets, depth_targets
 from tests.networks import TINY
-from tests.training.runs import noise_sample
+from tests.training.samples import noise_sample
 
 
 def samples() -> list:

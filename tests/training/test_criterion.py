@@ -5,9 +5,9 @@ import tempfile
 import numpy as np
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import multiprocessing
 
-from bevdepth_core.training.batch import Batch, collate
+from bevdepth_core.training.batch import collate
 from bevdepth_core.training.criterion import (
     box_loss,
     criterion,
@@ -15,53 +15,16 @@ from bevdepth_core.training.criterion import (
     depth_loss,
     heatmap_loss,
 )
-from bevdepth_core.types import ModelOutputs, TaskMaps
+from bevdepth_core.types import TaskMaps
 from tests.networks import TINY
-from tests.training.runs import noise_sample
-
-WEIGHTS = (1.0,) * 10
-
-
-def noise_batch(places: range) -> Batch:
-    return collate([noise_sample(place, np.random.default_rng(place)) for place in places], TINY)
-
-
-def noise_outputs(places: range) -> ModelOutputs:
-    """Return outputs of a network for a batch, the same for a sample in whatever batch."""
-    return _joined([_noise_output(torch.Generator().manual_seed(place)) for place in places])
-
-
-def _noise_output(generator: torch.Generator) -> ModelOutputs:
-    nx, ny, _ = TINY.grid.shape
-    sizes = {'reg': 2, 'height': 1, 'dim': 3, 'rot': 2, 'vel': 2}
-    tasks = []
-    for task in TINY.head.tasks:
-        maps = {**sizes, 'heatmap': len(task.classes)}
-        tasks.append(
-            TaskMaps(
-                **{
-                    name: torch.randn(1, channels, ny, nx, generator=generator)
-                    for name, channels in maps.items()
-                }
-            )
-        )
-    depth = torch.randn(1, 2, TINY.depth_bins.count, 2, 4, generator=generator).softmax(dim=2)
-    return ModelOutputs(tuple(tasks), depth)
-
-
-def _joined(outputs: list[ModelOutputs]) -> ModelOutputs:
-    tasks = [
-        TaskMaps(
-            **{name: torch.cat([getattr(maps, name) for maps in task]) for name in vars(task[0])}
-        )
-        for task in zip(*(output.tasks for output in outputs), strict=True)
-    ]
-    return ModelOutputs(tuple(tasks), torch.cat([output.depth for output in outputs]))
-
-
-def loss_of(places: range):
-    batch = noise_batch(places)
-    return criterion(noise_outputs(places), batch.tasks, batch.depth_bins, WEIGHTS)
+from tests.training.losses import (
+    WEIGHTS,
+    loss_of,
+    noise_batch,
+    noise_outputs,
+    put_half_of_the_loss,
+)
+from tests.training.samples import noise_sample
 
 
 def test_the_total_is_the_sum_of_its_named_parts() -> None:
@@ -134,22 +97,12 @@ def test_the_loss_is_computed_in_float32_under_autocast() -> None:
     assert torch.equal(cast.total, plain.total)
 
 
-def _half(process: int, meeting_point: str, results) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        'gloo', init_method=f'file://{meeting_point}', rank=process, world_size=2
-    )
-    losses = loss_of(range(3 * process, 3 * process + 3))
-    results.put((losses.heatmap.tolist(), losses.box.tolist(), losses.depth.item()))
-    distributed.destroy_process_group()
-
-
 def test_the_mean_over_two_processes_is_the_loss_of_one_with_all_samples() -> None:
     context = multiprocessing.get_context('spawn')
     results = context.SimpleQueue()
     with tempfile.NamedTemporaryFile(delete=False) as meeting_point:
         pass
-    multiprocessing.spawn(_half, (meeting_point.name, results), nprocs=2)
+    multiprocessing.spawn(put_half_of_the_loss, (meeting_point.name, results), nprocs=2)
     halves = [results.get() for _ in range(2)]
     whole = loss_of(range(6))
     for name, parts in zip(('heatmap', 'box', 'depth'), zip(*halves, strict=True), strict=True):

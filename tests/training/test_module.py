@@ -10,6 +10,7 @@ import torch
 from torchvision import models
 
 from bevdepth_core.config import load_model_config
+from bevdepth_core.model.image_encoder import ResNetStages
 from bevdepth_core.model.view_transform import ego_from_frustum
 from bevdepth_core.training.batch import collate
 from bevdepth_core.training.criterion import criterion
@@ -22,7 +23,8 @@ from bevdepth_core.training.module import (
 )
 from tests.networks import TINY
 from tests.reference import ROOT
-from tests.training.runs import Noise, noise_sample, run, tiny_config
+from tests.training.runs import Noise, run, tiny_config
+from tests.training.samples import noise_sample
 
 
 def module(**settings) -> BEVDepthModule:
@@ -156,7 +158,7 @@ def test_the_learning_rate_is_proportional_to_the_samples_per_step(tmp_path: Pat
 def test_pretrained_weights_come_from_a_file(tmp_path: Path) -> None:
     source = models.resnet18()
     torch.save(source.state_dict(), tmp_path / 'resnet18.pth')
-    backbone = module().model.image_encoder.backbone
+    backbone = ResNetStages(18)
     load_pretrained(backbone, str(tmp_path / 'resnet18.pth'), 18)
     assert torch.equal(backbone.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
 
@@ -170,13 +172,13 @@ def test_pretrained_weights_come_from_a_file(tmp_path: Path) -> None:
 )
 def test_missing_pretrained_weights_are_reported_by_name(source: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        load_pretrained(module().model.image_encoder.backbone, source, 18)
+        load_pretrained(ResNetStages(18), source, 18)
 
 
 def test_pretrained_weights_of_another_network_are_rejected(tmp_path: Path) -> None:
     torch.save(models.resnet34().state_dict(), tmp_path / 'resnet34.pth')
     with pytest.raises(ValueError, match='does not fit a ResNet-18'):
-        load_pretrained(module().model.image_encoder.backbone, str(tmp_path / 'resnet34.pth'), 18)
+        load_pretrained(ResNetStages(18), str(tmp_path / 'resnet34.pth'), 18)
 
 
 def test_a_failed_download_of_pretrained_weights_reports_the_remedy(monkeypatch) -> None:
@@ -187,7 +189,7 @@ def test_a_failed_download_of_pretrained_weights_reports_the_remedy(monkeypatch)
     with pytest.raises(
         ConnectionError, match=r'resnet18.*could not be downloaded.*--model.pretrained none'
     ):
-        load_pretrained(module().model.image_encoder.backbone, 'IMAGENET1K_V1', 18)
+        load_pretrained(ResNetStages(18), 'IMAGENET1K_V1', 18)
 
 
 class OneDeviceTrainer:

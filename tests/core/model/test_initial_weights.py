@@ -96,4 +96,4 @@ def test_conv_norm_relu_keeps_the_size_and_has_a_bias_on_request():
 def test_image_stages_have_the_strides_and_channels_of_a_resnet(model):
     stages = model.image_encoder.backbone(torch.zeros(1, 3, 64, 96))
     shapes = [tuple(stage.shape[1:]) for stage in stages]
-    assert shapes == [(64, 16, 24), (128, 8, 12), (256, 4, 6), (512, 2, 3)]
+    assert shapes == [(8, 16, 24), (16, 8, 12), (32, 4, 6), (64, 2, 3)]
