@@ -103,18 +103,25 @@ class BEVDepth(nn.Module):
             source, source_matrix = frames[-1 - place]
             with _gradient_of_key_frame(place):
                 depth = self._compared(
-                    reference, source, source_from_reference(matrix, source_matrix)
+                    reference,
+                    source,
+                    source_from_reference(matrix, source_matrix),
+                    is_key_frame=place == 0,
                 )
                 matched.append(self.view_transform.refine(depth.masked, reference.context))
             loss_depths.append(depth.unmasked)
         return matched, loss_depths[0]
 
     def _compared(
-        self, reference: ImageFeatures, source: ImageFeatures, matrix: torch.Tensor
+        self,
+        reference: ImageFeatures,
+        source: ImageFeatures,
+        matrix: torch.Tensor,
+        is_key_frame: bool,
     ) -> StereoDistribution:
         assert self.stereo is not None, 'the model is no stereo model'
         assert reference.stereo is not None and source.stereo is not None
-        return self.stereo(reference.stereo, source.stereo, matrix)
+        return self.stereo(reference.stereo, source.stereo, matrix, is_key_frame)
 
     def splat(self, features: ImageFeatures, ego_from_frustum: torch.Tensor) -> torch.Tensor:
         """Return the (B, C, ny, nx) BEV map of one frame, in the ego frame of
@@ -139,6 +146,23 @@ class BEVDepth(nn.Module):
             raise ValueError(
                 f'images must hold {self.config.key_frames} frames for this model, got {frames}'
             )
+        features, matrices, depth = self._lifted(inputs, frames)
+        bev_maps = []
+        for frame in range(frames):
+            with _gradient_of_key_frame(frame):
+                bev_maps.append(self.splat(features[frame], matrices[frame]))
+        return ModelOutputs(self.head_maps(bev_maps), depth)
+
+    def key_frame_depth(self, inputs: ModelInputs) -> torch.Tensor:
+        """Return the key frame's depth (B, N, D, h, w) for the depth loss, without detection."""
+        return self._lifted(inputs, 1 if self.stereo is None else self.config.key_frames)[2]
+
+    def _lifted(
+        self, inputs: ModelInputs, frames: int
+    ) -> tuple[list[ImageFeatures], list[torch.Tensor], torch.Tensor]:
+        """Return features and ``ego_from_frustum`` of the first ``frames`` frames, and the key
+        frame's depth for the depth loss.
+        """
         cameras = camera_vector(inputs.matrices.frame(0))
         matrices = [
             ego_from_frustum(inputs.matrices.frame(frame), torch.float64)
@@ -148,14 +172,10 @@ class BEVDepth(nn.Module):
         for frame in range(frames):
             with _gradient_of_key_frame(frame):
                 features.append(self.encode_images(inputs.images[:, frame], cameras))
-        depth = features[0].depth
-        if self.stereo is not None:
-            features, depth = self.match(list(zip(features, matrices, strict=True)))
-        bev_maps = []
-        for frame in range(frames):
-            with _gradient_of_key_frame(frame):
-                bev_maps.append(self.splat(features[frame], matrices[frame]))
-        return ModelOutputs(self.head_maps(bev_maps), depth)
+        if self.stereo is None:
+            return features, matrices, features[0].depth
+        matched, depth = self.match(list(zip(features, matrices, strict=True)))
+        return matched, matrices, depth
 
 
 def _gradient_of_key_frame(frame: int) -> torch.set_grad_enabled:

@@ -95,7 +95,11 @@ class StereoDepth(nn.Module):
         )
 
     def forward(
-        self, reference: StereoFeatures, source: StereoFeatures, matrix: Tensor
+        self,
+        reference: StereoFeatures,
+        source: StereoFeatures,
+        matrix: Tensor,
+        is_key_frame: bool = True,
     ) -> StereoDistribution:
         """Return the depth distributions of ``reference``.
 
@@ -103,13 +107,14 @@ class StereoDepth(nn.Module):
             reference: N cameras.
             source: another frame of the same N cameras in the same order, or ``reference`` itself.
             matrix: (B, N, 3, 4) float64, see ``warping.source_from_reference``.
+            is_key_frame: whether the depth loss reads the distribution of ``reference``.
         """
         batch_and_cameras = matrix.shape[:2]
         pair = _FramePair.of(reference, source, matrix, self._image)
         depth, mask = self._depth_and_mask(pair)
         logits = self.downsample(depth)
         masked = F.softmax(pair.mono_logits + logits * mask, dim=1, dtype=torch.float32)
-        if self.training and torch.is_grad_enabled():
+        if self.training and is_key_frame:
             # The official code repeats it for the loss, which moves the norms' statistics twice.
             logits = self.downsample(depth)
         unmasked = F.softmax(pair.mono_logits + logits, dim=1, dtype=torch.float32)

@@ -51,6 +51,10 @@ PUBLISHED = {
     'r50_256x704_2key_ema': PublishedScore(0.3329, 0.4409),
     'r50_256x704_2key_da': PublishedScore(0.3484, 0.4805),
     'r50_256x704_2key_da_ema': PublishedScore(0.3589, 0.4797),
+    'stereo_r50_256x704_2key': PublishedScore(0.3456, 0.4516),
+    'stereo_r50_256x704_2key_ema': PublishedScore(0.3494, 0.4543),
+    'stereo_r50_256x704_2key_da': PublishedScore(0.3576, 0.4902),
+    'stereo_r50_256x704_2key_da_ema': PublishedScore(0.3721, 0.4997),
 }
 
 

@@ -42,7 +42,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from bevdepth_core.checkpoint import CheckpointError, load_checkpoint
-from bevdepth_core.config import ModelConfig
+from bevdepth_core.config import ModelConfig, SizeAwareNMSConfig, StereoConfig
 from bevdepth_core.inference import PAST_FRAME_AGE_NS, Detector
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.nuscenes.dataset import load_frame
@@ -193,11 +193,26 @@ def published_score(
     """Return the published scores of a network, or of its averaged weights; None without."""
     if (data.version, data.split) != PUBLISHED_ON:
         return None
-    plain = ModelConfig()
-    refined = replace(plain, depth_net=replace(plain.depth_net, refinement=True))
-    rows = {'r50_256x704_2key': plain, 'r50_256x704_2key_da': refined}
+    if network.stereo is not None:  # official weights need the clamp or not, by their age
+        network = replace(network, stereo=replace(network.stereo, clamp_mean=False))
+    rows = _published_networks()
     names = [name + '_ema' * averaged for name, published in rows.items() if published == network]
     return PUBLISHED[names[0]] if names else None
+
+
+def _published_networks() -> dict[str, ModelConfig]:
+    """Return the networks of ``PUBLISHED`` by the name of their rows without averaging."""
+    plain = ModelConfig()
+    stereo = replace(
+        plain,
+        stereo=StereoConfig(),
+        decode=replace(plain.decode, size_aware_nms=SizeAwareNMSConfig()),
+    )
+    networks = {'r50_256x704_2key': plain, 'stereo_r50_256x704_2key': stereo}
+    return networks | {
+        f'{name}_da': replace(network, depth_net=replace(network.depth_net, refinement=True))
+        for name, network in networks.items()
+    }
 
 
 def detect(config: EvaluationConfig, index: SampleIndex) -> dict[str, list[dict]]:

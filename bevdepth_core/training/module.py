@@ -15,13 +15,20 @@ from torch import Tensor, nn
 
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.model import BEVDepth
-from bevdepth_core.model.depth_net import camera_vector
 from bevdepth_core.training.batch import Batch
 from bevdepth_core.training.criterion import Losses, criterion, depth_criterion
 from bevdepth_core.training.initial_weights import load_initial, load_pretrained
 from bevdepth_core.types import ModelOutputs
 
 _MILESTONE_FACTOR = 0.1
+_DEPTH_LAYERS = (
+    'depth_net.depth_gate', 'depth_net.depth_blocks', 'depth_net.pyramid', 'depth_net.deform',
+)  # fmt: skip
+_DEPTH_HEADS = ('depth_net.depth_head',)
+_STEREO_DEPTH_HEADS = (
+    'depth_net.mono_head', 'depth_net.hypothesis_head', 'stereo.similarity', 'stereo.downsample',
+)  # fmt: skip
+"""Without the mask, on which the depth loss does not depend."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ class BEVDepthModule(LightningModule):
         description: plain values to store in checkpoints, such as the configuration of the run.
 
     Raises:
-        ValueError: first weights that do not exist or do not fit, or a stereo network.
+        ValueError: first weights that do not exist or do not fit.
         ConnectionError: pretrained weights that could not be downloaded.
     """
 
@@ -96,11 +103,6 @@ class BEVDepthModule(LightningModule):
         self, settings: ModelSettings, seed: int = 0, description: dict | None = None
     ) -> None:
         super().__init__()
-        if settings.network.stereo is not None:
-            raise ValueError(
-                'training of stereo models is not supported; remove the stereo section of '
-                'model.network'
-            )
         self.settings = settings
         self.seed = seed
         self.description = description or {}
@@ -147,8 +149,8 @@ class BEVDepthModule(LightningModule):
         Their batch norms use and update the statistics of the new data. The shared layers before
         them stay fixed, since the context that the heads were trained with comes from them.
         """
-        names = ('depth_gate', 'depth_blocks', 'pyramid', 'deform', 'depth_head')
-        return tuple(self.model.depth_net.get_submodule(name) for name in names)
+        heads = _DEPTH_HEADS if self.model.stereo is None else _STEREO_DEPTH_HEADS
+        return tuple(self.model.get_submodule(name) for name in (*_DEPTH_LAYERS, *heads))
 
     def train(self, mode: bool = True) -> BEVDepthModule:
         """Switch to training or evaluation; frozen parts stay in evaluation."""
@@ -191,9 +193,7 @@ class BEVDepthModule(LightningModule):
     def _losses(self, batch: Batch) -> tuple[Losses, ModelOutputs | None]:
         inputs = batch.inputs(self.settings.network.image)
         if self.settings.objective == 'depth':
-            cameras = camera_vector(inputs.matrices.frame(0))
-            depth = self.model.encode_images(inputs.images[:, 0], cameras).depth
-            return depth_criterion(depth, batch.depth_bins), None
+            return depth_criterion(self.model.key_frame_depth(inputs), batch.depth_bins), None
         outputs = self.model(inputs)
         weights = self.settings.code_weights
         return criterion(outputs, batch.tasks, batch.depth_bins, weights), outputs

@@ -32,6 +32,7 @@ def test_every_documented_preset_exists() -> None:
     paper = ('2key', '2key_ema', '2key_da', '2key_da_ema', '1key_ema')
     promised = {
         *(f'r50_256x704_{name}' for name in paper),
+        *(f'stereo_r50_256x704_{name}' for name in paper if '2key' in name),
         'r50_512x1408_2key',
         'r50_640x1600_2key',
         'small',
@@ -67,19 +68,23 @@ def test_a_preset_writes_to_a_folder_of_its_own(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('name', 'epochs', 'milestones', 'balanced', 'averaged', 'velocity', 'weight_decay'),
+    ('name', 'epochs', 'milestones', 'balanced', 'averaged', 'velocity', 'weight_decay', 'rate'),
     [
-        ('r50_256x704_2key', 24, (19, 23), False, False, 1, 1e-7),
-        ('r50_256x704_2key_ema', 24, (19, 23), False, True, 1, 1e-7),
-        ('r50_256x704_2key_da', 20, (16, 19), True, False, 1, 1e-7),
-        ('r50_256x704_2key_da_ema', 20, (16, 19), True, True, 1, 1e-7),
-        ('r50_256x704_1key_ema', 24, (), False, True, 0.5, 1e-7),
-        ('r50_512x1408_2key', 24, (19, 23), False, False, 1, 1e-3),
-        ('r50_640x1600_2key', 24, (19, 23), False, False, 1, 1e-3),
+        ('r50_256x704_2key', 24, (19, 23), False, False, 1, 1e-7, 2e-4),
+        ('r50_256x704_2key_ema', 24, (19, 23), False, True, 1, 1e-7, 2e-4),
+        ('r50_256x704_2key_da', 20, (16, 19), True, False, 1, 1e-7, 2e-4),
+        ('r50_256x704_2key_da_ema', 20, (16, 19), True, True, 1, 1e-7, 2e-4),
+        ('r50_256x704_1key_ema', 24, (), False, True, 0.5, 1e-7, 2e-4),
+        ('r50_512x1408_2key', 24, (19, 23), False, False, 1, 1e-3, 2e-4),
+        ('r50_640x1600_2key', 24, (19, 23), False, False, 1, 1e-3, 2e-4),
+        ('stereo_r50_256x704_2key', 24, (19, 23), False, False, 1, 1e-7, 2e-4),
+        ('stereo_r50_256x704_2key_ema', 24, (19, 23), False, True, 1, 1e-7, 2e-4),
+        ('stereo_r50_256x704_2key_da', 20, (16, 19), True, False, 1, 1e-2, 4e-4),
+        ('stereo_r50_256x704_2key_da_ema', 20, (16, 19), True, True, 1, 1e-2, 4e-4),
     ],
 )
 def test_the_training_settings_are_those_of_the_official_repository(
-    name, epochs, milestones, balanced, averaged, velocity, weight_decay
+    name, epochs, milestones, balanced, averaged, velocity, weight_decay, rate
 ) -> None:
     config = preset(name)
     assert (config.trainer.max_epochs, config.model.milestones, config.data.class_balanced) == (
@@ -94,7 +99,7 @@ def test_the_training_settings_are_those_of_the_official_repository(
     assert config.model.code_weights == (1.0,) * 8 + (velocity,) * 2
     assert (
         config.model.learning_rate * config.data.batch_size * 8 / config.model.learning_rate_batch
-        == pytest.approx(2e-4)
+        == pytest.approx(rate)
     )
     assert (
         config.trainer.gradient_clip_norm,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bevdepth_core.checkpoint import save_checkpoint
-from bevdepth_core.config import ModelConfig
+from bevdepth_core.config import ModelConfig, load_model_config
 from bevdepth_core.inference import Detector
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.nuscenes.evaluation import PUBLISHED
@@ -26,6 +26,7 @@ from bevdepth_core.training.evaluate import (
 )
 from tests.core.nuscenes.dataroot import SPLIT, VERSION, make_dataroot
 from tests.networks import TINY
+from tests.reference import ROOT
 
 SECOND_US = 1_000_000
 
@@ -219,4 +220,10 @@ def test_published_scores_are_printed_only_for_official_networks_on_nuscenes_val
     assert published_score(plain, True, nuscenes) == PUBLISHED['r50_256x704_2key_ema']
     assert published_score(refined, True, nuscenes) == PUBLISHED['r50_256x704_2key_da_ema']
     assert published_score(TINY, False, nuscenes) is None
+    for name in ('stereo_r50_256x704_2key', 'stereo_r50_256x704_2key_da'):
+        network = load_model_config(ROOT / 'config' / 'models' / f'{name}.yaml')
+        clamped = replace(network, stereo=replace(network.stereo, clamp_mean=True))
+        for each in (network, clamped):
+            assert published_score(each, False, nuscenes) == PUBLISHED[name]
+            assert published_score(each, True, nuscenes) == PUBLISHED[f'{name}_ema']
     assert published_score(plain, False, replace(nuscenes, split='mini_val')) is None

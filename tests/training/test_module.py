@@ -9,11 +9,11 @@ import pytest
 import torch
 from torchvision import models
 
-from bevdepth_core.config import load_model_config
+from bevdepth_core.config import StereoConfig
 from bevdepth_core.model.image_encoder import ResNetStages
 from bevdepth_core.model.view_transform import ego_from_frustum
 from bevdepth_core.training.batch import collate
-from bevdepth_core.training.criterion import criterion
+from bevdepth_core.training.criterion import criterion, depth_criterion
 from bevdepth_core.training.initial_weights import load_pretrained
 from bevdepth_core.training.module import (
     BEVDepthModule,
@@ -22,7 +22,6 @@ from bevdepth_core.training.module import (
     learning_rate_factor,
 )
 from tests.networks import TINY
-from tests.reference import ROOT
 from tests.training.runs import Noise, run, tiny_config
 from tests.training.samples import noise_sample
 
@@ -231,7 +230,59 @@ def test_dropout_differs_between_ranks_steps_epochs_and_seeds() -> None:
         assert len({*numbers, other.random_number()}) == 5
 
 
-def test_a_stereo_network_is_rejected() -> None:
-    network = load_model_config(ROOT / 'config' / 'models' / 'stereo_r50_256x704_2key.yaml')
-    with pytest.raises(ValueError, match='training of stereo models is not supported'):
-        BEVDepthModule(ModelSettings(network=network, pretrained='none'))
+STEREO = replace(TINY, stereo=StereoConfig(range_bounds=(2.0, 6.0, 18.0), groups=4))
+
+
+def test_the_losses_of_a_stereo_network_fall_when_a_batch_is_shown_again_and_again() -> None:
+    trained = BEVDepthModule(
+        ModelSettings(network=STEREO, pretrained='none', freeze_stem=False, heatmap_bias=-2.19)
+    )
+    noise = [noise_sample(place, np.random.default_rng(place)) for place in range(2)]
+    batch = collate(noise, STEREO)
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=0.01)
+    losses = []
+    for _ in range(15):
+        losses.append(trained._losses(batch)[0])
+        optimizer.zero_grad()
+        losses[-1].total.backward()
+        optimizer.step()
+    without = [name for name, weight in trained.named_parameters() if weight.grad is None]
+    assert without == []
+    for name in ('heatmap', 'box', 'depth'):
+        first, last = (getattr(loss, name).sum() for loss in (losses[0], losses[-1]))
+        assert last < 0.8 * first, name
+
+
+def test_the_depth_loss_of_a_stereo_network_reads_the_depth_without_the_mask() -> None:
+    module = BEVDepthModule(
+        ModelSettings(network=STEREO, pretrained='none', objective='depth')
+    ).eval()
+    batch = collate([noise_sample(0, np.random.default_rng(0))], STEREO)
+    before = module._losses(batch)[0].depth
+    module.model.stereo.mask[-1].bias.data += 3
+    assert torch.equal(module._losses(batch)[0].depth, before)
+    module.model.stereo.downsample[-1].bias.data[0] += 3
+    assert not torch.equal(module._losses(batch)[0].depth, before)
+    outputs = module.model(batch.inputs(STEREO.image))
+    assert torch.equal(
+        depth_criterion(outputs.depth, batch.depth_bins).depth, module._losses(batch)[0].depth
+    )
+
+
+def test_the_depth_objective_trains_every_part_that_depth_depends_on_in_a_stereo_network() -> None:
+    module = BEVDepthModule(ModelSettings(network=STEREO, pretrained='none', objective='depth'))
+    batch = collate([noise_sample(0, np.random.default_rng(0))], STEREO)
+    module._losses(batch)[0].total.backward()
+    trained = {
+        name.removeprefix('model.').rsplit('.', 1)[0]
+        for name, weight in module.named_parameters()
+        if weight.grad is not None
+    }
+    parts = {'.'.join(name.split('.')[:2]) for name in trained}
+    assert parts == {
+        *(f'depth_net.{name}' for name in ('depth_gate', 'depth_blocks', 'pyramid', 'deform')),
+        *('depth_net.mono_head', 'depth_net.hypothesis_head'),
+        *('stereo.similarity', 'stereo.downsample'),
+    }
+    assert all(weight.grad is not None for weight in module.parameters() if weight.requires_grad)
+    assert not module.model.stereo.mask[1].training
