@@ -27,9 +27,10 @@ from bevdepth_core.files import write_atomically
 from bevdepth_core.http_file import CHUNK_BYTES, DownloadError, fetch
 from bevdepth_core.weights import OFFICIAL, SUFFIX, OfficialWeights, cache_folder, shipped_names
 
-RELEASE = 'https://github.com/Megvii-BaseDetection/BEVDepth/releases/download/v0.0.2'
-ORIGIN = 'Megvii-BaseDetection/BEVDepth, release v0.0.2'
-LICENSE = 'MIT, as BEVDepth; trained on nuScenes, whose terms allow non-commercial use only'
+LICENSE = (
+    'MIT (BEVDepth), that of the repository (BEVStereo); trained on nuScenes, whose terms allow '
+    'non-commercial use only'
+)
 RECORDS = 'records.json'
 
 Report = Callable[[str], None]
@@ -38,7 +39,7 @@ Report = Callable[[str], None]
 def download(
     weights: OfficialWeights,
     folder: Path,
-    url: str = RELEASE,
+    url: str | None = None,
     report: Report = print,
     file: Path | None = None,
 ) -> Path:
@@ -47,7 +48,7 @@ def download(
     Args:
         weights: the weights to download.
         folder: the cache; an interrupted download stays there as ``<file>.part``.
-        url: folder of the release, or of a mirror of it.
+        url: folder of a mirror; None for the release.
         report: receives progress messages.
         file: the official file, if it was downloaded by other means; it is not changed.
 
@@ -65,7 +66,7 @@ def download(
     part = folder / f'{weights.file}.part'
     source = file or part
     if file is None:
-        fetch(f'{url}/{weights.file}', part, report)
+        fetch(f'{url or weights.release}/{weights.file}', part, report)
     record = _recorded(weights.name, folder, source, part if file is None else None)
     report(f'converting to {target}')
     _convert(source, target, weights)
@@ -108,7 +109,7 @@ def _recorded(name: str, folder: Path, source: Path, part: Path | None) -> dict[
 def _convert(source: Path, target: Path, weights: OfficialWeights) -> None:
     """Write the official file as safetensors, and check that the tensors are the same."""
     model = load_checkpoint(source)
-    about = {'weights': weights.description, 'origin': f'{ORIGIN}, {weights.file}'}
+    about = {'weights': weights.description, 'origin': weights.origin}
     save_checkpoint(model, target, about | {'license': LICENSE})
     written = load_checkpoint(target).state_dict()
     for name, tensor in model.state_dict().items():
@@ -144,12 +145,15 @@ def _sha256(path: Path) -> str:
 
 def listing(folder: Path) -> str:
     """Return a list of the known weights and their locations as text."""
-    lines = [f'{name:<14}ships with this package' for name in shipped_names()]
+    lines = [f'{name:<20}ships with this package' for name in shipped_names()]
     for name, weights in OFFICIAL.items():
         is_there = (folder / f'{name}{SUFFIX}').is_file()
-        lines.append(f'{name:<14}{"downloaded" if is_there else "not downloaded"}: {weights.file}')
-        lines.append(f'{"":<14}{weights.description}')
-    return '\n'.join([*lines, '', f'origin: {ORIGIN}', f'license: {LICENSE}', f'folder: {folder}'])
+        lines.append(f'{name:<20}{"downloaded" if is_there else "not downloaded"}: {weights.file}')
+        lines.append(f'{"":<20}{weights.description}')
+    releases = ' and '.join(dict.fromkeys(weights.release for weights in OFFICIAL.values()))
+    return '\n'.join(
+        [*lines, '', f'origin: {releases}', f'license: {LICENSE}', f'folder: {folder}']
+    )
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
@@ -158,7 +162,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     commands.add_parser('list', help='print the names, and what is downloaded')
     get = commands.add_parser('download', help='download, convert and verify weights')
     get.add_argument('name', choices=[*OFFICIAL], help='name of the weights')
-    get.add_argument('--url', default=RELEASE, help='folder of a mirror (default %(default)s)')
+    get.add_argument('--url', help='folder of a mirror (default: the release of the authors)')
     get.add_argument('--file', type=Path, help='official file that is already on this machine')
     check = commands.add_parser('verify', help='check downloaded weights against their record')
     check.add_argument('names', nargs='*', metavar='name', help='default: all downloaded ones')
@@ -169,9 +173,10 @@ def _run(options: argparse.Namespace, folder: Path) -> None:
     if options.command == 'list':
         print(listing(folder))
     elif options.command == 'download':
-        print(f'origin: {ORIGIN}\nlicense: {LICENSE}', flush=True)
+        weights = OFFICIAL[options.name]
+        print(f'origin: {weights.origin}\nlicense: {LICENSE}', flush=True)
         path = download(
-            OFFICIAL[options.name],
+            weights,
             folder,
             options.url,
             lambda text: print(text, flush=True),

@@ -20,21 +20,38 @@ class WeightsError(ValueError):
     """There are no weights of this name or path; the message contains the remedy."""
 
 
+RELEASE = 'v0.0.2'
+"""Of BEVDepth and of BEVStereo."""
+
+
 @dataclass(frozen=True)
 class OfficialWeights:
-    """A checkpoint of the paper's authors.
+    """A checkpoint of the papers' authors.
 
     Attributes:
         name: short name, such as ``2key_da_ema``.
         file: name of the file in the release.
         description: what distinguishes it.
+        repository: the GitHub repository of the release.
     """
 
     name: str
     file: str
     description: str
+    repository: str = 'Megvii-BaseDetection/BEVDepth'
+
+    @property
+    def release(self) -> str:
+        """Address of the folder that holds the file."""
+        return f'https://github.com/{self.repository}/releases/download/{RELEASE}'
+
+    @property
+    def origin(self) -> str:
+        """Where the file comes from, as text."""
+        return f'{self.repository}, release {RELEASE}, {self.file}'
 
 
+_STEREO = 'Megvii-BaseDetection/BEVStereo'
 OFFICIAL = {
     weights.name: weights
     for weights in (
@@ -57,6 +74,31 @@ OFFICIAL = {
             '2key_da_ema',
             'bev_depth_lss_r50_256x704_128x128_20e_cbgs_2key_da_ema.pth',
             'two key frames, depth aggregation, 20 epochs, class-balanced, averaged weights',
+        ),
+        OfficialWeights(
+            'stereo_2key',
+            'bev_stereo_lss_r50_256x704_128x128_24e_2key.pth',
+            'BEVStereo, two key frames, 24 epochs',
+            _STEREO,
+        ),
+        OfficialWeights(
+            'stereo_2key_ema',
+            'bev_stereo_lss_r50_256x704_128x128_24e_2key_ema.pth',
+            'BEVStereo, two key frames, 24 epochs, averaged weights',
+            _STEREO,
+        ),
+        OfficialWeights(
+            'stereo_2key_da',
+            'bev_stereo_lss_r50_256x704_128x128_20e_cbgs_2key_da.pth',
+            'BEVStereo, two key frames, depth aggregation, 20 epochs, class-balanced',
+            _STEREO,
+        ),
+        OfficialWeights(
+            'stereo_2key_da_ema',
+            'bev_stereo_lss_r50_256x704_128x128_20e_cbgs_2key_da_ema.pth',
+            'BEVStereo, two key frames, depth aggregation, 20 epochs, class-balanced, averaged '
+            'weights',
+            _STEREO,
         ),
     )
 }

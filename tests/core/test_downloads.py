@@ -15,7 +15,7 @@ import torch
 from bevdepth_core import weights
 from bevdepth_core.checkpoint import CheckpointError, load_checkpoint, save_official
 from bevdepth_core.config import load_model_config
-from bevdepth_core.downloads import LICENSE, RELEASE, download, main, verify
+from bevdepth_core.downloads import LICENSE, download, main, verify
 from bevdepth_core.http_file import DownloadError, fetch
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.weights import OFFICIAL, WeightsError, cache_folder, locate
@@ -125,14 +125,22 @@ def test_each_name_requests_its_file_and_a_file_without_weights_leaves_none(
 
 
 def test_the_files_are_those_of_the_release_of_the_authors():
-    assert RELEASE.endswith('Megvii-BaseDetection/BEVDepth/releases/download/v0.0.2')
-    prefix = 'bev_depth_lss_r50_256x704_128x128_'
-    assert {name: one.file for name, one in OFFICIAL.items()} == {
-        '2key': f'{prefix}24e_2key.pth',
-        '2key_ema': f'{prefix}24e_2key_ema.pth',
-        '2key_da': f'{prefix}20e_cbgs_2key_da.pth',
-        '2key_da_ema': f'{prefix}20e_cbgs_2key_da_ema.pth',
+    files = {
+        '2key': '24e_2key.pth',
+        '2key_ema': '24e_2key_ema.pth',
+        '2key_da': '20e_cbgs_2key_da.pth',
+        '2key_da_ema': '20e_cbgs_2key_da_ema.pth',
     }
+    size, github = 'lss_r50_256x704_128x128', 'https://github.com/Megvii-BaseDetection'
+    expected = {}
+    for prefix, repository, kind in (
+        ('', 'BEVDepth', 'depth'),
+        ('stereo_', 'BEVStereo', 'stereo'),
+    ):
+        release = f'{github}/{repository}/releases/download/v0.0.2'
+        for name, file in files.items():
+            expected[prefix + name] = f'{release}/bev_{kind}_{size}_{file}'
+    assert {name: f'{one.release}/{one.file}' for name, one in OFFICIAL.items()} == expected
 
 
 def test_existing_weights_are_not_downloaded_again(server: FileServer, folder: Path, part: Path):
@@ -239,9 +247,10 @@ def test_the_list_shows_what_ships_what_is_downloaded_and_the_license(
     put_weights(folder)
     main(['list'])
     lines = capsys.readouterr().out.splitlines()
-    assert 'small         ships with this package' in lines
-    assert f'2key_da_ema   downloaded: {WEIGHTS.file}' in lines
-    assert f'2key          not downloaded: {OFFICIAL["2key"].file}' in lines
+    assert 'small               ships with this package' in lines
+    assert f'2key_da_ema         downloaded: {WEIGHTS.file}' in lines
+    assert f'2key                not downloaded: {OFFICIAL["2key"].file}' in lines
+    assert f'stereo_2key_da_ema  not downloaded: {OFFICIAL["stereo_2key_da_ema"].file}' in lines
     assert f'license: {LICENSE}' in lines and f'folder: {folder}' in lines
 
 
