@@ -30,11 +30,15 @@ PAST_FRAME_AGE_NS = 500_000_000
 second."""
 PAST_FRAME_TOLERANCE_NS = 100_000_000
 """Tolerance of that age; without a past frame of this age the current frame replaces it."""
-MEMORY_SPACING_NS = 50_000_000
+PAST_FRAME_SPACING_NS = 50_000_000
 """Frames less than this after the last stored one are not stored, which limits the memory: without
 this limit, 36 frames would be stored at 60 Hz."""
-LARGEST_MEMORY_SPACING_NS = 2 * PAST_FRAME_TOLERANCE_NS
+LARGEST_PAST_FRAME_SPACING_NS = 2 * PAST_FRAME_TOLERANCE_NS
 """With a larger spacing, sometimes no stored frame would have a valid age."""
+STEREO_BASELINE_M = 0.1
+"""Smallest motion of the cameras between two frames with which stereo distinguishes depths. At
+256x704 (focal length 557 pixels) it moves a point at 14 m by 4 pixels, the stride of the features
+that stereo models compare, and more distant points by less."""
 
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -77,24 +81,27 @@ class Detector:
             instead of running step by step, which takes ten times as long.
         cpu_threads: threads of PyTorch on the CPU, a setting of the whole process; None for
             ``default_cpu_threads()``. Without effect on a GPU.
-        memory_spacing_ns: frames less than this after the last stored one are not stored. Increase
-            it for a stereo model if memory is short: a past frame of it takes 79 MB
+        past_frame_spacing_ns: frames less than this after the last stored one are not stored.
+            Increase it for a stereo model if memory is short: a past frame of it takes 78 MB
             (docs/STEREO.md).
 
     Attributes:
         score_threshold: boxes must score more than this; starts as the model's and may be changed
             at any time.
         keep_depth: whether ``depth`` is stored; may be changed at any time.
-        memory_spacing_ns: as given.
+        past_frame_spacing_ns: as given; may be changed at any time.
         cpu_threads: threads of PyTorch on the CPU; None on a GPU.
         uncertainty: fitted model of the checkpoint, None if it has none.
         depth: (N, D, h, w) float32 depth distribution of the last frame's cameras, on the device;
             None unless ``keep_depth`` is set.
+        baseline_m: how far the cameras moved between the two frames that a stereo model compared
+            in the last call, their mean in meters; None without a past frame and for other models.
+            With less than STEREO_BASELINE_M, the comparison gives no information about depth.
 
     Raises:
         ValueError: unknown precision, one that the device cannot do, a device that this machine
             does not have, fewer than one thread, or a memory spacing outside 0 to
-            LARGEST_MEMORY_SPACING_NS.
+            LARGEST_PAST_FRAME_SPACING_NS.
     """
 
     def __init__(
@@ -104,14 +111,14 @@ class Detector:
         precision: str = 'fp32',
         cuda_graphs: bool = True,
         cpu_threads: int | None = None,
-        memory_spacing_ns: int = MEMORY_SPACING_NS,
+        past_frame_spacing_ns: int = PAST_FRAME_SPACING_NS,
     ) -> None:
-        if not 0 <= memory_spacing_ns <= LARGEST_MEMORY_SPACING_NS:
+        if not 0 <= past_frame_spacing_ns <= LARGEST_PAST_FRAME_SPACING_NS:
             raise ValueError(
-                f'memory_spacing_ns must be 0 to {LARGEST_MEMORY_SPACING_NS}, got '
-                f'{memory_spacing_ns}'
+                f'past_frame_spacing_ns must be 0 to {LARGEST_PAST_FRAME_SPACING_NS}, got '
+                f'{past_frame_spacing_ns}'
             )
-        self.memory_spacing_ns = memory_spacing_ns
+        self.past_frame_spacing_ns = past_frame_spacing_ns
         if precision not in PRECISIONS:
             raise ValueError(
                 f'precision must be one of {", ".join(PRECISIONS)}, got {precision!r}'
@@ -126,6 +133,7 @@ class Detector:
         self.score_threshold = model.config.decode.score_threshold
         self.keep_depth = False
         self.depth: torch.Tensor | None = None
+        self.baseline_m: float | None = None
         self._memory: list[_PastFrame] = []
         self._last_stamp_ns: int | None = None
         self._calibration: Calibration | None = None
@@ -244,8 +252,12 @@ class Detector:
         """
         own_pose = calibration.ego_from_frustum(frame.rig.ego_from_camera, torch.float64)
         frames = [(features, own_pose)]
+        self.baseline_m = None
         if self.config.key_frames == 2 and past is not None:
             moved = _key_ego_from_past_camera(frame, past)
+            if self.config.stereo is not None:  # both frames have the same cameras
+                motion_m = moved[:, :3, 3] - frame.rig.ego_from_camera[:, :3, 3]
+                self.baseline_m = float(np.linalg.norm(motion_m, axis=1).mean())
             pose = past.calibration.ego_from_frustum(moved, torch.float64)
             frames.append((past.features, pose))
         return frames
@@ -276,7 +288,7 @@ class Detector:
         self._memory = [past for past in self._memory if past.stamp_ns >= oldest_ns]
 
     def _remember(self, frame: Frame, calibration: Calibration, features: ImageFeatures) -> None:
-        spacing_ns = self.memory_spacing_ns
+        spacing_ns = self.past_frame_spacing_ns
         too_close = self._memory and frame.stamp_ns - self._memory[-1].stamp_ns < spacing_ns
         if self.config.key_frames == 1 or frame.world_from_ego is None or too_close:
             return

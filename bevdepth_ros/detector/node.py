@@ -214,6 +214,7 @@ class DetectorNode(LifecycleNode):
         self._device_failure = None
         self._monitor.start(self._settings.cameras, self._settings.camera_startup_s)
         detector.reset()
+        detector.past_frame_spacing_ns = round(1e9 * self._settings.past_frame_spacing_s)
         self._pipeline = Pipeline(
             self,
             detector,

@@ -14,6 +14,7 @@ from typing import Any
 
 from rclpy.node import Node
 
+from bevdepth_core.inference import LARGEST_PAST_FRAME_SPACING_NS, PAST_FRAME_SPACING_NS
 from bevdepth_core.tracking import TrackerConfig
 from bevdepth_ros.detections.region import EXAMPLE, parse_region
 from bevdepth_ros.detections.selection import (
@@ -64,6 +65,13 @@ class Settings(RigSettings):
         'CPU threads of the network. 0: half of the cores, but two if there are two.',
         low=0,
         high=256,
+    )
+    past_frame_spacing_s: float = parameter(
+        1e-9 * PAST_FRAME_SPACING_NS,
+        'Frames closer than this to the last past frame are not kept for fusion, seconds. A '
+        'larger value saves memory with stereo models, whose past frames are large.',
+        low=0.0,
+        high=1e-9 * LARGEST_PAST_FRAME_SPACING_NS,
     )
     camera_timeout_s: float = parameter(
         1.0,

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import torch
 
-from bevdepth_core.inference import Detector
+from bevdepth_core.inference import STEREO_BASELINE_M, Detector
 from bevdepth_core.types import Detections3D, Frame
 from bevdepth_ros.detections.placement import Placement
 from bevdepth_ros.detector.diagnostics import Monitor
@@ -279,6 +279,22 @@ class Worker:
         else:
             why = no_poses or 'there is no past frame of about 0.5 s ago yet'
             self._monitor.fact('tf', temporal_fusion=f'off: {why}', past_frame_age_s='none')
+        if self._detector.config.stereo is not None:
+            self._report_stereo(self._detector.baseline_m)
+
+    def _report_stereo(self, baseline_m: float | None) -> None:
+        """Report whether the vehicle moved enough to tell depths from the two frames; it stands
+        now and then, so that this is no problem.
+        """
+        if baseline_m is None:
+            stereo = 'off: there is no past frame'
+        elif baseline_m < STEREO_BASELINE_M:
+            why = f'the cameras moved less than {STEREO_BASELINE_M} m since the past frame'
+            stereo = f'no baseline: {why}'
+        else:
+            stereo = 'on'
+        shown = 'none' if baseline_m is None else f'{baseline_m:.3f}'
+        self._monitor.fact('tf', stereo=stereo, stereo_baseline_m=shown)
 
     def _report_tracking(self, no_poses: str | None) -> None:
         is_wanted = self._settings().publish_tracks

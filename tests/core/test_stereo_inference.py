@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from bevdepth_core.config import BEVGrid, ImageSpec, ModelConfig, SizeAwareNMSConfig, StereoConfig
-from bevdepth_core.inference import MEMORY_SPACING_NS, Detector
+from bevdepth_core.inference import PAST_FRAME_SPACING_NS, Detector
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.types import CameraRig
 from tests.core.frames import make_frame, make_rig, two_frame_inputs
@@ -66,9 +67,9 @@ def test_the_past_frame_is_encoded_once_and_compared_again(
     for name in calls:
         real = getattr(network, name)
 
-        def counted(*args, name=name, real=real):  # type: ignore[no-untyped-def]
+        def counted(*args, name=name, real=real, **options):  # type: ignore[no-untyped-def]
             calls[name] += 1
-            return real(*args)
+            return real(*args, **options)
 
         monkeypatch.setattr(network, name, counted)
     detector(make_frame(0.0))
@@ -126,22 +127,75 @@ def test_a_past_frame_of_other_cameras_is_not_compared(model: BEVDepth) -> None:
     assert detector(make_frame(1.0, left)).past_stamp_ns == part.stamp_ns
 
 
-def test_a_larger_memory_spacing_keeps_fewer_past_frames(model: BEVDepth) -> None:
+def test_a_camera_that_returns_is_compared_as_soon_as_its_past_frame_is(
+    model: BEVDepth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make_rig(3)
+    left = CameraRig(rig.names[:2], rig.intrinsics[:2], rig.ego_from_camera[:2])
+    detector = Detector(model)
+    frames = [make_frame(0.5 * n, left if n == 1 else rig, seed=n) for n in range(4)]
+    pasts = [detector(frame).past_stamp_ns for frame in frames[:3]]
+    assert pasts == [None] * 3
+    streamed, detections = head_maps(detector, frames[3], monkeypatch)
+    with torch.inference_mode():
+        expected = model(two_frame_inputs(frames[3], frames[2], model.config))
+    assert detections.past_stamp_ns == frames[2].stamp_ns
+    assert_same_maps(streamed, expected.tasks)
+
+
+def test_after_a_reset_the_frame_is_compared_with_itself(
+    model: BEVDepth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector, frame = Detector(model), make_frame(0.5, seed=1)
+    detector(make_frame(0.0))
+    detector.reset()
+    streamed, detections = head_maps(detector, frame, monkeypatch)
+    with torch.inference_mode():
+        expected = model(two_frame_inputs(frame, frame, model.config))
+    assert detections.past_stamp_ns is None and detector.baseline_m is None
+    assert_same_maps(streamed, expected.tasks)
+
+
+def test_the_motion_of_the_vehicle_changes_the_depth(model: BEVDepth) -> None:
+    depths = []
+    for moves in (True, False):
+        detector = Detector(model)
+        detector.keep_depth = True
+        past, key = make_frame(0.0), make_frame(0.5, seed=1)
+        poses = past.world_from_ego if moves else key.world_from_ego
+        detector(dataclasses.replace(past, world_from_ego=poses))
+        detector(key)
+        assert detector.depth is not None
+        depths.append(detector.depth)
+    assert not torch.equal(*depths)
+
+
+def test_the_baseline_is_how_far_the_cameras_moved(model: BEVDepth) -> None:
+    detector = Detector(model)
+    baselines = []
+    for stamp_s, forward_m in ((0.0, 0.0), (0.5, 0.04), (1.0, 2.04)):
+        pose = np.eye(4)
+        pose[:3, 3] = (0.6 * forward_m, 0.8 * forward_m, 0.0)
+        poses = np.repeat(pose[None], 6, axis=0)
+        detector(dataclasses.replace(make_frame(stamp_s), world_from_ego=poses))
+        baselines.append(detector.baseline_m)
+    assert baselines == [None, pytest.approx(0.04), pytest.approx(2.0)]
+
+
+def test_a_larger_spacing_keeps_fewer_past_frames(model: BEVDepth) -> None:
     stored = {}
-    for spacing_ns in (MEMORY_SPACING_NS, 200_000_000):
-        detector = Detector(model, memory_spacing_ns=spacing_ns)
+    for spacing_ns in (PAST_FRAME_SPACING_NS, 200_000_000):
+        detector = Detector(model, past_frame_spacing_ns=spacing_ns)
         found = [detector(make_frame(0.1 * index)) for index in range(7)]
         assert found[-1].past_stamp_ns is not None
         stored[spacing_ns] = len(detector._memory)
-    assert stored == {MEMORY_SPACING_NS: 7, 200_000_000: 4}
+    assert stored == {PAST_FRAME_SPACING_NS: 7, 200_000_000: 4}
 
 
 @pytest.mark.parametrize('spacing_ns', [-1, 200_000_001])
-def test_a_memory_spacing_that_loses_the_past_frame_is_rejected(
-    model: BEVDepth, spacing_ns: int
-) -> None:
-    with pytest.raises(ValueError, match='memory_spacing_ns must be 0 to 200000000'):
-        Detector(model, memory_spacing_ns=spacing_ns)
+def test_a_spacing_that_loses_the_past_frame_is_rejected(model: BEVDepth, spacing_ns: int) -> None:
+    with pytest.raises(ValueError, match='past_frame_spacing_ns must be 0 to 200000000'):
+        Detector(model, past_frame_spacing_ns=spacing_ns)
 
 
 def test_the_stereo_step_is_timed(model: BEVDepth) -> None:

@@ -2,22 +2,24 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from bevdepth_core.config import ModelConfig
+from bevdepth_core.config import ModelConfig, StereoConfig
 from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
 from bevdepth_core.uncertainty import BoxCovariance, default_covariance
 from bevdepth_ros.detector import worker
 from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.outputs import DetectionResult, ResultPublisher
 from bevdepth_ros.detector.parameters import Settings
+from bevdepth_ros.detector.problems import OK
 from bevdepth_ros.detector.worker import Worker
 from bevdepth_ros.rig.frames import BuiltFrame
 from bevdepth_ros.rig.synchronizer import ImageSet
-from tests.ros.detector.monitoring import Log, statuses
+from tests.ros.detector.monitoring import Log, statuses, values
 from tests.ros.graph import wait_until
 
 OUT_OF_MEMORY = torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20 MiB')
@@ -165,6 +167,45 @@ def test_a_device_that_hangs_is_reported_until_it_continues(monkeypatch: pytest.
     wait_until(lambda: bench.answers, 'the answer')
     wait_until(lambda: not is_reported(), 'recovery')
     bench.worker.stop(discard=False)
+
+
+class StereoDetector(FailingDetector):
+    """Stands in for the detector of a stereo model on a vehicle that stands, then drives."""
+
+    config = replace(ModelConfig(), stereo=StereoConfig())
+
+    def __init__(self, *baselines_m: float | None):
+        super().__init__()
+        self._baselines_m = list(baselines_m)
+
+    def __call__(self, frame: Frame) -> Detections3D:
+        self.baseline_m = self._baselines_m.pop(0)
+        return super().__call__(frame)
+
+
+@pytest.mark.parametrize(
+    ('baselines_m', 'stereo', 'shown'),
+    [
+        ((None,), 'off: there is no past frame', 'none'),
+        ((None, 0.0), 'no baseline: the cameras moved less than 0.1 m since', '0.000'),
+        ((0.0, 0.099), 'no baseline: the cameras moved less than 0.1 m since', '0.099'),
+        ((0.0, 0.1), 'on', '0.100'),
+        ((2.5, None), 'off: there is no past frame', 'none'),
+    ],
+)
+def test_a_stereo_model_reports_whether_the_vehicle_moved(baselines_m, stereo, shown):
+    bench = Bench(StereoDetector(*baselines_m))
+    bench.work(*(10**9 * (1 + place) for place in range(len(baselines_m))))
+    facts = values(bench.monitor, 'tf')
+    assert facts['stereo'].startswith(stereo)
+    assert facts['stereo_baseline_m'] == shown
+    assert statuses(bench.monitor)['/node: tf'].level == OK
+
+
+def test_other_models_report_no_stereo():
+    bench = Bench(FailingDetector())
+    bench.work(10**9)
+    assert not {'stereo', 'stereo_baseline_m'} & values(bench.monitor, 'tf').keys()
 
 
 def test_a_jump_of_the_ego_pose_clears_the_past_frames():
