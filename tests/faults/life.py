@@ -124,13 +124,25 @@ def pause_of_activity(bench: Bench) -> Iterator[None]:
 
 @contextmanager
 def stopped_process(bench: Bench) -> Iterator[None]:
-    """Stop the node for longer than cameras may be silent, as on a machine that sleeps or
-    swaps.
-    """
-    bench.process.send_signal(signal.SIGSTOP)
-    time.sleep(1.5 * bench.values['camera_timeout_s'])
-    bench.process.send_signal(signal.SIGCONT)
-    yield
+    """Stop the node for longer than cameras may be silent, as on a machine that sleeps or swaps,
+    and let it continue, again and again: whether it looks for silent cameras before it takes the
+    images that waited is chance."""
+    ending = threading.Event()
+
+    def stop_and_continue() -> None:
+        while not ending.is_set():
+            bench.process.send_signal(signal.SIGSTOP)
+            time.sleep(1.5 * bench.values['camera_timeout_s'])
+            bench.process.send_signal(signal.SIGCONT)
+            ending.wait(1.5)
+
+    thread = threading.Thread(target=stop_and_continue)
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join()
 
 
 @contextmanager
@@ -144,9 +156,10 @@ def impossible_transitions(bench: Bench) -> Iterator[None]:
 
 @contextmanager
 def calibration_that_never_came(bench: Bench) -> Iterator[None]:
+    """Let the node forget its calibration, which it keeps while it is inactive."""
     with bench.stream.fault(info=lambda camera, info: [] if camera == BACK else [info]):
-        assert bench.change(DEACTIVATE)
-        assert bench.change(ACTIVATE)
+        for transition in (DEACTIVATE, CLEANUP, CONFIGURE, ACTIVATE):
+            assert bench.change(transition)
         yield
 
 

@@ -53,9 +53,8 @@ def _inject_and_check(bench: Bench, case: Case) -> None:
         'an image set contains images of two trigger cycles'
     )
     if case.diagnosis is None:
-        assert not {
-            complaint for complaint in bench.complaints(began) if case.tolerated not in complaint
-        }
+        problems = bench.complaints(began)
+        assert all(case.tolerated in problem for problem in problems), problems
     save_times(case, seen_s, recovery_s)
 
 

@@ -128,7 +128,7 @@ class Stream:
         self._tf = node.create_publisher(TFMessage, '/tf', 100)
         self._static = node.create_publisher(TFMessage, '/tf_static', LATCHED)
         self.send_extrinsics()
-        self._stopping = threading.Event()
+        self._stopping, self._sending = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -140,12 +140,16 @@ class Stream:
     def fault(self, **hooks) -> Iterator[None]:
         """Replace attributes in the body."""
         before = {name: getattr(self, name) for name in hooks}
-        for name, hook in hooks.items():
-            setattr(self, name, hook)
+        self._replace(hooks)
         try:
             yield
         finally:
-            for name, hook in before.items():
+            self._replace(before)
+
+    def _replace(self, hooks: dict[str, object]) -> None:
+        """Set attributes between two image sets."""
+        with self._sending:
+            for name, hook in hooks.items():
                 setattr(self, name, hook)
 
     def now_ns(self) -> int:
@@ -179,7 +183,8 @@ class Stream:
         a driver would, but does not disturb the trigger."""
         due_s = time.time()
         while not self._stopping.wait(max(0.0, due_s - time.time())):
-            self._send_round(round(due_s * 1e9) + self.shift_ns)
+            with self._sending:
+                self._send_round(round(due_s * 1e9) + self.shift_ns)
             lost = (time.time() - due_s) // self.period_s
             due_s += self.period_s * max(1.0, lost)
 

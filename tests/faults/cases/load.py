@@ -76,7 +76,7 @@ CASES = (
         ('ERROR', 'node', 'activate failed'),
     ),
     Case(
-        'the process is stopped for 1.2 s',
+        'the process is stopped for 1.2 s, again and again',
         stopped_process,
         ALL,
         ('ERROR', 'cameras', 'all cameras are silent'),

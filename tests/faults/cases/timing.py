@@ -51,6 +51,7 @@ def swapped_pairs(bench: Bench) -> AbstractContextManager:
         if not held:
             held.append(message)
             return []
+        bench.stream.rounds[-2][FRONT] = ns_of(held[0])
         return [message, held.pop()]
 
     return bench.stream.fault(image=hook)
