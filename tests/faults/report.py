@@ -37,11 +37,13 @@ def table(rows: list[dict]) -> str:
         '| recovery time |',
         '| --- | --- | --- | --- | --- |',
     ]
-    return '\n'.join([*lines, *(_line(case, found[case.name]) for case in CASES)])
+    return '\n'.join([*lines, *(_line(case, found.get(case.name)) for case in CASES)])
 
 
-def _line(case: Case, row: dict) -> str:
+def _line(case: Case, row: dict | None) -> str:
     reported = 'nothing' if case.diagnosis is None else '{} in {}: …{}…'.format(*case.diagnosis)
+    if row is None:
+        return f'| {case.name} | {case.published} | {reported} | did not pass | did not pass |'
     detected = '' if case.diagnosis is None else f'{row["seen_s"]:.1f} s'
     return (
         f'| {case.name} | {case.published} | {reported} | {detected} | {row["recovery_s"]:.1f} s |'

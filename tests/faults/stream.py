@@ -28,6 +28,8 @@ EXPOSURE_ORDER = sorted(CAMERAS, key=EXPOSURE_OFFSET_S.get)
 SPEED_M_S = 5.0
 INFO_ROUNDS = 2
 """Trigger cycles per CameraInfo."""
+TRIGGER_JITTER_S = 1e-4
+"""Standard deviation of a stamp; without it, a clock that moves by a cycle would repeat stamps."""
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -112,6 +114,7 @@ class Stream:
         self.image = self.info = self.pose = None
         self.shift_ns, self.period_s, self.raw = 0, 0.1, False
         self.rounds: list[dict[str, int]] = []
+        self._random = np.random.default_rng(0)
         self._images = {camera: noise_image(seed) for seed, camera in enumerate(CAMERAS)}
         self._files = {camera: encoded(pixels) for camera, pixels in self._images.items()}
         self._compressed = {
@@ -190,7 +193,8 @@ class Stream:
 
     def _send_round(self, start_ns: int) -> None:
         stamps = {
-            camera: start_ns + round(EXPOSURE_OFFSET_S[camera] * 1e9) for camera in EXPOSURE_ORDER
+            camera: start_ns + round(1e9 * (EXPOSURE_OFFSET_S[camera] + TRIGGER_JITTER_S * noise))
+            for camera, noise in zip(EXPOSURE_ORDER, self._random.normal(size=6), strict=True)
         }
         sent: dict[str, int] = {}
         self.rounds.append(sent)
