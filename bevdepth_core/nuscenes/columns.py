@@ -13,6 +13,7 @@ from nuscenes import NuScenes
 
 from bevdepth_core.nuscenes.channels import Channels
 from bevdepth_core.nuscenes.completeness import DatasetIncompleteError
+from bevdepth_core.nuscenes.records import DISTORTION
 
 Columns = dict[str, np.ndarray]
 """Arrays by name with one row per sample, or per annotation for the names below."""
@@ -72,6 +73,12 @@ def _sensor_row(devkit: NuScenes, sample: dict, channel: str) -> dict:
         )
     data = devkit.get('sample_data', sample['data'][channel])
     sensor = devkit.get('calibrated_sensor', data['calibrated_sensor_token'])
+    if any(sensor.get(DISTORTION) or ()):
+        raise ValueError(
+            f'the images of {channel} in {devkit.dataroot} have lens distortion '
+            f'({DISTORTION} {sensor[DISTORTION]}): convert the dataset with nuscenes_to_bag and '
+            'bag_to_nuscenes, which undistorts them'
+        )
     ego = devkit.get('ego_pose', data['ego_pose_token'])
     return {
         'filename': data['filename'].encode(),

@@ -13,7 +13,7 @@ import numpy as np
 
 from bevdepth_core.geometry import invert_rigid, rigid_from_quaternion
 from bevdepth_core.nuscenes.classes import LIDAR, ClassMap
-from bevdepth_core.nuscenes.records import Pose
+from bevdepth_core.nuscenes.records import DISTORTION, Pose
 
 if TYPE_CHECKING:
     from nuscenes import NuScenes  # imported for types only: it takes a second
@@ -32,6 +32,8 @@ class SensorStream:
         image_size: (width, height) in pixels; (0, 0) for a lidar.
         stamps_ns: (n,) int64.
         filenames: n paths relative to the dataset's root.
+        distortion: of the lens, in the order of OpenCV, that the images still have; none for
+            images of a pinhole camera.
     """
 
     channel: str
@@ -40,6 +42,7 @@ class SensorStream:
     image_size: tuple[int, int]
     stamps_ns: np.ndarray
     filenames: tuple[str, ...]
+    distortion: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,7 @@ def _stream(channel: str, rows: Sequence[dict], calibration: dict) -> SensorStre
         (rows[0]['width'] or 0, rows[0]['height'] or 0),
         np.array([row['timestamp'] for row in rows], np.int64) * 1000,
         tuple(row['filename'] for row in rows),
+        tuple(calibration.get(DISTORTION) or ()),
     )
 
 

@@ -9,6 +9,10 @@ import numpy as np
 
 from bevdepth_core.geometry import rigid_from_quaternion
 
+DISTORTION = 'camera_distortion'
+"""Field of ``calibrated_sensor`` with the coefficients of a lens, in the order of OpenCV, whose
+distortion is still in the images; named as in nuImages. Absent or zeros: images of a pinhole."""
+
 
 @dataclass(frozen=True)
 class Pose:

@@ -12,6 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 
 from bevdepth_core.synthetic.dataset.capture import Sensors
 from bevdepth_core.synthetic.dataset.writing import SPLITS, VERSION, DatasetPlan, write_dataset
+from bevdepth_core.synthetic.sensors.rig import NUSCENES_RIG
+from bevdepth_core.synthetic.sensors.rig_file import read_rig
 
 _EPILOG = f"""
 The dataset has version {VERSION} and the splits {' and '.join(SPLITS)}.
@@ -24,11 +26,10 @@ The same options give the same files, whatever the number of jobs.
 def main(arguments: list[str] | None = None) -> None:
     """Write the dataset that the command line asks for."""
     options = _parser().parse_args(arguments)
-    width, height = options.image_size
     os.environ.setdefault('OMP_NUM_THREADS', '1')  # for the processes: each has one processor
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        sensors = Sensors(width, height, options.lidar_beams, options.sweeps)
+        sensors = _sensors(options)
         plan = DatasetPlan(
             options.train_scenes, options.val_scenes, options.duration, sensors, options.seed
         )
@@ -45,6 +46,20 @@ def main(arguments: list[str] | None = None) -> None:
     print(
         f'{options.root}: {VERSION}, {options.train_scenes} scenes in {SPLITS[0]}, '
         f'{options.val_scenes} in {SPLITS[1]}'
+    )
+
+
+def _sensors(options: argparse.Namespace) -> Sensors:
+    """Return the rig of the options; raises ValueError if its file is invalid."""
+    rig = read_rig(options.rig) if options.rig else NUSCENES_RIG
+    width, height = options.image_size or rig.image_size
+    return Sensors(
+        width,
+        height,
+        options.lidar_beams or rig.lidar.beams,
+        options.sweeps,
+        rig,
+        options.distorted,
     )
 
 
@@ -72,11 +87,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--image-size',
         type=_size,
-        default='1600x900',
-        help='width and height of the images in pixels (%(default)s)',
+        metavar='WxH',
+        help='width and height of the images in pixels (those of the rig, 1600x900)',
     )
     parser.add_argument(
-        '--lidar-beams', type=int, default=32, help='beams of the lidar (%(default)s)'
+        '--rig', metavar='FILE', help='cameras and lidar, as in config/rigs (those of nuScenes)'
+    )
+    parser.add_argument(
+        '--distorted',
+        action='store_true',
+        help='images keep the distortion of their lens, for nuscenes_to_bag; training needs them '
+        'without',
+    )
+    parser.add_argument(
+        '--lidar-beams', type=int, help='beams of the lidar (those of the rig, 32)'
     )
     parser.add_argument(
         '--no-sweeps',

@@ -149,19 +149,27 @@ def transform(stamp_ns: int, parent: str, child: str, parent_from_child: np.ndar
 
 
 def camera_info(
-    stamp_ns: int, frame_id: str, intrinsics: np.ndarray, width: int, height: int
+    stamp_ns: int,
+    frame_id: str,
+    intrinsics: np.ndarray,
+    width: int,
+    height: int,
+    distortion: Sequence[float] = (),
 ) -> Any:
-    """Return the CameraInfo of a camera without distortion; ``intrinsics`` (3, 3) pixels,
-    ``width`` and ``height`` pixels.
+    """Return the CameraInfo of a camera; ``intrinsics`` (3, 3) pixels, ``width`` and ``height``
+    pixels, ``distortion`` up to 8 coefficients in the order of OpenCV.
     """
+    count = 5 if len(distortion) <= 5 else 8
+    coefficients = np.zeros(count)
+    coefficients[: len(distortion)] = distortion
     matrix = np.asarray(intrinsics, np.float64)
     return message(
         'sensor_msgs/msg/CameraInfo',
         header=header(stamp_ns, frame_id),
         height=height,
         width=width,
-        distortion_model='plumb_bob',
-        d=np.zeros(5),
+        distortion_model='plumb_bob' if count == 5 else 'rational_polynomial',
+        d=coefficients,
         k=matrix.ravel(),
         r=np.eye(3).ravel(),
         p=np.column_stack((matrix, np.zeros(3))).ravel(),

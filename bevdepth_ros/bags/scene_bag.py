@@ -129,12 +129,14 @@ def _stream_events(
 def _write_image(
     bag: BagWriter, stream: SensorStream, stamp_ns: int, path: Path, raw: bool
 ) -> None:
-    bag.write_camera_info(stream.channel, stamp_ns, stream.intrinsics, *stream.image_size)
+    name, distortion = stream.channel, stream.distortion
+    bag.write_camera_info(name, stamp_ns, stream.intrinsics, *stream.image_size, distortion)
+    rectified = not any(distortion)
     if raw:
-        with PillowImage.open(path) as image_file:
-            bag.write_raw_image(stream.channel, stamp_ns, np.asarray(image_file.convert('RGB')))
+        with PillowImage.open(path) as image:
+            bag.write_raw_image(name, stamp_ns, np.asarray(image.convert('RGB')), rectified)
     else:
-        bag.write_compressed_image(stream.channel, stamp_ns, path.read_bytes())
+        bag.write_compressed_image(name, stamp_ns, path.read_bytes(), rectified)
 
 
 def _write_points(

@@ -54,14 +54,15 @@ _QUEUE_DEPTH = 10
 _LATEST_NS = 1_000_000_000
 
 
-def image_topic(camera_name: str) -> str:
+def image_topic(camera_name: str, rectified: bool = True) -> str:
     """Return the topic of a camera's JPEG images."""
-    return f'/{camera_name}/image_rect_compressed'
+    name = 'image_rect_compressed' if rectified else 'image_raw/compressed'
+    return f'/{camera_name}/{name}'
 
 
-def raw_image_topic(camera_name: str) -> str:
-    """Return the topic of a camera's raw images."""
-    return f'/{camera_name}/image_rect'
+def raw_image_topic(camera_name: str, rectified: bool = True) -> str:
+    """Return the topic of a camera's images without compression."""
+    return f'/{camera_name}/{"image_rect" if rectified else "image_raw"}'
 
 
 def camera_info_topic(camera_name: str) -> str:
@@ -140,9 +141,15 @@ class BagWriter:
         )
 
     def write_camera_info(
-        self, camera_name: str, stamp_ns: int, intrinsics: np.ndarray, width: int, height: int
+        self,
+        camera_name: str,
+        stamp_ns: int,
+        intrinsics: np.ndarray,
+        width: int,
+        height: int,
+        distortion: Sequence[float] = (),
     ) -> None:
-        """Write the calibration of a camera without distortion.
+        """Write the calibration of a camera.
 
         Args:
             camera_name: also the frame.
@@ -150,19 +157,26 @@ class BagWriter:
             intrinsics: (3, 3) pixels.
             width: of the image, pixels.
             height: of the image, pixels.
+            distortion: coefficients of the lens in the order of OpenCV.
         """
-        info = messages.camera_info(stamp_ns, camera_name, intrinsics, width, height)
+        info = messages.camera_info(stamp_ns, camera_name, intrinsics, width, height, distortion)
         self.write(camera_info_topic(camera_name), 'sensor_msgs/msg/CameraInfo', stamp_ns, info)
 
-    def write_compressed_image(self, camera_name: str, stamp_ns: int, jpeg_bytes: bytes) -> None:
+    def write_compressed_image(
+        self, camera_name: str, stamp_ns: int, jpeg_bytes: bytes, rectified: bool = True
+    ) -> None:
         """Write a JPEG file's bytes as they are."""
         image = messages.compressed_image(stamp_ns, camera_name, jpeg_bytes)
-        self.write(image_topic(camera_name), 'sensor_msgs/msg/CompressedImage', stamp_ns, image)
+        topic = image_topic(camera_name, rectified)
+        self.write(topic, 'sensor_msgs/msg/CompressedImage', stamp_ns, image)
 
-    def write_raw_image(self, camera_name: str, stamp_ns: int, pixels: np.ndarray) -> None:
+    def write_raw_image(
+        self, camera_name: str, stamp_ns: int, pixels: np.ndarray, rectified: bool = True
+    ) -> None:
         """Write (H, W, 3) uint8 RGB ``pixels``."""
         image = messages.raw_image(stamp_ns, camera_name, pixels)
-        self.write(raw_image_topic(camera_name), 'sensor_msgs/msg/Image', stamp_ns, image)
+        topic = raw_image_topic(camera_name, rectified)
+        self.write(topic, 'sensor_msgs/msg/Image', stamp_ns, image)
 
     def write_point_cloud(self, lidar_name: str, stamp_ns: int, points: np.ndarray) -> None:
         """Write (n, 5) points: x y z in meters in the frame ``lidar_name``, intensity, ring."""

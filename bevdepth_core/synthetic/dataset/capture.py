@@ -14,16 +14,10 @@ from bevdepth_core.geometry import invert_rigid
 from bevdepth_core.nuscenes.classes import LIDAR
 from bevdepth_core.nuscenes.table_files import token
 from bevdepth_core.synthetic.dataset.maps import map_origin, write_map
+from bevdepth_core.synthetic.sensors.lens import Lens
 from bevdepth_core.synthetic.sensors.lidar import scan
-from bevdepth_core.synthetic.sensors.render import render_camera
-from bevdepth_core.synthetic.sensors.rig import ego_from_lidar, nuscenes_like_rig
-from bevdepth_core.synthetic.sensors.schedule import (
-    TURN_S,
-    TURNS_PER_KEY_FRAME,
-    Shot,
-    measured_s,
-    shots,
-)
+from bevdepth_core.synthetic.sensors.rig import NUSCENES_RIG, SyntheticRig
+from bevdepth_core.synthetic.sensors.schedule import TURN_S, TURNS_PER_KEY_FRAME, Shot, shots
 from bevdepth_core.synthetic.sensors.visibility import visible_fractions
 from bevdepth_core.synthetic.world.generator import make_scene
 from bevdepth_core.synthetic.world.scene import SyntheticScene
@@ -52,13 +46,13 @@ class Drive:
         """Return the Unix time of ``time_s`` seconds after the start."""
         return self.start_us + round(time_s * 1e6)
 
-    def rig(self, sensors: Sensors) -> CameraRig:
+    def camera_rig(self, sensors: Sensors) -> CameraRig:
         """Return the cameras of this drive's log."""
-        return nuscenes_like_rig(sensors.width, sensors.height, log_seed=self.seed)
+        return sensors.rig.camera_rig(sensors.width, sensors.height, log_seed=self.seed)
 
-    def ego_from_lidar(self) -> np.ndarray:
+    def ego_from_lidar(self, sensors: Sensors) -> np.ndarray:
         """Return the (4, 4) mount of this drive's lidar."""
-        return ego_from_lidar(log_seed=self.seed)
+        return sensors.rig.ego_from_lidar(log_seed=self.seed)
 
     def map_filename(self) -> str:
         """Return the file of the map, relative to the dataset's root."""
@@ -82,12 +76,17 @@ class Sensors:
         width, height: of the images, pixels.
         lidar_beams: 32 in nuScenes.
         sweeps: whether images and sweeps between the key frames are recorded.
+        rig: where cameras and lidar sit.
+        distorted: images keep the distortion of their lens, which the tables then hold; else they
+            are undistorted, as training needs them.
     """
 
     width: int = 1600
     height: int = 900
     lidar_beams: int = 32
     sweeps: bool = True
+    rig: SyntheticRig = NUSCENES_RIG
+    distorted: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,23 +144,27 @@ def _scene(seed: int, duration_s: float) -> SyntheticScene:
 def _record_key_frame(
     root: Path, scene: SyntheticScene, drive: Drive, sensors: Sensors, number: int
 ) -> KeyFrame:
-    taken = tuple(shots(number, sensors.sweeps))
-    rig, poses = (
-        drive.rig(sensors),
-        np.array([scene.world_from_ego(shot.time_s) for shot in taken]),
-    )
+    taken = tuple(shots(number, sensors.sweeps, sensors.rig.offsets_s))
+    rig = drive.camera_rig(sensors)
+    poses = np.array([scene.world_from_ego(shot.time_s) for shot in taken])
     for shot, pose in zip(taken, poses, strict=True):
         path = root / drive.filename(shot)
         if shot.channel == LIDAR:
             points = _write_sweep(path, scene, drive, sensors, shot)
         else:
             _write_image(path, scene, rig, sensors, shot, pose)
-    turn = number * TURNS_PER_KEY_FRAME
+    start_s = number * TURNS_PER_KEY_FRAME * TURN_S
     poses[:, :2, 3] -= map_origin(scene.road)
     return KeyFrame(
-        number, taken, poses, **_states(scene, measured_s(turn)), points=points,
-        visible=visible_fractions(scene, rig, turn * TURN_S, sensors.width, sensors.height),
-    )  # fmt: skip
+        number,
+        taken,
+        poses,
+        **_states(scene, start_s + sensors.rig.measured_offset_s),
+        points=points,
+        visible=visible_fractions(
+            scene, rig, start_s, sensors.width, sensors.height, sensors.rig.offsets_s
+        ),
+    )
 
 
 def _write_image(
@@ -173,14 +176,16 @@ def _write_image(
     world_from_ego: np.ndarray,
 ) -> None:
     camera = rig.names.index(shot.channel)
-    size = {'width': sensors.width, 'height': sensors.height}
-    image = render_camera(
-        scene,
+    lens = Lens(
         rig.intrinsics[camera],
-        world_from_ego @ rig.ego_from_camera[camera],
-        shot.time_s,
-        **size,
+        sensors.width,
+        sensors.height,
+        sensors.rig.cameras[shot.channel].distortion,
     )
+    pose = world_from_ego @ rig.ego_from_camera[camera]
+    image = lens.render(scene, pose, shot.time_s)
+    if not sensors.distorted:
+        image = lens.undistorted(image)
     _, encoded = cv2.imencode(
         '.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
     )
@@ -193,7 +198,8 @@ def _write_sweep(
     """Write one lidar sweep, transformed to the lidar pose at its stamp; return (actors,) points
     on each actor.
     """
-    mount, moment = drive.ego_from_lidar(), measured_s(shot.turn)
+    mount = drive.ego_from_lidar(sensors)
+    moment = shot.turn * TURN_S + sensors.rig.measured_offset_s
     turn = scan(scene, moment, mount, beams=sensors.lidar_beams, seed=drive.seed + shot.turn)
     moved = (
         invert_rigid(scene.world_from_ego(shot.time_s) @ mount)

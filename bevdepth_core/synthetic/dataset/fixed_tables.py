@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR, MOVING_SPEED
+from collections.abc import Iterable
+
+from bevdepth_core.nuscenes.classes import LIDAR, MOVING_SPEED
 from bevdepth_core.nuscenes.table_files import token
 
 CHILD_HEIGHT = 1.4
@@ -42,7 +44,7 @@ _CATEGORY_OF_CLASS = {
 }
 
 
-def fixed_rows() -> dict[str, list[dict]]:
+def fixed_rows(cameras: Iterable[str]) -> dict[str, list[dict]]:
     """Return the tables that do not depend on scenes: category, attribute, visibility, sensor."""
     return {
         'category': [
@@ -67,7 +69,7 @@ def fixed_rows() -> dict[str, list[dict]]:
                 'channel': channel,
                 'modality': 'lidar' if channel == LIDAR else 'camera',
             }
-            for channel in (*CAMERAS, LIDAR)
+            for channel in (*cameras, LIDAR)
         ],
     }
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bevdepth_core.nuscenes.classes import LIDAR, MOVING_SPEED
+from bevdepth_core.nuscenes.records import DISTORTION
 from bevdepth_core.nuscenes.table_files import linked, pose_fields, token
 from bevdepth_core.synthetic.dataset.capture import Drive, KeyFrame, Sensors
 from bevdepth_core.synthetic.dataset.fixed_tables import (
@@ -16,7 +17,7 @@ from bevdepth_core.synthetic.dataset.fixed_tables import (
     category_token,
     visibility_token,
 )
-from bevdepth_core.synthetic.sensors.schedule import TURNS_PER_KEY_FRAME, Shot
+from bevdepth_core.synthetic.sensors.schedule import TURNS_PER_KEY_FRAME, Shot, lidar_shot
 
 ANNOTATION_RANGE = 80.0
 """Meters from the vehicle up to which objects are annotated."""
@@ -75,10 +76,10 @@ def _calibration_token(drive: Drive, channel: str) -> str:
 
 
 def _calibration_rows(drive: Drive, sensors: Sensors) -> list[dict]:
-    rig = drive.rig(sensors)
+    rig = drive.camera_rig(sensors)
     mounts = [
         *zip(rig.names, rig.ego_from_camera, rig.intrinsics.tolist(), strict=True),
-        (LIDAR, drive.ego_from_lidar(), []),
+        (LIDAR, drive.ego_from_lidar(sensors), []),
     ]
     return [
         {
@@ -86,9 +87,18 @@ def _calibration_rows(drive: Drive, sensors: Sensors) -> list[dict]:
             'sensor_token': token('sensor', channel),
             **pose_fields(mount),
             'camera_intrinsic': matrix,
+            **_distortion(sensors, channel),
         }
         for channel, mount, matrix in mounts
     ]
+
+
+def _distortion(sensors: Sensors, channel: str) -> dict[str, list[float]]:
+    """Return the field of a lens whose distortion is still in the images, named as in nuImages."""
+    camera = sensors.rig.cameras.get(channel)
+    if camera is None or not (sensors.distorted and any(camera.distortion)):
+        return {}
+    return {DISTORTION: list(camera.distortion)}
 
 
 def _sample_token(drive: Drive, number: int) -> str:
@@ -98,7 +108,7 @@ def _sample_token(drive: Drive, number: int) -> str:
 def _sample_rows(drive: Drive, key_frames: Sequence[KeyFrame]) -> list[dict]:
     scene = token('scene', drive.name, drive.seed)
     stamps = [
-        drive.stamp_us(Shot(LIDAR, key_frame.number * TURNS_PER_KEY_FRAME).time_s)
+        drive.stamp_us(lidar_shot(key_frame.number * TURNS_PER_KEY_FRAME).time_s)
         for key_frame in key_frames
     ]
     rows = [

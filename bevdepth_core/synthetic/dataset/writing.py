@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
+from bevdepth_core.nuscenes.classes import LIDAR
 from bevdepth_core.nuscenes.table_files import TableFiles
 from bevdepth_core.synthetic.dataset.capture import Drive, Sensors, record
 from bevdepth_core.synthetic.dataset.fixed_tables import fixed_rows
@@ -154,7 +154,7 @@ def _require_free(root: Path, force: bool) -> None:
 
 def _write(root: Path, plan: DatasetPlan, jobs: int, progress: bool) -> None:
     for folder in ('samples', 'sweeps') if plan.sensors.sweeps else ('samples',):
-        for channel in (*CAMERAS, LIDAR):
+        for channel in (*plan.sensors.rig.cameras, LIDAR):
             (root / folder / channel).mkdir(parents=True)
     (root / 'maps').mkdir()
     (root / VERSION).mkdir()
@@ -182,7 +182,7 @@ def _record_drives(
         disable=None if progress else True,
     )
     with bar, TableFiles(root / VERSION) as tables, _workers(jobs) as pool:
-        tables.add(fixed_rows())
+        tables.add(fixed_rows(plan.sensors.rig.cameras))
         tasks = [
             [pool.submit(record, root, drive, plan.sensors, block) for block in blocks]
             for drive in drives

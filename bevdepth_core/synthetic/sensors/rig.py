@@ -1,27 +1,14 @@
-"""Mounting poses of six cameras and a lidar, as on a nuScenes vehicle."""
+"""Mounting poses of cameras and lidar on a synthetic vehicle; the default is that of nuScenes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from bevdepth_core.types import CameraRig
-
-SOURCE_SIZE = (1600, 900)
-"""Width and height of the images that the focal lengths below refer to, pixels."""
-
-EXPOSURE_OFFSET_S = {
-    'CAM_FRONT_LEFT': 0.0,
-    'CAM_FRONT': 0.0076,
-    'CAM_FRONT_RIGHT': 0.0155,
-    'CAM_BACK_LEFT': 0.0426,
-    'CAM_BACK': 0.0327,
-    'CAM_BACK_RIGHT': 0.0230,
-}
-"""Seconds between the start of a trigger cycle and each camera's exposure, in the order of the
-checkpoints."""
 
 _EGO_FROM_OPTICAL_AXES = np.array(((0, 0, 1), (-1, 0, 0), (0, -1, 0)), np.float64)
 
@@ -30,29 +17,103 @@ _POSITION_SPREAD, _ANGLE_SPREAD, _FOCAL_SPREAD, _CENTER_SPREAD = 0.03, 1.0, 0.01
 """Largest deviations of a log's calibration from the nominal one: position in meters, angles in
 degrees, focal length as a share, image center in pixels."""
 
-_LIDAR_POSITION, _LIDAR_ANGLES = (0.944, 0.0, 1.840), (-90.0, 0.3, 0.6)
-
 
 @dataclass(frozen=True)
-class _Mount:
-    """Position in meters, angles in degrees (yaw to the left, pitch downwards, roll), focal length
-    and center in pixels.
+class CameraMount:
+    """A camera on the vehicle.
+
+    Attributes:
+        position: in the ego frame, meters.
+        angles: yaw to the left, pitch downwards, roll, degrees.
+        focal: focal length, pixels.
+        center: principal point, pixels.
+        offset_s: seconds between the start of a trigger cycle and the exposure.
+        distortion: coefficients of the lens in the order of OpenCV; none for a pinhole camera.
     """
 
     position: tuple[float, float, float]
     angles: tuple[float, float, float]
     focal: float
     center: tuple[float, float]
+    offset_s: float = 0.0
+    distortion: tuple[float, ...] = ()
 
 
-_MOUNTS = {
-    'CAM_FRONT_LEFT': _Mount((1.52, 0.49, 1.51), (55.0, -0.2, 0.1), 1270.0, (822.0, 482.0)),
-    'CAM_FRONT': _Mount((1.70, 0.02, 1.51), (0.3, 0.3, 0.0), 1266.0, (814.0, 489.0)),
-    'CAM_FRONT_RIGHT': _Mount((1.55, -0.49, 1.50), (-56.0, 0.7, 0.5), 1262.0, (808.0, 493.0)),
-    'CAM_BACK_LEFT': _Mount((1.04, 0.48, 1.59), (108.5, 0.9, -0.2), 1257.0, (794.0, 491.0)),
-    'CAM_BACK': _Mount((0.03, 0.00, 1.58), (180.0, -0.8, 0.2), 810.0, (828.0, 482.0)),
-    'CAM_BACK_RIGHT': _Mount((1.01, -0.48, 1.56), (-110.5, 0.9, 0.6), 1259.0, (807.0, 499.0)),
-}
+@dataclass(frozen=True)
+class LidarMount:
+    """The lidar on the vehicle: position and angles as for a camera, and the number of beams."""
+
+    position: tuple[float, float, float]
+    angles: tuple[float, float, float]
+    beams: int = 32
+
+
+@dataclass(frozen=True)
+class SyntheticRig:
+    """Cameras and lidar of a synthetic vehicle.
+
+    Attributes:
+        image_size: width and height, pixels, that the focal lengths and centers belong to.
+        cameras: by name, in the order of all camera arrays.
+        lidar: on the roof.
+    """
+
+    image_size: tuple[int, int]
+    cameras: Mapping[str, CameraMount]
+    lidar: LidarMount
+
+    def camera_rig(
+        self, width: int | None = None, height: int | None = None, log_seed: int | None = None
+    ) -> CameraRig:
+        """Return the cameras for images of ``width`` by ``height`` pixels; fields of view do not
+        depend on the size.
+
+        Args:
+            width: pixels; that of ``image_size`` when None.
+            height: likewise.
+            log_seed: seed of the calibration of one log, which differs between vehicles and days;
+                None: the nominal calibration.
+        """
+        own_width, own_height = self.image_size
+        scale = np.diag(((width or own_width) / own_width, (height or own_height) / own_height, 1))
+        mounts = [
+            mount
+            if log_seed is None
+            else _disturbed(mount, np.random.default_rng((log_seed, number)))
+            for number, mount in enumerate(self.cameras.values())
+        ]
+        return CameraRig(
+            tuple(self.cameras),
+            np.array([scale @ _intrinsics(mount) for mount in mounts]),
+            np.array([
+                _pose(mount.position, _rotation(mount.angles) @ _EGO_FROM_OPTICAL_AXES)
+                for mount in mounts
+            ]),
+        )  # fmt: skip
+
+    def ego_from_lidar(self, log_seed: int | None = None) -> np.ndarray:
+        """Return the (4, 4) mount of the lidar; ``log_seed`` as for the cameras."""
+        position, angles = np.array(self.lidar.position), np.array(self.lidar.angles)
+        if log_seed is not None:
+            rng = np.random.default_rng((log_seed, len(self.cameras)))
+            position = position + rng.uniform(-1, 1, 3) * _POSITION_SPREAD
+            angles = angles + rng.uniform(-1, 1, 3) * _ANGLE_SPREAD
+        return _pose(position, _rotation(tuple(angles)))
+
+    @property
+    def offsets_s(self) -> dict[str, float]:
+        """Return the offset of each camera within the trigger cycle, seconds."""
+        return {name: camera.offset_s for name, camera in self.cameras.items()}
+
+    @property
+    def measured_offset_s(self) -> float:
+        """Return the time from the start of a rotation to the measurement of its sweep, seconds.
+
+        A real lidar measures each object at about the exposure time of the camera in that
+        direction, and boxes are fitted to its points. Here all points of a rotation are measured
+        at one moment, the mean of the exposures.
+        """
+        return sum(self.offsets_s.values()) / len(self.cameras)
 
 
 def _rotation(angles_degrees: tuple[float, float, float]) -> np.ndarray:
@@ -67,62 +128,65 @@ def _rotation(angles_degrees: tuple[float, float, float]) -> np.ndarray:
     return about_z @ about_y @ about_x
 
 
-def nuscenes_like_rig(
-    width: int = 1600, height: int = 900, log_seed: int | None = None
-) -> CameraRig:
-    """Return the rig whose images are ``width`` by ``height`` pixels; fields of view do not depend
-    on the size.
-
-    Args:
-        width: pixels.
-        height: pixels.
-        log_seed: seed of the calibration of one log, which differs between vehicles and days;
-            None: the nominal calibration.
-    """
-    scale_x, scale_y = width / SOURCE_SIZE[0], height / SOURCE_SIZE[1]
-    intrinsics, ego_from_camera = [], []
-    for number, nominal in enumerate(_MOUNTS.values()):
-        mount = (
-            nominal
-            if log_seed is None
-            else _disturbed(nominal, np.random.default_rng((log_seed, number)))
-        )
-        center_x, center_y = mount.center
-        intrinsics.append(
-            (
-                (mount.focal * scale_x, 0, center_x * scale_x),
-                (0, mount.focal * scale_y, center_y * scale_y),
-                (0, 0, 1),
-            )
-        )
-        ego_from_camera.append(
-            _pose(mount.position, _rotation(mount.angles) @ _EGO_FROM_OPTICAL_AXES)
-        )
-    return CameraRig(tuple(_MOUNTS), np.array(intrinsics), np.array(ego_from_camera))
-
-
-def ego_from_lidar(log_seed: int | None = None) -> np.ndarray:
-    """Return the (4, 4) mount of the lidar: x to the right of the vehicle, y forward, z up;
-    ``log_seed`` as for the cameras.
-    """
-    position, angles = np.array(_LIDAR_POSITION), np.array(_LIDAR_ANGLES)
-    if log_seed is not None:
-        rng = np.random.default_rng((log_seed, len(_MOUNTS)))
-        position = position + rng.uniform(-1, 1, 3) * _POSITION_SPREAD
-        angles = angles + rng.uniform(-1, 1, 3) * _ANGLE_SPREAD
-    return _pose(position, _rotation(tuple(angles)))
-
-
-def _disturbed(mount: _Mount, rng: np.random.Generator) -> _Mount:
-    return _Mount(
-        tuple(mount.position + rng.uniform(-1, 1, 3) * _POSITION_SPREAD),
-        tuple(mount.angles + rng.uniform(-1, 1, 3) * _ANGLE_SPREAD),
-        mount.focal * (1 + rng.uniform(-1, 1) * _FOCAL_SPREAD),
-        tuple(mount.center + rng.uniform(-1, 1, 2) * _CENTER_SPREAD),
+def _disturbed(mount: CameraMount, rng: np.random.Generator) -> CameraMount:
+    return replace(
+        mount,
+        position=tuple(mount.position + rng.uniform(-1, 1, 3) * _POSITION_SPREAD),
+        angles=tuple(mount.angles + rng.uniform(-1, 1, 3) * _ANGLE_SPREAD),
+        focal=mount.focal * (1 + rng.uniform(-1, 1) * _FOCAL_SPREAD),
+        center=tuple(mount.center + rng.uniform(-1, 1, 2) * _CENTER_SPREAD),
     )
+
+
+def _intrinsics(mount: CameraMount) -> np.ndarray:
+    (x, y), focal = mount.center, mount.focal
+    return np.array(((focal, 0, x), (0, focal, y), (0, 0, 1)))
 
 
 def _pose(position: ArrayLike, rotation: np.ndarray) -> np.ndarray:
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = rotation, position
     return pose
+
+
+NUSCENES_RIG = SyntheticRig(
+    (1600, 900),
+    {
+        'CAM_FRONT_LEFT': CameraMount(
+            (1.52, 0.49, 1.51), (55.0, -0.2, 0.1), 1270.0, (822.0, 482.0), 0.0
+        ),
+        'CAM_FRONT': CameraMount(
+            (1.70, 0.02, 1.51), (0.3, 0.3, 0.0), 1266.0, (814.0, 489.0), 0.0076
+        ),
+        'CAM_FRONT_RIGHT': CameraMount(
+            (1.55, -0.49, 1.50), (-56.0, 0.7, 0.5), 1262.0, (808.0, 493.0), 0.0155
+        ),
+        'CAM_BACK_LEFT': CameraMount(
+            (1.04, 0.48, 1.59), (108.5, 0.9, -0.2), 1257.0, (794.0, 491.0), 0.0426
+        ),
+        'CAM_BACK': CameraMount(
+            (0.03, 0.00, 1.58), (180.0, -0.8, 0.2), 810.0, (828.0, 482.0), 0.0327
+        ),
+        'CAM_BACK_RIGHT': CameraMount(
+            (1.01, -0.48, 1.56), (-110.5, 0.9, 0.6), 1259.0, (807.0, 499.0), 0.0230
+        ),
+    },
+    LidarMount((0.944, 0.0, 1.840), (-90.0, 0.3, 0.6)),
+)
+"""The six cameras of nuScenes in the order of the checkpoints; ``config/rigs/a.yaml`` holds the
+same numbers."""
+
+EXPOSURE_OFFSET_S = NUSCENES_RIG.offsets_s
+"""Seconds between the start of a trigger cycle and each camera's exposure."""
+
+
+def nuscenes_like_rig(
+    width: int = 1600, height: int = 900, log_seed: int | None = None
+) -> CameraRig:
+    """Return the cameras of ``NUSCENES_RIG``; see ``SyntheticRig.camera_rig``."""
+    return NUSCENES_RIG.camera_rig(width, height, log_seed)
+
+
+def ego_from_lidar(log_seed: int | None = None) -> np.ndarray:
+    """Return the (4, 4) mount of the lidar: x to the right of the vehicle, y forward, z up."""
+    return NUSCENES_RIG.ego_from_lidar(log_seed)

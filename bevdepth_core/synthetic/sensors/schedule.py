@@ -8,11 +8,10 @@ key frame.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from bevdepth_core.nuscenes.classes import LIDAR
-from bevdepth_core.synthetic.sensors.rig import EXPOSURE_OFFSET_S
 
 KEY_FRAMES_PER_S = 2
 TURN_S = 0.05
@@ -22,13 +21,6 @@ CAMERA_TURNS = (0, 2, 3, 5, 7, 8)
 LIDAR_STAMP_S = 0.0445
 """Time from the start of a rotation (the exposure of CAM_FRONT_LEFT) to its end (the stamp of the
 sweep and of the sample), as in a real sample, seconds."""
-MEASURED_S = sum(EXPOSURE_OFFSET_S.values()) / len(EXPOSURE_OFFSET_S)
-"""Time from the start of a rotation to the moment at which the sweep is measured, seconds.
-
-A real lidar measures each object at about the exposure time of the camera in that direction, and
-boxes are fitted to its points. Here all points of a rotation are measured at one moment, the mean
-of the exposures.
-"""
 
 
 @dataclass(frozen=True)
@@ -38,10 +30,12 @@ class Shot:
     Attributes:
         channel: camera or lidar.
         turn: number of its lidar rotation; 0 is that of the first key frame.
+        offset_s: time from the start of this rotation to its stamp, seconds.
     """
 
     channel: str
     turn: int
+    offset_s: float
 
     @property
     def key_frame(self) -> bool:
@@ -50,9 +44,12 @@ class Shot:
     @property
     def time_s(self) -> float:
         """Return its stamp in seconds since the start of the scene."""
-        return self.turn * TURN_S + (
-            LIDAR_STAMP_S if self.channel == LIDAR else EXPOSURE_OFFSET_S[self.channel]
-        )
+        return self.turn * TURN_S + self.offset_s
+
+
+def lidar_shot(turn: int) -> Shot:
+    """Return the sweep of a rotation."""
+    return Shot(LIDAR, turn, LIDAR_STAMP_S)
 
 
 def key_frame_count(duration_s: float) -> int:
@@ -60,24 +57,19 @@ def key_frame_count(duration_s: float) -> int:
     return round(duration_s * KEY_FRAMES_PER_S)
 
 
-def shots(key_frame: int, sweeps: bool) -> Iterator[Shot]:
+def shots(key_frame: int, sweeps: bool, offsets_s: Mapping[str, float]) -> Iterator[Shot]:
     """Yield the shots of a sample, channel by channel in order of time: those since the previous
     sample, then its own.
 
     Args:
         key_frame: number of the sample in its scene; there are no shots before the first.
         sweeps: whether to include the shots since the previous sample.
+        offsets_s: offset of each camera within the trigger cycle.
     """
     last = key_frame * TURNS_PER_KEY_FRAME
     first = last - TURNS_PER_KEY_FRAME + 1 if sweeps and key_frame else last
-    for channel in (*EXPOSURE_OFFSET_S, LIDAR):
+    for channel, offset_s in offsets_s.items():
         for turn in range(first, last + 1):
-            if channel == LIDAR or turn % TURNS_PER_KEY_FRAME in CAMERA_TURNS:
-                yield Shot(channel, turn)
-
-
-def measured_s(turn: int) -> float:
-    """Return the time at which the sweep of rotation ``turn`` and its boxes are measured, seconds
-    since the start of the scene.
-    """
-    return turn * TURN_S + MEASURED_S
+            if turn % TURNS_PER_KEY_FRAME in CAMERA_TURNS:
+                yield Shot(channel, turn, offset_s)
+    yield from map(lidar_shot, range(first, last + 1))

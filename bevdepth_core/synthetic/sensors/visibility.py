@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import cv2
 import numpy as np
 
@@ -21,7 +23,12 @@ _ONE_OUTLINE_PX = 25.0
 
 
 def visible_fractions(
-    scene: SyntheticScene, rig: CameraRig, time_s: float, width: int, height: int
+    scene: SyntheticScene,
+    rig: CameraRig,
+    time_s: float,
+    width: int,
+    height: int,
+    offsets_s: Mapping[str, float] = EXPOSURE_OFFSET_S,
 ) -> np.ndarray:
     """Return (actors,) shares, 0..1, of each actor's own silhouette that the cameras together see.
 
@@ -29,10 +36,11 @@ def visible_fractions(
 
     Args:
         scene: the world.
-        rig: cameras named as in ``EXPOSURE_OFFSET_S``, with intrinsics for images of this size.
+        rig: cameras named as in ``offsets_s``, with intrinsics for images of this size.
         time_s: start of the trigger cycle; each camera has its own exposure time.
         width: pixels.
         height: pixels.
+        offsets_s: of each camera's exposure within the trigger cycle.
     """
     shares = np.zeros(len(scene.actors))
     scale = _WIDTH / width
@@ -40,7 +48,7 @@ def visible_fractions(
     for name, intrinsics, mount in zip(
         rig.names, rig.intrinsics, rig.ego_from_camera, strict=True
     ):
-        moment = time_s + EXPOSURE_OFFSET_S[name]
+        moment = time_s + offsets_s[name]
         view = View(
             to_small @ intrinsics,
             scene.world_from_ego(moment) @ mount,

@@ -21,7 +21,7 @@ from bevdepth_core.nuscenes.evaluation import evaluate, result_boxes, write_resu
 from bevdepth_core.nuscenes.images import read_image
 from bevdepth_core.nuscenes.index import SampleIndex, load_index
 from bevdepth_core.nuscenes.table_files import token
-from bevdepth_core.synthetic import make_scene, nuscenes_like_rig, render_camera
+from bevdepth_core.synthetic import EXPOSURE_OFFSET_S, make_scene, nuscenes_like_rig, render_camera
 from bevdepth_core.synthetic.dataset.writing import SPLITS, VERSION
 from bevdepth_core.synthetic.sensors.schedule import Shot
 from bevdepth_core.types import Detections3D
@@ -231,7 +231,7 @@ def test_boxes_lie_on_their_objects_in_the_image_files(devkit):
         for number, actor in enumerate(scene.actors)
     }
     for channel in CAMERAS:
-        shot = Shot(channel, 10)
+        shot = Shot(channel, 10, EXPOSURE_OFFSET_S[channel])
         path, boxes, intrinsics = devkit.get_sample_data(
             token('sample_data', drive.name, drive.seed, channel, shot.turn), BoxVisibility.ALL
         )
@@ -267,7 +267,7 @@ def outline(box: Box, intrinsics: np.ndarray) -> np.ndarray:
 
 
 def rendered(scene, drive, shot: Shot) -> np.ndarray:
-    rig = drive.rig(PLAN.sensors)
+    rig = drive.camera_rig(PLAN.sensors)
     camera = rig.names.index(shot.channel)
     world_from_camera = scene.world_from_ego(shot.time_s) @ rig.ego_from_camera[camera]
     return render_camera(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -83,6 +84,25 @@ def convert_small(tmp_path: Path, *arguments: str, **content) -> Path:
     out = tmp_path / 'own'
     main(['--bag', str(tmp_path / 'drive'), '--out', str(out), *arguments])
     return out
+
+
+@pytest.mark.parametrize('raw', [False, True])
+def test_distorted_images_keep_their_lens_in_a_bag_and_lose_it_in_the_dataset(
+    recording: SceneRecording, dataroot: Path, tmp_path: Path, raw: bool
+) -> None:
+    lens = (-0.3, 0.1, 0.0, 0.0)
+    front = next(stream for stream in recording.streams if stream.channel == 'CAM_FRONT')
+    only = replace(recording, streams=(replace(front, distortion=lens),))
+    path = write_bag(only, Target(dataroot, tmp_path / 'bags', raw=raw))
+    out = tmp_path / 'own'
+    main(['--bag', str(path), '--out', str(out), '--key-frames'])
+    found = read_recording(open_devkit(out, VERSION), SCENES[0]).streams[0]
+    assert found.distortion == ()
+    np.testing.assert_array_equal(found.intrinsics, front.intrinsics)
+    original = cv2.imread(str(dataroot / front.filenames[0]))
+    expected = cv2.undistort(original, front.intrinsics, np.array(lens)).astype(int)
+    stored = cv2.imread(str(out / found.filenames[0])).astype(int)
+    assert np.abs(stored - expected).mean() < 0.4 * np.abs(original - expected).mean()
 
 
 def test_raw_images_without_a_lidar_are_converted(tmp_path: Path) -> None:
