@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bevdepth_core.config import ImageSpec
+from bevdepth_core.nuscenes.rig_augment import RigAugmentation
 from bevdepth_core.preprocess import ImageTransform
 from bevdepth_core.types import Boxes3D
 
@@ -121,7 +122,14 @@ class BevAugmentation:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges of all random changes of a training sample."""
+    """Ranges of all random changes of a training sample.
+
+    Attributes:
+        image: of each camera's images.
+        bev: of the bird's-eye view.
+        rig: of the rig; null, as in the official code, for none.
+    """
 
     image: ImageAugmentation = field(default_factory=ImageAugmentation)
     bev: BevAugmentation = field(default_factory=BevAugmentation)
+    rig: RigAugmentation | None = None

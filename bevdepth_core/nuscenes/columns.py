@@ -19,7 +19,7 @@ Columns = dict[str, np.ndarray]
 """Arrays by name with one row per sample, or per annotation for the names below."""
 VECTORS = {'center': ('translation', 3), 'size': ('size', 3), 'quaternion': ('rotation', 4)}
 """Columns of an annotation: name in the tables, and how many numbers."""
-PER_ANNOTATION = ('category', 'attribute', *VECTORS, 'velocity', 'points')
+PER_ANNOTATION = ('category', 'attribute', *VECTORS, 'velocity', 'points', 'score')
 UNKNOWN_POINTS = -1
 """Point count of an annotation without a count in the tables."""
 
@@ -108,7 +108,7 @@ def _sensor_columns(rows: list[dict], samples: int) -> Columns:
 
 def _annotation_row(devkit: NuScenes, token: str) -> dict:
     record = devkit.get('sample_annotation', token)
-    velocity = devkit.box_velocity(token)
+    velocity = np.array(record.get('velocity') or devkit.box_velocity(token), np.float64)
     attributes = [devkit.get('attribute', name) for name in record.get('attribute_tokens') or ()]
     return {
         'category': record['category_name'].encode(),
@@ -116,6 +116,7 @@ def _annotation_row(devkit: NuScenes, token: str) -> dict:
         **{name: _vector(devkit, record, *source) for name, source in VECTORS.items()},
         'velocity': np.where(np.isfinite(velocity), velocity, np.nan),
         'points': _points(record),
+        'score': _score(devkit, record),
     }
 
 
@@ -130,6 +131,17 @@ def _vector(devkit: NuScenes, record: dict, name: str, count: int) -> np.ndarray
             f'{devkit.dataroot} has {name} {record.get(name)}: it must be {count} numbers'
         )
     return vector
+
+
+def _score(devkit: NuScenes, record: dict) -> float:
+    """Return how certain a box is: the field ``score`` of pseudo labels, 1 where there is none."""
+    score = record.get('score', 1.0)
+    if not isinstance(score, (int, float)) or not 0 < score <= 1:
+        raise InvalidAnnotationError(
+            f'annotation {record["token"]} of sample {record["sample_token"]} in '
+            f'{devkit.dataroot} has score {score!r}: it must be above 0 and at most 1'
+        )
+    return float(score)
 
 
 def _points(record: dict) -> int:
@@ -154,4 +166,8 @@ def _annotation_columns(rows: list[dict]) -> Columns:
         return columns
     texts = dict.fromkeys(('category', 'attribute'), np.zeros(0, 'S1'))
     vectors = {name: np.zeros((0, count)) for name, (_, count) in VECTORS.items()}
-    return texts | vectors | {'velocity': np.zeros((0, 3)), 'points': np.zeros(0, np.int64)}
+    return (
+        texts
+        | vectors
+        | {'velocity': np.zeros((0, 3)), 'points': np.zeros(0, np.int64), 'score': np.zeros(0)}
+    )

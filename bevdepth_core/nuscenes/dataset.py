@@ -17,9 +17,16 @@ from bevdepth_core.config import ImageSpec
 from bevdepth_core.geometry import invert_rigid, rigid_from_quaternion, to_4x4
 from bevdepth_core.nuscenes.augment import Augmentation, BevTransform
 from bevdepth_core.nuscenes.depth_targets import depth_maps, read_points
-from bevdepth_core.nuscenes.images import read_crop, read_crop_fast, read_image
+from bevdepth_core.nuscenes.images import (
+    read_crop,
+    read_crop_fast,
+    read_image,
+    read_warped,
+    warped_part,
+)
 from bevdepth_core.nuscenes.index import SampleIndex
 from bevdepth_core.nuscenes.records import Pose, SampleRecord
+from bevdepth_core.nuscenes.rig_augment import RigChange
 from bevdepth_core.preprocess import ImageTransform
 from bevdepth_core.types import Boxes3D, CameraMatrices, CameraRig, Frame
 
@@ -40,6 +47,9 @@ class Sample:
             excluded.
         labels: (n,) int64, class of each box, index into ``SampleIndex.class_names``.
         depth: (N, H, W) float32 lidar depth of the key frame, meters, 0 = unknown.
+        scores: (n,) float32 in (0, 1], how certain each box is; 1 for annotations by people.
+        camera_count: cameras that this sample asks for; fewer than N only where augmentation
+            varies the set of cameras.
     """
 
     name: str
@@ -48,6 +58,8 @@ class Sample:
     boxes: Tensor
     labels: Tensor
     depth: Tensor
+    scores: Tensor
+    camera_count: int
 
 
 class NuScenesDataset(Dataset[Sample]):
@@ -99,36 +111,51 @@ class NuScenesDataset(Dataset[Sample]):
     def sample(self, place: int, rng: np.random.Generator) -> Sample:
         """Return a sample with augmentation from ``rng``, its images read the fast way.
 
-        The random numbers are used camera by camera, then for the bird's-eye view. All frames of a
-        camera share one transform.
+        The random numbers are used camera by camera, then for the bird's-eye view, then for the
+        rig. All frames of a camera share one transform.
 
         Raises:
             OSError, ValueError: an image or sweep cannot be read.
         """
+        augmentation = self._augmentation
         transforms = [
-            self._augmentation.image.draw(rng, camera.image_size, self._spec)
+            augmentation.image.draw(rng, camera.image_size, self._spec)
             for camera in self._frames(place)[0].cameras
         ]
-        return self.load(place, transforms, self._augmentation.bev.draw(rng), read_crop_fast)
+        bev = augmentation.bev.draw(rng)
+        rig = augmentation.rig.draw(rng, len(transforms)) if augmentation.rig else None
+        return self.load(place, transforms, bev, read_crop_fast, rig)
 
     def load(
-        self, place: int, transforms: Sequence[ImageTransform], bev: BevTransform, read: ReadCrop
+        self,
+        place: int,
+        transforms: Sequence[ImageTransform],
+        bev: BevTransform,
+        read: ReadCrop,
+        rig: RigChange | None = None,
     ) -> Sample:
         """Return a sample with given transforms: one per camera for all its frames, one for the
-        bird's-eye view.
+        bird's-eye view, and a change of the rig, whose images are always read the fast way.
 
         Raises:
             OSError, ValueError: an image or sweep cannot be read.
         """
         frames = self._frames(place)
+        boxes, labels = ground_truth(frames[0])
+        annotations, count = frames[0].annotations, len(transforms)
+        if rig is None:
+            images = [self._images(frame, transforms, read) for frame in frames]
+            depth = self._depth(frames[0], transforms)
+        else:
+            transforms, count = rig.ordered(transforms), rig.camera_count
+            images = [self._changed_images(frame, transforms, rig) for frame in frames]
+            depth = self._changed_depth(frames[0], transforms, rig)
+            frames = [rig.applied(frame) for frame in frames]
         key = frames[0]
-        boxes, labels = ground_truth(key)
         image_aug = np.stack([transform.matrix() for transform in transforms]).astype(np.float32)
         return Sample(
             key.token,
-            torch.from_numpy(
-                np.stack([self._images(frame, transforms, read) for frame in frames])
-            ),
+            torch.from_numpy(np.stack(images)),
             CameraMatrices(
                 torch.stack([key_ego_from_camera(key, frame) for frame in frames]),
                 torch.stack([_intrinsics(frame) for frame in frames]),
@@ -137,7 +164,9 @@ class NuScenesDataset(Dataset[Sample]):
             ),
             _box_rows(bev.apply(boxes)),
             torch.from_numpy(labels),
-            torch.from_numpy(self._depth(key, transforms)),
+            torch.from_numpy(depth),
+            torch.from_numpy(annotations.score[annotations.seen].astype(np.float32)),
+            count,
         )
 
     def _depth(self, key: SampleRecord, transforms: Sequence[ImageTransform]) -> np.ndarray:
@@ -145,6 +174,26 @@ class NuScenesDataset(Dataset[Sample]):
             return np.zeros((len(transforms), self._spec.height, self._spec.width), np.float32)
         points = read_points(self._dataroot / key.lidar.filename)
         return depth_maps(points, key.lidar, key.cameras, transforms)
+
+    def _changed_depth(
+        self, key: SampleRecord, transforms: Sequence[ImageTransform], rig: RigChange
+    ) -> np.ndarray:
+        """Return the depth maps of the changed cameras, 0 where their image has no content."""
+        depth = self._depth(rig.applied(key), transforms)
+        sizes = rig.ordered([camera.image_size for camera in key.cameras])
+        parts = zip(sizes, transforms, rig.homographies(key), strict=True)
+        return depth * np.stack([warped_part(*part) for part in parts])
+
+    def _changed_images(
+        self, frame: SampleRecord, transforms: Sequence[ImageTransform], rig: RigChange
+    ) -> np.ndarray:
+        cameras = zip(rig.ordered(frame.cameras), transforms, rig.homographies(frame), strict=True)
+        return np.stack(
+            [
+                read_warped(self._dataroot / camera.filename, transform, homography)
+                for camera, transform, homography in cameras
+            ]
+        )
 
     def _frames(self, place: int) -> list[SampleRecord]:
         position = int(self._positions[place])

@@ -1,5 +1,5 @@
-"""Read image files into network-size crops: exactly as the official pipeline, or several times
-faster.
+"""Read image files into network-size crops: exactly as the official pipeline, several times
+faster, or warped for another camera.
 """
 
 from __future__ import annotations
@@ -66,6 +66,61 @@ def read_crop_fast(path: str | Path, transform: ImageTransform) -> np.ndarray:
         pixels, (int(width * transform.scale), int(height * transform.scale)), transform
     )
     return replace(transform, scale=1.0, crop_x=0, crop_y=0).apply(crop)
+
+
+def read_warped(path: str | Path, transform: ImageTransform, homography: np.ndarray) -> np.ndarray:
+    """Return (height, width, 3) uint8: the image file warped by a (3, 3) homography of its pixels,
+    then transformed, in one resampling with a reduced decode as ``read_crop_fast``.
+
+    Raises:
+        OSError: as ``read_image``.
+    """
+    with _opened(path) as image:
+        size = image.size
+        scale = _scale_at_center(_network_from_source(transform, homography), size)
+        reduction = next((factor for factor in REDUCTIONS if factor * scale <= MAX_ENLARGEMENT), 1)
+        image.draft('RGB', (size[0] // reduction, size[1] // reduction))
+        pixels = np.asarray(_rgb(image))
+    return _warped(pixels, size, transform, homography, cv2.INTER_LINEAR)
+
+
+def warped_part(
+    source_size: tuple[int, int], transform: ImageTransform, homography: np.ndarray
+) -> np.ndarray:
+    """Return (height, width) bool: the pixels of ``read_warped`` that the source image covers."""
+    reduced = np.full((source_size[1] // 8, source_size[0] // 8), 255, np.uint8)
+    return _warped(reduced, source_size, transform, homography, cv2.INTER_NEAREST) > 0
+
+
+def _warped(
+    pixels: np.ndarray,
+    source_size: tuple[int, int],
+    transform: ImageTransform,
+    homography: np.ndarray,
+    interpolation: int,
+) -> np.ndarray:
+    """Return the warp of an image of ``source_size`` decoded at the size of ``pixels``."""
+    enlarged = np.diag((source_size[0] / pixels.shape[1], source_size[1] / pixels.shape[0], 1.0))
+    # Pixel centers lie half a pixel from the edge, at either size.
+    to_edge, to_center = np.eye(3), np.eye(3)
+    to_edge[:2, 2], to_center[:2, 2] = 0.5, -0.5
+    matrix = to_center @ _network_from_source(transform, homography) @ enlarged @ to_edge
+    size = (transform.width, transform.height)
+    return cv2.warpPerspective(pixels, matrix, size, flags=interpolation)
+
+
+def _network_from_source(transform: ImageTransform, homography: np.ndarray) -> np.ndarray:
+    """Return the (3, 3) network-input pixel from source pixel transform, both from the edge."""
+    affine, matrix = np.eye(3), transform.matrix()
+    affine[:2, :2], affine[:2, 2] = matrix[:2, :2], matrix[:2, 3]
+    return affine @ homography
+
+
+def _scale_at_center(matrix: np.ndarray, size: tuple[int, int]) -> float:
+    """Return how much a (3, 3) homography enlarges what is at the center of an image."""
+    center = matrix @ (size[0] / 2, size[1] / 2, 1.0)
+    slope = (matrix[:2, :2] - np.outer(center[:2] / center[2], matrix[2, :2])) / center[2]
+    return float(np.sqrt(abs(np.linalg.det(slope))))
 
 
 def _resized_crop(

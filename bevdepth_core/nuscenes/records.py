@@ -83,6 +83,7 @@ class Annotations:
         points: (n,) int64, lidar and radar points inside; -1 where unknown.
         seen: (n,) bool, enough points or an unknown number: only these are ground truth.
         attribute: (n,) bytes, names of attributes such as ``vehicle.moving``, or empty.
+        score: (n,) float64 in (0, 1], how certain a box is; 1 for annotations by people.
     """
 
     label: np.ndarray
@@ -93,6 +94,7 @@ class Annotations:
     points: np.ndarray
     seen: np.ndarray
     attribute: np.ndarray
+    score: np.ndarray
 
     def __len__(self) -> int:
         return len(self.label)

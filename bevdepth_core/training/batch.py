@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bevdepth_core.config import ImageSpec, ModelConfig
 from bevdepth_core.nuscenes.dataset import Sample
@@ -63,12 +64,24 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample], config: ModelConfig) -> Batch:
-    """Return samples of one size as a batch."""
+    """Return samples of one size as a batch.
+
+    All samples have the number of cameras that the first one asks for: images of a batch have one
+    shape. Boxes that none of them sees are then excluded.
+    """
+    count = samples[0].camera_count
+    if count < samples[0].images.shape[1]:
+        samples = [with_cameras(sample, count) for sample in samples]
     return Batch(
         names=tuple(sample.name for sample in samples),
         images=torch.stack([sample.images for sample in samples]),
         matrices=CameraMatrices.stack([sample.matrices for sample in samples]),
-        tasks=join([center_targets(sample.boxes, sample.labels, config) for sample in samples]),
+        tasks=join(
+            [
+                center_targets(sample.boxes, sample.labels, config, sample.scores)
+                for sample in samples
+            ]
+        ),
         depth_bins=torch.stack(
             [
                 depth_targets(sample.depth, config.depth_bins, config.image_encoder.stride)
@@ -76,3 +89,49 @@ def collate(samples: Sequence[Sample], config: ModelConfig) -> Batch:
             ]
         ),
     )
+
+
+def with_cameras(sample: Sample, count: int) -> Sample:
+    """Return a sample of the first ``count`` cameras, with the boxes whose center one of them
+    sees.
+    """
+    given = sample.matrices
+    matrices = CameraMatrices(
+        given.key_ego_from_camera[:, :count],
+        given.intrinsics[:, :count],
+        given.image_aug[:, :count],
+        given.bev_aug,
+    )
+    seen = seen_by_cameras(sample.boxes[:, :3], matrices, sample.images.shape[2:4])
+    return replace(
+        sample,
+        images=sample.images[:, :count],
+        matrices=matrices,
+        boxes=sample.boxes[seen],
+        labels=sample.labels[seen],
+        scores=sample.scores[seen],
+        depth=sample.depth[:count],
+    )
+
+
+def seen_by_cameras(
+    centers: Tensor, matrices: CameraMatrices, size: tuple[int, int] | torch.Size
+) -> Tensor:
+    """Return (n,) bool: the points that lie in the network image of a key-frame camera.
+
+    Args:
+        centers: (n, 3) in the augmented ego frame, meters.
+        matrices: (S, N) of one sample.
+        size: height and width of the network image, pixels.
+    """
+    points = F.pad(centers, (0, 1), value=1.0).to(torch.float64)
+    from_ego = matrices.intrinsics[0].double() @ torch.linalg.inv(
+        matrices.bev_aug.double() @ matrices.key_ego_from_camera[0].double()
+    )
+    projected = torch.einsum('cij,nj->cni', from_ego, points)
+    depth = projected[..., 2]
+    pixels = projected.clone()
+    pixels[..., :2] /= depth.clamp(min=1e-6)[..., None]
+    columns, rows = torch.einsum('cij,cnj->icn', matrices.image_aug[0, :, :2].double(), pixels)
+    inside = (columns >= 0) & (columns < size[1]) & (rows >= 0) & (rows < size[0])
+    return ((depth > 0) & inside).any(dim=0)

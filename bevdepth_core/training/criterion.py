@@ -67,20 +67,27 @@ def criterion(
         depth_bins: (B, N, h, w) int64 of the key frame, ``NO_DEPTH`` where unknown.
         code_weights: ten weights of the numbers in ``TaskTargets.box``.
 
-    Sums are divided by counts (cells with a box, boxes, pixels with depth). Counts are averaged
+    Boxes are weighted by their score. Sums are divided by counts (cells with a box and boxes, each
+    counted by its score, and pixels with depth). Counts are averaged
     over ranks, so that several GPUs give the gradient of one with all their samples; the official
     code does not do so for depth.
     """
     with torch.autocast(outputs.depth.device.type, enabled=False):
-        centers = [(targets.heatmap == 1).sum() for targets in tasks]
-        boxes = [targets.box.new_tensor(len(targets.box)) for targets in tasks]
+        weights = [targets.center_weights() for targets in tasks]
+        centers = [weight.sum() for weight in weights]
+        boxes = [targets.score.sum() for targets in tasks]
         pixels = (depth_bins != NO_DEPTH).sum()
         counts = _mean_over_ranks(
             torch.stack([count.float() for count in (*centers, *boxes, pixels)])
         )
         center_counts, box_counts = counts[:-1].view(2, -1)
         pairs = list(zip(outputs.tasks, tasks, strict=True))
-        heatmap = torch.stack([heatmap_loss(maps.heatmap, each.heatmap) for maps, each in pairs])
+        heatmap = torch.stack(
+            [
+                heatmap_loss(maps.heatmap, each.heatmap, weight)
+                for (maps, each), weight in zip(pairs, weights, strict=True)
+            ]
+        )
         box = torch.stack([box_loss(maps, each, code_weights) for maps, each in pairs])
         return Losses(
             heatmap / (center_counts.clamp(min=1) + _COUNT_EPSILON),
@@ -106,20 +113,27 @@ def _mean_over_ranks(counts: Tensor) -> Tensor:
     return counts
 
 
-def heatmap_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the Gaussian focal loss (alpha 2, gamma 4) summed over (B, classes, ny, nx)."""
+def heatmap_loss(logits: Tensor, target: Tensor, center_weights: Tensor) -> Tensor:
+    """Return the Gaussian focal loss (alpha 2, gamma 4) summed over (B, classes, ny, nx).
+
+    Args:
+        logits: of the network.
+        target: in [0, 1], 1 at the centers of boxes.
+        center_weights: weight of each box at its center, 0 elsewhere.
+    """
     score = logits.float().sigmoid().clamp(_HEATMAP_CLAMP, 1 - _HEATMAP_CLAMP)
-    positive = -(score + _LOG_EPSILON).log() * (1 - score) ** 2 * (target == 1)
+    positive = -(score + _LOG_EPSILON).log() * (1 - score) ** 2 * center_weights
     negative = -(1 - score + _LOG_EPSILON).log() * score**2 * (1 - target) ** 4
     return (positive + negative).sum()
 
 
 def box_loss(maps: TaskMaps, targets: TaskTargets, code_weights: Sequence[float]) -> Tensor:
-    """Return the weighted L1 distance summed over boxes and their ten numbers."""
+    """Return the L1 distance, weighted by score, summed over boxes and their ten numbers."""
     values = maps.box_values().float()
     predicted = values[targets.sample, :, targets.cell[:, 1], targets.cell[:, 0]]  # (P, 10)
     distance = (predicted - targets.box).abs()
-    return (distance * distance.new_tensor(code_weights)).sum()
+    weights = targets.score[:, None] * distance.new_tensor(code_weights)
+    return (distance * weights).sum()
 
 
 def depth_loss(depth: Tensor, bins: Tensor) -> Tensor:

@@ -30,12 +30,26 @@ class TaskTargets:
         box: (P, 10) float32: offset of the center from the cell's lower corner in cells (x, y), z,
             logarithm of length, width, height, sine and cosine of yaw, velocity x and y. The order
             of ``TaskMaps``.
+        label: (P,) int64, class of each box within the task.
+        score: (P,) float32 in (0, 1], weight of each box in the loss.
     """
 
     heatmap: Tensor
     sample: Tensor
     cell: Tensor
     box: Tensor
+    label: Tensor
+    score: Tensor
+
+    def center_weights(self) -> Tensor:
+        """Return the weight of each cell as the center of a box, of the shape of ``heatmap``: the
+        score of the most certain box centered there, 0 elsewhere.
+        """
+        _, classes, ny, nx = self.heatmap.shape
+        place = ((self.sample * classes + self.label) * ny + self.cell[:, 1]) * nx
+        flat = self.heatmap.new_zeros(self.heatmap.numel())
+        flat.scatter_reduce_(0, place + self.cell[:, 0], self.score, 'amax')
+        return flat.view_as(self.heatmap)
 
     def to(self, device: torch.device) -> TaskTargets:
         return TaskTargets(
@@ -51,7 +65,9 @@ class TaskTargets:
         )
 
 
-def center_targets(boxes: Tensor, labels: Tensor, config: ModelConfig) -> tuple[TaskTargets, ...]:
+def center_targets(
+    boxes: Tensor, labels: Tensor, config: ModelConfig, scores: Tensor | None = None
+) -> tuple[TaskTargets, ...]:
     """Return the targets of each head task for one sample (B = 1).
 
     Args:
@@ -60,9 +76,11 @@ def center_targets(boxes: Tensor, labels: Tensor, config: ModelConfig) -> tuple[
             excluded.
         labels: (n,) int64, index into ``config.class_names``.
         config: grid and tasks.
+        scores: (n,) float32, weight of each box in the loss; 1 for all when None.
 
     Source: CenterPoint's targets as the official code sets them up.
     """
+    scores = torch.ones(len(boxes)) if scores is None else scores
     targets, first_label = [], 0
     for task in config.head.tasks:
         # The order, class by class, decides which boxes are the first MAX_BOXES_PER_TASK.
@@ -71,13 +89,17 @@ def center_targets(boxes: Tensor, labels: Tensor, config: ModelConfig) -> tuple[
         ]
         chosen = torch.cat(of_task)[:MAX_BOXES_PER_TASK]
         targets.append(
-            _task_targets(boxes[chosen], labels[chosen] - first_label, task, config.grid)
+            _task_targets(
+                boxes[chosen], labels[chosen] - first_label, scores[chosen], task, config.grid
+            )
         )
         first_label += len(task.classes)
     return tuple(targets)
 
 
-def _task_targets(boxes: Tensor, classes: Tensor, task: HeadTask, grid: BEVGrid) -> TaskTargets:
+def _task_targets(
+    boxes: Tensor, classes: Tensor, scores: Tensor, task: HeadTask, grid: BEVGrid
+) -> TaskTargets:
     nx, ny, _ = grid.shape
     cell_size = torch.tensor(grid.cell[:2])
     position = (boxes[:, :2] - torch.tensor(grid.lower[:2])) / cell_size
@@ -86,9 +108,10 @@ def _task_targets(boxes: Tensor, classes: Tensor, task: HeadTask, grid: BEVGrid)
     cell = position.long()
     inside = ((cell >= 0) & (cell < torch.tensor((nx, ny)))).all(dim=1)
     boxes, position, cell = boxes[inside], position[inside], cell[inside]
+    classes, scores = classes[inside], scores[inside]
     heatmap = torch.zeros(len(task.classes), ny, nx)
     peaks = _gaussian_peaks(cell, gaussian_radius(boxes[:, 3:5] / cell_size), nx, ny)
-    for index, peak in zip(classes[inside], peaks, strict=True):
+    for index, peak in zip(classes, peaks, strict=True):
         torch.maximum(heatmap[index], peak, out=heatmap[index])
     yaw = boxes[:, 6:7]
     box = join_box_values(
@@ -101,7 +124,8 @@ def _task_targets(boxes: Tensor, classes: Tensor, task: HeadTask, grid: BEVGrid)
         },
         dim=1,
     )
-    return TaskTargets(heatmap[None], torch.zeros(len(box), dtype=torch.int64), cell, box)
+    sample = torch.zeros(len(box), dtype=torch.int64)
+    return TaskTargets(heatmap[None], sample, cell, box, classes, scores)
 
 
 def gaussian_radius(size: Tensor) -> Tensor:
@@ -164,4 +188,6 @@ def _join_task(task: tuple[TaskTargets, ...]) -> TaskTargets:
         torch.cat([targets.sample + index for index, targets in enumerate(task)]),
         torch.cat([targets.cell for targets in task]),
         torch.cat([targets.box for targets in task]),
+        torch.cat([targets.label for targets in task]),
+        torch.cat([targets.score for targets in task]),
     )

@@ -58,6 +58,8 @@ def noise_sample(
         ),
         labels=torch.from_numpy(fixed.integers(0, 10, 6)),
         depth=torch.from_numpy(depth.astype(np.float32)),
+        scores=torch.ones(6),
+        camera_count=cameras,
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bevdepth_core.preprocess import normalize
-from bevdepth_core.training.batch import Batch, collate
+from bevdepth_core.training.batch import Batch, collate, with_cameras
 from bevdepth_core.training.targets import center_targets, depth_targets
 from tests.networks import TINY
 from tests.training.samples import noise_sample
@@ -52,3 +52,28 @@ def test_every_tensor_moves_to_the_device() -> None:
     tensors += [tensor for task in moved.tasks for tensor in vars(task).values()]
     assert {tensor.device.type for tensor in tensors} == {'meta'}
     assert moved.names == ('sample 4', 'sample 2', 'sample 7')
+
+
+def test_a_batch_has_as_many_cameras_as_its_first_sample_asks_for() -> None:
+    first, second = (
+        noise_sample(place, np.random.default_rng(place), cameras=3) for place in (1, 2)
+    )
+    batch = collate([replace(first, camera_count=2), second], TINY)
+    assert batch.images.shape[2] == batch.matrices.intrinsics.shape[2] == 2
+    assert batch.depth_bins.shape[1] == 2
+    assert torch.equal(batch.images[1], second.images[:, :2])
+
+
+def test_boxes_that_no_remaining_camera_sees_are_excluded() -> None:
+    sample = noise_sample(0, np.random.default_rng(0), cameras=4)  # forward, left, back, right
+    centers = torch.tensor([[8.0, 0, 1.5], [0, 8, 1.5], [-8, 0, 1.5], [0, -8, 1.5], [8, 0, 60]])
+    boxes = torch.cat((centers, torch.ones(5, 6)), dim=1)
+    turn = torch.diag(torch.tensor([1.0, -1, 1, 1]))  # the bird's-eye view is mirrored
+    mirrored = replace(sample.matrices, bev_aug=turn)
+    sample = replace(
+        sample, boxes=boxes, labels=torch.arange(5), scores=torch.ones(5), matrices=mirrored
+    )
+    assert with_cameras(sample, 1).labels.tolist() == [0]
+    assert with_cameras(sample, 2).labels.tolist() == [0, 3]
+    assert with_cameras(sample, 3).labels.tolist() == [0, 2, 3]
+    assert with_cameras(sample, 4).labels.tolist() == [0, 1, 2, 3]

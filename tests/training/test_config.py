@@ -15,7 +15,7 @@ from tests.networks import TINY
 from tests.reference import ROOT
 
 TRAINING = ROOT / 'config' / 'training'
-ADAPTATION = ('adapt_depth', 'fine_tune')
+ADAPTATION = ('adapt_depth', 'distill', 'fine_tune')
 """Presets that start from a checkpoint, whose network they take."""
 PRESETS = sorted(path for path in TRAINING.glob('*.yaml') if path.stem not in ADAPTATION)
 

@@ -15,6 +15,7 @@ from bevdepth_core.training.criterion import (
     depth_loss,
     heatmap_loss,
 )
+from bevdepth_core.training.targets import center_targets
 from bevdepth_core.types import TaskMaps
 from tests.networks import TINY
 from tests.training.losses import (
@@ -37,13 +38,16 @@ def test_the_total_is_the_sum_of_its_named_parts() -> None:
 def test_a_perfect_heatmap_has_almost_no_loss_and_a_missed_box_a_large_one() -> None:
     target = torch.zeros(1, 1, 8, 8)
     target[0, 0, 3, 4] = 1
-    assert heatmap_loss(40 * target - 20, target) < 1e-4
-    assert heatmap_loss(torch.full_like(target, -20), target) > 9
+    assert heatmap_loss(40 * target - 20, target, target) < 1e-4
+    assert heatmap_loss(torch.full_like(target, -20), target, target) > 9
 
 
 def test_false_scores_near_a_box_have_a_smaller_loss() -> None:
     alarm = torch.full((1, 1, 1, 1), 3.0)
-    far, near = (heatmap_loss(alarm, torch.full((1, 1, 1, 1), value)) for value in (0.0, 0.9))
+    none = torch.zeros(1, 1, 1, 1)
+    far, near = (
+        heatmap_loss(alarm, torch.full((1, 1, 1, 1), value), none) for value in (0.0, 0.9)
+    )
     assert near < 1e-3 * far
 
 
@@ -120,12 +124,14 @@ def test_the_focal_loss_has_its_official_powers() -> None:
         - (1 - score[1]).log() * score[1] ** 2 * 0.5**4
         - (1 - score[2]).log() * score[2] ** 2
     )
-    assert heatmap_loss(logits, target).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert heatmap_loss(logits, target, (target == 1).float()).item() == pytest.approx(
+        expected.item(), rel=1e-5
+    )
 
 
 def test_scores_are_clamped_before_the_logarithm() -> None:
     target = torch.ones(1, 1, 1, 1)
-    loss = heatmap_loss(torch.full_like(target, -100.0), target).item()
+    loss = heatmap_loss(torch.full_like(target, -100.0), target, (target == 1).float()).item()
     assert loss == pytest.approx(-np.log(1e-4) * (1 - 1e-4) ** 2, rel=1e-5)
 
 
@@ -134,7 +140,7 @@ def test_sums_are_divided_by_their_counts_and_weighted() -> None:
     losses = criterion(outputs, batch.tasks, batch.depth_bins, WEIGHTS)
     for number, (maps, targets) in enumerate(zip(outputs.tasks, batch.tasks, strict=True)):
         centers = max(1, int((targets.heatmap == 1).sum()))
-        expected = heatmap_loss(maps.heatmap, targets.heatmap) / centers
+        expected = heatmap_loss(maps.heatmap, targets.heatmap, targets.center_weights()) / centers
         assert losses.heatmap[number].item() == pytest.approx(expected.item(), rel=1e-5)
         if len(targets.box):
             box = 0.25 * box_loss(maps, targets, WEIGHTS) / len(targets.box)
@@ -163,3 +169,40 @@ def test_a_box_is_read_at_its_own_sample_and_cell() -> None:
     parts = values.split([2, 1, 3, 2, 2], dim=1)
     right = TaskMaps(*parts, maps.heatmap)
     assert box_loss(right, targets, WEIGHTS) == 0
+
+
+def test_a_score_weights_a_box_and_its_center_in_loss_and_count() -> None:
+    """Two boxes: with scores 1 and 0.25 the loss is the weighted mean of their own losses."""
+    boxes = torch.tensor([[4.0, 4, 0, 4, 2, 1, 0, 0, 0], [-6.0, -6, 0, 4, 2, 1, 0, 0, 0]])
+    labels = torch.zeros(2, dtype=torch.int64)
+    depth_bins, outputs = torch.full((1, 2, 2, 4), -1), noise_outputs(range(1))
+
+    def losses(scores):
+        tasks = center_targets(boxes, labels, TINY, torch.tensor(scores))
+        return tasks[0], criterion(outputs, tasks, depth_bins, WEIGHTS)
+
+    targets, weighted = losses([1.0, 0.25])
+    assert targets.center_weights()[targets.heatmap == 1].sort()[0].tolist() == [0.25, 1]
+    assert targets.center_weights()[targets.heatmap < 1].abs().sum() == 0
+    maps = outputs.tasks[0]
+    each = [box_loss(maps, losses(s)[0], WEIGHTS).item() for s in ([1.0, 1e-9], [1e-9, 1.0])]
+    expected = 0.25 * (each[0] + 0.25 * each[1]) / 1.25
+    assert weighted.box[0].item() == pytest.approx(expected, rel=1e-4)
+    at_centers = maps.heatmap.float().sigmoid()
+    whole, none = targets.center_weights(), torch.zeros_like(targets.heatmap)
+    parts = [
+        heatmap_loss(maps.heatmap, targets.heatmap, whole * (whole == value)).item()
+        - heatmap_loss(maps.heatmap, targets.heatmap, none).item()
+        for value in (1.0, 0.25)
+    ]
+    scores = at_centers[whole == 0.25].clamp(1e-4, 1 - 1e-4)
+    assert parts[1] == pytest.approx(
+        0.25 * (-(scores.log()) * (1 - scores) ** 2).sum().item(), rel=1e-3
+    )
+
+
+def test_boxes_of_one_cell_count_once_with_the_higher_score() -> None:
+    boxes = torch.tensor([[4.0, 4, 0, 4, 2, 1, 0, 0, 0]] * 2)
+    labels = torch.zeros(2, dtype=torch.int64)
+    targets = center_targets(boxes, labels, TINY, torch.tensor([0.3, 0.7]))[0]
+    assert targets.center_weights().sum().item() == pytest.approx(0.7)

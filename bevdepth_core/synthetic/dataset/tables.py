@@ -37,7 +37,9 @@ def drive_rows(
         'calibrated_sensor': _calibration_rows(drive, sensors),
         'sample': _sample_rows(drive, key_frames),
     }
-    rows |= _sensor_data_rows(drive, sensors, key_frames) | _annotation_rows(drive, key_frames)
+    rows |= _sensor_data_rows(drive, sensors, key_frames) | _annotation_rows(
+        drive, key_frames, needs_view=not sensors.rig.looks_all_round
+    )
     first, last = rows['sample'][0]['token'], rows['sample'][-1]['token']
     scene = {
         'token': token('scene', drive.name, drive.seed),
@@ -157,8 +159,14 @@ def _sensor_data_row(drive: Drive, sensors: Sensors, shot: Shot, number: int) ->
     }
 
 
-def _annotation_rows(drive: Drive, key_frames: Sequence[KeyFrame]) -> dict[str, list[dict]]:
-    """Return the objects that a sensor observed at any time, and their boxes, object by object."""
+def _annotation_rows(
+    drive: Drive, key_frames: Sequence[KeyFrame], needs_view: bool
+) -> dict[str, list[dict]]:
+    """Return the objects that a sensor observed at any time, and their boxes, object by object.
+
+    With ``needs_view`` the point count of an object that no camera sees is 0, so that training and
+    evaluation leave it out: a front camera is not asked for what is behind the vehicle.
+    """
     annotated, moves = (
         _annotated(key_frames),
         np.array([key_frame.speed for key_frame in key_frames]).max(axis=0) > MOVING_SPEED,
@@ -169,7 +177,7 @@ def _annotation_rows(drive: Drive, key_frames: Sequence[KeyFrame]) -> dict[str, 
         instance = token('instance', drive.name, drive.seed, actor)
         rows = linked(
             [
-                _annotation_row(drive, key_frame, actor, instance, moves[actor])
+                _annotation_row(drive, key_frame, actor, instance, moves[actor], needs_view)
                 for key_frame in frames
             ]
         )
@@ -214,10 +222,16 @@ def _annotated(key_frames: Sequence[KeyFrame]) -> np.ndarray:
 
 
 def _annotation_row(
-    drive: Drive, key_frame: KeyFrame, actor: int, instance: str, ever_moves: bool
+    drive: Drive,
+    key_frame: KeyFrame,
+    actor: int,
+    instance: str,
+    ever_moves: bool,
+    needs_view: bool,
 ) -> dict:
     length, width, height = key_frame.size[actor].tolist()
     half_turn = key_frame.heading[actor] / 2
+    is_hidden = needs_view and not key_frame.visible[actor]
     return {
         'token': token('sample_annotation', drive.name, drive.seed, actor, key_frame.number),
         'sample_token': _sample_token(drive, key_frame.number),
@@ -229,6 +243,6 @@ def _annotation_row(
         'translation': [*key_frame.position[actor].tolist(), height / 2],
         'size': [width, length, height],
         'rotation': [float(np.cos(half_turn)), 0.0, 0.0, float(np.sin(half_turn))],
-        'num_lidar_pts': int(key_frame.points[actor]),
+        'num_lidar_pts': 0 if is_hidden else int(key_frame.points[actor]),
         'num_radar_pts': 0,
     }

@@ -106,6 +106,13 @@ class SyntheticRig:
         return {name: camera.offset_s for name, camera in self.cameras.items()}
 
     @property
+    def looks_all_round(self) -> bool:
+        """Return True if the fields of view of the cameras add up to a full circle."""
+        half_width = self.image_size[0] / 2
+        halves = [np.arctan(half_width / camera.focal) for camera in self.cameras.values()]
+        return bool(2 * sum(halves) >= 2 * np.pi)
+
+    @property
     def measured_offset_s(self) -> float:
         """Return the time from the start of a rotation to the measurement of its sweep, seconds.
 

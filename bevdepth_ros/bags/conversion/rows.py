@@ -198,7 +198,7 @@ class SceneWriter:
             'size': extents.tolist(),
             'num_lidar_pts': UNKNOWN_POINTS,
             'num_radar_pts': 0,
-            'score': best.score,
+            'score': min(best.score, 1.0) or 1.0,  # 0 is the value of a field that is not set
         }
 
     def _world_pose(self, detection: Detection3D, frame_id: str, stamp_ns: int) -> np.ndarray:

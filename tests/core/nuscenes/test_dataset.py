@@ -60,6 +60,7 @@ def test_the_yaw_of_a_tilted_box_is_that_of_the_official_code(root):
         np.array([1]),
         np.array([True]),
         np.array([b'']),
+        np.array([1.0]),
     )
     object.__setattr__(record, 'annotations', one)
     official = (Quaternion(record.world_from_ego().quaternion).inverse * tilted).yaw_pitch_roll[0]
@@ -187,6 +188,7 @@ def turned_record() -> SampleRecord:
         points=np.array([3, 0, -1]),
         seen=np.array([True, False, True]),
         attribute=np.array([b'', b'', b'']),
+        score=np.array([1.0, 0.5, 0.25]),
     )
     cameras = (sensor('front', Pose(STILL, np.array([1.0, 0, 1.5])), pose),)
     return SampleRecord('token', 'scene', 0, cameras, None, annotations)

@@ -62,6 +62,11 @@ def test_rig_b_has_wide_distorted_cameras_near_the_ground() -> None:
         assert math.degrees(2 * math.atan(640 / camera.focal)) == pytest.approx(100)
 
 
+@pytest.mark.parametrize(('name', 'round'), [('a', True), ('b', True), ('c', False), ('d', True)])
+def test_all_rigs_but_that_with_a_front_camera_look_all_round(name: str, round: bool) -> None:
+    assert read_rig(RIGS / f'{name}.yaml').looks_all_round == round
+
+
 def test_a_file_gives_its_values(tmp_path: Path) -> None:
     rig = read_rig(write(tmp_path / 'rig.yaml', SMALL))
     front, rear = rig.cameras.values()
@@ -183,3 +188,7 @@ def test_a_dataset_has_the_sensors_of_its_rig(tmp_path: Path, distorted: bool) -
     assert front.image_size == (96, 64) and front.stamp_ns - rear.stamp_ns == 20_000_000
     points = np.fromfile(tmp_path / 'data' / index[0].lidar.filename, np.float32).reshape(-1, 5)
     assert points[:, 4].max() == 7
+    annotations = json.loads((tables / 'sample_annotation.json').read_text())
+    unseen = [row for row in annotations if row['visibility_token'] == '1']
+    assert any(row['num_lidar_pts'] == 0 for row in unseen)
+    assert all(row['num_lidar_pts'] == 0 or row['visibility_token'] for row in annotations)

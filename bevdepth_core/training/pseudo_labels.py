@@ -1,0 +1,171 @@
+r"""Write the boxes of a teacher as pseudo labels of a dataset.
+
+    python training/pseudo_label.py --checkpoint r50_512x1408_2key --data.root data/own \
+        --data.version v1.0-own --data.split own_train
+
+The detector runs over the key frames of the split, as in evaluation. The folder `new_version`
+(v1.0-pseudo) beside the tables of the dataset gets a copy of these tables with the boxes of the
+teacher as annotations. Sensor files are shared. Each box has its score, which weights it in
+training with config/training/distill.yaml, and the velocity of the teacher.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from torch.multiprocessing.spawn import ProcessRaisedException
+
+from bevdepth_core.nuscenes.columns import UNKNOWN_POINTS
+from bevdepth_core.nuscenes.completeness import TABLES
+from bevdepth_core.nuscenes.index import Selection, load_index
+from bevdepth_core.nuscenes.table_files import Rows, TableFiles, token
+from bevdepth_core.training.command_line import manual_parser, parse
+from bevdepth_core.training.evaluate import EvaluationConfig, EvaluationData, detect
+
+REPLACED = ('category', 'attribute', 'instance', 'sample_annotation')
+"""Tables that are written; the others are copied."""
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PseudoLabelConfig:
+    """A run.
+
+    Attributes:
+        checkpoint: the teacher: weights, or the name of known ones.
+        data: what to label.
+        new_version: name of the new table folder.
+        min_score: boxes with a lower score are left out.
+        device: as in evaluation.
+        precision: of the image branch.
+    """
+
+    checkpoint: str
+    data: EvaluationData = field(default_factory=EvaluationData)
+    new_version: str = 'v1.0-pseudo'
+    min_score: float = 0.3
+    device: str = 'auto'
+    precision: Literal['fp32', 'fp16', 'bf16'] = 'fp32'
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    logging.basicConfig(format='%(message)s')
+    logging.getLogger('bevdepth_core').setLevel(logging.INFO)
+    parser = manual_parser('training/pseudo_label.py', __doc__ or '')
+    parser.add_class_arguments(PseudoLabelConfig)
+    try:
+        values = parser.instantiate(parse(parser, arguments))
+        print(write_pseudo_labels(PseudoLabelConfig(**vars(values))))
+    except (ValueError, OSError, ProcessRaisedException) as error:
+        sys.exit(f'pseudo_label: {error}')
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def write_pseudo_labels(config: PseudoLabelConfig) -> Path:
+    """Detect, write the tables, and return their folder.
+
+    Raises:
+        ValueError: the dataset or the checkpoint is invalid, the new tables exist, or no box
+            reaches ``min_score``.
+        OSError: a file cannot be read or written.
+    """
+    data = config.data
+    target = Path(data.root) / config.new_version
+    if target.exists():
+        raise ValueError(f'{target} exists: remove it, or choose another name with --new_version')
+    selection = Selection(
+        cameras=None if data.cameras is None else tuple(data.cameras), lidar=data.lidar
+    )
+    index = load_index(data.root, data.version, data.split, data.cache_dir, selection)
+    evaluation = EvaluationConfig(
+        config.checkpoint, data, device=config.device, precision=config.precision
+    )
+    results = detect(evaluation, index)
+    rows = pseudo_rows(results, config.min_score)
+    count = len(rows['sample_annotation'])
+    if not count:
+        raise ValueError(f'no box has a score of {config.min_score:g}: lower --min_score')
+    total = sum(map(len, results.values()))
+    _LOG.info('%d of %d boxes have a score of %g', count, total, config.min_score)
+    _write_tables(Path(data.root) / data.version, target, rows)
+    return target
+
+
+def pseudo_rows(results: Mapping[str, Sequence[dict]], min_score: float) -> Rows:
+    """Return the rows of the replaced tables.
+
+    Args:
+        results: entries of ``result_boxes`` per sample token.
+        min_score: boxes with a lower score are left out.
+    """
+    boxes = [
+        (token('pseudo', sample, number), box)
+        for sample, entries in results.items()
+        for number, box in enumerate(entries)
+        if box['detection_score'] >= min_score
+    ]
+    names = sorted({box['detection_name'] for _, box in boxes})
+    return {
+        'category': [
+            {'token': token('category', name), 'name': name, 'description': ''} for name in names
+        ],
+        'instance': [_instance(name, box) for name, box in boxes],
+        'sample_annotation': [_annotation(name, box) for name, box in boxes],
+    }
+
+
+def _instance(name: str, box: dict) -> dict:
+    return {
+        'token': name,
+        'category_token': token('category', box['detection_name']),
+        'nbr_annotations': 1,
+        'first_annotation_token': name,
+        'last_annotation_token': name,
+    }
+
+
+def _annotation(name: str, box: dict) -> dict:
+    return {
+        'token': name,
+        'sample_token': box['sample_token'],
+        'instance_token': name,
+        'visibility_token': '',
+        'attribute_tokens': [],
+        'translation': box['translation'],
+        'size': box['size'],
+        'rotation': box['rotation'],
+        'velocity': [*box['velocity'], 0.0],
+        'score': box['detection_score'],
+        'num_lidar_pts': UNKNOWN_POINTS,
+        'num_radar_pts': 0,
+        'prev': '',
+        'next': '',
+    }
+
+
+def _write_tables(source: Path, target: Path, rows: Rows) -> None:
+    """Write the folder of tables; it gets its name when it is complete."""
+    part = target.with_name(f'{target.name}.part')
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        with TableFiles(part) as tables:
+            tables.add(rows)
+        for name in (*(name for name in TABLES if name not in REPLACED), 'splits'):
+            if (source / f'{name}.json').is_file():
+                shutil.copyfile(source / f'{name}.json', part / f'{name}.json')
+        part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+if __name__ == '__main__':
+    main()

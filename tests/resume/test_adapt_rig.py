@@ -1,0 +1,20 @@
+"""The chain that docs/OWN_RIG.md documents, at the smallest scale."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from tests.reference import ROOT
+
+
+def test_every_step_of_the_adaptation_to_another_rig_works(tmp_path: Path) -> None:
+    environment = os.environ | {'OUT': str(tmp_path / 'out'), 'IMAGE_SIZE': '160x90'}
+    command = ['tools/adapt_rig.sh', 'c', '--quick']
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    table = (tmp_path / 'out/table.md').read_text()
+    assert [line.split()[1] for line in table.splitlines()[2:]] == [
+        'unchanged', 'depth_adapted', 'fine_tuned'
+    ]  # fmt: skip
