@@ -51,8 +51,8 @@ def report(text):
 
 
 def cuda_extensions():
-    """Return what BEVDEPTH_CUDA asks to be built: the CUDA module, allowed to fail under ``auto``,
-    or nothing.
+    """Return the extensions to build for BEVDEPTH_CUDA: the CUDA module, which may fail with
+    ``auto``, or none.
     """
     wish = os.environ.get('BEVDEPTH_CUDA') or 'auto'
     if wish not in ('auto', '1', '0'):
@@ -78,7 +78,9 @@ def local_architectures():
 
 
 def architectures():
-    """Return the generations to build for: those asked for, this machine's, or a portable set."""
+    """Return the GPU generations to build for: the given ones, those of this machine, or a default
+    set.
+    """
     asked = os.environ.get('BEVDEPTH_CUDA_ARCHS', '').split()
     return asked or local_architectures() or PORTABLE_ARCHS
 

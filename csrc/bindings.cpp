@@ -1,4 +1,5 @@
-// Python bindings of voxel_pooling.h, and the module of all bindings. Device pointers and streams travel as integers, so that the module serves any torch.
+// Python bindings of voxel_pooling.h, and the module of all bindings. Device pointers and streams are passed as integers, so that
+// the module works with any torch version.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -25,7 +26,7 @@ Geometry make_geometry(Address ego_from_frustum, Address frustum_u, Address frus
             {lower[0], lower[1], lower[2]},   {cell[0], cell[1], cell[2]}};
 }
 
-// Binds a structure that Python makes from its members, in their order.
+// Binds a structure that Python creates from its members in their order.
 template <class T, class Make>
 void bind(py::module_& module, const char* name, Make make) {
     py::class_<T>(module, name).def(py::init(make));

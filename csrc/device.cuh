@@ -9,10 +9,10 @@
 namespace bevdepth {
 namespace {
 
-// Throws std::runtime_error with `what` was tried unless it went well.
+// Throws std::runtime_error, whose message names the failed call `what`, unless the call succeeded.
 void check(cudaError_t status, const char* what) {
     if (status == cudaSuccess) return;
-    cudaGetLastError();  // forget it, or the next launch would report it again
+    cudaGetLastError();  // clears the error, which the next launch would report again otherwise
     throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
 }
 

@@ -1,4 +1,4 @@
-// How callers say where and on what type of numbers a kernel runs.
+// Device, stream and number type with which callers launch a kernel.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-"""For all tests."""
+"""Signals and ROS domains of all tests."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""What the modules of this tree import, read off their source."""
+"""Returns the imports of the modules of this tree from their source."""
 
 from __future__ import annotations
 

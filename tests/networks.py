@@ -1,4 +1,4 @@
-"""Networks that cost next to nothing."""
+"""Tiny networks for tests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TINY_WITH_BOXES = replace(
     depth_net=DepthNetConfig(mid_channels=8, context_channels=4, refinement=False),
     decode=DecodeConfig(candidates=20, boxes_per_task=3),
 )
-"""A still cheaper one for running nodes, of few boxes."""
+"""A still smaller one for running nodes, with few boxes."""
 
 
 def random_model(preset: str = 'small', refinement: bool = False, key_frames: int = 2) -> BEVDepth:

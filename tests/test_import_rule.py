@@ -1,4 +1,5 @@
-"""Who may import whom: one table, enforced on the source and printed in docs/ARCHITECTURE.md."""
+"""The allowed imports: one table that the source must follow and that docs/ARCHITECTURE.md
+contains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages name what the code has, and nothing that it does not have."""
+"""The documentation pages agree with the code."""
 
 from __future__ import annotations
 

@@ -2,14 +2,17 @@
 
 | state | meaning | entered when | left when |
 | --- | --- | --- | --- |
-| tentative | may be a false detection; not published | an unmatched detection scores `birth_score` | `min_hits` detections or one of `instant_score`: confirmed; `tentative_s` without a detection: ended |
-| confirmed | published with the pose of this frame | see above, or a coasting or kept track is matched | a frame has no detection for it: coasting |
-| coasting | published with its predicted pose | a confirmed track is not matched | matched: confirmed; `coast_s` without a detection: kept |
-| kept | predicted, not published | see above | matched: confirmed; `keep_s` without a detection: ended |
-| ended | forgotten; the id is never used again | see above; a backward stamp or a gap over `gap_s`; `reset` | - |
+| tentative | may be a false detection; not published | an unmatched detection scores `birth_score`
+| `min_hits` detections or one of `instant_score`: confirmed; `tentative_s` without a detection:
+ended | | confirmed | published with the pose of this frame | see above, or a coasting or kept
+track is matched | a frame has no detection for it: coasting | | coasting | published with its
+predicted pose | a confirmed track is not matched | matched: confirmed; `coast_s` without a
+detection: kept | | kept | predicted, not published | see above | matched: confirmed; `keep_s`
+without a detection: ended | | ended | deleted; the id is never used again | see above; a backward
+stamp or a gap over `gap_s`; `reset` | - |
 
 A track in any state ends by time alone, so no state depends on what it blocks.
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Intake:
         self._subscribers.clear()
 
     def reset(self) -> None:
-        """Forget images that wait for their set."""
+        """Drop images that wait for their set."""
         self._synchronizer.reset()
 
     def check(self, timeout_s: float) -> None:
@@ -204,7 +204,7 @@ class Intake:
     def _take_set(self, images: ImageSet) -> None:
         mean_ns = int(images.stamps_ns.mean())
         if mean_ns < self._last_set_ns:
-            sentence = 'image stamps went backwards: past frames are forgotten'
+            sentence = 'image stamps went backwards: past frames are dropped'
             self._node.get_logger().warning(sentence, throttle_duration_sec=LOG_PERIOD_S)
         self._last_set_ns = mean_ns
         self._on_set(images)

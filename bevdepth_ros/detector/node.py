@@ -286,7 +286,7 @@ class DetectorNode(LifecycleNode):
         self._monitor.clock_jumped()
         if self._pipeline is not None:
             self.get_logger().warning(
-                'the clock went back: waiting images and tf are forgotten',
+                'the clock went back: waiting images and tf are dropped',
                 throttle_duration_sec=LOG_PERIOD_S,
             )
             self._pipeline.clock_went_back(self.get_clock().now().nanoseconds)

@@ -114,6 +114,6 @@ class Pipeline:
             self._monitor.report(f'stale/{frame}', 'tf', WARN, sentence)
 
     def clock_went_back(self, now_ns: int) -> None:
-        """Forget waiting images, and transforms later than the present time ``now_ns``."""
+        """Drop waiting images, and transforms later than the present time ``now_ns``."""
         self._intake.reset()
         self._transforms.clock_went_back(now_ns)

@@ -189,7 +189,7 @@ class Worker:
         return Placement(frame_id, pose)
 
     def _detect(self, frame: Frame) -> Detections3D:
-        """Detect; if the device fails, free its memory, forget past frames and try once more."""
+        """Detect; if the device fails, free its memory, drop past frames and try once more."""
         try:
             return self._detector(frame)
         except Exception as error:
@@ -222,7 +222,7 @@ class Worker:
             self._monitor.solved('pose_jump')
             return
         self._detector.reset()
-        sentence = f'{jump.description}: past frames are forgotten; check the localization'
+        sentence = f'{jump.description}: past frames are dropped; check the localization'
         self._monitor.report('pose_jump', 'tf', WARN, sentence)
 
     def _report_cameras(self, images: ImageSet, built: BuiltFrame) -> None:

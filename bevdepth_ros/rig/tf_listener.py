@@ -28,11 +28,12 @@ MOST_PARENTS = 4
 FARTHEST_M = 1e9
 """Larger translations are invalid: they lose centimeters in float64 and overflow in float32."""
 MOST_FRAMES = 2000
-"""Further frames are rejected: tf2 stores a history of each and never frees a name."""
+"""Largest number of frames; further ones are rejected, because tf2 stores a history of each frame
+and never frees a name."""
 LONGEST_NAME, SHOWN_NAME = 255, 60
 """Longest valid name of a frame, and how much of a name a message shows, characters."""
 LONGEST_CHAIN = 20
-"""Most links between two frames that are checked for a dispute."""
+"""Largest number of links between two frames that are checked for conflicting publishers."""
 
 
 def matrix_from_transform(transform: TransformStamped) -> np.ndarray:
@@ -131,7 +132,7 @@ class CarefulListener(TransformListener):
             target: frame of the result.
             source: frame that is transformed.
             is_ego: the transform is the ego motion; when its time goes back, all transforms are
-                forgotten.
+                dropped.
         """
         frames = self.chain(target, source)
         self._needed.update(frames)
@@ -156,7 +157,7 @@ class CarefulListener(TransformListener):
         return sentences
 
     def forget_later_than(self, now_ns: int) -> None:
-        """Forget all moving transforms if one of them is later than ``now_ns``; keep static
+        """Drop all moving transforms if one of them is later than ``now_ns``; keep static
         ones.
         """
         if any(newest_ns > now_ns + BACKWARDS_NS for newest_ns in self._newest_ns.values()):
@@ -224,7 +225,9 @@ class CarefulListener(TransformListener):
                 return
             self._forget()
             self._left[child] = newest_ns, monotonic()
-            self._on_fault('tf_jump', f'tf of {child} went back in time: ego poses are forgotten')
+            self._on_fault(
+                'tf_jump', f'tf of {child} went back in time: old ego poses are dropped'
+            )
         elif self._came_back(child, at_ns):
             self._returned_at[child] = monotonic()
         self._old_since.pop(child, None)

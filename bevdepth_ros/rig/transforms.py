@@ -95,7 +95,7 @@ class Transforms:
         return {} if self._listener is None else self._listener.stale(timeout_s)
 
     def clock_went_back(self, now_ns: int) -> None:
-        """Forget moving transforms that are later than the present time; keep static ones.
+        """Drop moving transforms that are later than the present time; keep static ones.
 
         When a replay starts again, transforms may arrive before the clock goes back. They are not
         later than the present time and are kept.

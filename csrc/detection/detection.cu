@@ -12,9 +12,9 @@
 namespace bevdepth::detection {
 namespace {
 
-constexpr int kThreads = 128;         // of a block that makes pixels
+constexpr int kThreads = 128;         // threads of a block that computes pixels
 constexpr int kNmsThreads = 512;
-constexpr int kImagesPerLaunch = 16;  // sources travel as a kernel argument, of which there are 4 KiB
+constexpr int kImagesPerLaunch = 16;  // sources are passed as a kernel argument, which is limited to 4 KiB
 constexpr int kWeightBits = 22;       // Pillow's fixed point: 32 bits, less 8 of a pixel and 2 for sums above 1
 constexpr int kSharedBytes = 48 * 1024;
 

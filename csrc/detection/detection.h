@@ -1,4 +1,4 @@
-// What the detector needs around the network on CUDA: resized images and circle NMS.
+// CUDA operations before and after the network: image resizing and NMS.
 // bevdepth_core/ops/image_resize.py and circle_nms.py specify the numbers.
 //
 // As in voxel_pooling.h: device pointers, a device and a stream; nothing allocates, waits or reads device memory on the host.

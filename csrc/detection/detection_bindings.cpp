@@ -1,4 +1,4 @@
-// Python bindings of detection.h. Addresses and streams travel as integers, so that the module serves any torch.
+// Python bindings of detection.h. Addresses and streams are passed as integers, so that the module works with any torch version.
 #include "detection/detection_bindings.h"
 
 #include <pybind11/stl.h>

@@ -15,7 +15,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kTaps = 9;
-constexpr int kBytes = 16;  // of the channels that a thread moves at once where their number and addresses allow
+constexpr int kBytes = 16;  // bytes of channels that a thread moves at once if their number and addresses allow it
 
 template <class T, int V>
 struct alignas(sizeof(T) * V) Channels {

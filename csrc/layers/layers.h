@@ -1,4 +1,4 @@
-// Layers of the network in inference that PyTorch runs slowly, or not under graph capture.
+// Layers for inference that PyTorch runs slowly, or cannot capture in a CUDA graph.
 // bevdepth_core/ops/deformable.py and max_pool.py specify the numbers.
 //
 // As in voxel_pooling.h: device pointers; nothing allocates, waits or reads device memory on the host. T is Launch::dtype, float16,
@@ -14,7 +14,7 @@ struct Map {
 };
 
 // columns (groups, N * H * W, 9, C / groups) T: the map (N, H, W, C) T read bilinearly, zero outside, at the 3x3 neighbors of each
-// pixel moved by offsets (N, H, W, 18) T, which are y x of each neighbour, in pixels.
+// pixel moved by offsets (N, H, W, 18) T, which are y and x of each neighbor, in pixels.
 void deformable_columns(const Launch& launch, const Map& map, std::int32_t groups, const void* features, const void* offsets, void* columns);
 
 // pooled (N, (H + 1) / 2, (W + 1) / 2, C) T: the largest of each 3x3 window, stride 2, padding 1.

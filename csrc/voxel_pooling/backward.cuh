@@ -6,7 +6,7 @@
 namespace bevdepth {
 namespace {
 
-constexpr int kDepthColumns = 4, kDepthBins = 4, kDepthRounds = 4;  // of one block of gather_grad_depth
+constexpr int kDepthColumns = 4, kDepthBins = 4, kDepthRounds = 4;  // columns, bins and rounds of one block of gather_grad_depth
 constexpr int kContextBins = 32;     // depth bins that gather_grad_context looks up at a time
 
 // grad_depth[point] = features of its pixel . gradient of its cell.
@@ -23,7 +23,7 @@ __global__ void gather_grad_depth(Sizes sizes, Tiling tiling, GeometryCells cell
     const int first_bin = corner.bin + threadIdx.x / kPixels;
     const bool works = row < sizes.height && column < sizes.width;
     const T* sample_map = grad_map + corner.view / sizes.cameras * sizes.nx * sizes.ny * sizes.channels;
-    const T* gradient[kDepthRounds];  // of the cell of each point, or null
+    const T* gradient[kDepthRounds];  // gradient of the cell of each point, or null
     A product[kDepthRounds] = {};
 #pragma unroll
     for (int round = 0; round < kDepthRounds; ++round) {

@@ -1,4 +1,4 @@
-// How sums come out exact, and so the same in any order: their terms are bounded first, then rounded to a common quantum.
+// Exact sums, which are equal in any order: their terms are bounded first, then rounded to a common quantum.
 #pragma once
 
 #include "voxel_pooling/common.cuh"
@@ -65,7 +65,7 @@ public:
         }
     }
 
-    // No |term| is larger.
+    // Upper bound of |term|.
     __device__ double product() const { return static_cast<double>(__uint_as_float(largest_[0])) * __uint_as_float(largest_[1]); }
 
 private:
@@ -74,14 +74,14 @@ private:
     std::uint32_t largest_[2];
 };
 
-// Double sums of floats are exact once every term is a multiple of one small enough quantum.
+// Double sums of floats are exact if every term is a multiple of one quantum that is small enough.
 class Quantum {
 public:
     __device__ Quantum(const Sizes& sizes, const Bounds& bounds) {
         const double largest = bounds.product();
         const std::int64_t points = sizes.cameras * sizes.bins * sizes.height * sizes.width;
         const int exponent = largest > 0 ? ilogb(largest) + 1 + 64 - __clzll(points) : 0;  // no sum exceeds 2^exponent
-        shift_ = largest > 0 ? scalbn(1.5, exponent + 1) : 0;                               // its last bit is the quantum
+        shift_ = largest > 0 ? scalbn(1.5, exponent + 1) : 0;                               // the last bit of shift_ is the quantum
     }
 
     __device__ double round(float term) const { return __dsub_rn(__dadd_rn(term, shift_), shift_); }

@@ -1,4 +1,4 @@
-// Which cell a frustum point falls into.
+// Computes the cell of a frustum point.
 #pragma once
 
 #include "voxel_pooling/common.cuh"
@@ -7,7 +7,7 @@ namespace bevdepth {
 namespace {
 
 constexpr int kOutside = -1;         // cell of a point outside the grid
-constexpr float kIndexLimit = 2147483648.0f;  // quotients from here on are no int32
+constexpr float kIndexLimit = 2147483648.0f;  // larger quotients do not fit into int32
 constexpr float kSmallestCell = 0x1p-60f, kLargestCell = 0x1p60f;
 
 // The points of one image column at one depth bin.
@@ -47,7 +47,7 @@ struct GeometryColumn {
         }
     }
 
-    // Metres from the low corner.
+    // Meters from the low corner.
     __device__ float meters(float vd, int axis) const {
         const float rotated = __fadd_rn(__fadd_rn(across[axis], __fmul_rn(down[axis], vd)), along[axis]);
         return __fsub_rn(__fadd_rn(rotated, offset[axis]), cells.geometry.lower[axis]);
@@ -122,7 +122,7 @@ struct RunTile {
     __device__ void find(int i, const Sizes& sizes, const Cells& cells, const Place& place, int top) {
         const Column<Cells> column(sizes, cells, place);
         const int rows = min(kRows, static_cast<int>(sizes.height) - top);
-        int cell_of[kRows];  // found all at once: independent work hides latency
+        int cell_of[kRows];  // all cells are computed together: independent work hides latency
 #pragma unroll
         for (int row = 0; row < kRows; ++row) cell_of[row] = column.cell(sizes, top + min(row, rows - 1));
         Run open{kOutside, 0};

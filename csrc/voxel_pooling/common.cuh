@@ -1,4 +1,4 @@
-// What all kernels of voxel pooling share: types of numbers, groups of channels, kernels that start early.
+// Shared by all kernels of voxel pooling: number types, groups of channels, early launch of kernels.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -12,14 +12,14 @@ namespace {
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
-constexpr int kThreads = 256;        // of a block without a shape of its own
-constexpr int kRows = 16;            // rows that a thread walks down
+constexpr int kThreads = 256;        // threads of a block whose kernel sets no other number
+constexpr int kRows = 16;            // rows that a thread processes
 
 template <class T> struct AccumulatorOf { using type = float; };
 template <> struct AccumulatorOf<double> { using type = double; };
 template <class T> using Accumulator = typename AccumulatorOf<T>::type;
 
-// V neighboring channels, moved as one.
+// V neighboring channels that are loaded and stored together.
 template <class T, int V>
 struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Group {
     T value[V];

@@ -25,7 +25,7 @@ std::int64_t checked_product(std::initializer_list<std::int64_t> factors) {
     return product;
 }
 
-// Rejects what the kernels could not count: a size, a camera's points or the grid's cells beyond int32, an array beyond int64.
+// Rejects sizes that the kernels cannot count: a size, a camera's points or the grid's cells beyond int32, an array beyond int64.
 void check_sizes(const Sizes& s) {
     constexpr std::int64_t limit = std::numeric_limits<std::int32_t>::max();
     checked_product({s.batch, s.cameras, s.bins, s.height, s.width, std::max<std::int64_t>(s.channels, 3)});
@@ -57,7 +57,7 @@ int code_version(void (*kernel)(Parameters...)) {
     return attributes.ptxVersion;
 }
 
-// Launches the kernel, or nothing when there is no work.
+// Launches the kernel, unless there is no work.
 template <class... Parameters, class... Arguments>
 void run(const Launch& launch, Start start, void (*kernel)(Parameters...), std::int64_t blocks, dim3 others, dim3 threads,
          Arguments... arguments) {

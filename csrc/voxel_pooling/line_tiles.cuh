@@ -1,4 +1,4 @@
-// Depth and context of half types on their way to the tensor cores: read once, transposed so that rows lie side by side.
+// Loads depth and context of half types for the tensor cores: reads them once and transposes them, so that rows lie side by side.
 #pragma once
 
 #include <cstring>
@@ -8,9 +8,9 @@
 namespace bevdepth {
 namespace {
 
-constexpr int kTensorColumns = 4;  // of one block, one warp each
+constexpr int kTensorColumns = 4;  // columns of one block, one warp each
 constexpr int kTensorThreads = kTensorColumns * kWarp;
-constexpr int kLinePitch = 24;     // numbers from line to line: fragments are read without bank conflicts
+constexpr int kLinePitch = 24;     // distance of lines in numbers, with which fragments are read without bank conflicts
 
 // The numbers of two neighboring rows, packed into 32 bits.
 template <class T> struct RowPairOf;

@@ -7,12 +7,12 @@
 namespace bevdepth {
 namespace {
 
-constexpr int kRowStride = kRows + 4;  // in shared memory: keeps 16-byte accesses of neighboring columns in different banks
+constexpr int kRowStride = kRows + 4;  // in shared memory, with which 16-byte accesses of neighboring columns use different banks
 constexpr int kMaxGroups = 32;       // channel groups of one block
-constexpr int kSplatColumns = 8;     // of one block of splat
-template <class S, class A> constexpr int kSplatBins = kExact<S, A> ? 11 : 14;  // most of one block
-constexpr int kSplatBlocks = 2;      // of the largest size that a multiprocessor should hold: caps the registers at 128
-constexpr int kSplatWarps = 16;      // that a multiprocessor then holds
+constexpr int kSplatColumns = 8;     // columns of one block of splat
+template <class S, class A> constexpr int kSplatBins = kExact<S, A> ? 11 : 14;  // most bins of one block
+constexpr int kSplatBlocks = 2;      // blocks of the largest size per multiprocessor: limits a thread to 128 registers
+constexpr int kSplatWarps = 16;      // resulting warps per multiprocessor
 
 // Copies kRows numbers, 16 bytes at a time.
 template <class A>

@@ -1,4 +1,4 @@
-// Sums of cells: how they are added to, and what is done before and after.
+// Sums of cells: adding to them, clearing them before and rounding them afterwards.
 #pragma once
 
 #include <type_traits>
@@ -10,10 +10,10 @@ namespace bevdepth {
 namespace {
 
 constexpr int kTile = 32;            // side of the square that a block transposes in shared memory
-constexpr int kClearBytes = 64;      // that one thread clears
+constexpr int kClearBytes = 64;      // bytes that one thread clears
 constexpr int kMapRounds = 2;        // groups of channels that a thread of write_map rounds
 
-// How a group of channels is added to the sums of a cell, of type S. Terms of other threads arrive in any order: atomics.
+// Adds a group of channels to the sums of a cell, of type S, with atomics, because other threads add terms in any order.
 template <class S, class A, int V>
 struct Adder {
     __device__ Adder(const Sizes&, const Bounds&) {}
@@ -34,8 +34,8 @@ __device__ void Adder<float, float, 4>::add(float* target, const Group<float, 4>
 #endif
 }
 
-// How exact sums of a cell lie. There are no wider atomics of doubles, so of channels in groups of four the first ones lie side
-// by side, then the second ones, and so on: neighboring threads add to neighboring numbers.
+// Memory order of the exact sums of a cell. There are no wider atomics of doubles. Therefore the first channels of all groups of four
+// lie side by side, then the second channels, and so on: neighboring threads add to neighboring numbers.
 struct ExactOrder {
     int channels;
 
@@ -168,7 +168,7 @@ __global__ void write_map(unsigned count, unsigned groups, const S* sums, T* map
     for (int round = 0; round < kMapRounds; ++round) {
         const unsigned i = start + round * kThreads;
         if (i >= count) continue;
-        if constexpr (std::is_same_v<S, double>) {  // as Adder lays them
+        if constexpr (std::is_same_v<S, double>) {  // in the order in which Adder stores them
             const ExactOrder order{static_cast<int>(groups) * V};
             const S* first = sums + static_cast<std::int64_t>(i / groups) * order.channels + order.offset(i % groups * V);
             for (int k = 0; k < V; ++k) sum[round].value[k] = first[k * order.step()];

@@ -32,8 +32,8 @@
 namespace bevdepth {
 namespace {
 
-constexpr int kTensorBins = 16;      // that a warp takes at a time
-constexpr int kTensorBlocks = 4;     // that a multiprocessor should hold
+constexpr int kTensorBins = 16;      // bins that a warp processes at a time
+constexpr int kTensorBlocks = 4;     // blocks per multiprocessor
 constexpr int kTensorChannels = 80;  // most channels of one block
 constexpr int kTensorStep = 16;      // channels multiplied at a time
 constexpr int kNowhere = std::numeric_limits<int>::max();  // cell of a point that is left out or done

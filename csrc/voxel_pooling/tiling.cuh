@@ -1,4 +1,4 @@
-// How the points of all views are divided among blocks, and how depth and context are read.
+// Divides the points of all views among blocks, and reads depth and context.
 #pragma once
 
 #include "voxel_pooling/common.cuh"
@@ -6,11 +6,11 @@
 namespace bevdepth {
 namespace {
 
-// How the points of all views are divided: blocks of so many columns and bins, kRows rows each, columns first.
+// Division of the points of all views into blocks of some columns and bins and kRows rows, columns first.
 struct Tiling {
     unsigned columns, bins;                                 // in one block
     unsigned column_blocks, bin_blocks, row_blocks;
-    bool empty;  // no bins; bin_blocks is one, since it divides
+    bool empty;  // no bins; bin_blocks is then 1, because it is a divisor
 
     Tiling(const Sizes& sizes, unsigned columns, unsigned bins)
         : columns(columns), bins(bins), column_blocks((sizes.width + columns - 1) / columns),

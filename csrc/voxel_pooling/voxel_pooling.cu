@@ -1,4 +1,4 @@
-// The functions of voxel_pooling.h: which kernels run, in what order, on what.
+// The functions of voxel_pooling.h: selects and launches the kernels.
 #include "voxel_pooling/voxel_pooling.h"
 
 #include "voxel_pooling/backward.cuh"
@@ -22,7 +22,7 @@ GeometryCells geometry_cells(const Geometry& geometry) {
     return cells;
 }
 
-// How the channels of a map are divided: blocks of equal numbers of groups of V.
+// Division of the channels of a map into blocks with equal numbers of groups of V.
 struct Slices {
     unsigned groups, slices;  // in one block; blocks
 

@@ -1,11 +1,11 @@
 // Voxel pooling on CUDA. bevdepth_core/ops/voxel_pooling_reference.py specifies the numbers.
 //
-// Nothing here knows torch: callers pass device pointers, a device and a stream. No function allocates, waits or reads device
+// This code does not depend on torch: callers pass device pointers, a device and a stream. No function allocates, waits or reads device
 // memory on the host, so all can be captured in a CUDA graph. Each throws std::invalid_argument for sizes out of range and
 // std::runtime_error for a launch that CUDA rejects.
 //
 // Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells. T is the type of the features
-// (Launch::dtype). Arrays are contiguous unless said otherwise. "Row" and "column" always mean those of the feature map.
+// (Launch::dtype). Arrays are contiguous unless a comment says otherwise. "Row" and "column" always mean those of the feature map.
 // "Channels last" means that the C channels of a pixel or cell lie side by side, as in torch's memory format of that name.
 #pragma once
 
@@ -19,7 +19,7 @@ struct Sizes {
     std::int64_t batch, cameras, bins, channels, height, width, nx, ny;
 };
 
-// Where frustum points lie, always float: point = ego_from_frustum @ (u d, v d, d, 1).
+// Positions of frustum points, always float: point = ego_from_frustum @ (u d, v d, d, 1).
 struct Geometry {
     const float* ego_from_frustum;  // (B, N, 3, 4)
     const float* frustum_u;         // (W)
@@ -44,7 +44,7 @@ struct Context {
 
 constexpr int kSumBounds = 128;  // numbers of a workspace
 
-// Where the cells of a map are summed, to be rounded to T in the map.
+// Memory in which the cells of a map are summed before they are rounded to T in the map.
 // exact: cells (B, ny, nx, C) double, channels in the order of ExactOrder, with the same bits on every run; bounds
 //        (B, 2, kSumBounds) int32 is a workspace. Not for float64; depth must be contiguous.
 // else: cells (B, ny, nx, C) float, or null where T is float or double; then the map itself takes the sums. Terms are added in
@@ -55,7 +55,7 @@ struct Sums {
     std::uint32_t* bounds;
 };
 
-// voxel_index (B, N, D, H, W, 3), int32: x, y, z. Launch::dtype and the channels play no part.
+// voxel_index (B, N, D, H, W, 3), int32: x, y, z. Launch::dtype and the channels have no effect.
 void voxel_index(const Launch& launch, const Sizes& sizes, const Geometry& geometry, std::int32_t* voxel_index);
 
 // Whether voxel_pooling reads the context with channels last.

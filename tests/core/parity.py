@@ -1,4 +1,4 @@
-"""Every stage of the network beside the official code's numbers; ``python -m tests.core.parity``
+"""Compares every stage of the network with the official code; ``python -m tests.core.parity``
 prints the table."""
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TIGHT = 1e-5
 """Relative L2 where only rounding differs."""
 FLIPS = {'1key': 2e-3, '2key': 2e-3, '2key_da': 5e-3}
 """Relative L2 behind the voxel grid when indices are computed: a point or two fall into the
-neighbouring cell. Refined volumes have single points of great weight, so one such point moves more
+neighboring cell. Refined volumes have single points of great weight, so one such point moves more
 there."""
 BOXES = {'1key': (1e-3, 1e-4, 0), '2key': (1e-3, 1e-4, 0), '2key_da': (5e-2, 1e-2, 4)}
 """Center in meters, score, and boxes that may swap at the candidate limits, when indices are

@@ -11,7 +11,9 @@ from tests.packaging.shell import ROOT
 
 @pytest.fixture(scope='session')
 def clean_clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a clone of this tree holds: the files git knows or would add, nothing built."""
+    """Return a copy of this tree as a clone has it: tracked and new files, without build
+    output.
+    """
     listing = subprocess.run(
         ['git', 'ls-files', '-coz', '--exclude-standard'],
         cwd=ROOT,

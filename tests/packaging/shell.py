@@ -10,7 +10,7 @@ from bevdepth_ros.launching import domain_variables
 
 ROOT = Path(__file__).parents[2]
 ROS_MODE = (ROOT / '.venv/made_for').read_text().split()[0]
-"""What `make setup` found: the name of a sourced distribution, or pip."""
+"""ROS 2 of `make setup`: the name of the sourced distribution, or pip."""
 PIP_ONLY = ROS_MODE == 'pip'
 DISTRIBUTIONS = ['jazzy', 'humble'] if PIP_ONLY else [ROS_MODE]
 """ROS 2 distributions that this environment can run: both of the pip-only ones, or the sourced
@@ -25,8 +25,8 @@ SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 
 def fresh_environment(distribution: str) -> dict[str, str]:
-    """Return the variables of a new terminal in this process's domain, with the ROS 2 that was
-    sourced in it where there is one."""
+    """Return the environment of a new terminal in the ROS domain of this process, with the sourced
+    ROS 2, if any."""
     variables = {name: os.environ[name] for name in KEPT if name in os.environ}
     variables.setdefault('PATH', SYSTEM_PATH)
     return {

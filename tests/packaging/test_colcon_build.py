@@ -1,4 +1,4 @@
-"""``colcon build`` from a clean clone, and the ros2 command line on what it installs."""
+"""``colcon build`` from a clean clone, and the ros2 command line with the installed package."""
 
 from __future__ import annotations
 

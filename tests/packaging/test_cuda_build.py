@@ -1,4 +1,4 @@
-"""How setup.py builds the CUDA module, seen through a stand-in for nvcc."""
+"""The build of the CUDA module by setup.py, with a fake nvcc."""
 
 from __future__ import annotations
 

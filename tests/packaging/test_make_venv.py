@@ -1,4 +1,4 @@
-"""How set-up finds a Python and a ROS 2."""
+"""The set-up selects a Python and a ROS 2."""
 
 from __future__ import annotations
 

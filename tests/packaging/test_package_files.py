@@ -1,4 +1,4 @@
-"""package.xml and setup.py against the tree they describe."""
+"""package.xml and setup.py agree with the tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The locks against what they are made from and against what is installed."""
+"""The lock files agree with their inputs and with the installed packages."""
 
 from __future__ import annotations
 
