@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, PointCloud2
@@ -86,6 +87,21 @@ class SceneListener:
         if scene is not None:
             self._shown_ns = wanted_ns
         return scene
+
+    def call_at(self, rate_hz: float, work: Callable[[], None], purpose: str) -> None:
+        """Call ``work`` at this rate and log its exceptions, which would end the node."""
+
+        def tick() -> None:
+            try:
+                work()
+            except Exception as error:
+                self._node.get_logger().error(
+                    f'{purpose} failed: {type(error).__name__}: {error}',
+                    throttle_duration_sec=LOG_PERIOD_S,
+                )
+
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._node.create_timer(1 / rate_hz, tick, clock=clock)
 
     def _newest_ns(self) -> int | None:
         silent_s = time.monotonic() - self.store.detections_arrived

@@ -11,13 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
 from bevdepth_core.visualization import compose
 from bevdepth_ros.detections.messages import header
-from bevdepth_ros.rendering.listener import LOG_PERIOD_S, SceneListener, status_text
+from bevdepth_ros.rendering.listener import SceneListener, status_text
 from bevdepth_ros.rendering.node_process import declare, run
 from bevdepth_ros.rendering.scene import SHOWN_SCORE, Scene
 from bevdepth_ros.rig.color_conversion import image_message, jpeg_message
@@ -59,22 +58,16 @@ class Visualizer(Node):
         self._listener = SceneListener(self, round(PANEL_SHARE * self._width))
         self._raw = self.create_publisher(Image, '~/image', 2)
         self._compressed = self.create_publisher(CompressedImage, '~/image/compressed', 2)
-        self.create_timer(1 / rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._listener.call_at(rate, self._update, 'rendering')
 
-    def _tick(self) -> None:
-        try:
-            subscribed = [
-                publisher
-                for publisher in (self._raw, self._compressed)
-                if publisher.get_subscription_count()
-            ]
-            if subscribed and (scene := self._listener.take()) is not None:
-                self._publish(scene, subscribed)
-        except Exception as error:  # an exception in a callback would end the node
-            self.get_logger().error(
-                f'rendering failed: {type(error).__name__}: {error}',
-                throttle_duration_sec=LOG_PERIOD_S,
-            )
+    def _update(self) -> None:
+        subscribed = [
+            publisher
+            for publisher in (self._raw, self._compressed)
+            if publisher.get_subscription_count()
+        ]
+        if subscribed and (scene := self._listener.take()) is not None:
+            self._publish(scene, subscribed)
 
     def _publish(self, scene: Scene, publishers: list) -> None:
         image, stamp = self._rendered(scene), header(scene.stamp_ns, '')

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
-from bevdepth_ros.rendering.listener import LOG_PERIOD_S, SceneListener, status_text
+from bevdepth_ros.rendering.listener import SceneListener, status_text
 from bevdepth_ros.rendering.node_process import declare, run
 from bevdepth_ros.viewer.moments import PANEL_SIZE, MomentHistory, moment_of
 from bevdepth_ros.viewer.page import Page
@@ -57,7 +56,7 @@ class Viewer(Node):
         self._listener = SceneListener(self, PANEL_SIZE[0])
         self._history = MomentHistory(history_s)
         self.page = Page(host, port, history_s, self._listener.image_topics)
-        self.create_timer(1 / rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._listener.call_at(rate, self._update, 'the update of the page')
         self.get_logger().info(f'open {self.page.url} in a browser')
 
     def destroy_node(self) -> None:
@@ -65,17 +64,9 @@ class Viewer(Node):
         self.page.close()
         super().destroy_node()
 
-    def _tick(self) -> None:
-        try:
-            if self.page.watched:
-                self._show()
-        except Exception as error:  # an exception in a callback would end the node
-            self.get_logger().error(
-                f'the page was not updated: {type(error).__name__}: {error}',
-                throttle_duration_sec=LOG_PERIOD_S,
-            )
-
-    def _show(self) -> None:
+    def _update(self) -> None:
+        if not self.page.watched:
+            return
         scene = None if self.page.held else self._listener.take()
         if scene is not None:
             self._history.add(moment_of(scene, status_text(self._listener, scene)))

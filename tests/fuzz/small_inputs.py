@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-
-from PIL import Image
 
 from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
 from bevdepth_core.nuscenes.completeness import TABLES
+from tests.dataset_rows import fixed_rows, sensor_row, write_map, write_tables
 
 CALIBRATION = {
     'image_width': 160, 'image_height': 96, 'camera_name': 'front',
@@ -29,24 +27,7 @@ def make_tables(root: Path) -> dict[str, list | dict]:
     tables: dict[str, list | dict] = {name: [] for name in TABLES}
     tables['category'] = [{'token': 'car', 'name': 'vehicle.car', 'description': ''}]
     tables['attribute'] = [{'token': 'moving', 'name': 'vehicle.moving', 'description': ''}]
-    tables['visibility'] = [{'token': '4', 'level': 'v80-100', 'description': ''}]
-    tables['log'] = [
-        {
-            'token': 'log',
-            'logfile': 'made',
-            'vehicle': 'made',
-            'date_captured': '2018-07-18',
-            'location': 'made',
-        }
-    ]
-    tables['map'] = [
-        {
-            'token': 'map',
-            'log_tokens': ['log'],
-            'category': 'semantic_prior',
-            'filename': 'maps/made.png',
-        }
-    ]
+    tables.update(fixed_rows())
     tables['scene'] = [
         {'token': 'scene', 'name': 'scene-0001', 'log_token': 'log', 'nbr_samples': 2,
          'description': '', 'first_sample_token': 'sample0',
@@ -66,19 +47,14 @@ def make_tables(root: Path) -> dict[str, list | dict]:
     for frame in range(2):
         _add_frame(tables, root, frame)
     tables['splits'] = {'all': ['scene-0001']}
-    _write(root, tables)
+    write_map(root)
+    write_tables(root / 'v1.0-mini', tables)
     return tables
 
 
 def _add_sensor(tables: dict, channel: str) -> None:
     camera = channel != LIDAR
-    tables['sensor'].append(
-        {
-            'token': f'sensor-{channel}',
-            'channel': channel,
-            'modality': 'camera' if camera else 'lidar',
-        }
-    )
+    tables['sensor'].append(sensor_row(channel, camera))
     intrinsics = [[128.0, 0.0, 80.0], [0.0, 128.0, 48.0], [0.0, 0.0, 1.0]] if camera else []
     tables['calibrated_sensor'].append(
         {'token': f'calib-{channel}', 'sensor_token': f'sensor-{channel}', 'translation': [1.5,
@@ -121,11 +97,3 @@ def _add_frame(tables: dict, root: Path, frame: int) -> None:
         )  # fmt: skip
         (root / filename).parent.mkdir(parents=True, exist_ok=True)
         (root / filename).write_bytes(bytes(20))
-
-
-def _write(root: Path, tables: dict) -> None:
-    (root / 'maps').mkdir(parents=True)
-    (root / 'v1.0-mini').mkdir()
-    Image.new('L', (10, 10)).save(root / 'maps' / 'made.png')
-    for name, records in tables.items():
-        (root / 'v1.0-mini' / f'{name}.json').write_text(json.dumps(records))

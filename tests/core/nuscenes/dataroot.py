@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
 from bevdepth_core.nuscenes.completeness import TABLES
+from tests.dataset_rows import fixed_rows, sensor_row, write_map, write_tables
 from tests.reference import uniform
 from tests.sample import TOKENS, sample_infos, synthetic_sample
 
@@ -55,9 +55,7 @@ def make_dataroot(
 
 
 def _write_tables(folder: Path, tables: dict[str, list[dict]]) -> None:
-    folder.mkdir(parents=True)
-    for name, records in tables.items():
-        (folder / f'{name}.json').write_text(json.dumps(records))
+    write_tables(folder, tables)
     (folder / 'splits.json').write_text(
         json.dumps({SPLIT: [scene['name'] for scene in tables['scene']]})
     )
@@ -70,8 +68,7 @@ def _write_files(root: Path, infos: list[dict], sample: Path) -> None:
     for filename in {info['lidar_infos'][LIDAR]['filename'] for info in infos}:
         (root / filename).parent.mkdir(parents=True, exist_ok=True)
         np.pad(lidar_cloud(), ((0, 0), (0, 1))).tofile(root / filename)
-    (root / 'maps').mkdir()
-    Image.new('L', (10, 10)).save(root / 'maps' / 'made.png')
+    write_map(root)
 
 
 def _add_fixed_records(tables: dict, infos: list[dict]) -> None:
@@ -85,29 +82,9 @@ def _add_fixed_records(tables: dict, infos: list[dict]) -> None:
     tables['attribute'] = [
         {'token': name, 'name': name, 'description': ''} for name in ATTRIBUTES.values()
     ]
-    tables['visibility'] = [{'token': '4', 'level': 'v80-100', 'description': ''}]
-    tables['log'] = [
-        {
-            'token': 'log',
-            'logfile': 'made',
-            'vehicle': 'made',
-            'date_captured': '2018-07-18',
-            'location': 'made',
-        }
-    ]
-    tables['map'] = [
-        {
-            'token': 'map',
-            'log_tokens': ['log'],
-            'category': 'semantic_prior',
-            'filename': 'maps/made.png',
-        }
-    ]
+    tables.update(fixed_rows())
     for channel, record in _sensors(infos[-1]):
-        modality = 'camera' if channel in CAMERAS else 'lidar'
-        tables['sensor'].append(
-            {'token': f'sensor-{channel}', 'channel': channel, 'modality': modality}
-        )
+        tables['sensor'].append(sensor_row(channel, channel in CAMERAS))
         tables['calibrated_sensor'].append(
             record['calibrated_sensor']
             | {'token': f'calib-{channel}', 'sensor_token': f'sensor-{channel}'}
