@@ -12,6 +12,7 @@ from bevdepth_core.types import Boxes3D
 from bevdepth_core.visualization.colors import FAINT, GRID, PANEL, TEXT, TRUTH, class_color
 from bevdepth_core.visualization.drawing import (
     SHIFT,
+    TRACK_ID_PX,
     draw_arrow,
     draw_dashed,
     draw_lines,
@@ -36,6 +37,7 @@ def draw_bev(
     class_names: Sequence[str] = NUSCENES_CLASSES,
     ground_truth: tuple[Boxes3D, np.ndarray] | None = None,
     reach_m: float = 52.0,
+    track_ids: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return a bird's-eye view with forward upwards: boxes with heading, range rings, and velocity
     arrows whose length is the distance in one second.
@@ -47,6 +49,7 @@ def draw_bev(
         class_names: names behind the labels.
         ground_truth: boxes and labels, drawn as dashed outlines below the others.
         reach_m: meters from the ego vehicle to the nearer border.
+        track_ids: (n,) written beside the boxes; 0 and None are not written.
     """
     width, height = size
     scale = min(width, height) / 2 / reach_m
@@ -61,7 +64,10 @@ def draw_bev(
     )
     if ground_truth is not None:
         _draw_truth(canvas, ground_truth[0], scale)
-    for outline, nose, tip, speed, label in zip(*_bev_parts(boxes), labels, strict=True):
+    ids = np.zeros(len(boxes), int) if track_ids is None else track_ids
+    for outline, nose, tip, speed, label, track_id in zip(
+        *_bev_parts(boxes), labels, ids, strict=True
+    ):
         color = class_color(class_names[label])
         pixels = _bev_pixels(np.concatenate((outline, nose, tip)), size, scale)
         tint(canvas, pixels[:4], color)
@@ -69,6 +75,8 @@ def draw_bev(
         draw_lines(canvas, pixels[None, 4:6], color, 2)
         if speed > SHORTEST_ARROW_MPS:
             draw_arrow(canvas, pixels[4], pixels[6], TEXT)
+        if track_id:
+            draw_text(canvas, f'#{track_id}', pixels[:4].max(axis=0) + 1, TRACK_ID_PX)
     return canvas
 
 

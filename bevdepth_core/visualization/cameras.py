@@ -10,7 +10,13 @@ from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.geometry import invert_rigid
 from bevdepth_core.types import Boxes3D, Frame
 from bevdepth_core.visualization.colors import TRUTH, class_color
-from bevdepth_core.visualization.drawing import draw_dashed, draw_lines, tint
+from bevdepth_core.visualization.drawing import (
+    TRACK_ID_PX,
+    draw_dashed,
+    draw_lines,
+    draw_text,
+    tint,
+)
 
 BOX_EDGES = np.array(
     (
@@ -46,6 +52,7 @@ def draw_boxes_on_image(
     class_names: Sequence[str] = NUSCENES_CLASSES,
     ground_truth: bool = False,
     thickness: int = 2,
+    track_ids: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return ``image`` with boxes: edges in the class color and a tinted front face. Far boxes are
     drawn first.
@@ -59,6 +66,7 @@ def draw_boxes_on_image(
         class_names: names behind the labels.
         ground_truth: draw thin dashed white lines instead; a small box becomes a rectangle.
         thickness: line width, pixels.
+        track_ids: (n,) written above boxes that are not small; 0 and None are not written.
     """
     canvas = image.copy()
     corners = boxes.corners() @ camera_from_ego[:3, :3].T + camera_from_ego[:3, 3]
@@ -74,6 +82,11 @@ def draw_boxes_on_image(
         if corners[index, :4, 2].min() > _NEAR:
             tint(canvas, _project(corners[index, :4], intrinsics), color)
         draw_lines(canvas, segments, color, 1 if small else thickness)
+        if track_ids is not None and track_ids[index] and len(segments) and not small:
+            above = segments.min(axis=(0, 1)) - (0, TRACK_ID_PX + 4)
+            draw_text(
+                canvas, f'#{track_ids[index]}', np.maximum(above, 0), TRACK_ID_PX, shadow=True
+            )
     return canvas
 
 

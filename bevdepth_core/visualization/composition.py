@@ -129,7 +129,13 @@ def camera_panel(
     if detections is not None:
         boxes, names = moved(detections.boxes, delay_s), detections.class_names
         panel = draw_boxes_on_image(
-            panel, boxes, detections.labels, intrinsics, camera_from_ego, class_names=names
+            panel,
+            boxes,
+            detections.labels,
+            intrinsics,
+            camera_from_ego,
+            class_names=names,
+            track_ids=detections.track_ids,
         )
     draw_text(panel, frame.rig.names[index], (8, 6), max(12, size[0] // 32), TEXT, shadow=True)
     return panel
@@ -146,6 +152,7 @@ def _bev_panel(
         detections.labels,
         class_names=detections.class_names,
         ground_truth=ground_truth,
+        track_ids=detections.track_ids,
     )
 
 

@@ -15,6 +15,8 @@ from bevdepth_core.visualization.colors import TEXT
 
 Color = tuple[int, int, int]
 
+TRACK_ID_PX = 11
+"""Font size of track ids, pixels."""
 SHIFT = 3
 """Fractional bits of OpenCV's fixed-point coordinates."""
 _DASH_PX, _DASH_GAP_PX = 5, 4

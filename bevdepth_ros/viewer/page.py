@@ -74,6 +74,7 @@ class Page:
         )
         self._drawn: tuple | None = None
         self._panels: dict[str, viser.ImageHandle] = {}
+        self._track_ids: list[viser.LabelHandle] = []
         self._add_surroundings()
         self._add_controls(history_s, _waiting(image_topics))
 
@@ -203,6 +204,7 @@ class Page:
         for name in set(NUSCENES_CLASSES) | set(names):
             chosen = np.array([each == name for each in names], bool)
             self._show_faces(name, found.boxes[chosen] if found is not None else None)
+        self._show_track_ids(found)
         if found is None or not names:
             return
         corners = found.boxes.corners()
@@ -216,6 +218,24 @@ class Page:
             self._arrows.points = _arrows(found.boxes[moving])
             self._arrows.colors = colors[moving]
             self._arrows.visible = True
+
+    def _show_track_ids(self, found: Detections3D | None) -> None:
+        """Write the id of its track above every tracked box."""
+        for label in self._track_ids:
+            label.remove()
+        self._track_ids.clear()
+        if found is None or found.track_ids is None:
+            return
+        for row in np.nonzero(found.track_ids)[0].tolist():
+            x, y, z = found.boxes.center[row].tolist()
+            self._track_ids.append(
+                self._server.scene.add_label(
+                    f'/detections/track_ids/{row}',
+                    f'#{found.track_ids[row]}',
+                    position=(x, y, z + float(found.boxes.size[row, 2]) / 2 + 0.3),
+                    font_screen_scale=0.6,
+                )
+            )
 
     def _show_faces(self, name: str, boxes: Boxes3D | None) -> None:
         path = f'/detections/faces/{name}'

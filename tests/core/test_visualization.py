@@ -86,6 +86,31 @@ def test_the_front_face_is_tinted_and_the_rear_is_not() -> None:
     np.testing.assert_array_equal(away[inside_nearest_face_only], GREY[inside_nearest_face_only])
 
 
+def test_the_track_of_a_box_is_written_above_it_unless_it_has_none_or_the_box_is_small() -> None:
+    near, far = boxes((10, 0, 0, 2, 3, 2, 0, 0, 0)), boxes((60, 0, 0, 2, 3, 2, 0, 0, 0))
+    written = drawn_at(draw(near), draw(near, track_ids=np.array([12])))
+    (left, top), (right, bottom) = written.min(axis=0), written.max(axis=0)
+    assert 145 < left < right < 190
+    assert 45 < top < bottom < 68
+    np.testing.assert_array_equal(draw(near, track_ids=np.array([0])), draw(near))
+    np.testing.assert_array_equal(draw(far, track_ids=np.array([12])), draw(far))
+
+
+def test_the_track_of_a_box_is_written_beside_it_in_the_top_view() -> None:
+    found, size = boxes((20, 10, 0, 4, 2, 1, 0, 0, 0)), (300, 300)
+
+    def view(track_id: int) -> np.ndarray:
+        return draw_bev(
+            size, found, np.zeros(1, int), reach_m=50.0, track_ids=np.array([track_id])
+        )
+
+    written = drawn_at(view(0), view(12))
+    # The center is 60 px above and 30 px left of the middle, the box 6 px wide and 12 px high.
+    assert (written.min(axis=0) > (121, 94)).all()
+    assert (written.max(axis=0) < (155, 118)).all()
+    np.testing.assert_array_equal(view(0), draw_bev(size, found, np.zeros(1, int), reach_m=50.0))
+
+
 def test_a_box_behind_the_camera_is_not_drawn() -> None:
     np.testing.assert_array_equal(draw(boxes((-10, 0, 0, 2, 3, 2, 0, 0, 0))), GREY)
 

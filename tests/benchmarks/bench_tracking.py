@@ -1,0 +1,109 @@
+r"""Our tracker beside two published ones on the same detections, and its time.
+
+    python training/evaluate.py --checkpoint small --data.root data/tracking \
+        --data.version v1.0-synthetic --data.split synthetic_val --output out/tracking
+    python -m tests.benchmarks.bench_tracking --results out/tracking/results.json \
+        --root data/tracking --version v1.0-synthetic --split synthetic_val
+    python -m tests.benchmarks.bench_tracking --times
+
+The scores are those of the devkit's TrackingEval. Times are of one thread, medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from bevdepth_core.config import NUSCENES_CLASSES
+from bevdepth_core.nuscenes.evaluation import write_results
+from bevdepth_core.nuscenes.index import load_index
+from bevdepth_core.nuscenes.tracking_evaluation import (
+    SCORES,
+    Follow,
+    evaluate_tracking,
+    track_results,
+)
+from bevdepth_core.tracking import Tracker
+from bevdepth_core.types import Boxes3D, Detections3D
+from tests.benchmarks.tracking_baselines import CenterPointTracker, ConstantVelocityTracker
+
+TRACKERS: dict[str, Callable[[], Follow]] = {
+    'ours': lambda: Tracker().update,
+    'CenterPoint, greedy': lambda: CenterPointTracker().update,
+    'AB3DMOT, constant velocity': lambda: ConstantVelocityTracker().update,
+}
+COUNTS = (50, 200, 500)
+FRAMES = 40
+PERIOD_NS = 83_000_000
+
+
+def compare(options: argparse.Namespace) -> str:
+    """Return a Markdown table with the scores of the trackers."""
+    index = load_index(options.root, options.version, options.split, options.cache_dir)
+    results = json.loads(options.results.read_text())['results']
+    lines = [f'| tracker | {" | ".join(SCORES.values())} |', '| --- |' + ' ---: |' * len(SCORES)]
+    for name in options.only or TRACKERS:
+        folder = options.output / name.split(',')[0].lower()
+        path = folder / 'results.json'
+        write_results(track_results(results, index, TRACKERS[name]), path)
+        summary = evaluate_tracking(path, options.root, options.version, options.split, folder)
+        values = [summary[key] for key in SCORES]
+        lines.append(f'| {name} | {" | ".join(f"{value:.3f}" for value in values)} |')
+        print(lines[-1], flush=True)
+    return '\n'.join(lines)
+
+
+def moving_objects(count: int, frame: int) -> Detections3D:
+    """Return detections of ``count`` cars and pedestrians that move through a square."""
+    random = np.random.default_rng(count)
+    start, velocity = random.uniform(-50, 50, (count, 2)), random.uniform(-5, 5, (count, 2))
+    noise = np.random.default_rng(frame).normal(0, 0.2, (count, 2))
+    center = np.column_stack((start + velocity * frame * PERIOD_NS * 1e-9 + noise, np.ones(count)))
+    labels = np.where(random.random(count) < 0.5, 0, NUSCENES_CLASSES.index('pedestrian'))
+    boxes = Boxes3D(center, np.ones((count, 3)), np.zeros(count), velocity)
+    stamp_ns = frame * PERIOD_NS
+    scores = np.sort(random.uniform(0.1, 0.9, count))[::-1]
+    return Detections3D(boxes, scores, labels, NUSCENES_CLASSES, stamp_ns, stamp_ns)
+
+
+def times() -> str:
+    """Return a Markdown table with the median time of an update."""
+    lines = ['| boxes | ms per update |', '| ---: | ---: |']
+    for count in COUNTS:
+        frames = [moving_objects(count, frame) for frame in range(FRAMES)]
+        tracker, seconds = Tracker(), []
+        for detections in frames:
+            began = time.process_time()
+            tracker.update(detections, np.eye(4))
+            seconds.append(time.process_time() - began)
+        lines.append(f'| {count} | {statistics.median(seconds[5:]) * 1e3:.2f} |')
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Compare trackers, or measure the time of ours.')
+    parser.add_argument('--times', action='store_true')
+    parser.add_argument('--results', type=Path, help='results.json of training/evaluate.py')
+    parser.add_argument('--root', type=Path)
+    parser.add_argument('--version', default='v1.0-trainval')
+    parser.add_argument('--split', default='val')
+    parser.add_argument('--cache-dir', type=Path)
+    parser.add_argument('--output', type=Path, default=Path('out/bench_tracking'))
+    parser.add_argument('--only', nargs='*', choices=TRACKERS, help='default: all')
+    options = parser.parse_args()
+    if options.times:
+        print(times())
+    elif options.results and options.root:
+        print(compare(options))
+    else:
+        parser.error('give --times, or --results and --root')
+
+
+if __name__ == '__main__':
+    main()
