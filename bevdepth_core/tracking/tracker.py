@@ -113,7 +113,7 @@ class Tracker:
         moved = points @ new_world_from_world.T
         tracks.mean = np.column_stack((moved[:, :2], tracks.mean[:, VELOCITY] @ turn.T))
         both = np.kron(np.eye(2), turn)
-        tracks.covariance = both @ tracks.covariance @ both.T
+        tracks.covariance = kalman.transformed(tracks.covariance, both)
         tracks.z = moved[:, 2]
         tracks.yaw = _wrapped(tracks.yaw + _yaw_of(new_world_from_world))
 
@@ -295,9 +295,9 @@ class Tracker:
             _wrapped(tracks.yaw - _yaw_of(world_from_ego)),
             (velocity @ turn)[:, :2],
         )
-        flat = turn[:2, :2]
+        flat = turn[:2, :2].T
         pose = np.zeros((len(tracks.id), 4, 4))
-        pose[:, :2, :2] = flat.T @ tracks.covariance[:, POSITION, POSITION] @ flat
+        pose[:, :2, :2] = kalman.transformed(tracks.covariance[:, POSITION, POSITION], flat)
         pose[:, 2, 2], pose[:, 3, 3] = tracks.z_variance, tracks.yaw_variance
         return Tracks3D(
             boxes=boxes,
@@ -305,7 +305,7 @@ class Tracker:
             scores=tracks.score.astype(np.float32),
             labels=tracks.label,
             pose_covariance=pose,
-            velocity_covariance=flat.T @ tracks.covariance[:, VELOCITY, VELOCITY] @ flat,
+            velocity_covariance=kalman.transformed(tracks.covariance[:, VELOCITY, VELOCITY], flat),
             age_s=(self._stamp_ns - tracks.born_ns) * 1e-9,
             coasted_s=self._coasted_ns(tracks) * 1e-9,
             detections=tracks.detection,
@@ -332,9 +332,9 @@ def _in_world(
     is_measured = detections.past_stamp_ns is not None
     return _Measured(
         position=center[:, :2],
-        position_covariance=flat @ covariance.pose[:, :2, :2] @ flat.T,
+        position_covariance=kalman.transformed(covariance.pose[:, :2, :2], flat),
         velocity=boxes.velocity.astype(np.float64) @ flat.T if is_measured else None,
-        velocity_covariance=flat @ covariance.velocity @ flat.T,
+        velocity_covariance=kalman.transformed(covariance.velocity, flat),
         z=center[:, 2],
         z_variance=covariance.pose[:, 2, 2],
         size=boxes.size.astype(np.float64),

@@ -9,8 +9,8 @@ from bevdepth_core.types import Boxes3D, Detections3D
 
 SECOND_NS = 1_000_000_000
 START_NS = 1_700_000_000 * SECOND_NS
-CAR, BARRIER, PEDESTRIAN = (
-    NUSCENES_CLASSES.index(name) for name in ('car', 'barrier', 'pedestrian')
+CAR, TRUCK, BARRIER, PEDESTRIAN = (
+    NUSCENES_CLASSES.index(name) for name in ('car', 'truck', 'barrier', 'pedestrian')
 )
 
 
