@@ -29,4 +29,6 @@ RUN source "/opt/ros/$ROS_DISTRO/setup.bash" \
     && source env.sh \
     && colcon build
 ENTRYPOINT ["/bin/bash", "-c", "source /opt/ros/$ROS_DISTRO/setup.bash && source env.sh && source install/local_setup.bash && exec \"$@\"", "--"]
+# As process 1, ros2 launch would ignore the SIGTERM of `docker stop`.
+STOPSIGNAL SIGINT
 CMD ["ros2", "launch", "bevdepth_ros", "detect.launch.py"]

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from bevdepth_ros.bring_up.arguments import PACKAGE, Arguments
 from bevdepth_ros.bring_up.scope import DETECTOR, VIEWER, VISUALIZER, ResolvedDetector
 from bevdepth_ros.bring_up.views import RvizCamera
+
+END_WITH_LAUNCH = 'setpriv --pdeathsig TERM' if shutil.which('setpriv') else ''
+"""Command of util-linux before each command: the kernel ends the process when launch dies."""
+
+
+def _program(package: str, executable: str) -> dict[str, Any]:
+    """Return the arguments of ``Node`` that start a program of a package.
+
+    ``ros2 launch`` ends its processes on SIGINT only; SIGTERM and SIGKILL end it alone.
+    """
+    prefix = LaunchConfiguration('launch-prefix', default=END_WITH_LAUNCH)
+    return {
+        'package': package,
+        'executable': executable,
+        'exec_name': executable,  # the name in the log, otherwise the first word of the prefix
+        'prefix': prefix,
+        'output': 'screen',
+    }
 
 
 def _text(value: str) -> ParameterValue:
@@ -34,11 +54,9 @@ def detector_node(arguments: Arguments) -> LifecycleNode:
     """Return the detector, which stays unconfigured until it is brought up."""
     overrides = {name: _text(value) for name, value in arguments.overrides.items()}
     return LifecycleNode(
-        package=PACKAGE,
-        executable='detector',
+        **_program(PACKAGE, 'detector'),
         name=DETECTOR,
         namespace=arguments.namespace,
-        output='screen',
         parameters=_parameters(arguments, overrides),
     )
 
@@ -63,18 +81,14 @@ def player_node(arguments: Arguments) -> Node:
         for word in (option, str(value))
     ]
     words += [flag for flag, is_set in flags.items() if is_set]
-    return Node(
-        package=PACKAGE, executable='player', output='screen', arguments=[arguments.bag, *words]
-    )
+    return Node(**_program(PACKAGE, 'player'), arguments=[arguments.bag, *words])
 
 
 def recorder_node(arguments: Arguments, detector: ResolvedDetector) -> Node:
     """Return the recorder of the outputs of ``detector``."""
     return Node(
-        package=PACKAGE,
-        executable='recorder',
+        **_program(PACKAGE, 'recorder'),
         namespace=arguments.namespace,
-        output='screen',
         arguments=['--out', arguments.record, '--detector', detector.name],
         parameters=_parameters(arguments, {})[-1:] if _time_source(arguments) else None,
         remappings=detector.remappings_for_others(),
@@ -105,11 +119,9 @@ def _view_node(
     """
     first = [detector.given] if detector.given else []
     return Node(
-        package=PACKAGE,
-        executable=executable,
+        **_program(PACKAGE, executable),
         name=name,
         namespace=arguments.namespace,
-        output='screen',
         parameters=[*first, *_parameters(arguments, own)],
         remappings=detector.remappings_for_others(),
     )
@@ -118,8 +130,7 @@ def _view_node(
 def rviz_node(arguments: Arguments, config: str) -> Node:
     """Return RViz with the configuration file ``config``."""
     return Node(
-        package='rviz2',
-        executable='rviz2',
+        **_program('rviz2', 'rviz2'),
         arguments=['-d', config],
         parameters=[_time_source(arguments)] if _time_source(arguments) else None,
     )
@@ -130,8 +141,7 @@ def republisher_node(camera: RvizCamera) -> Node:
     source = 'in' if camera.transport == 'raw' else f'in/{camera.transport}'
     name = ''.join(one if one.isalnum() and one.isascii() else '_' for one in camera.source.name)
     return Node(
-        package='image_transport',
-        executable='republish',
+        **_program('image_transport', 'republish'),
         name=f'republish_{name}',
         arguments=[camera.transport, 'raw'],
         parameters=[{'in_transport': camera.transport, 'out_transport': 'raw'}],

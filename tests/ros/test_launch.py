@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 
@@ -17,7 +16,14 @@ from bevdepth_ros.bags.reader import Bag
 from bevdepth_ros.demo import Snapshot, render_drive, write_bag
 from tests.reference import ROOT
 from tests.ros.graph import PATIENCE_S, Graph, wait_until
-from tests.ros.launches import DISTRIBUTIONS, IS_PIP_ONLY, assert_group_ends, launch, run
+from tests.ros.launches import (
+    DISTRIBUTIONS,
+    IS_PIP_ONLY,
+    assert_group_ends,
+    launch,
+    read_until,
+    run,
+)
 
 PARTICIPANT_LEASE_S = 20.0
 """Time for which DDS still lists a killed process, seconds."""
@@ -172,20 +178,17 @@ def test_invalid_arguments_end_the_launch_with_one_message_before_a_process_star
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_without_autostart_a_live_launch_stays_unconfigured_and_ends_on_a_signal(
+def test_every_process_of_a_live_launch_ends_on_a_signal_to_the_launch_alone(
     domain_id: int, number: int
 ):
-    """The signal goes to the whole group, as terminals and systemd send it: launch alone leaves
-    its children on SIGTERM."""
+    """Without autostart, the launch waits until then."""
     process = launch(DISTRIBUTIONS[0], 'autostart:=false', 'namespace:=robot')
-    log: list[str] = []
-    while not any('is unconfigured' in line for line in log):
-        log.append(process.stdout.readline())
-        assert log[-1], ''.join(log)
-    os.killpg(process.pid, number)
-    log.append(process.communicate(timeout=PATIENCE_S)[0])
-    assert 'is inactive' not in ''.join(log)
-    assert 'Traceback' not in ''.join(log)
+    log = read_until(process, 'is unconfigured')
+    process.send_signal(number)
+    log += process.communicate(timeout=PATIENCE_S)[0]
+    assert 'is inactive' not in log
+    assert 'Traceback' not in log
+    assert '[detector-1]' in log
     assert_group_ends(process.pid)
 
 
