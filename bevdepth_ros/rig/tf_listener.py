@@ -72,6 +72,7 @@ class CarefulListener(TransformListener):
         self._static_parents: dict[str, str] = {}
         self._left: dict[str, tuple[int, float]] = {}
         self._returned_at: dict[str, float] = {}
+        self._clock, self._received_ns = node.get_clock(), dict[str, int]()
         self._needed: set[str] = set()
         self._ego: set[str] = set()
         self._old_since: dict[str, float] = {}
@@ -148,13 +149,21 @@ class CarefulListener(TransformListener):
             if not parents:
                 continue
             parent = max(parents, key=lambda name: parents[name])
-            silence_s = monotonic() - parents[parent]
+            silence_s = self._silence_s(frame, parents[parent])
             if silence_s > timeout_s:
                 sentences[frame] = (
                     f'the transform {parent} <- {frame} has not arrived for {silence_s:.1f} s; '
                     'its last value is used where no newer one is needed; check its publisher'
                 )
         return sentences
+
+    def _silence_s(self, frame: str, received_at: float) -> float:
+        """Return the time without a transform of ``frame``, by the clock of the node if it is
+        shorter there: in a slow replay, transforms come seldom.
+        """
+        wall_s = monotonic() - received_at
+        ros_s = (self._clock.now().nanoseconds - self._received_ns[frame]) * 1e-9
+        return min(wall_s, ros_s) if ros_s >= 0 else wall_s
 
     def forget_later_than(self, now_ns: int) -> None:
         """Drop all moving transforms if one of them is later than ``now_ns``; keep static
@@ -270,6 +279,7 @@ class CarefulListener(TransformListener):
         if child not in self._parents:
             self.mounts_version += 1
         parents = self._parents.setdefault(child, {})
+        self._received_ns[child] = self._clock.now().nanoseconds
         parents[parent] = monotonic()
         if len(parents) > MOST_PARENTS:
             del parents[min(parents, key=lambda name: parents[name])]

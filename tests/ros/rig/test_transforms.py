@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import TransformStamped
 from nav_msgs.msg import Odometry
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
+from rosgraph_msgs.msg import Clock
 from tf2_msgs.msg import TFMessage
 
 from bevdepth_ros.rig import tf_listener
@@ -243,6 +245,27 @@ def test_a_moving_mount_that_stops_is_reported_by_name(tf: Tf):
     assert tf.transforms.stale(60.0) == {}
     assert list(tf.transforms.stale(0.0)) == ['CAM_FRONT']
     assert 'base_link <- CAM_FRONT has not arrived for' in tf.transforms.stale(0.0)['CAM_FRONT']
+
+
+def test_silence_is_measured_by_the_clock_of_a_slow_replay(graph: Graph, tf: Tf):
+    publisher = graph.node.create_publisher(Clock, '/clock', 10)
+    graph.node.set_parameters([Parameter('use_sim_time', value=True)])
+
+    def set_clock(seconds: int) -> None:
+        message = Clock(clock=Time(seconds=seconds).to_msg())
+
+        def is_set() -> bool:
+            publisher.publish(message)
+            return graph.node.get_clock().now().nanoseconds == seconds * 10**9
+
+        wait_until(is_set, 'the clock')
+
+    set_clock(1000)
+    tf.send('base_link', 'CAM_FRONT', START_NS, 1.0)
+    tf.transforms.latest('base_link', 'CAM_FRONT')
+    assert tf.transforms.stale(0.0) == {}
+    set_clock(1001)
+    assert list(tf.transforms.stale(0.0)) == ['CAM_FRONT']
 
 
 def test_static_and_unused_frames_are_never_stale(tf: Tf):
