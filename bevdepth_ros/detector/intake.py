@@ -36,17 +36,28 @@ GRAPH_CHECKS = 4
 
 
 class GuardedSubscriber(Subscriber):
-    """Catches exceptions of callbacks, which would end the executor."""
+    """Catches exceptions of callbacks, which would end the executor.
 
-    def __init__(self, on_error: Callable[[Exception], None], *args: Any, **kwargs: Any) -> None:
-        self._on_error = on_error
+    ``on_error`` receives the exception of each message that fails, and None for the first message
+    after it that does not.
+    """
+
+    def __init__(
+        self, on_error: Callable[[Exception | None], None], *args: Any, **kwargs: Any
+    ) -> None:
+        self._on_error, self._has_failed = on_error, False
         super().__init__(*args, **kwargs)
 
     def callback(self, msg: Any) -> None:
         try:
             super().callback(msg)
         except Exception as error:
+            self._has_failed = True
             self._on_error(error)
+        else:
+            if self._has_failed:
+                self._has_failed = False
+                self._on_error(None)
 
 
 class Intake:
@@ -308,12 +319,16 @@ class Intake:
                 else:
                     self._monitor.solved(key)
 
-    def _report_failure(self, message_type: str, topic: str, error: Exception) -> None:
+    def _report_failure(self, message_type: str, topic: str, error: Exception | None) -> None:
+        """Report the failure of a message; None: a later message was processed."""
+        if error is None:
+            self._monitor.solved(f'message/{topic}')
+            return
         sentence = (
             f'a {message_type} message on {topic} could not be processed: '
             f'{type(error).__name__}: {error}'
         )
-        self._monitor.report('message', 'sets', ERROR, sentence)
+        self._monitor.report(f'message/{topic}', 'sets', ERROR, sentence)
 
     def _report_qos(self, source: CameraSource) -> None:
         sentence = (
