@@ -20,16 +20,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from bevdepth_core.checkpoint import load_checkpoint, save_checkpoint
 from bevdepth_core.files import write_atomically
 from bevdepth_core.http_file import CHUNK_BYTES, DownloadError, fetch
 from bevdepth_core.weights import OFFICIAL, SUFFIX, OfficialWeights, cache_folder, shipped_names
 
 LICENSE = (
-    'MIT (BEVDepth), that of the repository (BEVStereo); trained on nuScenes, whose terms allow '
-    'non-commercial use only'
+    'the repositories have a license (BEVDepth: MIT), but name none for the weights (not '
+    'verified), which were trained on nuScenes: its non-commercial terms apply'
 )
 RECORDS = 'records.json'
 
@@ -88,6 +85,8 @@ def verify(name: str, folder: Path) -> None:
     expected = _records(folder).get(name, {}).get('safetensors_sha256')
     if expected != _sha256(target):
         raise DownloadError(f'{target} differs from its record: delete it and download it again')
+    from bevdepth_core.checkpoint import load_checkpoint  # imports torch, which takes seconds
+
     load_checkpoint(target)
 
 
@@ -108,6 +107,10 @@ def _recorded(name: str, folder: Path, source: Path, part: Path | None) -> dict[
 
 def _convert(source: Path, target: Path, weights: OfficialWeights) -> None:
     """Write the official file as safetensors, and check that the tensors are the same."""
+    import torch  # takes seconds, so `list` does without
+
+    from bevdepth_core.checkpoint import load_checkpoint, save_checkpoint
+
     model = load_checkpoint(source)
     about = {'weights': weights.description, 'origin': weights.origin}
     save_checkpoint(model, target, about | {'license': LICENSE})
