@@ -52,7 +52,7 @@ class SceneListener:
         self._transforms = Transforms(
             node,
             TF_BUFFER_S,
-            lambda kind, sentence: self._failed(sentence),
+            self._report_tf,
             settings.odometry_topic,
         )
         self.store = SceneStore(settings, self._transforms, panel_width)
@@ -118,15 +118,19 @@ class SceneListener:
             try:
                 take(message)
             except Exception as error:  # an exception in a callback would end the node
-                self._failed(error, f' from {topic}')
+                self._failed(error, topic)
 
         self._node.create_subscription(message_type, topic, callback, qos)
 
-    def _failed(self, error: Exception | str, origin: str = '') -> None:
+    def _report_tf(self, kind: str, sentence: str) -> None:
+        """Log a problem of tf; that time goes back is normal for a bag that is played again."""
+        logger = self._node.get_logger()
+        log = logger.info if kind == 'tf_jump' else logger.warning
+        log(sentence, throttle_duration_sec=LOG_PERIOD_S)
+
+    def _failed(self, error: Exception, topic: str) -> None:
         self._node.get_logger().warning(
-            f'a message{origin} could not be processed: {type(error).__name__}: {error}'
-            if isinstance(error, Exception)
-            else error,
+            f'a message on {topic} could not be processed: {type(error).__name__}: {error}',
             throttle_duration_sec=LOG_PERIOD_S,
         )
 

@@ -4,6 +4,7 @@ runs at the same time, or without detections.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -31,6 +32,8 @@ from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 
 ANNOTATIONS_TOPIC = '/annotations'
 SECOND_BEFORE_NS = 1_000_000_000
+SILENT_NS = 3_000_000_000
+"""Image sets are formed without a camera that has had no image for this time."""
 LONGEST_S = 1e9
 
 
@@ -90,6 +93,17 @@ class RecordedScenes:
     def start_ns(self) -> int:
         return self._bag.start_ns
 
+    def absent_topics(self) -> dict[str, list[str]]:
+        """Return the image and CameraInfo topics that the bag does not have, by camera."""
+        return {
+            source.name: [
+                topic
+                for topic in (source.image_topic, '' if source.info_file else source.info_topic)
+                if topic and topic not in self._bag.topics
+            ]
+            for source in self._settings.camera_sources
+        }
+
     def _read_small_topics(self) -> dict:
         """Read tf, calibration, class names and annotations of the bag; return the recorded
         objects by stamp.
@@ -143,6 +157,7 @@ class RecordedScenes:
             deque(_Moment(stamp) for stamp in sorted(self._recorded)) if use_recorded else deque()
         )
         matcher = None if use_recorded else self._matcher(detector, with_depth, waiting)
+        check_ns = 0
         for topic, message in _messages(
             self._bag, set(topics), begin_ns - SECOND_BEFORE_NS, end_ns + 2 * SAME_SET_NS
         ):
@@ -150,6 +165,10 @@ class RecordedScenes:
             self._store.add_image(self._settings.cameras[camera], message)
             if matcher is not None:
                 matcher.add(message, camera)
+                check_ns = check_ns or stamp_ns(message) + SILENT_NS
+                if stamp_ns(message) > check_ns:
+                    matcher.check(_silent(matcher, check_ns), math.inf)
+                    check_ns += SILENT_NS
             while waiting and stamp_ns(message) > waiting[0].stamp_ns + SAME_SET_NS:
                 yield from self._scene(waiting.popleft(), begin_ns, end_ns)
         if matcher is not None:
@@ -187,6 +206,11 @@ class RecordedScenes:
             settings.sync_slop_s,
         )
         synchronizer.registerCallback(take)
+        topics = (source.image_topic for source in settings.camera_sources)
+        synchronizer.check(
+            [index for index, topic in enumerate(topics) if topic not in self._bag.topics],
+            math.inf,
+        )
         return synchronizer
 
     def _scene(self, moment: _Moment, begin_ns: int, end_ns: int) -> Iterator[Scene]:
@@ -197,6 +221,15 @@ class RecordedScenes:
         scene = self._store.scene(moment.stamp_ns, moment.frame)
         if scene is not None:
             yield replace(scene, depth=moment.depth, latency_s=None)
+
+
+def _silent(synchronizer: ImageSetSynchronizer, now_ns: int) -> list[int]:
+    """Return the cameras without an image in the time before ``now_ns``."""
+    return [
+        index
+        for index, camera in enumerate(synchronizer.cameras)
+        if camera.newest_ns < now_ns - SILENT_NS
+    ]
 
 
 def _messages(

@@ -1,12 +1,10 @@
 """Renders a recording, without a running ROS graph.
 
 Examples:
-    ros2 run bevdepth_ros render --bag BAG --out drive.mp4                      # with the
-    detections in the bag, if any ros2 run bevdepth_ros render --bag BAG --out drive.mp4
-    --checkpoint FILE    # detects on the way ros2 run bevdepth_ros render --bag BAG --out
-    drive.mp4 --answers ANSWERS    # recorded by `record:=` of the launch file ros2 run
-    bevdepth_ros render --bag BAG --out one.png --start 4              # or a folder of PNG files,
-    or a GIF
+    ros2 run bevdepth_ros render --bag BAG --out drive.mp4                    # detections in BAG
+    ros2 run bevdepth_ros render --bag BAG --out drive.gif --checkpoint FILE  # detects meanwhile
+    ros2 run bevdepth_ros render --bag BAG --out folder --answers ANSWERS     # of `record:=`
+    ros2 run bevdepth_ros render --bag BAG --out one.png --start 4
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -50,10 +49,11 @@ def render(options: argparse.Namespace) -> int:
     if options.depth and options.checkpoint is None:
         raise RenderError('--depth needs --checkpoint: recorded detections contain no depth')
     writer = ImageWriter(options.out)
-    detector = _detector(options)
+    detector, rig = _detector(options), settings(options.camera_preset)
+    missing = Counter[str]()
     with RecordedScenes(
         options.bag,
-        settings(options.camera_preset),
+        rig,
         options.detector,
         options.width,
         options.answers,
@@ -63,19 +63,35 @@ def render(options: argparse.Namespace) -> int:
                 f'{options.answers} contains no {options.detector}/objects: name the node with '
                 '--detector'
             )
+        absent = recording.absent_topics()
         scenes = recording.scenes(options.start, options.duration, detector, options.depth)
         with writer:
             for scene in tqdm(_thinned(scenes, options.fps), unit=' images', disable=None):
                 image = _rendered(scene, _caption(scene, recording.start_ns), options)
                 writer.add(image, scene.stamp_ns * 1e-9)
+                missing.update(set(rig.cameras) - set(scene.frame.rig.names))
                 if writer.full:
                     break
             if not writer.count:
+                topics = [topic for names in absent.values() for topic in names]
                 raise RenderError(
                     f'{options.bag} contains no complete scene: check that images, camera_info '
-                    'and tf are in it, under the names of the preset'
+                    f'and tf are in it{_absent(topics)}'
+                )
+            for camera, count in sorted(missing.items()):
+                print(
+                    f'render: {camera} is missing in {count} of {writer.count} images: check its '
+                    f'images, camera_info and tf{_absent(absent[camera])}',
+                    file=sys.stderr,
                 )
             return writer.count
+
+
+def _absent(topics: list[str]) -> str:
+    """Return a remedy for topics that a bag does not have."""
+    if not topics:
+        return ''
+    return f'; the bag has no {", ".join(topics)} (--camera-preset selects other names)'
 
 
 def settings(preset: str) -> RigSettings:

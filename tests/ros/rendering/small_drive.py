@@ -40,10 +40,13 @@ def detections(snapshot: Snapshot) -> Detections3D:
 
 
 def record(
-    snapshots: list[Snapshot], folder: Path, size: tuple[int, int] = SIZE
+    snapshots: list[Snapshot],
+    folder: Path,
+    size: tuple[int, int] = SIZE,
+    left_out: str = 'nothing',
 ) -> tuple[Path, Path]:
     """Write a drive to ``folder`` twice; return the bag with camera data only, and the one that
-    also has recorded detections.
+    also has recorded detections but no topics of the camera ``left_out``.
     """
     plain, answered = folder / 'plain', folder / 'answered'
     write_bag(snapshots, plain, size)
@@ -60,11 +63,16 @@ def record(
                 offered_qos_profiles=each.ext.offered_qos_profiles,
             )
             for each in reader.connections
+            if not each.topic.startswith(f'/{left_out}/')
         }
         objects = writer.add_connection(
             OBJECTS_TOPIC, 'sensor_msgs/msg/PointCloud2', typestore=message_types()
         )
-        rows = [(stamp, copies[each.id], data) for each, stamp, data in reader.messages()]
+        rows = [
+            (stamp, copies[each.id], data)
+            for each, stamp, data in reader.messages()
+            if each.id in copies
+        ]
         rows += [(stamp, objects, data) for stamp, data in answers]
         for stamp, connection, data in sorted(rows, key=lambda row: row[0]):
             writer.write(connection, stamp, data)

@@ -143,6 +143,19 @@ def test_a_recording_that_cannot_be_rendered_gives_a_message_and_no_file(
     assert [path.name for path in tmp_path.iterdir()] == ['empty']
 
 
+@pytest.mark.parametrize('detector', ['/bevdepth_detector', '/other'], ids=['recorded', 'none'])
+def test_a_camera_without_topics_is_named_and_the_others_are_rendered(
+    drive, tmp_path: Path, capsys: pytest.CaptureFixture, detector: str
+) -> None:
+    _, bag = record(drive[:2], tmp_path, left_out='CAM_BACK')
+    assert run(bag, tmp_path / 'out', '--detector', detector) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        'render: CAM_BACK is missing in 2 of 2 images: check its images, camera_info and tf; the '
+        'bag has no /CAM_BACK/image_rect_compressed, /CAM_BACK/camera_info (--camera-preset '
+        'selects other names)'
+    )
+
+
 def test_an_unknown_suffix_is_rejected_with_the_valid_ones_before_the_bag_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
