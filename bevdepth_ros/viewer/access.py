@@ -23,6 +23,7 @@ from websockets import Headers
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
+TITLE = b'<title>BEVDepth</title>'
 _COOKIE = 'bevdepth_viewer_token'
 _EVERY_ADDRESS = ('', '0.0.0.0', '::')
 
@@ -70,7 +71,11 @@ class Access:
             reason = self.reason_to_reject(request)
             if reason is not None:
                 return connection.respond(http.HTTPStatus.FORBIDDEN, f'Rejected: {reason}\n')
+            if 'Accept-Encoding' in request.headers:  # the title is in the uncompressed page
+                del request.headers['Accept-Encoding']
             response = serve_page(connection, request)
+            if response is not None:
+                _set_title(response)
             if response is not None and self.token is not None:
                 response.headers['Set-Cookie'] = (
                     f'{_COOKIE}={self.token}; Path=/; HttpOnly; SameSite=Strict'
@@ -87,6 +92,15 @@ class Access:
             hmac.compare_digest(given.encode(), self.token.encode())
             for given in (*query, *_cookies(request.headers))
         )
+
+
+def _set_title(response: Response) -> None:
+    """Replace the title of viser's page, for which viser has no parameter."""
+    body = response.body.replace(b'<title>Viser</title>', TITLE, 1)
+    if body != response.body:
+        response.body = body
+        del response.headers['Content-Length']
+        response.headers['Content-Length'] = str(len(body))
 
 
 def is_loopback(host: str) -> bool:

@@ -100,6 +100,13 @@ def test_the_page_sets_the_token_as_a_cookie_for_its_websocket(remote: Page) -> 
     assert {'HttpOnly', 'SameSite=Strict'} <= set(cookie.split('; '))
 
 
+def test_the_browser_shows_the_name_of_the_view_as_title(local: Page) -> None:
+    request = urllib.request.Request(local.url, headers={'Accept-Encoding': 'gzip'})
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        page = response.read()
+    assert b'<title>BEVDepth</title>' in page and page.rstrip().endswith(b'</html>')
+
+
 def test_each_server_has_its_own_token() -> None:
     assert Access('0.0.0.0').token != Access('0.0.0.0').token
 
