@@ -50,11 +50,25 @@ make_empty_venv() {
     echo "$made_for" >.venv/made_for
 }
 
+# show_progress TOTAL: turns the output of pip into a line per 20 packages and per download of 100 MB or more.
+show_progress() {
+    local count=0 line
+    while read -r line; do
+        case $line in
+            Collecting\ *) ((++count % 20)) || echo "setup:     $count of $1 packages" ;;
+            Downloading\ *\([1-9][0-9][0-9].[0-9]\ MB\) | Downloading\ *\ GB\)) echo "setup:     ${line,}" ;;
+            Installing\ collected*) echo 'setup:     unpacking' ;;
+        esac
+    done
+}
+
 # All versions are pinned, so pip resolves no dependencies. Byte code is compiled when a module is first imported.
 install_lock() {
-    local files=(-r "$lock")
-    [[ $mode != pip ]] || files+=(-r requirements/pip_ros.txt)
-    if ! .venv/bin/python -m pip install --no-deps --no-compile "${files[@]}" >"$log" 2>&1; then
+    local files=("$lock") pip=(.venv/bin/python -m pip install --no-deps --no-compile)
+    [[ $mode != pip ]] || files+=(requirements/pip_ros.txt)
+    local total
+    total=$(cat "${files[@]}" | grep -c '^[^#]*==')
+    if ! "${pip[@]}" "${files[@]/#/-r}" 2>&1 | tee "$log" | show_progress "$total"; then
         tail -n 20 "$log" >&2
         fail "pip could not install $lock; its whole output is in $log"
     fi
@@ -65,7 +79,8 @@ version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || f
 lock=requirements/python$version.txt
 [[ -f $lock ]] || fail "$python is Python $version; supported are 3.12 (pip-only ROS 2, Jazzy, Kilted) and 3.10 (Humble)"
 [[ $mode != pip || $version == 3.12 ]] || fail "the pip-only ROS 2 needs Python 3.12, $python is Python $version"
-echo "setup: .venv from $python (Python $version), ROS 2: $mode; fetches about 3 GB the first time, details in $log"
+echo "setup 1/3: packages into .venv for $python (Python $version), ROS 2: $mode"
+echo "setup:     the first time 3 GB are downloaded and .venv takes 6 GB; details are in $log"
 if [[ $(cat .venv/made_for 2>/dev/null) != "$made_for" ]] || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     make_empty_venv
 fi
