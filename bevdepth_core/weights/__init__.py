@@ -142,5 +142,5 @@ def _named(name: str) -> Path:
         raise WeightsError(f'{name}: these weights are not downloaded; run `{COMMAND} {name}`')
     known = [*shipped_names(), *OFFICIAL]
     nearest = difflib.get_close_matches(name, known, 1)
-    hint = f'did you mean {nearest[0]}?' if nearest else f'known names: {", ".join(known)}'
-    raise WeightsError(f'{name}: neither a checkpoint file nor a name of weights; {hint}')
+    hint = f' (did you mean {nearest[0]}?)' if nearest else f'; known names: {", ".join(known)}'
+    raise WeightsError(f'{name}: neither a checkpoint file nor a name of weights{hint}')

@@ -140,7 +140,7 @@ class _BringUp:
             if len(found) > 1 or found & others:
                 patience_s, reason = OTHERS_PATIENCE_S, self._name_is_taken()
             else:
-                patience_s, reason = APPEARANCE_PATIENCE_S, 'it is not in the ROS graph yet'
+                patience_s, reason = APPEARANCE_PATIENCE_S, 'its process is starting'
             if self._seconds() > patience_s:
                 raise BringUpError(f'{self._name} is not active: {reason}')
             await self._pause(reason)
@@ -176,7 +176,7 @@ class _BringUp:
 
     async def _reach(self, verb: str, transition_id: int, goal: int) -> None:
         for _ in range(ATTEMPTS):
-            response = await self._request(transition_id, f'waiting for it to {verb}')
+            response = await self._request(transition_id, f'it has the request to {verb}')
             if await self._state() == goal:
                 return
             if response is not None and not response.success:
@@ -224,7 +224,7 @@ class _BringUp:
                     f'{self._subscriber.node_package} {self._subscriber.node_executable} ended '
                     f'with exit status {self._subscriber.return_code} before it subscribed'
                 )
-            await self._pause(f'waiting for a subscriber of {self._topic}')
+            await self._pause(f'{self._topic} has no subscriber yet')
 
     def _has_subscriber(self) -> bool:
         return self._ros.count_subscribers(self._topic) > 0
@@ -239,5 +239,5 @@ class _BringUp:
         if (seconds := self._seconds()) > self._log_due_s:
             self._log_due_s = 2 * seconds
             log = self._log.info if seconds < SLOW_S else self._log.warning
-            log(f'{self._name} is not active after {seconds:.0f} s: {waiting}')
+            log(f'waiting for {self._name} for {seconds:.0f} s: {waiting}')
         await asyncio.sleep(POLL_S)

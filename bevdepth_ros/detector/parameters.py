@@ -283,7 +283,7 @@ def declare(node: Node) -> None:
     for name in given:
         if not name.startswith(_FOREIGN):
             nearest = difflib.get_close_matches(name, FIELDS, 1)
-            hint = f'; did you mean {nearest[0]}?' if nearest else ''
+            hint = f' (did you mean {nearest[0]}?)' if nearest else ''
             node.get_logger().warning(f'parameter {name} is unknown and has no effect{hint}')
 
 

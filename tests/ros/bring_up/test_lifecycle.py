@@ -74,7 +74,7 @@ def test_a_detector_that_hangs_is_reported_and_its_exit_ends_the_launch(
     started.append(launch(DISTRIBUTIONS[0]))
     pid = int(read_until(started[0], 'process started with pid [').rsplit('[', 1)[1].split(']')[0])
     os.kill(pid, signal.SIGSTOP)
-    read_until(started[0], '/bevdepth_detector is not active after 5 s')
+    read_until(started[0], 'waiting for /bevdepth_detector for 5 s')
     os.kill(pid, signal.SIGKILL)
     log = started[0].communicate(timeout=PATIENCE_S)[0]
     assert started[0].returncode == 1, log

@@ -153,7 +153,7 @@ def test_an_unknown_parameter_is_logged_with_a_suggestion(node_with, capfd: pyte
     parameters.declare(node)
     logged = capfd.readouterr().err
     assert (
-        'parameter score_treshold is unknown and has no effect; did you mean score_threshold?'
+        'parameter score_treshold is unknown and has no effect (did you mean score_threshold?)'
         in logged
     )
     assert 'use_sim_time' not in logged
