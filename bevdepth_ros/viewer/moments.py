@@ -10,7 +10,7 @@ import cv2
 
 from bevdepth_core.types import Detections3D
 from bevdepth_core.visualization import GroundTruth, camera_panel
-from bevdepth_ros.rendering.scene import Scene
+from bevdepth_ros.rendering.scene import SHOWN_SCORE, Scene
 
 PANEL_SIZE = (640, 360)
 """Largest width and height of a camera image on the page, pixels."""
@@ -37,12 +37,13 @@ class Moment:
 
 
 def moment_of(scene: Scene, figures: str) -> Moment:
-    """Return the content of the page for a scene."""
+    """Return the content of the page for a scene; its camera images show boxes that score more
+    than SHOWN_SCORE.
+    """
+    shown = None if scene.detections is None else scene.detections.above(SHOWN_SCORE)
     panels = {}
     for index, name in enumerate(scene.frame.rig.names):
-        panel = camera_panel(
-            scene.frame, index, scene.detections, scene.ground_truth, None, PANEL_SIZE
-        )
+        panel = camera_panel(scene.frame, index, shown, scene.ground_truth, None, PANEL_SIZE)
         panels[name] = cv2.imencode('.jpg', panel[..., ::-1], _JPEG)[1].tobytes()
     return Moment(scene.stamp_ns, scene.detections, scene.ground_truth, panels, figures)
 

@@ -190,7 +190,14 @@ class Page:
             )
             self._hold = gui.add_checkbox('hold', False, hint='Pause the page')
         with gui.add_folder('Show'):
-            self._score = gui.add_slider('score from', 0.0, 1.0, 0.01, SHOWN_SCORE)
+            self._score = gui.add_slider(
+                'score from',
+                0.0,
+                1.0,
+                0.01,
+                SHOWN_SCORE,
+                hint=f'Of the boxes around the vehicle; camera images: {SHOWN_SCORE}',
+            )
             self._with_truth = gui.add_checkbox('ground truth', True)
             self._with_velocities = gui.add_checkbox('velocities', True)
             self._with_images = gui.add_checkbox('cameras', True)
