@@ -34,6 +34,8 @@ ANNOTATIONS_TOPIC = '/annotations'
 SECOND_BEFORE_NS = 1_000_000_000
 SILENT_NS = 3_000_000_000
 """Image sets are formed without a camera that has had no image for this time."""
+DECODE_TIMEOUT_S = 60.0
+"""A recording waits for its images, also on a busy machine."""
 LONGEST_S = 1e9
 
 
@@ -72,7 +74,8 @@ class RecordedScenes:
             answers: folder or file of another rosbag2 that holds the objects.
         """
         self._bag, self._answers = Bag(path, _report), answers
-        self._settings, self._objects_topic = settings, f'{detector_name}/objects'
+        self._settings = replace(settings, decode_timeout_s=DECODE_TIMEOUT_S)
+        self._objects_topic = f'{detector_name}/objects'
         self._label_topic = f'{detector_name}/label_info'
         self._transforms = RecordedTransforms((self._bag.end_ns - self._bag.start_ns) * 1e-9)
         self._store = SceneStore(self._settings, self._transforms, panel_width)
