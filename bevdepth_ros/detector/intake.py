@@ -362,7 +362,10 @@ class Intake:
         )
         if self._settings.image_reliability == 'reliable' and not reliable:
             return f'{silence}: its publisher is best effort; set image_reliability to best_effort'
-        return f'{silence}, although it has a publisher'
+        return (
+            f'{silence}, although it has a publisher: check the publisher and the network, or '
+            'raise camera_timeout_s if images are expected less often'
+        )
 
     def _misaligned_sentence(self, name: str, error_s: float) -> str:
         return (

@@ -313,13 +313,26 @@ def _as_declared(name: str, value: Any) -> Any:
 
 def read(node: Node, changed: Mapping[str, Any] | None = None) -> Settings:
     """Return the settings of ``node``, with the values of ``changed`` in place of the present
-    ones.
+    ones, and topics with the namespace of the node, so that messages show complete names.
 
     Raises:
         ValueError: the values contradict each other.
     """
     values = {name: node.get_parameter(name).value for name in FIELDS} | dict(changed or {})
+    for name in ('image_topics', 'camera_info_topics'):
+        values[name] = [_absolute(node, topic) for topic in values[name]]
+    values['odometry_topic'] = _absolute(node, values['odometry_topic'])
     return Settings.from_values(values)
+
+
+def _absolute(node: Node, topic: str) -> str:
+    """Return a topic or a pattern of topics from the root on; rclpy's own function for it accepts
+    no pattern with {camera}.
+    """
+    if topic.startswith('~'):
+        return f'{node.get_fully_qualified_name()}{topic[1:]}'
+    is_relative = topic and not topic.startswith('/')
+    return f'{node.get_namespace().rstrip("/")}/{topic}' if is_relative else topic
 
 
 def check_choices(values: Mapping[str, Any]) -> None:

@@ -53,6 +53,26 @@ def node_with(graph: Graph) -> Iterator[Callable[..., Node]]:
         node.destroy_node()
 
 
+def test_topics_are_read_with_the_namespace_of_the_node(graph: Graph):
+    given = {
+        'image_topics': ['{camera}/image'],
+        'camera_info_topics': ['~/{camera}/info'],
+        'odometry_topic': '/odom',
+    }
+    node = Node(
+        'declared',
+        namespace='/robot',
+        parameter_overrides=[Parameter(name, value=value) for name, value in given.items()],
+        automatically_declare_parameters_from_overrides=True,
+    )
+    parameters.declare(node)
+    settings = parameters.read(node)
+    node.destroy_node()
+    assert settings.image_topics == ('/robot/{camera}/image',)
+    assert settings.camera_info_topics == ('/robot/declared/{camera}/info',)
+    assert settings.odometry_topic == '/odom'
+
+
 def test_detector_yaml_holds_every_parameter_with_its_default():
     assert settings(**values_in(ROOT / 'config' / 'detector.yaml')) == Settings()
     assert values_in(ROOT / 'config' / 'detector.yaml').keys() == FIELDS.keys()
