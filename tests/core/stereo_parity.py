@@ -25,6 +25,7 @@ from bevdepth_core.model.depth_net import camera_vector
 from bevdepth_core.model.stereo_depth import StereoDistribution
 from bevdepth_core.model.view_transform import (
     ImageFeatures,
+    LiftSplat,
     camera_from_frustum,
     ego_from_frustum,
 )
@@ -123,6 +124,21 @@ def official_poses(arrays: dict[str, np.ndarray]) -> Iterator[None]:
     """Let a two-frame forward compare the frames with the official poses."""
     pairs = official_pair_matrices(arrays)
     with patch.object(bevdepth, 'source_from_reference', side_effect=pairs):
+        yield
+
+
+@contextmanager
+def stored_cells() -> Iterator[None]:
+    """Let a two-frame forward splat with the official voxel indices."""
+    frames = iter((0, 1))
+
+    def splat(self: LiftSplat, features: ImageFeatures, matrix: torch.Tensor) -> torch.Tensor:
+        index = torch.from_numpy(stored_index(next(frames)))
+        return voxel_pooling_reference.voxel_pooling(
+            features.depth, features.context, index, self.grid.shape
+        )
+
+    with patch.object(LiftSplat, 'forward', splat):
         yield
 
 
