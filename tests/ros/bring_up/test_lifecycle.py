@@ -49,8 +49,9 @@ def test_requests_are_sent_again_when_they_or_their_responses_are_lost(
     path.write_text(LAUNCH_FILE)
     log = run(DISTRIBUTIONS[0], 'ros2', 'launch', path).communicate(timeout=PATIENCE_S)[0]
     assert 'ended with None' in log
-    assert log.count('/bevdepth_detector to configure; sending the request again') == 1
-    assert log.count('/bevdepth_detector to activate; sending the request again') == 1
+    # Once on an idle machine; more often where a response takes more than a second.
+    assert '/bevdepth_detector to configure; sending the request again' in log
+    assert '/bevdepth_detector to activate; sending the request again' in log
 
 
 def test_bring_up_reports_another_node_of_the_same_name_and_waits_for_its_end(
