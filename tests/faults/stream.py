@@ -30,6 +30,8 @@ INFO_ROUNDS = 2
 """Trigger cycles per CameraInfo."""
 TRIGGER_JITTER_S = 1e-4
 """Standard deviation of a stamp; without it, a clock that moves by a cycle would repeat stamps."""
+SHORTEST_CYCLE_S = 0.06
+"""In shorter trigger cycles, the cameras expose closer together."""
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -192,8 +194,10 @@ class Stream:
             due_s += self.period_s * max(1.0, lost)
 
     def _send_round(self, start_ns: int) -> None:
+        share = min(1.0, self.period_s / SHORTEST_CYCLE_S)
         stamps = {
-            camera: start_ns + round(1e9 * (EXPOSURE_OFFSET_S[camera] + TRIGGER_JITTER_S * noise))
+            camera: start_ns
+            + round(1e9 * (share * EXPOSURE_OFFSET_S[camera] + TRIGGER_JITTER_S * noise))
             for camera, noise in zip(EXPOSURE_ORDER, self._random.normal(size=6), strict=True)
         }
         sent: dict[str, int] = {}
