@@ -96,10 +96,8 @@ class Stream:
         self.condition = Condition()
         self.rounds: deque[tuple[float, float]] = deque(maxlen=600)
         self.sent = 0
-        self._node, self._images = (
-            node,
-            {camera: jpeg(seed) for seed, camera in enumerate(CAMERAS)},
-        )
+        self._node = node
+        self._files = {camera: jpeg(seed) for seed, camera in enumerate(CAMERAS)}
         self._images = {
             camera: node.create_publisher(CompressedImage, f'/{camera}/image', 5)
             for camera in CAMERAS
@@ -126,11 +124,14 @@ class Stream:
         self._thread.join()
 
     def _run(self) -> None:
-        due = time.monotonic()
-        while not self._ending.wait(max(0.0, due - time.monotonic())):
+        """Send image sets with exact stamps: a busy machine delays images or loses whole sets, as
+        a driver would, but does not disturb the trigger."""
+        due_s = time.time()
+        while not self._ending.wait(max(0.0, due_s - time.time())):
             condition = self.condition
-            self._send_round(condition, time.time() + condition.all_shift_s)
-            due = max(due + 1 / condition.rate_hz, time.monotonic() - 1)
+            self._send_round(condition, due_s + condition.all_shift_s)
+            period_s = 1 / condition.rate_hz
+            due_s += period_s * max(1.0, (time.time() - due_s) // period_s)
 
     def _send_round(self, condition: Condition, begin_s: float) -> None:
         stamps = [begin_s + index * EXPOSURE_STEP_S for index in range(len(CAMERAS))]
@@ -145,7 +146,7 @@ class Stream:
     def _send_camera(self, condition: Condition, camera: str, stamp_s: float) -> None:
         image = CompressedImage(
             format='jpeg',
-            data=array.array('B', condition.images.get(camera, self._images[camera])),
+            data=array.array('B', condition.images.get(camera, self._files[camera])),
         )
         image.header.frame_id = camera
         image.header.stamp = Time() if camera in condition.unstamped else _time(stamp_s)
