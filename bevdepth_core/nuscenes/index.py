@@ -36,7 +36,7 @@ from bevdepth_core.nuscenes.records import Annotations, Pose, SampleRecord, Sens
 from bevdepth_core.nuscenes.splits import split_scenes
 from bevdepth_core.nuscenes.tables import open_devkit
 
-CACHE_FORMAT = 3
+CACHE_FORMAT = 4
 """Version of the cache format; increment it when the content of a cache file changes."""
 
 
