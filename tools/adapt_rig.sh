@@ -13,7 +13,7 @@ rig=${1:?usage: tools/adapt_rig.sh RIG [--quick]}
 [[ -f $rig ]] || rig=config/rigs/$rig.yaml
 out=${OUT:-out/adapt_rig/$(basename "$rig" .yaml)} init=${INIT:-small}
 if [[ ${2:-} == --quick ]]; then
-    scenes=1 val=1 duration=1.5 epochs=1 size=320x180 workers=0 batch=1
+    scenes=1 val=1 duration=1.5 epochs=1 size=320x180 workers=0 batch=2
 else
     scenes=20 val=10 duration=10 epochs=6 size=800x450 workers=4 batch=8
 fi

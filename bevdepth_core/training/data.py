@@ -61,12 +61,24 @@ def open_nuscenes(
         needs_boxes: reject a dataset without usable boxes.
 
     Raises:
-        ValueError: as ``load_index``, or no box is usable.
+        ValueError: as ``load_index``, no box is usable, or batches have a single image.
     """
     index = settings.load(network)
+    _require_several_images(settings, len(index.channels.cameras))
     report_boxes(index, settings, network, needs_boxes)
     positions = _balanced_positions(index) if settings.class_balanced else None
     return _dataset(index, settings, network, positions)
+
+
+def _require_several_images(settings: DataSettings, cameras: int) -> None:
+    """Raise ValueError if a batch may have one image: batch norms of pooled maps need two."""
+    rig = settings.augmentation.rig
+    fewest = min(cameras, rig.min_cameras or cameras) if rig else cameras
+    if settings.batch_size * fewest < 2:
+        raise ValueError(
+            'a batch of one image cannot be trained, because batch norms need two: set '
+            'data.batch_size to 2 or more'
+        )
 
 
 def open_validation(

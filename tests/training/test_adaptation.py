@@ -12,6 +12,8 @@ import torch
 from bevdepth_core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from bevdepth_core.config import HeadConfig, HeadTask
 from bevdepth_core.model import BEVDepth
+from bevdepth_core.nuscenes.augment import Augmentation
+from bevdepth_core.nuscenes.rig_augment import RigAugmentation
 from bevdepth_core.training.batch import collate
 from bevdepth_core.training.data import DataSettings, open_nuscenes, open_validation
 from bevdepth_core.training.initial_weights import load_initial
@@ -88,6 +90,19 @@ def test_targets_lie_in_the_heatmap_of_the_class_of_the_box(tmp_path: Path, task
             x, y = (int((value + 12.8) / 1.6) for value in spots[name])
             peaks = (targets.heatmap[:, place] == 1).nonzero().tolist()
             assert peaks == [[0, y, x], [1, y, x]], name
+
+
+@pytest.mark.parametrize(('batch_size', 'rig'), [(1, None), (1, RigAugmentation(min_cameras=1))])
+def test_batches_of_one_image_are_rejected(
+    tmp_path: Path, batch_size: int, rig: RigAugmentation | None
+) -> None:
+    root = write_own_dataset(tmp_path / 'data', cameras=('front',) if rig is None else ('a', 'b'))
+    changes = {'augmentation': Augmentation(rig=rig), 'batch_size': batch_size}
+    with pytest.raises(ValueError, match=r'set data.batch_size to 2 or more'):
+        open_nuscenes(settings_of(root, **changes), TINY)
+    open_nuscenes(settings_of(root, **changes | {'batch_size': 2}), TINY)
+    if rig is not None:
+        open_nuscenes(settings_of(root, batch_size=1), TINY)
 
 
 def test_class_balanced_samples_follow_the_class_list(tmp_path: Path) -> None:
