@@ -21,7 +21,7 @@ class WeightsError(ValueError):
 
 
 RELEASE = 'v0.0.2'
-"""Of BEVDepth and of BEVStereo."""
+"""Release of the weights in the repositories of BEVDepth and of BEVStereo."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From detections and tracks to the messages of Autoware: pure functions, no node, no clock.
+"""Converts detections and tracks to messages of Autoware: pure functions, no node, no clock.
 
 ``autoware_perception_msgs`` is not a dependency: the functions take its module ``msg`` as an
 argument, and ``autoware_messages`` returns it where the package is installed.
@@ -34,9 +34,9 @@ LABELS = (
     'CAR', 'TRUCK', 'BUS', 'TRAILER', 'MOTORCYCLE', 'BICYCLE', 'PEDESTRIAN', 'ANIMAL', 'HAZARD',
     'OVER_DRIVABLE', 'UNDER_DRIVABLE',
 )  # fmt: skip
-"""Labels of Autoware that classes of the same name have, in any case of letters."""
+"""Labels of Autoware. A class gets the label of the same name, in upper or lower case."""
 OTHER_LABELS = {'CONSTRUCTION_VEHICLE': 'TRUCK'}
-"""Labels of classes with another name; all others are UNKNOWN."""
+"""Labels of classes whose name differs; all other classes are UNKNOWN."""
 
 
 def autoware_messages() -> ModuleType | None:

@@ -283,8 +283,9 @@ class Worker:
             self._report_stereo(self._detector.baseline_m)
 
     def _report_stereo(self, baseline_m: float | None) -> None:
-        """Report whether the vehicle moved enough to tell depths from the two frames; it stands
-        now and then, so that this is no problem.
+        """Set values that show whether the vehicle moved enough to compare depths of two frames.
+
+        Standing still is normal, so it is not reported as a problem.
         """
         if baseline_m is None:
             stereo = 'off: there is no past frame'

@@ -345,7 +345,7 @@ def _warnings(views: list[_CalibratedView], settings: RigSettings) -> dict[str, 
 
 
 def _shared(view: _CalibratedView, other: _CalibratedView) -> list[str]:
-    """Warn of one frame for two cameras, unless Tx of P tells them apart, as in a stereo pair."""
+    """Warn if two cameras have one frame, unless their Tx of P differs, as in a stereo pair."""
     same_place = np.array_equal(
         view.intrinsics.frame_from_camera, other.intrinsics.frame_from_camera
     )

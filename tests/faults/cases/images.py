@@ -172,7 +172,7 @@ CASES = (
         ALL,
         ('ERROR', 'cameras', 'is not a JPEG, PNG, TIFF or WebP file'),
     ),
-    Case('format says something else', image_fault(setting(format='tiff; nonsense'))),
+    Case('format says something else', image_fault(setting(format='tiff; unknown'))),
     Case('PNG in place of JPEG', file_fault(lambda data: encoded(noise_image(3), 'PNG'), FRONT)),
     Case('gray JPEGs', file_fault(lambda data: encoded(noise_image(3)[..., 0]), FRONT)),
     Case(
