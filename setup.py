@@ -168,7 +168,10 @@ setup(
         *shared_files('launch', 'config'),
     ],
     install_requires=['setuptools'],
-    extras_require={'test': ['pytest', 'pytest-timeout']},  # colcon test looks for pytest here
+    extras_require={
+        'test': ['pytest', 'pytest-timeout'],  # colcon test looks for pytest here
+        'export': ['onnx', 'onnxruntime'],
+    },
     zip_safe=False,
     ext_modules=cuda_extensions(),
     cmdclass={'build_ext': BuildCudaModule},

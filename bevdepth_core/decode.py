@@ -106,6 +106,16 @@ class BoxDecoder(nn.Module):
         Args:
             maps: (B, T, BOX_VALUES + classes, ny, nx), of any strides, see ``stack_maps``.
         """
+        return self.suppress(self.candidates(maps), maps.shape[0])
+
+    def candidates(self, maps: Tensor) -> Tensor:
+        """Return the K best boxes of each task before suppression, (B T, 11, K) float32, best
+        score first; the rows are the columns that ``forward`` returns. The score is ``NO_BOX``
+        where a box is invalid.
+
+        Args:
+            maps: as for ``forward``.
+        """
         batch, columns = maps.shape[0], maps.shape[4]
         cells = maps.shape[3] * columns
         maps = maps.flatten(0, 1)
@@ -118,10 +128,18 @@ class BoxDecoder(nn.Module):
         pixels = maps[:, :BOX_VALUES].permute(0, 2, 3, 1)
         values = pixels[task, cell // columns, cell % columns].float().transpose(1, 2)
         boxes = boxes_from_values(values, cell, self._grid)  # (B T, 9, K)
-        kept = self._kept(boxes, self._usable(boxes) & (logits > NO_CLASS / 2), batch)
+        usable = self._usable(boxes) & (logits > NO_CLASS / 2)
+        scores = torch.where(usable, logits.sigmoid(), NO_BOX)
         labels = self._first_labels.repeat(batch)[:, None] + class_index
-        table = torch.cat((boxes, logits.sigmoid()[:, None], labels[:, None].float()), dim=1)
-        return _chosen(table, kept).unflatten(0, (batch, -1)).flatten(1, 2)
+        return torch.cat((boxes, scores[:, None], labels[:, None].float()), dim=1)
+
+    def suppress(self, candidates: Tensor, batch: int) -> Tensor:
+        """Return what ``forward`` returns, from what ``candidates`` returns for ``batch``
+        samples.
+        """
+        usable = candidates[:, _SCORE] != NO_BOX
+        kept = self._kept(candidates[:, :_SCORE], usable, batch)
+        return _chosen(candidates, kept).unflatten(0, (batch, -1)).flatten(1, 2)
 
     def _kept(self, boxes: Tensor, usable: Tensor, batch: int) -> Tensor:
         """Return the (B T, boxes_per_task) indices of the boxes that NMS keeps."""

@@ -18,6 +18,7 @@ from bevdepth_core.engine.calibration import Calibration
 from bevdepth_core.engine.eager import EagerNetwork
 from bevdepth_core.engine.graphs import GraphedNetwork
 from bevdepth_core.engine.network import InferenceNetwork
+from bevdepth_core.engine.onnx import OnnxNetwork
 from bevdepth_core.geometry import invert_rigid
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.view_transform import ImageFeatures
@@ -84,6 +85,8 @@ class Detector:
         past_frame_spacing_ns: frames less than this after the last stored one are not stored.
             Increase it for a stereo model if memory is short: a past frame of it takes 78 MB
             (docs/STEREO.md).
+        onnx_folder: run the exported network of this folder in ONNX Runtime, on the CPU; it must
+            come from the weights of ``model`` (docs/EXPORT.md).
 
     Attributes:
         score_threshold: boxes must score more than this; starts as the model's and may be changed
@@ -99,6 +102,7 @@ class Detector:
             With less than STEREO_BASELINE_M, the comparison gives no information about depth.
 
     Raises:
+        ExportError: ``onnx_folder`` holds no exported network of these weights.
         ValueError: unknown precision, one that the device cannot do, a device that this machine
             does not have, fewer than one thread, or a memory spacing outside 0 to
             LARGEST_PAST_FRAME_SPACING_NS.
@@ -112,6 +116,7 @@ class Detector:
         cuda_graphs: bool = True,
         cpu_threads: int | None = None,
         past_frame_spacing_ns: int = PAST_FRAME_SPACING_NS,
+        onnx_folder: str | Path | None = None,
     ) -> None:
         if not 0 <= past_frame_spacing_ns <= LARGEST_PAST_FRAME_SPACING_NS:
             raise ValueError(
@@ -129,7 +134,7 @@ class Detector:
         self.precision = precision
         self.cpu_threads = _thread_count(cpu_threads) if self.device.type == 'cpu' else None
         self.model = model.eval()
-        self._network = self._make_network(cuda_graphs)
+        self._network = self._make_network(cuda_graphs, onnx_folder)
         self.score_threshold = model.config.decode.score_threshold
         self.keep_depth = False
         self.depth: torch.Tensor | None = None
@@ -147,6 +152,7 @@ class Detector:
         precision: str = 'fp32',
         cuda_graphs: bool = True,
         cpu_threads: int | None = None,
+        onnx_folder: str | Path | None = None,
     ) -> Detector:
         """Return a detector with the weights of ``path``; the other arguments are those of the
         class.
@@ -154,7 +160,8 @@ class Detector:
         Raises:
             CheckpointError: as ``load_checkpoint``.
         """
-        return cls(load_checkpoint(path), device, precision, cuda_graphs, cpu_threads)
+        model = load_checkpoint(path)
+        return cls(model, device, precision, cuda_graphs, cpu_threads, onnx_folder=onnx_folder)
 
     @property
     def config(self) -> ModelConfig:
@@ -215,8 +222,12 @@ class Detector:
         if self.cpu_threads is not None and torch.get_num_threads() != self.cpu_threads:
             torch.set_num_threads(self.cpu_threads)
 
-    def _make_network(self, cuda_graphs: bool) -> InferenceNetwork:
+    def _make_network(self, cuda_graphs: bool, onnx_folder: str | Path | None) -> InferenceNetwork:
         dtype = PRECISIONS[self.precision]
+        if onnx_folder is not None:
+            if self.cpu_threads is None:
+                raise ValueError('an exported network runs on the CPU: use device cpu')
+            return OnnxNetwork(self.model, onnx_folder, self.cpu_threads)
         if self.config.stereo is not None:
             if self.device.type == 'cuda':
                 logger.info('A stereo model runs step by step: CUDA graphs do not cover it yet.')

@@ -80,3 +80,16 @@ def write_varied_checkpoint(path: Path) -> Path:
     torch.manual_seed(0)
     save_checkpoint(_with_random_statistics(BEVDepth(TINY_WITH_BOXES)), path)
     return path
+
+
+def export_model(refinement: bool = False) -> BEVDepth:
+    """Return random weights of TINY_WITH_BOXES that no batch norm and no offset of a deformable
+    convolution leaves without effect."""
+    torch.manual_seed(0)
+    depth_net = replace(TINY_WITH_BOXES.depth_net, refinement=refinement)
+    decode = DecodeConfig(candidates=60, score_threshold=0.0)
+    config = replace(TINY_WITH_BOXES, depth_net=depth_net, decode=decode)
+    model = _with_random_statistics(BEVDepth(config)).eval()
+    torch.nn.init.normal_(model.depth_net.deform.offset.weight, std=0.1)
+    torch.nn.init.normal_(model.depth_net.deform.offset.bias)
+    return model.requires_grad_(False)

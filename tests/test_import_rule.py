@@ -45,6 +45,16 @@ CORE_PARTS = {
         'engine',
         'uncertainty',
     ),
+    'export': (
+        *BASE,
+        'ops',
+        'model',
+        'preprocess',
+        'decode',
+        'checkpoint',
+        'engine',
+        'inference',
+    ),
     'nuscenes': (*BASE, 'preprocess', 'uncertainty', 'tracking'),
     'synthetic': (*BASE, 'nuscenes'),
     'training': (

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Resolves requirements/{node,training,development}.in together for one Python and writes requirements/python3.XX.txt.
+# Resolves requirements/{node,training,export,development}.in together for one Python and writes requirements/python3.XX.txt.
 # Usage: tools/lock.sh /path/to/python3.12, and again with a Python 3.10.
 # Versions of the present lock stay unless a requirement forbids them; remove a line of the lock to upgrade its package.
 set -euo pipefail
@@ -11,7 +11,7 @@ trap 'rm -rf "$scratch"' EXIT
 lock=$("$1" -c 'import sys; print("python%d.%d.txt" % sys.version_info[:2])')
 touch "$lock"
 "$scratch/venv/bin/pip" install --quiet --dry-run --ignore-installed --report "$scratch/report.json" \
-    -r node.in -r training.in -r development.in -c "$lock"
+    -r node.in -r training.in -r export.in -r development.in -c "$lock"
 "$scratch/venv/bin/python" - "$scratch/report.json" "$lock" <<'PYTHON'
 import json
 import sys
@@ -19,5 +19,5 @@ import sys
 report = json.load(open(sys.argv[1]))
 pins = sorted((f"{item['metadata']['name']}=={item['metadata']['version']}" for item in report['install']), key=str.lower)
 with open(sys.argv[2], 'w') as lock:
-    print('# Made by tools/lock.sh from node.in, training.in and development.in.', *pins, sep='\n', file=lock)
+    print('# Made by tools/lock.sh from node.in, training.in, export.in and development.in.', *pins, sep='\n', file=lock)
 PYTHON

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -15,13 +14,9 @@ import torch
 from bevdepth_core.decode import BoxDecoder, ScoredBoxes, stack_maps
 from bevdepth_core.engine.flags import convolution_flags
 from bevdepth_core.engine.fused import folded_model
+from bevdepth_core.engine.image_preparation import ImagePreparation
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.view_transform import ImageFeatures
-from bevdepth_core.preprocess import normalize, preprocess
-
-RESIZE_THREADS = 4
-"""Threads that resize images. Unlike PyTorch's threads they do not wait in a busy loop, so more
-threads than free cores do not slow each other down."""
 
 
 class EagerNetwork:
@@ -44,7 +39,7 @@ class EagerNetwork:
         self._decoder = BoxDecoder(model.config).to(device)
         self._device, self._dtype = device, dtype
         self._inputs = torch.zeros(0)
-        self._pool = ThreadPoolExecutor(RESIZE_THREADS, thread_name_prefix='resize')
+        self._prepare_images = ImagePreparation(model.config.image, device)
 
     def prepare(self, cameras: int) -> None:
         """Do nothing: the first run of a step takes no longer than later ones."""
@@ -52,13 +47,7 @@ class EagerNetwork:
     def set_images(self, images: Sequence[np.ndarray | torch.Tensor]) -> None:
         self.stage_seconds = {}
         with self._stage('preprocess'):
-            arrays = [
-                image.cpu().numpy() if isinstance(image, torch.Tensor) else image
-                for image in images
-            ]
-            crops, _ = preprocess(arrays, self.model.config.image, self._pool)
-            crops_on_device = torch.from_numpy(crops).to(self._device)
-            self._inputs = normalize(crops_on_device, self.model.config.image)[None]
+            self._inputs = self._prepare_images(images)
 
     def encode(self, camera_vectors: torch.Tensor) -> ImageFeatures:
         half = self._dtype != torch.float32

@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -179,18 +178,23 @@ class DetectorNode(LifecycleNode):
             self._settings.precision,
             self._settings.cuda_graphs,
             self._settings.cpu_threads or None,
+            self._settings.exported_network,
         )
         if self._detector is not None and wanted == self._loaded:
             return self._detector
         self._detector = self._loaded = None
-        path, device, precision, cuda_graphs, cpu_threads = wanted
+        path, device, precision, cuda_graphs, cpu_threads, onnx_folder = wanted
         if device == 'auto':
-            device = 'cuda' if torch.cuda.is_available() else 'cpu'
+            use_gpu = torch.cuda.is_available() and onnx_folder is None
+            device = 'cuda' if use_gpu else 'cpu'
         if precision == 'auto':
             precision = 'fp32' if device == 'cpu' else 'fp16'
         detector = self._detector = wait_for(
             lambda: _ready_detector(
-                path, device, precision, cuda_graphs, cpu_threads, len(self._settings.cameras)
+                Detector.from_checkpoint(
+                    path, device, precision, cuda_graphs, cpu_threads, onnx_folder
+                ),
+                len(self._settings.cameras),
             )
         )
         self._loaded = wanted
@@ -199,6 +203,7 @@ class DetectorNode(LifecycleNode):
             checkpoint=path,
             device=detector.device,
             precision=precision,
+            runtime=self._settings.runtime,
             covariance='default' if self._detector.uncertainty is None else 'fitted',
         )
         self.get_logger().info(f'loaded {path} on {detector.device} in {precision}')
@@ -385,15 +390,7 @@ class DetectorNode(LifecycleNode):
         return status
 
 
-def _ready_detector(
-    path: Path,
-    device: str,
-    precision: str,
-    cuda_graphs: bool,
-    cpu_threads: int | None,
-    cameras: int,
-) -> Detector:
-    detector = Detector.from_checkpoint(path, device, precision, cuda_graphs, cpu_threads)
+def _ready_detector(detector: Detector, cameras: int) -> Detector:
     detector.prepare(cameras)
     JpegDecoder(detector.device).prepare()
     return detector

@@ -60,6 +60,14 @@ class Settings(RigSettings):
         'On a GPU, decode and resize images there and replay CUDA graphs. false: no CUDA graphs, '
         'ten times slower.',
     )
+    runtime: str = parameter(
+        'torch',
+        'What runs the network: torch, or onnx: ONNX Runtime on the CPU, with onnx_folder.',
+        choices=('torch', 'onnx'),
+    )
+    onnx_folder: str = parameter(
+        '', 'Folder that bevdepth_core.export wrote from the checkpoint, for the runtime onnx.'
+    )
     cpu_threads: int = parameter(
         0,
         'CPU threads of the network. 0: half of the cores, but two if there are two.',
@@ -214,6 +222,22 @@ class Settings(RigSettings):
             coast_s=self.track_coast_s,
             keep_s=max(usual.keep_s, self.track_coast_s),
         )
+
+    @property
+    def exported_network(self) -> Path | None:
+        """Folder of the exported network to run; None for the runtime torch.
+
+        Raises:
+            ValueError: the runtime is onnx and onnx_folder is empty.
+        """
+        if self.runtime != 'onnx':
+            return None
+        if not self.onnx_folder:
+            raise ValueError(
+                'runtime is onnx, but onnx_folder is empty: set it to the folder that '
+                '`python -m bevdepth_core.export CHECKPOINT --out FOLDER` wrote'
+            )
+        return Path(self.onnx_folder).expanduser()
 
     @property
     def checkpoint_path(self) -> Path:

@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 from tests.packaging.shell import PIP_ONLY, ROOT
 
-DIRECT = ['node.in', 'training.in', 'development.in']
+DIRECT = ['node.in', 'training.in', 'export.in', 'development.in']
 LOCKS = ['python3.10.txt', 'python3.12.txt']
 
 

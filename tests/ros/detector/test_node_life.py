@@ -10,6 +10,8 @@ from lifecycle_msgs.msg import State
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from vision_msgs.msg import LabelInfo
 
+from bevdepth_core.checkpoint import load_checkpoint
+from bevdepth_core.export.command_line import export_onnx
 from tests.ros.detector.running import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE
 from tests.ros.graph import Graph, wait_until
 
@@ -112,6 +114,20 @@ def test_weights_change_by_deactivate_set_and_activate(
     assert node.set('checkpoint', '/nowhere') == ''
     assert not node.change(ACTIVATE)
     assert node.state() == State.PRIMARY_STATE_INACTIVE
+
+
+def test_the_node_runs_an_exported_network(detector, tiny_checkpoint: Path, tmp_path: Path):
+    export_onnx(load_checkpoint(tiny_checkpoint), tmp_path / 'exported')
+    node = detector(runtime='onnx', onnx_folder=str(tmp_path / 'missing'))
+    assert not node.change(CONFIGURE)
+    wait_until(
+        lambda: node.diagnostics.reports('node', 'manifest.json: cannot be read'), 'the reason'
+    )
+    assert node.set('onnx_folder', str(tmp_path / 'exported')) == ''
+    node.start()
+    node.rig.send_all(0.0)
+    node.answers(1)
+    assert node.diagnostics.values('node')['runtime'] == 'onnx'
 
 
 def test_the_score_threshold_can_change_while_active(detector):

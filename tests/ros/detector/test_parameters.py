@@ -131,6 +131,7 @@ def test_a_pattern_stands_for_every_camera_and_a_list_for_each():
         ),
         ({'base_frame': ''}, 'base_frame must not be empty'),
         ({'fixed_frame': 'base_link'}, r'fixed_frame must not be base_frame \(base_link\)'),
+        ({'runtime': 'tensorrt'}, 'runtime must be one of torch, onnx'),
         ({'precision': 'fp8'}, 'precision must be one of auto, fp32, fp16, bf16'),
     ],
 )
@@ -144,6 +145,13 @@ def test_parameter_values_that_contradict_each_other_are_rejected_with_the_reaso
 def test_an_empty_checkpoint_is_rejected_with_the_remedy():
     with pytest.raises(ValueError, match='give the path of the weights'):
         _ = Settings().checkpoint_path
+
+
+def test_the_runtime_onnx_needs_a_folder():
+    assert Settings(onnx_folder='/ignored').exported_network is None
+    assert Settings(runtime='onnx', onnx_folder='/x').exported_network == Path('/x')
+    with pytest.raises(ValueError, match='runtime is onnx, but onnx_folder is empty'):
+        _ = Settings(runtime='onnx').exported_network
 
 
 def test_every_parameter_is_described_with_its_range(node_with):

@@ -1,0 +1,94 @@
+"""An exported network as files: graphs and ``manifest.json``, see docs/EXPORT.md."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bevdepth_core.config import model_config_to_dict
+from bevdepth_core.model import BEVDepth
+
+MANIFEST = 'manifest.json'
+FORMAT = 'bevdepth-onnx-1'
+"""Value of ``format`` in the manifest."""
+WRITE_AGAIN = 'write it with `python -m bevdepth_core.export CHECKPOINT --out FOLDER`'
+
+
+class ExportError(ValueError):
+    """An exported network is invalid or belongs to other weights; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class ExportedNetwork:
+    """The content of a folder that ``python -m bevdepth_core.export`` wrote.
+
+    Attributes:
+        folder: with the files.
+        manifest: content of ``manifest.json``.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> ExportedNetwork:
+        """Return the exported network of ``folder``, its files verified by their digests.
+
+        Raises:
+            ExportError: a file is missing, invalid or damaged.
+        """
+        path = Path(folder) / MANIFEST
+        try:
+            manifest = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ExportError(f'{path}: cannot be read ({error}); {WRITE_AGAIN}') from error
+        if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
+            raise ExportError(f'{path}: not of the format {FORMAT}; {WRITE_AGAIN}')
+        exported = cls(Path(folder), manifest)
+        exported._verify_files()
+        return exported
+
+    def _verify_files(self) -> None:
+        for graph in self.manifest['graphs'].values():
+            path = self.folder / graph['file']
+            if not path.is_file() or file_digest(path) != graph['sha256']:
+                raise ExportError(f'{path}: missing or damaged; {WRITE_AGAIN}')
+
+    def graph(self, name: str) -> Path:
+        """Return the file of a graph: ``image_branch``, ``splat`` or ``detection``."""
+        return self.folder / self.manifest['graphs'][name]['file']
+
+    @property
+    def has_own_node(self) -> bool:
+        """Whether the splat has the node ``bevdepth.VoxelPooling``."""
+        return bool(self.manifest['pooling'] == 'custom')
+
+    def require(self, model: BEVDepth) -> None:
+        """Raise ExportError unless the graphs have the weights and the config of ``model``."""
+        same_config = self.manifest['config'] == plain_config(model)
+        if not same_config or self.manifest['weights']['sha256'] != weights_digest(model):
+            raise ExportError(
+                f'{self.folder}: exported from other weights than the checkpoint; {WRITE_AGAIN}'
+            )
+
+
+def plain_config(model: BEVDepth) -> Any:
+    """Return the config of ``model`` as JSON stores it."""
+    return json.loads(json.dumps(model_config_to_dict(model.config)))
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def weights_digest(model: BEVDepth) -> str:
+    """Return the SHA-256 of the names and values of all weights, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,3 @@
+"""Exports networks for other runtimes and compares the result with the Detector
+(docs/EXPORT.md).
+"""

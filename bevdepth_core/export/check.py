@@ -1,0 +1,222 @@
+"""Compares an exported network with PyTorch, stage by stage and box by box, on changing images,
+calibration and ego motion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from bevdepth_core.decode import stack_maps
+from bevdepth_core.engine.calibration import Calibration
+from bevdepth_core.engine.eager import EagerNetwork
+from bevdepth_core.engine.exported import ExportedNetwork
+from bevdepth_core.engine.onnx import OnnxNetwork
+from bevdepth_core.geometry import rigid_from_quaternion
+from bevdepth_core.inference import Detector
+from bevdepth_core.model import BEVDepth
+from bevdepth_core.types import CameraRig, Detections3D, Frame
+
+ERROR_LIMITS = {'fp32': 1e-4, 'fp16': 5e-2, 'int8': 0.5}
+"""Largest relative L2 error of a stage by precision."""
+MATCHED_SHARE = {'fp32': 0.98, 'fp16': 0.8, 'int8': 0.0}
+"""Smallest share of matched boxes by precision. Not 1 for fp32: boxes of nearly equal scores
+change places, and the last ones of a task with them."""
+MATCH_DISTANCE_M = 0.1
+MATCH_SCORE = 0.01
+FRAME_NS = 500_000_000
+SOURCE = (450, 800)
+"""Height and width of the source images."""
+
+
+@dataclass
+class Report:
+    """What was compared.
+
+    Attributes:
+        precision: of the export.
+        errors: largest relative L2 error by stage; the stages get the same inputs.
+        boxes: boxes of the Detector in PyTorch, all frames together.
+        exported_boxes: boxes of the Detector with the export.
+        matched: pairs of them, one to one, of one label, MATCH_DISTANCE_M and MATCH_SCORE.
+        problems: sentences; empty for a good export.
+    """
+
+    precision: str
+    errors: dict[str, float] = field(default_factory=dict)
+    boxes: int = 0
+    exported_boxes: int = 0
+    matched: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def add_error(self, stage: str, found: torch.Tensor, expected: torch.Tensor) -> None:
+        """Note the relative L2 error of ``found``; NaN and another shape count as infinite."""
+        error = float('inf')
+        if found.shape == expected.shape and found.isfinite().all():
+            difference = (found.double() - expected.double()).norm()
+            error = float(difference / expected.double().norm().clamp(min=1e-12))
+        self.errors[stage] = max(error, self.errors.get(stage, 0.0))
+
+
+def compare(model: BEVDepth, folder: Path, cameras: Iterable[int], seed: int = 0) -> Report:
+    """Return how far the export in ``folder`` is from ``model``.
+
+    For each number of cameras, two frames with other images, intrinsics, mounting poses and ego
+    poses are encoded, splatted and detected.
+    """
+    report = Report(ExportedNetwork.read(folder).manifest['precision'])
+    expected, exported = Detector(model), Detector(model, onnx_folder=folder)
+    networks = Networks(
+        EagerNetwork(model, torch.device('cpu'), torch.float32), OnnxNetwork(model, folder, 1)
+    )
+    rng = np.random.default_rng(seed)
+    for count in cameras:
+        frames = random_frames(count, rng)
+        _compare_stages(networks, frames, report)
+        _compare_boxes(expected, exported, frames, report)
+    _require_dependence(networks.exported, random_frames(2, rng), report)
+    _judge(report)
+    return report
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The network in PyTorch, and exported."""
+
+    eager: EagerNetwork
+    exported: OnnxNetwork
+
+
+def random_frames(count: int, rng: np.random.Generator) -> list[Frame]:
+    """Return two frames, half a second apart, of ``count`` cameras that look around; all images
+    and the whole calibration of the second one differ.
+    """
+    frames = []
+    for place in range(2):
+        images = rng.integers(0, 256, (count, *SOURCE, 3), dtype=np.uint8)
+        poses = np.stack([_yawed(0.1 * place, 4.0 * place)] * count)
+        stamps = np.full(count, place * FRAME_NS)
+        frames.append(Frame(tuple(images), _random_rig(count, rng), stamps, poses))
+    return frames
+
+
+def _random_rig(count: int, rng: np.random.Generator) -> CameraRig:
+    height, width = SOURCE
+    optical = np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+    poses, intrinsics = [], []
+    for index in range(count):
+        pose = _yawed(2 * np.pi * index / count + rng.uniform(-0.2, 0.2), rng.uniform(-1, 2))
+        pose[2, 3] = rng.uniform(1.2, 2.0)
+        pose[:3, :3] = pose[:3, :3] @ optical
+        poses.append(pose)
+        focal = width * rng.uniform(0.6, 1.2)
+        intrinsics.append([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    names = tuple(f'camera_{index}' for index in range(count))
+    return CameraRig(names, np.array(intrinsics), np.stack(poses))
+
+
+def _yawed(yaw: float, x: float) -> np.ndarray:
+    return rigid_from_quaternion((np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)), (x, 0, 0))
+
+
+@torch.inference_mode()
+def _compare_stages(networks: Networks, frames: list[Frame], report: Report) -> None:
+    """Compare each stage on the outputs of the eager network's stages before."""
+    eager, exported = networks.eager, networks.exported
+    maps = []
+    for frame in frames:
+        calibration = Calibration.of(frame.rig, frame.images, eager.model.config.image)
+        matrix = calibration.ego_from_frustum(frame.rig.ego_from_camera, torch.float64)
+        eager.set_images(frame.images)
+        exported.set_images(frame.images)
+        features = eager.encode(calibration.cameras)
+        found = exported.encode(calibration.cameras)
+        report.add_error('depth', found.depth, features.depth)
+        report.add_error('context', found.context, features.context)
+        bev = eager.model.splat(features, matrix)
+        report.add_error('bev', exported.splat(features, matrix), bev)
+        maps.append(bev)
+    maps = maps[: eager.model.config.key_frames]
+    expected = stack_maps(eager.model.head_maps(maps))
+    is_class = expected > -1e4  # classes that a task lacks hold a huge number in both
+    report.add_error('maps', exported.head_maps(maps)[is_class], expected[is_class])
+
+
+def _compare_boxes(
+    expected: Detector, exported: Detector, frames: list[Frame], report: Report
+) -> None:
+    for detector in (expected, exported):
+        detector.reset()
+        detector.score_threshold = 0.0
+    for frame in frames:
+        boxes, others = expected(frame), exported(frame)
+        report.boxes += len(boxes.scores)
+        report.exported_boxes += len(others.scores)
+        report.matched += len(matched_boxes(boxes, others))
+
+
+def matched_boxes(boxes: Detections3D, others: Detections3D) -> np.ndarray:
+    """Return the (n, 2) indices of pairs, one to one, of the same label, with centers within
+    MATCH_DISTANCE_M and scores within MATCH_SCORE.
+    """
+    distance = np.linalg.norm(boxes.boxes.center[:, None] - others.boxes.center, axis=-1)
+    allowed = (
+        (distance <= MATCH_DISTANCE_M)
+        & (boxes.labels[:, None] == others.labels)
+        & (np.abs(boxes.scores[:, None] - others.scores) <= MATCH_SCORE)
+    )
+    pairs = np.stack(linear_sum_assignment(np.where(allowed, distance, 1e3)), axis=1)
+    return pairs[allowed[pairs[:, 0], pairs[:, 1]]]
+
+
+@torch.inference_mode()
+def _require_dependence(exported: OnnxNetwork, frames: list[Frame], report: Report) -> None:
+    """Report outputs that stay the same when one input changes: a constant that was exported."""
+    cameras, matrices, features = [], [], []
+    for frame in frames:
+        calibration = Calibration.of(frame.rig, frame.images, exported.config.image)
+        cameras.append(calibration.cameras)
+        matrices.append(calibration.ego_from_frustum(frame.rig.ego_from_camera, torch.float64))
+        exported.set_images(frame.images)
+        features.append(exported.encode(calibration.cameras))
+    by_camera = exported.encode(cameras[0])  # images of the second frame
+    bev = [exported.splat(features[0], matrix) for matrix in matrices]
+    changes = {
+        'depth does not depend on the images': (features[0].depth, by_camera.depth),
+        'depth does not depend on the calibration': (features[1].depth, by_camera.depth),
+        'context does not depend on the images': (features[0].context, by_camera.context),
+        'context does not depend on the calibration': (features[1].context, by_camera.context),
+        'bev does not depend on the calibration': (bev[0], bev[1]),
+        'bev does not depend on the images': (bev[0], exported.splat(features[1], matrices[0])),
+    }
+    for index in range(exported.config.key_frames):
+        inputs = [bev[0]] * exported.config.key_frames
+        changed = [bev[1] if place == index else value for place, value in enumerate(inputs)]
+        changes[f'maps do not depend on bev {index}'] = (
+            exported.head_maps(inputs), exported.head_maps(changed),
+        )  # fmt: skip
+    report.problems += [text for text, (one, other) in changes.items() if torch.equal(one, other)]
+
+
+def _judge(report: Report) -> None:
+    """Add a problem for each error above the limits of the precision."""
+    limit, share = ERROR_LIMITS[report.precision], MATCHED_SHARE[report.precision]
+    for stage, error in report.errors.items():
+        if not error <= limit:
+            report.problems.append(f'{stage}: relative error {error:.1e}, allowed are {limit:.0e}')
+    if report.matched < share * max(report.boxes, report.exported_boxes):
+        report.problems.append(
+            f'{report.matched} of {report.boxes} boxes match, at least {share:.0%} must'
+        )
+
+
+def print_report(report: Report) -> None:
+    """Print the errors per stage and the matched boxes."""
+    for stage, error in report.errors.items():
+        print(f'{stage:8} relative error {error:.1e}')
+    print(f'boxes    {report.matched} of {report.boxes} match')

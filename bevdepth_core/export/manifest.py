@@ -1,0 +1,102 @@
+"""``manifest.json``: what a runtime has to know about exported graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bevdepth_core.config import ImageSpec
+from bevdepth_core.engine.exported import FORMAT, file_digest, plain_config, weights_digest
+from bevdepth_core.export.onnx_graphs import CAMERAS, OPSET, Part
+from bevdepth_core.model import BEVDepth
+from bevdepth_core.types import BOX_MAPS
+
+MEANINGS = {
+    'images': 'normalized images, channels B G R, see preprocessing',
+    'cameras': (
+        'camera vector: fx fy cx cy of the source image; image_aug 00 01 03 10 11 13; the five '
+        'numbers 1 0 0 1 1; ego_from_camera[:3, :4] by rows'
+    ),
+    'depth': 'probability of each depth bin, lower edge start + step * index, meters',
+    'context': 'features of each pixel of the feature map',
+    'ego_from_frustum': (
+        'meters in the ego frame of the key frame from (u d, v d, d, 1), u and v pixels of the '
+        'network input, d depth in meters: ego_from_camera @ inv(intrinsics) @ inv(image_aug); '
+        'multiply in float64, round once. For a past frame: key_ego_from_past_ego @ that'
+    ),
+    'bev': "the frame's map in the ego frame of the key frame: y upwards by rows, x by columns",
+    'bev_key': 'splat of the key frame',
+    'bev_past': 'splat of the past frame; of the key frame while there is no past frame',
+    'maps': f'per task: {BOX_MAPS}, then one logit per class; -65504 for classes it lacks',
+    'candidates': (
+        'per task, best score first: x y z (m) length width height (m) yaw (rad, about +z) vx vy '
+        '(m/s) in the ego frame, score (-1 for an invalid box), label. Apply circle NMS per task, '
+        'then the score threshold of the config'
+    ),
+}
+"""What each input and output means."""
+
+
+def manifest(
+    model: BEVDepth, parts: tuple[Part, ...], folder: Path, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the manifest of graphs that lie in ``folder``.
+
+    Args:
+        model: that was exported.
+        parts: of it.
+        folder: with the graphs of the parts.
+        options: with ``weights``, as the user named it, ``precision``, ``pooling`` and
+            ``deformable``.
+    """
+    metadata = dict(model.metadata)
+    return {
+        'format': FORMAT,
+        'precision': options['precision'],
+        'pooling': options['pooling'],
+        'deformable': options['deformable'],
+        'opset': OPSET,
+        'weights': {
+            'name': options['weights'],
+            'sha256': weights_digest(model),
+            'license': metadata.pop('license', 'as the checkpoint; it names none'),
+            'origin': metadata,
+        },
+        'classes': list(model.config.class_names),
+        'preprocessing': preprocessing(model.config.image),
+        'graphs': {part.name: _graph(part, folder) for part in parts},
+        'config': plain_config(model),
+    }
+
+
+def preprocessing(spec: ImageSpec) -> dict[str, Any]:
+    """Return how images become network input."""
+    return {
+        'scale': f'max({spec.height} / height, {spec.width} / width)',
+        'resize': 'Pillow, antialiased bicubic, to (int(width * scale), int(height * scale))',
+        'crop': 'to the input size: all excess rows from the top, columns from both sides equally',
+        'image_aug': 'rows: scale 0 0 -crop_x; 0 scale 0 -crop_y; 0 0 1 0; 0 0 0 1',
+        'channels': 'B G R',
+        'mean': list(spec.mean),
+        'std': list(spec.std),
+    }
+
+
+def _graph(part: Part, folder: Path) -> dict[str, Any]:
+    file = f'{part.name}.onnx'
+    outputs = part.module(*part.inputs.values())
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    named = dict(zip(part.outputs, outputs, strict=True))
+    return {
+        'file': file,
+        'sha256': file_digest(folder / file),
+        'inputs': {name: _tensor(part, name, value.shape) for name, value in part.inputs.items()},
+        'outputs': {name: _tensor(part, name, value.shape) for name, value in named.items()},
+    }
+
+
+def _tensor(part: Part, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    sizes: list[int | str] = list(shape)
+    if name in part.per_camera:
+        sizes[0] = CAMERAS
+    return {'shape': sizes, 'type': 'float32', 'meaning': MEANINGS[name]}

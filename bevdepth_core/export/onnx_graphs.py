@@ -1,0 +1,169 @@
+"""Writes the parts of a network as ONNX graphs.
+
+PyTorch's tracing exporter does it. The newer one, which torch.export feeds, gives the same
+operators and takes a hundred times as long, minutes for a network of this size.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
+from torch.onnx.symbolic_helper import _maybe_get_const
+from torch.onnx.utils import register_custom_op_symbolic, unregister_custom_op_symbolic
+
+from bevdepth_core.export.parts import POOLINGS, Detection, ImageBranch
+from bevdepth_core.model import BEVDepth
+
+OPSET = 19
+"""The first one with DeformConv."""
+DOMAIN = 'bevdepth'
+"""Domain of our own node, see docs/EXPORT.md."""
+CAMERAS = 'cameras'
+"""Name of the dynamic dimension."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the network with example inputs.
+
+    Attributes:
+        name: of the graph and, with ``.onnx``, of its file.
+        module: in evaluation mode.
+        inputs: an example of each input, by name.
+        outputs: names.
+        per_camera: inputs and outputs whose first dimension is the number of cameras.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+    per_camera: tuple[str, ...]
+
+
+def network_parts(model: BEVDepth, pooling: str, sample_deformable: bool) -> tuple[Part, ...]:
+    """Return image branch, splat and detection of ``model``.
+
+    Args:
+        model: any device.
+        pooling: ``'plain'`` or ``'custom'``.
+        sample_deformable: see ``ImageBranch``.
+    """
+    config, view = model.config, model.view_transform
+    images = torch.zeros(2, 3, config.image.height, config.image.width)
+    depth = torch.zeros(2, config.depth_bins.count, len(view.frustum_v), len(view.frustum_u))
+    context = torch.zeros(2, config.depth_net.context_channels, *depth.shape[2:])
+    columns, rows, _ = config.grid.shape
+    bev = torch.zeros(1, config.depth_net.context_channels, rows, columns)
+    features = {'depth': depth, 'context': context}
+    return (
+        Part(
+            'image_branch',
+            ImageBranch(model, sample_deformable).eval(),
+            {'images': images, 'cameras': torch.zeros(2, 27)},
+            tuple(features),
+            ('images', 'cameras', *features),
+        ),
+        Part(
+            'splat',
+            POOLINGS[pooling](view).eval(),
+            {**features, 'ego_from_frustum': torch.zeros(2, 3, 4)},
+            ('bev',),
+            (*features, 'ego_from_frustum'),
+        ),
+        Part(
+            'detection',
+            Detection(model).eval(),
+            dict.fromkeys(('bev_key', 'bev_past')[: config.key_frames], bev),
+            ('maps', 'candidates'),
+            (),
+        ),
+    )
+
+
+@torch.no_grad()
+def write_graph(part: Part, path: Path) -> None:
+    """Write ``part`` as an ONNX file with a dynamic number of cameras."""
+    with _own_symbols(), warnings.catch_warnings():
+        # That the exporter is the older one, that fixed sizes become constants, and that an index
+        # must not be negative: those of cells never are.
+        for category in (DeprecationWarning, TracerWarning, UserWarning):
+            warnings.simplefilter('ignore', category)
+        torch.onnx.export(
+            part.module,
+            tuple(part.inputs.values()),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=list(part.inputs),
+            output_names=list(part.outputs),
+            dynamic_axes={name: {0: CAMERAS} for name in part.per_camera},
+        )
+
+
+@contextmanager
+def _own_symbols() -> Iterator[None]:
+    """Translate deformable convolutions and our pooling within this context."""
+    symbols = {
+        'torchvision::deform_conv2d': _deformable_convolution,
+        'bevdepth::voxel_pooling': _voxel_pooling,
+        'bevdepth::voxel_index': _voxel_index,
+        'bevdepth::voxel_pooling_volume': _voxel_pooling_volume,
+    }
+    for name, symbol in symbols.items():
+        register_custom_op_symbolic(name, symbol, OPSET)
+    try:
+        yield
+    finally:
+        for name in symbols:
+            unregister_custom_op_symbolic(name, OPSET)
+
+
+def _deformable_convolution(
+    graph: Any, features: Any, weight: Any, offset: Any, mask: Any, bias: Any, *options: Any
+) -> Any:
+    groups, offset_groups = (_maybe_get_const(option, 'i') for option in options[6:8])
+    return graph.op(
+        'DeformConv',
+        features,
+        weight,
+        offset,
+        group_i=groups,
+        offset_group_i=offset_groups,
+        kernel_shape_i=[3, 3],
+        pads_i=[1, 1, 1, 1],
+    )
+
+
+def _voxel_pooling(graph: Any, *arguments: Any) -> Any:
+    columns, rows, _ = _maybe_get_const(arguments[8], 'is')
+    numbers = _grid_numbers(*arguments[6:8])
+    return graph.op(
+        f'{DOMAIN}::VoxelPooling', *arguments[:6], **numbers, columns_i=columns, rows_i=rows
+    )
+
+
+def _voxel_index(graph: Any, *arguments: Any) -> Any:
+    return graph.op(f'{DOMAIN}::VoxelIndex', *arguments[:4], **_grid_numbers(*arguments[4:6]))
+
+
+def _voxel_pooling_volume(graph: Any, volume: Any, index: Any, shape: Any) -> Any:
+    columns, rows, _ = _maybe_get_const(shape, 'is')
+    return graph.op(f'{DOMAIN}::VoxelPoolingVolume', volume, index, columns_i=columns, rows_i=rows)
+
+
+def _grid_numbers(lower: Any, cell: Any) -> dict[str, float]:
+    """Return one attribute per number: onnxruntime-extensions has no attributes of several."""
+    return {
+        f'{name}_{axis}_f': number
+        for name, numbers in (('lower', lower), ('cell', cell))
+        for axis, number in zip('xyz', _maybe_get_const(numbers, 'fs'), strict=True)
+    }

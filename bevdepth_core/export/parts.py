@@ -1,0 +1,129 @@
+"""The network cut into the parts that a streaming runtime runs one by one.
+
+A runtime keeps depth and context of past frames, which do not depend on the pose of the vehicle:
+
+* image branch: once per frame;
+* splat: for the key frame and, with the ego motion since then, for the past frame;
+* detection: once per frame, on the maps of all frames.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bevdepth_core.decode import BoxDecoder, stack_maps
+from bevdepth_core.export.pooling import PlainPooling
+from bevdepth_core.model import BEVDepth
+from bevdepth_core.model.depth_net import DeformableConv, DepthNet
+from bevdepth_core.model.view_transform import LiftSplat
+
+
+class SampledDeformableConv(nn.Module):
+    """``DeformableConv`` from standard operators: one GridSample reads the nine neighbors of each
+    pixel as a 3x3 block, one convolution of stride 3 sums them.
+
+    Args:
+        conv: its weights.
+        height: of the feature map.
+        width: of the feature map.
+    """
+
+    places: Tensor
+    scale: Tensor
+
+    def __init__(self, conv: DeformableConv, height: int, width: int) -> None:
+        super().__init__()
+        self.offset, self.weight = conv.offset, conv.weight
+        tap = torch.arange(3) - 1
+        v = (torch.arange(height)[:, None] + tap).view(height, 3, 1, 1).expand(-1, -1, width, 3)
+        u = (torch.arange(width)[:, None] + tap).view(1, 1, width, 3).expand(height, 3, -1, -1)
+        self.register_buffer('places', torch.stack((u, v), dim=-1).float())
+        sizes = torch.tensor((width, height))
+        self.register_buffer('scale', 2 / (sizes - 1).clamp(min=1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the convolution of (N, C, h, w) features."""
+        offsets = self.offset(features).unflatten(1, (3, 3, 2))  # (N, row, column, vu, h, w)
+        offsets = offsets.permute(0, 4, 1, 5, 2, 3).flip(-1)  # (N, h, row, w, column, uv)
+        # GridSample takes -1 to 1 from the first to the last pixel's center.
+        grid = (self.places + offsets) * self.scale - 1
+        read = F.grid_sample(
+            features, grid.flatten(3, 4).flatten(1, 2), padding_mode='zeros', align_corners=True
+        )
+        groups = features.shape[1] // self.weight.shape[1]
+        return F.conv2d(read, self.weight, stride=3, groups=groups)
+
+
+class ImageBranch(nn.Module):
+    """Images to depth and context.
+
+    Args:
+        model: without stereo.
+        sample_deformable: replace the deformable convolution by ``SampledDeformableConv``.
+    """
+
+    def __init__(self, model: BEVDepth, sample_deformable: bool) -> None:
+        super().__init__()
+        assert isinstance(model.depth_net, DepthNet)
+        self.image_encoder = model.image_encoder
+        self.depth_net = copy.deepcopy(model.depth_net)
+        if sample_deformable:
+            view = model.view_transform
+            self.depth_net.deform = SampledDeformableConv(  # type: ignore[assignment]
+                model.depth_net.deform, len(view.frustum_v), len(view.frustum_u)
+            )
+
+    def forward(self, images: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor]:
+        """Return depth (N, D, h, w) and context (N, C, h, w) of normalized images (N, 3, H, W) and
+        camera vectors (N, 27).
+        """
+        depth, context = self.depth_net(self.image_encoder(images), cameras)
+        return depth, context
+
+
+class CustomPooling(nn.Module):
+    """Depth refinement, where the model has it, and pooling as nodes of our own."""
+
+    def __init__(self, view: LiftSplat) -> None:
+        super().__init__()
+        self.view = view
+
+    def forward(self, depth: Tensor, context: Tensor, ego_from_frustum: Tensor) -> Tensor:
+        """Return the map (1, C, ny, nx); arguments as ``PlainPooling`` has them."""
+        features = self.view.refine(depth[None], context[None])
+        bev: Tensor = self.view(features, ego_from_frustum[None])
+        return bev
+
+
+POOLINGS: dict[str, Callable[[LiftSplat], nn.Module]] = {
+    'plain': PlainPooling,
+    'custom': CustomPooling,
+}
+
+
+class Detection(nn.Module):
+    """The maps of all frames to head maps and scored boxes before suppression.
+
+    Args:
+        model: for BEV encoder, head and decoding.
+    """
+
+    def __init__(self, model: BEVDepth) -> None:
+        super().__init__()
+        self.bev_encoder, self.head = model.bev_encoder, model.head
+        self.decoder = BoxDecoder(model.config)
+
+    def forward(self, *bev: Tensor) -> tuple[Tensor, Tensor]:
+        """Return head maps (1, T, BOX_VALUES + classes, ny, nx) as ``decode.stack_maps`` stacks
+        them, and ``BoxDecoder.candidates`` of them.
+
+        Args:
+            bev: the map (1, C, ny, nx) of each frame, key frame first.
+        """
+        maps = stack_maps(self.head(self.bev_encoder(torch.cat(bev, dim=1))))
+        return maps, self.decoder.candidates(maps)

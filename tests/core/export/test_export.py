@@ -1,0 +1,253 @@
+"""Exported graphs beside the network that they come from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import onnxruntime_extensions as extensions
+import pytest
+import torch
+
+from bevdepth_core.checkpoint import save_checkpoint
+from bevdepth_core.engine.exported import MANIFEST, ExportError, file_digest
+from bevdepth_core.export.check import compare, random_frames
+from bevdepth_core.export.command_line import export_onnx, main
+from bevdepth_core.export.onnx_graphs import Part, network_parts, write_graph
+from bevdepth_core.export.parts import CustomPooling, SampledDeformableConv
+from bevdepth_core.export.pooling import PlainPooling
+from bevdepth_core.inference import Detector
+from bevdepth_core.model import BEVDepth
+from tests.core.frames import make_frame, make_rig
+from tests.networks import export_model
+
+GRAPHS = ('image_branch', 'splat', 'detection')
+
+
+def nodes(path: Path) -> list[onnx.NodeProto]:
+    return list(onnx.load(path).graph.node)
+
+
+def splat_inputs(model: BEVDepth, cameras: int) -> tuple[torch.Tensor, ...]:
+    """Return random depth and context, and matrices that place points inside and outside."""
+    view, config = model.view_transform, model.config
+    size = (len(view.frustum_v), len(view.frustum_u))
+    generator = torch.Generator().manual_seed(0)
+    depth = torch.rand(cameras, config.depth_bins.count, *size, generator=generator)
+    context = torch.randn(cameras, config.depth_net.context_channels, *size, generator=generator)
+    matrices = torch.randn(cameras, 3, 4, generator=generator) * torch.tensor((0.01, 0.01, 1, 3))
+    return depth, context, matrices
+
+
+def test_the_export_equals_the_network_for_any_number_of_cameras(
+    model: BEVDepth, exported: Path
+) -> None:
+    report = compare(model, exported, (1, 3))
+    assert report.problems == []
+    assert set(report.errors) == {'depth', 'context', 'bev', 'maps'}
+    assert max(report.errors.values()) < 5e-6
+    assert report.boxes > 100
+    assert report.matched == report.boxes == report.exported_boxes
+
+
+def test_a_calibration_inside_the_graph_is_found(
+    model: BEVDepth, exported: Path, tmp_path: Path
+) -> None:
+    class OneCalibration(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pooling = PlainPooling(model.view_transform)
+
+        def forward(self, depth, context, ego_from_frustum):
+            return self.pooling(depth, context, torch.eye(4)[:3] + 0 * ego_from_frustum)
+
+    folder = shutil.copytree(exported, tmp_path / 'exported')
+    splat = network_parts(model, 'plain', True)[1]
+    write_graph(
+        Part('splat', OneCalibration(), splat.inputs, splat.outputs, splat.per_camera),
+        folder / 'splat.onnx',
+    )
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest['graphs']['splat']['sha256'] = file_digest(folder / 'splat.onnx')
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    problems = compare(model, folder, (1,)).problems
+    assert problems[0] == 'bev does not depend on the calibration'
+    assert any(problem.startswith('bev: relative error') for problem in problems)
+    assert any('boxes match' in problem for problem in problems)
+
+
+@pytest.mark.parametrize('graph', GRAPHS)
+def test_plain_graphs_have_standard_operators_and_no_scatter(exported: Path, graph: str) -> None:
+    model = onnx.load(exported / f'{graph}.onnx')
+    onnx.checker.check_model(model)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [('', 19)]
+    kinds = {node.op_type for node in model.graph.node}
+    assert not {kind for kind in kinds if kind.startswith('Scatter') or kind == 'DeformConv'}
+
+
+def test_plain_pooling_equals_the_op(model: BEVDepth) -> None:
+    inputs = splat_inputs(model, 3)
+    expected = CustomPooling(model.view_transform)(*inputs)
+    found = PlainPooling(model.view_transform)(*inputs)
+    assert expected.count_nonzero() > 100
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('offset', [-0.999, -1.001, 0.0, 7.999, 8.001, float('nan'), 1e30])
+def test_plain_pooling_has_the_borders_of_the_op(model: BEVDepth, offset: float) -> None:
+    """All points lie in one place, near the border of the grid along each axis in turn."""
+    grid = model.config.grid
+    depth, context, _ = splat_inputs(model, 1)
+    for axis in range(3):
+        place = [low + 0.5 * cell for low, cell in zip(grid.lower, grid.cell, strict=True)]
+        place[axis] = grid.lower[axis] + offset * grid.cell[axis]
+        matrices = torch.zeros(1, 3, 4)
+        matrices[0, :, 3] = torch.tensor(place)
+        expected = CustomPooling(model.view_transform)(depth, context, matrices)
+        found = PlainPooling(model.view_transform)(depth, context, matrices)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_sampled_form_equals_the_deformable_convolution(model: BEVDepth) -> None:
+    conv = model.depth_net.deform
+    features = torch.randn(2, conv.offset.in_channels, 5, 7)
+    assert conv.offset(features).abs().max() > 1
+    torch.testing.assert_close(
+        SampledDeformableConv(conv, 5, 7)(features), conv(features), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_native_form_is_the_operator(model: BEVDepth, tmp_path: Path) -> None:
+    write_graph(network_parts(model, 'plain', False)[0], tmp_path / 'native.onnx')
+    kinds = [node.op_type for node in nodes(tmp_path / 'native.onnx')]
+    assert kinds.count('DeformConv') == 1
+    assert 'GridSample' not in kinds
+
+
+def test_our_own_node_runs_in_onnx_runtime_with_a_kernel(model: BEVDepth, tmp_path: Path) -> None:
+    part = network_parts(model, 'custom', True)[1]
+    write_graph(part, tmp_path / 'splat.onnx')
+    (node,) = [node for node in nodes(tmp_path / 'splat.onnx') if node.domain == 'bevdepth']
+    assert node.op_type == 'VoxelPooling'
+    types = extensions.PyCustomOpDef
+    numbers = [f'{name}_{axis}' for name in ('lower', 'cell') for axis in 'xyz']
+
+    @extensions.onnx_op(
+        op_type='bevdepth::VoxelPooling',
+        inputs=[types.dt_float] * 6,
+        attrs={
+            **dict.fromkeys(numbers, types.dt_float),
+            **dict.fromkeys(('columns', 'rows'), types.dt_int64),
+        },
+    )
+    def pool(*inputs, **grid):
+        lower, cell = ([grid[f'{name}_{axis}'] for axis in 'xyz'] for name in ('lower', 'cell'))
+        tensors = [torch.from_numpy(np.array(value)) for value in inputs]
+        shape = (grid['columns'], grid['rows'], 1)
+        return torch.ops.bevdepth.voxel_pooling(*tensors, lower, cell, shape).contiguous().numpy()
+
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(extensions.get_library_path())
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / 'splat.onnx'), options, providers=['CPUExecutionProvider']
+    )
+    inputs = splat_inputs(model, 3)
+    named = {name: value.numpy() for name, value in zip(part.inputs, inputs, strict=True)}
+    torch.testing.assert_close(torch.from_numpy(session.run(None, named)[0]), part.module(*inputs))
+
+
+def test_the_detector_runs_an_export_with_past_frames(model: BEVDepth, exported: Path) -> None:
+    expected, detector = Detector(model), Detector(model, onnx_folder=exported)
+    detector.keep_depth = True
+    rig = make_rig(2)
+    for stamp in (0.0, 0.5, 1.0):
+        frame = make_frame(stamp, rig, seed=int(2 * stamp))
+        boxes, found = expected(frame), detector(frame)
+        assert found.past_stamp_ns == boxes.past_stamp_ns
+        np.testing.assert_allclose(found.boxes.center, boxes.boxes.center, atol=1e-4)
+        np.testing.assert_allclose(found.boxes.velocity, boxes.boxes.velocity, atol=1e-4)
+        np.testing.assert_allclose(found.scores, boxes.scores, atol=1e-5)
+    assert boxes.past_stamp_ns is not None
+    assert len(boxes.scores) > 10
+    assert detector.depth is not None
+    assert list(found.stage_seconds) == list(boxes.stage_seconds)
+
+
+def test_the_manifest_describes_inputs_preprocessing_and_weights(
+    model: BEVDepth, exported: Path
+) -> None:
+    manifest = json.loads((exported / MANIFEST).read_text())
+    graphs = manifest['graphs']
+    assert tuple(graphs) == GRAPHS
+    assert graphs['image_branch']['inputs']['images']['shape'] == ['cameras', 3, 32, 96]
+    assert graphs['splat']['inputs']['ego_from_frustum']['shape'] == ['cameras', 3, 4]
+    assert list(graphs['detection']['inputs']) == ['bev_key', 'bev_past']
+    assert graphs['detection']['outputs']['candidates']['shape'] == [6, 11, 60]
+    assert manifest['classes'] == list(model.config.class_names)
+    assert manifest['preprocessing']['mean'] == list(model.config.image.mean)
+    assert manifest['weights']['name'] == 'tiny'
+    assert len(manifest['weights']['sha256']) == 64
+
+
+def test_other_weights_than_those_of_the_export_are_an_error(
+    model: BEVDepth, exported: Path
+) -> None:
+    other = export_model()
+    other.head.shared[0].weight.data[0, 0, 0, 0] += 1
+    with pytest.raises(ExportError, match='exported from other weights'):
+        Detector(other, onnx_folder=exported)
+
+
+def test_a_missing_or_damaged_file_is_an_error(
+    model: BEVDepth, exported: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match=r'manifest\.json: cannot be read'):
+        Detector(model, onnx_folder=tmp_path)
+    folder = shutil.copytree(exported, tmp_path / 'exported')
+    with (folder / 'splat.onnx').open('ab') as file:
+        file.write(b'x')
+    with pytest.raises(ExportError, match=r'splat.onnx: missing or damaged; write it with'):
+        Detector(model, onnx_folder=folder)
+
+
+def test_without_onnx_runtime_the_error_names_the_command(
+    model: BEVDepth, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    with pytest.raises(ExportError, match='pip install'):
+        Detector(model, onnx_folder=exported)
+
+
+def test_the_frames_of_the_check_differ_in_images_and_calibration() -> None:
+    first, second = random_frames(2, np.random.default_rng(0))
+    assert not np.array_equal(first.images[0], second.images[0])
+    assert not np.array_equal(first.rig.intrinsics, second.rig.intrinsics)
+    assert not np.array_equal(first.rig.ego_from_camera, second.rig.ego_from_camera)
+    assert not np.array_equal(first.world_from_ego, second.world_from_ego)
+
+
+def test_a_network_with_refinement_has_no_plain_form(tmp_path: Path) -> None:
+    model = export_model(refinement=True)
+    with pytest.raises(ExportError, match='use --pooling custom'):
+        export_onnx(model, tmp_path)
+    write_graph(network_parts(model, 'custom', True)[1], tmp_path / 'splat.onnx')
+    own = [node.op_type for node in nodes(tmp_path / 'splat.onnx') if node.domain == 'bevdepth']
+    assert own == ['VoxelIndex', 'VoxelPoolingVolume']
+
+
+def test_the_command_line_writes_and_checks(
+    model: BEVDepth, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tmp_path / 'tiny.safetensors'
+    save_checkpoint(model, checkpoint)
+    main([str(checkpoint), '--out', str(tmp_path / 'out'), '--check', '--cameras', '1'])
+    printed = capsys.readouterr().out
+    assert 'manifest.json' in printed
+    assert 'boxes' in printed
+    with pytest.raises(SystemExit, match='no such checkpoint file'):
+        main([str(tmp_path / 'missing.safetensors'), '--out', str(tmp_path / 'out')])
