@@ -244,16 +244,6 @@ class Intake:
                 self._monitor.report(f'misaligned/{name}', 'cameras', ERROR, sentence)
             elif camera.state == 'used':
                 self._monitor.solved(f'misaligned/{name}')
-            cycles = camera.moved_cycles
-            if cycles and camera.state == 'used':
-                sentence = (
-                    f'the stamps of {name} moved by {cycles:+d} trigger cycles '
-                    f'({cycles * period_s:+.3f} s) while its images arrive as before: its clock '
-                    'jumped, and its images may be of another cycle; synchronize the clocks'
-                )
-                self._monitor.report(f'moved/{name}', 'cameras', WARN, sentence)
-            else:
-                self._monitor.solved(f'moved/{name}')
 
     def _report_sets(self, timeout_s: float) -> None:
         synchronizer, period_s = self._synchronizer, self._synchronizer.period_s
@@ -277,7 +267,7 @@ class Intake:
             WARN,
             lambda: (
                 f'sync_slop_s ({slop_s} s) is not below the trigger cycle ({period_s:.3f} s); '
-                f'images of a set are matched within {period_s / 3:.3f} s of their offsets; set '
+                'images of a set are matched by their offsets within the cycle; set '
                 f'sync_slop_s below {period_s:.3f}'
             ),
         )
@@ -370,7 +360,8 @@ class Intake:
     def _misaligned_sentence(self, name: str, error_s: float) -> str:
         return (
             f'{name} is excluded: its stamps are {error_s:+.3f} s off, compared with the other '
-            f'cameras; synchronize the clock of {name} with the others, or check its trigger'
+            f'cameras; synchronize the clock of {name} with the others, or restart its driver if '
+            'its trigger or its transport changed'
         )
 
     def _untriggered_sentence(self) -> str:

@@ -4,80 +4,73 @@ An image set holds the images of one trigger cycle. Each camera exposes at its o
 the cycle. ``message_filters.ApproximateTimeSynchronizer`` alone cannot keep cycles apart: six
 cameras of nuScenes expose 43 ms apart and cycles follow every 83 ms, so with some images missing
 the last image of one cycle is nearer to the first of the next cycle than to the first of its own.
-This filter therefore learns the offsets, subtracts them from the stamps, and lets the library
-match the corrected stamps with a tolerance of at most a third of the cycle. Each image then
-matches only images of its own cycle.
+With known offsets it still compares images in pairs, and loses or mixes sets if stamps jitter by a
+tenth of the cycle. This filter therefore finds the offsets (``offsets``), subtracts them from the
+stamps, and takes the image of each camera nearest to the median of its set.
 
-Offsets, for all cameras together:
-
-| state | meaning | entry | exit |
-| --- | --- | --- | --- |
-| searching | offsets are unknown, no sets | start; the image rate changed; as many cameras deviate
-  as agree | two clear sets agree: all cameras within ``slop_s``, with larger gaps before and after
-  than inside; or one complete set after which no images arrive |
-| provisional | offsets of one set | found | ``LEARNED`` sets, whose median becomes the offset |
-| learned | offsets are fixed | ``LEARNED`` sets | as the entry of searching |
-
-Each camera:
+Each camera has one of these states:
 
 | state | meaning | entry | exit |
 | --- | --- | --- | --- |
-| used | sets wait for its images | start; recovered | to silent or misaligned |
-| silent | no images arrive | named by the caller of ``check`` | its next image |
-| returning | images arrive again | after silent | used after ``RETURN`` steady images |
-| misaligned | its stamps do not fit those of the majority | ``ONE_SIDED`` images in a row
-  are a sixth of a cycle too early or too late, or stamps are off by the timeout | used after
-  ``RETURN`` steady images at its old offset, or ``WINDOW`` at a new one if arrival times show that
-  the trigger moved and not the clock |
+| used | sets wait for its images | start; as below | to silent or misaligned |
+| silent | no images arrive | the caller of ``check`` names it | returning, at its next image |
+| returning | images arrive again after silence | an image after silent | used, as misaligned |
+| misaligned | its stamps do not fit those of the majority | ``ONE_SIDED`` images in a row are a
+  sixth of a cycle too early or too late; or stamps skipped or repeated a cycle and two images
+  arrived more than half a cycle earlier or later than usual; or stamps are off by the timeout |
+  used, after ``RETURN`` images with a steady deviation near zero and the usual lateness. After a
+  restart of the camera also with a new offset, or with a new lateness for ``SETTLED`` images |
 
 A camera returns by its own stamps and arrival times only, whether or not image sets are formed or
-images can be decoded. When as many cameras deviate as agree, the cameras are *untriggered*: they
-are not triggered together. That state ends after ``LEARNED`` sets in a row with steady offsets.
+images can be decoded. If as many cameras deviate as agree, it is unknown which are wrong: the
+cameras are *untriggered*, and all offsets are searched again. That ends when the deviations of all
+used cameras have been steady for ``WINDOW`` sets.
+
+A clock that is wrong by whole cycles since the first images cannot be recognized, and neither can
+a jump of the clock that is smaller than the scatter of arrival times.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from message_filters import ApproximateTimeSynchronizer, SimpleFilter
-from rclpy.time import Time
+from message_filters import SimpleFilter
 
-from bevdepth_ros.rig.camera_timing import LATE_NS, CameraTiming, drift, largest_gap
+from bevdepth_ros.rig.camera_timing import CHANGE, LATE_NS, WINDOW, CameraTiming, drift
+from bevdepth_ros.rig.offsets import find_offsets
 from bevdepth_ros.rig.stamps import stamp_ns
 
-LEARNED = 20
-"""Sets whose median gives the offsets."""
-REFINED = 5
-"""Number of sets after which provisional offsets are first improved."""
+FIRST = 8
+"""Images of all cameras, at least two of each, that offsets are first searched in."""
 ONE_SIDED = 5
 """Images in a row that must deviate to the same side before a camera is left out."""
 RETURN = 10
 """Images with a steady deviation after which a camera is used again."""
-TOLERANCE = 1 / 3
-"""Corrected stamps of a set may differ by this share of the cycle. With more than a half, images
-of two cycles could match."""
-TIGHT = 1 / 5
-"""The same for stamps without jitter; three times the measured jitter is added."""
+SETTLED = 100
+"""Images after which the lateness of a camera that restarted is the usual one."""
+TIGHT = 1 / 10
+"""Corrected stamps of a set differ from their median by at most this share of the cycle and twice
+their jitter."""
+WIDEST, WIDEST_OF_TWO = 0.35, 0.25
+"""Upper limits of that share. Two images that each differ by a quarter are half a cycle apart."""
+BETWEEN = 0.7
+"""Stamps of other cycles are further away than this share less 1.5 times the jitter."""
 MISALIGNED, AT_PLACE, STEADY = 1 / 6, 1 / 8, 1 / 16
 """Shares of the cycle: the deviation that excludes a camera, the deviation with which it may
 return, and the change of the deviation that does not count as drift."""
-CLEAR = 1.2
-"""A set is clear when the gaps around it are larger than those inside by this factor."""
-RATE_TOLERANCE = 0.03
-"""Image rates are multiples of each other within this share."""
+RATE_TOLERANCE = 0.07
+"""Image rates are multiples of each other within this share. In ``WINDOW`` images, one interval
+that was taken for two cycles changes the rate by less."""
 NEAR = 0.6
 """Images further apart than this share of the cycle are compared only if there are no others."""
 CHECKS = 4
 """Calls of ``check`` in a row in which image rates must differ."""
-BASE_NS = 1 << 50
-"""Keeps corrected stamps positive, which rclpy requires, where time starts at zero."""
-
 
 RATES_DIFFER = 'their image rates differ'
 DRIFT = 'their stamps drift against each other'
@@ -106,14 +99,18 @@ class ImageSet:
 
 
 class _Camera(CameraTiming):
-    """A camera with its state and the images that wait for their set."""
+    """A camera with the images that wait for their set."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.state, self.lateness_s = 'used', 0.0
         self.waiting: dict[int, Any] = {}
-        self.newest: tuple[int, Any] | tuple[()] = ()
-        self.input = SimpleFilter()
+        self.newest: tuple[int, Any] | None = None
+        self.latency_s = 0.0
+        self.state_since = 0
+
+    def enter(self, state: str) -> None:
+        """Change the state."""
+        self.state, self.state_since = state, self.received
 
 
 class ImageSetSynchronizer(SimpleFilter):
@@ -125,6 +122,7 @@ class ImageSetSynchronizer(SimpleFilter):
             unknown.
         formed: number of sets so far.
         too_wide: number of sets so far that were dropped because they exceed ``slop_s``.
+        is_learned: True if the offsets were corrected by the medians of ``WINDOW`` sets.
         cameras: one ``CameraTiming`` per input, with its ``state`` (see the module).
     """
 
@@ -149,27 +147,22 @@ class ImageSetSynchronizer(SimpleFilter):
         super().__init__()
         self.slop_s = slop_s
         self.untriggered: str | None = None
-        self._queue_size, self._use_untriggered, self._now = queue_size, use_untriggered, now
         self.cameras = [_Camera() for _ in filters]
         self.formed = self.too_wide = 0
-        self._matcher: ApproximateTimeSynchronizer | None = None
-        self._found: list[dict[int, int]] = []
+        self._queue_size, self._use_untriggered, self._now = queue_size, use_untriggered, now
         self._far: set[int] = set()
-        self._rates_differ = 0
+        self._rates_differ, self._last_ns, self._received_at_check = 0, 0, -1
         self._search()
-        self.reset()
         self.input_connections = [
             one.registerCallback(self.add, camera) for camera, one in enumerate(filters)
         ]
 
     def reset(self) -> None:
         """Forget all waiting images; offsets and states of cameras stay."""
-        self._last_ns = 0
-        self._received_at_check = -1
+        self._last_ns, self._received_at_check = 0, -1
         for camera in self.cameras:
             camera.waiting.clear()
             camera.forget_stamps()
-        self._build()
 
     @property
     def members(self) -> list[int]:
@@ -181,36 +174,21 @@ class ImageSetSynchronizer(SimpleFilter):
         """Time between two trigger cycles, seconds; 0 while unknown."""
         return self._period_ns() * 1e-9
 
-    @property
-    def is_learned(self) -> bool:
-        """True if the offsets were learned from enough sets."""
-        return self._residuals is None
-
     def add(self, message: Any, camera: int) -> None:
         """Take an image of the camera with index ``camera``; calls back before it returns."""
         one, stamp = self.cameras[camera], stamp_ns(message)
-        if stamp <= 0 or one.is_repeated(stamp):
+        if stamp <= 0 or (stamp in one.stamps and stamp >= one.newest_ns - LATE_NS):
             one.ignored += 1
             return
         was_unsure = self._is_unsure()
-        if one.state == 'silent':
-            one.restart()
-            one.waiting.clear()
-            one.state = 'returning'
-        if one.take(stamp):
-            one.waiting.clear()
-            self._build()
-        one.waiting[stamp], one.newest = message, (stamp, message)
-        while len(one.waiting) > self._queue_size:
-            del one.waiting[min(one.waiting)]
+        self._take(one, message, stamp)
         self._observe(camera, stamp)
-        if self._matcher is None:
+        if not self._has_offsets:
             self._find_offsets()
-        elif (was_unsure and not self._is_unsure()) or self._is_tolerance_stale():
-            self._build()
+        elif was_unsure:
+            self._match_waiting()
         elif one.state == 'used' and not self._is_unsure():
-            self._feed(camera, stamp)
-        self._emit_found()
+            self._match(one, stamp)
         if self.untriggered and self._use_untriggered:
             self._emit_newest(camera)
 
@@ -225,38 +203,36 @@ class ImageSetSynchronizer(SimpleFilter):
         before, silent = self.members, set(silent)
         if len(silent) < len(self.cameras):
             for index in silent:
-                self.cameras[index].state = 'silent'
+                self.cameras[index].enter('silent')
             if not self.members:
                 self._search()
         self._exclude_far(timeout_s)
         self._compare_rates()
-        if not self._has_offsets and self._now() - self._searches_since_s > timeout_s:
-            self._exclude_unmatched()
         if self.members != before:
-            self._build()
-            self._emit_found()
+            self._match_waiting()
         received = sum(camera.received for camera in self.cameras)
-        if self._matcher is None and received == self._received_at_check:
+        if received == self._received_at_check:
             self.flush()
         self._received_at_check = received
 
     def flush(self) -> None:
-        """Form the sets that would otherwise wait for the first image of the next cycle."""
-        if self._matcher is None:
+        """Form the sets that wait for further images only to confirm the offsets."""
+        if not self._has_offsets:
             self._find_offsets(is_over=True)
-            self._emit_found()
 
-    def _search(self) -> None:
-        """Forget the offsets."""
-        self._residuals: list[dict[int, int]] | None = []
-        self._candidate: dict[int, int] | None = None
-        self._has_offsets = len(self.cameras) == 1
-        self._searches_since_s = self._now()
-        for camera in self.cameras:
-            camera.forget_deviations()
-            if camera.state in ('misaligned', 'returning'):
-                camera.state = 'used'
-        self._build()
+    # Matching
+
+    def _take(self, camera: _Camera, message: Any, stamp: int) -> None:
+        if camera.state == 'silent':
+            camera.restart()
+            camera.waiting.clear()
+            camera.has_restarted = True
+            camera.enter('returning')
+        if camera.take(stamp):
+            camera.waiting.clear()
+        camera.waiting[stamp], camera.newest = message, (stamp, message)
+        while len(camera.waiting) > self._queue_size:
+            del camera.waiting[min(camera.waiting)]
 
     def _is_unsure(self) -> bool:
         return any(self.cameras[index].is_unsure for index in self.members)
@@ -265,55 +241,49 @@ class ImageSetSynchronizer(SimpleFilter):
         periods = [self.cameras[index].period_ns for index in self.members]
         return min((period for period in periods if period), default=0)
 
-    def _jitter_ns(self) -> float:
-        return statistics.median_low(self.cameras[index].jitter_ns for index in self.members)
+    def _tolerance_ns(self) -> float:
+        """Return how far the corrected stamps of a set may be from their median."""
+        period = self._period_ns()
+        if not period:
+            return 1e9 * self.slop_s
+        widest = WIDEST_OF_TWO if len(self.members) == 2 else WIDEST
+        limits = TIGHT * period + 2 * self._jitter_ns, BETWEEN * period - 1.5 * self._jitter_ns
+        return max(TIGHT * period, min(*limits, widest * period))
 
-    def _tolerance_ns(self) -> int:
-        """Return how far apart the corrected stamps of a set may be."""
-        slop, period = round(self.slop_s * 1e9), self._period_ns()
-        limit = min(TIGHT * period + 3 * self._jitter_ns(), TOLERANCE * period)
-        return min(slop, round(limit)) if period else slop
+    def _match_waiting(self) -> None:
+        """Emit all sets that the waiting images complete."""
+        members = [self.cameras[index] for index in self.members]
+        if self._has_offsets and members and not self._is_unsure():
+            rarest = min(members, key=lambda camera: len(camera.waiting))
+            for stamp in sorted(rarest.waiting):
+                self._match(rarest, stamp)
 
-    def _is_tolerance_stale(self) -> bool:
-        """Return True if the tolerance differs from that of the matcher by more than 20 %."""
-        return abs(self._tolerance_ns() / self._matched_within_ns - 1) > 0.2
-
-    # Matching
-
-    def _build(self) -> None:
-        """Create a matcher for the used cameras, and pass the waiting images to it."""
-        self._matcher = None
-        members = self.members
-        if not members or not self._has_offsets:
+    def _match(self, camera: _Camera, stamp: int) -> None:
+        """Emit the set that contains this image, if it is complete."""
+        if stamp not in camera.waiting:
             return
+        members = self.members
+        if not all(self.cameras[index].waiting for index in members):
+            return
+        near = self._nearest(members, stamp - camera.offset_ns)
+        # The image itself may be an outlier, so the median decides.
+        corrected = self._nearest(members, statistics.median(near.values()))
+        middle, limit = statistics.median(corrected.values()), self._tolerance_ns()
+        residuals = {at: one - middle for at, one in corrected.items()}
+        if max(map(abs, residuals.values())) <= limit:
+            stamps = {at: one + self.cameras[at].offset_ns for at, one in corrected.items()}
+            if not self.is_learned:
+                self._learn(residuals)
+            self._emit(stamps)
+
+    def _nearest(self, members: Sequence[int], at_ns: float) -> dict[int, int]:
+        """Return the corrected stamp of each camera's waiting image nearest to a time."""
+        nearest = {}
         for index in members:
-            self.cameras[index].input = SimpleFilter()
-        self._matched_within_ns = self._tolerance_ns()
-        self._matcher = ApproximateTimeSynchronizer(
-            [self.cameras[index].input for index in members],
-            self._queue_size,
-            self._matched_within_ns * 1e-9,
-        )
-        # The library keeps its lock when a callback raises, so this one only appends.
-        self._matcher.registerCallback(
-            lambda *images: self._found.append({one.camera: one.stamp for one in images})
-        )
-        waiting = sorted(
-            (stamp, index) for index in members for stamp in self.cameras[index].waiting
-        )
-        for stamp, index in waiting:
-            self._feed(index, stamp)
-
-    def _feed(self, index: int, stamp: int) -> None:
-        camera = self.cameras[index]
-        header = SimpleNamespace(stamp=Time(nanoseconds=BASE_NS + stamp - camera.offset_ns))
-        camera.input.signalMessage(SimpleNamespace(header=header, camera=index, stamp=stamp))
-
-    def _emit_found(self) -> None:
-        found, self._found = self._found, []
-        for stamps in found:
-            if all(stamp in self.cameras[index].waiting for index, stamp in stamps.items()):
-                self._emit(stamps)
+            camera = self.cameras[index]
+            corrected = (stamp - camera.offset_ns for stamp in camera.waiting)
+            nearest[index] = min(corrected, key=lambda one: abs(one - at_ns))
+        return nearest
 
     def _emit(self, stamps: dict[int, int]) -> None:
         """Call back with the images of these stamps, unless they are too far apart or late."""
@@ -324,17 +294,14 @@ class ImageSetSynchronizer(SimpleFilter):
             waiting = self.cameras[index].waiting
             for stamp in [one for one in waiting if one <= stamps[index]]:
                 del waiting[stamp]
+        start = int(stamps_ns.min())
         if np.ptp(stamps_ns) >= self.slop_s * 1e9:
             self.too_wide += 1
-            return
-        start = int(stamps_ns.min())
-        if self._last_ns - LATE_NS <= start <= self._last_ns:
-            return
-        self._last_ns = start
-        self._learn(stamps)
-        if self.untriggered is None:
-            self.formed += 1
-            self.signalMessage(ImageSet(indices, images, stamps_ns, self._now()))
+        elif not self._last_ns - LATE_NS <= start <= self._last_ns:
+            self._last_ns = start
+            if self.untriggered is None:
+                self.formed += 1
+                self.signalMessage(ImageSet(indices, images, stamps_ns, self._now()))
 
     def _emit_newest(self, camera: int) -> None:
         """Call back with the newest image of every camera, once per image of the slowest."""
@@ -352,181 +319,173 @@ class ImageSetSynchronizer(SimpleFilter):
 
     # Offsets
 
-    def _find_offsets(self, is_over: bool = False) -> None:
-        """Take the offsets of the first clear set that a second one confirms.
+    def _search(self) -> None:
+        """Forget the offsets, and use all cameras that send images."""
+        self.is_learned, self._has_offsets = False, len(self.cameras) == 1
+        self._jitter_ns = math.inf
+        self._residuals: list[dict[int, float]] = []
+        for camera in self.cameras:
+            camera.deviations.clear()
+            if camera.state in ('misaligned', 'returning'):
+                camera.enter('used')
 
-        Any run of one image per camera could be a set. It is clear if the gaps around it are
-        larger than those inside. One clear set may still be wrong, for example after lost images.
+    def _find_offsets(self, is_over: bool = False) -> None:
+        """Find the offsets of all used cameras, or exclude a minority that does not fit the slop.
 
         Args:
-            is_over: no further images arrive, so the last set is complete and needs no second one.
+            is_over: no further images arrive, so the offsets of a single set are better than none.
         """
-        members = self.members
-        timeline = sorted(
-            (stamp, index) for index in members for stamp in self.cameras[index].waiting
-        )
-        count = len(members)
-        for first in range(len(timeline) - count + 1 if members else 0):
-            offsets = self._clear_set(timeline, first, count, is_over)
-            if offsets is None:
-                continue
-            if is_over or self._confirms(offsets):
-                self._take_offsets(offsets)
-                return
-            self._candidate = offsets
-
-    def _clear_set(
-        self, timeline: list[tuple[int, int]], first: int, count: int, is_over: bool
-    ) -> dict[int, int] | None:
-        """Return the offsets of the images from ``first`` on if they are clearly one set."""
-        part = timeline[first : first + count]
-        stamps = [stamp for stamp, _ in part]
-        if (
-            len({index for _, index in part}) < count
-            or stamps[-1] - stamps[0] >= 1e9 * self.slop_s
-        ):
-            return None
-        inside = CLEAR * largest_gap(stamps)
-        last = first + count
-        if first and stamps[0] - timeline[first - 1][0] < inside:
-            return None
-        if last == len(timeline):
-            if not is_over:
-                return None
-        elif timeline[last][0] - stamps[-1] < inside:
-            return None
-        return {index: stamp - stamps[0] for stamp, index in part} | {-1: stamps[0]}
-
-    def _confirms(self, offsets: dict[int, int]) -> bool:
-        """Return True if ``offsets`` are those of the candidate, found at another time."""
-        candidate = self._candidate
-        if candidate is None or candidate.keys() != offsets.keys():
-            return False
-        if candidate[-1] == offsets[-1]:
-            return False
-        limit = AT_PLACE * (self._period_ns() or 1e9 * self.slop_s)
-        return all(abs(offsets[index] - candidate[index]) < 2 * limit for index in self.members)
-
-    def _take_offsets(self, offsets: dict[int, int]) -> None:
-        for index in self.members:
-            self.cameras[index].offset_ns = offsets[index]
-            self.cameras[index].forget_deviations()
-        self._has_offsets = True
-        self._build()
-
-    def _learn(self, stamps: dict[int, int]) -> None:
-        """Improve the offsets with a set, until ``LEARNED`` sets were used."""
-        if self._residuals is None:
+        stamps = {index: sorted(self.cameras[index].stamps) for index in self.members}
+        counts = [len(one) for one in stamps.values()]
+        if not counts or min(counts) < (1 if is_over else 2):
             return
-        corrected = {
-            index: stamp - self.cameras[index].offset_ns for index, stamp in stamps.items()
-        }
-        middle = round(statistics.median(corrected.values()))
-        self._residuals.append({index: one - middle for index, one in corrected.items()})
-        if len(self._residuals) == REFINED or len(self._residuals) >= LEARNED:
-            self._apply_residuals()
+        if not is_over and sum(counts) < FIRST:
+            return
+        offsets, jitter = find_offsets(stamps, self._period_ns(), 1e9 * self.slop_s)
+        if 2 * len(offsets) <= len(counts):
+            return
+        for index in stamps:
+            self.cameras[index].offset_ns = offsets.get(index, 0)
+            self.cameras[index].deviations.clear()
+            if index not in offsets:
+                self.cameras[index].enter('misaligned')
+        self._has_offsets, self._jitter_ns = True, jitter
+        self._match_waiting()
 
-    def _apply_residuals(self) -> None:
-        residuals = self._residuals or []
-        last = residuals[-LEARNED:]
-        limit = STEADY * self._period_ns()
-        is_done = len(last) == LEARNED
-        for index in self.members:
-            own = [one[index] for one in last if index in one]
-            if not own:
-                continue
-            is_done &= not self.untriggered or (len(own) > 1 and abs(drift(own)) <= limit / 2)
-            if len(residuals) in (REFINED, LEARNED):
-                self._shift(index, round(statistics.median(own)))
-        if is_done:
-            self._residuals = self.untriggered = None
-        elif len(residuals) >= LEARNED:
-            self._residuals = []
-        self._build()
+    def _learn(self, residuals: dict[int, float]) -> None:
+        """Shift the offsets by the median residuals of ``WINDOW`` sets.
 
-    def _shift(self, index: int, by: int) -> None:
-        """Change the offset of a camera, and convert deviations that were measured with the old
-        one.
+        Args:
+            residuals: of a set: corrected stamps minus their median, nanoseconds.
         """
-        camera = self.cameras[index]
-        camera.offset_ns += by
-        for position, one in enumerate(camera.deviations):
-            camera.deviations[position] = one - by
-        for residuals in self._residuals or []:
-            if index in residuals:
-                residuals[index] -= by
+        if self._residuals and self._residuals[0].keys() != residuals.keys():
+            self._residuals.clear()
+        self._residuals.append(residuals)
+        if len(self._residuals) < WINDOW:
+            return
+        by_camera = {one: [set_[one] for set_ in self._residuals] for one in residuals}
+        if self.untriggered == DRIFT and self._are_steady(by_camera):
+            self.untriggered = None
+        self.is_learned = self.untriggered is None
+        for index, own in by_camera.items():
+            shift = statistics.median(own)
+            self.cameras[index].offset_ns += round(shift)
+            self.cameras[index].correct_deviations(shift)
+        self._residuals.clear()
+
+    def _are_steady(self, by_camera: dict[int, list[float]]) -> bool:
+        limit, period_s = max(STEADY / 2 * self._period_ns(), self._jitter_ns / 2), self.period_s
+        return all(
+            abs(drift(own)) < limit and not self.cameras[one].lateness_change(WINDOW, period_s)
+            for one, own in by_camera.items()
+        )
 
     # States of cameras
 
     def _observe(self, index: int, stamp: int) -> None:
         """Compare an image with the other cameras; exclude the camera or use it again."""
         camera, period = self.cameras[index], self._period_ns()
-        camera.lateness_s = self._now() - stamp * 1e-9
-        others = [self.cameras[one].lateness_s for one in {*self.members, index}]
-        camera.add_lateness(camera.lateness_s - statistics.median(others))
-        if self._has_rate_changed(camera):
-            self._search()
-            for one in self.cameras:
-                one.forget_rate()
-        if not self._has_offsets or not period:
+        camera.latency_s = self._now() - stamp * 1e-9
+        others = [self.cameras[one] for one in self.members if one != index]
+        if others:
+            usual_s = statistics.median(one.latency_s for one in others)
+            camera.add_lateness(camera.latency_s - usual_s)
+        self._react_to_rate()
+        if not self._has_offsets or not period or not others:
             return
-        camera.add_deviation(self._differences(index, period), period)
+        differences = self._differences(camera, others, period)
+        if differences:
+            camera.add_deviation(differences, period)
         if camera.state == 'used':
-            if camera.is_one_sided(ONE_SIDED, max(MISALIGNED * period, 0.8 * self._jitter_ns())):
-                self._exclude({index})
-        elif camera.is_steady(RETURN, STEADY * period) and camera.may_return(
-            RETURN, AT_PLACE * period, camera.state == 'returning', self._allowed_offsets()
-        ):
-            camera.state = 'used'
-            camera.forget_deviations()
-            self._build()
+            self._judge_used(index, camera, period)
+        else:
+            self._judge_unused(camera, period)
 
-    def _allowed_offsets(self) -> tuple[float, float]:
-        """Return the lowest and highest offset with which a camera fits into ``slop_s``."""
-        offsets = [self.cameras[index].offset_ns for index in self.members]
-        slop = 1e9 * self.slop_s
-        return max(offsets, default=0) - slop, min(offsets, default=0) + slop
+    def _judge_used(self, index: int, camera: _Camera, period: int) -> None:
+        if camera.has_jumped(1e-9 * period):
+            self._exclude({index}, is_certain=True)
+        elif camera.is_one_sided(ONE_SIDED, max(MISALIGNED * period, self._jitter_ns)):
+            self._exclude({index})
+        elif self.untriggered is None:
+            camera.note_usual_lateness()
+        if len(camera.deviations) == WINDOW and camera.received % CHANGE == 0:
+            self._jitter_ns = self._jitter_now()
 
-    def _has_rate_changed(self, camera: _Camera) -> bool:
-        if camera.state != 'used':
-            return False
-        return camera.is_faster or all(self.cameras[index].is_slower for index in self.members)
+    def _jitter_now(self) -> float:
+        return statistics.median_low(self.cameras[index].jitter_ns for index in self.members)
 
-    def _differences(self, index: int, period: int) -> list[int]:
+    def _judge_unused(self, camera: _Camera, period: int) -> None:
+        """Use the camera again if its last images are where they belong."""
+        last = list(camera.deviations)[-RETURN:]
+        count = camera.received - camera.state_since
+        if min(count, len(last)) < RETURN or not self._is_steady(last, period):
+            return
+        by = statistics.median(last)
+        change = camera.lateness_change(RETURN, 1e-9 * period)
+        if change and count >= SETTLED and camera.has_restarted:
+            camera.trust_clock()
+        elif change:
+            return
+        if abs(by) > AT_PLACE * period:
+            if not camera.has_restarted:
+                return
+            camera.offset_ns += round(by)
+        camera.has_restarted = False
+        camera.deviations.clear()
+        camera.enter('used')
+
+    def _is_steady(self, deviations: Sequence[float], period: int) -> bool:
+        return abs(drift(deviations)) <= max(STEADY * period, self._jitter_ns / 2)
+
+    def _react_to_rate(self) -> None:
+        """Search the offsets again if the rate of most used cameras changed."""
+        members = [self.cameras[index] for index in self.members]
+        is_faster = 2 * sum(one.is_faster for one in members) > len(members)
+        if is_faster or 2 * sum(one.is_slower for one in members) > len(members):
+            for one in self.cameras:
+                one.forget_stamps(CHANGE + 1)
+                for stamp in [old for old in one.waiting if old not in one.stamps]:
+                    del one.waiting[stamp]
+            self._search()
+
+    def _differences(self, camera: _Camera, others: Sequence[_Camera], period: int) -> list[int]:
         """Return how much later the camera's last image but one is than the nearest image of each
         other used camera.
 
         The newest image is not used, because the other images of its cycle may not have arrived.
         """
-        camera = self.cameras[index]
         if len(camera.stamps) < 2:
             return []
         own = camera.stamps[-2] - camera.offset_ns
         nearest = [
-            min((own - other for other in self.cameras[one].corrected()), key=abs)
-            for one in self.members
-            if one != index and self.cameras[one].stamps
+            min((own + one.offset_ns - other for other in one.stamps), key=abs)
+            for one in others
+            if one.stamps
         ]
         # If the clock is ahead, the other cameras have no image of that time yet.
         return [one for one in nearest if abs(one) <= NEAR * period] or nearest
 
-    def _exclude(self, suspects: set[int]) -> None:
+    def _exclude(self, suspects: set[int], is_certain: bool = False) -> None:
         """Exclude cameras if the majority of cameras agrees without them.
 
         Otherwise it is unknown which cameras are wrong, and all offsets are searched again.
+
+        Args:
+            suspects: indices of the cameras.
+            is_certain: these cameras are wrong, and not the others.
         """
         active = [camera for camera in self.cameras if camera.state != 'silent']
         out = len(suspects) + sum(camera.state == 'misaligned' for camera in active)
-        if 2 * out >= len(active):
+        if out == len(active) or (2 * out >= len(active) and not is_certain):
             self.untriggered = DRIFT
             self._search()
             return
         for index, camera in enumerate(self.cameras):
             if index in suspects:
-                camera.state = 'misaligned'
+                camera.enter('misaligned')
             elif camera.state == 'used':
-                camera.forget_deviations()
-        self._build()
+                camera.deviations.clear()
+        self._match_waiting()
 
     def _exclude_far(self, timeout_s: float) -> None:
         """Exclude cameras whose stamps are far from those of the majority in two calls in a
@@ -542,30 +501,11 @@ class ImageSetSynchronizer(SimpleFilter):
             self._exclude(far & self._far)
         self._far = far
 
-    def _exclude_unmatched(self) -> None:
-        """Exclude cameras that have no image near those of at least half of the others.
-
-        Called if no set was found for some time.
-        """
-        slop, members = 1e9 * self.slop_s, self.members
-        waiting = {index: self.cameras[index].waiting for index in members}
-
-        def is_near(one: int, other: int) -> bool:
-            return any(abs(a - b) < slop for a in waiting[one] for b in waiting[other])
-
-        unmatched = {
-            one
-            for one in members
-            if 2 * sum(is_near(one, other) for other in members if other != one) < len(members) - 1
-        }
-        self._searches_since_s = self._now()
-        if unmatched and 2 * len(unmatched) < len(members):
-            self._exclude(unmatched)
-
     def _compare_rates(self) -> None:
         """Detect image rates that are not multiples of each other."""
-        periods = [self.cameras[index].mean_period_ns() for index in self.members]
-        if not periods or not min(periods):
+        members = [self.cameras[index] for index in self.members]
+        periods = [one.period_ns for one in members if len(one.stamps) == WINDOW]
+        if not periods or len(periods) < len(members):
             return
         ratios = [period / min(periods) for period in periods]
         differ = any(abs(one - round(one)) > RATE_TOLERANCE * one for one in ratios)

@@ -54,7 +54,7 @@ def test_possible_sets_are_formed_and_none_mixes_trigger_cycles(rig: SimulatedRi
     first = min(rig.cycles(rig.sets[0]))
     assert rig.complete(first) >= COMPLETE
     assert rig.synchronizer.untriggered is None
-    assert all(camera.moved_cycles == 0 for camera in rig.synchronizer.cameras)
+    assert all(camera.state == 'used' for camera in rig.synchronizer.cameras)
 
 
 @BOUNDED

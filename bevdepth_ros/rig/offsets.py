@@ -1,0 +1,93 @@
+"""Finds the offset of each camera within the trigger cycle from the stamps of its images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+CLEAR = 1.2
+"""The gap between two trigger cycles must exceed every gap within a cycle by this factor."""
+SURE = 8.0
+"""It must also exceed it by this many median deviations over the root of the number of images,
+which is about three standard deviations of the difference of two gaps."""
+CONSTANT = 1 / 20
+"""Phases that differ by at most this share of the cycle are the same without more images."""
+FEWEST, ENOUGH = 10, 20
+"""Images per camera to find offsets from if phases differ by more, and by much more."""
+FEW_ERROR = 1 / 4
+"""With fewer images, the gap must be larger than all others by this share of the cycle."""
+NINE_OF_TEN = 1.7
+"""Nine of ten stamps jitter by at most this many median deviations of the distance of two stamps,
+which is larger than the jitter by the root of two."""
+
+
+def find_offsets(
+    stamps: Mapping[int, Sequence[int]], period_ns: int, slop_ns: float
+) -> tuple[dict[int, int], float]:
+    """Return the offsets of the cameras that expose together, empty if unknown, and the jitter of
+    the stamps, nanoseconds.
+
+    A stamp modulo the period is a phase. The cameras of one cycle follow each other on the circle
+    of phases, and the largest gap on it lies between two cycles. Lost images change no phase.
+
+    Args:
+        stamps: stamps of each camera, at least one, nanoseconds.
+        period_ns: of the trigger; 0 if unknown, which is enough for a single image per camera.
+        slop_ns: the images of a set lie within this time.
+    """
+    anchor = np.array(next(iter(stamps.values())))
+    phases = {camera: _phases(np.array(own), anchor, period_ns) for camera, own in stamps.items()}
+    count = min(len(own) for own in stamps.values())
+    scatter = sorted(float(np.median(np.abs(own - np.median(own)))) for own in phases.values())
+    is_constant = max(float(np.ptp(own)) for own in phases.values()) <= CONSTANT * period_ns
+    if not is_constant and count < FEWEST:
+        return {}, 0.0
+    middles = {camera: float(np.median(own)) for camera, own in phases.items()}
+    error = SURE * scatter[-1] / math.sqrt(count)
+    if count < FEWEST:
+        error = FEW_ERROR * period_ns
+    elif count < ENOUGH and error > FEW_ERROR * period_ns:
+        return {}, 0.0
+    return _together(_in_order(middles, period_ns, error), slop_ns), NINE_OF_TEN * scatter[
+        len(scatter) // 2
+    ]
+
+
+def _phases(own: np.ndarray, anchor: np.ndarray, period_ns: int) -> np.ndarray:
+    """Return how much later each stamp is than that of the anchor in the same cycle."""
+    distances = own[:, None] - anchor[None]
+    nearest = distances[np.arange(len(own)), np.abs(distances).argmin(1)]
+    if not period_ns:
+        return nearest
+    turn = 2 * np.pi / period_ns
+    middle = np.angle(np.exp(1j * turn * nearest).mean()) / turn
+    return nearest - period_ns * np.rint((nearest - middle) / period_ns)
+
+
+def _in_order(middles: Mapping[int, float], period_ns: int, error: float) -> dict[int, int]:
+    """Return the offsets, ascending from the first camera of a cycle; empty if it is not clear
+    which camera is the first.
+    """
+    if not period_ns:
+        period_ns = 4 * round(np.ptp(list(middles.values()))) + 1
+    circle = sorted((round(phase) % period_ns, camera) for camera, phase in middles.items())
+    ends = [phase for phase, _ in circle[1:]] + [circle[0][0] + period_ns]
+    gaps = [end - phase for end, (phase, _) in zip(ends, circle, strict=True)]
+    last = int(np.argmax(gaps))
+    second = max((gap for index, gap in enumerate(gaps) if index != last), default=0)
+    if gaps[last] < CLEAR * second or gaps[last] < second + error:
+        return {}
+    first = circle[(last + 1) % len(circle)][0]
+    offsets = {camera: (phase - first) % period_ns for phase, camera in circle}
+    return dict(sorted(offsets.items(), key=lambda one: one[1]))
+
+
+def _together(offsets: dict[int, int], slop_ns: float) -> dict[int, int]:
+    """Return the largest group of cameras that expose within ``slop_ns``."""
+    groups = [
+        {camera: one for camera, one in offsets.items() if 0 <= one - first < slop_ns}
+        for first in offsets.values()
+    ]
+    return max(groups, key=len, default={})
