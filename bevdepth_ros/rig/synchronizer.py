@@ -4,9 +4,10 @@ An image set holds the images of one trigger cycle. Each camera exposes at its o
 the cycle. ``message_filters.ApproximateTimeSynchronizer`` alone cannot keep cycles apart: six
 cameras of nuScenes expose 43 ms apart and cycles follow every 83 ms, so with some images missing
 the last image of one cycle is nearer to the first of the next cycle than to the first of its own.
-With known offsets it still compares images in pairs, and loses or mixes sets if stamps jitter by a
-tenth of the cycle. This filter therefore finds the offsets (``offsets``), subtracts them from the
-stamps, and takes the image of each camera nearest to the median of its set.
+With known offsets it still compares images in pairs: with stamps that jitter by a tenth of the
+cycle, a narrow tolerance loses sets of many cameras and a wide one mixes cycles. This filter
+therefore finds the offsets (``offsets``), subtracts them from the stamps, and takes the image of
+each camera nearest to the median of its set.
 
 Each camera has one of these states:
 

@@ -370,10 +370,10 @@ def library_sets(within: float) -> tuple[float, int]:
     return sum(len(one) == 1 for one in sets) / complete, sum(len(one) > 1 for one in sets)
 
 
-def test_the_library_alone_loses_or_mixes_sets_where_this_filter_does_neither():
-    share, _ = library_sets(within=0.45)
+def test_the_library_loses_sets_with_the_tolerance_of_this_filter_and_mixes_them_with_a_wide_one():
+    share, _ = library_sets(within=0.35)
     _, mixed = library_sets(within=0.8)
-    assert share < 0.98
+    assert share < 0.9
     assert mixed > 0
     one = SimulatedRig([0.0] * 8, 0.1, jitter_s=0.01, loss=0.05, slop_s=0.09)
     one.run(30.0)
