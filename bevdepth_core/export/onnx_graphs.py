@@ -1,7 +1,7 @@
 """Writes the parts of a network as ONNX graphs.
 
 PyTorch's tracing exporter does it. The newer one, which torch.export feeds, gives the same
-operators and takes a hundred times as long, minutes for a network of this size.
+operators and takes much longer, minutes for a network of this size.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from launch import Event, EventHandler, LaunchContext
@@ -19,6 +20,11 @@ from lifecycle_msgs.srv import ChangeState, GetState
 
 EARLIEST_S = 0.5
 """A node that is discovered before this time is not ours, which is still importing torch."""
+EARLIEST_PROCESSOR_S = 0.4
+"""Nor is one that is discovered before our process has used this much processor time. On a busy
+machine discovery takes longer, and so does the import."""
+LATEST_S = 60.0
+"""After this time, the process is taken for one that starts the node elsewhere."""
 OTHERS_PATIENCE_S = 30.0
 """How long to wait for the end of other nodes of the same name, seconds; DDS lists killed nodes
 for 20 s."""
@@ -94,6 +100,17 @@ def bring_up(
     return [RegisterEventHandler(handler), OpaqueCoroutine(coroutine=run)]
 
 
+def processor_time_s(pid: int) -> float:
+    """Return the processor time that a process and its children have used, seconds."""
+    try:
+        times = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[11:13]
+        children = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+    except OSError:  # it has ended
+        return 0.0
+    own_s = sum(map(int, times)) / os.sysconf('SC_CLK_TCK')
+    return own_s + sum(processor_time_s(int(child)) for child in children)
+
+
 class _BringUp:
     """Asks a node for its state and for transitions until it is active.
 
@@ -149,13 +166,18 @@ class _BringUp:
         """Return the nodes of this name that were discovered too early to be ours."""
         others: set[tuple] = set()
         found = self._nodes()
-        while self._seconds() < EARLIEST_S:
+        while self._seconds() < EARLIEST_S or self._is_importing():
             others |= found
             await self._pause()
             found = self._nodes()
         if others:
             self._log.warning(f'{self._name_is_taken()}; waiting until it ends')
         return others
+
+    def _is_importing(self) -> bool:
+        details = self._process.process_details
+        used_s = processor_time_s(details['pid']) if details else 0.0
+        return used_s < EARLIEST_PROCESSOR_S and self._seconds() < LATEST_S
 
     def _nodes(self) -> set[tuple]:
         """Return an identity of each discovered node of this name."""

@@ -116,6 +116,10 @@ class Intake:
             self._node.destroy_subscription(subscriber.sub)
         self._subscribers.clear()
 
+    def flush(self) -> None:
+        """Form the image sets that wait only for further images to confirm the offsets."""
+        self._synchronizer.flush()
+
     def reset(self) -> None:
         """Drop images that wait for their set."""
         self._synchronizer.reset()

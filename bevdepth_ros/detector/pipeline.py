@@ -89,6 +89,8 @@ class Pipeline:
 
     def stop(self, discard: bool, timeout_s: float = PATIENCE_S) -> None:
         """End everything in reverse; arguments as ``Worker.stop`` has them."""
+        if not discard:
+            self._intake.flush()
         self._intake.close()
         self._worker.stop(discard, timeout_s)
         self._result_publisher.stop(discard, timeout_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -18,41 +19,82 @@ FEWEST, ENOUGH = 10, 20
 """Images per camera to find offsets from if phases differ by more, and by much more."""
 FEW_ERROR = 1 / 4
 """With fewer images, the gap must be larger than all others by this share of the cycle."""
+CLEAR_SET = 2.0
+"""The times before and after a clear set exceed every gap within it by more than this factor."""
+AGREE = 1 / 10
+"""Clear sets agree if their offsets differ by at most this share of those times."""
 NINE_OF_TEN = 1.7
 """Nine of ten stamps jitter by at most this many median deviations of the distance of two stamps,
 which is larger than the jitter by the root of two."""
 
 
 def find_offsets(
-    stamps: Mapping[int, Sequence[int]], period_ns: int, slop_ns: float
+    stamps: Mapping[int, Sequence[int]], period_ns: int, slop_ns: float, is_over: bool = False
 ) -> tuple[dict[int, int], float]:
     """Return the offsets of the cameras that expose together, empty if unknown, and the jitter of
     the stamps, nanoseconds.
 
-    A stamp modulo the period is a phase. The cameras of one cycle follow each other on the circle
-    of phases, and the largest gap on it lies between two cycles. Lost images change no phase.
+    Sets with a pause before and after them show the offsets at once. They are common where cycles
+    are left out: nuScenes takes 12 of 20 cycles per second, which are 50 ms long and of which the
+    cameras need 43 ms.
+
+    Otherwise phases decide. A stamp modulo the period is a phase. The cameras of one cycle follow
+    each other on the circle of phases, and the largest gap on it lies between two cycles. Lost
+    images change no phase.
 
     Args:
         stamps: stamps of each camera, at least one, nanoseconds.
         period_ns: of the trigger; 0 if unknown, which is enough for a single image per camera.
         slop_ns: the images of a set lie within this time.
+        is_over: no further images arrive, so few images must be enough if the gap is clear.
     """
+    clear = _from_clear_sets(stamps, slop_ns, is_over)
+    if clear:
+        return clear, CONSTANT * period_ns
     anchor = np.array(next(iter(stamps.values())))
     phases = {camera: _phases(np.array(own), anchor, period_ns) for camera, own in stamps.items()}
     count = min(len(own) for own in stamps.values())
     scatter = sorted(float(np.median(np.abs(own - np.median(own)))) for own in phases.values())
-    is_constant = max(float(np.ptp(own)) for own in phases.values()) <= CONSTANT * period_ns
-    if not is_constant and count < FEWEST:
+    widest = max(float(np.ptp(own)) for own in phases.values())
+    if widest > CONSTANT * period_ns and count < FEWEST and not is_over:
         return {}, 0.0
     middles = {camera: float(np.median(own)) for camera, own in phases.items()}
     error = SURE * scatter[-1] / math.sqrt(count)
     if count < FEWEST:
-        error = FEW_ERROR * period_ns
+        error = max(FEW_ERROR * period_ns, widest)
     elif count < ENOUGH and error > FEW_ERROR * period_ns:
         return {}, 0.0
     return _together(_in_order(middles, period_ns, error), slop_ns), NINE_OF_TEN * scatter[
         len(scatter) // 2
     ]
+
+
+def _from_clear_sets(
+    stamps: Mapping[int, Sequence[int]], slop_ns: float, is_over: bool
+) -> dict[int, int]:
+    """Return the median offsets of the clear sets: those with one image of each camera that are
+    apart from all other images; empty if there are fewer than two, or one at the end, or if they
+    do not agree.
+    """
+    images = sorted((stamp, camera) for camera, own in stamps.items() for stamp in own)
+    edge = images[-1][0] - images[0][0] + 1 if is_over else 0
+    gaps = [edge, *(later - one for (one, _), (later, _) in itertools.pairwise(images)), edge]
+    found, pauses = [], []
+    for start in range(len(images) - len(stamps) + 1):
+        end = start + len(stamps)
+        own = {camera: stamp - images[start][0] for stamp, camera in images[start:end]}
+        pause = min(gaps[start], gaps[end])
+        within = max(gaps[start + 1 : end], default=0)
+        if len(own) == len(stamps) and pause > CLEAR_SET * within and max(own.values()) < slop_ns:
+            found.append(own)
+            pauses.append(pause)
+    if len(found) < (1 if is_over else 2):
+        return {}
+    by_camera = {camera: [one[camera] for one in found] for camera in found[0]}
+    if any(np.ptp(own) > AGREE * min(pauses) for own in by_camera.values()):
+        return {}
+    offsets = {camera: round(float(np.median(own))) for camera, own in by_camera.items()}
+    return dict(sorted(offsets.items(), key=lambda one: one[1]))
 
 
 def _phases(own: np.ndarray, anchor: np.ndarray, period_ns: int) -> np.ndarray:

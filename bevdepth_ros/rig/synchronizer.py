@@ -342,7 +342,7 @@ class ImageSetSynchronizer(SimpleFilter):
             return
         if not is_over and sum(counts) < FIRST:
             return
-        offsets, jitter = find_offsets(stamps, self._period_ns(), 1e9 * self.slop_s)
+        offsets, jitter = find_offsets(stamps, self._period_ns(), 1e9 * self.slop_s, is_over)
         if 2 * len(offsets) <= len(counts):
             return
         for index in stamps:

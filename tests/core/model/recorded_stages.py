@@ -22,8 +22,9 @@ from tests.networks import TINY
 
 RECORD = Path(__file__).with_suffix('.json')
 CAMERAS = 2
+OFFICIAL = replace(TINY, image_encoder=ImageEncoderConfig(depth=18, neck_channels=4))
 NETWORKS: dict[str, ModelConfig] = {
-    'official': replace(TINY, depth_net=replace(TINY.depth_net, refinement=True)),
+    'official': replace(OFFICIAL, depth_net=replace(TINY.depth_net, refinement=True)),
     'bottleneck': replace(
         TINY,
         key_frames=1,
@@ -35,7 +36,7 @@ NETWORKS: dict[str, ModelConfig] = {
         depth_net=replace(TINY.depth_net, camera_pixels='network'),
     ),
     'stereo': replace(
-        TINY,
+        OFFICIAL,
         image=ImageSpec(64, 96),
         stereo=StereoConfig(range_bounds=(2.0, 6.0, 10.0, 18.0), iterations=2, groups=4),
     ),

@@ -67,6 +67,42 @@ def test_a_check_forms_the_waiting_set_only_when_images_stopped():
     assert len(one.sets) == 1
 
 
+def send_cycles(one: Sets, cycles: list[int]) -> None:
+    """Send the images of nuScenes cycles, of which the cameras need 43 of 50 ms."""
+    times = [
+        (50 * cycle + 1e3 * offset, camera)
+        for cycle in cycles
+        for camera, offset in enumerate(NUSCENES_S)
+    ]
+    for time_ms, camera in sorted(times):
+        one.send(camera, time_ms)
+
+
+def test_twelve_of_twenty_cycles_per_second_are_not_mixed_although_gaps_are_short():
+    """The gap between two cycles is 7 ms, and cameras of one cycle are up to 10 ms apart."""
+    one = Sets(cameras=6)
+    cycles = [cycle for cycle in range(100) if cycle % 5 in (0, 1, 3)]
+    send_cycles(one, cycles)
+    expected = [START_NS + 50_000_000 * cycle for cycle in cycles]
+    assert [images.stamps_ns.min() for images in one.sets] == expected
+    assert all(images.spread_s == pytest.approx(0.0426) for images in one.sets)
+
+
+def test_at_the_end_a_single_clear_set_shows_the_offsets_of_the_others():
+    one = Sets(cameras=6)
+    send_cycles(one, [0, 1, 3])
+    assert not one.sets
+    one.synchronizer.flush()
+    assert [images.spread_s for images in one.sets] == pytest.approx([0.0426] * 3)
+
+
+def test_cycles_that_follow_each_other_without_a_clear_gap_give_no_set():
+    one = Sets(cameras=6)
+    send_cycles(one, list(range(100)))
+    one.synchronizer.flush()
+    assert not one.sets
+
+
 @pytest.mark.parametrize(('spread_ms', 'count'), [(59.0, 1), (60.0, 0)])
 def test_images_of_a_set_lie_within_the_slop(spread_ms: float, count: int):
     one = Sets(cameras=2, slop_s=0.06)
