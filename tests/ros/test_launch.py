@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def test_the_launched_node_publishes_the_boxes_of_the_offline_pipeline(
 
 
 @pytest.mark.parametrize('distribution', DISTRIBUTIONS)
-def test_the_launch_ends_with_the_bag_after_every_set_was_processed_even_without_rviz(
+def test_the_launch_ends_with_the_bag_after_its_last_set_was_processed_even_without_rviz(
     domain_id: int, distribution: str, sample_bag: Path, tiny_checkpoint: Path
 ):
     process = launch(
@@ -128,7 +129,13 @@ def test_the_launch_ends_with_the_bag_after_every_set_was_processed_even_without
     )
     log = process.communicate(timeout=300)[0]
     assert process.returncode == 0, log
-    assert 'image sets: 2 received, 2 answered' in log
+    # The last image shows the offsets, so both sets are formed at once: the second may replace the
+    # first, but no set is lost without being counted.
+    counts = re.search(r'image sets: (.*)', log)
+    assert counts and counts[1] in (
+        '2 received, 2 answered',
+        '2 received, 1 answered, 1 dropped, 1 dropped_replaced',
+    ), log
     assert 'Traceback' not in log
     assert ('rviz2 is not installed' in log) == IS_PIP_ONLY
 
