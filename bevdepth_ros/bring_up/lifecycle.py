@@ -102,9 +102,11 @@ def bring_up(
 
 def processor_time_s(pid: int) -> float:
     """Return the processor time that a process and its children have used, seconds."""
+    children: list[str] = []
+    with suppress(OSError):  # a kernel without CONFIG_PROC_CHILDREN has no such file
+        children = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
     try:
         times = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[11:13]
-        children = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
     except OSError:  # it has ended
         return 0.0
     own_s = sum(map(int, times)) / os.sysconf('SC_CLK_TCK')

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bevdepth_ros.bring_up.lifecycle import processor_time_s
 from tests.ros import forgetful_node
 from tests.ros.graph import PATIENCE_S
 from tests.ros.launches import DISTRIBUTIONS, launch, read_until, run
@@ -52,6 +53,18 @@ def test_requests_are_sent_again_when_they_or_their_responses_are_lost(
     # Once on an idle machine; more often where a response takes more than a second.
     assert '/bevdepth_detector to configure; sending the request again' in log
     assert '/bevdepth_detector to activate; sending the request again' in log
+
+
+def test_the_processor_time_of_a_process_includes_that_of_its_children():
+    work = 'import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True); input()'
+    child = f'import subprocess, sys; subprocess.run([sys.executable, "-c", {work!r}])'
+    command = [sys.executable, '-c', child]
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        process.stdout.readline()
+        assert processor_time_s(process.pid) >= 0.45
+        process.communicate(b'\n')
+    assert processor_time_s(process.pid) == 0.0
 
 
 def test_bring_up_reports_another_node_of_the_same_name_and_waits_for_its_end(
