@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from vision_msgs.msg import Detection3DArray
 
 from tests.ros.detector.running import Detector
-from tests.ros.graph import Graph
+from tests.ros.graph import Graph, wait_until
+
+TRACKS = '/bevdepth_detector/tracks'
 
 
 @pytest.fixture
@@ -25,3 +28,13 @@ def detector(graph: Graph, tiny_checkpoint: Path) -> Iterator[Callable[..., Dete
     for one in made:
         one.node.release()
         one.node.destroy_node()
+
+
+@pytest.fixture
+def tracking(graph: Graph, detector: Callable[..., Detector]) -> Detector:
+    """Return a detector that publishes every detection as a track at once."""
+    node = detector(track_birth_score=0.0, track_min_hits=1)
+    node.tracks = graph.collect(Detection3DArray, TRACKS)
+    node.start()
+    wait_until(lambda: graph.node.count_publishers(TRACKS) == 1, 'tracks')
+    return node

@@ -7,24 +7,10 @@ that all objects move with the vehicle.
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from sensor_msgs_py.point_cloud2 import read_points
-from vision_msgs.msg import Detection3DArray
 
 from tests.ros.detector.running import Detector
-from tests.ros.graph import Graph, wait_until
-
-TRACKS = '/bevdepth_detector/tracks'
-
-
-@pytest.fixture
-def tracking(graph: Graph, detector) -> Detector:
-    """Return a detector that publishes every detection as a track at once."""
-    node = detector(track_birth_score=0.0, track_min_hits=1)
-    node.tracks = graph.collect(Detection3DArray, TRACKS)
-    node.start()
-    wait_until(lambda: graph.node.count_publishers(TRACKS) == 1, 'tracks')
-    return node
+from tests.ros.graph import wait_until
 
 
 def follow(node: Detector, *times_s: float, cameras: tuple[str, ...] | None = None) -> list[set]:
