@@ -8,7 +8,7 @@ missing is reported.
 from __future__ import annotations
 
 import heapq
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -92,19 +92,35 @@ class Bag:
     def _bag_messages(
         self, bag: list[StorageFile], names: Collection[str], start_ns: int, stop_ns: int
     ) -> Iterator[Message]:
-        """Yield the messages of one bag, whose files follow each other in time."""
-        for source in bag:
-            if source.end_ns < start_ns or source.start_ns >= stop_ns:
-                continue
-            read, invalid = Counter[str](), Counter[str]()
-            for name, stamp_ns, data in source.messages(names, start_ns, stop_ns):
-                message = serialized_message(data)
-                (invalid if message is None else read)[name] += 1
-                if message is not None:
-                    yield name, stamp_ns, message
-            whole = start_ns <= source.start_ns and source.end_ns < stop_ns
-            expected = {t.name: t.count for t in source.topics if t.name in names and whole}
-            self._report_read(source, expected, read, invalid)
+        """Yield the messages of one bag by time, also where its files overlap in time.
+
+        A file is read from its first message on, so that few files are read at the same time.
+        """
+        later = deque(one for one in bag if one.end_ns >= start_ns and one.start_ns < stop_ns)
+        begun: list[tuple[int, int, Message, Iterator[Message]]] = []
+        while later or begun:
+            if later and (not begun or later[0].start_ns <= begun[0][0]):
+                number = len(bag) - len(later)
+                stream = self._file_messages(later.popleft(), names, start_ns, stop_ns)
+            else:
+                _, number, message, stream = heapq.heappop(begun)
+                yield message
+            if (following := next(stream, None)) is not None:
+                heapq.heappush(begun, (following[1], number, following, stream))
+
+    def _file_messages(
+        self, source: StorageFile, names: Collection[str], start_ns: int, stop_ns: int
+    ) -> Iterator[Message]:
+        """Yield the valid messages of one file and report the others."""
+        read, invalid = Counter[str](), Counter[str]()
+        for name, stamp_ns, data in source.messages(names, start_ns, stop_ns):
+            message = serialized_message(data)
+            (invalid if message is None else read)[name] += 1
+            if message is not None:
+                yield name, stamp_ns, message
+        whole = start_ns <= source.start_ns and source.end_ns < stop_ns
+        expected = {t.name: t.count for t in source.topics if t.name in names and whole}
+        self._report_read(source, expected, read, invalid)
 
     def _report_read(
         self,

@@ -118,6 +118,28 @@ def test_files_are_read_in_order_of_time_not_of_their_names(tmp_path: Path) -> N
     assert found == texts(0, 15)
 
 
+@pytest.mark.parametrize('storage', STORAGES)
+def test_files_of_a_bag_that_overlap_are_read_in_order_of_time(
+    tmp_path: Path, storage: str
+) -> None:
+    """rosbag2 writes messages that come late into the next file (rosbag2 issue 857)."""
+    files = write_split_bag(tmp_path / 'bag', storage)
+    between = write_bag(tmp_path / 'between', {'/b': qos()}, 7, storage, first=3)
+    storage_file(between).rename(files[0].with_name(f'late{files[0].suffix}'))
+    found, _ = read(tmp_path / 'bag')
+    assert [text for text in found if text.startswith('/a')] == texts(0, 15)
+    assert [text for text in found if text.startswith('/b')] == [f'/b {n}' for n in range(3, 10)]
+    assert found.index('/b 3') < found.index('/a 4') < found.index('/b 5') < found.index('/a 6')
+
+
+def test_messages_of_the_same_time_keep_the_order_of_the_files(tmp_path: Path) -> None:
+    for name in 'ab':
+        bag = write_bag(tmp_path / f'bag_{name}', {f'/{name}': qos()}, 2, 'mcap')
+        (tmp_path / 'both').mkdir(exist_ok=True)
+        storage_file(bag).rename(tmp_path / 'both' / f'{name}.mcap')
+    assert read(tmp_path / 'both')[0] == ['/a 0', '/b 0', '/a 1', '/b 1']
+
+
 def test_rows_in_a_write_ahead_log_are_read_and_no_file_changes(tmp_path: Path) -> None:
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 20))
     writer = apsw.Connection(str(file))
