@@ -1,9 +1,11 @@
-"""Copies source images to the device and stores a resize plan per image size."""
+"""Copies source images to the device, and stores a resize plan per image size."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,13 +19,44 @@ COPY_THREADS = 4
 bandwidth."""
 
 
+class PageLockedCopy:
+    """Copies the images of one camera to a device, through page-locked memory if that is a GPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._is_gpu = device, device.type == 'cuda'
+        self._buffer = torch.empty(0, dtype=torch.uint8)
+        self._sent = torch.cuda.Event() if self._is_gpu else None
+
+    def __call__(self, image: np.ndarray) -> torch.Tensor:
+        """Return a copy of ``image``, (H, W, 3) uint8, on the device."""
+        self.fill(image)
+        return self.send()
+
+    def fill(self, image: np.ndarray) -> None:
+        """Copy ``image`` to the page-locked memory; any thread may do it."""
+        if self._buffer.shape != image.shape:
+            self._buffer = torch.empty(image.shape, dtype=torch.uint8, pin_memory=self._is_gpu)
+        elif self._sent is not None:
+            self._sent.synchronize()  # the GPU may still read the previous image
+        np.copyto(self._buffer.numpy(), image)
+
+    def send(self) -> torch.Tensor:
+        """Start the copy to the device, in order with other work on its current stream."""
+        on_device = self._buffer.to(self._device, non_blocking=True, copy=True)
+        if self._sent is not None:
+            self._sent.record(torch.cuda.current_stream(self._device))
+        return on_device
+
+
 class ImageUploader:
     """Copies source images to the device and keeps one resize plan per image size."""
 
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
         self._spec, self._device = config.image, device
         self._plans: dict[tuple[int, int], ResizePlan] = {}
-        self._pinned: dict[int, torch.Tensor] = {}
+        self._copies: defaultdict[int, PageLockedCopy] = defaultdict(
+            partial(PageLockedCopy, device)
+        )
         self._pool = ThreadPoolExecutor(COPY_THREADS, thread_name_prefix='upload')
 
     def upload(
@@ -32,27 +65,22 @@ class ImageUploader:
         """Return (H, W, 3) tensors on the device and their plans; numpy images are copied through
         page-locked memory.
         """
-        arrays = {
-            place: image for place, image in enumerate(images) if isinstance(image, np.ndarray)
-        }
-        copies = self._pool.map(self._pinned_copy, arrays.keys(), arrays.values())
-        pinned = dict(zip(arrays, copies, strict=True))
-        tensors = [
-            pinned[place] if isinstance(image, np.ndarray) else image
-            for place, image in enumerate(images)
-        ]
-        on_device = [tensor.to(self._device, non_blocking=True) for tensor in tensors]
+        filled = self._pool.map(self._filled, range(len(images)), images)
+        on_device = [
+            image.send() if isinstance(image, PageLockedCopy)
+            else image.to(self._device, non_blocking=True)
+            for image in filled
+        ]  # fmt: skip
         return on_device, [self._plan(image.shape[1], image.shape[0]) for image in images]
 
-    def _pinned_copy(self, place: int, image: np.ndarray) -> torch.Tensor:
-        buffer = self._pinned.get(place)
-        if buffer is None or buffer.shape != image.shape:
-            buffer = torch.empty(
-                image.shape, dtype=torch.uint8, pin_memory=self._device.type == 'cuda'
-            )
-            self._pinned[place] = buffer
-        np.copyto(buffer.numpy(), image)
-        return buffer
+    def _filled(
+        self, place: int, image: np.ndarray | torch.Tensor
+    ) -> PageLockedCopy | torch.Tensor:
+        if isinstance(image, torch.Tensor):
+            return image
+        copy = self._copies[place]
+        copy.fill(image)
+        return copy
 
     def _plan(self, width: int, height: int) -> ResizePlan:
         size = (width, height)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from sensor_msgs.msg import CompressedImage, Image
 
+from bevdepth_core.engine.upload import PageLockedCopy
 from bevdepth_core.jpeg import JpegDecoder
 from bevdepth_ros.rig.compressed_images import DecodedImage, is_color_jpeg
 from bevdepth_ros.rig.conversions import decoded_image
@@ -31,11 +34,11 @@ class _Started(NamedTuple):
 
 
 class ImageDecoder:
-    """Decodes in one thread per camera, on a GPU as soon as an image arrives.
+    """Decodes in one thread per camera, for a GPU as soon as an image arrives.
 
-    A GPU decodes an image faster than a camera sends it, so that only the last image of a set is
-    left to decode when the set is complete. A CPU may be too slow for every image and decodes
-    those of the sets alone.
+    With a GPU, an image is decoded and copied to it faster than a camera sends the next one, so
+    that only the last image of a set is left to do when the set is complete. A CPU may be too slow
+    for every image and decodes those of the sets alone.
 
     A thread cannot be interrupted. An image that is not decoded at the deadline costs its camera
     this set and those that come until the thread is done; the other cameras have threads of
@@ -46,11 +49,15 @@ class ImageDecoder:
         """Prepare the decoder.
 
         Args:
-            device: a GPU decodes JPEG files itself; None and a CPU leave images to threads.
+            device: a GPU decodes JPEG files itself and receives the pixels of other images; None
+                and a CPU leave images in host memory.
             min_width: as ``decoded_image`` takes it; not on a GPU.
         """
         self.on_arrival = device is not None and device.type == 'cuda'
         self._gpu_decoder = JpegDecoder(device) if self.on_arrival and device else None
+        self._copies: defaultdict[str, PageLockedCopy] = defaultdict(
+            partial(PageLockedCopy, device or torch.device('cpu'))
+        )
         self._min_width = min_width
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._started: dict[str, deque[_Started]] = {}
@@ -94,25 +101,30 @@ class ImageDecoder:
     ) -> Future[DecodedImage] | None:
         """Return the decoding of ``message``, None while an earlier one of the camera goes on."""
         started = self._started.setdefault(camera, deque(maxlen=WAITING_SETS))
-        for earlier in started:
+        for earlier in tuple(started):  # another thread may add an image
             if earlier.message is message:
                 return earlier.future
         if started and not started[-1].future.done():
             return None
         if camera not in self._threads:
             self._threads[camera] = ThreadPoolExecutor(1, thread_name_prefix=f'decode_{camera}')
-        future = self._threads[camera].submit(self._decode, message, max_pixels)
+        future = self._threads[camera].submit(self._decode, camera, message, max_pixels)
         started.append(_Started(message, future))
         return future
 
-    def _decode(self, message: CompressedImage | Image, max_pixels: int) -> DecodedImage:
+    def _decode(
+        self, camera: str, message: CompressedImage | Image, max_pixels: int
+    ) -> DecodedImage:
         """Decode on the GPU what it can decode; the CPU names what is wrong with the others."""
         is_jpeg = isinstance(message, CompressedImage) and is_color_jpeg(message, max_pixels)
         if self._gpu_decoder is not None and is_jpeg:
             with suppress(ValueError):
                 [pixels] = self._gpu_decoder([message.data])
                 return DecodedImage(pixels, pixels.shape[1], pixels.shape[0])
-        return decoded_image(message, max_pixels, self._min_width)
+        image = decoded_image(message, max_pixels, self._min_width)
+        if self.on_arrival and isinstance(image.pixels, np.ndarray):
+            return replace(image, pixels=self._copies[camera](image.pixels))
+        return image
 
 
 def _result(
