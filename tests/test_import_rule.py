@@ -27,6 +27,7 @@ CORE_PARTS = {
     'scale_nms': BASE,
     'decode': (*BASE, 'ops', 'scale_nms'),
     'jpeg': BASE,
+    'page_locked': (),
     'uncertainty': BASE,
     'tracking': (*BASE, 'uncertainty'),
     'visualization': (*BASE, 'preprocess'),
@@ -34,7 +35,7 @@ CORE_PARTS = {
     'checkpoint': (*BASE, 'model', 'official_layout', 'weights'),
     'http_file': (),
     'downloads': (*BASE, 'weights', 'checkpoint', 'http_file'),
-    'engine': (*BASE, 'ops', 'model', 'preprocess', 'decode'),
+    'engine': (*BASE, 'ops', 'model', 'preprocess', 'decode', 'page_locked'),
     'inference': (
         *BASE,
         'ops',
@@ -91,7 +92,8 @@ ROS_PARTS = {
 """Part of bevdepth_ros -> other parts that it may import, all of them listed above it."""
 
 PUBLIC_CORE = (
-    *BASE, 'weights', 'preprocess', 'decode', 'checkpoint', 'inference', 'jpeg', 'visualization',
+    *BASE, 'weights', 'preprocess', 'decode', 'checkpoint', 'inference', 'jpeg', 'page_locked',
+    'visualization',
     'tracking', 'uncertainty',
 )  # fmt: skip
 

@@ -12,40 +12,12 @@ import torch
 
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.ops.image_resize import ResizePlan
+from bevdepth_core.page_locked import PageLockedCopy
 from bevdepth_core.preprocess import ImageTransform
 
 COPY_THREADS = 4
 """Threads that copy images to page-locked memory; a single thread uses only part of the memory
 bandwidth."""
-
-
-class PageLockedCopy:
-    """Copies the images of one camera to a device, through page-locked memory if that is a GPU."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._is_gpu = device, device.type == 'cuda'
-        self._buffer = torch.empty(0, dtype=torch.uint8)
-        self._sent = torch.cuda.Event() if self._is_gpu else None
-
-    def __call__(self, image: np.ndarray) -> torch.Tensor:
-        """Return a copy of ``image``, (H, W, 3) uint8, on the device."""
-        self.fill(image)
-        return self.send()
-
-    def fill(self, image: np.ndarray) -> None:
-        """Copy ``image`` to the page-locked memory; any thread may do it."""
-        if self._buffer.shape != image.shape:
-            self._buffer = torch.empty(image.shape, dtype=torch.uint8, pin_memory=self._is_gpu)
-        elif self._sent is not None:
-            self._sent.synchronize()  # the GPU may still read the previous image
-        np.copyto(self._buffer.numpy(), image)
-
-    def send(self) -> torch.Tensor:
-        """Start the copy to the device, in order with other work on its current stream."""
-        on_device = self._buffer.to(self._device, non_blocking=True, copy=True)
-        if self._sent is not None:
-            self._sent.record(torch.cuda.current_stream(self._device))
-        return on_device
 
 
 class ImageUploader:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from sensor_msgs.msg import CompressedImage, Image
 
-from bevdepth_core.engine.upload import PageLockedCopy
 from bevdepth_core.jpeg import JpegDecoder
+from bevdepth_core.page_locked import PageLockedCopy
 from bevdepth_ros.rig.compressed_images import DecodedImage, is_color_jpeg
 from bevdepth_ros.rig.conversions import decoded_image
 
