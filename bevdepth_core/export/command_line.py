@@ -39,7 +39,7 @@ def export_onnx(
     Raises:
         ExportError: the network cannot be exported so, or the package onnx is missing.
     """
-    _require_exportable(model, pooling)
+    _require_exportable(model)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)  # no manifest describes files of two exports
     parts = network_parts(model, pooling, deformable == 'sampled')
@@ -56,17 +56,13 @@ def export_onnx(
     write_atomically(folder / MANIFEST, write)
 
 
-def _require_exportable(model: BEVDepth, pooling: str) -> None:
+def _require_exportable(model: BEVDepth) -> None:
     try:
         import onnx  # noqa: F401
     except ImportError as error:
         raise ExportError('the package onnx is missing; run `pip install onnx`') from error
     if model.config.stereo is not None:
         raise ExportError('stereo models cannot be exported; use a model without stereo')
-    if model.config.depth_net.refinement and pooling == 'plain':
-        raise ExportError(
-            'depth refinement pools a volume, which has no plain form; use --pooling custom'
-        )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from bevdepth_core.decode import BoxDecoder, stack_maps
 from bevdepth_core.export.pooling import PlainPooling
+from bevdepth_core.export.volume_pooling import VolumePooling
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.depth_net import DeformableConv, DepthNet
 from bevdepth_core.model.view_transform import LiftSplat
@@ -100,8 +101,12 @@ class CustomPooling(nn.Module):
         return bev
 
 
+def _plain(view: LiftSplat) -> nn.Module:
+    return PlainPooling(view) if view.refinement is None else VolumePooling(view)
+
+
 POOLINGS: dict[str, Callable[[LiftSplat], nn.Module]] = {
-    'plain': PlainPooling,
+    'plain': _plain,
     'custom': CustomPooling,
 }
 

@@ -16,11 +16,14 @@ import torch
 
 from bevdepth_core.checkpoint import save_checkpoint
 from bevdepth_core.engine.exported import MANIFEST, ExportError, file_digest
+from bevdepth_core.engine.onnx import open_session
+from bevdepth_core.export import volume_pooling
 from bevdepth_core.export.check import compare, random_frames
-from bevdepth_core.export.command_line import export_onnx, main
+from bevdepth_core.export.command_line import main
 from bevdepth_core.export.onnx_graphs import Part, network_parts, write_graph
 from bevdepth_core.export.parts import CustomPooling, SampledDeformableConv
 from bevdepth_core.export.pooling import PlainPooling
+from bevdepth_core.export.volume_pooling import VolumePooling, _running_sums
 from bevdepth_core.inference import Detector
 from bevdepth_core.model import BEVDepth
 from tests.core.frames import make_frame, make_rig
@@ -231,10 +234,52 @@ def test_the_frames_of_the_check_differ_in_images_and_calibration() -> None:
     assert not np.array_equal(first.world_from_ego, second.world_from_ego)
 
 
-def test_a_network_with_refinement_has_no_plain_form(tmp_path: Path) -> None:
+def test_refined_volumes_are_pooled_as_the_op_does() -> None:
+    view = (model := export_model(refinement=True)).view_transform
+    inputs = splat_inputs(model, 3)
+    expected = CustomPooling(view)(*inputs)
+    assert expected.count_nonzero() > 100
+    torch.testing.assert_close(VolumePooling(view)(*inputs), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_sorted_groups_have_the_size_that_tensorrt_sorts(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = (model := export_model(refinement=True)).view_transform
+    inputs = splat_inputs(model, 2)
+    expected = VolumePooling(view)(*inputs)
+    monkeypatch.setattr(volume_pooling, 'MOST_SORTED', 4 * len(view.frustum_d) - 1)
+    pooling = VolumePooling(view)
+    assert pooling.group == 3  # of six columns
+    found = pooling(*inputs)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_running_sums_restart_at_each_cell() -> None:
+    cells = torch.tensor([[0.0, 1, 1, 1, 1, 1, 4, 4]])
+    values = torch.tensor([[[1.0, 2, 3, 4, 5, 6, 7, 8]]])
+    sums = _running_sums(cells, values)
+    assert sums.tolist() == [[[1, 2, 5, 9, 14, 20, 7, 15]]]
+
+
+def test_the_graph_of_a_refined_splat_has_no_scatter_with_addition(tmp_path: Path) -> None:
     model = export_model(refinement=True)
-    with pytest.raises(ExportError, match='use --pooling custom'):
-        export_onnx(model, tmp_path)
+    part = network_parts(model, 'plain', True)[1]
+    write_graph(part, tmp_path / 'splat.onnx')
+    scatters = [node for node in nodes(tmp_path / 'splat.onnx') if 'Scatter' in node.op_type]
+    assert scatters
+    for node in scatters:
+        assert {value.name: value.s for value in node.attribute}.get(
+            'reduction', b'none'
+        ) == b'none'
+    session = open_session(tmp_path / 'splat.onnx', 1)
+    inputs = splat_inputs(model, 3)
+    named = {name: value.numpy() for name, value in zip(part.inputs, inputs, strict=True)}
+    expected = CustomPooling(model.view_transform)(*inputs)
+    found = torch.from_numpy(session.run(None, named)[0])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_custom_form_of_refinement_has_two_nodes(tmp_path: Path) -> None:
+    model = export_model(refinement=True)
     write_graph(network_parts(model, 'custom', True)[1], tmp_path / 'splat.onnx')
     own = [node.op_type for node in nodes(tmp_path / 'splat.onnx') if node.domain == 'bevdepth']
     assert own == ['VoxelIndex', 'VoxelPoolingVolume']
