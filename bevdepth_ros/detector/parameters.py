@@ -24,7 +24,15 @@ from bevdepth_ros.detections.selection import (
     parse_name_map,
     parse_thresholds,
 )
-from bevdepth_ros.rig.settings import LIVE, START, RigSettings, check_choice, descriptor, parameter
+from bevdepth_ros.rig.settings import (
+    LIVE,
+    START,
+    RigSettings,
+    check_choice,
+    check_frames,
+    descriptor,
+    parameter,
+)
 
 
 @dataclass(frozen=True)
@@ -197,6 +205,7 @@ class Settings(RigSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_formats(vars(self))
+        check_frames(self.output_frame)
 
     @property
     def lowest_threshold(self) -> float:

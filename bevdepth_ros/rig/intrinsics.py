@@ -61,7 +61,9 @@ class Intrinsics:
             _require_plausible(self.matrix, width, height, 'K')
         elif (width, height) != (self.width, self.height):
             raise ValueError(
-                f'is {width}x{height}, but its calibration is for {self.width}x{self.height}'
+                f'is {width}x{height}, but its calibration is for {self.width}x{self.height}; '
+                'if images are resized or cropped on the way, use the CameraInfo of the resized '
+                'ones, or fill in its region of interest and binning'
             )
 
     def scaled(self, columns: float, rows: float) -> Intrinsics:
@@ -166,7 +168,10 @@ def _require_plausible(matrix: np.ndarray, width: int, height: int, name: str) -
         raise ValueError(f'is not calibrated: its camera matrix {name} is {matrix.tolist()}')
     fault = _shape_fault(matrix) or _size_fault(principal, width, height)
     if fault:
-        raise ValueError(f'is not calibrated correctly: {name} has {fault}; calibrate it again')
+        raise ValueError(
+            f'is not calibrated correctly: {name} has {fault}; use the CameraInfo of these '
+            'images, or calibrate it again'
+        )
 
 
 def _shape_fault(matrix: np.ndarray) -> str | None:

@@ -200,6 +200,7 @@ class RigSettings:
         for name in ('base_frame', 'fixed_frame'):
             if not getattr(self, name):
                 raise ValueError(f'{name} must not be empty')
+        check_frames(self.base_frame, self.fixed_frame, *self.camera_frames)
         if self.fixed_frame == self.base_frame:
             raise ValueError(
                 f'fixed_frame must not be base_frame ({self.base_frame}), in which the vehicle '
@@ -256,6 +257,13 @@ class RigSettings:
             entry.replace('{camera}', camera)
             for entry, camera in zip(entries, self.cameras, strict=True)
         ]
+
+
+def check_frames(*frames: str) -> None:
+    """Raise ValueError if a frame begins with a slash, which ROS 1 has and tf2 rejects."""
+    for frame in frames:
+        if frame.startswith('/'):
+            raise ValueError(f'frame {frame} must not begin with a slash: write {frame[1:]}')
 
 
 def check_choices(settings: RigSettings) -> None:

@@ -36,6 +36,11 @@ LONGEST_CHAIN = 20
 """Largest number of links between two frames that are checked for conflicting publishers."""
 
 
+def plain_name(frame: str) -> str:
+    """Return the name of a frame as tf2 stores it: without the leading slash of ROS 1."""
+    return frame.removeprefix('/')
+
+
 def matrix_from_transform(transform: TransformStamped) -> np.ndarray:
     """Return (4, 4) float64, header frame from child frame, meters.
 
@@ -192,6 +197,8 @@ class CarefulListener(TransformListener):
     def _guarded(
         self, take: Callable[[TransformStamped], None], transform: TransformStamped
     ) -> None:
+        transform.header.frame_id = plain_name(transform.header.frame_id)
+        transform.child_frame_id = plain_name(transform.child_frame_id)
         try:
             matrix = matrix_from_transform(transform)
             if not (np.abs(matrix) <= FARTHEST_M).all():

@@ -18,6 +18,7 @@ from bevdepth_ros.rig.tf_listener import (
     SHOWN_NAME,
     CarefulListener,
     matrix_from_transform,
+    plain_name,
 )
 
 LATEST = Time()
@@ -33,7 +34,10 @@ class TransformMissingError(Exception):
 
 
 class Transforms:
-    """Subscribes to tf; any thread may look up transforms."""
+    """Subscribes to tf; any thread may look up transforms.
+
+    The source of a transform may have the leading slash that frames have in ROS 1.
+    """
 
     _listener: CarefulListener | None = None
 
@@ -77,7 +81,7 @@ class Transforms:
             self._odometry = None
 
     def _take_odometry(self, message: Odometry) -> None:
-        child, base = message.child_frame_id, self._base_frame
+        child, base = plain_name(message.child_frame_id), self._base_frame
         if base and child != base and not self.knows(base, child):
             sentence = (
                 f'odometry on {self._odometry_topic} is of frame {child[:SHOWN_NAME]!r}, which tf '
@@ -107,6 +111,7 @@ class Transforms:
         """Return True if tf has target_from_source at ``stamp_ns``, or at any time when that is
         0.
         """
+        source = plain_name(source)
         if not stamp_ns and self._mount(target, source) is not None:
             return True
         return len(source) <= LONGEST_NAME and self._buffer.can_transform(
@@ -119,6 +124,7 @@ class Transforms:
         Raises:
             TransformMissingError: tf does not link the frames.
         """
+        source = plain_name(source)
         mount = self._mount(target, source)
         if mount is None:
             version = self._listener.mounts_version if self._listener else 0
@@ -147,7 +153,7 @@ class Transforms:
         Raises:
             TransformMissingError: tf does not link the frames, or not at that time.
         """
-        clamp_ns = round(clamp_s * 1e9)
+        source, clamp_ns = plain_name(source), round(clamp_s * 1e9)
         try:
             return self._lookup(target, source, Time(nanoseconds=stamp_ns))
         except TransformMissingError as error:

@@ -12,13 +12,18 @@ from torch.nn.functional import grid_sample
 MODELS = {
     '': 'plumb_bob',
     'plumb_bob': 'plumb_bob',
+    'radtan': 'plumb_bob',
+    'brown_conrady': 'plumb_bob',
     'rational_polynomial': 'rational_polynomial',
     'thin_prism': 'rational_polynomial',
     'equidistant': 'equidistant',
     'fisheye': 'equidistant',
+    'kannala_brandt': 'equidistant',
+    'kannala_brandt4': 'equidistant',
 }
-"""Name in CameraInfo -> model. The polynomial models are one in OpenCV, with more or fewer
-coefficients; ``fisheye`` is OpenCV's name for ``equidistant``."""
+"""Name in CameraInfo, in any case of letters -> model. The polynomial models are one in OpenCV,
+with more or fewer coefficients. ``radtan`` is Kalibr's name of a model, ``fisheye`` OpenCV's;
+drivers also use the names of authors."""
 _COUNTS = {'equidistant': (4,)}
 _POLYNOMIAL_COUNTS = (4, 5, 8, 12, 14)
 """How many coefficients OpenCV takes."""
@@ -44,12 +49,13 @@ class Distortion:
     coefficients: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if self.model not in MODELS:
+        name = self.model.strip().lower().replace(' ', '_')
+        if name not in MODELS:
             raise ValueError(
                 f'has the distortion model {self.model!r}, which is not one of '
                 f'{", ".join(filter(None, MODELS))}; publish rectified images instead'
             )
-        model = MODELS[self.model]
+        model = MODELS[name]
         counts = _COUNTS.get(model, _POLYNOMIAL_COUNTS)
         used = max((i + 1 for i, value in enumerate(self.coefficients) if value), default=0)
         count = next((count for count in counts if count >= used), 0)

@@ -61,7 +61,10 @@ class Tf:
         self._publishers[static].publish(
             TFMessage(transforms=[transform(parent, child, stamp_ns, x)])
         )
-        wait_until(lambda: self.transforms.knows(parent, child, stamp_ns), f'{parent} <- {child}')
+        wait_until(
+            lambda: self.transforms.knows(parent.lstrip('/'), child, stamp_ns),
+            f'{parent} <- {child}',
+        )
 
     def drive(self) -> None:
         """Drive 1 m per 100 ms from 0 to 500 ms."""
@@ -90,6 +93,18 @@ def test_static_extrinsics_are_found_at_any_time(tf: Tf):
     tf.send('base_link', 'CAM_FRONT', START_NS, 1.7, static=True)
     assert tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] == 1.7
     assert tf.transforms.at('base_link', 'CAM_FRONT', START_NS - 10**12)[0, 3] == 1.7
+
+
+def test_frames_with_the_leading_slash_of_ros_1_are_those_without(tf: Tf):
+    tf.send('/base_link', '/CAM_FRONT', START_NS, 1.7, static=True)
+    for name in ('CAM_FRONT', '/CAM_FRONT'):
+        assert tf.transforms.knows('base_link', name)
+        assert tf.transforms.latest('base_link', name)[0, 3] == 1.7
+        assert tf.transforms.at('base_link', name, START_NS)[0, 3] == 1.7
+    tf.send('/map', '/base_link', START_NS, 7.0)
+    tf.send('map', 'base_link', START_NS + MILLISECOND_NS, 7.0)
+    assert tf.transforms.at('map', 'base_link', START_NS)[0, 3] == 7.0  # one parent, no dispute
+    assert tf.faults == []
 
 
 def test_a_pose_is_interpolated_at_the_stamp(tf: Tf):

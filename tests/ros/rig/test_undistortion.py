@@ -70,6 +70,9 @@ def test_maps_are_made_once_per_calibration(monkeypatch: pytest.MonkeyPatch):
         ('rational_polynomial', (0.1, 0, 0, 0, 0.2), ('rational_polynomial', (0.1, 0, 0, 0, 0.2))),
         ('thin_prism', (0.1,) * 12, ('rational_polynomial', (0.1,) * 12)),
         ('fisheye', (0.1, 0, 0, 0), ('equidistant', (0.1, 0, 0, 0))),
+        ('KANNALA_BRANDT4', (0.1, 0, 0, 0), ('equidistant', (0.1, 0, 0, 0))),
+        ('Brown Conrady', (0.1, 0, 0, 0, 0), ('plumb_bob', (0.1, 0, 0, 0))),
+        ('radtan', (0.1, 0, 0, 0), ('plumb_bob', (0.1, 0, 0, 0))),
         ('equidistant', (0.1, 0, 0, 0.2, 0), ('equidistant', (0.1, 0, 0, 0.2))),
     ],
 )
