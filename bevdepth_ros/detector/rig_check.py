@@ -89,9 +89,7 @@ def _mount(name: str, ego_from_camera: np.ndarray, training: TrainingRig) -> lis
             f'{highest:.2f}'
         )
     forward, down = ego_from_camera[:3, 2], ego_from_camera[:3, 1]
-    tilt = np.degrees(
-        max(np.arcsin(np.clip(abs(forward[2]), 0, 1)), np.arccos(np.clip(-down[2], -1, 1)))
-    )
+    tilt = np.degrees(np.arccos(np.clip(-down[2], -1, 1)))
     if tilt > TILT_LIMIT_DEG:
         return [*clauses, f'{name} is tilted by {tilt:.0f} degrees, training had 0 to 1']
     yaw = np.degrees(np.arctan2(forward[1], forward[0]))

@@ -17,6 +17,7 @@ from bevdepth_ros.detections.messages import (
     OBJECT_FIELDS,
     header,
     label_info,
+    latency_record,
     marker_array,
     objects_cloud,
 )
@@ -197,3 +198,52 @@ def test_the_label_table_maps_numbers_to_names():
         enumerate(CLASSES)
     )
     assert math.isclose(info.threshold, 0.25)
+
+
+def test_markers_are_visible_and_a_label_is_half_a_meter_above_its_box():
+    markers = marker_array(detections(), 'base_link', 0.5).markers[1:]
+    for marker in markers:
+        color = marker.color
+        assert all(0 <= part <= 1 for part in (color.r, color.g, color.b))
+        assert 0.5 <= color.a <= 1
+    boxes = detections().boxes
+    texts = [marker for marker in markers if marker.ns == 'labels']
+    for marker, center, size in zip(texts, boxes.center, boxes.size, strict=True):
+        position = marker.pose.position
+        assert (marker.type, marker.pose.orientation.w) == (Marker.TEXT_VIEW_FACING, 1.0)
+        assert (marker.color.r, marker.color.g, marker.color.b) == (1, 1, 1)
+        assert np.allclose((position.x, position.y), center[:2])
+        assert position.z == pytest.approx(center[2] + size[2] / 2 + 0.5)
+        assert 0.3 < marker.scale.z < 1
+    for arrow in (marker for marker in markers if marker.ns == 'velocities'):
+        assert arrow.type == Marker.ARROW
+        assert 0 < arrow.scale.x < arrow.scale.y < arrow.scale.z < 0.5  # shaft, head, its length
+
+
+@pytest.mark.parametrize(('speed', 'has_arrow'), [(0.299, False), (0.301, True)])
+def test_a_box_has_an_arrow_from_a_speed_of_0_3_m_s(speed: float, has_arrow: bool):
+    boxes = dataclasses.replace(detections().boxes, velocity=[[0, 0], [0, -speed], [0, 0]])
+    markers = marker_array(dataclasses.replace(detections(), boxes=boxes), 'map', 0.5).markers
+    assert [m.id for m in markers if m.ns == 'velocities'] == ([1] if has_arrow else [])
+
+
+@pytest.mark.parametrize(('moved_m', 'count'), [(0.99, 0), (1.0, 1)])
+def test_a_track_has_a_trail_from_one_meter_whatever_its_id(moved_m: float, count: int):
+    found, trail = tracks((2**31 + 5,), (0,)), np.array([(0.0, 0, 0), (0, moved_m, 0)])
+    markers = marker_array(detections(), 'map', 0.5, found, [trail]).markers
+    trails = [marker for marker in markers if marker.ns == 'trails']
+    assert [marker.id for marker in trails] == [5] * count
+    assert all(0 < marker.scale.x < 0.5 and 0.5 < marker.color.a <= 1 for marker in trails)
+
+
+@pytest.mark.parametrize(('past_ns', 'age'), [(STAMP_NS - 500_000_000, '0.500'), (None, 'none')])
+def test_the_latency_record_names_cameras_age_and_milliseconds(past_ns: int | None, age: str):
+    found, seconds = detections(past_stamp_ns=past_ns), {'decode': 0.0123, 'total': 0.1}
+    message = latency_record(found, ('a', 'c'), ('a', 'b', 'c'), seconds, 'map')
+    assert message.header == header(STAMP_NS, 'map')
+    assert {one.key: one.value for one in message.status[0].values} == {
+        'cameras': 'a, c', 'left_out': 'b', 'past_frame_age_s': age,
+        'decode_ms': '12.30', 'total_ms': '100.00',
+    }  # fmt: skip
+    message = latency_record(found, ('a', 'c'), ('a', 'c'), {}, 'map')
+    assert {one.key: one.value for one in message.status[0].values}['left_out'] == 'none'

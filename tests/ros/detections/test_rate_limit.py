@@ -39,3 +39,8 @@ def test_a_limit_that_is_set_later_begins_with_the_next_result() -> None:
     assert allowed(limit, 1.0, 0.0, 0.1) == [True, False]
     assert allowed(limit, 0.0, 0.2) == [True]
     assert allowed(limit, 1.0, 0.3, 0.4, 1.3) == [True, False, True]
+
+
+def test_a_stamp_more_than_two_periods_early_went_backward_and_is_published():
+    limit = RateLimit()
+    assert allowed(limit, 1.0, 0.0, -1.0, -1.001, -1.0) == [True, False, True, False]

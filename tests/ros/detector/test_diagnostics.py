@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import psutil
 import pytest
 
 from bevdepth_ros.detector import diagnostics, problems
@@ -295,3 +296,152 @@ def test_the_status_of_sets_reports_how_long_no_set_was_complete(
     monitor.solved('key')
     monitor.set_arrived(0.0)
     assert statuses(monitor)['/node: sets'].message == 'ok'
+
+
+@pytest.fixture
+def now_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the time of problems and of the monitor, which a test can change."""
+    now = [100.0]
+    monkeypatch.setattr(problems.time, 'monotonic', lambda: now[0])
+    monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: now[0])
+    return now
+
+
+def test_a_problem_that_was_published_is_not_published_again_after_its_end():
+    monitor = Monitor(Log())
+    monitor.report('key', 'tf', WARN, 'late')
+    statuses(monitor)
+    monitor.report('key', 'tf', WARN, 'later')
+    monitor.solved('key')
+    assert statuses(monitor)['/node: tf'].message == 'ok'
+
+
+def test_a_problem_that_ends_and_begins_again_is_published_once():
+    monitor = Monitor(Log())
+    monitor.report('key', 'tf', WARN, 'late')
+    monitor.solved('key')
+    monitor.report('key', 'tf', WARN, 'later')
+    assert statuses(monitor)['/node: tf'].message == 'later'
+
+
+def test_a_problem_that_ends_quietly_is_neither_logged_nor_published():
+    log = Log()
+    monitor = Monitor(log)
+    monitor.report('key', 'tf', WARN, 'late')
+    monitor.solved('key', quietly=True)
+    assert log.lines == [('warning', 'late')]
+    assert statuses(monitor)['/node: tf'].message == 'ok'
+
+
+def test_a_new_activation_begins_without_the_problems_of_the_last_one():
+    log = Log()
+    monitor = Monitor(log)
+    monitor.report('ended', 'tf', WARN, 'gone')
+    monitor.solved('ended')
+    monitor.report('key', 'tf', WARN, 'late')
+    monitor.report('clock', 'node', WARN, 'no clock')
+    monitor.changed()
+    monitor.start((), 0.0)
+    assert monitor.changed()
+    assert statuses(monitor)['/node: tf'].message == 'ok'
+    log.lines.clear()
+    monitor.solved('key')
+    monitor.report('key', 'tf', WARN, 'late')
+    monitor.report('clock', 'node', WARN, 'no clock')
+    assert log.lines == [('warning', 'late')]
+    monitor.solved('clock')
+    assert log.lines[1:] == [('info', 'solved: no clock')]
+
+
+@pytest.mark.parametrize(('others', 'count'), [(18, 1), (19, 2)])
+def test_twenty_wordings_of_a_problem_are_stored(now_s: list[float], others: int, count: int):
+    log = Log()
+    monitor = Monitor(log)
+    monitor.report('key', 'tf', WARN, 'first')
+    for number in range(others):
+        monitor.report('key', 'tf', WARN, f'wording {chr(97 + number)}')
+    monitor.report('key', 'tf', WARN, 'first')
+    assert log.lines.count(('warning', 'first')) == count
+
+
+def test_rates_count_the_last_five_seconds_and_need_two_different_times(now_s: list[float]):
+    monitor = Monitor(Log(), ('a', 'b', 'c'))
+    for _ in range(20):
+        monitor.image_arrived('a', 1)
+        now_s[0] += 0.1
+    now_s[0] += 3.45
+    monitor.image_arrived('a', 1)
+    monitor.image_arrived('b', 1)
+    monitor.image_arrived('c', 1)
+    monitor.image_arrived('c', 1)
+    found = values(monitor, 'cameras')
+    assert float(found['a.rate_hz']) == pytest.approx(15 / 4.95, abs=0.01)
+    assert (found['b.rate_hz'], found['c.rate_hz']) == ('0.00', '0.00')
+    now_s[0] += 0.25
+    monitor.image_arrived('b', 1)
+    assert values(monitor, 'cameras')['b.rate_hz'] == '4.00'
+
+
+def test_percentiles_are_those_of_the_last_hundred_results():
+    monitor = Monitor(Log())
+    monitor.set_arrived(9.0)
+    monitor.answer_published({'decode': 900.0})
+    for number in range(1, 101):
+        monitor.set_arrived(0.001 * number)
+        monitor.answer_published({'decode': 0.001 * number})
+    found = values(monitor, 'sets')
+    assert (found['spread_p50_ms'], found['spread_max_ms']) == ('50.5', '100.0')
+    assert values(monitor, 'latency') == {'decode_p50_ms': '50.5', 'decode_p95_ms': '95.0'}
+
+
+def test_cameras_are_listed_as_used_or_left_out_with_the_count_of_unusable_images():
+    monitor = Monitor(Log(), ('a', 'b', 'c'))
+    monitor.cameras_used(('a', 'c'), ('b',))
+    monitor.cameras_used((), ('b', 'c'))
+    monitor.images_ignored('a', 7)
+    found = values(monitor, 'cameras')
+    assert (found['used'], found['left_out']) == ('none', 'a, b, c')
+    assert [found[f'{name}.unusable'] for name in 'abc'] == ['0', '2', '1']
+    assert [found[f'{name}.ignored'] for name in 'abc'] == ['7', '0', '0']
+    monitor.cameras_used(('a', 'c'), ())
+    found = values(monitor, 'cameras')
+    assert (found['used'], found['left_out']) == ('a, c', 'b')
+
+
+def test_the_startup_is_over_after_its_time(now_s: list[float]):
+    monitor = Monitor(Log())
+    monitor.start(('a',), 5.0)
+    assert not monitor.startup_is_over()
+    now_s[0] += 5.01
+    assert monitor.startup_is_over()
+
+
+def test_after_a_clock_jump_missing_sets_are_measured_by_wall_time(now_s: list[float]):
+    ros_s = [1000.0]
+    monitor = Monitor(Log(), ros_now_s=lambda: ros_s[0])
+    monitor.start(('a',), 0.0)
+    monitor.set_arrived(0.0)
+    monitor.cameras_resumed()
+    now_s[0], ros_s[0] = 103.0, 500.0
+    monitor.clock_jumped()
+    assert monitor.seconds_since_last_set() == 3.0
+    ros_s[0] = 502.0
+    now_s[0] = 105.0
+    assert monitor.seconds_since_last_set() == 5.0
+    monitor.cameras_resumed()
+    now_s[0], ros_s[0] = 106.0, 100.0
+    monitor.clock_jumped()
+    assert monitor.seconds_since_last_set() == 1.0
+
+
+def test_the_summary_holds_the_counts_that_are_not_zero():
+    monitor = Monitor(Log())
+    assert monitor.summary() == 'none'
+    monitor.set_arrived(0.0)
+    monitor.set_dropped('error')
+    assert monitor.summary() == '1 received, 1 dropped, 1 dropped_error'
+
+
+def test_the_memory_of_the_process_is_published_in_megabytes():
+    expected = psutil.Process().memory_info().rss / 2**20
+    assert float(values(Monitor(Log()), 'node')['memory_mb']) == pytest.approx(expected, rel=0.2)

@@ -81,3 +81,41 @@ def test_the_expected_pose_continues_translation_and_turn():
 
 def test_a_turn_that_reverses_at_once_is_a_jump():
     assert jumps(*(pose(0, yaw) for yaw in (0, 14, 28, 12))) == [False, False, False, True]
+
+
+def test_poses_of_the_same_or_an_earlier_stamp_are_not_compared():
+    check = PoseCheck()
+    assert check.jump(2 * 10**9, pose(0.0)) is None
+    assert check.jump(2 * 10**9, pose(500.0)) is None
+    assert check.jump(10**9, pose(0.0)) is None
+
+
+@pytest.mark.parametrize(
+    ('pose_after', 'seconds', 'is_jump'),
+    [
+        (pose(15.9), 1.0, False),
+        (pose(16.1), 1.0, True),
+        (pose(1.1), 0.1, False),
+        (pose(1.2), 0.1, True),
+        (pose(0, 94.8), 0.5, False),
+        (pose(0, 95.2), 0.5, True),
+        (pose(0, 22.9), 0.1, False),
+        (pose(0, 23.1), 0.1, True),
+    ],
+)
+def test_a_jump_exceeds_a_fixed_step_and_the_largest_acceleration(
+    pose_after: np.ndarray, seconds: float, is_jump: bool
+):
+    assert jumps(pose(0), pose(0), pose_after, seconds=seconds) == [False, False, is_jump]
+
+
+@pytest.mark.parametrize(('step_m', 'is_jump'), [(9.9, False), (10.1, True)])
+def test_a_step_below_ten_meters_is_no_impossible_speed_however_short_the_time(
+    step_m: float, is_jump: bool
+):
+    assert jumps(pose(0), pose(step_m), seconds=0.01) == [False, is_jump]
+
+
+def test_the_largest_speed_is_100_m_s():
+    assert jumps(pose(0), pose(99.9), seconds=1.0) == [False, False]
+    assert jumps(pose(0), pose(100.1), seconds=1.0) == [False, True]

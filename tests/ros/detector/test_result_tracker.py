@@ -107,3 +107,10 @@ def test_the_pose_is_that_of_the_image_nearest_the_mean_stamp():
     images = (np.zeros((32, 32, 3), np.uint8),) * 3
     assert ego_pose(Frame(images, rig, stamps, poses))[0, 3] == 2
     assert ego_pose(Frame(images, rig, stamps, None)) is None
+
+
+def test_a_trail_has_a_point_every_quarter_of_a_second_for_three_seconds():
+    drive = Drive()
+    for _ in range(20):
+        tracks = drive.step(pose(0), pose(0), 250_000_000)
+    assert len(drive.trail(tracks)) == 13

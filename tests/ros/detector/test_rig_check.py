@@ -17,15 +17,17 @@ def changed(
     up_m: float = 0.0,
     about_z_deg: float = 0.0,
     about_y_deg: float = 0.0,
+    about_x_deg: float = 0.0,
 ) -> CameraRig:
     rig = nuscenes_like_rig()
     intrinsics, poses = rig.intrinsics.copy(), rig.ego_from_camera.copy()
     intrinsics[camera, (0, 1), (0, 1)] *= focal_factor
     poses[camera, 2, 3] += up_m
-    z, y = np.radians((about_z_deg, about_y_deg))
+    z, y, x = np.radians((about_z_deg, about_y_deg, about_x_deg))
     about_z = np.array(((np.cos(z), -np.sin(z), 0), (np.sin(z), np.cos(z), 0), (0, 0, 1)))
     about_y = np.array(((np.cos(y), 0, np.sin(y)), (0, 1, 0), (-np.sin(y), 0, np.cos(y))))
-    poses[camera, :3, :3] = about_z @ about_y @ poses[camera, :3, :3]
+    about_x = np.array(((1, 0, 0), (0, np.cos(x), -np.sin(x)), (0, np.sin(x), np.cos(x))))
+    poses[camera, :3, :3] = about_z @ about_y @ about_x @ poses[camera, :3, :3]
     return CameraRig(rig.names, intrinsics, poses)
 
 
@@ -76,3 +78,31 @@ def test_a_base_frame_above_or_below_the_ground_shows_in_the_heights(up_m: float
     poses[:, 2, 3] += up_m
     moved = CameraRig(rig.names, rig.intrinsics, poses)
     assert len(unlike_training(moved, SIZES, ImageSpec())) == count
+
+
+@pytest.mark.parametrize(
+    ('change', 'count'),
+    [
+        ({'about_z_deg': 137.0}, 0),  # 29 degrees from CAM_BACK_LEFT
+        ({'about_z_deg': 138.5}, 1),
+        ({'about_y_deg': 14.5}, 0),
+        ({'about_y_deg': -15.5}, 1),
+        ({'about_x_deg': 14.5}, 0),
+        ({'about_x_deg': 15.5}, 1),
+        ({'about_x_deg': 180.0}, 1),
+        ({'focal_factor': 1.29}, 0),
+        ({'focal_factor': 1.31}, 1),
+        ({'focal_factor': 0.49}, 0),
+        ({'focal_factor': 0.47}, 1),
+    ],
+)
+def test_differences_are_reported_from_their_limits_on(change: dict, count: int):
+    assert len(unlike_training(changed(1, **change), SIZES, ImageSpec())) == count
+
+
+def test_a_focal_length_that_leaves_the_limits_is_noticed_and_needs_no_other_base_frame():
+    check = RigCheck(ImageSpec())
+    assert check.changed_warning(changed(1, focal_factor=1.28), SIZES) == ''
+    warning = check.changed_warning(changed(1, focal_factor=1.31), SIZES)
+    assert 'CAM_FRONT has a focal length' in warning
+    assert 'base_frame' not in warning

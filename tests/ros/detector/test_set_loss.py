@@ -64,3 +64,32 @@ def test_the_cause_of_a_loss_is_named(
 ):
     loss = Loss(20, too_wide, images)
     assert words in loss.sentence({'a': jitter_s, 'b': 0.0}, 0.1, 0.06)
+
+
+def test_counts_before_the_window_are_subtracted(monkeypatch: pytest.MonkeyPatch):
+    windows = Windows(monkeypatch)
+    windows.loss.check({'a': 100, 'b': 100}, 70, 9)
+    windows.now_s += 5
+    loss = windows.loss.check({'a': 150, 'b': 149}, 90, 12)
+    assert loss == Loss(20, 3, {'a': 50, 'b': 49})
+
+
+def test_a_change_of_the_cameras_ends_the_report(monkeypatch: pytest.MonkeyPatch):
+    windows = Windows(monkeypatch)
+    windows.look(0, 0, 0)
+    assert windows.look(50, 50, 10) is not None
+    assert windows.loss.check({'a': 51}, 10, 0) is None
+
+
+@pytest.mark.parametrize(
+    ('b_images', 'jitter_s', 'words'),
+    [
+        (40, 0.0, 'were lost or arrived too late'),
+        (39, 0.0, 'b sent 39 images, others up to 50'),
+        (50, 0.0064, 'jitter by 0.006 s'),
+        (50, float('inf'), 'were lost or arrived too late'),
+    ],
+)
+def test_a_cause_is_named_only_if_it_is_large_enough(b_images: int, jitter_s: float, words: str):
+    loss = Loss(20, 0, {'a': 50, 'b': b_images})
+    assert words in loss.sentence({'a': 0.0, 'b': jitter_s}, 0.1, 0.06)

@@ -72,3 +72,10 @@ def test_a_thread_that_does_not_end_in_time_is_left_behind():
     goes_on.set()
     thread.stop(discard=True)
     assert not thread.is_alive()
+
+
+def test_a_thread_of_a_slot_does_not_keep_the_process_alive():
+    thread: SlotThread[int] = SlotThread('processing', list)
+    (found,) = [one for one in threading.enumerate() if one.name == 'processing']
+    assert found.daemon
+    thread.stop(discard=False)
