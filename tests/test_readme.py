@@ -8,19 +8,17 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from dataclasses import Field
 from pathlib import Path
 
 import pytest
 import yaml
 
-from bevdepth_ros.detector.parameters import FIELDS, Settings
+from bevdepth_ros.detector.parameters import Settings
 from tests.faults.cases import CASES
 from tests.imports import ROOT
 from tests.markdown import PAGES, anchors, commands, links, page, table_rows
 
 NODE = page('docs/NODE.md')
-PARAMETERS = table_rows(NODE, 'parameter')
 
 
 def launch_arguments() -> list[str]:
@@ -30,52 +28,6 @@ def launch_arguments() -> list[str]:
     return [
         argument.name for argument in module.generate_launch_description().get_launch_arguments()
     ]
-
-
-def number(value: float) -> str:
-    return f'{value:g}'
-
-
-def documented_range(field: Field) -> str:
-    metadata = field.metadata
-    if metadata['choices']:
-        return ', '.join(f'`{choice}`' for choice in metadata['choices'])
-    return (
-        ''
-        if metadata['low'] is None
-        else f'{number(metadata["low"])} to {number(metadata["high"])}'
-    )
-
-
-def documented_default(value: object) -> str:
-    """Return the table cell of a default value: a list of one as its entry, an empty string as
-    none.
-    """
-    if isinstance(value, tuple) and len(value) > 1:
-        return 'the six cameras of nuScenes'
-    (value,) = value if isinstance(value, tuple) else (value,)
-    text = str(value).lower() if isinstance(value, bool) else value
-    text = number(text) if isinstance(text, float) else str(text)
-    return f'`{text}`' if text else 'none'
-
-
-def test_the_table_of_parameters_lists_all_of_the_node_and_no_others() -> None:
-    assert set(PARAMETERS) == set(FIELDS)
-
-
-@pytest.mark.parametrize('name', FIELDS)
-def test_a_parameter_is_documented_with_its_default_range_and_time_of_change(name: str) -> None:
-    field = FIELDS[name]
-    expected = [
-        documented_default(field.default),
-        documented_range(field),
-        field.metadata['change'],
-    ]
-    assert PARAMETERS[name][:3] == expected, f'docs/NODE.md, row {name}'
-
-
-def test_the_default_cameras_are_the_six_of_nuscenes() -> None:
-    assert len(FIELDS['cameras'].default) == 6
 
 
 def test_the_table_of_launch_arguments_lists_all_of_the_launch_file_and_no_others() -> None:

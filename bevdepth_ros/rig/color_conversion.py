@@ -69,10 +69,9 @@ def rgb_from_message(message: Image, bridge: Any | None = _BRIDGE) -> np.ndarray
     """
     if bridge is not None and message.encoding != 'bayer_grbg8':
         return bridge.imgmsg_to_cv2(message, 'rgb8')
-    channels = message.step // message.width
-    shape = (message.height, message.width, channels) if channels > 1 else (message.height, -1)
     pixels = np.frombuffer(message.data, np.uint8, message.height * message.step)
-    return rgb_from_pixels(pixels.reshape(shape), message.encoding)
+    pixels = pixels.reshape(message.height, message.width, -1)
+    return rgb_from_pixels(pixels, message.encoding)
 
 
 def rgb_from_pixels(pixels: np.ndarray, encoding: str) -> np.ndarray:

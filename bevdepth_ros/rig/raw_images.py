@@ -102,11 +102,10 @@ def image_from_raw(message: Image, max_pixels: int) -> np.ndarray:
 
 
 def _tight(rows: np.ndarray, message: Image, layout: Packed) -> np.ndarray:
-    """Return (H, W) or (H, W, C) uint8 values of (H, N) ``rows`` without padding."""
+    """Return (H, W, C) uint8 values of (H, N) ``rows`` without padding."""
     if layout.value_bytes == 2:
         rows = rows[:, 0 if message.is_bigendian else 1 :: 2]
-    shape = (message.height, message.width, layout.channels)
-    return np.ascontiguousarray(rows).reshape(shape if layout.channels > 1 else shape[:2])
+    return np.ascontiguousarray(rows).reshape(message.height, message.width, layout.channels)
 
 
 def _rows(message: Image, step: int, count: int, row_bytes: int) -> np.ndarray:

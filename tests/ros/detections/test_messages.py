@@ -229,7 +229,10 @@ def test_a_box_has_an_arrow_from_a_speed_of_0_3_m_s(speed: float, has_arrow: boo
 
 @pytest.mark.parametrize(('moved_m', 'count'), [(0.99, 0), (1.0, 1)])
 def test_a_track_has_a_trail_from_one_meter_whatever_its_id(moved_m: float, count: int):
-    found, trail = tracks((2**31 + 5,), (0,)), np.array([(0.0, 0, 0), (0, moved_m, 0)])
+    found, trail = (
+        tracks((2**31 + 5,), (0,)),
+        np.array([(0.0, 0, 0), (0, 0.5, 0), (0, moved_m, 0)]),
+    )
     markers = marker_array(detections(), 'map', 0.5, found, [trail]).markers
     trails = [marker for marker in markers if marker.ns == 'trails']
     assert [marker.id for marker in trails] == [5] * count

@@ -44,6 +44,7 @@ def test_a_written_polygon_is_read_and_an_empty_text_is_none() -> None:
         ('[[0, 0], [1, 0]]', f'must have 3 to {MOST_CORNERS} corners'),
         (str([[i, i * i] for i in range(MOST_CORNERS + 1)]), 'must have 3 to 100 corners'),
         ('[[0, 0], [1, 1], [2, 2]]', 'must have an area'),
+        ('[[1, 2], [2, 3], [3, 4]]', 'must have an area'),
         ('[[0, 0], [10, 10], [10, 0], [0, 10]]', 'must not cross itself: list the corners in'),
         (f'[[0, 0], [1, 0], [1, {10**400}]]', 'must be'),
     ],

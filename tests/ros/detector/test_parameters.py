@@ -13,9 +13,11 @@ from rclpy.parameter import Parameter
 from bevdepth_ros.detector import parameters
 from bevdepth_ros.detector.parameters import FIELDS, Settings
 from bevdepth_ros.rig.settings import INACTIVE, LIVE, START
+from tests.markdown import page, table_rows
 from tests.reference import ROOT
 from tests.ros.graph import Graph
 
+PARAMETERS = table_rows(page('docs/NODE.md'), 'parameter')
 PRESETS = sorted((ROOT / 'config' / 'cameras').glob('*.yaml'))
 
 
@@ -219,3 +221,49 @@ def test_only_parameters_described_as_live_may_change_while_active():
     for name in (name for name, field in FIELDS.items() if field.metadata['change'] == INACTIVE):
         with pytest.raises(ValueError, match=f'{name} cannot change while the node is active'):
             parameters.check_live([name])
+
+
+def number(value: float) -> str:
+    return f'{value:g}'
+
+
+def documented_range(field: dataclasses.Field) -> str:
+    metadata = field.metadata
+    if metadata['choices']:
+        return ', '.join(f'`{choice}`' for choice in metadata['choices'])
+    return (
+        ''
+        if metadata['low'] is None
+        else f'{number(metadata["low"])} to {number(metadata["high"])}'
+    )
+
+
+def documented_default(value: object) -> str:
+    """Return the table cell of a default value: a list of one as its entry, an empty string as
+    none.
+    """
+    if isinstance(value, tuple) and len(value) > 1:
+        return 'the six cameras of nuScenes'
+    (value,) = value if isinstance(value, tuple) else (value,)
+    text = str(value).lower() if isinstance(value, bool) else value
+    text = number(text) if isinstance(text, float) else str(text)
+    return f'`{text}`' if text else 'none'
+
+
+def test_the_table_of_parameters_lists_all_of_the_node_and_no_others() -> None:
+    assert set(PARAMETERS) == set(FIELDS)
+
+
+@pytest.mark.parametrize('name', FIELDS)
+def test_a_parameter_is_documented_with_its_default_range_and_time_of_change(name: str) -> None:
+    field = FIELDS[name]
+    expected = [
+        documented_default(field.default),
+        documented_range(field),
+        field.metadata['change'],
+    ]
+    assert PARAMETERS[name][:3] == expected, f'docs/NODE.md, row {name}'
+
+
+def test_the_default_cameras_are_the_six_of_nuscenes() -> None:
+    assert len(FIELDS['cameras'].default) == 6

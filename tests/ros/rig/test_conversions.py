@@ -67,6 +67,7 @@ def test_an_unrectified_image_projects_with_k_and_has_distortion():
         ((2, 2), (400, 300, 800, 600), (400, 300), (200, 150)),
         ((0, 0), (0, 0, 1600, 1200), (1600, 1200), (800, 600)),
         ((0, 0), (600, 200, 0, 0), (1000, 1000), (200, 400)),
+        ((0, 0), (600, 200, 1, 1), (1, 1), (200, 400)),
     ],
 )
 def test_region_and_binning_reduce_the_matrix_and_the_expected_size(
@@ -295,6 +296,7 @@ def test_an_implausible_calibration_file_is_rejected(tmp_path):
         'camera_matrix: 3',
         'camera_matrix: {data: [1]}\nimage_width: 1\nimage_height: 1',
         'camera_matrix: {data: [1, 0, 1, 0, 1, 1, 0, 0, 1]}\nimage_width: -1\nimage_height: 1',
+        f'camera_matrix: {{data: {K.ravel().tolist()}}}\nimage_width: {2**32}\nimage_height: 1',
         '!!python/name:os.system',
     ],
 )
@@ -303,3 +305,32 @@ def test_a_file_that_is_not_a_calibration_is_rejected(tmp_path, text: str):
     path.write_text(text)
     with pytest.raises(ValueError, match='is not a calibration file'):
         intrinsics_from_file(path, rectified=True)
+
+
+@pytest.mark.parametrize(('focal', 'is_plausible'), [(0.99, False), (1.0, True), (1.5, True)])
+def test_the_shortest_focal_length_is_one_pixel(focal: float, is_plausible: bool):
+    info = camera_info(changed(K, fx=focal, fy=focal))
+    if is_plausible:
+        assert intrinsics_from_info(info, rectified=False).matrix[0, 0] == focal
+    else:
+        with pytest.raises(ValueError, match='is not calibrated: its camera matrix K'):
+            intrinsics_from_info(info, rectified=False)
+
+
+@pytest.mark.parametrize(('degrees', 'count'), [(9.5, 0), (10.5, 1), (-10.5, 1)])
+def test_a_rectification_is_large_from_ten_degrees(degrees: float, count: int):
+    r = Rotation.from_euler('y', degrees, degrees=True).as_matrix()
+    assert len(intrinsics_from_info(stereo(r=r), rectified=True).warnings) == count
+
+
+def test_a_resized_image_has_the_scaled_matrix_and_size():
+    found = intrinsics_from_info(camera_info(), rectified=False).scaled(0.5, 0.25)
+    assert np.array_equal(found.matrix, np.diag((0.5, 0.25, 1)) @ K)
+    assert (found.width, found.height) == (800, 225)
+
+
+def test_a_calibration_with_half_a_size_is_checked_like_one_without_size():
+    found = intrinsics_from_info(camera_info(size=(1600, 0)), rectified=False)
+    found.require_size(image(1600, 900))
+    with pytest.raises(ValueError, match='times the size of 800x450'):
+        found.require_size(image(800, 450))

@@ -285,3 +285,56 @@ def test_after_a_timeout_a_set_does_not_wait_for_the_same_camera_again():
     setup.build()
     setup.settings = replace(setup.settings, geometry_timeout_s=3600.0)
     assert setup.build().frame.rig.names == ('left',)
+
+
+class NoWait(threading.Event):
+    """Fails if something waits for it."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        raise AssertionError('waited')
+
+
+def waits(setup: Setup, images: ImageSet | None = None) -> bool:
+    """Return True if the builder waits for the geometry of the set."""
+    try:
+        setup.builder.build(images or image_set(), NoWait())
+    except AssertionError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ('stamps_s', 'is_waiting'),
+    [((2.0, 2.5), False), ((2.0, 3.05), True), ((0.95, 2.0), True), ((1.0, 3.0), False)],
+)
+def test_a_set_waits_for_the_poses_of_its_first_and_its_last_image(stamps_s, is_waiting: bool):
+    setup = Setup(geometry_timeout_s=3600.0, pose_clamp_s=0.0)
+    images = replace(image_set(), stamps_ns=np.array(stamps_s) * 1e9)
+    images = replace(images, stamps_ns=images.stamps_ns.astype(np.int64))
+    assert waits(setup, images) == is_waiting
+
+
+def test_after_a_wait_for_poses_that_timed_out_sets_do_not_wait_for_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    now_s = [100.0]
+    monkeypatch.setattr(time, 'monotonic', lambda: now_s[0])
+    setup = Setup(fixed_frame='odom', geometry_timeout_s=0.0)
+    setup.build()
+    setup.settings = replace(setup.settings, geometry_timeout_s=3600.0)
+    now_s[0] += 0.9
+    assert not waits(setup)
+    now_s[0] += 0.2
+    assert waits(setup)
+
+
+def test_the_durations_of_decoding_and_geometry_are_reported():
+    seconds = Setup().build().seconds
+    assert set(seconds) == {'decoding', 'geometry'}
+    assert all(0 <= one < 60 for one in seconds.values())
+
+
+@pytest.mark.parametrize(('megapixels', 'cameras'), [(0.0192, CAMERAS), (0.0191, None)])
+def test_images_above_max_image_megapixels_are_not_used(megapixels: float, cameras):
+    frame = Setup(max_image_megapixels=megapixels).build().frame
+    assert (frame and frame.rig.names) == cameras

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import array
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -226,3 +228,17 @@ def test_a_published_jpeg_keeps_its_colors_and_its_size_depends_on_the_quality()
     assert np.abs(found.astype(int) - smooth()).mean() < 3
     assert message.header.frame_id == 'front'
     assert len(jpeg_message(smooth(), Header(), 30).data) < len(message.data)
+
+
+@pytest.mark.parametrize(('converted', 'is_used'), [([3, 2, 1], True), ([1, 2, 3], False)])
+def test_cv_bridge_is_used_only_if_it_converts_colors(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, converted, is_used: bool
+):
+    class Bridge:
+        def imgmsg_to_cv2(self, message: Image, encoding: str) -> np.ndarray:
+            same = (message.encoding, encoding, bytes(message.data)) == ('bgr8', 'rgb8', b'\1\2\3')
+            return np.array([[converted if same else [0, 0, 0]]], np.uint8)
+
+    monkeypatch.setitem(sys.modules, 'cv_bridge', SimpleNamespace(CvBridge=Bridge))
+    assert isinstance(color_conversion.load_cv_bridge(), Bridge) == is_used
+    assert ('cv_bridge cannot be used' in caplog.text) != is_used

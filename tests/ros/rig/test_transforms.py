@@ -335,3 +335,20 @@ def test_changing_a_returned_mount_does_not_change_the_stored_one(tf: Tf) -> Non
     tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] = 99.0
     tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] = 99.0
     assert tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] == 1.0
+
+
+def test_a_long_list_of_known_frames_is_cut(tf: Tf):
+    frames = [transform('base_link', f'tag_{number:02}', START_NS, 0.0) for number in range(24)]
+    tf._publishers[True].publish(TFMessage(transforms=frames))
+    wait_until(lambda: tf.transforms.knows('base_link', 'tag_23'), 'the frames')
+    with pytest.raises(TransformMissingError, match=r'tag_00, .*, tag_18 and 5 others'):
+        tf.transforms.latest('base_link', 'CAM_FRONT')
+
+
+def test_after_closing_nothing_is_subscribed(graph: Graph):
+    before = {one.topic_name for one in graph.node.subscriptions}
+    transforms = Transforms(graph.node, 10.0, lambda *fault: None, '/odometry', 'base_link')
+    topics = {one.topic_name for one in graph.node.subscriptions}
+    assert topics - before == {'/tf', '/tf_static', '/odometry'}
+    transforms.close()
+    assert {one.topic_name for one in graph.node.subscriptions} == before
