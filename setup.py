@@ -70,10 +70,10 @@ def local_architectures():
     """Return the generations of this machine's GPUs, as ``['90']``; empty where there is none."""
     query = ['nvidia-smi', '--query-gpu=compute_cap', '--format=csv,noheader']
     try:
-        answer = subprocess.run(query, check=True, capture_output=True, text=True).stdout
+        output = subprocess.run(query, check=True, capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return []
-    found = {line.strip().replace('.', '') for line in answer.splitlines()}
+    found = {line.strip().replace('.', '') for line in output.splitlines()}
     return sorted((arch for arch in found if arch.isdigit()), key=int)
 
 

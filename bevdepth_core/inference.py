@@ -198,7 +198,7 @@ class Detector:
         replaces it.
         """
         self._limit_threads()
-        self._forget_old_frames(frame.stamp_ns)
+        self._drop_old_frames(frame.stamp_ns)
         self._network.set_images(frame.images)
         calibration = self._calibrated(frame)
         features = self._network.encode(calibration.cameras)
@@ -290,7 +290,7 @@ class Detector:
         """
         return self.config.stereo is None or past.calibration.rig.names == frame.rig.names
 
-    def _forget_old_frames(self, stamp_ns: int) -> None:
+    def _drop_old_frames(self, stamp_ns: int) -> None:
         """Drop frames that are too old to be fused, and all frames if time went backward."""
         if self._last_stamp_ns is not None and stamp_ns < self._last_stamp_ns:
             self._memory.clear()

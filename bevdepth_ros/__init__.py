@@ -4,8 +4,8 @@ import os
 import sys
 from importlib.util import find_spec
 
-# OpenMP reads this when torch is imported. Its threads then sleep while they wait for each other;
-# otherwise they wait in a busy loop, which slows all of them down beside another busy process.
+# OpenMP reads this when torch is imported. It makes threads sleep while they wait for each other.
+# By default they wait in a busy loop, which slows all of them down if another process is busy.
 if 'torch' not in sys.modules:
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 

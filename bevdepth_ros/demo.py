@@ -53,10 +53,10 @@ START_NS = 1_700_000_000_000_000_000
 LONGEST_START_S = 300.0
 """The launch may take this much longer than the replay, seconds."""
 ATTEMPTS = 3
-"""The replay is repeated at most this often, each time slower, until all image sets have
-results."""
+"""Largest number of replays: each one is slower, until all image sets have results."""
 SPARE_TIME = 2.0
-"""Smallest ratio of the time between two image sets to the latency at which no set is lost."""
+"""Ratio of the time between two image sets to the latency that a replay needs so that no set is
+lost."""
 LINGER_S = 0.5
 """How long messages are received after the launch has ended."""
 BUNDLED_WEIGHTS = 'small'
@@ -248,7 +248,7 @@ def render_figure(snapshots: list[Snapshot], listener: DemoSubscriber) -> np.nda
     wanted_ns = START_NS + FIGURE_MOMENT * (snapshots[-1].stamp_ns - START_NS)
     with_result = [snapshot for snapshot in snapshots if snapshot.stamp_ns in listener.objects]
     if not with_result:
-        raise DemoError('the stamp of no result is the mean exposure time of an image set')
+        raise DemoError('no result has the stamp of an image set (the mean exposure time)')
     snapshot = min(with_result, key=lambda candidate: abs(candidate.stamp_ns - wanted_ns))
     detections = listener.detections(snapshot.stamp_ns).above(SHOWN_SCORE)
     caption = f'median latency {listener.latency.get("total_p50_ms", "?")} ms'
@@ -262,7 +262,7 @@ def render_figure(snapshots: list[Snapshot], listener: DemoSubscriber) -> np.nda
 
 
 def run_node(options: argparse.Namespace, bag: Path, log: Path, sets: int) -> DemoSubscriber:
-    """Return what the detector published for the ``sets`` image sets of ``bag``.
+    """Run the detector on ``bag``, which has ``sets`` image sets, and return its results.
 
     If the machine is too slow for the rate of the replay, the replay is repeated at a lower rate.
     """

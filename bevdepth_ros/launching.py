@@ -22,7 +22,7 @@ PARTICIPANT_PORTS = range(10, 10 + 2 * 32, 2)
 LOG_LINES_SHOWN = 15
 
 _leases: list[socket.socket] = []
-"""Leases of domains, which this process holds until it ends."""
+"""Sockets that reserve ROS domains for this process until it ends."""
 
 
 class LaunchError(Exception):
@@ -33,7 +33,7 @@ class LaunchError(Exception):
 def launched(arguments: list[str], log_path: Path) -> Iterator[subprocess.Popen]:
     """Run ``ros2 launch`` of the detector and write its output to ``log_path``.
 
-    On exit, also by an exception, the context ends the launch.
+    The launch ends when the context ends, also after an exception.
 
     Raises:
         LaunchError: there is no ``ros2`` command.
@@ -58,11 +58,11 @@ def launched(arguments: list[str], log_path: Path) -> Iterator[subprocess.Popen]
 
 def _end(process: subprocess.Popen) -> None:
     """Interrupt a launch; if it does not end, kill it and its children."""
-    for number, patience_s in ((signal.SIGINT, 15), (signal.SIGKILL, 5)):
+    for number, timeout_s in ((signal.SIGINT, 15), (signal.SIGKILL, 5)):
         if process.poll() is None:
             os.killpg(process.pid, number)
             try:
-                process.wait(patience_s)
+                process.wait(timeout_s)
             except subprocess.TimeoutExpired:
                 continue
 

@@ -28,7 +28,9 @@ by 5 ms at every hand-over between the receiving, detecting and publishing threa
 
 @contextmanager
 def ros_process() -> Iterator[None]:
-    """Initialize rclpy, and shut it down after the body, also on SIGINT and SIGTERM.
+    """Initialize rclpy for the body of the context, and shut it down afterwards, also on SIGINT
+    and SIGTERM.
+
 
     A failure of rclpy, such as an invalid node name or a log folder that cannot be written, ends
     the process with a message.
@@ -48,7 +50,9 @@ def ros_process() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the remedy and the first part of rcl's message, without its source files."""
+    """Return the first part of rcl's message, without the names of source files, and the
+    remedy.
+    """
     reason = str(error).split(', at /')[0].strip()
     if 'log' in reason:
         return f'{reason}; set ROS_LOG_DIR to a folder that can be written'

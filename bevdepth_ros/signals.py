@@ -1,4 +1,4 @@
-"""Handling of SIGINT and SIGTERM; imports no slow module, so it can be imported first."""
+"""Handles SIGINT and SIGTERM. It imports no slow module, so that it can be imported first."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Signals:
         self._may_raise = False
 
     def note(self) -> None:
-        """Record signals from now on."""
+        """Record signals from now on, instead of ending the process."""
         for number in NUMBERS:
             signal.signal(number, self._handle)
 

@@ -29,7 +29,7 @@ class EagerNetwork:
         dtype: of the image branch; the other steps are float32.
 
     Attributes:
-        stage_seconds: wall time per step of the present frame, in order.
+        stage_seconds: wall time per step of the current frame, in order.
     """
 
     def __init__(self, model: BEVDepth, device: torch.device, dtype: torch.dtype) -> None:

@@ -32,7 +32,7 @@ class OnnxNetwork:
 
     Attributes:
         config: of the model.
-        stage_seconds: wall time per step of the present frame, in order.
+        stage_seconds: wall time per step of the current frame, in order.
 
     Raises:
         ExportError: the folder holds no exported network, or one of other weights, or ONNX

@@ -216,7 +216,7 @@ def cost_volume(pair: _FramePair, candidates: Tensor, groups: int) -> Tensor:
 
 def updated(candidates: Tensor, spread: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """Return the next mean and spread (n, 1, h, w) from candidates and scores (n, CANDIDATES, h,
-    w) and the present spread.
+    w) and the current spread.
     """
     probability = F.softmax(scores, dim=1, dtype=torch.float32)
     middle = CANDIDATES // 2

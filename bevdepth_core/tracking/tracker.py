@@ -276,8 +276,8 @@ class Tracker:
         )
 
     def _is_alive(self, tracks: _Table) -> np.ndarray:
-        patience_s = np.where(tracks.is_confirmed, self.config.keep_s, self.config.tentative_s)
-        return self._coasted_ns(tracks) <= np.round(patience_s * 1e9)
+        timeout_s = np.where(tracks.is_confirmed, self.config.keep_s, self.config.tentative_s)
+        return self._coasted_ns(tracks) <= np.round(timeout_s * 1e9)
 
     def _coasted_ns(self, tracks: _Table) -> np.ndarray:
         return self._stamp_ns - tracks.seen_ns

@@ -2,9 +2,9 @@
 
     ros2 run bevdepth_ros bag_to_nuscenes --bag drive_1 drive_2 --out data/own
 
-Each bag becomes a scene, or several where key frames are missing. The dataset gets its name when
-it is complete; until then its files are in ``<out>.part``, where the same command continues after
-an interruption.
+Each bag becomes a scene, or several scenes if key frames are missing in between. Files are written
+to ``<out>.part``, which is renamed when the dataset is complete. After an interruption, the same
+command continues.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def convert(options: argparse.Namespace) -> None:
         unfinished.finish()
     except (KeyboardInterrupt, OSError):
         if unfinished.has_files():
-            report(f'the same command continues: finished files are in {unfinished.path}')
+            report(f'interrupted: run the same command again to continue in {unfinished.path}')
         else:
             unfinished.remove()
         raise
@@ -113,7 +113,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Convert; ends the process with a sentence and 1 on errors, and with 130 when interrupted."""
+    """Convert; the exit status is 1 after an error, which is printed, and 130 on interruption."""
     options = _options(argv)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -1,8 +1,8 @@
-"""Decompression with an upper bound, because a small compressed file can expand to a huge size.
+"""Decompresses data up to an upper bound, because a small file can expand to a huge size.
 
 rosbag2 compresses whole files (``bag_0.mcap.zstd``), single messages, or chunks of an MCAP file.
-Each is a zstd or an LZ4 frame and begins with a magic number, so no metadata is needed to detect
-it: a serialized ROS message begins with a zero byte.
+Each is a zstd or an LZ4 frame. The magic number of the frame shows this without metadata, because
+a serialized ROS message begins with a zero byte.
 """
 
 from __future__ import annotations

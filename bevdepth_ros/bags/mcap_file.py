@@ -1,12 +1,14 @@
-"""Reads MCAP files (https://mcap.dev/spec), also without an index, truncated or damaged.
+"""Reads MCAP files (https://mcap.dev/spec), also truncated or damaged ones.
 
-The official readers and that of rosbags trust the sizes that a file states and stop at the first
-damage. This reader reads a bounded amount at a time and skips damaged parts.
+
+The official readers and rosbags trust the sizes in a file and stop at the first damage. This
+reader reads a bounded amount at a time and skips damaged parts.
 
     magic | chunk (records, often compressed) ... | summary (index of the chunks) | footer | magic
 
 With a valid summary, chunks are read in order of time. Without one, as in a recording that is
-still written or was interrupted, the file is read once in its own order to find the topics.
+still written or was interrupted, one pass through the file finds the topics, and messages are
+sorted.
 """
 
 from __future__ import annotations
@@ -46,9 +48,10 @@ _STATISTICS_HEAD = struct.Struct('<QHIIIIQQI')
 _CHANNEL_COUNT = struct.Struct('<HQ')
 _TAIL_BYTES = RECORD_HEAD.size + _FOOTER_CONTENT.size + len(MAGIC)
 _DISORDER_NS = 1_000_000_000
-"""Messages outside of chunks may be written this much later than newer ones."""
+"""Longest time by which a message outside of chunks may be older than those before it."""
 _UNPACKED_ALLOWANCE, _UNPACKED_RATIO = 1 << 32, 100
-"""One pass may unpack this number of bytes plus this multiple of the file's size."""
+"""One pass through the file decompresses at most this number of bytes plus this multiple of the
+file's size."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,9 @@ class McapFile:
         self.problem = self.problem or problem
 
     def _read_summary(self) -> dict[int, int] | None:
-        """Read the index; return messages by channel, None if the file has to be read instead."""
+        """Read the index; return the number of messages by channel, or None if there is no
+        index.
+        """
         try:
             counts = self._summary_counts(self._summary())
         except (ValueError, struct.error) as error:
@@ -130,7 +135,7 @@ class McapFile:
         return counts
 
     def _summary(self) -> BytesIO:
-        """Return the records of the summary, nothing if the file was written without one."""
+        """Return the records of the summary; empty if the file was written without a summary."""
         self._stream.seek(max(self._size - _TAIL_BYTES, 0))
         tail = self._stream.read(_TAIL_BYTES)
         kind, length = RECORD_HEAD.unpack_from(tail)
@@ -139,14 +144,17 @@ class McapFile:
         start, _, _ = _FOOTER_CONTENT.unpack_from(tail, RECORD_HEAD.size)
         length = self._size - _TAIL_BYTES - start if start else 0
         if not 0 <= length <= LARGEST_CONTENT:
-            raise ValueError('the place of its index is invalid')
+            raise ValueError('the position of its index is invalid')
         self._stream.seek(start)
         return BytesIO(self._stream.read(length))
 
     def _summary_counts(self, summary: BytesIO) -> dict[int, int] | None:
-        """Store the content of the summary; return messages by channel, None without statistics.
+        """Store the content of the summary; return the number of messages by channel, or None if
+        it has no statistics.
 
-        A file may have statistics without an index, as of the preset ``fastwrite``.
+
+        A file may have statistics without an index, for example with rosbag2's preset
+        ``fastwrite``.
         """
         counts, chunk_count = None, 0
         for kind, record in records(summary, len(summary.getbuffer())):
@@ -164,7 +172,7 @@ class McapFile:
         return counts
 
     def _count_messages(self) -> dict[int, int]:
-        """Read the whole file; return messages by channel."""
+        """Read the whole file; return the number of messages by channel."""
         counts: dict[int, int] = {}
         first_ns, last_ns = 1 << 64, 0
         for part in self._parts():
@@ -185,7 +193,7 @@ class McapFile:
             if kind == CHUNK:
                 yield self._chunk_part(record, budget)._replace(start_ns=chunk.start_ns)
             else:
-                self._report(f'no chunk is at byte {chunk.offset}, where its index has one')
+                self._report(f'its index has a chunk at byte {chunk.offset}, where none is')
 
     def _parts(self) -> Iterator[FilePart]:
         """Yield the messages of the whole file in its order."""
@@ -203,7 +211,7 @@ class McapFile:
         self._report(f'it ends or is damaged at byte {place}')
 
     def _chunk_part(self, chunk: bytes, budget: _Budget) -> FilePart:
-        """Return the messages of a chunk, those before the damage if it is damaged."""
+        """Return the messages of a chunk; if it is damaged, those before the damage."""
         try:
             start_ns, _, size, checksum = CHUNK_HEAD.unpack_from(chunk)
             budget.take(min(size, LARGEST_CONTENT))
@@ -218,7 +226,7 @@ class McapFile:
         return FilePart(start_ns, [message for message in found if message is not None])
 
     def _take(self, kind: int, record: bytes) -> StampedMessage | None:
-        """Return a message; keep schemas and channels. Invalid records are ignored."""
+        """Return the message of a record, or None; store schemas and channels."""
         if kind != MESSAGE:
             self._take_definition(kind, record)
             return None
@@ -250,7 +258,7 @@ class _Budget:
         self._left = _UNPACKED_ALLOWANCE + _UNPACKED_RATIO * file_size
 
     def take(self, size: int) -> None:
-        """Raise ValueError if ``size`` more bytes are too many."""
+        """Count ``size`` more bytes; raise ValueError if the limit is exceeded."""
         self._left -= size
         if self._left < 0:
             raise ValueError(f'its chunks unpack to more than {_UNPACKED_RATIO} times its size')

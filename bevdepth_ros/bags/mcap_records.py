@@ -1,4 +1,6 @@
-"""The records of MCAP files: kind, length and content, read with an upper bound."""
+"""Reads the records of MCAP files, which consist of kind, length and content, with a size
+limit.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,15 @@ MAGIC = b'\x89MCAP0\r\n'
 FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, CHUNK_INDEX, STATISTICS = 2, 3, 4, 5, 6, 8, 11
 RECORD_HEAD = struct.Struct('<BQ')
 CHUNK_HEAD = struct.Struct('<QQQI')
-"""Start and end of its messages in ns, size of its unpacked records, and their checksum or 0."""
+"""Fields of a chunk: time of the first and last message in ns, decompressed size, checksum or
+0."""
 
 
 def records(stream: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
-    """Yield kind and content of each record up to the first that cannot be one.
+    """Yield kind and content of each record up to the first invalid one.
 
-    The last chunk may be cut off. A record that is larger than any recorder writes is skipped.
+
+    The last chunk may be truncated. A record that is larger than any recorder writes is skipped.
     """
     while len(head := stream.read(RECORD_HEAD.size)) == RECORD_HEAD.size:
         kind, length = RECORD_HEAD.unpack(head)
@@ -42,7 +46,7 @@ def chunk_content(chunk: bytes, size: int, checksum: int) -> bytes:
     read_number(fields, 8)
     content = fields.read()
     if size > LARGEST_CONTENT:
-        raise ValueError(f'it holds {size} bytes, more than any recorder writes')
+        raise ValueError(f'it contains {size} bytes, more than any recorder writes')
     if compression:
         content = unpacked(content, compression, size)
     if checksum and len(content) == size and crc32(content) != checksum:
@@ -56,7 +60,7 @@ def read_number(fields: BinaryIO, size: int) -> int:
 
 
 def read_text(fields: BinaryIO) -> str:
-    """Read a text with its length before it."""
+    """Read the length of a text and the text."""
     return fields.read(read_number(fields, 4)).decode()
 
 

@@ -14,8 +14,8 @@ def message_class(name: str) -> type:
     """Return the class of a message type such as ``sensor_msgs/msg/Image``.
 
     Raises:
-        ValueError: no installed ROS package has it. A recording must not choose what else Python
-            imports.
+        ValueError: no installed ROS package has it. The name is checked first, because a recording
+        must not be able to import other Python modules.
     """
     found = _NAME.fullmatch(name)
     if not found or not has_resource('rosidl_interfaces', found[1]):

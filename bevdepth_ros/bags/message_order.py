@@ -1,4 +1,4 @@
-"""Puts messages of a file in order of time, with a bounded amount of them in memory."""
+"""Sorts the messages of a file by time with limited memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 from bevdepth_ros.bags.compression import LARGEST_CONTENT
 
 _MOST_WAITING_BYTES = LARGEST_CONTENT
-"""Messages that are kept in memory to put them in order of time."""
+"""Size of the messages that are kept in memory for sorting."""
 
 
 class StampedMessage(NamedTuple):
-    """A message; the number keeps messages of the same time in the order of the file."""
+    """A message; its number sorts messages of the same time in the order of the file."""
 
     stamp_ns: int
     number: int
@@ -22,14 +22,14 @@ class StampedMessage(NamedTuple):
 
 
 class FilePart(NamedTuple):
-    """Messages that follow each other in the file; no later part holds earlier messages."""
+    """Consecutive messages of a file; later parts contain no earlier messages."""
 
     start_ns: int
     messages: list[StampedMessage]
 
 
 def in_order(parts: Iterable[FilePart]) -> Iterator[StampedMessage]:
-    """Yield messages in order of time, keeping a bounded amount of them in memory."""
+    """Yield messages in order of time, with at most ``_MOST_WAITING_BYTES`` in memory."""
     waiting: list[StampedMessage] = []
     waiting_bytes = 0
     for part in parts:

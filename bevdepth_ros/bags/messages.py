@@ -1,5 +1,5 @@
-"""Messages for bags, built without ROS: plain functions from arrays to the message classes of
-rosbags.
+"""Creates the messages of bags from arrays, with the message classes of rosbags and without
+ROS.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _VISION_MESSAGES = {
         'std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold\n'
     ),
 }
-"""Interfaces of vision_msgs 4, which rosbags does not carry."""
+"""Interfaces of vision_msgs 4, which rosbags does not include."""
 
 LIDAR_POINT = np.dtype(
     [('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('intensity', '<f4'), ('ring', '<u2')], align=True
 )
-"""One point of a lidar cloud, as lidar drivers of ROS lay it out."""
+"""Layout of one point in the clouds of lidar drivers."""
 _POINT_KINDS = {'<f4': 7, '<u2': 4}
 """FLOAT32 and UINT16 of sensor_msgs/PointField."""
 _CUBE, _DELETE_ALL = 1, 3
@@ -59,7 +59,7 @@ class Annotated:
         size: (n, 3) full length, width, height, meters.
         quaternion: (n, 4) w x y z.
         class_names: n names.
-        ids: n names of the objects, the same over time; empty where not known.
+        ids: n names of the objects, which do not change over time; empty if unknown.
     """
 
     center: np.ndarray
@@ -80,7 +80,7 @@ class Annotated:
 
 
 def quaternions_of_yaw(yaw: np.ndarray) -> np.ndarray:
-    """Return (n, 4) quaternions w x y z of (n,) turns about z in radians."""
+    """Return (n, 4) quaternions w x y z of (n,) rotations about z in radians."""
     half = np.asarray(yaw, np.float64) / 2
     return np.stack(
         (np.cos(half), np.zeros_like(half), np.zeros_like(half), np.sin(half)), axis=-1
@@ -89,9 +89,7 @@ def quaternions_of_yaw(yaw: np.ndarray) -> np.ndarray:
 
 @cache
 def message_types() -> Typestore:
-    """Return the message types of ROS 2, vision_msgs among them, for reading and writing bags with
-    rosbags.
-    """
+    """Return the message types of ROS 2 for rosbags, including vision_msgs."""
     typestore = get_typestore(Stores.ROS2_HUMBLE)
     for name, definition in _VISION_MESSAGES.items():
         typestore.register(get_types_from_msg(definition, name))
@@ -99,8 +97,8 @@ def message_types() -> Typestore:
 
 
 def message(message_type: str, **fields: Any) -> Any:
-    """Return a message of ``message_type`` such as ``sensor_msgs/msg/Image``; every field has to
-    be given.
+    """Return a message of ``message_type``, such as ``sensor_msgs/msg/Image``; ``fields`` must
+    contain every field.
     """
     return message_types().types[message_type](**fields)
 
@@ -198,7 +196,9 @@ def compressed_image(stamp_ns: int, frame_id: str, jpeg_bytes: bytes) -> Any:
 
 
 def raw_image(stamp_ns: int, frame_id: str, pixels: np.ndarray, encoding: str = 'rgb8') -> Any:
-    """Return the Image of (H, W, 3) uint8 ``pixels`` in the order that ``encoding`` says."""
+    """Return the Image of (H, W, 3) uint8 ``pixels``, whose channels have the order of
+    ``encoding``.
+    """
     height, width = pixels.shape[:2]
     data = np.ascontiguousarray(pixels, np.uint8).ravel()
     fields = {
@@ -268,8 +268,8 @@ def _detection(
 
 
 def marker_array(stamp_ns: int, frame_id: str, boxes: Annotated) -> Any:
-    """Return a deletion of all earlier markers and a cube per box, which RViz keeps where it is in
-    ``frame_id``.
+    """Return markers that replace all earlier ones: a cube per box, which RViz keeps at its
+    position in ``frame_id``.
     """
     common = header(stamp_ns, frame_id)
     clear = _marker(common, 0, _DELETE_ALL, (0, 0, 0), (1, 1, 1), (1, 0, 0, 0), '')

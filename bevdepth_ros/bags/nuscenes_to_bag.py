@@ -1,12 +1,13 @@
-"""Writes scenes of a nuScenes-format dataset as rosbag2 recordings that play everywhere.
+"""Writes scenes of a dataset in nuScenes format as rosbag2 recordings.
+
 
     ros2 run bevdepth_ros nuscenes_to_bag --dataroot /data/nuscenes --version v1.0-mini --scene
     scene-0061 --out bags
 
-Each scene becomes ``<out>/<scene>``: all images (key frames and sweeps, the files' bytes as they
-are), CameraInfo, the lidar, every ego pose as /tf, where the sensors sit as /tf_static, and the
-annotations of the key frames. Topics and frames are those of ``writer``; stamps and log times are
-nuScenes' own.
+Each scene becomes ``<out>/<scene>`` with all images (key frames and sweeps, the unchanged JPEG
+files), CameraInfo, the lidar, ego poses as /tf, mounting poses as /tf_static, and the
+annotations of the key frames. Topics and frames are those of ``writer``; stamps and log times
+are those of the dataset.
 """
 
 from __future__ import annotations
@@ -82,13 +83,14 @@ def _require_done(futures: set[Future]) -> None:
             future.result()
     except BrokenProcessPool as error:
         raise ConversionError(
-            'a process that wrote a bag was killed, perhaps for lack of memory: use fewer --jobs'
+            'a process that wrote a bag was killed, perhaps because memory was full: use fewer '
+            '--jobs'
         ) from error
 
 
 _progress: tuple[Any, Any] | None = None
-"""In a worker process: the count of files and the event that ends the work, both shared with the
-main process."""
+"""Only in a worker process: the number of written files and the event that ends the work, both
+shared with the main process."""
 
 
 def _begin_work(counter: Any, stop: Any) -> None:
@@ -118,7 +120,7 @@ def chosen_scenes(dataroot: Path, version: str, names: Sequence[str] | None) -> 
 
     Raises:
         ConversionError: there is no scene of that name.
-        ValueError: a table is missing or cut off, or the name of a scene leads elsewhere.
+        ValueError: a table is missing or truncated, or the name of a scene is not a folder name.
     """
     require_tables(dataroot, version)
     with consistent(dataroot / version):
@@ -137,7 +139,7 @@ def chosen_scenes(dataroot: Path, version: str, names: Sequence[str] | None) -> 
 def read_recordings(
     dataroot: Path, version: str, names: Sequence[str]
 ) -> tuple[list[SceneRecording], list[str]]:
-    """Return the scenes that are complete, and a sentence for each of the others."""
+    """Return the complete scenes, and a sentence for each scene that is not complete."""
     from bevdepth_core.nuscenes.tables import (
         open_devkit,  # takes seconds to import, also in each process that only writes
     )
@@ -156,10 +158,11 @@ def read_recordings(
 
 
 def run(options: argparse.Namespace) -> list[str]:
-    """Convert what the options ask for; return a sentence for each scene that was left out.
+    """Convert the selected scenes; return a sentence for each scene that was left out.
+
 
     Raises:
-        ConversionError: a bag was not written, or no such scene.
+        ConversionError: a bag was not written, or a scene does not exist.
         ValueError: the tables are incomplete or contain invalid names.
         FileExistsError: the output path exists and is not a bag.
     """
@@ -227,9 +230,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Convert; ends the process with a sentence and 1 when a scene was not written, and with 130
-    when interrupted.
-    """
+    """Convert; the exit status is 1 if a scene was not written, and 130 after an interrupt."""
     options = _options(argv)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

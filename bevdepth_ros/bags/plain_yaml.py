@@ -1,7 +1,8 @@
-"""Parses YAML of untrusted files: without references, and with bounded nesting.
+"""Parses YAML of untrusted files; rejects references and deep nesting.
 
-The C parser of PyYAML crashes the process on deep nesting, and merged references can describe a
-value that exceeds any memory.
+
+The C parser of PyYAML crashes the process on deep nesting, and nested references can expand to
+a value that fills all memory.
 """
 
 from __future__ import annotations

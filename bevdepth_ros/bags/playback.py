@@ -1,4 +1,4 @@
-"""Bag time during a replay, with a rate, pauses and steps."""
+"""Controls the bag time of a replay: rate, pauses and steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TICK_S = 0.01
 
 
 class Timeline:
-    """Maps time.monotonic() to bag time; one thread follows it, any thread may change it."""
+    """Maps time.monotonic() to bag time; any thread may call the methods."""
 
     def __init__(self, rate: float, first_ns: int, paused: bool = False) -> None:
         """Start now.
@@ -30,18 +30,22 @@ class Timeline:
         self.begin(first_ns)
 
     def begin(self, first_ns: int) -> None:
-        """Let bag time be ``first_ns`` now."""
+        """Set the bag time of now to ``first_ns``."""
         with self._lock:
             self._stop_ns: int | None = None
             self._anchor(first_ns)
 
     def at(self, steady: float) -> int:
-        """Return the bag time at ``steady``, time.monotonic() of now or a little earlier."""
+        """Return the bag time at ``steady``, a value of time.monotonic() that is not in the
+        future.
+        """
         with self._lock:
             return self._at(steady)
 
     def due(self, stamp_ns: int) -> float:
-        """Return when ``stamp_ns`` is due; infinity if a pause comes before it."""
+        """Return the time.monotonic() at which ``stamp_ns`` is due; infinity if a pause comes
+        before it.
+        """
         with self._lock:
             now = time.monotonic()
             if self._stop_ns is not None and self._at(now) >= self._stop_ns:
@@ -109,13 +113,13 @@ class Follower:
         self._next_tick = time.monotonic()
 
     def begin(self) -> None:
-        """Tick at once, and then regularly from now."""
+        """Call ``tick`` now, and then regularly."""
         self._next_tick = time.monotonic()
         self._pass(self._next_tick)
 
     def wait_for(self, stamp_ns: int) -> float:
-        """Return when ``stamp_ns`` is due, with the time.monotonic() at which it was; SIGINT and
-        SIGTERM raise KeyboardInterrupt.
+        """Wait until ``stamp_ns`` is due and return the time.monotonic() at which it was due.
+        SIGINT and SIGTERM raise KeyboardInterrupt.
         """
         while (due := self._timeline.due(stamp_ns)) > time.monotonic():
             self._pass(min(due, self._next_tick))
@@ -123,7 +127,7 @@ class Follower:
         return due
 
     def wait(self, seconds: float) -> None:
-        """Return after ``seconds`` of real time."""
+        """Wait for ``seconds`` of real time."""
         end = time.monotonic() + seconds
         while self._next_tick < end:
             self._pass(self._next_tick)

@@ -1,10 +1,11 @@
-"""Replays rosbag2 recordings as ``ros2 bag play`` does, where rosbag2 is not installed.
+"""Replays rosbag2 recordings like ``ros2 bag play``, also without an installed rosbag2.
+
 
     ros2 run bevdepth_ros player BAG [BAG ...] [--rate 1.0] [--loop] [--clock] [--topics ...]
 
-The player publishes each message with its recorded bytes, stamps and quality of service, at its
-time. It ends at the end of the bag and prints how many messages it published and how late. While
-it runs, services control it: pause, resume, toggle_paused, play_next and step.
+The player publishes the recorded bytes of each message at their log time, with the recorded
+quality of service. At the end of the bag, it prints the number of messages and their delay, and
+exits. While it runs, services control it: pause, resume, toggle_paused, play_next and step.
 
     ros2 service call /bag_player/pause std_srvs/srv/Trigger
 """
@@ -38,17 +39,18 @@ from bevdepth_ros.process import ros_process, sleep_until
 
 NODE_NAME = 'bag_player'
 MOST_NAMED = 50
-"""Topics that an error message lists."""
+"""Largest number of topics that an error message lists."""
 DEPTH = 10
 """Smallest history depth of a publisher."""
 LATCHED_DEPTH = 100
 """Largest number of messages of a latched topic that late subscribers receive."""
 MOST_TOPICS = 2000
-"""Each topic needs a publisher, which takes memory and time; no robot records more."""
+"""Largest number of topics that are played. Each one needs a publisher, which takes memory and
+time; no robot records more."""
 SETTLE_S = 0.5
-"""All subscribers are taken to be present when none was added for this time."""
+"""The replay assumes that all subscribers are connected when none was added for this time."""
 STAMPED_IMAGES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
-"""Types that get their log time as stamp if they were recorded without one."""
+"""Messages of these types that have no stamp are published with their log time as stamp."""
 
 
 class Player:
@@ -87,7 +89,7 @@ class Player:
         self._create_services()
 
     def wait_for_subscribers(self, timeout_s: float) -> None:
-        """Wait until subscribers have gathered, at most ``timeout_s`` seconds for the first."""
+        """Wait until subscribers are connected, at most ``timeout_s`` seconds for the first."""
         deadline = time.monotonic() + timeout_s
         count, settled_at = 0, time.monotonic()
         while time.monotonic() < (settled_at if count else deadline):
@@ -106,7 +108,7 @@ class Player:
         """Publish the bag once.
 
         Args:
-            linger_s: how long to go on after the last message, so that it is received, seconds.
+            linger_s: time to wait after the last message, so that it is delivered, seconds.
         """
         self._count = 0
         self.timeline.begin(self._first_ns)
@@ -122,7 +124,7 @@ class Player:
         self._follower.wait(linger_s)
 
     def summary(self) -> str:
-        """Return how many messages were published and how late, in words."""
+        """Return a sentence with the number of published messages and their delay."""
         if not self._late_s:
             return 'played no message'
         p50, p99 = np.percentile(self._late_s, (50, 99)) * 1e3
@@ -132,7 +134,7 @@ class Player:
         )
 
     def _lost(self) -> str:
-        """Return in words how many the bag has, if it was played as a whole with losses."""
+        """Return a clause with the number of lost messages, if the whole bag was played."""
         options, topics = self._options, self._bag.recorded_counts
         expected = sum(topics.get(name, 0) for name in self._publishers)
         whole = options.start_s == 0 and options.duration_s is None
@@ -140,7 +142,9 @@ class Player:
         return f' of {expected} ({missing} are lost)' if whole and missing > 0 else ''
 
     def _publish_earlier_latched(self) -> None:
-        """Publish the latched messages before the start offset, as late subscribers get them."""
+        """Publish the latched messages before the start offset, as late subscribers receive
+        them.
+        """
         latched = [name for name in self._publishers if self._bag.topics[name].latched]
         for name, stamp_ns, data in self._bag.messages(
             latched, self._bag.start_ns, self._first_ns
@@ -223,7 +227,7 @@ def _has_stamp(data: bytes) -> bool:
 
 
 def _with_stamp(data: bytes, stamp_ns: int) -> bytes:
-    """Return a serialized message that begins with a header, stamped."""
+    """Return a serialized message that begins with a header, with the stamp ``stamp_ns``."""
     order = '<' if data[1] & 1 else '>'
     return data[:4] + struct.pack(f'{order}iI', *divmod(stamp_ns, 1_000_000_000)) + data[12:]
 

@@ -1,4 +1,4 @@
-"""The command line of the player; options are named as those of ``ros2 bag play``."""
+"""The command line of the player; options have the names of ``ros2 bag play``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ CLOCK_TOPIC = '/clock'
 
 @dataclass(frozen=True)
 class Options:
-    """What is played and how.
+    """Selection of topics, part, speed and controls of a replay.
+
 
     Attributes:
         rate: speed relative to real time, greater than 0.
@@ -25,7 +26,7 @@ class Options:
         duration_s: length of the part to play, seconds; None: to the end.
         topics: names to play; empty, without ``regex``: all.
         exclude_topics: names to leave out.
-        remap: recorded name to the name that it is published under.
+        remap: recorded topic name -> published topic name.
         paused: begin paused.
         step_s: length of a step, seconds.
         regex: pattern of names to play, in addition to ``topics``.
@@ -56,7 +57,7 @@ class Options:
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line; None: that of this process."""
+    """Parse ``argv``; None: the command line of this process."""
     parser = argparse.ArgumentParser(
         'player', description='Replay rosbag2 recordings (sqlite3 or mcap).'
     )
@@ -137,7 +138,7 @@ def _renaming(text: str) -> tuple[str, str]:
 
 
 def options_of(given: argparse.Namespace) -> Options:
-    """Return what the command line asks to play."""
+    """Return the options that the command line gives."""
     return Options(
         rate=given.rate,
         clock=given.clock,

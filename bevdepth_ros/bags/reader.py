@@ -1,8 +1,9 @@
-"""Reads rosbag2 recordings; all tools of this package do it with ``Bag``.
+"""Reads rosbag2 recordings; all tools of this package use ``Bag``.
+
 
 A bag may be a folder or a single file, MCAP or SQLite, compressed in any way, split, renamed,
-without metadata.yaml, damaged, or still being written. What can be read is read, and what is
-missing is reported.
+without metadata.yaml, damaged, or still being written. ``Bag`` returns all messages that can be
+read and reports the missing ones.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from bevdepth_ros.bags.topics import Message, Topic
 
 LATEST_NS = (1 << 63) - 1
 _NAMED = 5
-"""Topics or files that a report names."""
+"""Largest number of topics or files that a report names."""
 
 
 class BagError(Exception):
@@ -32,7 +33,8 @@ class Bag:
 
     Attributes:
         topics: by name; their counts are those of the storage files.
-        recorded_counts: messages by topic that metadata or index count; some may be lost.
+        recorded_counts: number of messages by topic according to metadata or index; some may be
+            lost.
         start_ns, end_ns: log time of the first and of the last message.
 
     Args:
@@ -167,8 +169,8 @@ class Bag:
         metadata = read_metadata(path)
         if metadata is None:
             self._report_once(
-                f'{path} has no valid metadata.yaml: its files are read without it, and messages '
-                'that are missing cannot be counted'
+                f'{path} has no valid metadata.yaml: its files are read without it, but messages '
+                'that are missing cannot be detected'
             )
             return
         self.recorded_counts += metadata.counts
@@ -221,6 +223,6 @@ def _require_ros2(path: Path, sources: list[StorageFile]) -> None:
     encodings = {topic.encoding for source in sources for topic in source.topics if topic.count}
     if encodings and 'cdr' not in encodings:
         raise BagError(
-            f'the bag {path} holds {" and ".join(sorted(encodings))} messages, not those of '
-            'ROS 2: nuscenes_to_bag makes a bag of the dataset that it was made of'
+            f'the bag {path} contains {" and ".join(sorted(encodings))} messages, not those of '
+            'ROS 2: if it was made from a dataset, use nuscenes_to_bag to convert the dataset'
         )

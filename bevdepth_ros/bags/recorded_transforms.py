@@ -1,4 +1,4 @@
-"""The tf of a recording, with the lookups that the node uses for live tf."""
+"""Reads the tf of a recording and offers the look-ups that the node uses for live tf."""
 
 from __future__ import annotations
 

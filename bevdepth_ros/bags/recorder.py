@@ -1,7 +1,7 @@
 """Records the outputs of the detector as a rosbag2.
 
-    ros2 launch bevdepth_ros detect.launch.py bag:=BAG checkpoint:=FILE record:=answers
-    ros2 run bevdepth_ros render --bag BAG --answers answers --out drive.mp4
+    ros2 launch bevdepth_ros detect.launch.py bag:=BAG checkpoint:=FILE record:=detections
+    ros2 run bevdepth_ros render --bag BAG --detections detections --out drive.mp4
 
 Images are not recorded: they are in the bag that is replayed. To record those of live cameras, use
 `ros2 bag record` of a ROS installation.
@@ -23,23 +23,23 @@ from bevdepth_ros.bags.message_classes import message_class
 from bevdepth_ros.bags.writer import STORAGES, BagWriter
 from bevdepth_ros.process import ros_process, spin_until_signal
 
-ANSWERS = {
+RECORDED_TOPICS = {
     'objects': 'sensor_msgs/msg/PointCloud2',
     'latency': 'diagnostic_msgs/msg/DiagnosticArray',
     'label_info': 'vision_msgs/msg/LabelInfo',
     'tracks': 'vision_msgs/msg/Detection3DArray',
     'detections': 'vision_msgs/msg/Detection3DArray',
 }
-"""Topics of the detector, below its name, and their types. The subscription to the detections
-comes last: when the detector knows it, it usually knows the others, and a launch starts its replay
-only then."""
+"""Topics of the detector, relative to its name, and their types. The detections are subscribed
+last, because a launch starts its replay when the detector knows this subscription; it then
+usually knows the others as well."""
 LATCHED = 'label_info'
 QUEUE_DEPTH = 100
 
 
 class Recorder(Node):
-    """Writes every message with the time of its clock: with ``use_sim_time`` that of the
-    replay.
+    """Writes every message with the time of the node's clock; with ``use_sim_time``, this is
+    the time of the replay.
     """
 
     def __init__(self, bag: BagWriter, detector: str):
@@ -48,8 +48,10 @@ class Recorder(Node):
         self._bag = bag
         self._early: list[tuple[str, str, bytes]] = []
         self._warned = False
-        topics = {f'{detector}/{name}': message_type for name, message_type in ANSWERS.items()}
-        topics = {'/diagnostics': ANSWERS['latency']} | topics
+        topics = {
+            f'{detector}/{name}': message_type for name, message_type in RECORDED_TOPICS.items()
+        }
+        topics = {'/diagnostics': RECORDED_TOPICS['latency']} | topics
         for topic, message_type in topics.items():
             durability = (
                 DurabilityPolicy.TRANSIENT_LOCAL
@@ -66,7 +68,7 @@ class Recorder(Node):
             )
 
     def _take(self, topic: str, message_type: str, data: bytes) -> None:
-        """Write one message; messages before the first /clock of the replay get its time."""
+        """Write one message; messages before the first /clock get the time of the first /clock."""
         self._early.append((topic, message_type, data))
         now_ns = self.get_clock().now().nanoseconds
         if not now_ns:
@@ -83,7 +85,8 @@ class Recorder(Node):
         except ValueError as error:
             if not self._warned:
                 self.get_logger().warning(
-                    f'time went back, as in a loop, and each moment is recorded once: {error}'
+                    f'time went back, as in a looped replay; only the first pass is recorded: '
+                    f'{error}'
                 )
             self._warned = True
 
@@ -102,7 +105,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         '--out',
         type=Path,
         required=True,
-        help='folder of the bag; a bag that is there is replaced',
+        help='folder of the bag; an existing bag is replaced',
     )
     parser.add_argument(
         '--detector',
@@ -116,7 +119,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Record until a signal; ends the process with a sentence when the bag cannot be written."""
+    """Record until a signal; exit with a message if the bag cannot be written."""
     options = _options(argv)
     with ros_process():
         try:

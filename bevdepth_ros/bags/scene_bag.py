@@ -34,7 +34,7 @@ class Target:
     """Output folder and format of bags.
 
     Attributes:
-        dataroot: the dataset's root, which the recordings' file names are relative to.
+        dataroot: the dataset's root; file names of recordings are relative to it.
         out: folder of the bags.
         storage: ``sqlite3`` or ``mcap``.
         raw: write decoded images in place of the JPEG files.
@@ -64,13 +64,14 @@ def _key_frames(stream: SensorStream) -> SensorStream:
 def write_bag(
     recording: SceneRecording, target: Target, on_file: Callable[[], object] = lambda: None
 ) -> Path:
-    """Write one scene and return its folder; it replaces an older bag only when it is complete.
+    """Write one scene and return its folder; an older bag is replaced only by a complete one.
+
 
     Args:
         recording: the scene.
         target: output folder and format.
-        on_file: called for every sensor file; an exception of it stops the conversion, and no
-            partial bag remains.
+        on_file: called for every sensor file; if it raises, the conversion stops and no partial
+            bag remains.
 
     Raises:
         ConversionError: a file cannot be read or written.
@@ -85,7 +86,7 @@ def write_bag(
                 write()
     except (OSError, ValueError, sqlite3.Error) as error:
         raise ConversionError(
-            f'{recording.name} was not written to {path}: {error}; nothing of it was kept'
+            f'{recording.name} was not written to {path}: {error}; the partial bag was removed'
         ) from error
     return path
 
@@ -93,8 +94,8 @@ def write_bag(
 def _events(
     bag: BagWriter, recording: SceneRecording, target: Target, on_file: Callable[[], object]
 ) -> Iterator[Iterator[tuple]]:
-    """Yield streams of (stamp in ns, rank at equal stamps, what to do then), each in order of
-    time.
+    """Yield streams of (stamp in ns, rank at equal stamps, function that writes), each in order
+    of time.
     """
     poses = zip(recording.pose_stamps_ns.tolist(), recording.poses, strict=True)
     yield (
@@ -145,7 +146,7 @@ def _write_points(
     values = np.fromfile(path, np.float32)
     if values.size % LIDAR_COLUMNS:
         raise ValueError(
-            f'{path} is not a lidar file of {LIDAR_COLUMNS} floats per point: it holds '
+            f'{path} is not a lidar file of {LIDAR_COLUMNS} floats per point: it contains '
             f'{values.size}'
         )
     bag.write_point_cloud(stream.channel, stamp_ns, values.reshape(-1, LIDAR_COLUMNS))

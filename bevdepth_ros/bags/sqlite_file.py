@@ -27,7 +27,8 @@ _Row = tuple[int, int, int, bytes]
 
 
 class _WholePages(apsw.VFS):
-    """Reads databases without locks, and without a page that is cut off at the end.
+    """Reads databases without locks and ignores a truncated page at the end.
+
 
     SQLite would fill up such a page with zeros. Based on ``unix-none``, which never creates a
     file, so that a bag in a read-only folder can be read together with its write-ahead log.
@@ -78,7 +79,7 @@ class SqliteFile:
         except BaseException as error:
             self.close()
             if isinstance(error, apsw.Error):
-                raise ValueError(f'it holds no topics of a rosbag2: {error}') from error
+                raise ValueError(f'it contains no topics of a rosbag2: {error}') from error
             raise
 
     def close(self) -> None:
@@ -88,7 +89,8 @@ class SqliteFile:
     def messages(self, names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[Message]:
         """Yield (topic, log time in ns, bytes) from ``start_ns`` to before ``stop_ns``.
 
-        The order is that of time; after a damaged part, that of writing.
+        Messages are in order of time; if the file is damaged, those after the damage are in the
+        order in which they were written.
         """
         wanted = {
             number: topic.name for number, topic in self._topics.items() if topic.name in names
@@ -116,7 +118,7 @@ class SqliteFile:
         return self._database.execute(query, values)
 
     def _require_tables(self) -> None:
-        """Accept only real tables with stored columns, because a view can be infinite."""
+        """Raise ValueError unless the tables have stored columns: a view could be infinite."""
         for table, columns in _COLUMNS.items():
             kinds = self._execute(
                 'SELECT type, rootpage FROM sqlite_schema WHERE name = ?1', (table,)
@@ -160,7 +162,7 @@ class SqliteFile:
         )
 
     def _valid_rows(self, query: str, values: tuple[int | str, ...] = ()) -> Iterator[_Row]:
-        """Yield rows up to the first broken page, without rows that are not messages."""
+        """Yield rows up to the first damaged page; skip rows that are not messages."""
         try:
             for row, number, stamp_ns, data in self._execute(query, values):
                 if number in self._topics and isinstance(stamp_ns, int):

@@ -22,7 +22,8 @@ from bevdepth_ros.bags.sqlite_file import SqliteFile
 from bevdepth_ros.bags.topics import Message, Topic
 
 _SUFFIXES = re.compile(r'\.(mcap|db3)(\.zstd|\.zst|\.lz4)?$')
-"""Names of storage files; files of other names are read if their content shows that they are."""
+"""Names of storage files; files with other names are read if their content is that of a storage
+file."""
 _LARGEST_METADATA = 4 << 20
 _MOST_FILES = 10_000
 _HEAD_BYTES = 16
@@ -78,7 +79,7 @@ def files_of(path: Path) -> list[Path]:
     entries = [entry for _, entry in zip(range(_MOST_FILES), path.iterdir(), strict=False)]
     files = [entry for entry in entries if _is_storage(entry)]
     if not files:
-        raise ValueError('the folder holds no .mcap or .db3 file')
+        raise ValueError('the folder contains no .mcap or .db3 file')
     return sorted(files, key=_natural)
 
 
@@ -122,7 +123,7 @@ def _reader(head: bytes) -> Callable[[Path], StorageFile]:
     for magic, reader in _READERS.items():
         if head.startswith(magic):
             return reader
-    raise ValueError('it begins neither as an MCAP file nor as an SQLite file does')
+    raise ValueError('it is neither an MCAP file nor an SQLite file')
 
 
 def _is_storage(path: Path) -> bool:

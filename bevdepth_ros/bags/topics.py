@@ -1,4 +1,4 @@
-"""Recorded topics and messages, as the readers of storage files return them."""
+"""Types for recorded topics and messages, shared by the readers of storage files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Message = tuple[str, int, bytes]
 """Topic, log time in nanoseconds, serialized message."""
 
 HEAD_BYTES = 4
-"""Size of the CDR header. A message without content behind it crashes the middleware of the
-process that receives it."""
+"""Size of the CDR header. A message that ends after its header crashes the middleware of
+subscribers."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ class Topic:
 
 @lru_cache(maxsize=256)
 def quality_of_service(text: str) -> tuple[Qos, ...]:
-    """Return the profiles that a storage file holds as YAML; empty if the text is invalid."""
+    """Return the QoS profiles that a storage file contains as YAML; empty if the text is
+    invalid.
+    """
     try:
         return tuple(parse_qos(load_plain_yaml(text) or []))
     except Exception:  # rosbags and yaml raise many types on invalid text

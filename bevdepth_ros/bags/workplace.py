@@ -1,5 +1,5 @@
-"""Temporary folder for a bag that is being written: a hidden folder beside its final path, so that
-an incomplete bag is not mistaken for a complete one.
+"""Creates the temporary folder of a bag that is being written: a hidden folder beside the final
+path, so that nobody mistakes an incomplete bag for a complete one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _BAG_SUFFIXES = ('.db3', '.mcap', '.yaml')
 
 @contextmanager
 def workplace(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``path`` that is removed at the end; folders that killed
-    processes left there are removed first.
+    """Yield an empty folder beside ``path`` and remove it at the end; first remove such folders of
+    killed processes.
 
     Raises:
         FileExistsError: ``path`` exists and is not a bag.
@@ -46,12 +46,12 @@ def require_replaceable(path: Path) -> None:
     """Raise FileExistsError if ``path`` exists and is not a bag."""
     if path.exists() and not _is_bag(path):
         raise FileExistsError(
-            f'{path} exists and is not a rosbag2: choose another place or remove it'
+            f'{path} exists and is not a rosbag2: choose another path or remove it'
         )
 
 
 def _is_bag(path: Path) -> bool:
-    """Return True if ``path`` is a folder that holds a bag and nothing else."""
+    """Return True if ``path`` is a folder that contains only a bag."""
     if not (path / 'metadata.yaml').is_file():
         return False
     return all(entry.is_file() and entry.suffix in _BAG_SUFFIXES for entry in path.iterdir())
@@ -65,7 +65,7 @@ def _lock(folder: Path) -> int:
     """Return a descriptor that holds a lock on ``folder`` until it is closed or its process ends.
 
     Raises:
-        BlockingIOError: another one holds it.
+        BlockingIOError: another process holds it.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -46,8 +46,8 @@ ANNOTATION_MARKER_TOPIC = '/annotations/markers'
 STORAGES = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}
 
 _METADATA_VERSION: Literal[8] = 8
-"""Newest rosbag2 metadata that Humble reads as well: version 9 writes the quality of service in a
-form only Jazzy knows."""
+"""Newest version of rosbag2 metadata that Humble can read; only Jazzy reads the quality of
+service of version 9."""
 
 _FOREVER = QosTime(9223372036, 854775807)
 _QUEUE_DEPTH = 10
@@ -74,9 +74,9 @@ class BagWriter:
     """Writes one bag; a context manager.
 
     The bag is written to a hidden folder beside ``path``, which is renamed when the context ends
-    without an error: an interrupted run leaves no incomplete bag, and the next run removes the
-    folder of a killed one. The log time of every message is its header's stamp; messages may come
-    up to a second out of order and are written in order.
+    without an error. So an interrupted run leaves no incomplete bag, and the next run removes the
+    folder of a killed run. The log time of every message is the stamp of its header. Messages may
+    be passed up to a second out of order; they are written in order.
 
     Args:
         path: folder of the bag; an existing bag is replaced at the end.
@@ -165,7 +165,7 @@ class BagWriter:
     def write_compressed_image(
         self, camera_name: str, stamp_ns: int, jpeg_bytes: bytes, rectified: bool = True
     ) -> None:
-        """Write a JPEG file's bytes as they are."""
+        """Write the unchanged bytes of a JPEG file."""
         image = messages.compressed_image(stamp_ns, camera_name, jpeg_bytes)
         topic = image_topic(camera_name, rectified)
         self.write(topic, 'sensor_msgs/msg/CompressedImage', stamp_ns, image)
@@ -235,7 +235,7 @@ class BagWriter:
             self.write_compressed_image(name, stamp_ns, jpegs[index])
 
     def write(self, topic: str, message_type: str, stamp_ns: int, message: Any) -> None:
-        """Write any message, as rosbags has it, with the log time ``stamp_ns``."""
+        """Write a message object of rosbags with the log time ``stamp_ns``."""
         data = message_types().serialize_cdr(message, message_type)
         self.write_serialized(topic, message_type, stamp_ns, data, latched=topic == '/tf_static')
 
@@ -248,12 +248,13 @@ class BagWriter:
         *,
         latched: bool,
     ) -> None:
-        """Write the bytes of any message with the log time ``stamp_ns``; ``latched``: late
-        subscribers of the replay get it, too.
+        """Write a serialized message with the log time ``stamp_ns``; ``latched``: late
+        subscribers of the replay receive it, too.
         """
         if stamp_ns < self._flushed_ns:
             raise ValueError(
-                f'{topic} at {stamp_ns} ns comes more than a second after messages of '
+                f'a message on {topic} at {stamp_ns} ns was passed more than a second after '
+                f'messages of '
                 f'{self._flushed_ns} ns'
             )
         if topic not in self._connections:

@@ -21,14 +21,15 @@ from lifecycle_msgs.srv import ChangeState, GetState
 EARLIEST_S = 0.5
 """A node that is discovered before this time is not ours, which is still importing torch."""
 EARLIEST_PROCESSOR_S = 0.4
-"""Nor is one that is discovered before our process has used this much processor time. On a busy
-machine discovery takes longer, and so does the import."""
+"""Neither is a node that is discovered before our process has used this much processor time. On a
+busy machine the import takes longer, and so does discovery."""
 LATEST_S = 60.0
-"""After this time, the process is taken for one that starts the node elsewhere."""
-OTHERS_PATIENCE_S = 30.0
+"""After this time, we assume that the process starts the node in another process, so its processor
+time is not considered."""
+OTHERS_TIMEOUT_S = 30.0
 """How long to wait for the end of other nodes of the same name, seconds; DDS lists killed nodes
 for 20 s."""
-APPEARANCE_PATIENCE_S = 600.0
+APPEARANCE_TIMEOUT_S = 600.0
 """How long the node may take to appear: importing torch takes minutes on a busy machine."""
 RESPONSE_S = 1.0
 """A request without a response for this time is sent again, unless the node is in a transition."""
@@ -41,7 +42,7 @@ POLL_S = 0.05
 
 
 class BringUpError(Exception):
-    """The node is not active; the message says why.
+    """The node did not become active; the message gives the reason.
 
     Attributes:
         is_recoverable: the node runs, and can be configured and activated by hand.
@@ -53,11 +54,11 @@ class BringUpError(Exception):
 
 
 class BringUpEnded(Event):
-    """A node is active, or the reason why it is not is known.
+    """The bring-up of a node has succeeded or failed.
 
     Attributes:
         node: the node; a launch can bring up several.
-        error: None where the node is active.
+        error: why it failed; None if the node is active.
     """
 
     name = 'bevdepth_ros.BringUpEnded'
@@ -79,8 +80,8 @@ def bring_up(
     Args:
         node: the lifecycle node.
         autostart: false: only wait until the node is active; the user changes its state.
-        on_end: function of the launch context and the BringUpError, None where the node is active,
-            that returns actions.
+        on_end: receives the launch context and the BringUpError, or None if the node is active,
+            and returns actions.
         subscriber: node of the same launch that must also subscribe to ``topic`` first.
         topic: fully qualified name.
     """
@@ -116,8 +117,8 @@ def processor_time_s(pid: int) -> float:
 class _BringUp:
     """Asks a node for its state and for transitions until it is active.
 
-    DDS can lose a request or a response, even after both sides have discovered the service. So
-    the state that the node reports decides, and every request is sent again.
+    DDS can lose a request or a response, even after both sides have discovered the service. So a
+    request without a response is sent again, and success is read from the state of the node.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class _BringUp:
         self._began, self._log_due_s = time.monotonic(), FIRST_LOG_S
 
     async def error(self, autostart: bool) -> BringUpError | None:
-        """Return None when the node is active, otherwise why it is not."""
+        """Bring the node up; return None when it is active, or the error."""
         try:
             await self._run(autostart)
         except BringUpError as error:
@@ -153,14 +154,14 @@ class _BringUp:
         await self._wait_for_subscriber()
 
     async def _wait_for_the_only_node(self) -> None:
-        """Wait until the node is the only one with its name; others would receive its requests."""
+        """Wait until no other node has this name, because it would receive our requests."""
         others = await self._others()
         while len(found := self._nodes()) != 1 or found & others:
             if len(found) > 1 or found & others:
-                patience_s, reason = OTHERS_PATIENCE_S, self._name_is_taken()
+                timeout_s, reason = OTHERS_TIMEOUT_S, self._name_is_taken()
             else:
-                patience_s, reason = APPEARANCE_PATIENCE_S, 'its process is starting'
-            if self._seconds() > patience_s:
+                timeout_s, reason = APPEARANCE_TIMEOUT_S, 'its process is starting'
+            if self._seconds() > timeout_s:
                 raise BringUpError(f'{self._name} is not active: {reason}')
             await self._pause(reason)
 
@@ -205,7 +206,7 @@ class _BringUp:
                 return
             if response is not None and not response.success:
                 raise BringUpError(
-                    f'{self._name} did not {verb}, for the reason that it logged above',
+                    f'{self._name} did not {verb}; the node has logged the reason above',
                     is_recoverable=True,
                 )
             self._log.info(f'no response of {self._name} to {verb}; sending the request again')
@@ -254,7 +255,7 @@ class _BringUp:
         return self._ros.count_subscribers(self._topic) > 0
 
     async def _pause(self, waiting: str = '') -> None:
-        """Sleep a little, log at intervals why, and raise when the process of the node ends."""
+        """Sleep for ``POLL_S``; log the reason at intervals; raise if the node's process ended."""
         if self._process.return_code is not None:
             raise BringUpError(
                 f'{self._name} ended with exit status {self._process.return_code} before it was '

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from typing import Any
 
@@ -21,13 +22,14 @@ END_WITH_LAUNCH = 'setpriv --pdeathsig TERM' if shutil.which('setpriv') else ''
 def _program(package: str, executable: str) -> dict[str, Any]:
     """Return the arguments of ``Node`` that start a program of a package.
 
-    ``ros2 launch`` ends its processes on SIGINT only; SIGTERM and SIGKILL end it alone.
+    The prefix is needed because ``ros2 launch`` ends its processes on SIGINT only. If SIGTERM or
+    SIGKILL ends the launch, its processes would continue.
     """
     prefix = LaunchConfiguration('launch-prefix', default=END_WITH_LAUNCH)
     return {
         'package': package,
         'executable': executable,
-        'exec_name': executable,  # the name in the log, otherwise the first word of the prefix
+        'exec_name': executable,  # the log would show the first word of the prefix otherwise
         'prefix': prefix,
         'output': 'screen',
     }
@@ -40,13 +42,13 @@ def _text(value: str) -> ParameterValue:
 
 def _time_source(arguments: Arguments) -> dict[str, Any]:
     """Return ``use_sim_time`` if the arguments set it."""
-    decided = arguments.use_sim_time is not None
-    return {'use_sim_time': arguments.use_sim_time} if decided else {}
+    is_set = arguments.use_sim_time is not None
+    return {'use_sim_time': arguments.use_sim_time} if is_set else {}
 
 
-def _parameters(arguments: Arguments, own: dict[str, Any]) -> list:
-    """Return the parameters of a node: files first, then those that arguments set."""
-    last = _time_source(arguments) | own
+def _parameters(arguments: Arguments, overrides: dict[str, Any]) -> list:
+    """Return the parameters of a node: files first, then those that launch arguments set."""
+    last = _time_source(arguments) | overrides
     return [*arguments.params_files, *([last] if last else [])]
 
 
@@ -103,26 +105,26 @@ def view_nodes(arguments: Arguments, detector: ResolvedDetector) -> list[Node]:
         (VIEWER, 'viewer'): (arguments.viewer, page),
     }
     return [
-        _view_node(name, executable, arguments, detector, own)
-        for (name, executable), (is_wanted, own) in wanted.items()
+        _view_node(name, executable, arguments, detector, overrides)
+        for (name, executable), (is_wanted, overrides) in wanted.items()
         if is_wanted
     ]
 
 
 def _view_node(
-    name: str, executable: str, arguments: Arguments, detector: ResolvedDetector, own: dict
+    name: str, executable: str, arguments: Arguments, detector: ResolvedDetector, overrides: dict
 ) -> Node:
     """Return a node that reads the images of the detector.
 
-    A parameter file may have a block for the detector alone, so the parameters that the detector
-    takes from the files come first, and blocks of this node's own name override them.
+    A parameter file may have a block for the detector only. So this node first gets the parameters
+    that the detector reads from the files; blocks with the name of this node override them.
     """
     first = [detector.given] if detector.given else []
     return Node(
         **_program(PACKAGE, executable),
         name=name,
         namespace=arguments.namespace,
-        parameters=[*first, *_parameters(arguments, own)],
+        parameters=[*first, *_parameters(arguments, overrides)],
         remappings=detector.remappings_for_others(),
     )
 
@@ -137,9 +139,9 @@ def rviz_node(arguments: Arguments, config: str) -> Node:
 
 
 def republisher_node(camera: RvizCamera) -> Node:
-    """Return a node that republishes images of a camera on a topic and in a format for RViz."""
+    """Return a node that republishes images of a camera as raw images on a topic for RViz."""
     source = 'in' if camera.transport == 'raw' else f'in/{camera.transport}'
-    name = ''.join(one if one.isalnum() and one.isascii() else '_' for one in camera.source.name)
+    name = re.sub('[^0-9A-Za-z]', '_', camera.source.name)
     return Node(
         **_program('image_transport', 'republish'),
         name=f'republish_{name}',

@@ -1,4 +1,4 @@
-"""Checks of parameter files, with messages that name the remedy; rcl's parser has none."""
+"""Checks parameter files, because the errors of rcl's parser do not say how to fix a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ParametersError(RuntimeError):
 
 
 def check_file(path: str) -> None:
-    """Check that ``path`` is a YAML file whose values stand in blocks of nodes.
+    """Check that ``path`` is a YAML file whose values are all in blocks of nodes.
 
     Raises:
         ParametersError: it is not.
@@ -53,7 +53,7 @@ def _document(path: str) -> dict:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ParametersError(f'{path} is not a YAML file of parameters: {error}') from error
     if not isinstance(document, dict):
-        raise ParametersError(f'{path} holds no parameters; {REMEDY}')
+        raise ParametersError(f'{path} contains no parameters; {REMEDY}')
     return document
 
 

@@ -6,7 +6,7 @@
 | bring-up | the detector cannot become active | the launch fails |
 | playing | the player ends with 0 | the detector is deactivated |
 | playing | the player fails, or the detector ends | the launch fails |
-| last sets | the detector is inactive, at the latest after LAST_SETS_S | the replay is over |
+| last sets | the detector is inactive, or LAST_SETS_S have passed | the replay is over |
 
 The launch ends when all replays in it are over.
 """

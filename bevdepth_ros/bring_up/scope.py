@@ -1,4 +1,6 @@
-"""The scope of a launch file: namespace, remappings and parameters that enclosing files set."""
+"""Resolves names and parameters of the detector as its process will, including the namespace,
+remappings and parameters that enclosing launch files set.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,9 @@ class ResolvedDetector:
         name: fully qualified.
         namespace: the part of the name before the last slash, ``/`` for the root.
         rig: parameters of cameras and frames.
-        given: those of them that parameter files or enclosing launch files set, by name.
+        given: the part of ``rig`` that parameter files or enclosing launch files set, by name.
         sources: the cameras, with resolved topics.
-        outputs: name below the detector's own -> resolved topic.
+        outputs: name of an output, such as ``detections`` -> resolved topic.
     """
 
     name: str
@@ -57,10 +59,10 @@ class ResolvedDetector:
 def actions_in_scope(
     context: LaunchContext, actions: Sequence[LaunchDescriptionEntity]
 ) -> list[LaunchDescriptionEntity]:
-    """Return actions that run later, in an event handler, as if they ran now.
+    """Return actions that an event handler can execute later in the current scope.
 
-    Launch executes event handlers outside of every group: without this, they would lose the
-    namespace, the remappings and the arguments that hold now.
+    Launch executes event handlers outside of every group. Without these actions, they would not
+    have the namespace, the remappings and the arguments of the current group.
     """
     saved = dict(context.launch_configurations)
 
@@ -80,8 +82,8 @@ def resolve_detector(
 ) -> ResolvedDetector:
     """Return names and parameters of a detector in the current scope.
 
-    A short-lived node with the arguments of the detector gives them: so the parameter files are
-    merged and the names resolved as rclpy does it, wildcards and blocks by node name included.
+    A short-lived node with the arguments of the detector provides them. So rclpy merges the
+    parameter files, including blocks with wildcards, and resolves the names.
 
     Raises:
         ParametersError: a file is malformed, has no block for a node of this launch, or has
@@ -121,25 +123,25 @@ def _scope_arguments(context: LaunchContext, namespace: str) -> list[str]:
 
 @contextmanager
 def _node(name: str, words: list[str]) -> Iterator[Node]:
-    """Yield a node without services, in a ROS context of its own with the arguments ``words``."""
-    own = rclpy.Context()
+    """Yield a node without services, in a separate ROS context with the arguments ``words``."""
+    ros_context = rclpy.Context()
     try:
-        rclpy.init(args=words, context=own)
+        rclpy.init(args=words, context=ros_context)
         node = Node(
             name,
-            context=own,
+            context=ros_context,
             enable_rosout=False,
             start_parameter_services=False,
             automatically_declare_parameters_from_overrides=True,
         )
-    except Exception as error:  # rclpy raises RCLError, ValueError and types of its own
+    except Exception as error:  # rclpy raises RCLError, ValueError and others
         first, *_ = str(error).split(', at /')
         raise ParametersError(f'{name} would not start: {first}') from error
     try:
         yield node
     finally:
         node.destroy_node()
-        rclpy.shutdown(context=own)
+        rclpy.shutdown(context=ros_context)
 
 
 def _resolved(node: Node) -> ResolvedDetector:
@@ -175,7 +177,9 @@ def _checked(name: str, value: Any) -> Any:
     """Return ``value`` in the type of the parameter's default."""
     default = FIELDS[name].default
     if isinstance(default, tuple):
-        if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+        if not isinstance(value, (list, tuple)) or not all(
+            isinstance(entry, str) for entry in value
+        ):
             raise ValueError(f'{name} must be a list of strings, got {value!r}')
         return tuple(value)
     if isinstance(default, float) and type(value) is int:

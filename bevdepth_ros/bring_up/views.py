@@ -1,7 +1,7 @@
-"""RViz configuration and Foxglove layout for the cameras and topics of a detector.
+"""Creates the RViz configuration and the Foxglove layout for the cameras and topics of a detector.
 
-The files of ``config/rviz`` and ``config/foxglove`` are the templates: they show the default
-parameters, and everything that depends on parameters is replaced here.
+The files in ``config/rviz`` and ``config/foxglove`` are templates for the default parameters. This
+module replaces cameras, topics and frames.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bevdepth_ros.bring_up.scope import DETECTOR, VISUALIZER, ResolvedDetector
 from bevdepth_ros.rig.settings import CameraSource
 
 INFO_NAME = 'camera_info'
-"""RViz reads the calibration of an image from the topic of this name beside it."""
+"""RViz reads the calibration of an image from the topic with this name in the same namespace."""
 DECODED_NAME = 'image_decoded'
 
 
@@ -31,9 +31,9 @@ class RvizCamera:
     Attributes:
         source: the camera.
         topic: raw images that RViz can read.
-        has_calibration: CameraInfo is published beside ``topic``.
-        transport: of ``source.image_topic`` where its images must be republished to ``topic``,
-            ``compressed`` or ``raw``; empty where RViz reads them directly.
+        has_calibration: CameraInfo is published in the namespace of ``topic``.
+        transport: ``compressed`` or ``raw`` if images of ``source.image_topic`` must be
+            republished on ``topic``; empty if RViz can read them directly.
     """
 
     source: CameraSource
@@ -53,8 +53,8 @@ def _rviz_camera(source: CameraSource, transport: str) -> RvizCamera:
     is_beside = source.image_topic.rpartition('/')[0] == folder
     if transport == 'raw' and (is_beside or not has_calibration):
         return RvizCamera(source, source.image_topic, has_calibration, '')
-    place = folder if has_calibration else source.image_topic
-    return RvizCamera(source, f'{place}/{DECODED_NAME}', has_calibration, transport)
+    namespace = folder if has_calibration else source.image_topic
+    return RvizCamera(source, f'{namespace}/{DECODED_NAME}', has_calibration, transport)
 
 
 def rviz_config(template: str, detector: ResolvedDetector) -> str:
@@ -71,9 +71,9 @@ def rviz_config(template: str, detector: ResolvedDetector) -> str:
 
 
 def _rviz_displays(displays: list[dict], cameras: list[RvizCamera]) -> Iterable[dict]:
-    """Yield the displays, with those of ``cameras`` in place of those of the template."""
-    prototype = next(one for one in displays if one['Class'].endswith('/Camera'))
-    yield from (one for one in displays if not one['Class'].endswith('/Camera'))
+    """Yield the displays of the template; those of ``cameras`` replace its camera displays."""
+    prototype = next(display for display in displays if display['Class'].endswith('/Camera'))
+    yield from (display for display in displays if not display['Class'].endswith('/Camera'))
     for camera in cameras:
         display = copy.deepcopy(prototype)
         display['Name'] = camera.source.name
@@ -96,7 +96,7 @@ def foxglove_layout(template: str, detector: ResolvedDetector) -> str:
     old = [name for name, panel in panels.items() if 'calibrationTopic' in _image_mode(panel)]
     prototype = panels[old[0]]
     kept = {name: panel for name, panel in panels.items() if name not in old}
-    cameras = {f'Image!{one.name}': panel_of(prototype, one) for one in detector.sources}
+    cameras = {f'Image!{source.name}': panel_of(prototype, source) for source in detector.sources}
     layout['configById'] = cameras | kept
     layout['layout']['first'] = _grid(list(cameras))
     return json.dumps(layout, indent=2)
@@ -119,14 +119,14 @@ def _foxglove_panel(prototype: dict, source: CameraSource) -> dict:
 
 
 def _grid(panels: list[str]) -> Any:
-    """Return panels in two rows, one where there are fewer than four."""
+    """Return the panels in two rows, or in one row if there are fewer than four."""
     half = (len(panels) + 1) // 2 if len(panels) > 3 else len(panels)
     rows = [_split('row', part) for part in (panels[:half], panels[half:]) if part]
     return _split('column', rows)
 
 
 def _split(direction: str, parts: list) -> Any:
-    """Return parts of equal size side by side, as Foxglove nests them."""
+    """Return ``parts`` with equal sizes in one row or column; Foxglove nests pairs for that."""
     if len(parts) == 1:
         return parts[0]
     return {

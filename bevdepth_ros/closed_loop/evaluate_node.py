@@ -9,9 +9,9 @@ detect.launch.py``. It matches the messages on ``~/detections`` and ``~/objects`
 by stamp, transforms them to the world with the ego pose of that stamp from tf, and scores them
 with the devkit's DetectionEval. The offline evaluation (training/evaluate.py) runs on the same
 checkpoint and split. Unless ``--real-time`` is given, the replay waits for the detector, so a slow
-machine gets the same score. ``--out`` receives results.json, report.md, report.json, the devkit's
-files and the launch logs. With ``--tracking`` the devkit's TrackingEval scores ``~/tracks``;
-its files are in the folder tracking.
+machine has the same score. The folder ``--out`` contains results.json, report.md, report.json,
+the devkit's files and the launch logs. With ``--tracking`` the devkit's TrackingEval scores
+``~/tracks``; its files are in the folder ``tracking``.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class ClosedLoop:
         return [f'{name}:={value}' for name, value in given.items()]
 
     def score(self, scenes: dict[str, SceneResults]) -> dict:
-        """Write the result file of the node and return the devkit's summary of it."""
+        """Write the result file of the node and return its summary by the devkit."""
         options = self._options
         found = {
             token: entries for scene in scenes.values() for token, entries in scene.entries.items()
@@ -191,7 +191,7 @@ class ClosedLoop:
         )
 
     def score_offline(self) -> dict:
-        """Run the offline evaluation and return the devkit's summary of it.
+        """Run the offline evaluation and return its summary by the devkit.
 
         Raises:
             ClosedLoopError: it failed.
@@ -316,7 +316,7 @@ def _add_replay_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     text = 'replay the sweeps, too (12 Hz), not only the key frames (2 Hz)'
     add('--all-frames', action='store_true', help=text)
-    text = 'do not wait for the node: image sets that it is too slow for are lost'
+    text = 'do not wait for the node: if it is too slow, image sets are lost'
     add('--real-time', action='store_true', help=text)
     text = 'speed of the replay while it does not wait (default %(default)s)'
     add('--rate', type=float, default=1.0, metavar='R', help=text)

@@ -13,13 +13,14 @@ from bevdepth_core.nuscenes.evaluation import ERRORS
 from bevdepth_ros.closed_loop.results import SceneResults
 
 SAME_BOX_M, SAME_SCORE, SAME_SPEED = 0.05, 0.01, 0.05
-"""Boxes of the same class are the same box if their centers (meters) and scores differ by at most
-this; the last value is for their velocities (m/s)."""
+"""Two boxes of the same class count as the same box if their centers differ by at most
+SAME_BOX_M meters and their scores by at most SAME_SCORE. SAME_SPEED is the limit for their
+velocities, m/s."""
 
 
 @dataclass(frozen=True)
 class BoxComparison:
-    """How the boxes of two result files differ.
+    """Differences between the boxes of two result files.
 
     Attributes:
         offline, node: boxes in each.

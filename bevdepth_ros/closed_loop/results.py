@@ -36,12 +36,12 @@ from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 from bevdepth_ros.rig.transforms import TransformMissingError
 
 LATE_NS = 500_000_000
-"""A result is late after this time of the replay, when the next key frame has been taken."""
+"""A result is late if it arrives after this time of the replay, when the next key frame is due."""
 POSE_CLAMP_S = 0.06
-"""How far a result may lie outside of the time range of tf and take the nearest ego pose; as the
-node's ``pose_clamp_s``."""
+"""A result this long before the first or after the last ego pose uses that pose; the default of
+the node's ``pose_clamp_s``."""
 MOST_BOXES = 500
-"""Per sample; the devkit rejects more."""
+"""Largest number of boxes per sample that the devkit accepts."""
 SAME_BOX_M = 1e-3
 """Largest difference between the same box on both topics: one has float32, the other float64."""
 
@@ -125,10 +125,10 @@ def scene_results(
 
 
 def detections_at(published: PublishedResults, stamp_ns: int) -> Detections3D:
-    """Return the result of one stamp, which must be the same on both topics.
+    """Return the result of one stamp; both topics must contain the same boxes.
 
     Raises:
-        ClosedLoopError: it is not the same.
+        ClosedLoopError: they do not.
     """
     try:
         found = detections_from_cloud(published.objects[stamp_ns], published.class_names)
@@ -170,7 +170,7 @@ def track_entries(token: str, message: Detection3DArray, world_from_ego: Pose) -
 
 def _pose(published: PublishedResults, stamp_ns: int, transforms: RecordedTransforms) -> Pose:
     try:
-        matrix = transforms.at(
+        matrix = transforms.lookup_at(
             MAP_FRAME, published.objects[stamp_ns].header.frame_id, stamp_ns, POSE_CLAMP_S
         )
     except TransformMissingError as error:

@@ -55,7 +55,7 @@ class ImageTimes:
 
 @dataclass
 class PublishedResults:
-    """What the detector published during one replay.
+    """Messages that the detector published during one replay.
 
     Attributes:
         detections: ``~/detections`` by stamp in nanoseconds.
@@ -82,13 +82,13 @@ class PublishedResults:
         counts = self.diagnostics.get('sets', {})
         return (
             int(counts.get('received', 0))
-            - int(counts.get('answered', 0))
+            - int(counts.get('processed', 0))
             - int(counts.get('dropped', 0))
         )
 
 
 class ReplayStepper:
-    """Advances a paused replay in steps, never past a complete image set that has no result yet.
+    """Advances a paused replay in steps; before each step, all complete image sets have results.
 
     The player pauses again after each step. A slow machine therefore changes when image sets are
     published, but not how many of them wait in the detector.
@@ -206,7 +206,8 @@ def collect_results(
         arguments: of the launch file, including ``bag:=``; ``start_paused:=`` and ``step:=`` are
             added.
         log_path: receives the output of the launch.
-        sets: image sets in the bag; the replay waits for the result of each. None: no waiting.
+        sets: image sets in the bag; the replay waits for the result of each. None: it does not
+            wait.
 
     Raises:
         ClosedLoopError: the launch failed or made no progress.

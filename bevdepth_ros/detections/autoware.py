@@ -1,7 +1,7 @@
-"""Converts detections and tracks to messages of Autoware: pure functions, no node, no clock.
+"""Converts detections and tracks to messages of Autoware.
 
 ``autoware_perception_msgs`` is not a dependency: the functions take its module ``msg`` as an
-argument, and ``autoware_messages`` returns it where the package is installed.
+argument, and ``autoware_messages`` returns the module if the package is installed.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def tracked_objects(msg: Any, tracks: Tracks3D, namespace: uuid.UUID, frame_id: 
     Args:
         msg: what ``autoware_messages`` returned.
         tracks: the boxes.
-        namespace: of the object ids; another one for every tracker, since its ids begin with 1.
+        namespace: of the object ids; different for each tracker, because the ids of every tracker
+            begin with 1.
         frame_id: frame of the tracks.
     """
     result = msg.TrackedObjects(header=header(tracks.stamp_ns, frame_id))

@@ -1,4 +1,4 @@
-"""Converts the predicted depth to a colored point cloud: pure functions, no node, no clock."""
+"""Converts the predicted depth to a colored point cloud message."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _POINT = np.dtype([(name, '<u4' if name == 'rgb' else '<f4') for name in _FIELDS
 def depth_cloud(
     frame: Frame, distribution: torch.Tensor, config: ModelConfig, frame_id: str
 ) -> PointCloud2:
-    """Return one point per cell of the cameras' feature maps, at its most likely depth, with its
-    color in the image.
+    """Return one point per cell of the cameras' feature maps, at the most likely depth of the cell
+    and with its color in the image.
 
     Args:
         frame: the images of the result.

@@ -1,8 +1,7 @@
-"""Converts detections to messages: pure functions, no node, no clock.
+"""Converts detections to the messages of rclpy: point cloud, markers, labels and latency.
 
-``serialized`` makes the message of ``~/detections``, without message objects.
-``bags.messages`` builds the same messages from the classes of rosbags, since bags are written
-on machines without ROS.
+``serialized`` creates the message of ``~/detections``. ``bags.messages`` creates the same messages
+with the classes of rosbags, because bags are also written on machines without ROS.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ from bevdepth_core.types import Detections3D
 from bevdepth_core.visualization import class_color
 
 BOX_FIELDS = ('x', 'y', 'z', 'length', 'width', 'height', 'yaw', 'vx', 'vy', 'score', 'label')
-"""Fields of ``~/objects`` that ``readings`` needs; recordings of older versions have no others."""
+"""Fields of ``~/objects`` that ``readings`` needs; recordings of older versions have only these.
+"""
 TRACK_FIELDS = ('vx_variance', 'vx_vy_covariance', 'vy_variance', 'track_id')
 OBJECT_FIELDS = (*BOX_FIELDS, *TRACK_FIELDS)
 """Fields of ``~/objects``, all float32 except ``label`` and ``track_id``, uint32."""
@@ -67,7 +67,7 @@ def objects_cloud(
         detections: the boxes; vx, vy and their covariance are NaN if no past frame was used;
             ``track_id`` is 0 if they are not tracked.
         frame_id: their frame.
-        velocity_covariance: (n, 2, 2) covariance of vx and vy, (m/s)^2; NaN where it is None.
+        velocity_covariance: (n, 2, 2) covariance of vx and vy, (m/s)^2; None: NaN is published.
     """
     points = np.zeros(len(detections), _OBJECT)
     boxes = detections.boxes
@@ -111,8 +111,8 @@ def marker_array(
     tracks: Tracks3D | None = None,
     trails: Sequence[np.ndarray] = (),
 ) -> MarkerArray:
-    """Return a deletion of all earlier markers, then a cube, a label and, if a past frame was
-    used, an arrow per moving box, and the trails of the tracks.
+    """Return markers that replace all earlier ones: a cube and a label per box, an arrow per
+    moving box if a past frame was used, and the trails of the tracks.
 
     Args:
         detections: the boxes; a label ends with the id of the track of its box.
@@ -153,10 +153,10 @@ def latency_record(
     seconds: Mapping[str, float],
     frame_id: str,
 ) -> DiagnosticArray:
-    """Return the origin of one result: cameras used and excluded, age of the past frame in s, and
-    time by stage in ms.
+    """Return the message of ``~/latency``: cameras used and excluded, age of the past frame in
+    seconds, and duration of each stage in milliseconds.
 
-    Its header is that of the detections.
+    The header is that of the detections.
     """
     past_ns = detections.past_stamp_ns
     values = {
@@ -216,7 +216,7 @@ def _text(center: Sequence[float], size: Sequence[float], text: str) -> Marker:
 
 
 def _arrow(center: Sequence[float], velocity: Sequence[float], name: str) -> Marker:
-    """Return an arrow from the center to the place of the box one second later."""
+    """Return an arrow from the center to the predicted center one second later."""
     (x, y, z), (vx, vy) = center, velocity
     points = [Point(x=x, y=y, z=z), Point(x=x + vx, y=y + vy, z=z)]
     return Marker(

@@ -1,4 +1,4 @@
-"""From the base frame to the frame of the outputs: no node, no clock."""
+"""Transforms detections, tracks and trails from the base frame to the frame of the outputs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Placement:
     Attributes:
         frame_id: its name.
         from_base: (4, 4) float64, rigid, frame_from_base at the stamp of the detections; None if
-            it is the base frame. Boxes stay upright: its tilt moves centers and is not applied to
-            sizes and headings.
+            the frame is the base frame. Boxes stay upright: a tilt of the frame changes only the
+            centers of the boxes.
     """
 
     frame_id: str
@@ -73,12 +73,12 @@ class Placement:
         """Return (n, 4, 4) covariances of x, y, z, yaw in this frame."""
         if self.from_base is None:
             return covariance
-        turn = np.eye(4)
-        turn[:3, :3] = self.from_base[:3, :3]
-        return turn @ covariance @ turn.T
+        rotation = np.eye(4)
+        rotation[:3, :3] = self.from_base[:3, :3]
+        return rotation @ covariance @ rotation.T
 
     def _velocity(self, covariance: np.ndarray) -> np.ndarray:
         if self.from_base is None:
             return covariance
-        turn = self.from_base[:2, :2]
-        return turn @ covariance @ turn.T
+        rotation = self.from_base[:2, :2]
+        return rotation @ covariance @ rotation.T

@@ -1,13 +1,14 @@
-"""Which results are published when the rate is limited: no node, no clock."""
+"""Limits the rate of published results by their stamps."""
 
 from __future__ import annotations
 
 LONGEST_WAIT_PERIODS = 2
-"""A stamp that is this many periods too early went backward, as in a bag that starts again."""
+"""If a stamp is more than this many periods too early, time went back, as in a bag that starts
+again."""
 
 
 class RateLimit:
-    """Chooses results by their stamps, so that a slow replay publishes as many as a fast one."""
+    """Selects results by their stamps, so that a slow replay publishes as many as a fast one."""
 
     def __init__(self) -> None:
         self._due_ns: int | None = None
@@ -15,8 +16,8 @@ class RateLimit:
     def allows(self, stamp_ns: int, max_rate_hz: float) -> bool:
         """Return whether to publish the result with this stamp, and count it if so.
 
-        A result that comes late does not delay the next ones: the mean rate reaches the limit
-        even if the cameras have another rate.
+        A late result does not delay the next ones, so the mean rate reaches the limit for every
+        rate of the cameras.
 
         Args:
             stamp_ns: of the result.

@@ -1,4 +1,4 @@
-"""Converts published or recorded messages to boxes: pure functions, no node, no clock."""
+"""Converts published or recorded messages to boxes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bevdepth_ros.rig.stamps import stamp_ns
 
 
 def class_names(message: LabelInfo) -> tuple[str, ...]:
-    """Return the names behind the labels 0, 1, ..."""
+    """Return the class names of the labels 0, 1, ..."""
     return tuple(
         entry.class_name for entry in sorted(message.class_map, key=lambda entry: entry.class_id)
     )
@@ -62,8 +62,8 @@ def detections_from_cloud(message: PointCloud2, names: Sequence[str]) -> Detecti
 def boxes_from_array(
     message: Detection3DArray,
 ) -> tuple[Boxes3D, list[str], np.ndarray, list[str]]:
-    """Return the boxes of a Detection3DArray, without velocity, their class names, (n,) scores and
-    ids.
+    """Return the boxes of a Detection3DArray (their velocity is 0), their class names, (n,) scores
+    and ids.
 
     Raises:
         ValueError: an entry has no class or is not a box.

@@ -1,4 +1,4 @@
-"""A polygon on the ground: from text, and which points lie inside."""
+"""Parses a polygon on the ground and finds the points inside of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EXAMPLE = '[[-10, -20], [60, -20], [60, 20], [-10, 20]]'
 
 
 def parse_region(text: str) -> np.ndarray | None:
-    """Return the (k, 2) corners of a polygon written as ``EXAMPLE``; None for an empty text.
+    """Return the (k, 2) corners of a polygon in the format of ``EXAMPLE``; None for an empty text.
 
     Raises:
         ValueError: it is not a polygon; the message says why.
@@ -37,9 +37,9 @@ def inside(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
     """Return a (n,) mask of the (n, 2) points inside the polygon of the (k, 2) corners."""
     x, y = points[:, :1], points[:, 1:]
     (x1, y1), (x2, y2) = corners.T, np.roll(corners, -1, axis=0).T
-    # A ray along +x crosses an odd number of edges from inside.
+    # From a point inside, a ray along +x crosses an odd number of edges.
     spans = (y1 > y) != (y2 > y)
-    height = np.where(y1 == y2, 1.0, y2 - y1)  # level edges span nothing
+    height = np.where(y1 == y2, 1.0, y2 - y1)  # no ray crosses a horizontal edge
     crosses = spans & (x < x1 + (y - y1) / height * (x2 - x1))
     return crosses.sum(axis=1) % 2 == 1
 
@@ -58,11 +58,11 @@ def _fault(corners: np.ndarray) -> str | None:
 
 
 def _edges_cross(start: np.ndarray, end: np.ndarray) -> bool:
-    """Return True if two edges that are no neighbors cross."""
+    """Return True if two edges that are not adjacent cross."""
     edge = end - start
 
     def side(points: np.ndarray) -> np.ndarray:
-        """Return (k, k): on which side of edge i point j lies."""
+        """Return a (k, k) sign: the side of edge i on which point j lies."""
         return np.sign(_cross(edge[:, None], points[None] - start[:, None]))
 
     splits = side(start) * side(end) < 0

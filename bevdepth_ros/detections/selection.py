@@ -1,4 +1,4 @@
-"""Which objects are published, and under which class names: no node, no clock."""
+"""Filters the published objects by class, score and position, and renames their classes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bevdepth_ros.detections.region import inside
 
 @dataclass(frozen=True)
 class Selection:
-    """The filters of the outputs; detections, objects, markers and tracks pass the same ones.
+    """The filters of the outputs; all topics use the same ones.
 
     Attributes:
         names: the published name of each class of the detector.
-        thresholds: (classes,) an object is published if its score is higher; infinite for classes
-            that are not published.
+        thresholds: (classes,) an object is published if its score is higher than the threshold of
+            its class, which is infinite for classes that are not published.
         max_range_m: largest horizontal distance of a center from the base frame; 0 for no limit.
         region: (k, 2) corners of a polygon in the base frame that contains the centers, meters;
             None for no limit.
@@ -35,7 +35,7 @@ class Selection:
 
     def keeps(self, objects: Detections3D | Tracks3D) -> np.ndarray:
         """Return a (n,) mask of the objects, in the base frame, that pass the filters of class,
-        score and place.
+        score and position.
         """
         center = objects.boxes.center[:, :2]
         keep = objects.scores > self.thresholds[objects.labels]
@@ -46,18 +46,21 @@ class Selection:
         return keep
 
     def detections(self, detections: Detections3D, keep: np.ndarray) -> Detections3D:
-        """Return the detections of ``keep``, the mask of ``keeps``, with their published names."""
+        """Return the detections of the mask ``keep`` (see ``keeps``) with published class
+        names.
+        """
         return replace(detections[keep], class_names=self.names)
 
     def tracks(self, tracks: Tracks3D, kept_detections: np.ndarray) -> Tracks3D:
-        """Return the published tracks, which refer to the published detections.
+        """Return the published tracks; their indices of detections count published detections
+        only.
 
         Args:
             tracks: in the base frame.
             kept_detections: mask of the detections of the same frame that are published.
         """
         tracks = tracks[self.keeps(tracks) & (tracks.age_s >= self.min_age_s)]
-        # The last row serves tracks without detection, whose index is -1.
+        # The last row is for tracks without a detection, whose index is -1.
         rows = np.append(np.where(kept_detections, np.cumsum(kept_detections) - 1, -1), -1)
         return replace(tracks, class_names=self.names, detections=rows[tracks.detections])
 
@@ -65,20 +68,22 @@ class Selection:
 def class_thresholds(
     class_names: Sequence[str],
     score_threshold: float,
-    own: dict[str, float],
-    chosen: Sequence[str],
+    class_values: dict[str, float],
+    published: Sequence[str],
 ) -> np.ndarray:
     """Return ``Selection.thresholds``.
 
     Args:
         class_names: of the detector.
-        score_threshold: of the classes without a threshold of their own.
-        own: thresholds by class.
-        chosen: the published classes; all if it is empty.
+        score_threshold: for the classes that ``class_values`` does not contain.
+        class_values: thresholds by class.
+        published: the published classes; empty: all.
     """
     return np.array(
         [
-            own.get(name, score_threshold) if not chosen or name in chosen else np.inf
+            class_values.get(name, score_threshold)
+            if not published or name in published
+            else np.inf
             for name in class_names
         ]
     )
@@ -118,7 +123,7 @@ def parse_name_map(
 def parse_classes(
     entries: Sequence[str], class_names: Sequence[str] | None = None
 ) -> tuple[str, ...]:
-    """Return the classes in ``entries``; one empty entry stands for none.
+    """Return the classes in ``entries``; a single empty entry means no class.
 
     Raises:
         ValueError: as for ``parse_thresholds``.
@@ -141,7 +146,7 @@ def _pairs(
 
 
 def _filled(entries: Sequence[str]) -> Sequence[str]:
-    """Return ``entries``; ROS has no empty lists of strings, so [''] stands for one."""
+    """Return ``entries``; [''] means an empty list, because ROS has no empty lists of strings."""
     return () if list(entries) == [''] else entries
 
 

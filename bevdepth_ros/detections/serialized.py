@@ -1,9 +1,10 @@
-"""Detections as the bytes of a serialized Detection3DArray, without message objects.
+"""Serializes detections to the bytes of a Detection3DArray directly, without message objects.
 
 Converting 100 ``Detection3D`` objects takes rclpy about 2 ms, mostly for the 36 numbers of each
-covariance. The layout is that of CDR, little endian, as both Fast DDS and Cyclone DDS write it: a
-value of n bytes begins at a multiple of n after the encapsulation, a string is its length with the
-terminating zero, then its bytes.
+covariance. The layout is little-endian CDR, which both Fast DDS and Cyclone DDS use:
+
+* A value of n bytes begins at a multiple of n, counted from the end of the encapsulation.
+* A string consists of its length, including the terminating zero, and its bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from bevdepth_core.tracking import Tracks3D
 from bevdepth_core.types import Detections3D
 
 ENCAPSULATION = b'\x00\x01\x00\x00'
-"""CDR, little endian; padding counts from its end."""
+"""Header of little-endian CDR data."""
 NUMBERS = 1 + 7 + 36 + 7 + 3
 """float64 values of a detection: score, pose, covariance, center, size."""
 
@@ -34,8 +35,8 @@ def serialized_detection_array(
     Args:
         detections: the boxes.
         frame_id: their frame.
-        covariance: (n, 6, 6) covariance of x, y, z, roll, pitch and yaw; zero where it is None.
-        ids: (n,) identities of the objects; empty strings where it is None.
+        covariance: (n, 6, 6) covariance of x, y, z, roll, pitch and yaw; None: zeros are written.
+        ids: (n,) identities of the objects; None: empty strings are written.
     """
     stamp = divmod(detections.stamp_ns, 10**9)
     count = len(detections)
@@ -52,7 +53,8 @@ def serialized_detection_array(
 
 
 def pose_covariance(covariance: np.ndarray) -> np.ndarray:
-    """Return (n, 6, 6) covariances of x, y, z, roll, pitch, yaw of (n, 4, 4) of x, y, z, yaw.
+    """Convert (n, 4, 4) covariances of x, y, z, yaw to (n, 6, 6) ones of x, y, z, roll, pitch,
+    yaw.
 
     Roll and pitch are zero: boxes are upright by definition.
     """
@@ -84,7 +86,12 @@ def _text(value: str) -> tuple[int, bytes]:
 
 
 def _padded(parts: list[str], begin: int) -> struct.Struct:
-    """Return the layout of ``parts``, codes of ``struct``, for data that begin at ``begin``."""
+    """Return the layout of ``parts`` with padding.
+
+    Args:
+        parts: format codes of ``struct``.
+        begin: offset of the first part from the end of the encapsulation, modulo 8.
+    """
     layout, position = '<', begin
     for part in parts:
         size = struct.calcsize(f'<{part}')

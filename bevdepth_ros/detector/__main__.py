@@ -7,9 +7,8 @@ from bevdepth_ros.signals import exit_on_signal
 
 def main() -> None:
     """Run the node until it is interrupted; does not return."""
-    with (
-        exit_on_signal()
-    ):  # importing torch takes seconds, in which an interrupt would print a traceback
+    # Importing torch takes seconds, in which an interrupt would print a traceback.
+    with exit_on_signal():
         from bevdepth_ros.detector.node import run_detector
     run_detector()
 

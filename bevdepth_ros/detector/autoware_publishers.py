@@ -1,4 +1,4 @@
-"""The topics for Autoware, where its messages are installed."""
+"""Publishes detections and tracks as Autoware messages, if Autoware's messages are installed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class AutowarePublishers:
         """Create the publishers.
 
         Args:
-            msg: module of Autoware's messages; None if they are not installed: there are no
-                publishers then.
+            msg: module of Autoware's messages; None if they are not installed: nothing is
+                published then.
             create: creates a publisher of a message type on a topic.
         """
         self._msg = msg

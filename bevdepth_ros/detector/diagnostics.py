@@ -27,8 +27,8 @@ DROP_REASONS = (
     'no_output_frame',
     'error',
 )
-"""Why an image set has no result: a newer set arrived first, too few cameras can be used, tf does
-not have the frame of the outputs, or the detection failed."""
+"""Why an image set has no result: a newer set replaced it, too few cameras can be used (no valid
+image, CameraInfo or extrinsics), tf lacks the frame of the outputs, or the detection failed."""
 
 RATE_WINDOW_S = 5.0
 LATENCY_WINDOW = 100
@@ -90,7 +90,7 @@ class Monitor:
             self._ignored = Counter(dict.fromkeys(cameras, 0))
             self._unusable = Counter(dict.fromkeys(cameras, 0))
             self._newest_ns = dict.fromkeys(cameras, 0)
-            self._sets = Counter(received=0, answered=0, unpublished=0)
+            self._sets = Counter(received=0, processed=0, unpublished=0)
             self._dropped = Counter(dict.fromkeys(DROP_REASONS, 0))
             self._spreads: deque[float] = deque(maxlen=LATENCY_WINDOW)
             self._last_image = dict.fromkeys(cameras, (self._begins_at, -math.inf))
@@ -101,7 +101,7 @@ class Monitor:
 
     def stop(self) -> None:
         """End an activation: drop its problems, keep its counts."""
-        self._problems.forget_all_but('node')
+        self._problems.drop_all_but('node')
 
     def fact(self, area: str, **values: object) -> None:
         """Set values that are published until they are set again or the node is activated
@@ -121,8 +121,8 @@ class Monitor:
             self._newest_ns[camera] = stamp_ns
 
     def cameras_resumed(self) -> None:
-        """Restart the measurement of silence and of missing sets: after a pause of all cameras,
-        the first one sends images again.
+        """Measure silence and missing sets from now on, because the first camera sends images
+        again after a pause of all cameras.
         """
         with self._lock:
             self._resumed = self._moment()
@@ -154,17 +154,17 @@ class Monitor:
         with self._lock:
             self._dropped[reason] += 1
 
-    def set_answered(self) -> None:
+    def set_processed(self) -> None:
         """Count an image set with a result."""
         with self._lock:
-            self._sets['answered'] += 1
+            self._sets['processed'] += 1
 
-    def answer_unpublished(self) -> None:
+    def result_unpublished(self) -> None:
         """Count a result that a newer one replaced, or that the limit of the rate held back."""
         with self._lock:
             self._sets['unpublished'] += 1
 
-    def answer_published(self, stage_seconds: Mapping[str, float]) -> None:
+    def result_published(self, stage_seconds: Mapping[str, float]) -> None:
         """Add the durations of a result by stage."""
         with self._lock:
             self._published.append(time.monotonic())
@@ -199,7 +199,9 @@ class Monitor:
             return min(self._since(self._last_set), self._since(self._resumed))
 
     def clock_jumped(self) -> None:
-        """Measure present durations by wall time only, because the node's clock went back."""
+        """Measure the durations that have already begun by wall time only, because the node's
+        clock went back.
+        """
         with self._lock:
             self._last_image = {
                 camera: (wall_s, -math.inf) for camera, (wall_s, _) in self._last_image.items()
@@ -208,7 +210,7 @@ class Monitor:
             self._resumed = (self._resumed[0], -math.inf)
 
     def _moment(self) -> tuple[float, float]:
-        """Return the present time of both clocks, seconds."""
+        """Return the current time of both clocks, seconds."""
         return time.monotonic(), self._ros_now_s()
 
     def _since(self, moment: tuple[float, float]) -> float:
@@ -216,7 +218,7 @@ class Monitor:
         return min(now - then for now, then in zip(self._moment(), moment, strict=True))
 
     def counts(self) -> dict[str, int]:
-        """Return received, answered, dropped and dropped_<reason> sets."""
+        """Return received, processed, dropped and dropped_<reason> sets."""
         with self._lock:
             return self._counts()
 
@@ -228,8 +230,8 @@ class Monitor:
         )
 
     def statuses(self, node_name: str, now_ns: int) -> list[DiagnosticStatus]:
-        """Return one status per area; ``now_ns`` is the node's clock, which image ages are
-        measured by.
+        """Return one status per area; ``now_ns`` is the time of the node's clock, from which the
+        ages of images are computed.
         """
         problems = self._problems.collect()
         with self._lock:
@@ -251,7 +253,7 @@ class Monitor:
             return [
                 _status(
                     f'{node_name}: {area}',
-                    [one for one in problems if one.area == area],
+                    [problem for problem in problems if problem.area == area],
                     values[area],
                     self._idle_text() if area == 'sets' else '',
                 )
@@ -292,7 +294,7 @@ class Monitor:
         """
         return {
             'Actual frequency (Hz)': f'{_rate_hz(self._published):f}',
-            'Events since startup': str(self._sets['answered']),
+            'Events since startup': str(self._sets['processed']),
             'Earliest timestamp delay:': f'{min(self._delays, default=0.0):f}',
             'Latest timestamp delay:': f'{max(self._delays, default=0.0):f}',
         }

@@ -1,7 +1,7 @@
-"""The ROS 2 lifecycle node ``bevdepth_detector``: parameters, wiring, life cycle.
+"""The ROS 2 lifecycle node ``bevdepth_detector``: parameters, transitions, diagnostics.
 
-The executor's thread takes messages and only hands on complete sets; one thread detects, and one
-publishes.
+Three threads share the work: the executor's thread receives messages and forms image sets, the
+second thread detects objects in them, and the third publishes the results.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from bevdepth_ros.detector.outputs import DetectionResult, Outputs
 from bevdepth_ros.detector.parameters import FIELDS, Settings
 from bevdepth_ros.detector.pipeline import Pipeline
 from bevdepth_ros.detector.problems import ERROR, LOG_PERIOD_S, WARN
-from bevdepth_ros.detector.slot import PATIENCE_S
-from bevdepth_ros.detector.transitions import answer_every_transition_request
+from bevdepth_ros.detector.slot import STOP_TIMEOUT_S
+from bevdepth_ros.detector.transitions import respond_to_every_transition_request
 from bevdepth_ros.detector.updater import make_updater
 from bevdepth_ros.process import ros_process, spin_until_signal
 from bevdepth_ros.signals import wait_for
 
 NODE_NAME = 'bevdepth_detector'
 TICK_S = 0.25
-"""Period of the checks for changes, which are published at once."""
-GRAPH_LOOKS = 4
+"""Period of the checks for problems; a changed problem is published at once."""
+GRAPH_CHECK_TICKS = 4
 """Ticks between two checks for other publishers of the outputs."""
-EXIT_PATIENCE_S = 0.5
-"""When the process ends, longest wait for the image set in progress, and for its publication."""
-PASSING_FAULT_S = 2.0
-"""A fault in messages has ended if it did not occur again for this time."""
+EXIT_TIMEOUT_S = 0.5
+"""Longest wait for the image set in progress, and for its publication, when the process ends."""
+FAULT_HOLD_S = 2.0
+"""A fault in messages is over if it did not occur again for this time."""
 
 
 class DetectorNode(LifecycleNode):
@@ -86,11 +86,11 @@ class DetectorNode(LifecycleNode):
         self._statuses: dict[str, DiagnosticStatus] = {}
         for area in AREAS:
             self._updater.add(area, partial(self._fill_status, area))
-        self._looks = 0
+        self._ticks = 0
         self._diagnostics_due_at = 0.0
-        self._fault_at: dict[str, float] = {}
+        self._last_fault_s: dict[str, float] = {}
         self.add_on_set_parameters_callback(self._on_parameters)
-        answer_every_transition_request(self)
+        respond_to_every_transition_request(self)
         self.create_timer(TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         backwards = JumpThreshold(
             min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False
@@ -124,7 +124,7 @@ class DetectorNode(LifecycleNode):
             self._check_classes(self._settings)
             self._start_detecting(detector)
         except Exception as error:
-            self._stop_detecting(discard=True, timeout_s=EXIT_PATIENCE_S)
+            self._stop_detecting(discard=True, timeout_s=EXIT_TIMEOUT_S)
             return self._failed('activate', error)
         result = super().on_activate(state)
         self._publish_labels()
@@ -134,7 +134,7 @@ class DetectorNode(LifecycleNode):
         """Unsubscribe, finish the complete sets and stop; ERROR after a failure of the device."""
         if self._device_failure is not None:
             return TransitionCallbackReturn.ERROR
-        self._stop_detecting(discard=False, timeout_s=PATIENCE_S)
+        self._stop_detecting(discard=False, timeout_s=STOP_TIMEOUT_S)
         self.get_logger().info(f'image sets: {self._monitor.summary()}')
         return self._reached('inactive', super().on_deactivate(state))
 
@@ -149,11 +149,11 @@ class DetectorNode(LifecycleNode):
         return self._reached('finalized', super().on_shutdown(state))
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Release everything, ready to be configured again."""
+        """Release everything; the node can be configured again."""
         self.release()
         return self._reached('unconfigured', super().on_error(state))
 
-    def release(self, timeout_s: float = PATIENCE_S) -> None:
+    def release(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Release everything; wait at most ``timeout_s`` seconds for the image set in progress."""
         self._stop_detecting(discard=True, timeout_s=timeout_s)
         self._unload()
@@ -223,7 +223,7 @@ class DetectorNode(LifecycleNode):
         self._pipeline = Pipeline(
             self,
             detector,
-            self._present_settings,
+            self._current_settings,
             self._monitor,
             self._publish,
             self._on_bad_tf,
@@ -232,11 +232,11 @@ class DetectorNode(LifecycleNode):
         )
 
     def _stop_detecting(self, discard: bool, timeout_s: float) -> None:
-        """End what ``_start_detecting`` began; arguments as ``Worker.stop`` has them."""
+        """Stop the pipeline; the arguments are those of ``Worker.stop``."""
         if self._pipeline is not None:
             self._pipeline.stop(discard, timeout_s)
             if self._pipeline.is_alive():
-                # The thread goes on using this detector: another one is loaded for activation.
+                # The thread still uses this detector, so the next activation loads another one.
                 self._detector = self._loaded = None
                 self.get_logger().error(
                     f'detection did not end within {timeout_s:.1f} s: its device hangs or is too '
@@ -245,7 +245,7 @@ class DetectorNode(LifecycleNode):
         self._pipeline = None
         self._monitor.stop()
 
-    def _present_settings(self) -> Settings:
+    def _current_settings(self) -> Settings:
         return self._settings
 
     def _publish(self, result: DetectionResult) -> dict[str, float] | None:
@@ -283,7 +283,7 @@ class DetectorNode(LifecycleNode):
                 self._publish_labels()
         except (
             Exception
-        ) as error:  # an exception in a callback would leave the request without an answer
+        ) as error:  # an exception in a callback would leave the request without a response
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
@@ -311,7 +311,7 @@ class DetectorNode(LifecycleNode):
         self._note_fault(kind, 'tf', sentence)
 
     def _note_fault(self, kind: str, area: str, sentence: str) -> None:
-        self._fault_at[kind] = time.monotonic()
+        self._last_fault_s[kind] = time.monotonic()
         self._monitor.report(kind, area, WARN, sentence)
 
     def _on_device_failure(self, sentence: str) -> None:
@@ -323,27 +323,27 @@ class DetectorNode(LifecycleNode):
 
     def _tick(self) -> None:
         try:
-            self._look_around()
+            self._report_missing_events()
             self._publish_diagnostics()
         except Exception as error:  # an exception in a callback would end the node
             self.get_logger().error(
                 f'diagnostics failed: {error}', throttle_duration_sec=LOG_PERIOD_S
             )
 
-    def _look_around(self) -> None:
-        """Detect missing events (images, clock, results) that no callback can report."""
+    def _report_missing_events(self) -> None:
+        """Report images, results or /clock that do not arrive: no callback can report that."""
         if self._device_failure is not None and self._pipeline is not None:
             self.trigger_deactivate()
         now = time.monotonic()
         self._monitor.solved(
-            *(kind for kind, at in self._fault_at.items() if now - at > PASSING_FAULT_S)
+            *(kind for kind, last_s in self._last_fault_s.items() if now - last_s > FAULT_HOLD_S)
         )
         if self._pipeline is None:
             self._monitor.solved('clock', quietly=True)
             return
         self._pipeline.check(self._settings.camera_timeout_s)
-        self._looks += 1
-        if self._looks % GRAPH_LOOKS == 0:
+        self._ticks += 1
+        if self._ticks % GRAPH_CHECK_TICKS == 0:
             self._report_other_publishers()
         if (
             self._monitor.startup_is_over()
@@ -391,6 +391,9 @@ class DetectorNode(LifecycleNode):
 
 
 def _ready_detector(detector: Detector, cameras: int) -> Detector:
+    """Prepare ``detector`` for ``cameras`` images, so that the first image set is not slow, and
+    return it.
+    """
     detector.prepare(cameras)
     JpegDecoder(detector.device).prepare()
     return detector
@@ -399,10 +402,11 @@ def _ready_detector(detector: Detector, cameras: int) -> Detector:
 def run_detector() -> None:
     """Run the node until it is interrupted; does not return."""
     _run()
-    gc.collect()  # destroys the node, so that other nodes notice at once and not after 20 s
+    # Destroy the node: otherwise other nodes would notice its end only after 20 s.
+    gc.collect()
     sys.stdout.flush()
     sys.stderr.flush()
-    # A normal exit waits for a network that the worker still runs, and for torch to unload.
+    # A normal exit would wait until the worker's network ends and torch is unloaded.
     os._exit(0)
 
 
@@ -415,5 +419,5 @@ def _run() -> None:
         try:
             spin_until_signal(node, node.on_callback_error)
         finally:
-            node.release(EXIT_PATIENCE_S)
+            node.release(EXIT_TIMEOUT_S)
             node.destroy_node()

@@ -37,7 +37,7 @@ from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.problems import ERROR
 from bevdepth_ros.detector.qos import make_qos, overrides
 from bevdepth_ros.detector.result_tracker import ResultTracker
-from bevdepth_ros.detector.slot import PATIENCE_S, SlotThread
+from bevdepth_ros.detector.slot import STOP_TIMEOUT_S, SlotThread
 
 MARKER_LIFETIME_FRAMES = 2
 MARKER_LIFETIME_S = (0.2, 5.0)
@@ -46,7 +46,7 @@ MARKER_LIFETIME_S = (0.2, 5.0)
 
 @dataclass(frozen=True)
 class DetectionResult:
-    """What is published for one image set.
+    """Result of one image set.
 
     Attributes:
         detections: the boxes.
@@ -56,7 +56,7 @@ class DetectionResult:
         config: of the network.
         placement: the frame of the messages.
         received: time.monotonic() when the last image of the set was received, seconds.
-        stage_seconds: duration so far, by stage.
+        stage_seconds: durations of the stages before publication, seconds.
     """
 
     detections: Detections3D
@@ -112,7 +112,7 @@ class Outputs:
     def other_publishers(self) -> list[str]:
         """Return the names of other nodes that publish ``~/detections`` of this node."""
         topic = self._detections.topic_name
-        names = [one.node_name for one in self._node.get_publishers_info_by_topic(topic)]
+        names = [info.node_name for info in self._node.get_publishers_info_by_topic(topic)]
         if self._node.get_name() in names:
             names.remove(self._node.get_name())
         return sorted(names)
@@ -126,10 +126,10 @@ class Outputs:
         )
 
     def publish(self, result: DetectionResult, settings: Settings) -> dict[str, float] | None:
-        """Publish ``result`` on all topics and return its seconds by stage, complete; only track
-        it and return None if ``max_rate_hz`` does not allow another result yet.
+        """Publish ``result`` on all topics and return the durations of all its stages, seconds.
 
-        The detections are published first, so that they do not wait for the tracker.
+        If ``max_rate_hz`` does not allow another result yet, only update the tracks and return
+        None. The detections are published first, so that they do not wait for the tracker.
         """
         began, placement = time.monotonic(), result.placement
         if not self._rate_limit.allows(result.detections.stamp_ns, settings.max_rate_hz):
@@ -182,7 +182,7 @@ class Outputs:
         covariance: BoxCovariance,
         tracks: Tracks3D | None,
     ) -> None:
-        """Publish the messages that have subscribers, of the published ``detections`` and
+        """Publish the other topics that have subscribers, for the published ``detections`` and
         ``tracks``.
         """
         placement = result.placement
@@ -205,7 +205,7 @@ class Outputs:
     def _publish_latency(
         self, result: DetectionResult, settings: Settings, seconds: Mapping[str, float]
     ) -> None:
-        """Publish the record of the result and, if asked for, the depth it comes from."""
+        """Publish ``~/latency`` and, if it is enabled, ``~/depth_points``."""
         used, base_frame = result.frame.rig.names, settings.base_frame
         if self._latency.get_subscription_count():
             self._latency.publish(
@@ -239,9 +239,9 @@ class ResultPublisher:
         """Start the thread.
 
         Args:
-            publish: publishes one result and returns its seconds by stage; None if the rate
-                limit did not allow to publish it.
-            monitor: receives these, counts of results that were not published and of failures.
+            publish: publishes one result and returns the durations of its stages, seconds; None
+                if the rate limit did not allow it.
+            monitor: receives the durations, the number of unpublished results, and failures.
         """
         self._publish, self._monitor = publish, monitor
         self._thread: SlotThread[DetectionResult] = SlotThread('publication', self._run)
@@ -249,9 +249,9 @@ class ResultPublisher:
     def put(self, result: DetectionResult) -> None:
         """Pass a result; it replaces one that still waits."""
         if self._thread.put(result):
-            self._monitor.answer_unpublished()
+            self._monitor.result_unpublished()
 
-    def stop(self, discard: bool, timeout_s: float = PATIENCE_S) -> None:
+    def stop(self, discard: bool, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """End the thread; arguments as for ``SlotThread.stop``."""
         self._thread.stop(discard, timeout_s)
 
@@ -260,9 +260,9 @@ class ResultPublisher:
             try:
                 seconds = self._publish(result)
                 if seconds is None:
-                    self._monitor.answer_unpublished()
+                    self._monitor.result_unpublished()
                 else:
-                    self._monitor.answer_published(seconds)
+                    self._monitor.result_published(seconds)
                 self._monitor.solved('publish')
             except Exception as error:  # an exception for one result must not end the thread
                 self._monitor.report(

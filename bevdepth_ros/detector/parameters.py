@@ -210,8 +210,8 @@ class Settings(RigSettings):
     @property
     def lowest_threshold(self) -> float:
         """Lowest of the score thresholds."""
-        own = parse_thresholds(self.class_score_thresholds)
-        return min([self.score_threshold, *own.values()])
+        class_values = parse_thresholds(self.class_score_thresholds)
+        return min([self.score_threshold, *class_values.values()])
 
     def selection(self, class_names: tuple[str, ...]) -> Selection:
         """Return the filters of the outputs for a detector with these classes.
@@ -224,12 +224,12 @@ class Settings(RigSettings):
     @property
     def tracker_config(self) -> TrackerConfig:
         """Configuration of the tracker."""
-        usual = TrackerConfig()
+        default = TrackerConfig()
         return TrackerConfig(
             birth_score=self.track_birth_score,
             min_hits=self.track_min_hits,
             coast_s=self.track_coast_s,
-            keep_s=max(usual.keep_s, self.track_coast_s),
+            keep_s=max(default.keep_s, self.track_coast_s),
         )
 
     @property
@@ -265,12 +265,14 @@ class Settings(RigSettings):
 
 @functools.lru_cache(maxsize=4)
 def _selection(settings: Settings, class_names: tuple[str, ...]) -> Selection:
-    own = parse_thresholds(settings.class_score_thresholds, class_names)
-    chosen = parse_classes(settings.classes, class_names)
+    class_values = parse_thresholds(settings.class_score_thresholds, class_names)
+    published = parse_classes(settings.classes, class_names)
     name_map = parse_name_map(settings.class_name_map, class_names)
     return Selection(
         names=tuple(name_map.get(name, name) for name in class_names),
-        thresholds=class_thresholds(class_names, settings.score_threshold, own, chosen),
+        thresholds=class_thresholds(
+            class_names, settings.score_threshold, class_values, published
+        ),
         max_range_m=settings.max_range_m,
         region=parse_region(settings.region_of_interest),
         min_age_s=settings.track_min_age_s,
@@ -286,7 +288,7 @@ _PARSERS: dict[str, Callable[[Any], object]] = {
 
 
 def check_formats(values: Mapping[str, Any]) -> None:
-    """Raise ValueError if one of ``values``, by name, has a format that cannot be read."""
+    """Raise ValueError if a value of a parameter (name -> value) has an invalid format."""
     for name in values.keys() & _PARSERS.keys():
         _PARSERS[name](values[name])
 
@@ -295,7 +297,7 @@ FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 
 
 def declare(node: Node) -> None:
-    """Declare every parameter on ``node``, which must be made with
+    """Declare every parameter on ``node``, which must be created with
     ``automatically_declare_parameters_from_overrides``.
 
     Integers are accepted for floating-point parameters. Unknown names are logged together with the
@@ -345,8 +347,8 @@ def _as_declared(name: str, value: Any) -> Any:
 
 
 def read(node: Node, changed: Mapping[str, Any] | None = None) -> Settings:
-    """Return the settings of ``node``, with the values of ``changed`` in place of the present
-    ones, and topics with the namespace of the node, so that messages show complete names.
+    """Return the settings of ``node``, with absolute names of topics. The values of ``changed``
+    replace those of the node.
 
     Raises:
         ValueError: the values contradict each other.
@@ -359,8 +361,8 @@ def read(node: Node, changed: Mapping[str, Any] | None = None) -> Settings:
 
 
 def _absolute(node: Node, topic: str) -> str:
-    """Return a topic or a pattern of topics from the root on; rclpy's own function for it accepts
-    no pattern with {camera}.
+    """Return the absolute name of a topic or topic pattern; the function of rclpy rejects patterns
+    with {camera}.
     """
     if topic.startswith('~'):
         return f'{node.get_fully_qualified_name()}{topic[1:]}'
@@ -369,7 +371,7 @@ def _absolute(node: Node, topic: str) -> str:
 
 
 def check_choices(values: Mapping[str, Any]) -> None:
-    """Raise ValueError if one of ``values``, by name, is not among the parameter's choices."""
+    """Raise ValueError if a value (name -> value) is not among the parameter's choices."""
     for name, value in values.items():
         check_choice(FIELDS[name], value)
 

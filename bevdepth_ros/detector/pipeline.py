@@ -14,13 +14,13 @@ from bevdepth_ros.detector.intake import Intake
 from bevdepth_ros.detector.outputs import DetectionResult, ResultPublisher
 from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.problems import WARN
-from bevdepth_ros.detector.slot import PATIENCE_S
+from bevdepth_ros.detector.slot import STOP_TIMEOUT_S
 from bevdepth_ros.detector.worker import Worker
 from bevdepth_ros.rig.frames import FrameBuilder
 from bevdepth_ros.rig.transforms import Transforms
 
 STALE_S = 2.0
-"""A moving transform that does not arrive for this time is reported, seconds."""
+"""A moving transform that was not updated for this time is reported, seconds."""
 
 
 class Pipeline:
@@ -40,15 +40,15 @@ class Pipeline:
         """Start the threads, then subscribe.
 
         Args:
-            node: whose executor takes the messages.
-            detector: used only by the thread that detects.
-            settings: returns the present settings.
+            node: its executor receives the messages.
+            detector: used only by the detection thread.
+            settings: returns the current settings.
             monitor: receives counts and problems.
-            publish: as ``ResultPublisher`` has it.
-            on_bad_tf: as ``Transforms`` has its ``on_fault``.
-            on_device_failure: as ``Worker`` has it.
-            infos: the newest CameraInfo by topic, kept up to date here; outlives this object, so
-                that calibration that is published only once survives a deactivation.
+            publish: see ``ResultPublisher``.
+            on_bad_tf: see ``on_fault`` of ``Transforms``.
+            on_device_failure: see ``Worker``.
+            infos: the newest CameraInfo by topic. This object updates it; the caller keeps it, so
+                that a calibration that is published only once survives a deactivation.
 
         Raises:
             ValueError: a calibration file is unusable.
@@ -87,8 +87,8 @@ class Pipeline:
             )
             started.pop_all()
 
-    def stop(self, discard: bool, timeout_s: float = PATIENCE_S) -> None:
-        """End everything in reverse; arguments as ``Worker.stop`` has them."""
+    def stop(self, discard: bool, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Stop all parts in reverse order; the arguments are those of ``Worker.stop``."""
         if not discard:
             self._intake.flush()
         self._intake.close()
@@ -116,6 +116,6 @@ class Pipeline:
             self._monitor.report(f'stale/{frame}', 'tf', WARN, sentence)
 
     def clock_went_back(self, now_ns: int) -> None:
-        """Drop waiting images, and transforms later than the present time ``now_ns``."""
+        """Drop waiting images, and transforms later than the current time ``now_ns``."""
         self._intake.reset()
         self._transforms.clock_went_back(now_ns)

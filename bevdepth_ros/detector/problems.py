@@ -119,7 +119,7 @@ class Problems:
         except Exception as error:
             print(f'{sentence} (not logged: {error})', file=sys.stderr)
 
-    def forget_all_but(self, area: str) -> None:
+    def drop_all_but(self, area: str) -> None:
         """Drop the problems of all other areas without logging."""
         with self._lock:
             self._holding = {

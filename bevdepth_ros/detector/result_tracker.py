@@ -13,15 +13,16 @@ from bevdepth_core.uncertainty import BoxCovariance
 from bevdepth_ros.detector.pose_check import PoseCheck
 
 TRAIL_S = 3.0
+"""Duration of a trail."""
 TRAIL_STEP_S = 0.25
-"""A trail holds the last positions of this time, with at least this time between two, seconds."""
+"""Shortest time between two positions of a trail."""
 
 
 class ResultTracker:
-    """Owns the tracker; for the thread that publishes.
+    """Tracks objects and stores their trails; only the publishing thread uses it.
 
-    For the tracker, a result that was replaced before its publication is a missed frame: the
-    tracks are predicted over it.
+    A result that was replaced before its publication does not reach the tracker, which predicts
+    the tracks over the gap.
     """
 
     def __init__(self) -> None:
@@ -77,7 +78,9 @@ class Trails:
         self._stamp_ns = 0
 
     def add(self, tracks: Tracks3D, world_from_ego: np.ndarray) -> None:
-        """Add the present positions; drop those older than ``TRAIL_S`` or of the future."""
+        """Add the current positions and drop those older than ``TRAIL_S``. If time went back,
+        drop all earlier positions first.
+        """
         if tracks.stamp_ns < self._stamp_ns:
             self._points.clear()
         self._stamp_ns = tracks.stamp_ns

@@ -65,7 +65,9 @@ def unlike_training(
 def _focal(
     name: str, focal_px: float, size: tuple[int, int], spec: ImageSpec, training: TrainingRig
 ) -> list[str]:
-    """Compare focal lengths in the network's input, where images of all sizes meet."""
+    """Compare focal lengths in pixels of the network's input, which do not depend on the size of
+    the camera's images.
+    """
     focal = focal_px * ImageTransform.for_inference(*size, spec).scale
     shortest, longest = (
         value * ImageTransform.for_inference(*training.size, spec).scale

@@ -1,4 +1,4 @@
-"""Passes the newest item from one thread to another; ``put`` never waits."""
+"""Passes the newest item from one thread to another: ``put`` returns at once, ``take`` waits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from bevdepth_ros.signals import interruptible
 
 Item = TypeVar('Item')
-PATIENCE_S = 6.0
+STOP_TIMEOUT_S = 6.0
 """Longest wait for the item in progress, seconds; a full-size network takes 5 s on two cores."""
 
 
@@ -65,7 +65,7 @@ class SlotThread(Generic[Item]):
         """Pass an item; return True if it replaced one that still waited."""
         return self._slot.put(item)
 
-    def stop(self, discard: bool, timeout_s: float = PATIENCE_S) -> None:
+    def stop(self, discard: bool, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """End the thread; if it does not end in time, it continues in the background.
 
         Args:

@@ -1,4 +1,4 @@
-"""Handles requests for transitions that are invalid in the present state."""
+"""Handles requests for transitions that are invalid in the current state."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import LifecycleNode
 
 
-def answer_every_transition_request(node: LifecycleNode) -> None:
+def respond_to_every_transition_request(node: LifecycleNode) -> None:
     """Respond to invalid requests with failure: rclpy raises instead of responding, so the client
     would wait forever.
     """
@@ -15,7 +15,7 @@ def answer_every_transition_request(node: LifecycleNode) -> None:
     )
     change = service.callback
 
-    def answer(
+    def respond(
         request: ChangeState.Request, response: ChangeState.Response
     ) -> ChangeState.Response:
         try:
@@ -27,4 +27,4 @@ def answer_every_transition_request(node: LifecycleNode) -> None:
             response.success = False
             return response
 
-    service.callback = answer
+    service.callback = respond

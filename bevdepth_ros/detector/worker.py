@@ -18,7 +18,7 @@ from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.pose_check import PoseCheck
 from bevdepth_ros.detector.problems import ERROR, WARN
 from bevdepth_ros.detector.rig_check import RigCheck
-from bevdepth_ros.detector.slot import PATIENCE_S, SlotThread
+from bevdepth_ros.detector.slot import STOP_TIMEOUT_S, SlotThread
 from bevdepth_ros.rig.frames import CAMERA_FAULTS, BuiltFrame, FrameBuilder
 from bevdepth_ros.rig.ground import detections_in_base, frame_on_ground
 from bevdepth_ros.rig.synchronizer import ImageSet
@@ -41,7 +41,7 @@ def is_device_failure(error: Exception) -> bool:
 
 
 class Worker:
-    """Owns the detector while the node is active: one thread, and one slot as its only lock."""
+    """Runs the detector in its own thread, which receives image sets through one slot."""
 
     def __init__(
         self,
@@ -57,11 +57,10 @@ class Worker:
         Args:
             detector: used only by this thread.
             builder: builds frames from image sets.
-            settings: returns the present settings.
+            settings: returns the current settings.
             publish: receives a result; must return at once.
             monitor: receives the outcome of every image set.
-            on_device_failure: receives a sentence when the device has failed; the thread has
-                ended then.
+            on_device_failure: receives a sentence when the device has failed and the thread ends.
         """
         self._detector, self._builder, self._settings = detector, builder, settings
         self._publish, self._monitor, self._on_device_failure = publish, monitor, on_device_failure
@@ -92,7 +91,7 @@ class Worker:
         else:
             self._monitor.solved('stalled')
 
-    def stop(self, discard: bool, timeout_s: float = PATIENCE_S) -> None:
+    def stop(self, discard: bool, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """End the thread as ``SlotThread.stop`` does. The image set in progress has no result if
         ``discard`` is set or the thread does not end in time.
         """
@@ -108,18 +107,18 @@ class Worker:
 
     def _run(self, sets: Iterator[ImageSet]) -> None:
         try:
-            self._answer_all(sets)
+            self._process_all(sets)
         except DeviceFailedError as error:
             self._monitor.set_dropped('error')
             self._on_device_failure(str(error))
         finally:
             self._builder.close()
 
-    def _answer_all(self, sets: Iterator[ImageSet]) -> None:
+    def _process_all(self, sets: Iterator[ImageSet]) -> None:
         for images in sets:
             self._busy_since = time.monotonic()
             try:
-                self._answer(images)
+                self._process(images)
             except DeviceFailedError:
                 raise
             except Exception as error:  # an exception for one image set must not end the thread
@@ -130,7 +129,7 @@ class Worker:
                 )
             self._busy_since = None
 
-    def _answer(self, images: ImageSet) -> None:
+    def _process(self, images: ImageSet) -> None:
         started = time.monotonic()
         built = self._builder.build(images, self._stopping)
         self._report_cameras(images, built)
@@ -139,7 +138,7 @@ class Worker:
         ready = time.monotonic()
         self._detector.score_threshold = self._settings().lowest_threshold
         self._detector.keep_depth = self._settings().publish_depth_points
-        self._forget_after_a_jump(built.frame)
+        self._drop_past_frames_after_jump(built.frame)
         height_m = self._settings().base_frame_height_m
         on_ground = self._detect(frame_on_ground(built.frame, height_m))
         detections = detections_in_base(on_ground, height_m)
@@ -154,7 +153,7 @@ class Worker:
             'checks': ready - started - sum(built.seconds.values()),
             **detections.stage_seconds,
         }
-        self._monitor.set_answered()
+        self._monitor.set_processed()
         self._publish(
             DetectionResult(
                 detections,
@@ -214,7 +213,7 @@ class Worker:
             )
             raise DeviceFailedError(sentence) from error
 
-    def _forget_after_a_jump(self, frame: Frame) -> None:
+    def _drop_past_frames_after_jump(self, frame: Frame) -> None:
         """Drop past frames when the ego pose jumps: they would be fused at a wrong place."""
         pose = None if frame.world_from_ego is None else frame.world_from_ego[0]
         jump = self._pose_check.jump(frame.stamp_ns, pose)
@@ -262,10 +261,10 @@ class Worker:
 
     def _report_rig(self, frame: Frame) -> None:
         sizes = [(image.shape[1], image.shape[0]) for image in frame.images]
-        news = self._rig_check.changed_warning(frame.rig, sizes)
-        if news:
-            self._monitor.report('unlike_training', 'cameras', WARN, news)
-        elif news is not None:
+        warning = self._rig_check.changed_warning(frame.rig, sizes)
+        if warning:
+            self._monitor.report('unlike_training', 'cameras', WARN, warning)
+        elif warning is not None:
             self._monitor.solved('unlike_training')
 
     def _report_fusion(self, detections: Detections3D, no_poses: str | None) -> None:

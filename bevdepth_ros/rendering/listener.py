@@ -1,4 +1,6 @@
-"""Subscriptions that fill a SceneStore; shared by the visualizer and the view in the browser."""
+"""Subscribes to images, tf and detections for the visualizer and the viewer, and stores them in
+a SceneStore.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,12 @@ CAMERA_PARAMETERS = (
     'camera_info_files', 'camera_frames',
     'base_frame', 'fixed_frame', 'odometry_topic',
 )  # fmt: skip
-"""Parameters about the images, with the names of the detector's: one params_file serves both."""
+"""Parameters about the images. They have the names of the detector's parameters, so one
+params_file can set both."""
 TF_BUFFER_S = 30.0
 QUEUE_SIZE = 30
 """Images per camera that DDS queues while an image is rendered."""
-DETECTIONS_PATIENCE_S = 5.0
+DETECTIONS_TIMEOUT_S = 5.0
 """If no detections arrive for this time, images are rendered without them."""
 LOG_PERIOD_S = 10.0
 
@@ -41,8 +44,8 @@ class SceneListener:
         """Declare the parameters and subscribe.
 
         Args:
-            node: whose executor takes the messages.
-            panel_width: as ``SceneStore`` has it.
+            node: its executor receives the messages.
+            panel_width: see ``SceneStore``.
 
         Raises:
             ValueError: parameters that contradict each other.
@@ -107,7 +110,7 @@ class SceneListener:
         silent_s = time.monotonic() - self.store.detections_arrived
         return (
             self.store.newest_images_ns()
-            if silent_s > DETECTIONS_PATIENCE_S
+            if silent_s > DETECTIONS_TIMEOUT_S
             else self.store.newest_detections_ns()
         )
 
@@ -123,7 +126,9 @@ class SceneListener:
         self._node.create_subscription(message_type, topic, callback, qos)
 
     def _report_tf(self, kind: str, sentence: str) -> None:
-        """Log a problem of tf; that time goes back is normal for a bag that is played again."""
+        """Log a problem of tf, except time that goes back, which is normal when a bag is played
+        again.
+        """
         logger = self._node.get_logger()
         log = logger.info if kind == 'tf_jump' else logger.warning
         log(sentence, throttle_duration_sec=LOG_PERIOD_S)
@@ -145,7 +150,7 @@ def _settings(node: Node) -> RigSettings:
 
 
 def status_text(listener: SceneListener, scene: Scene) -> str:
-    """Return latency and rate as text, empty without detections."""
+    """Return latency and rate as text; empty if there are no detections."""
     parts = []
     if scene.latency_s is not None:
         parts.append(f'latency {scene.latency_s * 1e3:.0f} ms')

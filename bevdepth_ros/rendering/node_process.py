@@ -1,4 +1,4 @@
-"""Parameter declaration and process start and end, for the visualizer and the viewer."""
+"""Declares parameters and runs the process of the visualizer and the viewer."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def run(make_node: Callable[[], Node], name: str) -> None:
     """Run a node until a signal, then exit; exit with a message if a parameter is invalid."""
     with ros_process():
         _run(make_node, name)
-    gc.collect()  # with the last reference to the node, others see it leave at once
+    gc.collect()  # destroys the node, so that other nodes notice its end at once
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # a usual exit takes seconds on a busy machine, to unload what is loaded
+    os._exit(0)  # a normal exit unloads libraries, which takes seconds on a busy machine
 
 
 def _run(make_node: Callable[[], Node], name: str) -> None:

@@ -35,7 +35,7 @@ SECOND_BEFORE_NS = 1_000_000_000
 SILENT_NS = 3_000_000_000
 """Image sets are formed without a camera that has had no image for this time."""
 DECODE_TIMEOUT_S = 60.0
-"""A recording waits for its images, also on a busy machine."""
+"""Longest time to decode an image; long, because no image of a recording may be lost."""
 LONGEST_S = 1e9
 
 
@@ -62,18 +62,19 @@ class RecordedScenes:
         settings: RigSettings,
         detector_name: str,
         panel_width: int,
-        answers: Path | None = None,
+        detections_bag: Path | None = None,
     ):
-        """Name what to read.
+        """Open the bag; entering the context reads tf, calibration, annotations and detections.
+
 
         Args:
             path: folder or file of a rosbag2.
             settings: cameras and frames.
             detector_name: of the node whose objects were recorded.
-            panel_width: as ``SceneStore`` has it.
-            answers: folder or file of another rosbag2 that holds the objects.
+            panel_width: see ``SceneStore``.
+            detections_bag: folder or file of another rosbag2 that holds the objects.
         """
-        self._bag, self._answers = Bag(path, _report), answers
+        self._bag, self._detections_bag = Bag(path, _report), detections_bag
         self._settings = replace(settings, decode_timeout_s=DECODE_TIMEOUT_S)
         self._objects_topic = f'{detector_name}/objects'
         self._label_topic = f'{detector_name}/label_info'
@@ -127,9 +128,9 @@ class RecordedScenes:
         }
         for topic, message in _messages(self._bag, set(takers)):
             takers[topic](message)
-        if self._answers is not None:
-            with Bag(self._answers, _report) as answers:
-                for topic, message in _messages(answers, {self._label_topic, self._objects_topic}):
+        if self._detections_bag is not None:
+            with Bag(self._detections_bag, _report) as bag:
+                for topic, message in _messages(bag, {self._label_topic, self._objects_topic}):
                     takers[topic](message)
         return objects
 
@@ -227,7 +228,7 @@ class RecordedScenes:
 
 
 def _silent(synchronizer: ImageSetSynchronizer, now_ns: int) -> list[int]:
-    """Return the cameras without an image in the time before ``now_ns``."""
+    """Return the cameras without an image in the last ``SILENT_NS`` before ``now_ns``."""
     return [
         index
         for index, camera in enumerate(synchronizer.cameras)

@@ -2,8 +2,8 @@
 
 Examples:
     ros2 run bevdepth_ros render --bag BAG --out drive.mp4                    # detections in BAG
-    ros2 run bevdepth_ros render --bag BAG --out drive.gif --checkpoint FILE  # detects meanwhile
-    ros2 run bevdepth_ros render --bag BAG --out folder --answers ANSWERS     # of `record:=`
+    ros2 run bevdepth_ros render --bag BAG --out drive.gif --checkpoint FILE  # runs the detector
+    ros2 run bevdepth_ros render --bag BAG --out folder --detections RECORDED  # see `record:=`
     ros2 run bevdepth_ros render --bag BAG --out one.png --start 4
 """
 
@@ -56,11 +56,11 @@ def render(options: argparse.Namespace) -> int:
         rig,
         options.detector,
         options.width,
-        options.answers,
+        options.detections,
     ) as recording:
-        if options.answers is not None and not recording.has_detections:
+        if options.detections is not None and not recording.has_detections:
             raise RenderError(
-                f'{options.answers} contains no {options.detector}/objects: name the node with '
+                f'{options.detections} contains no {options.detector}/objects: name the node with '
                 '--detector'
             )
         absent = recording.absent_topics()
@@ -70,7 +70,7 @@ def render(options: argparse.Namespace) -> int:
                 image = _rendered(scene, _caption(scene, recording.start_ns), options)
                 writer.add(image, scene.stamp_ns * 1e-9)
                 missing.update(set(rig.cameras) - set(scene.frame.rig.names))
-                if writer.full:
+                if writer.is_full:
                     break
             if not writer.count:
                 topics = [topic for names in absent.values() for topic in names]
@@ -88,7 +88,7 @@ def render(options: argparse.Namespace) -> int:
 
 
 def _absent(topics: list[str]) -> str:
-    """Return a remedy for topics that a bag does not have."""
+    """Return a clause about topics that the bag does not have; empty if it has all of them."""
     if not topics:
         return ''
     return f'; the bag has no {", ".join(topics)} (--camera-preset selects other names)'
@@ -187,7 +187,7 @@ def _add_detection_options(group: argparse._ArgumentGroup) -> None:
     text = 'run the detector with this checkpoint (default: use the detections in the bag)'
     add('--checkpoint', type=Path, help=text)
     text = 'another rosbag2 with the detections, as `record:=` of the launch file writes it'
-    add('--answers', type=Path, help=text)
+    add('--detections', type=Path, help=text)
     text = 'node whose recorded detections are rendered'
     add('--detector', default='/bevdepth_detector', help=text)
     add('--device', default='auto', help='cpu, cuda or auto (default auto)')

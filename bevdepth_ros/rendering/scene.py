@@ -1,4 +1,5 @@
-"""Combines images, detections and annotations of one time into a scene that can be rendered.
+"""Combines images, detections and annotations of one time into a ``Scene`` that can be rendered.
+
 
 Used with live topics and with recordings; this module creates no node.
 """
@@ -36,8 +37,9 @@ SAME_SET_NS = 60_000_000
 set spread over 43 ms, and image sets are 83 ms apart."""
 POSE_CLAMP_S = 0.2
 """Largest time between an image and the ego pose that is used for it."""
-TF_PATIENCE_NS = 400_000_000
-"""After this time, tf is not expected to receive older transforms."""
+TF_TIMEOUT_NS = 400_000_000
+"""Results and annotations do not wait for tf if they are older than the newest message by more
+than this."""
 ANNOTATIONS_KEPT = 4096
 SHOWN_SCORE = 0.35
 """Default of the lowest score that is rendered; lower ones are mostly duplicates of other
@@ -45,7 +47,7 @@ boxes."""
 
 _WITHOUT_WAITING = threading.Event()
 _WITHOUT_WAITING.set()
-"""Ends each wait of the frame builder: missing data is not waited for."""
+"""A set event: it ends each wait of the frame builder at once."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class SceneStore:
 
     Attributes:
         infos: the newest CameraInfo of each camera.
-        detections_arrived: time.monotonic() when detections last arrived, -inf before the first.
+        detections_arrived: time.monotonic() of the last arrival of detections; -inf before the
+            first.
     """
 
     def __init__(self, settings: RigSettings, transforms: Transforms, panel_width: int):
@@ -95,8 +98,8 @@ class SceneStore:
         Args:
             settings: cameras and frames.
             transforms: where extrinsics and ego poses are looked up.
-            panel_width: images may be decoded at a half or a quarter of their size, at least this
-                wide, pixels.
+            panel_width: images may be decoded at a half, a quarter or an eighth of their size, but
+                not narrower than this, pixels.
 
         Raises:
             ValueError: a calibration file is invalid.
@@ -125,8 +128,8 @@ class SceneStore:
         self._unplaced: deque[tuple[str, Annotation]] = deque(maxlen=ANNOTATIONS_KEPT)
 
     def add_image(self, camera: str, message: CompressedImage | Image) -> None:
-        """Add an image. A late image is dropped; one that is much older than the last one starts a
-        new recording.
+        """Add an image. A late image is dropped; an image that is much older than the last one
+        starts a new recording.
         """
         arrival = _Arrival(stamp_ns(message), message, time.monotonic())
         images = self._images[camera]
@@ -208,7 +211,7 @@ class SceneStore:
         recent = [
             arrival.stamp_ns
             for arrival in self._detections
-            if newest_ns - arrival.stamp_ns <= TF_PATIENCE_NS
+            if newest_ns - arrival.stamp_ns <= TF_TIMEOUT_NS
         ]
         return next(
             (stamp for stamp in reversed(recent) if self._transforms.knows(fixed, base, stamp)),
@@ -247,18 +250,22 @@ class SceneStore:
         )
 
     def _in_base(self, arrival: _Arrival) -> Detections3D | None:
-        """Return detections in the base frame; None if tf does not link theirs to it."""
+        """Return detections in the base frame; None if tf does not link their frame to it."""
         detections, base = arrival.message, self._settings.base_frame
         if arrival.frame_id in ('', base):
             return detections
         try:
-            pose = self._transforms.at(base, arrival.frame_id, arrival.stamp_ns, POSE_CLAMP_S)
+            pose = self._transforms.lookup_at(
+                base, arrival.frame_id, arrival.stamp_ns, POSE_CLAMP_S
+            )
         except TransformMissingError:
             return None
         return replace(detections, boxes=transformed(detections.boxes, pose))
 
     def _frame(self, arrivals: dict[int, _Arrival]) -> Frame | None:
-        """Return the frame of these images by camera, None if no image can be used."""
+        """Return the frame of these images (index of the camera -> image); None if no image can
+        be used.
+        """
         if not arrivals:
             return None
         messages = tuple(arrival.message for arrival in arrivals.values())
@@ -280,14 +287,14 @@ class SceneStore:
         return self._frames.poses(stamps_ns)[0]
 
     def _place_annotations(self, now_ns: int) -> None:
-        """Transform annotations to the fixed frame once tf has their stamps; drop those that tf
-        does not get in time.
+        """Transform annotations to the fixed frame when tf has their stamps; drop annotations
+        for which tf is too late.
         """
         for _ in range(len(self._unplaced)):
             frame, annotation = self._unplaced.popleft()
-            clamp_s = POSE_CLAMP_S if now_ns - annotation.stamp_ns > TF_PATIENCE_NS else 0.0
+            clamp_s = POSE_CLAMP_S if now_ns - annotation.stamp_ns > TF_TIMEOUT_NS else 0.0
             try:
-                world_from_source = self._transforms.at(
+                world_from_source = self._transforms.lookup_at(
                     self._settings.fixed_frame, frame, annotation.stamp_ns, clamp_s
                 )
             except TransformMissingError:

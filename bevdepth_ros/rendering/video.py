@@ -15,7 +15,7 @@ from PIL import Image
 from bevdepth_core.visualization import CLASS_COLORS
 
 CONSTANT_QUALITY = '20'
-"""x264's scale, lower is better."""
+"""Quality on x264's scale; a lower value is better."""
 GIF_COLORS = 256
 MILLISECOND = Fraction(1, 1000)
 
@@ -35,7 +35,7 @@ class ImageWriter:
 
     Attributes:
         count: number of images written.
-        full: whether no further image can be written.
+        is_full: True if no further image can be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +58,7 @@ class ImageWriter:
         )
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         return self._path.suffix.lower() == '.png' and self.count == 1
 
     def __enter__(self) -> ImageWriter:
@@ -140,8 +140,8 @@ class ImageWriter:
 
 
 def _with_few_colors(image: Image.Image) -> Image.Image:
-    """Return ``image`` with a palette that contains the class colors exactly: they cover few
-    pixels and a usual palette would mix them.
+    """Return ``image`` with a palette that contains the exact class colors. They cover few
+    pixels, so a usual palette would mix them.
     """
     kept = [share for color in CLASS_COLORS.values() for share in color]
     free = GIF_COLORS - len(CLASS_COLORS)

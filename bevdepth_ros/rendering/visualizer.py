@@ -1,4 +1,5 @@
-"""The node ``bevdepth_visualizer``: one rendered image of all cameras and the top view.
+"""The node ``bevdepth_visualizer``: publishes one rendered image of all cameras and the top view.
+
 
     ros2 run bevdepth_ros visualizer        # or visualizer:=true of the launch file
 
@@ -23,7 +24,7 @@ from bevdepth_ros.rig.color_conversion import image_message, jpeg_message
 
 NODE_NAME = 'bevdepth_visualizer'
 PANEL_SHARE = 0.25
-"""Width of a camera image per width of the rendered image."""
+"""Width of a camera image as a share of the width of the rendered image."""
 
 
 class Visualizer(Node):

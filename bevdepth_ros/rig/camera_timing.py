@@ -55,11 +55,11 @@ class CameraTiming:
 
     def restart(self) -> None:
         """Forget all images; the offset and the usual lateness stay."""
-        self.forget_stamps()
+        self.drop_stamps()
         self.deviations: deque[float] = deque(maxlen=WINDOW)
         self.lateness_s: deque[float] = deque(maxlen=WINDOW)
 
-    def forget_stamps(self, last: int = 0) -> None:
+    def drop_stamps(self, last: int = 0) -> None:
         """Forget all stamps but the newest ones."""
         self.stamps: deque[int] = deque(sorted(self.stamps)[-last:] if last else (), WINDOW)
         self._skips = self._repeats = False

@@ -4,8 +4,8 @@ What cv_bridge gets wrong, and what is done instead:
 
 * PyPI 1.13.0.post0 ignores ``step`` and raises KeyError for 16-bit and YUV encodings and for
   ``bayer_grbg8``. The C++ version of Humble (3.2) and Jazzy (4.1) reads wrong rows if ``step`` is
-  not a multiple of the pixel, and has no nv12 and nv24. So cv_bridge converts tight rows of 8-bit
-  values; ``raw_images`` leaves the rest to OpenCV.
+  not a multiple of the pixel, and has no nv12 and nv24. So cv_bridge converts only 8-bit images
+  without row padding, and OpenCV converts all others (see ``raw_images``).
 * The C++ version is built for one major version of numpy and cannot be imported beside another
   one (vision_opencv issue 535). OpenCV converts everything then; the log names the reason.
 * No version has a JPEG quality in ``cv2_to_compressed_imgmsg``: ``jpeg_message`` uses OpenCV.
@@ -63,9 +63,9 @@ def rgb_from_message(message: Image, bridge: Any | None = _BRIDGE) -> np.ndarray
     """Return (H, W, 3) uint8 RGB of a raw image without padding.
 
     Args:
-        message: its encoding is one of ``COLOR_CODES``; its ``step`` is that of tight rows. The
-            result may share its memory.
-        bridge: converts; None leaves everything to OpenCV.
+        message: its encoding is one of ``COLOR_CODES``, and its rows have no padding. The result
+            may share its memory.
+        bridge: converts the image; None: OpenCV converts it.
     """
     if bridge is not None and message.encoding != 'bayer_grbg8':
         return bridge.imgmsg_to_cv2(message, 'rgb8')

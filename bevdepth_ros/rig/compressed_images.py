@@ -63,8 +63,9 @@ class Format:
     def is_swapped(self) -> bool:
         """True if red and blue are swapped in the file.
 
-        image_transport gives the encoder BGR and says so. Without ``compressed bgr`` the encoder
-        was given RGB as if it were BGR, and image_transport's subscriber swaps the colors back.
+        ``compressed bgr`` in the format string says that the encoder received BGR, as it expects.
+        Without it, the encoder received RGB in place of BGR, and image_transport's subscriber
+        swaps the colors back.
         """
         is_color = isinstance(ENCODINGS.get(self.encoding), Yuv) or self.encoding.startswith(
             ('rgb', 'bgr')
@@ -93,7 +94,7 @@ def decode_compressed(
     """Decode a JPEG, PNG, TIFF or WebP file; a JPEG exactly as Pillow does.
 
     Args:
-        message: with one of these files, whatever its format string says.
+        message: contains one of these files; its format string may name another codec.
         max_pixels: larger images are rejected before they are decoded.
         min_width: a JPEG at least twice as wide may be decoded at half, a quarter or an eighth
             of its size, at least this wide, pixels; 0: always at full size.
@@ -139,25 +140,25 @@ def _file_kind(data: bytes) -> str | None:
 
 
 def _unsupported(message: CompressedImage) -> str:
-    """Return what to do about data in none of the supported codecs."""
-    found = (
+    """Return the error message for data that none of the supported codecs decodes."""
+    fault = (
         f'is not a JPEG, PNG, TIFF or WebP file ({len(message.data)} bytes, format '
         f'{message.format!r})'
     )
     words = re.findall(r'[\w-]+', Format.parse(message.format).rest)
     codec = words[0] if words else ''
     if codec.lower() in FILE_CODECS:
-        return found
+        return fault
     transport = _TRANSPORTS.get(codec.lower(), codec)
     return (
-        f'{found}; decode it with `ros2 run image_transport republish {transport} raw --ros-args '
+        f'{fault}; decode it with `ros2 run image_transport republish {transport} raw --ros-args '
         f'-p in_transport:={transport} -p out_transport:=raw -r in/{transport}:=<this topic> '
         f'-r out:=<new topic>`, then set image_transport to raw and image_topics to the new topic'
     )
 
 
 def _bound_work(data: bytes, kind: str) -> None:
-    """Raise ValueError for small files that take a decoder long."""
+    """Raise ValueError for small files that would keep a decoder busy for long."""
     if kind == 'JPEG' and _scans(data) > MOST_JPEG_SCANS:
         raise ValueError(f'is a JPEG of {_scans(data)} scans, more than {MOST_JPEG_SCANS}')
     if kind == 'PNG' and _has_more_chunks_than(MOST_PNG_CHUNKS + len(data) // 1024, data):
@@ -183,13 +184,15 @@ def _turbo_header(data: bytes) -> tuple[int, int, str] | None:
         return None
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:  # a rare subsampling, or a broken file: Pillow decodes or names it
+    except ValueError:  # Pillow decodes rare subsamplings, and reports what is broken
         return None
     return (width, height, colors) if colors in ('YCbCr', 'RGB', 'Gray') else None
 
 
 def _decoded_by_turbo(data: bytes, colors: str, min_width: int) -> np.ndarray:
-    """Return (H, W) or (H, W, 3); damaged data, which libjpeg only warns of, is an error here."""
+    """Return (H, W) or (H, W, 3); raise ValueError for damaged data, about which libjpeg only
+    warns.
+    """
     options = {'colorspace': 'GRAY' if colors == 'Gray' else 'RGB', 'min_width': min_width}
     if min_width:
         options['min_factor'] = 2
@@ -224,7 +227,7 @@ def _decoded_by_pillow(data: bytes, kind: str, max_pixels: int) -> np.ndarray:
 
 
 def _rgb(pixels: np.ndarray, image_format: Format) -> np.ndarray:
-    """Return (H, W, 3) RGB of what the file holds."""
+    """Return (H, W, 3) RGB of the pixels of the file."""
     if pixels.ndim == 2:
         return rgb_from_pixels(pixels, image_format.bayer or 'mono8')
     return rgb_from_pixels(pixels, 'bgr8' if image_format.is_swapped else 'rgb8')

@@ -1,4 +1,4 @@
-"""Decodes images in parallel, one thread per camera, with a deadline for a set."""
+"""Decodes the images of a set in parallel, in one thread per camera and with a common deadline."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from bevdepth_ros.rig.conversions import decoded_image
 
 SHORTEST_SIDE_PX, LARGEST_SIDE_RATIO = 16, 16
 WAITING_SETS = 3
-"""Decoded images that are kept per camera: one in work, one that waits, one that arrives."""
+"""Decoded images that are kept per camera: of the set in progress, of the set that waits, and of
+the set that arrives."""
 
 
 class _Started(NamedTuple):
@@ -40,17 +41,17 @@ class ImageDecoder:
     that only the last image of a set is left to do when the set is complete. A CPU may be too slow
     for every image and decodes those of the sets alone.
 
-    A thread cannot be interrupted. An image that is not decoded at the deadline costs its camera
-    this set and those that come until the thread is done; the other cameras have threads of
-    their own.
+    A thread cannot be interrupted. If an image is not decoded at the deadline, its camera is left
+    out of this set and of all further sets until the thread is done. The other cameras have
+    separate threads.
     """
 
     def __init__(self, device: torch.device | None = None, min_width: int = 0) -> None:
         """Prepare the decoder.
 
         Args:
-            device: a GPU decodes JPEG files itself and receives the pixels of other images; None
-                and a CPU leave images in host memory.
+            device: a GPU decodes JPEG files itself and receives the pixels of other images; with a
+                CPU or None, images stay in host memory.
             min_width: as ``decoded_image`` takes it; not on a GPU.
         """
         self.on_arrival = device is not None and device.type == 'cuda'
@@ -68,7 +69,7 @@ class ImageDecoder:
             thread.shutdown(wait=False, cancel_futures=True)
 
     def begin(self, camera: str, message: CompressedImage | Image, max_pixels: int) -> None:
-        """Start to decode an image that has arrived, if that is done on arrival."""
+        """Start to decode an image that has arrived, if a GPU decodes."""
         if self.on_arrival:
             self._start(camera, message, max_pixels)
 
@@ -99,7 +100,9 @@ class ImageDecoder:
     def _start(
         self, camera: str, message: CompressedImage | Image, max_pixels: int
     ) -> Future[DecodedImage] | None:
-        """Return the decoding of ``message``, None while an earlier one of the camera goes on."""
+        """Return the future image of ``message``; None while an earlier one of the camera is still
+        being decoded.
+        """
         started = self._started.setdefault(camera, deque(maxlen=WAITING_SETS))
         for earlier in tuple(started):  # another thread may add an image
             if earlier.message is message:
@@ -115,7 +118,9 @@ class ImageDecoder:
     def _decode(
         self, camera: str, message: CompressedImage | Image, max_pixels: int
     ) -> DecodedImage:
-        """Decode on the GPU what it can decode; the CPU names what is wrong with the others."""
+        """Decode a color JPEG on the GPU; the CPU decodes all others, and those that the GPU
+        rejects, and reports what is wrong with them.
+        """
         is_jpeg = isinstance(message, CompressedImage) and is_color_jpeg(message, max_pixels)
         if self._gpu_decoder is not None and is_jpeg:
             with suppress(ValueError):
@@ -142,8 +147,8 @@ def _result(
 
 
 def _checked(image: DecodedImage) -> DecodedImage:
-    """Raise ValueError for images that no camera takes: the network would see a few pixels, or
-    resize a thin image to a huge one.
+    """Raise ValueError if the image is too small for detection, or so thin that resizing it to the
+    network's input would need too much memory.
     """
     short, long = sorted((image.height, image.width))
     if short < SHORTEST_SIDE_PX or long > LARGEST_SIDE_RATIO * short:

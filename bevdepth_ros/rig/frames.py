@@ -1,7 +1,7 @@
-"""From the messages of a set to the core's Frame: pixels, calibration, extrinsics, ego poses.
+"""Builds the core's ``Frame`` (pixels, calibration, extrinsics, ego poses) from an image set.
 
-``FrameBuilder`` is the only way there: the detector, the visualizer, the viewer and the renderer
-use it, so that a figure never shows another camera model than the one that detected.
+The detector, the visualizer, the viewer and the renderer all use ``FrameBuilder``, so that
+rendered images have the same camera model as the detector.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from bevdepth_ros.rig.transforms import TransformMissingError, Transforms
 from bevdepth_ros.rig.undistortion import Undistorter
 
 POLL_S = 0.005
-"""Period in which missing geometry is looked up again."""
-POSE_PATIENCE_S = 1.0
+"""Period at which missing geometry is looked up again."""
+POSE_TIMEOUT_S = 1.0
 """After a wait for ego poses that timed out, sets do not wait for poses for this time."""
 
 
@@ -93,7 +93,7 @@ class _CalibratedView:
 
 
 class FrameBuilder:
-    """Builds frames in one thread; CameraInfo may come from another one."""
+    """Builds frames in one thread; another thread may pass CameraInfo."""
 
     def __init__(
         self,
@@ -106,13 +106,12 @@ class FrameBuilder:
         """Read the calibration files.
 
         Args:
-            settings: returns the present settings.
+            settings: returns the current settings.
             transforms: where extrinsics and ego poses are looked up.
-            startup_is_over: returns whether cameras had time to start; before, sets wait for all
-                calibrations.
-            device: as ``ImageDecoder`` takes it.
-            min_width: as ``ImageDecoder`` takes it: frames may have images at a reduced size, with
-                the intrinsics of that size.
+            startup_is_over: returns True when the time that cameras have to start is over; until
+                then, image sets with an uncalibrated camera are rejected.
+            device: see ``ImageDecoder``.
+            min_width: see ``ImageDecoder``; the intrinsics are those of the reduced size.
 
         Raises:
             ValueError: a calibration file is invalid.
@@ -131,7 +130,7 @@ class FrameBuilder:
         self._decoder.close()
 
     def take_image(self, camera: str, message: CompressedImage | Image) -> None:
-        """Start work on an image that has just arrived, if that pays (see ``ImageDecoder``)."""
+        """Start to decode an image that has just arrived, if a GPU decodes."""
         self._decoder.begin(camera, message, self._max_pixels())
 
     def _max_pixels(self) -> int:
@@ -178,7 +177,9 @@ class FrameBuilder:
         settings = self._settings()
         fixed, base, clamp_s = settings.fixed_frame, settings.base_frame, settings.pose_clamp_s
         try:
-            poses = [self._transforms.at(fixed, base, int(stamp), clamp_s) for stamp in stamps_ns]
+            poses = [
+                self._transforms.lookup_at(fixed, base, int(stamp), clamp_s) for stamp in stamps_ns
+            ]
         except TransformMissingError as error:
             effect = 'without ego motion there are no velocities and no tracks'
             return None, f'{error}; {effect}: publish it or set fixed_frame'
@@ -191,7 +192,9 @@ class FrameBuilder:
             TransformMissingError: tf does not have it at that stamp.
         """
         settings = self._settings()
-        return self._transforms.at(frame_id, settings.base_frame, stamp_ns, settings.pose_clamp_s)
+        return self._transforms.lookup_at(
+            frame_id, settings.base_frame, stamp_ns, settings.pose_clamp_s
+        )
 
     def _decoded(
         self, images: ImageSet, settings: RigSettings
@@ -274,17 +277,19 @@ class FrameBuilder:
     def _await_geometry(
         self, settings: RigSettings, views: list[_View], stopping: threading.Event
     ) -> None:
-        """Wait until the geometry of the set has come, at most ``geometry_timeout_s``.
+        """Wait until the geometry of the set is known, at most ``geometry_timeout_s``.
 
-        Cameras whose geometry did not come in an earlier wait are not waited for again.
+        The wait does not include cameras whose geometry did not arrive in an earlier wait.
         """
         deadline = time.monotonic() + settings.geometry_timeout_s
-        with_poses = time.monotonic() >= self._poses_awaited_from
+        wait_for_poses = time.monotonic() >= self._poses_awaited_from
         missing = self._without_geometry(settings, views)
-        while missing - self._given_up or (with_poses and not self._has_poses(settings, views)):
+        while missing - self._given_up or (
+            wait_for_poses and not self._has_poses(settings, views)
+        ):
             if time.monotonic() >= deadline:
                 self._given_up |= missing
-                self._poses_awaited_from = time.monotonic() + POSE_PATIENCE_S
+                self._poses_awaited_from = time.monotonic() + POSE_TIMEOUT_S
                 break
             if stopping.wait(POLL_S):
                 break
@@ -292,7 +297,7 @@ class FrameBuilder:
         self._given_up &= missing
 
     def _without_geometry(self, settings: RigSettings, views: list[_View]) -> set[str]:
-        """Return the cameras whose calibration or extrinsics have not come yet."""
+        """Return the cameras whose calibration or extrinsics have not arrived yet."""
         return {
             view.source.name
             for view in views
@@ -312,7 +317,9 @@ class FrameBuilder:
 
 
 def _each(steps: Iterable[tuple], faults: dict[str, CameraFaultError]) -> Iterator:
-    """Yield the results of (camera, step) pairs; a camera whose step fails goes to ``faults``."""
+    """Yield the results of (camera, step) pairs; store the fault of a camera whose step fails in
+    ``faults``.
+    """
     for camera, step in steps:
         try:
             yield step()
@@ -329,27 +336,33 @@ def _rig(views: list[_CalibratedView]) -> CameraRig:
 
 
 def _warnings(views: list[_CalibratedView], settings: RigSettings) -> dict[str, str]:
-    """Return what is suspicious about cameras, by name: their calibration, and what they share."""
+    """Return warnings by camera: about its calibration, and about a frame or topic that it shares
+    with another camera.
+    """
     sources = {source.name: source for source in settings.camera_sources}
-    found = {view.name: list(view.intrinsics.warnings) for view in views}
+    warnings = {view.name: list(view.intrinsics.warnings) for view in views}
     for index, view in enumerate(views):
         for other in views[:index]:
             source, before = sources[view.name], sources[other.name]
-            found[view.name] += _shared(view, other)
+            warnings[view.name] += _shared(view, other)
             if not source.info_file and source.info_topic == before.info_topic:
-                found[view.name].append(
+                warnings[view.name].append(
                     f'has the CameraInfo topic of {other.name} ({source.info_topic}); set '
                     'camera_info_topics'
                 )
-    return {name: f'camera {name} ' + '; it '.join(each) for name, each in found.items() if each}
+    return {
+        name: f'camera {name} ' + '; it '.join(clauses)
+        for name, clauses in warnings.items()
+        if clauses
+    }
 
 
 def _shared(view: _CalibratedView, other: _CalibratedView) -> list[str]:
     """Warn if two cameras have one frame, unless their Tx of P differs, as in a stereo pair."""
-    same_place = np.array_equal(
+    is_same_place = np.array_equal(
         view.intrinsics.frame_from_camera, other.intrinsics.frame_from_camera
     )
-    if view.frame_id != other.frame_id or not same_place:
+    if view.frame_id != other.frame_id or not is_same_place:
         return []
     return [
         f'has the frame {view.frame_id} of {other.name}, so both are taken to be at the same '

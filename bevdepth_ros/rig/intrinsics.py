@@ -16,8 +16,9 @@ LARGEST_ASPECT = 2.0
 LARGEST_SKEW = 0.02
 """Largest skew per focal length."""
 SCALE_RANGE = (0.6, 1.4)
-"""Twice the principal point per image size lies in it for at least one axis. If it does so for
-none, the matrix belongs to another image size: crops move the principal point along one axis."""
+"""Allowed range of twice the principal point divided by the image size. If it is outside of the
+range on both axes, the matrix belongs to another image size; a crop moves the principal point
+along one axis only."""
 OUTSIDE_SHARE = 0.25
 """The principal point may lie outside of the image by this share of its size: some drivers crop
 images and do not set a region of interest."""
@@ -26,12 +27,12 @@ ROTATION_TOLERANCE = 0.01
 LARGEST_BASELINE_M = 10.0
 """Largest shift of a camera by Tx and Ty of P."""
 LARGE_RECTIFICATION_DEG = 10.0
-"""Stereo rectification turns images less than this; a larger turn is reported."""
+"""Stereo rectification rotates images by less than this; a larger rotation is reported."""
 
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """How one camera projects.
+    """Projection of one camera.
 
     Attributes:
         matrix: (3, 3) float64, pixels of the image as it is published.
@@ -51,11 +52,13 @@ class Intrinsics:
     warnings: tuple[str, ...] = ()
 
     def require_size(self, image: np.ndarray) -> None:
-        """Raise ValueError unless the (H, W, 3) ``image`` is one that this calibration fits."""
+        """Raise ValueError if the (H, W, 3) ``image`` does not have the size of the
+        calibration.
+        """
         self.require_image_size(image.shape[1], image.shape[0])
 
     def require_image_size(self, width: int, height: int) -> None:
-        """As ``require_size``, pixels."""
+        """Raise ValueError if images of this size, in pixels, do not fit the calibration."""
         if not (self.width and self.height):
             # The calibration names no size: the principal point must fit the image itself.
             _require_plausible(self.matrix, width, height, 'K')
@@ -91,8 +94,12 @@ class Region:
     binning: np.ndarray
 
     @classmethod
-    def of(cls, message: CameraInfo) -> Region:
-        """Raise ValueError if the region exceeds the full image."""
+    def from_info(cls, message: CameraInfo) -> Region:
+        """Return the region of a CameraInfo.
+
+        Raises:
+            ValueError: the region exceeds the full image.
+        """
         roi = message.roi
         full = np.array((message.width, message.height))
         offset = np.array((roi.x_offset, roi.y_offset))
@@ -109,7 +116,7 @@ class Region:
         return cls(offset, size, binning)
 
     def applied_to(self, matrix: np.ndarray) -> np.ndarray:
-        """Return the (3, 3) camera ``matrix`` of the full image for the published one."""
+        """Convert the (3, 3) camera ``matrix`` of the full image to that of the published one."""
         shifted = matrix.copy()
         shifted[:2, 2] -= self.offset
         return np.diag((*(1 / self.binning), 1.0)) @ shifted
@@ -135,7 +142,7 @@ def intrinsics_of(message: CameraInfo, rectified: bool) -> Intrinsics:
     """
     k, p = np.asarray(message.k, np.float64), np.asarray(message.p, np.float64)
     k, p = k.reshape(3, 3), p.reshape(3, 4)
-    region = Region.of(message)
+    region = Region.from_info(message)
     has_p = rectified and bool(np.isfinite(p).all()) and p[0, 0] != 0
     matrix, name = (p[:, :3], 'P') if has_p else (k, 'K')
     _require_plausible(matrix, message.width, message.height, name)
@@ -153,7 +160,7 @@ def intrinsics_of(message: CameraInfo, rectified: bool) -> Intrinsics:
 
 
 def _require_plausible(matrix: np.ndarray, width: int, height: int, name: str) -> None:
-    """Raise ValueError if the (3, 3) ``matrix`` called ``name`` is not plausible.
+    """Raise ValueError if the (3, 3) ``matrix``, K or P as ``name`` says, is not plausible.
 
     Width and height are 0 if the size of the image is unknown.
     """
@@ -186,13 +193,13 @@ def _shape_fault(matrix: np.ndarray) -> str | None:
 def _size_fault(principal: np.ndarray, width: int, height: int) -> str | None:
     if not (width and height):
         return None
-    place = principal / (width, height)
-    if ((place < -OUTSIDE_SHARE) | (place > 1 + OUTSIDE_SHARE)).any():
+    relative = principal / (width, height)
+    if ((relative < -OUTSIDE_SHARE) | (relative > 1 + OUTSIDE_SHARE)).any():
         x, y = principal
         return f'its principal point ({x:.0f}, {y:.0f}) outside of the {width}x{height} image'
     lowest, highest = SCALE_RANGE
-    if (2 * place < lowest).all() or (2 * place > highest).all():
-        factor = float(2 * place.mean())
+    if (2 * relative < lowest).all() or (2 * relative > highest).all():
+        factor = float(2 * relative.mean())
         return f'values for an image {factor:.1f} times the size of {width}x{height}'
     return None
 

@@ -1,4 +1,6 @@
-"""sensor_msgs/Image to RGB: one table of encodings, one way to tight rows of 8-bit values."""
+"""Converts sensor_msgs/Image to RGB. All packed encodings become 8-bit rows without padding
+first.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,10 @@ BAYER_PATTERNS = ('rggb', 'bggr', 'gbrg', 'grbg')
 
 @dataclass(frozen=True)
 class Packed:
-    """Pixels one after the other.
+    """Encoding that stores the channels of a pixel next to each other.
 
     Attributes:
-        meaning: 8-bit encoding that the values are converted as.
+        meaning: 8-bit encoding with the same channels.
         channels: values per pixel.
         value_bytes: 1, or 2 for 16-bit values, whose upper byte is used.
     """
@@ -30,13 +32,13 @@ class Packed:
 
 @dataclass(frozen=True)
 class Yuv:
-    """YUV of BT.601 with 16 to 235 for black to white, as video cameras send it.
+    """YUV encoding of BT.601 in which 16 is black and 235 is white, as video cameras send it.
 
     Attributes:
         code: OpenCV's conversion to RGB.
         luma_bytes: bytes per pixel of the first plane.
-        height_share: rows of the whole buffer per row of the image, as a fraction.
-        even: (columns, rows) of pixels that share one color.
+        height_share: rows of the whole buffer per row of the image, as (numerator, denominator).
+        even: (columns, rows) of the block of pixels that share one color.
     """
 
     code: int
@@ -109,7 +111,7 @@ def _tight(rows: np.ndarray, message: Image, layout: Packed) -> np.ndarray:
 
 
 def _rows(message: Image, step: int, count: int, row_bytes: int) -> np.ndarray:
-    """Return the (count, step) bytes of the buffer; raise ValueError if it does not hold them."""
+    """Return the first (count, step) bytes of the buffer; raise ValueError if it is smaller."""
     if not row_bytes or not count or step < row_bytes or len(message.data) < step * count:
         size = f'{message.width}x{message.height} {message.encoding}, step {message.step}'
         raise ValueError(
@@ -124,7 +126,8 @@ def _from_yuv(message: Image, layout: Yuv) -> np.ndarray:
         raise ValueError(f'is {width}x{height}, but {message.encoding} needs even sizes')
     times, divisor = layout.height_share
     count, row_bytes = height * times // divisor, width * layout.luma_bytes
-    # Some drivers give planar images a step that covers all planes. The buffer is tight then.
+    # Some drivers set the step of planar images to the size of all planes; the rows of such a
+    # buffer have no padding.
     is_tight = len(message.data) == row_bytes * count
     rows = _rows(message, row_bytes if is_tight else message.step, count, row_bytes)
     if message.encoding == 'nv24':
@@ -134,9 +137,11 @@ def _from_yuv(message: Image, layout: Yuv) -> np.ndarray:
 
 
 def _from_nv24(rows: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Convert luma and full-size color: each pixel becomes a pair of YUYV, half of the result.
+    """Convert luma and full-size color to RGB.
 
-    OpenCV knows no NV24. A row of color takes two of the (3 * height, step) ``rows``.
+    OpenCV does not support NV24. So each pixel is written twice, as one pair of YUYV, and every
+    second pixel of the result is used. One row of color takes two of the (3 * height, step)
+    ``rows``.
     """
     luma = rows[:height, :width]
     color = rows[height:].reshape(height, -1)[:, : 2 * width].reshape(height, width, 2)

@@ -208,9 +208,7 @@ class RigSettings:
             )
         topics = [source.image_topic for source in self.camera_sources]
         if not all(topics) or len(set(topics)) != len(topics):
-            raise ValueError(
-                f'image_topics must give every camera a topic of its own, got {topics}'
-            )
+            raise ValueError(f'image_topics must give each camera a different topic, got {topics}')
         for source in self.camera_sources:
             if not (source.info_topic or source.info_file):
                 raise ValueError(
@@ -220,9 +218,7 @@ class RigSettings:
 
     @classmethod
     def from_values(cls: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
-        """Return the settings with these parameter values, lists or tuples; the others have their
-        defaults.
-        """
+        """Return the settings with these values of parameters; all others have their defaults."""
         given: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
@@ -244,7 +240,9 @@ class RigSettings:
         return tuple(CameraSource(*row) for row in zip(self.cameras, *columns, strict=True))
 
     def _per_camera(self, name: str) -> list[str]:
-        """Return the list parameter ``name`` with one entry per camera, {camera} filled in."""
+        """Return one entry of the list parameter ``name`` per camera; the camera's name replaces
+        {camera}.
+        """
         entries = getattr(self, name)
         if len(entries) == 1:
             entries = entries * len(self.cameras)

@@ -163,7 +163,7 @@ class ImageSetSynchronizer(SimpleFilter):
         self._last_ns, self._received_at_check = 0, -1
         for camera in self.cameras:
             camera.waiting.clear()
-            camera.forget_stamps()
+            camera.drop_stamps()
 
     @property
     def members(self) -> list[int]:
@@ -444,7 +444,7 @@ class ImageSetSynchronizer(SimpleFilter):
         is_faster = 2 * sum(one.is_faster for one in members) > len(members)
         if is_faster or 2 * sum(one.is_slower for one in members) > len(members):
             for one in self.cameras:
-                one.forget_stamps(CHANGE + 1)
+                one.drop_stamps(CHANGE + 1)
                 for stamp in [old for old in one.waiting if old not in one.stamps]:
                     del one.waiting[stamp]
             self._search()

@@ -18,18 +18,18 @@ from bevdepth_core.geometry import rigid_from_quaternion
 from bevdepth_ros.rig.stamps import stamp_ns
 
 BACKWARDS_NS = 250_000_000
-"""A transform that is older than the newest one of its frame by more than this is not late: time
-went back."""
+"""If a transform is older than the newest one of its frame by more than this, time went back;
+otherwise the transform is late."""
 DISPUTE_S = 1.0
-"""A frame is disputed for this time after it had two parents, or after its stamps went back and
-forward again within this time."""
+"""A frame counts as disputed for this time after it had two parents, or after its stamps jumped
+back and forward again within this time."""
 MOST_PARENTS = 4
 """Newest parents of a frame that are stored."""
 FARTHEST_M = 1e9
 """Larger translations are invalid: they lose centimeters in float64 and overflow in float32."""
 MOST_FRAMES = 2000
-"""Largest number of frames; further ones are rejected, because tf2 stores a history of each frame
-and never frees a name."""
+"""Largest number of frames. Further frames are rejected, because tf2 stores a history of each
+frame and never removes a frame."""
 LONGEST_NAME, SHOWN_NAME = 255, 60
 """Longest valid name of a frame, and how much of a name a message shows, characters."""
 LONGEST_CHAIN = 20
@@ -63,10 +63,15 @@ def transform_from_odometry(message: Odometry) -> TransformStamped:
     return transform
 
 
-class CarefulListener(TransformListener):
+class CheckedTransformListener(TransformListener):
     """Checks each transform before tf2 stores it.
 
-    Callbacks report faults instead of raising them, because an exception would end the node.
+    Callbacks report faults instead of raising exceptions, which would end the node. All times
+    with the suffix ``_at`` are those of ``time.monotonic()``.
+
+    Attributes:
+        mounts_version: rises with every static transform and with the first moving transform of
+            a frame; results of ``is_static`` are valid until then.
     """
 
     def __init__(self, buffer: Buffer, node: Node, on_fault: Callable[[str, str], None]):
@@ -75,7 +80,7 @@ class CarefulListener(TransformListener):
         self._frames: set[str] = set()
         self._parents: dict[str, dict[str, float]] = {}
         self._static_parents: dict[str, str] = {}
-        self._left: dict[str, tuple[int, float]] = {}
+        self._before_jump: dict[str, tuple[int, float]] = {}  # newest stamp, time of the jump
         self._returned_at: dict[str, float] = {}
         self._clock, self._received_ns = node.get_clock(), dict[str, int]()
         self._needed: set[str] = set()
@@ -114,6 +119,7 @@ class CarefulListener(TransformListener):
         while frame is not None and frame != target and len(frames) < LONGEST_CHAIN:
             frames.append(frame)
             parents = self._received(frame)
+            # tf2 uses the parent of the newest transform.
             frame = (
                 max(parents, key=lambda name: parents[name])
                 if parents
@@ -137,7 +143,7 @@ class CarefulListener(TransformListener):
         Args:
             target: frame of the result.
             source: frame that is transformed.
-            is_ego: the transform is the ego motion; when its time goes back, all transforms are
+            is_ego: the transform is the ego motion. When its time goes back, all transforms are
                 dropped.
         """
         frames = self.chain(target, source)
@@ -163,21 +169,21 @@ class CarefulListener(TransformListener):
         return sentences
 
     def _silence_s(self, frame: str, received_at: float) -> float:
-        """Return the time without a transform of ``frame``, by the clock of the node if it is
-        shorter there: in a slow replay, transforms come seldom.
+        """Return the time since the last transform of ``frame``: the shorter of wall time and the
+        node's time, because transforms are rare in a slow replay.
         """
         wall_s = monotonic() - received_at
         ros_s = (self._clock.now().nanoseconds - self._received_ns[frame]) * 1e-9
         return min(wall_s, ros_s) if ros_s >= 0 else wall_s
 
-    def forget_later_than(self, now_ns: int) -> None:
+    def drop_later_than(self, now_ns: int) -> None:
         """Drop all moving transforms if one of them is later than ``now_ns``; keep static
         ones.
         """
         if any(newest_ns > now_ns + BACKWARDS_NS for newest_ns in self._newest_ns.values()):
-            self._forget()
+            self._clear()
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._old_since.clear()
         self.buffer.clear()  # otherwise tf2 rejects older transforms while it stores newer ones
         self._newest_ns.clear()
@@ -212,10 +218,9 @@ class CarefulListener(TransformListener):
                 raise ValueError(f'a frame name has more than {LONGEST_NAME} characters')
             if stamp_ns(transform) < 0:
                 raise ValueError('its stamp is before the year 1970')
-            if (
-                transform.header.stamp.nanosec >= 10**9
-            ):  # tf2 accepts it, but rclpy raises when it reads the stamp from the buffer
-                raise ValueError('its stamp has more nanoseconds than a second')
+            # tf2 accepts such a stamp, but rclpy raises when it reads it from the buffer.
+            if transform.header.stamp.nanosec >= 10**9:
+                raise ValueError('nanosec of its stamp is a second or more')
             self._note_frames(transform.header.frame_id, transform.child_frame_id)
             take(transform)
         except Exception as error:
@@ -239,8 +244,8 @@ class CarefulListener(TransformListener):
         if at_ns < newest_ns - BACKWARDS_NS:
             if not self._is_new_time(child):
                 return
-            self._forget()
-            self._left[child] = newest_ns, monotonic()
+            self._clear()
+            self._before_jump[child] = newest_ns, monotonic()
             self._on_fault(
                 'tf_jump', f'tf of {child} went back in time: old ego poses are dropped'
             )
@@ -252,11 +257,11 @@ class CarefulListener(TransformListener):
         self.buffer.set_transform(transform, 'default_authority')
 
     def _is_new_time(self, child: str) -> bool:
-        """Return True if an old transform of ``child`` means that the time of tf went back.
+        """Return True if an old transform of ``child`` shows that the time of tf went back.
 
-        A frame of the ego motion always means that. An old transform of another frame is dropped,
-        as in tf2. If a needed frame sends only old transforms for ``DISPUTE_S``, its time did go
-        back, such as after a restart of its publisher.
+        For a frame of the ego motion this is always so. An old transform of another frame is
+        usually late and is dropped, as in tf2. If a needed frame has only old transforms for
+        ``DISPUTE_S``, its time went back, for example after a restart of its publisher.
         """
         if child in self._ego or not self._ego:
             return True
@@ -266,10 +271,10 @@ class CarefulListener(TransformListener):
     def _came_back(self, child: str, at_ns: int) -> bool:
         """Return True if the stamps of ``child`` went back and soon after jumped ahead again.
 
-        A replay that starts again does not do that, but two publishers with different times do.
+        Two publishers with different times cause this; a replay that starts again does not.
         """
-        left_ns, left_at = self._left.get(child, (at_ns, 0.0))
-        return at_ns > left_ns and monotonic() - left_at < DISPUTE_S
+        newest_ns, jumped_at = self._before_jump.get(child, (at_ns, 0.0))
+        return at_ns > newest_ns and monotonic() - jumped_at < DISPUTE_S
 
     def _take_static(self, transform: TransformStamped) -> None:
         self.mounts_version += 1

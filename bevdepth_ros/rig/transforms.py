@@ -16,17 +16,17 @@ from tf2_ros import Buffer, ExtrapolationException, TransformException
 from bevdepth_ros.rig.tf_listener import (
     LONGEST_NAME,
     SHOWN_NAME,
-    CarefulListener,
+    CheckedTransformListener,
     matrix_from_transform,
     plain_name,
 )
 
 LATEST = Time()
-"""tf2's name for "the newest there is"."""
+"""tf2 returns the newest transform for this time."""
 SHOWN_FRAMES = 20
 """Largest number of known frames that a message lists if one is missing."""
 ODOMETRY_QUEUE = 100
-"""As many messages as tf2 keeps of /tf."""
+"""Depth of the queue; tf2 uses the same for /tf."""
 
 
 class TransformMissingError(Exception):
@@ -39,7 +39,7 @@ class Transforms:
     The source of a transform may have the leading slash that frames have in ROS 1.
     """
 
-    _listener: CarefulListener | None = None
+    _listener: CheckedTransformListener | None = None
 
     def __init__(
         self,
@@ -52,8 +52,8 @@ class Transforms:
         """Subscribe to /tf and /tf_static on ``node`` and store ``buffer_s`` seconds.
 
         Args:
-            node: whose executor takes the messages.
-            buffer_s: seconds.
+            node: its executor receives the messages.
+            buffer_s: length of the buffer, seconds.
             on_fault: receives a kind and a sentence: ``bad_tf`` for invalid numbers or names,
                 ``tf_jump`` when time went back.
             odometry_topic: odometry that is used like tf; empty for none.
@@ -64,7 +64,7 @@ class Transforms:
         self._base_frame, self._odometry_topic = base_frame, odometry_topic
         self._mounts: dict[tuple[str, str], tuple[int, np.ndarray]] = {}
         self._buffer = Buffer(cache_time=Duration(seconds=buffer_s))
-        self._listener = CarefulListener(self._buffer, node, on_fault)
+        self._listener = CheckedTransformListener(self._buffer, node, on_fault)
         qos = QoSProfile(depth=ODOMETRY_QUEUE, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._odometry = (
             node.create_subscription(Odometry, odometry_topic, self._take_odometry, qos)
@@ -99,18 +99,16 @@ class Transforms:
         return {} if self._listener is None else self._listener.stale(timeout_s)
 
     def clock_went_back(self, now_ns: int) -> None:
-        """Drop moving transforms that are later than the present time; keep static ones.
+        """Drop all moving transforms if one of them is later than the current time ``now_ns``.
 
         When a replay starts again, transforms may arrive before the clock goes back. They are not
-        later than the present time and are kept.
+        later than the current time, so they are kept, as are static transforms.
         """
         if self._listener is not None:
-            self._listener.forget_later_than(now_ns)
+            self._listener.drop_later_than(now_ns)
 
     def knows(self, target: str, source: str, stamp_ns: int = 0) -> bool:
-        """Return True if tf has target_from_source at ``stamp_ns``, or at any time when that is
-        0.
-        """
+        """Return True if tf has target_from_source at ``stamp_ns``; 0: at any time."""
         source = plain_name(source)
         if not stamp_ns and self._mount(target, source) is not None:
             return True
@@ -134,21 +132,25 @@ class Transforms:
         return mount.copy()
 
     def _mount(self, target: str, source: str) -> np.ndarray | None:
-        """Return a transform of static links from a cache; a look-up in tf2 takes 0.1 ms."""
+        """Return the cached transform if all its links are static, otherwise None; the cache saves
+        a look-up in tf2, which takes 0.1 ms.
+        """
         if self._listener is None:
             return None
         version, mount = self._mounts.get((target, source), (-1, None))
         return mount if version == self._listener.mounts_version else None
 
-    def at(self, target: str, source: str, stamp_ns: int, clamp_s: float = 0.0) -> np.ndarray:
+    def lookup_at(
+        self, target: str, source: str, stamp_ns: int, clamp_s: float = 0.0
+    ) -> np.ndarray:
         """Return (4, 4) target_from_source at ``stamp_ns``, interpolated.
 
         Args:
             target: frame of the result.
             source: frame whose points are transformed.
             stamp_ns: time in nanoseconds.
-            clamp_s: a stamp at most this far before the first or after the last transform takes
-                that one, seconds.
+            clamp_s: for a stamp at most this far before the first or after the last transform,
+                that transform is returned, seconds.
 
         Raises:
             TransformMissingError: tf does not link the frames, or not at that time.
@@ -173,8 +175,8 @@ class Transforms:
             return None
 
     def _first_ns(self, target: str, source: str, stamp_ns: int, clamp_ns: int) -> int:
-        """Return the earliest known time in (stamp, stamp + clamp] to a microsecond, or
-        ``stamp_ns`` when there is none.
+        """Return the earliest time in (stamp, stamp + clamp] that tf knows, to a microsecond, or
+        ``stamp_ns`` if there is none. tf2 has no function for it, so bisection finds it.
         """
         unknown, known = stamp_ns, stamp_ns + clamp_ns
         if not self.knows(target, source, known):

@@ -21,12 +21,12 @@ MODELS = {
     'kannala_brandt': 'equidistant',
     'kannala_brandt4': 'equidistant',
 }
-"""Name in CameraInfo, in any case of letters -> model. The polynomial models are one in OpenCV,
-with more or fewer coefficients. ``radtan`` is Kalibr's name of a model, ``fisheye`` OpenCV's;
-drivers also use the names of authors."""
+"""Name in CameraInfo, in upper or lower case -> model. OpenCV has one polynomial model with 4 to 14
+coefficients. ``radtan`` is the name in Kalibr, ``fisheye`` the name in OpenCV; drivers also use the
+names of authors."""
 _COUNTS = {'equidistant': (4,)}
 _POLYNOMIAL_COUNTS = (4, 5, 8, 12, 14)
-"""How many coefficients OpenCV takes."""
+"""Numbers of coefficients that OpenCV accepts."""
 LEAST_SHARE = 0.25
 """Distortion that leaves less than this fraction of the image valid is rejected."""
 
@@ -38,7 +38,8 @@ class Distortion:
     Attributes:
         model: plumb_bob, rational_polynomial or equidistant; other names of ``MODELS`` are
             replaced by these.
-        coefficients: in the order of OpenCV, trailing zeros cut off to a count that it takes.
+        coefficients: in the order of OpenCV. Trailing zeros are removed or added to reach a
+            number of coefficients that OpenCV accepts.
 
     Raises:
         ValueError: another model or number of coefficients, or a coefficient that is not finite;
@@ -73,13 +74,13 @@ class Distortion:
 def undistortion_maps(
     matrix: np.ndarray, distortion: Distortion, width: int, height: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the place in the distorted image of each pixel of the undistorted one.
+    """Return the position in the distorted image of each pixel of the undistorted one.
 
     Args:
-        matrix: (3, 3), of the camera; the undistorted image has the same.
-        distortion: of its lens.
-        width: pixels.
-        height: pixels.
+        matrix: (3, 3) camera matrix of both images.
+        distortion: of the lens.
+        width: of both images, pixels.
+        height: likewise.
 
     Returns:
         (height, width) float32 columns and rows, in pixels.
@@ -105,10 +106,10 @@ class Undistorter:
         matrix: np.ndarray,
         distortion: Distortion,
     ) -> np.ndarray | torch.Tensor:
-        """Return the (H, W, 3) uint8 ``image`` of ``camera`` as a pinhole camera with the same
-        ``matrix`` sees it, black outside.
+        """Return the (H, W, 3) uint8 ``image`` of ``camera`` without lens distortion: as a pinhole
+        camera with the same ``matrix`` sees it, black where the image has no pixel.
 
-        A tensor stays on its device; the maps are stored there as well.
+        The result of a tensor is on the same device.
 
         Raises:
             ValueError: less than ``LEAST_SHARE`` of the image would be valid; worded to follow the

@@ -1,4 +1,5 @@
-"""Access rules of the live view, for its page and its websocket.
+"""Restricts access to the live view: to its page and its websocket.
+
 
 A page of another website that is open in the same browser can send requests to this server. Its
 requests have another ``Origin``, or, if the DNS name of the website was changed to the address of
@@ -34,11 +35,11 @@ class Access:
     """The rules for one server.
 
     Attributes:
-        token: that requests have to carry; None if the server listens on loopback only.
+        token: secret that each request must contain; None if the server listens on loopback only.
     """
 
     def __init__(self, host: str) -> None:
-        """Make the rules for a server that listens on the address ``host``."""
+        """Create the rules for a server that listens on the address ``host``."""
         self._host = host
         self.token = None if is_loopback(host) else secrets.token_urlsafe(16)
 
@@ -85,7 +86,7 @@ class Access:
         return checked
 
     def _has_token(self, request: Request) -> bool:
-        """True if the token is in the query, or in the cookie that the page has set."""
+        """Return True if the query or the cookie contains the token."""
         assert self.token is not None
         query = parse_qs(urlsplit(request.path).query).get('token', [])
         return any(
@@ -104,7 +105,7 @@ def _set_title(response: Response) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """True if only this machine reaches the address or name ``host``."""
+    """Return True if only this machine can reach the address or name ``host``."""
     if host.lower() == 'localhost':
         return True
     try:
@@ -125,8 +126,8 @@ def _cookies(headers: Headers) -> list[str]:
 def restricted(access: Access) -> Iterator[None]:
     """Apply the rules to the server that viser starts in the body.
 
-    viser has no parameter for it, so the function of websockets that starts a server is
-    replaced meanwhile by one that adds the check to ``process_request``.
+    viser has no parameter for it. So this context replaces the function of websockets that
+    starts a server by one that adds the check to ``process_request``.
     """
     serve = websockets.asyncio.server.serve
 

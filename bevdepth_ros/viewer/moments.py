@@ -1,4 +1,4 @@
-"""The content of the viewer's page at one time, and its history of the last seconds."""
+"""Stores what the viewer's page shows, for each time of the last seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 85)
 
 @dataclass(frozen=True)
 class Moment:
-    """Content of the page at one time, small enough to store hundreds.
+    """Content of the page at one time; small, because hundreds of them are stored.
 
     Attributes:
         stamp_ns: time of the boxes.
@@ -37,8 +37,8 @@ class Moment:
 
 
 def moment_of(scene: Scene, figures: str) -> Moment:
-    """Return the content of the page for a scene; its camera images show boxes that score more
-    than SHOWN_SCORE.
+    """Return the content of the page for a scene; its camera images show the boxes whose score
+    is higher than SHOWN_SCORE.
     """
     shown = None if scene.detections is None else scene.detections.above(SHOWN_SCORE)
     panels = {}

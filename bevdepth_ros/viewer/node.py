@@ -1,12 +1,13 @@
-"""The node ``bevdepth_viewer``: a live view in the browser, for machines without RViz.
+"""The node ``bevdepth_viewer``: serves a live view for browsers, for machines without RViz.
 
 Examples:
     ros2 run bevdepth_ros viewer            # or viewer:=web of the launch file; then open
     http://127.0.0.1:8080
 
-Subscribes to the images and to the outputs of the detector while a browser is connected. The page
-is for this machine only. With another ``host`` than 127.0.0.1, the printed URL contains a token.
-The connection is not encrypted: use an SSH tunnel in a network that you do not trust.
+Subscribes to the images and to the outputs of the detector while a browser is connected. By
+default only this machine can open the page. If ``host`` is not 127.0.0.1, other machines can
+open it with the printed URL, which contains a token. The connection is not encrypted: use an
+SSH tunnel in a network that you do not trust.
 """
 
 from __future__ import annotations
@@ -60,14 +61,14 @@ class Viewer(Node):
         self.get_logger().info(f'open {self.page.url} in a browser')
 
     def destroy_node(self) -> None:
-        """Stop serving, too."""
+        """Destroy the node and stop the server."""
         self.page.close()
         super().destroy_node()
 
     def _update(self) -> None:
-        if not self.page.watched:
+        if not self.page.has_viewers:
             return
-        scene = None if self.page.held else self._listener.take()
+        scene = None if self.page.is_paused else self._listener.take()
         if scene is not None:
             self._history.add(moment_of(scene, status_text(self._listener, scene)))
         moment = self._history.at(self.page.seconds_back)

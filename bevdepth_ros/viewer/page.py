@@ -1,5 +1,5 @@
-"""The viewer's page: a 3D scene around the vehicle, camera images on a wall behind it,
-controls.
+"""The viewer's page: boxes around the vehicle in 3D, camera images on a wall in front of it,
+and controls.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class Page:
         """Start the server.
 
         Args:
-            host: address to listen on; beyond loopback a token is required.
-            port: first one to try; 0 takes any free one.
+            host: address to listen on; if it is not a loopback address, a token is required.
+            port: first port to try; 0: any free port.
             history_s: length of the timeline, seconds.
-            image_topics: named until the first image is shown.
+            image_topics: the page names them until the first image arrives.
         """
         self._access = Access(host)
         with restricted(self._access):
@@ -89,12 +89,12 @@ class Page:
         return self._access.url(self.port)
 
     @property
-    def watched(self) -> bool:
+    def has_viewers(self) -> bool:
         """True if a browser is connected."""
         return bool(self._server.get_clients())
 
     @property
-    def held(self) -> bool:
+    def is_paused(self) -> bool:
         """True if the user has paused the page."""
         return self._hold.value
 
@@ -108,7 +108,7 @@ class Page:
         self._server.stop()
 
     def show(self, moment: Moment) -> None:
-        """Show a moment, unless the page shows it already with the present controls."""
+        """Show a moment, unless the page shows it already with the current controls."""
         wanted = (
             moment,
             self._score.value,
@@ -272,7 +272,7 @@ class Page:
             self._truth.colors = np.full((len(self._truth.points), 2, 3), TRUTH_COLOR, np.uint8)
 
     def _show_panels(self, moment: Moment) -> None:
-        """Show the cameras on the wall; one that is silent disappears."""
+        """Show the camera images on the wall; remove the image of a silent camera."""
         for name in set(self._panels) - set(moment.panels):
             self._panels[name].visible = False
         for name, jpeg in moment.panels.items():
@@ -313,14 +313,18 @@ class Page:
 
 
 def _arrows(boxes: Boxes3D) -> np.ndarray:
-    """Return (n, 2, 3) starts and tips: where the boxes' centers are one second later."""
+    """Return (n, 2, 3) start and end of velocity arrows: the center of each box, and its
+    predicted center one second later.
+    """
     tips = boxes.center.copy()
     tips[:, :2] += boxes.velocity
     return np.stack((boxes.center, tips), axis=1)
 
 
 def _noses(corners: np.ndarray) -> np.ndarray:
-    """Return (n, 1, 2, 3) lines on the boxes' tops from the middle to the front."""
+    """Return (n, 1, 2, 3) lines from the middle to the front of the top face of each box, which
+    mark the heading.
+    """
     front, rear = corners[:, :2].mean(axis=1), corners[:, 4:6].mean(axis=1)
     return np.stack(((front + rear) / 2, front), axis=1)[:, None]
 
@@ -344,7 +348,7 @@ def _waiting(image_topics: Sequence[str]) -> str:
 
 
 def _readout(moment: Moment, found: Detections3D | None) -> str:
-    """Return the figures and the legend as HTML; class names come from outside and are escaped."""
+    """Return latency, rate and legend as HTML; class names come from messages and are escaped."""
     seconds, nanoseconds = divmod(moment.stamp_ns, 10**9)
     clock = time.strftime('%H:%M:%S', time.gmtime(seconds)) + f'.{nanoseconds // 10**8}'
     truth = '' if moment.ground_truth is None else f' · {len(moment.ground_truth[0])} true'

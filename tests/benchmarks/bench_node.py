@@ -194,7 +194,7 @@ def summary(sent: dict[str, Any], received: dict[str, Any]) -> dict[str, Any]:
     medians = {name: round(float(np.median(values)), 3) for name, values in parts.items()}
     return {
         'sent': len(published),
-        'answered': len(stamps),
+        'results': len(stamps),
         'reached_rate': sent['reached_rate'],
         'bytes_per_set': sent['bytes_per_set'],
         'latency_ms': percentiles(list(latency.values())),
@@ -218,7 +218,7 @@ def show(results: dict[str, Any]) -> None:
     )
     for row in (results['steady'], *results['ramp']):
         print(
-            f'{row["rate"]:g} Hz ({row["reached_rate"]:.1f} reached): {row["answered"]} of '
+            f'{row["rate"]:g} Hz ({row["reached_rate"]:.1f} reached): {row["results"]} of '
             f'{row["sent"]} sets, latency {row["latency_ms"]} ms, node CPU '
             f'{row["node_cpu_ms_per_set"]:.1f} ms per set'
         )
@@ -240,7 +240,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
         f'ms from the last image published to the detections received at {steady["rate"]:g} Hz, '
         f'median {median:.1f}'
     )
-    rows = [row for row in (steady, *results['ramp']) if row['answered'] == row['sent']]
+    rows = [row for row in (steady, *results['ramp']) if row['results'] == row['sent']]
     value_bars(right, {f'{row["rate"]:g} Hz': row['latency_ms']['p50'] for row in rows})
     right.set_xlabel('median ms, at rates without a loss')
     figure.savefig(path, dpi=120)

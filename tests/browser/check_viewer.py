@@ -24,7 +24,7 @@ from tests.ros.rendering.small_drive import draw, record
 
 WINDOW = (1600, 900)
 DRAWN_SIZE = (800, 450)
-PATIENCE_S = 180.0
+TIMEOUT_S = 180.0
 SCREENSHOT = ROOT / 'out' / 'viewer.png'
 WALL, SCENE = (slice(40, 380), slice(340, 1240)), (slice(420, 900), slice(200, 1240))
 """Where the cameras and the boxes are in the window at the start: rows and columns."""
@@ -57,7 +57,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         [sys.executable, '-m', 'bevdepth_ros.bags.player', str(bag), '--loop', '--rate', '0.5']
     )
     try:
-        wait_until(lambda: answers(port), 'the server of the live view')
+        wait_until(lambda: responds(port), 'the server of the live view')
         yield f'http://127.0.0.1:{port}'
     finally:
         for process in (player, viewer):
@@ -65,13 +65,13 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert [process.wait(30) for process in (player, viewer)] == [0, 0]
 
 
-def answers(port: int) -> bool:
+def responds(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(('127.0.0.1', port)) == 0
 
 
 def wait_until(condition, what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not condition():
         assert time.monotonic() < deadline, f'never came: {what}'
         time.sleep(0.5)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from websockets.sync.client import ClientConnection, connect
 
-START_PATIENCE_S = 60.0
-ANSWER_PATIENCE_S = 120.0
+START_TIMEOUT_S = 60.0
+RESPONSE_TIMEOUT_S = 120.0
 OPTIONS = (
     '--headless=new', '--no-sandbox', '--no-first-run', '--disable-dev-shm-usage',
     '--hide-scrollbars', '--remote-debugging-port=0',
@@ -32,11 +32,11 @@ class Tab:
         self._numbers = itertools.count(1)
 
     def send(self, method: str, **parameters) -> dict:
-        """Return the answer to a command."""
+        """Return the response to a command."""
         number = next(self._numbers)
         self._connection.send(json.dumps({'id': number, 'method': method, 'params': parameters}))
         while True:
-            message = json.loads(self._connection.recv(timeout=ANSWER_PATIENCE_S))
+            message = json.loads(self._connection.recv(timeout=RESPONSE_TIMEOUT_S))
             if message.get('id') == number:
                 assert 'error' not in message, message
                 return message['result']
@@ -92,7 +92,7 @@ def open_page(url: str, profile: Path, size: tuple[int, int]) -> Iterator[Tab]:
 
 def _address(profile: Path) -> str:
     """Return the DevTools address of the browser's first page, once it has started."""
-    deadline = time.monotonic() + START_PATIENCE_S
+    deadline = time.monotonic() + START_TIMEOUT_S
     port_file = profile / 'DevToolsActivePort'
     while not (port_file.exists() and port_file.read_text().strip()):
         assert time.monotonic() < deadline, 'Chromium did not start'

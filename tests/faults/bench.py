@@ -19,7 +19,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 
 from tests.faults.stream import CAMERAS, Stream
-from tests.ros.graph import PATIENCE_S, Graph, wait_until
+from tests.ros.graph import TIMEOUT_S, Graph, wait_until
 
 NODE = '/bevdepth_detector'
 LEVELS = {
@@ -29,7 +29,7 @@ LEVELS = {
 }
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
 DEACTIVATE, CLEANUP = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP
-START_PATIENCE_S = 120.0
+START_TIMEOUT_S = 120.0
 """Importing torch takes long on a busy machine."""
 SAME_ROUND_NS = 1_000_000
 ROUNDS_ON_THE_WAY = 100
@@ -46,7 +46,7 @@ PARAMETERS = {
 class Record:
     """One result, as ``~/latency`` reports it."""
 
-    heard_at: float
+    received_at: float
     stamp_ns: int
     cameras: frozenset[str]
     fused: bool
@@ -90,7 +90,7 @@ class Bench:
         self.stream.close()
         self.process.send_signal(signal.SIGINT)
         try:
-            assert self.process.wait(PATIENCE_S) == 0, self.log_text()
+            assert self.process.wait(TIMEOUT_S) == 0, self.log_text()
         finally:
             self.process.kill()
             self._log.close()
@@ -124,9 +124,9 @@ class Bench:
         """Call a service of the node and return the response."""
         if name not in self._clients:
             self._clients[name] = self.graph.node.create_client(kind, f'{NODE}/{name}')
-            assert self._clients[name].wait_for_service(START_PATIENCE_S)
+            assert self._clients[name].wait_for_service(START_TIMEOUT_S)
         future = self._clients[name].call_async(request)
-        wait_until(future.done, f'an answer of {name}')
+        wait_until(future.done, f'a response of {name}')
         return future.result()
 
     def with_parameters(self, **values) -> None:
@@ -150,8 +150,8 @@ class Bench:
 
     def reports(self, level: str, area: str, words: str, since: float) -> bool:
         """Return True if a status of ``area`` since then had this level and these words."""
-        for heard_at, statuses in reversed(self.statuses):
-            if heard_at < since:
+        for received_at, statuses in reversed(self.statuses):
+            if received_at < since:
                 return False
             status = statuses.get(area)
             if status is not None and status.level == LEVELS[level] and words in status.message:
@@ -172,14 +172,16 @@ class Bench:
     def is_healthy(self, since: float) -> bool:
         """Return True if the newest diagnostics since then report no problem, and the newest
         result has all cameras."""
-        if not self.statuses or self.statuses[-1][0] < since or not self.answers(since):
+        if not self.statuses or self.statuses[-1][0] < since or not self.results(since):
             return False
         levels = {status.level for status in self.statuses[-1][1].values()}
         return levels == {DiagnosticStatus.OK} and self.records[-1].cameras == frozenset(CAMERAS)
 
-    def answers(self, since: float) -> list[Record]:
+    def results(self, since: float) -> list[Record]:
         """Return the results since then."""
-        newest_first = takewhile(lambda record: record.heard_at >= since, reversed(self.records))
+        newest_first = takewhile(
+            lambda record: record.received_at >= since, reversed(self.records)
+        )
         return [*newest_first][::-1]
 
     def mixed(self, since: float, first_round: int) -> list[Record]:
@@ -188,16 +190,16 @@ class Bench:
         rounds = self.stream.rounds[max(0, first_round - ROUNDS_ON_THE_WAY) :]
         return [
             record
-            for record in self.answers(since)
+            for record in self.results(since)
             if not any(_belongs(record, sent) for sent in rounds)
         ]
 
-    def answers_to(self, since: float, first: int, last: int | None = None) -> list[Record]:
+    def results_for(self, since: float, first: int, last: int | None = None) -> list[Record]:
         """Return the results since then for the images of ``stream.rounds[first:last]``."""
         rounds = self.stream.rounds[first:last]
         return [
             record
-            for record in self.answers(since)
+            for record in self.results(since)
             if any(_belongs(record, sent) for sent in rounds)
         ]
 

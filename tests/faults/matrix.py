@@ -14,9 +14,9 @@ from tests.faults.bench import Bench, Record
 from tests.faults.cases.case import ALL, NOTHING, UNFUSED, Case
 from tests.faults.report import save_times
 from tests.faults.stream import CAMERAS
-from tests.ros.graph import PATIENCE_S, wait_until
+from tests.ros.graph import TIMEOUT_S, wait_until
 
-ANSWERS = 3
+RESULTS_IN_A_ROW = 3
 """Number of consecutive results that must be as expected."""
 REJECTED_ROUNDS = 5
 """Image sets that must have no result, during a fault in which nothing may be published."""
@@ -46,8 +46,8 @@ def _inject_and_check(bench: Bench, case: Case) -> None:
         rejected = _require_published(bench, case, injected)
     ended, next_round = time.monotonic(), len(bench.stream.rounds)
     recovery_s = _seconds_until(lambda: bench.is_healthy(ended), bench, 'recovery')
-    _seconds_until(lambda: bench.answers_to(ended, next_round), bench, 'a result after the fault')
-    assert not bench.answers_to(injected, rejected.start, rejected.stop)
+    _seconds_until(lambda: bench.results_for(ended, next_round), bench, 'a result after the fault')
+    assert not bench.results_for(injected, rejected.start, rejected.stop)
     assert bench.is_alive()
     assert case.overlapping or not bench.mixed(began, first_round), (
         'an image set contains images of two trigger cycles'
@@ -64,10 +64,10 @@ def _seconds_until(condition: Callable[[], bool], bench: Bench, what: str) -> fl
     """
     began = time.monotonic()
     try:
-        wait_until(condition, what, PATIENCE_S)
+        wait_until(condition, what, TIMEOUT_S)
     except AssertionError as error:
         raise AssertionError(
-            f'{error}; problems: {bench.complaints(began)}, results: {bench.answers(began)[-3:]}'
+            f'{error}; problems: {bench.complaints(began)}, results: {bench.results(began)[-3:]}'
         ) from None
     return time.monotonic() - began
 
@@ -91,7 +91,7 @@ def _require_published(bench: Bench, case: Case, injected: float) -> range:
         )
         return rejected
     _seconds_until(
-        lambda: len(_as_expected(bench, case, injected)) >= ANSWERS,
+        lambda: len(_as_expected(bench, case, injected)) >= RESULTS_IN_A_ROW,
         bench,
         f'{case.published} published',
     )
@@ -106,4 +106,4 @@ def _as_expected(bench: Bench, case: Case, injected: float) -> list:
     def is_expected(record: Record) -> bool:
         return not record.fused if case.published == UNFUSED else record.cameras == cameras
 
-    return list(takewhile(is_expected, reversed(bench.answers(injected))))
+    return list(takewhile(is_expected, reversed(bench.results(injected))))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from lifecycle_msgs.msg import State
 
-from tests.faults.bench import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, START_PATIENCE_S, Bench
+from tests.faults.bench import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, START_TIMEOUT_S, Bench
 from tests.ros.graph import wait_until
 
 ROUNDS = 100
@@ -128,7 +128,7 @@ def test_a_signal_during_the_imports_ends_the_program_without_output(bench: Benc
         )
         time.sleep(moment_s)
         process.send_signal(number)
-        output = process.communicate(timeout=START_PATIENCE_S)[0]
+        output = process.communicate(timeout=START_TIMEOUT_S)[0]
         assert process.returncode == 0
         assert 'Traceback' not in output, (moment_s, output)
 
@@ -145,5 +145,5 @@ def catches(pid: int, number: int) -> bool:
 def test_sigterm_ends_an_active_node_in_order(bench: Bench):
     """This must be the last test of the file, because it ends the node."""
     bench.process.send_signal(signal.SIGTERM)
-    assert bench.process.wait(START_PATIENCE_S) == 0
+    assert bench.process.wait(START_TIMEOUT_S) == 0
     assert 'Traceback' not in bench.log_text()

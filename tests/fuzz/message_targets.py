@@ -225,7 +225,7 @@ def tf(_: Path) -> Callable[[Random], bool]:
             )
             take(TFMessage(transforms=[message, _transform(rng)]))
         try:
-            matrix = transforms.at(
+            matrix = transforms.lookup_at(
                 *rng.sample(FRAMES, 2), rng.choice((0, 10**9, 5 * 10**9)), rng.choice((0.0, 0.06))
             )
         except TransformMissingError:

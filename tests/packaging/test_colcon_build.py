@@ -10,7 +10,7 @@ import pytest
 
 from tests.packaging.shell import DISTRIBUTIONS, ROOT, fresh_environment, output
 
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 PACKAGES = ('bevdepth_core', 'bevdepth_ros')
 """Folder of the tree -> installed package."""
 
@@ -59,7 +59,7 @@ def test_ros2_run_starts_the_node_of_the_build_and_ctrl_c_ends_it(install):
         text=True,
     )
     try:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while '/bevdepth_detector' not in (
             seen := in_overlay('ros2 node list --no-daemon', install)
         ):
@@ -70,7 +70,7 @@ def test_ros2_run_starts_the_node_of_the_build_and_ctrl_c_ends_it(install):
         ).stdout.split()
         program = Path(f'/proc/{children[0]}/cmdline').read_text().split('\0')[1]
         subprocess.run(['kill', '-INT', *children], check=True)
-        printed, _ = node.communicate(timeout=PATIENCE_S)
+        printed, _ = node.communicate(timeout=TIMEOUT_S)
     finally:
         node.kill()
     assert program == str(install / 'bevdepth_ros/lib/bevdepth_ros/detector')

@@ -11,7 +11,7 @@ import pytest
 
 from tests.packaging.shell import DISTRIBUTIONS, ROOT, bash, fresh_environment, output
 
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 NODE_ARGUMENTS = [
     'params_file', 'checkpoint', 'device', 'precision', 'bag', 'rate', 'loop', 'rviz',
     'use_sim_time', 'namespace', 'camera_preset',
@@ -102,5 +102,5 @@ def test_ctrl_c_ends_the_launch_and_its_processes(launch_file, environment):
     child = Path('/proc', started[1])
     assert child.exists()
     launch.send_signal(signal.SIGINT)
-    launch.communicate(timeout=PATIENCE_S)
+    launch.communicate(timeout=TIMEOUT_S)
     assert not child.exists()

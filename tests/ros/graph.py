@@ -14,7 +14,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
 
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 """Longest wait for an expected event; long, because a shared machine may be slow."""
 
 
@@ -98,9 +98,9 @@ class Diagnostics:
         return status is not None and status.level == DiagnosticStatus.OK
 
 
-def wait_until(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S) -> None:
     """Wait until ``condition`` is true; fail with ``what`` if it does not become true in time."""
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f'never came: {what}'
         time.sleep(0.02)

@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image
 from bevdepth_ros.process import make_executor
 
 TOPIC = '/large_images'
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 PAUSE_S = 0.1
 
 
@@ -39,7 +39,7 @@ def receive(node: Node, count: int) -> int:
     node.create_subscription(Image, TOPIC, images.append, qos, raw=True)
     executor = make_executor()
     executor.add_node(node)
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while len(images) < count and time.monotonic() < deadline:
         executor.spin_once(timeout_sec=0.2)
     return len(images)

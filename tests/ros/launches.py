@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bevdepth_ros.launching import domain_variables
 from tests.reference import ROOT
-from tests.ros.graph import PATIENCE_S
+from tests.ros.graph import TIMEOUT_S
 
 IS_PIP_ONLY = (
     subprocess.run(
@@ -52,7 +52,7 @@ def read_until(process: subprocess.Popen[str], words: str) -> str:
 
 
 def assert_group_ends(group: int) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
         try:
             os.killpg(group, 0)

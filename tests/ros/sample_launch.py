@@ -24,7 +24,7 @@ from sensor_msgs_py.point_cloud2 import read_points
 from vision_msgs.msg import Detection3DArray
 
 FORWARDED = ('bag', 'checkpoint')
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 TOLERANCES = np.array((1e-3, 1e-3, 1e-3, 1e-4, 1e-3, 1e-3))
 """Of x, y, z in meters, of the score, of vx and vy in m/s."""
 
@@ -68,7 +68,7 @@ class PublishedDetections(unittest.TestCase):
                 found.append(message)
 
         subscription = self.node.create_subscription(message_type, topic, take, 10)
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while not found and time.monotonic() < deadline:
             rclpy.spin_once(self.node, timeout_sec=0.1)
         self.node.destroy_subscription(subscription)

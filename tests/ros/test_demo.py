@@ -18,7 +18,7 @@ from bevdepth_core.synthetic import make_scene
 from bevdepth_core.types import Detections3D
 from bevdepth_ros.demo import DemoSubscriber, render_drive, render_figure, slower
 from bevdepth_ros.detections.messages import objects_cloud
-from tests.ros.graph import PATIENCE_S, Graph
+from tests.ros.graph import TIMEOUT_S, Graph
 
 LONGEST_DEMO_S = 580
 
@@ -99,7 +99,7 @@ def test_an_interrupted_demo_ends_all_its_processes(tmp_path: Path) -> None:
         if line.startswith('running:'):
             break
     demo.send_signal(signal.SIGINT)
-    _, errors = demo.communicate(timeout=PATIENCE_S)
+    _, errors = demo.communicate(timeout=TIMEOUT_S)
     assert (demo.returncode, errors) == (130, '')
     assert processes_about(tmp_path) == []
 

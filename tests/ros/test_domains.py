@@ -36,12 +36,12 @@ class Process:
             text=True,
         )
 
-    def answer(self) -> int:
+    def printed_domain(self) -> int:
         return int(self._process.stdout.readline())
 
     def sees(self) -> int:
         print('how many', file=self._process.stdin, flush=True)
-        return self.answer()
+        return self.printed_domain()
 
     def end(self) -> None:
         if self._process.poll() is None:
@@ -61,11 +61,11 @@ def test_isolated_processes_see_only_nodes_of_their_own_domain(
     isolated: list[Process],
 ):
     first, second = isolated
-    domains = [process.answer() for process in isolated]
+    domains = [process.printed_domain() for process in isolated]
     assert len({*domains, int(os.environ['ROS_DOMAIN_ID'])}) == 3
     intruder = Process(GRAPH, {**os.environ, **domain_variables(domains[0])})
     try:
-        assert intruder.answer() == domains[0]
+        assert intruder.printed_domain() == domains[0]
         wait_until(
             lambda: first.sees() == intruder.sees() == 2, 'the intruder in the first domain'
         )

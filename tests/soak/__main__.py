@@ -29,8 +29,8 @@ def memory_slope(samples: list[tuple[float, float, int, int]]) -> float:
 def table(result: Result) -> str:
     """Return the outcome of each kind of fault as a Markdown table."""
     lines = [
-        '| fault | turns | seconds | answers while it held | worst diagnostics | recovery median '
-        '/ longest, s |',
+        '| fault | turns | seconds | results during the fault | worst diagnostics | median '
+        '/ longest recovery, s |',
         '|' + ' --- |' * 6,
     ]
     for name, outcome in sorted(result.outcomes.items()):
@@ -38,7 +38,7 @@ def table(result: Result) -> str:
             recovery = f'{np.median(outcome.recoveries_s):.2f} / {max(outcome.recoveries_s):.2f}'
             worst = LEVELS[max(outcome.worst)]
             lines.append(
-                f'| {name} | {len(outcome.worst)} | {outcome.seconds:.0f} | {outcome.answers} | '
+                f'| {name} | {len(outcome.worst)} | {outcome.seconds:.0f} | {outcome.results} | '
                 f'{worst} | {recovery} |'
             )
     return '\n'.join(lines)
@@ -56,7 +56,7 @@ def summary(result: Result) -> str:
     return '\n'.join((
         f'{result.seconds / 60:.1f} minutes, {result.sent} rounds of images, sets: '
         f'{result.counts.get("received", 0)} complete, '
-        f'{result.counts.get("answered", 0)} answered, dropped: {dropped}',
+        f'{result.counts.get("processed", 0)} processed, dropped: {dropped}',
         f'memory: {settled[0, 1]:.1f} MiB after the warm-up, {settled[-1, 1]:.1f} at the end, at '
         f'most {samples[:, 1].max():.1f}; '
         f'slope {memory_slope(result.samples):+.2f} MiB/h',

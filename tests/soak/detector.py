@@ -23,7 +23,7 @@ from tests.networks import write_tiny_checkpoint
 from tests.soak.stream import CAMERAS
 
 NAME = '/bevdepth_detector'
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
 ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
 
@@ -32,8 +32,8 @@ class RunningDetector:
     """One node process; records its results and diagnostics.
 
     Attributes:
-        answers: time.monotonic() of each result and its stamp in seconds.
-        broken_answers: messages about results with invalid values.
+        results: time.monotonic() of each result and its stamp in seconds.
+        invalid_results: messages about results with invalid values.
         worst: highest diagnostics level since it was last set to 0.
     """
 
@@ -53,8 +53,8 @@ class RunningDetector:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        self.answers: list[tuple[float, float]] = []
-        self.broken_answers: list[str] = []
+        self.results: list[tuple[float, float]] = []
+        self.invalid_results: list[str] = []
         self.worst = 0
         self._totals: dict[str, int] = {}
         self._newest: dict[str, int] = {}
@@ -72,7 +72,7 @@ class RunningDetector:
         return self._process.poll() is None
 
     def counts(self) -> dict[str, int]:
-        """Return received, answered and dropped sets over all activations."""
+        """Return received, processed and dropped sets over all activations."""
         with self._lock:
             return {
                 name: self._totals.get(name, 0) + count for name, count in self._newest.items()
@@ -97,23 +97,23 @@ class RunningDetector:
     def close(self) -> int:
         """End the process as a terminal would; return its exit code."""
         self._process.terminate()
-        return self._process.wait(PATIENCE_S)
+        return self._process.wait(TIMEOUT_S)
 
     def _call(self, kind, name: str, request):
         if name not in self._clients:
             self._clients[name] = self._node.create_client(kind, f'{NAME}/{name}')
         client = self._clients[name]
-        assert client.wait_for_service(PATIENCE_S), f'no service {name}'
+        assert client.wait_for_service(TIMEOUT_S), f'no service {name}'
         future = client.call_async(request)
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while not future.done():
-            assert time.monotonic() < deadline, f'no answer of {name}'
+            assert time.monotonic() < deadline, f'no response of {name}'
             time.sleep(0.01)
         return future.result()
 
     def _take_objects(self, message: PointCloud2) -> None:
         stamp = message.header.stamp
-        self.answers.append((time.monotonic(), stamp.sec + stamp.nanosec * 1e-9))
+        self.results.append((time.monotonic(), stamp.sec + stamp.nanosec * 1e-9))
         points = read_points(message)
         known = (
             'x',
@@ -127,7 +127,7 @@ class RunningDetector:
             *(('vx', 'vy') if message.is_dense else ()),
         )
         if not all(np.isfinite(points[name]).all() for name in known):
-            self.broken_answers.append('a box is not finite')
+            self.invalid_results.append('a box is not finite')
 
     def _take_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

@@ -34,14 +34,14 @@ class Outcome:
 
     Attributes:
         seconds: total duration.
-        answers: number of results during the fault.
+        results: number of results during the fault.
         worst: highest diagnostics level of each injection.
         recoveries_s: recovery time of each injection: from the end of the fault to the first
             result of images exposed after it.
     """
 
     seconds: float = 0.0
-    answers: int = 0
+    results: int = 0
     worst: list[int] = field(default_factory=list)
     recoveries_s: list[float] = field(default_factory=list)
 
@@ -144,17 +144,17 @@ class Soak:
     def _inject(self, name: str) -> None:
         """Inject one fault, end it, and wait until the node has recovered."""
         outcome = self._result.outcomes.setdefault(name, Outcome())
-        answers, began, self._detector.worst = len(self._detector.answers), time.monotonic(), 0
+        results, began, self._detector.worst = len(self._detector.results), time.monotonic(), 0
         self._events[name]()
         self._stream.condition = Condition()
         ended = time.monotonic()
         outcome.seconds += ended - began
-        outcome.answers += len(self._detector.answers) - answers
+        outcome.results += len(self._detector.results) - results
         outcome.worst.append(self._detector.worst)
         outcome.recoveries_s.append(self._require_recovery(name, ended))
         self._wait(self._rng.uniform(*self._rest_s))
         if name not in SHIFTED:
-            self._require_true_stamps(name, answers)
+            self._require_true_stamps(name, results)
 
     def _hold(self, condition: Condition) -> None:
         self._stream.condition = condition
@@ -194,24 +194,24 @@ class Soak:
             newest_stamp_s = self._stream.rounds[-1][
                 1
             ]  # what is newer was stamped while time was ahead
-            for at, stamp_s in self._detector.answers[-1:]:
+            for at, stamp_s in self._detector.results[-1:]:
                 if at >= ended and first_stamp_s <= stamp_s <= newest_stamp_s:
                     return at - ended
             assert self._detector.alive(), f'the node died of: {name}'
             time.sleep(0.01)
-        self._result.failures.append(f'after {name} there was no answer for {RECOVERY_S} s')
+        self._result.failures.append(f'after {name} there was no result for {RECOVERY_S} s')
         return RECOVERY_S
 
-    def _require_true_stamps(self, name: str, first_answer: int) -> None:
-        """Check that each answer since ``first_answer`` is of images that were taken in one
+    def _require_true_stamps(self, name: str, first_result: int) -> None:
+        """Check that each result since ``first_result`` is of images that were taken in one
         round."""
         rounds = list(self._stream.rounds)
-        for _, stamp_s in self._detector.answers[first_answer:]:
+        for _, stamp_s in self._detector.results[first_result:]:
             if stamp_s > rounds[0][0] and not any(
                 first - 0.001 <= stamp_s <= last + 0.001 for first, last in rounds
             ):
                 self._result.failures.append(
-                    f'{name}: an answer at {stamp_s:.3f} s is of no round of images'
+                    f'{name}: a result at {stamp_s:.3f} s does not belong to any image set'
                 )
 
     def _report_progress(self) -> None:
@@ -219,7 +219,7 @@ class Soak:
         counts = self._detector.counts()
         self._report(
             f'{time.monotonic() - self._began:6.0f} s: {self._stream.sent} rounds sent, '
-            f'{counts.get("answered", 0)} answered, '
+            f'{counts.get("processed", 0)} processed, '
             f'{counts.get("dropped", 0)} dropped; {memory:.1f} MiB, {threads} threads, {files} '
             'files'
         )
@@ -227,7 +227,7 @@ class Soak:
     def _conclude(self) -> None:
         result, log = self._result, self._detector.log()
         result.sent, result.counts = self._stream.sent, self._detector.counts()
-        result.failures += sorted(set(self._detector.broken_answers))
+        result.failures += sorted(set(self._detector.invalid_results))
         if 'Traceback' in log or 'detection failed' in log:
             lines = log.splitlines()
             place = next(

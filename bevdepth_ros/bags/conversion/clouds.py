@@ -11,14 +11,14 @@ _KINDS = {
     PointField.FLOAT32: 'f4', PointField.FLOAT64: 'f8',
 }  # fmt: skip
 _OPTIONAL = (('intensity', 'i', 'reflectivity'), ('ring', 'channel', 'line'))
-"""Names of the fourth and the fifth column in the clouds of lidar drivers."""
+"""Names that lidar drivers use for the fourth column (intensity) and the fifth (ring)."""
 
 
 def cloud_columns(message: PointCloud2) -> np.ndarray:
     """Return (n, 5) float64 x y z in meters, intensity and ring.
 
-    Columns that the cloud lacks are 0. Points that are not finite are left out, and points at the
-    origin, with which drivers mark rays without a return.
+    Missing columns are 0. The result contains neither points that are not finite nor points at the
+    origin, which drivers write for rays without a return.
 
     Raises:
         ValueError: the cloud is damaged or has no x, y and z; worded to follow "it".

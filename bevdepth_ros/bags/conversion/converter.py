@@ -29,7 +29,7 @@ from bevdepth_ros.bags.reader import Bag
 
 @dataclass(frozen=True)
 class Selection:
-    """What to convert.
+    """Selects the topics, frames and limits of a conversion.
 
     Attributes:
         cameras: image topics; None for all with a CameraInfo.
@@ -76,8 +76,8 @@ class BagConverter:
     Args:
         root: folder of the dataset.
         selection: what to convert.
-        tables: get the rows.
-        report: takes sentences for the user.
+        tables: receive the rows.
+        report: receives sentences for the user.
 
     Attributes:
         scenes: names of the scenes so far.
@@ -136,7 +136,7 @@ class BagConverter:
     def _require_same(self, path: Path, sensors: tuple[Sensor, ...]) -> None:
         """Raise ConversionError unless all bags have the same sensors."""
         channels, first = (
-            sorted(sensor.channel for sensor in each) for each in (sensors, self._sensors)
+            sorted(sensor.channel for sensor in group) for group in (sensors, self._sensors)
         )
         if self._sensors and channels != first:
             raise ConversionError(
@@ -157,7 +157,7 @@ class BagConverter:
         """Add the rows of all scenes; return the measurements that belong to one."""
         scenes = plan.scenes()
         if not scenes:
-            raise ConversionError(f'{path} has no key frame whose messages are all sound')
+            raise ConversionError(f'{path} has no key frame in which all messages are valid')
         left_out, used = Counter[str](), set[Measurement]()
         for name, key_frames in zip(self._scene_names(path, len(scenes)), scenes, strict=True):
             writer = SceneWriter(
@@ -192,9 +192,9 @@ class BagConverter:
 
     def _remove_unused(self, files: dict[Measurement, str], used: set[Measurement]) -> None:
         """Remove the files of key frames that are not complete."""
-        for measurement, place in files.items():
+        for measurement, file in files.items():
             if measurement not in used:
-                (self._root / place).unlink()
+                (self._root / file).unlink()
 
 
 def _name(path: Path) -> str:

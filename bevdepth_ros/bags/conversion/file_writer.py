@@ -26,7 +26,7 @@ class FileWriter:
         root: folder of the dataset.
         name: of the bag, the first part of each file's name.
         bag: the recording.
-        scan: of this bag; gets a note for each message that is left out.
+        scan: of this bag; receives a note for each message that is left out.
         sensors: by topic.
     """
 
@@ -38,8 +38,10 @@ class FileWriter:
         self._undistort = Undistorter()
 
     def write(self, plan: Plan) -> dict[Measurement, str]:
-        """Write the measurements of a plan, those excepted whose file is there from an interrupted
-        run; return the files of all that are sound, relative to the dataset's root.
+        """Write the measurements of a plan; keep files that an interrupted run has written.
+
+        Returns:
+            Path by valid measurement, relative to the dataset's root.
         """
         wanted = plan.measurements()
         files: dict[Measurement, str] = {}

@@ -1,4 +1,4 @@
-"""Selects key frames: the times at which every sensor has a measurement, twice per second."""
+"""Selects key frames: times, about 0.5 s apart, at which every sensor has a measurement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 PERIOD_NS = 500_000_000
 """nuScenes has two key frames per second; networks are trained with past frames of this age."""
 TOLERANCE_NS = 100_000_000
-"""The detector uses past frames of 0.4 to 0.6 s, so key frames keep this distance."""
+"""Largest deviation from ``PERIOD_NS``: the detector uses past frames of 0.4 to 0.6 s."""
 
 
 def nearest(stamps_ns: np.ndarray, times_ns: np.ndarray) -> np.ndarray:

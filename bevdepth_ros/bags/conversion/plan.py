@@ -66,8 +66,8 @@ class Plan:
 def make_plan(
     scan: Scan, sources: Sources, frames: Frames, slop_ns: int, with_sweeps: bool
 ) -> Plan:
-    """Choose key frames at the stamps of the annotations, or else of the lidar, or else of the
-    first camera.
+    """Choose key frames at the stamps of the annotations; without annotations, at those of the
+    lidar; without a lidar, at those of the first camera.
 
     Raises:
         ConversionError: there are no ego poses, or no time at which every sensor has a message.
@@ -88,7 +88,8 @@ def make_plan(
     if not len(times):
         counts = ', '.join(f'{len(stamps)} on {topic}' for topic, stamps in sensors.items())
         raise ConversionError(
-            f'at no stamp of {reference} all sensors have a message within {slop_ns * 1e-9:g} s '
+            f'for no stamp of {reference} do all sensors have a message within '
+            f'{slop_ns * 1e-9:g} s '
             f'(messages with an ego pose: {counts}); check the clocks, or raise --slop'
         )
     key_frames = tuple(
@@ -115,7 +116,7 @@ def _with_pose(scan: Scan, frames: Frames, stamps_ns: np.ndarray) -> np.ndarray:
 def _no_poses(scan: Scan, frames: Frames) -> str:
     stamp = next(iter(scan.sensors.values())).stamps_ns[0]
     try:
-        scan.transforms.at(frames.world, frames.base, stamp)
+        scan.transforms.lookup_at(frames.world, frames.base, stamp)
         reason = ''
     except TransformMissingError as error:
         reason = f'{error}; '

@@ -1,4 +1,4 @@
-"""Rows of the nuScenes tables for the scenes of a bag."""
+"""Creates the rows of the nuScenes tables for the scenes of a bag."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNKNOWN_POINTS = -1
 
 @dataclass(frozen=True)
 class SceneWriter:
-    """Makes the rows of one scene.
+    """Creates the rows of one scene.
 
     Attributes:
         name: of the scene.
@@ -122,7 +122,7 @@ class SceneWriter:
         }
 
     def _pose_row(self, topic: str, stamp_ns: int) -> dict:
-        pose = self.scan.transforms.at(self.frames.world, self.frames.base, stamp_ns)
+        pose = self.scan.transforms.lookup_at(self.frames.world, self.frames.base, stamp_ns)
         return {
             'token': self._token('ego_pose', self.sensors[topic].channel, stamp_ns),
             'timestamp': stamp_ns // 1000,
@@ -147,7 +147,7 @@ class SceneWriter:
         return {'instance': instances, 'sample_annotation': annotations}
 
     def _boxes(self, stamp_ns: int) -> Iterator[tuple[tuple, dict]]:
-        """Yield (class, id and occurrence) and the row of each usable box at a time."""
+        """Yield the key (class, id, occurrence) and the row of each valid box of one stamp."""
         message = self.scan.annotations.get(stamp_ns)
         occurrences = Counter[tuple]()
         if message is None:
@@ -169,7 +169,7 @@ class SceneWriter:
     def _box(
         self, detection: Detection3D, frame_id: str, stamp_ns: int
     ) -> tuple[str, dict] | None:
-        """Return class name and fields of a box, None if it is not usable."""
+        """Return class name and fields of a box; None if it is left out."""
         best = max(
             (result.hypothesis for result in detection.results),
             key=lambda hypothesis: hypothesis.score,
@@ -205,7 +205,7 @@ class SceneWriter:
         center = detection.bbox.center
         turn, place = center.orientation, center.position
         box = rigid_from_quaternion((turn.w, turn.x, turn.y, turn.z), (place.x, place.y, place.z))
-        return self.scan.transforms.at(self.frames.world, frame_id, stamp_ns) @ box
+        return self.scan.transforms.lookup_at(self.frames.world, frame_id, stamp_ns) @ box
 
 
 def shared_rows(sensors: Sequence[Sensor], categories: Sequence[str]) -> Rows:

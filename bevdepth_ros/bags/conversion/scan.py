@@ -1,4 +1,4 @@
-"""First pass through a bag: stamps, calibrations, transforms and annotations, but no images."""
+"""First pass through a bag: reads stamps, calibrations, transforms and annotations."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Scan:
         intrinsics: by image topic.
         transforms: tf of the whole bag.
         annotations: detections by stamp, nanoseconds.
-        odometry_frame: frame of the poses from odometry; empty without.
+        odometry_frame: frame of the poses from odometry; empty if odometry is not used.
         notes: sentences for the user.
     """
 
@@ -73,7 +73,7 @@ def read_header(data: bytes) -> tuple[int, str]:
     """Return stamp in nanoseconds and frame of a serialized message that begins with a header.
 
     Raises:
-        ValueError: it is too short, or its frame is not a text.
+        ValueError: it is too short, or its frame is not valid text.
     """
     order = '<' if data[1] & 1 else '>'
     if len(data) < _HEADER_BYTES:

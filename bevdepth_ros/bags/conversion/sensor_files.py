@@ -1,4 +1,4 @@
-"""Messages as files of a dataset: images without distortion, and point clouds."""
+"""Writes messages as files of a dataset: images without distortion, and point clouds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_image(
 ) -> None:
     """Write an image as a JPEG file, without lens distortion.
 
-    A JPEG in color without distortion keeps its bytes.
+    The bytes of a color JPEG without distortion are not changed.
 
     Raises:
         ValueError: the image is damaged or does not fit its calibration.
@@ -51,7 +51,7 @@ def write_image(
 
 
 def _is_plain_jpeg(message: CompressedImage) -> bool:
-    """Return True if every reader of the file gets the colors of the decoded image."""
+    """Return True if a reader that ignores the format string decodes the same colors."""
     if Format.parse(message.format).is_swapped:
         return False
     with PillowImage.open(io.BytesIO(bytes(message.data))) as image:

@@ -1,4 +1,4 @@
-"""Sensors of a dataset: where they sit, and how cameras project."""
+"""Finds mounting poses and camera intrinsics of the sensors of a dataset."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def find_sensors(scan: Scan, sources: Sources, frames: Frames) -> dict[str, Sens
     """Return the sensors by topic.
 
     Raises:
-        ConversionError: tf does not say where a sensor is, or a camera has no image size.
+        ConversionError: tf has no pose of a sensor, or a camera has no image size.
     """
     sensors = {source.image_topic: _camera(scan, source, frames) for source in sources.cameras}
     if sources.lidar:

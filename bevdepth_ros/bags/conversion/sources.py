@@ -14,7 +14,7 @@ DETECTIONS, ODOMETRY = 'vision_msgs/msg/Detection3DArray', 'nav_msgs/msg/Odometr
 
 
 class ConversionError(Exception):
-    """A bag cannot become a part of a dataset; the message says why and what to do."""
+    """A bag cannot be converted to a dataset; the message gives the reason and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ImageSource:
     Attributes:
         channel: name of the camera in the dataset.
         image_topic: its images, raw or compressed.
-        info_topic: its CameraInfo, beside the images as image_transport has it.
+        info_topic: its CameraInfo, in the namespace of the images as in image_transport.
         rectified: whether the images are free of lens distortion.
     """
 
@@ -42,7 +42,7 @@ class Sources:
         cameras: in the order of the options, or of their names.
         lidar: empty if there is none.
         annotations: Detection3DArray; empty if there is none.
-        odometry: poses that replace tf; empty for tf alone.
+        odometry: poses that replace tf; empty: only tf is used.
     """
 
     cameras: tuple[ImageSource, ...]
@@ -63,9 +63,10 @@ def image_source(topic: str, all_rectified: bool) -> ImageSource:
 def choose_cameras(
     topics: Mapping[str, Topic], wanted: Sequence[str] | None, all_rectified: bool
 ) -> tuple[ImageSource, ...]:
-    """Return the cameras of the image topics ``wanted``, or of all that have CameraInfo for None.
+    """Return the cameras of the image topics ``wanted``; None: of all topics with CameraInfo.
 
-    Of several image topics of one camera the compressed one is used, then the first by name.
+
+    If one camera has several image topics, a compressed one is used, otherwise the first by name.
 
     Raises:
         ConversionError: a topic is missing or has another type, a camera has no CameraInfo, or
@@ -79,7 +80,7 @@ def choose_cameras(
         sources = _all_cameras(topics, all_rectified)
     if not sources:
         raise ConversionError(
-            f'the bag has no images with a CameraInfo beside them; it has {_listed(topics)}'
+            f'the bag has no image topic with a CameraInfo topic; it has {_listed(topics)}'
         )
     channels = [source.channel for source in sources]
     for source in sources:
@@ -104,7 +105,8 @@ def _all_cameras(topics: Mapping[str, Topic], all_rectified: bool) -> list[Image
 
 
 def choose_one(topics: Mapping[str, Topic], kind: str, wanted: str | None, option: str) -> str:
-    """Return the topic of type ``kind`` that an option names, or the only one for None.
+    """Return the topic of type ``kind`` that an option names; None: the only one of this type.
+
 
     Raises:
         ConversionError: the topic is missing, has another type, or there are several.

@@ -1,4 +1,6 @@
-"""The folder of a dataset that is being written: an interrupted conversion continues in it."""
+"""Manages the folder of a dataset that is being written, so that a conversion can continue
+after an interruption.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,11 @@ _COMMAND = 'conversion.json'
 class UnfinishedDataset:
     """The folder ``<out>.part``, which is renamed when the dataset is complete.
 
-    Sensor files of a run with the same command are used again; tables are always written anew.
+    If the same command runs again, it keeps the sensor files and writes all tables again.
 
     Args:
         out: folder of the complete dataset.
-        command: plain values that the files depend on.
+        command: the options that the files depend on.
 
     Attributes:
         path: the folder, present after ``begin``.
@@ -37,11 +39,11 @@ class UnfinishedDataset:
             (self.path / _COMMAND).write_text(json.dumps(self._command))
 
     def has_files(self) -> bool:
-        """Return True if a sensor file is there."""
+        """Return True if the folder contains a sensor file."""
         return any((self.path / 'samples').glob('*/*'))
 
     def finish(self) -> None:
-        """Give the complete dataset its name."""
+        """Rename the folder of the complete dataset to ``out``."""
         (self.path / _COMMAND).unlink()
         self.path.rename(self._out)
 

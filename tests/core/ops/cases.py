@@ -1,4 +1,4 @@
-"""Inputs of voxel pooling and answers found the slow way, for the CPU and the GPU tests."""
+"""Inputs of voxel pooling and their expected results, for the CPU and the GPU tests."""
 
 from __future__ import annotations
 

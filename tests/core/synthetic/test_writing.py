@@ -18,7 +18,7 @@ from bevdepth_core.synthetic.dataset.writing import SPLITS, write_dataset
 from tests.core.synthetic.drives import PLAN, digests
 from tests.imports import ROOT
 
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 
 
 def test_a_dataset_written_by_one_process_equals_that_of_two_processes(drives_root, tmp_path):
@@ -84,8 +84,8 @@ def test_an_interrupted_run_leaves_no_dataset_and_no_process(tmp_path, number, l
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(number)
-        assert process.wait(timeout=PATIENCE_S) != 0
-    deadline = time.monotonic() + PATIENCE_S
+        assert process.wait(timeout=TIMEOUT_S) != 0
+    deadline = time.monotonic() + TIMEOUT_S
     while group_lives(process.pid):
         assert time.monotonic() < deadline
         time.sleep(0.05)

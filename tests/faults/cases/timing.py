@@ -29,7 +29,7 @@ def restamped(shift_ns: int) -> Callable:
 def moved_by_a_period(bench: Bench) -> Iterator[None]:
     """Shift a clock after the synchronizer has learned the offsets of all cameras."""
     began = time.monotonic()
-    wait_until(lambda: len(bench.answers(began)) > 1.5 * WINDOW, 'sets to learn from')
+    wait_until(lambda: len(bench.results(began)) > 1.5 * WINDOW, 'sets to learn from')
     with image_fault(restamped(100_000_000), FRONT)(bench):
         yield
 

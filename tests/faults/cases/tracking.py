@@ -57,7 +57,7 @@ def without_poses(bench: Bench) -> Iterator[None]:
             yield
             count = len(tracks.messages)
             began = time.monotonic()
-            wait_until(lambda: len(bench.answers(began)) >= STEADY, 'detections without poses')
+            wait_until(lambda: len(bench.results(began)) >= STEADY, 'detections without poses')
             assert len(tracks.messages) == count
         tracks.next_ids()
 

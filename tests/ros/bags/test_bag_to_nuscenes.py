@@ -221,7 +221,7 @@ def test_an_interrupted_conversion_continues_and_leaves_no_half_dataset(
         converted(tmp_path / 'own', *bags)
     assert ended.value.code == 130
     part = tmp_path / 'own.part'
-    assert f'the same command continues: finished files are in {part}' in capsys.readouterr().err
+    assert f'run the same command again to continue in {part}' in capsys.readouterr().err
     images = sorted((part / 'samples').rglob('*.jpg'))
     assert len(images) == 2 and not (tmp_path / 'own').exists()
     written = {path: path.stat().st_mtime_ns for path in images}

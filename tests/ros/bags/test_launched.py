@@ -9,7 +9,7 @@ from pathlib import Path
 from rosbags.rosbag2 import Reader
 
 from bevdepth_core.nuscenes.recording import SceneRecording
-from bevdepth_ros.bags.recorder import ANSWERS
+from bevdepth_ros.bags.recorder import RECORDED_TOPICS
 from bevdepth_ros.bags.scene_bag import Target, write_bag
 
 
@@ -29,7 +29,7 @@ def test_a_part_of_a_bag_of_raw_images_is_replayed_processed_with_its_preset_and
         'duration': 0.4,
         'rate': 0.5,
         'device': 'cpu',
-        'record': tmp_path / 'answers',
+        'record': tmp_path / 'detections',
     }
     command = [
         'ros2',
@@ -41,14 +41,15 @@ def test_a_part_of_a_bag_of_raw_images_is_replayed_processed_with_its_preset_and
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     log = run.stdout + run.stderr
     assert run.returncode == 0, log
-    received, answered = map(
-        int, re.search(r'image sets: (\d+) received, (\d+) answered', log).groups()
+    received, processed = map(
+        int, re.search(r'image sets: (\d+) received, (\d+) processed', log).groups()
     )
-    assert 1 <= answered <= received <= 5, 'of about twelve in the whole bag'
-    with Reader(tmp_path / 'answers') as recorded:
+    assert 1 <= processed <= received <= 5, 'of about twelve in the whole bag'
+    with Reader(tmp_path / 'detections') as recorded:
         counts = {each.topic: each.msgcount for each in recorded.connections}
         assert recorded.duration < 10e9, 'the time of the replay'
     counts.pop('/diagnostics', None)  # once a second of the replay
     assert counts == {
-        f'/bevdepth_detector/{name}': 1 if name == 'label_info' else answered for name in ANSWERS
+        f'/bevdepth_detector/{name}': 1 if name == 'label_info' else processed
+        for name in RECORDED_TOPICS
     }

@@ -32,7 +32,7 @@ from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
 from bevdepth_ros.rig.tf_listener import matrix_from_transform
 from tests.ros.bags.conftest import SCENES
 from tests.ros.bags.tables import Tables
-from tests.ros.graph import PATIENCE_S, wait_until
+from tests.ros.graph import TIMEOUT_S, wait_until
 
 STORAGES = ['mcap', 'sqlite3']
 
@@ -322,7 +322,8 @@ def test_after_a_full_disk_the_old_bag_remains_and_no_partial_file(
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
         with pytest.raises(
-            ConversionError, match=f'{SCENES[0]} was not written to .*; nothing of it was kept'
+            ConversionError,
+            match=f'{SCENES[0]} was not written to .*; the partial bag was removed',
         ):
             write_bag(recording, Target(dataroot, tmp_path, storage))
     finally:
@@ -349,7 +350,7 @@ def test_scenes_are_written_in_parallel_and_a_second_run_replaces_them(
     root = linked_copy(dataroot, tmp_path / 'copy')
     out = tmp_path / 'bags'
     run = start(root, out)
-    assert run.wait(PATIENCE_S) == 0, run.stderr.read()
+    assert run.wait(TIMEOUT_S) == 0, run.stderr.read()
     assert sorted(path.name for path in out.iterdir()) == list(SCENES)
     first = {path: path.read_bytes() for path in out.rglob('*') if path.is_file()}
     pipes = [
@@ -367,7 +368,7 @@ def test_scenes_are_written_in_parallel_and_a_second_run_replaces_them(
         log += line
     for end in ends:
         os.close(end)
-    assert run.wait(PATIENCE_S) == 130, run.stderr.read()
+    assert run.wait(TIMEOUT_S) == 130, run.stderr.read()
     assert {path: path.read_bytes() for path in out.rglob('*') if path.is_file()} == first
 
 

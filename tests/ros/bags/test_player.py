@@ -25,7 +25,7 @@ from bevdepth_ros.bags.player_options import Options, arguments, bags_of, option
 from bevdepth_ros.bags.reader import Bag, BagError
 from bevdepth_ros.bags.writer import BagWriter
 from tests.ros.bags.text_bags import START_NS, STEP_NS, STORAGES, qos, write_bag
-from tests.ros.graph import PATIENCE_S, Graph, wait_until
+from tests.ros.graph import TIMEOUT_S, Graph, wait_until
 
 
 def play(graph: Graph, path: Path, wait_s: float = 10.0, **options) -> Player:
@@ -287,7 +287,7 @@ def test_the_program_exits_at_the_end_of_the_bag(graph: Graph, tmp_path: Path):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 3)
     messages = graph.collect(String, '/a', 100)
     process = run_player(bag, '--rate', '2', '--linger', '0.2')
-    log = process.communicate(timeout=PATIENCE_S)[1]
+    log = process.communicate(timeout=TIMEOUT_S)[1]
     assert process.returncode == 0
     assert 'played 3 messages' in log
     expect(messages, ['/a 0', '/a 1', '/a 2'])
@@ -304,7 +304,7 @@ def test_a_loop_plays_until_interrupted_and_repeated_interrupts_still_end_it_cle
     while process.poll() is None:  # a terminal's reaches it, and then that of the launch
         process.send_signal(number)
         time.sleep(0.05)
-    log = process.communicate(timeout=PATIENCE_S)[1]
+    log = process.communicate(timeout=TIMEOUT_S)[1]
     assert process.returncode == 0
     assert 'Traceback' not in log
     assert [message.data for message in messages[:7]] == [f'/a {step % 3}' for step in range(7)]
@@ -322,7 +322,7 @@ def test_an_invalid_option_is_rejected(capsys: pytest.CaptureFixture, option: tu
 
 def test_a_missing_bag_is_rejected_with_a_message(domain_id: int, tmp_path: Path):
     process = run_player(tmp_path / 'nowhere')
-    log = process.communicate(timeout=PATIENCE_S)[1]
+    log = process.communicate(timeout=TIMEOUT_S)[1]
     assert process.returncode == 1
     assert f'the bag {tmp_path / "nowhere"} cannot be read: ' in log
     assert 'Traceback' not in log
@@ -335,7 +335,7 @@ def test_readable_messages_of_a_truncated_bag_are_played_and_the_damage_is_repor
     file = next(bag.glob('*.mcap'))
     file.write_bytes(file.read_bytes()[:1000])
     process = run_player(bag, '--wait', '0', '--linger', '0')
-    log = process.communicate(timeout=PATIENCE_S)[1]
+    log = process.communicate(timeout=TIMEOUT_S)[1]
     assert process.returncode == 0
     assert f'{file} is damaged' in log
     assert 0 < int(re.search(r'played (\d+) messages', log)[1]) < 20

@@ -24,7 +24,7 @@ def test_a_recording_that_fills_the_disk_ends_with_a_message_and_leaves_no_file(
             '-m',
             'bevdepth_ros.bags.recorder',
             '--out',
-            str(tmp_path / 'answers'),
+            str(tmp_path / 'detections'),
             '--storage',
             'sqlite3',
         ],
@@ -36,5 +36,5 @@ def test_a_recording_that_fills_the_disk_ends_with_a_message_and_leaves_no_file(
     graph.node.create_timer(0.1, lambda: publisher.publish(cloud))
     wait_until(lambda: recorder.poll() is not None, 'the end of the recorder')
     assert recorder.returncode == 1
-    assert 'answers was not written' in recorder.stderr.read()
+    assert 'detections was not written' in recorder.stderr.read()
     assert list(tmp_path.iterdir()) == []

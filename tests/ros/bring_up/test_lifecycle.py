@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from bevdepth_ros.bring_up.lifecycle import processor_time_s
-from tests.ros import forgetful_node
-from tests.ros.graph import PATIENCE_S
+from tests.ros import unreliable_lifecycle_node as unreliable_node
+from tests.ros.graph import TIMEOUT_S
 from tests.ros.launches import DISTRIBUTIONS, launch, read_until, run
 
 LAUNCH_FILE = f"""
@@ -25,7 +25,7 @@ from bevdepth_ros.bring_up.lifecycle import bring_up
 
 
 def generate_launch_description():
-    node = LifecycleNode(executable='{sys.executable}', arguments=['{forgetful_node.__file__}'],
+    node = LifecycleNode(executable='{sys.executable}', arguments=['{unreliable_node.__file__}'],
                          name='bevdepth_detector', namespace='')
     ended = lambda context, error: [LogInfo(msg=f'ended with {{error}}'), Shutdown(reason='end')]
     return LaunchDescription([node, *bring_up(node, True, ended)])
@@ -46,9 +46,9 @@ def started() -> Iterator[list[subprocess.Popen]]:
 def test_requests_are_sent_again_when_they_or_their_responses_are_lost(
     domain_id: int, tmp_path: Path
 ):
-    path = tmp_path / 'forgetful.launch.py'
+    path = tmp_path / 'unreliable.launch.py'
     path.write_text(LAUNCH_FILE)
-    log = run(DISTRIBUTIONS[0], 'ros2', 'launch', path).communicate(timeout=PATIENCE_S)[0]
+    log = run(DISTRIBUTIONS[0], 'ros2', 'launch', path).communicate(timeout=TIMEOUT_S)[0]
     assert 'ended with None' in log
     # Once on an idle machine; more often where a response takes more than a second.
     assert '/bevdepth_detector to configure; sending the request again' in log
@@ -90,7 +90,7 @@ def test_a_detector_that_hangs_is_reported_and_its_exit_ends_the_launch(
     os.kill(pid, signal.SIGSTOP)
     read_until(started[0], 'waiting for /bevdepth_detector for 5 s')
     os.kill(pid, signal.SIGKILL)
-    log = started[0].communicate(timeout=PATIENCE_S)[0]
+    log = started[0].communicate(timeout=TIMEOUT_S)[0]
     assert started[0].returncode == 1, log
     assert '/bevdepth_detector ended with exit status -9 before it was active' in log
 
@@ -103,5 +103,5 @@ def test_a_detector_that_cannot_be_configured_keeps_running_and_the_launch_logs_
     assert '/bevdepth_detector did not configure' in output
     assert '/nowhere/weights.pth: no such checkpoint file' in output
     os.killpg(started[0].pid, signal.SIGINT)
-    assert 'Traceback' not in started[0].communicate(timeout=PATIENCE_S)[0]
+    assert 'Traceback' not in started[0].communicate(timeout=TIMEOUT_S)[0]
     assert started[0].returncode in (0, 1)

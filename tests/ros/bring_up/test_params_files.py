@@ -23,8 +23,8 @@ def path(tmp_path: Path) -> Path:
         ('/**:\n  cameras: [a]\n', 'cameras must be inside a block ros__parameters; begin the'),
         ('a: {ros__parameters: {x: 1}}\nb: 2\n', ': b must be inside a block'),
         ('cameras: [a', 'is not a YAML file of parameters'),
-        ('- a\n', 'holds no parameters; begin the file with the lines'),
-        ('', 'holds no parameters'),
+        ('- a\n', 'contains no parameters; begin the file with the lines'),
+        ('', 'contains no parameters'),
         ('\x00', 'is not a YAML file of parameters'),
     ],
 )

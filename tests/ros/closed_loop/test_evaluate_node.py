@@ -220,7 +220,7 @@ def test_results_are_matched_by_stamp_and_transformed_with_the_ego_pose_of_that_
     tokens = [record.token for record in records]
     assert (results.missed, results.late, results.unfused) == ((tokens[1],), (tokens[2],), ())
     for token, stamp in ((tokens[0], stamps[0] + off_by_ns), (tokens[2], stamps[2])):
-        expected = transforms.at('map', 'base_link', stamp) @ (10.0, 1.0, 0.5, 1.0)
+        expected = transforms.lookup_at('map', 'base_link', stamp) @ (10.0, 1.0, 0.5, 1.0)
         np.testing.assert_allclose(
             results.entries[token][0]['translation'], expected[:3], atol=1e-4
         )
@@ -240,7 +240,7 @@ def test_tracks_of_a_key_frame_become_entries_with_their_ids(
     (entry,) = results.tracks[records[1].token]
     assert (entry['tracking_id'], entry['tracking_name']) == ('12', 'car')
     assert entry['tracking_score'] == pytest.approx(0.5)
-    expected = transforms.at('map', 'base_link', stamps[1]) @ (10.0, 1.0, 0.5, 1.0)
+    expected = transforms.lookup_at('map', 'base_link', stamps[1]) @ (10.0, 1.0, 0.5, 1.0)
     np.testing.assert_allclose(entry['translation'], expected[:3], atol=1e-4)
 
 

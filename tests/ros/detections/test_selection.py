@@ -77,9 +77,13 @@ def test_tracks_pass_the_same_filters_and_that_of_their_age() -> None:
 
 
 def test_a_class_has_its_own_threshold_the_common_one_or_is_not_published() -> None:
-    own = {'pedestrian': 0.05}
-    assert class_thresholds(CLASSES, 0.3, own, ()).tolist() == [0.3, 0.05, 0.3]
-    assert class_thresholds(CLASSES, 0.3, own, ('pedestrian',)).tolist() == [np.inf, 0.05, np.inf]
+    class_values = {'pedestrian': 0.05}
+    assert class_thresholds(CLASSES, 0.3, class_values, ()).tolist() == [0.3, 0.05, 0.3]
+    assert class_thresholds(CLASSES, 0.3, class_values, ('pedestrian',)).tolist() == [
+        np.inf,
+        0.05,
+        np.inf,
+    ]
 
 
 def test_entries_are_read_and_one_empty_entry_is_none() -> None:

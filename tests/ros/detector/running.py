@@ -87,10 +87,10 @@ class Detector:
         for name in ('detections', 'objects', 'markers'):
             wait_until(lambda name=name: count(f'/bevdepth_detector/{name}') == 1, name)
 
-    def answers(self, count: int) -> None:
+    def wait_for_detections(self, count: int) -> None:
         """Wait until all topics have results of ``count`` image sets."""
         for messages in (self.detections, self.objects, self.markers):
-            wait_until(lambda messages=messages: len(messages) >= count, f'answer {count}')
+            wait_until(lambda messages=messages: len(messages) >= count, f'{count} messages')
 
     def velocities(self) -> np.ndarray:
         points = read_points(self.objects[-1])

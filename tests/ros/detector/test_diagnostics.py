@@ -152,10 +152,10 @@ def test_every_set_is_counted_with_its_outcome():
         monitor.set_arrived(0.04)
     monitor.set_dropped('replaced')
     monitor.set_dropped('bad_image')
-    monitor.set_answered()
-    monitor.answer_published({'decode': 0.002, 'total': 0.1})
+    monitor.set_processed()
+    monitor.result_published({'decode': 0.002, 'total': 0.1})
     found = values(monitor, 'sets')
-    assert (found['received'], found['answered'], found['dropped']) == ('3', '1', '2')
+    assert (found['received'], found['processed'], found['dropped']) == ('3', '1', '2')
     assert {reason: found[f'dropped_{reason}'] for reason in diagnostics.DROP_REASONS} == {
         'replaced': '1', 'bad_image': '1', 'no_camera_info': '0', 'no_extrinsics': '0',
         'too_few_cameras': '0', 'no_output_frame': '0', 'error': '0',
@@ -260,8 +260,8 @@ def test_the_status_of_sets_has_rate_and_delay_under_the_keys_of_diagnostic_upda
     monitor.image_arrived('a', 9_750_000_000)
     monitor.image_arrived('a', 9_500_000_000)
     for _ in range(5):
-        monitor.set_answered()
-        monitor.answer_published({})
+        monitor.set_processed()
+        monitor.result_published({})
         now[0] += 0.5
     found = values(monitor, 'sets')
     assert float(found['Actual frequency (Hz)']) == 2.0

@@ -18,7 +18,7 @@ def test_an_image_set_has_results_on_every_topic_with_the_mean_stamp_in_the_base
     node = detector()
     node.start()
     node.rig.send_all(0.0)
-    node.answers(1)
+    node.wait_for_detections(1)
     headers = [
         node.detections[0].header,
         node.objects[0].header,
@@ -35,7 +35,7 @@ def test_any_number_of_cameras_gives_results(detector, cameras: tuple[str, ...])
     node = detector(cameras=cameras)
     node.start()
     node.rig.send_all(0.0)
-    node.answers(1)
+    node.wait_for_detections(1)
 
 
 def test_raw_images_give_the_same_boxes_as_the_compressed_images_they_were_decoded_from(
@@ -44,7 +44,7 @@ def test_raw_images_give_the_same_boxes_as_the_compressed_images_they_were_decod
     node = detector()
     node.start()
     node.rig.send_all(0.0)
-    node.answers(1)
+    node.wait_for_detections(1)
     assert node.change(DEACTIVATE)
     assert node.set('image_transport', 'raw') == ''
     assert node.set('image_topics', ['/{camera}/raw']) == ''
@@ -52,7 +52,7 @@ def test_raw_images_give_the_same_boxes_as_the_compressed_images_they_were_decod
     assert node.change(ACTIVATE)
     raw.wait_for_detector()
     raw.send_all(0.0)
-    node.answers(2)
+    node.wait_for_detections(2)
     assert node.detections[1].detections == node.detections[0].detections
 
 
@@ -62,7 +62,7 @@ def test_without_ego_poses_boxes_are_published_without_velocities(detector):
     node.rig.send_extrinsics()
     node.rig.send_infos()
     node.rig.send_images(0.0)
-    node.answers(1)
+    node.wait_for_detections(1)
     assert np.isnan(node.velocities()).all()
     wait_until(
         lambda: node.diagnostics.reports('tf', 'without ego motion there are no velocities'),
@@ -79,10 +79,10 @@ def test_temporal_fusion_starts_with_a_past_frame_half_a_second_old(detector):
     node = detector()
     node.start()
     node.rig.send_all(0.0)
-    node.answers(1)
+    node.wait_for_detections(1)
     assert np.isnan(node.velocities()).all()
     node.rig.send_all(0.5)
-    node.answers(2)
+    node.wait_for_detections(2)
     assert np.isfinite(node.velocities()).all()
     wait_until(lambda: node.diagnostics.values('tf').get('temporal_fusion') == 'on', 'fusion')
     assert math.isclose(float(node.diagnostics.values('tf')['past_frame_age_s']), 0.5)
@@ -93,7 +93,7 @@ def test_results_continue_when_a_bag_restarts_and_every_cycle_has_all_poses(dete
     node.start()
     for count, time_s in enumerate((30.0, 30.5, 0.0, 0.5, 30.0, 0.0, 0.1, 0.6), start=1):
         node.rig.send_all(time_s)
-        node.answers(count)
+        node.wait_for_detections(count)
     assert np.isfinite(node.velocities()).all()
     wait_until(lambda: node.diagnostics.is_ok('tf'), 'the end of all reports')
     assert not node.diagnostics.was_reported('tf', 'without ego motion')
@@ -112,10 +112,10 @@ def test_a_broken_image_only_removes_its_camera_from_one_frame(detector):
         ),
         'the report',
     )
-    node.answers(1)
+    node.wait_for_detections(1)
     assert stamp_ns(node.detections[0]) == node.rig.stamps_ns(0.0)[0]
     node.rig.send_all(0.1)
-    node.answers(2)
+    node.wait_for_detections(2)
     assert stamp_ns(node.detections[1]) == node.rig.mean_stamp_ns(0.1)
     wait_until(lambda: node.diagnostics.values('cameras')['right.unusable'] == '1', 'the count')
 
@@ -137,7 +137,7 @@ def test_at_a_too_high_rate_the_newest_set_is_processed_and_the_others_are_count
     wait_until(
         lambda: (
             int(counts('sets')['received'])
-            == int(counts('sets')['answered']) + int(counts('sets')['dropped'])
+            == int(counts('sets')['processed']) + int(counts('sets')['dropped'])
         ),
         'the counts',
     )

@@ -23,7 +23,7 @@ def send(node: Detector, time_s: float) -> None:
     count = len(node.tracks)
     node.rig.send_all(time_s)
     wait_until(lambda: len(node.tracks) > count, f'tracks of {time_s}')
-    node.answers(count + 1)
+    node.wait_for_detections(count + 1)
 
 
 def points(node: Detector) -> np.ndarray:

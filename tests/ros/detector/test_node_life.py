@@ -39,7 +39,7 @@ def test_the_lifecycle_can_be_repeated_and_only_an_active_node_publishes_results
     for round_number in range(1, 4):
         node.start()
         node.rig.send_all(0.0)
-        node.answers(round_number)
+        node.wait_for_detections(round_number)
         assert node.change(DEACTIVATE)
         wait_until(lambda: threads_of_node() == threads, 'the end of all threads')
         assert node.state() == State.PRIMARY_STATE_INACTIVE
@@ -73,7 +73,7 @@ def test_configure_fails_with_a_message_for_an_invalid_checkpoint_and_succeeds_w
     node.start()
     wait_until(lambda: node.diagnostics.is_ok('node'), 'recovery')
     node.rig.send_all(0.0)
-    node.answers(1)
+    node.wait_for_detections(1)
 
 
 def test_configure_fails_with_the_remedy_for_an_empty_checkpoint_and_an_absent_device(
@@ -126,7 +126,7 @@ def test_the_node_runs_an_exported_network(detector, tiny_checkpoint: Path, tmp_
     assert node.set('onnx_folder', str(tmp_path / 'exported')) == ''
     node.start()
     node.rig.send_all(0.0)
-    node.answers(1)
+    node.wait_for_detections(1)
     assert node.diagnostics.values('node')['runtime'] == 'onnx'
 
 
@@ -134,10 +134,10 @@ def test_the_score_threshold_can_change_while_active(detector):
     node = detector()
     node.start()
     node.rig.send_all(0.0)
-    node.answers(1)
+    node.wait_for_detections(1)
     assert node.set('score_threshold', 1.0) == ''
     node.rig.send_all(0.1)
-    node.answers(2)
+    node.wait_for_detections(2)
     assert [len(message.detections) > 0 for message in node.detections] == [True, False]
 
 
@@ -171,7 +171,7 @@ def test_a_node_whose_device_failed_can_be_configured_again(
     node.start()
     wait_until(lambda: node.diagnostics.is_ok('node'), 'recovery')
     node.rig.send_all(0.0)
-    node.answers(1)
+    node.wait_for_detections(1)
 
 
 def test_deactivation_first_publishes_the_result_of_the_complete_set(detector):
@@ -180,4 +180,4 @@ def test_deactivation_first_publishes_the_result_of_the_complete_set(detector):
     node.rig.send_all(0.0)
     wait_until(lambda: node.node._monitor.counts()['received'] == 1, 'the set')
     assert node.change(DEACTIVATE)
-    node.answers(1)
+    node.wait_for_detections(1)

@@ -32,7 +32,7 @@ def test_during_startup_nothing_is_published_until_all_cameras_have_camera_info(
     )
     assert not node.detections
     node.rig.send_all(0.1)
-    node.answers(1)
+    node.wait_for_detections(1)
     wait_until(lambda: node.diagnostics.is_ok('sets'), 'recovery')
 
 
@@ -56,7 +56,7 @@ def test_during_startup_nothing_is_published_until_all_cameras_have_extrinsics(
     )
     assert not node.detections
     node.rig.send_all(0.1)
-    node.answers(1)
+    node.wait_for_detections(1)
     wait_until(lambda: node.diagnostics.is_ok('tf'), 'recovery')
 
 
@@ -93,7 +93,7 @@ def test_cameras_that_return_together_are_not_reported_one_by_one(detector):
     node.rig.send_all(0.0)
     wait_until(lambda: node.diagnostics.reports('cameras', 'all cameras are silent'), 'the pause')
     node.rig.send_all(15.0)
-    node.answers(2)
+    node.wait_for_detections(2)
     assert not node.diagnostics.was_reported('cameras', 'no image of right')
     assert not node.diagnostics.was_reported('sets', 'none fit into a set')
     assert not node.diagnostics.was_reported('sets', 'image sets were lost')
@@ -103,7 +103,7 @@ def test_camera_info_that_is_not_latched_causes_no_warning(detector, capfd):
     node = detector()
     node.start()
     node.rig.send_all(0.0)
-    node.answers(1)
+    node.wait_for_detections(1)
     assert 'incompatible QoS' not in capfd.readouterr().err
 
 
@@ -118,13 +118,13 @@ def test_camera_info_that_was_sent_once_before_the_start_is_received_when_it_is_
     rig.send_extrinsics()
     step = iter(range(1, 10**6))
 
-    def is_answered() -> bool:
+    def has_response() -> bool:
         time_s = 0.5 * next(step)
         rig.send_poses(time_s)
         rig.send_images(time_s)
         return bool(node.detections)
 
-    wait_until(is_answered, 'the answer')
+    wait_until(has_response, 'the response')
 
 
 def test_best_effort_camera_info_is_received_and_kept_for_the_next_activation(
@@ -134,13 +134,13 @@ def test_best_effort_camera_info_is_received_and_kept_for_the_next_activation(
     node = detector(rig=Rig(graph.node, CAMERAS, info_qos=best_effort), camera_startup_s=60.0)
     node.start()
     node.rig.send_all(0.0)
-    node.answers(1)
+    node.wait_for_detections(1)
     assert node.change(DEACTIVATE)
     assert node.change(ACTIVATE)
     node.rig.wait_for_detector()
     node.rig.send_poses(1.0)
     node.rig.send_images(1.0)
-    node.answers(2)
+    node.wait_for_detections(2)
 
 
 def test_the_queue_depth_of_image_subscriptions_is_image_queue_size(detector):
@@ -229,7 +229,9 @@ def test_diagnostics_contain_rates_spread_latency_device_and_memory(detector):
     node.start()
     for number in range(3):
         node.rig.send_all(0.1 * number)
-    wait_until(lambda: node.detections and node.diagnostics.values('latency'), 'an answer')
+    wait_until(
+        lambda: node.detections and node.diagnostics.values('latency'), 'detections and latency'
+    )
     values = node.diagnostics.values
     assert float(values('cameras')['left.rate_hz']) > 0
     assert float(values('sets')['spread_p50_ms']) == 8.0

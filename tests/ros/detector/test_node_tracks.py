@@ -17,13 +17,13 @@ def follow(node: Detector, *times_s: float, cameras: tuple[str, ...] | None = No
     """Send the cycles one after the other and return the ids of the tracks after each."""
     found = []
     for time_s in times_s:
-        answered, tracked = len(node.objects), len(node.tracks)
+        objects, tracks = len(node.objects), len(node.tracks)
         node.rig.send_extrinsics()
         node.rig.send_infos(time_s)
         node.rig.send_poses(time_s)
         node.rig.send_images(time_s, cameras)
-        wait_until(lambda a=answered: len(node.objects) > a, f'objects of {time_s}')
-        wait_until(lambda t=tracked: len(node.tracks) > t, f'tracks of {time_s}')
+        wait_until(lambda o=objects: len(node.objects) > o, f'objects of {time_s}')
+        wait_until(lambda t=tracks: len(node.tracks) > t, f'tracks of {time_s}')
         found.append({detection.id for detection in node.tracks[-1].detections})
     return found
 
@@ -63,7 +63,7 @@ def test_without_ego_poses_nothing_is_tracked_and_the_reason_is_reported(trackin
     tracking.rig.send_extrinsics()
     tracking.rig.send_infos()
     tracking.rig.send_images(0.0)
-    tracking.answers(1)
+    tracking.wait_for_detections(1)
     wait_until(
         lambda: (
             tracking.diagnostics.values('tf')
@@ -80,7 +80,7 @@ def test_tracking_is_switched_off_and_on_while_active(tracking):
     (before,) = follow(tracking, 0.0)
     assert tracking.set('publish_tracks', False) == ''
     tracking.rig.send_all(0.1)
-    tracking.answers(2)
+    tracking.wait_for_detections(2)
     assert len(tracking.tracks) == 1
     assert not read_points(tracking.objects[-1])['track_id'].any()
     wait_until(

@@ -126,7 +126,7 @@ def test_a_pattern_stands_for_every_camera_and_a_list_for_each():
             {'image_topics': ['/a', '/b']},
             r'image_topics must hold one pattern or one entry per camera \(6\), got 2',
         ),
-        ({'image_topics': ['/same']}, 'a topic of its own'),
+        ({'image_topics': ['/same']}, 'a different topic'),
         (
             {'camera_info_topics': ['']},
             'camera CAM_FRONT_LEFT needs an entry in camera_info_topics or in camera_info_files',

@@ -82,14 +82,14 @@ class Bench:
     """A worker, and records of its results and reports."""
 
     def __init__(self, detector: FailingDetector, builder: OneFrame | None = None):
-        self.log, self.answers, self.failures = Log(), [], []
+        self.log, self.results, self.failures = Log(), [], []
         self.monitor = Monitor(self.log, ('CAM_FRONT',))
         settings = Settings(cameras=('CAM_FRONT',))
         self.worker = Worker(
             detector,
             builder or OneFrame(),
             lambda: settings,
-            self.answers.append,
+            self.results.append,
             self.monitor,
             self.failures.append,
         )
@@ -102,8 +102,8 @@ class Bench:
             )
             wait_until(
                 lambda done=done: (
-                    self.monitor.counts()['answered'] + self.monitor.counts()['dropped']
-                    > done['answered'] + done['dropped']
+                    self.monitor.counts()['processed'] + self.monitor.counts()['dropped']
+                    > done['processed'] + done['dropped']
                 ),
                 'an end',
             )
@@ -115,7 +115,7 @@ def test_a_set_whose_device_fails_once_is_processed_again(error: Exception):
     detector = FailingDetector(error)
     bench = Bench(detector)
     bench.work(10**9)
-    assert len(bench.answers) == 1
+    assert len(bench.results) == 1
     assert detector.resets == 1
     assert not bench.failures
     assert any(
@@ -127,7 +127,7 @@ def test_a_set_whose_device_fails_once_is_processed_again(error: Exception):
 def test_a_device_that_fails_twice_stops_detection_with_a_message():
     bench = Bench(FailingDetector(OUT_OF_MEMORY, OUT_OF_MEMORY))
     bench.work(10**9)
-    assert not bench.answers
+    assert not bench.results
     (sentence,) = bench.failures
     assert (
         'cpu failed twice, so the node stopped detection: OutOfMemoryError: CUDA out of memory'
@@ -140,7 +140,7 @@ def test_an_error_in_one_set_loses_only_that_set():
     detector = FailingDetector(ValueError('odd'))
     bench = Bench(detector)
     bench.work(10**9, 2 * 10**9)
-    assert len(bench.answers) == 1
+    assert len(bench.results) == 1
     assert detector.resets == 1
     assert bench.log.lines[0] == ('error', 'detection failed: ValueError: odd')
 
@@ -164,7 +164,7 @@ def test_a_device_that_hangs_is_reported_until_it_continues(monkeypatch: pytest.
 
     wait_until(is_reported, 'the report')
     goes_on.set()
-    wait_until(lambda: bench.answers, 'the answer')
+    wait_until(lambda: bench.results, 'the result')
     wait_until(lambda: not is_reported(), 'recovery')
     bench.worker.stop(discard=False)
 
@@ -222,9 +222,9 @@ def test_a_jump_of_the_ego_pose_clears_the_past_frames():
 def test_detection_does_not_wait_for_publication_and_unpublished_results_are_counted():
     may_publish, published = threading.Event(), []
 
-    def publish(answer: DetectionResult) -> dict:
+    def publish(result: DetectionResult) -> dict:
         may_publish.wait(60)
-        published.append(answer)
+        published.append(result)
         return {}
 
     monitor = Monitor(Log(), ('CAM_FRONT',))
@@ -240,10 +240,10 @@ def test_detection_does_not_wait_for_publication_and_unpublished_results_are_cou
 def test_a_result_that_cannot_be_published_does_not_affect_later_ones():
     published = []
 
-    def publish(answer) -> dict:
-        if answer == 0:
+    def publish(result) -> dict:
+        if result == 0:
             raise ValueError('no')
-        published.append(answer)
+        published.append(result)
         return {}
 
     log = Log()

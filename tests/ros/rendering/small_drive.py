@@ -17,7 +17,7 @@ from bevdepth_ros.detections.messages import objects_cloud
 
 SIZE = (320, 180)
 OBJECTS_TOPIC = '/bevdepth_detector/objects'
-ANSWER_NS = 80_000_000
+RESULT_DELAY_NS = 80_000_000
 """Time from the exposure to the recording of the result."""
 
 
@@ -48,13 +48,16 @@ def record(
     """Write a drive to ``folder`` twice; return the bag with camera data only, and the one that
     also has recorded detections but no topics of the camera ``left_out``.
     """
-    plain, answered = folder / 'plain', folder / 'answered'
+    plain, with_objects = folder / 'plain', folder / 'with_objects'
     write_bag(snapshots, plain, size)
-    answers = [
-        (one.stamp_ns + ANSWER_NS, serialize_message(objects_cloud(detections(one), 'base_link')))
+    objects_messages = [
+        (
+            one.stamp_ns + RESULT_DELAY_NS,
+            serialize_message(objects_cloud(detections(one), 'base_link')),
+        )
         for one in snapshots
     ]
-    with Reader(plain) as reader, Writer(answered, version=8) as writer:
+    with Reader(plain) as reader, Writer(with_objects, version=8) as writer:
         copies = {
             each.id: writer.add_connection(
                 each.topic,
@@ -73,7 +76,7 @@ def record(
             for each, stamp, data in reader.messages()
             if each.id in copies
         ]
-        rows += [(stamp, objects, data) for stamp, data in answers]
+        rows += [(stamp, objects, data) for stamp, data in objects_messages]
         for stamp, connection, data in sorted(rows, key=lambda row: row[0]):
             writer.write(connection, stamp, data)
-    return plain, answered
+    return plain, with_objects

@@ -70,7 +70,7 @@ def test_detections_come_from_a_second_recording_as_from_the_same_one(
     together, apart = tmp_path / 'together.png', tmp_path / 'apart.png'
     assert (
         run(bags[1], together, '--start', '0.9')
-        == run(bags[0], apart, '--start', '0.9', '--answers', str(bags[1]))
+        == run(bags[0], apart, '--start', '0.9', '--detections', str(bags[1]))
         == 1
     )
     np.testing.assert_array_equal(np.asarray(Image.open(together)), np.asarray(Image.open(apart)))
@@ -131,7 +131,7 @@ def test_a_recording_that_cannot_be_rendered_gives_a_message_and_no_file(
         'contains no /bevdepth_detector/objects': [
             '--bag',
             str(bags[0]),
-            '--answers',
+            '--detections',
             str(bags[0]),
         ],
         '--depth needs --checkpoint': ['--bag', str(bags[1]), '--depth'],

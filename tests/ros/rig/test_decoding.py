@@ -12,7 +12,7 @@ from bevdepth_ros.rig.decoding import ImageDecoder
 from tests.ros.rig.image_messages import LIMIT, compressed, encoded, noise, raw, smooth
 
 CAMERAS = ('left', 'right')
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 
 
 def jpegs() -> list:
@@ -27,7 +27,7 @@ class SlowDecoder:
 
     def __call__(self, message, max_pixels: int, min_width: int = 0) -> DecodedImage:
         if message is self._slow_message:
-            self._may_finish.wait(PATIENCE_S)
+            self._may_finish.wait(TIMEOUT_S)
         return decoded_image(message, max_pixels, min_width)
 
     def finish(self) -> None:
@@ -43,14 +43,14 @@ def decoder():
 
 def test_each_camera_gets_its_own_image(decoder: ImageDecoder):
     messages = [jpegs()[0], raw('rgb8', noise(), 40)]
-    images = [image() for image in decoder(CAMERAS, messages, LIMIT, PATIENCE_S)]
+    images = [image() for image in decoder(CAMERAS, messages, LIMIT, TIMEOUT_S)]
     assert np.array_equal(images[0].pixels, decoded_image(messages[0], LIMIT).pixels)
     assert np.array_equal(images[1].pixels, noise())
     assert [(image.width, image.height) for image in images] == [(160, 120), (40, 24)]
 
 
 def test_an_invalid_image_only_removes_its_camera_from_the_set(decoder: ImageDecoder):
-    left, right = decoder(CAMERAS, [compressed(b'noise'), jpegs()[1]], LIMIT, PATIENCE_S)
+    left, right = decoder(CAMERAS, [compressed(b'noise'), jpegs()[1]], LIMIT, TIMEOUT_S)
     with pytest.raises(ValueError, match='is not a JPEG'):
         left()
     assert right().width == 160
@@ -66,13 +66,13 @@ def test_a_slow_decoder_only_removes_its_camera_from_the_sets_until_it_finishes(
     with pytest.raises(ValueError, match=r'is not decoded within 0\.2 s .decode_timeout_s'):
         left()
     right()
-    left, right = decoder(CAMERAS, jpegs(), LIMIT, PATIENCE_S)
+    left, right = decoder(CAMERAS, jpegs(), LIMIT, TIMEOUT_S)
     with pytest.raises(ValueError, match='an earlier image is still being decoded'):
         left()
     right()
     slow.finish()
-    decoder._started['left'][-1].future.result(PATIENCE_S)
-    assert [image().width for image in decoder(CAMERAS, jpegs(), LIMIT, PATIENCE_S)] == [160, 160]
+    decoder._started['left'][-1].future.result(TIMEOUT_S)
+    assert [image().width for image in decoder(CAMERAS, jpegs(), LIMIT, TIMEOUT_S)] == [160, 160]
 
 
 def test_closing_does_not_wait_for_a_slow_decoder(monkeypatch: pytest.MonkeyPatch):
@@ -97,9 +97,7 @@ def test_closing_does_not_wait_for_a_slow_decoder(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_sides_of_an_image_are_bounded(decoder: ImageDecoder, size, is_accepted: bool):
-    image = decoder(('left',), [raw('mono8', noise(*size)[..., :1], size[1])], LIMIT, PATIENCE_S)[
-        0
-    ]
+    image = decoder(('left',), [raw('mono8', noise(*size)[..., :1], size[1])], LIMIT, TIMEOUT_S)[0]
     if is_accepted:
         assert (image().height, image().width) == size
     else:
@@ -109,7 +107,7 @@ def test_sides_of_an_image_are_bounded(decoder: ImageDecoder, size, is_accepted:
 
 def test_images_may_be_decoded_at_a_reduced_size():
     decoder = ImageDecoder(min_width=80)
-    image = decoder(('left',), jpegs()[:1], LIMIT, PATIENCE_S)[0]()
+    image = decoder(('left',), jpegs()[:1], LIMIT, TIMEOUT_S)[0]()
     decoder.close()
     assert image.pixels.shape == (60, 80, 3)
     assert (image.width, image.height) == (160, 120)
@@ -117,7 +115,7 @@ def test_images_may_be_decoded_at_a_reduced_size():
 
 def test_large_images_are_rejected(decoder: ImageDecoder):
     with pytest.raises(ValueError, match='more than max_image_megapixels'):
-        decoder(('left',), jpegs()[:1], 160 * 120 - 1, PATIENCE_S)[0]()
+        decoder(('left',), jpegs()[:1], 160 * 120 - 1, TIMEOUT_S)[0]()
 
 
 class CountingDecoder:
@@ -140,8 +138,8 @@ def test_an_image_that_is_decoded_on_arrival_is_not_decoded_again_for_its_set(
     first, second = jpegs()
     for message in (first, second):
         decoder.begin('left', message, LIMIT)
-        decoder._started['left'][-1].future.result(PATIENCE_S)
-    [image] = decoder(('left',), [first], LIMIT, PATIENCE_S)
+        decoder._started['left'][-1].future.result(TIMEOUT_S)
+    [image] = decoder(('left',), [first], LIMIT, TIMEOUT_S)
     assert np.array_equal(image().pixels, decoded_image(first, LIMIT).pixels)
     assert counting.count == 2
 
@@ -152,7 +150,7 @@ def test_on_a_cpu_only_images_of_a_set_are_decoded(
     counting = CountingDecoder()
     monkeypatch.setattr(decoding, 'decoded_image', counting)
     decoder.begin('left', jpegs()[0], LIMIT)
-    assert decoder(('left',), [jpegs()[1]], LIMIT, PATIENCE_S)[0]().width == 160
+    assert decoder(('left',), [jpegs()[1]], LIMIT, TIMEOUT_S)[0]().width == 160
     assert counting.count == 1
 
 
@@ -160,5 +158,5 @@ def test_decoded_images_of_only_a_few_sets_are_kept(decoder: ImageDecoder):
     decoder.on_arrival = True
     for _ in range(2 * decoding.WAITING_SETS):
         decoder.begin('left', jpegs()[0], LIMIT)
-        decoder._started['left'][-1].future.result(PATIENCE_S)
+        decoder._started['left'][-1].future.result(TIMEOUT_S)
     assert len(decoder._started['left']) == decoding.WAITING_SETS

@@ -72,7 +72,7 @@ class Tf:
             self.send('map', 'base_link', START_NS + 100 * step * MILLISECOND_NS, float(step))
 
     def x_at(self, offset_ms: float) -> float:
-        return self.transforms.at(
+        return self.transforms.lookup_at(
             'map', 'base_link', START_NS + round(offset_ms * MILLISECOND_NS), CLAMP_S
         )[0, 3]
 
@@ -92,7 +92,7 @@ def test_a_transform_message_becomes_target_from_source():
 def test_static_extrinsics_are_found_at_any_time(tf: Tf):
     tf.send('base_link', 'CAM_FRONT', START_NS, 1.7, static=True)
     assert tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] == 1.7
-    assert tf.transforms.at('base_link', 'CAM_FRONT', START_NS - 10**12)[0, 3] == 1.7
+    assert tf.transforms.lookup_at('base_link', 'CAM_FRONT', START_NS - 10**12)[0, 3] == 1.7
 
 
 def test_frames_with_the_leading_slash_of_ros_1_are_those_without(tf: Tf):

@@ -26,7 +26,7 @@ from bevdepth_ros.viewer.colors import browser_color, shown
 from bevdepth_ros.viewer.moments import Moment, MomentHistory, moment_of
 from bevdepth_ros.viewer.node import Viewer
 from tests.ros.camera_rig import Rig
-from tests.ros.graph import PATIENCE_S, Graph, wait_until
+from tests.ros.graph import TIMEOUT_S, Graph, wait_until
 
 CAMERAS = ('left', 'right')
 
@@ -75,7 +75,7 @@ class Browser:
                 message, buffers = self._waiting.popleft()
                 if message['type'] == kind and accept(message):
                     return message, buffers
-            messages, buffers = decoded(self._connection.recv(timeout=PATIENCE_S))
+            messages, buffers = decoded(self._connection.recv(timeout=TIMEOUT_S))
             self._waiting.extend((message, buffers) for message in messages)
 
 
@@ -95,7 +95,7 @@ def test_a_browser_gets_the_page_and_then_boxes_cameras_and_figures(
     graph: Graph, viewer: Viewer
 ) -> None:
     address = f'127.0.0.1:{viewer.page.port}'
-    assert b'<title>' in urllib.request.urlopen(f'http://{address}', timeout=PATIENCE_S).read()
+    assert b'<title>' in urllib.request.urlopen(f'http://{address}', timeout=TIMEOUT_S).read()
     rig = Rig(graph.node, CAMERAS)
     rig.wait_for_detector()
     objects = graph.node.create_publisher(PointCloud2, '/bevdepth_detector/objects', 10)
@@ -107,7 +107,7 @@ def test_a_browser_gets_the_page_and_then_boxes_cameras_and_figures(
         browser.wait_for('GridMessage')
         readout, _ = browser.wait_for('GuiHtmlMessage')
         assert all(f'/{camera}/image' in readout['props']['content'] for camera in CAMERAS)
-        wait_until(lambda: viewer.page.watched, 'the browser')
+        wait_until(lambda: viewer.page.has_viewers, 'the browser')
         rig.send_all(0.0)
         boxes = Boxes3D([(14, 0.2, 1.6)], [(11, 2.9, 3.4)], [0], [(5, 0)])
         found = Detections3D(

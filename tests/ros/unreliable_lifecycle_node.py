@@ -20,18 +20,18 @@ GOALS = {
 }
 
 
-class ForgetfulNode(Node):
+class UnreliableLifecycleNode(Node):
     def __init__(self):
         super().__init__('bevdepth_detector')
         self._state, self._asked = State.PRIMARY_STATE_UNCONFIGURED, Counter()
         self._events = self.create_publisher(TransitionEvent, '~/transition_event', 10)
-        self.create_service(GetState, '~/get_state', self._tell_state)
+        self.create_service(GetState, '~/get_state', self._get_state)
         self._serve_changes()
 
     def _serve_changes(self) -> None:
         self._service = self.create_service(ChangeState, '~/change_state', self._change)
 
-    def _tell_state(self, _, response: GetState.Response) -> GetState.Response:
+    def _get_state(self, _, response: GetState.Response) -> GetState.Response:
         response.current_state.id = self._state
         return response
 
@@ -53,7 +53,7 @@ if __name__ == '__main__':
     while time.process_time() < 1.0:  # as long as the detector needs at least to import torch
         pass
     rclpy.init()
-    node = ForgetfulNode()
+    node = UnreliableLifecycleNode()
     with suppress(KeyboardInterrupt, ExternalShutdownException):
         while rclpy.ok():
             with suppress(InvalidHandle):
