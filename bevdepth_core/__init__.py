@@ -1,6 +1,7 @@
 """BEVDepth: 3D object detection from cameras, as a PyTorch library without ROS.
 
-The public API is what ``__all__`` lists. It is imported on first use, since PyTorch takes seconds.
+``__all__`` lists the public API. Each name is imported on first use, because importing PyTorch
+takes seconds.
 """
 
 from __future__ import annotations

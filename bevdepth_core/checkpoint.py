@@ -1,12 +1,14 @@
-"""Save and load weights: our self-describing safetensors and the official Lightning files.
+"""Saves and loads weights as safetensors files with the model config, or as official Lightning
+files.
+
 
     python -m bevdepth_core.checkpoint convert IN OUT
     python -m bevdepth_core.checkpoint untrained PRESET OUT
 
-The first command converts between the two layouts; the suffix of OUT selects the layout
-(``.safetensors``: ours, ``.pth`` or ``.ckpt``: official). The second command writes random weights
-of a model preset, which have the right shapes but detect no objects. Only tensors and plain
-containers are unpickled.
+The first command converts between the two formats; the suffix of OUT selects the format
+(``.safetensors``: ours, ``.pth`` or ``.ckpt``: official). The second command writes random
+weights of a model preset, which have the right shapes but detect no objects. From pickled
+files, only tensors and plain containers are loaded.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ _WRAPPERS = re.compile(r'(?:model\.|module\.)+')
 """Prefixes that Lightning and DistributedDataParallel add to the names of weights."""
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 MAX_PICKLE_BYTES = 64 << 20
-"""A ``.pth`` file with a larger pickled part, which only lists the tensors, is rejected."""
+"""Largest size of the pickled part of a ``.pth`` file; larger ones are rejected, because this
+part only lists the tensors."""
 
 
 class CheckpointError(ValueError):
@@ -93,7 +96,7 @@ def save_checkpoint(
         path: ends in ``.safetensors``.
         metadata: more entries for ``model.metadata``.
         half: store matrices and kernels in float16, which halves the file and changes each weight
-            by at most 0.05 %; vectors, such as the statistics of batch norms, stay as they are.
+            by at most 0.05 %; vectors, such as the statistics of batch norms, stay float32.
     """
     path = Path(path)
     if path.suffix != '.safetensors':
@@ -198,7 +201,7 @@ def _load_official(path: Path) -> BEVDepth:
 
 
 def _network_state(path: Path) -> dict[str, torch.Tensor]:
-    """Read the official network's tensors, names without the prefixes of wrappers."""
+    """Read the tensors of an official file; names lose the prefixes of wrappers."""
     _require_plain_archive(path)
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
@@ -210,12 +213,11 @@ def _network_state(path: Path) -> dict[str, torch.Tensor]:
             else 'pickled objects other than tensors'
         )
         raise CheckpointError(
-            f"{path}: holds {what}, which is never loaded; save its 'state_dict' alone where you "
-            'trust the file'
+            f'{path}: contains {what}, which is never loaded; if you trust the file, load it '
+            "with PyTorch and save only its 'state_dict'"
         ) from error
-    except (
-        Exception
-    ) as error:  # torch raises RuntimeError, EOFError, KeyError ... on truncated and foreign files
+    # torch raises RuntimeError, EOFError, KeyError and others on truncated or unrelated files.
+    except Exception as error:
         raise CheckpointError(
             f'{path}: truncated or not a PyTorch checkpoint; copy or download it again'
         ) from error
@@ -224,7 +226,7 @@ def _network_state(path: Path) -> dict[str, torch.Tensor]:
         isinstance(name, str) and _is_plain(value) for name, value in state.items()
     ):
         raise CheckpointError(
-            f"{path}: holds neither a 'state_dict' of tensors nor a bare one; is it a BEVDepth "
+            f"{path}: contains neither a 'state_dict' nor tensors by name; is it a BEVDepth "
             'checkpoint?'
         )
     state = _without_wrappers(path, state)
@@ -235,16 +237,17 @@ def _network_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _without_wrappers(path: Path, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return ``state`` with names without the prefixes that wrappers of a network add."""
+    """Return ``state`` with names from which the prefixes of wrappers are removed."""
     plain = {}
     for name, tensor in state.items():
         prefix = _WRAPPERS.match(name)
-        own = name[prefix.end() :] if prefix else name
-        if own in plain:
+        plain_name = name[prefix.end() :] if prefix else name
+        if plain_name in plain:
             raise CheckpointError(
-                f'{path}: holds {own} twice, with and without a prefix; keep one set of weights'
+                f'{path}: contains {plain_name} twice, with and without a prefix; keep one set '
+                'of weights'
             )
-        plain[own] = tensor
+        plain[plain_name] = tensor
     return plain
 
 
@@ -254,9 +257,7 @@ def _require_plain_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        remedy = (
-            'copy or download it again, or save an old file anew with a PyTorch of this decade'
-        )
+        remedy = 'copy or download it again; if it is old, load and save it with a newer PyTorch'
         raise CheckpointError(
             f'{path}: truncated or not a PyTorch checkpoint; {remedy}'
         ) from error
@@ -273,8 +274,8 @@ def _require_plain_archive(path: Path) -> None:
         > MAX_PICKLE_BYTES
     ):
         raise CheckpointError(
-            f"{path}: holds much more than tensors; save its 'state_dict' alone where you trust "
-            'the file'
+            f'{path}: contains much more than tensors; if you trust the file, load it with '
+            "PyTorch and save only its 'state_dict'"
         )
 
 
@@ -293,7 +294,9 @@ def _is_plain(value: object) -> bool:
 
 
 def _build(path: Path, config: ModelConfig, state: dict[str, torch.Tensor]) -> BEVDepth:
-    """Return the model of ``config`` with the tensors of ``state`` as weights, without a copy."""
+    """Return the model of ``config`` that uses the tensors of ``state`` as weights, without
+    copying them.
+    """
     try:
         with torch.device('meta'):
             model = BEVDepth(config)
@@ -316,7 +319,7 @@ def _build(path: Path, config: ModelConfig, state: dict[str, torch.Tensor]) -> B
     ]
     if not problems:
         problems = [
-            f'{name} holds NaN or infinity'
+            f'{name} contains NaN or infinity'
             for name, tensor in state.items()
             if not tensor.isfinite().all()
         ]
@@ -355,10 +358,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _switch_clamp_off(model: BEVDepth, source: Path) -> None:
-    """Change the config with which ``model`` is saved."""
+    """Set ``clamp_mean`` to false in the config that is saved with ``model``."""
     stereo = model.config.stereo
     if stereo is None:
-        raise CheckpointError(f'{source}: no stereo model; leave out --no-clamp-mean')
+        raise CheckpointError(f'{source}: not a stereo model; leave out --no-clamp-mean')
     model.config = dataclasses.replace(
         model.config, stereo=dataclasses.replace(stereo, clamp_mean=False)
     )
@@ -367,7 +370,7 @@ def _switch_clamp_off(model: BEVDepth, source: Path) -> None:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog='python -m bevdepth_core.checkpoint',
-        description='Convert and make BEVDepth checkpoints.',
+        description='Convert and create BEVDepth checkpoints.',
     )
     commands = parser.add_subparsers(dest='command', required=True)
     convert = commands.add_parser('convert', help='convert IN to OUT by their suffixes')

@@ -1,5 +1,5 @@
-"""The configuration of a model, with the paper's values as defaults; ``config/models`` holds one
-YAML file per preset.
+"""Defines the configuration of a model, with the paper's values as defaults; ``config/models``
+contains one YAML file per preset.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _require_finite(name: str, *values: float) -> None:
-    _require(all(map(math.isfinite, values)), f'{name} must hold finite numbers, got {values}')
+    _require(all(map(math.isfinite, values)), f'{name} must contain finite numbers, got {values}')
 
 
 def _is_whole(value: float) -> bool:
@@ -95,8 +95,8 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class DepthBins:
-    """Depth hypotheses: ``count`` bins of ``step`` meters from ``start`` to ``stop``; points sit
-    on lower bin edges.
+    """Depth hypotheses: ``count`` bins of ``step`` meters from ``start`` to ``stop``; frustum
+    points lie on the lower edges of the bins.
     """
 
     start: float = 2.0
@@ -107,7 +107,7 @@ class DepthBins:
         _require_finite('depth_bins', self.start, self.stop, self.step)
         _require(
             (self.stop - self.start) / MAX_FRUSTUM_POINTS < self.step,
-            f'depth_bins must be fewer, got {self}',
+            f'depth_bins has too many bins: {self}; raise step or lower stop',
         )
         _require(
             0 < self.start < self.stop and self.step > 0,
@@ -151,7 +151,7 @@ class BEVGrid:
             low, high, cell = getattr(self, name)
             _require(
                 abs(low + count * cell - high) <= 1e-3 * cell,
-                f'grid.{name} must hold a whole number of cells, got {(high - low) / cell:.6g} '
+                f'grid.{name} must contain a whole number of cells, got {(high - low) / cell:.6g} '
                 f'from {getattr(self, name)}',
             )
 
@@ -241,8 +241,8 @@ class StereoConfig:
     Each range has one depth hypothesis per pixel at stride 4: a mean, a spread and a score.
 
     Attributes:
-        range_bounds: where the ranges meet, meters, from the start of the depth bins to their
-            stop.
+        range_bounds: bounds of consecutive ranges, meters, from the start of the depth bins to
+            their stop.
         iterations: number of refinements of each hypothesis.
         groups: groups of feature channels whose products are averaged into one channel of the
             cost volume each.
@@ -260,7 +260,8 @@ class StereoConfig:
         _require(
             len(self.range_bounds) >= 2
             and all(low < high for low, high in itertools.pairwise(self.range_bounds)),
-            f'stereo.range_bounds must hold two or more ascending depths, got {self.range_bounds}',
+            f'stereo.range_bounds must contain two or more ascending depths, got '
+            f'{self.range_bounds}',
         )
         _require(
             0 < self.iterations <= MAX_STEREO_ITERATIONS,
@@ -319,7 +320,7 @@ class HeadConfig:
 
     Attributes:
         channels: width of the shared convolution and of every small net.
-        tasks: groups of classes with head maps of their own.
+        tasks: groups of classes; each group has separate head maps.
     """
 
     channels: int = 64
@@ -330,7 +331,7 @@ class HeadConfig:
         names = [name for task in self.tasks for name in task.classes]
         _require(
             0 < len(names) <= MAX_CLASSES and all(task.classes for task in self.tasks),
-            f'head.tasks must hold 1 to {MAX_CLASSES} classes',
+            f'head.tasks must contain 1 to {MAX_CLASSES} classes',
         )
         twice = sorted({name for name in names if names.count(name) > 1})
         _require(
@@ -387,17 +388,17 @@ class SizeAwareNMSConfig:
 
 @dataclass(frozen=True)
 class DecodeConfig:
-    """From head maps to boxes.
+    """How boxes are decoded from head maps.
 
     Attributes:
         score_threshold: boxes must score more than this.
-        candidates: best cells of a task that are considered.
+        candidates: number of best cells of a task that are decoded.
         boxes_per_task: most boxes of a task after circle NMS.
         center_range: x, y, z lower then upper bound of box centers, meters, inclusive; null for
             ``CENTER_MARGIN`` around the grid, see ``ModelConfig.center_range``.
         scale_nms: a second suppression after circle NMS; null for none, as in the official code.
-        size_aware_nms: takes the place of circle NMS, as in the official BEVStereo experiments;
-            null for circle NMS.
+        size_aware_nms: used in place of circle NMS, as in the official BEVStereo experiments;
+            null: circle NMS is used.
     """
 
     score_threshold: float = 0.1
@@ -451,7 +452,8 @@ class ModelConfig:
         for name, count in zip('xy', self.grid.shape, strict=False):
             _require(
                 count % BEV_STRIDE == 0,
-                f'grid.{name} must hold a multiple of {BEV_STRIDE} cells for the BEV encoder, got '
+                f'grid.{name} must contain a multiple of {BEV_STRIDE} cells for the BEV encoder, '
+                'got '
                 f'{count}: change its bounds or its cell size',
             )
         self._require_consistent_decoding()
@@ -495,13 +497,13 @@ class ModelConfig:
         scale_nms = self.decode.scale_nms
         _require(
             scale_nms is None or len(scale_nms.factors) == len(self.class_names),
-            'decode.scale_nms.factors must hold one number for each of the '
+            'decode.scale_nms.factors must contain one number for each of the '
             f'{len(self.class_names)} classes {", ".join(self.class_names)}',
         )
         size_aware_nms = self.decode.size_aware_nms
         _require(
             size_aware_nms is None or len(size_aware_nms.factors) == len(self.head.tasks),
-            'decode.size_aware_nms.factors must hold one number for each of the '
+            'decode.size_aware_nms.factors must contain one number for each of the '
             f'{len(self.head.tasks)} tasks',
         )
 
@@ -563,7 +565,7 @@ def model_config_from_dict(values: dict) -> ModelConfig:
 
 
 def model_config_to_dict(config: ModelConfig) -> dict:
-    """Return ``config`` as plain lists, dicts and numbers, complete."""
+    """Return all values of ``config`` as plain lists, dicts and numbers."""
     return _plain(dataclasses.asdict(config))
 
 
@@ -597,7 +599,7 @@ def load_model_config(path: str | Path) -> ModelConfig:
 
 
 def save_model_config(config: ModelConfig, path: str | Path) -> None:
-    """Write ``config`` as one flat, complete YAML file."""
+    """Write all values of ``config`` to a YAML file."""
     Path(path).write_text(
         yaml.safe_dump(
             model_config_to_dict(config), sort_keys=False, default_flow_style=None, width=120

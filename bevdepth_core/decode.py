@@ -1,7 +1,7 @@
-"""Head maps to scored boxes.
+"""Decodes scored boxes from head maps.
 
-Source: the official CenterPoint decoder with circle NMS, or size-aware NMS in stereo models; there
-is no peak finding before it.
+Source: the official CenterPoint decoder with circle NMS, or size-aware NMS in stereo models; it
+searches no peaks before NMS.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def decode(tasks: Sequence[TaskMaps], config: ModelConfig) -> list[ScoredBoxes]:
 
 
 def stack_maps(tasks: Sequence[TaskMaps]) -> Tensor:
-    """Return the head maps of T tasks, (B, T, BOX_VALUES + classes, ny, nx), as ``BoxDecoder``
-    takes them: with as many classes as the task with most has.
+    """Stack the head maps of T tasks to (B, T, BOX_VALUES + classes, ny, nx) for
+    ``BoxDecoder``; ``classes`` is the largest number of classes of a task.
     """
     classes = max(maps.heatmap.shape[1] for maps in tasks)
     heatmaps = [
@@ -134,7 +134,7 @@ class BoxDecoder(nn.Module):
         return torch.cat((boxes, scores[:, None], labels[:, None].float()), dim=1)
 
     def suppress(self, candidates: Tensor, batch: int) -> Tensor:
-        """Return what ``forward`` returns, from what ``candidates`` returns for ``batch``
+        """Return the table of ``forward`` from the result of ``candidates`` for ``batch``
         samples.
         """
         usable = candidates[:, _SCORE] != NO_BOX
@@ -150,7 +150,7 @@ class BoxDecoder(nn.Module):
         return size_aware_nms(centers, extents, usable, self._factors.repeat(batch), most)
 
     def _usable(self, boxes: Tensor) -> Tensor:
-        """Return (B T, K): whether a box is finite, has a size and lies in range."""
+        """Return a (B T, K) mask of boxes that are finite, have a size and lie in range."""
         center, size = boxes[:, :3], boxes[:, 3:6]
         inside = (center >= self._lower) & (center <= self._upper)
         return (inside & (size > 0)).all(dim=1) & boxes.isfinite().all(dim=1)
@@ -159,7 +159,7 @@ class BoxDecoder(nn.Module):
         """Return the boxes of one sample that score more than ``threshold``, best first.
 
         Args:
-            table: (T * boxes_per_task, 11), one sample of what ``forward`` returns.
+            table: (T * boxes_per_task, 11), one sample of the result of ``forward``.
             threshold: a score.
         """
         table = table[(table[:, _SCORE] > threshold) & (table[:, _SCORE] != NO_BOX)]
@@ -172,7 +172,7 @@ class BoxDecoder(nn.Module):
         return found if self._decode.scale_nms is None else self._without_overlaps(found)
 
     def _without_overlaps(self, found: ScoredBoxes) -> ScoredBoxes:
-        """Return the boxes that scale NMS keeps; boxes of different tasks suppress none."""
+        """Return the boxes that scale NMS keeps; it compares only boxes of the same task."""
         config = self._decode.scale_nms
         assert config is not None
         factors, tasks = np.array(config.factors)[found.labels], self._task_of_label[found.labels]
@@ -206,8 +206,14 @@ def half_extents(length: Tensor, width: Tensor, yaw: Tensor) -> Tensor:
 
 
 def _chosen(table: Tensor, kept: Tensor) -> Tensor:
-    """Return (n, most, 11), the columns ``kept`` (n, most) of the table (n, 11, K), with NO_BOX
-    for -1.
+    """Select columns of a table.
+
+    Args:
+        table: (n, 11, K).
+        kept: (n, m) indices of columns; -1 gives a row with the score NO_BOX.
+
+    Returns:
+        (n, m, 11).
     """
     index = kept.clamp(min=0).long()[:, None].expand(-1, table.shape[1], -1)
     chosen = table.gather(2, index)

@@ -1,4 +1,4 @@
-"""Download the official weights and convert them.
+"""Downloads the official weights and converts them.
 
     ros2 run bevdepth_ros weights list
     ros2 run bevdepth_ros weights download 2key_da_ema
@@ -25,7 +25,7 @@ from bevdepth_core.http_file import CHUNK_BYTES, DownloadError, fetch
 from bevdepth_core.weights import OFFICIAL, SUFFIX, OfficialWeights, cache_folder, shipped_names
 
 LICENSE = (
-    'the repositories have a license (BEVDepth: MIT), but name none for the weights (not '
+    'the repositories have a license (BEVDepth: MIT), but state none for the weights (not '
     'verified), which were trained on nuScenes: its non-commercial terms apply'
 )
 RECORDS = 'records.json'
@@ -73,10 +73,10 @@ def download(
 
 
 def verify(name: str, folder: Path) -> None:
-    """Check that downloaded weights are those that were recorded, and can be loaded.
+    """Check that downloaded weights have the recorded hash and can be loaded.
 
     Raises:
-        DownloadError: they are not downloaded, or changed since.
+        DownloadError: they are not downloaded, or have changed since.
         CheckpointError: they cannot be loaded.
     """
     target = folder / f'{name}{SUFFIX}'
@@ -107,7 +107,7 @@ def _recorded(name: str, folder: Path, source: Path, part: Path | None) -> dict[
 
 def _convert(source: Path, target: Path, weights: OfficialWeights) -> None:
     """Write the official file as safetensors, and check that the tensors are the same."""
-    import torch  # takes seconds, so `list` does without
+    import torch  # takes seconds, so the command `list` does not import it
 
     from bevdepth_core.checkpoint import load_checkpoint, save_checkpoint
 
@@ -147,7 +147,7 @@ def _sha256(path: Path) -> str:
 
 
 def listing(folder: Path) -> str:
-    """Return a list of the known weights and their locations as text."""
+    """Return a text that lists the known weights and whether they are downloaded."""
     lines = [f'{name:<20}ships with this package' for name in shipped_names()]
     for name, weights in OFFICIAL.items():
         is_there = (folder / f'{name}{SUFFIX}').is_file()

@@ -1,4 +1,4 @@
-"""Writing files so that an interrupted write leaves no partial file."""
+"""Writes files so that an interrupted write leaves no partial file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Downloads of large files that resume where they were interrupted."""
+"""Downloads large files; an interrupted download can be resumed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fetch(url: str, part: Path, report: Callable[[str], None]) -> None:
     Args:
         url: http or https; the proxy of the environment is used.
         part: incomplete file; a failure leaves it for the next call, which resumes.
-        report: receives progress in words.
+        report: receives progress messages.
 
     Raises:
         DownloadError: the server or the connection failed, or another process downloads the file.

@@ -1,6 +1,4 @@
-"""Streaming detection: detects boxes frame by frame and keeps features of past frames for
-fusion.
-"""
+"""Detects boxes frame by frame and stores features of past frames for temporal fusion."""
 
 from __future__ import annotations
 
@@ -30,12 +28,13 @@ PAST_FRAME_AGE_NS = 500_000_000
 """Age of the past key frame that the network was trained with: nuScenes has two key frames per
 second."""
 PAST_FRAME_TOLERANCE_NS = 100_000_000
-"""Tolerance of that age; without a past frame of this age the current frame replaces it."""
+"""Largest deviation from that age. If no past frame has a valid age, the current frame replaces
+it."""
 PAST_FRAME_SPACING_NS = 50_000_000
-"""Frames less than this after the last stored one are not stored, which limits the memory: without
-this limit, 36 frames would be stored at 60 Hz."""
+"""Smallest time between two stored frames, which limits the memory: without it, 36 frames would
+be stored at 60 Hz."""
 LARGEST_PAST_FRAME_SPACING_NS = 2 * PAST_FRAME_TOLERANCE_NS
-"""With a larger spacing, sometimes no stored frame would have a valid age."""
+"""Largest allowed spacing; with a larger one, sometimes no stored frame would have a valid age."""
 STEREO_BASELINE_M = 0.1
 """Smallest motion of the cameras between two frames with which stereo distinguishes depths. At
 256x704 (focal length 557 pixels) it moves a point at 14 m by 4 pixels, the stride of the features
@@ -60,31 +59,31 @@ class _PastFrame:
 class Detector:
     """Detect boxes frame by frame.
 
-    A frame's images are encoded once. Its depth and context are kept and splatted again, with the
-    then known relative pose, when the frame is about half a second old. As long as the calibration
-    stays the same, the result is that of the official two-frame forward. In a stereo model the
-    features that the frames are compared by are kept, and the past frame's depth is computed anew,
-    since it depends on the current frame.
+    The images of a frame are encoded once. Their depth and context are stored. When the frame is
+    about half a second old, they are splatted again with the relative pose between the two frames.
+    As long as the calibration stays the same, the result equals that of the official two-frame
+    forward. A stereo model stores the features that it compares, and computes the depth of the
+    past frame again, because it depends on the current frame.
 
     The depth network reads a camera vector (intrinsics and mounting pose). The features of a past
-    frame come from the calibration of that frame, since its images were encoded then. The official
-    forward encodes both frames with the key frame's camera vector. The two differ only for the
-    past frames of the first half second after a recalibration; there the Detector uses the correct
-    vector for the past images, and the official code does not.
+    frame are computed with the calibration of that frame. The official forward encodes both frames
+    with the camera vector of the key frame. The results differ only in the first half second after
+    a change of the calibration: for past images, the Detector uses the vector that was valid for
+    them, and the official code uses the new one.
 
     Args:
         model: in evaluation mode.
         device: where to run, such as ``'cpu'`` or ``'cuda:0'``.
         precision: ``'fp32'``, ``'fp16'`` or ``'bf16'``. With CUDA graphs the whole network runs in
-            it, otherwise the image branch alone; geometry is float32 always. With ``'fp32'``
-            nothing is rounded to TF32 either.
+            it, otherwise only the image branch; geometry is always float32. With ``'fp32'``, no
+            operation uses TF32.
         cuda_graphs: on a GPU, replay CUDA graphs with resizing, decoding and NMS on the device
-            instead of running step by step, which takes ten times as long.
+            instead of running step by step. Step by step takes ten times as long.
         cpu_threads: threads of PyTorch on the CPU, a setting of the whole process; None for
             ``default_cpu_threads()``. Without effect on a GPU.
-        past_frame_spacing_ns: frames less than this after the last stored one are not stored.
-            Increase it for a stereo model if memory is short: a past frame of it takes 78 MB
-            (docs/STEREO.md).
+        past_frame_spacing_ns: smallest time between two stored frames.
+            Increase it if memory is short and the model is a stereo model, whose past frames take
+            78 MB each (docs/STEREO.md).
         onnx_folder: run the exported network of this folder in ONNX Runtime, on the CPU; it must
             come from the weights of ``model`` (docs/EXPORT.md).
 
@@ -102,10 +101,10 @@ class Detector:
             With less than STEREO_BASELINE_M, the comparison gives no information about depth.
 
     Raises:
-        ExportError: ``onnx_folder`` holds no exported network of these weights.
-        ValueError: unknown precision, one that the device cannot do, a device that this machine
-            does not have, fewer than one thread, or a memory spacing outside 0 to
-            LARGEST_PAST_FRAME_SPACING_NS.
+        ExportError: ``onnx_folder`` contains no exported network of these weights.
+        ValueError: unknown precision, a precision that the device does not support, a device that
+        this machine does not have, fewer than one thread, or a spacing outside 0 to
+        LARGEST_PAST_FRAME_SPACING_NS.
     """
 
     def __init__(
@@ -185,7 +184,8 @@ class Detector:
         self._last_stamp_ns = None
 
     def prepare(self, cameras: int) -> None:
-        """Prepare for frames of up to ``cameras`` cameras; otherwise the first such frame does it.
+        """Prepare for frames of up to ``cameras`` cameras, so that the first frame is not slow.
+
 
         On a GPU, choosing kernels and capturing graphs takes seconds.
         """
@@ -285,8 +285,8 @@ class Detector:
         return nearest if abs(nearest.stamp_ns - wanted_ns) <= PAST_FRAME_TOLERANCE_NS else None
 
     def _is_usable(self, past: _PastFrame, frame: Frame) -> bool:
-        """Return whether the frames have the same cameras, each of which a stereo model compares
-        with itself; other models fuse any.
+        """Return True if the model can fuse the frames. A stereo model compares each camera
+        with itself, so both frames must have the same cameras; other models fuse all frames.
         """
         return self.config.stereo is None or past.calibration.rig.names == frame.rig.names
 
@@ -311,8 +311,9 @@ class Detector:
 
 
 def _key_ego_from_past_camera(frame: Frame, past: _PastFrame) -> np.ndarray:
-    """Return (N, 4, 4): each past camera in the current ego frame, at the current stamp of the
-    same camera.
+    """Return the (N, 4, 4) pose of each past camera in the current ego frame, at the current stamp
+    of the same camera.
+
 
     For a past camera that the current frame does not have, the ego pose of the current camera
     nearest the mean stamp is used.
@@ -330,11 +331,11 @@ def _key_ego_from_past_camera(frame: Frame, past: _PastFrame) -> np.ndarray:
 def default_cpu_threads() -> int:
     """Return half of the CPU cores that this process may use, at least one.
 
-    OpenMP's threads wait for each other in a busy loop. With as many threads as cores, a single
-    other busy process makes each of them wait all the time, and a frame takes several times as
-    long. With ``OMP_WAIT_POLICY=PASSIVE``, which ``bevdepth_ros`` sets, they sleep instead, and at
-    least two threads are used where there are two cores. PyTorch's own number is kept where the
-    environment sets ``OMP_NUM_THREADS``.
+    OpenMP's threads wait for each other in a busy loop. With as many threads as cores, one
+    other busy process makes all of them wait, and a frame takes several times as long. With
+    ``OMP_WAIT_POLICY=PASSIVE``, which ``bevdepth_ros`` sets, the threads sleep instead, so at
+    least two threads are used on machines with two cores. If the environment sets
+    ``OMP_NUM_THREADS``, PyTorch's number is kept.
     """
     if os.environ.get('OMP_NUM_THREADS'):
         return torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Decode JPEG files: on a GPU all at once, with nvJPEG; on the CPU in threads, with Pillow."""
+"""Decodes JPEG files: on a GPU in one batch with nvJPEG, on the CPU in threads with Pillow."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 class JpegDecoder:
     """Decodes the files of one image set.
 
-    Images of nvJPEG differ from Pillow's by a few gray levels: each upsamples color in its own
-    way.
+    Images of nvJPEG differ from those of Pillow by a few gray levels, because the two upsample
+    color differently.
 
     Args:
         device: device of the decoded images. If nvJPEG rejects a file, its image set is decoded on
@@ -45,7 +45,8 @@ class JpegDecoder:
             files: complete JPEG files (or PNG, which the CPU decodes), as bytes-like objects.
 
         Raises:
-            ValueError: a file is invalid; the message holds the index of the first one.
+            ValueError: a file is invalid; the message contains the index of the first invalid
+            file.
         """
         if self._device.type == 'cuda' and files and all(_is_whole_jpeg(file) for file in files):
             try:

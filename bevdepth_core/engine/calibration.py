@@ -1,5 +1,5 @@
-"""Camera vector and frustum matrices of a rig, computed once for all frames with the same rig and
-image sizes.
+"""Computes camera vector and frustum matrices of a rig once for all frames with the same rig
+and image sizes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Calibration:
 
     Attributes:
         rig: the cameras.
-        sizes: height and width of each one's images.
+        sizes: height and width of the images of each camera.
         cameras: (1, N, 27) float32 camera vector.
         camera_from_frustum: (1, N, 4, 4) float64.
     """

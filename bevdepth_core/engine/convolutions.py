@@ -1,4 +1,4 @@
-"""Convolutions of the network in evaluation mode, with batch norm, sum and ReLU folded in."""
+"""Convolutions for inference that include batch norm, sum and ReLU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ PartType = TypeVar('PartType', bound=nn.Module)
 
 
 def part(module: object, kind: type[PartType]) -> PartType:
-    """Return ``module`` with its type checked; PyTorch's containers return untyped modules."""
+    """Return ``module`` after a check of its type, because PyTorch's containers return untyped
+    modules.
+    """
     if not isinstance(module, kind):
         raise TypeError(f'expected {kind.__name__}, got {type(module).__name__}')
     return module
@@ -100,7 +102,7 @@ class FusedConv(nn.Module):
         return (result if summand is None else result.add_(summand)).relu_()
 
     def _measure_fused_kernel(self, features: torch.Tensor, summand: torch.Tensor | None) -> bool:
-        """Return True if the fused kernel is fast enough: cuDNN selects it without a measurement,
+        """Return True if the fused kernel is fast enough. cuDNN selects it without measuring,
         and for some sizes it takes ten times as long as separate kernels.
         """
         fused = device_seconds(partial(self._fused_kernel, features, summand))
@@ -140,7 +142,7 @@ class FusedBlock(nn.Module):
 
 
 class FusedNeck(nn.Module):
-    """The neck's branches, each one convolution.
+    """The neck with one convolution per branch.
 
     A transposed convolution whose stride equals its kernel size is a 1x1 convolution that computes
     all pixels of each square.
@@ -192,7 +194,7 @@ class FusedMaxPool(nn.Module):
         super().__init__()
         if (pooling.kernel_size, pooling.stride, pooling.padding) != (3, 2, 1):
             raise ValueError(
-                f'only pooling of 3x3 windows at stride 2 has a faster form, got {pooling}'
+                f'FusedMaxPool supports only 3x3 windows with stride 2, got {pooling}'
             )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:

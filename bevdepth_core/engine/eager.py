@@ -1,5 +1,5 @@
-"""The network step by step: on the CPU, and on a GPU without compiled kernels or with
-``cuda_graphs`` switched off.
+"""Runs the network step by step: on the CPU, and on a GPU if the compiled kernels are missing
+or ``cuda_graphs`` is off.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class EagerNetwork:
         self._prepare_images = ImagePreparation(model.config.image, device)
 
     def prepare(self, cameras: int) -> None:
-        """Do nothing: the first run of a step takes no longer than later ones."""
+        """Do nothing: the first run of a step is as fast as later ones."""
 
     def set_images(self, images: Sequence[np.ndarray | torch.Tensor]) -> None:
         self.stage_seconds = {}

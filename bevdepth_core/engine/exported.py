@@ -1,4 +1,4 @@
-"""An exported network as files: graphs and ``manifest.json``, see docs/EXPORT.md."""
+"""Reads the files of an exported network: graphs and ``manifest.json`` (docs/EXPORT.md)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ExportedNetwork:
     """The content of a folder that ``python -m bevdepth_core.export`` wrote.
 
     Attributes:
-        folder: with the files.
+        folder: contains the files.
         manifest: content of ``manifest.json``.
     """
 
@@ -63,7 +63,7 @@ class ExportedNetwork:
 
     @property
     def has_own_node(self) -> bool:
-        """Whether the splat has the node ``bevdepth.VoxelPooling``."""
+        """True if the splat graph contains the node ``bevdepth.VoxelPooling``."""
         return bool(self.manifest['pooling'] == 'custom')
 
     def require(self, model: BEVDepth) -> None:
@@ -86,7 +86,9 @@ def file_digest(path: Path) -> str:
 
 
 def weights_digest(model: BEVDepth) -> str:
-    """Return the SHA-256 of the names and values of all weights, whatever file they came from."""
+    """Return the SHA-256 of the names and values of all weights; it does not depend on the file
+    format.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())

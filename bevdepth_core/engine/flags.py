@@ -1,4 +1,4 @@
-"""PyTorch's global switches for float32 arithmetic on a GPU, set within a context."""
+"""Sets PyTorch's global flags for float32 arithmetic on a GPU within a context."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def convolution_flags(dtype: torch.dtype, search: bool = False) -> Iterator[None
 
     Args:
         dtype: the precision that the network runs in.
-        search: let cuDNN time its kernels for new sizes and take the fastest.
+        search: let cuDNN measure its kernels for new sizes and select the fastest.
     """
     convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
     before = (convolutions.allow_tf32, convolutions.benchmark, products.allow_tf32)

@@ -1,9 +1,10 @@
-"""The network in evaluation mode with fewer, larger operations: batch norms folded, sums and ReLU
-inside convolutions, head maps merged.
+"""Converts a network for faster inference: batch norms, sums and ReLU become parts of
+convolutions, and the head maps of all tasks are merged.
 
-In float32 the numbers are the network's own up to rounding. In half precision convolutions run in
-that type; the softmax over depths, the deformable convolution's sampling points and all geometry
-stay float32.
+
+In float32 the results equal those of the original network up to rounding. In half precision the
+convolutions run in that type; the softmax over depths, the sampling points of the deformable
+convolution and all geometry stay float32.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class FusedNetwork:
 
 
 def folded_model(model: BEVDepth, dtype: torch.dtype) -> BEVDepth:
-    """Return a copy of ``model`` for inference, every part replaced by its faster form.
+    """Return a copy of ``model`` for inference in which faster modules replace the original ones.
 
     Weights are ``dtype`` and channels_last; the frustum and the norm of the camera vector, whose
     numbers reach thousands, stay float32.
@@ -119,7 +120,7 @@ _OF_FUSED_PARTS: dict[type, Callable[[Any], nn.Module]] = {
 
 
 def _fuse_children(module: nn.Module) -> None:
-    """Replace every part that has a faster form, in place."""
+    """Replace every child that has a faster form, in place."""
     if {'conv1', 'bn1', 'relu'} <= dict(module.named_children()).keys():  # the stem of a trunk
         module.conv1 = FusedConv.folded(module.conv1, module.bn1)
         module.bn1, module.relu = nn.Identity(), nn.Identity()
@@ -128,7 +129,9 @@ def _fuse_children(module: nn.Module) -> None:
 
 
 def _fused(module: nn.Module) -> nn.Module:
-    """Return the faster form of ``module``, or itself with its parts replaced."""
+    """Return the faster form of ``module``; if there is none, replace its children and return
+    it.
+    """
     make = _OF_PLAIN_PARTS.get(type(module))
     if make is not None:
         return make(module)
@@ -140,7 +143,9 @@ def _fused(module: nn.Module) -> nn.Module:
 
 
 def _fused_sequence(sequence: nn.Sequential) -> nn.Sequential:
-    """Return ``sequence`` with every convolution, batch norm, ReLU in one."""
+    """Return ``sequence`` with each convolution, batch norm and ReLU replaced by one
+    ``FusedConv``.
+    """
     parts = list(sequence)
     fused_parts: list[nn.Module] = []
     while parts:

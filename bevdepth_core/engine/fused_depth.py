@@ -1,5 +1,5 @@
-"""Parts of depth net and depth refinement in a faster form; the convolutions that they consist of
-are fused before them.
+"""Faster forms of modules of the depth network and of depth refinement; their convolutions are
+fused already.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class ChannelsLastSoftmax(nn.Module):
 
 
 class FusedRefinement(nn.Module):
-    """Depth refinement that makes its planes channels_last at once, and that adds the last bias
+    """Depth refinement that creates its planes in channels_last layout, and adds the last bias
     while it copies the result.
     """
 

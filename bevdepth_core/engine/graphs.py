@@ -1,5 +1,5 @@
-"""The network on a GPU: folded weights, fixed buffers, each step a CUDA graph; the host waits once
-per frame, for the boxes.
+"""Runs the network on a GPU with folded weights, fixed buffers and one CUDA graph per step; the
+CPU waits once per frame, for the boxes.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from bevdepth_core.model.view_transform import ImageFeatures
 from bevdepth_core.ops.image_resize import resize_images
 
 INPUT_CHANNELS = 4
-"""Channels of the network's input: with a fourth channel, which is 0, the first convolution reads
-aligned pixels."""
+"""Channels of the network's input. The fourth channel is 0; it aligns pixels in memory, which
+makes the first convolution faster."""
 WARM_UPS = 2
-"""Runs of a step before it is captured: in the first, libraries choose kernels and take memory."""
+"""Runs of a step before it is captured; in the first ones, libraries select kernels and
+allocate memory."""
 
 
 Method = TypeVar('Method', bound=Callable[..., Any])
@@ -50,11 +51,11 @@ def _on_device(method: Method) -> Method:
 
 
 class GraphedNetwork:
-    """An ``InferenceNetwork`` of fixed buffers for up to ``capacity`` cameras.
+    """An ``InferenceNetwork`` with fixed buffers for up to ``capacity`` cameras.
 
-    Frames of fewer cameras use the same graphs: the unused places keep old images, and their
-    matrices project them outside the grid. A frame of more cameras makes new graphs, once. On the
-    CPU the same steps run without graphs, for tests.
+    Frames of fewer cameras use the same graphs: unused slots keep old images, and their matrices
+    project them outside the grid. For a frame of more cameras, the graphs are captured again. On
+    the CPU the same steps run without graphs, for tests.
 
     Args:
         model: its weights are copied.
@@ -63,7 +64,7 @@ class GraphedNetwork:
 
     Attributes:
         stage_seconds: time per step of the last frame, in order, measured with CUDA events.
-        capacity: most cameras so far.
+        capacity: largest number of cameras so far.
     """
 
     def __init__(self, model: BEVDepth, device: torch.device, dtype: torch.dtype) -> None:
@@ -83,7 +84,7 @@ class GraphedNetwork:
 
     @_on_device
     def set_images(self, images: Sequence[np.ndarray | torch.Tensor]) -> None:
-        """Start the resizing of the images, and return."""
+        """Start to resize the images and return at once."""
         inputs = self._steps_for(len(images)).images[: len(images)]
         self._timer.start()
         spec = self.config.image
@@ -128,8 +129,8 @@ class GraphedNetwork:
         return ImageFeatures(features.depth.clone(), features.context.clone())
 
     def _steps_for(self, cameras: int) -> _Steps:
-        """Return buffers and steps for ``cameras`` cameras or more; makes them where needed, which
-        chooses kernels and captures graphs.
+        """Return buffers and steps for ``cameras`` cameras or more; if they do not exist,
+        create them, which selects kernels and captures graphs.
         """
         if self._steps is None or cameras > self.capacity:
             self._steps, self.capacity = None, 0  # frees the buffers before larger ones are taken
@@ -216,8 +217,8 @@ class _Steps:
         self.context[0].copy_(context)
 
     def _in_parallel(self) -> AbstractContextManager:
-        """Launch work of this context on a second stream, in parallel to what follows it, up to
-        ``_join``.
+        """Launch the work of this context on a second stream; it runs in parallel to the work
+        after this context, until ``_join``.
         """
         if self._second_stream is None:
             return nullcontext()
@@ -255,7 +256,7 @@ def _captured(runs: dict[str, Callable[[], None]]) -> dict[str, Callable[[], Non
     replays = {}
     for name, run in runs.items():
         graph = torch.cuda.CUDAGraph()
-        # Other threads may use the device meanwhile.
+        # With this mode, other threads may use the device during the capture.
         with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode='thread_local'):
             run()
         replays[name] = graph.replay

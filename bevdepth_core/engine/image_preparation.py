@@ -1,4 +1,4 @@
-"""Source images to network input on the CPU."""
+"""Converts source images to network input on the CPU."""
 
 from __future__ import annotations
 

@@ -30,8 +30,9 @@ class MergedHead(nn.Module):
         self.last = _merged(last, self.task_count)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return (B, tasks, BOX_VALUES + most classes, ny, nx), as ``BoxDecoder`` takes it, from
-        (B, in_channels, ny, nx).
+        """Return the head maps (B, tasks, BOX_VALUES + classes, ny, nx) for ``BoxDecoder`` from
+        features (B, in_channels, ny, nx); ``classes`` is the largest number of classes of a
+        task.
         """
         return self.last(self.first(self.shared(features))).unflatten(1, (self.task_count, -1))
 
@@ -50,7 +51,8 @@ def _joined(layers: list[nn.Sequential]) -> FusedConv:
 
 
 def _merged(convs: list[nn.Conv2d], tasks: int) -> nn.Conv2d:
-    """Return the convolution that makes all maps of all tasks at once, each from its own input.
+    """Return one convolution that computes all maps of all tasks, each from its own input
+    channels.
 
     Most weights are 0; cuDNN's grouped convolutions take eight times as long.
     """

@@ -1,4 +1,4 @@
-"""The steps of a network that the ``Detector`` calls, frame by frame."""
+"""Defines the steps that the ``Detector`` calls for each frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from bevdepth_core.model.view_transform import ImageFeatures
 
 
 class InferenceNetwork(Protocol):
-    """One frame after the other: ``set_images``, ``encode``, ``match``, ``detect``, in this order.
+    """A network for streaming inference. Call for each frame ``set_images``, ``encode``, ``match``
+    and ``detect``, in this order.
+
 
     Attributes:
         stage_seconds: time per step of the last frame, in order, in seconds.
@@ -22,7 +24,9 @@ class InferenceNetwork(Protocol):
     stage_seconds: dict[str, float]
 
     def prepare(self, cameras: int) -> None:
-        """Initialize for up to ``cameras`` cameras; otherwise, the first frame does it."""
+        """Initialize for up to ``cameras`` cameras; without this call, the first frame takes
+        longer.
+        """
 
     def set_images(self, images: Sequence[np.ndarray | torch.Tensor]) -> None:
         """Take the N images (H, W, 3) uint8 RGB of a new frame; sizes may differ."""
@@ -30,7 +34,7 @@ class InferenceNetwork(Protocol):
     def encode(self, camera_vectors: torch.Tensor) -> ImageFeatures:
         """Return the features of the images.
 
-        They are valid until the next call; ``snapshot`` keeps them longer.
+        They are valid until the next call; ``snapshot`` returns a copy that stays valid.
 
         Args:
             camera_vectors: (1, N, 27) float32, see ``model.depth_net.camera_vector``.
@@ -39,8 +43,8 @@ class InferenceNetwork(Protocol):
     def match(
         self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]]
     ) -> Sequence[tuple[ImageFeatures, torch.Tensor]]:
-        """Return ``frames`` with the depth that comparing them gives; without a change unless the
-        model is a stereo model.
+        """In a stereo model, return ``frames`` with the depth from comparing them; in other
+        models, return them unchanged.
 
         Args:
             frames: as for ``detect``; a single frame is compared with itself.

@@ -1,4 +1,4 @@
-"""The network in ONNX Runtime on the CPU, from the graphs of ``bevdepth_core.export``."""
+"""Runs the graphs of ``bevdepth_core.export`` in ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ MISSING = "ONNX Runtime is not installed; run `pip install 'onnxruntime>=1.23'`"
 class OnnxNetwork:
     """An ``InferenceNetwork`` of exported graphs.
 
-    Where the splat was exported with our own node, it runs in PyTorch, whose op is that node.
+    If the splat was exported with the node ``bevdepth.VoxelPooling``, it runs in PyTorch, because
+    ONNX Runtime does not have this node.
 
     Args:
         model: the network that was exported; its weights must be those of the export.
         folder: of the exported network.
-        threads: of ONNX Runtime.
+        threads: number of threads of ONNX Runtime.
 
     Attributes:
         config: of the model.
         stage_seconds: wall time per step of the current frame, in order.
 
     Raises:
-        ExportError: the folder holds no exported network, or one of other weights, or ONNX
-            Runtime is missing.
+        ExportError: the folder contains no exported network, the network has other weights, or
+        ONNX Runtime is missing.
     """
 
     def __init__(self, model: BEVDepth, folder: str | Path, threads: int) -> None:
@@ -56,7 +57,7 @@ class OnnxNetwork:
         self._inputs = np.zeros(0, np.float32)
 
     def prepare(self, cameras: int) -> None:
-        """Do nothing: the first run of a step takes no longer than later ones."""
+        """Do nothing: the first run of a step is as fast as later ones."""
 
     def set_images(self, images: Sequence[np.ndarray | torch.Tensor]) -> None:
         self.stage_seconds = {}

@@ -1,4 +1,4 @@
-"""Time per step, measured with CUDA events."""
+"""Measures the time per step with CUDA events."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class StageTimer:
         self._record()
 
     def stage_done(self, stage: str) -> None:
-        """Mark the end of ``stage``, which began at the mark before."""
+        """Mark the end of ``stage``; it began at the previous mark."""
         self._stages.append(stage)
         self._record()
 

@@ -1,4 +1,4 @@
-"""BEV map to BEV features."""
+"""Computes BEV features from the BEV maps of all frames."""
 
 from __future__ import annotations
 

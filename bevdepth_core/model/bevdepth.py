@@ -24,7 +24,7 @@ from bevdepth_core.types import ModelInputs, ModelOutputs, TaskMaps
 
 
 class BEVDepth(nn.Module):
-    """Images and camera matrices in, head maps and depth out.
+    """Computes head maps and depth from images and camera matrices.
 
     ``forward`` handles a whole batch of key and earlier frames. Streaming inference calls its
     steps one by one: ``encode_images`` once per frame, ``match`` in a stereo model and ``splat``

@@ -1,4 +1,4 @@
-"""Camera-aware depth distribution and context of each feature-map pixel (paper section 3.2)."""
+"""Predicts depth distribution and context of each feature-map pixel (paper section 3.2)."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def camera_vector(matrices: CameraMatrices) -> torch.Tensor:
 
 
 def in_network_pixels(cameras: torch.Tensor) -> torch.Tensor:
-    """Return (..., 23): as the (..., 27) camera vector, with one 2x3 matrix by rows for intrinsics
-    and image augmentation together.
+    """Convert the (..., 27) camera vector to (..., 23): one 2x3 matrix, by rows, replaces
+    intrinsics and image augmentation.
     """
     fx, fy, cx, cy, a00, a01, a03, a10, a11, a13 = cameras[..., :10].unbind(-1)
     matrix = (
@@ -210,13 +210,15 @@ class DepthNet(CameraAwareBranches):
     def gated(
         self, features: torch.Tensor, gates: tuple[torch.Tensor, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what ``forward`` returns, from image features and the two factors."""
+        """Return the result of ``forward`` from image features and the two factors of
+        ``gates``.
+        """
         depth, context = self.branches(features, gates)
         return self.softmax(self.depth_head(depth)), context
 
 
 class StereoDepthNet(CameraAwareBranches):
-    """What ``StereoDepth`` needs of one frame: depth logits, depth hypotheses and context.
+    """Predicts depth logits, depth hypotheses and context of one frame, for ``StereoDepth``.
 
     Args:
         in_channels: channels of the image features.

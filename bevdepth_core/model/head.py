@@ -1,4 +1,4 @@
-"""BEV features to the raw maps of the center head."""
+"""The center head: computes raw maps from BEV features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image to feature map at one stride."""
+"""ResNet and neck: compute one feature map from an image."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ _STAGE_STRIDES = (4, 8, 16, 32)
 
 
 class ResNetStages(nn.Module):
-    """torchvision's ResNet that returns its four stages, strides 4, 8, 16 and 32, has no
-    classifier, and any width.
+    """torchvision's ResNet without classifier and with any width; it returns its four stages,
+    strides 4, 8, 16 and 32.
+
 
     Names and first weights are torchvision's.
 
@@ -79,6 +80,6 @@ class ImageEncoder(nn.Module):
         return self.with_first_stage(images)[0]
 
     def with_first_stage(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what ``forward`` returns, and the backbone's first stage at stride 4."""
+        """Return the result of ``forward``, and the first stage of the ResNet at stride 4."""
         stages = self.backbone(images)
         return self.neck(stages), stages[0]

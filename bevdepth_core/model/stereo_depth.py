@@ -27,15 +27,16 @@ from bevdepth_core.model.warping import warp
 
 CANDIDATES = 3
 CANDIDATE_REACH = 3.0
-"""Standard deviations that the candidates divide into parts of equal probability."""
+"""The candidates divide the range of this many standard deviations around the mean into parts
+of equal probability."""
 MIDDLE_PROBABILITY = 0.5
-"""Share of the middle candidate at which a spread stays the same; it grows below and shrinks
-above this share."""
+"""Probability of the middle candidate at which the spread does not change. With a lower one it
+grows, with a higher one it shrinks."""
 SPREAD_FACTOR_LIMITS = (0.1, 10.0)
 SPREAD_LIMITS = (0.1, 10.0)
 LEAST_SPREAD_OF_BINS = 1.0
 SPREAD_EPSILON = 1e-10
-"""Added to a spread before its refinement; float32 loses it."""
+"""Added to a spread before its refinement as in the official code; it has no effect in float32."""
 _PROBABILITY_EPSILON = 1e-4
 _DENSITY_EPSILON = 1e-6
 _MASK_CHANNELS, _DOWNSAMPLE_CHANNELS = 64, 256
@@ -152,7 +153,7 @@ class StereoDepth(nn.Module):
         return mean, spread
 
     def _mask_of(self, mean: Tensor, pair: _FramePair) -> Tensor:
-        """Return (n, 1, h, w): how much of the logits to add in the bins of a range."""
+        """Return the (n, 1, h, w) weight of the logits in the bins of a range."""
         with torch.no_grad():
             depth = F.avg_pool2d(mean, _HYPOTHESES_PER_PIXEL)[:, 0]
             warped = warp(pair.source_mono_logits, depth, pair.matrix, pair.image)
@@ -191,7 +192,7 @@ class _FramePair:
 
 
 def candidate_factors() -> Tensor:
-    """Return (CANDIDATES,) float32: how many spreads each candidate lies beside the mean.
+    """Return (CANDIDATES,) float32: the distance of each candidate from the mean, in spreads.
 
     The normal distribution within CANDIDATE_REACH is divided into parts of equal probability; a
     candidate lies in the middle between the borders of its part.
@@ -204,11 +205,11 @@ def candidate_factors() -> Tensor:
 
 @torch.no_grad()
 def cost_volume(pair: _FramePair, candidates: Tensor, groups: int) -> Tensor:
-    """Return (n, groups, K, 4 h, 4 w): how well the frames match at the depths ``candidates``
-    (n, K, 4 h, 4 w), the mean product of the features of each group of channels.
+    """Return the cost volume (n, groups, K, 4 h, 4 w): the mean product of the features of both
+    frames in each group of channels, at the depths ``candidates`` (n, K, 4 h, 4 w).
     """
     costs = []
-    for depth in candidates.unbind(1):  # one by one: all warped maps together are large
+    for depth in candidates.unbind(1):  # one by one, because all warped maps together are large
         warped = warp(pair.source_features, depth, pair.matrix, pair.image)
         costs.append((pair.features * warped).unflatten(1, (groups, -1)).mean(dim=2))
     return torch.stack(costs, dim=2)
@@ -226,7 +227,7 @@ def updated(candidates: Tensor, spread: Tensor, scores: Tensor) -> tuple[Tensor,
 
 
 def bin_density(depths: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
-    """Return (n, k, h, w): the value of hypotheses (n, 1, h, w) in the bins at (k,) ``depths``.
+    """Return the density (n, k, h, w) of hypotheses (n, 1, h, w) at the (k,) depths of the bins.
 
     The spread is a variance in the exponent and a standard deviation in the divisor, as in the
     official code.

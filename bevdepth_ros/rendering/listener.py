@@ -126,8 +126,8 @@ class SceneListener:
         self._node.create_subscription(message_type, topic, callback, qos)
 
     def _report_tf(self, kind: str, sentence: str) -> None:
-        """Log a problem of tf, except time that goes back, which is normal when a bag is played
-        again.
+        """Log a problem of tf as a warning. Time that goes back is only logged as information,
+        because it is normal when a bag is played again.
         """
         logger = self._node.get_logger()
         log = logger.info if kind == 'tf_jump' else logger.warning

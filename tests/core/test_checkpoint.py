@@ -174,7 +174,7 @@ def test_the_command_switches_the_clamp_of_stereo_weights_off(tmp_path):
 def test_the_command_rejects_to_switch_the_clamp_of_other_weights(small, tmp_path):
     save_checkpoint(small, tmp_path / 'a.safetensors')
     arguments = [str(tmp_path / 'a.safetensors'), str(tmp_path / 'b.safetensors')]
-    with pytest.raises(SystemExit, match='no stereo model'):
+    with pytest.raises(SystemExit, match='not a stereo model'):
         main(['convert', *arguments, '--no-clamp-mean'])
 
 
@@ -305,7 +305,7 @@ def test_missing_unexpected_and_wrongly_shaped_weights_are_rejected(official, tm
     )
     require_rejected(
         changed_official(official, tmp_path, lambda state: state[name].fill_(float('nan'))),
-        'holds NaN',
+        'contains NaN',
     )
 
 
@@ -315,7 +315,7 @@ def test_a_single_value_that_is_not_finite_is_rejected(official, tmp_path, value
     change = changed_official(
         official, tmp_path, lambda state: state[name].view(-1)[1234:1235].fill_(value)
     )
-    require_rejected(change, 'weight head.shared.0.weight holds NaN or infinity;')
+    require_rejected(change, 'weight head.shared.0.weight contains NaN or infinity;')
 
 
 def test_a_message_names_one_weight_and_counts_the_others(official, tmp_path):
@@ -386,7 +386,7 @@ def test_a_large_pickled_part_is_rejected(official, tmp_path, monkeypatch):
     entries = zipfile.ZipFile(official[0]).infolist()
     size = sum(entry.file_size for entry in entries if entry.filename.endswith('.pkl'))
     monkeypatch.setattr('bevdepth_core.checkpoint.MAX_PICKLE_BYTES', size - 1)
-    require_rejected(official[0], 'holds much more than tensors')
+    require_rejected(official[0], 'contains much more than tensors')
     monkeypatch.setattr('bevdepth_core.checkpoint.MAX_PICKLE_BYTES', size)
     assert_same_weights(load_checkpoint(official[0]), official[1])
 

@@ -201,12 +201,12 @@ def test_values_at_a_limit_are_accepted_and_values_beyond_it_rejected(section, g
         (
             {'grid': BEVGrid(x=(0.0, 89.6, 0.8))},  # 112 cells
             {'grid': BEVGrid(x=(0.0, 80.0, 0.8))},  # 100 cells
-            r'grid\.x must hold a multiple of 8 cells',
+            r'grid\.x must contain a multiple of 8 cells',
         ),
         (
             {'grid': BEVGrid(y=(0.0, 6.4, 0.8))},
             {'grid': BEVGrid(y=(0.0, 3.2, 0.8))},
-            r'grid\.y must hold a multiple of 8 cells',
+            r'grid\.y must contain a multiple of 8 cells',
         ),
         (
             {'decode': DecodeConfig(center_range=(-51.2, -51.2, -5.0, 51.2, 51.2, 3.0))},
