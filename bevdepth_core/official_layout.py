@@ -1,4 +1,6 @@
-"""The layout of official checkpoints: names of the weights, and buffers of grid and frustum.
+"""Converts between our weight names and those of official checkpoints, and reads the config from
+their buffers.
+
 
 Names are without the leading ``model.`` of Lightning's files.
 """
@@ -26,14 +28,15 @@ GEOMETRY = (
     'backbone.voxel_num',
     'backbone.frustum',
 )
-"""Official buffers that describe grid and frustum: read into the config and our frustum axes."""
+"""Official buffers that describe grid and frustum; the config and our frustum axes are read
+from them."""
 
 FRUSTUM_TOLERANCE_PX = 0.05
 """Largest accepted deviation of the official frustum from a grid; averaged files drift by up to
 0.0073."""
 
 FRUSTUM_AXES = ('view_transform.frustum_u', 'view_transform.frustum_v', 'view_transform.frustum_d')
-"""Our buffers for the frustum; the only ones without an official name of their own."""
+"""Our buffers for the frustum; only these have no official name."""
 
 _DEPTH_NET = 'backbone.depth_net.'
 _STEREO_BRANCH = _DEPTH_NET + 'depth_feat_conv.'
@@ -69,7 +72,9 @@ def to_official_name(name: str, stereo: bool = False) -> str:
 
 @functools.cache
 def _renamed_prefixes(stereo: bool) -> list[tuple[str, str]]:
-    """List (official prefix, our prefix); the longest that matches a name renames it."""
+    """Return pairs (official prefix, our prefix); a name is renamed by the longest matching
+    prefix.
+    """
     depth_branch, pyramid = (_STEREO_BRANCH, 2) if stereo else (_DEPTH_NET + 'depth_conv.', 3)
     pairs = [
         ('backbone.img_backbone.', 'image_encoder.backbone.'),
@@ -153,7 +158,7 @@ def official_state_dict(model: BEVDepth) -> dict[str, torch.Tensor]:
 
 
 def own_state_dict(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return official weights, ``GEOMETRY`` among them, under our names.
+    """Return official weights, including ``GEOMETRY``, with our names.
 
     Raises:
         ValueError: the frustum is not a grid.
@@ -180,7 +185,7 @@ def _frustum(u: torch.Tensor, v: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
 
 
 def official_config(state: dict[str, torch.Tensor]) -> ModelConfig:
-    """Read the config off the ``GEOMETRY`` buffers and the two shapes in which the official
+    """Read the config from the ``GEOMETRY`` buffers and from the two shapes in which the official
     experiments differ.
 
     Raises:

@@ -1,12 +1,14 @@
-"""Source images to network input: resize, crop, flip, rotate, normalize; and the same as a matrix.
+"""Converts source images to network input: resize, crop, flip, rotate, normalize; also as a
+matrix.
+
 
 "Resize to input" has four implementations, each compared with this one in a test:
 
 * ``ImageTransform.apply`` (Pillow): the definition, as in the official code; inference on the CPU
   and validation.
-* ``ops.image_resize.resize_reference`` (torch, integers): the same bits, as the specification of
-  the kernel.
-* ``csrc/detection`` (CUDA): the same bits, for images that are on the GPU already.
+* ``ops.image_resize.resize_reference`` (torch, integers): the same pixels; the specification of
+the kernel.
+* ``csrc/detection`` (CUDA): the same pixels, for images on a GPU.
 * ``nuscenes.images.read_crop_fast`` (OpenCV): training only, where decoding at a reduced size
   saves most of the time; pixels differ slightly.
 """
@@ -60,8 +62,8 @@ class ImageTransform:
     def for_inference(
         cls, source_width: int, source_height: int, spec: ImageSpec
     ) -> ImageTransform:
-        """Return the transform that fills the network's input and crops the rest from the top and
-        from both sides.
+        """Return the transform that scales an image to cover the network's input, and crops it at
+        the top and at both sides.
 
         Raises:
             ValueError: the aspect ratio is so extreme that the resized image would not fit into
@@ -95,8 +97,8 @@ class ImageTransform:
         return np.asarray(crop)
 
     def matrix(self) -> np.ndarray:
-        """Return the (4, 4) float64 network-input pixel from source pixel transform, on (u, v,
-        depth, 1).
+        """Return the (4, 4) float64 transform from source pixels to network-input pixels, for
+        (u, v, depth, 1).
         """
         linear = np.eye(2) * self.scale
         offset = -np.array([self.crop_x, self.crop_y], np.float64)
@@ -116,8 +118,8 @@ def normalize(images: torch.Tensor, spec: ImageSpec) -> torch.Tensor:
     """Return (..., 3, H, W) float32 network input from (..., H, W, 3) uint8 RGB images, on the
     same device.
 
-    The channels become B G R while the statistics stay in R G B order: the official weights were
-    trained so.
+    The channels become B G R, but the statistics have the order R G B. The official weights
+    were trained with this.
     """
     channels_first = images.movedim(-1, -3).flip(-3).float()
     mean = torch.tensor(spec.mean, device=images.device).view(3, 1, 1)
@@ -126,8 +128,8 @@ def normalize(images: torch.Tensor, spec: ImageSpec) -> torch.Tensor:
 
 
 def image_matrices(images: Sequence[np.ndarray | torch.Tensor], spec: ImageSpec) -> np.ndarray:
-    """Return (N, 4, 4) float64 network-input pixel from source pixel transforms of N images (H_i,
-    W_i, 3) for inference.
+    """Return the (N, 4, 4) float64 transforms from source pixels to network-input pixels of N
+    images (H_i, W_i, 3) for inference.
     """
     return np.stack([_inference_matrix(image.shape[1], image.shape[0], spec) for image in images])
 
@@ -145,11 +147,11 @@ def preprocess(
     Args:
         images: N arrays (H_i, W_i, 3) uint8 RGB of any sizes.
         spec: the network's input.
-        pool: threads that resize one image each; Pillow releases Python's lock meanwhile.
+        pool: threads that resize one image each; Pillow releases Python's global lock during this.
 
     Returns:
-        (N, height, width, 3) uint8 crops and (N, 4, 4) float64 network-input pixel from source
-        pixel transforms.
+        (N, height, width, 3) uint8 crops and (N, 4, 4) float64 transforms from source pixels to
+        network-input pixels.
     """
     transforms = [
         ImageTransform.for_inference(image.shape[1], image.shape[0], spec) for image in images

@@ -1,9 +1,10 @@
-"""Scale NMS: boxes that overlap a better one in the bird's-eye view are dropped, after their
-footprints were scaled by a factor of their class.
+"""Scale NMS: scales the footprint of each box by a factor of its class, then drops boxes that
+overlap a box with a better score.
 
-Small objects such as traffic cones hardly overlap although two detections belong to one object; a
-factor above 1 makes their footprints meet. Large objects that park side by side overlap by their
-errors alone; a factor below 1 keeps them apart.
+
+Two detections of one small object, such as a traffic cone, often do not overlap; a factor above 1
+makes their footprints overlap. Detections of two large objects that park side by side may overlap
+because of their errors; a factor below 1 separates them.
 
 Source: BEVDet (arXiv 2112.11790), section 3.3.
 """

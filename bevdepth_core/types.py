@@ -25,8 +25,8 @@ from bevdepth_core.geometry import require_rigid
 def _checked(
     name: str, value: ArrayLike, shape: tuple[int | None, ...], dtype: type
 ) -> np.ndarray:
-    """Return ``value`` as an array of ``dtype``, or raise with ``name`` when shape or content is
-    wrong.
+    """Return ``value`` as an array of ``dtype``; raise an error that contains ``name`` if its
+    shape or content is wrong.
     """
     array = np.asarray(value)
     expected = '(' + ', '.join('n' if size is None else str(size) for size in shape) + ')'
@@ -58,7 +58,7 @@ class CameraRig:
     def __post_init__(self) -> None:
         names = tuple(self.names)
         if not names:
-            raise ValueError('names must hold at least one camera')
+            raise ValueError('names must contain at least one camera')
         if len(set(names)) != len(names):
             raise ValueError(f'names must be unique, got {names}')
         count = len(names)
@@ -103,7 +103,9 @@ class Frame:
         images = tuple(self.images)
         count = len(self.rig)
         if len(images) != count:
-            raise ValueError(f'images must hold one image per camera ({count}), got {len(images)}')
+            raise ValueError(
+                f'images must contain one image per camera ({count}), got {len(images)}'
+            )
         for name, image in zip(self.rig.names, images, strict=True):
             if (
                 not isinstance(image, (np.ndarray, torch.Tensor))
@@ -189,7 +191,7 @@ class CameraMatrices:
         )
 
     def to(self, device: torch.device | str) -> CameraMatrices:
-        """Return a copy on ``device``; a copy from page-locked memory is not waited for."""
+        """Return a copy on ``device``; from page-locked memory, it is copied asynchronously."""
         return CameraMatrices(
             *(tensor.to(device, non_blocking=True) for tensor in self._tensors())
         )
@@ -237,9 +239,7 @@ class ModelInputs:
 
 BOX_MAPS = {'reg': 2, 'height': 1, 'dim': 3, 'rot': 2, 'vel': 2}
 """The order of the ten box values: the box maps of ``TaskMaps`` and their numbers of channels.
-
-The head, the training targets and the decoder all take the order from here.
-"""
+The head, the training targets and the decoder use this order."""
 BOX_VALUES = sum(BOX_MAPS.values())
 
 
@@ -249,9 +249,7 @@ def join_box_values(maps: Mapping[str, torch.Tensor], dim: int) -> torch.Tensor:
 
 
 def split_box_values(values: torch.Tensor, dim: int) -> dict[str, torch.Tensor]:
-    """Return the parts of BOX_VALUES channels by the names of ``TaskMaps``; undoes
-    ``join_box_values``.
-    """
+    """Return the box maps in BOX_VALUES channels by name; the inverse of ``join_box_values``."""
     parts = values.split(list(BOX_MAPS.values()), dim=dim)
     return dict(zip(BOX_MAPS, parts, strict=True))
 
@@ -360,8 +358,8 @@ class Detections3D:
         labels: (n,) int64, index into ``class_names``.
         class_names: the detector's classes.
         stamp_ns: mean exposure time of the images.
-        past_stamp_ns: mean stamp of the past key frame that was fused; None when there was none:
-            then the current frame replaced it, and the velocities are not valid.
+        past_stamp_ns: mean stamp of the past key frame that was fused. None: there was no past
+            frame, the current frame replaced it, and the velocities are not valid.
         stage_seconds: wall time per stage of this call, in order.
         track_ids: (n,) int64, the track of each box, 0 without one; None if they are not tracked.
     """

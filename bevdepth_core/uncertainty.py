@@ -1,4 +1,4 @@
-"""Covariance of detected boxes.
+"""Computes the covariance of detected boxes.
 
 Errors are described along the line of sight, where those of a camera are largest, and across it.
 """
@@ -22,7 +22,7 @@ VELOCITY_MPS = 1.5
 NEAREST_M = 1.0
 """Smaller ranges are treated as this range, so that the line of sight is defined, meters."""
 METADATA_KEY = 'uncertainty'
-"""Entry of a checkpoint's metadata that holds a fitted model."""
+"""Entry of a checkpoint's metadata that contains a fitted model."""
 
 
 @dataclass(frozen=True)

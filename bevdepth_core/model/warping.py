@@ -1,4 +1,4 @@
-"""Look up a feature map of one frame where the pixels of another frame appear."""
+"""Samples a feature map of one frame at the positions where the pixels of another frame appear."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ MAP_STRIDE = 4
 have stride 16. A pixel therefore reads them at four times its column and row, and pixels beyond
 the first quarter read zeros. The weights were trained with this."""
 NEAREST_DEPTH_M = 1e-3
-"""Points nearer to the source camera, or behind it, have no pixel."""
+"""Points that are nearer to the source camera, or behind it, are not projected."""
 
 
 def source_from_reference(reference: Tensor, source: Tensor) -> Tensor:
-    """Return (B, N, 3, 4) float64 that takes (u d, v d, d, 1) of a pixel of the reference frame to
-    the same of the source frame.
+    """Return the (B, N, 3, 4) float64 matrix that converts (u d, v d, d, 1) of a pixel of the
+    reference frame to (u d, v d, d) in the source frame.
+
 
     Args:
         reference: (B, N, 3, 4) float64 ``ego_from_frustum`` of the reference frame.
@@ -33,7 +34,8 @@ def _square(matrix: Tensor) -> Tensor:
 
 
 def warp(maps: Tensor, depth: Tensor, matrix: Tensor, image: ImageSpec) -> Tensor:
-    """Return (n, C, h, w): the source frame's map where the reference frame's pixels appear.
+    """Return (n, C, h, w): the map of the source frame, sampled where the pixels of the reference
+    frame appear.
 
     Args:
         maps: (n, C, H, W) of the source frame; outside it there are zeros.
@@ -67,8 +69,8 @@ def _source_pixels(
 
 
 def _reference_rays(depth: Tensor, matrix: Tensor, image: ImageSpec) -> Tensor:
-    """Return (n, 3, h, w) float32: what ``matrix`` makes of the pixels at depth 1, without its
-    offset; the pixels include the image's border.
+    """Return (n, 3, h, w) float32: the pixels at depth 1, transformed by ``matrix`` without its
+    translation. The outermost pixels lie on the border of the image.
     """
     rows, columns = depth.shape[-2:]
     u = torch.linspace(0, image.width - 1, columns, device=depth.device).to(matrix.dtype)

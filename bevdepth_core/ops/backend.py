@@ -59,7 +59,7 @@ def use_kernels(features: Tensor) -> bool:
         _log_once(
             logging.WARNING,
             'cuda',
-            f'slow torch reference, since the kernels are not built: {why_missing}',
+            f'slow torch reference, because the kernels are not built: {why_missing}',
         )
     else:
         _log_once(logging.INFO, 'cuda', 'compiled kernels')
@@ -68,8 +68,8 @@ def use_kernels(features: Tensor) -> bool:
 
 
 def use_forward_kernels(features: Tensor) -> bool:
-    """As ``_kernels_run``, but PyTorch's deterministic mode excludes float64: its kernel's atomic
-    sums vary in order.
+    """Return True if the compiled kernels run the forward pass. In PyTorch's deterministic
+    mode, float64 uses the reference, because the atomic sums of its kernel have no fixed order.
     """
     if not use_kernels(features):
         return False
@@ -77,7 +77,8 @@ def use_forward_kernels(features: Tensor) -> bool:
         _log_once(
             logging.INFO,
             'cuda',
-            'torch reference forward in float64, since deterministic algorithms are requested',
+            'torch reference in the forward pass in float64, because deterministic algorithms '
+            'are requested',
         )
         return False
     return True

@@ -11,11 +11,13 @@ from bevdepth_core.ops.compiled import kernels, launch
 
 
 def circle_nms(centers: Tensor, valid: Tensor, limits: Tensor, most: int) -> Tensor:
-    """Return the boxes that are farther than their task's limit from every kept better box.
+    """Return the boxes whose distance from every kept box with a better score exceeds the limit of
+    their task.
+
 
     Args:
         centers: (T, K, 2) float32 x and y of the boxes of T tasks, best score first.
-        valid: (T, K) bool; other boxes are neither kept nor suppress.
+        valid: (T, K) bool; invalid boxes are not kept and suppress no other box.
         limits: (T,) float32 squared distance up to which a box is suppressed.
         most: most boxes to keep of a task.
 
@@ -35,7 +37,7 @@ def circle_nms(centers: Tensor, valid: Tensor, limits: Tensor, most: int) -> Ten
 def size_aware_nms(
     centers: Tensor, half_extents: Tensor, valid: Tensor, factors: Tensor, most: int
 ) -> Tensor:
-    """Return the boxes that, after scaling, touch no kept better box.
+    """Return the boxes that, after scaling, do not touch a kept box with a better score.
 
     Args:
         centers: as for ``circle_nms``.
@@ -66,12 +68,13 @@ def _reference(centers: Tensor, valid: Tensor, limits: Tensor, most: int) -> Ten
 
 
 def _greedy(valid: Tensor, most: int, near: Callable[[Tensor], Tensor]) -> Tensor:
-    """Keep the best box of each task that is left, drop those near it, and so on.
+    """Keep the best remaining box of each task, drop the boxes near it, and repeat.
 
     Args:
         valid: (T, K) bool.
         most: most boxes to keep of a task.
-        near: from the (T, 1) index of a box per task to (T, K), which boxes it suppresses.
+        near: receives the (T, 1) index of a box per task and returns a (T, K) mask of the boxes
+            that it suppresses.
     """
     tasks, boxes = valid.shape
     alive = valid.clone()

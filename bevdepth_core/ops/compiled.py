@@ -1,4 +1,4 @@
-"""The compiled kernels of ``csrc``, if they are built; no other module imports them."""
+"""Imports the compiled kernels of ``csrc``, if they are built; only this module imports them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ except ImportError as error:
 
 
 def launch(tensor: torch.Tensor) -> Any:
-    """Return type and device of ``tensor`` and the caller's stream, as the kernels take them."""
+    """Return the launch argument of the kernels: type and device of ``tensor``, and the current
+    stream.
+    """
     dtype = getattr(kernels.Dtype, str(tensor.dtype).removeprefix('torch.'))
     stream = torch.cuda.current_stream(tensor.device).cuda_stream
     return kernels.Launch(dtype, tensor.device.index, stream)

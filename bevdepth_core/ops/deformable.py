@@ -1,7 +1,7 @@
 """Deformable 3x3 convolution for inference: bilinear sampling, then one matrix product per group.
 
-torchvision's kernel always runs on the default stream, where no CUDA graph captures it, and in
-float32 only, at half the speed.
+torchvision's kernel always runs on the default stream, so a CUDA graph cannot capture it. It
+supports only float32 and takes twice as long.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ TAPS = 9
 
 
 def deformable_conv(features: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
-    """Return the 3x3 convolution that reads each neighbor at a place of its own.
+    """Return the 3x3 convolution that reads each neighbor at a position moved by its offset.
 
     Args:
         features: (N, C, H, W).
-        offsets: (N, 18, H, W), y and x in pixels that each of the nine neighbors is moved by;
-            zero is read outside.
+        offsets: (N, 18, H, W), y and x offset of each of the nine neighbors, pixels; positions
+            outside of the map read zero.
         weight: (O, C / groups, 3, 3); all three of one floating type.
 
     Returns:
-        (N, O, H, W), channels_last. Places are float32 whatever the type.
+        (N, O, H, W), channels_last. Positions are float32 for every type.
 
     Source: torchvision.ops.deform_conv2d with padding 1 and one offset group.
     """
@@ -42,8 +42,8 @@ def deformable_conv(features: Tensor, offsets: Tensor, weight: Tensor) -> Tensor
 
 
 def deformable_columns(features: Tensor, offsets: Tensor, groups: int) -> Tensor:
-    """Return (groups, N * H * W, 9 * C / groups): what the nine neighbors of each pixel read;
-    arguments as above.
+    """Return (groups, N * H * W, 9 * C / groups): the sampled features of the nine neighbors of
+    each pixel. The arguments are those of ``deformable_conv``.
     """
     rows, offsets = (
         features.permute(0, 2, 3, 1).contiguous(),

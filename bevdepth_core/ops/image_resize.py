@@ -1,10 +1,10 @@
-"""Source images to network input on the device: resized with the bits of Pillow, cropped,
-normalized. ``bevdepth_core.preprocess`` lists all implementations.
+"""Resizes, crops and normalizes images on the device; the pixels equal those of Pillow.
+``bevdepth_core.preprocess`` lists all implementations of resizing.
 
 Pillow's antialiased bicubic filter is separable and works in fixed point: weights are multiples of
-2^-22, rows are resized first and rounded to uint8, then columns. So are these here, in integers.
-``ResizePlan`` holds the weights for one size of source; the torch reference below specifies the
-numbers, the compiled kernel gives the same ones.
+2^-22, rows are resized first and rounded to uint8, then columns. This module does the same in
+integers. ``ResizePlan`` contains the weights for one size of source images. The torch reference
+below specifies the result, and the compiled kernel computes the same numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from bevdepth_core.ops.compiled import kernels, launch
 
 WEIGHT_BITS = 22
-"""Fixed-point bits of a weight: 32, less 8 of a pixel and 2 for sums above 1."""
+"""Fixed-point bits of a weight: 32 bits, minus 8 for the pixel and 2 for sums above 1."""
 _CUBIC = -0.5
 _SUPPORT = 2.0
 
@@ -30,11 +30,11 @@ class ResizePlan:
 
     Attributes:
         columns: (width, 1 + taps) int32 per output column: first source column, then weights times
-            2^22 of it and of the following ones. Weights of 0 stand for pixels that are not read,
-            so that lines outside the source give black.
+            2^22 of it and of the following columns. Pixels with weight 0 are not read, so output
+            pixels outside of the source are black.
         rows: (height, 1 + taps) int32, likewise.
         first_row: first source row that ``rows`` needs.
-        row_count: how many rows from there on.
+        row_count: number of source rows that ``rows`` needs.
     """
 
     columns: Tensor
@@ -89,7 +89,7 @@ def _lines(source: int, resized: int, first: int, count: int) -> np.ndarray:
     size = np.minimum((center + reach + 0.5).astype(np.int64), source) - low
     weights = np.zeros((len(inside), taps))
     total = np.zeros(len(inside))
-    for tap in range(taps):  # one after the other: the order of the sum decides about last bits
+    for tap in range(taps):  # in this order, because the order of a sum changes its last bits
         weights[:, tap] = np.where(
             tap < size, _bicubic((tap + low - center + 0.5) * (1.0 / widening)), 0
         )
@@ -115,7 +115,7 @@ def resize_images(
     std: Sequence[float],
     out: Tensor,
 ) -> None:
-    """Fill ``out`` with resized and normalized images; the host does not wait for the device.
+    """Write resized and normalized images to ``out``; the CPU does not wait for the device.
 
     Args:
         images: N tensors (H_i, W_i, 3) uint8 RGB on the device of ``out``, any strides.

@@ -1,5 +1,5 @@
-"""Max pooling after a network's stem; PyTorch's own takes eight times as long for channels_last
-maps.
+"""Max pooling after the stem of a ResNet; PyTorch's kernel takes eight times as long for
+channels_last maps.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ def max_pool(features: torch.Tensor) -> torch.Tensor:
     """Return the largest value of each 3x3 window, stride 2, padding 1.
 
     Args:
-        features: (N, C, H, W); channels_last float16, bfloat16 or float32 on CUDA where the kernel
-            is to run.
+        features: (N, C, H, W). The kernel is used for channels_last float16, bfloat16 or float32
+            on CUDA.
 
     Returns:
         (N, C, ceil(H / 2), ceil(W / 2)).

@@ -95,8 +95,9 @@ def voxel_pooling(
 
 
 def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the bird's-eye-view map of points that carry their own features, as depth refinement
-    makes them.
+    """Return the bird's-eye-view map of points with separate features, which depth refinement
+    computes.
+
 
     Args:
         volume: (B, N, C, D, H, W) features of each point; float16, bfloat16, float32 or float64.

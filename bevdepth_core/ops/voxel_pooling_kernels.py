@@ -14,7 +14,7 @@ from bevdepth_core.ops.voxel_pooling_reference import accumulator
 
 
 class Geometry(NamedTuple):
-    """Where frustum points lie: the arguments of ``voxel_index``."""
+    """The positions of frustum points: the arguments of ``voxel_index``."""
 
     ego_from_frustum: Tensor
     frustum_u: Tensor
@@ -167,22 +167,24 @@ def _strided(depth: Tensor) -> Any:
 
 
 def _with_even_views(depth: Tensor) -> Tensor:
-    """Return ``depth`` with all cameras of all samples the same stride apart; any other strides
-    stay as they are.
+    """Return ``depth`` with the same stride between all cameras of all samples, copied if
+    necessary; other strides do not change.
     """
     return depth if depth.stride(0) == depth.shape[1] * depth.stride(1) else depth.contiguous()
 
 
 def _channels_last(grad_bev: Tensor) -> Tensor:
-    """Return (B, ny, nx, C), contiguous: no copy of what is channels_last."""
+    """Return (B, ny, nx, C), contiguous; a channels_last tensor is not copied."""
     return grad_bev.movedim(1, -1).contiguous()
 
 
 def _context_arrays(
     context: Tensor, wants_channels_last: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return the context with channels first, unless its channels are last already, and that with
-    channels last or, where a kernel reads it, the workspace for it.
+    """Return the context with channels first, and with channels last.
+
+    If the channels of ``context`` are last, the first result is None. Otherwise the second
+    result is a workspace for a kernel that wants channels last, or None.
     """
     channels_last = context.movedim(2, -1)
     if channels_last.is_contiguous():
@@ -192,8 +194,8 @@ def _context_arrays(
 
 
 def _sum_workspaces(bev: Tensor, exact: bool) -> tuple[Tensor | None, Tensor | None]:
-    """Return where cells are summed, (B, ny, nx, C), unless in the map itself, and the bounds that
-    exact sums need.
+    """Return the workspace (B, ny, nx, C) for the sums of cells, None if they are computed in
+    the map itself, and the workspace for the bounds of exact sums.
     """
     dtype = torch.float64 if exact else accumulator(bev.dtype)
     if dtype == bev.dtype:

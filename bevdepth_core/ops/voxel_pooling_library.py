@@ -1,6 +1,7 @@
 """The ``torch.library`` ops of voxel pooling, with their gradients.
 
-They do not check their arguments: the functions of ``voxel_pooling`` do this and call them.
+The ops do not check their arguments. The functions of ``voxel_pooling`` check them and call the
+ops.
 """
 
 from collections.abc import Sequence

@@ -8,8 +8,8 @@ the probability of that depth ("lift"); the sum over all points is the map ("spl
 Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells.
 
 Every function processes one depth bin of one sample at a time. That keeps the largest temporary at
-N*H*W*C numbers, a D-th of the lifted volume, and it fixes the order of every sum: the bits depend
-neither on the number of threads nor on the batch.
+N*H*W*C numbers, a D-th of the lifted volume, and it fixes the order of every sum. So the result
+is bitwise the same for every number of threads and every batch.
 """
 
 import itertools
@@ -34,9 +34,9 @@ def voxel_index(
 ) -> Tensor:
     """Return the cell index (x, y, z) of every frustum point.
 
-    All arithmetic is float32, each operation rounded by itself (no fused multiply-add) in the
-    order written here, so that a kernel can give the same indices:
-    ``((m0 * ud + m1 * vd) + m2 * d) + m3``, then ``(point - lower) / cell``.
+    All arithmetic is float32. Each operation is rounded separately (no fused multiply-add), in
+    this order, so that a kernel can compute the same indices: ``((m0 * ud + m1 * vd) + m2 * d) +
+    m3``, then ``(point - lower) / cell``.
 
     The index is truncated towards zero. A point up to one cell below the lower bound therefore
     falls into cell 0. The official code does this and its weights were trained with it, so it is
@@ -51,8 +51,8 @@ def voxel_index(
         cell: size of a cell along x, y, z, meters.
 
     Returns:
-        (B, N, D, H, W, 3) int32, not limited to the grid; ``OUTSIDE`` where the coordinate is no
-        int32.
+        (B, N, D, H, W, 3) int32, not limited to the grid; ``OUTSIDE`` where the coordinate does
+        not fit into int32.
     """
     d = frustum_d[:, None, None]
     ud = frustum_u * d  # (D, 1, W)
@@ -63,8 +63,8 @@ def voxel_index(
             2
         )  # each (B, N, 1, 1, 1)
         point = ((m0 * ud + m1 * vd) + m2 * d) + m3  # (B, N, D, H, W)
-        # 0-dim tensors on the device: torch would turn a division by a Python number into a
-        # product with its reciprocal.
+        # 0-dim tensors on the device, because torch replaces a division by a Python number by
+        # a product with its reciprocal.
         quotient = (point - point.new_full((), lower[axis])) / point.new_full((), cell[axis])
         axes.append(torch.where(quotient.abs() < 2.0**31, quotient, OUTSIDE).to(torch.int32))
     return torch.stack(axes, dim=-1)
@@ -125,8 +125,8 @@ def voxel_pooling_backward(
 
 
 def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the map of points that carry their own features ``volume``, (B, N, C, D, H, W);
-    otherwise as ``voxel_pooling``.
+    """Return the map of points with separate features ``volume``, (B, N, C, D, H, W); the other
+    arguments are those of ``voxel_pooling``.
     """
     cells = _by_bin(_flat_cells(voxel_index, shape))
     bev = _empty_cells(volume, channels=volume.shape[2], shape=shape)

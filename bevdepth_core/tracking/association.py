@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 CLASS_SHIFT_M = 1e6
-"""Far more than the extent of one frame's detections."""
+"""Shift per class along x; much larger than the extent of the detections of one frame."""
 
 
 def pairs_within(
@@ -26,8 +26,8 @@ def pairs_within(
     """
     if not len(tracks) or not len(detections):
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    # Candidates are found along one sorted axis: x, shifted for each class so that classes never
-    # meet.
+    # Candidates are found along one sorted axis: x, shifted for each class so that objects of
+    # different classes are never close.
     origin = detections[0, 0]
     key = tracks[:, 0] - origin + track_labels * CLASS_SHIFT_M
     keys = detections[:, 0] - origin + detection_labels * CLASS_SHIFT_M
@@ -47,8 +47,8 @@ def match_greedily(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the matched tracks and detections, best pair first, each used at most once.
 
-    Greedy matching follows CenterPoint's tracker: unlike an optimal assignment it never gives up
-    an unambiguous pair to improve the total of ambiguous ones.
+    Greedy matching follows CenterPoint's tracker. It always keeps the best pair; an optimal
+    assignment may split it to improve the total cost of other pairs.
 
     Args:
         track: (p,) index of the track of each candidate pair.
@@ -78,7 +78,7 @@ def without_duplicates(
     taken: np.ndarray,
     taken_labels: np.ndarray,
 ) -> np.ndarray:
-    """Return a (m,) mask of detections that repeat neither a better nor a taken detection.
+    """Return a (m,) mask of detections that are no duplicates of a better or a taken detection.
 
     Args:
         positions: (m, 2), best detection first, meters.

@@ -55,8 +55,8 @@ def update(
 def transformed(covariance: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Return (n, k, k) ``matrix @ covariance @ matrix.T`` for one (k, k) ``matrix``.
 
-    One large product instead of n small ones, each of which numpy starts anew: a Kronecker product
-    acts on the covariances as rows of k * k numbers.
+    A Kronecker product acts on the covariances as rows of k * k numbers. This is one large
+    product, which numpy computes faster than n small ones.
     """
     size = len(matrix)
     twice = (matrix[:, None, :, None] * matrix[None, :, None, :]).reshape(size**2, size**2)
@@ -64,7 +64,9 @@ def transformed(covariance: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return ``left @ right`` of (n, i, 2) and (n, 2, j); numpy takes longer for small ones."""
+    """Return ``left @ right`` of (n, i, 2) and (n, 2, j); faster than numpy's product of small
+    matrices.
+    """
     return left[:, :, :1] * right[:, :1] + left[:, :, 1:] * right[:, 1:]
 
 

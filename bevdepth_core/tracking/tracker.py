@@ -1,4 +1,4 @@
-"""Tracks of detected objects in the world frame.
+"""Tracks detected objects in the world frame.
 
 | state | meaning | entered when | left when |
 | --- | --- | --- | --- |
@@ -128,7 +128,7 @@ class Tracker:
         Args:
             detections: boxes in the ego frame, best score first.
             world_from_ego: (4, 4) rigid, the ego pose at ``detections.stamp_ns``.
-            covariance: of the boxes; a default that grows with the range where it is None.
+            covariance: of the boxes; None: a default that grows with the range.
         """
         measured = _in_world(
             detections, world_from_ego, covariance or default_covariance(detections)
@@ -348,10 +348,11 @@ def _in_world(
 def _correct_yaw(
     tracks: _Table, own: np.ndarray, measured: np.ndarray, variance: np.ndarray
 ) -> None:
-    """Correct headings; a detector that confuses front and rear does not turn a track around.
+    """Correct headings; single detections that confuse front and rear do not turn a track around.
 
-    ``facing`` is the recent agreement, from -1 to 1, of the detected direction with the track's:
-    only when most recent detections point backward does the track turn by half a circle.
+    ``facing`` says how well the directions of recent detections agree with that of the track,
+    from -1 to 1. The track turns by half a circle only if most recent detections point
+    backward.
     """
     difference = _wrapped(measured - tracks.yaw[own])
     is_reversed = np.abs(difference) > np.pi / 2
