@@ -1,10 +1,11 @@
-"""A whole training on two CPU cores in minutes: generate data, train, kill, resume, score, plot.
+"""Runs a complete training on two CPU cores in minutes: generates data, trains, is killed,
+resumes, scores and plots.
 
     python training/demo.py [--out out/train_demo] [--steps 300]
 
-The network is the small preset with smaller images, the dataset a few synthetic scenes: enough to
-see the loss fall and every part work, too little to detect well. The bundled weights come from
-tools/train_small.sh.
+The network is the small preset with smaller images, and the dataset consists of a few synthetic
+scenes. This is enough to see the loss decrease and all parts work, but not to detect well.
+tools/train_small.sh trained the bundled weights.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Random augmentation for training: of each camera's images, and of a sample's bird's-eye
-view.
+"""Random augmentation for training: changes the images of each camera and the bird's-eye view
+of a sample.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class BevTransform:
     flip_y: bool = False
 
     def matrix(self) -> np.ndarray:
-        """Return the (4, 4) float64 augmented ego from ego transform, which scales and may
+        """Return the (4, 4) float64 transform from ego to augmented ego, which scales and may
         mirror.
         """
         angle = np.deg2rad(self.rotation_deg)
@@ -64,8 +64,8 @@ class ImageAugmentation:
 
     Attributes:
         scale: lowest and highest resize factor.
-        relative: ``scale`` is relative to the factor of inference, so that it suits images of any
-            size; else it is absolute.
+        relative: True: ``scale`` is relative to the factor of inference, so that it suits images
+            of any size. False: it is absolute.
         bottom_cut: lowest and highest part of the resized height that is cut from the bottom.
         rotation_deg: lowest and highest rotation, degrees.
         flip_probability: of a mirrored image.
@@ -127,7 +127,7 @@ class Augmentation:
     Attributes:
         image: of each camera's images.
         bev: of the bird's-eye view.
-        rig: of the rig; null, as in the official code, for none.
+        rig: of the rig; null: the rig is not changed, as in the official code.
     """
 
     image: ImageAugmentation = field(default_factory=ImageAugmentation)

@@ -1,4 +1,4 @@
-"""How many boxes of a dataset are used, and why others are excluded."""
+"""Counts the boxes of a dataset that are used, and the excluded ones by reason."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class BoxCounts:
         """Raise ValueError with the remedy when no box is used.
 
         Args:
-            dataset: what the message calls the dataset.
+            dataset: name of the dataset in the message.
         """
         if sum(self.used.values()):
             return
@@ -71,7 +71,7 @@ class BoxCounts:
             )
         raise ValueError(
             f'{dataset} has no usable boxes: {self.summary()}. Map its categories with '
-            'data.categories; where the tables hold no true point counts, set data.min_points 0'
+            'data.categories; if the tables contain no true point counts, set data.min_points 0'
         )
 
 
@@ -108,11 +108,12 @@ def _centers_in_ego(record: SampleRecord) -> np.ndarray:
 
 
 def in_grid(center: np.ndarray, grid: BEVGrid) -> np.ndarray:
-    """Return (n,) bool: the boxes that training targets hold.
+    """Return a (n,) mask of the boxes that training targets contain.
 
     Args:
         center: (n, 3) in the ego frame, meters.
-        grid: cells; as in the targets, centers up to one cell below the lower edge count.
+        grid: the BEV grid. As in the targets, it includes centers up to one cell below its lower
+            edge.
     """
     position = (center[:, :2] - np.array(grid.lower[:2])) / np.array(grid.cell[:2])
     return ((position > -1) & (position < np.array(grid.shape[:2]))).all(axis=1)

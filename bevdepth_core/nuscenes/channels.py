@@ -1,4 +1,6 @@
-"""Sensors of a dataset that samples consist of: cameras and a lidar, by channel name."""
+"""Selects the sensors of a dataset that every sample contains: cameras and a lidar, by channel
+name.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ class Channels:
 def dataset_channels(
     tables: Path, cameras: Sequence[str] | None = None, lidar: str | None = None
 ) -> Channels:
-    """Return the channels to use of a dataset.
+    """Return the channels of a dataset that are used.
 
     Args:
         tables: folder of the tables.

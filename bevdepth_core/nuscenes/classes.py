@@ -1,4 +1,4 @@
-"""Names in a dataset: cameras, categories and the classes they belong to, attributes."""
+"""Maps categories of a dataset to classes, and defines the names of cameras and attributes."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ _ATTRIBUTES = {  # class: (standing, moving)
 class ClassMap:
     """The classes of a network and the dataset categories that belong to each.
 
-    A category belongs to the class that ``categories`` gives for it; else to the class of the
-    same name; else to its nuScenes class (``vehicle.car`` to ``car``).
+    A category belongs to its class in ``categories``. If it is not there, it belongs to the class
+    of the same name, otherwise to its nuScenes class (``vehicle.car`` to ``car``).
 
     Attributes:
         class_names: in the order of the labels.
@@ -84,7 +84,7 @@ class ClassMap:
                 )
 
     def label(self, category: str) -> int | None:
-        """Return the index of the class that a category belongs to, None where there is none."""
+        """Return the index of the class that a category belongs to; None if it has no class."""
         plain = category if category in self.class_names else _CLASS_OF_CATEGORY.get(category)
         name = self.categories.get(category, plain)
         return self.class_names.index(name) if name in self.class_names else None

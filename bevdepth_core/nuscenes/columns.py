@@ -58,7 +58,8 @@ def _samples(devkit: NuScenes, scene: dict) -> Iterator[dict]:
     while token:
         if not left:
             raise ValueError(
-                f'the samples of {scene["name"]} run in a circle: unpack the metadata again'
+                f'the samples of {scene["name"]} refer to each other in a cycle: unpack the '
+                f'metadata again'
             )
         sample = devkit.get('sample', token)
         yield sample
@@ -134,7 +135,9 @@ def _vector(devkit: NuScenes, record: dict, name: str, count: int) -> np.ndarray
 
 
 def _score(devkit: NuScenes, record: dict) -> float:
-    """Return how certain a box is: the field ``score`` of pseudo labels, 1 where there is none."""
+    """Return the certainty of a box: the field ``score`` of pseudo labels, or 1 if it is
+    absent.
+    """
     score = record.get('score', 1.0)
     if not isinstance(score, (int, float)) or not 0 < score <= 1:
         raise InvalidAnnotationError(

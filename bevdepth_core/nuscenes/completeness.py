@@ -1,4 +1,4 @@
-"""Reject an incomplete dataset and name the missing files."""
+"""Rejects incomplete datasets with a message that names the missing files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_NAMED_PER_FOLDER = 3
 
 
 class DatasetIncompleteError(ValueError):
-    """A dataset lacks files, or its tables are damaged.
+    """Files of a dataset are missing, or its tables are damaged.
 
     Attributes:
         missing: all missing files, relative to the dataset's root.
@@ -48,7 +48,7 @@ def require_tables(dataroot: Path, version: str) -> None:
 
 @contextmanager
 def consistent(tables: Path) -> Iterator[None]:
-    """Turn errors of the body, which reads tables, into DatasetIncompleteError.
+    """Convert errors of the body, which reads tables, to DatasetIncompleteError.
 
     Such errors mean that the tables contradict each other or the format.
     """
@@ -86,7 +86,7 @@ def require_scene_names(tables: Path, names: Iterable[str]) -> None:
     for name in names:
         if not isinstance(name, str) or not _SCENE_NAME.fullmatch(name):
             raise ValueError(
-                f'{tables} holds a scene called {name!r}: rename it; only letters, digits and '
+                f'{tables} contains a scene called {name!r}: rename it; only letters, digits and '
                 '_ - . are allowed, and the first character must be a letter or digit'
             )
 
@@ -137,7 +137,8 @@ def _require_none_missing(dataroot: Path, missing: list[str]) -> None:
         for folder, names in sorted(by_folder.items())
     ]
     raise DatasetIncompleteError(
-        f'{dataroot} lacks {len(missing)} files; download or unpack them, or choose a split '
+        f'{len(missing)} files are missing in {dataroot}; download or unpack them, or choose a '
+        f'split '
         'without them:\n' + '\n'.join(lines),
         missing,
     )

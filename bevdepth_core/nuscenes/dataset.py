@@ -1,5 +1,5 @@
-"""Samples for training and validation: images, matrices, boxes and lidar depth of a key frame and
-its past frames.
+"""Loads samples for training and validation: images, matrices, boxes and lidar depth of a key
+frame and its past frames.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Sample:
             excluded.
         labels: (n,) int64, class of each box, index into ``SampleIndex.class_names``.
         depth: (N, H, W) float32 lidar depth of the key frame, meters, 0 = unknown.
-        scores: (n,) float32 in (0, 1], how certain each box is; 1 for annotations by people.
-        camera_count: cameras that this sample asks for; fewer than N only where augmentation
-            varies the set of cameras.
+        scores: (n,) float32 in (0, 1], certainty of each box; 1 for annotations by people.
+        camera_count: number of cameras that this sample requests; it is less than N only if
+            augmentation varies the set of cameras.
     """
 
     name: str
@@ -109,7 +109,8 @@ class NuScenesDataset(Dataset[Sample]):
         return self.load(place, transforms, BevTransform(), read_crop)
 
     def sample(self, place: int, rng: np.random.Generator) -> Sample:
-        """Return a sample with augmentation from ``rng``, its images read the fast way.
+        """Return a sample with augmentation from ``rng``; its images are read with
+        ``read_crop_fast``.
 
         The random numbers are used camera by camera, then for the bird's-eye view, then for the
         rig. All frames of a camera share one transform.
@@ -135,7 +136,8 @@ class NuScenesDataset(Dataset[Sample]):
         rig: RigChange | None = None,
     ) -> Sample:
         """Return a sample with given transforms: one per camera for all its frames, one for the
-        bird's-eye view, and a change of the rig, whose images are always read the fast way.
+        bird's-eye view, and a change of the rig, whose images are always read with
+        ``read_warped``.
 
         Raises:
             OSError, ValueError: an image or sweep cannot be read.
@@ -227,8 +229,9 @@ def load_frame(record: SampleRecord, dataroot: str | Path) -> Frame:
 
 
 def key_ego_from_camera(key: SampleRecord, frame: SampleRecord) -> Tensor:
-    """Return (N, 4, 4) float32: each camera of ``frame`` in the ego frame of ``key`` at that
-    camera's own exposure.
+    """Return the (N, 4, 4) float32 pose of each camera of ``frame`` in the ego frame of ``key`` at
+    the exposure of the same camera in ``key``.
+
 
     Composed in float32 as in the official training pipeline, although that rounds world
     coordinates of a kilometer to 0.1 mm: training inputs then equal the official ones. The
@@ -258,9 +261,9 @@ def ground_truth(record: SampleRecord) -> tuple[Boxes3D, np.ndarray]:
     """Return the boxes that count as ground truth, in the mean ego frame, and their (n,) int64
     labels.
 
-    The yaw is that of the official code, which reads it off the rotation as if yaw were the last
-    of three turns (x, then y, then z). For a vehicle on a slope it differs from the box's heading
-    by some 1e-4 rad. An unknown velocity is 0, as in the official code.
+    The yaw is computed as in the official code: it is the last of three rotations (about x,
+    then y, then z). For a vehicle on a slope it differs from the heading of the box by about
+    1e-4 rad. An unknown velocity is 0, as in the official code.
     """
     annotations = record.annotations
     seen = annotations.seen

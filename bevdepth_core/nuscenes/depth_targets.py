@@ -1,4 +1,4 @@
-"""Sparse depth maps from a lidar sweep, the targets of the depth network."""
+"""Computes the targets of the depth network: sparse depth maps from a lidar sweep."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bevdepth_core.preprocess import ImageTransform
 POINT_NUMBERS = 5
 """float32 numbers per point of a ``.pcd.bin`` file: x, y, z, intensity, ring."""
 IMAGE_MARGIN = 1
-"""Points must lie more than this inside the source image, pixels."""
+"""Smallest distance of a point from the border of the source image, pixels."""
 
 
 def read_points(path: str | Path) -> np.ndarray:
@@ -52,7 +52,7 @@ def depth_maps(
     Source: the official lidar projection, including its peculiarities: coordinates are truncated
         towards zero, so that points up to one pixel outside the left and upper edge are kept;
         near points do not hide far ones; points are rounded to float32 after every rigid step.
-        The maps are therefore equal to the last pixel.
+        The maps therefore equal the official ones in every pixel.
     """
     in_world = _to_parent(_to_parent(points, lidar.ego_from_sensor), lidar.world_from_ego)
     return np.stack(

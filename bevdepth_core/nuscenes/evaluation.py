@@ -1,4 +1,4 @@
-"""From detections to the nuScenes result file and its metrics."""
+"""Writes detections as a nuScenes result file and computes its metrics."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def evaluate(
         dataroot: the dataset's root.
         version: such as ``v1.0-trainval``.
         split: one that has annotations.
-        output_dir: gets the devkit's ``metrics_summary.json`` and ``metrics_details.json``.
+        output_dir: receives the devkit's ``metrics_summary.json`` and ``metrics_details.json``.
         index: the samples of the split.
 
     Returns:
@@ -132,8 +132,8 @@ def evaluate(
         ``label_tp_errors``, ...
 
     Raises:
-        ValueError: the file does not hold exactly the samples of the split, or there are no
-            annotations.
+        ValueError: the samples in the file are not those of the split, or there are no
+        annotations.
     """
     results = json.loads(Path(result_path).read_text())
     if index is not None and not index.is_official:
@@ -167,7 +167,7 @@ def _tokens(devkit: NuScenes, scenes: Iterable[str]) -> set[str]:
 
 
 def _with_a_box(results: dict[str, list[dict]]) -> dict[str, list[dict]]:
-    """Return the results; where they hold no box at all, with one that is out of range.
+    """Return the results; if they contain no box, add a box that is out of range.
 
     The devkit's distance filter fails on results without any box, although their score is 0.
     """
@@ -193,7 +193,7 @@ def _require_same_samples(expected: set[str], found: Iterable[str], split: str) 
     absent, foreign = sorted(expected - set(found)), sorted(set(found) - expected)
     if absent or foreign:
         raise ValueError(
-            f'the result file must hold every sample of split {split!r} and no other, but '
+            f'the result file must contain every sample of split {split!r} and no other, but '
             f'{len(absent)} are absent'
             f' and {len(foreign)} are foreign, such as {", ".join((absent + foreign)[:3])}'
         )
@@ -204,7 +204,7 @@ def table(
     published: PublishedScore | None = None,
     class_names: Sequence[str] = NUSCENES_CLASSES,
 ) -> str:
-    """Return the devkit's summary as Markdown: the means, the published scores where given, then
+    """Return the devkit's summary as Markdown: the means, the published scores if given, and
     every class.
     """
     headings = ['class', 'AP', *ERRORS.values()]

@@ -1,5 +1,5 @@
-"""Read image files into network-size crops: exactly as the official pipeline, several times
-faster, or warped for another camera.
+"""Reads crops of image files in network size: exactly as the official pipeline, several times
+faster with small differences, or warped for another camera.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def read_crop(path: str | Path, transform: ImageTransform) -> np.ndarray:
-    """Return (height, width, 3) uint8: the image file decoded in full and transformed, equal to
-    the bit to inference.
+    """Return the (height, width, 3) uint8 crop of an image file decoded at full size; the same
+    pixels as in inference.
+
 
     Raises:
         OSError: as ``read_image``.
@@ -46,11 +47,12 @@ def read_crop(path: str | Path, transform: ImageTransform) -> np.ndarray:
 
 
 def read_crop_fast(path: str | Path, transform: ImageTransform) -> np.ndarray:
-    """Return almost the image of ``read_crop``, faster, for training.
+    """Return approximately the image of ``read_crop``, several times faster, for training.
 
-    A reduced decode is used where its resolution suffices, and only the visible part is resized.
-    The result differs from ``read_crop`` by about one gray level on average, at sharp edges by up
-    to about 40.
+
+    The image is decoded at a reduced size if its resolution is sufficient, and only the visible
+    part is resized. The result differs from ``read_crop`` by about one gray level on average, at
+    sharp edges by up to about 40.
 
     Raises:
         OSError: as ``read_image``.
@@ -69,8 +71,10 @@ def read_crop_fast(path: str | Path, transform: ImageTransform) -> np.ndarray:
 
 
 def read_warped(path: str | Path, transform: ImageTransform, homography: np.ndarray) -> np.ndarray:
-    """Return (height, width, 3) uint8: the image file warped by a (3, 3) homography of its pixels,
-    then transformed, in one resampling with a reduced decode as ``read_crop_fast``.
+    """Return a (height, width, 3) uint8 image: the file warped by a (3, 3) homography of its
+    pixels and then transformed.
+
+    Both happen in one resampling of an image that may be decoded at a reduced size.
 
     Raises:
         OSError: as ``read_image``.
@@ -87,7 +91,9 @@ def read_warped(path: str | Path, transform: ImageTransform, homography: np.ndar
 def warped_part(
     source_size: tuple[int, int], transform: ImageTransform, homography: np.ndarray
 ) -> np.ndarray:
-    """Return (height, width) bool: the pixels of ``read_warped`` that the source image covers."""
+    """Return a (height, width) mask of the pixels of ``read_warped`` that the source image
+    covers.
+    """
     reduced = np.full((source_size[1] // 8, source_size[0] // 8), 255, np.uint8)
     return _warped(reduced, source_size, transform, homography, cv2.INTER_NEAREST) > 0
 
@@ -110,14 +116,16 @@ def _warped(
 
 
 def _network_from_source(transform: ImageTransform, homography: np.ndarray) -> np.ndarray:
-    """Return the (3, 3) network-input pixel from source pixel transform, both from the edge."""
+    """Return the (3, 3) transform from source pixels to network-input pixels, both measured
+    from the edge of the image.
+    """
     affine, matrix = np.eye(3), transform.matrix()
     affine[:2, :2], affine[:2, 2] = matrix[:2, :2], matrix[:2, 3]
     return affine @ homography
 
 
 def _scale_at_center(matrix: np.ndarray, size: tuple[int, int]) -> float:
-    """Return how much a (3, 3) homography enlarges what is at the center of an image."""
+    """Return the factor by which a (3, 3) homography enlarges the center of an image."""
     center = matrix @ (size[0] / 2, size[1] / 2, 1.0)
     slope = (matrix[:2, :2] - np.outer(center[:2] / center[2], matrix[2, :2])) / center[2]
     return float(np.sqrt(abs(np.linalg.det(slope))))

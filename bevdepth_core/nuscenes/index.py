@@ -1,9 +1,9 @@
-"""The samples of a nuScenes-format dataset as a compact, cached list.
+"""Loads the samples of a dataset in nuScenes format as a compact list and caches them.
 
-The devkit takes a minute and gigabytes to load the tables of v1.0-trainval. They are read once;
-one small file per scene stays in the cache, so that an interrupted run continues where it stopped
-and a split reads only its own scenes. The cache holds names of categories; labels follow from the
-class list when an index is loaded.
+The devkit needs a minute and gigabytes of memory to load the tables of v1.0-trainval. So they
+are read once, and the cache keeps one small file per scene. An interrupted run continues where
+it stopped, and a split reads only its own scenes. The cache contains names of categories; they
+are converted to labels when an index is loaded.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CACHE_FORMAT = 4
 
 @dataclass(frozen=True)
 class Selection:
-    """What to use of a dataset.
+    """Selects classes, sensors and boxes of a dataset.
 
     Attributes:
         classes: class list, and the categories that belong to each class.
@@ -131,7 +131,7 @@ class SampleIndex(Sequence[SampleRecord]):
 
     @property
     def is_annotated(self) -> bool:
-        """True if the tables hold any annotation of these samples."""
+        """True if the tables contain annotations of these samples."""
         return bool(len(self._columns['label']) or self.excluded_categories)
 
     def tokens(self) -> list[str]:
@@ -177,7 +177,7 @@ def load_index(
     """Return the samples of a split.
 
     Args:
-        dataroot: the dataset's root, which holds ``version`` and ``samples``.
+        dataroot: the dataset's root, which contains ``version`` and ``samples``.
         version: such as ``v1.0-trainval``.
         split: a split of the devkit (``train``, ``val``, ``mini_train``, ...) or a name in
             ``<version>/splits.json``.

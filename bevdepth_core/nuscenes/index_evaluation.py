@@ -1,4 +1,6 @@
-"""The devkit's detection metrics for any class list, on the annotations of a sample index."""
+"""Computes the devkit's detection metrics for any class list, from the annotations of a sample
+index.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +57,8 @@ def evaluate_on_index(
 
 
 class _ClassRanges(DetectionConfig):
-    """The official settings with the class list of an index; the devkit's own accept only the ten
-    nuScenes classes.
+    """The official settings with the class list of an index; those of the devkit accept only
+    the ten nuScenes classes.
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:

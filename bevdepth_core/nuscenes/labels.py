@@ -27,8 +27,8 @@ class LabelledColumns:
     """Columns whose annotations all belong to a class.
 
     Attributes:
-        columns: as ``scene_columns`` gives them, with ``label`` (int64) and ``seen`` (bool: it
-            counts as ground truth) per annotation.
+        columns: those of ``scene_columns``, and per annotation ``label`` (int64) and ``seen``
+            (bool: the annotation is ground truth).
         excluded_categories: number of annotations of each category that belongs to no class.
         is_official: the nuScenes devkit gives every annotation the same class and points.
     """

@@ -1,5 +1,5 @@
-"""A scene of a nuScenes-format dataset as a recording: streams of files, ego poses, annotated
-moments.
+"""Reads a scene of a dataset in nuScenes format as a recording: streams of files, ego poses and
+annotations.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class SensorStream:
         image_size: (width, height) in pixels; (0, 0) for a lidar.
         stamps_ns: (n,) int64.
         filenames: n paths relative to the dataset's root.
-        distortion: of the lens, in the order of OpenCV, that the images still have; none for
-            images of a pinhole camera.
+        distortion: coefficients of lens distortion in the images, in the order of OpenCV; empty
+            for images without distortion.
     """
 
     channel: str
@@ -83,7 +83,7 @@ class SceneRecording:
     Attributes:
         name: of the scene.
         streams: cameras and lidars.
-        mounts: (4, 4) ego_from_sensor of every sensor, radars too, meters.
+        mounts: (4, 4) ego_from_sensor of every sensor, including radars, meters.
         pose_stamps_ns: (m,) int64, increasing.
         poses: m ego poses at these times.
         moments: the key frames in order of time.
@@ -104,7 +104,7 @@ class SceneRecording:
 def read_recording(
     devkit: NuScenes, scene_name: str, classes: ClassMap | None = None
 ) -> SceneRecording:
-    """Return a scene as the tables describe it; no sensor file is opened.
+    """Return the content of the tables about a scene; no sensor file is opened.
 
     Args:
         devkit: the tables.
@@ -148,16 +148,17 @@ def _chain(devkit: NuScenes, table: str, token: str) -> Iterator[dict]:
     left = len(getattr(devkit, table))
     while token:
         if not left:
-            raise ValueError(f'the table {table} runs in a circle: unpack the metadata again')
+            raise ValueError(
+                f'rows of the table {table} refer to each other in a cycle: unpack the metadata '
+                f'again'
+            )
         record = devkit.get(table, token)
         yield record
         token, left = record['next'], left - 1
 
 
 def _files(devkit: NuScenes, samples: Sequence[dict], channel: str) -> list[dict]:
-    """Return the sample_data of a channel in order of time: before, at and after each key
-    frame.
-    """
+    """Return all sample_data of a channel in order of time: key frames and sweeps."""
     rows: dict[str, dict] = {}
     for sample in samples:
         if channel in sample['data']:
@@ -176,7 +177,9 @@ def _first(devkit: NuScenes, row: dict) -> dict:
         if not row['prev']:
             return row
         row = devkit.get('sample_data', row['prev'])
-    raise ValueError('the table sample_data runs in a circle: unpack the metadata again')
+    raise ValueError(
+        'rows of the table sample_data refer to each other in a cycle: unpack the metadata again'
+    )
 
 
 def _is_streamed(rows: Sequence[dict]) -> bool:
@@ -196,7 +199,7 @@ def _stream(channel: str, rows: Sequence[dict], calibration: dict) -> SensorStre
 
 
 def _poses(devkit: NuScenes, rows: Iterable[dict]) -> tuple[np.ndarray, tuple[Pose, ...]]:
-    """Return the ego poses of all files in order of time, one for each time."""
+    """Return the ego poses of all files in order of time, one per stamp."""
     records = {
         record['timestamp']: record
         for record in (devkit.get('ego_pose', row['ego_pose_token']) for row in rows)

@@ -1,4 +1,4 @@
-"""Records of a nuScenes-format sample: sensors, poses, annotations."""
+"""Records of one sample of a dataset in nuScenes format: sensors, poses, annotations."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from bevdepth_core.geometry import rigid_from_quaternion
 
 DISTORTION = 'camera_distortion'
-"""Field of ``calibrated_sensor`` with the coefficients of a lens, in the order of OpenCV, whose
-distortion is still in the images; named as in nuImages. Absent or zeros: images of a pinhole."""
+"""Field of ``calibrated_sensor`` with the coefficients of lens distortion in the images, in the
+order of OpenCV; the name is that of nuImages. Absent or zeros: the images have no distortion."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Pose:
 
 
 def mean_pose(poses: Sequence[Pose]) -> Pose:
-    """Return the mean of quaternion components and translations, as the official code averages ego
-    poses.
+    """Return the mean of quaternion components and of translations; the official code averages ego
+    poses in this way.
 
     Quaternions of opposite sign, which are the same rotation, are negated first; otherwise they
     would cancel each other.
@@ -79,11 +79,12 @@ class Annotations:
         center: (n, 3) float64, meters.
         size: (n, 3) float64, width, length, height, meters.
         quaternion: (n, 4) float64, w x y z.
-        velocity: (n, 3) float64, m/s over ground; NaN where the devkit knows none.
+        velocity: (n, 3) float64, m/s over ground; NaN if the devkit does not know it.
         points: (n,) int64, lidar and radar points inside; -1 where unknown.
-        seen: (n,) bool, enough points or an unknown number: only these are ground truth.
+        seen: (n,) bool, True for boxes with enough points or an unknown number of points; only
+            these are ground truth.
         attribute: (n,) bytes, names of attributes such as ``vehicle.moving``, or empty.
-        score: (n,) float64 in (0, 1], how certain a box is; 1 for annotations by people.
+        score: (n,) float64 in (0, 1], certainty of each box; 1 for annotations by people.
     """
 
     label: np.ndarray

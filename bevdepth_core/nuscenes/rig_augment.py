@@ -1,10 +1,10 @@
-"""Random changes of the rig for training: focal lengths, pitch, mounting height, set of cameras.
+"""Changes the rig randomly for training: focal lengths, pitch, mounting height, set of cameras.
 
-The image of a changed camera is a warped one. For another focal length or pitch the warp is exact,
-since the camera does not move. For another height it is exact for points on the ground and on the
-horizon; above the ground it is an approximation: an object gets higher or lower in the image by
-the ratio of the heights, instead of moving as a whole. Lidar depth and boxes use the exact
-geometry of the changed camera.
+The image of a changed camera is warped. For another focal length or pitch the warp is exact,
+because the camera does not move. For another height it is exact for points on the ground and on
+the horizon. For points above the ground it is an approximation: an object is stretched or
+compressed vertically by the ratio of the heights, instead of being shifted. Lidar depth and
+boxes use the exact geometry of the changed camera.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bevdepth_core.geometry import quaternion_from_rotation
 from bevdepth_core.nuscenes.records import Pose, SampleRecord, SensorRecord
 
 LOWEST_HEIGHT = 0.3
-"""Meters; cameras are not moved below it."""
+"""Lowest height of a changed camera, meters."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class CameraChange:
         )
 
     def homography(self, camera: SensorRecord) -> np.ndarray:
-        """Return the (3, 3) pixel of the changed camera from pixel of ``camera`` transform.
+        """Return the (3, 3) transform from pixels of ``camera`` to pixels of the changed camera.
 
         A camera that rises from height h by d sees the ground in the directions of before with
         their z component multiplied by (h + d) / h; the horizon stays.
@@ -79,7 +79,7 @@ class RigChange:
     Attributes:
         cameras: of each camera.
         order: all cameras in random order; a batch uses the first ones.
-        camera_count: how many cameras this sample asks for.
+        camera_count: number of cameras that this sample requests.
     """
 
     cameras: tuple[CameraChange, ...]
@@ -106,12 +106,12 @@ class RigChange:
 
 @dataclass(frozen=True)
 class RigAugmentation:
-    """Ranges that a RigChange is drawn from; the defaults suit one set of weights for many rigs.
+    """Ranges that a RigChange is sampled from; the defaults suit one set of weights for many rigs.
 
     Attributes:
-        focal: lowest and highest factor of the focal lengths, drawn for each camera.
-        pitch_deg: lowest and highest turn downwards, degrees, drawn for each camera.
-        height: lowest and highest change of the mounting height, meters, drawn for each sample.
+        focal: lowest and highest factor of the focal lengths, sampled for each camera.
+        pitch_deg: lowest and highest rotation downwards, degrees, sampled for each camera.
+        height: lowest and highest change of the mounting height, meters, sampled for each sample.
         min_cameras: a batch has at least this many cameras, chosen for each sample; null for all
             cameras.
     """

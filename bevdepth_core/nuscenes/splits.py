@@ -1,4 +1,4 @@
-"""Which scenes a split holds."""
+"""Finds the scenes of a split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def split_scenes(dataroot: str | Path, version: str, split: str) -> list[str]:
     """Return the names of a split's scenes in the order of the scene table.
 
     Raises:
-        ValueError: the split is unknown or empty, or names scenes that the tables lack.
+        ValueError: the split is unknown or empty, or contains scenes that are not in the tables.
     """
     tables = Path(dataroot) / version
     custom = _custom_splits(tables / 'splits.json')
@@ -32,7 +32,7 @@ def split_scenes(dataroot: str | Path, version: str, split: str) -> list[str]:
             else ''
         )
         raise ValueError(
-            f'split {split!r} needs {len(absent)} scenes that {tables} does not hold, such as '
+            f'split {split!r} needs {len(absent)} scenes that {tables} does not contain, such as '
             f'{", ".join(absent[:3])}{hint}'
         )
     return [name for name in present if name in wanted]

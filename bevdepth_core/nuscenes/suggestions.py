@@ -7,6 +7,6 @@ from collections.abc import Iterable
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` with the known name most like ``name``, or nothing."""
+    """Return `` (did you mean 'x'?)`` with the most similar known name, or an empty string."""
     near = difflib.get_close_matches(name, list(known), 1)
     return f" (did you mean '{near[0]}'?)" if near else ''

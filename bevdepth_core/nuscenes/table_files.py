@@ -1,4 +1,4 @@
-"""Writes rows of the nuScenes tables: tokens, links, poses, and the files themselves."""
+"""Creates rows of the nuScenes tables (tokens, links, poses) and writes the files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def token(*parts: object) -> str:
 
 
 def linked(rows: list[dict]) -> list[dict]:
-    """Return the rows, which follow each other in time, with ``prev`` and ``next``."""
+    """Set ``prev`` and ``next`` of rows in order of time, and return the rows."""
     tokens = ['', *(row['token'] for row in rows), '']
     return [
         row | {'prev': before, 'next': after}
@@ -39,7 +39,9 @@ def pose_fields(target_from_source: np.ndarray) -> dict[str, list[float]]:
 
 
 class TableFiles:
-    """All tables as files with a row per line, which are complete once the context is left."""
+    """Writes all tables as files with one row per line; they are complete at the end of the
+    context.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._files = {name: (folder / f'{name}.json').open('w') for name in TABLES}

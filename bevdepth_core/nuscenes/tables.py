@@ -18,7 +18,7 @@ _NEVER_READ = ('log', 'map')
 class _Tables(NuScenes):
     """The devkit without logs and maps, and with empty tables for optional ones that are absent.
 
-    The devkit itself needs a map image for every log, which datasets of other origin lack.
+    The devkit itself needs a map image for every log, which other datasets do not have.
     """
 
     def __load_table__(self, table_name: str) -> list[dict]:
@@ -33,7 +33,7 @@ class _Tables(NuScenes):
 
 
 def open_devkit(dataroot: str | Path, version: str) -> NuScenes:
-    """Return the devkit's view of the dataset, loaded quietly; it has no logs and maps.
+    """Load the dataset with the devkit, without its output and without logs and maps.
 
     Raises:
         DatasetIncompleteError: a table is missing or truncated, or tables contradict each other.

@@ -1,4 +1,4 @@
-"""From tracks to the nuScenes tracking result and its metrics."""
+"""Writes tracks as a nuScenes tracking result and computes its metrics."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def detections_of_entries(
     stamp_ns: int,
     past_stamp_ns: int | None,
 ) -> Detections3D:
-    """Return the detections that ``result_boxes`` made ``entries`` of, best score first."""
+    """Return detections from entries of ``result_boxes``, best score first."""
     entries = sorted(entries, key=lambda entry: -entry['detection_score'])
     count = len(entries)
     turn = Quaternion(world_from_ego.quaternion).normalised

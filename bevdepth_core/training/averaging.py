@@ -18,9 +18,9 @@ class AveragingSettings:
 
     Attributes:
         decay: share of the old average that an update keeps, after the ramp.
-        ramp_updates: time constant of the ramp ``decay * (1 - exp(-update / ramp_updates))``; 0
-            for none. The official code has a ramp of 2000 but counts from the end of training, so
-            that its decay is 0.9990 from the first update, as with ``ramp_updates`` 0.
+        ramp_updates: time constant of the ramp ``decay * (1 - exp(-update / ramp_updates))``; 0:
+            no ramp. The official code has a ramp of 2000 but counts from the end of training, so
+            its decay is 0.9990 from the first update on, as with ``ramp_updates`` 0.
     """
 
     decay: float = 0.999
@@ -29,7 +29,7 @@ class AveragingSettings:
     def at(self, update: int | Tensor) -> float:
         """Return the decay of an update, counted from 1.
 
-        Without a ramp ``update`` is not read, since a tensor would wait for the GPU.
+        Without a ramp, ``update`` is not read, because reading a tensor would wait for the GPU.
         """
         return (
             self.decay * (1 - math.exp(-int(update) / self.ramp_updates))
@@ -39,11 +39,12 @@ class AveragingSettings:
 
 
 class ExponentialAverage(WeightAveraging):
-    """Average every floating-point entry of the state dict after each step, starting with the
-    first weights.
+    """Averages every floating-point entry of the state dict after each step, starting with the
+    initial weights.
 
-    Checkpoints hold the average as ``state_dict`` and the weights beside it, so that a run can be
-    resumed. After training and in validation the module has the average.
+
+    Checkpoints contain the average as ``state_dict``, and also the current weights, so that a run
+    can be resumed. In validation and after training, the module contains the average.
 
     Args:
         settings: decay and ramp.
@@ -68,7 +69,8 @@ class ExponentialAverage(WeightAveraging):
         if stage == 'fit':
             # Lightning calls this before it moves the weights to the GPU.
             self.averaged.to(trainer.strategy.root_device)
-            # Torch replaces the average by the weights in update 0; here the first weights count.
+            # PyTorch would replace the average by the weights in update 0; the official code
+            # averages the initial weights as well.
             self._averaged_model().n_averaged.fill_(1)
 
     def _update(self, average: list[Tensor], current: list[Tensor], update: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The batch that a training step takes: images, matrices and targets."""
+"""Builds the batch of a training step: images, matrices and targets."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from bevdepth_core.types import CameraMatrices, ModelInputs
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples with their targets, made by the loader; images stay uint8 until they are on the
+    """B samples with their targets, created by the loader; images stay uint8 until they are on the
     device.
+
 
     Attributes:
         names: B sample tokens.
@@ -66,8 +67,8 @@ class Batch:
 def collate(samples: Sequence[Sample], config: ModelConfig) -> Batch:
     """Return samples of one size as a batch.
 
-    All samples have the number of cameras that the first one asks for: images of a batch have one
-    shape. Boxes that none of them sees are then excluded.
+    All samples get the number of cameras that the first one requests, because images of a batch
+    have one shape. Boxes that no remaining camera sees are excluded.
     """
     count = samples[0].camera_count
     if count < samples[0].images.shape[1]:
@@ -92,8 +93,8 @@ def collate(samples: Sequence[Sample], config: ModelConfig) -> Batch:
 
 
 def with_cameras(sample: Sample, count: int) -> Sample:
-    """Return a sample of the first ``count`` cameras, with the boxes whose center one of them
-    sees.
+    """Return a sample with the first ``count`` cameras, and with the boxes whose center is in
+    one of their images.
     """
     given = sample.matrices
     matrices = CameraMatrices(
@@ -117,7 +118,7 @@ def with_cameras(sample: Sample, count: int) -> Sample:
 def seen_by_cameras(
     centers: Tensor, matrices: CameraMatrices, size: tuple[int, int] | torch.Size
 ) -> Tensor:
-    """Return (n,) bool: the points that lie in the network image of a key-frame camera.
+    """Return a (n,) mask of the points that lie in the network image of a key-frame camera.
 
     Args:
         centers: (n, 3) in the augmented ego frame, meters.

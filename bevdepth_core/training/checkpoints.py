@@ -2,7 +2,7 @@
 
     python training/export_weights.py IN.ckpt OUT.safetensors
 
-exports the weights, averaged where the run averages, of a checkpoint of ``train.py``.
+exports the weights of a checkpoint of ``train.py``; they are averaged if the run averages weights.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PREFIX = 'model.'
 
 
 class ResumeCheckpoint(Checkpoint):
-    """Write everything that resuming a run needs, always to the same file, atomically.
+    """Writes the complete state of a run, always to the same file and atomically.
 
     Args:
         path: the file.
@@ -56,18 +56,19 @@ class ResumeCheckpoint(Checkpoint):
             self.write(trainer)
 
     def write(self, trainer: Trainer) -> None:
-        """Write the state after the last step, unless that was written already."""
+        """Write the state after the last step, unless it was written already."""
         if trainer.global_step > self._written_step:
             self._written_step = trainer.global_step
             trainer.save_checkpoint(self.path, weights_only=False)
 
 
 class WeightsExport(Callback):
-    """Write weights for the detector after each epoch and at the end, averaged where the run
-    averages.
+    """Writes weights for the detector after each epoch and at the end; they are averaged if the
+    run averages weights.
+
 
     Args:
-        folder: gets ``epoch_NNN.safetensors`` with the number of epochs started so far.
+        folder: receives ``epoch_NNN.safetensors``; NNN is the number of epochs started so far.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -94,8 +95,8 @@ def weights_metadata(description: dict, step: int, averaged: bool) -> dict[str, 
 
 
 def source_revision() -> str:
-    """Return the git revision of this source, with ``-dirty`` where it was changed; else the
-    version of the installed package, or ``unknown``.
+    """Return the git revision of this source, with ``-dirty`` if files were changed; without
+    git, the version of the installed package, or ``unknown``.
     """
     folder = str(Path(__file__).resolve().parent)
     command = ['git', '-C', folder, 'describe', '--always', '--dirty', '--abbrev=40']
@@ -112,7 +113,7 @@ def read_training_checkpoint(path: str | Path) -> tuple[BEVDepth, dict[str, str]
     weights.
 
     Raises:
-        CheckpointError: missing, truncated, or not of this program.
+        CheckpointError: the file is missing, truncated, or not written by ``train.py``.
     """
     path = Path(path)
     if not path.is_file():

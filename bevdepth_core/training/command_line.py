@@ -1,4 +1,4 @@
-"""Command lines of the training programs: presets, single values, and errors in one sentence."""
+"""Parses the command lines of the training programs and reports errors in one sentence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class InvalidRunError(ValueError):
 
 
 class ManualHelp(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Help that keeps the line breaks of the manual."""
+    """Help formatter that keeps the line breaks of the manual."""
 
 
 def manual_parser(program: str, manual: str) -> ArgumentParser:

@@ -1,4 +1,6 @@
-"""Every value of a training run, typed; ``config/training`` holds one YAML per preset."""
+"""Defines all settings of a training run; ``config/training`` contains one YAML file per
+preset.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from bevdepth_core.training.module import ModelSettings
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """How long, where and how precisely to train.
+    """Duration, devices and precision of the training.
 
     Attributes:
         accelerator: ``auto``, ``gpu`` or ``cpu``.
@@ -31,11 +33,12 @@ class TrainerSettings:
         gradient_clip_norm: longer gradients are shortened to this norm; 0 disables it.
         accumulate_grad_batches: batches per optimizer step.
         sync_batchnorm: batch norms use the samples of all GPUs.
-        averaging: keep an exponential moving average of the weights and export it; null for none.
+        averaging: compute an exponential moving average of the weights and export it; null: no
+            average.
         log_every_n_steps: steps between two points of a curve.
         checkpoint_every_n_steps: steps between two checkpoints to resume from.
         validate_every_n_epochs: epochs between two validations; used with ``data.val_split``.
-        logger: where curves go besides ``csv/``: ``tensorboard``, ``wandb`` or ``mlflow``.
+        logger: receives curves in addition to ``csv/``: ``tensorboard``, ``wandb`` or ``mlflow``.
     """
 
     accelerator: Literal['auto', 'gpu', 'cpu'] = 'auto'
@@ -61,8 +64,8 @@ class TrainingConfig:
     Attributes:
         model: the network and its optimization.
         data: training and validation data.
-        trainer: how long, where and how precisely.
-        seed: of first weights, order, augmentation and dropout.
+        trainer: duration, devices and precision.
+        seed: of initial weights, order, augmentation and dropout.
         output: folder for checkpoints, weights and curves.
     """
 
@@ -92,7 +95,7 @@ def read_arguments(
 ) -> tuple[TrainingConfig, Namespace]:
     """Return the configuration of a command line, and all parsed values.
 
-    With ``model.init`` every value of ``model.network`` that is not given is that of the
+    With ``model.init``, values of ``model.network`` that are not given are those of the
     checkpoint.
 
     Raises:
@@ -123,5 +126,5 @@ def _flat(prefix: str, values: dict) -> dict:
 
 
 def plain(config: TrainingConfig) -> dict:
-    """Return ``config`` as plain lists, dicts, strings and numbers, complete."""
+    """Return all values of ``config`` as plain lists, dicts, strings and numbers."""
     return json.loads(json.dumps(dataclasses.asdict(config)))

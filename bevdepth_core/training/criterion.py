@@ -67,10 +67,11 @@ def criterion(
         depth_bins: (B, N, h, w) int64 of the key frame, ``NO_DEPTH`` where unknown.
         code_weights: ten weights of the numbers in ``TaskTargets.box``.
 
-    Boxes are weighted by their score. Sums are divided by counts (cells with a box and boxes, each
-    counted by its score, and pixels with depth). Counts are averaged
-    over ranks, so that several GPUs give the gradient of one with all their samples; the official
-    code does not do so for depth.
+    Boxes are weighted by their score. The heatmap loss is divided by the number of cells with a
+    box, the box loss by the number of boxes (both weighted by score), and the depth loss by the
+    number of pixels with depth. These counts are averaged over all GPUs, so that several GPUs
+    compute the same gradient as a single GPU with all samples; the official code does not
+    average the count of depth.
     """
     with torch.autocast(outputs.depth.device.type, enabled=False):
         weights = [targets.center_weights() for targets in tasks]
@@ -97,7 +98,7 @@ def criterion(
 
 
 def depth_criterion(depth: Tensor, depth_bins: Tensor) -> Losses:
-    """Return the depth loss of a batch alone, as ``criterion`` does; the others are 0."""
+    """Return the depth loss of ``criterion``; the other losses are 0."""
     with torch.autocast(depth.device.type, enabled=False):
         count = _mean_over_ranks((depth_bins != NO_DEPTH).sum().float())
         none = depth.new_zeros(1, dtype=torch.float32)

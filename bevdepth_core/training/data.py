@@ -1,4 +1,4 @@
-"""Training and validation data of a run."""
+"""Opens the training and validation data of a run, and creates its loaders."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from bevdepth_core.training.seeded_sampler import (
 
 @dataclass(frozen=True)
 class DataSettings(DatasetSettings):
-    """What to train and validate on.
+    """Data for training and validation.
 
     Attributes:
-        val_split: scenes to validate on; null for no validation.
-        val_samples: validate on this many samples, spread over the split; 0 for all.
+        val_split: scenes to validate on; null: no validation.
+        val_samples: number of validation samples, spread over the split; 0: all samples.
         class_balanced: repeat samples of rare classes (CBGS).
         batch_size: samples per GPU and step.
         workers: loader processes per GPU.
@@ -53,7 +53,7 @@ class DataSettings(DatasetSettings):
 def open_nuscenes(
     settings: DataSettings, network: ModelConfig, needs_boxes: bool = True
 ) -> NuScenesDataset:
-    """Return the training data that ``settings`` describe, and log how many boxes it has.
+    """Return the training data of ``settings``, and log how many boxes it has.
 
     Args:
         settings: the dataset.
@@ -61,7 +61,7 @@ def open_nuscenes(
         needs_boxes: reject a dataset without usable boxes.
 
     Raises:
-        ValueError: as ``load_index``, no box is usable, or batches have a single image.
+        ValueError: see ``load_index``; or no box is usable, or batches have a single image.
     """
     index = settings.load(network)
     _require_several_images(settings, len(index.channels.cameras))
@@ -111,7 +111,9 @@ def _balanced_positions(index: SampleIndex) -> np.ndarray:
 
 
 def _start_worker(worker: int) -> None:
-    """Limit a loader process to one core, as torch does; the training process handles Ctrl-C."""
+    """Limit a loader process to one core, and ignore Ctrl-C, which the training process
+    handles.
+    """
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -120,13 +122,13 @@ class TrainingData(LightningDataModule):
     """Shuffled batches of augmented samples; the last incomplete batch of an epoch is dropped.
 
     Args:
-        open_source: returns the dataset; called first on one process of each machine, so that it
-            may fill a cache.
+        open_source: returns the dataset; one process of each machine calls it first, so that it
+            can fill a cache.
         network: the model that the targets are for.
         batch_size: samples per process and batch.
         workers: loader processes per training process.
         seed: of order and augmentation.
-        open_validation: returns the samples to validate on; None for no validation.
+        open_validation: returns the samples to validate on; None: no validation.
     """
 
     def __init__(
@@ -211,10 +213,10 @@ class TrainingData(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Batch] | list:
-        """Return the loader of this process, no batches without validation.
+        """Return the loader of this process; an empty list without validation.
 
-        All processes have the same number of samples, since their losses are averaged batch by
-        batch; samples that remain are dropped.
+        All processes have the same number of samples, because their losses are averaged batch
+        by batch; remaining samples are dropped.
         """
         if self._validation is None:
             return []

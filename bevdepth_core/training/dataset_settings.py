@@ -1,4 +1,4 @@
-"""Settings of the dataset to train or evaluate on, and a report of its boxes."""
+"""Settings of the dataset for training or evaluation, and a report of its boxes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DatasetSettings:
         split: scenes to use: a split of the devkit or of ``splits.json``.
         cache_dir: folder of the cached index; ``~/.cache/bevdepth`` if null.
         categories: file that maps further categories to classes, lines such as ``van: car``;
-            categories of nuScenes or with the name of a class need none.
+            categories of nuScenes, and categories with the name of a class, need no entry.
         cameras: channels to use, in this order; null for all cameras of the dataset.
         lidar: channel of the lidar; null for ``LIDAR_TOP``, or the only lidar.
         min_points: boxes with fewer lidar and radar points are excluded; 0 uses all. Boxes whose
@@ -52,7 +52,7 @@ class DatasetSettings:
         return load_index(self.root, self.version, self.split, self.cache_dir, selection)
 
     def description(self) -> str:
-        """Return the name of this split in messages."""
+        """Return the name of this split for messages."""
         return f'{self.root} {self.version}, split {self.split}'
 
 

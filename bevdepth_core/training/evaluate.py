@@ -5,9 +5,9 @@ Run from the repository root after `. env.sh`:
     python training/evaluate.py --data.root data/nuscenes \
         --checkpoint out/training/r50_256x704_2key/weights/epoch_024.safetensors
 
-The checkpoint is a .safetensors of ours or an official .pth or .ckpt. The detector runs over the
-key frames of the split as on a robot: scene by scene, each frame encoded once and kept as the past
-frame of the next one. `output` (out/evaluation) gets
+The checkpoint is one of our .safetensors files or an official .pth or .ckpt. The detector
+processes the key frames of the split as on a vehicle: scene by scene, each frame is encoded once
+and is the past frame of the next one. It writes to `output` (out/evaluation):
 
     results.json                                 boxes of every sample, nuScenes result format
     metrics_summary.json, metrics_details.json   metrics of the devkit's DetectionEval
@@ -15,14 +15,15 @@ frame of the next one. `output` (out/evaluation) gets
     tracking/                                    with `--tracking true`: the same for the tracks,
                                                  by the devkit's TrackingEval (AMOTA, IDS, ...)
 
-On nuScenes val the table of a published network also shows the published scores. For own class
-lists, lidars or point counts, which the official evaluation does not know, the same metrics are
-computed from the annotations. A split without annotations (v1.0-test) gets results.json only,
-ready for the evaluation server.
+On nuScenes val the table of a published network also shows the published scores. The official
+evaluation does not support other class lists, lidars or point limits; for these, the same metrics
+are computed from the annotations. For a split without annotations (v1.0-test), only results.json
+is written, ready for the evaluation server.
 
-All GPUs are used, one process and a share of the scenes each. `--device cuda:1` uses one,
-`--device cuda:0,cuda:2` two, `--device cpu` none, `--device cpu,cpu` two processes on the CPU. Own
-splits are in a file `<version>/splits.json`, names to lists of scene names, as in the devkit.
+All GPUs are used; each one has a process and processes some of the scenes. `--device cuda:1`
+uses one GPU, `--device cuda:0,cuda:2` two, `--device cpu` none, `--device cpu,cpu` two
+processes on the CPU. Additional splits are defined in `<version>/splits.json`, which maps names
+of splits to lists of scene names.
 """
 
 from __future__ import annotations
@@ -68,15 +69,15 @@ from bevdepth_core.types import Detections3D, Frame
 PUBLISHED_ON = ('v1.0-trainval', 'val')
 """Version and split that the published scores hold for."""
 POLL_SECONDS = 1.0
-"""Period of the check whether a process has failed, while none has a result."""
+"""Period of the check for failed processes, while waiting for a result."""
 
 
 @dataclass(frozen=True)
 class EvaluationData(DatasetSettings):
-    """What to score on.
+    """Data for scoring.
 
     Attributes:
-        workers: processes that read images, per device; 0 reads between the frames.
+        workers: processes that read images, per device; 0: images are read between the frames.
     """
 
     split: str = 'val'
@@ -89,11 +90,11 @@ class EvaluationConfig:
 
     Attributes:
         checkpoint: weights, ``.safetensors`` or official.
-        data: what to score on.
+        data: dataset to score on.
         output: folder for results and scores.
-        device: ``auto`` for all GPUs, or the CPU without one; else devices separated by commas,
-            one process each.
-        precision: of the image branch.
+        device: ``auto``: all GPUs, or the CPU if there is no GPU. Otherwise devices separated by
+            commas, with one process each.
+        precision: of the network: fp32, fp16 or bf16.
         tracking: also track the detections and score the tracks: AMOTA, AMOTP, IDS, FRAG, recall.
     """
 
@@ -155,7 +156,7 @@ def _score_table(index: SampleIndex, model: BEVDepth, data: EvaluationData, outp
     text = table(summary, published_score(model.config, averaged, data), index.class_names)
     if index.is_official:
         return text
-    return text + '\n\nNot comparable with nuScenes: own classes, lidar or point counts.'
+    return text + '\n\nNot comparable with nuScenes: other classes, lidar or point limits.'
 
 
 def _tracking_table(
@@ -190,10 +191,12 @@ def _load(path: str) -> BEVDepth:
 def published_score(
     network: ModelConfig, averaged: bool, data: EvaluationData
 ) -> PublishedScore | None:
-    """Return the published scores of a network, or of its averaged weights; None without."""
+    """Return the published scores of a network, or of its averaged weights; None if it is not
+    published.
+    """
     if (data.version, data.split) != PUBLISHED_ON:
         return None
-    if network.stereo is not None:  # official weights need the clamp or not, by their age
+    if network.stereo is not None:  # older official weights need the clamp, newer ones do not
         network = replace(network, stereo=replace(network.stereo, clamp_mean=False))
     rows = _published_networks()
     names = [name + '_ema' * averaged for name, published in rows.items() if published == network]
@@ -201,7 +204,9 @@ def published_score(
 
 
 def _published_networks() -> dict[str, ModelConfig]:
-    """Return the networks of ``PUBLISHED`` by the name of their rows without averaging."""
+    """Return the networks of ``PUBLISHED`` by the name of their row for weights without
+    averaging.
+    """
     plain = ModelConfig()
     stereo = replace(
         plain,
@@ -229,7 +234,7 @@ def detect(config: EvaluationConfig, index: SampleIndex) -> dict[str, list[dict]
 
 
 def chosen_devices(device: str) -> list[str]:
-    """Return a device per process: see ``EvaluationConfig.device``."""
+    """Return one device per process, see ``EvaluationConfig.device``."""
     if device == 'auto':
         return [f'cuda:{number}' for number in range(torch.cuda.device_count())] or ['cpu']
     devices = [name.strip() for name in device.split(',')]

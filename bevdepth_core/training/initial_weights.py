@@ -1,4 +1,4 @@
-"""First weights of a network: an image backbone trained on ImageNet, or a BEVDepth checkpoint."""
+"""Loads the initial weights of a network: an ImageNet backbone or a BEVDepth checkpoint."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def load_initial(model: BEVDepth, path: str) -> None:
     A head is copied if the checkpoint has a task with the same classes in the same order.
 
     Args:
-        model: gets the weights.
+        model: receives the weights.
         path: checkpoint file, or the name of known weights.
 
     Raises:
-        CheckpointError: unreadable, or of another network than ``model``.
+        CheckpointError: the file cannot be read, or is for another network than ``model``.
     """
     source = load_checkpoint(path)
     _require_same_layers(model, source, path)
@@ -63,7 +63,7 @@ def _require_same_layers(model: BEVDepth, source: BEVDepth, path: str) -> None:
     differing = sorted({name.split('.')[0] for name, _ in expected.items() ^ given.items()})
     if differing:
         raise CheckpointError(
-            f'model.init: {path} holds another network than model.network describes: '
+            f'model.init: {path} contains another network than model.network describes: '
             f'{", ".join(differing)} differ; leave out model.network to use that of the checkpoint'
         )
 

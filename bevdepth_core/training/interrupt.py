@@ -1,4 +1,4 @@
-"""Ctrl-C during training: finish the step, write a checkpoint, stop.
+"""Handles Ctrl-C during training: the step ends, a checkpoint is written, and the run stops.
 
 | state | entered by | Ctrl-C | left by |
 | --- | --- | --- | --- |

@@ -1,4 +1,4 @@
-"""The Lightning module: first weights, frozen parts, a training step, optimizer and schedule."""
+"""The Lightning module: initial weights, frozen layers, training step, optimizer and schedule."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DEPTH_HEADS = ('depth_net.depth_head',)
 _STEREO_DEPTH_HEADS = (
     'depth_net.mono_head', 'depth_net.hypothesis_head', 'stereo.similarity', 'stereo.downsample',
 )  # fmt: skip
-"""Without the mask, on which the depth loss does not depend."""
+"""The mask is not included, because the depth loss does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,19 @@ class ModelSettings:
     """The network and its optimization; the defaults are the paper's with two key frames.
 
     Attributes:
-        network: every number of the network; those not given are of ``init`` where that is set.
+        network: configuration of the network; with ``init``, missing values are those of the
+            checkpoint.
         init: start from the weights of a BEVDepth checkpoint, a file or a known name such as
-            ``small``. Heads of the same classes are copied, others get random weights. Null:
-            ``pretrained``.
+            ``small``. Heads with the same classes are copied, other heads get random weights.
+            Null: ``pretrained`` is used.
         objective: ``detection`` trains the whole network with all losses. ``depth`` trains the
             depth branch with lidar depth, which needs no annotations; all other weights and
             their batch norm statistics stay fixed.
-        pretrained: first weights of the image backbone without ``init``: torchvision's name such
+        pretrained: initial weights of the image backbone without ``init``: torchvision's name such
             as ``IMAGENET1K_V1``, a file with a torchvision state dict, or ``none`` for random
             weights.
-        heatmap_bias: first bias of new heatmaps, such as -2.19 for a first score of 0.1
-            everywhere; null for a random bias near 0 as in the official code.
+        heatmap_bias: initial bias of new heatmaps, such as -2.19 for an initial score of 0.1;
+            null: a random bias near 0 as in the official code.
         freeze_stem: keep the backbone's first convolution and its batch norm fixed; for
             pretrained weights only.
         code_weights: weights of the ten box numbers in the loss: x, y, z, three sizes, sine,
@@ -91,12 +92,12 @@ class BEVDepthModule(LightningModule):
 
     Args:
         settings: network and recipe.
-        seed: of the first weights and of every step.
+        seed: of the initial weights and of every step.
         description: plain values to store in checkpoints, such as the configuration of the run.
 
     Raises:
-        ValueError: first weights that do not exist or do not fit.
-        ConnectionError: pretrained weights that could not be downloaded.
+        ValueError: the initial weights do not exist or do not fit.
+        ConnectionError: the pretrained weights could not be downloaded.
     """
 
     def __init__(
@@ -117,10 +118,10 @@ class BEVDepthModule(LightningModule):
         self.train()
 
     def setup(self, stage: str) -> None:
-        """Use channels_last on CUDA, where convolutions and batch norms are faster so.
+        """Use channels_last on CUDA, which makes convolutions and batch norms faster.
 
-        Not on the CPU: there PyTorch's batch norm sums channels_last maps less exactly, and the
-        depth deviates from the official numbers by 5e-5 instead of 6e-7.
+        It is not used on the CPU, because PyTorch's batch norm there sums channels_last maps
+        less exactly: the depth deviates from the official numbers by 5e-5 instead of 6e-7.
         """
         if self.trainer.strategy.root_device.type == 'cuda':
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -137,17 +138,18 @@ class BEVDepthModule(LightningModule):
             load_pretrained(self.model.image_encoder.backbone, settings.pretrained, depth)
 
     def _frozen(self) -> tuple[nn.Module, ...]:
-        """Return the parts that keep weights and statistics, the depth branch excepted."""
+        """Return the frozen modules; they do not include the depth branch."""
         if self.settings.objective == 'depth':
             return (self.model,)
         backbone = self.model.image_encoder.backbone
         return (backbone.conv1, backbone.bn1) if self.settings.freeze_stem else ()
 
     def _depth_branch(self) -> tuple[nn.Module, ...]:
-        """Return the layers that only depth depends on.
+        """Return the layers that only the depth depends on.
 
-        Their batch norms use and update the statistics of the new data. The shared layers before
-        them stay fixed, since the context that the heads were trained with comes from them.
+        Their batch norms use and update the statistics of the new data. The shared layers
+        before them stay fixed, because the context depends on them, and the heads were trained
+        with it.
         """
         heads = _DEPTH_HEADS if self.model.stereo is None else _STEREO_DEPTH_HEADS
         return tuple(self.model.get_submodule(name) for name in (*_DEPTH_LAYERS, *heads))

@@ -1,4 +1,4 @@
-"""Plot the losses of a run.
+"""Plots the losses of a run.
 
     python training/plot.py out/training/small curves.png
 
@@ -21,11 +21,11 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 LOSSES = {'total': 'total', 'heatmap': 'heatmaps', 'box': 'boxes', 'depth': 'depth'}
-"""Logged name of each loss, and its title."""
+"""Logged name of each loss -> title of its plot."""
 
 
 def read_parts(run: str | Path) -> list[dict[str, np.ndarray]]:
-    """Return the curves of each start of a run in order: optimizer ``step`` counted from 0 and
+    """Return the curves of each part of a run in order: optimizer ``step`` counted from 0 and
     losses, all (n,) float64.
 
     Raises:

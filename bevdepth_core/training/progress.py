@@ -1,4 +1,4 @@
-"""Progress of a run on the terminal."""
+"""Shows the progress of a run on the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm import tqdm
 
 REFRESH_STEPS = 10
-"""Steps between two updates, each of which waits for the GPU; the first steps update each time."""
+"""Steps between two updates, because each update waits for the GPU. The first steps update each
+time."""
 
 
 class ProgressBar(TQDMProgressBar):
@@ -42,7 +43,7 @@ class ProgressBar(TQDMProgressBar):
 
 
 def remaining_seconds(elapsed_s: float, done: int, left: int) -> float | None:
-    """Return how long ``left`` steps will take if ``done`` steps took ``elapsed_s``; None before
-    the first step.
+    """Return the expected time for ``left`` steps if ``done`` steps took ``elapsed_s``; None
+    before the first step.
     """
     return elapsed_s / done * max(0, left) if done else None

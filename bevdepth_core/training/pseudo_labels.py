@@ -1,12 +1,13 @@
-r"""Write the boxes of a teacher as pseudo labels of a dataset.
+r"""Writes the boxes of a teacher network as pseudo labels of a dataset.
 
     python training/pseudo_label.py --checkpoint r50_512x1408_2key --data.root data/own \
         --data.version v1.0-own --data.split own_train
 
-The detector runs over the key frames of the split, as in evaluation. The folder `new_version`
-(v1.0-pseudo) beside the tables of the dataset gets a copy of these tables with the boxes of the
-teacher as annotations. Sensor files are shared. Each box has its score, which weights it in
-training with config/training/distill.yaml, and the velocity of the teacher.
+The detector processes the key frames of the split, as in evaluation. The folder `new_version`
+(v1.0-pseudo), beside the tables of the dataset, receives a copy of these tables with the boxes
+of the teacher as annotations. Both versions use the same sensor files. Each box has its score,
+which is its weight in training with config/training/distill.yaml, and the velocity of the
+teacher.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ class PseudoLabelConfig:
     """A run.
 
     Attributes:
-        checkpoint: the teacher: weights, or the name of known ones.
-        data: what to label.
+        checkpoint: the teacher: a file of weights, or a known name.
+        data: dataset to label.
         new_version: name of the new table folder.
         min_score: boxes with a lower score are left out.
         device: as in evaluation.
-        precision: of the image branch.
+        precision: of the network: fp32, fp16 or bf16.
     """
 
     checkpoint: str
@@ -152,7 +153,7 @@ def _annotation(name: str, box: dict) -> dict:
 
 
 def _write_tables(source: Path, target: Path, rows: Rows) -> None:
-    """Write the folder of tables; it gets its name when it is complete."""
+    """Write the folder of tables under a temporary name, and rename it when it is complete."""
     part = target.with_name(f'{target.name}.part')
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()

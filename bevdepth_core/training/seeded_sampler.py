@@ -1,4 +1,4 @@
-"""Order and augmentation that depend on seed and epoch only, so that runs can be resumed."""
+"""Samples order and augmentation from seed and epoch only, so that runs can be resumed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class SampleRequest(NamedTuple):
 
 
 class SeededSampler(Sampler[SampleRequest]):
-    """Requests of one process: every epoch has a permutation, the same in all processes, which
-    share it without overlap.
+    """Yields the requests of one process. Every epoch has one permutation of all samples, and each
+    process takes a different part of it.
+
 
     A request depends on seed, epoch and position in the permutation, not on workers or earlier
     epochs.
@@ -38,7 +39,7 @@ class SeededSampler(Sampler[SampleRequest]):
         count: samples of the dataset.
         seed: of permutations and augmentation.
         process: number of this process.
-        processes: how many there are.
+        processes: number of processes.
         epoch: of the first iteration.
         skip: requests of this process to skip in that epoch.
     """
@@ -71,7 +72,7 @@ class SeededSampler(Sampler[SampleRequest]):
 
 
 class SeededDataset(Dataset[Sample]):
-    """A sample source that torch's loader indexes with a ``SampleRequest``."""
+    """A dataset that PyTorch's loader indexes with a ``SampleRequest``."""
 
     def __init__(self, source: SampleSource) -> None:
         self._source = source
@@ -84,11 +85,11 @@ class SeededDataset(Dataset[Sample]):
 
 
 class OrderChangedError(ValueError):
-    """A run cannot be resumed, since its samples would come in another order."""
+    """A run cannot be resumed, because its samples would have another order."""
 
 
 class ResumableLoader(DataLoader):
-    """A loader that resumes a run only in the order in which it was started.
+    """A loader that resumes a run only with the order of samples that it was started with.
 
     Args:
         order: all values that the order depends on.
@@ -100,11 +101,11 @@ class ResumableLoader(DataLoader):
         self._order = order
 
     def state_dict(self) -> dict[str, int]:
-        """Return what ``load_state_dict`` compares."""
+        """Return the values that ``load_state_dict`` compares."""
         return dict(self._order)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Raise OrderChangedError if the order of the stored run was another one."""
+        """Raise OrderChangedError if the stored run had another order of samples."""
         changed = [
             f'{name} was {state.get(name)} and is {value}'
             for name, value in self._order.items()

@@ -1,4 +1,4 @@
-"""Training targets: heatmaps, boxes and depth bins."""
+"""Computes training targets: heatmaps, boxes and depth bins."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class TaskTargets:
     score: Tensor
 
     def center_weights(self) -> Tensor:
-        """Return the weight of each cell as the center of a box, of the shape of ``heatmap``: the
-        score of the most certain box centered there, 0 elsewhere.
+        """Return the weight of each cell, with the shape of ``heatmap``: the highest score of
+        the boxes centered in the cell, 0 in other cells.
         """
         _, classes, ny, nx = self.heatmap.shape
         place = ((self.sample * classes + self.label) * ny + self.cell[:, 1]) * nx
@@ -134,8 +134,8 @@ def gaussian_radius(size: Tensor) -> Tensor:
     Args:
         size: (n, 2) float32, length and width in cells.
 
-    Source: CornerNet's three cases as MMDetection3D writes their solutions, without the division
-        by 2a.
+    Source: the three cases of CornerNet with the solutions of MMDetection3D, which omit the
+    division by 2a.
     """
     total, area, overlap = size.sum(dim=1), size.prod(dim=1), _GAUSSIAN_OVERLAP
     cases = (

@@ -1,4 +1,4 @@
-r"""Train BEVDepth.
+r"""Trains BEVDepth.
 
 Run from the repository root after `. env.sh`:
 
@@ -6,8 +6,8 @@ Run from the repository root after `. env.sh`:
         --config config/training/r50_256x704_2key.yaml
 
 Every value of a preset can be set on the command line: `--data.batch_size 4 --trainer.max_epochs
-12 --model.pretrained none`. `--help` lists them. The folder `output` (out/training/<preset> in the
-presets) gets
+12 --model.pretrained none`. `--help` lists them. The run writes to `output` (out/training/<preset>
+in the presets):
 
     config.yaml                       the complete configuration of the run; usable as a preset
     last.ckpt                         everything that resuming needs, written every
@@ -83,7 +83,9 @@ EXPERIMENT = 'bevdepth'
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; ends the process with one message and 1, or 130 after Ctrl-C."""
+    """Run the command line; the exit status is 1 after an error, which is printed, and 130
+    after Ctrl-C.
+    """
     logging.basicConfig(format='%(message)s')
     logging.getLogger('bevdepth_core').setLevel(logging.INFO)
     parser = build_parser(__doc__ or '')
@@ -117,7 +119,9 @@ def _report_interrupt(message: str, config: TrainingConfig, arguments: list[str]
 
 
 def resume_command(arguments: list[str] | None) -> str:
-    """Return the command that resumes a run; None stands for the arguments of this process."""
+    """Return the command that resumes a run with these ``arguments``; None: those of this
+    process.
+    """
     program = 'training/train.py' if arguments is not None else sys.argv[0]
     given = list(sys.argv[1:] if arguments is None else arguments)
     kept = [
@@ -138,7 +142,7 @@ def train(config: TrainingConfig, resume: bool = False, watchers: Sequence[Callb
 
     Raises:
         InvalidRunError: settings or data are invalid.
-        FileExistsError: the output folder holds another run and ``resume`` is not set.
+        FileExistsError: the output folder contains another run and ``resume`` is not set.
         NonFiniteLossError: the loss became NaN or infinite.
         RunInterruptedError: the user stopped the run.
     """
@@ -159,7 +163,7 @@ def train(config: TrainingConfig, resume: bool = False, watchers: Sequence[Callb
 
 @rank_zero_only
 def _open(data: TrainingData) -> None:
-    """Open the datasets before anything else, so that their errors come first and alone."""
+    """Open the datasets first, so that an error in them is the only message."""
     try:
         data.prepare_data()
     except ValueError as error:
@@ -175,7 +179,7 @@ def fit(
     """Train on ``data`` with more callbacks ``watchers``; see ``train``.
 
     Returns:
-        The module, averaged where the run averages.
+        The module; its weights are averaged if the run averages weights.
     """
     checkpoint = last_checkpoint(config, resume)
     saving = ResumeCheckpoint(checkpoint_path(config), config.trainer.checkpoint_every_n_steps)
@@ -264,7 +268,9 @@ def build_trainer(config: TrainingConfig, watchers: Sequence[Callback] = ()) -> 
 
 
 def callbacks(config: TrainingConfig) -> list[Callback]:
-    """Return the run's own callbacks in order: the average comes before the files that hold it."""
+    """Return the callbacks of the run in order: the average comes before the files that contain
+    it.
+    """
     average = [ExponentialAverage(config.trainer.averaging)] if config.trainer.averaging else []
     return [
         *average,

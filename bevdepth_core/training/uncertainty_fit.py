@@ -1,4 +1,5 @@
-r"""Fit the covariance of detections to the errors of a checkpoint, and store it in the checkpoint.
+r"""Fits the covariance of detections to the errors of a checkpoint, and stores it in the
+checkpoint.
 
     python training/evaluate.py --checkpoint model.safetensors --data.root data/nuscenes \
         --data.split calibration --output out/calibration
@@ -7,8 +8,8 @@ r"""Fit the covariance of detections to the errors of a checkpoint, and store it
 
 The split must not be the one that scores are reported on. Detections are matched to annotations of
 their class, best score first, within 4 m (vehicles) or 2 m. For each class and range the standard
-deviations are scaled so that the 95 % ellipse contains 95 % of the errors. `--check` prints the
-coverage of a results file under the model of the checkpoint and changes nothing.
+deviations are scaled so that the 95 % ellipse contains 95 % of the errors. `--check` prints how
+many errors of a results file lie in the 95 % ellipses of the checkpoint, and changes nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ CHI2_1, CHI2_2 = 3.841, 5.991
 """95 % quantiles of chi-square with 1 and 2 degrees of freedom."""
 COVERED = 0.95
 FEWEST = 60
-"""Smallest number of errors of a bin; with fewer, those of all classes at this range are used."""
+"""Smallest number of errors in a bin; with fewer errors, those of all classes at this range are
+used."""
 GATE_M = dict.fromkeys(('car', 'truck', 'bus', 'trailer', 'construction_vehicle'), 4.0)
 SMALL_GATE_M = 2.0
 STEEPEST = 3.0
@@ -169,7 +171,7 @@ def errors_of(found: Detections3D, truth: Boxes3D) -> Errors:
 
 
 def fit(errors: Errors, class_names: tuple[str, ...]) -> UncertaintyModel:
-    """Return the model of which the 95 % regions contain 95 % of ``errors``.
+    """Return the model whose 95 % regions contain 95 % of ``errors``.
 
     Raises:
         ValueError: there are too few errors.
@@ -187,7 +189,7 @@ def fit(errors: Errors, class_names: tuple[str, ...]) -> UncertaintyModel:
         near |= (column == len(RANGES_M) - 1) & (errors.distance > middle)
         for label in range(count):
             rows = near & (errors.label == label)
-            if rows.sum() < FEWEST:  # the errors of the class, else those of the range, else all
+            if rows.sum() < FEWEST:  # use all errors of the class, or of the range, or all errors
                 choices = (errors.label == label, near, np.ones(len(errors), bool))
                 rows = next(rows for rows in choices if rows.sum() >= FEWEST)
             for name, value in _spreads(errors[rows], factor[rows]).items():
@@ -198,7 +200,7 @@ def fit(errors: Errors, class_names: tuple[str, ...]) -> UncertaintyModel:
 
 
 def _slope(errors: Errors) -> float:
-    """Return how fast the logarithm of the position error falls with the score."""
+    """Return the slope of the logarithm of the position error over the score."""
     size = np.log(np.hypot(errors.along, errors.across) + 1e-3) - np.log(errors.distance + 5.0)
     centered = errors.score - errors.score.mean()
     slope = -(centered @ (size - size.mean())) / max(float(centered @ centered), 1e-9)
@@ -231,8 +233,9 @@ def _scaled(values: np.ndarray) -> float:
 
 
 def coverage_table(errors: Errors, found: Detections3D, covariance: BoxCovariance) -> str:
-    """Return Markdown: per class and 10 m bin with 200 boxes, the share of position errors inside
-    the 95 % ellipse and the mean NEES (2 where the covariance is right).
+    """Return a Markdown table: for each class and 10 m bin with at least 200 boxes, the share
+    of position errors inside the 95 % ellipse and the mean NEES, which is 2 if the covariance
+    is correct.
     """
     angle = np.arctan2(found.boxes.center[:, 1], found.boxes.center[:, 0])
     cos, sin = np.cos(angle), np.sin(angle)
@@ -260,7 +263,7 @@ def coverage_table(errors: Errors, found: Detections3D, covariance: BoxCovarianc
 
 
 def store(path: Path, model: UncertaintyModel) -> None:
-    """Add the model to the metadata of a ``.safetensors`` file; weights keep their bits."""
+    """Add the model to the metadata of a ``.safetensors`` file; the weights do not change."""
     with safe_open(path, 'numpy') as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = {**(file.metadata() or {}), **model.to_metadata()}
@@ -277,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(options: argparse.Namespace) -> str:
-    """Fit or check, and return what to print.
+    """Fit or check; return the text to print.
 
     Raises:
         ValueError: checkpoint, results or dataset are invalid, or there are too few detections.

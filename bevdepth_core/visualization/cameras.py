@@ -38,8 +38,8 @@ BOX_EDGES = np.array(
 _NEAR = 0.2
 _CLIP_MARGIN_PX = 8.0
 _SMALL_BOX_PX = 20.0
-"""Boxes with a smaller height in the image have the thinnest lines, and annotated ones become a
-rectangle, because twelve thick edges would cover the object. In pixels."""
+"""If the height of a box in the image is smaller than this, its lines are thin, and an
+annotated box becomes a rectangle, because twelve thick edges would cover the object. In pixels."""
 
 
 def draw_boxes_on_image(
@@ -91,8 +91,8 @@ def draw_boxes_on_image(
 
 
 def camera_from_mean_ego(frame: Frame, index: int) -> np.ndarray:
-    """Return (4, 4) camera_from_ego, from the detections' frame (the mean of all ego poses) to the
-    camera at its exposure time.
+    """Return the (4, 4) transform from the frame of the detections (the mean of all ego poses)
+    to the camera at its exposure time.
     """
     camera_from_ego = invert_rigid(frame.rig.ego_from_camera[index])
     if frame.world_from_ego is None:

@@ -1,4 +1,6 @@
-"""RGB colors: one per class, the same in rendered images, ROS markers and the live view."""
+"""Defines RGB colors. Each class has the same color in rendered images, ROS markers and the
+live view.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ CLASS_COLORS: dict[str, tuple[int, int, int]] = {
     'pedestrian': (127, 200, 255),
     'traffic_cone': (189, 97, 75),
 }
-"""RGB per class. Each pair differs clearly, also with protanopia and deuteranopia."""
+"""RGB per class. All pairs differ clearly, also for people with protanopia or deuteranopia."""
 
 UNKNOWN_CLASS_COLOR = (210, 210, 210)
 """Color of classes that nuScenes does not have."""

@@ -49,8 +49,8 @@ def expected_depth(distribution: torch.Tensor, bins: DepthBins) -> np.ndarray:
 def likely_depth(distribution: torch.Tensor, bins: DepthBins) -> np.ndarray:
     """Return the (N, h, w) float32 mean depth, meters, around the most probable bin.
 
-    If one cell contains a near and a far object, the mean of all bins lies between them, where
-    nothing is. This mean stays at the more probable object.
+    If one cell contains a near and a far object, the mean of all bins would lie between them.
+    This mean lies at the more probable object.
     """
     indices = torch.arange(bins.count, device=distribution.device).view(1, -1, 1, 1)
     near = (indices - distribution.argmax(dim=1, keepdim=True)).abs() <= _LIKELY_BINS

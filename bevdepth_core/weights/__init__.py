@@ -1,4 +1,4 @@
-"""Names of weights: bundled weights of this package, and official ones in the user's cache.
+"""Finds weights by name: bundled weights of this package, and official ones in the user's cache.
 
 This package only finds files; ``bevdepth_core.downloads`` fetches them.
 """
@@ -42,12 +42,12 @@ class OfficialWeights:
 
     @property
     def release(self) -> str:
-        """Address of the folder that holds the file."""
+        """URL of the release that contains the file."""
         return f'https://github.com/{self.repository}/releases/download/{RELEASE}'
 
     @property
     def origin(self) -> str:
-        """Where the file comes from, as text."""
+        """Repository, release and file as text."""
         return f'{self.repository}, release {RELEASE}, {self.file}'
 
 

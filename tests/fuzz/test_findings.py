@@ -221,9 +221,9 @@ def test_a_scene_name_that_leads_outside_the_output_folder_is_rejected(dataroot,
     tables['scene'][0]['name'] = name
     rewrite(root, 'scene', tables['scene'])
     rewrite(root, 'splits', {'all': [name]} if isinstance(name, str) else {'all': ['x']})
-    with pytest.raises(ValueError, match='holds a scene called'):
+    with pytest.raises(ValueError, match='contains a scene called'):
         load(root)
-    with pytest.raises(ValueError, match='holds a scene called'):
+    with pytest.raises(ValueError, match='contains a scene called'):
         chosen_scenes(root, 'v1.0-mini', None)
 
 
