@@ -1,16 +1,15 @@
 """The ament_python package: two Python packages, shared files, console scripts and the CUDA module
 of ``csrc``.
 
-The CUDA module is one call of nvcc; it links the static CUDA runtime and nothing of libtorch, so
-one build serves every torch.
+One call of nvcc builds the CUDA module. It links the static CUDA runtime but not libtorch, so one
+build works with every version of torch.
 
 Environment:
-    BEVDEPTH_CUDA: ``auto`` (default) builds it where nvcc is found and goes on without it when
-        that fails; ``1`` insists; ``0`` never.
-    BEVDEPTH_CUDA_ARCHS: GPU generations to build for, as ``80 90``; newer ones run the last one's
-        PTX. By default those of this machine's GPUs, and where nvidia-smi finds none,
-        ``75 80 90``: 80 also runs on 86, 87 and 89.
-    CUDA_HOME: CUDA toolkit to use when nvcc is not on PATH.
+    BEVDEPTH_CUDA: ``auto`` (default): build it if nvcc is found, and continue without it if this
+    fails. ``1``: fail if it cannot be built. ``0``: do not build it. BEVDEPTH_CUDA_ARCHS: GPU
+    generations to build for, such as ``80 90``; newer GPUs run the PTX of the last one. Default:
+    the generations of this machine's GPUs, or ``75 80 90`` if nvidia-smi finds no GPU; 80 also
+    runs on 86, 87 and 89. CUDA_HOME: CUDA toolkit to use when nvcc is not on PATH.
 """
 
 import os
@@ -40,13 +39,13 @@ CUDA_SOURCES = [
 
 
 def find_nvcc():
-    """Return the path of nvcc on PATH or under CUDA_HOME, None where there is none."""
+    """Return the path of nvcc on PATH or under CUDA_HOME, None if there is none."""
     home = os.environ.get('CUDA_HOME')
     return shutil.which('nvcc') or (shutil.which('nvcc', path=f'{home}/bin') if home else None)
 
 
 def report(text):
-    """Print on stderr, which colcon shows."""
+    """Print to stderr, because colcon shows only stderr."""
     print(f'{NAME}: {text}', file=sys.stderr, flush=True)
 
 
@@ -67,7 +66,9 @@ def cuda_extensions():
 
 
 def local_architectures():
-    """Return the generations of this machine's GPUs, as ``['90']``; empty where there is none."""
+    """Return the generations of this machine's GPUs, such as ``['90']``; empty if it has no
+    GPU.
+    """
     query = ['nvidia-smi', '--query-gpu=compute_cap', '--format=csv,noheader']
     try:
         output = subprocess.run(query, check=True, capture_output=True, text=True).stdout
@@ -105,7 +106,7 @@ class BuildCudaModule(build_ext):
         if nvcc is None:
             raise CompileError(
                 'BEVDEPTH_CUDA=1 needs nvcc: put it on PATH, set CUDA_HOME, or set '
-                'BEVDEPTH_CUDA=0 to do without'
+                'BEVDEPTH_CUDA=0 to build without it'
             )
         import pybind11
 
@@ -135,14 +136,12 @@ class BuildCudaModule(build_ext):
             subprocess.run(command, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise CompileError(
-                f'{ext.name} was not built: {error}; BEVDEPTH_CUDA=0 does without it'
+                f'{ext.name} was not built: {error}; set BEVDEPTH_CUDA=0 to build without it'
             ) from error
 
 
 def shared_files(*folders):
-    """Return setup()'s data_files entries that put ``folders`` as they are under
-    share/bevdepth_ros.
-    """
+    """Return the data_files entries that copy ``folders`` to share/bevdepth_ros."""
     files = [
         path
         for folder in folders

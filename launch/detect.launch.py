@@ -17,7 +17,7 @@ from bevdepth_ros.bring_up.views import foxglove_layout, rviz_cameras, rviz_conf
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Return the arguments and the actions that follow from them."""
+    """Return the launch arguments and the actions that depend on them."""
     return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=_actions)])
 
 
@@ -27,7 +27,8 @@ def _actions(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     detector = resolve_detector(context, arguments.namespace, arguments.params_files)
     if get_node_name_count(context, detector.name):
         raise RuntimeError(
-            f'this launch has another node {detector.name}: give each detector its own namespace:='
+            f'this launch has another node {detector.name}: set a different namespace:= for each '
+            f'detector'
         )
     node = nodes.detector_node(arguments)
     return [
@@ -63,7 +64,9 @@ def _bring_up(
 
 
 def _report(error: BringUpError, arguments: Arguments, detector: ResolvedDetector) -> None:
-    """Log why the detector is not active; fail if the launch needs it: for a bag, or alone."""
+    """Log why the detector is not active. Fail if the launch is useless without it: it replays
+    a bag, or it was started directly.
+    """
     if arguments.bag or (arguments.is_direct and not error.is_recoverable):
         raise RuntimeError(f'{error}')
     remedy = f'`ros2 lifecycle set {detector.name} configure`, or launch again'

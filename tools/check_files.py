@@ -12,7 +12,9 @@ from catkin_pkg.package import InvalidPackage, parse_package
 
 
 def tracked(*patterns: str) -> list[str]:
-    """Return the project's files that match, untracked ones that git does not ignore included."""
+    """Return the matching files of the project, including untracked files that git does not
+    ignore.
+    """
     listing = subprocess.run(
         ['git', 'ls-files', '-co', '--exclude-standard', '--', *patterns],
         check=True,

@@ -24,7 +24,7 @@ The same options give the same files, whatever the number of jobs.
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Write the dataset that the command line asks for."""
+    """Write the dataset that the command line describes."""
     options = _parser().parse_args(arguments)
     os.environ.setdefault('OMP_NUM_THREADS', '1')  # for the processes: each has one processor
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f'error: {error}')
     except BrokenProcessPool:
         sys.exit(
-            'error: one of the processes was ended from outside, perhaps for lack of memory: try '
+            'error: one of the processes was killed, perhaps because memory was full: try '
             'fewer --jobs'
         )
     except KeyboardInterrupt:
@@ -96,8 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--distorted',
         action='store_true',
-        help='images keep the distortion of their lens, for nuscenes_to_bag; training needs them '
-        'without',
+        help='write images with lens distortion, for nuscenes_to_bag; training needs images '
+        'without it',
     )
     parser.add_argument(
         '--lidar-beams', type=int, help='beams of the lidar (those of the rig, 32)'
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         '--no-sweeps',
         dest='sweeps',
         action='store_false',
-        help='record key frames alone, about a seventh of the data',
+        help='record only key frames, about a seventh of the data',
     )
     parser.add_argument('--jobs', type=int, help='processes (one per processor)')
     parser.add_argument('--seed', type=int, default=0, help='of all scenes (%(default)s)')

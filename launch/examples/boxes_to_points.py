@@ -1,4 +1,5 @@
-"""Publishes the outlines of the boxes as points, which a Nav2 costmap takes as obstacles.
+"""Publishes the outlines of the boxes as points, which a Nav2 costmap uses as obstacles.
+
 
     python3 boxes_to_points.py --ros-args -p score_from:=0.3
 

@@ -9,7 +9,9 @@ from launch_ros.actions import PushRosNamespace
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Return the detector of one robot; the group keeps its arguments from other includes."""
+    """Return the detector of one robot; the group separates its arguments from those of other
+    includes.
+    """
     share = get_package_share_directory('bevdepth_ros')
     detector = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(f'{share}/launch/detect.launch.py'),

@@ -9,7 +9,7 @@ from ros2cli.command import CommandExtension
 
 
 class BagCommand(CommandExtension):
-    """Play a bag, or print what it holds."""
+    """Play a bag, or print its content."""
 
     def add_arguments(self, parser: argparse.ArgumentParser, cli_name: str) -> None:
         """Declare the verbs play and info."""
@@ -22,7 +22,7 @@ class BagCommand(CommandExtension):
     def main(self, *, parser: argparse.ArgumentParser, args: argparse.Namespace) -> int | str:
         """Run the verb; return 0 or a message."""
         if args.verb == 'play':
-            from bevdepth_ros.bags.player import main  # imports numpy and rclpy: only where needed
+            from bevdepth_ros.bags.player import main  # slow, because it imports numpy and rclpy
 
             main(['ros2 bag play', *args.words])
             return 0

@@ -1,4 +1,4 @@
-"""``ros2 interface`` for the pip-only ROS 2, which lacks this command."""
+"""``ros2 interface`` for the pip-only ROS 2, which does not have this command."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class InterfaceCommand(CommandExtension):
 
 
 def interfaces(packages: list[str]) -> Iterator[str]:
-    """Yield the full names of the interfaces of ``packages``, of all where there are none.
+    """Yield the full names of the interfaces of ``packages``; if it is empty, of all packages.
+
 
     Raises:
         LookupError: there is no such package.

@@ -1,4 +1,4 @@
-"""``ros2 launch`` for the pip-only ROS 2, which carries the launch library but not its command."""
+"""``ros2 launch`` for the pip-only ROS 2, which has the launch library but not this command."""
 
 from __future__ import annotations
 
@@ -83,12 +83,13 @@ def locate(source: str, rest: list[str]) -> tuple[Path, list[str]]:
     found = [path for path in share.rglob('*') if path.name == rest[0]]
     if len(found) != 1:
         where = ', '.join(map(str, found)) or f'not under {share}'
-        raise ValueError(f"package '{source}' must hold exactly one '{rest[0]}': {where}")
+        raise ValueError(f"package '{source}' must contain exactly one '{rest[0]}': {where}")
     return found[0], rest[1:]
 
 
 def parse_assignments(words: list[str]) -> list[tuple[str, str]]:
-    """Split ``name:=value`` words; of a repeated name the last one counts.
+    """Split ``name:=value`` words; if a name is repeated, its last value is used.
+
 
     Raises:
         ValueError: a word is not of that form.
@@ -109,7 +110,7 @@ def describe_arguments(description: LaunchDescription) -> str:
 
 
 def default_text(default: list[Substitution] | None) -> str:
-    """Return the default as written in the launch file, or that there is none."""
+    """Return the default value as in the launch file, or a text that there is none."""
     return (
         'none, must be given'
         if default is None

@@ -1,4 +1,4 @@
-"""``ros2 lifecycle`` for the pip-only ROS 2, which lacks this command."""
+"""``ros2 lifecycle`` for the pip-only ROS 2, which does not have this command."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rclpy.node import Node
 from ros2cli.command import CommandExtension
 
 DISCOVERY_S = 10.0
-"""How long the services of a node may take to be discovered."""
+"""Longest wait for the discovery of the services of a node."""
 SETTLE_S = 3.0
-"""How long to collect nodes for a list."""
+"""Time in which nodes are discovered before they are listed."""
 RESPONSE_S = 300.0
-"""How long a transition may take."""
+"""Longest wait for the response to a transition."""
 
 
 class LifecycleError(Exception):

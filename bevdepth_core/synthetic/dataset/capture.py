@@ -76,9 +76,9 @@ class Sensors:
         width, height: of the images, pixels.
         lidar_beams: 32 in nuScenes.
         sweeps: whether images and sweeps between the key frames are recorded.
-        rig: where cameras and lidar sit.
-        distorted: images keep the distortion of their lens, which the tables then hold; else they
-            are undistorted, as training needs them.
+        rig: mounting poses and intrinsics of cameras and lidar.
+        distorted: images have lens distortion, whose coefficients are in the tables. Otherwise
+            images are undistorted, as training needs them.
     """
 
     width: int = 1600
@@ -105,7 +105,8 @@ class KeyFrame:
         heading: (n,) radians.
         speed: (n,) m/s over ground.
         points: (n,) lidar points on each actor.
-        visible: (n,) share of each actor, 0..1, that the cameras together see.
+        visible: (n,) share of each actor, 0..1, that is visible in the images of all cameras
+            together.
     """
 
     number: int
@@ -124,8 +125,8 @@ class KeyFrame:
 def record(
     root: Path, drive: Drive, sensors: Sensors, key_frames: Sequence[int]
 ) -> list[KeyFrame]:
-    """Write the files of some key frames below ``root``, whose folders exist, and the map with
-    those of the first.
+    """Write the files of some key frames to existing folders in ``root``; the first key frame also
+    writes the map.
 
     Raises:
         OSError: a file cannot be written.

@@ -1,4 +1,6 @@
-"""The table rows that every nuScenes dataset has, and the rows that describe an actor."""
+"""Creates the table rows that are the same in every dataset, and finds the rows that describe
+an actor.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +110,7 @@ def attribute_tokens(class_name: str, rider: bool, speed: float, ever_moves: boo
 
 
 def visibility_token(fraction: float) -> str:
-    """Return the level for the fraction, 0 to 1, of an object that is seen."""
+    """Return the visibility level for the visible fraction, 0 to 1, of an object."""
     return next(
         (number for number, (_, stop) in _VISIBILITIES.items() if fraction * 100 < stop), '4'
     )

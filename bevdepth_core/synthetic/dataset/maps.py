@@ -1,4 +1,4 @@
-"""The map of each scene: its origin, and the mask of its road as nuScenes' semantic prior."""
+"""Writes the map of each scene: a mask of the road, the semantic prior of nuScenes."""
 
 from __future__ import annotations
 
@@ -10,25 +10,23 @@ import numpy as np
 from bevdepth_core.synthetic.world.road import CROSS_SIDEWALK_END, Road
 
 PIXELS_PER_M = 10
-"""Meters per pixel: the devkit assumes 0.1 m for every mask."""
+"""Resolution of the mask; the devkit assumes 0.1 m per pixel."""
 MARGIN_M = 100.0
-"""Margin around the road, meters: the devkit cuts squares of about 60 m around the vehicle out of
-a map, which must lie inside the map."""
+"""Margin around the road, meters. The devkit crops squares of about 60 m around the vehicle,
+which must lie inside the map."""
 _ON_ROAD = 255
 _CROSSING_REACH = 150.0
 
 
 def map_origin(road: Road) -> np.ndarray:
-    """Return the (2,) world x and y of the map's lower left corner, in integer meters; it is (0,
-    0) in a dataset.
+    """Return the (2,) world x and y of the lower left corner of the map, in integer meters;
+    this corner is the origin of the dataset's world frame.
     """
     return np.floor(road.center.min(axis=0) - MARGIN_M)
 
 
 def write_map(road: Road, path: Path) -> None:
-    """Write the mask, 255 where roads with their sidewalks are; the last row of the image is y =
-    0.
-    """
+    """Write the mask, which is 255 on roads and sidewalks; the last row of the image is y = 0."""
     origin = map_origin(road)
     width, height = np.ceil((road.center.max(axis=0) + MARGIN_M - origin) * PIXELS_PER_M).astype(
         int

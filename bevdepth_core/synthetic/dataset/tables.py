@@ -1,4 +1,4 @@
-"""Key frames of a drive as rows of the nuScenes tables."""
+"""Converts the key frames of a drive to rows of the nuScenes tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bevdepth_core.synthetic.dataset.fixed_tables import (
 from bevdepth_core.synthetic.sensors.schedule import TURNS_PER_KEY_FRAME, Shot, lidar_shot
 
 ANNOTATION_RANGE = 80.0
-"""Meters from the vehicle up to which objects are annotated."""
+"""Largest distance of annotated objects from the vehicle, meters."""
 
 
 def drive_rows(
@@ -96,7 +96,7 @@ def _calibration_rows(drive: Drive, sensors: Sensors) -> list[dict]:
 
 
 def _distortion(sensors: Sensors, channel: str) -> dict[str, list[float]]:
-    """Return the field of a lens whose distortion is still in the images, named as in nuImages."""
+    """Return the field of lens distortion if the images have it, with its name in nuImages."""
     camera = sensors.rig.cameras.get(channel)
     if camera is None or not (sensors.distorted and any(camera.distortion)):
         return {}
@@ -164,8 +164,9 @@ def _annotation_rows(
 ) -> dict[str, list[dict]]:
     """Return the objects that a sensor observed at any time, and their boxes, object by object.
 
-    With ``needs_view`` the point count of an object that no camera sees is 0, so that training and
-    evaluation leave it out: a front camera is not asked for what is behind the vehicle.
+    With ``needs_view``, the point count of an object that no camera sees is set to 0, so that
+    training and evaluation exclude it. Otherwise a network with a front camera would be
+    expected to detect objects behind the vehicle.
     """
     annotated, moves = (
         _annotated(key_frames),
@@ -193,7 +194,8 @@ def _annotation_rows(
 
 
 def _annotated(key_frames: Sequence[KeyFrame]) -> np.ndarray:
-    """Return (key frames, actors) bool: whether an actor has a box in a key frame.
+    """Return a (key frames, actors) mask of the actors that have a box in a key frame.
+
 
     An actor is annotated from one key frame before its first observation, by a lidar point or in
     an image, to one key frame after its last. It keeps its box while it is hidden in between. The

@@ -35,24 +35,24 @@ KEY_FRAMES_PER_TASK = 10
 a task is a complete drive, whose world is generated only once."""
 _DRIVES_PER_JOB = 4
 _START_S = {'synthetic_train': 1_767_258_000, 'synthetic_val': 1_798_794_000}
-"""Unix time of each split's first drive, 9 in the morning of 1 January 2026 and 2027; the others
-follow hour by hour."""
+"""Unix time of the first drive of each split: 9 a.m. on 1 January 2026 and 2027. Each further
+drive starts an hour later."""
 _HOUR_S = 3600
 _FOLDERS = (VERSION, 'maps', 'samples', 'sweeps')
 
 
 @dataclass(frozen=True)
 class DatasetPlan:
-    """What a dataset contains.
+    """Content of a dataset.
 
-    The same plan gives the same bytes, and more scenes do not change the others.
+    The same plan always gives the same files, and additional scenes do not change the others.
 
     Attributes:
         train_scenes: scenes of split ``synthetic_train``.
-        val_scenes: scenes of split ``synthetic_val``, whose worlds and calibrations occur in no
-            training scene.
+        val_scenes: scenes of split ``synthetic_val``; their worlds and calibrations differ from
+            those of all training scenes.
         duration_s: of a scene, with two key frames per second.
-        sensors: what the scenes are recorded with.
+        sensors: of all scenes.
         seed: of all scenes.
 
     Raises:
@@ -111,8 +111,9 @@ def write_dataset(
     """Write ``plan`` as the nuScenes-format dataset ``root``, version ``v1.0-synthetic``.
 
     It is written to a folder beside ``root`` that ends in ``.part`` and renamed when it is
-    complete. An interrupted run removes that folder, and so does the next run if it could not. A
-    script that calls this needs ``if __name__ == '__main__'``, for the processes import it.
+    complete. An interrupted run removes that folder; the next run removes the folder of a killed
+    run. A script that calls this function needs ``if __name__ == '__main__'``, because the
+    processes import the script.
 
     Args:
         root: the new dataset's folder.
@@ -125,7 +126,7 @@ def write_dataset(
         FileExistsError: ``root`` exists and ``force`` is not given, or ``root`` is not such a
             dataset.
         OSError: a file cannot be written.
-        BrokenProcessPool: a process was ended from outside.
+        BrokenProcessPool: a process was killed.
     """
     root = Path(root)
     _require_free(root, force)
@@ -148,7 +149,7 @@ def _require_free(root: Path, force: bool) -> None:
         )
     if present and not force:
         raise FileExistsError(
-            f'{root} holds a dataset already: choose another folder, or replace it with --force'
+            f'{root} already contains a dataset: choose another folder, or replace it with --force'
         )
 
 
@@ -197,8 +198,8 @@ def _record_drives(
 
 @contextmanager
 def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Run processes that end at once if the block fails or this process is killed: both close a
-    pipe that the processes watch.
+    """Yield a pool of processes that end at once if the body fails or this process is killed,
+    because both close a pipe that the processes watch.
     """
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload([__name__])
@@ -215,7 +216,7 @@ def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _start_worker(watched: Connection) -> None:
-    """Keep a worker to one processor, and leave Ctrl-C to its parent."""
+    """Limit a worker to one processor, and ignore Ctrl-C, which its parent handles."""
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_pipe, args=(watched,), daemon=True).start()

@@ -36,7 +36,8 @@ def paint_ground(
         view: the camera.
         scene: for the road and the light.
         shadows: outlines on the ground, each (n, 2) world.
-        contacts: outlines of objects so close to the ground that no light reaches below them.
+        contacts: outlines of the parts of objects that touch the ground; no light reaches below
+            them.
     """
     first, whole = _rows_with_ground(view)
     if first == view.height:
@@ -69,7 +70,7 @@ def _rows_with_ground(view: View) -> tuple[int, int]:
 
 
 def _below_horizon(view: View, first: int, stop: int) -> np.ndarray:
-    """Return (rows, width) uint8, 1 where the ground is."""
+    """Return a (rows, width) uint8 mask, 1 on the ground."""
     return (view.rise(np.arange(view.width), np.arange(first, stop)) < 0).astype(np.uint8)
 
 
@@ -108,7 +109,7 @@ def _gain(
 
 
 def _clear(distance: np.ndarray, light: Light) -> np.ndarray:
-    """Return the remaining share of the contrast."""
+    """Return the share of the contrast that haze leaves."""
     return cv2.exp(distance * np.float32(-1 / light.haze_distance))
 
 
@@ -139,7 +140,9 @@ def _fill_flat(
 
 @lru_cache(maxsize=4)
 def _texture(seed: int, octaves: tuple[int, ...], contrast: float) -> np.ndarray:
-    """Return a uint8 texture around 128 that tiles: its last row and column are the first ones."""
+    """Return a uint8 texture around 128 that can be repeated: the last row and column equal the
+    first ones.
+    """
     texture = np.clip(128 + contrast * smooth_noise(seed, _TEXTURE_SIZE, octaves), 0, 255).astype(
         np.uint8
     )
@@ -149,8 +152,8 @@ def _texture(seed: int, octaves: tuple[int, ...], contrast: float) -> np.ndarray
 def _grain(
     distance: np.ndarray, x: np.ndarray, y: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-    """Return (height, width) uint8 around 128 for a larger ``size``: asphalt grain and stains,
-    each fading before it would flicker.
+    """Return (height, width) uint8 around 128 for a larger ``size``: grain and stains of
+    asphalt, which fade out at distances where they would flicker.
     """
     stains = _sampled(
         _texture(2, (8, 16, 32, 64, 128), 5.0), x * _STAINS_PER_M, y * _STAINS_PER_M
@@ -164,7 +167,7 @@ def _grain(
 
 
 def _sampled(texture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return float32 around 0."""
+    """Return the texture at world positions as float32 around 0."""
     whole, fraction = cv2.convertMaps(x, y, cv2.CV_16SC2)
     return (
         cv2.remap(texture, whole & (_TEXTURE_SIZE - 1), fraction, cv2.INTER_LINEAR).astype(
@@ -180,7 +183,9 @@ def _fade(distance: np.ndarray) -> np.ndarray:
 
 
 def _shade(mask: np.ndarray, light: Light) -> np.ndarray:
-    """Return (height, width, 3) uint8, 255 in the light, less where ``mask`` is 255."""
+    """Return (height, width, 3) uint8: 255 in the light, less in the shade, where ``mask`` is
+    255.
+    """
     lit = np.array(light.ambient) + np.array(light.sun) * light.to_sun[2]
     darkest = np.array(light.ambient) * 0.95 / lit
     gains = np.rint(255 - np.arange(256)[:, None] * (1 - darkest)).astype(np.uint8)

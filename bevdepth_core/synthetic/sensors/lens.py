@@ -1,4 +1,4 @@
-"""Cameras whose lens distorts: rendered as a wider pinhole image, then resampled."""
+"""Renders cameras with lens distortion: renders a wider pinhole image, then resamples it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from bevdepth_core.synthetic.sensors.render import render_camera
 from bevdepth_core.synthetic.world.scene import SyntheticScene
 
 LARGEST_ENLARGEMENT = 3.0
-"""A lens that sees more than this many image widths of the pinhole image is rejected."""
+"""Largest width of the wider pinhole image, in widths of the image; a lens that needs more is
+rejected."""
 _ITERATIONS = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 50, 0.005)
-"""Until the error is below this number of pixels."""
+"""OpenCV inverts the distortion in at most 50 iterations, until the error is below 0.005
+pixels."""
 _CHECKED_POINTS = 33
 """Rows and columns of the pixels at which a lens is checked."""
 _TOLERANCE_PX = 0.1
@@ -27,7 +29,7 @@ class Lens:
     Attributes:
         intrinsics: (3, 3), pixels.
         width, height: of the image, pixels.
-        distortion: coefficients in the order of OpenCV; none for a pinhole camera.
+        distortion: coefficients in the order of OpenCV; empty for a pinhole camera.
     """
 
     intrinsics: np.ndarray
@@ -54,7 +56,7 @@ class Lens:
         return cv2.remap(image, columns - left, rows - top, cv2.INTER_LINEAR)
 
     def undistorted(self, image: np.ndarray) -> np.ndarray:
-        """Return an image of this camera as a pinhole camera with the same intrinsics sees it."""
+        """Remove the distortion from an image of this camera; the intrinsics stay the same."""
         if not any(self.distortion):
             return image
         return cv2.undistort(image, self.intrinsics, np.array(self.distortion))
@@ -80,8 +82,8 @@ class Lens:
             raise ValueError('it does not map each pixel to one direction: use lower coefficients')
 
     def _pinhole_pixels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return (height, width) float32 columns and rows: where a pinhole camera with the same
-        intrinsics sees what is at each pixel.
+        """Return (height, width) float32 columns and rows: the position of each pixel in the
+        image of a pinhole camera with the same intrinsics.
         """
         return _pinhole_pixels(
             tuple(self.intrinsics.ravel().tolist()), self.width, self.height, self.distortion
@@ -91,7 +93,7 @@ class Lens:
 def _without_distortion(
     pixels: np.ndarray, intrinsics: np.ndarray, distortion: tuple[float, ...]
 ) -> np.ndarray:
-    """Return the (n, 2) pixels at which a pinhole camera sees what is at (n, 2) ``pixels``."""
+    """Return the (n, 2) positions of (n, 2) ``pixels`` in the image of a pinhole camera."""
     points = np.ascontiguousarray(pixels, np.float64)[:, None]
     coefficients = np.array(distortion)
     return cv2.undistortPointsIter(

@@ -1,4 +1,6 @@
-"""The lidar on the roof: 32 beams that turn once in 50 ms, taken at one moment."""
+"""Simulates the lidar on the roof: 32 beams rotate in 50 ms; all points are measured at one
+moment.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ _LOST = 0.02
 _GROUND_BRIGHTNESS, _BRIGHTNESS_NOISE = 46.0, 7.0
 _INTENSITY_PER_BRIGHTNESS = 0.32
 _ECHO_LIMIT = 0.35
-"""A return of intensity 1 is lost beyond this share of the range."""
+"""A return with intensity 1 is lost if its distance exceeds this share of the range."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""Which objects are visible in an image, and in which order the painter must draw them.
+"""Finds the visible objects of an image and the order in which the painter must draw them.
 
-The painter has no depth buffer: it draws whole objects one over the other, so an object must be
-drawn after everything that it hides. Distance alone does not give that order (a long truck whose
-center is far can hide a near car), so the order comes from pairs: two convex footprints that a
-straight line separates cannot hide each other in both directions, and the side on which the camera
-stands decides which one may hide the other.
+
+The painter has no depth buffer. It draws complete objects over each other, so an object must be
+drawn after all objects that it hides. Distance alone does not give this order: a long truck
+whose center is far away can hide a near car. So the order follows from pairs of objects. If a
+straight line separates two convex footprints, only the object on the camera's side of the line
+can hide the other one.
 """
 
 from __future__ import annotations
@@ -72,20 +73,22 @@ def _not_hidden(
 ) -> list[int]:
     """Return the ``names`` of the objects that nearer solids do not hide completely.
 
-    The test is conservative: it works on a small mask, so that an object that is visible in a few
-    pixels alone may be kept, and none that is visible in more is lost.
+    The test uses a small mask and is conservative: it may keep a hidden object, but it never drops
+    an object that is clearly visible.
 
     Args:
         ordered: far to near.
         corners: (n, 8, 3) of their bounding boxes, camera frame.
-        names: (n,) what to return.
+        names: (n,) identities of the objects.
         view: the camera.
     """
     small = view.resized(_COVER_WIDTH)
     covered = np.zeros((small.height, small.width), np.uint8)
     kept = []
     for placed, box, name in zip(reversed(ordered), corners[::-1], names[::-1], strict=True):
-        if box[:, 2].min() > NEAR:  # the corners of a box across the near plane have no pixels
+        if (
+            box[:, 2].min() > NEAR
+        ):  # a box that crosses the near plane cannot be projected; keep it
             pixels = small.project(box)
             (x0, y0), (x1, y1) = (
                 np.floor(pixels.min(axis=0)).astype(int),
@@ -126,8 +129,8 @@ def _near_the_image(objects: list[Placed], view: View) -> list[Placed]:
 
 
 def footprints_cannot_hide(footprints: np.ndarray, eye: np.ndarray) -> np.ndarray:
-    """Return (n, n): i cannot hide j when a line along an edge of either separates them with the
-    eye on j's side.
+    """Return an (n, n) mask: i cannot hide j if a line along an edge of one of them separates
+    them and the eye is on the side of j.
     """
     # Separating axes: the normal of each edge of i, pointing outwards (footprints are
     # counter-clockwise). i and j are separated if all of j lies beyond such an edge of i.
@@ -149,8 +152,8 @@ def footprints_cannot_hide(footprints: np.ndarray, eye: np.ndarray) -> np.ndarra
 
 
 def boxes_cannot_hide(bounds: np.ndarray, eye: np.ndarray) -> np.ndarray:
-    """Return (n, n): i cannot hide j, for (n, 2, 3) axis-aligned bounds in space and (3,) ``eye``
-    in the same frame.
+    """Return an (n, n) mask: i cannot hide j, for (n, 2, 3) axis-aligned bounds and (3,)
+    ``eye`` in the same frame.
     """
     low, high = bounds[:, 0], bounds[:, 1]
     i_below_j = high[:, None] <= low[None] + 1e-3

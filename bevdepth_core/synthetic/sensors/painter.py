@@ -14,8 +14,8 @@ from bevdepth_core.synthetic.shapes.solids import Ball
 from bevdepth_core.synthetic.world.scene import Light
 
 _NOMINAL_WIDTH = 1600
-"""Details are left out as in images of this size, so that images of all sizes show the same
-details."""
+"""Width of the image for which small details are selected, so that images of all sizes show the
+same details."""
 _SMALLEST_DETAIL_PX = 3.0
 _EXACT_ORDER_WITHIN = 30.0
 _BALL_SHADES = ((9.0, 1), (36.0, 2), (np.inf, 3))
@@ -95,8 +95,8 @@ class _Batch:
     def of(
         self, number: int
     ) -> tuple[np.ndarray, np.ndarray | None, list[bool], list[list[float]]]:
-        """Return an object's points in the camera frame, its pixels unless some are too near, and
-        per face: shows, color.
+        """Return an object's points in the camera frame, its pixels (None if a point is too
+        near), and per face whether it is visible, and its color.
         """
         points, faces = (
             slice(*ends[number : number + 2]) for ends in (self._point_ends, self._face_ends)

@@ -1,4 +1,4 @@
-"""Flat parts of the ground (grass, pavement, asphalt, markings) as outlines and colors."""
+"""Returns outlines and colors of flat parts of the ground: grass, pavement, asphalt, markings."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Flat:
 
     @classmethod
     def of(cls, outlines: list[np.ndarray]) -> Flat:
-        """Return the (k, 2) world outlines together."""
+        """Join (k, 2) world outlines."""
         flat = np.concatenate([np.zeros((0, 2)), *outlines])
         return cls(
             np.column_stack((flat, np.zeros(len(flat)))),
@@ -61,7 +61,7 @@ class Flat:
 
 
 def lit_flat(color: Sequence[float], light: Light) -> tuple[float, ...]:
-    """Return a color as it looks on level ground in the light."""
+    """Return the color of a level surface in the light of the scene."""
     gain = np.array(light.ambient) + np.array(light.sun) * light.to_sun[2]
     return tuple(float(value) for value in np.minimum(np.array(color) * gain, 250))
 
@@ -76,7 +76,7 @@ def layers_around(
 
 @lru_cache(maxsize=16)
 def _layers(scene: SyntheticScene, nearest: float) -> tuple[Flat, list[tuple[float, ...]]]:
-    """Return outlines, bottom first, and their lit colors, around a place on the road."""
+    """Return outlines around a position on the road, lowest first, and their lit colors."""
     road = scene.road
     along = np.arange(
         max(nearest - _SIGHT, road.along[0]), min(nearest + _SIGHT, road.along[-1]), 2.0
@@ -163,7 +163,7 @@ def _cracks(scene: SyntheticScene, along: np.ndarray) -> list[np.ndarray]:
 
 
 def _markings(scene: SyntheticScene, along: np.ndarray) -> list[np.ndarray]:
-    """Return everything painted white, crosswalks included."""
+    """Return all white markings, including crosswalks."""
     road, outlines = scene.road, []
     for piece in _pieces(road, along):
         outlines += _lines_along(road, piece)
@@ -207,7 +207,9 @@ def _lines_along(road: Road, along: np.ndarray) -> list[np.ndarray]:
 
 
 def _crosswalk(road: Road, middle: float) -> list[np.ndarray]:
-    """Return zebra stripes, and stop lines unless the crossing has its own."""
+    """Return zebra stripes, and stop lines if the crosswalk is not at a crossing, which has its
+    own.
+    """
     curb, drive = road.curb, road.driving_half_width
     outlines = [
         _rectangle(road, middle - 1.8, middle + 1.8, a, a + 0.5)

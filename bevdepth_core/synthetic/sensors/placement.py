@@ -1,4 +1,4 @@
-"""Shapes at their poses in the world: the input of camera, lidar and visibility."""
+"""Places shapes at their poses in the world, for cameras, lidar and visibility."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Finds the first intersection of rays from one point with shapes: for each solid it tests the
-bounds first, then the faces.
+"""Finds the first intersection of rays from one point with shapes; for each solid, the bounds
+are tested first, then the faces.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Hits:
 
     Attributes:
         distance: (rays,) meters, infinite where nothing was hit.
-        owner: (rays,) index of the object, -1 for none.
+        owner: (rays,) index of the object, -1 if nothing was hit.
         brightness: (rays,) of the surface under light from the sensor, 0..255.
     """
 
@@ -164,7 +164,7 @@ class _Solids:
         )
 
     def candidates(self, grid: RayGrid) -> tuple[np.ndarray, np.ndarray]:
-        """Return (pairs,) rays and (pairs,) solids that may intersect; some of them do not."""
+        """Return candidate pairs: (pairs,) rays and (pairs,) solids that may intersect."""
         lowest, highest = self.corners[..., 2].min(axis=1), self.corners[..., 2].max(axis=1)
         nearest = np.maximum(self.nearest * 0.98, 0.05)
         step = grid.elevations[1] - grid.elevations[0]
@@ -198,8 +198,8 @@ class _Solids:
     def first_hits(
         self, directions: np.ndarray, solid: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return which of the rays, (n, 3) in the frame of their ``solid``, meet it, and at what
-        distance.
+        """Return a mask of the rays, (n, 3) in the frame of their ``solid``, that hit it, and
+        the distances of these hits.
         """
         entry, leave = _through_bounds(self.eye, directions, self.low, self.high, solid)
         met = np.flatnonzero((entry <= leave) & (entry > 0))
@@ -257,8 +257,8 @@ def _through_planes(
     entry: np.ndarray,
     leave: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``entry`` and ``leave`` narrowed to the inside of the planes of solid ``which``, one
-    plane of each after the other.
+    """Limit the distances ``entry`` and ``leave`` of each ray to the inside of all planes of
+    its solid ``which``.
     """
     for number in range(_MOST_PLANES):
         normal = normals[which, number]
@@ -275,7 +275,7 @@ def _dot(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _into_balls(eye: np.ndarray, directions: np.ndarray, balls: np.ndarray) -> np.ndarray:
-    """Return (n,) distances to (n, 4) centers and radii, infinite where the ray passes by."""
+    """Return the (n,) distances to balls, (n, 4) center and radius; infinite if the ray misses."""
     to_center = balls[:, :3] - eye
     along = _dot(to_center, directions)
     under_root = balls[:, 3] ** 2 - _dot(to_center, to_center) + along**2
@@ -315,8 +315,8 @@ def _solid_table(shape: Shape) -> tuple[np.ndarray, ...]:
 
 
 def _planes(solid: Solid) -> np.ndarray:
-    """Return (p, 4) planes n x <= d around a solid; a thin sheet is closed along the rim of its
-    first outline.
+    """Return (p, 4) planes n x <= d around a solid; for a thin sheet, they include planes along
+    the edges of its first outline.
     """
     faces = np.flatnonzero(~solid.details)
     normals = solid.normals[faces]

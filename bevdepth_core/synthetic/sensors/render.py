@@ -108,7 +108,7 @@ def _shadow_reach(to_sun: Sequence[float]) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _props_shade(scene: SyntheticScene) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Return the props' shadows, and (n, 2) their lowest and highest world x and y."""
+    """Return the shadows of the props, and their (n, 2) lowest and highest world x and y."""
     shadows = [_shadow(placed, scene.light.to_sun) for placed in placed_props(scene)]
     low, high = (
         np.array([end(outline, axis=0) for outline in shadows]).reshape(-1, 2)

@@ -1,4 +1,6 @@
-"""Mounting poses of cameras and lidar on a synthetic vehicle; the default is that of nuScenes."""
+"""Defines mounting poses of cameras and lidar on a synthetic vehicle; the default is that of
+nuScenes.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ class CameraMount:
         focal: focal length, pixels.
         center: principal point, pixels.
         offset_s: seconds between the start of a trigger cycle and the exposure.
-        distortion: coefficients of the lens in the order of OpenCV; none for a pinhole camera.
+        distortion: coefficients of the lens in the order of OpenCV; empty for a pinhole camera.
     """
 
     position: tuple[float, float, float]
@@ -180,8 +182,8 @@ NUSCENES_RIG = SyntheticRig(
     },
     LidarMount((0.944, 0.0, 1.840), (-90.0, 0.3, 0.6)),
 )
-"""The six cameras of nuScenes in the order of the checkpoints; ``config/rigs/a.yaml`` holds the
-same numbers."""
+"""The six cameras of nuScenes in the order of the checkpoints; ``config/rigs/a.yaml`` contains
+the same numbers."""
 
 EXPOSURE_OFFSET_S = NUSCENES_RIG.offsets_s
 """Seconds between the start of a trigger cycle and each camera's exposure."""

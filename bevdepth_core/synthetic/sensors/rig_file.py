@@ -25,7 +25,7 @@ POSITION_RANGE = (-20.0, 20.0)
 HEIGHT_RANGE = (0.2, 10.0)
 """Meters above the ground."""
 FIELD_OF_VIEW_RANGE = (5.0, 150.0)
-"""Degrees; wider lenses are not pinhole cameras with distortion."""
+"""Degrees; a pinhole camera with distortion does not describe wider lenses."""
 DISTORTION_COUNTS = (0, 4, 5, 8)
 _NAME = re.compile(r'[A-Za-z]\w*')
 
@@ -143,7 +143,8 @@ def _focal(section: _Section, width: int) -> float:
     if ('focal' in section.values) == ('field_of_view' in section.values):
         raise section.error(
             'field_of_view',
-            'or focal must be given, one of them: the horizontal field of view of the undistorted '
+            'or focal must be given, but not both: the horizontal field of view of the '
+            'undistorted '
             'image in degrees, or the focal length in pixels',
         )
     narrow, wide = (

@@ -1,9 +1,8 @@
-"""When the sensors of a nuScenes vehicle are triggered.
+"""Defines when the sensors of a nuScenes vehicle are triggered.
 
-The lidar rotates 20 times per second. A camera is triggered when the lidar sweeps past its view,
-in
-six of every ten rotations: this gives 12 Hz in steps of 50 and 100 ms. Every tenth rotation is a
-key frame.
+The lidar rotates 20 times per second. In six of every ten rotations, a camera is triggered when
+the lidar points in its direction. This gives 12 Hz in steps of 50 and 100 ms. Every tenth
+rotation is a key frame.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def shots(key_frame: int, sweeps: bool, offsets_s: Mapping[str, float]) -> Itera
 
     Args:
         key_frame: number of the sample in its scene; there are no shots before the first.
-        sweeps: whether to include the shots since the previous sample.
+        sweeps: True to include the shots since the previous sample.
         offsets_s: offset of each camera within the trigger cycle.
     """
     last = key_frame * TURNS_PER_KEY_FRAME

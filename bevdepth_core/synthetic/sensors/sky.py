@@ -1,4 +1,4 @@
-"""Sky, clouds and far hills."""
+"""Paints sky, clouds and far hills."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _HILLS = ((0.075, 0.80, (112, 128, 120)), (0.042, 0.55, (92, 108, 88)))
 
 @lru_cache(maxsize=8)
 def smooth_noise(seed: int, size: int, octaves: tuple[int, ...]) -> np.ndarray:
-    """Return a (size, size) float32 texture that tiles, mean 0, standard deviation 1; octaves are
-    cells per side.
+    """Return a (size, size) float32 texture with mean 0 and standard deviation 1 that can be
+    repeated; octaves are cells per side.
     """
     rng = np.random.default_rng(seed)
     total = np.zeros((size, size), np.float32)
@@ -35,8 +35,8 @@ def smooth_noise(seed: int, size: int, octaves: tuple[int, ...]) -> np.ndarray:
 
 
 def paint_sky(image: np.ndarray, view: View, light: Light, seed: int) -> None:
-    """Paint the rows of ``image`` that see sky: gradient, sun glow and clouds, then hills along
-    the horizon.
+    """Paint the rows of ``image`` that show sky: gradient, sun glow and clouds, then hills
+    along the horizon.
     """
     coarse = view.resized(_COARSE_WIDTH)
     rise = coarse.rise(np.array((0, coarse.width - 1)), np.arange(coarse.height)).max(axis=1)

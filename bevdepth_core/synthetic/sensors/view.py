@@ -1,4 +1,4 @@
-"""One camera at one moment: from the world to pixels."""
+"""Projects points of the world to pixels of one camera at one moment."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _SUBPIXEL = 1 << SHIFT
 
 @dataclass(frozen=True)
 class View:
-    """A pinhole camera; matrices are float64, the camera sits at the origin of
-    ``camera_from_world``'s target.
+    """A pinhole camera at one moment; matrices are float64.
+
 
     Attributes:
         intrinsics: (3, 3) pixels.
@@ -34,7 +34,7 @@ class View:
 
     @property
     def position(self) -> np.ndarray:
-        """Return (3,) world."""
+        """Return the (3,) world position of the camera."""
         return self.world_from_camera[:3, 3]
 
     @property
@@ -46,7 +46,7 @@ class View:
         return float(self.intrinsics[0, 0])
 
     def to_camera(self, points: np.ndarray) -> np.ndarray:
-        """Return (..., 3) camera points of (..., 3) world points."""
+        """Transform (..., 3) world points to the camera frame."""
         return (points - self.position) @ self.world_from_camera[:3, :3]
 
     def project(self, points: np.ndarray) -> np.ndarray:
@@ -55,8 +55,8 @@ class View:
         return pixels[:, :2] / pixels[:, 2:]
 
     def outline_pixels(self, outline: np.ndarray) -> np.ndarray | None:
-        """Return a flat outline of (n, 3) camera points as OpenCV's fixed-point pixels, cut at the
-        near plane; None behind it.
+        """Return a flat outline of (n, 3) camera points as OpenCV's fixed-point pixels, clipped
+        at the near plane; None if it is behind the near plane.
         """
         behind = outline[:, 2] < NEAR
         if behind.all():
@@ -66,8 +66,8 @@ class View:
         return fixed_point(self.project(outline))
 
     def world_rays(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return (rows, columns, 3) float32 world directions, of depth 1, through pixel
-        centers.
+        """Return the (rows, columns, 3) float32 rays through pixel centers, in world axes, with
+        depth 1.
         """
         (fx, _, cx), (_, fy, cy), _ = self.intrinsics
         right, down, forward = self.world_from_camera[:3, :3].T.astype(np.float32)
@@ -75,8 +75,8 @@ class View:
         return across + (((rows - cy) / fy).astype(np.float32)[:, None, None] * down + forward)
 
     def rise(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return (rows, columns): rise of the rays through pixel centers, meters per meter of
-        depth.
+        """Return the (rows, columns) rise of the rays through pixel centers, meters per meter
+        of depth.
         """
         return self.world_rays(columns, rows)[..., 2]
 

@@ -30,7 +30,9 @@ def visible_fractions(
     height: int,
     offsets_s: Mapping[str, float] = EXPOSURE_OFFSET_S,
 ) -> np.ndarray:
-    """Return (actors,) shares, 0..1, of each actor's own silhouette that the cameras together see.
+    """Return the (actors,) share, 0..1, of the silhouette of each actor that is visible in the
+    images of all cameras together.
+
 
     Parts that other objects hide and parts outside of the images are not visible.
 

@@ -1,6 +1,4 @@
-"""Shapes: the solids of an object packed for drawing, and which they are for each kind of
-object.
-"""
+"""Builds the shape of each kind of object: its solids, packed for drawing."""
 
 from __future__ import annotations
 
@@ -46,7 +44,7 @@ class Shape:
             color.
         glows, details: (f,) bool.
         height, radius: of the upright cylinder around the origin that contains the shape, meters.
-        vertices: (v, 3) corners of all solids, of balls those of their bounds.
+        vertices: (v, 3) corners of all solids; for balls, those of their bounds.
         box_corners: (8, 3) corners of the bounding box, the lower four first, counter-clockwise.
         contact_corners: (4, 3) of the rectangle around the parts that touch the ground.
         covers: (k, 3) vertices of each large solid, which hides everything behind it.

@@ -1,4 +1,4 @@
-"""Walkers and riders."""
+"""Builds pedestrians, bicycles and motorcycles."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HAIR = ((40, 30, 26), (92, 66, 40), (160, 130, 84), (60, 60, 64))
 _BLACK = (40, 40, 42)
 
 RIDERLESS_HEIGHT = 0.66
-"""Height of a bicycle or motorcycle without its rider, as a share of that with one."""
+"""Height of a bicycle or motorcycle without a rider, as a share of its height with a rider."""
 
 
 def pedestrian(

@@ -1,4 +1,4 @@
-"""Objects beside the road: barriers, cones, houses, trees, lamps."""
+"""Builds objects beside the road: barriers, cones, houses, trees, lamps."""
 
 from __future__ import annotations
 

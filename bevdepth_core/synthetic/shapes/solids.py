@@ -1,7 +1,7 @@
-"""Convex solids with flat colored faces, the parts of every object.
+"""Builds convex solids with flat colored faces, of which all objects consist.
 
-The frame of a shape is that of its box, but on the ground: x forward, y left, z up from 0 to the
-height, meters. Colors are RGB, 0..255, before lighting.
+The origin of a shape's frame is below the center of its box on the ground: x forward, y left, z
+up from 0 to the height, meters. Colors are RGB, 0..255, before lighting.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Ball:
 
 @dataclass(frozen=True)
 class Solid:
-    """A convex solid seen from outside; a ball has no faces.
+    """A convex solid; a ball has no faces.
 
     Attributes:
         outlines: closed outlines, each (k, 3) float32, meters.
@@ -64,9 +64,10 @@ class Solid:
             another is a hole.
         normals: (f, 3) float32, outward.
         colors: (f, 3) float32.
-        glows: (f,) bool, keeps its color whatever the light.
-        details: (f,) bool, painted on a face that comes earlier; may be left out when small.
-        ball: set for spheres.
+        glows: (f,) bool, True for faces whose color does not depend on the light.
+        details: (f,) bool, True for faces that are painted on an earlier face; small ones may be
+            left out.
+        ball: the sphere; None for other solids.
     """
 
     outlines: tuple[np.ndarray, ...]
@@ -87,7 +88,7 @@ class Solid:
         return np.stack((points.min(axis=0), points.max(axis=0)))
 
     def vertices(self) -> np.ndarray:
-        """Return (n, 3) the corners of its sides, with repeats; none of a ball."""
+        """Return the (n, 3) corners of its sides, with duplicates; empty for a ball."""
         sides = [
             part
             for part, detail in zip(self.face_outlines, self.details, strict=True)
@@ -149,7 +150,7 @@ def _outward_normal(outline: np.ndarray, middle: np.ndarray) -> np.ndarray:
 
 
 def darker(color: Color, factor: float) -> tuple[float, float, float]:
-    """Return ``color`` times ``factor``; above 1 it gets lighter."""
+    """Return ``color`` times ``factor``; a factor above 1 makes it lighter."""
     red, green, blue = (factor * value for value in color)
     return red, green, blue
 

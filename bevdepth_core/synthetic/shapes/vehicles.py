@@ -1,4 +1,4 @@
-"""Cars, trucks, trailers, buses and excavators."""
+"""Builds cars, trucks, trailers, buses and excavators."""
 
 from __future__ import annotations
 

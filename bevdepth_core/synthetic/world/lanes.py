@@ -45,9 +45,9 @@ class Plan:
         lanes: vehicles that follow each other, first ahead.
         ego: our own vehicle, in one of the lanes.
         crosswalks: positions along the road.
-        walks: per crosswalk with people on it: where, and from and until when they may start,
-            seconds.
-        side_walk: from and until when people may cross the crossing street.
+        walks: for each crosswalk with people: its position, and the time window in which they may
+            start to cross, seconds.
+        side_walk: time window in which people may cross the crossing street, seconds.
     """
 
     lanes: list[list[Vehicle]]
@@ -88,7 +88,7 @@ def plan_traffic(
 def _phases(
     rng: np.random.Generator, duration_s: float
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return when the road and when the crossing street have red."""
+    """Return the red phases of the road and of the crossing street: start and end, seconds."""
     kind, change = rng.random(), rng.uniform(0.2, 0.75) * duration_s
     if kind < 0.4:
         return (_LATE_S, _LATE_S), (-_LATE_S, _LATE_S)
@@ -100,8 +100,8 @@ def _phases(
 def _crosswalk(
     rng: np.random.Generator, road: Road, reach: float, duration_s: float
 ) -> tuple[float, tuple[float, float]]:
-    """Return where a crosswalk lies away from the crossing, and when people have the right of way
-    on it.
+    """Return the position of a crosswalk away from the crossing, and the time window in which
+    people have the right of way.
     """
     places = rng.uniform(20.0, 50.0 + reach, 20)
     place = next(
@@ -234,7 +234,7 @@ class _Planner:
         start: float,
         stop: float,
     ) -> list[Vehicle]:
-        """Return vehicles between two distances on a path, last one first."""
+        """Return vehicles between two distances on a path, the last vehicle first."""
         vehicles, place = [], start + self.rng.uniform(2.0, 14.0)
         while place < stop:
             parts, length = self._parts(

@@ -48,7 +48,9 @@ def _place_group(placer: Placer, along: float, side: int) -> None:
 
 
 def place_crossers(placer: Placer, crosswalk: float, from_s: float, until_s: float) -> None:
-    """Let people cross the road who start within these seconds; before, they wait at the curb."""
+    """Add people who start to cross the road within these seconds; before, they wait at the
+    curb.
+    """
     rng, road = placer.rng, placer.road
     for _ in range(int(rng.integers(2, 7))):
         direction, speed = rng.choice((-1, 1)), rng.uniform(1.1, 1.7)
@@ -64,7 +66,7 @@ def place_crossers(placer: Placer, crosswalk: float, from_s: float, until_s: flo
 
 
 def place_side_crossers(placer: Placer, from_s: float, until_s: float) -> None:
-    """Let people who walk along the road cross the crossing street in these seconds."""
+    """Add people who walk along the road and cross the crossing street in these seconds."""
     rng, road = placer.rng, placer.road
     if until_s < from_s + 1:
         return
@@ -80,7 +82,7 @@ def place_side_crossers(placer: Placer, from_s: float, until_s: float) -> None:
 
 
 def place_cyclists(placer: Placer, start: float, stop: float) -> None:
-    """Let bicycles ride in the bicycle lane, or at the edge of the road where there is none."""
+    """Add bicycles that ride in the bicycle lane, or at the edge of a road without one."""
     rng, road = placer.rng, placer.road
     lateral = road.driving_half_width + (road.bike_lane / 2 if road.bike_lane else -0.45)
     count = int((stop - start) * rng.uniform(0.05, 0.10)) if road.bike_lane else 8

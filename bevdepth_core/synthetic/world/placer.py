@@ -56,7 +56,9 @@ class Placer:
         self._poses, self._halves = np.zeros((0, checks, 3)), np.zeros((0, 2))
 
     def block(self, track: np.ndarray, length: float, width: float, margin: float = 0.15) -> bool:
-        """Reserve a (t, 3) or (1, 3) track for a rectangle; return False if it is not free."""
+        """Reserve the area along a (t, 3) or (1, 3) track of a rectangle; return False if it is
+        not free.
+        """
         poses = np.broadcast_to(track[::_STEPS_BETWEEN_CHECKS], (self._poses.shape[1], 3))
         half = np.array((length / 2, width / 2)) + margin
         if self._touches(poses, half):
@@ -130,7 +132,7 @@ class Placer:
 def rectangles_touch(
     poses: np.ndarray, half: np.ndarray, other_poses: np.ndarray, other_half: np.ndarray
 ) -> np.ndarray:
-    """Return (n,) whether rectangles share a point.
+    """Return a (n,) mask of pairs of rectangles that overlap or touch.
 
     Args:
         poses: (n, 3) x, y and heading.

@@ -1,4 +1,4 @@
-"""The road and the street that crosses it."""
+"""Creates the road and the street that crosses it."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Road:
         heading: (m,) radians.
         lanes: lanes per direction; traffic keeps right.
         bike_lane: its width in meters, 0 for none.
-        crossing: position at which a street crosses at a right angle, None without one; the road
-            is straight there.
+        crossing: position at which a street crosses at a right angle, where the road is straight;
+            None if no street crosses.
     """
 
     along: np.ndarray

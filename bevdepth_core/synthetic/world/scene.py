@@ -65,8 +65,8 @@ class Actor:
 
 @dataclass(frozen=True)
 class Prop:
-    """Something that is never annotated: ``kind`` is building, tree or lamp; pose in road
-    coordinates, size in meters.
+    """An object that is not annotated: ``kind`` is building, tree or lamp; its pose is in road
+    coordinates, its size in meters.
     """
 
     kind: str
@@ -79,15 +79,16 @@ class Prop:
 
 @dataclass(frozen=True)
 class Light:
-    """Colors are RGB in 0..255, strengths factors on surface colors.
+    """Light of a scene: colors are RGB in 0..255, strengths are factors on surface colors.
+
 
     Attributes:
         to_sun: unit vector in the world.
         sun: RGB strength of direct light.
         ambient: RGB strength of light from the sky.
         zenith, horizon: sky colors; haze fades to ``horizon``.
-        clouds: 0 clear to 1 closed.
-        haze_distance: meters after which contrast has fallen to 1/e.
+        clouds: from 0 (clear) to 1 (overcast).
+        haze_distance: distance at which haze reduces the contrast to 1/e, meters.
     """
 
     to_sun: tuple[float, float, float]
@@ -210,7 +211,7 @@ class SyntheticScene:
 
 
 def _interpolated(tracks: np.ndarray, time_s: float) -> np.ndarray:
-    """Return (n, 3) poses of (n, t, 3) tracks."""
+    """Return the (n, 3) poses of (n, t, 3) tracks at a time."""
     place = min(max((time_s - TRACK_START_S) / TRACK_STEP_S, 0.0), tracks.shape[1] - 1.0)
     first = min(int(place), tracks.shape[1] - 2) if tracks.shape[1] > 1 else 0
     second = min(first + 1, tracks.shape[1] - 1)

@@ -17,11 +17,12 @@ STEP_S = 0.1
 _ACCELERATION, _BRAKING, _HARDEST_BRAKING = 1.7, 2.4, 7.0
 _HEADWAY_S, _STANDSTILL_GAP = 1.1, 2.0
 _WILL_NOT_BRAKE_HARDER = 4.0
-"""A vehicle that would have to brake harder passes a changing light, m/s^2."""
+"""A vehicle that would have to brake harder than this does not stop at a changing light, m/s^2."""
 _SIDEWAYS = 2.6
 """Acceleration in turns."""
 _GONE = 4.0
-"""Distance after the turn at which a vehicle that turned off is no longer an obstacle, meters."""
+"""Distance behind its turn after which a vehicle that turned off is no longer an obstacle,
+meters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +132,7 @@ class Vehicle:
 
     Attributes:
         path: its path.
-        start: meters traveled at the first moment.
+        start: position on its path at the first time step, meters.
         cruise: its desired speed, m/s.
         parts: per part, first to last: class, size (length, width, height), meters from the
             vehicle's middle forward.
@@ -168,7 +169,7 @@ def drive(lanes: list[list[Vehicle]], times: np.ndarray) -> dict[Vehicle, np.nda
 
 
 class _Traffic:
-    """The state of all vehicles; follows the intelligent driver model (Treiber, Hennecke, Helbing,
+    """Simulates all vehicles with the intelligent driver model (Treiber, Hennecke, Helbing,
     2000).
     """
 
@@ -233,8 +234,8 @@ class _Traffic:
         self.speed = after
 
     def _obstacles(self, time_s: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (gap, speed) of the obstacle ahead of each vehicle; the gap is infinite without
-        one.
+        """Yield (gap, speed) of the obstacle ahead of each vehicle; the gap is infinite if
+        there is none.
         """
         for leader, turns_off_at in self._leaders:
             rear = self.traveled[leader] - self.length[leader] / 2

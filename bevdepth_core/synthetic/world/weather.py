@@ -1,4 +1,4 @@
-"""Time of day and weather."""
+"""Creates the light of a scene: time of day and weather."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_a_file_gives_its_values(tmp_path: Path) -> None:
         (('cameras', 'front', 'position'), [1, 'x', 1], "front.position must be .* has 'x'"),
         (('cameras', 'front', 'angles'), [float('nan'), 0, 0], 'front.angles must be between'),
         (('cameras', 'front', 'field_of_view'), 170, 'field_of_view must be between 5 and 150'),
-        (('cameras', 'front', 'focal'), 60, 'field_of_view or focal must be given, one of them'),
+        (('cameras', 'front', 'focal'), 60, 'field_of_view or focal must be given, but not both'),
         (('cameras', 'rear', 'focal'), 1e6, 'rear.focal must be between'),
         (('cameras', 'front', 'fov'), 60, 'front.fov is unknown'),
         (('cameras', 'front', 'offset_s'), 0.05, 'front.offset_s must be between 0 and 0.045'),
