@@ -1,5 +1,5 @@
 // Python bindings of voxel_pooling.h, and the module of all bindings. Device pointers and streams are passed as integers, so that
-// the module works with any torch version.
+// the module works with every version of torch.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

@@ -1,4 +1,4 @@
-// Errors of CUDA as exceptions, and the device that a launch is meant for.
+// Converts CUDA errors to exceptions, and selects the device of a launch.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -12,7 +12,7 @@ namespace {
 // Throws std::runtime_error, whose message names the failed call `what`, unless the call succeeded.
 void check(cudaError_t status, const char* what) {
     if (status == cudaSuccess) return;
-    cudaGetLastError();  // clears the error, which the next launch would report again otherwise
+    cudaGetLastError();  // clears the error; otherwise the next launch would report it again
     throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
 }
 

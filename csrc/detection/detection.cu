@@ -15,7 +15,7 @@ namespace {
 constexpr int kThreads = 128;         // threads of a block that computes pixels
 constexpr int kNmsThreads = 512;
 constexpr int kImagesPerLaunch = 16;  // sources are passed as a kernel argument, which is limited to 4 KiB
-constexpr int kWeightBits = 22;       // Pillow's fixed point: 32 bits, less 8 of a pixel and 2 for sums above 1
+constexpr int kWeightBits = 22;       // Pillow's fixed point: 32 bits, minus 8 for the pixel and 2 for sums above 1
 constexpr int kSharedBytes = 48 * 1024;
 
 struct Sources {
@@ -69,7 +69,8 @@ __global__ void __launch_bounds__(kThreads)
     for (int channel = 3; channel < inputs.channels; ++channel) input[channel] = static_cast<T>(0.0f);
 }
 
-// One block per task walks down its boxes; all threads together mark the boxes that the present one suppresses.
+// One block per task goes through the boxes, best first. For each box that is still alive, all threads together mark the
+// boxes that it suppresses. A round only changes boxes after the current one, so all threads read the same alive[best].
 __global__ void __launch_bounds__(kNmsThreads)
     circle_nms_kernel(int boxes, int most, const float2* centers, const bool* valid, const float* limits, int* kept) {
     extern __shared__ float2 center[];
@@ -88,7 +89,7 @@ __global__ void __launch_bounds__(kNmsThreads)
         ++count;
         for (int box = best + 1 + threadIdx.x; box < boxes; box += kNmsThreads) {
             const float x = center[box].x - center[best].x, y = center[box].y - center[best].y;
-            // Each operation is rounded by itself, as in the reference.
+            // Each operation is rounded separately (no fused multiply-add), as in the reference.
             if (!(__fadd_rn(__fmul_rn(x, x), __fmul_rn(y, y)) > limit)) alive[box] = false;
         }
         __syncthreads();

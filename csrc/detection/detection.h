@@ -1,7 +1,7 @@
 // CUDA operations before and after the network: image resizing and NMS.
-// bevdepth_core/ops/image_resize.py and circle_nms.py specify the numbers.
-//
-// As in voxel_pooling.h: device pointers, a device and a stream; nothing allocates, waits or reads device memory on the host.
+// bevdepth_core/ops/image_resize.py and circle_nms.py specify the results.
+// As in voxel_pooling.h, arguments are device pointers, a device and a stream. No function allocates memory, waits for the device, or reads
+// device memory on the host.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 namespace bevdepth::detection {
 
 // One line of numbers per output pixel: index of the first source pixel, then the weights of that one and the following, scaled by 2^22.
-// Weights of 0 stand for source pixels that are not read.
+// Source pixels with weight 0 are not read.
 struct Filter {
     const std::int32_t* lines;  // (outputs, 1 + taps)
     std::int32_t taps;
@@ -37,7 +37,7 @@ struct Inputs {
 // rows: workspace, 4 bytes for each of images x (most rows of an image) x width.
 void resize_images(const Launch& launch, const std::vector<Source>& sources, void* rows, const Inputs& inputs);
 
-// kept (tasks, most) int32: indices of the boxes that no better kept one suppresses, best first, then -1.
+// kept (tasks, most) int32: indices of the boxes that no kept box with a better score suppresses, best first, then -1.
 // Boxes come best first: centers (tasks, boxes, 2), valid (tasks, boxes); limits (tasks) squared distances up to which a box is
 // suppressed.
 void circle_nms(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, const float* centers,

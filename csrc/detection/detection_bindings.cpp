@@ -1,4 +1,4 @@
-// Python bindings of detection.h. Addresses and streams are passed as integers, so that the module works with any torch version.
+// Python bindings of detection.h. Addresses and streams are passed as integers, so that the module works with every version of torch.
 #include "detection/detection_bindings.h"
 
 #include <pybind11/stl.h>

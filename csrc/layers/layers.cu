@@ -15,14 +15,14 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kTaps = 9;
-constexpr int kBytes = 16;  // bytes of channels that a thread moves at once if their number and addresses allow it
+constexpr int kBytes = 16;  // bytes that a thread reads at once, if the number of channels and the addresses allow it
 
 template <class T, int V>
 struct alignas(sizeof(T) * V) Channels {
     T value[V];
 };
 
-// V channels of one tap of one pixel per thread, channels fastest.
+// One thread per pixel, neighbor (tap) and group of V channels; the index of the channels changes fastest.
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
     gather_columns(Map map, int groups, const Channels<T, V>* features, const T* offsets, Channels<T, V>* columns, std::int64_t work) {
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kThreads)
     const float y = static_cast<float>(row + tap / 3 - 1) + static_cast<float>(offset[0]);
     const float x = static_cast<float>(column + tap % 3 - 1) + static_cast<float>(offset[1]);
     float sum[V] = {};
-    if (y > -1 && y < map.height && x > -1 && x < map.width) {  // false for NaN, too
+    if (y > -1 && y < map.height && x > -1 && x < map.width) {  // also false if x or y is NaN
         const int top = static_cast<int>(floorf(y)), left = static_cast<int>(floorf(x));
         const float below = y - top, right = x - left;
         const Channels<T, V>* image = features + (pixel - row * map.width - column) * parts + part;
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kThreads)
     columns[((part / group_parts * pixels + pixel) * kTaps + tap) * group_parts + part % group_parts] = result;
 }
 
-// V channels of one output pixel per thread.
+// One thread per output pixel and group of V channels.
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads) pool(Map map, const Channels<T, V>* features, Channels<T, V>* pooled, std::int64_t work) {
     const std::int64_t item = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kThreads) pool(Map map, const Channels<T, V>* 
             const Channels<T, V> read = features[((image * map.height + v) * map.width + u) * parts + part];
             for (int k = 0; k < V; ++k) {
                 const float value = static_cast<float>(read.value[k]);
-                if (!(value <= largest[k])) largest[k] = value;  // takes NaN, as PyTorch does
+                if (!(value <= largest[k])) largest[k] = value;  // NaN is kept, as in PyTorch
             }
         }
     }
@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kThreads) pool(Map map, const Channels<T, V>* 
     pooled[item] = result;
 }
 
-// Calls with T and the number of channels that one access moves.
+// Calls `call` with the type T and the number of channels that one access reads or writes.
 template <class F>
 void for_type(const Launch& launch, std::int32_t channels, std::initializer_list<const void*> arrays, F call) {
     bool aligned = true;

@@ -1,4 +1,4 @@
-// Gradients of depth and context.
+// Kernels that compute the gradients of depth and context.
 #pragma once
 
 #include "voxel_pooling/splat.cuh"
@@ -10,8 +10,9 @@ constexpr int kDepthColumns = 4, kDepthBins = 4, kDepthRounds = 4;  // columns, 
 constexpr int kContextBins = 32;     // depth bins that gather_grad_context looks up at a time
 
 // grad_depth[point] = features of its pixel . gradient of its cell.
-// One block per view, kRows rows and some columns and bins, one thread per pixel and bin, which handles kDepthRounds bins. The
-// features lie in shared memory, a slice of the channels at a time. Each result has one writer and a fixed order: no atomics.
+// One block per view, kRows rows, and some columns and bins; each thread computes kDepthRounds bins of one pixel. The features are
+// in shared memory, one slice of the channels at a time. One thread writes each result, and the order of its sum is fixed, so
+// atomics are not needed.
 template <class T, int V>
 __global__ void gather_grad_depth(Sizes sizes, Tiling tiling, GeometryCells cells, const T* context, const T* grad_map, T* grad_depth) {
     using A = Accumulator<T>;
@@ -65,7 +66,7 @@ __global__ void gather_grad_depth(Sizes sizes, Tiling tiling, GeometryCells cell
 
 // grad_context[pixel] = sum over its depth bins of depth * gradient of the cell.
 // One block per view, column, kRows rows and slice of the channels; one thread (x, y) per group of V channels and row, which
-// sums over the bins one after the other. Each result has one writer and a fixed order: no atomics.
+// sums over the bins in order. One thread writes each result, and the order of its sum is fixed, so atomics are not needed.
 template <class T, int V>
 __global__ void __launch_bounds__(kMaxGroups* kRows) gather_grad_context(Sizes sizes, Tiling tiling, GeometryCells cells, StridedArray depth,
                                                                           const T* grad_map, T* grad_context) {

@@ -1,4 +1,5 @@
-// Exact sums, which are equal in any order: their terms are bounded first, then rounded to a common quantum.
+// Exact sums, whose result does not depend on the order of their terms: the terms are bounded first, then rounded to multiples of a
+// common quantum.
 #pragma once
 
 #include "voxel_pooling/common.cuh"
@@ -6,13 +7,13 @@
 namespace bevdepth {
 namespace {
 
-constexpr unsigned kBoundParts = kSumBounds;  // blocks that look for one bound, each in its part of an array
+constexpr unsigned kBoundParts = kSumBounds;  // blocks that compute one bound, each one for its part of an array
 
-// Whether sums of type S of terms of type A are exact.
+// True if sums of type S of terms of type A are exact.
 template <class S, class A> constexpr bool kExact = sizeof(S) > sizeof(A);
 
-// Two arrays, each with so many groups of channels per sample, whose largest finite |values| bound the terms of exact sums;
-// without a second array its bound is one. No bounds: nothing to find.
+// Two arrays with `groups` groups of channels per sample. Their largest finite |values| bound the terms of exact sums. Without a
+// second array, its bound is one. If `bounds` is null, no bound is computed.
 template <class T>
 struct Bounded {
     const T* values[2];
@@ -22,7 +23,7 @@ struct Bounded {
     __host__ __device__ std::int64_t blocks() const { return bounds == nullptr ? 0 : samples * 2 * kBoundParts; }
 };
 
-// One block of many that look for a bound writes what it found in its part of the array.
+// Each of several blocks computes the bound of its part of the array and writes it.
 template <class T, int V>
 __device__ void find_bound(const Bounded<T>& bounded, unsigned block) {
     __shared__ float found[kThreads / kWarp];
@@ -49,12 +50,12 @@ __device__ void find_bound(const Bounded<T>& bounded, unsigned block) {
 // The largest finite |depth| and |context| of a sample, as bits, in shared memory of a block that adds terms.
 class Bounds {
 public:
-    // First of all; the threads meet before they read.
+    // Called first. The threads must be synchronized before they read the bounds.
     __device__ void clear() {
         if (thread() < 2) largest_[thread()] = 0;
     }
 
-    // Takes the largest of what all parts found; the threads meet before they use it.
+    // Computes the maximum over all parts. The threads must be synchronized before they use it.
     __device__ void read(const std::uint32_t* bounds, unsigned sample) {
         const uint4* found = reinterpret_cast<const uint4*>(bounds) + static_cast<std::int64_t>(sample) * 2 * kBoundParts / 4;
         const unsigned threads = min(blockDim.x * blockDim.y, kBoundParts / 4);

@@ -1,4 +1,4 @@
-// Computes the cell of a frustum point.
+// Computes the cells of frustum points.
 #pragma once
 
 #include "voxel_pooling/common.cuh"
@@ -21,14 +21,14 @@ struct GeometryCells {
     float reciprocal[3];  // of geometry.cell, rounded to nearest
 };
 
-// a / b rounded to nearest, as by __fdiv_rn where the quotient is an index: two corrections with exact remainders.
+// a / b rounded to nearest. For quotients that are an index, it equals __fdiv_rn but is faster: two corrections with exact remainders.
 __device__ float divide(float a, float b, float reciprocal) {
     float quotient = __fmul_rn(a, reciprocal);
     quotient = __fmaf_rn(__fmaf_rn(-b, quotient, a), reciprocal, quotient);
     return __fmaf_rn(__fmaf_rn(-b, quotient, a), reciprocal, quotient);
 }
 
-// Every operation is rounded by itself, in the order of the reference: a fused multiply-add would move border points.
+// Each operation is rounded separately, in the order of the reference: a fused multiply-add would move points at the border of a cell.
 struct GeometryColumn {
     const GeometryCells& cells;
     float d, across[3], down[3], along[3], offset[3];  // of each axis; a row adds v d * down
@@ -105,16 +105,16 @@ __global__ void write_voxel_index(Sizes sizes, GeometryCells cells, std::int64_t
     }
 }
 
-// Successive points of a column that share a cell; points outside the grid in between do not count.
+// Consecutive points of a column in the same cell; points outside of the grid between them are ignored.
 struct Run {
     int cell;
-    unsigned rows;  // bit r: row r belongs to it
+    unsigned rows;  // bit r is set if row r belongs to the run
 };
 
 // The runs of `Count` columns in shared memory, kRows points each.
 template <int Count>
 struct RunTile {
-    Run run[Count][kRows + 1];  // one more than needed keeps neighbors in different banks
+    Run run[Count][kRows + 1];  // one unused entry avoids bank conflicts between columns
     int runs[Count];
 
     // Fills in column i, for the rows from `top` on.

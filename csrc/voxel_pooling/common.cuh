@@ -1,4 +1,4 @@
-// Shared by all kernels of voxel pooling: number types, groups of channels, early launch of kernels.
+// Types and functions of all voxel pooling kernels: number types, groups of channels, early launch of kernels.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -33,8 +33,8 @@ __device__ Group<Accumulator<T>, V> load_group(const T* source) {
     return group;
 }
 
-// Kernels that follow each other are launched early (see run): the next one starts while this one still works. It may read
-// the op's inputs at once, but must wait before it touches what earlier kernels write.
+// Consecutive kernels are launched early (see run): the next kernel starts while the current one still runs. It may read the
+// inputs of the op at once, but must wait before it reads or writes memory that an earlier kernel writes.
 __device__ void let_next_kernel_start() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;");

@@ -1,4 +1,4 @@
-// Launching kernels from the host: devices, errors, sizes, types.
+// Launches kernels from the host: checks sizes, selects types and handles errors.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@
 namespace bevdepth {
 namespace {
 
-// The product of sizes, rejected when an array of that many 8-byte numbers could not be addressed.
+// Returns the product of sizes; throws if an array of that many 8-byte numbers could not be addressed.
 std::int64_t checked_product(std::initializer_list<std::int64_t> factors) {
     constexpr std::int64_t limit = std::numeric_limits<std::int64_t>::max() / 8;
     std::int64_t product = 1;
@@ -25,7 +25,8 @@ std::int64_t checked_product(std::initializer_list<std::int64_t> factors) {
     return product;
 }
 
-// Rejects sizes that the kernels cannot count: a size, a camera's points or the grid's cells beyond int32, an array beyond int64.
+// Throws for sizes that overflow in the kernels: int32 for a single size, the points of a camera and the cells of the grid; int64 for
+// an array.
 void check_sizes(const Sizes& s) {
     constexpr std::int64_t limit = std::numeric_limits<std::int32_t>::max();
     checked_product({s.batch, s.cameras, s.bins, s.height, s.width, std::max<std::int64_t>(s.channels, 3)});
@@ -46,10 +47,10 @@ std::int64_t multiprocessors() {
     return count;
 }
 
-// Early: the kernel may start while the one before it runs (sm_90 on; code without the wait must not).
+// early: the kernel may start while the previous one runs (sm_90 and newer); only for kernels that wait before they use its results.
 enum class Start { after_previous, early };
 
-// The GPU generation that the kernel's code on this device was written for, such as 90.
+// The GPU generation that the kernel was compiled for on this device, such as 90.
 template <class... Parameters>
 int code_version(void (*kernel)(Parameters...)) {
     cudaFuncAttributes attributes;
@@ -90,7 +91,8 @@ void for_dtype(Dtype dtype, F call) {
     throw std::invalid_argument("voxel pooling: unknown dtype");
 }
 
-// Calls with the number of channels that one access moves: 4 where number and addresses of the channels allow, else 1.
+// Calls `call` with the number of channels that one access reads or writes: 4 if the number of channels and the addresses allow it,
+// otherwise 1.
 template <class T, class F>
 void for_group(const Sizes& sizes, std::initializer_list<const void*> arrays, F call) {
     bool aligned = sizes.channels % 4 == 0;
@@ -101,7 +103,7 @@ void for_group(const Sizes& sizes, std::initializer_list<const void*> arrays, F 
     call(std::integral_constant<int, 1>{});
 }
 
-// Calls with the type of the sums.
+// Calls `call` with the type of the sums.
 template <class T, class F>
 void for_sums(bool exact, F call) {
     if constexpr (std::is_same_v<T, double>) {

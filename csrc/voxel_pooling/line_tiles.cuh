@@ -1,4 +1,5 @@
-// Loads depth and context of half types for the tensor cores: reads them once and transposes them, so that rows lie side by side.
+// Loads float16 or bfloat16 depth and context for the tensor cores: reads them once and transposes them, so that the rows of a line are
+// adjacent in shared memory.
 #pragma once
 
 #include <cstring>
@@ -10,7 +11,7 @@ namespace {
 
 constexpr int kTensorColumns = 4;  // columns of one block, one warp each
 constexpr int kTensorThreads = kTensorColumns * kWarp;
-constexpr int kLinePitch = 24;     // distance of lines in numbers, with which fragments are read without bank conflicts
+constexpr int kLinePitch = 24;     // distance between lines, in numbers; avoids bank conflicts when fragments are read
 
 // The numbers of two neighboring rows, packed into 32 bits.
 template <class T> struct RowPairOf;
@@ -20,7 +21,7 @@ template <class T> using RowPair = typename RowPairOf<T>::type;
 
 using Half4 = Group<unsigned, 2>;  // four numbers of a half type
 
-// Number k of the four in each of two rows.
+// Returns number k of the four numbers in each of two rows.
 template <class T>
 __device__ RowPair<T> row_pair(const Half4& first, const Half4& second, int k) {
     const unsigned bits = __byte_perm(first.value[k / 2], second.value[k / 2], k % 2 == 0 ? 0x5410 : 0x7632);
@@ -34,8 +35,7 @@ __device__ RowPair<T> row_pair(const Half4& first, const Half4& second, int k) {
 //   line 0 | row 0 | row 1 | ... | row 15 | 8 unused |     kLinePitch = 24 numbers per line
 //   line 1 | row 0 | row 1 | ... | row 15 | 8 unused |
 //   ...
-//
-// In global memory a line has the stride StridedArray::line, so rows of a line lie apart there; the tile is what ldmatrix reads.
+// In global memory, the rows of a line are not adjacent. ldmatrix reads the tile.
 template <class T, int Lines>
 struct LineTile {
     static constexpr int kColumnPitch = Lines * kLinePitch + 32 / sizeof(T);
@@ -44,8 +44,8 @@ struct LineTile {
     __device__ T* line(int column, int line) { return value + column * kColumnPitch + line * kLinePitch; }
 };
 
-// Which line holds a channel. mma gives thread t of four the columns 2t and 2t + 1 of each product of 8 channels. In this order
-// those of two products are the neighbors 4t to 4t + 3, which one 16-byte atomic adds:
+// The line in which a channel is stored. Of each product of 8 channels, mma returns the columns 2t and 2t + 1 to thread t of four.
+// With this order, the results of two products are the adjacent channels 4t to 4t + 3, which one 16-byte atomic adds:
 //
 //   line     0  1 |  2  3 |  4  5 |  6  7 ||  8  9 | 10 11 | 12 13 | 14 15     first product || second product
 //   channel  0  1 |  4  5 |  8  9 | 12 13 ||  2  3 |  6  7 | 10 11 | 14 15     and so on for each 16 channels
@@ -57,11 +57,11 @@ __device__ int channel_line(int channel) {
 // An array of lines in global memory: depth or context.
 struct LineSource {
     StridedArray array;
-    bool along_lines;  // lines lie side by side, else columns do
+    bool along_lines;  // true: adjacent numbers belong to adjacent lines; false: to adjacent columns
 };
 
-// The part of such lines that a thread holds in registers on the way from global to shared memory, zeros where there are none:
-// four numbers that lie side by side, of two rows, of every 16th line. V: how many numbers are read as one, 4 or 1.
+// The part of the lines that a thread copies through registers from global to shared memory: four adjacent numbers of two rows of
+// every 16th line; zeros outside of the array. V is the number of numbers per access, 4 or 1.
 template <class T, int Lines, int V>
 struct RegisterTile {
     static constexpr int kCount = Lines / 16, kPairs = kRows / 2;
@@ -104,10 +104,10 @@ struct RegisterTile {
         }
     }
 
-    // Returns whether all are finite.
+    // Returns true if all numbers are finite.
     template <class Order>
     __device__ bool store(const LineSource& source, LineTile<T, Lines>& tile, Order order) const {
-        RowPair<T> poisoned{};  // zero times what is not finite is NaN
+        RowPair<T> poisoned{};  // sum of zero times each number: NaN if one of them is not finite
         const Position at(source.along_lines);
 #pragma unroll
         for (int k = 0; k < 4; ++k) {

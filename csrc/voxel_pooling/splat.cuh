@@ -1,4 +1,4 @@
-// The map from depth and context: any type, any device.
+// The kernel that computes the map from depth and context for every type and every device.
 #pragma once
 
 #include "voxel_pooling/sums.cuh"
@@ -7,7 +7,7 @@
 namespace bevdepth {
 namespace {
 
-constexpr int kRowStride = kRows + 4;  // in shared memory, with which 16-byte accesses of neighboring columns use different banks
+constexpr int kRowStride = kRows + 4;  // in shared memory; 16-byte accesses of adjacent columns then use different banks
 constexpr int kMaxGroups = 32;       // channel groups of one block
 constexpr int kSplatColumns = 8;     // columns of one block of splat
 template <class S, class A> constexpr int kSplatBins = kExact<S, A> ? 11 : 14;  // most bins of one block
@@ -25,9 +25,9 @@ __device__ void copy_rows(const A* source, A* target) {
 }
 
 // One block per view, kRows rows, some columns, some depth bins and a slice of the channels; one thread (x, y) per group of V
-// channels and column. Seen by a level camera the rows of a column at one depth fall into very few cells, as do neighboring
-// bins. So the thread keeps the features of its column in registers, walks down the rows of each bin, and adds to memory only
-// when the cell changes. Columns of one ray, other cameras and other blocks meet in the same cell: atomics.
+// channels and column. If the camera is level, the rows of a column at one depth fall into very few cells, and so do adjacent
+// bins. So the thread keeps the features of its column in registers, goes through the rows of each bin, and adds to memory only
+// when the cell changes. Other columns, cameras and blocks add to the same cells, so the thread uses atomics.
 template <class T, class S, int V>
 __global__ void __launch_bounds__(kMaxGroups* kSplatColumns, kSplatBlocks) splat(Sizes sizes, Tiling tiling, GeometryCells cells, StridedArray depth,
                                                                     const T* context, const std::uint32_t* bounds, S* sums) {

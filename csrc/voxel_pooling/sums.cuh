@@ -1,4 +1,4 @@
-// Sums of cells: adding to them, clearing them before and rounding them afterwards.
+// Sums of cells: functions that clear them, add to them and round them.
 #pragma once
 
 #include <type_traits>
@@ -34,8 +34,8 @@ __device__ void Adder<float, float, 4>::add(float* target, const Group<float, 4>
 #endif
 }
 
-// Memory order of the exact sums of a cell. There are no wider atomics of doubles. Therefore the first channels of all groups of four
-// lie side by side, then the second channels, and so on: neighboring threads add to neighboring numbers.
+// Memory order of the exact sums of a cell. One atomic adds only one double. So the first channels of all groups of four are
+// adjacent, then the second channels, and so on. Adjacent threads, which have adjacent groups, then add to adjacent numbers.
 struct ExactOrder {
     int channels;
 
@@ -58,7 +58,7 @@ struct Adder<double, float, V> {
     }
 };
 
-// The sum that a thread holds for a group of channels of the cell it is in.
+// The sum that a thread keeps for a group of channels of its current cell.
 template <class S, class A, int V>
 struct OpenCell {
     int stride;
@@ -83,8 +83,8 @@ struct OpenCell {
         cell = next;
     }
 
-    // Adds weight[row] * features[row] of the rows of column i that lie in the grid, cell by cell. Rows are skipped rather
-    // than weighted by zero, for a dropped point may hold NaN.
+    // Adds weight[row] * features[row] of the rows of column i that lie in the grid, cell by cell. Other rows are skipped and
+    // not weighted by zero, because they may contain NaN.
     template <int Count, class F>
     __device__ void add(const RunTile<Count>& tile, int i, const Group<F, V> (&features)[kRows], const A (&weight)[kRows]) {
 #pragma unroll 1
@@ -143,7 +143,7 @@ __device__ void clear_share(std::int64_t block, void* sums, std::int64_t bytes) 
     if (block == 0 && word < bytes / 4) static_cast<unsigned*>(sums)[word] = 0;
 }
 
-// The first blocks look for bounds, the next transpose the context, one tile each, the others clear the sums.
+// The first blocks compute bounds, the next ones transpose one tile of the context each, and the last ones clear the sums.
 template <class T, int V>
 __global__ void prepare(Bounded<T> bounded, Planes context, const T* channels_first, T* channels_last, void* sums, std::int64_t bytes) {
     let_next_kernel_start();

@@ -1,14 +1,11 @@
-// Depth and context in half types on tensor cores, sm_80 on.
-//
-// One image column, 16 depth bins and 16 rows are 256 points. Those of one bin that share a cell form a sum over rows, so the
+// The kernel that computes the map from float16 or bfloat16 depth and context on tensor cores (sm_80 and newer).
+// One image column has 256 points in 16 depth bins and 16 rows. The points of one bin in one cell form a sum over rows, so the
 // sums of all bins are a matrix product:
 //
 //   sums (16 bins x C) = weights (16 bins x 16 rows) x features (16 rows x C)
-//
-// A bin may have points in several cells. Each pass takes the lowest remaining cell of every bin, keeps the weights of its
-// points, zeroes the others, multiplies, adds the result to the cells, and marks these points as done.
-//
-// Which lane holds which weights (lane = 4 g + t, as mma wants them; two rows per 32-bit register):
+// A bin may have points in several cells. Each pass selects the lowest remaining cell of every bin, sets the weights of all other
+// points to zero, multiplies, adds the result to the selected cells, and marks their points as done.
+// The lane (thread of the warp) that has each weight, as mma requires (lane = 4 g + t; two rows per 32-bit register):
 //
 //              row   0 1    2 3    4 5    6 7  |  8 9   10 11  12 13  14 15
 //   bin  0 (g = 0)  lane 0  lane 1 lane 2 lane 3 | lane 0 lane 1 lane 2 lane 3     pair[0] | pair[2]
@@ -18,8 +15,7 @@
 //   bin  8 (g = 0)  lane 0  lane 1 lane 2 lane 3 | lane 0 lane 1 lane 2 lane 3     pair[1] | pair[3]
 //   ...
 //   bin 15 (g = 7)  lane 28 ...       lane 31    | lane 28 ...     lane 31
-//
-// So a lane holds 8 points, and the four lanes of one g together hold two whole bins: g and g + 8.
+// So each lane has 8 points, and the four lanes with the same g have all points of two bins: g and g + 8.
 #pragma once
 
 #include <cstring>
@@ -34,7 +30,7 @@ namespace {
 
 constexpr int kTensorBins = 16;      // bins that a warp processes at a time
 constexpr int kTensorBlocks = 4;     // blocks per multiprocessor
-constexpr int kTensorChannels = 80;  // most channels of one block
+constexpr int kTensorChannels = 80;  // largest number of channels of one block
 constexpr int kTensorStep = 16;      // channels multiplied at a time
 constexpr int kNowhere = std::numeric_limits<int>::max();  // cell of a point that is left out or done
 
@@ -57,8 +53,8 @@ __device__ void multiply(__nv_bfloat16, const unsigned (&a)[4], const unsigned* 
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Of 16 bins of a column the rows that a thread holds for the tensor cores: bins g and g + 8, rows 2t, 2t + 1, 2t + 8, 2t + 9,
-// where lane = 4 g + t.
+// The points of a thread for the tensor cores: bins g and g + 8 of 16 bins of a column, rows 2t, 2t + 1, 2t + 8, 2t + 9, where
+// lane = 4 g + t.
 struct PointCells {
     int cell[2][2][2];  // bin, half of the rows, row
 
@@ -71,7 +67,7 @@ struct PointCells {
     }
 };
 
-// Finds the lowest cell of each of the two bins; returns whether the warp has any.
+// Finds the lowest cell of each of the two bins; returns true if any thread of the warp has a cell.
 __device__ bool next_cells(const PointCells& points, int (&cell)[2]) {
 #pragma unroll
     for (int b = 0; b < 2; ++b) {
@@ -82,7 +78,7 @@ __device__ bool next_cells(const PointCells& points, int (&cell)[2]) {
     return !__all_sync(kAllLanes, min(cell[0], cell[1]) == kNowhere);
 }
 
-// The weights of such points, the others zero, times features.
+// The weights of the points in the selected cells, zero for other points; they are multiplied by features.
 template <class T>
 struct Weights {
     unsigned pair[4];  // [bin + 2 * half of the rows]
@@ -113,7 +109,7 @@ struct Weights {
         return static_cast<float>(row == 0 ? rows.x : rows.y);
     }
 
-    // Four neighboring channels of each of the two bins.
+    // Returns four adjacent channels of each of the two bins.
     template <int Lines>
     __device__ void times(LineTile<T, Lines>& tile, int column, int channel, float (&sum)[2][4]) const {
         const int lane = threadIdx.x % kWarp;
@@ -132,7 +128,7 @@ struct Weights {
     }
 };
 
-// The cells of the points that a thread holds.
+// Returns the cells of the points of a thread.
 __device__ PointCells find_cells(const Sizes& sizes, const GeometryCells& cells, std::int64_t view, int first_bin, int column, int top) {
     PointCells all;
     const int lane = threadIdx.x % kWarp;
@@ -152,7 +148,7 @@ __device__ PointCells find_cells(const Sizes& sizes, const GeometryCells& cells,
     return all;
 }
 
-// Adds four neighboring channels, of which `left` exist, to a cell's.
+// Adds up to four adjacent channels (`left` of them exist) to the sum of a cell.
 template <int V>
 __device__ void add_channels(const Adder<float, float, V>& adder, float* target, int left, const float (&value)[4]) {
     if constexpr (V == 4) {
@@ -185,7 +181,7 @@ __device__ void add_points(const PointCells& points, const Weights<T>& weights, 
     }
 }
 
-// Adds all points of a warp, those of one cell in each of its bins at a time.
+// Adds all points of a warp; each pass adds the points of one cell of each bin.
 template <class T, int V, int Lines>
 __device__ void add_products(PointCells& points, const Weights<T>& weights, LineTile<T, Lines>& context, int column, int channels,
                              const Adder<float, float, V>& adder, float* map, int stride) {
@@ -212,7 +208,7 @@ __device__ void add_products(PointCells& points, const Weights<T>& weights, Line
 #endif
 
 // One block per view, kRows rows, four columns, some depth bins and a slice of the channels; one warp per column, 16 bins at a
-// time, while the depth of the next 16 is on its way. Others add to the same cells, in any order: atomics.
+// time, while the depth of the next 16 bins is being loaded. Other blocks add to the same cells, so the kernel uses atomics.
 template <class T, int V>
 __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks)
     splat_half(Sizes sizes, Tiling tiling, GeometryCells cells, LineSource depth, LineSource context, int slice, float* sums) {
@@ -253,7 +249,7 @@ __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks)
 #endif
 }
 
-// Depth bins of one block: as many as leave a few blocks for each multiprocessor.
+// Returns the number of depth bins of one block; it leaves a few blocks for each multiprocessor.
 unsigned half_bins(const Sizes& sizes) {
     const std::int64_t tiles = sizes.batch * sizes.cameras * ceil_divide(sizes.height, kRows) * ceil_divide(sizes.width, kTensorColumns);
     const std::int64_t steps = std::max<std::int64_t>(ceil_divide(sizes.bins, kTensorBins), 1);
@@ -269,7 +265,7 @@ StridedArray context_array(const Context& context, const Sizes& s) {
 
 LineSource line_source(const StridedArray& array) { return {array, array.line == 1 && array.column != 1}; }
 
-// Whether four numbers of a half type that lie side by side can be read as one; `lines` and `columns` are the array's sizes.
+// Returns true if four adjacent 16-bit numbers can be read with one access; `lines` and `columns` are the sizes of the array.
 bool in_fours(const LineSource& source, std::int64_t lines, std::int64_t columns) {
     const StridedArray& array = source.array;
     const std::int64_t step = source.along_lines ? array.line : array.column, across = source.along_lines ? array.column : array.line;

@@ -36,7 +36,7 @@ __device__ const T* element(const StridedArray& array, std::int64_t view, std::i
     return static_cast<const T*>(array.data) + view * array.view + line * array.line + row * array.row + column * array.column;
 }
 
-// The weights of `rows` points of a column, at most kRows, and copies of the last one.
+// Loads the weights of `rows` points of a column, at most kRows; the last one is repeated up to kRows.
 template <class T>
 __device__ void load_weights(const T* source, std::int64_t stride, int rows, Accumulator<T> (&weight)[kRows]) {
     T stored[kRows];
@@ -46,7 +46,7 @@ __device__ void load_weights(const T* source, std::int64_t stride, int rows, Acc
     for (int row = 0; row < kRows; ++row) weight[row] = static_cast<Accumulator<T>>(stored[row]);
 }
 
-// The features of `rows` pixels of a column, at most kRows, and copies of the last ones.
+// Loads the features of `rows` pixels of a column, at most kRows; the last ones are repeated up to kRows.
 template <class T, int V>
 __device__ void load_features(const T* source, std::int64_t stride, int rows, Group<Accumulator<T>, V> (&features)[kRows]) {
     Group<T, V> stored[kRows];

@@ -1,4 +1,4 @@
-// Points with their own features: the map and its gradient.
+// Kernels for points with separate features: the map and its gradient.
 #pragma once
 
 #include "voxel_pooling/sums.cuh"
@@ -10,7 +10,8 @@ namespace {
 constexpr int kVolumeColumns = 64;   // columns of one block of splat_volume
 
 // One block per view, depth bin, kRows rows and up to 64 columns; one thread (x, y) per column, for every blockDim.y-th group
-// of V channels. Reads run along the columns; each thread walks down the rows as splat does. Atomics for the same reason.
+// of V channels. Adjacent threads read adjacent columns. Each thread goes through the rows as in splat, and uses atomics for the same
+// reason.
 template <class T, class S, int V>
 __global__ void splat_volume(Sizes sizes, Tiling tiling, IndexedCells cells, const T* volume, const std::uint32_t* bounds, S* sums) {
     using A = Accumulator<T>;
@@ -48,7 +49,7 @@ __global__ void splat_volume(Sizes sizes, Tiling tiling, IndexedCells cells, con
     }
 }
 
-// One thread per point, which copies the gradient of its cell channel by channel; writes run along the points.
+// One thread per point copies the gradient of its cell channel by channel; adjacent threads write adjacent points.
 template <class T, int V>
 __global__ void gather_grad_volume(Sizes sizes, IndexedCells cells, std::int64_t points, const T* grad_map, T* grad_volume) {
     const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;

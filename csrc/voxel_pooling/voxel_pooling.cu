@@ -1,4 +1,4 @@
-// The functions of voxel_pooling.h: selects and launches the kernels.
+// Implements voxel_pooling.h: selects and launches the kernels.
 #include "voxel_pooling/voxel_pooling.h"
 
 #include "voxel_pooling/backward.cuh"
@@ -33,7 +33,7 @@ struct Slices {
     }
 };
 
-// Depth bins of one block of splat, `most` or few enough to give every multiprocessor as many blocks as it holds.
+// Returns the number of depth bins of one block of splat: `most`, or fewer if multiprocessors would have no blocks otherwise.
 unsigned splat_bins(const Sizes& sizes, const Slices& slices, int most) {
     const std::int64_t warps = std::max<std::int64_t>(ceil_divide(slices.groups * kSplatColumns, kWarp), 1);
     const std::int64_t tiles = sizes.batch * sizes.cameras * ceil_divide(sizes.height, kRows) * ceil_divide(sizes.width, kSplatColumns);
@@ -43,13 +43,13 @@ unsigned splat_bins(const Sizes& sizes, const Slices& slices, int most) {
 
 Planes context_planes(const Sizes& s) { return {s.batch * s.cameras, s.channels, s.height * s.width}; }
 
-// Looks for the bounds of exact sums, transposes the context where it comes with channels first, and clears `bytes` of sums.
+// Computes the bounds of exact sums, transposes the context if its channels are first, and clears `bytes` of sums.
 template <class T>
 void prepare_arrays(const Launch& launch, const Sizes& sizes, Bounded<T> bounded, const Context& context, void* sums, std::int64_t bytes) {
     const Planes planes = context_planes(sizes);
     const std::int64_t tiles = context.channels_first == nullptr ? 0 : planes.tiles();
     Sizes counts = sizes;
-    counts.channels = bounded.groups[0] % 4 + bounded.groups[1] % 4;  // groups of 4 where both are multiples of 4
+    counts.channels = bounded.groups[0] % 4 + bounded.groups[1] % 4;  // groups of 4 if both are multiples of 4
     for_group<T>(counts, {bounded.values[0], bounded.values[1]}, [&](auto group) {
         constexpr int V = decltype(group)::value;
         for (std::int64_t& groups : bounded.groups) groups /= V;
@@ -72,7 +72,7 @@ void write_maps(const Launch& launch, const Sizes& sizes, const S* sums, T* maps
     });
 }
 
-// prepare(sums, bytes) clears the sums, splat_all(sums) adds the points; then the sums are rounded, unless the map holds them.
+// prepare(sums, bytes) clears the sums, and splat_all(sums) adds the points. Then the sums are rounded, unless the map itself contains them.
 template <class T, class S, class Prepare, class SplatAll>
 void sum_points(const Launch& launch, const Sizes& sizes, const Sums& sums, void* bev, Prepare prepare, SplatAll splat_all) {
     S* target = static_cast<S*>(sums.cells == nullptr ? bev : sums.cells);
@@ -109,7 +109,7 @@ void splat_half_points(const Launch& launch, const Sizes& sizes, const GeometryC
     fours ? launch_for(std::integral_constant<int, 4>{}) : launch_for(std::integral_constant<int, 1>{});
 }
 
-// Half types are multiplied on tensor cores, unless their sums are to be exact.
+// float16 and bfloat16 are multiplied on tensor cores, unless sums must be exact.
 template <class T>
 bool on_tensor_cores(bool exact) {
     if constexpr (sizeof(T) == 2) return !exact && code_version(splat_half<T, 4>) >= 80;

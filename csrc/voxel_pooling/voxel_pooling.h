@@ -1,4 +1,4 @@
-// Voxel pooling on CUDA. bevdepth_core/ops/voxel_pooling_reference.py specifies the numbers.
+// Voxel pooling on CUDA. bevdepth_core/ops/voxel_pooling_reference.py specifies the results.
 //
 // This code does not depend on torch: callers pass device pointers, a device and a stream. No function allocates, waits or reads device
 // memory on the host, so all can be captured in a CUDA graph. Each throws std::invalid_argument for sizes out of range and
@@ -35,8 +35,8 @@ struct StridedArray {
     std::int64_t view, line, row, column;
 };
 
-// Context features. channels_first (B, N, C, H, W) T is copied to channels_last (B, N, H, W, C) T where a kernel reads that
-// (see wants_channels_last); if channels_first is null, channels_last holds the features already.
+// Context features. channels_first (B, N, C, H, W) T is copied to channels_last (B, N, H, W, C) T if a kernel needs channels last
+// (see wants_channels_last). If channels_first is null, channels_last already contains the features.
 struct Context {
     const void* channels_first;
     void* channels_last;
@@ -45,9 +45,9 @@ struct Context {
 constexpr int kSumBounds = 128;  // numbers of a workspace
 
 // Memory in which the cells of a map are summed before they are rounded to T in the map.
-// exact: cells (B, ny, nx, C) double, channels in the order of ExactOrder, with the same bits on every run; bounds
+// exact: cells (B, ny, nx, C) double, channels in the order of ExactOrder; the result is bitwise the same on every run; bounds
 //        (B, 2, kSumBounds) int32 is a workspace. Not for float64; depth must be contiguous.
-// else: cells (B, ny, nx, C) float, or null where T is float or double; then the map itself takes the sums. Terms are added in
+// else: cells (B, ny, nx, C) float, or null if T is float or double; the sums are then computed in the map itself. Terms are added in
 //        any order.
 struct Sums {
     bool exact;
@@ -58,7 +58,7 @@ struct Sums {
 // voxel_index (B, N, D, H, W, 3), int32: x, y, z. Launch::dtype and the channels have no effect.
 void voxel_index(const Launch& launch, const Sizes& sizes, const Geometry& geometry, std::int32_t* voxel_index);
 
-// Whether voxel_pooling reads the context with channels last.
+// Returns true if voxel_pooling reads the context with channels last.
 bool wants_channels_last(const Launch& launch, bool exact);
 
 // bev (B, ny, nx, C) T = sum of depth * context over the points in each cell.
