@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import cv2
 import numpy as np
 
@@ -58,37 +60,80 @@ def compose(
         caption: text at the bottom right, such as the latency.
         width: of the result, pixels, even; the height follows from it.
     """
-    header, footer, gap = round(width * 0.024), round(width * 0.026), max(2, width // 480)
     names, columns = camera_places(frame.rig.names)
-    rows = -(-len(names) // columns)
-    panel_width = round((width - (columns + 1) * gap) / (columns + rows * 9 / 16))
-    panel_height = round(panel_width * 9 / 16)
-    grid_height, grid_width = rows * panel_height + (rows - 1) * gap, columns * (panel_width + gap)
-    footer += (header + grid_height + footer) % 2
-    canvas = np.full((header + grid_height + footer, width, 3), BACKGROUND, np.uint8)
+    layout = _Layout.of(width, len(names), columns)
+    canvas = np.full((layout.height, width, 3), BACKGROUND, np.uint8)
     for place, name in enumerate(names):
-        if name is None:
-            continue
-        panel = camera_panel(
-            frame,
-            frame.rig.names.index(name),
-            detections,
-            ground_truth,
-            depth,
-            (panel_width, panel_height),
-        )
-        row, column = divmod(place, columns)
-        y = header + row * (panel_height + gap) + (panel_height - panel.shape[0]) // 2
-        paste(canvas, panel, column * (panel_width + gap) + (panel_width - panel.shape[1]) // 2, y)
-    paste(
-        canvas,
-        _bev_panel((width - grid_width, grid_height), detections, ground_truth),
-        grid_width,
-        header,
-    )
-    _write_header(canvas, header, title, detections, ground_truth)
-    _write_footer(canvas, footer, caption, detections, ground_truth, depth)
+        if name is not None:
+            index = frame.rig.names.index(name)
+            panel = camera_panel(frame, index, detections, ground_truth, depth, layout.panel_size)
+            paste(canvas, panel, *layout.panel_corner(place, panel))
+    bev_size = (width - layout.grid_width, layout.grid_height)
+    bev = _bev_panel(bev_size, detections, ground_truth)
+    paste(canvas, bev, layout.grid_width, layout.header)
+    _write_header(canvas, layout.header, title, detections, ground_truth)
+    _write_footer(canvas, layout.footer, caption, detections, ground_truth, depth)
     return canvas
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Positions in the composed image, pixels: header, camera grid with the view beside it,
+    footer.
+
+    Attributes:
+        header: height of the header.
+        footer: height of the footer.
+        gap: space between two camera panels.
+        columns: of the camera grid.
+        rows: of the camera grid.
+        panel_size: largest width and height of a camera panel.
+    """
+
+    header: int
+    footer: int
+    gap: int
+    columns: int
+    rows: int
+    panel_size: tuple[int, int]
+
+    @classmethod
+    def of(cls, width: int, places: int, columns: int) -> _Layout:
+        """Return the layout of an image of ``width`` pixels with ``places`` camera places.
+
+        The bird's-eye view beside the grid is a square as high as the grid, so that the width of
+        a panel follows from the width of the image.
+        """
+        header, footer, gap = round(width * 0.024), round(width * 0.026), max(2, width // 480)
+        rows = -(-places // columns)
+        panel_width = round((width - (columns + 1) * gap) / (columns + rows * 9 / 16))
+        layout = cls(
+            header, footer, gap, columns, rows, (panel_width, round(panel_width * 9 / 16))
+        )
+        return replace(layout, footer=footer + layout.height % 2)  # video encoders need even sizes
+
+    @property
+    def grid_width(self) -> int:
+        """Width of the camera grid with a gap behind each column."""
+        return self.columns * (self.panel_size[0] + self.gap)
+
+    @property
+    def grid_height(self) -> int:
+        """Height of the camera grid."""
+        return self.rows * self.panel_size[1] + (self.rows - 1) * self.gap
+
+    @property
+    def height(self) -> int:
+        """Height of the whole image."""
+        return self.header + self.grid_height + self.footer
+
+    def panel_corner(self, place: int, panel: np.ndarray) -> tuple[int, int]:
+        """Return x and y of the upper left corner of a panel that is centered in its place."""
+        row, column = divmod(place, self.columns)
+        width, height = self.panel_size
+        x = column * (width + self.gap) + (width - panel.shape[1]) // 2
+        y = self.header + row * (height + self.gap) + (height - panel.shape[0]) // 2
+        return x, y
 
 
 def camera_places(names: tuple[str, ...]) -> tuple[list[str | None], int]:

@@ -55,37 +55,42 @@ class Pipeline:
             OSError: or cannot be read.
             rclpy.exceptions.InvalidTopicNameException: a topic name is invalid.
         """
-        self._monitor, self._stale = monitor, set[str]()
-        with ExitStack() as started:  # ends what runs if a later part cannot start
+        self._monitor, self._infos, self._stale = monitor, infos, set[str]()
+        rig = settings()
+        self._info_topics = {source.name: source.info_topic for source in rig.camera_sources}
+        with ExitStack() as started:  # stops the started parts if a later one cannot start
             self._transforms = Transforms(
-                node,
-                settings().tf_buffer_s,
-                on_bad_tf,
-                settings().odometry_topic,
-                settings().base_frame,
+                node, rig.tf_buffer_s, on_bad_tf, rig.odometry_topic, rig.base_frame
             )
             started.callback(self._transforms.close)
-            images_on = detector.device if settings().cuda_graphs else None
-            builder = FrameBuilder(settings, self._transforms, monitor.startup_is_over, images_on)
+            self._builder = FrameBuilder(
+                settings,
+                self._transforms,
+                monitor.startup_is_over,
+                detector.device if rig.cuda_graphs else None,
+            )
             self._result_publisher = ResultPublisher(publish, monitor)
             started.callback(self._result_publisher.stop, discard=True)
+            put_result = self._result_publisher.put
             self._worker = Worker(
-                detector, builder, settings, self._result_publisher.put, monitor, on_device_failure
+                detector, self._builder, settings, put_result, monitor, on_device_failure
             )
             started.callback(self._worker.stop, discard=True)
-            topics = {source.name: source.info_topic for source in settings().camera_sources}
-            for camera, topic in topics.items():
-                if topic in infos:
-                    builder.take_info(camera, infos[topic])
-
-            def take_info(camera: str, message: CameraInfo) -> None:
-                infos[topics[camera]] = message
-                builder.take_info(camera, message)
-
+            self._use_known_infos()
             self._intake = Intake(
-                node, settings(), monitor, self._worker.put, take_info, builder.take_image
+                node, rig, monitor, self._worker.put, self._take_info, self._builder.take_image
             )
             started.pop_all()
+
+    def _use_known_infos(self) -> None:
+        """Use the CameraInfo that was received before the last deactivation."""
+        for camera, topic in self._info_topics.items():
+            if topic in self._infos:
+                self._builder.take_info(camera, self._infos[topic])
+
+    def _take_info(self, camera: str, message: CameraInfo) -> None:
+        self._infos[self._info_topics[camera]] = message
+        self._builder.take_info(camera, message)
 
     def stop(self, discard: bool, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Stop all parts in reverse order; the arguments are those of ``Worker.stop``."""
