@@ -21,9 +21,9 @@ MODELS = {
     'kannala_brandt': 'equidistant',
     'kannala_brandt4': 'equidistant',
 }
-"""Name in CameraInfo, in upper or lower case -> model. OpenCV has one polynomial model with 4 to 14
-coefficients. ``radtan`` is the name in Kalibr, ``fisheye`` the name in OpenCV; drivers also use the
-names of authors."""
+"""Name in CameraInfo, in upper or lower case -> model. OpenCV has one polynomial model with 4
+to 14 coefficients. ``radtan`` is the name in Kalibr, ``fisheye`` the name in OpenCV; drivers
+also use the names of authors."""
 _COUNTS = {'equidistant': (4,)}
 _POLYNOMIAL_COUNTS = (4, 5, 8, 12, 14)
 """Numbers of coefficients that OpenCV accepts."""
