@@ -1,7 +1,6 @@
 """Saves and loads weights as safetensors files with the model config, or as official Lightning
 files.
 
-
     python -m bevdepth_core.checkpoint convert IN OUT
     python -m bevdepth_core.checkpoint untrained PRESET OUT
 
@@ -194,10 +193,10 @@ def _load_own(path: Path) -> BEVDepth:
 def _load_official(path: Path) -> BEVDepth:
     state = _network_state(path)
     try:
-        config, own = official_config(state), own_state_dict(state)
+        config, weights = official_config(state), own_state_dict(state)
     except ValueError as error:
         raise CheckpointError(f'{path}: {error}; is it a BEVDepth R50 checkpoint?') from error
-    return _build(path, config, own)
+    return _build(path, config, weights)
 
 
 def _network_state(path: Path) -> dict[str, torch.Tensor]:

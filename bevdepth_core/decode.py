@@ -171,16 +171,16 @@ class BoxDecoder(nn.Module):
         )
         return found if self._decode.scale_nms is None else self._without_overlaps(found)
 
-    def _without_overlaps(self, found: ScoredBoxes) -> ScoredBoxes:
+    def _without_overlaps(self, boxes: ScoredBoxes) -> ScoredBoxes:
         """Return the boxes that scale NMS keeps; it compares only boxes of the same task."""
         config = self._decode.scale_nms
         assert config is not None
-        factors, tasks = np.array(config.factors)[found.labels], self._task_of_label[found.labels]
+        factors, tasks = np.array(config.factors)[boxes.labels], self._task_of_label[boxes.labels]
         kept: list[np.ndarray] = []
         for task in np.unique(tasks):
             index = np.flatnonzero(tasks == task)
-            kept.append(index[scale_nms(found.boxes[index], factors[index], config.most_overlap)])
-        return found[np.sort(np.concatenate(kept))] if kept else found
+            kept.append(index[scale_nms(boxes.boxes[index], factors[index], config.most_overlap)])
+        return boxes[np.sort(np.concatenate(kept))] if kept else boxes
 
 
 def boxes_from_values(values: Tensor, cells: Tensor, grid: BEVGrid) -> Tensor:

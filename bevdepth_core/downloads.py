@@ -92,17 +92,17 @@ def verify(name: str, folder: Path) -> None:
 
 def _recorded(name: str, folder: Path, source: Path, part: Path | None) -> dict[str, Any]:
     """Return size and hash of the official file, which must equal those of an earlier download."""
-    found = {'bytes': source.stat().st_size, 'sha256': _sha256(source)}
-    known = _records(folder).get(name, found)
-    if any(known.get(key) != value for key, value in found.items()):
+    digest = {'bytes': source.stat().st_size, 'sha256': _sha256(source)}
+    known = _records(folder).get(name, digest)
+    if any(known.get(key) != value for key, value in digest.items()):
         if part is not None:
             part.unlink()
         raise DownloadError(
-            f'the hash of {OFFICIAL[name].file} is {found["sha256"]}, but {known.get("sha256")} '
+            f'the hash of {OFFICIAL[name].file} is {digest["sha256"]}, but {known.get("sha256")} '
             f'was recorded: run the same command again; if the file really changed, delete the '
             f'entry {name} in {folder / RECORDS}'
         )
-    return found
+    return digest
 
 
 def _convert(source: Path, target: Path, weights: OfficialWeights) -> None:

@@ -62,7 +62,7 @@ def _lock(file: BinaryIO, part: Path) -> Iterator[None]:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise DownloadError(f'another process downloads {part}: wait for its end') from error
+        raise DownloadError(f'another process downloads {part}: wait until it ends') from error
     yield
 
 

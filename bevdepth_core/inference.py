@@ -186,7 +186,6 @@ class Detector:
     def prepare(self, cameras: int) -> None:
         """Prepare for frames of up to ``cameras`` cameras, so that the first frame is not slow.
 
-
         On a GPU, choosing kernels and capturing graphs takes seconds.
         """
         self._network.prepare(cameras)
@@ -205,12 +204,12 @@ class Detector:
         past = self._past_frame(frame)
         self._remember(frame, calibration, features)  # before waiting for a GPU
         frames = self._network.match(self._frames(frame, calibration, features, past))
-        found = self._network.detect(frames, self.score_threshold)
+        scored = self._network.detect(frames, self.score_threshold)
         self.depth = frames[0][0].depth[0].float().clone() if self.keep_depth else None
         return Detections3D(
-            found.boxes,
-            found.scores,
-            found.labels,
+            scored.boxes,
+            scored.scores,
+            scored.labels,
             self.class_names,
             frame.stamp_ns,
             None if past is None else past.stamp_ns,
@@ -313,7 +312,6 @@ class Detector:
 def _key_ego_from_past_camera(frame: Frame, past: _PastFrame) -> np.ndarray:
     """Return the (N, 4, 4) pose of each past camera in the current ego frame, at the current stamp
     of the same camera.
-
 
     For a past camera that the current frame does not have, the ego pose of the current camera
     nearest the mean stamp is used.

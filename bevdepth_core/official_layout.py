@@ -1,7 +1,6 @@
 """Converts between our weight names and those of official checkpoints, and reads the config from
 their buffers.
 
-
 Names are without the leading ``model.`` of Lightning's files.
 """
 

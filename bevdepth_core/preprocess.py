@@ -1,7 +1,6 @@
 """Converts source images to network input: resize, crop, flip, rotate, normalize; also as a
 matrix.
 
-
 "Resize to input" has four implementations, each compared with this one in a test:
 
 * ``ImageTransform.apply`` (Pillow): the definition, as in the official code; inference on the CPU

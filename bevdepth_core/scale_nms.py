@@ -1,7 +1,6 @@
 """Scale NMS: scales the footprint of each box by a factor of its class, then drops boxes that
 overlap a box with a better score.
 
-
 Two detections of one small object, such as a traffic cone, often do not overlap; a factor above 1
 makes their footprints overlap. Detections of two large objects that park side by side may overlap
 because of their errors; a factor below 1 separates them.

@@ -31,7 +31,6 @@ def ros_process() -> Iterator[None]:
     """Initialize rclpy for the body of the context, and shut it down afterwards, also on SIGINT
     and SIGTERM.
 
-
     A failure of rclpy, such as an invalid node name or a log folder that cannot be written, ends
     the process with a message.
     """

@@ -1,7 +1,6 @@
 """Converts a network for faster inference: batch norms, sums and ReLU become parts of
 convolutions, and the head maps of all tasks are merged.
 
-
 In float32 the results equal those of the original network up to rounding. In half precision the
 convolutions run in that type; the softmax over depths, the sampling points of the deformable
 convolution and all geometry stay float32.

@@ -16,7 +16,6 @@ class InferenceNetwork(Protocol):
     """A network for streaming inference. Call for each frame ``set_images``, ``encode``, ``match``
     and ``detect``, in this order.
 
-
     Attributes:
         stage_seconds: time per step of the last frame, in order, in seconds.
     """

@@ -17,7 +17,6 @@ class ResNetStages(nn.Module):
     """torchvision's ResNet without classifier and with any width; it returns its four stages,
     strides 4, 8, 16 and 32.
 
-
     Names and first weights are torchvision's.
 
     Args:

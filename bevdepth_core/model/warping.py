@@ -20,7 +20,6 @@ def source_from_reference(reference: Tensor, source: Tensor) -> Tensor:
     """Return the (B, N, 3, 4) float64 matrix that converts (u d, v d, d, 1) of a pixel of the
     reference frame to (u d, v d, d) in the source frame.
 
-
     Args:
         reference: (B, N, 3, 4) float64 ``ego_from_frustum`` of the reference frame.
         source: the same of the source frame, in the same ego frame.

@@ -232,7 +232,6 @@ def key_ego_from_camera(key: SampleRecord, frame: SampleRecord) -> Tensor:
     """Return the (N, 4, 4) float32 pose of each camera of ``frame`` in the ego frame of ``key`` at
     the exposure of the same camera in ``key``.
 
-
     Composed in float32 as in the official training pipeline, although that rounds world
     coordinates of a kilometer to 0.1 mm: training inputs then equal the official ones. The
     Detector uses float64.

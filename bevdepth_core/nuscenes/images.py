@@ -39,7 +39,6 @@ def read_crop(path: str | Path, transform: ImageTransform) -> np.ndarray:
     """Return the (height, width, 3) uint8 crop of an image file decoded at full size; the same
     pixels as in inference.
 
-
     Raises:
         OSError: as ``read_image``.
     """
@@ -48,7 +47,6 @@ def read_crop(path: str | Path, transform: ImageTransform) -> np.ndarray:
 
 def read_crop_fast(path: str | Path, transform: ImageTransform) -> np.ndarray:
     """Return approximately the image of ``read_crop``, several times faster, for training.
-
 
     The image is decoded at a reduced size if its resolution is sufficient, and only the visible
     part is resized. The result differs from ``read_crop`` by about one gray level on average, at
@@ -159,7 +157,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise OSError(f'its header has {image.width}x{image.height} pixels')
+                raise OSError(f'{image.width}x{image.height} pixels are too many')
             yield image
     except FileNotFoundError:
         raise

@@ -85,9 +85,9 @@ class _IndexEvaluation(DetectionEval):
         for record in index:
             if record.token in results:
                 truth = _true_boxes(record, index.class_names)
-                found = map(_found_box, results[record.token])
+                detected = map(_found_box, results[record.token])
                 self.gt_boxes.add_boxes(record.token, self._in_range(record, truth))
-                self.pred_boxes.add_boxes(record.token, self._in_range(record, found))
+                self.pred_boxes.add_boxes(record.token, self._in_range(record, detected))
 
     def _in_range(self, record: SampleRecord, boxes: Iterable[DetectionBox]) -> list[DetectionBox]:
         """Return the boxes within the range of their class around the lidar's ego pose."""

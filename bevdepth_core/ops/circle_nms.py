@@ -14,7 +14,6 @@ def circle_nms(centers: Tensor, valid: Tensor, limits: Tensor, most: int) -> Ten
     """Return the boxes whose distance from every kept box with a better score exceeds the limit of
     their task.
 
-
     Args:
         centers: (T, K, 2) float32 x and y of the boxes of T tasks, best score first.
         valid: (T, K) bool; invalid boxes are not kept and suppress no other box.

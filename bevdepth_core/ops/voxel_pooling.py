@@ -98,7 +98,6 @@ def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[in
     """Return the bird's-eye-view map of points with separate features, which depth refinement
     computes.
 
-
     Args:
         volume: (B, N, C, D, H, W) features of each point; float16, bfloat16, float32 or float64.
         voxel_index: (B, N, D, H, W, 3) int32 in the order x, y, z; points outside the grid are

@@ -42,7 +42,6 @@ class ExponentialAverage(WeightAveraging):
     """Averages every floating-point entry of the state dict after each step, starting with the
     initial weights.
 
-
     Checkpoints contain the average as ``state_dict``, and also the current weights, so that a run
     can be resumed. In validation and after training, the module contains the average.
 

@@ -21,7 +21,6 @@ class Batch:
     """B samples with their targets, created by the loader; images stay uint8 until they are on the
     device.
 
-
     Attributes:
         names: B sample tokens.
         images: (B, S, N, H, W, 3) uint8, RGB.

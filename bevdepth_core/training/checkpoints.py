@@ -66,7 +66,6 @@ class WeightsExport(Callback):
     """Writes weights for the detector after each epoch and at the end; they are averaged if the
     run averages weights.
 
-
     Args:
         folder: receives ``epoch_NNN.safetensors``; NNN is the number of epochs started so far.
     """

@@ -72,6 +72,6 @@ def report_boxes(
     _LOG.info('%s: %d samples; %s', name, len(index), counts.summary())
     absent = [class_name for class_name, count in counts.used.items() if not count]
     if needs_boxes and absent:
-        _LOG.warning('%s has no boxes of: %s', name, ', '.join(absent))
+        _LOG.warning('%s has no boxes of the classes %s', name, ', '.join(absent))
     if index.channels.lidar is None:
         _LOG.warning('%s has no lidar: depth is trained without lidar depth', name)

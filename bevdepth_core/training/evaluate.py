@@ -224,12 +224,12 @@ def detect(config: EvaluationConfig, index: SampleIndex) -> dict[str, list[dict]
     """Return result entries per sample token, in the order of the index."""
     devices = chosen_devices(config.device)
     shares = [index.scenes()[first :: len(devices)] for first in range(len(devices))]
-    found = (
+    entries = (
         _in_processes(config, index, devices, shares)
         if len(devices) > 1
         else _share(config, index, devices[0], shares[0])
     )
-    results = dict(tqdm(found, total=len(index), desc='detecting', unit='sample', disable=None))
+    results = dict(tqdm(entries, total=len(index), desc='detecting', unit='sample', disable=None))
     return {token: results[token] for token in index.tokens()}
 
 
@@ -319,19 +319,19 @@ def _in_processes(
     shares: Sequence[Sequence[range]],
 ) -> Iterator[tuple[str, list[dict]]]:
     """Yield the results of one process per device, in any order."""
-    found = get_context('spawn').Queue()
+    outputs = get_context('spawn').Queue()
     processes = spawn(
-        _detect_share, (config, index, devices, shares, found), nprocs=len(devices), join=False
+        _detect_share, (config, index, devices, shares, outputs), nprocs=len(devices), join=False
     )
     for _ in range(len(index)):
-        yield _next(found, processes)
+        yield _next(outputs, processes)
     processes.join()
 
 
-def _next(found: Queue, processes: ProcessContext) -> tuple[str, list[dict]]:
+def _next(outputs: Queue, processes: ProcessContext) -> tuple[str, list[dict]]:
     while True:
         try:
-            return found.get(timeout=POLL_SECONDS)
+            return outputs.get(timeout=POLL_SECONDS)
         except queue.Empty:
             processes.join(timeout=0)  # if one has failed, ends all and raises its error
 
@@ -342,11 +342,11 @@ def _detect_share(
     index: SampleIndex,
     devices: Sequence[str],
     shares: Sequence[Sequence[range]],
-    found: Queue,
+    outputs: Queue,
 ) -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() // len(devices)))
     for entry in _share(config, index, devices[number], shares[number]):
-        found.put(entry)
+        outputs.put(entry)
 
 
 if __name__ == '__main__':

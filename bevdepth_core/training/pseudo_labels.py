@@ -93,9 +93,9 @@ def write_pseudo_labels(config: PseudoLabelConfig) -> Path:
     rows = pseudo_rows(results, config.min_score)
     count = len(rows['sample_annotation'])
     if not count:
-        raise ValueError(f'no box has a score of {config.min_score:g}: lower --min_score')
+        raise ValueError(f'no box reaches the score {config.min_score:g}: lower --min_score')
     total = sum(map(len, results.values()))
-    _LOG.info('%d of %d boxes have a score of %g', count, total, config.min_score)
+    _LOG.info('%d of %d boxes have at least the score %g', count, total, config.min_score)
     _write_tables(Path(data.root) / data.version, target, rows)
     return target
 

@@ -31,7 +31,6 @@ class SeededSampler(Sampler[SampleRequest]):
     """Yields the requests of one process. Every epoch has one permutation of all samples, and each
     process takes a different part of it.
 
-
     A request depends on seed, epoch and position in the permutation, not on workers or earlier
     epochs.
 

@@ -1,6 +1,5 @@
 """Reads MCAP files (https://mcap.dev/spec), also truncated or damaged ones.
 
-
 The official readers and rosbags trust the sizes in a file and stop at the first damage. This
 reader reads a bounded amount at a time and skips damaged parts.
 
@@ -151,7 +150,6 @@ class McapFile:
     def _summary_counts(self, summary: BytesIO) -> dict[int, int] | None:
         """Store the content of the summary; return the number of messages by channel, or None if
         it has no statistics.
-
 
         A file may have statistics without an index, for example with rosbag2's preset
         ``fastwrite``.

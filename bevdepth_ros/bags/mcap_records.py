@@ -23,7 +23,6 @@ CHUNK_HEAD = struct.Struct('<QQQI')
 def records(stream: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
     """Yield kind and content of each record up to the first invalid one.
 
-
     The last chunk may be truncated. A record that is larger than any recorder writes is skipped.
     """
     while len(head := stream.read(RECORD_HEAD.size)) == RECORD_HEAD.size:

@@ -17,8 +17,8 @@ def message_class(name: str) -> type:
         ValueError: no installed ROS package has it. The name is checked first, because a recording
         must not be able to import other Python modules.
     """
-    found = _NAME.fullmatch(name)
-    if not found or not has_resource('rosidl_interfaces', found[1]):
+    match = _NAME.fullmatch(name)
+    if not match or not has_resource('rosidl_interfaces', match[1]):
         raise ValueError('no such package of messages is installed')
     try:
         return get_message(name)

@@ -1,6 +1,5 @@
 """Writes scenes of a dataset in nuScenes format as rosbag2 recordings.
 
-
     ros2 run bevdepth_ros nuscenes_to_bag --dataroot /data/nuscenes --version v1.0-mini --scene
     scene-0061 --out bags
 
@@ -159,7 +158,6 @@ def read_recordings(
 
 def run(options: argparse.Namespace) -> list[str]:
     """Convert the selected scenes; return a sentence for each scene that was left out.
-
 
     Raises:
         ConversionError: a bag was not written, or a scene does not exist.

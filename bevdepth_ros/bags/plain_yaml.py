@@ -1,6 +1,5 @@
 """Parses YAML of untrusted files; rejects references and deep nesting.
 
-
 The C parser of PyYAML crashes the process on deep nesting, and nested references can expand to
 a value that fills all memory.
 """

@@ -1,6 +1,5 @@
 """Replays rosbag2 recordings like ``ros2 bag play``, also without an installed rosbag2.
 
-
     ros2 run bevdepth_ros player BAG [BAG ...] [--rate 1.0] [--loop] [--clock] [--topics ...]
 
 The player publishes the recorded bytes of each message at their log time, with the recorded

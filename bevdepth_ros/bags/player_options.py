@@ -18,7 +18,6 @@ CLOCK_TOPIC = '/clock'
 class Options:
     """Selection of topics, part, speed and controls of a replay.
 
-
     Attributes:
         rate: speed relative to real time, greater than 0.
         clock: publish /clock.
@@ -127,8 +126,8 @@ def _pattern(text: str) -> str:
 
 
 def _renaming(text: str) -> tuple[str, str]:
-    old, found, new = text.partition(':=')
-    if not (old and found and new):
+    old, separator, new = text.partition(':=')
+    if not (old and separator and new):
         raise argparse.ArgumentTypeError(f'must be OLD:=NEW, got {text}')
     try:
         validate_topic_name(new)

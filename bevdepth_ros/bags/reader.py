@@ -1,6 +1,5 @@
 """Reads rosbag2 recordings; all tools of this package use ``Bag``.
 
-
 A bag may be a folder or a single file, MCAP or SQLite, compressed in any way, split, renamed,
 without metadata.yaml, damaged, or still being written. ``Bag`` returns all messages that can be
 read and reports the missing ones.

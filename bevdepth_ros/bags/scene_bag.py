@@ -66,7 +66,6 @@ def write_bag(
 ) -> Path:
     """Write one scene and return its folder; an older bag is replaced only by a complete one.
 
-
     Args:
         recording: the scene.
         target: output folder and format.

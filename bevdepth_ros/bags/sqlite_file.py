@@ -29,7 +29,6 @@ _Row = tuple[int, int, int, bytes]
 class _WholePages(apsw.VFS):
     """Reads databases without locks and ignores a truncated page at the end.
 
-
     SQLite would fill up such a page with zeros. Based on ``unix-none``, which never creates a
     file, so that a bag in a read-only folder can be read together with its write-ahead log.
     """

@@ -156,8 +156,8 @@ class _BringUp:
     async def _wait_for_the_only_node(self) -> None:
         """Wait until no other node has this name, because it would receive our requests."""
         others = await self._others()
-        while len(found := self._nodes()) != 1 or found & others:
-            if len(found) > 1 or found & others:
+        while len(nodes := self._nodes()) != 1 or nodes & others:
+            if len(nodes) > 1 or nodes & others:
                 timeout_s, reason = OTHERS_TIMEOUT_S, self._name_is_taken()
             else:
                 timeout_s, reason = APPEARANCE_TIMEOUT_S, 'its process is starting'
@@ -168,11 +168,11 @@ class _BringUp:
     async def _others(self) -> set[tuple]:
         """Return the nodes of this name that were discovered too early to be ours."""
         others: set[tuple] = set()
-        found = self._nodes()
+        nodes = self._nodes()
         while self._seconds() < EARLIEST_S or self._is_importing():
-            others |= found
+            others |= nodes
             await self._pause()
-            found = self._nodes()
+            nodes = self._nodes()
         if others:
             self._log.warning(f'{self._name_is_taken()}; waiting until it ends')
         return others

@@ -66,7 +66,6 @@ class RecordedScenes:
     ):
         """Open the bag; entering the context reads tf, calibration, annotations and detections.
 
-
         Args:
             path: folder or file of a rosbag2.
             settings: cameras and frames.

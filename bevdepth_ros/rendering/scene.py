@@ -1,6 +1,5 @@
 """Combines images, detections and annotations of one time into a ``Scene`` that can be rendered.
 
-
 Used with live topics and with recordings; this module creates no node.
 """
 
@@ -238,15 +237,15 @@ class SceneStore:
         frame = self._frame(arrivals) if frame is None else frame
         if frame is None:
             return None
-        found = next(
+        detections = next(
             (arrival for arrival in self._detections if arrival.stamp_ns == stamp_ns), None
         )
         newest = max((image.arrived for image in arrivals.values()), default=math.nan)
         return Scene(
             frame,
-            None if found is None else self._in_base(found),
+            None if detections is None else self._in_base(detections),
             self._ground_truth(stamp_ns),
-            None if found is None else found.arrived - newest,
+            None if detections is None else detections.arrived - newest,
         )
 
     def _in_base(self, arrival: _Arrival) -> Detections3D | None:

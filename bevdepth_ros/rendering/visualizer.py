@@ -1,6 +1,5 @@
 """The node ``bevdepth_visualizer``: publishes one rendered image of all cameras and the top view.
 
-
     ros2 run bevdepth_ros visualizer        # or visualizer:=true of the launch file
 
 Subscribes to the topics that the detector subscribes to and publishes. Renders only while an

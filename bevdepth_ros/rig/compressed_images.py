@@ -162,7 +162,7 @@ def _bound_work(data: bytes, kind: str) -> None:
     if kind == 'JPEG' and _scans(data) > MOST_JPEG_SCANS:
         raise ValueError(f'is a JPEG of {_scans(data)} scans, more than {MOST_JPEG_SCANS}')
     if kind == 'PNG' and _has_more_chunks_than(MOST_PNG_CHUNKS + len(data) // 1024, data):
-        raise ValueError(f'is a PNG of {len(data)} bytes in too many chunks')
+        raise ValueError(f'is a PNG with too many chunks for its {len(data)} bytes')
 
 
 def _scans(data: bytes) -> int:

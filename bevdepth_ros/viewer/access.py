@@ -1,6 +1,5 @@
 """Restricts access to the live view: to its page and its websocket.
 
-
 A page of another website that is open in the same browser can send requests to this server. Its
 requests have another ``Origin``, or, if the DNS name of the website was changed to the address of
 this machine (DNS rebinding), another ``Host``. Requests from other machines need a token.

@@ -1,6 +1,5 @@
 """Publishes the outlines of the boxes as points, which a Nav2 costmap uses as obstacles.
 
-
     python3 boxes_to_points.py --ros-args -p score_from:=0.3
 
 Use it with nav2_costmap.yaml.

@@ -46,6 +46,7 @@ def description(bag: object) -> str:
         f'Messages: {sum(topic.count for topic in topics)}',
     ]
     lines += [
-        f'Topic: {one.name} | Type: {one.message_type} | Count: {one.count}' for one in topics
+        f'Topic: {topic.name} | Type: {topic.message_type} | Count: {topic.count}'
+        for topic in topics
     ]
     return '\n'.join(lines)

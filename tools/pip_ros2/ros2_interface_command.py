@@ -38,7 +38,6 @@ class InterfaceCommand(CommandExtension):
 def interfaces(packages: list[str]) -> Iterator[str]:
     """Yield the full names of the interfaces of ``packages``; if it is empty, of all packages.
 
-
     Raises:
         LookupError: there is no such package.
     """

@@ -90,7 +90,6 @@ def locate(source: str, rest: list[str]) -> tuple[Path, list[str]]:
 def parse_assignments(words: list[str]) -> list[tuple[str, str]]:
     """Split ``name:=value`` words; if a name is repeated, its last value is used.
 
-
     Raises:
         ValueError: a word is not of that form.
     """

@@ -196,7 +196,6 @@ def _annotation_rows(
 def _annotated(key_frames: Sequence[KeyFrame]) -> np.ndarray:
     """Return a (key frames, actors) mask of the actors that have a box in a key frame.
 
-
     An actor is annotated from one key frame before its first observation, by a lidar point or in
     an image, to one key frame after its last. It keeps its box while it is hidden in between. The
     additional key frames give the first and last observed box a velocity. Actors beyond the range

@@ -1,6 +1,5 @@
 """Finds the visible objects of an image and the order in which the painter must draw them.
 
-
 The painter has no depth buffer. It draws complete objects over each other, so an object must be
 drawn after all objects that it hides. Distance alone does not give this order: a long truck
 whose center is far away can hide a near car. So the order follows from pairs of objects. If a

@@ -20,7 +20,6 @@ _SUBPIXEL = 1 << SHIFT
 class View:
     """A pinhole camera at one moment; matrices are float64.
 
-
     Attributes:
         intrinsics: (3, 3) pixels.
         world_from_camera: (4, 4) rigid.

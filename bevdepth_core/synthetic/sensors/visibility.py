@@ -33,7 +33,6 @@ def visible_fractions(
     """Return the (actors,) share, 0..1, of the silhouette of each actor that is visible in the
     images of all cameras together.
 
-
     Parts that other objects hide and parts outside of the images are not visible.
 
     Args:

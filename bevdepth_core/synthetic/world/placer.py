@@ -32,8 +32,8 @@ _SLOWEST_STEP = 0.01
 
 def random_size(rng: np.random.Generator, class_name: str) -> tuple[float, float, float]:
     """Return length, width and height, meters, of one object of a class."""
-    common, own = rng.uniform(-1, 1), rng.uniform(-1, 1, 3)
-    factors = 1 + SIZE_SPREAD * (0.6 * common + 0.4 * own)
+    common, independent = rng.uniform(-1, 1), rng.uniform(-1, 1, 3)
+    factors = 1 + SIZE_SPREAD * (0.6 * common + 0.4 * independent)
     length, width, height = (np.array(TYPICAL_SIZE[class_name]) * factors).tolist()
     return length, width, height
 

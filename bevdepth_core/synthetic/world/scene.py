@@ -81,7 +81,6 @@ class Prop:
 class Light:
     """Light of a scene: colors are RGB in 0..255, strengths are factors on surface colors.
 
-
     Attributes:
         to_sun: unit vector in the world.
         sun: RGB strength of direct light.

@@ -185,7 +185,7 @@ class _Scanner:
     def _intrinsics(self, topic: str, source: ImageSource) -> Intrinsics:
         if topic not in self._infos:
             raise ConversionError(
-                f'camera {source.channel} has no CameraInfo: no message on {topic}'
+                f'camera {source.channel} has no CameraInfo: {topic} has no messages; record it'
             )
         try:
             return intrinsics_of(self._infos[topic], source.rectified)

@@ -65,7 +65,6 @@ def choose_cameras(
 ) -> tuple[ImageSource, ...]:
     """Return the cameras of the image topics ``wanted``; None: of all topics with CameraInfo.
 
-
     If one camera has several image topics, a compressed one is used, otherwise the first by name.
 
     Raises:
@@ -107,7 +106,6 @@ def _all_cameras(topics: Mapping[str, Topic], all_rectified: bool) -> list[Image
 def choose_one(topics: Mapping[str, Topic], kind: str, wanted: str | None, option: str) -> str:
     """Return the topic of type ``kind`` that an option names; None: the only one of this type.
 
-
     Raises:
         ConversionError: the topic is missing, has another type, or there are several.
     """
@@ -115,13 +113,14 @@ def choose_one(topics: Mapping[str, Topic], kind: str, wanted: str | None, optio
         if wanted:
             _require(topics, wanted, (kind,), option)
         return wanted
-    found = sorted(name for name in topics if _has(topics, name, (kind,)))
-    if len(found) > 1:
+    candidates = sorted(name for name in topics if _has(topics, name, (kind,)))
+    if len(candidates) > 1:
         raise ConversionError(
-            f'the bag has {kind} on {", ".join(found)}: choose one with {option}, or none with '
+            f'the bag has {kind} on {", ".join(candidates)}: choose one with {option}, or none '
+            f'with '
             f"{option} ''"
         )
-    return found[0] if found else ''
+    return candidates[0] if candidates else ''
 
 
 def _has(topics: Mapping[str, Topic], name: str, kinds: Sequence[str]) -> bool:

@@ -134,7 +134,7 @@ CASES = (
         'a PNG of 100,000 chunks',
         file_fault(lambda data: png_of_chunks(100_000), FRONT),
         without(FRONT),
-        ('ERROR', 'cameras', 'in too many chunks'),
+        ('ERROR', 'cameras', 'with too many chunks'),
     ),
     Case(
         'H.264 in place of JPEG',

@@ -226,7 +226,7 @@ def test_a_png_in_tiny_chunks_is_rejected_before_it_is_decoded():
     data = encoded(noise(), 'PNG')
     few, many = (data[:33] + chunk(b'teXt', b'') * count + data[33:] for count in (200, 300))
     assert np.array_equal(image_from_message(compressed(few), LIMIT), noise())
-    with pytest.raises(ValueError, match=r'is a PNG of .* bytes in too many chunks'):
+    with pytest.raises(ValueError, match=r'is a PNG with too many chunks'):
         image_from_message(compressed(many), LIMIT)
 
 
