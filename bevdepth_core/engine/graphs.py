@@ -97,9 +97,10 @@ class GraphedNetwork:
         count = camera_vectors.shape[1]
         steps = self._steps_for(count)
         steps.cameras_host[:count] = camera_vectors[0]
-        steps.run('image_branch')
+        for name in steps.of_images:
+            steps.run(name)
         self._timer.stage_done('image_branch')
-        return ImageFeatures(steps.depth[:1, :count], steps.context[:1, :count])
+        return steps.features(0, count)
 
     def match(
         self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]]
@@ -116,8 +117,7 @@ class GraphedNetwork:
             count = matrix.shape[1]
             steps.set_matrices(place, matrix[0])
             if place > 0:
-                steps.depth[place, :count].copy_(features.depth[0])
-                steps.context[place, :count].copy_(features.context[0])
+                steps.set_past(place, count, features)
         for name in ('view_transform', 'bev_head', 'decode'):
             steps.run(name)
             self._timer.stage_done(name)
@@ -126,7 +126,8 @@ class GraphedNetwork:
 
     @_on_device
     def snapshot(self, features: ImageFeatures) -> ImageFeatures:
-        return ImageFeatures(features.depth.clone(), features.context.clone())
+        volume = None if features.volume is None else features.volume.clone()
+        return ImageFeatures(features.depth.clone(), features.context.clone(), volume)
 
     def _steps_for(self, cameras: int) -> _Steps:
         """Return buffers and steps for ``cameras`` cameras or more; if they do not exist,
@@ -172,6 +173,9 @@ class _Steps:
         self.depth = new(frames, cameras, bins, height, width)
         context = new(frames, cameras, height, width, channels)
         self.context = context.permute(0, 1, 4, 2, 3)
+        has_refinement = network.view_transform.refinement is not None
+        volume = new(frames, cameras, channels, bins, height, width) if has_refinement else None
+        self.volume = volume
         self.matrices_host = new_on_host(frames, cameras, 3, 4)
         self._cameras = self.cameras_host.to(device)
         self._matrices = self.matrices_host.to(device)
@@ -182,8 +186,12 @@ class _Steps:
         self.maps = torch.zeros(0)  # the head's output, once it has run
         boxes = len(config.head.tasks) * config.decode.boxes_per_task
         self.boxes_host = new_on_host(boxes, 11)
+        of_images: dict[str, Callable[[], None]] = {'image_branch': self._encode_images}
+        if has_refinement:
+            of_images['refinement'] = self._refine
+        self.of_images = tuple(of_images)
         self._runs = {
-            'image_branch': self._encode_images,
+            **of_images,
             'view_transform': self._splat,
             'bev_head': self._head,
             'decode': self._decode,
@@ -196,6 +204,21 @@ class _Steps:
     def run(self, name: str) -> None:
         """Run one step."""
         self._runs[name]()
+
+    def features(self, place: int, count: int) -> ImageFeatures:
+        """Return the features of ``count`` cameras of a frame, in the buffers."""
+        volume = None if self.volume is None else self.volume[place : place + 1, :count]
+        return ImageFeatures(
+            self.depth[place : place + 1, :count], self.context[place : place + 1, :count], volume
+        )
+
+    def set_past(self, place: int, count: int, features: ImageFeatures) -> None:
+        """Copy the features of ``count`` cameras of a past frame to the buffers."""
+        own = self.features(place, count)
+        own.depth.copy_(features.depth)
+        own.context.copy_(features.context)
+        if own.volume is not None and features.volume is not None:
+            own.volume.copy_(features.volume)
 
     def set_matrices(self, place: int, matrices: torch.Tensor) -> None:
         """Set the (N, 3, 4) matrices of a frame; those of unused cameras project outside the
@@ -216,6 +239,14 @@ class _Steps:
         self.depth[0].copy_(depth)
         self.context[0].copy_(context)
 
+    def _refine(self) -> None:
+        """Refine the depth of the images. The volume of a past frame is kept and not computed
+        again, which would take as long.
+        """
+        refined = self._network.view_transform.refine(self.depth[:1], self.context[:1])
+        assert self.volume is not None and refined.volume is not None  # the model refines
+        self.volume[:1].copy_(refined.volume)
+
     def _in_parallel(self) -> AbstractContextManager:
         """Launch the work of this context on a second stream; it runs in parallel to the work
         after this context, until ``_join``.
@@ -232,7 +263,8 @@ class _Steps:
     def _splat(self) -> None:
         self._matrices.copy_(self.matrices_host, non_blocking=True)
         view = self._network.view_transform
-        maps = view(view.refine(self.depth, self.context), self._matrices)  # frames as a batch
+        features = ImageFeatures(self.depth, self.context, self.volume)
+        maps = view(features, self._matrices)  # frames as a batch
         self._bev.unflatten(1, maps.shape[:2]).copy_(maps[None])
 
     def _head(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 
 from nav_msgs.msg import Odometry
@@ -22,6 +23,7 @@ class RecordedTransforms(Transforms):
     def __init__(self, duration_s: float) -> None:
         """Prepare for a recording of this length, seconds."""
         self._buffer = Buffer(cache_time=Duration(seconds=duration_s + 1))
+        self._early = OrderedDict()
 
     def add(self, message: TFMessage, static: bool) -> None:
         """Add a message of /tf or /tf_static."""

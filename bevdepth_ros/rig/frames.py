@@ -17,6 +17,7 @@ import torch
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from bevdepth_core.types import CameraRig, Frame
+from bevdepth_ros.rig import stamps
 from bevdepth_ros.rig.calibrations import Calibrations
 from bevdepth_ros.rig.compressed_images import DecodedImage
 from bevdepth_ros.rig.decoding import ImageDecoder
@@ -132,6 +133,11 @@ class FrameBuilder:
     def take_image(self, camera: str, message: CompressedImage | Image) -> None:
         """Start to decode an image that has just arrived, if a GPU decodes."""
         self._decoder.begin(camera, message, self._max_pixels())
+        if self._decoder.on_arrival:
+            settings = self._settings()
+            self._transforms.lookup_early(
+                settings.fixed_frame, settings.base_frame, stamps.stamp_ns(message)
+            )
 
     def _max_pixels(self) -> int:
         return round(self._settings().max_image_megapixels * 1e6)

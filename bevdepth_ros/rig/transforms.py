@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import yaml
@@ -25,6 +27,8 @@ LATEST = Time()
 """tf2 returns the newest transform for this time."""
 SHOWN_FRAMES = 20
 """Largest number of known frames that a message lists if one is missing."""
+MOST_EARLY = 64
+"""Poses that were looked up early and are kept until they are used: several image sets."""
 ODOMETRY_QUEUE = 100
 """Depth of the queue; tf2 uses the same for /tf."""
 
@@ -63,6 +67,7 @@ class Transforms:
         self._node, self._on_fault = node, on_fault
         self._base_frame, self._odometry_topic = base_frame, odometry_topic
         self._mounts: dict[tuple[str, str], tuple[int, np.ndarray]] = {}
+        self._early: OrderedDict[tuple[str, str, int], np.ndarray] = OrderedDict()
         self._buffer = Buffer(cache_time=Duration(seconds=buffer_s))
         self._listener = CheckedTransformListener(self._buffer, node, on_fault)
         qos = QoSProfile(depth=ODOMETRY_QUEUE, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -104,6 +109,7 @@ class Transforms:
         When a replay starts again, transforms may arrive before the clock goes back. They are not
         later than the current time, so they are kept, as are static transforms.
         """
+        self._early.clear()
         if self._listener is not None:
             self._listener.drop_later_than(now_ns)
 
@@ -111,6 +117,8 @@ class Transforms:
         """Return True if tf has target_from_source at ``stamp_ns``; 0: at any time."""
         source = plain_name(source)
         if not stamp_ns and self._mount(target, source) is not None:
+            return True
+        if (target, source, stamp_ns) in self._early:
             return True
         return len(source) <= LONGEST_NAME and self._buffer.can_transform(
             target, source, Time(nanoseconds=stamp_ns)
@@ -156,6 +164,9 @@ class Transforms:
             TransformMissingError: tf does not link the frames, or not at that time.
         """
         source, clamp_ns = plain_name(source), round(clamp_s * 1e9)
+        early = self._early.pop((target, source, stamp_ns), None)
+        if early is not None:
+            return early
         try:
             return self._lookup(target, source, Time(nanoseconds=stamp_ns))
         except TransformMissingError as error:
@@ -167,6 +178,17 @@ class Transforms:
         return self._lookup(
             target, source, Time(nanoseconds=self._first_ns(target, source, stamp_ns, clamp_ns))
         )
+
+    def lookup_early(self, target: str, source: str, stamp_ns: int) -> None:
+        """Keep what ``lookup_at`` will return, if tf has it already: a look-up takes 0.2 ms."""
+        source = plain_name(source)
+        key = target, source, stamp_ns
+        self._early.pop(key, None)
+        if self.knows(*key):
+            with suppress(TransformMissingError):
+                self._early[key] = self._lookup(target, source, Time(nanoseconds=stamp_ns))
+        while len(self._early) > MOST_EARLY:
+            self._early.popitem(last=False)
 
     def _last_ns(self, target: str, source: str) -> int | None:
         try:

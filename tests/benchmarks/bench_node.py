@@ -175,7 +175,9 @@ class Traffic:
         receiver.wait(20)
         self._begin_s += WARM_UP_S + seconds + 1
         result = summary(json.loads(sent_file.read_text()), json.loads(received_file.read_text()))
-        return {'rate': rate, **result, 'node_cpu_ms_per_set': 1e3 * cpu_s / result['sent']}
+        row = {'rate': rate, **result, 'node_cpu_ms_per_set': 1e3 * cpu_s / result['sent']}
+        show_row(row)
+        return row
 
 
 def summary(sent: dict[str, Any], received: dict[str, Any]) -> dict[str, Any]:
@@ -211,19 +213,22 @@ def percentiles(values: list[float]) -> dict[str, float]:
 
 
 def show(results: dict[str, Any]) -> None:
-    """Print the results."""
+    """Print what was measured once."""
     print(
         f'{results["preset"]} {results["precision"]} on {results["device"]}, {results["kind"]}: '
         f'ready after {results["ready_s"]:.1f} s, GPU memory {results.get("gpu_memory_mib")} MiB'
     )
-    for row in (results['steady'], *results['ramp']):
-        print(
-            f'{row["rate"]:g} Hz ({row["reached_rate"]:.1f} reached): {row["results"]} of '
-            f'{row["sent"]} sets, latency {row["latency_ms"]} ms, node CPU '
-            f'{row["node_cpu_ms_per_set"]:.1f} ms per set'
-        )
-        total = sum(row['parts_ms'].values())
-        print(f'  parts, median ms, sum {total:.2f}: {row["parts_ms"]}')
+
+
+def show_row(row: dict[str, Any]) -> None:
+    """Print the results at one rate."""
+    print(
+        f'{row["rate"]:g} Hz ({row["reached_rate"]:.1f} reached): {row["results"]} of '
+        f'{row["sent"]} sets, latency {row["latency_ms"]} ms, node CPU '
+        f'{row["node_cpu_ms_per_set"]:.1f} ms per set'
+    )
+    total = sum(row['parts_ms'].values())
+    print(f'  parts, median ms, sum {total:.2f}: {row["parts_ms"]}', flush=True)
 
 
 def plot(results: dict[str, Any], path: Path) -> None:

@@ -84,6 +84,30 @@ def tf(graph: Graph) -> Iterator[Tf]:
     tf.transforms.close()
 
 
+def test_a_pose_that_was_looked_up_early_is_used_once_and_equals_a_later_look_up(tf: Tf):
+    tf.drive()
+    stamp_ns = START_NS + 130 * MILLISECOND_NS
+    tf.transforms.lookup_early('map', 'base_link', stamp_ns)
+    assert list(tf.transforms._early) == [('map', 'base_link', stamp_ns)]
+    early = tf.x_at(130)
+    assert not tf.transforms._early
+    assert early == tf.x_at(130) == pytest.approx(1.3)
+
+
+def test_poses_that_were_looked_up_early_are_dropped_with_a_clock_that_went_back(tf: Tf):
+    tf.drive()
+    stamp_ns = START_NS + 130 * MILLISECOND_NS
+    tf.transforms.lookup_early('map', 'base_link', stamp_ns)
+    tf.transforms.clock_went_back(START_NS + 10)
+    assert not tf.transforms.knows('map', 'base_link', stamp_ns)
+
+
+def test_an_early_look_up_of_an_unknown_pose_replaces_the_earlier_one_by_none(tf: Tf):
+    tf.transforms._early['map', 'base_link', START_NS] = np.eye(4)
+    tf.transforms.lookup_early('map', 'base_link', START_NS)
+    assert not tf.transforms.knows('map', 'base_link', START_NS)
+
+
 def test_a_transform_message_becomes_target_from_source():
     matrix = matrix_from_transform(transform('base_link', 'camera', 0, 3.0, math.pi / 2))
     assert np.allclose(matrix @ (1, 0, 0, 1), (3, 1, 0, 1))
