@@ -37,7 +37,7 @@ STEREO_ENCODER_STRIDE = 16
 """Stride of the image encoder in stereo models: their networks change between it and stride 4 by
 two layers of stride 2."""
 CENTER_MARGIN = 10.0
-"""How far outside the grid the center of a box may lie, meters."""
+"""Largest distance of the center of a box from the grid, meters."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -579,7 +579,7 @@ def load_model_config(path: str | Path) -> ModelConfig:
     """Read a model preset.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: not a YAML mapping, or as ``model_config_from_dict``.
     """
     try:

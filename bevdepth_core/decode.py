@@ -71,7 +71,7 @@ def stack_maps(tasks: Sequence[TaskMaps]) -> Tensor:
 
 class BoxDecoder(nn.Module):
     """Converts head maps to a table of boxes on any device. The table always has the same size, as
-    a CUDA graph requires, whatever the number of boxes.
+    a CUDA graph requires, for any number of boxes.
 
     The score threshold is applied to the table afterwards. This gives the same boxes, because NMS
     begins with the best score: a box below the threshold never suppresses one above it.

@@ -58,7 +58,7 @@ SPARE_TIME = 2.0
 """Ratio of the time between two image sets to the latency that a replay needs so that no set is
 lost."""
 LINGER_S = 0.5
-"""How long messages are received after the launch has ended."""
+"""Time after the end of the launch in which messages are still received."""
 BUNDLED_WEIGHTS = 'small'
 SHOWN_SCORE = 0.4
 """The figure shows detections with a higher score."""

@@ -36,7 +36,7 @@ SOURCE = (450, 800)
 
 @dataclass
 class Report:
-    """What was compared.
+    """Result of a comparison.
 
     Attributes:
         precision: of the export.

@@ -1,4 +1,4 @@
-"""``manifest.json``: what a runtime has to know about exported graphs."""
+"""Creates ``manifest.json``, which describes exported graphs for a runtime."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MEANINGS = {
         'then the score threshold of the config'
     ),
 }
-"""What each input and output means."""
+"""Meaning of each input and output."""
 
 
 def manifest(

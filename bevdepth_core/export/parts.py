@@ -88,14 +88,14 @@ class ImageBranch(nn.Module):
 
 
 class CustomPooling(nn.Module):
-    """Depth refinement, where the model has it, and pooling as nodes of our own."""
+    """Depth refinement, if the model has it, and pooling as nodes of the domain ``bevdepth``."""
 
     def __init__(self, view: LiftSplat) -> None:
         super().__init__()
         self.view = view
 
     def forward(self, depth: Tensor, context: Tensor, ego_from_frustum: Tensor) -> Tensor:
-        """Return the map (1, C, ny, nx); arguments as ``PlainPooling`` has them."""
+        """Return the map (1, C, ny, nx); the arguments are those of ``PlainPooling``."""
         features = self.view.refine(depth[None], context[None])
         bev: Tensor = self.view(features, ego_from_frustum[None])
         return bev

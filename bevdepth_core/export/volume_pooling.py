@@ -20,10 +20,10 @@ MOST_SORTED = 3840
 
 
 class VolumePooling(nn.Module):
-    """What ``LiftSplat`` does with one sample of a model with depth refinement.
+    """Computes the same as ``LiftSplat`` for one sample of a model with depth refinement.
 
     Args:
-        view: with refinement.
+        view: frustum axes, grid and refinement of the model.
 
     Attributes:
         group: columns of the feature map that are sorted together.
@@ -40,7 +40,7 @@ class VolumePooling(nn.Module):
         self.group = max(size for size in sizes if size == 1 or size * bins <= MOST_SORTED)
 
     def forward(self, depth: Tensor, context: Tensor, ego_from_frustum: Tensor) -> Tensor:
-        """Return the map (1, C, ny, nx); arguments as ``PlainPooling`` has them."""
+        """Return the map (1, C, ny, nx); the arguments are those of ``PlainPooling``."""
         volume = self.refinement(depth[None], context[None])[0]  # (N, C, D, h, w)
         bev = self._of_row(volume, ego_from_frustum, 0)
         for row in range(1, len(self.cells.frustum_v)):

@@ -20,7 +20,7 @@ class StereoFeatures:
 
     Attributes:
         features: (B, N, F, 4 h, 4 w) features of the first image stage.
-        mono_logits: (B, N, D, h, w) depth logits from this frame alone.
+        mono_logits: (B, N, D, h, w) depth logits from this frame only.
         hypotheses: (B, N, 3 R, 4 h, 4 w) raw means, spreads and scores of R depth ranges.
     """
 

@@ -147,7 +147,7 @@ def _resized_crop(
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Return the decoded image in RGB; ``convert`` alone would also copy an RGB image."""
+    """Return the decoded image in RGB; an RGB image is not copied, as ``convert`` would do."""
     image.load()
     return image if image.mode == 'RGB' else image.convert('RGB')
 

@@ -16,7 +16,7 @@ def class_balanced_positions(
     of all lists is sampled from each list, with replacement. Classes without samples are ignored.
 
     Args:
-        labels: per sample the class indices of its annotations, whatever their point counts.
+        labels: class indices of the annotations of each sample, with any point count.
         class_count: C.
         seed: of numpy's legacy generator, which the official code uses.
     """

@@ -139,7 +139,7 @@ def _check_geometry(
     for name, tensor in {'ego_from_frustum': ego_from_frustum, **axes}.items():
         if tensor.dtype != torch.float32:
             raise TypeError(
-                f'{name} must be float32 whatever the type of the features, got {tensor.dtype}'
+                f'{name} must be float32 for every type of the features, got {tensor.dtype}'
             )
         _require_device(name, tensor, 'ego_from_frustum', ego_from_frustum)
     for name, tensor in axes.items():

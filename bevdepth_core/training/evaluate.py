@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def score(config: EvaluationConfig) -> str:
-    """Detect on a split, write results and scores, and return what to print.
+    """Detect on a split, write results and scores, and return the text to print.
 
     Raises:
         ValueError: the checkpoint is invalid, the split is unknown, the dataset incomplete or a
@@ -287,8 +287,8 @@ def stream(
 def _at_two_hertz(frame: Frame, position: int) -> Frame:
     """Return the frame with stamps as if key frames came at exactly 2 Hz.
 
-    The official pipeline uses the previous key frame as past frame whatever its age; the detector
-    chooses by age.
+    The official pipeline always uses the previous key frame as past frame; the detector chooses
+    past frames by their age.
     """
     return replace(
         frame, stamps_ns=frame.stamps_ns - frame.stamp_ns + position * PAST_FRAME_AGE_NS

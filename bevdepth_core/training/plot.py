@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
         plot(options.run, options.figure)
     except FileNotFoundError as error:
         parser.exit(1, f'{error}\n')
-    except ValueError as error:  # matplotlib knows no such format
+    except ValueError as error:  # matplotlib does not support the format
         parser.exit(1, f'{options.figure}: {error}\n')
     print(f'wrote {options.figure}')
 

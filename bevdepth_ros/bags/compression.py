@@ -24,7 +24,7 @@ else:
 LARGEST_CONTENT = 1 << 28
 """Upper bound of an unpacked chunk or message, bytes. Recorders write chunks of about 1 MB."""
 _FILE_ALLOWANCE, _FILE_RATIO = 1 << 30, 100
-"""A file may unpack to this number of bytes plus this multiple of its own size."""
+"""A file may decompress to at most this number of bytes plus this multiple of its size."""
 _READ_BYTES = 1 << 20
 _LAST_CDR_ENCODING = 0x0B
 """Largest encoding identifier of a CDR header (XCDR2 parameter lists), OMG DDS-XTypes 7.6.2."""

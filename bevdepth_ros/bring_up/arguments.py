@@ -284,8 +284,8 @@ def _converted(reader: _Reader, is_direct: bool) -> Arguments:
 def is_launched_directly(launch_file: str, argv: Sequence[str]) -> bool:
     """True if the command line ``argv`` launches ``launch_file`` itself.
 
-    A launch file that includes this one has arguments of its own, about which this one knows
-    nothing.
+    If another launch file includes this one, the command line contains arguments of that file,
+    which this file cannot check.
     """
     words = [word for word in argv[1:] if not word.startswith('-') and ':=' not in word]
     if words[-2:] == [PACKAGE, LAUNCH_FILE]:

@@ -27,10 +27,10 @@ LATEST_S = 60.0
 """After this time, we assume that the process starts the node in another process, so its processor
 time is not considered."""
 OTHERS_TIMEOUT_S = 30.0
-"""How long to wait for the end of other nodes of the same name, seconds; DDS lists killed nodes
+"""Longest wait for the end of other nodes with the same name, seconds. DDS lists killed nodes
 for 20 s."""
 APPEARANCE_TIMEOUT_S = 600.0
-"""How long the node may take to appear: importing torch takes minutes on a busy machine."""
+"""Longest wait until the node is discovered; importing torch takes minutes on a busy machine."""
 RESPONSE_S = 1.0
 """A request without a response for this time is sent again, unless the node is in a transition."""
 ATTEMPTS = 5

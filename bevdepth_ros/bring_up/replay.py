@@ -27,7 +27,7 @@ from lifecycle_msgs.msg import Transition
 LAST_SETS_S = 60.0
 """At the end of a bag, the detector has this time to process the last image sets."""
 LAST_MESSAGES_S = 0.5
-"""How long subscribers have to receive the last results."""
+"""Time after the last result in which subscribers can receive it."""
 _RUNNING = 'bevdepth_running_replays'
 
 

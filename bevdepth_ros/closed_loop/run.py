@@ -26,7 +26,7 @@ from bevdepth_ros.rig.stamps import stamp_ns
 
 DETECTOR, PLAYER = '/bevdepth_detector', '/bag_player'
 LONGEST_SILENCE_S = 300.0
-"""A launch fails if neither the clock advances nor a result arrives for this time."""
+"""A launch fails if for this time the clock does not advance and no result arrives."""
 STEP_NS = 40_000_000
 """Step of the player's service ``~/step``. Image sets are at least 50 ms apart, so a step
 publishes at most one. If it published two, an image that DDS sends again could complete both at
@@ -38,7 +38,7 @@ IDLE_S = 10.0
 """The replay continues without a result after waiting this long while the detector is idle. DDS
 sends a lost image again after 3 s, later on a busy machine."""
 LINGER_S = 0.5
-"""How long messages are received after the launch has ended."""
+"""Time after the end of the launch in which messages are still received."""
 
 
 class ClosedLoopError(Exception):

@@ -70,7 +70,7 @@ class Settings(RigSettings):
     )
     runtime: str = parameter(
         'torch',
-        'What runs the network: torch, or onnx: ONNX Runtime on the CPU, with onnx_folder.',
+        'Runtime of the network: torch, or onnx (ONNX Runtime on the CPU, with onnx_folder).',
         choices=('torch', 'onnx'),
     )
     onnx_folder: str = parameter(
@@ -78,7 +78,7 @@ class Settings(RigSettings):
     )
     cpu_threads: int = parameter(
         0,
-        'CPU threads of the network. 0: half of the cores, but two if there are two.',
+        'CPU threads of the network. 0: half of the cores, or both of two cores.',
         low=0,
         high=256,
     )
@@ -122,8 +122,8 @@ class Settings(RigSettings):
     )
     class_name_map: tuple[str, ...] = parameter(
         [''],
-        'Names under which classes of the detector are published, such as car=CAR. Empty: their '
-        'own names.',
+        'Published names of classes of the detector, such as car=CAR. Empty: the names of the '
+        'detector.',
         change=LIVE,
     )
     max_range_m: float = parameter(

@@ -52,7 +52,7 @@ class Pipeline:
 
         Raises:
             ValueError: a calibration file is unusable.
-            OSError: or cannot be read.
+            OSError: a calibration file cannot be read.
             rclpy.exceptions.InvalidTopicNameException: a topic name is invalid.
         """
         self._monitor, self._infos, self._stale = monitor, infos, set[str]()

@@ -30,7 +30,7 @@ LONGEST_SENTENCE = 600
 
 @dataclass
 class Problem:
-    """One sentence about the fault and its remedy; ``level`` is WARN or ERROR."""
+    """An active fault; ``sentence`` contains its remedy, ``level`` is WARN or ERROR."""
 
     area: str
     level: bytes

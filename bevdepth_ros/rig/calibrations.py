@@ -18,7 +18,7 @@ class Calibrations:
 
         Raises:
             ValueError: a calibration file is invalid.
-            OSError: or cannot be read.
+            OSError: a calibration file cannot be read.
         """
         self._infos = {
             source.name: info_from_file(source.info_file)

@@ -54,13 +54,13 @@ class CameraTiming:
         self.restart()
 
     def restart(self) -> None:
-        """Forget all images; the offset and the usual lateness stay."""
+        """Drop all images; keep the offset and the usual lateness."""
         self.drop_stamps()
         self.deviations: deque[float] = deque(maxlen=WINDOW)
         self.lateness_s: deque[float] = deque(maxlen=WINDOW)
 
     def drop_stamps(self, last: int = 0) -> None:
-        """Forget all stamps but the newest ones."""
+        """Drop all stamps except the newest ones."""
         self.stamps: deque[int] = deque(sorted(self.stamps)[-last:] if last else (), WINDOW)
         self._skips = self._repeats = False
         self._doubts = 0
@@ -181,7 +181,7 @@ class CameraTiming:
         return self._doubts > 1
 
     def trust_clock(self) -> None:
-        """Measure the usual lateness anew."""
+        """Measure the usual lateness from now on."""
         self.usual_s, self._earliest_s, self._scatter_s = None, math.inf, 0.0
 
     def clock_error_s(self, period_s: float) -> float:

@@ -1,6 +1,6 @@
 """Color conversion to RGB and outgoing image messages: cv_bridge, or OpenCV where it fails.
 
-What cv_bridge gets wrong, and what is done instead:
+Errors of cv_bridge, and what this module does instead:
 
 * PyPI 1.13.0.post0 ignores ``step`` and raises KeyError for 16-bit and YUV encodings and for
   ``bayer_grbg8``. The C++ version of Humble (3.2) and Jazzy (4.1) reads wrong rows if ``step`` is

@@ -34,7 +34,7 @@ _TRANSPORTS = {'h264': 'ffmpeg', 'h265': 'ffmpeg', 'hevc': 'ffmpeg', 'av1': 'ffm
 
 @dataclass(frozen=True)
 class Format:
-    """Format string of image_transport: ``ENCODING; CODEC compressed COLORS``, or the codec alone.
+    """Format string of image_transport: ``ENCODING; CODEC compressed COLORS``, or only the codec.
 
     The file itself shows its codec; drivers often name another one.
 
@@ -100,7 +100,7 @@ def decode_compressed(
             of its size, at least this wide, pixels; 0: always at full size.
 
     Raises:
-        ValueError: what is wrong with the image, worded to follow the camera's name.
+        ValueError: the image is invalid; the message is a clause that follows the camera's name.
     """
     data, image_format = bytes(message.data), Format.parse(message.format)
     kind = _file_kind(data)
@@ -179,7 +179,7 @@ def _has_more_chunks_than(limit: int, data: bytes) -> bool:
 
 
 def _turbo_header(data: bytes) -> tuple[int, int, str] | None:
-    """Return width, height and color space of a JPEG that libjpeg-turbo decodes, else None."""
+    """Return width, height and color space of a JPEG; None if libjpeg-turbo cannot decode it."""
     if simplejpeg is None:
         return None
     try:

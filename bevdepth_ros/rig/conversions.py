@@ -30,7 +30,7 @@ def decoded_image(
             0: always at full size.
 
     Raises:
-        ValueError: what is wrong with the image, worded to follow the camera's name.
+        ValueError: the image is invalid; the message is a clause that follows the camera's name.
     """
     if isinstance(message, CompressedImage):
         return decode_compressed(message, max_pixels, min_width)

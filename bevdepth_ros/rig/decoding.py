@@ -52,7 +52,7 @@ class ImageDecoder:
         Args:
             device: a GPU decodes JPEG files itself and receives the pixels of other images; with a
                 CPU or None, images stay in host memory.
-            min_width: as ``decoded_image`` takes it; not on a GPU.
+            min_width: see ``decoded_image``; a GPU always decodes at full size.
         """
         self.on_arrival = device is not None and device.type == 'cuda'
         self._gpu_decoder = JpegDecoder(device) if self.on_arrival and device else None

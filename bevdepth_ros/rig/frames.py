@@ -34,7 +34,7 @@ POSE_TIMEOUT_S = 1.0
 
 
 class CameraFaultError(Exception):
-    """One camera cannot be used in a set; the message says why and what to do.
+    """A camera cannot be used in a set; the message gives the reason and the remedy.
 
     Attributes:
         reason: one of ``CAMERA_FAULTS``.
@@ -59,7 +59,7 @@ class BuiltFrame:
         rejection: why there is no frame, as (one of ``diagnostics.DROP_REASONS``, sentence); None
             if there is one.
         no_poses: why the frame has no ego poses; None if it has.
-        warnings: what is suspicious about the calibration of cameras, by name.
+        warnings: warnings about the calibration, by camera.
         seconds: time for ``decoding`` and ``geometry``.
     """
 
@@ -116,7 +116,7 @@ class FrameBuilder:
 
         Raises:
             ValueError: a calibration file is invalid.
-            OSError: or cannot be read.
+            OSError: a calibration file cannot be read.
         """
         self._settings, self._transforms = settings, transforms
         self._startup_is_over = startup_is_over

@@ -41,7 +41,7 @@ class Intrinsics:
         distortion: lens distortion that the image still has; None if it has none.
         frame_from_camera: (4, 4) pose of the projection in the optical frame: the identity,
             except for rectified images with R, Tx or Ty.
-        warnings: what is suspicious, worded to follow the camera's name.
+        warnings: clauses that follow the camera's name.
     """
 
     matrix: np.ndarray

@@ -85,7 +85,7 @@ def image_from_raw(message: Image, max_pixels: int) -> np.ndarray:
     """Return (H, W, 3) uint8 RGB; it may share the memory of ``message``.
 
     Raises:
-        ValueError: what is wrong with the image, worded to follow the camera's name.
+        ValueError: the image is invalid; the message is a clause that follows the camera's name.
     """
     require_at_most(max_pixels, message.width, message.height)
     layout = ENCODINGS.get(message.encoding)

@@ -139,7 +139,7 @@ class RigSettings:
     )
     untriggered_cameras: str = parameter(
         'none',
-        'What to do if cameras are not triggered together, such as free-running ones. none: '
+        'Reaction if cameras are not triggered together, for example free-running ones. none: '
         'report it and publish nothing. newest: use the newest image of each camera.',
         choices=('none', 'newest'),
     )

@@ -159,7 +159,7 @@ class ImageSetSynchronizer(SimpleFilter):
         ]
 
     def reset(self) -> None:
-        """Forget all waiting images; offsets and states of cameras stay."""
+        """Drop all waiting images; keep offsets and states of cameras."""
         self._last_ns, self._received_at_check = 0, -1
         for camera in self.cameras:
             camera.waiting.clear()
@@ -321,7 +321,7 @@ class ImageSetSynchronizer(SimpleFilter):
     # Offsets
 
     def _search(self) -> None:
-        """Forget the offsets, and use all cameras that send images."""
+        """Drop the offsets, and use all cameras that send images."""
         self.is_learned, self._has_offsets = False, len(self.cameras) == 1
         self._jitter_ns = math.inf
         self._residuals: list[dict[int, float]] = []

@@ -43,7 +43,7 @@ class Distortion:
 
     Raises:
         ValueError: another model or number of coefficients, or a coefficient that is not finite;
-            worded to follow the camera's name.
+            the message is a clause that follows the camera's name.
     """
 
     model: str
@@ -112,7 +112,8 @@ class Undistorter:
         The result of a tensor is on the same device.
 
         Raises:
-            ValueError: less than ``LEAST_SHARE`` of the image would be valid; worded to follow the
+            ValueError: less than ``LEAST_SHARE`` of the image would be valid; the message is a
+            clause that follows the
                 camera's name.
         """
         height, width = image.shape[:2]

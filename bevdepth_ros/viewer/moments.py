@@ -1,4 +1,4 @@
-"""Stores what the viewer's page shows, for each time of the last seconds."""
+"""Stores the content of the viewer's page for each time of the last seconds."""
 
 from __future__ import annotations
 

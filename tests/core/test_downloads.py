@@ -174,7 +174,7 @@ def test_a_complete_file_is_not_downloaded_again(server: FileServer, part: Path)
     assert server.ranges == [f'bytes={len(CONTENT)}-']
 
 
-def test_a_file_longer_than_that_of_the_server_is_downloaded_anew(server: FileServer, part: Path):
+def test_a_file_longer_than_that_of_the_server_is_downloaded_again(server: FileServer, part: Path):
     part.write_bytes(CONTENT + b'x')
     with pytest.raises(DownloadError, match='changed: run the same command again'):
         get(server, part)

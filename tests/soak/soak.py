@@ -248,7 +248,7 @@ def run(
     seed: int = 0,
     report: Callable[[str], None] = print,
 ) -> Result:
-    """Soak a node in this process's ROS domain; arguments as ``Soak`` has them."""
+    """Soak a node in this process's ROS domain; the arguments are those of ``Soak``."""
     rclpy.init()
     try:
         return Soak(seconds, faults, hold_s, rest_s, seed, report).run()

@@ -115,7 +115,7 @@ def _wheel(x: float, radius: float, thickness: float, half_width: float) -> Soli
 def bicycle(
     length: float, width: float, height: float, rng: np.random.Generator, rider: bool
 ) -> list[Solid]:
-    """Return a bicycle, with its rider or alone."""
+    """Return a bicycle with or without a rider."""
     paint, full = PAINT[rng.integers(8)], height if rider else height / RIDERLESS_HEIGHT
     radius, saddle = 0.19 * length, 0.54 * full
     rear, front = -length / 2 + radius, length / 2 - radius
@@ -139,7 +139,7 @@ def bicycle(
 def motorcycle(
     length: float, width: float, height: float, rng: np.random.Generator, rider: bool
 ) -> list[Solid]:
-    """Return a motorcycle, with its rider or on its stand."""
+    """Return a motorcycle with a rider, or without one on its stand."""
     paint, full = PAINT[rng.integers(8)], height if rider else height / RIDERLESS_HEIGHT
     radius, saddle = 0.155 * length, 0.5 * full
     rear, front = -length / 2 + radius, length / 2 - radius

@@ -38,7 +38,8 @@ class Selection:
         annotations: topic; empty for none, None for the only one.
         odometry: topic of poses that replace tf; empty for none.
         min_score: annotations with a lower score are left out.
-        world_frame: in which the vehicle moves; None for that of the odometry, else ``map``.
+        world_frame: in which the vehicle moves; None: the frame of the odometry, or ``map``
+            without odometry.
         base_frame: of the vehicle.
         slop_ns: largest distance of a measurement from its key frame.
         with_sweeps: also convert the measurements between key frames.
@@ -75,7 +76,7 @@ class BagConverter:
 
     Args:
         root: folder of the dataset.
-        selection: what to convert.
+        selection: topics, frames and limits of the conversion.
         tables: receive the rows.
         report: receives sentences for the user.
 

@@ -331,7 +331,7 @@ def test_odometry_of_a_frame_that_is_not_linked_to_the_base_frame_is_reported(gr
     assert "/odometry is of frame 'footprint'" in faults[0][1]
 
 
-def test_a_mount_that_is_published_anew_replaces_the_one_looked_up_before(tf: Tf) -> None:
+def test_a_mount_that_is_published_again_replaces_the_one_looked_up_before(tf: Tf) -> None:
     tf.send('base_link', 'CAM_FRONT', START_NS, 1.0, static=True)
     assert tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] == 1.0
     assert tf.transforms.latest('base_link', 'CAM_FRONT')[0, 3] == 1.0
