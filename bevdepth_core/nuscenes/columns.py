@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-from nuscenes import NuScenes
 
 from bevdepth_core.nuscenes.channels import Channels
 from bevdepth_core.nuscenes.completeness import DatasetIncompleteError
 from bevdepth_core.nuscenes.records import DISTORTION
+
+if TYPE_CHECKING:
+    from nuscenes import NuScenes  # imported for types only: it takes seconds
 
 Columns = dict[str, np.ndarray]
 """Arrays by name with one row per sample, or per annotation for the names below."""

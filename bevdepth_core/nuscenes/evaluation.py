@@ -1,4 +1,4 @@
-"""Writes detections as a nuScenes result file and computes its metrics."""
+"""Computes the nuScenes metrics of a result file."""
 
 from __future__ import annotations
 
@@ -9,22 +9,17 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from nuscenes import NuScenes
-from nuscenes.eval.common.config import config_factory
-from nuscenes.eval.detection.evaluate import DetectionEval
-from pyquaternion import Quaternion
 
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.files import write_atomically
-from bevdepth_core.nuscenes.classes import attribute_of
 from bevdepth_core.nuscenes.index import SampleIndex
-from bevdepth_core.nuscenes.index_evaluation import META, METRICS, evaluate_on_index
-from bevdepth_core.nuscenes.records import Pose
 from bevdepth_core.nuscenes.splits import split_scenes
 from bevdepth_core.nuscenes.tables import open_devkit
-from bevdepth_core.types import Detections3D
+
+if TYPE_CHECKING:
+    from nuscenes import NuScenes  # imported for types only: it takes seconds
 
 ERRORS = {
     'trans_err': 'ATE',
@@ -58,53 +53,6 @@ PUBLISHED = {
 }
 
 
-def result_boxes(token: str, detections: Detections3D, world_from_ego: Pose) -> list[dict]:
-    """Return the detections of one sample as entries of the nuScenes result format, in the world
-    frame.
-
-    Args:
-        token: the sample's token.
-        detections: boxes in the ego frame.
-        world_from_ego: pose of that frame, ``SampleRecord.world_from_ego()``.
-    """
-    turn = Quaternion(world_from_ego.quaternion).normalised
-    matrix = turn.rotation_matrix
-    boxes = detections.boxes
-    centers = boxes.center @ matrix.T + world_from_ego.translation
-    velocities = np.pad(boxes.velocity, ((0, 0), (0, 1))) @ matrix.T
-    return [
-        {
-            'sample_token': token,
-            'translation': centers[row].tolist(),
-            'size': boxes.size[row, [1, 0, 2]].tolist(),
-            'rotation': (
-                turn * Quaternion(axis=(0, 0, 1), radians=float(boxes.yaw[row]))
-            ).elements.tolist(),
-            'velocity': velocities[row, :2].tolist(),
-            'detection_name': (name := detections.class_names[detections.labels[row]]),
-            'detection_score': float(detections.scores[row]),
-            'attribute_name': attribute_of(name, float(np.linalg.norm(velocities[row, :2]))),
-        }
-        for row in range(len(boxes))
-    ]
-
-
-def write_results(results: Mapping[str, list[dict]], path: str | Path) -> None:
-    """Write a nuScenes result file of a camera-only method, atomically.
-
-    Args:
-        results: entries of ``result_boxes`` per sample token; an empty list for samples without
-            boxes.
-        path: the JSON file.
-    """
-    text = json.dumps({'meta': META, 'results': dict(results)})
-
-    def write(target: str) -> None:
-        Path(target).write_text(text)
-
-    write_atomically(path, write)
-
-
 def evaluate(
     result_path: str | Path,
     dataroot: str | Path,
@@ -135,6 +83,8 @@ def evaluate(
         ValueError: the samples in the file are not those of the split, or there are no
         annotations.
     """
+    from bevdepth_core.nuscenes.index_evaluation import evaluate_on_index
+
     results = json.loads(Path(result_path).read_text())
     if index is not None and not index.is_official:
         _require_same_samples(set(index.tokens()), results['results'], split)
@@ -151,6 +101,11 @@ def evaluate(
 
 
 def _official_summary(devkit: NuScenes, results: dict, split: str, output_dir: str | Path) -> dict:
+    from nuscenes.eval.common.config import config_factory
+    from nuscenes.eval.detection.evaluate import DetectionEval
+
+    from bevdepth_core.nuscenes.index_evaluation import METRICS
+
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         scored = Path(folder) / 'results.json'
         scored.write_text(json.dumps(results | {'results': _with_a_box(results['results'])}))

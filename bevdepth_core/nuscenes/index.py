@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from nuscenes import NuScenes
 from tqdm import tqdm
 
 from bevdepth_core.files import write_atomically
@@ -35,6 +35,9 @@ from bevdepth_core.nuscenes.labels import with_labels
 from bevdepth_core.nuscenes.records import Annotations, Pose, SampleRecord, SensorRecord
 from bevdepth_core.nuscenes.splits import split_scenes
 from bevdepth_core.nuscenes.tables import open_devkit
+
+if TYPE_CHECKING:
+    from nuscenes import NuScenes  # imported for types only: it takes seconds
 
 CACHE_FORMAT = 4
 """Version of the cache format; increment it when the content of a cache file changes."""

@@ -1,5 +1,7 @@
 """Computes the devkit's detection metrics for any class list, from the annotations of a sample
 index.
+
+The devkit takes seconds to import, so other modules import this one where they use it.
 """
 
 from __future__ import annotations
@@ -17,15 +19,9 @@ from nuscenes.eval.detection.evaluate import DetectionEval
 
 from bevdepth_core.nuscenes.index import SampleIndex
 from bevdepth_core.nuscenes.records import SampleRecord
+from bevdepth_core.nuscenes.result_file import META
 
 METRICS = 'detection_cvpr_2019'
-META = {
-    'use_camera': True,
-    'use_lidar': False,
-    'use_radar': False,
-    'use_map': False,
-    'use_external': False,
-}
 OTHER_CLASS_RANGE = 50.0
 """Evaluation range of classes other than the ten of nuScenes, meters from the vehicle."""
 

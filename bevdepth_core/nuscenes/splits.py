@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from nuscenes.utils.splits import create_splits_scenes
-
 from bevdepth_core.nuscenes.completeness import consistent, read_json, require_scene_names
 from bevdepth_core.nuscenes.suggestions import did_you_mean
 
@@ -17,6 +15,9 @@ def split_scenes(dataroot: str | Path, version: str, split: str) -> list[str]:
     Raises:
         ValueError: the split is unknown or empty, or contains scenes that are not in the tables.
     """
+    # The devkit takes seconds to import.
+    from nuscenes.utils.splits import create_splits_scenes
+
     tables = Path(dataroot) / version
     custom = _custom_splits(tables / 'splits.json')
     official = create_splits_scenes()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-
-from nuscenes import NuScenes
+from typing import TYPE_CHECKING
 
 from bevdepth_core.nuscenes.completeness import (
     OPTIONAL_TABLES,
@@ -12,24 +12,34 @@ from bevdepth_core.nuscenes.completeness import (
     require_tables,
 )
 
+if TYPE_CHECKING:
+    from nuscenes import NuScenes  # imported for types only: it takes seconds
+
 _NEVER_READ = ('log', 'map')
 
 
-class _Tables(NuScenes):
-    """The devkit without logs and maps, and with empty tables for optional ones that are absent.
+@functools.cache
+def _devkit_class() -> type[NuScenes]:
+    """Return the devkit's class as this package needs it; the import takes seconds."""
+    from nuscenes import NuScenes
 
-    The devkit itself needs a map image for every log, which other datasets do not have.
-    """
+    class Tables(NuScenes):
+        """The devkit without logs and maps, and with empty tables for absent optional ones.
 
-    def __load_table__(self, table_name: str) -> list[dict]:
-        absent = not (Path(self.table_root) / f'{table_name}.json').is_file()
-        if table_name in _NEVER_READ or (absent and table_name in OPTIONAL_TABLES):
-            return []
-        return super().__load_table__(table_name)
+        The devkit itself needs a map image for every log, which other datasets do not have.
+        """
 
-    def __make_reverse_index__(self, verbose: bool) -> None:
-        self.map = [{'token': '', 'log_tokens': []}]  # the devkit reads the first record
-        super().__make_reverse_index__(verbose)
+        def __load_table__(self, table_name: str) -> list[dict]:
+            absent = not (Path(self.table_root) / f'{table_name}.json').is_file()
+            if table_name in _NEVER_READ or (absent and table_name in OPTIONAL_TABLES):
+                return []
+            return super().__load_table__(table_name)
+
+        def __make_reverse_index__(self, verbose: bool) -> None:
+            self.map = [{'token': '', 'log_tokens': []}]  # the devkit reads the first record
+            super().__make_reverse_index__(verbose)
+
+    return Tables
 
 
 def open_devkit(dataroot: str | Path, version: str) -> NuScenes:
@@ -39,8 +49,9 @@ def open_devkit(dataroot: str | Path, version: str) -> NuScenes:
         DatasetIncompleteError: a table is missing or truncated, or tables contradict each other.
     """
     require_tables(Path(dataroot), version)
+    devkit_class = _devkit_class()
     try:
-        return _Tables(version, str(dataroot), verbose=False)
+        return devkit_class(version, str(dataroot), verbose=False)
     except Exception as error:  # the devkit raises many types, among them Exception itself
         tables = Path(dataroot) / version
         raise DatasetIncompleteError(

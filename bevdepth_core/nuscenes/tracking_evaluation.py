@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from pyquaternion import Quaternion
 
-from bevdepth_core.nuscenes.evaluation import result_boxes
 from bevdepth_core.nuscenes.index import SampleIndex
 from bevdepth_core.nuscenes.records import Pose
+from bevdepth_core.nuscenes.result_file import result_boxes
 from bevdepth_core.tracking import Tracks3D
 from bevdepth_core.types import Boxes3D, Detections3D
 

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import BatchSampler, DataLoader, Subset
 
 from bevdepth_core.config import ModelConfig
@@ -65,7 +66,7 @@ def open_nuscenes(
     """
     index = settings.load(network)
     _require_several_images(settings, len(index.channels.cameras))
-    report_boxes(index, settings, network, needs_boxes)
+    rank_zero_only(report_boxes)(index, settings, network, needs_boxes)
     positions = _balanced_positions(index) if settings.class_balanced else None
     return _dataset(index, settings, network, positions)
 
@@ -87,7 +88,7 @@ def open_validation(
     """Return the samples of ``settings.val_split`` to validate on; see ``open_nuscenes``."""
     settings = replace(settings, split=str(settings.val_split))
     index = settings.load(network)
-    report_boxes(index, settings, network, needs_boxes)
+    rank_zero_only(report_boxes)(index, settings, network, needs_boxes)
     count = min(settings.val_samples or len(index), len(index))
     return _dataset(index, settings, network, np.arange(count) * len(index) // count)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from lightning.pytorch.utilities import rank_zero_only
-
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.nuscenes.box_counts import count_boxes
 from bevdepth_core.nuscenes.classes import ClassMap, read_categories
@@ -56,7 +54,6 @@ class DatasetSettings:
         return f'{self.root} {self.version}, split {self.split}'
 
 
-@rank_zero_only
 def report_boxes(
     index: SampleIndex, settings: DatasetSettings, network: ModelConfig, needs_boxes: bool
 ) -> None:

@@ -47,15 +47,9 @@ from bevdepth_core.config import ModelConfig, SizeAwareNMSConfig, StereoConfig
 from bevdepth_core.inference import PAST_FRAME_AGE_NS, Detector
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.nuscenes.dataset import load_frame
-from bevdepth_core.nuscenes.evaluation import (
-    PUBLISHED,
-    PublishedScore,
-    evaluate,
-    result_boxes,
-    table,
-    write_results,
-)
+from bevdepth_core.nuscenes.evaluation import PUBLISHED, PublishedScore, evaluate, table
 from bevdepth_core.nuscenes.index import SampleIndex
+from bevdepth_core.nuscenes.result_file import result_boxes, write_results
 from bevdepth_core.nuscenes.tracking_evaluation import (
     evaluate_tracking,
     track_results,

@@ -12,9 +12,8 @@ from torch import distributed
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.decode import ScoredBoxes, decode
 from bevdepth_core.nuscenes.dataset import NuScenesDataset
-from bevdepth_core.nuscenes.evaluation import result_boxes
-from bevdepth_core.nuscenes.index_evaluation import evaluate_on_index
 from bevdepth_core.nuscenes.records import Pose
+from bevdepth_core.nuscenes.result_file import result_boxes
 from bevdepth_core.training.batch import Batch
 from bevdepth_core.types import Detections3D
 
@@ -67,6 +66,9 @@ class ValidationScore(Callback):
         scores = {'val/mAP': 0.0, 'val/NDS': 0.0}
         if not trainer.is_global_zero:
             return scores
+        # The devkit takes seconds to import.
+        from bevdepth_core.nuscenes.index_evaluation import evaluate_on_index
+
         try:
             summary = evaluate_on_index(results, _validation(trainer).index)
         except ValueError as error:

@@ -33,6 +33,7 @@ from bevdepth_core.nuscenes.completeness import (
     require_tables,
 )
 from bevdepth_core.nuscenes.recording import SceneRecording, read_recording
+from bevdepth_core.nuscenes.tables import open_devkit
 from bevdepth_ros.bags.scene_bag import ConversionError, Target, key_frames_only, write_bag
 from bevdepth_ros.bags.workplace import require_replaceable
 from bevdepth_ros.bags.writer import STORAGES
@@ -139,10 +140,6 @@ def read_recordings(
     dataroot: Path, version: str, names: Sequence[str]
 ) -> tuple[list[SceneRecording], list[str]]:
     """Return the complete scenes, and a sentence for each scene that is not complete."""
-    from bevdepth_core.nuscenes.tables import (
-        open_devkit,  # takes seconds to import, also in each process that only writes
-    )
-
     devkit = open_devkit(dataroot, version)
     recordings, problems = [], []
     for name in tqdm(names, desc='reading tables', unit='scene', disable=None):

@@ -35,9 +35,10 @@ from rclpy.utilities import remove_ros_args
 
 from bevdepth_core.checkpoint import CheckpointError, load_checkpoint
 from bevdepth_core.nuscenes.completeness import DatasetIncompleteError, require_files
-from bevdepth_core.nuscenes.evaluation import evaluate, write_results
+from bevdepth_core.nuscenes.evaluation import evaluate
 from bevdepth_core.nuscenes.index import SampleIndex, load_index
 from bevdepth_core.nuscenes.recording import CAMERA_MODALITY, SceneRecording, read_recording
+from bevdepth_core.nuscenes.result_file import write_results
 from bevdepth_core.nuscenes.tables import open_devkit
 from bevdepth_core.nuscenes.tracking_evaluation import evaluate_tracking, tracking_table
 from bevdepth_ros.bags.recorded_transforms import read_transforms

@@ -16,8 +16,8 @@ from vision_msgs.msg import Detection3DArray
 
 from bevdepth_core.geometry import quaternion_from_rotation
 from bevdepth_core.nuscenes.classes import CAMERAS
-from bevdepth_core.nuscenes.evaluation import result_boxes
 from bevdepth_core.nuscenes.records import Pose, SampleRecord
+from bevdepth_core.nuscenes.result_file import result_boxes
 from bevdepth_core.nuscenes.tracking_evaluation import tracking_entries
 from bevdepth_core.types import Detections3D
 from bevdepth_ros.bags.reader import Bag

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.nuscenes.evaluation import write_results
 from bevdepth_core.nuscenes.index import load_index
+from bevdepth_core.nuscenes.result_file import write_results
 from bevdepth_core.nuscenes.tracking_evaluation import (
     SCORES,
     Follow,

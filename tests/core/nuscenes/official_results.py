@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.nuscenes.evaluation import result_boxes, write_results
 from bevdepth_core.nuscenes.records import Pose
+from bevdepth_core.nuscenes.result_file import result_boxes, write_results
 from bevdepth_core.types import Boxes3D, Detections3D
 
 

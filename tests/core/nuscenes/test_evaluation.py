@@ -6,15 +6,10 @@ import numpy as np
 import pytest
 
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.nuscenes.evaluation import (
-    PUBLISHED,
-    evaluate,
-    result_boxes,
-    table,
-    write_results,
-)
+from bevdepth_core.nuscenes.evaluation import PUBLISHED, evaluate, table
 from bevdepth_core.nuscenes.index import load_index
 from bevdepth_core.nuscenes.records import Pose
+from bevdepth_core.nuscenes.result_file import result_boxes, write_results
 from tests.core.nuscenes.dataroot import PREVIOUS, SPLIT, TOKEN, VERSION, make_dataroot
 from tests.core.nuscenes.official_results import detections, require_official_results
 from tests.reference import DATA

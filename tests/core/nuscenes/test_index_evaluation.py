@@ -9,9 +9,10 @@ import pytest
 
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.nuscenes.classes import ClassMap
-from bevdepth_core.nuscenes.evaluation import evaluate, table, write_results
+from bevdepth_core.nuscenes.evaluation import evaluate, table
 from bevdepth_core.nuscenes.index import SampleIndex, Selection, load_index
 from bevdepth_core.nuscenes.index_evaluation import evaluate_on_index
+from bevdepth_core.nuscenes.result_file import write_results
 from tests.core.nuscenes.own_rig import SCENE, SPLIT, VERSION, OwnBox, write_own_dataset
 
 OFFICIAL = [

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.nuscenes.evaluation import result_boxes, write_results
 from bevdepth_core.nuscenes.index import SampleIndex, load_index
 from bevdepth_core.nuscenes.records import Pose
+from bevdepth_core.nuscenes.result_file import result_boxes, write_results
 from bevdepth_core.nuscenes.tracking_evaluation import (
     KEY_FRAME_NS,
     SCORES,

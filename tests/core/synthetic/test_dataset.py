@@ -17,9 +17,10 @@ from pyquaternion import Quaternion
 from bevdepth_core.config import NUSCENES_CLASSES, ImageSpec
 from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
 from bevdepth_core.nuscenes.dataset import NuScenesDataset, Sample, ground_truth
-from bevdepth_core.nuscenes.evaluation import evaluate, result_boxes, write_results
+from bevdepth_core.nuscenes.evaluation import evaluate
 from bevdepth_core.nuscenes.images import read_image
 from bevdepth_core.nuscenes.index import SampleIndex, load_index
+from bevdepth_core.nuscenes.result_file import result_boxes, write_results
 from bevdepth_core.nuscenes.table_files import token
 from bevdepth_core.synthetic import EXPOSURE_OFFSET_S, make_scene, nuscenes_like_rig, render_camera
 from bevdepth_core.synthetic.dataset.writing import SPLITS, VERSION
