@@ -1,4 +1,4 @@
-"""Returns the imports of the modules of this tree from their source."""
+"""Reads the imports of the modules of this repository from their source."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def page(name: str) -> str:
 
 
 def code_spans(text: str) -> set[str]:
-    """Return what stands between single backticks."""
+    """Return the texts between single backticks."""
     return set(re.findall(r'`([^`\n]+)`', _FENCE.sub('', text)))
 
 

@@ -32,7 +32,7 @@ TINY = ModelConfig(
     bev_encoder=BEVEncoderConfig(base_channels=4, neck_channels=4),
     head=HeadConfig(channels=4),
 )
-"""A network in the official layout, but for the narrow image encoder: 0.3 million weights."""
+"""A network in the official layout with a narrow image encoder: 0.3 million weights."""
 TINY_WITH_BOXES = replace(
     TINY,
     image=ImageSpec(height=32, width=96),
@@ -83,8 +83,9 @@ def write_varied_checkpoint(path: Path) -> Path:
 
 
 def export_model(refinement: bool = False) -> BEVDepth:
-    """Return random weights of TINY_WITH_BOXES that no batch norm and no offset of a deformable
-    convolution leaves without effect."""
+    """Return random weights of TINY_WITH_BOXES with random batch norm statistics and offsets of
+    deformable convolutions, so that every layer affects the result.
+    """
     torch.manual_seed(0)
     depth_net = replace(TINY_WITH_BOXES.depth_net, refinement=refinement)
     decode = DecodeConfig(candidates=60, score_threshold=0.0)

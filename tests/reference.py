@@ -1,7 +1,8 @@
-"""Numbers of the official code, and the deterministic weights that they were computed with.
+"""Reads the recorded numbers of the official code, and the deterministic weights they were
+computed with.
 
-tests/data holds those that need no nuScenes photograph; only tests/golden reads the others from
-the reference folder.
+tests/data contains the numbers that need no image of nuScenes; only tests/golden reads the
+others, from the reference folder.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ _STEREO_EXCEPTIONS = (
     (r'mask_net\.5\.bias$', lambda u, v: 1 + 0.1 * u),
 )
 _CONSTRUCTED = (*FRUSTUM_AXES, 'stereo.candidate_factors', 'stereo.bin_numbers')
-"""Buffers that follow from the config."""
+"""Buffers that are computed from the config."""
 
 
 def reference_path(name: str) -> Path:
@@ -95,7 +96,7 @@ def reference_path(name: str) -> Path:
 
 
 def golden(case: str) -> tuple[dict, dict[str, np.ndarray]]:
-    """Return the JSON and the arrays of a case, from tests/data where it is there."""
+    """Return the JSON and the arrays of a case, from tests/data if the case is there."""
     if (DATA / f'{case}.npz').exists():
         return _read_case(DATA, case)
     return reference_golden(case)
@@ -129,7 +130,7 @@ def uniform(name: str, shape: tuple[int, ...], offset: int = 0) -> np.ndarray:
 
 def fill_value(name: str, shape: tuple[int, ...], stereo: bool = False) -> np.ndarray:
     """Return the deterministic weights of one official tensor (name without ``model.``) in
-    float64; a stereo model has values of its own."""
+    float64; a stereo model has different values."""
     u = uniform(name, shape)
     value = _base_value(name, u)
     for pattern, exception in _STEREO_EXCEPTIONS if stereo else _EXCEPTIONS:

@@ -1,9 +1,9 @@
-"""Two key frames of six cameras: the synthetic sample that any clone can render, and the layout
-that it shares with the real sample of the reference folder.
+"""Two key frames of six cameras: renders the synthetic sample, and reads it and the real sample of
+the reference folder, which has the same layout.
 
 A sample is a folder with ``infos.json`` (the key frame), ``infos_2frames.json`` (the frame before
 it and the key frame) and the JPEG files that both name, as the official code prepares nuScenes.
-Both frames name one lidar sweep, which the folder does not hold.
+Both frames name one lidar sweep, which is not in the folder.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ STAMP_S = 1_531_883_530.0
 PERIOD_S = 0.5
 SEED = 3
 ORIGIN = rigid_from_quaternion((-0.75, -0.008, 0.008, -0.66), (1010.0, 610.0, 0.0))
-"""Map from the synthetic world: as far from the origin as a real map, on a slight slope."""
+"""Transform from the synthetic world to the map: as far from the origin as a real map, on a
+slight slope."""
 
 ANNOTATIONS = (
     ('movable_object.trafficcone', 12.0, 5.0, 0.0, 2),

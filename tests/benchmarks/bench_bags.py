@@ -1,5 +1,5 @@
-"""Bags: how punctual the player is with six cameras at 12 Hz, and what converting a scene costs
-beside copying its files.
+"""Measures the punctuality of the bag player with six cameras at 12 Hz, and the time of converting
+a scene compared with that of copying its files.
 
 python -m tests.benchmarks.bench_bags [--seconds S] [--dataroot DIR --version VERSION --scene NAME]
 """

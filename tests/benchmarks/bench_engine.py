@@ -1,11 +1,11 @@
-"""The detector's step by stage, beside what the official way does per frame, in one run.
+"""Measures the stages of one detector step, and one frame of the official pipeline for comparison.
 
 python -m tests.benchmarks.bench_engine [--device cuda] [--preset NAME] [--precision fp16] [--steps
 N] [--out FOLDER]
 
-The official way runs both frames through the whole network, eagerly. It gets its images resized
-and on the device; the detector starts from source images. Both end with boxes on the host. Writes
-engine_<preset>_<precision>.json and .png.
+The official pipeline runs the whole network on both frames, in eager mode, and starts from
+resized images on the device. The detector starts from source images. Both end with boxes on the
+host. Writes engine_<preset>_<precision>.json and .png.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from tests.reference import ROOT
 SIZE = (900, 1600)
 RATE_HZ = 12
 FIRST_STEPS = 8
-"""Steps before the clock runs for the first time: at 12 Hz the seventh is the first with a past
-frame."""
+"""Warm-up steps before the first measurement: at 12 Hz the seventh step is the first with a
+past frame."""
 WARM_UP = 2
-"""Steps before it runs again."""
+"""Warm-up steps before each later measurement."""
 
 
 def main() -> None:
@@ -230,7 +230,7 @@ def write(results: dict, path: Path) -> None:
 
 
 def plot(results: dict, path: Path) -> None:
-    """Draw the stages of a step and the official way as bars."""
+    """Draw the stages of a step and the time of the official pipeline as bars."""
     step = results['from_device']
     figure, left, right = two_charts(
         f'{results["preset"]}, {results["precision"]}, {results["device"]}'

@@ -1,11 +1,13 @@
-"""Images and samples per second and core: the training loader beside the official path,
-alternating in one run.
+"""Measures images and samples per second and core of the training loader and of the official
+loader.
+
+The two loaders alternate in one run.
 
 python -m tests.benchmarks.bench_loader [--draws N]
 
-The official path decodes with Pillow, resizes, crops, flips and rotates with Pillow and normalizes
-with numpy to float32. Our loader returns uint8, which is normalized on the device. It reads the
-six images of the reference with the augmentations of training. Times are CPU times of one thread,
+The official loader decodes, resizes, crops, flips and rotates with Pillow and normalizes with
+numpy to float32. Our loader returns uint8, which is normalized on the device. It reads the six
+images of the reference with the augmentations of training. Times are CPU times of one thread,
 medians over random augmentations.
 """
 

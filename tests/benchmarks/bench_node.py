@@ -1,4 +1,4 @@
-"""The running node: latency from the last image of a set to its detections, by part.
+"""Measures the latency of the running node from the last image of a set to its detections.
 
     python -m tests.benchmarks.bench_node [--device cuda] [--preset NAME] [--precision fp16]
         [--kind jpeg|raw] [--rate HZ] [--seconds S] [--ramp HZ,HZ,...] [--out FOLDER]
@@ -6,9 +6,10 @@
 The node, the publisher of six 1600x900 images and the subscriber to the detections are three
 processes on one clock (node_traffic). The latency counts from the publication of the last image of
 a set to the arrival of its detections. The parts are the stages that the node publishes on
-~/latency; ``delivery`` is the rest: from the last part to the subscriber. The sets of the first
-three seconds, in which the node learns the trigger cycle, do not count. Weights are random and
-give about 100 boxes. Writes node_<preset>_<kind>.json and .png.
+~/latency; ``delivery`` is the time from the end of the last stage to the arrival at the
+subscriber. The sets of the first three seconds, in which the node learns the trigger cycle, do
+not count. Weights are random and give about 100 boxes. Writes node_<preset>_<kind>.json and
+.png.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from tests.reference import ROOT
 from tests.ros.graph import Graph, wait_until
 
 BOXES = 100
-"""Most boxes of one result."""
+"""Maximum number of boxes of one result."""
 SLOP_S = 0.006
 PROFILE = ROOT / 'config' / 'middleware' / 'fastdds_large_images.xml'
 """Middleware profile for raw images, as docs/NODE.md recommends it."""

@@ -1,5 +1,7 @@
-"""What streaming saves: one step of the full two-frame model against the two-frame forward,
-alternating in one run.
+"""Compares the time of one streaming step with that of the two-frame forward, on the full-size
+model.
+
+The two alternate in one run.
 
 python -m tests.benchmarks.bench_streaming [--rounds N] [--threads N]
 """

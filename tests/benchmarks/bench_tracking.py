@@ -1,4 +1,4 @@
-r"""Our tracker beside two published ones on the same detections, and its time.
+r"""Compares the scores of the tracker with those of two published trackers, and measures its time.
 
     python training/evaluate.py --checkpoint small --data.root data/tracking \
         --data.version v1.0-synthetic --data.split synthetic_val --output out/tracking

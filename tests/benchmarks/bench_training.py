@@ -1,10 +1,10 @@
-"""Steps of the real trainer: step time, samples per second, peak memory, loss.
+"""Measures training steps: step time, samples per second, peak memory and loss.
 
 python -m tests.benchmarks.bench_training [--preset NAME] [--precision P] [--batch-size N] [--steps
 N] [--devices N] [--root DATA]
 
-Samples are all the same one, which costs nothing to read, or with --root those of a synthetic
-dataset.
+All samples are the same one, so that reading takes no time; with --root they are those of a
+synthetic dataset.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from tests.training.runs import run
 from tests.training.samples import noise_sample
 
 WARM_UP = 5
-"""Steps left out of the median: kernels are chosen and memory is taken in them."""
+"""Warm-up steps, excluded from the median: kernels are selected and memory is allocated in
+them."""
 
 
 class SameSample:
@@ -54,7 +55,7 @@ class SameSample:
 
 
 class Clock(Callback):
-    """Notes when steps end and which losses they had, without waiting for the GPU."""
+    """Records end time and loss of each step without waiting for the GPU."""
 
     def __init__(self) -> None:
         self._ends: list[torch.cuda.Event | float] = []

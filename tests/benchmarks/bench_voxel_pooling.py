@@ -1,12 +1,14 @@
-"""Voxel pooling on six nuScenes cameras: ours, the torch reference, the cumsum trick, and the
-floor that memory sets.
+"""Compares three implementations of voxel pooling on six nuScenes cameras, and the memory bound.
+
+The implementations are the CUDA kernels, the PyTorch reference and the cumsum trick.
 
 python -m tests.benchmarks.bench_voxel_pooling [--out FOLDER]
 
-On a GPU every call is replayed as a CUDA graph, so that the device's time is measured and not
-Python's, after a write that flushes the L2 cache; medians. The cumsum trick fits in no graph, its
-time includes Python's. The floor is the time to read every input and write every output once, at
-the speed of a large copy in the same run. Without a GPU ours is the torch reference. Writes
+On a GPU every call is replayed as a CUDA graph, so that the time of Python is not included. A
+write flushes the L2 cache before each call. All times are medians. The cumsum trick cannot be
+captured in a CUDA graph, so that its time includes that of Python. The memory bound is the time
+to read every input and write every output once, at the speed of a large copy in the same run.
+Without a GPU the kernels are replaced by the PyTorch reference. Writes
 voxel_pooling_<device>.json and .png.
 """
 
@@ -34,7 +36,7 @@ from tests.reference import ROOT
 
 RUNS = {'cpu': 10, 'cuda': 50}
 FEWEST_RUNS, LONGEST_S = 5, 1.0
-"""Slow calls run less often, for about this long in all."""
+"""Total time of the repetitions of one call, about; slow calls are repeated less often."""
 FLUSH_BYTES = 256 * 2**20
 COPY_BYTES = {'cpu': 128 * 2**20, 'cuda': 2**30}
 SIZES = {
@@ -55,12 +57,12 @@ CUMSUM_ERROR = {
     torch.float16: 2e-3,
     torch.bfloat16: 1e-2,
 }
-"""Relative L2 distance from ours. Its products are rounded to the type of the features, and its
-running sums to float32."""
+"""Relative L2 distance from our result. The products of the cumsum trick are rounded to the
+type of the features, and its running sums to float32."""
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', type=Path, default=ROOT / 'out' / 'bench')
     options = parser.parse_args()
@@ -115,7 +117,7 @@ def measure(device: str, speed: float) -> Iterator[dict]:
 
 
 def repeat(case: Case, batch: int) -> Case:
-    """The first frame of ``case``, ``batch`` times."""
+    """Inputs of one batch: the first frame of ``case``, ``batch`` times."""
     one = case.sample(0)
     depth, context, matrices = (
         tensor.repeat_interleave(batch, dim=0)
@@ -125,7 +127,7 @@ def repeat(case: Case, batch: int) -> Case:
 
 
 def calls(case: Case) -> dict[str, partial]:
-    """What is timed; backward passes are called as autograd calls them."""
+    """Calls that are timed; backward passes are called as autograd calls them."""
     ops = torch.ops.bevdepth
     index = voxel_index(*case.geometry)
     grad_bev = torch.randn_like(ops.voxel_pooling(*case.arguments))
@@ -152,8 +154,9 @@ def calls(case: Case) -> dict[str, partial]:
 
 
 def deterministically(*arguments) -> Tensor:
-    """Pool from cameras in PyTorch's deterministic mode, without the fills of fresh memory that it
-    adds by default."""
+    """Pool from cameras in the deterministic mode of PyTorch, without its default filling of
+    new tensors.
+    """
     fill = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False
@@ -169,7 +172,9 @@ def from_cameras_by_cumsum(case: Case) -> Tensor:
 
 
 def compare_with_cumsum(case: Case) -> float:
-    """Return the relative distance of the cumsum trick's map from ours, which have to agree."""
+    """Return the relative distance between the map of the cumsum trick and ours; fail if it is
+    large.
+    """
     error = relative_error(
         from_cameras_by_cumsum(case), torch.ops.bevdepth.voxel_pooling(*case.arguments)
     )
@@ -182,14 +187,14 @@ def compare_with_cumsum(case: Case) -> float:
 
 
 def implementations(call: partial, device: str) -> dict[str, float]:
-    """Return microseconds of ours, where there are kernels of ours, and of the torch reference."""
+    """Return microseconds of our kernels, if they are built, and of the PyTorch reference."""
     times = {'ours': microseconds(call, device)} if device == 'cuda' and kernels_in_use() else {}
     with force_reference():
         return times | {'torch reference': microseconds(call, device)}
 
 
 def bytes_of(call: partial) -> int:
-    """Return how much ``call`` has to read and to write."""
+    """Return the number of bytes that ``call`` must read and write."""
     results = call()
     results = results if isinstance(results, tuple) else (results,)
     return sum(

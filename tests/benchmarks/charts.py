@@ -1,4 +1,4 @@
-"""Figures of benchmarks as files: JSON, and bars as PNG."""
+"""Writes results of benchmarks as JSON files, and bar charts as PNG files."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ def write_json(results: dict, path: Path) -> None:
 
 
 def stage_bar(axes: Axes, stages: dict[str, float], total: float, rest: str) -> None:
-    """Draw the stages of one step side by side in ms, and as ``rest`` what they leave of
-    ``total``."""
+    """Draw the stages of one step as a stacked bar in ms, and the remainder of ``total`` as
+    ``rest``.
+    """
     parts = {
         **{f'{name.replace("_", " ")} {value:.2f}': value for name, value in stages.items()},
         rest: max(total - sum(stages.values()), 0),

@@ -1,8 +1,11 @@
-"""Voxel pooling by the cumsum trick: points sorted by cell, one running sum over all of them,
-differences where the cell changes.
+"""Voxel pooling by the cumsum trick, to compare its time and rounding with those of the kernels.
 
-Source: Lift, Splat, Shoot (Philion and Fidler 2020), section 4.2. Here to be timed and compared
-    with, nowhere else used.
+Points are sorted by cell. One cumulative sum runs over all points. The sum of a cell is the
+difference between the cumulative sums at its last point and at the last point of the previous
+cell.
+
+Source: Lift, Splat, Shoot (Philion and Fidler 2020), section 4.2. Only the benchmark uses this
+module.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ from bevdepth_core.ops.voxel_pooling_reference import accumulator
 def pool_by_cumsum(
     depth: Tensor, context: Tensor, voxel_index: Tensor, shape: tuple[int, int, int]
 ) -> Tensor:
-    """Return what the reference ``voxel_pooling`` does, but for its rounding: a running sum is as
-    inexact as its largest values.
+    """Return the map of the reference ``voxel_pooling``, with larger rounding errors.
 
-    As published, a point is a row of ``C`` numbers in the type of the features. How many points
-    are inside is read back from the device, so that no CUDA graph holds this.
+    A cumulative sum grows over all points, and its rounding error grows with it.
+
+    As in the publication, a point is a row of ``C`` numbers in the type of the features. The
+    device reports the number of points inside the grid to the host, so that this function
+    cannot be captured in a CUDA graph.
     """
     nx, ny, _ = shape
     batch, channels = depth.shape[0], context.shape[2]

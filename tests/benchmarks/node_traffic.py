@@ -1,12 +1,13 @@
-"""The two ends of bench_node, each a process of its own with little work per message.
+"""Publisher and subscriber of bench_node, each in a separate process with little work per message.
 
     python -m tests.benchmarks.node_traffic publish --rate 12 --seconds 60 --begin 0 --out FILE
     python -m tests.benchmarks.node_traffic receive --out FILE
 
-``publish`` serializes every message once and only changes its stamp. ``receive`` takes serialized
-messages and notes when they arrive; it ends on SIGINT. Times are time.monotonic(), one clock for
-all processes of a machine. FILE is JSON: ``publish`` writes the publication time of the last image
-by stamp of the set, ``receive`` the arrival time of the detections and the stages of the node.
+``publish`` serializes every message once and only changes its stamp. ``receive`` subscribes to
+serialized messages and records when they arrive; it ends on SIGINT. Times are time.monotonic(),
+one clock for all processes of a machine. FILE is JSON: ``publish`` writes the publication time
+of the last image by stamp of the set, ``receive`` the arrival time of the detections and the
+stages of the node.
 """
 
 from __future__ import annotations
@@ -49,13 +50,13 @@ STAMP_AT = 4
 """A serialized message begins with 4 bytes of encapsulation; the stamp of the header follows."""
 WARM_UP_S = 3.0
 SETTLE_PERIODS = 5
-"""Wait for the last detections, in periods of the images."""
+"""Time to wait for the last detections, in periods of the images."""
 SPIN_LEAD_S = 0.002
 """The publisher sleeps until this long before a publication is due, then waits actively."""
 
 
 class FastRig(Rig):
-    """Cameras that expose nearly at once."""
+    """Publishes images of cameras that expose nearly at the same time."""
 
     def stamps_ns(self, time_s: float) -> list[int]:
         begin_ns = START_NS + round(time_s * 1e9)
@@ -155,7 +156,7 @@ def stages(data: bytes) -> tuple[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Run one end."""
+    """Run the publisher or the subscriber."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('end', choices=('publish', 'receive'))
     parser.add_argument('--kind', choices=tuple(TOPIC), default='jpeg')

@@ -1,6 +1,7 @@
-"""Two published trackers to compare with, written from their papers, for detections in the plane.
+"""Two published trackers for comparison, implemented from their papers, for detections in the
+plane.
 
-Both take the arguments of ``Tracker.update`` and return boxes of the present frame.
+Both take the arguments of ``Tracker.update`` and return boxes of the current frame.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ class _Track:
 
 
 class CenterPointTracker:
-    """Greedy matching of detections that their velocity moves back by one frame (Yin et al., 2021,
-    "Center-based 3D object detection and tracking"). Unmatched tracks move on for three frames.
+    """Greedy matching: each detection is moved back by one frame with its velocity (Yin et al.,
+    2021, "Center-based 3D object detection and tracking"). Unmatched tracks move on for three
+    frames.
     """
 
     LONGEST_MISSED = 3
@@ -70,9 +72,10 @@ class CenterPointTracker:
 
 
 class ConstantVelocityTracker:
-    """Kalman filters of constant velocity without detected velocities, and optimal assignment
-    (Weng et al., 2020, "3D multi-object tracking: a baseline and new evaluation metrics"), by
-    distance of centers as usual on nuScenes. Times count in frames, noise as published.
+    """Kalman filters of constant velocity, which ignore the detected velocities, and optimal
+    assignment (Weng et al., 2020, "3D multi-object tracking: a baseline and new evaluation
+    metrics"), by the distance of centers as usual on nuScenes. Times are counted in frames; the
+    noise is that of the publication.
     """
 
     LONGEST_MISSED, FEWEST_HITS = 2, 3

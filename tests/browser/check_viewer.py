@@ -1,5 +1,4 @@
-"""The live view in a real browser while a drive is replayed; leaves out/viewer.png to be looked
-at."""
+"""Tests the live view in a real browser while a drive is replayed, and writes out/viewer.png."""
 
 from __future__ import annotations
 
@@ -27,9 +26,9 @@ DRAWN_SIZE = (800, 450)
 TIMEOUT_S = 180.0
 SCREENSHOT = ROOT / 'out' / 'viewer.png'
 WALL, SCENE = (slice(40, 380), slice(340, 1240)), (slice(420, 900), slice(200, 1240))
-"""Where the cameras and the boxes are in the window at the start: rows and columns."""
+"""Rows and columns of the window that show the cameras and the boxes at the start."""
 COLORFUL = ('car', 'truck', 'bus', 'motorcycle', 'pedestrian')
-"""Classes that nothing else in the window looks like."""
+"""Classes whose colors nothing else in the window has."""
 
 
 @pytest.fixture(scope='module')

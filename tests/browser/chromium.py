@@ -1,4 +1,4 @@
-"""A headless Chromium that draws WebGL in software, driven through the DevTools protocol."""
+"""Controls a headless Chromium, which renders WebGL in software, through the DevTools protocol."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Tab:
         ].get('value')
 
     def screenshot(self, path: Path) -> None:
-        """Write what the page looks like as a PNG."""
+        """Write a screenshot of the page as a PNG."""
         path.write_bytes(
             base64.b64decode(self.send('Page.captureScreenshot', format='png')['data'])
         )

@@ -74,7 +74,7 @@ BEV_STAGES = {
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what was compared, how far apart it may be, how far it is."""
+    """One row of the table: the compared stage, its tolerance and its distance."""
 
     case: str
     stage: str
@@ -139,8 +139,9 @@ def compare(case: str) -> Iterator[Row]:
 
 
 def compare_head_only() -> Iterator[Row]:
-    """Yield the BEV head's comparisons on a synthetic map, where no voxel grid blurs the
-    numbers."""
+    """Yield the BEV head's comparisons on a synthetic map, whose numbers do not depend on voxel
+    indices.
+    """
     reference, arrays = golden('head_only_2key')
     model = filled_model('2key')
     stages = Stages('head_only_2key', reference['stages'], arrays, prefix='head.')
@@ -156,7 +157,7 @@ def compare_head_only() -> Iterator[Row]:
 
 
 class Stages:
-    """Compare tensors with a golden case as they come by."""
+    """Compares tensors with a golden case while the network runs."""
 
     def __init__(
         self, case: str, reference: dict, arrays: dict[str, np.ndarray], prefix: str = ''
@@ -251,7 +252,7 @@ def _recorded(model: BEVDepth, stages: Stages, behind_grid: float) -> Iterator[N
 
 @contextmanager
 def _kept_features(model: BEVDepth) -> Iterator[list[ImageFeatures]]:
-    """Collect what is splatted, frame by frame."""
+    """Collect the inputs of voxel pooling, frame by frame."""
     kept: list[ImageFeatures] = []
     hook = model.view_transform.register_forward_pre_hook(
         lambda module, args: kept.append(args[0])
@@ -293,7 +294,9 @@ def _voxel_index(inputs: ModelInputs, frame: int, model: BEVDepth) -> torch.Tens
 def _compare_injected(
     case: str, stages: Stages, arrays: dict, model: BEVDepth, kept: list[ImageFeatures]
 ) -> Iterator[Row]:
-    """Splat with the official indices: from there on only rounding differs, down to the boxes."""
+    """Pool with the official indices, so that all later stages, including the boxes, differ
+    only by rounding.
+    """
     bev_maps = []
     for frame, features in enumerate(kept):
         index = torch.from_numpy(stored_index(case, frame))
@@ -363,7 +366,7 @@ def match_boxes(
 
 
 def all_rows() -> Iterator[Row]:
-    """Yield the whole table."""
+    """Yield all rows of the table."""
     for case in CASES:
         yield from compare(case)
     yield from compare_head_only()
@@ -376,7 +379,7 @@ def require_all_met(rows: list[Row]) -> None:
 
 
 def summary(rows: list[Row]) -> dict[tuple[str, str], dict[str, Row]]:
-    """Return the row furthest from its tolerance per (stage, measure) and case, over frames, tasks
+    """Return the worst row per (stage, measure) and case, over frames, tasks
     and samples."""
     table: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:

@@ -1,9 +1,10 @@
-"""Every stage of a stereo network beside the official code's numbers;
+"""Compares every stage of a stereo network with the official code.
+
 ``python -m tests.core.stereo_parity`` prints the table.
 
 The official code multiplies poses at 1,000 m from the map's origin in float32, once for the BEV
-map and once for the comparison of the frames; the two results differ by 0.1 mm. Our code uses the
-former for both. The stages are therefore compared with the official matrices of the comparison.
+map and once for stereo matching; the two results differ by 0.1 mm. Our code uses one result for
+both. The tests therefore use the official matrices of stereo matching.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def official_pair_matrices(arrays: dict[str, np.ndarray]) -> list[torch.Tensor]:
 
 @contextmanager
 def official_poses(arrays: dict[str, np.ndarray]) -> Iterator[None]:
-    """Let a two-frame forward compare the frames with the official poses."""
+    """Let stereo matching of a two-frame forward use the official poses."""
     pairs = official_pair_matrices(arrays)
     with patch.object(bevdepth, 'source_from_reference', side_effect=pairs):
         yield
@@ -129,7 +130,7 @@ def official_poses(arrays: dict[str, np.ndarray]) -> Iterator[None]:
 
 @contextmanager
 def stored_cells() -> Iterator[None]:
-    """Let a two-frame forward splat with the official voxel indices."""
+    """Let voxel pooling of a two-frame forward use the official voxel indices."""
     frames = iter((0, 1))
 
     def splat(self: LiftSplat, features: ImageFeatures, matrix: torch.Tensor) -> torch.Tensor:
@@ -210,7 +211,7 @@ def _hooks(
 
 
 class _StereoStages:
-    """Compare what happens inside ``StereoDepth`` for one reference frame."""
+    """Compare the stages of ``StereoDepth`` for one reference frame."""
 
     def __init__(self, stages: Stages, frame: int, steps: int, mask_width: int) -> None:
         self._stages, self._frame, self._steps = stages, frame, steps
@@ -223,7 +224,7 @@ class _StereoStages:
         self._stages.add(f's{self._frame}.{name}', tensor, tolerance)
 
     def _step(self, stage: str) -> tuple[str, float]:
-        """Return the prefix and tolerance of the present call of a refinement stage."""
+        """Return the prefix and tolerance of the current call of a refinement stage."""
         depth_range, step = divmod(self._calls[stage], self._steps)
         self._calls[stage] += 1
         tight = step == 0 and stage != 'updated'
@@ -276,7 +277,7 @@ class _StereoStages:
 
 @contextmanager
 def _recorded_stereo(case: EncodedCase, frame: int) -> Iterator[None]:
-    """Compare the stages of the comparison of frames while it runs."""
+    """Compare the stages of stereo matching while it runs."""
     stereo = case.model.stereo
     assert stereo is not None
     width = len(case.model.view_transform.frustum_u)
@@ -360,7 +361,7 @@ def stored_index(frame: int) -> np.ndarray:
 
 
 def _compare_cells(run: EncodedCase, frame: int) -> Iterator[Row]:
-    """Compare the voxel indices, and how near to a border the points lie that change cell."""
+    """Compare the voxel indices, and the distance to the border of points that change cell."""
     view, grid = run.model.view_transform, run.model.config.grid
     matrix = ego_from_frustum(run.inputs.matrices.frame(frame), torch.float64)
     axes = (view.frustum_u, view.frustum_v, view.frustum_d)

@@ -161,7 +161,7 @@ def test_official_stereo_files_load_with_the_clamp_that_they_were_trained_with(c
     assert_same_weights(load_checkpoint(tmp_path / 'model.pth'), model)
 
 
-def test_the_command_switches_the_clamp_of_stereo_weights_off(tmp_path):
+def test_the_command_disables_the_clamp_of_stereo_weights(tmp_path):
     preset = ROOT / 'config' / 'models' / f'{PRESETS["stereo_2key"]}.yaml'
     model = BEVDepth(load_model_config(preset))
     save_official(model, tmp_path / 'a.pth')
@@ -171,7 +171,7 @@ def test_the_command_switches_the_clamp_of_stereo_weights_off(tmp_path):
         assert load_checkpoint(target).config.stereo.clamp_mean is clamp
 
 
-def test_the_command_rejects_to_switch_the_clamp_of_other_weights(small, tmp_path):
+def test_the_command_rejects_the_clamp_option_for_weights_without_stereo(small, tmp_path):
     save_checkpoint(small, tmp_path / 'a.safetensors')
     arguments = [str(tmp_path / 'a.safetensors'), str(tmp_path / 'b.safetensors')]
     with pytest.raises(SystemExit, match='not a stereo model'):
@@ -391,7 +391,9 @@ def test_a_large_pickled_part_is_rejected(official, tmp_path, monkeypatch):
     assert_same_weights(load_checkpoint(official[0]), official[1])
 
 
-def test_a_name_means_shipped_weights_unless_a_file_has_it(small, tmp_path, monkeypatch):
+def test_a_name_selects_shipped_weights_unless_a_file_of_that_name_exists(
+    small, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     assert not load_checkpoint('small').training
     require_rejected(Path('models/small'), 'no such checkpoint file')
@@ -453,7 +455,7 @@ def test_a_frustum_with_one_point_beside_its_grid_is_rejected(official, tmp_path
 
 
 class Foreign:
-    """Would run code when unpickled."""
+    """An object whose unpickling would run code."""
 
     def __reduce__(self):
         return (print, ('unpickled',))

@@ -1,4 +1,4 @@
-"""Head maps become the right boxes."""
+"""Head maps are decoded to the correct boxes."""
 
 import dataclasses
 
@@ -171,7 +171,7 @@ def test_a_far_grid_gives_boxes_in_all_of_it():
     assert found.boxes.center[0, 0] == pytest.approx(127.25 * 0.8)
 
 
-def test_a_box_below_the_threshold_suppresses_none():
+def test_a_box_below_the_threshold_does_not_suppress_others():
     tasks = empty_maps()
     put(tasks[0], 0, 64, 64, 0.09)
     put(tasks[0], 0, 64, 66, 0.5)
@@ -179,7 +179,7 @@ def test_a_box_below_the_threshold_suppresses_none():
     assert np.allclose(decode(tasks, CONFIG)[0].scores, 0.5)
 
 
-def test_boxes_of_different_tasks_suppress_none():
+def test_boxes_do_not_suppress_boxes_of_other_tasks():
     tasks = empty_maps()
     put(tasks[0], 0, 64, 64, 0.9)
     put(tasks[1], 0, 64, 64, 0.8)
@@ -203,7 +203,9 @@ def test_a_nan_score_gives_no_box():
 
 
 def test_a_class_that_a_task_lacks_never_becomes_a_box():
-    """A small grid has fewer cells than candidates, so that every cell of every class is one."""
+    """A small grid has fewer cells than candidates, so that every cell of every class is a
+    candidate.
+    """
     config = ModelConfig(
         grid=BEVGrid(x=(-6.4, 6.4, 0.8), y=(-6.4, 6.4, 0.8)),
         head=HeadConfig(tasks=(HeadTask(('a', 'b'), 0.0), HeadTask(('c',), 0.0))),
@@ -246,7 +248,8 @@ def test_scale_nms_drops_what_overlaps_after_scaling_within_a_task():
     tasks = overlapping_cones()
     assert np.allclose(decode(tasks, CONFIG)[0].scores, (0.9, 0.8, 0.7, 0.6, 0.5))
     (found,) = decode(tasks, changed(scale_nms=ScaleNMSConfig()))
-    # The second cone goes. The pedestrian is 1.6 m from the first; the barrier is another task's.
+    # The second cone is dropped. The pedestrian is 1.6 m from the first cone; the barrier belongs
+    # to another task.
     assert np.allclose(found.scores, (0.9, 0.7, 0.6, 0.5))
     assert found.labels.tolist() == [9, 9, 8, 5]
 

@@ -1,4 +1,6 @@
-"""Official weights from a server on this machine: resumed, behind a proxy, offline, changed."""
+"""Downloads of official weights from a local server: resumed, through a proxy, offline,
+changed.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ WEIGHTS = OFFICIAL['2key_da_ema']
 
 
 CONTENT = bytes(range(256)) * 1000
-"""A file that is no checkpoint: transport does not depend on what it transports."""
+"""Content of the served file: not a checkpoint, as the download does not read it."""
 
 
 @pytest.fixture(scope='module')
@@ -66,7 +68,7 @@ def get(server: FileServer, part: Path) -> None:
 
 
 def put_weights(folder: Path) -> Path:
-    """Put small weights and their record where a download leaves them."""
+    """Write small weights and their record to the folder of downloads."""
     path = write_tiny_checkpoint(folder / '2key_da_ema.safetensors')
     record = {'bytes': 1, 'sha256': 'x', 'safetensors_sha256': sha256(path.read_bytes())}
     (folder / 'records.json').write_text(json.dumps({'2key_da_ema': record}))
@@ -115,7 +117,7 @@ def test_a_file_that_was_downloaded_elsewhere_is_converted_and_kept(
 
 
 @pytest.mark.parametrize('name', OFFICIAL)
-def test_each_name_requests_its_file_and_a_file_without_weights_leaves_none(
+def test_each_name_requests_its_file_and_a_file_without_weights_is_not_kept(
     server: FileServer, folder: Path, name: str
 ):
     with pytest.raises(CheckpointError):
@@ -229,7 +231,7 @@ def test_only_one_process_downloads_a_file(server: FileServer, part: Path):
     get(server, part)
 
 
-def test_verify_finds_weights_that_changed(folder: Path, part: Path):
+def test_verify_reports_files_of_weights_that_changed(folder: Path, part: Path):
     path = put_weights(folder)
     verify('2key_da_ema', folder)
     data = bytearray(path.read_bytes())
@@ -241,7 +243,7 @@ def test_verify_finds_weights_that_changed(folder: Path, part: Path):
         verify('2key', folder)
 
 
-def test_the_list_shows_what_ships_what_is_downloaded_and_the_license(
+def test_the_list_shows_shipped_and_downloaded_weights_and_their_licenses(
     folder: Path, part: Path, capsys: pytest.CaptureFixture
 ):
     put_weights(folder)

@@ -22,7 +22,9 @@ from tests.reference import ROOT
 
 
 def small_model(**changes) -> BEVDepth:
-    """Return the small preset, changed, with random weights and batch norms that do something."""
+    """Return the small preset with ``changes``, random weights and random batch norm
+    statistics.
+    """
     torch.manual_seed(0)
     config = load_model_config(ROOT / 'config' / 'models' / 'small.yaml')
     model = BEVDepth(dataclasses.replace(config, **changes)).eval()
@@ -39,7 +41,7 @@ def model():
 
 @pytest.fixture(scope='module')
 def tiny_model():
-    """A network for what does not depend on the size of anything."""
+    """A tiny network for tests whose result does not depend on the size of the network."""
     return small_model(
         image=ImageSpec(32, 96), grid=BEVGrid(x=(-51.2, 51.2, 3.2), y=(-51.2, 51.2, 3.2))
     )
@@ -168,7 +170,7 @@ def test_cameras_are_matched_by_name_and_not_by_place(tiny_model):
 
 
 def test_after_a_recalibration_a_past_frame_keeps_its_own_camera_vector(tiny_model):
-    """The official forward would encode it with the key frame's; see ``Detector``."""
+    """The official forward would use the camera vector of the key frame; see ``Detector``."""
     rig = make_rig(2)
     poses = rig.ego_from_camera.copy()
     poses[:, 2, 3] += 0.5

@@ -1,4 +1,4 @@
-"""JPEG files of a set become images."""
+"""JPEG files of an image set are decoded."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""What ``import bevdepth_core`` offers, and that it costs nothing before it is used."""
+"""``import bevdepth_core`` gives the public names, and loads torch only when one is used."""
 
 import subprocess
 import sys

@@ -37,7 +37,7 @@ def test_the_overlap_of_shifted_squares_is_correct(moved, expected):
     assert overlap(SQUARE + moved, SQUARE) == pytest.approx(expected)
 
 
-def test_overlap_of_a_turned_square_is_the_regular_octagon():
+def test_overlap_of_squares_turned_by_45_degrees_is_a_regular_octagon():
     turn = np.array([(1.0, -1.0), (1.0, 1.0)]) / np.sqrt(2)
     octagon = 8 * (np.sqrt(2) - 1)
     assert overlap(SQUARE, SQUARE @ turn.T) == pytest.approx(octagon / (8 - octagon))
@@ -48,13 +48,13 @@ def test_overlap_of_a_contained_square_is_the_share_of_areas():
     assert overlap(SQUARE / 2, SQUARE) == pytest.approx(0.25)
 
 
-def test_the_better_box_stays_and_a_dropped_one_drops_none():
+def test_the_better_box_stays_and_a_dropped_box_does_not_drop_others():
     line = boxes(*((x, 0.0, 4.0, 2.0, 0.0) for x in (0.0, 2.0, 4.0, 9.0)))
     assert scale_nms(line, np.ones(4), 0.2).tolist() == [0, 2, 3]  # neighbors overlap by 1/3
     assert scale_nms(line, np.ones(4), 0.34).tolist() == [0, 1, 2, 3]
 
 
-def test_an_overlap_at_the_limit_stays():
+def test_a_box_whose_overlap_equals_the_limit_stays():
     pair = boxes((0.0, 0.0, 1.0, 1.0, 0.0), (0.0, 0.0, 2.0, 2.0, 0.0))
     assert scale_nms(pair, np.ones(2), 0.25).tolist() == [0, 1]
     assert scale_nms(pair, np.ones(2), 0.249).tolist() == [0]
@@ -81,6 +81,6 @@ def test_length_lies_along_the_heading():
     assert scale_nms(mirrored, np.ones(2), 0.05).tolist() == [0, 1]
 
 
-def test_no_boxes_keep_none():
+def test_an_input_without_boxes_gives_no_boxes():
     empty = Boxes3D(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0), np.zeros((0, 2)))
     assert scale_nms(empty, np.zeros(0), 0.2).tolist() == []

@@ -18,7 +18,7 @@ from tests.networks import TINY
 
 
 def stereo_model(refinement: bool = False) -> BEVDepth:
-    """Return a small stereo network with random weights and batch norms that do something."""
+    """Return a small stereo network with random weights and batch norm statistics."""
     torch.manual_seed(0)
     config: ModelConfig = dataclasses.replace(
         TINY,
@@ -100,7 +100,7 @@ def test_the_first_frame_is_compared_with_itself(
     assert_same_maps(streamed, expected.tasks)
 
 
-def test_the_depth_that_is_kept_is_the_one_that_is_splatted(model: BEVDepth) -> None:
+def test_the_stored_depth_is_the_depth_used_in_voxel_pooling(model: BEVDepth) -> None:
     detector = Detector(model)
     detector.keep_depth = True
     splatted = []
@@ -127,7 +127,7 @@ def test_a_past_frame_of_other_cameras_is_not_compared(model: BEVDepth) -> None:
     assert detector(make_frame(1.0, left)).past_stamp_ns == part.stamp_ns
 
 
-def test_a_camera_that_returns_is_compared_as_soon_as_its_past_frame_is(
+def test_a_camera_that_returns_is_compared_once_a_past_frame_has_it(
     model: BEVDepth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = make_rig(3)
@@ -193,7 +193,9 @@ def test_a_larger_spacing_keeps_fewer_past_frames(model: BEVDepth) -> None:
 
 
 @pytest.mark.parametrize('spacing_ns', [-1, 200_000_001])
-def test_a_spacing_that_loses_the_past_frame_is_rejected(model: BEVDepth, spacing_ns: int) -> None:
+def test_a_spacing_too_large_for_the_age_of_past_frames_is_rejected(
+    model: BEVDepth, spacing_ns: int
+) -> None:
     with pytest.raises(ValueError, match='past_frame_spacing_ns must be 0 to 200000000'):
         Detector(model, past_frame_spacing_ns=spacing_ns)
 

@@ -203,11 +203,11 @@ def test_detections_above_a_score_keep_everything_else():
     )
 
 
-def test_empty_detections_are_fine():
+def test_detections_may_be_empty():
     assert len(Detections3D(boxes(0), np.zeros(0), np.zeros(0, int), ('car',), 0)) == 0
 
 
-def test_one_camera_is_a_rig():
+def test_a_rig_may_have_one_camera():
     assert len(CameraRig(['front'], RIG.intrinsics[:1], RIG.ego_from_camera[:1])) == 1
 
 

@@ -1,4 +1,4 @@
-"""A server of files on this machine that can break off, ignore ranges or act as a proxy."""
+"""A local file server that can interrupt downloads, ignore ranges or act as a proxy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class FileServer(ThreadingHTTPServer):
         files: name -> content.
         ranges: the Range header of each request, None where there was none.
         paths: what was requested, as in the request line.
-        break_after: bytes after which the connection ends, None: at the end.
+        break_after: number of bytes after which the connection ends; None sends the whole file.
         knows_ranges: whether Range headers have an effect.
     """
 

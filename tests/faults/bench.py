@@ -33,7 +33,7 @@ START_TIMEOUT_S = 120.0
 """Importing torch takes long on a busy machine."""
 SAME_ROUND_NS = 1_000_000
 ROUNDS_ON_THE_WAY = 100
-"""Image sets before a moment whose results may still arrive after it."""
+"""Number of image sets before a time whose results may still arrive after it."""
 PARAMETERS = {
     'cameras': list(CAMERAS), 'image_topics': ['/{camera}/image'],
     'camera_info_topics': ['/{camera}/camera_info'], 'device': 'cpu',
@@ -144,7 +144,7 @@ class Bench:
         assert self.change(ACTIVATE)
 
     def restart(self) -> None:
-        """Deactivate and activate the node, which forgets what it has measured."""
+        """Deactivate and activate the node, which clears its measurements."""
         assert self.change(DEACTIVATE)
         assert self.change(ACTIVATE)
 

@@ -125,8 +125,9 @@ def pause_of_activity(bench: Bench) -> Iterator[None]:
 @contextmanager
 def stopped_process(bench: Bench) -> Iterator[None]:
     """Stop the node for longer than cameras may be silent, as on a machine that sleeps or swaps,
-    and let it continue, again and again: whether it looks for silent cameras before it takes the
-    images that waited is chance."""
+    and let it continue, several times: it is random whether the node first checks for silent
+    cameras or first receives the images that waited.
+    """
     ending = threading.Event()
 
     def stop_and_continue() -> None:
@@ -156,7 +157,7 @@ def impossible_transitions(bench: Bench) -> Iterator[None]:
 
 @contextmanager
 def calibration_that_never_came(bench: Bench) -> Iterator[None]:
-    """Let the node forget its calibration, which it keeps while it is inactive."""
+    """Let the node drop its calibration, which it otherwise keeps while it is inactive."""
     with bench.stream.fault(info=lambda camera, info: [] if camera == BACK else [info]):
         for transition in (DEACTIVATE, CLEANUP, CONFIGURE, ACTIVATE):
             assert bench.change(transition)

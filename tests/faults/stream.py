@@ -158,7 +158,7 @@ class Stream:
                 setattr(self, name, hook)
 
     def now_ns(self) -> int:
-        """Return the present time of the stream."""
+        """Return the current time of the stream."""
         return time.time_ns() + self.shift_ns
 
     def send_extrinsics(self, change: Callable[[TransformStamped], None] | None = None) -> None:

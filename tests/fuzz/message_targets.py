@@ -272,7 +272,7 @@ def serialized(_: Path) -> Callable[[Random], bool]:
     def execute(rng: Random) -> bool:
         kind, data = rng.choice(sound)
         data = damaged(rng, data)
-        if len(data) <= HEAD_BYTES:  # would end this process, as the readers of bags know
+        if len(data) <= HEAD_BYTES:  # would end this process; the bag readers check for them, too
             return False
         try:
             message = deserialize_message(data, kind)

@@ -140,7 +140,7 @@ def _work(
 
 
 def _limit_memory() -> None:
-    """Limit the address space of this process to its present size plus ``MEMORY_BYTES``."""
+    """Limit the address space of this process to its current size plus ``MEMORY_BYTES``."""
     pages = int(Path('/proc/self/statm').read_text().split()[0])
     limit = pages * os.sysconf('SC_PAGE_SIZE') + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))

@@ -1,4 +1,4 @@
-"""The result file of the real sample beside the official evaluator's."""
+"""The result file of the real sample equals that of the official evaluator."""
 
 from __future__ import annotations
 

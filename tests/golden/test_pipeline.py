@@ -1,4 +1,4 @@
-"""Samples of the nuScenes loader beside the official pipeline's, on the real sample."""
+"""Samples of the nuScenes loader equal those of the official pipeline on the real sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses, gradients and statistics of a training step beside those of the official code."""
+"""Compares losses, gradients and statistics of a training step with those of the official code."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.core.parity import real_images
 from tests.reference import PRESETS, ROOT, fill, uniform
 
 CANCELLED = 1e-4
-"""Least scale of a gradient's distance: a bias whose errors cancel has a gradient of exactly 0 in
-the official code, of some 1e-8 here."""
+"""Smallest denominator of the relative distance of gradients: a bias whose errors cancel has a
+gradient of exactly 0 in the official code and of about 1e-8 here."""
 BOX_MAPS = ('reg', 'height', 'dim', 'rot', 'vel')
 
 

@@ -1,4 +1,4 @@
-"""The detector on a GPU beside the official numbers, the CPU and Pillow."""
+"""Compares the detector on a GPU with the official code, the CPU and Pillow."""
 
 import dataclasses
 
@@ -101,7 +101,7 @@ def relative_error(values, arrays, stage) -> float:
 
 @pytest.fixture(scope='module')
 def on_cpu():
-    """The boxes of real frames, streamed in float32 on the CPU."""
+    """Return the boxes of real frames, streamed in float32 on the CPU."""
     frames = sample_frames(reference_path('nuscenes_sample'))
     detector = Detector(filled_model('2key'))
     return frames, [detector(frame) for frame in frames]
@@ -164,7 +164,7 @@ def test_broken_jpegs_are_rejected_as_on_the_cpu_and_later_ones_are_decoded():
         try:
             expected = plain([bytes(broken)])[0]
         except ValueError:
-            with pytest.raises(ValueError, match='image 0 is no whole'):
+            with pytest.raises(ValueError, match='image 0 is not a complete'):
                 decoder([bytes(broken)])
             continue
         assert decoder([bytes(broken)])[0].shape == expected.shape

@@ -1,4 +1,4 @@
-"""The CUDA kernels of voxel pooling against the float64 reference."""
+"""Compares the CUDA kernels of voxel pooling with the float64 reference."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from tests.core.ops.cases import (
 )
 
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 5e-4, torch.bfloat16: 4e-3}
-"""Relative L2; that of the half types is the rounding of the result."""
+"""Relative L2 tolerance by type; for half types it is the rounding of the result."""
 
 SIZES = {
     'small': {},
@@ -43,7 +43,7 @@ def test_kernels_are_built():
 
 @pytest.fixture(params=['clean', 'poisoned'])
 def memory(request, monkeypatch):
-    """With 'poisoned', every array the kernels are given to write holds NaN before."""
+    """With 'poisoned', every output array is filled with NaN before a kernel writes it."""
     if request.param == 'poisoned':
         for owner, name in ((torch.Tensor, 'new_empty'), (torch, 'empty_like')):
             monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
@@ -76,7 +76,7 @@ def expected_results(case: Case) -> tuple[torch.Tensor, ...]:
 
 
 def grad_bev(bev: torch.Tensor) -> torch.Tensor:
-    """A gradient that every type holds exactly."""
+    """Return a gradient whose values every type represents exactly."""
     return (
         (torch.arange(bev.numel(), device=bev.device).remainder(7) - 3)
         .view(bev.shape)

@@ -1,8 +1,10 @@
-"""Losses of the same global batches on one GPU and on two, step by step, without dropout and
-without TF32.
+"""Compares the losses of each step between training on one GPU and on two with the same global
+batches.
+
+Dropout and TF32 are disabled.
 
 python -m tests.gpu.ddp_equality DATA OUT.json --devices 1
-python -m tests.gpu.ddp_equality DATA OUT.json --devices 2      # compares with what is in OUT.json
+python -m tests.gpu.ddp_equality DATA OUT.json --devices 2      # compares with OUT.json
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ TOLERANCE = 1e-3
 
 
 class GlobalLosses(Callback):
-    """Notes the mean loss of all processes after each step; switches dropout off, which is drawn
-    per process."""
+    """Records the mean loss of all processes after each step; disables dropout, whose random
+    numbers differ between processes.
+    """
 
     def __init__(self) -> None:
         self.values: list[float] = []

@@ -1,4 +1,4 @@
-"""Fresh bash processes, as a user's new terminal would start them."""
+"""Starts new bash processes, as in a new terminal of a user."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def bash(
 
 
 def output(script: str, environment: dict[str, str], folder: Path | str = '/') -> str:
-    """Run ``script`` strictly and return what it printed; fails with its errors where it fails."""
+    """Run ``script`` strictly and return what it printed; raise an error with its error output
+    if it fails.
+    """
     outcome = bash(script, environment, folder)
     assert outcome.returncode == 0, f'{script}\n{outcome.stdout}\n{outcome.stderr}'
     return outcome.stdout

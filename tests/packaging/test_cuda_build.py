@@ -141,7 +141,7 @@ def test_another_value_of_bevdepth_cuda_is_rejected(tmp_path):
     assert "BEVDEPTH_CUDA must be auto, 1 or 0, got 'yes'" in outcome.stderr
 
 
-def test_setup_builds_the_module_exactly_if_nvcc_exists():
+def test_setup_builds_the_module_if_and_only_if_nvcc_exists():
     toolkit = os.environ.get('CUDA_HOME')
     nvcc = shutil.which('nvcc') or (
         shutil.which('nvcc', path=f'{toolkit}/bin') if toolkit else None

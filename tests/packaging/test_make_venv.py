@@ -1,4 +1,4 @@
-"""The set-up selects a Python and a ROS 2."""
+"""``make setup`` selects a Python and a ROS 2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.packaging.shell import ROOT, bash
 
 @pytest.fixture
 def bare_machine(tmp_path: Path) -> dict[str, str]:
-    """Variables of a machine with the basic commands and no Python at all."""
+    """Environment variables of a machine with the basic commands and without Python."""
     commands = tmp_path / 'bin'
     commands.mkdir()
     for name in ('bash', 'cat', 'dirname', 'rm', 'sed', 'tail'):

@@ -1,4 +1,4 @@
-"""The chain that docs/OWN_RIG.md documents, at the smallest scale."""
+"""Runs the commands of docs/OWN_RIG.md on a very small dataset."""
 
 from __future__ import annotations
 

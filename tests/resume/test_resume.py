@@ -1,4 +1,4 @@
-"""A run that was interrupted and resumed beside one that was not."""
+"""A run that was interrupted and resumed equals one that was not interrupted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def interrupt(output: Path, step: int) -> None:
 
 
 def require_equal(ours: Path, theirs: Path) -> None:
-    """Weights, average, optimizer and schedule are the same."""
+    """Fail unless weights, average, optimizer and schedule are equal."""
     resumed, whole = read(ours), read(theirs)
     kept = (
         'state_dict',

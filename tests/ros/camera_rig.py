@@ -1,4 +1,4 @@
-"""Cameras on a vehicle for tests, publishing what real drivers do."""
+"""A simulated camera rig that publishes the topics of real drivers."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Rig:
         )
 
     def stamps_ns(self, time_s: float) -> list[int]:
-        """Return when the cameras expose in the trigger cycle at ``time_s``."""
+        """Return the exposure times of the cameras in the trigger cycle at ``time_s``."""
         return [
             START_NS + round(time_s * 1e9) + EXPOSURE_STEP_NS * index
             for index in range(len(self.cameras))
@@ -122,8 +122,9 @@ class Rig:
         data: dict[str, bytes] | None = None,
         stamp_ns: int | None = None,
     ) -> None:
-        """Publish one image per camera, or of ``cameras`` only; ``data`` replaces the JPEG of
-        some, ``stamp_ns`` all stamps."""
+        """Publish one image per camera, or only of ``cameras``; ``data`` replaces the JPEG of
+        some cameras, and ``stamp_ns`` replaces all stamps.
+        """
         for index, (camera, exposure_ns) in enumerate(
             zip(self.cameras, self.stamps_ns(time_s), strict=True)
         ):

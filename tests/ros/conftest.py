@@ -1,4 +1,4 @@
-"""One ROS graph per test, on localhost and in a domain of its own."""
+"""Fixtures that give each test a ROS graph on localhost in a separate domain."""
 
 from __future__ import annotations
 

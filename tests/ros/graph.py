@@ -1,5 +1,6 @@
-"""A running ROS graph for tests: nodes on their own executor, waits with a deadline, and recorded
-messages."""
+"""Runs a ROS graph for tests: nodes in an executor thread, waits with a timeout, and recorded
+messages.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ class Graph:
         self._thread.start()
 
     def add(self, node: Node) -> Node:
-        """Spin ``node``, too."""
+        """Add ``node`` to the executor."""
         self.executor.add_node(node)
         return node
 
@@ -44,7 +45,7 @@ class Graph:
         self.node.destroy_node()
 
     def collect(self, message_type, topic: str, qos=10) -> list:
-        """Return a list that fills with the messages of ``topic``."""
+        """Return a list to which each message of ``topic`` is appended."""
         messages: list = []
         self.node.create_subscription(message_type, topic, messages.append, qos)
         return messages
@@ -54,8 +55,9 @@ class Graph:
         return Diagnostics(self.collect(DiagnosticArray, '/diagnostics', 100))
 
     def _spin(self) -> None:
-        """Spin until ``stop``; rclpy raises InvalidHandle when the test's thread destroys what is
-        waited for."""
+        """Spin until ``stop``; rclpy raises InvalidHandle when the test destroys an entity that
+        the executor waits for.
+        """
         with suppress(ExternalShutdownException):
             while not self._ended.done():
                 with suppress(InvalidHandle):
@@ -99,7 +101,7 @@ class Diagnostics:
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S) -> None:
-    """Wait until ``condition`` is true; fail with ``what`` if it does not become true in time."""
+    """Wait until ``condition`` is true; fail with the message ``what`` after a timeout."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f'never came: {what}'

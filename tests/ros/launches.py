@@ -1,4 +1,4 @@
-"""Programs and launches in the environment that env.sh gives a user's shell."""
+"""Starts programs and launches in the environment that env.sh sets in the shell of a user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IS_PIP_ONLY = (
     == 'pip'
 )
 DISTRIBUTIONS = ['jazzy', 'humble'] if IS_PIP_ONLY else [os.environ['ROS_DISTRO']]
-"""The pip-only ROS 2 has two distributions; a sourced one is a single one."""
+"""ROS distributions to test: two of the pip-only ROS 2, or the sourced one."""
 
 
 def run(distribution: str, *command: str | Path) -> subprocess.Popen[str]:

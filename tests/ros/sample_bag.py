@@ -1,4 +1,4 @@
-"""A sample as a bag, its JPEG files untouched."""
+"""Writes a sample as a bag with unchanged JPEG files."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from vision_msgs.msg import Detection3DArray
 FORWARDED = ('bag', 'checkpoint')
 TIMEOUT_S = 120.0
 TOLERANCES = np.array((1e-3, 1e-3, 1e-3, 1e-4, 1e-3, 1e-3))
-"""Of x, y, z in meters, of the score, of vx and vy in m/s."""
+"""Tolerances of x, y, z in meters, of the score, and of vx and vy in m/s."""
 
 
 @launch_testing.markers.keep_alive
@@ -48,7 +48,7 @@ def generate_test_description() -> LaunchDescription:
 
 
 class PublishedDetections(unittest.TestCase):
-    """What arrives on the topics of the launched node."""
+    """Records the messages of the launched node."""
 
     def setUp(self) -> None:
         rclpy.init()
@@ -132,7 +132,7 @@ def require_match(
 
 @launch_testing.post_shutdown_test()
 class EndOfTheProcesses(unittest.TestCase):
-    """How the launched processes ended."""
+    """Tests the exit codes of the launched processes."""
 
     def test_every_process_exits_cleanly(self, proc_info) -> None:
         launch_testing.asserts.assertExitCodes(proc_info)

@@ -1,4 +1,4 @@
-"""Runs the demo as a user does, with shorter drives."""
+"""Tests the demo with shorter drives."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def processes_about(out: Path) -> list[str]:
     for path in Path('/proc').glob('[0-9]*/cmdline'):
         try:
             lines.append(path.read_bytes().replace(b'\0', b' ').decode(errors='replace'))
-        except OSError:  # ended meanwhile
+        except OSError:  # the process has ended meanwhile
             continue
     return [line for line in lines if str(out) in line]
 

@@ -1,4 +1,4 @@
-"""The launch file as a user runs it, on every installed ROS 2 distribution."""
+"""Runs the launch file on every installed ROS 2 distribution."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_the_launch_ends_with_the_bag_after_its_last_set_was_processed_even_with
 def test_two_included_detectors_run_in_their_own_scopes_and_end_after_the_bag(
     domain_id: int, sample_bag: Path, tiny_checkpoint: Path, tmp_path: Path
 ):
-    """One of them cannot be configured, which the other one does not notice."""
+    """One of them cannot be configured, which does not affect the other one."""
     path, out = tmp_path / 'two.launch.py', tmp_path / 'recorded'
     places = {'CHECKPOINT': tiny_checkpoint, 'BAG': sample_bag, 'OUT': out}
     text = TWO_DETECTORS
@@ -188,7 +188,7 @@ def test_invalid_arguments_end_the_launch_with_one_message_before_a_process_star
 def test_every_process_of_a_live_launch_ends_on_a_signal_to_the_launch_alone(
     domain_id: int, number: int
 ):
-    """Without autostart, the launch waits until then."""
+    """Without autostart, the launch runs until the signal."""
     process = launch(DISTRIBUTIONS[0], 'autostart:=false', 'namespace:=robot')
     log = read_until(process, 'is unconfigured')
     process.send_signal(number)

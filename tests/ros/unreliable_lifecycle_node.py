@@ -44,13 +44,13 @@ class UnreliableLifecycleNode(Node):
         if response.success:
             self._state = GOALS[transition]
         if self._asked[transition] < 3:
-            self.destroy_service(self._service)  # and the response with it
+            self.destroy_service(self._service)  # the request is lost, and the response with it
             self._serve_changes()
         return response
 
 
 if __name__ == '__main__':
-    while time.process_time() < 1.0:  # as long as the detector needs at least to import torch
+    while time.process_time() < 1.0:  # the detector needs at least this time to import torch
         pass
     rclpy.init()
     node = UnreliableLifecycleNode()

@@ -16,11 +16,11 @@ from tests.soak.soak import Result, run
 
 LEVELS = ('OK', 'WARN', 'ERROR', 'STALE')
 WARM_UP = 0.1
-"""Part of the time that memory may take to settle."""
+"""Part of the duration that counts as warm-up."""
 
 
 def memory_slope(samples: list[tuple[float, float, int, int]]) -> float:
-    """Return by how much memory grew after the warm-up, MiB per hour, by least squares."""
+    """Return the growth of memory after the warm-up in MiB per hour, by least squares."""
     times, memory = np.array([sample[:2] for sample in samples]).T
     late = times >= WARM_UP * times[-1]
     return float(np.polyfit(times[late], memory[late], 1)[0] * 3600)

@@ -1,4 +1,4 @@
-"""Faults of a soak test: each returns a random condition of the stream."""
+"""Faults of the soak test: each function returns a random condition of the stream."""
 
 from __future__ import annotations
 
@@ -64,4 +64,4 @@ FAULTS: dict[str, Callable[[Random], Condition]] = {
         poses=False, distortion=(math.nan,) * 5,
     ),
 }  # fmt: skip
-"""By name."""
+"""Fault functions by name."""

@@ -56,8 +56,7 @@ class Result:
         samples: time in seconds, MiB, threads and open files.
         counts: image sets by outcome, as in the diagnostics.
         sent: number of image sets sent.
-        seconds: of the whole.
-        exit_code: of the node.
+        seconds: total duration. exit_code: exit code of the node.
     """
 
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -73,11 +72,10 @@ class Soak:
     """One run; needs rclpy to be initialised.
 
     Args:
-        seconds: how long; None without a limit.
-        faults: how many; None without a limit.
-        hold_s, rest_s: shortest and longest time of a fault, and of the rest after it.
-        seed: of everything that is drawn.
-        report: receives a progress message at intervals.
+        seconds: duration; None for no limit.
+        faults: number of faults; None for no limit.
+        hold_s, rest_s: shortest and longest time of a fault, and of the pause after it. seed: seed
+        of all random values. report: receives a progress message at intervals.
     """
 
     def __init__(
@@ -105,7 +103,7 @@ class Soak:
         )
 
     def run(self) -> Result:
-        """Soak; whatever fails is in the result."""
+        """Run the soak test; all failures are in the result."""
         graph = Graph()
         with tempfile.TemporaryDirectory() as folder:
             self._detector, self._stream = (
@@ -161,8 +159,7 @@ class Soak:
         self._wait(self._rng.uniform(*self._hold_s))
 
     def _change_parameters(self) -> None:
-        """Set parameters that may change, and some that may not, to values in range and out of
-        it."""
+        """Set live and other parameters to valid and invalid values."""
         end = time.monotonic() + self._rng.uniform(*self._hold_s)
         while time.monotonic() < end:
             name, low, high = self._rng.choice(
@@ -186,14 +183,16 @@ class Soak:
 
     def _require_recovery(self, name: str, ended: float) -> float:
         """Return the time until the result of an image exposed after ``ended``."""
-        healthy_from = self._stream.sent + 2  # the round on its way may be of the old condition
+        healthy_from = (
+            self._stream.sent + 2
+        )  # the round that is being sent may have the old condition
         while self._stream.sent < healthy_from:
             time.sleep(0.005)
         first_stamp_s = self._stream.rounds[-1][0] - 0.001
         while time.monotonic() < ended + RECOVERY_S:
             newest_stamp_s = self._stream.rounds[-1][
                 1
-            ]  # what is newer was stamped while time was ahead
+            ]  # newer results have stamps from the time when the clock was ahead
             for at, stamp_s in self._detector.results[-1:]:
                 if at >= ended and first_stamp_s <= stamp_s <= newest_stamp_s:
                     return at - ended

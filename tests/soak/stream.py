@@ -26,13 +26,13 @@ SIZE = (160, 96)
 """Width and height of the images."""
 RATE_HZ = 12.0
 EXPOSURE_STEP_S = 0.006
-"""From one camera's exposure to the next one's."""
+"""Time from the exposure of one camera to that of the next camera."""
 SPEED = 5.0
-"""Of the vehicle, m/s along map x."""
+"""Speed of the vehicle, m/s along map x."""
 
 
 def jpeg(seed: int = 0, size: tuple[int, int] = SIZE) -> bytes:
-    """Return a image of colored blocks, ``size`` is (width, height)."""
+    """Return an image of colored blocks; ``size`` is (width, height)."""
     coarse = np.random.default_rng(seed).integers(
         0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8
     )
@@ -51,15 +51,15 @@ def with_claimed_size(image: bytes, width: int, height: int) -> bytes:
 
 @dataclass(frozen=True)
 class Condition:
-    """What is wrong with the stream; nothing by default.
+    """The faults of the stream; none by default.
 
     Attributes:
         silent: cameras that send nothing.
         images: bytes that a camera sends in place of its JPEG.
-        shift_s: how far a camera's stamps are off, seconds.
+        shift_s: error of the stamps of a camera, seconds.
         unstamped: cameras whose stamps are zero.
-        all_shift_s: how far all stamps are off, those of tf too, seconds.
-        copies: how often each message is sent.
+        all_shift_s: error of all stamps, including those of tf, seconds.
+        copies: number of times each message is sent.
         rate_hz: rounds per second.
         rotation: x, y, z, w of the ego poses.
         poses: whether ego poses are sent.
@@ -112,7 +112,7 @@ class Stream:
         self._thread = threading.Thread(target=self._run, name='stream', daemon=True)
 
     def start(self) -> None:
-        """Publish where the cameras sit, and begin."""
+        """Publish the extrinsics and start the thread."""
         self._tf_static.publish(
             TFMessage(transforms=[_mount(index, camera) for index, camera in enumerate(CAMERAS)])
         )
@@ -166,7 +166,7 @@ class Stream:
 
 
 def healthy(**changes) -> Condition:
-    """Return a sound condition but for ``changes``."""
+    """Return a condition whose only faults are ``changes``."""
     return dataclasses.replace(Condition(), **changes)
 
 

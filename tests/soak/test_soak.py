@@ -4,10 +4,11 @@ from tests.soak.faults import FAULTS
 from tests.soak.soak import Result, run
 
 KINDS = len(FAULTS) + 3
-"""The faults of the images, changes of parameters and two paths through the lifecycle."""
+"""Number of kinds of faults: those of the images, changes of parameters and two sequences of
+transitions."""
 MOST_GROWTH_MB = 25.0
-"""In the second half, for the first is the warm-up; 1 to 2 are usual. An image leaked per trigger
-cycle would be 80 MB."""
+"""Limit for the second half, as the first is the warm-up; 1 to 2 MB are usual. A leak of one
+image per trigger cycle would be 80 MB."""
 
 
 def test_the_node_recovers_from_every_fault_in_random_order(domain_id: int) -> None:

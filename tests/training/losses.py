@@ -1,4 +1,4 @@
-"""Losses of noise, in this process or in two."""
+"""Computes losses of random outputs in one process or in two."""
 
 from __future__ import annotations
 

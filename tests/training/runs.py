@@ -1,4 +1,4 @@
-"""Training runs that take a second: a tiny network, and samples made of noise."""
+"""Training runs of about a second, with a tiny network and samples made of noise."""
 
 from __future__ import annotations
 

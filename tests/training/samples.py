@@ -1,4 +1,6 @@
-"""Samples made of noise. Nothing here imports Lightning, so that new processes start fast."""
+"""Samples made of noise. This module does not import Lightning, so that worker processes start
+fast.
+"""
 
 from __future__ import annotations
 

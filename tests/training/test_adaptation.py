@@ -1,4 +1,4 @@
-"""Runs that start from a checkpoint, on data of another vehicle."""
+"""Tests training from a checkpoint on data of another vehicle."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_targets_lie_in_the_heatmap_of_the_class_of_the_box(tmp_path: Path, task
 
 
 @pytest.mark.parametrize(('batch_size', 'rig'), [(1, None), (1, RigAugmentation(min_cameras=1))])
-def test_batches_of_one_image_are_rejected(
+def test_a_batch_of_one_image_is_rejected(
     tmp_path: Path, batch_size: int, rig: RigAugmentation | None
 ) -> None:
     root = write_own_dataset(tmp_path / 'data', cameras=('front',) if rig is None else ('a', 'b'))

@@ -16,7 +16,7 @@ from tests.reference import ROOT
 
 TRAINING = ROOT / 'config' / 'training'
 ADAPTATION = ('adapt_depth', 'distill', 'fine_tune')
-"""Presets that start from a checkpoint, whose network they take."""
+"""Presets that start from a checkpoint and use its network."""
 PRESETS = sorted(path for path in TRAINING.glob('*.yaml') if path.stem not in ADAPTATION)
 
 

@@ -160,7 +160,7 @@ def test_depth_training_has_the_same_depth_loss_as_full_training() -> None:
 
 
 def test_a_box_is_read_at_its_own_sample_and_cell() -> None:
-    """Every other cell holds numbers that are far away."""
+    """All other cells have very different values."""
     batch, outputs = noise_batch(range(2)), noise_outputs(range(2))
     task = next(number for number, each in enumerate(batch.tasks) if 1 in each.sample)
     targets, maps = batch.tasks[task], outputs.tasks[task]

@@ -1,4 +1,4 @@
-"""Scoring a checkpoint on a small nuScenes-format dataset."""
+"""Scores a checkpoint on a small nuScenes-format dataset."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SECOND_US = 1_000_000
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory) -> Path:
-    """Return untrained weights that find something in every frame."""
+    """Return untrained weights that detect boxes in every frame."""
     path = tmp_path_factory.mktemp('weights') / 'untrained.safetensors'
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -132,7 +132,7 @@ def test_the_past_frame_is_the_previous_key_frame_of_the_scene_at_any_age(
 
 
 def make_earlier(tables: Path, age_us: int) -> None:
-    """Move the first key frame of every scene into the past."""
+    """Move the first key frame of every scene to an earlier time."""
     samples = json.loads((tables / 'sample.json').read_text())
     first = {sample['token'] for sample in samples if not sample['prev']}
     for name, key in (('sample', 'token'), ('sample_data', 'sample_token')):

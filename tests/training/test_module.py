@@ -192,7 +192,7 @@ def test_a_failed_download_of_pretrained_weights_reports_the_remedy(monkeypatch)
 
 
 class OneDeviceTrainer:
-    """What ``BEVDepthModule.setup`` reads of a trainer."""
+    """The attributes of a trainer that ``BEVDepthModule.setup`` reads."""
 
     def __init__(self, device: str) -> None:
         self.strategy = self
@@ -209,7 +209,7 @@ def test_weights_are_channels_last_on_cuda_only(device: str, channels_last: bool
 
 
 class Placed(BEVDepthModule):
-    """A module at a given place of a run."""
+    """A module at a given rank, step and epoch of a run."""
 
     current_epoch, global_rank = 0, 0
 
@@ -233,7 +233,7 @@ def test_dropout_differs_between_ranks_steps_epochs_and_seeds() -> None:
 STEREO = replace(TINY, stereo=StereoConfig(range_bounds=(2.0, 6.0, 18.0), groups=4))
 
 
-def test_the_losses_of_a_stereo_network_fall_when_a_batch_is_shown_again_and_again() -> None:
+def test_the_losses_of_a_stereo_network_decrease_when_one_batch_is_repeated() -> None:
     trained = BEVDepthModule(
         ModelSettings(network=STEREO, pretrained='none', freeze_stem=False, heatmap_bias=-2.19)
     )

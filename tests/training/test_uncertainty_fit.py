@@ -1,4 +1,6 @@
-"""Fitted covariance: coverage of its errors, storage, and rejected metadata."""
+"""Tests the fitted covariance: its coverage of errors, storage in metadata, and invalid
+metadata.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def model() -> BEVDepth:
 
 @pytest.fixture(scope='session')
 def exported(model: BEVDepth, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the plain export of ``model``."""
+    """Return a folder with the plain export of ``model``."""
     folder = tmp_path_factory.mktemp('exported')
     export_onnx(model, folder, name='tiny')
     return folder

@@ -1,4 +1,4 @@
-"""Exported graphs beside the network that they come from."""
+"""Exported graphs give the results of the network."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Two numbers per stage of small networks with known weights and inputs.
+"""Records two numbers per stage of small networks with known weights and inputs.
 
-``python -m tests.core.model.recorded_stages`` writes recorded_stages.json. Do so only while the
-comparison with the official code holds (``make golden``): the file carries that comparison into
-clones that lack the official numbers.
+``python -m tests.core.model.recorded_stages`` writes recorded_stages.json. Do so only if the
+comparison with the official code passes (``make golden``): in clones without the official
+numbers, the tests compare with this file instead.
 """
 
 from __future__ import annotations
@@ -84,9 +84,7 @@ def numbers(values: torch.Tensor) -> list[float]:
 
 
 def pseudo_random(name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Return irregular values between -1 and 1 that depend on nothing but ``name`` and the
-    place.
-    """
+    """Return irregular values between -1 and 1 that depend only on ``name`` and on their index."""
     places = torch.arange(torch.Size(shape).numel(), dtype=torch.float64)
     sines = torch.sin(zlib.crc32(name.encode()) % 1000 + 12.9898 * places)
     return (2 * torch.frac(1e4 * sines).abs() - 1).float().reshape(shape)

@@ -1,4 +1,4 @@
-"""How training starts: layers and first weights as in the official code."""
+"""Layers and initial weights are those of the official code."""
 
 import pytest
 import torch

@@ -1,5 +1,6 @@
-"""What the small preset has that official networks lack: width, stride and cameras in network
-pixels."""
+"""Options of the small preset that official networks do not have: width, stride and intrinsics
+in network pixels.
+"""
 
 from __future__ import annotations
 

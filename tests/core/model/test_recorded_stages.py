@@ -1,4 +1,6 @@
-"""Stages and gradients of small networks are what they were when the official code agreed."""
+"""Stages and gradients of small networks equal those that were recorded when they agreed with
+the official code.
+"""
 
 from __future__ import annotations
 

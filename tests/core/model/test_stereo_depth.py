@@ -1,4 +1,4 @@
-"""Comparing frames: candidates, warping, refinement, bins, gradients."""
+"""Tests stereo depth: candidates, warping, refinement, bins and gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lifting: frustum axes, matrices and refinement."""
+"""Tests lifting: the axes of the frustum, the matrices and the refinement."""
 
 import dataclasses
 

@@ -1,5 +1,7 @@
-"""A nuScenes-format dataset of two key frames in a folder of the test's own, with the images of a
-sample: the synthetic one, or the real one of the reference folder."""
+"""Writes a nuScenes-format dataset of two key frames with the images of a sample.
+
+The sample is the synthetic one, or the real one of the reference folder.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ PREVIOUS, TOKEN = TOKENS
 """The two key frames of the synthetic sample, in order of time."""
 IGNORED = ('animal', 7)
 UNSEEN = ('vehicle.car', 0)
-"""Category and points of two annotations that are added to every frame: neither becomes a
-ground-truth box."""
+"""Category and points of two annotations that are added to every frame and that must not become
+ground-truth boxes."""
 
 ATTRIBUTES = {'vehicle': 'vehicle.moving', 'human': 'pedestrian.moving'}
 """Attribute by the category's first word; a sample has no names of attributes."""

@@ -1,4 +1,4 @@
-"""Result files beside those of the official evaluator."""
+"""Compares result files with those of the official evaluator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def detections(rows: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> Dete
 
 
 def require_official_results(official: dict, found: Detections3D, folder: Path) -> None:
-    """Fail unless ``found`` is written as the official file ``official`` has it."""
+    """Fail unless the result file of ``found`` equals the official file ``official``."""
     inputs = official['_inputs']
     pose = Pose(
         np.array(inputs['ego2global_rotation']), np.array(inputs['ego2global_translation'])

@@ -38,7 +38,7 @@ def test_a_crop_shifted_by_a_pixel_differs_clearly(transform):
     assert np.abs(exact - np.roll(exact, 1, axis=1)).mean() > 2
 
 
-def test_a_lossless_image_at_full_size_is_the_same_either_way(tmp_path):
+def test_a_lossless_image_at_full_size_is_equal_with_both_decoders(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / 'image.png')
     transform = ImageTransform(1.0, 10, 20, 100, 60, flip=True)

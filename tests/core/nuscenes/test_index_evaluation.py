@@ -1,4 +1,4 @@
-"""Metrics for own class lists beside the devkit's."""
+"""Metrics for custom class lists, compared with those of the devkit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changed rigs: what is exact is exact, and images, matrices and depth agree."""
+"""Augmented rigs: exact changes have no error, and images, matrices and depth agree."""
 
 from __future__ import annotations
 
@@ -122,7 +122,9 @@ def test_a_point_is_where_the_changed_matrices_project_it(tmp_path: Path, flip: 
     np.testing.assert_allclose(center_of(image), (transform.matrix() @ pixel)[:2], atol=0.4)
 
 
-def test_without_a_change_the_image_is_that_of_the_fast_way(tmp_path: Path) -> None:
+def test_an_unchanged_rig_gives_the_image_of_the_loader_without_augmentation(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / 'image.png'
     rows, columns = np.mgrid[:120, :160]
     waves = 120 + 60 * np.sin(columns / 9) + 60 * np.sin(rows / 7)
@@ -139,7 +141,7 @@ def test_parts_without_content_are_known() -> None:
     assert part[40:80, 50:110].all() and not part[:20].any() and not part[:, :30].any()
 
 
-def test_changes_are_drawn_from_their_ranges() -> None:
+def test_changes_are_sampled_from_their_ranges() -> None:
     augmentation = RigAugmentation((0.9, 1.1), (-1, 2), (0.1, 0.3), min_cameras=2)
     drawn = [augmentation.draw(np.random.default_rng(seed), 5) for seed in range(200)]
     cameras = [change for rig in drawn for change in rig.cameras]

@@ -23,7 +23,7 @@ class Case:
 
     @property
     def arguments(self) -> tuple:
-        """Of ``voxel_pooling``."""
+        """Arguments of ``voxel_pooling``."""
         return self.depth, self.context, *self.geometry, self.shape
 
     def to(self, device: str, dtype: torch.dtype) -> Case:
@@ -77,8 +77,9 @@ def random_case(
 
 
 def slow_voxel_index(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell) -> np.ndarray:
-    """The index of every point, one at a time, in numpy float32 with the order of operations the
-    reference promises."""
+    """Return the index of every point, computed one by one in numpy float32 with the documented
+    order of operations.
+    """
     matrices, us, vs, ds = (
         tensor.cpu().numpy() for tensor in (ego_from_frustum, frustum_u, frustum_v, frustum_d)
     )
@@ -96,7 +97,7 @@ def slow_voxel_index(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, c
 def slow_voxel_pooling(
     depth: Tensor, context: Tensor, index: np.ndarray, shape: tuple[int, int, int]
 ) -> np.ndarray:
-    """The float64 map, point by point."""
+    """Return the float64 map, summed point by point."""
     nx, ny, nz = shape
     depth, context = depth.double().cpu().numpy(), context.double().cpu().numpy()
     bev = np.zeros((depth.shape[0], context.shape[2], ny, nx))
@@ -108,8 +109,9 @@ def slow_voxel_pooling(
 
 
 def surround_view_geometry() -> tuple:
-    """The geometry arguments of six nuScenes cameras in two frames, (2, 6, 3, 4), and the official
-    frustum and grid."""
+    """Return the (2, 6, 3, 4) matrices of six nuScenes cameras in two frames, and the official
+    frustum and grid.
+    """
     with np.load(DATA / 'synth_2key.npz') as inputs:
         matrices = {
             name: inputs[f'in/{name}'].astype(np.float64)
@@ -117,7 +119,7 @@ def surround_view_geometry() -> tuple:
         }
     source_from_input = np.zeros(
         (2, 6, 4, 4)
-    )  # takes (u d, v d, d, 1) to the same of the source image
+    )  # maps (u d, v d, d, 1) of the network image to the same of the source image
     inverse = np.linalg.inv(matrices['ida_mats'][0])
     source_from_input[..., :2, :2] = inverse[..., :2, :2]
     source_from_input[..., :2, 2] = inverse[..., :2, 3]
@@ -129,7 +131,7 @@ def surround_view_geometry() -> tuple:
 
 
 def surround_view_case(dtype=torch.float32) -> Case:
-    """Full-size random features on the geometry of ``surround_view_geometry``, batch 2."""
+    """Return full-size random features for the geometry of ``surround_view_geometry``, batch 2."""
     generator = torch.Generator().manual_seed(0)
     depth = torch.randn(2, 6, 112, 16, 44, generator=generator).softmax(2)
     context = torch.randn(2, 6, 80, 16, 44, generator=generator)
@@ -137,7 +139,7 @@ def surround_view_case(dtype=torch.float32) -> Case:
 
 
 def relative_error(value: Tensor, expected) -> float:
-    """Relative L2 distance, taken in float64."""
+    """Return the relative L2 distance, calculated in float64."""
     value, expected = (
         value.detach().double().cpu(),
         torch.as_tensor(expected).detach().double().cpu(),

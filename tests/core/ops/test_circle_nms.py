@@ -1,4 +1,4 @@
-"""Circle NMS: greedy, best first, each task by its own limit."""
+"""Circle NMS keeps boxes greedily in the order of their scores, with a distance limit per task."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_both_axes_count():
     assert circle_nms(centers, every, torch.tensor([4.0]), 3).tolist() == [[0, 1, -1]]
 
 
-def test_a_suppressed_box_suppresses_none():
+def test_a_suppressed_box_does_not_suppress_others():
     assert circle_nms(*line(0, 1.5, 3), torch.tensor([4.0]), 3).tolist() == [[0, 2, -1]]
 
 
@@ -53,24 +53,24 @@ def test_an_invalid_box_is_dropped_and_suppresses_no_other():
     centers, valid = line(0, 1, 1.5, 9)
     valid[0, 0] = False
     assert circle_nms(centers, valid, torch.tensor([4.0]), 3).tolist() == [[1, 3, -1]]
-    assert valid.tolist() == [[False, True, True, True]]  # the argument is left alone
+    assert valid.tolist() == [[False, True, True, True]]  # the argument is not modified
 
 
 def test_at_most_the_given_number_of_boxes_is_kept():
     assert circle_nms(*line(0, 10, 20, 30), torch.tensor([4.0]), 2).tolist() == [[0, 1]]
 
 
-def test_one_task_may_run_out_of_boxes_before_another():
+def test_tasks_may_have_different_numbers_of_boxes():
     centers = torch.tensor([[(0.0, 0.0), (0.1, 0.0), (0.2, 0.0)]] * 2)
     valid = torch.ones(2, 3, dtype=torch.bool)
     kept = circle_nms(centers, valid, torch.tensor([1.0, 1e-4]), 4)
     assert kept.tolist() == [[0, -1, -1, -1], [0, 1, 2, -1]]
 
 
-def test_a_limit_below_zero_suppresses_none():
+def test_a_negative_limit_suppresses_no_box():
     assert circle_nms(*line(1, 1), torch.tensor([-1.0]), 3).tolist() == [[0, 1, -1]]
 
 
-def test_no_boxes_keep_none():
+def test_an_input_without_boxes_gives_no_boxes():
     centers, valid = torch.zeros(2, 0, 2), torch.zeros(2, 0, dtype=torch.bool)
     assert circle_nms(centers, valid, torch.ones(2), 2).tolist() == [[-1, -1]] * 2

@@ -1,4 +1,4 @@
-"""Deformable convolution and the stem's pooling are PyTorch's."""
+"""Deformable convolution and max pooling equal those of torchvision and PyTorch."""
 
 import pytest
 import torch

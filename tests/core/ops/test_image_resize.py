@@ -1,4 +1,4 @@
-"""Resizing in integers is Pillow's to the bit."""
+"""Resizing in integers gives exactly the pixels of Pillow."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Voxel indices beside those of the official code."""
+"""Compares voxel indices with those of the official code."""
 
 from __future__ import annotations
 

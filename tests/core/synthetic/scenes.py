@@ -14,7 +14,7 @@ from bevdepth_core.synthetic.world.scene import Actor, Light
 SHADOWLESS = Light(
     (0.0, 0.0, 1.0), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (150, 170, 200), (200, 205, 210), 0.3, 1e6
 )
-"""Light from everywhere: nothing outside of an object changes when it is put into the scene."""
+"""Ambient light without shadows, so that an object changes no pixel outside of its own image."""
 
 
 def scene_with(*actors: Actor, light: Light = SHADOWLESS) -> SyntheticScene:
@@ -30,7 +30,9 @@ def actor_ahead(
     turn: float = 0.0,
     appearance: int = 0,
 ) -> Actor:
-    """Return an actor ``ahead`` meters in front of the ego vehicle and ``aside`` to its left."""
+    """Return an actor ``ahead`` meters in front of the ego vehicle and ``aside`` meters to its
+    left.
+    """
     world_from_ego = scene.world_from_ego(0.0)
     x, y, _ = world_from_ego[:3, :3] @ (ahead, aside, 0.0) + world_from_ego[:3, 3]
     heading = math.atan2(world_from_ego[1, 0], world_from_ego[0, 0]) + turn

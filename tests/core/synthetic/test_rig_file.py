@@ -63,7 +63,7 @@ def test_rig_b_has_wide_distorted_cameras_near_the_ground() -> None:
 
 
 @pytest.mark.parametrize(('name', 'round'), [('a', True), ('b', True), ('c', False), ('d', True)])
-def test_all_rigs_but_that_with_a_front_camera_look_all_round(name: str, round: bool) -> None:
+def test_all_rigs_except_the_front_camera_rig_cover_all_directions(name: str, round: bool) -> None:
     assert read_rig(RIGS / f'{name}.yaml').looks_all_round == round
 
 

@@ -23,7 +23,7 @@ from tests.core.synthetic.scenes import SHADOWLESS, actor_ahead, scene_with
 
 SIZE = {'width': 800, 'height': 450}
 CLOSE = 0.03
-"""Meters that noise may put a point outside of its box."""
+"""Largest distance of a noisy point from its box, meters."""
 
 
 @pytest.fixture(scope='module')
@@ -32,7 +32,7 @@ def scene() -> SyntheticScene:
 
 
 def world_points(scene: SyntheticScene, time_s: float, **options) -> tuple[np.ndarray, np.ndarray]:
-    """Return a scan's points in the world and whose they are."""
+    """Return the points of a scan in the world, and the index of the actor of each."""
     mount = ego_from_lidar()
     measured = scan(scene, time_s, mount, seed=1, **options)
     world_from_lidar = scene.world_from_ego(time_s) @ mount

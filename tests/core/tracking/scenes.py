@@ -23,7 +23,7 @@ def detections(
     yaws: list | float = 0.0,
     velocities: list | None = None,
 ) -> Detections3D:
-    """Return cars of 4 x 2 x 1.5 m in the ego frame; without velocities none was measured."""
+    """Return cars of 4 x 2 x 1.5 m in the ego frame; velocities are NaN unless given."""
     count = len(centers)
     center = np.zeros((count, 3))
     if count:

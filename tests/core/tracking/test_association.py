@@ -29,13 +29,13 @@ def test_without_tracks_or_detections_there_are_no_pairs():
     assert len(pairs_within(one, label, nothing, labels, np.ones(1))[0]) == 0
 
 
-def test_the_cheapest_pair_is_matched_first_and_the_rest_from_the_remaining():
+def test_pairs_are_matched_in_the_order_of_their_costs():
     track, detection = np.array((0, 0, 1, 1, 2)), np.array((0, 1, 0, 1, 7))
     matched = match_greedily(track, detection, np.array((3.0, 4.0, 1.0, 2.0, 99.0)))
     assert set(zip(*map(np.ndarray.tolist, matched), strict=True)) == {(2, 7), (1, 0), (0, 1)}
 
 
-def test_a_track_whose_only_detection_is_taken_gets_none():
+def test_a_track_is_unmatched_if_its_only_candidate_is_matched_to_another():
     matched = match_greedily(np.array((0, 1)), np.array((0, 0)), np.array((2.0, 1.0)))
     assert [column.tolist() for column in matched] == [[1], [0]]
 
@@ -45,7 +45,7 @@ def test_equal_costs_keep_the_order_of_the_pairs():
     assert [column.tolist() for column in matched] == [[0], [0]]
 
 
-def test_a_duplicate_of_a_better_or_taken_detection_is_dropped_but_not_one_of_a_duplicate():
+def test_duplicates_of_kept_or_matched_detections_are_dropped_and_those_of_dropped_ones_kept():
     positions = np.array(((0.0, 0), (0.9, 0), (1.8, 0), (9.0, 0)))
     keep = without_duplicates(
         positions, np.zeros(4, int), np.ones(4), np.array(((9.5, 0.0),)), np.zeros(1, int)
@@ -53,7 +53,7 @@ def test_a_duplicate_of_a_better_or_taken_detection_is_dropped_but_not_one_of_a_
     assert keep.tolist() == [True, False, True, False]
 
 
-def test_classes_do_not_duplicate_each_other():
+def test_detections_of_different_classes_are_not_duplicates():
     positions = np.zeros((2, 2))
     keep = without_duplicates(
         positions, np.array((0, 1)), np.ones(2), np.empty((0, 2)), np.empty(0, int)

@@ -1,4 +1,4 @@
-"""The batched filter against the textbook formulas, one object at a time."""
+"""The batched filter equals the textbook formulas, which are applied to one object at a time."""
 
 from __future__ import annotations
 

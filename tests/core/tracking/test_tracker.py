@@ -1,4 +1,4 @@
-"""Life and motion of tracks."""
+"""Tests birth, motion and end of tracks."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_strong_detection_is_confirmed_at_once():
     assert tracks.ids.tolist() == [1]
 
 
-def test_a_detection_below_the_birth_score_continues_a_track_and_starts_none():
+def test_a_detection_below_the_birth_score_continues_a_track_but_starts_no_track():
     tracker = Tracker()
     run(tracker, [detections([(10, 0)], 0)])
     tracks = tracker.update(detections([(10, 0), (30, 0)], 0.1, scores=[0.19, 0.19]), HERE)

@@ -1,4 +1,4 @@
-"""Transforms that are missing, wrong or invented."""
+"""Transforms that are missing, wrong or of unknown frames."""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ SETS = range(0, 13, 2)
 four of them have a past frame half a second earlier."""
 SETS_PER_KEY_FRAME = 6
 LIVE_STEP_NS = 15_000_000
-"""Between two images of a set in the bag of a driver that publishes one after the other."""
+"""Time between two images of a set in the bag of a driver that publishes images one after the
+other."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Drive:
 
     @property
     def mounts(self) -> dict[str, np.ndarray]:
-        """Where the sensors sit."""
+        """Return the extrinsics of the sensors."""
         return self.recording.mounts
 
     def pose_at(self, stamp_ns: int) -> np.ndarray:
@@ -104,15 +105,14 @@ class Drive:
 
 @dataclass(frozen=True)
 class Layout:
-    """A way to lay out bags.
+    """A topic layout of bags.
 
     Attributes:
         preset: the camera preset for it.
         write: writes the image sets ``SETS`` of a drive, or more, to a path.
-        mount_frame: pattern of the camera frames where the bag does not say where they are; empty
-            where it does.
-        exact: whether every image has its own stamp and the ego pose of that time, so that fused
-            results are exact, too.
+        mount_frame: pattern of the camera frames if the bag has no extrinsics; otherwise empty.
+        exact: whether every image has its own stamp and the ego pose of that time, so that results
+            of fused frames are exact.
     """
 
     preset: str

@@ -38,8 +38,8 @@ def write_small_bag(
         mount: write /tf_static.
         pose: write /tf.
         odometry: write /odom, which moves 3 m.
-        coefficients: of the lens.
-        scores: of detections beside each image; none without.
+        coefficients: distortion coefficients.
+        scores: scores of detections that are written for each image, if given.
         storage: ``mcap`` or ``sqlite3``.
     """
     stripes = 127 + 120 * np.sin(np.arange(80) / 2)

@@ -1,4 +1,4 @@
-"""Rows of the dataset tables for one scene, read without the code under test."""
+"""Reads the dataset tables of one scene without the code under test."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ MS = 1_000_000
 
 @pytest.fixture(autouse=True)
 def signals_kept() -> Iterator[None]:
-    """Give the test process its signal handlers back."""
+    """Restore the signal handlers of the test process."""
     import signal
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -87,7 +87,7 @@ def convert_small(tmp_path: Path, *arguments: str, **content) -> Path:
 
 
 @pytest.mark.parametrize('raw', [False, True])
-def test_distorted_images_keep_their_lens_in_a_bag_and_lose_it_in_the_dataset(
+def test_distorted_images_keep_their_distortion_in_a_bag_and_are_undistorted_in_the_dataset(
     recording: SceneRecording, dataroot: Path, tmp_path: Path, raw: bool
 ) -> None:
     lens = (-0.3, 0.1, 0.0, 0.0)
@@ -208,7 +208,7 @@ class InterruptingWriter:
         write_image(path, *arguments)
 
 
-def test_an_interrupted_conversion_continues_and_leaves_no_half_dataset(
+def test_an_interrupted_conversion_continues_and_leaves_no_partial_dataset(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bags = [tmp_path / name for name in ('a', 'b')]

@@ -229,7 +229,7 @@ def mcap_text(text: str) -> bytes:
 def test_an_mcap_file_without_chunks_and_summary_is_valid_and_read_in_order_of_time(
     tmp_path: Path,
 ) -> None:
-    """As of the storage preset ``fastwrite`` of rosbag2, or of other recorders."""
+    """The storage preset ``fastwrite`` of rosbag2 and other recorders write such files."""
     types = message_types()
     channel = mcap_text('/a') + mcap_text('cdr') + struct.pack('<I', 0)
     records = [

@@ -1,4 +1,4 @@
-"""A converted scene through the launch file, as a user replays it."""
+"""Replays a converted scene with the launch file, as a user does."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ from tests.ros.graph import Graph, wait_until
 COLUMNS = ('x', 'y', 'z', 'length', 'width', 'height', 'yaw', 'score', 'label')
 RESULTS = '/bevdepth_detector/objects'
 DURATION_S = 1.2
-"""Of the bags: the image sets ``SETS``, and the ego pose after the last one."""
+"""Duration of the bags: the image sets ``SETS``, and the ego pose after the last one."""
 RATE = 0.5
 """Playing slowly lets a busy machine process sets that are half a second apart."""
 SAME_SET_NS = 50_000_000
@@ -72,7 +72,7 @@ def layout(request) -> Layout:
 def results(
     layout: Layout, drive: Drive, graph: Graph, checkpoint: Path, tmp_path: Path
 ) -> Iterator[list[PointCloud2]]:
-    """Yield the list that the results fill while the bag of the layout is played."""
+    """Yield the list of results, which grows while the bag of the layout is played."""
     layout.write(drive, tmp_path / 'bag')
     write_calibration_files(drive, tmp_path)
     results = graph.collect(PointCloud2, RESULTS, 100)
@@ -118,7 +118,7 @@ def preset_parameters(preset: str, checkpoint: Path, calibration_folder: Path) -
 
 
 def publish_mounts(node: Node, drive: Drive, frame: str) -> None:
-    """Publish where the cameras are, as static_transform_publisher does."""
+    """Publish the extrinsics of the cameras, as static_transform_publisher does."""
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     message = TFMessage()
     for camera in CAMERAS:

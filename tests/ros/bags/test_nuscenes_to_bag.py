@@ -265,7 +265,7 @@ def test_raw_images_are_the_decoded_files(
 
 @pytest.fixture
 def signals_kept() -> Iterator[None]:
-    """Give the test process its signal handlers back."""
+    """Restore the signal handlers of the test process."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():
@@ -362,7 +362,7 @@ def test_scenes_are_written_in_parallel_and_a_second_run_replaces_them(
     ends = [os.open(pipe, os.O_WRONLY) for pipe in pipes]
     run.send_signal(signal.SIGTERM)
     log = ''
-    while 'stopping' not in log:  # only then may the scenes fail to be read
+    while 'stopping' not in log:  # reading the scenes may fail only after this point
         line = run.stderr.readline()
         assert line, log
         log += line
@@ -377,7 +377,7 @@ def linked_copy(dataroot: Path, copy: Path) -> Path:
 
 
 def replace_with_pipe(path: Path) -> Path:
-    """Put a pipe in the place of a file: whoever reads it waits for the test."""
+    """Replace a file by a pipe: a process that reads it waits for the test."""
     path.unlink()
     os.mkfifo(path)
     return path

@@ -301,7 +301,8 @@ def test_a_loop_plays_until_interrupted_and_repeated_interrupts_still_end_it_cle
     messages = graph.collect(String, '/a', 100)
     process = run_player(bag, '--loop', '--linger', '0')
     wait_until(lambda: len(messages) >= 7, 'a third round')
-    while process.poll() is None:  # a terminal's reaches it, and then that of the launch
+    # Ctrl-C in a terminal sends one signal to the player, and the launch sends a second one.
+    while process.poll() is None:
         process.send_signal(number)
         time.sleep(0.05)
     log = process.communicate(timeout=TIMEOUT_S)[1]

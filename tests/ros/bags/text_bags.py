@@ -1,4 +1,4 @@
-"""Bags of numbered texts, written with rosbags, and their content."""
+"""Writes bags of numbered texts with rosbags, and reads them."""
 
 from __future__ import annotations
 
@@ -75,8 +75,9 @@ def write_bag(
     encoding: str = 'cdr',
     compressed: bool = False,
 ) -> Path:
-    """Write ``count`` texts a topic, 20 ms apart; the text is the message's number, filled up with
-    ``padding`` spaces."""
+    """Write ``count`` texts a topic, 20 ms apart; the text is the number of the message,
+    followed by ``padding`` spaces.
+    """
     typestore = get_typestore(Stores.ROS2_HUMBLE)
     if kind != TEXT:
         typestore.register(get_types_from_msg('string data', kind))

@@ -1,4 +1,4 @@
-"""Launch contexts as they are when the actions of detect.launch.py run."""
+"""Creates launch contexts as the actions of detect.launch.py receive them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAUNCH_FILE = ROOT / 'launch' / 'detect.launch.py'
 
 
 def launch_context(words: list[str] | None = None, **values: str | Path) -> LaunchContext:
-    """Return a context with the arguments ``values``, defaults for the rest."""
+    """Return a context with the arguments ``values``; the others have their defaults."""
     context = LaunchContext(argv=words)
     context.launch_configurations.update({name: str(value) for name, value in values.items()})
     for argument in ARGUMENTS:
@@ -42,7 +42,7 @@ def command(node: Node, context: LaunchContext) -> list[str]:
 
 
 def nodes(context: LaunchContext) -> dict[str, list[str]]:
-    """Return the command line of each node that is started at once, by executable."""
+    """Return the command line of each node that is started immediately, by executable."""
     return {
         node.node_executable: command(node, context)
         for node in actions(context)

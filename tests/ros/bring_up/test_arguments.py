@@ -33,7 +33,7 @@ def problem(**values: str | Path) -> str:
     return str(caught.value)
 
 
-def test_without_arguments_everything_has_the_documented_default():
+def test_without_arguments_all_values_are_the_documented_defaults():
     assert read() == Arguments(
         params_files=(),
         overrides={},

@@ -51,7 +51,7 @@ def test_arguments_override_the_parameters_of_the_detector(tmp_path: Path):
     ]
 
 
-def test_the_views_read_the_cameras_of_the_detector_also_from_its_own_block(tmp_path: Path):
+def test_the_views_read_the_cameras_also_from_the_parameter_block_of_the_detector(tmp_path: Path):
     own = tmp_path / 'own.yaml'
     own.write_text('/bevdepth_detector: {ros__parameters: {cameras: [a, b], device: cpu}}')
     context = launch_context(

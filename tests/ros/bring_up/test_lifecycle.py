@@ -50,7 +50,7 @@ def test_requests_are_sent_again_when_they_or_their_responses_are_lost(
     path.write_text(LAUNCH_FILE)
     log = run(DISTRIBUTIONS[0], 'ros2', 'launch', path).communicate(timeout=TIMEOUT_S)[0]
     assert 'ended with None' in log
-    # Once on an idle machine; more often where a response takes more than a second.
+    # One time on an idle machine; several times if a response takes more than a second.
     assert '/bevdepth_detector to configure; sending the request again' in log
     assert '/bevdepth_detector to activate; sending the request again' in log
 
@@ -67,7 +67,7 @@ def test_the_processor_time_of_a_process_includes_that_of_its_children():
     assert processor_time_s(process.pid) == 0.0
 
 
-def test_bring_up_reports_another_node_of_the_same_name_and_waits_for_its_end(
+def test_bring_up_reports_another_node_of_the_same_name_and_waits_until_it_exits(
     domain_id: int, started: list[subprocess.Popen], tiny_checkpoint: Path
 ):
     started.append(run(DISTRIBUTIONS[0], 'python', '-m', 'bevdepth_ros.detector'))

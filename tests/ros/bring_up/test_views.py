@@ -1,4 +1,4 @@
-"""RViz configuration and Foxglove layout of the default cameras and of others."""
+"""Tests RViz configuration and Foxglove layout for the default cameras and for others."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_raw_images_are_read_directly_unless_their_calibration_is_elsewhere(
     ]
 
 
-def test_compressed_images_without_calibration_get_a_topic_of_their_own(
+def test_compressed_images_without_calibration_are_republished_on_a_separate_topic(
     domain_id: int, tmp_path: Path
 ):
     own = detector(tmp_path, camera_info_topics=[''], camera_info_files=['{camera}.yaml'])
@@ -107,7 +107,9 @@ def test_compressed_images_without_calibration_get_a_topic_of_their_own(
     assert (camera.has_calibration, camera.transport) == (False, 'compressed')
 
 
-def test_rviz_shows_own_cameras_frames_and_the_topics_of_a_namespace(own_rig: ResolvedDetector):
+def test_rviz_shows_configured_cameras_and_frames_and_the_topics_of_a_namespace(
+    own_rig: ResolvedDetector,
+):
     text = rviz_config(RVIZ, own_rig)
     found = displays(text)
     assert [name for name, one in found.items() if one['Class'] == CAMERA] == ['beside', 'apart']
@@ -123,7 +125,7 @@ def test_rviz_shows_own_cameras_frames_and_the_topics_of_a_namespace(own_rig: Re
     assert 'Visibility' not in found['file']
 
 
-def test_foxglove_shows_own_cameras_frames_and_the_topics_of_a_namespace(
+def test_foxglove_shows_configured_cameras_and_frames_and_the_topics_of_a_namespace(
     own_rig: ResolvedDetector,
 ):
     text = foxglove_layout(FOXGLOVE, own_rig)

@@ -39,7 +39,7 @@ from tests.ros.detections.message_objects import built_array, detection_array
 SPLIT = 'synthetic_val'
 KEY_FRAMES = 4
 ABSENT = KEY_FRAMES + 1
-"""Position of the key frame, in the second scene, whose images are not in the bag."""
+"""Index of the key frame of the second scene whose images are not in the bag."""
 
 
 @pytest.fixture(scope='module')
@@ -104,8 +104,9 @@ def results_in(folder: Path) -> dict[str, list[dict]]:
 
 
 def rows(entries: list[dict]) -> np.ndarray:
-    """Return (n, 10) center, size, heading and score of the boxes, in an order that rounding does
-    not change."""
+    """Return (n, 10) center, size, heading and score of the boxes, sorted so that rounding does
+    not change the order.
+    """
     found = [
         (
             *e['translation'],

@@ -1,4 +1,4 @@
-"""Stand-ins for Autoware's messages, generated from their public definitions.
+"""Replacements for the message classes of Autoware, generated from their public definitions.
 
 Fields, types and constants are those of ``autoware_perception_msgs`` 1.x; fields of common types
 hold the real messages of ROS. A wrong field name or type raises an error, as with real messages.

@@ -1,4 +1,4 @@
-"""Detections as message objects, to compare with the serialized message and to read in tests."""
+"""Converts detections to message objects, which tests compare with the serialized messages."""
 
 from __future__ import annotations
 

@@ -26,7 +26,9 @@ def detections(past_stamp_ns: int | None = STAMP_NS - 500_000_000) -> Detections
 def tracks(
     ids: tuple[int, ...], rows: tuple[int, ...], age_s: tuple[float, ...] | None = None
 ) -> Tracks3D:
-    """Return tracks with boxes, scores and classes of the detections ``rows``, -1 for none."""
+    """Return tracks with boxes, scores and classes of the detections ``rows``; a row of -1
+    gives a track without a detection.
+    """
     found, count, index = detections(), len(ids), np.array(rows)
     return Tracks3D(
         boxes=found.boxes[index], ids=np.array(ids), scores=found.scores[index],

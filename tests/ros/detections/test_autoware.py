@@ -1,4 +1,4 @@
-"""Messages for Autoware, on classes generated from its public definitions."""
+"""Tests the messages for Autoware with classes generated from its public definitions."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def test_the_twist_is_along_the_axes_of_the_box() -> None:
     assert kinematics.has_twist
     assert kinematics.has_twist_covariance
     twist = kinematics.twist_with_covariance.twist
-    assert twist.linear.x == pytest.approx(0, abs=1e-5)  # heads to -x, moves along +y
+    assert twist.linear.x == pytest.approx(
+        0, abs=1e-5
+    )  # its heading is -x, its velocity is along +y
     assert twist.linear.y == pytest.approx(-2)
     matrix = np.reshape(kinematics.twist_with_covariance.covariance, (6, 6))
     assert np.allclose(matrix[:2, :2], VELOCITY[2], atol=1e-5)
@@ -138,7 +140,7 @@ def test_a_tracked_object_has_pose_twist_and_covariance_of_its_track() -> None:
 
 
 class Topic:
-    """Keeps what is published on a topic with ``subscribers``."""
+    """A publisher that stores its messages and reports ``subscribers``."""
 
     def __init__(self, subscribers: int):
         self.subscribers, self.messages = subscribers, []

@@ -26,7 +26,7 @@ def detections(past_stamp_ns: int | None) -> Detections3D:
 
 
 @pytest.mark.parametrize('fused', [True, False])
-def test_detections_survive_the_objects_point_cloud(fused: bool) -> None:
+def test_detections_are_restored_from_the_objects_point_cloud(fused: bool) -> None:
     sent = detections(STAMP_NS - 500_000_000 if fused else None)
     names = class_names(label_info(NUSCENES_CLASSES, 0.1, header(STAMP_NS, 'base_link')))
     found = detections_from_cloud(objects_cloud(sent, 'base_link'), names)
@@ -43,13 +43,13 @@ def test_detections_survive_the_objects_point_cloud(fused: bool) -> None:
     assert found.track_ids.tolist() == [0, 0]
 
 
-def test_track_ids_survive_the_cloud_of_objects() -> None:
+def test_track_ids_are_restored_from_the_objects_point_cloud() -> None:
     sent = dataclasses.replace(detections(None), track_ids=np.array((0, 4_000_000_001)))
     found = detections_from_cloud(objects_cloud(sent, 'base_link'), NUSCENES_CLASSES)
     assert found.track_ids.tolist() == [0, 4_000_000_001]
 
 
-def test_boxes_survive_the_array_of_detections() -> None:
+def test_boxes_are_restored_from_the_detection_array() -> None:
     boxes, names, scores, _ = boxes_from_array(detection_array(detections(None), 'base_link'))
     np.testing.assert_allclose(boxes.corners(), BOXES.corners(), atol=1e-5)
     assert names == ['car', 'pedestrian']

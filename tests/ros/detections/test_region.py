@@ -15,7 +15,7 @@ def test_the_order_and_the_first_corner_do_not_matter(corners: np.ndarray) -> No
     assert inside(points, corners).tolist() == [True, True, False, False, False, False]
 
 
-def test_a_concave_region_leaves_out_its_notch() -> None:
+def test_a_point_in_the_notch_of_a_concave_region_is_outside() -> None:
     points = np.array([(5.0, 4.5), (5, 5.5), (1, 8.5), (9, 8.5), (2, 9)])
     assert inside(points, NOTCHED).tolist() == [True, False, True, True, False]
 
@@ -25,7 +25,7 @@ def test_a_ray_through_a_corner_counts_it_once() -> None:
     assert inside(np.array([(0.0, 0), (-6, 0), (6, 0)]), diamond).tolist() == [True, False, False]
 
 
-def test_a_written_polygon_is_read_and_an_empty_text_is_none() -> None:
+def test_a_polygon_is_read_from_text_and_an_empty_text_gives_none() -> None:
     assert parse_region(EXAMPLE).tolist() == [[-10, -20], [60, -20], [60, 20], [-10, 20]]
     assert parse_region('') is None
     assert parse_region(' ') is None
@@ -49,6 +49,6 @@ def test_a_written_polygon_is_read_and_an_empty_text_is_none() -> None:
         (f'[[0, 0], [1, 0], [1, {10**400}]]', 'must be'),
     ],
 )
-def test_what_is_no_polygon_is_rejected_with_the_reason(text: str, words: str) -> None:
+def test_an_invalid_polygon_is_rejected_with_the_reason(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=f'region_of_interest {words}'):
         parse_region(text)

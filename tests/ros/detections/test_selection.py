@@ -1,4 +1,4 @@
-"""The filters of the outputs, on detections and tracks."""
+"""Tests the output filters on detections and tracks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def kept(chosen: Selection, found: Detections3D | None = None) -> list[int]:
         ({'region': REGION}, [0]),
     ],
 )
-def test_each_filter_keeps_what_it_names(changes: dict, expected: list[int]) -> None:
+def test_each_filter_keeps_only_matching_detections(changes: dict, expected: list[int]) -> None:
     assert kept(selection(**changes)) == expected
     rows = tracks((5, 6, 7), (0, 1, 2))
     assert np.nonzero(selection(**changes).keeps(rows))[0].tolist() == expected
@@ -86,7 +86,7 @@ def test_a_class_has_its_own_threshold_the_common_one_or_is_not_published() -> N
     ]
 
 
-def test_entries_are_read_and_one_empty_entry_is_none() -> None:
+def test_entries_are_read_and_a_single_empty_entry_gives_no_entries() -> None:
     assert parse_thresholds(['car=0', ' pedestrian = 1.0 '], CLASSES) == {
         'car': 0.0,
         'pedestrian': 1.0,

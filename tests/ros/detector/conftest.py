@@ -1,4 +1,4 @@
-"""The running node."""
+"""Fixtures that start the node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Helpers for tests of the node's monitor."""
+"""Helpers for tests of the diagnostics of the node."""
 
 from __future__ import annotations
 

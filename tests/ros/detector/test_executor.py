@@ -1,4 +1,4 @@
-"""The node under the executor of its own process; other tests spin it with that of rclpy."""
+"""Runs the node with the executor that its program uses; other tests use the executor of rclpy."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def test_a_steady_motion_has_no_jump(speed: float):
 
 
 @pytest.mark.parametrize('step_m', [3.0, 5.0, -3.0])
-def test_a_jump_of_meters_is_found_beside_the_previous_motion(step_m: float):
+def test_a_jump_of_meters_is_found_relative_to_the_previous_motion(step_m: float):
     poses = [pose(1.0), pose(2.0), pose(3.0), pose(4.0 + step_m), pose(5.0 + step_m)]
     assert jumps(*poses) == [False, False, False, True, False]
 
@@ -110,7 +110,7 @@ def test_a_jump_exceeds_a_fixed_step_and_the_largest_acceleration(
 
 
 @pytest.mark.parametrize(('step_m', 'is_jump'), [(9.9, False), (10.1, True)])
-def test_a_step_below_ten_meters_is_no_impossible_speed_however_short_the_time(
+def test_a_step_below_ten_meters_is_not_an_impossible_speed_even_in_a_short_time(
     step_m: float, is_jump: bool
 ):
     assert jumps(pose(0), pose(step_m), seconds=0.01) == [False, is_jump]

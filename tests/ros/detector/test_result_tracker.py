@@ -1,4 +1,4 @@
-"""Tracks over results, without the node."""
+"""Tests the tracker of the node without the node."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bevdepth_ros.detector.result_tracker import TRAIL_S, ResultTracker, ego_pos
 PERIOD_NS = 100_000_000
 START_NS = 1_700_000_000_000_000_000
 CAR = np.array((20.0, 3.0, 0.8))
-"""In the world."""
+"""Position in the world."""
 
 
 def pose(x: float, y: float = 0.0, yaw: float = 0.0) -> np.ndarray:

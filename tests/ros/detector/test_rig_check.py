@@ -72,7 +72,9 @@ def test_a_difference_is_reported_once_and_again_when_it_changes():
 
 
 @pytest.mark.parametrize(('up_m', 'count'), [(-0.25, 0), (-0.45, 6), (0.25, 0), (0.45, 6)])
-def test_a_base_frame_above_or_below_the_ground_shows_in_the_heights(up_m: float, count: int):
+def test_a_base_frame_above_or_below_the_ground_is_reported_by_the_camera_heights(
+    up_m: float, count: int
+):
     rig = nuscenes_like_rig()
     poses = rig.ego_from_camera.copy()
     poses[:, 2, 3] += up_m
@@ -100,7 +102,7 @@ def test_differences_are_reported_from_their_limits_on(change: dict, count: int)
     assert len(unlike_training(changed(1, **change), SIZES, ImageSpec())) == count
 
 
-def test_a_focal_length_that_leaves_the_limits_is_noticed_and_needs_no_other_base_frame():
+def test_a_focal_length_outside_the_limits_is_reported_without_advice_about_the_base_frame():
     check = RigCheck(ImageSpec())
     assert check.changed_warning(changed(1, focal_factor=1.28), SIZES) == ''
     warning = check.changed_warning(changed(1, focal_factor=1.31), SIZES)

@@ -56,7 +56,7 @@ def test_under_load_every_item_is_either_taken_in_order_or_counted_as_replaced()
     assert len(taken) + replaced == 20_000
 
 
-def test_a_thread_that_does_not_end_in_time_is_left_behind():
+def test_closing_does_not_wait_longer_than_the_timeout_for_a_thread():
     began, goes_on = threading.Event(), threading.Event()
 
     def work(items) -> None:

@@ -170,7 +170,7 @@ def test_a_device_that_hangs_is_reported_until_it_continues(monkeypatch: pytest.
 
 
 class StereoDetector(FailingDetector):
-    """Stands in for the detector of a stereo model on a vehicle that stands, then drives."""
+    """Replaces the detector of a stereo model on a vehicle that first stands and then drives."""
 
     config = replace(ModelConfig(), stereo=StereoConfig())
 

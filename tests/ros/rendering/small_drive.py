@@ -1,4 +1,4 @@
-"""A bag of a short synthetic drive, with the ground-truth boxes as recorded detections."""
+"""Writes a bag of a short synthetic drive, with the ground-truth boxes as recorded detections."""
 
 from __future__ import annotations
 

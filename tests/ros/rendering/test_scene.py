@@ -1,4 +1,4 @@
-"""Scenes that are combined from the messages of a simulated rig, received through DDS."""
+"""Tests scenes that are combined from the messages of a simulated rig."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the messages of a set to a frame, with a tf buffer that is filled by hand."""
+"""Tests the conversion of an image set to a frame, with transforms that the test sets."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ def test_after_a_timeout_a_set_does_not_wait_for_the_same_camera_again():
 
 
 class NoWait(threading.Event):
-    """Fails if something waits for it."""
+    """An event that fails the test when something waits for it."""
 
     def wait(self, timeout: float | None = None) -> bool:
         raise AssertionError('waited')

@@ -9,7 +9,7 @@ from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 from tests.ros.rig.timing import START_NS, SimulatedRig, image
 
 NUSCENES_S = (0.0, 0.0076, 0.0155, 0.0327, 0.0426, 0.023)
-"""When the six nuScenes cameras expose within a trigger cycle."""
+"""Exposure times of the six nuScenes cameras within a trigger cycle."""
 PERIOD_S = 1 / 12
 
 
@@ -18,7 +18,7 @@ def rig(**options) -> SimulatedRig:
 
 
 class Sets:
-    """A synchronizer without a clock, for images one by one."""
+    """A synchronizer without a clock, to which a test sends single images."""
 
     def __init__(self, cameras: int = 1, queue_size: int = 10, slop_s: float = 0.06) -> None:
         self.inputs = [SimpleFilter() for _ in range(cameras)]

@@ -204,7 +204,7 @@ def test_a_needed_frame_without_transforms_is_stale(tf: Tf, monkeypatch, silence
 
 
 @pytest.mark.parametrize(('ahead_ns', 'is_kept'), [(0, True), (1, False)])
-def test_transforms_later_than_the_present_are_dropped(tf: Tf, ahead_ns: int, is_kept: bool):
+def test_transforms_later_than_the_current_time_are_dropped(tf: Tf, ahead_ns: int, is_kept: bool):
     tf.send_static('base_link', 'camera')
     tf.send('map', 'base_link', START_S)
     tf.listener.forget_later_than(round(START_S * 1e9) - BACKWARDS_NS - ahead_ns)

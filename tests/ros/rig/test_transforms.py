@@ -119,7 +119,7 @@ def test_static_extrinsics_are_found_at_any_time(tf: Tf):
     assert tf.transforms.lookup_at('base_link', 'CAM_FRONT', START_NS - 10**12)[0, 3] == 1.7
 
 
-def test_frames_with_the_leading_slash_of_ros_1_are_those_without(tf: Tf):
+def test_a_leading_slash_in_a_frame_name_as_in_ros_1_is_ignored(tf: Tf):
     tf.send('/base_link', '/CAM_FRONT', START_NS, 1.7, static=True)
     for name in ('CAM_FRONT', '/CAM_FRONT'):
         assert tf.transforms.knows('base_link', name)
@@ -224,7 +224,7 @@ def test_a_malformed_transform_is_ignored_and_reported(tf: Tf):
     )
 
 
-def test_one_pose_with_a_future_stamp_does_not_block_present_poses(tf: Tf):
+def test_one_pose_with_a_future_stamp_does_not_block_current_poses(tf: Tf):
     tf.send('map', 'base_link', START_NS + 3600 * 10**9, 99.0)
     tf.drive()
     assert tf.x_at(250) == pytest.approx(2.5)

@@ -34,7 +34,7 @@ class SimulatedRig:
         loss: probability that an image is lost.
         arrival_s: images arrive up to this much later than their stamps, at random.
         sets: image sets so far.
-        possible: trigger cycles so far without a lost image.
+        possible: trigger cycles without a lost image so far.
     """
 
     offsets_s: Sequence[float]
@@ -77,7 +77,7 @@ class SimulatedRig:
         """Simulate trigger cycles.
 
         Args:
-            seconds: how long.
+            seconds: duration of the simulation.
             shift_s: error of a camera's clock at a time since the beginning of this call.
             missing: cameras that send nothing.
         """

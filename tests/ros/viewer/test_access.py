@@ -1,4 +1,4 @@
-"""Tests with real handshakes who may read the live view."""
+"""Tests with real connections which clients may read the live view."""
 
 from __future__ import annotations
 

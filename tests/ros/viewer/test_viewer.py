@@ -1,5 +1,4 @@
-"""The view in the browser: what a browser receives from the real server while a real graph
-runs."""
+"""Tests the messages that a browser receives from the server of the live view."""
 
 from __future__ import annotations
 
@@ -58,7 +57,7 @@ CAMERA = {
 
 
 class Browser:
-    """Reads what the server sends, as its page does."""
+    """A client that reads the messages of the server as the page does."""
 
     def __init__(self, connection: ClientConnection):
         """Send the camera pose first, as the page does; only then does the server count the
