@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -55,11 +55,8 @@ class ImageDecoder:
             min_width: see ``decoded_image``; a GPU always decodes at full size.
         """
         self.on_arrival = device is not None and device.type == 'cuda'
-        self._gpu_decoder = JpegDecoder(device) if self.on_arrival and device else None
-        self._copies: defaultdict[str, PageLockedCopy] = defaultdict(
-            partial(PageLockedCopy, device or torch.device('cpu'))
-        )
-        self._min_width = min_width
+        self._device, self._min_width = device, min_width
+        self._uploads: dict[str, _Upload] = {}
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._started: dict[str, deque[_Started]] = {}
 
@@ -118,18 +115,44 @@ class ImageDecoder:
     def _decode(
         self, camera: str, message: CompressedImage | Image, max_pixels: int
     ) -> DecodedImage:
+        if self._device is None or not self.on_arrival:
+            return decoded_image(message, max_pixels, self._min_width)
+        if camera not in self._uploads:
+            self._uploads[camera] = _Upload(self._device)
+        return self._uploads[camera](message, max_pixels)
+
+
+class _Upload:
+    """Decodes the images of one camera to a GPU.
+
+    It has a stream of its own. On the network's stream, the steps of the network would wait for
+    the images of the next set.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._stream = device, torch.cuda.Stream(device)
+        self._decode_jpeg, self._copy = JpegDecoder(device), PageLockedCopy(device)
+
+    def __call__(self, message: CompressedImage | Image, max_pixels: int) -> DecodedImage:
+        """Return the image on the GPU, complete."""
+        with torch.cuda.stream(self._stream):
+            image = self._decoded(message, max_pixels)
+        self._stream.synchronize()
+        if isinstance(image.pixels, torch.Tensor):
+            # Its memory may be used again when the network's stream has read it.
+            image.pixels.record_stream(torch.cuda.default_stream(self._device))
+        return image
+
+    def _decoded(self, message: CompressedImage | Image, max_pixels: int) -> DecodedImage:
         """Decode a color JPEG on the GPU; the CPU decodes all others, and those that the GPU
         rejects, and reports what is wrong with them.
         """
-        is_jpeg = isinstance(message, CompressedImage) and is_color_jpeg(message, max_pixels)
-        if self._gpu_decoder is not None and is_jpeg:
+        if isinstance(message, CompressedImage) and is_color_jpeg(message, max_pixels):
             with suppress(ValueError):
-                [pixels] = self._gpu_decoder([message.data])
+                [pixels] = self._decode_jpeg([message.data])
                 return DecodedImage(pixels, pixels.shape[1], pixels.shape[0])
-        image = decoded_image(message, max_pixels, self._min_width)
-        if self.on_arrival and isinstance(image.pixels, np.ndarray):
-            return replace(image, pixels=self._copies[camera](image.pixels))
-        return image
+        image = decoded_image(message, max_pixels)
+        return replace(image, pixels=self._copy(np.asarray(image.pixels)))
 
 
 def _result(

@@ -76,13 +76,13 @@ def run_official_inputs(network, inputs) -> None:
         for frame in (1, 0):
             steps.images[:, :3] = inputs.images[0, frame].cuda()
             steps.cameras_host.copy_(cameras[0])
-            steps.run('image_branch')
+            for name in steps.of_images:
+                steps.run(name)
             torch.cuda.synchronize()
             matrix = ego_from_frustum(inputs.matrices.frame(frame))
             steps.set_matrices(frame, matrix[0])
             if frame == 1:
-                steps.depth[1].copy_(steps.depth[0])
-                steps.context[1].copy_(steps.context[0])
+                steps.set_past(1, cameras_per_frame, steps.features(0, cameras_per_frame))
         for name in ('view_transform', 'bev_head', 'decode'):
             steps.run(name)
     torch.cuda.synchronize()

@@ -1,0 +1,62 @@
+"""The node's decoder on a GPU: pixels of raw and compressed images; needs ROS 2.
+
+python -m pytest tests/gpu/check_decoding.py
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bevdepth_ros.rig.conversions import decoded_image
+from bevdepth_ros.rig.decoding import ImageDecoder
+from tests.ros.rig.image_messages import LIMIT, compressed, encoded, noise, raw, smooth
+
+CAMERAS = ('left', 'right')
+TIMEOUT_S = 30.0
+JPEG_DIFFERENCE = 1.5
+"""Largest mean difference of nvJPEG from Pillow, gray levels."""
+
+
+@pytest.fixture
+def decoder():
+    decoder = ImageDecoder(torch.device('cuda'))
+    yield decoder
+    decoder.close()
+
+
+def on_host(image) -> np.ndarray:
+    assert image.pixels.is_cuda
+    return image.pixels.cpu().numpy()
+
+
+def test_a_raw_image_has_the_pixels_of_the_cpu_and_a_jpeg_nearly(decoder: ImageDecoder):
+    messages = [raw('bgr8', noise(), 40), compressed(encoded(smooth(), 'JPEG'))]
+    left, right = (image() for image in decoder(CAMERAS, messages, LIMIT, TIMEOUT_S))
+    assert np.array_equal(on_host(left), decoded_image(messages[0], LIMIT).pixels)
+    expected = decoded_image(messages[1], LIMIT).pixels.astype(int)
+    assert np.abs(on_host(right) - expected).mean() < JPEG_DIFFERENCE
+
+
+def test_images_that_arrive_while_the_network_is_busy_stay_intact(decoder: ImageDecoder):
+    busy = torch.randn(4096, 4096, device='cuda')
+    for index in range(30):
+        messages = [raw('rgb8', np.roll(noise(), index + place, 0), 40) for place in range(2)]
+        for camera, message in zip(CAMERAS, messages, strict=True):
+            decoder.begin(camera, message, LIMIT)
+        busy = torch.tanh(busy @ busy)
+        images = [image() for image in decoder(CAMERAS, messages, LIMIT, TIMEOUT_S)]
+        sums = [image.pixels.clone() for image in images]
+        del images  # their memory may be used for the next ones
+        for read, message in zip(sums, messages, strict=True):
+            assert np.array_equal(read.cpu().numpy(), decoded_image(message, LIMIT).pixels)
+
+
+def test_an_image_that_is_no_image_is_rejected(decoder: ImageDecoder):
+    left, right = decoder(
+        CAMERAS, [compressed(b'noise'), raw('rgb8', noise(), 40)], LIMIT, TIMEOUT_S
+    )
+    with pytest.raises(ValueError, match='is not a JPEG'):
+        left()
+    assert np.array_equal(on_host(right()), noise())
