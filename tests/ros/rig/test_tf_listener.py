@@ -18,7 +18,7 @@ from bevdepth_ros.rig.tf_listener import (
     BACKWARDS_NS,
     LONGEST_CHAIN,
     LONGEST_NAME,
-    CarefulListener,
+    CheckedTransformListener,
     matrix_from_transform,
     transform_from_odometry,
 )
@@ -42,7 +42,7 @@ class Tf:
         self.now_s, self.faults = 500.0, list[tuple[str, str]]()
         monkeypatch.setattr(tf_listener, 'monotonic', lambda: self.now_s)
         self.buffer = Buffer()
-        self.listener = CarefulListener(
+        self.listener = CheckedTransformListener(
             self.buffer, graph.node, lambda *fault: self.faults.append(fault)
         )
 
