@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image as PillowImage
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 
 from bevdepth_ros.rig.color_conversion import rgb_from_pixels
 from bevdepth_ros.rig.raw_images import ENCODINGS, Packed, Yuv, require_at_most
@@ -117,6 +117,11 @@ def decode_compressed(
         reduced = 0 if image_format.bayer else min_width
         pixels = _decoded_by_turbo(data, colors, reduced if width >= 2 * reduced else 0)
     return DecodedImage(_rgb(pixels, image_format), width, height)
+
+
+def is_jpeg(message: CompressedImage | Image) -> bool:
+    """Return True if ``message`` holds a JPEG file."""
+    return isinstance(message, CompressedImage) and _file_kind(bytes(message.data[:12])) == 'JPEG'
 
 
 def is_color_jpeg(message: CompressedImage, max_pixels: int) -> bool:

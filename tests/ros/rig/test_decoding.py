@@ -135,7 +135,7 @@ def test_an_image_that_is_decoded_on_arrival_is_not_decoded_again_for_its_set(
     counting = CountingDecoder()
     monkeypatch.setattr(decoding, 'decoded_image', counting)
     decoder.on_arrival = True
-    first, second = jpegs()
+    first, second = (raw('rgb8', noise() // (1 + index), 40) for index in range(2))
     for message in (first, second):
         decoder.begin('left', message, LIMIT)
         decoder._started['left'][-1].future.result(TIMEOUT_S)
@@ -157,6 +157,40 @@ def test_on_a_cpu_only_images_of_a_set_are_decoded(
 def test_decoded_images_of_only_a_few_sets_are_kept(decoder: ImageDecoder):
     decoder.on_arrival = True
     for _ in range(2 * decoding.WAITING_SETS):
-        decoder.begin('left', jpegs()[0], LIMIT)
+        decoder.begin('left', raw('rgb8', noise(), 40), LIMIT)
         decoder._started['left'][-1].future.result(TIMEOUT_S)
     assert len(decoder._started['left']) == decoding.WAITING_SETS
+
+
+class RecordingDecoder:
+    """Stands for the JPEG decoder of a GPU: notes how many files it gets, or rejects them."""
+
+    def __init__(self, rejects: bool = False) -> None:
+        self.rejects, self.counts = rejects, []
+
+    def __call__(self, files):
+        self.counts.append(len(files))
+        if self.rejects:
+            raise ValueError('image 0 is not a complete JPEG or PNG')
+        return [np.full((120, 160, 3), index, np.uint8) for index in range(len(files))]
+
+
+def test_the_color_jpegs_of_a_set_are_decoded_together_and_not_on_arrival(decoder: ImageDecoder):
+    decoder.on_arrival, decoder._gpu_decoder = True, RecordingDecoder()
+    gray = compressed(encoded(smooth()[..., 0], 'JPEG'))
+    messages = [jpegs()[0], gray, jpegs()[1]]
+    decoder.begin('left', messages[0], LIMIT)
+    assert not decoder._started
+    images = [image() for image in decoder(('left', 'gray', 'right'), messages, LIMIT, TIMEOUT_S)]
+    assert decoder._gpu_decoder.counts == [2]
+    assert [image.pixels[0, 0, 0] for image in (images[0], images[2])] == [0, 1]
+    assert np.array_equal(images[1].pixels, decoded_image(gray, LIMIT).pixels)
+
+
+def test_jpegs_that_a_gpu_rejects_are_decoded_by_the_threads(decoder: ImageDecoder):
+    decoder._gpu_decoder = RecordingDecoder(rejects=True)
+    broken = compressed(encoded(smooth(), 'JPEG')[:-900])
+    left, right = decoder(CAMERAS, [broken, jpegs()[1]], LIMIT, TIMEOUT_S)
+    with pytest.raises(ValueError, match='JPEG'):
+        left()
+    assert np.array_equal(right().pixels, decoded_image(jpegs()[1], LIMIT).pixels)
