@@ -15,10 +15,11 @@ from bevdepth_ros.detector import worker
 from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.outputs import DetectionResult, ResultPublisher
 from bevdepth_ros.detector.parameters import Settings
-from bevdepth_ros.detector.problems import OK
+from bevdepth_ros.detector.problems import ERROR, OK, WARN
 from bevdepth_ros.detector.worker import Worker
-from bevdepth_ros.rig.frames import BuiltFrame
+from bevdepth_ros.rig.frames import BuiltFrame, CameraFaultError
 from bevdepth_ros.rig.synchronizer import ImageSet
+from bevdepth_ros.rig.transforms import TransformMissingError
 from tests.ros.detector.monitoring import Log, statuses, values
 from tests.ros.graph import wait_until
 
@@ -81,14 +82,14 @@ class OneFrame:
 class Bench:
     """A worker, and records of its results and reports."""
 
-    def __init__(self, detector: FailingDetector, builder: OneFrame | None = None):
+    def __init__(self, detector: FailingDetector, builder: OneFrame | None = None, **settings):
         self.log, self.results, self.failures = Log(), [], []
         self.monitor = Monitor(self.log, ('CAM_FRONT',))
-        settings = Settings(cameras=('CAM_FRONT',))
+        self.settings = Settings(cameras=('CAM_FRONT',), **settings)
         self.worker = Worker(
             detector,
             builder or OneFrame(),
-            lambda: settings,
+            lambda: self.settings,
             self.results.append,
             self.monitor,
             self.failures.append,
@@ -254,3 +255,274 @@ def test_a_result_that_cannot_be_published_does_not_affect_later_ones():
     publisher.stop(discard=False)
     assert published == [1]
     assert log.lines[0] == ('error', 'detections could not be published: ValueError: no')
+
+
+@pytest.mark.parametrize(
+    ('error', 'expected'),
+    [
+        (OUT_OF_MEMORY, True),
+        (MemoryError(), True),
+        (LOST, True),
+        (RuntimeError('cuDNN error: CUDNN_STATUS_EXECUTION_FAILED'), True),
+        (RuntimeError('CUBLAS_STATUS_ALLOC_FAILED'), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError('shape mismatch'), False),
+        (ValueError('CUDA'), False),
+    ],
+)
+def test_errors_of_the_device_are_told_from_those_of_the_image_set(error, expected: bool):
+    assert worker.is_device_failure(error) == expected
+
+
+@pytest.mark.parametrize('error', [None, ValueError('odd')])
+def test_an_idle_worker_never_counts_as_stalled(monkeypatch: pytest.MonkeyPatch, error):
+    monkeypatch.setattr(worker, 'STALL_S', -1.0)
+    bench = Bench(FailingDetector(*filter(None, [error])))
+    bench.work(10**9)
+    monkeypatch.setattr(worker, 'STALL_S', 0.0)
+    bench.worker.check()
+    assert 'has worked on' not in statuses(bench.monitor)['/node: sets'].message
+
+
+class WaitingDetector(FailingDetector):
+    """Works on an image set until ``goes_on`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began, self.goes_on = threading.Event(), threading.Event()
+
+    def __call__(self, frame: Frame) -> Detections3D:
+        self.began.set()
+        self.goes_on.wait(60)
+        return super().__call__(frame)
+
+
+def image_set(stamp_ns: int) -> ImageSet:
+    return ImageSet((0,), (None,), np.array([stamp_ns], np.int64), time.monotonic())
+
+
+@pytest.mark.parametrize('discard', [True, False])
+def test_a_set_that_is_in_progress_when_the_worker_is_stopped_is_not_published(discard: bool):
+    detector = WaitingDetector()
+    bench = Bench(detector)
+    bench.worker.put(image_set(10**9))
+    assert detector.began.wait(60)
+    bench.worker.stop(discard, timeout_s=0.01)
+    assert bench.worker.is_alive()
+    detector.goes_on.set()
+    bench.worker.stop(discard)
+    assert not bench.worker.is_alive()
+    assert not bench.results
+
+
+def test_a_waiting_set_is_replaced_by_a_newer_one_and_counted():
+    detector = WaitingDetector()
+    bench = Bench(detector)
+    bench.worker.put(image_set(10**9))
+    assert detector.began.wait(60)
+    bench.worker.put(image_set(2 * 10**9))
+    bench.worker.put(image_set(3 * 10**9))
+    detector.goes_on.set()
+    bench.worker.stop(discard=False)
+    assert [one.detections.stamp_ns for one in bench.results] == [10**9, 3 * 10**9]
+    counts = bench.monitor.counts()
+    assert (counts['received'], counts['answered'], counts['dropped_replaced']) == (3, 2, 1)
+
+
+class Scripted(OneFrame):
+    """Changes the frames of ``OneFrame``, one after the other."""
+
+    def __init__(self, *changes: dict) -> None:
+        super().__init__()
+        self.changes, self.lacks_output_frame, self.closed = list(changes), False, False
+
+    def close(self) -> None:
+        self.closed = True
+
+    def build(self, images: ImageSet, stopping: threading.Event) -> BuiltFrame:
+        return replace(super().build(images, stopping), **self.changes.pop(0))
+
+    def pose_in(self, frame_id: str, stamp_ns: int) -> np.ndarray:
+        if self.lacks_output_frame:
+            raise TransformMissingError(f'tf has no {frame_id} <- base_link')
+        return np.diag((1.0, 1, 1, 1)) + np.eye(4, k=3) * 7.0
+
+
+def shown(bench: Bench, area: str) -> tuple[bytes, str]:
+    status = statuses(bench.monitor)[f'/node: {area}']
+    return status.level, status.message
+
+
+@pytest.mark.parametrize(
+    ('reason', 'area'),
+    [('no_extrinsics', 'tf'), ('no_camera_info', 'cameras'), ('bad_image', 'cameras')],
+)
+def test_a_camera_that_cannot_be_used_is_reported_in_its_area_until_it_can(reason, area):
+    fault = {'CAM_FRONT': CameraFaultError(reason, 'CAM_FRONT is odd')}
+    rejected = {'frame': None, 'faults': fault, 'rejection': (reason, 'nothing is published')}
+    bench = Bench(FailingDetector(), Scripted(rejected, {}))
+    bench.worker.put(image_set(10**9))
+    wait_until(lambda: bench.monitor.counts()[f'dropped_{reason}'], 'the rejection')
+    wait_until(lambda: shown(bench, 'sets') == (ERROR, 'nothing is published'), 'the report')
+    assert shown(bench, area) == (ERROR, 'CAM_FRONT is odd')
+    assert values(bench.monitor, 'cameras')['left_out'] == 'CAM_FRONT'
+    assert values(bench.monitor, 'cameras')['CAM_FRONT.unusable'] == '1'
+    bench.work(2 * 10**9)
+    assert {shown(bench, name) for name in ('sets', area)} == {(OK, 'ok')}
+    assert values(bench.monitor, 'cameras')['used'] == 'CAM_FRONT'
+    assert len(bench.results) == 1
+
+
+def test_another_fault_of_a_camera_replaces_the_one_before():
+    faults = [
+        {'faults': {'CAM_FRONT': CameraFaultError(reason, reason)}}
+        for reason in ('bad_image', 'no_camera_info')
+    ]
+    bench = Bench(FailingDetector(), Scripted(*faults))
+    bench.worker.put(image_set(10**9))
+    wait_until(lambda: bench.results and shown(bench, 'cameras')[1] == 'bad_image', 'the report')
+    bench.work(2 * 10**9)
+    assert shown(bench, 'cameras') == (ERROR, 'no_camera_info')
+
+
+@pytest.mark.parametrize(
+    ('change', 'area', 'words'),
+    [
+        ({'warnings': {'CAM_FRONT': 'camera CAM_FRONT is odd'}}, 'cameras', 'camera CAM_FRONT is'),
+        ({'no_poses': 'tf has no map'}, 'tf', 'tf has no map'),
+    ],
+)
+def test_a_suspicious_calibration_and_missing_poses_are_warnings_until_they_end(
+    change: dict, area: str, words: str
+):
+    bench = Bench(FailingDetector(), Scripted(change, {}))
+    bench.worker.put(image_set(10**9))
+    wait_until(lambda: bench.results, 'a result')
+    level, message = shown(bench, area)
+    assert level == WARN
+    assert message.startswith(words)
+    bench.work(2 * 10**9)
+    assert shown(bench, area) == (OK, 'ok')
+    assert len(bench.results) == 2
+
+
+def test_the_worker_closes_its_frame_builder_when_it_ends():
+    builder = Scripted({})
+    bench = Bench(FailingDetector(), builder)
+    bench.work(10**9)
+    assert builder.closed
+
+
+def test_cameras_unlike_those_of_training_are_a_warning_that_considers_the_base_frame():
+    bench = Bench(FailingDetector(), OneFrame(), base_frame_height_m=1.0)
+    bench.worker.put(image_set(10**9))
+    wait_until(lambda: bench.results, 'a result')
+    level, message = shown(bench, 'cameras')
+    assert level == WARN
+    assert 'CAM_FRONT sits 2.50 m above base_link' in message
+    bench.settings = replace(bench.settings, base_frame_height_m=0.0)
+    bench.work(2 * 10**9)
+    assert shown(bench, 'cameras') == (OK, 'ok')
+
+
+class OneBox(FailingDetector):
+    """Detects a box on the ground, with a past frame if ``past_s`` is not None."""
+
+    def __init__(self, past_s: float | None = None) -> None:
+        super().__init__()
+        self.past_s, self.frames = past_s, []
+
+    def __call__(self, frame: Frame) -> Detections3D:
+        self.frames.append(frame)
+        box = Boxes3D([[9.0, 0, 1]], [[4.0, 2, 2]], [0.0], [[0.0, 0]])
+        names, stamp = self.config.class_names, frame.stamp_ns
+        past_ns = None if self.past_s is None else stamp - round(self.past_s * 1e9)
+        return Detections3D(box, [0.9], [0], names, stamp, past_ns)
+
+
+def test_boxes_are_detected_above_the_ground_and_published_in_the_base_frame():
+    detector = OneBox()
+    bench = Bench(detector, base_frame_height_m=0.4)
+    bench.work(10**9)
+    assert detector.frames[0].rig.ego_from_camera[0, 2, 3] == pytest.approx(1.9)
+    assert bench.results[0].detections.boxes.center[0].tolist() == pytest.approx([9, 0, 0.6])
+    assert bench.results[0].frame.rig.ego_from_camera[0, 2, 3] == 1.5
+
+
+def test_the_detector_has_the_lowest_threshold_and_keeps_depth_only_if_it_is_published():
+    detector = FailingDetector()
+    bench = Bench(detector, score_threshold=0.3, class_score_thresholds=('car=0.05',))
+    bench.work(10**9)
+    assert (detector.score_threshold, detector.keep_depth) == (0.05, False)
+    Bench(detector, publish_depth_points=True).work(10**9)
+    assert (detector.score_threshold, detector.keep_depth) == (0.1, True)
+
+
+def test_a_result_has_the_durations_of_its_stages():
+    bench = Bench(FailingDetector(), Scripted({'seconds': {'decoding': 0.0, 'geometry': 0.0}}))
+    bench.work(10**9)
+    seconds = bench.results[0].stage_seconds
+    assert set(seconds) == {'waiting', 'decoding', 'geometry', 'checks'}
+    assert all(0 <= one < 60 for one in seconds.values())
+
+
+@pytest.mark.parametrize(
+    ('past_s', 'key_frames', 'no_poses', 'fusion', 'age'),
+    [
+        (0.5, 2, None, 'on', '0.500'),
+        (None, 1, None, 'off: the model has one key frame', 'none'),
+        (None, 2, None, 'off: there is no past frame of about 0.5 s ago yet', 'none'),
+        (None, 2, 'tf has no map', 'off: tf has no map', 'none'),
+    ],
+)
+def test_temporal_fusion_is_published_with_its_age_or_the_reason(
+    past_s, key_frames, no_poses, fusion, age
+):
+    detector = OneBox(past_s)
+    detector.config = replace(ModelConfig(), key_frames=key_frames)
+    bench = Bench(detector, Scripted({'no_poses': no_poses}))
+    bench.work(10**9)
+    facts = values(bench.monitor, 'tf')
+    assert (facts['temporal_fusion'], facts['past_frame_age_s']) == (fusion, age)
+
+
+@pytest.mark.parametrize(
+    ('is_wanted', 'no_poses', 'tracking'),
+    [
+        (True, None, 'on'),
+        (True, 'tf has no map', 'off: tf has no map'),
+        (False, None, 'off: publish_tracks is false'),
+    ],
+)
+def test_tracking_is_published_with_the_reason_why_it_is_off(is_wanted, no_poses, tracking):
+    builder = Scripted({'no_poses': no_poses})
+    bench = Bench(FailingDetector(), builder, publish_tracks=is_wanted)
+    bench.work(10**9)
+    assert values(bench.monitor, 'tf')['tracking'] == tracking
+
+
+def test_without_the_output_frame_nothing_is_published_until_tf_has_it():
+    builder = Scripted({}, {}, {})
+    builder.lacks_output_frame = True
+    bench = Bench(FailingDetector(), builder, output_frame='odom')
+    bench.worker.put(image_set(10**9))
+    wait_until(lambda: bench.monitor.counts()['dropped_no_output_frame'], 'the rejection')
+    wait_until(lambda: shown(bench, 'tf')[0] == ERROR, 'the report')
+    assert 'so nothing can be published in odom' in shown(bench, 'tf')[1]
+    assert not bench.results
+    builder.lacks_output_frame = False
+    bench.worker.put(image_set(2 * 10**9))
+    wait_until(lambda: bench.results, 'a result')
+    bench.settings = replace(bench.settings, output_frame='')
+    bench.work(3 * 10**9)
+    assert shown(bench, 'tf') == (OK, 'ok')
+    placements = [one.placement for one in bench.results]
+    assert [one.frame_id for one in placements] == ['odom', 'base_link']
+    assert placements[0].from_base[0, 3] == 7
+    assert placements[1].from_base is None
+    assert bench.monitor.counts()['answered'] == 2
+
+
+@pytest.mark.parametrize(('text', 'line'), [('one\ntwo', 'ValueError: one'), ('', 'ValueError: ')])
+def test_a_report_of_the_device_shows_the_first_line_of_the_error(text: str, line: str):
+    assert worker._first_line(ValueError(text)) == line
