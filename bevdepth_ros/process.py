@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -26,18 +26,35 @@ SWITCH_S = 0.0005
 by 5 ms at every hand-over between the receiving, detecting and publishing threads."""
 
 
+def split_arguments(words: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments of the program, and those of ROS: ``--ros-args`` up to ``--``.
+
+    rclpy takes words such as ``/old:=/new`` for its own, even those before ``--ros-args``.
+    """
+    parts: tuple[list[str], list[str]] = [], []
+    is_ros = False
+    for word in words:
+        is_ros = is_ros or word == '--ros-args'
+        parts[is_ros].append(word)
+        is_ros = is_ros and word != '--'
+    return parts
+
+
 @contextmanager
-def ros_process() -> Iterator[None]:
+def ros_process(arguments: Sequence[str] | None = None) -> Iterator[None]:
     """Initialize rclpy for the body of the context, and shut it down afterwards, also on SIGINT
     and SIGTERM.
 
     A failure of rclpy, such as an invalid node name or a log folder that cannot be written, ends
     the process with a message.
+
+    Args:
+        arguments: of ROS; None: all of the command line.
     """
     signals.note()
     sys.setswitchinterval(SWITCH_S)
     try:
-        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     except (RCLError, OSError) as error:
         sys.exit(f'ROS 2 does not start: {_reason(error)}')
     try:

@@ -34,7 +34,7 @@ from bevdepth_ros.bags.playback import Follower, Timeline
 from bevdepth_ros.bags.player_options import CLOCK_TOPIC, Options, arguments, bags_of, options_of
 from bevdepth_ros.bags.reader import Bag, BagError
 from bevdepth_ros.bags.topics import Topic
-from bevdepth_ros.process import ros_process, sleep_until
+from bevdepth_ros.process import ros_process, sleep_until, split_arguments
 
 NODE_NAME = 'bag_player'
 MOST_NAMED = 50
@@ -269,7 +269,7 @@ def served(node: Node) -> Iterator[None]:
 def main(argv: list[str] | None = None) -> None:
     """Play until the end of the bag or a signal; exit with a message if it cannot be read."""
     given = arguments(argv)
-    with ros_process():
+    with ros_process(split_arguments(argv or sys.argv)[1]):
         node = Node(NODE_NAME, start_parameter_services=False)
         try:
             with Bag(bags_of(given), node.get_logger().error) as bag:

@@ -8,8 +8,9 @@ import sys
 from dataclasses import dataclass, field
 
 from rclpy.exceptions import InvalidTopicNameException
-from rclpy.utilities import remove_ros_args
 from rclpy.validate_topic_name import validate_topic_name
+
+from bevdepth_ros.process import split_arguments
 
 CLOCK_TOPIC = '/clock'
 
@@ -92,7 +93,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add('--linger', type=float, default=0.5, metavar='S',
         help='stay S seconds after the last message (default 0.5)')
     # fmt: on
-    given = parser.parse_args(remove_ros_args(argv or sys.argv)[1:])
+    given = parser.parse_args(split_arguments(argv or sys.argv)[0][1:])
     if not bags_of(given):
         parser.error('name a bag to play')
     return given

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from bevdepth_ros.process import split_arguments
+
 PROGRAM = """
 from bevdepth_ros.process import ros_process
 with ros_process():
@@ -58,3 +60,20 @@ def test_openmp_threads_sleep_while_they_wait_unless_the_environment_decides(giv
     command = [sys.executable, '-c', program]
     outcome = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert outcome.stdout == f'{expected}\n'
+
+
+@pytest.mark.parametrize(
+    ('words', 'own', 'ros'),
+    [
+        ('program --remap /a:=/b', 'program --remap /a:=/b', ''),
+        ('program x --ros-args -r a:=b', 'program x', '--ros-args -r a:=b'),
+        ('program --ros-args -p a:=1 -- x --', 'program x --', '--ros-args -p a:=1 --'),
+        (
+            'program --ros-args -p a:=1 -- x --ros-args -p b:=2',
+            'program x',
+            '--ros-args -p a:=1 -- --ros-args -p b:=2',
+        ),
+    ],
+)
+def test_arguments_of_the_program_are_separated_from_those_of_ros(words, own, ros):
+    assert split_arguments(words.split()) == (own.split(), ros.split())

@@ -16,7 +16,6 @@ from bevdepth_core.nuscenes.recording import SceneRecording, read_recording
 from bevdepth_core.nuscenes.tables import open_devkit
 from bevdepth_ros.bags.bag_to_nuscenes import main
 from bevdepth_ros.bags.conversion import file_writer
-from bevdepth_ros.bags.conversion.key_frames import complete_times, nearest, select
 from bevdepth_ros.bags.conversion.sensor_files import write_image
 from bevdepth_ros.bags.conversion.unfinished import UnfinishedDataset
 from bevdepth_ros.bags.scene_bag import Target, write_bag
@@ -250,23 +249,3 @@ def test_another_command_does_not_use_the_files_of_an_interrupted_one(tmp_path: 
     other = UnfinishedDataset(tmp_path / 'own', {'cameras': ['b']})
     other.begin()
     assert not other.is_continued and not file.exists()
-
-
-def test_key_frames_are_half_a_second_apart_and_a_gap_starts_a_new_scene() -> None:
-    steady = np.arange(0, 2000, 99) * MS
-    [scene] = select(steady)
-    gaps = np.diff(steady[scene]) / MS
-    assert ((gaps >= 400) & (gaps <= 600)).all()
-    assert scene == [0, 5, 10, 15, 20]
-    assert select(np.array([0, 400, 1000]) * MS) == [[0, 1, 2]]
-    assert select(np.array([0, 399, 1000]) * MS) == [[0], [2]]
-    assert select(np.array([0, 20, 601]) * MS) == [[0], [2]]
-    assert select(np.array([], np.int64)) == []
-
-
-def test_the_nearest_stamp_is_found_and_incomplete_times_are_left_out() -> None:
-    stamps = np.array([0, 100, 200])
-    assert nearest(stamps, np.array([-5, 49, 51, 160, 900])).tolist() == [0, 0, 1, 2, 2]
-    assert nearest(stamps[:1], np.array([7])).tolist() == [0]
-    times, chosen = complete_times(np.array([0, 60, 200]), [stamps, np.array([0, 210])], 10)
-    assert (times.tolist(), chosen.tolist()) == ([0, 200], [[0, 0], [2, 1]])

@@ -106,3 +106,11 @@ def test_a_bag_that_starts_again_ends_the_tracks_and_no_id_is_used_again(trackin
     assert ids[2]
     assert not ids[1] & ids[2]
     assert ids[2] <= ids[3]
+
+
+def test_markers_live_for_two_frames_within_limits(tracking):
+    follow(tracking, 0.0, 0.4, 0.45, 10.0)
+    wait_until(lambda: len(tracking.markers) == 4, 'markers')
+    lifetimes = [message.markers[1].lifetime for message in tracking.markers]
+    seconds = [one.sec + 1e-9 * one.nanosec for one in lifetimes]
+    np.testing.assert_allclose(seconds, [5.0, 0.8, 0.2, 5.0], atol=1e-6)

@@ -10,6 +10,7 @@ from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from bevdepth_core.tracking import TrackerConfig
 from bevdepth_ros.detector import parameters
 from bevdepth_ros.detector.parameters import FIELDS, Settings
 from bevdepth_ros.rig.settings import INACTIVE, LIVE, START
@@ -267,3 +268,61 @@ def test_a_parameter_is_documented_with_its_default_range_and_time_of_change(nam
 
 def test_the_default_cameras_are_the_six_of_nuscenes() -> None:
     assert len(FIELDS['cameras'].default) == 6
+
+
+CLASSES = ('car', 'pedestrian', 'bus')
+
+
+def test_the_filters_of_the_outputs_are_made_of_the_parameters():
+    found = settings(
+        score_threshold=0.3,
+        class_score_thresholds=['pedestrian=0.05'],
+        classes=['car', 'pedestrian'],
+        class_name_map=['car=CAR'],
+        max_range_m=40.0,
+        region_of_interest='[[0, 0], [1, 0], [0, 1]]',
+        track_min_age_s=0.5,
+    )
+    selection = found.selection(CLASSES)
+    assert selection.names == ('CAR', 'pedestrian', 'bus')
+    assert selection.thresholds.tolist() == [0.3, 0.05, float('inf')]
+    assert selection.region.tolist() == [[0, 0], [1, 0], [0, 1]]
+    assert (selection.max_range_m, selection.min_age_s) == (40.0, 0.5)
+    assert found.lowest_threshold == 0.05
+    assert settings(class_score_thresholds=['bus=0.9']).lowest_threshold == 0.1
+    with pytest.raises(ValueError, match='the detector has no class'):
+        found.selection(('car', 'bus'))
+
+
+@pytest.mark.parametrize('name', ['class_score_thresholds', 'class_name_map'])
+def test_a_value_of_an_unreadable_format_is_rejected(name: str):
+    with pytest.raises(ValueError, match=f'{name}: write an entry like'):
+        settings(**{name: ['car']})
+    with pytest.raises(ValueError, match='region_of_interest must be a list of corners'):
+        parameters.check_formats({'region_of_interest': 'front', 'device': 'cpu'})
+
+
+def test_the_tracker_is_configured_by_the_parameters():
+    usual = TrackerConfig()
+    found = settings(track_birth_score=0.7, track_min_hits=4, track_coast_s=0.3).tracker_config
+    assert (found.birth_score, found.min_hits, found.coast_s) == (0.7, 4, 0.3)
+    assert found.keep_s == usual.keep_s > 0.3
+    assert settings(track_coast_s=9.0).tracker_config.keep_s == 9.0
+
+
+def test_paths_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv('HOME', '/home/someone')
+    found = Settings(checkpoint='~/a.pth', runtime='onnx', onnx_folder='~/b')
+    assert found.checkpoint_path == Path('/home/someone/a.pth')
+    assert found.exported_network == Path('/home/someone/b')
+
+
+def test_only_parameters_with_choices_are_checked_for_them():
+    parameters.check_choices({'precision': 'fp16', 'device': 'anything'})
+    with pytest.raises(ValueError, match='precision must be one of'):
+        parameters.check_choices({'device': 'cpu', 'precision': 'fp8'})
+
+
+def test_a_list_of_numbers_is_rejected_where_strings_are_expected(node_with):
+    with pytest.raises(ValueError, match='parameter cameras must be a list of strings'):
+        parameters.declare(node_with(cameras=[1, 2]))
