@@ -77,7 +77,7 @@ def test_bags_are_named_with_and_without_an_option() -> None:
         ('bag --remap /a', 'must be OLD:=NEW'),
         ('bag --remap :=/b', 'must be OLD:=NEW'),
         ('bag --remap /a:=', 'must be OLD:=NEW'),
-        ('bag --remap /a:=/b//c', 'is not a topic name'),
+        ('bag --remap /a:=/b-c', 'is not a topic name'),
         ('', 'name a bag to play'),
     ],
 )
