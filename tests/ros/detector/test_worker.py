@@ -326,7 +326,7 @@ def test_a_waiting_set_is_replaced_by_a_newer_one_and_counted():
     bench.worker.stop(discard=False)
     assert [one.detections.stamp_ns for one in bench.results] == [10**9, 3 * 10**9]
     counts = bench.monitor.counts()
-    assert (counts['received'], counts['answered'], counts['dropped_replaced']) == (3, 2, 1)
+    assert (counts['received'], counts['processed'], counts['dropped_replaced']) == (3, 2, 1)
 
 
 class Scripted(OneFrame):
@@ -520,7 +520,7 @@ def test_without_the_output_frame_nothing_is_published_until_tf_has_it():
     assert [one.frame_id for one in placements] == ['odom', 'base_link']
     assert placements[0].from_base[0, 3] == 7
     assert placements[1].from_base is None
-    assert bench.monitor.counts()['answered'] == 2
+    assert bench.monitor.counts()['processed'] == 2
 
 
 @pytest.mark.parametrize(('text', 'line'), [('one\ntwo', 'ValueError: one'), ('', 'ValueError: ')])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bevdepth_core.types import Boxes3D
-from bevdepth_ros.rendering.annotations import Annotation, AnnotationHistory
+from bevdepth_ros.rendering.annotations import Annotation, AnnotationHistory, transformed
 
 HALF_SECOND_NS = 500_000_000
 
@@ -59,3 +61,69 @@ def test_boxes_are_returned_in_the_frame_of_the_vehicle() -> None:
 
 def test_no_boxes_are_returned_without_annotations() -> None:
     assert history().at(0, np.eye(4)) is None
+
+
+MS = 1_000_000
+
+
+def at_x(known: AnnotationHistory, stamp_ns: int) -> list[float] | None:
+    """Return the x of all boxes at a time."""
+    found = known.at(stamp_ns, np.eye(4))
+    return None if found is None else found[0].center[:, 0].tolist()
+
+
+@pytest.mark.parametrize(('gap_ms', 'x'), [(1100, [1.25]), (1101, None)])
+def test_annotations_more_than_1_1_s_apart_are_not_interpolated(gap_ms: int, x) -> None:
+    known = AnnotationHistory(10)
+    for stamp_ns, place in ((0, 1.0), (gap_ms * MS, 2.0)):
+        known.add(replace(annotation(0, {'car': (place, 0)}), stamp_ns=stamp_ns))
+    assert at_x(known, gap_ms * MS // 4) == (None if x is None else pytest.approx(x))
+    assert at_x(known, 60 * MS)[0] == pytest.approx(1.0, abs=0.06)
+    assert at_x(known, gap_ms * MS)[0] == 2.0
+
+
+@pytest.mark.parametrize(('after_ms', 'is_shown'), [(550, True), (551, False)])
+def test_a_time_far_from_all_annotations_has_no_boxes(after_ms: int, is_shown: bool) -> None:
+    known = history(annotation(0, {'car': (1.0, 0)}), annotation(1, {'car': (2.0, 0)}))
+    assert (at_x(known, HALF_SECOND_NS + after_ms * MS) is not None) == is_shown
+    assert (at_x(known, -after_ms * MS) is not None) == is_shown
+
+
+@pytest.mark.parametrize(('after_ms', 'x'), [(60, [2.24, 5.0]), (61, [2.244])])
+def test_an_object_of_one_annotation_is_shown_for_60_ms_beside_interpolated_ones(after_ms, x):
+    known = history(
+        annotation(0, {'car': (0.0, 0)}), annotation(1, {'car': (2.0, 0), 'new': (5.0, 0)})
+    )
+    found, labels = known.at(HALF_SECOND_NS + after_ms * MS, np.eye(4))
+    np.testing.assert_allclose(found.center[:, 0], x, rtol=1e-6)
+    assert len(labels) == len(x)
+    assert found.velocity[0].tolist() == pytest.approx([4, 0])
+
+
+def test_the_newest_annotations_are_stored_and_one_of_the_same_time_is_replaced() -> None:
+    known = AnnotationHistory(2)
+    for number in (0, 2, 1, 2):
+        known.add(annotation(number, {'car': (float(number), 0)}))
+    assert len(known) == 2
+    assert at_x(known, 2 * HALF_SECOND_NS) == [2.0]
+    known.add(annotation(2, {'car': (9.0, 0)}))
+    assert (len(known), at_x(known, 2 * HALF_SECOND_NS)) == (2, [9.0])
+    known.clear()
+    assert len(known) == 0
+
+
+def test_a_time_before_the_first_annotation_continues_its_motion_backward() -> None:
+    known = history(annotation(0, {'car': (1.0, 0)}), annotation(1, {'car': (2.0, 0)}))
+    assert at_x(known, -HALF_SECOND_NS // 2) == [0.5]
+    later = history(*(annotation(n, {'car': (float(n), 0)}) for n in range(4)))
+    assert at_x(later, 5 * HALF_SECOND_NS // 2) == [2.5]
+
+
+def test_boxes_turn_and_move_with_their_frame() -> None:
+    turn = np.array(((0.0, -1, 0, 5), (1, 0, 0, 6), (0, 0, 1, 7), (0, 0, 0, 1)))
+    box = Boxes3D([[1.0, 2, 3]], [[4.0, 2, 1]], [0.25], [[3.0, 1]])
+    found = transformed(box, turn)
+    np.testing.assert_allclose(found.center, [(3, 7, 10)])
+    np.testing.assert_allclose(found.velocity, [(-1, 3)])
+    np.testing.assert_allclose(found.yaw, 0.25 + np.pi / 2)
+    assert np.array_equal(found.size, box.size)

@@ -8,16 +8,23 @@ from functools import partial
 import cv2
 import numpy as np
 import pytest
+from geometry_msgs.msg import TransformStamped
+from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage
+from tf2_msgs.msg import TFMessage
+from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
 
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.types import Boxes3D, Detections3D
+from bevdepth_ros.bags.recorded_transforms import RecordedTransforms
 from bevdepth_ros.detections.messages import objects_cloud
 from bevdepth_ros.detector.parameters import Settings
+from bevdepth_ros.rendering import scene as scene_module
 from bevdepth_ros.rendering.scene import Scene, SceneStore
 from bevdepth_ros.rig.transforms import Transforms
 from tests.ros.camera_rig import SIZE, SPEED, Rig, jpeg
 from tests.ros.graph import Graph, wait_until
+from tests.ros.rig.image_messages import camera_info, compressed, encoded
 from tests.soak.stream import with_claimed_size
 
 CAMERAS = ('left', 'right')
@@ -152,3 +159,189 @@ def test_distorted_images_are_undistorted_to_the_pinhole_model_that_projects_the
     assert np.linalg.norm(spot - (K @ point)[:2] / point[2]) > 5, (
         'the lens moves the point visibly'
     )
+
+
+START_NS = 1_700_000_000_000_000_000
+MS = 1_000_000
+
+
+def pose(parent: str, child: str, stamp_ns: int, x: float) -> TransformStamped:
+    message = TransformStamped(child_frame_id=child)
+    message.header.frame_id = parent
+    message.header.stamp = Time(nanoseconds=stamp_ns).to_msg()
+    message.transform.translation.x, message.transform.rotation.w = x, 1.0
+    return message
+
+
+class DirectStore:
+    """A scene store that takes messages directly, of a vehicle that moves by 1 m/s along map x."""
+
+    def __init__(self, transport: str = 'compressed') -> None:
+        self.transforms = RecordedTransforms(1000.0)
+        self.store = SceneStore(
+            Settings(cameras=CAMERAS, image_transport=transport), self.transforms, 16
+        )
+        mounts = [pose('base_link', camera, 0, 1.0) for camera in CAMERAS]
+        self.transforms.add(TFMessage(transforms=mounts), static=True)
+        for second in (0, 10):
+            self.add_pose(1000 * second)
+        for camera in CAMERAS:
+            k = np.array([[32.0, 0, 16], [0, 32, 16], [0, 0, 1]])
+            self.store.add_info(camera, camera_info(k=k, p=np.zeros(12), size=(32, 32)))
+        self.data = encoded(np.zeros((32, 32, 3), np.uint8), 'JPEG')
+
+    def add_pose(self, time_ms: float) -> None:
+        one = pose('map', 'base_link', START_NS + round(time_ms * MS), time_ms / 1000)
+        self.transforms.add(TFMessage(transforms=[one]), static=False)
+
+    def send(self, camera: str, *times_ms: float) -> None:
+        for time_ms in times_ms:
+            message = compressed(self.data)
+            message.header.frame_id = camera
+            message.header.stamp = Time(nanoseconds=START_NS + round(time_ms * MS)).to_msg()
+            self.store.add_image(camera, message)
+
+    def names(self, time_ms: float) -> tuple[str, ...]:
+        """Return the cameras of the scene at a time."""
+        scene = self.store.scene(START_NS + round(time_ms * MS))
+        return () if scene is None else scene.frame.rig.names
+
+    def detect(self, *times_ms: float) -> None:
+        boxes = Boxes3D([[9.0, 0, 1]], [[4.0, 2, 1.5]], [0.0], [[0.0, 0]])
+        for time_ms in times_ms:
+            stamp_ns = START_NS + round(time_ms * MS)
+            found = Detections3D(boxes, [0.9], [0], NUSCENES_CLASSES, stamp_ns)
+            self.store.add_detections(found)
+
+
+@pytest.fixture
+def direct() -> Iterator[DirectStore]:
+    setup = DirectStore()
+    yield setup
+    setup.store.close()
+
+
+def test_images_up_to_60_ms_from_the_detections_belong_to_them(direct: DirectStore):
+    direct.send('left', 1000)
+    direct.send('right', 1010)
+    assert direct.names(1060) == CAMERAS
+    assert direct.names(1061) == ('right',)
+    assert direct.names(950) == CAMERAS
+    assert direct.names(949) == ('left',)
+    assert direct.names(1071) == ()
+
+
+def test_the_image_nearest_the_detections_is_used(direct: DirectStore):
+    direct.send('left', 1000, 1080, 1160)
+    for time_ms, nearest_ms in ((1035, 1000), (1045, 1080), (1130, 1160)):
+        scene = direct.store.scene(START_NS + time_ms * MS)
+        assert scene.frame.stamps_ns.tolist() == [START_NS + nearest_ms * MS]
+        assert scene.stamp_ns == scene.frame.stamp_ns
+        assert scene.detections is None
+        assert scene.latency_s is None
+
+
+@pytest.mark.parametrize(('back_ms', 'is_kept'), [(250, True), (251, False)])
+def test_an_image_more_than_a_quarter_of_a_second_old_begins_a_new_recording(
+    direct: DirectStore, back_ms: int, is_kept: bool
+):
+    direct.send('right', 1000)
+    direct.send('left', 1000)
+    direct.send('left', 1000 - back_ms)
+    assert direct.names(1000) == (CAMERAS if is_kept else ())
+    assert direct.names(1000 - back_ms) == (() if is_kept else ('left',))
+
+
+@pytest.mark.parametrize(('transport', 'count'), [('compressed', 64), ('raw', 8)])
+def test_the_newest_images_of_each_camera_are_stored(transport: str, count: int):
+    direct = DirectStore(transport)
+    direct.send('left', *(100 * number for number in range(count + 1)))
+    assert direct.names(0) == ()
+    assert direct.names(100) == ('left',)
+    direct.store.close()
+
+
+def test_the_rate_is_that_of_the_last_ten_results(
+    direct: DirectStore, monkeypatch: pytest.MonkeyPatch
+):
+    now_s = [100.0]
+    monkeypatch.setattr(scene_module.time, 'monotonic', lambda: now_s[0])
+    assert direct.store.detection_rate_hz is None
+    direct.detect(0)
+    direct.detect(1)
+    assert direct.store.detection_rate_hz is None  # both arrived at the same time
+    for number in range(10):
+        now_s[0] += 0.5
+        direct.detect(2 + number)
+    assert direct.store.detection_rate_hz == pytest.approx(2.0)
+    assert direct.store.detections_arrived == now_s[0]
+
+
+def test_the_latency_is_from_the_last_image_to_the_detections(
+    direct: DirectStore, monkeypatch: pytest.MonkeyPatch
+):
+    now_s = [100.0]
+    monkeypatch.setattr(scene_module.time, 'monotonic', lambda: now_s[0])
+    direct.send('left', 1000)
+    now_s[0] += 0.02
+    direct.send('right', 1000)
+    now_s[0] += 0.1
+    direct.detect(1000)
+    scene = direct.store.scene(START_NS + 1000 * MS)
+    assert scene.latency_s == pytest.approx(0.1)
+    assert scene.stamp_ns == START_NS + 1000 * MS
+    assert len(scene.detections) == 1
+
+
+def test_the_newest_detections_are_those_with_tf_unless_they_are_too_old(direct: DirectStore):
+    assert direct.store.newest_detections_ns() is None
+    direct.detect(9900, 9990, 10_100)
+    assert direct.store.newest_detections_ns() == START_NS + 9990 * MS
+    direct.detect(10_391)  # 401 ms after the last one with tf
+    assert direct.store.newest_detections_ns() == START_NS + 10_391 * MS
+    direct.store.clear()
+    assert direct.store.newest_detections_ns() is None
+
+
+def test_the_newest_images_are_those_that_all_publishing_cameras_have(direct: DirectStore):
+    assert direct.store.newest_images_ns() is None
+    direct.send('left', 1000, 1100)
+    assert direct.store.newest_images_ns() == START_NS + 1100 * MS
+    direct.send('right', 1010)
+    assert direct.store.newest_images_ns() == START_NS + 1010 * MS
+
+
+def annotations(time_ms: float, frame: str, names: tuple[str, ...]) -> Detection3DArray:
+    message = Detection3DArray()
+    message.header.frame_id = frame
+    message.header.stamp = Time(nanoseconds=START_NS + round(time_ms * MS)).to_msg()
+    for name in names:
+        one = Detection3D(id=f'id of {name}', results=[ObjectHypothesisWithPose()])
+        one.results[0].hypothesis.class_id = name
+        one.bbox.center.position.x, one.bbox.center.orientation.w = 20.0, 1.0
+        one.bbox.size.x = one.bbox.size.y = one.bbox.size.z = 2.0
+        message.detections.append(one)
+    return message
+
+
+@pytest.mark.parametrize(('frame', 'x'), [('map', 19.0), ('base_link', 20.0)])
+def test_annotations_of_known_classes_are_shown_in_the_base_frame(
+    direct: DirectStore, frame: str, x: float
+):
+    direct.send('left', 1000)
+    assert direct.store.scene(START_NS + 1000 * MS).ground_truth is None
+    direct.store.add_annotations(annotations(1000, frame, ('bus', 'animal', 'car')))
+    boxes, labels = direct.store.scene(START_NS + 1000 * MS).ground_truth
+    assert labels.tolist() == [NUSCENES_CLASSES.index('bus'), 0]
+    np.testing.assert_allclose(boxes.center[:, 0], x, rtol=1e-6)
+
+
+def test_annotations_wait_for_tf_and_use_the_last_pose_if_it_does_not_come(direct: DirectStore):
+    direct.store.add_annotations(annotations(10_150, 'base_link', ('car',)))
+    direct.send('left', 10_150, 10_600)
+    assert direct.store.scene(START_NS + 10_150 * MS).ground_truth is None
+    direct.add_pose(10_100)
+    assert direct.store.scene(START_NS + 10_150 * MS).ground_truth is None
+    direct.add_pose(10_450)
+    boxes, _ = direct.store.scene(START_NS + 10_150 * MS).ground_truth
+    np.testing.assert_allclose(boxes.center[0, 0], 20.0, rtol=1e-6)
