@@ -31,6 +31,8 @@ except ImportError:  # Humble
 
 PAUSE = 0.75
 """Share of ``camera_timeout_s`` without any image after which the cameras have paused together."""
+SAME_CYCLE = 0.1
+"""A reported trigger cycle is kept while the measured one differs by at most this share."""
 GRAPH_CHECKS = 4
 """The publishers of the topics are checked in every n-th call of ``check``."""
 
@@ -90,7 +92,7 @@ class Intake:
         self._sources = settings.camera_sources
         self._subscribers: list[GuardedSubscriber] = []
         self._last_set_ns = self._checks = 0
-        self._timeout_s = settings.camera_timeout_s
+        self._timeout_s, self._cycle_s = settings.camera_timeout_s, 0.0
         self._shared: dict[str, int] = {}
         self._infos_to_receive = [one for one in self._sources if not one.info_file]
         self._latched: set[CameraSource] = set()
@@ -265,14 +267,15 @@ class Intake:
             ERROR,
             lambda: self._unmatched_sentence(),
         )
+        cycle_s = self._reported_cycle_s(period_s)
         self._report_if(
             synchronizer.is_learned and 0 < period_s <= slop_s,
             'slop',
             WARN,
             lambda: (
-                f'sync_slop_s ({slop_s} s) is not below the trigger cycle ({period_s:.3f} s); '
+                f'sync_slop_s ({slop_s} s) is not below the trigger cycle ({cycle_s:.3f} s); '
                 'images of a set are matched by their offsets within the cycle; set '
-                f'sync_slop_s below {period_s:.3f}'
+                f'sync_slop_s below {cycle_s:.3f}'
             ),
         )
         names = [self._sources[index].name for index in synchronizer.members]
@@ -286,6 +289,12 @@ class Intake:
             WARN,
             lambda: loss.sentence(jitter_s, period_s, slop_s) if loss else '',
         )
+
+    def _reported_cycle_s(self, period_s: float) -> float:
+        """Return the trigger cycle, without small changes that would alter reports, seconds."""
+        if abs(period_s - self._cycle_s) > SAME_CYCLE * self._cycle_s:
+            self._cycle_s = period_s
+        return self._cycle_s
 
     def _report_if(self, holds: bool, key: str, level: bytes, sentence: Callable[[], str]) -> None:
         if holds:

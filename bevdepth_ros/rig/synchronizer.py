@@ -36,6 +36,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,15 @@ from typing import Any
 import numpy as np
 from message_filters import SimpleFilter
 
-from bevdepth_ros.rig.camera_timing import CHANGE, LATE_NS, WINDOW, CameraTiming, drift
+from bevdepth_ros.rig.camera_timing import (
+    CHANGE,
+    FASTEST,
+    JUMP_IMAGES,
+    LATE_NS,
+    WINDOW,
+    CameraTiming,
+    drift,
+)
 from bevdepth_ros.rig.offsets import find_offsets
 from bevdepth_ros.rig.stamps import stamp_ns
 
@@ -106,12 +115,13 @@ class _Camera(CameraTiming):
         super().__init__()
         self.waiting: dict[int, Any] = {}
         self.newest: tuple[int, Any] | None = None
-        self.latency_s = 0.0
         self.state_since = 0
 
     def enter(self, state: str) -> None:
         """Change the state."""
         self.state, self.state_since = state, self.received
+        self.deviations.clear()
+        self.lateness_s = deque(list(self.lateness_s)[-JUMP_IMAGES:], WINDOW)
 
 
 class ImageSetSynchronizer(SimpleFilter):
@@ -229,14 +239,15 @@ class ImageSetSynchronizer(SimpleFilter):
             camera.waiting.clear()
             camera.has_restarted = True
             camera.enter('returning')
-        if camera.take(stamp):
+        if camera.take(stamp, self._now()):
             camera.waiting.clear()
         camera.waiting[stamp], camera.newest = message, (stamp, message)
         while len(camera.waiting) > self._queue_size:
             del camera.waiting[min(camera.waiting)]
 
     def _is_unsure(self) -> bool:
-        return any(self.cameras[index].is_unsure for index in self.members)
+        members = [self.cameras[index] for index in self.members]
+        return len(members) > 1 and any(camera.is_unsure for camera in members)
 
     def _period_ns(self) -> int:
         periods = [self.cameras[index].period_ns for index in self.members]
@@ -348,6 +359,7 @@ class ImageSetSynchronizer(SimpleFilter):
         for index in stamps:
             self.cameras[index].offset_ns = offsets.get(index, 0)
             self.cameras[index].deviations.clear()
+            self.cameras[index].usual_period_ns = self.cameras[index].period_ns
             if index not in offsets:
                 self.cameras[index].enter('misaligned')
         self._has_offsets, self._jitter_ns = True, jitter
@@ -372,6 +384,7 @@ class ImageSetSynchronizer(SimpleFilter):
             shift = statistics.median(own)
             self.cameras[index].offset_ns += round(shift)
             self.cameras[index].correct_deviations(shift)
+            self.cameras[index].usual_period_ns = self.cameras[index].period_ns
         self._residuals.clear()
 
     def _are_steady(self, by_camera: dict[int, list[float]]) -> bool:
@@ -386,17 +399,16 @@ class ImageSetSynchronizer(SimpleFilter):
     def _observe(self, index: int, stamp: int) -> None:
         """Compare an image with the other cameras; exclude the camera or use it again."""
         camera, period = self.cameras[index], self._period_ns()
-        camera.latency_s = self._now() - stamp * 1e-9
         others = [self.cameras[one] for one in self.members if one != index]
-        if others:
-            usual_s = statistics.median(one.latency_s for one in others)
-            camera.add_lateness(camera.latency_s - usual_s)
         self._react_to_rate()
-        if not self._has_offsets or not period or not others:
+        if not self._has_offsets or not period:
             return
-        differences = self._differences(camera, others, period)
-        if differences:
-            camera.add_deviation(differences, period)
+        pairs = self._pairs(camera, others, period)
+        if not pairs:
+            return
+        camera.add_deviation([one for one, _ in pairs], period)
+        if not camera.is_burst:
+            camera.add_lateness(statistics.median(lateness for _, lateness in pairs))
         if camera.state == 'used':
             self._judge_used(index, camera, period)
         else:
@@ -405,9 +417,9 @@ class ImageSetSynchronizer(SimpleFilter):
     def _judge_used(self, index: int, camera: _Camera, period: int) -> None:
         if camera.has_jumped(1e-9 * period):
             self._exclude({index}, is_certain=True)
-        elif camera.is_one_sided(ONE_SIDED, max(MISALIGNED * period, self._jitter_ns)):
+        elif camera.is_misaligned(ONE_SIDED, max(MISALIGNED * period, self._jitter_ns), period):
             self._exclude({index})
-        elif self.untriggered is None:
+        elif self.untriggered is None and camera.is_in_place(ONE_SIDED, AT_PLACE * period):
             camera.note_usual_lateness()
         if len(camera.deviations) == WINDOW and camera.received % CHANGE == 0:
             self._jitter_ns = self._jitter_now()
@@ -422,11 +434,14 @@ class ImageSetSynchronizer(SimpleFilter):
         if min(count, len(last)) < RETURN or not self._is_steady(last, period):
             return
         by = statistics.median(last)
-        change = camera.lateness_change(RETURN, 1e-9 * period)
+        share = 1.0 if camera.has_restarted else 0.5
+        change = camera.lateness_change(RETURN, 1e-9 * period, share)
         if change and count >= SETTLED and camera.has_restarted:
             camera.trust_clock()
         elif change:
             return
+        if camera.lateness_shows_cycles(1e-9 * period):
+            by -= period * round(by / period)
         if abs(by) > AT_PLACE * period:
             if not camera.has_restarted:
                 return
@@ -444,27 +459,43 @@ class ImageSetSynchronizer(SimpleFilter):
         is_faster = 2 * sum(one.is_faster for one in members) > len(members)
         if is_faster or 2 * sum(one.is_slower for one in members) > len(members):
             for one in self.cameras:
-                one.drop_stamps(CHANGE + 1)
+                one.keep_new_rate()
+                one.usual_period_ns = 0
+                one.trust_clock()
                 for stamp in [old for old in one.waiting if old not in one.stamps]:
                     del one.waiting[stamp]
             self._search()
 
-    def _differences(self, camera: _Camera, others: Sequence[_Camera], period: int) -> list[int]:
-        """Return how much later the camera's last image but one is than the nearest image of each
-        other used camera.
+    def _pairs(
+        self, camera: _Camera, others: Sequence[_Camera], period: int
+    ) -> list[tuple[int, float]]:
+        """Compare the camera's last image but one with the nearest image of each other camera.
 
         The newest image is not used, because the other images of its cycle may not have arrived.
+
+        Returns:
+            How much later its corrected stamp is, nanoseconds, and how much later it arrived,
+            seconds.
         """
         if len(camera.stamps) < 2:
             return []
-        own = camera.stamps[-2] - camera.offset_ns
-        nearest = [
-            min((own + one.offset_ns - other for other in one.stamps), key=abs)
-            for one in others
-            if one.stamps
-        ]
+        stamp, arrival_s = camera.stamps[-2], camera.arrivals_s[-2]
+        own = stamp - camera.offset_ns
+        pairs = []
+        for one in others:
+            if one.stamps:
+                difference, other, other_s = min(
+                    (
+                        (own - other + one.offset_ns, other, other_s)
+                        for other, other_s in zip(one.stamps, one.arrivals_s, strict=True)
+                    ),
+                    key=lambda pair: abs(pair[0]),
+                )
+                waited_s = (arrival_s - other_s) / max(FASTEST, one.pace)
+                lateness_s = waited_s - 1e-9 * (stamp - other)
+                pairs.append((difference, lateness_s))
         # If the clock is ahead, the other cameras have no image of that time yet.
-        return [one for one in nearest if abs(one) <= NEAR * period] or nearest
+        return [one for one in pairs if abs(one[0]) <= NEAR * period] or pairs
 
     def _exclude(self, suspects: set[int], is_certain: bool = False) -> None:
         """Exclude cameras if the majority of cameras agrees without them.

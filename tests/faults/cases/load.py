@@ -57,7 +57,12 @@ def broken_messages(bench: Bench) -> Iterator[None]:
 
 
 CASES = (
-    Case('60 trigger cycles per second', flood, overlapping=True),
+    Case(
+        '60 trigger cycles per second',
+        flood,
+        overlapping=True,
+        tolerated='sync_slop_s (0.06 s) is not below the trigger cycle (0.017 s)',
+    ),
     Case('invalid bytes instead of messages', broken_messages, tolerated='went back in time'),
     Case('a subscriber is stopped', stopped_subscriber),
     Case('20 nodes join and leave', many_nodes),

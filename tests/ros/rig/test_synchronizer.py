@@ -18,11 +18,11 @@ def rig(**options) -> SimulatedRig:
 
 
 class Sets:
-    """A synchronizer without a clock, to which a test sends single images."""
+    """A synchronizer whose clock stands still, to which a test sends single images."""
 
     def __init__(self, cameras: int = 1, queue_size: int = 10, slop_s: float = 0.06) -> None:
         self.inputs = [SimpleFilter() for _ in range(cameras)]
-        self.synchronizer = ImageSetSynchronizer(self.inputs, queue_size, slop_s)
+        self.synchronizer = ImageSetSynchronizer(self.inputs, queue_size, slop_s, now=lambda: 0.0)
         self.sets: list[ImageSet] = []
         self.synchronizer.registerCallback(self.sets.append)
 
