@@ -99,7 +99,7 @@ def save_checkpoint(
     """
     path = Path(path)
     if path.suffix != '.safetensors':
-        raise CheckpointError(f'{path}: our checkpoints end in .safetensors; rename the output')
+        raise CheckpointError(f'{path}: the file name must end in .safetensors')
     header = {
         **model.metadata,
         **(metadata or {}),
@@ -181,7 +181,8 @@ def _load_own(path: Path) -> BEVDepth:
         config = model_config_from_dict(json.loads(header['config']))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            f'{path}: its model config cannot be read ({error}); save it with this version'
+            f'{path}: its model config cannot be read ({error}); '
+            'save the checkpoint again with this version of the package'
         ) from error
     model = _build(path, config, state)
     model.metadata = {
@@ -301,7 +302,8 @@ def _build(path: Path, config: ModelConfig, state: dict[str, torch.Tensor]) -> B
             model = BEVDepth(config)
     except (RuntimeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(
-            f'{path}: its config describes no valid model ({error}); save it with this version'
+            f'{path}: its model config is invalid ({error}); '
+            'save the checkpoint again with this version of the package'
         ) from error
     expected = model.state_dict()
     problems = [f'{name} is missing' for name in expected if name not in state]

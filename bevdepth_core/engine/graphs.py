@@ -134,7 +134,10 @@ class GraphedNetwork:
         create them, which selects kernels and captures graphs.
         """
         if self._steps is None or cameras > self.capacity:
-            self._steps, self.capacity = None, 0  # frees the buffers before larger ones are taken
+            self._steps, self.capacity = (
+                None,
+                0,
+            )  # frees the buffers before larger ones are allocated
             with convolution_flags(self._dtype, search=True):
                 self._steps = _Steps(
                     self._network, self._decoder, self.config, cameras, self._device, self._dtype
@@ -214,11 +217,11 @@ class _Steps:
 
     def set_past(self, place: int, count: int, features: ImageFeatures) -> None:
         """Copy the features of ``count`` cameras of a past frame to the buffers."""
-        own = self.features(place, count)
-        own.depth.copy_(features.depth)
-        own.context.copy_(features.context)
-        if own.volume is not None and features.volume is not None:
-            own.volume.copy_(features.volume)
+        buffers = self.features(place, count)
+        buffers.depth.copy_(features.depth)
+        buffers.context.copy_(features.context)
+        if buffers.volume is not None and features.volume is not None:
+            buffers.volume.copy_(features.volume)
 
     def set_matrices(self, place: int, matrices: torch.Tensor) -> None:
         """Set the (N, 3, 4) matrices of a frame; those of unused cameras project outside the

@@ -208,10 +208,13 @@ def _judge(report: Report) -> None:
     limit, share = ERROR_LIMITS[report.precision], MATCHED_SHARE[report.precision]
     for stage, error in report.errors.items():
         if not error <= limit:
-            report.problems.append(f'{stage}: relative error {error:.1e}, allowed are {limit:.0e}')
+            report.problems.append(
+                f'{stage}: the relative error is {error:.1e}, the limit is {limit:.0e}'
+            )
     if report.matched < share * max(report.boxes, report.exported_boxes):
         report.problems.append(
-            f'{report.matched} of {report.boxes} boxes match, at least {share:.0%} must'
+            f'only {report.matched} of {report.boxes} boxes match; '
+            f'the required share is {share:.0%}'
         )
 
 

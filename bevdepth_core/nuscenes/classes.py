@@ -146,7 +146,8 @@ def attribute_of(class_name: str, speed: float) -> str:
         speed: m/s over ground.
 
     Returns:
-        An attribute name; empty for classes without one, such as all but the ten of nuScenes.
+        An attribute name; empty for barriers, traffic cones and classes that nuScenes does not
+        have.
     """
     standing, moving = _ATTRIBUTES.get(class_name, ('', ''))
     return moving if speed > MOVING_SPEED else standing

@@ -149,8 +149,8 @@ def _check_geometry(
             )
     if len(lower) != 3 or len(cell) != 3 or not min(cell) > 0:
         raise ValueError(
-            f'lower and cell must be three numbers x, y, z, and cell positive, got {tuple(lower)} '
-            f'and {tuple(cell)}'
+            f'lower and cell must each have three numbers x, y, z, and those of cell must be '
+            f'positive; got lower {tuple(lower)}, cell {tuple(cell)}'
         )
 
 

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenProcessPool:
         sys.exit(
             'error: one of the processes was killed, perhaps because memory was full: try '
-            'fewer --jobs'
+            'a smaller number of --jobs'
         )
     except KeyboardInterrupt:
         sys.exit('interrupted: the unfinished dataset was removed')

@@ -243,7 +243,7 @@ def require_device(name: str) -> None:
     known = ['cpu', 'cuda', *(f'cuda:{number}' for number in range(count))]
     if name not in (known if count else known[:1]):
         raise ValueError(
-            f'there is no device {name!r}: choose auto, or some of '
+            f'there is no device {name!r}: choose auto, or one or more of '
             f'{", ".join(known if count else known[:1])}, separated by commas'
         )
 

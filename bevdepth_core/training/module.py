@@ -138,7 +138,9 @@ class BEVDepthModule(LightningModule):
             load_pretrained(self.model.image_encoder.backbone, settings.pretrained, depth)
 
     def _frozen(self) -> tuple[nn.Module, ...]:
-        """Return the frozen modules; they do not include the depth branch."""
+        """Return the modules to freeze. The depth branch may be part of them; it is enabled again
+        afterward.
+        """
         if self.settings.objective == 'depth':
             return (self.model,)
         backbone = self.model.image_encoder.backbone

@@ -259,4 +259,6 @@ class _Budget:
         """Count ``size`` more bytes; raise ValueError if the limit is exceeded."""
         self._left -= size
         if self._left < 0:
-            raise ValueError(f'its chunks unpack to more than {_UNPACKED_RATIO} times its size')
+            raise ValueError(
+                f'its decompressed chunks are larger than {_UNPACKED_RATIO} times the file'
+            )

@@ -381,6 +381,6 @@ def check_live(names: Iterable[str]) -> None:
     fixed = [name for name in names if FIELDS[name].metadata['change'] != LIVE]
     if fixed:
         raise ValueError(
-            f'{", ".join(fixed)} cannot change while the node is active: deactivate it, set, '
-            'activate'
+            f'{", ".join(fixed)} cannot change while the node is active: deactivate the node, '
+            'set the parameter, activate the node'
         )

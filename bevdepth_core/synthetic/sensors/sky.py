@@ -49,10 +49,10 @@ def paint_sky(image: np.ndarray, view: View, light: Light, seed: int) -> None:
     colors += _sun_glow(rays, light)
     clouds = _cloud_cover(rays, light, seed)[..., None]
     colors += (np.minimum(horizon + 24, 252) - colors) * clouds
-    whole = min(view.height, math.ceil(rows * view.height / coarse.height))
-    image[:whole] = cv2.resize(
+    sky_rows = min(view.height, math.ceil(rows * view.height / coarse.height))
+    image[:sky_rows] = cv2.resize(
         np.clip(colors, 0, 255).astype(np.uint8),
-        (view.width, whole),
+        (view.width, sky_rows),
         interpolation=cv2.INTER_LINEAR,
     )
     _paint_hills(image, view, light, seed)
@@ -65,6 +65,8 @@ def _sun_glow(rays: np.ndarray, light: Light) -> np.ndarray:
 
 
 def _cloud_cover(rays: np.ndarray, light: Light, seed: int) -> np.ndarray:
+    # A ray meets the cloud layer at a distance inversely proportional to its rise; the offset
+    # keeps this distance finite at the horizon.
     texture = smooth_noise(seed % 7, 512, (4, 8, 16, 32, 64))
     scale = 120.0 / (np.clip(rays[..., 2], 0, 1) + _CLOUD_HEIGHT)
     noise = cv2.remap(

@@ -32,7 +32,9 @@ def load(root, classes=NUSCENES_CLASSES) -> SampleIndex:
 
 
 def found(index: SampleIndex, shift: float = 0.3, of: tuple[str, ...] = ()) -> dict:
-    """Return the annotations as detections, moved by ``shift`` meters; only classes ``of``."""
+    """Return the annotations as detections, moved by ``shift`` meters; only classes ``of`` if
+    given.
+    """
     results = {}
     for record in index:
         rows = record.annotations

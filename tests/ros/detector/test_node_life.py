@@ -152,7 +152,8 @@ def test_a_parameter_is_rejected_with_the_reason(detector):
         (
             'base_frame',
             'rear_axle',
-            'base_frame cannot change while the node is active: deactivate it, set, activate',
+            'base_frame cannot change while the node is active: deactivate the node, '
+            'set the parameter, activate the node',
         ),
         ('min_cameras', 3, 'min_cameras must not exceed the number of cameras (2), got 3'),
         ('no_such_parameter', 1, 'undeclared'),
