@@ -1,7 +1,7 @@
 """Decodes scored boxes from head maps.
 
-Source: the official CenterPoint decoder with circle NMS, or size-aware NMS in stereo models; it
-searches no peaks before NMS.
+Source: the official CenterPoint decoder with circle NMS, or size-aware NMS in stereo models.
+Every cell is a candidate: the decoder does not search local maxima before NMS.
 """
 
 from __future__ import annotations
@@ -128,6 +128,8 @@ class BoxDecoder(nn.Module):
         pixels = maps[:, :BOX_VALUES].permute(0, 2, 3, 1)
         values = pixels[task, cell // columns, cell % columns].float().transpose(1, 2)
         boxes = boxes_from_values(values, cell, self._grid)  # (B T, 9, K)
+        # Maps of a task with fewer classes are padded with NO_CLASS; half of it separates padding
+        # from all real logits, also after rounding to half precision.
         usable = self._usable(boxes) & (logits > NO_CLASS / 2)
         scores = torch.where(usable, logits.sigmoid(), NO_BOX)
         labels = self._first_labels.repeat(batch)[:, None] + class_index

@@ -279,6 +279,7 @@ class Detector:
         memory = [past for past in self._memory if self._is_usable(past, frame)]
         if frame.world_from_ego is None or not memory:
             return None
+        # The network was trained with past frames of this age, from which it estimates velocities.
         wanted_ns = frame.stamp_ns - PAST_FRAME_AGE_NS
         nearest = min(memory, key=lambda past: abs(past.stamp_ns - wanted_ns))
         return nearest if abs(nearest.stamp_ns - wanted_ns) <= PAST_FRAME_TOLERANCE_NS else None
@@ -294,6 +295,8 @@ class Detector:
         if self._last_stamp_ns is not None and stamp_ns < self._last_stamp_ns:
             self._memory.clear()
         self._last_stamp_ns = stamp_ns
+        # Later frames have larger stamps, so a frame that is too old now cannot be fused with
+        # them.
         oldest_ns = stamp_ns - PAST_FRAME_AGE_NS - PAST_FRAME_TOLERANCE_NS
         self._memory = [past for past in self._memory if past.stamp_ns >= oldest_ns]
 
@@ -322,6 +325,7 @@ def _key_ego_from_past_camera(frame: Frame, past: _PastFrame) -> np.ndarray:
     partners = [
         frame.rig.names.index(name) if name in frame.rig.names else middle for name in rig.names
     ]
+    # The official code uses the ego pose of each camera's own exposure, not one pose per frame.
     key_ego_from_world = invert_rigid(frame.world_from_ego[partners])
     return key_ego_from_world @ past.world_from_ego @ rig.ego_from_camera
 

@@ -136,13 +136,14 @@ class Worker:
         if built.frame is None:
             return
         ready = time.monotonic()
+        # Parameters may change while the node is active; the detector uses the current values.
         self._detector.score_threshold = self._settings().lowest_threshold
         self._detector.keep_depth = self._settings().publish_depth_points
         self._drop_past_frames_after_jump(built.frame)
         height_m = self._settings().base_frame_height_m
         on_ground = self._detect(frame_on_ground(built.frame, height_m))
         detections = detections_in_base(on_ground, height_m)
-        if self._stopping.is_set():
+        if self._stopping.is_set():  # the node is shut down without publishing this result
             return
         placement = self._placement(detections.stamp_ns)
         if placement is None:

@@ -82,6 +82,8 @@ def cast(
         )
         met, distance = solids.first_hits(directions, solid)
         ray, solid = ray[met], solid[met]
+        # If an index occurs several times in an assignment, the last value stays. With far hits
+        # first, this is the nearest hit of each ray.
         far_first = np.argsort(-distance)
         ray, solid = ray[far_first], solid[far_first]
         best[ray], owner[ray], brightness[ray] = (
@@ -166,6 +168,9 @@ class _Solids:
     def candidates(self, grid: RayGrid) -> tuple[np.ndarray, np.ndarray]:
         """Return candidate pairs: (pairs,) rays and (pairs,) solids that may intersect."""
         lowest, highest = self.corners[..., 2].min(axis=1), self.corners[..., 2].max(axis=1)
+        # Range of elevations that the bounds cover, plus one beam on each side for rounding. A
+        # point below the sensor has its smallest elevation at the nearest distance, a point above
+        # the sensor at the farthest distance. For the largest elevation it is the opposite.
         nearest = np.maximum(self.nearest * 0.98, 0.05)
         step = grid.elevations[1] - grid.elevations[0]
         down = np.arctan2(lowest, np.where(lowest < 0, nearest, self.farthest)) - step
@@ -175,6 +180,7 @@ class _Solids:
             np.searchsorted(grid.elevations, up),
         )
         first_column, columns = self._columns(len(grid.azimuths))
+        # Each solid has beams x columns candidates. ``within`` numbers those of each solid from 0.
         beams = np.maximum(last_beam - first_beam, 0)
         counts = beams * columns
         solid = np.repeat(np.arange(len(counts)), counts)
@@ -185,6 +191,8 @@ class _Solids:
 
     def _columns(self, total: int) -> tuple[np.ndarray, np.ndarray]:
         """Return first column, which may be negative, and number of columns of each solid."""
+        # Azimuths are compared with that of the center, because the range may contain +-180
+        # degrees, where azimuths wrap.
         azimuth = np.arctan2(self.corners[..., 1], self.corners[..., 0])
         middle = np.arctan2(self.corners[..., 1].mean(axis=1), self.corners[..., 0].mean(axis=1))
         around = (azimuth - middle[:, None] + np.pi) % (2 * np.pi) - np.pi
@@ -192,6 +200,7 @@ class _Solids:
             np.floor((middle + around.min(axis=1) + np.pi) / (2 * np.pi) * total).astype(int) - 1
         )
         last = np.ceil((middle + around.max(axis=1) + np.pi) / (2 * np.pi) * total).astype(int) + 1
+        # A solid above or below the sensor may cover any azimuth.
         inside = self.nearest < 0.3
         return np.where(inside, 0, first), np.where(inside, total, np.minimum(last - first, total))
 
@@ -202,6 +211,8 @@ class _Solids:
         the distances of these hits.
         """
         entry, leave = _through_bounds(self.eye, directions, self.low, self.high, solid)
+        # The bounds exclude most pairs; only the remaining ones are tested against planes and
+        # balls.
         met = np.flatnonzero((entry <= leave) & (entry > 0))
         entry, leave, solid = entry[met], leave[met], solid[met]
         eye, directions = self.eye[solid], directions[met]
@@ -239,11 +250,11 @@ def _through_bounds(
     for axis in range(3):
         step = directions[:, axis]
         inverse = 1 / np.where(np.abs(step) < _PARALLEL, np.float32(_PARALLEL), step)
-        one, other = (
+        at_low, at_high = (
             (low[:, axis] - eye[:, axis])[which] * inverse,
             (high[:, axis] - eye[:, axis])[which] * inverse,
         )
-        first, last = np.minimum(one, other), np.maximum(one, other)
+        first, last = np.minimum(at_low, at_high), np.maximum(at_low, at_high)
         entry, leave = np.maximum(entry, first), np.minimum(leave, last)
     return entry, leave
 
@@ -260,6 +271,8 @@ def _through_planes(
     """Limit the distances ``entry`` and ``leave`` of each ray to the inside of all planes of
     its solid ``which``.
     """
+    # A convex solid is the intersection of half spaces: the ray is inside from its last entry into
+    # a half space to its first exit from one.
     for number in range(_MOST_PLANES):
         normal = normals[which, number]
         towards = _dot(normal, directions)
@@ -270,8 +283,8 @@ def _through_planes(
     return entry, leave
 
 
-def _dot(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return one[:, 0] * other[:, 0] + one[:, 1] * other[:, 1] + one[:, 2] * other[:, 2]
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a[:, 0] * b[:, 0] + a[:, 1] * b[:, 1] + a[:, 2] * b[:, 2]
 
 
 def _into_balls(eye: np.ndarray, directions: np.ndarray, balls: np.ndarray) -> np.ndarray:

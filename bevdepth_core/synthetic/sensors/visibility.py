@@ -1,4 +1,10 @@
-"""Computes the visible fraction of each actor."""
+"""Computes the visible fraction of each actor.
+
+Objects are drawn far to near into a buffer of object numbers, so that near objects overwrite
+those that they hide. The visible fraction is the number of pixels that an actor has in this
+buffer, divided by the number of pixels of its complete silhouette. The complete silhouette is
+drawn on a larger canvas, since it may extend beyond the image.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +70,7 @@ def visible_fractions(
 def _seen_by(view: View, actors: list[Placed], objects: list[Placed]) -> np.ndarray:
     """Return (actors,) shares of silhouettes that one camera sees."""
     number_of = {id(placed): number for number, placed in enumerate(actors, start=1)}
-    whole = np.zeros((view.height + 2 * _BORDER, view.width + 2 * _BORDER), np.uint8)
+    canvas = np.zeros((view.height + 2 * _BORDER, view.width + 2 * _BORDER), np.uint8)
     owners = np.zeros((view.height, view.width), np.int32)
     totals = np.ones(len(actors) + 1)
     for placed in visible_objects(objects, view):
@@ -73,12 +79,12 @@ def _seen_by(view: View, actors: list[Placed], objects: list[Placed]) -> np.ndar
             continue
         window, shown = _windows(hulls, view)
         for hull in hulls:
-            cv2.fillPoly(whole, [hull], 1, shift=SHIFT)
-        number = number_of.get(id(placed), 0)
-        totals[number] = max(cv2.countNonZero(whole[window]), 1)
-        silhouette = whole[_BORDER:-_BORDER, _BORDER:-_BORDER][shown]
+            cv2.fillPoly(canvas, [hull], 1, shift=SHIFT)
+        number = number_of.get(id(placed), 0)  # 0 for props, which only hide actors
+        totals[number] = max(cv2.countNonZero(canvas[window]), 1)
+        silhouette = canvas[_BORDER:-_BORDER, _BORDER:-_BORDER][shown]
         owners[shown][silhouette > 0] = number
-        whole[window] = 0
+        canvas[window] = 0  # empty again for the next object
     counts = np.bincount(owners.ravel(), minlength=len(actors) + 1)
     return counts[1:] / totals[1:]
 
