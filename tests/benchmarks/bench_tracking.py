@@ -6,7 +6,9 @@ r"""Compares the scores of the tracker with those of two published trackers, and
         --root data/tracking --version v1.0-synthetic --split synthetic_val
     python -m tests.benchmarks.bench_tracking --times
 
-The scores are those of the devkit's TrackingEval. Times are of one thread, medians.
+``--sweeps`` takes the detections of ``tracking_sweeps`` instead: the trackers receive all image
+sets and are scored at the key frames. The scores are those of the devkit's TrackingEval. Times are
+of one thread, medians.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.nuscenes.index import load_index
+from bevdepth_core.nuscenes.index import SampleIndex, load_index
 from bevdepth_core.nuscenes.result_file import write_results
 from bevdepth_core.nuscenes.tracking_evaluation import (
     SCORES,
@@ -32,12 +34,16 @@ from bevdepth_core.nuscenes.tracking_evaluation import (
 from bevdepth_core.tracking import Tracker
 from bevdepth_core.types import Boxes3D, Detections3D
 from tests.benchmarks.tracking_baselines import CenterPointTracker, ConstantVelocityTracker
+from tests.benchmarks.tracking_sweeps import read_sweeps, track_sweeps
 
-TRACKERS: dict[str, Callable[[], Follow]] = {
-    'ours': lambda: Tracker().update,
-    'CenterPoint, greedy': lambda: CenterPointTracker().update,
-    'AB3DMOT, constant velocity': lambda: ConstantVelocityTracker().update,
+TRACKERS: dict[str, Callable[[float], Follow]] = {
+    'ours': lambda _: Tracker().update,
+    'CenterPoint, greedy': lambda frame_s: CenterPointTracker(frame_s).update,
+    'AB3DMOT, constant velocity': lambda frame_s: ConstantVelocityTracker(frame_s).update,
 }
+"""What follows the detections of a scene, made for the time between two of its frames in
+seconds."""
+KEY_FRAME_S, SWEEP_S = 1 / 2, 1 / 12
 COUNTS = (50, 200, 500)
 FRAMES = 40
 PERIOD_NS = 83_000_000
@@ -46,17 +52,28 @@ PERIOD_NS = 83_000_000
 def compare(options: argparse.Namespace) -> str:
     """Return a Markdown table with the scores of the trackers."""
     index = load_index(options.root, options.version, options.split, options.cache_dir)
-    results = json.loads(options.results.read_text())['results']
+    follow = _following(options, index)
     lines = [f'| tracker | {" | ".join(SCORES.values())} |', '| --- |' + ' ---: |' * len(SCORES)]
     for name in options.only or TRACKERS:
         folder = options.output / name.split(',')[0].lower()
         path = folder / 'results.json'
-        write_results(track_results(results, index, TRACKERS[name]), path)
+        write_results(follow(TRACKERS[name]), path)
         summary = evaluate_tracking(path, options.root, options.version, options.split, folder)
         values = [summary[key] for key in SCORES]
         lines.append(f'| {name} | {" | ".join(f"{value:.3f}" for value in values)} |')
         print(lines[-1], flush=True)
     return '\n'.join(lines)
+
+
+def _following(
+    options: argparse.Namespace, index: SampleIndex
+) -> Callable[[Callable[[float], Follow]], dict[str, list[dict]]]:
+    """Return what tracks the given detections, of key frames or of all image sets."""
+    if options.sweeps:
+        sweeps = read_sweeps(options.sweeps)
+        return lambda make: track_sweeps(sweeps, index.class_names, lambda: make(SWEEP_S))
+    results = json.loads(options.results.read_text())['results']
+    return lambda make: track_results(results, index, lambda: make(KEY_FRAME_S))
 
 
 def moving_objects(count: int, frame: int) -> Detections3D:
@@ -90,6 +107,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Compare trackers, or measure the time of ours.')
     parser.add_argument('--times', action='store_true')
     parser.add_argument('--results', type=Path, help='results.json of training/evaluate.py')
+    parser.add_argument(
+        '--sweeps', type=Path, help='file of tracking_sweeps, instead of --results'
+    )
     parser.add_argument('--root', type=Path)
     parser.add_argument('--version', default='v1.0-trainval')
     parser.add_argument('--split', default='val')
@@ -99,10 +119,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.times:
         print(times())
-    elif options.results and options.root:
+    elif (options.results or options.sweeps) and options.root:
         print(compare(options))
     else:
-        parser.error('give --times, or --results and --root')
+        parser.error('give --times, or --root and one of --results and --sweeps')
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
 """Two published trackers for comparison, implemented from their papers, for detections in the
 plane.
 
-Both take the arguments of ``Tracker.update`` and return boxes of the current frame.
+Both take the arguments of ``Tracker.update`` and return boxes of the current frame. ``frame_s`` is
+the time between two frames.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ REACH_M = {
     'pedestrian': 1.0, 'motorcycle': 13.0, 'bicycle': 3.0, 'barrier': 1.0, 'traffic_cone': 1.0,
 }  # fmt: skip
 """Largest distance of a match between key frames, as CenterPoint published it."""
-FRAME_S = 0.5
+KEY_FRAME_S = 0.5
+"""Time between two frames in the published settings, seconds. With other frames, the trackers keep
+tracks without a detection for as long a time."""
 
 
 @dataclass
@@ -39,16 +42,16 @@ class CenterPointTracker:
     frames.
     """
 
-    LONGEST_MISSED = 3
-
-    def __init__(self) -> None:
+    def __init__(self, frame_s: float = KEY_FRAME_S) -> None:
+        self._frame_s = frame_s
+        self._longest_missed = round(3 * KEY_FRAME_S / frame_s)
         self._tracks: list[_Track] = []
         self._next_id = 1
 
     def update(self, detections: Detections3D, world_from_ego: np.ndarray) -> Tracks3D:
         """Return the detections with the ids of their tracks."""
         center, velocity = _in_world(detections, world_from_ego)
-        past = center - FRAME_S * velocity
+        past = center - self._frame_s * velocity
         free = list(self._tracks)
         tracks = []
         for row, label in enumerate(detections.labels.tolist()):
@@ -66,8 +69,8 @@ class CenterPointTracker:
         ids = np.array([track.id for track in tracks], np.int64)
         for track in free:
             track.missed += 1
-            track.position = track.position + FRAME_S * track.velocity
-        self._tracks = tracks + [one for one in free if one.missed <= self.LONGEST_MISSED]
+            track.position = track.position + self._frame_s * track.velocity
+        self._tracks = tracks + [one for one in free if one.missed <= self._longest_missed]
         return _tracks(detections, np.arange(len(detections)), ids, detections.boxes)
 
 
@@ -78,12 +81,13 @@ class ConstantVelocityTracker:
     noise is that of the publication.
     """
 
-    LONGEST_MISSED, FEWEST_HITS = 2, 3
+    FEWEST_HITS = 3
     STEP = np.block([[np.eye(2), np.eye(2)], [np.zeros((2, 2)), np.eye(2)]])
     NOISE = np.diag((1.0, 1.0, 0.01, 0.01))
     START = np.diag((10.0, 10.0, 10_000.0, 10_000.0))
 
-    def __init__(self) -> None:
+    def __init__(self, frame_s: float = KEY_FRAME_S) -> None:
+        self._longest_missed = round(2 * KEY_FRAME_S / frame_s)
         self._tracks: list[_Track] = []
         self._next_id = 1
         self._frames = 0
@@ -107,7 +111,7 @@ class ConstantVelocityTracker:
                 self._next_id += 1
                 self._tracks.append(new)
                 of_row[row] = new
-        self._tracks = [one for one in self._tracks if one.missed <= self.LONGEST_MISSED]
+        self._tracks = [one for one in self._tracks if one.missed <= self._longest_missed]
         fewest = min(self.FEWEST_HITS, self._frames)
         rows = np.array(sorted(row for row, one in of_row.items() if one.hits >= fewest), int)
         found = [of_row[row] for row in rows.tolist()]
