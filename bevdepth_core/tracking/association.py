@@ -18,27 +18,28 @@ def pairs_within(
     """Return the indices of all (track, detection) pairs of one class that are close.
 
     Args:
-        tracks: (n, 2) predicted positions, meters.
+        tracks: (2, n) predicted positions, meters.
         track_labels: (n,) classes.
-        detections: (m, 2) positions, meters.
+        detections: (2, m) positions, meters.
         detection_labels: (m,) classes.
         radius: (n,) largest distance for each track, meters.
     """
-    if not len(tracks) or not len(detections):
+    if not len(track_labels) or not len(detection_labels):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     # Candidates are found along one sorted axis: x, shifted for each class so that objects of
     # different classes are never close.
     origin = detections[0, 0]
-    key = tracks[:, 0] - origin + track_labels * CLASS_SHIFT_M
-    keys = detections[:, 0] - origin + detection_labels * CLASS_SHIFT_M
+    key = tracks[0] - origin + track_labels * CLASS_SHIFT_M
+    keys = detections[0] - origin + detection_labels * CLASS_SHIFT_M
     order = np.argsort(keys, kind='stable')
-    first = np.searchsorted(keys[order], key - radius, 'left')
-    count = np.searchsorted(keys[order], key + radius, 'right') - first
-    track = np.repeat(np.arange(len(tracks)), count)
+    keys = keys[order]
+    first = np.searchsorted(keys, key - radius, 'left')
+    count = np.searchsorted(keys, key + radius, 'right') - first
+    track = np.repeat(np.arange(len(key)), count)
     place = np.arange(len(track)) + np.repeat(first - np.cumsum(count) + count, count)
     detection = order[place]
-    difference = tracks[track] - detections[detection]
-    near = (difference * difference).sum(axis=1) <= radius[track] ** 2
+    x, y = tracks[:, track] - detections[:, detection]
+    near = x * x + y * y <= radius[track] ** 2
     return track[near], detection[near]
 
 
@@ -81,13 +82,13 @@ def without_duplicates(
     """Return a (m,) mask of detections that are no duplicates of a better or a taken detection.
 
     Args:
-        positions: (m, 2), best detection first, meters.
+        positions: (2, m), best detection first, meters.
         labels: (m,) classes.
         separation: (m,) distance within which two detections of a class are one object, meters.
-        taken: (k, 2) positions of the detections that continue a track, meters.
+        taken: (2, k) positions of the detections that continue a track, meters.
         taken_labels: (k,) their classes.
     """
-    keep = np.ones(len(positions), bool)
+    keep = np.ones(len(labels), bool)
     keep[pairs_within(positions, labels, taken, taken_labels, separation)[0]] = False
     for worse, better in zip(
         *pairs_within(positions, labels, positions, labels, separation), strict=True

@@ -16,7 +16,7 @@ A track in any state ends by time alone, so no state depends on what it blocks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 import numpy as np
@@ -38,7 +38,7 @@ LEAST_SCORE = 1e-3
 
 @dataclass
 class _Table:
-    """One row per live track, in the world frame."""
+    """All live tracks in the world frame; the last axis of every array is the track."""
 
     id: np.ndarray
     label: np.ndarray
@@ -58,16 +58,16 @@ class _Table:
     detection: np.ndarray
 
     def select(self, index: np.ndarray) -> _Table:
-        return _Table(*(getattr(self, column.name)[index] for column in fields(self)))
+        return _Table(*(column.take(index, -1) for column in vars(self).values()))
 
     def extended(self, other: _Table) -> _Table:
-        names = [column.name for column in fields(self)]
-        return _Table(*(np.concatenate((getattr(self, n), getattr(other, n))) for n in names))
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return _Table(*(np.concatenate(pair, axis=-1) for pair in pairs))
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """Detections of one frame in the world frame, best score first."""
+    """Detections of one frame in the world frame, best score first, along the last axis."""
 
     position: np.ndarray
     position_covariance: np.ndarray
@@ -80,6 +80,23 @@ class _Measured:
     yaw_variance: np.ndarray
     score: np.ndarray
     label: np.ndarray
+
+    def select(self, index: np.ndarray) -> _Measured:
+        known = {name: column for name, column in vars(self).items() if column is not None}
+        return replace(self, **{name: column.take(index, -1) for name, column in known.items()})
+
+    def filtered(
+        self, mean: np.ndarray, covariance: np.ndarray, is_seen: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the states after these measurements of the objects that ``is_seen`` marks."""
+        mean, covariance = kalman.update(
+            mean, covariance, POSITION, self.position, self.position_covariance, is_seen
+        )
+        if self.velocity is None:
+            return mean, covariance
+        return kalman.update(
+            mean, covariance, VELOCITY, self.velocity, self.velocity_covariance, is_seen
+        )
 
 
 class Tracker:
@@ -109,12 +126,12 @@ class Tracker:
         if self._tracks is None:
             return
         tracks, turn = self._tracks, new_world_from_world[:2, :2]
-        points = np.column_stack((tracks.mean[:, POSITION], tracks.z, np.ones(len(tracks.z))))
-        moved = points @ new_world_from_world.T
-        tracks.mean = np.column_stack((moved[:, :2], tracks.mean[:, VELOCITY] @ turn.T))
+        points = np.vstack((tracks.mean[POSITION], tracks.z, np.ones(len(tracks.z))))
+        moved = new_world_from_world @ points
+        tracks.mean = np.vstack((moved[:2], turn @ tracks.mean[VELOCITY]))
         both = np.kron(np.eye(2), turn)
         tracks.covariance = kalman.transformed(tracks.covariance, both)
-        tracks.z = moved[:, 2]
+        tracks.z = moved[2]
         tracks.yaw = _wrapped(tracks.yaw + _yaw_of(new_world_from_world))
 
     def update(
@@ -157,7 +174,7 @@ class Tracker:
             self._tracks = None
             return
         is_alive = self._is_alive(self._tracks)
-        tracks = self._tracks if is_alive.all() else self._tracks.select(is_alive)
+        tracks = self._tracks if is_alive.all() else self._tracks.select(np.flatnonzero(is_alive))
         self._tracks = tracks
         acceleration = self._motion('acceleration')[tracks.label]
         tracks.mean, tracks.covariance = kalman.predict(
@@ -173,56 +190,46 @@ class Tracker:
     def _match(self, tracks: _Table, measured: _Measured) -> tuple[np.ndarray, np.ndarray]:
         """Return the matched rows of ``tracks`` and ``measured``."""
         own, found = pairs_within(
-            tracks.mean[:, POSITION],
+            tracks.mean[POSITION],
             tracks.label,
             measured.position,
             measured.label,
             self._motion('gate_m')[tracks.label],
         )
-        difference = measured.position[found] - tracks.mean[own, POSITION]
-        spread = tracks.covariance[own, POSITION, POSITION] + measured.position_covariance[found]
+        state, covariance = tracks.mean[:, own], tracks.covariance.take(own, -1)
+        difference = measured.position.take(found, -1) - state[POSITION]
+        spread = covariance[POSITION, POSITION] + measured.position_covariance.take(found, -1)
         distance = kalman.mahalanobis_squared(difference, spread)
         if measured.velocity is not None:
-            difference = measured.velocity[found] - tracks.mean[own, VELOCITY]
-            pace = tracks.covariance[own, VELOCITY, VELOCITY] + measured.velocity_covariance[found]
+            difference = measured.velocity.take(found, -1) - state[VELOCITY]
+            pace = covariance[VELOCITY, VELOCITY] + measured.velocity_covariance.take(found, -1)
             distance = distance + kalman.mahalanobis_squared(difference, pace)
-        inside = distance <= self.config.gate
+        inside = np.flatnonzero(distance <= self.config.gate)
         own, found = own[inside], found[inside]
-        likelihood = distance[inside] + kalman.log_determinant(spread[inside])
+        likelihood = distance[inside] + kalman.log_determinant(spread.take(inside, -1))
         cost = likelihood - 2 * np.log(np.maximum(measured.score[found], LEAST_SCORE))
         return match_greedily(own, found, cost)
 
     def _correct(
         self, tracks: _Table, own: np.ndarray, measured: _Measured, found: np.ndarray
     ) -> None:
-        """Correct the matched tracks by their detections."""
-        mean, covariance = kalman.update(
-            tracks.mean[own],
-            tracks.covariance[own],
-            POSITION,
-            measured.position[found],
-            measured.position_covariance[found],
-        )
-        if measured.velocity is not None:
-            mean, covariance = kalman.update(
-                mean,
-                covariance,
-                VELOCITY,
-                measured.velocity[found],
-                measured.velocity_covariance[found],
-            )
-        tracks.mean[own], tracks.covariance[own] = mean, covariance
-        _correct_yaw(tracks, own, measured.yaw[found], measured.yaw_variance[found])
-        tracks.hits[own] += 1
-        weight = 1 / np.minimum(tracks.hits[own], SHAPE_MEMORY)
-        tracks.z[own] += weight * (measured.z[found] - tracks.z[own])
-        tracks.z_variance[own] = measured.z_variance[found] * weight
-        tracks.size[own] += weight[:, None] * (measured.size[found] - tracks.size[own])
-        tracks.score[own] += weight * (measured.score[found] - tracks.score[own])
+        """Correct the matched tracks by their detections; the others keep their values."""
+        if not len(own):
+            return
+        is_matched, rows = np.zeros(len(tracks.id), bool), np.zeros(len(tracks.id), np.int64)
+        is_matched[own], rows[own] = True, found
+        seen = measured.select(rows)
+        tracks.mean, tracks.covariance = seen.filtered(tracks.mean, tracks.covariance, is_matched)
+        _correct_yaw(tracks, seen, is_matched)
+        tracks.hits += is_matched
+        weight = is_matched / np.minimum(tracks.hits, SHAPE_MEMORY)
+        tracks.z += weight * (seen.z - tracks.z)
+        tracks.z_variance = np.where(is_matched, seen.z_variance * weight, tracks.z_variance)
+        tracks.size += weight * (seen.size - tracks.size)
+        tracks.score += weight * (seen.score - tracks.score)
         tracks.seen_ns[own] = self._stamp_ns
-        tracks.is_confirmed[own] |= (tracks.hits[own] >= self.config.min_hits) | (
-            measured.score[found] >= self.config.instant_score
-        )
+        is_sure = (tracks.hits >= self.config.min_hits) | (seen.score >= self.config.instant_score)
+        tracks.is_confirmed |= is_matched & is_sure
 
     def _new(self, measured: _Measured, matched: np.ndarray) -> np.ndarray:
         """Return the detections that start a track."""
@@ -230,46 +237,41 @@ class Tracker:
         is_matched[matched] = True
         rows = np.nonzero(~is_matched & (measured.score >= self.config.birth_score))[0]
         keep = without_duplicates(
-            measured.position[rows],
+            measured.position.take(rows, -1),
             measured.label[rows],
             self._motion('separation_m')[measured.label[rows]],
-            measured.position[matched],
+            measured.position.take(matched, -1),
             measured.label[matched],
         )
         return rows[keep]
 
     def _born(self, measured: _Measured, rows: np.ndarray) -> _Table:
         """Return new tracks of the detections ``rows``."""
-        count, score = len(rows), measured.score[rows]
-        mean, covariance = np.zeros((count, 4)), np.zeros((count, 4, 4))
-        mean[:, POSITION] = measured.position[rows]
-        covariance[:, POSITION, POSITION] = measured.position_covariance[rows]
-        speed = self._motion('speed')[measured.label[rows]]
-        covariance[:, VELOCITY, VELOCITY] = (speed**2)[:, None, None] * np.eye(2)
-        if measured.velocity is not None:
+        seen, count = measured.select(rows), len(rows)
+        mean, covariance = np.zeros((4, count)), np.zeros((4, 4, count))
+        mean[POSITION], covariance[POSITION, POSITION] = seen.position, seen.position_covariance
+        speed = self._motion('speed')[seen.label]
+        covariance[VELOCITY, VELOCITY] = np.eye(2)[..., None] * speed**2
+        if seen.velocity is not None:
             mean, covariance = kalman.update(
-                mean,
-                covariance,
-                VELOCITY,
-                measured.velocity[rows],
-                measured.velocity_covariance[rows],
+                mean, covariance, VELOCITY, seen.velocity, seen.velocity_covariance
             )
         ids = np.arange(self._next_id, self._next_id + count)
         self._next_id += count
         return _Table(
             id=ids,
-            label=measured.label[rows],
+            label=seen.label,
             mean=mean,
             covariance=covariance,
-            z=measured.z[rows],
-            z_variance=measured.z_variance[rows],
-            size=measured.size[rows],
-            yaw=measured.yaw[rows],
-            yaw_variance=measured.yaw_variance[rows],
+            z=seen.z,
+            z_variance=seen.z_variance,
+            size=seen.size,
+            yaw=seen.yaw,
+            yaw_variance=seen.yaw_variance,
             facing=np.ones(count),
-            score=score,
+            score=seen.score,
             hits=np.ones(count, np.int64),
-            is_confirmed=(score >= self.config.instant_score) | (self.config.min_hits == 1),
+            is_confirmed=(seen.score >= self.config.instant_score) | (self.config.min_hits == 1),
             born_ns=np.full(count, self._stamp_ns, np.int64),
             seen_ns=np.full(count, self._stamp_ns, np.int64),
             detection=rows,
@@ -285,27 +287,27 @@ class Tracker:
     def _published(self, tracks: _Table, world_from_ego: np.ndarray) -> Tracks3D:
         """Return the confirmed tracks that were seen within ``coast_s``, in the ego frame."""
         is_recent = self._coasted_ns(tracks) <= round(self.config.coast_s * 1e9)
-        tracks = tracks.select(tracks.is_confirmed & is_recent)
+        tracks = tracks.select(np.flatnonzero(tracks.is_confirmed & is_recent))
         turn = world_from_ego[:3, :3]
-        center = np.column_stack((tracks.mean[:, POSITION], tracks.z))
-        velocity = np.column_stack((tracks.mean[:, VELOCITY], np.zeros(len(tracks.id))))
+        center = np.vstack((tracks.mean[POSITION], tracks.z))
         boxes = Boxes3D(
-            (center - world_from_ego[:3, 3]) @ turn,
-            tracks.size,
+            (center.T - world_from_ego[:3, 3]) @ turn,
+            tracks.size.T,
             _wrapped(tracks.yaw - _yaw_of(world_from_ego)),
-            (velocity @ turn)[:, :2],
+            tracks.mean[VELOCITY].T @ turn[:2, :2],
         )
         flat = turn[:2, :2].T
-        pose = np.zeros((len(tracks.id), 4, 4))
-        pose[:, :2, :2] = kalman.transformed(tracks.covariance[:, POSITION, POSITION], flat)
-        pose[:, 2, 2], pose[:, 3, 3] = tracks.z_variance, tracks.yaw_variance
+        pose = np.zeros((4, 4, len(tracks.id)))
+        pose[:2, :2] = kalman.transformed(tracks.covariance[POSITION, POSITION], flat)
+        pose[2, 2], pose[3, 3] = tracks.z_variance, tracks.yaw_variance
+        pace = kalman.transformed(tracks.covariance[VELOCITY, VELOCITY], flat)
         return Tracks3D(
             boxes=boxes,
             ids=tracks.id,
             scores=tracks.score.astype(np.float32),
             labels=tracks.label,
-            pose_covariance=pose,
-            velocity_covariance=kalman.transformed(tracks.covariance[:, VELOCITY, VELOCITY], flat),
+            pose_covariance=np.moveaxis(pose, -1, 0),
+            velocity_covariance=np.moveaxis(pace, -1, 0),
             age_s=(self._stamp_ns - tracks.born_ns) * 1e-9,
             coasted_s=self._coasted_ns(tracks) * 1e-9,
             detections=tracks.detection,
@@ -327,42 +329,41 @@ def _in_world(
     detections: Detections3D, world_from_ego: np.ndarray, covariance: BoxCovariance
 ) -> _Measured:
     boxes, turn = detections.boxes, world_from_ego[:3, :3]
-    center = boxes.center.astype(np.float64) @ turn.T + world_from_ego[:3, 3]
-    flat = turn[:2, :2]
+    center = turn @ boxes.center.T.astype(np.float64) + world_from_ego[:3, 3, None]
+    flat, pose = turn[:2, :2], np.moveaxis(covariance.pose, 0, -1)
     is_measured = detections.past_stamp_ns is not None
     return _Measured(
-        position=center[:, :2],
-        position_covariance=kalman.transformed(covariance.pose[:, :2, :2], flat),
-        velocity=boxes.velocity.astype(np.float64) @ flat.T if is_measured else None,
-        velocity_covariance=kalman.transformed(covariance.velocity, flat),
-        z=center[:, 2],
-        z_variance=covariance.pose[:, 2, 2],
-        size=boxes.size.astype(np.float64),
+        position=center[:2],
+        position_covariance=kalman.transformed(pose[:2, :2], flat),
+        velocity=flat @ boxes.velocity.T.astype(np.float64) if is_measured else None,
+        velocity_covariance=kalman.transformed(np.moveaxis(covariance.velocity, 0, -1), flat),
+        z=center[2],
+        z_variance=pose[2, 2],
+        size=boxes.size.T.astype(np.float64),
         yaw=_wrapped(boxes.yaw.astype(np.float64) + _yaw_of(world_from_ego)),
-        yaw_variance=covariance.pose[:, 3, 3],
+        yaw_variance=pose[3, 3],
         score=detections.scores.astype(np.float64),
         label=detections.labels,
     )
 
 
-def _correct_yaw(
-    tracks: _Table, own: np.ndarray, measured: np.ndarray, variance: np.ndarray
-) -> None:
+def _correct_yaw(tracks: _Table, seen: _Measured, is_matched: np.ndarray) -> None:
     """Correct headings; single detections that confuse front and rear do not turn a track around.
 
     ``facing`` says how well the directions of recent detections agree with that of the track,
     from -1 to 1. The track turns by half a circle only if most recent detections point
     backward.
     """
-    difference = _wrapped(measured - tracks.yaw[own])
+    difference = _wrapped(seen.yaw - tracks.yaw)
     is_reversed = np.abs(difference) > np.pi / 2
     difference = np.where(is_reversed, _wrapped(difference + np.pi), difference)
-    gain = tracks.yaw_variance[own] / (tracks.yaw_variance[own] + variance)
-    tracks.yaw_variance[own] = (1 - gain) * tracks.yaw_variance[own]
-    facing = tracks.facing[own] + (np.where(is_reversed, -1, 1) - tracks.facing[own]) / 4
+    gain = is_matched * tracks.yaw_variance / (tracks.yaw_variance + seen.yaw_variance)
+    tracks.yaw_variance = (1 - gain) * tracks.yaw_variance
+    direction = np.where(is_reversed, -1, 1)
+    facing = tracks.facing + is_matched * (direction - tracks.facing) / 4
     turned = np.where(facing < 0, np.pi, 0.0)
-    tracks.facing[own] = np.abs(facing)
-    tracks.yaw[own] = _wrapped(tracks.yaw[own] + gain * difference + turned)
+    tracks.facing = np.abs(facing)
+    tracks.yaw = _wrapped(tracks.yaw + gain * difference + turned)
 
 
 def _yaw_of(transform: np.ndarray) -> float:

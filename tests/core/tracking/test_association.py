@@ -15,7 +15,7 @@ def test_pairs_are_those_of_one_class_within_the_radius():
     radius = rng.uniform(1, 9, 40)
     distance = np.linalg.norm(tracks[:, None] - detections, axis=2)
     expected = np.nonzero((distance <= radius[:, None]) & (own[:, None] == other))
-    found = pairs_within(tracks, own, detections, other, radius)
+    found = pairs_within(tracks.T, own, detections.T, other, radius)
     assert set(zip(*map(np.ndarray.tolist, found), strict=True)) == set(
         zip(*map(np.ndarray.tolist, expected), strict=True)
     )
@@ -23,8 +23,8 @@ def test_pairs_are_those_of_one_class_within_the_radius():
 
 
 def test_without_tracks_or_detections_there_are_no_pairs():
-    nothing, labels = np.empty((0, 2)), np.empty(0, np.int64)
-    one, label = np.zeros((1, 2)), np.zeros(1, np.int64)
+    nothing, labels = np.empty((2, 0)), np.empty(0, np.int64)
+    one, label = np.zeros((2, 1)), np.zeros(1, np.int64)
     assert len(pairs_within(nothing, labels, one, label, np.empty(0))[0]) == 0
     assert len(pairs_within(one, label, nothing, labels, np.ones(1))[0]) == 0
 
@@ -46,9 +46,9 @@ def test_equal_costs_keep_the_order_of_the_pairs():
 
 
 def test_duplicates_of_kept_or_matched_detections_are_dropped_and_those_of_dropped_ones_kept():
-    positions = np.array(((0.0, 0), (0.9, 0), (1.8, 0), (9.0, 0)))
+    positions = np.array(((0.0, 0.9, 1.8, 9.0), (0, 0, 0, 0)))
     keep = without_duplicates(
-        positions, np.zeros(4, int), np.ones(4), np.array(((9.5, 0.0),)), np.zeros(1, int)
+        positions, np.zeros(4, int), np.ones(4), np.array(((9.5,), (0.0,))), np.zeros(1, int)
     )
     assert keep.tolist() == [True, False, True, False]
 
@@ -56,6 +56,6 @@ def test_duplicates_of_kept_or_matched_detections_are_dropped_and_those_of_dropp
 def test_detections_of_different_classes_are_not_duplicates():
     positions = np.zeros((2, 2))
     keep = without_duplicates(
-        positions, np.array((0, 1)), np.ones(2), np.empty((0, 2)), np.empty(0, int)
+        positions, np.array((0, 1)), np.ones(2), np.empty((2, 0)), np.empty(0, int)
     )
     assert keep.all()
