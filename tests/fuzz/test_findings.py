@@ -231,9 +231,9 @@ def test_a_cycle_of_samples_is_rejected(dataroot):
     root, tables = dataroot
     tables['sample'][1]['next'] = 'sample0'
     rewrite(root, 'sample', tables['sample'])
-    with pytest.raises(ValueError, match='circle'):
+    with pytest.raises(ValueError, match='cycle'):
         load(root)
-    with pytest.raises(ValueError, match='circle'):
+    with pytest.raises(ValueError, match='cycle'):
         read_recording(open_devkit(root, 'v1.0-mini'), 'scene-0001')
 
 
@@ -245,7 +245,7 @@ def test_a_cycle_of_sensor_files_is_rejected(dataroot, link):
     rewrite(root, 'sample_data', tables['sample_data'])
     devkit = open_devkit(root, 'v1.0-mini')
     if link == 'prev':
-        with pytest.raises(ValueError, match='circle'):
+        with pytest.raises(ValueError, match='cycle'):
             read_recording(devkit, 'scene-0001')
     else:
         assert len(read_recording(devkit, 'scene-0001').streams[0].filenames) == 2
