@@ -122,7 +122,7 @@ def save_untrained_checkpoint(preset: str | Path, path: str | Path, seed: int = 
     Args:
         preset: a YAML file such as those of ``config/models``.
         path: ends in ``.safetensors``.
-        seed: of the random weights.
+        seed: seed of the random weights.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -151,7 +151,9 @@ def _require_official_layout(model: BEVDepth, path: Path) -> None:
     try:
         config = official_config(official_state_dict(model))
     except ValueError as error:
-        raise CheckpointError(f'{path}: not an official experiment ({error})') from error
+        raise CheckpointError(
+            f'{path}: the network is not that of an official experiment ({error})'
+        ) from error
     sections = [field.name for field in dataclasses.fields(ModelConfig)]
     lost = [name for name in sections if getattr(config, name) != getattr(model.config, name)]
     if lost:

@@ -63,7 +63,7 @@ def to_official_name(name: str, stereo: bool = False) -> str:
     """Return the official network key of our name.
 
     Args:
-        name: of a weight or buffer.
+        name: name of a weight or buffer.
         stereo: whether it is of a stereo model, whose depth branch has another official name.
     """
     return _rename(name, [(ours, official) for official, ours in _renamed_prefixes(stereo)])

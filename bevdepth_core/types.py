@@ -210,7 +210,7 @@ class ModelInputs:
 
     Attributes:
         images: (B, S, N, 3, H, W) float, normalized, channels B G R.
-        matrices: of the same samples, frames and cameras.
+        matrices: matrices of the same samples, frames and cameras.
     """
 
     images: torch.Tensor
@@ -223,8 +223,8 @@ class ModelInputs:
             or not self.images.is_floating_point()
         ):
             raise ValueError(
-                f'images must be floating point (B, S, N, 3, H, W), got {self.images.dtype} '
-                f'{tuple(self.images.shape)}'
+                'images must have a floating-point type and the shape (B, S, N, 3, H, W), got '
+                f'{self.images.dtype} {tuple(self.images.shape)}'
             )
         batch, frames, cameras = self.images.shape[:3]
         expected = {

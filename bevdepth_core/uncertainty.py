@@ -86,10 +86,10 @@ class UncertaintyModel:
         class_names: the classes of the rows.
         ranges: (r,) meters, increasing.
         along: standard deviation of the position along the line of sight, meters.
-        across: likewise across it.
-        height: of z, meters.
-        yaw: radians.
-        velocity: of each component, m/s.
+        across: standard deviation of the position across the line of sight, meters.
+        height: standard deviation of z, meters.
+        yaw: standard deviation of the heading, radians.
+        velocity: standard deviation of each component of the velocity, m/s.
         score: (classes,) score at which the values hold.
         score_slope: (classes,) values are multiplied by exp(slope * (score of the class - score)).
     """

@@ -148,7 +148,7 @@ class DemoSubscriber:
     Attributes:
         counts: number of detections by stamp in nanoseconds.
         objects: ``~/objects`` by stamp.
-        class_names: of the labels in ``objects``.
+        class_names: names of the labels in ``objects``.
         latency: values of the newest diagnostics about latency.
     """
 

@@ -89,7 +89,7 @@ def domain_variables(domain: int, distribution: str | None = None) -> dict[str, 
 
     Args:
         domain: id of the ROS domain.
-        distribution: of ROS 2; None: that of ``ROS_DISTRO``.
+        distribution: distribution of ROS 2; None: that of ``ROS_DISTRO``.
     """
     is_humble = (distribution or os.environ.get('ROS_DISTRO')) == 'humble'
     localhost = (

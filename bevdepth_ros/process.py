@@ -49,7 +49,7 @@ def ros_process(arguments: Sequence[str] | None = None) -> Iterator[None]:
     the process with a message.
 
     Args:
-        arguments: of ROS; None: all of the command line.
+        arguments: arguments of ROS; None: all of the command line.
     """
     signals.note()
     sys.setswitchinterval(SWITCH_S)

@@ -26,7 +26,7 @@ class EagerNetwork:
         model: in evaluation mode. A GPU runs the model itself, the CPU a copy with folded batch
             norms.
         device: where to run.
-        dtype: of the image branch; the other steps are float32.
+        dtype: data type of the image branch; the other steps are float32.
 
     Attributes:
         stage_seconds: wall time per step of the current frame, in order.

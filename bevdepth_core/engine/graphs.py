@@ -60,7 +60,7 @@ class GraphedNetwork:
     Args:
         model: its weights are copied.
         device: where to run.
-        dtype: of network and features; geometry is float32 always.
+        dtype: data type of network and features; geometry is float32 always.
 
     Attributes:
         stage_seconds: time per step of the last frame, in order, measured with CUDA events.

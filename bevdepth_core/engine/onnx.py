@@ -28,11 +28,11 @@ class OnnxNetwork:
 
     Args:
         model: the network that was exported; its weights must be those of the export.
-        folder: of the exported network.
+        folder: folder of the exported network.
         threads: number of threads of ONNX Runtime.
 
     Attributes:
-        config: of the model.
+        config: config of the model.
         stage_seconds: wall time per step of the current frame, in order.
 
     Raises:

@@ -39,7 +39,7 @@ class Report:
     """Result of a comparison.
 
     Attributes:
-        precision: of the export.
+        precision: precision of the export.
         errors: largest relative L2 error by stage; the stages get the same inputs.
         boxes: boxes of the Detector in PyTorch, all frames together.
         exported_boxes: boxes of the Detector with the export.

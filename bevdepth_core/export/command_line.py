@@ -34,7 +34,7 @@ def export_onnx(
         folder: made if it is missing; existing files are replaced.
         pooling: one of POOLINGS.
         deformable: one of DEFORMABLE.
-        name: of the weights, for the manifest.
+        name: name of the weights, for the manifest.
 
     Raises:
         ExportError: the network cannot be exported so, or the package onnx is missing.

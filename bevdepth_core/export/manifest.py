@@ -43,9 +43,9 @@ def manifest(
     """Return the manifest of graphs that lie in ``folder``.
 
     Args:
-        model: that was exported.
-        parts: of it.
-        folder: with the graphs of the parts.
+        model: the exported model.
+        parts: its exported parts.
+        folder: folder with the graphs of the parts.
         options: with ``weights``, as the user named it, ``precision``, ``pooling`` and
             ``deformable``.
     """

@@ -35,7 +35,7 @@ class Part:
     """A part of the network with example inputs.
 
     Attributes:
-        name: of the graph and, with ``.onnx``, of its file.
+        name: name of the graph and, with ``.onnx``, of its file.
         module: in evaluation mode.
         inputs: an example of each input, by name.
         outputs: names.

@@ -30,8 +30,8 @@ class SampledDeformableConv(nn.Module):
 
     Args:
         conv: its weights.
-        height: of the feature map.
-        width: of the feature map.
+        height: height of the feature map.
+        width: width of the feature map.
     """
 
     places: Tensor

@@ -41,7 +41,7 @@ class FrustumCells(nn.Module):
 
         Args:
             ego_from_frustum: (N, 3, 4) float32.
-            row: of the feature map.
+            row: row of the feature map.
         """
         d = self.frustum_d
         ud, vd = self.frustum_u[:, None] * d, self.frustum_v[row] * d

@@ -24,7 +24,7 @@ def camera_vector(matrices: CameraMatrices) -> torch.Tensor:
     official order, unscaled.
 
     Args:
-        matrices: of one frame, the key frame.
+        matrices: matrices of one frame, the key frame.
 
     Returns:
         (B, N, 27): fx fy cx cy; image_aug 00 01 03 10 11 13; bev_aug 00 01 10 11 22;

@@ -62,7 +62,7 @@ class StereoDepth(nn.Module):
     """Depth distribution of a reference frame from its features and those of a source frame.
 
     Args:
-        config: of a stereo model.
+        config: config of a stereo model.
     """
 
     candidate_factors: Tensor

@@ -72,8 +72,8 @@ def ego_from_frustum(matrices: CameraMatrices, dtype: torch.dtype = torch.float3
     matrix is computed in float64, because voxel borders are sensitive to rounding.
 
     Args:
-        matrices: of one frame.
-        dtype: of the result; stereo models compare two of these, in float64.
+        matrices: matrices of one frame.
+        dtype: data type of the result; stereo models compare two of these, in float64.
 
     Returns:
         (B, N, 3, 4): meters in the (augmented) ego frame from (u d, v d, d, 1), u and v

@@ -68,7 +68,7 @@ class ImageAugmentation:
             of any size. False: it is absolute.
         bottom_cut: lowest and highest part of the resized height that is cut from the bottom.
         rotation_deg: lowest and highest rotation, degrees.
-        flip_probability: of a mirrored image.
+        flip_probability: probability that an image is mirrored.
     """
 
     scale: tuple[float, float] = (0.386, 0.55)
@@ -83,8 +83,10 @@ class ImageAugmentation:
         """Return a transform of images of ``source_size`` (width, height); five random numbers are
         sampled in the official order.
         """
-        whole = ImageTransform.for_inference(*source_size, spec).scale if self.relative else 1.0
-        scale = whole * rng.uniform(*self.scale)
+        reference = (
+            ImageTransform.for_inference(*source_size, spec).scale if self.relative else 1.0
+        )
+        scale = reference * rng.uniform(*self.scale)
         width, height = (int(side * scale) for side in source_size)
         crop_y = int((1 - rng.uniform(*self.bottom_cut)) * height) - spec.height
         crop_x = int(rng.uniform(0, max(0, width - spec.width)))
@@ -101,8 +103,8 @@ class BevAugmentation:
     Attributes:
         rotation_deg: lowest and highest rotation, degrees.
         scale: lowest and highest factor.
-        flip_x_probability: of x mirrored.
-        flip_y_probability: of y mirrored.
+        flip_x_probability: probability that x is mirrored.
+        flip_y_probability: probability that y is mirrored.
     """
 
     rotation_deg: tuple[float, float] = (-22.5, 22.5)
@@ -125,9 +127,9 @@ class Augmentation:
     """Ranges of all random changes of a training sample.
 
     Attributes:
-        image: of each camera's images.
-        bev: of the bird's-eye view.
-        rig: of the rig; null: the rig is not changed, as in the official code.
+        image: changes of the images of each camera.
+        bev: changes of the bird's-eye view.
+        rig: changes of the rig; null: the rig is not changed, as in the official code.
     """
 
     image: ImageAugmentation = field(default_factory=ImageAugmentation)

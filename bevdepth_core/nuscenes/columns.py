@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Columns = dict[str, np.ndarray]
 """Arrays by name with one row per sample, or per annotation for the names below."""
 VECTORS = {'center': ('translation', 3), 'size': ('size', 3), 'quaternion': ('rotation', 4)}
-"""Columns of an annotation: name in the tables, and how many numbers."""
+"""Columns of an annotation, with the name in the tables and the number of values."""
 PER_ANNOTATION = ('category', 'attribute', *VECTORS, 'velocity', 'points', 'score')
 UNKNOWN_POINTS = -1
 """Point count of an annotation without a count in the tables."""

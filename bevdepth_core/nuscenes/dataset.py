@@ -41,7 +41,7 @@ class Sample:
     Attributes:
         name: the key frame's sample token.
         images: (S, N, H, W, 3) uint8, RGB, network size.
-        matrices: of the S frames and N cameras.
+        matrices: matrices of the S frames and N cameras.
         boxes: (n, 9) float32 in the augmented ego frame: center x y z, length, width, height in
             meters, yaw in radians, velocity x y in m/s. Boxes that no sensor point touches are
             excluded.

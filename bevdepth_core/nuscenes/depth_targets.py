@@ -43,7 +43,7 @@ def depth_maps(
         points: (n, 3) points in the lidar's frame.
         lidar: the lidar, with the ego pose of its sweep.
         cameras: N cameras, each with the ego pose of its exposure.
-        transforms: of each camera's image; all give the same size.
+        transforms: image transform of each camera; all give the same size.
 
     Returns:
         (N, height, width) float32, meters along the optical axis in the source camera, 0 where no

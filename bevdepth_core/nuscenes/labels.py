@@ -44,7 +44,7 @@ def with_labels(
     """Return the annotations that belong to a class.
 
     Args:
-        columns: of any number of scenes.
+        columns: columns of any number of scenes.
         classes: the class list.
         min_points: see ``Selection``.
         tables: folder of the tables, for messages.

@@ -50,7 +50,7 @@ class AnnotatedMoment:
     """The annotations of a key frame that belong to a class, in the world frame.
 
     Attributes:
-        stamp_ns: of the key frame.
+        stamp_ns: stamp of the key frame.
         world_from_ego: pose of the vehicle.
         class_names: n names.
         instances: n tokens, the same over time.
@@ -81,7 +81,7 @@ class SceneRecording:
     """One scene.
 
     Attributes:
-        name: of the scene.
+        name: name of the scene.
         streams: cameras and lidars.
         mounts: (4, 4) ego_from_sensor of every sensor, including radars, meters.
         pose_stamps_ns: (m,) int64, increasing.

@@ -77,7 +77,7 @@ class RigChange:
     """Change of all cameras of a sample.
 
     Attributes:
-        cameras: of each camera.
+        cameras: change of each camera.
         order: all cameras in random order; a batch uses the first ones.
         camera_count: number of cameras that this sample requests.
     """

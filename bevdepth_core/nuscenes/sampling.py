@@ -18,7 +18,7 @@ def class_balanced_positions(
     Args:
         labels: class indices of the annotations of each sample, with any point count.
         class_count: C.
-        seed: of numpy's legacy generator, which the official code uses.
+        seed: seed of numpy's legacy generator, which the official code uses.
     """
     lists = [
         [position for position, present in enumerate(labels) if label in present]

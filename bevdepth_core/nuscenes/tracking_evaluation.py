@@ -44,7 +44,7 @@ def tracking_entries(
 
     Args:
         token: the sample's token.
-        boxes: of the tracks, in the ego frame.
+        boxes: boxes of the tracks, in the ego frame.
         ids: one per box.
         world_from_ego: pose of that frame, ``SampleRecord.world_from_ego()``.
     """

@@ -79,11 +79,13 @@ def _greedy(valid: Tensor, most: int, near: Callable[[Tensor], Tensor]) -> Tenso
     alive = valid.clone()
     kept = torch.full((tasks, most), -1, dtype=torch.int32, device=valid.device)
     for place in range(min(most, boxes)):
-        best = alive.int().argmax(dim=1, keepdim=True)  # the first one; 0 where none is left
+        best = alive.int().argmax(
+            dim=1, keepdim=True
+        )  # the first remaining box; 0 if no box is left
         left = alive.gather(1, best)
         if not left.any():
             break
         kept[:, place] = torch.where(left, best, -1)[:, 0]
         alive &= ~near(best)
-        alive.scatter_(1, best, False)  # also for a limit below 0
+        alive.scatter_(1, best, False)  # a negative limit does not drop the box itself
     return kept

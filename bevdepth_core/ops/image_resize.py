@@ -56,7 +56,7 @@ class ResizePlan:
             source: width and height.
             resized: width and height after resizing.
             crop: left, top, width and height of the crop in the resized image; may reach outside.
-            device: of the tables.
+            device: device of the tables.
         """
         left, top, width, height = crop
         columns = _lines(source[0], resized[0], left, width)

@@ -145,7 +145,7 @@ class Tracker:
         Args:
             detections: boxes in the ego frame, best score first.
             world_from_ego: (4, 4) rigid, the ego pose at ``detections.stamp_ns``.
-            covariance: of the boxes; None: a default that grows with the range.
+            covariance: covariance of the boxes; None: a default that grows with the range.
         """
         measured = _in_world(
             detections, world_from_ego, covariance or default_covariance(detections)

@@ -24,7 +24,7 @@ class Batch:
     Attributes:
         names: B sample tokens.
         images: (B, S, N, H, W, 3) uint8, RGB.
-        matrices: of the B samples, S frames and N cameras.
+        matrices: matrices of the B samples, S frames and N cameras.
         tasks: targets of each head task.
         depth_bins: (B, N, h, w) int64, one per feature pixel.
     """

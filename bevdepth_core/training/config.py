@@ -27,7 +27,7 @@ class TrainerSettings:
         accelerator: ``auto``, ``gpu`` or ``cpu``.
         devices: GPUs (or processes) per machine, or ``auto`` for all.
         nodes: machines.
-        precision: of the image branch; geometry, BEV head and losses always use 32 bits.
+        precision: precision of the image branch; geometry, BEV head and losses always use 32 bits.
         max_epochs: epochs to train.
         max_steps: optimizer steps to train at most; -1 for no limit.
         gradient_clip_norm: longer gradients are shortened to this norm; 0 disables it.
@@ -65,7 +65,7 @@ class TrainingConfig:
         model: the network and its optimization.
         data: training and validation data.
         trainer: duration, devices and precision.
-        seed: of initial weights, order, augmentation and dropout.
+        seed: seed of initial weights, order, augmentation and dropout.
         output: folder for checkpoints, weights and curves.
     """
 

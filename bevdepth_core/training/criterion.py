@@ -62,7 +62,7 @@ def criterion(
     """Return the losses of a batch, computed in float32 under any autocast.
 
     Args:
-        outputs: of the network.
+        outputs: outputs of the network.
         tasks: targets of each head task.
         depth_bins: (B, N, h, w) int64 of the key frame, ``NO_DEPTH`` where unknown.
         code_weights: ten weights of the numbers in ``TaskTargets.box``.
@@ -118,7 +118,7 @@ def heatmap_loss(logits: Tensor, target: Tensor, center_weights: Tensor) -> Tens
     """Return the Gaussian focal loss (alpha 2, gamma 4) summed over (B, classes, ny, nx).
 
     Args:
-        logits: of the network.
+        logits: logits of the network.
         target: in [0, 1], 1 at the centers of boxes.
         center_weights: weight of each box at its center, 0 elsewhere.
     """

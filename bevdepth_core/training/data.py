@@ -128,7 +128,7 @@ class TrainingData(LightningDataModule):
         network: the model that the targets are for.
         batch_size: samples per process and batch.
         workers: loader processes per training process.
-        seed: of order and augmentation.
+        seed: seed of order and augmentation.
         open_validation: returns the samples to validate on; None: no validation.
     """
 

@@ -88,7 +88,7 @@ class EvaluationConfig:
         output: folder for results and scores.
         device: ``auto``: all GPUs, or the CPU if there is no GPU. Otherwise devices separated by
             commas, with one process each.
-        precision: of the network: fp32, fp16 or bf16.
+        precision: precision of the network: fp32, fp16 or bf16.
         tracking: also track the detections and score the tracks: AMOTA, AMOTP, IDS, FRAG, recall.
     """
 

@@ -74,7 +74,7 @@ def load_pretrained(backbone: nn.Module, source: str, depth: int) -> None:
     Args:
         backbone: torchvision's ResNet without classifier.
         source: see ``ModelSettings.pretrained``.
-        depth: of the ResNet.
+        depth: depth of the ResNet.
 
     Raises:
         ValueError: no such weights, or they do not fit.

@@ -56,7 +56,7 @@ class ModelSettings:
         learning_rate: at ``learning_rate_batch`` samples per step; it is proportional to the
             number of samples.
         learning_rate_batch: samples per step, over all GPUs, that ``learning_rate`` refers to.
-        weight_decay: of AdamW.
+        weight_decay: weight decay of AdamW.
         warmup_steps: steps of a linear increase of the learning rate at the start.
         schedule: ``steps`` multiplies the learning rate by 0.1 at each milestone, ``cosine``
             decreases it to 0.
@@ -92,7 +92,7 @@ class BEVDepthModule(LightningModule):
 
     Args:
         settings: network and recipe.
-        seed: of the initial weights and of every step.
+        seed: seed of the initial weights and of every step.
         description: plain values to store in checkpoints, such as the configuration of the run.
 
     Raises:

@@ -44,7 +44,7 @@ class PseudoLabelConfig:
         new_version: name of the new table folder.
         min_score: boxes with a lower score are left out.
         device: as in evaluation.
-        precision: of the network: fp32, fp16 or bf16.
+        precision: precision of the network: fp32, fp16 or bf16.
     """
 
     checkpoint: str

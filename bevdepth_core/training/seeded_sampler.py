@@ -36,10 +36,10 @@ class SeededSampler(Sampler[SampleRequest]):
 
     Args:
         count: samples of the dataset.
-        seed: of permutations and augmentation.
+        seed: seed of permutations and augmentation.
         process: number of this process.
         processes: number of processes.
-        epoch: of the first iteration.
+        epoch: epoch of the first iteration.
         skip: requests of this process to skip in that epoch.
     """
 
@@ -92,7 +92,7 @@ class ResumableLoader(DataLoader):
 
     Args:
         order: all values that the order depends on.
-        options: of ``DataLoader``.
+        options: options of ``DataLoader``.
     """
 
     def __init__(self, *, order: dict[str, int], **options: Any) -> None:

@@ -59,15 +59,15 @@ class Errors:
     """Errors of matched detections: (n,) arrays.
 
     Attributes:
-        label: class.
+        label: index of the class.
         distance: range of the detection, meters.
-        score: of the detection.
-        along: of the position along the line of sight, meters.
-        across: across it, meters.
-        height: of z, meters.
-        yaw: radians, in [-pi, pi).
-        vx: of the velocity, m/s; NaN where the annotation has none.
-        vy: likewise.
+        score: score of the detection.
+        along: error of the position along the line of sight, meters.
+        across: error of the position across the line of sight, meters.
+        height: error of z, meters.
+        yaw: error of the heading in radians, in [-pi, pi).
+        vx: error of the velocity along x, m/s; NaN where the annotation has no velocity.
+        vy: error of the velocity along y, m/s; NaN like ``vx``.
     """
 
     label: np.ndarray

@@ -53,12 +53,12 @@ def compose(
     Args:
         frame: the camera images; nuScenes cameras have fixed places, others fill the grid in
             order.
-        detections: of this frame; None if there are none.
+        detections: detections of this frame; None if there are none.
         ground_truth: boxes in the detections' frame, drawn dashed.
         depth: drawn over the camera images.
         title: text at the top left.
         caption: text at the bottom right, such as the latency.
-        width: of the result, pixels, even; the height follows from it.
+        width: width of the result, pixels, even; the height follows from it.
     """
     names, columns = camera_places(frame.rig.names)
     layout = _Layout.of(width, len(names), columns)
@@ -85,8 +85,8 @@ class _Layout:
         header: height of the header.
         footer: height of the footer.
         gap: space between two camera panels.
-        columns: of the camera grid.
-        rows: of the camera grid.
+        columns: number of columns of the camera grid.
+        rows: number of rows of the camera grid.
         panel_size: largest width and height of a camera panel.
     """
 

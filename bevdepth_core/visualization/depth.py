@@ -74,8 +74,8 @@ def draw_depth_on_image(
 
     Args:
         image: (height, width, 3) uint8 RGB, the source image or a smaller version of it.
-        depth: of all cameras.
-        index: of the camera.
+        depth: depth of all cameras.
+        index: index of the camera.
         source_size: width and height of the image that the detector read, pixels.
         alpha: opacity of the colors, 0 to 1.
     """
@@ -122,7 +122,7 @@ def depth_points(frame: Frame, depth: DepthMaps) -> tuple[np.ndarray, np.ndarray
 
     Args:
         frame: the images of the detector.
-        depth: of the same cameras.
+        depth: depth of the same cameras.
 
     Returns:
         (m, 3) float32 points in the frame of the detections, meters, and their (m, 3) uint8 RGB

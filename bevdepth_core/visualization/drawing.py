@@ -108,7 +108,7 @@ def draw_text(
         canvas: (height, width, 3) uint8, changed.
         text: the line; may be empty.
         position: x and y of the upper left corner (upper right when ``align_right``), pixels.
-        size: of the font, pixels.
+        size: size of the font, pixels.
         color: RGB.
         align_right: end at ``position`` instead of starting there.
         shadow: darken the background of the text, for text on images.

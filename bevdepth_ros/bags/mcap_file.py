@@ -64,7 +64,7 @@ class McapFile:
     """One MCAP file.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         topics: with their numbers of messages, of any encoding.
         start_ns, end_ns: log time of the first and of the last message; 0 without messages.
         problem: why a part of the file is not read; None if the complete file is valid.

@@ -63,7 +63,7 @@ class Player:
         Args:
             node: owner of publishers and services.
             bag: open bag.
-            options: of the replay; None: everything is played at its recorded speed.
+            options: options of the replay; None: everything is played at its recorded speed.
 
         Raises:
             BagError: an option names a topic that the bag does not have, or the bag has too many.

@@ -57,7 +57,7 @@ class Metadata:
 
     Attributes:
         counts: messages by topic.
-        names: of the storage files.
+        names: names of the storage files.
     """
 
     counts: Counter[str]

@@ -27,7 +27,7 @@ class Topic:
         name: as recorded.
         message_type: such as ``sensor_msgs/msg/Image``.
         profiles: quality of service of its publishers; empty if the bag does not contain it.
-        encoding: of its messages; ROS 2 uses ``cdr``.
+        encoding: encoding of its messages; ROS 2 uses ``cdr``.
         count: number of its messages in the storage.
     """
 

@@ -153,10 +153,10 @@ class BagWriter:
 
         Args:
             camera_name: also the frame.
-            stamp_ns: of the image it belongs to.
+            stamp_ns: stamp of the image it belongs to.
             intrinsics: (3, 3) pixels.
-            width: of the image, pixels.
-            height: of the image, pixels.
+            width: width of the image, pixels.
+            height: height of the image, pixels.
             distortion: coefficients of the lens in the order of OpenCV.
         """
         info = messages.camera_info(stamp_ns, camera_name, intrinsics, width, height, distortion)

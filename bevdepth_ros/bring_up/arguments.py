@@ -234,7 +234,7 @@ def read_arguments(context: LaunchContext, launch_file: str) -> Arguments:
     """Return the arguments of one ``detect.launch.py`` in a launch.
 
     Args:
-        context: of the launch.
+        context: context of the launch.
         launch_file: path of ``detect.launch.py``.
 
     Raises:

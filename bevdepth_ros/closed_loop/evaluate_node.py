@@ -62,7 +62,7 @@ def cameras_only(recording: SceneRecording, keep: Container[str] | None) -> Scen
     """Return the recording without other sensors.
 
     Args:
-        recording: of one scene.
+        recording: recording of one scene.
         keep: image files to keep; None keeps all. All ego poses are kept.
     """
     streams = []

@@ -23,10 +23,10 @@ class BoxComparison:
     """Differences between the boxes of two result files.
 
     Attributes:
-        offline, node: boxes in each.
-        matching: boxes that are in both.
-        velocity_differs: of these, those whose velocities differ by more than 0.05 m/s.
-        largest_distance: between the centers of matching boxes, meters.
+        offline, node: number of boxes in each file.
+        matching: number of boxes that are in both files.
+        velocity_differs: number of matching boxes whose velocities differ by more than 0.05 m/s.
+        largest_distance: largest distance between the centers of matching boxes, meters.
     """
 
     offline: int

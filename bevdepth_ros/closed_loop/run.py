@@ -62,7 +62,7 @@ class PublishedResults:
         objects: ``~/objects`` likewise.
         tracks: ``~/tracks`` likewise; empty without ego poses.
         arrival_ns: time of the replay at which the objects arrived, by stamp.
-        class_names: of the labels in the objects.
+        class_names: names of the labels in the objects.
         diagnostics: newest values of ``/diagnostics`` by area.
     """
 
@@ -203,8 +203,8 @@ def collect_results(
     The caller initializes rclpy.
 
     Args:
-        arguments: of the launch file, including ``bag:=``; ``start_paused:=`` and ``step:=`` are
-            added.
+        arguments: arguments of the launch file, including ``bag:=``; ``start_paused:=`` and
+            ``step:=`` are added.
         log_path: receives the output of the launch.
         sets: image sets in the bag; the replay waits for the result of each. None: it does not
             wait.

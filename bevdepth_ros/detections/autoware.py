@@ -55,7 +55,7 @@ def detected_objects(
     Args:
         msg: what ``autoware_messages`` returned.
         detections: the boxes; without a past frame they have no twist.
-        covariance: of the boxes.
+        covariance: covariance of the boxes.
         frame_id: their frame.
     """
     result = msg.DetectedObjects(header=header(detections.stamp_ns, frame_id))
@@ -88,8 +88,8 @@ def tracked_objects(msg: Any, tracks: Tracks3D, namespace: uuid.UUID, frame_id: 
     Args:
         msg: what ``autoware_messages`` returned.
         tracks: the boxes.
-        namespace: of the object ids; different for each tracker, because the ids of every tracker
-            begin with 1.
+        namespace: namespace of the object ids; different for each tracker, because the ids of
+            every tracker begin with 1.
         frame_id: frame of the tracks.
     """
     result = msg.TrackedObjects(header=header(tracks.stamp_ns, frame_id))

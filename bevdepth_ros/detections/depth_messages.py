@@ -26,7 +26,7 @@ def depth_cloud(
     Args:
         frame: the images of the result.
         distribution: (N, D, h, w) depth distribution of its cameras.
-        config: of the network.
+        config: config of the network.
         frame_id: frame of the detections.
     """
     maps = DepthMaps(

@@ -118,7 +118,7 @@ def marker_array(
         detections: the boxes; a label ends with the id of the track of its box.
         frame_id: their frame.
         lifetime_s: how long RViz shows them, seconds.
-        tracks: of the same frame.
+        tracks: tracks of the same frame.
         trails: (k, 3) past and present positions of each track in ``frame_id``, meters.
     """
     common = header(detections.stamp_ns, frame_id)

@@ -20,7 +20,7 @@ class RateLimit:
         rate of the cameras.
 
         Args:
-            stamp_ns: of the result.
+            stamp_ns: stamp of the result.
             max_rate_hz: 0 for no limit.
         """
         if not max_rate_hz:

@@ -74,7 +74,7 @@ def class_thresholds(
     """Return ``Selection.thresholds``.
 
     Args:
-        class_names: of the detector.
+        class_names: classes of the detector.
         score_threshold: for the classes that ``class_values`` does not contain.
         class_values: thresholds by class.
         published: the published classes; empty: all.

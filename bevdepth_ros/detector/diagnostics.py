@@ -53,7 +53,7 @@ class Monitor:
         """Start without counts and problems.
 
         Args:
-            logger: of the node.
+            logger: logger of the node.
             cameras: names.
             ros_now_s: returns the node's time in seconds; durations are measured with it if a
                 replay is slow or paused.

@@ -50,10 +50,10 @@ class DetectionResult:
 
     Attributes:
         detections: the boxes.
-        covariance: of the boxes.
+        covariance: covariance of the boxes.
         frame: the images that they were detected in.
         depth: (N, D, h, w) depth distribution of its cameras; None unless it is published.
-        config: of the network.
+        config: config of the network.
         placement: the frame of the messages.
         received: time.monotonic() when the last image of the set was received, seconds.
         stage_seconds: durations of the stages before publication, seconds.

@@ -52,7 +52,7 @@ class SlotThread(Generic[Item]):
         """Start the thread.
 
         Args:
-            name: of the thread.
+            name: name of the thread.
             work: receives an iterator of the items; it ends when the thread is stopped.
         """
         self._slot: LatestSlot[Item] = LatestSlot()

@@ -69,7 +69,7 @@ class RecordedScenes:
         Args:
             path: folder or file of a rosbag2.
             settings: cameras and frames.
-            detector_name: of the node whose objects were recorded.
+            detector_name: name of the node whose objects were recorded.
             panel_width: see ``SceneStore``.
             detections_bag: folder or file of another rosbag2 that holds the objects.
         """

@@ -55,7 +55,7 @@ class Scene:
 
     Attributes:
         frame: undistorted images, perhaps at a reduced size, with the calibration of that size.
-        detections: of these images; None if there are none.
+        detections: detections of these images; None if there are none.
         ground_truth: annotated boxes in the detections' frame, None if unknown.
         latency_s: from the arrival of the last image to that of the detections, seconds; None if
             unknown.

@@ -186,7 +186,7 @@ class CameraTiming:
         Args:
             differences: how much later the image is than that of each other camera, after
                 subtraction of the offsets; not empty.
-            period_ns: of the trigger.
+            period_ns: period of the trigger.
         """
         # Continue from the last deviations: otherwise a clock that drifts would look correct each
         # time it has drifted by a whole cycle. Jitter alone must not lead away from zero.

@@ -39,7 +39,7 @@ class Format:
     The file itself shows its codec; drivers often name another one.
 
     Attributes:
-        encoding: of the image before compression; empty if not given.
+        encoding: encoding of the image before compression; empty if not given.
         rest: codec and color order of the compressed data.
     """
 
@@ -79,7 +79,7 @@ class DecodedImage:
 
     Attributes:
         pixels: (H, W, 3) uint8 RGB, perhaps at a reduced size; a tensor if a GPU decoded it.
-        width: of the image as it was sent, pixels.
+        width: width of the image as it was sent, pixels.
         height: likewise.
     """
 

@@ -54,7 +54,7 @@ class BuiltFrame:
     """Result of building a frame of one set.
 
     Attributes:
-        frame: of the usable cameras; None if they are too few.
+        frame: frame of the usable cameras; None if they are too few.
         faults: why each other camera of the set was excluded, by name.
         rejection: why there is no frame, as (one of ``diagnostics.DROP_REASONS``, sentence); None
             if there is one.

@@ -18,7 +18,7 @@ def frame_on_ground(frame: Frame, height_m: float) -> Frame:
 
     Args:
         frame: relative to the base frame.
-        height_m: of the base frame above the ground, meters.
+        height_m: height of the base frame above the ground, meters.
     """
     if not height_m:
         return frame

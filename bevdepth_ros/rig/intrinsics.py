@@ -36,7 +36,7 @@ class Intrinsics:
 
     Attributes:
         matrix: (3, 3) float64, pixels of the image as it is published.
-        width: of that image, pixels; 0 if CameraInfo does not give it.
+        width: width of that image, pixels; 0 if CameraInfo does not give it.
         height: likewise.
         distortion: lens distortion that the image still has; None if it has none.
         frame_from_camera: (4, 4) pose of the projection in the optical frame: the identity,

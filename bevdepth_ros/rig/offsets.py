@@ -44,7 +44,8 @@ def find_offsets(
 
     Args:
         stamps: stamps of each camera, at least one, nanoseconds.
-        period_ns: of the trigger; 0 if unknown, which is enough for a single image per camera.
+        period_ns: period of the trigger; 0 if unknown, which is enough for a single image per
+            camera.
         slop_ns: the images of a set lie within this time.
         is_over: no further images arrive, so few images must be enough if the gap is clear.
     """

@@ -369,7 +369,7 @@ class ImageSetSynchronizer(SimpleFilter):
         """Shift the offsets by the median residuals of ``WINDOW`` sets.
 
         Args:
-            residuals: of a set: corrected stamps minus their median, nanoseconds.
+            residuals: corrected stamps of a set minus their median, nanoseconds.
         """
         if self._residuals and self._residuals[0].keys() != residuals.keys():
             self._residuals.clear()

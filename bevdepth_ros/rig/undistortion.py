@@ -78,8 +78,8 @@ def undistortion_maps(
 
     Args:
         matrix: (3, 3) camera matrix of both images.
-        distortion: of the lens.
-        width: of both images, pixels.
+        distortion: distortion of the lens.
+        width: width of both images, pixels.
         height: likewise.
 
     Returns:

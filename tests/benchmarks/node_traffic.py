@@ -81,7 +81,7 @@ def images(kind: str) -> list[bytearray]:
 
 
 def wait_until(moment: float) -> None:
-    """Sleep until time.monotonic() is ``moment``, to some microseconds."""
+    """Sleep until time.monotonic() reaches ``moment``, with an error of some microseconds."""
     time.sleep(max(0.0, moment - SPIN_LEAD_S - time.monotonic()))
     while time.monotonic() < moment:
         pass

@@ -29,12 +29,12 @@ CASES = ('real_1key', 'real_2key', 'real_2key_da', 'synth_2key', 'synth_2key_da'
 TIGHT = 1e-5
 """Relative L2 where only rounding differs."""
 FLIPS = {'1key': 2e-3, '2key': 2e-3, '2key_da': 5e-3}
-"""Relative L2 behind the voxel grid when indices are computed: a point or two fall into the
-neighboring cell. Refined volumes have single points of great weight, so one such point moves more
-there."""
+"""Relative L2 of stages after voxel pooling with our voxel indices: one or two points fall into
+a neighboring cell. Refined volumes have single points of great weight, so one such point moves
+more there."""
 BOXES = {'1key': (1e-3, 1e-4, 0), '2key': (1e-3, 1e-4, 0), '2key_da': (5e-2, 1e-2, 4)}
-"""Center in meters, score, and boxes that may swap at the candidate limits, when indices are
-computed."""
+"""Tolerances with our voxel indices: center in meters, score, and number of boxes that may
+differ because they are near the limit of candidates."""
 TIGHT_BOXES = (1e-3, 1e-4, 0)
 MOST_FLIPS = 16
 """Points of a frame (473,088) that may change cell; the official code's own float32 and float64

@@ -31,8 +31,8 @@ class Drive:
     """A scene to be recorded, with its own log, calibration and map.
 
     Attributes:
-        name: of the scene.
-        seed: of its world and its calibration.
+        name: name of the scene.
+        seed: seed of its world and its calibration.
         start_us: Unix time in microseconds.
         duration_s: seconds.
     """
@@ -73,7 +73,7 @@ class Sensors:
     """Sensors with which every drive of a dataset is recorded.
 
     Attributes:
-        width, height: of the images, pixels.
+        width, height: width and height of the images, pixels.
         lidar_beams: 32 in nuScenes.
         sweeps: whether images and sweeps between the key frames are recorded.
         rig: mounting poses and intrinsics of cameras and lidar.

@@ -51,9 +51,9 @@ class DatasetPlan:
         train_scenes: scenes of split ``synthetic_train``.
         val_scenes: scenes of split ``synthetic_val``; their worlds and calibrations differ from
             those of all training scenes.
-        duration_s: of a scene, with two key frames per second.
-        sensors: of all scenes.
-        seed: of all scenes.
+        duration_s: duration of a scene, with two key frames per second.
+        sensors: sensors of all scenes.
+        seed: seed of all scenes.
 
     Raises:
         ValueError: the plan has no scene, or its scenes are too small.

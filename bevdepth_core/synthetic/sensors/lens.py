@@ -28,7 +28,7 @@ class Lens:
 
     Attributes:
         intrinsics: (3, 3), pixels.
-        width, height: of the image, pixels.
+        width, height: width and height of the image, pixels.
         distortion: coefficients in the order of OpenCV; empty for a pinhole camera.
     """
 

@@ -61,7 +61,7 @@ def scan(
         time_s: seconds since the start of the scene.
         ego_from_lidar: (4, 4) mount.
         beams: at least 2, over the same elevations.
-        seed: of the noise.
+        seed: seed of the noise.
     """
     rng = np.random.default_rng(seed)
     grid = _grid(beams)

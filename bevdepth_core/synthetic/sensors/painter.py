@@ -136,7 +136,7 @@ class Painter:
     Args:
         image: (height, width, 3) uint8 RGB, drawn into.
         view: the camera.
-        light: of the scene.
+        light: light of the scene.
     """
 
     def __init__(self, image: np.ndarray, view: View, light: Light) -> None:

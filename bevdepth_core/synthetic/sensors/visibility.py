@@ -47,7 +47,7 @@ def visible_fractions(
         time_s: start of the trigger cycle; each camera has its own exposure time.
         width: pixels.
         height: pixels.
-        offsets_s: of each camera's exposure within the trigger cycle.
+        offsets_s: exposure time of each camera within the trigger cycle.
     """
     shares = np.zeros(len(scene.actors))
     scale = _WIDTH / width

@@ -43,11 +43,11 @@ class Shape:
         anchors, normals, colors: (f, 3) float32, a point on each face, its outward normal, its
             color.
         glows, details: (f,) bool.
-        height, radius: of the upright cylinder around the origin that contains the shape, meters.
-        vertices: (v, 3) corners of all solids; for balls, those of their bounds.
-        box_corners: (8, 3) corners of the bounding box, the lower four first, counter-clockwise.
-        contact_corners: (4, 3) of the rectangle around the parts that touch the ground.
-        covers: (k, 3) vertices of each large solid, which hides everything behind it.
+        height, radius: height and radius of the upright cylinder around the origin that contains
+        the shape, meters. vertices: (v, 3) corners of all solids; for balls, those of their
+        bounds. box_corners: (8, 3) corners of the bounding box, the lower four first,
+        counter-clockwise. contact_corners: (4, 3) of the rectangle around the parts that touch the
+        ground. covers: (k, 3) vertices of each large solid, which hides everything behind it.
         extents: (f,) float32, largest side of the face's first outline, meters.
     """
 

@@ -42,9 +42,9 @@ class Placer:
     """Collects the actors and props of a scene.
 
     Args:
-        rng: of sizes and appearances.
+        rng: random generator of sizes and appearances.
         road: defines the road coordinates.
-        duration_s: of the scene.
+        duration_s: duration of the scene.
     """
 
     def __init__(self, rng: np.random.Generator, road: Road, duration_s: float) -> None:

@@ -111,7 +111,7 @@ class SyntheticScene:
         light: time of day and weather.
         ego_track: (t, 3) world x, y and heading of the vehicle, as in ``Actor.track``.
         duration_s: length of the drive.
-        seed: of all random values in the images.
+        seed: seed of all random values in the images.
     """
 
     road: Road

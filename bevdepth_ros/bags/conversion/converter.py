@@ -40,7 +40,7 @@ class Selection:
         min_score: annotations with a lower score are left out.
         world_frame: in which the vehicle moves; None: the frame of the odometry, or ``map``
             without odometry.
-        base_frame: of the vehicle.
+        base_frame: base frame of the vehicle.
         slop_ns: largest distance of a measurement from its key frame.
         with_sweeps: also convert the measurements between key frames.
     """

@@ -24,9 +24,9 @@ class FileWriter:
 
     Args:
         root: folder of the dataset.
-        name: of the bag, the first part of each file's name.
+        name: name of the bag, the first part of each file's name.
         bag: the recording.
-        scan: of this bag; receives a note for each message that is left out.
+        scan: scan of this bag; receives a note for each message that is left out.
         sensors: by topic.
     """
 

@@ -27,11 +27,11 @@ class SceneWriter:
     """Creates the rows of one scene.
 
     Attributes:
-        name: of the scene.
-        scan: of its bag.
-        frames: of tf.
-        sensors: by topic.
-        files: of all measurements, relative to the dataset's root.
+        name: name of the scene.
+        scan: scan of its bag.
+        frames: names of the frames in tf.
+        sensors: sensors by topic.
+        files: files of all measurements, relative to the dataset's root.
         min_score: annotations with a lower score are left out.
         left_out: counts annotations that are not used, by reason.
     """

@@ -30,7 +30,7 @@ class Measurements:
     """The messages of one sensor.
 
     Attributes:
-        frame_id: of the first message.
+        frame_id: frame id of the first message.
         stamps_ns: header stamps; sorted and unique after the scan.
     """
 

@@ -17,8 +17,8 @@ class Frames:
     """Names of the frames in tf.
 
     Attributes:
-        world: in which the vehicle moves.
-        base: of the vehicle.
+        world: frame in which the vehicle moves.
+        base: base frame of the vehicle.
     """
 
     world: str

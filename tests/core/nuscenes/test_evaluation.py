@@ -98,7 +98,7 @@ def test_results_without_an_entry_for_a_sample_are_rejected(root, tmp_path):
 
 
 def test_results_of_another_split_are_rejected(root, tmp_path):
-    with pytest.raises(ValueError, match=r'1 are foreign.*elsewhere'):
+    with pytest.raises(ValueError, match=r'1 belong to no sample .*elsewhere'):
         run(root, tmp_path, {TOKEN: [], PREVIOUS: [], 'elsewhere': []})
 
 
