@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bevdepth_core.nuscenes import images
 from bevdepth_core.nuscenes.images import read_crop, read_crop_fast, read_image
 from bevdepth_core.preprocess import ImageTransform
 from tests.sample import sample_paths, synthetic_sample
@@ -59,3 +60,21 @@ def test_a_truncated_image_is_reported_by_name(tmp_path, read, size):
 def test_a_missing_image_is_reported_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'nothing\.jpg'):
         read_image(tmp_path / 'nothing.jpg')
+
+
+def test_an_image_of_too_many_pixels_or_of_another_format_is_rejected(tmp_path, monkeypatch):
+    pixels = Image.new('RGB', (160, 90))
+    pixels.save(tmp_path / 'image.png')
+    monkeypatch.setattr(images, 'MAX_PIXELS', 160 * 90)
+    assert read_image(tmp_path / 'image.png').shape == (90, 160, 3)
+    monkeypatch.setattr(images, 'MAX_PIXELS', 160 * 90 - 1)
+    with pytest.raises(OSError, match='160x90 pixels are too many'):
+        read_image(tmp_path / 'image.png')
+    pixels.resize((8, 8)).save(tmp_path / 'image.gif')
+    with pytest.raises(OSError, match=r'image\.gif cannot be read as an image'):
+        read_image(tmp_path / 'image.gif')
+
+
+def test_a_gray_image_becomes_three_equal_channels(tmp_path):
+    Image.new('L', (16, 9), 77).save(tmp_path / 'image.png')
+    assert (read_image(tmp_path / 'image.png') == np.full((9, 16, 3), 77)).all()

@@ -16,13 +16,8 @@ from sensor_msgs.msg import PointCloud2
 from websockets.sync.client import ClientConnection, connect
 
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.synthetic import nuscenes_like_rig
-from bevdepth_core.types import Boxes3D, Detections3D, Frame
-from bevdepth_core.visualization import class_color
+from bevdepth_core.types import Boxes3D, Detections3D
 from bevdepth_ros.detections.messages import objects_cloud
-from bevdepth_ros.rendering.scene import Scene
-from bevdepth_ros.viewer.colors import browser_color, shown
-from bevdepth_ros.viewer.moments import Moment, MomentHistory, moment_of
 from bevdepth_ros.viewer.node import Viewer
 from tests.ros.camera_rig import Rig
 from tests.ros.graph import TIMEOUT_S, Graph, wait_until
@@ -159,40 +154,3 @@ def test_the_server_accepts_only_connections_from_this_machine(
     assert [address for address in listening if address.endswith(f':{port:04X}')] == [
         f'0100007F:{port:04X}'
     ]
-
-
-def test_a_class_has_nearly_the_same_color_in_the_browser_and_in_rendered_images() -> None:
-    for name in NUSCENES_CLASSES:
-        wanted = class_color(name)
-        seen = shown(np.array(browser_color(wanted), float))
-        assert np.abs(seen - wanted).max() < 50
-        nearest = min(NUSCENES_CLASSES, key=lambda other: np.abs(seen - class_color(other)).sum())
-        assert nearest == name
-
-
-def test_camera_images_show_boxes_from_the_default_score_on() -> None:
-    rig = nuscenes_like_rig(320, 180)
-    images = tuple(np.zeros((180, 320, 3), np.uint8) for _ in rig.names)
-    frame = Frame(images, rig, np.full(len(images), 10**9), None)
-    boxes = Boxes3D([(14, 0.2, 1.6)], [(11, 2.9, 3.4)], [0], [(5, 0)])
-
-    def panel(score: float) -> bytes:
-        found = Detections3D(boxes, [score], [0], NUSCENES_CLASSES, 10**9, 0)
-        return moment_of(Scene(frame, found, None, None), '').panels['CAM_FRONT']
-
-    assert panel(0.2) == panel(0.3) != panel(0.5)
-
-
-def test_the_timeline_has_the_requested_length_and_restarts_with_the_recording() -> None:
-    history = MomentHistory(2.0)
-    assert history.at(0.0) is None
-    for tenth in range(31):
-        history.add(Moment(tenth * 100_000_000, None, None, {}, ''))
-    assert len(history) == 21
-    assert [round(history.at(back).stamp_ns * 1e-9, 1) for back in (0.0, 0.52, 9.0)] == [
-        3.0,
-        2.5,
-        1.0,
-    ]
-    history.add(Moment(0, None, None, {}, ''))
-    assert len(history) == 1
