@@ -376,3 +376,52 @@ def test_after_closing_nothing_is_subscribed(graph: Graph):
     assert topics - before == {'/tf', '/tf_static', '/odometry'}
     transforms.close()
     assert {one.topic_name for one in graph.node.subscriptions} == before
+
+
+def odometry(child: str) -> Odometry:
+    message = Odometry(child_frame_id=child)
+    message.header.frame_id = 'odom'
+    message.header.stamp = Time(nanoseconds=START_NS).to_msg()
+    message.pose.pose.orientation.w = 1.0
+    return message
+
+
+@pytest.mark.parametrize(
+    ('base', 'child', 'count'),
+    [
+        ('base_link', 'base_link', 0),
+        ('base_link', 'linked', 0),
+        ('base_link', 'other', 1),
+        ('', 'other', 0),
+    ],
+)
+def test_odometry_is_used_and_reported_only_if_its_frame_is_not_linked_to_the_base_frame(
+    graph: Graph, base: str, child: str, count: int
+):
+    faults: list[str] = []
+    transforms = Transforms(
+        graph.node, 10.0, lambda kind, sentence: faults.append(kind), '/odometry', base
+    )
+    link = TFMessage(transforms=[transform('linked', 'base_link', START_NS, 1.0)])
+    transforms._listener.static_callback(link)
+    transforms._take_odometry(odometry(child))
+    assert faults == ['odometry_frame'] * count
+    assert transforms.knows('odom', child, START_NS)
+    transforms.close()
+
+
+@pytest.mark.parametrize(('offset_ms', 'distance'), [(-61, '-0.561'), (561, r'\+0.061')])
+def test_a_missing_pose_is_reported_with_its_distance_from_the_newest_one(
+    tf: Tf, offset_ms: float, distance: str
+):
+    tf.drive()
+    with pytest.raises(TransformMissingError, match=f'the image is {distance} s from its newest'):
+        tf.x_at(offset_ms)
+
+
+def test_a_frame_with_a_name_of_more_than_255_characters_is_missing(tf: Tf):
+    name = 'x' * 256
+    assert not tf.transforms.knows('base_link', name)
+    with pytest.raises(TransformMissingError, match='has at most 255 characters') as caught:
+        tf.transforms.latest('base_link', name)
+    assert len(str(caught.value)) < 200
