@@ -2,12 +2,12 @@
 files.
 
     python -m bevdepth_core.checkpoint convert IN OUT
-    python -m bevdepth_core.checkpoint untrained PRESET OUT
+    python -m bevdepth_core.checkpoint untrained CONFIG OUT
 
 The first command converts between the two formats; the suffix of OUT selects the format
 (``.safetensors``: ours, ``.pth`` or ``.ckpt``: official). The second command writes random
-weights of a model preset, which have the right shapes but detect no objects. From pickled
-files, only tensors and plain containers are loaded.
+weights for a model config, a YAML file such as ``config/models/small.yaml``: they have the right
+shapes but detect no objects. From pickled files, only tensors and plain containers are loaded.
 """
 
 from __future__ import annotations
@@ -116,17 +116,17 @@ def save_checkpoint(
     write_atomically(path, lambda target: safetensors.torch.save_file(state, target, header))
 
 
-def save_untrained_checkpoint(preset: str | Path, path: str | Path, seed: int = 0) -> None:
-    """Write random weights of a preset, the same ones for the same seed.
+def save_untrained_checkpoint(config: str | Path, path: str | Path, seed: int = 0) -> None:
+    """Write random weights for a model config, the same ones for the same seed.
 
     Args:
-        preset: a YAML file such as those of ``config/models``.
+        config: a YAML file such as those of ``config/models``.
         path: ends in ``.safetensors``.
         seed: seed of the random weights.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = BEVDepth(load_model_config(preset))
+        model = BEVDepth(load_model_config(config))
     save_checkpoint(model, path, {'weights': f'random, seed {seed}'})
 
 
@@ -345,7 +345,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     try:
         if options.command == 'untrained':
-            save_untrained_checkpoint(options.preset, options.target, options.seed)
+            save_untrained_checkpoint(options.config, options.target, options.seed)
         else:
             model = load_checkpoint(options.source)
             if options.no_clamp_mean:
@@ -394,9 +394,9 @@ def _parser() -> ArgumentParser:
         action='store_true',
         help='for stereo weights that were trained without the clamp (docs/STEREO.md)',
     )
-    untrained = commands.add_parser('untrained', help='write random weights of a model preset')
+    untrained = commands.add_parser('untrained', help='write random weights for a model config')
     untrained.add_argument(
-        'preset', metavar='PRESET', type=Path, help='YAML file such as those of config/models'
+        'config', metavar='CONFIG', type=Path, help='YAML file, such as config/models/small.yaml'
     )
     untrained.add_argument('target', metavar='OUT', type=Path, help='.safetensors to write')
     untrained.add_argument('--seed', type=int, default=0, help='of the random weights (0)')

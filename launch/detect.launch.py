@@ -46,7 +46,7 @@ def _bring_up(
     """Bring the detector up and then play the bag, if there is one."""
     recorder = nodes.recorder_node(arguments, detector) if arguments.record else None
     actions = [] if recorder is None else [recorder]
-    player = nodes.player_node(arguments) if arguments.bag else None
+    player = nodes.player_node(arguments, detector) if arguments.bag else None
     if player is None and not arguments.autostart:
         return actions
     replay = [] if player is None else actions_in_scope(context, [player])

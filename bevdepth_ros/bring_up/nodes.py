@@ -63,13 +63,14 @@ def detector_node(arguments: Arguments) -> LifecycleNode:
     )
 
 
-def player_node(arguments: Arguments) -> Node:
-    """Return the replay of the bag."""
+def player_node(arguments: Arguments, detector: ResolvedDetector) -> Node:
+    """Return the replay of the bag, without what an earlier run of ``detector`` published."""
     options = {
         '--rate': arguments.rate,
         '--start-offset': arguments.start,
         '--step': arguments.step,
         '--playback-duration': arguments.duration,
+        '--exclude-regex': _own_topics(detector),
     }
     flags = {
         '--clock': arguments.use_sim_time,
@@ -84,6 +85,17 @@ def player_node(arguments: Arguments) -> Node:
     ]
     words += [flag for flag, is_set in flags.items() if is_set]
     return Node(**_program(PACKAGE, 'player'), arguments=[arguments.bag, *words])
+
+
+def _own_topics(detector: ResolvedDetector) -> str:
+    """Return a pattern of what the detector and the visualizer publish.
+
+    A recording of all topics of a graph holds it: two sources would publish each result, and a
+    recorded transition event would look like one of the running node.
+    """
+    namespace = detector.namespace.rstrip('/')
+    own = [f'{re.escape(f"{namespace}/{name}/")}.*' for name in (DETECTOR, VISUALIZER)]
+    return '|'.join([*own, *map(re.escape, detector.outputs.values())])
 
 
 def recorder_node(arguments: Arguments, detector: ResolvedDetector) -> Node:

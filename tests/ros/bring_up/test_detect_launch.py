@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,10 @@ def after(words: list[str], option: str) -> str:
 
 def player(**values: str | Path) -> list[str]:
     context = launch_context(**values)
-    return command(player_node(read_arguments(context, str(LAUNCH_FILE))), context)
+    SetRemap('~/objects', '/boxes').execute(context)
+    arguments = read_arguments(context, str(LAUNCH_FILE))
+    detector = resolve_detector(context, arguments.namespace, arguments.params_files)
+    return command(player_node(arguments, detector), context)
 
 
 def test_without_arguments_only_the_detector_starts_with_its_parameter_file():
@@ -86,6 +90,17 @@ def test_every_node_of_a_replay_has_the_same_time_source(
     for words in started.values():
         assert parameters(words)[-1]['use_sim_time'] is value
     assert ('--clock' in player(**arguments)) is value
+
+
+def test_recorded_outputs_of_the_detector_are_not_replayed_beside_those_of_the_running_one(
+    small_bag: Path,
+):
+    left_out = re.compile(after(player(bag=small_bag, namespace='robot'), '--exclude-regex'))
+    own = '/robot/bevdepth_detector'
+    for topic in (f'{own}/detections', f'{own}/transition_event', '/boxes'):
+        assert left_out.fullmatch(topic), topic
+    for topic in ('/bevdepth_detector/detections', f'{own}_2/detections', '/tf', '/boxes_2'):
+        assert not left_out.fullmatch(topic), topic
 
 
 def test_the_player_gets_the_options_of_the_replay(small_bag: Path):
