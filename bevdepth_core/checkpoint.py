@@ -46,8 +46,12 @@ FORMAT = 'bevdepth-1'
 """Value of the ``format`` entry in our files' header."""
 
 _OFFICIAL_PREFIX = 'model.'
-_WRAPPERS = re.compile(r'(?:model\.|module\.)+')
-"""Prefixes that Lightning and DistributedDataParallel add to the names of weights."""
+_WRAPPERS = re.compile(r'(?:model\.|module\.|_orig_mod\.)+')
+"""Prefixes that Lightning, DistributedDataParallel and torch.compile add to names of weights."""
+_CONTAINERS = ('state_dict', 'model_state_dict', 'model')
+"""Entries of a checkpoint that training programs store the weights in."""
+_MMDETECTION3D = 'img_backbone.'
+"""Prefix of the weights of the image encoder in mmdetection3d and BEVDet."""
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 MAX_PICKLE_BYTES = 64 << 20
 """Largest size of the pickled part of a ``.pth`` file; larger ones are rejected, because this
@@ -223,7 +227,9 @@ def _network_state(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(
             f'{path}: truncated or not a PyTorch checkpoint; copy or download it again'
         ) from error
-    state = content.get('state_dict', content) if isinstance(content, dict) else None
+    state = content
+    if isinstance(content, dict):
+        state = next((content[name] for name in _CONTAINERS if name in content), content)
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and _is_plain(value) for name, value in state.items()
     ):
@@ -233,6 +239,11 @@ def _network_state(path: Path) -> dict[str, torch.Tensor]:
         )
     state = _without_wrappers(path, state)
     missing = [name for name in GEOMETRY if name not in state]
+    if missing and any(name.startswith(_MMDETECTION3D) for name in state):
+        raise CheckpointError(
+            f'{path}: a checkpoint of mmdetection3d or BEVDet, whose networks have other layers; '
+            'only checkpoints of Megvii-BaseDetection/BEVDepth and of this project can be loaded'
+        )
     if missing:
         raise CheckpointError(f'{path}: {missing[0]} is missing; is it a BEVDepth checkpoint?')
     return state

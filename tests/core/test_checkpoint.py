@@ -101,11 +101,12 @@ def test_an_official_lightning_file_and_a_bare_state_dict_load(official, tmp_pat
         tmp_path / 'full.ckpt',
     )
     torch.save(content['state_dict'], tmp_path / 'bare.pth')
-    for name in ('full.ckpt', 'bare.pth'):
+    torch.save({'model': content['state_dict']}, tmp_path / 'model.pth')
+    for name in ('full.ckpt', 'bare.pth', 'model.pth'):
         assert_same_weights(load_checkpoint(tmp_path / name), model)
 
 
-@pytest.mark.parametrize('prefix', ['module.', 'module.model.', 'model.module.', ''])
+@pytest.mark.parametrize('prefix', ['module.', 'model.module.', 'model._orig_mod.', ''])
 def test_prefixes_of_ddp_and_compile_wrappers_are_removed(official, tmp_path, prefix):
     content = torch.load(official[0], weights_only=True)['state_dict']
     renamed = {prefix + name.removeprefix('model.'): value for name, value in content.items()}
@@ -120,6 +121,12 @@ def test_prefixes_of_ddp_and_compile_wrappers_are_removed_from_own_files(small, 
     state = {f'module.{name}': value for name, value in small.state_dict().items()}
     safetensors.torch.save_file(state, tmp_path / 'wrapped.safetensors', header)
     assert_same_weights(load_checkpoint(tmp_path / 'wrapped.safetensors'), small)
+
+
+def test_a_checkpoint_of_mmdetection3d_is_named_as_such(tmp_path):
+    path = tmp_path / 'bevdet.pth'
+    torch.save({'state_dict': {'img_backbone.conv1.weight': torch.zeros(2)}}, path)
+    require_rejected(path, 'a checkpoint of mmdetection3d or BEVDet')
 
 
 def test_a_weight_with_and_without_prefix_is_rejected(official, tmp_path):
