@@ -39,6 +39,7 @@ from bevdepth_core.synthetic import (
 )
 from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
 from bevdepth_core.visualization import compose
+from bevdepth_ros.bags.player_options import positive
 from bevdepth_ros.bags.writer import BagWriter
 from bevdepth_ros.detections.readings import detections_from_cloud
 from bevdepth_ros.launching import LAUNCH_FILE, PACKAGE, LaunchError, isolate, last_lines, launched
@@ -52,7 +53,7 @@ JPEG_QUALITY = 92
 START_NS = 1_700_000_000_000_000_000
 LONGEST_START_S = 300.0
 """The launch may take this much longer than the replay, seconds."""
-ATTEMPTS = 3
+ATTEMPTS = 5
 """Largest number of replays: each one is slower, until all image sets have results."""
 SPARE_TIME = 2.0
 """Ratio of the time between two image sets to the latency that a replay needs so that no set is
@@ -181,9 +182,19 @@ class DemoSubscriber:
             if status.name == f'{NODE}: latency':
                 self.latency = {entry.key: entry.value for entry in status.values}
 
-    def detections(self, moment_ns: int) -> Detections3D:
-        """Return the detections of one image set, highest score first."""
-        return detections_from_cloud(self.objects[moment_ns], self.class_names)
+    def result_stamp(self, moment_ns: int) -> int | None:
+        """Return the stamp of the result for the image set at ``moment_ns``, None without one.
+
+        A result without the image of a camera that was decoded too late has another mean stamp.
+        """
+        nearest = min(self.objects, key=lambda stamp: abs(stamp - moment_ns), default=None)
+        if nearest is None or abs(nearest - moment_ns) > SET_PERIOD_S / 2 * 1e9:
+            return None
+        return nearest
+
+    def detections(self, stamp: int) -> Detections3D:
+        """Return the detections of one result, highest score first."""
+        return detections_from_cloud(self.objects[stamp], self.class_names)
 
 
 def collect_results(arguments: list[str], log_path: Path, replay_s: float) -> DemoSubscriber:
@@ -246,11 +257,15 @@ def render_figure(snapshots: list[Snapshot], listener: DemoSubscriber) -> np.nda
     detections and ground truth.
     """
     wanted_ns = START_NS + FIGURE_MOMENT * (snapshots[-1].stamp_ns - START_NS)
-    with_result = [snapshot for snapshot in snapshots if snapshot.stamp_ns in listener.objects]
+    with_result = [
+        (snapshot, stamp)
+        for snapshot in snapshots
+        if (stamp := listener.result_stamp(snapshot.stamp_ns)) is not None
+    ]
     if not with_result:
-        raise DemoError('no result has the stamp of an image set (the mean exposure time)')
-    snapshot = min(with_result, key=lambda candidate: abs(candidate.stamp_ns - wanted_ns))
-    detections = listener.detections(snapshot.stamp_ns).above(SHOWN_SCORE)
+        raise DemoError('no result has the time of an image set')
+    snapshot, stamp = min(with_result, key=lambda pair: abs(pair[0].stamp_ns - wanted_ns))
+    detections = listener.detections(stamp).above(SHOWN_SCORE)
     caption = f'median latency {listener.latency.get("total_p50_ms", "?")} ms'
     return compose(
         snapshot.frame(),
@@ -329,7 +344,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--device', default='cpu', help='cpu, cuda or auto (default cpu)')
     parser.add_argument(
         '--duration',
-        type=float,
+        type=positive,
         default=8.0,
         metavar='S',
         help='length of the drive in seconds (default 8)',
@@ -337,7 +352,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=8, help='seed of the drive (default 8)')
     parser.add_argument(
         '--rate',
-        type=float,
+        type=positive,
         default=0.5,
         help='speed of the replay (default 0.5, slow enough for two CPU cores)',
     )

@@ -16,7 +16,7 @@ from rosbags.rosbag2 import Reader
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.synthetic import make_scene
 from bevdepth_core.types import Detections3D
-from bevdepth_ros.demo import DemoSubscriber, render_drive, render_figure, slower
+from bevdepth_ros.demo import START_NS, DemoSubscriber, render_drive, render_figure, slower
 from bevdepth_ros.detections.messages import objects_cloud
 from tests.ros.graph import TIMEOUT_S, Graph
 
@@ -69,6 +69,15 @@ def test_the_figure_can_contain_a_result_without_velocities(graph: Graph) -> Non
     listener.objects[one.stamp_ns] = objects_cloud(found, 'base_link')
     assert not listener.objects[one.stamp_ns].is_dense
     assert render_figure(snapshots, listener).std() > 30
+
+
+def test_a_result_without_the_image_of_a_camera_belongs_to_its_image_set(graph: Graph) -> None:
+    listener = DemoSubscriber(graph.node)
+    assert listener.result_stamp(START_NS) is None
+    listener.objects = {START_NS + 20_000_000: None, START_NS + 490_000_000: None}
+    assert listener.result_stamp(START_NS) == START_NS + 20_000_000
+    assert listener.result_stamp(START_NS + 500_000_000) == START_NS + 490_000_000
+    assert listener.result_stamp(START_NS + 1_000_000_000) is None
 
 
 def test_a_demo_whose_launch_fails_reports_the_reason(tmp_path: Path) -> None:
