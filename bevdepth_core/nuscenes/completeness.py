@@ -38,12 +38,19 @@ class DatasetIncompleteError(ValueError):
 def require_tables(dataroot: Path, version: str) -> None:
     """Raise DatasetIncompleteError unless all tables of ``version`` that are read exist."""
     if not (dataroot / version).is_dir():
-        raise DatasetIncompleteError(
-            f'{dataroot} has no folder {version}: check the dataset root and the version, or '
-            'unpack its metadata'
-        )
+        raise DatasetIncompleteError(f'{dataroot} has no folder {version}: {_remedy(dataroot)}')
     required = [f'{version}/{name}.json' for name in TABLES if name not in OPTIONAL_TABLES]
     _require_none_missing(dataroot, [name for name in required if not (dataroot / name).is_file()])
+
+
+def _remedy(dataroot: Path) -> str:
+    """Return what to do when the folder of tables is not in ``dataroot``."""
+    if (dataroot / 'sample_data.json').is_file():
+        return f'it holds the tables themselves; give {dataroot.absolute().parent} as dataset root'
+    versions = sorted(path.parent.name for path in dataroot.glob('*/sample_data.json'))
+    if versions:
+        return f'it has {", ".join(versions)}; set the version'
+    return 'check the dataset root and the version, or unpack its metadata'
 
 
 @contextmanager

@@ -66,15 +66,15 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add('bag', nargs='*', help='folder of a bag, or a storage file; several are played together')
     add('--input', '-i', nargs='+', action='append', default=[], metavar='BAG',
         help='a further bag; a storage identifier after it, as of ros2 bag play, is ignored')
-    add('--rate', '-r', type=_positive, default=1.0,
+    add('--rate', '-r', type=positive, default=1.0,
         help='speed relative to real time (default 1.0)')
     add('--loop', '-l', action='store_true', help='start again at the end')
-    add('--delay', '-d', type=_not_negative, default=0.0, metavar='S',
+    add('--delay', '-d', type=not_negative, default=0.0, metavar='S',
         help='wait S seconds before the start, and before each repetition')
     add('--clock', action='store_true', help='publish /clock at 100 Hz')
-    add('--start-offset', '--start', type=_not_negative, default=0.0, metavar='S',
+    add('--start-offset', '--start', type=not_negative, default=0.0, metavar='S',
         help='leave out the first S seconds')
-    add('--playback-duration', '--duration', type=_positive, metavar='S',
+    add('--playback-duration', '--duration', type=positive, metavar='S',
         help='end after S seconds of the bag')
     add('--topics', nargs='+', default=[], metavar='NAME', help='play only these topics')
     add('--regex', '-e', type=_pattern, default='', metavar='PATTERN',
@@ -86,11 +86,11 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         help='publish topics under other names')
     add('--start-paused', '-p', action='store_true',
         help='begin paused; the services ~/resume, ~/step and ~/play_next continue')
-    add('--step', type=_positive, default=0.1, metavar='S',
+    add('--step', type=positive, default=0.1, metavar='S',
         help='length of the part that the service ~/step plays (default 0.1)')
-    add('--wait', type=float, default=10.0, metavar='S',
+    add('--wait', type=not_negative, default=10.0, metavar='S',
         help='wait at most S seconds for a subscriber (default 10)')
-    add('--linger', type=float, default=0.5, metavar='S',
+    add('--linger', type=not_negative, default=0.5, metavar='S',
         help='stay S seconds after the last message (default 0.5)')
     # fmt: on
     given = parser.parse_args(split_arguments(argv or sys.argv)[0][1:])
@@ -104,15 +104,24 @@ def bags_of(given: argparse.Namespace) -> list[str]:
     return [*given.bag, *(words[0] for words in given.input)]
 
 
-def _positive(text: str) -> float:
-    value = float(text)
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'must be a number, got {text}') from None
+
+
+def positive(text: str) -> float:
+    """Return the number of an option; argparse shows the error if it is not greater than 0."""
+    value = _number(text)
     if not 0 < value < float('inf'):
         raise argparse.ArgumentTypeError(f'must be greater than 0, got {text}')
     return value
 
 
-def _not_negative(text: str) -> float:
-    value = float(text)
+def not_negative(text: str) -> float:
+    """Return the number of an option; argparse shows the error if it is negative."""
+    value = _number(text)
     if not 0 <= value < float('inf'):
         raise argparse.ArgumentTypeError(f'must not be negative, got {text}')
     return value

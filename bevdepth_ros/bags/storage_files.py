@@ -27,6 +27,7 @@ file."""
 _LARGEST_METADATA = 4 << 20
 _MOST_FILES = 10_000
 _HEAD_BYTES = 16
+_ROS_1 = b'#ROSBAG'
 
 
 class StorageFile(Protocol):
@@ -123,6 +124,12 @@ def _reader(head: bytes) -> Callable[[Path], StorageFile]:
     for magic, reader in _READERS.items():
         if head.startswith(magic):
             return reader
+    if head.startswith(_ROS_1):
+        raise ValueError(
+            'it is a bag of ROS 1; convert it with `rosbags-convert --src FILE --dst FOLDER`'
+        )
+    if not head:
+        raise ValueError('it is empty')
     raise ValueError('it is neither an MCAP file nor an SQLite file')
 
 

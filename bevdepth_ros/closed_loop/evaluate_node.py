@@ -41,6 +41,7 @@ from bevdepth_core.nuscenes.recording import CAMERA_MODALITY, SceneRecording, re
 from bevdepth_core.nuscenes.result_file import write_results
 from bevdepth_core.nuscenes.tables import open_devkit
 from bevdepth_core.nuscenes.tracking_evaluation import evaluate_tracking, tracking_table
+from bevdepth_ros.bags.player_options import positive
 from bevdepth_ros.bags.recorded_transforms import read_transforms
 from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
 from bevdepth_ros.closed_loop.report import (
@@ -320,7 +321,7 @@ def _add_replay_options(group: argparse._ArgumentGroup) -> None:
     text = 'do not wait for the node: if it is too slow, image sets are lost'
     add('--real-time', action='store_true', help=text)
     text = 'speed of the replay while it does not wait (default %(default)s)'
-    add('--rate', type=float, default=1.0, metavar='R', help=text)
+    add('--rate', type=positive, default=1.0, metavar='R', help=text)
     add('--bags', type=Path, metavar='DIR', help='replay the bag DIR/<scene> if it exists')
 
 

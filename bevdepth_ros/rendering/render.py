@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from bevdepth_core.inference import Detector
 from bevdepth_core.visualization import compose
+from bevdepth_ros.bags.player_options import not_negative, positive
 from bevdepth_ros.rendering.recorded_scenes import LONGEST_S, RecordedScenes
 from bevdepth_ros.rendering.scene import SHOWN_SCORE, Scene
 from bevdepth_ros.rendering.video import ImageWriter
@@ -156,10 +157,9 @@ def _rendered(scene: Scene, caption: str, options: argparse.Namespace) -> np.nda
 
 
 def _even(text: str) -> int:
-    value = int(text)
-    if value < 320 or value % 2:
-        raise argparse.ArgumentTypeError(f'must be even and at least 320, got {text}')
-    return value
+    if not text.isdecimal() or int(text) < 320 or int(text) % 2:
+        raise argparse.ArgumentTypeError(f'must be an even number of at least 320, got {text}')
+    return int(text)
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
@@ -197,11 +197,11 @@ def _add_detection_options(group: argparse._ArgumentGroup) -> None:
 
 def _add_part_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add('--start', type=float, default=0.0, metavar='S', help='skip the first S seconds')
+    add('--start', type=not_negative, default=0.0, metavar='S', help='skip the first S seconds')
     text = 'render S seconds (default: to the end)'
-    add('--duration', type=float, default=LONGEST_S, metavar='S', help=text)
+    add('--duration', type=positive, default=LONGEST_S, metavar='S', help=text)
     text = 'maximum number of images per second of the recording (default: all)'
-    add('--fps', type=float, help=text)
+    add('--fps', type=positive, help=text)
 
 
 def _add_image_options(group: argparse._ArgumentGroup) -> None:

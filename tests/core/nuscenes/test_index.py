@@ -160,8 +160,15 @@ def test_missing_images_and_sweeps_are_listed_by_folder(root):
 
 
 def test_a_wrong_root_or_version_is_reported(root):
-    with pytest.raises(DatasetIncompleteError, match=r'no folder v1\.0-trainval'):
+    with pytest.raises(
+        DatasetIncompleteError,
+        match=r'no folder v1\.0-trainval: it has v1\.0-mini; set the version',
+    ):
         load_index(root, 'v1.0-trainval', 'train')
+    with pytest.raises(DatasetIncompleteError, match=f'give {root} as dataset root'):
+        load_index(root / VERSION, 'v1.0-trainval', 'train')
+    with pytest.raises(DatasetIncompleteError, match='unpack its metadata'):
+        load_index(root.parent, 'v1.0-trainval', 'train')
 
 
 @pytest.mark.parametrize('name', ['ego_pose', 'sensor', 'scene'])

@@ -65,6 +65,8 @@ def test_bags_are_named_with_and_without_an_option() -> None:
     ('words', 'message'),
     [
         ('bag --rate 0', 'must be greater than 0, got 0'),
+        ('bag --rate fast', 'must be a number, got fast'),
+        ('bag --wait -1', 'must not be negative, got -1'),
         ('bag --rate inf', 'must be greater than 0, got inf'),
         ('bag --rate nan', 'must be greater than 0, got nan'),
         ('bag --duration 0', 'must be greater than 0'),

@@ -135,3 +135,18 @@ def test_a_path_that_is_not_a_bag_is_rejected_by_name(tmp_path: Path, name: str)
         (tmp_path / name).write_bytes(b'no bag at all')
     with pytest.raises(BagError, match=f'the bag {tmp_path / name} cannot be read: '):
         Bag(tmp_path / name, [].append)
+
+
+@pytest.mark.parametrize(
+    ('content', 'reason'),
+    [
+        (b'#ROSBAG V2.0\n', 'it is a bag of ROS 1; convert it with `rosbags-convert'),
+        (b'', 'empty'),
+    ],
+)
+def test_a_bag_of_ros_1_and_an_empty_file_are_named_as_such(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    (tmp_path / 'drive.bag').write_bytes(content)
+    with pytest.raises(BagError, match=reason):
+        Bag(tmp_path / 'drive.bag', [].append)
