@@ -75,6 +75,16 @@ def _reason(error: Exception) -> str:
     return f'{reason}; check the names and values after --ros-args'
 
 
+def start_problem(error: Exception) -> str:
+    """Return why a node cannot be created, with the remedy where rclpy does not name the cause."""
+    if 'NOT_SET' in str(error):
+        return (
+            'a parameter has an empty list or no value, which rclpy rejects: write [""], or leave '
+            'the parameter out'
+        )
+    return str(error)
+
+
 def spin_until_signal(node: Node, on_error: Callable[[Exception], None] | None = None) -> None:
     """Execute the callbacks of ``node`` until SIGINT or SIGTERM.
 

@@ -17,15 +17,22 @@ class ParametersError(RuntimeError):
 
 
 def check_file(path: str) -> None:
-    """Check that ``path`` is a YAML file whose values are all in blocks of nodes.
+    """Check that ``path`` is a YAML file whose values are all in blocks of nodes, and not empty.
 
     Raises:
         ParametersError: it is not.
     """
-    outside = list(_outside(_document(path)))
+    document = _document(path)
+    outside = list(_outside(document))
     if outside:
         raise ParametersError(
             f'{path}: {", ".join(outside)} must be inside a block {HEADER}; {REMEDY}'
+        )
+    empty = list(_empty(document))
+    if empty:
+        raise ParametersError(
+            f'{path}: {", ".join(empty)} has an empty list or no value, which ROS 2 rejects: '
+            'write [""], or leave the line out'
         )
 
 
@@ -65,6 +72,15 @@ def _outside(block: dict) -> Iterator[str]:
         if isinstance(value, dict):
             yield from _outside(value)
         else:
+            yield str(key)
+
+
+def _empty(block: dict) -> Iterator[str]:
+    """Yield the parameters without a value; a block of a node may be empty."""
+    for key, value in block.items():
+        if isinstance(value, dict):
+            yield from _empty(value)
+        elif value in (None, []) and key != HEADER:
             yield str(key)
 
 

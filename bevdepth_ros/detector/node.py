@@ -34,7 +34,7 @@ from bevdepth_ros.detector.problems import ERROR, LOG_PERIOD_S, WARN
 from bevdepth_ros.detector.slot import STOP_TIMEOUT_S
 from bevdepth_ros.detector.transitions import respond_to_every_transition_request
 from bevdepth_ros.detector.updater import make_updater
-from bevdepth_ros.process import ros_process, spin_until_signal
+from bevdepth_ros.process import ros_process, spin_until_signal, start_problem
 from bevdepth_ros.signals import wait_for
 
 NODE_NAME = 'bevdepth_detector'
@@ -415,7 +415,7 @@ def _run() -> None:
         try:
             node = DetectorNode()
         except (ValueError, InvalidParameterValueException) as error:
-            sys.exit(f'{NODE_NAME} does not start: {error}')
+            sys.exit(f'{NODE_NAME} does not start: {start_problem(error)}')
         try:
             spin_until_signal(node, node.on_callback_error)
         finally:

@@ -12,7 +12,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 
-from bevdepth_ros.process import ros_process, spin_until_signal
+from bevdepth_ros.process import ros_process, spin_until_signal, start_problem
 
 
 def declare(
@@ -64,7 +64,7 @@ def _run(make_node: Callable[[], Node], name: str) -> None:
         InvalidParameterTypeException,
         InvalidParameterValueException,
     ) as error:
-        sys.exit(f'{name} does not start: {error}')
+        sys.exit(f'{name} does not start: {start_problem(error)}')
     try:
         spin_until_signal(node)
     finally:

@@ -22,6 +22,8 @@ def path(tmp_path: Path) -> Path:
         ('cameras: [a]\nbase_frame: b\n', 'cameras, base_frame must be inside a block ros__param'),
         ('/**:\n  cameras: [a]\n', 'cameras must be inside a block ros__parameters; begin the'),
         ('a: {ros__parameters: {x: 1}}\nb: 2\n', ': b must be inside a block'),
+        ('/**: {ros__parameters: {classes: []}}', 'classes has an empty list or no value'),
+        ('/**:\n  ros__parameters:\n    a:\n    b: {c: }\n', 'a, c has an empty list or no value'),
         ('cameras: [a', 'is not a YAML file of parameters'),
         ('- a\n', 'contains no parameters; begin the file with the lines'),
         ('', 'contains no parameters'),
@@ -46,7 +48,7 @@ def test_a_file_that_is_not_text_or_absent_is_reported(path: Path):
 
 
 def test_nested_parameters_and_nested_namespaces_are_valid(path: Path):
-    path.write_text('robot:\n  det:\n    ros__parameters: {a: {b: 1}, c: [1]}\n')
+    path.write_text('robot:\n  det:\n    ros__parameters: {a: {b: 1, d: }, c: [1]}\n')
     check_file(str(path))
 
 

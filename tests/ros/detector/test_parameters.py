@@ -13,6 +13,7 @@ from rclpy.parameter import Parameter
 from bevdepth_core.tracking import TrackerConfig
 from bevdepth_ros.detector import parameters
 from bevdepth_ros.detector.parameters import FIELDS, Settings
+from bevdepth_ros.process import start_problem
 from bevdepth_ros.rig.settings import INACTIVE, LIVE, START
 from tests.markdown import page, table_rows
 from tests.reference import ROOT
@@ -54,6 +55,18 @@ def node_with(graph: Graph) -> Iterator[Callable[..., Node]]:
     yield make
     for node in made:
         node.destroy_node()
+
+
+def test_an_empty_list_in_a_parameter_file_is_reported_with_the_remedy(graph: Graph):
+    """rclpy names neither the parameter nor the cause (ros2 issue 1518)."""
+    with pytest.raises(ValueError, match='NOT_SET') as caught:
+        Node(
+            'declared',
+            cli_args=['--ros-args', '-p', 'classes:=[]'],
+            automatically_declare_parameters_from_overrides=True,
+        )
+    assert 'write [""], or leave the parameter out' in start_problem(caught.value)
+    assert start_problem(ValueError('another reason')) == 'another reason'
 
 
 def test_topics_are_read_with_the_namespace_of_the_node(graph: Graph):
