@@ -4,6 +4,7 @@ images do not arrive or do not fit.
 
 from __future__ import annotations
 
+import difflib
 import math
 import statistics
 from collections.abc import Callable
@@ -351,14 +352,17 @@ class Intake:
             f'no image of {source.name} on {source.image_topic} for '
             f'{self._monitor.silence_s(source.name):.1f} s'
         )
-        if not publishers:
-            return f'{silence}: the topic has no publisher; start the camera or set image_topics'
         wanted = IMAGE_TYPES[self._settings.image_transport].__name__
+        if not publishers:
+            similar = self._similar_topic(source.image_topic, wanted)
+            hint = f' (did you mean {similar}?)' if similar else ''
+            remedy = f'start the camera or set image_topics{hint}'
+            return f'{silence}: the topic has no publisher; {remedy}'
         offered = {info.topic_type.rsplit('/', 1)[-1] for info in publishers}
         if wanted not in offered:
             return (
-                f'{silence}: it is published as {", ".join(sorted(offered))}, not {wanted}; set '
-                'image_transport'
+                f'{silence}: it is published as {", ".join(sorted(offered))}, not {wanted}; '
+                f'{_type_remedy(offered)}'
             )
         reliable = any(
             info.qos_profile.reliability == ReliabilityPolicy.RELIABLE for info in publishers
@@ -369,6 +373,17 @@ class Intake:
             f'{silence}, although it has a publisher: check the publisher and the network, or '
             'raise camera_timeout_s if images are expected less often'
         )
+
+    def _similar_topic(self, topic: str, message_type: str) -> str | None:
+        """Return the name most similar to ``topic`` on which such messages are published."""
+        taken = {source.image_topic for source in self._sources}
+        names = [
+            name
+            for name, types in self._node.get_topic_names_and_types()
+            if f'sensor_msgs/msg/{message_type}' in types and name not in taken
+        ]
+        nearest = difflib.get_close_matches(topic, names, 1)
+        return next((name for name in nearest if self._node.count_publishers(name)), None)
 
     def _misaligned_sentence(self, name: str, error_s: float) -> str:
         return (
@@ -407,3 +422,13 @@ class Intake:
             f'({self._settings.sync_slop_s} s): the newest stamp of {camera} is {distance_s:+.3f} '
             's from those of the other cameras; synchronize the clocks or raise sync_slop_s'
         )
+
+
+def _type_remedy(offered: set[str]) -> str:
+    """Return what to do about an image topic with messages of the ``offered`` types."""
+    for transport, message_type in IMAGE_TYPES.items():
+        if message_type.__name__ in offered:
+            return f'set image_transport to {transport}'
+    return (
+        'decode it with `ros2 run image_transport republish`, or set image_topics to its raw topic'
+    )

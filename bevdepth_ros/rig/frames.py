@@ -91,6 +91,7 @@ class _CalibratedView:
     pixels: np.ndarray | torch.Tensor
     intrinsics: Intrinsics
     ego_from_camera: np.ndarray
+    warnings: tuple[str, ...]
 
 
 class FrameBuilder:
@@ -244,7 +245,10 @@ class FrameBuilder:
                 pixels = self._undistorter(name, pixels, intrinsics.matrix, intrinsics.distortion)
         except ValueError as error:
             raise CameraFaultError('no_camera_info', f'camera {name} {error}') from error
-        return _CalibratedView(name, view.frame_id, view.stamp_ns, pixels, intrinsics, extrinsic)
+        warnings = (*intrinsics.warnings, *filter(None, (image.warning,)))
+        return _CalibratedView(
+            name, view.frame_id, view.stamp_ns, pixels, intrinsics, extrinsic, warnings
+        )
 
     def _extrinsic(self, view: _View, settings: RigSettings) -> np.ndarray:
         source = view.source
@@ -346,7 +350,7 @@ def _warnings(views: list[_CalibratedView], settings: RigSettings) -> dict[str, 
     with another camera.
     """
     sources = {source.name: source for source in settings.camera_sources}
-    warnings = {view.name: list(view.intrinsics.warnings) for view in views}
+    warnings = {view.name: list(view.warnings) for view in views}
     for index, view in enumerate(views):
         for other in views[:index]:
             source, before = sources[view.name], sources[other.name]

@@ -12,6 +12,8 @@ import numpy as np
 from geometry_msgs.msg import TransformStamped
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from tf2_msgs.msg import TFMessage
 from tf2_ros import Buffer, TransformListener
 
 from bevdepth_core.geometry import rigid_from_quaternion
@@ -88,6 +90,17 @@ class CheckedTransformListener(TransformListener):
         self._old_since: dict[str, float] = {}
         self.mounts_version = 0
         super().__init__(buffer, node)
+        # tf2 receives latched static transforms only. Bags that were not written by ros2 bag
+        # record, relays and bridges of simulators publish them like any other topic.
+        qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._unlatched = node.create_subscription(
+            TFMessage, '/tf_static', self.static_callback, qos
+        )
+
+    def unregister(self) -> None:
+        """End the subscriptions."""
+        super().unregister()
+        self.node.destroy_subscription(self._unlatched)
 
     def disputed(self, frame: str) -> str | None:
         """Return a sentence if several publishers send different parents or times of ``frame``,

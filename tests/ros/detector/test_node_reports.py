@@ -150,13 +150,13 @@ def test_the_queue_depth_of_image_subscriptions_is_image_queue_size(detector):
     assert [one.qos_profile.depth for one in own] == [7]
 
 
-def test_the_report_of_a_silent_camera_says_that_its_topic_has_no_publisher(
+def test_the_report_of_a_silent_camera_names_a_topic_like_the_one_without_a_publisher(
     graph: Graph, detector
 ):
     node = detector(image_topics=['/{camera}/imgae'])
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)
-    words = 'the topic has no publisher; start the camera or set image_topics'
+    words = 'has no publisher; start the camera or set image_topics (did you mean /left/image?)'
     wait_until(lambda: node.diagnostics.reports('cameras', words), 'the report')
 
 
@@ -169,7 +169,7 @@ def test_the_report_of_a_silent_camera_says_that_its_topic_has_another_type(
     node = detector(rig=Rig(other, CAMERAS, Image))
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)
-    words = 'it is published as Image, not CompressedImage; set image_transport'
+    words = 'it is published as Image, not CompressedImage; set image_transport to raw'
     wait_until(lambda: node.diagnostics.reports('cameras', words), 'the report')
     other.destroy_node()
     rclpy.shutdown(context=another_process)

@@ -12,6 +12,7 @@ from bevdepth_ros.rig import compressed_images
 from bevdepth_ros.rig.compressed_images import (
     MOST_JPEG_SCANS,
     PADDING_BYTES,
+    RESTART_PADDING_BYTES,
     decode_compressed,
     is_color_jpeg,
 )
@@ -80,6 +81,23 @@ def test_a_gray_jpeg_becomes_three_equal_channels():
     pixels = image_from_message(compressed(data), LIMIT)
     assert np.array_equal(pixels[..., 1], np.asarray(PillowImage.open(io.BytesIO(data))))
     assert (pixels == pixels[..., :1]).all()
+
+
+@pytest.mark.parametrize(
+    ('image_format', 'warns'),
+    [
+        ('yuv422_yuy2; jpeg compressed mono8', True),
+        ('rgb8; jpeg compressed mono8', True),
+        ('mono8; jpeg compressed ', False),
+        ('bayer_rggb8; jpeg compressed ', False),
+        ('jpeg', False),
+    ],
+)
+def test_colors_that_the_compression_removed_are_reported(image_format: str, warns: bool):
+    gray = decode_compressed(compressed(encoded(smooth()[..., 0], 'JPEG'), image_format), LIMIT)
+    assert ('the compression removed the colors' in gray.warning) is warns
+    color = decode_compressed(compressed(encoded(smooth(), 'JPEG'), image_format), LIMIT)
+    assert color.warning == ''
 
 
 @pytest.mark.parametrize('kind', ['PNG', 'TIFF', 'WEBP'])
@@ -169,6 +187,21 @@ def test_a_little_padding_before_the_end_marker_is_accepted_and_more_is_rejected
     assert np.array_equal(image_from_message(compressed(padded), LIMIT), expected)
     with pytest.raises(ValueError, match='extraneous bytes'):
         image_from_message(compressed(data[:-2] + bytes(40) + data[-2:]), LIMIT)
+
+
+def test_a_little_padding_before_restart_markers_is_accepted_and_more_is_rejected():
+    _, file = cv2.imencode('.jpg', smooth(), (cv2.IMWRITE_JPEG_RST_INTERVAL, 5))
+    data = file.tobytes()
+    place = data.index(b'\xff\xd1')
+
+    def padded(count: int) -> bytes:
+        return data[:place] + bytes(count) + data[place:]
+
+    expected = image_from_message(compressed(data), LIMIT)
+    found = image_from_message(compressed(padded(RESTART_PADDING_BYTES)), LIMIT)
+    assert np.array_equal(found, expected)
+    with pytest.raises(ValueError, match='extraneous bytes'):
+        image_from_message(compressed(padded(RESTART_PADDING_BYTES + 1)), LIMIT)
 
 
 @pytest.mark.parametrize('data', [b'', b'noise' * 600, b'GIF89a' + bytes(50), b'BM' + bytes(99)])

@@ -95,6 +95,15 @@ def test_a_frame_has_pixels_calibration_extrinsics_stamps_and_poses():
     assert (built.faults, built.rejection, built.no_poses, built.warnings) == ({}, None, None, {})
 
 
+def test_a_camera_whose_colors_were_removed_is_used_and_reported():
+    messages = [compressed(encoded(smooth(), 'JPEG')) for _ in CAMERAS]
+    messages[1] = compressed(encoded(smooth()[..., 0], 'JPEG'), 'yuv422; jpeg compressed mono8')
+    built = Setup().build(image_set(messages))
+    assert built.frame.rig.names == CAMERAS
+    assert set(built.warnings) == {'right'}
+    assert built.warnings['right'].startswith('camera right sends gray images')
+
+
 def test_camera_frames_override_the_frame_id_of_the_image():
     setup = Setup(camera_frames=('right_optical', 'left_optical'))
     assert np.allclose(setup.build().frame.rig.ego_from_camera[:, 0, 3], (2, 1))

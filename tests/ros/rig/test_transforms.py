@@ -119,6 +119,14 @@ def test_static_extrinsics_are_found_at_any_time(tf: Tf):
     assert tf.transforms.lookup_at('base_link', 'CAM_FRONT', START_NS - 10**12)[0, 3] == 1.7
 
 
+def test_static_transforms_of_a_publisher_that_is_not_latched_are_received(tf: Tf, graph: Graph):
+    publisher = graph.node.create_publisher(TFMessage, '/tf_static', 10)
+    wait_until(lambda: publisher.get_subscription_count() == 1, 'the volatile subscriber')
+    publisher.publish(TFMessage(transforms=[transform('base_link', 'CAM_BACK', START_NS, -1.0)]))
+    wait_until(lambda: tf.transforms.knows('base_link', 'CAM_BACK'), 'the transform')
+    assert tf.transforms.latest('base_link', 'CAM_BACK')[0, 3] == -1.0
+
+
 def test_a_leading_slash_in_a_frame_name_as_in_ros_1_is_ignored(tf: Tf):
     tf.send('/base_link', '/CAM_FRONT', START_NS, 1.7, static=True)
     for name in ('CAM_FRONT', '/CAM_FRONT'):
