@@ -48,7 +48,7 @@ def test_a_file_that_is_not_text_or_absent_is_reported(path: Path):
 
 
 def test_nested_parameters_and_nested_namespaces_are_valid(path: Path):
-    path.write_text('robot:\n  det:\n    ros__parameters: {a: {b: 1, d: }, c: [1]}\n')
+    path.write_text('robot:\n  det:\n    ros__parameters: {a: {b: 1, d: ""}, c: [1]}\n')
     check_file(str(path))
 
 
