@@ -174,7 +174,7 @@ def _by_bin(points: Tensor) -> Tensor:
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """Return the type that sums of ``dtype`` are taken in."""
+    """Return the type in which values of ``dtype`` are summed."""
     return torch.promote_types(dtype, torch.float32)
 
 

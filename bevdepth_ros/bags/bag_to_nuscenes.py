@@ -104,8 +104,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         'none')  # fmt: skip
     add('--min-score', type=float, default=0.0, help='leave out annotations with a lower score')
     add('--odometry', metavar='TOPIC', default='', help='Odometry that replaces tf')
-    add('--world-frame', help='in which the vehicle moves (default: map, or that of --odometry)')
-    add('--base-frame', default='base_link', help='of the vehicle (default base_link)')
+    add(
+        '--world-frame',
+        help='frame in which the vehicle moves (default: map, or that of --odometry)',
+    )
+    add('--base-frame', default='base_link', help='frame of the vehicle (default base_link)')
     add('--slop', type=float, default=0.06, metavar='S',
         help='largest distance of a measurement from its key frame (default 0.06 s)')  # fmt: skip
     add('--key-frames', action='store_true', help='leave out the sweeps between key frames')

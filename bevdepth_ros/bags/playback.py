@@ -17,20 +17,20 @@ class Timeline:
     """Maps time.monotonic() to bag time; any thread may call the methods."""
 
     def __init__(self, rate: float, first_ns: int, paused: bool = False) -> None:
-        """Start now.
+        """Start the timeline.
 
         Args:
             rate: bag time per real time, greater than 0.
-            first_ns: bag time now.
+            first_ns: current bag time.
             paused: do not advance before ``resume``.
         """
         self._rate, self.paused = rate, paused
         self._lock = threading.Lock()
-        self._next_alone = False
+        self._plays_next_message = False
         self.begin(first_ns)
 
     def begin(self, first_ns: int) -> None:
-        """Set the bag time of now to ``first_ns``."""
+        """Set the current bag time to ``first_ns``."""
         with self._lock:
             self._stop_ns: int | None = None
             self._anchor(first_ns)
@@ -50,8 +50,8 @@ class Timeline:
             now = time.monotonic()
             if self._stop_ns is not None and self._at(now) >= self._stop_ns:
                 self._pause_at(self._stop_ns)
-            if self.paused and self._next_alone:
-                self._next_alone = False
+            if self.paused and self._plays_next_message:
+                self._plays_next_message = False
                 self._anchor(max(stamp_ns, self._anchor_ns))
                 return now
             if self.paused or (self._stop_ns is not None and stamp_ns > self._stop_ns):
@@ -64,26 +64,26 @@ class Timeline:
             self._pause_at(self._at(time.monotonic()))
 
     def resume(self) -> None:
-        """Continue."""
+        """Continue bag time after a pause."""
         with self._lock:
-            self._go()
+            self._continue()
 
     def step(self, seconds: float) -> None:
         """Advance by ``seconds`` of bag time, then pause."""
         with self._lock:
             now_ns = self._at(time.monotonic())
-            self._go()
+            self._continue()
             self._stop_ns = now_ns + round(seconds * 1e9)
 
     def let_next(self) -> None:
-        """Pause, except for the next message."""
+        """Publish the next message at once, then pause."""
         with self._lock:
             self._pause_at(self._at(time.monotonic()))
-            self._next_alone = True
+            self._plays_next_message = True
 
-    def _go(self) -> None:
+    def _continue(self) -> None:
         self._anchor(self._at(time.monotonic()))
-        self.paused, self._next_alone, self._stop_ns = False, False, None
+        self.paused, self._plays_next_message, self._stop_ns = False, False, None
 
     def _pause_at(self, bag_ns: int) -> None:
         self._anchor(bag_ns)
@@ -103,7 +103,7 @@ class Follower:
     """Waits for times of a timeline and calls ``tick`` regularly while it waits."""
 
     def __init__(self, timeline: Timeline, tick: Callable[[int], None]) -> None:
-        """Wait for ``begin``.
+        """The first tick follows ``begin``.
 
         Args:
             timeline: the timeline.
@@ -115,25 +115,25 @@ class Follower:
     def begin(self) -> None:
         """Call ``tick`` now, and then regularly."""
         self._next_tick = time.monotonic()
-        self._pass(self._next_tick)
+        self._sleep_and_tick(self._next_tick)
 
     def wait_for(self, stamp_ns: int) -> float:
         """Wait until ``stamp_ns`` is due and return the time.monotonic() at which it was due.
         SIGINT and SIGTERM raise KeyboardInterrupt.
         """
         while (due := self._timeline.due(stamp_ns)) > time.monotonic():
-            self._pass(min(due, self._next_tick))
-        self._pass(due)
+            self._sleep_and_tick(min(due, self._next_tick))
+        self._sleep_and_tick(due)
         return due
 
     def wait(self, seconds: float) -> None:
         """Wait for ``seconds`` of real time."""
         end = time.monotonic() + seconds
         while self._next_tick < end:
-            self._pass(self._next_tick)
+            self._sleep_and_tick(self._next_tick)
         sleep_until(end)
 
-    def _pass(self, steady: float) -> None:
+    def _sleep_and_tick(self, steady: float) -> None:
         """Sleep until ``steady``, at most until the next tick, and tick when it is time."""
         sleep_until(steady)
         late_s = time.monotonic() - self._next_tick
