@@ -52,6 +52,7 @@ class FrustumCells(nn.Module):
         return x, y, z
 
     def _whole(self, matrix_row: Tensor, axis: int, ud: Tensor, vd: Tensor) -> Tensor:
+        """Return the cell numbers along one axis."""
         m0, m1, m2, m3 = matrix_row.unbind(1)  # each (N, 1, 1)
         point = ((m0 * ud + m1 * vd) + m2 * self.frustum_d) + m3
         quotient = (point - self.lower[axis]) / self.cell[axis]

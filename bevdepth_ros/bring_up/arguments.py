@@ -158,7 +158,7 @@ class _Reader:
         return self.values[name].lower() == 'true'
 
     def number(self, name: str, is_valid: Callable[[float], bool], wanted: str) -> float:
-        """Return a finite number; 0 where the text is none or not a valid one."""
+        """Return the number in the text; if it is invalid, add a problem and return 0."""
         text = self.values[name]
         try:
             value = float(text)
@@ -204,7 +204,9 @@ class _Reader:
         return path
 
     def bag(self) -> str:
-        """Return the path of a bag that can be opened, empty where none is given."""
+        """Return the path of the bag, empty if none is given; add a problem if it cannot be
+        opened.
+        """
         path = self.values['bag']
         if path and not Path(path).exists():
             self.problems.append(f'bag:={path} does not exist: give a rosbag2 folder or file')
@@ -238,8 +240,7 @@ def read_arguments(context: LaunchContext, launch_file: str) -> Arguments:
         launch_file: path of ``detect.launch.py``.
 
     Raises:
-        ArgumentsError: some of them are invalid; when the file is launched directly, also unknown
-            ones are.
+        ArgumentsError: an argument is invalid, or unknown although the file is launched directly.
     """
     values = {
         argument.name: context.launch_configurations[argument.name] for argument in ARGUMENTS

@@ -58,7 +58,7 @@ def end_of_replay(detector: LifecycleNode, player: Node) -> list[RegisterEventHa
 
     def detector_ended(event: Event, context: LaunchContext) -> None:
         if not context.is_shutdown:
-            raise RuntimeError(f'{detector.node_name} ended before the bag')
+            raise RuntimeError(f'{detector.node_name} ended before the end of the replay')
 
     inactive = OnStateTransition(
         target_lifecycle_node=detector,

@@ -286,8 +286,8 @@ class SceneStore:
         return self._frames.poses(stamps_ns)[0]
 
     def _place_annotations(self, now_ns: int) -> None:
-        """Transform annotations to the fixed frame when tf has their stamps; drop annotations
-        for which tf is too late.
+        """Transform annotations to the fixed frame when tf has their stamps. Annotations older
+        than TF_TIMEOUT_NS do not wait: they use a pose that is up to POSE_CLAMP_S away.
         """
         for _ in range(len(self._unplaced)):
             frame, annotation = self._unplaced.popleft()

@@ -31,7 +31,7 @@ class ImageWriter:
         path: file or folder to write.
 
     Raises:
-        ValueError: the suffix is none of these.
+        ValueError: the suffix is not supported.
 
     Attributes:
         count: number of images written.

@@ -11,12 +11,14 @@ import numpy as np
 CLEAR = 1.2
 """The gap between two trigger cycles must exceed every gap within a cycle by this factor."""
 SURE = 8.0
-"""It must also exceed it by this many median deviations over the root of the number of images,
-which is about three standard deviations of the difference of two gaps."""
+"""The gap must also exceed every gap within a cycle by this factor times the median deviation
+of the phases, divided by the root of the number of images. This is about three standard
+deviations of the difference of two gaps."""
 CONSTANT = 1 / 20
-"""Phases that differ by at most this share of the cycle are the same without more images."""
+"""If the phases of every camera vary by at most this share of the cycle, FEWEST does not apply."""
 FEWEST, ENOUGH = 10, 20
-"""Images per camera to find offsets from if phases differ by more, and by much more."""
+"""Number of images per camera that are necessary if phases vary by more than CONSTANT, and if
+their error exceeds FEW_ERROR of the cycle."""
 FEW_ERROR = 1 / 4
 """With fewer images, the gap must be larger than all others by this share of the cycle."""
 CLEAR_SET = 2.0
