@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -96,9 +97,11 @@ def _without_distortion(
     """Return the (n, 2) positions of (n, 2) ``pixels`` in the image of a pinhole camera."""
     points = np.ascontiguousarray(pixels, np.float64)[:, None]
     coefficients = np.array(distortion)
-    return cv2.undistortPointsIter(
-        points, intrinsics, coefficients, None, intrinsics, _ITERATIONS
-    )[:, 0]
+    # OpenCV 5 has only undistortPoints, which takes the number of iterations there.
+    undistort: Any = getattr(cv2, 'undistortPointsIter', cv2.undistortPoints)
+    return undistort(points, intrinsics, coefficients, R=None, P=intrinsics, criteria=_ITERATIONS)[
+        :, 0
+    ]
 
 
 @lru_cache(maxsize=16)
