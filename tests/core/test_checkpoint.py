@@ -134,7 +134,7 @@ def test_a_weight_with_and_without_prefix_is_rejected(official, tmp_path):
     change = changed_official(
         official, tmp_path, lambda state: state.update({f'module.{name}': torch.zeros(512)})
     )
-    require_rejected(change, f'holds {name} twice')
+    require_rejected(change, f'contains {name} twice')
 
 
 def test_averaged_file_keeps_its_own_drifted_frustum(official, tmp_path):
