@@ -385,10 +385,10 @@ def test_rates_count_the_last_five_seconds_and_need_two_different_times(now_s: l
 def test_percentiles_are_those_of_the_last_hundred_results():
     monitor = Monitor(Log())
     monitor.set_arrived(9.0)
-    monitor.answer_published({'decode': 900.0})
+    monitor.result_published({'decode': 900.0})
     for number in range(1, 101):
         monitor.set_arrived(0.001 * number)
-        monitor.answer_published({'decode': 0.001 * number})
+        monitor.result_published({'decode': 0.001 * number})
     found = values(monitor, 'sets')
     assert (found['spread_p50_ms'], found['spread_max_ms']) == ('50.5', '100.0')
     assert values(monitor, 'latency') == {'decode_p50_ms': '50.5', 'decode_p95_ms': '95.0'}
