@@ -12,8 +12,12 @@ VENV := $(call stamp,packages,$(CURDIR) $(ROS_MODE))
 INSTALLED := $(call stamp,project,$(CURDIR) $(ROS_MODE) $(BEVDEPTH_CUDA) $(BEVDEPTH_CUDA_ARCHS) $(CUDA_HOME) $(shell command -v nvcc))
 LINKED := .venv/ament.done
 REFERENCE ?= ../shared/reference
-# One thread per process: otherwise the threads of two test processes take the CPU from the nodes under test.
-PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+# One thread per process: otherwise the threads of the test processes take the CPU from the nodes under test.
+# Three processes keep two cores busy, because tests of nodes wait for much of their time. Files start in the order of
+# testpaths, the long ones first.
+PROCESSES = 3
+golden test-long: PROCESSES = 2
+PYTEST = OMP_NUM_THREADS=1 python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 LONG_TESTS := tests/packaging tests/resume tests/fuzz tests/faults tests/soak
 NODE_TESTS := tests/core tests/ros/rig tests/ros/detections tests/ros/detector --ignore=tests/core/nuscenes --ignore=tests/core/synthetic
 

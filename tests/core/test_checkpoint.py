@@ -193,11 +193,8 @@ def test_own_file_round_trip_keeps_config_and_metadata(small, tmp_path):
 
 
 def test_the_command_converts_in_both_directions(official, tmp_path):
-    command = [sys.executable, '-m', 'bevdepth_core.checkpoint', 'convert']
-    subprocess.run([*command, official[0], tmp_path / 'a.safetensors'], check=True, cwd=ROOT)
-    subprocess.run(
-        [*command, tmp_path / 'a.safetensors', tmp_path / 'b.pth'], check=True, cwd=ROOT
-    )
+    for source, target in ((official[0], 'a.safetensors'), (tmp_path / 'a.safetensors', 'b.pth')):
+        main(['convert', str(source), str(tmp_path / target)])
     assert_same_weights(load_checkpoint(tmp_path / 'b.pth'), official[1])
 
 

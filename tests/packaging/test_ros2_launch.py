@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bevdepth_core.synthetic import make_scene
+from bevdepth_ros.demo import render_drive, write_bag
+from tests.networks import write_tiny_checkpoint
 from tests.packaging.shell import DISTRIBUTIONS, ROOT, bash, fresh_environment, output
 
 TIMEOUT_S = 120.0
@@ -83,6 +86,21 @@ def test_an_invalid_command_line_fails_with_the_reason(words, named, launch_file
     assert outcome.returncode != 0
     assert named in outcome.stderr + outcome.stdout
     assert 'Traceback' not in outcome.stderr
+
+
+def test_a_replay_ends_with_the_bag_or_with_an_error_that_names_the_checkpoint(
+    environment, tmp_path
+):
+    bag, size = tmp_path / 'bag', (400, 225)
+    write_bag(render_drive(make_scene(8, 1.0), 1.0, size), bag, size)
+    weights = write_tiny_checkpoint(tmp_path / 'tiny.safetensors')
+    replay = f'launch bevdepth_ros detect.launch.py bag:={bag} device:=cpu checkpoint:='
+    complete = ros2(f'{replay}{weights}', environment)
+    assert complete.returncode == 0, complete.stdout
+    assert 'image sets: 2 received' in complete.stdout
+    failed = ros2(f'{replay}/nowhere/weights.pth', environment)
+    assert failed.returncode == 1, failed.stdout
+    assert '/nowhere/weights.pth: no such checkpoint file' in failed.stdout
 
 
 def test_ctrl_c_ends_the_launch_and_its_processes(launch_file, environment):

@@ -82,7 +82,11 @@ def test_a_result_without_the_image_of_a_camera_belongs_to_its_image_set(graph: 
 
 def test_a_demo_whose_launch_fails_reports_the_reason(tmp_path: Path) -> None:
     done = run_demo(
-        tmp_path / 'out', '--duration', '1', '--checkpoint', str(tmp_path / 'missing.safetensors')
+        tmp_path / 'out',
+        '--duration',
+        '0.5',
+        '--checkpoint',
+        str(tmp_path / 'missing.safetensors'),
     )
     assert done.returncode == 1
     assert 'demo: the launch failed' in done.stderr
@@ -99,7 +103,7 @@ def test_an_interrupted_demo_ends_all_its_processes(tmp_path: Path) -> None:
         '--out',
         str(tmp_path / 'out'),
         '--duration',
-        '4',
+        '0.5',
         '--rate',
         '0.1',
     ]

@@ -102,11 +102,14 @@ def test_the_loss_is_computed_in_float32_under_autocast() -> None:
 
 
 def test_the_mean_over_two_processes_is_the_loss_of_one_with_all_samples() -> None:
-    context = multiprocessing.get_context('spawn')
+    # A fork has imported everything already.
+    context = multiprocessing.get_context('fork')
     results = context.SimpleQueue()
     with tempfile.NamedTemporaryFile(delete=False) as meeting_point:
         pass
-    multiprocessing.spawn(put_half_of_the_loss, (meeting_point.name, results), nprocs=2)
+    multiprocessing.start_processes(
+        put_half_of_the_loss, (meeting_point.name, results), nprocs=2, start_method='fork'
+    )
     halves = [results.get() for _ in range(2)]
     whole = loss_of(range(6))
     for name, parts in zip(('heatmap', 'box', 'depth'), zip(*halves, strict=True), strict=True):

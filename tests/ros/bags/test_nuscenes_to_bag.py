@@ -349,8 +349,7 @@ def test_scenes_are_written_in_parallel_and_a_second_run_replaces_them(
     stay."""
     root = linked_copy(dataroot, tmp_path / 'copy')
     out = tmp_path / 'bags'
-    run = start(root, out)
-    assert run.wait(TIMEOUT_S) == 0, run.stderr.read()
+    main(arguments(root, out))
     assert sorted(path.name for path in out.iterdir()) == list(SCENES)
     first = {path: path.read_bytes() for path in out.rglob('*') if path.is_file()}
     pipes = [
@@ -383,24 +382,14 @@ def replace_with_pipe(path: Path) -> Path:
     return path
 
 
+def arguments(root: Path, out: Path) -> list[str]:
+    options = ('--dataroot', root, '--version', VERSION, '--out', out, '--all', '--jobs', 2)
+    return list(map(str, options))
+
+
 def start(root: Path, out: Path) -> subprocess.Popen:
-    command = [
-        sys.executable,
-        '-m',
-        'bevdepth_ros.bags.nuscenes_to_bag',
-        '--dataroot',
-        root,
-        '--version',
-        VERSION,
-        '--out',
-        out,
-        '--all',
-        '--jobs',
-        '2',
-    ]
-    return subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, '-m', 'bevdepth_ros.bags.nuscenes_to_bag', *arguments(root, out)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def test_without_sweeps_the_bag_has_key_frames_all_poses_and_all_annotations(
