@@ -57,6 +57,8 @@ class CameraTiming:
         deviations: the last deviations.
         lateness_s: lateness of the last images, seconds.
         received: images so far.
+        skipped_ns: stamp of the first image that was missing when the clock last may have jumped
+            ahead; 0 if it may have jumped back.
         ignored: images so far that repeated another one or had no stamp.
     """
 
@@ -66,7 +68,7 @@ class CameraTiming:
         self.has_restarted = False
         self.usual_period_ns = 0
         self._jump_sign: int = 0
-        self._paused_until = 0
+        self._paused_until = self.skipped_ns = 0
         self.usual_s: float | None = None
         self._earliest_s, self._scatter_s = math.inf, 0.0
         self.restart()
@@ -114,6 +116,7 @@ class CameraTiming:
             moved_s = 1e-9 * (stamp - self.stamps[-1]) - waited_s
             # The image before this one is the next whose lateness is added.
             self._jump_images, self._jump_sign = -1, sign
+            self.skipped_ns = newest + period if sign > 0 else 0
             self.may_have_jumped = abs(moved_s) > self._shortest_jump_s(1e-9 * period)
             self._paused_until = self.received + LONGEST_PAUSE
         if went_back:
@@ -263,9 +266,11 @@ class CameraTiming:
             self.may_have_jumped = False
         if not self._jump_sign or self._jump_images < JUMP_IMAGES:
             return False
-        jumped = self.lateness_change(JUMP_IMAGES, period_s) == -self._jump_sign
-        self._end_jump_check()
-        return jumped
+        has_jumped = self.lateness_change(self._jump_images, period_s) == -self._jump_sign
+        may_have = self.lateness_change(self._jump_images, period_s, 0.5) == -self._jump_sign
+        if has_jumped or not may_have or self._jump_images >= WINDOW // 2:
+            self._end_jump_check()
+        return has_jumped
 
     def trust_clock(self) -> None:
         """Measure the usual lateness from now on."""

@@ -415,7 +415,7 @@ class ImageSetSynchronizer(SimpleFilter):
             self._judge_unused(camera, period)
 
     def _judge_used(self, index: int, camera: _Camera, period: int) -> None:
-        if camera.has_jumped(1e-9 * period):
+        if camera.has_jumped(1e-9 * period) and not self._is_skipped_by_all(index, period):
             self._exclude({index}, is_certain=True)
         elif camera.is_misaligned(ONE_SIDED, max(MISALIGNED * period, self._jitter_ns), period):
             self._exclude({index})
@@ -423,6 +423,19 @@ class ImageSetSynchronizer(SimpleFilter):
             camera.note_usual_lateness()
         if len(camera.deviations) == WINDOW and camera.received % CHANGE == 0:
             self._jitter_ns = self._jitter_now()
+
+    def _is_skipped_by_all(self, index: int, period: int) -> bool:
+        """Return True if most other cameras have no image of the cycle that the camera skipped."""
+        own = self.cameras[index]
+        if not own.skipped_ns:
+            return False
+        at_ns = own.skipped_ns - own.offset_ns
+        others = [self.cameras[one] for one in self.members if one != index]
+        have = [
+            any(abs(stamp - one.offset_ns - at_ns) < period / 2 for stamp in one.stamps)
+            for one in others
+        ]
+        return 2 * sum(have) < len(have)
 
     def _jitter_now(self) -> float:
         return statistics.median_low(self.cameras[index].jitter_ns for index in self.members)

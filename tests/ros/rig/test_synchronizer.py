@@ -224,6 +224,55 @@ def test_transport_that_becomes_slow_or_fast_is_no_jump_of_the_clock(late_s: flo
     assert one.complete() >= 0.98
 
 
+@pytest.mark.parametrize(('loss', 'stall_s'), [(0.0, 0.3), (0.1, 0.15)])
+def test_stalls_of_the_executor_at_60_hz_exclude_no_camera(loss: float, stall_s: float):
+    one = rig(offsets_s=[0.28 * one for one in NUSCENES_S], period_s=1 / 60, loss=loss)
+    one.run(2.0)
+    one.stall_s = stall_s
+    one.run(6.0)
+    assert one.synchronizer.members == [0, 1, 2, 3, 4, 5]
+    assert one.synchronizer.untriggered is None
+    assert not one.mixed()
+    assert {images.cameras for images in one.sets} == {(0, 1, 2, 3, 4, 5)}
+
+
+@pytest.mark.parametrize('hz', [(10, 60, 10), (10, 20, 10), (60, 5, 60)])
+def test_changes_of_rate_and_offsets_in_quick_succession_exclude_no_camera(hz: tuple[int, ...]):
+    one = rig(jitter_s=1e-4)
+    for rate in hz:
+        one.period_s = 1 / rate
+        one.offsets_s = [min(1.0, one.period_s / 0.06) * offset for offset in NUSCENES_S]
+        one.run(max(0.6, 6 / rate))
+    one.run(3.0)
+    recovered = one.cycle
+    one.run(2.0)
+    assert not one.mixed()
+    assert {images.cameras for images in one.sets} == {(0, 1, 2, 3, 4, 5)}
+    assert one.complete(recovered) == 1.0
+
+
+def test_a_replay_whose_rate_changes_excludes_no_camera_although_images_are_lost():
+    one = rig(loss=0.1, pace=10.0)
+    one.run(3.0)
+    for pace in (1.0, 0.2, 10.0):
+        one.pace = pace
+        one.run(3.0)
+        assert one.synchronizer.members == [0, 1, 2, 3, 4, 5]
+    assert not one.mixed()
+    assert one.complete() >= 0.8
+
+
+def test_a_jump_by_half_a_cycle_excludes_the_camera_until_it_ends():
+    """With jitter, its images look too early as well as too late."""
+    one = rig(period_s=0.125, jitter_s=0.00125, loss=0.1)
+    one.run(4.0)
+    one.run(4.0, lambda camera, _: 0.0625 if camera == 1 else 0.0)
+    assert one.synchronizer.members == [0, 2, 3, 4, 5]
+    one.run(3.0)
+    assert one.synchronizer.members == [0, 1, 2, 3, 4, 5]
+    assert not one.mixed()
+
+
 def test_free_running_cameras_are_untriggered_and_their_sets_stop():
     one = rig(offsets_s=(0.0, 0.01, 0.02, 0.03, 0.04, 0.05), period_s=0.1)
     drifts = (0.0, 0.004, -0.004, 0.008, -0.008, 0.012)

@@ -105,5 +105,5 @@ def test_after_a_change_of_the_rate_sets_go_on_within_three_seconds(rig: Simulat
 
 if __name__ == '__main__':
     for test in [one for name, one in list(globals().items()) if name.startswith('test_')]:
-        settings(BOUNDED, max_examples=int(sys.argv[1]), derandomize=False)(test)()
+        settings(BOUNDED, max_examples=int(sys.argv[1]))(test)()
         print(f'{test.__name__}: {sys.argv[1]} examples')

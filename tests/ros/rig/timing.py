@@ -33,6 +33,8 @@ class SimulatedRig:
         jitter_s: standard deviation of stamps.
         loss: probability that an image is lost.
         arrival_s: images arrive up to this much later than their stamps, at random.
+        pace: seconds of arrival per second of stamps; 2 for a replay at half speed.
+        stall_s: for so long at the beginning of each second, no image is delivered.
         sets: image sets so far.
         possible: trigger cycles without a lost image so far.
     """
@@ -46,12 +48,15 @@ class SimulatedRig:
     queue_size: int = 10
     seed: int = 0
     use_untriggered: bool = False
+    pace: float = 1.0
+    stall_s: float = 0.0
     sets: list[ImageSet] = field(default_factory=list)
     times_s: list[float] = field(default_factory=list)
     possible: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.now_s, self.cycle, self.trigger_s = 100.0, 0, 0.0
+        self._cycle_begins_s = self.now_s
         self.transport_s: dict[int, float] = {}
         self._random = np.random.default_rng(self.seed)
         self.inputs = [SimpleFilter() for _ in self.offsets_s]
@@ -85,8 +90,9 @@ class SimulatedRig:
         while self.trigger_s < begin_s + seconds:
             self._trigger(shift_s, missing, begin_s)
             self.trigger_s += self.period_s
+            self._cycle_begins_s += self.pace * self.period_s
             self.cycle += 1
-            self._deliver_until(100.0 + self.trigger_s)
+            self._deliver_until(self._cycle_begins_s)
 
     def _trigger(self, shift_s: Callable, missing: Sequence[int], begin_s: float) -> None:
         is_complete = True
@@ -99,7 +105,9 @@ class SimulatedRig:
             stamp_s += shift_s(camera, exposed_s - begin_s)
             delay_s = self.arrival_s * self._random.random() + self.transport_s.get(camera, 0.0)
             # DDS never reorders the messages of a topic.
-            arrives_s = max(100.0 + exposed_s + delay_s, self._last_arrival_s[camera] + 1e-6)
+            arrives_s = self._cycle_begins_s + self.pace * offset_s + delay_s
+            arrives_s += max(0.0, self.stall_s - arrives_s % 1.0)
+            arrives_s = max(arrives_s, self._last_arrival_s[camera] + 1e-6)
             self._last_arrival_s[camera] = arrives_s
             message = image(START_NS + round(stamp_s * 1e9), self.cycle)
             self._pending.append((arrives_s, camera, message))
@@ -119,7 +127,7 @@ class SimulatedRig:
     def _check_until(self, until_s: float) -> None:
         while self._next_check_s <= until_s:
             self.now_s = self._next_check_s
-            timeout_s = max(TIMEOUT_S, 3 * self.period_s)
+            timeout_s = max(TIMEOUT_S, 3 * self.pace * self.period_s)
             silent = [
                 camera
                 for camera, arrived_s in enumerate(self._arrived_s)
