@@ -1,0 +1,235 @@
+"""Reports cameras whose images do not arrive or do not fit, and image sets that are lost."""
+
+from __future__ import annotations
+
+import difflib
+import statistics
+from collections.abc import Callable
+
+from rclpy.node import Node
+from rclpy.qos import ReliabilityPolicy
+
+from bevdepth_ros.detector.diagnostics import Monitor
+from bevdepth_ros.detector.parameters import Settings
+from bevdepth_ros.detector.problems import ERROR, WARN
+from bevdepth_ros.detector.set_loss import SetLoss
+from bevdepth_ros.rig.settings import IMAGE_TYPES, CameraSource
+from bevdepth_ros.rig.synchronizer import ImageSetSynchronizer
+
+SAME_CYCLE = 0.1
+"""A reported trigger cycle is kept while the measured one differs by at most this share."""
+
+
+class CameraReports:
+    """Compares what the synchronizer and the monitor measured with the settings."""
+
+    def __init__(
+        self,
+        node: Node,
+        settings: Settings,
+        monitor: Monitor,
+        synchronizer: ImageSetSynchronizer,
+    ) -> None:
+        """Start without reports.
+
+        Args:
+            node: whose graph contains the publishers of each topic.
+            settings: topics and slop, which stay fixed.
+            monitor: receives the problems.
+            synchronizer: of the images of all cameras.
+        """
+        self._node, self._settings, self._monitor = node, settings, monitor
+        self._synchronizer, self._sources = synchronizer, settings.camera_sources
+        self._loss, self._cycle_s = SetLoss(), 0.0
+        self._shared: dict[str, int] = {}
+
+    def restart_loss(self) -> None:
+        """Start a new window of lost sets, because all cameras had paused."""
+        self._loss = SetLoss()
+
+    def report_silent(self, silent: set[str]) -> None:
+        """Report the cameras that send no images, by name."""
+        names = [source.name for source in self._sources]
+        if len(silent) == len(names) > 1:
+            self._monitor.solved(*(f'silent/{name}' for name in names), quietly=True)
+            sentence = f'all cameras are silent; {self._silence_sentence(self._sources[0])}'
+            self._monitor.report('silent', 'cameras', ERROR, sentence)
+            return
+        self._monitor.solved('silent', *(f'silent/{one}' for one in names if one not in silent))
+        for source in self._sources:
+            if source.name in silent:
+                sentence = self._silence_sentence(source)
+                self._monitor.report(f'silent/{source.name}', 'cameras', ERROR, sentence)
+
+    def report_misaligned(self) -> None:
+        """Report the cameras whose stamps do not fit those of the others."""
+        period_s = self._synchronizer.period_s
+        for source, camera in zip(self._sources, self._synchronizer.cameras, strict=True):
+            name = source.name
+            if camera.state == 'misaligned':
+                sentence = self._misaligned_sentence(name, camera.clock_error_s(period_s))
+                self._monitor.report(f'misaligned/{name}', 'cameras', ERROR, sentence)
+            elif camera.state == 'used':
+                self._monitor.solved(f'misaligned/{name}')
+
+    def report_sets(self, timeout_s: float) -> None:
+        """Report why image sets are lost, or missing for ``timeout_s`` seconds."""
+        synchronizer, period_s = self._synchronizer, self._synchronizer.period_s
+        slop_s = self._settings.sync_slop_s
+        self._report_if(
+            synchronizer.untriggered is not None,
+            'untriggered',
+            ERROR,
+            lambda: self._untriggered_sentence(),
+        )
+        is_missing = self._monitor.seconds_since_last_set() > timeout_s
+        self._report_if(
+            is_missing and synchronizer.untriggered is None,
+            'unmatched',
+            ERROR,
+            lambda: self._unmatched_sentence(),
+        )
+        cycle_s = self._reported_cycle_s(period_s)
+        self._report_if(
+            synchronizer.is_learned and 0 < period_s <= slop_s,
+            'slop',
+            WARN,
+            lambda: (
+                f'sync_slop_s ({slop_s} s) is not below the trigger cycle ({cycle_s:.3f} s); '
+                'images of a set are matched by their offsets within the cycle; set '
+                f'sync_slop_s below {cycle_s:.3f}'
+            ),
+        )
+        names = [self._sources[index].name for index in synchronizer.members]
+        cameras = {name: self._synchronizer.cameras[self._index(name)] for name in names}
+        received = {name: camera.received for name, camera in cameras.items()}
+        loss = self._loss.check(received, synchronizer.formed, synchronizer.too_wide)
+        jitter_s = {name: camera.jitter_ns * 1e-9 for name, camera in cameras.items()}
+        self._report_if(
+            loss is not None and not is_missing and synchronizer.untriggered is None,
+            'loss',
+            WARN,
+            lambda: loss.sentence(jitter_s, period_s, slop_s) if loss else '',
+        )
+
+    def _reported_cycle_s(self, period_s: float) -> float:
+        """Return the trigger cycle, without small changes that would alter reports, seconds."""
+        if abs(period_s - self._cycle_s) > SAME_CYCLE * self._cycle_s:
+            self._cycle_s = period_s
+        return self._cycle_s
+
+    def _report_if(self, holds: bool, key: str, level: bytes, sentence: Callable[[], str]) -> None:
+        if holds:
+            self._monitor.report(key, 'sets', level, sentence())
+        else:
+            self._monitor.solved(key)
+
+    def report_shared_topics(self) -> None:
+        """Report topics that had two publishers in two checks in a row."""
+        before, self._shared = self._shared, {}
+        for source in self._sources:
+            topics = {'images': source.image_topic}
+            if not source.info_file:
+                topics['CameraInfo'] = source.info_topic
+            for what, topic in topics.items():
+                nodes = [one.node_name for one in self._node.get_publishers_info_by_topic(topic)]
+                self._shared[topic] = len(nodes)
+                key = f'publishers/{what}/{source.name}'
+                if min(len(nodes), before.get(topic, 0)) > 1:
+                    sentence = (
+                        f'{len(nodes)} publishers send {what} of {source.name} on {topic} (nodes '
+                        f'{", ".join(sorted(nodes))}): their messages alternate; stop one of them'
+                    )
+                    self._monitor.report(key, 'cameras', WARN, sentence)
+                else:
+                    self._monitor.solved(key)
+
+    def _index(self, name: str) -> int:
+        return self._settings.cameras.index(name)
+
+    def _silence_sentence(self, source: CameraSource) -> str:
+        publishers = self._node.get_publishers_info_by_topic(source.image_topic)
+        silence = (
+            f'no image of {source.name} on {source.image_topic} for '
+            f'{self._monitor.silence_s(source.name):.1f} s'
+        )
+        wanted = IMAGE_TYPES[self._settings.image_transport].__name__
+        if not publishers:
+            similar = self._similar_topic(source.image_topic, wanted)
+            hint = f' (did you mean {similar}?)' if similar else ''
+            remedy = f'start the camera or set image_topics{hint}'
+            return f'{silence}: the topic has no publisher; {remedy}'
+        offered = {info.topic_type.rsplit('/', 1)[-1] for info in publishers}
+        if wanted not in offered:
+            return (
+                f'{silence}: it is published as {", ".join(sorted(offered))}, not {wanted}; '
+                f'{_type_remedy(offered)}'
+            )
+        reliable = any(
+            info.qos_profile.reliability == ReliabilityPolicy.RELIABLE for info in publishers
+        )
+        if self._settings.image_reliability == 'reliable' and not reliable:
+            return f'{silence}: its publisher is best effort; set image_reliability to best_effort'
+        return (
+            f'{silence}, although it has a publisher: check the publisher and the network, or '
+            'raise camera_timeout_s if images are expected less often'
+        )
+
+    def _similar_topic(self, topic: str, message_type: str) -> str | None:
+        """Return the name most similar to ``topic`` on which such messages are published."""
+        taken = {source.image_topic for source in self._sources}
+        names = [
+            name
+            for name, types in self._node.get_topic_names_and_types()
+            if f'sensor_msgs/msg/{message_type}' in types and name not in taken
+        ]
+        nearest = difflib.get_close_matches(topic, names, 1)
+        return next((name for name in nearest if self._node.count_publishers(name)), None)
+
+    def _misaligned_sentence(self, name: str, error_s: float) -> str:
+        return (
+            f'{name} is excluded: its stamps are {error_s:+.3f} s off, compared with the other '
+            f'cameras; synchronize the clock of {name} with the others, or restart its driver if '
+            'its trigger or its transport changed'
+        )
+
+    def _untriggered_sentence(self) -> str:
+        periods = (camera.period_ns * 1e-9 for camera in self._synchronizer.cameras)
+        rates = ', '.join(
+            f'{source.name} {1 / period_s:.2f} Hz'
+            for source, period_s in zip(self._sources, periods, strict=True)
+            if period_s
+        )
+        sentence = (
+            f'the cameras are not triggered together: {self._synchronizer.untriggered} ({rates})'
+        )
+        if self._settings.untriggered_cameras == 'newest':
+            return f'{sentence}; the newest image of each camera is used'
+        return (
+            f'{sentence}; nothing is published: trigger the cameras together and synchronize '
+            'their clocks, or set untriggered_cameras to newest'
+        )
+
+    def _unmatched_sentence(self) -> str:
+        newest = {
+            self._sources[index].name: self._synchronizer.cameras[index].newest_ns
+            for index in self._synchronizer.members
+        }
+        middle = statistics.median_low(newest.values()) if newest else 0
+        camera = max(newest, key=lambda name: abs(newest[name] - middle), default='')
+        distance_s = (newest[camera] - middle) * 1e-9 if newest else 0.0
+        return (
+            'images of all cameras arrive, but none fit into a set of sync_slop_s '
+            f'({self._settings.sync_slop_s} s): the newest stamp of {camera} is {distance_s:+.3f} '
+            's from those of the other cameras; synchronize the clocks or raise sync_slop_s'
+        )
+
+
+def _type_remedy(offered: set[str]) -> str:
+    """Return what to do about an image topic with messages of the ``offered`` types."""
+    for transport, message_type in IMAGE_TYPES.items():
+        if message_type.__name__ in offered:
+            return f'set image_transport to {transport}'
+    return (
+        'decode it with `ros2 run image_transport republish`, or set image_topics to its raw topic'
+    )
