@@ -3,9 +3,10 @@
 * The interval between stamps gives the image rate.
 * The deviation is the stamp minus the offset, compared with the other cameras. It changes if the
   clock or the trigger of the camera moves. It is known only modulo the trigger cycle.
-* The lateness is the arrival time minus the stamp, compared with the other cameras. It changes
-  with the clock and with the transport. Together with an interval that skips or repeats a cycle,
-  it shows that a clock jumped by whole cycles.
+* The lateness is the arrival time minus the stamp, compared with the images of the other cameras
+  in the same cycle, in seconds of stamps: a late executor and the rate of a replay do not change
+  it. It changes with the clock and with the transport. Together with an interval that skips or
+  repeats a cycle, it shows that a clock jumped by whole cycles.
 """
 
 from __future__ import annotations

@@ -17,11 +17,13 @@ Each camera has one of these states:
 | silent | no images arrive | the caller of ``check`` names it | returning, at its next image |
 | returning | images arrive again after silence | an image after silent | used, as misaligned |
 | misaligned | its stamps do not fit those of the majority | ``ONE_SIDED`` images in a row are a
-  sixth of a cycle too early or too late; or stamps skipped or repeated a cycle and two images
-  arrived more than half a cycle earlier or later than usual; or stamps are off by the timeout |
+  sixth of a cycle too early or too late; or stamps skipped or repeated a cycle and ``JUMP_IMAGES``
+  images arrived more than half a cycle earlier or later than usual (their median; not in a burst;
+  not if most cameras lack the cycle); or stamps are off by the timeout |
   used, after ``RETURN`` images with a steady deviation near zero and the usual lateness. After a
   restart of the camera also with a new offset, or with a new lateness for ``SETTLED`` images |
 
+While the clock of a used camera may have jumped, sets pause for at most ``LONGEST_PAUSE`` images.
 A camera returns by its own stamps and arrival times only, whether or not image sets are formed or
 images can be decoded. If as many cameras deviate as agree, it is unknown which are wrong: the
 cameras are *untriggered*, and all offsets are searched again. That ends when the deviations of all
