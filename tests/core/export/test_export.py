@@ -80,7 +80,7 @@ def test_a_calibration_inside_the_graph_is_found(
     (folder / MANIFEST).write_text(json.dumps(manifest))
     problems = compare(model, folder, (1,)).problems
     assert problems[0] == 'bev does not depend on the calibration'
-    assert any(problem.startswith('bev: relative error') for problem in problems)
+    assert any(problem.startswith('bev: the relative error is') for problem in problems)
     assert any('boxes match' in problem for problem in problems)
 
 
