@@ -46,6 +46,7 @@ CORE_PARTS = {
         'engine',
         'uncertainty',
     ),
+    'nuscenes': (*BASE, 'preprocess', 'uncertainty', 'tracking'),
     'export': (
         *BASE,
         'ops',
@@ -55,8 +56,8 @@ CORE_PARTS = {
         'checkpoint',
         'engine',
         'inference',
+        'nuscenes',
     ),
-    'nuscenes': (*BASE, 'preprocess', 'uncertainty', 'tracking'),
     'synthetic': (*BASE, 'nuscenes'),
     'training': (
         *BASE,

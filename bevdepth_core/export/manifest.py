@@ -6,8 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from bevdepth_core.config import ImageSpec
-from bevdepth_core.engine.exported import FORMAT, file_digest, plain_config, weights_digest
-from bevdepth_core.export.onnx_graphs import CAMERAS, OPSET, Part
+from bevdepth_core.engine.exported import (
+    FORMAT,
+    file_digest,
+    plain_config,
+    weights_digest,
+)
+from bevdepth_core.export.onnx_graphs import OPSET
+from bevdepth_core.export.parts import CAMERAS, Part
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.types import BOX_MAPS
 

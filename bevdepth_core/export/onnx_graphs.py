@@ -9,84 +9,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 from torch.onnx.symbolic_helper import _maybe_get_const
 from torch.onnx.utils import register_custom_op_symbolic, unregister_custom_op_symbolic
 
-from bevdepth_core.export.parts import POOLINGS, Detection, ImageBranch
-from bevdepth_core.model import BEVDepth
+from bevdepth_core.export.parts import CAMERAS, Part
 
 OPSET = 19
 """The first one with DeformConv."""
 DOMAIN = 'bevdepth'
 """Domain of our own node, see docs/EXPORT.md."""
-CAMERAS = 'cameras'
-"""Name of the dynamic dimension."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of the network with example inputs.
-
-    Attributes:
-        name: name of the graph and, with ``.onnx``, of its file.
-        module: in evaluation mode.
-        inputs: an example of each input, by name.
-        outputs: names.
-        per_camera: inputs and outputs whose first dimension is the number of cameras.
-    """
-
-    name: str
-    module: nn.Module
-    inputs: dict[str, Tensor]
-    outputs: tuple[str, ...]
-    per_camera: tuple[str, ...]
-
-
-def network_parts(model: BEVDepth, pooling: str, sample_deformable: bool) -> tuple[Part, ...]:
-    """Return image branch, splat and detection of ``model``.
-
-    Args:
-        model: any device.
-        pooling: ``'plain'`` or ``'custom'``.
-        sample_deformable: see ``ImageBranch``.
-    """
-    config, view = model.config, model.view_transform
-    images = torch.zeros(2, 3, config.image.height, config.image.width)
-    depth = torch.zeros(2, config.depth_bins.count, len(view.frustum_v), len(view.frustum_u))
-    context = torch.zeros(2, config.depth_net.context_channels, *depth.shape[2:])
-    columns, rows, _ = config.grid.shape
-    bev = torch.zeros(1, config.depth_net.context_channels, rows, columns)
-    features = {'depth': depth, 'context': context}
-    return (
-        Part(
-            'image_branch',
-            ImageBranch(model, sample_deformable).eval(),
-            {'images': images, 'cameras': torch.zeros(2, 27)},
-            tuple(features),
-            ('images', 'cameras', *features),
-        ),
-        Part(
-            'splat',
-            POOLINGS[pooling](view).eval(),
-            {**features, 'ego_from_frustum': torch.zeros(2, 3, 4)},
-            ('bev',),
-            (*features, 'ego_from_frustum'),
-        ),
-        Part(
-            'detection',
-            Detection(model).eval(),
-            dict.fromkeys(('bev_key', 'bev_past')[: config.key_frames], bev),
-            ('maps', 'candidates'),
-            (),
-        ),
-    )
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,9 @@ from bevdepth_core.export.volume_pooling import VolumePooling
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.depth_net import DeformableConv, DepthNet
 from bevdepth_core.model.view_transform import LiftSplat
+
+CAMERAS = 'cameras'
+"""Name of the dynamic dimension."""
 
 
 class SampledDeformableConv(nn.Module):
@@ -132,3 +136,62 @@ class Detection(nn.Module):
         """
         maps = stack_maps(self.head(self.bev_encoder(torch.cat(bev, dim=1))))
         return maps, self.decoder.candidates(maps)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the network with example inputs.
+
+    Attributes:
+        name: name of the graph and, with ``.onnx``, of its file.
+        module: in evaluation mode.
+        inputs: an example of each input, by name.
+        outputs: names.
+        per_camera: inputs and outputs whose first dimension is the number of cameras.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+    per_camera: tuple[str, ...]
+
+
+def network_parts(model: BEVDepth, pooling: str, sample_deformable: bool) -> tuple[Part, ...]:
+    """Return image branch, splat and detection of ``model``.
+
+    Args:
+        model: any device.
+        pooling: ``'plain'`` or ``'custom'``.
+        sample_deformable: see ``ImageBranch``.
+    """
+    config, view = model.config, model.view_transform
+    images = torch.zeros(2, 3, config.image.height, config.image.width)
+    depth = torch.zeros(2, config.depth_bins.count, len(view.frustum_v), len(view.frustum_u))
+    context = torch.zeros(2, config.depth_net.context_channels, *depth.shape[2:])
+    columns, rows, _ = config.grid.shape
+    bev = torch.zeros(1, config.depth_net.context_channels, rows, columns)
+    features = {'depth': depth, 'context': context}
+    return (
+        Part(
+            'image_branch',
+            ImageBranch(model, sample_deformable).eval(),
+            {'images': images, 'cameras': torch.zeros(2, 27)},
+            tuple(features),
+            ('images', 'cameras', *features),
+        ),
+        Part(
+            'splat',
+            POOLINGS[pooling](view).eval(),
+            {**features, 'ego_from_frustum': torch.zeros(2, 3, 4)},
+            ('bev',),
+            (*features, 'ego_from_frustum'),
+        ),
+        Part(
+            'detection',
+            Detection(model).eval(),
+            dict.fromkeys(('bev_key', 'bev_past')[: config.key_frames], bev),
+            ('maps', 'candidates'),
+            (),
+        ),
+    )

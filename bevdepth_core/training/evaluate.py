@@ -89,6 +89,8 @@ class EvaluationConfig:
         device: ``auto``: all GPUs, or the CPU if there is no GPU. Otherwise devices separated by
             commas, with one process each.
         precision: precision of the network: fp32, fp16 or bf16.
+        onnx_folder: folder of an exported network to run on the CPU instead of PyTorch
+            (docs/EXPORT.md); empty for PyTorch.
         tracking: also track the detections and score the tracks: AMOTA, AMOTP, IDS, FRAG, recall.
     """
 
@@ -97,6 +99,7 @@ class EvaluationConfig:
     output: str = 'out/evaluation'
     device: str = 'auto'
     precision: Literal['fp32', 'fp16', 'bf16'] = 'fp32'
+    onnx_folder: str = ''
     tracking: bool = False
 
 
@@ -252,7 +255,9 @@ def _share(
     config: EvaluationConfig, index: SampleIndex, device: str, scenes: Sequence[range]
 ) -> Iterator[tuple[str, list[dict]]]:
     """Yield token and result entries of each sample of some scenes."""
-    detector = Detector.from_checkpoint(config.checkpoint, device, config.precision)
+    detector = Detector.from_checkpoint(
+        config.checkpoint, device, config.precision, onnx_folder=config.onnx_folder or None
+    )
     for position, detections in stream(detector, index, scenes, config.data):
         record = index[position]
         yield record.token, result_boxes(record.token, detections, record.world_from_ego())

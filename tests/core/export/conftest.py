@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bevdepth_core.export.command_line import export_onnx
+from bevdepth_core.export.writing import export_onnx
 from bevdepth_core.model import BEVDepth
 from tests.networks import export_model
 

@@ -20,8 +20,8 @@ from bevdepth_core.engine.onnx import open_session
 from bevdepth_core.export import volume_pooling
 from bevdepth_core.export.check import compare, random_frames
 from bevdepth_core.export.command_line import main
-from bevdepth_core.export.onnx_graphs import Part, network_parts, write_graph
-from bevdepth_core.export.parts import CustomPooling, SampledDeformableConv
+from bevdepth_core.export.onnx_graphs import write_graph
+from bevdepth_core.export.parts import CustomPooling, Part, SampledDeformableConv, network_parts
 from bevdepth_core.export.pooling import PlainPooling
 from bevdepth_core.export.volume_pooling import VolumePooling, _running_sums
 from bevdepth_core.inference import Detector

@@ -11,7 +11,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from vision_msgs.msg import LabelInfo
 
 from bevdepth_core.checkpoint import load_checkpoint
-from bevdepth_core.export.command_line import export_onnx
+from bevdepth_core.export.writing import export_onnx
 from tests.ros.detector.running import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE
 from tests.ros.graph import Graph, wait_until
 

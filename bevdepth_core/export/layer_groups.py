@@ -1,0 +1,34 @@
+"""Groups of layers by the names of their nodes in the graphs, for reduced precision.
+
+Nodes of no group stay in float32: the camera vector with its gates, the coordinates of the
+deformable convolution, the softmax over depth and the decoding of boxes.
+"""
+
+from __future__ import annotations
+
+GROUPS = {
+    'image_stem': ('/image_encoder/backbone/conv1', '/image_encoder/backbone/layer1/'),
+    'image_layer2': ('/image_encoder/backbone/layer2/',),
+    'image_layer3': ('/image_encoder/backbone/layer3/',),
+    'image_layer4': ('/image_encoder/backbone/layer4/',),
+    'image_neck': ('/image_encoder/neck/',),
+    'depth_reduce': ('/depth_net/reduce/',),
+    'depth_blocks': ('/depth_net/depth_blocks/',),
+    'depth_pyramid': ('/depth_net/pyramid/',),
+    'depth_deform': ('/depth_net/deform/offset/', '/depth_net/deform/Conv'),
+    'context_head': ('/depth_net/context_head/',),
+    'depth_head': ('/depth_net/depth_head/',),
+    'bev_stem': ('/bev_encoder/trunk/conv1', '/bev_encoder/trunk/layer1/'),
+    'bev_layer2': ('/bev_encoder/trunk/layer2/',),
+    'bev_layer3': ('/bev_encoder/trunk/layer3/',),
+    'bev_neck': ('/bev_encoder/neck/',),
+    'head_shared': ('/head/shared/',),
+    'head_tasks': ('/head/tasks',),
+}
+"""Name of a group to the beginnings of its nodes' names."""
+
+
+def group_of(node: str) -> str | None:
+    """Return the group of a node's name, None for a node that belongs to none."""
+    names = [name for name, starts in GROUPS.items() if node.startswith(starts)]
+    return names[0] if names else None

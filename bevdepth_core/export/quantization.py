@@ -1,0 +1,121 @@
+"""Quantizes the convolutions of exported graphs to INT8 with the quantizer of ONNX Runtime.
+
+The graphs get pairs of QuantizeLinear and DequantizeLinear. Their scales come from the largest
+values that a few key frames give (static quantization); weights have a scale per channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bevdepth_core.engine.calibration import Calibration
+from bevdepth_core.engine.eager import EagerNetwork
+from bevdepth_core.engine.exported import ExportError
+from bevdepth_core.engine.image_preparation import ImagePreparation
+from bevdepth_core.export.half_precision import MISSING
+from bevdepth_core.export.layer_groups import GROUPS, group_of
+from bevdepth_core.model import BEVDepth
+from bevdepth_core.types import Frame
+
+IN_FLOAT32 = ('depth_head', 'head_tasks')
+"""Groups of layers that are not quantized: docs/EXPORT.md has the table of what each costs."""
+QUANTIZED = ('Conv', 'Add', 'MaxPool')
+"""Operators; the additions are those of residual blocks."""
+
+Inputs = dict[str, np.ndarray]
+
+
+class Samples:
+    """Inputs of each graph that the scales are calibrated on.
+
+    Attributes:
+        by_graph: name of a graph to its inputs, one entry per key frame.
+    """
+
+    def __init__(self) -> None:
+        self.by_graph: dict[str, list[Inputs]] = {'image_branch': [], 'detection': []}
+
+    @classmethod
+    @torch.inference_mode()
+    def of(cls, model: BEVDepth, frames: Iterable[Frame]) -> Samples:
+        """Return what ``model`` passes to the graphs for some key frames, in order. The map of the
+        past frame is that of the frame before, without the ego motion in between, which does not
+        change the range of its values.
+        """
+        samples, maps = cls(), []
+        network = EagerNetwork(model, torch.device('cpu'), torch.float32)
+        prepare = ImagePreparation(model.config.image, torch.device('cpu'))
+        for frame in frames:
+            calibration = Calibration.of(frame.rig, frame.images, model.config.image)
+            images = prepare(frame.images)[0].numpy().copy()
+            samples.by_graph['image_branch'].append(
+                {'images': images, 'cameras': calibration.cameras[0].numpy()}
+            )
+            network.set_images(frame.images)
+            matrix = calibration.ego_from_frustum(frame.rig.ego_from_camera, torch.float64)
+            maps.append(network.model.splat(network.encode(calibration.cameras), matrix).numpy())
+        names = ('bev_key', 'bev_past')[: model.config.key_frames]
+        samples.by_graph['detection'] = [
+            dict(zip(names, (maps[place], maps[max(place - 1, 0)]), strict=False))
+            for place in range(len(maps))
+        ]
+        return samples
+
+
+def to_int8(path: Path, samples: list[Inputs], in_float32: Collection[str] = IN_FLOAT32) -> None:
+    """Replace the graph ``path`` by one with quantized convolutions.
+
+    Args:
+        path: an ONNX file in float32.
+        samples: inputs to calibrate on.
+        in_float32: groups of layers to leave out.
+
+    Raises:
+        ExportError: there are no samples, a group is unknown, or ONNX Runtime is missing.
+    """
+    import onnx
+
+    try:
+        from onnxruntime import quantization
+    except ImportError as error:
+        raise ExportError(MISSING) from error
+    if not samples:
+        raise ExportError('INT8 needs key frames: set --calibration to a dataset')
+    if unknown := set(in_float32) - set(GROUPS):
+        raise ExportError(f'no group of layers is named {", ".join(sorted(unknown))}')
+    graph = onnx.load(path)
+    quantization.quantize_static(
+        graph,
+        str(path),
+        _reader(samples),
+        op_types_to_quantize=list(QUANTIZED),
+        nodes_to_quantize=_chosen(graph.graph.node, GROUPS.keys() - set(in_float32)),
+        per_channel=True,
+        activation_type=quantization.QuantType.QInt8,
+        weight_type=quantization.QuantType.QInt8,
+        extra_options={'ActivationSymmetric': True},
+    )
+
+
+def _chosen(nodes: Iterable[Any], groups: Collection[str | None]) -> list[str]:
+    return [
+        node.name for node in nodes if node.op_type in QUANTIZED and group_of(node.name) in groups
+    ]
+
+
+def _reader(samples: Iterable[Inputs]) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._rest: Iterator[Inputs] = iter(samples)
+
+        def get_next(self) -> Inputs | None:
+            return next(self._rest, None)
+
+    return Reader()

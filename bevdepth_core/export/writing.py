@@ -1,0 +1,84 @@
+"""Writes an exported network: graphs and their manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bevdepth_core.engine.exported import MANIFEST, ExportError
+from bevdepth_core.export.half_precision import to_half
+from bevdepth_core.export.manifest import manifest
+from bevdepth_core.export.onnx_graphs import write_graph
+from bevdepth_core.export.parts import Part, network_parts
+from bevdepth_core.export.quantization import Samples, to_int8
+from bevdepth_core.files import write_atomically
+from bevdepth_core.model import BEVDepth
+
+DEFORMABLE = ('sampled', 'native')
+"""Forms of the deformable convolution: GridSample and Conv, or the operator DeformConv."""
+PRECISIONS = ('fp32', 'fp16', 'int8')
+REDUCED = ('image_branch', 'detection')
+"""Graphs that fp16 and int8 apply to: the splat, which is geometry, stays in float32."""
+
+
+def export_onnx(
+    model: BEVDepth,
+    folder: Path,
+    *,
+    pooling: str = 'plain',
+    deformable: str = 'sampled',
+    precision: str = 'fp32',
+    samples: Samples | None = None,
+    name: str = 'unnamed',
+) -> None:
+    """Write the graphs of ``model`` and their manifest.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        folder: made if it is missing; existing files are replaced.
+        pooling: one of POOLINGS.
+        deformable: one of DEFORMABLE.
+        precision: one of PRECISIONS.
+        samples: what int8 is calibrated on.
+        name: name of the weights, for the manifest.
+
+    Raises:
+        ExportError: the network cannot be exported so, or a package is missing.
+    """
+    _require_onnx()
+    _prepare(model, folder)
+    parts = network_parts(model, pooling, deformable == 'sampled')
+    for part in parts:
+        path = folder / f'{part.name}.onnx'
+        write_graph(part, path)
+        if part.name in REDUCED and precision == 'fp16':
+            to_half(path)
+        if part.name in REDUCED and precision == 'int8':
+            to_int8(path, [] if samples is None else samples.by_graph[part.name])
+    options = {'weights': name, 'precision': precision, 'pooling': pooling}
+    _write_manifest(model, parts, folder, {**options, 'deformable': deformable})
+
+
+def _prepare(model: BEVDepth, folder: Path) -> None:
+    if model.config.stereo is not None:
+        raise ExportError('stereo models cannot be exported; use a model without stereo')
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)  # no manifest describes files of two exports
+
+
+def _write_manifest(
+    model: BEVDepth, parts: tuple[Part, ...], folder: Path, options: dict[str, str]
+) -> None:
+    text = json.dumps(manifest(model, parts, folder, options), indent=2)
+
+    def write(path: str) -> None:
+        Path(path).write_text(text)
+
+    write_atomically(folder / MANIFEST, write)
+
+
+def _require_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise ExportError('the package onnx is missing; run `pip install onnx`') from error

@@ -1,0 +1,146 @@
+"""Graphs in float16 and INT8 beside the float32 network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from bevdepth_core.decode import NO_CLASS
+from bevdepth_core.engine.exported import ExportError
+from bevdepth_core.engine.onnx import open_session
+from bevdepth_core.export.check import random_frames
+from bevdepth_core.export.half_precision import to_half
+from bevdepth_core.export.layer_groups import GROUPS, group_of
+from bevdepth_core.export.quantization import IN_FLOAT32, Samples, to_int8
+from bevdepth_core.model import BEVDepth
+
+GRAPHS = ('image_branch', 'detection')
+
+
+@pytest.fixture(scope='module')
+def samples(model: BEVDepth) -> Samples:
+    return Samples.of(model, random_frames(2, np.random.default_rng(0)))
+
+
+@pytest.fixture(scope='module')
+def quantized(exported: Path, samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both graphs in INT8, with two groups of layers in float32."""
+    folder = tmp_path_factory.mktemp('quantized')
+    for name in GRAPHS:
+        (folder / f'{name}.onnx').write_bytes((exported / f'{name}.onnx').read_bytes())
+        to_int8(folder / f'{name}.onnx', samples.by_graph[name], ('depth_head', 'head_tasks'))
+    return folder
+
+
+def layers(path: Path) -> dict[str, onnx.NodeProto]:
+    return {node.name: node for node in onnx.load(path).graph.node}
+
+
+def quantized_groups(path: Path) -> set[str | None]:
+    """Return the groups of the convolutions whose weights are dequantized."""
+    nodes = layers(path).values()
+    produced = {node.output[0] for node in nodes if node.op_type == 'DequantizeLinear'}
+    convolutions = [node for node in nodes if node.op_type == 'Conv']
+    return {group_of(node.name) for node in convolutions if node.input[1] in produced}
+
+
+def difference(path: Path, inputs: dict[str, np.ndarray], expected: np.ndarray) -> float:
+    """Return the relative L2 error of the first output, without logits of absent classes."""
+    found, has_class = outputs(path, inputs)[0], expected > NO_CLASS
+    return float(
+        np.linalg.norm((found - expected)[has_class]) / np.linalg.norm(expected[has_class])
+    )
+
+
+def outputs(path: Path, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return open_session(path, 1).run(None, inputs)
+
+
+@pytest.mark.parametrize('graph', GRAPHS)
+def test_every_group_names_convolutions_of_one_graph(exported: Path, graph: str) -> None:
+    of_graph = {
+        'image_branch': {
+            name for name in GROUPS if name.startswith(('image', 'depth', 'context'))
+        },
+        'detection': {name for name in GROUPS if name.startswith(('bev', 'head'))},
+    }
+    nodes = layers(exported / f'{graph}.onnx').values()
+    found = {group_of(node.name) for node in nodes if 'Conv' in node.op_type}
+    assert found - {None} == of_graph[graph]
+
+
+def test_the_camera_vector_and_the_decoding_belong_to_no_group() -> None:
+    for name in ('/depth_net/mlp/mlp.0/Gemm', '/depth_net/deform/GridSample', '/TopK'):
+        assert group_of(name) is None
+
+
+def test_samples_are_the_inputs_of_the_graphs(model: BEVDepth, exported: Path) -> None:
+    frames = random_frames(2, np.random.default_rng(0))
+    samples = Samples.of(model, frames).by_graph
+    first, second = samples['detection']
+    assert np.array_equal(first['bev_past'], first['bev_key'])
+    assert np.array_equal(second['bev_past'], first['bev_key'])
+    assert not np.array_equal(second['bev_key'], first['bev_key'])
+    images = [entry['images'] for entry in samples['image_branch']]
+    assert images[0].shape == (2, 3, 32, 96)
+    assert not np.array_equal(images[0], images[1])
+    assert samples['image_branch'][0]['cameras'].shape == (2, 27)
+
+
+@pytest.mark.parametrize('graph', GRAPHS)
+def test_half_graphs_have_float32_borders_and_stay_near(
+    exported: Path, samples: Samples, tmp_path: Path, graph: str
+) -> None:
+    path = tmp_path / 'half.onnx'
+    path.write_bytes((exported / f'{graph}.onnx').read_bytes())
+    inputs = samples.by_graph[graph][0]
+    expected = outputs(path, inputs)[0]
+    to_half(path)
+    content = onnx.load(path).graph
+    for value in (*content.input, *content.output):
+        assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    halves = [
+        entry for entry in content.initializer if entry.data_type == onnx.TensorProto.FLOAT16
+    ]
+    assert len(halves) > 20
+    assert 1e-6 < difference(path, inputs, expected) < 5e-3
+
+
+def test_chosen_groups_are_quantized_and_others_are_not(quantized: Path) -> None:
+    image = quantized_groups(quantized / 'image_branch.onnx')
+    detection = quantized_groups(quantized / 'detection.onnx')
+    assert {'image_layer3', 'depth_blocks', 'context_head'} <= image
+    assert {'bev_stem', 'head_shared'} <= detection
+    assert not (image | detection) & {'depth_head', 'head_tasks', None}
+
+
+@pytest.mark.parametrize('graph', GRAPHS)
+def test_quantized_graphs_stay_near_on_their_samples(
+    exported: Path, quantized: Path, samples: Samples, graph: str
+) -> None:
+    for inputs in samples.by_graph[graph]:
+        expected = outputs(exported / f'{graph}.onnx', inputs)[0]
+        assert 1e-4 < difference(quantized / f'{graph}.onnx', inputs, expected) < 0.1
+
+
+def test_scales_are_symmetric_and_per_channel(quantized: Path) -> None:
+    content = onnx.load(quantized / 'image_branch.onnx').graph
+    values = {entry.name: onnx.numpy_helper.to_array(entry) for entry in content.initializer}
+    zeros = [value for name, value in values.items() if name.endswith('zero_point')]
+    assert zeros
+    assert not any(value.any() for value in zeros)
+    assert any(value.size > 1 for name, value in values.items() if name.endswith('_scale'))
+
+
+def test_int8_without_key_frames_names_the_option(model: BEVDepth, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match='set --calibration to a dataset'):
+        to_int8(tmp_path / 'any.onnx', [])
+
+
+def test_an_unknown_group_is_an_error(samples: Samples, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match='no group of layers is named depht'):
+        to_int8(tmp_path / 'any.onnx', samples.by_graph['detection'], ('depht',))
+    assert set(IN_FLOAT32) <= set(GROUPS)
