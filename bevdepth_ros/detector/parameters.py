@@ -85,7 +85,8 @@ class Settings(RigSettings):
     past_frame_spacing_s: float = parameter(
         1e-9 * PAST_FRAME_SPACING_NS,
         'Frames closer than this to the last past frame are not kept for fusion, seconds. A '
-        'larger value saves memory with stereo models, whose past frames are large.',
+        'larger value saves memory with stereo models and depth refinement, whose past frames are '
+        'large.',
         low=0.0,
         high=1e-9 * LARGEST_PAST_FRAME_SPACING_NS,
     )

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from bevdepth_ros.rig.compressed_images import DecodedImage, is_color_jpeg, is_j
 from bevdepth_ros.rig.conversions import decoded_image
 
 SHORTEST_SIDE_PX, LARGEST_SIDE_RATIO = 16, 16
+LEAST_PERIOD_S = 0.03
+"""Time between two JPEG files of a camera from which on a GPU decodes each as it arrives."""
 WAITING_SETS = 3
 """Decoded images that are kept per camera: of the set in progress, of the set that waits, and of
 the set that arrives."""
@@ -34,13 +37,15 @@ class _Started(NamedTuple):
 
 
 class ImageDecoder:
-    """Decodes in one thread per camera; a GPU decodes the JPEG files of a set together.
+    """Decodes in one thread per camera, for a GPU as soon as an image arrives.
 
-    For a GPU, the threads decode other images and copy them to it as soon as they arrive, so that
-    only the last image of a set is left when the set is complete. Without a GPU, they decode only
-    the images of sets, because a CPU may be too slow for every image. The JPEG files of a set take
-    a GPU little longer than a single file: one by one, as they arrive, they would take twice the
-    processor time, and at 60 Hz a sixth of the sets would be lost.
+    For a GPU, the threads decode images and copy them to it as they arrive, so that only the last
+    image of a set is left when the set is complete. Without a GPU, they decode only the images of
+    sets, because a CPU may be too slow for every image.
+
+    If a camera sends JPEG files faster than every ``LEAST_PERIOD_S``, a GPU decodes those of a set
+    together when the set is complete. One by one they take more time in total: at 60 Hz a sixth of
+    the sets was lost.
 
     A thread cannot be interrupted. If an image is not decoded at the deadline, its camera is left
     out of this set and of all further sets until the thread is done. The other cameras have
@@ -59,6 +64,7 @@ class ImageDecoder:
         self._gpu_decoder = JpegDecoder(device) if self.on_arrival and device else None
         self._device, self._min_width = device, min_width
         self._uploads: dict[str, _Upload] = {}
+        self._arrived: dict[str, float] = {}
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._started: dict[str, deque[_Started]] = {}
 
@@ -68,8 +74,13 @@ class ImageDecoder:
             thread.shutdown(wait=False, cancel_futures=True)
 
     def begin(self, camera: str, message: CompressedImage | Image, max_pixels: int) -> None:
-        """Start to decode an image that has arrived for a GPU, unless it is a JPEG file."""
-        if self.on_arrival and not is_jpeg(message):
+        """Start to decode an image that has arrived for a GPU, unless JPEG files of the camera
+        arrive too fast for that.
+        """
+        now = time.monotonic()
+        is_slow = now - self._arrived.get(camera, now) >= LEAST_PERIOD_S
+        self._arrived[camera] = now
+        if self.on_arrival and (is_slow or not is_jpeg(message)):
             self._start(camera, message, max_pixels)
 
     def __call__(
@@ -90,7 +101,7 @@ class ImageDecoder:
             timeout_s: time for all of them from now on, seconds.
         """
         deadline = time.monotonic() + timeout_s
-        on_gpu = self._on_gpu(messages, max_pixels)
+        on_gpu = self._on_gpu(cameras, messages, max_pixels)
         return [
             partial(_checked, on_gpu[place])
             if place in on_gpu
@@ -99,16 +110,20 @@ class ImageDecoder:
         ]
 
     def _on_gpu(
-        self, messages: Sequence[CompressedImage | Image], max_pixels: int
+        self,
+        cameras: Sequence[str],
+        messages: Sequence[CompressedImage | Image],
+        max_pixels: int,
     ) -> dict[int, DecodedImage]:
-        """Return the images that the GPU decodes, by place; none if it rejects one of them, since
-        the threads report what is wrong with it.
+        """Return the color JPEG files that are not yet started, decoded by the GPU, by place; none
+        if it rejects one of them, since the threads report what is wrong with it.
         """
         files = {
             place: message.data
-            for place, message in enumerate(messages)
+            for place, (camera, message) in enumerate(zip(cameras, messages, strict=True))
             if self._gpu_decoder is not None
             and isinstance(message, CompressedImage)
+            and self._find(camera, message) is None
             and is_color_jpeg(message, max_pixels)
         }
         if self._gpu_decoder is None or not files:
@@ -128,10 +143,10 @@ class ImageDecoder:
         """Return the future image of ``message``; None while an earlier one of the camera is still
         being decoded.
         """
+        found = self._find(camera, message)
+        if found is not None:
+            return found
         started = self._started.setdefault(camera, deque(maxlen=WAITING_SETS))
-        for earlier in tuple(started):  # another thread may add an image
-            if earlier.message is message:
-                return earlier.future
         if started and not started[-1].future.done():
             return None
         if camera not in self._threads:
@@ -139,6 +154,11 @@ class ImageDecoder:
         future = self._threads[camera].submit(self._decode, camera, message, max_pixels)
         started.append(_Started(message, future))
         return future
+
+    def _find(self, camera: str, message: CompressedImage | Image) -> Future[DecodedImage] | None:
+        """Return the future image of ``message`` if its decoding has been started."""
+        started = tuple(self._started.get(camera, ()))  # another thread may add an image
+        return next((one.future for one in started if one.message is message), None)
 
     def _decode(
         self, camera: str, message: CompressedImage | Image, max_pixels: int
@@ -151,7 +171,7 @@ class ImageDecoder:
 
 
 class _Upload:
-    """Decodes the images of one camera and copies them to a GPU.
+    """Decodes the images of one camera to a GPU.
 
     It has a stream of its own. On the network's stream, the steps of the network would wait for
     the images of the next set.
@@ -159,17 +179,28 @@ class _Upload:
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._stream = device, torch.cuda.Stream(device)
-        self._copy = PageLockedCopy(device)
+        self._decode_jpeg, self._copy = JpegDecoder(device), PageLockedCopy(device)
 
     def __call__(self, message: CompressedImage | Image, max_pixels: int) -> DecodedImage:
         """Return the image on the GPU, complete."""
-        image = decoded_image(message, max_pixels)
         with torch.cuda.stream(self._stream):
-            pixels = self._copy(np.asarray(image.pixels))
+            image = self._decoded(message, max_pixels)
         self._stream.synchronize()
-        # Its memory may be used again when the network's stream has read it.
-        pixels.record_stream(torch.cuda.default_stream(self._device))
-        return replace(image, pixels=pixels)
+        if isinstance(image.pixels, torch.Tensor):
+            # Its memory may be used again when the network's stream has read it.
+            image.pixels.record_stream(torch.cuda.default_stream(self._device))
+        return image
+
+    def _decoded(self, message: CompressedImage | Image, max_pixels: int) -> DecodedImage:
+        """Decode a color JPEG on the GPU; the CPU decodes all others, and those that the GPU
+        rejects, and reports what is wrong with them.
+        """
+        if isinstance(message, CompressedImage) and is_color_jpeg(message, max_pixels):
+            with suppress(ValueError):
+                [pixels] = self._decode_jpeg([message.data])
+                return DecodedImage(pixels, pixels.shape[1], pixels.shape[0])
+        image = decoded_image(message, max_pixels)
+        return replace(image, pixels=self._copy(np.asarray(image.pixels)))
 
 
 def _result(

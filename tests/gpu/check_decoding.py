@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from bevdepth_ros.rig import decoding
 from bevdepth_ros.rig.conversions import decoded_image
 from bevdepth_ros.rig.decoding import ImageDecoder
 from tests.ros.rig.image_messages import LIMIT, compressed, encoded, noise, raw, smooth
@@ -60,6 +61,19 @@ def test_a_damaged_jpeg_only_removes_its_camera_from_the_set(decoder: ImageDecod
     with pytest.raises(ValueError, match='JPEG'):
         left()
     assert np.array_equal(on_host(right()), decoded_image(messages[1], LIMIT).pixels)
+
+
+def test_a_jpeg_that_is_decoded_on_arrival_has_nearly_the_pixels_of_its_set(
+    decoder: ImageDecoder, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(decoding, 'LEAST_PERIOD_S', 0.0)
+    message = compressed(encoded(smooth(), 'JPEG'))
+    [together] = ImageDecoder(torch.device('cuda'))(('left',), [message], LIMIT, TIMEOUT_S)
+    decoder.begin('left', message, LIMIT)
+    assert decoder._started
+    [on_arrival] = decoder(('left',), [message], LIMIT, TIMEOUT_S)
+    difference = on_host(on_arrival()).astype(int) - on_host(together())
+    assert np.abs(difference).mean() < JPEG_DIFFERENCE
 
 
 def test_an_image_that_is_no_image_is_rejected(decoder: ImageDecoder):

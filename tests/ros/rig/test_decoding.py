@@ -175,7 +175,25 @@ class RecordingDecoder:
         return [np.full((120, 160, 3), index, np.uint8) for index in range(len(files))]
 
 
-def test_the_color_jpegs_of_a_set_are_decoded_together_and_not_on_arrival(decoder: ImageDecoder):
+def test_jpegs_of_a_slow_camera_are_decoded_on_arrival(
+    decoder: ImageDecoder, monkeypatch: pytest.MonkeyPatch
+):
+    clock = [5.0]
+    monkeypatch.setattr(decoding.time, 'monotonic', lambda: clock[0])
+    decoder.on_arrival, decoder._gpu_decoder = True, RecordingDecoder()
+    started = []
+    for step_s in (0.0, decoding.LEAST_PERIOD_S, 0.5 * decoding.LEAST_PERIOD_S):
+        clock[0] += step_s
+        message = jpegs()[0]
+        decoder.begin('left', message, LIMIT)
+        started.append(decoder._find('left', message) is not None)
+    assert started == [False, True, False]
+    [image] = decoder(('left',), [decoder._started['left'][-1].message], LIMIT, TIMEOUT_S)
+    assert image().width == 160
+    assert decoder._gpu_decoder.counts == []
+
+
+def test_the_color_jpegs_of_a_set_are_decoded_together_if_they_arrive_fast(decoder: ImageDecoder):
     decoder.on_arrival, decoder._gpu_decoder = True, RecordingDecoder()
     gray = compressed(encoded(smooth()[..., 0], 'JPEG'))
     messages = [jpegs()[0], gray, jpegs()[1]]
