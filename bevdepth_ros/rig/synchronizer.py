@@ -17,9 +17,10 @@ Each camera has one of these states:
 | silent | no images arrive | the caller of ``check`` names it | returning, at its next image |
 | returning | images arrive again after silence | an image after silent | used, as misaligned |
 | misaligned | its stamps do not fit those of the majority | ``ONE_SIDED`` images in a row are a
-  sixth of a cycle too early or too late; or stamps skipped or repeated a cycle and ``JUMP_IMAGES``
-  images arrived more than half a cycle earlier or later than usual (their median; not in a burst;
-  not if most cameras lack the cycle); or stamps are off by the timeout |
+  sixth of a cycle too early or too late, or ``WINDOW`` images by more than sets allow; or stamps
+  skipped or repeated a cycle and ``JUMP_IMAGES`` images arrived more than half a cycle earlier or
+  later than usual (their median; not in a burst; not if most cameras lack the cycle);
+  or stamps are off by the timeout |
   used, after ``RETURN`` images with a steady deviation near zero and the usual lateness. After a
   restart of the camera also with a new offset, or with a new lateness for ``SETTLED`` images |
 
@@ -419,7 +420,9 @@ class ImageSetSynchronizer(SimpleFilter):
     def _judge_used(self, index: int, camera: _Camera, period: int) -> None:
         if camera.has_jumped(1e-9 * period) and not self._is_skipped_by_all(index, period):
             self._exclude({index}, is_certain=True)
-        elif camera.is_misaligned(ONE_SIDED, max(MISALIGNED * period, self._jitter_ns), period):
+        elif camera.is_misaligned(
+            ONE_SIDED, max(MISALIGNED * period, self._jitter_ns), period
+        ) or camera.is_misaligned(WINDOW, self._tolerance_ns(), period):
             self._exclude({index})
         elif self.untriggered is None and camera.is_in_place(ONE_SIDED, AT_PLACE * period):
             camera.note_usual_lateness()
