@@ -54,7 +54,7 @@ def test_a_student_is_trained_on_the_boxes_of_a_teacher(tmp_path: Path) -> None:
         f'--data.split={SPLIT}', f'--data.cache_dir={tmp_path / "cache"}', '--data.workers=0',
         '--device=cpu', '--min_score=0.1',
     ]  # fmt: skip
-    with pytest.raises(SystemExit, match='no box has a score of 2: lower --min_score'):
+    with pytest.raises(SystemExit, match='no box reaches the score 2: lower --min_score'):
         main([*options, '--min_score=2'])
     assert not list(root.glob('v1.0-pseudo*'))
     main(options)

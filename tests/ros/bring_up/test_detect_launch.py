@@ -126,7 +126,7 @@ def test_without_autostart_and_bag_the_launch_file_does_not_change_the_state_of_
 def test_a_second_detector_of_the_same_name_in_one_launch_is_reported():
     context = launch_context()
     add_node_name(context, '/bevdepth_detector')
-    with pytest.raises(RuntimeError, match='another node /bevdepth_detector: give each detector'):
+    with pytest.raises(RuntimeError, match='set a different namespace:= for each detector'):
         actions(context)
     SetLaunchConfiguration('namespace', 'second').execute(context)
     assert actions(context)

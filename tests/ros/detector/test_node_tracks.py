@@ -40,7 +40,7 @@ def test_tracks_have_the_header_of_the_detections_covariance_and_stable_ids(trac
         covariance = np.reshape(one.results[0].pose.covariance, (6, 6))
         assert (np.diag(covariance)[[0, 1, 2, 5]] > 0).all()
         assert not covariance[3:5].any()
-        np.testing.assert_array_equal(covariance, covariance.T)
+        np.testing.assert_allclose(covariance, covariance.T, atol=1e-12)
     wait_until(lambda: tracking.diagnostics.values('tf').get('tracking') == 'on', 'the state')
     assert tracking.diagnostics.values('node')['covariance'] == 'default'
 
