@@ -103,8 +103,8 @@ class Detector:
     Raises:
         ExportError: ``onnx_folder`` contains no exported network of these weights.
         ValueError: unknown precision, a precision that the device does not support, a device that
-        this machine does not have, fewer than one thread, or a spacing outside 0 to
-        LARGEST_PAST_FRAME_SPACING_NS.
+            this machine does not have, fewer than one thread, or a spacing outside 0 to
+            LARGEST_PAST_FRAME_SPACING_NS.
     """
 
     def __init__(
