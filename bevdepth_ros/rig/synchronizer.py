@@ -22,7 +22,8 @@ Each camera has one of these states:
   later than usual (their median; not in a burst; not if most cameras lack the cycle);
   or stamps are off by the timeout |
   used, after ``RETURN`` images with a steady deviation near zero and the usual lateness. After a
-  restart of the camera also with a new offset, or with a new lateness for ``SETTLED`` images |
+  restart of the camera, or if cameras were untriggered, also with a new offset, or with a new
+  lateness for ``SETTLED`` images |
 
 While the clock of a used camera may have jumped, sets pause for at most ``LONGEST_PAUSE`` images.
 A camera returns by its own stamps and arrival times only, whether or not image sets are formed or
@@ -460,10 +461,10 @@ class ImageSetSynchronizer(SimpleFilter):
             return
         if camera.lateness_shows_cycles(1e-9 * period):
             by -= period * round(by / period)
-        if abs(by) > AT_PLACE * period:
-            if not camera.has_restarted:
-                return
+        if camera.has_restarted and abs(by) > self._tolerance_ns() / 2:
             camera.offset_ns += round(by)
+        elif abs(by) > AT_PLACE * period:
+            return
         camera.has_restarted = False
         camera.deviations.clear()
         camera.enter('used')
@@ -533,6 +534,8 @@ class ImageSetSynchronizer(SimpleFilter):
         for index, camera in enumerate(self.cameras):
             if index in suspects:
                 camera.enter('misaligned')
+                # Offsets that were found while clocks drift are not those it must return to.
+                camera.has_restarted |= self.untriggered is not None
             elif camera.state == 'used':
                 camera.deviations.clear()
         self._match_waiting()

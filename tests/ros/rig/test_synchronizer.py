@@ -291,7 +291,7 @@ def test_free_running_cameras_make_sets_again_after_they_run_together():
     one.run(5.0)
     one.run(2.8, lambda camera, time_s: drifts[camera] * time_s)
     assert one.synchronizer.untriggered
-    one.run(8.0)
+    one.run(12.0)
     assert one.synchronizer.untriggered is None
     assert one.sets[-1].cameras == (0, 1, 2, 3, 4, 5)
     assert not one.mixed()
