@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ IS_PIP_ONLY = (
 )
 DISTRIBUTIONS = ['jazzy', 'humble'] if IS_PIP_ONLY else [os.environ['ROS_DISTRO']]
 """ROS distributions to test: two of the pip-only ROS 2, or the sourced one."""
+OUTPUT_TIMEOUT_S = 120.0
 
 
 def run(distribution: str, *command: str | Path) -> subprocess.Popen[str]:
@@ -42,12 +44,20 @@ def launch(distribution: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 def read_until(process: subprocess.Popen[str], words: str) -> str:
-    """Return the output up to the line with ``words``; fail when the process ends before."""
+    """Return the output up to the line with ``words``; fail when the process ends before.
+
+    Without that line it is ended after ``OUTPUT_TIMEOUT_S``.
+    """
     output = ''
-    while words not in output:
-        line = process.stdout.readline()
-        assert line, f'{words!r} is not in the output: {output}'
-        output += line
+    timer = threading.Timer(OUTPUT_TIMEOUT_S, os.killpg, (process.pid, signal.SIGKILL))
+    timer.start()
+    try:
+        while words not in output:
+            line = process.stdout.readline()
+            assert line, f'{words!r} is not in the output: {output}'
+            output += line
+    finally:
+        timer.cancel()
     return output
 
 
