@@ -349,11 +349,11 @@ class ScaleNMSConfig:
     Attributes:
         factors: scale of length and width per class, in the order of the class names; the
             defaults are BEVDet's for the ten classes of nuScenes.
-        most_overlap: largest intersection over union that two boxes may have.
+        max_overlap: largest intersection over union that two boxes may have.
     """
 
     factors: tuple[float, ...] = (1.0, 0.7, 0.7, 0.4, 0.55, 1.1, 1.0, 1.0, 4.5, 9.0)
-    most_overlap: float = 0.2
+    max_overlap: float = 0.2
 
     def __post_init__(self) -> None:
         _require_finite('decode.scale_nms.factors', *self.factors)
@@ -362,8 +362,8 @@ class ScaleNMSConfig:
             f'decode.scale_nms.factors must be positive, got {self.factors}',
         )
         _require(
-            0 <= self.most_overlap <= 1,
-            f'decode.scale_nms.most_overlap must lie in 0 to 1, got {self.most_overlap}',
+            0 <= self.max_overlap <= 1,
+            f'decode.scale_nms.max_overlap must lie in 0 to 1, got {self.max_overlap}',
         )
 
 

@@ -145,11 +145,11 @@ class BoxDecoder(nn.Module):
 
     def _kept(self, boxes: Tensor, usable: Tensor, batch: int) -> Tensor:
         """Return the (B T, boxes_per_task) indices of the boxes that NMS keeps."""
-        centers, most = boxes[:, :2].transpose(1, 2), self._decode.boxes_per_task
+        centers, max_boxes = boxes[:, :2].transpose(1, 2), self._decode.boxes_per_task
         if self._factors is None:
-            return circle_nms(centers, usable, self._limits.repeat(batch), most)
+            return circle_nms(centers, usable, self._limits.repeat(batch), max_boxes)
         extents = half_extents(*boxes[:, [3, 4, 6]].unbind(1))
-        return size_aware_nms(centers, extents, usable, self._factors.repeat(batch), most)
+        return size_aware_nms(centers, extents, usable, self._factors.repeat(batch), max_boxes)
 
     def _usable(self, boxes: Tensor) -> Tensor:
         """Return a (B T, K) mask of boxes that are finite, have a size and lie in range."""
@@ -181,7 +181,7 @@ class BoxDecoder(nn.Module):
         kept: list[np.ndarray] = []
         for task in np.unique(tasks):
             index = np.flatnonzero(tasks == task)
-            kept.append(index[scale_nms(boxes.boxes[index], factors[index], config.most_overlap)])
+            kept.append(index[scale_nms(boxes.boxes[index], factors[index], config.max_overlap)])
         return boxes[np.sort(np.concatenate(kept))] if kept else boxes
 
 

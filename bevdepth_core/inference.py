@@ -33,7 +33,7 @@ it."""
 PAST_FRAME_SPACING_NS = 50_000_000
 """Smallest time between two stored frames, which limits the memory: without it, 36 frames would
 be stored at 60 Hz."""
-LARGEST_PAST_FRAME_SPACING_NS = 2 * PAST_FRAME_TOLERANCE_NS
+MAX_PAST_FRAME_SPACING_NS = 2 * PAST_FRAME_TOLERANCE_NS
 """Largest allowed spacing; with a larger one, sometimes no stored frame would have a valid age."""
 STEREO_BASELINE_M = 0.1
 """Smallest motion of the cameras between two frames with which stereo distinguishes depths. At
@@ -104,7 +104,7 @@ class Detector:
         ExportError: ``onnx_folder`` contains no exported network of these weights.
         ValueError: unknown precision, a precision that the device does not support, a device that
             this machine does not have, fewer than one thread, or a spacing outside 0 to
-            LARGEST_PAST_FRAME_SPACING_NS.
+            MAX_PAST_FRAME_SPACING_NS.
     """
 
     def __init__(
@@ -117,9 +117,9 @@ class Detector:
         past_frame_spacing_ns: int = PAST_FRAME_SPACING_NS,
         onnx_folder: str | Path | None = None,
     ) -> None:
-        if not 0 <= past_frame_spacing_ns <= LARGEST_PAST_FRAME_SPACING_NS:
+        if not 0 <= past_frame_spacing_ns <= MAX_PAST_FRAME_SPACING_NS:
             raise ValueError(
-                f'past_frame_spacing_ns must be 0 to {LARGEST_PAST_FRAME_SPACING_NS}, got '
+                f'past_frame_spacing_ns must be 0 to {MAX_PAST_FRAME_SPACING_NS}, got '
                 f'{past_frame_spacing_ns}'
             )
         self.past_frame_spacing_ns = past_frame_spacing_ns

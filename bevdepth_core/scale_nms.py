@@ -15,13 +15,13 @@ import numpy as np
 from bevdepth_core.types import Boxes3D
 
 
-def scale_nms(boxes: Boxes3D, factors: np.ndarray, most_overlap: float) -> np.ndarray:
+def scale_nms(boxes: Boxes3D, factors: np.ndarray, max_overlap: float) -> np.ndarray:
     """Return the (m,) int64 indices of the boxes to keep, in the given order.
 
     Args:
         boxes: n boxes, best score first.
         factors: (n,) scale of length and width of each box.
-        most_overlap: a box is dropped when its intersection over union with a kept one is larger.
+        max_overlap: a box is dropped when its intersection over union with a kept one is larger.
     """
     footprints = _footprints(boxes, factors)
     reach = np.linalg.norm(boxes.size[:, :2], axis=1) / 2 * factors
@@ -29,7 +29,7 @@ def scale_nms(boxes: Boxes3D, factors: np.ndarray, most_overlap: float) -> np.nd
     for index, center in enumerate(boxes.center[:, :2]):
         distance = np.linalg.norm(boxes.center[kept, :2] - center, axis=1)
         near = np.asarray(kept, np.int64)[distance < reach[kept] + reach[index]]
-        if all(overlap(footprints[index], footprints[other]) <= most_overlap for other in near):
+        if all(overlap(footprints[index], footprints[other]) <= max_overlap for other in near):
             kept.append(index)
     return np.array(kept, np.int64)
 

@@ -51,7 +51,7 @@ SET_PERIOD_S = 0.5
 IMAGE_SIZE = (1600, 900)
 JPEG_QUALITY = 92
 START_NS = 1_700_000_000_000_000_000
-LONGEST_START_S = 300.0
+MAX_START_S = 300.0
 """The launch may take this much longer than the replay, seconds."""
 ATTEMPTS = 5
 """Largest number of replays: each one is slower, until all image sets have results."""
@@ -206,7 +206,7 @@ def collect_results(arguments: list[str], log_path: Path, replay_s: float) -> De
     node = Node('bevdepth_demo')
     try:
         listener = DemoSubscriber(node)
-        longest_s = LONGEST_START_S + replay_s
+        longest_s = MAX_START_S + replay_s
         deadline = time.monotonic() + longest_s
         with launched(arguments, log_path) as process:
             _spin(node, lambda: process.poll() is None and time.monotonic() < deadline)

@@ -10,7 +10,7 @@ from torch import Tensor
 from bevdepth_core.ops.compiled import kernels, launch
 
 
-def circle_nms(centers: Tensor, valid: Tensor, limits: Tensor, most: int) -> Tensor:
+def circle_nms(centers: Tensor, valid: Tensor, limits: Tensor, max_boxes: int) -> Tensor:
     """Return the boxes whose distance from every kept box with a better score exceeds the limit of
     their task.
 
@@ -18,23 +18,23 @@ def circle_nms(centers: Tensor, valid: Tensor, limits: Tensor, most: int) -> Ten
         centers: (T, K, 2) float32 x and y of the boxes of T tasks, best score first.
         valid: (T, K) bool; invalid boxes are not kept and suppress no other box.
         limits: (T,) float32 squared distance up to which a box is suppressed.
-        most: most boxes to keep of a task.
+        max_boxes: largest number of boxes to keep per task.
 
     Returns:
-        (T, most) int32 indices of the kept boxes, best first, then -1.
+        (T, max_boxes) int32 indices of the kept boxes, best first, then -1.
     """
     if kernels is None or not centers.is_cuda:
-        return _reference(centers, valid, limits, most)
+        return _reference(centers, valid, limits, max_boxes)
     centers, valid, limits = centers.contiguous(), valid.contiguous(), limits.contiguous()
     tasks, boxes = valid.shape
-    kept = torch.empty(tasks, most, dtype=torch.int32, device=centers.device)
+    kept = torch.empty(tasks, max_boxes, dtype=torch.int32, device=centers.device)
     addresses = (tensor.data_ptr() for tensor in (centers, valid, limits, kept))
-    kernels.circle_nms(launch(centers), tasks, boxes, most, *addresses)
+    kernels.circle_nms(launch(centers), tasks, boxes, max_boxes, *addresses)
     return kept
 
 
 def size_aware_nms(
-    centers: Tensor, half_extents: Tensor, valid: Tensor, factors: Tensor, most: int
+    centers: Tensor, half_extents: Tensor, valid: Tensor, factors: Tensor, max_boxes: int
 ) -> Tensor:
     """Return the boxes that, after scaling, do not touch a kept box with a better score.
 
@@ -43,7 +43,7 @@ def size_aware_nms(
         half_extents: (T, K, 2) half of the boxes' extent along x and y, meters.
         valid: as for ``circle_nms``.
         factors: (T,) scale of the extents.
-        most: most boxes to keep of a task.
+        max_boxes: largest number of boxes to keep per task.
 
     Returns:
         As ``circle_nms``.
@@ -55,30 +55,30 @@ def size_aware_nms(
         reach = extents + extents.take_along_dim(best[..., None], dim=1)
         return (offset.abs() <= reach).all(dim=-1)
 
-    return _greedy(valid, most, near)
+    return _greedy(valid, max_boxes, near)
 
 
-def _reference(centers: Tensor, valid: Tensor, limits: Tensor, most: int) -> Tensor:
+def _reference(centers: Tensor, valid: Tensor, limits: Tensor, max_boxes: int) -> Tensor:
     def near(best: Tensor) -> Tensor:
         offset = centers - centers.take_along_dim(best[..., None], dim=1)
         return (offset**2).sum(dim=-1) <= limits[:, None]
 
-    return _greedy(valid, most, near)
+    return _greedy(valid, max_boxes, near)
 
 
-def _greedy(valid: Tensor, most: int, near: Callable[[Tensor], Tensor]) -> Tensor:
+def _greedy(valid: Tensor, max_boxes: int, near: Callable[[Tensor], Tensor]) -> Tensor:
     """Keep the best remaining box of each task, drop the boxes near it, and repeat.
 
     Args:
         valid: (T, K) bool.
-        most: most boxes to keep of a task.
+        max_boxes: largest number of boxes to keep per task.
         near: receives the (T, 1) index of a box per task and returns a (T, K) mask of the boxes
             that it suppresses.
     """
     tasks, boxes = valid.shape
     alive = valid.clone()
-    kept = torch.full((tasks, most), -1, dtype=torch.int32, device=valid.device)
-    for place in range(min(most, boxes)):
+    kept = torch.full((tasks, max_boxes), -1, dtype=torch.int32, device=valid.device)
+    for place in range(min(max_boxes, boxes)):
         best = alive.int().argmax(
             dim=1, keepdim=True
         )  # the first remaining box; 0 if no box is left

@@ -176,7 +176,7 @@ def _launch(
         )
         for image, plan in zip(images, plans, strict=True)
     ]
-    most_rows = max(max((plan.row_count for plan in plans), default=1), 1)
-    workspace = torch.empty(count * most_rows * width, dtype=torch.int32, device=out.device)
+    max_rows = max(max((plan.row_count for plan in plans), default=1), 1)
+    workspace = torch.empty(count * max_rows * width, dtype=torch.int32, device=out.device)
     inputs = kernels.Inputs(out.data_ptr(), (height, width, channels), tuple(mean), tuple(std))
     kernels.resize_images(launch(out), sources, workspace.data_ptr(), inputs)

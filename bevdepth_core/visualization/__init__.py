@@ -5,7 +5,7 @@ All images are (height, width, 3) uint8 RGB. Functions do not change their argum
 docstring says "in place".
 """
 
-from bevdepth_core.visualization.bev import EGO_OUTLINE, SHORTEST_ARROW_MPS, draw_bev
+from bevdepth_core.visualization.bev import EGO_OUTLINE, MIN_ARROW_MPS, draw_bev
 from bevdepth_core.visualization.cameras import BOX_EDGES, draw_boxes_on_image
 from bevdepth_core.visualization.colors import CLASS_COLORS, UNKNOWN_CLASS_COLOR, class_color
 from bevdepth_core.visualization.composition import (
@@ -27,7 +27,7 @@ __all__ = [
     'BOX_EDGES',
     'CLASS_COLORS',
     'EGO_OUTLINE',
-    'SHORTEST_ARROW_MPS',
+    'MIN_ARROW_MPS',
     'UNKNOWN_CLASS_COLOR',
     'DepthMaps',
     'GroundTruth',

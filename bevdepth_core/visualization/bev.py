@@ -23,7 +23,7 @@ from bevdepth_core.visualization.drawing import (
 
 EGO_OUTLINE = ((3.8, 0.95), (3.8, -0.95), (-1.0, -0.95), (-1.0, 0.95))
 """Outline of the ego vehicle relative to the point below its rear axle, meters."""
-SHORTEST_ARROW_MPS = 0.3
+MIN_ARROW_MPS = 0.3
 """Slower boxes have no velocity arrow."""
 _RING_STEP_M = 10
 _RING_LABEL_DIRECTION = (0.72, -0.72)
@@ -73,7 +73,7 @@ def draw_bev(
         tint(canvas, pixels[:4], color)
         draw_lines(canvas, pixels[None, :4], color, 2, closed=True)
         draw_lines(canvas, pixels[None, 4:6], color, 2)
-        if speed > SHORTEST_ARROW_MPS:
+        if speed > MIN_ARROW_MPS:
             draw_arrow(canvas, pixels[4], pixels[6], TEXT)
         if track_id:
             draw_text(canvas, f'#{track_id}', pixels[:4].max(axis=0) + 1, TRACK_ID_PX)
@@ -133,5 +133,5 @@ def _draw_truth(canvas: np.ndarray, boxes: Boxes3D, scale: float) -> None:
         pixels = _bev_pixels(np.concatenate((outline, nose, tip)), size, scale)
         sides = np.stack((pixels[:4], np.roll(pixels[:4], -1, axis=0)), axis=1)
         draw_dashed(canvas, np.concatenate((sides, pixels[None, 4:6])), TRUTH)
-        if speed > SHORTEST_ARROW_MPS:
+        if speed > MIN_ARROW_MPS:
             draw_arrow(canvas, pixels[4], pixels[6], FAINT)

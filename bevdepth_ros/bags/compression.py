@@ -21,7 +21,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports.zstd import ZstdDecompressor
 
-LARGEST_CONTENT = 1 << 28
+MAX_CONTENT_BYTES = 1 << 28
 """Upper bound of an unpacked chunk or message, bytes. Recorders write chunks of about 1 MB."""
 _FILE_ALLOWANCE, _FILE_RATIO = 1 << 30, 100
 """A file may decompress to at most this number of bytes plus this multiple of its size."""
@@ -50,7 +50,7 @@ def compression_of(head: bytes) -> str | None:
     return _MAGICS.get(head[:4])
 
 
-def unpacked(data: bytes, compression: str, limit: int = LARGEST_CONTENT) -> bytes:
+def unpacked(data: bytes, compression: str, limit: int = MAX_CONTENT_BYTES) -> bytes:
     """Return the content of one frame.
 
     Raises:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from bevdepth_ros.bags.compression import LARGEST_CONTENT
+from bevdepth_ros.bags.compression import MAX_CONTENT_BYTES
 from bevdepth_ros.bags.mcap_records import (
     CHANNEL,
     CHUNK,
@@ -142,7 +142,7 @@ class McapFile:
             raise ValueError('it is cut off or still being written')
         start, _, _ = _FOOTER_CONTENT.unpack_from(tail, RECORD_HEAD.size)
         length = self._size - _TAIL_BYTES - start if start else 0
-        if not 0 <= length <= LARGEST_CONTENT:
+        if not 0 <= length <= MAX_CONTENT_BYTES:
             raise ValueError('the position of its index is invalid')
         self._stream.seek(start)
         return BytesIO(self._stream.read(length))
@@ -212,7 +212,7 @@ class McapFile:
         """Return the messages of a chunk; if it is damaged, those before the damage."""
         try:
             start_ns, _, size, checksum = CHUNK_HEAD.unpack_from(chunk)
-            budget.take(min(size, LARGEST_CONTENT))
+            budget.take(min(size, MAX_CONTENT_BYTES))
             content = chunk_content(chunk, size, checksum)
         except (ValueError, struct.error) as error:
             self._report(f'a chunk is damaged ({error})')

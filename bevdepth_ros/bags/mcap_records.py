@@ -10,7 +10,7 @@ from io import SEEK_CUR, BytesIO
 from typing import BinaryIO
 from zlib import crc32
 
-from bevdepth_ros.bags.compression import LARGEST_CONTENT, unpacked
+from bevdepth_ros.bags.compression import MAX_CONTENT_BYTES, unpacked
 
 MAGIC = b'\x89MCAP0\r\n'
 FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, CHUNK_INDEX, STATISTICS = 2, 3, 4, 5, 6, 8, 11
@@ -31,7 +31,7 @@ def records(stream: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
         if kind == 0 or (length > left and kind != CHUNK):
             stream.seek(-RECORD_HEAD.size, SEEK_CUR)
             return
-        if length > LARGEST_CONTENT:
+        if length > MAX_CONTENT_BYTES:
             stream.seek(min(length, left), SEEK_CUR)
         else:
             yield kind, stream.read(min(length, left))
@@ -44,7 +44,7 @@ def chunk_content(chunk: bytes, size: int, checksum: int) -> bytes:
     compression = read_text(fields)
     read_number(fields, 8)
     content = fields.read()
-    if size > LARGEST_CONTENT:
+    if size > MAX_CONTENT_BYTES:
         raise ValueError(f'it contains {size} bytes, more than any recorder writes')
     if compression:
         content = unpacked(content, compression, size)

@@ -6,9 +6,9 @@ import heapq
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from bevdepth_ros.bags.compression import LARGEST_CONTENT
+from bevdepth_ros.bags.compression import MAX_CONTENT_BYTES
 
-_MOST_WAITING_BYTES = LARGEST_CONTENT
+_MAX_WAITING_BYTES = MAX_CONTENT_BYTES
 """Size of the messages that are kept in memory for sorting."""
 
 
@@ -29,7 +29,7 @@ class FilePart(NamedTuple):
 
 
 def in_order(parts: Iterable[FilePart]) -> Iterator[StampedMessage]:
-    """Yield messages in order of time, with at most ``_MOST_WAITING_BYTES`` in memory."""
+    """Yield messages in order of time, with at most ``_MAX_WAITING_BYTES`` in memory."""
     waiting: list[StampedMessage] = []
     waiting_bytes = 0
     for part in parts:
@@ -37,7 +37,7 @@ def in_order(parts: Iterable[FilePart]) -> Iterator[StampedMessage]:
             heapq.heappush(waiting, message)
             waiting_bytes += len(message.data)
         while waiting and (
-            waiting[0].stamp_ns < part.start_ns or waiting_bytes > _MOST_WAITING_BYTES
+            waiting[0].stamp_ns < part.start_ns or waiting_bytes > _MAX_WAITING_BYTES
         ):
             message = heapq.heappop(waiting)
             waiting_bytes -= len(message.data)

@@ -37,13 +37,13 @@ from bevdepth_ros.bags.topics import Topic
 from bevdepth_ros.process import ros_process, sleep_until, split_arguments
 
 NODE_NAME = 'bag_player'
-MOST_NAMED = 50
+MAX_NAMED = 50
 """Largest number of topics that an error message lists."""
 DEPTH = 10
 """Smallest history depth of a publisher."""
 LATCHED_DEPTH = 100
 """Largest number of messages of a latched topic that late subscribers receive."""
-MOST_TOPICS = 2000
+MAX_TOPICS = 2000
 """Largest number of topics that are played. Each one needs a publisher, which takes memory and
 time; no robot records more."""
 SETTLE_S = 0.5
@@ -170,12 +170,12 @@ class Player:
         for name in (*options.topics, *options.exclude_topics, *options.remap):
             if name not in known:
                 raise BagError(
-                    f'the bag has no topic {name}; it has {", ".join(sorted(known)[:MOST_NAMED])}'
+                    f'the bag has no topic {name}; it has {", ".join(sorted(known)[:MAX_NAMED])}'
                 )
         chosen = [topic for name, topic in known.items() if options.chooses(name)]
-        if len(chosen) > MOST_TOPICS:
+        if len(chosen) > MAX_TOPICS:
             raise BagError(
-                f'the bag has {len(chosen)} topics, more than the {MOST_TOPICS} that can be '
+                f'the bag has {len(chosen)} topics, more than the {MAX_TOPICS} that can be '
                 'played at once: choose some with --topics or --regex'
             )
         return chosen

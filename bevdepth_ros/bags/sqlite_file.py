@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import apsw
 
-from bevdepth_ros.bags.compression import LARGEST_CONTENT
+from bevdepth_ros.bags.compression import MAX_CONTENT_BYTES
 from bevdepth_ros.bags.topics import Message, Topic, quality_of_service
 
 MAGIC = b'SQLite format 3\x00'
@@ -62,7 +62,7 @@ class SqliteFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problem: str | None = None
-        self._steps_left = self._most_steps = (
+        self._steps_left = self._max_steps = (
             _STEPS_ALLOWANCE + _STEPS_PER_BYTE * path.stat().st_size
         )
         try:
@@ -70,7 +70,7 @@ class SqliteFile:
         except apsw.Error as error:
             raise ValueError(f'SQLite cannot open it: {error}') from error
         try:
-            self._database.limit(apsw.SQLITE_LIMIT_LENGTH, LARGEST_CONTENT)
+            self._database.limit(apsw.SQLITE_LIMIT_LENGTH, MAX_CONTENT_BYTES)
             self._database.set_progress_handler(self._is_too_much, _STEPS_PER_CALL)
             self._require_tables()
             self._topics = dict(self._read_topics())
@@ -113,7 +113,7 @@ class SqliteFile:
         return self._steps_left < 0
 
     def _execute(self, query: str, values: tuple[int | str, ...] = ()) -> apsw.Cursor:
-        self._steps_left = self._most_steps
+        self._steps_left = self._max_steps
         return self._database.execute(query, values)
 
     def _require_tables(self) -> None:

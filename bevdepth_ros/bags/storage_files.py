@@ -24,8 +24,8 @@ from bevdepth_ros.bags.topics import Message, Topic
 _SUFFIXES = re.compile(r'\.(mcap|db3)(\.zstd|\.zst|\.lz4)?$')
 """Names of storage files; files with other names are read if their content is that of a storage
 file."""
-_LARGEST_METADATA = 4 << 20
-_MOST_FILES = 10_000
+_MAX_METADATA_BYTES = 4 << 20
+_MAX_FILES = 10_000
 _HEAD_BYTES = 16
 _ROS_1 = b'#ROSBAG'
 
@@ -77,7 +77,7 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise ValueError('it is neither a folder nor a regular file')
-    entries = [entry for _, entry in zip(range(_MOST_FILES), path.iterdir(), strict=False)]
+    entries = [entry for _, entry in zip(range(_MAX_FILES), path.iterdir(), strict=False)]
     files = [entry for entry in entries if _is_storage(entry)]
     if not files:
         raise ValueError('the folder contains no .mcap or .db3 file')
@@ -108,7 +108,7 @@ def read_metadata(folder: Path) -> Metadata | None:
     """Return the content of metadata.yaml; None if there is no valid one."""
     file = folder / 'metadata.yaml'
     try:
-        if not file.is_file() or file.stat().st_size > _LARGEST_METADATA:
+        if not file.is_file() or file.stat().st_size > _MAX_METADATA_BYTES:
             return None
         information = load_plain_yaml(file.read_bytes())['rosbag2_bagfile_information']
         counts = Counter[str]()

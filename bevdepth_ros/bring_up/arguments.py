@@ -20,7 +20,7 @@ CONFIG = Path(get_package_share_directory(PACKAGE)) / 'config'
 DEFAULT_PARAMS_FILE = str(CONFIG / 'detector.yaml')
 PRESETS = sorted(path.stem for path in (CONFIG / 'cameras').glob('*.yaml'))
 BOOLEAN = ['true', 'false', 'True', 'False']
-LARGEST_PORT = 65535
+MAX_PORT = 65535
 
 
 class ArgumentsError(RuntimeError):
@@ -177,9 +177,9 @@ class _Reader:
 
     def port(self, name: str) -> int:
         def is_port(value: float) -> bool:
-            return value.is_integer() and 0 <= value <= LARGEST_PORT
+            return value.is_integer() and 0 <= value <= MAX_PORT
 
-        return int(self.number(name, is_port, f'from 0 to {LARGEST_PORT}'))
+        return int(self.number(name, is_port, f'from 0 to {MAX_PORT}'))
 
     def params_files(self) -> tuple[str, ...]:
         given = self.values['params_file']

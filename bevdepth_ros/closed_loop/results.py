@@ -40,7 +40,7 @@ LATE_NS = 500_000_000
 POSE_CLAMP_S = 0.06
 """A result this long before the first or after the last ego pose uses that pose; the default of
 the node's ``pose_clamp_s``."""
-MOST_BOXES = 500
+MAX_BOXES = 500
 """Largest number of boxes per sample that the devkit accepts."""
 SAME_BOX_M = 1e-3
 """Largest difference between the same box on both topics: one has float32, the other float64."""
@@ -105,7 +105,7 @@ def scene_results(
     for token, stamp_ns in matched.items():
         detections = detections_at(published, stamp_ns)
         pose = _pose(published, stamp_ns, transforms)
-        entries[token] = result_boxes(token, detections, pose)[:MOST_BOXES]
+        entries[token] = result_boxes(token, detections, pose)[:MAX_BOXES]
         if stamp_ns in published.tracks:
             tracks[token] = track_entries(token, published.tracks[stamp_ns], pose)
         if len(detections) and detections.past_stamp_ns is None:
@@ -165,7 +165,7 @@ def track_entries(token: str, message: Detection3DArray, world_from_ego: Pose) -
     labels = np.array([classes.index(name) for name in names], np.int64)
     found = Detections3D(boxes, scores, labels, classes, stamp_ns_of(message))
     entries = tracking_entries(token, found, ids, world_from_ego)
-    return sorted(entries, key=lambda entry: -entry['tracking_score'])[:MOST_BOXES]
+    return sorted(entries, key=lambda entry: -entry['tracking_score'])[:MAX_BOXES]
 
 
 def _pose(published: PublishedResults, stamp_ns: int, transforms: RecordedTransforms) -> Pose:

@@ -25,7 +25,7 @@ from bevdepth_ros.launching import last_lines, launched
 from bevdepth_ros.rig.stamps import stamp_ns
 
 DETECTOR, PLAYER = '/bevdepth_detector', '/bag_player'
-LONGEST_SILENCE_S = 300.0
+MAX_SILENCE_S = 300.0
 """A launch fails if for this time the clock does not advance and no result arrives."""
 STEP_NS = 40_000_000
 """Step of the player's service ``~/step``. Image sets are at least 50 ms apart, so a step
@@ -225,8 +225,7 @@ def collect_results(
         listener = ResultCollector(node, None if sets is None else ReplayStepper(node, sets))
         with launched(arguments, log_path) as process:
             while (
-                process.poll() is None
-                and time.monotonic() < listener.progress_at + LONGEST_SILENCE_S
+                process.poll() is None and time.monotonic() < listener.progress_at + MAX_SILENCE_S
             ):
                 executor.spin_once(timeout_sec=0.1)
             status = process.poll()
@@ -238,7 +237,7 @@ def collect_results(
         node.destroy_node()
     if status != 0:
         what = (
-            f'made no progress for {LONGEST_SILENCE_S:.0f} s'
+            f'made no progress for {MAX_SILENCE_S:.0f} s'
             if status is None
             else f'failed with exit status {status}'
         )

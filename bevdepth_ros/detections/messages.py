@@ -35,7 +35,7 @@ _OBJECT = np.dtype(
     [(name, '<u4' if name in ('label', 'track_id') else '<f4') for name in OBJECT_FIELDS]
 )
 
-ARROW_MIN_SPEED = 0.3
+MIN_ARROW_MPS = 0.3
 """Boxes below this speed get no velocity arrow, m/s."""
 TRAIL_MIN_M = 1.0
 """Tracks that moved less get no trail, meters."""
@@ -133,9 +133,7 @@ def marker_array(
         if detections.past_stamp_ns is not None:
             velocity = detections.boxes.velocity[index].tolist()
             markers += (
-                [_arrow(center, velocity, name)]
-                if math.hypot(*velocity) >= ARROW_MIN_SPEED
-                else []
+                [_arrow(center, velocity, name)] if math.hypot(*velocity) >= MIN_ARROW_MPS else []
             )
         for marker in markers:
             marker.header, marker.id, marker.lifetime = common, index, lifetime

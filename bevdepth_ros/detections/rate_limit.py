@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-LONGEST_WAIT_PERIODS = 2
+MAX_WAIT_PERIODS = 2
 """If a stamp is more than this many periods too early, time went back, as in a bag that starts
 again."""
 
@@ -28,7 +28,7 @@ class RateLimit:
             return True
         period_ns = round(1e9 / max_rate_hz)
         due_ns = stamp_ns if self._due_ns is None else self._due_ns
-        if due_ns - stamp_ns > LONGEST_WAIT_PERIODS * period_ns:
+        if due_ns - stamp_ns > MAX_WAIT_PERIODS * period_ns:
             due_ns = stamp_ns
         if stamp_ns < due_ns:
             return False

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-MOST_CORNERS = 100
+MAX_CORNERS = 100
 EXAMPLE = '[[-10, -20], [60, -20], [60, 20], [-10, 20]]'
 
 
@@ -47,8 +47,8 @@ def inside(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
 def _fault(corners: np.ndarray) -> str | None:
     if not np.isfinite(corners).all():
         return 'must be finite'
-    if not 3 <= len(corners) <= MOST_CORNERS:
-        return f'must have 3 to {MOST_CORNERS} corners'
+    if not 3 <= len(corners) <= MAX_CORNERS:
+        return f'must have 3 to {MAX_CORNERS} corners'
     following = np.roll(corners, -1, axis=0)
     if not np.any(_cross(corners - corners[0], following - corners[0])):
         return 'must have an area: its corners lie on one line'

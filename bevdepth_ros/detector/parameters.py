@@ -14,7 +14,7 @@ from typing import Any
 
 from rclpy.node import Node
 
-from bevdepth_core.inference import LARGEST_PAST_FRAME_SPACING_NS, PAST_FRAME_SPACING_NS
+from bevdepth_core.inference import MAX_PAST_FRAME_SPACING_NS, PAST_FRAME_SPACING_NS
 from bevdepth_core.tracking import TrackerConfig
 from bevdepth_ros.detections.region import EXAMPLE, parse_region
 from bevdepth_ros.detections.selection import (
@@ -88,7 +88,7 @@ class Settings(RigSettings):
         'larger value saves memory with stereo models and depth refinement, whose past frames are '
         'large.',
         low=0.0,
-        high=1e-9 * LARGEST_PAST_FRAME_SPACING_NS,
+        high=1e-9 * MAX_PAST_FRAME_SPACING_NS,
     )
     camera_timeout_s: float = parameter(
         1.0,

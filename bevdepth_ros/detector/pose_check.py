@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 FASTEST_M_S = 100.0
 """Highest speed of a vehicle; the only limit while the previous motion is unknown."""
-LONGEST_S = 1.0
+MAX_DURATION_S = 1.0
 """Poses that are further apart in time are not compared; past frames of that age are not used for
 fusion anyway."""
 STEP_M, STEP_DEG = 1.0, 20.0
@@ -61,7 +61,7 @@ class PoseCheck:
         if last is None or pose is None:
             return None
         seconds = (stamp_ns - last[0]) * 1e-9
-        if not 0 < seconds <= LONGEST_S:
+        if not 0 < seconds <= MAX_DURATION_S:
             return None
         step = pose[:3, 3] - last[1][:3, 3]
         turn = _turn(last[1], pose)

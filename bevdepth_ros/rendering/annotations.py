@@ -11,7 +11,7 @@ from bevdepth_core.geometry import invert_rigid
 from bevdepth_core.types import Boxes3D
 from bevdepth_core.visualization import GroundTruth
 
-LONGEST_GAP_NS = 1_100_000_000
+MAX_GAP_NS = 1_100_000_000
 """Annotations further apart are not interpolated; nuScenes has two per second."""
 SAME_TIME_NS = 60_000_000
 """Objects without an id are shown only this close to their annotation."""
@@ -82,7 +82,7 @@ class AnnotationHistory:
         if pair is None:
             return None
         nearest = min(pair, key=lambda known: abs(known.stamp_ns - stamp_ns))
-        if abs(nearest.stamp_ns - stamp_ns) > LONGEST_GAP_NS / 2:
+        if abs(nearest.stamp_ns - stamp_ns) > MAX_GAP_NS / 2:
             return None
         boxes, keep = _at(nearest, pair, stamp_ns)
         if len(keep) and not keep.any():
@@ -110,7 +110,7 @@ def _at(
     span_s = (other.stamp_ns - nearest.stamp_ns) * 1e-9
     rows = {name: row for row, name in enumerate(other.ids) if name}
     partners = np.array([rows.get(name, -1) for name in nearest.ids], int)
-    if not 0 < abs(span_s) <= LONGEST_GAP_NS * 1e-9:
+    if not 0 < abs(span_s) <= MAX_GAP_NS * 1e-9:
         partners[:] = -1
     keep = (partners >= 0) | (abs(nearest.stamp_ns - stamp_ns) <= SAME_TIME_NS)
     center, yaw, velocity = (

@@ -36,7 +36,7 @@ SILENT_NS = 3_000_000_000
 """Image sets are formed without a camera that has had no image for this time."""
 DECODE_TIMEOUT_S = 60.0
 """Longest time to decode an image; long, because no image of a recording may be lost."""
-LONGEST_S = 1e9
+MAX_DURATION_S = 1e9
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class RecordedScenes:
             with_depth: also return the depth of this detector.
         """
         begin_ns = self._bag.start_ns + round(start_s * 1e9)
-        end_ns = begin_ns + round(min(duration_s, LONGEST_S) * 1e9)
+        end_ns = begin_ns + round(min(duration_s, MAX_DURATION_S) * 1e9)
         topics = {
             source.image_topic: index for index, source in enumerate(self._settings.camera_sources)
         }

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from bevdepth_core.inference import Detector
 from bevdepth_core.visualization import compose
 from bevdepth_ros.bags.player_options import not_negative, positive
-from bevdepth_ros.rendering.recorded_scenes import LONGEST_S, RecordedScenes
+from bevdepth_ros.rendering.recorded_scenes import MAX_DURATION_S, RecordedScenes
 from bevdepth_ros.rendering.scene import SHOWN_SCORE, Scene
 from bevdepth_ros.rendering.video import ImageWriter
 from bevdepth_ros.rig.settings import RigSettings
@@ -199,7 +199,7 @@ def _add_part_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add('--start', type=not_negative, default=0.0, metavar='S', help='skip the first S seconds')
     text = 'render S seconds (default: to the end)'
-    add('--duration', type=positive, default=LONGEST_S, metavar='S', help=text)
+    add('--duration', type=positive, default=MAX_DURATION_S, metavar='S', help=text)
     text = 'maximum number of images per second of the recording (default: all)'
     add('--fps', type=positive, help=text)
 

@@ -19,10 +19,10 @@ try:
 except ImportError:  # a ROS without pip packages; Pillow decodes to the same values
     simplejpeg = None
 
-MOST_JPEG_SCANS = 20
+MAX_JPEG_SCANS = 20
 """Progressive encoders write about 10. Each scan costs a pass over all pixels."""
 _START_OF_SCAN = 0xDAFF  # little endian
-MOST_PNG_CHUNKS = 256
+MAX_PNG_CHUNKS = 256
 """Chunks of less than a kilobyte; encoders write data in chunks of 8 kB and more."""
 PADDING_BYTES = 16
 """USB cameras pad JPEG files before the end marker by a few bytes."""
@@ -141,7 +141,7 @@ def is_color_jpeg(message: CompressedImage, max_pixels: int) -> bool:
     if header is None or Format.parse(message.format).is_swapped:
         return False
     width, height, colors = header
-    return colors != 'Gray' and width * height <= max_pixels and _scans(data) <= MOST_JPEG_SCANS
+    return colors != 'Gray' and width * height <= max_pixels and _scans(data) <= MAX_JPEG_SCANS
 
 
 def _file_kind(data: bytes) -> str | None:
@@ -174,9 +174,9 @@ def _unsupported(message: CompressedImage) -> str:
 
 def _bound_work(data: bytes, kind: str) -> None:
     """Raise ValueError for small files that would keep a decoder busy for long."""
-    if kind == 'JPEG' and _scans(data) > MOST_JPEG_SCANS:
-        raise ValueError(f'is a JPEG of {_scans(data)} scans, more than {MOST_JPEG_SCANS}')
-    if kind == 'PNG' and _has_more_chunks_than(MOST_PNG_CHUNKS + len(data) // 1024, data):
+    if kind == 'JPEG' and _scans(data) > MAX_JPEG_SCANS:
+        raise ValueError(f'is a JPEG of {_scans(data)} scans, more than {MAX_JPEG_SCANS}')
+    if kind == 'PNG' and _has_more_chunks_than(MAX_PNG_CHUNKS + len(data) // 1024, data):
         raise ValueError(f'is a PNG with too many chunks for its {len(data)} bytes')
 
 

@@ -21,8 +21,8 @@ from bevdepth_core.page_locked import PageLockedCopy
 from bevdepth_ros.rig.compressed_images import DecodedImage, is_color_jpeg, is_jpeg
 from bevdepth_ros.rig.conversions import decoded_image
 
-SHORTEST_SIDE_PX, LARGEST_SIDE_RATIO = 16, 16
-LEAST_PERIOD_S = 0.03
+MIN_SIDE_PX, MAX_SIDE_RATIO = 16, 16
+MIN_PERIOD_S = 0.03
 """Time between two JPEG files of a camera from which on a GPU decodes each as it arrives."""
 WAITING_SETS = 3
 """Decoded images that are kept per camera: of the set in progress, of the set that waits, and of
@@ -43,7 +43,7 @@ class ImageDecoder:
     image of a set is left when the set is complete. Without a GPU, they decode only the images of
     sets, because a CPU may be too slow for every image.
 
-    If a camera sends JPEG files faster than every ``LEAST_PERIOD_S``, a GPU decodes those of a set
+    If a camera sends JPEG files faster than every ``MIN_PERIOD_S``, a GPU decodes those of a set
     together when the set is complete. One by one they take more time in total: at 60 Hz a sixth of
     the sets was lost.
 
@@ -78,7 +78,7 @@ class ImageDecoder:
         arrive too fast for that.
         """
         now = time.monotonic()
-        is_slow = now - self._arrived.get(camera, now) >= LEAST_PERIOD_S
+        is_slow = now - self._arrived.get(camera, now) >= MIN_PERIOD_S
         self._arrived[camera] = now
         if self.on_arrival and (is_slow or not is_jpeg(message)):
             self._start(camera, message, max_pixels)
@@ -222,9 +222,9 @@ def _checked(image: DecodedImage) -> DecodedImage:
     network's input would need too much memory.
     """
     short, long = sorted((image.height, image.width))
-    if short < SHORTEST_SIDE_PX or long > LARGEST_SIDE_RATIO * short:
+    if short < MIN_SIDE_PX or long > MAX_SIDE_RATIO * short:
         raise ValueError(
             f'is {image.width}x{image.height}; the sides of an image must have at least '
-            f'{SHORTEST_SIDE_PX} px and a ratio of at most {LARGEST_SIDE_RATIO}'
+            f'{MIN_SIDE_PX} px and a ratio of at most {MAX_SIDE_RATIO}'
         )
     return image

@@ -11,9 +11,9 @@ from bevdepth_ros.rig.undistortion import Distortion
 
 FOCAL_PX = (1.0, 1e6)
 """Plausible focal lengths, pixels; others are rejected as invalid calibration."""
-LARGEST_ASPECT = 2.0
+MAX_ASPECT = 2.0
 """Largest ratio of the two focal lengths; in interlaced video it is two."""
-LARGEST_SKEW = 0.02
+MAX_SKEW = 0.02
 """Largest skew per focal length."""
 SCALE_RANGE = (0.6, 1.4)
 """Allowed range of twice the principal point divided by the image size. If it is outside of the
@@ -24,7 +24,7 @@ OUTSIDE_SHARE = 0.25
 images and do not set a region of interest."""
 ROTATION_TOLERANCE = 0.01
 """Largest deviation of R R^T from the identity."""
-LARGEST_BASELINE_M = 10.0
+MAX_BASELINE_M = 10.0
 """Largest shift of a camera by Tx and Ty of P."""
 LARGE_RECTIFICATION_DEG = 10.0
 """Stereo rectification rotates images by less than this; a larger rotation is reported."""
@@ -183,9 +183,9 @@ def _require_plausible(matrix: np.ndarray, width: int, height: int, name: str) -
 
 def _shape_fault(matrix: np.ndarray) -> str | None:
     fx, fy, skew = matrix[0, 0], matrix[1, 1], max(abs(matrix[0, 1]), abs(matrix[1, 0]))
-    if skew > LARGEST_SKEW * fx:
+    if skew > MAX_SKEW * fx:
         return f'a skew of {skew:.0f} px'
-    if not 1 / LARGEST_ASPECT <= fy / fx <= LARGEST_ASPECT:
+    if not 1 / MAX_ASPECT <= fy / fx <= MAX_ASPECT:
         return f'fx = {fx:.0f} px and fy = {fy:.0f} px, which differ too much'
     return None
 
@@ -212,7 +212,7 @@ def _frame_from_camera(p: np.ndarray, r: object) -> np.ndarray:
     """
     rotation = np.asarray(r, np.float64).reshape(3, 3)
     shift = np.array((p[0, 3] / p[0, 0], p[1, 3] / p[1, 1], 0.0))
-    if np.linalg.norm(shift) > LARGEST_BASELINE_M:
+    if np.linalg.norm(shift) > MAX_BASELINE_M:
         raise ValueError(
             f'is not calibrated correctly: Tx and Ty of P shift it by '
             f'{np.linalg.norm(shift):.1f} m; calibrate it again'

@@ -25,16 +25,16 @@ otherwise the transform is late."""
 DISPUTE_S = 1.0
 """A frame counts as disputed for this time after it had two parents, or after its stamps jumped
 back and forward again within this time."""
-MOST_PARENTS = 4
+MAX_PARENTS = 4
 """Newest parents of a frame that are stored."""
 FARTHEST_M = 1e9
 """Larger translations are invalid: they lose centimeters in float64 and overflow in float32."""
-MOST_FRAMES = 2000
+MAX_FRAMES = 2000
 """Largest number of frames. Further frames are rejected, because tf2 stores a history of each
 frame and never removes a frame."""
-LONGEST_NAME, SHOWN_NAME = 255, 60
+MAX_NAME_LENGTH, SHOWN_NAME = 255, 60
 """Longest valid name of a frame, and how much of a name a message shows, characters."""
-LONGEST_CHAIN = 20
+MAX_CHAIN = 20
 """Largest number of links between two frames that are checked for conflicting publishers."""
 
 
@@ -129,7 +129,7 @@ class CheckedTransformListener(TransformListener):
         """Return the frames from ``source`` up to ``target`` or to where the chain ends."""
         frames: list[str] = []
         frame: str | None = source
-        while frame is not None and frame != target and len(frames) < LONGEST_CHAIN:
+        while frame is not None and frame != target and len(frames) < MAX_CHAIN:
             frames.append(frame)
             parents = self._received(frame)
             # tf2 uses the parent of the newest transform.
@@ -227,8 +227,11 @@ class CheckedTransformListener(TransformListener):
                 transform.header.frame_id,
             ):
                 raise ValueError('parent and child need two different, non-empty names')
-            if max(len(transform.header.frame_id), len(transform.child_frame_id)) > LONGEST_NAME:
-                raise ValueError(f'a frame name has more than {LONGEST_NAME} characters')
+            if (
+                max(len(transform.header.frame_id), len(transform.child_frame_id))
+                > MAX_NAME_LENGTH
+            ):
+                raise ValueError(f'a frame name has more than {MAX_NAME_LENGTH} characters')
             if stamp_ns(transform) < 0:
                 raise ValueError('its stamp is before the year 1970')
             # tf2 accepts such a stamp, but rclpy raises when it reads it from the buffer.
@@ -245,9 +248,9 @@ class CheckedTransformListener(TransformListener):
 
     def _note_frames(self, *frames: str) -> None:
         new = {*frames} - self._frames
-        if new and len(self._frames) + len(new) > MOST_FRAMES:
+        if new and len(self._frames) + len(new) > MAX_FRAMES:
             raise ValueError(
-                f'{MOST_FRAMES} other frames are known already; publish fewer frame names'
+                f'{MAX_FRAMES} other frames are known already; publish fewer frame names'
             )
         self._frames |= new
 
@@ -306,5 +309,5 @@ class CheckedTransformListener(TransformListener):
         parents = self._parents.setdefault(child, {})
         self._received_ns[child] = self._clock.now().nanoseconds
         parents[parent] = monotonic()
-        if len(parents) > MOST_PARENTS:
+        if len(parents) > MAX_PARENTS:
             del parents[min(parents, key=lambda name: parents[name])]

@@ -16,7 +16,7 @@ from rclpy.time import Time
 from tf2_ros import Buffer, ExtrapolationException, TransformException
 
 from bevdepth_ros.rig.tf_listener import (
-    LONGEST_NAME,
+    MAX_NAME_LENGTH,
     SHOWN_NAME,
     CheckedTransformListener,
     matrix_from_transform,
@@ -27,7 +27,7 @@ LATEST = Time()
 """tf2 returns the newest transform for this time."""
 SHOWN_FRAMES = 20
 """Largest number of known frames that a message lists if one is missing."""
-MOST_EARLY = 64
+MAX_EARLY = 64
 """Poses that were looked up early and are kept until they are used: several image sets."""
 ODOMETRY_QUEUE = 100
 """Depth of the queue; tf2 uses the same for /tf."""
@@ -120,7 +120,7 @@ class Transforms:
             return True
         if (target, source, stamp_ns) in self._early:
             return True
-        return len(source) <= LONGEST_NAME and self._buffer.can_transform(
+        return len(source) <= MAX_NAME_LENGTH and self._buffer.can_transform(
             target, source, Time(nanoseconds=stamp_ns)
         )
 
@@ -187,7 +187,7 @@ class Transforms:
         if self.knows(*key):
             with suppress(TransformMissingError):
                 self._early[key] = self._lookup(target, source, Time(nanoseconds=stamp_ns))
-        while len(self._early) > MOST_EARLY:
+        while len(self._early) > MAX_EARLY:
             self._early.popitem(last=False)
 
     def _last_ns(self, target: str, source: str) -> int | None:
@@ -212,10 +212,10 @@ class Transforms:
         return known
 
     def _lookup(self, target: str, source: str, time: Time) -> np.ndarray:
-        if len(source) > LONGEST_NAME:
+        if len(source) > MAX_NAME_LENGTH:
             sentence = (
                 f'tf has no {target} <- {source[:SHOWN_NAME]}...: the name of a frame has at most '
-                f'{LONGEST_NAME} characters'
+                f'{MAX_NAME_LENGTH} characters'
             )
             raise TransformMissingError(sentence)
         dispute = self._listener and self._listener.dispute_between(

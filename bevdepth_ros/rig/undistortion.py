@@ -27,7 +27,7 @@ also use the names of authors."""
 _COUNTS = {'equidistant': (4,)}
 _POLYNOMIAL_COUNTS = (4, 5, 8, 12, 14)
 """Numbers of coefficients that OpenCV accepts."""
-LEAST_SHARE = 0.25
+MIN_SHARE = 0.25
 """Distortion that leaves less than this fraction of the image valid is rejected."""
 
 
@@ -112,7 +112,7 @@ class Undistorter:
         The result of a tensor is on the same device.
 
         Raises:
-            ValueError: less than ``LEAST_SHARE`` of the image would be valid; the message is a
+            ValueError: less than ``MIN_SHARE`` of the image would be valid; the message is a
             clause that follows the
                 camera's name.
         """
@@ -134,7 +134,7 @@ class Undistorter:
 def _require_enough(columns: np.ndarray, rows: np.ndarray, distortion: Distortion) -> None:
     height, width = columns.shape
     share = ((columns > -1) & (columns < width) & (rows > -1) & (rows < height)).mean()
-    if share < LEAST_SHARE:
+    if share < MIN_SHARE:
         lens = f'{distortion.model} coefficients {list(distortion.coefficients)}'
         raise ValueError(
             f'has the {lens}, which leave {share:.0%} of its image valid; calibrate it again'

@@ -18,7 +18,7 @@ from bevdepth_core.types import Boxes3D, Detections3D
 from bevdepth_core.visualization import (
     BOX_EDGES,
     EGO_OUTLINE,
-    SHORTEST_ARROW_MPS,
+    MIN_ARROW_MPS,
     camera_places,
     class_color,
 )
@@ -220,7 +220,7 @@ class Page:
         self._edges.colors = np.repeat(colors, 2 * lines.shape[1], axis=0).reshape(-1, 2, 3)
         self._edges.visible = True
         speeds = np.linalg.norm(found.boxes.velocity, axis=1)
-        moving = speeds > SHORTEST_ARROW_MPS
+        moving = speeds > MIN_ARROW_MPS
         if moving.any() and self._with_velocities.value:
             self._arrows.points = _arrows(found.boxes[moving])
             self._arrows.colors = colors[moving]

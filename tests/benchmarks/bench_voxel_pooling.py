@@ -35,7 +35,7 @@ from tests.core.ops.cases import Case, relative_error, surround_view_case
 from tests.reference import ROOT
 
 RUNS = {'cpu': 10, 'cuda': 50}
-FEWEST_RUNS, LONGEST_S = 5, 1.0
+MIN_RUNS, MAX_DURATION_S = 5, 1.0
 """Total time of the repetitions of one call, about; slow calls are repeated less often."""
 FLUSH_BYTES = 256 * 2**20
 COPY_BYTES = {'cpu': 128 * 2**20, 'cuda': 2**30}
@@ -240,7 +240,7 @@ def microseconds(call: Callable, device: str, replayed: bool = True) -> float:
         call = captured(call)
     median = flushed_median if device == 'cuda' else wall_median
     first = median(call, 1)
-    return median(call, min(max(int(LONGEST_S * 1e6 / first), FEWEST_RUNS), RUNS[device]))
+    return median(call, min(max(int(MAX_DURATION_S * 1e6 / first), MIN_RUNS), RUNS[device]))
 
 
 def wall_median(call: Callable, runs: int) -> float:

@@ -81,7 +81,7 @@ class ConstantVelocityTracker:
     noise is that of the publication.
     """
 
-    FEWEST_HITS = 3
+    MIN_HITS = 3
     STEP = np.block([[np.eye(2), np.eye(2)], [np.zeros((2, 2)), np.eye(2)]])
     NOISE = np.diag((1.0, 1.0, 0.01, 0.01))
     START = np.diag((10.0, 10.0, 10_000.0, 10_000.0))
@@ -112,7 +112,7 @@ class ConstantVelocityTracker:
                 self._tracks.append(new)
                 of_row[row] = new
         self._tracks = [one for one in self._tracks if one.missed <= self._longest_missed]
-        fewest = min(self.FEWEST_HITS, self._frames)
+        fewest = min(self.MIN_HITS, self._frames)
         rows = np.array(sorted(row for row, one in of_row.items() if one.hits >= fewest), int)
         found = [of_row[row] for row in rows.tolist()]
         boxes = _moved(

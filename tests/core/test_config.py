@@ -184,8 +184,8 @@ def test_a_file_that_is_not_a_mapping_is_rejected(tmp_path):
         ),
         (ScaleNMSConfig, {'factors': (0.1,)}, {'factors': (0.0,)}),
         (ScaleNMSConfig, {'factors': (0.1,)}, {'factors': (float('nan'),)}),
-        (ScaleNMSConfig, {'most_overlap': 0.0}, {'most_overlap': -0.1}),
-        (ScaleNMSConfig, {'most_overlap': 1.0}, {'most_overlap': 1.1}),
+        (ScaleNMSConfig, {'max_overlap': 0.0}, {'max_overlap': -0.1}),
+        (ScaleNMSConfig, {'max_overlap': 1.0}, {'max_overlap': 1.1}),
     ],
 )
 def test_values_at_a_limit_are_accepted_and_values_beyond_it_rejected(section, good, bad):
@@ -268,15 +268,15 @@ def test_a_file_that_stores_the_default_range_as_numbers_is_the_default():
 
 
 def test_scale_nms_is_read_from_a_file():
-    values = {'decode': {'scale_nms': {'most_overlap': 0.3}}}
-    assert model_config_from_dict(values).decode.scale_nms == ScaleNMSConfig(most_overlap=0.3)
+    values = {'decode': {'scale_nms': {'max_overlap': 0.3}}}
+    assert model_config_from_dict(values).decode.scale_nms == ScaleNMSConfig(max_overlap=0.3)
     assert ModelConfig().decode.scale_nms is None
     factors = dict(zip(NUSCENES_CLASSES, ScaleNMSConfig().factors, strict=True))
     assert factors['pedestrian'] == 4.5 and factors['traffic_cone'] == 9.0
     assert factors['car'] == factors['motorcycle'] == factors['bicycle'] == 1.0
     assert factors['truck'] == factors['construction_vehicle'] == 0.7
     assert (factors['bus'], factors['trailer'], factors['barrier']) == (0.4, 0.55, 1.1)
-    assert ScaleNMSConfig().most_overlap == 0.2
+    assert ScaleNMSConfig().max_overlap == 0.2
 
 
 def test_limits_leave_room_for_larger_models():

@@ -22,7 +22,7 @@ DEUTERANOPIA = (
     (-0.011820, 0.042940, 0.968881),
 )  # fmt: skip
 """Simulations in linear RGB: Machado, Oliveira, Fernandes, 2009, severity 1."""
-LEAST_DIFFERENCE = 25.0
+MIN_DIFFERENCE = 25.0
 """Distance in CIE Lab; 2.3 is just noticeable, and lines in an image are thin."""
 
 
@@ -40,4 +40,4 @@ def test_each_pair_of_classes_differs_also_with_color_vision_deficiency(vision) 
     colors |= {'truth': lab(TRUTH, vision), 'background': lab(BACKGROUND, vision)}
     for one, other in itertools.combinations(colors, 2):
         difference = np.linalg.norm(colors[one] - colors[other])
-        assert difference > LEAST_DIFFERENCE, f'{one} and {other} differ by {difference:.0f}'
+        assert difference > MIN_DIFFERENCE, f'{one} and {other} differ by {difference:.0f}'

@@ -18,7 +18,7 @@ from tests.ros.graph import wait_until
 ROUNDS = 100
 WARM_UP = 10
 """Rounds after which caches are filled."""
-MOST_GROWTH_MB = 30.0
+MAX_GROWTH_MB = 30.0
 """Limit for 90 rounds; one leaked network of these tests would cost 45 MB per round."""
 STORM_S = 10.0
 STORM_PERIOD_S = 1 / 12
@@ -64,7 +64,7 @@ def test_a_hundred_life_cycles_with_a_failed_activation_leak_nothing(
     print(f'after {WARM_UP} rounds {before}, after {ROUNDS} rounds {after}')
     assert after['threads'] == before['threads']
     assert after['handles'] == before['handles']
-    assert after['memory_mb'] - before['memory_mb'] < MOST_GROWTH_MB
+    assert after['memory_mb'] - before['memory_mb'] < MAX_GROWTH_MB
 
 
 def test_the_node_is_healthy_after_concurrent_images_parameters_and_transitions(bench: Bench):

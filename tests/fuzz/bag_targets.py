@@ -15,7 +15,7 @@ from bevdepth_ros.bags.reader import Bag, BagError
 from tests.fuzz.mutation import damaged, damaged_tree
 from tests.ros.bags.text_bags import START_NS, STEP_NS, qos, storage_file, write_bag
 
-MOST_MESSAGES = 1000
+MAX_MESSAGES = 1000
 MCAP_WORDS = (
     b'zstd',
     b'lz4',
@@ -46,7 +46,7 @@ def _read(path: Path) -> bool:
     try:
         with Bag(path, str) as bag:
             messages = bag.messages(bag.topics, bag.start_ns, bag.end_ns + 1)
-            for name, stamp_ns, data in itertools.islice(messages, MOST_MESSAGES):
+            for name, stamp_ns, data in itertools.islice(messages, MAX_MESSAGES):
                 assert name in bag.topics
                 assert isinstance(stamp_ns, int)
                 assert isinstance(data, bytes)

@@ -38,7 +38,7 @@ VALUES = (
     {'x': {'x': []}},
 )  # fmt: skip
 """Values that replace others in a tree."""
-MOST_CHANGES = 6
+MAX_CHANGES = 6
 
 
 def damaged(rng: Random, data: bytes, words: Sequence[bytes] = ()) -> bytes:
@@ -46,7 +46,7 @@ def damaged(rng: Random, data: bytes, words: Sequence[bytes] = ()) -> bytes:
     inserted.
     """
     result = bytearray(data)
-    for _ in range(rng.randint(1, MOST_CHANGES)):
+    for _ in range(rng.randint(1, MAX_CHANGES)):
         _change(rng, result, words)
     return bytes(result)
 
@@ -84,7 +84,7 @@ def damaged_tree(rng: Random, tree: Any) -> Any:
     """Return a copy of a tree of dicts and lists with one to several entries replaced, removed,
     doubled or renamed."""
     tree = copy.deepcopy(tree)
-    for _ in range(rng.randint(1, MOST_CHANGES // 2)):
+    for _ in range(rng.randint(1, MAX_CHANGES // 2)):
         tree = _damage_somewhere(rng, tree)
     return tree
 

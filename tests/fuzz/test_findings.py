@@ -294,7 +294,7 @@ def test_invalid_quality_of_service_in_a_bag_is_ignored(tmp_path, storage):
 
 
 def test_decompression_of_a_chunk_is_limited(tmp_path, monkeypatch):
-    monkeypatch.setattr('bevdepth_ros.bags.mcap_records.LARGEST_CONTENT', 10_000)
+    monkeypatch.setattr('bevdepth_ros.bags.mcap_records.MAX_CONTENT_BYTES', 10_000)
     file = storage_file(
         write_bag(tmp_path / 'bag', {'/a': qos()}, 4, 'mcap', padding=100_000, compressed=True)
     )

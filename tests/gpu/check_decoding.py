@@ -66,7 +66,7 @@ def test_a_damaged_jpeg_only_removes_its_camera_from_the_set(decoder: ImageDecod
 def test_a_jpeg_that_is_decoded_on_arrival_has_nearly_the_pixels_of_its_set(
     decoder: ImageDecoder, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(decoding, 'LEAST_PERIOD_S', 0.0)
+    monkeypatch.setattr(decoding, 'MIN_PERIOD_S', 0.0)
     message = compressed(encoded(smooth(), 'JPEG'))
     [together] = ImageDecoder(torch.device('cuda'))(('left',), [message], LIMIT, TIMEOUT_S)
     decoder.begin('left', message, LIMIT)

@@ -20,13 +20,13 @@ from bevdepth_ros.demo import START_NS, DemoSubscriber, render_drive, render_fig
 from bevdepth_ros.detections.messages import objects_cloud
 from tests.ros.graph import TIMEOUT_S, Graph
 
-LONGEST_DEMO_S = 580
+MAX_DEMO_S = 580
 
 
 def run_demo(out: Path, *arguments: str) -> subprocess.CompletedProcess:
     """Run the module of the demo, which writes to ``out``."""
     command = [sys.executable, '-m', 'bevdepth_ros.demo', '--out', str(out), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_DEMO_S)
+    return subprocess.run(command, capture_output=True, text=True, timeout=MAX_DEMO_S)
 
 
 def processes_about(out: Path) -> list[str]:

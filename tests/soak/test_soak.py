@@ -6,7 +6,7 @@ from tests.soak.soak import Result, run
 KINDS = len(FAULTS) + 3
 """Number of kinds of faults: those of the images, changes of parameters and two sequences of
 transitions."""
-MOST_GROWTH_MB = 25.0
+MAX_GROWTH_MB = 25.0
 """Limit for the second half, as the first is the warm-up; 1 to 2 MB are usual. A leak of one
 image per trigger cycle would be 80 MB."""
 
@@ -26,5 +26,5 @@ def test_the_node_recovers_from_every_fault_in_random_order(domain_id: int) -> N
         result.samples[len(result.samples) // 2],
         result.samples[-1],
     )
-    assert last[1] - middle[1] < MOST_GROWTH_MB
+    assert last[1] - middle[1] < MAX_GROWTH_MB
     assert last[3] <= first[3] + 2

@@ -12,7 +12,7 @@ import numpy as np
 from bevdepth_core.synthetic.sensors.render import render_camera
 from bevdepth_core.synthetic.world.scene import SyntheticScene
 
-LARGEST_ENLARGEMENT = 3.0
+MAX_ENLARGEMENT = 3.0
 """Largest width of the wider pinhole image, in widths of the image; a lens that needs more is
 rejected."""
 _ITERATIONS = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 50, 0.005)
@@ -79,7 +79,7 @@ class Lens:
         )
         error = np.abs(back.reshape(-1, 2) - pixels).max()
         reach = (np.ptp(seen, axis=0) / (self.width, self.height)).max()
-        if not (error < _TOLERANCE_PX and reach < LARGEST_ENLARGEMENT):
+        if not (error < _TOLERANCE_PX and reach < MAX_ENLARGEMENT):
             raise ValueError('it does not map each pixel to one direction: use lower coefficients')
 
     def _pinhole_pixels(self) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from bevdepth_core.synthetic.sensors.view import NEAR, SHIFT, View, fixed_point
 _FAR = 170.0
 _COVER_WIDTH = 200
 """Width in pixels of the mask that finds hidden objects."""
-_SMALLEST_COVER = 100
+_MIN_COVER = 100
 
 
 def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:
@@ -96,7 +96,7 @@ def _not_hidden(
             window = covered[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
             if window.size == 0 or window.all():
                 continue
-            if window.size > _SMALLEST_COVER:
+            if window.size > _MIN_COVER:
                 _cover(covered, placed, small)
         kept.append(name)
     return kept[::-1]

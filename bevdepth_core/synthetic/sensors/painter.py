@@ -16,7 +16,7 @@ from bevdepth_core.synthetic.world.scene import Light
 _NOMINAL_WIDTH = 1600
 """Width of the image for which small details are selected, so that images of all sizes show the
 same details."""
-_SMALLEST_DETAIL_PX = 3.0
+_MIN_DETAIL_PX = 3.0
 _EXACT_ORDER_WITHIN = 30.0
 _BALL_SHADES = ((9.0, 1), (36.0, 2), (np.inf, 3))
 """Pairs (largest radius in pixels, number of circles per ball)."""
@@ -40,7 +40,7 @@ class _Batch:
         shaded: np.ndarray,
         view: View,
         light: Light,
-        smallest_detail_px: float,
+        min_detail_px: float,
     ) -> None:
         shapes = [placed.shape for placed in objects]
         rotations = np.stack([placed.world_from_local_rotation() for placed in objects])
@@ -56,7 +56,7 @@ class _Batch:
             np.concatenate([getattr(shape, name) for shape in shapes])
             for name in ('normals', 'anchors', 'colors', 'extents', 'details', 'glows')
         )
-        smallest = smallest_detail_px * np.maximum(self.distance, NEAR) / view.focal
+        smallest = min_detail_px * np.maximum(self.distance, NEAR) / view.focal
         towards = self.eyes.astype(np.float32)[owner] - anchors
         towards *= normals
         self._facing = (towards[:, 0] + towards[:, 1] + towards[:, 2] > 0) & (
@@ -151,7 +151,7 @@ class Painter:
         if not objects:
             return
         batch = _Batch(
-            objects, np.array(shaded), self._view, self._light, _SMALLEST_DETAIL_PX / self._nominal
+            objects, np.array(shaded), self._view, self._light, _MIN_DETAIL_PX / self._nominal
         )
         for number, placed in enumerate(objects):
             self._draw_object(batch, number, placed.shape, shaded[number])

@@ -13,7 +13,7 @@ from bevdepth_core.synthetic.sensors.placement import Placed
 from bevdepth_core.synthetic.shapes.catalog import Shape
 from bevdepth_core.synthetic.shapes.solids import Solid
 
-_MOST_PLANES = 10
+_MAX_PLANES = 10
 _PARALLEL = 1e-9
 
 
@@ -273,7 +273,7 @@ def _through_planes(
     """
     # A convex solid is the intersection of half spaces: the ray is inside from its last entry into
     # a half space to its first exit from one.
-    for number in range(_MOST_PLANES):
+    for number in range(_MAX_PLANES):
         normal = normals[which, number]
         towards = _dot(normal, directions)
         towards = np.where(np.abs(towards) < _PARALLEL, np.float32(_PARALLEL), towards)
@@ -302,15 +302,15 @@ def _solid_table(shape: Shape) -> tuple[np.ndarray, ...]:
     """
     count = len(shape.solids)
     normals, offsets = (
-        np.zeros((count, _MOST_PLANES, 3), np.float32),
-        np.full((count, _MOST_PLANES), 1e6, np.float32),
+        np.zeros((count, _MAX_PLANES, 3), np.float32),
+        np.full((count, _MAX_PLANES), 1e6, np.float32),
     )
     balls, brightness = np.zeros((count, 4), np.float32), np.zeros(count, np.float32)
     for number, solid in enumerate(shape.solids):
         if solid.ball:
             balls[number], color = (*solid.ball.center, solid.ball.radius), solid.ball.color
         else:
-            planes = _planes(solid)[:_MOST_PLANES]
+            planes = _planes(solid)[:_MAX_PLANES]
             normals[number, : len(planes)], offsets[number, : len(planes)] = (
                 planes[:, :3],
                 planes[:, 3],
@@ -336,7 +336,7 @@ def _planes(solid: Solid) -> np.ndarray:
     points = np.stack([solid.outlines[solid.face_outlines[face].start][0] for face in faces])
     if len(faces) == 2:
         outline = solid.outlines[0]
-        keep = slice(None, None, -(-len(outline) // (_MOST_PLANES - 2)))
+        keep = slice(None, None, -(-len(outline) // (_MAX_PLANES - 2)))
         rim = np.cross(np.roll(outline, -1, axis=0) - outline, normals[0])
         outward = np.sign(((outline - outline.mean(axis=0)) * rim).sum(axis=1, keepdims=True))
         rim = rim * outward / np.linalg.norm(rim, axis=1, keepdims=True)

@@ -22,7 +22,7 @@ from bevdepth_ros.rig.stamps import stamp_ns
 
 _HEADER = 'iII'
 _HEADER_BYTES = 4 + struct.calcsize(_HEADER)
-_LONGEST_FRAME = 256
+_MAX_FRAME_BYTES = 256
 
 
 @dataclass
@@ -80,7 +80,7 @@ def read_header(data: bytes) -> tuple[int, str]:
         raise ValueError('it has no header')
     seconds, nanoseconds, length = struct.unpack_from(order + _HEADER, data, 4)
     text = data[_HEADER_BYTES : _HEADER_BYTES + length]
-    if not 1 <= length <= _LONGEST_FRAME or len(text) < length or seconds < 0:
+    if not 1 <= length <= _MAX_FRAME_BYTES or len(text) < length or seconds < 0:
         raise ValueError('its header is damaged')
     return seconds * 10**9 + nanoseconds, text[:-1].decode()
 

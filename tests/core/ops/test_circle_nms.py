@@ -7,26 +7,26 @@ import torch
 from bevdepth_core.ops.circle_nms import circle_nms
 
 
-def plain_nms(centers: np.ndarray, valid: np.ndarray, limit: float, most: int) -> list[int]:
+def plain_nms(centers: np.ndarray, valid: np.ndarray, limit: float, max_boxes: int) -> list[int]:
     """Return the kept indices of one task, by the definition."""
     kept: list[int] = []
     for index in np.flatnonzero(valid):
         distances = ((centers[kept] - centers[index]) ** 2).sum(axis=1)
-        if len(kept) < most and (distances > limit).all():
+        if len(kept) < max_boxes and (distances > limit).all():
             kept.append(int(index))
-    return kept + [-1] * (most - len(kept))
+    return kept + [-1] * (max_boxes - len(kept))
 
 
 @pytest.mark.parametrize('most', [5, 25, 70])
-def test_the_kept_boxes_of_every_task_follow_the_definition(most):
+def test_the_kept_boxes_of_every_task_follow_the_definition(max_boxes):
     generator = torch.Generator().manual_seed(0)
     centers = 20 * torch.rand(3, 60, 2, generator=generator)
     valid = torch.rand(3, 60, generator=generator) > 0.3
     limits = (4.0, 0.5, 12.0)
-    kept = circle_nms(centers, valid, torch.tensor(limits), most)
+    kept = circle_nms(centers, valid, torch.tensor(limits), max_boxes)
     assert kept.dtype == torch.int32
     for task, limit in enumerate(limits):
-        expected = plain_nms(centers[task].numpy(), valid[task].numpy(), limit, most)
+        expected = plain_nms(centers[task].numpy(), valid[task].numpy(), limit, max_boxes)
         assert kept[task].tolist() == expected
 
 

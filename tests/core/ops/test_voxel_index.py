@@ -8,7 +8,7 @@ import torch
 from bevdepth_core.ops import voxel_index
 from tests.core.ops.cases import DATA, surround_view_geometry
 
-MOST_FLIPS = 16
+MAX_FLIPS = 16
 """Points of two frames that may change voxel; the official fp32 and fp64 geometry differ by up to
 8 points of one frame."""
 
@@ -18,5 +18,5 @@ def test_indices_of_both_synthetic_frames_equal_the_official_ones_but_for_points
         official = torch.from_numpy(arrays['geom_int16'][0]).int()
     index = voxel_index(*surround_view_geometry())
     differing = (index != official).any(-1)
-    assert differing.sum() <= MOST_FLIPS
+    assert differing.sum() <= MAX_FLIPS
     assert (index - official)[differing].abs().max() <= 1

@@ -118,7 +118,7 @@ def test_zeros_in_a_sparse_file_are_not_read_as_records(tmp_path: Path) -> None:
 def test_decompression_of_a_chunk_bomb_stops_at_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr('bevdepth_ros.bags.mcap_records.LARGEST_CONTENT', 1 << 20)
+    monkeypatch.setattr('bevdepth_ros.bags.mcap_records.MAX_CONTENT_BYTES', 1 << 20)
     packed = zstandard.ZstdCompressor().compress(bytes(5 << 20))
     file = tmp_path / 'bomb.mcap'
     file.write_bytes(MAGIC + chunk(packed, 'zstd', size) + END)

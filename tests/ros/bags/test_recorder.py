@@ -11,7 +11,7 @@ from sensor_msgs.msg import PointCloud2
 
 from tests.ros.graph import Graph, wait_until
 
-LARGEST_FILE = 500_000
+MAX_FILE_BYTES = 500_000
 
 
 def test_a_recording_that_fills_the_disk_ends_with_a_message_and_leaves_no_file(
@@ -30,9 +30,11 @@ def test_a_recording_that_fills_the_disk_ends_with_a_message_and_leaves_no_file(
         ],
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE)),
+        preexec_fn=lambda: resource.setrlimit(
+            resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES)
+        ),
     )
-    cloud = PointCloud2(data=bytes(LARGEST_FILE // 5))
+    cloud = PointCloud2(data=bytes(MAX_FILE_BYTES // 5))
     graph.node.create_timer(0.1, lambda: publisher.publish(cloud))
     wait_until(lambda: recorder.poll() is not None, 'the end of the recorder')
     assert recorder.returncode == 1

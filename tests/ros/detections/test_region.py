@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bevdepth_ros.detections.region import EXAMPLE, MOST_CORNERS, inside, parse_region
+from bevdepth_ros.detections.region import EXAMPLE, MAX_CORNERS, inside, parse_region
 
 SQUARE = np.array([(0.0, 0), (10, 0), (10, 10), (0, 10)])
 NOTCHED = np.array([(0.0, 0), (10, 0), (10, 10), (5, 5), (0, 10)])
@@ -41,8 +41,8 @@ def test_a_polygon_is_read_from_text_and_an_empty_text_gives_none() -> None:
         ('{"x": 1}', 'must be a list of corners'),
         ('[[0, 0], [1, 0], [1, 1e999]]', 'must be finite'),
         ('[[0, 0], [1, 0], [1, NaN]]', 'must be finite'),
-        ('[[0, 0], [1, 0]]', f'must have 3 to {MOST_CORNERS} corners'),
-        (str([[i, i * i] for i in range(MOST_CORNERS + 1)]), 'must have 3 to 100 corners'),
+        ('[[0, 0], [1, 0]]', f'must have 3 to {MAX_CORNERS} corners'),
+        (str([[i, i * i] for i in range(MAX_CORNERS + 1)]), 'must have 3 to 100 corners'),
         ('[[0, 0], [1, 1], [2, 2]]', 'must have an area'),
         ('[[1, 2], [2, 3], [3, 4]]', 'must have an area'),
         ('[[0, 0], [10, 10], [10, 0], [0, 10]]', 'must not cross itself: list the corners in'),

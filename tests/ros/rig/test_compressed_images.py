@@ -10,7 +10,7 @@ from PIL import Image as PillowImage
 
 from bevdepth_ros.rig import compressed_images
 from bevdepth_ros.rig.compressed_images import (
-    MOST_JPEG_SCANS,
+    MAX_JPEG_SCANS,
     PADDING_BYTES,
     RESTART_PADDING_BYTES,
     decode_compressed,
@@ -245,11 +245,11 @@ def test_a_large_image_is_rejected_by_its_header(kind: str):
 
 def test_a_jpeg_with_too_many_scans_is_rejected_before_decoding():
     data = encoded(smooth(), 'JPEG', progressive=True)
-    allowed = with_scans(data, MOST_JPEG_SCANS)
+    allowed = with_scans(data, MAX_JPEG_SCANS)
     assert is_color_jpeg(compressed(allowed), LIMIT)
     with pytest.raises(ValueError, match='Inconsistent progression'):  # found by decoding it
         image_from_message(compressed(allowed), LIMIT)
-    bomb = compressed(with_scans(data, MOST_JPEG_SCANS + 1))
+    bomb = compressed(with_scans(data, MAX_JPEG_SCANS + 1))
     assert not is_color_jpeg(bomb, LIMIT)
     with pytest.raises(ValueError, match='is a JPEG of 21 scans, more than 20'):
         image_from_message(bomb, LIMIT)

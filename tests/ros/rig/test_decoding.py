@@ -182,7 +182,7 @@ def test_jpegs_of_a_slow_camera_are_decoded_on_arrival(
     monkeypatch.setattr(decoding.time, 'monotonic', lambda: clock[0])
     decoder.on_arrival, decoder._gpu_decoder = True, RecordingDecoder()
     started = []
-    for step_s in (0.0, decoding.LEAST_PERIOD_S, 0.5 * decoding.LEAST_PERIOD_S):
+    for step_s in (0.0, decoding.MIN_PERIOD_S, 0.5 * decoding.MIN_PERIOD_S):
         clock[0] += step_s
         message = jpegs()[0]
         decoder.begin('left', message, LIMIT)

@@ -16,8 +16,8 @@ from tf2_ros import Buffer
 from bevdepth_ros.rig import tf_listener
 from bevdepth_ros.rig.tf_listener import (
     BACKWARDS_NS,
-    LONGEST_CHAIN,
-    LONGEST_NAME,
+    MAX_CHAIN,
+    MAX_NAME_LENGTH,
     CheckedTransformListener,
     matrix_from_transform,
     transform_from_odometry,
@@ -163,7 +163,7 @@ def test_the_chain_follows_the_newest_parents_and_ends_at_the_target(tf: Tf):
 def test_a_chain_that_is_a_loop_ends(tf: Tf):
     tf.send_static('a', 'b')
     tf.send_static('b', 'a')
-    assert len(tf.listener.chain('map', 'a')) == LONGEST_CHAIN == 20
+    assert len(tf.listener.chain('map', 'a')) == MAX_CHAIN == 20
 
 
 def test_a_link_is_static_if_all_its_transforms_are(tf: Tf):
@@ -281,8 +281,8 @@ def stamped(sec: int, nanosec: int = 0) -> TransformStamped:
         (transform('', 'base_link', 0), 'different, non-empty names'),
         (transform('map', '', 0), 'different, non-empty names'),
         (transform('map', 'map', 0), 'different, non-empty names'),
-        (transform('m' * (LONGEST_NAME + 1), 'base_link', 0), 'more than 255 characters'),
-        (transform('map', 'b' * (LONGEST_NAME + 1), 0), 'more than 255 characters'),
+        (transform('m' * (MAX_NAME_LENGTH + 1), 'base_link', 0), 'more than 255 characters'),
+        (transform('map', 'b' * (MAX_NAME_LENGTH + 1), 0), 'more than 255 characters'),
         (stamped(-1), 'before the year 1970'),
         (stamped(1, 10**9), 'nanosec of its stamp'),
     ],
@@ -302,7 +302,7 @@ def test_an_invalid_transform_is_rejected_with_the_reason(tf: Tf, message, words
         moved(x=0.9e9, y=-0.9e9),
         stamped(0),
         stamped(1, 999_999_999),
-        transform('m' * LONGEST_NAME, 'b' * LONGEST_NAME, START_S),
+        transform('m' * MAX_NAME_LENGTH, 'b' * MAX_NAME_LENGTH, START_S),
     ],
 )
 def test_an_unusual_transform_is_accepted(tf: Tf, message: TransformStamped):

@@ -251,7 +251,7 @@ def test_a_frame_with_two_parents_is_rejected_and_both_are_reported(tf: Tf):
 def test_new_frames_beyond_the_limit_are_rejected_and_known_frames_continue(
     tf: Tf, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(tf_listener, 'MOST_FRAMES', 4)
+    monkeypatch.setattr(tf_listener, 'MAX_FRAMES', 4)
     tf.send('map', 'base_link', START_NS, 1.0)
     for number in range(10):
         tf._publishers[False].publish(
