@@ -213,13 +213,13 @@ def _network_state(path: Path) -> dict[str, torch.Tensor]:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         foreign = re.search(r'(?:GLOBAL|class) ([\w.]+)', str(error))
-        what = (
+        found = (
             f'the pickled object {foreign.group(1)}'
             if foreign
             else 'pickled objects other than tensors'
         )
         raise CheckpointError(
-            f'{path}: contains {what}, which is never loaded; if you trust the file, load it '
+            f'{path}: contains {found}, which is never loaded; if you trust the file, load it '
             "with PyTorch and save only its 'state_dict'"
         ) from error
     # torch raises RuntimeError, EOFError, KeyError and others on truncated or unrelated files.
@@ -347,8 +347,8 @@ def _build(path: Path, config: ModelConfig, state: dict[str, torch.Tensor]) -> B
     return model
 
 
-def _is_convertible(given: torch.dtype, wanted: torch.dtype) -> bool:
-    return given == wanted or (given in _FLOATS and wanted in _FLOATS)
+def _is_convertible(source: torch.dtype, target: torch.dtype) -> bool:
+    return source == target or (source in _FLOATS and target in _FLOATS)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -546,10 +546,10 @@ def model_config_from_dict(values: dict) -> ModelConfig:
     if not isinstance(values, dict):
         raise ValueError(f'a model config must be a mapping, got {type(values).__name__}')
     parser = _parser()
-    known = {field.name for field in dataclasses.fields(ModelConfig)}
+    keys = {field.name for field in dataclasses.fields(ModelConfig)}
     _require(
-        values.keys() <= known,
-        f'model config: unknown key {", ".join(sorted(map(str, values.keys() - known)))}',
+        values.keys() <= keys,
+        f'model config: unknown key {", ".join(sorted(map(str, values.keys() - keys)))}',
     )
     try:
         return parser.instantiate(parser.parse_object({'model': values})).model

@@ -93,14 +93,14 @@ def verify(name: str, folder: Path) -> None:
 def _recorded(name: str, folder: Path, source: Path, part: Path | None) -> dict[str, Any]:
     """Return size and hash of the official file, which must equal those of an earlier download."""
     digest = {'bytes': source.stat().st_size, 'sha256': _sha256(source)}
-    known = _records(folder).get(name, digest)
-    if any(known.get(key) != value for key, value in digest.items()):
+    recorded = _records(folder).get(name, digest)
+    if any(recorded.get(key) != value for key, value in digest.items()):
         if part is not None:
             part.unlink()
         raise DownloadError(
-            f'the hash of {OFFICIAL[name].file} is {digest["sha256"]}, but {known.get("sha256")} '
-            f'was recorded: run the same command again; if the file really changed, delete the '
-            f'entry {name} in {folder / RECORDS}'
+            f'the hash of {OFFICIAL[name].file} is {digest["sha256"]}, but '
+            f'{recorded.get("sha256")} was recorded: run the same command again; if the file '
+            f'really changed, delete the entry {name} in {folder / RECORDS}'
         )
     return digest
 
@@ -150,8 +150,10 @@ def listing(folder: Path) -> str:
     """Return a text that lists the known weights and whether they are downloaded."""
     lines = [f'{name:<20}ships with this package' for name in shipped_names()]
     for name, weights in OFFICIAL.items():
-        is_there = (folder / f'{name}{SUFFIX}').is_file()
-        lines.append(f'{name:<20}{"downloaded" if is_there else "not downloaded"}: {weights.file}')
+        is_downloaded = (folder / f'{name}{SUFFIX}').is_file()
+        lines.append(
+            f'{name:<20}{"downloaded" if is_downloaded else "not downloaded"}: {weights.file}'
+        )
         lines.append(f'{"":<20}{weights.description}')
     releases = ' and '.join(dict.fromkeys(weights.release for weights in OFFICIAL.values()))
     return '\n'.join(

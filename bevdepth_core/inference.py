@@ -202,7 +202,7 @@ class Detector:
         calibration = self._calibrated(frame)
         features = self._network.encode(calibration.cameras)
         past = self._past_frame(frame)
-        self._remember(frame, calibration, features)  # before waiting for a GPU
+        self._store_past_frame(frame, calibration, features)  # before waiting for a GPU
         frames = self._network.match(self._frames(frame, calibration, features, past))
         scored = self._network.detect(frames, self.score_threshold)
         self.depth = frames[0][0].depth[0].float().clone() if self.keep_depth else None
@@ -242,13 +242,13 @@ class Detector:
 
     def _calibrated(self, frame: Frame) -> Calibration:
         """Return the calibration of the frame: the last one, unless rig or image sizes changed."""
-        known = self._calibration
-        if known is None or not known.holds_for(frame.rig, frame.images):
-            known = Calibration.of(frame.rig, frame.images, self.config.image)
-        elif known.rig.names != frame.rig.names:
-            known = replace(known, rig=frame.rig)
-        self._calibration = known
-        return known
+        calibration = self._calibration
+        if calibration is None or not calibration.holds_for(frame.rig, frame.images):
+            calibration = Calibration.of(frame.rig, frame.images, self.config.image)
+        elif calibration.rig.names != frame.rig.names:
+            calibration = replace(calibration, rig=frame.rig)
+        self._calibration = calibration
+        return calibration
 
     def _frames(
         self,
@@ -300,7 +300,9 @@ class Detector:
         oldest_ns = stamp_ns - PAST_FRAME_AGE_NS - PAST_FRAME_TOLERANCE_NS
         self._memory = [past for past in self._memory if past.stamp_ns >= oldest_ns]
 
-    def _remember(self, frame: Frame, calibration: Calibration, features: ImageFeatures) -> None:
+    def _store_past_frame(
+        self, frame: Frame, calibration: Calibration, features: ImageFeatures
+    ) -> None:
         spacing_ns = self.past_frame_spacing_ns
         too_close = self._memory and frame.stamp_ns - self._memory[-1].stamp_ns < spacing_ns
         if self.config.key_frames == 1 or frame.world_from_ego is None or too_close:
@@ -346,12 +348,12 @@ def default_cpu_threads() -> int:
     return max(cores // 2, min(cores, 2 if threads_sleep else 1))
 
 
-def _thread_count(wanted: int | None) -> int:
-    if wanted is None:
+def _thread_count(requested: int | None) -> int:
+    if requested is None:
         return default_cpu_threads()
-    if wanted < 1:
-        raise ValueError(f'cpu_threads must be at least 1, got {wanted}')
-    return wanted
+    if requested < 1:
+        raise ValueError(f'cpu_threads must be at least 1, got {requested}')
+    return requested
 
 
 def _usable_device(device: str | torch.device) -> torch.device:

@@ -227,8 +227,8 @@ def collect_results(arguments: list[str], log_path: Path, replay_s: float) -> De
     return listener
 
 
-def _spin(node: Node, wanted: Callable[[], bool]) -> None:
-    while wanted():
+def _spin(node: Node, condition: Callable[[], bool]) -> None:
+    while condition():
         rclpy.spin_once(node, timeout_sec=0.1)
 
 

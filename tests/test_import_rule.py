@@ -114,31 +114,31 @@ def part(name: str, package: str) -> str | None:
     return name.split('.')[1] if name.startswith(f'{package}.') else None
 
 
-def allowed_outside(name: str, own: str) -> bool:
+def allowed_outside(name: str, part_name: str) -> bool:
     """True if the base modules of the core may import ``name`` from outside the project."""
-    yaml_too = {'yaml', 'jsonargparse'} if own == 'config' else set()
+    yaml_too = {'yaml', 'jsonargparse'} if part_name == 'config' else set()
     return name.split('.')[0] in {'numpy', 'torch'} | yaml_too | sys.stdlib_module_names
 
 
 def allowed_in_core(name: str, module: str) -> bool:
-    own, other = part(module, CORE), part(name, CORE)
+    part_name, other = part(module, CORE), part(name, CORE)
     if is_ros(name) or name.split('.')[0] in (ROS, 'training'):
         return False
     if name.startswith(COMPILED):
         return module == COMPILED_USER
     if other is None:
-        return own not in BASE or allowed_outside(name, own)
-    return other in ('', own) or own == '' or other in CORE_PARTS[own]
+        return part_name not in BASE or allowed_outside(name, part_name)
+    return other in ('', part_name) or part_name == '' or other in CORE_PARTS[part_name]
 
 
 def allowed_in_ros(name: str, module: str) -> bool:
-    own, core, ros = part(module, ROS), part(name, CORE), part(name, ROS)
+    part_name, core, ros = part(module, ROS), part(name, CORE), part(name, ROS)
     if name.split('.')[0] == 'training':
         return False
     if core:
         is_private = any(word.startswith('_') for word in name.split('.'))
-        return core in CORE_FOR_ROS[own] and not is_private
-    return not ros or ros == own or ros in ROS_PARTS[own]
+        return core in CORE_FOR_ROS[part_name] and not is_private
+    return not ros or ros == part_name or ros in ROS_PARTS[part_name]
 
 
 def allowed_in_programs(name: str) -> bool:
@@ -168,10 +168,10 @@ def imported_test_modules(source: str, path: Path) -> list[str]:
 
 def documented_table() -> str:
     """Return the table of docs/ARCHITECTURE.md as Markdown."""
-    rows = [(f'core.{own}', others) for own, others in CORE_PARTS.items()]
-    for own, others in ROS_PARTS.items():
-        extra = CORE_FOR_ROS[own][len(PUBLIC_CORE) :]
-        rows.append((f'ros.{own}', (*others, *(f'core.{name}' for name in extra))))
+    rows = [(f'core.{part_name}', others) for part_name, others in CORE_PARTS.items()]
+    for part_name, others in ROS_PARTS.items():
+        extra = CORE_FOR_ROS[part_name][len(PUBLIC_CORE) :]
+        rows.append((f'ros.{part_name}', (*others, *(f'core.{name}' for name in extra))))
     lines = [f'| {name} | {", ".join(others) or "none"} |' for name, others in rows]
     return '\n'.join(['| part | may import |', '| --- | --- |', *lines])
 
@@ -201,8 +201,8 @@ def test_no_test_module_imports_another_one() -> None:
 def test_a_row_allows_only_rows_above_it_so_that_no_cycle_is_possible() -> None:
     for parts in (CORE_PARTS, ROS_PARTS):
         rows = list(parts)
-        for own, others in parts.items():
-            assert all(rows.index(other) < rows.index(own) for other in others), own
+        for part_name, others in parts.items():
+            assert all(rows.index(other) < rows.index(part_name) for other in others), part_name
 
 
 def test_the_architecture_page_prints_the_table() -> None:

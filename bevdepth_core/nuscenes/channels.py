@@ -52,23 +52,23 @@ def dataset_channels(
         return Channels(chosen, _lidar(tables, by_modality['lidar'], lidar))
 
 
-def _cameras(tables: Path, present: list[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
-    if wanted is None:
+def _cameras(tables: Path, present: list[str], requested: Sequence[str] | None) -> tuple[str, ...]:
+    if requested is None:
         official = [name for name in CAMERAS if name in present]
-        wanted = official + sorted(set(present) - set(CAMERAS))
-    if not wanted:
+        requested = official + sorted(set(present) - set(CAMERAS))
+    if not requested:
         raise ValueError(f'{tables / "sensor.json"} lists no camera')
-    if len(set(wanted)) < len(wanted):
-        raise ValueError(f'data.cameras must be unique, got {", ".join(wanted)}')
-    for name in wanted:
+    if len(set(requested)) < len(requested):
+        raise ValueError(f'data.cameras must be unique, got {", ".join(requested)}')
+    for name in requested:
         _require_present(tables, 'camera', name, present)
-    return tuple(wanted)
+    return tuple(requested)
 
 
-def _lidar(tables: Path, present: list[str], wanted: str | None) -> str | None:
-    if wanted is not None:
-        _require_present(tables, 'lidar', wanted, present)
-        return wanted
+def _lidar(tables: Path, present: list[str], requested: str | None) -> str | None:
+    if requested is not None:
+        _require_present(tables, 'lidar', requested, present)
+        return requested
     if LIDAR in present or not present:
         return LIDAR if present else None
     if len(present) > 1:

@@ -102,13 +102,13 @@ class ClassMap:
             categories: all categories of the dataset.
         """
         mapped = {name for name in self.categories.values() if name is not None}
-        known = {*NUSCENES_CLASSES, *categories, *mapped}
+        category_names = {*NUSCENES_CLASSES, *categories, *mapped}
         for name in self.class_names:
-            if name not in known:
+            if name not in category_names:
                 raise ValueError(
                     f'class {name!r} is neither a nuScenes class nor a category of the dataset '
                     f'({", ".join(sorted(set(categories))) or "it has none"})'
-                    f'{did_you_mean(name, known)}; correct model.network.head.tasks, or '
+                    f'{did_you_mean(name, category_names)}; correct model.network.head.tasks, or '
                     'map categories to this class in a file and give it as data.categories'
                 )
 

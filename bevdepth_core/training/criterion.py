@@ -145,10 +145,10 @@ def depth_loss(depth: Tensor, bins: Tensor) -> Tensor:
         depth: (B, N, D, h, w) in [0, 1].
         bins: (B, N, h, w) int64, ``NO_DEPTH`` where unknown.
     """
-    known = (bins != NO_DEPTH).unsqueeze(2)
+    has_depth = (bins != NO_DEPTH).unsqueeze(2)
     one_hot = torch.zeros_like(depth, dtype=torch.float32).scatter_(
         2, bins.clamp(min=0).unsqueeze(2), 1.0
     )
     return F.binary_cross_entropy(
-        depth.float(), one_hot, weight=known.float().expand_as(depth), reduction='sum'
+        depth.float(), one_hot, weight=has_depth.float().expand_as(depth), reduction='sum'
     )

@@ -243,11 +243,11 @@ def chosen_devices(device: str) -> list[str]:
 def require_device(name: str) -> None:
     """Raise ValueError unless ``name`` is the CPU or a GPU of this machine."""
     count = torch.cuda.device_count()
-    known = ['cpu', 'cuda', *(f'cuda:{number}' for number in range(count))]
-    if name not in (known if count else known[:1]):
+    valid = ['cpu', 'cuda', *(f'cuda:{number}' for number in range(count))]
+    if name not in (valid if count else valid[:1]):
         raise ValueError(
             f'there is no device {name!r}: choose auto, or one or more of '
-            f'{", ".join(known if count else known[:1])}, separated by commas'
+            f'{", ".join(valid if count else valid[:1])}, separated by commas'
         )
 
 

@@ -35,11 +35,11 @@ def load_initial(model: BEVDepth, path: str) -> None:
         for name, tensor in source.state_dict().items()
         if not name.startswith('head.tasks.')
     }
-    given = {task.classes: number for number, task in enumerate(source.config.head.tasks)}
+    source_tasks = {task.classes: number for number, task in enumerate(source.config.head.tasks)}
     for number, task in enumerate(model.config.head.tasks):
         names = ', '.join(task.classes)
-        if task.classes in given:
-            head = source.head.tasks[given[task.classes]].state_dict()
+        if task.classes in source_tasks:
+            head = source.head.tasks[source_tasks[task.classes]].state_dict()
             state |= {f'head.tasks.{number}.{name}': tensor for name, tensor in head.items()}
             _LOG.info('model.init: copied the head for %s from the checkpoint', names)
         else:
@@ -52,7 +52,7 @@ def load_initial(model: BEVDepth, path: str) -> None:
 
 
 def _require_same_layers(model: BEVDepth, source: BEVDepth, path: str) -> None:
-    expected, given = (
+    expected, source_tasks = (
         {
             name: tuple(tensor.shape)
             for name, tensor in network.state_dict().items()
@@ -60,7 +60,7 @@ def _require_same_layers(model: BEVDepth, source: BEVDepth, path: str) -> None:
         }
         for network in (model, source)
     )
-    differing = sorted({name.split('.')[0] for name, _ in expected.items() ^ given.items()})
+    differing = sorted({name.split('.')[0] for name, _ in expected.items() ^ source_tasks.items()})
     if differing:
         raise CheckpointError(
             f'model.init: {path} contains another network than model.network describes: '

@@ -138,9 +138,9 @@ class _Layout:
 
 def camera_places(names: tuple[str, ...]) -> tuple[list[str | None], int]:
     """Return the camera names row by row, None for an empty place, and the number of columns."""
-    known = [name for row in CAMERA_GRID for name in row]
-    if set(names) <= set(known) and len(names) > 3:
-        return [name if name in names else None for name in known], 3
+    arranged = [name for row in CAMERA_GRID for name in row]
+    if set(names) <= set(arranged) and len(names) > 3:
+        return [name if name in names else None for name in arranged], 3
     return list(names), min(len(names), 3)
 
 

@@ -140,7 +140,7 @@ def _named(name: str) -> Path:
             return file
     if name in OFFICIAL:
         raise WeightsError(f'{name}: these weights are not downloaded; run `{COMMAND} {name}`')
-    known = [*shipped_names(), *OFFICIAL]
-    nearest = difflib.get_close_matches(name, known, 1)
-    hint = f' (did you mean {nearest[0]}?)' if nearest else f'; known names: {", ".join(known)}'
+    names = [*shipped_names(), *OFFICIAL]
+    nearest = difflib.get_close_matches(name, names, 1)
+    hint = f' (did you mean {nearest[0]}?)' if nearest else f'; known names: {", ".join(names)}'
     raise WeightsError(f'{name}: neither a checkpoint file nor a name of weights{hint}')

@@ -166,13 +166,13 @@ class Player:
 
     def _chosen(self) -> list[Topic]:
         """Return the topics that the options choose."""
-        options, known = self._options, self._bag.topics
+        options, topics = self._options, self._bag.topics
         for name in (*options.topics, *options.exclude_topics, *options.remap):
-            if name not in known:
+            if name not in topics:
                 raise BagError(
-                    f'the bag has no topic {name}; it has {", ".join(sorted(known)[:MAX_NAMED])}'
+                    f'the bag has no topic {name}; it has {", ".join(sorted(topics)[:MAX_NAMED])}'
                 )
-        chosen = [topic for name, topic in known.items() if options.chooses(name)]
+        chosen = [topic for name, topic in topics.items() if options.chooses(name)]
         if len(chosen) > MAX_TOPICS:
             raise BagError(
                 f'the bag has {len(chosen)} topics, more than the {MAX_TOPICS} that can be '
@@ -207,10 +207,12 @@ class Player:
             self._node.create_service(
                 Trigger,
                 f'~/{name}',
-                lambda _, response, command=command: self._obey(command, response),
+                lambda _, response, command=command: self._run_command(command, response),
             )
 
-    def _obey(self, command: Callable[[], None], response: Trigger.Response) -> Trigger.Response:
+    def _run_command(
+        self, command: Callable[[], None], response: Trigger.Response
+    ) -> Trigger.Response:
         command()
         position_s = (self.timeline.at(time.monotonic()) - self._bag.start_ns) * 1e-9
         response.success = True

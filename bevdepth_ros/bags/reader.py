@@ -97,7 +97,7 @@ class Bag:
 
         A file is read from its first message on, so that few files are read at the same time.
         """
-        later = deque(one for one in bag if one.end_ns >= start_ns and one.start_ns < stop_ns)
+        later = deque(file for file in bag if file.end_ns >= start_ns and file.start_ns < stop_ns)
         begun: list[tuple[int, int, Message, Iterator[Message]]] = []
         while later or begun:
             if later and (not begun or later[0].start_ns <= begun[0][0]):
@@ -203,8 +203,8 @@ class Bag:
 def _merged_topics(sources: list[StorageFile]) -> dict[str, Topic]:
     topics: dict[str, Topic] = {}
     for topic in (topic for source in sources for topic in source.topics):
-        known = topics.get(topic.name)
-        topics[topic.name] = topic if known is None else known.counted(topic.count)
+        merged = topics.get(topic.name)
+        topics[topic.name] = topic if merged is None else merged.counted(topic.count)
     return topics
 
 

@@ -71,7 +71,7 @@ class SqliteFile:
             raise ValueError(f'SQLite cannot open it: {error}') from error
         try:
             self._database.limit(apsw.SQLITE_LIMIT_LENGTH, MAX_CONTENT_BYTES)
-            self._database.set_progress_handler(self._is_too_much, _STEPS_PER_CALL)
+            self._database.set_progress_handler(self._exceeds_steps, _STEPS_PER_CALL)
             self._require_tables()
             self._topics = dict(self._read_topics())
             self._count_messages()
@@ -108,7 +108,7 @@ class SqliteFile:
             if is_new and stamp_ns < stop_ns and number in wanted:
                 yield wanted[number], stamp_ns, data
 
-    def _is_too_much(self) -> bool:
+    def _exceeds_steps(self) -> bool:
         self._steps_left -= _STEPS_PER_CALL
         return self._steps_left < 0
 

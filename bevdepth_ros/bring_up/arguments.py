@@ -296,17 +296,17 @@ def is_launched_directly(launch_file: str, argv: Sequence[str]) -> bool:
 
 def unknown_arguments(words: Iterable[str]) -> list[str]:
     """Return one sentence per word ``name:=value`` whose name is not an argument."""
-    known = [argument.name for argument in ARGUMENTS]
+    arguments = [argument.name for argument in ARGUMENTS]
     names = [word.partition(':=')[0] for word in words]
     return [
         f'{name} is not an argument of {LAUNCH_FILE}'
-        f'{suggestion(name, known) or "; `--show-args` lists all arguments"}'
+        f'{suggestion(name, arguments) or "; `--show-args` lists all arguments"}'
         for name in names
-        if name not in known
+        if name not in arguments
     ]
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return `` (did you mean X?)`` for the most similar known word, or an empty string."""
-    nearest = difflib.get_close_matches(word, list(known), 1)
+def suggestion(word: str, names: Iterable[str]) -> str:
+    """Return `` (did you mean X?)`` for the most similar name, or an empty string."""
+    nearest = difflib.get_close_matches(word, list(names), 1)
     return f' (did you mean {nearest[0]}?)' if nearest else ''

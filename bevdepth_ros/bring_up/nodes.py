@@ -94,8 +94,8 @@ def _own_topics(detector: ResolvedDetector) -> str:
     recorded transition event would look like one of the running node.
     """
     namespace = detector.namespace.rstrip('/')
-    own = [f'{re.escape(f"{namespace}/{name}/")}.*' for name in (DETECTOR, VISUALIZER)]
-    return '|'.join([*own, *map(re.escape, detector.outputs.values())])
+    patterns = [f'{re.escape(f"{namespace}/{name}/")}.*' for name in (DETECTOR, VISUALIZER)]
+    return '|'.join([*patterns, *map(re.escape, detector.outputs.values())])
 
 
 def recorder_node(arguments: Arguments, detector: ResolvedDetector) -> Node:

@@ -54,7 +54,7 @@ def end_of_replay(detector: LifecycleNode, player: Node) -> list[RegisterEventHa
             lifecycle_node_matcher=matches_action(detector),
             transition_id=Transition.TRANSITION_DEACTIVATE,
         )
-        return [EmitEvent(event=deactivate), _over(detector, after_s=LAST_SETS_S)]
+        return [EmitEvent(event=deactivate), _mark_finished(detector, after_s=LAST_SETS_S)]
 
     def detector_ended(event: Event, context: LaunchContext) -> None:
         if not context.is_shutdown:
@@ -64,7 +64,7 @@ def end_of_replay(detector: LifecycleNode, player: Node) -> list[RegisterEventHa
         target_lifecycle_node=detector,
         start_state='deactivating',
         goal_state='inactive',
-        entities=[_over(detector, after_s=LAST_MESSAGES_S)],
+        entities=[_mark_finished(detector, after_s=LAST_MESSAGES_S)],
     )
     return [
         RegisterEventHandler(inactive),
@@ -73,8 +73,10 @@ def end_of_replay(detector: LifecycleNode, player: Node) -> list[RegisterEventHa
     ]
 
 
-def _over(detector: LifecycleNode, after_s: float) -> TimerAction:
-    """Return an action that notes the end of a replay; the last one ends the launch."""
+def _mark_finished(detector: LifecycleNode, after_s: float) -> TimerAction:
+    """Return an action that marks the replay of ``detector`` as finished; the launch ends after
+    the last replay.
+    """
 
     def finish(context: LaunchContext) -> list:
         running = _running(context)

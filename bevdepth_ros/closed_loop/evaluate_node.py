@@ -149,13 +149,13 @@ class ClosedLoop:
 
     def _launch_arguments(self, bag: Path) -> list[str]:
         options = self._options
-        given = {
+        arguments = {
             'params_file': self._parameters,
             'checkpoint': options.checkpoint,
             'device': options.device,
         }
-        given |= {'precision': options.precision, 'bag': bag, 'rate': options.rate}
-        return [f'{name}:={value}' for name, value in given.items()]
+        arguments |= {'precision': options.precision, 'bag': bag, 'rate': options.rate}
+        return [f'{name}:={value}' for name, value in arguments.items()]
 
     def score(self, scenes: dict[str, SceneResults]) -> dict:
         """Write the result file of the node and return its summary by the devkit."""

@@ -45,8 +45,8 @@ def compare_boxes(
         for token, entries in offline.items()
         for pair in _matching(entries, node.get(token, []))
     ]
-    distances = [_distance(one, other, 'translation') for one, other in pairs]
-    moved = sum(_distance(one, other, 'velocity') > SAME_SPEED for one, other in pairs)
+    distances = [_distance(entry, other, 'translation') for entry, other in pairs]
+    moved = sum(_distance(entry, other, 'velocity') > SAME_SPEED for entry, other in pairs)
     return BoxComparison(
         sum(map(len, offline.values())),
         sum(map(len, node.values())),
@@ -73,8 +73,8 @@ def _matching(entries: Sequence[dict], others: Sequence[dict]) -> list[tuple[dic
     return pairs
 
 
-def _distance(one: dict, other: dict, name: str) -> float:
-    return float(np.linalg.norm(np.subtract(one[name], other[name])))
+def _distance(entry: dict, other: dict, name: str) -> float:
+    return float(np.linalg.norm(np.subtract(entry[name], other[name])))
 
 
 def side_by_side(offline: Mapping | None, node: Mapping) -> str:

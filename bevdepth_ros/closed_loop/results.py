@@ -136,8 +136,8 @@ def detections_at(published: PublishedResults, stamp_ns: int) -> Detections3D:
     except ValueError as error:
         raise ClosedLoopError(f'the result at {stamp_ns} ns cannot be read: {error}') from error
     same = names == [found.class_names[label] for label in found.labels] and all(
-        np.allclose(one, other, rtol=0, atol=SAME_BOX_M)
-        for one, other in (
+        np.allclose(value, other, rtol=0, atol=SAME_BOX_M)
+        for value, other in (
             (boxes.center, found.boxes.center),
             (boxes.size, found.boxes.size),
             (scores, found.scores),

@@ -236,10 +236,10 @@ def collect_results(
         executor.shutdown()
         node.destroy_node()
     if status != 0:
-        what = (
+        outcome = (
             f'made no progress for {MAX_SILENCE_S:.0f} s'
             if status is None
             else f'failed with exit status {status}'
         )
-        raise ClosedLoopError(f'the launch {what}\n{last_lines(log_path)}')
+        raise ClosedLoopError(f'the launch {outcome}\n{last_lines(log_path)}')
     return listener.published

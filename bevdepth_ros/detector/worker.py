@@ -277,8 +277,8 @@ class Worker:
                 'tf', temporal_fusion='off: the model has one key frame', past_frame_age_s='none'
             )
         else:
-            why = no_poses or 'there is no past frame of about 0.5 s ago yet'
-            self._monitor.fact('tf', temporal_fusion=f'off: {why}', past_frame_age_s='none')
+            reason = no_poses or 'there is no past frame of about 0.5 s ago yet'
+            self._monitor.fact('tf', temporal_fusion=f'off: {reason}', past_frame_age_s='none')
         if self._detector.config.stereo is not None:
             self._report_stereo(self._detector.baseline_m)
 
@@ -290,8 +290,8 @@ class Worker:
         if baseline_m is None:
             stereo = 'off: there is no past frame'
         elif baseline_m < STEREO_BASELINE_M:
-            why = f'the cameras moved less than {STEREO_BASELINE_M} m since the past frame'
-            stereo = f'no baseline: {why}'
+            reason = f'the cameras moved less than {STEREO_BASELINE_M} m since the past frame'
+            stereo = f'no baseline: {reason}'
         else:
             stereo = 'on'
         shown = 'none' if baseline_m is None else f'{baseline_m:.3f}'
@@ -299,8 +299,8 @@ class Worker:
 
     def _report_tracking(self, no_poses: str | None) -> None:
         is_wanted = self._settings().publish_tracks
-        why = no_poses if is_wanted else 'publish_tracks is false'
-        self._monitor.fact('tf', tracking=f'off: {why}' if why else 'on')
+        reason = no_poses if is_wanted else 'publish_tracks is false'
+        self._monitor.fact('tf', tracking=f'off: {reason}' if reason else 'on')
 
 
 def _first_line(error: Exception) -> str:

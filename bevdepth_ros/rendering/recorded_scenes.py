@@ -112,7 +112,7 @@ class RecordedScenes:
         objects by stamp.
         """
         store, objects = self._store, {}
-        takers = {
+        handlers = {
             '/tf': lambda message: self._transforms.add(message, static=False),
             '/tf_static': lambda message: self._transforms.add(message, static=True),
             ANNOTATIONS_TOPIC: store.add_annotations,
@@ -120,17 +120,17 @@ class RecordedScenes:
             self._objects_topic: lambda message: objects.update({stamp_ns(message): message}),
         }
         if self._settings.odometry_topic:
-            takers[self._settings.odometry_topic] = self._transforms.add_odometry
-        takers |= {
+            handlers[self._settings.odometry_topic] = self._transforms.add_odometry
+        handlers |= {
             source.info_topic: partial(store.add_info, source.name)
             for source in self._settings.camera_sources
         }
-        for topic, message in _messages(self._bag, set(takers)):
-            takers[topic](message)
+        for topic, message in _messages(self._bag, set(handlers)):
+            handlers[topic](message)
         if self._detections_bag is not None:
             with Bag(self._detections_bag, _report) as bag:
                 for topic, message in _messages(bag, {self._label_topic, self._objects_topic}):
-                    takers[topic](message)
+                    handlers[topic](message)
         return objects
 
     def scenes(

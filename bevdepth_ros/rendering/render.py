@@ -104,8 +104,8 @@ def settings(preset: str) -> RigSettings:
     )
     path = named if named.is_file() else Path(preset)
     values = yaml.safe_load(path.read_text())['/**']['ros__parameters']
-    known = RigSettings.__dataclass_fields__
-    return RigSettings.from_values({name: values[name] for name in values if name in known})
+    fields = RigSettings.__dataclass_fields__
+    return RigSettings.from_values({name: values[name] for name in values if name in fields})
 
 
 def _detector(options: argparse.Namespace) -> Detector | None:

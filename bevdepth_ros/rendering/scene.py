@@ -136,10 +136,10 @@ class SceneStore:
         if 0 < back_ns <= LATE_NS:
             return
         if back_ns > 0:
-            self._begin_again(arrival.stamp_ns)
+            self._start_new_recording(arrival.stamp_ns)
         self._images[camera].append(arrival)
 
-    def _begin_again(self, stamp_ns: int) -> None:
+    def _start_new_recording(self, stamp_ns: int) -> None:
         """Drop the data of the last recording; keep annotations and tf of the new one, which may
         have arrived before its first image.
         """
@@ -213,7 +213,11 @@ class SceneStore:
             if newest_ns - arrival.stamp_ns <= TF_TIMEOUT_NS
         ]
         return next(
-            (stamp for stamp in reversed(recent) if self._transforms.knows(fixed, base, stamp)),
+            (
+                stamp
+                for stamp in reversed(recent)
+                if self._transforms.has_transform(fixed, base, stamp)
+            ),
             newest_ns,
         )
 

@@ -53,11 +53,11 @@ class Calibrations:
                 f'has no CameraInfo: no message was received on {source.info_topic}; {remedy}'
             )
         values = (rectified, *_values(info))
-        known = self._known.get(source.name)
-        if known is None or known[0] != values:
-            known = (values, intrinsics_from_info(info, rectified))
-            self._known[source.name] = known
-        return known[1]
+        cached = self._known.get(source.name)
+        if cached is None or cached[0] != values:
+            cached = (values, intrinsics_from_info(info, rectified))
+            self._known[source.name] = cached
+        return cached[1]
 
 
 def _values(info: CameraInfo) -> tuple:

@@ -183,7 +183,9 @@ def _bound_work(data: bytes, kind: str) -> None:
 def _scans(data: bytes) -> int:
     """Return how often a start-of-scan marker occurs; image data never contains one."""
     pairs = (np.frombuffer(data, '<u2', (len(data) - start) // 2, start) for start in (0, 1))
-    return sum(np.count_nonzero(one == _START_OF_SCAN) for one in pairs)  # a tenth of data.count
+    return sum(
+        np.count_nonzero(array == _START_OF_SCAN) for array in pairs
+    )  # a tenth of data.count
 
 
 def _has_more_chunks_than(limit: int, data: bytes) -> bool:

@@ -158,7 +158,7 @@ class ImageDecoder:
     def _find(self, camera: str, message: CompressedImage | Image) -> Future[DecodedImage] | None:
         """Return the future image of ``message`` if its decoding has been started."""
         started = tuple(self._started.get(camera, ()))  # another thread may add an image
-        return next((one.future for one in started if one.message is message), None)
+        return next((entry.future for entry in started if entry.message is message), None)
 
     def _decode(
         self, camera: str, message: CompressedImage | Image, max_pixels: int

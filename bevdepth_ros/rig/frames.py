@@ -312,7 +312,7 @@ class FrameBuilder:
             view.source.name
             for view in views
             if not self._calibrations.has(view.source.name)
-            or not self._transforms.knows(settings.base_frame, view.frame_id)
+            or not self._transforms.has_transform(settings.base_frame, view.frame_id)
         }
 
     def _has_poses(self, settings: RigSettings, views: list[_View]) -> bool:
@@ -321,7 +321,7 @@ class FrameBuilder:
         """
         stamps_ns = [view.stamp_ns for view in views]
         return all(
-            self._transforms.knows(settings.fixed_frame, settings.base_frame, stamp_ns)
+            self._transforms.has_transform(settings.fixed_frame, settings.base_frame, stamp_ns)
             for stamp_ns in {min(stamps_ns, default=0), max(stamps_ns, default=0)} - {0}
         )
 

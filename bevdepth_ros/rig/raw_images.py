@@ -100,10 +100,10 @@ def image_from_raw(message: Image, max_pixels: int) -> np.ndarray:
     rows = _rows(message, message.step, message.height, row_bytes)
     if message.encoding in COLOR_CODES and message.step == row_bytes:
         return rgb_from_message(message)
-    return rgb_from_pixels(_tight(rows[:, :row_bytes], message, layout), layout.meaning)
+    return rgb_from_pixels(_without_padding(rows[:, :row_bytes], message, layout), layout.meaning)
 
 
-def _tight(rows: np.ndarray, message: Image, layout: Packed) -> np.ndarray:
+def _without_padding(rows: np.ndarray, message: Image, layout: Packed) -> np.ndarray:
     """Return (H, W, C) uint8 values of (H, N) ``rows`` without padding."""
     if layout.value_bytes == 2:
         rows = rows[:, 0 if message.is_bigendian else 1 :: 2]

@@ -219,11 +219,11 @@ class RigSettings:
     @classmethod
     def from_values(cls: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
         """Return the settings with these values of parameters; all others have their defaults."""
-        given: dict[str, Any] = {
+        converted: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
         }
-        return cls(**given)
+        return cls(**converted)
 
     @property
     def camera_sources(self) -> tuple[CameraSource, ...]:

@@ -265,7 +265,7 @@ class CheckedTransformListener(TransformListener):
             self._on_fault(
                 'tf_jump', f'tf of {child} went back in time: old ego poses are dropped'
             )
-        elif self._came_back(child, at_ns):
+        elif self._stamps_alternate(child, at_ns):
             self._returned_at[child] = monotonic()
         self._old_since.pop(child, None)
         self._newest_ns[child] = max(at_ns, self._newest_ns.get(child, 0))
@@ -284,7 +284,7 @@ class CheckedTransformListener(TransformListener):
         since = self._old_since.setdefault(child, monotonic())
         return child in self._needed and monotonic() - since > DISPUTE_S
 
-    def _came_back(self, child: str, at_ns: int) -> bool:
+    def _stamps_alternate(self, child: str, at_ns: int) -> bool:
         """Return True if the stamps of ``child`` went back and soon after jumped ahead again.
 
         Two publishers with different times cause this; a replay that starts again does not.

@@ -87,7 +87,7 @@ class Transforms:
 
     def _take_odometry(self, message: Odometry) -> None:
         child, base = plain_name(message.child_frame_id), self._base_frame
-        if base and child != base and not self.knows(base, child):
+        if base and child != base and not self.has_transform(base, child):
             sentence = (
                 f'odometry on {self._odometry_topic} is of frame {child[:SHOWN_NAME]!r}, which tf '
                 f'does not link to base_frame {base!r}: set base_frame, or publish a transform '
@@ -113,7 +113,7 @@ class Transforms:
         if self._listener is not None:
             self._listener.drop_later_than(now_ns)
 
-    def knows(self, target: str, source: str, stamp_ns: int = 0) -> bool:
+    def has_transform(self, target: str, source: str, stamp_ns: int = 0) -> bool:
         """Return True if tf has target_from_source at ``stamp_ns``; 0: at any time."""
         source = plain_name(source)
         if not stamp_ns and self._mount(target, source) is not None:
@@ -184,7 +184,7 @@ class Transforms:
         source = plain_name(source)
         key = target, source, stamp_ns
         self._early.pop(key, None)
-        if self.knows(*key):
+        if self.has_transform(*key):
             with suppress(TransformMissingError):
                 self._early[key] = self._lookup(target, source, Time(nanoseconds=stamp_ns))
         while len(self._early) > MAX_EARLY:
@@ -200,16 +200,16 @@ class Transforms:
         """Return the earliest time in (stamp, stamp + clamp] that tf knows, to a microsecond, or
         ``stamp_ns`` if there is none. tf2 has no function for it, so bisection finds it.
         """
-        unknown, known = stamp_ns, stamp_ns + clamp_ns
-        if not self.knows(target, source, known):
+        unknown, available = stamp_ns, stamp_ns + clamp_ns
+        if not self.has_transform(target, source, available):
             return stamp_ns
-        while known - unknown > 1000:
-            middle = (unknown + known) // 2
-            if self.knows(target, source, middle):
-                known = middle
+        while available - unknown > 1000:
+            middle = (unknown + available) // 2
+            if self.has_transform(target, source, middle):
+                available = middle
             else:
                 unknown = middle
-        return known
+        return available
 
     def _lookup(self, target: str, source: str, time: Time) -> np.ndarray:
         if len(source) > MAX_NAME_LENGTH:
@@ -242,7 +242,9 @@ class Transforms:
     def _link_sentence(self, target: str, source: str, error: Exception) -> str:
         try:
             frames = yaml.safe_load(self._buffer.all_frames_as_yaml()) or {}
-            known = sorted(map(str, set(frames) | {frame['parent'] for frame in frames.values()}))
+            available = sorted(
+                map(str, set(frames) | {frame['parent'] for frame in frames.values()})
+            )
         except (
             yaml.YAMLError,
             TypeError,
@@ -252,12 +254,14 @@ class Transforms:
             RecursionError,
         ):  # frames named like YAML
             return f'tf has no {target} <- {source}: {error}'
-        unknown = [frame for frame in (target, source) if frame not in known]
-        if not known:
+        unknown = [frame for frame in (target, source) if frame not in available]
+        if not available:
             return f'tf has no {target} <- {source}: nothing was received on /tf and /tf_static'
         if unknown:
-            shown = ', '.join(known[:SHOWN_FRAMES]) + (
-                f' and {len(known) - SHOWN_FRAMES} others' if len(known) > SHOWN_FRAMES else ''
+            shown = ', '.join(available[:SHOWN_FRAMES]) + (
+                f' and {len(available) - SHOWN_FRAMES} others'
+                if len(available) > SHOWN_FRAMES
+                else ''
             )
             return (
                 f'tf has no {target} <- {source}: it does not know {" and ".join(unknown)}, only '

@@ -119,13 +119,17 @@ class Undistorter:
         height, width = image.shape[:2]
         device = None if isinstance(image, np.ndarray) else image.device
         calibration = (matrix.tobytes(), distortion, width, height, device)
-        known = self._maps.get(camera)
-        if known is None or known[0] != calibration:
+        cached = self._maps.get(camera)
+        if cached is None or cached[0] != calibration:
             maps = undistortion_maps(matrix, distortion, width, height)
             _require_enough(*maps, distortion)
-            known = (calibration, *maps, None if device is None else _sampling_grid(*maps, device))
-            self._maps[camera] = known
-        _, columns, rows, grid = known
+            cached = (
+                calibration,
+                *maps,
+                None if device is None else _sampling_grid(*maps, device),
+            )
+            self._maps[camera] = cached
+        _, columns, rows, grid = cached
         if isinstance(image, np.ndarray):
             return cv2.remap(image, columns, rows, cv2.INTER_LINEAR)
         return _sampled(image, grid)

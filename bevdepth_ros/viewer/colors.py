@@ -12,38 +12,38 @@ import numpy as np
 
 _STEPS = 33
 _EXPOSURE = 1 / 0.6
-_INTO_FILM = np.array(
+_ACES_INPUT = np.array(
     ((0.59719, 0.35458, 0.04823), (0.07600, 0.90834, 0.01566), (0.02840, 0.13383, 0.83777))
 )
-_FROM_FILM = np.array(
+_ACES_OUTPUT = np.array(
     ((1.60475, -0.53108, -0.07367), (-0.10208, 1.10813, -0.00605), (-0.00327, -0.07276, 1.07602))
 )
 
 
-def line_color(wanted: tuple[int, int, int]) -> tuple[int, int, int]:
+def line_color(color: tuple[int, int, int]) -> tuple[int, int, int]:
     """Return the RGB to send for lines and arrows; the page treats their colors as linear light,
     not as sRGB.
     """
-    red, green, blue = (255 * _light(np.array(browser_color(wanted)))).round().astype(int).tolist()
+    red, green, blue = (255 * _light(np.array(browser_color(color)))).round().astype(int).tolist()
     return red, green, blue
 
 
 @cache
-def browser_color(wanted: tuple[int, int, int]) -> tuple[int, int, int]:
+def browser_color(color: tuple[int, int, int]) -> tuple[int, int, int]:
     """Return the RGB to send so that the browser shows the color ``wanted``."""
     sent, seen = _table()
-    nearest = np.square(seen - np.array(wanted)).sum(axis=-1).argmin()
+    nearest = np.square(seen - np.array(color)).sum(axis=-1).argmin()
     red, green, blue = sent[nearest].round().astype(int).tolist()
     return red, green, blue
 
 
 def shown(colors: np.ndarray) -> np.ndarray:
     """Return the colors that the page shows for (..., 3) RGB, 0 to 255."""
-    film = _EXPOSURE * _light(colors) @ _INTO_FILM.T
+    film = _EXPOSURE * _light(colors) @ _ACES_INPUT.T
     film = (film * (film + 0.0245786) - 0.000090537) / (
         film * (0.983729 * film + 0.4329510) + 0.238081
     )
-    light = np.clip(film @ _FROM_FILM.T, 0, 1)
+    light = np.clip(film @ _ACES_OUTPUT.T, 0, 1)
     return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 

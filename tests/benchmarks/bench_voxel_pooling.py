@@ -118,12 +118,12 @@ def measure(device: str, speed: float) -> Iterator[dict]:
 
 def repeat(case: Case, batch: int) -> Case:
     """Inputs of one batch: the first frame of ``case``, ``batch`` times."""
-    one = case.sample(0)
+    sample = case.sample(0)
     depth, context, matrices = (
         tensor.repeat_interleave(batch, dim=0)
-        for tensor in (one.depth, one.context, one.geometry[0])
+        for tensor in (sample.depth, sample.context, sample.geometry[0])
     )
-    return Case(depth, context, (matrices, *one.geometry[1:]), one.shape)
+    return Case(depth, context, (matrices, *sample.geometry[1:]), sample.shape)
 
 
 def calls(case: Case) -> dict[str, partial]:
@@ -223,7 +223,7 @@ def extra_bytes_over_arrays(case: Case) -> float:
     depth, context = case.depth.requires_grad_(), case.context.requires_grad_()
     bev = torch.ops.bevdepth.voxel_pooling(*case.arguments)
     arrays = [depth, context, bev]
-    own = sum(tensor.numel() * tensor.element_size() for tensor in arrays)
+    array_bytes = sum(tensor.numel() * tensor.element_size() for tensor in arrays)
     del bev, arrays
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -231,7 +231,9 @@ def extra_bytes_over_arrays(case: Case) -> float:
     peak = torch.cuda.max_memory_allocated() - before
     depth.grad = context.grad = None
     case.depth.requires_grad_(False), case.context.requires_grad_(False)
-    return (peak - own) / own  # map and gradients measure as much as inputs and map
+    return (
+        peak - array_bytes
+    ) / array_bytes  # map and gradients measure as much as inputs and map
 
 
 def microseconds(call: Callable, device: str, replayed: bool = True) -> float:

@@ -66,10 +66,10 @@ def test_defaults_are_those_of_the_paper():
 
 def test_presets_differ_only_where_the_official_experiments_differ():
     official = ModelConfig()
-    one = load_model_config(ROOT / 'config' / 'models' / 'r50_256x704_1key.yaml')
+    one_key = load_model_config(ROOT / 'config' / 'models' / 'r50_256x704_1key.yaml')
     refined = load_model_config(ROOT / 'config' / 'models' / 'r50_256x704_2key_da.yaml')
     large = load_model_config(ROOT / 'config' / 'models' / 'r50_640x1600_2key.yaml')
-    assert one == dataclasses.replace(official, key_frames=1)
+    assert one_key == dataclasses.replace(official, key_frames=1)
     assert refined == dataclasses.replace(
         official, depth_net=dataclasses.replace(official.depth_net, refinement=True)
     )

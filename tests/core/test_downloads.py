@@ -47,7 +47,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
     """Return a server of all official files."""
     for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY', 'no_proxy', 'NO_PROXY'):
         monkeypatch.delenv(name, raising=False)
-    with serving({one.file: CONTENT for one in OFFICIAL.values()}) as running:
+    with serving({entry.file: CONTENT for entry in OFFICIAL.values()}) as running:
         yield running
 
 
@@ -109,10 +109,10 @@ def test_an_official_checkpoint_is_converted_and_loaded_by_its_short_name(
 def test_a_file_that_was_downloaded_elsewhere_is_converted_and_kept(
     folder: Path, tmp_path: Path, official: tuple[BEVDepth, bytes]
 ):
-    own = tmp_path / 'own.pth'
-    own.write_bytes(official[1])
-    main(['download', '2key', '--file', str(own)])
-    assert own.read_bytes() == official[1]
+    checkpoint = tmp_path / 'own.pth'
+    checkpoint.write_bytes(official[1])
+    main(['download', '2key', '--file', str(checkpoint)])
+    assert checkpoint.read_bytes() == official[1]
     load_checkpoint('2key')
 
 
@@ -142,7 +142,7 @@ def test_the_files_are_those_of_the_release_of_the_authors():
         release = f'{github}/{repository}/releases/download/v0.0.2'
         for name, file in files.items():
             expected[prefix + name] = f'{release}/bev_{kind}_{size}_{file}'
-    assert {name: f'{one.release}/{one.file}' for name, one in OFFICIAL.items()} == expected
+    assert {name: f'{entry.release}/{entry.file}' for name, entry in OFFICIAL.items()} == expected
 
 
 def test_existing_weights_are_not_downloaded_again(server: FileServer, folder: Path, part: Path):
@@ -164,7 +164,7 @@ def test_an_interrupted_download_is_resumed_where_it_ended(server: FileServer, p
 
 def test_a_server_that_ignores_the_range_sends_the_whole_file(server: FileServer, part: Path):
     part.write_bytes(b'x' * 100)
-    server.knows_ranges = False
+    server.supports_ranges = False
     get(server, part)
     assert part.read_bytes() == CONTENT
 

@@ -195,9 +195,9 @@ def test_the_figure_has_the_requested_width(width: int) -> None:
 
 
 def test_an_object_ahead_is_drawn_only_in_the_front_camera() -> None:
-    one = frame(nuscenes_like_rig(160, 90))
+    scene = frame(nuscenes_like_rig(160, 90))
     plain, image = (
-        compose(one, detections(found), width=1200)
+        compose(scene, detections(found), width=1200)
         for found in (boxes(), boxes((15, 0, 1, 4, 2, 1.5, 0, 0, 0)))
     )
     height, cameras = plain.shape[0], 1200 * 0.72
@@ -220,7 +220,7 @@ def test_boxes_are_projected_with_the_pose_of_each_camera() -> None:
     apart = together.world_from_ego.copy()
     apart[1, 0, 3] = 6.0
     found = detections(boxes((20, 0, 1, 4, 2, 1.5, 0, 0, 0)))
-    plain, same, moved = (compose(one, shown, width=900) for one, shown in (
+    plain, same, moved = (compose(scene, shown, width=900) for scene, shown in (
         (together, detections(boxes())), (together, found), (dataclasses.replace(together,
          world_from_ego=apart), found)))  # fmt: skip
     panel = slice(0, 200), slice(0, 230)
@@ -237,8 +237,8 @@ def test_one_camera_of_any_name_without_pose_and_detections_gives_a_figure() -> 
 
 
 def test_the_caption_and_title_are_written() -> None:
-    one = frame(nuscenes_like_rig(160, 90))
-    plain, titled, captioned = (compose(one, detections(boxes()), width=1200,
+    scene = frame(nuscenes_like_rig(160, 90))
+    plain, titled, captioned = (compose(scene, detections(boxes()), width=1200,
     **words) for words in (
         {'title': ''}, {'title': 'drive'}, {'title': '', 'caption': '12 ms'}))  # fmt: skip
     assert drawn_at(plain, titled)[:, 1].max() < 0.1 * plain.shape[0]

@@ -38,6 +38,6 @@ def lab(color: tuple[int, int, int], vision: np.ndarray) -> np.ndarray:
 def test_each_pair_of_classes_differs_also_with_color_vision_deficiency(vision) -> None:
     colors = {name: lab(class_color(name), vision) for name in NUSCENES_CLASSES}
     colors |= {'truth': lab(TRUTH, vision), 'background': lab(BACKGROUND, vision)}
-    for one, other in itertools.combinations(colors, 2):
-        difference = np.linalg.norm(colors[one] - colors[other])
-        assert difference > MIN_DIFFERENCE, f'{one} and {other} differ by {difference:.0f}'
+    for color, other in itertools.combinations(colors, 2):
+        difference = np.linalg.norm(colors[color] - colors[other])
+        assert difference > MIN_DIFFERENCE, f'{color} and {other} differ by {difference:.0f}'

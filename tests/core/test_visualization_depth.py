@@ -64,12 +64,12 @@ def test_between_two_depths_only_the_expected_depth_lies_in_the_gap() -> None:
 
 
 def test_points_lie_at_their_depth_on_the_rays_of_the_pixels_whose_color_they_have() -> None:
-    one = frame()
+    scene = frame()
     meters = np.linspace(3, 50, ROWS * COLUMNS, dtype=np.float32).reshape(ROWS, COLUMNS)
-    points, colors = depth_points(one, maps(meters))
-    camera = (points - one.rig.ego_from_camera[0, :3, 3]) @ one.rig.ego_from_camera[0, :3, :3]
+    points, colors = depth_points(scene, maps(meters))
+    camera = (points - scene.rig.ego_from_camera[0, :3, 3]) @ scene.rig.ego_from_camera[0, :3, :3]
     np.testing.assert_allclose(camera[:, 2], meters.ravel(), rtol=1e-5)
-    pixels = camera @ one.rig.intrinsics[0].T
+    pixels = camera @ scene.rig.intrinsics[0].T
     pixels = pixels[:, :2] / pixels[:, 2:]
     np.testing.assert_allclose(pixels[:, 0], colors[:, 0] + 256.0 * colors[:, 2], atol=0.51)
     np.testing.assert_allclose(pixels[:, 1], colors[:, 1], atol=0.51)
@@ -89,8 +89,8 @@ def test_colors_cover_the_network_input_and_near_differs_from_far() -> None:
 
 
 def test_the_figure_contains_the_depth() -> None:
-    one = frame()
-    plain, colored = (compose(one, None, depth=depth, width=800) for depth in (None, maps(10.0)))
+    scene = frame()
+    plain, colored = (compose(scene, None, depth=depth, width=800) for depth in (None, maps(10.0)))
     assert plain.shape == colored.shape
     assert np.abs(plain.astype(int) - colored).mean() > 10
 

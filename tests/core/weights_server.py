@@ -16,7 +16,7 @@ class FileServer(ThreadingHTTPServer):
         ranges: the Range header of each request, None where there was none.
         paths: what was requested, as in the request line.
         break_after: number of bytes after which the connection ends; None sends the whole file.
-        knows_ranges: whether Range headers have an effect.
+        supports_ranges: whether Range headers have an effect.
     """
 
     daemon_threads = True
@@ -27,7 +27,7 @@ class FileServer(ThreadingHTTPServer):
         self.ranges: list[str | None] = []
         self.paths: list[str] = []
         self.break_after: int | None = None
-        self.knows_ranges = True
+        self.supports_ranges = True
 
     @property
     def url(self) -> str:
@@ -46,7 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         first = int(given.removeprefix('bytes=').rstrip('-')) if given else 0
-        if not server.knows_ranges:
+        if not server.supports_ranges:
             first, given = 0, None
         if given and first >= len(content):
             self.send_response(416)

@@ -87,10 +87,12 @@ def main() -> None:
         options.out.write_text(json.dumps(losses.values))
         return
     alone = json.loads(options.out.read_text())
-    differences = [abs(both - one) / one for both, one in zip(losses.values, alone, strict=True)]
-    for one, both, difference in zip(alone, losses.values, differences, strict=True):
+    differences = [
+        abs(both - single) / single for both, single in zip(losses.values, alone, strict=True)
+    ]
+    for single, both, difference in zip(alone, losses.values, differences, strict=True):
         print(
-            f'one GPU {one:12.5f}   {options.devices} GPUs {both:12.5f}   relative difference '
+            f'one GPU {single:12.5f}   {options.devices} GPUs {both:12.5f}   relative difference '
             f'{difference:.1e}'
         )
     print(

@@ -61,13 +61,18 @@ def test_the_demo_writes_a_bag_a_table_and_a_figure(tmp_path: Path) -> None:
 
 def test_the_figure_can_contain_a_result_without_velocities(graph: Graph) -> None:
     snapshots = render_drive(make_scene(8, 0.5), 0.5, (320, 180))
-    (one,) = snapshots
+    (snapshot,) = snapshots
     found = Detections3D(
-        one.boxes, np.full(len(one.boxes), 0.9), one.labels, NUSCENES_CLASSES, one.stamp_ns, None
+        snapshot.boxes,
+        np.full(len(snapshot.boxes), 0.9),
+        snapshot.labels,
+        NUSCENES_CLASSES,
+        snapshot.stamp_ns,
+        None,
     )
     listener = DemoSubscriber(graph.node)
-    listener.objects[one.stamp_ns] = objects_cloud(found, 'base_link')
-    assert not listener.objects[one.stamp_ns].is_dense
+    listener.objects[snapshot.stamp_ns] = objects_cloud(found, 'base_link')
+    assert not listener.objects[snapshot.stamp_ns].is_dense
     assert render_figure(snapshots, listener).std() > 30
 
 

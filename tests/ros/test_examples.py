@@ -35,14 +35,14 @@ def detections(*scores: float) -> Detection3DArray:
     message = Detection3DArray()
     message.header.frame_id = 'base_link'
     for score in scores:
-        one = Detection3D()
-        one.bbox.center.position.x, one.bbox.center.position.y = 10.0, 5.0
-        one.bbox.center.orientation.z = one.bbox.center.orientation.w = 0.5**0.5
-        one.bbox.size.x, one.bbox.size.y, one.bbox.size.z = 4.0, 2.0, 1.5
+        detection = Detection3D()
+        detection.bbox.center.position.x, detection.bbox.center.position.y = 10.0, 5.0
+        detection.bbox.center.orientation.z = detection.bbox.center.orientation.w = 0.5**0.5
+        detection.bbox.size.x, detection.bbox.size.y, detection.bbox.size.z = 4.0, 2.0, 1.5
         hypothesis = ObjectHypothesisWithPose()
         hypothesis.hypothesis.class_id, hypothesis.hypothesis.score = 'car', score
-        one.results.append(hypothesis)
-        message.detections.append(one)
+        detection.results.append(hypothesis)
+        message.detections.append(detection)
     return message
 
 

@@ -223,11 +223,11 @@ class Placed(BEVDepthModule):
 def test_dropout_differs_between_ranks_steps_epochs_and_seeds() -> None:
     settings = ModelSettings(network=TINY, pretrained='none')
     with torch.random.fork_rng(devices=()):
-        one, other = Placed(settings, seed=1), Placed(settings, seed=2)
+        first, second = Placed(settings, seed=1), Placed(settings, seed=2)
         places = [{}, {'epoch': 1}, {'step': 1}, {'rank': 1}]
-        numbers = [one.random_number(**place) for place in places]
-        assert [one.random_number(**place) for place in places] == numbers
-        assert len({*numbers, other.random_number()}) == 5
+        numbers = [first.random_number(**place) for place in places]
+        assert [first.random_number(**place) for place in places] == numbers
+        assert len({*numbers, second.random_number()}) == 5
 
 
 STEREO = replace(TINY, stereo=StereoConfig(range_bounds=(2.0, 6.0, 18.0), groups=4))

@@ -70,10 +70,10 @@ class LifecycleCommand(CommandExtension):
     def _list(self, node: Node, args: argparse.Namespace) -> Iterator[str]:
         service, name = GetAvailableTransitions, 'get_available_transitions'
         response = _call(node, args.node, service, name, service.Request())
-        for one in response.available_transitions:
-            yield f'- {one.transition.label} [{one.transition.id}]'
-            yield f'\tStart: {one.start_state.label}'
-            yield f'\tGoal: {one.goal_state.label}'
+        for transition in response.available_transitions:
+            yield f'- {transition.transition.label} [{transition.transition.id}]'
+            yield f'\tStart: {transition.start_state.label}'
+            yield f'\tGoal: {transition.goal_state.label}'
 
     def _nodes(self, node: Node, args: argparse.Namespace) -> Iterator[str]:
         yield from lifecycle_nodes(node)

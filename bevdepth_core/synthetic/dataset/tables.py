@@ -38,7 +38,7 @@ def drive_rows(
         'sample': _sample_rows(drive, key_frames),
     }
     rows |= _sensor_data_rows(drive, sensors, key_frames) | _annotation_rows(
-        drive, key_frames, needs_view=not sensors.rig.looks_all_round
+        drive, key_frames, needs_view=not sensors.rig.covers_full_circle
     )
     first, last = rows['sample'][0]['token'], rows['sample'][-1]['token']
     scene = {
@@ -215,11 +215,11 @@ def _annotated(key_frames: Sequence[KeyFrame]) -> np.ndarray:
     widened = noticed.copy()
     widened[1:] |= noticed[:-1]
     widened[:-1] |= noticed[1:]
-    begun, not_over = (
+    has_begun, has_not_ended = (
         np.logical_or.accumulate(widened, axis=0),
         np.logical_or.accumulate(widened[::-1], axis=0)[::-1],
     )
-    return begun & not_over & near
+    return has_begun & has_not_ended & near
 
 
 def _annotation_row(

@@ -76,8 +76,8 @@ class SyntheticRig:
             log_seed: seed of the calibration of one log, which differs between vehicles and days;
                 None: the nominal calibration.
         """
-        own_width, own_height = self.image_size
-        scale = np.diag(((width or own_width) / own_width, (height or own_height) / own_height, 1))
+        rig_width, rig_height = self.image_size
+        scale = np.diag(((width or rig_width) / rig_width, (height or rig_height) / rig_height, 1))
         mounts = [
             mount
             if log_seed is None
@@ -108,7 +108,7 @@ class SyntheticRig:
         return {name: camera.offset_s for name, camera in self.cameras.items()}
 
     @property
-    def looks_all_round(self) -> bool:
+    def covers_full_circle(self) -> bool:
         """Return True if the fields of view of the cameras add up to a full circle."""
         half_width = self.image_size[0] / 2
         halves = [np.arctan(half_width / camera.focal) for camera in self.cameras.values()]

@@ -63,15 +63,15 @@ class _Section:
     path: str
     name: str
     values: Any
-    known: Sequence[str]
+    keys: Sequence[str]
 
     def __post_init__(self) -> None:
         if not isinstance(self.values, dict):
-            raise self.error('', f'must be a section with the keys {", ".join(self.known)}')
+            raise self.error('', f'must be a section with the keys {", ".join(self.keys)}')
         for key in self.values:
-            if key not in self.known:
-                near = did_you_mean(str(key), self.known)
-                keys = ', '.join(self.known)
+            if key not in self.keys:
+                near = did_you_mean(str(key), self.keys)
+                keys = ', '.join(self.keys)
                 raise self.error(str(key), f'is unknown{near}; the keys are {keys}')
 
     def error(self, key: str, fault: str) -> RigFileError:
@@ -120,10 +120,10 @@ def _camera(whole: _Section, name: object, values: Mapping, size: tuple[int, int
         raise whole.error(
             f'cameras.{name}', 'is not a name of a camera: use letters, digits and _'
         )
-    known = (
+    keys = (
         'position', 'angles', 'field_of_view', 'focal', 'center', 'offset_s', 'distortion',
     )  # fmt: skip
-    section = _Section(whole.path, f'cameras.{name}', values, known)
+    section = _Section(whole.path, f'cameras.{name}', values, keys)
     position, angles = _mount(section)
     middle = ((size[0] - 1) / 2, (size[1] - 1) / 2)
     has_center, has_offset = (key in section.values for key in ('center', 'offset_s'))

@@ -240,13 +240,13 @@ class _Planner:
             parts, length = self._parts(
                 str(self.rng.choice(list(shares), p=list(shares.values())))
             )
-            own = (
+            vehicle_path = (
                 turning if turning and length < 9 and self.rng.random() < _TURNING_SHARE else path
             )
-            if not own.turn or place + length < own.turn[0] - 5:
+            if not vehicle_path.turn or place + length < vehicle_path.turn[0] - 5:
                 vehicles.append(
                     Vehicle(
-                        own,
+                        vehicle_path,
                         place + length / 2,
                         speed * self.rng.uniform(0.88, 1.12),
                         parts,
@@ -263,10 +263,10 @@ class _Planner:
         size = random_size(self.rng, class_name)
         if class_name != 'trailer':
             return [(class_name, size, 0.0)], size[0]
-        lorry = random_size(self.rng, 'truck')
-        length = lorry[0] + _HITCH_GAP + size[0]
+        towing_truck = random_size(self.rng, 'truck')
+        length = towing_truck[0] + _HITCH_GAP + size[0]
         return [
-            ('truck', lorry, (length - lorry[0]) / 2),
+            ('truck', towing_truck, (length - towing_truck[0]) / 2),
             ('trailer', size, (size[0] - length) / 2),
         ], length
 

@@ -16,7 +16,7 @@ STEP_S = 0.1
 
 _ACCELERATION, _BRAKING, _HARDEST_BRAKING = 1.7, 2.4, 7.0
 _HEADWAY_S, _STANDSTILL_GAP = 1.1, 2.0
-_WILL_NOT_BRAKE_HARDER = 4.0
+_MAX_SIGNAL_BRAKING = 4.0
 """A vehicle that would have to brake harder than this does not stop at a changing light, m/s^2."""
 _SIDEWAYS = 2.6
 """Acceleration in turns."""
@@ -247,7 +247,7 @@ class _Traffic:
         for signal, lines in self._signals:
             if signal.is_red(time_s):
                 gap = lines - self.traveled - self.length / 2
-                stops = (gap > 0) & (self.speed**2 < 2 * _WILL_NOT_BRAKE_HARDER * gap)
+                stops = (gap > 0) & (self.speed**2 < 2 * _MAX_SIGNAL_BRAKING * gap)
                 yield np.where(stops, gap + 0.5 * _STANDSTILL_GAP, np.inf), np.zeros_like(gap)
 
 
@@ -278,9 +278,11 @@ def _stop_lines(signal: Signal, vehicles: list[Vehicle]) -> np.ndarray:
     """Return the position of the signal on each vehicle's path; -inf for vehicles that do not
     obey it.
     """
-    known: dict[int, float] = {}
+    distances: dict[int, float] = {}
     lines = np.full(len(vehicles), -np.inf)
     for index, vehicle in enumerate(vehicles):
         if signal in vehicle.signals:
-            lines[index] = known.setdefault(id(vehicle.path), vehicle.path.nearest(signal.point))
+            lines[index] = distances.setdefault(
+                id(vehicle.path), vehicle.path.nearest(signal.point)
+            )
     return lines

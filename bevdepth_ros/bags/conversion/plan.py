@@ -106,9 +106,9 @@ def _key_frame(time_ns: int, sensors: Mapping[str, np.ndarray], chosen: np.ndarr
 
 
 def _with_pose(scan: Scan, frames: Frames, stamps_ns: np.ndarray) -> np.ndarray:
-    knows = scan.transforms.knows
+    has_transform = scan.transforms.has_transform
     return np.array(
-        [stamp for stamp in stamps_ns.tolist() if knows(frames.world, frames.base, stamp)],
+        [stamp for stamp in stamps_ns.tolist() if has_transform(frames.world, frames.base, stamp)],
         np.int64,
     )
 

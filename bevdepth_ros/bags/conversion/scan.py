@@ -92,7 +92,7 @@ def scan_bag(bag: Bag, sources: Sources) -> Scan:
         ConversionError: a calibration is missing or invalid, or a sensor has no messages.
     """
     scanner = _Scanner(sources, (bag.end_ns - bag.start_ns) * 1e-9)
-    names = {'/tf', '/tf_static', *scanner.takers}
+    names = {'/tf', '/tf_static', *scanner.handlers}
     total = sum(topic.count for name, topic in bag.topics.items() if name in names)
     messages = bag.messages(names)
     for topic, _, data in tqdm(
@@ -115,19 +115,19 @@ class _Scanner:
         topics = [source.image_topic for source in sources.cameras]
         topics += [sources.lidar] if sources.lidar else []
         self._sensors = {topic: Measurements() for topic in topics}
-        self.takers = {
+        self.handlers = {
             **dict.fromkeys(topics, self._take_measurement),
             **{source.info_topic: self._take_info for source in sources.cameras},
         }
         if sources.annotations:
-            self.takers[sources.annotations] = self._take_annotations
+            self.handlers[sources.annotations] = self._take_annotations
         if sources.odometry:
-            self.takers[sources.odometry] = self._take_odometry
+            self.handlers[sources.odometry] = self._take_odometry
 
     def take(self, topic: str, data: bytes) -> None:
         """Add a message; count it if it cannot be read."""
         try:
-            self.takers.get(topic, self._take_tf)(topic, data)
+            self.handlers.get(topic, self._take_tf)(topic, data)
         except Exception:  # rclpy and tf2 raise many types on damaged messages
             self._invalid[topic] += 1
 

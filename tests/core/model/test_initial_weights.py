@@ -60,9 +60,9 @@ def test_a_nan_offset_is_treated_as_zero():
 def test_both_necks_have_the_official_norms_and_other_layers_the_usual_ones(model):
     necks = [part for part in model.modules() if isinstance(part, MultiScaleNeck)]
     assert len(necks) == 2
-    own = {branch[1] for neck in necks for branch in neck.branches}
-    assert {(norm.eps, norm.momentum) for norm in own} == {(1e-3, 0.01)}
-    others = {part for part in model.modules() if isinstance(part, nn.BatchNorm2d)} - own
+    branches = {branch[1] for neck in necks for branch in neck.branches}
+    assert {(norm.eps, norm.momentum) for norm in branches} == {(1e-3, 0.01)}
+    others = {part for part in model.modules() if isinstance(part, nn.BatchNorm2d)} - branches
     assert {(norm.eps, norm.momentum) for norm in others} == {(1e-5, 0.1)}
 
 

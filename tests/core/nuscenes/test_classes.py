@@ -80,8 +80,10 @@ def test_a_mapping_takes_precedence_and_null_excludes_a_category():
 
 
 def test_a_mapping_to_an_unknown_class_is_rejected_with_a_suggestion():
-    with pytest.raises(ValueError, match=r"'lorry' is mapped to 'trck'.*did you mean 'truck'"):
-        ClassMap(categories={'lorry': 'trck'})
+    with pytest.raises(
+        ValueError, match=r"'towing_truck' is mapped to 'trck'.*did you mean 'truck'"
+    ):
+        ClassMap(categories={'towing_truck': 'trck'})
 
 
 def test_a_repeated_class_is_rejected():

@@ -51,7 +51,7 @@ def test_annotations_without_a_lidar_or_radar_point_are_not_ground_truth(root):
 def test_the_yaw_of_a_tilted_box_is_that_of_the_official_code(root):
     record = load_index(root, VERSION, SPLIT, root.parent / 'cache')[1]
     tilted = Quaternion(axis=(1, 2, 0), degrees=8) * Quaternion(axis=(0, 0, 1), degrees=70)
-    one = Annotations(
+    annotations = Annotations(
         np.array([0]),
         np.zeros((1, 3)),
         np.ones((1, 3)),
@@ -62,7 +62,7 @@ def test_the_yaw_of_a_tilted_box_is_that_of_the_official_code(root):
         np.array([b'']),
         np.array([1.0]),
     )
-    object.__setattr__(record, 'annotations', one)
+    object.__setattr__(record, 'annotations', annotations)
     official = (Quaternion(record.world_from_ego().quaternion).inverse * tilted).yaw_pitch_roll[0]
     usual = (Quaternion(record.world_from_ego().quaternion).inverse * tilted).rotation_matrix
     assert ground_truth(record)[0].yaw[0] == pytest.approx(official, abs=1e-6)

@@ -231,6 +231,6 @@ def test_the_mean_pose_has_the_mean_of_the_positions_and_of_the_quaternions():
 
 
 def test_quaternions_of_either_sign_have_the_same_mean():
-    one = Pose(np.array([0.6, 0, 0, 0.8]), np.zeros(3))
-    other = Pose(-one.quaternion, np.ones(3))
-    assert np.array_equal(mean_pose([one, other]).quaternion, one.quaternion)
+    pose = Pose(np.array([0.6, 0, 0, 0.8]), np.zeros(3))
+    other = Pose(-pose.quaternion, np.ones(3))
+    assert np.array_equal(mean_pose([pose, other]).quaternion, pose.quaternion)

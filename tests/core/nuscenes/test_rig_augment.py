@@ -205,8 +205,8 @@ def test_matrices_and_depth_of_a_sample_are_those_of_the_changed_rig(
     ray = torch.tensor([pixel[0] * depth, pixel[1] * depth, depth, 1.0])
     point = matrices.key_ego_from_camera[0, 0] @ torch.linalg.inv(matrices.intrinsics[0, 0]) @ ray
     path = dataset._dataroot / lidar.filename
-    own = np.fromfile(path, np.float32).reshape(-1, 5)[:, :3] + (1.0, 0, 1.5)
-    assert np.abs(own - point[:3].numpy()).max(axis=1).min() < 0.35
+    points_file = np.fromfile(path, np.float32).reshape(-1, 5)[:, :3] + (1.0, 0, 1.5)
+    assert np.abs(points_file - point[:3].numpy()).max(axis=1).min() < 0.35
 
 
 def test_cameras_are_reordered_with_everything_that_belongs_to_them(

@@ -35,11 +35,11 @@ class Case:
         )
 
     def sample(self, index: int) -> Case:
-        one = slice(index, index + 1)
+        row = slice(index, index + 1)
         return Case(
-            self.depth[one],
-            self.context[one],
-            (self.geometry[0][one], *self.geometry[1:]),
+            self.depth[row],
+            self.context[row],
+            (self.geometry[0][row], *self.geometry[1:]),
             self.shape,
         )
 

@@ -17,7 +17,7 @@ def plain_nms(centers: np.ndarray, valid: np.ndarray, limit: float, max_boxes: i
     return kept + [-1] * (max_boxes - len(kept))
 
 
-@pytest.mark.parametrize('most', [5, 25, 70])
+@pytest.mark.parametrize('max_boxes', [5, 25, 70])
 def test_the_kept_boxes_of_every_task_follow_the_definition(max_boxes):
     generator = torch.Generator().manual_seed(0)
     centers = 20 * torch.rand(3, 60, 2, generator=generator)

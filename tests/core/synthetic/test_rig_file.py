@@ -64,7 +64,7 @@ def test_rig_b_has_wide_distorted_cameras_near_the_ground() -> None:
 
 @pytest.mark.parametrize(('name', 'round'), [('a', True), ('b', True), ('c', False), ('d', True)])
 def test_all_rigs_except_the_front_camera_rig_cover_all_directions(name: str, round: bool) -> None:
-    assert read_rig(RIGS / f'{name}.yaml').looks_all_round == round
+    assert read_rig(RIGS / f'{name}.yaml').covers_full_circle == round
 
 
 def test_a_file_gives_its_values(tmp_path: Path) -> None:

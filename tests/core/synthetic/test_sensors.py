@@ -78,10 +78,10 @@ def test_the_lidar_hits_objects_of_every_class_over_much_of_their_extent(class_n
         )
     )
     points, owners = world_points(alone, 0.0)
-    own, size = points[owners == 0], alone.actors[0].size
-    assert len(own) > 12
-    assert np.ptp(own[:, 2]) > 0.5 * size[2]
-    assert np.ptp(own[:, :2], axis=0).max() > 0.4 * max(size[:2])
+    actor_points, size = points[owners == 0], alone.actors[0].size
+    assert len(actor_points) > 12
+    assert np.ptp(actor_points[:, 2]) > 0.5 * size[2]
+    assert np.ptp(actor_points[:, :2], axis=0).max() > 0.4 * max(size[:2])
 
 
 def test_the_lidar_sees_flat_ground_where_nothing_stands() -> None:

@@ -100,8 +100,12 @@ def is_connected(player_node: Node, detector: Node) -> bool:
     """Return True if the detector receives what the player publishes of its topics, and the test
     receives the results."""
     names = {subscription.topic_name for subscription in detector.subscriptions}
-    publishers = [one for one in player_node.publishers if one.topic_name in names]
-    publishers += [one for one in detector.publishers if one.topic_name == RESULTS]
+    publishers = [
+        publisher for publisher in player_node.publishers if publisher.topic_name in names
+    ]
+    publishers += [
+        publisher for publisher in detector.publishers if publisher.topic_name == RESULTS
+    ]
     return all(publisher.get_subscription_count() for publisher in publishers)
 
 

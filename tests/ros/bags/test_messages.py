@@ -103,18 +103,22 @@ def test_annotations_become_detections_of_score_1_with_the_ids_of_their_objects(
     message = messages.detection_array(STAMP_NS, 'base_link', BOXES)
     found = ros(message, 'vision_msgs/msg/Detection3DArray')
     assert stamped(found) == (STAMP_NS, 'base_link')
-    assert [one.id for one in found.detections] == ['first', '']
-    assert [one.results[0].hypothesis.class_id for one in found.detections] == BOXES.class_names
-    for one, (center, size, (w, x, y, z), *_) in zip(found.detections, BOXES.rows(), strict=True):
-        box = one.bbox
+    assert [detection.id for detection in found.detections] == ['first', '']
+    assert [
+        detection.results[0].hypothesis.class_id for detection in found.detections
+    ] == BOXES.class_names
+    for detection, (center, size, (w, x, y, z), *_) in zip(
+        found.detections, BOXES.rows(), strict=True
+    ):
+        box = detection.bbox
         position, turn = box.center.position, box.center.orientation
-        assert one.header == found.header
+        assert detection.header == found.header
         assert [position.x, position.y, position.z] == center
         assert [box.size.x, box.size.y, box.size.z] == size
         assert [turn.w, turn.x, turn.y, turn.z] == [w, x, y, z]
-        assert one.results[0].pose.pose == box.center
-        assert one.results[0].hypothesis.score == 1
-        assert not np.any(one.results[0].pose.covariance)
+        assert detection.results[0].pose.pose == box.center
+        assert detection.results[0].hypothesis.score == 1
+        assert not np.any(detection.results[0].pose.covariance)
 
 
 def test_markers_replace_earlier_ones_and_stay_for_a_little_longer_than_half_a_second() -> None:

@@ -111,7 +111,7 @@ def write_split_bag(path: Path, storage: str, parts: int = 3, count: int = 5) ->
     them; return the files."""
     files = []
     for part in range(parts):
-        one = write_bag(
+        written = write_bag(
             path if part == 0 else path.with_name(f'{path.name}_{part}'),
             {'/a': qos()},
             count,
@@ -119,7 +119,9 @@ def write_split_bag(path: Path, storage: str, parts: int = 3, count: int = 5) ->
             first=part * count,
         )
         files.append(
-            storage_file(one).rename(path / f'{path.name}_{part}{storage_file(one).suffix}')
+            storage_file(written).rename(
+                path / f'{path.name}_{part}{storage_file(written).suffix}'
+            )
         )
     metadata = yaml.safe_load((path / 'metadata.yaml').read_text())
     information = metadata['rosbag2_bagfile_information']

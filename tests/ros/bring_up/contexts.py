@@ -30,7 +30,7 @@ def described() -> LaunchDescription:
 
 def actions(context: LaunchContext) -> list[Action]:
     """Return the actions of detect.launch.py, which are not executed."""
-    [function] = [one for one in described().entities if isinstance(one, OpaqueFunction)]
+    [function] = [item for item in described().entities if isinstance(item, OpaqueFunction)]
     return function.execute(context)
 
 
@@ -38,7 +38,7 @@ def command(node: Node, context: LaunchContext) -> list[str]:
     """Return the command line of a node action, without the program, which may be missing."""
     node._perform_substitutions(context)
     context.extend_locals({'ros_specific_arguments': {'name': '', 'ns': ''}})
-    return [''.join(one.perform(context) for one in word) for word in node.cmd[1:]]
+    return [''.join(item.perform(context) for item in word) for word in node.cmd[1:]]
 
 
 def nodes(context: LaunchContext) -> dict[str, list[str]]:

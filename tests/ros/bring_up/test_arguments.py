@@ -133,16 +133,16 @@ def test_the_limits_of_numbers_are_valid():
 def test_every_camera_preset_is_found_by_its_name_and_applies_after_the_params_file(
     tmp_path: Path,
 ):
-    own = tmp_path / 'own.yaml'
-    own.touch()
+    path = tmp_path / 'own.yaml'
+    path.touch()
     assert len(PRESETS) > 3
     for preset in PRESETS:
-        first, second = read(params_file=own, camera_preset=preset).params_files
+        first, second = read(params_file=path, camera_preset=preset).params_files
         assert (first, Path(second).resolve()) == (
-            str(own),
+            str(path),
             ROOT / 'config' / 'cameras' / f'{preset}.yaml',
         )
-    assert read(camera_preset=own).params_files == (str(own),)
+    assert read(camera_preset=path).params_files == (str(path),)
 
 
 def test_a_misspelled_camera_preset_is_reported_with_a_suggestion():
@@ -203,16 +203,16 @@ def test_arguments_of_an_enclosing_launch_file_are_not_reported(monkeypatch: pyt
 def test_the_file_is_launched_directly_by_package_and_name_or_by_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    own = str(LAUNCH_FILE)
-    assert is_launched_directly(own, [*DIRECT, 'bag:=x'])
-    assert is_launched_directly(own, [*DIRECT[:2], '--debug', own, 'bag:=x'])
+    path = str(LAUNCH_FILE)
+    assert is_launched_directly(path, [*DIRECT, 'bag:=x'])
+    assert is_launched_directly(path, [*DIRECT[:2], '--debug', path, 'bag:=x'])
     monkeypatch.chdir(LAUNCH_FILE.parent)
-    assert is_launched_directly(own, [*DIRECT[:2], 'detect.launch.py'])
+    assert is_launched_directly(path, [*DIRECT[:2], 'detect.launch.py'])
     other = tmp_path / 'detect.launch.py'
     other.touch()
-    assert not is_launched_directly(own, [*DIRECT[:2], str(other)])
-    assert not is_launched_directly(own, [*DIRECT[:2], 'my_robot', 'detect.launch.py'][:3])
-    assert not is_launched_directly(own, ['pytest'])
-    assert not is_launched_directly(own, ['python'])
-    assert not is_launched_directly(own, [])
+    assert not is_launched_directly(path, [*DIRECT[:2], str(other)])
+    assert not is_launched_directly(path, [*DIRECT[:2], 'my_robot', 'detect.launch.py'][:3])
+    assert not is_launched_directly(path, ['pytest'])
+    assert not is_launched_directly(path, ['python'])
+    assert not is_launched_directly(path, [])
     assert arguments.suggestion('x', []) == ''

@@ -46,9 +46,9 @@ def test_without_arguments_only_the_detector_starts_with_its_parameter_file():
 
 
 def test_arguments_override_the_parameters_of_the_detector(tmp_path: Path):
-    own = tmp_path / 'own.yaml'
-    own.write_text('/**: {ros__parameters: {score_threshold: 0.5}}')
-    context = launch_context(params_file=own, checkpoint='1.5', use_sim_time='true')
+    params = tmp_path / 'own.yaml'
+    params.write_text('/**: {ros__parameters: {score_threshold: 0.5}}')
+    context = launch_context(params_file=params, checkpoint='1.5', use_sim_time='true')
     assert parameters(nodes(context)['detector']) == [
         {'score_threshold': 0.5},
         {'use_sim_time': True, 'checkpoint': '1.5'},
@@ -56,10 +56,10 @@ def test_arguments_override_the_parameters_of_the_detector(tmp_path: Path):
 
 
 def test_the_views_read_the_cameras_also_from_the_parameter_block_of_the_detector(tmp_path: Path):
-    own = tmp_path / 'own.yaml'
-    own.write_text('/bevdepth_detector: {ros__parameters: {cameras: [a, b], device: cpu}}')
+    params = tmp_path / 'own.yaml'
+    params.write_text('/bevdepth_detector: {ros__parameters: {cameras: [a, b], device: cpu}}')
     context = launch_context(
-        params_file=own, visualizer='true', viewer='web', viewer_port='99', viewer_host='0'
+        params_file=params, visualizer='true', viewer='web', viewer_port='99', viewer_host='0'
     )
     started = nodes(context)
     assert set(started) == {'detector', 'visualizer', 'viewer'}
@@ -96,10 +96,10 @@ def test_recorded_outputs_of_the_detector_are_not_replayed_beside_those_of_the_r
     small_bag: Path,
 ):
     left_out = re.compile(after(player(bag=small_bag, namespace='robot'), '--exclude-regex'))
-    own = '/robot/bevdepth_detector'
-    for topic in (f'{own}/detections', f'{own}/transition_event', '/boxes'):
+    params = '/robot/bevdepth_detector'
+    for topic in (f'{params}/detections', f'{params}/transition_event', '/boxes'):
         assert left_out.fullmatch(topic), topic
-    for topic in ('/bevdepth_detector/detections', f'{own}_2/detections', '/tf', '/boxes_2'):
+    for topic in ('/bevdepth_detector/detections', f'{params}_2/detections', '/tf', '/boxes_2'):
         assert not left_out.fullmatch(topic), topic
 
 

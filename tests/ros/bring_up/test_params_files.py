@@ -42,9 +42,9 @@ def test_a_malformed_file_is_reported_with_its_path_and_the_remedy(
 
 def test_a_file_that_is_not_text_or_absent_is_reported(path: Path):
     path.write_bytes(b'\xff\xfe\xfd')
-    for one in (path, path.with_name('none')):
+    for candidate in (path, path.with_name('none')):
         with pytest.raises(ParametersError, match='is not a YAML file'):
-            check_file(str(one))
+            check_file(str(candidate))
 
 
 def test_nested_parameters_and_nested_namespaces_are_valid(path: Path):

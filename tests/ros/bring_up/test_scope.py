@@ -110,18 +110,18 @@ def test_namespaces_remappings_and_parameters_of_enclosing_launch_files_apply(
         SetParametersFromFile(file),
     ):
         action.execute(context)
-    own = {
+    parameters = {
         'cameras': ['a', 'b'],
         'image_topics': ['{camera}/image', '/b/image'],
         'camera_info_topics': ['{camera}/info', ''],
         'camera_info_files': ['', 'b.yaml'],
     }
-    got = resolve(write(tmp_path / 'own.yaml', {'/**': own}), context=context, ns='robot')
+    got = resolve(write(tmp_path / 'own.yaml', {'/**': parameters}), context=context, ns='robot')
     assert got.name == '/fleet/robot/bevdepth_detector'
     assert (got.rig.base_frame, got.rig.fixed_frame) == ('axle', 'odom')
-    assert [one.image_topic for one in got.sources] == ['/fleet/robot/a/image', '/b/other']
-    assert [one.info_topic for one in got.sources] == ['/fleet/robot/a/info', '']
-    assert [one.info_file for one in got.sources] == ['', 'b.yaml']
+    assert [source.image_topic for source in got.sources] == ['/fleet/robot/a/image', '/b/other']
+    assert [source.info_topic for source in got.sources] == ['/fleet/robot/a/info', '']
+    assert [source.info_file for source in got.sources] == ['', 'b.yaml']
     assert got.outputs['objects'] == '/fleet/robot/bevdepth_detector/boxes'
     assert got.remappings_for_others() == [
         ('/fleet/robot/bevdepth_detector/objects', '/fleet/robot/bevdepth_detector/boxes')

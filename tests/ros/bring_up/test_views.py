@@ -101,8 +101,8 @@ def test_raw_images_are_read_directly_unless_their_calibration_is_elsewhere(
 def test_compressed_images_without_calibration_are_republished_on_a_separate_topic(
     domain_id: int, tmp_path: Path
 ):
-    own = detector(tmp_path, camera_info_topics=[''], camera_info_files=['{camera}.yaml'])
-    camera = rviz_cameras(own)[0]
+    config = detector(tmp_path, camera_info_topics=[''], camera_info_files=['{camera}.yaml'])
+    camera = rviz_cameras(config)[0]
     assert camera.topic == '/CAM_FRONT_LEFT/image_rect_compressed/image_decoded'
     assert (camera.has_calibration, camera.transport) == (False, 'compressed')
 
@@ -112,8 +112,13 @@ def test_rviz_shows_configured_cameras_and_frames_and_the_topics_of_a_namespace(
 ):
     text = rviz_config(RVIZ, own_rig)
     found = displays(text)
-    assert [name for name, one in found.items() if one['Class'] == CAMERA] == ['beside', 'apart']
-    assert {'file', 'odd'} <= {name for name, one in found.items() if one['Class'] == IMAGE}
+    assert [name for name, display in found.items() if display['Class'] == CAMERA] == [
+        'beside',
+        'apart',
+    ]
+    assert {'file', 'odd'} <= {
+        name for name, display in found.items() if display['Class'] == IMAGE
+    }
     assert found['apart']['Topic']['Value'] == '/apart/image_decoded'
     assert found['Detections']['Topic']['Value'] == '/robot/bevdepth_detector/markers'
     assert found['Depth']['Topic']['Value'] == '/robot/bevdepth_detector/depth_points'
@@ -149,8 +154,8 @@ def test_foxglove_shows_configured_cameras_and_frames_and_the_topics_of_a_namesp
 def test_foxglove_places_any_number_of_cameras(
     domain_id: int, tmp_path: Path, count: int, rows: list[int]
 ):
-    own = detector(tmp_path, cameras=[f'c{number}' for number in range(count)])
-    layout = json.loads(foxglove_layout(FOXGLOVE, own))
+    config = detector(tmp_path, cameras=[f'c{number}' for number in range(count)])
+    layout = json.loads(foxglove_layout(FOXGLOVE, config))
 
     def leaves(node) -> list[str]:
         return [node] if isinstance(node, str) else leaves(node['first']) + leaves(node['second'])

@@ -186,9 +186,11 @@ def test_image_sets_in_a_bag_are_found_even_if_they_are_less_than_50_ms_apart(
             for camera, stamp_ns in zip(EXPOSURE_OFFSET_S, stamps_ns.tolist(), strict=True):
                 bag.write_camera_info(camera, stamp_ns, np.eye(3), 16, 9)
     sets = read_image_sets(tmp_path / 'bag')
-    assert [one.last_ns for one in sets] == taken_ns.max(axis=1).tolist()
+    assert [image_set.last_ns for image_set in sets] == taken_ns.max(axis=1).tolist()
     np.testing.assert_allclose(
-        [one.mean_ns - 10**18 for one in sets], (taken_ns - 10**18).mean(axis=1), atol=2
+        [image_set.mean_ns - 10**18 for image_set in sets],
+        (taken_ns - 10**18).mean(axis=1),
+        atol=2,
     )
 
 

@@ -34,15 +34,15 @@ def test_a_detected_object_has_the_probability_class_and_shape_of_its_detection(
     message = detected_objects(MSG, found, COVARIANCE, 'map')
     assert message.header == header(STAMP_NS, 'map')
     assert len(message.objects) == 3
-    for one, score, size in zip(message.objects, found.scores, found.boxes.size, strict=True):
-        assert one.existence_probability == pytest.approx(float(score))
-        (classification,) = one.classification
+    for item, score, size in zip(message.objects, found.scores, found.boxes.size, strict=True):
+        assert item.existence_probability == pytest.approx(float(score))
+        (classification,) = item.classification
         assert classification.probability == 1.0
-        dimensions = one.shape.dimensions
+        dimensions = item.shape.dimensions
         assert (dimensions.x, dimensions.y, dimensions.z) == tuple(size.tolist())
-        assert one.shape.type == MSG.Shape.BOUNDING_BOX
-        assert not one.shape.footprint.points
-    labels = [one.classification[0].label for one in message.objects]
+        assert item.shape.type == MSG.Shape.BOUNDING_BOX
+        assert not item.shape.footprint.points
+    labels = [item.classification[0].label for item in message.objects]
     kind = MSG.ObjectClassification
     assert labels == [kind.CAR, kind.PEDESTRIAN, kind.UNKNOWN]
 
@@ -67,8 +67,8 @@ def test_classes_have_the_labels_of_autoware_by_their_published_names(name, labe
 
 
 def test_pose_and_covariance_are_those_of_the_box() -> None:
-    one = detected_objects(MSG, detections(), COVARIANCE, 'base_link').objects[1]
-    kinematics, box = one.kinematics, detections().boxes[1:2]
+    item = detected_objects(MSG, detections(), COVARIANCE, 'base_link').objects[1]
+    kinematics, box = item.kinematics, detections().boxes[1:2]
     position = kinematics.pose_with_covariance.pose.position
     assert (position.x, position.y, position.z) == tuple(box.center[0].tolist())
     q = kinematics.pose_with_covariance.pose.orientation
@@ -107,16 +107,16 @@ def test_the_covariance_of_the_twist_turns_with_the_box() -> None:
 
 def test_without_a_past_frame_detected_objects_have_no_twist() -> None:
     message = detected_objects(MSG, detections(None), COVARIANCE, 'map')
-    for one in message.objects:
-        assert not one.kinematics.has_twist
-        assert not one.kinematics.has_twist_covariance
-        assert one.kinematics.twist_with_covariance.twist.linear.x == 0
+    for item in message.objects:
+        assert not item.kinematics.has_twist
+        assert not item.kinematics.has_twist_covariance
+        assert item.kinematics.twist_with_covariance.twist.linear.x == 0
 
 
 def test_tracked_objects_have_ids_that_are_stable_and_differ_between_trackers() -> None:
     def ids(*track_ids: int, namespace: uuid.UUID = NAMESPACE) -> list[bytes]:
         message = tracked_objects(MSG, tracks(track_ids, (0, 1)), namespace, 'map')
-        return [bytes(one.object_id.uuid) for one in message.objects]
+        return [bytes(item.object_id.uuid) for item in message.objects]
 
     first, second = ids(1, 2)
     assert ids(2, 1) == [second, first]
@@ -128,11 +128,11 @@ def test_a_tracked_object_has_pose_twist_and_covariance_of_its_track() -> None:
     message = tracked_objects(MSG, moving(tracks((1, 2, 3), (0, 1, 2))), NAMESPACE, 'map')
     expected = detected_objects(MSG, detections(), COVARIANCE, 'map')
     assert message.header == expected.header
-    for one, other in zip(message.objects, expected.objects, strict=True):
-        assert one.existence_probability == other.existence_probability
-        assert one.classification == other.classification
-        assert one.shape == other.shape
-        kinematics = one.kinematics
+    for item, other in zip(message.objects, expected.objects, strict=True):
+        assert item.existence_probability == other.existence_probability
+        assert item.classification == other.classification
+        assert item.shape == other.shape
+        kinematics = item.kinematics
         assert kinematics.pose_with_covariance == other.kinematics.pose_with_covariance
         assert kinematics.twist_with_covariance == other.kinematics.twist_with_covariance
         assert kinematics.orientation_availability == MSG.TrackedObjectKinematics.AVAILABLE

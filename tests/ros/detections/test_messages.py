@@ -244,9 +244,9 @@ def test_the_latency_record_names_cameras_age_and_milliseconds(past_ns: int | No
     found, seconds = detections(past_stamp_ns=past_ns), {'decode': 0.0123, 'total': 0.1}
     message = latency_record(found, ('a', 'c'), ('a', 'b', 'c'), seconds, 'map')
     assert message.header == header(STAMP_NS, 'map')
-    assert {one.key: one.value for one in message.status[0].values} == {
+    assert {entry.key: entry.value for entry in message.status[0].values} == {
         'cameras': 'a, c', 'left_out': 'b', 'past_frame_age_s': age,
         'decode_ms': '12.30', 'total_ms': '100.00',
     }  # fmt: skip
     message = latency_record(found, ('a', 'c'), ('a', 'c'), {}, 'map')
-    assert {one.key: one.value for one in message.status[0].values}['left_out'] == 'none'
+    assert {entry.key: entry.value for entry in message.status[0].values}['left_out'] == 'none'

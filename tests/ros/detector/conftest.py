@@ -25,9 +25,9 @@ def detector(graph: Graph, tiny_checkpoint: Path) -> Iterator[Callable[..., Dete
 
     yield make
     graph.stop()
-    for one in made:
-        one.node.release()
-        one.node.destroy_node()
+    for node in made:
+        node.node.release()
+        node.node.destroy_node()
 
 
 @pytest.fixture

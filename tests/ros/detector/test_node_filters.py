@@ -31,7 +31,7 @@ def points(node: Detector) -> np.ndarray:
 
 
 def centers(message: Detection3DArray) -> np.ndarray:
-    positions = [one.bbox.center.position for one in message.detections]
+    positions = [detection.bbox.center.position for detection in message.detections]
     return np.array([(at.x, at.y, at.z) for at in positions]).reshape(-1, 3)
 
 
@@ -51,24 +51,28 @@ def test_all_topics_pass_the_same_filters_and_an_invalid_value_changes_nothing(t
     assert len(tracking.detections[-1].detections) == count
     assert sum(marker.ns == 'boxes' for marker in tracking.markers[-1].markers) == count
     assert (centers(tracking.tracks[-1])[:, 0] > x).all()
-    ids = {int(one.id) for one in tracking.tracks[-1].detections}
+    ids = {int(detection.id) for detection in tracking.tracks[-1].detections}
     assert {*points(tracking)['track_id'].tolist()} - {0} <= ids
 
 
 def test_classes_are_chosen_and_renamed_while_active(graph, tracking):
     labels = graph.collect(LabelInfo, LABELS, LATCHED)
     send(tracking, 0.0)
-    names = [one.results[0].hypothesis.class_id for one in tracking.detections[-1].detections]
+    names = [
+        detection.results[0].hypothesis.class_id
+        for detection in tracking.detections[-1].detections
+    ]
     chosen = max(set(names), key=names.count)
     assert tracking.set('classes', [chosen]) == ''
     assert tracking.set('class_name_map', [f'{chosen}=THING']) == ''
     send(tracking, 0.1)
     for message in (tracking.detections[-1], tracking.tracks[-1]):
-        found = [one.results[0].hypothesis.class_id for one in message.detections]
+        found = [detection.results[0].hypothesis.class_id for detection in message.detections]
         assert set(found) == {'THING'}
     assert len(tracking.detections[-1].detections) == names.count(chosen)
     wait_until(
-        lambda: 'THING' in [one.class_name for one in labels[-1].class_map], 'the table of labels'
+        lambda: 'THING' in [detection.class_name for detection in labels[-1].class_map],
+        'the table of labels',
     )
 
 
@@ -105,5 +109,5 @@ def test_the_rate_is_limited_by_stamps_while_all_results_are_tracked(tracking):
         )
     send(tracking, 1.2)
     assert len(tracking.detections) == len(tracking.tracks) == 3
-    ids = [{one.id for one in message.detections} for message in tracking.tracks]
+    ids = [{detection.id for detection in message.detections} for message in tracking.tracks]
     assert ids[0] & ids[2]

@@ -146,8 +146,12 @@ def test_best_effort_camera_info_is_received_and_kept_for_the_next_activation(
 def test_the_queue_depth_of_image_subscriptions_is_image_queue_size(detector):
     node = detector(image_queue_size=7)
     node.start()
-    own = [one for one in node.node.subscriptions if one.topic_name == '/left/image']
-    assert [one.qos_profile.depth for one in own] == [7]
+    subscriptions = [
+        subscription
+        for subscription in node.node.subscriptions
+        if subscription.topic_name == '/left/image'
+    ]
+    assert [subscription.qos_profile.depth for subscription in subscriptions] == [7]
 
 
 def test_the_report_of_a_silent_camera_names_a_topic_like_the_one_without_a_publisher(

@@ -19,8 +19,8 @@ def pose(x: float, yaw_deg: float = 0.0) -> np.ndarray:
 def jumps(*poses: np.ndarray, seconds: float = 0.1) -> list[bool]:
     check = PoseCheck()
     return [
-        check.jump(round(number * seconds * 1e9), one) is not None
-        for number, one in enumerate(poses)
+        check.jump(round(number * seconds * 1e9), pose) is not None
+        for number, pose in enumerate(poses)
     ]
 
 

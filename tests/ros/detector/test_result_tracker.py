@@ -39,9 +39,11 @@ class Drive:
         self.tracker, self.stamp_ns = ResultTracker(), START_NS
         self.frame = frame(START_NS, None)
 
-    def step(self, true_pose: np.ndarray, told_pose: np.ndarray | None, step_ns: int = PERIOD_NS):
+    def step(
+        self, true_pose: np.ndarray, reported_pose: np.ndarray | None, step_ns: int = PERIOD_NS
+    ):
         self.stamp_ns += step_ns
-        self.frame = frame(self.stamp_ns, told_pose)
+        self.frame = frame(self.stamp_ns, reported_pose)
         center = (CAR - true_pose[:3, 3]) @ true_pose[:3, :3]
         boxes = Boxes3D(center[None], [[4.5, 1.9, 1.6]], [0.0], [[0.0, 0.0]])
         found = Detections3D(boxes, [0.9], [0], ('car',), self.frame.stamp_ns)

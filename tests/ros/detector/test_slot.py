@@ -76,6 +76,6 @@ def test_closing_does_not_wait_longer_than_the_timeout_for_a_thread():
 
 def test_a_thread_of_a_slot_does_not_keep_the_process_alive():
     thread: SlotThread[int] = SlotThread('processing', list)
-    (found,) = [one for one in threading.enumerate() if one.name == 'processing']
+    (found,) = [thread for thread in threading.enumerate() if thread.name == 'processing']
     assert found.daemon
     thread.stop(discard=False)

@@ -324,7 +324,7 @@ def test_a_waiting_set_is_replaced_by_a_newer_one_and_counted():
     bench.worker.put(image_set(3 * 10**9))
     detector.goes_on.set()
     bench.worker.stop(discard=False)
-    assert [one.detections.stamp_ns for one in bench.results] == [10**9, 3 * 10**9]
+    assert [result.detections.stamp_ns for result in bench.results] == [10**9, 3 * 10**9]
     counts = bench.monitor.counts()
     assert (counts['received'], counts['processed'], counts['dropped_replaced']) == (3, 2, 1)
 
@@ -463,7 +463,7 @@ def test_a_result_has_the_durations_of_its_stages():
     bench.work(10**9)
     seconds = bench.results[0].stage_seconds
     assert set(seconds) == {'waiting', 'decoding', 'geometry', 'checks'}
-    assert all(0 <= one < 60 for one in seconds.values())
+    assert all(0 <= duration < 60 for duration in seconds.values())
 
 
 @pytest.mark.parametrize(
@@ -516,8 +516,8 @@ def test_without_the_output_frame_nothing_is_published_until_tf_has_it():
     bench.settings = replace(bench.settings, output_frame='')
     bench.work(3 * 10**9)
     assert shown(bench, 'tf') == (OK, 'ok')
-    placements = [one.placement for one in bench.results]
-    assert [one.frame_id for one in placements] == ['odom', 'base_link']
+    placements = [result.placement for result in bench.results]
+    assert [result.frame_id for result in placements] == ['odom', 'base_link']
     assert placements[0].from_base[0, 3] == 7
     assert placements[1].from_base is None
     assert bench.monitor.counts()['processed'] == 2

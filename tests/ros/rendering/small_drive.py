@@ -52,10 +52,10 @@ def record(
     write_bag(snapshots, plain, size)
     objects_messages = [
         (
-            one.stamp_ns + RESULT_DELAY_NS,
-            serialize_message(objects_cloud(detections(one), 'base_link')),
+            snapshot.stamp_ns + RESULT_DELAY_NS,
+            serialize_message(objects_cloud(detections(snapshot), 'base_link')),
         )
-        for one in snapshots
+        for snapshot in snapshots
     ]
     with Reader(plain) as reader, Writer(with_objects, version=8) as writer:
         copies = {

@@ -48,7 +48,7 @@ def test_a_video_shows_every_recorded_result_at_its_time(bags, drive, tmp_path: 
         stream = film.streams.video[0]
         frames = [(frame.time, frame.to_ndarray(format='rgb24')) for frame in film.decode(stream)]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ('h264', 'yuv420p')
-    times = np.array([one.stamp_ns - drive[0].stamp_ns for one in drive]) * 1e-9
+    times = np.array([moment.stamp_ns - drive[0].stamp_ns for moment in drive]) * 1e-9
     np.testing.assert_allclose([moment for moment, _ in frames], times, atol=2e-3)
     assert frames[0][1].shape[1] == WIDTH
     assert np.abs(frames[0][1].astype(int) - frames[-1][1]).mean() > 3
@@ -79,17 +79,17 @@ def test_detections_come_from_a_second_recording_as_from_the_same_one(
 def test_a_scene_has_recorded_boxes_ground_truth_and_the_pose_of_each_camera(bags, drive) -> None:
     with RecordedScenes(bags[1], settings(''), '/bevdepth_detector', WIDTH) as recording:
         scenes = list(recording.scenes(0.4, 1.0, None))
-    assert [scene.stamp_ns for scene in scenes] == [one.stamp_ns for one in drive[1:3]]
-    for scene, one in zip(scenes, drive[1:3], strict=True):
+    assert [scene.stamp_ns for scene in scenes] == [moment.stamp_ns for moment in drive[1:3]]
+    for scene, moment in zip(scenes, drive[1:3], strict=True):
         np.testing.assert_array_equal(
-            scene.detections.boxes.corners(), detections(one).boxes.corners()
+            scene.detections.boxes.corners(), detections(moment).boxes.corners()
         )
-        np.testing.assert_allclose(scene.ground_truth[0].center, one.boxes.center, atol=0.02)
-        order = [scene.frame.rig.names.index(name) for name in one.rig.names]
+        np.testing.assert_allclose(scene.ground_truth[0].center, moment.boxes.center, atol=0.02)
+        order = [scene.frame.rig.names.index(name) for name in moment.rig.names]
         np.testing.assert_allclose(
-            scene.frame.world_from_ego[order], one.world_from_ego, atol=1e-6
+            scene.frame.world_from_ego[order], moment.world_from_ego, atol=1e-6
         )
-        np.testing.assert_array_equal(scene.frame.stamps_ns[order], one.stamps_ns)
+        np.testing.assert_array_equal(scene.frame.stamps_ns[order], moment.stamps_ns)
 
 
 def test_with_a_checkpoint_rendering_computes_boxes_and_depth(

@@ -83,7 +83,7 @@ def test_after_a_bag_restarts_poses_that_precede_its_images_are_used(make_setup)
             setup.rig.send_infos()
             setup.rig.send_poses(time_s)
             wait_until(
-                lambda time_s=time_s: setup.transforms.knows(
+                lambda time_s=time_s: setup.transforms.has_transform(
                     'map', 'base_link', setup.rig.stamps_ns(time_s)[-1]
                 ),
                 'the poses',
@@ -191,8 +191,8 @@ class DirectStore:
         self.data = encoded(np.zeros((32, 32, 3), np.uint8), 'JPEG')
 
     def add_pose(self, time_ms: float) -> None:
-        one = pose('map', 'base_link', START_NS + round(time_ms * MS), time_ms / 1000)
-        self.transforms.add(TFMessage(transforms=[one]), static=False)
+        message = pose('map', 'base_link', START_NS + round(time_ms * MS), time_ms / 1000)
+        self.transforms.add(TFMessage(transforms=[message]), static=False)
 
     def send(self, camera: str, *times_ms: float) -> None:
         for time_ms in times_ms:
@@ -316,11 +316,11 @@ def annotations(time_ms: float, frame: str, names: tuple[str, ...]) -> Detection
     message.header.frame_id = frame
     message.header.stamp = Time(nanoseconds=START_NS + round(time_ms * MS)).to_msg()
     for name in names:
-        one = Detection3D(id=f'id of {name}', results=[ObjectHypothesisWithPose()])
-        one.results[0].hypothesis.class_id = name
-        one.bbox.center.position.x, one.bbox.center.orientation.w = 20.0, 1.0
-        one.bbox.size.x = one.bbox.size.y = one.bbox.size.z = 2.0
-        message.detections.append(one)
+        box = Detection3D(id=f'id of {name}', results=[ObjectHypothesisWithPose()])
+        box.results[0].hypothesis.class_id = name
+        box.bbox.center.position.x, box.bbox.center.orientation.w = 20.0, 1.0
+        box.bbox.size.x = box.bbox.size.y = box.bbox.size.z = 2.0
+        message.detections.append(box)
     return message
 
 

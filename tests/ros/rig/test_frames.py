@@ -340,7 +340,7 @@ def test_after_a_wait_for_poses_that_timed_out_sets_do_not_wait_for_a_second(
 def test_the_durations_of_decoding_and_geometry_are_reported():
     seconds = Setup().build().seconds
     assert set(seconds) == {'decoding', 'geometry'}
-    assert all(0 <= one < 60 for one in seconds.values())
+    assert all(0 <= value < 60 for value in seconds.values())
 
 
 @pytest.mark.parametrize(('megapixels', 'cameras'), [(0.0192, CAMERAS), (0.0191, None)])

@@ -29,5 +29,5 @@ def test_boxes_are_returned_in_the_base_frame():
 
 
 def test_a_base_frame_on_the_ground_changes_nothing():
-    one = frame()
-    assert frame_on_ground(one, 0.0) is one
+    scene = frame()
+    assert frame_on_ground(scene, 0.0) is scene

@@ -57,7 +57,7 @@ class Tf:
     def kinds(self) -> list[str]:
         return [kind for kind, _ in self.faults]
 
-    def knows(self, parent: str, child: str, stamp_s: float) -> bool:
+    def has_transform(self, parent: str, child: str, stamp_s: float) -> bool:
         return self.buffer.can_transform(parent, child, Time(nanoseconds=round(stamp_s * 1e9)))
 
 
@@ -88,7 +88,7 @@ def test_odometry_is_stored_like_a_transform(tf: Tf):
     message.header.frame_id, message.header.stamp.sec = 'odom', 7
     message.pose.pose.orientation.w = 1.0
     tf.listener.take_odometry(message)
-    assert tf.knows('odom', 'base_link', 7.0)
+    assert tf.has_transform('odom', 'base_link', 7.0)
     message.pose.pose.orientation.w = 0.0
     tf.listener.take_odometry(message)
     assert tf.kinds() == ['bad_tf']
@@ -98,8 +98,8 @@ def test_odometry_is_stored_like_a_transform(tf: Tf):
 def test_a_late_transform_is_stored_and_does_not_lower_the_newest_stamp(tf: Tf, late_s, kinds):
     tf.send('map', 'base_link', START_S, START_S - 0.2, START_S - late_s)
     assert tf.kinds() == kinds
-    assert tf.knows('map', 'base_link', START_S - late_s)
-    assert tf.knows('map', 'base_link', START_S) == (not kinds)
+    assert tf.has_transform('map', 'base_link', START_S - late_s)
+    assert tf.has_transform('map', 'base_link', START_S) == (not kinds)
 
 
 def test_stamps_that_jump_back_and_forward_are_disputed_for_a_second(tf: Tf):
@@ -208,8 +208,8 @@ def test_transforms_later_than_the_current_time_are_dropped(tf: Tf, ahead_ns: in
     tf.send_static('base_link', 'camera')
     tf.send('map', 'base_link', START_S)
     tf.listener.drop_later_than(round(START_S * 1e9) - BACKWARDS_NS - ahead_ns)
-    assert tf.knows('map', 'base_link', START_S) == is_kept
-    assert tf.knows('base_link', 'camera', START_S)
+    assert tf.has_transform('map', 'base_link', START_S) == is_kept
+    assert tf.has_transform('base_link', 'camera', START_S)
     tf.send('map', 'base_link', START_S - 50)
     assert tf.kinds() == (['tf_jump'] if is_kept else [])
 
@@ -232,12 +232,12 @@ def test_a_needed_frame_that_sends_only_old_stamps_for_a_second_begins_a_new_tim
     tf.now_s += 0.9
     tf.send('base_link', 'wheel', START_S - 49)
     assert not tf.faults
-    assert tf.knows('map', 'base_link', START_S)
+    assert tf.has_transform('map', 'base_link', START_S)
     tf.now_s += 0.2
     tf.send('base_link', 'wheel', START_S - 48)
     assert tf.kinds() == ['tf_jump']
-    assert tf.knows('base_link', 'wheel', START_S - 48)
-    assert not tf.knows('map', 'base_link', START_S)
+    assert tf.has_transform('base_link', 'wheel', START_S - 48)
+    assert not tf.has_transform('map', 'base_link', START_S)
 
 
 def test_a_new_stamp_between_old_ones_keeps_the_time(tf: Tf):
@@ -256,7 +256,7 @@ def test_old_stamps_of_a_frame_that_is_not_needed_are_dropped(tf: Tf):
     tf.now_s += 1.1
     tf.send('base_link', 'door', START_S - 49)
     assert not tf.faults
-    assert not tf.knows('base_link', 'door', START_S - 49)
+    assert not tf.has_transform('base_link', 'door', START_S - 49)
 
 
 def moved(**places: float) -> TransformStamped:
@@ -293,7 +293,7 @@ def test_an_invalid_transform_is_rejected_with_the_reason(tf: Tf, message, words
     assert kind == 'bad_tf'
     assert words in sentence
     assert len(sentence) < 250
-    assert tf.knows('a', 'b', START_S)
+    assert tf.has_transform('a', 'b', START_S)
 
 
 @pytest.mark.parametrize(

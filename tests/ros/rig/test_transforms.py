@@ -62,7 +62,7 @@ class Tf:
             TFMessage(transforms=[transform(parent, child, stamp_ns, x)])
         )
         wait_until(
-            lambda: self.transforms.knows(parent.lstrip('/'), child, stamp_ns),
+            lambda: self.transforms.has_transform(parent.lstrip('/'), child, stamp_ns),
             f'{parent} <- {child}',
         )
 
@@ -99,13 +99,13 @@ def test_poses_that_were_looked_up_early_are_dropped_with_a_clock_that_went_back
     stamp_ns = START_NS + 130 * MILLISECOND_NS
     tf.transforms.lookup_early('map', 'base_link', stamp_ns)
     tf.transforms.clock_went_back(START_NS + 10)
-    assert not tf.transforms.knows('map', 'base_link', stamp_ns)
+    assert not tf.transforms.has_transform('map', 'base_link', stamp_ns)
 
 
 def test_an_early_look_up_of_an_unknown_pose_replaces_the_earlier_one_by_none(tf: Tf):
     tf.transforms._early['map', 'base_link', START_NS] = np.eye(4)
     tf.transforms.lookup_early('map', 'base_link', START_NS)
-    assert not tf.transforms.knows('map', 'base_link', START_NS)
+    assert not tf.transforms.has_transform('map', 'base_link', START_NS)
 
 
 def test_a_transform_message_becomes_target_from_source():
@@ -123,14 +123,14 @@ def test_static_transforms_of_a_publisher_that_is_not_latched_are_received(tf: T
     publisher = graph.node.create_publisher(TFMessage, '/tf_static', 10)
     wait_until(lambda: publisher.get_subscription_count() == 1, 'the volatile subscriber')
     publisher.publish(TFMessage(transforms=[transform('base_link', 'CAM_BACK', START_NS, -1.0)]))
-    wait_until(lambda: tf.transforms.knows('base_link', 'CAM_BACK'), 'the transform')
+    wait_until(lambda: tf.transforms.has_transform('base_link', 'CAM_BACK'), 'the transform')
     assert tf.transforms.latest('base_link', 'CAM_BACK')[0, 3] == -1.0
 
 
 def test_a_leading_slash_in_a_frame_name_as_in_ros_1_is_ignored(tf: Tf):
     tf.send('/base_link', '/CAM_FRONT', START_NS, 1.7, static=True)
     for name in ('CAM_FRONT', '/CAM_FRONT'):
-        assert tf.transforms.knows('base_link', name)
+        assert tf.transforms.has_transform('base_link', name)
         assert tf.transforms.latest('base_link', name)[0, 3] == 1.7
         assert tf.transforms.lookup_at('base_link', name, START_NS)[0, 3] == 1.7
     tf.send('/map', '/base_link', START_NS, 7.0)
@@ -224,7 +224,7 @@ def test_a_malformed_transform_is_ignored_and_reported(tf: Tf):
         )
     )
     tf.send('map', 'base_link', START_NS, 1.0)
-    assert not tf.transforms.knows('base_link', 'CAM_FRONT')
+    assert not tf.transforms.has_transform('base_link', 'CAM_FRONT')
     assert [kind for kind, _ in tf.faults] == ['bad_tf'] * 6
     assert (
         tf.faults[0][1] == "the transform 'base_link' <- 'CAM_FRONT' is invalid: "
@@ -258,8 +258,8 @@ def test_new_frames_beyond_the_limit_are_rejected_and_known_frames_continue(
             TFMessage(transforms=[transform('map', f'tag_{number}', START_NS, 0.0)])
         )
     tf.send('map', 'base_link', START_NS + 10**8, 2.0)
-    assert tf.transforms.knows('map', 'tag_1')
-    assert not tf.transforms.knows('map', 'tag_2')
+    assert tf.transforms.has_transform('map', 'tag_1')
+    assert not tf.transforms.has_transform('map', 'tag_2')
     assert len(tf.faults) == 8
     assert '4 other frames are known already' in tf.faults[0][1]
 
@@ -372,18 +372,18 @@ def test_changing_a_returned_mount_does_not_change_the_stored_one(tf: Tf) -> Non
 def test_a_long_list_of_known_frames_is_cut(tf: Tf):
     frames = [transform('base_link', f'tag_{number:02}', START_NS, 0.0) for number in range(24)]
     tf._publishers[True].publish(TFMessage(transforms=frames))
-    wait_until(lambda: tf.transforms.knows('base_link', 'tag_23'), 'the frames')
+    wait_until(lambda: tf.transforms.has_transform('base_link', 'tag_23'), 'the frames')
     with pytest.raises(TransformMissingError, match=r'tag_00, .*, tag_18 and 5 others'):
         tf.transforms.latest('base_link', 'CAM_FRONT')
 
 
 def test_after_closing_nothing_is_subscribed(graph: Graph):
-    before = {one.topic_name for one in graph.node.subscriptions}
+    before = {subscription.topic_name for subscription in graph.node.subscriptions}
     transforms = Transforms(graph.node, 10.0, lambda *fault: None, '/odometry', 'base_link')
-    topics = {one.topic_name for one in graph.node.subscriptions}
+    topics = {subscription.topic_name for subscription in graph.node.subscriptions}
     assert topics - before == {'/tf', '/tf_static', '/odometry'}
     transforms.close()
-    assert {one.topic_name for one in graph.node.subscriptions} == before
+    assert {subscription.topic_name for subscription in graph.node.subscriptions} == before
 
 
 def odometry(child: str) -> Odometry:
@@ -414,7 +414,7 @@ def test_odometry_is_used_and_reported_only_if_its_frame_is_not_linked_to_the_ba
     transforms._listener.static_callback(link)
     transforms._take_odometry(odometry(child))
     assert faults == ['odometry_frame'] * count
-    assert transforms.knows('odom', child, START_NS)
+    assert transforms.has_transform('odom', child, START_NS)
     transforms.close()
 
 
@@ -429,7 +429,7 @@ def test_a_missing_pose_is_reported_with_its_distance_from_the_newest_one(
 
 def test_a_frame_with_a_name_of_more_than_255_characters_is_missing(tf: Tf):
     name = 'x' * 256
-    assert not tf.transforms.knows('base_link', name)
+    assert not tf.transforms.has_transform('base_link', name)
     with pytest.raises(TransformMissingError, match='has at most 255 characters') as caught:
         tf.transforms.latest('base_link', name)
     assert len(str(caught.value)) < 200

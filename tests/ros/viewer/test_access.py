@@ -60,10 +60,10 @@ def websocket_status(page: Page, path: str = '/', **headers: str) -> int:
 
 @pytest.mark.parametrize('status', [http_status, websocket_status])
 def test_only_pages_of_the_same_origin_and_host_may_read_the_view(local: Page, status) -> None:
-    own = f'127.0.0.1:{local.port}'
+    address = f'127.0.0.1:{local.port}'
     allowed = 200 if status is http_status else 101
     assert status(local) == allowed
-    assert status(local, Origin=f'http://{own}') == allowed
+    assert status(local, Origin=f'http://{address}') == allowed
     assert status(local, Host=f'localhost:{local.port}') == allowed
     assert status(local, Origin='http://evil.example') == 403
     assert status(local, Origin=f'http://127.0.0.1:{local.port + 1}') == 403
