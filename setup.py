@@ -53,16 +53,16 @@ def cuda_extensions():
     """Return the extensions to build for BEVDEPTH_CUDA: the CUDA module, which may fail with
     ``auto``, or none.
     """
-    wish = os.environ.get('BEVDEPTH_CUDA') or 'auto'
-    if wish not in ('auto', '1', '0'):
-        raise SetupError(f'BEVDEPTH_CUDA must be auto, 1 or 0, got {wish!r}')
-    if wish == '0':
+    setting = os.environ.get('BEVDEPTH_CUDA') or 'auto'
+    if setting not in ('auto', '1', '0'):
+        raise SetupError(f'BEVDEPTH_CUDA must be auto, 1 or 0, got {setting!r}')
+    if setting == '0':
         return []
-    if wish == 'auto' and find_nvcc() is None:
+    if setting == 'auto' and find_nvcc() is None:
         if {'build', 'build_ext', 'develop', 'install'} & set(sys.argv):
             report('no CUDA module: nvcc is neither on PATH nor in $CUDA_HOME/bin')
         return []
-    return [Extension(CUDA_MODULE, CUDA_SOURCES, optional=wish == 'auto')]
+    return [Extension(CUDA_MODULE, CUDA_SOURCES, optional=setting == 'auto')]
 
 
 def local_architectures():
@@ -128,7 +128,7 @@ class BuildCudaModule(build_ext):
         archs = architectures()
         report(
             f'compiling {ext.name} for GPU generations {" ".join(archs)} with {nvcc}; '
-            'BEVDEPTH_CUDA_ARCHS chooses others'
+            'set BEVDEPTH_CUDA_ARCHS to choose others'
         )
         targets = architecture_flags(archs)
         command = [nvcc, *flags, *targets, *includes, *ext.sources, '-o', str(output)]

@@ -175,7 +175,7 @@ def _load_own(path: Path) -> BEVDepth:
             if header.get('format') != FORMAT:
                 raise CheckpointError(
                     f'{path}: not a {FORMAT} file (format {header.get("format")!r}); convert the '
-                    'official one instead'
+                    'official checkpoint instead'
                 )
             names = list(file.keys())
             state = _without_wrappers(path, {name: file.get_tensor(name) for name in names})
@@ -410,7 +410,9 @@ def _parser() -> ArgumentParser:
         'config', metavar='CONFIG', type=Path, help='YAML file, such as config/models/small.yaml'
     )
     untrained.add_argument('target', metavar='OUT', type=Path, help='.safetensors to write')
-    untrained.add_argument('--seed', type=int, default=0, help='of the random weights (0)')
+    untrained.add_argument(
+        '--seed', type=int, default=0, help='seed of the random weights (default 0)'
+    )
     return parser
 
 

@@ -34,8 +34,8 @@ MAX_STEREO_ITERATIONS = 100
 BEV_STRIDE = 8
 """Cells of the grid per cell of the BEV encoder's last stage, along x and y."""
 STEREO_ENCODER_STRIDE = 16
-"""Stride of the image encoder in stereo models: their networks change between it and stride 4 by
-two layers of stride 2."""
+"""Stride of the image encoder in stereo models. Their networks convert between this stride and
+stride 4 with two layers of stride 2."""
 CENTER_MARGIN = 10.0
 """Largest distance of the center of a box from the grid, meters."""
 
@@ -393,7 +393,7 @@ class DecodeConfig:
     Attributes:
         score_threshold: boxes must score more than this.
         candidates: number of best cells of a task that are decoded.
-        boxes_per_task: most boxes of a task after circle NMS.
+        boxes_per_task: largest number of boxes of a task after NMS.
         center_range: x, y, z lower then upper bound of box centers, meters, inclusive; null for
             ``CENTER_MARGIN`` around the grid, see ``ModelConfig.center_range``.
         scale_nms: a second suppression after circle NMS; null for none, as in the official code.

@@ -164,7 +164,7 @@ def listing(folder: Path) -> str:
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser('weights', description='List or download official weights.')
     commands = parser.add_subparsers(dest='command', required=True)
-    commands.add_parser('list', help='print the names, and what is downloaded')
+    commands.add_parser('list', help='list the names, and show which weights are downloaded')
     get = commands.add_parser('download', help='download, convert and verify weights')
     get.add_argument('name', choices=[*OFFICIAL], help='name of the weights')
     get.add_argument('--url', help='folder of a mirror (default: the release of the authors)')

@@ -36,9 +36,9 @@ be stored at 60 Hz."""
 MAX_PAST_FRAME_SPACING_NS = 2 * PAST_FRAME_TOLERANCE_NS
 """Largest allowed spacing; with a larger one, sometimes no stored frame would have a valid age."""
 STEREO_BASELINE_M = 0.1
-"""Smallest motion of the cameras between two frames with which stereo distinguishes depths. At
-256x704 (focal length 557 pixels) it moves a point at 14 m by 4 pixels, the stride of the features
-that stereo models compare, and more distant points by less."""
+"""Smallest camera motion between two frames from which stereo can estimate depth. At 256x704
+(focal length 557 pixels) it moves a point at 14 m by 4 pixels, the stride of the features that
+stereo models compare. More distant points move less."""
 
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 

@@ -263,7 +263,7 @@ def render_figure(snapshots: list[Snapshot], listener: DemoSubscriber) -> np.nda
         if (stamp := listener.result_stamp(snapshot.stamp_ns)) is not None
     ]
     if not with_result:
-        raise DemoError('no result has the time of an image set')
+        raise DemoError('no result has the stamp of an image set')
     snapshot, stamp = min(with_result, key=lambda pair: abs(pair[0].stamp_ns - wanted_ns))
     detections = listener.detections(stamp).above(SHOWN_SCORE)
     caption = f'median latency {listener.latency.get("total_p50_ms", "?")} ms'

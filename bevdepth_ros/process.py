@@ -122,7 +122,7 @@ def make_executor() -> Executor:
 
 def _log(node: Node, error: Exception) -> None:
     node.get_logger().error(
-        'a callback failed, such as for an invalid time on /clock: '
+        'a callback failed; a possible cause is an invalid time on /clock: '
         f'{type(error).__name__}: {error}',
         throttle_duration_sec=LOG_PERIOD_S,
     )

@@ -164,7 +164,9 @@ def _train_and_kill(command: list[str], out: Path, after_step: int) -> int:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     if process.wait() != -signal.SIGKILL:
-        raise TrainDemoError(f'training ended before it was killed:\n{log.read_text()[-2000:]}')
+        raise TrainDemoError(
+            f'the training ended before the demo could kill it:\n{log.read_text()[-2000:]}'
+        )
     return _last_step(out)
 
 

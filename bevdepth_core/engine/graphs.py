@@ -243,8 +243,8 @@ class _Steps:
         self.context[0].copy_(context)
 
     def _refine(self) -> None:
-        """Refine the depth of the images. The volume of a past frame is kept and not computed
-        again, which would take as long.
+        """Refine the depth of the images. The volume of a past frame is stored, because computing
+        it again would take as long as for a new frame.
         """
         refined = self._network.view_transform.refine(self.depth[:1], self.context[:1])
         assert self.volume is not None and refined.volume is not None  # the model refines

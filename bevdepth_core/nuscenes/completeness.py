@@ -46,7 +46,7 @@ def require_tables(dataroot: Path, version: str) -> None:
 def _remedy(dataroot: Path) -> str:
     """Return what to do when the folder of tables is not in ``dataroot``."""
     if (dataroot / 'sample_data.json').is_file():
-        return f'it holds the tables themselves; give {dataroot.absolute().parent} as dataset root'
+        return f'it contains the tables; set the dataset root to {dataroot.absolute().parent}'
     versions = sorted(path.parent.name for path in dataroot.glob('*/sample_data.json'))
     if versions:
         return f'it has {", ".join(versions)}; set the version'

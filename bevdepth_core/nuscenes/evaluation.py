@@ -95,7 +95,7 @@ def evaluate(
     )
     if not devkit.sample_annotation:
         raise ValueError(
-            f'{dataroot} {version} has no annotations for split {split!r} to evaluate it'
+            f'{dataroot} {version} has no annotations for split {split!r}; choose another split'
         )
     return _official_summary(devkit, results, split, output_dir)
 

@@ -160,7 +160,7 @@ class SampleIndex(Sequence[SampleRecord]):
         return position - steps if position - steps >= start else position
 
     def labels(self, position: int) -> np.ndarray:
-        """Return the (n,) labels of a sample's annotations, those without points included."""
+        """Return the (n,) labels of a sample's annotations, including those without points."""
         return self._columns['label'][slice(*self._first_annotation[position : position + 2])]
 
 

@@ -108,7 +108,7 @@ class SampleRecord:
     Attributes:
         token: the sample's token.
         scene: name of its scene.
-        stamp_ns: the sample's own time.
+        stamp_ns: time of the sample.
         cameras: records in the order of ``Channels.cameras``.
         lidar: None in a dataset without a lidar.
         annotations: its boxes; none in a test set.

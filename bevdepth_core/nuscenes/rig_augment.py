@@ -49,8 +49,8 @@ class CameraChange:
     def homography(self, camera: SensorRecord) -> np.ndarray:
         """Return the (3, 3) transform from pixels of ``camera`` to pixels of the changed camera.
 
-        A camera that rises from height h by d sees the ground in the directions of before with
-        their z component multiplied by (h + d) / h; the horizon stays.
+        If the camera rises from height h to h + d, the z component of the direction to each point
+        on the ground is multiplied by (h + d) / h. The horizon does not move.
         """
         rotation = camera.ego_from_sensor.matrix()[:3, :3]
         rise = self._rise(camera)

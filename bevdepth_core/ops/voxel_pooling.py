@@ -39,8 +39,8 @@ def voxel_index(
         int32, such as NaN.
 
     Raises:
-        ValueError: a shape or device that does not fit, named.
-        TypeError: a matrix or frustum axis that is not float32, named.
+        ValueError: a shape or device is wrong; the message names the argument.
+        TypeError: a matrix or frustum axis is not float32; the message names it.
     """
     _check_geometry(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell)
     return torch.ops.bevdepth.voxel_index(
@@ -65,7 +65,7 @@ def voxel_pooling(
         depth: (B, N, D, H, W) probability of each depth bin; float16, bfloat16, float32 or
             float64.
         context: (B, N, C, H, W) features of each pixel, the type of ``depth``.
-        ego_from_frustum: as for ``voxel_index``, and so the next five.
+        ego_from_frustum: as for ``voxel_index``, as are the next five arguments.
         frustum_u: (W,) float32.
         frustum_v: (H,) float32.
         frustum_d: (D,) float32.
@@ -77,8 +77,8 @@ def voxel_pooling(
         (B, C, ny, nx), channels_last, the type of ``context``; sums are taken in at least float32.
 
     Raises:
-        ValueError: a shape or device that does not fit, named.
-        TypeError: a type that does not fit, named.
+        ValueError: a shape or device is wrong; the message names the argument.
+        TypeError: a type is wrong; the message names the argument.
     """
     _check_geometry(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell)
     _check_features(depth, context)
@@ -108,8 +108,8 @@ def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[in
         (B, C, ny, nx), channels_last, the type of ``volume``.
 
     Raises:
-        ValueError: a shape or device that does not fit, named.
-        TypeError: a type that does not fit, named.
+        ValueError: a shape or device is wrong; the message names the argument.
+        TypeError: a type is wrong; the message names the argument.
     """
     _require_float('volume', volume)
     _check_shape(shape)

@@ -38,8 +38,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f'error: {error}')
     except BrokenProcessPool:
         sys.exit(
-            'error: one of the processes was killed, perhaps because memory was full: try '
-            'a smaller number of --jobs'
+            'error: one of the processes was killed, probably because the memory was '
+            'full: set --jobs to a smaller number'
         )
     except KeyboardInterrupt:
         sys.exit('interrupted: the unfinished dataset was removed')
@@ -73,25 +73,34 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('root', help='folder of the new dataset')
     parser.add_argument(
-        '--train-scenes', type=int, default=8, help='training scenes (%(default)s)'
+        '--train-scenes',
+        type=int,
+        default=8,
+        help='number of training scenes (default %(default)s)',
     )
     parser.add_argument(
         '--val-scenes',
         type=int,
         default=2,
-        help='validation scenes, with other seeds and calibrations (%(default)s)',
+        help='number of validation scenes; their seeds and calibrations differ from those of the '
+        'training scenes (default %(default)s)',
     )
     parser.add_argument(
-        '--duration', type=float, default=20.0, help='seconds of a scene (%(default)s)'
+        '--duration',
+        type=float,
+        default=20.0,
+        help='duration of a scene in seconds (default %(default)s)',
     )
     parser.add_argument(
         '--image-size',
         type=_size,
         metavar='WxH',
-        help='width and height of the images in pixels (those of the rig, 1600x900)',
+        help='width and height of the images in pixels (default: those of the rig)',
     )
     parser.add_argument(
-        '--rig', metavar='FILE', help='cameras and lidar, as in config/rigs (those of nuScenes)'
+        '--rig',
+        metavar='FILE',
+        help='file with cameras and lidar, as in config/rigs (default: those of nuScenes)',
     )
     parser.add_argument(
         '--distorted',
@@ -100,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         'without it',
     )
     parser.add_argument(
-        '--lidar-beams', type=int, help='beams of the lidar (those of the rig, 32)'
+        '--lidar-beams', type=int, help='number of lidar beams (default: that of the rig)'
     )
     parser.add_argument(
         '--no-sweeps',
@@ -108,8 +117,12 @@ def _parser() -> argparse.ArgumentParser:
         action='store_false',
         help='record only key frames, about a seventh of the data',
     )
-    parser.add_argument('--jobs', type=int, help='processes (one per processor)')
-    parser.add_argument('--seed', type=int, default=0, help='of all scenes (%(default)s)')
+    parser.add_argument(
+        '--jobs', type=int, help='number of processes (default: one per processor)'
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='seed of all scenes (default %(default)s)'
+    )
     parser.add_argument(
         '--force', action='store_true', help='replace a dataset that this program wrote'
     )

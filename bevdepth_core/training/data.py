@@ -173,7 +173,7 @@ class TrainingData(LightningDataModule):
     @property
     def _running(self) -> Trainer:
         if self.trainer is None:
-            raise RuntimeError('the data belongs to no trainer')
+            raise RuntimeError('the data module is not attached to a trainer')
         return self.trainer
 
     @property

@@ -95,8 +95,8 @@ def load_pretrained(backbone: nn.Module, source: str, depth: int) -> None:
 def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(
-            f"model.pretrained: {path}: no such file; give torchvision's name of weights, a file, "
-            'or none'
+            f'model.pretrained: {path}: no such file; set it to a name of torchvision weights, '
+            'a file, or none'
         )
     return torch.load(path, map_location='cpu', weights_only=True)
 
@@ -106,8 +106,8 @@ def _download_state(name: str, depth: int) -> dict[str, Tensor]:
         weights = get_model_weights(f'resnet{depth}')[name]
     except KeyError as error:
         raise ValueError(
-            f'model.pretrained: torchvision has no weights {name} of ResNet-{depth}; give a file '
-            'or none'
+            f'model.pretrained: torchvision has no weights {name} for ResNet-{depth}; set it '
+            'to a file or none'
         ) from error
     try:
         return dict(weights.get_state_dict(progress=True, check_hash=True))

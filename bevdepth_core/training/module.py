@@ -28,7 +28,8 @@ _DEPTH_HEADS = ('depth_net.depth_head',)
 _STEREO_DEPTH_HEADS = (
     'depth_net.mono_head', 'depth_net.hypothesis_head', 'stereo.similarity', 'stereo.downsample',
 )  # fmt: skip
-"""The mask is not included, because the depth loss does not depend on it."""
+"""The layers of the stereo mask are not in this list, because the depth loss does not depend on
+them."""
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,9 @@ def main(arguments: list[str] | None = None) -> None:
         _train_until_interrupted(config, values.resume, arguments)
     except (InvalidRunError, NonFiniteLossError, ConnectionError, FileExistsError) as error:
         sys.exit(f'train: {error}')
-    except OSError as error:  # of a loader process: its traceback comes before the message
+    except (
+        OSError
+    ) as error:  # In an error of a loader process, its traceback precedes the message.
         sys.exit(f'train: {str(error).strip().splitlines()[-1]}')
 
 

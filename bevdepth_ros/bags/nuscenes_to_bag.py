@@ -35,7 +35,7 @@ from bevdepth_core.nuscenes.completeness import (
 from bevdepth_core.nuscenes.recording import SceneRecording, read_recording
 from bevdepth_core.nuscenes.tables import open_devkit
 from bevdepth_ros.bags.scene_bag import ConversionError, Target, key_frames_only, write_bag
-from bevdepth_ros.bags.workplace import require_replaceable
+from bevdepth_ros.bags.temporary_folder import require_replaceable
 from bevdepth_ros.bags.writer import STORAGES
 
 PROGRESS_S = 0.2
@@ -83,8 +83,8 @@ def _require_done(futures: set[Future]) -> None:
             future.result()
     except BrokenProcessPool as error:
         raise ConversionError(
-            'a process that wrote a bag was killed, perhaps because memory was full: use fewer '
-            '--jobs'
+            'a process that wrote a bag was killed, probably because the memory was full: '
+            'set --jobs to a smaller number'
         ) from error
 
 

@@ -31,8 +31,8 @@ RECORDED_TOPICS = {
     'detections': 'vision_msgs/msg/Detection3DArray',
 }
 """Topics of the detector, relative to its name, and their types. The detections are subscribed
-last, because a launch starts its replay when the detector knows this subscription; it then
-usually knows the others as well."""
+last, because a launch starts its replay when the detector has discovered this subscription; by
+then it has usually discovered the others, too."""
 LATCHED = 'label_info'
 QUEUE_DEPTH = 100
 

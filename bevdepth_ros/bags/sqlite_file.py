@@ -57,7 +57,7 @@ _VFS = _WholePages()
 
 
 class SqliteFile:
-    """One SQLite file; attributes and errors are those of ``McapFile``."""
+    """One SQLite file, with the attributes and errors of ``McapFile``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -38,7 +38,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from bevdepth_core.types import Boxes3D, CameraRig
 from bevdepth_ros.bags import messages as messages
 from bevdepth_ros.bags.messages import Annotated, message_types, quaternions_of_yaw
-from bevdepth_ros.bags.workplace import take_place, workplace
+from bevdepth_ros.bags.temporary_folder import take_place, temporary_folder
 
 MAP_FRAME, BASE_FRAME = 'map', 'base_link'
 ANNOTATION_TOPIC = '/annotations'
@@ -99,8 +99,8 @@ class BagWriter:
 
     def __enter__(self) -> BagWriter:
         with ExitStack() as stack:
-            self._workplace = stack.enter_context(workplace(self.path))
-            bag = self._workplace / self.path.name
+            self._folder = stack.enter_context(temporary_folder(self.path))
+            bag = self._folder / self.path.name
             self._writer = Writer(
                 bag, version=_METADATA_VERSION, storage_plugin=STORAGES[self._storage]
             )
@@ -120,7 +120,7 @@ class BagWriter:
                 return
             self._flush(self._newest_ns)
             self._writer.close()
-            take_place(self._workplace, self.path)
+            take_place(self._folder, self.path)
 
     def write_static_transforms(self, rig: CameraRig, stamp_ns: int) -> None:
         """Write the mounting poses of the cameras."""

@@ -21,9 +21,9 @@ from lifecycle_msgs.srv import ChangeState, GetState
 EARLIEST_S = 0.5
 """A node that is discovered before this time is not ours, which is still importing torch."""
 EARLIEST_PROCESSOR_S = 1.0
-"""Neither is a node that is discovered before our process has used this much processor time; it
-needs several times as much before its node exists. On a busy machine the import takes longer, and
-so does discovery."""
+"""A node that is discovered before our process has used this much processor time is not ours
+either: the process needs several times as much before its node exists. On a busy machine, import
+and discovery take longer."""
 LATEST_S = 60.0
 """After this time, we assume that the process starts the node in another process, so its processor
 time is not considered."""

@@ -90,8 +90,9 @@ def player_node(arguments: Arguments, detector: ResolvedDetector) -> Node:
 def _own_topics(detector: ResolvedDetector) -> str:
     """Return a pattern of what the detector and the visualizer publish.
 
-    A recording of all topics of a graph holds it: two sources would publish each result, and a
-    recorded transition event would look like one of the running node.
+    A recording of all topics of a graph contains these messages. If they were replayed, two
+    sources would publish each result, and a recorded transition event would look like one of the
+    running node.
     """
     namespace = detector.namespace.rstrip('/')
     patterns = [f'{re.escape(f"{namespace}/{name}/")}.*' for name in (DETECTOR, VISUALIZER)]

@@ -32,7 +32,7 @@ _RUNNING = 'bevdepth_running_replays'
 
 
 def add_replay(context: LaunchContext, detector: LifecycleNode) -> None:
-    """Note that the launch also waits for the end of the replay to ``detector``."""
+    """Make the launch also wait for the end of the replay to ``detector``."""
     context.extend_globals({_RUNNING: {*_running(context), detector}})
 
 

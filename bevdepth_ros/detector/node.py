@@ -297,13 +297,11 @@ class DetectorNode(LifecycleNode):
             self._pipeline.clock_went_back(self.get_clock().now().nanoseconds)
 
     def on_callback_error(self, error: Exception) -> None:
-        """Report an exception of a callback without a topic: one of rclpy, such as of /clock, or a
-        timer or service.
-        """
+        """Report an exception of a timer, a service or a callback of rclpy, such as of /clock."""
         self._note_fault(
             'callback',
             'node',
-            f'a callback of rclpy failed, such as for an invalid time on /clock: '
+            f'a callback failed; a possible cause is an invalid time on /clock: '
             f'{type(error).__name__}: {error}',
         )
 

@@ -81,8 +81,8 @@ def render(options: argparse.Namespace) -> int:
                 )
             for camera, count in sorted(missing.items()):
                 print(
-                    f'render: {camera} is missing in {count} of {writer.count} images: check its '
-                    f'images, camera_info and tf{_absent(absent[camera])}',
+                    f'render: {camera} is missing in {count} of {writer.count} rendered images: '
+                    f'check its images, camera_info and tf{_absent(absent[camera])}',
                     file=sys.stderr,
                 )
             return writer.count
@@ -209,7 +209,12 @@ def _add_image_options(group: argparse._ArgumentGroup) -> None:
     text = 'color the images with the expected depth; needs --checkpoint'
     add('--depth', action='store_true', help=text)
     add('--no-ground-truth', action='store_true', help='do not render annotations')
-    add('--width', type=_even, default=1920, help='of the images, pixels (default 1920)')
+    add(
+        '--width',
+        type=_even,
+        default=1920,
+        help='width of the rendered images, pixels (default 1920)',
+    )
     add('--title', default='BEVDepth on ROS 2', help='text at the upper left')
 
 

@@ -49,7 +49,7 @@ class Visualizer(Node):
         self._quality = declare(self, 'jpeg_quality', 88, 'Quality of the JPEG.', 1, 100)
         self._score = declare(
             self,
-            'score_from',
+            'min_score',
             SHOWN_SCORE,
             'Lowest score of the boxes that are rendered.',
             0.0,

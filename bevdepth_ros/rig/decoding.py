@@ -23,7 +23,8 @@ from bevdepth_ros.rig.conversions import decoded_image
 
 MIN_SIDE_PX, MAX_SIDE_RATIO = 16, 16
 MIN_PERIOD_S = 0.03
-"""Time between two JPEG files of a camera from which on a GPU decodes each as it arrives."""
+"""Shortest time between two JPEG files of a camera at which a GPU decodes each file as it arrives,
+seconds."""
 WAITING_SETS = 3
 """Decoded images that are kept per camera: of the set in progress, of the set that waits, and of
 the set that arrives."""
@@ -116,7 +117,7 @@ class ImageDecoder:
         max_pixels: int,
     ) -> dict[int, DecodedImage]:
         """Return the color JPEG files that are not yet started, decoded by the GPU, by place; none
-        if it rejects one of them, since the threads report what is wrong with it.
+        if it rejects one of them; the threads then report what is wrong.
         """
         files = {
             place: message.data

@@ -30,7 +30,7 @@ from bevdepth_ros.rig.undistortion import Undistorter
 POLL_S = 0.005
 """Period at which missing geometry is looked up again."""
 POSE_TIMEOUT_S = 1.0
-"""After a wait for ego poses that timed out, sets do not wait for poses for this time."""
+"""If a wait for ego poses has timed out, image sets do not wait for poses during this time."""
 
 
 class CameraFaultError(Exception):

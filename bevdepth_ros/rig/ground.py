@@ -1,7 +1,7 @@
 """Frames and detections of a vehicle whose base frame is not on the ground.
 
-The network expects the ego frame on the ground, as in nuScenes. These functions move between the
-base frame and the frame on the ground below it.
+The network expects the ego frame on the ground, as in nuScenes. These functions convert between
+the base frame and the frame on the ground below it.
 """
 
 from __future__ import annotations

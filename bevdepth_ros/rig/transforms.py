@@ -89,9 +89,9 @@ class Transforms:
         child, base = plain_name(message.child_frame_id), self._base_frame
         if base and child != base and not self.has_transform(base, child):
             sentence = (
-                f'odometry on {self._odometry_topic} is of frame {child[:SHOWN_NAME]!r}, which tf '
-                f'does not link to base_frame {base!r}: set base_frame, or publish a transform '
-                'between the two'
+                f'odometry on {self._odometry_topic} has the child frame {child[:SHOWN_NAME]!r}, '
+                f'which tf does not link to base_frame {base!r}: set base_frame, or publish a '
+                'transform between the two'
             )
             self._on_fault('odometry_frame', sentence)
         if self._listener is not None:

@@ -59,7 +59,7 @@ class Access:
         if foreign:
             return f'the page of origin {origin} may not read the live view'
         if self.token is None:
-            return None if is_loopback(name) else f'open it as localhost, not as {name}'
+            return None if is_loopback(name) else f'open the live view as localhost, not as {name}'
         if not self._has_token(request):
             return 'open the address with the token that the viewer prints when it starts'
         return None

@@ -1,8 +1,7 @@
 // Layers for inference that PyTorch runs slowly, or cannot capture in a CUDA graph.
 // bevdepth_core/ops/deformable.py and max_pool.py specify the results.
 // As in voxel_pooling.h, arguments are device pointers. No function allocates memory, waits for the device, or reads device memory on the
-// host. T is Launch::dtype: float16,
-// bfloat16 or float32; sums are float. Maps are channels_last: (N, H, W, C).
+// host. T is Launch::dtype: float16, bfloat16 or float32; sums are float. Maps are channels_last: (N, H, W, C).
 #pragma once
 
 #include "launch.h"

@@ -1,6 +1,6 @@
 """Publishes the outlines of the boxes as points, which a Nav2 costmap uses as obstacles.
 
-    python3 boxes_to_points.py --ros-args -p score_from:=0.3
+    python3 boxes_to_points.py --ros-args -p min_score:=0.3
 
 Use it with nav2_costmap.yaml.
 """
@@ -44,7 +44,7 @@ class BoxesToPoints(Node):
     def __init__(self) -> None:
         """Declare the parameter, subscribe and publish."""
         super().__init__('boxes_to_points')
-        self._score_from = self.declare_parameter('score_from', 0.3).value
+        self._min_score = self.declare_parameter('min_score', 0.3).value
         self._publisher = self.create_publisher(PointCloud2, '/detected_obstacles', 5)
         topic = 'bevdepth_detector/detections'
         self.create_subscription(Detection3DArray, topic, self._on_detections, 10)
@@ -53,7 +53,7 @@ class BoxesToPoints(Node):
         boxes = [
             outline(detection.bbox)
             for detection in message.detections
-            if detection.results[0].hypothesis.score > self._score_from
+            if detection.results[0].hypothesis.score > self._min_score
         ]
         points = np.concatenate(boxes) if boxes else np.empty((0, 3))
         self._publisher.publish(create_cloud_xyz32(message.header, points.astype(np.float32)))

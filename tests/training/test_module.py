@@ -166,7 +166,7 @@ def test_pretrained_weights_come_from_a_file(tmp_path: Path) -> None:
     ('source', 'message'),
     [
         ('missing.pth', 'missing.pth: no such file'),
-        ('IMAGENET1K_V9', 'torchvision has no weights IMAGENET1K_V9 of ResNet-18'),
+        ('IMAGENET1K_V9', 'torchvision has no weights IMAGENET1K_V9 for ResNet-18'),
     ],
 )
 def test_missing_pretrained_weights_are_reported_by_name(source: str, message: str) -> None:

@@ -71,7 +71,8 @@ class DatasetPlan:
             or self.train_scenes + self.val_scenes == 0
         ):
             raise ValueError(
-                'numbers of scenes and the seed must not be negative, and there must be a scene'
+                'the numbers of scenes and the seed must not be negative, and at least one scene '
+                'is needed'
             )
         if (
             key_frame_count(self.duration_s) < 1

@@ -80,7 +80,9 @@ class Lens:
         error = np.abs(back.reshape(-1, 2) - pixels).max()
         reach = (np.ptp(seen, axis=0) / (self.width, self.height)).max()
         if not (error < _TOLERANCE_PX and reach < MAX_ENLARGEMENT):
-            raise ValueError('it does not map each pixel to one direction: use lower coefficients')
+            raise ValueError(
+                'it does not map each pixel to one direction: use smaller coefficients'
+            )
 
     def _pinhole_pixels(self) -> tuple[np.ndarray, np.ndarray]:
         """Return (height, width) float32 columns and rows: the position of each pixel in the

@@ -37,7 +37,7 @@ def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:
     farness = distance.astype(np.float64).copy()
     order = []
     for _ in range(len(distance)):
-        # The farthest object that waits for nothing. In a cycle of constraints every object waits;
+        # The farthest object without an open constraint. In a cycle every object has one;
         # then the farthest of all breaks the cycle.
         chosen = int(np.lexsort((-farness, waiting_for > 0))[0])
         order.append(chosen)

@@ -1,5 +1,5 @@
-"""Defines mounting poses of cameras and lidar on a synthetic vehicle; the default is that of
-nuScenes.
+"""Defines the mounting poses of cameras and lidar on a synthetic vehicle; the default rig is that
+of nuScenes.
 """
 
 from __future__ import annotations

@@ -115,9 +115,9 @@ class Placer:
         position, heading = self.road.pose(along, lateral)
         step = np.gradient(position, axis=0)
         moves = np.hypot(*step.T) > _SLOWEST_STEP
-        ways = np.unwrap(np.arctan2(step[moves, 1], step[moves, 0]))
-        if len(ways):
-            heading = np.interp(self.times, self.times[moves], ways)
+        headings = np.unwrap(np.arctan2(step[moves, 1], step[moves, 0]))
+        if len(headings):
+            heading = np.interp(self.times, self.times[moves], headings)
         return self.add(class_name, np.column_stack((position, heading)), **options)
 
     def add_prop(self, prop: Prop, length: float, width: float) -> bool:

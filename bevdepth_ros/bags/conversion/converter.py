@@ -188,7 +188,9 @@ class BagConverter:
         names = [base] if count == 1 else [f'{base}-{n:03d}' for n in range(1, count + 1)]
         for name in names:
             if name in self.scenes:
-                raise ConversionError(f'two bags give the scene {name}: rename one of them')
+                raise ConversionError(
+                    f'two bags would create the scene {name}: rename one of them'
+                )
         return names
 
     def _remove_unused(self, files: dict[Measurement, str], used: set[Measurement]) -> None:

@@ -55,7 +55,7 @@ def test_existing_files_are_not_overwritten(drives_root, tmp_path, force):
 
 
 def test_invalid_options_are_rejected_with_the_reason(tmp_path):
-    with pytest.raises(SystemExit, match='there must be a scene'):
+    with pytest.raises(SystemExit, match='at least one scene is needed'):
         command.main([str(tmp_path / 'drives'), '--train-scenes', '0', '--val-scenes', '0'])
     with pytest.raises(SystemExit, match='2 lidar beams'):
         command.main([str(tmp_path / 'drives'), '--duration', '0.1'])

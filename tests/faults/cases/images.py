@@ -128,7 +128,7 @@ CASES = (
         'a JPEG of 1000 scans',
         file_fault(lambda data: progressive(1000), FRONT),
         without(FRONT),
-        ('ERROR', 'cameras', 'is a JPEG of 1000 scans, more than 20'),
+        ('ERROR', 'cameras', 'is a JPEG with 1000 scans, more than the allowed 20'),
     ),
     Case(
         'a PNG of 100,000 chunks',

@@ -251,7 +251,7 @@ def test_a_jpeg_with_too_many_scans_is_rejected_before_decoding():
         image_from_message(compressed(allowed), LIMIT)
     bomb = compressed(with_scans(data, MAX_JPEG_SCANS + 1))
     assert not is_color_jpeg(bomb, LIMIT)
-    with pytest.raises(ValueError, match='is a JPEG of 21 scans, more than 20'):
+    with pytest.raises(ValueError, match='is a JPEG with 21 scans, more than the allowed 20'):
         image_from_message(bomb, LIMIT)
 
 

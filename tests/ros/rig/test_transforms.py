@@ -336,7 +336,7 @@ def test_odometry_of_a_frame_that_is_not_linked_to_the_base_frame_is_reported(gr
     wait_until(lambda: bool(faults), 'the report')
     transforms.close()
     assert faults[0][0] == 'odometry_frame'
-    assert "/odometry is of frame 'footprint'" in faults[0][1]
+    assert "/odometry has the child frame 'footprint'" in faults[0][1]
 
 
 def test_a_mount_that_is_published_again_replaces_the_one_looked_up_before(tf: Tf) -> None:

@@ -1,5 +1,5 @@
 """Creates the temporary folder of a bag that is being written: a hidden folder beside the final
-path, so that nobody mistakes an incomplete bag for a complete one.
+path, so that an incomplete bag is not mistaken for a complete one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _BAG_SUFFIXES = ('.db3', '.mcap', '.yaml')
 
 
 @contextmanager
-def workplace(path: Path) -> Iterator[Path]:
+def temporary_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``path`` and remove it at the end; first remove such folders of
     killed processes.
 
