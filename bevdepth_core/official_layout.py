@@ -75,7 +75,17 @@ def _renamed_prefixes(stereo: bool) -> list[tuple[str, str]]:
     prefix.
     """
     depth_branch, pyramid = (_STEREO_BRANCH, 2) if stereo else (_DEPTH_NET + 'depth_conv.', 3)
-    pairs = [
+    return [
+        *_module_prefixes(depth_branch, pyramid),
+        *_STEREO_PREFIXES,
+        *_gate_prefixes(),
+        *_pyramid_prefixes(f'{depth_branch}{pyramid}.'),
+        *_head_prefixes(),
+    ]
+
+
+def _module_prefixes(depth_branch: str, pyramid: int) -> list[tuple[str, str]]:
+    return [
         ('backbone.img_backbone.', 'image_encoder.backbone.'),
         ('backbone.img_neck.deblocks.', 'image_encoder.neck.branches.'),
         (_DEPTH_NET + 'reduce_conv.', 'depth_net.reduce.'),
@@ -88,7 +98,6 @@ def _renamed_prefixes(stereo: bool) -> list[tuple[str, str]]:
         (f'{depth_branch}{pyramid + 1}.', 'depth_net.deform.'),
         (f'{depth_branch}{pyramid + 1}.conv_offset.', 'depth_net.deform.offset.'),
         (f'{depth_branch}{pyramid + 2}.', 'depth_net.depth_head.'),
-        *_STEREO_PREFIXES,
         ('backbone.depth_aggregation_net.reduce_conv.', 'view_transform.refinement.reduce.'),
         ('backbone.depth_aggregation_net.conv.', 'view_transform.refinement.residual.'),
         ('backbone.depth_aggregation_net.out_conv.0.', 'view_transform.refinement.out.'),
@@ -98,32 +107,37 @@ def _renamed_prefixes(stereo: bool) -> list[tuple[str, str]]:
         ('head.shared_conv.bn.', 'head.shared.1.'),
         ('head.task_heads.', 'head.tasks.'),
     ]
-    for branch in ('context', 'depth'):
-        for official, ours in (
-            ('mlp.fc1', 'mlp.0'),
-            ('mlp.fc2', 'mlp.2'),
-            ('se.conv_reduce', 'gate.0'),
-            ('se.conv_expand', 'gate.2'),
-        ):
-            pairs.append((f'{_DEPTH_NET}{branch}_{official}.', f'depth_net.{branch}_gate.{ours}.'))
-    for index in range(4):
-        for official, ours in (('atrous_conv', '0'), ('bn', '1')):
-            pairs.append(
-                (
-                    f'{depth_branch}{pyramid}.aspp{index + 1}.{official}.',
-                    f'depth_net.pyramid.branches.{index}.{ours}.',
-                )
-            )
-    for task in range(len(ModelConfig().head.tasks)):
-        for output in (*BOX_MAPS, 'heatmap'):
-            for official, ours in (('conv', '0'), ('bn', '1')):
-                pairs.append(
-                    (
-                        f'head.task_heads.{task}.{output}.0.{official}.',
-                        f'head.tasks.{task}.{output}.0.{ours}.',
-                    )
-                )
-    return pairs
+
+
+def _gate_prefixes() -> list[tuple[str, str]]:
+    layers = (
+        ('mlp.fc1', 'mlp.0'),
+        ('mlp.fc2', 'mlp.2'),
+        ('se.conv_reduce', 'gate.0'),
+        ('se.conv_expand', 'gate.2'),
+    )
+    return [
+        (f'{_DEPTH_NET}{branch}_{official}.', f'depth_net.{branch}_gate.{ours}.')
+        for branch in ('context', 'depth')
+        for official, ours in layers
+    ]
+
+
+def _pyramid_prefixes(pyramid: str) -> list[tuple[str, str]]:
+    return [
+        (f'{pyramid}aspp{index + 1}.{official}.', f'depth_net.pyramid.branches.{index}.{ours}.')
+        for index in range(4)
+        for official, ours in (('atrous_conv', '0'), ('bn', '1'))
+    ]
+
+
+def _head_prefixes() -> list[tuple[str, str]]:
+    return [
+        (f'head.task_heads.{task}.{output}.0.{official}.', f'head.tasks.{task}.{output}.0.{ours}.')
+        for task in range(len(ModelConfig().head.tasks))
+        for output in (*BOX_MAPS, 'heatmap')
+        for official, ours in (('conv', '0'), ('bn', '1'))
+    ]
 
 
 def _rename(name: str, pairs: list[tuple[str, str]]) -> str:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from pathlib import Path
 
 from bevdepth_core.training.plot import plot, read_parts, repeated_steps
@@ -59,21 +60,7 @@ def run(options: Namespace) -> None:
         print(f'[{time.monotonic() - started:4.0f} s] {text}', flush=True)
 
     report(f'generating {options.scenes} training scenes and 2 validation scenes')
-    scenes = [
-        '--train-scenes',
-        str(options.scenes),
-        '--val-scenes',
-        '2',
-        '--duration',
-        '4',
-        '--image-size',
-        IMAGE_SIZE,
-        '--no-sweeps',
-    ]
-    _finish(
-        [sys.executable, '-m', 'bevdepth_core.synthetic', str(out / 'data'), *scenes],
-        out / 'data.log',
-    )
+    _finish(_data_command(out, options.scenes), out / 'data.log')
     command = _training_command(out, options.steps)
     report(f'training {options.steps} steps: {" ".join(command[1:4])} ...')
     killed_at = _train_and_kill(command, out, options.steps * 7 // 12)
@@ -82,21 +69,31 @@ def run(options: Namespace) -> None:
         'resumes it'
     )
     _finish([*command, '--resume', 'true'], out / 'resumed.log')
-    parts = read_parts(out / 'run')
-    count, difference = repeated_steps(parts)
-    report(
-        f'resumed before step {int(parts[1]["step"][0])}; {count} steps were repeated, their '
-        f'losses differ by at most {difference:.1g}'
-    )
-    tenth = max(1, options.steps // 10)
-    report(
-        f'loss {parts[0]["total"][:tenth].mean():.1f} in the first tenth of the steps, '
-        f'{parts[1]["total"][-tenth:].mean():.1f} in the last'
-    )
+    for sentence in _loss_sentences(out / 'run', options.steps):
+        report(sentence)
     plot(out / 'run', out / 'loss.png')
     report(f'wrote {out / "loss.png"}; scoring with the devkit on the two validation scenes')
     print(_finish(_scoring_command(out), out / 'score.log'))
     report('done')
+
+
+def _data_command(out: Path, scenes: int) -> list[str]:
+    command = [sys.executable, '-m', 'bevdepth_core.synthetic', str(out / 'data')]
+    counts = ['--train-scenes', str(scenes), '--val-scenes', '2']
+    return [*command, *counts, '--duration', '4', '--image-size', IMAGE_SIZE, '--no-sweeps']
+
+
+def _loss_sentences(run_folder: Path, steps: int) -> tuple[str, str]:
+    """Return what the curves of the killed and of the resumed run show."""
+    first, resumed = read_parts(run_folder)[:2]
+    count, difference = repeated_steps([first, resumed])
+    tenth = max(1, steps // 10)
+    return (
+        f'resumed before step {int(resumed["step"][0])}; {count} steps were repeated, their '
+        f'losses differ by at most {difference:.1g}',
+        f'loss {first["total"][:tenth].mean():.1f} in the first tenth of the steps, '
+        f'{resumed["total"][-tenth:].mean():.1f} in the last',
+    )
 
 
 def _training_command(out: Path, steps: int) -> list[str]:
@@ -110,33 +107,26 @@ def _training_command(out: Path, steps: int) -> list[str]:
         'output': out / 'run',
     }
     command = [sys.executable, 'training/train.py', '--config', 'config/training/small.yaml']
-    return [
-        *command,
-        *(word for name, value in values.items() for word in (f'--{name}', str(value))),
-    ]
+    return [*command, *_options(values)]
+
+
+def _options(values: Mapping[str, object]) -> list[str]:
+    return [word for name, value in values.items() for word in (f'--{name}', str(value))]
 
 
 def _scoring_command(out: Path) -> list[str]:
     weights = sorted((out / 'run/weights').glob('*.safetensors'))[-1]
-    data = [
-        '--data.root',
-        str(out / 'data'),
-        '--data.version',
-        'v1.0-synthetic',
-        '--data.split',
-        'synthetic_val',
-    ]
-    more = [
-        '--data.cache_dir',
-        str(out / 'cache'),
-        '--data.workers',
-        '1',
-        '--device',
-        'cpu',
-        '--output',
-        str(out / 'score'),
-    ]
-    return [sys.executable, 'training/evaluate.py', '--checkpoint', str(weights), *data, *more]
+    values = {
+        'checkpoint': weights,
+        'data.root': out / 'data',
+        'data.version': 'v1.0-synthetic',
+        'data.split': 'synthetic_val',
+        'data.cache_dir': out / 'cache',
+        'data.workers': 1,
+        'device': 'cpu',
+        'output': out / 'score',
+    }
+    return [sys.executable, 'training/evaluate.py', *_options(values)]
 
 
 def _finish(command: list[str], log: Path) -> str:

@@ -159,38 +159,12 @@ class _Steps:
         dtype: torch.dtype,
     ) -> None:
         self._network, self._decoder = network, decoder
-        frames, channels, bins = (
-            config.key_frames,
-            config.depth_net.context_channels,
-            config.depth_bins.count,
-        )
-        height, width = (
-            len(network.view_transform.frustum_v),
-            len(network.view_transform.frustum_u),
-        )
-        new = partial(torch.zeros, device=device, dtype=dtype)
-        new_on_host = partial(torch.zeros, pin_memory=device.type == 'cuda')
-        images = new(cameras, config.image.height, config.image.width, INPUT_CHANNELS)
-        self.images = images.permute(0, 3, 1, 2)
-        self.cameras_host = new_on_host(cameras, CAMERA_VECTOR_SIZE)
-        self.depth = new(frames, cameras, bins, height, width)
-        context = new(frames, cameras, height, width, channels)
-        self.context = context.permute(0, 1, 4, 2, 3)
-        has_refinement = network.view_transform.refinement is not None
-        volume = new(frames, cameras, channels, bins, height, width) if has_refinement else None
-        self.volume = volume
-        self.matrices_host = new_on_host(frames, cameras, 3, 4)
-        self._cameras = self.cameras_host.to(device)
-        self._matrices = self.matrices_host.to(device)
-        self._outside = torch.tensor([0, 0, config.grid.z[0] - 1e6])
-        nx, ny, _ = config.grid.shape
         self._second_stream = torch.cuda.Stream() if device.type == 'cuda' else None
-        self._bev = new(1, ny, nx, frames * channels).permute(0, 3, 1, 2)
-        self.maps = torch.zeros(0)  # the head's output, once it has run
-        boxes = len(config.head.tasks) * config.decode.boxes_per_task
-        self.boxes_host = new_on_host(boxes, 11)
+        self._outside = torch.tensor([0, 0, config.grid.z[0] - 1e6])
+        self._allocate_on_device(config, cameras, partial(torch.zeros, device=device, dtype=dtype))
+        self._allocate_on_host(config, cameras, device)
         of_images: dict[str, Callable[[], None]] = {'image_branch': self._encode_images}
-        if has_refinement:
+        if self.volume is not None:
             of_images['refinement'] = self._refine
         self.of_images = tuple(of_images)
         self._runs = {
@@ -199,10 +173,40 @@ class _Steps:
             'bev_head': self._head,
             'decode': self._decode,
         }
-        for place in range(frames):
+        for place in range(config.key_frames):
             self.set_matrices(place, torch.zeros(0, 3, 4))
         if device.type == 'cuda':
             self._runs = _captured(self._runs)
+
+    def _allocate_on_device(
+        self, config: ModelConfig, cameras: int, new: Callable[..., torch.Tensor]
+    ) -> None:
+        """Allocate images, features and maps; images, context and maps are channels_last."""
+        view, frames = self._network.view_transform, config.key_frames
+        height, width = len(view.frustum_v), len(view.frustum_u)
+        channels, bins = config.depth_net.context_channels, config.depth_bins.count
+        images = new(cameras, config.image.height, config.image.width, INPUT_CHANNELS)
+        self.images = images.permute(0, 3, 1, 2)
+        self.depth = new(frames, cameras, bins, height, width)
+        context = new(frames, cameras, height, width, channels)
+        self.context = context.permute(0, 1, 4, 2, 3)
+        self.volume = (
+            None
+            if view.refinement is None
+            else new(frames, cameras, channels, bins, height, width)
+        )
+        nx, ny, _ = config.grid.shape
+        self._bev = new(1, ny, nx, frames * channels).permute(0, 3, 1, 2)
+        self.maps = torch.zeros(0)  # the head's output, once it has run
+
+    def _allocate_on_host(self, config: ModelConfig, cameras: int, device: torch.device) -> None:
+        """Allocate page-locked memory for camera values and boxes, and copies on the device."""
+        new = partial(torch.zeros, pin_memory=device.type == 'cuda')
+        self.cameras_host = new(cameras, CAMERA_VECTOR_SIZE)
+        self.matrices_host = new(config.key_frames, cameras, 3, 4)
+        self._cameras = self.cameras_host.to(device)
+        self._matrices = self.matrices_host.to(device)
+        self.boxes_host = new(len(config.head.tasks) * config.decode.boxes_per_task, 11)
 
     def run(self, name: str) -> None:
         """Run one step."""

@@ -8,6 +8,7 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 
 from bevdepth_core.synthetic.dataset.capture import Sensors
@@ -72,61 +73,41 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
     )
     parser.add_argument('root', help='folder of the new dataset')
-    parser.add_argument(
-        '--train-scenes',
-        type=int,
-        default=8,
-        help='number of training scenes (default %(default)s)',
-    )
-    parser.add_argument(
-        '--val-scenes',
-        type=int,
-        default=2,
-        help='number of validation scenes; their seeds and calibrations differ from those of the '
-        'training scenes (default %(default)s)',
-    )
-    parser.add_argument(
-        '--duration',
-        type=float,
-        default=20.0,
-        help='duration of a scene in seconds (default %(default)s)',
-    )
-    parser.add_argument(
-        '--image-size',
-        type=_size,
-        metavar='WxH',
-        help='width and height of the images in pixels (default: those of the rig)',
-    )
-    parser.add_argument(
-        '--rig',
-        metavar='FILE',
-        help='file with cameras and lidar, as in config/rigs (default: those of nuScenes)',
-    )
-    parser.add_argument(
-        '--distorted',
-        action='store_true',
-        help='write images with lens distortion, for nuscenes_to_bag; training needs images '
-        'without it',
-    )
-    parser.add_argument(
-        '--lidar-beams', type=int, help='number of lidar beams (default: that of the rig)'
-    )
-    parser.add_argument(
-        '--no-sweeps',
-        dest='sweeps',
-        action='store_false',
-        help='record only key frames, about a seventh of the data',
-    )
-    parser.add_argument(
-        '--jobs', type=int, help='number of processes (default: one per processor)'
-    )
-    parser.add_argument(
-        '--seed', type=int, default=0, help='seed of all scenes (default %(default)s)'
-    )
-    parser.add_argument(
-        '--force', action='store_true', help='replace a dataset that this program wrote'
-    )
+    _add_scene_options(parser.add_argument)
+    _add_sensor_options(parser.add_argument)
+    text = 'number of processes (default: one per processor)'
+    parser.add_argument('--jobs', type=int, help=text)
+    text = 'replace a dataset that this program wrote'
+    parser.add_argument('--force', action='store_true', help=text)
     return parser
+
+
+def _add_scene_options(add: Callable) -> None:
+    text = 'number of training scenes (default %(default)s)'
+    add('--train-scenes', type=int, default=8, help=text)
+    text = (
+        'number of validation scenes; their seeds and calibrations differ from those of the '
+        'training scenes (default %(default)s)'
+    )
+    add('--val-scenes', type=int, default=2, help=text)
+    text = 'duration of a scene in seconds (default %(default)s)'
+    add('--duration', type=float, default=20.0, help=text)
+    add('--seed', type=int, default=0, help='seed of all scenes (default %(default)s)')
+
+
+def _add_sensor_options(add: Callable) -> None:
+    text = 'width and height of the images in pixels (default: those of the rig)'
+    add('--image-size', type=_size, metavar='WxH', help=text)
+    text = 'file with cameras and lidar, as in config/rigs (default: those of nuScenes)'
+    add('--rig', metavar='FILE', help=text)
+    text = (
+        'write images with lens distortion, for nuscenes_to_bag; training needs images without it'
+    )
+    add('--distorted', action='store_true', help=text)
+    text = 'number of lidar beams (default: that of the rig)'
+    add('--lidar-beams', type=int, help=text)
+    text = 'record only key frames, about a seventh of the data'
+    add('--no-sweeps', dest='sweeps', action='store_false', help=text)
 
 
 def _size(text: str) -> tuple[int, int]:

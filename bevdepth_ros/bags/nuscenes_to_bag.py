@@ -184,44 +184,31 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         'nuscenes_to_bag',
         description='Write scenes of a nuScenes-format dataset as rosbag2 recordings.',
     )
-    parser.add_argument(
-        '--dataroot',
-        type=Path,
-        required=True,
-        help="the dataset's root, which holds the version, samples and sweeps",
-    )
+    _add_scene_options(parser)
+    _add_bag_options(parser)
+    return parser.parse_args(argv)
+
+
+def _add_scene_options(parser: argparse.ArgumentParser) -> None:
+    text = "the dataset's root, which holds the version, samples and sweeps"
+    parser.add_argument('--dataroot', type=Path, required=True, help=text)
     parser.add_argument('--version', required=True, help='such as v1.0-mini')
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument('--scene', nargs='+', metavar='NAME', help='such as scene-0061')
     which.add_argument('--all', action='store_true', help='all scenes')
-    parser.add_argument(
-        '--out',
-        type=Path,
-        required=True,
-        metavar='DIR',
-        help='each scene becomes the folder DIR/<scene>',
-    )
-    parser.add_argument(
-        '--storage', choices=STORAGES, default='mcap', help='format of the bags (default mcap)'
-    )
-    parser.add_argument(
-        '--raw',
-        action='store_true',
-        help='raw images on /<camera>/image_rect in place of the JPEG files',
-    )
-    parser.add_argument(
-        '--key-frames',
-        action='store_true',
-        help='leave out the sweeps between key frames: two image sets per second',
-    )
-    parser.add_argument(
-        '--jobs',
-        type=int,
-        default=os.cpu_count(),
-        metavar='N',
-        help='scenes written at a time (default: one per core)',
-    )
-    return parser.parse_args(argv)
+    text = 'leave out the sweeps between key frames: two image sets per second'
+    parser.add_argument('--key-frames', action='store_true', help=text)
+
+
+def _add_bag_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    text = 'each scene becomes the folder DIR/<scene>'
+    add('--out', type=Path, required=True, metavar='DIR', help=text)
+    add('--storage', choices=STORAGES, default='mcap', help='format of the bags (default mcap)')
+    text = 'raw images on /<camera>/image_rect in place of the JPEG files'
+    add('--raw', action='store_true', help=text)
+    text = 'scenes written at a time (default: one per core)'
+    add('--jobs', type=int, default=os.cpu_count(), metavar='N', help=text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

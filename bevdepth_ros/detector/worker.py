@@ -155,21 +155,24 @@ class Worker:
             **detections.stage_seconds,
         }
         self._monitor.set_processed()
-        self._publish(
-            DetectionResult(
-                detections,
-                self._detector.covariance(detections),
-                built.frame,
-                self._detector.depth,
-                self._detector.config,
-                placement,
-                images.received,
-                seconds,
-            )
-        )
+        self._publish(self._result(detections, built.frame, placement, images.received, seconds))
         self._monitor.solved('error', 'device')
         self._report_fusion(detections, built.no_poses)
         self._report_tracking(built.no_poses)
+
+    def _result(
+        self,
+        detections: Detections3D,
+        frame: Frame,
+        placement: Placement,
+        received: float,
+        seconds: dict[str, float],
+    ) -> DetectionResult:
+        covariance = self._detector.covariance(detections)
+        depth, config = self._detector.depth, self._detector.config
+        return DetectionResult(
+            detections, covariance, frame, depth, config, placement, received, seconds
+        )
 
     def _placement(self, stamp_ns: int) -> Placement | None:
         """Return the frame of the outputs; drop the image set and return None if tf lacks it."""

@@ -52,18 +52,34 @@ class _Batch:
         self._place_points(shapes, view)
         self._face_ends = np.cumsum([0, *(len(shape.normals) for shape in shapes)])
         owner = np.repeat(np.arange(len(shapes)), np.diff(self._face_ends))
-        normals, anchors, colors, extents, details, glows = (
-            np.concatenate([getattr(shape, name) for shape in shapes])
-            for name in ('normals', 'anchors', 'colors', 'extents', 'details', 'glows')
-        )
-        smallest = min_detail_px * np.maximum(self.distance, NEAR) / view.focal
+        min_extent = min_detail_px * np.maximum(self.distance, NEAR) / view.focal
+        self._facing = self._is_facing(shapes, owner, min_extent)
+        self._colors = self._lit_colors(shapes, owner, rotations, shaded, light)
+
+    def _is_facing(
+        self, shapes: list[Shape], owner: np.ndarray, min_extent: np.ndarray
+    ) -> np.ndarray:
+        """Return a mask of the faces that face the camera, without details that are too small."""
+        anchors, normals = _joined(shapes, 'anchors'), _joined(shapes, 'normals')
         towards = self.eyes.astype(np.float32)[owner] - anchors
         towards *= normals
-        self._facing = (towards[:, 0] + towards[:, 1] + towards[:, 2] > 0) & (
-            ~details | (extents > smallest[owner])
+        is_large = _joined(shapes, 'extents') > min_extent[owner]
+        return (towards[:, 0] + towards[:, 1] + towards[:, 2] > 0) & (
+            ~_joined(shapes, 'details') | is_large
         )
+
+    def _lit_colors(
+        self,
+        shapes: list[Shape],
+        owner: np.ndarray,
+        rotations: np.ndarray,
+        shaded: np.ndarray,
+        light: Light,
+    ) -> np.ndarray:
+        """Return the colors of all faces under light and haze; 0 for faces that are not shown."""
         shown = np.flatnonzero(self._facing)
-        owner, normals = owner[shown], normals[shown]
+        colors, glows = _joined(shapes, 'colors'), _joined(shapes, 'glows')
+        owner, normals = owner[shown], _joined(shapes, 'normals')[shown]
         along, across = rotations[owner, :2, 0], rotations[owner, :2, 1]
         world_normals = np.column_stack(
             (normals[:, :1] * along + normals[:, 1:2] * across, normals[:, 2])
@@ -74,8 +90,9 @@ class _Batch:
             255,
         )
         clear = self.clear[owner][:, None]
-        self._colors = np.zeros_like(colors)
-        self._colors[shown] = lit * clear + np.array(light.horizon) * (1 - clear)
+        result = np.zeros_like(colors)
+        result[shown] = lit * clear + np.array(light.horizon) * (1 - clear)
+        return result
 
     def _place_points(self, shapes: list[Shape], view: View) -> None:
         self._point_ends = np.cumsum([0, *(len(shape.points) for shape in shapes)])
@@ -108,6 +125,10 @@ class _Batch:
             self._facing[faces].tolist(),
             self._colors[faces].tolist(),
         )
+
+
+def _joined(shapes: list[Shape], name: str) -> np.ndarray:
+    return np.concatenate([getattr(shape, name) for shape in shapes])
 
 
 def _strength(

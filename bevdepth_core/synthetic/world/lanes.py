@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -139,52 +140,58 @@ class _Planner:
         self, ego_speed: float, reach: float, duration_s: float
     ) -> tuple[list[list[Vehicle]], Vehicle]:
         """Return the lanes of the road in both directions, and our vehicle in one of them."""
-        rng, road = self.rng, self.road
-        ego_lane = int(rng.integers(road.lanes))
+        ego_lane, count = int(self.rng.integers(self.road.lanes)), self.road.lanes
         lanes = []
-        for lane in range(road.lanes):
-            lateral, outer = road.lane_center(lane), lane == road.lanes - 1
-            path = straight(road, (road.along[0] + 5, lateral), (road.along[-1] - 5, lateral))
-            turning = self._turn_off(1, lateral) if outer else None
-            origin = path.nearest(road.pose(_EGO_AT, lateral)[0])
-            speed = ego_speed * (
-                rng.uniform(0.95, 1.2) if lane == ego_lane else rng.uniform(0.7, 1.3)
-            )
-            shares = _MIXED_TRAFFIC if lane == ego_lane else _LIGHT_TRAFFIC
-            ahead = self._fill(
-                path,
-                turning,
-                shares,
-                speed,
-                origin + (3.2 if lane == ego_lane else -20),
-                origin + 110 + 0.3 * reach,
-            )
-            behind = self._fill(
-                path,
-                turning,
-                shares,
-                speed,
-                origin - 70,
-                origin - (9.0 if lane == ego_lane else 22),
+        for lane in range(count):
+            path, turning, origin = self._ego_direction(lane)
+            behind, ahead = self._beside_ego(
+                path, turning, origin, ego_speed, reach, is_ego_lane=lane == ego_lane
             )
             vehicles = [*behind, *ahead]
             if lane == ego_lane:
                 ego = Vehicle(path, origin, ego_speed, [], EGO_LENGTH)
                 vehicles = [*behind, ego, *ahead]
             lanes.append(self._signalled(vehicles, 1))
-        for lane in range(road.lanes):
-            lateral, outer = -road.lane_center(lane), lane == road.lanes - 1
-            path = straight(road, (road.along[-1] - 5, lateral), (road.along[0] + 5, lateral))
-            turning = self._turn_off(-1, lateral) if outer else None
-            speed = rng.uniform(5.5, 11.0)
-            stop, start = (
-                path.nearest(road.pose(place, lateral)[0])
-                for place in (-30.0, reach + min(speed * duration_s + 90.0, 190.0))
-            )
-            lanes.append(
-                self._signalled(self._fill(path, turning, _MIXED_TRAFFIC, speed, start, stop), -1)
-            )
-        return lanes, ego
+        return [*lanes, *(self._oncoming(lane, reach, duration_s) for lane in range(count))], ego
+
+    def _ego_direction(self, lane: int) -> tuple[Path, Path | None, float]:
+        """Return the path of a lane in our direction, the path that turns off it, if any, and the
+        position on the path that is level with the start of our vehicle.
+        """
+        road, lateral = self.road, self.road.lane_center(lane)
+        path = straight(road, (road.along[0] + 5, lateral), (road.along[-1] - 5, lateral))
+        turning = self._turn_off(1, lateral) if lane == road.lanes - 1 else None
+        return path, turning, path.nearest(road.pose(_EGO_AT, lateral)[0])
+
+    def _beside_ego(
+        self,
+        path: Path,
+        turning: Path | None,
+        origin: float,
+        ego_speed: float,
+        reach: float,
+        is_ego_lane: bool,
+    ) -> tuple[list[Vehicle], list[Vehicle]]:
+        """Return the vehicles of a lane behind and ahead of ``origin``."""
+        low, high = (0.95, 1.2) if is_ego_lane else (0.7, 1.3)
+        speed = ego_speed * self.rng.uniform(low, high)
+        shares = _MIXED_TRAFFIC if is_ego_lane else _LIGHT_TRAFFIC
+        first, last = (3.2, -9.0) if is_ego_lane else (-20, -22)
+        fill = partial(self._fill, path, turning, shares, speed)
+        ahead = fill(origin + first, origin + 110 + 0.3 * reach)
+        return fill(origin - 70, origin + last), ahead
+
+    def _oncoming(self, lane: int, reach: float, duration_s: float) -> list[Vehicle]:
+        """Return the vehicles of a lane in the opposite direction."""
+        road, lateral = self.road, -self.road.lane_center(lane)
+        path = straight(road, (road.along[-1] - 5, lateral), (road.along[0] + 5, lateral))
+        turning = self._turn_off(-1, lateral) if lane == road.lanes - 1 else None
+        speed = self.rng.uniform(5.5, 11.0)
+        stop, start = (
+            path.nearest(road.pose(place, lateral)[0])
+            for place in (-30.0, reach + min(speed * duration_s + 90.0, 190.0))
+        )
+        return self._signalled(self._fill(path, turning, _MIXED_TRAFFIC, speed, start, stop), -1)
 
     def cross_lanes(self) -> list[list[Vehicle]]:
         """Return the two lanes of the crossing street; some turn right into the road."""

@@ -176,9 +176,16 @@ def _place_site(placer: Placer, start: float, side: int) -> None:
     """Place one or two machines with workers, cones towards the traffic, and barriers at the ends
     and sometimes along the sidewalk.
     """
-    rng, road = placer.rng, placer.road
-    inner, outer = side * road.parking, side * road.curb
-    middle = (inner + outer) / 2
+    middle = side * (placer.road.parking + placer.road.curb) / 2
+    _place_machines(placer, start, middle, side)
+    _place_end_barriers(placer, start, middle)
+    _place_cones(placer, start, side)
+    _place_workers(placer, start, middle)
+    _place_sidewalk_barriers(placer, start, side)
+
+
+def _place_machines(placer: Placer, start: float, middle: float, side: int) -> None:
+    rng = placer.rng
     towards = float(rng.choice((0.0, math.pi)))
     placer.add_standing(
         'construction_vehicle',
@@ -190,6 +197,10 @@ def _place_site(placer: Placer, start: float, side: int) -> None:
     if rng.random() < 0.4:
         name, turn = str(rng.choice(('truck', 'trailer'))), float(rng.choice((0.0, math.pi)))
         placer.add_standing(name, start + 25.0, middle + side * 0.1, turn, margin=0.05)
+
+
+def _place_end_barriers(placer: Placer, start: float, middle: float) -> None:
+    rng = placer.rng
     for end in (start, start + _SITE_LENGTH):
         placer.add_standing(
             'barrier',
@@ -198,6 +209,11 @@ def _place_site(placer: Placer, start: float, side: int) -> None:
             rng.normal(0, 0.08) + float(rng.choice((0, math.pi))),
             margin=0.02,
         )
+
+
+def _place_cones(placer: Placer, start: float, side: int) -> None:
+    """Place cones along the site, and a row ahead of it that leads the traffic around it."""
+    rng, inner = placer.rng, side * placer.road.parking
     spacing = rng.uniform(1.8, 3.2)
     for along in np.arange(start + 1.0, start + _SITE_LENGTH - 0.6, spacing):
         placer.add_standing(
@@ -214,6 +230,10 @@ def _place_site(placer: Placer, start: float, side: int) -> None:
             inner + side * (start - along) / 9 * (PARKING_WIDTH - 0.4),
             margin=0.02,
         )
+
+
+def _place_workers(placer: Placer, start: float, middle: float) -> None:
+    rng = placer.rng
     for along in (start + 1.8, start + 12.0, start + 15.0):
         placer.add_standing(
             'pedestrian',
@@ -222,6 +242,10 @@ def _place_site(placer: Placer, start: float, side: int) -> None:
             rng.uniform(-math.pi, math.pi),
             margin=0.05,
         )
+
+
+def _place_sidewalk_barriers(placer: Placer, start: float, side: int) -> None:
+    rng, outer = placer.rng, side * placer.road.curb
     if rng.random() < 0.7:
         for along in np.arange(start + 20, start + rng.uniform(28, 44), rng.uniform(2.7, 3.0)):
             placer.add_standing(
