@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from bevdepth_core.nuscenes.suggestions import did_you_mean
+
+ConfigT = TypeVar('ConfigT')
 
 _LITERAL = re.compile(r'(?:a )?typing\.Literal\[(.*)\]')
 _CLASS = re.compile(r"(?:a )?<class '(\w+)'>")
@@ -32,6 +40,37 @@ def manual_parser(program: str, manual: str) -> ArgumentParser:
         exit_on_error=False,
         allow_abbrev=False,
     )
+
+
+def run_program(
+    program: str,
+    manual: str,
+    config_type: type[ConfigT],
+    work: Callable[[ConfigT], object],
+    arguments: list[str] | None,
+) -> None:
+    """Run ``work`` with the configuration of the command line and print its result.
+
+    The exit status is 1 after an error, which is printed, and 130 after Ctrl-C.
+
+    Args:
+        program: path of the program, such as ``training/evaluate.py``.
+        manual: text of ``--help``.
+        config_type: dataclass whose fields are the options.
+        work: receives the configuration.
+        arguments: command line; None: that of this process.
+    """
+    logging.basicConfig(format='%(message)s')
+    logging.getLogger('bevdepth_core').setLevel(logging.INFO)
+    parser = manual_parser(program, manual)
+    parser.add_class_arguments(config_type)
+    try:
+        values = parser.instantiate(parse(parser, arguments))
+        print(work(config_type(**vars(values))))
+    except (ValueError, OSError, ProcessRaisedException) as error:
+        sys.exit(f'{Path(program).stem}: {error}')
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def parse(parser: ArgumentParser, arguments: list[str] | None) -> Namespace:

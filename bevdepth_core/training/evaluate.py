@@ -28,9 +28,7 @@ of splits to lists of scene names.
 
 from __future__ import annotations
 
-import logging
 import queue
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,7 +36,7 @@ from typing import Any, Literal
 
 import torch
 from torch.multiprocessing import Queue, get_context
-from torch.multiprocessing.spawn import ProcessContext, ProcessRaisedException, spawn
+from torch.multiprocessing.spawn import ProcessContext, spawn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -56,7 +54,7 @@ from bevdepth_core.nuscenes.tracking_evaluation import (
     tracking_table,
 )
 from bevdepth_core.tracking import Tracker
-from bevdepth_core.training.command_line import manual_parser, parse
+from bevdepth_core.training.command_line import run_program
 from bevdepth_core.training.dataset_settings import DatasetSettings, report_boxes
 from bevdepth_core.types import Detections3D, Frame
 
@@ -105,17 +103,7 @@ class EvaluationConfig:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    logging.basicConfig(format='%(message)s')
-    logging.getLogger('bevdepth_core').setLevel(logging.INFO)
-    parser = manual_parser('training/evaluate.py', __doc__ or '')
-    parser.add_class_arguments(EvaluationConfig)
-    try:
-        values = parser.instantiate(parse(parser, arguments))
-        print(score(EvaluationConfig(**vars(values))))
-    except (ValueError, OSError, ProcessRaisedException) as error:
-        sys.exit(f'evaluate: {error}')
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_program('training/evaluate.py', __doc__ or '', EvaluationConfig, score, arguments)
 
 
 def score(config: EvaluationConfig) -> str:

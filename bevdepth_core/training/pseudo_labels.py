@@ -14,19 +14,16 @@ from __future__ import annotations
 
 import logging
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from torch.multiprocessing.spawn import ProcessRaisedException
-
 from bevdepth_core.nuscenes.columns import UNKNOWN_POINTS
 from bevdepth_core.nuscenes.completeness import TABLES
 from bevdepth_core.nuscenes.index import Selection, load_index
 from bevdepth_core.nuscenes.table_files import Rows, TableFiles, token
-from bevdepth_core.training.command_line import manual_parser, parse
+from bevdepth_core.training.command_line import run_program
 from bevdepth_core.training.evaluate import EvaluationConfig, EvaluationData, detect
 
 REPLACED = ('category', 'attribute', 'instance', 'sample_annotation')
@@ -57,17 +54,13 @@ class PseudoLabelConfig:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    logging.basicConfig(format='%(message)s')
-    logging.getLogger('bevdepth_core').setLevel(logging.INFO)
-    parser = manual_parser('training/pseudo_label.py', __doc__ or '')
-    parser.add_class_arguments(PseudoLabelConfig)
-    try:
-        values = parser.instantiate(parse(parser, arguments))
-        print(write_pseudo_labels(PseudoLabelConfig(**vars(values))))
-    except (ValueError, OSError, ProcessRaisedException) as error:
-        sys.exit(f'pseudo_label: {error}')
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_program(
+        'training/pseudo_label.py',
+        __doc__ or '',
+        PseudoLabelConfig,
+        write_pseudo_labels,
+        arguments,
+    )
 
 
 def write_pseudo_labels(config: PseudoLabelConfig) -> Path:

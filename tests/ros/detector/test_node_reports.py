@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -12,52 +13,41 @@ from tests.ros.detector.running import ACTIVATE, CAMERAS, CONFIGURE, DEACTIVATE
 from tests.ros.graph import Graph, wait_until
 
 
-def test_during_startup_nothing_is_published_until_all_cameras_have_camera_info(
-    detector,
+@pytest.mark.parametrize(
+    ('infos', 'extrinsics', 'area', 'problem', 'counter'),
+    [
+        (
+            ('left',),
+            ('left', 'right'),
+            'sets',
+            'camera right has no CameraInfo: no message was received on /right/camera_info',
+            'dropped_no_camera_info',
+        ),
+        (
+            ('left', 'right'),
+            ('left', 'rihgt'),
+            'tf',
+            'tf has no base_link <- right: it does not know right, only base_link, left',
+            'dropped_no_extrinsics',
+        ),
+    ],
+    ids=('CameraInfo', 'extrinsics'),
+)
+def test_during_startup_nothing_is_published_until_all_cameras_have_their(
+    detector, infos, extrinsics, area, problem, counter
 ):
     node = detector(camera_startup_s=60.0)
     node.start()
-    node.rig.send_extrinsics()
-    node.rig.send_infos(cameras=('left',))
+    node.rig.send_extrinsics(extrinsics)
+    node.rig.send_infos(cameras=infos)
     node.rig.send_poses(0.0)
     node.rig.send_images(0.0)
-    wait_until(
-        lambda: node.diagnostics.reports(
-            'sets', 'camera right has no CameraInfo: no message was received on /right/camera_info'
-        ),
-        'the report',
-    )
-    wait_until(
-        lambda: node.diagnostics.values('sets')['dropped_no_camera_info'] == '1', 'the count'
-    )
+    wait_until(lambda: node.diagnostics.reports(area, problem), 'the report')
+    wait_until(lambda: node.diagnostics.values('sets')[counter] == '1', 'the count')
     assert not node.detections
     node.rig.send_all(0.1)
     node.wait_for_detections(1)
-    wait_until(lambda: node.diagnostics.is_ok('sets'), 'recovery')
-
-
-def test_during_startup_nothing_is_published_until_all_cameras_have_extrinsics(
-    detector,
-):
-    node = detector(camera_startup_s=60.0)
-    node.start()
-    node.rig.send_extrinsics(('left', 'rihgt'))
-    node.rig.send_infos()
-    node.rig.send_poses(0.0)
-    node.rig.send_images(0.0)
-    wait_until(
-        lambda: node.diagnostics.reports(
-            'tf', 'tf has no base_link <- right: it does not know right, only base_link, left'
-        ),
-        'the report',
-    )
-    wait_until(
-        lambda: node.diagnostics.values('sets')['dropped_no_extrinsics'] == '1', 'the count'
-    )
-    assert not node.detections
-    node.rig.send_all(0.1)
-    node.wait_for_detections(1)
-    wait_until(lambda: node.diagnostics.is_ok('tf'), 'recovery')
+    wait_until(lambda: node.diagnostics.is_ok(area), 'recovery')
 
 
 def test_an_image_whose_size_differs_from_its_calibration_is_rejected(detector):

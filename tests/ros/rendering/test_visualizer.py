@@ -12,6 +12,7 @@ import pytest
 import yaml
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from bevdepth_core.config import NUSCENES_CLASSES
@@ -68,9 +69,10 @@ def stamp_of(image: CompressedImage) -> int:
     return image.header.stamp.sec * 10**9 + image.header.stamp.nanosec
 
 
-def test_camera_images_are_rendered_at_once_and_boxes_when_they_arrive(
+def connected(
     graph: Graph, visualizer: Visualizer
-) -> None:
+) -> tuple[list[CompressedImage], Rig, Publisher]:
+    """Return the rendered images, the cameras, and the publisher of the detected objects."""
     images = graph.collect(CompressedImage, f'/{NODE_NAME}/image/compressed')
     rig = Rig(graph.node, CAMERAS)
     rig.wait_for_detector()
@@ -82,6 +84,13 @@ def test_camera_images_are_rendered_at_once_and_boxes_when_they_arrive(
         ),
         'connections',
     )
+    return images, rig, objects
+
+
+def test_camera_images_are_rendered_at_once_and_boxes_when_they_arrive(
+    graph: Graph, visualizer: Visualizer
+) -> None:
+    images, rig, objects = connected(graph, visualizer)
     rig.send_all(0.0)
     wait_until(lambda: images, 'an image without detections')
     without = pixels_of_a_bus(images[-1])
@@ -126,17 +135,7 @@ def test_the_raw_output_is_the_same_image_without_loss(
 def test_boxes_received_before_their_images_are_rendered_with_them(
     graph: Graph, visualizer: Visualizer
 ) -> None:
-    images = graph.collect(CompressedImage, f'/{NODE_NAME}/image/compressed')
-    rig = Rig(graph.node, CAMERAS)
-    rig.wait_for_detector()
-    objects = graph.node.create_publisher(PointCloud2, f'/{DETECTOR_NAME}/objects', 10)
-    wait_until(
-        lambda: (
-            objects.get_subscription_count()
-            and visualizer.count_subscribers(f'/{NODE_NAME}/image/compressed')
-        ),
-        'connections',
-    )
+    images, rig, objects = connected(graph, visualizer)
     stamp_ns = rig.mean_stamp_ns(0.0)
     objects.publish(a_bus_ahead(stamp_ns))
     wait_until(lambda: visualizer._listener.store.newest_detections_ns() == stamp_ns, 'the boxes')
