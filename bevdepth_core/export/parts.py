@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from bevdepth_core.decode import BoxDecoder, stack_maps
 from bevdepth_core.export.pooling import PlainPooling
+from bevdepth_core.export.scatter_pooling import ScatterPooling
 from bevdepth_core.export.volume_pooling import VolumePooling
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.depth_net import DeformableConv, DepthNet
@@ -111,6 +112,7 @@ def _plain(view: LiftSplat) -> nn.Module:
 
 POOLINGS: dict[str, Callable[[LiftSplat], nn.Module]] = {
     'plain': _plain,
+    'scatter': ScatterPooling,
     'custom': CustomPooling,
 }
 
@@ -162,7 +164,7 @@ def network_parts(model: BEVDepth, pooling: str, sample_deformable: bool) -> tup
 
     Args:
         model: any device.
-        pooling: ``'plain'`` or ``'custom'``.
+        pooling: one of POOLINGS.
         sample_deformable: see ``ImageBranch``.
     """
     config, view = model.config, model.view_transform

@@ -20,6 +20,11 @@ class FrustumCells(nn.Module):
 
     Args:
         view: frustum axes and grid.
+
+    Attributes:
+        columns: cells of the grid along x.
+        rows: cells of the grid along y.
+        outside: what ``flat`` returns for points outside the grid.
     """
 
     frustum_u: Tensor
@@ -32,6 +37,8 @@ class FrustumCells(nn.Module):
         super().__init__()
         for name in ('frustum_u', 'frustum_v', 'frustum_d'):
             self.register_buffer(name, getattr(view, name).clone())
+        self.columns, self.rows, _ = view.grid.shape
+        self.outside = self.columns * self.rows
         self.register_buffer('lower', torch.tensor(view.grid.lower))
         self.register_buffer('cell', torch.tensor(view.grid.cell))
 
@@ -50,6 +57,14 @@ class FrustumCells(nn.Module):
             for axis in range(3)
         )
         return x, y, z
+
+    def flat(self, ego_from_frustum: Tensor, row: int) -> Tensor:
+        """Return the (N, w, D) float32 places in the flat map, ``y * columns + x``; the arguments
+        are those of ``forward``.
+        """
+        x, y, z = self(ego_from_frustum, row)
+        inside = (x >= 0) & (x < self.columns) & (y >= 0) & (y < self.rows) & (z == 0)
+        return torch.where(inside, y * self.columns + x, self.outside)
 
     def _whole(self, matrix_row: Tensor, axis: int, ud: Tensor, vd: Tensor) -> Tensor:
         """Return the cell numbers along one axis."""

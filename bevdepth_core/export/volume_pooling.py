@@ -34,7 +34,6 @@ class VolumePooling(nn.Module):
         assert view.refinement is not None
         self.refinement = view.refinement
         self.cells = FrustumCells(view)
-        self._columns, self._rows, _ = view.grid.shape
         width, bins = len(view.frustum_u), len(view.frustum_d)
         sizes = [size for size in range(1, width + 1) if width % size == 0]
         self.group = max(size for size in sizes if size == 1 or size * bins <= MOST_SORTED)
@@ -45,29 +44,23 @@ class VolumePooling(nn.Module):
         bev = self._of_row(volume, ego_from_frustum, 0)
         for row in range(1, len(self.cells.frustum_v)):
             bev = bev + self._of_row(volume, ego_from_frustum, row)
-        return bev.unflatten(1, (self._rows, self._columns))[None]
+        return bev.unflatten(1, (self.cells.rows, self.cells.columns))[None]
 
     def _of_row(self, volume: Tensor, matrices: Tensor, row: int) -> Tensor:
         """Return the (C, ny * nx) sum over one row of the feature map. Its points are sorted in
         G groups of P points, each of which belongs to one camera.
         """
         bins, channels = volume.shape[2], volume.shape[1]
-        cells = self._flat_cells(matrices, row).unflatten(1, (-1, self.group))
+        cells = self.cells.flat(matrices, row).unflatten(1, (-1, self.group))
         cells, order = cells.flatten(0, 1).flatten(1).sort(dim=1)  # (G, P)
         values = volume[:, :, :, row].transpose(2, 3).unflatten(2, (-1, self.group))
         values = values.transpose(1, 2).reshape(-1, channels, self.group * bins)  # (G, C, P)
         values = values.gather(2, order[:, None].expand(-1, channels, -1))
         return self._scattered(cells, _running_sums(cells, values)).sum(dim=0)
 
-    def _flat_cells(self, matrices: Tensor, row: int) -> Tensor:
-        """Return (N, w, D) float32 places in the flat map, ny * nx for points outside."""
-        x, y, z = self.cells(matrices, row)
-        inside = (x >= 0) & (x < self._columns) & (y >= 0) & (y < self._rows) & (z == 0)
-        return torch.where(inside, y * self._columns + x, self._columns * self._rows)
-
     def _scattered(self, cells: Tensor, sums: Tensor) -> Tensor:
         """Return the (G, C, ny * nx) map of each group: the last of the running sums per cell."""
-        outside = self._columns * self._rows
+        outside = self.cells.outside
         is_last = pad(cells[:, 1:] - cells[:, :-1], (0, 1), value=1.0) > 0
         place = torch.where(is_last, cells, outside).long()[:, None].expand(-1, sums.shape[1], -1)
         maps = sums.new_zeros(sums.shape[0], sums.shape[1], outside + 1)

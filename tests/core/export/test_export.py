@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,15 @@ from bevdepth_core.export.command_line import main
 from bevdepth_core.export.onnx_graphs import write_graph
 from bevdepth_core.export.parts import CustomPooling, Part, SampledDeformableConv, network_parts
 from bevdepth_core.export.pooling import PlainPooling
+from bevdepth_core.export.scatter_pooling import ScatterPooling
 from bevdepth_core.export.volume_pooling import VolumePooling, _running_sums
 from bevdepth_core.inference import Detector
 from bevdepth_core.model import BEVDepth
+from bevdepth_core.model.view_transform import LiftSplat
 from tests.core.frames import make_frame, make_rig
 from tests.networks import export_model
 
+Pooling = Callable[[LiftSplat], torch.nn.Module]
 GRAPHS = ('image_branch', 'splat', 'detection')
 
 
@@ -93,16 +97,20 @@ def test_plain_graphs_have_standard_operators_and_no_scatter(exported: Path, gra
     assert not {kind for kind in kinds if kind.startswith('Scatter') or kind == 'DeformConv'}
 
 
-def test_plain_pooling_equals_the_op(model: BEVDepth) -> None:
+@pytest.mark.parametrize('pooling', [PlainPooling, ScatterPooling])
+def test_pooling_equals_the_op(model: BEVDepth, pooling: Pooling) -> None:
     inputs = splat_inputs(model, 3)
     expected = CustomPooling(model.view_transform)(*inputs)
-    found = PlainPooling(model.view_transform)(*inputs)
+    found = pooling(model.view_transform)(*inputs)
     assert expected.count_nonzero() > 100
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('pooling', [PlainPooling, ScatterPooling])
 @pytest.mark.parametrize('offset', [-0.999, -1.001, 0.0, 7.999, 8.001, float('nan'), 1e30])
-def test_plain_pooling_has_the_borders_of_the_op(model: BEVDepth, offset: float) -> None:
+def test_pooling_has_the_borders_of_the_op(
+    model: BEVDepth, offset: float, pooling: Pooling
+) -> None:
     """All points lie in one place, near the border of the grid along each axis in turn."""
     grid = model.config.grid
     depth, context, _ = splat_inputs(model, 1)
@@ -112,7 +120,7 @@ def test_plain_pooling_has_the_borders_of_the_op(model: BEVDepth, offset: float)
         matrices = torch.zeros(1, 3, 4)
         matrices[0, :, 3] = torch.tensor(place)
         expected = CustomPooling(model.view_transform)(depth, context, matrices)
-        found = PlainPooling(model.view_transform)(depth, context, matrices)
+        found = pooling(model.view_transform)(depth, context, matrices)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -239,7 +247,28 @@ def test_refined_volumes_are_pooled_as_the_op_does() -> None:
     inputs = splat_inputs(model, 3)
     expected = CustomPooling(view)(*inputs)
     assert expected.count_nonzero() > 100
-    torch.testing.assert_close(VolumePooling(view)(*inputs), expected, rtol=1e-5, atol=1e-5)
+    for pooling in (VolumePooling, ScatterPooling):
+        torch.testing.assert_close(pooling(view)(*inputs), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('refinement', [False, True])
+def test_the_graph_with_a_scatter_adds_all_points_of_a_cell(
+    tmp_path: Path, refinement: bool
+) -> None:
+    model = export_model(refinement=refinement)
+    part = network_parts(model, 'scatter', True)[1]
+    write_graph(part, tmp_path / 'splat.onnx')
+    written = onnx.load(tmp_path / 'splat.onnx')
+    onnx.checker.check_model(written)
+    assert [(entry.domain, entry.version) for entry in written.opset_import] == [('', 19)]
+    depth, context, matrices = splat_inputs(model, 3)
+    matrices = matrices * torch.tensor((1, 1, 1, 1e-3))  # many points in few cells
+    matrices[..., 2] *= 0.1
+    expected = CustomPooling(model.view_transform)(depth, context, matrices)
+    named = dict(zip(part.inputs, (depth, context, matrices), strict=True))
+    session = open_session(tmp_path / 'splat.onnx', 2)
+    found = session.run(None, {name: value.numpy() for name, value in named.items()})[0]
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_sorted_groups_have_the_size_that_tensorrt_sorts(monkeypatch: pytest.MonkeyPatch) -> None:

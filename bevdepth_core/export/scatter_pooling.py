@@ -1,0 +1,61 @@
+"""Voxel pooling with ScatterND, which adds the values of equal cells.
+
+It is the fast form on a CPU. TensorRT ignores the addition, see ``pooling``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bevdepth_core.export.pooling import FrustumCells
+from bevdepth_core.model.view_transform import LiftSplat
+
+
+class ScatterPooling(nn.Module):
+    """Computes the same as ``LiftSplat`` for one sample, one row of the feature map after the
+    other, which bounds the memory.
+
+    Args:
+        view: frustum axes, grid and refinement of the model.
+    """
+
+    def __init__(self, view: LiftSplat) -> None:
+        super().__init__()
+        self.refinement = view.refinement
+        self.cells = FrustumCells(view)
+
+    def forward(self, depth: Tensor, context: Tensor, ego_from_frustum: Tensor) -> Tensor:
+        """Return the map (1, C, ny, nx); the arguments are those of ``PlainPooling``."""
+        volume = None
+        if self.refinement is not None:
+            volume = self.refinement(depth[None], context[None])[0]  # (N, C, D, h, w)
+        # One more place collects the points outside the grid.
+        places = context.new_zeros(self.cells.outside + 1, context.shape[1])
+        for row in range(len(self.cells.frustum_v)):
+            if volume is None:
+                weights, pixels = (value[:, :, row].transpose(1, 2) for value in (depth, context))
+                values = weights[..., None] * pixels[:, :, None]  # (N, w, D, C)
+            else:
+                values = volume[:, :, :, row].permute(0, 3, 2, 1)
+            cells = self.cells.flat(ego_from_frustum, row).flatten().long()
+            places = _AddRows.apply(places, cells, values.flatten(0, 2))
+        return places[:-1].t().unflatten(1, (self.cells.rows, self.cells.columns))[None]
+
+
+class _AddRows(torch.autograd.Function):
+    """``index_add`` along the first dimension. PyTorch's exporter writes a scatter that drops the
+    sums of equal places for ``index_put``, and expands the places for ``scatter_add``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, data: Tensor, places: Tensor, values: Tensor) -> Tensor:
+        return data.index_add(0, places, values)
+
+    @staticmethod
+    def symbolic(graph: Any, data: Any, places: Any, values: Any) -> Any:
+        last = graph.op('Constant', value_t=torch.tensor([-1]))
+        indices = graph.op('Unsqueeze', places, last)
+        return graph.op('ScatterND', data, indices, values, reduction_s='add')
