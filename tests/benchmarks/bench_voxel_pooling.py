@@ -1,6 +1,7 @@
-"""Compares three implementations of voxel pooling on six nuScenes cameras, and the memory bound.
+"""Compares four implementations of voxel pooling on six nuScenes cameras, and the memory bound.
 
-The implementations are the CUDA kernels, the PyTorch reference and the cumsum trick.
+The implementations are the CUDA kernels, the PyTorch reference, the cumsum trick and, on a GPU,
+sorted intervals: with their arrays computed in each call (moving cameras) or once (fixed cameras).
 
 python -m tests.benchmarks.bench_voxel_pooling [--out FOLDER]
 
@@ -48,9 +49,12 @@ COLORS = {
     'ours': 'tab:blue',
     'torch reference': 'tab:orange',
     'cumsum trick': 'tab:red',
+    'intervals, moving': 'tab:purple',
+    'intervals, fixed': 'tab:pink',
     'floor': 'gray',
 }
 FORWARD = 'cameras, forward'
+FORWARD_ROWS = 'cameras, forward, context channels_last'
 CUMSUM_ERROR = {
     torch.float64: 1e-11,
     torch.float32: 1e-3,
@@ -59,6 +63,10 @@ CUMSUM_ERROR = {
 }
 """Relative L2 distance from our result. The products of the cumsum trick are rounded to the
 type of the features, and its running sums to float32."""
+
+
+INTERVALS_ERROR = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
+"""Relative L2 distance from our result, which sums in another order."""
 
 
 def main() -> None:
@@ -108,6 +116,8 @@ def measure(device: str, speed: float) -> Iterator[dict]:
                     partial(from_cameras_by_cumsum, case), device, replayed=False
                 )
                 row['cumsum_relative_error'] = compare_with_cumsum(case)
+            if name == FORWARD_ROWS and device == 'cuda':
+                row['microseconds'] |= times_of_intervals(case)
             if name == FORWARD and device == 'cuda':
                 row['extra_memory_of_forward_and_backward_over_inputs_and_map'] = (
                     extra_bytes_over_arrays(case)
@@ -139,7 +149,7 @@ def calls(case: Case) -> dict[str, partial]:
     volume = case.depth[:, :, None] * case.context[:, :, :, None]
     return {
         FORWARD: partial(ops.voxel_pooling, *case.arguments),
-        'cameras, forward, context channels_last': partial(ops.voxel_pooling, *channels_last),
+        FORWARD_ROWS: partial(ops.voxel_pooling, *channels_last),
         'cameras, forward, deterministic': partial(deterministically, *case.arguments),
         'cameras, forward, deterministic, context channels_last': partial(
             deterministically, *channels_last
@@ -184,6 +194,31 @@ def compare_with_cumsum(case: Case) -> float:
             f'{error:.1e}'
         )
     return error
+
+
+def times_of_intervals(case: Case) -> dict[str, float]:
+    """Return microseconds of sorted intervals from a context whose channels are last; fail if the
+    map is another than ours.
+    """
+    from tests.benchmarks import interval_pooling  # needs Triton, which torch has for GPUs only
+
+    rows = case.context.movedim(2, -1).contiguous()
+    fixed = interval_pooling.sorted_intervals(voxel_index(*case.geometry), case.shape)
+
+    def pool(intervals: interval_pooling.Intervals) -> Tensor:
+        return interval_pooling.pool_intervals(case.depth, rows, intervals, case.shape)
+
+    def pool_moving() -> Tensor:
+        index = voxel_index(*case.geometry)
+        return pool(interval_pooling.sorted_intervals(index, case.shape))
+
+    error = relative_error(pool_moving(), torch.ops.bevdepth.voxel_pooling(*case.arguments))
+    if not error < INTERVALS_ERROR[case.depth.dtype]:
+        raise ArithmeticError(f'sorted intervals give another map than ours: error {error:.1e}')
+    return {
+        'intervals, moving': microseconds(pool_moving, 'cuda'),
+        'intervals, fixed': microseconds(partial(pool, fixed), 'cuda'),
+    }
 
 
 def implementations(call: partial, device: str) -> dict[str, float]:
