@@ -94,6 +94,7 @@ class Monitor:
             self._dropped = Counter(dict.fromkeys(DROP_REASONS, 0))
             self._spreads: deque[float] = deque(maxlen=LATENCY_WINDOW)
             self._last_image = dict.fromkeys(cameras, (self._begins_at, -math.inf))
+            self._last_image_of_any = (self._begins_at, -math.inf)
             self._last_set = self._resumed = (self._begins_at, -math.inf)
             self._latencies: dict[str, deque[float]] = {}
             self._published: deque[float] = deque(maxlen=512)
@@ -113,10 +114,10 @@ class Monitor:
     def image_arrived(self, camera: str, stamp_ns: int) -> None:
         """Count an image."""
         with self._lock:
-            now = time.monotonic()
-            self._arrivals[camera].append(now)
-            self._last_image[camera] = self._moment()
-            self._delays.append(self._ros_now_s() - stamp_ns * 1e-9)
+            wall_s, ros_s = moment = self._moment()
+            self._arrivals[camera].append(wall_s)
+            self._last_image[camera] = self._last_image_of_any = moment
+            self._delays.append(ros_s - stamp_ns * 1e-9)
             self._received[camera] += 1
             self._newest_ns[camera] = stamp_ns
 
@@ -183,6 +184,11 @@ class Monitor:
         with self._lock:
             return self._since(self._last_image[camera])
 
+    def shortest_silence_s(self) -> float:
+        """Return the time since the last image of any camera, as ``silence_s``."""
+        with self._lock:
+            return self._since(self._last_image_of_any)
+
     def is_silent(self, camera: str, timeout_s: float) -> bool:
         """Return True if the camera sent no image for ``timeout_s`` seconds, not counting a pause
         of all cameras.
@@ -206,6 +212,7 @@ class Monitor:
             self._last_image = {
                 camera: (wall_s, -math.inf) for camera, (wall_s, _) in self._last_image.items()
             }
+            self._last_image_of_any = (self._last_image_of_any[0], -math.inf)
             self._last_set = (self._last_set[0], -math.inf)
             self._resumed = (self._resumed[0], -math.inf)
 

@@ -128,7 +128,7 @@ class Intake:
         names = [source.name for source in self._sources]
         silent = {name for name in names if self._monitor.is_silent(name, timeout_s)}
         # When all cameras stop, they pass the timeout one after the other within one cycle.
-        has_paused = self._shortest_silence_s() > PAUSE * timeout_s
+        has_paused = self._monitor.shortest_silence_s() > PAUSE * timeout_s
         if not has_paused or len(silent) in (0, len(names)):
             self._reports.report_silent(silent)
         if not has_paused and self._monitor.startup_is_over():
@@ -203,14 +203,11 @@ class Intake:
             self._monitor.report(f'stamp/{source.name}', 'cameras', ERROR, sentence)
             return
         self._monitor.solved(f'stamp/{source.name}', f'qos/{source.name}')
-        if self._shortest_silence_s() > PAUSE * self._timeout_s:
+        if self._monitor.shortest_silence_s() > PAUSE * self._timeout_s:
             self._monitor.cameras_resumed()
             self._reports.restart_loss()
         self._monitor.image_arrived(source.name, stamp)
         self._on_image(source.name, message)
-
-    def _shortest_silence_s(self) -> float:
-        return min(self._monitor.silence_s(source.name) for source in self._sources)
 
     def _take_set(self, images: ImageSet) -> None:
         mean_ns = int(images.stamps_ns.mean())

@@ -224,7 +224,8 @@ class Transforms:
         if dispute:
             raise TransformMissingError(dispute)
         try:
-            return matrix_from_transform(self._buffer.lookup_transform(target, source, time))
+            # lookup_transform would first ask whether it can, which takes as long.
+            return matrix_from_transform(self._buffer.lookup_transform_core(target, source, time))
         except ExtrapolationException as error:
             raise TransformMissingError(self._time_sentence(target, source, time)) from error
         except (TransformException, ValueError) as error:

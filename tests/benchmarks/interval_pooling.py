@@ -2,9 +2,9 @@
 
 The points of a cell lie next to each other in a sorted list. One block of threads owns the
 interval of a cell: it reads the points, sums them in float32 and writes the cell once, without
-atomic additions. Five int32 arrays describe the list: the place of each point in the depth and in the
-context, and the cell, start and length of each interval. If cameras move relative to the vehicle,
-these arrays have to be computed again.
+atomic additions. Five int32 arrays describe the list: the place of each point in the depth and in
+the context, and the cell, start and length of each interval. If cameras move relative to the
+vehicle, these arrays have to be computed again.
 
 Source: NVIDIA's description of BEVPoolV3 (June 2026), for which no code is published; written from
 that description. One difference: empty cells have an interval of length 0, whose block writes
@@ -17,13 +17,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import triton
+import triton  # type: ignore[import-untyped]
 from torch import Tensor
-from triton import language as tl
+from triton import language as tl  # type: ignore[import-untyped]
 
-POINTS = 8
-"""Points that a block reads at a time; of 4 to 32 and 1 to 8 warps the fastest on an H200."""
-WARPS = 1
+POINTS, WARPS = 32, 1
+"""Points that a block reads at a time, and its warps. On an H200 the fastest of 2 to 32 points and
+1 to 4 warps for one sample; for eight samples in float32, 4 points are a fifth faster.
+"""
 
 
 class Intervals(NamedTuple):
@@ -91,20 +92,20 @@ def pool_intervals(
     return bev.permute(0, 3, 1, 2)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _sum_interval(
-    depth,
-    context,
-    depth_places,
-    context_places,
-    cells,
-    starts,
-    lengths,
-    bev,
+    depth: tl.tensor,
+    context: tl.tensor,
+    depth_places: tl.tensor,
+    context_places: tl.tensor,
+    cells: tl.tensor,
+    starts: tl.tensor,
+    lengths: tl.tensor,
+    bev: tl.tensor,
     channels: tl.constexpr,
     lanes: tl.constexpr,
     points: tl.constexpr,
-):
+) -> None:
     interval = tl.program_id(0)
     start, length = tl.load(starts + interval), tl.load(lengths + interval)
     lane, point = tl.arange(0, lanes), tl.arange(0, points)

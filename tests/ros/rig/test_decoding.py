@@ -4,11 +4,13 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 
 from bevdepth_ros.rig import decoding
 from bevdepth_ros.rig.compressed_images import DecodedImage
 from bevdepth_ros.rig.conversions import decoded_image
 from bevdepth_ros.rig.decoding import ImageDecoder
+from bevdepth_ros.rig.gpu_images import JpegBatches
 from tests.ros.rig.image_messages import LIMIT, compressed, encoded, noise, raw, smooth
 
 CAMERAS = ('left', 'right')
@@ -162,53 +164,98 @@ def test_decoded_images_of_only_a_few_sets_are_kept(decoder: ImageDecoder):
     assert len(decoder._started['left']) == decoding.WAITING_SETS
 
 
-class RecordingDecoder:
-    """Stands for the JPEG decoder of a GPU: notes how many files it gets, or rejects them."""
+@pytest.fixture
+def batching(decoder: ImageDecoder) -> ImageDecoder:
+    """A decoder that works as for a GPU, on the CPU."""
+    decoder.on_arrival, decoder._device = True, torch.device('cpu')
+    decoder._jpeg_batches = JpegBatches(torch.device('cpu'))
+    return decoder
 
-    def __init__(self, rejects: bool = False) -> None:
-        self.rejects, self.counts = rejects, []
+
+class RecordingDecoder:
+    """Stands for nvJPEG: counts the files of each call; the first call waits for ``finish``."""
+
+    def __init__(self) -> None:
+        self.counts, self._may_finish = [], threading.Event()
+        self.has_begun = threading.Event()
 
     def __call__(self, files):
         self.counts.append(len(files))
-        if self.rejects:
-            raise ValueError('image 0 is not a complete JPEG or PNG')
-        return [np.full((120, 160, 3), index, np.uint8) for index in range(len(files))]
+        self.has_begun.set()
+        self._may_finish.wait(TIMEOUT_S)
+        return [np.full((120, 160, 3), file[-3], np.uint8) for file in files]
+
+    def finish(self) -> None:
+        self._may_finish.set()
 
 
-def test_jpegs_of_a_slow_camera_are_decoded_on_arrival(
-    decoder: ImageDecoder, monkeypatch: pytest.MonkeyPatch
-):
-    clock = [5.0]
-    monkeypatch.setattr(decoding.time, 'monotonic', lambda: clock[0])
-    decoder.on_arrival, decoder._gpu_decoder = True, RecordingDecoder()
-    started = []
-    for step_s in (0.0, decoding.MIN_PERIOD_S, 0.5 * decoding.MIN_PERIOD_S):
-        clock[0] += step_s
-        message = jpegs()[0]
-        decoder.begin('left', message, LIMIT)
-        started.append(decoder._find('left', message) is not None)
-    assert started == [False, True, False]
-    [image] = decoder(('left',), [decoder._started['left'][-1].message], LIMIT, TIMEOUT_S)
-    assert image().width == 160
-    assert decoder._gpu_decoder.counts == []
+def test_color_jpegs_that_arrive_during_a_call_are_decoded_together(batching: ImageDecoder):
+    recording = batching._jpeg_batches._decode = RecordingDecoder()
+    cameras = ('front', 'gray', 'left', 'right')
+    messages = [jpegs()[0], compressed(encoded(smooth()[..., 0], 'JPEG')), *jpegs()]
+    batching.begin('front', messages[0], LIMIT)
+    recording.has_begun.wait(TIMEOUT_S)
+    for camera, message in zip(cameras[1:], messages[1:], strict=True):
+        batching.begin(camera, message, LIMIT)
+    recording.finish()
+    images = [image() for image in batching(cameras, messages, LIMIT, TIMEOUT_S)]
+    assert recording.counts == [1, 2]
+    for place in (0, 2, 3):
+        assert (np.asarray(images[place].pixels) == messages[place].data[-3]).all()
+    assert np.array_equal(images[1].pixels, decoded_image(messages[1], LIMIT).pixels)
 
 
-def test_the_color_jpegs_of_a_set_are_decoded_together_if_they_arrive_fast(decoder: ImageDecoder):
-    decoder.on_arrival, decoder._gpu_decoder = True, RecordingDecoder()
-    gray = compressed(encoded(smooth()[..., 0], 'JPEG'))
-    messages = [jpegs()[0], gray, jpegs()[1]]
-    decoder.begin('left', messages[0], LIMIT)
-    assert not decoder._started
-    images = [image() for image in decoder(('left', 'gray', 'right'), messages, LIMIT, TIMEOUT_S)]
-    assert decoder._gpu_decoder.counts == [2]
-    assert [image.pixels[0, 0, 0] for image in (images[0], images[2])] == [0, 1]
-    assert np.array_equal(images[1].pixels, decoded_image(gray, LIMIT).pixels)
-
-
-def test_jpegs_that_a_gpu_rejects_are_decoded_by_the_threads(decoder: ImageDecoder):
-    decoder._gpu_decoder = RecordingDecoder(rejects=True)
-    broken = compressed(encoded(smooth(), 'JPEG')[:-900])
-    left, right = decoder(CAMERAS, [broken, jpegs()[1]], LIMIT, TIMEOUT_S)
+def test_a_damaged_jpeg_only_removes_its_camera_from_the_call(batching: ImageDecoder):
+    damaged = compressed(encoded(smooth(), 'JPEG')[:-900])
+    messages = [damaged, jpegs()[1]]
+    for camera, message in zip(CAMERAS, messages, strict=True):
+        batching.begin(camera, message, LIMIT)
+    left, right = batching(CAMERAS, messages, LIMIT, TIMEOUT_S)
     with pytest.raises(ValueError, match='JPEG'):
         left()
-    assert np.array_equal(right().pixels, decoded_image(jpegs()[1], LIMIT).pixels)
+    difference = np.asarray(right().pixels, int) - decoded_image(messages[1], LIMIT).pixels
+    assert np.abs(difference).max() <= 1
+
+
+def test_a_failing_device_is_not_reported_as_an_invalid_image(batching: ImageDecoder):
+    def fail(files):
+        raise MemoryError('no memory')
+
+    batching._jpeg_batches._decode = fail
+    [image] = batching(('left',), jpegs()[:1], LIMIT, TIMEOUT_S)
+    with pytest.raises(MemoryError, match='no memory'):
+        image()
+
+
+def test_images_that_arrive_while_others_are_in_progress_wait(
+    batching: ImageDecoder, monkeypatch: pytest.MonkeyPatch
+):
+    messages = [raw('rgb8', noise(), 40) for _ in range(decoding.WAITING_SETS + 1)]
+    slow = SlowDecoder(messages[0])
+    monkeypatch.setattr('bevdepth_ros.rig.gpu_images.decoded_image', slow)
+    for message in messages:
+        batching.begin('left', message, LIMIT)
+    slow.finish()
+    for message in messages[:-1]:
+        [image] = batching(('left',), [message], LIMIT, TIMEOUT_S)
+        assert np.array_equal(image().pixels, noise())
+    assert all(image.message is not messages[-1] for image in batching._started['left'])
+
+
+def test_a_late_image_only_removes_its_camera_until_it_is_decoded(
+    batching: ImageDecoder, monkeypatch: pytest.MonkeyPatch
+):
+    late, next_one = (raw('rgb8', noise(), 40) for _ in range(2))
+    slow = SlowDecoder(late)
+    monkeypatch.setattr('bevdepth_ros.rig.gpu_images.decoded_image', slow)
+    [image] = batching(('left',), [late], LIMIT, 0.0)
+    with pytest.raises(ValueError, match='is not decoded within 0 s'):
+        image()
+    batching.begin('left', next_one, LIMIT)
+    [image] = batching(('left',), [next_one], LIMIT, TIMEOUT_S)
+    with pytest.raises(ValueError, match='an earlier image is still being decoded'):
+        image()
+    slow.finish()
+    batching._started['left'][0].future.result(TIMEOUT_S)
+    [image] = batching(('left',), [next_one], LIMIT, TIMEOUT_S)
+    assert image().width == 40

@@ -1,0 +1,127 @@
+"""Brings images to a GPU: JPEG files that arrive together in one call, other images by a copy."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sensor_msgs.msg import CompressedImage, Image
+
+from bevdepth_core.jpeg import JpegDecoder
+from bevdepth_core.page_locked import PageLockedCopy
+from bevdepth_ros.rig.compressed_images import DecodedImage, is_color_jpeg
+from bevdepth_ros.rig.conversions import decoded_image
+
+
+class _SideStream:
+    """A CUDA stream beside the network's.
+
+    On the network's stream, the steps of the network would wait for the images of the next set.
+    With a CPU there is no stream.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == 'cuda' else None
+
+    def __call__(self, work: Callable[[], Sequence[DecodedImage]]) -> Sequence[DecodedImage]:
+        """Return the images of ``work``, complete."""
+        if self._stream is None:
+            return work()
+        with torch.cuda.stream(self._stream):
+            images = work()
+        self._stream.synchronize()
+        for image in images:
+            if isinstance(image.pixels, torch.Tensor):
+                # Its memory may be used again when the network's stream has read it.
+                image.pixels.record_stream(torch.cuda.default_stream(self._device))
+        return images
+
+
+class Upload:
+    """Decodes the images of one camera, one at a time, and copies them to a GPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = _SideStream(device)
+        self._decode_jpeg, self._copy = JpegDecoder(device), PageLockedCopy(device)
+
+    def __call__(self, message: CompressedImage | Image, max_pixels: int) -> DecodedImage:
+        """Return the image on the GPU, complete; raise ValueError as ``decoded_image`` does."""
+        [image] = self._stream(lambda: [self._decoded(message, max_pixels)])
+        return image
+
+    def _decoded(self, message: CompressedImage | Image, max_pixels: int) -> DecodedImage:
+        """Decode a color JPEG on the GPU; the CPU decodes all others, and those that the GPU
+        rejects, and reports what is wrong with them.
+        """
+        if isinstance(message, CompressedImage) and is_color_jpeg(message, max_pixels):
+            with suppress(ValueError):
+                [pixels] = self._decode_jpeg([message.data])
+                return DecodedImage(pixels, pixels.shape[1], pixels.shape[0])
+        image = decoded_image(message, max_pixels)
+        return replace(image, pixels=self._copy(np.asarray(image.pixels)))
+
+
+class _Waiting(NamedTuple):
+    """A file that waits for the next call."""
+
+    message: CompressedImage
+    image: Future[DecodedImage]
+    reject: Callable[[], None]
+
+
+class JpegBatches:
+    """Decodes color JPEG files on a GPU in one thread: all files that wait, in one call.
+
+    On an H200 a call for six 1600x900 images takes 1.4 ms, a call for one 1.0 ms. While a call
+    runs, further images arrive and wait for the next one, so that calls become larger the faster
+    images arrive.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._decode, self._stream = JpegDecoder(device), _SideStream(device)
+        self._waiting: deque[_Waiting] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix='decode_jpegs')
+
+    def close(self) -> None:
+        """End the thread, without waiting for a call in progress."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def put(
+        self, message: CompressedImage, image: Future[DecodedImage], reject: Callable[[], None]
+    ) -> None:
+        """Decode the file of ``message`` in the next call.
+
+        Args:
+            message: a color JPEG.
+            image: receives the image on the GPU, complete.
+            reject: is called instead if the GPU rejects this file, or another one of the call.
+        """
+        self._waiting.append(_Waiting(message, image, reject))
+        self._thread.submit(self._decode_waiting)
+
+    def _decode_waiting(self) -> None:
+        files = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        if not files:  # an earlier call has decoded them
+            return
+        try:
+            images = self._stream(lambda: self._images(files))
+        except ValueError:
+            for file in files:
+                file.reject()
+        except Exception as error:  # such as too little memory; the worker reports it
+            for file in files:
+                file.image.set_exception(error)
+        else:
+            for file, image in zip(files, images, strict=True):
+                file.image.set_result(image)
+
+    def _images(self, files: Sequence[_Waiting]) -> list[DecodedImage]:
+        decoded = self._decode([file.message.data for file in files])
+        return [DecodedImage(pixels, pixels.shape[1], pixels.shape[0]) for pixels in decoded]
