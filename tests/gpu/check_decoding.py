@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from bevdepth_ros.rig import decoding
 from bevdepth_ros.rig.conversions import decoded_image
 from bevdepth_ros.rig.decoding import ImageDecoder
 from tests.ros.rig.image_messages import LIMIT, compressed, encoded, noise, raw, smooth
@@ -60,20 +59,24 @@ def test_a_damaged_jpeg_only_removes_its_camera_from_the_set(decoder: ImageDecod
     left, right = decoder(CAMERAS, messages, LIMIT, TIMEOUT_S)
     with pytest.raises(ValueError, match='JPEG'):
         left()
-    assert np.array_equal(on_host(right()), decoded_image(messages[1], LIMIT).pixels)
-
-
-def test_a_jpeg_that_is_decoded_on_arrival_has_nearly_the_pixels_of_its_set(
-    decoder: ImageDecoder, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(decoding, 'MIN_PERIOD_S', 0.0)
-    message = compressed(encoded(smooth(), 'JPEG'))
-    [together] = ImageDecoder(torch.device('cuda'))(('left',), [message], LIMIT, TIMEOUT_S)
-    decoder.begin('left', message, LIMIT)
-    assert decoder._started
-    [on_arrival] = decoder(('left',), [message], LIMIT, TIMEOUT_S)
-    difference = on_host(on_arrival()).astype(int) - on_host(together())
+    difference = on_host(right()).astype(int) - decoded_image(messages[1], LIMIT).pixels
     assert np.abs(difference).mean() < JPEG_DIFFERENCE
+
+
+def test_jpegs_that_arrive_together_have_the_pixels_of_single_ones(decoder: ImageDecoder):
+    cameras = [f'camera_{index}' for index in range(6)]
+    messages = [compressed(encoded(smooth() // (1 + index), 'JPEG')) for index in range(6)]
+    alone = [
+        decoder((c,), [m], LIMIT, TIMEOUT_S)[0]() for c, m in zip(cameras, messages, strict=True)
+    ]
+    expected = [on_host(image) for image in alone]
+    for _ in range(20):
+        again = [compressed(bytes(message.data)) for message in messages]
+        for camera, message in zip(cameras, again, strict=True):
+            decoder.begin(camera, message, LIMIT)
+        images = [image() for image in decoder(cameras, again, LIMIT, TIMEOUT_S)]
+        for image, pixels in zip(images, expected, strict=True):
+            assert np.array_equal(on_host(image), pixels)
 
 
 def test_an_image_that_is_no_image_is_rejected(decoder: ImageDecoder):
