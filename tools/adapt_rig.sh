@@ -13,11 +13,12 @@ rig=${1:?usage: tools/adapt_rig.sh RIG [--quick]}
 [[ -f $rig ]] || rig=config/rigs/$rig.yaml
 out=${OUT:-out/adapt_rig/$(basename "$rig" .yaml)} init=${INIT:-small}
 if [[ ${2:-} == --quick ]]; then
-    scenes=1 val=1 duration=1.5 epochs=1 size=320x180 workers=0 batch=2
+    scenes=1 val=1 duration=1.5 size=320x180 workers=0 batch=2 EPOCHS=${EPOCHS:-1}
 else
-    scenes=20 val=10 duration=10 epochs=6 size=800x450 workers=4 batch=8
+    scenes=20 val=10 duration=10 size=800x450 workers=4 batch=8
 fi
-scenes=${SCENES:-$scenes} val=${VAL_SCENES:-$val} duration=${SECONDS_PER_SCENE:-$duration} epochs=${EPOCHS:-$epochs}
+scenes=${SCENES:-$scenes} val=${VAL_SCENES:-$val} duration=${SECONDS_PER_SCENE:-$duration}
+declare -A epochs=([adapt_depth]=${EPOCHS:-16} [fine_tune]=${EPOCHS:-24}) # without EPOCHS as in the presets
 size=${IMAGE_SIZE:-$size} workers=${WORKERS:-$workers}
 mkdir -p "$out"
 dataset=(--data.root "$out/data" --data.version v1.0-synthetic --data.cache_dir "$out/cache" --data.workers "$workers")
@@ -43,11 +44,11 @@ score() { # NAME CHECKPOINT
 
 train() { # PRESET CHECKPOINT
     [[ -f $(last "$1") ]] || run "$1" python3 training/train.py --config "config/training/$1.yaml" --model.init "$2" "${dataset[@]}" \
-        --data.split synthetic_train --data.batch_size "$batch" --trainer.max_epochs "$epochs" --output "$out/$1" --resume true
+        --data.split synthetic_train --data.batch_size "$batch" --trainer.max_epochs "${epochs[$1]}" --output "$out/$1" --resume true
 }
 
 last() { # PRESET: the weights of its last epoch
-    printf '%s/%s/weights/epoch_%03d.safetensors' "$out" "$1" "$epochs"
+    printf '%s/%s/weights/epoch_%03d.safetensors' "$out" "$1" "${epochs[$1]}"
 }
 
 [[ -d $out/data ]] || run data python3 -m bevdepth_core.synthetic "$out/data" --rig "$rig" --train-scenes "$scenes" \

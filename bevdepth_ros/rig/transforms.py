@@ -120,9 +120,10 @@ class Transforms:
             return True
         if (target, source, stamp_ns) in self._early:
             return True
-        return len(source) <= MAX_NAME_LENGTH and self._buffer.can_transform(
-            target, source, Time(nanoseconds=stamp_ns)
-        )
+        if len(source) > MAX_NAME_LENGTH:
+            return False
+        found, _ = self._buffer.can_transform_core(target, source, Time(nanoseconds=stamp_ns))
+        return bool(found)
 
     def latest(self, target: str, source: str) -> np.ndarray:
         """Return the newest (4, 4) target_from_source.
