@@ -132,12 +132,14 @@ class CameraReports:
             if not source.info_file:
                 topics['CameraInfo'] = source.info_topic
             for what, topic in topics.items():
-                nodes = [one.node_name for one in self._node.get_publishers_info_by_topic(topic)]
+                infos = self._node.get_publishers_info_by_topic(topic)
+                nodes = [info.node_name for info in infos]
                 self._shared[topic] = len(nodes)
                 key = f'publishers/{what}/{source.name}'
                 if min(len(nodes), before.get(topic, 0)) > 1:
                     sentence = (
-                        f'{len(nodes)} publishers send {what} of {source.name} on {topic} (nodes '
+                        f'{len(nodes)} publishers send {what} of {source.name} on '
+                        f'{self._node.resolve_topic_name(topic)} (nodes '
                         f'{", ".join(sorted(nodes))}): their messages alternate; stop one of them'
                     )
                     self._monitor.report(key, 'cameras', WARN, sentence)
@@ -148,14 +150,15 @@ class CameraReports:
         return self._settings.cameras.index(name)
 
     def _silence_sentence(self, source: CameraSource) -> str:
+        topic = self._node.resolve_topic_name(source.image_topic)  # after remappings
         publishers = self._node.get_publishers_info_by_topic(source.image_topic)
         silence = (
-            f'no image of {source.name} on {source.image_topic} for '
+            f'no image of {source.name} on {topic} for '
             f'{self._monitor.silence_s(source.name):.1f} s'
         )
         wanted = IMAGE_TYPES[self._settings.image_transport].__name__
         if not publishers:
-            similar = self._similar_topic(source.image_topic, wanted)
+            similar = self._similar_topic(topic, wanted)
             hint = f' (did you mean {similar}?)' if similar else ''
             remedy = f'start the camera or set image_topics{hint}'
             return f'{silence}: the topic has no publisher; {remedy}'
@@ -177,7 +180,7 @@ class CameraReports:
 
     def _similar_topic(self, topic: str, message_type: str) -> str | None:
         """Return the name most similar to ``topic`` on which such messages are published."""
-        taken = {source.image_topic for source in self._sources}
+        taken = {self._node.resolve_topic_name(source.image_topic) for source in self._sources}
         names = [
             name
             for name, types in self._node.get_topic_names_and_types()

@@ -38,6 +38,7 @@ class Detector:
         checkpoint: Path,
         cameras: tuple[str, ...] = CAMERAS,
         rig: Rig | None = None,
+        cli_args: list[str] | None = None,
         **parameters,
     ):
         values = {
@@ -51,9 +52,10 @@ class Detector:
         self.rig = Rig(graph.node, cameras) if rig is None else rig
         self.node = graph.add(
             DetectorNode(
+                cli_args=cli_args,
                 parameter_overrides=[
                     Parameter(name, value=value) for name, value in values.items()
-                ]
+                ],
             )
         )
         self.detections = graph.collect(Detection3DArray, '/bevdepth_detector/detections')

@@ -77,6 +77,18 @@ def test_a_camera_that_never_publishes_is_reported_by_name(detector):
     assert 'left' not in node.diagnostics.status('cameras').message
 
 
+def test_a_remapped_topic_is_reported_by_its_new_name(detector):
+    node = detector(cli_args=['--ros-args', '-r', '/right/image:=/renamed'])
+    assert node.change(CONFIGURE) and node.change(ACTIVATE)
+    wait_until(lambda: node.graph.node.count_subscribers('/left/image'), 'the subscription')
+
+    def left_only() -> bool:
+        node.rig.send_images(0.0, cameras=('left',))
+        return node.diagnostics.reports('cameras', 'no image of right on /renamed for')
+
+    wait_until(left_only, 'the report')
+
+
 def test_cameras_that_return_together_are_not_reported_one_by_one(detector):
     node = detector()
     node.start()
