@@ -30,7 +30,7 @@ class LabelledColumns:
         columns: those of ``scene_columns``, and per annotation ``label`` (int64) and ``seen``
             (bool: the annotation is ground truth).
         excluded_categories: number of annotations of each category that belongs to no class.
-        is_official: the nuScenes devkit gives every annotation the same class and points.
+        is_official: the nuScenes devkit would give each annotation the same class and points.
     """
 
     columns: Columns

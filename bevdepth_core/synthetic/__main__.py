@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit('interrupted: the unfinished dataset was removed')
     print(
-        f'{options.root}: {VERSION}, {options.train_scenes} scenes in {SPLITS[0]}, '
+        f'{options.root}: {VERSION}, number of scenes: {options.train_scenes} in {SPLITS[0]}, '
         f'{options.val_scenes} in {SPLITS[1]}'
     )
 

@@ -23,7 +23,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from bevdepth_core.training.checkpoints import ResumeCheckpoint
 
 SYNC_BATCHES = 10
-"""Batches between two checks, across all processes, whether one of them was interrupted."""
+"""Number of batches between two checks whether any process was interrupted."""
 
 
 class RunInterruptedError(Exception):

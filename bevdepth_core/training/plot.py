@@ -37,8 +37,8 @@ def read_parts(run: str | Path) -> list[dict[str, np.ndarray]]:
     )
     if not paths:
         raise FileNotFoundError(
-            f'{run}: no csv/version_*/metrics.csv; give the output folder of a run of '
-            'training/train.py'
+            f'{run}: no csv/version_*/metrics.csv: give the output folder of a run of '
+            'training/train.py that has logged a loss (every trainer.log_every_n_steps steps)'
         )
     return [_read(path) for path in paths]
 

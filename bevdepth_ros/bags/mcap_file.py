@@ -191,7 +191,7 @@ class McapFile:
             if kind == CHUNK:
                 yield self._chunk_part(record, budget)._replace(start_ns=chunk.start_ns)
             else:
-                self._report(f'its index has a chunk at byte {chunk.offset}, where none is')
+                self._report(f'its index points to byte {chunk.offset}, where no chunk begins')
 
     def _parts(self) -> Iterator[FilePart]:
         """Yield the messages of the whole file in its order."""

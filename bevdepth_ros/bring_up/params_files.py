@@ -41,7 +41,7 @@ def check_blocks(path: str, names: Sequence[str]) -> None:
 
     Args:
         path: a valid file.
-        names: fully qualified, the node that the file is most likely meant for first.
+        names: fully qualified; the first is the node that the file is most likely written for.
 
     Raises:
         ParametersError: no block applies to any of them.

@@ -31,12 +31,12 @@ class _Started(NamedTuple):
 
 
 class ImageDecoder:
-    """Decodes in one thread per camera, for a GPU as soon as an image arrives.
+    """Decodes the images of each camera in a separate thread.
 
-    For a GPU, the threads decode images and copy them to it as they arrive, so that only the last
-    image of a set is left when the set is complete; ``JpegBatches`` decodes color JPEG files.
-    Without a GPU, they decode only the images of sets, because a CPU may be too slow for every
-    image.
+    With a GPU, the threads decode each image when it arrives and copy it to the GPU, so that only
+    the last image remains to be decoded when a set is complete; ``JpegBatches`` decodes color JPEG
+    files. Without a GPU, they decode only the images of sets, because a CPU may be too slow for
+    every image.
 
     A thread cannot be interrupted. If an image is not decoded at the deadline, its camera is left
     out of this set and of all further sets until that image is decoded. The other cameras have
@@ -167,7 +167,7 @@ class ImageDecoder:
 def _resolve(future: Future[DecodedImage], decode: Callable[[], DecodedImage]) -> None:
     try:
         future.set_result(decode())
-    except Exception as error:  # whoever waits for the image reports it
+    except Exception as error:  # the thread that waits for the image reports the error
         future.set_exception(error)
 
 

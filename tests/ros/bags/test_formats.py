@@ -305,4 +305,4 @@ def test_an_index_that_points_outside_the_chunks_is_reported(tmp_path: Path) -> 
     file.write_bytes(wrong)
     found, reports = read(file)
     assert found == []
-    assert any('a chunk at byte 8, where none is' in report for report in reports)
+    assert any('points to byte 8, where no chunk begins' in report for report in reports)
