@@ -24,7 +24,8 @@ def stage_bar(axes: Axes, stages: dict[str, float], total: float, rest: str) -> 
         rest: max(total - sum(stages.values()), 0),
     }
     start = 0.0
-    for color, (label, value) in zip(pyplot.cm.tab10.colors, parts.items(), strict=False):
+    colors = [*pyplot.cm.tab10.colors, *pyplot.cm.Set3.colors][: len(parts)]
+    for color, (label, value) in zip(colors, parts.items(), strict=True):
         axes.barh(
             [0], [value], left=start, label=label, color='lightgrey' if label == rest else color
         )
