@@ -369,10 +369,9 @@ def _warnings(views: list[_CalibratedView], settings: RigSettings) -> dict[str, 
 
 def _shared(view: _CalibratedView, other: _CalibratedView) -> list[str]:
     """Warn if two cameras have one frame, unless their Tx of P differs, as in a stereo pair."""
-    is_same_place = np.array_equal(
-        view.intrinsics.frame_from_camera, other.intrinsics.frame_from_camera
-    )
-    if view.frame_id != other.frame_id or not is_same_place:
+    if view.frame_id != other.frame_id:
+        return []
+    if not np.array_equal(view.intrinsics.frame_from_camera, other.intrinsics.frame_from_camera):
         return []
     return [
         f'has the frame {view.frame_id} of {other.name}, so both are taken to be at the same '

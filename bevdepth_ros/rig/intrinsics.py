@@ -71,6 +71,8 @@ class Intrinsics:
 
     def scaled(self, columns: float, rows: float) -> Intrinsics:
         """Return the intrinsics of the image resized by these factors."""
+        if columns == rows == 1:
+            return self
         return replace(
             self,
             matrix=np.diag((columns, rows, 1.0)) @ self.matrix,

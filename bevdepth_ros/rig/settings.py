@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -225,7 +226,7 @@ class RigSettings:
         }
         return cls(**converted)
 
-    @property
+    @cached_property
     def camera_sources(self) -> tuple[CameraSource, ...]:
         """One entry per camera, in the order of ``cameras``."""
         columns = [
