@@ -22,10 +22,11 @@ from bevdepth_core.export.layer_groups import GROUPS, group_of
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.types import Frame
 
-IN_FLOAT32 = ('depth_head', 'head_tasks')
+IN_FLOAT32 = ('bev_stem', 'bev_neck', 'head_shared', 'head_tasks')
 """Groups of layers that are not quantized: docs/EXPORT.md has the table of what each costs."""
-QUANTIZED = ('Conv', 'Add', 'MaxPool')
-"""Operators; the additions are those of residual blocks."""
+QUANTIZED = 'Conv'
+"""Type of the quantized operators. Their inputs and weights have scales, their outputs do not: an
+output would be rounded before and after the activation."""
 
 Inputs = dict[str, np.ndarray]
 
@@ -89,23 +90,45 @@ def to_int8(path: Path, samples: list[Inputs], in_float32: Collection[str] = IN_
     if unknown := set(in_float32) - set(GROUPS):
         raise ExportError(f'no group of layers is named {", ".join(sorted(unknown))}')
     graph = onnx.load(path)
+    chosen = _chosen(graph.graph.node, GROUPS.keys() - set(in_float32))
     quantization.quantize_static(
         graph,
         str(path),
         _reader(samples),
-        op_types_to_quantize=list(QUANTIZED),
-        nodes_to_quantize=_chosen(graph.graph.node, GROUPS.keys() - set(in_float32)),
+        op_types_to_quantize=[QUANTIZED],
+        nodes_to_quantize=chosen,
         per_channel=True,
         activation_type=quantization.QuantType.QInt8,
         weight_type=quantization.QuantType.QInt8,
-        extra_options={'ActivationSymmetric': True},
+        extra_options={
+            'ActivationSymmetric': True,  # as TensorRT requires
+            'OpTypesToExcludeOutputQuantization': [QUANTIZED],
+        },
     )
+    quantized = onnx.load(path)
+    _connect_others(quantized.graph.node, chosen)
+    onnx.save(quantized, path)
 
 
 def _chosen(nodes: Iterable[Any], groups: Collection[str | None]) -> list[str]:
     return [
-        node.name for node in nodes if node.op_type in QUANTIZED and group_of(node.name) in groups
+        node.name for node in nodes if node.op_type == QUANTIZED and group_of(node.name) in groups
     ]
+
+
+def _connect_others(nodes: Iterable[Any], chosen: Collection[str]) -> None:
+    """Connect all nodes but the chosen ones to the values before their quantization: the quantizer
+    connects every reader of a value, such as residual additions, to the rounded one.
+    """
+    exact = {node.output[0]: node.input[0] for node in nodes if node.op_type == 'QuantizeLinear'}
+    before = {
+        node.output[0]: exact[node.input[0]]
+        for node in nodes
+        if node.op_type == 'DequantizeLinear' and node.input[0] in exact
+    }
+    for node in nodes:
+        if node.name not in chosen:
+            node.input[:] = [before.get(name, name) for name in node.input]
 
 
 def _reader(samples: Iterable[Inputs]) -> Any:

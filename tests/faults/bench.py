@@ -57,7 +57,8 @@ class Bench:
 
     def __init__(self, graph: Graph, checkpoint: Path, log: Path, **parameters):
         self.graph, self.checkpoint = graph, checkpoint
-        self.values = {**PARAMETERS, 'checkpoint': str(checkpoint), **parameters}
+        self._usual = {**PARAMETERS, 'checkpoint': str(checkpoint), **parameters}
+        self.values = self._usual
         self._log = log.open('w')
         command = [
             sys.executable,
@@ -132,7 +133,7 @@ class Bench:
     def with_parameters(self, **values) -> None:
         """Run the node with ``values`` in place of the usual ones, and restore those that an
         earlier call changed."""
-        wanted = {**PARAMETERS, 'checkpoint': str(self.checkpoint), **values}
+        wanted = {**self._usual, **values}
         changed = {name: value for name, value in wanted.items() if self.values.get(name) != value}
         if not changed:
             return

@@ -27,7 +27,7 @@ def samples(model: BEVDepth) -> Samples:
 
 @pytest.fixture(scope='module')
 def quantized(exported: Path, samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both graphs in INT8, with two groups of layers in float32."""
+    """Return a folder with both graphs in INT8, with two groups of layers in float32."""
     folder = tmp_path_factory.mktemp('quantized')
     for name in GRAPHS:
         (folder / f'{name}.onnx').write_bytes((exported / f'{name}.onnx').read_bytes())
@@ -144,3 +144,30 @@ def test_an_unknown_group_is_an_error(samples: Samples, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match='no group of layers is named depht'):
         to_int8(tmp_path / 'any.onnx', samples.by_graph['detection'], ('depht',))
     assert set(IN_FLOAT32) <= set(GROUPS)
+
+
+def test_only_convolutions_read_quantized_values(quantized: Path) -> None:
+    for graph in GRAPHS:
+        nodes = layers(quantized / f'{graph}.onnx').values()
+        rounded = {node.output[0] for node in nodes if node.op_type == 'QuantizeLinear'}
+        values = {
+            node.output[0]
+            for node in nodes
+            if node.op_type == 'DequantizeLinear' and node.input[0] in rounded
+        }
+        groups = {group_of(node.name) for node in nodes if values & set(node.input)}
+        readers = {node.op_type for node in nodes if values & set(node.input)}
+        assert readers == {'Conv'}
+        assert not groups & {'depth_head', 'head_tasks'}
+
+
+def test_by_default_the_image_branch_and_the_middle_of_the_bev_trunk_are_quantized(
+    exported: Path, samples: Samples, tmp_path: Path
+) -> None:
+    found = set()
+    for graph in GRAPHS:
+        path = tmp_path / f'{graph}.onnx'
+        path.write_bytes((exported / f'{graph}.onnx').read_bytes())
+        to_int8(path, samples.by_graph[graph])
+        found |= quantized_groups(path)
+    assert found == set(GROUPS) - {'bev_stem', 'bev_neck', 'head_shared', 'head_tasks'}
