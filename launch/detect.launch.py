@@ -10,7 +10,7 @@ from launch_ros.utilities import get_node_name_count
 
 from bevdepth_ros.bring_up import nodes
 from bevdepth_ros.bring_up.arguments import ARGUMENTS, CONFIG, Arguments, read_arguments
-from bevdepth_ros.bring_up.lifecycle import BringUpError, bring_up
+from bevdepth_ros.bring_up.lifecycle import BringUpError, bring_up, new_enclave
 from bevdepth_ros.bring_up.replay import add_replay, end_of_replay
 from bevdepth_ros.bring_up.scope import ResolvedDetector, actions_in_scope, resolve_detector
 from bevdepth_ros.bring_up.views import foxglove_layout, rviz_cameras, rviz_config, write_view
@@ -30,10 +30,11 @@ def _actions(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             f'this launch has another node {detector.name}: set a different namespace:= for each '
             f'detector'
         )
-    node = nodes.detector_node(arguments)
+    enclave = new_enclave()
+    node = nodes.detector_node(arguments, enclave)
     return [
         node,
-        *_bring_up(context, node, arguments, detector),
+        *_bring_up(context, node, enclave, arguments, detector),
         *nodes.view_nodes(arguments, detector),
         *_rviz(arguments, detector),
         *_foxglove(arguments, detector),
@@ -41,7 +42,11 @@ def _actions(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def _bring_up(
-    context: LaunchContext, node: LifecycleNode, arguments: Arguments, detector: ResolvedDetector
+    context: LaunchContext,
+    node: LifecycleNode,
+    enclave: str,
+    arguments: Arguments,
+    detector: ResolvedDetector,
 ) -> list[LaunchDescriptionEntity]:
     """Bring the detector up and then play the bag, if there is one."""
     recorder = nodes.recorder_node(arguments, detector) if arguments.record else None
@@ -56,7 +61,8 @@ def _bring_up(
             _report(error, arguments, detector)
         return replay
 
-    actions += bring_up(node, arguments.autostart, ended, recorder, detector.outputs['detections'])
+    topic = detector.outputs['detections']
+    actions += bring_up(node, enclave, arguments.autostart, ended, recorder, topic)
     if player is not None:
         add_replay(context, node)
         actions += end_of_replay(node, player)

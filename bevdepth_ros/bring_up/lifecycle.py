@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from launch import Event, EventHandler, LaunchContext
@@ -18,15 +18,6 @@ from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 
-EARLIEST_S = 0.5
-"""A node that is discovered before this time is not ours, which is still importing torch."""
-EARLIEST_PROCESSOR_S = 1.0
-"""A node that is discovered before our process has used this much processor time is not ours
-either: the process needs several times as much before its node exists. On a busy machine, import
-and discovery take longer."""
-LATEST_S = 60.0
-"""After this time, we assume that the process starts the node in another process, so its processor
-time is not considered."""
 OTHERS_TIMEOUT_S = 30.0
 """Longest wait for the end of other nodes with the same name, seconds. DDS lists killed nodes
 for 20 s."""
@@ -70,6 +61,7 @@ class BringUpEnded(Event):
 
 def bring_up(
     node: LifecycleNode,
+    enclave: str,
     autostart: bool,
     on_end: Callable[[LaunchContext, BringUpError | None], list],
     subscriber: Node | None = None,
@@ -80,6 +72,7 @@ def bring_up(
 
     Args:
         node: the lifecycle node.
+        enclave: see ``new_enclave``; the node has the ROS argument ``--enclave`` with it.
         autostart: false: only wait until the node is active; the user changes its state.
         on_end: receives the launch context and the BringUpError, or None if the node is active,
             and returns actions.
@@ -89,7 +82,8 @@ def bring_up(
 
     async def run(context: LaunchContext) -> None:
         with suppress(asyncio.CancelledError):  # launch would report it as an error of this action
-            error = await _BringUp(context, node, subscriber, topic).error(autostart)
+            started = _BringUp(context, node, enclave, subscriber, topic)
+            error = await started.error(autostart)
             await context.emit_event(BringUpEnded(node, error))
 
     def ended(context: LaunchContext) -> list:
@@ -102,17 +96,15 @@ def bring_up(
     return [RegisterEventHandler(handler), OpaqueCoroutine(coroutine=run)]
 
 
-def processor_time_s(pid: int) -> float:
-    """Return the processor time that a process and its children have used, seconds."""
-    children: list[str] = []
-    with suppress(OSError):  # a kernel without CONFIG_PROC_CHILDREN has no such file
-        children = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
-    try:
-        times = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[11:13]
-    except OSError:  # it has ended
-        return 0.0
-    own_s = sum(map(int, times)) / os.sysconf('SC_CLK_TCK')
-    return own_s + sum(processor_time_s(int(child)) for child in children)
+def new_enclave() -> str:
+    """Return an enclave that only the node of this launch has, or '' if SROS 2 is in use, whose
+    keys belong to enclaves that the user chooses.
+
+    The graph names the enclave of each node, so it shows which of two nodes of the same name
+    belongs to this launch.
+    """
+    is_secure = os.environ.get('ROS_SECURITY_ENABLE', '').lower() == 'true'
+    return '' if is_secure else f'/bevdepth_{uuid.uuid4().hex}'
 
 
 class _BringUp:
@@ -123,10 +115,15 @@ class _BringUp:
     """
 
     def __init__(
-        self, context: LaunchContext, node: LifecycleNode, subscriber: Node | None, topic: str
+        self,
+        context: LaunchContext,
+        node: LifecycleNode,
+        enclave: str,
+        subscriber: Node | None,
+        topic: str,
     ) -> None:
         self._ros, self._process, self._name = get_ros_node(context), node, node.node_name
-        self._subscriber, self._topic = subscriber, topic
+        self._enclave, self._subscriber, self._topic = enclave, subscriber, topic
         self._get = self._ros.create_client(GetState, f'{self._name}/get_state')
         self._change = self._ros.create_client(ChangeState, f'{self._name}/change_state')
         self._log = get_logger('bring_up')
@@ -155,40 +152,33 @@ class _BringUp:
         await self._wait_for_subscriber()
 
     async def _wait_for_the_only_node(self) -> None:
-        """Wait until no other node has this name, because it would receive our requests."""
-        others = await self._others()
-        while len(nodes := self._nodes()) != 1 or nodes & others:
-            if len(nodes) > 1 or nodes & others:
-                timeout_s, reason = OTHERS_TIMEOUT_S, self._name_is_taken()
-            else:
-                timeout_s, reason = APPEARANCE_TIMEOUT_S, 'its process is starting'
+        """Wait until the node is discovered, and no other node has its name, because the other one
+        would receive our requests.
+        """
+        is_reported = False
+        ours, others = self._nodes()
+        while others or not ours:
+            if others and not is_reported:
+                self._log.warning(f'{self._name_is_taken()}; waiting until it ends')
+                is_reported = True
+            timeout_s = OTHERS_TIMEOUT_S if others else APPEARANCE_TIMEOUT_S
+            reason = self._name_is_taken() if others else 'its process is starting'
             if self._seconds() > timeout_s:
                 raise BringUpError(f'{self._name} is not active: {reason}')
             await self._pause(reason)
+            ours, others = self._nodes()
 
-    async def _others(self) -> set[tuple]:
-        """Return the nodes of this name that were discovered too early to be ours."""
-        others: set[tuple] = set()
-        nodes = self._nodes()
-        while self._seconds() < EARLIEST_S or self._is_importing():
-            others |= nodes
-            await self._pause()
-            nodes = self._nodes()
-        if others:
-            self._log.warning(f'{self._name_is_taken()}; waiting until it ends')
-        return others
-
-    def _is_importing(self) -> bool:
-        details = self._process.process_details
-        used_s = processor_time_s(details['pid']) if details else 0.0
-        return used_s < EARLIEST_PROCESSOR_S and self._seconds() < LATEST_S
-
-    def _nodes(self) -> set[tuple]:
-        """Return an identity of each discovered node of this name."""
-        return {
-            tuple(info.endpoint_gid)
-            for info in self._ros.get_publishers_info_by_topic(f'{self._name}/transition_event')
-        }
+    def _nodes(self) -> tuple[list[str], list[str]]:
+        """Return the enclaves of the discovered nodes of this name: of ours, and of others."""
+        enclaves = [
+            enclave
+            for name, namespace, enclave in self._ros.get_node_names_and_namespaces_with_enclaves()
+            if f'{namespace.rstrip("/")}/{name}' == self._name
+        ]
+        if not self._enclave:
+            return enclaves[:1], enclaves[1:]
+        ours = [enclave for enclave in enclaves if enclave == self._enclave]
+        return ours, [enclave for enclave in enclaves if enclave != self._enclave]
 
     def _name_is_taken(self) -> str:
         domain = os.environ.get('ROS_DOMAIN_ID') or 0

@@ -52,14 +52,17 @@ def _parameters(arguments: Arguments, overrides: dict[str, Any]) -> list:
     return [*arguments.params_files, *([last] if last else [])]
 
 
-def detector_node(arguments: Arguments) -> LifecycleNode:
-    """Return the detector, which stays unconfigured until it is brought up."""
+def detector_node(arguments: Arguments, enclave: str) -> LifecycleNode:
+    """Return the detector, which stays unconfigured until it is brought up; ``enclave`` is that of
+    ``bring_up``.
+    """
     overrides = {name: _text(value) for name, value in arguments.overrides.items()}
     return LifecycleNode(
         **_program(PACKAGE, 'detector'),
         name=DETECTOR,
         namespace=arguments.namespace,
         parameters=_parameters(arguments, overrides),
+        ros_arguments=['--enclave', enclave] if enclave else None,
     )
 
 

@@ -3,7 +3,6 @@ second."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from contextlib import suppress
 
@@ -50,8 +49,6 @@ class UnreliableLifecycleNode(Node):
 
 
 if __name__ == '__main__':
-    while time.process_time() < 1.0:  # the detector needs at least this time to import torch
-        pass
     rclpy.init()
     node = UnreliableLifecycleNode()
     with suppress(KeyboardInterrupt, ExternalShutdownException):

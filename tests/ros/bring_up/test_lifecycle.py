@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bevdepth_ros.bring_up.lifecycle import processor_time_s
+from bevdepth_ros.bring_up.lifecycle import new_enclave
 from tests.ros import unreliable_lifecycle_node as unreliable_node
 from tests.ros.graph import TIMEOUT_S
 from tests.ros.launches import DISTRIBUTIONS, launch, read_until, run
@@ -21,14 +21,16 @@ LAUNCH_FILE = f"""
 from launch import LaunchDescription
 from launch.actions import LogInfo, Shutdown
 from launch_ros.actions import LifecycleNode
-from bevdepth_ros.bring_up.lifecycle import bring_up
+from bevdepth_ros.bring_up.lifecycle import bring_up, new_enclave
 
 
 def generate_launch_description():
+    enclave = new_enclave()
     node = LifecycleNode(executable='{sys.executable}', arguments=['{unreliable_node.__file__}'],
-                         name='bevdepth_detector', namespace='')
+                         name='bevdepth_detector', namespace='',
+                         ros_arguments=['--enclave', enclave])
     ended = lambda context, error: [LogInfo(msg=f'ended with {{error}}'), Shutdown(reason='end')]
-    return LaunchDescription([node, *bring_up(node, True, ended)])
+    return LaunchDescription([node, *bring_up(node, enclave, True, ended)])
 """
 
 
@@ -55,16 +57,10 @@ def test_requests_are_sent_again_when_they_or_their_responses_are_lost(
     assert '/bevdepth_detector to activate; sending the request again' in log
 
 
-def test_the_processor_time_of_a_process_includes_that_of_its_children():
-    work = 'import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True); input()'
-    child = f'import subprocess, sys; subprocess.run([sys.executable, "-c", {work!r}])'
-    command = [sys.executable, '-c', child]
-    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as process:
-        process.stdout.readline()
-        assert processor_time_s(process.pid) >= 0.45
-        process.communicate(b'\n')
-    assert processor_time_s(process.pid) == 0.0
+def test_with_sros_the_node_keeps_the_enclave_of_the_user(monkeypatch: pytest.MonkeyPatch):
+    assert new_enclave() != new_enclave()
+    monkeypatch.setenv('ROS_SECURITY_ENABLE', 'true')
+    assert new_enclave() == ''
 
 
 def test_bring_up_reports_another_node_of_the_same_name_and_waits_until_it_exits(
