@@ -91,6 +91,8 @@ def to_int8(path: Path, samples: list[Inputs], in_float32: Collection[str] = IN_
         raise ExportError(f'no group of layers is named {", ".join(sorted(unknown))}')
     graph = onnx.load(path)
     chosen = _chosen(graph.graph.node, GROUPS.keys() - set(in_float32))
+    if not chosen:  # the quantizer takes an empty list for all nodes
+        return
     quantization.quantize_static(
         graph,
         str(path),

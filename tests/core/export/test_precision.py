@@ -161,7 +161,7 @@ def test_only_convolutions_read_quantized_values(quantized: Path) -> None:
         assert not groups & {'depth_head', 'head_tasks'}
 
 
-def test_by_default_the_image_branch_and_the_middle_of_the_bev_trunk_are_quantized(
+def test_by_default_the_map_side_stays_in_float32_but_for_the_middle_of_its_trunk(
     exported: Path, samples: Samples, tmp_path: Path
 ) -> None:
     found = set()
@@ -171,3 +171,12 @@ def test_by_default_the_image_branch_and_the_middle_of_the_bev_trunk_are_quantiz
         to_int8(path, samples.by_graph[graph])
         found |= quantized_groups(path)
     assert found == set(GROUPS) - {'bev_stem', 'bev_neck', 'head_shared', 'head_tasks'}
+
+
+def test_a_graph_whose_groups_all_stay_in_float32_does_not_change(
+    exported: Path, samples: Samples, tmp_path: Path
+) -> None:
+    path = tmp_path / 'detection.onnx'
+    path.write_bytes((exported / 'detection.onnx').read_bytes())
+    to_int8(path, samples.by_graph['detection'], tuple(GROUPS))
+    assert path.read_bytes() == (exported / 'detection.onnx').read_bytes()
