@@ -165,7 +165,7 @@ def test_a_wrong_root_or_version_is_reported(root):
         match=r'no folder v1\.0-trainval: it has v1\.0-mini; set the version',
     ):
         load_index(root, 'v1.0-trainval', 'train')
-    with pytest.raises(DatasetIncompleteError, match=f'give {root} as dataset root'):
+    with pytest.raises(DatasetIncompleteError, match=f'set the dataset root to {root}'):
         load_index(root / VERSION, 'v1.0-trainval', 'train')
     with pytest.raises(DatasetIncompleteError, match='unpack its metadata'):
         load_index(root.parent, 'v1.0-trainval', 'train')
