@@ -48,7 +48,8 @@ def make_updater(node: Node) -> Any:
 
     The node calls ``force_update``: the updater's own timer would stop with a simulated clock, and
     changes would wait for its period. Status names begin with the full name of the node, and the
-    hardware id is that name, so diagnostic_aggregator can distinguish several vehicles.
+    hardware id is that name without the slash, so diagnostic_aggregator can distinguish several
+    vehicles.
     """
     if diagnostic_updater is None:
         updater: Any = MinimalUpdater(node)
