@@ -34,6 +34,8 @@ CUDA_SOURCES = [
     'csrc/detection/detection.cu',
     'csrc/layers/layers.cu',
     'csrc/layers/layers_bindings.cpp',
+    'csrc/stereo/stereo.cu',
+    'csrc/stereo/stereo_bindings.cpp',
     'csrc/voxel_pooling/voxel_pooling.cu',
 ]
 

@@ -227,10 +227,6 @@ class Detector:
             if self.cpu_threads is None:
                 raise ValueError('an exported network runs on the CPU: use device cpu')
             return OnnxNetwork(self.model, onnx_folder, self.cpu_threads)
-        if self.config.stereo is not None:
-            if self.device.type == 'cuda':
-                logger.info('A stereo model runs step by step: CUDA graphs do not cover it yet.')
-            return EagerNetwork(self.model, self.device, dtype)
         if cuda_graphs and self.device.type == 'cuda' and kernels_in_use():
             return GraphedNetwork(self.model, self.device, dtype)
         if self.device.type == 'cuda' and not kernels_in_use():

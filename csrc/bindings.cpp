@@ -7,6 +7,7 @@
 
 #include "detection/detection_bindings.h"
 #include "layers/layers_bindings.h"
+#include "stereo/stereo_bindings.h"
 #include "voxel_pooling/voxel_pooling.h"
 
 namespace py = pybind11;
@@ -95,4 +96,5 @@ PYBIND11_MODULE(_kernels, module) {
 
     detection::bind(module);
     layers::bind(module);
+    stereo::bind(module);
 }

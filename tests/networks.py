@@ -18,6 +18,7 @@ from bevdepth_core.config import (
     ImageEncoderConfig,
     ImageSpec,
     ModelConfig,
+    StereoConfig,
     load_model_config,
 )
 from bevdepth_core.model import BEVDepth
@@ -42,11 +43,19 @@ TINY_WITH_BOXES = replace(
 """A still smaller one for running nodes, with few boxes."""
 
 
-def random_model(preset: str = 'small', refinement: bool = False, key_frames: int = 2) -> BEVDepth:
+def random_model(
+    preset: str = 'small', refinement: bool = False, key_frames: int = 2, stereo: bool = False
+) -> BEVDepth:
     """Return a preset at a small input size with random weights and batch norm statistics; it
     gives many boxes."""
     torch.manual_seed(0)
     config = load_model_config(ROOT / 'config' / 'models' / f'{preset}.yaml')
+    if stereo:
+        config = replace(
+            config,
+            image_encoder=replace(config.image_encoder, stride=16),
+            stereo=StereoConfig((2.0, 8.4, 16.4, 28.4, 58.0)),
+        )
     config = replace(
         config,
         image=ImageSpec(64, 160),

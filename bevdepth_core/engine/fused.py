@@ -24,6 +24,7 @@ from bevdepth_core.engine.fused_depth import (
     FusedPyramid,
     FusedRefinement,
 )
+from bevdepth_core.engine.fused_stereo import FusedUpsampling, fused_stereo
 from bevdepth_core.engine.merged_head import MergedHead
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.bev_encoder import BEVEncoder
@@ -32,10 +33,17 @@ from bevdepth_core.model.depth_net import (
     DeformableConv,
     DepthNet,
     DepthSoftmax,
+    StereoDepthNet,
 )
 from bevdepth_core.model.image_encoder import ImageEncoder
 from bevdepth_core.model.layers import MultiScaleNeck
-from bevdepth_core.model.view_transform import DepthRefinement, LiftSplat
+from bevdepth_core.model.stereo_depth import StereoDepth
+from bevdepth_core.model.view_transform import (
+    DepthRefinement,
+    ImageFeatures,
+    LiftSplat,
+    StereoFeatures,
+)
 
 
 @dataclass(frozen=True)
@@ -43,10 +51,30 @@ class FusedNetwork:
     """The parts of a folded network whose head is merged, for one sample at a time."""
 
     image_encoder: ImageEncoder
-    depth_net: DepthNet
+    depth_net: DepthNet | StereoDepthNet
+    stereo: StereoDepth | None
     view_transform: LiftSplat
     bev_encoder: BEVEncoder
     head: MergedHead
+
+    def features(
+        self,
+        encoded: torch.Tensor,
+        first_stage: torch.Tensor,
+        gates: tuple[torch.Tensor, torch.Tensor],
+    ) -> ImageFeatures:
+        """Return the features of a frame, not refined, from the outputs of the image encoder and
+        the factors of ``DepthNet.gates``.
+        """
+        if not isinstance(self.depth_net, StereoDepthNet):
+            depth, context = self.depth_net.gated(encoded, gates)
+            return ImageFeatures(depth[None], context[None])
+        logits, hypotheses, context = self.depth_net.gated(encoded, gates)
+        return ImageFeatures(
+            logits.softmax(dim=1, dtype=torch.float32)[None],
+            context[None],
+            stereo=StereoFeatures(first_stage[None], logits[None], hypotheses[None]),
+        )
 
 
 def folded_model(model: BEVDepth, dtype: torch.dtype) -> BEVDepth:
@@ -76,13 +104,12 @@ def folded_model(model: BEVDepth, dtype: torch.dtype) -> BEVDepth:
 def fused(model: BEVDepth, device: torch.device, dtype: torch.dtype) -> FusedNetwork:
     """Return the parts of ``folded_model`` on ``device``, with all head tasks merged."""
     network = folded_model(model, dtype).to(device)
-    if not isinstance(network.depth_net, DepthNet):
-        raise TypeError('stereo models have no folded form')
     head = MergedHead(model.head)
     _cast(head, dtype)
     return FusedNetwork(
         network.image_encoder,
         network.depth_net,
+        None if network.stereo is None else fused_stereo(network.stereo, dtype).eval(),
         network.view_transform,
         network.bev_encoder,
         head.to(device).eval(),
@@ -110,6 +137,10 @@ _OF_PLAIN_PARTS: dict[type, Callable[[Any], nn.Module]] = {
     DepthSoftmax: ChannelsLastSoftmax,
     MultiScaleNeck: FusedNeck,
     nn.MaxPool2d: FusedMaxPool,
+}
+_OF_CONVOLUTIONS: dict[type, Callable[..., nn.Module]] = {
+    nn.Conv2d: FusedConv.folded,
+    nn.ConvTranspose2d: FusedUpsampling,
 }
 _OF_FUSED_PARTS: dict[type, Callable[[Any], nn.Module]] = {
     AtrousPyramid: FusedPyramid,
@@ -142,18 +173,13 @@ def _fused(module: nn.Module) -> nn.Module:
 
 
 def _fused_sequence(sequence: nn.Sequential) -> nn.Sequential:
-    """Return ``sequence`` with each convolution, batch norm and ReLU replaced by one
-    ``FusedConv``.
-    """
+    """Return ``sequence`` with each convolution, batch norm and ReLU replaced by one module."""
     parts = list(sequence)
     fused_parts: list[nn.Module] = []
     while parts:
-        if len(parts) >= 3 and [type(part) for part in parts[:3]] == [
-            nn.Conv2d,
-            nn.BatchNorm2d,
-            nn.ReLU,
-        ]:
-            fused_parts.append(FusedConv.folded(*parts[:2]))
+        make = _OF_CONVOLUTIONS.get(type(parts[0]))
+        if make is not None and [type(part) for part in parts[1:3]] == [nn.BatchNorm2d, nn.ReLU]:
+            fused_parts.append(make(*parts[:2]))
             parts = parts[3:]
         else:
             fused_parts.append(parts.pop(0))

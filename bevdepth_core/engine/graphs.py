@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -16,14 +17,16 @@ import torch
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.decode import BoxDecoder, ScoredBoxes
 from bevdepth_core.engine.flags import convolution_flags
+from bevdepth_core.engine.frame_buffers import FrameBuffers
 from bevdepth_core.engine.fused import FusedNetwork, fused
 from bevdepth_core.engine.timing import StageTimer
 from bevdepth_core.engine.upload import ImageUploader
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.depth_net import CAMERA_VECTOR_SIZE
 from bevdepth_core.model.image_encoder import ImageEncoder
-from bevdepth_core.model.view_transform import ImageFeatures
+from bevdepth_core.model.view_transform import ImageFeatures, StereoFeatures
 from bevdepth_core.ops.image_resize import resize_images
+from bevdepth_core.ops.warping import source_from_reference
 
 INPUT_CHANNELS = 4
 """Channels of the network's input. The fourth channel is 0; it aligns pixels in memory, which
@@ -100,12 +103,25 @@ class GraphedNetwork:
         for name in steps.of_images:
             steps.run(name)
         self._timer.stage_done('image_branch')
-        return steps.features(0, count)
+        return steps.buffers.features(0, count)
 
+    @_on_device
     def match(
         self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]]
     ) -> Sequence[tuple[ImageFeatures, torch.Tensor]]:
-        return frames  # stereo models run on the EagerNetwork
+        if self._network.stereo is None:
+            return frames
+        (_, matrix), (past, past_matrix) = frames[0], frames[-1]
+        count = matrix.shape[1]
+        steps = self._steps_for(count)
+        steps.buffers.set(1, past)
+        steps.set_motion(matrix[0], past_matrix[0])
+        steps.run('stereo')
+        self._timer.stage_done('stereo')
+        return [
+            (replace(steps.buffers.features(place, count), stereo=None), pose)
+            for place, (_, pose) in enumerate(frames)
+        ]
 
     @_on_device
     def detect(
@@ -114,10 +130,9 @@ class GraphedNetwork:
         steps = self._steps_for(frames[0][1].shape[1])
         for place in range(self.config.key_frames):
             features, matrix = frames[place] if place < len(frames) else frames[0]
-            count = matrix.shape[1]
             steps.set_matrices(place, matrix[0])
             if place > 0:
-                steps.set_past(place, count, features)
+                steps.buffers.set(place, features)
         for name in ('view_transform', 'bev_head', 'decode'):
             steps.run(name)
             self._timer.stage_done(name)
@@ -126,8 +141,7 @@ class GraphedNetwork:
 
     @_on_device
     def snapshot(self, features: ImageFeatures) -> ImageFeatures:
-        volume = None if features.volume is None else features.volume.clone()
-        return ImageFeatures(features.depth.clone(), features.context.clone(), volume)
+        return features.mapped(torch.clone)
 
     def _steps_for(self, cameras: int) -> _Steps:
         """Return buffers and steps for ``cameras`` cameras or more; if they do not exist,
@@ -161,40 +175,35 @@ class _Steps:
         self._network, self._decoder = network, decoder
         self._second_stream = torch.cuda.Stream() if device.type == 'cuda' else None
         self._outside = torch.tensor([0, 0, config.grid.z[0] - 1e6])
+        self.buffers = FrameBuffers(config, cameras, device, dtype)
         self._allocate_on_device(config, cameras, partial(torch.zeros, device=device, dtype=dtype))
         self._allocate_on_host(config, cameras, device)
         of_images: dict[str, Callable[[], None]] = {'image_branch': self._encode_images}
-        if self.volume is not None:
-            of_images['refinement'] = self._refine
+        is_stereo, has_refinement = config.stereo is not None, config.depth_net.refinement
+        if has_refinement and not is_stereo:
+            of_images['refinement'] = partial(self._refine, 1)
         self.of_images = tuple(of_images)
         self._runs = {
             **of_images,
+            **({'stereo': self._match} if is_stereo else {}),
             'view_transform': self._splat,
             'bev_head': self._head,
             'decode': self._decode,
         }
         for place in range(config.key_frames):
             self.set_matrices(place, torch.zeros(0, 3, 4))
+        no_cameras = torch.zeros(0, 3, 4, dtype=torch.float64)
+        self.set_motion(no_cameras, no_cameras)
         if device.type == 'cuda':
             self._runs = _captured(self._runs)
 
     def _allocate_on_device(
         self, config: ModelConfig, cameras: int, new: Callable[..., torch.Tensor]
     ) -> None:
-        """Allocate images, features and maps; images, context and maps are channels_last."""
-        view, frames = self._network.view_transform, config.key_frames
-        height, width = len(view.frustum_v), len(view.frustum_u)
-        channels, bins = config.depth_net.context_channels, config.depth_bins.count
+        """Allocate images and maps, channels_last."""
+        frames, channels = config.key_frames, config.depth_net.context_channels
         images = new(cameras, config.image.height, config.image.width, INPUT_CHANNELS)
         self.images = images.permute(0, 3, 1, 2)
-        self.depth = new(frames, cameras, bins, height, width)
-        context = new(frames, cameras, height, width, channels)
-        self.context = context.permute(0, 1, 4, 2, 3)
-        self.volume = (
-            None
-            if view.refinement is None
-            else new(frames, cameras, channels, bins, height, width)
-        )
         nx, ny, _ = config.grid.shape
         self._bev = new(1, ny, nx, frames * channels).permute(0, 3, 1, 2)
         self.maps = torch.zeros(0)  # the head's output, once it has run
@@ -206,26 +215,13 @@ class _Steps:
         self.matrices_host = new(config.key_frames, cameras, 3, 4)
         self._cameras = self.cameras_host.to(device)
         self._matrices = self.matrices_host.to(device)
+        self.motion_host = new(config.key_frames, cameras, 3, 4, dtype=torch.float64)
+        self._motion = self.motion_host.to(device)
         self.boxes_host = new(len(config.head.tasks) * config.decode.boxes_per_task, 11)
 
     def run(self, name: str) -> None:
         """Run one step."""
         self._runs[name]()
-
-    def features(self, place: int, count: int) -> ImageFeatures:
-        """Return the features of ``count`` cameras of a frame, in the buffers."""
-        volume = None if self.volume is None else self.volume[place : place + 1, :count]
-        return ImageFeatures(
-            self.depth[place : place + 1, :count], self.context[place : place + 1, :count], volume
-        )
-
-    def set_past(self, place: int, count: int, features: ImageFeatures) -> None:
-        """Copy the features of ``count`` cameras of a past frame to the buffers."""
-        buffers = self.features(place, count)
-        buffers.depth.copy_(features.depth)
-        buffers.context.copy_(features.context)
-        if buffers.volume is not None and features.volume is not None:
-            buffers.volume.copy_(features.volume)
 
     def set_matrices(self, place: int, matrices: torch.Tensor) -> None:
         """Set the (N, 3, 4) matrices of a frame; those of unused cameras project outside the
@@ -236,23 +232,43 @@ class _Steps:
         target[len(matrices) :, :, :3] = 0
         target[len(matrices) :, :, 3] = self._outside
 
+    def set_motion(self, current: torch.Tensor, past: torch.Tensor) -> None:
+        """Set the (N, 3, 4) float64 matrices of two frames that stereo compares; unused cameras
+        do not move.
+        """
+        self.motion_host.copy_(torch.eye(4, dtype=torch.float64)[:3])
+        for target, pair in zip(
+            self.motion_host, ((current, past), (past, current)), strict=False
+        ):
+            target[: len(current)] = source_from_reference(*pair)
+
     def _encode_images(self) -> None:
         with self._in_parallel():
             self._cameras.copy_(self.cameras_host, non_blocking=True)
             gates = self._network.depth_net.gates(self._cameras)
-        features = self._network.image_encoder(self.images)
+        encoded, first_stage = self._network.image_encoder.with_first_stage(self.images)
         self._join()
-        depth, context = self._network.depth_net.gated(features, gates)
-        self.depth[0].copy_(depth)
-        self.context[0].copy_(context)
+        self.buffers.set(0, self._network.features(encoded, first_stage, gates))
 
-    def _refine(self) -> None:
-        """Refine the depth of the images. The volume of a past frame is stored, because computing
-        it again would take as long as for a new frame.
+    def _refine(self, frames: int) -> None:
+        """Refine the depth of the first frames. Without stereo, the volume of a past frame is
+        stored, because computing it again would take as long as for a new frame.
         """
-        refined = self._network.view_transform.refine(self.depth[:1], self.context[:1])
-        assert self.volume is not None and refined.volume is not None  # the model refines
-        self.volume[:1].copy_(refined.volume)
+        for place in range(frames):
+            features = self.buffers.features(place, len(self.images))
+            refined = self._network.view_transform.refine(features.depth, features.context)
+            assert features.volume is not None and refined.volume is not None  # it refines
+            features.volume.copy_(refined.volume)
+
+    def _match(self) -> None:
+        """Compare each of the two frames with the other one, both as a batch."""
+        assert self._network.stereo is not None and self.buffers.frames.stereo is not None
+        self._motion.copy_(self.motion_host, non_blocking=True)
+        frames = self.buffers.frames.stereo
+        others = StereoFeatures(*(tensor.flip(0) for tensor in frames.tensors()))
+        self.buffers.frames.depth.copy_(self._network.stereo(frames, others, self._motion).masked)
+        if self.buffers.frames.volume is not None:
+            self._refine(len(self._motion))
 
     def _in_parallel(self) -> AbstractContextManager:
         """Launch the work of this context on a second stream; it runs in parallel to the work
@@ -270,8 +286,7 @@ class _Steps:
     def _splat(self) -> None:
         self._matrices.copy_(self.matrices_host, non_blocking=True)
         view = self._network.view_transform
-        features = ImageFeatures(self.depth, self.context, self.volume)
-        maps = view(features, self._matrices)  # frames as a batch
+        maps = view(self.buffers.frames, self._matrices)  # frames as a batch
         self._bev.unflatten(1, maps.shape[:2]).copy_(maps[None])
 
     def _head(self) -> None:

@@ -19,7 +19,7 @@ from bevdepth_core.model.view_transform import (
     StereoFeatures,
     ego_from_frustum,
 )
-from bevdepth_core.model.warping import source_from_reference
+from bevdepth_core.ops.warping import source_from_reference
 from bevdepth_core.types import ModelInputs, ModelOutputs, TaskMaps
 
 

@@ -253,7 +253,15 @@ class StereoDepthNet(CameraAwareBranches):
             features: (n, in_channels, h, w).
             cameras: (n, 27) float32, see ``camera_vector``.
         """
-        depth, context = self.branches(features, self.gates(cameras))
+        return self.gated(features, self.gates(cameras))
+
+    def gated(
+        self, features: torch.Tensor, gates: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the result of ``forward`` from image features and the two factors of
+        ``gates``.
+        """
+        depth, context = self.branches(features, gates)
         return self.mono_head(depth), self.hypothesis_head(depth), context
 
 

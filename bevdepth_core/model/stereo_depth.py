@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock
 
-from bevdepth_core.config import ImageSpec, ModelConfig
+from bevdepth_core.config import ModelConfig
 from bevdepth_core.model.layers import conv_norm_relu
 from bevdepth_core.model.view_transform import StereoFeatures
-from bevdepth_core.model.warping import warp
+from bevdepth_core.ops.cost_volume import cost_volume
+from bevdepth_core.ops.warping import warp
 
 CANDIDATES = 3
 CANDIDATE_REACH = 3.0
@@ -67,18 +68,31 @@ class StereoDepth(nn.Module):
 
     candidate_factors: Tensor
     bin_numbers: Tensor
+    range_starts: Tensor
+    range_ends: Tensor
+    range_of_bin: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         assert config.stereo is not None
         bins = config.depth_bins
-        self._config, self._image = config.stereo, config.image
+        self._config = config.stereo
+        self._image_size = (config.image.height, config.image.width)
         self._start, self._step = bins.start, bins.step
-        self._first_bins = [
-            round((bound - bins.start) / bins.step) for bound in self._config.range_bounds
+        bounds = self._config.range_bounds
+        self._bins_of_ranges = [
+            round((high - low) / bins.step) for low, high in itertools.pairwise(bounds)
         ]
         self.register_buffer('candidate_factors', candidate_factors())
         self.register_buffer('bin_numbers', torch.arange(bins.count, dtype=torch.float32))
+        ranges = torch.arange(len(self._bins_of_ranges))
+        range_of_bin = ranges.repeat_interleave(torch.tensor(self._bins_of_ranges))
+        for name, values in (
+            ('range_starts', torch.tensor(bounds[:-1])),
+            ('range_ends', torch.tensor(bounds[1:])),
+            ('range_of_bin', range_of_bin),
+        ):
+            self.register_buffer(name, values, persistent=False)
         groups = self._config.groups
         self.similarity = nn.Sequential(
             _pointwise_norm_relu(groups, 16), _pointwise_norm_relu(16, 8), nn.Conv3d(8, 1, 1)
@@ -107,11 +121,11 @@ class StereoDepth(nn.Module):
         Args:
             reference: N cameras.
             source: another frame of the same N cameras in the same order, or ``reference`` itself.
-            matrix: (B, N, 3, 4) float64, see ``warping.source_from_reference``.
+            matrix: (B, N, 3, 4) float64, see ``ops.warping.source_from_reference``.
             is_key_frame: whether the depth loss reads the distribution of ``reference``.
         """
         batch_and_cameras = matrix.shape[:2]
-        pair = _FramePair.of(reference, source, matrix, self._image)
+        pair = _FramePair.of(reference, source, matrix)
         depth, mask = self._depth_and_mask(pair)
         logits = self.downsample(depth)
         masked = F.softmax(pair.mono_logits + logits * mask, dim=1, dtype=torch.float32)
@@ -126,44 +140,83 @@ class StereoDepth(nn.Module):
     def _depth_and_mask(self, pair: _FramePair) -> tuple[Tensor, Tensor]:
         """Return densities (n, D, 4 h, 4 w) and the mask (n, D, h, w) of all ranges."""
         means, spreads, scores = pair.hypotheses.chunk(3, dim=1)
+        low, high = (bound[:, None, None] for bound in (self.range_starts, self.range_ends))
+        means = means.sigmoid() * (high - low) + low
+        means, spreads = self._refined_ranges(means, F.elu(spreads) + 1 + SPREAD_EPSILON, pair)
+        if self._config.clamp_mean:
+            means = means.clamp(low, high)
         weights = F.softmax(scores, dim=1, dtype=torch.float32)
-        depths_of_bins = self._start + self._step * self.bin_numbers
-        depths, masks = [], []
-        bounds = itertools.pairwise(self._config.range_bounds)
-        bins = itertools.pairwise(self._first_bins)
-        for index, ((low, high), (first, end)) in enumerate(zip(bounds, bins, strict=True)):
-            mean = means[:, index : index + 1].sigmoid() * (high - low) + low
-            spread = F.elu(spreads[:, index : index + 1]) + 1 + SPREAD_EPSILON
-            mean, spread = self._refined(mean, spread, pair)
-            if self._config.clamp_mean:
-                mean = mean.clamp(low, high)
-            density = bin_density(
-                depths_of_bins[first:end], mean, spread.clamp(min=LEAST_SPREAD_OF_BINS)
-            )
-            depths.append(density * weights[:, index : index + 1])
-            masks.append(self._mask_of(mean, pair).expand(-1, end - first, -1, -1))
-        return torch.cat(depths, dim=1), torch.cat(masks, dim=1)
+        densities = self._densities(means, spreads.clamp(min=LEAST_SPREAD_OF_BINS), weights)
+        return densities, self._masks(means, pair)[:, self.range_of_bin]
 
-    def _refined(self, mean: Tensor, spread: Tensor, pair: _FramePair) -> tuple[Tensor, Tensor]:
+    def _densities(self, means: Tensor, spreads: Tensor, weights: Tensor) -> Tensor:
+        """Return (n, D, 4 h, 4 w) from the (n, R, 4 h, 4 w) hypotheses of all ranges and their
+        weights.
+        """
+        depths = (self._start + self._step * self.bin_numbers).split(self._bins_of_ranges)
+        ranges = zip(
+            depths, *(part.split(1, 1) for part in (means, spreads, weights)), strict=True
+        )
+        return torch.cat(
+            [bin_density(depth, mean, spread) * weight for depth, mean, spread, weight in ranges],
+            dim=1,
+        )
+
+    def _refined_ranges(
+        self, means: Tensor, spreads: Tensor, pair: _FramePair
+    ) -> tuple[Tensor, Tensor]:
+        """Refine the (n, R, 4 h, 4 w) hypotheses of all ranges; in training one range after the
+        other, as in the official code, because batch norms use the statistics of each call.
+        """
+        if not self.training:
+            return self._refined(means, spreads, pair)
+        ranges = zip(means.split(1, 1), spreads.split(1, 1), strict=True)
+        refined = [self._refined(mean, spread, pair) for mean, spread in ranges]
+        means, spreads = (torch.cat(parts, dim=1) for parts in zip(*refined, strict=True))
+        return means, spreads
+
+    def _refined(self, means: Tensor, spreads: Tensor, pair: _FramePair) -> tuple[Tensor, Tensor]:
         factors = self.candidate_factors[:, None, None]
+        means, spreads = means[:, :, None], spreads[:, :, None]
         for _ in range(self._config.iterations):
-            candidates = mean + spread * factors
-            cost = cost_volume(pair, candidates.detach(), self._config.groups)
-            mean, spread = updated(candidates, spread, self.similarity(cost)[:, 0])
-        return mean, spread
+            candidates = means + spreads * factors  # (n, R, CANDIDATES, 4 h, 4 w)
+            cost = self._cost_volume(candidates.flatten(1, 2), pair)
+            scores = self.similarity(cost)[:, 0].unflatten(1, candidates.shape[1:3])
+            means, spreads = updated(candidates, spreads, scores)
+        return means[:, :, 0], spreads[:, :, 0]
 
-    def _mask_of(self, mean: Tensor, pair: _FramePair) -> Tensor:
-        """Return the (n, 1, h, w) weight of the logits in the bins of a range."""
-        with torch.no_grad():
-            depth = F.avg_pool2d(mean, _HYPOTHESES_PER_PIXEL)[:, 0]
-            warped = warp(pair.source_mono_logits, depth, pair.matrix, pair.image)
-            both = torch.cat((pair.mono_logits, warped), dim=1)
-        return self.mask(both).sigmoid()
+    @torch.no_grad()
+    def _cost_volume(self, candidates: Tensor, pair: _FramePair) -> Tensor:
+        """Return (n, groups, K, 4 h, 4 w) from the depths (n, K, 4 h, 4 w)."""
+        features, source = pair.features, pair.source_features
+        groups = self._config.groups
+        return cost_volume(features, source, candidates, pair.matrix, self._image_size, groups)
+
+    def _masks(self, means: Tensor, pair: _FramePair) -> Tensor:
+        """Return the (n, R, h, w) weights of the logits in the bins of each range."""
+        inputs = self._mask_inputs(means, pair)
+        if not self.training:
+            return self.mask(inputs.flatten(0, 1)).sigmoid()[:, 0].unflatten(0, means.shape[:2])
+        return torch.cat([self.mask(part) for part in inputs.unbind(1)], dim=1).sigmoid()
+
+    @torch.no_grad()
+    def _mask_inputs(self, means: Tensor, pair: _FramePair) -> Tensor:
+        """Return (n, R, 2 D, h, w): the logits of both frames, those of the source frame warped
+        with the mean depth of each range.
+        """
+        depths = F.avg_pool2d(means, _HYPOTHESES_PER_PIXEL)
+        source, matrix = (
+            tensor[:, None].expand(-1, depths.shape[1], *tensor.shape[1:]).flatten(0, 1)
+            for tensor in (pair.source_mono_logits, pair.matrix)
+        )
+        warped = warp(source, depths.flatten(0, 1), matrix, self._image_size)
+        warped = warped.unflatten(0, depths.shape[:2])
+        return torch.cat((pair.mono_logits[:, None].expand_as(warped), warped), dim=2)
 
 
 @dataclass(frozen=True)
 class _FramePair:
-    """Two frames with the cameras of all samples as a batch, in float32.
+    """Two frames with the cameras of all samples as a batch. All but the features are float32.
 
     Features and the source frame get no gradient, as in the official code.
     """
@@ -174,20 +227,16 @@ class _FramePair:
     source_features: Tensor
     source_mono_logits: Tensor
     matrix: Tensor
-    image: ImageSpec
 
     @classmethod
-    def of(
-        cls, reference: StereoFeatures, source: StereoFeatures, matrix: Tensor, image: ImageSpec
-    ) -> _FramePair:
+    def of(cls, reference: StereoFeatures, source: StereoFeatures, matrix: Tensor) -> _FramePair:
         return cls(
-            reference.features.detach().flatten(0, 1).float(),
+            reference.features.detach().flatten(0, 1),
             reference.mono_logits.flatten(0, 1).float(),
             reference.hypotheses.flatten(0, 1).float(),
-            source.features.detach().flatten(0, 1).float(),
+            source.features.detach().flatten(0, 1),
             source.mono_logits.detach().flatten(0, 1).float(),
             matrix.detach().flatten(0, 1),
-            image,
         )
 
 
@@ -203,27 +252,17 @@ def candidate_factors() -> Tensor:
     return torch.tensor([(low + high) / 2 for low, high in itertools.pairwise(borders)])
 
 
-@torch.no_grad()
-def cost_volume(pair: _FramePair, candidates: Tensor, groups: int) -> Tensor:
-    """Return the cost volume (n, groups, K, 4 h, 4 w): the mean product of the features of both
-    frames in each group of channels, at the depths ``candidates`` (n, K, 4 h, 4 w).
-    """
-    costs = []
-    for depth in candidates.unbind(1):  # one by one, because all warped maps together are large
-        warped = warp(pair.source_features, depth, pair.matrix, pair.image)
-        costs.append((pair.features * warped).unflatten(1, (groups, -1)).mean(dim=2))
-    return torch.stack(costs, dim=2)
-
-
 def updated(candidates: Tensor, spread: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the next mean and spread (n, 1, h, w) from candidates and scores (n, CANDIDATES, h,
-    w) and the current spread.
+    """Return the next mean and spread (..., 1, h, w) from candidates and scores (..., CANDIDATES,
+    h, w) and the current spread.
     """
-    probability = F.softmax(scores, dim=1, dtype=torch.float32)
+    probability = F.softmax(scores, dim=-3, dtype=torch.float32)
     middle = CANDIDATES // 2
-    factor = MIDDLE_PROBABILITY / (_PROBABILITY_EPSILON + probability[:, middle : middle + 1])
+    factor = MIDDLE_PROBABILITY / (
+        _PROBABILITY_EPSILON + probability[..., middle : middle + 1, :, :]
+    )
     spread = (spread * factor.clamp(*SPREAD_FACTOR_LIMITS)).clamp(*SPREAD_LIMITS)
-    return (candidates * probability).sum(dim=1, keepdim=True), spread
+    return (candidates * probability).sum(dim=-3, keepdim=True), spread
 
 
 def bin_density(depths: Tensor, mean: Tensor, spread: Tensor) -> Tensor:

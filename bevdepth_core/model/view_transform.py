@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,10 @@ class StereoFeatures:
     mono_logits: torch.Tensor
     hypotheses: torch.Tensor
 
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the three tensors in the order of the attributes."""
+        return self.features, self.mono_logits, self.hypotheses
+
 
 @dataclass(frozen=True)
 class ImageFeatures:
@@ -45,6 +50,21 @@ class ImageFeatures:
     context: torch.Tensor
     volume: torch.Tensor | None = None
     stereo: StereoFeatures | None = None
+
+    def mapped(self, function: Callable[[torch.Tensor], torch.Tensor]) -> ImageFeatures:
+        """Return the features with ``function`` applied to each tensor."""
+        stereo = self.stereo
+        return ImageFeatures(
+            function(self.depth),
+            function(self.context),
+            None if self.volume is None else function(self.volume),
+            None if stereo is None else StereoFeatures(*map(function, stereo.tensors())),
+        )
+
+    def tensors(self) -> list[torch.Tensor | None]:
+        """Return all tensors in a fixed order; None for those that the model does not have."""
+        stereo = (None, None, None) if self.stereo is None else self.stereo.tensors()
+        return [self.depth, self.context, self.volume, *stereo]
 
 
 def camera_from_frustum(intrinsics: torch.Tensor, image_aug: torch.Tensor) -> torch.Tensor:

@@ -1,13 +1,10 @@
 #include "layers/layers.h"
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <type_traits>
 
+#include "channels.cuh"
 #include "device.cuh"
 
 namespace bevdepth::layers {
@@ -15,12 +12,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kTaps = 9;
-constexpr int kBytes = 16;  // bytes that a thread reads at once, if the number of channels and the addresses allow it
-
-template <class T, int V>
-struct alignas(sizeof(T) * V) Channels {
-    T value[V];
-};
 
 // One thread per pixel, neighbor (tap) and group of V channels; the index of the channels changes fastest.
 template <class T, int V>
@@ -79,26 +70,6 @@ __global__ void __launch_bounds__(kThreads) pool(Map map, const Channels<T, V>* 
     Channels<T, V> result;
     for (int k = 0; k < V; ++k) result.value[k] = static_cast<T>(largest[k]);
     pooled[item] = result;
-}
-
-// Calls `call` with the type T and the number of channels that one access reads or writes.
-template <class F>
-void for_type(const Launch& launch, std::int32_t channels, std::initializer_list<const void*> arrays, F call) {
-    bool aligned = true;
-    for (const void* array : arrays) aligned = aligned && reinterpret_cast<std::uintptr_t>(array) % kBytes == 0;
-    const auto typed = [&](auto number) {
-        using T = decltype(number);
-        constexpr int wide = kBytes / sizeof(T);
-        if (aligned && channels % wide == 0) return call(number, std::integral_constant<int, wide>{});
-        call(number, std::integral_constant<int, 1>{});
-    };
-    switch (launch.dtype) {
-        case Dtype::float16: return typed(__half{});
-        case Dtype::bfloat16: return typed(__nv_bfloat16{});
-        case Dtype::float32: return typed(float{});
-        case Dtype::float64: break;
-    }
-    throw std::invalid_argument("layers take float16, bfloat16 or float32");
 }
 
 unsigned blocks_for(std::int64_t work) {

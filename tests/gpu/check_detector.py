@@ -82,7 +82,7 @@ def run_official_inputs(network, inputs) -> None:
             matrix = ego_from_frustum(inputs.matrices.frame(frame))
             steps.set_matrices(frame, matrix[0])
             if frame == 1:
-                steps.set_past(1, cameras_per_frame, steps.features(0, cameras_per_frame))
+                steps.buffers.set(1, steps.buffers.features(0, cameras_per_frame))
         for name in ('view_transform', 'bev_head', 'decode'):
             steps.run(name)
     torch.cuda.synchronize()

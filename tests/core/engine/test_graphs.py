@@ -34,7 +34,16 @@ def assert_same_boxes(found: Detections3D, wanted: Detections3D) -> None:
     assert found.stage_seconds.keys() == wanted.stage_seconds.keys()
 
 
-@pytest.mark.parametrize('options', [{}, {'refinement': True}, {'key_frames': 1}])
+@pytest.mark.parametrize(
+    'options',
+    [
+        {},
+        {'refinement': True},
+        {'key_frames': 1},
+        {'stereo': True},
+        {'stereo': True, 'refinement': True},
+    ],
+)
 def test_streaming_gives_the_same_boxes_as_the_eager_network(options):
     plain, graphed = both(random_model(**options))
     for step, stamp in enumerate((0.0, 0.25, 0.5)):
@@ -44,8 +53,9 @@ def test_streaming_gives_the_same_boxes_as_the_eager_network(options):
     assert (found.past_stamp_ns is None) == (options.get('key_frames') == 1)
 
 
-def test_cameras_can_leave_and_return_without_new_buffers():
-    plain, graphed = both(random_model())
+@pytest.mark.parametrize('stereo', [False, True])
+def test_cameras_can_leave_and_return_without_new_buffers(stereo):
+    plain, graphed = both(random_model(stereo=stereo))
     graphed.prepare(4)
     steps, rig = graphed._network._steps_for(4), make_rig(4)
     for step, cameras in enumerate((slice(0, 4), slice(1, 3), slice(0, 4))):

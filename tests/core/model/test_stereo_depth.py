@@ -9,7 +9,6 @@ import torch
 
 from bevdepth_core.config import (
     DepthBins,
-    ImageSpec,
     ModelConfig,
     SizeAwareNMSConfig,
     StereoConfig,
@@ -22,10 +21,10 @@ from bevdepth_core.model.stereo_depth import (
     updated,
 )
 from bevdepth_core.model.view_transform import StereoFeatures, camera_from_frustum
-from bevdepth_core.model.warping import source_from_reference, warp
+from bevdepth_core.ops.warping import source_from_reference, warp
 from tests.networks import TINY
 
-IMAGE = ImageSpec(32, 64)
+IMAGE_SIZE = (32, 64)
 IDENTITY = torch.eye(4, dtype=torch.float64)[None, :3]
 STEREO = replace(
     TINY,
@@ -81,7 +80,7 @@ def test_a_pixel_projected_to_the_source_frame_and_back_is_unchanged() -> None:
 
 def test_a_warp_without_motion_is_shifted_by_half_a_cell_at_the_borders() -> None:
     ramp = torch.arange(16.0).expand(1, 1, 8, 16)
-    warped = warp(ramp, torch.full((1, 8, 16), 7.0), IDENTITY, IMAGE)
+    warped = warp(ramp, torch.full((1, 8, 16), 7.0), IDENTITY, IMAGE_SIZE)
     column = torch.arange(16.0) * 16 / 15 - 0.5
     inner = slice(1, 15)
     assert torch.allclose(warped[0, 0, 4, inner], column[inner], atol=1e-4)
@@ -94,7 +93,7 @@ def test_a_nearer_point_moves_further() -> None:
     ramp = torch.arange(16.0).expand(1, 1, 8, 16)
     matrix = pair_matrices()[:, 0]
     near, far = (
-        warp(ramp, torch.full((1, 8, 16), depth), matrix, IMAGE)[0, 0, 4, 10].item()
+        warp(ramp, torch.full((1, 8, 16), depth), matrix, IMAGE_SIZE)[0, 0, 4, 10].item()
         for depth in (5.0, 10.0)
     )
     still = 10 * 16 / 15 - 0.5
@@ -105,7 +104,7 @@ def test_a_nearer_point_moves_further() -> None:
 def test_a_point_outside_the_image_reads_a_sixteenth_of_the_last_pixel(depth: float) -> None:
     maps = torch.zeros(1, 1, 8, 16)
     maps[..., -1, -1] = 1.0
-    warped = warp(maps, torch.full((1, 8, 16), depth), IDENTITY, IMAGE)
+    warped = warp(maps, torch.full((1, 8, 16), depth), IDENTITY, IMAGE_SIZE)
     share = (16 - (64 * 16 / 63 - 0.5)) * (8 - (32 * 8 / 31 - 0.5))
     assert torch.allclose(warped, torch.full_like(warped, share), atol=1e-5)
     assert 0.03 < share < 1 / 16
@@ -113,13 +112,13 @@ def test_a_point_outside_the_image_reads_a_sixteenth_of_the_last_pixel(depth: fl
 
 def test_a_point_just_in_front_of_the_camera_has_a_pixel() -> None:
     maps = torch.ones(1, 1, 8, 16)
-    warped = warp(maps, torch.full((1, 8, 16), 1.1e-3), IDENTITY, IMAGE)
+    warped = warp(maps, torch.full((1, 8, 16), 1.1e-3), IDENTITY, IMAGE_SIZE)
     assert warped[0, 0, 4, 8].item() == pytest.approx(1.0)
 
 
 def test_depth_maps_of_stride_16_are_read_at_four_times_their_pixel() -> None:
     ramp = torch.arange(4.0).expand(1, 1, 2, 4)
-    warped = warp(ramp, torch.full((1, 2, 4), 7.0), IDENTITY, IMAGE)
+    warped = warp(ramp, torch.full((1, 2, 4), 7.0), IDENTITY, IMAGE_SIZE)
     # Its pixels lie at 0, 21, 42 and 63 of the input; the map ends at 15.
     assert (warped[..., 1:] == 0).all()
 
@@ -190,9 +189,9 @@ def test_the_clamp_keeps_means_in_their_range() -> None:
         network = StereoDepth(config).eval()
         network.similarity[2].weight.data *= 1e4  # a candidate wins everywhere
         kept: list[torch.Tensor] = []
-        real = network._mask_of
-        network._mask_of = lambda mean, pair, kept=kept, real=real: (  # type: ignore[method-assign]
-            kept.append(mean) or real(mean, pair)
+        real = network._masks
+        network._masks = lambda mean, pair, kept=kept, real=real: (  # type: ignore[method-assign]
+            kept.extend(mean.unbind(1)) or real(mean, pair)
         )
         reference = features(1)
         hypotheses = reference.hypotheses.clone()

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bevdepth_core.config import ImageSpec
-
 MAP_STRIDE = 4
 """The official code treats every map as one at stride 4. The mono logits that the mask compares
 have stride 16. A pixel therefore reads them at four times its column and row, and pixels beyond
@@ -32,7 +30,7 @@ def _square(matrix: Tensor) -> Tensor:
     return torch.cat((matrix, last_row), dim=-2)
 
 
-def warp(maps: Tensor, depth: Tensor, matrix: Tensor, image: ImageSpec) -> Tensor:
+def warp(maps: Tensor, depth: Tensor, matrix: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Return (n, C, h, w): the map of the source frame, sampled where the pixels of the reference
     frame appear.
 
@@ -40,22 +38,22 @@ def warp(maps: Tensor, depth: Tensor, matrix: Tensor, image: ImageSpec) -> Tenso
         maps: (n, C, H, W) of the source frame; outside it there are zeros.
         depth: (n, h, w) depth of the reference frame's pixels, meters, of any value.
         matrix: (n, 3, 4) float64, see ``source_from_reference``.
-        image: size of the network's input.
+        image_size: height and width of the network's input.
     """
     with torch.autocast(maps.device.type, enabled=False):
-        column, row = _source_pixels(depth.float(), matrix, image, maps.shape[-2:])
+        column, row = _source_pixels(depth.float(), matrix, image_size, maps.shape[-2:])
         height, width = (MAP_STRIDE * size for size in maps.shape[-2:])
-        # The outermost pixels of _reference_rays lie half a cell outside of this grid's: the
+        # The outermost pixels of reference_pixels lie half a cell outside of this grid's: the
         # official code mixes both conventions.
         grid = torch.stack((2 * column / (width - 1) - 1, 2 * row / (height - 1) - 1), dim=-1)
         return F.grid_sample(maps.float(), grid, 'bilinear', 'zeros', align_corners=False)
 
 
 def _source_pixels(
-    depth: Tensor, matrix: Tensor, image: ImageSpec, map_size: torch.Size
+    depth: Tensor, matrix: Tensor, image_size: tuple[int, int], map_size: torch.Size
 ) -> tuple[Tensor, Tensor]:
     """Return columns and rows (n, h, w) in network-input pixels of the source frame."""
-    rays = _reference_rays(depth, matrix, image)
+    rays = _reference_rays(depth, matrix, image_size)
     offset = matrix[:, :, 3].float()[..., None, None]
     u, v, z = (rays * depth[:, None] + offset).unbind(1)
     no_pixel = z < NEAREST_DEPTH_M
@@ -67,12 +65,20 @@ def _source_pixels(
     )
 
 
-def _reference_rays(depth: Tensor, matrix: Tensor, image: ImageSpec) -> Tensor:
-    """Return (n, 3, h, w) float32: the pixels at depth 1, transformed by ``matrix`` without its
-    translation. The outermost pixels lie on the border of the image.
+def reference_pixels(depth: Tensor, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return the (w,) columns and (h,) rows of the pixels of ``depth`` (..., h, w) in the
+    network's input, float32. The outermost pixels lie on the border of the image.
     """
     rows, columns = depth.shape[-2:]
-    u = torch.linspace(0, image.width - 1, columns, device=depth.device).to(matrix.dtype)
-    v = torch.linspace(0, image.height - 1, rows, device=depth.device).to(matrix.dtype)
+    height, width = image_size
+    u = torch.linspace(0, width - 1, columns, device=depth.device)
+    return u, torch.linspace(0, height - 1, rows, device=depth.device)
+
+
+def _reference_rays(depth: Tensor, matrix: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Return (n, 3, h, w) float32: the pixels at depth 1, transformed by ``matrix`` without its
+    translation.
+    """
+    u, v = (axis.to(matrix.dtype) for axis in reference_pixels(depth, image_size))
     first, second, third, _ = matrix[..., None, None].unbind(2)  # (n, 3, 1, 1) each
     return (first * u + second * v[:, None] + third).float()
