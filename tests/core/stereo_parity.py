@@ -30,7 +30,12 @@ from bevdepth_core.model.view_transform import (
     camera_from_frustum,
     ego_from_frustum,
 )
-from bevdepth_core.ops import voxel_index, voxel_pooling_reference, voxel_pooling_volume
+from bevdepth_core.ops import (
+    voxel_index,
+    voxel_pooling_reference,
+    voxel_pooling_volume,
+    warping,
+)
 from bevdepth_core.types import CameraMatrices, ModelInputs
 from tests.core.parity import (
     BEV_STAGES,
@@ -211,62 +216,69 @@ def _hooks(
 
 
 class _StereoStages:
-    """Compare the stages of ``StereoDepth`` for one reference frame."""
+    """Compare the stages of ``StereoDepth`` for one reference frame; each call of a stage handles
+    all depth ranges.
+    """
 
-    def __init__(self, stages: Stages, frame: int, steps: int, mask_width: int) -> None:
-        self._stages, self._frame, self._steps = stages, frame, steps
-        self._mask_width = mask_width
+    def __init__(self, stages: Stages, frame: int, ranges: int) -> None:
+        self._stages, self._frame, self._ranges = stages, frame, ranges
         self._calls: Counter[str] = Counter()
         self._warped: list[torch.Tensor] = []
-        self._spread = torch.zeros(0)
 
     def _add(self, name: str, tensor: torch.Tensor, tolerance: float) -> None:
         self._stages.add(f's{self._frame}.{name}', tensor, tolerance)
 
-    def _step(self, stage: str) -> tuple[str, float]:
-        """Return the prefix and tolerance of the current call of a refinement stage."""
-        depth_range, step = divmod(self._calls[stage], self._steps)
-        self._calls[stage] += 1
-        tight = step == 0 and stage != 'updated'
-        return f'r{depth_range}.i{step}.', TIGHT if tight else AMPLIFIED
+    def _add_ranges(self, step: int, tight: bool, **stages: torch.Tensor) -> None:
+        """Compare stages of a step, whose tensors have the ranges as first dimension."""
+        tolerance = TIGHT if tight and step == 0 else AMPLIFIED
+        for name, tensors in stages.items():
+            for number, tensor in enumerate(tensors):
+                self._add(f'r{number}.i{step}.{name}', tensor, tolerance)
 
-    def cost_volume(self, pair, candidates, groups, *, real):  # type: ignore[no-untyped-def]
-        prefix, tolerance = self._step('cost_volume')
+    def _step(self, stage: str) -> int:
+        self._calls[stage] += 1
+        return self._calls[stage] - 1
+
+    def cost_volume(self, reference, source, depths, *args, real):  # type: ignore[no-untyped-def]
         self._warped = []
-        cost = real(pair, candidates, groups)
-        self._add(prefix + 'depth_sample', candidates, tolerance)
-        self._add(prefix + 'warped', torch.stack(self._warped, dim=2), tolerance)
-        self._add(prefix + 'cost_volume', cost, tolerance)
+        cost = real(reference, source, depths, *args)
+        by_range = (self._ranges, -1)
+        self._add_ranges(
+            self._step('cost_volume'),
+            tight=True,
+            depth_sample=depths.unflatten(1, by_range).movedim(1, 0),
+            warped=torch.stack(self._warped, dim=2).unflatten(2, by_range).movedim(2, 0),
+            cost_volume=cost.unflatten(2, by_range).movedim(2, 0),
+        )
         return cost
+
+    def warp_features(self, maps, depth, matrix, image, *, real):  # type: ignore[no-untyped-def]
+        warped = real(maps, depth, matrix, image)
+        self._warped.append(warped)
+        return warped
 
     def warp(self, maps, depth, matrix, image, *, real):  # type: ignore[no-untyped-def]
         warped = real(maps, depth, matrix, image)
-        self._warped.append(warped)
-        if depth.shape[-1] == self._mask_width:
-            number = self._calls['mask_warped_mono']
-            self._calls['mask_warped_mono'] += 1
-            self._add(f'r{number}.mask_warped_mono', warped, AMPLIFIED)
+        for number, tensor in enumerate(warped.unflatten(0, (-1, self._ranges)).unbind(1)):
+            self._add(f'r{number}.mask_warped_mono', tensor, AMPLIFIED)
         return warped
 
     def updated(self, candidates, spread, scores, *, real):  # type: ignore[no-untyped-def]
-        prefix, tolerance = self._step('score')
-        self._add(prefix + 'score', scores, tolerance)
+        step = self._step('updated')
+        self._add_ranges(step, tight=True, score=scores.movedim(1, 0))
         mean, spread = real(candidates, spread, scores)
-        prefix, tolerance = self._step('updated')
-        self._add(prefix + 'sigma_after', spread, tolerance)
+        self._add_ranges(step, tight=False, sigma_after=spread.movedim(1, 0))
         return mean, spread
 
     def bin_density(self, depths, mean, spread, *, real):  # type: ignore[no-untyped-def]
-        number = self._calls['bin_density']
-        self._calls['bin_density'] += 1
+        number = self._step('bin_density')
         self._add(f'r{number}.mu_final', mean, AMPLIFIED)
         self._add(f'r{number}.sigma_final', spread, AMPLIFIED)
         return real(depths, mean, spread)
 
     def mask(self, module: Any, args: Any, output: torch.Tensor) -> None:
-        number = self._calls['mask']
-        self._calls['mask'] += 1
-        self._add(f'r{number}.mask', output.sigmoid(), AMPLIFIED)
+        for number, mask in enumerate(output.unflatten(0, (-1, self._ranges)).unbind(1)):
+            self._add(f'r{number}.mask', mask.sigmoid(), AMPLIFIED)
 
     def depth_and_mask(self, pair: Any, *, real: Callable) -> Any:
         depth, mask = real(pair)
@@ -280,13 +292,14 @@ def _recorded_stereo(case: EncodedCase, frame: int) -> Iterator[None]:
     """Compare the stages of stereo matching while it runs."""
     stereo = case.model.stereo
     assert stereo is not None
-    width = len(case.model.view_transform.frustum_u)
-    recorder = _StereoStages(case.stages, frame, stereo._config.iterations, width)
+    recorder = _StereoStages(case.stages, frame, len(stereo.range_starts))
     with ExitStack() as undone:
         for name in ('cost_volume', 'warp', 'updated', 'bin_density'):
             real = getattr(stereo_depth, name)
             wrapped = _with_real(getattr(recorder, name), real)
             undone.enter_context(patch.object(stereo_depth, name, wrapped))
+        wrapped = _with_real(recorder.warp_features, warping.warp)
+        undone.enter_context(patch('bevdepth_core.ops.cost_volume.warp', wrapped))
         wrapped = _with_real(recorder.depth_and_mask, stereo._depth_and_mask)
         undone.enter_context(patch.object(stereo, '_depth_and_mask', wrapped))
         undone.callback(stereo.mask.register_forward_hook(recorder.mask).remove)

@@ -89,7 +89,7 @@ def test_training_gives_the_gradients_of_the_reference():
             module.eval()
     frames = [make_frame(stamp, make_rig(2), seed=seed) for seed, stamp in enumerate((0.5, 0.0))]
     inputs = two_frame_inputs(*frames, model.config)
-    inputs = type(inputs)(*(getattr(inputs, name).cuda() for name in inputs.__dataclass_fields__))
+    inputs = type(inputs)(inputs.images.cuda(), inputs.matrices.to('cuda'))
     gradients = []
     for use_reference in (False, True):
         network = copy.deepcopy(model)
