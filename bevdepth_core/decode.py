@@ -148,7 +148,8 @@ class BoxDecoder(nn.Module):
         centers, max_boxes = boxes[:, :2].transpose(1, 2), self._decode.boxes_per_task
         if self._factors is None:
             return circle_nms(centers, usable, self._limits.repeat(batch), max_boxes)
-        extents = half_extents(*boxes[:, [3, 4, 6]].unbind(1))
+        length, width, yaw = boxes[:, 3], boxes[:, 4], boxes[:, 6]
+        extents = half_extents(length, width, yaw)
         return size_aware_nms(centers, extents, usable, self._factors.repeat(batch), max_boxes)
 
     def _usable(self, boxes: Tensor) -> Tensor:

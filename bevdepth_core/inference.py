@@ -188,7 +188,20 @@ class Detector:
 
         On a GPU, choosing kernels and capturing graphs takes seconds.
         """
-        self._network.prepare(cameras)
+        try:
+            self._network.prepare(cameras)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if self.config.stereo is None or not isinstance(self._network, GraphedNetwork):
+                raise
+            logger.warning(
+                'The stereo network could not be captured as CUDA graphs and runs step by step, '
+                'which is slow: %s',
+                error,
+            )
+            self._network = EagerNetwork(self.model, self.device, PRECISIONS[self.precision])
+            self.reset()  # past features of the other network have another layout
 
     def __call__(self, frame: Frame) -> Detections3D:
         """Return the boxes of ``frame`` in its ego frame at ``frame.stamp_ns``.
@@ -198,6 +211,7 @@ class Detector:
         """
         self._limit_threads()
         self._drop_old_frames(frame.stamp_ns)
+        self.prepare(len(frame.images))
         self._network.set_images(frame.images)
         calibration = self._calibrated(frame)
         features = self._network.encode(calibration.cameras)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -68,9 +69,6 @@ class StereoDepth(nn.Module):
 
     candidate_factors: Tensor
     bin_numbers: Tensor
-    range_starts: Tensor
-    range_ends: Tensor
-    range_of_bin: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -79,20 +77,10 @@ class StereoDepth(nn.Module):
         self._config = config.stereo
         self._image_size = (config.image.height, config.image.width)
         self._start, self._step = bins.start, bins.step
-        bounds = self._config.range_bounds
-        self._bins_of_ranges = [
-            round((high - low) / bins.step) for low, high in itertools.pairwise(bounds)
-        ]
+        self._ranges = list(itertools.pairwise(self._config.range_bounds))
+        self._bins_of_ranges = [round((high - low) / bins.step) for low, high in self._ranges]
         self.register_buffer('candidate_factors', candidate_factors())
         self.register_buffer('bin_numbers', torch.arange(bins.count, dtype=torch.float32))
-        ranges = torch.arange(len(self._bins_of_ranges))
-        range_of_bin = ranges.repeat_interleave(torch.tensor(self._bins_of_ranges))
-        for name, values in (
-            ('range_starts', torch.tensor(bounds[:-1])),
-            ('range_ends', torch.tensor(bounds[1:])),
-            ('range_of_bin', range_of_bin),
-        ):
-            self.register_buffer(name, values, persistent=False)
         groups = self._config.groups
         self.similarity = nn.Sequential(
             _pointwise_norm_relu(groups, 16), _pointwise_norm_relu(16, 8), nn.Conv3d(8, 1, 1)
@@ -140,14 +128,20 @@ class StereoDepth(nn.Module):
     def _depth_and_mask(self, pair: _FramePair) -> tuple[Tensor, Tensor]:
         """Return densities (n, D, 4 h, 4 w) and the mask (n, D, h, w) of all ranges."""
         means, spreads, scores = pair.hypotheses.chunk(3, dim=1)
-        low, high = (bound[:, None, None] for bound in (self.range_starts, self.range_ends))
-        means = means.sigmoid() * (high - low) + low
+        means = self._in_ranges(means, lambda mean, low, high: mean.sigmoid() * (high - low) + low)
         means, spreads = self._refined_ranges(means, F.elu(spreads) + 1 + SPREAD_EPSILON, pair)
         if self._config.clamp_mean:
-            means = means.clamp(low, high)
+            means = self._in_ranges(means, torch.clamp)
         weights = F.softmax(scores, dim=1, dtype=torch.float32)
         densities = self._densities(means, spreads.clamp(min=LEAST_SPREAD_OF_BINS), weights)
-        return densities, self._masks(means, pair)[:, self.range_of_bin]
+        masks = zip(self._masks(means, pair).split(1, 1), self._bins_of_ranges, strict=True)
+        mask = torch.cat([part.expand(-1, count, -1, -1) for part, count in masks], dim=1)
+        return densities, mask
+
+    def _in_ranges(self, means: Tensor, function: Callable[..., Tensor]) -> Tensor:
+        """Apply ``function`` to the means of each range, its start and its end."""
+        parts = zip(means.split(1, 1), self._ranges, strict=True)
+        return torch.cat([function(part, low, high) for part, (low, high) in parts], dim=1)
 
     def _densities(self, means: Tensor, spreads: Tensor, weights: Tensor) -> Tensor:
         """Return (n, D, 4 h, 4 w) from the (n, R, 4 h, 4 w) hypotheses of all ranges and their

@@ -49,6 +49,9 @@ def size_aware_nms(
         As ``circle_nms``.
     """
     extents = factors[:, None, None] * half_extents
+    if kernels is not None and centers.is_cuda:
+        rectangles = torch.cat((centers, extents), dim=2).contiguous()
+        return _launch_rectangle_nms(rectangles, valid.contiguous(), max_boxes)
 
     def near(best: Tensor) -> Tensor:
         offset = centers - centers.take_along_dim(best[..., None], dim=1)
@@ -56,6 +59,14 @@ def size_aware_nms(
         return (offset.abs() <= reach).all(dim=-1)
 
     return _greedy(valid, max_boxes, near)
+
+
+def _launch_rectangle_nms(rectangles: Tensor, valid: Tensor, max_boxes: int) -> Tensor:
+    tasks, boxes = valid.shape
+    kept = torch.empty(tasks, max_boxes, dtype=torch.int32, device=valid.device)
+    addresses = (tensor.data_ptr() for tensor in (rectangles, valid, kept))
+    kernels.rectangle_nms(launch(rectangles), tasks, boxes, max_boxes, *addresses)
+    return kept
 
 
 def _reference(centers: Tensor, valid: Tensor, limits: Tensor, max_boxes: int) -> Tensor:

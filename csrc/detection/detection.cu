@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <string>
 
 #include "device.cuh"
 
@@ -69,32 +70,55 @@ __global__ void __launch_bounds__(kThreads)
     for (int channel = 3; channel < inputs.channels; ++channel) input[channel] = static_cast<T>(0.0f);
 }
 
+// A circle: x, y. Each operation is rounded separately (no fused multiply-add), as in the reference.
+__device__ bool suppresses(const float2& best, const float2& box, float limit) {
+    const float x = box.x - best.x, y = box.y - best.y;
+    return !(__fadd_rn(__fmul_rn(x, x), __fmul_rn(y, y)) > limit);
+}
+
+// A rectangle: x, y, half of its extent along x and y.
+__device__ bool suppresses(const float4& best, const float4& box, float) {
+    return fabsf(box.x - best.x) <= box.z + best.z && fabsf(box.y - best.y) <= box.w + best.w;
+}
+
 // One block per task goes through the boxes, best first. For each box that is still alive, all threads together mark the
 // boxes that it suppresses. A round only changes boxes after the current one, so all threads read the same alive[best].
+template <class Box>
 __global__ void __launch_bounds__(kNmsThreads)
-    circle_nms_kernel(int boxes, int most, const float2* centers, const bool* valid, const float* limits, int* kept) {
-    extern __shared__ float2 center[];
-    volatile bool* alive = reinterpret_cast<volatile bool*>(center + boxes);
+    nms_kernel(int count, int most, const Box* all_boxes, const bool* valid, const float* limits, int* kept) {
+    extern __shared__ float4 nms_memory[];
+    Box* const boxes = reinterpret_cast<Box*>(nms_memory);
+    volatile bool* alive = reinterpret_cast<volatile bool*>(boxes + count);
     const int task = blockIdx.x;
-    for (int box = threadIdx.x; box < boxes; box += kNmsThreads) {
-        center[box] = centers[task * boxes + box];
-        alive[box] = valid[task * boxes + box];
+    for (int box = threadIdx.x; box < count; box += kNmsThreads) {
+        boxes[box] = all_boxes[task * count + box];
+        alive[box] = valid[task * count + box];
     }
-    const float limit = limits[task];
+    const float limit = limits ? limits[task] : 0;
     __syncthreads();
-    int count = 0;
-    for (int best = 0; best < boxes && count < most; ++best) {
+    int found = 0;
+    for (int best = 0; best < count && found < most; ++best) {
         if (!alive[best]) continue;
-        if (threadIdx.x == 0) kept[task * most + count] = best;
-        ++count;
-        for (int box = best + 1 + threadIdx.x; box < boxes; box += kNmsThreads) {
-            const float x = center[box].x - center[best].x, y = center[box].y - center[best].y;
-            // Each operation is rounded separately (no fused multiply-add), as in the reference.
-            if (!(__fadd_rn(__fmul_rn(x, x), __fmul_rn(y, y)) > limit)) alive[box] = false;
-        }
+        if (threadIdx.x == 0) kept[task * most + found] = best;
+        ++found;
+        for (int box = best + 1 + threadIdx.x; box < count; box += kNmsThreads)
+            if (suppresses(boxes[best], boxes[box], limit)) alive[box] = false;
         __syncthreads();
     }
-    for (int place = count + threadIdx.x; place < most; place += kNmsThreads) kept[task * most + place] = -1;
+    for (int place = found + threadIdx.x; place < most; place += kNmsThreads) kept[task * most + place] = -1;
+}
+
+template <class Box>
+void nms(const Launch& launch, std::int32_t tasks, std::int32_t count, std::int32_t most, const float* boxes, const bool* valid,
+         const float* limits, std::int32_t* kept) {
+    constexpr std::size_t box_bytes = sizeof(Box) + sizeof(bool);
+    if (count < 0 || count * box_bytes > kSharedBytes)
+        throw std::invalid_argument("NMS takes up to " + std::to_string(kSharedBytes / box_bytes) + " candidates per task");
+    if (tasks < 1 || most < 1) return;
+    const DeviceGuard guard(launch.device);
+    nms_kernel<Box><<<tasks, kNmsThreads, count * box_bytes, reinterpret_cast<cudaStream_t>(launch.stream)>>>(
+        count, most, reinterpret_cast<const Box*>(boxes), valid, limits, kept);
+    check(cudaGetLastError(), "NMS");
 }
 
 template <class T>
@@ -136,14 +160,13 @@ void resize_images(const Launch& launch, const std::vector<Source>& sources, voi
 }
 
 void circle_nms(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, const float* centers,
-                      const bool* valid, const float* limits, std::int32_t* kept) {
-    const std::size_t shared = static_cast<std::size_t>(boxes) * (sizeof(float2) + sizeof(bool));
-    if (boxes < 0 || shared > kSharedBytes) throw std::invalid_argument("circle NMS takes up to 5461 candidates per task");
-    if (tasks < 1 || most < 1) return;
-    const DeviceGuard guard(launch.device);
-    circle_nms_kernel<<<tasks, kNmsThreads, shared, reinterpret_cast<cudaStream_t>(launch.stream)>>>(
-        boxes, most, reinterpret_cast<const float2*>(centers), valid, limits, kept);
-    check(cudaGetLastError(), "circle NMS");
+                const bool* valid, const float* limits, std::int32_t* kept) {
+    nms<float2>(launch, tasks, boxes, most, centers, valid, limits, kept);
+}
+
+void rectangle_nms(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, const float* rectangles,
+                   const bool* valid, std::int32_t* kept) {
+    nms<float4>(launch, tasks, boxes, most, rectangles, valid, nullptr, kept);
 }
 
 }  // namespace bevdepth::detection

@@ -43,4 +43,8 @@ void resize_images(const Launch& launch, const std::vector<Source>& sources, voi
 void circle_nms(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, const float* centers,
                       const bool* valid, const float* limits, std::int32_t* kept);
 
+// The same for rectangles (tasks, boxes, 4): center x and y, half of the extent along x and y; a kept one suppresses those that it touches.
+void rectangle_nms(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, const float* rectangles,
+                   const bool* valid, std::int32_t* kept);
+
 }  // namespace bevdepth::detection

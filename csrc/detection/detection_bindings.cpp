@@ -51,6 +51,13 @@ void bind(py::module_& module) {
                              reinterpret_cast<const float*>(limits), reinterpret_cast<std::int32_t*>(kept));
         },
         no_gil);
+    module.def(
+        "rectangle_nms",
+        [](const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, Address rectangles, Address valid, Address kept) {
+            rectangle_nms(launch, tasks, boxes, most, reinterpret_cast<const float*>(rectangles), reinterpret_cast<const bool*>(valid),
+                          reinterpret_cast<std::int32_t*>(kept));
+        },
+        no_gil);
 }
 
 }  // namespace bevdepth::detection

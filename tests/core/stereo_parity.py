@@ -292,7 +292,7 @@ def _recorded_stereo(case: EncodedCase, frame: int) -> Iterator[None]:
     """Compare the stages of stereo matching while it runs."""
     stereo = case.model.stereo
     assert stereo is not None
-    recorder = _StereoStages(case.stages, frame, len(stereo.range_starts))
+    recorder = _StereoStages(case.stages, frame, len(stereo._ranges))
     with ExitStack() as undone:
         for name in ('cost_volume', 'warp', 'updated', 'bin_density'):
             real = getattr(stereo_depth, name)

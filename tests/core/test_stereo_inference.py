@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bevdepth_core.config import BEVGrid, ImageSpec, ModelConfig, SizeAwareNMSConfig, StereoConfig
+from bevdepth_core.engine.graphs import GraphedNetwork
 from bevdepth_core.inference import PAST_FRAME_SPACING_NS, Detector
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.types import CameraRig
@@ -205,3 +206,32 @@ def test_the_stereo_step_is_timed(model: BEVDepth) -> None:
     assert list(stages) == [
         'preprocess', 'image_branch', 'stereo', 'view_transform', 'bev_head', 'decode',
     ]  # fmt: skip
+
+
+def test_a_network_that_cannot_be_captured_runs_step_by_step_with_a_warning(
+    model: BEVDepth, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(network: GraphedNetwork, cameras: int) -> None:
+        raise RuntimeError('operation not permitted when stream is capturing')
+
+    monkeypatch.setattr(GraphedNetwork, 'prepare', failing)
+    plain, detector = Detector(model), Detector(model)
+    detector._network = GraphedNetwork(model, torch.device('cpu'), torch.float32)
+    for stamp_s in (0.0, 0.5):
+        found, wanted = detector(make_frame(stamp_s)), plain(make_frame(stamp_s))
+    assert np.array_equal(found.scores, wanted.scores)
+    assert found.past_stamp_ns == wanted.past_stamp_ns is not None
+    assert caplog.text.count('runs step by step') == 1
+
+
+def test_other_failures_of_the_graphs_are_errors(
+    model: BEVDepth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(network: GraphedNetwork, cameras: int) -> None:
+        raise torch.OutOfMemoryError('out of memory')
+
+    monkeypatch.setattr(GraphedNetwork, 'prepare', failing)
+    detector = Detector(model)
+    detector._network = GraphedNetwork(model, torch.device('cpu'), torch.float32)
+    with pytest.raises(torch.OutOfMemoryError):
+        detector(make_frame(0.0))

@@ -13,6 +13,7 @@ from bevdepth_core.inference import PRECISIONS, Detector
 from bevdepth_core.model.depth_net import camera_vector
 from bevdepth_core.model.view_transform import ego_from_frustum
 from bevdepth_core.ops import force_reference, kernels_in_use
+from bevdepth_core.ops.circle_nms import size_aware_nms
 from bevdepth_core.ops.cost_volume import cost_volume
 from bevdepth_core.types import BOX_MAPS
 from tests.core.frames import make_frame, make_rig, two_frame_inputs
@@ -22,8 +23,10 @@ from tests.core.stereo_parity import case_model, golden_inputs, official_pair_ma
 from tests.networks import random_model
 from tests.reference import stereo_golden
 
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-4, torch.bfloat16: 4e-3}
-"""Relative L2; for half types it is the rounding of the result."""
+TOLERANCE = {torch.float32: 5e-5, torch.float16: 5e-4, torch.bfloat16: 4e-3}
+"""Relative L2. For half types it is the rounding of the result. In float32, each operation rounds
+a position of up to 176 cells by 8e-6 cells. Kernel and reference take about six operations, in
+different order, and the features are noise, which changes entirely from cell to cell."""
 SIZES = {
     'official': {
         'images': 6, 'channels': 256, 'height': 64, 'width': 176, 'depths': 3, 'groups': 8,
@@ -74,6 +77,19 @@ def test_a_depth_that_is_not_a_number_affects_no_other_cost():
     case.depths[0, 0, 0, 0] = torch.nan
     costs = cost_volume(*case.arguments)
     assert costs[0, :, 0, 0, 0].isnan().all() and costs.isnan().sum() == case.groups
+
+
+def test_size_aware_nms_equals_its_reference():
+    generator = torch.Generator().manual_seed(0)
+    for boxes in (1, 37, 500, 1500):
+        centers = 60 * torch.rand(6, boxes, 2, generator=generator)
+        extents = 0.2 + 3 * torch.rand(6, boxes, 2, generator=generator)
+        valid = torch.rand(6, boxes, generator=generator) > 0.2
+        factors = torch.tensor([0.6, 0.4, 0.4, 0.7, 0.8, 0.9])
+        arguments = centers, extents, valid, factors
+        expected = size_aware_nms(*arguments, 83)
+        found = size_aware_nms(*(tensor.cuda() for tensor in arguments), 83)
+        assert torch.equal(found.cpu(), expected)
 
 
 def test_the_op_passes_opcheck():
