@@ -29,10 +29,10 @@ def _checked(
     shape or content is wrong.
     """
     array = np.asarray(value)
-    expected = '(' + ', '.join('n' if size is None else str(size) for size in shape) + ')'
     if array.ndim != len(shape) or any(
         want not in (None, got) for want, got in zip(shape, array.shape, strict=True)
     ):
+        expected = '(' + ', '.join('n' if size is None else str(size) for size in shape) + ')'
         raise ValueError(f'{name} must have shape {expected}, got {array.shape}')
     if array.dtype == object or not np.can_cast(array.dtype, dtype, casting='same_kind'):
         raise TypeError(f'{name} must be convertible to {np.dtype(dtype).name}, got {array.dtype}')

@@ -38,9 +38,9 @@ def pairs_within(
     track = np.repeat(np.arange(len(key)), count)
     place = np.arange(len(track)) + np.repeat(first - np.cumsum(count) + count, count)
     detection = order[place]
-    x, y = tracks[:, track] - detections[:, detection]
-    near = x * x + y * y <= radius[track] ** 2
-    return track[near], detection[near]
+    x, y = tracks.take(track, 1) - detections.take(detection, 1)
+    near = np.flatnonzero(x * x + y * y <= (radius * radius).take(track))
+    return track.take(near), detection.take(near)
 
 
 def match_greedily(

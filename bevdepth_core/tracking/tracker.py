@@ -196,13 +196,15 @@ class Tracker:
             measured.label,
             self._motion('gate_m')[tracks.label],
         )
-        state, covariance = tracks.mean[:, own], tracks.covariance.take(own, -1)
+        state = tracks.mean.take(own, -1)
         difference = measured.position.take(found, -1) - state[POSITION]
-        spread = covariance[POSITION, POSITION] + measured.position_covariance.take(found, -1)
+        spread = tracks.covariance[POSITION, POSITION].take(own, -1)
+        spread += measured.position_covariance.take(found, -1)
         distance = kalman.mahalanobis_squared(difference, spread)
         if measured.velocity is not None:
             difference = measured.velocity.take(found, -1) - state[VELOCITY]
-            pace = covariance[VELOCITY, VELOCITY] + measured.velocity_covariance.take(found, -1)
+            pace = tracks.covariance[VELOCITY, VELOCITY].take(own, -1)
+            pace += measured.velocity_covariance.take(found, -1)
             distance = distance + kalman.mahalanobis_squared(difference, pace)
         inside = np.flatnonzero(distance <= self.config.gate)
         own, found = own[inside], found[inside]
