@@ -103,7 +103,9 @@ class GraphedNetwork:
         for name in steps.of_images:
             steps.run(name)
         self._timer.stage_done('image_branch')
-        return steps.buffers.features(0, count)
+        features = steps.buffers.features(0, count)
+        # With stereo, the depth is refined after the comparison, so the volume is an older one.
+        return features if self._network.stereo is None else replace(features, volume=None)
 
     @_on_device
     def match(

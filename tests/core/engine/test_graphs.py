@@ -98,3 +98,14 @@ def test_a_snapshot_outlives_the_next_frame():
     network.encode(torch.zeros(1, 1, 27))
     assert torch.equal(snapshot.depth, before)
     assert not torch.equal(features.depth, before)
+
+
+@pytest.mark.parametrize('stereo', [False, True])
+def test_only_refined_volumes_of_the_current_images_are_stored(stereo):
+    network = GraphedNetwork(
+        random_model(refinement=True, stereo=stereo), torch.device('cpu'), torch.float32
+    )
+    network.set_images([np.zeros((80, 160, 3), np.uint8)])
+    snapshot = network.snapshot(network.encode(torch.zeros(1, 1, 27)))
+    assert (snapshot.volume is None) == stereo
+    assert (snapshot.stereo is not None) == stereo
