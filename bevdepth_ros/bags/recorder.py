@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sqlite3
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -71,8 +72,18 @@ class Recorder(Node):
         """Write one message; messages before the first /clock get the time of the first /clock."""
         self._early.append((topic, message_type, data))
         now_ns = self.get_clock().now().nanoseconds
-        if not now_ns:
-            return
+        if now_ns:
+            self._write_early(now_ns)
+
+    def finish(self) -> None:
+        """Write the messages that still wait for the first /clock, with the time of the system: a
+        short replay can end before its /clock arrives.
+        """
+        if self._early:
+            self.get_logger().warning('no /clock was received; messages get the system time')
+            self._write_early(time.time_ns())
+
+    def _write_early(self, now_ns: int) -> None:
         for message in self._early:
             self._write(*message, now_ns)
         self._early.clear()
@@ -127,6 +138,7 @@ def main(argv: list[str] | None = None) -> None:
                 node = Recorder(bag, options.detector)
                 try:
                     spin_until_signal(node, on_error=_give_up)
+                    node.finish()
                 finally:
                     node.destroy_node()
         except (OSError, sqlite3.Error) as error:

@@ -157,8 +157,8 @@ def test_two_included_detectors_run_in_their_own_scopes_and_end_after_the_bag(
     assert 'ros2 lifecycle set /robot' not in log
     with Bag(out, print) as bag:
         counts = {name: topic.count for name, topic in bag.topics.items()}
-    assert counts['/robot/bevdepth_detector/detections'] == 2
-    assert counts['/robot/bevdepth_detector/objects'] == 2
+    for name in ('detections', 'objects'):
+        assert counts.get(f'/robot/bevdepth_detector/{name}') == 2, (counts, log)
 
 
 def test_an_invalid_checkpoint_ends_a_replay_with_an_error_that_names_it(

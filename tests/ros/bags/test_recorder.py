@@ -1,4 +1,4 @@
-"""Recordings of the detector that cannot be completed."""
+"""Recordings of the detector that end early or cannot be completed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from rclpy.parameter import Parameter
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import PointCloud2
 
+from bevdepth_ros.bags.reader import Bag
+from bevdepth_ros.bags.recorder import Recorder
+from bevdepth_ros.bags.writer import BagWriter
 from tests.ros.graph import Graph, wait_until
 
 MAX_FILE_BYTES = 500_000
@@ -40,3 +46,19 @@ def test_a_recording_that_fills_the_disk_ends_with_a_message_and_leaves_no_file(
     assert recorder.returncode == 1
     assert 'detections was not written' in recorder.stderr.read()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures('graph')
+def test_messages_of_a_replay_whose_clock_never_arrives_are_recorded_at_the_end(tmp_path: Path):
+    out = tmp_path / 'detections'
+    with BagWriter(out, 'mcap') as bag:
+        recorder = Recorder(bag, '/bevdepth_detector')
+        recorder.set_parameters([Parameter('use_sim_time', value=True)])
+        for _ in range(2):
+            data = serialize_message(PointCloud2())
+            recorder._take('/bevdepth_detector/objects', 'sensor_msgs/msg/PointCloud2', data)
+        recorder.finish()
+        recorder.finish()
+        recorder.destroy_node()
+    with Bag(out, print) as recorded:
+        assert recorded.topics['/bevdepth_detector/objects'].count == 2
