@@ -33,7 +33,7 @@ def part(module: object, kind: type[PartType]) -> PartType:
 
 
 def folded(
-    conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d
+    conv: nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d, norm: nn.BatchNorm2d | nn.BatchNorm3d
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weight and bias of a convolution that includes the batch norm."""
     assert norm.running_mean is not None and norm.running_var is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from bevdepth_core.engine.convolutions import folded, part
 from bevdepth_core.model.stereo_depth import StereoDepth
@@ -78,15 +77,5 @@ def fused_stereo(stereo: StereoDepth, dtype: torch.dtype) -> StereoDepth:
 
 def _folded_pointwise(layer: nn.Sequential) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the (out, in) weight and the bias of a 1x1x1 convolution with its batch norm."""
-    conv, norm = part(layer[0], nn.Conv3d), part(layer[1], nn.BatchNorm3d)
-    assert norm.running_mean is not None and norm.running_var is not None
-    weight, bias = fuse_conv_bn_weights(
-        conv.weight,
-        conv.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
-    )
-    return weight.detach().flatten(1), bias.detach()
+    weight, bias = folded(part(layer[0], nn.Conv3d), part(layer[1], nn.BatchNorm3d))
+    return weight.flatten(1), bias

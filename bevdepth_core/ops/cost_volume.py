@@ -39,8 +39,8 @@ def cost_volume(
         The type of ``reference``; geometry and sums are float32.
 
     Raises:
-        ValueError: a shape that does not fit, named.
-        TypeError: a type that does not fit, named.
+        ValueError: a shape is wrong; the message names the argument.
+        TypeError: a type is wrong; the message names the argument.
     """
     _check(reference, source, depths, matrix, groups)
     return torch.ops.bevdepth.cost_volume(
