@@ -96,10 +96,10 @@ def test_recorded_outputs_of_the_detector_are_not_replayed_beside_those_of_the_r
     small_bag: Path,
 ):
     left_out = re.compile(after(player(bag=small_bag, namespace='robot'), '--exclude-regex'))
-    params = '/robot/bevdepth_detector'
-    for topic in (f'{params}/detections', f'{params}/transition_event', '/boxes'):
+    detector = '/robot/bevdepth_detector'
+    for topic in (f'{detector}/detections', f'{detector}/transition_event', '/boxes'):
         assert left_out.fullmatch(topic), topic
-    for topic in ('/bevdepth_detector/detections', f'{params}_2/detections', '/tf', '/boxes_2'):
+    for topic in ('/bevdepth_detector/detections', f'{detector}_2/detections', '/tf', '/boxes_2'):
         assert not left_out.fullmatch(topic), topic
 
 

@@ -17,17 +17,17 @@ TRACKS = '/bevdepth_detector/tracks'
 @pytest.fixture
 def detector(graph: Graph, tiny_checkpoint: Path) -> Iterator[Callable[..., Detector]]:
     """Return a maker of detectors, which are taken down at the end."""
-    made: list[Detector] = []
+    detectors: list[Detector] = []
 
     def make(**options) -> Detector:
-        made.append(Detector(graph, **{'checkpoint': tiny_checkpoint, **options}))
-        return made[-1]
+        detectors.append(Detector(graph, **{'checkpoint': tiny_checkpoint, **options}))
+        return detectors[-1]
 
     yield make
     graph.stop()
-    for node in made:
-        node.node.release()
-        node.node.destroy_node()
+    for running in detectors:
+        running.node.release()
+        running.node.destroy_node()
 
 
 @pytest.fixture

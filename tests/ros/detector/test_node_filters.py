@@ -71,7 +71,7 @@ def test_classes_are_chosen_and_renamed_while_active(graph, tracking):
         assert set(found) == {'THING'}
     assert len(tracking.detections[-1].detections) == names.count(chosen)
     wait_until(
-        lambda: 'THING' in [detection.class_name for detection in labels[-1].class_map],
+        lambda: 'THING' in [label.class_name for label in labels[-1].class_map],
         'the table of labels',
     )
 

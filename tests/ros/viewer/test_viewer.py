@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import urllib.request
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 import numpy as np
@@ -23,6 +24,7 @@ from tests.ros.camera_rig import Rig
 from tests.ros.graph import TIMEOUT_S, Graph, wait_until
 
 CAMERAS = ('left', 'right')
+PERIOD_S = 0.2
 
 
 @pytest.fixture
@@ -71,6 +73,11 @@ class Browser:
                     return message, buffers
             messages, buffers = decoded(self._connection.recv(timeout=TIMEOUT_S))
             self._waiting.extend((message, buffers) for message in messages)
+
+
+def named(name: str) -> Callable[[dict], bool]:
+    """Return a function that recognizes the messages about one element of the scene."""
+    return lambda message: message['name'] == name
 
 
 def decoded(data: bytes) -> tuple[list[dict], list[bytes]]:
@@ -137,9 +144,11 @@ def test_the_scene_that_a_late_browser_gets_is_complete(graph: Graph, viewer: Vi
     with connect(address, subprotocols=[protocol], max_size=None) as connection:
         browser = Browser(connection)
         browser.wait_for('GridMessage')
-        rig.send_all(0.0)
-        seen = {browser.wait_for('ImageMessage')[0]['name'] for _ in CAMERAS}
-    assert seen == {f'/cameras/{camera}' for camera in CAMERAS}
+        times_s = itertools.count(step=PERIOD_S)
+        timer = graph.node.create_timer(PERIOD_S, lambda: rig.send_all(next(times_s)))
+        for camera in CAMERAS:
+            browser.wait_for('ImageMessage', named(f'/cameras/{camera}'))
+        timer.cancel()
     with connect(address, subprotocols=[protocol], max_size=None) as late:
         readout, _ = Browser(late).wait_for('GuiHtmlMessage')
         assert 'no detections: is the detector active?' in readout['props']['content']
