@@ -196,9 +196,10 @@ class Intake:
     def _take_image(self, message: Any, source: CameraSource) -> None:
         stamp = stamp_ns(message)
         if stamp <= 0:
+            topic = self._node.resolve_topic_name(source.image_topic)
             sentence = (
-                f'images on {source.image_topic} have no time stamp and cannot be used: the '
-                'publisher must fill in header.stamp'
+                f'images on {topic} have no time stamp and cannot be used: the publisher must '
+                'fill in header.stamp'
             )
             self._monitor.report(f'stamp/{source.name}', 'cameras', ERROR, sentence)
             return
@@ -223,14 +224,15 @@ class Intake:
             self._monitor.solved(f'message/{topic}')
             return
         sentence = (
-            f'a {message_type} message on {topic} could not be processed: '
-            f'{type(error).__name__}: {error}'
+            f'a {message_type} message on {self._node.resolve_topic_name(topic)} could not be '
+            f'processed: {type(error).__name__}: {error}'
         )
         self._monitor.report(f'message/{topic}', 'sets', ERROR, sentence)
 
     def _report_qos(self, source: CameraSource) -> None:
+        topic = self._node.resolve_topic_name(source.image_topic)
         sentence = (
-            f'the publisher of {source.image_topic} is best effort, so its images are not '
-            'received: set image_reliability to best_effort'
+            f'the publisher of {topic} is best effort, so its images are not received: set '
+            'image_reliability to best_effort'
         )
         self._monitor.report(f'qos/{source.name}', 'cameras', WARN, sentence)

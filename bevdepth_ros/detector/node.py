@@ -349,7 +349,8 @@ class DetectorNode(LifecycleNode):
             and not self.get_clock().now().nanoseconds
         ):
             sentence = (
-                'use_sim_time is set, but no message was received on /clock: '
+                'use_sim_time is set, but no message was received on '
+                f'{self.resolve_topic_name("/clock")}: '
                 'publish it or set use_sim_time to false'
             )
             self._monitor.report('clock', 'node', WARN, sentence)
@@ -363,7 +364,7 @@ class DetectorNode(LifecycleNode):
             self._monitor.solved('other_publishers')
             return
         sentence = (
-            f'{", ".join(others)} also publishes {self.get_fully_qualified_name()}/detections: '
+            f'{", ".join(others)} also publishes {self.resolve_topic_name("~/detections")}: '
             'subscribers receive the results of both; stop one node or give it another name'
         )
         self._monitor.report('other_publishers', 'node', WARN, sentence)

@@ -358,7 +358,11 @@ def read(node: Node, changed: Mapping[str, Any] | None = None) -> Settings:
     for name in ('image_topics', 'camera_info_topics'):
         values[name] = [_absolute(node, topic) for topic in values[name]]
     values['odometry_topic'] = _absolute(node, values['odometry_topic'])
-    return Settings.from_values(values)
+    settings = Settings.from_values(values)
+    topics = [node.resolve_topic_name(source.image_topic) for source in settings.camera_sources]
+    if len(set(topics)) != len(topics):
+        raise ValueError(f'after remappings, two cameras have the same image topic: {topics}')
+    return settings
 
 
 def _absolute(node: Node, topic: str) -> str:

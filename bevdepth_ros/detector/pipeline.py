@@ -68,6 +68,7 @@ class Pipeline:
                 self._transforms,
                 monitor.startup_is_over,
                 detector.device if rig.cuda_graphs else None,
+                topic_name=node.resolve_topic_name,
             )
             self._result_publisher = ResultPublisher(publish, monitor)
             started.callback(self._result_publisher.stop, discard=True)

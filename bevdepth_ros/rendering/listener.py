@@ -59,7 +59,9 @@ class SceneListener:
             settings.odometry_topic,
         )
         self.store = SceneStore(settings, self._transforms, panel_width)
-        self.image_topics = tuple(source.image_topic for source in settings.camera_sources)
+        self.image_topics = tuple(
+            node.resolve_topic_name(source.image_topic) for source in settings.camera_sources
+        )
         self._shown_ns: int | None = None
         for source in settings.camera_sources:
             add_image, add_info = (
@@ -135,7 +137,8 @@ class SceneListener:
 
     def _failed(self, error: Exception, topic: str) -> None:
         self._node.get_logger().warning(
-            f'a message on {topic} could not be processed: {type(error).__name__}: {error}',
+            f'a message on {self._node.resolve_topic_name(topic)} could not be processed: '
+            f'{type(error).__name__}: {error}',
             throttle_duration_sec=LOG_PERIOD_S,
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from sensor_msgs.msg import CameraInfo
 
@@ -13,13 +15,18 @@ from bevdepth_ros.rig.settings import CameraSource, RigSettings
 class Calibrations:
     """Intrinsics by camera; CameraInfo may come from another thread."""
 
-    def __init__(self, settings: RigSettings) -> None:
+    def __init__(self, settings: RigSettings, topic_name: Callable[[str], str] = str) -> None:
         """Read the calibration files.
+
+        Args:
+            settings: topics and files of the cameras.
+            topic_name: see ``FrameBuilder``.
 
         Raises:
             ValueError: a calibration file is invalid.
             OSError: a calibration file cannot be read.
         """
+        self._topic_name = topic_name
         self._infos = {
             source.name: info_from_file(source.info_file)
             for source in settings.camera_sources
@@ -48,10 +55,9 @@ class Calibrations:
         """
         info = self._infos.get(source.name)
         if info is None:
+            topic = self._topic_name(source.info_topic)
             remedy = 'publish it, or set camera_info_topics or camera_info_files'
-            raise ValueError(
-                f'has no CameraInfo: no message was received on {source.info_topic}; {remedy}'
-            )
+            raise ValueError(f'has no CameraInfo: no message was received on {topic}; {remedy}')
         values = (rectified, *_values(info))
         cached = self._known.get(source.name)
         if cached is None or cached[0] != values:

@@ -104,6 +104,7 @@ class FrameBuilder:
         startup_is_over: Callable[[], bool] = lambda: True,
         device: torch.device | None = None,
         min_width: int = 0,
+        topic_name: Callable[[str], str] = str,
     ) -> None:
         """Read the calibration files.
 
@@ -114,6 +115,7 @@ class FrameBuilder:
                 then, image sets with an uncalibrated camera are rejected.
             device: see ``ImageDecoder``.
             min_width: see ``ImageDecoder``; the intrinsics are those of the reduced size.
+            topic_name: returns the name of a topic after remappings, for messages to users.
 
         Raises:
             ValueError: a calibration file is invalid.
@@ -122,7 +124,8 @@ class FrameBuilder:
         self._settings, self._transforms = settings, transforms
         self._startup_is_over = startup_is_over
         self._undistorter = Undistorter()
-        self._calibrations = Calibrations(settings())
+        self._topic_name = topic_name
+        self._calibrations = Calibrations(settings(), topic_name)
         self._given_up: set[str] = set()
         self._poses_awaited_from = 0.0
         self._decoder = ImageDecoder(device, min_width)
@@ -165,7 +168,7 @@ class FrameBuilder:
                 faults,
             )
         )
-        warnings = _warnings(calibrated, settings)
+        warnings = self._warnings(calibrated, settings)
         rejection = self._rejection(settings, [view.name for view in calibrated], faults)
         if rejection:
             return BuiltFrame(None, faults, rejection, warnings=warnings)
@@ -220,15 +223,15 @@ class FrameBuilder:
             frame_id = source.frame or message.header.frame_id
             yield source.name, partial(self._view, source, stamp_ns, frame_id, image)
 
-    @staticmethod
     def _view(
-        source: CameraSource, stamp_ns: int, frame_id: str, image: Callable[[], DecodedImage]
+        self, source: CameraSource, stamp_ns: int, frame_id: str, image: Callable[[], DecodedImage]
     ) -> _View:
         try:
             return _View(source, stamp_ns, frame_id, image())
         except ValueError as error:
+            topic = self._topic_name(source.image_topic)
             raise CameraFaultError(
-                'bad_image', f'image of {source.name} on {source.image_topic} {error}'
+                'bad_image', f'image of {source.name} on {topic} {error}'
             ) from error
 
     def _calibrated(self, view: _View, settings: RigSettings) -> _CalibratedView:
@@ -255,7 +258,8 @@ class FrameBuilder:
         if not view.frame_id:
             raise CameraFaultError(
                 'no_extrinsics',
-                f'images on {source.image_topic} have no frame_id; set camera_frames',
+                f'images on {self._topic_name(source.image_topic)} have no frame_id; '
+                'set camera_frames',
             )
         try:
             return self._transforms.latest(settings.base_frame, view.frame_id)
@@ -325,6 +329,28 @@ class FrameBuilder:
             for stamp_ns in {min(stamps_ns, default=0), max(stamps_ns, default=0)} - {0}
         )
 
+    def _warnings(self, views: list[_CalibratedView], settings: RigSettings) -> dict[str, str]:
+        """Return warnings by camera: about its calibration, and about a frame or topic that it
+        shares with another camera.
+        """
+        files = {source.name for source in settings.camera_sources if source.info_file}
+        topics = {one.name: self._topic_name(one.info_topic) for one in settings.camera_sources}
+        warnings = {view.name: list(view.warnings) for view in views}
+        for index, view in enumerate(views):
+            for other in views[:index]:
+                topic = topics[view.name]
+                warnings[view.name] += _shared(view, other)
+                if view.name not in files and topic == topics[other.name]:
+                    warnings[view.name].append(
+                        f'has the CameraInfo topic of {other.name} ({topic}); set '
+                        'camera_info_topics'
+                    )
+        return {
+            name: f'camera {name} ' + '; it '.join(clauses)
+            for name, clauses in warnings.items()
+            if clauses
+        }
+
 
 def _each(steps: Iterable[tuple], faults: dict[str, CameraFaultError]) -> Iterator:
     """Yield the results of (camera, step) pairs; store the fault of a camera whose step fails in
@@ -343,28 +369,6 @@ def _rig(views: list[_CalibratedView]) -> CameraRig:
         np.stack([view.intrinsics.matrix for view in views]),
         np.stack([view.ego_from_camera for view in views]),
     )
-
-
-def _warnings(views: list[_CalibratedView], settings: RigSettings) -> dict[str, str]:
-    """Return warnings by camera: about its calibration, and about a frame or topic that it shares
-    with another camera.
-    """
-    sources = {source.name: source for source in settings.camera_sources}
-    warnings = {view.name: list(view.warnings) for view in views}
-    for index, view in enumerate(views):
-        for other in views[:index]:
-            source, before = sources[view.name], sources[other.name]
-            warnings[view.name] += _shared(view, other)
-            if not source.info_file and source.info_topic == before.info_topic:
-                warnings[view.name].append(
-                    f'has the CameraInfo topic of {other.name} ({source.info_topic}); set '
-                    'camera_info_topics'
-                )
-    return {
-        name: f'camera {name} ' + '; it '.join(clauses)
-        for name, clauses in warnings.items()
-        if clauses
-    }
 
 
 def _shared(view: _CalibratedView, other: _CalibratedView) -> list[str]:

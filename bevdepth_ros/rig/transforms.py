@@ -37,6 +37,9 @@ class TransformMissingError(Exception):
     """tf does not have the transform; the message names what is missing."""
 
 
+TF_TOPICS = ('/tf', '/tf_static')
+
+
 class Transforms:
     """Subscribes to tf; any thread may look up transforms.
 
@@ -44,6 +47,7 @@ class Transforms:
     """
 
     _listener: CheckedTransformListener | None = None
+    _tf_topics = TF_TOPICS
 
     def __init__(
         self,
@@ -65,7 +69,9 @@ class Transforms:
                 reported, as ``odometry_frame``. Empty: odometry is not checked.
         """
         self._node, self._on_fault = node, on_fault
-        self._base_frame, self._odometry_topic = base_frame, odometry_topic
+        self._base_frame = base_frame
+        self._odometry_topic = node.resolve_topic_name(odometry_topic) if odometry_topic else ''
+        self._tf_topics = tuple(map(node.resolve_topic_name, TF_TOPICS))
         self._mounts: dict[tuple[str, str], tuple[int, np.ndarray]] = {}
         self._early: OrderedDict[tuple[str, str, int], np.ndarray] = OrderedDict()
         self._buffer = Buffer(cache_time=Duration(seconds=buffer_s))
@@ -258,7 +264,8 @@ class Transforms:
             return f'tf has no {target} <- {source}: {error}'
         unknown = [frame for frame in (target, source) if frame not in available]
         if not available:
-            return f'tf has no {target} <- {source}: nothing was received on /tf and /tf_static'
+            topics = ' and '.join(self._tf_topics)
+            return f'tf has no {target} <- {source}: nothing was received on {topics}'
         if unknown:
             shown = ', '.join(available[:SHOWN_FRAMES]) + (
                 f' and {len(available) - SHOWN_FRAMES} others'

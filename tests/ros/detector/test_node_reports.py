@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import rclpy
 from rclpy.node import Node
@@ -87,6 +89,48 @@ def test_a_remapped_topic_is_reported_by_its_new_name(detector):
         return node.diagnostics.reports('cameras', 'no image of right on /renamed for')
 
     wait_until(left_only, 'the report')
+
+
+def test_every_report_names_topics_as_they_are_after_remappings(graph: Graph, detector):
+    rules = {
+        '/left/image': '/new/left',
+        '/right/image': '/new/right',
+        '/right/camera_info': '/new/info',
+        '/tf': '/new/tf',
+        '/clock': '/new/clock',
+    }
+    words = [word for old, new in rules.items() for word in ('-r', f'{old}:={new}')]
+    node = detector(
+        rig=Rig(graph.node, CAMERAS, image_topic='/new/{camera}'),
+        cli_args=['--ros-args', *words],
+        use_sim_time=True,
+    )
+    assert node.change(CONFIGURE) and node.change(ACTIVATE)
+    wait_until(lambda: graph.node.count_subscribers('/new/left'), 'the subscription')
+    node.rig.send_infos(cameras=('left',))
+    node.rig.send_images(0.0, stamp_ns=0)
+    step = iter(range(1, 10**6))
+
+    def reports(area: str, report: str, data: dict[str, bytes] | None = None) -> bool:
+        node.rig.send_images(0.5 * next(step), data=data)
+        return node.diagnostics.was_reported(area, report)
+
+    no_images = {'left': b'no image', 'right': b'no image'}
+    for area, report, data in (
+        ('cameras', 'images on /new/left have no time stamp', None),
+        ('cameras', 'camera right has no CameraInfo: no message was received on /new/info;', None),
+        ('tf', 'nothing was received on /new/tf and /tf_static', None),
+        ('cameras', 'image of left on /new/left ', no_images),
+        ('node', 'no message was received on /new/clock', None),
+    ):
+        wait_until(partial(reports, area, report, data), report)
+
+
+def test_two_cameras_that_are_remapped_to_one_topic_are_rejected(detector):
+    node = detector(cli_args=['--ros-args', '-r', '/right/image:=/left/image'])
+    assert not node.change(CONFIGURE)
+    words = 'after remappings, two cameras have the same image topic'
+    wait_until(lambda: node.diagnostics.reports('node', words), 'the report')
 
 
 def test_cameras_that_return_together_are_not_reported_one_by_one(detector):
