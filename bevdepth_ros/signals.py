@@ -24,17 +24,21 @@ class Signals:
 
     def __init__(self) -> None:
         self.received = False
-        self._may_raise = False
+        self._may_raise = self._is_ignored = False
 
     def note(self) -> None:
         """Record signals from now on, instead of ending the process."""
+        self._is_ignored = False
         for number in NUMBERS:
             signal.signal(number, self._handle)
 
     def ignore(self) -> None:
-        """Ignore signals from now on: a second signal would crash Python while it exits."""
+        """Ignore signals from now on, also in waits: a second one would crash Python while it
+        exits.
+        """
         for number in NUMBERS:
             signal.signal(number, signal.SIG_IGN)
+        self._is_ignored = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = True
@@ -46,7 +50,7 @@ class Signals:
         """Raise KeyboardInterrupt if a signal arrives in the body or arrived before it."""
         before, self._may_raise = self._may_raise, True
         try:
-            if self.received:
+            if self.received and not self._is_ignored:
                 raise KeyboardInterrupt
             yield
         finally:

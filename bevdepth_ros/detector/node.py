@@ -35,7 +35,7 @@ from bevdepth_ros.detector.slot import STOP_TIMEOUT_S
 from bevdepth_ros.detector.transitions import respond_to_every_transition_request
 from bevdepth_ros.detector.updater import make_updater
 from bevdepth_ros.process import ros_process, spin_until_signal, start_problem
-from bevdepth_ros.signals import wait_for
+from bevdepth_ros.signals import signals, wait_for
 
 NODE_NAME = 'bevdepth_detector'
 TICK_S = 0.25
@@ -238,10 +238,11 @@ class DetectorNode(LifecycleNode):
             if self._pipeline.is_alive():
                 # The thread still uses this detector, so the next activation loads another one.
                 self._detector = self._loaded = None
-                self.get_logger().error(
-                    f'detection did not end within {timeout_s:.1f} s: its device hangs or is too '
-                    'slow; the weights are loaded again on the next activation'
-                )
+                if not signals.received:  # the process does not end
+                    self.get_logger().error(
+                        f'detection did not end within {timeout_s:.1f} s: its device hangs or is '
+                        'too slow; the weights are loaded again on the next activation'
+                    )
         self._pipeline = None
         self._monitor.stop()
 
@@ -418,5 +419,9 @@ def _run() -> None:
         try:
             spin_until_signal(node, node.on_callback_error)
         finally:
+            signals.ignore()  # otherwise the signal would end the first wait of release
             node.release(EXIT_TIMEOUT_S)
             node.destroy_node()
+            # destroy_node of rclpy keeps the state machine. If a thread still loads weights or
+            # detects, it holds the node, and the state machine would keep it in the graph.
+            del node._state_machine

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
 
 from bevdepth_core.inference import Detector
 from bevdepth_core.synthetic import make_scene
 from bevdepth_ros.bags.reader import Bag
 from bevdepth_ros.demo import Snapshot, render_drive, write_bag
 from tests.reference import ROOT
-from tests.ros.graph import TIMEOUT_S, Graph, wait_until
+from tests.ros.graph import TIMEOUT_S
 from tests.ros.launches import (
     DISTRIBUTIONS,
     IS_PIP_ONLY,
@@ -26,8 +24,6 @@ from tests.ros.launches import (
     run,
 )
 
-PARTICIPANT_LEASE_S = 20.0
-"""Time for which DDS still lists a killed process, seconds."""
 SIZE = (400, 225)
 TWO_DETECTORS = """
 from ament_index_python.packages import get_package_share_directory
@@ -195,36 +191,6 @@ def test_every_process_of_a_live_launch_ends_on_a_signal_to_the_launch_alone(
     assert 'Traceback' not in log
     assert '[detector-1]' in log
     assert_group_ends(process.pid)
-
-
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_the_node_ends_cleanly_and_leaves_the_graph_on_a_signal_while_it_is_being_configured(
-    graph: Graph, small_checkpoint: Path, number: int
-):
-    process = run(
-        DISTRIBUTIONS[0],
-        'python',
-        '-m',
-        'bevdepth_ros.detector',
-        '--ros-args',
-        '-p',
-        f'checkpoint:={small_checkpoint}',
-    )
-    client = graph.node.create_client(ChangeState, '/bevdepth_detector/change_state')
-    assert client.wait_for_service(TIMEOUT_S)
-    wait_until(lambda: 'bevdepth_detector' in graph.node.get_node_names(), 'the node')
-    client.call_async(
-        ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
-    )
-    process.send_signal(number)
-    log = process.communicate(timeout=TIMEOUT_S)[0]
-    assert process.returncode == 0, log
-    assert 'Traceback' not in log
-    wait_until(
-        lambda: 'bevdepth_detector' not in graph.node.get_node_names(),
-        'its leave',
-        timeout_s=PARTICIPANT_LEASE_S / 2,
-    )
 
 
 def test_a_parameter_of_the_wrong_type_ends_the_node_with_a_message(domain_id: int):
