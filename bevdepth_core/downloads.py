@@ -51,7 +51,7 @@ def download(
 
     Raises:
         DownloadError: the download failed, or the content of the file is wrong.
-        CheckpointError: the file does not contain BEVDepth weights.
+        CheckpointError: ``file`` does not contain BEVDepth weights.
         OSError: the folder cannot be written.
     """
     target = folder / f'{weights.name}{SUFFIX}'
@@ -66,7 +66,17 @@ def download(
         fetch(f'{url or weights.release}/{weights.file}', part, report)
     record = _recorded(weights.name, folder, source, part if file is None else None)
     report(f'converting to {target}')
-    _convert(source, target, weights)
+    try:
+        _convert(source, target, weights)
+    except ValueError as error:
+        if file is not None:
+            raise
+        # The next download must not continue this file.
+        rejected = part.replace(folder / weights.file)
+        raise DownloadError(
+            f'the server sent a file that cannot be converted, kept as {rejected}: {error}; run '
+            'the same command again to download it again'
+        ) from error
     _write_record(folder, weights.name, record | {'safetensors_sha256': _sha256(target)})
     part.unlink(missing_ok=True)
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import http.client
 import os
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO
 
 TIMEOUT_S = 30.0
 CHUNK_BYTES = 1 << 20
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class DownloadError(Exception):
@@ -29,9 +31,22 @@ def fetch(url: str, part: Path, report: Callable[[str], None]) -> None:
         report: receives progress messages.
 
     Raises:
-        DownloadError: the server or the connection failed, or another process downloads the file.
-        OSError: ``part`` cannot be written.
+        DownloadError: the server or the connection failed, the disk is full, or another process
+            downloads the file.
+        OSError: ``part`` cannot be opened.
     """
+    try:
+        _fetch(url, part, report)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise DownloadError(
+            f'{part} cannot be written ({error.strerror}): free disk space, or set XDG_CACHE_HOME '
+            'to a folder on another disk, then run the same command again'
+        ) from error
+
+
+def _fetch(url: str, part: Path, report: Callable[[str], None]) -> None:
     with part.open('ab') as file, _lock(file, part):
         present = file.tell()
         headers = {'Range': f'bytes={present}-'} if present else {}
@@ -42,18 +57,29 @@ def fetch(url: str, part: Path, report: Callable[[str], None]) -> None:
         except urllib.error.HTTPError as error:
             if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 raise DownloadError(
-                    f'{url}: {error.code} {error.reason}; check the URL'
+                    f'{url}: {error.code} {error.reason}; {_remedy(error.code)}'
                 ) from error
             if _total(error.headers) != present:  # otherwise all bytes are there
                 file.truncate(0)
                 raise DownloadError(f'{url} changed: run the same command again') from error
         except (OSError, http.client.HTTPException) as error:
+            if getattr(error, 'errno', None) in _DISK_ERRORS:
+                raise
             reason = getattr(error, 'reason', error)
             raise DownloadError(
                 f'{url} was not downloaded ({reason}): check the network and https_proxy, then '
                 'run the same command again, which resumes; or download the file on another '
                 'machine and give it with --file'
             ) from error
+
+
+def _remedy(status: int) -> str:
+    """Return what to do about a response with this HTTP status."""
+    if status == http.HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        return 'check user and password in https_proxy'
+    if status == http.HTTPStatus.TOO_MANY_REQUESTS or status >= 500:
+        return 'the server has a problem: run the same command again later'
+    return 'check the URL'
 
 
 @contextmanager
@@ -80,7 +106,9 @@ def _receive(response: Any, file: BinaryIO, url: str, report: Callable[[str], No
             shown = percent // 10
             report(f'{percent:3d} %, {_megabytes(done)}')
     if total is not None and done != total:
-        raise http.client.IncompleteRead(b'', total - done)
+        raise ConnectionError(
+            f'the connection ended after {_megabytes(done)} of {_megabytes(total)}'
+        )
 
 
 def _total(headers: Any) -> int | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,13 +118,16 @@ def test_a_file_that_was_downloaded_elsewhere_is_converted_and_kept(
 
 
 @pytest.mark.parametrize('name', OFFICIAL)
-def test_each_name_requests_its_file_and_a_file_without_weights_is_not_kept(
+def test_each_name_requests_its_file_and_a_file_without_weights_is_requested_anew(
     server: FileServer, folder: Path, name: str
 ):
-    with pytest.raises(CheckpointError):
-        download(OFFICIAL[name], folder, server.url, lambda text: None)
-    assert server.paths == [f'/{OFFICIAL[name].file}']
-    assert not list(folder.glob('*.safetensors'))
+    for _ in range(2):
+        with pytest.raises(DownloadError, match='cannot be converted, kept as'):
+            download(OFFICIAL[name], folder, server.url, lambda text: None)
+        assert not list(folder.glob('*.safetensors')) and not list(folder.glob('*.part'))
+    assert (folder / OFFICIAL[name].file).read_bytes() == CONTENT
+    assert server.paths == 2 * [f'/{OFFICIAL[name].file}']
+    assert server.ranges == [None, None]
 
 
 def test_the_files_are_those_of_the_release_of_the_authors():
@@ -221,6 +225,33 @@ def test_without_a_network_the_message_names_the_cause_and_the_option_file(
         get(server, part)
     assert 'check the network and https_proxy' in str(caught.value)
     assert 'give it with --file' in str(caught.value)
+
+
+def test_a_full_disk_is_reported_as_such(server: FileServer, part: Path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(DownloadError, match=r'cannot be written \(.*\): free disk space'):
+            get(server, part)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    get(server, part)
+    assert part.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ('status', 'remedy'),
+    [(407, 'password in https_proxy'), (503, 'command again later'), (404, 'check the URL')],
+)
+def test_each_refusal_of_a_server_is_reported_with_its_remedy(
+    server: FileServer, part: Path, status: int, remedy: str
+):
+    server.refusal = status
+    with pytest.raises(DownloadError, match=f': {status} .*{remedy}'):
+        get(server, part)
+    server.refusal = None
+    get(server, part)
+    assert part.read_bytes() == CONTENT
 
 
 def test_only_one_process_downloads_a_file(server: FileServer, part: Path):

@@ -17,6 +17,7 @@ class FileServer(ThreadingHTTPServer):
         paths: what was requested, as in the request line.
         break_after: number of bytes after which the connection ends; None sends the whole file.
         supports_ranges: whether Range headers have an effect.
+        refusal: HTTP status of an error that answers every request; None: none.
     """
 
     daemon_threads = True
@@ -28,6 +29,7 @@ class FileServer(ThreadingHTTPServer):
         self.paths: list[str] = []
         self.break_after: int | None = None
         self.supports_ranges = True
+        self.refusal: int | None = None
 
     @property
     def url(self) -> str:
@@ -42,8 +44,8 @@ class _Handler(BaseHTTPRequestHandler):
         server.ranges.append(given)
         server.paths.append(self.path)
         content = server.files.get(self.path.rpartition('/')[2])
-        if content is None:
-            self.send_error(404)
+        if content is None or server.refusal is not None:
+            self.send_error(server.refusal or 404)
             return
         first = int(given.removeprefix('bytes=').rstrip('-')) if given else 0
         if not server.supports_ranges:
