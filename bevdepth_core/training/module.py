@@ -125,7 +125,7 @@ class BEVDepthModule(LightningModule):
         less exactly: the depth deviates from the official numbers by 5e-5 instead of 6e-7.
         """
         if self.trainer.strategy.root_device.type == 'cuda':
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            _use_channels_last(self.model)
 
     def _load_first_weights(self) -> None:
         settings = self.settings
@@ -235,6 +235,13 @@ class BEVDepthModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint['description'] = self.description
+
+
+def _use_channels_last(model: nn.Module) -> None:
+    """Store the weights of 2D convolutions in channels_last layout; others have no such layout."""
+    for weight in model.parameters():
+        if weight.dim() == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def _heatmap_bias(task: Any) -> Tensor:

@@ -7,6 +7,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torchvision import models
 
 from bevdepth_core.config import StereoConfig
@@ -24,6 +25,8 @@ from bevdepth_core.training.module import (
 from tests.networks import TINY
 from tests.training.runs import Noise, run, tiny_config
 from tests.training.samples import noise_sample
+
+STEREO = replace(TINY, stereo=StereoConfig(range_bounds=(2.0, 6.0, 18.0), groups=4))
 
 
 def module(**settings) -> BEVDepthModule:
@@ -200,12 +203,18 @@ class OneDeviceTrainer:
 
 
 @pytest.mark.parametrize(('device', 'channels_last'), [('cpu', False), ('cuda:0', True)])
-def test_weights_are_channels_last_on_cuda_only(device: str, channels_last: bool) -> None:
-    trained = module()
+def test_convolutions_are_channels_last_on_cuda_only(device: str, channels_last: bool) -> None:
+    trained = BEVDepthModule(ModelSettings(network=STEREO, pretrained='none'))
     trained._trainer = OneDeviceTrainer(device)
     trained.setup('fit')
-    weight = trained.model.image_encoder.backbone.conv1.weight
-    assert weight.is_contiguous(memory_format=torch.channels_last) is channels_last
+    convolutions = [part for part in trained.model.modules() if isinstance(part, nn.Conv2d)]
+    weights = [part.weight for part in convolutions if part.weight[0, 0].numel() > 1]
+    assert weights
+    assert all(
+        weight.is_contiguous(memory_format=torch.channels_last)
+        is (channels_last or weight.shape[1] == 1)
+        for weight in weights
+    )
 
 
 class Placed(BEVDepthModule):
@@ -228,9 +237,6 @@ def test_dropout_differs_between_ranks_steps_epochs_and_seeds() -> None:
         numbers = [first.random_number(**place) for place in places]
         assert [first.random_number(**place) for place in places] == numbers
         assert len({*numbers, second.random_number()}) == 5
-
-
-STEREO = replace(TINY, stereo=StereoConfig(range_bounds=(2.0, 6.0, 18.0), groups=4))
 
 
 def test_the_losses_of_a_stereo_network_decrease_when_one_batch_is_repeated() -> None:
