@@ -1,7 +1,8 @@
-"""Measures the punctuality of the bag player with six cameras at 12 Hz, and the time of converting
-a scene compared with that of copying its files.
+"""Measures how late the bag player publishes six cameras at 12 Hz, and how long the conversion of
+a scene to a bag takes compared with copying its files.
 
-python -m tests.benchmarks.bench_bags [--seconds S] [--dataroot DIR --version VERSION --scene NAME]
+    python -m tests.benchmarks.bench_bags [--seconds S]
+        [--dataroot DIR --version VERSION --scene NAME]
 """
 
 from __future__ import annotations

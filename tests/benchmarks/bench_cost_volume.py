@@ -1,10 +1,10 @@
 """Measures the cost volume of one refinement step of BEVStereo: kernel and unfused form.
 
-python -m tests.benchmarks.bench_cost_volume [--runs N] [--out FOLDER]
+    python -m tests.benchmarks.bench_cost_volume [--runs N] [--out FOLDER]
 
 Six cameras at 256x704, 256 channels at stride 4, four depth ranges with three candidates each. The
-unfused form warps, multiplies and averages; range by range as the official code, which stores the
-three warped maps of a range. Writes cost_volume.json.
+unfused form warps, multiplies and averages one range after the other, as the official code does,
+which stores the three warped maps of a range. Writes cost_volume.json.
 """
 
 from __future__ import annotations

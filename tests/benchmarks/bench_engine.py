@@ -1,7 +1,7 @@
 """Measures the stages of one detector step, and one frame of the official pipeline for comparison.
 
-python -m tests.benchmarks.bench_engine [--device cuda] [--preset NAME] [--precision fp16] [--steps
-N] [--out FOLDER]
+    python -m tests.benchmarks.bench_engine [--device cuda] [--preset NAME] [--precision fp16]
+        [--steps N] [--out FOLDER]
 
 The official pipeline runs the whole network on both frames, in eager mode, and starts from
 resized images on the device. The detector starts from source images. Both end with boxes on the

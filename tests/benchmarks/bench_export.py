@@ -1,7 +1,7 @@
 """Measures a detector step on the CPU in PyTorch and in ONNX Runtime, in one run.
 
-python -m tests.benchmarks.bench_export [--checkpoint small | --preset NAME] [--threads 2]
-[--steps 10] [--precisions fp32 int8] [--poolings scatter plain]
+    python -m tests.benchmarks.bench_export [--checkpoint small | --preset NAME] [--threads 2]
+        [--steps 10] [--precisions fp32 int8] [--poolings scatter plain]
 
 The runtimes take turns step by step, so that other processes slow all of them. The detector
 starts from six source images; a past frame is available. INT8 is calibrated on noise, which

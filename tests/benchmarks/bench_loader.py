@@ -1,14 +1,12 @@
 """Measures images and samples per second and core of the training loader and of the official
 loader.
 
-The two loaders alternate in one run.
+    python -m tests.benchmarks.bench_loader [--draws N]
 
-python -m tests.benchmarks.bench_loader [--draws N]
-
-The official loader decodes, resizes, crops, flips and rotates with Pillow and normalizes with
-numpy to float32. Our loader returns uint8, which is normalized on the device. It reads the six
-images of the reference with the augmentations of training. Times are CPU times of one thread,
-medians over random augmentations.
+The two loaders alternate in one run. The official loader decodes, resizes, crops, flips and
+rotates with Pillow and normalizes with numpy to float32. Our loader returns uint8, which is
+normalized on the device. It reads the six images of the reference with the augmentations of
+training. Times are CPU times of one thread, medians over random augmentations.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Measures training steps: step time, samples per second, peak memory and loss.
 
-python -m tests.benchmarks.bench_training [--preset NAME] [--precision P] [--batch-size N] [--steps
-N] [--devices N] [--root DATA]
+    python -m tests.benchmarks.bench_training [--preset NAME] [--precision P] [--batch-size N]
+        [--steps N] [--devices N] [--root DATA]
 
 All samples are the same one, so that reading takes no time; with --root they are those of a
 synthetic dataset.

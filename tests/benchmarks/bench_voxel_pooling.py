@@ -3,7 +3,7 @@
 The implementations are the CUDA kernels, the PyTorch reference, the cumsum trick and, on a GPU,
 sorted intervals: with their arrays computed in each call (moving cameras) or once (fixed cameras).
 
-python -m tests.benchmarks.bench_voxel_pooling [--out FOLDER]
+    python -m tests.benchmarks.bench_voxel_pooling [--out FOLDER]
 
 On a GPU every call is replayed as a CUDA graph, so that the time of Python is not included. A
 write flushes the L2 cache before each call. All times are medians. The cumsum trick cannot be

@@ -36,7 +36,7 @@ def stage_bar(axes: Axes, stages: dict[str, float], total: float, rest: str) -> 
 
 
 def value_bars(axes: Axes, values: dict[str, float], form: str = '%.1f') -> None:
-    """Draw one labelled bar per value, the first on top."""
+    """Draw one labeled bar per value, the first on top."""
     axes.bar_label(
         axes.barh(list(values), list(values.values()), color='tab:blue'), fmt=form, padding=3
     )
@@ -54,7 +54,7 @@ def two_charts(title: str):
 
 
 def grouped_bars(axes: Axes, groups: dict[str, dict[str, float]], colors: dict[str, str]) -> None:
-    """Draw a group of labelled bars per name, the first on top, on a logarithmic axis; a bar's key
+    """Draw a group of labeled bars per name, the first on top, on a logarithmic axis; a bar's key
     decides its color."""
     ticks, top = [], 0.0
     for bars in groups.values():
