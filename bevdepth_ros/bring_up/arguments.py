@@ -101,7 +101,7 @@ ARGUMENTS = [
     ),
     _argument('viewer', '', 'web: serve a live view for browsers.', ['', 'web']),
     _argument('viewer_host', '127.0.0.1', 'Address that the live view listens on.'),
-    _argument('viewer_port', '8080', 'Port of the live view; the next free one is taken.'),
+    _argument('viewer_port', '8080', 'Port of the live view; if it is in use, the next free one.'),
     _argument('namespace', '', 'Namespace of the detector and of its output topics.'),
     _argument(
         'autostart',

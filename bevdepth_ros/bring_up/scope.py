@@ -21,7 +21,7 @@ from bevdepth_ros.rig.settings import CameraSource, RigSettings
 
 DETECTOR, VISUALIZER, VIEWER = 'bevdepth_detector', 'bevdepth_visualizer', 'bevdepth_viewer'
 OUTPUTS = ('detections', 'objects', 'markers', 'label_info', 'depth_points', 'latency', 'tracks')
-"""Topics of the detector, below its name."""
+"""Topics of the detector, below its name, that the recorder and the views may subscribe to."""
 FIELDS = {field.name: field for field in dataclasses.fields(RigSettings)}
 
 

@@ -30,7 +30,7 @@ def line_color(color: tuple[int, int, int]) -> tuple[int, int, int]:
 
 @cache
 def browser_color(color: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Return the RGB to send so that the browser shows the color ``wanted``."""
+    """Return the RGB to send so that the browser shows ``color``."""
     sent, seen = _table()
     nearest = np.square(seen - np.array(color)).sum(axis=-1).argmin()
     red, green, blue = sent[nearest].round().astype(int).tolist()

@@ -1,13 +1,11 @@
 """The node ``bevdepth_viewer``: serves a live view for browsers, for machines without RViz.
 
-Examples:
-    ros2 run bevdepth_ros viewer            # or viewer:=web of the launch file; then open
-    http://127.0.0.1:8080
+    ros2 run bevdepth_ros viewer       # or viewer:=web of the launch file
 
-Subscribes to the images and to the outputs of the detector while a browser is connected. By
-default only this machine can open the page. If ``host`` is not 127.0.0.1, other machines can
-open it with the printed URL, which contains a token. The connection is not encrypted: use an
-SSH tunnel in a network that you do not trust.
+Then open http://127.0.0.1:8080. The node renders only while a browser is connected. By default
+only this machine can open the page. If ``host`` is not 127.0.0.1, other machines can open it with
+the printed URL, which contains a token. The connection is not encrypted: use an SSH tunnel in a
+network that you do not trust.
 """
 
 from __future__ import annotations
@@ -52,7 +50,12 @@ class Viewer(Node):
             'the printed URL contains a token that is required.',
         )
         port = declare(
-            self, 'port', 8080, 'Port to listen on; the next free one is taken. 0: any.', 0, 65535
+            self,
+            'port',
+            8080,
+            'Port to listen on; if it is in use, the next free one. 0: any.',
+            0,
+            65535,
         )
         self._listener = SceneListener(self, PANEL_SIZE[0])
         self._history = MomentHistory(history_s)

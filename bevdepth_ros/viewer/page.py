@@ -184,7 +184,7 @@ class Page:
     def _add_controls(self, history_s: float, readout: str) -> None:
         gui = self._server.gui
         self._readout = gui.add_html(readout)
-        with gui.add_folder('Time line'):
+        with gui.add_folder('Timeline'):
             self._back = gui.add_slider(
                 'seconds back', -float(history_s), 0.0, 0.1, 0.0, hint='0 is live'
             )
@@ -272,7 +272,7 @@ class Page:
             self._truth.colors = np.full((len(self._truth.points), 2, 3), TRUTH_COLOR, np.uint8)
 
     def _show_panels(self, moment: Moment) -> None:
-        """Show the camera images on the wall; remove the image of a silent camera."""
+        """Show the camera images on the wall; hide the image of a silent camera."""
         for name in set(self._panels) - set(moment.panels):
             self._panels[name].visible = False
         for name, jpeg in moment.panels.items():

@@ -1,4 +1,5 @@
-// Prints the boxes of the detector. Needs rclcpp and vision_msgs; in the CMakeLists.txt of a package:
+// Logs class, score and position of every box of the detector.
+// Needs rclcpp and vision_msgs; in the CMakeLists.txt of a package:
 //   add_executable(boxes_subscriber boxes_subscriber.cpp)
 //   ament_target_dependencies(boxes_subscriber rclcpp vision_msgs)
 
@@ -14,11 +15,11 @@ public:
     BoxesSubscriber() : Node("boxes_subscriber") {
         subscription_ = create_subscription<Detection3DArray>(
             "bevdepth_detector/detections", 10,
-            [this](const Detection3DArray::ConstSharedPtr message) { print(*message); });
+            [this](const Detection3DArray::ConstSharedPtr message) { log(*message); });
     }
 
 private:
-    void print(const Detection3DArray& message) const {
+    void log(const Detection3DArray& message) const {
         for (const auto& detection : message.detections) {
             if (detection.results.empty()) continue;
             const auto& hypothesis = detection.results.front().hypothesis;

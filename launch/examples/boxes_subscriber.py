@@ -1,4 +1,4 @@
-"""Prints the boxes of the detector: python3 boxes_subscriber.py."""
+"""Logs class, score and position of every box of the detector: python3 boxes_subscriber.py."""
 
 import rclpy
 from rclpy.node import Node
@@ -6,7 +6,7 @@ from vision_msgs.msg import Detection3DArray
 
 
 class BoxesSubscriber(Node):
-    """Logs class, score and position of every box."""
+    """Subscribes to the detections and logs them."""
 
     def __init__(self) -> None:
         """Subscribe to the detector."""

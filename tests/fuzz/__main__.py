@@ -1,9 +1,8 @@
 """Fuzzing: passes damaged input to all code that reads untrusted data.
 
-python -m tests.fuzz                                          # every target, 10,000 executions
-each python -m tests.fuzz --target bag_mcap --seconds 600
-python -m tests.fuzz --target bag_mcap --seed 3 --first 1234 --executions 1      # one finding
-again
+python -m tests.fuzz                                   # 10,000 executions of every target
+python -m tests.fuzz --target bag_mcap --seconds 600
+python -m tests.fuzz --target bag_mcap --seed 3 --first 1234 --executions 1  # one finding
 """
 
 from __future__ import annotations
