@@ -159,7 +159,7 @@ class Bench:
                 return True
         return False
 
-    def complaints(self, since: float) -> set[str]:
+    def problems(self, since: float) -> set[str]:
         """Return all problems that were reported since then."""
         found = [
             status for at, statuses in self.statuses if at >= since for status in statuses.values()

@@ -53,7 +53,7 @@ def _inject_and_check(bench: Bench, case: Case) -> None:
         'an image set contains images of two trigger cycles'
     )
     if case.diagnosis is None:
-        problems = bench.complaints(began)
+        problems = bench.problems(began)
         assert all(case.tolerated in problem for problem in problems), problems
     save_times(case, seen_s, recovery_s)
 
@@ -67,7 +67,7 @@ def _seconds_until(condition: Callable[[], bool], bench: Bench, what: str) -> fl
         wait_until(condition, what, TIMEOUT_S)
     except AssertionError as error:
         raise AssertionError(
-            f'{error}; problems: {bench.complaints(began)}, results: {bench.results(began)[-3:]}'
+            f'{error}; problems: {bench.problems(began)}, results: {bench.results(began)[-3:]}'
         ) from None
     return time.monotonic() - began
 

@@ -101,7 +101,7 @@ def test_the_node_is_healthy_after_concurrent_images_parameters_and_transitions(
     ended = time.monotonic()
     wait_until(lambda: bench.is_healthy(ended), 'a healthy node')
     assert not bench.mixed(began, first_round)
-    assert not {complaint for complaint in bench.complaints(began) if 'failed' in complaint}
+    assert not {problem for problem in bench.problems(began) if 'failed' in problem}
 
 
 def test_every_state_can_be_shut_down(bench: Bench):

@@ -129,8 +129,8 @@ def _own(raw: bool) -> Callable[[Drive, Path], None]:
 
 
 def _write_2hz_tf(drive: Drive, path: Path) -> None:
-    """Tf at the lidar turns of key frames alone, sensors in /tf, key-frame images logged at the
-    lidar's time, r singular."""
+    """Write ego poses only at the lidar stamps of key frames, extrinsics on /tf, key-frame images
+    with the log time of the lidar, and CameraInfo with a singular R."""
     with BagWriter(path, 'mcap') as bag:
         for number in SETS:
             key_frame, sweep = divmod(number, SETS_PER_KEY_FRAME)
@@ -160,7 +160,7 @@ def _write_compressed(bag: BagWriter, shot: Shot, log_ns: int) -> None:
 
 
 def _write_odometry(drive: Drive, path: Path) -> None:
-    """Raw images, no tf at all; odometry at every image."""
+    """Write raw images, no tf, and odometry at the stamp of every image."""
     with BagWriter(path) as bag:
         for shot in drive.all_shots():
             camera = shot.camera.lower()
@@ -177,8 +177,8 @@ def _write_odometry(drive: Drive, path: Path) -> None:
 
 
 def _write_live(drive: Drive, path: Path) -> None:
-    """One image after the other with the time of publishing, the ego pose after them, sensors in
-    /tf."""
+    """Write images one after the other, stamped with the time of publication, each with its
+    extrinsics on /tf, and then the ego pose."""
     with BagWriter(path) as bag:
         for shots in (drive.shots(number) for number in SETS):
             begin_ns = min(shot.stamp_ns for shot in shots)
@@ -217,7 +217,8 @@ def _write_live(drive: Drive, path: Path) -> None:
 
 
 def _write_no_info(drive: Drive, path: Path) -> None:
-    """Raw images without stamp and frame, no CameraInfo, tf and odometry at every image."""
+    """Write raw images without stamp and frame, no CameraInfo, and tf and odometry at the stamp of
+    every image."""
     with BagWriter(path) as bag:
         for shot in drive.all_shots():
             camera, stamp_ns = shot.camera.lower(), shot.stamp_ns

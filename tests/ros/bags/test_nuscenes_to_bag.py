@@ -51,7 +51,7 @@ def bag(
 
 @pytest.fixture(scope='module')
 def messages(bag: Path) -> dict[str, list[tuple[int, object]]]:
-    """Return (log time, message) by topic, deserialised by ROS."""
+    """Return (log time, message) by topic, deserialized by ROS."""
     return read(bag)
 
 

@@ -1,4 +1,4 @@
-"""Bags written without ROS equal those that ROS would write."""
+"""ROS can read bags that are written without ROS, with the right content."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rosbags.rosbag2 import Reader
 from rosidl_runtime_py.utilities import get_message
 
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.geometry import quaternion_from_rotation, rigid_from_quaternion
+from bevdepth_core.geometry import rigid_from_quaternion
 from bevdepth_core.nuscenes.classes import CAMERAS
 from bevdepth_core.synthetic import make_scene, nuscenes_like_rig
 from bevdepth_ros.bags.writer import BagWriter, camera_info_topic, image_topic
@@ -30,7 +30,7 @@ STORAGES = ['sqlite3', 'mcap']
 
 
 def write_small_bag(path: Path, storage: str = 'sqlite3') -> None:
-    """Write two sets of images, ground truth between them."""
+    """Write two image sets, each with ground truth at its mean stamp."""
     scene = make_scene(0)
     with BagWriter(path, storage) as bag:
         bag.write_static_transforms(RIG, START_NS)
@@ -40,24 +40,24 @@ def write_small_bag(path: Path, storage: str = 'sqlite3') -> None:
                 [scene.world_from_ego((stamp - START_NS) * 1e-9) for stamp in stamps.tolist()]
             )
             bag.write_frame(
-                RIG, stamps, poses, [jpeg(number, index) for index in range(6)], (1600, 900)
+                RIG, stamps, poses, [fake_jpeg(number, index) for index in range(6)], (1600, 900)
             )
             bag.write_ground_truth(
                 int(stamps.mean()), *scene.ground_truth(0.5 * number), NUSCENES_CLASSES
             )
 
 
-def jpeg(number: int, camera: int) -> bytes:
-    """Return bytes that stand for a file."""
+def fake_jpeg(number: int, camera: int) -> bytes:
+    """Return bytes that differ for each image, between the markers of a JPEG file."""
     return b'\xff\xd8' + bytes([number, camera]) * (100 + camera) + b'\xff\xd9'
 
 
 def read(path: Path) -> list[tuple[str, int, object]]:
-    """Return topic, log time and message, deserialised by ROS, in the order of the bag."""
+    """Return topic, log time and message, deserialized by ROS, in the order of the bag."""
     with Reader(path) as reader:
         return [
-            (c.topic, stamp_ns, deserialize_message(bytes(data), get_message(c.msgtype)))
-            for c, stamp_ns, data in reader.messages()
+            (c.topic, log_time_ns, deserialize_message(bytes(data), get_message(c.msgtype)))
+            for c, log_time_ns, data in reader.messages()
         ]
 
 
@@ -86,13 +86,13 @@ def test_ros_reads_every_message_in_order_of_time_with_its_stamp_as_log_time(
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-def test_images_carry_the_unchanged_bytes(tmp_path: Path, storage: str) -> None:
+def test_images_are_the_unchanged_bytes_of_the_files(tmp_path: Path, storage: str) -> None:
     write_small_bag(tmp_path / 'bag', storage)
     messages = read(tmp_path / 'bag')
     for index, name in enumerate(RIG.names):
         images = [message for topic, _, message in messages if topic == image_topic(name)]
         assert [bytes(image.data) for image in images] == [
-            jpeg(number, index) for number in range(2)
+            fake_jpeg(number, index) for number in range(2)
         ]
         assert {(image.header.frame_id, image.format) for image in images} == {(name, 'jpeg')}
 
@@ -189,7 +189,9 @@ def test_humble_can_read_the_metadata(tmp_path: Path, storage: str) -> None:
         assert isinstance(topic['topic_metadata']['offered_qos_profiles'], str)
 
 
-def test_type_hashes_equal_those_of_the_installed_ros(tmp_path: Path) -> None:
+def test_type_hashes_equal_those_of_the_installed_ros_which_humble_does_not_have(
+    tmp_path: Path,
+) -> None:
     write_small_bag(tmp_path / 'bag')
     with Reader(tmp_path / 'bag') as reader:
         written = {connection.msgtype: connection.digest for connection in reader.connections}
@@ -197,7 +199,9 @@ def test_type_hashes_equal_those_of_the_installed_ros(tmp_path: Path) -> None:
     for message_type, digest in written.items():
         package, _, name = message_type.split('/')
         description = Path(get_package_share_directory(package)) / 'msg' / f'{name}.json'
-        if os.environ['ROS_DISTRO'] != 'humble':  # Humble has no type hashes
+        if os.environ['ROS_DISTRO'] == 'humble':
+            assert description.with_suffix('.msg').is_file() and not description.exists()
+        else:
             known = {
                 entry['type_name']: entry['hash_string']
                 for entry in json.loads(description.read_text())['type_hashes']
@@ -272,22 +276,8 @@ def test_an_unknown_storage_is_rejected_by_name(tmp_path: Path) -> None:
         BagWriter(tmp_path / 'bag', 'zip')
 
 
-def test_quaternions_of_random_and_half_turns_equal_the_rotation() -> None:
-    rng = np.random.default_rng(0)
-    quaternions = rng.normal(size=(200, 4))
-    half_turns = np.column_stack((np.zeros(3), np.eye(3)))
-    for quaternion in (
-        *quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True),
-        *half_turns,
-    ):
-        rotation = rigid_from_quaternion(quaternion, (0, 0, 0))
-        found = quaternion_from_rotation(rotation[:3, :3])
-        assert found[0] >= 0
-        np.testing.assert_allclose(rigid_from_quaternion(found, (0, 0, 0)), rotation, atol=1e-12)
-
-
 @pytest.mark.parametrize(('infos_name', 'sets'), [('infos.json', 1), ('infos_2frames.json', 2)])
-def test_a_sample_becomes_a_bag_with_untouched_jpegs_stamps_and_poses(
+def test_a_sample_becomes_a_bag_with_unchanged_jpegs_stamps_and_poses(
     tmp_path: Path, infos_name: str, sets: int
 ) -> None:
     sample = synthetic_sample()

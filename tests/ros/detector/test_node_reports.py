@@ -35,7 +35,7 @@ from tests.ros.graph import Graph, wait_until
     ],
     ids=('CameraInfo', 'extrinsics'),
 )
-def test_during_startup_nothing_is_published_until_all_cameras_have_their(
+def test_during_startup_no_detections_are_published_until_all_cameras_are_complete(
     detector, infos, extrinsics, area, problem, counter
 ):
     node = detector(camera_startup_s=60.0)
