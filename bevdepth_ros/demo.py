@@ -205,7 +205,7 @@ def collect_results(arguments: list[str], log_path: Path, replay_s: float) -> De
     """
     node = Node('bevdepth_demo')
     try:
-        listener = DemoSubscriber(node)
+        subscriber = DemoSubscriber(node)
         longest_s = MAX_START_S + replay_s
         deadline = time.monotonic() + longest_s
         with launched(arguments, log_path) as process:
@@ -222,9 +222,9 @@ def collect_results(arguments: list[str], log_path: Path, replay_s: float) -> De
         raise DemoError(
             f'the launch failed with exit status {process.returncode}\n{last_lines(log_path)}'
         )
-    if not listener.objects:
+    if not subscriber.objects:
         raise DemoError(f'the detector published no results\n{last_lines(log_path)}')
-    return listener
+    return subscriber
 
 
 def _spin(node: Node, condition: Callable[[], bool]) -> None:
@@ -232,27 +232,27 @@ def _spin(node: Node, condition: Callable[[], bool]) -> None:
         rclpy.spin_once(node, timeout_sec=0.1)
 
 
-def table(sets_in: int, listener: DemoSubscriber) -> str:
+def table(sets_in: int, subscriber: DemoSubscriber) -> str:
     """Return the counts and latencies of the run as text."""
     rows: list[tuple[str, object, object]] = [
         ('image sets', sets_in, ''),
-        ('results', len(listener.counts), ''),
-        ('detections', sum(listener.counts.values()), ''),
+        ('results', len(subscriber.counts), ''),
+        ('detections', sum(subscriber.counts.values()), ''),
     ]
     rows.append(('latency in ms', 'p50', 'p95'))
-    stages = [key.removesuffix('_p50_ms') for key in listener.latency if key.endswith('_p50_ms')]
+    stages = [key.removesuffix('_p50_ms') for key in subscriber.latency if key.endswith('_p50_ms')]
     rows += [
         (
             f'  {stage.replace("_", " ")}',
-            listener.latency[f'{stage}_p50_ms'],
-            listener.latency[f'{stage}_p95_ms'],
+            subscriber.latency[f'{stage}_p50_ms'],
+            subscriber.latency[f'{stage}_p95_ms'],
         )
         for stage in stages
     ]
     return '\n'.join(f'{name:<20}{first!s:>9}{second!s:>9}' for name, first, second in rows)
 
 
-def render_figure(snapshots: list[Snapshot], listener: DemoSubscriber) -> np.ndarray:
+def render_figure(snapshots: list[Snapshot], subscriber: DemoSubscriber) -> np.ndarray:
     """Return the figure of one image set that has a result: camera images and bird's-eye view with
     detections and ground truth.
     """
@@ -260,13 +260,13 @@ def render_figure(snapshots: list[Snapshot], listener: DemoSubscriber) -> np.nda
     with_result = [
         (snapshot, stamp)
         for snapshot in snapshots
-        if (stamp := listener.result_stamp(snapshot.stamp_ns)) is not None
+        if (stamp := subscriber.result_stamp(snapshot.stamp_ns)) is not None
     ]
     if not with_result:
         raise DemoError('no result has the stamp of an image set')
     snapshot, stamp = min(with_result, key=lambda pair: abs(pair[0].stamp_ns - wanted_ns))
-    detections = listener.detections(stamp).above(SHOWN_SCORE)
-    caption = f'median latency {listener.latency.get("total_p50_ms", "?")} ms'
+    detections = subscriber.detections(stamp).above(SHOWN_SCORE)
+    caption = f'median latency {subscriber.latency.get("total_p50_ms", "?")} ms'
     return compose(
         snapshot.frame(),
         detections,
@@ -290,15 +290,15 @@ def run_node(options: argparse.Namespace, bag: Path, log: Path, sets: int) -> De
             f'device:={options.device}',
         ]
         print(f'running: ros2 launch {PACKAGE} {LAUNCH_FILE} {" ".join(arguments)}', flush=True)
-        listener = collect_results(arguments, log, sets * SET_PERIOD_S / rate)
-        if len(listener.counts) >= sets or attempt == ATTEMPTS - 1:
+        subscriber = collect_results(arguments, log, sets * SET_PERIOD_S / rate)
+        if len(subscriber.counts) >= sets or attempt == ATTEMPTS - 1:
             break
-        rate = slower(rate, float(listener.latency.get('total_p95_ms', 0)) * 1e-3)
+        rate = slower(rate, float(subscriber.latency.get('total_p95_ms', 0)) * 1e-3)
         print(
-            f'results for {len(listener.counts)} of {sets} image sets: '
+            f'results for {len(subscriber.counts)} of {sets} image sets: '
             'this machine needs a slower replay'
         )
-    return listener
+    return subscriber
 
 
 def slower(rate: float, latency_s: float) -> float:
@@ -319,10 +319,10 @@ def run(options: argparse.Namespace) -> None:
     snapshots = render_drive(make_scene(options.seed, options.duration), options.duration)
     write_bag(snapshots, bag)
     print(f'wrote {bag}', flush=True)
-    listener = run_node(options, bag, log, len(snapshots))
-    image = render_figure(snapshots, listener)
+    subscriber = run_node(options, bag, log, len(snapshots))
+    image = render_figure(snapshots, subscriber)
     cv2.imwrite(str(figure), image[..., ::-1])
-    print(f'\n{table(len(snapshots), listener)}\n\nwrote {figure}')
+    print(f'\n{table(len(snapshots), subscriber)}\n\nwrote {figure}')
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
@@ -339,7 +339,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--checkpoint',
         default=BUNDLED_WEIGHTS,
-        help='a checkpoint file, or the name of bundled weights (default small)',
+        help='a checkpoint file, or the name of bundled or downloaded weights (default small)',
     )
     parser.add_argument('--device', default='cpu', help='cpu, cuda or auto (default cpu)')
     parser.add_argument(

@@ -74,7 +74,7 @@ def last_lines(log_path: Path) -> str:
 
 
 def isolate() -> None:
-    """Move this process and its children to an unused ROS domain, without access to the network.
+    """Move this process and its children to an unused ROS domain that other machines cannot see.
 
     Raises:
         LaunchError: no domain is unused.

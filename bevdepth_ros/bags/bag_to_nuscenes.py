@@ -52,7 +52,7 @@ def convert(options: argparse.Namespace) -> None:
         unfinished.finish()
     except (KeyboardInterrupt, OSError):
         if unfinished.has_files():
-            report(f'interrupted: run the same command again to continue in {unfinished.path}')
+            report(f'not complete: run the same command again to continue in {unfinished.path}')
         else:
             unfinished.remove()
         raise
@@ -103,7 +103,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add('--annotations', metavar='TOPIC', help="Detection3DArray (default: the only one); '' for "
         'none')  # fmt: skip
     add('--min-score', type=float, default=0.0, help='leave out annotations with a lower score')
-    add('--odometry', metavar='TOPIC', default='', help='Odometry that replaces tf')
+    add('--odometry', metavar='TOPIC', default='', help='nav_msgs/Odometry that replaces tf')
     add(
         '--world-frame',
         help='frame in which the vehicle moves (default: map, or that of --odometry)',

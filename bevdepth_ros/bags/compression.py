@@ -89,7 +89,7 @@ def unpack_file(path: Path, target: Path, compression: str) -> str | None:
     Raises:
         OSError: a file cannot be read or written.
     """
-    left = _FILE_ALLOWANCE + _FILE_RATIO * path.stat().st_size
+    limit = left = _FILE_ALLOWANCE + _FILE_RATIO * path.stat().st_size
     decompressor = _DECOMPRESSORS[compression]()
     with path.open('rb') as packed, target.open('wb') as content:
         while not decompressor.eof:
@@ -101,7 +101,7 @@ def unpack_file(path: Path, target: Path, compression: str) -> str | None:
             except Exception as error:  # each library has its own types
                 return f'its {compression} data are damaged: {error}'
             if len(part) > left:
-                return f'it unpacks to more than {_FILE_RATIO} times its size'
+                return f'it decompresses to more than {limit} bytes, the limit for its size'
             left -= len(part)
             content.write(part)
     return None

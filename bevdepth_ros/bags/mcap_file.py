@@ -253,12 +253,13 @@ class _Budget:
     """Limits the number of bytes that one pass through a file decompresses."""
 
     def __init__(self, file_size: int) -> None:
-        self._left = _UNPACKED_ALLOWANCE + _UNPACKED_RATIO * file_size
+        self._limit = self._left = _UNPACKED_ALLOWANCE + _UNPACKED_RATIO * file_size
 
     def take(self, size: int) -> None:
         """Count ``size`` more bytes; raise ValueError if the limit is exceeded."""
         self._left -= size
         if self._left < 0:
             raise ValueError(
-                f'its decompressed chunks are larger than {_UNPACKED_RATIO} times the file'
+                f'the chunks of the file decompress to more than {self._limit} bytes, the limit '
+                'for its size'
             )

@@ -38,7 +38,11 @@ def records(stream: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
 
 
 def chunk_content(chunk: bytes, size: int, checksum: int) -> bytes:
-    """Return the records in a chunk; raises ValueError if they are damaged."""
+    """Return the records in a chunk.
+
+    Raises:
+        ValueError: they are damaged or too large, or their compression is unknown.
+    """
     fields = BytesIO(chunk)
     fields.seek(CHUNK_HEAD.size)
     compression = read_text(fields)

@@ -13,9 +13,10 @@ _NAME = re.compile(r'([a-z][a-z0-9_]*)/(?:msg/)?[A-Za-z][A-Za-z0-9]*')
 def message_class(name: str) -> type:
     """Return the class of a message type such as ``sensor_msgs/msg/Image``.
 
+    The name is checked first, because a recording must not be able to import other Python modules.
+
     Raises:
-        ValueError: no installed ROS package has it. The name is checked first, because a recording
-        must not be able to import other Python modules.
+        ValueError: no installed ROS package has it.
     """
     match = _NAME.fullmatch(name)
     if not match or not has_resource('rosidl_interfaces', match[1]):

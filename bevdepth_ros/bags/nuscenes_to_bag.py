@@ -1,12 +1,12 @@
-"""Writes scenes of a dataset in nuScenes format as rosbag2 recordings.
+r"""Writes scenes of a dataset in nuScenes format as rosbag2 recordings.
 
-    ros2 run bevdepth_ros nuscenes_to_bag --dataroot /data/nuscenes --version v1.0-mini --scene
-    scene-0061 --out bags
+    ros2 run bevdepth_ros nuscenes_to_bag --dataroot /data/nuscenes --version v1.0-mini \
+        --scene scene-0061 --out bags
 
 Each scene becomes ``<out>/<scene>`` with all images (key frames and sweeps, the unchanged JPEG
-files), CameraInfo, the lidar, ego poses as /tf, mounting poses as /tf_static, and the
-annotations of the key frames. Topics and frames are those of ``writer``; stamps and log times
-are those of the dataset.
+files), CameraInfo, the lidar, ego poses as /tf, mounting poses as /tf_static, and the annotations
+of the key frames. Topics and frames are those of ``writer``; stamps and log times are those of the
+dataset.
 """
 
 from __future__ import annotations
@@ -205,9 +205,9 @@ def _add_bag_options(parser: argparse.ArgumentParser) -> None:
     text = 'each scene becomes the folder DIR/<scene>'
     add('--out', type=Path, required=True, metavar='DIR', help=text)
     add('--storage', choices=STORAGES, default='mcap', help='format of the bags (default mcap)')
-    text = 'raw images on /<camera>/image_rect in place of the JPEG files'
+    text = 'write decoded images (sensor_msgs/Image) in place of the JPEG files'
     add('--raw', action='store_true', help=text)
-    text = 'scenes written at a time (default: one per core)'
+    text = 'number of scenes that are written at the same time (default: one per core)'
     add('--jobs', type=int, default=os.cpu_count(), metavar='N', help=text)
 
 

@@ -112,18 +112,18 @@ def _number(text: str) -> float:
 
 
 def positive(text: str) -> float:
-    """Return the number of an option; argparse shows the error if it is not greater than 0."""
+    """Return the number of an option; argparse shows the error if it is not above 0 and finite."""
     value = _number(text)
     if not 0 < value < float('inf'):
-        raise argparse.ArgumentTypeError(f'must be greater than 0, got {text}')
+        raise argparse.ArgumentTypeError(f'must be a finite number greater than 0, got {text}')
     return value
 
 
 def not_negative(text: str) -> float:
-    """Return the number of an option; argparse shows the error if it is negative."""
+    """Return the number of an option; argparse shows the error if it is negative or not finite."""
     value = _number(text)
     if not 0 <= value < float('inf'):
-        raise argparse.ArgumentTypeError(f'must not be negative, got {text}')
+        raise argparse.ArgumentTypeError(f'must be a finite number of at least 0, got {text}')
     return value
 
 

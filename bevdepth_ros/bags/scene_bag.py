@@ -73,7 +73,7 @@ def write_bag(
             bag remains.
 
     Raises:
-        ConversionError: a file cannot be read or written.
+        ConversionError: a file is invalid, or cannot be read or written.
     """
     path = target.out / recording.name
     try:

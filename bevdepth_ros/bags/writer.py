@@ -3,8 +3,9 @@ package replay them.
 
 | topic | type | frame |
 | --- | --- | --- |
-| /<camera>/image_rect_compressed | sensor_msgs/CompressedImage, jpeg | <camera> |
-| /<camera>/image_rect | sensor_msgs/Image, in its place where images are written raw | <camera> |
+| /<camera>/image_rect_compressed | sensor_msgs/CompressedImage, JPEG | <camera> |
+| /<camera>/image_raw/compressed | the same for images with lens distortion | <camera> |
+| /<camera>/image_rect, image_raw | sensor_msgs/Image, for images without compression | <camera> |
 | /<camera>/camera_info | sensor_msgs/CameraInfo | <camera> |
 | /<lidar> | sensor_msgs/PointCloud2 | <lidar> |
 | /tf | map -> base_link | |
@@ -253,9 +254,8 @@ class BagWriter:
         """
         if stamp_ns < self._flushed_ns:
             raise ValueError(
-                f'a message on {topic} at {stamp_ns} ns was passed more than a second after '
-                f'messages of '
-                f'{self._flushed_ns} ns'
+                f'a message on {topic} at {stamp_ns} ns is more than a second older than the '
+                f'newest message ({self._newest_ns} ns): write messages in the order of time'
             )
         if topic not in self._connections:
             profiles = [_offered_qos(latched)]

@@ -1,8 +1,8 @@
-"""Scores the results of the running node with the official nuScenes metrics and compares them with
-the offline evaluation.
+r"""Scores the results of the running node with the official nuScenes metrics and compares them
+with the offline evaluation.
 
-    ros2 run bevdepth_ros evaluate_node --dataroot data/synthetic --version v1.0-synthetic --split
-    synthetic_val --checkpoint small
+    ros2 run bevdepth_ros evaluate_node --dataroot data/synthetic --version v1.0-synthetic \
+        --split synthetic_val --checkpoint small
 
 For each scene the tool writes a bag and replays it to ``ros2 launch bevdepth_ros
 detect.launch.py``. It matches the messages on ``~/detections`` and ``~/objects`` to the key frames
@@ -231,8 +231,8 @@ def run(options: argparse.Namespace) -> str:
     """Evaluate the node and, if wanted, the network offline; write the report and return it.
 
     Raises:
-        ClosedLoopError, ConversionError, LaunchError, ValueError: a step failed; the message names
-        it.
+        ClosedLoopError, ConversionError, LaunchError, ValueError, OSError: a step failed; the
+            message names it.
     """
     loop = ClosedLoop(options)
     offline = boxes = None
@@ -311,7 +311,7 @@ def _add_dataset_options(parser: argparse.ArgumentParser) -> None:
     add('--dataroot', type=Path, required=True, help="the dataset's root")
     add('--version', required=True, help='such as v1.0-mini or v1.0-synthetic')
     add('--split', required=True, help='such as mini_val or synthetic_val')
-    add('--checkpoint', required=True, help='a checkpoint file, or the name of bundled weights')
+    add('--checkpoint', required=True, help='a checkpoint file, or a name of weights')
 
 
 def _add_replay_options(group: argparse._ArgumentGroup) -> None:

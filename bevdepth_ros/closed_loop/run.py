@@ -222,10 +222,10 @@ def collect_results(
         f'step:={STEP_NS * 1e-9}',
     ]
     try:
-        listener = ResultCollector(node, None if sets is None else ReplayStepper(node, sets))
+        collector = ResultCollector(node, None if sets is None else ReplayStepper(node, sets))
         with launched(arguments, log_path) as process:
             while (
-                process.poll() is None and time.monotonic() < listener.progress_at + MAX_SILENCE_S
+                process.poll() is None and time.monotonic() < collector.progress_at + MAX_SILENCE_S
             ):
                 executor.spin_once(timeout_sec=0.1)
             status = process.poll()
@@ -242,4 +242,4 @@ def collect_results(
             else f'failed with exit status {status}'
         )
         raise ClosedLoopError(f'the launch {outcome}\n{last_lines(log_path)}')
-    return listener.published
+    return collector.published

@@ -46,7 +46,7 @@ def inside(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
 
 def _fault(corners: np.ndarray) -> str | None:
     if not np.isfinite(corners).all():
-        return 'must be finite'
+        return 'must have finite coordinates'
     if not 3 <= len(corners) <= MAX_CORNERS:
         return f'must have 3 to {MAX_CORNERS} corners'
     following = np.roll(corners, -1, axis=0)

@@ -91,13 +91,12 @@ class CameraReports:
         )
         cycle_s = self._reported_cycle_s(period_s)
         self._report_if(
-            synchronizer.is_learned and 0 < period_s <= slop_s,
+            synchronizer.is_learned and 0 < cycle_s <= slop_s,
             'slop',
             WARN,
             lambda: (
-                f'sync_slop_s ({slop_s} s) is not below the trigger cycle ({cycle_s:.3f} s); '
-                'images of a set are matched by their offsets within the cycle; set '
-                f'sync_slop_s below {cycle_s:.3f}'
+                f'sync_slop_s ({slop_s:g} s) must be below the trigger cycle ({cycle_s:.3f} s): '
+                'set a smaller one; otherwise a set may combine images of two cycles'
             ),
         )
         names = [self._sources[index].name for index in synchronizer.members]
@@ -209,8 +208,8 @@ class CameraReports:
         if self._settings.untriggered_cameras == 'newest':
             return f'{sentence}; the newest image of each camera is used'
         return (
-            f'{sentence}; nothing is published: trigger the cameras together and synchronize '
-            'their clocks, or set untriggered_cameras to newest'
+            f'{sentence}; no detections are published: trigger the cameras together and '
+            'synchronize their clocks, or set untriggered_cameras to newest'
         )
 
     def _unmatched_sentence(self) -> str:
@@ -222,7 +221,7 @@ class CameraReports:
         camera = max(newest, key=lambda name: abs(newest[name] - middle), default='')
         distance_s = (newest[camera] - middle) * 1e-9 if newest else 0.0
         return (
-            'images of all cameras arrive, but none fit into a set of sync_slop_s '
+            f'images of {len(newest)} cameras arrive, but none fit into a set of sync_slop_s '
             f'({self._settings.sync_slop_s} s): the newest stamp of {camera} is {distance_s:+.3f} '
             's from those of the other cameras; synchronize the clocks or raise sync_slop_s'
         )

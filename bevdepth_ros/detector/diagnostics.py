@@ -71,7 +71,8 @@ class Monitor:
         self.start(cameras, 0.0)
 
     def start(self, cameras: tuple[str, ...], startup_s: float) -> None:
-        """Begin a new activation: the counts, rates and problems of the last one are dropped.
+        """Begin a new activation: drop the counts, rates and problems of the last one, except
+        problems of the area ``node``.
 
         Args:
             cameras: names.
@@ -101,12 +102,12 @@ class Monitor:
             self._delays: deque[float] = deque(maxlen=LATENCY_WINDOW)
 
     def stop(self) -> None:
-        """End an activation: drop its problems, keep its counts."""
+        """End an activation: drop the problems of all areas but ``node``, keep its counts."""
         self._problems.drop_all_but('node')
 
     def fact(self, area: str, **values: object) -> None:
-        """Set values that are published until they are set again or the node is activated
-        again.
+        """Set values that are published until they are set again; those of all areas but ``node``
+        end with the next activation.
         """
         with self._lock:
             self._facts[area].update({key: str(value) for key, value in values.items()})

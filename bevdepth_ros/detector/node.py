@@ -226,7 +226,7 @@ class DetectorNode(LifecycleNode):
             self._current_settings,
             self._monitor,
             self._publish,
-            self._on_bad_tf,
+            self._on_tf_fault,
             self._on_device_failure,
             self._infos,
         )
@@ -292,7 +292,7 @@ class DetectorNode(LifecycleNode):
         self._monitor.clock_jumped()
         if self._pipeline is not None:
             self.get_logger().warning(
-                'the clock went back: waiting images and tf are dropped',
+                'the clock went back: waiting images and newer transforms are dropped',
                 throttle_duration_sec=LOG_PERIOD_S,
             )
             self._pipeline.clock_went_back(self.get_clock().now().nanoseconds)
@@ -306,7 +306,7 @@ class DetectorNode(LifecycleNode):
             f'{type(error).__name__}: {error}',
         )
 
-    def _on_bad_tf(self, kind: str, sentence: str) -> None:
+    def _on_tf_fault(self, kind: str, sentence: str) -> None:
         self._note_fault(kind, 'tf', sentence)
 
     def _note_fault(self, kind: str, area: str, sentence: str) -> None:

@@ -52,7 +52,9 @@ class Settings(RigSettings):
         5, 'Images per camera that DDS queues for the node.', low=1, high=100
     )
     checkpoint: str = parameter(
-        '', 'Weights: .safetensors of this project or an official .pth or .ckpt.'
+        '',
+        'Weights: a .safetensors file of this project, an official .pth or .ckpt file, or a name '
+        'that `ros2 run bevdepth_ros weights list` shows.',
     )
     device: str = parameter(
         'auto', 'cpu, cuda, cuda:<n>, or auto: cuda if it is available, otherwise cpu.'
@@ -258,8 +260,8 @@ class Settings(RigSettings):
         """
         if not self.checkpoint:
             raise ValueError(
-                'parameter checkpoint is empty: give the path of the weights, such as '
-                'checkpoint:=/path/to/model.safetensors'
+                'parameter checkpoint is empty: give the path or the name of weights, such as '
+                'checkpoint:=/path/to/model.safetensors or checkpoint:=small'
             )
         return Path(self.checkpoint).expanduser()
 

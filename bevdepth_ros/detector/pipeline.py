@@ -33,7 +33,7 @@ class Pipeline:
         settings: Callable[[], Settings],
         monitor: Monitor,
         publish: Callable[[DetectionResult], dict[str, float] | None],
-        on_bad_tf: Callable[[str, str], None],
+        on_tf_fault: Callable[[str, str], None],
         on_device_failure: Callable[[str], None],
         infos: dict[str, CameraInfo],
     ) -> None:
@@ -45,7 +45,7 @@ class Pipeline:
             settings: returns the current settings.
             monitor: receives counts and problems.
             publish: see ``ResultPublisher``.
-            on_bad_tf: see ``on_fault`` of ``Transforms``.
+            on_tf_fault: see ``on_fault`` of ``Transforms``.
             on_device_failure: see ``Worker``.
             infos: the newest CameraInfo by topic. This object updates it; the caller keeps it, so
                 that a calibration that is published only once survives a deactivation.
@@ -60,7 +60,7 @@ class Pipeline:
         self._info_topics = {source.name: source.info_topic for source in rig.camera_sources}
         with ExitStack() as started:  # stops the started parts if a later one cannot start
             self._transforms = Transforms(
-                node, rig.tf_buffer_s, on_bad_tf, rig.odometry_topic, rig.base_frame
+                node, rig.tf_buffer_s, on_tf_fault, rig.odometry_topic, rig.base_frame
             )
             started.callback(self._transforms.close)
             self._builder = FrameBuilder(

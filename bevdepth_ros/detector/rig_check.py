@@ -14,13 +14,13 @@ from bevdepth_core.types import CameraRig
 
 @dataclass(frozen=True)
 class TrainingRig:
-    """The rig of the training images; the default is nuScenes, on which all bundled weights were
-    trained.
+    """The rig of the training images; the default is that of nuScenes, which the synthetic drives
+    of the bundled weights resemble.
 
     Attributes:
         size: width and height of the images, pixels.
         focal_px: shortest and longest focal length in those images, pixels.
-        height_m: lowest and highest camera above base_link, meters.
+        height_m: lowest and highest camera above the ground, meters.
         yaw_deg: viewing directions of the cameras, degrees, positive to the left of straight
             ahead.
     """
@@ -87,7 +87,7 @@ def _mount(name: str, ego_from_camera: np.ndarray, training: TrainingRig) -> lis
     height = ego_from_camera[2, 3]
     if not lowest - HEIGHT_MARGIN_M <= height <= highest + HEIGHT_MARGIN_M:
         clauses.append(
-            f'{name} sits {height:.2f} m above base_link, training had {lowest:.2f} to '
+            f'{name} is {height:.2f} m above the ground, training had {lowest:.2f} to '
             f'{highest:.2f}'
         )
     forward, down = ego_from_camera[:3, 2], ego_from_camera[:3, 1]

@@ -43,7 +43,10 @@ class Loss:
         rare = min(self.images, key=lambda name: self.images[name])
         jittery = max(jitter_s, key=lambda name: jitter_s[name])
         if self.images[rare] < HEALTHY * possible:
-            return f'{lost}: {rare} sent {self.images[rare]} images, others up to {possible}'
+            return (
+                f'{lost}: {rare} sent {self.images[rare]} images, others up to {possible}; check '
+                f'the driver of {rare} and the network'
+            )
         if self.too_wide:
             return (
                 f'{lost}: {self.too_wide} did not fit into sync_slop_s ({slop_s} s); raise it '

@@ -10,7 +10,8 @@ from bevdepth_ros.signals import interruptible
 
 Item = TypeVar('Item')
 STOP_TIMEOUT_S = 6.0
-"""Longest wait for the item in progress, seconds; a full-size network takes 5 s on two cores."""
+"""Longest wait for the item in progress, seconds; a full-size network takes several seconds on two
+CPU cores."""
 
 
 class LatestSlot(Generic[Item]):

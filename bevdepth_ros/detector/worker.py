@@ -25,7 +25,8 @@ from bevdepth_ros.rig.synchronizer import ImageSet
 from bevdepth_ros.rig.transforms import TransformMissingError
 
 STALL_S = 10.0
-"""A detection that takes longer is reported; a full-size network takes 5 s on two CPU cores."""
+"""A detection that takes longer is reported; a full-size network takes several seconds on two CPU
+cores."""
 _DEVICE_WORDS = ('CUDA', 'cuDNN', 'CUBLAS', 'cublas', 'allocate memory')
 
 
@@ -85,9 +86,9 @@ class Worker:
         if busy_s > STALL_S:
             sentence = (
                 f'{self._detector.device} has worked on an image set for {busy_s:.0f} s: it '
-                'hangs or is too slow'
+                'hangs or is too slow; no detections are published'
             )
-            self._monitor.report('stalled', 'sets', ERROR, f'{sentence}; nothing is published')
+            self._monitor.report('stalled', 'sets', ERROR, sentence)
         else:
             self._monitor.solved('stalled')
 
@@ -280,7 +281,7 @@ class Worker:
                 'tf', temporal_fusion='off: the model has one key frame', past_frame_age_s='none'
             )
         else:
-            reason = no_poses or 'there is no past frame of about 0.5 s ago yet'
+            reason = no_poses or 'no past frame is 0.4 to 0.6 s old'
             self._monitor.fact('tf', temporal_fusion=f'off: {reason}', past_frame_age_s='none')
         if self._detector.config.stereo is not None:
             self._report_stereo(self._detector.baseline_m)

@@ -15,6 +15,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from vision_msgs.msg import Detection3DArray, LabelInfo
 
+from bevdepth_ros.rendering.node_process import declare
 from bevdepth_ros.rendering.scene import Scene, SceneStore
 from bevdepth_ros.rig.settings import IMAGE_TYPES, RigSettings, descriptor
 from bevdepth_ros.rig.transforms import Transforms
@@ -73,8 +74,12 @@ class SceneListener:
             )
             if not source.info_file:
                 self._subscribe(CameraInfo, source.info_topic, _IMAGES, add_info)
-        detector = node.declare_parameter('detector', 'bevdepth_detector').value
-        annotations = node.declare_parameter('annotations_topic', '/annotations').value
+        detector = declare(
+            node, 'detector', 'bevdepth_detector', 'Name of the node whose results are shown.'
+        )
+        annotations = declare(
+            node, 'annotations_topic', '/annotations', 'Detection3DArray with the ground truth.'
+        )
         self._subscribe(PointCloud2, f'{detector}/objects', 10, self.store.add_objects)
         self._subscribe(LabelInfo, f'{detector}/label_info', _LATCHED, self.store.add_label_info)
         self._subscribe(Detection3DArray, annotations, 10, self.store.add_annotations)

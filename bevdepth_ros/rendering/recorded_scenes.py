@@ -35,7 +35,8 @@ SECOND_BEFORE_NS = 1_000_000_000
 SILENT_NS = 3_000_000_000
 """Image sets are formed without a camera that has had no image for this time."""
 DECODE_TIMEOUT_S = 60.0
-"""Longest time to decode an image; long, because no image of a recording may be lost."""
+"""Longest time to decode the images of a set; long, because no image of a recording may be
+lost."""
 MAX_DURATION_S = 1e9
 
 

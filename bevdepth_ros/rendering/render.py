@@ -61,8 +61,8 @@ def render(options: argparse.Namespace) -> int:
     ) as recording:
         if options.detections is not None and not recording.has_detections:
             raise RenderError(
-                f'{options.detections} contains no {options.detector}/objects: name the node with '
-                '--detector'
+                f'{options.detections} contains no {options.detector}/objects: give the name of '
+                'the recorded node with --detector'
             )
         absent = recording.absent_topics()
         scenes = recording.scenes(options.start, options.duration, detector, options.depth)
@@ -190,7 +190,8 @@ def _add_detection_options(group: argparse._ArgumentGroup) -> None:
     add('--detections', type=Path, help=text)
     text = 'node whose recorded detections are rendered'
     add('--detector', default='/bevdepth_detector', help=text)
-    add('--device', default='auto', help='cpu, cuda or auto (default auto)')
+    text = 'device of the detector, with --checkpoint: cpu, cuda, cuda:<n> or auto (default auto)'
+    add('--device', default='auto', help=text)
     text = 'lowest score of the boxes that are rendered (default %(default)s)'
     add('--score', type=float, default=SHOWN_SCORE, help=text)
 

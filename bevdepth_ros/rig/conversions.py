@@ -53,7 +53,12 @@ def intrinsics_from_file(path: str | Path, rectified: bool) -> Intrinsics:
 
 
 def info_from_file(path: str | Path) -> CameraInfo:
-    """Return the CameraInfo that a driver would publish for this calibration file."""
+    """Return the CameraInfo that a driver would publish for this calibration file.
+
+    Raises:
+        ValueError: it is not a file as camera_calibration writes it.
+        OSError: it cannot be read.
+    """
     try:
         values = yaml.safe_load(Path(path).expanduser().read_text())
         return CameraInfo(
@@ -82,7 +87,7 @@ def _pixels(value: object) -> int:
 
 
 def _numbers(matrix: dict, count: int | None = None) -> list[float]:
-    """Return the values of a matrix; raise ValueError unless there are ``count``."""
+    """Return the values of a matrix; raise ValueError unless they are ``count`` numbers."""
     numbers = [float(value) for value in matrix['data']]
     if count is not None and len(numbers) != count:
         raise ValueError(f'a matrix has {len(numbers)} values, expected {count}')

@@ -22,6 +22,7 @@ from bevdepth_ros.rig.calibrations import Calibrations
 from bevdepth_ros.rig.compressed_images import DecodedImage
 from bevdepth_ros.rig.decoding import ImageDecoder
 from bevdepth_ros.rig.intrinsics import Intrinsics
+from bevdepth_ros.rig.raw_images import ImageTooLargeError
 from bevdepth_ros.rig.settings import CameraSource, RigSettings
 from bevdepth_ros.rig.synchronizer import ImageSet
 from bevdepth_ros.rig.transforms import TransformMissingError, Transforms
@@ -230,8 +231,10 @@ class FrameBuilder:
             return _View(source, stamp_ns, frame_id, image())
         except ValueError as error:
             topic = self._topic_name(source.image_topic)
+            is_large = isinstance(error, ImageTooLargeError)
+            remedy = '; raise max_image_megapixels, or send smaller images' if is_large else ''
             raise CameraFaultError(
-                'bad_image', f'image of {source.name} on {topic} {error}'
+                'bad_image', f'image of {source.name} on {topic} {error}{remedy}'
             ) from error
 
     def _calibrated(self, view: _View, settings: RigSettings) -> _CalibratedView:
@@ -283,8 +286,8 @@ class FrameBuilder:
             return None
         sentence = (
             f'{len(usable)} of {len(settings.cameras)} cameras can be used '
-            f'({", ".join(usable) or "none"}), min_cameras is {settings.min_cameras}: nothing is '
-            'published'
+            f'({", ".join(usable) or "none"}), min_cameras is {settings.min_cameras}: no '
+            'detections are published'
         )
         return next((fault.reason for fault in faults.values()), 'too_few_cameras'), sentence
 
@@ -372,7 +375,9 @@ def _rig(views: list[_CalibratedView]) -> CameraRig:
 
 
 def _shared(view: _CalibratedView, other: _CalibratedView) -> list[str]:
-    """Warn if two cameras have one frame, unless their Tx of P differs, as in a stereo pair."""
+    """Warn if two cameras have one frame, unless R or P of their CameraInfo places them
+    differently, as in a stereo pair.
+    """
     if view.frame_id != other.frame_id:
         return []
     if not np.array_equal(view.intrinsics.frame_from_camera, other.intrinsics.frame_from_camera):

@@ -174,7 +174,10 @@ def _require_plausible(matrix: np.ndarray, width: int, height: int, name: str) -
         and np.array_equal(matrix[2], (0, 0, 1))
         and principal.any()
     ):
-        raise ValueError(f'is not calibrated: its camera matrix {name} is {matrix.tolist()}')
+        raise ValueError(
+            f'is not calibrated: its camera matrix {name} is {matrix.tolist()}; calibrate it, or '
+            'set camera_info_files'
+        )
     fault = _shape_fault(matrix) or _size_fault(principal, width, height)
     if fault:
         raise ValueError(

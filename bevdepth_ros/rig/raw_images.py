@@ -75,10 +75,14 @@ ENCODINGS: dict[str, Packed | Yuv] = {
 signed, floating-point or two-channel values without a defined color."""
 
 
+class ImageTooLargeError(ValueError):
+    """An image has more pixels than the caller allows."""
+
+
 def require_at_most(max_pixels: int, width: int, height: int) -> None:
-    """Raise ValueError if an image is larger than ``max_pixels``."""
+    """Raise ImageTooLargeError if an image has more than ``max_pixels``."""
     if width * height > max_pixels:
-        raise ValueError(f'is {width}x{height}, more than max_image_megapixels allows')
+        raise ImageTooLargeError(f'is {width}x{height}, more than {max_pixels / 1e6:g} megapixels')
 
 
 def image_from_raw(message: Image, max_pixels: int) -> np.ndarray:
@@ -111,7 +115,9 @@ def _without_padding(rows: np.ndarray, message: Image, layout: Packed) -> np.nda
 
 
 def _rows(message: Image, step: int, count: int, row_bytes: int) -> np.ndarray:
-    """Return the first (count, step) bytes of the buffer; raise ValueError if it is smaller."""
+    """Return the first (count, step) bytes of the buffer; raise ValueError if its size or ``step``
+    does not fit the header.
+    """
     if not row_bytes or not count or step < row_bytes or len(message.data) < step * count:
         size = f'{message.width}x{message.height} {message.encoding}, step {message.step}'
         raise ValueError(
@@ -123,7 +129,8 @@ def _rows(message: Image, step: int, count: int, row_bytes: int) -> np.ndarray:
 def _from_yuv(message: Image, layout: Yuv) -> np.ndarray:
     width, height = message.width, message.height
     if width % layout.even[0] or height % layout.even[1]:
-        raise ValueError(f'is {width}x{height}, but {message.encoding} needs even sizes')
+        sides = 'width' if layout.even[1] == 1 else 'width and height'
+        raise ValueError(f'is {width}x{height}, but {message.encoding} needs an even {sides}')
     times, divisor = layout.height_share
     count, row_bytes = height * times // divisor, width * layout.luma_bytes
     # Some drivers set the step of planar images to the size of all planes; the rows of such a

@@ -141,7 +141,7 @@ class RigSettings:
     untriggered_cameras: str = parameter(
         'none',
         'Reaction if cameras are not triggered together, for example free-running ones. none: '
-        'report it and publish nothing. newest: use the newest image of each camera.',
+        'report it and publish no detections. newest: use the newest image of each camera.',
         choices=('none', 'newest'),
     )
     tf_buffer_s: float = parameter(10.0, 'Length of the tf buffer, seconds.', low=1.0, high=120.0)
@@ -162,7 +162,7 @@ class RigSettings:
     )
     min_cameras: int = parameter(
         1,
-        'Smallest number of usable cameras; with fewer, nothing is published.',
+        'Smallest number of usable cameras; with fewer, no detections are published.',
         change=LIVE,
         low=1,
         high=100,
@@ -176,8 +176,8 @@ class RigSettings:
     )
     decode_timeout_s: float = parameter(
         1.0,
-        'Longest time to decode an image, seconds; after it, the image set is processed without '
-        'this camera.',
+        'Longest time to decode the images of a set, seconds; the set is processed without the '
+        'cameras whose images are not decoded by then.',
         change=LIVE,
         low=0.05,
         high=10.0,

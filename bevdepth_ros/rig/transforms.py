@@ -62,11 +62,12 @@ class Transforms:
         Args:
             node: its executor receives the messages.
             buffer_s: length of the buffer, seconds.
-            on_fault: receives a kind and a sentence: ``bad_tf`` for invalid numbers or names,
-                ``tf_jump`` when time went back.
+            on_fault: receives a kind and a sentence: ``bad_tf`` for a transform that is invalid
+                or rejected, ``tf_jump`` when time went back, ``odometry_frame`` (see
+                ``base_frame``).
             odometry_topic: odometry that is used like tf; empty for none.
             base_frame: frame of the vehicle; odometry of a frame that is not linked to it is
-                reported, as ``odometry_frame``. Empty: odometry is not checked.
+                reported. Empty: odometry is not checked.
         """
         self._node, self._on_fault = node, on_fault
         self._base_frame = base_frame

@@ -65,7 +65,10 @@ class Distortion:
             or not count
             or not np.isfinite(self.coefficients).all()
         ):
-            raise ValueError(f'has invalid {model} coefficients: {list(self.coefficients)}')
+            raise ValueError(
+                f'has invalid {model} coefficients {list(self.coefficients)}; CameraInfo must '
+                f'contain {" or ".join(map(str, counts))} finite numbers'
+            )
         padded = (*self.coefficients, *(0.0,) * count)[:count]
         object.__setattr__(self, 'model', model)
         object.__setattr__(self, 'coefficients', padded)
@@ -113,8 +116,7 @@ class Undistorter:
 
         Raises:
             ValueError: less than ``MIN_SHARE`` of the image would be valid; the message is a
-            clause that follows the
-                camera's name.
+                clause that follows the camera's name.
         """
         height, width = image.shape[:2]
         device = None if isinstance(image, np.ndarray) else image.device

@@ -70,19 +70,19 @@ def test_the_figure_can_contain_a_result_without_velocities(graph: Graph) -> Non
         snapshot.stamp_ns,
         None,
     )
-    listener = DemoSubscriber(graph.node)
-    listener.objects[snapshot.stamp_ns] = objects_cloud(found, 'base_link')
-    assert not listener.objects[snapshot.stamp_ns].is_dense
-    assert render_figure(snapshots, listener).std() > 30
+    subscriber = DemoSubscriber(graph.node)
+    subscriber.objects[snapshot.stamp_ns] = objects_cloud(found, 'base_link')
+    assert not subscriber.objects[snapshot.stamp_ns].is_dense
+    assert render_figure(snapshots, subscriber).std() > 30
 
 
 def test_a_result_without_the_image_of_a_camera_belongs_to_its_image_set(graph: Graph) -> None:
-    listener = DemoSubscriber(graph.node)
-    assert listener.result_stamp(START_NS) is None
-    listener.objects = {START_NS + 20_000_000: None, START_NS + 490_000_000: None}
-    assert listener.result_stamp(START_NS) == START_NS + 20_000_000
-    assert listener.result_stamp(START_NS + 500_000_000) == START_NS + 490_000_000
-    assert listener.result_stamp(START_NS + 1_000_000_000) is None
+    subscriber = DemoSubscriber(graph.node)
+    assert subscriber.result_stamp(START_NS) is None
+    subscriber.objects = {START_NS + 20_000_000: None, START_NS + 490_000_000: None}
+    assert subscriber.result_stamp(START_NS) == START_NS + 20_000_000
+    assert subscriber.result_stamp(START_NS + 500_000_000) == START_NS + 490_000_000
+    assert subscriber.result_stamp(START_NS + 1_000_000_000) is None
 
 
 def test_a_demo_whose_launch_fails_reports_the_reason(tmp_path: Path) -> None:

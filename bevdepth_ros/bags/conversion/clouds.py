@@ -21,8 +21,8 @@ def cloud_columns(message: PointCloud2) -> np.ndarray:
     origin, which drivers write for rays without a return.
 
     Raises:
-        ValueError: the cloud is damaged or has no x, y and z; the message is a clause that follows
-        "it".
+        ValueError: the cloud is damaged or has no x, y and z; the message is a clause that
+            follows "it".
     """
     names = [field.name for field in message.fields]
     if not {'x', 'y', 'z'} <= set(names):

@@ -57,7 +57,11 @@ class Selection:
     with_sweeps: bool = True
 
     def sources(self, bag: Bag) -> Sources:
-        """Return the topics of a bag; raises ConversionError if one is missing."""
+        """Return the topics of a bag.
+
+        Raises:
+            ConversionError: see ``choose_cameras`` and ``choose_one``.
+        """
         topics = bag.topics
         return Sources(
             choose_cameras(topics, self.cameras, self.rectified),
@@ -130,7 +134,10 @@ class BagConverter:
 
     def _report_sources(self, path: Path, sources: Sources) -> None:
         if not sources.lidar:
-            self._report(f'{path} has no lidar: depth cannot be adapted with this dataset')
+            self._report(
+                f'{path}: no lidar is converted, so the depth network cannot be trained with '
+                'this dataset'
+            )
         if sources.annotations:
             self._report(f'{path}: the boxes on {sources.annotations} become annotations')
 

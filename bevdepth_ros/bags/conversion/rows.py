@@ -189,7 +189,7 @@ class SceneWriter:
             self.left_out[str(error)] += 1
             return None
         if not (np.isfinite(pose).all() and np.isfinite(extents).all() and (extents > 0).all()):
-            self.left_out['impossible position or size'] += 1
+            self.left_out['invalid position or size'] += 1
             return None
         return best.class_id, {
             'visibility_token': '',

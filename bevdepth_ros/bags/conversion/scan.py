@@ -89,7 +89,7 @@ def scan_bag(bag: Bag, sources: Sources) -> Scan:
     """Read everything but images and points.
 
     Raises:
-        ConversionError: a calibration is missing or invalid, or a sensor has no messages.
+        ConversionError: a calibration is missing or invalid, or a sensor has no readable message.
     """
     scanner = _Scanner(sources, (bag.end_ns - bag.start_ns) * 1e-9)
     names = {'/tf', '/tf_static', *scanner.handlers}
@@ -185,7 +185,8 @@ class _Scanner:
     def _intrinsics(self, topic: str, source: ImageSource) -> Intrinsics:
         if topic not in self._infos:
             raise ConversionError(
-                f'camera {source.channel} has no CameraInfo: {topic} has no messages; record it'
+                f'camera {source.channel} has no CameraInfo: no message on {topic} can be read; '
+                'record this topic, or leave out the camera with --cameras'
             )
         try:
             return intrinsics_of(self._infos[topic], source.rectified)

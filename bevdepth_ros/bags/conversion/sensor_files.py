@@ -35,7 +35,7 @@ def write_image(
     The bytes of a color JPEG without distortion are not changed.
 
     Raises:
-        ValueError: the image is damaged or does not fit its calibration.
+        ValueError: the image is damaged, too large, or does not fit its calibration.
     """
     message = deserialize_message(data, CompressedImage if is_compressed else Image)
     image = image_from_message(message, MAX_PIXELS)

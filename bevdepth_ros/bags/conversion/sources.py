@@ -68,8 +68,8 @@ def choose_cameras(
     If one camera has several image topics, a compressed one is used, otherwise the first by name.
 
     Raises:
-        ConversionError: a topic is missing or has another type, a camera has no CameraInfo, or
-            there is no camera at all.
+        ConversionError: a topic is missing, empty or of another type, a camera has no CameraInfo
+            or is named twice, or there is no camera at all.
     """
     if wanted is not None:
         for topic in wanted:
@@ -107,7 +107,7 @@ def choose_one(topics: Mapping[str, Topic], kind: str, wanted: str | None, optio
     """Return the topic of type ``kind`` that an option names; None: the only one of this type.
 
     Raises:
-        ConversionError: the topic is missing, has another type, or there are several.
+        ConversionError: the topic is missing, empty or of another type, or there are several.
     """
     if wanted is not None:
         if wanted:
@@ -117,8 +117,7 @@ def choose_one(topics: Mapping[str, Topic], kind: str, wanted: str | None, optio
     if len(candidates) > 1:
         raise ConversionError(
             f'the bag has {kind} on {", ".join(candidates)}: choose one with {option}, or none '
-            f'with '
-            f"{option} ''"
+            f"with {option} ''"
         )
     return candidates[0] if candidates else ''
 

@@ -190,13 +190,13 @@ CASES = (
         'a PNG of 108 million pixels',
         file_fault(lambda data: png_claiming(12000, 9000), FRONT),
         without(FRONT),
-        ('ERROR', 'cameras', 'is 12000x9000, more than max_image_megapixels'),
+        ('ERROR', 'cameras', 'is 12000x9000, more than 20 megapixels'),
     ),
     Case(
         'a PNG of 4 billion pixels',
         file_fault(lambda data: png_claiming(65000, 65000), FRONT),
         without(FRONT),
-        ('ERROR', 'cameras', 'is far larger than max_image_megapixels'),
+        ('ERROR', 'cameras', 'has more than 178 megapixels'),
     ),
     Case(
         'images of one pixel, with CameraInfo without a size',

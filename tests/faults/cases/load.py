@@ -61,7 +61,7 @@ CASES = (
         '60 trigger cycles per second',
         flood,
         overlapping=True,
-        tolerated='sync_slop_s (0.06 s) is not below the trigger cycle (0.017 s)',
+        tolerated='sync_slop_s (0.06 s) must be below the trigger cycle (0.017 s)',
     ),
     Case('invalid bytes instead of messages', broken_messages, tolerated='went back in time'),
     Case('a subscriber is stopped', stopped_subscriber),

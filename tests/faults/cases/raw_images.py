@@ -77,7 +77,7 @@ CASES = (
         'a raw image that claims 4 billion pixels',
         image_fault(lambda m: raw(pixels_of(m), width=65000, height=65000), FRONT),
         without(FRONT),
-        ('ERROR', 'cameras', 'is 65000x65000, more than max_image_megapixels'),
+        ('ERROR', 'cameras', 'is 65000x65000, more than 20 megapixels'),
         RAW,
     ),
 )

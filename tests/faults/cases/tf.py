@@ -222,7 +222,7 @@ CASES = (
         'a camera is moved 2 m up',
         lambda bench: changed_extrinsics(bench, raised),
         ALL,
-        ('WARN', 'cameras', 'CAM_BACK sits 3.58 m above base_link, training had 1.48 to 1.61'),
+        ('WARN', 'cameras', 'CAM_BACK is 3.58 m above the ground, training had 1.48 to 1.61'),
     ),
     Case(
         'a static transform without rotation',

@@ -48,7 +48,7 @@ def test_smaller_images_of_the_same_cameras_are_like_training():
             'CAM_FRONT has a focal length of 1114 px in the network input, training had 350 to '
             '560',
         ),
-        ({'up_m': 1.0}, 'CAM_FRONT sits 2.51 m above base_link, training had 1.48 to 1.61'),
+        ({'up_m': 1.0}, 'CAM_FRONT is 2.51 m above the ground, training had 1.48 to 1.61'),
         ({'about_y_deg': 30.0}, 'CAM_FRONT is tilted by 30 degrees, training had 0 to 1'),
         (
             {'about_z_deg': 140.0},
@@ -65,7 +65,7 @@ def test_a_difference_is_reported_once_and_again_when_it_changes():
     assert check.changed_warning(nuscenes_like_rig(), SIZES) == ''
     assert check.changed_warning(nuscenes_like_rig(), SIZES) is None
     warning = check.changed_warning(changed(4, up_m=2.0), SIZES)
-    assert 'CAM_BACK sits 3.58 m' in warning
+    assert 'CAM_BACK is 3.58 m above the ground' in warning
     assert warning.endswith('; if base_frame is not on the ground, set base_frame_height_m')
     assert check.changed_warning(changed(4, up_m=2.0), SIZES) is None
     assert check.changed_warning(nuscenes_like_rig(), SIZES) == ''

@@ -419,7 +419,7 @@ def test_cameras_unlike_those_of_training_are_a_warning_that_considers_the_base_
     wait_until(lambda: bench.results, 'a result')
     level, message = shown(bench, 'cameras')
     assert level == WARN
-    assert 'CAM_FRONT sits 2.50 m above base_link' in message
+    assert 'CAM_FRONT is 2.50 m above the ground' in message
     bench.settings = replace(bench.settings, base_frame_height_m=0.0)
     bench.work(2 * 10**9)
     assert shown(bench, 'cameras') == (OK, 'ok')
@@ -471,7 +471,7 @@ def test_a_result_has_the_durations_of_its_stages():
     [
         (0.5, 2, None, 'on', '0.500'),
         (None, 1, None, 'off: the model has one key frame', 'none'),
-        (None, 2, None, 'off: there is no past frame of about 0.5 s ago yet', 'none'),
+        (None, 2, None, 'off: no past frame is 0.4 to 0.6 s old', 'none'),
         (None, 2, 'tf has no map', 'off: tf has no map', 'none'),
     ],
 )

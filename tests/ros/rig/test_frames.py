@@ -156,7 +156,7 @@ def test_fewer_cameras_than_min_cameras_are_rejected_with_the_first_reason():
     assert built.frame is None
     assert built.rejection == (
         'no_camera_info',
-        '1 of 2 cameras can be used (left), min_cameras is 2: nothing is published',
+        '1 of 2 cameras can be used (left), min_cameras is 2: no detections are published',
     )
     setup.settings = replace(setup.settings, min_cameras=1)
     assert setup.build().rejection is None
@@ -345,5 +345,7 @@ def test_the_durations_of_decoding_and_geometry_are_reported():
 
 @pytest.mark.parametrize(('megapixels', 'cameras'), [(0.0192, CAMERAS), (0.0191, None)])
 def test_images_above_max_image_megapixels_are_not_used(megapixels: float, cameras):
-    frame = Setup(max_image_megapixels=megapixels).build().frame
-    assert (frame and frame.rig.names) == cameras
+    built = Setup(max_image_megapixels=megapixels).build()
+    assert (built.frame and built.frame.rig.names) == cameras
+    for fault in built.faults.values():
+        assert 'is 160x120, more than 0.0191 megapixels; raise max_image_megapixels' in str(fault)

@@ -168,7 +168,7 @@ def test_a_planar_image_whose_step_covers_all_planes_is_read_without_padding(enc
 def test_a_yuv_image_of_odd_size_is_rejected(encoding: str, field: str):
     message = message_of(encoding, with_blocks(), 0, False)
     setattr(message, field, getattr(message, field) - 1)
-    with pytest.raises(ValueError, match=f'but {encoding} needs even sizes'):
+    with pytest.raises(ValueError, match=f'but {encoding} needs an even width'):
         image_from_message(message, LIMIT)
 
 
@@ -194,7 +194,7 @@ def test_a_size_that_does_not_fit_the_data_is_rejected(field: str, value: int):
 def test_an_image_of_the_largest_size_is_converted_and_a_larger_one_is_rejected():
     message = raw('rgb8', noise(), 40)
     assert image_from_message(message, 24 * 40).shape == (24, 40, 3)
-    with pytest.raises(ValueError, match='is 40x24, more than max_image_megapixels'):
+    with pytest.raises(ValueError, match=r'is 40x24, more than 0\.000959 megapixels'):
         image_from_message(message, 24 * 40 - 1)
 
 
