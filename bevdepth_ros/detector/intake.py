@@ -198,8 +198,8 @@ class Intake:
         if stamp <= 0:
             topic = self._node.resolve_topic_name(source.image_topic)
             sentence = (
-                f'images on {topic} have no time stamp, or one before 1970, and cannot be used: the '
-                'publisher must fill in header.stamp'
+                f'images on {topic} have no time stamp, or one before 1970, and cannot be used: '
+                'the publisher must fill in header.stamp'
             )
             self._monitor.report(f'stamp/{source.name}', 'cameras', ERROR, sentence)
             return

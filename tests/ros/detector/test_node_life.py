@@ -82,7 +82,8 @@ def test_configure_fails_with_the_remedy_for_an_empty_checkpoint_and_an_absent_d
     node = detector(checkpoint='')
     assert not node.change(CONFIGURE)
     wait_until(
-        lambda: node.diagnostics.reports('node', 'give the path of the weights'), 'the remedy'
+        lambda: node.diagnostics.reports('node', 'give the path or the name of weights'),
+        'the remedy',
     )
     assert node.set('checkpoint', str(tiny_checkpoint)) == ''
     assert node.set('device', 'cuda:99') == ''

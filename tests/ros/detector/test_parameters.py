@@ -163,7 +163,7 @@ def test_parameter_values_that_contradict_each_other_are_rejected_with_the_reaso
 
 
 def test_an_empty_checkpoint_is_rejected_with_the_remedy():
-    with pytest.raises(ValueError, match='give the path of the weights'):
+    with pytest.raises(ValueError, match='give the path or the name of weights'):
         _ = Settings().checkpoint_path
 
 
