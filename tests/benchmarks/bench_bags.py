@@ -31,7 +31,7 @@ from bevdepth_ros.bags.writer import STORAGES, BagWriter, image_topic
 from bevdepth_ros.launching import isolate
 
 IMAGE_BYTES = 170_000
-"""Of a nuScenes image."""
+"""Typical size of a JPEG file of nuScenes."""
 RATE_HZ = 12
 START_NS = 1_700_000_000_000_000_000
 

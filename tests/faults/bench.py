@@ -33,7 +33,7 @@ START_TIMEOUT_S = 120.0
 """Importing torch takes long on a busy machine."""
 SAME_ROUND_NS = 1_000_000
 ROUNDS_ON_THE_WAY = 100
-"""Number of image sets before a time whose results may still arrive after it."""
+"""Largest number of image sets before a time whose results may still arrive after it."""
 PARAMETERS = {
     'cameras': list(CAMERAS), 'image_topics': ['/{camera}/image'],
     'camera_info_topics': ['/{camera}/camera_info'], 'device': 'cpu',
@@ -187,7 +187,8 @@ class Bench:
 
     def mixed(self, since: float, first_round: int) -> list[Record]:
         """Return the results since then whose stamp is not the mean of their cameras' stamps in
-        one trigger cycle of ``stream.rounds[first_round:]`` or of the few before."""
+        one trigger cycle of ``stream.rounds[first_round:]`` or of the ``ROUNDS_ON_THE_WAY`` before.
+        """
         rounds = self.stream.rounds[max(0, first_round - ROUNDS_ON_THE_WAY) :]
         return [
             record

@@ -59,8 +59,8 @@ def _inject_and_check(bench: Bench, case: Case) -> None:
 
 
 def _seconds_until(condition: Callable[[], bool], bench: Bench, what: str) -> float:
-    """Return the time until ``condition`` is true; fail with the output of the node if it is
-    not.
+    """Return the time until ``condition`` is true; after a timeout, fail with the problems and the
+    newest results of the node.
     """
     began = time.monotonic()
     try:
