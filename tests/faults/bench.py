@@ -187,7 +187,7 @@ class Bench:
 
     def mixed(self, since: float, first_round: int) -> list[Record]:
         """Return the results since then whose stamp is not the mean of their cameras' stamps in
-        one trigger cycle of ``stream.rounds[first_round:]`` or of the ``ROUNDS_ON_THE_WAY`` before.
+        one trigger cycle of ``stream.rounds[first_round:]`` or of the ones before it.
         """
         rounds = self.stream.rounds[max(0, first_round - ROUNDS_ON_THE_WAY) :]
         return [
