@@ -14,9 +14,9 @@ from bevdepth_core.checkpoint import load_checkpoint
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.engine.calibration import Calibration
 from bevdepth_core.engine.eager import EagerNetwork
+from bevdepth_core.engine.exported_inference import ExportedInference
 from bevdepth_core.engine.graphs import GraphedNetwork
 from bevdepth_core.engine.network import InferenceNetwork
-from bevdepth_core.engine.onnx import OnnxNetwork
 from bevdepth_core.geometry import invert_rigid
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.view_transform import ImageFeatures
@@ -84,8 +84,9 @@ class Detector:
         past_frame_spacing_ns: smallest time between two stored frames.
             Increase it if memory is short and the model is a stereo model, whose past frames take
             78 MB each (docs/STEREO.md).
-        onnx_folder: run the exported network of this folder in ONNX Runtime, on the CPU; it must
-            come from the weights of ``model`` (docs/EXPORT.md).
+        onnx_folder: run the exported network of this folder on the CPU, in ONNX Runtime or as
+            compiled packages; it must come from the weights of ``model`` (docs/EXPORT.md).
+            Packages are machine code: load only folders from a trusted source.
 
     Attributes:
         score_threshold: boxes must score more than this; starts as the model's and may be changed
@@ -240,7 +241,7 @@ class Detector:
         if onnx_folder is not None:
             if self.cpu_threads is None:
                 raise ValueError('an exported network runs on the CPU: use device cpu')
-            return OnnxNetwork(self.model, onnx_folder, self.cpu_threads)
+            return ExportedInference(self.model, onnx_folder, self.cpu_threads)
         if cuda_graphs and self.device.type == 'cuda' and kernels_in_use():
             return GraphedNetwork(self.model, self.device, dtype)
         if self.device.type == 'cuda' and not kernels_in_use():

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from bevdepth_core.config import model_config_to_dict
 from bevdepth_core.model import BEVDepth
 
 MANIFEST = 'manifest.json'
-FORMAT = 'bevdepth-onnx-1'
-"""Value of ``format`` in the manifest."""
+FORMATS = {'onnx': 'bevdepth-onnx-1', 'pt2': 'bevdepth-pt2-1'}
+"""File ending of the graphs to the value of ``format`` in the manifest."""
 WRITE_AGAIN = 'write it with `python -m bevdepth_core.export CHECKPOINT --out FOLDER`'
+
+
+Graph = Callable[..., Sequence[Tensor]]
+"""A part of an exported network: its inputs to its outputs, both in the order of the manifest."""
 
 
 class ExportError(ValueError):
@@ -45,8 +52,9 @@ class ExportedNetwork:
             manifest = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise ExportError(f'{path}: cannot be read ({error}); {WRITE_AGAIN}') from error
-        if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
-            raise ExportError(f'{path}: not of the format {FORMAT}; {WRITE_AGAIN}')
+        if not isinstance(manifest, dict) or manifest.get('format') not in FORMATS.values():
+            formats = ' or '.join(FORMATS.values())
+            raise ExportError(f'{path}: not of the format {formats}; {WRITE_AGAIN}')
         exported = cls(Path(folder), manifest)
         exported._verify_files()
         return exported
@@ -60,6 +68,11 @@ class ExportedNetwork:
     def graph(self, name: str) -> Path:
         """Return the file of a graph: ``image_branch``, ``splat`` or ``detection``."""
         return self.folder / self.manifest['graphs'][name]['file']
+
+    @property
+    def format(self) -> str:
+        """One of FORMATS: ``onnx`` or ``pt2``."""
+        return next(name for name, text in FORMATS.items() if text == self.manifest['format'])
 
     @property
     def has_own_node(self) -> bool:

@@ -16,7 +16,7 @@ from bevdepth_core.decode import stack_maps
 from bevdepth_core.engine.calibration import Calibration
 from bevdepth_core.engine.eager import EagerNetwork
 from bevdepth_core.engine.exported import ExportedNetwork
-from bevdepth_core.engine.onnx import OnnxNetwork
+from bevdepth_core.engine.exported_inference import ExportedInference
 from bevdepth_core.geometry import rigid_from_quaternion
 from bevdepth_core.inference import Detector
 from bevdepth_core.model import BEVDepth
@@ -72,7 +72,8 @@ def compare(model: BEVDepth, folder: Path, cameras: Iterable[int], seed: int = 0
     report = Report(ExportedNetwork.read(folder).manifest['precision'])
     expected, exported = Detector(model), Detector(model, onnx_folder=folder)
     networks = Networks(
-        EagerNetwork(model, torch.device('cpu'), torch.float32), OnnxNetwork(model, folder, 1)
+        EagerNetwork(model, torch.device('cpu'), torch.float32),
+        ExportedInference(model, folder, 1),
     )
     rng = np.random.default_rng(seed)
     for count in cameras:
@@ -89,7 +90,7 @@ class Networks:
     """The network in PyTorch, and exported."""
 
     eager: EagerNetwork
-    exported: OnnxNetwork
+    exported: ExportedInference
 
 
 def random_frames(count: int, rng: np.random.Generator) -> list[Frame]:
@@ -175,7 +176,7 @@ def matched_boxes(boxes: Detections3D, others: Detections3D) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _require_dependence(exported: OnnxNetwork, frames: list[Frame], report: Report) -> None:
+def _require_dependence(exported: ExportedInference, frames: list[Frame], report: Report) -> None:
     """Report outputs that stay the same when one input changes: a constant that was exported."""
     cameras, matrices, features = [], [], []
     for frame in frames:

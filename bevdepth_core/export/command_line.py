@@ -7,12 +7,12 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from bevdepth_core.checkpoint import load_checkpoint
-from bevdepth_core.engine.exported import MANIFEST, ExportError
+from bevdepth_core.engine.exported import FORMATS, MANIFEST, ExportError
 from bevdepth_core.export.check import compare, print_report
 from bevdepth_core.export.key_frames import KeyFrames
-from bevdepth_core.export.parts import POOLINGS
+from bevdepth_core.export.parts import ONNX_POOLINGS
 from bevdepth_core.export.quantization import Samples
-from bevdepth_core.export.writing import DEFORMABLE, PRECISIONS, export_onnx
+from bevdepth_core.export.writing import DEFORMABLE, PRECISIONS, export_onnx, export_pt2
 from bevdepth_core.model import BEVDepth
 
 
@@ -27,21 +27,34 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(options: Namespace) -> None:
     model = load_checkpoint(options.checkpoint).requires_grad_(False)
-    export_onnx(
-        model,
-        options.out,
-        pooling=options.pooling,
-        deformable=options.deformable,
-        precision=options.precision,
-        samples=_samples(model, options),
-        name=str(options.checkpoint),
-    )
+    if options.format == 'pt2':
+        _require_pt2_options(options)
+        export_pt2(model, options.out, name=str(options.checkpoint))
+    else:
+        export_onnx(
+            model,
+            options.out,
+            pooling=options.pooling or 'plain',
+            deformable=options.deformable,
+            precision=options.precision,
+            samples=_samples(model, options),
+            name=str(options.checkpoint),
+        )
     print(f'wrote {options.out / MANIFEST}')
     if options.check:
         report = compare(model, options.out, options.cameras)
         print_report(report)
         if report.problems:
             sys.exit('the export differs from the network: ' + '; '.join(report.problems))
+
+
+def _require_pt2_options(options: Namespace) -> None:
+    chosen = (options.precision, options.pooling, options.deformable)
+    if chosen != ('fp32', None, 'sampled'):
+        raise ExportError(
+            'pt2 has one form: leave out --precision, --pooling and --deformable, or use '
+            '--format onnx'
+        )
 
 
 def _samples(model: BEVDepth, options: Namespace) -> Samples | None:
@@ -59,9 +72,9 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument('checkpoint', help='path, or name of weights such as small')
     parser.add_argument('--out', type=Path, required=True, help='folder to write')
-    parser.add_argument('--format', choices=('onnx',), default='onnx')
+    parser.add_argument('--format', choices=tuple(FORMATS), default='onnx')
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32')
-    parser.add_argument('--pooling', choices=tuple(POOLINGS), default='plain')
+    parser.add_argument('--pooling', choices=ONNX_POOLINGS, help='of onnx (plain)')
     parser.add_argument('--deformable', choices=DEFORMABLE, default='sampled')
     parser.add_argument(
         '--calibration', type=Path, help='dataset in nuScenes format whose key frames set scales'

@@ -7,12 +7,11 @@ from typing import Any
 
 from bevdepth_core.config import ImageSpec
 from bevdepth_core.engine.exported import (
-    FORMAT,
+    FORMATS,
     file_digest,
     plain_config,
     weights_digest,
 )
-from bevdepth_core.export.onnx_graphs import OPSET
 from bevdepth_core.export.parts import CAMERAS, Part
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.types import BOX_MAPS
@@ -52,25 +51,23 @@ def manifest(
         model: the exported model.
         parts: its exported parts.
         folder: folder with the graphs of the parts.
-        options: with ``weights``, as the user named it, ``precision``, ``pooling`` and
-            ``deformable``.
+        options: ``format`` (one of FORMATS), ``weights``, as the user named it, and what is
+            copied into the manifest, with ``precision`` and ``pooling``.
     """
-    metadata = dict(model.metadata)
+    metadata, options = dict(model.metadata), dict(options)
+    name, ending = options.pop('weights'), options.pop('format')
     return {
-        'format': FORMAT,
-        'precision': options['precision'],
-        'pooling': options['pooling'],
-        'deformable': options['deformable'],
-        'opset': OPSET,
+        'format': FORMATS[ending],
+        **options,
         'weights': {
-            'name': options['weights'],
+            'name': name,
             'sha256': weights_digest(model),
             'license': metadata.pop('license', 'as the checkpoint; it names none'),
             'origin': metadata,
         },
         'classes': list(model.config.class_names),
         'preprocessing': preprocessing(model.config.image),
-        'graphs': {part.name: _graph(part, folder) for part in parts},
+        'graphs': {part.name: _graph(part, folder, ending) for part in parts},
         'config': plain_config(model),
     }
 
@@ -88,8 +85,8 @@ def preprocessing(spec: ImageSpec) -> dict[str, Any]:
     }
 
 
-def _graph(part: Part, folder: Path) -> dict[str, Any]:
-    file = f'{part.name}.onnx'
+def _graph(part: Part, folder: Path, ending: str) -> dict[str, Any]:
+    file = f'{part.name}.{ending}'
     outputs = part.module(*part.inputs.values())
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     named = dict(zip(part.outputs, outputs, strict=True))

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from bevdepth_core.decode import BoxDecoder, stack_maps
 from bevdepth_core.export.pooling import PlainPooling
-from bevdepth_core.export.scatter_pooling import ScatterPooling
+from bevdepth_core.export.scatter_pooling import ScatterPooling, WholePooling
 from bevdepth_core.export.volume_pooling import VolumePooling
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.depth_net import DeformableConv, DepthNet
@@ -114,7 +114,9 @@ POOLINGS: dict[str, Callable[[LiftSplat], nn.Module]] = {
     'plain': _plain,
     'scatter': ScatterPooling,
     'custom': CustomPooling,
+    'whole': WholePooling,
 }
+ONNX_POOLINGS = ('plain', 'scatter', 'custom')
 
 
 class Detection(nn.Module):

@@ -45,6 +45,25 @@ class ScatterPooling(nn.Module):
         return places[:-1].t().unflatten(1, (self.cells.rows, self.cells.columns))[None]
 
 
+class WholePooling(ScatterPooling):
+    """``ScatterPooling`` of all rows at once, for AOTInductor: it compiles product and addition to
+    one loop, which needs no memory for the product.
+    """
+
+    def forward(self, depth: Tensor, context: Tensor, ego_from_frustum: Tensor) -> Tensor:
+        rows = range(len(self.cells.frustum_v))
+        cells = torch.stack([self.cells.flat(ego_from_frustum, row) for row in rows], dim=1)
+        if self.refinement is None:
+            weights, pixels = (value.permute(0, 2, 3, 1) for value in (depth, context))
+            values = weights[..., None] * pixels[..., None, :]  # (N, h, w, D, C)
+        else:
+            values = self.refinement(depth[None], context[None])[0].permute(0, 3, 4, 2, 1)
+        places = context.new_zeros(self.cells.outside + 1, context.shape[1])
+        places = places.index_add(0, cells.flatten().long(), values.flatten(0, 3))
+        bev = places[:-1].t().unflatten(1, (self.cells.rows, self.cells.columns))[None]
+        return bev.contiguous()  # other compiled parts read it in this order
+
+
 class _AddRows(torch.autograd.Function):
     """``index_add`` along the first dimension. PyTorch's exporter writes a scatter that drops the
     sums of equal places for ``index_put``, and expands the places for ``scatter_add``.

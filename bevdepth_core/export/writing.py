@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from bevdepth_core.engine.exported import MANIFEST, ExportError
 from bevdepth_core.export.half_precision import to_half
 from bevdepth_core.export.manifest import manifest
-from bevdepth_core.export.onnx_graphs import write_graph
+from bevdepth_core.export.onnx_graphs import OPSET, write_graph
 from bevdepth_core.export.parts import Part, network_parts
+from bevdepth_core.export.pt2_graphs import package_numbers, require_compiler, write_package
 from bevdepth_core.export.quantization import Samples, to_int8
 from bevdepth_core.files import write_atomically
 from bevdepth_core.model import BEVDepth
@@ -36,7 +40,7 @@ def export_onnx(
     Args:
         model: in evaluation mode, on the CPU.
         folder: made if it is missing; existing files are replaced.
-        pooling: one of POOLINGS.
+        pooling: one of ONNX_POOLINGS.
         deformable: one of DEFORMABLE.
         precision: one of PRECISIONS.
         samples: what int8 is calibrated on.
@@ -55,8 +59,34 @@ def export_onnx(
             to_half(path)
         if part.name in REDUCED and precision == 'int8':
             to_int8(path, [] if samples is None else samples.by_graph[part.name])
-    options = {'weights': name, 'precision': precision, 'pooling': pooling}
-    _write_manifest(model, parts, folder, {**options, 'deformable': deformable})
+    options = {'precision': precision, 'pooling': pooling, 'deformable': deformable}
+    _write_manifest(
+        model, parts, folder, {'format': 'onnx', 'weights': name, **options, 'opset': OPSET}
+    )
+
+
+def export_pt2(model: BEVDepth, folder: Path, *, name: str = 'unnamed') -> None:
+    """Compile ``model`` to packages for the CPU of this machine and write their manifest.
+
+    Pooling and deformable convolution are standard operators: a program that loads the packages
+    needs no library but libtorch.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        folder: made if it is missing; existing files are replaced.
+        name: name of the weights, for the manifest.
+
+    Raises:
+        ExportError: the network cannot be exported so, or there is no C++ compiler.
+    """
+    require_compiler()
+    numbers = package_numbers(model.config)
+    _prepare(model, folder)
+    parts = network_parts(model, 'whole', True)
+    for part in parts:
+        write_package(part, folder / f'{part.name}.pt2', numbers)
+    options = {'precision': 'fp32', 'pooling': 'whole', 'torch': torch.__version__}
+    _write_manifest(model, parts, folder, {'format': 'pt2', 'weights': name, **options})
 
 
 def _prepare(model: BEVDepth, folder: Path) -> None:
@@ -67,7 +97,7 @@ def _prepare(model: BEVDepth, folder: Path) -> None:
 
 
 def _write_manifest(
-    model: BEVDepth, parts: tuple[Part, ...], folder: Path, options: dict[str, str]
+    model: BEVDepth, parts: tuple[Part, ...], folder: Path, options: dict[str, Any]
 ) -> None:
     text = json.dumps(manifest(model, parts, folder, options), indent=2)
 

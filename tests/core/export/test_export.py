@@ -24,7 +24,7 @@ from bevdepth_core.export.command_line import main
 from bevdepth_core.export.onnx_graphs import write_graph
 from bevdepth_core.export.parts import CustomPooling, Part, SampledDeformableConv, network_parts
 from bevdepth_core.export.pooling import PlainPooling
-from bevdepth_core.export.scatter_pooling import ScatterPooling
+from bevdepth_core.export.scatter_pooling import ScatterPooling, WholePooling
 from bevdepth_core.export.volume_pooling import VolumePooling, _running_sums
 from bevdepth_core.inference import Detector
 from bevdepth_core.model import BEVDepth
@@ -97,7 +97,7 @@ def test_plain_graphs_have_standard_operators_and_no_scatter(exported: Path, gra
     assert not {kind for kind in kinds if kind.startswith('Scatter') or kind == 'DeformConv'}
 
 
-@pytest.mark.parametrize('pooling', [PlainPooling, ScatterPooling])
+@pytest.mark.parametrize('pooling', [PlainPooling, ScatterPooling, WholePooling])
 def test_pooling_equals_the_op(model: BEVDepth, pooling: Pooling) -> None:
     inputs = splat_inputs(model, 3)
     expected = CustomPooling(model.view_transform)(*inputs)
@@ -106,7 +106,7 @@ def test_pooling_equals_the_op(model: BEVDepth, pooling: Pooling) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('pooling', [PlainPooling, ScatterPooling])
+@pytest.mark.parametrize('pooling', [PlainPooling, ScatterPooling, WholePooling])
 @pytest.mark.parametrize('offset', [-0.999, -1.001, 0.0, 7.999, 8.001, float('nan'), 1e30])
 def test_pooling_has_the_borders_of_the_op(
     model: BEVDepth, offset: float, pooling: Pooling
@@ -247,7 +247,7 @@ def test_refined_volumes_are_pooled_as_the_op_does() -> None:
     inputs = splat_inputs(model, 3)
     expected = CustomPooling(view)(*inputs)
     assert expected.count_nonzero() > 100
-    for pooling in (VolumePooling, ScatterPooling):
+    for pooling in (VolumePooling, ScatterPooling, WholePooling):
         torch.testing.assert_close(pooling(view)(*inputs), expected, rtol=1e-5, atol=1e-5)
 
 

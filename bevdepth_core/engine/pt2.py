@@ -1,0 +1,32 @@
+"""Opens the packages of ``bevdepth_core.export --format pt2``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from bevdepth_core.engine.exported import ExportError, Graph
+
+
+def pt2_graph(path: Path) -> Graph:
+    """Return the compiled graph of a package. It contains machine code, so that it must come from
+    a trusted source.
+
+    Raises:
+        ExportError: it cannot be loaded, for instance because it is of another processor.
+    """
+    try:
+        package = torch._inductor.aoti_load_package(str(path))
+    except RuntimeError as error:
+        raise ExportError(
+            f'{path}: cannot be loaded ({error}); write it on this machine with '
+            '`python -m bevdepth_core.export CHECKPOINT --format pt2 --out FOLDER`'
+        ) from error
+
+    def run(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        # The compiled code reads the memory in this order, whatever the strides are.
+        found = package(*(value.contiguous() for value in inputs))
+        return (found,) if isinstance(found, torch.Tensor) else tuple(found)
+
+    return run
