@@ -121,7 +121,10 @@ std::vector<Box> suppress(const Tensor& candidates, const Network& network) {
 
 int run(int count, char** words) {
   TORCH_CHECK(count == 3 || count == 4, "usage: detect EXPORT FRAME [PAST_FRAME]");
-  Network network(words[1]);
+  const std::string folder = words[1];
+  TORCH_CHECK(std::ifstream(folder + "/image_branch.pt2"), folder,
+              ": has no packages; write them with `python -m bevdepth_core.export --format pt2`");
+  Network network(folder);
   TORCH_CHECK(network.numbers("scale_nms").empty(), "this example has no scale NMS");
   const Frame key = read_frame(words[2], network);
   std::vector<Tensor> maps{bev_map(network, key, key)};
@@ -140,6 +143,9 @@ int run(int count, char** words) {
 
 int main(int count, char** words) try {
   return run(count, words);
+} catch (const c10::Error& error) {
+  std::cerr << error.what_without_backtrace() << '\n';
+  return 1;
 } catch (const std::exception& error) {
   std::cerr << error.what() << '\n';
   return 1;

@@ -1,7 +1,7 @@
-"""Measures a detector step on the CPU in PyTorch and in ONNX Runtime, in one run.
+"""Measures a detector step on the CPU in PyTorch and in exported networks, in one run.
 
     python -m tests.benchmarks.bench_export [--checkpoint small | --preset NAME] [--threads 2]
-        [--steps 10] [--precisions fp32 int8] [--poolings scatter plain]
+        [--steps 10] [--precisions fp32 int8] [--poolings scatter plain] [--exported FOLDER ...]
 
 The runtimes take turns step by step, so that other processes slow all of them. The detector
 starts from six source images; a past frame is available. INT8 is calibrated on noise, which
@@ -48,6 +48,10 @@ def main() -> None:
                 detectors[name] = Detector(
                     model, onnx_folder=exported, cpu_threads=options.threads
                 )
+        for exported in options.exported:
+            detectors[exported.name] = Detector(
+                model, onnx_folder=exported, cpu_threads=options.threads
+            )
         times = measure(detectors, options.steps)
     report(times, options)
 
@@ -58,8 +62,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument('--preset', help='a preset with random weights instead')
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--steps', type=int, default=10)
-    parser.add_argument('--precisions', nargs='+', choices=PRECISIONS, default=['fp32', 'int8'])
+    parser.add_argument('--precisions', nargs='*', choices=PRECISIONS, default=['fp32', 'int8'])
     parser.add_argument('--poolings', nargs='+', default=['scatter', 'plain'])
+    parser.add_argument(
+        '--exported', type=Path, nargs='+', default=[], help='more exports, such as one of pt2'
+    )
     parser.add_argument('--out', type=Path, default=ROOT / 'out' / 'bench')
     return parser.parse_args()
 

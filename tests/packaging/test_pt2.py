@@ -146,6 +146,12 @@ def test_the_example_reports_invalid_input(
     assert outcome.stdout == ''
 
 
+def test_the_example_reports_a_folder_without_packages(program: Path, tmp_path: Path) -> None:
+    outcome = run(program, tmp_path, tmp_path / 'frame.txt')
+    assert outcome.returncode == 1
+    assert f'{tmp_path}: has no packages; write them with' in outcome.stderr
+
+
 def test_a_refined_network_is_compiled(tmp_path: Path) -> None:
     model = export_model(refinement=True)
     save_checkpoint(model, tmp_path / 'tiny.safetensors')

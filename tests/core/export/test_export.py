@@ -29,6 +29,7 @@ from bevdepth_core.export.volume_pooling import VolumePooling, _running_sums
 from bevdepth_core.inference import Detector
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.view_transform import LiftSplat
+from tests.core.export.inputs import splat_inputs
 from tests.core.frames import make_frame, make_rig
 from tests.networks import export_model
 
@@ -38,17 +39,6 @@ GRAPHS = ('image_branch', 'splat', 'detection')
 
 def nodes(path: Path) -> list[onnx.NodeProto]:
     return list(onnx.load(path).graph.node)
-
-
-def splat_inputs(model: BEVDepth, cameras: int) -> tuple[torch.Tensor, ...]:
-    """Return random depth and context, and matrices that place points inside and outside."""
-    view, config = model.view_transform, model.config
-    size = (len(view.frustum_v), len(view.frustum_u))
-    generator = torch.Generator().manual_seed(0)
-    depth = torch.rand(cameras, config.depth_bins.count, *size, generator=generator)
-    context = torch.randn(cameras, config.depth_net.context_channels, *size, generator=generator)
-    matrices = torch.randn(cameras, 3, 4, generator=generator) * torch.tensor((0.01, 0.01, 1, 3))
-    return depth, context, matrices
 
 
 def test_the_export_equals_the_network_for_any_number_of_cameras(

@@ -17,7 +17,7 @@ from bevdepth_core.export.parts import network_parts
 from bevdepth_core.export.pt2_graphs import package_numbers, write_package
 from bevdepth_core.export.writing import export_pt2
 from bevdepth_core.model import BEVDepth
-from tests.core.export.test_export import splat_inputs
+from tests.core.export.inputs import splat_inputs
 
 
 def test_a_compiled_splat_takes_any_number_of_cameras_and_any_strides(
