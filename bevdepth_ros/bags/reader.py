@@ -8,6 +8,7 @@ read and reports the missing ones.
 from __future__ import annotations
 
 import heapq
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from operator import itemgetter
@@ -15,10 +16,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bevdepth_ros.bags.compression import serialized_message
-from bevdepth_ros.bags.storage_files import StorageFile, files_of, open_file, read_metadata
+from bevdepth_ros.bags.storage_files import (
+    Metadata,
+    StorageFile,
+    files_of,
+    open_file,
+    read_metadata,
+)
 from bevdepth_ros.bags.topics import Message, Topic
 
 LATEST_NS = (1 << 63) - 1
+_COMPANION = re.compile(r'/metadata\.yaml$|-wal$|-shm$')
 _NAMED = 5
 """Largest number of topics or files that a report names."""
 
@@ -53,7 +61,7 @@ class Bag:
         self._reported: set[str] = set()
         self.recorded_counts = Counter[str]()
         try:
-            for path in [paths] if isinstance(paths, (str, Path)) else paths:
+            for path in [paths] if isinstance(paths, (str, Path)) else _bags_among(paths):
                 self._bags.append(self._open(Path(path)))
         except BaseException:
             self.close()
@@ -146,6 +154,9 @@ class Bag:
             files = files_of(path)
         except (ValueError, OSError) as error:
             raise BagError(f'the bag {path} cannot be read: {error}') from error
+        metadata = read_metadata(path) if path.is_dir() else None
+        if metadata is not None:
+            files = self._named_files(files, metadata)
         sources: list[StorageFile] = []
         problems: list[str] = []
         for file in files:
@@ -161,11 +172,29 @@ class Bag:
         for source in sources:
             self._report_problem(source)
         if path.is_dir():
-            self._compare_with_metadata(path, sources)
+            self._compare_with_metadata(path, metadata, sources)
         return sorted(sources, key=lambda source: source.start_ns)
 
-    def _compare_with_metadata(self, path: Path, sources: list[StorageFile]) -> None:
-        metadata = read_metadata(path)
+    def _named_files(self, files: list[Path], metadata: Metadata) -> list[Path]:
+        """Return the files that the metadata names if all of them are there, otherwise all files:
+        they were renamed then.
+
+        Others can be copies, such as those that rosbag2 unpacks beside compressed files: their
+        messages would be read twice.
+        """
+        named = [file for file in files if file.name in metadata.names]
+        if len(named) < len(metadata.names):
+            return files
+        for file in sorted(set(files) - set(named)):
+            self._report_once(
+                f'{file} is left out, because metadata.yaml does not name it; give its path to '
+                'read it'
+            )
+        return named
+
+    def _compare_with_metadata(
+        self, path: Path, metadata: Metadata | None, sources: list[StorageFile]
+    ) -> None:
         if metadata is None:
             self._report_once(
                 f'{path} has no valid metadata.yaml: its files are read without it, but messages '
@@ -198,6 +227,14 @@ class Bag:
         if sentence not in self._reported:
             self._reported.add(sentence)
             self._report(sentence)
+
+
+def _bags_among(paths: Sequence[str | Path]) -> list[str | Path]:
+    """Return ``paths`` without the files beside storage files, which ``BAG/*`` in a shell lists,
+    too.
+    """
+    bags = [path for path in paths if not _COMPANION.search(str(path))]
+    return bags or list(paths)
 
 
 def _merged_topics(sources: list[StorageFile]) -> dict[str, Topic]:

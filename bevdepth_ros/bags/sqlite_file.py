@@ -171,7 +171,11 @@ class SqliteFile:
 
 
 def _opened(path: Path) -> apsw.Connection:
-    """Open a file, together with its write-ahead log if there is one."""
+    """Open a file, together with its write-ahead log if there is one.
+
+    SQLite gives up on a symbolic link in the path, because apsw does not pass on its resolution.
+    """
+    path = path.resolve()
     log = path.with_name(path.name + '-wal')
     mode = 'mode=ro' if log.is_file() and log.stat().st_size else 'immutable=1'
     database = apsw.Connection(

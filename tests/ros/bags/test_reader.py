@@ -149,3 +149,37 @@ def test_a_bag_of_ros_1_and_an_empty_file_are_named_as_such(
     (tmp_path / 'drive.bag').write_bytes(content)
     with pytest.raises(BagError, match=reason):
         Bag(tmp_path / 'drive.bag', [].append)
+
+
+@pytest.mark.parametrize('storage', STORAGES)
+def test_a_bag_behind_a_symbolic_link_is_read(tmp_path: Path, storage: str) -> None:
+    file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 4, storage))
+    (tmp_path / 'folder').symlink_to(tmp_path / 'bag')
+    (tmp_path / 'file').symlink_to(file)
+    for path in (tmp_path / 'folder', tmp_path / 'file'):
+        assert read(path) == (texts(0, 4), [])
+
+
+@pytest.mark.parametrize('storage', STORAGES)
+def test_a_file_that_the_metadata_does_not_name_is_left_out_and_reported(
+    tmp_path: Path, storage: str
+) -> None:
+    file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 4, storage))
+    copy = file.with_name(f'copy{file.suffix}')
+    copy.write_bytes(file.read_bytes())
+    found, reports = read(tmp_path / 'bag')
+    assert found == texts(0, 4)
+    assert reports == [
+        f'{copy} is left out, because metadata.yaml does not name it; give its path to read it'
+    ]
+    assert read(copy) == (texts(0, 4), [])
+
+
+def test_the_files_beside_storage_files_are_left_out_of_a_list_of_bags(tmp_path: Path) -> None:
+    file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 4, 'sqlite3'))
+    for end in ('-wal', '-shm'):
+        file.with_name(file.name + end).touch()
+    with Bag(sorted(file.parent.iterdir()), pytest.fail) as bag:
+        assert bag.topics['/a'].count == 4
+    with pytest.raises(BagError, match='neither an MCAP file nor an SQLite file'):
+        Bag([file.parent / 'metadata.yaml'], pytest.fail)
