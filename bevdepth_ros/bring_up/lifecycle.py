@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 import uuid
 from collections.abc import Callable
@@ -31,6 +32,9 @@ FIRST_LOG_S = 5.0
 SLOW_S = 300.0
 """Waiting is normal before this time, and logged as a warning after it."""
 POLL_S = 0.05
+SIGNAL_S = 5.0
+"""Ctrl-C reaches the processes of a launch in any order. If one ends before the launch shuts down,
+the launch has this time, seconds, before the end of the process is an error."""
 
 
 class BringUpError(Exception):
@@ -107,6 +111,11 @@ def new_enclave() -> str:
     return '' if is_secure else f'/bevdepth_{uuid.uuid4().hex}'
 
 
+def is_interrupted(return_code: int | None) -> bool:
+    """Return True if a process with this exit status was perhaps ended by SIGINT or SIGTERM."""
+    return return_code in (0, -signal.SIGINT, -signal.SIGTERM)
+
+
 class _BringUp:
     """Asks a node for its state and for transitions until it is active.
 
@@ -134,6 +143,9 @@ class _BringUp:
         try:
             await self._run(autostart)
         except BringUpError as error:
+            processes = filter(None, (self._process, self._subscriber))
+            if any(is_interrupted(process.return_code) for process in processes):
+                await asyncio.sleep(SIGNAL_S)
             return error
         return None
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from launch import Event, LaunchContext
+from launch import LaunchContext
 from launch.actions import EmitEvent, OpaqueFunction, RegisterEventHandler, Shutdown, TimerAction
 from launch.event_handlers import OnProcessExit
 from launch.events import matches_action
@@ -23,6 +23,8 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from lifecycle_msgs.msg import Transition
+
+from bevdepth_ros.bring_up.lifecycle import SIGNAL_S, is_interrupted
 
 LAST_SETS_S = 60.0
 """At the end of a bag, the detector has this time to process the last image sets."""
@@ -49,16 +51,18 @@ def end_of_replay(detector: LifecycleNode, player: Node) -> list[RegisterEventHa
         if context.is_shutdown:
             return []
         if event.returncode:
-            raise RuntimeError('the bag was not played to its end')
+            return _failure('the bag was not played to its end', event.returncode)
         deactivate = ChangeState(
             lifecycle_node_matcher=matches_action(detector),
             transition_id=Transition.TRANSITION_DEACTIVATE,
         )
         return [EmitEvent(event=deactivate), _mark_finished(detector, after_s=LAST_SETS_S)]
 
-    def detector_ended(event: Event, context: LaunchContext) -> None:
-        if not context.is_shutdown:
-            raise RuntimeError(f'{detector.node_name} ended before the end of the replay')
+    def detector_ended(event: Any, context: LaunchContext) -> list:
+        if context.is_shutdown:
+            return []
+        reason = f'{detector.node_name} ended before the end of the replay'
+        return _failure(reason, event.returncode)
 
     inactive = OnStateTransition(
         target_lifecycle_node=detector,
@@ -71,6 +75,20 @@ def end_of_replay(detector: LifecycleNode, player: Node) -> list[RegisterEventHa
         RegisterEventHandler(OnProcessExit(target_action=player, on_exit=bag_ended)),
         RegisterEventHandler(OnProcessExit(target_action=detector, on_exit=detector_ended)),
     ]
+
+
+def _failure(reason: str, return_code: int) -> list[TimerAction]:
+    """Fail the launch because a process ended; if a signal ended it, return an action that fails
+    the launch unless it shuts down meanwhile.
+    """
+
+    def fail(context: LaunchContext) -> None:
+        if not context.is_shutdown:
+            raise RuntimeError(reason)
+
+    if is_interrupted(return_code):
+        return [TimerAction(period=SIGNAL_S, actions=[OpaqueFunction(function=fail)])]
+    raise RuntimeError(reason)
 
 
 def _mark_finished(detector: LifecycleNode, after_s: float) -> TimerAction:

@@ -33,6 +33,29 @@ def generate_launch_description():
     return LaunchDescription([node, *bring_up(node, enclave, True, ended)])
 """
 
+ENDED_DETECTOR = f"""
+from launch import LaunchDescription
+from launch.actions import LogInfo, RegisterEventHandler, Shutdown
+from launch.event_handlers import OnProcessExit
+from launch_ros.actions import LifecycleNode, Node
+from bevdepth_ros.bring_up.lifecycle import bring_up, new_enclave
+from bevdepth_ros.bring_up.replay import end_of_replay
+
+
+def generate_launch_description():
+    words = ['-c', 'raise SystemExit(STATUS)']
+    node = LifecycleNode(executable='{sys.executable}', arguments=words, name='detector',
+                         namespace='')
+    endless = 'import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); signal.pause()'
+    player = Node(executable='{sys.executable}', arguments=['-c', endless])
+    failed = lambda context, error: [LogInfo(msg=f'bring-up failed: {{error}}')]
+    interrupted = OnProcessExit(target_action=node, on_exit=[Shutdown()])
+    return LaunchDescription([
+        *end_of_replay(node, player), *bring_up(node, new_enclave(), True, failed), node, player,
+        *([RegisterEventHandler(interrupted)] if IS_INTERRUPTED else []),
+    ])
+"""
+
 
 @pytest.fixture
 def started() -> Iterator[list[subprocess.Popen]]:
@@ -101,3 +124,23 @@ def test_a_detector_that_cannot_be_configured_keeps_running_and_the_launch_logs_
     os.killpg(started[0].pid, signal.SIGINT)
     assert 'Traceback' not in started[0].communicate(timeout=TIMEOUT_S)[0]
     assert started[0].returncode in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ('status', 'is_interrupted', 'is_error'),
+    [(0, True, False), (0, False, True), (3, False, True)],
+)
+def test_a_detector_that_ends_before_an_interrupted_launch_is_no_error(
+    domain_id: int, tmp_path: Path, status: int, is_interrupted: bool, is_error: bool
+):
+    """Ctrl-C reaches all processes; a busy launch handles its signal last."""
+    path = tmp_path / 'ended.launch.py'
+    text = ENDED_DETECTOR.replace('STATUS', str(status))
+    path.write_text(text.replace('IS_INTERRUPTED', str(is_interrupted)))
+    process = run(DISTRIBUTIONS[0], 'ros2', 'launch', path)
+    log = process.communicate(timeout=TIMEOUT_S)[0]
+    assert process.returncode == int(is_error), log
+    assert ('ended before the end of the replay' in log) == is_error, log
+    assert 'Traceback' not in log
+    if is_interrupted:
+        assert 'bring-up failed' not in log
