@@ -71,13 +71,13 @@ def _bring_up(
 
 def _report(error: BringUpError, arguments: Arguments, detector: ResolvedDetector) -> None:
     """Log why the detector is not active. Fail if the launch is useless without it: it replays
-    a bag, or it was started directly.
+    a bag, or it was started directly and the process of the detector does not run.
     """
-    if arguments.bag or (arguments.is_direct and not error.is_recoverable):
+    if arguments.bag or (arguments.is_direct and not error.transition):
         raise RuntimeError(f'{error}')
-    remedy = f'`ros2 lifecycle set {detector.name} configure`, or launch again'
+    remedy = f'`ros2 lifecycle set {detector.name} {error.transition}`, or launch again'
     get_logger('launch').error(
-        f'{error}; correct it and use {remedy}' if error.is_recoverable else f'{error}'
+        f'{error}; correct it and use {remedy}' if error.transition else f'{error}'
     )
 
 

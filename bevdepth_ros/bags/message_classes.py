@@ -20,7 +20,7 @@ def message_class(name: str) -> type:
     """
     match = _NAME.fullmatch(name)
     if not match or not has_resource('rosidl_interfaces', match[1]):
-        raise ValueError('no such package of messages is installed')
+        raise ValueError('its package of messages is not installed')
     try:
         return get_message(name)
     except (ImportError, AttributeError) as error:

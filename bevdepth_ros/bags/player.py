@@ -100,7 +100,7 @@ class Player:
                 count, settled_at = now_count, time.monotonic() + SETTLE_S
         if not count:
             self._node.get_logger().warning(
-                f'no node subscribed to a topic of the bag within {timeout_s} s: playing anyway'
+                f'no node subscribed to a topic of the bag within {timeout_s:g} s: playing anyway'
             )
 
     def play(self, linger_s: float = 0.0) -> None:

@@ -255,7 +255,7 @@ class BagWriter:
         if stamp_ns < self._flushed_ns:
             raise ValueError(
                 f'a message on {topic} at {stamp_ns} ns is more than a second older than the '
-                f'newest message ({self._newest_ns} ns): write messages in the order of time'
+                f'newest message ({self._newest_ns} ns)'
             )
         if topic not in self._connections:
             profiles = [_offered_qos(latched)]

@@ -41,12 +41,13 @@ class BringUpError(Exception):
     """The node did not become active; the message gives the reason.
 
     Attributes:
-        is_recoverable: the node runs, and can be configured and activated by hand.
+        transition: label of the transition that a user can request when the cause is removed;
+            empty if the node does not run.
     """
 
-    def __init__(self, message: str, is_recoverable: bool = False) -> None:
+    def __init__(self, message: str, transition: str = '') -> None:
         super().__init__(message)
-        self.is_recoverable = is_recoverable
+        self.transition = transition
 
 
 class BringUpEnded(Event):
@@ -209,13 +210,10 @@ class _BringUp:
                 return
             if response is not None and not response.success:
                 raise BringUpError(
-                    f'{self._name} did not {verb}; the node has logged the reason above',
-                    is_recoverable=True,
+                    f'{self._name} did not {verb}; the node has logged the reason above', verb
                 )
             self._log.info(f'no response of {self._name} to {verb}; sending the request again')
-        raise BringUpError(
-            f'{self._name} did not respond to {ATTEMPTS} requests to {verb}', is_recoverable=True
-        )
+        raise BringUpError(f'{self._name} did not respond to {ATTEMPTS} requests to {verb}', verb)
 
     async def _request(self, transition_id: int, waiting: str) -> ChangeState.Response | None:
         """Request a transition and wait for its end; return None when the request or the response

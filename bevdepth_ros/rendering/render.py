@@ -76,8 +76,8 @@ def render(options: argparse.Namespace) -> int:
             if not writer.count:
                 topics = [topic for names in absent.values() for topic in names]
                 raise RenderError(
-                    f'{options.bag} contains no complete scene: check that images, camera_info '
-                    f'and tf are in it{_absent(topics)}'
+                    f'{options.bag} contains no complete scene from --start on: check that '
+                    f'images, camera_info and tf are in this part{_absent(topics)}'
                 )
             for camera, count in sorted(missing.items()):
                 print(

@@ -160,7 +160,7 @@ class ImageDecoder:
             self._late[camera] = future
             raise ValueError(
                 f'is not decoded within {timeout_s:g} s (decode_timeout_s); check its size and '
-                'codec'
+                'codec and the load of the CPU, or raise decode_timeout_s'
             ) from None
 
 

@@ -121,7 +121,8 @@ def _rows(message: Image, step: int, count: int, row_bytes: int) -> np.ndarray:
     if not row_bytes or not count or step < row_bytes or len(message.data) < step * count:
         size = f'{message.width}x{message.height} {message.encoding}, step {message.step}'
         raise ValueError(
-            f'has a header for {size}, which does not fit its {len(message.data)} bytes'
+            f'has a header for {size}, which does not fit its {len(message.data)} bytes; correct '
+            'the header in its driver'
         )
     return np.frombuffer(message.data, np.uint8, step * count).reshape(count, step)
 

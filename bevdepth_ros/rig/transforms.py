@@ -244,7 +244,7 @@ class Transforms:
         if not last_ns:
             return f'tf has no {target} <- {source} yet'
         return (
-            f'tf has {target} <- {source}, but the image is '
+            f'tf has {target} <- {source}, but the stamp is '
             f'{(time.nanoseconds - last_ns) * 1e-9:+.3f} s from its newest'
         )
 

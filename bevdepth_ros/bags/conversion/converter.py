@@ -101,17 +101,23 @@ class BagConverter:
         """Convert one bag.
 
         Raises:
-            ConversionError: something is missing; the message says what.
+            ConversionError: something is missing or invalid; the message says what.
             BagError: the bag cannot be read.
             OSError: a file cannot be written.
         """
+        try:
+            self._convert(path)
+        except ConversionError as error:
+            raise ConversionError(f'{path}: {error}') from error
+
+    def _convert(self, path: Path) -> None:
         with Bag(path, self._report) as bag:
             sources = self._selection.sources(bag)
             self._report_sources(path, sources)
             scan = scan_bag(bag, sources)
             frames = self._selection.frames(scan)
             sensors = find_sensors(scan, sources, frames)
-            self._require_same(path, tuple(sensors.values()))
+            self._require_same(tuple(sensors.values()))
             plan = make_plan(
                 scan,
                 sources,
@@ -141,14 +147,14 @@ class BagConverter:
         if sources.annotations:
             self._report(f'{path}: the boxes on {sources.annotations} become annotations')
 
-    def _require_same(self, path: Path, sensors: tuple[Sensor, ...]) -> None:
+    def _require_same(self, sensors: tuple[Sensor, ...]) -> None:
         """Raise ConversionError unless all bags have the same sensors."""
         channels, first = (
             sorted(sensor.channel for sensor in group) for group in (sensors, self._sensors)
         )
         if self._sensors and channels != first:
             raise ConversionError(
-                f'{path} has the sensors {", ".join(channels)}, but the first bag has '
+                f'the bag has the sensors {", ".join(channels)}, but the first one has '
                 f'{", ".join(first)}: choose common ones with --cameras and --lidar, or convert '
                 'to two datasets'
             )
@@ -165,7 +171,9 @@ class BagConverter:
         """Add the rows of all scenes; return the measurements that belong to one."""
         scenes = plan.scenes()
         if not scenes:
-            raise ConversionError(f'{path} has no key frame in which all messages are valid')
+            raise ConversionError(
+                'the bag has no key frame in which all messages are valid; the notes above say why'
+            )
         left_out, used = Counter[str](), set[Measurement]()
         for name, key_frames in zip(self._scene_names(path, len(scenes)), scenes, strict=True):
             writer = SceneWriter(
@@ -196,7 +204,7 @@ class BagConverter:
         for name in names:
             if name in self.scenes:
                 raise ConversionError(
-                    f'two bags would create the scene {name}: rename one of them'
+                    f'another bag also creates the scene {name}: rename one of them'
                 )
         return names
 

@@ -155,7 +155,7 @@ def test_a_stamp_far_outside_tf_has_no_pose(tf: Tf, offset_ms: float):
     tf.drive()
     with pytest.raises(
         TransformMissingError,
-        match=r'tf has map <- base_link, but the image is .* s from its newest',
+        match=r'tf has map <- base_link, but the stamp is .* s from its newest',
     ):
         tf.x_at(offset_ms)
 
