@@ -423,7 +423,7 @@ def test_a_missing_pose_is_reported_with_its_distance_from_the_newest_one(
     tf: Tf, offset_ms: float, distance: str
 ):
     tf.drive()
-    with pytest.raises(TransformMissingError, match=f'the image is {distance} s from its newest'):
+    with pytest.raises(TransformMissingError, match=f'the stamp is {distance} s from its newest'):
         tf.x_at(offset_ms)
 
 
