@@ -71,4 +71,4 @@ def report_boxes(
     if needs_boxes and absent:
         _LOG.warning('%s has no boxes of the classes %s', name, ', '.join(absent))
     if index.channels.lidar is None:
-        _LOG.warning('%s has no lidar: there is no depth loss', name)
+        _LOG.warning('%s has no lidar: training with it has no depth loss', name)

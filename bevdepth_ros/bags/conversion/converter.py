@@ -141,8 +141,7 @@ class BagConverter:
     def _report_sources(self, path: Path, sources: Sources) -> None:
         if not sources.lidar:
             self._report(
-                f'{path}: no lidar is converted, so the depth network cannot be trained with '
-                'this dataset'
+                f'{path}: no lidar is converted: training with this dataset has no depth loss'
             )
         if sources.annotations:
             self._report(f'{path}: the boxes on {sources.annotations} become annotations')
