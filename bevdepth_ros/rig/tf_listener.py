@@ -22,8 +22,8 @@ from bevdepth_ros.rig.stamps import stamp_ns
 BACKWARDS_NS = 250_000_000
 """If a transform is older than the newest one of its frame by more than this, time went back;
 otherwise the transform is late."""
-DISPUTE_S = 1.0
-"""A frame counts as disputed for this time after it had two parents, or after its stamps jumped
+CONFLICT_S = 1.0
+"""A frame has a conflict for this time after it had two parents, or after its stamps jumped
 back and forward again within this time."""
 MAX_PARENTS = 4
 """Newest parents of a frame that are stored."""
@@ -102,11 +102,11 @@ class CheckedTransformListener(TransformListener):
         super().unregister()
         self.node.destroy_subscription(self._unlatched)
 
-    def disputed(self, frame: str) -> str | None:
+    def conflict(self, frame: str) -> str | None:
         """Return a sentence if several publishers send different parents or times of ``frame``,
         otherwise None.
         """
-        recent = monotonic() - DISPUTE_S
+        recent = monotonic() - CONFLICT_S
         if self._returned_at.get(frame, 0.0) > recent:
             return (
                 f'the stamps of tf frame {frame} jump back and forward: two publishers send '
@@ -149,8 +149,8 @@ class CheckedTransformListener(TransformListener):
         is_linked = bool(frames) and self._static_parents.get(frames[-1]) == target
         return is_linked and not any(self._received(frame) for frame in frames)
 
-    def dispute_between(self, target: str, source: str, is_ego: bool) -> str | None:
-        """Return the first sentence of ``disputed`` for the frames from ``source`` up to
+    def conflict_between(self, target: str, source: str, is_ego: bool) -> str | None:
+        """Return the first sentence of ``conflict`` for the frames from ``source`` up to
         ``target``, and mark these frames as needed.
 
         Args:
@@ -163,7 +163,7 @@ class CheckedTransformListener(TransformListener):
         self._needed.update(frames)
         if is_ego:
             self._ego.update(frames)
-        return next(filter(None, map(self.disputed, frames)), None)
+        return next(filter(None, map(self.conflict, frames)), None)
 
     def stale(self, timeout_s: float) -> dict[str, str]:
         """Return a sentence for each needed frame whose transform stopped arriving."""
@@ -277,12 +277,12 @@ class CheckedTransformListener(TransformListener):
 
         For a frame of the ego motion this is always so. An old transform of another frame is
         usually late and is dropped, as in tf2. If a needed frame has only old transforms for
-        ``DISPUTE_S``, its time went back, for example after a restart of its publisher.
+        ``CONFLICT_S``, its time went back, for example after a restart of its publisher.
         """
         if child in self._ego or not self._ego:
             return True
         since = self._old_since.setdefault(child, monotonic())
-        return child in self._needed and monotonic() - since > DISPUTE_S
+        return child in self._needed and monotonic() - since > CONFLICT_S
 
     def _stamps_alternate(self, child: str, at_ns: int) -> bool:
         """Return True if the stamps of ``child`` went back and soon after jumped ahead again.
@@ -290,7 +290,7 @@ class CheckedTransformListener(TransformListener):
         Two publishers with different times cause this; a replay that starts again does not.
         """
         newest_ns, jumped_at = self._before_jump.get(child, (at_ns, 0.0))
-        return at_ns > newest_ns and monotonic() - jumped_at < DISPUTE_S
+        return at_ns > newest_ns and monotonic() - jumped_at < CONFLICT_S
 
     def _take_static(self, transform: TransformStamped) -> None:
         self.mounts_version += 1

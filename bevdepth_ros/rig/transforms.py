@@ -226,11 +226,11 @@ class Transforms:
                 f'{MAX_NAME_LENGTH} characters'
             )
             raise TransformMissingError(sentence)
-        dispute = self._listener and self._listener.dispute_between(
+        conflict = self._listener and self._listener.conflict_between(
             target, source, is_ego=time is not LATEST
         )
-        if dispute:
-            raise TransformMissingError(dispute)
+        if conflict:
+            raise TransformMissingError(conflict)
         try:
             # lookup_transform would first ask whether it can, which takes as long.
             return matrix_from_transform(self._buffer.lookup_transform_core(target, source, time))

@@ -102,42 +102,42 @@ def test_a_late_transform_is_stored_and_does_not_lower_the_newest_stamp(tf: Tf, 
     assert tf.has_transform('map', 'base_link', START_S) == (not kinds)
 
 
-def test_stamps_that_jump_back_and_forward_are_disputed_for_a_second(tf: Tf):
+def test_stamps_that_jump_back_and_forward_are_a_conflict_for_a_second(tf: Tf):
     tf.send('map', 'base_link', START_S, START_S - 50)
-    assert tf.listener.disputed('base_link') is None
+    assert tf.listener.conflict('base_link') is None
     tf.now_s += 0.9
     tf.send('map', 'base_link', START_S + 0.1)
-    assert 'stamps of tf frame base_link jump back and forward' in tf.listener.disputed(
+    assert 'stamps of tf frame base_link jump back and forward' in tf.listener.conflict(
         'base_link'
     )
-    assert tf.listener.disputed('map') is None
+    assert tf.listener.conflict('map') is None
     tf.now_s += 1.1
-    assert tf.listener.disputed('base_link') is None
+    assert tf.listener.conflict('base_link') is None
 
 
-def test_a_replay_that_passes_its_former_end_later_is_not_disputed(tf: Tf):
+def test_a_replay_that_passes_its_former_end_later_is_no_conflict(tf: Tf):
     tf.send('map', 'base_link', START_S, START_S - 50)
     tf.now_s += 1.1
     tf.send('map', 'base_link', START_S + 0.1)
-    assert tf.listener.disputed('base_link') is None
+    assert tf.listener.conflict('base_link') is None
 
 
-def test_two_parents_are_disputed_until_one_was_silent_for_a_second(tf: Tf):
+def test_two_parents_are_a_conflict_until_one_was_silent_for_a_second(tf: Tf):
     tf.send('map', 'base_link', START_S)
     tf.now_s += 0.9
     tf.send('odom', 'base_link', START_S)
-    assert 'has several parents: map, odom' in tf.listener.disputed('base_link')
+    assert 'has several parents: map, odom' in tf.listener.conflict('base_link')
     tf.now_s += 0.2
-    assert tf.listener.disputed('base_link') is None
+    assert tf.listener.conflict('base_link') is None
 
 
-def test_a_static_and_a_moving_parent_are_disputed(tf: Tf):
+def test_a_static_and_a_moving_parent_are_a_conflict(tf: Tf):
     tf.send_static('map', 'base_link')
-    assert tf.listener.disputed('base_link') is None
+    assert tf.listener.conflict('base_link') is None
     tf.send('odom', 'base_link', START_S)
-    assert 'has several parents: map, odom' in tf.listener.disputed('base_link')
+    assert 'has several parents: map, odom' in tf.listener.conflict('base_link')
     tf.now_s += 1.1
-    assert tf.listener.disputed('base_link') is None
+    assert tf.listener.conflict('base_link') is None
 
 
 def test_the_four_newest_parents_of_a_frame_are_stored(tf: Tf):
@@ -145,7 +145,7 @@ def test_the_four_newest_parents_of_a_frame_are_stored(tf: Tf):
         tf.now_s += 0.1
         tf.send(f'parent_{number}', 'base_link', START_S)
     names = ', '.join(f'parent_{number}' for number in (1, 2, 3, 4))
-    assert f'several parents: {names};' in tf.listener.disputed('base_link')
+    assert f'several parents: {names};' in tf.listener.conflict('base_link')
 
 
 def test_the_chain_follows_the_newest_parents_and_ends_at_the_target(tf: Tf):
@@ -182,19 +182,19 @@ def test_a_link_is_static_if_all_its_transforms_are(tf: Tf):
     assert tf.listener.mounts_version > version
 
 
-def test_the_first_dispute_of_a_chain_is_returned(tf: Tf):
+def test_the_first_conflict_of_a_chain_is_returned(tf: Tf):
     tf.send_static('base_link', 'camera')
     tf.send('map', 'base_link', START_S)
-    assert tf.listener.dispute_between('map', 'camera', is_ego=False) is None
+    assert tf.listener.conflict_between('map', 'camera', is_ego=False) is None
     tf.send('odom', 'base_link', START_S)
-    assert 'frame base_link has' in tf.listener.dispute_between('map', 'camera', is_ego=False)
+    assert 'frame base_link has' in tf.listener.conflict_between('map', 'camera', is_ego=False)
 
 
 @pytest.mark.parametrize(('silence_s', 'count'), [(1.9, 0), (2.1, 1)])
 def test_a_needed_frame_without_transforms_is_stale(tf: Tf, monkeypatch, silence_s, count):
     tf.send('base_link', 'camera', START_S)
     tf.send('base_link', 'wheel', START_S)
-    tf.listener.dispute_between('base_link', 'camera', is_ego=False)
+    tf.listener.conflict_between('base_link', 'camera', is_ego=False)
     later = SimpleNamespace(now=lambda: Time(seconds=4_000_000_000))  # measured by wall time
     monkeypatch.setattr(tf.listener, '_clock', later)
     tf.now_s += silence_s
@@ -222,8 +222,8 @@ def follow(tf: Tf) -> None:
     """Make map <- base_link the ego motion, and base_link <- wheel a needed transform."""
     tf.send('map', 'base_link', START_S)
     tf.send('base_link', 'wheel', START_S)
-    tf.listener.dispute_between('map', 'base_link', is_ego=True)
-    tf.listener.dispute_between('base_link', 'wheel', is_ego=False)
+    tf.listener.conflict_between('map', 'base_link', is_ego=True)
+    tf.listener.conflict_between('base_link', 'wheel', is_ego=False)
 
 
 def test_a_needed_frame_that_sends_only_old_stamps_for_a_second_begins_a_new_time(tf: Tf):
