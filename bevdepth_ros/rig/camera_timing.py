@@ -1,18 +1,22 @@
 """Measures the rate, the exposure time and the clock of one camera from stamps and arrival times.
 
-* The interval between stamps gives the image rate.
+* A line through stamps and cycle numbers gives the image rate, also if stamps jitter or images are
+  lost.
 * The deviation is the stamp minus the offset, compared with the other cameras. It changes if the
   clock or the trigger of the camera moves. It is known only modulo the trigger cycle.
 * The lateness is the arrival time minus the stamp, compared with the images of the other cameras
-  in the same cycle, in seconds of stamps: a late executor and the rate of a replay do not change
-  it. It changes with the clock and with the transport. Together with an interval that skips or
-  repeats a cycle, it shows that a clock jumped by whole cycles.
+  in the same cycle, in seconds of stamps: the rate of a replay does not change it. It changes with
+  the clock and with the transport. Together with stamps that skip or repeat a cycle, it shows that
+  a clock jumped by whole cycles.
+* The backlog is the arrival time compared with the usual one of the same stamp. Images that waited
+  for the executor arrive in any order of the cameras, so their lateness shows nothing.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
+from bisect import insort
 from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -26,8 +30,6 @@ CHANGE = 5
 """Intervals in a row that show a change of the rate."""
 OPPOSITE = 1 / 3
 """Share of the cycle; images that deviate by more may be too early as well as too late."""
-BURST = 0.5
-"""Images that arrive within this share of the cycle after another one were delayed."""
 LONGEST_PAUSE = 6
 """Images that sets wait for at most because the clock may have jumped; fewer than those that can
 wait."""
@@ -35,6 +37,8 @@ SHORTEST_JUMP = 0.5
 """Share of the cycle; images must be earlier or later by more if the clock jumped by a cycle."""
 JUMP_IMAGES = 5
 """Images after a possible jump of the clock whose lateness decides."""
+LONGEST_BACKLOG_S = 4.0
+"""Seconds after which images that arrive later or earlier than usual are the usual ones."""
 FASTEST = 0.1
 """Seconds of arrival per second of stamps below which arrival times show nothing."""
 FASTER, SLOWER = 0.85, 1.15
@@ -43,6 +47,71 @@ SHORT = 0.65
 """An interval below this share of the usual one may be the first of a higher rate."""
 LOST = 1.5
 """An interval above this share of the usual one contains lost images."""
+FOLLOW = 0.3
+"""Share of a residual by which the expected next stamp follows a stamp when cycles are counted."""
+SMOOTH = 1 / 16
+"""Weight of an image in the usual backlog and its scatter."""
+
+
+def fit_period(stamps: Sequence[int]) -> float:
+    """Return the slope of a line through ascending stamps and their cycle numbers, nanoseconds;
+    0 for fewer than two stamps.
+    """
+    intervals = sorted(later - earlier for earlier, later in pairwise(stamps))
+    if not intervals:
+        return 0.0
+    longest = LOST * intervals[len(intervals) // 4]
+    period = statistics.median([one for one in intervals if one <= longest])
+    half = len(stamps) // 2
+    span = sum(stamps[-half:]) - sum(stamps[:half])
+    for _ in range(2):
+        expected, cycle, cycles = float(stamps[0]), 0, [0]
+        for stamp in stamps[1:]:
+            count = max(1, round((stamp - expected) / period))
+            expected += count * period
+            expected += FOLLOW * (stamp - expected)
+            cycle += count
+            cycles.append(cycle)
+        period = span / (sum(cycles[-half:]) - sum(cycles[:half]))
+    return period
+
+
+class Backlog:
+    """Compares arrival times with a line of usual arrival times; in seconds.
+
+    Attributes:
+        pace: seconds of arrival per second of stamps: 2 for a replay at half speed, 0 if unknown.
+        is_usual: True if the last image arrived as usual.
+    """
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Measure the usual arrival times from now on."""
+        self.pace, self.is_usual, self._count, self._scatter_s = 0.0, False, 0, 0.0
+
+    def take(self, stamp: int, arrival_s: float, period_s: float) -> None:
+        """Add an image."""
+        if not self._count:
+            self._first = self._last = (arrival_s, stamp)
+            self._usual_at_s = arrival_s
+        self._count += 1
+        usual_s, usual_stamp = self._last
+        expected_s = usual_s + self.pace * 1e-9 * (stamp - usual_stamp)
+        excess_s = arrival_s - expected_s
+        limit_s = max(SHORTEST_JUMP * self.pace * period_s, 4 * self._scatter_s)
+        is_first = self._count <= WINDOW
+        self.is_usual = not is_first and abs(excess_s) <= limit_s
+        if self.is_usual or is_first:
+            self._scatter_s += SMOOTH * (abs(excess_s) - self._scatter_s)
+            self._last = (arrival_s if is_first else expected_s + SMOOTH * excess_s, stamp)
+            if stamp > self._first[1]:
+                pace = 1e9 * (self._last[0] - self._first[0]) / (stamp - self._first[1])
+                self.pace = max(0.0, pace)
+            self._usual_at_s = arrival_s
+        elif arrival_s > self._usual_at_s + LONGEST_BACKLOG_S:
+            self.restart()
 
 
 class CameraTiming:
@@ -51,12 +120,17 @@ class CameraTiming:
     Attributes:
         state: 'used', 'silent', 'returning' or 'misaligned'; see ``synchronizer``.
         offset_ns: offset of the camera within the trigger cycle.
-        stamps: the last stamps, in order of arrival.
-        pace: seconds of arrival per second of stamps: 2 for a replay at half speed, 0 if unknown.
-        period_ns: mean interval between images, lost ones included; 0 while unknown.
+        stamps: the last stamps, ascending.
+        newest_ns: the newest stamp, 0 before the first.
+        last: stamp and arrival time in seconds of the last image but one and of the last one.
+        period_ns: interval between images, lost ones included; 0 while unknown.
         usual_period_ns: the period that the offset was found for; 0 while unknown.
+        is_faster, is_slower: True if the rate rose or fell; also if images are lost again and
+            again.
+        is_unsure: True if the next image must show whether the rate changed or the clock jumped.
+        backlog: of the images of this camera.
         deviations: the last deviations.
-        lateness_s: lateness of the last images, seconds.
+        jitter_ns: nine of ten deviations differ from the usual one by at most this.
         received: images so far.
         skipped_ns: stamp of the first image that was missing when the clock last may have jumped
             ahead; 0 if it may have jumped back.
@@ -68,24 +142,30 @@ class CameraTiming:
         self.offset_ns = self.received = self.ignored = 0
         self.has_restarted = False
         self.usual_period_ns = 0
-        self._jump_sign: int = 0
+        self.backlog = Backlog()
         self._paused_until = self.skipped_ns = 0
-        self.usual_s: float | None = None
-        self._earliest_s, self._scatter_s = math.inf, 0.0
+        self.trust_clock()
         self.restart()
 
     def restart(self) -> None:
         """Drop all images; keep the offset and the usual lateness."""
-        self.deviations: deque[float] = deque(maxlen=WINDOW)
-        self.lateness_s: deque[float] = deque(maxlen=WINDOW)
+        self.clear_deviations()
+        self._lateness_s: deque[float] = deque(maxlen=WINDOW)
         self.drop_stamps()
+
+    def clear_deviations(self) -> None:
+        """Drop all deviations."""
+        self.deviations: deque[float] = deque(maxlen=WINDOW)
+        self.jitter_ns = math.inf
 
     def drop_stamps(self) -> None:
         """Drop all stamps."""
-        self.stamps: deque[int] = deque(maxlen=WINDOW)
-        self.arrivals_s: deque[float] = deque(maxlen=WINDOW)
+        self.stamps: list[int] = []
+        self.last: deque[tuple[int, float]] = deque(maxlen=2)
+        self.newest_ns = self.period_ns = 0
+        self.backlog.restart()
         self._end_jump_check()
-        self._measure_intervals()
+        self._measure_rate()
 
     def keep_new_rate(self) -> None:
         """Drop the stamps before the last change of the rate."""
@@ -95,94 +175,62 @@ class CameraTiming:
             SHORT * intervals[-1] < intervals[-count] < LOST * intervals[-1]
         ):
             count += 1
-        self.stamps = deque(list(self.stamps)[-count:], WINDOW)
-        self.arrivals_s = deque(list(self.arrivals_s)[-count:], WINDOW)
+        del self.stamps[:-count]
+        self.usual_period_ns = 0
+        self.trust_clock()
         self._end_jump_check()
-        self._measure_intervals()
-
-    @property
-    def newest_ns(self) -> int:
-        """The newest stamp, 0 before the first."""
-        return max(self.stamps, default=0)
+        self._measure_rate()
 
     def take(self, stamp: int, arrival_s: float) -> bool:
         """Add an image; return True if the clock of the camera went back."""
+        went_back = stamp < self.newest_ns - LATE_NS
+        self._look_for_jump(stamp, arrival_s, went_back)
+        if went_back:
+            self.stamps.clear()
+        insort(self.stamps, stamp)
+        del self.stamps[:-WINDOW]
+        self.last.append((stamp, arrival_s))
+        self.newest_ns = self.stamps[-1]
+        self.received += 1
+        self._measure_rate()
+        self.backlog.take(stamp, arrival_s, 1e-9 * self.period_ns)
+        return went_back
+
+    def _look_for_jump(self, stamp: int, arrival_s: float, went_back: bool) -> None:
+        """Notice stamps that skip or repeat a cycle although time went on as usual."""
         newest, period = self.newest_ns, self.period_ns
-        went_back = stamp < newest - LATE_NS
         skips = bool(period) and stamp > newest + LOST * period
-        repeats = went_back or any(abs(stamp - one) < period / 2 for one in self.stamps)
+        repeats = went_back or (
+            stamp < newest + period / 2
+            and any(abs(stamp - one) < period / 2 for one in self.stamps)
+        )
         sign = int(skips) - int(repeats)
-        if sign not in (0, self._jump_sign) and self.usual_s is not None and self.pace > FASTEST:
-            waited_s = (arrival_s - self.arrivals_s[-1]) / self.pace
-            moved_s = 1e-9 * (stamp - self.stamps[-1]) - waited_s
+        pace = self.backlog.pace
+        if sign not in (0, self._jump_sign) and self._usual_s is not None and pace > FASTEST:
+            last, last_s = self.last[-1]
+            moved_s = 1e-9 * (stamp - last) - (arrival_s - last_s) / pace
             # The image before this one is the next whose lateness is added.
             self._jump_images, self._jump_sign = -1, sign
             self.skipped_ns = newest + period if sign > 0 else 0
             self.may_have_jumped = abs(moved_s) > self._shortest_jump_s(1e-9 * period)
             self._paused_until = self.received + LONGEST_PAUSE
-        if went_back:
-            self.stamps.clear()
-            self.arrivals_s.clear()
-        self.stamps.append(stamp)
-        self.arrivals_s.append(arrival_s)
-        self.received += 1
-        if self.received > self._paused_until:
+        if self.received >= self._paused_until:
             self.may_have_jumped = False
-        self._measure_intervals()
-        return went_back
-
-    def _measure_pace(self) -> float:
-        arrivals, stamps = pairwise(self.arrivals_s), pairwise(self.stamps)
-        usual = [
-            (after_s - before_s, after - before)
-            for (before_s, after_s), (before, after) in zip(arrivals, stamps, strict=True)
-            if SHORT * self.period_ns < after - before < LOST * self.period_ns
-        ]
-        if not usual:
-            return 0.0
-        return 1e9 * sum(one for one, _ in usual) / sum(one for _, one in usual)
 
     def _end_jump_check(self) -> None:
         self._jump_images, self._jump_sign, self.may_have_jumped = 0, 0, False
 
-    def _measure_intervals(self) -> None:
-        stamps = sorted(self.stamps)
-        self.intervals = [later - earlier for earlier, later in pairwise(stamps)]
-        ordered = sorted(self.intervals)
-        longest = LOST * ordered[len(ordered) // 4] if ordered else 0
-        usual = statistics.fmean(one for one in ordered if one < longest) if longest else 1
-        cycles = sum(max(1, round(one / usual)) for one in ordered)
-        self.period_ns = round(sum(ordered) / cycles) if cycles else 0
-        self.pace = self._measure_pace()
-
-    @property
-    def is_faster(self) -> bool:
-        """True if the rate rose."""
-        usual, span = self.usual_period_ns or self.period_ns, sum(self.intervals[-CHANGE:])
-        return len(self.intervals) > CHANGE and span < FASTER * CHANGE * usual
-
-    @property
-    def is_slower(self) -> bool:
-        """True if the rate fell, or images are lost again and again."""
-        usual, recent = self.usual_period_ns or self.period_ns, self.intervals[-CHANGE:]
-        return len(self.intervals) > CHANGE and min(recent) > SLOWER * usual
-
-    @property
-    def is_unsure(self) -> bool:
-        """True if the next image must show whether the rate changed or the clock jumped."""
-        return self.may_have_jumped or (
-            len(self.intervals) > 1 and self.intervals[-1] < SHORT * self.period_ns
-        )
-
-    @property
-    def is_burst(self) -> bool:
-        """True if the last image but one arrived so soon after the one before it that its arrival
-        time shows nothing.
-        """
-        if len(self.stamps) < 3:
-            return True
-        waited_s = self.arrivals_s[-2] - self.arrivals_s[-3]
-        return waited_s < BURST * self.pace * 1e-9 * self.period_ns
+    def _measure_rate(self) -> None:
+        stamps = self.stamps
+        if len(stamps) < WINDOW or self.received % CHANGE == 0:
+            self.period_ns = round(fit_period(stamps))
+        recent = [later - one for one, later in pairwise(stamps[-CHANGE - 1 :])]
+        usual = self.usual_period_ns or self.period_ns
+        has_enough = len(stamps) > CHANGE + 1
+        self.is_faster = has_enough and sum(recent) < FASTER * CHANGE * usual
+        self.is_slower = has_enough and min(recent) > SLOWER * usual
+        is_short = len(stamps) > 2 and recent[-1] < SHORT * self.period_ns
+        self.is_unsure = self.may_have_jumped or is_short
 
     def add_deviation(self, differences: Sequence[int], period_ns: int) -> None:
         """Add the deviation of an image.
@@ -199,26 +247,26 @@ class CameraTiming:
         cycles = (period_ns * round((last - one) / period_ns) for one in differences)
         unwrapped = (one + by for one, by in zip(differences, cycles, strict=True))
         self.deviations.append(statistics.median(unwrapped))
+        if self.received % CHANGE == 0 and len(self.deviations) >= WINDOW // 2:
+            middle = statistics.median(self.deviations)
+            ordered = sorted(abs(one - middle) for one in self.deviations)
+            self.jitter_ns = ordered[len(ordered) * 9 // 10]
 
-    def correct_deviations(self, shift_ns: float) -> None:
-        """Convert the deviations after ``offset_ns`` was raised by ``shift_ns``."""
+    def correct_offset(self, shift_ns: float) -> None:
+        """Add to the offset, and convert the deviations."""
+        self.offset_ns += round(shift_ns)
         self.deviations = deque((one - shift_ns for one in self.deviations), WINDOW)
-
-    @property
-    def jitter_ns(self) -> float:
-        """Nine of ten deviations differ from the usual one by at most this."""
-        if len(self.deviations) < WINDOW // 2:
-            return math.inf
-        middle = statistics.median(self.deviations)
-        return sorted(abs(one - middle) for one in self.deviations)[len(self.deviations) * 9 // 10]
+        self.usual_period_ns = self.period_ns
 
     def is_misaligned(self, count: int, limit: float, period_ns: int) -> bool:
         """Return True if the last ``count`` images were all too early or all too late; those about
         half a cycle away are both.
         """
+        if len(self.deviations) < count or abs(self.deviations[-1]) <= limit:
+            return False
         last = list(self.deviations)[-count:]
-        is_far = bool(last) and min(map(abs, last)) > max(limit, OPPOSITE * period_ns)
-        return len(last) == count and (is_far or min(last) > limit or max(last) < -limit)
+        is_far = min(map(abs, last)) > max(limit, OPPOSITE * period_ns)
+        return is_far or min(last) > limit or max(last) < -limit
 
     def is_in_place(self, count: int, limit: float) -> bool:
         """Return True if the median deviation of the last ``count`` images is below ``limit``."""
@@ -227,17 +275,21 @@ class CameraTiming:
 
     def add_lateness(self, lateness_s: float) -> None:
         """Add the lateness of an image, seconds."""
-        self.lateness_s.append(lateness_s)
+        self._lateness_s.append(lateness_s)
         self._jump_images += 1
+
+    def keep_lateness(self, count: int) -> None:
+        """Drop the lateness of all images but the last ``count``."""
+        self._lateness_s = deque(list(self._lateness_s)[-count:], WINDOW)
 
     def note_usual_lateness(self) -> None:
         """Take the lateness of the last images for the usual one."""
-        count = len(self.lateness_s)
+        count = len(self._lateness_s)
         if count < WINDOW // 2 or self._jump_sign:
             return
-        ordered = sorted(self.lateness_s)
-        self.usual_s = statistics.median(ordered)
-        self._earliest_s = min(self._earliest_s, self.usual_s)
+        ordered = sorted(self._lateness_s)
+        self._usual_s = statistics.median(ordered)
+        self._earliest_s = min(self._earliest_s, self._usual_s)
         self._scatter_s = ordered[count * 9 // 10] - ordered[count // 10]
 
     def lateness_change(self, count: int, period_s: float, share: float = 1.0) -> int:
@@ -246,15 +298,15 @@ class CameraTiming:
 
         No camera can send an image before its exposure: earlier images show a wrong clock.
         """
-        if self.usual_s is None or not self.lateness_s:
+        if self._usual_s is None or not self._lateness_s:
             return 0
-        now_s = statistics.median(list(self.lateness_s)[-count:])
+        now_s = statistics.median(list(self._lateness_s)[-count:])
         limit_s = share * self._shortest_jump_s(period_s)
-        return int(now_s > self.usual_s + limit_s) - int(now_s < self._earliest_s - limit_s)
+        return int(now_s > self._usual_s + limit_s) - int(now_s < self._earliest_s - limit_s)
 
     def lateness_shows_cycles(self, period_s: float) -> bool:
         """Return True if ``lateness_change`` detects one cycle."""
-        return self.usual_s is not None and self._scatter_s <= period_s / 2
+        return self._usual_s is not None and self._scatter_s <= period_s / 2
 
     def _shortest_jump_s(self, period_s: float) -> float:
         return max(SHORTEST_JUMP * period_s, self._scatter_s)
@@ -263,9 +315,11 @@ class CameraTiming:
         """Return True if the clock jumped: stamps skipped or repeated a cycle, and images have
         arrived earlier or later than usual since.
         """
+        if not self._jump_sign:
+            return False
         if self._jump_images > 0 and self.lateness_change(1, period_s) != -self._jump_sign:
             self.may_have_jumped = False
-        if not self._jump_sign or self._jump_images < JUMP_IMAGES:
+        if self._jump_images < JUMP_IMAGES:
             return False
         has_jumped = self.lateness_change(self._jump_images, period_s) == -self._jump_sign
         may_have = self.lateness_change(self._jump_images, period_s, 0.5) == -self._jump_sign
@@ -275,7 +329,8 @@ class CameraTiming:
 
     def trust_clock(self) -> None:
         """Measure the usual lateness from now on."""
-        self.usual_s, self._earliest_s, self._scatter_s = None, math.inf, 0.0
+        self._usual_s: float | None = None
+        self._earliest_s, self._scatter_s = math.inf, 0.0
 
     def clock_error_s(self, period_s: float) -> float:
         """Return the error of the camera's stamps, seconds.
@@ -283,8 +338,8 @@ class CameraTiming:
         Errors of more than half a cycle are estimated from arrival times, smaller ones from
         stamps.
         """
-        by_arrival_s = -statistics.median(self.lateness_s) if self.lateness_s else 0.0
-        by_arrival_s += self.usual_s or 0.0
+        by_arrival_s = -statistics.median(self._lateness_s) if self._lateness_s else 0.0
+        by_arrival_s += self._usual_s or 0.0
         if abs(by_arrival_s) > period_s / 2 or not self.deviations:
             return by_arrival_s
         return 1e-9 * self.deviations[-1]

@@ -40,7 +40,6 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,8 +80,6 @@ return, and the change of the deviation that does not count as drift."""
 RATE_TOLERANCE = 0.07
 """Image rates are multiples of each other within this share. In ``WINDOW`` images, one interval
 that was taken for two cycles changes the rate by less."""
-NEAR = 0.6
-"""Images further apart than this share of the cycle are compared only if there are no others."""
 CHECKS = 4
 """Calls of ``check`` in a row in which image rates must differ."""
 
@@ -121,11 +118,12 @@ class _Camera(CameraTiming):
         self.newest: tuple[int, Any] | None = None
         self.state_since = 0
 
-    def enter(self, state: str) -> None:
-        """Change the state."""
-        self.state, self.state_since = state, self.received
-        self.deviations.clear()
-        self.lateness_s = deque(list(self.lateness_s)[-JUMP_IMAGES:], WINDOW)
+    def nearest(self, at_ns: float) -> int:
+        """Return the corrected stamp of the waiting image nearest to a time."""
+        corrected = [stamp - self.offset_ns for stamp in self.waiting]
+        if len(corrected) == 1:
+            return corrected[0]
+        return min(corrected, key=lambda one: abs(one - at_ns))
 
 
 class ImageSetSynchronizer(SimpleFilter):
@@ -137,8 +135,9 @@ class ImageSetSynchronizer(SimpleFilter):
             unknown.
         formed: number of sets so far.
         too_wide: number of sets so far that were dropped because they exceed ``slop_s``.
-        is_learned: True if the offsets were corrected by the medians of ``WINDOW`` sets.
+        is_learned: True if the offsets were corrected by the medians of ``WINDOW`` images.
         cameras: one ``CameraTiming`` per input, with its ``state`` (see the module).
+        members: indices of the cameras that are used.
     """
 
     def __init__(
@@ -163,6 +162,7 @@ class ImageSetSynchronizer(SimpleFilter):
         self.slop_s = slop_s
         self.untriggered: str | None = None
         self.cameras = [_Camera() for _ in filters]
+        self.members = list(range(len(self.cameras)))
         self.formed = self.too_wide = 0
         self._queue_size, self._use_untriggered, self._now = queue_size, use_untriggered, now
         self._far: set[int] = set()
@@ -180,11 +180,6 @@ class ImageSetSynchronizer(SimpleFilter):
             camera.drop_stamps()
 
     @property
-    def members(self) -> list[int]:
-        """Indices of the cameras that are used."""
-        return [index for index, camera in enumerate(self.cameras) if camera.state == 'used']
-
-    @property
     def period_s(self) -> float:
         """Time between two trigger cycles, seconds; 0 while unknown."""
         return self._period_ns() * 1e-9
@@ -197,7 +192,7 @@ class ImageSetSynchronizer(SimpleFilter):
             return
         was_unsure = self._is_unsure()
         self._take(one, message, stamp)
-        self._observe(camera, stamp)
+        self._observe(camera)
         if not self._has_offsets:
             self._find_offsets()
         elif was_unsure:
@@ -218,7 +213,7 @@ class ImageSetSynchronizer(SimpleFilter):
         before, silent = self.members, set(silent)
         if len(silent) < len(self.cameras):
             for index in silent:
-                self.cameras[index].enter('silent')
+                self._enter(self.cameras[index], 'silent')
             if not self.members:
                 self._search()
         self._exclude_far(timeout_s)
@@ -242,7 +237,7 @@ class ImageSetSynchronizer(SimpleFilter):
             camera.restart()
             camera.waiting.clear()
             camera.has_restarted = True
-            camera.enter('returning')
+            self._enter(camera, 'returning')
         if camera.take(stamp, self._now()):
             camera.waiting.clear()
         camera.waiting[stamp], camera.newest = message, (stamp, message)
@@ -250,12 +245,13 @@ class ImageSetSynchronizer(SimpleFilter):
             del camera.waiting[min(camera.waiting)]
 
     def _is_unsure(self) -> bool:
-        members = [self.cameras[index] for index in self.members]
-        return len(members) > 1 and any(camera.is_unsure for camera in members)
+        if len(self.members) < 2:
+            return False
+        return any(self.cameras[index].is_unsure for index in self.members)
 
     def _period_ns(self) -> int:
         periods = [self.cameras[index].period_ns for index in self.members]
-        return min((period for period in periods if period), default=0)
+        return min([period for period in periods if period], default=0)
 
     def _tolerance_ns(self) -> float:
         """Return how far the corrected stamps of a set may be from their median."""
@@ -276,48 +272,35 @@ class ImageSetSynchronizer(SimpleFilter):
 
     def _match(self, camera: _Camera, stamp: int) -> None:
         """Emit the set that contains this image, if it is complete."""
-        if stamp not in camera.waiting:
+        members = [self.cameras[index] for index in self.members]
+        if stamp not in camera.waiting or not all(one.waiting for one in members):
             return
-        members = self.members
-        if not all(self.cameras[index].waiting for index in members):
-            return
-        near = self._nearest(members, stamp - camera.offset_ns)
+        near = [one.nearest(stamp - camera.offset_ns) for one in members]
         # The image itself may be an outlier, so the median decides.
-        corrected = self._nearest(members, statistics.median(near.values()))
-        middle, limit = statistics.median(corrected.values()), self._tolerance_ns()
-        residuals = {at: one - middle for at, one in corrected.items()}
-        if max(map(abs, residuals.values())) <= limit:
-            stamps = {at: one + self.cameras[at].offset_ns for at, one in corrected.items()}
-            if not self.is_learned:
-                self._learn(residuals)
-            self._emit(stamps)
+        middle = statistics.median(near)
+        corrected = [one.nearest(middle) for one in members]
+        middle, limit = statistics.median(corrected), self._tolerance_ns()
+        if max(corrected) - middle <= limit and middle - min(corrected) <= limit:
+            stamps = [time + one.offset_ns for time, one in zip(corrected, members, strict=True)]
+            self._emit(members, stamps)
 
-    def _nearest(self, members: Sequence[int], at_ns: float) -> dict[int, int]:
-        """Return the corrected stamp of each camera's waiting image nearest to a time."""
-        nearest = {}
-        for index in members:
-            camera = self.cameras[index]
-            corrected = (stamp - camera.offset_ns for stamp in camera.waiting)
-            nearest[index] = min(corrected, key=lambda one: abs(one - at_ns))
-        return nearest
-
-    def _emit(self, stamps: dict[int, int]) -> None:
+    def _emit(self, cameras: Sequence[_Camera], stamps: Sequence[int]) -> None:
         """Call back with the images of these stamps, unless they are too far apart or late."""
-        indices = tuple(sorted(stamps))
-        stamps_ns = np.array([stamps[index] for index in indices], np.int64)
-        images = tuple(self.cameras[index].waiting[stamps[index]] for index in indices)
-        for index in indices:
-            waiting = self.cameras[index].waiting
-            for stamp in [one for one in waiting if one <= stamps[index]]:
-                del waiting[stamp]
-        start = int(stamps_ns.min())
-        if np.ptp(stamps_ns) >= self.slop_s * 1e9:
+        images = tuple([one.waiting[stamp] for one, stamp in zip(cameras, stamps, strict=True)])
+        for camera, stamp in zip(cameras, stamps, strict=True):
+            camera.waiting = {at: one for at, one in camera.waiting.items() if at > stamp}
+        start = min(stamps)
+        if max(stamps) - start >= self.slop_s * 1e9:
             self.too_wide += 1
         elif not self._last_ns - LATE_NS <= start <= self._last_ns:
             self._last_ns = start
             if self.untriggered is None:
-                self.formed += 1
-                self.signalMessage(ImageSet(indices, images, stamps_ns, self._now()))
+                self._send(images, stamps)
+
+    def _send(self, images: tuple, stamps: Sequence[int]) -> None:
+        self.formed += 1
+        stamps_ns = np.array(stamps, np.int64)
+        self.signalMessage(ImageSet(tuple(self.members), images, stamps_ns, self._now()))
 
     def _emit_newest(self, camera: int) -> None:
         """Call back with the newest image of every camera, once per image of the slowest."""
@@ -326,12 +309,9 @@ class ImageSetSynchronizer(SimpleFilter):
         newest = [image for index in members if (image := self.cameras[index].newest)]
         if slowest is None or camera != slowest or len(newest) < len(members):
             return
-        stamps_ns = np.array([stamp for stamp, _ in newest], np.int64)
-        if np.ptp(stamps_ns) > self.cameras[slowest].period_ns:
-            return
-        self.formed += 1
-        images = tuple(image for _, image in newest)
-        self.signalMessage(ImageSet(tuple(members), images, stamps_ns, self._now()))
+        stamps = [stamp for stamp, _ in newest]
+        if max(stamps) - min(stamps) <= self.cameras[slowest].period_ns:
+            self._send(tuple(image for _, image in newest), stamps)
 
     # Offsets
 
@@ -339,11 +319,10 @@ class ImageSetSynchronizer(SimpleFilter):
         """Drop the offsets, and use all cameras that send images."""
         self.is_learned, self._has_offsets = False, len(self.cameras) == 1
         self._jitter_ns = math.inf
-        self._residuals: list[dict[int, float]] = []
         for camera in self.cameras:
-            camera.deviations.clear()
+            camera.clear_deviations()
             if camera.state in ('misaligned', 'returning'):
-                camera.enter('used')
+                self._enter(camera, 'used')
 
     def _find_offsets(self, is_over: bool = False) -> None:
         """Find the offsets of all used cameras, or exclude a minority that does not fit the slop.
@@ -351,7 +330,7 @@ class ImageSetSynchronizer(SimpleFilter):
         Args:
             is_over: no further images arrive, so the offsets of a single set are better than none.
         """
-        stamps = {index: sorted(self.cameras[index].stamps) for index in self.members}
+        stamps = {index: self.cameras[index].stamps for index in self.members}
         counts = [len(one) for one in stamps.values()]
         if not counts or min(counts) < (1 if is_over else 2):
             return
@@ -361,62 +340,57 @@ class ImageSetSynchronizer(SimpleFilter):
         if 2 * len(offsets) <= len(counts):
             return
         for index in stamps:
-            self.cameras[index].offset_ns = offsets.get(index, 0)
-            self.cameras[index].deviations.clear()
-            self.cameras[index].usual_period_ns = self.cameras[index].period_ns
+            camera = self.cameras[index]
+            camera.offset_ns, camera.usual_period_ns = offsets.get(index, 0), camera.period_ns
+            camera.clear_deviations()
             if index not in offsets:
-                self.cameras[index].enter('misaligned')
+                self._enter(camera, 'misaligned')
         self._has_offsets, self._jitter_ns = True, jitter
         self._match_waiting()
 
-    def _learn(self, residuals: dict[int, float]) -> None:
-        """Shift the offsets by the median residuals of ``WINDOW`` sets.
-
-        Args:
-            residuals: corrected stamps of a set minus their median, nanoseconds.
-        """
-        if self._residuals and self._residuals[0].keys() != residuals.keys():
-            self._residuals.clear()
-        self._residuals.append(residuals)
-        if len(self._residuals) < WINDOW:
+    def _learn(self) -> None:
+        """Shift the offsets by the median deviations, once after each search."""
+        used = [self.cameras[index] for index in self.members]
+        if self.is_learned or any(len(one.deviations) < WINDOW for one in used):
             return
-        by_camera = {one: [set_[one] for set_ in self._residuals] for one in residuals}
-        if self.untriggered == DRIFT and self._are_steady(by_camera):
+        if self.untriggered == DRIFT:
+            if not all(self._is_settled(one) for one in used):
+                return
             self.untriggered = None
         self.is_learned = self.untriggered is None
-        for index, own in by_camera.items():
-            shift = statistics.median(own)
-            self.cameras[index].offset_ns += round(shift)
-            self.cameras[index].correct_deviations(shift)
-            self.cameras[index].usual_period_ns = self.cameras[index].period_ns
-        self._residuals.clear()
+        for one in used:
+            # Each camera was compared with the others only, not with itself.
+            one.correct_offset(statistics.median(one.deviations) * (1 - 1 / len(used)))
 
-    def _are_steady(self, by_camera: dict[int, list[float]]) -> bool:
-        limit, period_s = max(STEADY / 2 * self._period_ns(), self._jitter_ns / 2), self.period_s
-        return all(
-            abs(drift(own)) < limit and not self.cameras[one].lateness_change(WINDOW, period_s)
-            for one, own in by_camera.items()
-        )
+    def _is_settled(self, camera: _Camera) -> bool:
+        limit = max(STEADY / 2 * self._period_ns(), self._jitter_ns / 2)
+        is_steady = abs(drift(camera.deviations)) < limit
+        return is_steady and not camera.lateness_change(WINDOW, self.period_s)
 
     # States of cameras
 
-    def _observe(self, index: int, stamp: int) -> None:
+    def _enter(self, camera: _Camera, state: str) -> None:
+        camera.state, camera.state_since = state, camera.received
+        camera.clear_deviations()
+        camera.keep_lateness(JUMP_IMAGES)
+        self.members = [index for index, one in enumerate(self.cameras) if one.state == 'used']
+
+    def _observe(self, index: int) -> None:
         """Compare an image with the other cameras; exclude the camera or use it again."""
         camera, period = self.cameras[index], self._period_ns()
-        others = [self.cameras[one] for one in self.members if one != index]
         self._react_to_rate()
-        if not self._has_offsets or not period:
+        if not self._has_offsets or not period or len(camera.last) < 2:
             return
-        pairs = self._pairs(camera, others, period)
-        if not pairs:
+        others = [self.cameras[one] for one in self.members if one != index]
+        others = [one for one in others if one.last]
+        if not others:
             return
-        camera.add_deviation([one for one, _ in pairs], period)
-        if not camera.is_burst:
-            camera.add_lateness(statistics.median(lateness for _, lateness in pairs))
+        self._compare(camera, others, period)
         if camera.state == 'used':
             self._judge_used(index, camera, period)
         else:
             self._judge_unused(camera, period)
+        self._learn()
 
     def _judge_used(self, index: int, camera: _Camera, period: int) -> None:
         if camera.has_jumped(1e-9 * period) and not self._is_skipped_by_all(index, period):
@@ -425,10 +399,12 @@ class ImageSetSynchronizer(SimpleFilter):
             ONE_SIDED, max(MISALIGNED * period, self._jitter_ns), period
         ) or camera.is_misaligned(WINDOW, self._tolerance_ns(), period):
             self._exclude({index})
-        elif self.untriggered is None and camera.is_in_place(ONE_SIDED, AT_PLACE * period):
-            camera.note_usual_lateness()
-        if len(camera.deviations) == WINDOW and camera.received % CHANGE == 0:
-            self._jitter_ns = self._jitter_now()
+        elif camera.received % CHANGE == 0:
+            if self.untriggered is None and camera.is_in_place(ONE_SIDED, AT_PLACE * period):
+                camera.note_usual_lateness()
+            if len(camera.deviations) == WINDOW:
+                jitters = [self.cameras[one].jitter_ns for one in self.members]
+                self._jitter_ns = statistics.median_low(jitters)
 
     def _is_skipped_by_all(self, index: int, period: int) -> bool:
         """Return True if most other cameras have no image of the cycle that the camera skipped."""
@@ -442,9 +418,6 @@ class ImageSetSynchronizer(SimpleFilter):
             for one in others
         ]
         return 2 * sum(have) < len(have)
-
-    def _jitter_now(self) -> float:
-        return statistics.median_low(self.cameras[index].jitter_ns for index in self.members)
 
     def _judge_unused(self, camera: _Camera, period: int) -> None:
         """Use the camera again if its last images are where they belong."""
@@ -466,8 +439,7 @@ class ImageSetSynchronizer(SimpleFilter):
         elif abs(by) > AT_PLACE * period:
             return
         camera.has_restarted = False
-        camera.deviations.clear()
-        camera.enter('used')
+        self._enter(camera, 'used')
 
     def _is_steady(self, deviations: Sequence[float], period: int) -> bool:
         return abs(drift(deviations)) <= max(STEADY * period, self._jitter_ns / 2)
@@ -475,46 +447,33 @@ class ImageSetSynchronizer(SimpleFilter):
     def _react_to_rate(self) -> None:
         """Search the offsets again if the rate of most used cameras changed."""
         members = [self.cameras[index] for index in self.members]
-        is_faster = 2 * sum(one.is_faster for one in members) > len(members)
-        if is_faster or 2 * sum(one.is_slower for one in members) > len(members):
+        faster, slower = [one.is_faster for one in members], [one.is_slower for one in members]
+        if 2 * max(sum(faster), sum(slower)) > len(members):
             for one in self.cameras:
                 one.keep_new_rate()
-                one.usual_period_ns = 0
-                one.trust_clock()
-                for stamp in [old for old in one.waiting if old not in one.stamps]:
-                    del one.waiting[stamp]
+                one.waiting = {at: old for at, old in one.waiting.items() if at in one.stamps}
             self._search()
 
-    def _pairs(
-        self, camera: _Camera, others: Sequence[_Camera], period: int
-    ) -> list[tuple[int, float]]:
+    def _compare(self, camera: _Camera, others: Sequence[_Camera], period: int) -> None:
         """Compare the camera's last image but one with the nearest image of each other camera.
 
-        The newest image is not used, because the other images of its cycle may not have arrived.
-
-        Returns:
-            How much later its corrected stamp is, nanoseconds, and how much later it arrived,
-            seconds.
+        The last image is not used, because the other images of its cycle may not have arrived.
         """
-        if len(camera.stamps) < 2:
-            return []
-        stamp, arrival_s = camera.stamps[-2], camera.arrivals_s[-2]
+        stamp, arrival_s = camera.last[0]
         own = stamp - camera.offset_ns
-        pairs = []
+        differences, lateness_s = [], []
         for one in others:
-            if one.stamps:
-                difference, other, other_s = min(
-                    (
-                        (own - other + one.offset_ns, other, other_s)
-                        for other, other_s in zip(one.stamps, one.arrivals_s, strict=True)
-                    ),
-                    key=lambda pair: abs(pair[0]),
-                )
-                waited_s = (arrival_s - other_s) / max(FASTEST, one.pace)
-                lateness_s = waited_s - 1e-9 * (stamp - other)
-                pairs.append((difference, lateness_s))
-        # If the clock is ahead, the other cameras have no image of that time yet.
-        return [one for one in pairs if abs(one[0]) <= NEAR * period] or pairs
+            other, other_s = one.last[-1]
+            difference = own - other + one.offset_ns
+            before, before_s = one.last[0]
+            if abs(own - before + one.offset_ns) < abs(difference):
+                other, other_s, difference = before, before_s, own - before + one.offset_ns
+            differences.append(difference)
+            waited_s = (arrival_s - other_s) / max(FASTEST, one.backlog.pace)
+            lateness_s.append(waited_s - 1e-9 * (stamp - other))
+        camera.add_deviation(differences, period)
+        if 2 * sum([one.backlog.is_usual for one in others]) >= len(others):
+            camera.add_lateness(statistics.median(lateness_s))
 
     def _exclude(self, suspects: set[int], is_certain: bool = False) -> None:
         """Exclude cameras if the majority of cameras agrees without them.
@@ -533,11 +492,11 @@ class ImageSetSynchronizer(SimpleFilter):
             return
         for index, camera in enumerate(self.cameras):
             if index in suspects:
-                camera.enter('misaligned')
+                self._enter(camera, 'misaligned')
                 # Offsets that were found while clocks drift are not those it must return to.
                 camera.has_restarted |= self.untriggered is not None
             elif camera.state == 'used':
-                camera.deviations.clear()
+                camera.clear_deviations()
         self._match_waiting()
 
     def _exclude_far(self, timeout_s: float) -> None:
