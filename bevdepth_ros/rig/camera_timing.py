@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 import statistics
 from bisect import insort
@@ -21,8 +22,12 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+import numpy as np
+
 WINDOW = 20
-"""Images that everything is measured over."""
+"""Images that deviations and lateness are measured over."""
+RATE_WINDOW = 2 * WINDOW
+"""Images that rates are measured over."""
 LATE_NS = 250_000_000
 """An image that is older than the newest one by at most this arrived out of order; an older one
 means that the clock went back."""
@@ -47,33 +52,44 @@ SHORT = 0.65
 """An interval below this share of the usual one may be the first of a higher rate."""
 LOST = 1.5
 """An interval above this share of the usual one contains lost images."""
-FOLLOW = 0.3
-"""Share of a residual by which the expected next stamp follows a stamp when cycles are counted."""
+IRREGULAR = 0.1
+"""Intervals are irregular if half of them differ by more than this share of the period."""
+CANDIDATES = np.geomspace(0.85, 1.4, 48)
+"""Periods to try, as shares of a first guess, which is up to 10 % too small if stamps jitter."""
+PREFER_USUAL = 0.75
+"""Share of the best agreement of phases with which the usual period is kept."""
+KEEP = 0.95
+"""Share of the scatter of the lateness that is kept at each of its measurements."""
 SMOOTH = 1 / 16
 """Weight of an image in the usual backlog and its scatter."""
 
 
-def fit_period(stamps: Sequence[int]) -> float:
+def fit_period(stamps: Sequence[int], usual_ns: float = 0.0) -> float:
     """Return the slope of a line through ascending stamps and their cycle numbers, nanoseconds;
     0 for fewer than two stamps.
+
+    If intervals are irregular, the period is first searched as the one whose phases agree best.
+
+    Args:
+        stamps: of one camera, nanoseconds.
+        usual_ns: period to prefer if phases agree about as well, nanoseconds; 0 if unknown.
     """
-    intervals = sorted(later - earlier for earlier, later in pairwise(stamps))
-    if not intervals:
+    if len(stamps) < 2:
         return 0.0
-    longest = LOST * intervals[len(intervals) // 4]
-    period = statistics.median([one for one in intervals if one <= longest])
-    half = len(stamps) // 2
-    span = sum(stamps[-half:]) - sum(stamps[:half])
-    for _ in range(2):
-        expected, cycle, cycles = float(stamps[0]), 0, [0]
-        for stamp in stamps[1:]:
-            count = max(1, round((stamp - expected) / period))
-            expected += count * period
-            expected += FOLLOW * (stamp - expected)
-            cycle += count
-            cycles.append(cycle)
-        period = span / (sum(cycles[-half:]) - sum(cycles[:half]))
-    return period
+    times = np.array(stamps, np.float64) - stamps[len(stamps) // 2]
+    intervals = sorted((times[1:] - times[:-1]).tolist())
+    shortest, longest = intervals[len(intervals) // 4], intervals[len(intervals) * 3 // 4]
+    period = statistics.median([one for one in intervals if one <= LOST * shortest])
+    if longest - shortest > IRREGULAR * period:
+        periods = np.append(period * CANDIDATES, usual_ns or period)
+        agreements = abs(np.exp(2j * np.pi / periods[:, None] * times).sum(1))
+        is_usual = agreements[-1] > PREFER_USUAL * agreements.max()
+        period = float(periods[-1 if usual_ns and is_usual else agreements[:-1].argmax()])
+    phase = cmath.phase(np.exp(2j * np.pi / period * times).sum()) / (2 * math.pi)
+    cycles = np.rint(times / period - phase)
+    cycles -= cycles.mean()
+    square = cycles @ cycles
+    return float(cycles @ times / square) if square else period
 
 
 class Backlog:
@@ -185,16 +201,29 @@ class CameraTiming:
         """Add an image; return True if the clock of the camera went back."""
         went_back = stamp < self.newest_ns - LATE_NS
         self._look_for_jump(stamp, arrival_s, went_back)
+        if self.received >= self._paused_until:
+            self.may_have_jumped = False
         if went_back:
             self.stamps.clear()
+            self.backlog.restart()
         insort(self.stamps, stamp)
-        del self.stamps[:-WINDOW]
+        del self.stamps[:-RATE_WINDOW]
         self.last.append((stamp, arrival_s))
         self.newest_ns = self.stamps[-1]
         self.received += 1
         self._measure_rate()
         self.backlog.take(stamp, arrival_s, 1e-9 * self.period_ns)
         return went_back
+
+    def ignore(self, stamp: int, arrival_s: float) -> None:
+        """Count an image without a stamp, or with the same stamp as another one.
+
+        If the other one is not as recent as a copy, the clock may have gone back.
+        """
+        self.ignored += 1
+        waited_s = arrival_s - self.last[-1][1] if self.last else 0.0
+        if stamp > 0 and waited_s > SHORTEST_JUMP * self.backlog.pace * 1e-9 * self.period_ns:
+            self._look_for_jump(stamp, arrival_s, False)
 
     def _look_for_jump(self, stamp: int, arrival_s: float, went_back: bool) -> None:
         """Notice stamps that skip or repeat a cycle although time went on as usual."""
@@ -205,17 +234,16 @@ class CameraTiming:
             and any(abs(stamp - one) < period / 2 for one in self.stamps)
         )
         sign = int(skips) - int(repeats)
-        pace = self.backlog.pace
-        if sign not in (0, self._jump_sign) and self._usual_s is not None and pace > FASTEST:
-            last, last_s = self.last[-1]
-            moved_s = 1e-9 * (stamp - last) - (arrival_s - last_s) / pace
+        if sign in (0, self._jump_sign) or self._usual_s is None:
+            return
+        last, last_s = self.last[-1]
+        moved_s = 1e-9 * (stamp - last) - (arrival_s - last_s) / max(FASTEST, self.backlog.pace)
+        if abs(moved_s) > self._shortest_jump_s(1e-9 * period):
             # The image before this one is the next whose lateness is added.
             self._jump_images, self._jump_sign = -1, sign
             self.skipped_ns = newest + period if sign > 0 else 0
-            self.may_have_jumped = abs(moved_s) > self._shortest_jump_s(1e-9 * period)
+            self.may_have_jumped = self.backlog.is_usual
             self._paused_until = self.received + LONGEST_PAUSE
-        if self.received >= self._paused_until:
-            self.may_have_jumped = False
 
     def _end_jump_check(self) -> None:
         self._jump_images, self._jump_sign, self.may_have_jumped = 0, 0, False
@@ -223,7 +251,7 @@ class CameraTiming:
     def _measure_rate(self) -> None:
         stamps = self.stamps
         if len(stamps) < WINDOW or self.received % CHANGE == 0:
-            self.period_ns = round(fit_period(stamps))
+            self.period_ns = round(fit_period(stamps, self.usual_period_ns or self.period_ns))
         recent = [later - one for one, later in pairwise(stamps[-CHANGE - 1 :])]
         usual = self.usual_period_ns or self.period_ns
         has_enough = len(stamps) > CHANGE + 1
@@ -290,7 +318,7 @@ class CameraTiming:
         ordered = sorted(self._lateness_s)
         self._usual_s = statistics.median(ordered)
         self._earliest_s = min(self._earliest_s, self._usual_s)
-        self._scatter_s = ordered[count * 9 // 10] - ordered[count // 10]
+        self._scatter_s = max(KEEP * self._scatter_s, ordered[-1] - ordered[0])
 
     def lateness_change(self, count: int, period_s: float, share: float = 1.0) -> int:
         """Return 1 if the last images arrive later than usual by more than ``share`` of the
@@ -310,6 +338,18 @@ class CameraTiming:
 
     def _shortest_jump_s(self, period_s: float) -> float:
         return max(SHORTEST_JUMP * period_s, self._scatter_s)
+
+    @property
+    def is_suspect(self) -> bool:
+        """True while it is checked whether the clock jumped."""
+        return bool(self._jump_sign)
+
+    def is_far(self, limit_s: float) -> bool:
+        """Return True if the last images arrive earlier or later by more than ``limit_s`` than
+        images of the other cameras with the same stamps.
+        """
+        last = list(self._lateness_s)[-JUMP_IMAGES:]
+        return len(last) == JUMP_IMAGES and abs(statistics.median(last)) > limit_s
 
     def has_jumped(self, period_s: float) -> bool:
         """Return True if the clock jumped: stamps skipped or repeated a cycle, and images have

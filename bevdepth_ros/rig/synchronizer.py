@@ -52,6 +52,7 @@ from bevdepth_ros.rig.camera_timing import (
     FASTEST,
     JUMP_IMAGES,
     LATE_NS,
+    OPPOSITE,
     WINDOW,
     CameraTiming,
     drift,
@@ -165,7 +166,7 @@ class ImageSetSynchronizer(SimpleFilter):
         self.members = list(range(len(self.cameras)))
         self.formed = self.too_wide = 0
         self._queue_size, self._use_untriggered, self._now = queue_size, use_untriggered, now
-        self._far: set[int] = set()
+        self._timeout_s = math.inf
         self._rates_differ, self._last_ns, self._received_at_check = 0, 0, -1
         self._search()
         self.input_connections = [
@@ -188,7 +189,7 @@ class ImageSetSynchronizer(SimpleFilter):
         """Take an image of the camera with index ``camera``; calls back before it returns."""
         one, stamp = self.cameras[camera], stamp_ns(message)
         if stamp <= 0 or (stamp in one.stamps and stamp >= one.newest_ns - LATE_NS):
-            one.ignored += 1
+            one.ignore(stamp, self._now())
             return
         was_unsure = self._is_unsure()
         self._take(one, message, stamp)
@@ -216,7 +217,7 @@ class ImageSetSynchronizer(SimpleFilter):
                 self._enter(self.cameras[index], 'silent')
             if not self.members:
                 self._search()
-        self._exclude_far(timeout_s)
+        self._timeout_s = timeout_s
         self._compare_rates()
         if self.members != before:
             self._match_waiting()
@@ -393,10 +394,13 @@ class ImageSetSynchronizer(SimpleFilter):
         self._learn()
 
     def _judge_used(self, index: int, camera: _Camera, period: int) -> None:
-        if camera.has_jumped(1e-9 * period) and not self._is_skipped_by_all(index, period):
-            self._exclude({index}, is_certain=True)
+        has_jumped = camera.has_jumped(1e-9 * period) and self._is_alone(index, period)
+        if has_jumped or camera.is_far(self._timeout_s):
+            self._exclude({index}, is_certain=has_jumped)
         elif camera.is_misaligned(
-            ONE_SIDED, max(MISALIGNED * period, self._jitter_ns), period
+            ONE_SIDED,
+            max((MISALIGNED if self.is_learned else OPPOSITE) * period, self._jitter_ns),
+            period,
         ) or camera.is_misaligned(WINDOW, self._tolerance_ns(), period):
             self._exclude({index})
         elif camera.received % CHANGE == 0:
@@ -406,24 +410,27 @@ class ImageSetSynchronizer(SimpleFilter):
                 jitters = [self.cameras[one].jitter_ns for one in self.members]
                 self._jitter_ns = statistics.median_low(jitters)
 
-    def _is_skipped_by_all(self, index: int, period: int) -> bool:
-        """Return True if most other cameras have no image of the cycle that the camera skipped."""
+    def _is_alone(self, index: int, period: int) -> bool:
+        """Return False if most other cameras jumped too, or skipped the same cycle."""
         own = self.cameras[index]
-        if not own.skipped_ns:
-            return False
-        at_ns = own.skipped_ns - own.offset_ns
         others = [self.cameras[one] for one in self.members if one != index]
-        have = [
-            any(abs(stamp - one.offset_ns - at_ns) < period / 2 for stamp in one.stamps)
+        at_ns = own.skipped_ns - own.offset_ns
+        alike = [
+            one.is_suspect
+            or (
+                bool(own.skipped_ns)
+                and all(abs(stamp - one.offset_ns - at_ns) > period / 2 for stamp in one.stamps)
+            )
             for one in others
         ]
-        return 2 * sum(have) < len(have)
+        return 2 * sum(alike) < max(1, len(alike))
 
     def _judge_unused(self, camera: _Camera, period: int) -> None:
         """Use the camera again if its last images are where they belong."""
         last = list(camera.deviations)[-RETURN:]
         count = camera.received - camera.state_since
-        if min(count, len(last)) < RETURN or not self._is_steady(last, period):
+        is_far = camera.is_far(self._timeout_s)
+        if min(count, len(last)) < RETURN or is_far or not self._is_steady(last, period):
             return
         by = statistics.median(last)
         share = 1.0 if camera.has_restarted else 0.5
@@ -472,7 +479,7 @@ class ImageSetSynchronizer(SimpleFilter):
             waited_s = (arrival_s - other_s) / max(FASTEST, one.backlog.pace)
             lateness_s.append(waited_s - 1e-9 * (stamp - other))
         camera.add_deviation(differences, period)
-        if 2 * sum([one.backlog.is_usual for one in others]) >= len(others):
+        if 3 * sum([one.backlog.is_usual for one in others]) >= 2 * len(others):
             camera.add_lateness(statistics.median(lateness_s))
 
     def _exclude(self, suspects: set[int], is_certain: bool = False) -> None:
@@ -499,24 +506,10 @@ class ImageSetSynchronizer(SimpleFilter):
                 camera.clear_deviations()
         self._match_waiting()
 
-    def _exclude_far(self, timeout_s: float) -> None:
-        """Exclude cameras whose stamps are far from those of the majority in two calls in a
-        row.
-        """
-        newest = {index: self.cameras[index].newest_ns for index in self.members}
-        if not all(newest.values()) or len(newest) < 3:
-            self._far = set()
-            return
-        middle = statistics.median_low(newest.values())
-        far = {index for index, one in newest.items() if abs(one - middle) > timeout_s * 1e9}
-        if far & self._far and 2 * len(far) < len(newest):
-            self._exclude(far & self._far)
-        self._far = far
-
     def _compare_rates(self) -> None:
         """Detect image rates that are not multiples of each other."""
         members = [self.cameras[index] for index in self.members]
-        periods = [one.period_ns for one in members if len(one.stamps) == WINDOW]
+        periods = [one.period_ns for one in members if len(one.stamps) >= WINDOW]
         if not periods or len(periods) < len(members):
             return
         ratios = [period / min(periods) for period in periods]
