@@ -146,7 +146,7 @@ class CameraTiming:
         is_unsure: True if the next image must show whether the rate changed or the clock jumped.
         backlog: of the images of this camera.
         deviations: the last deviations.
-        jitter_ns: nine of ten deviations differ from the usual one by at most this.
+        jitter_ns: nine of ten deviations differ from the usual one by at most about this.
         received: images so far.
         skipped_ns: stamp of the first image that was missing when the clock last may have jumped
             ahead; 0 if it may have jumped back.
@@ -234,10 +234,11 @@ class CameraTiming:
             and any(abs(stamp - one) < period / 2 for one in self.stamps)
         )
         sign = int(skips) - int(repeats)
-        if sign in (0, self._jump_sign) or self._usual_s is None:
+        pace = self.backlog.pace
+        if sign in (0, self._jump_sign) or self._usual_s is None or pace <= FASTEST:
             return
         last, last_s = self.last[-1]
-        moved_s = 1e-9 * (stamp - last) - (arrival_s - last_s) / max(FASTEST, self.backlog.pace)
+        moved_s = 1e-9 * (stamp - last) - (arrival_s - last_s) / pace
         if abs(moved_s) > self._shortest_jump_s(1e-9 * period):
             # The image before this one is the next whose lateness is added.
             self._jump_images, self._jump_sign = -1, sign
@@ -270,20 +271,21 @@ class CameraTiming:
         """
         # Continue from the last deviations: otherwise a clock that drifts would look correct each
         # time it has drifted by a whole cycle. Jitter alone must not lead away from zero.
-        last = statistics.median(list(self.deviations)[-WINDOW // 2 :]) if self.deviations else 0
-        last = last if abs(last) > period_ns / 4 else 0
-        cycles = (period_ns * round((last - one) / period_ns) for one in differences)
+        last = list(self.deviations)[-WINDOW // 2 :]
+        middle = statistics.median(last) if len(last) >= CHANGE else 0.0
+        middle = middle if abs(middle) > period_ns / 4 else 0.0
+        cycles = (period_ns * round((middle - one) / period_ns) for one in differences)
         unwrapped = (one + by for one, by in zip(differences, cycles, strict=True))
         self.deviations.append(statistics.median(unwrapped))
         if self.received % CHANGE == 0 and len(self.deviations) >= WINDOW // 2:
-            middle = statistics.median(self.deviations)
-            ordered = sorted(abs(one - middle) for one in self.deviations)
-            self.jitter_ns = ordered[len(ordered) * 9 // 10]
+            # Differences do not contain the drift of a clock; they jitter by the root of two more.
+            ordered = sorted(abs(later - one) for one, later in pairwise(self.deviations))
+            self.jitter_ns = ordered[len(ordered) * 9 // 10] / math.sqrt(2)
 
     def correct_offset(self, shift_ns: float) -> None:
-        """Add to the offset, and convert the deviations."""
+        """Add to the offset, and start new deviations."""
         self.offset_ns += round(shift_ns)
-        self.deviations = deque((one - shift_ns for one in self.deviations), WINDOW)
+        self.deviations.clear()
         self.usual_period_ns = self.period_ns
 
     def is_misaligned(self, count: int, limit: float, period_ns: int) -> bool:
@@ -323,18 +325,22 @@ class CameraTiming:
     def lateness_change(self, count: int, period_s: float, share: float = 1.0) -> int:
         """Return 1 if the last images arrive later than usual by more than ``share`` of the
         shortest jump, -1 if they arrive earlier than ever by as much, 0 otherwise.
-
-        No camera can send an image before its exposure: earlier images show a wrong clock.
         """
-        if self._usual_s is None or not self._lateness_s:
+        last = list(self._lateness_s)[-count:]
+        return self._change(statistics.median(last), period_s, share) if last else 0
+
+    def _change(self, lateness_s: float, period_s: float, share: float = 1.0) -> int:
+        # No camera can send an image before its exposure: earlier images show a wrong clock.
+        if self._usual_s is None:
             return 0
-        now_s = statistics.median(list(self._lateness_s)[-count:])
         limit_s = share * self._shortest_jump_s(period_s)
-        return int(now_s > self._usual_s + limit_s) - int(now_s < self._earliest_s - limit_s)
+        return int(lateness_s > self._usual_s + limit_s) - int(
+            lateness_s < self._earliest_s - limit_s
+        )
 
     def lateness_shows_cycles(self, period_s: float) -> bool:
         """Return True if ``lateness_change`` detects one cycle."""
-        return self._usual_s is not None and self._scatter_s <= period_s / 2
+        return self._usual_s is not None and self._scatter_s < period_s
 
     def _shortest_jump_s(self, period_s: float) -> float:
         return max(SHORTEST_JUMP * period_s, self._scatter_s)
@@ -345,14 +351,14 @@ class CameraTiming:
         return bool(self._jump_sign)
 
     def is_far(self, limit_s: float) -> bool:
-        """Return True if the last images arrive earlier or later by more than ``limit_s`` than
+        """Return True if the last images all arrive earlier or later by more than ``limit_s`` than
         images of the other cameras with the same stamps.
         """
         last = list(self._lateness_s)[-JUMP_IMAGES:]
-        return len(last) == JUMP_IMAGES and abs(statistics.median(last)) > limit_s
+        return len(last) == JUMP_IMAGES and min(map(abs, last)) > limit_s
 
     def has_jumped(self, period_s: float) -> bool:
-        """Return True if the clock jumped: stamps skipped or repeated a cycle, and images have
+        """Return True if the clock jumped: stamps skipped or repeated a cycle, and all images have
         arrived earlier or later than usual since.
         """
         if not self._jump_sign:
@@ -361,8 +367,10 @@ class CameraTiming:
             self.may_have_jumped = False
         if self._jump_images < JUMP_IMAGES:
             return False
-        has_jumped = self.lateness_change(self._jump_images, period_s) == -self._jump_sign
-        may_have = self.lateness_change(self._jump_images, period_s, 0.5) == -self._jump_sign
+        last = sorted(list(self._lateness_s)[-JUMP_IMAGES:])
+        nearest_s = last[-1 if self._jump_sign > 0 else 0]
+        has_jumped = self._change(nearest_s, period_s) == -self._jump_sign
+        may_have = self._change(nearest_s, period_s, 0.5) == -self._jump_sign
         if has_jumped or not may_have or self._jump_images >= WINDOW // 2:
             self._end_jump_check()
         return has_jumped

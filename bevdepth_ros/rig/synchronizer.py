@@ -52,7 +52,6 @@ from bevdepth_ros.rig.camera_timing import (
     FASTEST,
     JUMP_IMAGES,
     LATE_NS,
-    OPPOSITE,
     WINDOW,
     CameraTiming,
     drift,
@@ -74,10 +73,13 @@ their jitter."""
 WIDEST, WIDEST_OF_TWO = 0.35, 0.25
 """Upper limits of that share. Two images that each differ by a quarter are half a cycle apart."""
 BETWEEN = 0.7
-"""Stamps of other cycles are further away than this share less 1.5 times the jitter."""
+"""Stamps of other cycles are further away than this share less twice the jitter."""
 MISALIGNED, AT_PLACE, STEADY = 1 / 6, 1 / 8, 1 / 16
 """Shares of the cycle: the deviation that excludes a camera, the deviation with which it may
 return, and the change of the deviation that does not count as drift."""
+JITTERS = 1.5
+"""The deviation that excludes a camera is also at least this many times the jitter, and one more
+while offsets are not learned."""
 RATE_TOLERANCE = 0.07
 """Image rates are multiples of each other within this share. In ``WINDOW`` images, one interval
 that was taken for two cycles changes the rate by less."""
@@ -251,8 +253,12 @@ class ImageSetSynchronizer(SimpleFilter):
         return any(self.cameras[index].is_unsure for index in self.members)
 
     def _period_ns(self) -> int:
-        periods = [self.cameras[index].period_ns for index in self.members]
-        return min([period for period in periods if period], default=0)
+        """Return the shortest period of a camera that those of most cameras are multiples of."""
+        periods = sorted([one for at in self.members if (one := self.cameras[at].period_ns)])
+        for period in periods:
+            if 2 * sum([_is_multiple(one, period) for one in periods]) > len(periods):
+                return period
+        return periods[0] if periods else 0
 
     def _tolerance_ns(self) -> float:
         """Return how far the corrected stamps of a set may be from their median."""
@@ -260,7 +266,7 @@ class ImageSetSynchronizer(SimpleFilter):
         if not period:
             return 1e9 * self.slop_s
         widest = WIDEST_OF_TWO if len(self.members) == 2 else WIDEST
-        limits = TIGHT * period + 2 * self._jitter_ns, BETWEEN * period - 1.5 * self._jitter_ns
+        limits = TIGHT * period + 2 * self._jitter_ns, BETWEEN * period - 2 * self._jitter_ns
         return max(TIGHT * period, min(*limits, widest * period))
 
     def _match_waiting(self) -> None:
@@ -331,7 +337,7 @@ class ImageSetSynchronizer(SimpleFilter):
         Args:
             is_over: no further images arrive, so the offsets of a single set are better than none.
         """
-        stamps = {index: self.cameras[index].stamps for index in self.members}
+        stamps = {index: self.cameras[index].stamps[-WINDOW:] for index in self.members}
         counts = [len(one) for one in stamps.values()]
         if not counts or min(counts) < (1 if is_over else 2):
             return
@@ -350,18 +356,21 @@ class ImageSetSynchronizer(SimpleFilter):
         self._match_waiting()
 
     def _learn(self) -> None:
-        """Shift the offsets by the median deviations, once after each search."""
+        """Shift the offsets by the median deviations until they stay."""
         used = [self.cameras[index] for index in self.members]
-        if self.is_learned or any(len(one.deviations) < WINDOW for one in used):
+        if self.is_learned or min([len(one.deviations) for one in used]) < WINDOW:
             return
-        if self.untriggered == DRIFT:
-            if not all(self._is_settled(one) for one in used):
-                return
-            self.untriggered = None
-        self.is_learned = self.untriggered is None
-        for one in used:
-            # Each camera was compared with the others only, not with itself.
-            one.correct_offset(statistics.median(one.deviations) * (1 - 1 / len(used)))
+        if self.untriggered == DRIFT and not all(self._is_settled(one) for one in used):
+            self._search()
+            return
+        # Each camera was compared with the others only, not with itself.
+        share = 1 - 1 / len(used)
+        shifts = [share * statistics.median(one.deviations) for one in used]
+        if max(map(abs, shifts)) < STEADY * self._period_ns():
+            self.untriggered = None if self.untriggered == DRIFT else self.untriggered
+            self.is_learned = self.untriggered is None
+        for one, shift in zip(used, shifts, strict=True):
+            one.correct_offset(shift)
 
     def _is_settled(self, camera: _Camera) -> bool:
         limit = max(STEADY / 2 * self._period_ns(), self._jitter_ns / 2)
@@ -397,18 +406,20 @@ class ImageSetSynchronizer(SimpleFilter):
         has_jumped = camera.has_jumped(1e-9 * period) and self._is_alone(index, period)
         if has_jumped or camera.is_far(self._timeout_s):
             self._exclude({index}, is_certain=has_jumped)
-        elif camera.is_misaligned(
-            ONE_SIDED,
-            max((MISALIGNED if self.is_learned else OPPOSITE) * period, self._jitter_ns),
-            period,
-        ) or camera.is_misaligned(WINDOW, self._tolerance_ns(), period):
+        elif camera.is_misaligned(ONE_SIDED, self._misaligned_ns(), period) or (
+            camera.is_misaligned(WINDOW, self._tolerance_ns(), period)
+        ):
             self._exclude({index})
         elif camera.received % CHANGE == 0:
             if self.untriggered is None and camera.is_in_place(ONE_SIDED, AT_PLACE * period):
                 camera.note_usual_lateness()
-            if len(camera.deviations) == WINDOW:
-                jitters = [self.cameras[one].jitter_ns for one in self.members]
-                self._jitter_ns = statistics.median_low(jitters)
+            jitter = statistics.median_low(self.cameras[one].jitter_ns for one in self.members)
+            if jitter < math.inf:
+                self._jitter_ns = jitter
+
+    def _misaligned_ns(self) -> float:
+        jitters = JITTERS if self.is_learned else JITTERS + 1
+        return max(MISALIGNED * self._period_ns(), jitters * self._jitter_ns)
 
     def _is_alone(self, index: int, period: int) -> bool:
         """Return False if most other cameras jumped too, or skipped the same cycle."""
@@ -509,13 +520,17 @@ class ImageSetSynchronizer(SimpleFilter):
     def _compare_rates(self) -> None:
         """Detect image rates that are not multiples of each other."""
         members = [self.cameras[index] for index in self.members]
-        periods = [one.period_ns for one in members if len(one.stamps) >= WINDOW]
-        if not periods or len(periods) < len(members):
+        if not members or min(len(one.stamps) for one in members) < WINDOW:
             return
-        ratios = [period / min(periods) for period in periods]
-        differ = any(abs(one - round(one)) > RATE_TOLERANCE * one for one in ratios)
+        period = self._period_ns()
+        differ = not all(_is_multiple(one.period_ns, period) for one in members)
         self._rates_differ = self._rates_differ + 1 if differ else 0
         if self._rates_differ >= CHECKS:
             self.untriggered = RATES_DIFFER
         elif self.untriggered == RATES_DIFFER:
             self.untriggered = None
+
+
+def _is_multiple(period_ns: int, of_ns: int) -> bool:
+    ratio = period_ns / of_ns
+    return abs(ratio - round(ratio)) <= RATE_TOLERANCE * ratio
