@@ -38,7 +38,7 @@ OPPOSITE = 1 / 3
 LONGEST_PAUSE = 6
 """Images that sets wait for at most because the clock may have jumped; fewer than those that can
 wait."""
-SHORTEST_JUMP = 0.5
+SHORTEST_JUMP = 0.6
 """Share of the cycle; images must be earlier or later by more if the clock jumped by a cycle."""
 JUMP_IMAGES = 5
 """Images after a possible jump of the clock whose lateness decides."""
@@ -138,7 +138,7 @@ class CameraTiming:
         offset_ns: offset of the camera within the trigger cycle.
         stamps: the last stamps, ascending.
         newest_ns: the newest stamp, 0 before the first.
-        last: stamp and arrival time in seconds of the last image but one and of the last one.
+        last: stamp, arrival time in seconds, and whether it is as usual, of the last two images.
         period_ns: interval between images, lost ones included; 0 while unknown.
         usual_period_ns: the period that the offset was found for; 0 while unknown.
         is_faster, is_slower: True if the rate rose or fell; also if images are lost again and
@@ -177,7 +177,7 @@ class CameraTiming:
     def drop_stamps(self) -> None:
         """Drop all stamps."""
         self.stamps: list[int] = []
-        self.last: deque[tuple[int, float]] = deque(maxlen=2)
+        self.last: deque[tuple[int, float, bool]] = deque(maxlen=2)
         self.newest_ns = self.period_ns = 0
         self.backlog.restart()
         self._end_jump_check()
@@ -197,8 +197,8 @@ class CameraTiming:
         self._end_jump_check()
         self._measure_rate()
 
-    def take(self, stamp: int, arrival_s: float) -> bool:
-        """Add an image; return True if the clock of the camera went back."""
+    def take(self, stamp: int, arrival_s: float) -> None:
+        """Add an image."""
         went_back = stamp < self.newest_ns - LATE_NS
         self._look_for_jump(stamp, arrival_s, went_back)
         if self.received >= self._paused_until:
@@ -208,12 +208,11 @@ class CameraTiming:
             self.backlog.restart()
         insort(self.stamps, stamp)
         del self.stamps[:-RATE_WINDOW]
-        self.last.append((stamp, arrival_s))
         self.newest_ns = self.stamps[-1]
         self.received += 1
         self._measure_rate()
         self.backlog.take(stamp, arrival_s, 1e-9 * self.period_ns)
-        return went_back
+        self.last.append((stamp, arrival_s, self.backlog.is_usual))
 
     def ignore(self, stamp: int, arrival_s: float) -> None:
         """Count an image without a stamp, or with the same stamp as another one.
@@ -237,7 +236,7 @@ class CameraTiming:
         pace = self.backlog.pace
         if sign in (0, self._jump_sign) or self._usual_s is None or pace <= FASTEST:
             return
-        last, last_s = self.last[-1]
+        last, last_s, _ = self.last[-1]
         moved_s = 1e-9 * (stamp - last) - (arrival_s - last_s) / pace
         if abs(moved_s) > self._shortest_jump_s(1e-9 * period):
             # The image before this one is the next whose lateness is added.
@@ -272,10 +271,15 @@ class CameraTiming:
         # Continue from the last deviations: otherwise a clock that drifts would look correct each
         # time it has drifted by a whole cycle. Jitter alone must not lead away from zero.
         last = list(self.deviations)[-WINDOW // 2 :]
-        middle = statistics.median(last) if len(last) >= CHANGE else 0.0
-        middle = middle if abs(middle) > period_ns / 4 else 0.0
-        cycles = (period_ns * round((middle - one) / period_ns) for one in differences)
-        unwrapped = (one + by for one, by in zip(differences, cycles, strict=True))
+        half = period_ns / 2
+        has_moved = len(last) >= CHANGE and abs(last[-1]) > half / 2
+        middle = statistics.median(last) if has_moved else 0.0
+        middle = middle if abs(middle) > half / 2 else 0.0
+        unwrapped = [
+            one
+            + (period_ns * round((middle - one) / period_ns) if abs(one - middle) > half else 0)
+            for one in differences
+        ]
         self.deviations.append(statistics.median(unwrapped))
         if self.received % CHANGE == 0 and len(self.deviations) >= WINDOW // 2:
             # Differences do not contain the drift of a clock; they jitter by the root of two more.
@@ -354,6 +358,8 @@ class CameraTiming:
         """Return True if the last images all arrive earlier or later by more than ``limit_s`` than
         images of the other cameras with the same stamps.
         """
+        if not self._lateness_s or abs(self._lateness_s[-1]) <= limit_s:
+            return False
         last = list(self._lateness_s)[-JUMP_IMAGES:]
         return len(last) == JUMP_IMAGES and min(map(abs, last)) > limit_s
 

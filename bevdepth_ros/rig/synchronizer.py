@@ -19,17 +19,18 @@ Each camera has one of these states:
 | misaligned | its stamps do not fit those of the majority | ``ONE_SIDED`` images in a row are a
   sixth of a cycle too early or too late, or ``WINDOW`` images by more than sets allow; or stamps
   skipped or repeated a cycle and ``JUMP_IMAGES`` images arrived more than half a cycle earlier or
-  later than usual (their median; not in a burst; not if most cameras lack the cycle);
-  or stamps are off by the timeout |
+  later than usual (not if most other cameras did the same, or lack the cycle); or
+  ``JUMP_IMAGES`` images are off by the timeout |
   used, after ``RETURN`` images with a steady deviation near zero and the usual lateness. After a
   restart of the camera, or if cameras were untriggered, also with a new offset, or with a new
-  lateness for ``SETTLED`` images |
+  lateness for ``SETTLED`` images; in any case off by less than the timeout |
 
-While the clock of a used camera may have jumped, sets pause for at most ``LONGEST_PAUSE`` images.
-A camera returns by its own stamps and arrival times only, whether or not image sets are formed or
-images can be decoded. If as many cameras deviate as agree, it is unknown which are wrong: the
-cameras are *untriggered*, and all offsets are searched again. That ends when the deviations of all
-used cameras have been steady for ``WINDOW`` sets.
+Arrival times count only while most other cameras arrive as usual: after the executor was busy,
+waiting images arrive in any order. While the clock of a used camera may have jumped, sets pause
+for at most ``LONGEST_PAUSE`` images. A camera returns by its own stamps and arrival times only,
+whether or not image sets are formed or images can be decoded. If as many cameras deviate as agree,
+it is unknown which are wrong: the cameras are *untriggered*, and all offsets are searched again,
+until the deviations of all used cameras have been steady for ``WINDOW`` images.
 
 A clock that is wrong by whole cycles since the first images cannot be recognized, and neither can
 a jump of the clock that is smaller than the scatter of arrival times.
@@ -166,7 +167,7 @@ class ImageSetSynchronizer(SimpleFilter):
         self.untriggered: str | None = None
         self.cameras = [_Camera() for _ in filters]
         self.members = list(range(len(self.cameras)))
-        self.formed = self.too_wide = 0
+        self.formed = self.too_wide = self._period_ns = 0
         self._queue_size, self._use_untriggered, self._now = queue_size, use_untriggered, now
         self._timeout_s = math.inf
         self._rates_differ, self._last_ns, self._received_at_check = 0, 0, -1
@@ -185,12 +186,14 @@ class ImageSetSynchronizer(SimpleFilter):
     @property
     def period_s(self) -> float:
         """Time between two trigger cycles, seconds; 0 while unknown."""
-        return self._period_ns() * 1e-9
+        return self._period_ns * 1e-9
 
     def add(self, message: Any, camera: int) -> None:
         """Take an image of the camera with index ``camera``; calls back before it returns."""
         one, stamp = self.cameras[camera], stamp_ns(message)
-        if stamp <= 0 or (stamp in one.stamps and stamp >= one.newest_ns - LATE_NS):
+        if stamp <= 0 or (
+            one.newest_ns - LATE_NS <= stamp <= one.newest_ns and stamp in one.stamps
+        ):
             one.ignore(stamp, self._now())
             return
         was_unsure = self._is_unsure()
@@ -241,18 +244,17 @@ class ImageSetSynchronizer(SimpleFilter):
             camera.waiting.clear()
             camera.has_restarted = True
             self._enter(camera, 'returning')
-        if camera.take(stamp, self._now()):
-            camera.waiting.clear()
+        camera.take(stamp, self._now())
         camera.waiting[stamp], camera.newest = message, (stamp, message)
-        while len(camera.waiting) > self._queue_size:
-            del camera.waiting[min(camera.waiting)]
+        if len(camera.waiting) > self._queue_size:
+            del camera.waiting[next(iter(camera.waiting))]
 
     def _is_unsure(self) -> bool:
         if len(self.members) < 2:
             return False
         return any(self.cameras[index].is_unsure for index in self.members)
 
-    def _period_ns(self) -> int:
+    def _measure_period(self) -> int:
         """Return the shortest period of a camera that those of most cameras are multiples of."""
         periods = sorted([one for at in self.members if (one := self.cameras[at].period_ns)])
         for period in periods:
@@ -262,7 +264,7 @@ class ImageSetSynchronizer(SimpleFilter):
 
     def _tolerance_ns(self) -> float:
         """Return how far the corrected stamps of a set may be from their median."""
-        period = self._period_ns()
+        period = self._period_ns
         if not period:
             return 1e9 * self.slop_s
         widest = WIDEST_OF_TWO if len(self.members) == 2 else WIDEST
@@ -343,7 +345,7 @@ class ImageSetSynchronizer(SimpleFilter):
             return
         if not is_over and sum(counts) < FIRST:
             return
-        offsets, jitter = find_offsets(stamps, self._period_ns(), 1e9 * self.slop_s, is_over)
+        offsets, jitter = find_offsets(stamps, self._period_ns, 1e9 * self.slop_s, is_over)
         if 2 * len(offsets) <= len(counts):
             return
         for index in stamps:
@@ -357,8 +359,8 @@ class ImageSetSynchronizer(SimpleFilter):
 
     def _learn(self) -> None:
         """Shift the offsets by the median deviations until they stay."""
-        used = [self.cameras[index] for index in self.members]
-        if self.is_learned or min([len(one.deviations) for one in used]) < WINDOW:
+        used = [] if self.is_learned else [self.cameras[index] for index in self.members]
+        if min([len(one.deviations) for one in used], default=0) < WINDOW:
             return
         if self.untriggered == DRIFT and not all(self._is_settled(one) for one in used):
             self._search()
@@ -366,14 +368,14 @@ class ImageSetSynchronizer(SimpleFilter):
         # Each camera was compared with the others only, not with itself.
         share = 1 - 1 / len(used)
         shifts = [share * statistics.median(one.deviations) for one in used]
-        if max(map(abs, shifts)) < STEADY * self._period_ns():
+        if max(map(abs, shifts)) < STEADY * self._period_ns:
             self.untriggered = None if self.untriggered == DRIFT else self.untriggered
             self.is_learned = self.untriggered is None
         for one, shift in zip(used, shifts, strict=True):
             one.correct_offset(shift)
 
     def _is_settled(self, camera: _Camera) -> bool:
-        limit = max(STEADY / 2 * self._period_ns(), self._jitter_ns / 2)
+        limit = max(STEADY / 2 * self._period_ns, self._jitter_ns / 2)
         is_steady = abs(drift(camera.deviations)) < limit
         return is_steady and not camera.lateness_change(WINDOW, self.period_s)
 
@@ -387,8 +389,10 @@ class ImageSetSynchronizer(SimpleFilter):
 
     def _observe(self, index: int) -> None:
         """Compare an image with the other cameras; exclude the camera or use it again."""
-        camera, period = self.cameras[index], self._period_ns()
-        self._react_to_rate()
+        camera = self.cameras[index]
+        if camera.is_faster or camera.is_slower:
+            self._react_to_rate()
+        period = self._period_ns = self._measure_period()
         if not self._has_offsets or not period or len(camera.last) < 2:
             return
         others = [self.cameras[one] for one in self.members if one != index]
@@ -406,9 +410,7 @@ class ImageSetSynchronizer(SimpleFilter):
         has_jumped = camera.has_jumped(1e-9 * period) and self._is_alone(index, period)
         if has_jumped or camera.is_far(self._timeout_s):
             self._exclude({index}, is_certain=has_jumped)
-        elif camera.is_misaligned(ONE_SIDED, self._misaligned_ns(), period) or (
-            camera.is_misaligned(WINDOW, self._tolerance_ns(), period)
-        ):
+        elif abs(camera.deviations[-1]) > TIGHT * period and self._is_misaligned(camera):
             self._exclude({index})
         elif camera.received % CHANGE == 0:
             if self.untriggered is None and camera.is_in_place(ONE_SIDED, AT_PLACE * period):
@@ -417,9 +419,11 @@ class ImageSetSynchronizer(SimpleFilter):
             if jitter < math.inf:
                 self._jitter_ns = jitter
 
-    def _misaligned_ns(self) -> float:
-        jitters = JITTERS if self.is_learned else JITTERS + 1
-        return max(MISALIGNED * self._period_ns(), jitters * self._jitter_ns)
+    def _is_misaligned(self, camera: _Camera) -> bool:
+        period, jitters = self._period_ns, JITTERS if self.is_learned else JITTERS + 1
+        limit = max(MISALIGNED * period, jitters * self._jitter_ns)
+        is_far = camera.is_misaligned(ONE_SIDED, limit, period)
+        return is_far or camera.is_misaligned(WINDOW, self._tolerance_ns(), period)
 
     def _is_alone(self, index: int, period: int) -> bool:
         """Return False if most other cameras jumped too, or skipped the same cycle."""
@@ -446,7 +450,8 @@ class ImageSetSynchronizer(SimpleFilter):
         by = statistics.median(last)
         share = 1.0 if camera.has_restarted else 0.5
         change = camera.lateness_change(RETURN, 1e-9 * period, share)
-        if change and count >= SETTLED and camera.has_restarted:
+        is_in_place = abs(by) <= AT_PLACE * period
+        if change > 0 and is_in_place and count >= SETTLED and camera.has_restarted:
             camera.trust_clock()
         elif change:
             return
@@ -477,20 +482,21 @@ class ImageSetSynchronizer(SimpleFilter):
 
         The last image is not used, because the other images of its cycle may not have arrived.
         """
-        stamp, arrival_s = camera.last[0]
+        stamp, arrival_s, _ = camera.last[0]
         own = stamp - camera.offset_ns
         differences, lateness_s = [], []
         for one in others:
-            other, other_s = one.last[-1]
-            difference = own - other + one.offset_ns
-            before, before_s = one.last[0]
-            if abs(own - before + one.offset_ns) < abs(difference):
-                other, other_s, difference = before, before_s, own - before + one.offset_ns
+            nearest, difference = one.last[-1], own - one.last[-1][0] + one.offset_ns
+            before = own - one.last[0][0] + one.offset_ns
+            if abs(before) < abs(difference):
+                nearest, difference = one.last[0], before
             differences.append(difference)
-            waited_s = (arrival_s - other_s) / max(FASTEST, one.backlog.pace)
-            lateness_s.append(waited_s - 1e-9 * (stamp - other))
+            other, other_s, is_usual = nearest
+            if is_usual:
+                waited_s = (arrival_s - other_s) / max(FASTEST, one.backlog.pace)
+                lateness_s.append(waited_s - 1e-9 * (stamp - other))
         camera.add_deviation(differences, period)
-        if 3 * sum([one.backlog.is_usual for one in others]) >= 2 * len(others):
+        if 3 * len(lateness_s) >= 2 * len(others):
             camera.add_lateness(statistics.median(lateness_s))
 
     def _exclude(self, suspects: set[int], is_certain: bool = False) -> None:
@@ -522,7 +528,7 @@ class ImageSetSynchronizer(SimpleFilter):
         members = [self.cameras[index] for index in self.members]
         if not members or min(len(one.stamps) for one in members) < WINDOW:
             return
-        period = self._period_ns()
+        period = self._period_ns
         differ = not all(_is_multiple(one.period_ns, period) for one in members)
         self._rates_differ = self._rates_differ + 1 if differ else 0
         if self._rates_differ >= CHECKS:
