@@ -159,8 +159,9 @@ class CameraTiming:
         self.has_restarted = False
         self.usual_period_ns = 0
         self.backlog = Backlog()
-        self._paused_until = self.skipped_ns = 0
-        self.trust_clock()
+        self._paused_until = self.skipped_ns = self._jump_sign = 0
+        self._usual_s: float | None = None
+        self._earliest_s, self._scatter_s = math.inf, 0.0
         self.restart()
 
     def restart(self) -> None:
@@ -187,7 +188,7 @@ class CameraTiming:
         """Drop the stamps before the last change of the rate."""
         intervals = [later - earlier for earlier, later in pairwise(self.stamps)]
         count = 1
-        while count <= len(intervals) and (
+        while count <= min(CHANGE, len(intervals)) and (
             SHORT * intervals[-1] < intervals[-count] < LOST * intervals[-1]
         ):
             count += 1
@@ -383,8 +384,7 @@ class CameraTiming:
 
     def trust_clock(self) -> None:
         """Measure the usual lateness from now on."""
-        self._usual_s: float | None = None
-        self._earliest_s, self._scatter_s = math.inf, 0.0
+        self._usual_s, self._earliest_s, self._scatter_s = None, math.inf, 0.0
 
     def clock_error_s(self, period_s: float) -> float:
         """Return the error of the camera's stamps, seconds.

@@ -67,7 +67,8 @@ ONE_SIDED = 5
 RETURN = 10
 """Images with a steady deviation after which a camera is used again."""
 SETTLED = 100
-"""Images after which the lateness of a camera that restarted is the usual one."""
+"""Images after which the lateness of a camera that restarted is the usual one, and after which
+cycles that arrival times cannot show no longer count."""
 TIGHT = 1 / 10
 """Corrected stamps of a set differ from their median by at most this share of the cycle and twice
 their jitter."""
@@ -444,8 +445,10 @@ class ImageSetSynchronizer(SimpleFilter):
         """Use the camera again if its last images are where they belong."""
         last = list(camera.deviations)[-RETURN:]
         count = camera.received - camera.state_since
-        is_far = camera.is_far(self._timeout_s)
-        if min(count, len(last)) < RETURN or is_far or not self._is_steady(last, period):
+        if camera.is_far(self._timeout_s):
+            camera.clear_deviations()
+            return
+        if min(count, len(last)) < RETURN or not self._is_steady(last, period):
             return
         by = statistics.median(last)
         share = 1.0 if camera.has_restarted else 0.5
@@ -455,7 +458,7 @@ class ImageSetSynchronizer(SimpleFilter):
             camera.trust_clock()
         elif change:
             return
-        if camera.lateness_shows_cycles(1e-9 * period):
+        if count >= SETTLED or camera.lateness_shows_cycles(1e-9 * period):
             by -= period * round(by / period)
         if camera.has_restarted and abs(by) > self._tolerance_ns() / 2:
             camera.offset_ns += round(by)
