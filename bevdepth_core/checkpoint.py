@@ -5,9 +5,10 @@ files.
     python -m bevdepth_core.checkpoint untrained CONFIG OUT
 
 The first command converts between the two formats; the suffix of OUT selects the format
-(``.safetensors``: ours, ``.pth`` or ``.ckpt``: official). The second command writes random
-weights for a model config, a YAML file such as ``config/models/small.yaml``: they have the right
-shapes but detect no objects. From pickled files, only tensors and plain containers are loaded.
+(``.safetensors``: that of this project, ``.pth`` or ``.ckpt``: official). The second command
+writes random weights for a model config, a YAML file such as ``config/models/small.yaml``: they
+have the right shapes but detect no objects. From pickled files, only tensors and plain containers
+are loaded.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from bevdepth_core.official_layout import (
 from bevdepth_core.weights import WeightsError, locate
 
 FORMAT = 'bevdepth-1'
-"""Value of the ``format`` entry in our files' header."""
+"""Value of the ``format`` entry in the header of this project's files."""
 
 _OFFICIAL_PREFIX = 'model.'
 _WRAPPERS = re.compile(r'(?:model\.|module\.|_orig_mod\.)+')
@@ -66,13 +67,14 @@ def load_checkpoint(path: str | Path) -> BEVDepth:
     """Return the model in evaluation mode, on the CPU, with every weight of the file in float32.
 
     Args:
-        path: our ``.safetensors``, or an official Lightning checkpoint, plain or averaged, or its
-            bare state dict; or the name of bundled weights, such as ``small``.
+        path: a ``.safetensors`` file of this project; or an official Lightning checkpoint, plain
+            or averaged, or its bare state dict; or the name of bundled or downloaded weights, such
+            as ``small``.
 
     Raises:
         CheckpointError: the file is missing, truncated, of another format, or contains pickled
-            objects other than tensors and plain containers; or weights are missing, unexpected or
-            of a wrong shape.
+            objects other than tensors and plain containers; its config is invalid; or weights are
+            missing, unexpected, not finite, or of a wrong shape or type.
     """
     path = _located(path)
     load = _load_own if path.suffix == '.safetensors' else _load_official
@@ -99,7 +101,11 @@ def save_checkpoint(
         path: ends in ``.safetensors``.
         metadata: more entries for ``model.metadata``.
         half: store matrices and kernels in float16, which halves the file and changes each weight
-            by at most 0.05 %; vectors, such as the statistics of batch norms, stay float32.
+            by at most 0.05 %, if it is in the normal range of float16; vectors, such as the
+            statistics of batch norms, stay float32.
+
+    Raises:
+        CheckpointError: ``path`` has another suffix.
     """
     path = Path(path)
     if path.suffix != '.safetensors':
@@ -127,6 +133,10 @@ def save_untrained_checkpoint(config: str | Path, path: str | Path, seed: int = 
         config: a YAML file such as those of ``config/models``.
         path: ends in ``.safetensors``.
         seed: seed of the random weights.
+
+    Raises:
+        FileNotFoundError: the config does not exist.
+        ValueError: the config is invalid, or ``path`` has another suffix.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -136,7 +146,7 @@ def save_untrained_checkpoint(config: str | Path, path: str | Path, seed: int = 
 
 def save_official(model: BEVDepth, path: str | Path) -> None:
     """Write the weights in the official layout: entries ``epoch``, ``global_step`` and
-    ``state_dict``.
+    ``state_dict``. It stores no config: ``load_checkpoint`` then assumes an official experiment.
     """
     state = {
         _OFFICIAL_PREFIX + name: tensor.detach().cpu()
@@ -156,15 +166,16 @@ def _require_official_layout(model: BEVDepth, path: Path) -> None:
         config = official_config(official_state_dict(model))
     except ValueError as error:
         raise CheckpointError(
-            f'{path}: the network is not that of an official experiment ({error})'
+            f'{path}: the official layout cannot describe this network ({error}): write '
+            '.safetensors instead'
         ) from error
     sections = [field.name for field in dataclasses.fields(ModelConfig)]
     lost = [name for name in sections if getattr(config, name) != getattr(model.config, name)]
     if lost:
         raise CheckpointError(
             f'{path}: the official layout stores no config, and {", ".join(lost)} of this model '
-            'differ from the official experiments, so the file could not be read again; convert '
-            'to .safetensors instead'
+            'differ from the official experiments, so the file could not be read again: write '
+            '.safetensors instead'
         )
 
 
@@ -207,8 +218,8 @@ def _load_official(path: Path) -> BEVDepth:
 
 
 def _network_state(path: Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of an official file; names lose the prefixes of wrappers."""
-    _require_plain_archive(path)
+    """Return the tensors of an official file; names lose the prefixes of wrappers."""
+    require_plain_archive(path)
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
@@ -264,8 +275,12 @@ def _without_wrappers(path: Path, state: dict[str, torch.Tensor]) -> dict[str, t
     return plain
 
 
-def _require_plain_archive(path: Path) -> None:
-    """Reject an archive that may need much more memory than the file has bytes."""
+def require_plain_archive(path: Path) -> None:
+    """Raise CheckpointError unless the file is an archive as ``torch.save`` writes it.
+
+    Other archives could need much more memory than the file has bytes: they have compressed or
+    overlapping entries, or a pickled part of more than ``MAX_PICKLE_BYTES``.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -389,13 +404,16 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subparsers(dest='command', required=True)
     convert = commands.add_parser('convert', help='convert IN to OUT by their suffixes')
     convert.add_argument(
-        'source', metavar='IN', type=Path, help='official .pth or .ckpt, or our .safetensors'
+        'source',
+        metavar='IN',
+        type=Path,
+        help='official .pth or .ckpt, or .safetensors of this project',
     )
     convert.add_argument(
         'target',
         metavar='OUT',
         type=_target,
-        help='.safetensors for ours, .pth or .ckpt for the official layout',
+        help='.safetensors for the format of this project, .pth or .ckpt for the official layout',
     )
     convert.add_argument(
         '--half', action='store_true', help='store kernels in float16, in .safetensors only'

@@ -21,8 +21,8 @@ NUSCENES_CLASSES = (
 """Class names in the order of the official labels."""
 
 
-# Upper bounds, at least ten times larger than any trained model, against corrupt or malicious
-# configs that would take all memory.
+# Limits that reject damaged or malicious configs, which would need all memory. They are at least
+# ten times larger than any trained model.
 MAX_IMAGE_PIXELS = 1 << 24
 MAX_FRUSTUM_POINTS = 1 << 24
 MAX_CELLS = 1 << 22
@@ -32,12 +32,12 @@ MAX_CANDIDATES = 100_000
 MAX_STEREO_ITERATIONS = 100
 
 BEV_STRIDE = 8
-"""Cells of the grid per cell of the BEV encoder's last stage, along x and y."""
+"""Cells of the grid per cell of the BEV encoder's last stage, along x and along y."""
 STEREO_ENCODER_STRIDE = 16
 """Stride of the image encoder in stereo models. Their networks convert between this stride and
 stride 4 with two layers of stride 2."""
 CENTER_MARGIN = 10.0
-"""Largest distance of the center of a box from the grid, meters."""
+"""Default margin of the centers of boxes, meters, see ``ModelConfig.center_range``."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -217,9 +217,10 @@ class DepthNetConfig:
             map.
         refinement: refine the lifted volume with convolutions over its (width, depth) planes
             ("depth aggregation", ``use_da`` in the official code).
-        camera_pixels: the pixels of the intrinsics in the camera vector: ``source``, with the
-            image augmentation as further numbers, as in the official code; or ``network``, both
-            in one matrix, so that the size of source images does not matter.
+        camera_pixels: the pixels that the intrinsics in the camera vector refer to. ``source``:
+            those of the source image; the image augmentation follows as separate numbers, as in
+            the official code. ``network``: those of the network's input; one matrix contains both,
+            so that the size of source images does not matter.
     """
 
     mid_channels: int = 512
@@ -275,7 +276,7 @@ class BEVEncoderConfig:
     """Residual trunk and neck on the BEV grid.
 
     Attributes:
-        base_channels: width of the first of three stages; doubles each stage.
+        base_channels: channels of the first of three stages; each stage doubles them.
         neck_channels: channels per neck branch; the neck returns four times as many.
     """
 
@@ -319,7 +320,7 @@ class HeadConfig:
     """Center head.
 
     Attributes:
-        channels: width of the shared convolution and of every small net.
+        channels: channels of the shared convolution and of the small network of each map.
         tasks: groups of classes; each group has separate head maps.
     """
 
@@ -369,7 +370,8 @@ class ScaleNMSConfig:
 
 @dataclass(frozen=True)
 class SizeAwareNMSConfig:
-    """Drop boxes by their extent instead of by the distance of their centers.
+    """Drop boxes whose scaled rectangle, parallel to x and y, touches that of a better box of the
+    same task.
 
     Attributes:
         factors: scale of the boxes' extent per task; the defaults are those of the official
@@ -392,10 +394,11 @@ class DecodeConfig:
 
     Attributes:
         score_threshold: boxes must score more than this.
-        candidates: number of best cells of a task that are decoded.
+        candidates: number of the best heatmap values of a task that are decoded to boxes. The
+            compiled kernels accept 5,461, with size-aware NMS 2,891.
         boxes_per_task: largest number of boxes of a task after NMS.
-        center_range: x, y, z lower then upper bound of box centers, meters, inclusive; null for
-            ``CENTER_MARGIN`` around the grid, see ``ModelConfig.center_range``.
+        center_range: lower bounds x, y, z, then upper bounds of box centers, meters, inclusive;
+            null for the default of ``ModelConfig.center_range``.
         scale_nms: a second suppression after circle NMS; null for none, as in the official code.
         size_aware_nms: used in place of circle NMS, as in the official BEVStereo experiments;
             null: circle NMS is used.
@@ -453,8 +456,7 @@ class ModelConfig:
             _require(
                 count % BEV_STRIDE == 0,
                 f'grid.{name} must contain a multiple of {BEV_STRIDE} cells for the BEV encoder, '
-                'got '
-                f'{count}: change its bounds or its cell size',
+                f'got {count}: change its bounds or its cell size',
             )
         self._require_consistent_decoding()
         if self.stereo is not None:
@@ -509,8 +511,9 @@ class ModelConfig:
 
     @property
     def center_range(self) -> tuple[float, float, float, float, float, float]:
-        """Lower x, y, z, then upper x, y, z of box centers, meters: those of ``decode``, or
-        ``CENTER_MARGIN`` around the grid, and at least that around the ground (z = 0).
+        """Lower x, y, z, then upper x, y, z of box centers, meters: those of ``decode``, or a
+        default. The default adds ``CENTER_MARGIN`` to the grid along x and y. Along z it covers
+        the grid, and ``CENTER_MARGIN`` above and below the ground (z = 0).
         """
         return self.decode.center_range or self._default_center_range()
 
@@ -580,7 +583,7 @@ def load_model_config(path: str | Path) -> ModelConfig:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: not a YAML mapping, or as ``model_config_from_dict``.
+        ValueError: the file is not a YAML mapping, or as ``model_config_from_dict``.
     """
     try:
         values = yaml.safe_load(Path(path).read_text())

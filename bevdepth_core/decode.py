@@ -1,7 +1,7 @@
 """Decodes scored boxes from head maps.
 
-Source: the official CenterPoint decoder with circle NMS, or size-aware NMS in stereo models.
-Every cell is a candidate: the decoder does not search local maxima before NMS.
+Source: the decoder of CenterPoint as the official code uses it, with circle NMS, or size-aware NMS
+in stereo models. It does not search local maxima: every cell may become a box.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def boxes_from_values(values: Tensor, cells: Tensor, grid: BEVGrid) -> Tensor:
 
 
 def half_extents(length: Tensor, width: Tensor, yaw: Tensor) -> Tensor:
-    """Return (..., 2): half of the boxes' extent along x and y, in meters."""
+    """Return (..., 2): half of the extent of each box along x and y, meters."""
     along_x, along_y = yaw.cos().abs(), yaw.sin().abs()
     extents = (length * along_x + width * along_y, length * along_y + width * along_x)
     return torch.stack(extents, dim=-1) / 2

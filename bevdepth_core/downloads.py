@@ -5,9 +5,9 @@
     ros2 run bevdepth_ros weights verify
 
 Without ROS: ``python -m bevdepth_core.downloads``. An interrupted download is resumed; the proxy
-in the environment (``https_proxy``) is used. Size and hash of a file are
-recorded when it is downloaded for the first time, and compared later. The file is converted to
-safetensors, which every program then accepts by its name (``checkpoint:=2key_da_ema``).
+in the environment (``https_proxy``) is used. Size and hash of a file are recorded when it is
+downloaded for the first time, and compared later. The file is converted to safetensors. Every
+program then accepts the weights by their name (``checkpoint:=2key_da_ema``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from bevdepth_core.files import write_atomically
 from bevdepth_core.http_file import CHUNK_BYTES, DownloadError, fetch
-from bevdepth_core.weights import OFFICIAL, SUFFIX, OfficialWeights, cache_folder, shipped_names
+from bevdepth_core.weights import OFFICIAL, SUFFIX, OfficialWeights, bundled_names, cache_folder
 
 LICENSE = (
     'the repositories have a license (BEVDepth: MIT), but state none for the weights (not '
@@ -45,14 +45,14 @@ def download(
     Args:
         weights: the weights to download.
         folder: the cache; an interrupted download stays there as ``<file>.part``.
-        url: folder of a mirror; None for the release.
+        url: URL of the folder of a mirror; None for the release.
         report: receives progress messages.
         file: the official file, if it was downloaded by other means; it is not changed.
 
     Raises:
-        DownloadError: the download failed, or the content of the file is wrong.
+        DownloadError: the download failed, or the file is not what was recorded or expected.
         CheckpointError: ``file`` does not contain BEVDepth weights.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or ``file`` cannot be read.
     """
     target = folder / f'{weights.name}{SUFFIX}'
     if target.is_file() and file is None:
@@ -91,7 +91,7 @@ def verify(name: str, folder: Path) -> None:
     """
     target = folder / f'{name}{SUFFIX}'
     if not target.is_file():
-        raise DownloadError(f'{name} is not downloaded')
+        raise DownloadError(f'{name} is not downloaded: run `weights download {name}`')
     expected = _records(folder).get(name, {}).get('safetensors_sha256')
     if expected != _sha256(target):
         raise DownloadError(f'{target} differs from its record: delete it and download it again')
@@ -158,7 +158,7 @@ def _sha256(path: Path) -> str:
 
 def listing(folder: Path) -> str:
     """Return a text that lists the known weights and whether they are downloaded."""
-    lines = [f'{name:<20}ships with this package' for name in shipped_names()]
+    lines = [f'{name:<20}bundled with this package' for name in bundled_names()]
     for name, weights in OFFICIAL.items():
         is_downloaded = (folder / f'{name}{SUFFIX}').is_file()
         lines.append(
@@ -180,7 +180,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     get.add_argument('--url', help='folder of a mirror (default: the release of the authors)')
     get.add_argument('--file', type=Path, help='official file that is already on this machine')
     check = commands.add_parser('verify', help='check downloaded weights against their record')
-    check.add_argument('names', nargs='*', metavar='name', help='default: all downloaded ones')
+    check.add_argument('names', nargs='*', metavar='name', help='default: all downloaded weights')
     return parser.parse_args(argv)
 
 

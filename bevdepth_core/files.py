@@ -16,7 +16,8 @@ def write_atomically(path: str | Path, write: Callable[[str], None]) -> None:
         write: receives a path and writes the content to it.
 
     Raises:
-        Exception: what ``write`` raises; ``path`` is then unchanged.
+        OSError: the folder cannot be written.
+        Exception: as raised by ``write``; ``path`` is then unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 RIGID_TOLERANCE = 1e-4
-"""Largest deviation of R^T R from identity accepted in a rotation; float32 quaternions reach
+"""Largest accepted deviation of R^T R from the identity; that of float32 quaternions is up to
 1e-6."""
 
 
@@ -56,7 +56,7 @@ def rigid_from_quaternion(quaternion: ArrayLike, translation: ArrayLike) -> np.n
     meters.
 
     Raises:
-        ValueError: the quaternion is not finite or far from unit length (more than 1 %).
+        ValueError: the quaternion is not finite, or its length differs from 1 by more than 1 %.
     """
     # Python numbers: numpy takes five times as long for four of them.
     parts: list[float] = np.asarray(quaternion, np.float64).tolist()

@@ -27,7 +27,8 @@ def fetch(url: str, part: Path, report: Callable[[str], None]) -> None:
 
     Args:
         url: http or https; the proxy of the environment is used.
-        part: incomplete file; a failure leaves it for the next call, which resumes.
+        part: incomplete file; after a failure it stays, and the next call resumes. It is emptied
+            if the file on the server has changed.
         report: receives progress messages.
 
     Raises:

@@ -57,10 +57,10 @@ class _PastFrame:
 
 
 class Detector:
-    """Detect boxes frame by frame.
+    """Detects boxes frame by frame.
 
-    The images of a frame are encoded once. Their depth and context are stored. When the frame is
-    about half a second old, they are splatted again with the relative pose between the two frames.
+    The images of a frame are encoded once, and their depth and context are stored. When the frame
+    is about half a second old, they are splatted again with the relative pose of the two frames.
     As long as the calibration stays the same, the result equals that of the official two-frame
     forward. A stereo model stores the features that it compares, and computes the depth of the
     past frame again, because it depends on the current frame.
@@ -79,11 +79,11 @@ class Detector:
             operation uses TF32.
         cuda_graphs: on a GPU, replay CUDA graphs with resizing, decoding and NMS on the device
             instead of running step by step. Step by step takes ten times as long.
-        cpu_threads: threads of PyTorch on the CPU, a setting of the whole process; None for
-            ``default_cpu_threads()``. Without effect on a GPU.
-        past_frame_spacing_ns: smallest time between two stored frames.
-            Increase it if memory is short and the model is a stereo model, whose past frames take
-            78 MB each (docs/STEREO.md).
+        cpu_threads: threads of PyTorch on the CPU, set in each thread that calls the detector;
+            None for ``default_cpu_threads()``. Without effect on a GPU.
+        past_frame_spacing_ns: smallest time between two stored frames, nanoseconds. Increase it if
+            memory is short and the model is a stereo model, whose past frames take 78 MB each
+            (docs/STEREO.md).
         onnx_folder: run the exported network of this folder on the CPU, in ONNX Runtime or as
             compiled packages; it must come from the weights of ``model`` (docs/EXPORT.md).
             Packages are machine code: load only folders from a trusted source.
@@ -159,6 +159,7 @@ class Detector:
 
         Raises:
             CheckpointError: as ``load_checkpoint``.
+            ExportError, ValueError: as the class.
         """
         model = load_checkpoint(path)
         return cls(model, device, precision, cuda_graphs, cpu_threads, onnx_folder=onnx_folder)
@@ -172,8 +173,8 @@ class Detector:
         return self.model.config.class_names
 
     def covariance(self, detections: Detections3D) -> BoxCovariance:
-        """Return the covariance of detections of this detector, from ``uncertainty`` or, without
-        it, a documented default.
+        """Return the covariance of detections of this detector: from ``uncertainty``, or
+        ``default_covariance`` without it.
         """
         if self.uncertainty is None:
             return default_covariance(detections)
@@ -185,9 +186,8 @@ class Detector:
         self._last_stamp_ns = None
 
     def prepare(self, cameras: int) -> None:
-        """Prepare for frames of up to ``cameras`` cameras, so that the first frame is not slow.
-
-        On a GPU, choosing kernels and capturing graphs takes seconds.
+        """Prepare for frames of up to ``cameras`` cameras, so that the first frame is not slow: on
+        a GPU, choosing kernels and capturing graphs takes seconds.
         """
         try:
             self._network.prepare(cameras)

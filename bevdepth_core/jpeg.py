@@ -33,7 +33,7 @@ class JpegDecoder:
         self._warned = False
 
     def prepare(self) -> None:
-        """Decode a small image, since the first one takes half a second on a GPU."""
+        """Decode a small image in advance, because the first one takes half a second on a GPU."""
         buffer = io.BytesIO()
         Image.new('RGB', (64, 64)).save(buffer, 'JPEG')
         self([buffer.getvalue()])
@@ -46,7 +46,7 @@ class JpegDecoder:
 
         Raises:
             ValueError: a file is invalid; the message contains the index of the first invalid
-            file.
+                file.
         """
         if self._device.type == 'cuda' and files and all(_is_whole_jpeg(file) for file in files):
             try:
@@ -79,9 +79,9 @@ def _is_whole_jpeg(file: bytes) -> bool:
     return bytes(file[:2]) == b'\xff\xd8' and bytes(file[-2:]) == b'\xff\xd9'
 
 
-def _decoded(place: int, file: bytes) -> np.ndarray:
+def _decoded(index: int, file: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(file), formats=('JPEG', 'PNG')) as image:
             return np.asarray(image.convert('RGB'))
     except Exception as error:  # Pillow raises many types for invalid bytes
-        raise ValueError(f'image {place} is not a complete JPEG or PNG: {error}') from error
+        raise ValueError(f'image {index} is not a complete JPEG or PNG file: {error}') from error

@@ -1,7 +1,7 @@
-"""Converts between our weight names and those of official checkpoints, and reads the config from
-their buffers.
+"""Converts between the weight names of this project ("own") and those of official checkpoints,
+and reads the config from official weights.
 
-Names are without the leading ``model.`` of Lightning's files.
+Names do not include the leading ``model.`` of Lightning's files.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ GEOMETRY = (
     'backbone.voxel_num',
     'backbone.frustum',
 )
-"""Official buffers that describe grid and frustum; the config and our frustum axes are read
+"""Official buffers that describe grid and frustum; the config and the own frustum axes are read
 from them."""
 
 FRUSTUM_TOLERANCE_PX = 0.05
-"""Largest accepted deviation of the official frustum from a grid; averaged files drift by up to
-0.0073."""
+"""Largest accepted deviation of the official frustum from a grid, pixels or meters; that of
+averaged files deviates by up to 0.0073."""
 
 FRUSTUM_AXES = ('view_transform.frustum_u', 'view_transform.frustum_v', 'view_transform.frustum_d')
-"""Our buffers for the frustum; only these have no official name."""
+"""Own buffers for the frustum; only these have no official name."""
 
 _DEPTH_NET = 'backbone.depth_net.'
 _STEREO_BRANCH = _DEPTH_NET + 'depth_feat_conv.'
@@ -55,25 +55,23 @@ _STEREO_PREFIXES = (
 
 
 def from_official_name(name: str) -> str:
-    """Return our name of an official network key."""
+    """Return the own name of a weight or buffer with an official name."""
     return _rename(name, _renamed_prefixes(stereo=name.startswith(_STEREO_BRANCH)))
 
 
 def to_official_name(name: str, stereo: bool = False) -> str:
-    """Return the official network key of our name.
+    """Return the official name of a weight or buffer with an own name.
 
     Args:
         name: name of a weight or buffer.
-        stereo: whether it is of a stereo model, whose depth branch has another official name.
+        stereo: whether it belongs to a stereo model, whose depth branch has another official name.
     """
-    return _rename(name, [(ours, official) for official, ours in _renamed_prefixes(stereo)])
+    return _rename(name, [(own, official) for official, own in _renamed_prefixes(stereo)])
 
 
 @functools.cache
 def _renamed_prefixes(stereo: bool) -> list[tuple[str, str]]:
-    """Return pairs (official prefix, our prefix); a name is renamed by the longest matching
-    prefix.
-    """
+    """Return pairs (official prefix, own prefix); the longest matching prefix renames a name."""
     depth_branch, pyramid = (_STEREO_BRANCH, 2) if stereo else (_DEPTH_NET + 'depth_conv.', 3)
     return [
         *_module_prefixes(depth_branch, pyramid),
@@ -117,26 +115,26 @@ def _gate_prefixes() -> list[tuple[str, str]]:
         ('se.conv_expand', 'gate.2'),
     )
     return [
-        (f'{_DEPTH_NET}{branch}_{official}.', f'depth_net.{branch}_gate.{ours}.')
+        (f'{_DEPTH_NET}{branch}_{official}.', f'depth_net.{branch}_gate.{own}.')
         for branch in ('context', 'depth')
-        for official, ours in layers
+        for official, own in layers
     ]
 
 
 def _pyramid_prefixes(pyramid: str) -> list[tuple[str, str]]:
     return [
-        (f'{pyramid}aspp{index + 1}.{official}.', f'depth_net.pyramid.branches.{index}.{ours}.')
+        (f'{pyramid}aspp{index + 1}.{official}.', f'depth_net.pyramid.branches.{index}.{own}.')
         for index in range(4)
-        for official, ours in (('atrous_conv', '0'), ('bn', '1'))
+        for official, own in (('atrous_conv', '0'), ('bn', '1'))
     ]
 
 
 def _head_prefixes() -> list[tuple[str, str]]:
     return [
-        (f'head.task_heads.{task}.{output}.0.{official}.', f'head.tasks.{task}.{output}.0.{ours}.')
+        (f'head.task_heads.{task}.{output}.0.{official}.', f'head.tasks.{task}.{output}.0.{own}.')
         for task in range(len(ModelConfig().head.tasks))
         for output in (*BOX_MAPS, 'heatmap')
-        for official, ours in (('conv', '0'), ('bn', '1'))
+        for official, own in (('conv', '0'), ('bn', '1'))
     ]
 
 
@@ -150,7 +148,7 @@ def _rename(name: str, pairs: list[tuple[str, str]]) -> str:
 
 
 def official_state_dict(model: BEVDepth) -> dict[str, torch.Tensor]:
-    """Return the model's weights under the official network keys."""
+    """Return the model's weights under their official names, with the ``GEOMETRY`` buffers."""
     state = model.state_dict()
     u, v, d = (state.pop(name).cpu() for name in FRUSTUM_AXES)
     grid = model.config.grid
@@ -171,10 +169,10 @@ def official_state_dict(model: BEVDepth) -> dict[str, torch.Tensor]:
 
 
 def own_state_dict(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return official weights, including ``GEOMETRY``, with our names.
+    """Return official weights, which include ``GEOMETRY``, under their own names.
 
     Raises:
-        ValueError: the frustum is not a grid.
+        ValueError: the frustum is not a grid of pixels and depths.
     """
     frustum = state['backbone.frustum']
     u, v, d = frustum[0, 0, :, 0], frustum[0, :, 0, 1], frustum[:, 0, 0, 2]
@@ -192,14 +190,14 @@ def own_state_dict(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _frustum(u: torch.Tensor, v: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
-    """Return the official (D, h, w, 4) points (u, v, d, 1) from our three axes."""
+    """Return the official (D, h, w, 4) points (u, v, d, 1) from the three axes."""
     depth, row, column = torch.meshgrid(d, v, u, indexing='ij')
     return torch.stack((column, row, depth, torch.ones_like(depth)), dim=-1)
 
 
 def official_config(state: dict[str, torch.Tensor]) -> ModelConfig:
-    """Read the config from the ``GEOMETRY`` buffers and from the two shapes in which the official
-    experiments differ.
+    """Read the config from the ``GEOMETRY`` buffers, and from the names and shapes in which the
+    official experiments differ: key frames, depth refinement, stereo.
 
     Raises:
         ValueError: a buffer or shape does not belong to an official experiment.

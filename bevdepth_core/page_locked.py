@@ -20,7 +20,7 @@ class PageLockedCopy:
         return self.send()
 
     def fill(self, image: np.ndarray) -> None:
-        """Copy ``image`` to the page-locked memory; any thread may do it."""
+        """Copy ``image`` to the page-locked memory; any thread may call this."""
         if self._buffer.shape != image.shape:
             self._buffer = torch.empty(image.shape, dtype=torch.uint8, pin_memory=self._is_gpu)
         elif self._sent is not None:

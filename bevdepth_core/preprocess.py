@@ -1,15 +1,17 @@
-"""Converts source images to network input: resize, crop, flip, rotate, normalize; also as a
-matrix.
+"""Converts source images to network input: resize, crop, flip, rotate, normalize. The matrices of
+the cameras follow the same transform.
 
-"Resize to input" has four implementations, each compared with this one in a test:
+Resizing has five implementations, which tests compare with each other:
 
-* ``ImageTransform.apply`` (Pillow): the definition, as in the official code; inference on the CPU
-  and validation.
-* ``ops.image_resize.resize_reference`` (torch, integers): the same pixels; the specification of
-the kernel.
-* ``csrc/detection`` (CUDA): the same pixels, for images on a GPU.
-* ``nuscenes.images.read_crop_fast`` (OpenCV): training only, where decoding at a reduced size
-  saves most of the time; pixels differ slightly.
+* ``ImageTransform.apply`` (Pillow) is the definition, as in the official code. Inference on a CPU
+  and validation use it.
+* ``ops.image_resize.resize_reference`` (torch, integers) computes the same pixels and specifies
+  the kernel.
+* ``csrc/detection`` (CUDA) computes the same pixels on a GPU.
+* ``nuscenes.images.read_crop_fast`` (OpenCV) is for training: decoding at a reduced size saves
+  most of the time; pixels differ slightly.
+* ``nuscenes.images.read_warped`` (OpenCV) is for training with changed cameras; without a change,
+  its pixels differ slightly from those of ``read_crop_fast``.
 """
 
 from __future__ import annotations
@@ -26,20 +28,20 @@ from PIL import Image
 from bevdepth_core.config import ImageSpec
 
 MAX_RESIZED_PIXELS = 100_000_000
-"""Upper bound of the resized image, against degenerate aspect ratios: an image of one pixel's
-height would become thousands of inputs wide."""
+"""Largest resized image. It rejects extreme aspect ratios: an image one pixel high would become
+thousands of inputs wide."""
 
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Resize, crop, flip and rotation of one image, in this order; image and matrix use the same
-    numbers.
+    """Resize, crop, flip and rotation of one image, in this order; ``apply`` and ``matrix`` use
+    the same numbers.
 
     Attributes:
         scale: resize factor; the resized image is (int(width * scale), int(height * scale)).
-        crop_x: left edge of the crop in the resized image, pixels; may reach outside, which pads
-            with black.
-        crop_y: top edge of the crop.
+        crop_x: left edge of the crop in the resized image, pixels; what lies outside of the image
+            is black.
+        crop_y: top edge of the crop, pixels.
         width: width of the crop, pixels.
         height: height of the crop, pixels.
         flip: mirror left to right.
@@ -61,19 +63,19 @@ class ImageTransform:
     def for_inference(
         cls, source_width: int, source_height: int, spec: ImageSpec
     ) -> ImageTransform:
-        """Return the transform that scales an image to cover the network's input, and crops it at
-        the top and at both sides.
+        """Return the transform that scales an image until it covers the network's input, and then
+        crops it at the top or equally at both sides.
 
         Raises:
-            ValueError: the aspect ratio is so extreme that the resized image would not fit into
-                memory.
+            ValueError: the aspect ratio is so extreme that the resized image would have more than
+                ``MAX_RESIZED_PIXELS`` pixels.
         """
         scale = max(spec.height / source_height, spec.width / source_width)
         width, height = int(source_width * scale), int(source_height * scale)
         if width * height > MAX_RESIZED_PIXELS:
             raise ValueError(
-                f'an image of {source_width}x{source_height} is too thin for an input of '
-                f'{spec.width}x{spec.height}: check the image size'
+                f'the aspect ratio of an image of {source_width}x{source_height} pixels is too '
+                f'extreme for a network input of {spec.width}x{spec.height}: check the image size'
             )
         return cls(
             scale,
@@ -146,7 +148,7 @@ def preprocess(
     Args:
         images: N arrays (H_i, W_i, 3) uint8 RGB of any sizes.
         spec: the network's input.
-        pool: threads that resize one image each; Pillow releases Python's global lock during this.
+        pool: threads that resize one image each; Pillow releases the GIL during this.
 
     Returns:
         (N, height, width, 3) uint8 crops and (N, 4, 4) float64 transforms from source pixels to

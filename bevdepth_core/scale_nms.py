@@ -16,7 +16,7 @@ from bevdepth_core.types import Boxes3D
 
 
 def scale_nms(boxes: Boxes3D, factors: np.ndarray, max_overlap: float) -> np.ndarray:
-    """Return the (m,) int64 indices of the boxes to keep, in the given order.
+    """Return the (m,) int64 indices of the boxes to keep, in ascending order.
 
     Args:
         boxes: n boxes, best score first.

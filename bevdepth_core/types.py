@@ -146,8 +146,8 @@ class CameraMatrices:
     batch; ``bev_aug`` has only the dimensions of samples.
 
     Attributes:
-        key_ego_from_camera: (..., 4, 4) float32, meters; earlier frames are already moved into the
-            key ego frame.
+        key_ego_from_camera: (..., 4, 4) float32, meters: the cameras of all frames in the ego
+            frame of the key frame.
         intrinsics: (..., 4, 4) float32, pixels of the source image, see ``geometry.to_4x4``.
         image_aug: (..., 4, 4) float32, network-input pixel from source-image pixel on (u, v,
             depth, 1) ("ida" in the official code).
@@ -178,7 +178,7 @@ class CameraMatrices:
 
     @classmethod
     def stack(cls, samples: Sequence[CameraMatrices]) -> CameraMatrices:
-        """Return the matrices of several samples as a batch."""
+        """Return the matrices of several samples of one size as a batch."""
         return cls(*map(torch.stack, zip(*(sample._tensors() for sample in samples), strict=True)))
 
     def frame(self, index: int) -> CameraMatrices:
@@ -232,9 +232,9 @@ class ModelInputs:
             'bev_aug': (batch, 4, 4),
         }
         for name, shape in expected.items():
-            given = tuple(getattr(self.matrices, name).shape)
-            if given != shape:
-                raise ValueError(f'matrices.{name} must have shape {shape}, got {given}')
+            found = tuple(getattr(self.matrices, name).shape)
+            if found != shape:
+                raise ValueError(f'matrices.{name} must have shape {shape}, got {found}')
 
 
 BOX_MAPS = {'reg': 2, 'height': 1, 'dim': 3, 'rot': 2, 'vel': 2}
@@ -244,7 +244,9 @@ BOX_VALUES = sum(BOX_MAPS.values())
 
 
 def join_box_values(maps: Mapping[str, torch.Tensor], dim: int) -> torch.Tensor:
-    """Return the box maps of ``maps``, by name, joined to BOX_VALUES channels along ``dim``."""
+    """Return the box maps of ``maps``, which has them by name, concatenated to BOX_VALUES channels
+    along ``dim``.
+    """
     return torch.cat([maps[name] for name in BOX_MAPS], dim=dim)
 
 
@@ -285,7 +287,8 @@ class ModelOutputs:
 
     Attributes:
         tasks: one TaskMaps per head task.
-        depth: (B, N, D, H/16, W/16) depth distribution of the key frame, sums to 1 over D.
+        depth: (B, N, D, h, w) depth distribution of the key frame on the feature map, sums to 1
+            over D.
     """
 
     tasks: tuple[TaskMaps, ...]
@@ -358,8 +361,8 @@ class Detections3D:
         labels: (n,) int64, index into ``class_names``.
         class_names: the detector's classes.
         stamp_ns: mean exposure time of the images.
-        past_stamp_ns: mean stamp of the past key frame that was fused. None: there was no past
-            frame, the current frame replaced it, and the velocities are not valid.
+        past_stamp_ns: mean stamp of the past frame that was fused. None: the current frame
+            replaced it, or the model has one key frame; the velocities are not valid.
         stage_seconds: wall time per stage of this call, in order.
         track_ids: (n,) int64, the track of each box, 0 without one; None if they are not tracked.
     """

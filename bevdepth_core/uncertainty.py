@@ -14,7 +14,8 @@ import numpy as np
 from bevdepth_core.types import Detections3D
 
 ALONG_M, ALONG_PER_M = 0.3, 0.035
-"""Default standard deviation along the line of sight: a constant plus a share of the range."""
+"""Default standard deviation along the line of sight: a constant plus a share of the range. The
+next values are those across it, in height, of the yaw and of the velocity."""
 ACROSS_M, ACROSS_PER_M = 0.2, 0.010
 HEIGHT_M, HEIGHT_PER_M = 0.15, 0.006
 YAW_RAD = 0.3
@@ -80,7 +81,8 @@ def oriented_covariance(angle: np.ndarray, along: np.ndarray, across: np.ndarray
 class UncertaintyModel:
     """Standard deviations fitted to the errors of one checkpoint.
 
-    The spreads are (classes, ranges); a box takes those of the nearest range.
+    Arrays without a shape below are (classes, ranges); a box uses the values of its class and of
+    the nearest range.
 
     Attributes:
         class_names: the classes of the rows.
@@ -90,8 +92,9 @@ class UncertaintyModel:
         height: standard deviation of z, meters.
         yaw: standard deviation of the heading, radians.
         velocity: standard deviation of each component of the velocity, m/s.
-        score: (classes,) score at which the values hold.
-        score_slope: (classes,) values are multiplied by exp(slope * (score of the class - score)).
+        score: (classes,) score at which the values are valid.
+        score_slope: (classes,) the values of a box are multiplied by
+            exp(score_slope * (score - score of the box)).
     """
 
     class_names: tuple[str, ...]
@@ -162,10 +165,10 @@ class UncertaintyModel:
         """Return the (n,) standard deviations by name."""
         labels = detections.labels
         distance = np.hypot(detections.boxes.center[:, 0], detections.boxes.center[:, 1])
-        middles = (self.ranges[1:] + self.ranges[:-1]) / 2
-        place = np.searchsorted(middles, distance)
+        borders = (self.ranges[1:] + self.ranges[:-1]) / 2
+        nearest = np.searchsorted(borders, distance)
         factor = np.exp(self.score_slope[labels] * (self.score[labels] - detections.scores))
-        return {name: factor * getattr(self, name)[labels, place] for name in SPREADS}
+        return {name: factor * getattr(self, name)[labels, nearest] for name in SPREADS}
 
 
 SPREADS = ('along', 'across', 'height', 'yaw', 'velocity')

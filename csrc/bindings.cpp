@@ -38,7 +38,7 @@ void bind(py::module_& module, const char* name, Make make) {
 PYBIND11_MODULE(_kernels, module) {
     using Count = std::int64_t;
     const auto no_gil = py::call_guard<py::gil_scoped_release>();
-    module.doc() = "Kernels on CUDA; the headers of csrc say what each structure holds and each function takes.";
+    module.doc() = "CUDA kernels; the headers in csrc document their structures and functions.";
 
     py::enum_<Dtype>(module, "Dtype")
         .value("float16", Dtype::float16)

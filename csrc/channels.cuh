@@ -38,7 +38,7 @@ void for_type(const Launch& launch, std::int32_t channels, std::initializer_list
         case Dtype::float32: return typed(float{});
         case Dtype::float64: break;
     }
-    throw std::invalid_argument("the op takes float16, bfloat16 or float32");
+    throw std::invalid_argument("the op supports float16, bfloat16 and float32");
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-"""Computes camera vector and frustum matrices of a rig once for all frames with the same rig
-and image sizes.
+"""Computes the camera vector and the frustum matrices of a rig, once for all frames with the same
+calibration and image sizes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class Calibration:
         return cls(rig, _sizes(images), camera_vector(matrices), exact)
 
     def holds_for(self, rig: CameraRig, images: Sequence[np.ndarray | torch.Tensor]) -> bool:
-        """Return True if ``rig`` and the sizes of ``images`` are the same; names may differ."""
+        """Return True if the matrices of ``rig`` and the sizes of ``images`` are those of this
+        calibration; the names of the cameras may differ.
+        """
         return (
             self.sizes == _sizes(images)
             and np.array_equal(self.rig.intrinsics, rig.intrinsics)

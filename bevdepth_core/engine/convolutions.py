@@ -15,9 +15,9 @@ from bevdepth_core.engine.timing import device_seconds
 from bevdepth_core.model.layers import MultiScaleNeck
 from bevdepth_core.ops.max_pool import max_pool
 
-CLEARLY_SLOWER = 1.1
-"""Margin for the noise of the measurement. Times are measured without CUDA graphs, where launching
-separate kernels takes longer than in a graph."""
+MAX_SLOWDOWN = 1.1
+"""The fused kernel is used if it takes less than this many times the time of separate kernels; the
+margin covers the noise of the measurement."""
 
 
 PartType = TypeVar('PartType', bound=nn.Module)
@@ -102,12 +102,12 @@ class FusedConv(nn.Module):
         return (result if summand is None else result.add_(summand)).relu_()
 
     def _measure_fused_kernel(self, features: torch.Tensor, summand: torch.Tensor | None) -> bool:
-        """Return True if the fused kernel is fast enough. cuDNN selects it without measuring,
-        and for some sizes it takes ten times as long as separate kernels.
+        """Return True if the fused kernel is fast enough. cuDNN selects its algorithm without
+        measuring, and for some sizes it takes ten times as long as separate kernels.
         """
         fused = device_seconds(partial(self._fused_kernel, features, summand))
         separate = device_seconds(partial(self._separate_kernels, features, summand))
-        return fused < CLEARLY_SLOWER * separate
+        return fused < MAX_SLOWDOWN * separate
 
 
 class FusedBlock(nn.Module):

@@ -42,7 +42,7 @@ class EagerNetwork:
         self._prepare_images = ImagePreparation(model.config.image, device)
 
     def prepare(self, cameras: int) -> None:
-        """Do nothing: the first run of a step is as fast as later ones."""
+        """Do nothing: there are no graphs to capture and no buffers to allocate."""
 
     def set_images(self, images: Sequence[np.ndarray | torch.Tensor]) -> None:
         self.stage_seconds = {}

@@ -84,7 +84,8 @@ class ExportedNetwork:
         same_config = self.manifest['config'] == plain_config(model)
         if not same_config or self.manifest['weights']['sha256'] != weights_digest(model):
             raise ExportError(
-                f'{self.folder}: exported from other weights than the checkpoint; {WRITE_AGAIN}'
+                f'{self.folder}: exported from other weights or another config than those of the '
+                f'checkpoint; {WRITE_AGAIN}'
             )
 
 

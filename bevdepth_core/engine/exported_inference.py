@@ -36,7 +36,7 @@ class ExportedInference:
 
     Raises:
         ExportError: the folder contains no exported network, the network has other weights, or
-        ONNX Runtime is missing.
+            ONNX Runtime is missing.
     """
 
     def __init__(self, model: BEVDepth, folder: str | Path, threads: int) -> None:
@@ -55,7 +55,7 @@ class ExportedInference:
         self._images = torch.zeros(0)
 
     def prepare(self, cameras: int) -> None:
-        """Do nothing: the first run of a step is as fast as later ones."""
+        """Do nothing: there are no graphs to capture and no buffers to allocate."""
 
     def set_images(self, images: Sequence[np.ndarray | torch.Tensor]) -> None:
         self.stage_seconds = {}

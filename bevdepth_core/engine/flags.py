@@ -1,4 +1,4 @@
-"""Sets PyTorch's global flags for float32 arithmetic on a GPU within a context."""
+"""Sets PyTorch's global flags for TF32 and cuDNN while a ``with`` block runs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 
 @contextmanager
 def convolution_flags(dtype: torch.dtype, search: bool = False) -> Iterator[None]:
-    """Allow TF32, unless ``dtype`` is float32; PyTorch allows it for convolutions by default.
+    """Allow TF32, unless ``dtype`` is float32; then restore the flags.
 
-    TF32 rounds float32 operands to ten bits of mantissa.
+    TF32 rounds float32 operands to ten bits of mantissa. PyTorch allows it for convolutions by
+    default.
 
     Args:
         dtype: the precision that the network runs in.

@@ -1,4 +1,4 @@
-"""Fixed buffers for the features of the current and the past frame."""
+"""Fixed buffers for the features of the current and the past frame, as CUDA graphs need them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FrameBuffers:
         dtype: data type.
 
     Attributes:
-        frames: the features of all frames and cameras; frames are the batch.
+        frames: the features of all frames and cameras; the first dimension is the frame.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class FrameBuffers:
             )
             self.frames = replace(self.frames, stereo=stereo)
 
-    def features(self, place: int, count: int) -> ImageFeatures:
-        """Return the features of ``count`` cameras of a frame, in the buffers."""
-        return self.frames.mapped(lambda buffer: buffer[place : place + 1, :count])
+    def features(self, frame: int, count: int) -> ImageFeatures:
+        """Return views of the buffers: the features of the first ``count`` cameras of a frame."""
+        return self.frames.mapped(lambda buffer: buffer[frame : frame + 1, :count])
 
-    def set(self, place: int, features: ImageFeatures) -> None:
-        """Copy the features (1, N, ...) of a frame to the buffers; those that ``features`` does
-        not have stay as they are.
+    def set(self, frame: int, features: ImageFeatures) -> None:
+        """Copy the features (1, N, ...) of a frame to the buffers; the buffers of tensors that
+        ``features`` does not have stay unchanged.
         """
-        buffers = self.features(place, features.depth.shape[1])
+        buffers = self.features(frame, features.depth.shape[1])
         for buffer, tensor in zip(buffers.tensors(), features.tensors(), strict=True):
             if buffer is not None and tensor is not None:
                 buffer.copy_(tensor)

@@ -11,7 +11,7 @@ from bevdepth_core.model.stereo_depth import StereoDepth
 
 
 class ChannelsLastCast(nn.Module):
-    """Round maps to another type, in channels_last layout, in one pass."""
+    """Convert maps to another type and to channels_last in one copy."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()

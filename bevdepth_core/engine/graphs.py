@@ -56,9 +56,9 @@ def _on_device(method: Method) -> Method:
 class GraphedNetwork:
     """An ``InferenceNetwork`` with fixed buffers for up to ``capacity`` cameras.
 
-    Frames of fewer cameras use the same graphs: unused slots keep old images, and their matrices
-    project them outside the grid. For a frame of more cameras, the graphs are captured again. On
-    the CPU the same steps run without graphs, for tests.
+    Frames of fewer cameras use the same graphs: the buffers of unused cameras keep old images, and
+    their matrices project them outside the grid. For a frame of more cameras, the graphs are
+    captured again. On the CPU the same steps run without graphs, for tests.
 
     Args:
         model: its weights are copied.
@@ -87,7 +87,7 @@ class GraphedNetwork:
 
     @_on_device
     def set_images(self, images: Sequence[np.ndarray | torch.Tensor]) -> None:
-        """Start to resize the images and return at once."""
+        """Upload the images and start to resize them, without waiting for the GPU to finish."""
         inputs = self._steps_for(len(images)).images[: len(images)]
         self._timer.start()
         spec = self.config.image
@@ -104,7 +104,8 @@ class GraphedNetwork:
             steps.run(name)
         self._timer.stage_done('image_branch')
         features = steps.buffers.features(0, count)
-        # With stereo, the depth is refined after the comparison, so the volume is an older one.
+        # With stereo, the depth is refined after the comparison, so the volume in the buffers
+        # belongs to an earlier frame.
         return features if self._network.stereo is None else replace(features, volume=None)
 
     @_on_device
@@ -150,10 +151,8 @@ class GraphedNetwork:
         create them, which selects kernels and captures graphs.
         """
         if self._steps is None or cameras > self.capacity:
-            self._steps, self.capacity = (
-                None,
-                0,
-            )  # frees the buffers before larger ones are allocated
+            self._steps = None  # frees the buffers before larger ones are allocated
+            self.capacity = 0
             with convolution_flags(self._dtype, search=True):
                 self._steps = _Steps(
                     self._network, self._decoder, self.config, cameras, self._device, self._dtype
@@ -253,13 +252,14 @@ class _Steps:
         self.buffers.set(0, self._network.features(encoded, first_stage, gates))
 
     def _refine(self, frames: int) -> None:
-        """Refine the depth of the first frames. Without stereo, the volume of a past frame is
-        stored, because computing it again would take as long as for a new frame.
+        """Refine the lifted features of the first ``frames`` frames. Without stereo, the refined
+        volume of a past frame is stored, because computing it again would take as long as for a
+        new frame.
         """
-        for place in range(frames):
-            features = self.buffers.features(place, len(self.images))
+        for frame in range(frames):
+            features = self.buffers.features(frame, len(self.images))
             refined = self._network.view_transform.refine(features.depth, features.context)
-            assert features.volume is not None and refined.volume is not None  # it refines
+            assert features.volume is not None and refined.volume is not None
             features.volume.copy_(refined.volume)
 
     def _match(self) -> None:
@@ -273,8 +273,8 @@ class _Steps:
             self._refine(len(self._motion))
 
     def _in_parallel(self) -> AbstractContextManager:
-        """Launch the work of this context on a second stream; it runs in parallel to the work
-        after this context, until ``_join``.
+        """Launch the work of the ``with`` block on a second stream, in parallel with the work that
+        follows the block, until ``_join``.
         """
         if self._second_stream is None:
             return nullcontext()

@@ -1,4 +1,4 @@
-"""Converts source images to network input on the CPU."""
+"""Converts source images to network input: resizes on the CPU, normalizes on the device."""
 
 from __future__ import annotations
 

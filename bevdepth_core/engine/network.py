@@ -28,7 +28,7 @@ class InferenceNetwork(Protocol):
         """
 
     def set_images(self, images: Sequence[np.ndarray | torch.Tensor]) -> None:
-        """Take the N images (H, W, 3) uint8 RGB of a new frame; sizes may differ."""
+        """Set the N images (H, W, 3) uint8 RGB of a new frame; sizes may differ."""
 
     def encode(self, camera_vectors: torch.Tensor) -> ImageFeatures:
         """Return the features of the images.
@@ -42,8 +42,8 @@ class InferenceNetwork(Protocol):
     def match(
         self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]]
     ) -> Sequence[tuple[ImageFeatures, torch.Tensor]]:
-        """In a stereo model, return ``frames`` with the depth from comparing them; in other
-        models, return them unchanged.
+        """Return ``frames``; in a stereo model with the depth that comparing them gives, in other
+        models unchanged.
 
         Args:
             frames: as for ``detect``; a single frame is compared with itself.
@@ -62,4 +62,4 @@ class InferenceNetwork(Protocol):
         """
 
     def snapshot(self, features: ImageFeatures) -> ImageFeatures:
-        """Return ``features`` so that they stay valid during later frames."""
+        """Return features that stay valid during later frames: ``features`` or a copy of them."""

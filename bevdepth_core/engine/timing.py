@@ -24,9 +24,9 @@ def device_seconds(work: Callable[[], object], runs: int = 5) -> float:
 
 
 class StageTimer:
-    """Measures consecutive stages; the CPU waits only for the end of the last one.
+    """Measures consecutive stages on a GPU; the CPU waits only for the end of the last one.
 
-    On the CPU, every time is 0.
+    If ``device`` is the CPU, every time is 0.
     """
 
     def __init__(self, device: torch.device) -> None:

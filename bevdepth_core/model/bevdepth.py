@@ -35,7 +35,7 @@ class BEVDepth(nn.Module):
 
     Attributes:
         config: as given.
-        metadata: free text saved with the weights: data, recipe, source revision.
+        metadata: text that is saved with the weights, by name: data, recipe, source revision.
 
     Source: BEVDepth, arXiv 2206.10092; with ``config.stereo`` BEVStereo, arXiv 2209.10248.
     """
@@ -56,7 +56,7 @@ class BEVDepth(nn.Module):
 
         Args:
             images: (B, N, 3, H, W) normalized.
-            cameras: (B, N, 27) float32 camera vector of the key frame.
+            cameras: (B, N, 27) float32, see ``depth_net.camera_vector``.
         """
         batch_and_cameras = images.shape[:2]
         images, cameras = images.flatten(0, 1), cameras.flatten(0, 1)
@@ -144,7 +144,7 @@ class BEVDepth(nn.Module):
         frames = inputs.images.shape[1]
         if frames != self.config.key_frames:
             raise ValueError(
-                f'images must hold {self.config.key_frames} frames for this model, got {frames}'
+                f'images must contain {self.config.key_frames} frames for this model, got {frames}'
             )
         features, matrices, depth = self._lifted(inputs, frames)
         bev_maps = []

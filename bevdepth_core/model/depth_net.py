@@ -63,7 +63,12 @@ def in_network_pixels(cameras: torch.Tensor) -> torch.Tensor:
 
 
 class CameraGate(nn.Module):
-    """Scale each feature channel by a gate computed from ``numbers`` of each camera."""
+    """Scales each feature channel by a factor that is computed from the camera vector.
+
+    Args:
+        numbers: length of the camera vector.
+        channels: channels of the features.
+    """
 
     def __init__(self, numbers: int, channels: int) -> None:
         super().__init__()
@@ -78,7 +83,7 @@ class CameraGate(nn.Module):
         return features * factors
 
     def factors(self, cameras: torch.Tensor) -> torch.Tensor:
-        """Return (n, channels, 1, 1) between 0 and 1 from (n, numbers) of each camera."""
+        """Return (n, channels, 1, 1) factors between 0 and 1 from (n, numbers) camera vectors."""
         return self.gate(self.mlp(cameras)[..., None, None]).sigmoid()
 
 

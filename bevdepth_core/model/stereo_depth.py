@@ -1,9 +1,9 @@
 """Depth from comparing the features of two frames.
 
-Each pixel has one depth hypothesis per depth range: a mean and a spread. Three candidates around
-the mean are looked up in the other frame; how well the features match there moves the mean and
-changes the spread, several times. The refined hypotheses become logits that are added to those of
-the single frame, weighted by a mask.
+Each pixel has one depth hypothesis per depth range: a mean and a spread. Three candidate depths
+around the mean are projected into the other frame. How well the features match there changes mean
+and spread; this is repeated several times. The refined hypotheses become logits, which are
+weighted by a mask and added to those of the single frame.
 
 Source: BEVStereo, arXiv 2209.10248, and its official code.
 """

@@ -1,4 +1,4 @@
-"""Lift image features onto the frustum and splat them onto the BEV grid (paper section 3.1)."""
+"""Lifts image features to the frustum and splats them to the BEV grid (paper section 3.1)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ImageFeatures:
             frame alone until ``BEVDepth.match`` replaces it.
         context: (B, N, C, h, w).
         volume: (B, N, C, D, h, w) refined product of both, only in models with depth refinement.
-        stereo: what ``BEVDepth.match`` compares, only in stereo models.
+        stereo: features that ``BEVDepth.match`` compares, only in stereo models.
     """
 
     depth: torch.Tensor
@@ -146,8 +146,8 @@ class LiftSplat(nn.Module):
         super().__init__()
         image, bins, stride = config.image, config.depth_bins, config.image_encoder.stride
         self.grid = config.grid
-        # End points included: the official step is (size - 1) / (cells - 1) pixels, not the
-        # stride.
+        # Both ends are included, so the step is (size - 1) / (cells - 1) pixels and not the
+        # stride, as in the official code.
         self.register_buffer(
             'frustum_u', torch.linspace(0, image.width - 1, image.width // stride)
         )

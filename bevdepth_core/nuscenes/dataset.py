@@ -18,11 +18,11 @@ from bevdepth_core.geometry import invert_rigid, rigid_from_quaternion, to_4x4
 from bevdepth_core.nuscenes.augment import Augmentation, BevTransform
 from bevdepth_core.nuscenes.depth_targets import depth_maps, read_points
 from bevdepth_core.nuscenes.images import (
+    covered_mask,
     read_crop,
     read_crop_fast,
     read_image,
     read_warped,
-    warped_part,
 )
 from bevdepth_core.nuscenes.index import SampleIndex
 from bevdepth_core.nuscenes.records import Pose, SampleRecord
@@ -184,7 +184,7 @@ class NuScenesDataset(Dataset[Sample]):
         depth = self._depth(rig.applied(key), transforms)
         sizes = rig.ordered([camera.image_size for camera in key.cameras])
         parts = zip(sizes, transforms, rig.homographies(key), strict=True)
-        return depth * np.stack([warped_part(*part) for part in parts])
+        return depth * np.stack([covered_mask(*part) for part in parts])
 
     def _changed_images(
         self, frame: SampleRecord, transforms: Sequence[ImageTransform], rig: RigChange

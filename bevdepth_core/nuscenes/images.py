@@ -1,5 +1,5 @@
-"""Reads crops of image files in network size: exactly as the official pipeline, several times
-faster with small differences, or warped for another camera.
+"""Reads image files: whole; as the crop for the network, exact or fast; or warped for another
+camera.
 """
 
 from __future__ import annotations
@@ -16,28 +16,30 @@ from PIL import Image
 from bevdepth_core.preprocess import ImageTransform
 
 REDUCTIONS = (8, 4, 2)
-"""Factors by which a JPEG decoder can reduce an image almost without extra time."""
+"""Factors by which a JPEG decoder can reduce an image, which also makes decoding faster."""
 MAX_PIXELS = 100_000_000
-"""Larger images are rejected before they are decoded."""
+"""Images with more pixels are rejected before they are decoded."""
 FORMATS = ('JPEG', 'PNG')
 MAX_ENLARGEMENT = 1.1
-"""A reduced decode is used if it has to be enlarged by at most this factor. For 256x704 the
-half-size decode then covers the whole official range of resize factors, 0.386 to 0.55."""
+"""An image is decoded at a reduced size only if it then has to be enlarged by at most this factor.
+Half the size is therefore enough for all resize factors of the official training at 256x704, 0.386
+to 0.55."""
 
 
 def read_image(path: str | Path) -> np.ndarray:
     """Return an image file as (H, W, 3) uint8 RGB.
 
     Raises:
-        OSError: missing, truncated or not an image; the message names the file.
+        OSError: the file is missing, unreadable, damaged, neither JPEG nor PNG, or has more than
+            ``MAX_PIXELS`` pixels; the message names it.
     """
     with _opened(path) as image:
         return np.asarray(_rgb(image))
 
 
 def read_crop(path: str | Path, transform: ImageTransform) -> np.ndarray:
-    """Return the (height, width, 3) uint8 crop of an image file decoded at full size; the same
-    pixels as in inference.
+    """Return the (height, width, 3) uint8 crop of an image file: decoded at full size and resized
+    with Pillow, as in inference on a CPU.
 
     Raises:
         OSError: as ``read_image``.
@@ -48,9 +50,9 @@ def read_crop(path: str | Path, transform: ImageTransform) -> np.ndarray:
 def read_crop_fast(path: str | Path, transform: ImageTransform) -> np.ndarray:
     """Return approximately the image of ``read_crop``, several times faster, for training.
 
-    The image is decoded at a reduced size if its resolution is sufficient, and only the visible
-    part is resized. The result differs from ``read_crop`` by about one gray level on average, at
-    sharp edges by up to about 40.
+    The image is decoded at a reduced size if ``MAX_ENLARGEMENT`` permits, and only the crop is
+    resized. Measured differences from ``read_crop``: less than 2 gray levels on average, at most
+    40 for 99.9 % of the values, and at most 72.
 
     Raises:
         OSError: as ``read_image``.
@@ -69,10 +71,16 @@ def read_crop_fast(path: str | Path, transform: ImageTransform) -> np.ndarray:
 
 
 def read_warped(path: str | Path, transform: ImageTransform, homography: np.ndarray) -> np.ndarray:
-    """Return a (height, width, 3) uint8 image: the file warped by a (3, 3) homography of its
-    pixels and then transformed.
+    """Return the (height, width, 3) uint8 image that another camera would take: an image file that
+    is warped and then transformed, both in one resampling.
 
-    Both happen in one resampling of an image that may be decoded at a reduced size.
+    As in ``read_crop_fast``, the image may be decoded at a reduced size.
+
+    Args:
+        path: the image file.
+        transform: applied to the warped image.
+        homography: (3, 3) from pixels of the file at full size to pixels of the warped image; in
+            both, (0, 0) is the corner of the image.
 
     Raises:
         OSError: as ``read_image``.
@@ -86,11 +94,11 @@ def read_warped(path: str | Path, transform: ImageTransform, homography: np.ndar
     return _warped(pixels, size, transform, homography, cv2.INTER_LINEAR)
 
 
-def warped_part(
+def covered_mask(
     source_size: tuple[int, int], transform: ImageTransform, homography: np.ndarray
 ) -> np.ndarray:
-    """Return a (height, width) mask of the pixels of ``read_warped`` that the source image
-    covers.
+    """Return the (height, width) bool mask of the pixels of ``read_warped`` that lie within the
+    source image of ``source_size`` (width, height); the others are black.
     """
     reduced = np.full((source_size[1] // 8, source_size[0] // 8), 255, np.uint8)
     return _warped(reduced, source_size, transform, homography, cv2.INTER_NEAREST) > 0
@@ -103,19 +111,21 @@ def _warped(
     homography: np.ndarray,
     interpolation: int,
 ) -> np.ndarray:
-    """Return the warp of an image of ``source_size`` decoded at the size of ``pixels``."""
-    enlarged = np.diag((source_size[0] / pixels.shape[1], source_size[1] / pixels.shape[0], 1.0))
-    # Pixel centers lie half a pixel from the edge, at either size.
+    """Warp ``pixels``, a possibly reduced image of a file of ``source_size`` (width, height)."""
+    scale_x, scale_y = source_size[0] / pixels.shape[1], source_size[1] / pixels.shape[0]
+    source_from_decoded = np.diag((scale_x, scale_y, 1.0))
+    # OpenCV places (0, 0) at the center of the first pixel; the matrices place it at its corner.
     to_edge, to_center = np.eye(3), np.eye(3)
     to_edge[:2, 2], to_center[:2, 2] = 0.5, -0.5
-    matrix = to_center @ _network_from_source(transform, homography) @ enlarged @ to_edge
+    network_from_source = _network_from_source(transform, homography)
+    matrix = to_center @ network_from_source @ source_from_decoded @ to_edge
     size = (transform.width, transform.height)
     return cv2.warpPerspective(pixels, matrix, size, flags=interpolation)
 
 
 def _network_from_source(transform: ImageTransform, homography: np.ndarray) -> np.ndarray:
-    """Return the (3, 3) transform from source pixels to network-input pixels, both measured
-    from the edge of the image.
+    """Return the (3, 3) homography from pixels of the file to pixels of the network's input; in
+    both, (0, 0) is the corner of the image.
     """
     affine, matrix = np.eye(3), transform.matrix()
     affine[:2, :2], affine[:2, 2] = matrix[:2, :2], matrix[:2, 3]
@@ -123,20 +133,20 @@ def _network_from_source(transform: ImageTransform, homography: np.ndarray) -> n
 
 
 def _scale_at_center(matrix: np.ndarray, size: tuple[int, int]) -> float:
-    """Return the factor by which a (3, 3) homography enlarges the center of an image."""
+    """Return the scale of a (3, 3) homography at the center of an image of ``size`` (width,
+    height): the square root of the factor of areas.
+    """
     center = matrix @ (size[0] / 2, size[1] / 2, 1.0)
-    slope = (matrix[:2, :2] - np.outer(center[:2] / center[2], matrix[2, :2])) / center[2]
-    return float(np.sqrt(abs(np.linalg.det(slope))))
+    jacobian = (matrix[:2, :2] - np.outer(center[:2] / center[2], matrix[2, :2])) / center[2]
+    return float(np.sqrt(abs(np.linalg.det(jacobian))))
 
 
 def _resized_crop(
     pixels: np.ndarray, resized: tuple[int, int], transform: ImageTransform
 ) -> np.ndarray:
-    """Return the crop of ``pixels`` resized to ``resized`` (width, height); only the crop is
-    computed.
-    """
+    """Resize ``pixels`` to ``resized`` (width, height) and crop them; compute only the crop."""
     x, y = pixels.shape[1] / resized[0], pixels.shape[0] / resized[1]
-    # Pixel centers lie half a pixel from the edge, at either size.
+    # OpenCV places (0, 0) at the center of the first pixel, the crop at its corner.
     source_from_crop = np.array(
         ((x, 0, x * (transform.crop_x + 0.5) - 0.5), (0, y, y * (transform.crop_y + 0.5) - 0.5))
     )
@@ -147,8 +157,9 @@ def _resized_crop(
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Return the decoded image in RGB; an RGB image is not copied, as ``convert`` would do."""
+    """Return the decoded image in RGB."""
     image.load()
+    # convert() would copy an image that is RGB already.
     return image if image.mode == 'RGB' else image.convert('RGB')
 
 
@@ -157,9 +168,17 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise OSError(f'{image.width}x{image.height} pixels are too many')
+                raise Image.DecompressionBombError(f'{image.width}x{image.height} pixels')
             yield image
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise
-    except Exception as error:  # Pillow raises many types on broken files
-        raise OSError(f'{path} cannot be read as an image ({error}): unpack it again') from error
+    except Image.DecompressionBombError as error:  # Pillow raises it, too, for very large images
+        raise OSError(
+            f'{path} cannot be read as an image: it is too large ({error}); reduce it to at most '
+            f'{MAX_PIXELS:,} pixels'
+        ) from error
+    except Exception as error:  # Pillow raises many types on damaged files
+        raise OSError(
+            f'{path} cannot be read as an image ({error}): it must be a JPEG or PNG file; if it '
+            'is damaged, unpack it again'
+        ) from error

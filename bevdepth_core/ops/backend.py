@@ -1,7 +1,8 @@
-"""Selects the implementation of voxel pooling: the compiled kernels or the torch reference.
+"""Selects the implementation of voxel pooling and of the cost volume: the compiled kernels or the
+torch reference.
 
-The selection is made only here and logged once. The environment variable
-``BEVDEPTH_VOXEL_POOLING=reference`` or ``force_reference()`` select the reference.
+The environment variable ``BEVDEPTH_VOXEL_POOLING=reference`` and ``force_reference()`` select the
+reference. The choice for voxel pooling is logged once.
 """
 
 import contextlib
@@ -20,7 +21,9 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def force_reference() -> Iterator[None]:
-    """Run the torch reference on every device within this context."""
+    """Use the torch references of voxel pooling and of the cost volume on every device while the
+    ``with`` block runs.
+    """
     global _reference_forced
     before, _reference_forced = _reference_forced, True
     try:
@@ -30,8 +33,8 @@ def force_reference() -> Iterator[None]:
 
 
 def kernels_in_use() -> bool:
-    """Return True if the compiled kernels run on CUDA: they are built and the reference is not
-    forced.
+    """Return True if CUDA uses the compiled kernels: they are built, and the reference is not
+    selected.
     """
     return kernels is not None and not _reference_forced
 

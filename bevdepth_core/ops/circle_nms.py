@@ -1,4 +1,6 @@
-"""NMS for all tasks at once: a box is suppressed by a better one whose center is near."""
+"""NMS for all tasks at once: by the distance of centers (circle NMS), or by scaled rectangles
+(size-aware NMS).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from bevdepth_core.ops.compiled import kernels, launch
 
 def circle_nms(centers: Tensor, valid: Tensor, limits: Tensor, max_boxes: int) -> Tensor:
     """Return the boxes whose distance from every kept box with a better score exceeds the limit of
-    their task.
+    their task. The compiled kernel accepts K up to 5,461.
 
     Args:
         centers: (T, K, 2) float32 x and y of the boxes of T tasks, best score first.
@@ -24,7 +26,7 @@ def circle_nms(centers: Tensor, valid: Tensor, limits: Tensor, max_boxes: int) -
         (T, max_boxes) int32 indices of the kept boxes, best first, then -1.
     """
     if kernels is None or not centers.is_cuda:
-        return _reference(centers, valid, limits, max_boxes)
+        return _circle_nms_reference(centers, valid, limits, max_boxes)
     centers, valid, limits = centers.contiguous(), valid.contiguous(), limits.contiguous()
     tasks, boxes = valid.shape
     kept = torch.empty(tasks, max_boxes, dtype=torch.int32, device=centers.device)
@@ -36,11 +38,12 @@ def circle_nms(centers: Tensor, valid: Tensor, limits: Tensor, max_boxes: int) -
 def size_aware_nms(
     centers: Tensor, half_extents: Tensor, valid: Tensor, factors: Tensor, max_boxes: int
 ) -> Tensor:
-    """Return the boxes that, after scaling, do not touch a kept box with a better score.
+    """Return the boxes whose scaled rectangle, parallel to x and y, touches that of no kept box
+    with a better score. The compiled kernel accepts K up to 2,891.
 
     Args:
         centers: as for ``circle_nms``.
-        half_extents: (T, K, 2) half of the boxes' extent along x and y, meters.
+        half_extents: (T, K, 2) half of the extent of each box along x and y, meters.
         valid: as for ``circle_nms``.
         factors: (T,) scale of the extents.
         max_boxes: largest number of boxes to keep per task.
@@ -51,7 +54,7 @@ def size_aware_nms(
     extents = factors[:, None, None] * half_extents
     if kernels is not None and centers.is_cuda:
         rectangles = torch.cat((centers, extents), dim=2).contiguous()
-        return _launch_rectangle_nms(rectangles, valid.contiguous(), max_boxes)
+        return _launch_size_aware_nms(rectangles, valid.contiguous(), max_boxes)
 
     def near(best: Tensor) -> Tensor:
         offset = centers - centers.take_along_dim(best[..., None], dim=1)
@@ -61,15 +64,17 @@ def size_aware_nms(
     return _greedy(valid, max_boxes, near)
 
 
-def _launch_rectangle_nms(rectangles: Tensor, valid: Tensor, max_boxes: int) -> Tensor:
+def _launch_size_aware_nms(rectangles: Tensor, valid: Tensor, max_boxes: int) -> Tensor:
     tasks, boxes = valid.shape
     kept = torch.empty(tasks, max_boxes, dtype=torch.int32, device=valid.device)
     addresses = (tensor.data_ptr() for tensor in (rectangles, valid, kept))
-    kernels.rectangle_nms(launch(rectangles), tasks, boxes, max_boxes, *addresses)
+    kernels.size_aware_nms(launch(rectangles), tasks, boxes, max_boxes, *addresses)
     return kept
 
 
-def _reference(centers: Tensor, valid: Tensor, limits: Tensor, max_boxes: int) -> Tensor:
+def _circle_nms_reference(
+    centers: Tensor, valid: Tensor, limits: Tensor, max_boxes: int
+) -> Tensor:
     def near(best: Tensor) -> Tensor:
         offset = centers - centers.take_along_dim(best[..., None], dim=1)
         return (offset**2).sum(dim=-1) <= limits[:, None]
@@ -90,9 +95,8 @@ def _greedy(valid: Tensor, max_boxes: int, near: Callable[[Tensor], Tensor]) -> 
     alive = valid.clone()
     kept = torch.full((tasks, max_boxes), -1, dtype=torch.int32, device=valid.device)
     for place in range(min(max_boxes, boxes)):
-        best = alive.int().argmax(
-            dim=1, keepdim=True
-        )  # the first remaining box; 0 if no box is left
+        # argmax returns the first remaining box, and 0 if no box is left.
+        best = alive.int().argmax(dim=1, keepdim=True)
         left = alive.gather(1, best)
         if not left.any():
             break

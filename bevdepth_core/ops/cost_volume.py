@@ -1,8 +1,8 @@
-"""Compares the features of two frames at several depths per pixel, without storing the warped
-features: they would take 208 MB for six cameras at 256x704.
+"""Compares the features of two frames at several depths per pixel.
 
-The reference on the CPU specifies the numbers; on CUDA the compiled kernel runs. The op has no
-gradient, because training needs none: in the official code neither the features of the two
+The torch reference specifies the numbers and runs on the CPU. On CUDA the compiled kernel runs,
+which does not store the warped features: they would take 208 MB for six cameras at 256x704. The op
+has no gradient, because training needs none: in the official code neither the features of the two
 frames nor the depths get a gradient from their comparison.
 """
 
@@ -31,7 +31,7 @@ def cost_volume(
         reference: (n, C, h, w) float16, bfloat16 or float32; the kernel reads channels_last.
         source: (n, C, h, w) of the other frame, the type of ``reference``.
         depths: (n, K, h, w) float32 depths to compare at, meters, of any value.
-        matrix: (n, 3, 4) float64, see ``warping.source_from_reference``.
+        matrix: (n, 3, 4) float64, see ``warping.source_from_reference``, flattened to n images.
         image_size: height and width of the network's input.
         groups: number of groups of neighboring channels.
 

@@ -1,7 +1,7 @@
 """Deformable 3x3 convolution for inference: bilinear sampling, then one matrix product per group.
 
-torchvision's kernel always runs on the default stream, so a CUDA graph cannot capture it. It
-supports only float32 and takes twice as long.
+torchvision's kernel always runs on the default stream, so a CUDA graph cannot capture it. Under
+autocast it computes in float32, and it takes twice as long.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ TAPS = 9
 def deformable_conv(features: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
     """Return the 3x3 convolution that reads each neighbor at a position moved by its offset.
 
+    The three arguments have the same floating type; positions are float32 for every type.
+
     Args:
         features: (N, C, H, W).
         offsets: (N, 18, H, W), y and x offset of each of the nine neighbors, pixels; positions
             outside of the map read zero.
-        weight: (O, C / groups, 3, 3); all three of one floating type.
+        weight: (O, C / groups, 3, 3).
 
     Returns:
-        (N, O, H, W), channels_last. Positions are float32 for every type.
+        (N, O, H, W), channels_last.
 
     Source: torchvision.ops.deform_conv2d with padding 1 and one offset group.
     """
@@ -33,9 +35,8 @@ def deformable_conv(features: Tensor, offsets: Tensor, weight: Tensor) -> Tensor
     out_channels, group_channels = weight.shape[:2]
     groups = channels // group_channels
     columns = deformable_columns(features, offsets, groups)
-    filters = (
-        weight.view(groups, -1, group_channels, TAPS).permute(0, 3, 2, 1).flatten(1, 2)
-    )  # (groups, 9 C / groups, O / groups)
+    # (groups, 9 C / groups, O / groups)
+    filters = weight.view(groups, -1, group_channels, TAPS).permute(0, 3, 2, 1).flatten(1, 2)
     result = columns.new_empty(columns.shape[1], groups, out_channels // groups)
     torch.bmm(columns, filters, out=result.transpose(0, 1))
     return result.view(images, height, width, out_channels).permute(0, 3, 1, 2)
@@ -45,39 +46,39 @@ def deformable_columns(features: Tensor, offsets: Tensor, groups: int) -> Tensor
     """Return (groups, N * H * W, 9 * C / groups): the sampled features of the nine neighbors of
     each pixel. The arguments are those of ``deformable_conv``.
     """
-    rows, offsets = (
+    nhwc, offsets = (
         features.permute(0, 2, 3, 1).contiguous(),
         offsets.permute(0, 2, 3, 1).contiguous(),
     )
     if kernels is None or not features.is_cuda:
-        return _reference(rows, offsets, groups)
-    images, height, width, channels = rows.shape
-    columns = rows.new_empty(groups, images * height * width, TAPS * channels // groups)
+        return _reference(nhwc, offsets, groups)
+    images, height, width, channels = nhwc.shape
+    columns = nhwc.new_empty(groups, images * height * width, TAPS * channels // groups)
     kernels.deformable_columns(
-        launch(rows),
-        kernels.Map(*rows.shape),
+        launch(nhwc),
+        kernels.Map(*nhwc.shape),
         groups,
-        rows.data_ptr(),
+        nhwc.data_ptr(),
         offsets.data_ptr(),
         columns.data_ptr(),
     )
     return columns
 
 
-def _reference(rows: Tensor, offsets: Tensor, groups: int) -> Tensor:
-    images, height, width, channels = rows.shape
-    places = offsets.float().unflatten(3, (TAPS, 2))
-    tap = torch.arange(TAPS, device=rows.device)
-    v = places[..., 0] + (tap // 3 - 1) + torch.arange(height, device=rows.device)[:, None, None]
-    u = places[..., 1] + (tap % 3 - 1) + torch.arange(width, device=rows.device)[:, None]
-    # grid_sample takes -1 to 1 from the first to the last pixel's center.
+def _reference(nhwc: Tensor, offsets: Tensor, groups: int) -> Tensor:
+    images, height, width, channels = nhwc.shape
+    dy, dx = offsets.float().unflatten(3, (TAPS, 2)).unbind(-1)
+    tap = torch.arange(TAPS, device=nhwc.device)
+    v = dy + (tap // 3 - 1) + torch.arange(height, device=nhwc.device)[:, None, None]
+    u = dx + (tap % 3 - 1) + torch.arange(width, device=nhwc.device)[:, None]
+    # In grid_sample, -1 is the center of the first pixel and 1 that of the last one.
     grid = torch.stack(
         (2 * u / max(width - 1, 1) - 1, 2 * v / max(height - 1, 1) - 1), dim=-1
     ).flatten(2, 3)
     read = F.grid_sample(
-        rows.permute(0, 3, 1, 2).float(), grid, padding_mode='zeros', align_corners=True
+        nhwc.permute(0, 3, 1, 2).float(), grid, padding_mode='zeros', align_corners=True
     )
     read = read.view(images, groups, channels // groups, height, width, TAPS).permute(
         1, 0, 3, 4, 5, 2
     )
-    return read.reshape(groups, images * height * width, -1).to(rows.dtype)
+    return read.reshape(groups, images * height * width, -1).to(nhwc.dtype)

@@ -2,9 +2,10 @@
 ``bevdepth_core.preprocess`` lists all implementations of resizing.
 
 Pillow's antialiased bicubic filter is separable and works in fixed point: weights are multiples of
-2^-22, rows are resized first and rounded to uint8, then columns. This module does the same in
-integers. ``ResizePlan`` contains the weights for one size of source images. The torch reference
-below specifies the result, and the compiled kernel computes the same numbers.
+2^-22; the image is resized horizontally, rounded to uint8, and then resized vertically. This
+module does the same in integers. ``ResizePlan`` contains the weights for one size of source
+images. The torch reference below specifies the result, and the compiled kernel computes the same
+numbers.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ class ResizePlan:
     """Filter weights that resize a source image of one size to network input.
 
     Attributes:
-        columns: (width, 1 + taps) int32 per output column: first source column, then weights times
-            2^22 of it and of the following columns. Pixels with weight 0 are not read, so output
-            pixels outside of the source are black.
-        rows: (height, 1 + taps) int32, likewise.
+        columns: (width, 1 + taps) int32, a row per output column: index of the first source
+            column, then the weights of it and of the following columns times 2^22. All weights of
+            an output column outside of the source are 0, so it is black.
+        rows: (height, 1 + taps) int32, the same for output rows.
         first_row: first source row that ``rows`` needs.
         row_count: number of source rows that ``rows`` needs.
     """
@@ -56,11 +57,11 @@ class ResizePlan:
             source: width and height.
             resized: width and height after resizing.
             crop: left, top, width and height of the crop in the resized image; may reach outside.
-            device: device of the tables.
+            device: device of ``columns`` and ``rows``.
         """
         left, top, width, height = crop
-        columns = _lines(source[0], resized[0], left, width)
-        rows = _lines(source[1], resized[1], top, height)
+        columns = _filter_table(source[0], resized[0], left, width)
+        rows = _filter_table(source[1], resized[1], top, height)
         used = rows[(rows[:, 1:] != 0).any(axis=1)]
         if not len(used):
             used = rows[:1]
@@ -74,15 +75,15 @@ class ResizePlan:
         )
 
 
-def _lines(source: int, resized: int, first: int, count: int) -> np.ndarray:
-    """Return the table of ``count`` output pixels from ``first`` on along one axis, see
-    ``ResizePlan``.
+def _filter_table(source: int, resized: int, first: int, count: int) -> np.ndarray:
+    """Return the weights of ``count`` output pixels from ``first`` on along one axis, in the
+    format of ``ResizePlan.columns``.
     """
     step = source / resized
     widening = max(step, 1.0)
     reach = _SUPPORT * widening
     taps = int(np.ceil(reach)) * 2 + 1
-    lines = np.zeros((count, 1 + taps), np.int32)
+    table = np.zeros((count, 1 + taps), np.int32)
     inside = np.arange(max(first, 0), min(first + count, resized))
     center = (inside + 0.5) * step
     low = np.maximum((center - reach + 0.5).astype(np.int64), 0)
@@ -96,9 +97,9 @@ def _lines(source: int, resized: int, first: int, count: int) -> np.ndarray:
         total += weights[:, tap]
     weights /= total[:, None]
     scaled = weights * (1 << WEIGHT_BITS)
-    lines[inside - first, 0] = low
-    lines[inside - first, 1:] = np.trunc(scaled + np.where(weights < 0, -0.5, 0.5))
-    return lines
+    table[inside - first, 0] = low
+    table[inside - first, 1:] = np.trunc(scaled + np.where(weights < 0, -0.5, 0.5))
+    return table
 
 
 def _bicubic(x: np.ndarray) -> np.ndarray:
@@ -120,10 +121,10 @@ def resize_images(
     Args:
         images: N tensors (H_i, W_i, 3) uint8 RGB on the device of ``out``, any strides.
         plans: one per image.
-        mean: subtracted from each output channel, B G R.
-        std: divides it.
-        out: (N, channels, height, width) channels_last, any floating type; channels from the
-            fourth on become 0.
+        mean: 3 numbers, subtracted from the output channels B G R.
+        std: 3 numbers that divide the differences.
+        out: (N, channels, height, width) channels_last; float16, bfloat16 or float32. Channels
+            from the fourth on become 0.
     """
     if kernels is not None and out.is_cuda:
         _launch(images, plans, mean, std, out)
@@ -142,19 +143,19 @@ def resize_reference(image: Tensor, plan: ResizePlan) -> Tensor:
     return _filtered(narrow, plan.rows, plan.first_row)
 
 
-def _filtered(pixels: Tensor, lines: Tensor, offset: int) -> Tensor:
-    """Return weighted sums along the first dimension, rounded to uint8; ``lines`` count from
-    ``offset``.
+def _filtered(pixels: Tensor, table: Tensor, offset: int) -> Tensor:
+    """Return weighted sums along the first dimension, rounded to uint8. The first of ``pixels``
+    has the index ``offset`` in ``table``.
     """
     total = torch.full(
-        (len(lines), *pixels.shape[1:]),
+        (len(table), *pixels.shape[1:]),
         1 << (WEIGHT_BITS - 1),
         dtype=torch.int32,
         device=pixels.device,
     )
-    for tap in range(lines.shape[1] - 1):
-        places = (lines[:, 0] + (tap - offset)).clamp(0, len(pixels) - 1)
-        total += pixels[places].int() * lines[:, 1 + tap, None, None]
+    for tap in range(table.shape[1] - 1):
+        index = (table[:, 0] + (tap - offset)).clamp(0, len(pixels) - 1)
+        total += pixels[index].int() * table[:, 1 + tap, None, None]
     return (total >> WEIGHT_BITS).clamp(0, 255).to(torch.uint8)
 
 

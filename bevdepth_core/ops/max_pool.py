@@ -14,16 +14,16 @@ def max_pool(features: torch.Tensor) -> torch.Tensor:
     """Return the largest value of each 3x3 window, stride 2, padding 1.
 
     Args:
-        features: (N, C, H, W). The kernel is used for channels_last float16, bfloat16 or float32
-            on CUDA.
+        features: (N, C, H, W). Channels_last features on CUDA must be float16, bfloat16 or
+            float32, because the compiled kernel reads them.
 
     Returns:
         (N, C, ceil(H / 2), ceil(W / 2)).
     """
-    rows = features.permute(0, 2, 3, 1)
-    if kernels is None or not features.is_cuda or not rows.is_contiguous():
+    nhwc = features.permute(0, 2, 3, 1)
+    if kernels is None or not features.is_cuda or not nhwc.is_contiguous():
         return F.max_pool2d(features, 3, stride=2, padding=1)
-    images, height, width, channels = rows.shape
-    pooled = rows.new_empty(images, (height + 1) // 2, (width + 1) // 2, channels)
-    kernels.max_pool(launch(rows), kernels.Map(*rows.shape), rows.data_ptr(), pooled.data_ptr())
+    images, height, width, channels = nhwc.shape
+    pooled = nhwc.new_empty(images, (height + 1) // 2, (width + 1) // 2, channels)
+    kernels.max_pool(launch(nhwc), kernels.Map(*nhwc.shape), nhwc.data_ptr(), pooled.data_ptr())
     return pooled.permute(0, 3, 1, 2)

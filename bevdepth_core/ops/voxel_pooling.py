@@ -1,11 +1,11 @@
-"""Voxel pooling: the reference on the CPU, the compiled kernels on CUDA.
+"""Voxel pooling: functions that check their arguments and call the ops of
+``voxel_pooling_library``.
 
-``voxel_pooling_reference`` specifies the numbers. Sizes: B samples, N cameras, D depth bins, C
-channels, H x W feature map, nx x ny cells. Training and inference use the same functions;
-gradients flow to depth, context and volume.
+``voxel_pooling_reference`` specifies the numbers, and ``backend`` selects the reference or the
+compiled kernels. Training and inference use the same functions; gradients flow to depth, context
+and volume.
 
-These functions check their arguments and call the ops of ``voxel_pooling_library``. ``backend``
-decides which implementation runs.
+Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,8 @@ def voxel_index(
         int32, such as NaN.
 
     Raises:
-        ValueError: a shape or device is wrong; the message names the argument.
+        ValueError: a shape or device is wrong, or a size of ``cell`` is not positive; the message
+            names the argument.
         TypeError: a matrix or frustum axis is not float32; the message names it.
     """
     _check_geometry(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell)
@@ -65,7 +66,8 @@ def voxel_pooling(
         depth: (B, N, D, H, W) probability of each depth bin; float16, bfloat16, float32 or
             float64.
         context: (B, N, C, H, W) features of each pixel, the type of ``depth``.
-        ego_from_frustum: as for ``voxel_index``, as are the next five arguments.
+        ego_from_frustum: (B, N, 3, 4) float32; this and the next five are those of
+            ``voxel_index``.
         frustum_u: (W,) float32.
         frustum_v: (H,) float32.
         frustum_d: (D,) float32.
@@ -77,7 +79,7 @@ def voxel_pooling(
         (B, C, ny, nx), channels_last, the type of ``context``; sums are taken in at least float32.
 
     Raises:
-        ValueError: a shape or device is wrong; the message names the argument.
+        ValueError: a shape, size or device is wrong; the message names the argument.
         TypeError: a type is wrong; the message names the argument.
     """
     _check_geometry(ego_from_frustum, frustum_u, frustum_v, frustum_d, lower, cell)
@@ -95,8 +97,8 @@ def voxel_pooling(
 
 
 def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the bird's-eye-view map of points with separate features, which depth refinement
-    computes.
+    """Return the bird's-eye-view map: each cell sums the features of the points in it. Unlike in
+    ``voxel_pooling``, every point has features of its own, as after depth refinement.
 
     Args:
         volume: (B, N, C, D, H, W) features of each point; float16, bfloat16, float32 or float64.
@@ -149,8 +151,8 @@ def _check_geometry(
             )
     if len(lower) != 3 or len(cell) != 3 or not min(cell) > 0:
         raise ValueError(
-            f'lower and cell must each have three numbers x, y, z, and those of cell must be '
-            f'positive; got lower {tuple(lower)}, cell {tuple(cell)}'
+            f'lower and cell must have three numbers (x, y, z) each, positive ones in cell; got '
+            f'lower {tuple(lower)}, cell {tuple(cell)}'
         )
 
 

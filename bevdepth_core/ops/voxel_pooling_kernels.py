@@ -103,7 +103,7 @@ def launch_backward(
 
 
 def launch_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the map of points with their own features."""
+    """Return the map of points that have features of their own, ``volume``."""
     exact = torch.are_deterministic_algorithms_enabled()
     volume, voxel_index = volume.contiguous(), voxel_index.contiguous()
     bev = empty_bev(volume, shape)
@@ -120,7 +120,7 @@ def launch_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> 
 
 
 def launch_volume_backward(grad_bev: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the gradient of points with their own features."""
+    """Return the gradient of ``volume``."""
     grad_map, voxel_index = _channels_last(grad_bev), voxel_index.contiguous()
     grad_volume = empty_volume(grad_bev, voxel_index)
     kernels.voxel_pooling_volume_backward(
@@ -140,14 +140,16 @@ def empty_bev(features: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def empty_gradients(depth: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-    """Return uninitialized gradients, that of the context with channels last."""
+    """Return uninitialized gradients of depth and context; the latter has its channels last in
+    memory.
+    """
     batch, cameras, channels, height, width = context.shape
     grad_context = context.new_empty(batch, cameras, height, width, channels).movedim(-1, 2)
     return depth.new_empty(depth.shape), grad_context
 
 
 def empty_volume(grad_bev: Tensor, voxel_index: Tensor) -> Tensor:
-    """Return an uninitialized gradient of the points' features."""
+    """Return an uninitialized gradient of the volume."""
     batch, cameras, bins, height, width, _ = voxel_index.shape
     return grad_bev.new_empty(batch, cameras, grad_bev.shape[1], bins, height, width)
 
@@ -181,10 +183,10 @@ def _channels_last(grad_bev: Tensor) -> Tensor:
 def _context_arrays(
     context: Tensor, wants_channels_last: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return the context with channels first, and with channels last.
+    """Return the context with channels first, and memory for it with channels last.
 
-    If the channels of ``context`` are last, the first result is None. Otherwise the second
-    result is a workspace for a kernel that wants channels last, or None.
+    If the channels of ``context`` are last in memory, the results are None and the context.
+    Otherwise the second result is a workspace if the kernel wants channels last, else None.
     """
     channels_last = context.movedim(2, -1)
     if channels_last.is_contiguous():
@@ -194,8 +196,8 @@ def _context_arrays(
 
 
 def _sum_workspaces(bev: Tensor, exact: bool) -> tuple[Tensor | None, Tensor | None]:
-    """Return the workspace (B, ny, nx, C) for the sums of cells, None if they are computed in
-    the map itself, and the workspace for the bounds of exact sums.
+    """Return the workspace (B, ny, nx, C) for the sums of cells, or None if they are computed in
+    the map itself, and the workspace for the bounds of exact sums, or None for other sums.
     """
     dtype = torch.float64 if exact else accumulator(bev.dtype)
     if dtype == bev.dtype:

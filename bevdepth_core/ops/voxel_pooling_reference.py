@@ -7,8 +7,8 @@ the probability of that depth ("lift"); the sum over all points is the map ("spl
 
 Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells.
 
-Every function processes one depth bin of one sample at a time. That keeps the largest temporary at
-N*H*W*C numbers, a D-th of the lifted volume, and it fixes the order of every sum. So the result
+The sums process one depth bin of one sample at a time. The largest temporary tensor therefore has
+N * H * W * C numbers, 1 / D of the lifted volume. The order of every sum is fixed, so the result
 is bitwise the same for every number of threads and every batch.
 """
 
@@ -59,9 +59,8 @@ def voxel_index(
     vd = frustum_v[:, None] * d  # (D, H, 1)
     axes = []
     for axis in range(3):
-        m0, m1, m2, m3 = ego_from_frustum[:, :, axis, :, None, None, None].unbind(
-            2
-        )  # each (B, N, 1, 1, 1)
+        row = ego_from_frustum[:, :, axis, :, None, None, None]
+        m0, m1, m2, m3 = row.unbind(2)  # each (B, N, 1, 1, 1)
         point = ((m0 * ud + m1 * vd) + m2 * d) + m3  # (B, N, D, H, W)
         # 0-dim tensors on the device, because torch replaces a division by a Python number by
         # a product with its reciprocal.
@@ -90,13 +89,12 @@ def voxel_pooling(
         (B, C, ny, nx), channels_last, the type of ``context``.
     """
     cells = _by_bin(_flat_cells(voxel_index, shape))  # (B, D, P), P = N * H * W pixels
-    rows = _pixel_rows(context)  # (B, P, C)
-    weights = _by_bin(depth).to(rows.dtype)
-    bev = _empty_cells(context, channels=context.shape[2], shape=shape)
+    features = _by_pixel(context)  # (B, P, C)
+    weights = _by_bin(depth).to(features.dtype)
+    bev = _zero_cells(context, channels=context.shape[2], shape=shape)
     for sample, bin_ in _samples_and_bins(cells):
-        bev[sample].index_add_(
-            0, cells[sample, bin_], weights[sample, bin_, :, None] * rows[sample]
-        )
+        lifted = weights[sample, bin_, :, None] * features[sample]  # (P, C)
+        bev[sample].index_add_(0, cells[sample, bin_], lifted)
     return _map_from_cells(bev.to(context.dtype), shape)
 
 
@@ -107,29 +105,28 @@ def voxel_pooling_backward(
     map.
     """
     cells = _by_bin(_flat_cells(voxel_index, shape))
-    rows = _pixel_rows(context)
-    weights = _by_bin(depth).to(rows.dtype)
+    features = _by_pixel(context)
+    weights = _by_bin(depth).to(features.dtype)
     grad_cells = _cells_from_map(grad_bev)
     grad_weights = torch.empty_like(weights)
-    grad_rows = torch.zeros_like(rows)
+    grad_features = torch.zeros_like(features)
     for sample, bin_ in _samples_and_bins(cells):
         grad_lifted = grad_cells[sample].index_select(0, cells[sample, bin_])  # (P, C)
-        grad_weights[sample, bin_] = torch.linalg.vecdot(grad_lifted, rows[sample])
-        grad_rows[sample].addcmul_(grad_lifted, weights[sample, bin_, :, None])
+        grad_weights[sample, bin_] = torch.linalg.vecdot(grad_lifted, features[sample])
+        grad_features[sample].addcmul_(grad_lifted, weights[sample, bin_, :, None])
     cameras, _, height, width = context.shape[1:]
     grad_depth = grad_weights.unflatten(2, (cameras, height, width)).transpose(1, 2)
-    grad_context = (
-        grad_rows.to(context.dtype).unflatten(1, (cameras, height, width)).movedim(-1, 2)
-    )  # channels last
+    grad_context = grad_features.to(context.dtype).unflatten(1, (cameras, height, width))
+    grad_context = grad_context.movedim(-1, 2)  # the channels stay last in memory
     return grad_depth.to(depth.dtype).contiguous(), grad_context
 
 
 def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the map of points with separate features ``volume``, (B, N, C, D, H, W); the other
-    arguments are those of ``voxel_pooling``.
+    """Return the map of points that have features of their own: ``volume``, (B, N, C, D, H, W).
+    The other arguments and the result are those of ``voxel_pooling``.
     """
     cells = _by_bin(_flat_cells(voxel_index, shape))
-    bev = _empty_cells(volume, channels=volume.shape[2], shape=shape)
+    bev = _zero_cells(volume, channels=volume.shape[2], shape=shape)
     for sample, bin_ in _samples_and_bins(cells):
         lifted = volume[sample, :, :, bin_].movedim(1, -1).flatten(end_dim=2)  # (P, C)
         bev[sample].index_add_(0, cells[sample, bin_], lifted.to(bev.dtype))
@@ -139,13 +136,12 @@ def voxel_pooling_volume(volume: Tensor, voxel_index: Tensor, shape: Sequence[in
 def voxel_pooling_volume_backward(
     grad_bev: Tensor, voxel_index: Tensor, shape: Sequence[int]
 ) -> Tensor:
-    """Return the gradient (B, N, C, D, H, W) of the volume: each point in the grid receives that
-    of its cell.
+    """Return the gradient (B, N, C, D, H, W) of the volume: each point in the grid receives the
+    gradient of its cell, other points receive zero.
     """
     cells = _flat_cells(voxel_index, shape)  # (B, N, D, H, W)
-    grad_map = pad(
-        grad_bev.flatten(2), (0, 1)
-    )  # (B, C, ny * nx + 1); the last cell, for points outside, is zero
+    # (B, C, ny * nx + 1); the last cell, for points outside, is zero
+    grad_map = pad(grad_bev.flatten(2), (0, 1))
     batch, cameras, *point_shape = cells.shape
     grad_volume = grad_bev.new_empty(batch, cameras, grad_bev.shape[1], *point_shape)
     for sample, camera in itertools.product(range(batch), range(cameras)):
@@ -178,12 +174,12 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _pixel_rows(context: Tensor) -> Tensor:
+def _by_pixel(context: Tensor) -> Tensor:
     """Return (B, N, C, H, W) as contiguous (B, P, C), in float32 at least."""
     return context.movedim(2, -1).flatten(1, 3).to(accumulator(context.dtype)).contiguous()
 
 
-def _empty_cells(features: Tensor, channels: int, shape: Sequence[int]) -> Tensor:
+def _zero_cells(features: Tensor, channels: int, shape: Sequence[int]) -> Tensor:
     """Return zeros (B, ny * nx + 1, C); the last row collects the points outside the grid and is
     dropped later.
     """

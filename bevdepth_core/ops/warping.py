@@ -1,4 +1,6 @@
-"""Samples a feature map of one frame at the positions where the pixels of another frame appear."""
+"""Samples a feature map of one frame at the positions to which the pixels of another frame
+project.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ MAP_STRIDE = 4
 have stride 16. A pixel therefore reads them at four times its column and row, and pixels beyond
 the first quarter read zeros. The weights were trained with this."""
 NEAREST_DEPTH_M = 1e-3
-"""Points that are nearer to the source camera, or behind it, are not projected."""
+"""Points nearer to the source camera, or behind it, are not projected; they read the lower right
+corner of the map."""
 
 
 def source_from_reference(reference: Tensor, source: Tensor) -> Tensor:
@@ -32,10 +35,10 @@ def _square(matrix: Tensor) -> Tensor:
 
 def warp(maps: Tensor, depth: Tensor, matrix: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Return (n, C, h, w): the map of the source frame, sampled where the pixels of the reference
-    frame appear.
+    frame project to.
 
     Args:
-        maps: (n, C, H, W) of the source frame; outside it there are zeros.
+        maps: (n, C, H, W) of the source frame; positions outside of them read zero.
         depth: (n, h, w) depth of the reference frame's pixels, meters, of any value.
         matrix: (n, 3, 4) float64, see ``source_from_reference``.
         image_size: height and width of the network's input.
@@ -43,8 +46,9 @@ def warp(maps: Tensor, depth: Tensor, matrix: Tensor, image_size: tuple[int, int
     with torch.autocast(maps.device.type, enabled=False):
         column, row = _source_pixels(depth.float(), matrix, image_size, maps.shape[-2:])
         height, width = (MAP_STRIDE * size for size in maps.shape[-2:])
-        # The outermost pixels of reference_pixels lie half a cell outside of this grid's: the
-        # official code mixes both conventions.
+        # reference_pixels places the outermost pixels on the border of the image. With
+        # align_corners=False, the border is half a cell outside of the outermost cell centers. The
+        # official code mixes both conventions, too.
         grid = torch.stack((2 * column / (width - 1) - 1, 2 * row / (height - 1) - 1), dim=-1)
         return F.grid_sample(maps.float(), grid, 'bilinear', 'zeros', align_corners=False)
 
@@ -56,12 +60,13 @@ def _source_pixels(
     rays = _reference_rays(depth, matrix, image_size)
     offset = matrix[:, :, 3].float()[..., None, None]
     u, v, z = (rays * depth[:, None] + offset).unbind(1)
-    no_pixel = z < NEAREST_DEPTH_M
+    too_near = z < NEAREST_DEPTH_M
     height, width = map_size
-    # Just inside of the lower right corner: there the official code reads 1/16 of the last pixel.
+    # This position is so close to the lower right corner that bilinear sampling reads 1/16 of the
+    # last pixel, as in the official code.
     return (
-        torch.where(no_pixel, MAP_STRIDE * width, u / z),
-        torch.where(no_pixel, MAP_STRIDE * height, v / z),
+        torch.where(too_near, MAP_STRIDE * width, u / z),
+        torch.where(too_near, MAP_STRIDE * height, v / z),
     )
 
 
@@ -76,8 +81,8 @@ def reference_pixels(depth: Tensor, image_size: tuple[int, int]) -> tuple[Tensor
 
 
 def _reference_rays(depth: Tensor, matrix: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Return (n, 3, h, w) float32: the pixels at depth 1, transformed by ``matrix`` without its
-    translation.
+    """Return (n, 3, h, w) float32: the reference pixels at depth 1, rotated by ``matrix`` without
+    its translation.
     """
     u, v = (axis.to(matrix.dtype) for axis in reference_pixels(depth, image_size))
     first, second, third, _ = matrix[..., None, None].unbind(2)  # (n, 3, 1, 1) each

@@ -2,7 +2,8 @@
 
     python training/export_weights.py IN.ckpt OUT.safetensors
 
-exports the weights of a checkpoint of ``train.py``; they are averaged if the run averages weights.
+This command exports the weights of a checkpoint of ``train.py``. They are averaged if the run
+averages weights.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
-from bevdepth_core.checkpoint import CheckpointError, save_checkpoint
+from bevdepth_core.checkpoint import CheckpointError, require_plain_archive, save_checkpoint
 from bevdepth_core.config import model_config_from_dict
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.training.averaging import ExponentialAverage
@@ -29,12 +30,12 @@ _PREFIX = 'model.'
 
 
 class ResumeCheckpoint(Checkpoint):
-    """Writes the complete state of a run, always to the same file and atomically.
+    """Writes the complete state of a run, always to the same file.
 
     Args:
         path: the file.
-        every_n_steps: optimizer steps between two writes; it is also written at the end of an
-            epoch and of the run.
+        every_n_steps: optimizer steps between two writes; the file is also written at the end of
+            each epoch and of the run.
     """
 
     def __init__(self, path: Path, every_n_steps: int) -> None:
@@ -63,8 +64,8 @@ class ResumeCheckpoint(Checkpoint):
 
 
 class WeightsExport(Callback):
-    """Writes weights for the detector after each epoch and at the end; they are averaged if the
-    run averages weights.
+    """Writes weights for the detector at the end of each epoch, also of one that ``max_steps``
+    ends; they are averaged if the run averages weights.
 
     Args:
         folder: receives ``epoch_NNN.safetensors``; NNN is the number of epochs started so far.
@@ -108,15 +109,16 @@ def source_revision() -> str:
 
 
 def read_training_checkpoint(path: str | Path) -> tuple[BEVDepth, dict[str, str]]:
-    """Return the model of a ``.ckpt`` in evaluation mode, on the CPU, and the metadata of its
-    weights.
+    """Return the model of a ``.ckpt`` file of ``train.py`` in evaluation mode, on the CPU, and the
+    metadata of its weights.
 
     Raises:
-        CheckpointError: the file is missing, truncated, or not written by ``train.py``.
+        CheckpointError: the file is missing, damaged, or not written by ``train.py``.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f'{path}: no such checkpoint file; check the path')
+    require_plain_archive(path)
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
         description = content['description']

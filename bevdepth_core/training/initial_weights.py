@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import urllib.error
+import zipfile
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from bevdepth_core.checkpoint import CheckpointError, load_checkpoint
+from bevdepth_core.checkpoint import CheckpointError, load_checkpoint, require_plain_archive
 from bevdepth_core.model import BEVDepth
 
 _LOG = logging.getLogger(__name__)
@@ -23,10 +24,10 @@ def load_initial(model: BEVDepth, path: str) -> None:
 
     Args:
         model: receives the weights.
-        path: checkpoint file, or the name of known weights.
+        path: checkpoint file, or the name of bundled or downloaded weights.
 
     Raises:
-        CheckpointError: the file cannot be read, or is for another network than ``model``.
+        CheckpointError: the file cannot be read, or contains another network than ``model``.
     """
     source = load_checkpoint(path)
     _require_same_layers(model, source, path)
@@ -52,7 +53,7 @@ def load_initial(model: BEVDepth, path: str) -> None:
 
 
 def _require_same_layers(model: BEVDepth, source: BEVDepth, path: str) -> None:
-    expected, source_tasks = (
+    expected, found = (
         {
             name: tuple(tensor.shape)
             for name, tensor in network.state_dict().items()
@@ -60,7 +61,7 @@ def _require_same_layers(model: BEVDepth, source: BEVDepth, path: str) -> None:
         }
         for network in (model, source)
     )
-    differing = sorted({name.split('.')[0] for name, _ in expected.items() ^ source_tasks.items()})
+    differing = sorted({name.split('.')[0] for name, _ in expected.items() ^ found.items()})
     if differing:
         raise CheckpointError(
             f'model.init: {path} contains another network than model.network describes: '
@@ -77,7 +78,7 @@ def load_pretrained(backbone: nn.Module, source: str, depth: int) -> None:
         depth: depth of the ResNet.
 
     Raises:
-        ValueError: no such weights, or they do not fit.
+        ValueError: there are no such weights, the file is damaged, or they do not fit.
         ConnectionError: they could not be downloaded.
     """
     if source == 'none':
@@ -88,7 +89,8 @@ def load_pretrained(backbone: nn.Module, source: str, depth: int) -> None:
         backbone.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(
-            f'model.pretrained: {source} does not fit a ResNet-{depth}: {error}'
+            f'model.pretrained: {source} does not fit a ResNet-{depth} ({error}); give weights '
+            'of the same depth, or none'
         ) from error
 
 
@@ -98,6 +100,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             f'model.pretrained: {path}: no such file; set it to a name of torchvision weights, '
             'a file, or none'
         )
+    if zipfile.is_zipfile(path):  # older files of torchvision are no archives
+        require_plain_archive(path)
     return torch.load(path, map_location='cpu', weights_only=True)
 
 

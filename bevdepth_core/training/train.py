@@ -65,6 +65,7 @@ from lightning.pytorch.loggers import (
 )
 from lightning.pytorch.utilities import rank_zero_only
 
+from bevdepth_core.checkpoint import CheckpointError, require_plain_archive
 from bevdepth_core.training.averaging import ExponentialAverage
 from bevdepth_core.training.checkpoints import ResumeCheckpoint, WeightsExport, source_revision
 from bevdepth_core.training.command_line import InvalidRunError
@@ -77,7 +78,7 @@ from bevdepth_core.training.seeded_sampler import OrderChangedError
 from bevdepth_core.training.validation import ValidationScore
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as of a shell."""
+"""Exit status after Ctrl-C, as that of a shell."""
 EXPERIMENT = 'bevdepth'
 """Project of W&B, experiment of MLflow."""
 
@@ -97,9 +98,8 @@ def main(arguments: list[str] | None = None) -> None:
         _train_until_interrupted(config, values.resume, arguments)
     except (InvalidRunError, NonFiniteLossError, ConnectionError, FileExistsError) as error:
         sys.exit(f'train: {error}')
-    except (
-        OSError
-    ) as error:  # In an error of a loader process, its traceback precedes the message.
+    except OSError as error:
+        # The text of an error of a loader process begins with its traceback.
         sys.exit(f'train: {str(error).strip().splitlines()[-1]}')
 
 
@@ -121,15 +121,17 @@ def _report_interrupt(message: str, config: TrainingConfig, arguments: list[str]
 
 
 def resume_command(arguments: list[str] | None) -> str:
-    """Return the command that resumes a run with these ``arguments``; None: those of this
-    process.
+    """Return the command that resumes a run.
+
+    Args:
+        arguments: the arguments of the run; None for those of this process.
     """
     program = 'training/train.py' if arguments is not None else sys.argv[0]
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     kept = [
         word
-        for place, word in enumerate(given)
-        if word.split('=')[0] != '--resume' and (not place or given[place - 1] != '--resume')
+        for index, word in enumerate(words)
+        if word.split('=')[0] != '--resume' and (not index or words[index - 1] != '--resume')
     ]
     return shlex.join(['python', program, *kept, '--resume', 'true'])
 
@@ -143,7 +145,7 @@ def train(config: TrainingConfig, resume: bool = False, watchers: Sequence[Callb
         watchers: more callbacks.
 
     Raises:
-        InvalidRunError: settings or data are invalid.
+        InvalidRunError: settings, data or the checkpoint are invalid.
         FileExistsError: the output folder contains another run and ``resume`` is not set.
         NonFiniteLossError: the loss became NaN or infinite.
         RunInterruptedError: the user stopped the run.
@@ -191,8 +193,10 @@ def fit(
         module = _module(config)
         write_config(config)
         try:
+            if checkpoint is not None:
+                require_plain_archive(checkpoint)
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-        except OrderChangedError as error:
+        except (CheckpointError, OrderChangedError) as error:
             raise InvalidRunError(str(error)) from error
     return module
 
@@ -212,7 +216,7 @@ def last_checkpoint(config: TrainingConfig, resume: bool) -> Path | None:
     """Return the checkpoint to resume from, None for a new run.
 
     Raises:
-        FileExistsError: a new run would overwrite one.
+        FileExistsError: the folder contains a checkpoint, and ``resume`` is not set.
     """
     path = checkpoint_path(config)
     if path.exists() and not resume:
@@ -298,7 +302,7 @@ def _validation_callbacks(config: TrainingConfig) -> list[Callback]:
 
 
 def loggers(config: TrainingConfig) -> list[Logger]:
-    """Return the loggers of a run; curves always go to ``csv/`` as well.
+    """Return the loggers of a run: the selected one, and the one that writes ``csv/``.
 
     Raises:
         InvalidRunError: the package of the logger is not installed.

@@ -38,8 +38,8 @@ BOX_EDGES = np.array(
 _NEAR = 0.2
 _CLIP_MARGIN_PX = 8.0
 _SMALL_BOX_PX = 20.0
-"""If the height of a box in the image is smaller than this, its lines are thin, and an
-annotated box becomes a rectangle, because twelve thick edges would cover the object. In pixels."""
+"""Height of a small box in the image, pixels. Its lines are thin, and an annotated box becomes a
+rectangle, because twelve thick edges would cover the object."""
 
 
 def draw_boxes_on_image(
@@ -76,7 +76,7 @@ def draw_boxes_on_image(
         segments = _edges_in_image(corners[index], intrinsics, image.shape)
         small = len(segments) and np.ptp(segments[..., 1]) < _SMALL_BOX_PX
         if ground_truth:
-            draw_dashed(canvas, _frame_around(segments) if small else segments, TRUTH)
+            draw_dashed(canvas, _rectangle_around(segments) if small else segments, TRUTH)
             continue
         color = class_color(class_names[labels[index]])
         if corners[index, :4, 2].min() > _NEAR:
@@ -118,8 +118,8 @@ def _project(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
 def _edges_in_image(
     corners: np.ndarray, intrinsics: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Return (m, 2, 2) pixel segments of a box's edges, clipped at the near plane and outside of
-    the image border.
+    """Return the visible edges of a box as (m, 2, 2) segments, pixels: clipped at the near plane
+    and a little outside of the image.
     """
     start, stop = corners[BOX_EDGES[:, 0]], corners[BOX_EDGES[:, 1]]
     rise = np.where(stop[:, 2] == start[:, 2], 1, stop[:, 2] - start[:, 2])
@@ -130,7 +130,7 @@ def _edges_in_image(
     return _clip_to_image(segments, shape)
 
 
-def _frame_around(segments: np.ndarray) -> np.ndarray:
+def _rectangle_around(segments: np.ndarray) -> np.ndarray:
     """Return the (4, 2, 2) sides of the upright rectangle around (m, 2, 2) segments."""
     (left, top), (right, bottom) = segments.min(axis=(0, 1)), segments.max(axis=(0, 1))
     corners = np.array(((left, top), (right, top), (right, bottom), (left, bottom)))

@@ -44,11 +44,11 @@ def compose(
     caption: str = '',
     width: int = 1920,
 ) -> np.ndarray:
-    """Return one image: camera images in two rows, the bird's-eye view beside them, legend and
-    caption below.
+    """Return one image: camera images in rows of at most three, the bird's-eye view beside them,
+    legend and caption below.
 
-    Boxes are moved to the exposure time and the ego pose of each camera. Width and height are
-    even, as video encoders require.
+    In each camera image, boxes are where they were at its exposure time. The height is even, as
+    video encoders require.
 
     Args:
         frame: the camera images; nuScenes cameras have fixed places, others fill the grid in

@@ -25,7 +25,7 @@ class DepthMaps:
 
     Attributes:
         meters: (N, h, w) float32, one value per cell of the feature map.
-        bins: the network's depth bins, which give the range of colors.
+        bins: the network's depth bins, which limit the range of colors.
         spec: the network's input, which the maps cover.
     """
 
@@ -37,10 +37,11 @@ class DepthMaps:
 def expected_depth(distribution: torch.Tensor, bins: DepthBins) -> np.ndarray:
     """Return the (N, h, w) float32 mean depth, meters, of a (N, D, h, w) distribution.
 
-    Each bin contributes its center: in training, a label falls between the edges of a bin.
+    Each bin counts with the depth of its center, because the training labels of a bin are the
+    depths between its edges.
     """
     return (
-        torch.einsum('ndhw,d->nhw', distribution.float(), _middles(bins, distribution))
+        torch.einsum('ndhw,d->nhw', distribution.float(), _bin_centers(bins, distribution))
         .cpu()
         .numpy()
     )
@@ -49,8 +50,8 @@ def expected_depth(distribution: torch.Tensor, bins: DepthBins) -> np.ndarray:
 def likely_depth(distribution: torch.Tensor, bins: DepthBins) -> np.ndarray:
     """Return the (N, h, w) float32 mean depth, meters, around the most probable bin.
 
-    If one cell contains a near and a far object, the mean of all bins would lie between them.
-    This mean lies at the more probable object.
+    If one cell shows a near and a far object, the mean of all bins would lie between them. This
+    mean lies at the more probable one.
     """
     indices = torch.arange(bins.count, device=distribution.device).view(1, -1, 1, 1)
     near = (indices - distribution.argmax(dim=1, keepdim=True)).abs() <= _LIKELY_BINS
@@ -58,7 +59,7 @@ def likely_depth(distribution: torch.Tensor, bins: DepthBins) -> np.ndarray:
     return expected_depth(shares / shares.sum(dim=1, keepdim=True), bins)
 
 
-def _middles(bins: DepthBins, like: torch.Tensor) -> torch.Tensor:
+def _bin_centers(bins: DepthBins, like: torch.Tensor) -> torch.Tensor:
     return bins.start + bins.step * (torch.arange(bins.count, device=like.device) + 0.5)
 
 

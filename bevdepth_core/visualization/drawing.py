@@ -1,5 +1,5 @@
-"""Drawing functions: antialiased lines with a precision of an eighth of a pixel, tints, dashes,
-arrows and text. All of them change their ``canvas`` in place.
+"""Draws antialiased lines with a precision of an eighth of a pixel, tints, dashes, arrows and
+text. All functions with a ``canvas`` change it in place.
 """
 
 from __future__ import annotations

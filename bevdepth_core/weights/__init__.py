@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-SHIPPED = Path(__file__).parent
+BUNDLED = Path(__file__).parent
 """Folder of the bundled weights."""
 SUFFIX = '.safetensors'
 COMMAND = 'ros2 run bevdepth_ros weights download'
@@ -31,7 +31,7 @@ class OfficialWeights:
     Attributes:
         name: short name, such as ``2key_da_ema``.
         file: name of the file in the release.
-        description: what distinguishes it.
+        description: how it differs from the others.
         repository: the GitHub repository of the release.
     """
 
@@ -107,14 +107,14 @@ OFFICIAL = {
 
 def cache_folder() -> Path:
     """Return the folder of downloaded weights, below ``XDG_CACHE_HOME`` (default ~/.cache)."""
-    given = Path(os.environ.get('XDG_CACHE_HOME', ''))
-    base = given if given.is_absolute() else Path.home() / '.cache'
+    requested = Path(os.environ.get('XDG_CACHE_HOME', ''))
+    base = requested if requested.is_absolute() else Path.home() / '.cache'
     return base / 'bevdepth' / 'weights'
 
 
-def shipped_names() -> list[str]:
+def bundled_names() -> list[str]:
     """Return the names of the bundled weights."""
-    return sorted(path.stem for path in SHIPPED.glob(f'*{SUFFIX}'))
+    return sorted(path.stem for path in BUNDLED.glob(f'*{SUFFIX}'))
 
 
 def locate(path: str | Path) -> Path:
@@ -134,13 +134,13 @@ def locate(path: str | Path) -> Path:
 
 
 def _named(name: str) -> Path:
-    for folder in (SHIPPED, cache_folder()):
+    for folder in (BUNDLED, cache_folder()):
         file = folder / f'{name}{SUFFIX}'
         if file.is_file():
             return file
     if name in OFFICIAL:
         raise WeightsError(f'{name}: these weights are not downloaded; run `{COMMAND} {name}`')
-    names = [*shipped_names(), *OFFICIAL]
+    names = [*bundled_names(), *OFFICIAL]
     nearest = difflib.get_close_matches(name, names, 1)
     hint = f' (did you mean {nearest[0]}?)' if nearest else f'; known names: {", ".join(names)}'
     raise WeightsError(f'{name}: neither a checkpoint file nor a name of weights{hint}')

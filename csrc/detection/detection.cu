@@ -25,37 +25,38 @@ struct Sources {
 
 __device__ int rounded_pixel(int sum) { return min(max(sum >> kWeightBits, 0), 255); }
 
-// Grid: columns of the output, rows that any source needs, images.
-__global__ void __launch_bounds__(kThreads) resize_rows(const __grid_constant__ Sources sources, int most_rows, int width, uchar4* rows) {
+// Resizes horizontally. Grid: columns of the output, rows that any source needs, images.
+__global__ void __launch_bounds__(kThreads) resize_width(const __grid_constant__ Sources sources, int max_rows, int width, uchar4* resized) {
     const Source& source = sources.image[blockIdx.z];
     const int column = blockIdx.x * kThreads + threadIdx.x, row = blockIdx.y;
-    if (column >= width || row >= source.rows) return;
-    const int* line = source.horizontal.lines + column * (1 + source.horizontal.taps);
-    const std::uint8_t* pixel = source.pixels + (source.first_row + row) * source.row + line[0] * source.column;
+    if (column >= width || row >= source.row_count) return;
+    const int* weights = source.horizontal.table + column * (1 + source.horizontal.taps);  // weights[0] is the first source column
+    const std::uint8_t* pixel = source.pixels + (source.first_row + row) * source.row_stride + weights[0] * source.column_stride;
     int sum[3];
     for (int channel = 0; channel < 3; ++channel) sum[channel] = 1 << (kWeightBits - 1);
-    for (int tap = 1; tap <= source.horizontal.taps; ++tap, pixel += source.column) {
-        const int weight = line[tap];
+    for (int tap = 1; tap <= source.horizontal.taps; ++tap, pixel += source.column_stride) {
+        const int weight = weights[tap];
         if (weight == 0) continue;
-        for (int channel = 0; channel < 3; ++channel) sum[channel] += weight * pixel[channel * source.channel];
+        for (int channel = 0; channel < 3; ++channel) sum[channel] += weight * pixel[channel * source.channel_stride];
     }
-    rows[(static_cast<std::int64_t>(blockIdx.z) * most_rows + row) * width + column] =
+    resized[(static_cast<std::int64_t>(blockIdx.z) * max_rows + row) * width + column] =
         make_uchar4(rounded_pixel(sum[0]), rounded_pixel(sum[1]), rounded_pixel(sum[2]), 0);
 }
 
-// Grid: columns, rows, images of the output.
+// Resizes the result of resize_width vertically, and normalizes. Grid: columns, rows, images of the output.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    resize_columns(const __grid_constant__ Sources sources, int most_rows, const uchar4* rows, const __grid_constant__ Inputs inputs) {
+    resize_height(const __grid_constant__ Sources sources, int max_rows, const uchar4* resized, const __grid_constant__ Inputs inputs) {
     const Source& source = sources.image[blockIdx.z];
     const int column = blockIdx.x * kThreads + threadIdx.x, row = blockIdx.y;
     if (column >= inputs.width) return;
-    const int* line = source.vertical.lines + row * (1 + source.vertical.taps);
-    const uchar4* pixel = rows + (static_cast<std::int64_t>(blockIdx.z) * most_rows + line[0] - source.first_row) * inputs.width + column;
+    const int* weights = source.vertical.table + row * (1 + source.vertical.taps);
+    const std::int64_t first_row = static_cast<std::int64_t>(blockIdx.z) * max_rows + weights[0] - source.first_row;
+    const uchar4* pixel = resized + first_row * inputs.width + column;
     int sum[3];
     for (int channel = 0; channel < 3; ++channel) sum[channel] = 1 << (kWeightBits - 1);
     for (int tap = 1; tap <= source.vertical.taps; ++tap, pixel += inputs.width) {
-        const int weight = line[tap];
+        const int weight = weights[tap];
         if (weight == 0) continue;
         sum[0] += weight * pixel->x;
         sum[1] += weight * pixel->y;
@@ -70,22 +71,22 @@ __global__ void __launch_bounds__(kThreads)
     for (int channel = 3; channel < inputs.channels; ++channel) input[channel] = static_cast<T>(0.0f);
 }
 
-// A circle: x, y. Each operation is rounded separately (no fused multiply-add), as in the reference.
+// A circle: center x, y; its radius is in limit. Each operation is rounded separately (no fused multiply-add), as in the reference.
 __device__ bool suppresses(const float2& best, const float2& box, float limit) {
     const float x = box.x - best.x, y = box.y - best.y;
     return !(__fadd_rn(__fmul_rn(x, x), __fmul_rn(y, y)) > limit);
 }
 
-// A rectangle: x, y, half of its extent along x and y.
+// A rectangle: center x, y, and half of its extent along x and y.
 __device__ bool suppresses(const float4& best, const float4& box, float) {
     return fabsf(box.x - best.x) <= box.z + best.z && fabsf(box.y - best.y) <= box.w + best.w;
 }
 
-// One block per task goes through the boxes, best first. For each box that is still alive, all threads together mark the
-// boxes that it suppresses. A round only changes boxes after the current one, so all threads read the same alive[best].
+// One block per task processes the boxes, best first. For each box that is still alive, all threads together mark the boxes that it
+// suppresses. A round only changes boxes after the current one, so all threads read the same alive[best].
 template <class Box>
 __global__ void __launch_bounds__(kNmsThreads)
-    nms_kernel(int count, int most, const Box* all_boxes, const bool* valid, const float* limits, int* kept) {
+    nms_kernel(int count, int max_boxes, const Box* all_boxes, const bool* valid, const float* limits, int* kept) {
     extern __shared__ float4 nms_memory[];
     Box* const boxes = reinterpret_cast<Box*>(nms_memory);
     volatile bool* alive = reinterpret_cast<volatile bool*>(boxes + count);
@@ -97,76 +98,78 @@ __global__ void __launch_bounds__(kNmsThreads)
     const float limit = limits ? limits[task] : 0;
     __syncthreads();
     int found = 0;
-    for (int best = 0; best < count && found < most; ++best) {
+    for (int best = 0; best < count && found < max_boxes; ++best) {
         if (!alive[best]) continue;
-        if (threadIdx.x == 0) kept[task * most + found] = best;
+        if (threadIdx.x == 0) kept[task * max_boxes + found] = best;
         ++found;
         for (int box = best + 1 + threadIdx.x; box < count; box += kNmsThreads)
             if (suppresses(boxes[best], boxes[box], limit)) alive[box] = false;
         __syncthreads();
     }
-    for (int place = found + threadIdx.x; place < most; place += kNmsThreads) kept[task * most + place] = -1;
+    for (int place = found + threadIdx.x; place < max_boxes; place += kNmsThreads) kept[task * max_boxes + place] = -1;
 }
 
 template <class Box>
-void nms(const Launch& launch, std::int32_t tasks, std::int32_t count, std::int32_t most, const float* boxes, const bool* valid,
+void nms(const Launch& launch, std::int32_t tasks, std::int32_t count, std::int32_t max_boxes, const float* boxes, const bool* valid,
          const float* limits, std::int32_t* kept) {
     constexpr std::size_t box_bytes = sizeof(Box) + sizeof(bool);
     if (count < 0 || count * box_bytes > kSharedBytes)
-        throw std::invalid_argument("NMS takes up to " + std::to_string(kSharedBytes / box_bytes) + " candidates per task");
-    if (tasks < 1 || most < 1) return;
+        throw std::invalid_argument("NMS on a GPU supports at most " + std::to_string(kSharedBytes / box_bytes) +
+                                    " candidates per task; reduce decode.candidates of the model config");
+    if (tasks < 1 || max_boxes < 1) return;
     const DeviceGuard guard(launch.device);
     nms_kernel<Box><<<tasks, kNmsThreads, count * box_bytes, reinterpret_cast<cudaStream_t>(launch.stream)>>>(
-        count, most, reinterpret_cast<const Box*>(boxes), valid, limits, kept);
+        count, max_boxes, reinterpret_cast<const Box*>(boxes), valid, limits, kept);
     check(cudaGetLastError(), "NMS");
 }
 
 template <class T>
-void resize_some(cudaStream_t stream, const Source* sources, int images, void* rows, const Inputs& inputs) {
+void resize_some(cudaStream_t stream, const Source* sources, int images, void* workspace, const Inputs& inputs) {
     Sources argument{};
     std::copy(sources, sources + images, argument.image);
-    int most_rows = 1;
-    for (int image = 0; image < images; ++image) most_rows = std::max(most_rows, sources[image].rows);
+    int max_rows = 1;
+    for (int image = 0; image < images; ++image) max_rows = std::max(max_rows, sources[image].row_count);
     const int blocks = (inputs.width + kThreads - 1) / kThreads;
-    auto* const resized_rows = static_cast<uchar4*>(rows);
-    resize_rows<<<dim3(blocks, most_rows, images), kThreads, 0, stream>>>(argument, most_rows, inputs.width, resized_rows);
-    check(cudaGetLastError(), "resizing the rows of images");
-    resize_columns<T><<<dim3(blocks, inputs.height, images), kThreads, 0, stream>>>(argument, most_rows, resized_rows, inputs);
-    check(cudaGetLastError(), "resizing the columns of images");
+    auto* const resized = static_cast<uchar4*>(workspace);
+    resize_width<<<dim3(blocks, max_rows, images), kThreads, 0, stream>>>(argument, max_rows, inputs.width, resized);
+    check(cudaGetLastError(), "resizing the width of images");
+    resize_height<T><<<dim3(blocks, inputs.height, images), kThreads, 0, stream>>>(argument, max_rows, resized, inputs);
+    check(cudaGetLastError(), "resizing the height of images");
 }
 
 template <class T>
-void resize_all(cudaStream_t stream, const std::vector<Source>& sources, void* rows, Inputs inputs) {
+void resize_all(cudaStream_t stream, const std::vector<Source>& sources, void* workspace, Inputs inputs) {
     for (std::size_t first = 0; first < sources.size(); first += kImagesPerLaunch) {
         const int images = static_cast<int>(std::min<std::size_t>(kImagesPerLaunch, sources.size() - first));
-        resize_some<T>(stream, sources.data() + first, images, rows, inputs);
+        resize_some<T>(stream, sources.data() + first, images, workspace, inputs);
         inputs.pixels = static_cast<T*>(inputs.pixels) + static_cast<std::int64_t>(images) * inputs.height * inputs.width * inputs.channels;
     }
 }
 
 }  // namespace
 
-void resize_images(const Launch& launch, const std::vector<Source>& sources, void* rows, const Inputs& inputs) {
-    if (inputs.channels < 3 || inputs.width < 1 || inputs.height < 1) throw std::invalid_argument("network inputs need pixels of 3 channels");
+void resize_images(const Launch& launch, const std::vector<Source>& sources, void* workspace, const Inputs& inputs) {
+    if (inputs.channels < 3 || inputs.width < 1 || inputs.height < 1)
+        throw std::invalid_argument("network inputs need at least 3 channels and 1x1 pixels");
     const DeviceGuard guard(launch.device);
     const auto handle = reinterpret_cast<cudaStream_t>(launch.stream);
     switch (launch.dtype) {
-        case Dtype::float16: return resize_all<__half>(handle, sources, rows, inputs);
-        case Dtype::bfloat16: return resize_all<__nv_bfloat16>(handle, sources, rows, inputs);
-        case Dtype::float32: return resize_all<float>(handle, sources, rows, inputs);
+        case Dtype::float16: return resize_all<__half>(handle, sources, workspace, inputs);
+        case Dtype::bfloat16: return resize_all<__nv_bfloat16>(handle, sources, workspace, inputs);
+        case Dtype::float32: return resize_all<float>(handle, sources, workspace, inputs);
         case Dtype::float64: break;
     }
-    throw std::invalid_argument("network inputs are float16, bfloat16 or float32");
+    throw std::invalid_argument("network inputs must be float16, bfloat16 or float32");
 }
 
-void circle_nms(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, const float* centers,
+void circle_nms(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t max_boxes, const float* centers,
                 const bool* valid, const float* limits, std::int32_t* kept) {
-    nms<float2>(launch, tasks, boxes, most, centers, valid, limits, kept);
+    nms<float2>(launch, tasks, boxes, max_boxes, centers, valid, limits, kept);
 }
 
-void rectangle_nms(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, const float* rectangles,
-                   const bool* valid, std::int32_t* kept) {
-    nms<float4>(launch, tasks, boxes, most, rectangles, valid, nullptr, kept);
+void size_aware_nms(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t max_boxes, const float* rectangles,
+                    const bool* valid, std::int32_t* kept) {
+    nms<float4>(launch, tasks, boxes, max_boxes, rectangles, valid, nullptr, kept);
 }
 
 }  // namespace bevdepth::detection

@@ -14,6 +14,7 @@ namespace {
 
 using Address = std::uintptr_t;
 
+// rows: first row and number of rows.
 Source make_source(Address pixels, std::array<std::int64_t, 3> strides, std::array<std::int32_t, 2> rows, const Filter& horizontal,
                    const Filter& vertical) {
     return {reinterpret_cast<const std::uint8_t*>(pixels), strides[0], strides[1], strides[2], rows[0], rows[1], horizontal, vertical};
@@ -32,30 +33,31 @@ Inputs make_inputs(Address pixels, std::array<std::int32_t, 3> sizes, std::array
 
 void bind(py::module_& module) {
     const auto no_gil = py::call_guard<py::gil_scoped_release>();
-    py::class_<Filter>(module, "Filter").def(py::init([](Address lines, std::int32_t taps) {
-        return Filter{reinterpret_cast<const std::int32_t*>(lines), taps};
+    py::class_<Filter>(module, "Filter").def(py::init([](Address table, std::int32_t taps) {
+        return Filter{reinterpret_cast<const std::int32_t*>(table), taps};
     }));
     py::class_<Source>(module, "Source").def(py::init(&make_source));
     py::class_<Inputs>(module, "Inputs").def(py::init(&make_inputs));
     module.def(
         "resize_images",
-        [](const Launch& launch, const std::vector<Source>& sources, Address rows, const Inputs& inputs) {
-            resize_images(launch, sources, reinterpret_cast<void*>(rows), inputs);
+        [](const Launch& launch, const std::vector<Source>& sources, Address workspace, const Inputs& inputs) {
+            resize_images(launch, sources, reinterpret_cast<void*>(workspace), inputs);
         },
         no_gil);
     module.def(
         "circle_nms",
-        [](const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, Address centers, Address valid, Address limits,
-           Address kept) {
-            circle_nms(launch, tasks, boxes, most, reinterpret_cast<const float*>(centers), reinterpret_cast<const bool*>(valid),
-                             reinterpret_cast<const float*>(limits), reinterpret_cast<std::int32_t*>(kept));
+        [](const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t max_boxes, Address centers, Address valid,
+           Address limits, Address kept) {
+            circle_nms(launch, tasks, boxes, max_boxes, reinterpret_cast<const float*>(centers), reinterpret_cast<const bool*>(valid),
+                       reinterpret_cast<const float*>(limits), reinterpret_cast<std::int32_t*>(kept));
         },
         no_gil);
     module.def(
-        "rectangle_nms",
-        [](const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t most, Address rectangles, Address valid, Address kept) {
-            rectangle_nms(launch, tasks, boxes, most, reinterpret_cast<const float*>(rectangles), reinterpret_cast<const bool*>(valid),
-                          reinterpret_cast<std::int32_t*>(kept));
+        "size_aware_nms",
+        [](const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t max_boxes, Address rectangles, Address valid,
+           Address kept) {
+            size_aware_nms(launch, tasks, boxes, max_boxes, reinterpret_cast<const float*>(rectangles),
+                           reinterpret_cast<const bool*>(valid), reinterpret_cast<std::int32_t*>(kept));
         },
         no_gil);
 }

@@ -110,7 +110,7 @@ void max_pool(const Launch& launch, const Map& map, const void* features, void* 
         const std::int64_t work = values / parts();
         pool<T, parts()><<<blocks_for(work), kThreads, 0, reinterpret_cast<cudaStream_t>(launch.stream)>>>(
             map, static_cast<const Part*>(features), static_cast<Part*>(pooled), work);
-        check(cudaGetLastError(), "pooling a map");
+        check(cudaGetLastError(), "max pooling");
     });
 }
 

@@ -9,7 +9,7 @@ namespace bevdepth::stereo {
 namespace {
 
 // A block compares one tile of the reference map. It first projects every pixel and depth of the tile into the source map and stores
-// the four corners to read. Then a team of threads computes the costs of one pixel and one group of channels, depth after depth.
+// which four pixels to read there. Then teams of threads compute the costs, each of one pixel and one group of channels, depth after depth.
 //
 //       tile                     a warp for 256 half-precision channels in 8 groups: one pixel, 8 teams of 4 threads
 //   +----------+                 +-------------------+-------------------+-- .. --+-----------------------+
@@ -18,7 +18,7 @@ namespace {
 //   +----------+   shared memory | sum: group 0      |  sum: group 1     |        | sum: group 7          |
 //                                +-------------------+-------------------+-- .. --+-----------------------+
 //
-// Neighboring pixels read neighboring corners, so a tile that is wide and high reads most of them from the L1 cache.
+// Neighboring pixels read neighboring pixels of the source map, so a tile of several rows and columns reads most of them from the L1 cache.
 constexpr int kThreads = 256;
 constexpr int kTileWidth = 8, kTileHeight = 4, kTile = kTileWidth * kTileHeight;
 constexpr int kDepths = 12;  // depths that are projected at once; limits the shared memory
@@ -55,9 +55,9 @@ __device__ Sample project(const Maps& maps, const Projection& projection, int im
     float point[3];
     for (int axis = 0; axis < 3; ++axis, matrix += 4)
         point[axis] = static_cast<float>(matrix[0] * u + matrix[1] * v + matrix[2]) * depth + static_cast<float>(matrix[3]);
-    const bool no_pixel = point[2] < projection.nearest_depth;
+    const bool too_near = point[2] < projection.nearest_depth;
     const float width = projection.map_stride * maps.width, height = projection.map_stride * maps.height;
-    const float x = no_pixel ? width : point[0] / point[2], y = no_pixel ? height : point[1] / point[2];
+    const float x = too_near ? width : point[0] / point[2], y = too_near ? height : point[1] / point[2];
     return sample_at(maps, x * (maps.width / (width - 1)) - 0.5f, y * (maps.height / (height - 1)) - 0.5f);
 }
 
@@ -72,7 +72,7 @@ __device__ void project_tile(const Maps& maps, const Projection& projection, con
     }
 }
 
-// Returns the product of own channels and those of the source map at the sample.
+// Returns the dot product of `own` channels with those of the source map at the sample.
 template <class T, int V>
 __device__ float product(const Channels<T, V>& own, const Channels<T, V>* source, int parts, const Sample& sample) {
     float sum = 0;

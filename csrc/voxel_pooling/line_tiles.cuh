@@ -82,21 +82,21 @@ struct RegisterTile {
         static_assert(kTensorThreads == 16 * kPairs && kTensorColumns == 4);
         const StridedArray& array = source.array;
         const Position at(source.along_lines);
-        const T* first = corner + at.line * array.line + at.pair * 2 * array.row + at.column * array.column;
+        const T* first = corner + at.line * array.line_stride + at.pair * 2 * array.row_stride + at.column * array.column_stride;
 #pragma unroll
-        for (int i = 0; i < kCount; ++i, first += 16 * array.line) {
+        for (int i = 0; i < kCount; ++i, first += 16 * array.line_stride) {
 #pragma unroll
             for (int row = 0; row < 2; ++row) {
                 const int line = at.line + i * 16;
                 const bool exists = at.pair * 2 + row < rows && line < lines && at.column < columns;
                 value[i][row] = {};
                 if constexpr (V == 4) {
-                    if (exists) value[i][row] = *reinterpret_cast<const Half4*>(first + row * array.row);
+                    if (exists) value[i][row] = *reinterpret_cast<const Half4*>(first + row * array.row_stride);
                 } else {
                     const int count = !exists ? 0 : source.along_lines ? lines - line : columns;
                     T number[4] = {};
                     for (int k = 0; k < 4; ++k) {
-                        if (k < count) number[k] = first[row * array.row + k * (source.along_lines ? array.line : array.column)];
+                        if (k < count) number[k] = first[row * array.row_stride + k * (source.along_lines ? array.line_stride : array.column_stride)];
                     }
                     memcpy(&value[i][row], number, sizeof(number));
                 }

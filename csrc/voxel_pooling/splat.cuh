@@ -10,7 +10,7 @@ namespace {
 constexpr int kRowStride = kRows + 4;  // in shared memory; 16-byte accesses of adjacent columns then use different banks
 constexpr int kMaxGroups = 32;       // channel groups of one block
 constexpr int kSplatColumns = 8;     // columns of one block of splat
-template <class S, class A> constexpr int kSplatBins = kExact<S, A> ? 11 : 14;  // most bins of one block
+template <class S, class A> constexpr int kSplatBins = kExact<S, A> ? 11 : 14;  // largest number of bins of one block
 constexpr int kSplatBlocks = 2;      // blocks of the largest size per multiprocessor: limits a thread to 128 registers
 constexpr int kSplatWarps = 16;      // resulting warps per multiprocessor
 
@@ -26,8 +26,8 @@ __device__ void copy_rows(const A* source, A* target) {
 
 // One block per view, kRows rows, some columns, some depth bins and a slice of the channels; one thread (x, y) per group of V
 // channels and column. If the camera is level, the rows of a column at one depth fall into very few cells, and so do adjacent
-// bins. So the thread keeps the features of its column in registers, goes through the rows of each bin, and adds to memory only
-// when the cell changes. Other columns, cameras and blocks add to the same cells, so the thread uses atomics.
+// bins. So the thread keeps the features of its column in registers, processes the rows of each bin, and adds to memory only when the
+// cell changes. Other columns, cameras and blocks add to the same cells, so the thread uses atomics.
 template <class T, class S, int V>
 __global__ void __launch_bounds__(kMaxGroups* kSplatColumns, kSplatBlocks) splat(Sizes sizes, Tiling tiling, GeometryCells cells, StridedArray depth,
                                                                     const T* context, const std::uint32_t* bounds, S* sums) {
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kMaxGroups* kSplatColumns, kSplatBlocks) splat
             continue;
         }
         alignas(16) A weight[kRows];
-        load_weights(element<T>(depth, place.view, place.bin, corner.row, place.column), depth.row, rows, weight);
+        load_weights(element<T>(depth, place.view, place.bin, corner.row, place.column), depth.row_stride, rows, weight);
         tile.find(i, sizes, cells, place, corner.row);
         copy_rows(weight, weights[i]);
     }

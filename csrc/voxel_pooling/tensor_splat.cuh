@@ -160,7 +160,8 @@ __device__ void add_channels(const Adder<float, float, V>& adder, float* target,
     }
 }
 
-// Adds the points of each thread one after the other, because zero times a feature that is not finite is NaN, which a product would add to other cells.
+// Adds the points of each thread one after the other. A matrix product would add NaN to cells of other points, because zero times a
+// feature that is not finite is NaN.
 template <class T, int V, int Lines>
 __device__ void add_points(const PointCells& points, const Weights<T>& weights, LineTile<T, Lines>& context, int column, int channels,
                            const Adder<float, float, V>& adder, float* map, int stride) {
@@ -232,7 +233,7 @@ __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks)
         if (bin == 0) finite = context_registers.store(context, context_tile, channel_line);
         const bool depth_finite = depth_registers.store(depth, depth_tile, [](int line) { return line; });
         if (bin + kTensorBins < bins) {
-            depth_corner += kTensorBins * depth.array.line;
+            depth_corner += kTensorBins * depth.array.line_stride;
             depth_registers = RegisterTile<T, kTensorBins, V>(depth, depth_corner, bins - bin - kTensorBins, rows, columns);
         }
         const bool has_non_finite = __syncthreads_or(!(finite && depth_finite));
@@ -263,13 +264,13 @@ StridedArray context_array(const Context& context, const Sizes& s) {
     return {context.channels_first, s.channels * s.height * s.width, s.height * s.width, s.width, 1};
 }
 
-LineSource line_source(const StridedArray& array) { return {array, array.line == 1 && array.column != 1}; }
+LineSource line_source(const StridedArray& array) { return {array, array.line_stride == 1 && array.column_stride != 1}; }
 
 // Returns true if four adjacent 16-bit numbers can be read with one access; `lines` and `columns` are the sizes of the array.
 bool in_fours(const LineSource& source, std::int64_t lines, std::int64_t columns) {
     const StridedArray& array = source.array;
-    const std::int64_t step = source.along_lines ? array.line : array.column, across = source.along_lines ? array.column : array.line;
-    return step == 1 && (source.along_lines ? lines : columns) % 4 == 0 && across % 4 == 0 && array.row % 4 == 0 && array.view % 4 == 0 &&
+    const std::int64_t step = source.along_lines ? array.line_stride : array.column_stride, across = source.along_lines ? array.column_stride : array.line_stride;
+    return step == 1 && (source.along_lines ? lines : columns) % 4 == 0 && across % 4 == 0 && array.row_stride % 4 == 0 && array.view_stride % 4 == 0 &&
            reinterpret_cast<std::uintptr_t>(array.data) % sizeof(Half4) == 0;
 }
 

@@ -33,10 +33,10 @@ struct Corner {
 
 template <class T>
 __device__ const T* element(const StridedArray& array, std::int64_t view, std::int64_t line, std::int64_t row, std::int64_t column) {
-    return static_cast<const T*>(array.data) + view * array.view + line * array.line + row * array.row + column * array.column;
+    return static_cast<const T*>(array.data) + view * array.view_stride + line * array.line_stride + row * array.row_stride + column * array.column_stride;
 }
 
-// Loads the weights of `rows` points of a column, at most kRows; the last one is repeated up to kRows.
+// Loads the weights of `rows` points of a column, at most kRows, and repeats the last one up to kRows.
 template <class T>
 __device__ void load_weights(const T* source, std::int64_t stride, int rows, Accumulator<T> (&weight)[kRows]) {
     T stored[kRows];
@@ -46,7 +46,7 @@ __device__ void load_weights(const T* source, std::int64_t stride, int rows, Acc
     for (int row = 0; row < kRows; ++row) weight[row] = static_cast<Accumulator<T>>(stored[row]);
 }
 
-// Loads the features of `rows` pixels of a column, at most kRows; the last ones are repeated up to kRows.
+// Loads the features of `rows` pixels of a column, at most kRows, and repeats those of the last pixel up to kRows.
 template <class T, int V>
 __device__ void load_features(const T* source, std::int64_t stride, int rows, Group<Accumulator<T>, V> (&features)[kRows]) {
     Group<T, V> stored[kRows];

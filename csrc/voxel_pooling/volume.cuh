@@ -1,4 +1,4 @@
-// Kernels for points with separate features: the map and its gradient.
+// Kernels for points that have features of their own: the map and the gradient of the features.
 #pragma once
 
 #include "voxel_pooling/sums.cuh"
@@ -10,8 +10,7 @@ namespace {
 constexpr int kVolumeColumns = 64;   // columns of one block of splat_volume
 
 // One block per view, depth bin, kRows rows and up to 64 columns; one thread (x, y) per column, for every blockDim.y-th group
-// of V channels. Adjacent threads read adjacent columns. Each thread goes through the rows as in splat, and uses atomics for the same
-// reason.
+// of V channels. Adjacent threads read adjacent columns. Each thread processes the rows as in splat, and uses atomics for the same reason.
 template <class T, class S, int V>
 __global__ void splat_volume(Sizes sizes, Tiling tiling, IndexedCells cells, const T* volume, const std::uint32_t* bounds, S* sums) {
     using A = Accumulator<T>;

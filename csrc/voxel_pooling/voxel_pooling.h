@@ -1,8 +1,8 @@
 // Voxel pooling on CUDA. bevdepth_core/ops/voxel_pooling_reference.py specifies the results.
 //
-// This code does not depend on torch: callers pass device pointers, a device and a stream. No function allocates, waits or reads device
-// memory on the host, so all can be captured in a CUDA graph. Each throws std::invalid_argument for sizes out of range and
-// std::runtime_error for a launch that CUDA rejects.
+// This code does not depend on torch: callers pass device pointers, a device and a stream. No function allocates memory, waits for the
+// device, or reads device memory on the host, so all of them can be captured in a CUDA graph. Each throws std::invalid_argument for sizes
+// out of range and std::runtime_error for a launch that CUDA rejects.
 //
 // Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells. T is the type of the features
 // (Launch::dtype). Arrays are contiguous unless a comment says otherwise. "Row" and "column" always mean those of the feature map.
@@ -29,26 +29,26 @@ struct Geometry {
     float cell[3];                  // x, y, z size of a cell, meters; from 2^-60 to 2^60
 };
 
-// An array (B * N views, lines, H, W) of T with any strides, in elements. Lines are depth bins or context channels.
+// An array (B * N views, lines, H, W) of T with any strides, in elements. A line is a depth bin or a context channel.
 struct StridedArray {
     const void* data;
-    std::int64_t view, line, row, column;
+    std::int64_t view_stride, line_stride, row_stride, column_stride;
 };
 
-// Context features. channels_first (B, N, C, H, W) T is copied to channels_last (B, N, H, W, C) T if a kernel needs channels last
-// (see wants_channels_last). If channels_first is null, channels_last already contains the features.
+// Context features. If channels_first (B, N, C, H, W) T is not null and the kernel reads channels last (see wants_channels_last), the
+// features are copied to channels_last (B, N, H, W, C) T. If channels_first is null, channels_last already contains them.
 struct Context {
     const void* channels_first;
     void* channels_last;
 };
 
-constexpr int kSumBounds = 128;  // numbers of a workspace
+constexpr int kSumBounds = 128;  // numbers per sample and array in the workspace Sums::bounds
 
 // Memory in which the cells of a map are summed before they are rounded to T in the map.
-// exact: cells (B, ny, nx, C) double, channels in the order of ExactOrder; the result is bitwise the same on every run; bounds
-//        (B, 2, kSumBounds) int32 is a workspace. Not for float64; depth must be contiguous.
-// else: cells (B, ny, nx, C) float, or null if T is float or double; the sums are then computed in the map itself. Terms are added in
-//        any order.
+// exact: the result is bitwise the same on every run. cells is (B, ny, nx, C) double, with channels in the order of ExactOrder, and
+//        bounds (B, 2, kSumBounds) is a workspace. Not for float64; depth must be contiguous.
+// otherwise: terms are added in any order. cells is (B, ny, nx, C) float, or null if T is float or double, whose sums are computed in
+//        the map itself. bounds is not used.
 struct Sums {
     bool exact;
     void* cells;
@@ -58,14 +58,14 @@ struct Sums {
 // voxel_index (B, N, D, H, W, 3), int32: x, y, z. Launch::dtype and the channels have no effect.
 void voxel_index(const Launch& launch, const Sizes& sizes, const Geometry& geometry, std::int32_t* voxel_index);
 
-// Returns true if voxel_pooling reads the context with channels last.
+// Returns true if voxel_pooling reads the context with channels last; if not, it reads either order.
 bool wants_channels_last(const Launch& launch, bool exact);
 
 // bev (B, ny, nx, C) T = sum of depth * context over the points in each cell.
 void voxel_pooling(const Launch& launch, const Sizes& sizes, const Geometry& geometry, const StridedArray& depth, const Context& context,
                    const Sums& sums, void* bev);
 
-// grad_depth (B, N, D, H, W) T and grad_context (B, N, H, W, C) T from grad_bev (B, ny, nx, C) T.
+// grad_depth (B, N, D, H, W) T and grad_context (B, N, H, W, C) T from grad_bev (B, ny, nx, C) T. Reads the context with channels last.
 void voxel_pooling_backward(const Launch& launch, const Sizes& sizes, const Geometry& geometry, const StridedArray& depth,
                             const Context& context, const void* grad_bev, void* grad_depth, void* grad_context);
 

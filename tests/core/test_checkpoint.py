@@ -395,7 +395,7 @@ def test_a_large_pickled_part_is_rejected(official, tmp_path, monkeypatch):
     assert_same_weights(load_checkpoint(official[0]), official[1])
 
 
-def test_a_name_selects_shipped_weights_unless_a_file_of_that_name_exists(
+def test_a_name_selects_bundled_weights_unless_a_file_of_that_name_exists(
     small, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -406,7 +406,7 @@ def test_a_name_selects_shipped_weights_unless_a_file_of_that_name_exists(
     require_rejected(Path('small'), 'not a PyTorch checkpoint')
 
 
-def test_the_shipped_weights_belong_to_their_preset(small):
+def test_the_bundled_weights_belong_to_their_preset(small):
     assert load_checkpoint('small').config == small.config
 
 

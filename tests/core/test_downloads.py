@@ -22,7 +22,7 @@ from bevdepth_core.downloads import LICENSE, download, main, verify
 from bevdepth_core.http_file import DownloadError, fetch
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.weights import OFFICIAL, WeightsError, cache_folder, locate
-from tests.core.weights_server import FileServer, serving
+from tests.core.file_server import FileServer, serving
 from tests.networks import write_tiny_checkpoint
 from tests.reference import ROOT
 
@@ -156,11 +156,11 @@ def test_existing_weights_are_not_downloaded_again(server: FileServer, folder: P
 
 
 def test_an_interrupted_download_is_resumed_where_it_ended(server: FileServer, part: Path):
-    server.break_after = 100_000
+    server.send_until = 100_000
     with pytest.raises(DownloadError, match='run the same command again, which resumes'):
         get(server, part)
     assert part.read_bytes() == CONTENT[:100_000]
-    server.break_after = None
+    server.send_until = None
     get(server, part)
     assert part.read_bytes() == CONTENT
     assert server.ranges == [None, 'bytes=100000-']
@@ -274,13 +274,13 @@ def test_verify_reports_files_of_weights_that_changed(folder: Path, part: Path):
         verify('2key', folder)
 
 
-def test_the_list_shows_shipped_and_downloaded_weights_and_their_licenses(
+def test_the_list_shows_bundled_and_downloaded_weights_and_their_licenses(
     folder: Path, part: Path, capsys: pytest.CaptureFixture
 ):
     put_weights(folder)
     main(['list'])
     lines = capsys.readouterr().out.splitlines()
-    assert 'small               ships with this package' in lines
+    assert 'small               bundled with this package' in lines
     assert f'2key_da_ema         downloaded: {WEIGHTS.file}' in lines
     assert f'2key                not downloaded: {OFFICIAL["2key"].file}' in lines
     assert f'stereo_2key_da_ema  not downloaded: {OFFICIAL["stereo_2key_da_ema"].file}' in lines
@@ -310,7 +310,7 @@ def test_an_existing_file_takes_precedence_over_the_name_of_weights(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    assert locate('small') == weights.SHIPPED / 'small.safetensors'
+    assert locate('small') == weights.BUNDLED / 'small.safetensors'
     (tmp_path / 'small').touch()
     assert locate('small') == Path('small')
 

@@ -54,7 +54,9 @@ def test_any_source_size_fills_the_input(width, height):
 
 
 def test_an_image_too_thin_for_the_input_is_rejected_before_it_is_resized():
-    with pytest.raises(ValueError, match='20000x2 is too thin for an input of 704x256'):
+    with pytest.raises(
+        ValueError, match='20000x2 pixels is too extreme for a network input of 704x256'
+    ):
         ImageTransform.for_inference(20_000, 2, ImageSpec())
     assert ImageTransform.for_inference(200, 2, ImageSpec()).scale == 128
 

@@ -1,4 +1,4 @@
-"""``import bevdepth_core`` gives the public names, and loads torch only when one is used."""
+"""``import bevdepth_core`` provides the public names, but imports no torch until one is used."""
 
 import subprocess
 import sys
@@ -31,12 +31,12 @@ def test_the_public_names_are_those_of_their_modules():
         assert getattr(bevdepth_core, name) is getattr(types, name)
 
 
-def test_an_unknown_name_is_an_attribute_error():
+def test_an_unknown_name_raises_an_attribute_error():
     with pytest.raises(AttributeError, match="'bevdepth_core' has no attribute 'Detektor'"):
         bevdepth_core.Detektor  # noqa: B018
 
 
-def test_the_import_does_not_load_torch():
+def test_importing_the_package_does_not_import_torch():
     code = "import sys, bevdepth_core; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -44,6 +44,6 @@ def test_the_import_does_not_load_torch():
     assert done.stdout.strip() == 'False'
 
 
-def test_the_package_says_that_it_is_typed():
+def test_the_package_contains_the_marker_of_typed_packages():
     assert (Path(bevdepth_core.__file__).parent / 'py.typed').is_file()
     assert "'py.typed'" in (ROOT / 'setup.py').read_text()

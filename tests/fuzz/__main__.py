@@ -1,8 +1,10 @@
 """Fuzzing: passes damaged input to all code that reads untrusted data.
 
-python -m tests.fuzz                                   # 10,000 executions of every target
-python -m tests.fuzz --target bag_mcap --seconds 600
-python -m tests.fuzz --target bag_mcap --seed 3 --first 1234 --executions 1  # one finding
+    python -m tests.fuzz                                   # every target, 10,000 executions each
+    python -m tests.fuzz --target bag_mcap --seconds 600
+    python -m tests.fuzz --target bag_mcap --seed 3 --first 1234 --executions 1   # repeats one
+
+A finding prints the seed and the number that repeat it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from tests.fuzz.targets import TARGETS
 
 
 def main() -> None:
-    """Run the command line; ends with 1 when something was found."""
+    """Run the command line; the exit status is 1 if there are findings."""
     parser = ArgumentParser(prog='python -m tests.fuzz', description=__doc__.splitlines()[0])
     parser.add_argument('--target', nargs='+', choices=sorted(TARGETS), default=sorted(TARGETS))
     parser.add_argument('--executions', type=int, help='of each target')

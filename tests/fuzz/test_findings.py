@@ -178,7 +178,7 @@ def test_a_calibration_file_of_an_impossible_size_is_rejected(width, tmp_path):
 
 
 def test_an_image_that_is_too_thin_to_be_resized_is_rejected():
-    with pytest.raises(ValueError, match='65535x1 is too thin'):
+    with pytest.raises(ValueError, match='65535x1 pixels is too extreme'):
         ImageTransform.for_inference(65535, 1, ImageSpec())
 
 

@@ -15,11 +15,11 @@ from bevdepth_core.synthetic.world.scene import Light, SyntheticScene
 _GRASS, _CONTACT = (104, 116, 74), (40, 40, 43)
 _HORIZON_DISTANCE = 500.0
 _TEXTURE_SIZE = 512
-_GRAIN_PER_M, _STAINS_PER_M = 60, 7
-_GRAIN_FADE, _STAINS_FADE = 7.0, 60.0
-_SMOOTH_WIDTH = 400
-"""Resolution of the textures of shadows, stains and haze, pixels; images interpolate them. Grain
-has twice this resolution."""
+_GRAIN_TEXELS_PER_M, _STAINS_TEXELS_PER_M = 60, 7
+_GRAIN_FADE_M, _STAINS_FADE_M = 7.0, 60.0
+_LAYER_WIDTH = 400
+"""Width of the layers of shadows, stains and haze, pixels; they are enlarged to the size of the
+image. The layer of grain is twice as wide."""
 
 
 def paint_ground(
@@ -36,10 +36,10 @@ def paint_ground(
         view: the camera.
         scene: for the road and the light.
         shadows: outlines on the ground, each (n, 2) world.
-        contacts: outlines of the parts of objects that touch the ground; no light reaches below
-            them.
+        contacts: outlines of the parts of objects that touch the ground; they are painted dark
+            gray.
     """
-    first, whole = _rows_with_ground(view)
+    first, first_full = _rows_with_ground(view)
     if first == view.height:
         return
     lower = view.part(first)
@@ -47,36 +47,40 @@ def paint_ground(
     flat, colors = layers_around(scene, view.position[:2])
     _fill_flat(canvas, lower, flat, colors)
     _fill_flat(canvas, lower, Flat.of(contacts), [lit_flat(_CONTACT, scene.light)] * len(contacts))
-    smooth = lower.resized(_SMOOTH_WIDTH)
-    ground = _ground_under_pixels(smooth)
-    gain, haze = _gain(smooth, *ground, scene.light, shadows), _haze(ground[0], scene.light)
+    small = lower.resized(_LAYER_WIDTH)
+    ground = _ground_under_pixels(small)
+    gain, haze = _gain(small, *ground, scene.light, shadows), _haze(ground[0], scene.light)
     gain, haze = (cv2.resize(layer, canvas.shape[1::-1]) for layer in (gain, haze))
     cv2.add(cv2.multiply(canvas, gain, dst=canvas, scale=1 / 128), haze, dst=canvas)
-    if whole > first:
-        cv2.copyTo(canvas[: whole - first], _below_horizon(view, first, whole), image[first:whole])
-    image[whole:] = canvas[whole - first :]
+    if first_full > first:
+        mask = _below_horizon(view, first, first_full)
+        cv2.copyTo(canvas[: first_full - first], mask, image[first:first_full])
+    image[first_full:] = canvas[first_full - first :]
 
 
 def _rows_with_ground(view: View) -> tuple[int, int]:
-    """Return the first row with any ground pixel, and the first even row with only ground pixels;
-    the image height if there is none.
+    """Return the first row with any ground pixel, and the first row with only ground pixels; the
+    image height if there is no such row.
     """
     rise = view.rise(np.array((0, view.width - 1)), np.arange(view.height))
-    first, whole = (
+    first, first_full = (
         np.append(np.flatnonzero(seen), view.height)[0]
         for seen in ((rise < 0).any(axis=1), (rise < 0).all(axis=1))
     )
-    return int(first), int(whole)
+    return int(first), int(first_full)
 
 
 def _below_horizon(view: View, first: int, stop: int) -> np.ndarray:
-    """Return a (rows, width) uint8 mask, 1 on the ground."""
+    """Return the (stop - first, width) uint8 mask of ground pixels: 1 on the ground."""
     return (view.rise(np.arange(view.width), np.arange(first, stop)) < 0).astype(np.uint8)
 
 
 def _ground_under_pixels(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return distance over ground and world x and y relative to the camera; each (height, width)
-    float32.
+    """Return the point of the ground under each pixel: its distance along the ground, and its
+    world x and y relative to the camera, meters; each (height, width) float32.
+
+    Rays end at a depth of ``_HORIZON_DISTANCE``, also those that meet the ground beyond it or
+    never.
     """
     rays = view.world_rays(np.arange(view.width), np.arange(view.height))
     depth = np.float32(view.position[2]) / np.maximum(
@@ -94,13 +98,24 @@ def _gain(
     light: Light,
     shadows: list[np.ndarray],
 ) -> np.ndarray:
-    """Return the factors of the ground colors in units of 1/128: uint8, three channels, twice the
-    size of the view.
+    """Return the factors of the ground colors, twice the size of ``view``: (rows, columns, 3)
+    uint8, in units of 1/128.
+
+    Args:
+        view: the camera with an image of low resolution.
+        distance: distance along the ground per pixel of ``view``, meters.
+        x: world x relative to the camera, meters.
+        y: world y relative to the camera, meters.
+        light: of the scene.
+        shadows: outlines on the ground, each (n, 2) world.
     """
     mask = np.zeros((view.height, view.width), np.uint8)
     _fill_flat(mask, view, Flat.of(shadows), [(255.0,)] * len(shadows))
     shade = cv2.multiply(
-        _shade(mask, light), cv2.merge([_clear(distance, light)] * 3), scale=1, dtype=cv2.CV_8U
+        _shade(mask, light),
+        cv2.merge([_transmittance(distance, light)] * 3),
+        scale=1,
+        dtype=cv2.CV_8U,
     )
     size = (2 * view.width, 2 * view.height)
     return cv2.multiply(
@@ -108,21 +123,21 @@ def _gain(
     )
 
 
-def _clear(distance: np.ndarray, light: Light) -> np.ndarray:
-    """Return the share of the contrast that haze leaves."""
+def _transmittance(distance: np.ndarray, light: Light) -> np.ndarray:
+    """Return the share of the light that haze lets through."""
     return cv2.exp(distance * np.float32(-1 / light.haze_distance))
 
 
 def _haze(distance: np.ndarray, light: Light) -> np.ndarray:
     """Return the light that haze adds, (height, width, 3) uint8."""
-    hazy = 1 - _clear(distance, light)
-    return cv2.merge([cv2.convertScaleAbs(hazy, alpha=part) for part in light.horizon])
+    share = 1 - _transmittance(distance, light)
+    return cv2.merge([cv2.convertScaleAbs(share, alpha=color) for color in light.horizon])
 
 
 def _fill_flat(
     canvas: np.ndarray, view: View, flat: Flat, colors: list[tuple[float, ...]]
 ) -> None:
-    """Fill outlines on the ground, one after the other."""
+    """Fill outlines on the ground, one after the other; later ones cover earlier ones."""
     if not colors:
         return
     points = view.to_camera(flat.points)
@@ -140,8 +155,8 @@ def _fill_flat(
 
 @lru_cache(maxsize=4)
 def _texture(seed: int, octaves: tuple[int, ...], contrast: float) -> np.ndarray:
-    """Return a uint8 texture around 128 that can be repeated: the last row and column equal the
-    first ones.
+    """Return a uint8 texture around 128 that can be repeated: (_TEXTURE_SIZE + 1,
+    _TEXTURE_SIZE + 1), where the last row and column equal the first ones.
     """
     texture = np.clip(128 + contrast * smooth_noise(seed, _TEXTURE_SIZE, octaves), 0, 255).astype(
         np.uint8
@@ -152,39 +167,48 @@ def _texture(seed: int, octaves: tuple[int, ...], contrast: float) -> np.ndarray
 def _grain(
     distance: np.ndarray, x: np.ndarray, y: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-    """Return (height, width) uint8 around 128 for a larger ``size``: grain and stains of
-    asphalt, which fade out at distances where they would flicker.
+    """Return the brightness of the grain and stains of all ground as uint8; 128 is neutral.
+
+    They fade out at distances where they would flicker.
+
+    Args:
+        distance: distance along the ground per pixel, meters.
+        x: world x relative to the camera, meters.
+        y: world y relative to the camera, meters.
+        size: width and height of the result, which may be larger than those of ``distance``.
     """
     stains = _sampled(
-        _texture(2, (8, 16, 32, 64, 128), 5.0), x * _STAINS_PER_M, y * _STAINS_PER_M
-    ) * _fade(distance / _STAINS_FADE)
-    fine_x, fine_y, fade, stains = (
-        cv2.resize(layer, size)
-        for layer in (x * _GRAIN_PER_M, y * _GRAIN_PER_M, _fade(distance / _GRAIN_FADE), stains)
+        _texture(2, (8, 16, 32, 64, 128), 5.0), x * _STAINS_TEXELS_PER_M, y * _STAINS_TEXELS_PER_M
+    ) * _fade(distance / _STAINS_FADE_M)
+    layers = (
+        x * _GRAIN_TEXELS_PER_M,
+        y * _GRAIN_TEXELS_PER_M,
+        _fade(distance / _GRAIN_FADE_M),
+        stains,
     )
+    fine_x, fine_y, fade, stains = (cv2.resize(layer, size) for layer in layers)
     fine = _sampled(_texture(1, (128, 256, 512), 7.0), fine_x, fine_y)
     return cv2.convertScaleAbs(cv2.add(cv2.multiply(fine, fade), stains) + 128)
 
 
 def _sampled(texture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the texture at world positions as float32 around 0."""
-    whole, fraction = cv2.convertMaps(x, y, cv2.CV_16SC2)
-    return (
-        cv2.remap(texture, whole & (_TEXTURE_SIZE - 1), fraction, cv2.INTER_LINEAR).astype(
-            np.float32
-        )
-        - 128
-    )
+    """Return the texture at texture coordinates, texels, as float32 around 0; it repeats every
+    ``_TEXTURE_SIZE`` texels.
+    """
+    integer, fraction = cv2.convertMaps(x, y, cv2.CV_16SC2)
+    values = cv2.remap(texture, integer & (_TEXTURE_SIZE - 1), fraction, cv2.INTER_LINEAR)
+    return values.astype(np.float32) - 128
 
 
 def _fade(distance: np.ndarray) -> np.ndarray:
+    """Return 1 at distance 0, 0.5 at distance 1 and near 0 beyond."""
     square = distance * distance
     return 1 / (1 + square * square)
 
 
 def _shade(mask: np.ndarray, light: Light) -> np.ndarray:
-    """Return (height, width, 3) uint8: 255 in the light, less in the shade, where ``mask`` is
-    255.
+    """Return the brightness of the ground, (height, width, 3) uint8: 255 where ``mask`` is 0, and
+    darkest where it is 255, in the shade.
     """
     lit = np.array(light.ambient) + np.array(light.sun) * light.to_sun[2]
     darkest = np.array(light.ambient) * 0.95 / lit

@@ -20,7 +20,7 @@ from bevdepth_core.nuscenes.augment import (
 )
 from bevdepth_core.nuscenes.classes import ClassMap
 from bevdepth_core.nuscenes.dataset import NuScenesDataset
-from bevdepth_core.nuscenes.images import read_crop_fast, read_warped, warped_part
+from bevdepth_core.nuscenes.images import covered_mask, read_crop_fast, read_warped
 from bevdepth_core.nuscenes.index import Selection, load_index
 from bevdepth_core.nuscenes.records import Pose, SensorRecord
 from bevdepth_core.nuscenes.rig_augment import CameraChange, RigAugmentation, RigChange
@@ -132,12 +132,12 @@ def test_an_unchanged_rig_gives_the_image_of_the_loader_without_augmentation(
     transform = ImageTransform(0.8, 10, 12, 96, 80)
     warped, plain = read_warped(path, transform, np.eye(3)), read_crop_fast(path, transform)
     assert np.abs(warped.astype(int) - plain).max() <= 3
-    assert warped_part((160, 120), transform, np.eye(3)).all()
+    assert covered_mask((160, 120), transform, np.eye(3)).all()
 
 
 def test_parts_without_content_are_known() -> None:
     narrow = CameraChange(0.5).homography(camera())
-    part = warped_part((160, 120), ImageTransform(1.0, 0, 0, 160, 120), narrow)
+    part = covered_mask((160, 120), ImageTransform(1.0, 0, 0, 160, 120), narrow)
     assert part[40:80, 50:110].all() and not part[:20].any() and not part[:, :30].any()
 
 

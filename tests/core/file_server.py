@@ -1,4 +1,6 @@
-"""A local file server that can interrupt downloads, ignore ranges or act as a proxy."""
+"""A local file server that can interrupt downloads, ignore ranges, or accept the requests for a
+proxy.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,10 @@ class FileServer(ThreadingHTTPServer):
     Attributes:
         files: name -> content.
         ranges: the Range header of each request, None where there was none.
-        paths: what was requested, as in the request line.
-        break_after: number of bytes after which the connection ends; None sends the whole file.
-        supports_ranges: whether Range headers have an effect.
-        refusal: HTTP status of an error that answers every request; None: none.
+        paths: the target of each request line; for a proxy this is a URL.
+        send_until: position in the file at which the connection ends; None sends the whole file.
+        supports_ranges: whether Range headers have an effect. Only ``bytes=N-`` is understood.
+        refusal: HTTP status of an error that answers every request; None for none.
     """
 
     daemon_threads = True
@@ -27,7 +29,7 @@ class FileServer(ThreadingHTTPServer):
         self.files = files
         self.ranges: list[str | None] = []
         self.paths: list[str] = []
-        self.break_after: int | None = None
+        self.send_until: int | None = None
         self.supports_ranges = True
         self.refusal: int | None = None
 
@@ -40,28 +42,27 @@ class _Handler(BaseHTTPRequestHandler):
     server: FileServer
 
     def do_GET(self) -> None:
-        server, given = self.server, self.headers.get('Range')
-        server.ranges.append(given)
+        server, range_header = self.server, self.headers.get('Range')
+        server.ranges.append(range_header)
         server.paths.append(self.path)
         content = server.files.get(self.path.rpartition('/')[2])
         if content is None or server.refusal is not None:
             self.send_error(server.refusal or 404)
             return
-        first = int(given.removeprefix('bytes=').rstrip('-')) if given else 0
-        if not server.supports_ranges:
-            first, given = 0, None
-        if given and first >= len(content):
+        partial = range_header is not None and server.supports_ranges
+        first = int(range_header.removeprefix('bytes=').rstrip('-')) if partial else 0
+        if partial and first >= len(content):
             self.send_response(416)
             self.send_header('Content-Range', f'bytes */{len(content)}')
             self.end_headers()
             return
-        self.send_response(206 if given else 200)
-        if given:
+        self.send_response(206 if partial else 200)
+        if partial:
             last = len(content) - 1
             self.send_header('Content-Range', f'bytes {first}-{last}/{len(content)}')
         self.send_header('Content-Length', str(len(content) - first))
         self.end_headers()
-        self.wfile.write(content[first : self.server.break_after])
+        self.wfile.write(content[first : self.server.send_until])
 
     def log_message(self, *_: object) -> None:
         """Keep the output of the tests clean."""
@@ -69,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(files: dict[str, bytes]) -> Iterator[FileServer]:
-    """Run a server while the body runs."""
+    """Run a server of ``files`` while the ``with`` block runs."""
     with FileServer(files) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
