@@ -1,11 +1,11 @@
-"""Runs a complete training on two CPU cores in minutes: generates data, trains, is killed,
-resumes, scores and plots.
+"""Runs a complete training on two CPU cores in minutes: generates data, trains, kills the run,
+resumes it, scores and plots.
 
     python training/demo.py [--out out/train_demo] [--steps 300]
 
 The network is the small preset with smaller images, and the dataset consists of a few synthetic
-scenes. This is enough to see the loss decrease and all parts work, but not to detect well.
-tools/train_small.sh trained the bundled weights.
+scenes. This is enough to see that the loss decreases and that all parts work, but not to detect
+well. tools/train_small.sh trains the bundled weights.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Code that depends on the nuScenes classes, cameras and formats."""
+"""Reads and writes datasets and results in the formats of nuScenes."""

@@ -66,7 +66,7 @@ class ImageAugmentation:
         scale: lowest and highest resize factor.
         relative: True: ``scale`` is relative to the factor of inference, so that it suits images
             of any size. False: it is absolute.
-        bottom_cut: lowest and highest part of the resized height that is cut from the bottom.
+        bottom_cut: lowest and highest share of the resized height that is cut off at the bottom.
         rotation_deg: lowest and highest rotation, degrees.
         flip_probability: probability that an image is mirrored.
     """
@@ -80,8 +80,8 @@ class ImageAugmentation:
     def draw(
         self, rng: np.random.Generator, source_size: tuple[int, int], spec: ImageSpec
     ) -> ImageTransform:
-        """Return a transform of images of ``source_size`` (width, height); five random numbers are
-        sampled in the official order.
+        """Return a transform of images of ``source_size`` (width, height); it is sampled with five
+        random numbers in the official order.
         """
         reference = (
             ImageTransform.for_inference(*source_size, spec).scale if self.relative else 1.0
@@ -113,7 +113,7 @@ class BevAugmentation:
     flip_y_probability: float = 0.5
 
     def draw(self, rng: np.random.Generator) -> BevTransform:
-        """Return a transform; four random numbers are sampled in the official order."""
+        """Return a transform; it is sampled with four random numbers in the official order."""
         rotation_deg, scale = rng.uniform(*self.rotation_deg), rng.uniform(*self.scale)
         flip_x, flip_y = (
             rng.random() < self.flip_x_probability,

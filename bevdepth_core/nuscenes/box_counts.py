@@ -1,4 +1,4 @@
-"""Counts the boxes of a dataset that are used, and the excluded ones by reason."""
+"""Counts the used boxes of a dataset per class, and the excluded ones per reason."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class BoxCounts:
         return sum(self.used.values()) + excluded
 
     def summary(self) -> str:
-        """Return the counts as one sentence for users."""
+        """Return the counts as text for users."""
         used = ', '.join(f'{name} {count:,}' for name, count in self.used.items())
         parts = [f'{sum(self.used.values()):,} of {self.total:,} boxes are used ({used})']
         excluded = {
             f'of categories without a class ({_named(self.categories)})': sum(
                 self.categories.values()
             ),
-            'without a lidar or radar point': self.without_points,
+            'with too few lidar and radar points': self.without_points,
             'with the center outside the BEV grid': self.outside,
         }
         parts += [f'{count:,} {reason}' for reason, count in excluded.items() if count]

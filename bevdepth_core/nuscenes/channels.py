@@ -1,5 +1,5 @@
-"""Selects the sensors of a dataset that every sample contains: cameras and a lidar, by channel
-name.
+"""Selects the sensors that every sample of a dataset must have: cameras and at most one lidar, by
+channel name.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def dataset_channels(
         lidar: a channel; None for ``LIDAR_TOP``, or the only lidar.
 
     Raises:
-        ValueError: no such channel, no camera, or several lidars to choose from.
+        ValueError: there is no such channel or no camera, a camera is repeated, or ``lidar`` must
+            choose one of several lidars.
     """
     with consistent(tables):
         by_modality: dict[str, list[str]] = {'camera': [], 'lidar': []}
@@ -57,9 +58,12 @@ def _cameras(tables: Path, present: list[str], requested: Sequence[str] | None) 
         official = [name for name in CAMERAS if name in present]
         requested = official + sorted(set(present) - set(CAMERAS))
     if not requested:
-        raise ValueError(f'{tables / "sensor.json"} lists no camera')
+        raise ValueError(
+            f'{tables / "sensor.json"} lists no camera, or data.cameras is empty: use a dataset '
+            'with cameras, and leave out data.cameras to use all'
+        )
     if len(set(requested)) < len(requested):
-        raise ValueError(f'data.cameras must be unique, got {", ".join(requested)}')
+        raise ValueError(f'data.cameras must not repeat a camera, got {", ".join(requested)}')
     for name in requested:
         _require_present(tables, 'camera', name, present)
     return tuple(requested)

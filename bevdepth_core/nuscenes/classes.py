@@ -23,7 +23,7 @@ CAMERAS = (
 LIDAR = 'LIDAR_TOP'
 
 MOVING_SPEED = 0.2
-"""Speed over ground, m/s; in the official evaluation faster objects are moving."""
+"""Speed over ground above which the official evaluation considers an object as moving, m/s."""
 
 _CLASS_OF_CATEGORY = {
     'human.pedestrian.adult': 'pedestrian',
@@ -120,7 +120,7 @@ def read_categories(path: str | Path | None) -> dict[str, str | None]:
         path: the file; None gives an empty mapping.
 
     Raises:
-        ValueError: missing, or not a mapping of names to names.
+        ValueError: the file cannot be read, or is not a mapping of names to names or null.
     """
     if path is None:
         return {}

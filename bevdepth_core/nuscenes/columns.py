@@ -36,8 +36,10 @@ def scene_columns(devkit: NuScenes, scene: dict, channels: Channels) -> Columns:
     after the other.
 
     Raises:
-        DatasetIncompleteError: the scene has no samples, or a sample lacks a sensor.
-        InvalidAnnotationError: an annotation does not have the format.
+        DatasetIncompleteError: the scene has no samples.
+        InvalidAnnotationError: an annotation has a wrong number of values, or an invalid score.
+        ValueError: a sample lacks a sensor, images have lens distortion, or samples refer to each
+            other in a cycle.
     """
     samples = list(_samples(devkit, scene))
     rows = [[_annotation_row(devkit, token) for token in sample['anns']] for sample in samples]
@@ -62,7 +64,7 @@ def _samples(devkit: NuScenes, scene: dict) -> Iterator[dict]:
         if not left:
             raise ValueError(
                 f'the samples of {scene["name"]} refer to each other in a cycle: unpack the '
-                f'metadata again'
+                'metadata again'
             )
         sample = devkit.get('sample', token)
         yield sample
@@ -151,8 +153,10 @@ def _score(devkit: NuScenes, record: dict) -> float:
 
 
 def _points(record: dict) -> int:
-    """Return the lidar and radar points inside; a count that is absent, null or negative is
-    unknown.
+    """Return the number of lidar and radar points inside a box.
+
+    A count that is absent, null or negative is unknown. Without a lidar count, a radar count of 0
+    does not show that the box is empty: the result is then ``UNKNOWN_POINTS``.
     """
     lidar, radar = (_count(record.get(name)) for name in ('num_lidar_pts', 'num_radar_pts'))
     if lidar is None:

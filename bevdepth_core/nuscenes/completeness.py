@@ -1,4 +1,4 @@
-"""Rejects incomplete datasets with a message that names the missing files."""
+"""Rejects incomplete and contradictory datasets, with a message that names files and remedy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class DatasetIncompleteError(ValueError):
 
 
 def require_tables(dataroot: Path, version: str) -> None:
-    """Raise DatasetIncompleteError unless all tables of ``version`` that are read exist."""
+    """Raise DatasetIncompleteError unless the folder ``version`` has all tables that must exist:
+    all but ``OPTIONAL_TABLES``.
+    """
     if not (dataroot / version).is_dir():
         raise DatasetIncompleteError(f'{dataroot} has no folder {version}: {_remedy(dataroot)}')
     required = [f'{version}/{name}.json' for name in TABLES if name not in OPTIONAL_TABLES]
@@ -44,7 +46,7 @@ def require_tables(dataroot: Path, version: str) -> None:
 
 
 def _remedy(dataroot: Path) -> str:
-    """Return what to do when the folder of tables is not in ``dataroot``."""
+    """Return the remedy if ``dataroot`` does not contain the folder of tables."""
     if (dataroot / 'sample_data.json').is_file():
         return f'it contains the tables; set the dataset root to {dataroot.absolute().parent}'
     versions = sorted(path.parent.name for path in dataroot.glob('*/sample_data.json'))
@@ -55,9 +57,8 @@ def _remedy(dataroot: Path) -> str:
 
 @contextmanager
 def consistent(tables: Path) -> Iterator[None]:
-    """Convert errors of the body, which reads tables, to DatasetIncompleteError.
-
-    Such errors mean that the tables contradict each other or the format.
+    """Convert errors of the ``with`` block, which reads tables, to DatasetIncompleteError: they
+    mean that the tables contradict each other or the format.
     """
     try:
         yield
@@ -69,9 +70,15 @@ def consistent(tables: Path) -> Iterator[None]:
         RecursionError,
         TypeError,
     ) as error:
-        raise DatasetIncompleteError(
-            f'the tables in {tables} contradict each other ({error!r}): unpack the metadata again'
-        ) from error
+        raise damaged_tables(tables, error) from error
+
+
+def damaged_tables(tables: Path, error: Exception) -> DatasetIncompleteError:
+    """Return the error for tables that cannot be read because of ``error``."""
+    return DatasetIncompleteError(
+        f'the tables in {tables} are damaged or contradict each other ({error!r}): unpack the '
+        'metadata again'
+    )
 
 
 def require_inside(dataroot: Path, filenames: Iterable[str]) -> None:
@@ -94,7 +101,7 @@ def require_scene_names(tables: Path, names: Iterable[str]) -> None:
         if not isinstance(name, str) or not _SCENE_NAME.fullmatch(name):
             raise ValueError(
                 f'{tables} contains a scene called {name!r}: rename it; only letters, digits and '
-                '_ - . are allowed, and the first character must be a letter or digit'
+                '_ - . are allowed, at most 100, and the first must be a letter, a digit or _'
             )
 
 
@@ -102,13 +109,13 @@ def read_json(path: Path) -> list | dict:
     """Return the content of a table.
 
     Raises:
-        DatasetIncompleteError: it is truncated or not JSON.
+        DatasetIncompleteError: the file is truncated or not JSON.
     """
     try:
         return json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
         raise DatasetIncompleteError(
-            f'{path} is truncated ({error}): unpack the metadata again'
+            f'{path} is truncated or not JSON ({error}): unpack the metadata again'
         ) from error
 
 
@@ -145,7 +152,6 @@ def _require_none_missing(dataroot: Path, missing: list[str]) -> None:
     ]
     raise DatasetIncompleteError(
         f'{len(missing)} files are missing in {dataroot}; download or unpack them, or choose a '
-        f'split '
-        'without them:\n' + '\n'.join(lines),
+        'split without them:\n' + '\n'.join(lines),
         missing,
     )

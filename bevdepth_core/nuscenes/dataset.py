@@ -43,13 +43,13 @@ class Sample:
         images: (S, N, H, W, 3) uint8, RGB, network size.
         matrices: matrices of the S frames and N cameras.
         boxes: (n, 9) float32 in the augmented ego frame: center x y z, length, width, height in
-            meters, yaw in radians, velocity x y in m/s. Boxes that no sensor point touches are
-            excluded.
+            meters, yaw in radians, velocity x y in m/s. Boxes with too few sensor points are
+            excluded, see ``Annotations.seen``.
         labels: (n,) int64, class of each box, index into ``SampleIndex.class_names``.
         depth: (N, H, W) float32 lidar depth of the key frame, meters, 0 = unknown.
         scores: (n,) float32 in (0, 1], certainty of each box; 1 for annotations by people.
-        camera_count: number of cameras that this sample requests; it is less than N only if
-            augmentation varies the set of cameras.
+        camera_count: number of cameras that the batch of this sample should have; less than N
+            only if augmentation varies the set of cameras.
     """
 
     name: str
@@ -97,7 +97,7 @@ class NuScenesDataset(Dataset[Sample]):
         return len(self._positions)
 
     def __getitem__(self, place: int) -> Sample:
-        """Return a sample without augmentation, its images exactly as in inference.
+        """Return a sample without augmentation; its images are those of inference on a CPU.
 
         Raises:
             OSError, ValueError: an image or sweep cannot be read.
@@ -110,7 +110,7 @@ class NuScenesDataset(Dataset[Sample]):
 
     def sample(self, place: int, rng: np.random.Generator) -> Sample:
         """Return a sample with augmentation from ``rng``; its images are read with
-        ``read_crop_fast``.
+        ``read_crop_fast``, or ``read_warped`` if the rig changes.
 
         The random numbers are used camera by camera, then for the bird's-eye view, then for the
         rig. All frames of a camera share one transform.
@@ -214,7 +214,11 @@ class NuScenesDataset(Dataset[Sample]):
 
 
 def load_frame(record: SampleRecord, dataroot: str | Path) -> Frame:
-    """Return a key frame as input of the Detector."""
+    """Return a key frame as input of the Detector.
+
+    Raises:
+        OSError: an image cannot be read.
+    """
     cameras = record.cameras
     rig = CameraRig(
         tuple(camera.channel for camera in cameras),

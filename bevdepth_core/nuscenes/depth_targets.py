@@ -20,6 +20,7 @@ def read_points(path: str | Path) -> np.ndarray:
     """Return the (n, 3) float32 points of a ``.pcd.bin`` file in the lidar's frame, meters.
 
     Raises:
+        OSError: the file is missing or cannot be read.
         ValueError: the file is truncated.
     """
     numbers = np.fromfile(path, np.float32)
@@ -51,8 +52,8 @@ def depth_maps(
 
     Source: the official lidar projection, including its peculiarities: coordinates are truncated
         towards zero, so that points up to one pixel outside the left and upper edge are kept;
-        near points do not hide far ones; points are rounded to float32 after every rigid step.
-        The maps therefore equal the official ones in every pixel.
+        near points do not hide far ones; points are rounded to float32 after every rigid
+        transform. The maps therefore equal the official ones in every pixel.
     """
     in_world = _to_parent(_to_parent(points, lidar.ego_from_sensor), lidar.world_from_ego)
     return np.stack(

@@ -30,7 +30,7 @@ ERRORS = {
 }
 """The devkit's key of each of the five true-positive errors, and its usual name."""
 FAR_AWAY = 1e7
-"""Meters in the world frame, beyond the range of every class."""
+"""A coordinate in the world frame that is outside of the range of every class, meters."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def evaluate(
         version: such as ``v1.0-trainval``.
         split: one that has annotations.
         output_dir: receives the devkit's ``metrics_summary.json`` and ``metrics_details.json``.
-        index: the samples of the split.
+        index: the samples of the split; None for a nuScenes dataset.
 
     Returns:
         The devkit's summary: ``mean_ap``, ``nd_score``, ``tp_errors``, ``mean_dist_aps``,
@@ -81,7 +81,7 @@ def evaluate(
 
     Raises:
         ValueError: the samples in the file are not those of the split, or there are no
-        annotations.
+            annotations.
     """
     from bevdepth_core.nuscenes.index_evaluation import evaluate_on_index
 

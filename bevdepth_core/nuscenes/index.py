@@ -64,14 +64,14 @@ class Selection:
 class SampleIndex(Sequence[SampleRecord]):
     """The samples of some scenes, scene by scene in order of time.
 
-    A few large arrays hold them, so that data-loader workers share them without copies.
+    They are stored in a few large arrays, which data-loader workers share without copies.
 
     Args:
         columns: see ``scene_columns`` and ``with_labels``.
         channels: the sensors of every sample.
         class_names: names of the labels.
         excluded_categories: number of boxes by category that belong to no class.
-        is_official: the nuScenes devkit reads the same boxes from the tables.
+        is_official: whether the nuScenes devkit reads the same boxes from the tables.
 
     Attributes:
         channels, class_names, excluded_categories, is_official: as given.
@@ -189,9 +189,11 @@ def load_index(
         selection: classes and sensors; those of nuScenes when None.
 
     Raises:
-        DatasetIncompleteError: tables or key-frame files are missing; the message lists them.
+        DatasetIncompleteError: tables are missing or damaged, or key-frame files are missing;
+            ``missing`` lists them.
         InvalidAnnotationError: a box that is used has an impossible size, position or rotation.
-        ValueError: the split, one of its scenes, a class or a channel is unknown.
+        ValueError: the split, one of its scenes, a class or a channel is unknown, or as
+            ``scene_columns``.
     """
     dataroot, selection = Path(dataroot), selection or Selection()
     require_tables(dataroot, version)

@@ -86,7 +86,9 @@ class _IndexEvaluation(DetectionEval):
                 self.pred_boxes.add_boxes(record.token, self._in_range(record, detected))
 
     def _in_range(self, record: SampleRecord, boxes: Iterable[DetectionBox]) -> list[DetectionBox]:
-        """Return the boxes within the range of their class around the lidar's ego pose."""
+        """Return the boxes within the range of their class around the ego pose of the lidar, or of
+        the first camera without a lidar.
+        """
         origin = (record.lidar or record.cameras[0]).world_from_ego.translation
         inside = []
         for box in boxes:

@@ -30,7 +30,8 @@ class LabelledColumns:
         columns: those of ``scene_columns``, and per annotation ``label`` (int64) and ``seen``
             (bool: the annotation is ground truth).
         excluded_categories: number of annotations of each category that belongs to no class.
-        is_official: the nuScenes devkit would give each annotation the same class and points.
+        is_official: whether the nuScenes devkit gives each annotation the same class and point
+            count.
     """
 
     columns: Columns
@@ -41,7 +42,7 @@ class LabelledColumns:
 def with_labels(
     columns: Columns, classes: ClassMap, min_points: int, tables: Path
 ) -> LabelledColumns:
-    """Return the annotations that belong to a class.
+    """Return the annotations that belong to a class, with their labels.
 
     Args:
         columns: columns of any number of scenes.
@@ -87,7 +88,9 @@ def _only_labelled(columns: Columns) -> Columns:
 
 
 def _require_valid(columns: Columns, used: np.ndarray, tables: Path) -> None:
-    """Raise for the first annotation of ``used`` with impossible numbers."""
+    """Raise InvalidAnnotationError for the first of the ``used`` annotations with impossible
+    numbers.
+    """
     length = np.linalg.norm(columns['quaternion'], axis=1)
     valid = (
         np.isfinite(columns['center']).all(axis=1)

@@ -83,9 +83,9 @@ class SceneRecording:
     Attributes:
         name: name of the scene.
         streams: cameras and lidars.
-        mounts: (4, 4) ego_from_sensor of every sensor, including radars, meters.
+        mounts: (4, 4) ``ego_from_sensor`` of every sensor by channel, including radars, meters.
         pose_stamps_ns: (m,) int64, increasing.
-        poses: m ego poses at these times.
+        poses: m ego poses (world from ego) at these times.
         moments: the key frames in order of time.
     """
 
@@ -112,7 +112,8 @@ def read_recording(
         classes: which annotations to keep; those of the ten nuScenes classes when None.
 
     Raises:
-        ValueError: there is no such scene, or it has no samples.
+        ValueError: there is no such scene, it has no samples, or rows refer to each other in a
+            cycle.
     """
     scene = next((scene for scene in devkit.scene if scene['name'] == scene_name), None)
     samples = list(_chain(devkit, 'sample', scene['first_sample_token'])) if scene else []
@@ -150,7 +151,7 @@ def _chain(devkit: NuScenes, table: str, token: str) -> Iterator[dict]:
         if not left:
             raise ValueError(
                 f'rows of the table {table} refer to each other in a cycle: unpack the metadata '
-                f'again'
+                'again'
             )
         record = devkit.get(table, token)
         yield record
@@ -217,7 +218,9 @@ def _pose(record: dict) -> Pose:
 
 
 def _moment(devkit: NuScenes, sample: dict, classes: ClassMap) -> AnnotatedMoment:
-    """Return the annotations of a sample at the time of its lidar sweep."""
+    """Return the annotations of a sample at the time of its lidar sweep, or of its first sensor
+    without ``LIDAR_TOP``.
+    """
     token = sample['data'].get(LIDAR) or next(iter(sample['data'].values()))
     ego = devkit.get('ego_pose', devkit.get('sample_data', token)['ego_pose_token'])
     records = [devkit.get('sample_annotation', name) for name in sample['anns']]

@@ -55,7 +55,7 @@ class SensorRecord:
         filename: relative to the dataset's root.
         stamp_ns: exposure or sweep time.
         ego_from_sensor: pose of the sensor on the vehicle.
-        world_from_ego: pose of the vehicle at ``stamp_ns``.
+        world_from_ego: ego pose at ``stamp_ns``.
         image_size: (width, height) in pixels; (0, 0) for a lidar.
         intrinsics: (3, 3) float64, pixels; zeros for a lidar.
     """
@@ -79,7 +79,7 @@ class Annotations:
         center: (n, 3) float64, meters.
         size: (n, 3) float64, width, length, height, meters.
         quaternion: (n, 4) float64, w x y z.
-        velocity: (n, 3) float64, m/s over ground; NaN if the devkit does not know it.
+        velocity: (n, 3) float64, m/s over ground; NaN where it is unknown.
         points: (n,) int64, lidar and radar points inside; -1 where unknown.
         seen: (n,) bool, True for boxes with enough points or an unknown number of points; only
             these are ground truth.

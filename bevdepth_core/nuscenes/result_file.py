@@ -1,4 +1,4 @@
-"""Detections as a nuScenes result file."""
+"""Writes detections as a nuScenes result file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ META = {
     'use_map': False,
     'use_external': False,
 }
-"""What a camera-only method used."""
+"""Data that a camera-only method uses, for the header of the file."""
 
 
 def result_boxes(token: str, detections: Detections3D, world_from_ego: Pose) -> list[dict]:

@@ -18,7 +18,7 @@ from bevdepth_core.geometry import quaternion_from_rotation
 from bevdepth_core.nuscenes.records import Pose, SampleRecord, SensorRecord
 
 LOWEST_HEIGHT = 0.3
-"""Lowest height of a changed camera, meters."""
+"""Lowest height that a change gives a camera, meters; the height of lower cameras stays."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class CameraChange:
 
     Attributes:
         focal: factor of both focal lengths.
-        pitch_deg: turn about the camera's own x axis, downwards, degrees.
-        height: upwards, meters, on level ground at z = 0 of the ego frame.
+        pitch_deg: rotation about the camera's own x axis, downwards, degrees.
+        height: change of the mounting height, upwards, meters; the ground is the plane z = 0 of
+            the ego frame.
     """
 
     focal: float = 1.0
@@ -47,7 +48,7 @@ class CameraChange:
         )
 
     def homography(self, camera: SensorRecord) -> np.ndarray:
-        """Return the (3, 3) transform from pixels of ``camera`` to pixels of the changed camera.
+        """Return the (3, 3) homography from pixels of ``camera`` to pixels of the changed camera.
 
         If the camera rises from height h to h + d, the z component of the direction to each point
         on the ground is multiplied by (h + d) / h. The horizon does not move.
@@ -79,7 +80,7 @@ class RigChange:
     Attributes:
         cameras: change of each camera.
         order: all cameras in random order; a batch uses the first ones.
-        camera_count: number of cameras that this sample requests.
+        camera_count: number of cameras that the batch of this sample should have.
     """
 
     cameras: tuple[CameraChange, ...]
@@ -109,11 +110,12 @@ class RigAugmentation:
     """Ranges that a RigChange is sampled from; the defaults suit one set of weights for many rigs.
 
     Attributes:
-        focal: lowest and highest factor of the focal lengths, sampled for each camera.
-        pitch_deg: lowest and highest rotation downwards, degrees, sampled for each camera.
-        height: lowest and highest change of the mounting height, meters, sampled for each sample.
-        min_cameras: a batch has at least this many cameras, chosen for each sample; null for all
-            cameras.
+        focal: lowest and highest factor of the focal lengths; each camera has its own.
+        pitch_deg: lowest and highest rotation downwards, degrees; each camera has its own.
+        height: lowest and highest change of the mounting height, meters; the same for all cameras
+            of a sample.
+        min_cameras: smallest number of cameras of a batch; each sample has a random selection.
+            Null: all cameras.
     """
 
     focal: tuple[float, float] = (0.8, 1.25)

@@ -12,11 +12,12 @@ def class_balanced_positions(
 ) -> np.ndarray:
     """Return sample positions in which all classes are about equally frequent (CBGS).
 
-    Each class has a list of the samples that contain it. With C classes, 1/C of the summed length
-    of all lists is sampled from each list, with replacement. Classes without samples are ignored.
+    Each class has a list of the samples that contain it. With C classes, as many positions are
+    sampled from each list, with replacement, as 1/C of the summed length of all lists. Classes
+    without samples are ignored.
 
     Args:
-        labels: class indices of the annotations of each sample, with any point count.
+        labels: class indices of all annotations of each sample, also of those without points.
         class_count: C.
         seed: seed of numpy's legacy generator, which the official code uses.
     """
@@ -26,14 +27,14 @@ def class_balanced_positions(
     ]
     total = sum(map(len, lists))
     rng = np.random.RandomState(seed)
-    drawn = [
-        rng.choice(positions, _draw_count(len(positions), total, class_count))
+    chosen = [
+        rng.choice(positions, _count_per_class(len(positions), total, class_count))
         for positions in lists
         if positions
     ]
-    return np.concatenate(drawn) if drawn else np.zeros(0, np.int64)
+    return np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
 
 
-def _draw_count(samples: int, total: int, class_count: int) -> int:
-    """Return the number of samples per class; the rounding of the official code may lose one."""
+def _count_per_class(samples: int, total: int, class_count: int) -> int:
+    """Return total / class_count, rounded as in the official code, which may lose one."""
     return int(samples * ((1 / class_count) / (samples / total)))

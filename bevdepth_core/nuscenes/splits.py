@@ -28,7 +28,8 @@ def split_scenes(dataroot: str | Path, version: str, split: str) -> list[str]:
     absent = sorted(wanted - set(present))
     if absent:
         hint = (
-            f'; the devkit hides the split of that name in {tables / "splits.json"}: rename it'
+            f'; the official split {split!r} takes precedence over that of '
+            f'{tables / "splits.json"}: rename the latter'
             if split in custom.keys() & official
             else ''
         )
@@ -42,7 +43,7 @@ def split_scenes(dataroot: str | Path, version: str, split: str) -> list[str]:
 def _scenes(splits: Mapping[str, list[str]], split: str, path: Path) -> list[str]:
     if not splits.get(split):
         raise ValueError(
-            f'split {split!r} is not known{did_you_mean(split, splits)}; choose one of '
+            f'split {split!r} is unknown or empty{did_you_mean(split, splits)}; choose one of '
             f'{", ".join(sorted(splits))}, or add it to {path}'
         )
     return splits[split]

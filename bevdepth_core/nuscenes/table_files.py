@@ -21,7 +21,7 @@ def token(*parts: object) -> str:
 
 
 def linked(rows: list[dict]) -> list[dict]:
-    """Set ``prev`` and ``next`` of rows in order of time, and return the rows."""
+    """Return copies of rows, which are in order of time, with ``prev`` and ``next`` set."""
     tokens = ['', *(row['token'] for row in rows), '']
     return [
         row | {'prev': before, 'next': after}
@@ -40,7 +40,7 @@ def pose_fields(target_from_source: np.ndarray) -> dict[str, list[float]]:
 
 class TableFiles:
     """Writes all tables as files with one row per line; they are complete at the end of the
-    context.
+    ``with`` block.
     """
 
     def __init__(self, folder: Path) -> None:

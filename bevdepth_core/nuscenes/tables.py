@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bevdepth_core.nuscenes.completeness import (
     OPTIONAL_TABLES,
-    DatasetIncompleteError,
+    damaged_tables,
     require_tables,
 )
 
@@ -46,15 +46,11 @@ def open_devkit(dataroot: str | Path, version: str) -> NuScenes:
     """Load the dataset with the devkit, without its output and without logs and maps.
 
     Raises:
-        DatasetIncompleteError: a table is missing or truncated, or tables contradict each other.
+        DatasetIncompleteError: a table is missing or damaged, or tables contradict each other.
     """
     require_tables(Path(dataroot), version)
     devkit_class = _devkit_class()
     try:
         return devkit_class(version, str(dataroot), verbose=False)
     except Exception as error:  # the devkit raises many types, among them Exception itself
-        tables = Path(dataroot) / version
-        raise DatasetIncompleteError(
-            f'the tables in {tables} are truncated or contradict each other ({error!r}): unpack '
-            'them again'
-        ) from error
+        raise damaged_tables(Path(dataroot) / version, error) from error

@@ -32,8 +32,8 @@ SCORES = {
 """The devkit's key of each score in the table, and its usual name."""
 KEY_FRAME_NS = 500_000_000
 
-Follow = Callable[[Detections3D, np.ndarray], Tracks3D]
-"""A tracker: takes the detections of a frame and its (4, 4) world_from_ego."""
+UpdateTracks = Callable[[Detections3D, np.ndarray], Tracks3D]
+"""Updates a tracker with the detections of a frame and its (4, 4) ``world_from_ego``."""
 
 
 def tracking_entries(
@@ -69,7 +69,7 @@ def detections_of_entries(
     entries = sorted(entries, key=lambda entry: -entry['detection_score'])
     count = len(entries)
     turn = Quaternion(world_from_ego.quaternion).normalised
-    to_ego = turn.rotation_matrix  # row vectors: v @ matrix is the inverse rotation
+    to_ego = turn.rotation_matrix  # for row vectors, v @ matrix is the inverse rotation
 
     def column(name: str, width: int) -> np.ndarray:
         return np.reshape([entry[name] for entry in entries], (count, width))
@@ -88,18 +88,20 @@ def detections_of_entries(
 
 
 def track_results(
-    results: Mapping[str, list[dict]], index: SampleIndex, make_tracker: Callable[[], Follow]
+    results: Mapping[str, list[dict]],
+    index: SampleIndex,
+    make_tracker: Callable[[], UpdateTracks],
 ) -> dict[str, list[dict]]:
     """Return the entries of a tracking result for the entries of a detection result.
 
     Args:
         results: entries of ``result_boxes`` per sample token.
         index: the samples, scene by scene.
-        make_tracker: returns the tracker of a scene.
+        make_tracker: returns the update function of a new tracker; called for each scene.
     """
     found = {}
     for scene in index.scenes():
-        follow = make_tracker()
+        update = make_tracker()
         for position in scene:
             record, pose = index[position], index[position].world_from_ego()
             # As in the detection pass, key frames count as exactly half a second apart.
@@ -108,7 +110,7 @@ def track_results(
             detections = detections_of_entries(
                 results[record.token], pose, index.class_names, stamp_ns, past_ns
             )
-            tracks = follow(detections, pose.matrix())
+            tracks = update(detections, pose.matrix())
             found[record.token] = tracking_entries(
                 record.token, tracks.as_detections(), tracks.ids.tolist(), pose
             )
@@ -121,7 +123,7 @@ def evaluate_tracking(
     """Return the summary of the devkit's TrackingEval; arguments as ``evaluation.evaluate``.
 
     Raises:
-        ValueError: there are no tracks, or motmetrics is missing.
+        ValueError: there are no tracks of the tracking classes, or motmetrics is missing.
     """
     if not any(json.loads(Path(result_path).read_text())['results'].values()):
         raise ValueError(

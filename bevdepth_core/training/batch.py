@@ -66,7 +66,7 @@ class Batch:
 def collate(samples: Sequence[Sample], config: ModelConfig) -> Batch:
     """Return samples of one size as a batch.
 
-    All samples get the number of cameras that the first one requests, because images of a batch
+    The ``camera_count`` of the first sample is that of the batch, because the images of a batch
     have one shape. Boxes that no remaining camera sees are excluded.
     """
     count = samples[0].camera_count
@@ -95,12 +95,12 @@ def with_cameras(sample: Sample, count: int) -> Sample:
     """Return a sample with the first ``count`` cameras, and with the boxes whose center is in
     one of their images.
     """
-    given = sample.matrices
+    all_cameras = sample.matrices
     matrices = CameraMatrices(
-        given.key_ego_from_camera[:, :count],
-        given.intrinsics[:, :count],
-        given.image_aug[:, :count],
-        given.bev_aug,
+        all_cameras.key_ego_from_camera[:, :count],
+        all_cameras.intrinsics[:, :count],
+        all_cameras.image_aug[:, :count],
+        all_cameras.bev_aug,
     )
     seen = seen_by_cameras(sample.boxes[:, :3], matrices, sample.images.shape[2:4])
     return replace(
@@ -117,7 +117,7 @@ def with_cameras(sample: Sample, count: int) -> Sample:
 def seen_by_cameras(
     centers: Tensor, matrices: CameraMatrices, size: tuple[int, int] | torch.Size
 ) -> Tensor:
-    """Return a (n,) mask of the points that lie in the network image of a key-frame camera.
+    """Return a (n,) mask of the points that lie in the network image of any key-frame camera.
 
     Args:
         centers: (n, 3) in the augmented ego frame, meters.

@@ -58,7 +58,7 @@ def run_program(
         manual: text of ``--help``.
         config_type: dataclass whose fields are the options.
         work: receives the configuration.
-        arguments: command line; None: that of this process.
+        arguments: command line; None for that of this process.
     """
     logging.basicConfig(format='%(message)s')
     logging.getLogger('bevdepth_core').setLevel(logging.INFO)
@@ -77,7 +77,8 @@ def parse(parser: ArgumentParser, arguments: list[str] | None) -> Namespace:
     """Return the parsed command line.
 
     Raises:
-        InvalidRunError: an unknown key or an invalid value; the message suggests a key.
+        InvalidRunError: the command line has an unknown key or an invalid value; the message
+            suggests the most similar key.
     """
     try:
         return parser.parse_args(arguments)

@@ -30,11 +30,11 @@ class TrainerSettings:
         precision: precision of the image branch; geometry, BEV head and losses always use 32 bits.
         max_epochs: epochs to train.
         max_steps: optimizer steps to train at most; -1 for no limit.
-        gradient_clip_norm: longer gradients are shortened to this norm; 0 disables it.
+        gradient_clip_norm: gradients of a larger norm are scaled to this norm; 0 disables it.
         accumulate_grad_batches: batches per optimizer step.
         sync_batchnorm: batch norms use the samples of all GPUs.
-        averaging: compute an exponential moving average of the weights and export it; null: no
-            average.
+        averaging: settings of the exponential moving average of the weights, which is then
+            exported; null: no average.
         log_every_n_steps: steps between two points of a curve.
         checkpoint_every_n_steps: steps between two checkpoints to resume from.
         validate_every_n_epochs: epochs between two validations; used with ``data.val_split``.

@@ -61,17 +61,17 @@ def criterion(
 ) -> Losses:
     """Return the losses of a batch, computed in float32 under any autocast.
 
-    Args:
-        outputs: outputs of the network.
-        tasks: targets of each head task.
-        depth_bins: (B, N, h, w) int64 of the key frame, ``NO_DEPTH`` where unknown.
-        code_weights: ten weights of the numbers in ``TaskTargets.box``.
-
     Boxes are weighted by their score. The heatmap loss is divided by the number of cells with a
     box, the box loss by the number of boxes (both weighted by score), and the depth loss by the
     number of pixels with depth. These counts are averaged over all GPUs, so that several GPUs
     compute the same gradient as a single GPU with all samples; the official code does not
     average the count of depth.
+
+    Args:
+        outputs: outputs of the network.
+        tasks: targets of each head task.
+        depth_bins: (B, N, h, w) int64 of the key frame, ``NO_DEPTH`` where unknown.
+        code_weights: ten weights of the numbers in ``TaskTargets.box``.
     """
     with torch.autocast(outputs.depth.device.type, enabled=False):
         weights = [targets.center_weights() for targets in tasks]

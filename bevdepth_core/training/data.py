@@ -62,7 +62,7 @@ def open_nuscenes(
         needs_boxes: reject a dataset without usable boxes.
 
     Raises:
-        ValueError: see ``load_index``; or no box is usable, or batches have a single image.
+        ValueError: as ``load_index``; or no box is usable, or batches have a single image.
     """
     index = settings.load(network)
     _require_several_images(settings, len(index.channels.cameras))
@@ -72,7 +72,9 @@ def open_nuscenes(
 
 
 def _require_several_images(settings: DataSettings, cameras: int) -> None:
-    """Raise ValueError if a batch may have one image: batch norms of pooled maps need two."""
+    """Raise ValueError if a batch may have a single image: the batch norm after the global pooling
+    of the depth network needs two.
+    """
     rig = settings.augmentation.rig
     fewest = min(cameras, rig.min_cameras or cameras) if rig else cameras
     if settings.batch_size * fewest < 2:
@@ -155,7 +157,7 @@ class TrainingData(LightningDataModule):
             self._validation = self._open_validation() if self._open_validation else None
 
     def setup(self, stage: str) -> None:
-        """Open the datasets in processes that ``prepare_data`` was not called in."""
+        """Open the datasets in processes in which ``prepare_data`` was not called."""
         self.prepare_data()
 
     @property
@@ -181,7 +183,7 @@ class TrainingData(LightningDataModule):
         """Optimizer steps of an epoch.
 
         Raises:
-            ValueError: there is not one batch for each process.
+            ValueError: there are fewer samples than one batch for each process.
         """
         processes = self._running.world_size
         batches = len(self.source) // processes // self.batch_size

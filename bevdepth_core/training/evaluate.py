@@ -5,9 +5,10 @@ Run from the repository root after `. env.sh`:
     python training/evaluate.py --data.root data/nuscenes \
         --checkpoint out/training/r50_256x704_2key/weights/epoch_024.safetensors
 
-The checkpoint is one of our .safetensors files or an official .pth or .ckpt. The detector
-processes the key frames of the split as on a vehicle: scene by scene, each frame is encoded once
-and is the past frame of the next one. It writes to `output` (out/evaluation):
+The checkpoint is a .safetensors file of this project, an official .pth or .ckpt file, or a name
+such as small. The detector processes the key frames of the split as on a vehicle: scene by scene,
+each frame is encoded once and is the past frame of the next one. It writes to `output`
+(out/evaluation):
 
     results.json                                 boxes of every sample, nuScenes result format
     metrics_summary.json, metrics_details.json   metrics of the devkit's DetectionEval
@@ -20,10 +21,10 @@ evaluation does not support other class lists, lidars or point limits; for these
 are computed from the annotations. For a split without annotations (v1.0-test), only results.json
 is written, ready for the evaluation server.
 
-All GPUs are used; each one has a process and processes some of the scenes. `--device cuda:1`
-uses one GPU, `--device cuda:0,cuda:2` two, `--device cpu` none, `--device cpu,cpu` two
-processes on the CPU. Additional splits are defined in `<version>/splits.json`, which maps names
-of splits to lists of scene names.
+All GPUs are used; each one has a process, which processes some of the scenes. `--device cuda:1`
+uses one GPU, `--device cuda:0,cuda:2` two, `--device cpu` none, `--device cpu,cpu` two processes on
+the CPU. `<version>/splits.json` may define more splits: it maps names of splits to lists of scene
+names.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ from bevdepth_core.training.dataset_settings import DatasetSettings, report_boxe
 from bevdepth_core.types import Detections3D, Frame
 
 PUBLISHED_ON = ('v1.0-trainval', 'val')
-"""Version and split that the published scores hold for."""
+"""Version and split that the published scores refer to."""
 POLL_SECONDS = 1.0
 """Period of the check for failed processes, while waiting for a result."""
 
@@ -81,7 +82,8 @@ class EvaluationConfig:
     """A scoring run.
 
     Attributes:
-        checkpoint: weights, ``.safetensors`` or official.
+        checkpoint: weights: a ``.safetensors`` file, an official file, or a name such as
+            ``small``.
         data: dataset to score on.
         output: folder for results and scores.
         device: ``auto``: all GPUs, or the CPU if there is no GPU. Otherwise devices separated by
@@ -110,8 +112,8 @@ def score(config: EvaluationConfig) -> str:
     """Detect on a split, write results and scores, and return the text to print.
 
     Raises:
-        ValueError: the checkpoint is invalid, the split is unknown, the dataset incomplete or a
-            device absent.
+        ValueError: the checkpoint is invalid, the split is unknown, the dataset is incomplete or a
+            device is absent.
         OSError: an image cannot be read.
         ProcessRaisedException: the same, in one of several processes.
     """
@@ -125,8 +127,8 @@ def score(config: EvaluationConfig) -> str:
     write_results(results, output / 'results.json')
     if not index.is_annotated:
         return (
-            f'{output / "results.json"} holds {len(results)} samples; split {data.split!r} has no '
-            'annotations to score them with'
+            f'{output / "results.json"} contains {len(results)} samples; split {data.split!r} has '
+            'no annotations to score them with'
         )
     text = _score_table(index, model, data, output)
     if config.tracking:
@@ -272,7 +274,7 @@ def stream(
 
 
 def _at_two_hertz(frame: Frame, position: int) -> Frame:
-    """Return the frame with stamps as if key frames came at exactly 2 Hz.
+    """Return the frame with stamps as if the rate of key frames were exactly 2 Hz.
 
     The official pipeline always uses the previous key frame as past frame; the detector chooses
     past frames by their age.

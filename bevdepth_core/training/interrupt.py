@@ -43,7 +43,9 @@ class StopOnInterrupt(Checkpoint):
 
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
-        """Handle SIGINT inside the context; Python allows that in the main thread only."""
+        """Handle SIGINT while the ``with`` block runs. Python allows that in the main thread only;
+        in other threads, this does nothing.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return

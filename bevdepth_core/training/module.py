@@ -39,9 +39,9 @@ class ModelSettings:
     Attributes:
         network: configuration of the network; with ``init``, missing values are those of the
             checkpoint.
-        init: start from the weights of a BEVDepth checkpoint, a file or a known name such as
-            ``small``. Heads with the same classes are copied, other heads get random weights.
-            Null: ``pretrained`` is used.
+        init: start from the weights of a BEVDepth checkpoint, a file or a name such as ``small``.
+            Heads with the same classes are copied, other heads get random weights. Null:
+            ``pretrained`` is used.
         objective: ``detection`` trains the whole network with all losses. ``depth`` trains the
             depth branch with lidar depth, which needs no annotations; all other weights and
             their batch norm statistics stay fixed.
@@ -54,8 +54,8 @@ class ModelSettings:
             pretrained weights only.
         code_weights: weights of the ten box numbers in the loss: x, y, z, three sizes, sine,
             cosine, velocity x and y.
-        learning_rate: at ``learning_rate_batch`` samples per step; it is proportional to the
-            number of samples.
+        learning_rate: learning rate for ``learning_rate_batch`` samples per step; with other
+            numbers of samples it is scaled in proportion.
         learning_rate_batch: samples per step, over all GPUs, that ``learning_rate`` refers to.
         weight_decay: weight decay of AdamW.
         warmup_steps: steps of a linear increase of the learning rate at the start.
@@ -97,7 +97,7 @@ class BEVDepthModule(LightningModule):
         description: plain values to store in checkpoints, such as the configuration of the run.
 
     Raises:
-        ValueError: the initial weights do not exist or do not fit.
+        ValueError: the initial weights do not exist, are damaged or do not fit.
         ConnectionError: the pretrained weights could not be downloaded.
     """
 
@@ -139,8 +139,8 @@ class BEVDepthModule(LightningModule):
             load_pretrained(self.model.image_encoder.backbone, settings.pretrained, depth)
 
     def _frozen(self) -> tuple[nn.Module, ...]:
-        """Return the modules to freeze. The depth branch may be part of them; it is enabled again
-        afterward.
+        """Return the modules to freeze. They may contain the depth branch, which is trained all
+        the same.
         """
         if self.settings.objective == 'depth':
             return (self.model,)
@@ -150,9 +150,9 @@ class BEVDepthModule(LightningModule):
     def _depth_branch(self) -> tuple[nn.Module, ...]:
         """Return the layers that only the depth depends on.
 
-        Their batch norms use and update the statistics of the new data. The shared layers
-        before them stay fixed, because the context depends on them, and the heads were trained
-        with it.
+        With the objective ``depth``, only they are trained; their batch norms use and update the
+        statistics of the new data. The shared layers before them stay fixed: the context depends
+        on them, and the detection heads were trained with this context.
         """
         heads = _DEPTH_HEADS if self.model.stereo is None else _STEREO_DEPTH_HEADS
         return tuple(self.model.get_submodule(name) for name in (*_DEPTH_LAYERS, *heads))

@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm import tqdm
 
 REFRESH_STEPS = 10
-"""Steps between two updates, because each update waits for the GPU. The first steps update each
-time."""
+"""Steps between two updates of the bar; each update waits for the GPU. The first steps update it
+every time."""
 
 
 class ProgressBar(TQDMProgressBar):

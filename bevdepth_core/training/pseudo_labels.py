@@ -5,9 +5,9 @@ r"""Writes the boxes of a teacher network as pseudo labels of a dataset.
 
 The detector processes the key frames of the split, as in evaluation. The folder `new_version`
 (v1.0-pseudo), beside the tables of the dataset, receives a copy of these tables with the boxes
-of the teacher as annotations. Both versions use the same sensor files. Each box has its score,
-which is its weight in training with config/training/distill.yaml, and the velocity of the
-teacher.
+of the teacher as annotations. Both versions use the same sensor files. Each box has the velocity
+and the score of the teacher; the score is its weight in training with
+config/training/distill.yaml.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from bevdepth_core.training.command_line import run_program
 from bevdepth_core.training.evaluate import EvaluationConfig, EvaluationData, detect
 
 REPLACED = ('category', 'attribute', 'instance', 'sample_annotation')
-"""Tables that are written; the others are copied."""
+"""Tables with new content; the others are copied."""
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PseudoLabelConfig:
-    """A run.
+    """Settings of the program.
 
     Attributes:
-        checkpoint: the teacher: a file of weights, or a known name.
+        checkpoint: the teacher: a file of weights, or a name such as ``2key_da_ema``.
         data: dataset to label.
-        new_version: name of the new table folder.
-        min_score: boxes with a lower score are left out.
+        new_version: name of the new folder of tables.
+        min_score: boxes with a lower score are excluded.
         device: as in evaluation.
         precision: precision of the network: fp32, fp16 or bf16.
     """
@@ -98,7 +98,7 @@ def pseudo_rows(results: Mapping[str, Sequence[dict]], min_score: float) -> Rows
 
     Args:
         results: entries of ``result_boxes`` per sample token.
-        min_score: boxes with a lower score are left out.
+        min_score: boxes with a lower score are excluded.
     """
     boxes = [
         (token('pseudo', sample, number), box)

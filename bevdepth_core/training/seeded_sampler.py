@@ -1,4 +1,6 @@
-"""Samples order and augmentation from seed and epoch only, so that runs can be resumed."""
+"""Determines order and augmentation of the samples by seed and epoch only, so that runs can be
+resumed.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ class SampleRequest(NamedTuple):
 
 class SeededSampler(Sampler[SampleRequest]):
     """Yields the requests of one process. Every epoch has one permutation of all samples, and each
-    process takes a different part of it.
+    process has a different part of it.
 
     A request depends on seed, epoch and position in the permutation, not on workers or earlier
     epochs.
@@ -92,7 +94,7 @@ class ResumableLoader(DataLoader):
 
     Args:
         order: all values that the order depends on.
-        options: options of ``DataLoader``.
+        options: arguments of ``DataLoader``.
     """
 
     def __init__(self, *, order: dict[str, int], **options: Any) -> None:

@@ -21,7 +21,7 @@ _MIN_RADIUS = 2
 
 @dataclass(frozen=True)
 class TaskTargets:
-    """Targets of one head task for B samples; P boxes of this task in all of them.
+    """Targets of one head task for B samples, which have P boxes of this task together.
 
     Attributes:
         heatmap: (B, classes, ny, nx) float32 in [0, 1], 1 at the cell of each box center.
@@ -134,8 +134,8 @@ def gaussian_radius(size: Tensor) -> Tensor:
     Args:
         size: (n, 2) float32, length and width in cells.
 
-    Source: the three cases of CornerNet with the solutions of MMDetection3D, which omit the
-    division by 2a.
+    Source: the three cases of CornerNet with the solutions of MMDetection3D, which divide by 2
+        instead of 2a.
     """
     total, area, overlap = size.sum(dim=1), size.prod(dim=1), _GAUSSIAN_OVERLAP
     cases = (
@@ -167,11 +167,11 @@ def depth_targets(depth: Tensor, bins: DepthBins, stride: int = 16) -> Tensor:
     Args:
         depth: (..., H, W) float32, meters at the pixels that a lidar point falls on, 0 elsewhere.
         bins: depths from ``start`` up to ``start + count * step`` have a bin, others none.
-        stride: pixels per feature pixel, which takes the depth of its nearest point.
+        stride: pixels per feature pixel. The depth of a feature pixel is that of its nearest
+            point.
     """
-    blocks = depth.unflatten(-1, (-1, stride)).unflatten(
-        -3, (-1, stride)
-    )  # (..., h, stride, w, stride)
+    # (..., h, stride, w, stride)
+    blocks = depth.unflatten(-1, (-1, stride)).unflatten(-3, (-1, stride))
     nearest = torch.where(blocks > 0, blocks, torch.inf).amin(dim=(-3, -1))
     index = (nearest - bins.start) / bins.step
     return torch.where((index >= 0) & (index < bins.count), index, NO_DEPTH).long()

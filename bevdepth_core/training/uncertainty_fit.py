@@ -7,9 +7,10 @@ checkpoint.
         --root data/nuscenes --split calibration
 
 The split must not be the one that scores are reported on. Detections are matched to annotations of
-their class, best score first, within 4 m (vehicles) or 2 m. For each class and range the standard
-deviations are scaled so that the 95 % ellipse contains 95 % of the errors. `--check` prints how
-many errors of a results file lie in the 95 % ellipses of the checkpoint, and changes nothing.
+their class that have lidar or radar points, best score first, within 4 m (cars, trucks, buses,
+trailers, construction vehicles) or 2 m (others). For each class and range the standard deviations
+are scaled so that the 95 % ellipse contains 95 % of the position errors. `--check` prints how many
+errors of a results file lie in the 95 % ellipses of the checkpoint, and changes nothing.
 """
 
 from __future__ import annotations
@@ -39,18 +40,18 @@ from bevdepth_core.uncertainty import (
 
 RANGES_M = (2.5, 7.5, 12.5, 17.5, 22.5, 27.5, 32.5, 37.5, 42.5, 47.5)
 FIT_BIN_M = 5.0
-"""Centers and width of the fitted range bins, meters."""
+"""Width of the fitted range bins, meters; ``RANGES_M`` are their centers."""
 TABLE_BIN_M = 10.0
 """Width of the range bins in the coverage table, meters."""
 CHI2_1, CHI2_2 = 3.841, 5.991
 """95 % quantiles of chi-square with 1 and 2 degrees of freedom."""
 COVERED = 0.95
 FEWEST = 60
-"""Smallest number of errors in a bin; with fewer errors, those of all classes at this range are
-used."""
+"""Smallest number of errors to fit. A bin with fewer errors uses those of its class at all ranges;
+if they are too few, those of all classes at its range; if these are too few, all errors."""
 GATE_M = dict.fromkeys(('car', 'truck', 'bus', 'trailer', 'construction_vehicle'), 4.0)
 SMALL_GATE_M = 2.0
-STEEPEST = 3.0
+MAX_SLOPE = 3.0
 """Largest slope with the score: a factor of 20 between scores of 0 and 1."""
 
 
@@ -115,16 +116,16 @@ def _pairs(entries: list[dict], index: SampleIndex, place: int) -> tuple[Detecti
     record, names = index[place], index.class_names
     pose = record.world_from_ego()
     found = detections_of_entries(entries, pose, names, 0, 0)
-    notes = record.annotations
-    keep = notes.points > 0
+    annotations = record.annotations
+    keep = annotations.points > 0
     truth = detections_of_entries(
         [
             {
-                'translation': notes.center[row],
-                'size': notes.size[row],
-                'rotation': notes.quaternion[row],
-                'velocity': np.nan_to_num(notes.velocity[row, :2], nan=1e6),
-                'detection_name': names[notes.label[row]],
+                'translation': annotations.center[row],
+                'size': annotations.size[row],
+                'rotation': annotations.quaternion[row],
+                'velocity': np.nan_to_num(annotations.velocity[row, :2], nan=1e6),
+                'detection_name': names[annotations.label[row]],
                 'detection_score': 0.0,
             }
             for row in np.nonzero(keep)[0]
@@ -200,11 +201,13 @@ def fit(errors: Errors, class_names: tuple[str, ...]) -> UncertaintyModel:
 
 
 def _slope(errors: Errors) -> float:
-    """Return the slope of the logarithm of the position error over the score."""
+    """Return how fast the logarithm of the position error, relative to the range, decreases with
+    the score; from 0 to ``MAX_SLOPE``.
+    """
     size = np.log(np.hypot(errors.along, errors.across) + 1e-3) - np.log(errors.distance + 5.0)
     centered = errors.score - errors.score.mean()
     slope = -(centered @ (size - size.mean())) / max(float(centered @ centered), 1e-9)
-    return float(np.clip(slope, 0.0, STEEPEST))
+    return float(np.clip(slope, 0.0, MAX_SLOPE))
 
 
 def _spreads(errors: Errors, factor: np.ndarray) -> dict[str, float]:
@@ -212,14 +215,14 @@ def _spreads(errors: Errors, factor: np.ndarray) -> dict[str, float]:
     squared = ((errors.along / along) ** 2 + (errors.across / across) ** 2) / factor**2
     scale = np.sqrt(np.quantile(squared, COVERED) / CHI2_2)
     known = np.isfinite(errors.vx)
-    pace = ((errors.vx**2 + errors.vy**2) / factor**2)[known]
-    pace = pace if len(pace) else np.ones(1)
+    speed_squared = ((errors.vx**2 + errors.vy**2) / factor**2)[known]
+    speed_squared = speed_squared if len(speed_squared) else np.ones(1)
     return {
         'along': along * scale,
         'across': across * scale,
         'height': _scaled(errors.height / factor),
         'yaw': _scaled(errors.yaw / factor),
-        'velocity': max(float(np.sqrt(np.quantile(pace, COVERED) / CHI2_2)), 0.05),
+        'velocity': max(float(np.sqrt(np.quantile(speed_squared, COVERED) / CHI2_2)), 0.05),
     }
 
 
@@ -283,7 +286,8 @@ def run(options: argparse.Namespace) -> str:
     """Fit or check; return the text to print.
 
     Raises:
-        ValueError: checkpoint, results or dataset are invalid, or there are too few detections.
+        ValueError: checkpoint, results or dataset are invalid, or there are too few matched
+            detections.
     """
     path = options.checkpoint
     if path.suffix != '.safetensors':
@@ -316,7 +320,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('results', type=Path, help='results.json of training/evaluate.py')
     parser.add_argument('--root', required=True, help="the dataset's root")
     parser.add_argument('--version', default='v1.0-trainval', help='default %(default)s')
-    parser.add_argument('--split', required=True, help='the split of the results')
+    parser.add_argument(
+        '--split', required=True, help='split on which the results were computed, such as val'
+    )
     parser.add_argument('--cache-dir', type=Path, help='folder of the cached index')
     parser.add_argument('--check', action='store_true', help='print the coverage, change nothing')
     return parser.parse_args(arguments)

@@ -25,7 +25,7 @@ class ValidationScore(Callback):
     ``val/NDS``.
 
     Args:
-        network: decodes the boxes.
+        network: config of the network, for decoding.
     """
 
     def __init__(self, network: ModelConfig) -> None:
@@ -49,13 +49,13 @@ class ValidationScore(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         samples = decode(outputs['outputs'].tasks, self._network)
-        for name, found in zip(batch.names, samples, strict=True):
-            self._results[name] = self._entries(name, found)
+        for token, found in zip(batch.names, samples, strict=True):
+            self._results[token] = self._entries(token, found)
 
-    def _entries(self, name: str, found: ScoredBoxes) -> list[dict]:
+    def _entries(self, token: str, found: ScoredBoxes) -> list[dict]:
         classes = self._network.class_names
         detections = Detections3D(found.boxes, found.scores, found.labels, classes, stamp_ns=0)
-        return result_boxes(name, detections, self._poses[name])
+        return result_boxes(token, detections, self._poses[token])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         scores = self._scores(trainer, _gathered(self._results))
@@ -82,7 +82,7 @@ def _validation(trainer: Trainer) -> NuScenesDataset:
 
 
 def _gathered(results: dict[str, list[dict]]) -> dict[str, list[dict]]:
-    """Return the results of all processes."""
+    """Return the results of all processes together."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return results
     parts: list[Any] = [None] * distributed.get_world_size()

@@ -93,7 +93,7 @@ def test_the_counts_report_excluded_boxes_and_the_reasons(tmp_path):
     text = counts.summary()
     assert '4 of 10 boxes are used (car 4, truck 0' in text
     assert 'excluded: 2 of categories without a class (animal 2)' in text
-    assert '2 without a lidar or radar point' in text and '2 with the center outside' in text
+    assert '2 with too few lidar and radar points' in text and '2 with the center outside' in text
     assert text.endswith('2 used boxes have no point count')
 
 
