@@ -1,8 +1,8 @@
 """Synthetic drives: a seeded world with traffic, rendered for six cameras and a lidar.
 
-``make_scene`` generates the world, ``nuscenes_like_rig`` and ``ego_from_lidar`` return where the
-sensors are mounted, ``render_frame`` renders the six images, ``scan`` returns one lidar sweep, and
-``visible_fractions`` returns how much of each object the cameras see.
+``make_scene`` generates the world, ``nuscenes_like_rig`` and ``ego_from_lidar`` return the
+calibration of the sensors, ``render_frame`` renders the six images, ``scan`` returns one lidar
+sweep, and ``visible_fractions`` returns how much of each actor the cameras see.
 """
 
 from bevdepth_core.synthetic.sensors.lidar import LidarScan, scan

@@ -1,5 +1,6 @@
-"""Writes a synthetic dataset in the format of nuScenes: python -m bevdepth_core.synthetic
---help.
+"""Writes a synthetic dataset in the format of nuScenes.
+
+python -m bevdepth_core.synthetic data/synthetic --train-scenes 8 --val-scenes 2
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ The same options give the same files, whatever the number of jobs.
 def main(arguments: list[str] | None = None) -> None:
     """Write the dataset that the command line describes."""
     options = _parser().parse_args(arguments)
-    os.environ.setdefault('OMP_NUM_THREADS', '1')  # for the processes: each has one processor
+    os.environ.setdefault('OMP_NUM_THREADS', '1')  # for the processes, which use one CPU each
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         sensors = _sensors(options)
@@ -39,8 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f'error: {error}')
     except BrokenProcessPool:
         sys.exit(
-            'error: one of the processes was killed, probably because the memory was '
-            'full: set --jobs to a smaller number'
+            'error: a process was killed, probably because memory ran out: set --jobs to a '
+            'smaller number'
         )
     except KeyboardInterrupt:
         sys.exit('interrupted: the unfinished dataset was removed')
@@ -98,7 +99,7 @@ def _add_scene_options(add: Callable) -> None:
 def _add_sensor_options(add: Callable) -> None:
     text = 'width and height of the images in pixels (default: those of the rig)'
     add('--image-size', type=_size, metavar='WxH', help=text)
-    text = 'file with cameras and lidar, as in config/rigs (default: those of nuScenes)'
+    text = 'YAML file with cameras and lidar, such as config/rigs/a.yaml (default: nuScenes)'
     add('--rig', metavar='FILE', help=text)
     text = (
         'write images with lens distortion, for nuscenes_to_bag; training needs images without it'

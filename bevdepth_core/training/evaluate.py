@@ -22,9 +22,9 @@ are computed from the annotations. For a split without annotations (v1.0-test), 
 is written, ready for the evaluation server.
 
 All GPUs are used; each one has a process, which processes some of the scenes. `--device cuda:1`
-uses one GPU, `--device cuda:0,cuda:2` two, `--device cpu` none, `--device cpu,cpu` two processes on
-the CPU. `<version>/splits.json` may define more splits: it maps names of splits to lists of scene
-names.
+uses one GPU, `--device cuda:0,cuda:2` two, `--device cpu` none, `--device cpu,cpu` two processes
+on the CPU. `<version>/splits.json` may define more splits: it maps names of splits to lists of
+scene names.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from bevdepth_core.nuscenes.index import SampleIndex, load_index
 from bevdepth_core.nuscenes.result_file import write_results
 from bevdepth_core.nuscenes.tracking_evaluation import (
     SCORES,
-    Follow,
+    UpdateTracks,
     evaluate_tracking,
     track_results,
 )
@@ -36,7 +36,7 @@ from bevdepth_core.types import Boxes3D, Detections3D
 from tests.benchmarks.tracking_baselines import CenterPointTracker, ConstantVelocityTracker
 from tests.benchmarks.tracking_sweeps import read_sweeps, track_sweeps
 
-TRACKERS: dict[str, Callable[[float], Follow]] = {
+TRACKERS: dict[str, Callable[[float], UpdateTracks]] = {
     'ours': lambda _: Tracker().update,
     'CenterPoint, greedy': lambda frame_s: CenterPointTracker(frame_s).update,
     'AB3DMOT, constant velocity': lambda frame_s: ConstantVelocityTracker(frame_s).update,
@@ -67,7 +67,7 @@ def compare(options: argparse.Namespace) -> str:
 
 def _following(
     options: argparse.Namespace, index: SampleIndex
-) -> Callable[[Callable[[float], Follow]], dict[str, list[dict]]]:
+) -> Callable[[Callable[[float], UpdateTracks]], dict[str, list[dict]]]:
     """Return what tracks the given detections, of key frames or of all image sets."""
     if options.sweeps:
         sweeps = read_sweeps(options.sweeps)

@@ -27,7 +27,7 @@ from bevdepth_core.nuscenes.records import Pose, mean_pose
 from bevdepth_core.nuscenes.result_file import result_boxes
 from bevdepth_core.nuscenes.tables import open_devkit
 from bevdepth_core.nuscenes.tracking_evaluation import (
-    Follow,
+    UpdateTracks,
     detections_of_entries,
     tracking_entries,
 )
@@ -121,7 +121,7 @@ def detect(options: argparse.Namespace) -> dict[str, list[dict]]:
 def track_sweeps(
     sweeps: dict[str, list[SweepResult]],
     class_names: tuple[str, ...],
-    make_tracker: Callable[[], Follow],
+    make_tracker: Callable[[], UpdateTracks],
 ) -> dict[str, list[dict]]:
     """Return the entries of a tracking result, at the key frames of a tracker that receives every
     image set.

@@ -65,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content[first : self.server.send_until])
 
     def log_message(self, *_: object) -> None:
-        """Keep the output of the tests clean."""
+        """Do not log requests."""
 
 
 @contextmanager

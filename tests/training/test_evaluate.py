@@ -189,7 +189,7 @@ def test_invalid_evaluation_arguments_are_rejected_with_one_message(
     assert 'no such checkpoint file' in error_message(
         tmp_path / 'absent.safetensors', root, '--data.split', SPLIT
     )
-    assert "split 'unknown' is not known" in error_message(
+    assert "split 'unknown' is unknown or empty" in error_message(
         checkpoint, root, '--data.split', 'unknown'
     )
     assert "split 'val' needs 150 scenes" in error_message(checkpoint, root)

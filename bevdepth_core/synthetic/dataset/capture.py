@@ -33,8 +33,8 @@ class Drive:
     Attributes:
         name: name of the scene.
         seed: seed of its world and its calibration.
-        start_us: Unix time in microseconds.
-        duration_s: seconds.
+        start_us: Unix time of the start, microseconds.
+        duration_s: duration, seconds.
     """
 
     name: str
@@ -94,10 +94,10 @@ class KeyFrame:
     """A key frame, with the shots since the last one.
 
     Attributes:
-        number: in the drive.
+        number: index of the key frame in the drive.
         shots: channel by channel in order of time.
-        world_from_ego: (shots, 4, 4), the vehicle at each shot's stamp; the origin of the world is
-            the map's.
+        world_from_ego: (shots, 4, 4), ego pose at the stamp of each shot; the origin of the world
+            is that of the map.
         classes: n names, one per actor.
         riders: (n,) bool, whether a bicycle or motorcycle has a rider.
         size: (n, 3) length, width, height, meters.
@@ -196,20 +196,20 @@ def _write_image(
 def _write_sweep(
     path: Path, scene: SyntheticScene, drive: Drive, sensors: Sensors, shot: Shot
 ) -> np.ndarray:
-    """Write one lidar sweep, transformed to the lidar pose at its stamp; return (actors,) points
-    on each actor.
+    """Write one lidar sweep, transformed to the lidar pose at its stamp; return the (actors,)
+    numbers of points on the actors.
     """
     mount = drive.ego_from_lidar(sensors)
     moment = shot.turn * TURN_S + sensors.rig.measured_offset_s
-    turn = scan(scene, moment, mount, beams=sensors.lidar_beams, seed=drive.seed + shot.turn)
-    moved = (
+    sweep = scan(scene, moment, mount, beams=sensors.lidar_beams, seed=drive.seed + shot.turn)
+    at_stamp_from_measured = (
         invert_rigid(scene.world_from_ego(shot.time_s) @ mount)
         @ scene.world_from_ego(moment)
         @ mount
     )
-    points = turn.points @ moved[:3, :3].T + moved[:3, 3]
-    np.column_stack((points, turn.intensity, turn.ring)).astype(np.float32).tofile(path)
-    return np.bincount(turn.actor[turn.actor >= 0], minlength=len(scene.actors))
+    points = sweep.points @ at_stamp_from_measured[:3, :3].T + at_stamp_from_measured[:3, 3]
+    np.column_stack((points, sweep.intensity, sweep.ring)).astype(np.float32).tofile(path)
+    return np.bincount(sweep.actor[sweep.actor >= 0], minlength=len(scene.actors))
 
 
 def _states(scene: SyntheticScene, time_s: float) -> dict:

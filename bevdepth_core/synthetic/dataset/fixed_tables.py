@@ -1,5 +1,5 @@
-"""Creates the table rows that are the same in every dataset, and finds the rows that describe
-an actor.
+"""Creates the table rows that do not depend on the drives, and finds the rows that describe an
+actor.
 """
 
 from __future__ import annotations

@@ -162,9 +162,9 @@ def _sensor_data_row(drive: Drive, sensors: Sensors, shot: Shot, number: int) ->
 def _annotation_rows(
     drive: Drive, key_frames: Sequence[KeyFrame], needs_view: bool
 ) -> dict[str, list[dict]]:
-    """Return the objects that a sensor observed at any time, and their boxes, object by object.
+    """Return the actors that a sensor observed at any time, and their boxes, actor by actor.
 
-    With ``needs_view``, the point count of an object that no camera sees is set to 0, so that
+    With ``needs_view``, the point count of an actor that no camera sees is set to 0, so that
     training and evaluation exclude it. Otherwise a network with a front camera would be
     expected to detect objects behind the vehicle.
     """
@@ -201,7 +201,7 @@ def _annotated(key_frames: Sequence[KeyFrame]) -> np.ndarray:
     additional key frames give the first and last observed box a velocity. Actors beyond the range
     have no box.
     """
-    noticed = np.array(
+    observed = np.array(
         [(key_frame.points > 0) | (key_frame.visible > 0) for key_frame in key_frames]
     )
     vehicle = np.array([key_frame.world_from_ego[-1, :2, 3] for key_frame in key_frames])
@@ -211,10 +211,10 @@ def _annotated(key_frames: Sequence[KeyFrame]) -> np.ndarray:
             for key_frame, at in zip(key_frames, vehicle, strict=True)
         ]
     )
-    noticed &= (near := near < ANNOTATION_RANGE)
-    widened = noticed.copy()
-    widened[1:] |= noticed[:-1]
-    widened[:-1] |= noticed[1:]
+    observed &= (near := near < ANNOTATION_RANGE)
+    widened = observed.copy()
+    widened[1:] |= observed[:-1]
+    widened[:-1] |= observed[1:]
     has_begun, has_not_ended = (
         np.logical_or.accumulate(widened, axis=0),
         np.logical_or.accumulate(widened[::-1], axis=0)[::-1],

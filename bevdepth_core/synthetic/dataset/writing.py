@@ -56,7 +56,8 @@ class DatasetPlan:
         seed: seed of all scenes.
 
     Raises:
-        ValueError: the plan has no scene, or its scenes are too small.
+        ValueError: the plan has no scene or a negative number, or the scenes are too short or
+            their images too small.
     """
 
     train_scenes: int
@@ -111,7 +112,7 @@ def write_dataset(
 ) -> None:
     """Write ``plan`` as the nuScenes-format dataset ``root``, version ``v1.0-synthetic``.
 
-    It is written to a folder beside ``root`` that ends in ``.part`` and renamed when it is
+    It is written to a folder beside ``root`` whose name ends in ``.part``, and renamed when it is
     complete. An interrupted run removes that folder; the next run removes the folder of a killed
     run. A script that calls this function needs ``if __name__ == '__main__'``, because the
     processes import the script.
@@ -124,8 +125,7 @@ def write_dataset(
         progress: whether to show a progress bar on a terminal.
 
     Raises:
-        FileExistsError: ``root`` exists and ``force`` is not given, or ``root`` is not such a
-            dataset.
+        FileExistsError: ``root`` contains a dataset and ``force`` is not given, or other files.
         OSError: a file cannot be written.
         BrokenProcessPool: a process was killed.
     """
@@ -199,30 +199,30 @@ def _record_drives(
 
 @contextmanager
 def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool of processes that end at once if the body fails or this process is killed,
-    because both close a pipe that the processes watch.
+    """Yield a pool of processes that end at once if the ``with`` block fails or this process is
+    killed: either closes the end of a pipe, and the processes wait for that.
     """
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload([__name__])
-    watched, held = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(jobs, context, _start_worker, (watched,))
+    reader, writer = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(jobs, context, _start_worker, (reader,))
     try:
         yield pool
     except BaseException:
-        held.close()
+        writer.close()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-        held.close()
+        writer.close()
 
 
-def _start_worker(watched: Connection) -> None:
-    """Limit a worker to one processor, and ignore Ctrl-C, which its parent handles."""
+def _start_worker(reader: Connection) -> None:
+    """Limit a worker to one CPU, and ignore Ctrl-C, which its parent handles."""
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_pipe, args=(watched,), daemon=True).start()
+    threading.Thread(target=_exit_when_closed, args=(reader,), daemon=True).start()
 
 
-def _end_with_pipe(watched: Connection) -> None:
-    watched.poll(None)
+def _exit_when_closed(reader: Connection) -> None:
+    reader.poll(None)
     os._exit(1)

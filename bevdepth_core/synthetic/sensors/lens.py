@@ -13,8 +13,8 @@ from bevdepth_core.synthetic.sensors.render import render_camera
 from bevdepth_core.synthetic.world.scene import SyntheticScene
 
 MAX_ENLARGEMENT = 3.0
-"""Largest width of the wider pinhole image, in widths of the image; a lens that needs more is
-rejected."""
+"""Largest width and height of the wider pinhole image relative to those of the image; a lens that
+needs more is rejected."""
 _ITERATIONS = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 50, 0.005)
 """OpenCV inverts the distortion in at most 50 iterations, until the error is below 0.005
 pixels."""
@@ -63,8 +63,8 @@ class Lens:
         return cv2.undistort(image, self.intrinsics, np.array(self.distortion))
 
     def require_invertible(self) -> None:
-        """Raise ValueError if several points of the world fall on one pixel, or the lens sees much
-        more than a pinhole camera.
+        """Raise ValueError if several directions fall on one pixel, or the pinhole image would be
+        larger than ``MAX_ENLARGEMENT``.
         """
         places = (np.linspace(0, side - 1, _CHECKED_POINTS) for side in (self.width, self.height))
         pixels = np.stack(np.meshgrid(*places), axis=-1).reshape(-1, 2)
@@ -81,7 +81,8 @@ class Lens:
         reach = (np.ptp(seen, axis=0) / (self.width, self.height)).max()
         if not (error < _TOLERANCE_PX and reach < MAX_ENLARGEMENT):
             raise ValueError(
-                'it does not map each pixel to one direction: use smaller coefficients'
+                'it does not map each pixel to one direction, or its field of view is too wide: '
+                'use smaller coefficients'
             )
 
     def _pinhole_pixels(self) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,4 @@
-"""Simulates the lidar on the roof: 32 beams rotate in 50 ms; all points are measured at one
-moment.
-"""
+"""Simulates the lidar on the roof; all points of a rotation are measured at one moment."""
 
 from __future__ import annotations
 
@@ -17,16 +15,17 @@ LOWEST_DEGREES, HIGHEST_DEGREES = -30.67, 10.67
 """Elevations of the lowest and highest beam of the nuScenes lidar; the others are evenly
 spaced."""
 COLUMNS = 1084
-"""Azimuths in one turn at 20 Hz."""
+"""Azimuths in one rotation at 20 Hz."""
 NEAREST, FARTHEST = 1.0, 70.0
-"""Meters."""
+"""Distances that are measured, meters."""
 
 _RANGE_NOISE = 0.012
 _LOST = 0.02
 _GROUND_BRIGHTNESS, _BRIGHTNESS_NOISE = 46.0, 7.0
 _INTENSITY_PER_BRIGHTNESS = 0.32
 _ECHO_LIMIT = 0.35
-"""A return with intensity 1 is lost if its distance exceeds this share of the range."""
+"""A return of intensity i is lost if its distance exceeds the share ``_ECHO_LIMIT`` + i / 20 of
+``FARTHEST``."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def scan(
         scene: the world.
         time_s: seconds since the start of the scene.
         ego_from_lidar: (4, 4) mount.
-        beams: at least 2, over the same elevations.
+        beams: number of beams, at least 2, always between the same elevations.
         seed: seed of the noise.
     """
     rng = np.random.default_rng(seed)

@@ -19,6 +19,7 @@ _FAR = 170.0
 _COVER_WIDTH = 200
 """Width in pixels of the mask that finds hidden objects."""
 _MIN_COVER = 100
+"""Only objects whose bounding rectangle in the mask has more pixels than this hide others."""
 
 
 def draw_order(cannot_hide: np.ndarray, distance: np.ndarray) -> list[int]:
@@ -68,9 +69,9 @@ def visible_objects(objects: list[Placed], view: View) -> list[Placed]:
 
 
 def _not_hidden(
-    ordered: list[Placed], corners: np.ndarray, names: np.ndarray, view: View
+    ordered: list[Placed], corners: np.ndarray, indices: np.ndarray, view: View
 ) -> list[int]:
-    """Return the ``names`` of the objects that nearer solids do not hide completely.
+    """Return the ``indices`` of the objects that nearer solids do not hide completely.
 
     The test uses a small mask and is conservative: it may keep a hidden object, but it never drops
     an object that is clearly visible.
@@ -78,16 +79,15 @@ def _not_hidden(
     Args:
         ordered: far to near.
         corners: (n, 8, 3) of their bounding boxes, camera frame.
-        names: (n,) identities of the objects.
+        indices: (n,) indices of the objects.
         view: the camera.
     """
     small = view.resized(_COVER_WIDTH)
     covered = np.zeros((small.height, small.width), np.uint8)
     kept = []
-    for placed, box, name in zip(reversed(ordered), corners[::-1], names[::-1], strict=True):
-        if (
-            box[:, 2].min() > NEAR
-        ):  # a box that crosses the near plane cannot be projected; keep it
+    for placed, box, index in zip(reversed(ordered), corners[::-1], indices[::-1], strict=True):
+        # A box that crosses the near plane cannot be projected, and is kept.
+        if box[:, 2].min() > NEAR:
             pixels = small.project(box)
             (x0, y0), (x1, y1) = (
                 np.floor(pixels.min(axis=0)).astype(int),
@@ -98,7 +98,7 @@ def _not_hidden(
                 continue
             if window.size > _MIN_COVER:
                 _cover(covered, placed, small)
-        kept.append(name)
+        kept.append(index)
     return kept[::-1]
 
 
@@ -113,7 +113,9 @@ def _cover(covered: np.ndarray, placed: Placed, view: View) -> None:
 
 
 def _near_the_image(objects: list[Placed], view: View) -> list[Placed]:
-    """Return the objects whose bounding cylinder is in the field of view, or a little outside."""
+    """Return the objects whose bounding cylinder is in the field of view or a little outside, up
+    to a depth of ``_FAR``.
+    """
     offset = np.array([placed.position for placed in objects]).reshape(-1, 2) - view.position[:2]
     radius = np.array([placed.shape.radius for placed in objects])
     forward = view.world_from_camera[:2, 2] / np.linalg.norm(view.world_from_camera[:2, 2])

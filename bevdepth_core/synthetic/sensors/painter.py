@@ -18,10 +18,11 @@ _NOMINAL_WIDTH = 1600
 same details."""
 _MIN_DETAIL_PX = 3.0
 _EXACT_ORDER_WITHIN = 30.0
+"""Distance up to which the drawing order of the solids of a shape is exact, meters."""
 _BALL_SHADES = ((9.0, 1), (36.0, 2), (np.inf, 3))
 """Pairs (largest radius in pixels, number of circles per ball)."""
 _LEAF_COUNTS = ((22.0, 0), (50.0, 30), (110.0, 70), (np.inf, 160))
-"""Pairs (largest radius in pixels, number of spots per ball)."""
+"""Pairs (largest radius in pixels, number of leaves in each of two layers)."""
 
 
 class _Batch:
@@ -30,7 +31,7 @@ class _Batch:
     Attributes:
         eyes: (n, 3) the camera in the objects' frames.
         distance: (n,) meters.
-        clear: (n,) share of the contrast that haze leaves.
+        transmittance: (n,) share of the light that haze lets through.
         camera_from_local: (n, 3, 3) rotations.
     """
 
@@ -47,7 +48,7 @@ class _Batch:
         offset = view.position - np.array([(*placed.position, 0.0) for placed in objects])
         self.eyes = np.einsum('nij,ni->nj', rotations, offset)
         self.distance = np.linalg.norm(self.eyes, axis=1)
-        self.clear = np.exp(-self.distance / light.haze_distance)
+        self.transmittance = np.exp(-self.distance / light.haze_distance)
         self.camera_from_local = view.camera_from_world_rotation @ rotations
         self._place_points(shapes, view)
         self._face_ends = np.cumsum([0, *(len(shape.normals) for shape in shapes)])
@@ -76,7 +77,7 @@ class _Batch:
         shaded: np.ndarray,
         light: Light,
     ) -> np.ndarray:
-        """Return the colors of all faces under light and haze; 0 for faces that are not shown."""
+        """Return the colors of all faces under light and haze; 0 for faces that are not drawn."""
         shown = np.flatnonzero(self._facing)
         colors, glows = _joined(shapes, 'colors'), _joined(shapes, 'glows')
         owner, normals = owner[shown], _joined(shapes, 'normals')[shown]
@@ -89,9 +90,9 @@ class _Batch:
             * _strength(world_normals, np.where(shaded, 0.15, 1.0)[owner], glows[shown], light),
             255,
         )
-        clear = self.clear[owner][:, None]
+        transmittance = self.transmittance[owner][:, None]
         result = np.zeros_like(colors)
-        result[shown] = lit * clear + np.array(light.horizon) * (1 - clear)
+        result[shown] = lit * transmittance + np.array(light.horizon) * (1 - transmittance)
         return result
 
     def _place_points(self, shapes: list[Shape], view: View) -> None:
@@ -183,7 +184,7 @@ class Painter:
             ball = shape.solids[solid].ball
             if ball:
                 center = batch.camera_from_local[number] @ (ball.center - batch.eyes[number])
-                self._draw_ball(ball, center, float(batch.clear[number]), in_shade, solid)
+                self._draw_ball(ball, center, float(batch.transmittance[number]), in_shade, solid)
             for face, ranges in zip(
                 shape.face_ranges[solid], shape.outline_ranges[solid], strict=True
             ):
@@ -201,7 +202,7 @@ class Painter:
         return [outline for outline in outlines if outline is not None]
 
     def _draw_ball(
-        self, ball: Ball, center: np.ndarray, clear: float, in_shade: bool, seed: int
+        self, ball: Ball, center: np.ndarray, transmittance: float, in_shade: bool, seed: int
     ) -> None:
         if center[2] < NEAR + ball.radius:
             return
@@ -218,7 +219,7 @@ class Painter:
         if count == 1:
             shades = [((dark + light) / 2, 1.0, 0.0)]
         for strength, scale, shift in shades[:count]:
-            color = self._ball_color(ball, strength, clear, in_shade)
+            color = self._ball_color(ball, strength, transmittance, in_shade)
             fill(
                 self._image,
                 [
@@ -231,7 +232,7 @@ class Painter:
                 color,
             )
         if ball.leafy:
-            self._draw_leaves(ball, pixel, radius, towards_sun, clear, in_shade, seed)
+            self._draw_leaves(ball, pixel, radius, towards_sun, transmittance, in_shade, seed)
 
     def _draw_leaves(
         self,
@@ -239,7 +240,7 @@ class Painter:
         pixel: np.ndarray,
         radius: float,
         towards_sun: np.ndarray,
-        clear: float,
+        transmittance: float,
         in_shade: bool,
         seed: int,
     ) -> None:
@@ -250,11 +251,11 @@ class Painter:
                 fill(
                     self._image,
                     list(fixed_point(leaves)),
-                    self._ball_color(ball, strength, clear, in_shade),
+                    self._ball_color(ball, strength, transmittance, in_shade),
                 )
 
     def _ball_color(
-        self, ball: Ball, strength: float, clear: float, in_shade: bool
+        self, ball: Ball, strength: float, transmittance: float, in_shade: bool
     ) -> list[float]:
         sun = 0.1 if in_shade else 0.75
         light = zip(
@@ -265,7 +266,11 @@ class Painter:
             strict=True,
         )
         return [
-            min(part * (ambient + direct * sun) * strength * clear + haze * (1 - clear), 255.0)
+            min(
+                part * (ambient + direct * sun) * strength * transmittance
+                + haze * (1 - transmittance),
+                255.0,
+            )
             for part, ambient, direct, haze in light
         ]
 

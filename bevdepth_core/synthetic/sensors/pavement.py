@@ -1,4 +1,4 @@
-"""Returns outlines and colors of flat parts of the ground: grass, pavement, asphalt, markings."""
+"""Outlines and colors of flat parts of the ground: grass, pavement, asphalt, markings."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Flat:
     """Outlines on the ground.
 
     Attributes:
-        points: (p, 3) world, one outline after the other.
-        ends: (n + 1,) where outlines begin and end.
+        points: (p, 3) world points, one outline after the other.
+        ends: (n + 1,) outline i consists of the points from ``ends[i]`` to ``ends[i + 1]``.
     """
 
     points: np.ndarray
@@ -147,7 +147,7 @@ def _patches(scene: SyntheticScene, along: np.ndarray) -> list[np.ndarray]:
 
 
 def _cracks(scene: SyntheticScene, along: np.ndarray) -> list[np.ndarray]:
-    """Return tarred cracks, winding along the road."""
+    """Return tarred cracks that wind along the road."""
     rng = np.random.default_rng(scene.seed + 1)
     road, outlines = scene.road, []
     for start in np.arange(road.along[0], road.along[-1] - 12, 17.0):

@@ -1,5 +1,5 @@
-"""Finds the first intersection of rays from one point with shapes; for each solid, the bounds
-are tested first, then the faces.
+"""Finds the first intersection of rays from one point with shapes; for each solid, the bounds are
+tested first, then its planes or its ball.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Hits:
     Attributes:
         distance: (rays,) meters, infinite where nothing was hit.
         owner: (rays,) index of the object, -1 if nothing was hit.
-        brightness: (rays,) of the surface under light from the sensor, 0..255.
+        brightness: (rays,) brightness of the surface under light from the sensor, 0..255.
     """
 
     distance: np.ndarray
@@ -102,16 +102,16 @@ class _Solids:
     the sensor.
 
     Attributes:
-        owner: (n,) index of the object.
-        headings: (n,) of the objects' frames.
-        eye: (n, 3) the sensor in these frames.
+        owner: (n,) index of the object of each solid.
+        headings: (n,) headings of the objects' frames, radians.
+        eye: (n, 3) position of the sensor in these frames.
         low, high: (n, 3) bounds.
-        normals, offsets: (n, p, 3) and (n, p) planes; inside is where normal times point is below
-            the offset.
-        balls: (n, 4) center and radius, radius 0 for other shapes.
-        brightness: (n,).
-        corners: (n, 8, 3) of the bounds, from the sensor, in its frame.
-        nearest, farthest: (n,) horizontal distance of the bounds from the sensor.
+        normals, offsets: (n, p, 3) and (n, p) planes; a point is inside if its dot product with
+            each normal is below the offset.
+        balls: (n, 4) center and radius; the radius is 0 for other solids.
+        brightness: (n,) brightness, 0..255.
+        corners: (n, 8, 3) corners of the bounds in the frame of the sensor.
+        nearest, farthest: (n,) horizontal distances of the bounds from the sensor, meters.
     """
 
     owner: np.ndarray
@@ -207,8 +207,8 @@ class _Solids:
     def first_hits(
         self, directions: np.ndarray, solid: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return a mask of the rays, (n, 3) in the frame of their ``solid``, that hit it, and
-        the distances of these hits.
+        """Return the indices of the rays that hit their ``solid``, and the distances of these
+        hits; ``directions`` are (n, 3) in the frames of the objects.
         """
         entry, leave = _through_bounds(self.eye, directions, self.low, self.high, solid)
         # The bounds exclude most pairs; only the remaining ones are tested against planes and
@@ -291,8 +291,8 @@ def _into_balls(eye: np.ndarray, directions: np.ndarray, balls: np.ndarray) -> n
     """Return the (n,) distances to balls, (n, 4) center and radius; infinite if the ray misses."""
     to_center = balls[:, :3] - eye
     along = _dot(to_center, directions)
-    under_root = balls[:, 3] ** 2 - _dot(to_center, to_center) + along**2
-    return np.where(under_root > 0, along - np.sqrt(np.maximum(under_root, 0)), np.inf)
+    discriminant = balls[:, 3] ** 2 - _dot(to_center, to_center) + along**2
+    return np.where(discriminant > 0, along - np.sqrt(np.maximum(discriminant, 0)), np.inf)
 
 
 @lru_cache(maxsize=4096)
@@ -328,8 +328,8 @@ def _solid_table(shape: Shape) -> tuple[np.ndarray, ...]:
 
 
 def _planes(solid: Solid) -> np.ndarray:
-    """Return (p, 4) planes n x <= d around a solid; for a thin sheet, they include planes along
-    the edges of its first outline.
+    """Return the (p, 4) planes (n, d) of the faces of a solid, whose inside is n x <= d. For a
+    thin sheet, they include planes along edges of its first outline.
     """
     faces = np.flatnonzero(~solid.details)
     normals = solid.normals[faces]

@@ -120,7 +120,7 @@ def _props_shade(scene: SyntheticScene) -> tuple[list[np.ndarray], np.ndarray, n
 def _in_shade(
     placed: Placed, shade: tuple[list[np.ndarray], np.ndarray, np.ndarray], to_sun: Sequence[float]
 ) -> bool:
-    """Return True if the middle of an object lies in a shadow."""
+    """Return True if the middle of an object lies in the shadow of a prop."""
     shadows, low, high = shade
     on_ground = placed.position - placed.shape.height / 2 * _shadow_reach(to_sun)
     around = np.flatnonzero(((low < on_ground) & (on_ground < high)).all(axis=1))

@@ -55,7 +55,8 @@ class SyntheticRig:
     """Cameras and lidar of a synthetic vehicle.
 
     Attributes:
-        image_size: width and height, pixels, that the focal lengths and centers belong to.
+        image_size: width and height, pixels, of the images for which the focal lengths and
+            principal points are given.
         cameras: by name, in the order of all camera arrays.
         lidar: on the roof.
     """
@@ -72,7 +73,7 @@ class SyntheticRig:
 
         Args:
             width: pixels; that of ``image_size`` when None.
-            height: likewise.
+            height: pixels; that of ``image_size`` when None.
             log_seed: seed of the calibration of one log, which differs between vehicles and days;
                 None: the nominal calibration.
         """

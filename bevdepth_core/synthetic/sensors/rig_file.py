@@ -19,13 +19,14 @@ from bevdepth_core.synthetic.sensors.rig import CameraMount, LidarMount, Synthet
 from bevdepth_core.synthetic.sensors.schedule import TURN_S
 
 SIZE_RANGE = (16, 8192)
-"""Pixels."""
+"""Width and height of images, pixels."""
 POSITION_RANGE = (-20.0, 20.0)
-"""Meters from the origin of the ego frame."""
+"""Each coordinate of a sensor in the ego frame, meters."""
 HEIGHT_RANGE = (0.2, 10.0)
-"""Meters above the ground."""
+"""Height of a sensor above the ground, meters."""
 FIELD_OF_VIEW_RANGE = (5.0, 150.0)
-"""Degrees; a pinhole camera with distortion does not describe wider lenses."""
+"""Horizontal field of view, degrees; a pinhole model with distortion cannot describe wider
+lenses."""
 DISTORTION_COUNTS = (0, 4, 5, 8)
 _NAME = re.compile(r'[A-Za-z]\w*')
 
@@ -115,15 +116,17 @@ def _mount(section: _Section) -> tuple[tuple, tuple]:
     return position, section.numbers('angles', 3, (-360.0, 360.0))
 
 
-def _camera(whole: _Section, name: object, values: Mapping, size: tuple[int, int]) -> CameraMount:
+def _camera(
+    document: _Section, name: object, values: Mapping, size: tuple[int, int]
+) -> CameraMount:
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name == LIDAR:
-        raise whole.error(
+        raise document.error(
             f'cameras.{name}', 'is not a name of a camera: use letters, digits and _'
         )
     keys = (
         'position', 'angles', 'field_of_view', 'focal', 'center', 'offset_s', 'distortion',
     )  # fmt: skip
-    section = _Section(whole.path, f'cameras.{name}', values, keys)
+    section = _Section(document.path, f'cameras.{name}', values, keys)
     position, angles = _mount(section)
     middle = ((size[0] - 1) / 2, (size[1] - 1) / 2)
     has_center, has_offset = (key in section.values for key in ('center', 'offset_s'))
@@ -144,8 +147,7 @@ def _focal(section: _Section, width: int) -> float:
         raise section.error(
             'field_of_view',
             'or focal must be given, but not both: the horizontal field of view of the '
-            'undistorted '
-            'image in degrees, or the focal length in pixels',
+            'undistorted image in degrees, or the focal length in pixels',
         )
     narrow, wide = (
         width / 2 / math.tan(math.radians(degrees) / 2) for degrees in FIELD_OF_VIEW_RANGE
@@ -176,11 +178,11 @@ def _require_invertible(section: _Section, camera: CameraMount, size: tuple[int,
             raise section.error('distortion', f'is invalid: {error}') from error
 
 
-def _lidar(whole: _Section) -> LidarMount:
+def _lidar(document: _Section) -> LidarMount:
     section = _Section(
-        whole.path,
+        document.path,
         'lidar',
-        whole.value('lidar'),
+        document.value('lidar'),
         ('position', 'angles', 'beams'),
     )
     beams = section.number('beams', (2, 256)) if 'beams' in section.values else 32

@@ -1,7 +1,7 @@
 """Defines when the sensors of a nuScenes vehicle are triggered.
 
-The lidar rotates 20 times per second. In six of every ten rotations, a camera is triggered when
-the lidar points in its direction. This gives 12 Hz in steps of 50 and 100 ms. Every tenth
+The lidar rotates 20 times per second. In six of every ten rotations, each camera is triggered when
+the lidar points in its direction. This gives 12 images per second, 50 or 100 ms apart. Every tenth
 rotation is a key frame.
 """
 

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 
 NEAR = 0.25
-"""Distance of the near plane, meters; nearer parts are cut off."""
+"""Depth of the near plane, meters; nearer parts are cut off."""
 
 SHIFT = 4
-_SUBPIXEL = 1 << SHIFT
 """Fractional bits of OpenCV's fixed-point pixel coordinates."""
+_SUBPIXELS = 1 << SHIFT
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class View:
         return pixels[:, :2] / pixels[:, 2:]
 
     def outline_pixels(self, outline: np.ndarray) -> np.ndarray | None:
-        """Return a flat outline of (n, 3) camera points as OpenCV's fixed-point pixels, clipped
-        at the near plane; None if it is behind the near plane.
+        """Return a plane outline of (n, 3) camera points as OpenCV's fixed-point pixels, clipped
+        at the near plane; None if it is completely before the near plane.
         """
-        behind = outline[:, 2] < NEAR
-        if behind.all():
+        is_too_near = outline[:, 2] < NEAR
+        if is_too_near.all():
             return None
-        if behind.any():
+        if is_too_near.any():
             outline = _cut_at_near_plane(outline)
         return fixed_point(self.project(outline))
 
@@ -94,7 +94,7 @@ class View:
 
 def fixed_point(pixels: np.ndarray) -> np.ndarray:
     """Return pixels as OpenCV's polygon coordinates."""
-    return np.rint(pixels * _SUBPIXEL).astype(np.int32)
+    return np.rint(pixels * _SUBPIXELS).astype(np.int32)
 
 
 def _cut_at_near_plane(outline: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Computes the visible fraction of each actor.
 
-Objects are drawn far to near into a buffer of object numbers, so that near objects overwrite
+Objects are drawn from far to near into a buffer of object numbers, so that near objects overwrite
 those that they hide. The visible fraction is the number of pixels that an actor has in this
 buffer, divided by the number of pixels of its complete silhouette. The complete silhouette is
-drawn on a larger canvas, since it may extend beyond the image.
+drawn on a larger canvas, because it may extend beyond the image.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WIDTH = 400
 _BORDER = 200
 """Border around the image in which silhouettes are also drawn, pixels."""
 _ONE_OUTLINE_PX = 25.0
-"""Objects smaller than this are drawn as their convex hull."""
+"""Objects that are narrower than this in the buffer are drawn as their convex hull."""
 
 
 def visible_fractions(

@@ -26,29 +26,35 @@ _BUILDERS: dict[str, Callable[..., list[Solid]]] = {
     'lamp': scenery.lamp,
 }
 
-_TOUCHES_GROUND, _COVERING_VOLUME = 0.1, 1.5
+_TOUCHES_GROUND = 0.1
+"""Solids whose lowest point is below this height touch the ground, meters."""
+_COVERING_VOLUME = 1.5
+"""Solids whose bounds have a larger volume are large, cubic meters."""
 
 
 class Shape:
     """The solids of one object, packed for drawing.
 
     Attributes:
-        solids: in no particular order.
-        bounds: (n, 2, 3) lower and upper corner per solid.
-        middles: (n, 3) of those bounds.
-        corners: (8 n, 3) of those bounds.
+        solids: n solids in no particular order.
+        bounds: (n, 2, 3) lower and upper corner of each solid.
+        middles: (n, 3) centers of the bounds.
+        corners: (8 n, 3) corners of the bounds.
         points: (p, 3) float32, all outlines one after the other.
-        outline_ranges: per solid, per face, the point ranges of its outlines.
-        face_ranges: per solid, its faces in the arrays below.
-        anchors, normals, colors: (f, 3) float32, a point on each face, its outward normal, its
-            color.
-        glows, details: (f,) bool.
-        height, radius: height and radius of the upright cylinder around the origin that contains
-        the shape, meters. vertices: (v, 3) corners of all solids; for balls, those of their
-        bounds. box_corners: (8, 3) corners of the bounding box, the lower four first,
-        counter-clockwise. contact_corners: (4, 3) of the rectangle around the parts that touch the
-        ground. covers: (k, 3) vertices of each large solid, which hides everything behind it.
-        extents: (f,) float32, largest side of the face's first outline, meters.
+        outline_ranges: per solid, per face, the ranges of its outlines in ``points``.
+        face_ranges: per solid, the range of its f faces in the arrays below.
+        anchors: (f, 3) float32, a point on each face.
+        normals: (f, 3) float32, outward normal of each face.
+        colors: (f, 3) float32, color of each face.
+        glows: (f,) bool, see ``Solid``.
+        details: (f,) bool, see ``Solid``.
+        extents: (f,) float32, largest side of the first outline of each face, meters.
+        height: height of the upright cylinder around the origin that contains the shape, meters.
+        radius: radius of this cylinder, meters.
+        vertices: (v, 3) corners of all solids; for balls, those of their bounds.
+        box_corners: (8, 3) corners of the bounding box, the lower four first, counter-clockwise.
+        contact_corners: (4, 3) corners of the rectangle around the parts that touch the ground.
+        covers: per large solid, its (k, 3) vertices; large solids hide everything behind them.
     """
 
     def __init__(self, solids: list[Solid]) -> None:
@@ -133,7 +139,7 @@ def build_shape(
     """Return the shape of an object.
 
     Args:
-        kind: a nuScenes class or building, tree, lamp.
+        kind: a nuScenes class, or building, tree or lamp.
         size: length, width, height, meters.
         appearance: seed of colors and parts.
         rider: whether a bicycle or motorcycle has a rider.

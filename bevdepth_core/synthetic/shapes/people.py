@@ -13,16 +13,16 @@ from bevdepth_core.synthetic.shapes.solids import (
     TAIL_LIGHT,
     Color,
     Solid,
-    at,
     ball,
     bar_outline,
     beam,
     box,
-    darker,
     disc,
     frustum,
+    lerp,
     rectangle_x,
     rectangle_y,
+    scaled,
     sheet,
 )
 
@@ -37,12 +37,12 @@ RIDERLESS_HEIGHT = 0.66
 def pedestrian(
     length: float, width: float, height: float, rng: np.random.Generator, stride: float
 ) -> list[Solid]:
-    """Return a walker; ``stride`` in -1..1 swings legs and arms."""
-    shirt, trousers = CLOTHES[rng.integers(8)], darker(CLOTHES[rng.integers(8)], 0.7)
+    """Return a pedestrian; ``stride``, from -1 to 1, is the phase of legs and arms."""
+    shirt, trousers = CLOTHES[rng.integers(8)], scaled(CLOTHES[rng.integers(8)], 0.7)
     swing, hip, shoulder = 0.3 * length * stride, 0.47 * height, 0.83 * height
     torso = frustum(hip, shoulder, (-0.10, 0.11, -0.17, 0.17), (-0.11, 0.11, -0.21, 0.21), shirt)
     torso.detail(
-        rectangle_x(0.11, -0.02, 0.02, hip + 0.05, shoulder - 0.06), color=darker(shirt, 0.8)
+        rectangle_x(0.11, -0.02, 0.02, hip + 0.05, shoulder - 0.06), color=scaled(shirt, 0.8)
     )
     legs = [_leg(side, side * swing, hip, trousers) for side in (1, -1)]
     arms = [
@@ -51,7 +51,7 @@ def pedestrian(
             -side * swing,
             0.44 * height,
             shoulder - 0.02,
-            darker(shirt, 0.9),
+            scaled(shirt, 0.9),
         )
         for side in (1, -1)
     ]
@@ -81,10 +81,10 @@ def _arm(y: float, reach: float, z0: float, z1: float, color: Color) -> Solid:
 def _rider(x: float, saddle: float, height: float, rng: np.random.Generator) -> list[Solid]:
     shirt, trousers, helmet = (
         CLOTHES[rng.integers(8)],
-        darker(CLOTHES[rng.integers(8)], 0.7),
+        scaled(CLOTHES[rng.integers(8)], 0.7),
         PAINT[rng.integers(8)],
     )
-    shoulder = at(saddle, height, 0.66)
+    shoulder = lerp(saddle, height, 0.66)
     torso = frustum(
         saddle, shoulder, (x - 0.14, x + 0.12, -0.17, 0.17), (x + 0.02, x + 0.26, -0.2, 0.2), shirt
     )
@@ -92,7 +92,7 @@ def _rider(x: float, saddle: float, height: float, rng: np.random.Generator) -> 
     for y in (-0.16, 0.16):
         thigh = (x + 0.08, x + 0.26, y - 0.06, y + 0.06), (x - 0.08, x + 0.16, y - 0.07, y + 0.07)
         limbs.append(frustum(0.36 * saddle, saddle, *thigh, trousers).build())
-        hand = (x + 0.55, at(saddle, shoulder, 0.42))
+        hand = (x + 0.55, lerp(saddle, shoulder, 0.42))
         limbs.append(
             beam(
                 (x + 0.2, shoulder - 0.06),
@@ -100,7 +100,7 @@ def _rider(x: float, saddle: float, height: float, rng: np.random.Generator) -> 
                 0.09,
                 1.5 * y - 0.05,
                 1.5 * y + 0.05,
-                darker(shirt, 0.9),
+                scaled(shirt, 0.9),
             )
         )
     radius = (height - shoulder) / 2

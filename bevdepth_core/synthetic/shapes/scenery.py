@@ -1,4 +1,4 @@
-"""Builds objects beside the road: barriers, cones, houses, trees, lamps."""
+"""Builds barriers, traffic cones, buildings, trees and lamps."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bevdepth_core.synthetic.shapes.solids import (
     Color,
     Solid,
     SolidBuilder,
-    at,
     ball,
     box,
     column,
-    darker,
     frustum,
+    lerp,
     rectangle_x,
     rectangle_y,
+    scaled,
     stripe,
 )
 
@@ -33,7 +33,7 @@ _FACADE = (
     (214, 198, 160),
 )
 _LEAVES = ((74, 104, 52), (88, 112, 48), (62, 94, 58), (104, 116, 54))
-_STOREY = 3.4
+_STORY = 3.4
 _LIT_PANE, _DARK_PANE, _SHOP_PANE = (128, 134, 132), (70, 82, 96), (62, 70, 80)
 
 
@@ -56,7 +56,7 @@ def barrier(length: float, width: float, height: float, rng: np.random.Generator
     edges = np.linspace(-side, side, 8)
     for sign in (-1, 1):
         (x0, z0), (x1, z1) = (
-            (sign * half * at(0.6, 0.35, k), at(knee, height, k)) for k in (0.3, 0.85)
+            (sign * half * lerp(0.6, 0.35, k), lerp(knee, height, k)) for k in (0.3, 0.85)
         )
         bands = [
             ((x0, a, z0), (x0, b, z0), (x1, b, z1), (x1, a, z1))
@@ -73,7 +73,7 @@ def traffic_cone(
     orange, white = (236, 92, 28), (240, 240, 236)
     base = box(-length / 2, length / 2, -width / 2, width / 2, 0.0, 0.06, (40, 40, 42)).build()
     levels, radius = (0.06, 0.42, 0.6, 0.74, 0.86, 1.0), 0.4 * length
-    radii = [at(radius, 0.16 * radius, k) for k in levels]
+    radii = [lerp(radius, 0.16 * radius, k) for k in levels]
     colors = (orange, white, orange, white, orange)
     return [
         base,
@@ -85,24 +85,24 @@ def traffic_cone(
 
 
 def building(length: float, depth: float, height: float, rng: np.random.Generator) -> list[Solid]:
-    """Return a house whose long sides face streets: rows of windows above a shop floor, and a
+    """Return a building whose long sides face streets: rows of windows above shops, and a
     cornice.
     """
     wall = _FACADE[rng.integers(len(_FACADE))]
     half, side, eaves = length / 2, depth / 2, height - 0.5
-    storeys = max(1, int((height - 1.2) // _STOREY))
+    stories = max(1, int((height - 1.2) // _STORY))
     edges = np.linspace(-half + 0.4, half - 0.4, int(length // rng.uniform(2.4, 3.6)) + 1)
     shop = CLOTHES[rng.integers(8)]
     body = box(-half, half, -side, side, 0.0, eaves, wall)
-    stripe(body, -half, half, side, 0.0, 0.45, darker(wall, 0.6))
+    stripe(body, -half, half, side, 0.0, 0.45, scaled(wall, 0.6))
     for y in (side, -side):
-        _front_windows(body, y, edges, storeys, wall, rng)
+        _front_windows(body, y, edges, stories, wall, rng)
         body.detail(
             *(rectangle_y(y, a + 0.2, b - 0.2, 0.5, 2.6) for a, b in pairwise(edges)),
             color=_SHOP_PANE,
         )
         body.detail(rectangle_y(y, -half + 0.2, half - 0.2, 2.75, 3.25), color=shop)
-    sills = [row * _STOREY + 1.0 for row in range(1, storeys)]
+    sills = [row * _STORY + 1.0 for row in range(1, stories)]
     for x in (half, -half):
         body.detail(
             *(
@@ -113,7 +113,7 @@ def building(length: float, depth: float, height: float, rng: np.random.Generato
             color=_DARK_PANE,
         )
     cornice = box(
-        -half - 0.25, half + 0.25, -side - 0.25, side + 0.25, eaves, height, darker(wall, 0.82)
+        -half - 0.25, half + 0.25, -side - 0.25, side + 0.25, eaves, height, scaled(wall, 0.82)
     )
     return [body.build(), cornice.build()]
 
@@ -122,19 +122,19 @@ def _front_windows(
     body: SolidBuilder,
     y: float,
     edges: np.ndarray,
-    storeys: int,
+    stories: int,
     wall: Color,
     rng: np.random.Generator,
 ) -> None:
     windows = [
-        (a + 0.45, b - 0.45, row * _STOREY + 1.0, row * _STOREY + 2.7)
-        for row in range(1, storeys)
+        (a + 0.45, b - 0.45, row * _STORY + 1.0, row * _STORY + 2.7)
+        for row in range(1, stories)
         for a, b in pairwise(edges)
     ]
     lit = rng.random(len(windows)) < 0.25
     body.detail(
         *(rectangle_y(y, x0 - 0.1, x1 + 0.1, z0 - 0.12, z1 + 0.1) for x0, x1, z0, z1 in windows),
-        color=darker(wall, 1.15),
+        color=scaled(wall, 1.15),
     )
     for chosen, color in ((lit, _LIT_PANE), (~lit, _DARK_PANE)):
         body.detail(
@@ -150,7 +150,7 @@ def tree(_length: float, width: float, height: float, rng: np.random.Generator) 
     middle = height - 1.05 * crown
     balls = [ball((0.0, 0.0, middle), 0.72 * crown, 0.8 * green, leafy=True)]
     for number in range(9):
-        angle, lift = 2.4 * number + rng.uniform(-0.4, 0.4), at(-0.45, 0.7, number / 8)
+        angle, lift = 2.4 * number + rng.uniform(-0.4, 0.4), lerp(-0.45, 0.7, number / 8)
         reach = 0.62 * crown * math.sqrt(1 - 0.8 * lift * lift)
         center = (reach * math.cos(angle), reach * math.sin(angle), middle + lift * crown)
         balls.append(
@@ -169,6 +169,6 @@ def lamp(length: float, _width: float, height: float, _rng: np.random.Generator)
     gray = (118, 122, 126)
     arm = box(0.0, length - 0.4, -0.05, 0.05, height - 0.25, height - 0.13, gray)
     head = box(
-        length - 0.4, length + 0.2, -0.14, 0.14, height - 0.28, height - 0.12, darker(gray, 0.7)
+        length - 0.4, length + 0.2, -0.14, 0.14, height - 0.28, height - 0.12, scaled(gray, 0.7)
     )
     return [column(0.11, 0.07, 0.0, height - 0.26, gray, sides=6), arm.build(), head.build()]

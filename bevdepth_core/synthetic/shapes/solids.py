@@ -46,7 +46,7 @@ Outline = tuple[tuple[float, float, float], ...]
 
 @dataclass(frozen=True)
 class Ball:
-    """A sphere; a ``leafy`` one gets a ragged outline and dapples."""
+    """A sphere; a ``leafy`` one is drawn with a ragged outline and leaves."""
 
     center: np.ndarray
     radius: float
@@ -65,8 +65,8 @@ class Solid:
         normals: (f, 3) float32, outward.
         colors: (f, 3) float32.
         glows: (f,) bool, True for faces whose color does not depend on the light.
-        details: (f,) bool, True for faces that are painted on an earlier face; small ones may be
-            left out.
+        details: (f,) bool, True for faces that are painted on an earlier face; small ones are not
+            always drawn.
         ball: the sphere; None for other solids.
     """
 
@@ -104,7 +104,7 @@ class Solid:
 
 @dataclass
 class SolidBuilder:
-    """Collects the faces of one convex solid; finds their outward normals at the end."""
+    """Collects the faces of one convex solid; ``build`` computes their outward normals."""
 
     outlines: list[np.ndarray] = field(default_factory=list)
     faces: list[tuple] = field(default_factory=list)
@@ -149,14 +149,14 @@ def _outward_normal(outline: np.ndarray, middle: np.ndarray) -> np.ndarray:
     return normal if normal @ (center - middle) >= 0 else -normal
 
 
-def darker(color: Color, factor: float) -> tuple[float, float, float]:
-    """Return ``color`` times ``factor``; a factor above 1 makes it lighter."""
+def scaled(color: Color, factor: float) -> tuple[float, float, float]:
+    """Return ``color`` times ``factor``, which is darker for a factor below 1."""
     red, green, blue = (factor * value for value in color)
     return red, green, blue
 
 
-def at(low: float, high: float, k: float) -> float:
-    """Return the value at fraction ``k`` of the way from ``low`` to ``high``."""
+def lerp(low: float, high: float, k: float) -> float:
+    """Return the linear interpolation between ``low`` (k = 0) and ``high`` (k = 1)."""
     return low + (high - low) * k
 
 
@@ -225,7 +225,7 @@ def beam(
     y1: float,
     color: Color,
 ) -> Solid:
-    """Return a square-cut bar in the plane of x and z from ``start`` to ``end``, each (x, z)."""
+    """Return a bar from ``start`` to ``end``, each (x, z), that reaches from ``y0`` to ``y1``."""
     profile = bar_outline(start, end, thickness)
     left, right = ([(x, y, z) for x, _, z in profile] for y in (y1, y0))
     builder = SolidBuilder()

@@ -18,14 +18,14 @@ from bevdepth_core.synthetic.shapes.solids import (
     Color,
     Solid,
     SolidBuilder,
-    at,
     beam,
     box,
-    darker,
     disc,
     frustum,
+    lerp,
     rectangle_x,
     rectangle_y,
+    scaled,
     stripe,
 )
 
@@ -40,7 +40,7 @@ def _wheels_on_sides(
             body.detail(*(disc(x, y, radius, scale * radius) for x in axles), color=color)
 
 
-def _tyres(
+def _tires(
     half_width: float, axles: Sequence[float], radius: float, clearance: float
 ) -> list[Solid]:
     """Return the parts of the wheels that are visible below the body."""
@@ -89,8 +89,8 @@ def car(length: float, width: float, height: float, rng: np.random.Generator) ->
         (-half, half, -side, side),
         paint,
     )
-    stripe(body, -half + 0.02, half - 0.04, side, clearance, clearance + 0.12, darker(paint, 0.5))
-    stripe(body, -0.02, 0.02, side, clearance + 0.14, belt, darker(paint, 0.6))
+    stripe(body, -half + 0.02, half - 0.04, side, clearance, clearance + 0.12, scaled(paint, 0.5))
+    stripe(body, -0.02, 0.02, side, clearance + 0.14, belt, scaled(paint, 0.6))
     _wheels_on_sides(body, side, axles, radius)
     _pair_of_lights(body, half - 0.01, side, 0.32, 0.62 * belt, 0.86 * belt, HEADLIGHT)
     _pair_of_lights(body, -half + 0.01, side, 0.26, 0.62 * belt, 0.9 * belt, TAIL_LIGHT)
@@ -104,7 +104,7 @@ def car(length: float, width: float, height: float, rng: np.random.Generator) ->
             color=(238, 238, 232),
         )
     return [
-        *_tyres(side, axles, radius, clearance),
+        *_tires(side, axles, radius, clearance),
         body.build(),
         _greenhouse(length, side, belt, height, paint, hatch=rng.random() < 0.55),
     ]
@@ -131,9 +131,9 @@ def _greenhouse(
         the height.
         """
         return (
-            at(at(low[0], low[1], u), at(high[0], high[1], u), k),
-            v * at(low[2], high[2], k),
-            at(belt, height, k),
+            lerp(lerp(low[0], low[1], u), lerp(high[0], high[1], u), k),
+            v * lerp(low[2], high[2], k),
+            lerp(belt, height, k),
         )
 
     for end in (1, 0):
@@ -156,20 +156,20 @@ def _greenhouse(
 def _tractor(x0: float, x1: float, side: float, z0: float, z1: float, paint: Color) -> Solid:
     """Return the driver's cab of a truck."""
     cab = frustum(z0, z1, (x0, x1, -side, side), (x0, x1 - 0.22, -side, side), paint)
-    low, high = at(z0, z1, 0.5), at(z0, z1, 0.9)
+    low, high = lerp(z0, z1, 0.5), lerp(z0, z1, 0.9)
     cab.detail(
         [
-            (x1 - 0.22 * k, v * side, at(z0, z1, k))
+            (x1 - 0.22 * k, v * side, lerp(z0, z1, k))
             for k, v in ((0.5, -0.9), (0.5, 0.9), (0.9, 0.9), (0.9, -0.9))
         ],
         color=GLASS,
     )
-    stripe(cab, at(x0, x1, 0.35), x1 - 0.28, side, low, high, GLASS)
+    stripe(cab, lerp(x0, x1, 0.35), x1 - 0.28, side, low, high, GLASS)
     cab.detail(
-        rectangle_x(x1 - 0.04, -0.7 * side, 0.7 * side, at(z0, z1, 0.18), at(z0, z1, 0.42)),
+        rectangle_x(x1 - 0.04, -0.7 * side, 0.7 * side, lerp(z0, z1, 0.18), lerp(z0, z1, 0.42)),
         color=(40, 42, 44),
     )
-    _pair_of_lights(cab, x1 - 0.02, side, 0.28, at(z0, z1, 0.05), at(z0, z1, 0.15), HEADLIGHT)
+    _pair_of_lights(cab, x1 - 0.02, side, 0.28, lerp(z0, z1, 0.05), lerp(z0, z1, 0.15), HEADLIGHT)
     return cab.build()
 
 
@@ -190,12 +190,12 @@ def truck(length: float, width: float, height: float, rng: np.random.Generator) 
         -half + 0.3,
         split - 0.4,
         side + 0.02,
-        at(floor, height, 0.34),
-        at(floor, height, 0.52),
+        lerp(floor, height, 0.34),
+        lerp(floor, height, 0.52),
         CLOTHES[rng.integers(8)],
     )
     _rear_doors(cargo, -half, side, floor, height, cargo_paint)
-    return [*_tyres(side, axles, radius, clearance), chassis.build(), cab, cargo.build()]
+    return [*_tires(side, axles, radius, clearance), chassis.build(), cab, cargo.build()]
 
 
 def _rear_doors(
@@ -205,7 +205,7 @@ def _rear_doors(
         rectangle_x(x, sign * 0.04, sign * 0.92 * side, floor + 0.1, height - 0.12)
         for sign in (-1, 1)
     )
-    cargo.detail(*doors, color=darker(paint, 0.86))
+    cargo.detail(*doors, color=scaled(paint, 0.86))
 
 
 def trailer(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
@@ -228,8 +228,8 @@ def trailer(length: float, width: float, height: float, rng: np.random.Generator
         -half + 0.4,
         half - 0.4,
         side,
-        at(floor, height, 0.1),
-        at(floor, height, 0.28),
+        lerp(floor, height, 0.1),
+        lerp(floor, height, 0.28),
         CLOTHES[rng.integers(8)],
     )
     stripe(
@@ -237,12 +237,12 @@ def trailer(length: float, width: float, height: float, rng: np.random.Generator
         0.05 * length,
         0.42 * length,
         side,
-        at(floor, height, 0.45),
-        at(floor, height, 0.8),
-        darker(paint, 0.8),
+        lerp(floor, height, 0.45),
+        lerp(floor, height, 0.8),
+        scaled(paint, 0.8),
     )
     _rear_doors(cargo, -half, side, floor, height, paint)
-    return [*_tyres(side - 0.05, axles, radius, clearance), *legs, chassis.build(), cargo.build()]
+    return [*_tires(side - 0.05, axles, radius, clearance), *legs, chassis.build(), cargo.build()]
 
 
 def bus(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
@@ -261,7 +261,7 @@ def bus(length: float, width: float, height: float, rng: np.random.Generator) ->
     )
     low, high = 0.42 * height, 0.8 * height
     edges = np.linspace(-half + 0.4, half - 1.5, 8)
-    stripe(body, -half + 0.25, half - 0.35, side, low - 0.06, high + 0.06, darker(GLASS, 0.7))
+    stripe(body, -half + 0.25, half - 0.35, side, low - 0.06, high + 0.06, scaled(GLASS, 0.7))
     for y in (side, -side):
         body.detail(
             *(rectangle_y(y, a + 0.05, b - 0.05, low, high) for a, b in pairwise(edges)),
@@ -285,7 +285,7 @@ def bus(length: float, width: float, height: float, rng: np.random.Generator) ->
     )
     _pair_of_lights(body, half, side, 0.36, 0.2 * height, 0.27 * height, HEADLIGHT)
     _pair_of_lights(body, -half, side, 0.3, 0.2 * height, 0.3 * height, TAIL_LIGHT)
-    return [*_tyres(side, axles, radius, clearance), body.build()]
+    return [*_tires(side, axles, radius, clearance), body.build()]
 
 
 def construction_vehicle(

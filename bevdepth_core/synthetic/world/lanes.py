@@ -11,7 +11,8 @@ from bevdepth_core.synthetic.world.placer import random_size
 from bevdepth_core.synthetic.world.road import CROSSING_CROSSWALK, CROSSING_STOP, LANE_WIDTH, Road
 from bevdepth_core.synthetic.world.traffic import Path, Signal, Vehicle, around_corner, straight
 
-EGO_LENGTH, EGO_WIDTH, EGO_MIDDLE = 5.2, 2.0, 1.3
+EGO_LENGTH, EGO_WIDTH = 5.2, 2.0
+EGO_MIDDLE = 1.3
 """Distance from the origin of the ego frame forward to the middle of the vehicle, meters."""
 
 _EGO_AT = 4.0
@@ -25,8 +26,8 @@ _MIXED_TRAFFIC = {
     'bicycle': 0.02,
 }
 _LIGHT_TRAFFIC = {'car': 0.8, 'motorcycle': 0.2}
-"""Shares of the classes in a lane; beside the ego vehicle there are fewer vehicles, so that they
-do not hide the scene."""
+"""Shares of the classes in a lane. In lanes beside the ego vehicle there are only small vehicles,
+so that they do not hide the scene."""
 _CROSS_TRAFFIC = {'car': 0.72, 'truck': 0.08, 'bus': 0.08, 'motorcycle': 0.12}
 _HITCH_GAP = 0.4
 _CLEARANCE_S = 3.0
@@ -44,7 +45,7 @@ class Plan:
 
     Attributes:
         lanes: vehicles that follow each other, first ahead.
-        ego: our own vehicle, in one of the lanes.
+        ego: the ego vehicle, in one of the lanes.
         crosswalks: positions along the road.
         walks: for each crosswalk with people: its position, and the time window in which they may
             start to cross, seconds.
@@ -139,7 +140,9 @@ class _Planner:
     def main_lanes(
         self, ego_speed: float, reach: float, duration_s: float
     ) -> tuple[list[list[Vehicle]], Vehicle]:
-        """Return the lanes of the road in both directions, and our vehicle in one of them."""
+        """Return the lanes of the road in both directions, and the ego vehicle, which is in one of
+        them.
+        """
         ego_lane, count = int(self.rng.integers(self.road.lanes)), self.road.lanes
         lanes = []
         for lane in range(count):
@@ -155,8 +158,8 @@ class _Planner:
         return [*lanes, *(self._oncoming(lane, reach, duration_s) for lane in range(count))], ego
 
     def _ego_direction(self, lane: int) -> tuple[Path, Path | None, float]:
-        """Return the path of a lane in our direction, the path that turns off it, if any, and the
-        position on the path that is level with the start of our vehicle.
+        """Return the path of a lane in the direction of the ego vehicle, the path that turns off
+        it, if any, and the position on the path beside the start of the ego vehicle.
         """
         road, lateral = self.road, self.road.lane_center(lane)
         path = straight(road, (road.along[0] + 5, lateral), (road.along[-1] - 5, lateral))

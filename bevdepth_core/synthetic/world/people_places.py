@@ -28,7 +28,7 @@ def place_walkers(placer: Placer, start: float, stop: float) -> None:
                 and not road.near_crossing(path[0], 9)
                 and not road.near_crossing(path[-1], 9)
             ):
-                placer.add_walking('pedestrian', path, side * (lateral + drift), margin=0.08)
+                placer.add_moving('pedestrian', path, side * (lateral + drift), margin=0.08)
     for _ in range(int(length * rng.uniform(0.01, 0.03)) + 1):
         _place_group(placer, rng.uniform(start, stop), rng.choice((-1, 1)))
 
@@ -62,7 +62,7 @@ def place_crossers(placer: Placer, crosswalk: float, from_s: float, until_s: flo
         along = np.full_like(
             lateral, crosswalk + rng.uniform(-_CROSSWALK_HALF_WIDTH, _CROSSWALK_HALF_WIDTH)
         )
-        placer.add_walking('pedestrian', along, lateral, margin=0.1)
+        placer.add_moving('pedestrian', along, lateral, margin=0.1)
 
 
 def place_side_crossers(placer: Placer, from_s: float, until_s: float) -> None:
@@ -78,7 +78,7 @@ def place_side_crossers(placer: Placer, from_s: float, until_s: float) -> None:
             + np.clip((placer.times - starts) * speed, -3, 2 * CROSSING_CROSSWALK + 3)
         )
         lateral = side * (road.curb + rng.uniform(0.8, 2.6))
-        placer.add_walking('pedestrian', along, np.full_like(along, lateral), margin=0.1)
+        placer.add_moving('pedestrian', along, np.full_like(along, lateral), margin=0.1)
 
 
 def place_cyclists(placer: Placer, start: float, stop: float) -> None:
@@ -90,4 +90,4 @@ def place_cyclists(placer: Placer, start: float, stop: float) -> None:
         side, speed = rng.choice((-1, 1)), rng.uniform(3.2, 6.0)
         path = rng.uniform(start, stop) - side * speed * placer.times
         wobble = 0.08 * np.sin(path / 3)
-        placer.add_walking('bicycle', path, side * (lateral + wobble), margin=0.08)
+        placer.add_moving('bicycle', path, side * (lateral + wobble), margin=0.08)

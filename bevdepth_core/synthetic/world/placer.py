@@ -31,7 +31,7 @@ _SLOWEST_STEP = 0.01
 
 
 def random_size(rng: np.random.Generator, class_name: str) -> tuple[float, float, float]:
-    """Return length, width and height, meters, of one object of a class."""
+    """Return a random length, width and height of an object of a class, meters."""
     common, independent = rng.uniform(-1, 1), rng.uniform(-1, 1, 3)
     factors = 1 + SIZE_SPREAD * (0.6 * common + 0.4 * independent)
     length, width, height = (np.array(TYPICAL_SIZE[class_name]) * factors).tolist()
@@ -56,8 +56,8 @@ class Placer:
         self._poses, self._halves = np.zeros((0, checks, 3)), np.zeros((0, 2))
 
     def block(self, track: np.ndarray, length: float, width: float, margin: float = 0.15) -> bool:
-        """Reserve the area along a (t, 3) or (1, 3) track of a rectangle; return False if it is
-        not free.
+        """Reserve the area that a rectangle covers on a (t, 3) or (1, 3) track, if it is free;
+        return whether it was.
         """
         poses = np.broadcast_to(track[::_STEPS_BETWEEN_CHECKS], (self._poses.shape[1], 3))
         half = np.array((length / 2, width / 2)) + margin
@@ -87,8 +87,8 @@ class Placer:
         margin: float = 0.15,
         rider: bool = True,
     ) -> bool:
-        """Add an actor unless it would come within ``margin`` of another one's margin; return
-        whether it was added.
+        """Add an actor unless its rectangle, enlarged by ``margin``, would touch another one;
+        return whether it was added.
         """
         size = size or random_size(self.rng, class_name)
         if not rider and class_name in ('bicycle', 'motorcycle'):
@@ -102,11 +102,11 @@ class Placer:
     def add_standing(
         self, class_name: str, along: float, lateral: float, turn: float = 0.0, **options: Any
     ) -> bool:
-        """Add an actor that never moves, ``turn`` radians from the road's direction."""
+        """Add an actor that never moves; its heading is ``turn`` radians from that of the road."""
         position, heading = self.road.pose(along, lateral)
         return self.add(class_name, np.array([(*position, heading + turn)]), **options)
 
-    def add_walking(
+    def add_moving(
         self, class_name: str, along: np.ndarray, lateral: np.ndarray, **options: Any
     ) -> bool:
         """Add an actor that moves along (t,) road coordinates, one per time, and faces its

@@ -124,8 +124,8 @@ class SyntheticScene:
     seed: int
 
     def world_from_ego(self, time_s: float) -> np.ndarray:
-        """Return the (4, 4) pose of the vehicle, with small random motion, pitch while braking and
-        roll in curves.
+        """Return the (4, 4) ego pose. It sways slightly, pitches while braking and rolls in
+        curves.
         """
         pose = _interpolated(self.ego_track[None], time_s)[0]
         traveled = np.hypot(*(pose[:2] - self.ego_track[0, :2]))
@@ -179,8 +179,8 @@ class SyntheticScene:
 
         Args:
             time_s: seconds since the start of the scene.
-            max_distance: from the ego frame's origin over ground.
-            seen: (actors,) bool, the actors to return; None returns all.
+            max_distance: largest horizontal distance from the origin of the ego frame, meters.
+            seen: (actors,) bool, the actors to return; None for all.
         """
         ego_from_world = np.linalg.inv(self.world_from_ego(time_s))
         poses = self.actor_poses(time_s)
@@ -218,7 +218,7 @@ def _interpolated(tracks: np.ndarray, time_s: float) -> np.ndarray:
 
 
 def _pose_matrix(position: Sequence[float], yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """Return the (4, 4) transform of a frame turned by roll, then pitch, then yaw."""
+    """Return the (4, 4) transform of a frame that is rotated by roll, then pitch, then yaw."""
     (cy, sy), (cp, sp), (cr, sr) = ((np.cos(angle), np.sin(angle)) for angle in (yaw, pitch, roll))
     about_z, about_y = (
         np.array(((cy, -sy, 0), (sy, cy, 0), (0, 0, 1))),

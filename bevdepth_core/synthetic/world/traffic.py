@@ -19,7 +19,7 @@ _HEADWAY_S, _STANDSTILL_GAP = 1.1, 2.0
 _MAX_SIGNAL_BRAKING = 4.0
 """A vehicle that would have to brake harder than this does not stop at a changing light, m/s^2."""
 _SIDEWAYS = 2.6
-"""Acceleration in turns."""
+"""Lateral acceleration in turns, m/s^2."""
 _GONE = 4.0
 """Distance behind its turn after which a vehicle that turned off is no longer an obstacle,
 meters."""
@@ -49,15 +49,15 @@ class Path:
         lateral: np.ndarray,
         turn: tuple[int, int] | None = None,
     ) -> Path:
-        """Return the path through dense road coordinates; ``turn`` gives the indices where a tight
-        turn starts and ends.
+        """Return the path through closely spaced road coordinates; ``turn`` contains the indices
+        where a tight turn starts and ends.
         """
         points, _ = road.pose(along, lateral)
         traveled = np.concatenate(
             ((0.0,), np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1)))
         )
-        slope = np.gradient(points, traveled, axis=0)
-        heading = np.unwrap(np.arctan2(slope[:, 1], slope[:, 0]))
+        tangent = np.gradient(points, traveled, axis=0)
+        heading = np.unwrap(np.arctan2(tangent[:, 1], tangent[:, 0]))
         return cls(
             points,
             traveled,
@@ -134,9 +134,9 @@ class Vehicle:
         path: its path.
         start: position on its path at the first time step, meters.
         cruise: its desired speed, m/s.
-        parts: per part, first to last: class, size (length, width, height), meters from the
-            vehicle's middle forward.
-        length: meters of all parts.
+        parts: per part, first to last: class, size (length, width, height), and distance from the
+            middle of the vehicle forward, meters.
+        length: length of all parts together, meters.
         signals: the traffic lights that it obeys.
     """
 
@@ -254,8 +254,8 @@ class _Traffic:
 def _leaders(
     lanes: list[list[Vehicle]], vehicles: list[Vehicle]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the next vehicle ahead and the next one on the same path: indices, or -1, and the
-    positions of their rears.
+    """Return, for the next vehicle ahead and for the next one on the same path: its index or -1,
+    and the position of its rear from which it is no longer an obstacle.
     """
     number = {vehicle: index for index, vehicle in enumerate(vehicles)}
     next_one, next_same = np.full(len(vehicles), -1), np.full(len(vehicles), -1)

@@ -10,8 +10,8 @@ import numpy as np
 from bevdepth_core.synthetic.world.scene import Light
 
 _CLEAR, _MORNING, _OVERCAST, _DUSK, _HAZE = (
-    # share of scenes, sun elevation in degrees, sun, ambient, zenith, horizon, clouds, haze
-    # distance
+    # Each row: share of scenes; elevation of the sun in degrees; sun, ambient, zenith, horizon,
+    # clouds and haze_distance as in Light.
     (
         0.36,
         48,

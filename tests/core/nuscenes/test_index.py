@@ -192,7 +192,7 @@ def test_a_sample_without_data_of_a_sensor_is_reported_by_name(root):
 
 def test_an_unknown_split_is_reported_with_the_known_ones(root):
     with pytest.raises(
-        ValueError, match=f"'nothing' is not known; choose one of .*mini_val.*{SPLIT}"
+        ValueError, match=f"'nothing' is unknown or empty; choose one of .*mini_val.*{SPLIT}"
     ):
         split_scenes(root, VERSION, 'nothing')
 
@@ -210,7 +210,7 @@ def test_an_official_split_of_another_version_is_rejected(root):
 def test_a_custom_split_with_the_name_of_an_official_one_is_rejected_with_the_remedy(root):
     (root / VERSION / 'splits.json').write_text(json.dumps({'val': [SCENE]}))
     with pytest.raises(
-        ValueError, match=r'hides the split of that name in .*splits\.json: rename it'
+        ValueError, match=r'takes precedence over that of .*splits\.json: rename the latter'
     ):
         split_scenes(root, VERSION, 'val')
 

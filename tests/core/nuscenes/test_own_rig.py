@@ -191,7 +191,7 @@ def test_selected_cameras_keep_the_order_of_the_selection(tmp_path):
     ('selection', 'message'),
     [
         ({'cameras': ('front', 'reer')}, "no camera 'reer' .did you mean 'rear'"),
-        ({'cameras': ('front', 'front')}, 'must be unique'),
+        ({'cameras': ('front', 'front')}, 'must not repeat'),
         ({'cameras': ()}, 'lists no camera'),
         ({'cameras': ('os1',)}, "no camera 'os1'"),
         ({'lidar': 'os2'}, "no lidar 'os2' .did you mean 'os1'"),
