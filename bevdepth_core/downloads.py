@@ -22,7 +22,14 @@ from typing import Any
 
 from bevdepth_core.files import write_atomically
 from bevdepth_core.http_file import CHUNK_BYTES, DownloadError, fetch
-from bevdepth_core.weights import OFFICIAL, SUFFIX, OfficialWeights, bundled_names, cache_folder
+from bevdepth_core.weights import (
+    COMMAND,
+    OFFICIAL,
+    SUFFIX,
+    OfficialWeights,
+    bundled_names,
+    cache_folder,
+)
 
 LICENSE = (
     'the repositories have a license (BEVDepth: MIT), but state none for the weights (not '
@@ -50,7 +57,8 @@ def download(
         file: the official file, if it was downloaded by other means; it is not changed.
 
     Raises:
-        DownloadError: the download failed, or the file is not what was recorded or expected.
+        DownloadError: the download failed, the file differs from its record, or the server sent a
+            file that cannot be converted.
         CheckpointError: ``file`` does not contain BEVDepth weights.
         OSError: the folder cannot be written, or ``file`` cannot be read.
     """
@@ -91,7 +99,7 @@ def verify(name: str, folder: Path) -> None:
     """
     target = folder / f'{name}{SUFFIX}'
     if not target.is_file():
-        raise DownloadError(f'{name} is not downloaded: run `weights download {name}`')
+        raise DownloadError(f'{name} is not downloaded: run `{COMMAND} {name}`')
     expected = _records(folder).get(name, {}).get('safetensors_sha256')
     if expected != _sha256(target):
         raise DownloadError(f'{target} differs from its record: delete it and download it again')
