@@ -166,7 +166,7 @@ def _require_official_layout(model: BEVDepth, path: Path) -> None:
         config = official_config(official_state_dict(model))
     except ValueError as error:
         raise CheckpointError(
-            f'{path}: the official layout cannot describe this network ({error}): write '
+            f'{path}: the official layout cannot describe this network ({error}): convert to '
             '.safetensors instead'
         ) from error
     sections = [field.name for field in dataclasses.fields(ModelConfig)]
@@ -174,7 +174,7 @@ def _require_official_layout(model: BEVDepth, path: Path) -> None:
     if lost:
         raise CheckpointError(
             f'{path}: the official layout stores no config, and {", ".join(lost)} of this model '
-            'differ from the official experiments, so the file could not be read again: write '
+            'differ from the official experiments, so the file could not be read again: convert to '
             '.safetensors instead'
         )
 
