@@ -174,8 +174,8 @@ def _require_official_layout(model: BEVDepth, path: Path) -> None:
     if lost:
         raise CheckpointError(
             f'{path}: the official layout stores no config, and {", ".join(lost)} of this model '
-            'differ from the official experiments, so the file could not be read again: convert to '
-            '.safetensors instead'
+            'differ from the official experiments, so the file could not be read again: '
+            'convert to .safetensors instead'
         )
 
 
