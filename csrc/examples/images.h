@@ -44,19 +44,24 @@ inline double bicubic(double x) {
 inline Tensor resize(const Tensor& lines, int64_t resized, int64_t first, int64_t count) {
   const int64_t source = lines.size(0);
   const double step = double(source) / resized, widening = std::max(step, 1.0);
-  Tensor weights = at::zeros({count, source}, at::kDouble);
+  Tensor sums = at::empty({count, lines.size(1)}, at::kDouble);
   for (int64_t i = 0; i < count; ++i) {
     const double center = (first + i + 0.5) * step;
     const auto low = std::max<int64_t>(center - 2 * widening + 0.5, 0);
     const auto high = std::min<int64_t>(center + 2 * widening + 0.5, source);
-    double* row = weights[i].data_ptr<double>();
-    double total = 0;
+    Tensor weights = at::empty({high - low}, at::kDouble);
+    double* weight = weights.data_ptr<double>();
     for (auto x = low; x < high; ++x) {
-      total += row[x] = bicubic((x - center + 0.5) * (1 / widening));
+      weight[x - low] = bicubic((x - center + 0.5) * (1 / widening));
     }
-    for (auto x = low; x < high; ++x) row[x] = std::round(row[x] / total * (1 << 22));
+    double total = 0;  // in this order: that of another sum changes its last bits
+    for (auto x = low; x < high; ++x) total += weight[x - low];
+    for (auto x = low; x < high; ++x) {
+      weight[x - low] = std::round(weight[x - low] / total * (1 << 22));
+    }
+    sums[i] = weights.matmul(lines.slice(0, low, high));
   }
-  return weights.matmul(lines).add(1 << 21).div(1 << 22).floor().clamp(0, 255);
+  return sums.add(1 << 21).div(1 << 22).floor().clamp(0, 255);
 }
 
 // An image that covers the input of the network: excess rows are cropped from the top, columns from

@@ -20,6 +20,9 @@ from bevdepth_core.types import Boxes3D, Detections3D, Frame
 from tests.networks import export_model
 from tests.packaging.shell import ROOT
 
+# Compiling takes about 80 s of one core, and several times as long beside other programs.
+pytestmark = pytest.mark.timeout(3600)
+
 
 @pytest.fixture(scope='module')
 def model() -> BEVDepth:
