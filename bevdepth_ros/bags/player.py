@@ -34,7 +34,7 @@ from bevdepth_ros.bags.playback import Follower, Timeline
 from bevdepth_ros.bags.player_options import CLOCK_TOPIC, Options, arguments, bags_of, options_of
 from bevdepth_ros.bags.reader import Bag, BagError
 from bevdepth_ros.bags.topics import Topic
-from bevdepth_ros.process import ros_process, sleep_until, split_arguments
+from bevdepth_ros.process import end_process, ros_process, sleep_until, split_arguments
 
 NODE_NAME = 'bag_player'
 MAX_NAMED = 50
@@ -283,6 +283,7 @@ def main(argv: list[str] | None = None) -> None:
             sys.exit(str(error))
         finally:
             node.destroy_node()
+    end_process()
 
 
 def _play(player: Player, given: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ from rclpy.utilities import remove_ros_args
 
 from bevdepth_ros.bags.message_classes import message_class
 from bevdepth_ros.bags.writer import STORAGES, BagWriter
-from bevdepth_ros.process import ros_process, spin_until_signal
+from bevdepth_ros.process import end_process, ros_process, spin_until_signal
 
 RECORDED_TOPICS = {
     'objects': 'sensor_msgs/msg/PointCloud2',
@@ -143,6 +143,7 @@ def main(argv: list[str] | None = None) -> None:
                     node.destroy_node()
         except (OSError, sqlite3.Error) as error:
             sys.exit(f'recorder: {options.out} was not written: {error}')
+    end_process()
 
 
 if __name__ == '__main__':

@@ -209,6 +209,7 @@ class _BringUp:
             if await self._state() == goal:
                 return
             if response is not None and not response.success:
+                await self._watch(RESPONSE_S)  # an interrupted node fails its transition and ends
                 raise BringUpError(
                     f'{self._name} did not {verb}; the node has logged the reason above', verb
                 )
@@ -254,6 +255,12 @@ class _BringUp:
 
     def _has_subscriber(self) -> bool:
         return self._ros.count_subscribers(self._topic) > 0
+
+    async def _watch(self, seconds: float) -> None:
+        """Wait; raise if the node's process ends meanwhile."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            await self._pause()
 
     async def _pause(self, waiting: str = '') -> None:
         """Sleep for ``POLL_S``; log the reason at intervals; raise if the node's process ended."""

@@ -6,12 +6,10 @@ second thread detects objects in them, and the third publishes the results.
 
 from __future__ import annotations
 
-import gc
-import os
 import sys
 import time
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -34,7 +32,7 @@ from bevdepth_ros.detector.problems import ERROR, LOG_PERIOD_S, WARN
 from bevdepth_ros.detector.slot import STOP_TIMEOUT_S
 from bevdepth_ros.detector.transitions import respond_to_every_transition_request
 from bevdepth_ros.detector.updater import make_updater
-from bevdepth_ros.process import ros_process, spin_until_signal, start_problem
+from bevdepth_ros.process import end_process, ros_process, spin_until_signal, start_problem
 from bevdepth_ros.signals import signals, wait_for
 
 NODE_NAME = 'bevdepth_detector'
@@ -399,15 +397,10 @@ def _ready_detector(detector: Detector, cameras: int) -> Detector:
     return detector
 
 
-def run_detector() -> None:
-    """Run the node until it is interrupted; does not return."""
+def run_detector() -> NoReturn:
+    """Run the node until it is interrupted."""
     _run()
-    # Destroy the node: otherwise other nodes would notice its end only after 20 s.
-    gc.collect()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # A normal exit would wait until the worker's network ends and torch is unloaded.
-    os._exit(0)
+    end_process()
 
 
 def _run() -> None:

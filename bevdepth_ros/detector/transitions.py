@@ -24,7 +24,9 @@ def respond_to_every_transition_request(node: LifecycleNode) -> None:
             node.get_logger().warning(
                 f'transition {request.transition.id} is invalid: {str(error).splitlines()[0]}'
             )
-            response.success = False
-            return response
+        except KeyboardInterrupt:  # the node ends; rclpy would log the exception as fatal
+            pass
+        response.success = False
+        return response
 
     service.callback = respond

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 
-from bevdepth_ros.process import ros_process, spin_until_signal, start_problem
+from bevdepth_ros.process import end_process, ros_process, spin_until_signal, start_problem
 
 
 def declare(
@@ -45,14 +43,11 @@ def declare(
     return node.declare_parameter(name, default, described).value
 
 
-def run(make_node: Callable[[], Node], name: str) -> None:
+def run(make_node: Callable[[], Node], name: str) -> NoReturn:
     """Run a node until a signal, then exit; exit with a message if a parameter is invalid."""
     with ros_process():
         _run(make_node, name)
-    gc.collect()  # destroys the node, so that other nodes notice its end at once
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # a normal exit unloads libraries, which takes seconds on a busy machine
+    end_process()
 
 
 def _run(make_node: Callable[[], Node], name: str) -> None:

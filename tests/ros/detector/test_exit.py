@@ -55,7 +55,8 @@ class RunningNode:
         self.process.send_signal(number)
         log = self.process.communicate(timeout=TIMEOUT_S)[0]
         assert self.process.returncode == 0, log
-        assert 'Traceback' not in log and 'ERROR' not in log
+        for word in ('Traceback', 'ERROR', 'FATAL', 'Error occurred'):
+            assert word not in log, log
         wait_until(lambda: not self.is_listed(), 'its leave', PARTICIPANT_LEASE_S / 2)
 
 
