@@ -40,7 +40,7 @@ TINY_WITH_BOXES = replace(
     depth_net=DepthNetConfig(mid_channels=8, context_channels=4, refinement=False),
     decode=DecodeConfig(candidates=20, boxes_per_task=3),
 )
-"""A still smaller one for running nodes, with few boxes."""
+"""A smaller network with few boxes, for tests that run the node."""
 
 
 def random_model(

@@ -29,7 +29,7 @@ from bevdepth_core.synthetic.world.generator import make_scene
 from bevdepth_core.types import CameraRig, Frame
 
 TOKENS = ('past-frame', 'key-frame')
-"""Of the two frames, in order of time."""
+"""Tokens of the two frames, in order of time."""
 STAMP_S = 1_531_883_530.0
 PERIOD_S = 0.5
 SEED = 3

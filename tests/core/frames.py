@@ -1,4 +1,4 @@
-"""Frames for tests: a rig of any size around the vehicle, noise images, a straight drive."""
+"""Frames for tests: a rig of any size around the vehicle, noise images, a drive along a curve."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bevdepth_core.types import CameraMatrices, CameraRig, Frame, ModelInputs
 
 SECOND_NS = 1_000_000_000
 OPTICAL = np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]])
-"""Ego axes of a camera that looks forward."""
+"""Rotation from the axes of a camera that looks forward to the ego axes."""
 
 
 def yaw_transform(yaw: float, translation=(0, 0, 0)) -> np.ndarray:
@@ -20,7 +20,7 @@ def yaw_transform(yaw: float, translation=(0, 0, 0)) -> np.ndarray:
 
 
 def make_rig(count: int = 6, width: int = 352, height: int = 200) -> CameraRig:
-    """Return ``count`` cameras that look evenly around."""
+    """Return ``count`` cameras at equal angles around the vehicle."""
     poses = []
     for index in range(count):
         pose = yaw_transform(2 * np.pi * index / count, (1.0, 0.1 * index, 1.5))
@@ -39,7 +39,11 @@ def make_frame(
     size: tuple[int, int] = (200, 352),
     poses: bool = True,
 ) -> Frame:
-    """Return noise images; the cameras expose 8 ms apart on a vehicle that drives and turns."""
+    """Return a frame of noise images of ``size`` (height, width).
+
+    The cameras expose 8 ms apart on a vehicle that drives and turns; without ``poses`` the frame
+    has no ego motion.
+    """
     rig = make_rig() if rig is None else rig
     images = np.random.default_rng(seed).integers(0, 255, (len(rig), *size, 3), dtype=np.uint8)
     stamps = np.array([round((stamp_s + 0.008 * index) * SECOND_NS) for index in range(len(rig))])
@@ -48,8 +52,8 @@ def make_frame(
 
 
 def two_frame_inputs(key: Frame, past: Frame, config: ModelConfig) -> ModelInputs:
-    """Return what the official two-frame forward reads for a key frame and an earlier one of the
-    same cameras."""
+    """Return the inputs of the two-frame forward for a key frame and a past frame of the same
+    cameras."""
     crops, image_aug = zip(
         *(preprocess(frame.images, config.image) for frame in (key, past)), strict=True
     )

@@ -15,7 +15,7 @@ from bevdepth_core.types import Detections3D, Frame, TaskMaps
 def head_maps(
     detector: Detector, frame: Frame, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Sequence[TaskMaps], Detections3D]:
-    """Return the head's maps and the detections of one streaming step."""
+    """Return the head maps and the detections of one streaming step."""
     maps, network = [], detector._network.model
     monkeypatch.setattr(
         network,
@@ -28,7 +28,7 @@ def head_maps(
 
 
 def assert_same_maps(ours: Sequence[TaskMaps], theirs: Sequence[TaskMaps]) -> None:
-    """Fail unless all maps agree to 1e-5 of their norm."""
+    """Fail unless every map agrees to 1e-5 of its norm."""
     for ours_task, theirs_task in zip(ours, theirs, strict=True):
         for name in ('reg', 'height', 'dim', 'rot', 'vel', 'heatmap'):
             difference = torch.linalg.norm(getattr(ours_task, name) - getattr(theirs_task, name))

@@ -83,7 +83,7 @@ def test_deterministic_weights_equal_those_of_the_reference(case):
         ), name
 
 
-def test_an_official_file_survives_a_round_trip(official):
+def test_a_saved_official_file_loads_with_the_same_weights(official):
     path, model = official
     assert_same_weights(load_checkpoint(path), model)
 
@@ -338,7 +338,7 @@ def test_a_weight_of_another_data_type_is_rejected(official, tmp_path):
     require_rejected(change, 'head.shared.0.weight has type torch.int32 instead of torch.float32')
 
 
-def test_float64_and_float16_weights_load_as_float32(official, tmp_path):
+def test_float64_and_bfloat16_weights_load_as_float32(official, tmp_path):
     def cast(state):
         for name, value in state.items():
             if value.is_floating_point() and name.startswith('model.head'):
@@ -352,7 +352,9 @@ def test_float64_and_float16_weights_load_as_float32(official, tmp_path):
     assert torch.equal(loaded.head.shared[0].weight, official[1].head.shared[0].weight)
 
 
-def test_tensors_that_do_not_store_their_elements_are_rejected(official, tmp_path):
+def test_weights_without_stored_elements_and_weights_that_are_no_tensors_are_rejected(
+    official, tmp_path
+):
     name = 'model.head.shared_conv.conv.weight'
     for tensor in (
         torch.zeros(1, 1, 1, 1).expand(64, 256, 3, 3),

@@ -52,7 +52,7 @@ def test_all_presets_exist():
 
 
 @pytest.mark.parametrize('path', PRESETS, ids=lambda path: path.stem)
-def test_preset_is_complete_and_survives_a_round_trip(path, tmp_path):
+def test_a_preset_is_complete_and_is_equal_after_saving_and_loading(path, tmp_path):
     config = load_model_config(path)
     assert yaml.safe_load(path.read_text()) == model_config_to_dict(config)
     save_model_config(config, tmp_path / 'copy.yaml')
@@ -60,7 +60,7 @@ def test_preset_is_complete_and_survives_a_round_trip(path, tmp_path):
     assert config.class_names == NUSCENES_CLASSES
 
 
-def test_defaults_are_those_of_the_paper():
+def test_the_defaults_equal_the_preset_of_two_key_frames():
     assert load_model_config(ROOT / 'config' / 'models' / 'r50_256x704_2key.yaml') == ModelConfig()
 
 
@@ -76,7 +76,7 @@ def test_presets_differ_only_where_the_official_experiments_differ():
     assert large == dataclasses.replace(official, image=ImageSpec(640, 1600))
 
 
-def test_stereo_presets_add_stereo_and_scale_nms():
+def test_stereo_presets_add_stereo_and_size_aware_nms():
     folder = ROOT / 'config' / 'models'
     for name in ('r50_256x704_2key', 'r50_256x704_2key_da'):
         plain = load_model_config(folder / f'{name}.yaml')
@@ -279,7 +279,7 @@ def test_scale_nms_is_read_from_a_file():
     assert ScaleNMSConfig().max_overlap == 0.2
 
 
-def test_limits_leave_room_for_larger_models():
+def test_the_limits_have_fixed_values():
     assert MAX_IMAGE_PIXELS == MAX_FRUSTUM_POINTS == 16_777_216
     assert (MAX_CELLS, MAX_CHANNELS, MAX_CANDIDATES) == (4_194_304, 16_384, 100_000)
 
@@ -299,7 +299,7 @@ def test_a_file_that_is_not_yaml_is_reported_by_name(tmp_path):
         load_model_config(tmp_path / 'missing.yaml')
 
 
-def test_derived_properties_have_the_official_values():
+def test_derived_properties_follow_from_the_values():
     assert DepthBins(0.1, 0.4, 0.1).count == 3
     assert BEVGrid(x=(0.0, 8.0, 0.4), y=(-1.0, 1.0, 0.5), z=(-2.0, 1.0, 3.0)).shape == (20, 4, 1)
     assert BEVGrid().upper == (51.2, 51.2, 3.0)

@@ -77,7 +77,7 @@ def test_without_a_score_above_the_threshold_there_is_no_box():
     assert [len(sample.boxes) for sample in decode(empty_maps(2), CONFIG)] == [0, 0]
 
 
-def test_batch_equals_single_samples():
+def test_boxes_of_a_batch_equal_those_of_single_samples():
     torch.manual_seed(0)
     tasks = [
         TaskMaps(**{name: torch.randn_like(value) for name, value in vars(maps).items()})
@@ -98,7 +98,7 @@ def test_batch_equals_single_samples():
     assert len(both[0].boxes) > 100
 
 
-def test_boxes_come_best_first_and_capped_per_task():
+def test_boxes_are_sorted_by_score_and_limited_per_task():
     torch.manual_seed(0)
     tasks = empty_maps()
     tasks[0].heatmap.normal_()
@@ -163,7 +163,7 @@ def test_a_center_on_the_border_of_the_range_is_kept_and_one_beyond_is_dropped(a
         assert len(decode(tasks, CONFIG)[0].boxes) == count
 
 
-def test_a_far_grid_gives_boxes_in_all_of_it():
+def test_a_box_in_the_last_cell_of_a_far_grid_is_kept():
     config = dataclasses.replace(CONFIG, grid=BEVGrid(x=(0.0, 102.4, 0.8)))
     tasks = empty_maps()
     put(tasks[0], 0, row=64, column=127, score=0.8)
@@ -267,7 +267,7 @@ def test_scale_nms_accepts_no_boxes():
     assert len(decode(empty_maps(), changed(scale_nms=ScaleNMSConfig()))[0].boxes) == 0
 
 
-def test_threshold_is_exclusive_and_configurable():
+def test_the_score_threshold_is_configurable():
     tasks = empty_maps()
     put(tasks[0], 0, 10, 10, 0.3)
     strict = dataclasses.replace(

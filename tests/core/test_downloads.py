@@ -1,6 +1,4 @@
-"""Downloads of official weights from a local server: resumed, through a proxy, offline,
-changed.
-"""
+"""Downloads of official weights from a local server: resumed, through a proxy, or refused."""
 
 from __future__ import annotations
 
@@ -27,8 +25,6 @@ from tests.networks import write_tiny_checkpoint
 from tests.reference import ROOT
 
 WEIGHTS = OFFICIAL['2key_da_ema']
-
-
 CONTENT = bytes(range(256)) * 1000
 """Content of the served file: not a checkpoint, as the download does not read it."""
 
@@ -227,7 +223,7 @@ def test_without_a_network_the_message_names_the_cause_and_the_option_file(
     assert 'give it with --file' in str(caught.value)
 
 
-def test_a_full_disk_is_reported_as_such(server: FileServer, part: Path):
+def test_a_failed_write_is_reported_with_its_remedy(server: FileServer, part: Path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:

@@ -1,4 +1,4 @@
-"""Streaming inference: past frames are kept and dropped; results equal the two-frame forward."""
+"""Streaming inference: past frames, and head maps equal to those of the two-frame forward."""
 
 import dataclasses
 
@@ -58,9 +58,9 @@ def test_streaming_equals_the_two_frame_forward(model, monkeypatch):
     detector(between)
     streamed, detections = head_maps(detector, key, monkeypatch)
     with torch.inference_mode():
-        official = model(two_frame_inputs(key, past, model.config))
+        expected = model(two_frame_inputs(key, past, model.config))
     assert detections.past_stamp_ns == past.stamp_ns
-    assert_same_maps(streamed, official.tasks)
+    assert_same_maps(streamed, expected.tasks)
 
 
 def test_streaming_with_depth_refinement_equals_the_two_frame_forward(model, monkeypatch):
@@ -129,8 +129,8 @@ def moved_past_camera(frame, past, partner):
 def test_a_past_camera_absent_from_the_current_frame_uses_the_pose_nearest_the_mean_stamp():
     rig = make_rig(4)
     past = make_frame(0.0, rig)
-    left = CameraRig(rig.names[1:], rig.intrinsics[1:], rig.ego_from_camera[1:])
-    frame = make_frame(0.5, left)
+    remaining = CameraRig(rig.names[1:], rig.intrinsics[1:], rig.ego_from_camera[1:])
+    frame = make_frame(0.5, remaining)
     stamps = frame.stamp_ns + np.array([-90_000_000, 80_000_000, 10_000_000])
     frame = dataclasses.replace(frame, stamps_ns=stamps)
     kept = _PastFrame(
@@ -150,11 +150,11 @@ def test_a_past_camera_absent_from_the_current_frame_uses_the_pose_nearest_the_m
 
 def test_cameras_are_matched_by_name_and_not_by_place(tiny_model):
     rig = make_rig(3)
-    turned = CameraRig(rig.names[::-1], rig.intrinsics[::-1], rig.ego_from_camera[::-1])
+    reversed_rig = CameraRig(rig.names[::-1], rig.intrinsics[::-1], rig.ego_from_camera[::-1])
     past, frame = make_frame(0.0, rig), make_frame(0.5, rig, seed=1)
     other = dataclasses.replace(
         frame,
-        rig=turned,
+        rig=reversed_rig,
         images=frame.images[::-1],
         stamps_ns=frame.stamps_ns[::-1],
         world_from_ego=frame.world_from_ego[::-1],
@@ -273,7 +273,7 @@ def test_half_of_the_cores_are_used_by_default(monkeypatch, tiny_model, cores, e
 
 
 @pytest.mark.parametrize(('cores', 'expected'), [(1, 1), (2, 2), (3, 2), (4, 2), (16, 8)])
-def test_two_cores_are_used_where_waiting_threads_sleep(monkeypatch, cores, expected):
+def test_two_of_two_or_three_cores_are_used_if_waiting_threads_sleep(monkeypatch, cores, expected):
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
     monkeypatch.setenv('OMP_WAIT_POLICY', 'passive')
     monkeypatch.setattr('os.sched_getaffinity', lambda _: set(range(cores)))
@@ -321,9 +321,9 @@ def test_a_camera_may_leave_and_return(tiny_model):
 def test_a_change_of_the_score_threshold_takes_effect_at_once(tiny_model):
     detector = Detector(tiny_model)
     detector.score_threshold = 0.0
-    everything = len(detector(make_frame(0.0)))
+    count = len(detector(make_frame(0.0)))
     detector.score_threshold = 1.0
-    assert everything > 0 and len(detector(make_frame(0.0))) == 0
+    assert count > 0 and len(detector(make_frame(0.0))) == 0
 
 
 def test_unknown_precision_and_device_are_rejected(tiny_model):

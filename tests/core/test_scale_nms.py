@@ -12,17 +12,17 @@ SQUARE = np.array([(1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0), (1.0, -1.0)])
 def boxes(*rows: tuple[float, float, float, float, float]) -> Boxes3D:
     """Return boxes of the given x, y, length, width and yaw."""
     x, y, length, width, yaw = np.array(rows).T
-    nothing, count = np.zeros(len(rows)), len(rows)
+    zeros, count = np.zeros(len(rows)), len(rows)
     return Boxes3D(
-        np.stack((x, y, nothing), axis=1),
-        np.stack((length, width, nothing + 1), axis=1),
+        np.stack((x, y, zeros), axis=1),
+        np.stack((length, width, zeros + 1), axis=1),
         yaw,
         np.zeros((count, 2)),
     )
 
 
 @pytest.mark.parametrize(
-    ('moved', 'expected'),
+    ('shift', 'expected'),
     [
         ((0.0, 0.0), 1.0),
         ((1.0, 0.0), 2 / 6),
@@ -32,9 +32,9 @@ def boxes(*rows: tuple[float, float, float, float, float]) -> Boxes3D:
         ((5.0, 0.0), 0.0),
     ],
 )
-def test_the_overlap_of_shifted_squares_is_correct(moved, expected):
-    assert overlap(SQUARE, SQUARE + moved) == pytest.approx(expected)
-    assert overlap(SQUARE + moved, SQUARE) == pytest.approx(expected)
+def test_the_overlap_of_shifted_squares_is_correct(shift, expected):
+    assert overlap(SQUARE, SQUARE + shift) == pytest.approx(expected)
+    assert overlap(SQUARE + shift, SQUARE) == pytest.approx(expected)
 
 
 def test_overlap_of_squares_turned_by_45_degrees_is_a_regular_octagon():

@@ -120,21 +120,21 @@ def test_the_stored_depth_is_the_depth_used_in_voxel_pooling(model: BEVDepth) ->
 
 def test_a_past_frame_of_other_cameras_is_not_compared(model: BEVDepth) -> None:
     rig = make_rig(4)
-    left = CameraRig(rig.names[1:], rig.intrinsics[1:], rig.ego_from_camera[1:])
+    remaining = CameraRig(rig.names[1:], rig.intrinsics[1:], rig.ego_from_camera[1:])
     detector = Detector(model)
-    whole, part = make_frame(0.0, rig), make_frame(0.5, left)
-    detector(whole)
-    assert detector(part).past_stamp_ns is None
-    assert detector(make_frame(1.0, left)).past_stamp_ns == part.stamp_ns
+    full, partial = make_frame(0.0, rig), make_frame(0.5, remaining)
+    detector(full)
+    assert detector(partial).past_stamp_ns is None
+    assert detector(make_frame(1.0, remaining)).past_stamp_ns == partial.stamp_ns
 
 
 def test_a_camera_that_returns_is_compared_once_a_past_frame_has_it(
     model: BEVDepth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = make_rig(3)
-    left = CameraRig(rig.names[:2], rig.intrinsics[:2], rig.ego_from_camera[:2])
+    remaining = CameraRig(rig.names[:2], rig.intrinsics[:2], rig.ego_from_camera[:2])
     detector = Detector(model)
-    frames = [make_frame(0.5 * n, left if n == 1 else rig, seed=n) for n in range(4)]
+    frames = [make_frame(0.5 * n, remaining if n == 1 else rig, seed=n) for n in range(4)]
     pasts = [detector(frame).past_stamp_ns for frame in frames[:3]]
     assert pasts == [None] * 3
     streamed, detections = head_maps(detector, frames[3], monkeypatch)
@@ -201,7 +201,7 @@ def test_a_spacing_too_large_for_the_age_of_past_frames_is_rejected(
         Detector(model, past_frame_spacing_ns=spacing_ns)
 
 
-def test_the_stereo_step_is_timed(model: BEVDepth) -> None:
+def test_the_stage_times_include_stereo(model: BEVDepth) -> None:
     stages = Detector(model)(make_frame(0.0)).stage_seconds
     assert list(stages) == [
         'preprocess', 'image_branch', 'stereo', 'view_transform', 'bev_head', 'decode',
@@ -224,7 +224,7 @@ def test_a_network_that_cannot_be_captured_runs_step_by_step_with_a_warning(
     assert caplog.text.count('runs step by step') == 1
 
 
-def test_other_failures_of_the_graphs_are_errors(
+def test_out_of_memory_while_graphs_are_captured_is_an_error(
     model: BEVDepth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(network: GraphedNetwork, cameras: int) -> None:

@@ -82,13 +82,13 @@ def matrices(*samples: int, **changes: torch.Tensor) -> CameraMatrices:
     """Return different matrices of two frames of six cameras."""
     shape = (*samples, 2, 6, 4, 4)
     numbers = torch.arange(3.0 * torch.Size(shape).numel()).view(3, *shape)
-    given = dict(zip(('key_ego_from_camera', 'intrinsics', 'image_aug'), numbers, strict=True))
-    given['bev_aug'] = torch.arange(16.0 * torch.Size(samples).numel()).view(*samples, 4, 4)
-    return CameraMatrices(**{**given, **changes})
+    fields = dict(zip(('key_ego_from_camera', 'intrinsics', 'image_aug'), numbers, strict=True))
+    fields['bev_aug'] = torch.arange(16.0 * torch.Size(samples).numel()).view(*samples, 4, 4)
+    return CameraMatrices(**{**fields, **changes})
 
 
-def tensors(given: CameraMatrices) -> dict[str, torch.Tensor]:
-    return {field.name: getattr(given, field.name) for field in dataclasses.fields(given)}
+def tensors(cameras: CameraMatrices) -> dict[str, torch.Tensor]:
+    return {field.name: getattr(cameras, field.name) for field in dataclasses.fields(cameras)}
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_camera_matrices_move_to_a_device():
 
 
 @pytest.mark.parametrize(
-    ('field', 'images', 'given'),
+    ('field', 'images', 'cameras'),
     [
         ('images', torch.zeros(1, 2, 6, 32, 32, 3), matrices(1)),
         ('images', torch.zeros(1, 2, 6, 3, 32, 32, dtype=torch.uint8), matrices(1)),
@@ -148,9 +148,9 @@ def test_camera_matrices_move_to_a_device():
         ),
     ],
 )
-def test_model_inputs_reject_wrong_shapes_by_name(field, images, given):
+def test_model_inputs_reject_wrong_shapes_by_name(field, images, cameras):
     with pytest.raises(ValueError, match=field):
-        ModelInputs(images, given)
+        ModelInputs(images, cameras)
     assert ModelInputs(torch.zeros(1, 2, 6, 3, 32, 32), matrices(1)).images.ndim == 6
 
 

@@ -81,13 +81,13 @@ def test_a_box_takes_the_spread_of_its_class_and_of_the_nearest_range() -> None:
         assert along.tolist() == [3 * label + value for value in (1, 1, 2, 2, 3, 3)]
 
 
-def test_a_higher_score_has_a_smaller_spread_if_the_slope_says_so() -> None:
+def test_a_higher_score_has_a_smaller_spread_by_the_slope_of_its_class() -> None:
     found = detections([(5.0, 0, 0)] * 4, np.array([0.5, 0.9, 0.1, 0.9]), np.array([0, 0, 0, 1]))
     expected = [1.0, np.exp(-0.8), np.exp(0.8), 4.0]
     np.testing.assert_allclose(model().spreads(found)['along'], expected, rtol=1e-6)
 
 
-def test_the_fitted_covariance_is_made_of_the_spreads() -> None:
+def test_the_fitted_covariance_contains_the_squared_spreads() -> None:
     found = model().covariance(detections([(0.0, 12.0, 5.0)]))
     along, across, height, yaw, velocity = (1.0 + 10 * place for place in range(5))
     expected = np.diag((across**2, along**2, height**2, yaw**2))
@@ -95,7 +95,7 @@ def test_the_fitted_covariance_is_made_of_the_spreads() -> None:
     np.testing.assert_allclose(found.velocity[0], np.eye(2) * velocity**2, rtol=1e-6)
 
 
-def test_a_model_survives_the_metadata_of_a_checkpoint() -> None:
+def test_a_model_read_from_metadata_equals_the_written_one() -> None:
     metadata = model().to_metadata()
     found = UncertaintyModel.from_metadata({**metadata, 'other': 'x'}, CLASSES)
     assert found.class_names == CLASSES

@@ -23,7 +23,7 @@ from bevdepth_core.visualization import (
 INTRINSICS = np.array(((300.0, 0, 200), (0, 300, 100), (0, 0, 1)))
 CAMERA_FROM_EGO = np.array(((0.0, -1, 0, 0), (0, 0, -1, 0), (1, 0, 0, 0), (0, 0, 0, 1)))
 """A camera in the origin of the ego frame that looks forward."""
-GREY = np.full((200, 400, 3), 90, np.uint8)
+GRAY = np.full((200, 400, 3), 90, np.uint8)
 
 
 def boxes(*rows) -> Boxes3D:
@@ -56,7 +56,7 @@ def drawn_at(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 def draw(found: Boxes3D, **options) -> np.ndarray:
     return draw_boxes_on_image(
-        GREY, found, np.zeros(len(found), int), INTRINSICS, CAMERA_FROM_EGO, **options
+        GRAY, found, np.zeros(len(found), int), INTRINSICS, CAMERA_FROM_EGO, **options
     )
 
 
@@ -70,7 +70,7 @@ def test_every_nuscenes_class_has_its_own_color_and_an_unknown_class_has_one() -
 
 def test_a_box_is_drawn_at_its_projected_corners_in_its_color() -> None:
     image = draw(boxes((10, 0, 0, 2, 3, 2, 0, 0, 0)))
-    pixels = drawn_at(GREY, image)
+    pixels = drawn_at(GRAY, image)
     # The nearest face is 9 m away: half a width of 1.5 m gives 50 px, half a height of 1 m gives
     # 33 px.
     np.testing.assert_allclose(
@@ -82,8 +82,8 @@ def test_a_box_is_drawn_at_its_projected_corners_in_its_color() -> None:
 def test_the_front_face_is_tinted_and_the_rear_is_not() -> None:
     away, towards = (draw(boxes((10, 0, 0, 6, 3, 2, yaw, 0, 0))) for yaw in (0.0, np.pi))
     inside_nearest_face_only = (101, 158)
-    assert not np.array_equal(towards[inside_nearest_face_only], GREY[inside_nearest_face_only])
-    np.testing.assert_array_equal(away[inside_nearest_face_only], GREY[inside_nearest_face_only])
+    assert not np.array_equal(towards[inside_nearest_face_only], GRAY[inside_nearest_face_only])
+    np.testing.assert_array_equal(away[inside_nearest_face_only], GRAY[inside_nearest_face_only])
 
 
 def test_the_track_of_a_box_is_written_above_it_unless_it_has_none_or_the_box_is_small() -> None:
@@ -112,24 +112,24 @@ def test_the_track_of_a_box_is_written_beside_it_in_the_top_view() -> None:
 
 
 def test_a_box_behind_the_camera_is_not_drawn() -> None:
-    np.testing.assert_array_equal(draw(boxes((-10, 0, 0, 2, 3, 2, 0, 0, 0))), GREY)
+    np.testing.assert_array_equal(draw(boxes((-10, 0, 0, 2, 3, 2, 0, 0, 0))), GRAY)
 
 
 def test_a_box_around_the_camera_is_cut_at_the_near_plane() -> None:
     image = draw(boxes((2, 0, 0, 10, 3, 2, 0, 0, 0)))
     # The far face is 7 m away; the edges that run past the camera leave the image through its
     # upper and lower border.
-    assert np.abs(image[57, 150].astype(int) - GREY[0, 0]).max() > 40
-    assert len(drawn_at(GREY[:3, 40:60], image[:3, 40:60])) > 0
-    np.testing.assert_array_equal(image[0, 60:340], GREY[0, 60:340])
+    assert np.abs(image[57, 150].astype(int) - GRAY[0, 0]).max() > 40
+    assert len(drawn_at(GRAY[:3, 40:60], image[:3, 40:60])) > 0
+    np.testing.assert_array_equal(image[0, 60:340], GRAY[0, 60:340])
 
 
 def test_the_input_image_is_not_modified() -> None:
-    image = GREY.copy()
+    image = GRAY.copy()
     draw_boxes_on_image(
         image, boxes((10, 0, 0, 2, 3, 2, 0, 0, 0)), np.zeros(1, int), INTRINSICS, CAMERA_FROM_EGO
     )
-    np.testing.assert_array_equal(image, GREY)
+    np.testing.assert_array_equal(image, GRAY)
 
 
 def test_ground_truth_is_dashed() -> None:
@@ -145,16 +145,16 @@ def test_ground_truth_is_dashed() -> None:
 
 def test_a_small_ground_truth_box_is_an_unfilled_rectangle() -> None:
     image = draw(boxes((60, 8, 0, 20, 4, 3, 0, 0, 0)), ground_truth=True)
-    (left, top), (right, bottom) = (end(drawn_at(GREY, image), axis=0) for end in (np.min, np.max))
+    (left, top), (right, bottom) = (end(drawn_at(GRAY, image), axis=0) for end in (np.min, np.max))
     assert right - left > bottom - top > 10
     np.testing.assert_array_equal(image[top + 3 : bottom - 2, left + 3 : right - 2], 90)
 
 
 def test_in_the_top_view_forward_is_up_and_left_is_left() -> None:
     size, reach_m = (300, 300), 50.0
-    nothing = draw_bev(size, boxes(), np.zeros(0, int), reach_m=reach_m)
+    empty = draw_bev(size, boxes(), np.zeros(0, int), reach_m=reach_m)
     pixels = drawn_at(
-        nothing,
+        empty,
         draw_bev(size, boxes((20, 10, 0, 4, 2, 1, 0, 0, 0)), np.zeros(1, int), reach_m=reach_m),
     )
     # 3 pixels per meter around the middle of the image.
@@ -177,8 +177,8 @@ def test_in_the_top_view_an_arrow_has_the_length_of_one_second_of_motion() -> No
 def test_the_top_view_draws_ground_truth_without_detections() -> None:
     truth = (boxes((20, 10, 0, 4, 2, 1, 0, 0, 0)), np.zeros(1, int))
     without, with_truth = (
-        draw_bev((300, 300), boxes(), np.zeros(0, int), ground_truth=given)
-        for given in (None, truth)
+        draw_bev((300, 300), boxes(), np.zeros(0, int), ground_truth=boxes_and_labels)
+        for boxes_and_labels in (None, truth)
     )
     assert len(drawn_at(without, with_truth)) > 10
 

@@ -1,4 +1,4 @@
-"""Depth as colors and as points lies where the network looked."""
+"""Predicted depth as colors and as points."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def test_a_certain_depth_is_the_center_of_its_bin() -> None:
 
 
 def test_between_two_depths_only_the_expected_depth_lies_in_the_gap() -> None:
-    torn = distribution(bin10=0.6, bin90=0.4)
-    np.testing.assert_allclose(expected_depth(torn, BINS), 0.6 * 7.25 + 0.4 * 47.25, rtol=1e-5)
-    np.testing.assert_allclose(likely_depth(torn, BINS), 7.25, rtol=1e-5)
+    bimodal = distribution(bin10=0.6, bin90=0.4)
+    np.testing.assert_allclose(expected_depth(bimodal, BINS), 0.6 * 7.25 + 0.4 * 47.25, rtol=1e-5)
+    np.testing.assert_allclose(likely_depth(bimodal, BINS), 7.25, rtol=1e-5)
 
 
 def test_points_lie_at_their_depth_on_the_rays_of_the_pixels_whose_color_they_have() -> None:

@@ -17,7 +17,7 @@ def flags() -> tuple[bool, bool, bool]:
 
 @pytest.fixture(params=[True, False])
 def before(request):
-    """Set all switches to one value, and to what they were afterward."""
+    """Set all switches to one value; restore the old values after the test."""
     saved = flags()
     set_flags(*[request.param] * 3)
     yield request.param
@@ -40,7 +40,7 @@ def test_float32_switches_tf32_off_and_half_types_allow_it(before, dtype, tf32):
     assert flags() == (before, before, before)
 
 
-def test_benchmark_mode_lets_cudnn_time_its_kernels(before):
+def test_search_switches_benchmark_mode_on(before):
     with convolution_flags(torch.float32, search=True):
         assert flags() == (False, True, False)
     assert flags() == (before, before, before)

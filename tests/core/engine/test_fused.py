@@ -1,4 +1,4 @@
-"""The folded network gives the results of the network, up to rounding."""
+"""The network with folded batch norms gives the results of the original one, up to rounding."""
 
 import copy
 
@@ -20,7 +20,7 @@ def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 @pytest.mark.parametrize(('preset', 'refinement'), [('small', True), ('r50_256x704_2key', False)])
 @torch.inference_mode()
-def test_every_stage_agrees_with_the_network(preset, refinement):
+def test_every_stage_of_the_folded_model_agrees_with_the_model(preset, refinement):
     model = random_model(preset, refinement)
     network = folded_model(model, torch.float32)
     torch.manual_seed(1)
@@ -55,7 +55,7 @@ def test_the_merged_head_agrees_with_the_head():
 
 
 @torch.inference_mode()
-def test_the_two_halves_of_the_depth_net_together_equal_its_forward():
+def test_gates_and_gated_together_equal_the_forward_of_the_depth_net():
     net = random_model().depth_net
     features, cameras = torch.randn(2, 4 * 32, 8, 20), torch.randn(2, 27)
     depth, context = net(features, cameras)
@@ -65,7 +65,7 @@ def test_the_two_halves_of_the_depth_net_together_equal_its_forward():
     assert torch.allclose(depth.sum(dim=1), torch.ones(2, 8, 20))
 
 
-def test_half_precision_keeps_geometry_and_camera_numbers_in_float32():
+def test_half_precision_keeps_the_frustum_and_the_norm_of_the_camera_vector_in_float32():
     network = fused(random_model(), CPU, torch.float16)
     assert network.view_transform.frustum_u.dtype == torch.float32
     assert network.depth_net.camera_norm[0].running_mean.dtype == torch.float32

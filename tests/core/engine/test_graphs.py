@@ -1,5 +1,4 @@
-"""The steps that become CUDA graphs, run here without graphs: the same boxes as the network step
-by step."""
+"""On a CPU ``GraphedNetwork`` captures no CUDA graphs; it gives the boxes of the eager network."""
 
 import dataclasses
 
@@ -15,8 +14,8 @@ from tests.core.frames import make_frame, make_rig
 from tests.networks import random_model
 
 
-def both(model: BEVDepth) -> tuple[Detector, Detector]:
-    """Return the CPU's detector and one that takes the GPU's steps."""
+def detectors(model: BEVDepth) -> tuple[Detector, Detector]:
+    """Return a detector with the eager network, and one with ``GraphedNetwork``."""
     plain, graphed = Detector(model), Detector(model)
     graphed._network = GraphedNetwork(model, torch.device('cpu'), torch.float32)
     return plain, graphed
@@ -45,7 +44,7 @@ def assert_same_boxes(found: Detections3D, wanted: Detections3D) -> None:
     ],
 )
 def test_streaming_gives_the_same_boxes_as_the_eager_network(options):
-    plain, graphed = both(random_model(**options))
+    plain, graphed = detectors(random_model(**options))
     for step, stamp in enumerate((0.0, 0.25, 0.5)):
         frame = make_frame(stamp, seed=step)
         wanted, found = plain(frame), graphed(frame)
@@ -54,8 +53,8 @@ def test_streaming_gives_the_same_boxes_as_the_eager_network(options):
 
 
 @pytest.mark.parametrize('stereo', [False, True])
-def test_cameras_can_leave_and_return_without_new_buffers(stereo):
-    plain, graphed = both(random_model(stereo=stereo))
+def test_cameras_can_leave_and_return_in_the_same_buffers(stereo):
+    plain, graphed = detectors(random_model(stereo=stereo))
     graphed.prepare(4)
     steps, rig = graphed._network._steps_for(4), make_rig(4)
     for step, cameras in enumerate((slice(0, 4), slice(1, 3), slice(0, 4))):
@@ -66,7 +65,7 @@ def test_cameras_can_leave_and_return_without_new_buffers(stereo):
 
 
 def test_more_cameras_than_before_enlarge_the_buffers_and_keep_past_frames():
-    plain, graphed = both(random_model())
+    plain, graphed = detectors(random_model())
     for step, count in enumerate((2, 5)):
         frame = make_frame(0.5 * step, make_rig(count), seed=step)
         found, wanted = graphed(frame), plain(frame)
@@ -74,8 +73,8 @@ def test_more_cameras_than_before_enlarge_the_buffers_and_keep_past_frames():
     assert found.past_stamp_ns is not None
 
 
-def test_images_may_be_tensors_of_any_strides_and_sizes():
-    plain, graphed = both(random_model())
+def test_images_may_be_tensors_of_different_strides_and_sizes():
+    plain, graphed = detectors(random_model())
     rig = make_rig(2)
     frame = make_frame(0.0, rig, size=(90, 160))
     other = np.random.default_rng(1).integers(0, 255, (120, 100, 3), dtype=np.uint8)
@@ -87,7 +86,7 @@ def test_images_may_be_tensors_of_any_strides_and_sizes():
     assert np.array_equal(plain(tensors).scores, wanted.scores)
 
 
-def test_a_snapshot_outlives_the_next_frame():
+def test_the_depth_of_a_snapshot_is_unchanged_by_the_next_frame():
     network = GraphedNetwork(random_model(), torch.device('cpu'), torch.float32)
     images = [np.full((80, 160, 3), value, np.uint8) for value in (10, 240)]
     network.set_images(images[:1])
@@ -101,7 +100,7 @@ def test_a_snapshot_outlives_the_next_frame():
 
 
 @pytest.mark.parametrize('stereo', [False, True])
-def test_only_refined_volumes_of_the_current_images_are_stored(stereo):
+def test_a_snapshot_has_the_refined_volume_or_with_stereo_the_stereo_features(stereo):
     network = GraphedNetwork(
         random_model(refinement=True, stereo=stereo), torch.device('cpu'), torch.float32
     )

@@ -1,4 +1,4 @@
-"""The stage timer names the stages of the last frame in order; tests/gpu times them."""
+"""The stage timer names the stages of the last frame in order; on a CPU every time is zero."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Source images arrive on the device in order, whatever holds them, each with its resize plan."""
+"""Arrays and tensors are uploaded in order, each with its resize plan."""
 
 import numpy as np
 import torch
@@ -27,9 +27,9 @@ def test_arrays_and_tensors_are_uploaded_in_order():
 
 
 def test_the_resize_plans_equal_those_of_inference():
-    given = images(1)
-    tensors, plans = ImageUploader(CONFIG, torch.device('cpu')).upload(given)
-    expected, _ = preprocess(given, SPEC)
+    sources = images(1)
+    tensors, plans = ImageUploader(CONFIG, torch.device('cpu')).upload(sources)
+    expected, _ = preprocess(sources, SPEC)
     for tensor, plan, crop in zip(tensors, plans, expected, strict=True):
         assert np.array_equal(resize_reference(tensor, plan).numpy(), crop)
 
@@ -37,10 +37,10 @@ def test_the_resize_plans_equal_those_of_inference():
 def test_the_next_frame_reuses_plans_and_replaces_images():
     uploader = ImageUploader(CONFIG, torch.device('cpu'))
     _, before = uploader.upload(images(2))
-    given = images(3)
-    tensors, plans = uploader.upload(given)
+    sources = images(3)
+    tensors, plans = uploader.upload(sources)
     assert all(new is old for new, old in zip(plans, before, strict=True))
-    assert all(np.array_equal(a.numpy(), b) for a, b in zip(tensors, given, strict=True))
-    swapped, _ = uploader.upload(given[::-1])  # other sizes in the same places
+    assert all(np.array_equal(a.numpy(), b) for a, b in zip(tensors, sources, strict=True))
+    swapped, _ = uploader.upload(sources[::-1])  # other sizes in the same places
     assert [tuple(tensor.shape) for tensor in swapped] == [(45, 160, 3), (60, 120, 3)]
-    assert all(np.array_equal(a.numpy(), b) for a, b in zip(swapped, given[::-1], strict=True))
+    assert all(np.array_equal(a.numpy(), b) for a, b in zip(swapped, sources[::-1], strict=True))

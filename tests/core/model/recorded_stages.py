@@ -1,8 +1,8 @@
 """Records two numbers per stage of small networks with known weights and inputs.
 
-``python -m tests.core.model.recorded_stages`` writes recorded_stages.json. Do so only if the
-comparison with the official code passes (``make golden``): in clones without the official
-numbers, the tests compare with this file instead.
+``python -m tests.core.model.recorded_stages`` writes recorded_stages.json, with which
+test_recorded_stages.py compares. Write it only if the comparison with the official code passes
+(``make golden``), which needs the reference data.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def size_of(config: ModelConfig) -> tuple[int, int]:
 
 
 def numbers(values: torch.Tensor) -> list[float]:
-    """Return the root mean square of ``values``, and their projection on fixed
-    numbers, which depends on their order.
+    """Return the root mean square of ``values``, and their projection on fixed numbers, which
+    depends on their order.
     """
     flat = values.detach().double().flatten()
     pattern = pseudo_random('projection', tuple(flat.shape)).double()
@@ -91,7 +91,7 @@ def pseudo_random(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def filled(model: BEVDepth) -> BEVDepth:
-    """Return ``model`` with known weights and batch norm statistics; the frustum stays."""
+    """Set known weights and batch norm statistics in ``model``, and return it."""
     with torch.no_grad():
         for name, values in named_values(model):
             pattern = pseudo_random(name, tuple(values.shape))

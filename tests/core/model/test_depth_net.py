@@ -1,4 +1,4 @@
-"""The camera vector, and features that are not finite."""
+"""The camera vector, and deformable convolution of NaN."""
 
 import torch
 
@@ -21,7 +21,7 @@ def test_the_camera_vector_holds_the_official_numbers_in_their_order():
     ]
 
 
-def test_nan_features_reach_the_output_and_nothing_is_read_out_of_bounds():
+def test_nan_features_give_nan_outputs():
     deform = DeformableConv(4).eval()
     found = deform(torch.full((1, 4, 8, 8), torch.nan))
     assert found.shape == (1, 4, 8, 8)

@@ -1,4 +1,4 @@
-"""Layers and initial weights are those of the official code."""
+"""Layers, output shapes and initial weights have the values of the official code."""
 
 import pytest
 import torch
@@ -31,11 +31,9 @@ def test_the_bev_encoder_halves_the_map_three_times(model):
     assert model.bev_encoder(torch.zeros(1, 8, 16, 16)).shape == (1, 16, 16, 16)
 
 
-def test_the_pyramid_drops_half_of_its_features_in_training_only():
+def test_the_pyramid_has_the_official_dropout_dilations_and_kernels():
     pyramid = AtrousPyramid(8)
     assert pyramid.dropout.p == 0.5
-    features = torch.randn(2, 8, 12, 12)
-    assert torch.equal(pyramid.eval()(features), pyramid(features))
     dilations = [branch[0].dilation for branch in pyramid.branches]
     assert dilations == [(1, 1), (6, 6), (12, 12), (18, 18)]
     assert [branch[0].kernel_size for branch in pyramid.branches] == [(1, 1)] + [(3, 3)] * 3
@@ -57,7 +55,7 @@ def test_a_nan_offset_is_treated_as_zero():
     assert torch.equal(conv(features), expected)
 
 
-def test_both_necks_have_the_official_norms_and_other_layers_the_usual_ones(model):
+def test_both_necks_have_the_official_norms_and_other_layers_those_of_pytorch(model):
     necks = [part for part in model.modules() if isinstance(part, MultiScaleNeck)]
     assert len(necks) == 2
     branches = {branch[1] for neck in necks for branch in neck.branches}

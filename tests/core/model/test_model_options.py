@@ -23,7 +23,7 @@ from tests.networks import TINY
 
 
 @pytest.mark.parametrize('stride', [4, 8, 16])
-def test_features_and_frustum_come_at_the_stride(stride: int) -> None:
+def test_features_and_frustum_have_the_stride(stride: int) -> None:
     encoder = ImageEncoderConfig(depth=18, neck_channels=4, width=8, stride=stride)
     features = ImageEncoder(encoder).eval()(torch.zeros(1, 3, 64, 96))
     assert features.shape == (1, 16, 64 // stride, 96 // stride)
@@ -32,7 +32,7 @@ def test_features_and_frustum_come_at_the_stride(stride: int) -> None:
 
 
 def cameras_of(zoom: float) -> torch.Tensor:
-    """Return the vector of a camera whose source image is ``zoom`` times as large, shown in the
+    """Return the camera vector of a source image that is ``zoom`` times as large, resized to the
     same network image."""
     intrinsics = torch.eye(4)
     intrinsics[:2, :3] = zoom * torch.tensor([(633.0, 0.0, 408.0), (0.0, 634.0, 245.0)])
@@ -45,7 +45,7 @@ def cameras_of(zoom: float) -> torch.Tensor:
     return camera_vector(CameraMatrices(*matrices, torch.eye(4)[None]))
 
 
-def test_in_network_pixels_the_result_does_not_depend_on_the_source_image_size() -> None:
+def test_in_network_pixels_the_camera_vector_does_not_depend_on_the_source_image_size() -> None:
     assert torch.allclose(
         in_network_pixels(cameras_of(2.0)), in_network_pixels(cameras_of(1.0)), rtol=1e-5
     )

@@ -10,7 +10,7 @@ from tests.core.model.recorded_stages import NETWORKS, measured, recorded
 
 
 @pytest.mark.parametrize('name', NETWORKS)
-def test_stages_and_gradients_are_those_recorded_beside_the_official_code(name: str) -> None:
+def test_stages_and_gradients_agree_with_the_recorded_ones(name: str) -> None:
     expected = recorded()[name]
     found = measured(name)
     assert found.keys() == expected.keys()

@@ -1,4 +1,4 @@
-"""Tests stereo depth: candidates, warping, refinement, bins and gradients."""
+"""Stereo depth: candidates, warping, refinement, bins, gradients and config."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_depth_candidates_are_the_centers_of_three_equally_probable_parts() -> N
     assert torch.allclose(candidate_factors(), expected, atol=1e-7)
 
 
-def test_a_pixel_projected_to_the_source_frame_and_back_is_unchanged() -> None:
+def test_a_pixel_moves_left_in_the_source_frame_if_its_camera_is_farther_right() -> None:
     matrix = pair_matrices()[0, 0]
     u, v, depth = 20.0, 10.0, 5.0
     there = matrix @ torch.tensor([u * depth, v * depth, depth, 1.0], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Tests lifting: the axes of the frustum, the matrices and the refinement."""
+"""The axes of the frustum, the matrices of the view transform, and depth refinement."""
 
 import dataclasses
 
@@ -31,17 +31,17 @@ def matrices() -> CameraMatrices:
 
 
 def test_projection_and_augmentation_of_a_point_are_inverted_exactly():
-    given = matrices()
+    cameras = matrices()
     in_camera = torch.tensor([1.5, -0.5, 12.0, 1.0])
-    source = given.intrinsics[0, 0] @ in_camera
+    source = cameras.intrinsics[0, 0] @ in_camera
     source = torch.tensor([source[0] / 12, source[1] / 12, 12.0, 1.0])
-    u, v, depth, _ = given.image_aug[0, 0] @ source
+    u, v, depth, _ = cameras.image_aug[0, 0] @ source
     frustum = torch.tensor([u * depth, v * depth, depth, 1.0])
-    back = camera_from_frustum(given.intrinsics, given.image_aug)
+    back = camera_from_frustum(cameras.intrinsics, cameras.image_aug)
     assert back.dtype == torch.float64
     assert torch.allclose(back[0, 0] @ frustum.double(), in_camera.double(), atol=1e-3)
-    ego = given.bev_aug[0] @ given.key_ego_from_camera[0, 0] @ in_camera
-    matrix = ego_from_frustum(given)
+    ego = cameras.bev_aug[0] @ cameras.key_ego_from_camera[0, 0] @ in_camera
+    matrix = ego_from_frustum(cameras)
     assert matrix.shape == (1, 1, 3, 4) and matrix.dtype == torch.float32
     assert torch.allclose(matrix[0, 0] @ frustum, ego[:3], atol=1e-3)
 
@@ -67,17 +67,18 @@ def test_only_models_with_depth_refinement_have_a_refinement_network():
     assert refined.volume is not None and refined.volume.shape == (1, 2, 4, 8, 2, 4)
 
 
-def test_depth_refinement_convolves_over_width_and_depth():
-    """A change at one feature-map row changes the volume at this row alone."""
+def test_depth_refinement_convolves_over_width_and_depth_within_a_row_of_a_camera():
     refinement = DepthRefinement(4).eval()
     depth, context = torch.rand(1, 2, 8, 3, 5), torch.randn(1, 2, 4, 3, 5)
     before = refinement(depth, context)
-    depth[0, 1, :, 2] += 1
-    changed = (refinement(depth, context) != before).any(dim=2).any(dim=2)[0]  # camera, h, w
-    assert changed[1, 2].all() and not changed[0].any() and not changed[1, :2].any()
+    depth[0, 1, 3, 2, 2] += 1
+    changed = (refinement(depth, context) != before).any(dim=2)[0]  # camera, bin, row, column
+    assert not changed[0].any() and not changed[1, :, :2].any()
+    bins, columns = changed[1, :, 2].nonzero(as_tuple=True)
+    assert bins.unique().numel() > 1 and columns.unique().numel() > 1
 
 
-def test_a_refined_volume_is_pooled_as_depth_times_context():
+def test_pooling_a_volume_of_depth_times_context_equals_pooling_depth_and_context():
     lift = LiftSplat(TINY)
     depth, context = torch.rand(1, 1, 8, 2, 4), torch.randn(1, 1, 4, 2, 4)
     matrix = ego_from_frustum(matrices())

@@ -27,7 +27,7 @@ UNSEEN = ('vehicle.car', 0)
 ground-truth boxes."""
 
 ATTRIBUTES = {'vehicle': 'vehicle.moving', 'human': 'pedestrian.moving'}
-"""Attribute by the category's first word; a sample has no names of attributes."""
+"""Attribute by the first word of the category; the annotations of a sample have none."""
 
 
 def lidar_cloud() -> np.ndarray:
@@ -40,8 +40,8 @@ def lidar_cloud() -> np.ndarray:
 def make_dataroot(
     root: Path, scenes: int = 1, frames: int = 2, sample: Path | None = None
 ) -> Path:
-    """Write the dataset: ``scenes`` equal scenes which share their files, each the last ``frames``
-    of ``sample`` (the synthetic one when None).
+    """Write the dataset: ``scenes`` equal scenes which share their files, each of the last
+    ``frames`` frames of ``sample`` (the synthetic one when None).
 
     Images are links to the sample's.
     """
@@ -111,13 +111,13 @@ def _add_scene(tables: dict, infos: list[dict], number: int) -> None:
         scene | {'first_sample_token': tokens[0], 'last_sample_token': tokens[-1]}
     )
     for frame, info in enumerate(infos):
-        neighbours = {'prev': tokens[frame - 1] if frame else '', 'next': (*tokens, '')[frame + 1]}
+        neighbors = {'prev': tokens[frame - 1] if frame else '', 'next': (*tokens, '')[frame + 1]}
         sample = {
             'token': tokens[frame],
             'timestamp': info['timestamp'],
             'scene_token': scene['token'],
         }
-        tables['sample'].append(sample | neighbours)
+        tables['sample'].append(sample | neighbors)
         for channel, record in _sensors(info):
             _add_sensor_data(tables, channel, record, tokens[frame])
     annotations = infos[-1]['ann_infos'] + [

@@ -1,3 +1,5 @@
+"""Random transforms of images and of the BEV grid; some are compared with the official ones."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -9,22 +11,22 @@ from bevdepth_core.preprocess import ImageTransform
 from bevdepth_core.types import Boxes3D
 from tests.reference import golden
 
-DRAWN = golden('pipeline')[0]['bda_table']
+OFFICIAL = golden('pipeline')[0]['bda_table']
 SEEDS = range(200)
 
 
-def bev_transform(drawn: dict) -> BevTransform:
-    return BevTransform(drawn['rotate'], drawn['scale'], drawn['flip_dx'], drawn['flip_dy'])
+def bev_transform(entry: dict) -> BevTransform:
+    return BevTransform(entry['rotate'], entry['scale'], entry['flip_dx'], entry['flip_dy'])
 
 
 def boxes_of(rows: np.ndarray) -> Boxes3D:
     return Boxes3D(rows[:, :3], rows[:, 3:6], rows[:, 6], rows[:, 7:])
 
 
-@pytest.mark.parametrize('index', range(len(DRAWN)))
+@pytest.mark.parametrize('index', range(len(OFFICIAL)))
 def test_bev_matrices_and_boxes_equal_the_official_ones(index):
     arrays = golden('pipeline')[1]
-    transform = bev_transform(DRAWN[index])
+    transform = bev_transform(OFFICIAL[index])
     assert np.allclose(transform.matrix()[:3, :3], arrays[f'bda/{index}/mat3'], atol=1e-6)
     moved, expected = (
         transform.apply(boxes_of(arrays['bda/input_boxes'])),
@@ -34,16 +36,16 @@ def test_bev_matrices_and_boxes_equal_the_official_ones(index):
         assert np.allclose(getattr(moved, name), getattr(expected, name), atol=1e-5), name
 
 
-@pytest.mark.parametrize('drawn', DRAWN)
-def test_corners_of_augmented_boxes_equal_the_augmented_corners(drawn):
-    boxes, transform = boxes_of(golden('pipeline')[1]['bda/input_boxes']), bev_transform(drawn)
+@pytest.mark.parametrize('entry', OFFICIAL)
+def test_corners_of_augmented_boxes_equal_the_augmented_corners(entry):
+    boxes, transform = boxes_of(golden('pipeline')[1]['bda/input_boxes']), bev_transform(entry)
     moved = boxes.corners() @ transform.matrix()[:3, :3].T
     found = transform.apply(boxes).corners()
     nearest = np.linalg.norm(moved[:, :, None] - found[:, None], axis=-1).min(axis=2)
     assert nearest.max() < 1e-4
 
 
-def test_no_change_is_the_identity():
+def test_the_default_bev_transform_is_the_identity():
     assert np.array_equal(BevTransform().matrix(), np.eye(4))
 
 
@@ -68,15 +70,15 @@ def test_random_image_transforms_stay_in_their_ranges_and_inside_the_image():
 def test_random_numbers_of_the_image_are_sampled_in_the_official_order():
     expected = np.random.default_rng(3)
     scale, bottom, side, flip, rotation = (expected.random() for _ in range(5))
-    drawn = ImageAugmentation(bottom_cut=(0.0, 0.2)).draw(
+    transform = ImageAugmentation(bottom_cut=(0.0, 0.2)).draw(
         np.random.default_rng(3), (1600, 900), ImageSpec()
     )
-    width, height = int(1600 * drawn.scale), int(900 * drawn.scale)
-    assert drawn.scale == pytest.approx(0.386 + scale * 0.164)
-    assert drawn.crop_y == int((1 - 0.2 * bottom) * height) - 256
-    assert drawn.crop_x == int(side * max(0, width - 704))
-    assert drawn.flip == (flip < 0.5)
-    assert drawn.rotation_deg == pytest.approx(-5.4 + rotation * 10.8)
+    width, height = int(1600 * transform.scale), int(900 * transform.scale)
+    assert transform.scale == pytest.approx(0.386 + scale * 0.164)
+    assert transform.crop_y == int((1 - 0.2 * bottom) * height) - 256
+    assert transform.crop_x == int(side * max(0, width - 704))
+    assert transform.flip == (flip < 0.5)
+    assert transform.rotation_deg == pytest.approx(-5.4 + rotation * 10.8)
 
 
 def test_random_bev_transforms_stay_in_their_ranges_and_flip_half_the_time():
@@ -122,24 +124,24 @@ def test_relative_scales_refer_to_the_factor_of_inference():
     spec = ImageSpec(256, 704)
     augmentation = ImageAugmentation(scale=(1.0, 1.0), relative=True)
     for size in ((1600, 900), (1280, 720), (800, 450)):
-        drawn = augmentation.draw(np.random.default_rng(0), size, spec)
-        whole = ImageTransform.for_inference(*size, spec)
-        assert (drawn.scale, drawn.crop_y) == (whole.scale, whole.crop_y)
+        transform = augmentation.draw(np.random.default_rng(0), size, spec)
+        inference = ImageTransform.for_inference(*size, spec)
+        assert (transform.scale, transform.crop_y) == (inference.scale, inference.crop_y)
 
 
 def test_random_numbers_of_the_bev_are_sampled_in_the_official_order():
     expected = np.random.default_rng(5)
     rotation, scale, flip_x, flip_y = (expected.random() for _ in range(4))
-    drawn = BevAugmentation(flip_x_probability=0.8, flip_y_probability=0.1).draw(
+    transform = BevAugmentation(flip_x_probability=0.8, flip_y_probability=0.1).draw(
         np.random.default_rng(5)
     )
-    assert drawn.rotation_deg == pytest.approx(-22.5 + 45 * rotation)
-    assert drawn.scale == pytest.approx(0.95 + 0.1 * scale)
-    assert (drawn.flip_x, drawn.flip_y) == (flip_x < 0.8, flip_y < 0.1)
+    assert transform.rotation_deg == pytest.approx(-22.5 + 45 * rotation)
+    assert transform.scale == pytest.approx(0.95 + 0.1 * scale)
+    assert (transform.flip_x, transform.flip_y) == (flip_x < 0.8, flip_y < 0.1)
 
 
 @pytest.mark.parametrize(('probability', 'flips'), [(0.0, False), (1.0, True)])
-def test_flips_with_probability_1_always_happen(probability, flips):
+def test_flips_never_happen_with_probability_0_and_always_with_1(probability, flips):
     image = ImageAugmentation(flip_probability=probability)
     bev = BevAugmentation(flip_x_probability=probability, flip_y_probability=probability)
     for seed in range(20):

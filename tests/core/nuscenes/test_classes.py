@@ -1,3 +1,5 @@
+"""Categories, classes and attributes of nuScenes and of other class lists."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Samples of nuScenes-format datasets: ground truth, augmentation, matrices and depth."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -48,7 +50,7 @@ def test_annotations_without_a_lidar_or_radar_point_are_not_ground_truth(root):
     assert len(record.annotations) == len(ground_truth(record)[0]) + 1
 
 
-def test_the_yaw_of_a_tilted_box_is_that_of_the_official_code(root):
+def test_the_yaw_of_a_tilted_box_is_the_yaw_of_pyquaternion(root):
     record = load_index(root, VERSION, SPLIT, root.parent / 'cache')[1]
     tilted = Quaternion(axis=(1, 2, 0), degrees=8) * Quaternion(axis=(0, 0, 1), degrees=70)
     annotations = Annotations(
@@ -112,26 +114,25 @@ def test_matrices_boxes_and_depth_of_an_augmented_sample_are_consistent(root):
     """Transformed back with the random matrices, boxes and lidar points equal those of the sample
     without augmentation.
     """
-    plain, drawn = dataset(root)[1], dataset(root).sample(1, np.random.default_rng(1))
-    back = drawn.boxes[:, :3] @ torch.linalg.inv(drawn.matrices.bev_aug[:3, :3]).T
+    plain, augmented = dataset(root)[1], dataset(root).sample(1, np.random.default_rng(1))
+    back = augmented.boxes[:, :3] @ torch.linalg.inv(augmented.matrices.bev_aug[:3, :3]).T
     assert torch.allclose(back, plain.boxes[:, :3], atol=1e-4)
     for camera in range(6):
-        spots = _source_pixels(plain, camera), _source_pixels(drawn, camera)
-        common = sorted(spots[0].keys() & spots[1].keys())
+        pixels = _pixels_by_depth(plain, camera), _pixels_by_depth(augmented, camera)
+        common = sorted(pixels[0].keys() & pixels[1].keys())
         assert len(common) > 1000
-        apart = np.abs(
-            np.array([spots[0][depth] for depth in common]) - [spots[1][depth] for depth in common]
-        )
+        first, second = (np.array([found[depth] for depth in common]) for found in pixels)
+        apart = np.abs(first - second)
         assert np.quantile(apart, 0.99) < 5  # a few points have the depth of another one by chance
 
 
-def _source_pixels(sample: Sample, camera: int) -> dict[float, tuple[float, float]]:
+def _pixels_by_depth(sample: Sample, camera: int) -> dict[float, tuple[float, float]]:
     """Return the source-image pixel of each depth that a camera's map holds."""
     depths = sample.depth[camera].numpy()
     rows, columns = np.nonzero(depths)
     depth = depths[rows, columns]
-    pixels = np.stack([columns + 0.5, rows + 0.5, depth, np.ones_like(depth)])
-    u, v = (np.linalg.inv(sample.matrices.image_aug[0, camera].numpy()) @ pixels)[:2]
+    points = np.stack([columns + 0.5, rows + 0.5, depth, np.ones_like(depth)])
+    u, v = (np.linalg.inv(sample.matrices.image_aug[0, camera].numpy()) @ points)[:2]
     return dict(zip(depth.tolist(), zip(u.tolist(), v.tolist(), strict=True), strict=True))
 
 
@@ -140,7 +141,7 @@ def test_positions_select_and_repeat_samples(root):
     assert len(chosen) == 3 and [chosen[place].name for place in (0, 2)] == [TOKEN, TOKEN]
 
 
-def test_samples_are_converted_to_model_inputs(validation):
+def test_a_validation_sample_gives_model_inputs_of_two_frames_and_six_cameras(validation):
     matrices = CameraMatrices.stack([validation.matrices])
     assert ModelInputs(normalize(validation.images[None], ImageSpec()), matrices).images.shape == (
         1,
@@ -152,7 +153,7 @@ def test_samples_are_converted_to_model_inputs(validation):
     )
 
 
-def test_the_detector_and_validation_have_equal_inputs(root):
+def test_inputs_from_loaded_frames_equal_those_of_the_dataset(root):
     index, sample = load_index(root, VERSION, SPLIT, root.parent / 'cache'), dataset(root)[1]
     key, past = load_frame(index[1], root), load_frame(index[0], root)
     inputs = two_frame_inputs(key, past, ModelConfig())

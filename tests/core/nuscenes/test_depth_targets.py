@@ -1,3 +1,5 @@
+"""Depth targets: lidar points projected into the cameras."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -9,7 +11,7 @@ from bevdepth_core.nuscenes.records import Pose, SensorRecord
 from bevdepth_core.preprocess import ImageTransform
 
 STILL = Pose(np.array([1.0, 0, 0, 0]), np.zeros(3))
-WHOLE = ImageTransform(1.0, 0, 0, 160, 90)
+UNCHANGED = ImageTransform(1.0, 0, 0, 160, 90)
 LIDAR = SensorRecord('LIDAR_TOP', '', 0, STILL, STILL, (0, 0), np.zeros((3, 3)))
 
 
@@ -23,10 +25,10 @@ def point_at(column: float, row: float, depth: float) -> tuple[float, float, flo
     return ((column - 80) * depth / 100, (row - 45) * depth / 100, depth)
 
 
-def painted(
-    *points, transform: ImageTransform = WHOLE, world_from_ego: Pose = STILL
+def depth_by_pixel(
+    *points, transform: ImageTransform = UNCHANGED, world_from_ego: Pose = STILL
 ) -> dict[tuple[int, int], float]:
-    """Return {(column, row): depth} of the map of some points."""
+    """Return the depth of every pixel, (column, row), that some points give a depth."""
     depths = depth_maps(
         np.array(points, np.float32).reshape(-1, 3), LIDAR, [camera(world_from_ego)], [transform]
     )[0]
@@ -38,20 +40,20 @@ def painted(
 
 
 def test_a_lidar_point_gives_its_depth_at_its_pixel():
-    assert painted(point_at(100.5, 30.5, 7)) == {(100, 30): 7}
+    assert depth_by_pixel(point_at(100.5, 30.5, 7)) == {(100, 30): 7}
 
 
 def test_points_behind_the_camera_give_no_depth():
-    assert painted((0, 0, -5), (0, 0, 0)) == {}
+    assert depth_by_pixel((0, 0, -5), (0, 0, 0)) == {}
 
 
 def test_a_sweep_without_points_gives_an_empty_map():
-    assert painted() == {}
+    assert depth_by_pixel() == {}
 
 
 def test_points_within_a_pixel_of_the_source_image_border_give_no_depth():
     assert (
-        painted(
+        depth_by_pixel(
             point_at(0.9, 30.5, 7),
             point_at(159.1, 30.5, 7),
             point_at(50.5, 0.9, 7),
@@ -62,26 +64,24 @@ def test_points_within_a_pixel_of_the_source_image_border_give_no_depth():
 
 
 def test_the_last_point_of_a_pixel_gives_its_depth_even_if_an_earlier_one_is_nearer():
-    assert painted(point_at(100.5, 30.5, 7), point_at(100.5, 30.5, 20)) == {(100, 30): 20}
+    assert depth_by_pixel(point_at(100.5, 30.5, 7), point_at(100.5, 30.5, 20)) == {(100, 30): 20}
 
 
 def test_truncation_keeps_points_one_pixel_outside_the_left_and_upper_edge():
     transform = ImageTransform(1.0, 50, 20, 80, 60)
-    assert painted(point_at(49.5, 40.5, 7), point_at(90.5, 19.5, 8), transform=transform) == {
-        (0, 20): 7,
-        (40, 0): 8,
-    }
-    assert painted(point_at(48.5, 40.5, 7), transform=transform) == {}
+    points = point_at(49.5, 40.5, 7), point_at(90.5, 19.5, 8)
+    assert depth_by_pixel(*points, transform=transform) == {(0, 20): 7, (40, 0): 8}
+    assert depth_by_pixel(point_at(48.5, 40.5, 7), transform=transform) == {}
 
 
 def test_depth_stays_in_meters_of_the_source_camera_when_the_image_is_resized_and_flipped():
-    assert painted(
+    assert depth_by_pixel(
         point_at(20.6, 60.6, 9), transform=ImageTransform(0.5, 0, 0, 80, 45, flip=True)
     ) == {(69, 30): 9}
 
 
 def test_motion_of_the_vehicle_between_sweep_and_exposure_is_compensated():
-    assert painted(
+    assert depth_by_pixel(
         (0.05, 0.05, 10), world_from_ego=Pose(STILL.quaternion, np.array([0.0, 0, 4]))
     ) == {(80, 45): 6}
 
@@ -99,24 +99,24 @@ def test_a_sweep_that_is_truncated_is_reported(tmp_path):
 
 @pytest.mark.parametrize('depth', [0.01, 0.5, 1.0, 90.0])
 def test_a_point_at_any_distance_in_front_of_the_camera_is_a_depth_target(depth):
-    assert painted(point_at(100.5, 30.5, depth)) == {(100, 30): pytest.approx(depth)}
+    assert depth_by_pixel(point_at(100.5, 30.5, depth)) == {(100, 30): pytest.approx(depth)}
 
 
 def test_points_just_inside_the_source_images_border_are_targets():
     points = [
         point_at(u, v, 8) for u, v in ((1.5, 30.5), (158.5, 30.5), (50.5, 1.5), (50.5, 88.5))
     ]
-    assert set(painted(*points)) == {(1, 30), (158, 30), (50, 1), (50, 88)}
+    assert set(depth_by_pixel(*points)) == {(1, 30), (158, 30), (50, 1), (50, 88)}
 
 
 def test_the_right_and_lower_edge_of_the_crop_are_outside():
     transform = ImageTransform(1.0, 0, 0, 100, 60)
     inside, outside = [(99.5, 40.5), (40.5, 59.5)], [(100.5, 40.5), (40.5, 60.5)]
     points = [point_at(*pixel, 7) for pixel in inside + outside]
-    assert set(painted(*points, transform=transform)) == {(99, 40), (40, 59)}
+    assert set(depth_by_pixel(*points, transform=transform)) == {(99, 40), (40, 59)}
 
 
-def test_a_sweep_passes_through_the_poses_of_lidar_and_camera():
+def test_lidar_points_are_transformed_with_the_poses_of_lidar_camera_and_vehicle():
     """Lidar turned 90 degrees to the left at x 2; the camera's vehicle has driven 3 m along x."""
     left = np.array([np.sqrt(0.5), 0, 0, np.sqrt(0.5)])
     lidar = SensorRecord(
@@ -124,9 +124,9 @@ def test_a_sweep_passes_through_the_poses_of_lidar_and_camera():
     )
     optical = Pose(np.array([0.5, -0.5, 0.5, -0.5]), np.array([1.0, 0, 1.5]))
     moved = Pose(np.array([1.0, 0, 0, 0]), np.array([3.0, 0, 0]))
-    seen_by = SensorRecord('front', '', 0, optical, moved, (160, 90), camera().intrinsics)
+    camera_record = SensorRecord('front', '', 0, optical, moved, (160, 90), camera().intrinsics)
     in_lidar = np.array([[1.0, -10.0, 0.5]], np.float32)  # x 12, y 1, z 2 in the world
-    depths = depth_maps(in_lidar, lidar, [seen_by], [WHOLE])[0]
+    depths = depth_maps(in_lidar, lidar, [camera_record], [UNCHANGED])[0]
     row, column = (int(places[0]) for places in np.nonzero(depths))
     assert depths[row, column] == pytest.approx(8)
     assert (column, row) == (int(80 - 100 / 8), int(45 - 50 / 8))

@@ -1,3 +1,5 @@
+"""Result files and their scores by the devkit."""
+
 from __future__ import annotations
 
 import json
@@ -15,7 +17,7 @@ from tests.core.nuscenes.official_results import detections, require_official_re
 from tests.reference import DATA
 
 
-def test_the_result_file_equals_the_official_evaluators(tmp_path):
+def test_the_result_file_equals_that_of_the_official_evaluator(tmp_path):
     official = json.loads((DATA / 'evaluator_attributes.json').read_text())
     inputs = official['_inputs']
     types = {'boxes': 'f4', 'scores': 'f4', 'labels': 'i8'}
@@ -29,7 +31,7 @@ def root(tmp_path_factory):
 
 
 def truth(root) -> dict[str, list[dict]]:
-    """Return results that repeat the annotations that sensors touched."""
+    """Return results that repeat the annotations whose point count is not zero."""
     results = {}
     for record in load_index(root, VERSION, SPLIT, root.parent / 'cache'):
         found = record.annotations
@@ -102,7 +104,7 @@ def test_results_of_another_split_are_rejected(root, tmp_path):
         run(root, tmp_path, {TOKEN: [], PREVIOUS: [], 'elsewhere': []})
 
 
-def test_the_table_shows_means_published_score_and_every_class(root, tmp_path):
+def test_the_table_has_the_means_the_published_scores_and_every_class(root, tmp_path):
     lines = table(run(root, tmp_path, truth(root)), PUBLISHED['r50_256x704_2key']).splitlines()
     assert lines[0].startswith('mAP 0.4') and lines[1] == 'published: mAP 0.3304, NDS 0.4355'
     assert lines[3] == '| class | AP | ATE | ASE | AOE | AVE | AAE |'

@@ -1,3 +1,5 @@
+"""Image files of datasets: exact and fast crops, and files that cannot be read."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -26,16 +28,15 @@ def image():
 
 
 @pytest.mark.parametrize('transform', TRANSFORMS)
-def test_the_fast_crop_nearly_equals_the_exact_one(transform):
+def test_the_fast_crop_differs_little_from_the_exact_one(transform):
     exact, fast = (read(image(), transform).astype(int) for read in (read_crop, read_crop_fast))
     assert fast.shape == exact.shape == (transform.height, transform.width, 3)
     difference = np.abs(fast - exact)
     assert difference.mean() < 2 and np.quantile(difference, 0.999) <= 40
 
 
-@pytest.mark.parametrize('transform', TRANSFORMS[:1])
-def test_a_crop_shifted_by_a_pixel_differs_clearly(transform):
-    exact = read_crop(image(), transform).astype(int)
+def test_a_crop_shifted_by_a_pixel_differs_more_than_the_fast_crop_may():
+    exact = read_crop(image(), TRANSFORMS[0]).astype(int)
     assert np.abs(exact - np.roll(exact, 1, axis=1)).mean() > 2
 
 

@@ -1,3 +1,5 @@
+"""The index of a nuScenes-format dataset: records, cache, splits and incomplete datasets."""
+
 from __future__ import annotations
 
 import json
@@ -90,19 +92,19 @@ def test_a_second_load_reads_the_cache_instead_of_the_tables(root, monkeypatch):
 
 
 def test_interrupted_indexing_continues_where_it_stopped(root, monkeypatch):
-    whole = index_module.scene_columns
+    original = index_module.scene_columns
 
     def interrupted(devkit, scene, channels):
         if scene['name'] == f'{SCENE}-2':
             raise KeyboardInterrupt
-        return whole(devkit, scene, channels)
+        return original(devkit, scene, channels)
 
     monkeypatch.setattr(index_module, 'scene_columns', interrupted)
     with pytest.raises(KeyboardInterrupt):
         load(root)
     done = {path: path.stat().st_mtime_ns for path in cached(root)}
     assert len(done) == 2
-    monkeypatch.setattr(index_module, 'scene_columns', whole)
+    monkeypatch.setattr(index_module, 'scene_columns', original)
     assert len(load(root)) == 6
     assert {path: path.stat().st_mtime_ns for path in done} == done
 
@@ -123,7 +125,7 @@ def test_a_split_reads_only_its_own_scenes(root):
     assert [index[rows[0]].scene for rows in index.scenes()] == [SCENE, f'{SCENE}-2']
 
 
-def test_a_scenes_cache_file_takes_kilobytes(root):
+def test_the_cache_file_of_a_scene_is_smaller_than_20_kilobytes(root):
     load(root)
     assert max(path.stat().st_size for path in cached(root)) < 20_000
 
@@ -230,7 +232,7 @@ def test_the_mean_pose_has_the_mean_of_the_positions_and_of_the_quaternions():
     assert np.allclose(mean.quaternion, (0.8, 0, 0, 0.4))
 
 
-def test_quaternions_of_either_sign_have_the_same_mean():
+def test_the_mean_of_a_quaternion_and_its_negative_is_the_quaternion():
     pose = Pose(np.array([0.6, 0, 0, 0.8]), np.zeros(3))
     other = Pose(-pose.quaternion, np.ones(3))
     assert np.array_equal(mean_pose([pose, other]).quaternion, pose.quaternion)

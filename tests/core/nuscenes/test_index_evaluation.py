@@ -1,4 +1,4 @@
-"""Metrics for custom class lists, compared with those of the devkit."""
+"""Metrics for any class list; for the official classes they are compared with the devkit."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_the_counts_report_no_exclusion_if_all_boxes_are_used(tmp_path):
 
 
 @pytest.mark.parametrize(('x', 'inside'), [(-4.7, 1), (-4.9, 0), (3.9, 1), (4.0, 0)])
-def test_the_counted_range_is_that_of_the_targets(tmp_path, x, inside):
+def test_boxes_less_than_a_cell_below_the_grid_are_used(tmp_path, x, inside):
     grid = BEVGrid(x=(-4.0, 4.0, 0.8), y=(-8.0, 8.0, 0.8))
     root = write_own_dataset(tmp_path / 'data', [OwnBox('car', x, 7, SEEN)], frames=1)
     counts = count_boxes(load(root), grid)
@@ -197,7 +197,7 @@ def test_selected_cameras_keep_the_order_of_the_selection(tmp_path):
         ({'lidar': 'os2'}, "no lidar 'os2' .did you mean 'os1'"),
     ],
 )
-def test_unknown_sensors_are_rejected(tmp_path, selection, message):
+def test_an_invalid_selection_of_sensors_is_rejected(tmp_path, selection, message):
     with pytest.raises(ValueError, match=message):
         load(write_own_dataset(tmp_path / 'data'), **selection)
 

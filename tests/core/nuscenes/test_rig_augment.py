@@ -135,7 +135,7 @@ def test_an_unchanged_rig_gives_the_image_of_the_loader_without_augmentation(
     assert covered_mask((160, 120), transform, np.eye(3)).all()
 
 
-def test_parts_without_content_are_known() -> None:
+def test_warped_part_marks_the_pixels_that_lie_in_the_source_image() -> None:
     narrow = CameraChange(0.5).homography(camera())
     part = covered_mask((160, 120), ImageTransform(1.0, 0, 0, 160, 120), narrow)
     assert part[40:80, 50:110].all() and not part[:20].any() and not part[:, :30].any()
@@ -143,16 +143,16 @@ def test_parts_without_content_are_known() -> None:
 
 def test_changes_are_sampled_from_their_ranges() -> None:
     augmentation = RigAugmentation((0.9, 1.1), (-1, 2), (0.1, 0.3), min_cameras=2)
-    drawn = [augmentation.draw(np.random.default_rng(seed), 5) for seed in range(200)]
-    cameras = [change for rig in drawn for change in rig.cameras]
+    changes = [augmentation.draw(np.random.default_rng(seed), 5) for seed in range(200)]
+    cameras = [change for rig in changes for change in rig.cameras]
     assert all(0.9 <= c.focal <= 1.1 and -1 <= c.pitch_deg <= 2 for c in cameras)
-    assert all(len({c.height for c in rig.cameras}) == 1 for rig in drawn)
+    assert all(len({c.height for c in rig.cameras}) == 1 for rig in changes)
     assert all(0.1 <= c.height <= 0.3 for c in cameras)
-    assert all(sorted(rig.order) == list(range(5)) for rig in drawn)
-    assert {rig.camera_count for rig in drawn} == {2, 3, 4, 5}
-    assert len({rig.order for rig in drawn}) > 50
-    whole = RigAugmentation().draw(np.random.default_rng(0), 5)
-    assert (whole.order, whole.camera_count) == ((0, 1, 2, 3, 4), 5)
+    assert all(sorted(rig.order) == list(range(5)) for rig in changes)
+    assert {rig.camera_count for rig in changes} == {2, 3, 4, 5}
+    assert len({rig.order for rig in changes}) > 50
+    default = RigAugmentation().draw(np.random.default_rng(0), 5)
+    assert (default.order, default.camera_count) == ((0, 1, 2, 3, 4), 5)
     assert RigAugmentation(min_cameras=9).draw(np.random.default_rng(0), 2).camera_count == 2
 
 
@@ -176,12 +176,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> NuScenesDataset:
     index = load_index(
         root, VERSION, SPLIT, root.parent / 'cache', Selection(ClassMap(('car', 'truck')))
     )
-    still = Augmentation(
+    augmentation = Augmentation(
         ImageAugmentation((1.0, 1.0), True, rotation_deg=(0, 0), flip_probability=0),
         BevAugmentation((0, 0), (1, 1), 0, 0),
         RigAugmentation((1.2, 1.2), (2, 2), (0.2, 0.2)),
     )
-    return NuScenesDataset(index, root, ImageSpec(32, 64), 2, still)
+    return NuScenesDataset(index, root, ImageSpec(32, 64), 2, augmentation)
 
 
 def test_matrices_and_depth_of_a_sample_are_those_of_the_changed_rig(
@@ -196,7 +196,7 @@ def test_matrices_and_depth_of_a_sample_are_those_of_the_changed_rig(
     assert torch.equal(plain.boxes, changed.boxes) and changed.scores.tolist() == [1, 1]
     lidar = dataset.index[1].lidar
     assert lidar is not None and (changed.depth > 0).sum() > 20
-    # A point of the depth map, taken back to the ego frame, is a point of the lidar.
+    # The first point of the depth map, transformed to the ego frame, lies at a lidar point.
     row, column = (changed.depth[0] > 0).nonzero()[0].tolist()
     depth = changed.depth[0, row, column]
     matrices = changed.matrices

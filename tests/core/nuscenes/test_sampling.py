@@ -1,3 +1,5 @@
+"""Class-balanced sampling (CBGS)."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -8,7 +10,7 @@ from tests.reference import golden
 FRAMES = [
     np.array([j for j in range(10) if (7 * i + 3 * j) % (j + 2) == 0 or i == j]) for i in range(60)
 ]
-"""Frames of the official sampling test."""
+"""Classes of each frame for which the positions of the official code were recorded."""
 
 
 def test_class_balanced_sampling_equals_the_official_code():
@@ -35,16 +37,16 @@ def test_frames_without_any_box_give_an_empty_sample_list():
 
 def test_every_class_gets_exactly_its_share_of_the_sample_list():
     labels = [np.array([0])] * 12 + [np.array([1])] * 4 + [np.array([0, 1])] * 4
-    drawn = class_balanced_positions(labels, 2)
-    assert len(drawn) == 24
-    assert (drawn[:12] != np.clip(drawn[:12], 12, 15)).all()
-    assert (drawn[12:] >= 12).all()
+    positions = class_balanced_positions(labels, 2)
+    assert len(positions) == 24
+    assert (positions[:12] != np.clip(positions[:12], 12, 15)).all()
+    assert (positions[12:] >= 12).all()
 
 
 def test_with_three_of_four_classes_in_the_data_each_gets_a_quarter():
     labels = [np.array([0])] * 20 + [np.array([1])] * 20 + [np.array([3])] * 20
-    drawn = class_balanced_positions(labels, 4)
-    assert np.bincount(drawn // 20).tolist() == [15, 15, 15]
+    positions = class_balanced_positions(labels, 4)
+    assert np.bincount(positions // 20).tolist() == [15, 15, 15]
 
 
 def test_other_seeds_select_other_samples():

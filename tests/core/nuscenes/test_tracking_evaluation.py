@@ -49,7 +49,7 @@ def test_the_tracking_tests_of_the_devkit_pass_with_the_installed_motmetrics():
     assert (result.testsRun, result.failures, result.errors, result.skipped) == (8, [], [], [])
 
 
-def test_detections_survive_the_result_format():
+def test_detections_read_from_result_entries_agree_with_the_original_ones():
     sent = detections()
     entries = result_boxes('token', sent, POSE)
     found = detections_of_entries(entries[::-1], POSE, NUSCENES_CLASSES, 7, 5)
@@ -151,7 +151,7 @@ def test_every_scene_gets_a_new_tracker_with_half_a_second_per_key_frame(index):
         ]
 
 
-def test_no_tracks_and_a_missing_package_are_explained(root, tmp_path, monkeypatch):
+def test_results_without_tracks_and_a_missing_package_give_errors(root, tmp_path, monkeypatch):
     path = tmp_path / 'results.json'
     path.write_text(json.dumps({'results': {'a': []}}))
     with pytest.raises(ValueError, match='has no tracks of the classes bicycle'):

@@ -16,6 +16,15 @@ DATA = Path(__file__).resolve().parents[2] / 'data'
 
 @dataclass
 class Case:
+    """Arguments of voxel pooling.
+
+    Attributes:
+        depth: (batch, cameras, bins, height, width).
+        context: (batch, cameras, channels, height, width).
+        geometry: ego_from_frustum, frustum_u, frustum_v, frustum_d, lower and cell.
+        shape: cells along x, y and z.
+    """
+
     depth: Tensor
     context: Tensor
     geometry: tuple
@@ -55,8 +64,7 @@ def random_case(
     shape=(6, 5, 1),
     dtype=torch.float32,
 ) -> Case:
-    """A case whose points lie inside the grid, on both sides of every border of it, and far
-    away."""
+    """Return random features and a random geometry with points inside and outside the grid."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*size):
@@ -117,9 +125,8 @@ def surround_view_geometry() -> tuple:
             name: inputs[f'in/{name}'].astype(np.float64)
             for name in ('sensor2ego_mats', 'intrin_mats', 'ida_mats', 'bda_mat')
         }
-    source_from_input = np.zeros(
-        (2, 6, 4, 4)
-    )  # maps (u d, v d, d, 1) of the network image to the same of the source image
+    # Maps (u d, v d, d, 1) of the network image to that of the source image.
+    source_from_input = np.zeros((2, 6, 4, 4))
     inverse = np.linalg.inv(matrices['ida_mats'][0])
     source_from_input[..., :2, :2] = inverse[..., :2, :2]
     source_from_input[..., :2, 2] = inverse[..., :2, 3]

@@ -31,7 +31,7 @@ class CostCase:
         groups: int = 4,
         image_size: tuple[int, int] = IMAGE_SIZE,
     ) -> CostCase:
-        """Return noise, and cameras that moved; some depths lie behind the camera."""
+        """Return random maps and motions; the first depth of every third row is negative."""
         generator = torch.Generator().manual_seed(0)
         maps = torch.randn(2, images, channels, height, width, generator=generator)
         values = 2 + 20 * torch.rand(images, depths, height, width, generator=generator)

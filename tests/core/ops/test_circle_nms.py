@@ -39,7 +39,7 @@ def test_the_limit_is_a_squared_distance_and_a_box_at_it_is_suppressed():
     assert circle_nms(*line(0, 2, 2.01, 4.02), torch.tensor([4.0]), 4).tolist() == [[0, 2, 3, -1]]
 
 
-def test_both_axes_count():
+def test_the_distance_is_computed_from_both_axes():
     centers = torch.tensor([[(0.0, 0.0), (1.5, 1.5), (1.0, 1.0)]])
     every = torch.ones(1, 3, dtype=torch.bool)
     assert circle_nms(centers, every, torch.tensor([4.0]), 3).tolist() == [[0, 1, -1]]

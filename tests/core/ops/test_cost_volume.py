@@ -14,7 +14,7 @@ from tests.core.ops.cost_cases import CostCase
 
 
 def cost_of_pixel(case: CostCase, image: int, depth: int, row: int, column: int) -> list[float]:
-    """Return the costs of one pixel, computed with Python's numbers."""
+    """Return the costs of one pixel, computed by the definition, without ``cost_volume``."""
     height, width = case.reference.shape[2:]
     d = float(case.depths[image, depth, row, column])
     u = column * (case.image_size[1] - 1) / (width - 1) * d
@@ -42,12 +42,12 @@ def test_costs_are_mean_products_with_the_other_frame_where_the_pixel_appears() 
         assert costs[image, :, depth, row, column].tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_most_pixels_of_the_case_appear_in_the_other_frame() -> None:
+def test_more_than_30_percent_of_the_costs_of_the_case_are_not_zero() -> None:
     costs = cost_volume(*CostCase.random().arguments)
     assert (costs != 0).float().mean() > 0.3
 
 
-def test_depths_are_compared_independently() -> None:
+def test_the_costs_of_a_depth_do_not_depend_on_the_other_depths() -> None:
     case = CostCase.random(depths=5)
     costs = cost_volume(*case.arguments)
     single = replace(case, depths=case.depths[:, 3:4])

@@ -9,11 +9,11 @@ from bevdepth_core.ops import voxel_index
 from tests.core.ops.cases import DATA, surround_view_geometry
 
 MAX_FLIPS = 16
-"""Points of two frames that may change voxel; the official fp32 and fp64 geometry differ by up to
-8 points of one frame."""
+"""Most points of two frames that may lie in another cell; between float32 and float64, up to 8
+points of a frame change their cell in the official code."""
 
 
-def test_indices_of_both_synthetic_frames_equal_the_official_ones_but_for_points_on_a_border():
+def test_indices_equal_the_official_ones_except_for_a_few_that_differ_by_one_cell():
     with np.load(DATA / 'geometry_synth.npz') as arrays:
         official = torch.from_numpy(arrays['geom_int16'][0]).int()
     index = voxel_index(*surround_view_geometry())

@@ -1,3 +1,5 @@
+"""Voxel pooling on the CPU: indices, sums, gradients, registered ops and argument checks."""
+
 import logging
 import math
 
@@ -167,7 +169,7 @@ def test_gradients_of_half_types_are_summed_in_float32_and_rounded_once(dtype):
         assert torch.equal(value, expected.to(dtype))
 
 
-def test_gradients_agree_with_finite_differences_in_all_three_forms():
+def test_gradients_of_features_and_of_a_volume_agree_with_finite_differences():
     case = random_case(8, batch=1, dtype=torch.float64)
     depth, context = case.depth.requires_grad_(), case.context.requires_grad_()
     index = voxel_index(*case.geometry)
@@ -208,7 +210,7 @@ def test_full_size_bits_depend_neither_on_the_run_nor_on_the_number_of_threads()
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the number of elements of the largest tensor that any operation returned."""
+    """Records the number of elements of the largest tensor that any operation returned."""
 
     elements = 0
 
@@ -288,7 +290,7 @@ def test_the_selected_implementation_is_logged_once(caplog):
     ]
 
 
-def wrong(name: str, value) -> dict:
+def arguments_with(name: str, value) -> dict:
     case = random_case(14)
     names = (
         'depth',
@@ -327,7 +329,7 @@ def wrong(name: str, value) -> dict:
 )
 def test_an_invalid_argument_is_reported_by_name(name, value, error):
     with pytest.raises(error, match=name):
-        voxel_pooling(**wrong(name, value))
+        voxel_pooling(**arguments_with(name, value))
 
 
 @pytest.mark.parametrize(

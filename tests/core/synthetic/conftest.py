@@ -10,7 +10,7 @@ from tests.core.synthetic.drives import PLAN
 
 @pytest.fixture(scope='session')
 def drives_root(tmp_path_factory) -> Path:
-    """Return the dataset of ``PLAN``; leave it as it is."""
+    """Return the dataset of ``PLAN``, which tests must not change."""
     path = tmp_path_factory.mktemp('synthetic') / 'drives'
     write_dataset(path, PLAN, jobs=2)
     return path

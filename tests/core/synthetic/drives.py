@@ -12,12 +12,15 @@ PLAN = DatasetPlan(
     train_scenes=1, val_scenes=1, duration_s=1.5, sensors=Sensors(160, 90, lidar_beams=16)
 )
 KEY_FRAMES = 3
+"""Key frames of a drive."""
 TURNS = (KEY_FRAMES - 1) * 10 + 1
+"""Lidar turns of a drive."""
 IMAGES = (KEY_FRAMES - 1) * 6 + 1
+"""Images of a camera in a drive."""
 
 
 def digests(root: Path) -> dict[str, str]:
-    """Return the content of every file below ``root`` as a digest."""
+    """Return the SHA-256 digest of every file below ``root``, by its relative path."""
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in root.rglob('*')

@@ -1,4 +1,4 @@
-"""A synthetic dataset in nuScenes format is consistent for the devkit and for our own readers."""
+"""A synthetic dataset in nuScenes format is valid for the devkit and for our own readers."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from bevdepth_core.synthetic.sensors.schedule import Shot
 from bevdepth_core.types import Detections3D
 from tests.core.synthetic.drives import IMAGES, KEY_FRAMES, PLAN, TURNS, digests
 
-WHOLE = '4'
-"""Visibility token of objects that are seen for at least 80 %."""
+VISIBLE = '4'
+"""Visibility token of objects of which at least 80 % is visible."""
 
 
 @pytest.fixture(scope='module')
@@ -69,7 +69,7 @@ def test_files_are_exactly_those_of_the_tables(drives_root, devkit):
     ] == [7, 23, 8, 4]
 
 
-def test_sensors_fire_as_in_nuscenes(devkit):
+def test_sensors_have_the_periods_of_nuscenes(devkit):
     assert [len(chain) for chain in chains(devkit.sample)] == [KEY_FRAMES] * 2
     for chain in chains(devkit.sample_data):
         channel, stamps = chain[0]['channel'], np.array([record['timestamp'] for record in chain])
@@ -99,7 +99,7 @@ def test_files_between_key_frames_belong_to_the_sample_that_follows(devkit):
         )
 
 
-def test_objects_keep_their_instance_and_their_attribute_says_how_they_move(devkit):
+def test_objects_keep_their_instance_and_their_attribute_fits_their_speed(devkit):
     speeds = {
         'vehicle.moving': [],
         'vehicle.parked': [],
@@ -146,9 +146,7 @@ def test_the_devkit_renders_the_dataset_and_the_vehicle_is_on_the_road(devkit, t
     assert mask.mask().mean() < 128
 
 
-def test_ground_truth_of_our_frames_gets_perfect_scores_from_the_official_evaluator(
-    drives_root, index, tmp_path
-):
+def test_ground_truth_as_detections_gets_full_scores_from_the_devkit(drives_root, index, tmp_path):
     results = {}
     for record in index:
         boxes, labels = ground_truth(record)
@@ -179,14 +177,14 @@ def test_lidar_points_of_an_object_are_in_its_box(devkit):
         path, boxes, _ = devkit.get_sample_data(sample['data'][LIDAR])
         points = LidarPointCloud.from_file(path).points[:3]
         for box in boxes:
-            promised = devkit.get('sample_annotation', box.token)['num_lidar_pts']
+            points_in_table = devkit.get('sample_annotation', box.token)['num_lidar_pts']
             box.wlh += 0.12
-            assert points_in_box(box, points).sum() >= promised
-            counted += promised
+            assert points_in_box(box, points).sum() >= points_in_table
+            counted += points_in_table
     assert counted > 200
 
 
-def test_depth_targets_lie_in_the_visible_boxes(drives_root, index):
+def test_boxes_with_30_lidar_points_contain_depth_targets(drives_root, index):
     dataset = NuScenesDataset(index, drives_root, ImageSpec(height=64, width=128), key_frames=1)
     checked = 0
     for place in range(len(dataset)):
@@ -237,7 +235,7 @@ def test_boxes_lie_on_their_objects_in_the_image_files(devkit):
         )
         for box in boxes:
             record, area = devkit.get('sample_annotation', box.token), outline(box, intrinsics)
-            if record['visibility_token'] == WHOLE and area.sum() > 100:
+            if record['visibility_token'] == VISIBLE and area.sum() > 100:
                 others = tuple(
                     actor
                     for actor in scene.actors

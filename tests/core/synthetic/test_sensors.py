@@ -132,7 +132,7 @@ def test_an_actor_hidden_from_the_cameras_is_hidden_from_the_lidar() -> None:
     assert (world_points(scene_with(car), 0.0)[1] == 0).sum() > 20
 
 
-def test_an_actor_half_behind_another_has_half_visibility() -> None:
+def test_an_actor_half_behind_another_is_visible_by_about_half() -> None:
     empty = scene_with()
     wall, far = (
         actor_ahead(empty, 'truck', 14.0, aside=-1.25),
@@ -155,13 +155,13 @@ def test_an_actor_between_two_cameras_is_fully_visible_and_one_outside_all_image
     assert shares[1] < 0.1
 
 
-def test_visible_fractions_agree_with_the_images(scene: SyntheticScene) -> None:
+def test_an_actor_with_visible_fraction_0_is_not_in_the_image(scene: SyntheticScene) -> None:
     plain = dataclasses.replace(scene, light=SHADOWLESS)
     rig = nuscenes_like_rig(**SIZE)
     shares = visible_fractions(plain, rig, 3.0, **SIZE)
     index, moment = rig.names.index('CAM_FRONT'), 3.0 + EXPOSURE_OFFSET_S['CAM_FRONT']
     world_from_camera = plain.world_from_ego(moment) @ rig.ego_from_camera[index]
-    whole = render_camera(plain, rig.intrinsics[index], world_from_camera, moment, **SIZE).astype(
+    image = render_camera(plain, rig.intrinsics[index], world_from_camera, moment, **SIZE).astype(
         int
     )
     ahead = (plain.actor_poses(moment)[:, :2] - world_from_camera[:2, 3]) @ world_from_camera[
@@ -177,7 +177,7 @@ def test_visible_fractions_agree_with_the_images(scene: SyntheticScene) -> None:
             **SIZE,
         )
         if shares[number] == 0:
-            assert (np.abs(whole - without).max(axis=-1) > 25).sum() < 12
+            assert (np.abs(image - without).max(axis=-1) > 25).sum() < 12
 
 
 def test_every_log_has_a_reproducible_calibration_near_the_nominal_one() -> None:

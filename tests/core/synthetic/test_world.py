@@ -117,9 +117,9 @@ def test_the_front_tires_of_a_bus_are_drawn_before_its_body() -> None:
         np.linalg.norm(bus.bounds.mean(axis=1), axis=-1),
     )
     heights = bus.bounds[order, 1, 2]
-    front_tyres, body = bus.bounds[order, 0, 0] > 2, heights > 3
-    assert front_tyres.sum() == 2
-    assert np.flatnonzero(body).min() > np.flatnonzero(front_tyres).max()
+    front_tires, body = bus.bounds[order, 0, 0] > 2, heights > 3
+    assert front_tires.sum() == 2
+    assert np.flatnonzero(body).min() > np.flatnonzero(front_tires).max()
 
 
 def test_every_camera_has_its_own_time_and_ego_pose() -> None:
@@ -201,7 +201,7 @@ def test_velocities_equal_the_motion_of_the_boxes() -> None:
 
 
 @pytest.mark.parametrize('seed', [0, 8])
-def test_no_two_boxes_touch_during_a_drive_nor_does_the_vehicle_itself(seed: int) -> None:
+def test_no_boxes_of_objects_or_of_the_vehicle_overlap_during_a_drive(seed: int) -> None:
     scene = make_scene(seed, duration_s=20.0)
     sizes = np.array([(5.2, 2.0), *(actor.size[:2] for actor in scene.actors)])
     reach = np.hypot(*sizes.T) / 2
