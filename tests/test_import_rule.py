@@ -115,7 +115,7 @@ def part(name: str, package: str) -> str | None:
 
 
 def allowed_outside(name: str, part_name: str) -> bool:
-    """True if the base modules of the core may import ``name`` from outside the project."""
+    """Return True if the base modules of the core may import ``name`` from outside the project."""
     yaml_too = {'yaml', 'jsonargparse'} if part_name == 'config' else set()
     return name.split('.')[0] in {'numpy', 'torch'} | yaml_too | sys.stdlib_module_names
 
@@ -158,7 +158,7 @@ def violations(source: str, path: Path) -> list[str]:
 
 
 def imported_test_modules(source: str, path: Path) -> list[str]:
-    """Return the test modules that ``source`` imports; helpers belong into other modules."""
+    """Return the test modules that ``source`` imports; helpers belong in other modules."""
     return sorted(
         name
         for name in imported_names(source, path)
@@ -210,7 +210,7 @@ def test_the_architecture_page_prints_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ('path', 'source', 'offence'),
+    ('path', 'source', 'violation'),
     [
         ('bevdepth_core/inference.py', 'import rclpy', 'rclpy'),
         (
@@ -299,5 +299,5 @@ def test_the_architecture_page_prints_the_table() -> None:
         ('training/train.py', 'import rclpy.node', 'rclpy.node'),
     ],
 )
-def test_a_forbidden_import_is_found(path: str, source: str, offence: str) -> None:
-    assert violations(source, Path(path)) == [offence]
+def test_a_forbidden_import_is_found(path: str, source: str, violation: str) -> None:
+    assert violations(source, Path(path)) == [violation]

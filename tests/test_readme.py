@@ -94,7 +94,7 @@ def test_every_command_on_a_page_exists(path: Path) -> None:
             assert '/' not in file or (ROOT / file).exists(), file
 
 
-def test_the_readme_names_its_two_commands_and_is_short() -> None:
+def test_the_readme_names_make_demo_and_make_test_and_is_short() -> None:
     text = page('README.md')
     assert {'demo', 'test'} <= commands(text, 'make')
     lines = text.splitlines()
@@ -130,7 +130,7 @@ def test_the_layout_of_the_architecture_page_is_that_of_the_packages() -> None:
         assert documented == present - shared
 
 
-def test_the_threads_of_the_architecture_page_are_those_of_the_node() -> None:
+def test_every_thread_of_the_node_is_on_the_architecture_page() -> None:
     documented = set(table_rows(page('docs/ARCHITECTURE.md'), 'thread'))
     sources = ' '.join(path.read_text() for path in (ROOT / 'bevdepth_ros').rglob('*.py'))
     names = re.findall(r"SlotThread(?:\[\w.]+\])?\(\s*'(\w+)'", sources)

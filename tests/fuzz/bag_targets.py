@@ -75,7 +75,7 @@ def mcap(folder: Path) -> Callable[[Random], bool]:
 
 
 def mcap_remains(folder: Path) -> Callable[[Random], bool]:
-    """The reader of damaged MCAP files. The target ``mcap`` reaches it only if rosbags fails."""
+    """Read with ``McapFile``, which the target ``mcap`` does only if the library rosbags fails."""
     sound = [
         storage_file(
             write_bag(folder / f'bag_{packed}', {'/a': qos()}, 4, 'mcap', compressed=packed)

@@ -203,16 +203,16 @@ def tf(_: Path) -> Callable[[Random], bool]:
     """Passes damaged /tf, /tf_static and odometry messages to the tf listener of a node."""
     rclpy.init()
     node = Node('fuzz', enable_rosout=False, start_parameter_services=False)
-    made: list[Transforms] = []
+    current: list[Transforms] = []
 
     def fresh() -> Transforms:
-        while made:
-            made.pop().close()
-        made.append(Transforms(node, 10.0, lambda kind, sentence: None, '/odometry'))
-        return made[0]
+        while current:
+            current.pop().close()
+        current.append(Transforms(node, 10.0, lambda kind, sentence: None, '/odometry'))
+        return current[0]
 
     def execute(rng: Random) -> bool:
-        transforms = fresh() if not made or rng.random() < 0.002 else made[0]
+        transforms = fresh() if not current or rng.random() < 0.002 else current[0]
         message = _transform(rng)
         kind = rng.randrange(3)
         if kind == 0:
@@ -276,9 +276,7 @@ def serialized(_: Path) -> Callable[[Random], bool]:
             return False
         try:
             message = deserialize_message(data, kind)
-        except (
-            Exception
-        ):  # rclpy's RCLError and others; the executor of the node drops such a message
+        except Exception:  # such as RCLError; the executor of the node drops such a message
             return False
         try:
             if kind in (CompressedImage, Image):

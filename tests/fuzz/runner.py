@@ -20,8 +20,8 @@ HANG_S = 60.0
 """An execution that takes longer is a finding; the limit allows for slow machines."""
 MEMORY_BYTES = 6 << 30
 """Memory that the process may allocate after its start."""
-TRIES = 20
-"""A target is stopped after this number of findings."""
+MAX_FINDINGS = 20
+"""Findings after which a target is stopped."""
 _STRIDE = 1 << 40
 
 
@@ -74,7 +74,7 @@ def run(
     while (
         number < end
         and (not deadline or time.monotonic() < deadline)
-        and len(report.findings) < TRIES
+        and len(report.findings) < MAX_FINDINGS
     ):
         done, accepted = context.Value('q', number), context.Value('q', 0)
         receiver, sender = context.Pipe(duplex=False)

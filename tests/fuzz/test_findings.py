@@ -75,7 +75,7 @@ def test_a_tensor_that_repeats_one_stored_number_is_rejected(official_state, tmp
         load_checkpoint(tmp_path / 'bomb.pth')
 
 
-def test_compressed_weights_are_rejected_before_they_are_unpacked(official_state, tmp_path):
+def test_compressed_weights_are_rejected(official_state, tmp_path):
     torch.save(official_state, tmp_path / 'plain.pth')
     with (
         zipfile.ZipFile(tmp_path / 'plain.pth') as plain,
@@ -87,7 +87,7 @@ def test_compressed_weights_are_rejected_before_they_are_unpacked(official_state
         load_checkpoint(tmp_path / 'packed.pth')
 
 
-def test_a_pickle_without_its_archive_is_rejected_unread(tmp_path):
+def test_a_pickle_without_its_archive_is_rejected(tmp_path):
     (tmp_path / 'bare.pth').write_bytes(pickle.dumps({'state_dict': {}}))
     with pytest.raises(CheckpointError, match='not a PyTorch checkpoint'):
         load_checkpoint(tmp_path / 'bare.pth')
@@ -110,9 +110,9 @@ def test_weight_names_that_are_not_strings_are_rejected(official_state, tmp_path
          {'image': 7}, [], {'grid': {'x': {}}},
     ],
 )  # fmt: skip
-def test_a_stored_config_that_needs_too_much_memory_is_rejected(config, tmp_path):
-    whole = {'format': 'bevdepth-1', 'config': json.dumps(config)}
-    safetensors.torch.save_file({'a': torch.zeros(1)}, tmp_path / 'bomb.safetensors', whole)
+def test_a_stored_config_that_is_invalid_or_needs_too_much_memory_is_rejected(config, tmp_path):
+    metadata = {'format': 'bevdepth-1', 'config': json.dumps(config)}
+    safetensors.torch.save_file({'a': torch.zeros(1)}, tmp_path / 'bomb.safetensors', metadata)
     with pytest.raises(CheckpointError, match='its model config cannot be read'):
         load_checkpoint(tmp_path / 'bomb.safetensors')
 
@@ -159,7 +159,7 @@ def test_a_header_that_claims_more_than_the_file_holds_is_rejected(tmp_path):
         "a: !!int ''",
     ],
 )
-def test_every_invalid_model_preset_raises_the_same_exception_type(text, tmp_path):
+def test_an_invalid_model_preset_raises_a_value_error(text, tmp_path):
     (tmp_path / 'model.yaml').write_text(text)
     with pytest.raises(ValueError, match=r'model|YAML'):
         load_model_config(tmp_path / 'model.yaml')
@@ -183,18 +183,18 @@ def test_an_image_that_is_too_thin_to_be_resized_is_rejected():
 
 
 @pytest.mark.parametrize('side', [20_000, 14_000])
-def test_an_image_of_too_many_pixels_is_rejected_before_it_is_decoded(side, tmp_path):
+def test_an_image_that_claims_too_many_pixels_is_rejected_with_this_reason(side, tmp_path):
     buffer = io.BytesIO()
     Image.new('L', (8, 8)).save(buffer, 'PNG')
     content = buffer.getvalue()
     (tmp_path / 'bomb.png').write_bytes(
         content[:16] + struct.pack('>II', side, side) + content[24:]
     )
-    with pytest.raises(OSError, match=r'bomb\.png cannot be read as an image'):
+    with pytest.raises(OSError, match=r'bomb\.png cannot be read as an image .*pixels'):
         read_image(tmp_path / 'bomb.png')
 
 
-def test_images_in_other_formats_are_rejected_before_they_are_parsed(tmp_path):
+def test_images_in_other_formats_are_rejected(tmp_path):
     Image.new('RGB', (8, 8)).save(tmp_path / 'image.tiff')
     with pytest.raises(OSError, match='cannot be read as an image'):
         read_image(tmp_path / 'image.tiff')
@@ -325,7 +325,7 @@ def test_a_bag_is_read_although_metadata_has_a_string_in_place_of_a_list(tmp_pat
 
 
 @pytest.mark.parametrize('entry', [{'name': {'x': 1}}, {'type': [0]}, {'serialization_format': 7}])
-def test_a_bag_is_read_although_metadata_has_a_topic_name_that_is_not_a_string(tmp_path, entry):
+def test_a_bag_is_read_although_its_metadata_describe_a_topic_with_wrong_types(tmp_path, entry):
     bag = write_bag(tmp_path / 'bag', {'/a': qos()}, 2, 'mcap')
     metadata = yaml.safe_load((bag / 'metadata.yaml').read_text())
     metadata['rosbag2_bagfile_information']['topics_with_message_count'][0]['topic_metadata'] |= (
@@ -371,7 +371,7 @@ def test_a_type_name_in_a_bag_cannot_import_other_python_modules(name):
 
 def test_a_failed_write_leaves_the_previous_file(tmp_path):
     path = tmp_path / 'folder' / 'file'
-    write_atomically(path, lambda target: Path(target).write_bytes(b'whole') and None)
+    write_atomically(path, lambda target: Path(target).write_bytes(b'complete') and None)
 
     def fail(target):
         Path(target).write_bytes(b'half')
@@ -380,4 +380,4 @@ def test_a_failed_write_leaves_the_previous_file(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_atomically(path, fail)
     assert [entry.name for entry in path.parent.iterdir()] == ['file']
-    assert path.read_bytes() == b'whole'
+    assert path.read_bytes() == b'complete'

@@ -1,4 +1,4 @@
-"""A few executions of every fuzzing target; `python -m tests.fuzz` continues from there."""
+"""A few executions of every fuzzing target; `python -m tests.fuzz` executes more."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ from tests.fuzz.targets import TARGETS
 from tests.reference import ROOT
 
 EXECUTIONS = 20
-"""Of each target; a number and not a time, so that a busy machine runs the same inputs."""
+"""Executions of each target. A number, not a time, so that every machine runs the same inputs."""
 
 
 def test_every_damaged_input_is_accepted_or_rejected_with_the_expected_error():

@@ -18,8 +18,8 @@ from tests.sample import sample_frames
 
 
 def test_real_sample_gives_the_official_boxes(real_sample: Path) -> None:
-    """Poses are composed in float64 here, in float32 at 1,000 m from the origin by the official
-    code: hence centimeters."""
+    """Centers may differ by centimeters: the official code composes poses in float32 at 1,000 m
+    from the origin, this code in float64."""
     found = Detector(filled_model('2key'))(sample_frames(real_sample, 'infos.json')[0])
     arrays = reference_golden('real_2key')[1]
     boxes, scores = arrays['out/b0/boxes'], arrays['out/b0/scores']
@@ -41,9 +41,9 @@ def test_full_size_streaming_step_equals_the_two_frame_forward(
     detector(past)
     streamed, detections = head_maps(detector, key, monkeypatch)
     with torch.inference_mode():
-        official = model(two_frame_inputs(key, past, model.config))
-    assert_same_maps(streamed, official.tasks)
-    boxes = decode(official.tasks, model.config)[0]
+        expected = model(two_frame_inputs(key, past, model.config))
+    assert_same_maps(streamed, expected.tasks)
+    boxes = decode(expected.tasks, model.config)[0]
     pairs, unmatched = match_boxes(
         detections, np.hstack((boxes.boxes.center, boxes.boxes.size)), boxes.scores, boxes.labels
     )

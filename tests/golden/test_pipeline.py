@@ -53,41 +53,43 @@ def two_frames(tmp_path_factory: pytest.TempPathFactory, real_sample: Path) -> N
 
 @pytest.fixture(scope='module')
 def validation(tmp_path_factory: pytest.TempPathFactory, real_sample: Path) -> Sample:
-    """The official validation sample: a scene of the real frame alone, which is its own past."""
+    """Our sample from the inputs of the official validation sample: a scene of one real frame,
+    which is its own past frame."""
     folder = tmp_path_factory.mktemp('one_frame') / 'dataset'
     return dataset(make_dataroot(folder, frames=1, sample=real_sample))[0]
 
 
 @pytest.fixture(scope='module')
 def training(two_frames: NuScenesDataset) -> Sample:
-    """The official training sample: the stored augmentation, and the shifted frame as past."""
+    """Our sample from the inputs of the official training sample: the stored augmentation, and the
+    shifted frame as past frame."""
     bda = OFFICIAL['train_aug']['bda']
     bev = BevTransform(bda['rotate'], bda['scale'], bda['flip_dx'], bda['flip_dy'])
     return two_frames.load(1, TRANSFORMS, bev, read_crop)
 
 
 @pytest.fixture
-def official(request: pytest.FixtureRequest, validation: Sample, training: Sample) -> Sample:
+def sample(request: pytest.FixtureRequest, validation: Sample, training: Sample) -> Sample:
     return {'val': validation, 'train': training}[request.param]
 
 
 BOTH = pytest.mark.parametrize(
-    ('official', 'case'), [('val', 'val'), ('train', 'train')], indirect=['official']
+    ('sample', 'case'), [('val', 'val'), ('train', 'train')], indirect=['sample']
 )
 
 
 @pytest.mark.parametrize('name', MATRICES)
 @BOTH
-def test_matrices_equal_the_official_ones(official: Sample, case: str, name: str) -> None:
+def test_matrices_equal_the_official_ones(sample: Sample, case: str, name: str) -> None:
     theirs, size = MATRICES[name]
-    matrix = getattr(official.matrices, name)
+    matrix = getattr(sample.matrices, name)
     assert matrix.dtype == torch.float32
     assert np.abs(matrix.numpy() - ARRAYS[f'{case}/{theirs}']).max() <= float32_steps(size)
 
 
 @BOTH
-def test_images_equal_the_official_ones(official: Sample, case: str) -> None:
-    images = normalize(official.images, ImageSpec()).numpy()
+def test_images_equal_the_official_ones(sample: Sample, case: str) -> None:
+    images = normalize(sample.images, ImageSpec()).numpy()
     expected = OFFICIAL['val_image' if case == 'val' else 'train_aug']
     expected = expected.get('image', expected)
     assert list(images.shape) == expected['shape']
@@ -99,12 +101,12 @@ def test_images_equal_the_official_ones(official: Sample, case: str) -> None:
 @pytest.mark.parametrize('camera', range(6))
 @BOTH
 def test_lidar_depth_equals_the_official_one_in_every_pixel(
-    official: Sample, case: str, camera: int
+    sample: Sample, case: str, camera: int
 ) -> None:
     expected = np.zeros(256 * 704, np.float32)
     name = f'lidar/{CAMERAS[camera]}/{case}'
     expected[ARRAYS[f'{name}/idx']] = ARRAYS[f'{name}/depth']
-    depth = official.depth[camera].numpy().ravel()
+    depth = sample.depth[camera].numpy().ravel()
     assert np.array_equal(depth > 0, expected > 0)
     assert np.allclose(depth, expected, atol=1e-4)
 

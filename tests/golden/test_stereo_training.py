@@ -21,13 +21,15 @@ from tests.golden.training_parity import (
 from tests.reference import stereo_golden
 
 LOSSES = 1e-5
-"""With fixed batch norms, as the official float32 and float64 runs, which differ by 3e-6."""
+"""Relative tolerance with fixed batch norms; the official float32 and float64 runs differ by
+3e-6."""
 MOVING_LOSSES = 5e-3
-"""With moving batch norms. The heatmap loss of a task deviates by up to 1.7e-3. A change of the
-images by less than a rounding moves it by up to 5e-4 (docs/PARITY.md); the reference has no
-float64 run of this step to compare with."""
+"""Relative tolerance with moving batch norms. The heatmap loss of a task deviates by up to
+1.7e-3. A change of the images by less than a rounding changes it by up to 5e-4 (docs/PARITY.md);
+the reference has no float64 run of this step to compare with."""
 TOLERANCE = 1e-3
-"""Of gradients, and of statistics after a step with moving batch norms: as without stereo."""
+"""Relative tolerance of gradients, and of statistics after a step with moving batch norms; as
+without stereo."""
 NOISE_FACTOR = 3
 """Gradients may differ by this many times the distance of the official float32 and float64 runs,
 which is up to 1.8e-2: the refinement steps amplify rounding."""

@@ -1,4 +1,4 @@
-"""Voxel pooling against what the official code computed."""
+"""Voxel pooling of the real sample equals that of the official code."""
 
 import numpy as np
 import pytest

@@ -60,8 +60,8 @@ class Case:
 
 
 def forward_with_fixed_norms(case: Case) -> ModelOutputs:
-    """Run one forward and backward with every batch norm in evaluation and without dropout;
-    gradients stay in the module."""
+    """Run one forward and backward pass with every batch norm in evaluation mode and without
+    dropout; the parameters of the module keep their gradients."""
     fill(case.module.model)
     case.module.train()
     for layer in case.module.modules():
@@ -80,7 +80,8 @@ def forward_with_fixed_norms(case: Case) -> ModelOutputs:
 
 @torch.no_grad()
 def forward_with_moving_norms(case: Case) -> tuple[ModelOutputs, dict[str, torch.Tensor]]:
-    """Run one forward in training mode but for dropout; return also the state after it."""
+    """Run one forward pass in training mode without dropout; return its outputs and the state
+    after it."""
     fill(case.module.model)
     case.module.train()
     case.module.model.depth_net.pyramid.dropout.eval()

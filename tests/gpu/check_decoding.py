@@ -1,4 +1,4 @@
-"""The node's decoder on a GPU: pixels of raw and compressed images; needs ROS 2.
+"""The decoder of the node on a GPU: pixels of raw and compressed images; needs ROS 2.
 
 python -m pytest tests/gpu/check_decoding.py
 """
@@ -31,7 +31,9 @@ def on_host(image) -> np.ndarray:
     return image.pixels.cpu().numpy()
 
 
-def test_a_raw_image_has_the_pixels_of_the_cpu_and_a_jpeg_nearly(decoder: ImageDecoder):
+def test_raw_images_equal_those_of_the_cpu_and_jpegs_differ_little(
+    decoder: ImageDecoder,
+):
     messages = [raw('bgr8', noise(), 40), compressed(encoded(smooth(), 'JPEG'))]
     left, right = (image() for image in decoder(CAMERAS, messages, LIMIT, TIMEOUT_S))
     assert np.array_equal(on_host(left), decoded_image(messages[0], LIMIT).pixels)
@@ -39,7 +41,9 @@ def test_a_raw_image_has_the_pixels_of_the_cpu_and_a_jpeg_nearly(decoder: ImageD
     assert np.abs(on_host(right) - expected).mean() < JPEG_DIFFERENCE
 
 
-def test_images_that_arrive_while_the_network_is_busy_stay_intact(decoder: ImageDecoder):
+def test_images_that_arrive_while_the_gpu_computes_equal_those_of_the_cpu(
+    decoder: ImageDecoder,
+):
     busy = torch.randn(4096, 4096, device='cuda')
     for index in range(30):
         messages = [raw('rgb8', np.roll(noise(), index + place, 0), 40) for place in range(2)]
@@ -47,15 +51,15 @@ def test_images_that_arrive_while_the_network_is_busy_stay_intact(decoder: Image
             decoder.begin(camera, message, LIMIT)
         busy = torch.tanh(busy @ busy)
         images = [image() for image in decoder(CAMERAS, messages, LIMIT, TIMEOUT_S)]
-        sums = [image.pixels.clone() for image in images]
+        copies = [image.pixels.clone() for image in images]
         del images  # their memory may be used for the next ones
-        for read, message in zip(sums, messages, strict=True):
-            assert np.array_equal(read.cpu().numpy(), decoded_image(message, LIMIT).pixels)
+        for pixels, message in zip(copies, messages, strict=True):
+            assert np.array_equal(pixels.cpu().numpy(), decoded_image(message, LIMIT).pixels)
 
 
 def test_a_damaged_jpeg_only_removes_its_camera_from_the_set(decoder: ImageDecoder):
-    whole = encoded(smooth(), 'JPEG')
-    messages = [compressed(whole[: len(whole) // 2]), compressed(whole)]
+    complete = encoded(smooth(), 'JPEG')
+    messages = [compressed(complete[: len(complete) // 2]), compressed(complete)]
     left, right = decoder(CAMERAS, messages, LIMIT, TIMEOUT_S)
     with pytest.raises(ValueError, match='JPEG'):
         left()
@@ -79,7 +83,7 @@ def test_jpegs_that_arrive_together_have_the_pixels_of_single_ones(decoder: Imag
             assert np.array_equal(on_host(image), pixels)
 
 
-def test_an_image_that_is_no_image_is_rejected(decoder: ImageDecoder):
+def test_data_of_no_image_format_is_rejected(decoder: ImageDecoder):
     left, right = decoder(
         CAMERAS, [compressed(b'noise'), raw('rgb8', noise(), 40)], LIMIT, TIMEOUT_S
     )

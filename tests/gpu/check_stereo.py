@@ -24,9 +24,10 @@ from tests.networks import random_model
 from tests.reference import stereo_golden
 
 TOLERANCE = {torch.float32: 5e-5, torch.float16: 5e-4, torch.bfloat16: 4e-3}
-"""Relative L2. For half types it is the rounding of the result. In float32, each operation rounds
-a position of up to 176 cells by 8e-6 cells. Kernel and reference take about six operations, in
-different order, and the features are noise, which changes entirely from cell to cell."""
+"""Largest relative L2 error. For half types it is the rounding of the result. In float32, each
+operation rounds a position of up to 176 cells by 8e-6 cells. Kernel and reference take about six
+operations, in different order, and the features are noise, which changes entirely from cell to
+cell."""
 SIZES = {
     'official': {
         'images': 6, 'channels': 256, 'height': 64, 'width': 176, 'depths': 3, 'groups': 8,
@@ -41,8 +42,8 @@ SIZES = {
     'one_column': {'width': 1},
 }  # fmt: skip
 LARGEST_ERROR = {'fp32': 1e-2, 'fp16': 5e-2}
-"""Relative L2 of BEV and head maps against the official float32 ones. Points that change cell
-account for 1e-2, see docs/PARITY.md."""
+"""Largest relative L2 error of BEV and head maps; the official ones are float32. Points that
+change their cell account for 1e-2, see docs/PARITY.md."""
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -121,11 +122,11 @@ def test_training_gives_the_gradients_of_the_reference():
         name for name, gradient in theirs.items() if gradient is None
     }
     joined = [
-        torch.cat([g.flatten() for g in all_.values() if g is not None]) for all_ in gradients
+        torch.cat([g.flatten() for g in named.values() if g is not None]) for named in gradients
     ]
     stereo = [
-        torch.cat([g.flatten() for name, g in all_.items() if g is not None and 'stereo' in name])
-        for all_ in gradients
+        torch.cat([g.flatten() for name, g in named.items() if g is not None and 'stereo' in name])
+        for named in gradients
     ]
     errors = relative_error(*joined), relative_error(*stereo)
     print(f'\ngradients: all {errors[0]:.1e}, stereo networks {errors[1]:.1e}')
@@ -140,7 +141,7 @@ def backward(network, inputs) -> None:
 
 @pytest.mark.parametrize('case', ['stereo_real_2key', 'stereo_real_2key_da'])
 @pytest.mark.parametrize('precision', LARGEST_ERROR)
-def test_graphs_give_the_official_depth_maps_and_boxes(case, precision):
+def test_graphs_give_the_official_depth_and_head_maps(case, precision):
     arrays = stereo_golden(case)[1]
     network = GraphedNetwork(case_model(case), torch.device('cuda:0'), PRECISIONS[precision])
     inputs = golden_inputs(arrays)

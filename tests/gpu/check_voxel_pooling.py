@@ -58,8 +58,7 @@ def poisoned(allocate):
 
 
 def expected_results(case: Case) -> tuple[torch.Tensor, ...]:
-    """Map and gradients of depth, context and volume in float64, from the same inputs, on the
-    CPU."""
+    """Return map and gradients of depth, context and volume, computed in float64 on the CPU."""
     case = case.to('cpu', torch.float64)
     index = reference.voxel_index(*case.geometry)
     bev = reference.voxel_pooling(case.depth, case.context, index, case.shape)
@@ -85,7 +84,7 @@ def grad_bev(bev: torch.Tensor) -> torch.Tensor:
 
 
 def results(case: Case, pool) -> tuple[torch.Tensor, ...]:
-    """Map and gradients of depth and context."""
+    """Return map and gradients of depth and context."""
     depth, context = case.depth.clone().requires_grad_(), case.context.clone().requires_grad_()
     bev = pool(depth, context)
     bev.backward(grad_bev(bev))
@@ -146,7 +145,7 @@ def test_indices_equal_the_reference_to_the_bit_on_real_cameras_and_on_the_gpu_r
         assert torch.equal(voxel_index(*on_gpu).cpu(), expected)
 
 
-def test_indices_equal_the_official_ones_but_for_points_on_a_border():
+def test_indices_equal_the_official_ones_except_for_at_most_16_points():
     official = torch.from_numpy(np.load(DATA / 'geometry_synth.npz')['geom_int16'][0]).int()
     geometry = tuple(
         item.cuda() if isinstance(item, torch.Tensor) else item

@@ -3,8 +3,8 @@ batches.
 
 Dropout and TF32 are disabled.
 
-python -m tests.gpu.ddp_equality DATA OUT.json --devices 1
-python -m tests.gpu.ddp_equality DATA OUT.json --devices 2      # compares with OUT.json
+    python -m tests.gpu.ddp_equality DATA OUT.json --devices 1      # writes OUT.json
+    python -m tests.gpu.ddp_equality DATA OUT.json --devices 2      # compares with OUT.json
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def configure(options: argparse.Namespace, output: str) -> TrainingConfig:
 
 
 def main() -> None:
-    """Train a few steps and print, or compare, the losses."""
+    """Train a few steps; with one device write the losses, with more compare them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('data', type=Path)
     parser.add_argument('out', type=Path)

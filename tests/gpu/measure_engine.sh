@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the kernels, times voxel pooling, checks the detector on a GPU, and times it; figures, JSON and plots go to the folder given,
-# default out/bench.
-# Each part has a limit in seconds, prints as it goes, and does not stop the next. The node is timed where rclpy can be imported.
+# Builds the kernels, times voxel pooling, checks the detector on a GPU and times it. Usage: measure_engine.sh [FOLDER]; logs, JSON
+# files and plots are written to FOLDER, by default out/bench.
+# Each part has a time limit; after a failure the next part runs. The node is timed if rclpy can be imported.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-out/bench}
@@ -25,5 +25,5 @@ done
 if python3 -c 'import rclpy' 2>/dev/null; then
     part node 150 python3 -m tests.benchmarks.bench_node --out "$out"
 else
-    echo 'node: left out, there is no rclpy'
+    echo 'node: not timed, because rclpy cannot be imported'
 fi

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Step times, loader throughput and several GPUs beside one, on data made here, while the data of tools/train_small.sh are made in
-# the background, too. Run from the repository root on a machine with two NVIDIA GPUs: tests/gpu/measure_training.sh WORK
+# Measures step times and loader throughput, and compares two GPUs with one. Generates the synthetic data in WORK first; the larger
+# dataset, that of tools/train_small.sh, is generated in the background during the first measurements.
+# Run from the repository root on a machine with two NVIDIA GPUs: tests/gpu/measure_training.sh WORK
 set -uo pipefail
 
 work=$1
@@ -23,9 +24,9 @@ df -h /dev/shm | tail -n 1
 [[ -d $some ]] || timed "${synthetic[@]}" "$some" --train-scenes "${SOME_SCENES:-32}" --val-scenes 0 "${common[@]}"
 (
     nice -n 19 "${synthetic[@]}" "$data" --train-scenes "$scenes" --val-scenes $((scenes / 10)) "${common[@]}" >"$work/data.log" 2>&1
-    echo "== data made after $SECONDS s" >>"$work/data.log"
+    echo "== data generated after $SECONDS s" >>"$work/data.log"
 ) &
-made=$!
+generator=$!
 bench=(python3 -m tests.benchmarks.bench_training --source-width 800)
 timed "${bench[@]}" --preset small --batch-size 32 --steps 60 --workers 12
 timed "${bench[@]}" --preset r50_256x704_2key --steps 60
@@ -33,7 +34,7 @@ timed "${bench[@]}" --preset r50_256x704_2key --steps 60 --devices 2
 timed "${bench[@]}" --preset r50_256x704_2key --steps 300 --root "$some" --workers 14
 timed python3 -m tests.gpu.ddp_equality "$some" "$work/losses.json" --devices 1
 timed python3 -m tests.gpu.ddp_equality "$some" "$work/losses.json" --devices 2
-wait "$made"
+wait "$generator"
 tail -n 2 "$work/data.log"
 timed "${bench[@]}" --preset small --batch-size 32 --steps "${SMALL_STEPS:-60}" --devices 2 --root "$data" --workers 15
 du -sh "$data"

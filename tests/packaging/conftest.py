@@ -1,3 +1,5 @@
+"""A copy of the repository without build output."""
+
 from __future__ import annotations
 
 import shutil

@@ -1,4 +1,4 @@
-"""Starts new bash processes, as in a new terminal of a user."""
+"""Runs commands in new bash processes with the environment of a new terminal."""
 
 from __future__ import annotations
 

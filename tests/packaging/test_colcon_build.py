@@ -12,7 +12,7 @@ from tests.packaging.shell import DISTRIBUTIONS, ROOT, fresh_environment, output
 
 TIMEOUT_S = 120.0
 PACKAGES = ('bevdepth_core', 'bevdepth_ros')
-"""Folder of the tree -> installed package."""
+"""Python packages of this repository."""
 
 
 @pytest.fixture(scope='module')
@@ -91,7 +91,7 @@ def files(folder: Path, pattern: str = '*') -> set[Path]:
     }
 
 
-def test_every_module_is_installed_and_imported_from_the_build(install):
+def test_every_module_is_installed_and_the_packages_are_imported_from_the_build(install):
     [site_packages] = (install / 'bevdepth_ros').glob('lib/python3.*/site-packages')
     for package in PACKAGES:
         assert files(site_packages / package, '*.py') == files(ROOT / package, '*.py')

@@ -28,8 +28,8 @@ def add_command(folder: Path, name: str, body: str) -> None:
 def build(
     folder: Path, nvcc: str | None, **variables: str
 ) -> tuple[subprocess.CompletedProcess[str], list[Path], str]:
-    """Run ``setup.py build_ext`` into ``folder``; return its outcome, the modules it made and the
-    words nvcc was given."""
+    """Run ``setup.py build_ext`` into ``folder``; return its outcome, the modules that it built
+    and the arguments of all calls of nvcc, one call per line."""
     commands = folder / 'commands'
     commands.mkdir(exist_ok=True)
     if nvcc is not None:
@@ -146,5 +146,5 @@ def test_setup_builds_the_module_if_and_only_if_nvcc_exists():
     nvcc = shutil.which('nvcc') or (
         shutil.which('nvcc', path=f'{toolkit}/bin') if toolkit else None
     )
-    wished = os.environ.get('BEVDEPTH_CUDA') != '0' and nvcc is not None
-    assert (importlib.util.find_spec('bevdepth_core.ops._kernels') is not None) == wished
+    expected = os.environ.get('BEVDEPTH_CUDA') != '0' and nvcc is not None
+    assert (importlib.util.find_spec('bevdepth_core.ops._kernels') is not None) == expected

@@ -15,7 +15,7 @@ PATHS = (
 
 
 @pytest.mark.parametrize('distribution', DISTRIBUTIONS)
-def test_sourcing_env_sh_in_any_folder_provides_ros_2_and_the_package(distribution, tmp_path):
+def test_sourcing_env_sh_in_another_folder_provides_ros_2_and_the_package(distribution, tmp_path):
     script = (
         f'{SOURCE}; echo $ROS_DISTRO; ros2 pkg prefix bevdepth_ros; python -c "import rclpy, '
         'bevdepth_core, bevdepth_ros"'
@@ -25,7 +25,7 @@ def test_sourcing_env_sh_in_any_folder_provides_ros_2_and_the_package(distributi
 
 
 @pytest.mark.parametrize('distribution', DISTRIBUTIONS)
-def test_sourcing_again_changes_nothing(distribution):
+def test_sourcing_again_changes_no_path(distribution):
     environment = fresh_environment(distribution)
     assert output(f'{SOURCE}; {PATHS}', environment) == output(
         f"{SOURCE}; bash -euc '{SOURCE}; {SOURCE}'; {PATHS}", environment

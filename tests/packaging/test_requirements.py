@@ -25,7 +25,7 @@ def read(name: str) -> dict[str, Requirement]:
     return {canonicalize_name(requirement.name): requirement for requirement in requirements}
 
 
-def test_the_node_s_requirements_allow_numpy_1_26_and_2_and_leave_out_the_devkit():
+def test_the_requirements_of_the_node_allow_numpy_1_26_and_2_and_omit_the_devkit():
     node = read('node.in')
     assert node['numpy'].specifier.contains('1.26.4')
     assert node['numpy'].specifier.contains('2.2.6')
@@ -36,10 +36,10 @@ def test_the_node_s_requirements_allow_numpy_1_26_and_2_and_leave_out_the_devkit
 def test_a_lock_pins_every_direct_requirement_within_its_limits(lock):
     pins = {name: str(pin.specifier).removeprefix('==') for name, pin in read(lock).items()}
     broken = [
-        str(wish)
+        str(requirement)
         for source in DIRECT
-        for name, wish in read(source).items()
-        if not wish.specifier.contains(pins.get(name, 'missing'))
+        for name, requirement in read(source).items()
+        if not requirement.specifier.contains(pins.get(name, 'missing'))
     ]
     assert broken == []
 

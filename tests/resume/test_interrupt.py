@@ -36,14 +36,16 @@ def state(output: Path) -> dict:
 def test_the_step_is_finished_and_the_resumed_run_ends_like_an_uninterrupted_one(
     tmp_path: Path, batch: int, step: int
 ) -> None:
-    run(tiny_config(tmp_path / 'whole'))
+    run(tiny_config(tmp_path / 'uninterrupted'))
     interrupted = tmp_path / 'interrupted'
     with pytest.raises(RunInterruptedError, match=f'after step {step}; wrote .*last.ckpt'):
         run(tiny_config(interrupted), watchers=[Interrupt(batch)])
     assert state(interrupted)['global_step'] == step
     run(tiny_config(interrupted), resume=True)
-    resumed, whole = (state(tmp_path / name) for name in ('interrupted', 'whole'))
-    torch.testing.assert_close(resumed['state_dict'], whole['state_dict'], rtol=0, atol=1e-6)
+    resumed, uninterrupted = (state(tmp_path / name) for name in ('interrupted', 'uninterrupted'))
+    torch.testing.assert_close(
+        resumed['state_dict'], uninterrupted['state_dict'], rtol=0, atol=1e-6
+    )
 
 
 def test_accumulated_batches_are_finished_first(tmp_path: Path) -> None:

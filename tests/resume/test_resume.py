@@ -32,9 +32,9 @@ def interrupt(output: Path, step: int) -> None:
 
 
 def require_equal(ours: Path, theirs: Path) -> None:
-    """Fail unless weights, average, optimizer and schedule are equal."""
-    resumed, whole = read(ours), read(theirs)
-    kept = (
+    """Fail unless weights, average, optimizer, schedule and progress of two runs are equal."""
+    resumed, expected = read(ours), read(theirs)
+    names = (
         'state_dict',
         'current_model_state',
         'averaging_state',
@@ -42,16 +42,16 @@ def require_equal(ours: Path, theirs: Path) -> None:
         'global_step',
         'epoch',
     )
-    for name in kept:
+    for name in names:
         torch.testing.assert_close(
             resumed[name],
-            whole[name],
+            expected[name],
             rtol=0,
             atol=TOLERANCE,
             msg=lambda text, name=name: f'{name}: {text}',
         )
-    assert resumed['lr_schedulers'] == whole['lr_schedulers']
-    assert resumed['loops']['fit_loop'] == whole['loops']['fit_loop']
+    assert resumed['lr_schedulers'] == expected['lr_schedulers']
+    assert resumed['loops']['fit_loop'] == expected['loops']['fit_loop']
 
 
 @pytest.mark.parametrize(
@@ -91,16 +91,18 @@ def test_the_checkpoint_stores_weights_and_their_average_separately(uninterrupte
 
 def test_a_run_without_average_resumes_with_accumulated_batches(tmp_path: Path) -> None:
     settings = {'averaging': None, 'accumulate_grad_batches': 2, 'checkpoint_every_n_steps': 2}
-    run(tiny_config(tmp_path / 'whole', **settings))
+    run(tiny_config(tmp_path / 'uninterrupted', **settings))
     with pytest.raises(InterruptedRunError):
         run(
             tiny_config(tmp_path / 'resumed', **settings),
             Noise(interrupt_after=SAMPLES_PER_STEP * 7 + 1),
         )
     run(tiny_config(tmp_path / 'resumed', **settings), resume=True)
-    resumed, whole = read(tmp_path / 'resumed'), read(tmp_path / 'whole')
-    assert whole['global_step'] == 6
-    torch.testing.assert_close(resumed['state_dict'], whole['state_dict'], rtol=0, atol=TOLERANCE)
+    resumed, expected = read(tmp_path / 'resumed'), read(tmp_path / 'uninterrupted')
+    assert expected['global_step'] == 6
+    torch.testing.assert_close(
+        resumed['state_dict'], expected['state_dict'], rtol=0, atol=TOLERANCE
+    )
 
 
 def test_resuming_without_a_checkpoint_starts_a_new_run(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def memory_slope(samples: list[tuple[float, float, int, int]]) -> float:
 def table(result: Result) -> str:
     """Return the outcome of each kind of fault as a Markdown table."""
     lines = [
-        '| fault | turns | seconds | results during the fault | worst diagnostics | median '
+        '| fault | injections | seconds | results during the fault | worst diagnostics | median '
         '/ longest recovery, s |',
         '|' + ' --- |' * 6,
     ]
@@ -68,7 +68,7 @@ def summary(result: Result) -> str:
 
 
 def main() -> None:
-    """Run the command line; ends with 1 when something failed."""
+    """Run the command line; the exit code is 1 if something failed."""
     parser = ArgumentParser(prog='python -m tests.soak', description=__doc__.splitlines()[0])
     parser.add_argument('--minutes', type=float, default=60.0)
     parser.add_argument('--seed', type=int, default=int(time.time()))

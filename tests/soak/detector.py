@@ -82,7 +82,11 @@ class RunningDetector:
         return self._log.read_text(errors='replace')
 
     def change(self, *transitions: int) -> None:
-        """Go through some transitions; AssertionError when one of them fails."""
+        """Make some transitions.
+
+        Raises:
+            AssertionError: a transition failed.
+        """
         for transition in transitions:
             request = ChangeState.Request(transition=Transition(id=transition))
             assert self._call(ChangeState, 'change_state', request).success, (

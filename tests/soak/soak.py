@@ -56,7 +56,8 @@ class Result:
         samples: time in seconds, MiB, threads and open files.
         counts: image sets by outcome, as in the diagnostics.
         sent: number of image sets sent.
-        seconds: total duration. exit_code: exit code of the node.
+        seconds: total duration.
+        exit_code: exit code of the node.
     """
 
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -69,13 +70,15 @@ class Result:
 
 
 class Soak:
-    """One run; needs rclpy to be initialised.
+    """One run; needs rclpy to be initialized.
 
     Args:
         seconds: duration; None for no limit.
         faults: number of faults; None for no limit.
-        hold_s, rest_s: shortest and longest time of a fault, and of the pause after it. seed: seed
-        of all random values. report: receives a progress message at intervals.
+        hold_s: shortest and longest duration of a fault.
+        rest_s: shortest and longest pause after the recovery.
+        seed: seed of all random values.
+        report: receives a progress message after all faults were injected once.
     """
 
     def __init__(
@@ -98,7 +101,7 @@ class Soak:
         self._events['deactivated and activated'] = lambda: self._detector.change(
             DEACTIVATE, ACTIVATE
         )
-        self._events['all the way down and up'] = lambda: self._detector.change(
+        self._events['cleaned up and configured'] = lambda: self._detector.change(
             DEACTIVATE, CLEANUP, CONFIGURE, ACTIVATE
         )
 
@@ -126,12 +129,12 @@ class Soak:
     def _soak(self) -> None:
         self._require_recovery('start', time.monotonic())
         self._began = self._sampled_at = time.monotonic()
-        deck: list[str] = []
+        pending: list[str] = []
         while not self._is_over():
-            if not deck:
-                deck = self._rng.sample(sorted(self._events), len(self._events))
+            if not pending:
+                pending = self._rng.sample(sorted(self._events), len(self._events))
                 self._report_progress()
-            self._inject(deck.pop())
+            self._inject(pending.pop())
         self._result.seconds = time.monotonic() - self._began
 
     def _is_over(self) -> bool:
@@ -159,7 +162,7 @@ class Soak:
         self._wait(self._rng.uniform(*self._hold_s))
 
     def _change_parameters(self) -> None:
-        """Set live and other parameters to valid and invalid values."""
+        """Set parameters to valid and invalid values."""
         end = time.monotonic() + self._rng.uniform(*self._hold_s)
         while time.monotonic() < end:
             name, low, high = self._rng.choice(
@@ -183,20 +186,18 @@ class Soak:
 
     def _require_recovery(self, name: str, ended: float) -> float:
         """Return the time until the result of an image exposed after ``ended``."""
-        healthy_from = (
-            self._stream.sent + 2
-        )  # the round that is being sent may have the old condition
+        # The round that is being sent may have the old condition.
+        healthy_from = self._stream.sent + 2
         while self._stream.sent < healthy_from:
             time.sleep(0.005)
         first_stamp_s = self._stream.rounds[-1][0] - 0.001
         while time.monotonic() < ended + RECOVERY_S:
-            newest_stamp_s = self._stream.rounds[-1][
-                1
-            ]  # newer results have stamps from the time when the clock was ahead
+            # Results with newer stamps belong to the time when the clock was ahead.
+            newest_stamp_s = self._stream.rounds[-1][1]
             for at, stamp_s in self._detector.results[-1:]:
                 if at >= ended and first_stamp_s <= stamp_s <= newest_stamp_s:
                     return at - ended
-            assert self._detector.alive(), f'the node died of: {name}'
+            assert self._detector.alive(), f'the node ended after: {name}'
             time.sleep(0.01)
         self._result.failures.append(f'after {name} there was no result for {RECOVERY_S} s')
         return RECOVERY_S

@@ -7,8 +7,8 @@ KINDS = len(FAULTS) + 3
 """Number of kinds of faults: those of the images, changes of parameters and two sequences of
 transitions."""
 MAX_GROWTH_MB = 25.0
-"""Limit for the second half, as the first is the warm-up; 1 to 2 MB are usual. A leak of one
-image per trigger cycle would be 80 MB."""
+"""Limit for the growth of memory in the second half, MiB; 1 to 2 are usual. A leak of one image
+per trigger cycle would be 80."""
 
 
 def test_the_node_recovers_from_every_fault_in_random_order(domain_id: int) -> None:

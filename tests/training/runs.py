@@ -1,4 +1,4 @@
-"""Training runs of about a second, with a tiny network and samples made of noise."""
+"""Training runs of about a second, with a tiny network and samples of noise."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Samples made of noise. This module does not import Lightning, so that worker processes start
-fast.
-"""
+"""Samples of noise. This module does not import Lightning, so that worker processes start fast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests training from a checkpoint on data of another vehicle."""
+"""Training from a checkpoint on data of another vehicle."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ def test_a_checkpoint_of_another_network_is_rejected(tmp_path: Path) -> None:
 )
 def test_targets_lie_in_the_heatmap_of_the_class_of_the_box(tmp_path: Path, tasks) -> None:
     network = with_tasks(*tasks)
-    spots = {'car': (8.5, 1.5), 'truck': (6.5, -2.5), 'tram': (7.5, 4.5)}
-    boxes = [OwnBox(name, *spot) for name, spot in spots.items()]
+    centers = {'car': (8.5, 1.5), 'truck': (6.5, -2.5), 'tram': (7.5, 4.5)}
+    boxes = [OwnBox(name, *center) for name, center in centers.items()]
     root = write_own_dataset(tmp_path / 'data', boxes)
     source = open_nuscenes(settings_of(root), network)
     batch = collate([source[0], source[1]], network)
     for task, targets in zip(tasks, batch.tasks, strict=True):
         for place, name in enumerate(task):
-            x, y = (int((value + 12.8) / 1.6) for value in spots[name])
+            x, y = (int((value + 12.8) / 1.6) for value in centers[name])
             peaks = (targets.heatmap[:, place] == 1).nonzero().tolist()
             assert peaks == [[0, y, x], [1, y, x]], name
 
@@ -148,7 +148,7 @@ def test_fixed_parts_stay_in_evaluation_when_depth_is_adapted() -> None:
     assert trainable == {n for n, _ in module.model.named_parameters() if is_depth_branch(n)}
 
 
-def test_fine_tuning_validates_and_keeps_the_best_checkpoint(tmp_path: Path) -> None:
+def test_fine_tuning_validates_each_epoch_and_writes_a_best_checkpoint(tmp_path: Path) -> None:
     root = write_own_dataset(tmp_path / 'data', frames=4)
     output = tmp_path / 'run'
     more = ('--trainer.max_epochs=2', '--data.val_samples=2', f'--data.val_split={SPLIT}')

@@ -1,3 +1,5 @@
+"""The exponential moving average of the weights."""
+
 from __future__ import annotations
 
 import copy

@@ -1,4 +1,4 @@
-"""Tests that a batch contains its samples."""
+"""Batches: their samples, targets and cameras, and the inputs of the network."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Training presets and command lines."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -28,16 +30,16 @@ def preset(name: str) -> TrainingConfig:
     return read('--config', str(ROOT / 'config' / 'training' / f'{name}.yaml'))
 
 
-def test_every_documented_preset_exists() -> None:
+def test_all_training_presets_exist() -> None:
     paper = ('2key', '2key_ema', '2key_da', '2key_da_ema', '1key_ema')
-    promised = {
+    expected = {
         *(f'r50_256x704_{name}' for name in paper),
         *(f'stereo_r50_256x704_{name}' for name in paper if '2key' in name),
         'r50_512x1408_2key',
         'r50_640x1600_2key',
         'small',
     }
-    assert {path.stem for path in PRESETS} == promised
+    assert {path.stem for path in PRESETS} == expected
 
 
 @pytest.mark.parametrize('path', PRESETS, ids=lambda path: path.stem)

@@ -1,3 +1,5 @@
+"""Losses of heatmaps, boxes and depth."""
+
 from __future__ import annotations
 
 import tempfile
@@ -43,10 +45,10 @@ def test_a_perfect_heatmap_has_almost_no_loss_and_a_missed_box_a_large_one() -> 
 
 
 def test_false_scores_near_a_box_have_a_smaller_loss() -> None:
-    alarm = torch.full((1, 1, 1, 1), 3.0)
+    logit = torch.full((1, 1, 1, 1), 3.0)
     none = torch.zeros(1, 1, 1, 1)
     far, near = (
-        heatmap_loss(alarm, torch.full((1, 1, 1, 1), value), none) for value in (0.0, 0.9)
+        heatmap_loss(logit, torch.full((1, 1, 1, 1), value), none) for value in (0.0, 0.9)
     )
     assert near < 1e-3 * far
 
@@ -111,10 +113,10 @@ def test_the_mean_over_two_processes_is_the_loss_of_one_with_all_samples() -> No
         put_half_of_the_loss, (meeting_point.name, results), nprocs=2, start_method='fork'
     )
     halves = [results.get() for _ in range(2)]
-    whole = loss_of(range(6))
+    expected = loss_of(range(6))
     for name, parts in zip(('heatmap', 'box', 'depth'), zip(*halves, strict=True), strict=True):
         np.testing.assert_allclose(
-            np.mean(parts, axis=0), getattr(whole, name).numpy(), rtol=1e-5, err_msg=name
+            np.mean(parts, axis=0), getattr(expected, name).numpy(), rtol=1e-5, err_msg=name
         )
 
 
@@ -170,8 +172,8 @@ def test_a_box_is_read_at_its_own_sample_and_cell() -> None:
     values = torch.full_like(maps.box_values(), 1e6)
     values[targets.sample, :, targets.cell[:, 1], targets.cell[:, 0]] = targets.box
     parts = values.split([2, 1, 3, 2, 2], dim=1)
-    right = TaskMaps(*parts, maps.heatmap)
-    assert box_loss(right, targets, WEIGHTS) == 0
+    exact = TaskMaps(*parts, maps.heatmap)
+    assert box_loss(exact, targets, WEIGHTS) == 0
 
 
 def test_a_score_weights_a_box_and_its_center_in_loss_and_count() -> None:
@@ -192,13 +194,13 @@ def test_a_score_weights_a_box_and_its_center_in_loss_and_count() -> None:
     expected = 0.25 * (each[0] + 0.25 * each[1]) / 1.25
     assert weighted.box[0].item() == pytest.approx(expected, rel=1e-4)
     at_centers = maps.heatmap.float().sigmoid()
-    whole, none = targets.center_weights(), torch.zeros_like(targets.heatmap)
+    weights, zeros = targets.center_weights(), torch.zeros_like(targets.heatmap)
     parts = [
-        heatmap_loss(maps.heatmap, targets.heatmap, whole * (whole == value)).item()
-        - heatmap_loss(maps.heatmap, targets.heatmap, none).item()
+        heatmap_loss(maps.heatmap, targets.heatmap, weights * (weights == value)).item()
+        - heatmap_loss(maps.heatmap, targets.heatmap, zeros).item()
         for value in (1.0, 0.25)
     ]
-    scores = at_centers[whole == 0.25].clamp(1e-4, 1 - 1e-4)
+    scores = at_centers[weights == 0.25].clamp(1e-4, 1 - 1e-4)
     assert parts[1] == pytest.approx(
         0.25 * (-(scores.log()) * (1 - scores) ** 2).sum().item(), rel=1e-3
     )

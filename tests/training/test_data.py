@@ -1,3 +1,5 @@
+"""The order of samples and their random seeds, also with several processes and after resuming."""
+
 from __future__ import annotations
 
 import pytest
@@ -52,12 +54,15 @@ def test_each_epoch_and_seed_has_its_own_order_and_augmentation() -> None:
 
 
 def test_skipped_samples_are_missing_only_from_the_first_epoch() -> None:
-    whole, resumed = SeededSampler(10, seed=0, epoch=3), SeededSampler(10, seed=0, epoch=3, skip=4)
+    complete, resumed = (
+        SeededSampler(10, seed=0, epoch=3),
+        SeededSampler(10, seed=0, epoch=3, skip=4),
+    )
     resumed.set_epoch(3)
-    assert list(resumed) == list(whole)[4:]
-    for draws in (whole, resumed):
+    assert list(resumed) == list(complete)[4:]
+    for draws in (complete, resumed):
         draws.set_epoch(4)
-    assert list(resumed) == list(whole)
+    assert list(resumed) == list(complete)
 
 
 def test_batches_are_the_same_with_and_without_worker_processes() -> None:

@@ -1,4 +1,4 @@
-"""Scores a checkpoint on a small nuScenes-format dataset."""
+"""The evaluation program on a small nuScenes-format dataset."""
 
 from __future__ import annotations
 
@@ -116,8 +116,7 @@ def test_two_processes_give_the_same_results_as_one(
 def test_the_past_frame_is_the_previous_key_frame_of_the_scene_at_any_age(
     tmp_path: Path, checkpoint: Path, age_us: int
 ) -> None:
-    """The age is that of the first of two key frames; the detector alone takes no past frame of
-    three seconds."""
+    """The detector itself would not use a past frame that is three seconds old."""
     root = make_dataroot(tmp_path / 'dataset', scenes=2)
     make_earlier(root / VERSION, age_us - SECOND_US // 2)
     index = load_index(root, VERSION, SPLIT, tmp_path / 'cache')
@@ -199,7 +198,7 @@ def test_invalid_evaluation_arguments_are_rejected_with_one_message(
     )
 
 
-def test_an_unreadable_image_is_reported_by_name_and_ends_all_processes(
+def test_an_unreadable_image_ends_the_evaluation_with_its_name(
     tmp_path: Path, root: Path, checkpoint: Path
 ) -> None:
     copy = tmp_path / 'dataset'

@@ -1,3 +1,5 @@
+"""The LightningModule: initial weights, frozen parts, schedules and stereo networks."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -34,7 +36,7 @@ def module(**settings) -> BEVDepthModule:
 
 
 class OneBadSample(Noise):
-    """Place 7 has a box of infinite velocity."""
+    """Noise in which the boxes of sample 7 have an infinite velocity."""
 
     def sample(self, place: int, rng: np.random.Generator):
         sample = super().sample(place, rng)

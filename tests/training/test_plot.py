@@ -1,3 +1,5 @@
+"""The figure of the losses of a run."""
+
 from __future__ import annotations
 
 from pathlib import Path

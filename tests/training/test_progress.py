@@ -1,3 +1,5 @@
+"""The progress bar and the remaining time."""
+
 from __future__ import annotations
 
 from pathlib import Path

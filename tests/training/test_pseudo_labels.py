@@ -37,7 +37,7 @@ def test_boxes_keep_score_and_velocity_and_low_scores_are_left_out(tmp_path: Pat
 
 
 @pytest.mark.parametrize('score', [0, -0.5, 1.5, None, float('nan'), '0.5'])
-def test_an_impossible_score_is_named(tmp_path: Path, score: object) -> None:
+def test_an_invalid_score_is_rejected(tmp_path: Path, score: object) -> None:
     root = write_own_dataset(tmp_path / 'data')
     rows = rows_of(root, 'sample_annotation')
     rows[0]['score'] = score

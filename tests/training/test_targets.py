@@ -1,3 +1,5 @@
+"""Training targets: heatmaps, boxes and depth bins."""
+
 from __future__ import annotations
 
 import math
@@ -127,7 +129,7 @@ WIDE = replace(CONFIG, grid=BEVGrid(x=(-9.6, 9.6, 0.8), y=(-4.0, 2.4, 0.4)))
 """A grid of 24 x 16 cells of 0.8 x 0.4 m."""
 
 
-def test_targets_are_right_on_a_grid_that_is_not_square() -> None:
+def test_targets_are_correct_on_a_grid_that_is_not_square() -> None:
     cars = center_targets(torch.tensor([box(6.1, -2.3)]), torch.tensor([CAR]), WIDE)[0]
     assert cars.heatmap.shape == (1, 1, 16, 24)
     assert cars.cell.tolist() == [[19, 4]]
