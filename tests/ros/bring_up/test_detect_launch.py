@@ -12,6 +12,7 @@ from launch_ros.actions import PushRosNamespace, SetRemap
 from launch_ros.utilities import add_node_name
 
 from bevdepth_ros.bring_up.arguments import read_arguments
+from bevdepth_ros.bring_up.lifecycle import BringUpEnded, BringUpError
 from bevdepth_ros.bring_up.nodes import player_node, republisher_node, rviz_node
 from bevdepth_ros.bring_up.scope import resolve_detector
 from bevdepth_ros.bring_up.views import rviz_cameras
@@ -121,6 +122,20 @@ def test_without_autostart_and_bag_the_launch_file_does_not_change_the_state_of_
         return sum(isinstance(action, RegisterEventHandler) for action in found)
 
     assert (handlers(autostart='false'), handlers()) == (0, 1)
+
+
+@pytest.mark.parametrize('transition', ['configure', 'activate'])
+def test_the_remedy_of_a_failed_transition_is_to_request_the_same_one(
+    caplog: pytest.LogCaptureFixture, transition: str
+):
+    context = launch_context()
+    detector, registration, *_ = actions(context)
+    error = BringUpError(f'the detector did not {transition}', transition)
+    [report] = registration.event_handler.handle(BringUpEnded(detector, error), context)
+    report.execute(context)
+    logged = caplog.text
+    assert f'did not {transition}; correct it and use `ros2 lifecycle set' in logged
+    assert f'set /bevdepth_detector {transition}`' in logged
 
 
 def test_a_second_detector_of_the_same_name_in_one_launch_is_reported():
