@@ -3,11 +3,11 @@
 #     docker build -t bevdepth .
 #     docker run --rm --net host bevdepth ros2 launch bevdepth_ros detect.launch.py checkpoint:=small
 #
-# Add `--gpus all` for a GPU. The base image has no nvcc, so the CUDA kernels are not built and a GPU runs the network step by step;
-# build on an image with ROS 2 and a CUDA toolkit to have them: --build-arg BASE=IMAGE.
+# Add `--gpus all` for a GPU. The base image has no nvcc, so the CUDA kernels are not built and a GPU runs the network step by step.
+# To build them, use a base image with ROS 2 and a CUDA toolkit: --build-arg BASE=IMAGE.
 ARG BASE=ros:jazzy-ros-base
 
-# Everything that apt and rosdep install. The development container stops here.
+# Everything that apt and rosdep install. The development container is built from this stage.
 FROM ${BASE} AS dependencies
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /workspace/src/bevdepth_ros

@@ -27,11 +27,11 @@ from tests.sample import sample_paths
 CASES = ('real_1key', 'real_2key', 'real_2key_da', 'synth_2key', 'synth_2key_da')
 """The images of the synth cases come from a formula, so that they need no reference folder."""
 TIGHT = 1e-5
-"""Relative L2 where only rounding differs."""
+"""Tolerance, relative L2, where only rounding differs."""
 FLIPS = {'1key': 2e-3, '2key': 2e-3, '2key_da': 5e-3}
-"""Relative L2 of stages after voxel pooling with our voxel indices: one or two points fall into
-a neighboring cell. Refined volumes have single points of great weight, so one such point moves
-more there."""
+"""Tolerance, relative L2, of stages after voxel pooling with our voxel indices: one or two points
+fall into a neighboring cell. In refined volumes single points have a large weight, so that one
+such point changes more there."""
 BOXES = {'1key': (1e-3, 1e-4, 0), '2key': (1e-3, 1e-4, 0), '2key_da': (5e-2, 1e-2, 4)}
 """Tolerances with our voxel indices: center in meters, score, and number of boxes that may
 differ because they are near the limit of candidates."""
@@ -190,7 +190,7 @@ class Stages:
         return Row(self.case, stage + note, 'relative L2', tolerance, float(max(stored, whole)))
 
     def add(self, stage: str, tensor: torch.Tensor, tolerance: float) -> None:
-        """Compare a stage if the case has it; some are stored for the key frame alone."""
+        """Compare a stage if the case has it; some are stored only for the key frame."""
         if self._prefix + stage in self.reference:
             self.rows.append(self.row(self._prefix + stage, tensor, tolerance))
 
@@ -205,7 +205,7 @@ class Stages:
 
 
 @contextmanager
-def _recorded(model: BEVDepth, stages: Stages, behind_grid: float) -> Iterator[None]:
+def _recorded(model: BEVDepth, stages: Stages, after_pooling: float) -> Iterator[None]:
     """Compare module outputs while the model runs; image modules run once per frame."""
     runs: Counter = Counter()
 
@@ -221,7 +221,7 @@ def _recorded(model: BEVDepth, stages: Stages, behind_grid: float) -> Iterator[N
         return hook
 
     def bev_hook(stage):
-        return lambda module, args, output: stages.add(stage, output, behind_grid)
+        return lambda module, args, output: stages.add(stage, output, after_pooling)
 
     modules = dict(model.named_modules())
     hooks = [
@@ -234,13 +234,13 @@ def _recorded(model: BEVDepth, stages: Stages, behind_grid: float) -> Iterator[N
     ]
 
     def splat_hook(module, args, output):
-        stages.add(f's{runs["bev"]}.bev', output, behind_grid)
+        stages.add(f's{runs["bev"]}.bev', output, after_pooling)
         runs['bev'] += 1
 
     hooks.append(model.view_transform.register_forward_hook(splat_hook))
     hooks.append(
         model.bev_encoder.register_forward_pre_hook(
-            lambda module, args: stages.add('backbone_bev', args[0], behind_grid)
+            lambda module, args: stages.add('backbone_bev', args[0], after_pooling)
         )
     )
     try:
@@ -379,8 +379,7 @@ def require_all_met(rows: list[Row]) -> None:
 
 
 def summary(rows: list[Row]) -> dict[tuple[str, str], dict[str, Row]]:
-    """Return the worst row per (stage, measure) and case, over frames, tasks
-    and samples."""
+    """Return the worst row per (stage, measure) and case, over frames, tasks and samples."""
     table: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
         stage = re.sub(r'^(s\d|head)\.|task\d\.| of \d+|sample \d', '', row.stage).replace(

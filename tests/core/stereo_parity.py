@@ -60,9 +60,9 @@ DEPTH = 2e-4
 """Relative L2 of the depth distribution: the softmax damps it. Float32 and float64 runs of the
 official code differ by 3e-5 here and by up to 4e-4 with other weights."""
 FLIPS = 1e-2
-"""Relative L2 behind the voxel grid when indices are computed. Of the past frame two points change
-cell; one has a depth probability of 0.153 and a context of norm 18.8, so that the map, of norm
-872, changes by sqrt(2) 0.153 18.8 / 872 = 4.7e-3. Maps of the head change up to twice that."""
+"""Relative L2 after voxel pooling with our voxel indices. Two points of the past frame change
+their cell; one has a depth probability of 0.153 and a context of norm 18.8, so that the map, of
+norm 872, changes by sqrt(2) 0.153 18.8 / 872 = 4.7e-3. Maps of the head change up to twice that."""
 BORDER_M = 4e-5
 """Distance to the border of points that change cell. Float32 coordinates of up to 100 m have steps
 of 7.6e-6 m; about ten operations round them, by half a step at most."""
@@ -70,7 +70,7 @@ BOXES = (0.1, 1e-2, 10)
 """Center in meters, score, and boxes that may swap at the candidate limits, when indices are
 computed."""
 STORED_INDEX = 2e-4
-"""Relative L2 behind the voxel grid with the official indices: what is left of DEPTH."""
+"""Relative L2 after voxel pooling with the official indices: what remains of DEPTH."""
 
 _STEREO_IMAGE_STAGES = {
     **{
@@ -189,7 +189,7 @@ def encoded(case: str) -> EncodedCase:
 
 
 class _Noted:
-    """``Stages`` whose rows are those with the official voxel indices."""
+    """Adds rows to ``Stages`` with the note that they use the official voxel indices."""
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages

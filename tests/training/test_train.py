@@ -31,7 +31,7 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='module')
 def trained(root: Path, tmp_path_factory) -> Path:
-    """Return the output of a step of the small preset."""
+    """Return the output folder of a run of one step of the small preset."""
     output = tmp_path_factory.mktemp('run')
     main(command('small', root, output, '--trainer.max_steps=1', '--data.class_balanced=false'))
     return output
@@ -56,7 +56,7 @@ def test_the_command_trains_and_writes_weights_that_the_detector_loads(trained: 
     assert description['source_revision']
 
 
-def test_curves_and_the_complete_configuration_are_written_beside_the_weights(
+def test_curves_and_the_configuration_are_written_beside_the_weights(
     trained: Path,
 ) -> None:
     header, first = (trained / 'csv/version_0/metrics.csv').read_text().splitlines()[:2]
@@ -159,10 +159,10 @@ def test_an_interrupt_saves_and_prints_the_command_that_resumes(
     assert text.splitlines()[-1].strip() == resume_command(arguments)
 
 
-def test_the_command_that_resumes_is_quoted_and_resumes_once() -> None:
-    given = ['--config', 'a b.yaml', '--resume', 'false', '--seed', '3', '--resume=false']
+def test_the_command_that_resumes_is_quoted_and_contains_resume_once() -> None:
+    arguments = ['--config', 'a b.yaml', '--resume', 'false', '--seed', '3', '--resume=false']
     expected = "python training/train.py --config 'a b.yaml' --seed 3 --resume true"
-    assert resume_command(given) == expected
+    assert resume_command(arguments) == expected
 
 
 # Export
@@ -174,13 +174,13 @@ def test_weights_exported_from_a_checkpoint_are_those_of_the_epoch(
 ) -> None:
     settings = {} if averaging else {'averaging': None}
     run(tiny_config(tmp_path, max_epochs=1, **settings))
-    export([str(tmp_path / 'last.ckpt'), str(tmp_path / 'taken.safetensors')])
-    taken, written = (
+    export([str(tmp_path / 'last.ckpt'), str(tmp_path / 'exported.safetensors')])
+    exported, written = (
         load_checkpoint(tmp_path / name)
-        for name in ('taken.safetensors', 'weights/epoch_001.safetensors')
+        for name in ('exported.safetensors', 'weights/epoch_001.safetensors')
     )
-    torch.testing.assert_close(taken.state_dict(), written.state_dict(), rtol=0, atol=0)
-    assert taken.metadata == written.metadata
+    torch.testing.assert_close(exported.state_dict(), written.state_dict(), rtol=0, atol=0)
+    assert exported.metadata == written.metadata
 
 
 def test_a_file_of_another_format_is_not_a_training_checkpoint(tmp_path: Path) -> None:

@@ -1,6 +1,4 @@
-"""Tests the fitted covariance: its coverage of errors, storage in metadata, and invalid
-metadata.
-"""
+"""The fitted covariance: its coverage of errors, storage in metadata, and invalid metadata."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ NAMES = ('car', 'pedestrian')
 
 
 def sample(seed: int, count: int = 12_000) -> tuple[Detections3D, Boxes3D]:
-    """Return detections around the vehicle, and truths whose errors grow with the range."""
+    """Return detections around the vehicle, and ground truth; the errors grow with the range."""
     rng = np.random.default_rng(seed)
     distance, angle = rng.uniform(2, 48, count), rng.uniform(-np.pi, np.pi, count)
     direction = np.column_stack((np.cos(angle), np.sin(angle)))
@@ -30,8 +28,8 @@ def sample(seed: int, count: int = 12_000) -> tuple[Detections3D, Boxes3D]:
     truth = center + np.column_stack((offset, rng.normal(0, 0.2, count)))
     size = np.ones((count, 3))
     found = Boxes3D(center, size, np.zeros(count), np.zeros((count, 2)))
-    true = Boxes3D(truth, size, rng.normal(0, 0.1, count), rng.normal(0, 0.5, (count, 2)))
-    return Detections3D(found, np.full(count, 0.5), labels, NAMES, 0, 0), true
+    true_boxes = Boxes3D(truth, size, rng.normal(0, 0.1, count), rng.normal(0, 0.5, (count, 2)))
+    return Detections3D(found, np.full(count, 0.5), labels, NAMES, 0, 0), true_boxes
 
 
 def test_the_ellipses_of_a_fit_contain_95_percent_of_new_errors_in_every_bin():
@@ -49,7 +47,7 @@ def test_the_ellipses_of_a_fit_contain_95_percent_of_new_errors_in_every_bin():
     assert np.allclose(spread['velocity'], 0.5, rtol=0.2)
 
 
-def test_a_model_survives_the_file_and_the_weights_keep_their_bits(tmp_path):
+def test_a_stored_model_is_read_again_and_the_weights_are_unchanged(tmp_path):
     model, path = fit(errors_of(*sample(1)), NAMES), tmp_path / 'a.safetensors'
     weights = {'w': np.arange(6, dtype=np.float16)}
     save_file(weights, path, {'format': 'x'})
