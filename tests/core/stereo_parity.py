@@ -62,7 +62,8 @@ official code differ by 3e-5 here and by up to 4e-4 with other weights."""
 FLIPS = 1e-2
 """Relative L2 after voxel pooling with our voxel indices. Two points of the past frame change
 their cell; one has a depth probability of 0.153 and a context of norm 18.8, so that the map, of
-norm 872, changes by sqrt(2) 0.153 18.8 / 872 = 4.7e-3. Maps of the head change up to twice that."""
+norm 872, changes by sqrt(2) 0.153 18.8 / 872 = 4.7e-3. Maps of the head change by up to twice
+that."""
 BORDER_M = 4e-5
 """Distance to the border of points that change cell. Float32 coordinates of up to 100 m have steps
 of 7.6e-6 m; about ten operations round them, by half a step at most."""
