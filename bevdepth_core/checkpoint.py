@@ -22,10 +22,12 @@ import zipfile
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
+from torch.overrides import TorchFunctionMode
 
 from bevdepth_core.config import (
     ModelConfig,
@@ -321,12 +323,23 @@ def _is_plain(value: object) -> bool:
     return value.untyped_storage().nbytes() >= value.numel() * value.element_size()
 
 
+class _NoRandomWeights(TorchFunctionMode):
+    """Leaves out random first weights, which are replaced anyway: without storage, ``normal_``
+    imports the compiler of PyTorch, which takes seconds.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        return args[0] if func is torch.Tensor.normal_ else func(*args, **(kwargs or {}))
+
+
 def _build(path: Path, config: ModelConfig, state: dict[str, torch.Tensor]) -> BEVDepth:
     """Return the model of ``config`` that uses the tensors of ``state`` as weights, without
     copying them.
     """
     try:
-        with torch.device('meta'):
+        with torch.device('meta'), _NoRandomWeights():
             model = BEVDepth(config)
     except (RuntimeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.io import ImageReadMode, decode_jpeg
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +57,12 @@ class JpegDecoder:
         return self._on_cpu(files)
 
     def _on_gpu(self, files: Sequence[bytes]) -> list[np.ndarray | torch.Tensor]:
+        # Importing torchvision takes seconds, and a CPU does not need it.
+        from torchvision.io import (
+            ImageReadMode,
+            decode_jpeg,
+        )  # takes seconds, and only a GPU uses it
+
         data = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files]
         images = decode_jpeg(data, mode=ImageReadMode.RGB, device=self._device)
         return [image.permute(1, 2, 0) for image in images]

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from bevdepth_core.engine.timing import device_seconds
 from bevdepth_core.model.layers import MultiScaleNeck
+from bevdepth_core.model.torchvision_parts import BasicBlock, Bottleneck
 from bevdepth_core.ops.max_pool import max_pool
 
 MAX_SLOWDOWN = 1.1

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from bevdepth_core.engine.convolutions import FusedBlock, FusedConv, FusedMaxPool, FusedNeck
 from bevdepth_core.engine.fused_depth import (
@@ -38,6 +37,7 @@ from bevdepth_core.model.depth_net import (
 from bevdepth_core.model.image_encoder import ImageEncoder
 from bevdepth_core.model.layers import MultiScaleNeck
 from bevdepth_core.model.stereo_depth import StereoDepth
+from bevdepth_core.model.torchvision_parts import BasicBlock, Bottleneck
 from bevdepth_core.model.view_transform import (
     DepthRefinement,
     ImageFeatures,

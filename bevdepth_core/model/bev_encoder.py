@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock
 
 from bevdepth_core.config import BEVEncoderConfig
 from bevdepth_core.model.layers import MultiScaleNeck, residual_stage
+from bevdepth_core.model.torchvision_parts import BasicBlock
 
 _NECK_SCALES = (1, 2, 4, 8)
 

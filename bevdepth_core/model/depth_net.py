@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models.resnet import BasicBlock
-from torchvision.ops import deform_conv2d
 
 from bevdepth_core.config import DepthNetConfig
 from bevdepth_core.model.layers import conv_norm_relu
+from bevdepth_core.model.torchvision_parts import BasicBlock, deform_conv2d
 from bevdepth_core.types import CameraMatrices
 
 CAMERA_VECTOR_SIZE = 27

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from bevdepth_core.config import ImageEncoderConfig
 from bevdepth_core.model.layers import MultiScaleNeck, residual_stage
+from bevdepth_core.model.torchvision_parts import BasicBlock, Bottleneck
 
 _LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 _STAGE_STRIDES = (4, 8, 16, 32)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
+
+from bevdepth_core.model.torchvision_parts import BasicBlock, Bottleneck, conv1x1
 
 NECK_NORM_EPS, NECK_NORM_MOMENTUM = 1e-3, 0.01
 """Batch-norm settings of both necks in the official code; every other batch norm has PyTorch's

@@ -16,13 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.resnet import BasicBlock
 
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.model.layers import conv_norm_relu
+from bevdepth_core.model.torchvision_parts import BasicBlock
 from bevdepth_core.model.view_transform import StereoFeatures
 from bevdepth_core.ops.cost_volume import cost_volume
 from bevdepth_core.ops.warping import warp
@@ -80,7 +81,8 @@ class StereoDepth(nn.Module):
         self._ranges = list(itertools.pairwise(self._config.range_bounds))
         self._bins_of_ranges = [round((high - low) / bins.step) for low, high in self._ranges]
         self.register_buffer('candidate_factors', candidate_factors())
-        self.register_buffer('bin_numbers', torch.arange(bins.count, dtype=torch.float32))
+        bin_numbers = torch.from_numpy(np.arange(bins.count, dtype=np.float32))
+        self.register_buffer('bin_numbers', bin_numbers)
         groups = self._config.groups
         self.similarity = nn.Sequential(
             _pointwise_norm_relu(groups, 16), _pointwise_norm_relu(16, 8), nn.Conv3d(8, 1, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -155,7 +156,8 @@ class LiftSplat(nn.Module):
             'frustum_v', torch.linspace(0, image.height - 1, image.height // stride)
         )
         self.register_buffer(
-            'frustum_d', bins.start + bins.step * torch.arange(bins.count, dtype=torch.float32)
+            'frustum_d',
+            torch.from_numpy(bins.start + bins.step * np.arange(bins.count, dtype=np.float32)),
         )
         self.refinement = (
             DepthRefinement(config.depth_net.context_channels)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bevdepth_core.ops.backend import kernels_in_use
 from bevdepth_core.ops.compiled import kernels, launch
+from bevdepth_core.ops.registration import register_op
 from bevdepth_core.ops.warping import MAP_STRIDE, NEAREST_DEPTH_M, reference_pixels, warp
 
 
@@ -48,7 +49,7 @@ def cost_volume(
     )
 
 
-@torch.library.custom_op('bevdepth::cost_volume', mutates_args=())
+@register_op('cost_volume')
 def _cost_volume(
     reference: Tensor,
     source: Tensor,
@@ -67,7 +68,7 @@ def _cost_volume(
     return torch.stack(costs, dim=2).to(reference.dtype)
 
 
-@_cost_volume.register_fake
+@torch.library.register_fake('bevdepth::cost_volume')
 def _(
     reference: Tensor,
     source: Tensor,

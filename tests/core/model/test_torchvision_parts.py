@@ -1,0 +1,28 @@
+"""Importing the network leaves out the compiler of PyTorch, which stays usable."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.reference import ROOT
+
+PROGRAM = """
+import sys
+import torch
+from bevdepth_core.inference import Detector
+Detector.from_checkpoint('small')
+assert 'torch._dynamo' not in sys.modules
+from torchvision.ops import roi_align
+box = torch.tensor([[0.0, 0.0, 0.0, 2.0, 2.0]])
+assert roi_align(torch.ones(1, 1, 4, 4), box, 1).item() == 1.0
+assert torch.compile(torch.sin, backend='eager')(torch.zeros(1)).item() == 0.0
+assert 'torch._dynamo' in sys.modules
+"""
+
+
+def test_the_network_loads_without_the_compiler_and_torchvision_and_torch_compile_work() -> None:
+    done = subprocess.run(
+        [sys.executable, '-c', PROGRAM], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
