@@ -18,7 +18,7 @@ REFERENCE ?= ../shared/reference
 PROCESSES = 3
 golden test-long: PROCESSES = 2
 PYTEST = OMP_NUM_THREADS=1 python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
-LONG_TESTS := tests/packaging tests/resume tests/fuzz tests/faults tests/soak
+LONG_TESTS := tests/end_to_end tests/packaging tests/resume tests/fuzz tests/faults tests/soak
 NODE_TESTS := tests/core tests/ros/rig tests/ros/detections tests/ros/detector --ignore=tests/core/nuscenes --ignore=tests/core/synthetic
 
 help: ## list the commands
@@ -40,7 +40,7 @@ test: $(LINKED) ## run the tests of the packages and programs; ARGS='-k name' se
 
 test-all: test golden test-long ## run every test: test, golden and test-long
 
-test-long: $(LINKED) ## run the longer tests: packaging, resumed training, fuzzing, the fault matrix, a minute of soak
+test-long: $(LINKED) ## run the longer tests: whole programs, packaging, resumed training, fuzzing, faults, soak
 	@source env.sh
 	$(PYTEST) $(LONG_TESTS) $(ARGS)
 

@@ -6,9 +6,12 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.reference import ROOT
 
 
+@pytest.mark.timeout(0)  # many programs, one after the other
 def test_every_step_of_the_adaptation_to_another_rig_works(tmp_path: Path) -> None:
     environment = os.environ | {'OUT': str(tmp_path / 'out'), 'IMAGE_SIZE': '160x90'}
     command = ['tools/adapt_rig.sh', 'c', '--quick']

@@ -1,4 +1,4 @@
-"""Runs the launch file on every installed ROS 2 distribution."""
+"""Runs the launch file with a tiny network."""
 
 from __future__ import annotations
 
@@ -6,14 +6,8 @@ import re
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from bevdepth_core.inference import Detector
-from bevdepth_core.synthetic import make_scene
-from bevdepth_ros.bags.reader import Bag
-from bevdepth_ros.demo import Snapshot, render_drive, write_bag
-from tests.reference import ROOT
 from tests.ros.graph import TIMEOUT_S
 from tests.ros.launches import (
     DISTRIBUTIONS,
@@ -23,93 +17,9 @@ from tests.ros.launches import (
     read_until,
     run,
 )
+from tests.ros.sample_drive import drive, sample_bag
 
-SIZE = (400, 225)
-TWO_DETECTORS = """
-from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, GroupAction, IncludeLaunchDescription
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch_ros.actions import PushRosNamespace, SetRemap
-
-
-def included(*actions, **arguments):
-    share = get_package_share_directory('bevdepth_ros')
-    source = PythonLaunchDescriptionSource(f'{share}/launch/detect.launch.py')
-    return GroupAction([
-        *actions, IncludeLaunchDescription(source, launch_arguments=arguments.items())
-    ])
-
-
-def generate_launch_description():
-    common = {'checkpoint': 'CHECKPOINT', 'device': 'cpu'}
-    return LaunchDescription([
-        DeclareLaunchArgument('robot_name', default_value='r1'),
-        included(
-            PushRosNamespace('robot'), SetRemap('~/detections', '/boxes'), bag='BAG', record='OUT',
-            **common,
-        ),
-        included(namespace='live', checkpoint='/nowhere.pth'),
-    ])
-"""
-
-
-@pytest.fixture(scope='session')
-def drive() -> list[Snapshot]:
-    """Return two image sets of a synthetic drive, half a second apart."""
-    return render_drive(make_scene(8, 1.0), 1.0, SIZE)
-
-
-@pytest.fixture(scope='session')
-def sample_bag(drive: list[Snapshot], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp('bag') / 'sample'
-    write_bag(drive, path, SIZE)
-    return path
-
-
-@pytest.fixture(scope='session')
-def expected(drive: list[Snapshot], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Return what the offline pipeline finds in the two frames of the sample; the first one is
-    the past frame of the second."""
-    detector = Detector.from_checkpoint('small', 'cpu')
-    frames = [snapshot.frame() for snapshot in drive]
-    paths = [tmp_path_factory.mktemp('expected') / f'{frame.stamp_ns}.npz' for frame in frames]
-    for path, frame, past_stamp_ns in zip(paths, frames, (None, frames[0].stamp_ns), strict=True):
-        found = detector(frame)
-        assert found.past_stamp_ns == past_stamp_ns
-        assert len(found.scores) > 5
-        names, boxes = np.array(found.class_names)[found.labels], found.boxes
-        columns = {
-            'center': boxes.center,
-            'velocity': boxes.velocity,
-            'score': found.scores,
-            'label': found.labels,
-            'name': names,
-        }
-        np.savez(path, stamp_ns=found.stamp_ns, **columns)
-    return paths
-
-
-@pytest.mark.parametrize('distribution', DISTRIBUTIONS)
-def test_the_launched_node_publishes_the_boxes_of_the_offline_pipeline(
-    domain_id: int,
-    distribution: str,
-    sample_bag: Path,
-    expected: list[Path],
-):
-    expectations = (f'expected_first:={expected[0]}', f'expected_second:={expected[1]}')
-    arguments = (f'bag:={sample_bag}', 'checkpoint:=small', *expectations)
-    test = run(
-        distribution,
-        'python',
-        '-m',
-        'launch_testing.launch_test',
-        ROOT / 'tests' / 'ros' / 'sample_launch.py',
-        *arguments,
-    )
-    log = test.communicate(timeout=400)[0]
-    assert test.returncode == 0, log
-    assert 'Ran 2 tests' in log
+__all__ = ['drive', 'sample_bag']
 
 
 def test_the_launch_ends_with_the_bag_after_its_last_set_was_processed_even_without_rviz(
@@ -133,28 +43,6 @@ def test_the_launch_ends_with_the_bag_after_its_last_set_was_processed_even_with
     ), log
     assert 'Traceback' not in log
     assert ('rviz2 is not installed' in log) == IS_PIP_ONLY
-
-
-def test_two_included_detectors_run_in_their_own_scopes_and_end_after_the_bag(
-    domain_id: int, sample_bag: Path, tiny_checkpoint: Path, tmp_path: Path
-):
-    """One of them cannot be configured, which does not affect the other one."""
-    path, out = tmp_path / 'two.launch.py', tmp_path / 'recorded'
-    places = {'CHECKPOINT': tiny_checkpoint, 'BAG': sample_bag, 'OUT': out}
-    text = TWO_DETECTORS
-    for word, value in places.items():
-        text = text.replace(f"'{word}'", f"'{value}'")
-    path.write_text(text)
-    process = run(DISTRIBUTIONS[0], 'ros2', 'launch', path, 'robot_name:=r2')
-    log = process.communicate(timeout=400)[0]
-    assert process.returncode == 0, log
-    assert 'robot_name' not in log
-    assert 'use `ros2 lifecycle set /live/bevdepth_detector configure`' in log
-    assert 'ros2 lifecycle set /robot' not in log
-    with Bag(out, print) as bag:
-        counts = {name: topic.count for name, topic in bag.topics.items()}
-    for name in ('detections', 'objects'):
-        assert counts.get(f'/robot/bevdepth_detector/{name}') == 2, (counts, log)
 
 
 def test_an_invalid_checkpoint_ends_a_replay_with_an_error_that_names_it(

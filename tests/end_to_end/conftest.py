@@ -1,0 +1,8 @@
+"""The fixtures of the tests of nodes and of bags."""
+
+from __future__ import annotations
+
+from tests.ros.bags.conftest import dataroot, recording
+from tests.ros.conftest import domain_id, small_checkpoint, tiny_checkpoint
+
+__all__ = ['dataroot', 'domain_id', 'recording', 'small_checkpoint', 'tiny_checkpoint']

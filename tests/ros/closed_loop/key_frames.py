@@ -1,0 +1,48 @@
+"""A dataset of key frames, and a bag of it that lacks one of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bevdepth_core.nuscenes.index import SampleIndex, load_index
+from bevdepth_core.nuscenes.recording import read_recording
+from bevdepth_core.nuscenes.tables import open_devkit
+from bevdepth_core.synthetic.dataset.capture import Sensors
+from bevdepth_core.synthetic.dataset.writing import VERSION, DatasetPlan, write_dataset
+from bevdepth_ros.bags.scene_bag import Target, write_bag
+from bevdepth_ros.closed_loop.evaluate_node import cameras_only
+from tests.ros.bags.conftest import SCENES
+
+SPLIT = 'synthetic_val'
+KEY_FRAMES = 4
+ABSENT = KEY_FRAMES + 1
+"""Index of the key frame of the second scene whose images are not in the bag."""
+
+
+@pytest.fixture(scope='module')
+def key_frames_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a dataset of two scenes of four key frames, without sweeps."""
+    root = tmp_path_factory.mktemp('nuscenes') / 'key_frames'
+    write_dataset(
+        root,
+        DatasetPlan(0, len(SCENES), KEY_FRAMES / 2, Sensors(160, 90, 4, False)),
+        jobs=2,
+        progress=False,
+    )
+    return root
+
+
+@pytest.fixture(scope='module')
+def index(key_frames_root: Path) -> SampleIndex:
+    return load_index(key_frames_root, VERSION, SPLIT, key_frames_root.parent / 'cache')
+
+
+@pytest.fixture(scope='module')
+def gap_bag(key_frames_root: Path, index: SampleIndex) -> Path:
+    """Return the bag of the second scene without the images of one key frame."""
+    absent = {camera.filename for camera in index[ABSENT].cameras}
+    recording = read_recording(open_devkit(key_frames_root, VERSION), SCENES[1])
+    part = cameras_only(recording, set(index.filenames()) - absent)
+    return write_bag(part, Target(key_frames_root, key_frames_root.parent / 'bags'))
