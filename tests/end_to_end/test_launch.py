@@ -88,7 +88,7 @@ def test_the_launched_node_publishes_the_boxes_of_the_offline_pipeline(
         ROOT / 'tests' / 'ros' / 'sample_launch.py',
         *arguments,
     )
-    log = test.communicate(timeout=400)[0]
+    log = test.communicate(timeout=580)[0]
     assert test.returncode == 0, log
     assert 'Ran 2 tests' in log
 
@@ -104,7 +104,7 @@ def test_two_included_detectors_run_in_their_own_scopes_and_end_after_the_bag(
         text = text.replace(f"'{word}'", f"'{value}'")
     path.write_text(text)
     process = run(DISTRIBUTIONS[0], 'ros2', 'launch', path, 'robot_name:=r2')
-    log = process.communicate(timeout=400)[0]
+    log = process.communicate(timeout=580)[0]
     assert process.returncode == 0, log
     assert 'robot_name' not in log
     assert 'use `ros2 lifecycle set /live/bevdepth_detector configure`' in log

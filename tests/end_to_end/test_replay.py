@@ -12,6 +12,8 @@ from bevdepth_core.nuscenes.recording import SceneRecording
 from bevdepth_ros.bags.recorder import RECORDED_TOPICS
 from bevdepth_ros.bags.scene_bag import Target, write_bag
 
+TIMEOUT_S = 580
+
 
 def test_a_part_of_a_bag_of_raw_images_is_replayed_processed_with_its_preset_and_recorded(
     recording: SceneRecording,
@@ -38,7 +40,7 @@ def test_a_part_of_a_bag_of_raw_images_is_replayed_processed_with_its_preset_and
         'detect.launch.py',
         *(f'{name}:={value}' for name, value in arguments.items()),
     ]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     log = run.stdout + run.stderr
     assert run.returncode == 0, log
     received, processed = map(

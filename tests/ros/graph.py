@@ -15,7 +15,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
 
-TIMEOUT_S = 120.0
+TIMEOUT_S = 240.0
 """Longest wait for an expected event; long, because a shared machine may be slow."""
 
 

@@ -21,7 +21,7 @@ IS_PIP_ONLY = (
 )
 DISTRIBUTIONS = ['jazzy', 'humble'] if IS_PIP_ONLY else [os.environ['ROS_DISTRO']]
 """ROS distributions to test: two of the pip-only ROS 2, or the sourced one."""
-OUTPUT_TIMEOUT_S = 120.0
+OUTPUT_TIMEOUT_S = 240.0
 
 
 def run(distribution: str, *command: str | Path) -> subprocess.Popen[str]:

@@ -24,7 +24,7 @@ from sensor_msgs_py.point_cloud2 import read_points
 from vision_msgs.msg import Detection3DArray
 
 FORWARDED = ('bag', 'checkpoint')
-TIMEOUT_S = 120.0
+TIMEOUT_S = 270.0
 TOLERANCES = np.array((1e-3, 1e-3, 1e-3, 1e-4, 1e-3, 1e-3))
 """Tolerances of x, y, z in meters, of the score, and of vx and vy in m/s."""
 
