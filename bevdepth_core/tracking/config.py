@@ -52,19 +52,20 @@ class TrackerConfig:
             example from behind a truck, seconds. At least ``coast_s``.
         tentative_s: time after which a tentative track without a detection ends, seconds.
         gap_s: a longer time between two updates ends all tracks, seconds.
-        gate: largest squared Mahalanobis distance of a match, the 99.9 % quantile of chi-square
-            with 4 degrees of freedom.
+        gate: largest squared Mahalanobis distance of a match. Much larger than the 99.9 % quantile
+            of chi-square with 4 degrees of freedom (18.5), because errors of detections have
+            heavier tails than a normal distribution and are similar in successive frames.
         motion: motion by class name.
     """
 
     birth_score: float = 0.2
     min_hits: int = 2
     instant_score: float = 0.5
-    coast_s: float = 1.0
+    coast_s: float = 0.6
     keep_s: float = 3.0
     tentative_s: float = 0.6
     gap_s: float = 3.0
-    gate: float = 18.47
+    gate: float = 30.0
     motion: Mapping[str, ClassMotion] = field(default_factory=lambda: MOTION, hash=False)
 
     def __post_init__(self) -> None:

@@ -1,15 +1,15 @@
 """Tracks detected objects in the world frame.
 
-| state | meaning | entered when | left when |
-| --- | --- | --- | --- |
-| tentative | may be a false detection; not published | an unmatched detection scores `birth_score`
-| `min_hits` detections or one of `instant_score`: confirmed; `tentative_s` without a detection:
-ended | | confirmed | published with the pose of this frame | see above, or a coasting or kept
-track is matched | a frame has no detection for it: coasting | | coasting | published with its
-predicted pose | a confirmed track is not matched | matched: confirmed; `coast_s` without a
-detection: kept | | kept | predicted, not published | see above | matched: confirmed; `keep_s`
-without a detection: ended | | ended | deleted; the id is never used again | see above; a backward
-stamp or a gap over `gap_s`; `reset` | - |
+* tentative: not published, may be a false detection. Entered when an unmatched detection scores
+  `birth_score`. `min_hits` detections, or one of `instant_score`, confirm it; it ends after
+  `tentative_s` without a detection.
+* confirmed: published with the pose of this frame. A frame without a detection for it makes it
+  coasting.
+* coasting: published with its predicted pose. A match confirms it; after `coast_s` without a
+  detection it is kept.
+* kept: predicted, not published. A match confirms it; it ends after `keep_s` without a detection.
+* ended: deleted; its id is never used again. A backward stamp, a gap over `gap_s` and `reset` end
+  every track.
 
 A track in any state ends by time alone, so no state depends on what it blocks.
 """
@@ -30,7 +30,13 @@ from bevdepth_core.types import Boxes3D, Detections3D
 from bevdepth_core.uncertainty import BoxCovariance, default_covariance
 
 SHAPE_MEMORY = 10
-"""Height, size and score of a track are means over about this many detections."""
+"""Height and size of a track are means over about this many detections."""
+SCORE_MEMORY_S = 0.5
+"""The score of a track is a mean over about this time; counted in seconds, so that it does not
+depend on the rate."""
+COMMON_ERROR = 0.4
+"""Share of the variance of a position that successive detections have in common. The filter, which
+treats their errors as independent, does not contain it; the published covariance does."""
 YAW_DRIFT = 0.3
 """Standard deviation that a heading gains in one second, radians."""
 LEAST_SCORE = 1e-3
@@ -44,6 +50,7 @@ class _Table:
     label: np.ndarray
     mean: np.ndarray
     covariance: np.ndarray
+    common: np.ndarray
     z: np.ndarray
     z_variance: np.ndarray
     size: np.ndarray
@@ -131,6 +138,7 @@ class Tracker:
         tracks.mean = np.vstack((moved[:2], turn @ tracks.mean[VELOCITY]))
         both = np.kron(np.eye(2), turn)
         tracks.covariance = kalman.transformed(tracks.covariance, both)
+        tracks.common = kalman.transformed(tracks.common, turn)
         tracks.z = moved[2]
         tracks.yaw = _wrapped(tracks.yaw + _yaw_of(new_world_from_world))
 
@@ -222,12 +230,16 @@ class Tracker:
         is_matched[own], rows[own] = True, found
         seen = measured.select(rows)
         tracks.mean, tracks.covariance = seen.filtered(tracks.mean, tracks.covariance, is_matched)
+        common = COMMON_ERROR * seen.position_covariance
+        tracks.common = np.where(is_matched, common, tracks.common)
         _correct_yaw(tracks, seen, is_matched)
         tracks.hits += is_matched
         weight = is_matched / np.minimum(tracks.hits, SHAPE_MEMORY)
         tracks.z += weight * (seen.z - tracks.z)
         tracks.z_variance = np.where(is_matched, seen.z_variance * weight, tracks.z_variance)
         tracks.size += weight * (seen.size - tracks.size)
+        fading = 1 - np.exp(-1e-9 / SCORE_MEMORY_S * self._coasted_ns(tracks))
+        weight = is_matched * np.maximum(fading, 1 / tracks.hits)
         tracks.score += weight * (seen.score - tracks.score)
         tracks.seen_ns[own] = self._stamp_ns
         is_sure = (tracks.hits >= self.config.min_hits) | (seen.score >= self.config.instant_score)
@@ -265,6 +277,7 @@ class Tracker:
             label=seen.label,
             mean=mean,
             covariance=covariance,
+            common=np.zeros((2, 2, count)),
             z=seen.z,
             z_variance=seen.z_variance,
             size=seen.size,
@@ -300,7 +313,8 @@ class Tracker:
         )
         flat = turn[:2, :2].T
         pose = np.zeros((4, 4, len(tracks.id)))
-        pose[:2, :2] = kalman.transformed(tracks.covariance[POSITION, POSITION], flat)
+        place = tracks.covariance[POSITION, POSITION] + tracks.common
+        pose[:2, :2] = kalman.transformed(place, flat)
         pose[2, 2], pose[3, 3] = tracks.z_variance, tracks.yaw_variance
         pace = kalman.transformed(tracks.covariance[VELOCITY, VELOCITY], flat)
         return Tracks3D(

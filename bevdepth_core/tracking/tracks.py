@@ -16,7 +16,7 @@ class Tracks3D:
     Attributes:
         boxes: n smoothed boxes; velocity is over ground, in ego axes.
         ids: (n,) int64, positive; an id is never given to another object.
-        scores: (n,) float32 in [0, 1], the mean of recent detection scores.
+        scores: (n,) float32 in [0, 1], the mean of the detection scores of about the last 0.5 s.
         labels: (n,) int64, index into ``class_names``.
         pose_covariance: (n, 4, 4) float64 covariance of x, y, z (m) and yaw (rad).
         velocity_covariance: (n, 2, 2) float64 covariance of the velocity, (m/s)^2.

@@ -179,7 +179,7 @@ class Settings(RigSettings):
         high=100,
     )
     track_coast_s: float = parameter(
-        1.0,
+        0.6,
         'How long a track without detections is published at its predicted position, seconds.',
         change=LIVE,
         low=0.01,

@@ -7,8 +7,8 @@ r"""Compares the scores of the tracker with those of two published trackers, and
     python -m tests.benchmarks.bench_tracking --times
 
 ``--sweeps`` takes the detections of ``tracking_sweeps`` instead: the trackers receive all image
-sets and are scored at the key frames. The scores are those of the devkit's TrackingEval. Times are
-of one thread, medians.
+sets, or with ``--key-frames`` only the key frames, and are scored at the key frames. The scores
+are those of the devkit's TrackingEval. Times are of one thread, medians.
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ def _following(
 ) -> Callable[[Callable[[float], UpdateTracks]], dict[str, list[dict]]]:
     """Return what tracks the given detections, of key frames or of all image sets."""
     if options.sweeps:
-        sweeps = read_sweeps(options.sweeps)
-        return lambda make: track_sweeps(sweeps, index.class_names, lambda: make(SWEEP_S))
+        sweeps = read_sweeps(options.sweeps, options.key_frames)
+        frame_s = KEY_FRAME_S if options.key_frames else SWEEP_S
+        return lambda make: track_sweeps(sweeps, index.class_names, lambda: make(frame_s))
     results = json.loads(options.results.read_text())['results']
     return lambda make: track_results(results, index, lambda: make(KEY_FRAME_S))
 
@@ -109,6 +110,9 @@ def main() -> None:
     parser.add_argument('--results', type=Path, help='results.json of training/evaluate.py')
     parser.add_argument(
         '--sweeps', type=Path, help='file of tracking_sweeps, instead of --results'
+    )
+    parser.add_argument(
+        '--key-frames', action='store_true', help='track only the key frames of --sweeps (2 Hz)'
     )
     parser.add_argument('--root', type=Path)
     parser.add_argument('--version', default='v1.0-trainval')

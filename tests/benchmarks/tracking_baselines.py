@@ -52,20 +52,23 @@ class CenterPointTracker:
         """Return the detections with the ids of their tracks."""
         center, velocity = _in_world(detections, world_from_ego)
         past = center - self._frame_s * velocity
-        free = list(self._tracks)
+        labels = np.array([track.label for track in self._tracks], np.int64)
+        positions = np.reshape([track.position for track in self._tracks], (-1, 2))
+        is_free = np.ones(len(labels), bool)
         tracks = []
         for row, label in enumerate(detections.labels.tolist()):
-            same = [track for track in free if track.label == label]
-            distance = [float(np.linalg.norm(past[row] - track.position)) for track in same]
+            same = np.flatnonzero(is_free & (labels == label))
+            distance = np.linalg.norm(past[row] - positions[same], axis=1)
             reach = REACH_M[detections.class_names[label]]
-            if same and min(distance) <= reach:
-                old = same[int(np.argmin(distance))]
-                free.remove(old)
-                track_id = old.id
+            if len(same) and distance.min() <= reach:
+                old = same[distance.argmin()]
+                is_free[old] = False
+                track_id = self._tracks[old].id
             else:
                 track_id = self._next_id
                 self._next_id += 1
             tracks.append(_Track(track_id, label, center[row], velocity[row]))
+        free = [track for track, is_left in zip(self._tracks, is_free, strict=True) if is_left]
         ids = np.array([track.id for track in tracks], np.int64)
         for track in free:
             track.missed += 1

@@ -53,10 +53,10 @@ class SweepResult:
     entries: list[dict]
 
 
-def read_sweeps(path: Path) -> dict[str, list[SweepResult]]:
-    """Return the image sets of each scene, in order of time."""
+def read_sweeps(path: Path, only_key_frames: bool = False) -> dict[str, list[SweepResult]]:
+    """Return the image sets, or only the key frames, of each scene in order of time."""
     return {
-        scene: [_sweep(values) for values in sweeps]
+        scene: [_sweep(values) for values in sweeps if values['token'] or not only_key_frames]
         for scene, sweeps in json.loads(path.read_text()).items()
     }
 

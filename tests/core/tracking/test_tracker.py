@@ -10,6 +10,7 @@ import pytest
 from bevdepth_core.tracking import Tracker, TrackerConfig
 from bevdepth_core.tracking.config import PEDESTRIAN as WALKING
 from bevdepth_core.tracking.config import VEHICLE
+from bevdepth_core.tracking.tracker import COMMON_ERROR
 from bevdepth_core.types import Detections3D
 from bevdepth_core.uncertainty import BoxCovariance, default_covariance
 from tests.core.tracking.scenes import BARRIER, CAR, PEDESTRIAN, START_NS, detections, pose
@@ -177,6 +178,28 @@ def test_velocities_without_a_past_frame_are_ignored():
     [tracks] = run(tracker, [frame])
     assert tracks.boxes.velocity.tolist() == [[0, 0]]
     assert tracks.velocity_covariance[0, 0, 0] == VEHICLE.speed**2
+
+
+def test_the_score_of_a_track_fades_over_half_a_second_at_every_rate():
+    for rate_hz in (2, 12):
+        times = np.arange(0, 3 + 1e-9, 1 / rate_hz)
+        frames = [detections([(10, 0)], t, scores=[0.8 if t <= 2 else 0.4]) for t in times]
+        *_, tracks = run(Tracker(), frames)
+        np.testing.assert_allclose(tracks.scores, 0.4 + 0.4 * np.exp(-1 / 0.5), atol=1e-3)
+
+
+def test_the_covariance_of_a_position_does_not_vanish_with_many_detections():
+    frames = [detections([(20, 0)], i / 12, velocities=[(0, 0)]) for i in range(60)]
+    *_, tracks = run(Tracker(), frames)
+    single = default_covariance(frames[0]).pose[0, :2, :2]
+    assert (np.diag(tracks.pose_covariance[0])[:2] > COMMON_ERROR * np.diag(single)).all()
+    turned = Tracker()
+    run(turned, frames)
+    turned.move(pose(0, 0, 0, np.pi / 2))
+    after = turned.update(frames[-1], pose(0, 0, 0, np.pi / 2))
+    np.testing.assert_allclose(
+        after.pose_covariance[0, :2, :2], tracks.pose_covariance[0, :2, :2], rtol=0.1, atol=1e-9
+    )
 
 
 def test_size_height_and_score_are_means():
