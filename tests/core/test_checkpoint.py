@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,7 @@ def test_an_official_lightning_file_and_a_bare_state_dict_load(official, tmp_pat
             'callbacks': {},
             'optimizer_states': [{'state': {}}],
             'hyper_parameters': {'gpus': 8},
+            'lr_schedulers': [{'milestones': Counter([19, 23])}],
         },
         tmp_path / 'full.ckpt',
     )
