@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from message_filters import ApproximateTimeSynchronizer, SimpleFilter
 
+from bevdepth_ros.rig.camera_timing import fit_period
 from bevdepth_ros.rig.stamps import stamp_ns
 from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 from tests.ros.rig.timing import START_NS, SimulatedRig, image
@@ -169,9 +170,14 @@ def test_a_camera_whose_clock_is_set_wrong_is_left_out_until_it_is_right(shift_s
     assert not one.mixed()
 
 
-@pytest.mark.parametrize('cycles', [1, -1, 3, -9])
-def test_a_clock_that_jumps_by_whole_cycles_is_left_out_while_it_lasts(cycles: int):
-    one = rig(period_s=0.1, jitter_s=0.001, arrival_s=0.02)
+@pytest.mark.parametrize(
+    ('cycles', 'jitter_s'), [(1, 0.001), (-1, 0.001), (-1, 0.0), (3, 0.001), (-9, 0.001)]
+)
+def test_a_clock_that_jumps_by_whole_cycles_is_left_out_while_it_lasts(
+    cycles: int, jitter_s: float
+):
+    """Without jitter, a clock that goes back repeats stamps exactly."""
+    one = rig(period_s=0.1, jitter_s=jitter_s, arrival_s=0.02)
     one.run(5.0)
     one.run(6.0, lambda camera, _: 0.1 * cycles if camera == 2 else 0.0)
     assert one.sets[-1].cameras == (0, 1, 3, 4, 5)
@@ -234,6 +240,61 @@ def test_stalls_of_the_executor_at_60_hz_exclude_no_camera(loss: float, stall_s:
     assert one.synchronizer.untriggered is None
     assert not one.mixed()
     assert {images.cameras for images in one.sets} == {(0, 1, 2, 3, 4, 5)}
+
+
+def test_a_busy_executor_that_serves_cameras_in_turn_excludes_none():
+    """DDS drops images of some cameras, and the others are a cycle behind until it caught up."""
+    one = SimulatedRig((0.0, 0.0057, 0.0116, 0.0245), 0.05, arrival_s=0.02, service_s=0.0112)
+    one.run(3.0)
+    one.stall_s = 0.25
+    one.run(9.0)
+    assert one.synchronizer.untriggered is None
+    assert not one.mixed()
+    assert {images.cameras for images in one.sets} == {(0, 1, 2, 3)}
+    assert one.complete() >= 0.98
+
+
+@pytest.mark.parametrize('jitter', [0.1, 0.15])
+def test_rates_that_are_equal_are_not_reported_as_different_because_of_jitter(jitter: float):
+    one = rig(period_s=0.1, jitter_s=0.1 * jitter, loss=0.02)
+    for _ in range(20):
+        one.run(1.0)
+        assert one.synchronizer.untriggered is None
+    assert one.synchronizer.members == [0, 1, 2, 3, 4, 5]
+    assert not one.mixed()
+
+
+@pytest.mark.parametrize('jitter', [0.0, 0.05, 0.15])
+@pytest.mark.parametrize('loss', [0.0, 0.3])
+def test_the_period_of_stamps_is_found_although_they_jitter_and_images_are_lost(
+    jitter: float, loss: float
+):
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        cycles = np.flatnonzero(random.random(80) >= loss)[:40]
+        stamps = sorted(round(1e8 * (one + jitter * random.normal())) for one in cycles)
+        assert fit_period(stamps) == pytest.approx(1e8, rel=0.03)
+
+
+def test_a_clock_that_drifted_by_cycles_returns_although_arrival_times_scatter_by_more():
+    one = SimulatedRig((0.0, 0.001, 0.002, 0.003), 1 / 60, arrival_s=0.03)
+    one.run(6.0)
+    one.run(6.0, lambda camera, time_s: 0.05 * time_s if camera == 2 else 0.0)
+    assert one.synchronizer.members == [0, 1, 3]
+    one.run(3.0)
+    assert one.synchronizer.members == [0, 1, 2, 3]
+    assert not one.mixed()
+
+
+def test_a_camera_that_restarts_with_a_wrong_clock_is_left_out_until_it_is_right():
+    one = rig(period_s=1 / 30, offsets_s=[0.3 * one for one in NUSCENES_S])
+    one.run(5.0)
+    one.run(2.0, missing=(1,))
+    one.run(8.0, lambda camera, _: -5.3 / 30 if camera == 1 else 0.0)
+    assert one.synchronizer.members == [0, 2, 3, 4, 5]
+    one.run(3.0)
+    assert one.synchronizer.members == [0, 1, 2, 3, 4, 5]
+    assert not one.mixed()
 
 
 @pytest.mark.parametrize('hz', [(10, 60, 10), (10, 20, 10), (60, 5, 60)])

@@ -16,8 +16,9 @@ COMPLETE = 0.98
 """Share of the possible sets that must be formed."""
 RECOVERY_S = 3.0
 SLOP_S = 0.06
+EXAMPLES = int(sys.argv[1]) if __name__ == '__main__' else 8
 BOUNDED = settings(
-    max_examples=8,
+    max_examples=EXAMPLES,
     derandomize=True,
     deadline=None,
     database=None,
@@ -34,7 +35,7 @@ def rigs(draw, fewest: int = 1, loss: tuple[float, ...] = (0.0, 0.02, 0.1)) -> S
     share = st.floats(0.0, 1.0)
     shares = draw(st.lists(share, min_size=fewest - 1, max_size=7))
     offsets_s = [0.0, *(one * max(0.0, longest_s) for one in shares)]
-    slop_s = max(SLOP_S, max(offsets_s) + 8 * jitter_s)
+    slop_s = max(SLOP_S, max(offsets_s) + 8 * jitter_s) + 1e-3
     return SimulatedRig(
         offsets_s,
         period_s,
@@ -90,7 +91,7 @@ def test_a_drifting_clock_is_left_out_before_its_images_are_taken_for_another_cy
 
 
 @BOUNDED
-@given(rigs(loss=(0.0,)), st.sampled_from((5.0, 10.0, 15.0, 30.0)))
+@given(rigs(loss=(0.0,)), st.sampled_from((5.0, 10.0, 12.0, 16.0, 30.0)))
 def test_after_a_change_of_the_rate_sets_go_on_within_three_seconds(rig: SimulatedRig, hz: float):
     rig.run(4.0)
     factor = 1 / hz / rig.period_s
@@ -105,5 +106,5 @@ def test_after_a_change_of_the_rate_sets_go_on_within_three_seconds(rig: Simulat
 
 if __name__ == '__main__':
     for test in [one for name, one in list(globals().items()) if name.startswith('test_')]:
-        settings(BOUNDED, max_examples=int(sys.argv[1]))(test)()
-        print(f'{test.__name__}: {sys.argv[1]} examples')
+        test()
+        print(f'{test.__name__}: {EXAMPLES} examples', flush=True)

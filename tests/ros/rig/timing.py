@@ -14,6 +14,8 @@ from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 
 START_NS = 1_531_883_530_404_844_000
 CHECK_S, TIMEOUT_S = 0.25, 1.0
+KEPT = 5
+"""Images per camera that DDS keeps for the executor."""
 
 
 def image(stamp_ns: int, cycle: int = 0) -> SimpleNamespace:
@@ -35,6 +37,7 @@ class SimulatedRig:
         arrival_s: images arrive up to this much later than their stamps, at random.
         pace: seconds of arrival per second of stamps; 2 for a replay at half speed.
         stall_s: for so long at the beginning of each second, no image is delivered.
+        service_s: time that the executor needs per image; it serves the cameras in turn.
         sets: image sets so far.
         possible: trigger cycles without a lost image so far.
     """
@@ -50,6 +53,7 @@ class SimulatedRig:
     use_untriggered: bool = False
     pace: float = 1.0
     stall_s: float = 0.0
+    service_s: float = 0.0
     sets: list[ImageSet] = field(default_factory=list)
     times_s: list[float] = field(default_factory=list)
     possible: list[int] = field(default_factory=list)
@@ -65,6 +69,7 @@ class SimulatedRig:
         )
         self.synchronizer.registerCallback(self._take)
         self._arrived_s = [self.now_s] * len(self.inputs)
+        self._served_s, self._idle_at_s = [0.0] * len(self.inputs), 0.0
         self._last_arrival_s = [0.0] * len(self.inputs)
         self._next_check_s = self.now_s + CHECK_S
         self._pending: list[tuple[float, int, SimpleNamespace]] = []
@@ -116,13 +121,28 @@ class SimulatedRig:
 
     def _deliver_until(self, until_s: float) -> None:
         self._pending.sort(key=lambda one: one[:2])
-        while self._pending and self._pending[0][0] < until_s:
-            arrives_s, camera, message = self._pending.pop(0)
-            self._check_until(arrives_s)
-            self.now_s = arrives_s
-            self._arrived_s[camera] = arrives_s
+        while self._pending:
+            begins_s = max(self._idle_at_s, self._pending[0][0])
+            if begins_s >= until_s:
+                break
+            camera, message = self._next_image(begins_s)
+            self._idle_at_s = begins_s + self.service_s
+            self._check_until(self._idle_at_s)
+            self.now_s = self._served_s[camera] = self._arrived_s[camera] = self._idle_at_s
             self.inputs[camera].signalMessage(message)
         self._check_until(until_s)
+
+    def _next_image(self, now_s: float) -> tuple[int, SimpleNamespace]:
+        """Remove the image that the executor takes, and those that DDS dropped before."""
+        waiting = [one for one in self._pending if one[0] <= now_s]
+        for camera in range(len(self.inputs)):
+            for one in [one for one in waiting if one[1] == camera][:-KEPT]:
+                waiting.remove(one)
+                self._pending.remove(one)
+                self.possible = [cycle for cycle in self.possible if cycle != one[2].cycle]
+        taken = min(waiting, key=lambda one: (self._served_s[one[1]], one[0]))
+        self._pending.remove(taken)
+        return taken[1:]
 
     def _check_until(self, until_s: float) -> None:
         while self._next_check_s <= until_s:
