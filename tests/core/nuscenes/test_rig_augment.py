@@ -135,7 +135,7 @@ def test_an_unchanged_rig_gives_the_image_of_the_loader_without_augmentation(
     assert covered_mask((160, 120), transform, np.eye(3)).all()
 
 
-def test_warped_part_marks_the_pixels_that_lie_in_the_source_image() -> None:
+def test_the_mask_marks_the_pixels_that_lie_in_the_source_image() -> None:
     narrow = CameraChange(0.5).homography(camera())
     part = covered_mask((160, 120), ImageTransform(1.0, 0, 0, 160, 120), narrow)
     assert part[40:80, 50:110].all() and not part[:20].any() and not part[:, :30].any()
