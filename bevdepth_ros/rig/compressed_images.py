@@ -32,8 +32,8 @@ one wrong bit, no file had so few extraneous bytes there."""
 _PADDED = re.compile(r'Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd([0-79])')
 FILE_CODECS = ('', 'jpeg', 'jpg', 'png', 'tiff', 'tif', 'webp')
 """Names of the supported codecs in format strings."""
-PILLOW_MEGAPIXELS = 2 * PillowImage.MAX_IMAGE_PIXELS // 1_000_000
-"""Pillow opens no file with more."""
+PILLOW_MEGAPIXELS = 178
+"""Pillow opens no file with more: twice its ``MAX_IMAGE_PIXELS``."""
 _TRANSPORTS = {'h264': 'ffmpeg', 'h265': 'ffmpeg', 'hevc': 'ffmpeg', 'av1': 'ffmpeg'}
 """Codec in a format string -> transport of image_transport, where the names differ."""
 
@@ -241,7 +241,9 @@ def _decoded_by_pillow(data: bytes, kind: str, max_pixels: int) -> np.ndarray:
     try:
         image = PillowImage.open(io.BytesIO(data), formats=(kind,))
     except PillowImage.DecompressionBombError as error:
-        raise ValueError(f'has more than {PILLOW_MEGAPIXELS} megapixels') from error
+        raise ValueError(
+            f'has more than {PILLOW_MEGAPIXELS} megapixels, which Pillow does not decode'
+        ) from error
     except Exception as error:  # Pillow raises many types on invalid bytes
         raise ValueError(f'is a broken {kind}: {error}') from error
     with image:
