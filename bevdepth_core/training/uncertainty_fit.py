@@ -213,7 +213,7 @@ def _slope(errors: Errors) -> float:
 def _spreads(errors: Errors, factor: np.ndarray) -> dict[str, float]:
     along, across = _robust(errors.along / factor), _robust(errors.across / factor)
     squared = ((errors.along / along) ** 2 + (errors.across / across) ** 2) / factor**2
-    scale = np.sqrt(np.quantile(squared, COVERED) / CHI2_2)
+    scale = np.sqrt(_bound(squared) / CHI2_2)
     known = np.isfinite(errors.vx)
     speed_squared = ((errors.vx**2 + errors.vy**2) / factor**2)[known]
     speed_squared = speed_squared if len(speed_squared) else np.ones(1)
@@ -232,7 +232,15 @@ def _robust(values: np.ndarray) -> float:
 
 
 def _scaled(values: np.ndarray) -> float:
-    return max(float(np.sqrt(np.quantile(values**2, COVERED) / CHI2_1)), 0.01)
+    return max(float(np.sqrt(_bound(values**2) / CHI2_1)), 0.01)
+
+
+def _bound(values: np.ndarray) -> float:
+    """Return the value below which a new value lies with probability ``COVERED``.
+
+    The quantile of n values is below it on average: 95 % of 60 values cover 93.5 % of new ones.
+    """
+    return float(np.quantile(values, min(1.0, COVERED * (len(values) + 1) / len(values))))
 
 
 def coverage_table(errors: Errors, found: Detections3D, covariance: BoxCovariance) -> str:

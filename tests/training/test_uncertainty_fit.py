@@ -7,7 +7,13 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from bevdepth_core.training.uncertainty_fit import coverage_table, errors_of, fit, store
+from bevdepth_core.training.uncertainty_fit import (
+    _bound,
+    coverage_table,
+    errors_of,
+    fit,
+    store,
+)
 from bevdepth_core.types import Boxes3D, Detections3D
 from bevdepth_core.uncertainty import METADATA_KEY, UncertaintyModel
 
@@ -71,6 +77,12 @@ def test_metadata_without_a_fit_gives_none_and_invalid_metadata_is_rejected():
     for text in ('{', '[]', '{"class_names": ["car"]}'):
         with pytest.raises(ValueError, match='is damaged'):
             UncertaintyModel.from_metadata({METADATA_KEY: text}, NAMES)
+
+
+def test_the_bound_of_few_errors_contains_95_percent_of_new_errors_on_average():
+    few = np.random.default_rng(4).chisquare(2, (2000, 60))
+    inside = [1 - np.exp(-_bound(values) / 2) for values in few]  # chi-square with 2 degrees
+    assert 0.947 <= np.mean(inside) <= 0.953
 
 
 def test_too_few_errors_are_an_error():
