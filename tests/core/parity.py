@@ -182,12 +182,12 @@ class Stages:
         )
         projection = values @ uniform(f'proj:{stage}', values.shape)
         # A projection on numbers uniform in [-1, 1) shrinks a random difference by sqrt(3).
-        whole = (
+        total = (
             abs(projection - self.reference[stage]['proj'])
             * np.sqrt(3)
             / self.reference[stage]['l2']
         )
-        return Row(self.case, stage + note, 'relative L2', tolerance, float(max(stored, whole)))
+        return Row(self.case, stage + note, 'relative L2', tolerance, float(max(stored, total)))
 
     def add(self, stage: str, tensor: torch.Tensor, tolerance: float) -> None:
         """Compare a stage if the case has it; some are stored only for the key frame."""

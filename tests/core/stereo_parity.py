@@ -120,8 +120,8 @@ def official_pair_matrices(arrays: dict[str, np.ndarray]) -> list[torch.Tensor]:
     ]
     matrices = []
     for reference, source in ((0, 1), (1, 0)):
-        moved = poses[:, source] @ torch.linalg.inv(poses[:, reference])
-        matrix = torch.linalg.inv(frustums[source]) @ moved @ frustums[reference]
+        motion = poses[:, source] @ torch.linalg.inv(poses[:, reference])
+        matrix = torch.linalg.inv(frustums[source]) @ motion @ frustums[reference]
         matrices.append(matrix[..., :3, :])
     return matrices
 
@@ -324,8 +324,8 @@ def compare(case: str) -> Iterator[Row]:
         for indices, maps in bev_maps.items():
             maps.append(_splatted(run, frame, features, indices))
         yield from _compare_cells(run, frame)
-    both = torch.cat(bev_maps['stored'], dim=1)
-    yield run.stages.row('backbone_bev', both, STORED_INDEX, ' (stored indices)')
+    stacked = torch.cat(bev_maps['stored'], dim=1)
+    yield run.stages.row('backbone_bev', stacked, STORED_INDEX, ' (stored indices)')
     with torch.inference_mode():
         with _hooks(run.model, _Noted(run.stages), BEV_STAGES, '', STORED_INDEX):
             stored = run.model.head_maps(bev_maps['stored'])
@@ -380,10 +380,10 @@ def _compare_cells(run: EncodedCase, frame: int) -> Iterator[Row]:
     matrix = ego_from_frustum(run.inputs.matrices.frame(frame), torch.float64)
     axes = (view.frustum_u, view.frustum_v, view.frustum_d)
     index = voxel_index(matrix.float(), *axes, grid.lower, grid.cell).numpy()
-    moved = index != stored_index(frame)
-    stage, count = f's{frame}.geometry_voxel_int', int(moved.any(axis=-1).sum())
+    changed = index != stored_index(frame)
+    stage, count = f's{frame}.geometry_voxel_int', int(changed.any(axis=-1).sum())
     yield Row(run.case, stage, 'points in another cell', MAX_FLIPS, count)
-    farthest = _border_distances(matrix, axes, grid)[moved].max(initial=0.0)
+    farthest = _border_distances(matrix, axes, grid)[changed].max(initial=0.0)
     yield Row(run.case, stage, 'their distance to the border, m', BORDER_M, float(farthest))
 
 

@@ -243,11 +243,12 @@ def test_the_command_writes_the_same_random_weights_for_the_same_seed(tmp_path):
     assert not torch.equal(a.head.shared[0].weight, c.head.shared[0].weight)
 
 
-def test_the_command_rejects_an_unknown_preset_and_an_unknown_suffix(tmp_path):
+def test_the_command_rejects_an_unknown_preset_and_an_unknown_suffix(tmp_path, capsys):
     with pytest.raises(SystemExit, match='no_such'):
         main(['untrained', str(tmp_path / 'no_such.yaml'), str(tmp_path / 'a.safetensors')])
     with pytest.raises(SystemExit):
         main(['convert', 'in.pth', str(tmp_path / 'out.txt')])
+    assert 'out.txt must end in .safetensors, .pth or .ckpt' in capsys.readouterr().err
 
 
 def require_rejected(path, *words):

@@ -83,19 +83,19 @@ def test_boxes_of_a_batch_equal_those_of_single_samples():
         TaskMaps(**{name: torch.randn_like(value) for name, value in vars(maps).items()})
         for maps in empty_maps(2)
     ]
-    both = decode(tasks, CONFIG)
-    for index, sample in enumerate(both):
-        alone = decode(
+    batch = decode(tasks, CONFIG)
+    for index, sample in enumerate(batch):
+        single = decode(
             [
                 TaskMaps(**{name: value[index : index + 1] for name, value in vars(maps).items()})
                 for maps in tasks
             ],
             CONFIG,
         )[0]
-        assert np.array_equal(sample.boxes.center, alone.boxes.center) and np.array_equal(
-            sample.labels, alone.labels
+        assert np.array_equal(sample.boxes.center, single.boxes.center) and np.array_equal(
+            sample.labels, single.labels
         )
-    assert len(both[0].boxes) > 100
+    assert len(batch[0].boxes) > 100
 
 
 def test_boxes_are_sorted_by_score_and_limited_per_task():

@@ -133,13 +133,13 @@ def test_a_past_camera_absent_from_the_current_frame_uses_the_pose_nearest_the_m
     frame = make_frame(0.5, remaining)
     stamps = frame.stamp_ns + np.array([-90_000_000, 80_000_000, 10_000_000])
     frame = dataclasses.replace(frame, stamps_ns=stamps)
-    kept = _PastFrame(
+    past_frame = _PastFrame(
         past.stamp_ns,
         Calibration.of(rig, past.images, ImageSpec(32, 96)),
         None,
         past.world_from_ego,
     )
-    found = _key_ego_from_past_camera(frame, kept)
+    found = _key_ego_from_past_camera(frame, past_frame)
     assert found.shape == (4, 4, 4)
     assert np.allclose(found[0], moved_past_camera(frame, past, 2))
     for camera in (1, 2, 3):  # the others take their own stamp

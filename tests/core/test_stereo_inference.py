@@ -218,9 +218,9 @@ def test_a_network_that_cannot_be_captured_runs_step_by_step_with_a_warning(
     plain, detector = Detector(model), Detector(model)
     detector._network = GraphedNetwork(model, torch.device('cpu'), torch.float32)
     for stamp_s in (0.0, 0.5):
-        found, wanted = detector(make_frame(stamp_s)), plain(make_frame(stamp_s))
-    assert np.array_equal(found.scores, wanted.scores)
-    assert found.past_stamp_ns == wanted.past_stamp_ns is not None
+        found, expected = detector(make_frame(stamp_s)), plain(make_frame(stamp_s))
+    assert np.array_equal(found.scores, expected.scores)
+    assert found.past_stamp_ns == expected.past_stamp_ns is not None
     assert caplog.text.count('runs step by step') == 1
 
 

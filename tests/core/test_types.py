@@ -128,9 +128,9 @@ def test_camera_matrices_of_one_frame():
 
 
 def test_camera_matrices_move_to_a_device():
-    moved = matrices(1).to('meta')
-    assert all(tensor.device.type == 'meta' for tensor in tensors(moved).values())
-    assert moved.bev_aug.shape == (1, 4, 4)
+    on_meta = matrices(1).to('meta')
+    assert all(tensor.device.type == 'meta' for tensor in tensors(on_meta).values())
+    assert on_meta.bev_aug.shape == (1, 4, 4)
 
 
 @pytest.mark.parametrize(

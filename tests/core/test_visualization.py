@@ -220,12 +220,12 @@ def test_boxes_are_projected_with_the_pose_of_each_camera() -> None:
     apart = together.world_from_ego.copy()
     apart[1, 0, 3] = 6.0
     found = detections(boxes((20, 0, 1, 4, 2, 1.5, 0, 0, 0)))
-    plain, same, moved = (compose(scene, shown, width=900) for scene, shown in (
+    plain, same, shifted = (compose(scene, shown, width=900) for scene, shown in (
         (together, detections(boxes())), (together, found), (dataclasses.replace(together,
          world_from_ego=apart), found)))  # fmt: skip
     panel = slice(0, 200), slice(0, 230)
     # The mean pose lies 3 m ahead of the first camera: its box gets farther and smaller.
-    assert np.ptp(drawn_at(plain[panel], moved[panel])[:, 0]) < np.ptp(
+    assert np.ptp(drawn_at(plain[panel], shifted[panel])[:, 0]) < np.ptp(
         drawn_at(plain[panel], same[panel])[:, 0]
     )
 

@@ -86,14 +86,15 @@ def main() -> None:
     if options.devices == 1:
         options.out.write_text(json.dumps(losses.values))
         return
-    alone = json.loads(options.out.read_text())
+    single_losses = json.loads(options.out.read_text())
     differences = [
-        abs(both - single) / single for both, single in zip(losses.values, alone, strict=True)
+        abs(several - single) / single
+        for several, single in zip(losses.values, single_losses, strict=True)
     ]
-    for single, both, difference in zip(alone, losses.values, differences, strict=True):
+    for single, several, difference in zip(single_losses, losses.values, differences, strict=True):
         print(
-            f'one GPU {single:12.5f}   {options.devices} GPUs {both:12.5f}   relative difference '
-            f'{difference:.1e}'
+            f'one GPU {single:12.5f}   {options.devices} GPUs {several:12.5f}   '
+            f'relative difference {difference:.1e}'
         )
     print(
         f'largest relative difference {max(differences):.1e}: '

@@ -66,13 +66,13 @@ def test_the_average_includes_every_floating_point_entry_from_the_first_weights_
         }
         torch.testing.assert_close(recorder.averages[update - 1], expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(module.state_dict(), expected, rtol=1e-5, atol=1e-6)
-    moved = [
+    averaged = [
         name
         for name, tensor in expected.items()
         if not torch.equal(tensor, recorder.weights[-1][name])
     ]
-    assert any('running_mean' in name for name in moved)
-    assert not any('frustum' in name for name in moved)
+    assert any('running_mean' in name for name in averaged)
+    assert not any('frustum' in name for name in averaged)
 
 
 @pytest.mark.parametrize('update', [1, 5, 20])

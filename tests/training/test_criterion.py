@@ -190,8 +190,8 @@ def test_a_score_weights_a_box_and_its_center_in_loss_and_count() -> None:
     assert targets.center_weights()[targets.heatmap == 1].sort()[0].tolist() == [0.25, 1]
     assert targets.center_weights()[targets.heatmap < 1].abs().sum() == 0
     maps = outputs.tasks[0]
-    each = [box_loss(maps, losses(s)[0], WEIGHTS).item() for s in ([1.0, 1e-9], [1e-9, 1.0])]
-    expected = 0.25 * (each[0] + 0.25 * each[1]) / 1.25
+    single = [box_loss(maps, losses(s)[0], WEIGHTS).item() for s in ([1.0, 1e-9], [1e-9, 1.0])]
+    expected = 0.25 * (single[0] + 0.25 * single[1]) / 1.25
     assert weighted.box[0].item() == pytest.approx(expected, rel=1e-4)
     at_centers = maps.heatmap.float().sigmoid()
     weights, zeros = targets.center_weights(), torch.zeros_like(targets.heatmap)

@@ -136,11 +136,11 @@ def make_earlier(tables: Path, age_us: int) -> None:
     first = {sample['token'] for sample in samples if not sample['prev']}
     for name, key in (('sample', 'token'), ('sample_data', 'sample_token')):
         records = json.loads((tables / f'{name}.json').read_text())
-        moved = [
+        changed = [
             record | {'timestamp': record['timestamp'] - age_us * (record[key] in first)}
             for record in records
         ]
-        (tables / f'{name}.json').write_text(json.dumps(moved))
+        (tables / f'{name}.json').write_text(json.dumps(changed))
 
 
 def test_a_split_without_annotations_gets_results_but_no_scores(

@@ -79,11 +79,11 @@ def test_centers_up_to_one_cell_below_the_grid_count_as_its_first_cell(
 
 def test_peaks_that_overlap_keep_the_higher_value() -> None:
     near, far = [box(0.4, 0.4)], [box(1.2, 0.4)]
-    both = targets_of(near + far, [CAR, CAR])[0].heatmap
+    joint = targets_of(near + far, [CAR, CAR])[0].heatmap
     assert torch.equal(
-        both, torch.maximum(targets_of(near, [CAR])[0].heatmap, targets_of(far, [CAR])[0].heatmap)
+        joint, torch.maximum(targets_of(near, [CAR])[0].heatmap, targets_of(far, [CAR])[0].heatmap)
     )
-    assert (both == 1).sum() == 2
+    assert (joint == 1).sum() == 2
 
 
 def test_the_number_of_boxes_per_task_is_limited_in_order_of_classes() -> None:

@@ -77,10 +77,10 @@ def model():
     return random_model('small')
 
 
-def assert_same(found, wanted):
-    assert len(found) == len(wanted) > 50
-    assert np.array_equal(found.boxes.center, wanted.boxes.center)
-    assert np.array_equal(found.scores, wanted.scores)
+def assert_same(found, expected):
+    assert len(found) == len(expected) > 50
+    assert np.array_equal(found.boxes.center, expected.boxes.center)
+    assert np.array_equal(found.scores, expected.scores)
 
 
 @pytest.mark.parametrize('change', ['size', 'moved', 'zoomed'])

@@ -21,22 +21,22 @@ def detectors(model: BEVDepth) -> tuple[Detector, Detector]:
     return plain, graphed
 
 
-def assert_same_boxes(found: Detections3D, wanted: Detections3D) -> None:
+def assert_same_boxes(found: Detections3D, expected: Detections3D) -> None:
     """Boxes whose scores differ only by rounding may have another order."""
-    assert len(wanted) > 100
-    assert found.past_stamp_ns == wanted.past_stamp_ns
-    np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-5)
-    rows, expected = (
-        np.column_stack((one.boxes.center, one.boxes.size, one.boxes.yaw, one.boxes.velocity))
-        for one in (found, wanted)
+    assert len(expected) > 100
+    assert found.past_stamp_ns == expected.past_stamp_ns
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    rows, expected_rows = (
+        np.column_stack((boxes.center, boxes.size, boxes.yaw, boxes.velocity))
+        for boxes in (found.boxes, expected.boxes)
     )
-    distance = np.abs(rows - expected[:, None]).max(axis=2)
-    distance[found.labels != wanted.labels[:, None]] = np.inf
+    distance = np.abs(rows - expected_rows[:, None]).max(axis=2)
+    distance[found.labels != expected.labels[:, None]] = np.inf
     nearest = distance.argmin(axis=1)
-    assert sorted(nearest) == list(range(len(wanted)))
-    np.testing.assert_allclose(rows[nearest], expected, atol=1e-3)
-    np.testing.assert_allclose(found.scores[nearest], wanted.scores, atol=1e-5)
-    assert found.stage_seconds.keys() == wanted.stage_seconds.keys()
+    assert sorted(nearest) == list(range(len(expected)))
+    np.testing.assert_allclose(rows[nearest], expected_rows, atol=1e-3)
+    np.testing.assert_allclose(found.scores[nearest], expected.scores, atol=1e-5)
+    assert found.stage_seconds.keys() == expected.stage_seconds.keys()
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_streaming_gives_the_same_boxes_as_the_eager_network(options):
     plain, graphed = detectors(random_model(**options))
     for step, stamp in enumerate((0.0, 0.25, 0.5)):
         frame = make_frame(stamp, seed=step)
-        wanted, found = plain(frame), graphed(frame)
-        assert_same_boxes(found, wanted)
+        expected, found = plain(frame), graphed(frame)
+        assert_same_boxes(found, expected)
     assert (found.past_stamp_ns is None) == (options.get('key_frames') == 1)
 
 
@@ -74,8 +74,8 @@ def test_more_cameras_than_before_enlarge_the_buffers_and_keep_past_frames():
     plain, graphed = detectors(random_model())
     for step, count in enumerate((2, 5)):
         frame = make_frame(0.5 * step, make_rig(count), seed=step)
-        found, wanted = graphed(frame), plain(frame)
-        assert_same_boxes(found, wanted)
+        found, expected = graphed(frame), plain(frame)
+        assert_same_boxes(found, expected)
     assert found.past_stamp_ns is not None
 
 
@@ -87,9 +87,9 @@ def test_images_may_be_tensors_of_different_strides_and_sizes():
     arrays = dataclasses.replace(frame, images=(frame.images[0], other))
     planar = torch.from_numpy(other).permute(2, 0, 1).contiguous().permute(1, 2, 0)
     tensors = dataclasses.replace(frame, images=(torch.from_numpy(frame.images[0]), planar))
-    wanted = plain(arrays)
-    assert_same_boxes(graphed(tensors), wanted)
-    assert np.array_equal(plain(tensors).scores, wanted.scores)
+    expected = plain(arrays)
+    assert_same_boxes(graphed(tensors), expected)
+    assert np.array_equal(plain(tensors).scores, expected.scores)
 
 
 def test_the_depth_of_a_snapshot_is_unchanged_by_the_next_frame():

@@ -60,9 +60,9 @@ def pair_matrices(cameras: int = 2, shift: float = 0.5) -> torch.Tensor:
     frustum = camera_from_frustum(
         intrinsics.expand(1, cameras, 4, 4), torch.eye(4).expand(1, cameras, 4, 4)
     )
-    moved = frustum.clone()
-    moved[..., 0, 3] += shift
-    return source_from_reference(frustum[..., :3, :], moved[..., :3, :])
+    shifted = frustum.clone()
+    shifted[..., 0, 3] += shift
+    return source_from_reference(frustum[..., :3, :], shifted[..., :3, :])
 
 
 def test_depth_candidates_are_the_centers_of_three_equally_probable_parts() -> None:
@@ -156,7 +156,7 @@ def test_distributions_have_the_shape_of_the_logits_and_sum_to_1(stereo: StereoD
 
 def test_each_camera_is_compared_with_its_own_past(stereo: StereoDepth) -> None:
     reference, source, matrix = features(1), features(2), pair_matrices()
-    both = stereo(reference, source, matrix).masked
+    original = stereo(reference, source, matrix).masked
     swapped = stereo(
         *(
             StereoFeatures(
@@ -166,19 +166,19 @@ def test_each_camera_is_compared_with_its_own_past(stereo: StereoDepth) -> None:
         ),
         matrix,
     ).masked
-    assert torch.allclose(both.flip(1), swapped, atol=1e-6)
+    assert torch.allclose(original.flip(1), swapped, atol=1e-6)
 
 
 def test_a_hypothesis_fills_the_bins_of_its_range_alone(stereo: StereoDepth) -> None:
-    seen = []
-    stereo.downsample.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    inputs = []
+    stereo.downsample.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
     reference = features(1)
     scores = torch.full_like(reference.hypotheses[:, :, 4:], -400.0)
     scores[:, :, 1] = 400.0  # the far range alone
     hypotheses = torch.cat((reference.hypotheses[:, :, :4], scores), dim=2)
     stereo(replace(reference, hypotheses=hypotheses), features(2), pair_matrices())
-    assert seen[0].shape == (2, 8, 8, 16)
-    assert (seen[0][:, :2] == 0).all() and (seen[0][:, 2:].sum(dim=1) > 0).any()
+    assert inputs[0].shape == (2, 8, 8, 16)
+    assert (inputs[0][:, :2] == 0).all() and (inputs[0][:, 2:].sum(dim=1) > 0).any()
 
 
 def test_the_clamp_keeps_means_in_their_range() -> None:

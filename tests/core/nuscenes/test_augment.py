@@ -28,20 +28,20 @@ def test_bev_matrices_and_boxes_equal_the_official_ones(index):
     arrays = golden('pipeline')[1]
     transform = bev_transform(OFFICIAL[index])
     assert np.allclose(transform.matrix()[:3, :3], arrays[f'bda/{index}/mat3'], atol=1e-6)
-    moved, expected = (
+    transformed, expected = (
         transform.apply(boxes_of(arrays['bda/input_boxes'])),
         boxes_of(arrays[f'bda/{index}/boxes']),
     )
     for name in ('center', 'size', 'yaw', 'velocity'):
-        assert np.allclose(getattr(moved, name), getattr(expected, name), atol=1e-5), name
+        assert np.allclose(getattr(transformed, name), getattr(expected, name), atol=1e-5), name
 
 
 @pytest.mark.parametrize('entry', OFFICIAL)
 def test_corners_of_augmented_boxes_equal_the_augmented_corners(entry):
     boxes, transform = boxes_of(golden('pipeline')[1]['bda/input_boxes']), bev_transform(entry)
-    moved = boxes.corners() @ transform.matrix()[:3, :3].T
+    transformed = boxes.corners() @ transform.matrix()[:3, :3].T
     found = transform.apply(boxes).corners()
-    nearest = np.linalg.norm(moved[:, :, None] - found[:, None], axis=-1).min(axis=2)
+    nearest = np.linalg.norm(transformed[:, :, None] - found[:, None], axis=-1).min(axis=2)
     assert nearest.max() < 1e-4
 
 
@@ -106,18 +106,18 @@ BOX = Boxes3D([[2.0, 1.0, 0.5]], [[4.0, 2.0, 1.5]], [0.3], [[3.0, 1.0]])
     ],
 )
 def test_a_box_is_rotated_first_and_then_mirrored(transform, center, yaw, velocity):
-    moved = transform.apply(BOX)
-    assert moved.center[0] == pytest.approx(center, abs=1e-6)
-    assert moved.velocity[0] == pytest.approx(velocity, abs=1e-6)
-    assert moved.yaw[0] == pytest.approx(yaw, abs=1e-6)
-    assert moved.size[0] == pytest.approx(BOX.size[0])
+    transformed = transform.apply(BOX)
+    assert transformed.center[0] == pytest.approx(center, abs=1e-6)
+    assert transformed.velocity[0] == pytest.approx(velocity, abs=1e-6)
+    assert transformed.yaw[0] == pytest.approx(yaw, abs=1e-6)
+    assert transformed.size[0] == pytest.approx(BOX.size[0])
 
 
 def test_a_scaled_box_has_scaled_center_size_and_velocity():
-    moved = BevTransform(scale=2.0).apply(BOX)
+    transformed = BevTransform(scale=2.0).apply(BOX)
     for name in ('center', 'size', 'velocity'):
-        assert getattr(moved, name) == pytest.approx(2 * getattr(BOX, name)), name
-    assert moved.yaw == pytest.approx(BOX.yaw)
+        assert getattr(transformed, name) == pytest.approx(2 * getattr(BOX, name)), name
+    assert transformed.yaw == pytest.approx(BOX.yaw)
 
 
 def test_relative_scales_refer_to_the_factor_of_inference():

@@ -209,9 +209,10 @@ def test_extrinsics_of_past_cameras_are_in_the_ego_frame_of_the_key_frame():
     earlier = Pose(STILL, np.array([10.0, 17.0, 1.0]))
     past = (sensor('front', Pose(STILL, np.array([1.0, 0, 1.5])), earlier),)
     frame = SampleRecord('past', 'scene', 0, past, None, record.annotations)
-    same, moved = key_ego_from_camera(record, record)[0], key_ego_from_camera(record, frame)[0]
-    assert same[:3, 3].tolist() == pytest.approx([1, 0, 1.5], abs=1e-5)
+    of_key_frame = key_ego_from_camera(record, record)[0]
+    of_past_frame = key_ego_from_camera(record, frame)[0]
+    assert of_key_frame[:3, 3].tolist() == pytest.approx([1, 0, 1.5], abs=1e-5)
     # The past camera is at (11, 17, 2.5) in the world, the key frame's vehicle looks along y.
-    assert moved[:3, 3].tolist() == pytest.approx([-3, -1, 1.5], abs=1e-5)
-    assert moved[:3, 0].tolist() == pytest.approx([0, -1, 0], abs=1e-6)
-    assert moved.dtype == torch.float32
+    assert of_past_frame[:3, 3].tolist() == pytest.approx([-3, -1, 1.5], abs=1e-5)
+    assert of_past_frame[:3, 0].tolist() == pytest.approx([0, -1, 0], abs=1e-6)
+    assert of_past_frame.dtype == torch.float32

@@ -123,8 +123,8 @@ def test_lidar_points_are_transformed_with_the_poses_of_lidar_camera_and_vehicle
         'os1', '', 0, Pose(left, np.array([2.0, 0, 1.5])), STILL, (0, 0), np.zeros((3, 3))
     )
     optical = Pose(np.array([0.5, -0.5, 0.5, -0.5]), np.array([1.0, 0, 1.5]))
-    moved = Pose(np.array([1.0, 0, 0, 0]), np.array([3.0, 0, 0]))
-    camera_record = SensorRecord('front', '', 0, optical, moved, (160, 90), camera().intrinsics)
+    later = Pose(np.array([1.0, 0, 0, 0]), np.array([3.0, 0, 0]))
+    camera_record = SensorRecord('front', '', 0, optical, later, (160, 90), camera().intrinsics)
     in_lidar = np.array([[1.0, -10.0, 0.5]], np.float32)  # x 12, y 1, z 2 in the world
     depths = depth_maps(in_lidar, lidar, [camera_record], [UNCHANGED])[0]
     row, column = (int(places[0]) for places in np.nonzero(depths))

@@ -189,8 +189,8 @@ def test_velocities_equal_the_motion_of_the_boxes() -> None:
     world_from_ego, later = scene.world_from_ego(2.0), scene.world_from_ego(2.0 + step)
     boxes, _ = scene.ground_truth(2.0, max_distance=40)
     targets, _ = scene.ground_truth(2.0 + step, max_distance=50)
-    moved = np.column_stack((boxes.center[:, :2] + boxes.velocity * step, boxes.center[:, 2]))
-    expected = moved @ world_from_ego[:3, :3].T + world_from_ego[:3, 3]
+    predicted = np.column_stack((boxes.center[:, :2] + boxes.velocity * step, boxes.center[:, 2]))
+    expected = predicted @ world_from_ego[:3, :3].T + world_from_ego[:3, 3]
     reached = targets.center @ later[:3, :3].T + later[:3, 3]
     assert len(boxes) > 10
     assert np.linalg.norm(boxes.velocity, axis=1).max() > 3
@@ -266,8 +266,8 @@ def test_ground_truth_ends_at_the_given_distance() -> None:
 
 def test_ground_truth_omits_invisible_objects() -> None:
     scene = make_scene(0)
-    everything, _ = scene.ground_truth(3.0)
+    all_boxes, _ = scene.ground_truth(3.0)
     seen = np.arange(len(scene.actors)) % 2 == 0
     boxes, labels = scene.ground_truth(3.0, seen=seen)
-    assert 0 < len(boxes) == len(labels) < len(everything)
-    assert len(scene.ground_truth(3.0, seen=~seen)[0]) == len(everything) - len(boxes)
+    assert 0 < len(boxes) == len(labels) < len(all_boxes)
+    assert len(scene.ground_truth(3.0, seen=~seen)[0]) == len(all_boxes) - len(boxes)
