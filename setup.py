@@ -179,12 +179,12 @@ setup(
     entry_points={
         'console_scripts': [
             'detector = bevdepth_ros.detector.__main__:main',
-            'player = bevdepth_ros.bags.player:main',
-            'recorder = bevdepth_ros.bags.recorder:main',
+            'player = bevdepth_ros.programs:player',
+            'recorder = bevdepth_ros.programs:recorder',
             'nuscenes_to_bag = bevdepth_ros.bags.nuscenes_to_bag:main',
             'bag_to_nuscenes = bevdepth_ros.bags.bag_to_nuscenes:main',
-            'visualizer = bevdepth_ros.rendering.visualizer:main',
-            'viewer = bevdepth_ros.viewer.node:main',
+            'visualizer = bevdepth_ros.programs:visualizer',
+            'viewer = bevdepth_ros.programs:viewer',
             'render = bevdepth_ros.rendering.render:main',
             'evaluate_node = bevdepth_ros.closed_loop.evaluate_node:main',
             'demo = bevdepth_ros.demo:main',

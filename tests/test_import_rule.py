@@ -79,6 +79,7 @@ No part imports ROS.
 ROS_PARTS = {
     'signals': (),
     'process': ('signals',),
+    'programs': ('signals',),
     'rig': (),
     'detections': ('rig',),
     'detector': ('rig', 'detections', 'signals', 'process'),

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from bevdepth_ros.process import split_arguments
+from tests.ros.graph import TIMEOUT_S
 
 PROGRAM = """
 from bevdepth_ros.process import ros_process
 with ros_process():
     print('started')
+"""
+SLOW_IMPORT = """
+import sys, time
+
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == 'bevdepth_ros.process':
+            print('importing', flush=True)
+            time.sleep(3600)
+
+
+sys.meta_path.insert(0, Finder())
+from bevdepth_ros import programs
+programs.NAME()
 """
 
 
@@ -77,3 +94,17 @@ def test_openmp_threads_sleep_while_they_wait_unless_the_environment_decides(giv
 )
 def test_arguments_of_the_program_are_separated_from_those_of_ros(words, own, ros):
     assert split_arguments(words.split()) == (own.split(), ros.split())
+
+
+@pytest.mark.parametrize('name', ['player', 'recorder', 'visualizer', 'viewer'])
+def test_a_signal_while_a_program_imports_its_modules_ends_it_without_a_traceback(name: str):
+    process = subprocess.Popen(
+        [sys.executable, '-c', SLOW_IMPORT.replace('NAME', name)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == 'importing\n'
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=TIMEOUT_S) == ('', '')
+    assert process.returncode == 0
