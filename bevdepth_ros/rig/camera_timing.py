@@ -343,9 +343,9 @@ class CameraTiming:
             lateness_s < self._earliest_s - limit_s
         )
 
-    def lateness_shows_cycles(self, period_s: float) -> bool:
-        """Return True if ``lateness_change`` detects one cycle."""
-        return self._usual_s is not None and self._scatter_s < period_s
+    def lateness_shows(self, error_s: float, period_s: float) -> bool:
+        """Return True if ``lateness_change`` detects an error of the clock of this size."""
+        return self._usual_s is not None and self._shortest_jump_s(period_s) < abs(error_s)
 
     def _shortest_jump_s(self, period_s: float) -> float:
         return max(SHORTEST_JUMP * period_s, self._scatter_s)

@@ -67,8 +67,7 @@ ONE_SIDED = 5
 RETURN = 10
 """Images with a steady deviation after which a camera is used again."""
 SETTLED = 100
-"""Images after which the lateness of a camera that restarted is the usual one, and after which
-cycles that arrival times cannot show no longer count."""
+"""Images after which the lateness of a camera that restarted is the usual one."""
 TIGHT = 1 / 10
 """Corrected stamps of a set differ from their median by at most this share of the cycle and twice
 their jitter."""
@@ -458,7 +457,7 @@ class ImageSetSynchronizer(SimpleFilter):
             camera.trust_clock()
         elif change:
             return
-        if count >= SETTLED or camera.lateness_shows_cycles(1e-9 * period):
+        if camera.lateness_shows(1e-9 * by, 1e-9 * period):
             by -= period * round(by / period)
         if camera.has_restarted and abs(by) > self._tolerance_ns() / 2:
             camera.offset_ns += round(by)
