@@ -13,17 +13,23 @@ Each camera has one of these states:
 
 | state | meaning | entry | exit |
 | --- | --- | --- | --- |
-| used | sets wait for its images | start; as below | to silent or misaligned |
+| used | sets wait for its images | start; *return*, see below | to silent or misaligned |
 | silent | no images arrive | the caller of ``check`` names it | returning, at its next image |
-| returning | images arrive again after silence | an image after silent | used, as misaligned |
-| misaligned | its stamps do not fit those of the majority | ``ONE_SIDED`` images in a row are a
-  sixth of a cycle too early or too late, or ``WINDOW`` images by more than sets allow; or stamps
-  skipped or repeated a cycle and ``JUMP_IMAGES`` images arrived more than half a cycle earlier or
-  later than usual (not if most other cameras did the same, or lack the cycle); or
-  ``JUMP_IMAGES`` images are off by the timeout |
-  used, after ``RETURN`` images with a steady deviation near zero and the usual lateness. After a
-  restart of the camera, or if cameras were untriggered, also with a new offset, or with a new
-  lateness for ``SETTLED`` images; in any case off by less than the timeout |
+| returning | images arrive again after silence | an image after silent | used, by *return* |
+| misaligned | its stamps do not fit the majority | *exclusion*, see below | used, by *return* |
+
+Exclusion, if one of these is true:
+
+* ``ONE_SIDED`` images in a row are a sixth of a cycle too early or too late.
+* ``WINDOW`` images in a row deviate by more than sets allow.
+* Stamps skipped or repeated a cycle, ``JUMP_IMAGES`` images since then arrived more than half a
+  cycle earlier or later than usual, and most other cameras neither did the same nor lack that
+  cycle.
+* ``JUMP_IMAGES`` images arrive earlier or later than those of the others by more than the timeout.
+
+Return, after ``RETURN`` images with a steady deviation near zero and the usual lateness. After a
+restart of the camera, or if cameras were untriggered, the deviation may be new (it becomes the
+offset), or the lateness may be new for ``SETTLED`` images. In any case both are below the timeout.
 
 Arrival times count only while most other cameras arrive as usual: after the executor was busy,
 waiting images arrive in any order. While the clock of a used camera may have jumped, sets pause
