@@ -426,7 +426,7 @@ def _parser() -> ArgumentParser:
         'target',
         metavar='OUT',
         type=_target,
-        help='.safetensors for the format of this project, .pth or .ckpt for the official layout',
+        help='.safetensors for this project, .pth or .ckpt for the official code',
     )
     convert.add_argument(
         '--half', action='store_true', help='store kernels in float16, in .safetensors only'

@@ -220,7 +220,7 @@ def main(argv: list[str] | None = None) -> None:
     except (DownloadError, ValueError, OSError) as error:
         sys.exit(f'weights: {error}')
     except KeyboardInterrupt:
-        sys.exit('weights: interrupted; the same command resumes the download')
+        sys.exit('weights: interrupted; the same command resumes a download')
 
 
 if __name__ == '__main__':

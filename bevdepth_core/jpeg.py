@@ -58,10 +58,7 @@ class JpegDecoder:
 
     def _on_gpu(self, files: Sequence[bytes]) -> list[np.ndarray | torch.Tensor]:
         # Importing torchvision takes seconds, and a CPU does not need it.
-        from torchvision.io import (
-            ImageReadMode,
-            decode_jpeg,
-        )  # takes seconds, and only a GPU uses it
+        from torchvision.io import ImageReadMode, decode_jpeg
 
         data = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files]
         images = decode_jpeg(data, mode=ImageReadMode.RGB, device=self._device)

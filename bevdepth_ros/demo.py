@@ -296,7 +296,7 @@ def run_node(options: argparse.Namespace, bag: Path, log: Path, sets: int) -> De
         rate = slower(rate, float(subscriber.latency.get('total_p95_ms', 0)) * 1e-3)
         print(
             f'results for {len(subscriber.counts)} of {sets} image sets: '
-            'this machine needs a slower replay'
+            f'repeating the replay at rate {rate:g}'
         )
     return subscriber
 

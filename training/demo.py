@@ -134,7 +134,7 @@ def _finish(command: list[str], log: Path) -> str:
     with log.open('w') as errors:
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
     if done.returncode:
-        raise TrainDemoError(f'{" ".join(command[1:3])} failed:\n{log.read_text()[-2000:]}')
+        raise TrainDemoError(f'{command[1]} failed:\n{log.read_text()[-2000:]}')
     return done.stdout
 
 

@@ -214,7 +214,8 @@ def _judge(report: Report) -> None:
             )
     if report.matched < share * max(report.boxes, report.exported_boxes):
         report.problems.append(
-            f'only {report.matched} of {report.boxes} boxes match; '
+            f'{report.matched} boxes match, of {report.boxes} in PyTorch and '
+            f'{report.exported_boxes} exported; '
             f'the required share is {share:.0%}'
         )
 

@@ -26,16 +26,17 @@ from bevdepth_core.types import ModelInputs, ModelOutputs, TaskMaps
 class BEVDepth(nn.Module):
     """Computes head maps and depth from images and camera matrices.
 
-    ``forward`` handles a whole batch of key and earlier frames. Streaming inference calls its
-    steps one by one: ``encode_images`` once per frame, ``match`` in a stereo model and ``splat``
-    whenever a pose changed, ``head_maps`` on the maps of all frames.
+    ``forward`` handles a whole batch of key and past frames. Streaming inference calls its steps
+    separately: ``encode_images`` once per frame; then, for each new key frame, ``match`` (stereo
+    models), ``splat`` on each frame, and ``head_maps`` on the maps of both.
 
     Args:
-        config: every number of the model.
+        config: architecture and settings of the model.
 
     Attributes:
         config: as given.
-        metadata: text that is saved with the weights, by name: data, recipe, source revision.
+        metadata: texts that are saved with the weights, by key, such as ``training``: JSON with
+            the configuration and the source revision.
 
     Source: BEVDepth, arXiv 2206.10092; with ``config.stereo`` BEVStereo, arXiv 2209.10248.
     """
@@ -119,7 +120,7 @@ class BEVDepth(nn.Module):
         matrix: torch.Tensor,
         is_key_frame: bool,
     ) -> StereoDistribution:
-        assert self.stereo is not None, 'the model is no stereo model'
+        assert self.stereo is not None, 'the model is not a stereo model'
         assert reference.stereo is not None and source.stereo is not None
         return self.stereo(reference.stereo, source.stereo, matrix, is_key_frame)
 
@@ -138,13 +139,14 @@ class BEVDepth(nn.Module):
     def forward(self, inputs: ModelInputs) -> ModelOutputs:
         """Return head maps and the key frame's depth for a batch.
 
-        Earlier frames run without gradient, and the depth network encodes every frame with the
+        Past frames run without gradient, and the depth network encodes every frame with the
         key frame's camera vector, both as in the official code.
         """
         frames = inputs.images.shape[1]
         if frames != self.config.key_frames:
             raise ValueError(
-                f'images must contain {self.config.key_frames} frames for this model, got {frames}'
+                f'images must contain {self.config.key_frames} frames for this model, '
+                f'the key frame and past frames; got {frames}'
             )
         features, matrices, depth = self._lifted(inputs, frames)
         bev_maps = []

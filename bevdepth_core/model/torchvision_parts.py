@@ -7,30 +7,45 @@ from __future__ import annotations
 import importlib
 import sys
 from types import ModuleType
+from typing import Any
 
 COMPILER = ('torch._dynamo', 'torch._dynamo.utils')
+
+
+class _StandIn(ModuleType):
+    """Stands for a module of the compiler until one of its attributes is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('__'):
+            raise AttributeError(name)
+        _remove_stand_ins()
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def _remove_stand_ins() -> None:
+    for name in COMPILER:
+        if isinstance(sys.modules.get(name), _StandIn):
+            del sys.modules[name]
+
+
+def _is_compile_supported(device_type: str) -> bool:
+    return bool(importlib.import_module(COMPILER[1]).is_compile_supported(device_type))
 
 
 def _import_torchvision() -> None:
     """Import torchvision without the compiler of PyTorch, which takes as long as PyTorch itself.
 
-    torchvision imports it for one function that only ``roi_align`` calls. That function imports
-    the compiler when it is called.
+    torchvision imports one function of it, which only ``roi_align`` calls. That function, and any
+    other that another version of torchvision uses, imports the compiler when it is needed.
     """
     if any(name in sys.modules for name in ('torchvision', *COMPILER)):
         return
-    package, utils = map(ModuleType, COMPILER)
-
-    def is_compile_supported(device_type: str) -> bool:
-        return bool(importlib.import_module(COMPILER[1]).is_compile_supported(device_type))
-
-    vars(utils)['is_compile_supported'] = is_compile_supported
-    sys.modules.update(zip(COMPILER, (package, utils), strict=True))
+    sys.modules.update({name: _StandIn(name) for name in COMPILER})
+    vars(sys.modules[COMPILER[1]])['is_compile_supported'] = _is_compile_supported
     try:
         importlib.import_module('torchvision')
     finally:
-        for name in COMPILER:
-            del sys.modules[name]
+        _remove_stand_ins()
 
 
 _import_torchvision()

@@ -1,4 +1,6 @@
-"""Lifts image features to the frustum and splats them to the BEV grid (paper section 3.1)."""
+"""Lifts image features to the frustum and splats them to the BEV grid (BEVDepth, arXiv
+2206.10092, section 3.1).
+"""
 
 from __future__ import annotations
 
@@ -37,12 +39,13 @@ class StereoFeatures:
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Output of the image branch for one frame; it can be splatted again with new camera poses.
+    """Output of the image branch for one frame; before ``BEVDepth.match`` it does not depend
+    on poses.
 
     Attributes:
         depth: (B, N, D, h, w) float32 depth distribution. In a stereo model it comes from this
             frame alone until ``BEVDepth.match`` replaces it.
-        context: (B, N, C, h, w).
+        context: (B, N, C, h, w) features that are splatted with the depth.
         volume: (B, N, C, D, h, w) refined product of both, only in models with depth refinement.
         stereo: features that ``BEVDepth.match`` compares, only in stereo models.
     """
@@ -69,8 +72,8 @@ class ImageFeatures:
 
 
 def camera_from_frustum(intrinsics: torch.Tensor, image_aug: torch.Tensor) -> torch.Tensor:
-    """Return (B, N, 4, 4) float64: meters in the camera's frame from (u d, v d, d, 1), u and v
-    network-input pixels.
+    """Return the matrices (B, N, 4, 4), float64, that convert (u d, v d, d, 1) to meters in the
+    camera's frame, where (u, v) is a pixel of the network's input and d its depth.
 
     Args:
         intrinsics: (B, N, 4, 4), pixels.
@@ -86,7 +89,7 @@ def camera_from_frustum(intrinsics: torch.Tensor, image_aug: torch.Tensor) -> to
 
 
 def ego_from_frustum(matrices: CameraMatrices, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Collapse the geometry chain of each camera into one matrix.
+    """Multiply the transforms of each camera into one matrix.
 
     The image augmentation does not change the depth. Therefore the chain (undo the augmentation,
     scale by depth, back-project, transform to ego, augment ego) is linear in (u d, v d, d, 1). The
@@ -94,7 +97,8 @@ def ego_from_frustum(matrices: CameraMatrices, dtype: torch.dtype = torch.float3
 
     Args:
         matrices: matrices of one frame.
-        dtype: data type of the result; stereo models compare two of these, in float64.
+        dtype: data type of the result; float64 for stereo models, which compute the transform
+            between two frames from two of these.
 
     Returns:
         (B, N, 3, 4): meters in the (augmented) ego frame from (u d, v d, d, 1), u and v
@@ -133,7 +137,7 @@ class DepthRefinement(nn.Module):
 
 
 class LiftSplat(nn.Module):
-    """Frustum of one camera and the BEV grid.
+    """Refines image features and splats them to the BEV grid.
 
     The axes of the frustum are buffers, because averaged official checkpoints contain axes that
     drifted slightly.
@@ -147,8 +151,8 @@ class LiftSplat(nn.Module):
         super().__init__()
         image, bins, stride = config.image, config.depth_bins, config.image_encoder.stride
         self.grid = config.grid
-        # Both ends are included, so the step is (size - 1) / (cells - 1) pixels and not the
-        # stride, as in the official code.
+        # As in the official code, both ends are included, so the step is
+        # (size - 1) / (cells - 1) pixels instead of the stride.
         self.register_buffer(
             'frustum_u', torch.linspace(0, image.width - 1, image.width // stride)
         )

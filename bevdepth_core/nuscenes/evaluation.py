@@ -148,9 +148,9 @@ def _require_same_samples(expected: set[str], found: Iterable[str], split: str) 
     absent, foreign = sorted(expected - set(found)), sorted(set(found) - expected)
     if absent or foreign:
         raise ValueError(
-            f'the result file must contain exactly the samples of split {split!r}, but '
-            f'{len(absent)} are absent and {len(foreign)} belong to no sample of the split, such '
-            f'as {", ".join((absent + foreign)[:3])}'
+            f'the result file must contain exactly the samples of split {split!r}: '
+            f'{len(absent)} of them are missing, and {len(foreign)} others are not in the split; '
+            f'for example {", ".join((absent + foreign)[:3])}'
         )
 
 

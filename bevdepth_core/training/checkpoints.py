@@ -128,7 +128,8 @@ def read_training_checkpoint(path: str | Path) -> tuple[BEVDepth, dict[str, str]
         )
     except Exception as error:  # torch raises many types, EOFError and KeyError among them
         raise CheckpointError(
-            f'{path}: not a checkpoint of training/train.py ({error}); give its last.ckpt'
+            f'{path} cannot be read as a checkpoint of training/train.py ({error}): give the '
+            f'last.ckpt of a run'
         ) from error
     return model.eval(), weights_metadata(
         description, content['global_step'], 'averaging_state' in content

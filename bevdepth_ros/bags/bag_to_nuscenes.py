@@ -96,14 +96,24 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add('--bag', type=Path, nargs='+', required=True, help='recordings; each is one drive')
     add('--out', type=Path, required=True, help="the new dataset's folder")
     add('--version', default='v1.0-own', help='folder of the tables (default v1.0-own)')
-    add('--cameras', nargs='+', metavar='TOPIC', help='image topics (default: all)')
+    add(
+        '--cameras',
+        nargs='+',
+        metavar='TOPIC',
+        help='image topics (default: one per camera that has CameraInfo)',
+    )
     add('--rectified', action='store_true', help='no image has lens distortion (default: those '
         'on topics named image_rect...)')  # fmt: skip
     add('--lidar', metavar='TOPIC', help="PointCloud2 (default: the only one); '' for none")
     add('--annotations', metavar='TOPIC', help="Detection3DArray (default: the only one); '' for "
         'none')  # fmt: skip
     add('--min-score', type=float, default=0.0, help='leave out annotations with a lower score')
-    add('--odometry', metavar='TOPIC', default='', help='nav_msgs/Odometry that replaces tf')
+    add(
+        '--odometry',
+        metavar='TOPIC',
+        default='',
+        help='topic of nav_msgs/Odometry for the poses of the vehicle; extrinsics come from tf',
+    )
     add(
         '--world-frame',
         help='frame in which the vehicle moves (default: map, or that of --odometry)',

@@ -156,7 +156,7 @@ class Player:
             if name not in self._unstamped:
                 self._unstamped.add(name)
                 self._node.get_logger().info(
-                    f'images on {name} were recorded without a time stamp: their log time is used'
+                    f'images on {name} have no time stamp: the time of their recording is used'
                 )
         self._publishers[name].publish(data)
 

@@ -87,7 +87,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add('--start-paused', '-p', action='store_true',
         help='begin paused; the services ~/resume, ~/step and ~/play_next continue')
     add('--step', type=positive, default=0.1, metavar='S',
-        help='length of the part that the service ~/step plays (default 0.1)')
+        help='the service ~/step plays S seconds of the bag (default 0.1)')
     add('--wait', type=not_negative, default=10.0, metavar='S',
         help='wait at most S seconds for a subscriber (default 10)')
     add('--linger', type=not_negative, default=0.5, metavar='S',

@@ -57,7 +57,9 @@ class Settings(RigSettings):
         'that `ros2 run bevdepth_ros weights list` shows.',
     )
     device: str = parameter(
-        'auto', 'cpu, cuda, cuda:<n>, or auto: cuda if it is available, otherwise cpu.'
+        'auto',
+        'cpu, cuda, cuda:<n>, or auto: cuda if it is available, otherwise cpu; with runtime onnx '
+        'cpu.',
     )
     precision: str = parameter(
         'auto',
@@ -109,7 +111,7 @@ class Settings(RigSettings):
     )
     score_threshold: float = parameter(
         0.1,
-        'Only detections with a higher score are published.',
+        'Detections with a higher score are published; class_score_thresholds takes precedence.',
         change=LIVE,
         low=0.0,
         high=1.0,

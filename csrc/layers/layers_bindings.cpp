@@ -1,4 +1,4 @@
-// Python bindings of layers.h. Addresses and streams are passed as integers, so that the module works with every version of torch.
+// Python bindings of layers.h. Addresses are passed as integers, so that the module works with every version of torch.
 #include "layers/layers_bindings.h"
 
 #include "layers/layers.h"

@@ -1,5 +1,5 @@
-"""A local file server that can interrupt downloads, ignore ranges, or accept the requests for a
-proxy.
+"""A local file server that can interrupt downloads, ignore ranges, answer with errors, or serve
+the requests that a client sends to a proxy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class FileServer(ThreadingHTTPServer):
         paths: the target of each request line; for a proxy this is a URL.
         send_until: position in the file at which the connection ends; None sends the whole file.
         supports_ranges: whether Range headers have an effect. Only ``bytes=N-`` is understood.
-        refusal: HTTP status of an error that answers every request; None for none.
+        refusal: HTTP error status sent for every request; None: requests are served.
     """
 
     daemon_threads = True

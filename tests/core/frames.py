@@ -12,7 +12,7 @@ from bevdepth_core.types import CameraMatrices, CameraRig, Frame, ModelInputs
 
 SECOND_NS = 1_000_000_000
 OPTICAL = np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]])
-"""Rotation from the axes of a camera that looks forward to the ego axes."""
+"""Rotation that converts the axes of a forward-looking camera to the ego axes."""
 
 
 def yaw_transform(yaw: float, translation=(0, 0, 0)) -> np.ndarray:
@@ -20,7 +20,7 @@ def yaw_transform(yaw: float, translation=(0, 0, 0)) -> np.ndarray:
 
 
 def make_rig(count: int = 6, width: int = 352, height: int = 200) -> CameraRig:
-    """Return ``count`` cameras at equal angles around the vehicle."""
+    """Return ``count`` cameras whose viewing directions are equally spread over 360 degrees."""
     poses = []
     for index in range(count):
         pose = yaw_transform(2 * np.pi * index / count, (1.0, 0.1 * index, 1.5))
@@ -42,7 +42,7 @@ def make_frame(
     """Return a frame of noise images of ``size`` (height, width).
 
     The cameras expose 8 ms apart on a vehicle that drives and turns; without ``poses`` the frame
-    has no ego motion.
+    has no ego poses.
     """
     rig = make_rig() if rig is None else rig
     images = np.random.default_rng(seed).integers(0, 255, (len(rig), *size, 3), dtype=np.uint8)
@@ -52,17 +52,16 @@ def make_frame(
 
 
 def two_frame_inputs(key: Frame, past: Frame, config: ModelConfig) -> ModelInputs:
-    """Return the inputs of the two-frame forward for a key frame and a past frame of the same
-    cameras."""
+    """Return the inputs of the network for a key frame and a past frame of the same cameras."""
     crops, image_aug = zip(
         *(preprocess(frame.images, config.image) for frame in (key, past)), strict=True
     )
-    key_ego_from_past = (
+    key_ego_from_past_camera = (
         invert_rigid(key.world_from_ego) @ past.world_from_ego @ past.rig.ego_from_camera
     )
     intrinsics = to_4x4(np.stack((key.rig.intrinsics, past.rig.intrinsics)))
     matrices = (
-        np.stack((key.rig.ego_from_camera, key_ego_from_past)),
+        np.stack((key.rig.ego_from_camera, key_ego_from_past_camera)),
         intrinsics,
         np.stack(image_aug),
     )

@@ -2,9 +2,9 @@
 
 ``python -m tests.core.stereo_parity`` prints the table.
 
-The official code multiplies poses at 1,000 m from the map's origin in float32, once for the BEV
-map and once for stereo matching; the two results differ by 0.1 mm. Our code uses one result for
-both. The tests therefore use the official matrices of stereo matching.
+The official code multiplies poses in float32, 1,000 m from the origin of the world frame: once for
+the BEV features and once for stereo matching; the two results differ by 0.1 mm. Our code uses one
+result for both. The tests therefore use the official matrices of stereo matching.
 """
 
 from __future__ import annotations
@@ -53,25 +53,26 @@ from tests.reference import filled_model, reference_path, stereo_golden
 
 CASES = ('stereo_real_2key', 'stereo_real_2key_da', 'stereo_real_2key_mu_clamp')
 AMPLIFIED = 5e-3
-"""Relative L2 of the stages from the first updated spread on: a candidate at a depth near 0
-projects far away, where a rounding moves it by many pixels. The official code's own float32 and
-float64 runs differ by up to 1.5e-3 there."""
+"""Relative L2 of the stages after the first update of the spread: candidates with a depth near
+0 project far outside of the image, where a rounding error moves them by many pixels. The
+official code's own float32 and float64 runs differ by up to 1.5e-3 there."""
 DEPTH = 2e-4
-"""Relative L2 of the depth distribution: the softmax damps it. Float32 and float64 runs of the
-official code differ by 3e-5 here and by up to 4e-4 with other weights."""
+"""Relative L2 of the depth distribution: the softmax reduces the difference. Float32 and
+float64 runs of the official code differ by 3e-5 here and by up to 4e-4 with other weights."""
 FLIPS = 1e-2
 """Relative L2 after voxel pooling with our voxel indices. Two points of the past frame change
 their cell; one has a depth probability of 0.153 and a context of norm 18.8, so that the map, of
 norm 872, changes by sqrt(2) 0.153 18.8 / 872 = 4.7e-3. Maps of the head change by up to twice
 that."""
 BORDER_M = 4e-5
-"""Distance to the border of points that change cell. Float32 coordinates of up to 100 m have steps
-of 7.6e-6 m; about ten operations round them, by half a step at most."""
+"""Largest distance from a cell border, of points that fall into another cell. Float32
+coordinates of up to 100 m have steps of 7.6e-6 m; about ten operations round them, by half a
+step at most."""
 BOXES = (0.1, 1e-2, 10)
-"""Center in meters, score, and boxes that may swap at the candidate limits, when indices are
-computed."""
+"""Tolerances with our voxel indices: center in meters, score, and number of unmatched boxes."""
 STORED_INDEX = 2e-4
-"""Relative L2 after voxel pooling with the official indices: what remains of DEPTH."""
+"""Relative L2 after voxel pooling with the official indices: the deviation of the depth
+distribution remains."""
 
 _STEREO_IMAGE_STAGES = {
     **{
@@ -110,8 +111,10 @@ def golden_inputs(arrays: dict[str, np.ndarray]) -> ModelInputs:
 
 
 def official_pair_matrices(arrays: dict[str, np.ndarray]) -> list[torch.Tensor]:
-    """Return ``source_from_reference`` of both frames as reference, from the official poses."""
-    poses = torch.from_numpy(arrays['in/sensor2sensor_mats']).double()  # frame from key camera
+    """Return ``source_from_reference`` from the official poses: with the key frame as reference,
+    and with the past frame.
+    """
+    poses = torch.from_numpy(arrays['in/sensor2sensor_mats']).double()  # of each frame
     frustums = [
         camera_from_frustum(
             *(torch.from_numpy(arrays[f'in/{name}'])[:, f] for name in ('intrin_mats', 'ida_mats'))
@@ -136,7 +139,9 @@ def official_poses(arrays: dict[str, np.ndarray]) -> Iterator[None]:
 
 @contextmanager
 def stored_cells() -> Iterator[None]:
-    """Let voxel pooling of a two-frame forward use the official voxel indices."""
+    """Let voxel pooling of a two-frame forward use the official voxel indices; for models without
+    depth refinement.
+    """
     frames = iter((0, 1))
 
     def splat(self: LiftSplat, features: ImageFeatures, matrix: torch.Tensor) -> torch.Tensor:
@@ -150,7 +155,7 @@ def stored_cells() -> Iterator[None]:
 
 
 def case_model(case: str) -> BEVDepth:
-    """Return the filled model of a golden case."""
+    """Return the model of a golden case, with deterministic weights."""
     model = filled_model('stereo_2key_da' if case.endswith('_da') else 'stereo_2key')
     if case.endswith('mu_clamp'):
         assert model.stereo is not None
@@ -172,7 +177,7 @@ class EncodedCase:
 
 @torch.inference_mode()
 def encoded(case: str) -> EncodedCase:
-    """Compare the stages of the image branch, which handles each frame alone."""
+    """Encode the images of a case frame by frame, and compare the stages of the image branch."""
     reference, arrays = stereo_golden(case)
     model, inputs = case_model(case), golden_inputs(arrays)
     stages = Stages(case, reference['stages'], arrays)
@@ -217,8 +222,10 @@ def _hooks(
 
 
 class _StereoStages:
-    """Compare the stages of ``StereoDepth`` for one reference frame; each call of a stage handles
-    all depth ranges.
+    """Compare the stages of ``StereoDepth`` for one reference frame.
+
+    ``cost_volume`` and ``updated`` handle all depth ranges in one call, ``bin_density`` one range
+    per call.
     """
 
     def __init__(self, stages: Stages, frame: int, ranges: int) -> None:

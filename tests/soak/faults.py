@@ -1,4 +1,6 @@
-"""Faults of the soak test: each function returns a random condition of the stream."""
+"""Faults of the soak test: each function returns a condition of the stream; some use the random
+generator.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ def _truncated(rng: Random) -> Condition:
     )
 
 
-def _flipped_bytes(rng: Random) -> Condition:
+def _wrong_bytes(rng: Random) -> Condition:
     images = {}
     for camera in _some(rng):
         damaged = bytearray(jpeg())
@@ -38,13 +40,14 @@ FAULTS: dict[str, Callable[[Random], Condition]] = {
     'all cameras silent': lambda rng: healthy(silent=frozenset(CAMERAS)),
     'images garbage': _garbage,
     'images truncated': _truncated,
-    'images with wrong bytes': _flipped_bytes,
+    'images with wrong bytes': _wrong_bytes,
     'image of 900 megapixels': lambda rng: healthy(images={camera: with_claimed_size(jpeg(),
     30000, 30000) for camera in _some(rng)}),
     'image of another size': lambda rng: healthy(images={camera: jpeg(0, (320,
     176)) for camera in _some(rng)}),
-    'clock of a camera off': lambda rng: healthy(shift_s={rng.choice(CAMERAS): rng.choice((-5.0,
-    -0.5, 0.5, 5.0))}),
+    'stamps of a camera shifted': lambda rng: healthy(
+        shift_s={rng.choice(CAMERAS): rng.choice((-5.0, -0.5, 0.5, 5.0))}
+    ),
     'stamps of zero': lambda rng: healthy(unstamped=_some(rng)),
     'time jumps back': lambda rng: healthy(all_shift_s=-rng.uniform(1, 100)),
     'time jumps forward': lambda rng: healthy(all_shift_s=rng.uniform(1, 100)),
@@ -58,7 +61,7 @@ FAULTS: dict[str, Callable[[Random], Condition]] = {
     'camera matrix not a number': lambda _: healthy(focal=math.nan),
     'calibration of another size': lambda _: healthy(info_size=(2 * SIZE[0], 2 * SIZE[1])),
     'lens distortion': lambda _: healthy(distortion=(-0.3, 0.1, 0.0, 0.0, 0.0)),
-    'everything at once': lambda rng: healthy(
+    'several faults at once': lambda rng: healthy(
         silent=frozenset({rng.choice(CAMERAS)}),
         images={rng.choice(CAMERAS): rng.randbytes(100)}, copies=2, rate_hz=3 * RATE_HZ,
         poses=False, distortion=(math.nan,) * 5,

@@ -23,7 +23,7 @@ RECOVERY_S = 120.0
 machines may be slow."""
 SAMPLE_S = 5.0
 """Period of the checks of memory, threads and open files."""
-SHIFTED = ('clock of a camera off', 'time jumps back', 'time jumps forward')
+SHIFTED = ('stamps of a camera shifted', 'time jumps back', 'time jumps forward')
 """Faults after which the stamps do not show whether the images of a set belong to one trigger
 cycle."""
 

@@ -185,5 +185,5 @@ def test_weights_exported_from_a_checkpoint_are_those_of_the_epoch(
 
 def test_a_file_of_another_format_is_not_a_training_checkpoint(tmp_path: Path) -> None:
     torch.save({'state_dict': {}}, tmp_path / 'foreign.ckpt')
-    with pytest.raises(SystemExit, match='not a checkpoint of training/train'):
+    with pytest.raises(SystemExit, match='cannot be read as a checkpoint of training/train'):
         export([str(tmp_path / 'foreign.ckpt'), str(tmp_path / 'out.safetensors')])

@@ -121,7 +121,9 @@ def _camera(
 ) -> CameraMount:
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name == LIDAR:
         raise document.error(
-            f'cameras.{name}', 'is not a name of a camera: use letters, digits and _'
+            f'cameras.{name}',
+            f'is not a valid camera name: begin with a letter, then use letters, digits and _; '
+            f'{LIDAR} is reserved',
         )
     keys = (
         'position', 'angles', 'field_of_view', 'focal', 'center', 'offset_s', 'distortion',

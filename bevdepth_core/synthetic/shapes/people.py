@@ -30,14 +30,16 @@ _SKIN = ((236, 196, 166), (206, 160, 124), (150, 104, 76), (96, 66, 50))
 _HAIR = ((40, 30, 26), (92, 66, 40), (160, 130, 84), (60, 60, 64))
 _BLACK = (40, 40, 42)
 
-RIDERLESS_HEIGHT = 0.66
+RIDERLESS_HEIGHT_SHARE = 0.66
 """Height of a bicycle or motorcycle without a rider, as a share of its height with a rider."""
 
 
 def pedestrian(
     length: float, width: float, height: float, rng: np.random.Generator, stride: float
 ) -> list[Solid]:
-    """Return a pedestrian; ``stride``, from -1 to 1, is the phase of legs and arms."""
+    """Return a pedestrian; ``stride``, from -1 to 1, is the swing of legs and arms as a
+    share of the largest one.
+    """
     shirt, trousers = CLOTHES[rng.integers(8)], scaled(CLOTHES[rng.integers(8)], 0.7)
     swing, hip, shoulder = 0.3 * length * stride, 0.47 * height, 0.83 * height
     torso = frustum(hip, shoulder, (-0.10, 0.11, -0.17, 0.17), (-0.11, 0.11, -0.21, 0.21), shirt)
@@ -116,7 +118,7 @@ def bicycle(
     length: float, width: float, height: float, rng: np.random.Generator, rider: bool
 ) -> list[Solid]:
     """Return a bicycle with or without a rider."""
-    paint, full = PAINT[rng.integers(8)], height if rider else height / RIDERLESS_HEIGHT
+    paint, full = PAINT[rng.integers(8)], height if rider else height / RIDERLESS_HEIGHT_SHARE
     radius, saddle = 0.19 * length, 0.54 * full
     rear, front = -length / 2 + radius, length / 2 - radius
     crank, seat, head = (0.0, 0.3), (-0.1, saddle), (front - 0.14, saddle - 0.07)
@@ -139,8 +141,8 @@ def bicycle(
 def motorcycle(
     length: float, width: float, height: float, rng: np.random.Generator, rider: bool
 ) -> list[Solid]:
-    """Return a motorcycle with a rider, or without one on its stand."""
-    paint, full = PAINT[rng.integers(8)], height if rider else height / RIDERLESS_HEIGHT
+    """Return a motorcycle with or without a rider."""
+    paint, full = PAINT[rng.integers(8)], height if rider else height / RIDERLESS_HEIGHT_SHARE
     radius, saddle = 0.155 * length, 0.5 * full
     rear, front = -length / 2 + radius, length / 2 - radius
     engine = frustum(

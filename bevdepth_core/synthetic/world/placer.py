@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bevdepth_core.synthetic.shapes.people import RIDERLESS_HEIGHT
+from bevdepth_core.synthetic.shapes.people import RIDERLESS_HEIGHT_SHARE
 from bevdepth_core.synthetic.world.road import Road
 from bevdepth_core.synthetic.world.scene import TRACK_START_S, TRACK_STEP_S, Actor, Prop
 
@@ -92,7 +92,7 @@ class Placer:
         """
         size = size or random_size(self.rng, class_name)
         if not rider and class_name in ('bicycle', 'motorcycle'):
-            size = (*size[:2], size[2] * RIDERLESS_HEIGHT)
+            size = (*size[:2], size[2] * RIDERLESS_HEIGHT_SHARE)
         appearance = int(self.rng.integers(1 << 30))
         if not self.block(track, size[0], size[1], margin):
             return False

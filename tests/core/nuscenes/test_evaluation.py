@@ -100,7 +100,7 @@ def test_results_without_an_entry_for_a_sample_are_rejected(root, tmp_path):
 
 
 def test_results_of_another_split_are_rejected(root, tmp_path):
-    with pytest.raises(ValueError, match=r'1 belong to no sample .*elsewhere'):
+    with pytest.raises(ValueError, match=r'1 others are not in the split.*elsewhere'):
         run(root, tmp_path, {TOKEN: [], PREVIOUS: [], 'elsewhere': []})
 
 

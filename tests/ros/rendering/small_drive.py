@@ -1,4 +1,6 @@
-"""Writes a bag of a short synthetic drive, with the ground-truth boxes as recorded detections."""
+"""Writes a short synthetic drive as two bags: without detections, and with the ground-truth boxes
+as recorded detections.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ RESULT_DELAY_NS = 80_000_000
 
 
 def draw(seconds: float, size: tuple[int, int] = SIZE) -> list[Snapshot]:
-    """Return two sets of images a second."""
+    """Return the image sets of a drive, two per second."""
     return render_drive(make_scene(8, seconds), seconds, size)
 
 
@@ -45,8 +47,8 @@ def record(
     size: tuple[int, int] = SIZE,
     left_out: str = 'nothing',
 ) -> tuple[Path, Path]:
-    """Write a drive to ``folder`` twice; return the bag with camera data only, and the one that
-    also has recorded detections but no topics of the camera ``left_out``.
+    """Write a drive to ``folder`` twice; return the bag without detections, and the one that
+    has recorded detections but no topics of the camera ``left_out``.
     """
     plain, with_objects = folder / 'plain', folder / 'with_objects'
     write_bag(snapshots, plain, size)
