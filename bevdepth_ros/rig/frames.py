@@ -336,14 +336,17 @@ class FrameBuilder:
         """Return warnings by camera: about its calibration, and about a frame or topic that it
         shares with another camera.
         """
-        files = {source.name for source in settings.camera_sources if source.info_file}
-        topics = {one.name: self._topic_name(one.info_topic) for one in settings.camera_sources}
+        topics = {
+            source.name: self._topic_name(source.info_topic)
+            for source in settings.camera_sources
+            if not source.info_file
+        }
         warnings = {view.name: list(view.warnings) for view in views}
         for index, view in enumerate(views):
             for other in views[:index]:
-                topic = topics[view.name]
+                topic = topics.get(view.name)
                 warnings[view.name] += _shared(view, other)
-                if view.name not in files and topic == topics[other.name]:
+                if topic is not None and topic == topics.get(other.name):
                     warnings[view.name].append(
                         f'has the CameraInfo topic of {other.name} ({topic}); set '
                         'camera_info_topics'

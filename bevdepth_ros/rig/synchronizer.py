@@ -238,9 +238,10 @@ class ImageSetSynchronizer(SimpleFilter):
         self._received_at_check = received
 
     def flush(self) -> None:
-        """Form the sets that wait for further images only to confirm the offsets."""
+        """Form the sets that wait for further images only to confirm the offsets or the rate."""
         if not self._has_offsets:
             self._find_offsets(is_over=True)
+        self._match_waiting(is_over=True)
 
     # Matching
 
@@ -255,10 +256,14 @@ class ImageSetSynchronizer(SimpleFilter):
         if len(camera.waiting) > self._queue_size:
             del camera.waiting[next(iter(camera.waiting))]
 
-    def _is_unsure(self) -> bool:
+    def _is_unsure(self, is_over: bool = False) -> bool:
+        """Return True while sets pause, because a clock may have jumped or, unless no further
+        images arrive (``is_over``), because the next images must show the rate.
+        """
         if len(self.members) < 2:
             return False
-        return any(self.cameras[index].is_unsure for index in self.members)
+        members = [self.cameras[index] for index in self.members]
+        return any(one.may_have_jumped if is_over else one.is_unsure for one in members)
 
     def _measure_period(self) -> int:
         """Return the shortest period of a camera that those of most cameras are multiples of."""
@@ -277,10 +282,10 @@ class ImageSetSynchronizer(SimpleFilter):
         limits = TIGHT * period + 2 * self._jitter_ns, BETWEEN * period - 2 * self._jitter_ns
         return max(TIGHT * period, min(*limits, widest * period))
 
-    def _match_waiting(self) -> None:
-        """Emit all sets that the waiting images complete."""
+    def _match_waiting(self, is_over: bool = False) -> None:
+        """Emit all sets that the waiting images complete; see ``_is_unsure``."""
         members = [self.cameras[index] for index in self.members]
-        if self._has_offsets and members and not self._is_unsure():
+        if self._has_offsets and members and not self._is_unsure(is_over):
             rarest = min(members, key=lambda camera: len(camera.waiting))
             for stamp in sorted(rarest.waiting):
                 self._match(rarest, stamp)

@@ -95,7 +95,7 @@ def test_a_set_without_annotations_cannot_be_scored(tmp_path):
 
 
 def test_results_without_an_entry_for_a_sample_are_rejected(root, tmp_path):
-    with pytest.raises(ValueError, match=f'1 are absent.*{PREVIOUS}'):
+    with pytest.raises(ValueError, match=f'1 of them are missing.*{PREVIOUS}'):
         run(root, tmp_path, {TOKEN: []})
 
 

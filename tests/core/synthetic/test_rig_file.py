@@ -99,7 +99,7 @@ def test_a_file_gives_its_values(tmp_path: Path) -> None:
         (('cameras', 'front', 'distortion'), [1, 2], 'distortion must be a list of 4, 5, 8'),
         (('cameras', 'front', 'distortion'), [-0.9, 0, 0, 0], 'distortion is invalid: it does'),
         (('cameras', 'front'), 3, 'cameras.front must be a section with the keys'),
-        (('cameras', 'LIDAR_TOP'), {}, 'cameras.LIDAR_TOP is not a name'),
+        (('cameras', 'LIDAR_TOP'), {}, 'cameras.LIDAR_TOP is not a valid camera name'),
         (('cameras', '../x'), {}, 'is not a valid camera name'),
         (('cameras',), {}, 'cameras must have a section for at least one camera'),
         (('image_size',), [1280.5, 720], 'image_size must be two whole numbers'),
