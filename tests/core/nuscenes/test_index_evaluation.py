@@ -119,7 +119,7 @@ def test_results_on_an_own_dataset_are_scored_from_a_result_file(tmp_path):
     rows = table(summary, class_names=index.class_names).splitlines()[4:]
     assert [row.split()[1] for row in rows] == ['mean', 'truck', 'car']
     write_results({}, tmp_path / 'results.json')
-    with pytest.raises(ValueError, match='3 are absent'):
+    with pytest.raises(ValueError, match='3 of them are missing'):
         evaluate(*arguments)
 
 
