@@ -133,7 +133,8 @@ class BEVDepth(nn.Module):
     def head_maps(self, bev_maps: Sequence[torch.Tensor]) -> tuple[TaskMaps, ...]:
         """Return the head's maps from the BEV maps of all frames, key frame first."""
         bev = torch.cat(tuple(bev_maps), dim=1)
-        with torch.autocast(bev.device.type, enabled=False):  # the official head runs in float32
+        # The official head, which contains the BEV encoder, runs in float32.
+        with torch.autocast(bev.device.type, enabled=False):
             return self.head(self.bev_encoder(bev.float()))
 
     def forward(self, inputs: ModelInputs) -> ModelOutputs:
@@ -145,8 +146,8 @@ class BEVDepth(nn.Module):
         frames = inputs.images.shape[1]
         if frames != self.config.key_frames:
             raise ValueError(
-                f'images must contain {self.config.key_frames} frames for this model, '
-                f'the key frame and past frames; got {frames}'
+                f'images must contain {self.config.key_frames} frame(s) for this model, '
+                f'the key frame first; got {frames}'
             )
         features, matrices, depth = self._lifted(inputs, frames)
         bev_maps = []

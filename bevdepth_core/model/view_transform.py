@@ -39,12 +39,13 @@ class StereoFeatures:
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Output of the image branch for one frame; before ``BEVDepth.match`` it does not depend
-    on poses.
+    """Features of one frame to splat: output of the image branch, which does not depend on ego
+    poses, or of ``BEVDepth.match``.
 
     Attributes:
-        depth: (B, N, D, h, w) float32 depth distribution. In a stereo model it comes from this
-            frame alone until ``BEVDepth.match`` replaces it.
+        depth: (B, N, D, h, w) depth distribution; float32, in the buffers of the GPU engine of the
+            network's type. In a stereo model it comes from this frame alone until
+            ``BEVDepth.match`` replaces it.
         context: (B, N, C, h, w) features that are splatted with the depth.
         volume: (B, N, C, D, h, w) refined product of both, only in models with depth refinement.
         stereo: features that ``BEVDepth.match`` compares, only in stereo models.
@@ -66,7 +67,7 @@ class ImageFeatures:
         )
 
     def tensors(self) -> list[torch.Tensor | None]:
-        """Return all tensors in a fixed order; None for those that the model does not have."""
+        """Return all tensors in a fixed order; None for those that these features do not have."""
         stereo = (None, None, None) if self.stereo is None else self.stereo.tensors()
         return [self.depth, self.context, self.volume, *stereo]
 
@@ -110,7 +111,9 @@ def ego_from_frustum(matrices: CameraMatrices, dtype: torch.dtype = torch.float3
 
 
 class DepthRefinement(nn.Module):
-    """Convolutions over the (width, depth) plane of each feature-map row; always in float32."""
+    """Convolutions over the (width, depth) plane of each feature-map row; in float32 under
+    autocast, too.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -139,8 +142,8 @@ class DepthRefinement(nn.Module):
 class LiftSplat(nn.Module):
     """Refines image features and splats them to the BEV grid.
 
-    The axes of the frustum are buffers, because averaged official checkpoints contain axes that
-    drifted slightly.
+    The axes of the frustum are buffers, so that they are loaded with the weights: those in
+    averaged official checkpoints have drifted slightly.
     """
 
     frustum_u: torch.Tensor

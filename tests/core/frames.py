@@ -1,4 +1,6 @@
-"""Frames for tests: a rig of any size around the vehicle, noise images, a drive along a curve."""
+"""Frames for tests: a rig of any size around the vehicle, noise images, and a drive along a
+straight line while the heading turns.
+"""
 
 from __future__ import annotations
 

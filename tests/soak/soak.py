@@ -22,7 +22,7 @@ RECOVERY_S = 120.0
 """A node without a result for this time after the end of a fault has not recovered; long, because
 machines may be slow."""
 SAMPLE_S = 5.0
-"""Period of the checks of memory, threads and open files."""
+"""Shortest time between two samples of memory, threads and open files."""
 SHIFTED = ('stamps of a camera shifted', 'time jumps back', 'time jumps forward')
 """Faults after which the stamps do not show whether the images of a set belong to one trigger
 cycle."""
@@ -37,7 +37,7 @@ class Outcome:
         results: number of results during the fault.
         worst: highest diagnostics level of each injection.
         recoveries_s: recovery time of each injection: from the end of the fault to the first
-            result of images exposed after it.
+            result of a round without it; ``RECOVERY_S`` if there is none.
     """
 
     seconds: float = 0.0
@@ -55,7 +55,7 @@ class Result:
         failures: messages; empty if the test passed.
         samples: time in seconds, MiB, threads and open files.
         counts: image sets by outcome, as in the diagnostics.
-        sent: number of image sets sent.
+        sent: number of rounds of the stream, also of those with silent cameras.
         seconds: total duration.
         exit_code: exit code of the node.
     """
@@ -75,10 +75,10 @@ class Soak:
     Args:
         seconds: duration; None for no limit.
         faults: number of faults; None for no limit.
-        hold_s: shortest and longest duration of a fault.
+        hold_s: shortest and longest duration of a fault; transitions take as long as they need.
         rest_s: shortest and longest pause after the recovery.
         seed: seed of all random values.
-        report: receives a progress message after all faults were injected once.
+        report: receives a progress message at the start and after each pass over all faults.
     """
 
     def __init__(
@@ -106,7 +106,9 @@ class Soak:
         )
 
     def run(self) -> Result:
-        """Run the soak test; all failures are in the result."""
+        """Run the soak test; failures are in the result, but a node that does not end raises
+        ``subprocess.TimeoutExpired``.
+        """
         graph = Graph()
         with tempfile.TemporaryDirectory() as folder:
             self._detector, self._stream = (
@@ -203,8 +205,9 @@ class Soak:
         return RECOVERY_S
 
     def _require_true_stamps(self, name: str, first_result: int) -> None:
-        """Check that each result since ``first_result`` is of images that were taken in one
-        round."""
+        """Check that the stamp of each result since ``first_result`` lies within a round; rounds
+        overlap at 36 Hz and more, so that it always does.
+        """
         rounds = list(self._stream.rounds)
         for _, stamp_s in self._detector.results[first_result:]:
             if stamp_s > rounds[0][0] and not any(

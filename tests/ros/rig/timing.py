@@ -34,9 +34,9 @@ class SimulatedRig:
         period_s: of the trigger.
         jitter_s: standard deviation of stamps.
         loss: probability that an image is lost.
-        arrival_s: images arrive up to this much later than their stamps, at random.
+        arrival_s: images arrive up to this much later than they were exposed, at random.
         pace: seconds of arrival per second of stamps; 2 for a replay at half speed.
-        stall_s: for so long at the beginning of each second, no image is delivered.
+        stall_s: for so long at the beginning of each second, no image arrives.
         service_s: time that the executor needs per image; it serves the cameras in turn.
         sets: image sets so far.
         possible: trigger cycles without a lost image so far.
@@ -109,9 +109,9 @@ class SimulatedRig:
             stamp_s = exposed_s + self._random.normal() * self.jitter_s
             stamp_s += shift_s(camera, exposed_s - begin_s)
             delay_s = self.arrival_s * self._random.random() + self.transport_s.get(camera, 0.0)
-            # DDS never reorders the messages of a topic.
             arrives_s = self._cycle_begins_s + self.pace * offset_s + delay_s
             arrives_s += max(0.0, self.stall_s - arrives_s % 1.0)
+            # DDS never reorders the messages of a topic.
             arrives_s = max(arrives_s, self._last_arrival_s[camera] + 1e-6)
             self._last_arrival_s[camera] = arrives_s
             message = image(START_NS + round(stamp_s * 1e9), self.cycle)
@@ -165,8 +165,9 @@ class SimulatedRig:
         return [images for images in self.sets if len(self.cycles(images)) > 1]
 
     def complete(self, since: int = 0) -> float:
-        """Return the share of the possible sets since a trigger cycle that were formed with all
-        cameras."""
+        """Return the share of the possible sets that were formed with all cameras, from trigger
+        cycle ``since`` on; the last two cycles do not count.
+        """
         formed = {
             min(self.cycles(images))
             for images in self.sets
