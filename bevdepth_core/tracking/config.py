@@ -61,7 +61,7 @@ class TrackerConfig:
     birth_score: float = 0.2
     min_hits: int = 2
     instant_score: float = 0.5
-    coast_s: float = 0.6
+    coast_s: float = 1.0
     keep_s: float = 3.0
     tentative_s: float = 0.6
     gap_s: float = 3.0

@@ -181,7 +181,7 @@ class Settings(RigSettings):
         high=100,
     )
     track_coast_s: float = parameter(
-        0.6,
+        1.0,
         'How long a track without detections is published at its predicted position, seconds.',
         change=LIVE,
         low=0.01,

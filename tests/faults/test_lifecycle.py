@@ -62,7 +62,7 @@ def test_a_hundred_life_cycles_with_a_failed_activation_leak_nothing(
         go_round(bench)
     after = usage_when_well(bench)
     print(f'after {WARM_UP} rounds {before}, after {ROUNDS} rounds {after}')
-    assert after['threads'] == before['threads']
+    assert after['threads'] <= before['threads']
     assert after['handles'] == before['handles']
     assert after['memory_mb'] - before['memory_mb'] < MAX_GROWTH_MB
 
