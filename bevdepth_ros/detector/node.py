@@ -38,6 +38,8 @@ from bevdepth_ros.signals import signals, wait_for
 NODE_NAME = 'bevdepth_detector'
 TICK_S = 0.25
 """Period of the checks for problems; a changed problem is published at once."""
+CLOCK_TICKS = 8
+"""Ticks in a row without a message on /clock before it is reported."""
 GRAPH_CHECK_TICKS = 4
 """Ticks between two checks for other publishers of the outputs."""
 EXIT_TIMEOUT_S = 0.5
@@ -87,6 +89,7 @@ class DetectorNode(LifecycleNode):
         self._ticks = 0
         self._diagnostics_due_at = 0.0
         self._last_fault_s: dict[str, float] = {}
+        self._ticks_without_clock = 0
         self.add_on_set_parameters_callback(self._on_parameters)
         respond_to_every_transition_request(self)
         self.create_timer(TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -342,11 +345,11 @@ class DetectorNode(LifecycleNode):
         self._ticks += 1
         if self._ticks % GRAPH_CHECK_TICKS == 0:
             self._report_other_publishers()
-        if (
-            self._monitor.startup_is_over()
-            and self.get_parameter('use_sim_time').value
-            and not self.get_clock().now().nanoseconds
-        ):
+        uses_clock = self.get_parameter('use_sim_time').value
+        lacks_clock = bool(uses_clock) and not self.get_clock().now().nanoseconds
+        # A node that has just been told to use /clock needs time to find its publisher.
+        self._ticks_without_clock = self._ticks_without_clock + 1 if lacks_clock else 0
+        if self._monitor.startup_is_over() and self._ticks_without_clock > CLOCK_TICKS:
             sentence = (
                 'use_sim_time is set, but no message was received on '
                 f'{self.resolve_topic_name("/clock")}: '
