@@ -81,6 +81,7 @@ class StereoDepth(nn.Module):
         self._ranges = list(itertools.pairwise(self._config.range_bounds))
         self._bins_of_ranges = [round((high - low) / bins.step) for low, high in self._ranges]
         self.register_buffer('candidate_factors', candidate_factors())
+        # torch.arange would import the compiler of PyTorch where weights have no storage.
         bin_numbers = torch.from_numpy(np.arange(bins.count, dtype=np.float32))
         self.register_buffer('bin_numbers', bin_numbers)
         groups = self._config.groups
