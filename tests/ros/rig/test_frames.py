@@ -65,6 +65,12 @@ def image_set(messages=None, frames=None) -> ImageSet:
 CALIBRATION = info()
 
 
+def topic_name(topic: str) -> str:
+    """Return the name of a topic; fails without one, as the function of rclpy does."""
+    assert topic
+    return topic
+
+
 class Setup:
     """A builder with calibrated cameras, and settings that can be changed."""
 
@@ -73,7 +79,7 @@ class Setup:
         self.settings = RigSettings(**values)
         self.builder = FrameBuilder(
             lambda: self.settings, filled_transforms(), lambda: is_over,
-            min_width=min_width,
+            min_width=min_width, topic_name=topic_name,
         )  # fmt: skip
         for name, message in zip(CAMERAS, infos, strict=True):
             if message is not None:
@@ -267,6 +273,13 @@ def test_a_calibration_file_overrides_camera_info(tmp_path):
     files = (str(tmp_path / 'left.yaml'), '')
     rig = Setup(camera_info_files=files).build().frame.rig
     assert rig.intrinsics[:, 0, 0].tolist() == [100, 128]
+
+
+def test_calibration_files_need_no_camera_info_topics(tmp_path):
+    path = tmp_path / 'camera.yaml'
+    path.write_text(yaml.safe_dump(calibration(100.0)))
+    built = Setup(camera_info_files=(str(path), str(path)), camera_info_topics=('',)).build()
+    assert built.frame.rig.intrinsics[:, 0, 0].tolist() == [100, 100]
 
 
 def test_an_invalid_calibration_file_is_rejected_at_once(tmp_path):

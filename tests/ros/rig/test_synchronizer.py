@@ -89,6 +89,16 @@ def test_twelve_of_twenty_cycles_per_second_are_not_mixed_although_gaps_are_shor
     assert all(images.spread_s == pytest.approx(0.0426) for images in one.sets)
 
 
+def test_a_set_after_a_short_interval_is_formed_when_no_further_images_arrive():
+    one = Sets(cameras=2)
+    for time_ms in (0, 400, 450):
+        one.send(0, time_ms)
+        one.send(1, time_ms + 20)
+    one.synchronizer.flush()
+    begins_ns = [images.stamps_ns.min() - START_NS for images in one.sets]
+    assert begins_ns == [0, 400_000_000, 450_000_000]
+
+
 def test_at_the_end_a_single_clear_set_shows_the_offsets_of_the_others():
     one = Sets(cameras=6)
     send_cycles(one, [0, 1, 3])
