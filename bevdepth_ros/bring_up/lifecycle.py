@@ -20,8 +20,8 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 
 OTHERS_TIMEOUT_S = 30.0
-"""Longest wait for the end of other nodes with the same name, seconds. DDS lists killed nodes
-for 20 s."""
+"""Longest wait of a discovered node for the end of other nodes with the same name, seconds. DDS
+lists killed nodes for 20 s."""
 APPEARANCE_TIMEOUT_S = 600.0
 """Longest wait until the node is discovered; importing torch takes minutes on a busy machine."""
 RESPONSE_S = 1.0
@@ -32,6 +32,8 @@ FIRST_LOG_S = 5.0
 SLOW_S = 300.0
 """Waiting is normal before this time, and logged as a warning after it."""
 POLL_S = 0.05
+GRAPH_POLL_S = 1.0
+"""Interval of the search for other nodes of the same name after the bring-up, seconds."""
 SIGNAL_S = 5.0
 """Ctrl-C reaches the processes of a launch in any order. If one ends before the launch shuts down,
 the launch has this time, seconds, before the end of the process is an error."""
@@ -90,6 +92,7 @@ def bring_up(
             started = _BringUp(context, node, enclave, subscriber, topic)
             error = await started.error(autostart)
             await context.emit_event(BringUpEnded(node, error))
+            await started.report_other_nodes()
 
     def ended(context: LaunchContext) -> list:
         return [] if context.is_shutdown else on_end(context, context.locals.event.error)
@@ -138,6 +141,7 @@ class _BringUp:
         self._change = self._ros.create_client(ChangeState, f'{self._name}/change_state')
         self._log = get_logger('bring_up')
         self._began, self._log_due_s = time.monotonic(), FIRST_LOG_S
+        self._is_reported = False
 
     async def error(self, autostart: bool) -> BringUpError | None:
         """Bring the node up; return None when it is active, or the error."""
@@ -149,6 +153,14 @@ class _BringUp:
                 await asyncio.sleep(SIGNAL_S)
             return error
         return None
+
+    async def report_other_nodes(self) -> None:
+        """Report other nodes of this name, until the process of the node ends: DDS can discover
+        them seconds after the node is active.
+        """
+        while self._process.return_code is None:
+            self._find_others()
+            await asyncio.sleep(GRAPH_POLL_S)
 
     async def _run(self, autostart: bool) -> None:
         await self._wait_for_the_only_node()
@@ -168,18 +180,25 @@ class _BringUp:
         """Wait until the node is discovered, and no other node has its name, because the other one
         would receive our requests.
         """
-        is_reported = False
-        ours, others = self._nodes()
-        while others or not ours:
-            if others and not is_reported:
-                self._log.warning(f'{self._name_is_taken()}; waiting until it ends')
-                is_reported = True
-            timeout_s = OTHERS_TIMEOUT_S if others else APPEARANCE_TIMEOUT_S
-            reason = self._name_is_taken() if others else 'its process is starting'
-            if self._seconds() > timeout_s:
-                raise BringUpError(f'{self._name} is not active: {reason}')
-            await self._pause(reason)
-            ours, others = self._nodes()
+        while not self._nodes()[0]:
+            if self._seconds() > APPEARANCE_TIMEOUT_S:
+                raise BringUpError(f'{self._name} is not active: its process is starting')
+            await self._pause('its process is starting')
+        if self._find_others():
+            self._log.info('no requests are sent until the other node ends')
+        deadline = time.monotonic() + OTHERS_TIMEOUT_S
+        while self._find_others():
+            if time.monotonic() > deadline:
+                raise BringUpError(f'{self._name} is not active: {self._name_is_taken()}')
+            await self._pause(self._name_is_taken())
+
+    def _find_others(self) -> bool:
+        """Return True if another node has this name; report it when it appears."""
+        has_others = bool(self._nodes()[1])
+        if has_others and not self._is_reported:
+            self._log.warning(self._name_is_taken())
+        self._is_reported = has_others
+        return has_others
 
     def _nodes(self) -> tuple[list[str], list[str]]:
         """Return the enclaves of the discovered nodes of this name: of ours, and of others."""
@@ -205,6 +224,7 @@ class _BringUp:
 
     async def _reach(self, verb: str, transition_id: int, goal: int) -> None:
         for _ in range(ATTEMPTS):
+            await self._wait_for_the_only_node()
             response = await self._request(transition_id, f'it has the request to {verb}')
             if await self._state() == goal:
                 return
@@ -264,6 +284,7 @@ class _BringUp:
 
     async def _pause(self, waiting: str = '') -> None:
         """Sleep for ``POLL_S``; log the reason at intervals; raise if the node's process ended."""
+        self._find_others()
         if self._process.return_code is not None:
             raise BringUpError(
                 f'{self._name} ended with exit status {self._process.return_code} before it was '

@@ -33,6 +33,24 @@ def generate_launch_description():
     return LaunchDescription([node, *bring_up(node, enclave, True, ended)])
 """
 
+DELAYED_DETECTOR = """
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import IncludeLaunchDescription, SetLaunchConfiguration
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+
+def generate_launch_description():
+    share = get_package_share_directory('bevdepth_ros')
+    source = PythonLaunchDescriptionSource(f'{share}/launch/detect.launch.py')
+    wait = "sh -c 'until [ -e GO ]; do sleep 0.1; done; exec \\"$@\\"' sh"
+    return LaunchDescription([
+        SetLaunchConfiguration('launch-prefix', wait), IncludeLaunchDescription(source),
+    ])
+"""
+
+NAME_IS_TAKEN = 'another node in ROS domain {} is named /bevdepth_detector: end it'
+
 ENDED_DETECTOR = f"""
 from launch import LaunchDescription
 from launch.actions import LogInfo, RegisterEventHandler, Shutdown
@@ -86,19 +104,33 @@ def test_with_sros_the_node_keeps_the_enclave_of_the_user(monkeypatch: pytest.Mo
     assert new_enclave() == ''
 
 
-def test_bring_up_reports_another_node_of_the_same_name_and_waits_until_it_exits(
-    domain_id: int, started: list[subprocess.Popen], tiny_checkpoint: Path
+def test_bring_up_waits_for_the_end_of_another_node_of_the_same_name(
+    domain_id: int, started: list[subprocess.Popen], tiny_checkpoint: Path, tmp_path: Path
 ):
+    """The detector of the launch starts only after the launch has discovered the other node."""
+    go, path = tmp_path / 'go', tmp_path / 'delayed.launch.py'
+    path.write_text(DELAYED_DETECTOR.replace('GO', str(go)))
     started.append(run(DISTRIBUTIONS[0], 'python', '-m', 'bevdepth_ros.detector'))
     read_until(started[0], 'is unconfigured')
-    started.append(launch(DISTRIBUTIONS[0], f'checkpoint:={tiny_checkpoint}', 'device:=cpu'))
-    output = read_until(
-        started[1], f'another node in ROS domain {domain_id} is named /bevdepth_detector: end it'
-    )
-    output += read_until(started[1], 'is unconfigured')
+    arguments = [f'checkpoint:={tiny_checkpoint}', 'device:=cpu']
+    started.append(run(DISTRIBUTIONS[0], 'ros2', 'launch', path, *arguments))
+    read_until(started[1], NAME_IS_TAKEN.format(domain_id))
+    go.touch()
+    read_until(started[1], 'no requests are sent until the other node ends')
     started[0].send_signal(signal.SIGINT)
-    output += read_until(started[1], 'is active')
-    assert 'no response' not in output
+    read_until(started[1], 'is active')
+    output = started[0].communicate(timeout=TIMEOUT_S)[0]
+    assert 'configure' not in output, 'the other node received a request of the launch'
+
+
+def test_bring_up_reports_another_node_of_the_same_name_that_appears_later(
+    domain_id: int, started: list[subprocess.Popen], tiny_checkpoint: Path
+):
+    started.append(launch(DISTRIBUTIONS[0], f'checkpoint:={tiny_checkpoint}', 'device:=cpu'))
+    output = read_until(started[0], 'is active')
+    assert 'another node' not in output
+    started.append(run(DISTRIBUTIONS[0], 'python', unreliable_node.__file__))
+    read_until(started[0], NAME_IS_TAKEN.format(domain_id))
 
 
 def test_a_detector_that_hangs_is_reported_and_its_exit_ends_the_launch(
