@@ -53,8 +53,9 @@ JPEG_QUALITY = 92
 START_NS = 1_700_000_000_000_000_000
 MAX_START_S = 300.0
 """The launch may take this much longer than the replay, seconds."""
-ATTEMPTS = 5
-"""Largest number of replays: each one is slower, until all image sets have results."""
+SLOWEST_RATE = 0.03
+"""Rate of the last replay; in a slower one, the images of a set arrive so far apart that the node
+takes cameras for silent."""
 SPARE_TIME = 2.0
 """Ratio of the time between two image sets to the latency that a replay needs so that no set is
 lost."""
@@ -282,7 +283,7 @@ def run_node(options: argparse.Namespace, bag: Path, log: Path, sets: int) -> De
     If the machine is too slow for the rate of the replay, the replay is repeated at a lower rate.
     """
     rate = options.rate
-    for attempt in range(ATTEMPTS):
+    while True:
         arguments = [
             f'bag:={bag}',
             f'rate:={rate:.3g}',
@@ -291,19 +292,20 @@ def run_node(options: argparse.Namespace, bag: Path, log: Path, sets: int) -> De
         ]
         print(f'running: ros2 launch {PACKAGE} {LAUNCH_FILE} {" ".join(arguments)}', flush=True)
         subscriber = collect_results(arguments, log, sets * SET_PERIOD_S / rate)
-        if len(subscriber.counts) >= sets or attempt == ATTEMPTS - 1:
-            break
+        if len(subscriber.counts) >= sets or rate <= SLOWEST_RATE:
+            return subscriber
         rate = slower(rate, float(subscriber.latency.get('total_p95_ms', 0)) * 1e-3)
         print(
             f'results for {len(subscriber.counts)} of {sets} image sets: '
             f'repeating the replay at rate {rate:g}'
         )
-    return subscriber
 
 
 def slower(rate: float, latency_s: float) -> float:
-    """Return a rate of at most half of ``rate`` at which a node of this latency keeps up."""
-    return min(rate / 2, SET_PERIOD_S / (SPARE_TIME * max(latency_s, 1e-3)))
+    """Return a rate of at most half of ``rate`` at which a node of this latency keeps up, or
+    SLOWEST_RATE if that is higher.
+    """
+    return max(SLOWEST_RATE, min(rate / 2, SET_PERIOD_S / (SPARE_TIME * max(latency_s, 1e-3))))
 
 
 def run(options: argparse.Namespace) -> None:

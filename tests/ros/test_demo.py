@@ -7,9 +7,18 @@ import pytest
 
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.synthetic import make_scene
+from bevdepth_core.synthetic.sensors.rig import EXPOSURE_OFFSET_S
 from bevdepth_core.types import Detections3D
-from bevdepth_ros.demo import START_NS, DemoSubscriber, render_drive, render_figure, slower
+from bevdepth_ros.demo import (
+    SLOWEST_RATE,
+    START_NS,
+    DemoSubscriber,
+    render_drive,
+    render_figure,
+    slower,
+)
 from bevdepth_ros.detections.messages import objects_cloud
+from bevdepth_ros.detector.parameters import FIELDS
 from tests.ros.graph import Graph
 
 
@@ -50,3 +59,9 @@ def test_a_repeated_replay_is_slower_and_has_twice_the_latency_between_image_set
     assert slower(0.5, 0.1) == 0.25
     assert slower(0.5, 2.0) == 0.125
     assert slower(0.5, 0.0) == 0.25
+
+
+def test_no_replay_is_so_slow_that_the_cameras_of_a_set_seem_silent() -> None:
+    assert slower(0.5, 60.0) == slower(SLOWEST_RATE, 0.0) == SLOWEST_RATE
+    seconds = sorted(EXPOSURE_OFFSET_S.values())
+    assert max(np.diff(seconds)) / SLOWEST_RATE < FIELDS['camera_timeout_s'].default
