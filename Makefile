@@ -14,11 +14,11 @@ LINKED := .venv/ament.done
 REFERENCE ?= ../shared/reference
 # One thread per process: otherwise the threads of the test processes take the CPU from the nodes under test.
 # Three processes keep two cores busy, because tests of nodes wait for much of their time. Files start in the order of
-# testpaths, the long ones first.
+# testpaths or LONG_TESTS, the long ones first.
 PROCESSES = 3
 golden test-long: PROCESSES = 2
 PYTEST = OMP_NUM_THREADS=1 python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
-LONG_TESTS := tests/end_to_end tests/packaging tests/resume tests/fuzz tests/faults tests/soak
+LONG_TESTS := tests/faults tests/resume tests/soak tests/end_to_end tests/packaging tests/fuzz
 NODE_TESTS := tests/core tests/ros/rig tests/ros/detections tests/ros/detector --ignore=tests/core/nuscenes --ignore=tests/core/synthetic
 
 help: ## list the commands
