@@ -28,15 +28,14 @@ def pairs_within(
         return np.empty(0, np.int64), np.empty(0, np.int64)
     # Candidates are found along one sorted axis: x, shifted for each class so that objects of
     # different classes are never close.
-    origin = detections[0, 0]
-    key = tracks[0] - origin + track_labels * CLASS_SHIFT_M
-    keys = detections[0] - origin + detection_labels * CLASS_SHIFT_M
-    order = np.argsort(keys, kind='stable')
+    key = tracks[0] + track_labels * CLASS_SHIFT_M
+    keys = detections[0] + detection_labels * CLASS_SHIFT_M
+    order = keys.argsort(kind='stable')
     keys = keys[order]
-    first = np.searchsorted(keys, key - radius, 'left')
-    count = np.searchsorted(keys, key + radius, 'right') - first
-    track = np.repeat(np.arange(len(key)), count)
-    place = np.arange(len(track)) + np.repeat(first - np.cumsum(count) + count, count)
+    after = keys.searchsorted(key + radius, 'right')
+    count = after - keys.searchsorted(key - radius)
+    track = np.arange(len(key)).repeat(count)
+    place = np.arange(len(track)) + (after - count.cumsum()).repeat(count)
     detection = order[place]
     x, y = tracks.take(track, 1) - detections.take(detection, 1)
     near = np.flatnonzero(x * x + y * y <= (radius * radius).take(track))

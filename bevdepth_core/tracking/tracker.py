@@ -44,16 +44,17 @@ LEAST_SCORE = 1e-3
 
 @dataclass
 class _Table:
-    """All live tracks in the world frame; the last axis of every array is the track."""
+    """All live tracks in the world frame; the last axis of every array is the track. ``shape`` is
+    (4, n): z, length, width and height.
+    """
 
     id: np.ndarray
     label: np.ndarray
     mean: np.ndarray
     covariance: np.ndarray
     common: np.ndarray
-    z: np.ndarray
+    shape: np.ndarray
     z_variance: np.ndarray
-    size: np.ndarray
     yaw: np.ndarray
     yaw_variance: np.ndarray
     facing: np.ndarray
@@ -74,15 +75,16 @@ class _Table:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Detections of one frame in the world frame, best score first, along the last axis."""
+    """Detections of one frame in the world frame, best score first, along the last axis.
+    ``shape`` is (4, n): z, length, width and height.
+    """
 
     position: np.ndarray
     position_covariance: np.ndarray
     velocity: np.ndarray | None
     velocity_covariance: np.ndarray
-    z: np.ndarray
+    shape: np.ndarray
     z_variance: np.ndarray
-    size: np.ndarray
     yaw: np.ndarray
     yaw_variance: np.ndarray
     score: np.ndarray
@@ -119,6 +121,7 @@ class Tracker:
         self._tracks: _Table | None = None
         self._stamp_ns = 0
         self._class_names: tuple[str, ...] = ()
+        self._motion: dict[str, np.ndarray] = {}
 
     def reset(self) -> None:
         """End all tracks."""
@@ -133,13 +136,13 @@ class Tracker:
         if self._tracks is None:
             return
         tracks, turn = self._tracks, new_world_from_world[:2, :2]
-        points = np.vstack((tracks.mean[POSITION], tracks.z, np.ones(len(tracks.z))))
+        points = np.vstack((tracks.mean[POSITION], tracks.shape[0], np.ones(len(tracks.id))))
         moved = new_world_from_world @ points
         tracks.mean = np.vstack((moved[:2], turn @ tracks.mean[VELOCITY]))
         both = np.kron(np.eye(2), turn)
         tracks.covariance = kalman.transformed(tracks.covariance, both)
         tracks.common = kalman.transformed(tracks.common, turn)
-        tracks.z = moved[2]
+        tracks.shape[0] = moved[2]
         tracks.yaw = _wrapped(tracks.yaw + _yaw_of(new_world_from_world))
 
     def update(
@@ -175,6 +178,7 @@ class Tracker:
         """Move the tracks to the stamp of ``detections``; end all after a jump of time."""
         last_ns, self._stamp_ns = self._stamp_ns, detections.stamp_ns
         names, self._class_names = self._class_names, detections.class_names
+        self._motion = _motion_table(self.config, self._class_names)
         if self._tracks is None:
             return
         seconds = (detections.stamp_ns - last_ns) * 1e-9
@@ -184,16 +188,12 @@ class Tracker:
         is_alive = self._is_alive(self._tracks)
         tracks = self._tracks if is_alive.all() else self._tracks.select(np.flatnonzero(is_alive))
         self._tracks = tracks
-        acceleration = self._motion('acceleration')[tracks.label]
+        acceleration = self._motion['acceleration'][tracks.label]
         tracks.mean, tracks.covariance = kalman.predict(
             tracks.mean, tracks.covariance, seconds, acceleration
         )
         tracks.yaw_variance = tracks.yaw_variance + (YAW_DRIFT * seconds) ** 2
         tracks.detection = np.full(len(tracks.id), -1)
-
-    def _motion(self, name: str) -> np.ndarray:
-        """Return the number ``name`` of ``ClassMotion`` for every class."""
-        return _motion_table(self.config, self._class_names)[name]
 
     def _match(self, tracks: _Table, measured: _Measured) -> tuple[np.ndarray, np.ndarray]:
         """Return the matched rows of ``tracks`` and ``measured``."""
@@ -202,7 +202,7 @@ class Tracker:
             tracks.label,
             measured.position,
             measured.label,
-            self._motion('gate_m')[tracks.label],
+            self._motion['gate_m'][tracks.label],
         )
         state = tracks.mean.take(own, -1)
         difference = measured.position.take(found, -1) - state[POSITION]
@@ -235,9 +235,8 @@ class Tracker:
         _correct_yaw(tracks, seen, is_matched)
         tracks.hits += is_matched
         weight = is_matched / np.minimum(tracks.hits, SHAPE_MEMORY)
-        tracks.z += weight * (seen.z - tracks.z)
+        tracks.shape += weight * (seen.shape - tracks.shape)
         tracks.z_variance = np.where(is_matched, seen.z_variance * weight, tracks.z_variance)
-        tracks.size += weight * (seen.size - tracks.size)
         fading = 1 - np.exp(-1e-9 / SCORE_MEMORY_S * self._coasted_ns(tracks))
         weight = is_matched * np.maximum(fading, 1 / tracks.hits)
         tracks.score += weight * (seen.score - tracks.score)
@@ -253,7 +252,7 @@ class Tracker:
         keep = without_duplicates(
             measured.position.take(rows, -1),
             measured.label[rows],
-            self._motion('separation_m')[measured.label[rows]],
+            self._motion['separation_m'][measured.label[rows]],
             measured.position.take(matched, -1),
             measured.label[matched],
         )
@@ -264,7 +263,7 @@ class Tracker:
         seen, count = measured.select(rows), len(rows)
         mean, covariance = np.zeros((4, count)), np.zeros((4, 4, count))
         mean[POSITION], covariance[POSITION, POSITION] = seen.position, seen.position_covariance
-        speed = self._motion('speed')[seen.label]
+        speed = self._motion['speed'][seen.label]
         covariance[VELOCITY, VELOCITY] = np.eye(2)[..., None] * speed**2
         if seen.velocity is not None:
             mean, covariance = kalman.update(
@@ -278,9 +277,8 @@ class Tracker:
             mean=mean,
             covariance=covariance,
             common=np.zeros((2, 2, count)),
-            z=seen.z,
+            shape=seen.shape,
             z_variance=seen.z_variance,
-            size=seen.size,
             yaw=seen.yaw,
             yaw_variance=seen.yaw_variance,
             facing=np.ones(count),
@@ -293,8 +291,9 @@ class Tracker:
         )
 
     def _is_alive(self, tracks: _Table) -> np.ndarray:
-        timeout_s = np.where(tracks.is_confirmed, self.config.keep_s, self.config.tentative_s)
-        return self._coasted_ns(tracks) <= np.round(timeout_s * 1e9)
+        keep_ns = round(self.config.keep_s * 1e9)
+        tentative_ns = round(self.config.tentative_s * 1e9)
+        return self._coasted_ns(tracks) <= np.where(tracks.is_confirmed, keep_ns, tentative_ns)
 
     def _coasted_ns(self, tracks: _Table) -> np.ndarray:
         return self._stamp_ns - tracks.seen_ns
@@ -304,10 +303,10 @@ class Tracker:
         is_recent = self._coasted_ns(tracks) <= round(self.config.coast_s * 1e9)
         tracks = tracks.select(np.flatnonzero(tracks.is_confirmed & is_recent))
         turn = world_from_ego[:3, :3]
-        center = np.vstack((tracks.mean[POSITION], tracks.z))
+        center = np.vstack((tracks.mean[POSITION], tracks.shape[0]))
         boxes = Boxes3D(
             (center.T - world_from_ego[:3, 3]) @ turn,
-            tracks.size.T,
+            tracks.shape[1:].T,
             _wrapped(tracks.yaw - _yaw_of(world_from_ego)),
             tracks.mean[VELOCITY].T @ turn[:2, :2],
         )
@@ -322,8 +321,8 @@ class Tracker:
             ids=tracks.id,
             scores=tracks.score.astype(np.float32),
             labels=tracks.label,
-            pose_covariance=np.moveaxis(pose, -1, 0),
-            velocity_covariance=np.moveaxis(pace, -1, 0),
+            pose_covariance=pose.transpose(2, 0, 1),
+            velocity_covariance=pace.transpose(2, 0, 1),
             age_s=(self._stamp_ns - tracks.born_ns) * 1e-9,
             coasted_s=self._coasted_ns(tracks) * 1e-9,
             detections=tracks.detection,
@@ -334,6 +333,7 @@ class Tracker:
 
 @lru_cache(maxsize=8)
 def _motion_table(config: TrackerConfig, class_names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Return every number of ``ClassMotion`` by name, each (classes,)."""
     motions = [config.motion_of(name) for name in class_names]
     return {
         column.name: np.array([getattr(motion, column.name) for motion in motions], np.float64)
@@ -346,16 +346,15 @@ def _in_world(
 ) -> _Measured:
     boxes, turn = detections.boxes, world_from_ego[:3, :3]
     center = turn @ boxes.center.T.astype(np.float64) + world_from_ego[:3, 3, None]
-    flat, pose = turn[:2, :2], np.moveaxis(covariance.pose, 0, -1)
+    flat, pose = turn[:2, :2], covariance.pose.transpose(1, 2, 0)
     is_measured = detections.past_stamp_ns is not None
     return _Measured(
         position=center[:2],
         position_covariance=kalman.transformed(pose[:2, :2], flat),
         velocity=flat @ boxes.velocity.T.astype(np.float64) if is_measured else None,
-        velocity_covariance=kalman.transformed(np.moveaxis(covariance.velocity, 0, -1), flat),
-        z=center[2],
+        velocity_covariance=kalman.transformed(covariance.velocity.transpose(1, 2, 0), flat),
+        shape=np.vstack((center[2], boxes.size.T)),
         z_variance=pose[2, 2],
-        size=boxes.size.T.astype(np.float64),
         yaw=_wrapped(boxes.yaw.astype(np.float64) + _yaw_of(world_from_ego)),
         yaw_variance=pose[3, 3],
         score=detections.scores.astype(np.float64),
