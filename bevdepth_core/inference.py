@@ -22,7 +22,7 @@ from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.view_transform import ImageFeatures
 from bevdepth_core.ops import kernels_in_use
 from bevdepth_core.types import Detections3D, Frame
-from bevdepth_core.uncertainty import BoxCovariance, UncertaintyModel, default_covariance
+from bevdepth_core.uncertainty import BoxCovariance, UncertaintyModel, covariance_of
 
 PAST_FRAME_AGE_NS = 500_000_000
 """Age of the past key frame that the network was trained with: nuScenes has two key frames per
@@ -176,9 +176,7 @@ class Detector:
         """Return the covariance of detections of this detector: from ``uncertainty``, or
         ``default_covariance`` without it.
         """
-        if self.uncertainty is None:
-            return default_covariance(detections)
-        return self.uncertainty.covariance(detections)
+        return covariance_of(detections, self.uncertainty)
 
     def reset(self) -> None:
         """Drop all past frames."""

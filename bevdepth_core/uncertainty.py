@@ -171,5 +171,10 @@ class UncertaintyModel:
         return {name: factor * getattr(self, name)[labels, nearest] for name in SPREADS}
 
 
+def covariance_of(detections: Detections3D, model: UncertaintyModel | None) -> BoxCovariance:
+    """Return the covariance of ``detections`` by ``model``, or the default without one."""
+    return default_covariance(detections) if model is None else model.covariance(detections)
+
+
 SPREADS = ('along', 'across', 'height', 'yaw', 'velocity')
 _ARRAYS = ('ranges', *SPREADS, 'score', 'score_slope')

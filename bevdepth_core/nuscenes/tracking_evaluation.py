@@ -15,8 +15,9 @@ from pyquaternion import Quaternion
 from bevdepth_core.nuscenes.index import SampleIndex
 from bevdepth_core.nuscenes.records import Pose
 from bevdepth_core.nuscenes.result_file import result_boxes
-from bevdepth_core.tracking import Tracks3D
+from bevdepth_core.tracking import Tracker, Tracks3D
 from bevdepth_core.types import Boxes3D, Detections3D
+from bevdepth_core.uncertainty import UncertaintyModel, covariance_of
 
 METRICS = 'tracking_nips_2019'
 TRACKING_CLASSES = ('bicycle', 'bus', 'car', 'motorcycle', 'pedestrian', 'trailer', 'truck')
@@ -34,6 +35,16 @@ KEY_FRAME_NS = 500_000_000
 
 UpdateTracks = Callable[[Detections3D, np.ndarray], Tracks3D]
 """Updates a tracker with the detections of a frame and its (4, 4) ``world_from_ego``."""
+
+
+def new_tracker(uncertainty: UncertaintyModel | None) -> UpdateTracks:
+    """Return the update of a new tracker, with the covariance that the node gives it.
+
+    Args:
+        uncertainty: fitted model of the checkpoint of the detections, None if it has none.
+    """
+    tracker = Tracker()
+    return lambda found, pose: tracker.update(found, pose, covariance_of(found, uncertainty))
 
 
 def tracking_entries(

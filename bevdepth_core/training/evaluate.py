@@ -51,13 +51,14 @@ from bevdepth_core.nuscenes.index import SampleIndex
 from bevdepth_core.nuscenes.result_file import result_boxes, write_results
 from bevdepth_core.nuscenes.tracking_evaluation import (
     evaluate_tracking,
+    new_tracker,
     track_results,
     tracking_table,
 )
-from bevdepth_core.tracking import Tracker
 from bevdepth_core.training.command_line import run_program
 from bevdepth_core.training.dataset_settings import DatasetSettings, report_boxes
 from bevdepth_core.types import Detections3D, Frame
+from bevdepth_core.uncertainty import UncertaintyModel
 
 PUBLISHED_ON = ('v1.0-trainval', 'val')
 """Version and split that the published scores refer to."""
@@ -132,7 +133,7 @@ def score(config: EvaluationConfig) -> str:
         )
     text = _score_table(index, model, data, output)
     if config.tracking:
-        text += f'\n\n{_tracking_table(results, index, data, output)}'
+        text += f'\n\n{_tracking_table(results, index, model, data, output)}'
     (output / 'table.md').write_text(text + '\n')
     return text
 
@@ -147,13 +148,18 @@ def _score_table(index: SampleIndex, model: BEVDepth, data: EvaluationData, outp
 
 
 def _tracking_table(
-    results: dict[str, list[dict]], index: SampleIndex, data: EvaluationData, output: Path
+    results: dict[str, list[dict]],
+    index: SampleIndex,
+    model: BEVDepth,
+    data: EvaluationData,
+    output: Path,
 ) -> str:
     if not index.is_official:
         return 'Tracking: the official evaluation knows only nuScenes classes and LIDAR_TOP.'
     folder = output / 'tracking'
     folder.mkdir(exist_ok=True)
-    tracks = track_results(results, index, lambda: Tracker().update)
+    uncertainty = UncertaintyModel.from_metadata(model.metadata, model.config.class_names)
+    tracks = track_results(results, index, lambda: new_tracker(uncertainty))
     write_results(tracks, folder / 'results.json')
     if not any(tracks.values()):
         return 'Tracking: no detection of the tracking classes starts a track.'

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bevdepth_core.checkpoint import load_checkpoint
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.nuscenes.index import SampleIndex, load_index
 from bevdepth_core.nuscenes.result_file import write_results
@@ -29,20 +30,22 @@ from bevdepth_core.nuscenes.tracking_evaluation import (
     SCORES,
     UpdateTracks,
     evaluate_tracking,
+    new_tracker,
     track_results,
 )
 from bevdepth_core.tracking import Tracker
 from bevdepth_core.types import Boxes3D, Detections3D
+from bevdepth_core.uncertainty import UncertaintyModel
 from tests.benchmarks.tracking_baselines import CenterPointTracker, ConstantVelocityTracker
 from tests.benchmarks.tracking_sweeps import read_sweeps, track_sweeps
 
-TRACKERS: dict[str, Callable[[float], UpdateTracks]] = {
-    'ours': lambda _: Tracker().update,
-    'CenterPoint, greedy': lambda frame_s: CenterPointTracker(frame_s).update,
-    'AB3DMOT, constant velocity': lambda frame_s: ConstantVelocityTracker(frame_s).update,
+TRACKERS: dict[str, Callable[[float, UncertaintyModel | None], UpdateTracks]] = {
+    'ours': lambda _, uncertainty: new_tracker(uncertainty),
+    'CenterPoint, greedy': lambda frame_s, _: CenterPointTracker(frame_s).update,
+    'AB3DMOT, constant velocity': lambda frame_s, _: ConstantVelocityTracker(frame_s).update,
 }
-"""What follows the detections of a scene, made for the time between two of its frames in
-seconds."""
+"""What follows the detections of a scene, made for the time between two of its frames in seconds
+and the fitted covariance of the detections."""
 KEY_FRAME_S, SWEEP_S = 1 / 2, 1 / 12
 COUNTS = (50, 200, 500)
 FRAMES = 40
@@ -67,14 +70,20 @@ def compare(options: argparse.Namespace) -> str:
 
 def _following(
     options: argparse.Namespace, index: SampleIndex
-) -> Callable[[Callable[[float], UpdateTracks]], dict[str, list[dict]]]:
+) -> Callable[[Callable[..., UpdateTracks]], dict[str, list[dict]]]:
     """Return what tracks the given detections, of key frames or of all image sets."""
+    uncertainty = None
+    if options.checkpoint:
+        metadata = load_checkpoint(options.checkpoint).metadata
+        uncertainty = UncertaintyModel.from_metadata(metadata, index.class_names)
     if options.sweeps:
         sweeps = read_sweeps(options.sweeps, options.key_frames)
         frame_s = KEY_FRAME_S if options.key_frames else SWEEP_S
-        return lambda make: track_sweeps(sweeps, index.class_names, lambda: make(frame_s))
+        return lambda make: track_sweeps(
+            sweeps, index.class_names, lambda: make(frame_s, uncertainty)
+        )
     results = json.loads(options.results.read_text())['results']
-    return lambda make: track_results(results, index, lambda: make(KEY_FRAME_S))
+    return lambda make: track_results(results, index, lambda: make(KEY_FRAME_S, uncertainty))
 
 
 def moving_objects(count: int, frame: int) -> Detections3D:
@@ -113,6 +122,9 @@ def main() -> None:
     )
     parser.add_argument(
         '--key-frames', action='store_true', help='track only the key frames of --sweeps (2 Hz)'
+    )
+    parser.add_argument(
+        '--checkpoint', help='of the detections; its fitted covariance is used. Default: none'
     )
     parser.add_argument('--root', type=Path)
     parser.add_argument('--version', default='v1.0-trainval')

@@ -19,12 +19,14 @@ from bevdepth_core.nuscenes.tracking_evaluation import (
     TRACKING_CLASSES,
     detections_of_entries,
     evaluate_tracking,
+    new_tracker,
     track_results,
     tracking_entries,
     tracking_table,
 )
 from bevdepth_core.tracking import Tracker, TrackerConfig
 from bevdepth_core.types import Boxes3D, Detections3D
+from bevdepth_core.uncertainty import SPREADS, UncertaintyModel
 from tests.core.nuscenes.dataroot import SPLIT, VERSION, make_dataroot
 
 POSE = Pose(np.array((0.9, 0.02, -0.01, 0.43)), np.array((600.0, 1600.0, 2.0)))
@@ -114,6 +116,25 @@ def truth(index: SampleIndex) -> dict[str, list[dict]]:
             if found.points[row]
         ]
     return results
+
+
+def test_a_tracker_uses_the_fitted_covariance_of_the_checkpoint():
+    classes = len(NUSCENES_CLASSES)
+    fitted = {name: np.full((classes, 1), 0.7) for name in SPREADS}
+    model = UncertaintyModel(
+        NUSCENES_CLASSES,
+        np.array([20.0]),
+        **fitted,
+        score=np.zeros(classes),
+        score_slope=np.zeros(classes),
+    )
+    with_model, without = (
+        new_tracker(uncertainty)(detections(), np.eye(4)).pose_covariance[:, 2, 2]
+        for uncertainty in (model, None)
+    )
+    assert len(with_model)
+    np.testing.assert_allclose(with_model, 0.7**2)
+    assert not np.isclose(without, 0.7**2).any()
 
 
 def test_tracks_of_the_ground_truth_have_no_identity_switch(root, index, tmp_path, capsys):
