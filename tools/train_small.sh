@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Creates the bundled small model: generates data, trains, exports and scores it.
+# Creates the bundled small model: generates data, trains, exports and scores it, and fits its covariance on scenes of their own.
 #
 #     tools/train_small.sh [STEPS [OPTIONS OF train.py]]
 #
 # Run from the repository root after `. env.sh`, on a machine with NVIDIA GPUs; two H200 and 32 cores take a quarter of an hour.
-# DATA, OUT, SCENES, SECONDS_PER_SCENE and WORKERS (per GPU) may be set in the environment.
+# DATA, CALIBRATION, OUT, SCENES, SECONDS_PER_SCENE and WORKERS (per GPU) may be set in the environment.
 set -euo pipefail
 
 steps=${1:-4000}
-data=${DATA:-data/synthetic} out=${OUT:-out/small}
+data=${DATA:-data/synthetic} calibration=${CALIBRATION:-data/calibration} out=${OUT:-out/small}
 scenes=${SCENES:-400} duration=${SECONDS_PER_SCENE:-10} workers=${WORKERS:-15}
 
 if [[ ! -d $data ]]; then
@@ -21,3 +21,11 @@ weights=$(printf '%s\n' "$out"/weights/epoch_*.safetensors | tail -n 1)
 python3 -m bevdepth_core.checkpoint convert "$weights" "$out/small.safetensors" --half
 python3 training/evaluate.py --checkpoint "$out/small.safetensors" --data.root "$data" --data.version v1.0-synthetic \
     --data.split synthetic_val --data.workers "$workers" --output "$out/evaluation"
+if [[ ! -d $calibration ]]; then
+    python3 -m bevdepth_core.synthetic "$calibration" --train-scenes 0 --val-scenes 14 --duration 20 --image-size 800x450 \
+        --seed 8800 --no-sweeps
+fi
+python3 training/evaluate.py --checkpoint "$out/small.safetensors" --data.root "$calibration" --data.version v1.0-synthetic \
+    --data.split synthetic_val --data.workers "$workers" --output "$out/calibration"
+python3 training/fit_uncertainty.py "$out/small.safetensors" "$out/calibration/results.json" --root "$calibration" \
+    --version v1.0-synthetic --split synthetic_val

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -35,14 +35,16 @@ from bevdepth_core.uncertainty import (
     SPREADS,
     BoxCovariance,
     UncertaintyModel,
-    default_covariance,
+    covariance_of,
 )
 
-RANGES_M = (2.5, 7.5, 12.5, 17.5, 22.5, 27.5, 32.5, 37.5, 42.5, 47.5)
+RANGES_M = (2.5, 7.5, 12.5, 17.5, 22.5, 27.5, 32.5, 37.5, 42.5, 47.5, 52.5)
 FIT_BIN_M = 5.0
 """Width of the fitted range bins, meters; ``RANGES_M`` are their centers."""
 TABLE_BIN_M = 10.0
 """Width of the range bins in the coverage table, meters."""
+FEWEST_SHOWN = 200
+"""Smallest number of errors of a bin in the coverage table."""
 CHI2_1, CHI2_2 = 3.841, 5.991
 """95 % quantiles of chi-square with 1 and 2 degrees of freedom."""
 COVERED = 0.95
@@ -51,6 +53,8 @@ FEWEST = 60
 if they are too few, those of all classes at its range; if these are too few, all errors."""
 GATE_M = dict.fromkeys(('car', 'truck', 'bus', 'trailer', 'construction_vehicle'), 4.0)
 SMALL_GATE_M = 2.0
+ORIGIN_KEY = 'uncertainty_origin'
+"""Entry of a checkpoint's metadata that says what its model was fitted to."""
 MAX_SLOPE = 3.0
 """Largest slope with the score: a factor of 20 between scores of 0 and 1."""
 
@@ -88,13 +92,15 @@ class Errors:
         return len(self.label)
 
 
-def matched(results: Mapping[str, list[dict]], index: SampleIndex) -> tuple[Detections3D, Boxes3D]:
+def matched(
+    results: Mapping[str, list[dict]], index: SampleIndex
+) -> tuple[Detections3D, Boxes3D, np.ndarray]:
     """Return the matched detections of all samples and their annotations, both in the ego frame of
-    their sample.
+    their sample, and (n,) positions of their samples in ``index``.
     """
     pairs = [_pairs(results[record.token], index, place) for place, record in enumerate(index)]
     entries = [entry for entry, _ in pairs]
-    count = sum(map(len, entries))
+    places = np.repeat(np.arange(len(index)), [len(one) for one in entries])
     names = index.class_names
 
     def joined(columns: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
@@ -107,8 +113,8 @@ def matched(results: Mapping[str, list[dict]], index: SampleIndex) -> tuple[Dete
     found = boxes([one.boxes for one in entries])
     scores = joined([one.scores for one in entries], ())
     labels = joined([one.labels for one in entries], ()).astype(np.int64)
-    assert len(scores) == count
-    return Detections3D(found, scores, labels, names, 0, 0), boxes([truth for _, truth in pairs])
+    detections = Detections3D(found, scores, labels, names, 0, 0)
+    return detections, boxes([truth for _, truth in pairs]), places
 
 
 def _pairs(entries: list[dict], index: SampleIndex, place: int) -> tuple[Detections3D, Boxes3D]:
@@ -243,41 +249,67 @@ def _bound(values: np.ndarray) -> float:
     return float(np.quantile(values, min(1.0, COVERED * (len(values) + 1) / len(values))))
 
 
-def coverage_table(errors: Errors, found: Detections3D, covariance: BoxCovariance) -> str:
-    """Return a Markdown table: for each class and 10 m bin with at least 200 boxes, the share
-    of position errors inside the 95 % ellipse and the mean NEES, which is 2 if the covariance
-    is correct.
+@dataclass(frozen=True)
+class Coverage:
+    """How the covariance fits the errors of one class and range, or all errors.
+
+    Attributes:
+        name: class; ``all``: all classes.
+        distance: range, such as ``0 to 10 m``; ``all``: all ranges.
+        boxes: number of errors.
+        inside: share of the position errors inside the 95 % ellipse, percent.
+        nees: mean NEES of the position; 2 if the covariance is correct.
     """
+
+    name: str
+    distance: str
+    boxes: int
+    inside: float
+    nees: float
+
+
+def coverage(errors: Errors, found: Detections3D, covariance: BoxCovariance) -> Iterator[Coverage]:
+    """Yield the coverage of each class and 10 m bin with at least 200 boxes, then of all."""
     angle = np.arctan2(found.boxes.center[:, 1], found.boxes.center[:, 0])
     cos, sin = np.cos(angle), np.sin(angle)
     error = np.stack(
         (cos * errors.along - sin * errors.across, sin * errors.along + cos * errors.across), -1
     )
     nees = np.einsum('ni,nij,nj->n', error, np.linalg.inv(covariance.pose[:, :2, :2]), error)
+
+    def of(name: str, distance: str, values: np.ndarray) -> Coverage:
+        inside = 100 * float(np.mean(values <= CHI2_2))
+        return Coverage(name, distance, len(values), inside, float(values.mean()))
+
+    bins = (errors.distance // TABLE_BIN_M).astype(int)
+    for label, name in enumerate(found.class_names):
+        for place in range(6):
+            values = nees[(errors.label == label) & (bins == place)]
+            if len(values) >= FEWEST_SHOWN:
+                yield of(name, f'{place * 10} to {place * 10 + 10} m', values)
+    yield of('all', 'all', nees)
+
+
+def coverage_table(errors: Errors, found: Detections3D, covariance: BoxCovariance) -> str:
+    """Return ``coverage`` as a Markdown table."""
     lines = [
         '| class | range | boxes | inside 95 % | NEES |',
         '| --- | --- | ---: | ---: | ---: |',
     ]
-    bins = (errors.distance // TABLE_BIN_M).astype(int)
-    for label, name in enumerate(found.class_names):
-        for place in range(6):
-            rows = (errors.label == label) & (bins == place)
-            if rows.sum() >= 200:
-                inside = 100 * np.mean(nees[rows] <= CHI2_2)
-                lines.append(
-                    f'| {name} | {place * 10} to {place * 10 + 10} m | {rows.sum()} '
-                    f'| {inside:.1f} % | {nees[rows].mean():.2f} |'
-                )
-    inside = 100 * np.mean(nees <= CHI2_2)
-    lines.append(f'| all | all | {len(nees)} | {inside:.1f} % | {nees.mean():.2f} |')
+    lines += [
+        f'| {one.name} | {one.distance} | {one.boxes} | {one.inside:.1f} % | {one.nees:.2f} |'
+        for one in coverage(errors, found, covariance)
+    ]
     return '\n'.join(lines)
 
 
-def store(path: Path, model: UncertaintyModel) -> None:
-    """Add the model to the metadata of a ``.safetensors`` file; the weights do not change."""
+def store(path: Path, model: UncertaintyModel, origin: str) -> None:
+    """Add the model and its origin to the metadata of a ``.safetensors`` file; the weights do not
+    change.
+    """
     with safe_open(path, 'numpy') as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = {**(file.metadata() or {}), **model.to_metadata()}
+        metadata = {**(file.metadata() or {}), **model.to_metadata(), ORIGIN_KEY: origin}
     write_atomically(path, lambda target: save_file(tensors, target, metadata))
 
 
@@ -303,17 +335,16 @@ def run(options: argparse.Namespace) -> str:
     network = load_checkpoint(path)
     index = load_index(options.root, options.version, options.split, options.cache_dir)
     results = json.loads(options.results.read_text())['results']
-    found, truth = matched(results, index)
+    found, truth, _ = matched(results, index)
     errors = errors_of(found, truth)
     if options.check:
         model = UncertaintyModel.from_metadata(network.metadata, network.config.class_names)
     else:
         model = fit(errors, network.config.class_names)
-        store(path, model)
-    used = default_covariance(found) if model is None else model.covariance(found)
-    return f'{"default" if model is None else "fitted"} covariance\n\n' + coverage_table(
-        errors, found, used
-    )
+        samples = f'{len(index)} samples of {options.version} {options.split}'
+        store(path, model, f'{len(errors)} boxes in {samples}, folder {options.root.name}')
+    name = 'default' if model is None else 'fitted'
+    return f'{name} covariance\n\n{coverage_table(errors, found, covariance_of(found, model))}'
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -326,7 +357,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         'checkpoint', type=Path, help='weights, .safetensors; the fit changes its metadata'
     )
     parser.add_argument('results', type=Path, help='results.json of training/evaluate.py')
-    parser.add_argument('--root', required=True, help="the dataset's root")
+    parser.add_argument('--root', type=Path, required=True, help="the dataset's root")
     parser.add_argument('--version', default='v1.0-trainval', help='default %(default)s')
     parser.add_argument(
         '--split', required=True, help='split on which the results were computed, such as val'

@@ -9,6 +9,7 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -24,6 +25,7 @@ from bevdepth_core.checkpoint import (
 from bevdepth_core.config import load_model_config
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.official_layout import official_state_dict
+from bevdepth_core.uncertainty import UncertaintyModel
 from tests.reference import DATA, PRESETS, ROOT, filled_model
 
 LAYOUTS = {
@@ -413,6 +415,14 @@ def test_a_name_selects_bundled_weights_unless_a_file_of_that_name_exists(
 
 def test_the_bundled_weights_belong_to_their_preset(small):
     assert load_checkpoint('small').config == small.config
+
+
+def test_the_bundled_weights_contain_a_fitted_covariance_and_its_origin(small):
+    metadata = load_checkpoint('small').metadata
+    model = UncertaintyModel.from_metadata(metadata, small.config.class_names)
+    assert model is not None
+    assert (np.diff(model.along[0]) > 0).mean() > 0.5  # errors of cars grow with the range
+    assert 'boxes in 560 samples' in metadata['uncertainty_origin']
 
 
 def test_own_files_need_their_suffix(small, tmp_path):

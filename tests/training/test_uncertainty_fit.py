@@ -57,11 +57,11 @@ def test_a_stored_model_is_read_again_and_the_weights_are_unchanged(tmp_path):
     model, path = fit(errors_of(*sample(1)), NAMES), tmp_path / 'a.safetensors'
     weights = {'w': np.arange(6, dtype=np.float16)}
     save_file(weights, path, {'format': 'x'})
-    store(path, model)
+    store(path, model, 'made up')
     with safe_open(path, 'numpy') as file:
         assert file.get_tensor('w').tobytes() == weights['w'].tobytes()
         metadata = file.metadata()
-    assert metadata['format'] == 'x'
+    assert (metadata['format'], metadata['uncertainty_origin']) == ('x', 'made up')
     read = UncertaintyModel.from_metadata(metadata, NAMES)
     found, _ = sample(3, 50)
     np.testing.assert_allclose(
