@@ -22,6 +22,7 @@ ENCAPSULATION = b'\x00\x01\x00\x00'
 """Header of little-endian CDR data."""
 NUMBERS = 1 + 7 + 36 + 7 + 3
 """float64 values of a detection: score, pose, covariance, center, size."""
+NUMBERS_SIZE = 8 * NUMBERS
 
 
 def serialized_detection_array(
@@ -39,16 +40,20 @@ def serialized_detection_array(
         ids: (n,) identities of the objects; None: empty strings are written.
     """
     stamp = divmod(detections.stamp_ns, 10**9)
-    count = len(detections)
-    numbers = _numbers(detections, covariance).tolist()
+    count, names = len(detections), detections.class_names
+    numbers = memoryview(_numbers(detections, covariance).tobytes())
     data = bytearray(ENCAPSULATION) + _header(frame_id, 0).pack(*stamp, *_text(frame_id))
     data += bytes(-len(data) % 4) + struct.pack('<I', count)
-    names = [detections.class_names[label] for label in detections.labels.tolist()]
-    texts = [''] * count if ids is None else [str(value) for value in ids.tolist()]
-    for values, name, text in zip(numbers, names, texts, strict=True):
-        begin = (len(data) - len(ENCAPSULATION)) % 8
-        layout = _detection(frame_id, name, len(text), begin)
-        data += layout.pack(*stamp, *_text(frame_id), 1, *_text(name), *values, *_text(text))
+    texts = [_id('')] * count if ids is None else [_id(str(value)) for value in ids.tolist()]
+    beginnings: dict[tuple[int, int], bytes] = {}
+    for index, (label, text) in enumerate(zip(detections.labels.tolist(), texts, strict=True)):
+        key = label, (len(data) - len(ENCAPSULATION)) % 8
+        if key not in beginnings:
+            layout = _beginning(frame_id, names[label], key[1])
+            beginnings[key] = layout.pack(*stamp, *_text(frame_id), 1, *_text(names[label]))
+        data += beginnings[key]
+        data += numbers[index * NUMBERS_SIZE : (index + 1) * NUMBERS_SIZE]
+        data += text  # the numbers end at a multiple of 8, so that it needs no padding
     return bytes(data)
 
 
@@ -66,13 +71,13 @@ def pose_covariance(covariance: np.ndarray) -> np.ndarray:
 
 def _numbers(detections: Detections3D | Tracks3D, covariance: np.ndarray | None) -> np.ndarray:
     """Return (n, NUMBERS) float64: the numbers of each detection in the order of the message."""
-    boxes, numbers = detections.boxes, np.zeros((len(detections), NUMBERS))
-    half = boxes.yaw.astype(np.float64) / 2
+    boxes, numbers = detections.boxes, np.zeros((len(detections), NUMBERS), '<f8')
+    half = (boxes.yaw.astype(np.float64) / 2).tolist()
     numbers[:, 0] = detections.scores
-    for first in (1, 44):  # the pose of the hypothesis and the center of the box are equal
-        numbers[:, first : first + 3] = boxes.center
-        numbers[:, first + 5] = [math.sin(angle) for angle in half.tolist()]
-        numbers[:, first + 6] = [math.cos(angle) for angle in half.tolist()]
+    numbers[:, 1:4] = boxes.center
+    numbers[:, 6] = [math.sin(angle) for angle in half]
+    numbers[:, 7] = [math.cos(angle) for angle in half]
+    numbers[:, 44:51] = numbers[:, 1:8]  # the box has the pose of the hypothesis
     if covariance is not None:
         numbers[:, 8:44] = covariance.reshape(-1, 36)
     numbers[:, 51:] = boxes.size
@@ -112,8 +117,13 @@ def _header(frame_id: str, begin: int) -> struct.Struct:
 
 
 @functools.lru_cache(maxsize=1024)
-def _detection(frame_id: str, class_name: str, id_length: int, begin: int) -> struct.Struct:
-    """Return the layout of one Detection3D: header, one result, box, id."""
-    result = ['I', *_string_parts(class_name), f'{1 + 7 + 36}d']
-    box = [f'{7 + 3}d', *_string_parts('0' * id_length)]
-    return _padded(['i', 'I', *_string_parts(frame_id), *result, *box], begin)
+def _beginning(frame_id: str, class_name: str, begin: int) -> struct.Struct:
+    """Return the layout of a Detection3D up to its numbers: header and class of one result."""
+    result = ['I', *_string_parts(class_name)]
+    return _padded(['i', 'I', *_string_parts(frame_id), *result, '0d'], begin)
+
+
+def _id(value: str) -> bytes:
+    """Return the bytes of a string that begins at a multiple of 4."""
+    length, text = _text(value)
+    return struct.pack('<I', length) + text
