@@ -17,6 +17,7 @@ from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.problems import ERROR, LOG_PERIOD_S, WARN
 from bevdepth_ros.detector.qos import make_qos, overrides
+from bevdepth_ros.rig.received_images import received_image
 from bevdepth_ros.rig.settings import IMAGE_TYPES, CameraSource
 from bevdepth_ros.rig.stamps import stamp_ns
 from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
@@ -36,18 +37,22 @@ class GuardedSubscriber(Subscriber):
     """Catches exceptions of callbacks, which would end the executor.
 
     ``on_error`` receives the exception of each message that fails, and None for the first message
-    after it that does not.
+    after it that does not. ``convert`` returns the message of what rclpy delivers.
     """
 
     def __init__(
-        self, on_error: Callable[[Exception | None], None], *args: Any, **kwargs: Any
+        self,
+        on_error: Callable[[Exception | None], None],
+        *args: Any,
+        convert: Callable[[Any], Any] = lambda message: message,
+        **kwargs: Any,
     ) -> None:
-        self._on_error, self._has_failed = on_error, False
+        self._on_error, self._convert, self._has_failed = on_error, convert, False
         super().__init__(*args, **kwargs)
 
     def callback(self, msg: Any) -> None:
         try:
-            super().callback(msg)
+            super().callback(self._convert(msg))
         except Exception as error:
             self._has_failed = True
             self._on_error(error)
@@ -148,10 +153,13 @@ class Intake:
     # Subscriptions
 
     def _subscribe_images(self, source: CameraSource) -> GuardedSubscriber:
+        message_type = IMAGE_TYPES[self._settings.image_transport]
         subscriber = self._subscribe(
-            IMAGE_TYPES[self._settings.image_transport],
+            message_type,
             source.image_topic,
             make_qos(self._settings.image_queue_size, self._settings.image_reliability),
+            raw=True,
+            convert=partial(received_image, message_type=message_type),
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=lambda _: self._report_qos(source)
             ),

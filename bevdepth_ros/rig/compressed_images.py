@@ -139,7 +139,7 @@ def is_jpeg(message: CompressedImage | Image) -> bool:
 
 def is_color_jpeg(message: CompressedImage, max_pixels: int) -> bool:
     """Return True if ``message`` is a JPEG in plain color, which a GPU may decode."""
-    data = bytes(message.data)
+    data = message.data
     header = _turbo_header(data)
     if header is None or Format.parse(message.format).is_swapped:
         return False
