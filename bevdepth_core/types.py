@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -130,7 +131,7 @@ class Frame:
             require_rigid('world_from_ego', world_from_ego)
             object.__setattr__(self, 'world_from_ego', world_from_ego)
 
-    @property
+    @cached_property
     def stamp_ns(self) -> int:
         """Mean exposure time: the time that the detections are valid at."""
         first = int(self.stamps_ns[0])

@@ -57,10 +57,12 @@ class Calibration:
         """Return True if the matrices of ``rig`` and the sizes of ``images`` are those of this
         calibration; the names of the cameras may differ.
         """
-        return (
-            self.sizes == _sizes(images)
-            and np.array_equal(self.rig.intrinsics, rig.intrinsics)
-            and np.array_equal(self.rig.ego_from_camera, rig.ego_from_camera)
+        return self.sizes == _sizes(images) and (
+            self.rig is rig
+            or (
+                np.array_equal(self.rig.intrinsics, rig.intrinsics)
+                and np.array_equal(self.rig.ego_from_camera, rig.ego_from_camera)
+            )
         )
 
     def ego_from_frustum(

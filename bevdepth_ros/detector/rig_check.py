@@ -110,6 +110,7 @@ class RigCheck:
     def __init__(self, spec: ImageSpec):
         """Store the input ``spec`` of the network."""
         self._spec = spec
+        self._last_rig: CameraRig | None = None
         self._seen: dict[str, bytes] = {}
         self._clauses: dict[str, list[str]] = {}
 
@@ -117,6 +118,9 @@ class RigCheck:
         """Return a warning about all cameras so far, empty if none differs; None if nothing has
         changed since the last call.
         """
+        if rig is self._last_rig:
+            return None
+        self._last_rig = rig
         before = dict(self._clauses)
         for camera, name in enumerate(rig.names):
             noticeable = (

@@ -133,30 +133,35 @@ class Worker:
     def _process(self, images: ImageSet) -> None:
         started = time.monotonic()
         built = self._builder.build(images, self._stopping)
-        self._report_cameras(images, built)
-        if built.frame is None:
-            return
-        ready = time.monotonic()
+        try:
+            if built.frame is not None:
+                self._detect_in(built.frame, built, images.received, started)
+        finally:  # after the publication, which must not wait for reports
+            self._report_cameras(images, built)
+
+    def _detect_in(self, frame: Frame, built: BuiltFrame, received: float, started: float) -> None:
+        """Detect, publish, and report the use of the past frame; times are in seconds."""
         # Parameters may change while the node is active; the detector uses the current values.
-        self._detector.score_threshold = self._settings().lowest_threshold
-        self._detector.keep_depth = self._settings().publish_depth_points
-        self._drop_past_frames_after_jump(built.frame)
-        height_m = self._settings().base_frame_height_m
-        on_ground = self._detect(frame_on_ground(built.frame, height_m))
-        detections = detections_in_base(on_ground, height_m)
+        settings = self._settings()
+        self._detector.score_threshold = settings.lowest_threshold
+        self._detector.keep_depth = settings.publish_depth_points
+        self._drop_past_frames_after_jump(frame)
+        height_m = settings.base_frame_height_m
+        ready = time.monotonic()
+        detections = detections_in_base(self._detect(frame_on_ground(frame, height_m)), height_m)
         if self._stopping.is_set():  # the node is shut down without publishing this result
             return
         placement = self._placement(detections.stamp_ns)
         if placement is None:
             return
         seconds = {
-            'waiting': started - images.received,
+            'waiting': started - received,
             **built.seconds,
             'checks': ready - started - sum(built.seconds.values()),
             **detections.stage_seconds,
         }
         self._monitor.set_processed()
-        self._publish(self._result(detections, built.frame, placement, images.received, seconds))
+        self._publish(self._result(detections, frame, placement, received, seconds))
         self._monitor.solved('error', 'device')
         self._report_fusion(detections, built.no_poses)
         self._report_tracking(built.no_poses)

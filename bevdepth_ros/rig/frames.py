@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from bevdepth_ros.rig.synchronizer import ImageSet
 from bevdepth_ros.rig.transforms import TransformMissingError, Transforms
 from bevdepth_ros.rig.undistortion import Undistorter
 
+Result = TypeVar('Result')
 POLL_S = 0.005
 """Period at which missing geometry is looked up again."""
 POSE_TIMEOUT_S = 1.0
@@ -61,7 +63,7 @@ class BuiltFrame:
             if there is one.
         no_poses: why the frame has no ego poses; None if it has.
         warnings: warnings about the calibration, by camera.
-        seconds: time for ``decoding`` and ``geometry``.
+        seconds: time for ``geometry``, and for ``decoding`` after the look-ups.
     """
 
     frame: Frame | None
@@ -72,14 +74,27 @@ class BuiltFrame:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _View:
-    """One camera of a set before its calibration is known."""
+    """One camera of a set whose image is being decoded; ``image`` waits for it."""
 
     source: CameraSource
     stamp_ns: int
     frame_id: str
-    image: DecodedImage
+    image: Callable[[], DecodedImage]
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """What was looked up for a camera; the functions return it, or raise why there is none.
+
+    Attributes:
+        intrinsics: those of the full-size image.
+        extrinsic: (4, 4) base frame from the frame of the image.
+    """
+
+    intrinsics: Callable[[], Intrinsics]
+    extrinsic: Callable[[], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -130,6 +145,7 @@ class FrameBuilder:
         self._given_up: set[str] = set()
         self._poses_awaited_from = 0.0
         self._decoder = ImageDecoder(device, min_width)
+        self._last_rig: CameraRig | None = None
 
     def close(self) -> None:
         """End the threads that decode images."""
@@ -159,26 +175,34 @@ class FrameBuilder:
             stopping: ends a wait early.
         """
         settings, began = self._settings(), time.monotonic()
-        faults: dict[str, CameraFaultError] = {}
-        views: list[_View] = list(_each(self._decoded(images, settings), faults))
-        decoded = time.monotonic()
+        views = self._views(images, settings)
+        # Calibrations and tf are looked up while the last images are being decoded.
         self._await_geometry(settings, views, stopping or threading.Event())
-        calibrated: list[_CalibratedView] = list(
-            _each(
-                ((view.source.name, partial(self._calibrated, view, settings)) for view in views),
-                faults,
-            )
+        geometry = {view.source.name: self._geometry(view, settings) for view in views}
+        poses, no_poses = self.poses(images.stamps_ns)
+        looked_up = time.monotonic()
+        faults: dict[str, CameraFaultError] = {}
+        steps = ((view.source.name, partial(self._decoded, view)) for view in views)
+        decoded: list[tuple[_View, DecodedImage]] = list(_each(steps, faults))
+        waited_s = time.monotonic() - looked_up
+        steps = (
+            (name, partial(self._calibrated, view, image, geometry[name]))
+            for view, image in decoded
+            for name in (view.source.name,)
         )
+        calibrated: list[_CalibratedView] = list(_each(steps, faults))
         warnings = self._warnings(calibrated, settings)
         rejection = self._rejection(settings, [view.name for view in calibrated], faults)
         if rejection:
             return BuiltFrame(None, faults, rejection, warnings=warnings)
         stamps_ns = np.array([view.stamp_ns for view in calibrated], np.int64)
-        poses, no_poses = self.poses(stamps_ns)
+        if faults:
+            poses, no_poses = self.poses(stamps_ns)
         frame = Frame(
-            tuple(view.pixels for view in calibrated), _rig(calibrated), stamps_ns, poses
+            tuple(view.pixels for view in calibrated), self._rig(calibrated), stamps_ns, poses
         )
-        seconds = {'decoding': decoded - began, 'geometry': time.monotonic() - decoded}
+        geometry_s = time.monotonic() - began - waited_s
+        seconds = {'decoding': waited_s, 'geometry': geometry_s}
         return BuiltFrame(frame, faults, no_poses=no_poses, warnings=warnings, seconds=seconds)
 
     def poses(self, stamps_ns: np.ndarray) -> tuple[np.ndarray | None, str | None]:
@@ -207,10 +231,8 @@ class FrameBuilder:
             frame_id, settings.base_frame, stamp_ns, settings.pose_clamp_s
         )
 
-    def _decoded(
-        self, images: ImageSet, settings: RigSettings
-    ) -> Iterator[tuple[str, Callable[[], _View]]]:
-        """Yield each camera with a function that waits for its image."""
+    def _views(self, images: ImageSet, settings: RigSettings) -> list[_View]:
+        """Start to decode the images that are not being decoded yet."""
         sources = [settings.camera_sources[index] for index in images.cameras]
         decoded = self._decoder(
             [source.name for source in sources],
@@ -218,34 +240,40 @@ class FrameBuilder:
             self._max_pixels(),
             settings.decode_timeout_s,
         )
-        for source, message, stamp_ns, image in zip(
-            sources, images.messages, images.stamps_ns.tolist(), decoded, strict=True
-        ):
-            frame_id = source.frame or message.header.frame_id
-            yield source.name, partial(self._view, source, stamp_ns, frame_id, image)
+        return [
+            _View(source, stamp_ns, source.frame or message.header.frame_id, image)
+            for source, message, stamp_ns, image in zip(
+                sources, images.messages, images.stamps_ns.tolist(), decoded, strict=True
+            )
+        ]
 
-    def _view(
-        self, source: CameraSource, stamp_ns: int, frame_id: str, image: Callable[[], DecodedImage]
-    ) -> _View:
+    def _decoded(self, view: _View) -> tuple[_View, DecodedImage]:
+        """Wait for the image of a camera."""
         try:
-            return _View(source, stamp_ns, frame_id, image())
+            return view, view.image()
         except ValueError as error:
-            topic = self._topic_name(source.image_topic)
+            name, topic = view.source.name, self._topic_name(view.source.image_topic)
             is_large = isinstance(error, ImageTooLargeError)
             remedy = '; raise max_image_megapixels, or send smaller images' if is_large else ''
             raise CameraFaultError(
-                'bad_image', f'image of {source.name} on {topic} {error}{remedy}'
+                'bad_image', f'image of {name} on {topic} {error}{remedy}'
             ) from error
 
-    def _calibrated(self, view: _View, settings: RigSettings) -> _CalibratedView:
-        """Look up intrinsics and extrinsics, and remove lens distortion."""
-        name, image = view.source.name, view.image
+    def _geometry(self, view: _View, settings: RigSettings) -> _Geometry:
+        intrinsics = partial(self._calibrations.intrinsics, view.source, settings.images_rectified)
+        return _Geometry(_tried(intrinsics), _tried(partial(self._extrinsic, view, settings)))
+
+    def _calibrated(
+        self, view: _View, image: DecodedImage, geometry: _Geometry
+    ) -> _CalibratedView:
+        """Apply the geometry to the size of the image, and remove lens distortion."""
+        name = view.source.name
         try:
-            intrinsics = self._calibrations.intrinsics(view.source, settings.images_rectified)
+            intrinsics = geometry.intrinsics()
             intrinsics.require_image_size(image.width, image.height)
             rows, columns = image.pixels.shape[:2]
             intrinsics = intrinsics.scaled(columns / image.width, rows / image.height)
-            extrinsic = self._extrinsic(view, settings) @ intrinsics.frame_from_camera
+            extrinsic = geometry.extrinsic() @ intrinsics.frame_from_camera
             pixels = image.pixels
             if intrinsics.distortion is not None:
                 pixels = self._undistorter(name, pixels, intrinsics.matrix, intrinsics.distortion)
@@ -255,6 +283,21 @@ class FrameBuilder:
         return _CalibratedView(
             name, view.frame_id, view.stamp_ns, pixels, intrinsics, extrinsic, warnings
         )
+
+    def _rig(self, views: list[_CalibratedView]) -> CameraRig:
+        """Return the last rig if nothing has changed: validating one takes as long as tf."""
+        names = tuple(view.name for view in views)
+        intrinsics = np.stack([view.intrinsics.matrix for view in views])
+        extrinsics = np.stack([view.ego_from_camera for view in views])
+        last = self._last_rig
+        if (
+            last is None
+            or last.names != names
+            or not np.array_equal(last.intrinsics, intrinsics)
+            or not np.array_equal(last.ego_from_camera, extrinsics)
+        ):
+            last = self._last_rig = CameraRig(names, intrinsics, extrinsics)
+        return last
 
     def _extrinsic(self, view: _View, settings: RigSettings) -> np.ndarray:
         source = view.source
@@ -369,12 +412,17 @@ def _each(steps: Iterable[tuple], faults: dict[str, CameraFaultError]) -> Iterat
             faults[camera] = fault
 
 
-def _rig(views: list[_CalibratedView]) -> CameraRig:
-    return CameraRig(
-        tuple(view.name for view in views),
-        np.stack([view.intrinsics.matrix for view in views]),
-        np.stack([view.ego_from_camera for view in views]),
-    )
+def _tried(look_up: Callable[[], Result]) -> Callable[[], Result]:
+    """Call ``look_up`` now, and return a function that returns its result or raises its error."""
+    try:
+        result = look_up()
+    except (CameraFaultError, ValueError) as error:
+        return partial(_raise, error)
+    return lambda: result
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def _shared(view: _CalibratedView, other: _CalibratedView) -> list[str]:
