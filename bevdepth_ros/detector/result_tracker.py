@@ -60,7 +60,7 @@ class ResultTracker:
         """
         pose = ego_pose(frame)
         assert pose is not None  # otherwise there are no tracks
-        return [self._trails.points(track_id, pose) for track_id in tracks.ids.tolist()]
+        return self._trails.points(tracks.ids, pose)
 
 
 def ego_pose(frame: Frame) -> np.ndarray | None:
@@ -71,46 +71,39 @@ def ego_pose(frame: Frame) -> np.ndarray | None:
 
 
 class Trails:
-    """Recent positions of tracks in the world frame, by id."""
+    """Recent positions of tracks in the world frame: the last moment, and moments at least
+    ``TRAIL_STEP_S`` apart before it.
+    """
 
     def __init__(self) -> None:
-        self._points: dict[int, deque[tuple[int, np.ndarray]]] = {}
-        self._stamp_ns = 0
+        self._moments: deque[tuple[int, np.ndarray, np.ndarray]] = deque()  # stamp, ids, centers
 
     def add(self, tracks: Tracks3D, world_from_ego: np.ndarray) -> None:
         """Add the current positions and drop those older than ``TRAIL_S``. If time went back,
         drop all earlier positions first.
         """
-        if tracks.stamp_ns < self._stamp_ns:
-            self._points.clear()
-        self._stamp_ns = tracks.stamp_ns
+        moments, stamp_ns = self._moments, tracks.stamp_ns
+        if moments and stamp_ns < moments[-1][0]:
+            moments.clear()
+        # The newest moment is replaced until it is TRAIL_STEP_S younger than the one before.
+        if len(moments) > 1 and (moments[-1][0] - moments[-2][0]) * 1e-9 < TRAIL_STEP_S:
+            moments.pop()
         centers = tracks.boxes.center @ world_from_ego[:3, :3].T + world_from_ego[:3, 3]
-        for track_id, center in zip(tracks.ids.tolist(), centers, strict=True):
-            points = self._points.setdefault(track_id, deque())
-            # The newest point is replaced until it is TRAIL_STEP_S younger than the one before.
-            if len(points) > 1 and (points[-1][0] - points[-2][0]) * 1e-9 < TRAIL_STEP_S:
-                points.pop()
-            points.append((tracks.stamp_ns, center))
-        self._drop_old()
+        moments.append((stamp_ns, tracks.ids, centers))
+        while (stamp_ns - moments[0][0]) * 1e-9 > TRAIL_S:
+            moments.popleft()
 
     def move(self, new_world_from_world: np.ndarray) -> None:
         """Move all positions after the localization jumped; (4, 4), rigid."""
         turn, shift = new_world_from_world[:3, :3], new_world_from_world[:3, 3]
-        for points in self._points.values():
-            moved = [(stamp_ns, turn @ point + shift) for stamp_ns, point in points]
-            points.clear()
-            points.extend(moved)
+        for _, _, centers in self._moments:
+            centers[:] = centers @ turn.T + shift
 
-    def points(self, track_id: int, world_from_ego: np.ndarray) -> np.ndarray:
-        """Return the (k, 3) positions of a track in the ego frame, oldest first."""
-        points = np.array([point for _, point in self._points[track_id]])
-        return (points - world_from_ego[:3, 3]) @ world_from_ego[:3, :3]
-
-    def _drop_old(self) -> None:
-        for points in self._points.values():
-            while points and self._age_s(points[0][0]) > TRAIL_S:
-                points.popleft()
-        self._points = {track_id: points for track_id, points in self._points.items() if points}
-
-    def _age_s(self, stamp_ns: int) -> float:
-        return (self._stamp_ns - stamp_ns) * 1e-9
+    def points(self, track_ids: np.ndarray, world_from_ego: np.ndarray) -> list[np.ndarray]:
+        """Return the (k, 3) positions of each track in the ego frame, oldest first."""
+        ids = np.concatenate([ids for _, ids, _ in self._moments])
+        centers = np.concatenate([centers for _, _, centers in self._moments])
+        order = np.argsort(ids, kind='stable')
+        begins, ends = (np.searchsorted(ids[order], track_ids, side) for side in ('left', 'right'))
+        local = (centers[order] - world_from_ego[:3, 3]) @ world_from_ego[:3, :3]
+        return [local[begin:end] for begin, end in zip(begins, ends, strict=True)]
