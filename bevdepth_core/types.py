@@ -35,9 +35,11 @@ def _checked(
     ):
         expected = '(' + ', '.join('n' if size is None else str(size) for size in shape) + ')'
         raise ValueError(f'{name} must have shape {expected}, got {array.shape}')
-    if array.dtype == object or not np.can_cast(array.dtype, dtype, casting='same_kind'):
+    if array.dtype != dtype and (
+        array.dtype == object or not np.can_cast(array.dtype, dtype, casting='same_kind')
+    ):
         raise TypeError(f'{name} must be convertible to {np.dtype(dtype).name}, got {array.dtype}')
-    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+    if array.dtype.kind == 'f' and not np.isfinite(array).all():
         raise ValueError(f'{name} must be finite, got NaN or infinity')
     return np.ascontiguousarray(array, dtype=dtype)
 

@@ -34,6 +34,8 @@ class Placement:
 
     def detections(self, detections: Detections3D) -> Detections3D:
         """Return ``detections`` in this frame."""
+        if self.from_base is None:
+            return detections
         return replace(detections, boxes=self._boxes(detections.boxes))
 
     def covariance(self, covariance: BoxCovariance) -> BoxCovariance:
@@ -42,6 +44,8 @@ class Placement:
 
     def tracks(self, tracks: Tracks3D) -> Tracks3D:
         """Return ``tracks`` in this frame."""
+        if self.from_base is None:
+            return tracks
         return replace(
             tracks,
             boxes=self._boxes(tracks.boxes),

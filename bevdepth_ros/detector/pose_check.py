@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,7 +101,14 @@ def _moved(pose: np.ndarray, motion: _Motion, seconds: float) -> np.ndarray:
 
 def _turn(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
     """Return the (3,) rotation vector between two poses in the axes of the earlier, radians."""
-    return Rotation.from_matrix(earlier[:3, :3].T @ later[:3, :3]).as_rotvec()
+    turn = earlier[:3, :3].T @ later[:3, :3]
+    cosine = (float(np.trace(turn)) - 1) / 2
+    if cosine < -0.5:  # the axis of half a turn is lost in the differences below
+        return Rotation.from_matrix(turn).as_rotvec()
+    # SciPy takes 0.2 ms, which detection and publication would both wait for.
+    vector = np.array((turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]))
+    sine = float(np.linalg.norm(vector)) / 2
+    return vector / 2 * (math.atan2(sine, cosine) / sine if sine else 1.0)
 
 
 def _degrees(turn: np.ndarray) -> float:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from bevdepth_ros.detector.pose_check import PoseCheck
 
@@ -119,3 +120,19 @@ def test_a_step_below_ten_meters_is_not_an_impossible_speed_even_in_a_short_time
 def test_the_largest_speed_is_100_m_s():
     assert jumps(pose(0), pose(99.9), seconds=1.0) == [False, False]
     assert jumps(pose(0), pose(100.1), seconds=1.0) == [False, True]
+
+
+@pytest.mark.parametrize('degrees', [25.0, 90.0, 119.9, 120.1, 179.99, 180.0])
+@pytest.mark.parametrize('axis', [(0, 0, 1), (1, 0, 0), (-0.6, 0.48, 0.64)])
+def test_a_turn_about_any_axis_has_its_angle_and_continues(axis: tuple, degrees: float):
+    first = Rotation.from_euler('xyz', (0.1, -0.2, 2.0))
+    step = Rotation.from_rotvec(np.radians(degrees) * np.array(axis))
+    poses = [pose(0.0) for _ in range(4)]
+    for number, matrix in enumerate(poses):
+        matrix[:3, :3] = (first * step**number).as_matrix()
+    check = PoseCheck()
+    assert not any(check.jump(number * 10**9, one) for number, one in enumerate(poses[:2]))
+    jump = check.jump(2 * 10**9, pose(900.0) @ poses[2])
+    assert jump is not None
+    assert f'turned by {degrees:.0f} degrees' in jump.description
+    np.testing.assert_allclose(jump.expected_pose, poses[2], atol=1e-6)
