@@ -51,19 +51,28 @@ def to_4x4(intrinsics: np.ndarray) -> np.ndarray:
     return padded
 
 
-def rigid_from_quaternion(quaternion: ArrayLike, translation: ArrayLike) -> np.ndarray:
-    """Return the (4, 4) float64 transform of a quaternion (w, x, y, z) and a translation in
-    meters.
+def unit_quaternion(quaternion: ArrayLike) -> tuple[float, ...]:
+    """Return a quaternion (w, x, y, z) with length 1.
 
     Raises:
-        ValueError: the quaternion is not finite, or its length differs from 1 by more than 1 %.
+        ValueError: it is not finite, or its length differs from 1 by more than 1 %.
     """
     # Python numbers: numpy takes five times as long for four of them.
     parts: list[float] = np.asarray(quaternion, np.float64).tolist()
     length = math.sqrt(sum(part * part for part in parts))
     if not abs(length - 1) <= 0.01:
         raise ValueError(f'quaternion must have unit length, got length {length}')
-    w, x, y, z = (part / length for part in parts)
+    return tuple(part / length for part in parts)
+
+
+def rigid_from_quaternion(quaternion: ArrayLike, translation: ArrayLike) -> np.ndarray:
+    """Return the (4, 4) float64 transform of a quaternion (w, x, y, z) and a translation in
+    meters.
+
+    Raises:
+        ValueError: as ``unit_quaternion``.
+    """
+    w, x, y, z = unit_quaternion(quaternion)
     transform = np.array(
         (
             (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y), 0.0),

@@ -185,10 +185,14 @@ class Monitor:
         with self._lock:
             return self._since(self._last_image[camera])
 
-    def shortest_silence_s(self) -> float:
-        """Return the time since the last image of any camera, as ``silence_s``."""
+    def has_paused(self, limit_s: float) -> bool:
+        """Return True if no camera sent an image for ``limit_s`` seconds, measured as
+        ``silence_s``.
+        """
         with self._lock:
-            return self._since(self._last_image_of_any)
+            wall_s, _ = moment = self._last_image_of_any
+            # While images arrive, wall time answers: the node's clock takes 10 us to read.
+            return time.monotonic() - wall_s > limit_s and self._since(moment) > limit_s
 
     def is_silent(self, camera: str, timeout_s: float) -> bool:
         """Return True if the camera sent no image for ``timeout_s`` seconds, not counting a pause

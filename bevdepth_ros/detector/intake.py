@@ -133,7 +133,7 @@ class Intake:
         names = [source.name for source in self._sources]
         silent = {name for name in names if self._monitor.is_silent(name, timeout_s)}
         # When all cameras stop, they pass the timeout one after the other within one cycle.
-        has_paused = self._monitor.shortest_silence_s() > PAUSE * timeout_s
+        has_paused = self._monitor.has_paused(PAUSE * timeout_s)
         if not has_paused or len(silent) in (0, len(names)):
             self._reports.report_silent(silent)
         if not has_paused and self._monitor.startup_is_over():
@@ -212,7 +212,7 @@ class Intake:
             self._monitor.report(f'stamp/{source.name}', 'cameras', ERROR, sentence)
             return
         self._monitor.solved(f'stamp/{source.name}', f'qos/{source.name}')
-        if self._monitor.shortest_silence_s() > PAUSE * self._timeout_s:
+        if self._monitor.has_paused(PAUSE * self._timeout_s):
             self._monitor.cameras_resumed()
             self._reports.restart_loss()
         self._monitor.image_arrived(source.name, stamp)

@@ -72,9 +72,7 @@ class DetectorNode(LifecycleNode):
         )
         parameters.declare(self)
         self._settings = Settings()
-        self._monitor = Monitor(
-            self.get_logger(), ros_now_s=lambda: self.get_clock().now().nanoseconds * 1e-9
-        )
+        self._monitor = Monitor(self.get_logger(), ros_now_s=self._now_s)
         self._monitor.fact('node', state='unconfigured')
         self._detector: Detector | None = None
         self._loaded: tuple | None = None
@@ -209,6 +207,13 @@ class DetectorNode(LifecycleNode):
         )
         self.get_logger().info(f'loaded {path} on {detector.device} in {precision}')
         return detector
+
+    def _now_s(self) -> float:
+        """Return the time of the node's clock, seconds; without /clock it is that of the system,
+        which is read in a tenth of the time.
+        """
+        clock = self.get_clock()
+        return clock.now().nanoseconds * 1e-9 if clock.ros_time_is_active else time.time()
 
     def _unload(self) -> None:
         if self._outputs is not None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from sensor_msgs.msg import CompressedImage, Image
 
-from bevdepth_ros.rig.compressed_images import DecodedImage, is_color_jpeg
+from bevdepth_ros.rig.compressed_images import DecodedImage
 from bevdepth_ros.rig.conversions import decoded_image
 from bevdepth_ros.rig.gpu_images import JpegBatches, Upload
 
@@ -115,12 +115,8 @@ class ImageDecoder:
         future: Future[DecodedImage] = Future()
         started.append(_Started(message, future))
         in_thread = partial(self._decode_in_thread, camera, message, max_pixels, future)
-        if (
-            self._jpeg_batches is not None
-            and isinstance(message, CompressedImage)
-            and is_color_jpeg(message, max_pixels)
-        ):
-            self._jpeg_batches.put(message, future, in_thread)
+        if self._jpeg_batches is not None and isinstance(message, CompressedImage):
+            self._jpeg_batches.put(message, max_pixels, future, in_thread)
         else:
             in_thread()
         return future

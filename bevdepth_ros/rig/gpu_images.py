@@ -72,6 +72,7 @@ class _Waiting(NamedTuple):
     """A file that waits for the next call."""
 
     message: CompressedImage
+    max_pixels: int
     image: Future[DecodedImage]
     reject: Callable[[], None]
 
@@ -94,20 +95,32 @@ class JpegBatches:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def put(
-        self, message: CompressedImage, image: Future[DecodedImage], reject: Callable[[], None]
+        self,
+        message: CompressedImage,
+        max_pixels: int,
+        image: Future[DecodedImage],
+        reject: Callable[[], None],
     ) -> None:
         """Decode the file of ``message`` in the next call.
 
         Args:
-            message: a color JPEG.
+            message: contains the file.
+            max_pixels: larger images are rejected.
             image: receives the image on the GPU, complete.
-            reject: is called instead if the GPU rejects this file, or another one of the call.
+            reject: is called instead if the file is not a color JPEG, or if the GPU rejects it or
+                another one of the call.
         """
-        self._waiting.append(_Waiting(message, image, reject))
+        self._waiting.append(_Waiting(message, max_pixels, image, reject))
         self._thread.submit(self._decode_waiting)
 
     def _decode_waiting(self) -> None:
-        files = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        files = []
+        for file in waiting:  # checked here, because the executor's thread is the busiest one
+            if is_color_jpeg(file.message, file.max_pixels):
+                files.append(file)
+            else:
+                file.reject()
         if not files:  # an earlier call has decoded them
             return
         try:

@@ -16,7 +16,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from tf2_msgs.msg import TFMessage
 from tf2_ros import Buffer, TransformListener
 
-from bevdepth_core.geometry import rigid_from_quaternion
+from bevdepth_core.geometry import rigid_from_quaternion, unit_quaternion
 from bevdepth_ros.rig.stamps import stamp_ns
 
 BACKWARDS_NS = 250_000_000
@@ -219,8 +219,9 @@ class CheckedTransformListener(TransformListener):
         transform.header.frame_id = plain_name(transform.header.frame_id)
         transform.child_frame_id = plain_name(transform.child_frame_id)
         try:
-            matrix = matrix_from_transform(transform)
-            if not (np.abs(matrix) <= FARTHEST_M).all():
+            rotation, shift = transform.transform.rotation, transform.transform.translation
+            unit_quaternion((rotation.w, rotation.x, rotation.y, rotation.z))
+            if not all(abs(value) <= FARTHEST_M for value in (shift.x, shift.y, shift.z)):
                 raise ValueError(f'its translation is not finite, or above {FARTHEST_M:.0e} m')
             if not transform.header.frame_id or transform.child_frame_id in (
                 '',

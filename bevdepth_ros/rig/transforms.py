@@ -188,13 +188,14 @@ class Transforms:
         )
 
     def lookup_early(self, target: str, source: str, stamp_ns: int) -> None:
-        """Keep what ``lookup_at`` will return, if tf has it already: a look-up takes 0.2 ms."""
+        """Keep what ``lookup_at`` will return, if tf has it already: a look-up takes 0.1 ms."""
         source = plain_name(source)
         key = target, source, stamp_ns
         self._early.pop(key, None)
-        if self.has_transform(*key):
-            with suppress(TransformMissingError):
-                self._early[key] = self._lookup(target, source, Time(nanoseconds=stamp_ns))
+        with suppress(TransformException, ValueError):
+            time = Time(nanoseconds=stamp_ns)
+            if len(source) <= MAX_NAME_LENGTH and not self._conflict(target, source, time):
+                self._early[key] = self._transform(target, source, time)
         while len(self._early) > MAX_EARLY:
             self._early.popitem(last=False)
 
@@ -226,18 +227,26 @@ class Transforms:
                 f'{MAX_NAME_LENGTH} characters'
             )
             raise TransformMissingError(sentence)
-        conflict = self._listener and self._listener.conflict_between(
-            target, source, is_ego=time is not LATEST
-        )
+        conflict = self._conflict(target, source, time)
         if conflict:
             raise TransformMissingError(conflict)
         try:
-            # lookup_transform would first ask whether it can, which takes as long.
-            return matrix_from_transform(self._buffer.lookup_transform_core(target, source, time))
+            return self._transform(target, source, time)
         except ExtrapolationException as error:
             raise TransformMissingError(self._time_sentence(target, source, time)) from error
         except (TransformException, ValueError) as error:
             raise TransformMissingError(self._link_sentence(target, source, error)) from error
+
+    def _conflict(self, target: str, source: str, time: Time) -> str | None:
+        """Return what is wrong with the publishers of the transform, None if nothing is."""
+        if self._listener is None:
+            return None
+        return self._listener.conflict_between(target, source, is_ego=time is not LATEST)
+
+    def _transform(self, target: str, source: str, time: Time) -> np.ndarray:
+        """Return the (4, 4) transform; raise TransformException or ValueError if there is none."""
+        # lookup_transform would first ask whether it can, which takes as long.
+        return matrix_from_transform(self._buffer.lookup_transform_core(target, source, time))
 
     def _time_sentence(self, target: str, source: str, time: Time) -> str:
         last_ns = self._last_ns(target, source)
