@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 from sensor_msgs.msg import CameraInfo
 
 from bevdepth_ros.rig.conversions import info_from_file, intrinsics_from_info
@@ -35,7 +34,7 @@ class Calibrations:
         for info in self._infos.values():
             intrinsics_from_info(info, settings.images_rectified)
         self._files = frozenset(self._infos)
-        self._known: dict[str, tuple[tuple, Intrinsics]] = {}
+        self._known: dict[str, tuple[CameraInfo, bool, Intrinsics]] = {}
 
     def take_info(self, camera: str, message: CameraInfo) -> None:
         """Use this CameraInfo of ``camera`` from now on, unless a calibration file is given."""
@@ -47,8 +46,7 @@ class Calibrations:
         return camera in self._infos
 
     def intrinsics(self, source: CameraSource, rectified: bool) -> Intrinsics:
-        """Return the intrinsics of the newest CameraInfo; they are computed when its values
-        change.
+        """Return the intrinsics of the newest CameraInfo; they are computed once per message.
 
         Raises:
             ValueError: there is none, or it is invalid; the message follows the camera's name.
@@ -58,17 +56,8 @@ class Calibrations:
             topic = self._topic_name(source.info_topic)
             remedy = 'publish it, or set camera_info_topics or camera_info_files'
             raise ValueError(f'has no CameraInfo: no message was received on {topic}; {remedy}')
-        values = (rectified, *_values(info))
-        cached = self._known.get(source.name)
-        if cached is None or cached[0] != values:
-            cached = (values, intrinsics_from_info(info, rectified))
-            self._known[source.name] = cached
-        return cached[1]
-
-
-def _values(info: CameraInfo) -> tuple:
-    """Return the values that intrinsics depend on: all but the header."""
-    roi = info.roi
-    region = (roi.x_offset, roi.y_offset, roi.width, roi.height, info.binning_x, info.binning_y)
-    matrices = tuple(np.asarray(values).tobytes() for values in (info.k, info.p, info.r, info.d))
-    return (info.width, info.height, info.distortion_model, *region, *matrices)
+        known = self._known.get(source.name)
+        if known is None or known[0] is not info or known[1] != rectified:
+            known = info, rectified, intrinsics_from_info(info, rectified)
+            self._known[source.name] = known
+        return known[2]

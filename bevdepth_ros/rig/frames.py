@@ -146,6 +146,11 @@ class FrameBuilder:
         self._poses_awaited_from = 0.0
         self._decoder = ImageDecoder(device, min_width)
         self._last_rig: CameraRig | None = None
+        self._info_topics = {
+            source.name: topic_name(source.info_topic)
+            for source in settings().camera_sources
+            if not source.info_file
+        }
 
     def close(self) -> None:
         """End the threads that decode images."""
@@ -191,7 +196,7 @@ class FrameBuilder:
             for name in (view.source.name,)
         )
         calibrated: list[_CalibratedView] = list(_each(steps, faults))
-        warnings = self._warnings(calibrated, settings)
+        warnings = self._warnings(calibrated)
         rejection = self._rejection(settings, [view.name for view in calibrated], faults)
         if rejection:
             return BuiltFrame(None, faults, rejection, warnings=warnings)
@@ -375,15 +380,11 @@ class FrameBuilder:
             for stamp_ns in {min(stamps_ns, default=0), max(stamps_ns, default=0)} - {0}
         )
 
-    def _warnings(self, views: list[_CalibratedView], settings: RigSettings) -> dict[str, str]:
+    def _warnings(self, views: list[_CalibratedView]) -> dict[str, str]:
         """Return warnings by camera: about its calibration, and about a frame or topic that it
         shares with another camera.
         """
-        topics = {
-            source.name: self._topic_name(source.info_topic)
-            for source in settings.camera_sources
-            if not source.info_file
-        }
+        topics = self._info_topics
         warnings = {view.name: list(view.warnings) for view in views}
         for index, view in enumerate(views):
             for other in views[:index]:
