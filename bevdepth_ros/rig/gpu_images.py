@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -112,6 +113,7 @@ class JpegBatches:
         """
         self._waiting.append(_Waiting(message, max_pixels, image, reject))
         self._thread.submit(self._decode_waiting)
+        time.sleep(0)  # releases the interpreter, so that the thread begins at once
 
     def _decode_waiting(self) -> None:
         waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
