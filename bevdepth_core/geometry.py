@@ -11,6 +11,8 @@ RIGID_TOLERANCE = 1e-4
 """Largest accepted deviation of R^T R from the identity; that of float32 quaternions is up to
 1e-6."""
 
+_IDENTITY, _LAST_ROW = np.eye(3), np.array((0.0, 0.0, 0.0, 1.0))
+
 
 def require_rigid(name: str, transforms: np.ndarray) -> None:
     """Raise ValueError with ``name`` unless every (..., 4, 4) matrix is a rotation and a
@@ -18,13 +20,11 @@ def require_rigid(name: str, transforms: np.ndarray) -> None:
     """
     rotation = transforms[..., :3, :3]
     orthonormal = (
-        np.abs(np.swapaxes(rotation, -1, -2) @ rotation - np.eye(3)).max() <= RIGID_TOLERANCE
+        np.abs(np.swapaxes(rotation, -1, -2) @ rotation - _IDENTITY).max() <= RIGID_TOLERANCE
     )
     if not orthonormal or (np.linalg.det(rotation) <= 0).any():
         raise ValueError(f'{name} must be rigid: its rotation part is not a rotation matrix')
-    if not np.array_equal(
-        transforms[..., 3, :], np.broadcast_to((0, 0, 0, 1), transforms[..., 3, :].shape)
-    ):
+    if not (transforms[..., 3, :] == _LAST_ROW).all():
         raise ValueError(f'{name} must be rigid: its last row is not 0 0 0 1')
 
 

@@ -49,7 +49,8 @@ class Selection:
         """Return the detections of the mask ``keep`` (see ``keeps``) with published class
         names.
         """
-        return replace(detections[keep], class_names=self.names)
+        kept = detections if keep.all() else detections[keep]
+        return kept if kept.class_names == self.names else replace(kept, class_names=self.names)
 
     def tracks(self, tracks: Tracks3D, kept_detections: np.ndarray) -> Tracks3D:
         """Return the published tracks; their indices of detections count published detections
