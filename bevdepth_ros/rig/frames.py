@@ -190,12 +190,12 @@ class FrameBuilder:
         steps = ((view.source.name, partial(self._decoded, view)) for view in views)
         decoded: list[tuple[_View, DecodedImage]] = list(_each(steps, faults))
         waited_s = time.monotonic() - looked_up
-        steps = (
+        calibrations = (
             (name, partial(self._calibrated, view, image, geometry[name]))
             for view, image in decoded
             for name in (view.source.name,)
         )
-        calibrated: list[_CalibratedView] = list(_each(steps, faults))
+        calibrated: list[_CalibratedView] = list(_each(calibrations, faults))
         warnings = self._warnings(calibrated)
         rejection = self._rejection(settings, [view.name for view in calibrated], faults)
         if rejection:
