@@ -13,9 +13,11 @@ from typing import NoReturn
 
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError  # rclpy does not export it under a public name
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
 
 from bevdepth_ros.signals import interruptible, signals
 
@@ -110,14 +112,21 @@ def spin_until_signal(node: Node, on_error: Callable[[Exception], None] | None =
     """
     executor = make_executor()
     executor.add_node(node)
+    # A timeout would not do: while messages arrive faster than they are handled, none is checked.
+    ended = Future()
+    signals.on_signal = partial(ended.set_result, None)
+    # Python calls the handler of a signal only between its own instructions: the timer runs some.
+    node.create_timer(SPIN_S, lambda: None, clock=Clock(clock_type=ClockType.STEADY_TIME))
     try:
         while not signals.received and node.context.ok():
             try:
-                executor.spin_once(timeout_sec=SPIN_S)
+                # spin_once would return after each event, which costs 50 us per message.
+                executor.spin_until_future_complete(ended)
             except Exception as error:
                 (on_error or partial(_log, node))(error)
                 time.sleep(PAUSE_S)
     finally:
+        signals.on_signal = None
         executor.shutdown()
 
 

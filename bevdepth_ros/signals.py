@@ -20,10 +20,15 @@ class Signals:
     A signal handler that raises can interrupt any code, including rclpy's C code, which then
     crashes. The handler therefore only records the signal. It raises KeyboardInterrupt only inside
     ``with interruptible()``.
+
+    Attributes:
+        received: True after a signal.
+        on_signal: called by the handler; must not raise an exception.
     """
 
     def __init__(self) -> None:
         self.received = False
+        self.on_signal: Callable[[], None] | None = None
         self._may_raise = self._is_ignored = False
 
     def note(self) -> None:
@@ -42,6 +47,8 @@ class Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = True
+        if self.on_signal is not None:
+            self.on_signal()
         if self._may_raise:
             raise KeyboardInterrupt
 

@@ -33,6 +33,31 @@ from bevdepth_ros import programs
 programs.NAME()
 """
 
+BUSY = """
+import threading, time
+from rclpy.node import Node
+from std_msgs.msg import Empty
+from bevdepth_ros.process import ros_process, spin_until_signal
+
+
+def publish():
+    while True:
+        publisher.publish(Empty())
+        time.sleep(0.0005)
+
+
+with ros_process():
+    node = Node('busy')
+    publisher = node.create_publisher(Empty, '/flood', 100)
+    node.create_subscription(Empty, '/flood', lambda message: time.sleep(0.005), 100)
+    threading.Thread(target=publish, daemon=True).start()
+    time.sleep(3.0)  # now there are messages for many seconds
+    print('busy', flush=True)
+    spin_until_signal(node)
+print('ended')
+"""
+"""A program that receives more messages than it can handle."""
+
 
 def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -108,3 +133,12 @@ def test_a_signal_while_a_program_imports_its_modules_ends_it_without_a_tracebac
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=TIMEOUT_S) == ('', '')
     assert process.returncode == 0
+
+
+def test_a_signal_ends_a_process_whose_executor_is_never_idle(domain_id: int):
+    process = subprocess.Popen(
+        [sys.executable, '-c', BUSY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == 'busy\n'
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=TIMEOUT_S)[0] == 'ended\n'
