@@ -1,5 +1,5 @@
-"""Subscribes to images, tf and detections for the visualizer and the viewer, and stores them in
-a SceneStore.
+"""Receives images, tf and detections for the visualizer and the viewer, and selects the scene that
+they render next.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ CAMERA_PARAMETERS = (
     'camera_info_files', 'camera_frames',
     'base_frame', 'fixed_frame', 'odometry_topic',
 )  # fmt: skip
-"""Parameters about the images. They have the names of the detector's parameters, so one
-params_file can set both."""
+"""Parameters of cameras and frames. They have the same names as in the detector, so that all nodes
+can use one params_file."""
 TF_BUFFER_S = 30.0
 QUEUE_SIZE = 30
 """Images per camera that DDS queues while an image is rendered."""
@@ -49,7 +49,8 @@ class SceneListener:
             panel_width: see ``SceneStore``.
 
         Raises:
-            ValueError: parameters that contradict each other.
+            ValueError: parameters contradict each other, or a calibration file is invalid.
+            OSError: a calibration file cannot be read.
         """
         self._node = node
         settings = _settings(node)
@@ -63,7 +64,7 @@ class SceneListener:
         self.image_topics = tuple(
             node.resolve_topic_name(source.image_topic) for source in settings.camera_sources
         )
-        self._shown_ns: int | None = None
+        self._shown: tuple[int, bool, int] | None = None
         for source in settings.camera_sources:
             add_image, add_info = (
                 partial(self.store.add_image, source.name),
@@ -84,18 +85,26 @@ class SceneListener:
         self._subscribe(LabelInfo, f'{detector}/label_info', _LATCHED, self.store.add_label_info)
         self._subscribe(Detection3DArray, annotations, 10, self.store.add_annotations)
 
-    def take(self) -> Scene | None:
-        """Return the newest scene that was not returned before; None if there is none.
+    def next_scene(self) -> Scene | None:
+        """Return the newest scene, None if it is not newer than the last one that was returned.
 
-        It has detections, unless none arrived for some time. Detections may be received before
-        their images; then there is no scene yet.
+        The newest scene is that of the newest detections, or of the newest images if no
+        detections arrived for ``DETECTIONS_TIMEOUT_S``. While the images of the newest detections
+        are not received, the result is None.
         """
-        wanted_ns = self._newest_ns()
-        if wanted_ns is None or wanted_ns == self._shown_ns:
+        with_detections = time.monotonic() - self.store.detections_arrived <= DETECTIONS_TIMEOUT_S
+        stamp_ns = (
+            self.store.newest_detections_ns() if with_detections else self.store.newest_images_ns()
+        )
+        if stamp_ns is None:
             return None
-        scene = self.store.scene(wanted_ns)
+        wanted = (self.store.recording, with_detections, stamp_ns)
+        # Stamps may go back if tf of older detections arrives later, or in another recording.
+        if self._shown is not None and wanted[:2] == self._shown[:2] and wanted <= self._shown:
+            return None
+        scene = self.store.scene(stamp_ns)
         if scene is not None:
-            self._shown_ns = wanted_ns
+            self._shown = wanted
         return scene
 
     def call_at(self, rate_hz: float, work: Callable[[], None], purpose: str) -> None:
@@ -113,20 +122,12 @@ class SceneListener:
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._node.create_timer(1 / rate_hz, tick, clock=clock)
 
-    def _newest_ns(self) -> int | None:
-        silent_s = time.monotonic() - self.store.detections_arrived
-        return (
-            self.store.newest_images_ns()
-            if silent_s > DETECTIONS_TIMEOUT_S
-            else self.store.newest_detections_ns()
-        )
-
     def _subscribe(
-        self, message_type: type, topic: str, qos: QoSProfile | int, take: Callable[[Any], None]
+        self, message_type: type, topic: str, qos: QoSProfile | int, handle: Callable[[Any], None]
     ) -> None:
         def callback(message: Any) -> None:
             try:
-                take(message)
+                handle(message)
             except Exception as error:  # an exception in a callback would end the node
                 self._failed(error, topic)
 
@@ -158,10 +159,12 @@ def _settings(node: Node) -> RigSettings:
 
 
 def status_text(listener: SceneListener, scene: Scene) -> str:
-    """Return latency and rate as text; empty if there are no detections."""
+    """Return latency and rate as text; empty if the scene has no detections."""
+    if scene.detections is None:
+        return ''
     parts = []
     if scene.latency_s is not None:
         parts.append(f'latency {scene.latency_s * 1e3:.0f} ms')
-    if listener.store.detection_rate_hz is not None and scene.detections is not None:
+    if listener.store.detection_rate_hz is not None:
         parts.append(f'{listener.store.detection_rate_hz:.1f} Hz')
     return '  ·  '.join(parts)

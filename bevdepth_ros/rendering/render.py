@@ -45,7 +45,7 @@ def render(options: argparse.Namespace) -> int:
 
     Raises:
         RenderError: the bag contains no complete scene, or an argument is invalid.
-        Exception: of many types, if the bag or the checkpoint is broken.
+        Exception: of many types, if the bag or the checkpoint is damaged.
     """
     if options.depth and options.checkpoint is None:
         raise RenderError('--depth needs --checkpoint: recorded detections contain no depth')
@@ -228,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(130)
     except (
         Exception
-    ) as error:  # rosbags, sqlite3, torch and FFmpeg raise many types on broken files
+    ) as error:  # rosbags, sqlite3, torch and FFmpeg raise many types on damaged files
         sys.exit(f'render: {error}')
     print(f'wrote {options.out}: {count} images')
 

@@ -87,6 +87,7 @@ class SceneStore:
 
     Attributes:
         infos: the newest CameraInfo of each camera.
+        recording: number of the recording that the images belong to; the first is 0.
         detections_arrived: time.monotonic() of the last arrival of detections; -inf before the
             first.
     """
@@ -110,6 +111,7 @@ class SceneStore:
         shown = replace(settings, min_cameras=1, pose_clamp_s=POSE_CLAMP_S)
         self._frames = FrameBuilder(lambda: shown, transforms, min_width=panel_width)
         self.infos: dict[str, CameraInfo] = {}
+        self.recording = 0
         self.detections_arrived = -math.inf
         self.clear()
 
@@ -149,6 +151,7 @@ class SceneStore:
             if annotation.stamp_ns <= stamp_ns + LATE_NS
         ]
         self.clear()
+        self.recording += 1
         self._unplaced.extend(new)
 
     def add_info(self, camera: str, message: CameraInfo) -> None:

@@ -66,7 +66,7 @@ class Visualizer(Node):
             for publisher in (self._raw, self._compressed)
             if publisher.get_subscription_count()
         ]
-        if subscribed and (scene := self._listener.take()) is not None:
+        if subscribed and (scene := self._listener.next_scene()) is not None:
             self._publish(scene, subscribed)
 
     def _publish(self, scene: Scene, publishers: list) -> None:

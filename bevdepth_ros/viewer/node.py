@@ -71,7 +71,7 @@ class Viewer(Node):
     def _update(self) -> None:
         if not self.page.has_viewers:
             return
-        scene = None if self.page.is_paused else self._listener.take()
+        scene = None if self.page.is_paused else self._listener.next_scene()
         if scene is not None:
             self._history.add(moment_of(scene, status_text(self._listener, scene)))
         moment = self._history.at(self.page.seconds_back)

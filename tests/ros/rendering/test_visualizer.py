@@ -139,7 +139,7 @@ def test_boxes_received_before_their_images_are_rendered_with_them(
     stamp_ns = rig.mean_stamp_ns(0.0)
     objects.publish(a_bus_ahead(stamp_ns))
     wait_until(lambda: visualizer._listener.store.newest_detections_ns() == stamp_ns, 'the boxes')
-    assert visualizer._listener.take() is None
+    assert visualizer._listener.next_scene() is None
     rig.send_extrinsics()
     rig.send_infos()
     rig.send_images(
