@@ -135,8 +135,7 @@ def _node(name: str, words: list[str]) -> Iterator[Node]:
             automatically_declare_parameters_from_overrides=True,
         )
     except Exception as error:  # rclpy raises RCLError, ValueError and others
-        first, *_ = str(error).split(', at /')
-        raise ParametersError(f'{name} would not start: {first}') from error
+        raise ParametersError(f'{name} would not start: {_reason(error)}') from error
     try:
         yield node
     finally:
@@ -163,14 +162,24 @@ def _resolved(node: Node) -> ResolvedDetector:
 
 
 def _resolved_source(node: Node, source: CameraSource) -> CameraSource:
-    names = {
-        column: node.resolve_topic_name(topic) if topic else ''
-        for column, topic in (
-            ('image_topic', source.image_topic),
-            ('info_topic', source.info_topic),
-        )
-    }
-    return dataclasses.replace(source, **names)
+    return dataclasses.replace(
+        source,
+        image_topic=_resolved_topic(node, 'image_topics', source.image_topic),
+        info_topic=_resolved_topic(node, 'camera_info_topics', source.info_topic),
+    )
+
+
+def _resolved_topic(node: Node, parameter: str, topic: str) -> str:
+    """Return the name with its namespace and remappings; an empty name stays empty."""
+    try:
+        return node.resolve_topic_name(topic) if topic else ''
+    except Exception as error:  # rclpy raises RCLError, ValueError and others
+        raise ValueError(f'{parameter}: {topic!r}: {_reason(error)}') from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the message of an error of rclpy without the source line that it ends with."""
+    return str(error).split(', at /')[0]
 
 
 def _checked(name: str, value: Any) -> Any:
