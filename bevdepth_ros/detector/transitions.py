@@ -1,4 +1,4 @@
-"""Handles requests for transitions that are invalid in the current state."""
+"""Responds to requests for transitions that are invalid in the current state."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ def respond_to_every_transition_request(node: LifecycleNode) -> None:
         try:
             return change(request, response)
         except Exception as error:
-            node.get_logger().warning(
-                f'transition {request.transition.id} is invalid: {str(error).splitlines()[0]}'
-            )
-        except KeyboardInterrupt:  # the node ends; rclpy would log the exception as fatal
+            name = request.transition.label or request.transition.id
+            reason = str(error).partition('\n')[0]
+            node.get_logger().warning(f'transition {name} is invalid: {reason}')
+        except KeyboardInterrupt:
+            # SIGINT arrived during the transition, for example while it loads weights. The process
+            # ends after this response; without it rclpy would log a fatal error.
             pass
         response.success = False
         return response
