@@ -1,4 +1,4 @@
-"""Convolutions for inference that include batch norm, sum and ReLU."""
+"""Convolutions for inference that include batch norm, the residual connection and ReLU."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from bevdepth_core.model.torchvision_parts import BasicBlock, Bottleneck
 from bevdepth_core.ops.max_pool import max_pool
 
 MAX_SLOWDOWN = 1.1
-"""The fused kernel is used if it takes less than this many times the time of separate kernels; the
-margin covers the noise of the measurement."""
+"""The fused kernel is used if it takes less than this factor times the time of separate kernels;
+above 1 because the measurement is noisy."""
 
 
-PartType = TypeVar('PartType', bound=nn.Module)
+ModuleType = TypeVar('ModuleType', bound=nn.Module)
 
 
-def part(module: object, kind: type[PartType]) -> PartType:
+def require_type(module: object, kind: type[ModuleType]) -> ModuleType:
     """Return ``module`` after a check of its type, because PyTorch's containers return untyped
     modules.
     """
@@ -32,7 +32,7 @@ def part(module: object, kind: type[PartType]) -> PartType:
     return module
 
 
-def folded(
+def fold_batch_norm(
     conv: nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d, norm: nn.BatchNorm2d | nn.BatchNorm3d
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weight and bias of a convolution that includes the batch norm."""
@@ -51,11 +51,11 @@ def folded(
 
 
 class FusedConv(nn.Module):
-    """Convolution, optional sum and ReLU. In half precision on CUDA they are one kernel, unless
-    separate kernels are faster.
+    """Convolution, optional residual and ReLU. With float16 or bfloat16 on CUDA they are one
+    kernel, unless that is slower than separate kernels by the factor ``MAX_SLOWDOWN``.
 
     Args:
-        conv: for stride, padding and dilation.
+        conv: for stride, padding, dilation and groups.
         weight: folded, (out, in / groups, kh, kw).
         bias: folded, (out,).
     """
@@ -70,61 +70,63 @@ class FusedConv(nn.Module):
         self._use_fused_kernel: bool | None = None
 
     @classmethod
-    def folded(cls, conv: object, norm: object) -> FusedConv:
+    def from_conv_norm(cls, conv: object, norm: object) -> FusedConv:
         """Return the convolution ``conv`` with the batch norm ``norm`` folded in."""
-        conv = part(conv, nn.Conv2d)
-        return cls(conv, *folded(conv, part(norm, nn.BatchNorm2d)))
+        conv = require_type(conv, nn.Conv2d)
+        return cls(conv, *fold_batch_norm(conv, require_type(norm, nn.BatchNorm2d)))
 
-    def forward(self, features: torch.Tensor, summand: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, features: torch.Tensor, residual: torch.Tensor | None = None
+    ) -> torch.Tensor:
         if not features.is_cuda or features.dtype not in (torch.float16, torch.bfloat16):
-            return self._separate_kernels(features, summand)
+            return self._separate_kernels(features, residual)
         if self._use_fused_kernel is None:
-            self._use_fused_kernel = self._measure_fused_kernel(features, summand)
+            self._use_fused_kernel = self._measure_fused_kernel(features, residual)
         return (
-            self._fused_kernel(features, summand)
+            self._fused_kernel(features, residual)
             if self._use_fused_kernel
-            else self._separate_kernels(features, summand)
+            else self._separate_kernels(features, residual)
         )
 
-    def _fused_kernel(self, features: torch.Tensor, summand: torch.Tensor | None) -> torch.Tensor:
+    def _fused_kernel(self, features: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor:
         args = (self._stride, self._padding, self._dilation, self._groups)
-        if summand is None:
+        if residual is None:
             return torch.cudnn_convolution_relu(features, self.weight, self.bias, *args)
         return torch.cudnn_convolution_add_relu(
-            features, self.weight, summand, 1.0, self.bias, *args
+            features, self.weight, residual, 1.0, self.bias, *args
         )
 
     def _separate_kernels(
-        self, features: torch.Tensor, summand: torch.Tensor | None
+        self, features: torch.Tensor, residual: torch.Tensor | None
     ) -> torch.Tensor:
         args = (self._stride, self._padding, self._dilation, self._groups)
         result = F.conv2d(features, self.weight, self.bias, *args)
-        return (result if summand is None else result.add_(summand)).relu_()
+        return (result if residual is None else result.add_(residual)).relu_()
 
-    def _measure_fused_kernel(self, features: torch.Tensor, summand: torch.Tensor | None) -> bool:
-        """Return True if the fused kernel is fast enough. cuDNN selects its algorithm without
-        measuring, and for some sizes it takes ten times as long as separate kernels.
+    def _measure_fused_kernel(self, features: torch.Tensor, residual: torch.Tensor | None) -> bool:
+        """Return True if the fused kernel is fast enough. cuDNN selects its algorithm with
+        heuristics, and for some sizes that takes ten times as long as separate kernels.
         """
-        fused = device_seconds(partial(self._fused_kernel, features, summand))
-        separate = device_seconds(partial(self._separate_kernels, features, summand))
+        fused = device_seconds(partial(self._fused_kernel, features, residual))
+        separate = device_seconds(partial(self._separate_kernels, features, residual))
         return fused < MAX_SLOWDOWN * separate
 
 
 class FusedBlock(nn.Module):
-    """A residual block of torchvision whose last convolution also computes the sum."""
+    """A residual block of torchvision whose last convolution also adds the residual."""
 
     def __init__(self, block: BasicBlock | Bottleneck) -> None:
         super().__init__()
         count = 3 if isinstance(block, Bottleneck) else 2
-        parts = [
-            (getattr(block, f'conv{n}'), getattr(block, f'bn{n}')) for n in range(1, count + 1)
-        ]
-        self.first = nn.Sequential(*(FusedConv.folded(*part) for part in parts[:-1]))
-        self.last = FusedConv.folded(*parts[-1])
+        *first, last = (
+            FusedConv.from_conv_norm(getattr(block, f'conv{n}'), getattr(block, f'bn{n}'))
+            for n in range(1, count + 1)
+        )
+        self.first, self.last = nn.Sequential(*first), last
         self.shortcut: nn.Module = nn.Identity()
         if block.downsample is not None:
             conv, norm = block.downsample
-            weight, bias = folded(conv, norm)
+            weight, bias = fold_batch_norm(conv, norm)
             shortcut = nn.Conv2d(
                 conv.in_channels,
                 conv.out_channels,
@@ -135,7 +137,7 @@ class FusedBlock(nn.Module):
             )
             shortcut.weight = nn.Parameter(weight, requires_grad=False)
             self.shortcut = shortcut
-            self.last.bias.data += bias
+            self.last.bias.data += bias  # the bias of the shortcut, added before ReLU
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.last(self.first(features), self.shortcut(features))
@@ -145,7 +147,7 @@ class FusedNeck(nn.Module):
     """The neck with one convolution per branch.
 
     A transposed convolution whose stride equals its kernel size is a 1x1 convolution that computes
-    all pixels of each square.
+    up * up output pixels for each input pixel, and a depth-to-space rearrangement.
     """
 
     def __init__(self, neck: MultiScaleNeck) -> None:
@@ -153,48 +155,51 @@ class FusedNeck(nn.Module):
         self.branches = nn.ModuleList()
         self._upsampling: list[int] = []
         for branch in neck.branches:
-            resample, norm, _ = part(branch, nn.Sequential)
+            resample, norm, _ = require_type(branch, nn.Sequential)
             if isinstance(resample, nn.ConvTranspose2d):
-                self.branches.append(_squares(resample, part(norm, nn.BatchNorm2d)))
+                self.branches.append(
+                    _pointwise_upsampling(resample, require_type(norm, nn.BatchNorm2d))
+                )
                 self._upsampling.append(resample.stride[0])
             else:
-                self.branches.append(FusedConv.folded(resample, norm))
+                self.branches.append(FusedConv.from_conv_norm(resample, norm))
                 self._upsampling.append(1)
 
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
-        parts = [branch(features) for branch, features in zip(self.branches, maps, strict=True)]
+        branches = zip(self.branches, maps, self._upsampling, strict=True)
         return torch.cat(
-            [_spread(part, up) for part, up in zip(parts, self._upsampling, strict=True)], dim=1
+            [_depth_to_space(branch(features), up) for branch, features, up in branches], dim=1
         )
 
 
-def _spread(squares: torch.Tensor, up: int) -> torch.Tensor:
+def _depth_to_space(blocks: torch.Tensor, up: int) -> torch.Tensor:
     """Return (n, C, up * h, up * w), channels_last, from (n, up * up * C, h, w)."""
     if up == 1:
-        return squares
-    pixels = squares.permute(0, 2, 3, 1).unflatten(3, (up, up, -1))  # (n, h, w, row, column, C)
+        return blocks
+    pixels = blocks.permute(0, 2, 3, 1).unflatten(3, (up, up, -1))  # (n, h, w, row, column, C)
     rows = pixels.transpose(2, 3)  # (n, h, row, w, column, C)
     return rows.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
-def _squares(conv: nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> FusedConv:
-    """Return a 1x1 convolution whose channels are (row in the square, column in the square,
-    channel).
+def _pointwise_upsampling(conv: nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> FusedConv:
+    """Return a 1x1 convolution whose output channels are (row, column, channel) of the block of
+    output pixels of each input pixel.
     """
-    weight, bias = folded(conv, norm)
+    assert conv.stride == conv.kernel_size and conv.groups == 1 and conv.padding == (0, 0)
+    weight, bias = fold_batch_norm(conv, norm)
     pixels = weight.shape[2] * weight.shape[3]
     weight = weight.permute(2, 3, 1, 0).flatten(0, 2)[:, :, None, None]
     return FusedConv(nn.Conv2d(weight.shape[1], weight.shape[0], 1), weight, bias.repeat(pixels))
 
 
-class FusedMaxPool(nn.Module):
-    """The stem's pooling: windows of 3x3, stride 2."""
+class StemMaxPool(nn.Module):
+    """The pooling of the stem as one kernel: windows of 3x3, stride 2, padding 1."""
 
     def __init__(self, pooling: nn.MaxPool2d) -> None:
         super().__init__()
         if (pooling.kernel_size, pooling.stride, pooling.padding) != (3, 2, 1):
             raise ValueError(
-                f'FusedMaxPool supports only 3x3 windows with stride 2, got {pooling}'
+                f'StemMaxPool supports only 3x3 windows, stride 2 and padding 1, got {pooling}'
             )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bevdepth_core.engine.convolutions import FusedBlock, FusedConv, FusedMaxPool, FusedNeck
+from bevdepth_core.engine.convolutions import FusedBlock, FusedConv, FusedNeck, StemMaxPool
 from bevdepth_core.engine.fused_depth import (
     ChannelsLastSoftmax,
     FusedDeformableConv,
@@ -121,7 +121,7 @@ def _cast(module: nn.Module, dtype: torch.dtype) -> None:
 
 
 class Cast(nn.Module):
-    """Convert a tensor to another type."""
+    """Convert a tensor to another dtype."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -136,10 +136,10 @@ _OF_PLAIN_PARTS: dict[type, Callable[[Any], nn.Module]] = {
     Bottleneck: FusedBlock,
     DepthSoftmax: ChannelsLastSoftmax,
     MultiScaleNeck: FusedNeck,
-    nn.MaxPool2d: FusedMaxPool,
+    nn.MaxPool2d: StemMaxPool,
 }
 _OF_CONVOLUTIONS: dict[type, Callable[..., nn.Module]] = {
-    nn.Conv2d: FusedConv.folded,
+    nn.Conv2d: FusedConv.from_conv_norm,
     nn.ConvTranspose2d: FusedUpsampling,
 }
 _OF_FUSED_PARTS: dict[type, Callable[[Any], nn.Module]] = {
@@ -150,17 +150,17 @@ _OF_FUSED_PARTS: dict[type, Callable[[Any], nn.Module]] = {
 
 
 def _fuse_children(module: nn.Module) -> None:
-    """Replace every child that has a faster form, in place."""
+    """Replace every child that has an inference version, in place."""
     if {'conv1', 'bn1', 'relu'} <= dict(module.named_children()).keys():  # the stem of a trunk
-        module.conv1 = FusedConv.folded(module.conv1, module.bn1)
+        module.conv1 = FusedConv.from_conv_norm(module.conv1, module.bn1)
         module.bn1, module.relu = nn.Identity(), nn.Identity()
     for name, child in module.named_children():
         setattr(module, name, _fused(child))
 
 
 def _fused(module: nn.Module) -> nn.Module:
-    """Return the faster form of ``module``; if there is none, replace its children and return
-    it.
+    """Return the inference version of ``module``; if there is none, return ``module`` with its
+    children replaced.
     """
     make = _OF_PLAIN_PARTS.get(type(module))
     if make is not None:

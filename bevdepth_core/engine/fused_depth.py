@@ -1,5 +1,5 @@
-"""Faster forms of modules of the depth network and of depth refinement; their convolutions are
-fused already.
+"""Inference versions of modules of the depth network and of depth refinement, made from modules
+whose convolutions are already fused.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bevdepth_core.engine.convolutions import FusedConv, part
+from bevdepth_core.engine.convolutions import FusedConv, require_type
 from bevdepth_core.model.depth_net import AtrousPyramid, DeformableConv, DepthSoftmax
 from bevdepth_core.model.view_transform import DepthRefinement
 from bevdepth_core.ops.deformable import deformable_conv
@@ -37,7 +37,7 @@ class FusedPyramid(nn.Module):
     def __init__(self, pyramid: AtrousPyramid) -> None:
         super().__init__()
         self.branches, self.pool = pyramid.branches, pyramid.pool
-        self.project = part(pyramid.project[0], FusedConv)
+        self.project = require_type(pyramid.project[0], FusedConv)
         mean_channels = self.project.weight.shape[1] // (len(self.branches) + 1)
         weight, mean_weight = self.project.weight.split(
             (len(self.branches) * mean_channels, mean_channels), dim=1

@@ -1,4 +1,4 @@
-"""Faster forms of the parts of stereo depth."""
+"""Inference versions of the networks of stereo depth."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bevdepth_core.engine.convolutions import folded, part
+from bevdepth_core.engine.convolutions import fold_batch_norm, require_type
 from bevdepth_core.model.stereo_depth import StereoDepth
 
 
 class ChannelsLastCast(nn.Module):
-    """Convert maps to another type and to channels_last in one copy."""
+    """Convert maps to another dtype and to channels_last in one copy."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -22,18 +22,24 @@ class ChannelsLastCast(nn.Module):
 
 
 class FusedUpsampling(nn.Module):
-    """Transposed convolution that includes the batch norm, and ReLU."""
+    """Transposed convolution with the batch norm folded in, followed by ReLU."""
 
     def __init__(self, conv: nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:
         super().__init__()
-        weight, bias = folded(conv, norm)
+        weight, bias = fold_batch_norm(conv, norm)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(bias, requires_grad=False)
         assert not isinstance(conv.padding, str)
-        self._sizes = conv.stride, conv.padding, conv.output_padding
+        self._conv_args = (
+            conv.stride,
+            conv.padding,
+            conv.output_padding,
+            conv.groups,
+            conv.dilation,
+        )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return F.conv_transpose2d(features, self.weight, self.bias, *self._sizes).relu_()
+        return F.conv_transpose2d(features, self.weight, self.bias, *self._conv_args).relu_()
 
 
 class FusedSimilarity(nn.Module):
@@ -42,8 +48,10 @@ class FusedSimilarity(nn.Module):
     def __init__(self, similarity: nn.Sequential) -> None:
         super().__init__()
         first, second, last = similarity
-        weights = [_folded_pointwise(part(layer, nn.Sequential)) for layer in (first, second)]
-        last = part(last, nn.Conv3d)
+        weights = [
+            _folded_pointwise(require_type(layer, nn.Sequential)) for layer in (first, second)
+        ]
+        last = require_type(last, nn.Conv3d)
         assert last.bias is not None
         weights.append((last.weight.detach().flatten(1), last.bias.detach()))
         self.weights = nn.ParameterList(
@@ -64,12 +72,13 @@ class FusedSimilarity(nn.Module):
 
 
 def fused_stereo(stereo: StereoDepth, dtype: torch.dtype) -> StereoDepth:
-    """Return ``stereo``, whose convolutions are fused already, with its networks in ``dtype``.
-    Depths, hypotheses and positions stay float32.
+    """Convert the networks of ``stereo`` to ``dtype`` in place and return it; the 3D convolutions
+    of the similarity become matrix products. Its 2D convolutions are already fused. Depths,
+    hypotheses and pixel coordinates stay float32.
     """
     stereo.similarity = nn.Sequential(FusedSimilarity(stereo.similarity).to(dtype))
     for name in ('mask', 'downsample'):
-        network = part(getattr(stereo, name), nn.Sequential)
+        network = require_type(getattr(stereo, name), nn.Sequential)
         network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         setattr(stereo, name, nn.Sequential(ChannelsLastCast(dtype), *network))
     return stereo
@@ -77,5 +86,7 @@ def fused_stereo(stereo: StereoDepth, dtype: torch.dtype) -> StereoDepth:
 
 def _folded_pointwise(layer: nn.Sequential) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the (out, in) weight and the bias of a 1x1x1 convolution with its batch norm."""
-    weight, bias = folded(part(layer[0], nn.Conv3d), part(layer[1], nn.BatchNorm3d))
+    weight, bias = fold_batch_norm(
+        require_type(layer[0], nn.Conv3d), require_type(layer[1], nn.BatchNorm3d)
+    )
     return weight.flatten(1), bias

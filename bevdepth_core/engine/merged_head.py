@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from bevdepth_core.decode import NO_CLASS
-from bevdepth_core.engine.convolutions import FusedConv, folded, part
+from bevdepth_core.engine.convolutions import FusedConv, fold_batch_norm, require_type
 from bevdepth_core.model.head import CenterHead, TaskHead
 from bevdepth_core.types import BOX_VALUES
 
@@ -20,12 +20,12 @@ class MergedHead(nn.Module):
 
     def __init__(self, head: CenterHead) -> None:
         super().__init__()
-        self.shared = FusedConv.folded(head.shared[0], head.shared[1])
-        tasks = [list(part(task, TaskHead).values()) for task in head.tasks]
+        self.shared = FusedConv.from_conv_norm(head.shared[0], head.shared[1])
+        tasks = [list(require_type(task, TaskHead).values()) for task in head.tasks]
         self.task_count = len(tasks)
-        nets = [part(net, nn.Sequential) for task in tasks for net in task]
-        first = [part(net[0], nn.Sequential) for net in nets]
-        last = [part(net[1], nn.Conv2d) for net in nets]
+        nets = [require_type(net, nn.Sequential) for task in tasks for net in task]
+        first = [require_type(net[0], nn.Sequential) for net in nets]
+        last = [require_type(net[1], nn.Conv2d) for net in nets]
         self.first = _joined(first)
         self.last = _merged(last, self.task_count)
 
@@ -39,10 +39,10 @@ class MergedHead(nn.Module):
 
 def _joined(layers: list[nn.Sequential]) -> FusedConv:
     """Return one convolution for layers of the same input: their channels side by side."""
-    convs = [part(layer[0], nn.Conv2d) for layer in layers]
+    convs = [require_type(layer[0], nn.Conv2d) for layer in layers]
     weights, biases = zip(
         *(
-            folded(conv, part(layer[1], nn.BatchNorm2d))
+            fold_batch_norm(conv, require_type(layer[1], nn.BatchNorm2d))
             for conv, layer in zip(convs, layers, strict=True)
         ),
         strict=True,

@@ -1,7 +1,8 @@
-"""Groups of layers by the names of their nodes in the graphs, for reduced precision.
+"""Groups of layers whose nodes in an exported graph get reduced precision, by node names.
 
-Nodes of no group stay in float32: the camera vector with its gates, the coordinates of the
-deformable convolution, the softmax over depth and the decoding of boxes.
+All other nodes stay in float32: the MLP of the camera vector and the squeeze-and-excitation gates
+that it drives, GridSample of the deformable convolution (its offset convolution is in a group),
+the softmax over depth, and the decoding of boxes.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ GROUPS = {
     'head_shared': ('/head/shared/',),
     'head_tasks': ('/head/tasks',),
 }
-"""Name of a group to the beginnings of its nodes' names."""
+"""Name of a group -> prefixes of the names of its nodes."""
 
 
 def group_of(node: str) -> str | None:
-    """Return the group of a node's name, None for a node that belongs to none."""
-    names = [name for name, starts in GROUPS.items() if node.startswith(starts)]
+    """Return the group of the node with this name, None if it belongs to no group."""
+    names = [name for name, prefixes in GROUPS.items() if node.startswith(prefixes)]
     return names[0] if names else None

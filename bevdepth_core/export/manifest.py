@@ -1,4 +1,4 @@
-"""Creates ``manifest.json``, which describes exported graphs for a runtime."""
+"""The content of ``manifest.json``, which describes exported graphs for a runtime."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from bevdepth_core.types import BOX_MAPS
 MEANINGS = {
     'images': 'normalized images, channels B G R, see preprocessing',
     'cameras': (
-        'camera vector: fx fy cx cy of the source image; image_aug 00 01 03 10 11 13; the five '
-        'numbers 1 0 0 1 1; ego_from_camera[:3, :4] by rows'
+        'camera vector: fx fy cx cy of the source image; image_aug[0, 0], [0, 1], [0, 3], [1, 0], '
+        '[1, 1], [1, 3]; 1 0 0 1 1, the identity BEV augmentation; ego_from_camera[:3, :4] by rows'
     ),
     'depth': 'probability of each depth bin, lower edge start + step * index, meters',
     'context': 'features of each pixel of the feature map',
@@ -29,45 +29,56 @@ MEANINGS = {
         'network input, d depth in meters: ego_from_camera @ inv(intrinsics) @ inv(image_aug); '
         'multiply in float64, round once. For a past frame: key_ego_from_past_ego @ that'
     ),
-    'bev': "the frame's map in the ego frame of the key frame: y upwards by rows, x by columns",
+    'bev': (
+        "the frame's map in the ego frame of the key frame: y increases with the row "
+        'index, x with the column index'
+    ),
     'bev_key': 'splat of the key frame',
     'bev_past': 'splat of the past frame; of the key frame while there is no past frame',
     'maps': f'per task: {BOX_MAPS}, then one logit per class; -65504 for classes it lacks',
     'candidates': (
         'per task, best score first: x y z (m) length width height (m) yaw (rad, about +z) vx vy '
         '(m/s) in the ego frame, score (-1 for an invalid box), label. Apply circle NMS per task, '
-        'then the score threshold of the config'
+        'keep at most decode.boxes_per_task of each, then apply decode.score_threshold, then '
+        'decode.scale_nms if the config has it'
     ),
 }
 """Meaning of each input and output."""
+UNKNOWN_LICENSE = 'not stated in the checkpoint; the license of the checkpoint applies'
 
 
 def manifest(
-    model: BEVDepth, parts: tuple[Part, ...], folder: Path, options: dict[str, Any]
+    model: BEVDepth,
+    parts: tuple[Part, ...],
+    folder: Path,
+    file_format: str,
+    weights_name: str,
+    options: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the manifest of graphs that lie in ``folder``.
+    """Return the manifest of the graphs in ``folder``.
 
     Args:
         model: the exported model.
         parts: its exported parts.
         folder: folder with the graphs of the parts.
-        options: ``format`` (one of FORMATS), ``weights``, as the user named it, and what is
-            copied into the manifest, with ``precision`` and ``pooling``.
+        file_format: a key of FORMATS, which is also the ending of the files.
+        weights_name: name of the weights as the user gave it.
+        options: options of the export, such as ``precision`` and ``pooling``, which are copied
+            into the manifest.
     """
-    metadata, options = dict(model.metadata), dict(options)
-    name, ending = options.pop('weights'), options.pop('format')
+    metadata = dict(model.metadata)
     return {
-        'format': FORMATS[ending],
+        'format': FORMATS[file_format],
         **options,
         'weights': {
-            'name': name,
+            'name': weights_name,
             'sha256': weights_digest(model),
-            'license': metadata.pop('license', 'as the checkpoint; it names none'),
+            'license': metadata.pop('license', UNKNOWN_LICENSE),
             'origin': metadata,
         },
         'classes': list(model.config.class_names),
         'preprocessing': preprocessing(model.config.image),
-        'graphs': {part.name: _graph(part, folder, ending) for part in parts},
+        'graphs': {part.name: _graph(part, folder, file_format) for part in parts},
         'config': plain_config(model),
     }
 
@@ -80,13 +91,18 @@ def preprocessing(spec: ImageSpec) -> dict[str, Any]:
         'crop': 'to the input size: all excess rows from the top, columns from both sides equally',
         'image_aug': 'rows: scale 0 0 -crop_x; 0 scale 0 -crop_y; 0 0 1 0; 0 0 0 1',
         'channels': 'B G R',
+        'normalization': (
+            '(value - mean[i]) / std[i] of channel i in the order B G R; mean and std are '
+            'statistics in the order R G B, and the official networks were trained with this mix'
+        ),
         'mean': list(spec.mean),
         'std': list(spec.std),
     }
 
 
-def _graph(part: Part, folder: Path, ending: str) -> dict[str, Any]:
-    file = f'{part.name}.{ending}'
+def _graph(part: Part, folder: Path, file_format: str) -> dict[str, Any]:
+    file = f'{part.name}.{file_format}'
+    # The part runs only because the manifest contains the shapes of its outputs.
     outputs = part.module(*part.inputs.values())
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     named = dict(zip(part.outputs, outputs, strict=True))

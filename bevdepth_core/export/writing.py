@@ -19,7 +19,7 @@ from bevdepth_core.files import write_atomically
 from bevdepth_core.model import BEVDepth
 
 DEFORMABLE = ('sampled', 'native')
-"""Forms of the deformable convolution: GridSample and Conv, or the operator DeformConv."""
+"""Operators of the deformable convolution: GridSample and Conv, or DeformConv."""
 PRECISIONS = ('fp32', 'fp16', 'int8')
 REDUCED = ('image_branch', 'detection')
 """Graphs that fp16 and int8 apply to: the splat, which is geometry, stays in float32."""
@@ -60,9 +60,7 @@ def export_onnx(
         if part.name in REDUCED and precision == 'int8':
             to_int8(path, [] if samples is None else samples.by_graph[part.name])
     options = {'precision': precision, 'pooling': pooling, 'deformable': deformable}
-    _write_manifest(
-        model, parts, folder, {'format': 'onnx', 'weights': name, **options, 'opset': OPSET}
-    )
+    _write_manifest(model, parts, folder, 'onnx', name, {**options, 'opset': OPSET})
 
 
 def export_pt2(model: BEVDepth, folder: Path, *, name: str = 'unnamed') -> None:
@@ -86,7 +84,7 @@ def export_pt2(model: BEVDepth, folder: Path, *, name: str = 'unnamed') -> None:
     for part in parts:
         write_package(part, folder / f'{part.name}.pt2', numbers)
     options = {'precision': 'fp32', 'pooling': 'whole', 'torch': torch.__version__}
-    _write_manifest(model, parts, folder, {'format': 'pt2', 'weights': name, **options})
+    _write_manifest(model, parts, folder, 'pt2', name, options)
 
 
 def _prepare(model: BEVDepth, folder: Path) -> None:
@@ -97,9 +95,15 @@ def _prepare(model: BEVDepth, folder: Path) -> None:
 
 
 def _write_manifest(
-    model: BEVDepth, parts: tuple[Part, ...], folder: Path, options: dict[str, Any]
+    model: BEVDepth,
+    parts: tuple[Part, ...],
+    folder: Path,
+    file_format: str,
+    name: str,
+    options: dict[str, Any],
 ) -> None:
-    text = json.dumps(manifest(model, parts, folder, options), indent=2)
+    content = manifest(model, parts, folder, file_format, name, options)
+    text = json.dumps(content, indent=2)
 
     def write(path: str) -> None:
         Path(path).write_text(text)
