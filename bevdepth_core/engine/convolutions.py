@@ -35,7 +35,14 @@ def require_type(module: object, kind: type[ModuleType]) -> ModuleType:
 def fold_batch_norm(
     conv: nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d, norm: nn.BatchNorm2d | nn.BatchNorm3d
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weight and bias of a convolution that includes the batch norm."""
+    """Return weight and bias of a convolution that includes the batch norm.
+
+    Raises:
+        ValueError: a transposed convolution has groups.
+    """
+    is_transposed = isinstance(conv, nn.ConvTranspose2d)
+    if is_transposed and conv.groups > 1:  # PyTorch would fold other channels into the weights
+        raise ValueError(f'groups of a transposed convolution are not supported: {conv}')
     assert norm.running_mean is not None and norm.running_var is not None
     weight, bias = fuse_conv_bn_weights(
         conv.weight,
@@ -45,7 +52,7 @@ def fold_batch_norm(
         norm.eps,
         norm.weight,
         norm.bias,
-        transpose=isinstance(conv, nn.ConvTranspose2d),
+        transpose=is_transposed,
     )
     return weight.detach(), bias.detach()
 
@@ -185,7 +192,7 @@ def _pointwise_upsampling(conv: nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> Fus
     """Return a 1x1 convolution whose output channels are (row, column, channel) of the block of
     output pixels of each input pixel.
     """
-    assert conv.stride == conv.kernel_size and conv.groups == 1 and conv.padding == (0, 0)
+    assert conv.stride == conv.kernel_size and conv.padding == (0, 0)
     weight, bias = fold_batch_norm(conv, norm)
     pixels = weight.shape[2] * weight.shape[3]
     weight = weight.permute(2, 3, 1, 0).flatten(0, 2)[:, :, None, None]

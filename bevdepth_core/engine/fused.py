@@ -1,4 +1,4 @@
-"""Converts a network for faster inference: batch norms, sums and ReLU become parts of
+"""Converts a network for faster inference: batch norms, residuals and ReLU become parts of
 convolutions, and the head maps of all tasks are merged.
 
 In float32 the results equal those of the original network up to rounding. In half precision the

@@ -4,10 +4,12 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from bevdepth_core.config import NUSCENES_CLASSES
 from bevdepth_core.decode import NO_CLASS
 from bevdepth_core.engine.fused import folded_model, fused
+from bevdepth_core.engine.fused_stereo import FusedUpsampling
 from bevdepth_core.types import BOX_VALUES
 from tests.networks import random_model
 
@@ -78,3 +80,20 @@ def test_folding_does_not_change_the_model():
     before = copy.deepcopy(model.state_dict())
     fused(model, CPU, torch.float16)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_fused_upsampling_keeps_dilation_and_output_padding() -> None:
+    conv = nn.ConvTranspose2d(
+        8, 6, 3, stride=2, padding=1, output_padding=1, dilation=2, bias=False
+    )
+    norm = nn.BatchNorm2d(6).eval()
+    features = torch.randn(2, 8, 5, 7)
+    with torch.inference_mode():
+        expected = norm(conv(features)).relu()
+        result = FusedUpsampling(conv, norm)(features)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_grouped_upsampling_is_rejected() -> None:
+    with pytest.raises(ValueError, match='groups of a transposed convolution'):
+        FusedUpsampling(nn.ConvTranspose2d(6, 6, 3, groups=6, bias=False), nn.BatchNorm2d(6))
