@@ -64,7 +64,9 @@ def unpacked(data: bytes, compression: str, limit: int = MAX_CONTENT_BYTES) -> b
     except Exception as error:  # each library has its own types
         raise ValueError(f'its {compression} data are damaged: {error}') from error
     if not decompressor.eof:
-        raise ValueError(f'its {compression} data are cut off or unpack to over {limit} bytes')
+        raise ValueError(
+            f'its {compression} data are truncated or unpack to more than {limit} bytes'
+        )
     return content
 
 
@@ -95,7 +97,7 @@ def unpack_file(path: Path, target: Path, compression: str) -> str | None:
         while not decompressor.eof:
             data = packed.read(_READ_BYTES)
             if not data:
-                return f'its {compression} data are cut off'
+                return f'its {compression} data are truncated'
             try:
                 part = decompressor.decompress(data, left + 1)
             except Exception as error:  # each library has its own types

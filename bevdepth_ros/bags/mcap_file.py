@@ -139,7 +139,7 @@ class McapFile:
         tail = self._stream.read(_TAIL_BYTES)
         kind, length = RECORD_HEAD.unpack_from(tail)
         if (kind, length) != (FOOTER, _FOOTER_CONTENT.size) or not tail.endswith(MAGIC):
-            raise ValueError('it is cut off or still being written')
+            raise ValueError('it is truncated or still being written')
         start, _, _ = _FOOTER_CONTENT.unpack_from(tail, RECORD_HEAD.size)
         length = self._size - _TAIL_BYTES - start if start else 0
         if not 0 <= length <= MAX_CONTENT_BYTES:
@@ -206,7 +206,7 @@ class McapFile:
             elif (message := self._take(kind, record)) is not None:
                 yield FilePart(message.stamp_ns - _DISORDER_NS, [message])
             self._stream.seek(place)
-        self._report(f'it ends or is damaged at byte {place}')
+        self._report(f'it is truncated or damaged after byte {place}')
 
     def _chunk_part(self, chunk: bytes, budget: _Budget) -> FilePart:
         """Return the messages of a chunk; if it is damaged, those before the damage."""

@@ -16,11 +16,13 @@ def message_class(name: str) -> type:
     The name is checked first, because a recording must not be able to import other Python modules.
 
     Raises:
-        ValueError: no installed ROS package has it.
+        ValueError: the name is not that of a message type, or no installed ROS package has it.
     """
     match = _NAME.fullmatch(name)
-    if not match or not has_resource('rosidl_interfaces', match[1]):
-        raise ValueError('its package of messages is not installed')
+    if not match:
+        raise ValueError(f'{name!r} is not the name of a message type')
+    if not has_resource('rosidl_interfaces', match[1]):
+        raise ValueError(f'the message package {match[1]} is not installed')
     try:
         return get_message(name)
     except (ImportError, AttributeError) as error:

@@ -233,7 +233,10 @@ class _BringUp:
                 raise BringUpError(
                     f'{self._name} did not {verb}; the node has logged the reason above', verb
                 )
-            self._log.info(f'no response of {self._name} to {verb}; sending the request again')
+            state = 'active' if goal == State.PRIMARY_STATE_ACTIVE else 'inactive'
+            self._log.info(
+                f'{self._name} is not yet {state} after the request to {verb}; sending it again'
+            )
         raise BringUpError(f'{self._name} did not respond to {ATTEMPTS} requests to {verb}', verb)
 
     async def _request(self, transition_id: int, waiting: str) -> ChangeState.Response | None:

@@ -106,7 +106,9 @@ def parse_thresholds(
         except ValueError:
             thresholds[class_name] = np.nan
         if not 0 <= thresholds[class_name] <= 1:
-            raise ValueError(f'{name}: the score of {class_name} must be 0 to 1, got {text!r}')
+            raise ValueError(
+                f'{name}: the threshold of {class_name} must lie in 0 to 1, got {text!r}'
+            )
     return thresholds
 
 

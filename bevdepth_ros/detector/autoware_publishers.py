@@ -15,7 +15,9 @@ from bevdepth_ros.detections.autoware import detected_objects, tracked_objects
 
 
 class AutowarePublishers:
-    """Publishes DetectedObjects and TrackedObjects to subscribers."""
+    """Publishes DetectedObjects and TrackedObjects; a message is built only if its topic has
+    subscribers.
+    """
 
     def __init__(
         self, msg: ModuleType | None, create: Callable[[type, str], LifecyclePublisher]
@@ -28,7 +30,8 @@ class AutowarePublishers:
             create: creates a publisher of a message type on a topic.
         """
         self._msg = msg
-        self._namespace = uuid.uuid4()
+        # Track ids begin with 1 in every run; the UUIDs must differ between runs.
+        self._track_id_namespace = uuid.uuid4()
         if msg is not None:
             self._detected = create(msg.DetectedObjects, '~/detected_objects')
             self._tracked = create(msg.TrackedObjects, '~/tracked_objects')
@@ -48,4 +51,6 @@ class AutowarePublishers:
         if self._detected.get_subscription_count():
             self._detected.publish(detected_objects(self._msg, detections, covariance, frame_id))
         if tracks is not None and self._tracked.get_subscription_count():
-            self._tracked.publish(tracked_objects(self._msg, tracks, self._namespace, frame_id))
+            self._tracked.publish(
+                tracked_objects(self._msg, tracks, self._track_id_namespace, frame_id)
+            )

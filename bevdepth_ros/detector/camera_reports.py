@@ -52,7 +52,8 @@ class CameraReports:
         names = [source.name for source in self._sources]
         if len(silent) == len(names) > 1:
             self._monitor.solved(*(f'silent/{name}' for name in names), quietly=True)
-            sentence = f'all cameras are silent; {self._silence_sentence(self._sources[0])}'
+            example = self._silence_sentence(self._sources[0])
+            sentence = f'no camera sends images; for example, {example}'
             self._monitor.report('silent', 'cameras', ERROR, sentence)
             return
         self._monitor.solved('silent', *(f'silent/{one}' for one in names if one not in silent))

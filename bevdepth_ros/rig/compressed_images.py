@@ -207,7 +207,7 @@ def _turbo_header(data: bytes) -> tuple[int, int, str] | None:
         return None
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:  # Pillow decodes rare subsamplings, and reports what is broken
+    except ValueError:  # Pillow decodes rare subsamplings, and reports what is damaged
         return None
     return (width, height, colors) if colors in ('YCbCr', 'RGB', 'Gray') else None
 
@@ -223,7 +223,7 @@ def _decoded_by_turbo(data: bytes, colors: str, min_width: int) -> np.ndarray:
         pixels = simplejpeg.decode_jpeg(data, **options)
     except ValueError as error:
         if not _is_padding(str(error)):
-            raise ValueError(f'is a broken JPEG: {error}') from error
+            raise ValueError(f'is a damaged or unsupported JPEG: {error}') from error
         pixels = simplejpeg.decode_jpeg(data, strict=False, **options)
     return pixels[..., 0] if colors == 'Gray' else pixels
 
@@ -245,17 +245,19 @@ def _decoded_by_pillow(data: bytes, kind: str, max_pixels: int) -> np.ndarray:
             f'has more than {PILLOW_MEGAPIXELS} megapixels, which Pillow does not decode'
         ) from error
     except Exception as error:  # Pillow raises many types on invalid bytes
-        raise ValueError(f'is a broken {kind}: {error}') from error
+        raise ValueError(f'is a damaged or unsupported {kind}: {error}') from error
     with image:
         require_at_most(max_pixels, image.width, image.height)
         if image.mode in ('I', 'F'):
-            raise ValueError(f'is a {kind} of 32-bit values, which have no defined brightness')
+            raise ValueError(
+                f'is a {kind} of 32-bit values, whose range is not defined; publish 8 or 16 bits'
+            )
         try:
             if image.mode.startswith('I;16'):  # Pillow would cut the values off at 255
                 return (np.asarray(image) >> 8).astype(np.uint8)
             return np.asarray(image if image.mode == 'L' else image.convert('RGB'))
         except Exception as error:
-            raise ValueError(f'is a broken {kind}: {error}') from error
+            raise ValueError(f'is a damaged or unsupported {kind}: {error}') from error
 
 
 def _lost_colors(pixels: np.ndarray, image_format: Format) -> str:

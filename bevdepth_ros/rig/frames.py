@@ -221,8 +221,9 @@ class FrameBuilder:
                 self._transforms.lookup_at(fixed, base, int(stamp), clamp_s) for stamp in stamps_ns
             ]
         except TransformMissingError as error:
+            remedy = 'publish this transform or set fixed_frame'
             effect = 'without ego motion there are no velocities and no tracks'
-            return None, f'{error}; {effect}: publish it or set fixed_frame'
+            return None, f'{error}: {remedy}; {effect}'
         return np.stack(poses), None
 
     def pose_in(self, frame_id: str, stamp_ns: int) -> np.ndarray:

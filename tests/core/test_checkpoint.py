@@ -491,10 +491,10 @@ def test_a_safetensors_file_without_our_metadata_is_rejected(tmp_path):
     require_rejected(tmp_path / 'plain.safetensors', 'bevdepth-1')
     safetensors.torch.save_file(
         {'a': torch.zeros(1)},
-        tmp_path / 'broken.safetensors',
+        tmp_path / 'unknown_key.safetensors',
         {'format': 'bevdepth-1', 'config': '{"imagee": {}}'},
     )
-    require_rejected(tmp_path / 'broken.safetensors', 'imagee')
+    require_rejected(tmp_path / 'unknown_key.safetensors', 'imagee')
 
 
 def test_failed_save_leaves_the_old_file(small, tmp_path, monkeypatch):

@@ -292,9 +292,9 @@ def test_a_config_that_is_not_a_mapping_and_unknown_sections_are_reported():
 
 
 def test_a_file_that_is_not_yaml_is_reported_by_name(tmp_path):
-    (tmp_path / 'broken.yaml').write_text('image: {')
-    with pytest.raises(ValueError, match=r'broken\.yaml: not YAML'):
-        load_model_config(tmp_path / 'broken.yaml')
+    (tmp_path / 'damaged.yaml').write_text('image: {')
+    with pytest.raises(ValueError, match=r'damaged\.yaml: not YAML'):
+        load_model_config(tmp_path / 'damaged.yaml')
     with pytest.raises(FileNotFoundError):
         load_model_config(tmp_path / 'missing.yaml')
 

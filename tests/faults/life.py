@@ -99,12 +99,12 @@ def node_parameter(
 
 
 @contextmanager
-def broken_checkpoint(bench: Bench) -> Iterator[None]:
+def truncated_checkpoint(bench: Bench) -> Iterator[None]:
     """Deactivate, set a truncated checkpoint, and try to activate."""
-    broken = bench.checkpoint.with_name('broken.safetensors')
-    broken.write_bytes(bench.checkpoint.read_bytes()[:1000])
+    truncated = bench.checkpoint.with_name('truncated.safetensors')
+    truncated.write_bytes(bench.checkpoint.read_bytes()[:1000])
     assert bench.change(DEACTIVATE)
-    assert bench.set('checkpoint', str(broken)) == ''
+    assert bench.set('checkpoint', str(truncated)) == ''
     assert not bench.change(ACTIVATE)
     try:
         yield

@@ -145,7 +145,7 @@ def own_checkpoint(folder: Path) -> Callable[[Random], bool]:
     return execute
 
 
-def _forged(rng: Random, pickled: bytes) -> bytes:
+def _malicious(rng: Random, pickled: bytes) -> bytes:
     """Return pickle data that calls functions, which must never run, or damaged pickle data."""
     kind = rng.randrange(4)
     if kind == 0:
@@ -182,7 +182,7 @@ def official_checkpoint(folder: Path) -> Callable[[Random], bool]:
             buffer, 'w', rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
         ) as archive:
             for name, data in entries.items():
-                archive.writestr(name, _forged(rng, data) if name == pickled else data)
+                archive.writestr(name, _malicious(rng, data) if name == pickled else data)
         return buffer.getvalue()
 
     def execute(rng: Random) -> bool:

@@ -19,10 +19,11 @@ from tests.fuzz.targets import TARGETS
 HANG_S = 60.0
 """An execution that takes longer is a finding; the limit allows for slow machines."""
 MEMORY_BYTES = 6 << 30
-"""Memory that the process may allocate after its start."""
+"""Address space that the process may use in addition to that after the target is built."""
 MAX_FINDINGS = 20
 """Findings after which a target is stopped."""
-_STRIDE = 1 << 40
+_MAX_EXECUTIONS = 1 << 40
+"""More than any run executes; executions of different seeds have different random generators."""
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Report:
     """Result of a run.
 
     Attributes:
-        executions: their number.
+        executions: number of executions.
         accepted: number of executions whose input was accepted.
         seconds: duration.
         findings: messages, each with the execution number that reproduces it.
@@ -42,9 +43,9 @@ class Report:
     findings: list[str] = field(default_factory=list)
 
 
-def generator(seed: int, number: int) -> Random:
+def rng_for(seed: int, number: int) -> Random:
     """Return the random generator of one execution."""
-    return Random(seed * _STRIDE + number)
+    return Random(seed * _MAX_EXECUTIONS + number)
 
 
 def execute_here(name: str, seed: int, first: int, count: int, folder: Path) -> tuple[int, int]:
@@ -53,7 +54,7 @@ def execute_here(name: str, seed: int, first: int, count: int, folder: Path) -> 
     """
     execute = TARGETS[name](folder)
     return count, sum(
-        bool(execute(generator(seed, number))) for number in range(first, first + count)
+        bool(execute(rng_for(seed, number))) for number in range(first, first + count)
     )
 
 
@@ -69,56 +70,57 @@ def run(
     """
     context = multiprocessing.get_context('fork')
     report, began = Report(), time.monotonic()
-    number, end = first, first + (executions or _STRIDE)
+    number, end = first, first + (executions or _MAX_EXECUTIONS)
     deadline = began + seconds if seconds else None
     while (
         number < end
         and (not deadline or time.monotonic() < deadline)
         and len(report.findings) < MAX_FINDINGS
     ):
-        done, accepted = context.Value('q', number), context.Value('q', 0)
+        current, accepted = context.Value('q', number), context.Value('q', 0)
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(
             target=_work,
-            args=(name, seed, number, end, deadline, done, accepted, sender),
+            args=(name, seed, number, end, deadline, current, accepted, sender),
             daemon=True,
         )
         process.start()
         sender.close()
-        sentence = _watch(process, done, receiver)
-        report.executions += done.value - number + bool(sentence)
+        finding = _watch(process, current, receiver)
+        # The execution with the finding is not counted in ``current`` yet.
+        report.executions += current.value - number + bool(finding)
         report.accepted += accepted.value
-        number = done.value + 1
-        if sentence:
-            report.findings.append(f'{name}, --seed {seed} --first {done.value}: {sentence}')
+        number = current.value + 1
+        if finding:
+            report.findings.append(f'{name}, --seed {seed} --first {current.value}: {finding}')
         else:
             break
     report.seconds = time.monotonic() - began
     return report
 
 
-def _watch(process, done, receiver) -> str:
+def _watch(process, current, receiver) -> str:
     """Return the finding of the process, or an empty string if it ended without one."""
-    last, since = done.value, time.monotonic()
+    last, since = current.value, time.monotonic()
     while process.is_alive():
         process.join(0.2)
-        if done.value != last:
-            last, since = done.value, time.monotonic()
+        if current.value != last:
+            last, since = current.value, time.monotonic()
         elif time.monotonic() - since > HANG_S and process.is_alive():
             process.kill()
             process.join()
             return f'hangs for more than {HANG_S:.0f} s'
-    sentence = ''
+    finding = ''
     try:
         if receiver.poll():
-            sentence = receiver.recv()
+            finding = receiver.recv()
     except EOFError:
         pass
-    return sentence or (f'the process died with {process.exitcode}' if process.exitcode else '')
+    return finding or (f'the process died with {process.exitcode}' if process.exitcode else '')
 
 
 def _work(
-    name: str, seed: int, number: int, end: int, deadline: float | None, done, accepted, sender
+    name: str, seed: int, number: int, end: int, deadline: float | None, current, accepted, sender
 ) -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # C libraries print a message for each invalid input
@@ -129,14 +131,14 @@ def _work(
         execute: Callable[[Random], bool] = TARGETS[name](Path(folder))
         _limit_memory()
         while number < end and (not deadline or time.monotonic() < deadline):
-            done.value = number
+            current.value = number
             try:
-                accepted.value += bool(execute(generator(seed, number)))
+                accepted.value += bool(execute(rng_for(seed, number)))
             except BaseException:
                 sender.send(traceback.format_exc(limit=-4))
                 return
             number += 1
-        done.value = number
+        current.value = number
 
 
 def _limit_memory() -> None:

@@ -363,7 +363,7 @@ def test_metadata_that_lists_files_outside_the_bag_is_ignored(tmp_path):
     ],
 )
 def test_a_type_name_in_a_bag_cannot_import_other_python_modules(name):
-    with pytest.raises(ValueError, match=r'is not installed|has no attribute|Nothing'):
+    with pytest.raises(ValueError, match=r'is not (installed|the name)|has no attribute|Nothing'):
         message_class(name)
 
 

@@ -151,23 +151,23 @@ def test_jpegs_decoded_on_the_gpu_give_most_of_the_boxes_of_pillow(on_cpu):
     assert np.mean(differences) < 1.5
 
 
-def test_broken_jpegs_are_rejected_as_on_the_cpu_and_later_ones_are_decoded():
+def test_damaged_jpegs_are_rejected_as_on_the_cpu_and_later_ones_are_decoded():
     files = [path.read_bytes() for path in sample_paths(reference_path('nuscenes_sample'))]
     decoder, plain = JpegDecoder('cuda'), JpegDecoder('cpu')
     rng = np.random.default_rng(0)
     for place in range(40):
-        broken = bytearray(files[place % 6])
+        damaged = bytearray(files[place % 6])
         if place % 2:
-            broken = broken[: rng.integers(2, len(broken) - 1)]
+            damaged = damaged[: rng.integers(2, len(damaged) - 1)]
         else:
-            broken[rng.integers(2, len(broken) - 2)] ^= int(rng.integers(1, 256))
+            damaged[rng.integers(2, len(damaged) - 2)] ^= int(rng.integers(1, 256))
         try:
-            expected = plain([bytes(broken)])[0]
+            expected = plain([bytes(damaged)])[0]
         except ValueError:
             with pytest.raises(ValueError, match='image 0 is not a complete'):
-                decoder([bytes(broken)])
+                decoder([bytes(damaged)])
             continue
-        assert decoder([bytes(broken)])[0].shape == expected.shape
+        assert decoder([bytes(damaged)])[0].shape == expected.shape
     assert np.abs(decoder(files)[0].cpu().numpy().astype(int) - plain(files)[0]).mean() < 1.5
 
 

@@ -84,13 +84,18 @@ def choose_cameras(
     channels = [source.channel for source in sources]
     for source in sources:
         if channels.count(source.channel) > 1:
-            raise ConversionError(f'--cameras names camera {source.channel} more than once')
+            raise ConversionError(_several_topics(source.channel, sources))
         if not _has(topics, source.info_topic, (INFO,)):
             raise ConversionError(
                 f'camera {source.channel} has no CameraInfo: the bag has no messages on '
                 f'{source.info_topic}; record this topic, or leave out the camera with --cameras'
             )
     return tuple(sources)
+
+
+def _several_topics(camera: str, sources: Sequence[ImageSource]) -> str:
+    topics = ', '.join(source.image_topic for source in sources if source.channel == camera)
+    return f'--cameras has several image topics of camera {camera}: {topics}; keep one'
 
 
 def _all_cameras(topics: Mapping[str, Topic], all_rectified: bool) -> list[ImageSource]:

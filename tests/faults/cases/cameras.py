@@ -60,7 +60,7 @@ CASES = (
         ('ERROR', 'cameras', f'no image of {CAMERAS[1]}'),
     ),
     Case(
-        'all cameras are silent', silent(), NOTHING, ('ERROR', 'cameras', 'all cameras are silent')
+        'all cameras are silent', silent(), NOTHING, ('ERROR', 'cameras', 'no camera sends images')
     ),
     Case(
         'fewer cameras than min_cameras',

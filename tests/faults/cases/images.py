@@ -122,7 +122,11 @@ CASES = (
         'JPEGs with damaged image data',
         file_fault(damaged_inside, FRONT),
         without(FRONT),
-        ('ERROR', 'cameras', 'image of CAM_FRONT on /CAM_FRONT/image is a broken JPEG'),
+        (
+            'ERROR',
+            'cameras',
+            'image of CAM_FRONT on /CAM_FRONT/image is a damaged or unsupported JPEG',
+        ),
     ),
     Case(
         'a JPEG of 1000 scans',
@@ -146,7 +150,11 @@ CASES = (
         'truncated JPEGs',
         file_fault(lambda data: data[: len(data) // 2], FRONT),
         without(FRONT),
-        ('ERROR', 'cameras', 'image of CAM_FRONT on /CAM_FRONT/image is a broken JPEG'),
+        (
+            'ERROR',
+            'cameras',
+            'image of CAM_FRONT on /CAM_FRONT/image is a damaged or unsupported JPEG',
+        ),
     ),
     Case(
         'noise in place of JPEGs',

@@ -14,7 +14,6 @@ from tests.faults.cases.case import ALL, NOTHING, Case
 from tests.faults.cases.tf import made_up_frames
 from tests.faults.injections import FRONT
 from tests.faults.life import (
-    broken_checkpoint,
     flood,
     impossible_transitions,
     many_nodes,
@@ -23,13 +22,14 @@ from tests.faults.life import (
     rejected_parameters,
     stopped_process,
     stopped_subscriber,
+    truncated_checkpoint,
 )
 from tests.faults.stream import camera_info, compressed, encoded, noise_image, stamped, transform
 from tests.ros.graph import wait_until
 
 
 @contextmanager
-def broken_messages(bench: Bench) -> Iterator[None]:
+def invalid_messages(bench: Bench) -> Iterator[None]:
     """Publish invalid bytes on the topics that the node subscribes to; more bytes than those that
     crash the middleware."""
     now_ns = bench.stream.now_ns()
@@ -63,7 +63,7 @@ CASES = (
         overlapping=True,
         tolerated='sync_slop_s (0.06 s) must be below the trigger cycle (0.017 s)',
     ),
-    Case('invalid bytes instead of messages', broken_messages, tolerated='went back in time'),
+    Case('invalid bytes instead of messages', invalid_messages, tolerated='went back in time'),
     Case('a subscriber is stopped', stopped_subscriber),
     Case('20 nodes join and leave', many_nodes),
     Case('parameters change without end', parameter_storm),
@@ -75,8 +75,8 @@ CASES = (
         ('WARN', 'tf', 'other frames are known already'),
     ),
     Case(
-        'weights are swapped for broken ones',
-        broken_checkpoint,
+        'weights are replaced by truncated ones',
+        truncated_checkpoint,
         NOTHING,
         ('ERROR', 'node', 'activate failed'),
     ),
@@ -84,7 +84,7 @@ CASES = (
         'the process is stopped for 1.2 s, again and again',
         stopped_process,
         ALL,
-        ('ERROR', 'cameras', 'all cameras are silent'),
+        ('ERROR', 'cameras', 'no camera sends images'),
     ),
     Case('transitions that the state does not have', impossible_transitions),
     Case('the node is deactivated', pause_of_activity, NOTHING, None),

@@ -94,8 +94,14 @@ def test_requests_are_sent_again_when_they_or_their_responses_are_lost(
     log = run(DISTRIBUTIONS[0], 'ros2', 'launch', path).communicate(timeout=TIMEOUT_S)[0]
     assert 'ended with None' in log
     # One time on an idle machine; several times if a response takes more than a second.
-    assert '/bevdepth_detector to configure; sending the request again' in log
-    assert '/bevdepth_detector to activate; sending the request again' in log
+    assert (
+        '/bevdepth_detector is not yet inactive after the request to configure; sending it again'
+        in log
+    )
+    assert (
+        '/bevdepth_detector is not yet active after the request to activate; sending it again'
+        in log
+    )
 
 
 def test_with_sros_the_node_keeps_the_enclave_of_the_user(monkeypatch: pytest.MonkeyPatch):

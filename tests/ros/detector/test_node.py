@@ -99,7 +99,7 @@ def test_results_continue_when_a_bag_restarts_and_every_cycle_has_all_poses(dete
     assert not node.diagnostics.was_reported('tf', 'without ego motion')
 
 
-def test_a_broken_image_only_removes_its_camera_from_one_frame(detector):
+def test_a_damaged_image_only_removes_its_camera_from_one_frame(detector):
     node = detector()
     node.start()
     node.rig.send_extrinsics()
@@ -108,7 +108,7 @@ def test_a_broken_image_only_removes_its_camera_from_one_frame(detector):
     node.rig.send_images(0.0, data={'right': jpeg()[:-300]})
     wait_until(
         lambda: node.diagnostics.reports(
-            'cameras', 'image of right on /right/image is a broken JPEG'
+            'cameras', 'image of right on /right/image is a damaged or unsupported JPEG'
         ),
         'the report',
     )

@@ -52,8 +52,8 @@ def test_the_lifecycle_can_be_repeated_and_only_an_active_node_publishes_results
 def test_configure_fails_with_a_message_for_an_invalid_checkpoint_and_succeeds_with_a_valid_one(
     detector, tiny_checkpoint: Path, tmp_path: Path
 ):
-    broken = tmp_path / 'broken.safetensors'
-    broken.write_bytes(tiny_checkpoint.read_bytes()[:1000])
+    truncated = tmp_path / 'truncated.safetensors'
+    truncated.write_bytes(tiny_checkpoint.read_bytes()[:1000])
     node = detector(checkpoint='/nowhere/weights.pth')
     assert not node.change(CONFIGURE)
     assert node.state() == State.PRIMARY_STATE_UNCONFIGURED
@@ -63,10 +63,10 @@ def test_configure_fails_with_a_message_for_an_invalid_checkpoint_and_succeeds_w
         ),
         'the report',
     )
-    assert node.set('checkpoint', str(broken)) == ''
+    assert node.set('checkpoint', str(truncated)) == ''
     assert not node.change(CONFIGURE)
     wait_until(
-        lambda: node.diagnostics.reports('node', f'configure failed: {broken}'),
+        lambda: node.diagnostics.reports('node', f'configure failed: {truncated}'),
         'the other report',
     )
     assert node.set('checkpoint', str(tiny_checkpoint)) == ''

@@ -137,7 +137,7 @@ def test_cameras_that_return_together_are_not_reported_one_by_one(detector):
     node = detector()
     node.start()
     node.rig.send_all(0.0)
-    wait_until(lambda: node.diagnostics.reports('cameras', 'all cameras are silent'), 'the pause')
+    wait_until(lambda: node.diagnostics.reports('cameras', 'no camera sends images'), 'the pause')
     node.rig.send_all(15.0)
     node.wait_for_detections(2)
     assert not node.diagnostics.was_reported('cameras', 'no image of right')

@@ -161,13 +161,13 @@ def test_red_and_blue_are_swapped_if_the_encoder_received_rgb(encoding, rest, is
 
 @pytest.mark.parametrize('kept', [2, 300, -200, -2])
 def test_a_truncated_jpeg_is_rejected(kept: int):
-    with pytest.raises(ValueError, match='is a broken JPEG'):
+    with pytest.raises(ValueError, match='is a damaged or unsupported JPEG'):
         image_from_message(compressed(encoded(noise(200, 300), 'JPEG')[:kept]), LIMIT)
 
 
 @pytest.mark.parametrize('kind', ['PNG', 'TIFF', 'WEBP'])
 def test_another_truncated_file_is_rejected(kind: str):
-    with pytest.raises(ValueError, match=f'is a broken {kind}'):
+    with pytest.raises(ValueError, match=f'is a damaged or unsupported {kind}'):
         image_from_message(compressed(encoded(noise(100, 150), kind)[:-400]), LIMIT)
 
 
@@ -176,7 +176,7 @@ def test_damage_inside_a_jpeg_is_rejected_although_pillow_accepts_it():
     middle = data.index(b'\xff\xda') + (len(data) - data.index(b'\xff\xda')) // 2
     data[middle : middle + 40] = b'\xff\x00' * 20
     PillowImage.open(io.BytesIO(bytes(data))).load()
-    with pytest.raises(ValueError, match=r'is a broken JPEG: .*Corrupt JPEG data'):
+    with pytest.raises(ValueError, match=r'is a damaged or unsupported JPEG: .*Corrupt JPEG data'):
         image_from_message(compressed(bytes(data)), LIMIT)
 
 

@@ -179,7 +179,10 @@ def test_during_startup_a_set_waits_for_all_calibrations_but_not_for_an_image():
 def test_without_ego_motion_there_is_a_frame_and_the_reason():
     built = Setup(fixed_frame='odom').build()
     assert built.frame.world_from_ego is None
-    assert 'there are no velocities and no tracks: publish it or set fixed_frame' in built.no_poses
+    assert (
+        'publish this transform or set fixed_frame; without ego motion there are no '
+        in built.no_poses
+    )
 
 
 def test_poses_just_outside_tf_are_clamped_as_the_settings_allow():
