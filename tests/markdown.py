@@ -15,6 +15,7 @@ PAGES = sorted(
     ]
 )
 
+# A fenced code block: from a line that begins with ``` to the next one.
 _FENCE = re.compile(r'^```.*?^```', re.MULTILINE | re.DOTALL)
 
 
@@ -29,14 +30,17 @@ def code_spans(text: str) -> set[str]:
 
 
 def commands(text: str, start: str) -> set[str]:
-    """Return the word that follows ``start`` in code spans and code blocks of ``text``."""
+    """Return all words that follow ``start`` in code spans and code blocks of ``text``."""
     code = [*_FENCE.findall(text), *code_spans(text)]
+    # The command begins a line or follows a space, ``&`` or ``;``.
     pattern = re.compile(rf'(?:^|(?<=[\s&;])){re.escape(start)} +([\w./-]+)', re.MULTILINE)
     return {word.rstrip('.') for part in code for word in pattern.findall(part)}
 
 
 def table_rows(text: str, first_column: str) -> dict[str, list[str]]:
-    """Return the rows of every table whose first heading is ``first_column``: name -> cells."""
+    """Return the rows of all tables whose first heading is ``first_column``: each name in
+    backticks in the first cell -> the other cells of its row.
+    """
     rows: dict[str, list[str]] = {}
     inside = False
     for line in text.splitlines():
@@ -58,7 +62,9 @@ def anchors(text: str) -> set[str]:
 
 
 def links(path: Path) -> list[tuple[Path, str]]:
-    """Return file and anchor of every link of a page within the project."""
+    """Return file and anchor of every link to a page or file of the project; links with a URL are
+    left out, and an empty anchor means the whole file.
+    """
     found = re.findall(
         r'\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)', _FENCE.sub('', path.read_text())
     )

@@ -1,4 +1,4 @@
-// Python bindings of detection.h. Addresses and streams are passed as integers, so that the module works with every version of torch.
+// Python bindings of detection.h. Addresses are passed as integers, so that the module works with every version of torch.
 #include "detection/detection_bindings.h"
 
 #include <pybind11/stl.h>
@@ -20,13 +20,13 @@ Source make_source(Address pixels, std::array<std::int64_t, 3> strides, std::arr
     return {reinterpret_cast<const std::uint8_t*>(pixels), strides[0], strides[1], strides[2], rows[0], rows[1], horizontal, vertical};
 }
 
-Inputs make_inputs(Address pixels, std::array<std::int32_t, 3> sizes, std::array<float, 3> mean, std::array<float, 3> deviation) {
+Inputs make_inputs(Address pixels, std::array<std::int32_t, 3> sizes, std::array<float, 3> mean, std::array<float, 3> std_dev) {
     return {reinterpret_cast<void*>(pixels),
             sizes[0],
             sizes[1],
             sizes[2],
             {mean[0], mean[1], mean[2]},
-            {deviation[0], deviation[1], deviation[2]}};
+            {std_dev[0], std_dev[1], std_dev[2]}};
 }
 
 }  // namespace
@@ -47,9 +47,9 @@ void bind(py::module_& module) {
     module.def(
         "circle_nms",
         [](const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t max_boxes, Address centers, Address valid,
-           Address limits, Address kept) {
+           Address max_squared_distances, Address kept) {
             circle_nms(launch, tasks, boxes, max_boxes, reinterpret_cast<const float*>(centers), reinterpret_cast<const bool*>(valid),
-                       reinterpret_cast<const float*>(limits), reinterpret_cast<std::int32_t*>(kept));
+                       reinterpret_cast<const float*>(max_squared_distances), reinterpret_cast<std::int32_t*>(kept));
         },
         no_gil);
     module.def(

@@ -9,15 +9,15 @@ from PIL import Image
 from bevdepth_core.jpeg import JpegDecoder
 
 
-def encoded(form: str, seed: int = 0) -> bytes:
+def encoded(image_format: str, seed: int = 0) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(
         np.random.default_rng(seed).integers(0, 255, (30, 40, 3), dtype=np.uint8)
-    ).save(buffer, form)
+    ).save(buffer, image_format)
     return buffer.getvalue()
 
 
-def test_a_set_is_decoded_in_order_as_pillow_does():
+def test_images_keep_their_order_and_have_the_pixels_that_pillow_decodes():
     files = [encoded('JPEG', seed) for seed in range(6)] + [encoded('PNG', 7)]
     images = JpegDecoder('cpu')(files)
     assert all(
@@ -26,7 +26,7 @@ def test_a_set_is_decoded_in_order_as_pillow_does():
     )
 
 
-def test_a_broken_file_is_reported_by_its_position():
+def test_a_damaged_file_is_reported_by_its_position():
     files = [encoded('JPEG'), encoded('JPEG')[:200], b'']
     with pytest.raises(ValueError, match='image 1 is not a complete JPEG or PNG'):
         JpegDecoder('cpu')(files)

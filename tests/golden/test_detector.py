@@ -1,4 +1,4 @@
-"""The detector at full size on the real sample."""
+"""The full-size detector on the stored real nuScenes sample."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_real_sample_gives_the_official_boxes(real_sample: Path) -> None:
     assert np.abs(found.scores[pairs[:, 0]] - scores[pairs[:, 1]]).max() < 0.005
 
 
-def test_full_size_streaming_step_equals_the_two_frame_forward(
+def test_a_full_size_streaming_step_equals_the_forward_pass_of_two_frames(
     real_sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = filled_model('2key')

@@ -1,4 +1,6 @@
-"""Voxel pooling of the real sample equals that of the official code."""
+"""Voxel pooling of the stored real nuScenes sample matches stored values of the official op
+(relative error < 1e-5).
+"""
 
 import numpy as np
 import pytest

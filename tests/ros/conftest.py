@@ -1,4 +1,4 @@
-"""Fixtures that give each test a ROS graph on localhost in a separate domain."""
+"""Fixtures with a ROS graph on localhost in a domain of its own, for a test or for a file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def module_graph() -> Iterator[Graph]:
 
 @contextmanager
 def own_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Each test uses a new domain: a killed process stays visible in its old domain for 20 s."""
+    """Yield a new domain: a killed process stays visible in its old domain for 20 s."""
     domain, lease = free_domain()
     for name, value in domain_variables(domain).items():
         monkeypatch.setenv(name, value)

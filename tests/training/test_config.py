@@ -19,6 +19,8 @@ from tests.reference import ROOT
 TRAINING = ROOT / 'config' / 'training'
 ADAPTATION = ('adapt_depth', 'distill', 'fine_tune')
 """Presets that start from a checkpoint and use its network."""
+OFFICIAL_GPUS = 8
+"""GPUs of the official experiments, each with its own batch."""
 PRESETS = sorted(path for path in TRAINING.glob('*.yaml') if path.stem not in ADAPTATION)
 
 
@@ -30,11 +32,11 @@ def preset(name: str) -> TrainingConfig:
     return read('--config', str(ROOT / 'config' / 'training' / f'{name}.yaml'))
 
 
-def test_all_training_presets_exist() -> None:
-    paper = ('2key', '2key_ema', '2key_da', '2key_da_ema', '1key_ema')
+def test_all_training_presets_without_a_checkpoint_exist() -> None:
+    official_variants = ('2key', '2key_ema', '2key_da', '2key_da_ema', '1key_ema')
     expected = {
-        *(f'r50_256x704_{name}' for name in paper),
-        *(f'stereo_r50_256x704_{name}' for name in paper if '2key' in name),
+        *(f'r50_256x704_{name}' for name in official_variants),
+        *(f'stereo_r50_256x704_{name}' for name in official_variants if '2key' in name),
         'r50_512x1408_2key',
         'r50_640x1600_2key',
         'small',
@@ -57,7 +59,7 @@ def test_a_preset_with_a_checkpoint_sets_every_value_except_the_network(name: st
 
 
 @pytest.mark.parametrize('path', PRESETS, ids=lambda path: path.stem)
-def test_a_preset_trains_the_network_of_its_name(path: Path) -> None:
+def test_a_preset_trains_the_network_that_its_name_contains(path: Path) -> None:
     network = path.stem.removesuffix('_ema')
     assert preset(path.stem).model.network == load_model_config(
         ROOT / 'config' / 'models' / f'{network}.yaml'
@@ -98,10 +100,10 @@ def test_the_training_settings_are_those_of_the_official_repository(
         averaged,
         weight_decay,
     )
+    batch = config.data.batch_size * OFFICIAL_GPUS
     assert config.model.code_weights == (1.0,) * 8 + (velocity,) * 2
-    assert (
-        config.model.learning_rate * config.data.batch_size * 8 / config.model.learning_rate_batch
-        == pytest.approx(rate)
+    assert config.model.learning_rate * batch / config.model.learning_rate_batch == pytest.approx(
+        rate
     )
     assert (
         config.trainer.gradient_clip_norm,
@@ -172,7 +174,7 @@ def test_an_invalid_preset_is_reported_in_one_line(
 
 
 @pytest.mark.parametrize('name', ADAPTATION)
-def test_the_network_of_a_run_from_a_checkpoint_is_that_of_the_checkpoint(
+def test_init_checkpoint_defines_the_network_and_options_override_it(
     tmp_path: Path, name: str
 ) -> None:
     path = tmp_path / 'tiny.safetensors'

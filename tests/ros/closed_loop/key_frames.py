@@ -1,4 +1,6 @@
-"""A dataset of key frames, and a bag of it that lacks one of them."""
+"""A dataset that contains only key frames, and a bag of its second scene that lacks the images of
+one key frame.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,7 @@ from tests.ros.bags.conftest import SCENES
 
 SPLIT = 'synthetic_val'
 KEY_FRAMES = 4
+"""Key frames per scene; nuScenes has two per second."""
 ABSENT = KEY_FRAMES + 1
 """Index of the key frame of the second scene whose images are not in the bag."""
 
@@ -44,5 +47,5 @@ def gap_bag(key_frames_root: Path, index: SampleIndex) -> Path:
     """Return the bag of the second scene without the images of one key frame."""
     absent = {camera.filename for camera in index[ABSENT].cameras}
     recording = read_recording(open_devkit(key_frames_root, VERSION), SCENES[1])
-    part = cameras_only(recording, set(index.filenames()) - absent)
-    return write_bag(part, Target(key_frames_root, key_frames_root.parent / 'bags'))
+    without_images = cameras_only(recording, set(index.filenames()) - absent)
+    return write_bag(without_images, Target(key_frames_root, key_frames_root.parent / 'bags'))

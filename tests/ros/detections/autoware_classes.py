@@ -1,7 +1,8 @@
-"""Replacements for the message classes of Autoware, generated from their public definitions.
+"""Replacements for the message classes of Autoware, made from copies of their definitions.
 
-Fields, types and constants are those of ``autoware_perception_msgs`` 1.x; fields of common types
-hold the real messages of ROS. A wrong field name or type raises an error, as with real messages.
+The copies contain the fields, types and constants of ``autoware_perception_msgs`` 1.0; fields of
+common types hold the real messages of ROS. A wrong field name or type raises an error, as with
+real messages; elements of lists and ranges of numbers are not checked.
 """
 
 from __future__ import annotations
@@ -54,11 +55,11 @@ DEFINITIONS = {
     'DetectedObjects': 'std_msgs/Header header\nDetectedObject[] objects\n',
     'TrackedObjects': 'std_msgs/Header header\nTrackedObject[] objects\n',
 }
-PLAIN = {'uint8': int, 'float32': float, 'bool': bool}
+PRIMITIVE_TYPES = {'uint8': int, 'float32': float, 'bool': bool}
 
 
 class Message:
-    """A message whose fields accept only values of their types."""
+    """A message whose fields accept only values of their types; list elements are not checked."""
 
     TYPES: ClassVar[dict[str, type]] = {}
 
@@ -87,12 +88,13 @@ def message_module() -> Any:
 
 
 def _type(definition: tuple, classes: dict[str, type]) -> type:
+    # rosbags gives (BASE, (type, length limit)), (NAME, type), or (SEQUENCE, (definition, limit)).
     kind, content = definition
     if kind.name == 'SEQUENCE':
         return list
     name = content if isinstance(content, str) else content[0]
-    if name in PLAIN:
-        return PLAIN[name]
+    if name in PRIMITIVE_TYPES:
+        return PRIMITIVE_TYPES[name]
     package, _, last = name.split('/')
     if package == PACKAGE:
         return classes[last]

@@ -18,7 +18,7 @@ from tests.ros.graph import Graph, wait_until
 CAMERAS = ('left', 'right')
 
 
-def test_depth_points_are_published_on_request_and_lie_in_front_of_forward_looking_cameras(
+def test_depth_points_are_published_when_enabled_and_lie_in_front_of_the_cameras(
     graph: Graph, small_checkpoint: Path
 ) -> None:
     values = {
@@ -50,7 +50,7 @@ def test_depth_points_are_published_on_request_and_lie_in_front_of_forward_looki
     node.destroy_node()
     points = read_points(clouds[0])
     assert clouds[0].header == detections[-1].header
-    # From the mount at x = 1.5 m to the nearest and the farthest depth beyond it.
+    # Both cameras look forward from x = 1.5 m; the depth bins lie 2 to 58 m before them.
     assert points['x'].min() > 1.5 + 2
     assert points['x'].max() < 1.5 + 58
     colors = np.ascontiguousarray(points['rgb']).view(np.uint32)
