@@ -20,6 +20,7 @@ from bevdepth_core.model import BEVDepth
 from tests.core.export.inputs import splat_inputs
 
 
+@pytest.mark.timeout(3600)  # on a busy machine the compiler takes minutes
 def test_a_compiled_splat_takes_any_number_of_cameras_and_any_strides(
     model: BEVDepth, tmp_path: Path
 ) -> None:
