@@ -39,6 +39,8 @@ def require_tables(dataroot: Path, version: str) -> None:
     """Raise DatasetIncompleteError unless the folder ``version`` has all tables that must exist:
     all but ``OPTIONAL_TABLES``.
     """
+    if not dataroot.is_dir():
+        raise DatasetIncompleteError(f'{dataroot} does not exist: set the dataset root')
     if not (dataroot / version).is_dir():
         raise DatasetIncompleteError(f'{dataroot} has no folder {version}: {_remedy(dataroot)}')
     required = [f'{version}/{name}.json' for name in TABLES if name not in OPTIONAL_TABLES]

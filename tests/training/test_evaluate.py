@@ -193,6 +193,8 @@ def test_invalid_evaluation_arguments_are_rejected_with_one_message(
     )
     assert "split 'val' needs 150 scenes" in error_message(checkpoint, root)
     assert 'has no folder' in error_message(checkpoint, tmp_path, '--data.split', SPLIT)
+    absent = tmp_path / 'absent'
+    assert f'{absent} does not exist' in error_message(checkpoint, absent, '--data.split', SPLIT)
     assert "there is no device 'tpu': choose auto, or one or more of cpu" in error_message(
         checkpoint, root, '--data.split', SPLIT, '--device', 'tpu'
     )
