@@ -117,8 +117,13 @@ def _without_padding(rows: np.ndarray, message: Image, layout: Packed) -> np.nda
 def _rows(message: Image, step: int, count: int, row_bytes: int) -> np.ndarray:
     """Return the first (count, step) bytes of the buffer; raise ValueError if its size or ``step``
     does not fit the header.
+
+    Bytes after the last row are ignored, unless they are as many for each row: then ``step`` lacks
+    the padding of the rows, and the image would be sheared.
     """
-    if not row_bytes or not count or step < row_bytes or len(message.data) < step * count:
+    padding, rest = divmod(len(message.data) - step * count, count or 1)
+    has_wrong_step = padding < 0 or (padding > 0 and not rest)
+    if not row_bytes or not count or step < row_bytes or has_wrong_step:
         size = f'{message.width}x{message.height} {message.encoding}, step {message.step}'
         raise ValueError(
             f'has a header for {size}, which does not fit its {len(message.data)} bytes; correct '

@@ -191,6 +191,21 @@ def test_a_size_that_does_not_fit_the_data_is_rejected(field: str, value: int):
         image_from_message(message, LIMIT)
 
 
+@pytest.mark.parametrize('encoding', ['yuv422_yuy2', 'nv12', 'bgr8'])
+def test_rows_with_padding_that_the_step_lacks_are_rejected(encoding: str):
+    message = message_of(encoding, with_blocks(), 64, False)
+    message.step -= 64
+    with pytest.raises(ValueError, match='which does not fit its'):
+        image_from_message(message, LIMIT)
+
+
+def test_bytes_after_the_last_row_are_ignored():
+    message = message_of('bgr8', with_blocks(), 0, False)
+    expected = image_from_message(message, LIMIT)
+    message.data = bytes(message.data) + bytes(100)
+    assert np.array_equal(image_from_message(message, LIMIT), expected)
+
+
 def test_an_image_of_the_largest_size_is_converted_and_a_larger_one_is_rejected():
     message = raw('rgb8', noise(), 40)
     assert image_from_message(message, 24 * 40).shape == (24, 40, 3)
