@@ -95,7 +95,7 @@ def publish(node: Node, options: argparse.Namespace) -> dict[str, Any]:
     rig.send_extrinsics()
     rig.send_infos(size=SIZE)
     messages, period = images(options.kind), 1 / options.rate
-    publishers = [rig._images[camera] for camera in CAMERAS]
+    publishers = [rig.images[camera] for camera in CAMERAS]
     published: dict[int, float] = {}
     time.sleep(0.5)
     start = time.monotonic()

@@ -18,7 +18,8 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 
-from tests.faults.stream import CAMERAS, Stream
+from bevdepth_ros.rig.stamps import stamp_ns
+from tests.ros.camera_stream import CAMERAS, Stream
 from tests.ros.graph import TIMEOUT_S, Graph, wait_until
 
 NODE = '/bevdepth_detector'
@@ -216,10 +217,14 @@ class Bench:
 
     def _take_record(self, message: DiagnosticArray) -> None:
         values = {value.key: value.value for value in message.status[0].values}
-        stamp_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
         cameras = frozenset(values['cameras'].split(', '))
         self.records.append(
-            Record(time.monotonic(), stamp_ns, cameras, values['past_frame_age_s'] != 'none')
+            Record(
+                time.monotonic(),
+                stamp_ns(message),
+                cameras,
+                values['past_frame_age_s'] != 'none',
+            )
         )
 
     def _take_diagnostics(self, message: DiagnosticArray) -> None:

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from bevdepth_ros.rig.stamps import stamp_ns
 from tests.faults.bench import Bench
-from tests.faults.stream import stamped
+from tests.ros.messages import stamped
 
 BACK, FRONT, LEFT = 'CAM_BACK', 'CAM_FRONT', 'CAM_BACK_LEFT'
 SECOND_NS = 10**9
@@ -23,7 +24,7 @@ def image_fault(change: Callable, *cameras: str) -> Callable[[Bench], AbstractCo
         return (
             changed
             if isinstance(changed, list)
-            else [stamped(changed, message.header.frame_id, ns_of(message))]
+            else [stamped(changed, message.header.frame_id, stamp_ns(message))]
         )
 
     return lambda bench: bench.stream.fault(image=hook)
@@ -56,7 +57,3 @@ def setting(**values) -> Callable:
         return message
 
     return change
-
-
-def ns_of(message) -> int:
-    return message.header.stamp.sec * SECOND_NS + message.header.stamp.nanosec

@@ -13,7 +13,7 @@ from itertools import takewhile
 from tests.faults.bench import Bench, Record
 from tests.faults.cases.case import ALL, NOTHING, UNFUSED, Case
 from tests.faults.report import save_times
-from tests.faults.stream import CAMERAS
+from tests.ros.camera_stream import CAMERAS
 from tests.ros.graph import TIMEOUT_S, wait_until
 
 RESULTS_IN_A_ROW = 3

@@ -11,7 +11,8 @@ import torch
 
 from bevdepth_ros.rig.conversions import decoded_image
 from bevdepth_ros.rig.decoding import ImageDecoder
-from tests.ros.rig.image_messages import LIMIT, compressed, encoded, noise, raw, smooth
+from tests.ros.messages import compressed, encoded
+from tests.ros.rig.image_messages import LIMIT, noise, raw, smooth
 
 CAMERAS = ('left', 'right')
 TIMEOUT_S = 30.0

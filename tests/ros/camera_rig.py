@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import array
 import io
 
 import numpy as np
-from geometry_msgs.msg import TransformStamped
 from PIL import Image as PillowImage
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
 from tests.ros.graph import wait_until
+from tests.ros.messages import (
+    compressed,
+    encoded,
+    noise_image,
+    pinhole_info,
+    raw,
+    stamped,
+    transform,
+)
 
 START_NS = 1_531_883_530_404_844_000
 EXPOSURE_STEP_NS = 8_000_000
@@ -24,18 +30,20 @@ SPEED = 5.0
 
 
 def jpeg(seed: int = 0, size: tuple[int, int] = SIZE) -> bytes:
-    """Return a JPEG of noise with some structure, (height, width) = ``size``."""
-    coarse = np.random.default_rng(seed).integers(
-        0, 256, (size[0] // 8, size[1] // 8, 3), np.uint8
-    )
-    buffer = io.BytesIO()
-    PillowImage.fromarray(np.repeat(np.repeat(coarse, 8, 0), 8, 1)).save(buffer, 'JPEG')
-    return buffer.getvalue()
+    """Return a JPEG of random blocks, (height, width) = ``size``."""
+    return encoded(noise_image(seed, size[1], size[0]))
 
 
 class Rig:
     """Publishes images, CameraInfo and tf of ``cameras`` from ``node``; every part can be left
-    out."""
+    out.
+
+    Attributes:
+        cameras: names, in the order of exposure.
+        images: image publisher of each camera.
+        infos: CameraInfo publisher of each camera.
+        tf, tf_static: publishers.
+    """
 
     def __init__(
         self,
@@ -48,20 +56,20 @@ class Rig:
     ):
         self.cameras, self._image_type = cameras, image_type
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._images = {
+        self.images = {
             camera: node.create_publisher(image_type, image_topic.format(camera=camera), image_qos)
             for camera in cameras
         }
-        self._infos = {
+        self.infos = {
             camera: node.create_publisher(CameraInfo, f'/{camera}/camera_info', info_qos)
             for camera in cameras
         }
-        self._tf = node.create_publisher(TFMessage, '/tf', 100)
-        self._tf_static = node.create_publisher(TFMessage, '/tf_static', latched)
+        self.tf = node.create_publisher(TFMessage, '/tf', 100)
+        self.tf_static = node.create_publisher(TFMessage, '/tf_static', latched)
 
     def wait_for_detector(self) -> None:
         """Wait until the active detector has subscribed to all topics of the rig."""
-        publishers = [*self._images.values(), *self._infos.values(), self._tf, self._tf_static]
+        publishers = [*self.images.values(), *self.infos.values(), self.tf, self.tf_static]
         wait_until(
             lambda: all(publisher.get_subscription_count() for publisher in publishers),
             'the subscriptions of the detector',
@@ -83,18 +91,16 @@ class Rig:
         """Publish the extrinsics: cameras side by side that look forward."""
         transforms = []
         for index, frame in enumerate(self.cameras if frames is None else frames):
-            transform = _transform('base_link', frame, START_NS, (1.5, 0.5 * index, 1.6))
-            rotation = transform.transform.rotation
-            rotation.x, rotation.y, rotation.z, rotation.w = -0.5, 0.5, -0.5, 0.5
-            transforms.append(transform)
-        self._tf_static.publish(TFMessage(transforms=transforms))
+            position, quaternion = (1.5, 0.5 * index, 1.6), (-0.5, 0.5, -0.5, 0.5)
+            transforms.append(transform('base_link', frame, START_NS, position, quaternion))
+        self.tf_static.publish(TFMessage(transforms=transforms))
 
     def send_poses(self, time_s: float) -> None:
         """Publish the ego pose at each camera's exposure."""
         for stamp_ns in self.stamps_ns(time_s):
             x = SPEED * (stamp_ns - START_NS) * 1e-9
-            self._tf.publish(
-                TFMessage(transforms=[_transform('map', 'base_link', stamp_ns, (x, 0.0, 0.0))])
+            self.tf.publish(
+                TFMessage(transforms=[transform('map', 'base_link', stamp_ns, (x, 0, 0))])
             )
 
     def send_infos(
@@ -109,11 +115,8 @@ class Rig:
         k = (0.8 * width, 0.0, width / 2, 0.0, 0.8 * width, height / 2, 0.0, 0.0, 1.0)
         for camera, stamp_ns in zip(self.cameras, self.stamps_ns(time_s), strict=True):
             if cameras is None or camera in cameras:
-                info = CameraInfo(
-                    height=height, width=width, distortion_model='plumb_bob', d=distortion, k=k
-                )
-                self._stamp(info, camera, stamp_ns)
-                self._infos[camera].publish(info)
+                info = pinhole_info(k, width, height, distortion)
+                self.infos[camera].publish(stamped(info, camera, stamp_ns))
 
     def send_images(
         self,
@@ -130,21 +133,13 @@ class Rig:
         ):
             if cameras is None or camera in cameras:
                 image = self._image((data or {}).get(camera, jpeg(index)))
-                self._stamp(image, camera, exposure_ns if stamp_ns is None else stamp_ns)
-                self._images[camera].publish(image)
+                image_ns = exposure_ns if stamp_ns is None else stamp_ns
+                self.images[camera].publish(stamped(image, camera, image_ns))
 
     def _image(self, data: bytes) -> CompressedImage | Image:
         if self._image_type is CompressedImage:
-            return CompressedImage(format='jpeg', data=array.array('B', data))
-        pixels = np.asarray(PillowImage.open(io.BytesIO(data)))[..., ::-1]
-        height, width = pixels.shape[:2]
-        return Image(
-            height=height,
-            width=width,
-            encoding='bgr8',
-            step=3 * width,
-            data=array.array('B', pixels.tobytes()),
-        )
+            return compressed(data)
+        return raw(np.asarray(PillowImage.open(io.BytesIO(data)))[..., ::-1])
 
     def send_all(self, time_s: float) -> None:
         """Publish all messages of one cycle, tf and CameraInfo first."""
@@ -152,18 +147,3 @@ class Rig:
         self.send_poses(time_s)
         self.send_infos(time_s)
         self.send_images(time_s)
-
-    def _stamp(self, message, frame: str, stamp_ns: int) -> None:
-        message.header.frame_id = frame
-        message.header.stamp = Time(nanoseconds=stamp_ns).to_msg()
-
-
-def _transform(
-    parent: str, child: str, stamp_ns: int, translation: tuple[float, float, float]
-) -> TransformStamped:
-    transform = TransformStamped(child_frame_id=child)
-    transform.header.frame_id = parent
-    transform.header.stamp = Time(nanoseconds=stamp_ns).to_msg()
-    position = transform.transform.translation
-    position.x, position.y, position.z = translation
-    return transform

@@ -19,8 +19,9 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import PointCloud2
 from sensor_msgs_py.point_cloud2 import read_points
 
+from bevdepth_ros.rig.stamps import stamp_ns
 from tests.networks import write_tiny_checkpoint
-from tests.soak.stream import CAMERAS
+from tests.ros.camera_stream import CAMERAS
 
 NAME = '/bevdepth_detector'
 TIMEOUT_S = 120.0
@@ -32,7 +33,7 @@ class RunningDetector:
     """One node process; records its results and diagnostics.
 
     Attributes:
-        results: time.monotonic() of each result and its stamp in seconds.
+        results: time.monotonic() of each result and its stamp in nanoseconds.
         invalid_results: messages about results with invalid values.
         worst: highest diagnostics level since it was last set to 0.
     """
@@ -53,7 +54,7 @@ class RunningDetector:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        self.results: list[tuple[float, float]] = []
+        self.results: list[tuple[float, int]] = []
         self.invalid_results: list[str] = []
         self.worst = 0
         self._totals: dict[str, int] = {}
@@ -116,8 +117,7 @@ class RunningDetector:
         return future.result()
 
     def _take_objects(self, message: PointCloud2) -> None:
-        stamp = message.header.stamp
-        self.results.append((time.monotonic(), stamp.sec + stamp.nanosec * 1e-9))
+        self.results.append((time.monotonic(), stamp_ns(message)))
         points = read_points(message)
         known = (
             'x',

@@ -1,70 +1,139 @@
-"""Faults of the soak test: each function returns a condition of the stream; some use the random
-generator.
+"""Faults of the soak test: each function returns attributes for ``Stream.fault``; some use the
+random generator.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from random import Random
 
-from tests.soak.stream import CAMERAS, RATE_HZ, SIZE, Condition, healthy, jpeg, with_claimed_size
+from bevdepth_ros.rig.stamps import stamp_ns
+from tests.ros.camera_stream import CAMERAS, HEIGHT, WIDTH
+from tests.ros.messages import compressed, encoded, noise_image, stamped, with_claimed_size
+
+PERIOD_S = 1 / 12
+"""Trigger cycle without a fault, seconds."""
+JPEG = encoded(noise_image(0))
+SECOND_NS = 10**9
 
 
-def _some(rng: Random) -> frozenset[str]:
-    return frozenset(rng.sample(CAMERAS, rng.randint(1, 3)))
+def _some(rng: Random) -> list[str]:
+    return rng.sample(CAMERAS, rng.randint(1, 3))
 
 
-def _garbage(rng: Random) -> Condition:
-    return healthy(images={camera: rng.randbytes(rng.randint(0, 5000)) for camera in _some(rng)})
+def _changed(change: Callable, cameras: Collection[str] = CAMERAS) -> dict[str, Callable]:
+    """Return hooks for images and CameraInfo of ``cameras``; ``change`` returns the messages to
+    publish.
+    """
+
+    def hook(camera: str, message) -> list:
+        return change(message) if camera in cameras else [message]
+
+    return {'image': hook, 'info': hook}
 
 
-def _truncated(rng: Random) -> Condition:
-    return healthy(
-        images={camera: (whole := jpeg())[: rng.randrange(len(whole))] for camera in _some(rng)}
-    )
+def _silent(cameras: Collection[str]) -> dict[str, Callable]:
+    return _changed(lambda message: [], cameras)
 
 
-def _wrong_bytes(rng: Random) -> Condition:
-    images = {}
-    for camera in _some(rng):
-        damaged = bytearray(jpeg())
-        for _ in range(rng.randint(1, 50)):
-            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
-        images[camera] = bytes(damaged)
-    return healthy(images=images)
+def _restamped(new_ns: Callable[[int], int], cameras: Collection[str]) -> dict[str, Callable]:
+    return _changed(lambda m: [stamped(m, m.header.frame_id, new_ns(stamp_ns(m)))], cameras)
 
 
-FAULTS: dict[str, Callable[[Random], Condition]] = {
-    'cameras silent': lambda rng: healthy(silent=_some(rng)),
-    'all cameras silent': lambda rng: healthy(silent=frozenset(CAMERAS)),
-    'images garbage': _garbage,
-    'images truncated': _truncated,
-    'images with wrong bytes': _wrong_bytes,
-    'image of 900 megapixels': lambda rng: healthy(images={camera: with_claimed_size(jpeg(),
-    30000, 30000) for camera in _some(rng)}),
-    'image of another size': lambda rng: healthy(images={camera: jpeg(0, (320,
-    176)) for camera in _some(rng)}),
-    'stamps of a camera shifted': lambda rng: healthy(
-        shift_s={rng.choice(CAMERAS): rng.choice((-5.0, -0.5, 0.5, 5.0))}
+def _files(files: dict[str, bytes]) -> dict[str, Callable]:
+    """Replace the JPEG files of cameras."""
+
+    def hook(camera: str, image) -> list:
+        if camera in files:
+            image = stamped(compressed(files[camera]), camera, stamp_ns(image))
+        return [image]
+
+    return {'image': hook}
+
+
+def _info(**fields) -> dict[str, Callable]:
+    """Replace fields of each CameraInfo."""
+
+    def hook(_: str, info) -> list:
+        for name, value in fields.items():
+            setattr(info, name, value)
+        return [info]
+
+    return {'info': hook}
+
+
+def _focal(focal: float) -> dict[str, Callable]:
+    return _info(k=(focal, 0.0, WIDTH / 2, 0.0, focal, HEIGHT / 2, 0.0, 0.0, 1.0))
+
+
+def _rotated(*quaternion: float) -> dict[str, Callable]:
+    """Replace the rotation of each ego pose; ``quaternion`` is x, y, z, w."""
+
+    def hook(pose) -> list:
+        rotation = pose.transform.rotation
+        rotation.x, rotation.y, rotation.z, rotation.w = quaternion
+        return [pose]
+
+    return {'pose': hook}
+
+
+def _wrong_bytes(rng: Random) -> bytes:
+    damaged = bytearray(JPEG)
+    for _ in range(rng.randint(1, 50)):
+        damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+    return bytes(damaged)
+
+
+def _shifted_camera(rng: Random) -> dict[str, Callable]:
+    shift_ns = round(rng.choice((-5.0, -0.5, 0.5, 5.0)) * SECOND_NS)
+    return _restamped(lambda stamp: stamp + shift_ns, [rng.choice(CAMERAS)])
+
+
+def _several(rng: Random) -> dict[str, object]:
+    silent, broken = rng.choice(CAMERAS), rng.choice(CAMERAS)
+    image = _files({broken: rng.randbytes(100)})['image']
+    info = _info(d=(math.nan,) * 5)['info']
+    return {
+        'image': lambda camera, message: [] if camera == silent else 2 * image(camera, message),
+        'info': lambda camera, message: [] if camera == silent else 2 * info(camera, message),
+        'pose': lambda pose: [],
+        'period_s': PERIOD_S / 3,
+    }
+
+
+FAULTS: dict[str, Callable[[Random], dict]] = {
+    'cameras silent': lambda rng: _silent(_some(rng)),
+    'all cameras silent': lambda _: _silent(CAMERAS),
+    'images garbage': lambda rng: _files(
+        {camera: rng.randbytes(rng.randint(0, 5000)) for camera in _some(rng)}
     ),
-    'stamps of zero': lambda rng: healthy(unstamped=_some(rng)),
-    'time jumps back': lambda rng: healthy(all_shift_s=-rng.uniform(1, 100)),
-    'time jumps forward': lambda rng: healthy(all_shift_s=rng.uniform(1, 100)),
-    'duplicated messages': lambda _: healthy(copies=3),
-    'flood at 60 Hz': lambda _: healthy(rate_hz=60.0),
-    'slow to 2 Hz': lambda _: healthy(rate_hz=2.0),
-    'no ego poses': lambda _: healthy(poses=False),
-    'ego poses not a number': lambda _: healthy(rotation=(math.nan,) * 4),
-    'ego poses not normalized': lambda _: healthy(rotation=(0.0, 0.0, 0.0, 3.0)),
-    'camera matrix zero': lambda _: healthy(focal=0.0),
-    'camera matrix not a number': lambda _: healthy(focal=math.nan),
-    'calibration of another size': lambda _: healthy(info_size=(2 * SIZE[0], 2 * SIZE[1])),
-    'lens distortion': lambda _: healthy(distortion=(-0.3, 0.1, 0.0, 0.0, 0.0)),
-    'several faults at once': lambda rng: healthy(
-        silent=frozenset({rng.choice(CAMERAS)}),
-        images={rng.choice(CAMERAS): rng.randbytes(100)}, copies=2, rate_hz=3 * RATE_HZ,
-        poses=False, distortion=(math.nan,) * 5,
+    'images truncated': lambda rng: _files(
+        {camera: JPEG[: rng.randrange(len(JPEG))] for camera in _some(rng)}
     ),
-}  # fmt: skip
+    'images with wrong bytes': lambda rng: _files(
+        {camera: _wrong_bytes(rng) for camera in _some(rng)}
+    ),
+    'image of 900 megapixels': lambda rng: _files(
+        dict.fromkeys(_some(rng), with_claimed_size(JPEG, 30000, 30000))
+    ),
+    'image of another size': lambda rng: _files(
+        dict.fromkeys(_some(rng), encoded(noise_image(0, 320, 176)))
+    ),
+    'stamps of a camera shifted': _shifted_camera,
+    'stamps of zero': lambda rng: _restamped(lambda _: 0, _some(rng)),
+    'time jumps back': lambda rng: {'shift_ns': -round(rng.uniform(1, 100) * SECOND_NS)},
+    'time jumps forward': lambda rng: {'shift_ns': round(rng.uniform(1, 100) * SECOND_NS)},
+    'duplicated messages': lambda _: _changed(lambda message: [message] * 3),
+    'flood at 60 Hz': lambda _: {'period_s': 1 / 60},
+    'slow to 2 Hz': lambda _: {'period_s': 1 / 2},
+    'no ego poses': lambda _: {'pose': lambda pose: []},
+    'ego poses not a number': lambda _: _rotated(*[math.nan] * 4),
+    'ego poses not normalized': lambda _: _rotated(0.0, 0.0, 0.0, 3.0),
+    'camera matrix zero': lambda _: _focal(0.0),
+    'camera matrix not a number': lambda _: _focal(math.nan),
+    'calibration of another size': lambda _: _info(width=2 * WIDTH, height=2 * HEIGHT),
+    'lens distortion': lambda _: _info(d=(-0.3, 0.1, 0.0, 0.0, 0.0)),
+    'several faults at once': _several,
+}
 """Fault functions by name."""

@@ -13,16 +13,18 @@ from random import Random
 
 import rclpy
 
+from tests.ros.camera_stream import Stream
 from tests.ros.graph import Graph
 from tests.soak.detector import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, RunningDetector
-from tests.soak.faults import FAULTS
-from tests.soak.stream import Condition, Stream
+from tests.soak.faults import FAULTS, PERIOD_S
 
 RECOVERY_S = 120.0
 """A node without a result for this time after the end of a fault has not recovered; long, because
 machines may be slow."""
 SAMPLE_S = 5.0
 """Shortest time between two samples of memory, threads and open files."""
+RECENT_ROUNDS = 600
+"""Number of image sets whose stamps are compared with those of the results."""
 SHIFTED = ('stamps of a camera shifted', 'time jumps back', 'time jumps forward')
 """Faults after which the stamps do not show whether the images of a set belong to one trigger
 cycle."""
@@ -113,11 +115,10 @@ class Soak:
         with tempfile.TemporaryDirectory() as folder:
             self._detector, self._stream = (
                 RunningDetector(graph.node, Path(folder)),
-                Stream(graph.node),
+                Stream(graph.node, PERIOD_S),
             )
             try:
                 self._detector.change(CONFIGURE, ACTIVATE)
-                self._stream.start()
                 self._soak()
             except AssertionError as error:
                 self._result.failures.append(str(error))
@@ -149,7 +150,6 @@ class Soak:
         outcome = self._result.outcomes.setdefault(name, Outcome())
         results, began, self._detector.worst = len(self._detector.results), time.monotonic(), 0
         self._events[name]()
-        self._stream.condition = Condition()
         ended = time.monotonic()
         outcome.seconds += ended - began
         outcome.results += len(self._detector.results) - results
@@ -159,9 +159,9 @@ class Soak:
         if name not in SHIFTED:
             self._require_true_stamps(name, results)
 
-    def _hold(self, condition: Condition) -> None:
-        self._stream.condition = condition
-        self._wait(self._rng.uniform(*self._hold_s))
+    def _hold(self, hooks: dict[str, object]) -> None:
+        with self._stream.fault(**hooks):
+            self._wait(self._rng.uniform(*self._hold_s))
 
     def _change_parameters(self) -> None:
         """Set parameters to valid and invalid values."""
@@ -188,16 +188,15 @@ class Soak:
 
     def _require_recovery(self, name: str, ended: float) -> float:
         """Return the time until the result of an image exposed after ``ended``."""
-        # The round that is being sent may have the old condition.
-        healthy_from = self._stream.sent + 2
-        while self._stream.sent < healthy_from:
+        exposures_ns, first = self._stream.exposures_ns, len(self._stream.exposures_ns)
+        while len(exposures_ns) == first:
             time.sleep(0.005)
-        first_stamp_s = self._stream.rounds[-1][0] - 0.001
+        first_ns, _ = exposures_ns[first]
         while time.monotonic() < ended + RECOVERY_S:
             # Results with newer stamps belong to the time when the clock was ahead.
-            newest_stamp_s = self._stream.rounds[-1][1]
-            for at, stamp_s in self._detector.results[-1:]:
-                if at >= ended and first_stamp_s <= stamp_s <= newest_stamp_s:
+            _, newest_ns = exposures_ns[-1]
+            for at, stamp_ns in self._detector.results[-1:]:
+                if at >= ended and first_ns <= stamp_ns <= newest_ns:
                     return at - ended
             assert self._detector.alive(), f'the node ended after: {name}'
             time.sleep(0.01)
@@ -208,20 +207,20 @@ class Soak:
         """Check that the stamp of each result since ``first_result`` lies within a round; rounds
         overlap at 36 Hz and more, so that it always does.
         """
-        rounds = list(self._stream.rounds)
-        for _, stamp_s in self._detector.results[first_result:]:
-            if stamp_s > rounds[0][0] and not any(
-                first - 0.001 <= stamp_s <= last + 0.001 for first, last in rounds
+        recent = self._stream.exposures_ns[-RECENT_ROUNDS:]
+        for _, stamp_ns in self._detector.results[first_result:]:
+            if stamp_ns > recent[0][0] and not any(
+                first <= stamp_ns <= last for first, last in recent
             ):
                 self._result.failures.append(
-                    f'{name}: a result at {stamp_s:.3f} s does not belong to any image set'
+                    f'{name}: a result at {stamp_ns} ns does not belong to any image set'
                 )
 
     def _report_progress(self) -> None:
         memory, threads, files = self._detector.usage()
         counts = self._detector.counts()
         self._report(
-            f'{time.monotonic() - self._began:6.0f} s: {self._stream.sent} rounds sent, '
+            f'{time.monotonic() - self._began:6.0f} s: {len(self._stream.rounds)} rounds sent, '
             f'{counts.get("processed", 0)} processed, '
             f'{counts.get("dropped", 0)} dropped; {memory:.1f} MiB, {threads} threads, {files} '
             'files'
@@ -229,7 +228,7 @@ class Soak:
 
     def _conclude(self) -> None:
         result, log = self._result, self._detector.log()
-        result.sent, result.counts = self._stream.sent, self._detector.counts()
+        result.sent, result.counts = len(self._stream.rounds), self._detector.counts()
         result.failures += sorted(set(self._detector.invalid_results))
         if 'Traceback' in log or 'detection failed' in log:
             lines = log.splitlines()

@@ -12,7 +12,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, RegionOfInterest
 from tests.faults.cases.case import ALL, NOTHING, Case, without
 from tests.faults.injections import BACK, FRONT, image_fault, info_fault, setting
 from tests.faults.life import calibration_that_never_came
-from tests.faults.stream import HEIGHT, WIDTH
+from tests.ros.camera_stream import HEIGHT, WIDTH
 
 DISTORTED = {'images_rectified': False}
 

@@ -9,7 +9,7 @@ from tests.faults.bench import Bench
 from tests.faults.cases.case import ALL, NOTHING, Case, without
 from tests.faults.injections import BACK, FRONT, LEFT, image_fault
 from tests.faults.life import node_parameter
-from tests.faults.stream import CAMERAS
+from tests.ros.camera_stream import CAMERAS
 
 
 def silent(*cameras: str) -> Callable[[Bench], AbstractContextManager]:

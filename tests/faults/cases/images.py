@@ -16,7 +16,8 @@ from sensor_msgs.msg import CompressedImage
 from tests.faults.bench import Bench
 from tests.faults.cases.case import ALL, NOTHING, Case, without
 from tests.faults.injections import FRONT, image_fault, setting
-from tests.faults.stream import HEIGHT, WIDTH, compressed, encoded, noise_image
+from tests.ros.camera_stream import HEIGHT, WIDTH
+from tests.ros.messages import compressed, encoded, noise_image
 
 
 def file_fault(

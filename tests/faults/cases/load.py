@@ -24,8 +24,9 @@ from tests.faults.life import (
     stopped_subscriber,
     truncated_checkpoint,
 )
-from tests.faults.stream import camera_info, compressed, encoded, noise_image, stamped, transform
+from tests.ros.camera_stream import camera_info
 from tests.ros.graph import wait_until
+from tests.ros.messages import compressed, encoded, noise_image, stamped, transform
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from sensor_msgs.msg import Image
 
 from tests.faults.cases.case import ALL, Case, without
 from tests.faults.injections import FRONT, image_fault
-from tests.faults.stream import HEIGHT, WIDTH, raw
+from tests.ros.camera_stream import HEIGHT, WIDTH
+from tests.ros.messages import raw
 
 RAW = {'image_transport': 'raw', 'image_topics': ['/{camera}/raw']}
 

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from bevdepth_ros.rig.stamps import stamp_ns
 from tests.faults.bench import Bench
 from tests.faults.cases.case import ALL, NOTHING, UNFUSED, Case, without
-from tests.faults.injections import BACK, FRONT, SECOND_NS, image_fault, ns_of, pose_fault
-from tests.faults.stream import stamped, transform
+from tests.faults.injections import BACK, FRONT, SECOND_NS, image_fault, pose_fault
+from tests.ros.messages import stamped, transform
 
 
 def late_poses(bench: Bench) -> AbstractContextManager:
@@ -36,7 +37,7 @@ def poses_without_the_end(bench: Bench) -> AbstractContextManager:
 
 
 def quaternion(*values: float) -> Callable:
-    return lambda pose: [transform('map', 'base_link', ns_of(pose), (0, 0, 0), values)]
+    return lambda pose: [transform('map', 'base_link', stamp_ns(pose), (0, 0, 0), values)]
 
 
 @contextmanager
@@ -109,7 +110,7 @@ def frozen_poses(bench: Bench) -> AbstractContextManager:
 
 def endless_names(bench: Bench) -> AbstractContextManager:
     return bench.stream.fault(
-        pose=lambda pose: [pose, transform('map', 'x' * 100_000, ns_of(pose))]
+        pose=lambda pose: [pose, transform('map', 'x' * 100_000, stamp_ns(pose))]
     )
 
 
@@ -127,7 +128,7 @@ def made_up_frames(bench: Bench) -> AbstractContextManager:
         return [
             pose,
             *(
-                transform('map', name, ns_of(pose))
+                transform('map', name, stamp_ns(pose))
                 for name in (names.pop() if names else ['tag_new'])
             ),
         ]
@@ -139,8 +140,8 @@ def unrelated_frame_back_and_forth(bench: Bench) -> AbstractContextManager:
     return pose_fault(
         lambda pose: [
             pose,
-            transform('base_link', 'wheel_right_link', ns_of(pose)),
-            transform('base_link', 'wheel_right_link', ns_of(pose) - SECOND_NS // 2),
+            transform('base_link', 'wheel_right_link', stamp_ns(pose)),
+            transform('base_link', 'wheel_right_link', stamp_ns(pose) - SECOND_NS // 2),
         ]
     )(bench)
 
@@ -187,19 +188,19 @@ CASES = (
     ),
     Case(
         'base_link has two parents',
-        pose_fault(lambda pose: [pose, transform('odom', 'base_link', ns_of(pose))]),
+        pose_fault(lambda pose: [pose, transform('odom', 'base_link', stamp_ns(pose))]),
         UNFUSED,
         ('WARN', 'tf', 'base_link has several parents: map, odom'),
     ),
     Case(
         'tf has a cycle',
-        pose_fault(lambda pose: [pose, transform('base_link', 'map', ns_of(pose))]),
+        pose_fault(lambda pose: [pose, transform('base_link', 'map', stamp_ns(pose))]),
     ),
     Case('one ego pose is an hour ahead', future_pose, ALL, ('WARN', 'tf', 'went back in time')),
     Case(
         'a second publisher sends stale ego poses',
         pose_fault(
-            lambda pose: [transform('map', 'base_link', ns_of(pose) - 5 * SECOND_NS), pose]
+            lambda pose: [transform('map', 'base_link', stamp_ns(pose) - 5 * SECOND_NS), pose]
         ),
         UNFUSED,
         ('WARN', 'tf', 'went back in time'),
@@ -242,7 +243,7 @@ CASES = (
     ),
     Case(
         'ego poses are 1e300 m away',
-        pose_fault(lambda pose: [transform('map', 'base_link', ns_of(pose), (1e300, 0, 0))]),
+        pose_fault(lambda pose: [transform('map', 'base_link', stamp_ns(pose), (1e300, 0, 0))]),
         UNFUSED,
         ('WARN', 'tf', 'its translation is not finite, or above'),
     ),
@@ -266,25 +267,25 @@ CASES = (
     ),
     Case(
         'the frame_id is written in another case',
-        image_fault(lambda m: [stamped(m, m.header.frame_id.lower(), ns_of(m))], BACK),
+        image_fault(lambda m: [stamped(m, m.header.frame_id.lower(), stamp_ns(m))], BACK),
         without(BACK),
         ('ERROR', 'tf', 'it does not know cam_back'),
     ),
     Case(
         'the frame_id of a camera has line feeds and 100,000 characters',
-        image_fault(lambda m: [stamped(m, 'CAM\n' * 25_000, ns_of(m))], BACK),
+        image_fault(lambda m: [stamped(m, 'CAM\n' * 25_000, stamp_ns(m))], BACK),
         without(BACK),
         ('ERROR', 'tf', 'the name of a frame has at most 255 characters'),
     ),
     Case(
         'images of a camera carry an unknown frame_id',
-        image_fault(lambda m: [stamped(m, 'nowhere', ns_of(m))], BACK),
+        image_fault(lambda m: [stamped(m, 'nowhere', stamp_ns(m))], BACK),
         without(BACK),
         ('ERROR', 'tf', 'it does not know nowhere'),
     ),
     Case(
         'no image has a frame_id',
-        image_fault(lambda m: [stamped(m, '', ns_of(m))]),
+        image_fault(lambda m: [stamped(m, '', stamp_ns(m))]),
         NOTHING,
         ('ERROR', 'tf', 'have no frame_id; set camera_frames'),
     ),

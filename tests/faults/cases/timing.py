@@ -14,15 +14,18 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CompressedImage
 
 from bevdepth_ros.rig.camera_timing import WINDOW
+from bevdepth_ros.rig.stamps import stamp_ns
 from tests.faults.bench import Bench
 from tests.faults.cases.case import ALL, NOTHING, Case, without
-from tests.faults.injections import BACK, FRONT, SECOND_NS, image_fault, ns_of
-from tests.faults.stream import compressed, encoded, noise_image, stamped
+from tests.faults.injections import BACK, FRONT, SECOND_NS, image_fault
 from tests.ros.graph import wait_until
+from tests.ros.messages import compressed, encoded, noise_image, stamped
 
 
 def restamped(shift_ns: int) -> Callable:
-    return lambda message: [stamped(message, message.header.frame_id, ns_of(message) + shift_ns)]
+    return lambda message: [
+        stamped(message, message.header.frame_id, stamp_ns(message) + shift_ns)
+    ]
 
 
 @contextmanager
@@ -39,7 +42,7 @@ def unstamped(message) -> list:
 
 
 def copied(message, shift_ns: int = 0):
-    return stamped(copy.deepcopy(message), message.header.frame_id, ns_of(message) + shift_ns)
+    return stamped(copy.deepcopy(message), message.header.frame_id, stamp_ns(message) + shift_ns)
 
 
 def swapped_pairs(bench: Bench) -> AbstractContextManager:
@@ -51,7 +54,7 @@ def swapped_pairs(bench: Bench) -> AbstractContextManager:
         if not held:
             held.append(message)
             return []
-        bench.stream.rounds[-2][FRONT] = ns_of(held[0])
+        bench.stream.rounds[-2][FRONT] = stamp_ns(held[0])
         return [message, held.pop()]
 
     return bench.stream.fault(image=hook)

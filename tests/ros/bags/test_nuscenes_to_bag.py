@@ -29,6 +29,7 @@ from bevdepth_core.nuscenes.recording import SceneRecording
 from bevdepth_core.synthetic.dataset.writing import VERSION
 from bevdepth_ros.bags.nuscenes_to_bag import main
 from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
+from bevdepth_ros.rig.stamps import stamp_ns
 from bevdepth_ros.rig.tf_listener import matrix_from_transform
 from tests.ros.bags.conftest import SCENES
 from tests.ros.bags.tables import Tables
@@ -63,10 +64,6 @@ def read(bag: Path) -> dict[str, list[tuple[int, object]]]:
                 (log_time, deserialize_message(bytes(data), get_message(connection.msgtype)))
             )
     return found
-
-
-def stamp_ns(message) -> int:
-    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
 
 
 def matrix(row: dict) -> np.ndarray:

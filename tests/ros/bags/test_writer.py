@@ -20,6 +20,7 @@ from bevdepth_core.geometry import rigid_from_quaternion
 from bevdepth_core.nuscenes.classes import CAMERAS
 from bevdepth_core.synthetic import make_scene, nuscenes_like_rig
 from bevdepth_ros.bags.writer import BagWriter, camera_info_topic, image_topic
+from bevdepth_ros.rig.stamps import stamp_ns
 from bevdepth_ros.rig.tf_listener import matrix_from_transform
 from tests.ros.sample_bag import write_sample_bag
 from tests.sample import sample_infos, synthetic_sample
@@ -59,10 +60,6 @@ def read(path: Path) -> list[tuple[str, int, object]]:
             (c.topic, log_time_ns, deserialize_message(bytes(data), get_message(c.msgtype)))
             for c, log_time_ns, data in reader.messages()
         ]
-
-
-def stamp_ns(message) -> int:
-    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
 
 
 def first(messages: list, topic: str):

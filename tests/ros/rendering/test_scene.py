@@ -24,8 +24,8 @@ from bevdepth_ros.rendering.scene import Scene, SceneStore
 from bevdepth_ros.rig.transforms import Transforms
 from tests.ros.camera_rig import SIZE, SPEED, Rig, jpeg
 from tests.ros.graph import Graph, wait_until
-from tests.ros.rig.image_messages import camera_info, compressed, encoded
-from tests.soak.stream import with_claimed_size
+from tests.ros.messages import compressed, encoded, with_claimed_size
+from tests.ros.rig.image_messages import camera_info
 
 CAMERAS = ('left', 'right')
 K = np.array([(0.8 * SIZE[1], 0, SIZE[1] / 2), (0, 0.8 * SIZE[1], SIZE[0] / 2), (0, 0, 1)])

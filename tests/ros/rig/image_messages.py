@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import array
-import io
 
 import numpy as np
 from PIL import Image as PillowImage
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, Image
 
 LIMIT = 10**6
 K = np.array([[1266.4, 0, 816.2], [0, 1266.4, 491.5], [0, 0, 1]])
@@ -23,17 +22,6 @@ def smooth(height: int = 120, width: int = 160) -> np.ndarray:
     """Return a (height, width, 3) uint8 image that JPEG keeps well."""
     coarse = PillowImage.fromarray(noise(6, 8))
     return np.asarray(coarse.resize((width, height), PillowImage.Resampling.BICUBIC))
-
-
-def compressed(data: bytes, image_format: str = 'jpeg') -> CompressedImage:
-    return CompressedImage(format=image_format, data=array.array('B', data))
-
-
-def encoded(pixels: np.ndarray, kind: str, **options) -> bytes:
-    """Return the file that Pillow writes."""
-    buffer = io.BytesIO()
-    PillowImage.fromarray(pixels).save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def raw(

@@ -17,7 +17,8 @@ from bevdepth_ros.rig.compressed_images import (
     is_color_jpeg,
 )
 from bevdepth_ros.rig.conversions import image_from_message
-from tests.ros.rig.image_messages import LIMIT, compressed, encoded, noise, smooth
+from tests.ros.messages import compressed, encoded
+from tests.ros.rig.image_messages import LIMIT, noise, smooth
 
 RED, BLUE = (200, 30, 30), (30, 60, 210)
 

@@ -20,7 +20,8 @@ from bevdepth_ros.bags.recorded_transforms import RecordedTransforms
 from bevdepth_ros.rig.frames import BuiltFrame, FrameBuilder
 from bevdepth_ros.rig.settings import RigSettings
 from bevdepth_ros.rig.synchronizer import ImageSet
-from tests.ros.rig.image_messages import camera_info, compressed, encoded, raw, smooth
+from tests.ros.messages import compressed, encoded
+from tests.ros.rig.image_messages import camera_info, raw, smooth
 
 CAMERAS = ('left', 'right')
 STAMPS_NS = np.array([2_000_000_000, 2_010_000_000], np.int64)
