@@ -141,7 +141,13 @@ class Outputs:
         covariance = placement.covariance(result.covariance[keep])
         self._publish_boxes(self._detections, detections, covariance.pose, placement)
         now = time.monotonic()
-        seconds = {**result.stage_seconds, 'publish': now - began, 'total': now - result.received}
+        before = result.stage_seconds
+        seconds = {
+            **before,
+            'host': began - result.received - sum(before.values()),
+            'publish': now - began,
+            'total': now - result.received,
+        }
         tracks = self._track(result, settings)
         if tracks is not None:
             seconds['tracking'] = time.monotonic() - now

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -274,6 +275,23 @@ def test_simulated_time_without_a_clock_is_reported(detector):
     )
 
 
+def test_the_stages_of_a_result_add_up_to_its_total(graph: Graph, detector):
+    node = detector()
+    records = graph.collect(DiagnosticArray, '/bevdepth_detector/latency')
+    node.start()
+    wait_until(lambda: graph.node.count_publishers('/bevdepth_detector/latency'), 'the publisher')
+    for number in range(3):
+        node.rig.send_all(0.1 * number)
+    wait_until(lambda: records, 'a record')
+    stages_ms = {
+        value.key: float(value.value)
+        for value in records[0].status[0].values
+        if value.key.endswith('_ms')
+    }
+    del stages_ms['tracking_ms']  # after the publication
+    assert stages_ms.pop('total_ms') == pytest.approx(sum(stages_ms.values()), abs=0.1)
+
+
 def test_diagnostics_contain_rates_spread_latency_device_and_memory(detector):
     node = detector()
     node.start()
@@ -295,6 +313,7 @@ def test_diagnostics_contain_rates_spread_latency_device_and_memory(detector):
         'view_transform',
         'bev_head',
         'decode',
+        'host',
         'publish',
         'total',
         'tracking',
