@@ -15,7 +15,8 @@ from bevdepth_core.types import Boxes3D, Detections3D
 from bevdepth_ros.rendering import listener as listener_module
 from bevdepth_ros.rendering.listener import SceneListener, status_text
 from tests.ros.graph import Graph
-from tests.ros.rig.image_messages import camera_info, compressed, encoded
+from tests.ros.messages import compressed, encoded
+from tests.ros.rig.image_messages import camera_info
 
 START_NS = 1_700_000_000_000_000_000
 MS = 1_000_000

@@ -13,7 +13,8 @@ from bevdepth_ros.rig.compressed_images import is_color_jpeg
 from bevdepth_ros.rig.conversions import image_from_message
 from bevdepth_ros.rig.raw_images import ENCODINGS
 from bevdepth_ros.rig.received_images import received_image
-from tests.ros.rig.image_messages import LIMIT, compressed, encoded, noise, raw, smooth
+from tests.ros.messages import compressed, encoded
+from tests.ros.rig.image_messages import LIMIT, noise, raw, smooth
 
 FRAMES = ('', 'a', 'cam', 'left', 'CAM_FRONT', 'kamera/öl')
 STAMPS = (Time(), Time(sec=-1, nanosec=999_999_999), Time(sec=1_700_000_000, nanosec=5))
