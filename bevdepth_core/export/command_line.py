@@ -52,7 +52,7 @@ def _require_pt2_options(options: Namespace) -> None:
     chosen = (options.precision, options.pooling, options.deformable)
     if chosen != ('fp32', None, 'sampled'):
         raise ExportError(
-            'pt2 has one form: leave out --precision, --pooling and --deformable, or use '
+            'pt2 has no such options: leave out --precision, --pooling and --deformable, or use '
             '--format onnx'
         )
 

@@ -1,6 +1,6 @@
 """Voxel pooling with ScatterND, which adds the values of equal cells.
 
-It is the fast form on a CPU. TensorRT ignores the addition, see ``pooling``.
+It is faster than ``PlainPooling`` on a CPU. TensorRT ignores the addition, see ``pooling``.
 """
 
 from __future__ import annotations

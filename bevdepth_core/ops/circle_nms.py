@@ -12,25 +12,31 @@ from torch import Tensor
 from bevdepth_core.ops.compiled import kernels, launch
 
 
-def circle_nms(centers: Tensor, valid: Tensor, limits: Tensor, max_boxes: int) -> Tensor:
+def circle_nms(
+    centers: Tensor, valid: Tensor, max_squared_distances: Tensor, max_boxes: int
+) -> Tensor:
     """Return the boxes whose distance from every kept box with a better score exceeds the limit of
     their task. The compiled kernel accepts K up to 5,461.
 
     Args:
         centers: (T, K, 2) float32 x and y of the boxes of T tasks, best score first.
         valid: (T, K) bool; invalid boxes are not kept and suppress no other box.
-        limits: (T,) float32 squared distance up to which a box is suppressed.
+        max_squared_distances: (T,) float32 squared distance up to which a box is suppressed.
         max_boxes: largest number of boxes to keep per task.
 
     Returns:
         (T, max_boxes) int32 indices of the kept boxes, best first, then -1.
     """
     if kernels is None or not centers.is_cuda:
-        return _circle_nms_reference(centers, valid, limits, max_boxes)
-    centers, valid, limits = centers.contiguous(), valid.contiguous(), limits.contiguous()
+        return _circle_nms_reference(centers, valid, max_squared_distances, max_boxes)
+    centers, valid, max_squared_distances = (
+        centers.contiguous(),
+        valid.contiguous(),
+        max_squared_distances.contiguous(),
+    )
     tasks, boxes = valid.shape
     kept = torch.empty(tasks, max_boxes, dtype=torch.int32, device=centers.device)
-    addresses = (tensor.data_ptr() for tensor in (centers, valid, limits, kept))
+    addresses = (tensor.data_ptr() for tensor in (centers, valid, max_squared_distances, kept))
     kernels.circle_nms(launch(centers), tasks, boxes, max_boxes, *addresses)
     return kept
 
@@ -73,11 +79,11 @@ def _launch_size_aware_nms(rectangles: Tensor, valid: Tensor, max_boxes: int) ->
 
 
 def _circle_nms_reference(
-    centers: Tensor, valid: Tensor, limits: Tensor, max_boxes: int
+    centers: Tensor, valid: Tensor, max_squared_distances: Tensor, max_boxes: int
 ) -> Tensor:
     def near(best: Tensor) -> Tensor:
         offset = centers - centers.take_along_dim(best[..., None], dim=1)
-        return (offset**2).sum(dim=-1) <= limits[:, None]
+        return (offset**2).sum(dim=-1) <= max_squared_distances[:, None]
 
     return _greedy(valid, max_boxes, near)
 

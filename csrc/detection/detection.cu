@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kThreads)
                ((static_cast<std::int64_t>(blockIdx.z) * inputs.height + row) * inputs.width + column) * inputs.channels;
     for (int channel = 0; channel < 3; ++channel) {
         const float value = static_cast<float>(rounded_pixel(sum[2 - channel]));
-        input[channel] = static_cast<T>(__fdiv_rn(value - inputs.mean[channel], inputs.deviation[channel]));
+        input[channel] = static_cast<T>(__fdiv_rn(value - inputs.mean[channel], inputs.std_dev[channel]));
     }
     for (int channel = 3; channel < inputs.channels; ++channel) input[channel] = static_cast<T>(0.0f);
 }
@@ -86,7 +86,7 @@ __device__ bool suppresses(const float4& best, const float4& box, float) {
 // suppresses. A round only changes boxes after the current one, so all threads read the same alive[best].
 template <class Box>
 __global__ void __launch_bounds__(kNmsThreads)
-    nms_kernel(int count, int max_boxes, const Box* all_boxes, const bool* valid, const float* limits, int* kept) {
+    nms_kernel(int count, int max_boxes, const Box* all_boxes, const bool* valid, const float* max_squared_distances, int* kept) {
     extern __shared__ float4 nms_memory[];
     Box* const boxes = reinterpret_cast<Box*>(nms_memory);
     volatile bool* alive = reinterpret_cast<volatile bool*>(boxes + count);
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kNmsThreads)
         boxes[box] = all_boxes[task * count + box];
         alive[box] = valid[task * count + box];
     }
-    const float limit = limits ? limits[task] : 0;
+    const float limit = max_squared_distances ? max_squared_distances[task] : 0;
     __syncthreads();
     int found = 0;
     for (int best = 0; best < count && found < max_boxes; ++best) {
@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(kNmsThreads)
 
 template <class Box>
 void nms(const Launch& launch, std::int32_t tasks, std::int32_t count, std::int32_t max_boxes, const float* boxes, const bool* valid,
-         const float* limits, std::int32_t* kept) {
+         const float* max_squared_distances, std::int32_t* kept) {
     constexpr std::size_t box_bytes = sizeof(Box) + sizeof(bool);
     if (count < 0 || count * box_bytes > kSharedBytes)
         throw std::invalid_argument("NMS on a GPU supports at most " + std::to_string(kSharedBytes / box_bytes) +
@@ -119,7 +119,7 @@ void nms(const Launch& launch, std::int32_t tasks, std::int32_t count, std::int3
     if (tasks < 1 || max_boxes < 1) return;
     const DeviceGuard guard(launch.device);
     nms_kernel<Box><<<tasks, kNmsThreads, count * box_bytes, reinterpret_cast<cudaStream_t>(launch.stream)>>>(
-        count, max_boxes, reinterpret_cast<const Box*>(boxes), valid, limits, kept);
+        count, max_boxes, reinterpret_cast<const Box*>(boxes), valid, max_squared_distances, kept);
     check(cudaGetLastError(), "NMS");
 }
 
@@ -163,8 +163,8 @@ void resize_images(const Launch& launch, const std::vector<Source>& sources, voi
 }
 
 void circle_nms(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t max_boxes, const float* centers,
-                const bool* valid, const float* limits, std::int32_t* kept) {
-    nms<float2>(launch, tasks, boxes, max_boxes, centers, valid, limits, kept);
+                const bool* valid, const float* max_squared_distances, std::int32_t* kept) {
+    nms<float2>(launch, tasks, boxes, max_boxes, centers, valid, max_squared_distances, kept);
 }
 
 void size_aware_nms(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t max_boxes, const float* rectangles,

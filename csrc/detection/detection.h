@@ -31,7 +31,7 @@ struct Source {
 struct Inputs {
     void* pixels;
     std::int32_t height, width, channels;
-    float mean[3], deviation[3];
+    float mean[3], std_dev[3];
 };
 
 // Resizes sources as Pillow does: horizontally, rounded to uint8, then vertically; and normalizes them.
@@ -39,10 +39,10 @@ struct Inputs {
 void resize_images(const Launch& launch, const std::vector<Source>& sources, void* workspace, const Inputs& inputs);
 
 // kept (tasks, max_boxes) int32: indices of the boxes that no kept box with a better score suppresses, best first, then -1.
-// Boxes come best first: centers (tasks, boxes, 2), valid (tasks, boxes); limits (tasks) squared distances up to which a box is
-// suppressed. Throws std::invalid_argument for more than 5,461 boxes per task, which exceed 48 KiB of shared memory.
+// Boxes come best first: centers (tasks, boxes, 2), valid (tasks, boxes); max_squared_distances (tasks): squared distances
+// up to which a box is suppressed. Throws std::invalid_argument for more than 5,461 boxes per task, which exceed 48 KiB of shared memory.
 void circle_nms(const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t max_boxes, const float* centers,
-                const bool* valid, const float* limits, std::int32_t* kept);
+                const bool* valid, const float* max_squared_distances, std::int32_t* kept);
 
 // The same for rectangles (tasks, boxes, 4), whose extents the caller has scaled: center x and y, half of the extent along x and y. A kept
 // rectangle suppresses those that it touches. Throws for more than 2,891 boxes per task.

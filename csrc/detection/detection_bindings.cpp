@@ -14,12 +14,13 @@ namespace {
 
 using Address = std::uintptr_t;
 
-// rows: first row and number of rows.
+// strides: of rows, columns and channels, bytes. rows: first row and number of rows.
 Source make_source(Address pixels, std::array<std::int64_t, 3> strides, std::array<std::int32_t, 2> rows, const Filter& horizontal,
                    const Filter& vertical) {
     return {reinterpret_cast<const std::uint8_t*>(pixels), strides[0], strides[1], strides[2], rows[0], rows[1], horizontal, vertical};
 }
 
+// sizes: height, width and channels.
 Inputs make_inputs(Address pixels, std::array<std::int32_t, 3> sizes, std::array<float, 3> mean, std::array<float, 3> std_dev) {
     return {reinterpret_cast<void*>(pixels),
             sizes[0],

@@ -1,9 +1,9 @@
-"""Measures the cost volume of one refinement step of BEVStereo: kernel and unfused form.
+"""Measures the cost volume of one refinement step of BEVStereo: the kernel and unfused operators.
 
     python -m tests.benchmarks.bench_cost_volume [--runs N] [--out FOLDER]
 
 Six cameras at 256x704, 256 channels at stride 4, four depth ranges with three candidates each. The
-unfused form warps, multiplies and averages one range after the other, as the official code does,
+unfused operators warp, multiply and average one range after the other, as the official code does,
 which stores the three warped maps of a range. Writes cost_volume.json.
 """
 
@@ -35,13 +35,13 @@ def main() -> None:
     for dtype in (torch.float16, torch.float32):
         name = str(dtype).removeprefix('torch.')
         results[name] = measure(dtype, options.runs)
-        for form, (milliseconds, mebibytes) in results[name].items():
-            print(f'{name} {form}: {milliseconds:.3f} ms, {mebibytes:.0f} MiB')
+        for variant, (milliseconds, mebibytes) in results[name].items():
+            print(f'{name} {variant}: {milliseconds:.3f} ms, {mebibytes:.0f} MiB')
     write_json(results, options.out / 'cost_volume.json')
 
 
 def measure(dtype: torch.dtype, runs: int) -> dict[str, tuple[float, float]]:
-    """Return milliseconds and peak MiB of both forms, for one frame as reference."""
+    """Return milliseconds and peak MiB of both variants, for one frame as reference."""
     case = CostCase.random(6, 256, 64, 176, RANGES * CANDIDATES, 8, (256, 704))
     case.depths.abs_().mul_(2)
     case = case.to('cuda', dtype)
