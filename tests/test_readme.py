@@ -116,7 +116,7 @@ def test_the_api_pages_contain_every_public_module() -> None:
     assert documented == (core | ros | packages) - internal
 
 
-def test_the_layout_of_the_architecture_page_is_that_of_the_packages() -> None:
+def test_the_architecture_page_shows_the_layout_of_the_packages() -> None:
     layout = page('docs/ARCHITECTURE.md').split('```')[1]
     for package in ('bevdepth_core', 'bevdepth_ros'):
         section = re.search(rf'^{package}/.*\n((?:  .*\n)*)', layout, re.MULTILINE)

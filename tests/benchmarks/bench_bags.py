@@ -24,7 +24,6 @@ from sensor_msgs.msg import CompressedImage
 from bevdepth_core.nuscenes.classes import CAMERAS
 from bevdepth_core.nuscenes.recording import read_recording
 from bevdepth_core.nuscenes.tables import open_devkit
-from bevdepth_core.synthetic.dataset.capture import Sensors
 from bevdepth_core.synthetic.dataset.writing import VERSION, DatasetPlan, write_dataset
 from bevdepth_ros.bags.scene_bag import Target, write_bag
 from bevdepth_ros.bags.writer import STORAGES, BagWriter, image_topic
@@ -101,7 +100,7 @@ def replay(bag: Path) -> str:
 
 def draw(root: Path) -> Path:
     """Render a synthetic scene of 2 s at full size."""
-    write_dataset(root, DatasetPlan(0, 1, 2.0, Sensors()))
+    write_dataset(root, DatasetPlan(train_scenes=0, val_scenes=1, duration_s=2.0))
     return root
 
 

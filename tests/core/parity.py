@@ -344,7 +344,7 @@ def match_boxes(
     found: ScoredBoxes, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, int]:
     """Pair each official box with our nearest one of its label within 0.1 m and 0.01 of score, one
-    to one.
+    to one. The columns of ``boxes`` begin with x, y and z.
 
     Returns:
         (pairs, 2) indices (ours, theirs), and how many boxes of either side are left over.

@@ -431,7 +431,7 @@ def test_own_files_need_their_suffix(small, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_metadata_of_the_model_and_of_the_call_are_saved(small, tmp_path):
+def test_a_checkpoint_contains_the_metadata_of_the_model_and_the_call(small, tmp_path):
     model = copy.deepcopy(small)
     model.metadata = {'data': 'mini', 'recipe': 'old', 'format': 'ours', 'config': 'none'}
     save_checkpoint(model, tmp_path / 'a.safetensors', {'recipe': 'new'})

@@ -77,7 +77,7 @@ def test_without_a_score_above_the_threshold_there_is_no_box():
     assert [len(sample.boxes) for sample in decode(empty_maps(2), CONFIG)] == [0, 0]
 
 
-def test_boxes_of_a_batch_equal_those_of_single_samples():
+def test_a_batch_gives_the_boxes_that_its_samples_give():
     torch.manual_seed(0)
     tasks = [
         TaskMaps(**{name: torch.randn_like(value) for name, value in vars(maps).items()})

@@ -126,7 +126,7 @@ def test_each_name_requests_its_file_and_a_file_without_weights_is_requested_ane
     assert server.ranges == [None, None]
 
 
-def test_the_files_are_those_of_the_release_of_the_authors():
+def test_the_list_contains_the_files_that_the_authors_released():
     files = {
         '2key': '24e_2key.pth',
         '2key_ema': '24e_2key_ema.pth',

@@ -43,7 +43,7 @@ def test_overlap_of_squares_turned_by_45_degrees_is_a_regular_octagon():
     assert overlap(SQUARE, SQUARE @ turn.T) == pytest.approx(octagon / (8 - octagon))
 
 
-def test_overlap_of_a_contained_square_is_the_share_of_areas():
+def test_a_contained_square_overlaps_by_the_ratio_of_the_areas():
     assert overlap(SQUARE, SQUARE / 2) == pytest.approx(0.25)
     assert overlap(SQUARE / 2, SQUARE) == pytest.approx(0.25)
 

@@ -79,7 +79,7 @@ def rows(entries: list[dict]) -> np.ndarray:
     return table[np.lexsort(np.round(table[:, :2], 1).T)]
 
 
-def test_boxes_of_the_node_equal_those_of_the_offline_evaluation(
+def test_the_node_gives_the_boxes_that_the_offline_evaluation_gives(
     out: Path, index: SampleIndex
 ) -> None:
     offline, node = results_in(out / 'offline'), results_in(out)

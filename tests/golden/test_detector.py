@@ -44,7 +44,5 @@ def test_a_full_size_streaming_step_equals_the_forward_pass_of_two_frames(
         expected = model(two_frame_inputs(key, past, model.config))
     assert_same_maps(streamed, expected.tasks)
     boxes = decode(expected.tasks, model.config)[0]
-    pairs, unmatched = match_boxes(
-        detections, np.hstack((boxes.boxes.center, boxes.boxes.size)), boxes.scores, boxes.labels
-    )
+    pairs, unmatched = match_boxes(detections, boxes.boxes.center, boxes.scores, boxes.labels)
     assert unmatched == 0 and len(pairs) == len(detections) > 100

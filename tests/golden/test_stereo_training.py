@@ -86,7 +86,7 @@ def test_gradients_are_the_official_ones(case: Case, fixed_norms: ModelOutputs) 
     assert total_gradient(case) == pytest.approx(expected, rel=TOLERANCE)
 
 
-def test_elements_of_the_gradients_of_the_stereo_networks_are_the_official_ones(
+def test_the_stereo_networks_have_the_official_gradients(
     case: Case, fixed_norms: ModelOutputs
 ) -> None:
     gradients = {

@@ -52,7 +52,7 @@ def ros2(words: str, environment: dict[str, str]) -> subprocess.CompletedProcess
     return bash(f'. {ROOT}/env.sh; ros2 {words}', environment)
 
 
-def test_show_args_lists_the_arguments_of_the_launch_file_of_the_node(environment):
+def test_show_args_lists_all_arguments_of_the_launch_file(environment):
     text = ros2('launch bevdepth_ros detect.launch.py --show-args', environment).stdout
     assert [name for name in NODE_ARGUMENTS if f"'{name}':" not in text] == []
 

@@ -75,9 +75,7 @@ class PublishedDetections(unittest.TestCase):
         assert found, f'nothing came on {topic}'
         return found[0]
 
-    def test_the_boxes_of_a_single_frame_are_those_of_the_offline_pipeline(
-        self, test_args
-    ) -> None:
+    def test_a_single_frame_gives_the_boxes_of_the_offline_pipeline(self, test_args) -> None:
         expected = np.load(test_args['expected_first'])
         message = self.listen(
             Detection3DArray, '/bevdepth_detector/detections', int(expected['stamp_ns'])
@@ -96,7 +94,7 @@ class PublishedDetections(unittest.TestCase):
             np.array(names),
         )
 
-    def test_the_boxes_and_velocities_of_two_fused_frames_are_those_of_the_offline_pipeline(
+    def test_two_fused_frames_give_the_boxes_and_velocities_of_the_offline_pipeline(
         self, test_args
     ) -> None:
         expected = np.load(test_args['expected_second'])

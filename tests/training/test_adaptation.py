@@ -78,7 +78,7 @@ def test_a_checkpoint_of_another_network_is_rejected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     'tasks', [(('truck',), ('car', 'tram')), (('tram', 'car'), ('truck',)), (('car', 'truck'),)]
 )
-def test_targets_lie_in_the_heatmap_of_the_class_of_the_box(tmp_path: Path, tasks) -> None:
+def test_each_box_has_its_target_in_the_heatmap_of_its_class(tmp_path: Path, tasks) -> None:
     network = with_tasks(*tasks)
     centers = {'car': (8.5, 1.5), 'truck': (6.5, -2.5), 'tram': (7.5, 4.5)}
     boxes = [OwnBox(name, *center) for name, center in centers.items()]

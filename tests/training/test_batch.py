@@ -54,7 +54,7 @@ def test_every_tensor_moves_to_the_device() -> None:
     assert moved.names == ('sample 4', 'sample 2', 'sample 7')
 
 
-def test_the_first_sample_sets_the_number_of_cameras_of_a_batch() -> None:
+def test_the_first_sample_defines_how_many_cameras_a_batch_has() -> None:
     first, second = (
         noise_sample(place, np.random.default_rng(place), cameras=3) for place in (1, 2)
     )

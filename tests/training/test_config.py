@@ -71,45 +71,58 @@ def test_a_preset_writes_to_a_folder_of_its_own(path: Path) -> None:
     assert preset(path.stem).output == f'out/training/{path.stem}'
 
 
+OFFICIAL = {
+    'epochs': 24,
+    'milestones': (19, 23),
+    'class_balanced': False,
+    'averaged': False,
+    'velocity_weight': 1,
+    'weight_decay': 1e-7,
+    'learning_rate': 2e-4,
+}
+"""Settings of the official experiments that most of them share."""
+CBGS = {'epochs': 20, 'milestones': (16, 19), 'class_balanced': True}
+STEREO_CBGS = {**CBGS, 'weight_decay': 1e-2, 'learning_rate': 4e-4}
+
+
 @pytest.mark.parametrize(
-    ('name', 'epochs', 'milestones', 'balanced', 'averaged', 'velocity', 'weight_decay', 'rate'),
+    ('name', 'differences'),
     [
-        ('r50_256x704_2key', 24, (19, 23), False, False, 1, 1e-7, 2e-4),
-        ('r50_256x704_2key_ema', 24, (19, 23), False, True, 1, 1e-7, 2e-4),
-        ('r50_256x704_2key_da', 20, (16, 19), True, False, 1, 1e-7, 2e-4),
-        ('r50_256x704_2key_da_ema', 20, (16, 19), True, True, 1, 1e-7, 2e-4),
-        ('r50_256x704_1key_ema', 24, (), False, True, 0.5, 1e-7, 2e-4),
-        ('r50_512x1408_2key', 24, (19, 23), False, False, 1, 1e-3, 2e-4),
-        ('r50_640x1600_2key', 24, (19, 23), False, False, 1, 1e-3, 2e-4),
-        ('stereo_r50_256x704_2key', 24, (19, 23), False, False, 1, 1e-7, 2e-4),
-        ('stereo_r50_256x704_2key_ema', 24, (19, 23), False, True, 1, 1e-7, 2e-4),
-        ('stereo_r50_256x704_2key_da', 20, (16, 19), True, False, 1, 1e-2, 4e-4),
-        ('stereo_r50_256x704_2key_da_ema', 20, (16, 19), True, True, 1, 1e-2, 4e-4),
+        ('r50_256x704_2key', {}),
+        ('r50_256x704_2key_ema', {'averaged': True}),
+        ('r50_256x704_2key_da', CBGS),
+        ('r50_256x704_2key_da_ema', {**CBGS, 'averaged': True}),
+        ('r50_256x704_1key_ema', {'milestones': (), 'averaged': True, 'velocity_weight': 0.5}),
+        ('r50_512x1408_2key', {'weight_decay': 1e-3}),
+        ('r50_640x1600_2key', {'weight_decay': 1e-3}),
+        ('stereo_r50_256x704_2key', {}),
+        ('stereo_r50_256x704_2key_ema', {'averaged': True}),
+        ('stereo_r50_256x704_2key_da', STEREO_CBGS),
+        ('stereo_r50_256x704_2key_da_ema', {**STEREO_CBGS, 'averaged': True}),
     ],
 )
 def test_the_training_settings_are_those_of_the_official_repository(
-    name, epochs, milestones, balanced, averaged, velocity, weight_decay, rate
+    name: str, differences: dict
 ) -> None:
     config = preset(name)
-    assert (config.trainer.max_epochs, config.model.milestones, config.data.class_balanced) == (
-        epochs,
-        milestones,
-        balanced,
+    trainer, model, batch = config.trainer, config.model, config.data.batch_size * OFFICIAL_GPUS
+    assert model.code_weights[:8] == (1.0,) * 8
+    assert model.code_weights[8] == model.code_weights[9]
+    settings = {
+        'epochs': trainer.max_epochs,
+        'milestones': model.milestones,
+        'class_balanced': config.data.class_balanced,
+        'averaged': trainer.averaging is not None,
+        'velocity_weight': model.code_weights[8],
+        'weight_decay': model.weight_decay,
+        'learning_rate': pytest.approx(model.learning_rate * batch / model.learning_rate_batch),
+    }
+    assert settings == {**OFFICIAL, **differences}
+    assert (trainer.gradient_clip_norm, model.pretrained, model.freeze_stem) == (
+        5,
+        'IMAGENET1K_V1',
+        True,
     )
-    assert (config.trainer.averaging is not None, config.model.weight_decay) == (
-        averaged,
-        weight_decay,
-    )
-    batch = config.data.batch_size * OFFICIAL_GPUS
-    assert config.model.code_weights == (1.0,) * 8 + (velocity,) * 2
-    assert config.model.learning_rate * batch / config.model.learning_rate_batch == pytest.approx(
-        rate
-    )
-    assert (
-        config.trainer.gradient_clip_norm,
-        config.model.pretrained,
-        config.model.freeze_stem,
-    ) == (5, 'IMAGENET1K_V1', True)
 
 
 def test_the_command_line_changes_a_preset() -> None:

@@ -32,7 +32,7 @@ def test_processes_share_an_epoch_without_overlap_and_equally() -> None:
     assert len({place for share in shares for place in share}) == 9
 
 
-def test_batches_of_two_processes_together_are_those_of_one_with_twice_the_size() -> None:
+def test_two_processes_together_load_the_batches_of_one_with_twice_the_size() -> None:
     alone = BatchSampler(SeededSampler(12, seed=4), 4, drop_last=True)
     shared = [
         BatchSampler(SeededSampler(12, seed=4, process=process, processes=2), 2, drop_last=True)

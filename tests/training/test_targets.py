@@ -101,7 +101,7 @@ def test_the_radius_grows_with_the_box_and_is_at_least_two() -> None:
     assert 2 < radii[2] < radii[3]
 
 
-def test_targets_of_a_batch_are_those_of_its_samples() -> None:
+def test_a_batch_has_the_targets_that_its_samples_have() -> None:
     first, second = targets_of([box(0, 0)], [CAR]), targets_of([box(8, 8), box(-8, 8)], [CAR, CAR])
     cars = join([first, second])[0]
     assert torch.equal(cars.heatmap, torch.cat((first[0].heatmap, second[0].heatmap)))

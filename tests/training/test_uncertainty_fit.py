@@ -38,7 +38,7 @@ def sample(seed: int, count: int = 12_000) -> tuple[Detections3D, Boxes3D]:
     return Detections3D(found, np.full(count, 0.5), labels, NAMES, 0, 0), true_boxes
 
 
-def test_the_ellipses_of_a_fit_contain_95_percent_of_new_errors_in_every_bin():
+def test_fitted_ellipses_contain_95_percent_of_new_errors_in_every_bin():
     model = fit(errors_of(*sample(1)), NAMES)
     found, truth = sample(2)
     rows = coverage_table(errors_of(found, truth), found, model.covariance(found)).splitlines()[2:]

@@ -50,7 +50,7 @@ def test_annotations_without_a_lidar_or_radar_point_are_not_ground_truth(root):
     assert len(record.annotations) == len(ground_truth(record)[0]) + 1
 
 
-def test_the_yaw_of_a_tilted_box_is_the_yaw_of_pyquaternion(root):
+def test_a_tilted_box_has_the_yaw_that_pyquaternion_computes(root):
     record = load_index(root, VERSION, SPLIT, root.parent / 'cache')[1]
     tilted = Quaternion(axis=(1, 2, 0), degrees=8) * Quaternion(axis=(0, 0, 1), degrees=70)
     annotations = Annotations(
@@ -204,7 +204,7 @@ def test_ground_truth_is_in_the_frame_of_the_vehicle():
     assert boxes.velocity == pytest.approx(np.array([(5, 0), (0, 0)]), abs=1e-5)
 
 
-def test_extrinsics_of_past_cameras_are_in_the_ego_frame_of_the_key_frame():
+def test_past_cameras_have_extrinsics_in_the_current_ego_frame():
     record = turned_record()
     earlier = Pose(STILL, np.array([10.0, 17.0, 1.0]))
     past = (sensor('front', Pose(STILL, np.array([1.0, 0, 1.5])), earlier),)

@@ -223,7 +223,7 @@ def test_a_test_set_without_annotations_is_indexed(root):
     assert len(load(root)[1].annotations) == 0
 
 
-def test_the_mean_pose_has_the_mean_of_the_positions_and_of_the_quaternions():
+def test_the_mean_pose_averages_positions_and_quaternions():
     poses = [Pose(np.array(q), np.array(t)) for q, t in (
         ((1.0, 0, 0, 0), (0.0, 2, 4)), ((0.6, 0, 0, 0.8), (2.0, 4, 8)),
     )]  # fmt: skip

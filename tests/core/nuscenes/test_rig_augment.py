@@ -184,7 +184,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> NuScenesDataset:
     return NuScenesDataset(index, root, ImageSpec(32, 64), 2, augmentation)
 
 
-def test_matrices_and_depth_of_a_sample_are_those_of_the_changed_rig(
+def test_a_sample_has_the_matrices_and_the_depth_that_the_changed_rig_gives(
     dataset: NuScenesDataset,
 ) -> None:
     plain, changed = dataset[1], dataset.sample(1, np.random.default_rng(0))

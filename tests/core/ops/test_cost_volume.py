@@ -42,7 +42,7 @@ def test_costs_are_mean_products_with_the_other_frame_where_the_pixel_appears() 
         assert costs[image, :, depth, row, column].tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_more_than_30_percent_of_the_costs_of_the_case_are_not_zero() -> None:
+def test_the_case_has_more_than_30_percent_nonzero_costs() -> None:
     costs = cost_volume(*CostCase.random().arguments)
     assert (costs != 0).float().mean() > 0.3
 

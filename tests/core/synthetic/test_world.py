@@ -201,7 +201,7 @@ def test_velocities_equal_the_motion_of_the_boxes() -> None:
 
 
 @pytest.mark.parametrize('seed', [0, 8])
-def test_no_boxes_of_objects_or_of_the_vehicle_overlap_during_a_drive(seed: int) -> None:
+def test_neither_objects_nor_the_vehicle_overlap_during_a_drive(seed: int) -> None:
     scene = make_scene(seed, duration_s=20.0)
     sizes = np.array([(5.2, 2.0), *(actor.size[:2] for actor in scene.actors)])
     reach = np.hypot(*sizes.T) / 2

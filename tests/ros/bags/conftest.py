@@ -18,7 +18,12 @@ SCENES = ('val-0001', 'val-0002')
 def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a dataset of two scenes of two key frames, with sweeps."""
     root = tmp_path_factory.mktemp('nuscenes') / 'drawn'
-    plan = DatasetPlan(0, len(SCENES), 1.0, Sensors(160, 90, 4, True))
+    plan = DatasetPlan(
+        train_scenes=0,
+        val_scenes=len(SCENES),
+        duration_s=1.0,
+        sensors=Sensors(160, 90, lidar_beams=4, sweeps=True),
+    )
     write_dataset(root, plan, jobs=2, progress=False)
     assert (root / VERSION).is_dir()
     return root

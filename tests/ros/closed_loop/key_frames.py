@@ -30,7 +30,12 @@ def key_frames_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp('nuscenes') / 'key_frames'
     write_dataset(
         root,
-        DatasetPlan(0, len(SCENES), KEY_FRAMES / 2, Sensors(160, 90, 4, False)),
+        DatasetPlan(
+            train_scenes=0,
+            val_scenes=len(SCENES),
+            duration_s=KEY_FRAMES / 2,
+            sensors=Sensors(160, 90, lidar_beams=4, sweeps=False),
+        ),
         jobs=2,
         progress=False,
     )

@@ -251,7 +251,7 @@ def test_a_problem_that_lasts_is_logged_every_ten_seconds(
     assert len(log.lines) == count
 
 
-def test_the_status_of_sets_has_rate_and_delay_under_the_keys_of_diagnostic_updater(
+def test_the_status_sets_has_rate_and_delay_under_the_keys_of_diagnostic_updater(
     monkeypatch: pytest.MonkeyPatch,
 ):
     now = [100.0]

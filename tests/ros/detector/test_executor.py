@@ -35,7 +35,7 @@ def node(graph: Graph):
     node.destroy_node()
 
 
-def test_the_executor_of_the_process_delivers_images_to_the_subscribers_of_the_node(
+def test_the_executor_delivers_images_to_the_subscribers_of_the_node(
     graph: Graph, node: Node
 ) -> None:
     received: list[CompressedImage] = []

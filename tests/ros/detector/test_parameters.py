@@ -286,7 +286,7 @@ def test_the_default_cameras_are_the_six_of_nuscenes() -> None:
 CLASSES = ('car', 'pedestrian', 'bus')
 
 
-def test_the_filters_of_the_outputs_are_made_of_the_parameters():
+def test_parameters_define_the_output_filters():
     found = settings(
         score_threshold=0.3,
         class_score_thresholds=['pedestrian=0.05'],

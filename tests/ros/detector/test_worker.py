@@ -524,5 +524,5 @@ def test_without_the_output_frame_nothing_is_published_until_tf_has_it():
 
 
 @pytest.mark.parametrize(('text', 'line'), [('one\ntwo', 'ValueError: one'), ('', 'ValueError: ')])
-def test_a_report_of_the_device_shows_the_first_line_of_the_error(text: str, line: str):
+def test_a_device_report_shows_the_first_line_of_the_error(text: str, line: str):
     assert worker._first_line(ValueError(text)) == line
