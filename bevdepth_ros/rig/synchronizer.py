@@ -35,8 +35,12 @@ Arrival times count only while most other cameras arrive as usual: after the exe
 waiting images arrive in any order. While the clock of a used camera may have jumped, sets pause
 for at most ``LONGEST_PAUSE`` images. A camera returns by its own stamps and arrival times only,
 whether or not image sets are formed or images can be decoded. If as many cameras deviate as agree,
-it is unknown which are wrong: the cameras are *untriggered*, and all offsets are searched again,
-until the deviations of all used cameras have been steady for ``WINDOW`` images.
+it is unknown which are wrong: the cameras are *untriggered*, and all that send images are used.
+Once the deviations of most of them have been steady for ``WINDOW`` images, at least two seconds,
+their offsets are searched again, and those that still move are excluded.
+
+No set is formed while stamps jitter so much that an image of another cycle could be taken for one
+of its own.
 
 A clock that is wrong by whole cycles since the first images cannot be recognized, and neither can
 a jump of the clock that is smaller than the scatter of arrival times.
@@ -91,6 +95,9 @@ return, and the change of the deviation that does not count as drift."""
 JITTERS = 1.5
 """The deviation that excludes a camera is also at least this many times the jitter, and one more
 while offsets are not learned."""
+SETTLE_NS = 100_000_000
+"""Deviations are at least about this far apart while it is examined whether cameras still drift:
+at high rates, ``WINDOW`` images in a row would not show it."""
 RATE_TOLERANCE = 0.07
 """Image rates are multiples of each other within this share. In ``WINDOW`` images, one interval
 that was taken for two cycles changes the rate by less."""
@@ -280,7 +287,7 @@ class ImageSetSynchronizer(SimpleFilter):
     def _measure_jitter(self) -> None:
         """Follow the jitter of most cameras, downward slowly, because its measurement scatters."""
         jitters = [self.cameras[index].jitter_ns for index in self.members]
-        jitter = statistics.median_low(jitters) if jitters else math.inf
+        jitter = statistics.median_high(jitters) if jitters else math.inf
         if jitter < self._jitter_ns < math.inf:
             jitter = max(jitter, self._jitter_ns * (1 - 2 / WINDOW / len(jitters)))
         self._jitter_ns = jitter
@@ -370,7 +377,12 @@ class ImageSetSynchronizer(SimpleFilter):
 
     def _search(self) -> None:
         """Drop the offsets, and use all cameras that send images."""
-        self.is_learned, self._has_offsets = False, len(self.cameras) == 1
+        self._has_offsets = len(self.cameras) == 1
+        self._use_all()
+
+    def _use_all(self) -> None:
+        """Use all cameras that send images, and learn their offsets again."""
+        self.is_learned = False
         for camera in self.cameras:
             camera.clear_deviations()
             if camera.state in ('misaligned', 'returning'):
@@ -403,24 +415,38 @@ class ImageSetSynchronizer(SimpleFilter):
     def _learn(self) -> None:
         """Shift the offsets by the median deviations until they stay."""
         used = [] if self.is_learned else [self.cameras[index] for index in self.members]
-        if min([len(one.deviations) for one in used], default=0) < WINDOW:
+        if self.untriggered == DRIFT:
+            self._end_drift(used)
             return
-        if self.untriggered == DRIFT and not all(self._is_settled(one) for one in used):
-            self._search()
+        if min([len(one.deviations) for one in used], default=0) < WINDOW:
             return
         # Each camera was compared with the others only, not with itself.
         share = 1 - 1 / len(used)
         shifts = [share * statistics.median(one.deviations) for one in used]
         if max(map(abs, shifts)) < STEADY * self._period_ns:
-            self.untriggered = None if self.untriggered == DRIFT else self.untriggered
             self.is_learned = self.untriggered is None
         for one, shift in zip(used, shifts, strict=True):
             one.correct_offset(shift)
 
-    def _is_settled(self, camera: _Camera) -> bool:
-        limit = max(STEADY / 2 * self._period_ns, self._jitter_ns / 2)
-        is_steady = abs(drift(camera.deviations)) < limit
-        return is_steady and not camera.lateness_change(WINDOW, self.period_s)
+    def _end_drift(self, used: Sequence[_Camera]) -> None:
+        """Search the offsets of the cameras that no longer drift, if they are the majority."""
+        moving = [one for one in used if not self._is_settled(one, WINDOW)]
+        if 2 * len(moving) >= len(used):
+            return
+        self.untriggered, self._has_offsets = None, False
+        for one in moving:
+            # A camera that has only just stopped to drift needs no exclusion.
+            if not self._is_settled(one, RETURN):
+                self._enter(one, 'misaligned')
+                one.has_restarted = True
+        self._find_offsets()
+
+    def _is_settled(self, camera: _Camera, count: int) -> bool:
+        """Return True if the stamps of the last ``count`` images do not drift, nor are late."""
+        last = list(camera.deviations)[-count:]
+        limit = max(STEADY * count / WINDOW / 2 * self._period_ns, self._jitter_ns / 2)
+        is_steady = len(last) == count and abs(drift(last)) < limit
+        return is_steady and not camera.lateness_change(count, self.period_s)
 
     # States of cameras
 
@@ -443,11 +469,13 @@ class ImageSetSynchronizer(SimpleFilter):
         others = [one for one in others if one.last]
         if not others:
             return
+        if self.untriggered == DRIFT and camera.received % max(1, round(SETTLE_NS / period)):
+            return
         self._compare(camera, others, period)
-        if camera.state == 'used':
-            self._judge_used(index, camera, period)
-        else:
+        if camera.state != 'used':
             self._judge_unused(camera, period)
+        elif self.untriggered != DRIFT:
+            self._judge_used(index, camera, period)
         self._learn()
 
     def _judge_used(self, index: int, camera: _Camera, period: int) -> None:
@@ -502,7 +530,7 @@ class ImageSetSynchronizer(SimpleFilter):
             camera.trust_clock()
         elif change:
             return
-        if camera.lateness_shows(1e-9 * by, 1e-9 * period):
+        if camera.has_restarted or camera.lateness_shows(1e-9 * by, 1e-9 * period):
             by -= period * round(by / period)
         if camera.has_restarted and abs(by) > self._tolerance_ns(camera) / 2:
             camera.offset_ns += round(by)
@@ -539,7 +567,7 @@ class ImageSetSynchronizer(SimpleFilter):
                 nearest, difference = one.last[0], before
             differences.append(difference)
             other, other_s, is_usual = nearest
-            if is_usual:
+            if is_usual or self.untriggered == DRIFT:
                 waited_s = (arrival_s - other_s) / max(FASTEST, one.backlog.pace)
                 lateness_s.append(waited_s - 1e-9 * (stamp - other))
         camera.add_deviation(differences, period)
@@ -558,8 +586,9 @@ class ImageSetSynchronizer(SimpleFilter):
         active = [camera for camera in self.cameras if camera.state != 'silent']
         out = len(suspects) + sum(camera.state == 'misaligned' for camera in active)
         if out == len(active) or (2 * out >= len(active) and not is_certain):
+            # The old offsets serve to compare stamps until they no longer drift.
             self.untriggered = DRIFT
-            self._search()
+            self._use_all()
             return
         for index, camera in enumerate(self.cameras):
             if index in suspects:

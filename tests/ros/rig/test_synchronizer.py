@@ -354,7 +354,7 @@ def test_free_running_cameras_are_untriggered_and_their_sets_stop():
     assert len(one.sets) == before
 
 
-def test_free_running_cameras_make_sets_again_after_they_run_together():
+def test_free_running_cameras_make_sets_within_three_seconds_after_they_run_together():
     """Offsets that were found while clocks drifted are wrong by more than sets allow, but by less
     than what excludes a camera at once."""
     one = rig(period_s=0.1, jitter_s=1e-4)
@@ -362,7 +362,7 @@ def test_free_running_cameras_make_sets_again_after_they_run_together():
     one.run(5.0)
     one.run(2.8, lambda camera, time_s: drifts[camera] * time_s)
     assert one.synchronizer.untriggered
-    one.run(12.0)
+    one.run(3.0)
     assert one.synchronizer.untriggered is None
     assert one.sets[-1].cameras == (0, 1, 2, 3, 4, 5)
     assert not one.mixed()
