@@ -76,7 +76,11 @@ class InfoReader:
 
     def __call__(self, data: bytes) -> CameraInfo:
         if self._last is None or self._last[0] != data[END_OF_STAMP:]:
-            self._last = data[END_OF_STAMP:], deserialize_message(data, CameraInfo)
+            try:
+                info = deserialize_message(data, CameraInfo)
+            except RuntimeError as error:
+                raise ValueError('its bytes are not a CameraInfo') from error
+            self._last = data[END_OF_STAMP:], info
         return self._last[1]
 
 

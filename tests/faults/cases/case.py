@@ -26,7 +26,7 @@ class Case:
         diagnosis: level, area and words of the expected status; None if no problem may be
             reported.
         parameters: of the node, if they differ from the usual ones.
-        tolerated: words of other problems that may also be reported.
+        tolerated: regular expression for other problems that may also be reported.
         overlapping: trigger cycles overlap, so image sets cannot be checked by their stamps.
     """
 
