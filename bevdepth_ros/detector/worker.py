@@ -27,6 +27,8 @@ from bevdepth_ros.rig.transforms import TransformMissingError
 STALL_S = 10.0
 """A detection that takes longer is reported; a full-size network takes several seconds on two CPU
 cores."""
+FEW_WITHOUT_PAST = 10
+"""Missing velocities are reported after this many results in a row without a past frame."""
 _DEVICE_WORDS = ('CUDA', 'cuDNN', 'CUBLAS', 'cublas', 'allocate memory')
 
 
@@ -69,6 +71,7 @@ class Worker:
         self._pose_check = PoseCheck()
         self._stopping = threading.Event()
         self._busy_since: float | None = None
+        self._without_past = 0
         self._thread: SlotThread[ImageSet] = SlotThread('detection', self._run)
 
     def put(self, images: ImageSet) -> None:
@@ -278,6 +281,18 @@ class Worker:
             self._monitor.solved('unlike_training')
 
     def _report_fusion(self, detections: Detections3D, no_poses: str | None) -> None:
+        is_expected = self._detector.config.key_frames == 2 and not no_poses
+        is_missing = is_expected and detections.past_stamp_ns is None
+        self._without_past = self._without_past + 1 if is_missing else 0
+        if self._without_past == 0:
+            self._monitor.solved('no_past_frame')
+        elif self._without_past >= FEW_WITHOUT_PAST:
+            sentence = (
+                f'the last {FEW_WITHOUT_PAST} image sets or more had no past frame 0.4 to 0.6 s '
+                'old, so their velocities are NaN: publish images at 2 Hz or more; if '
+                'dropped_replaced grows, the detector is too slow: use a GPU or a smaller model'
+            )
+            self._monitor.report('no_past_frame', 'sets', WARN, sentence)
         if detections.past_stamp_ns is not None:
             age_s = (detections.stamp_ns - detections.past_stamp_ns) * 1e-9
             self._monitor.fact('tf', temporal_fusion='on', past_frame_age_s=f'{age_s:.3f}')
