@@ -73,8 +73,8 @@ class FusedSimilarity(nn.Module):
 
 def fused_stereo(stereo: StereoDepth, dtype: torch.dtype) -> StereoDepth:
     """Convert the networks of ``stereo`` to ``dtype`` in place and return it; the 3D convolutions
-    of the similarity become matrix products. Its 2D convolutions are already fused. Depths,
-    hypotheses and pixel coordinates stay float32.
+    of the similarity become matrix products. The 2D convolutions of ``stereo`` must be fused
+    already. Depths, hypotheses and pixel coordinates stay float32.
     """
     stereo.similarity = nn.Sequential(FusedSimilarity(stereo.similarity).to(dtype))
     for name in ('mask', 'downsample'):

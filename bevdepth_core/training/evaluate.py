@@ -71,7 +71,7 @@ class EvaluationData(DatasetSettings):
     """Data for scoring.
 
     Attributes:
-        workers: processes that read images, per device; 0: images are read between the frames.
+        workers: processes that read images, per device; 0: this process reads them.
     """
 
     split: str = 'val'
@@ -189,7 +189,7 @@ def published_score(
     """
     if (data.version, data.split) != PUBLISHED_ON:
         return None
-    if network.stereo is not None:  # older official weights need the clamp, newer ones do not
+    if network.stereo is not None:  # published with and without it
         network = replace(network, stereo=replace(network.stereo, clamp_mean=False))
     rows = _published_networks()
     names = [name + '_ema' * averaged for name, published in rows.items() if published == network]
@@ -197,8 +197,8 @@ def published_score(
 
 
 def _published_networks() -> dict[str, ModelConfig]:
-    """Return the networks of ``PUBLISHED`` by the name of their row for weights without
-    averaging.
+    """Return the networks of ``PUBLISHED``; keys are names of its rows without the ending ``_ema``
+    of averaged weights.
     """
     plain = ModelConfig()
     stereo = replace(
@@ -220,7 +220,7 @@ def detect(config: EvaluationConfig, index: SampleIndex) -> dict[str, list[dict]
     entries = (
         _in_processes(config, index, devices, shares)
         if len(devices) > 1
-        else _share(config, index, devices[0], shares[0])
+        else _entries_of_scenes(config, index, devices[0], shares[0])
     )
     results = dict(tqdm(entries, total=len(index), desc='detecting', unit='sample', disable=None))
     return {token: results[token] for token in index.tokens()}
@@ -247,7 +247,7 @@ def require_device(name: str) -> None:
         )
 
 
-def _share(
+def _entries_of_scenes(
     config: EvaluationConfig, index: SampleIndex, device: str, scenes: Sequence[range]
 ) -> Iterator[tuple[str, list[dict]]]:
     """Yield token and result entries of each sample of some scenes."""
@@ -316,7 +316,10 @@ def _in_processes(
     """Yield the results of one process per device, in any order."""
     outputs = get_context('spawn').Queue()
     processes = spawn(
-        _detect_share, (config, index, devices, shares, outputs), nprocs=len(devices), join=False
+        _detect_share,
+        (config, index, devices, shares, outputs),
+        nprocs=len(devices),
+        join=False,
     )
     for _ in range(len(index)):
         yield _next(outputs, processes)
@@ -340,7 +343,7 @@ def _detect_share(
     outputs: Queue,
 ) -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() // len(devices)))
-    for entry in _share(config, index, devices[number], shares[number]):
+    for entry in _entries_of_scenes(config, index, devices[number], shares[number]):
         outputs.put(entry)
 
 

@@ -182,7 +182,10 @@ class _BringUp:
         """
         while not self._nodes()[0]:
             if self._seconds() > APPEARANCE_TIMEOUT_S:
-                raise BringUpError(f'{self._name} is not active: its process is starting')
+                raise BringUpError(
+                    f'{self._name} was not discovered within {APPEARANCE_TIMEOUT_S:.0f} s, '
+                    'although its process runs; check the network settings of ROS'
+                )
             await self._pause('its process is starting')
         if self._find_others():
             self._log.info('no requests are sent until the other node ends')

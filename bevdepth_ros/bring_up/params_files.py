@@ -57,7 +57,9 @@ def check_blocks(path: str, names: Sequence[str]) -> None:
 def _document(path: str) -> dict:
     try:
         document = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ParametersError(f'{path} cannot be read: {error}') from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ParametersError(f'{path} is not a YAML file of parameters: {error}') from error
     if not isinstance(document, dict):
         raise ParametersError(f'{path} contains no parameters; {REMEDY}')

@@ -26,7 +26,7 @@ def respond_to_every_transition_request(node: LifecycleNode) -> None:
             node.get_logger().warning(f'transition {name} is invalid: {reason}')
         except KeyboardInterrupt:
             # SIGINT arrived during the transition, for example while it loads weights. The process
-            # ends after this response; without it rclpy would log a fatal error.
+            # ends after this response. If the exception went on, rclpy would log a fatal error.
             pass
         response.success = False
         return response

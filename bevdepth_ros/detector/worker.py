@@ -288,8 +288,8 @@ class Worker:
             self._monitor.solved('no_past_frame')
         elif self._without_past >= FEW_WITHOUT_PAST:
             sentence = (
-                f'the last {FEW_WITHOUT_PAST} image sets or more had no past frame 0.4 to 0.6 s '
-                'old, so their velocities are NaN: publish images at 2 Hz or more; if '
+                f'at least the last {FEW_WITHOUT_PAST} image sets had no past frame 0.4 to 0.6 s '
+                'old, so their velocities are NaN: publish images at 2 Hz, or at 4 Hz or more; if '
                 'dropped_replaced grows, the detector is too slow: use a GPU or a smaller model'
             )
             self._monitor.report('no_past_frame', 'sets', WARN, sentence)

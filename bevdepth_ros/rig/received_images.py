@@ -68,7 +68,7 @@ class _Reader:
     """Reads CDR values one after the other."""
 
     def __init__(self, data: bytes) -> None:
-        self._bytes = memoryview(data)[4:]  # alignment counts from the end of the encapsulation
+        self._bytes = memoryview(data)[4:]  # alignment counts from the end of the header
         self._at = 0
 
     def header(self) -> Header:
@@ -86,7 +86,7 @@ class _Reader:
         return self.data_at(self._at - 1, 1)[0]
 
     def text(self) -> str:
-        """Return a string, which ends with a zero."""
+        """Return a string without the zero byte that ends it in CDR."""
         return bytes(self.data()).partition(b'\0')[0].decode(errors='replace')
 
     def data(self) -> memoryview:

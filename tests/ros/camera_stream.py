@@ -31,12 +31,14 @@ WIDTH, HEIGHT = 160, 90
 RIG = nuscenes_like_rig(WIDTH, HEIGHT)
 CAMERAS = RIG.names
 EXPOSURE_ORDER = sorted(CAMERAS, key=EXPOSURE_OFFSET_S.get)
-INFO_ROUNDS = 2
+CYCLES_PER_INFO = 2
 """Trigger cycles per CameraInfo."""
 TRIGGER_JITTER_S = 1e-4
-"""Standard deviation of a stamp; without it, a clock that moves by a cycle would repeat stamps."""
-SHORTEST_CYCLE_S = 0.06
-"""In shorter trigger cycles, the cameras expose closer together."""
+"""Standard deviation of the noise of each stamp, seconds. Without noise, a clock that jumps back
+by exactly one cycle would repeat stamps."""
+FULL_OFFSETS_CYCLE_S = 0.06
+"""Shortest trigger cycle with the exposure offsets of nuScenes; in shorter ones the offsets are
+scaled down."""
 
 
 def camera_info(camera: str) -> CameraInfo:
@@ -48,14 +50,14 @@ class Stream:
     """Publishes image sets of six cameras with CameraInfo and ego poses until closed.
 
     Attributes:
-        image: receives camera and message, returns the messages to publish. None publishes the
-            message unchanged, as for the next two.
-        info: likewise for CameraInfo.
-        pose: receives the ego pose, returns the transforms to publish.
+        image: function of camera and message that returns the messages to publish; None: the
+            message is published unchanged.
+        info: as ``image``, for CameraInfo.
+        pose: function of the ego pose that returns the transforms to publish; None: the pose.
         shift_ns: added to all stamps.
         period_s: the trigger cycle, seconds.
         rounds: {camera: stamp in ns} of all image sets, as they were published.
-        exposures_ns: first and last exposure of all image sets.
+        exposures_ns: first and last exposure of each image set.
     """
 
     def __init__(self, node: Node, period_s: float = 0.1):
@@ -83,7 +85,7 @@ class Stream:
 
     @contextmanager
     def fault(self, **hooks) -> Iterator[None]:
-        """Replace attributes in the body."""
+        """Replace attributes of the stream inside the ``with`` block."""
         before = {name: getattr(self, name) for name in hooks}
         self._replace(hooks)
         try:
@@ -118,22 +120,24 @@ class Stream:
         self._rig.tf.publish(TFMessage(transforms=list(transforms)))
 
     def send_image(self, camera: str, message) -> None:
-        """Publish an image in addition to the stream."""
+        """Publish an image of a camera, compressed or raw."""
         publishers = self._rig.images if isinstance(message, CompressedImage) else self._raw
         publishers[camera].publish(message)
 
     def _run(self) -> None:
-        """Send image sets with exact stamps: a busy machine delays images or loses whole sets, as
-        a driver would, but does not disturb the trigger."""
+        """Send image sets whose stamps follow the schedule of the trigger, not the time of
+        sending: on a busy machine, images come late or whole sets are lost, as with a real driver,
+        but stamps stay regular.
+        """
         due_s = time.time()
         while not self._stopping.wait(max(0.0, due_s - time.time())):
             with self._sending:
-                self._send_round(round(due_s * 1e9) + self.shift_ns)
+                self._send_set(round(due_s * 1e9) + self.shift_ns)
             lost = (time.time() - due_s) // self.period_s
             due_s += self.period_s * max(1.0, lost)
 
-    def _send_round(self, start_ns: int) -> None:
-        share = min(1.0, self.period_s / SHORTEST_CYCLE_S)
+    def _send_set(self, start_ns: int) -> None:
+        share = min(1.0, self.period_s / FULL_OFFSETS_CYCLE_S)
         stamps = {
             camera: start_ns
             + round(1e9 * (share * EXPOSURE_OFFSET_S[camera] + TRIGGER_JITTER_S * noise))
@@ -153,11 +157,11 @@ class Stream:
                 for message in ([pose] if self.pose is None else self.pose(pose))
             )
         )
-        if len(self.rounds) % INFO_ROUNDS == 0:
+        if len(self.rounds) % CYCLES_PER_INFO == 0:
             self._send_infos(stamps)
         for camera, exposure_ns in stamps.items():
-            pixels = raw(self._images[camera]) if self.raw else compressed(self._files[camera])
-            image = stamped(pixels, camera, exposure_ns)
+            content = raw(self._images[camera]) if self.raw else compressed(self._files[camera])
+            image = stamped(content, camera, exposure_ns)
             for message in [image] if self.image is None else self.image(camera, image):
                 sent[camera] = max(sent.get(camera, 0), stamp_ns(message))
                 self.send_image(camera, message)

@@ -17,7 +17,7 @@ _EGO_FROM_OPTICAL_AXES = np.array(((0, 0, 1), (-1, 0, 0), (0, -1, 0)), np.float6
 
 _POSITION_SPREAD, _ANGLE_SPREAD, _FOCAL_SPREAD, _CENTER_SPREAD = 0.03, 1.0, 0.01, 15.0
 """Largest deviations of a log's calibration from the nominal one: position in meters, angles in
-degrees, focal length as a share, image center in pixels."""
+degrees, focal length as a fraction of the nominal one, image center in pixels."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class SyntheticRig:
     Attributes:
         image_size: width and height, pixels, of the images for which the focal lengths and
             principal points are given.
-        cameras: by name, in the order of all camera arrays.
+        cameras: by name; every array with one entry per camera has this order.
         lidar: on the roof.
     """
 
@@ -183,8 +183,8 @@ NUSCENES_RIG = SyntheticRig(
     },
     LidarMount((0.944, 0.0, 1.840), (-90.0, 0.3, 0.6)),
 )
-"""The six cameras of nuScenes in the order of the checkpoints; ``config/rigs/a.yaml`` contains
-the same numbers."""
+"""The six cameras and the lidar of nuScenes; the cameras have the order with which the official
+checkpoints were trained. ``config/rigs/a.yaml`` contains the same numbers."""
 
 EXPOSURE_OFFSET_S = NUSCENES_RIG.offsets_s
 """Seconds between the start of a trigger cycle and each camera's exposure."""

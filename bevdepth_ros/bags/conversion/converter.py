@@ -12,7 +12,7 @@ from bevdepth_core.nuscenes.table_files import TableFiles
 from bevdepth_ros.bags.conversion.file_writer import FileWriter
 from bevdepth_ros.bags.conversion.key_frames import PERIOD_NS
 from bevdepth_ros.bags.conversion.plan import KeyFrame, Measurement, Plan, make_plan
-from bevdepth_ros.bags.conversion.rows import SceneWriter, shared_rows
+from bevdepth_ros.bags.conversion.rows import SceneRows, shared_rows
 from bevdepth_ros.bags.conversion.scan import Scan, scan_bag
 from bevdepth_ros.bags.conversion.sensors import Frames, Sensor, find_sensors
 from bevdepth_ros.bags.conversion.sources import (
@@ -175,7 +175,7 @@ class BagConverter:
             )
         left_out, used = Counter[str](), set[Measurement]()
         for name, key_frames in zip(self._scene_names(path, len(scenes)), scenes, strict=True):
-            writer = SceneWriter(
+            writer = SceneRows(
                 name,
                 scan,
                 self._selection.frames(scan),

@@ -19,11 +19,11 @@ from bevdepth_ros.bags.conversion.sensors import Frames, Sensor
 from bevdepth_ros.rig.transforms import TransformMissingError
 
 UNKNOWN_POINTS = -1
-"""Point count of boxes; training uses boxes whose count is unknown."""
+"""Lidar point count of every box: it is unknown, and training keeps such boxes."""
 
 
 @dataclass(frozen=True)
-class SceneWriter:
+class SceneRows:
     """Creates the rows of one scene.
 
     Attributes:
@@ -147,7 +147,9 @@ class SceneWriter:
         return {'instance': instances, 'sample_annotation': annotations}
 
     def _boxes(self, stamp_ns: int) -> Iterator[tuple[tuple, dict]]:
-        """Yield the key (class, id, occurrence) and the row of each valid box of one stamp."""
+        """Yield the key (class, id, number among those with this class and id) and the row of each
+        valid box of one stamp.
+        """
         message = self.scan.annotations.get(stamp_ns)
         occurrences = Counter[tuple]()
         if message is None:

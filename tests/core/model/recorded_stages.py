@@ -96,7 +96,7 @@ def filled(model: BEVDepth) -> BEVDepth:
         for name, values in named_values(model):
             pattern = pseudo_random(name, tuple(values.shape))
             if name == 'depth_net.camera_norm.running_var':
-                values.copy_(3e3 * (1 + 0.3 * pattern))  # a camera vector holds hundreds
+                values.copy_(3e3 * (1 + 0.3 * pattern))  # intrinsics in pixels
             elif 'deform.offset' in name:
                 values.copy_(0.02 * pattern)  # so that most samples lie inside the image
             elif name.endswith('running_var') or (values.dim() == 1 and name.endswith('weight')):

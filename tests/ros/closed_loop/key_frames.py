@@ -21,7 +21,7 @@ SPLIT = 'synthetic_val'
 KEY_FRAMES = 4
 """Key frames per scene; nuScenes has two per second."""
 ABSENT = KEY_FRAMES + 1
-"""Index of the key frame of the second scene whose images are not in the bag."""
+"""Index among the key frames of both scenes. The bag of the second scene lacks its images."""
 
 
 @pytest.fixture(scope='module')
