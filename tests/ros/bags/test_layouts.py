@@ -38,7 +38,7 @@ COLUMNS = ('x', 'y', 'z', 'length', 'width', 'height', 'yaw', 'score', 'label')
 RESULTS = '/bevdepth_detector/objects'
 DURATION_S = 1.2
 """Duration of the bags: the image sets ``SETS``, and the ego pose after the last one."""
-RATE = 0.2
+RATE = 0.5
 """Playing slowly lets a busy machine process sets that are half a second apart."""
 SAME_SET_NS = 50_000_000
 
