@@ -231,6 +231,12 @@ class CameraReports:
         middle = statistics.median_low(newest.values()) if newest else 0
         camera = max(newest, key=lambda name: abs(newest[name] - middle), default='')
         distance_s = (newest[camera] - middle) * 1e-9 if newest else 0.0
+        if abs(distance_s) <= self._settings.sync_slop_s:
+            return (
+                f'no image set was formed for {self._monitor.seconds_since_last_set():.0f} s, '
+                'although the newest stamps of the cameras agree: check whether images are lost, '
+                'or cameras have stopped'
+            )
         return (
             f'images of {len(newest)} cameras arrive, but none fit into a set of sync_slop_s '
             f'({self._settings.sync_slop_s} s): the newest stamp of {camera} is {distance_s:+.3f} '

@@ -4,6 +4,7 @@ first.
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 
 import cv2
@@ -94,8 +95,10 @@ def image_from_raw(message: Image, max_pixels: int) -> np.ndarray:
     require_at_most(max_pixels, message.width, message.height)
     layout = ENCODINGS.get(message.encoding)
     if layout is None:
+        nearest = difflib.get_close_matches(message.encoding.lower(), ENCODINGS, 1)
+        hint = f' (did you mean {nearest[0]}?)' if nearest else ''
         raise ValueError(
-            f'has the encoding {message.encoding!r}, which is not supported; publish one of '
+            f'has the encoding {message.encoding!r}, which is not supported{hint}; publish one of '
             f'{", ".join(ENCODINGS)}'
         )
     if isinstance(layout, Yuv):

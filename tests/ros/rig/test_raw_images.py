@@ -180,6 +180,13 @@ def test_an_unsupported_encoding_is_rejected_with_the_list_of_supported_ones(enc
         image_from_message(raw(encoding, noise(), 40), LIMIT)
 
 
+def test_the_most_similar_encoding_is_suggested():
+    with pytest.raises(
+        ValueError, match=r"'NV12', which is not supported \(did you mean nv12\?\)"
+    ):
+        image_from_message(raw('NV12', noise(), 40), LIMIT)
+
+
 @pytest.mark.parametrize(
     ('field', 'value'),
     [('step', 119), ('step', 121), ('height', 25), ('height', 0), ('width', 0), ('width', 41)],
