@@ -32,6 +32,10 @@ _bevdepth_lead() {
 
 _bevdepth_pip_ros() {
     local distro=${BEVDEPTH_ROS_PREFIX:-jazzy} prefix
+    if [ ! -e "$_bevdepth_root/.venv/ament.done" ]; then
+        echo "env.sh: the set-up is not complete: run 'make setup' in $_bevdepth_root" >&2
+        return 1
+    fi
     prefix=$(find "$_bevdepth_root"/.venv/lib/python3.*/site-packages/isaacsim/exts/isaacsim.ros2.core -maxdepth 1 -name "$distro")
     if [ ! -d "$prefix" ]; then
         echo "env.sh: BEVDEPTH_ROS_PREFIX must be jazzy or humble, got '$distro'" >&2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 
 import pytest
@@ -42,6 +43,16 @@ def test_paths_that_the_user_set_are_kept():
     environment = fresh_environment(DISTRIBUTIONS[0])
     environment['PYTHONPATH'] = f'{environment.get("PYTHONPATH", "")}:/own/python'
     assert output(f'{SOURCE}; {PATHS}', environment).splitlines()[2].endswith(':/own/python')
+
+
+def test_an_interrupted_setup_is_reported_with_the_remedy(tmp_path):
+    for name in ('env.sh', 'tools/ros_mode.sh'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / '.venv').mkdir()
+    (tmp_path / '.venv' / 'made_for').write_text(f'pip {tmp_path}\n')
+    ended = bash(f'. {tmp_path}/env.sh', fresh_environment(DISTRIBUTIONS[0]))
+    assert f"the set-up is not complete: run 'make setup' in {tmp_path}" in ended.stderr
 
 
 def test_a_virtual_environment_made_for_another_ros_is_rejected_with_the_remedy(tmp_path):
