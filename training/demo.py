@@ -63,6 +63,7 @@ def run(options: Namespace) -> None:
     _finish(_data_command(out, options.scenes), out / 'data.log')
     command = _training_command(out, options.steps)
     report(f'training {options.steps} steps: {" ".join(command[1:4])} ...')
+    report(f'progress and remaining time: {out / "first.log"}')
     killed_at = _train_and_kill(command, out, options.steps * 7 // 12)
     report(
         f'killed the run with SIGKILL after step {killed_at}; the same command with --resume true '
