@@ -351,7 +351,7 @@ class FrameBuilder:
         wait_for_poses = time.monotonic() >= self._poses_awaited_from
         missing = self._without_geometry(settings, views)
         while missing - self._given_up or (
-            wait_for_poses and not self._has_poses(settings, views)
+            wait_for_poses and self._awaits_poses(settings, views)
         ):
             if time.monotonic() >= deadline:
                 self._given_up |= missing
@@ -371,13 +371,13 @@ class FrameBuilder:
             or not self._transforms.has_transform(settings.base_frame, view.frame_id)
         }
 
-    def _has_poses(self, settings: RigSettings, views: list[_View]) -> bool:
-        """Return True if tf has the poses of the first and the last image; it interpolates those
-        in between.
+    def _awaits_poses(self, settings: RigSettings, views: list[_View]) -> bool:
+        """Return True if tf may still receive the pose of the first or the last image; it
+        interpolates those in between.
         """
         stamps_ns = [view.stamp_ns for view in views]
-        return all(
-            self._transforms.has_transform(settings.fixed_frame, settings.base_frame, stamp_ns)
+        return any(
+            self._transforms.may_arrive(settings.fixed_frame, settings.base_frame, stamp_ns)
             for stamp_ns in {min(stamps_ns, default=0), max(stamps_ns, default=0)} - {0}
         )
 

@@ -132,6 +132,15 @@ class Transforms:
         found, _ = self._buffer.can_transform_core(target, source, Time(nanoseconds=stamp_ns))
         return bool(found)
 
+    def may_arrive(self, target: str, source: str, stamp_ns: int) -> bool:
+        """Return True if tf lacks target_from_source at ``stamp_ns`` and may receive it: transforms
+        arrive in the order of time, so none is expected before the newest one.
+        """
+        if self.has_transform(target, source, stamp_ns):
+            return False
+        last_ns = self._last_ns(target, plain_name(source))
+        return last_ns is None or last_ns < stamp_ns
+
     def latest(self, target: str, source: str) -> np.ndarray:
         """Return the newest (4, 4) target_from_source.
 
