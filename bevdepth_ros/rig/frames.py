@@ -350,9 +350,7 @@ class FrameBuilder:
         deadline = time.monotonic() + settings.geometry_timeout_s
         wait_for_poses = time.monotonic() >= self._poses_awaited_from
         missing = self._without_geometry(settings, views)
-        while missing - self._given_up or (
-            wait_for_poses and self._awaits_poses(settings, views)
-        ):
+        while missing - self._given_up or (wait_for_poses and self._awaits_poses(settings, views)):
             if time.monotonic() >= deadline:
                 self._given_up |= missing
                 self._poses_awaited_from = time.monotonic() + POSE_TIMEOUT_S

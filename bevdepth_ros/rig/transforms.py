@@ -133,8 +133,9 @@ class Transforms:
         return bool(found)
 
     def may_arrive(self, target: str, source: str, stamp_ns: int) -> bool:
-        """Return True if tf lacks target_from_source at ``stamp_ns`` and may receive it: transforms
-        arrive in the order of time, so none is expected before the newest one.
+        """Return True if tf lacks target_from_source at ``stamp_ns`` and may still receive it.
+
+        Transforms arrive in the order of time, so none is expected before the newest one.
         """
         if self.has_transform(target, source, stamp_ns):
             return False
