@@ -214,6 +214,16 @@ class CameraReports:
         )
 
     def _unmatched_sentence(self) -> str:
+        if self._synchronizer.jitters:
+            cameras = zip(self._sources, self._synchronizer.cameras, strict=True)
+            used = [(one.jitter_ns, source.name) for source, one in cameras if one.state == 'used']
+            jitter_ns, name = max(used)
+            return (
+                f'no image set can be formed: stamps jitter by up to {1e-9 * jitter_ns:.3f} s '
+                f'({name}), too much to distinguish trigger cycles of '
+                f'{self._synchronizer.period_s:.3f} s; let the camera drivers stamp images with '
+                'the time of the trigger'
+            )
         newest = {
             self._sources[index].name: self._synchronizer.cameras[index].newest_ns
             for index in self._synchronizer.members

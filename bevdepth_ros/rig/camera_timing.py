@@ -52,6 +52,8 @@ SHORT = 0.65
 """An interval below this share of the usual one may be the first of a higher rate."""
 LOST = 1.5
 """An interval above this share of the usual one contains lost images."""
+FEWEST = 4
+"""Stamps that are necessary to measure their jitter."""
 IRREGULAR = 0.1
 """Intervals are irregular if half of them differ by more than this share of the period."""
 CANDIDATES = np.geomspace(0.85, 1.4, 48)
@@ -64,9 +66,13 @@ SMOOTH = 1 / 16
 """Weight of an image in the usual backlog and its scatter."""
 
 
-def fit_period(stamps: Sequence[int], usual_ns: float = 0.0) -> float:
-    """Return the slope of a line through ascending stamps and their cycle numbers, nanoseconds;
-    0 for fewer than two stamps.
+def fit_line(stamps: Sequence[int], usual_ns: float = 0.0) -> tuple[float, float]:
+    """Fit a line through ascending stamps and their cycle numbers.
+
+    Returns:
+        Its slope, which is the period, and the jitter of the last ``WINDOW`` stamps: nine of ten
+        differ from the line by at most about this. In nanoseconds; 0 and infinite for fewer than
+        two stamps, and infinite jitter for fewer than ``FEWEST``.
 
     If intervals are irregular, the period is first searched as the one whose phases agree best.
 
@@ -75,7 +81,7 @@ def fit_period(stamps: Sequence[int], usual_ns: float = 0.0) -> float:
         usual_ns: period to prefer if phases agree about as well, nanoseconds; 0 if unknown.
     """
     if len(stamps) < 2:
-        return 0.0
+        return 0.0, math.inf
     times = np.array(stamps, np.float64) - stamps[len(stamps) // 2]
     intervals = sorted((times[1:] - times[:-1]).tolist())
     # nuScenes takes 12 of 20 cycles: one of three intervals is a cycle, the others are two.
@@ -90,7 +96,19 @@ def fit_period(stamps: Sequence[int], usual_ns: float = 0.0) -> float:
     cycles = np.rint(times / period - phase)
     cycles -= cycles.mean()
     square = cycles @ cycles
-    return float(cycles @ times / square) if square else period
+    period = float(cycles @ times / square) if square else period
+    return period, _jitter((times - period * cycles)[-WINDOW:])
+
+
+def _jitter(residuals: np.ndarray) -> float:
+    count = len(residuals)
+    if count < FEWEST:
+        return math.inf
+    # Differences do not contain a jump of the clock; they jitter by the root of two more. A line
+    # through few stamps follows their jitter, and may show too little of it.
+    changes = np.sort(abs(np.diff(residuals)))
+    few = FEWEST / count - FEWEST / WINDOW
+    return float(changes[(count - 1) * 9 // 10]) * (1 + few) / math.sqrt(2)
 
 
 class Backlog:
@@ -147,7 +165,7 @@ class CameraTiming:
         is_unsure: True if the next image must show whether the rate changed or the clock jumped.
         backlog: of the images of this camera.
         deviations: the last deviations.
-        jitter_ns: nine of ten deviations differ from the usual one by at most about this.
+        jitter_ns: nine of ten stamps jitter by at most about this; infinite while unknown.
         received: images so far.
         skipped_ns: stamp of the first image that was missing when the clock last may have jumped
             ahead; 0 if it may have jumped back.
@@ -174,7 +192,6 @@ class CameraTiming:
     def clear_deviations(self) -> None:
         """Drop all deviations."""
         self.deviations: deque[float] = deque(maxlen=WINDOW)
-        self.jitter_ns = math.inf
 
     def drop_stamps(self) -> None:
         """Drop all stamps."""
@@ -253,7 +270,8 @@ class CameraTiming:
     def _measure_rate(self) -> None:
         stamps = self.stamps
         if len(stamps) < WINDOW or self.received % CHANGE == 0:
-            self.period_ns = round(fit_period(stamps, self.usual_period_ns or self.period_ns))
+            period, self.jitter_ns = fit_line(stamps, self.usual_period_ns or self.period_ns)
+            self.period_ns = round(period)
         recent = [later - one for one, later in pairwise(stamps[-CHANGE - 1 :])]
         usual = self.usual_period_ns or self.period_ns
         has_enough = len(stamps) > CHANGE + 1
@@ -283,10 +301,6 @@ class CameraTiming:
             for one in differences
         ]
         self.deviations.append(statistics.median(unwrapped))
-        if self.received % CHANGE == 0 and len(self.deviations) >= WINDOW // 2:
-            # Differences do not contain the drift of a clock; they jitter by the root of two more.
-            ordered = sorted(abs(later - one) for one, later in pairwise(self.deviations))
-            self.jitter_ns = ordered[len(ordered) * 9 // 10] / math.sqrt(2)
 
     def correct_offset(self, shift_ns: float) -> None:
         """Add to the offset, and start new deviations."""

@@ -25,16 +25,12 @@ CLEAR_SET = 2.0
 """The times before and after a clear set exceed every gap within it by more than this factor."""
 AGREE = 1 / 10
 """Clear sets agree if their offsets differ by at most this share of those times."""
-NINE_OF_TEN = 1.7
-"""Nine of ten stamps jitter by at most this many median deviations of the distance of two stamps,
-which is larger than the jitter by the root of two."""
 
 
 def find_offsets(
     stamps: Mapping[int, Sequence[int]], period_ns: int, slop_ns: float, is_over: bool = False
-) -> tuple[dict[int, int], float]:
-    """Return the offsets of the cameras that expose together, empty if unknown, and the jitter of
-    the stamps, nanoseconds.
+) -> dict[int, int]:
+    """Return the offsets of the cameras that expose together, nanoseconds; empty if unknown.
 
     Sets with a pause before and after them show the offsets at once. They are common where cycles
     are left out: nuScenes takes 12 of 20 cycles per second, which are 50 ms long and of which the
@@ -53,23 +49,21 @@ def find_offsets(
     """
     clear = _from_clear_sets(stamps, slop_ns, is_over)
     if clear:
-        return clear, CONSTANT * period_ns
+        return clear
     anchor = np.array(next(iter(stamps.values())))
     phases = {camera: _phases(np.array(own), anchor, period_ns) for camera, own in stamps.items()}
     count = min(len(own) for own in stamps.values())
-    scatter = sorted(float(np.median(np.abs(own - np.median(own)))) for own in phases.values())
+    scatter = max(float(np.median(np.abs(own - np.median(own)))) for own in phases.values())
     widest = max(float(np.ptp(own)) for own in phases.values())
     if widest > CONSTANT * period_ns and count < FEWEST and not is_over:
-        return {}, 0.0
+        return {}
     middles = {camera: float(np.median(own)) for camera, own in phases.items()}
-    error = SURE * scatter[-1] / math.sqrt(count)
+    error = SURE * scatter / math.sqrt(count)
     if count < FEWEST:
         error = max(FEW_ERROR * period_ns, widest)
     elif count < ENOUGH and error > FEW_ERROR * period_ns:
-        return {}, 0.0
-    return _together(_in_order(middles, period_ns, error), slop_ns), NINE_OF_TEN * scatter[
-        len(scatter) // 2
-    ]
+        return {}
+    return _together(_in_order(middles, period_ns, error), slop_ns)
 
 
 def _from_clear_sets(

@@ -35,8 +35,12 @@ Arrival times count only while most other cameras arrive as usual: after the exe
 waiting images arrive in any order. While the clock of a used camera may have jumped, sets pause
 for at most ``LONGEST_PAUSE`` images. A camera returns by its own stamps and arrival times only,
 whether or not image sets are formed or images can be decoded. If as many cameras deviate as agree,
-it is unknown which are wrong: the cameras are *untriggered*, and all offsets are searched again,
-until the deviations of all used cameras have been steady for ``WINDOW`` images.
+it is unknown which are wrong: the cameras are *untriggered*, and all that send images are used.
+Once the deviations of most of them have been steady for ``WINDOW`` images, at least two seconds,
+their offsets are searched again, and those that still move are excluded.
+
+No set is formed while stamps jitter so much that an image of another cycle could be taken for one
+of its own.
 
 A clock that is wrong by whole cycles since the first images cannot be recognized, and neither can
 a jump of the clock that is smaller than the scatter of arrival times.
@@ -79,14 +83,21 @@ TIGHT = 1 / 10
 their jitter."""
 WIDEST, WIDEST_OF_TWO = 0.35, 0.25
 """Upper limits of that share. Two images that each differ by a quarter are half a cycle apart."""
-BETWEEN = 0.7
-"""Stamps of other cycles are further away than this share less twice the jitter."""
+OUTLIER = 3.5
+"""No stamp differs from the median of its set by more than this many times the jitter, which is
+five to six standard deviations. Beyond the cycle less this, an image may be of another cycle."""
+LONE = 3 / 4
+"""Share of the jitter of a single camera that counts if that of most cameras is lower: it is
+measured from ``WINDOW`` images, with an error of about a fifth."""
 MISALIGNED, AT_PLACE, STEADY = 1 / 6, 1 / 8, 1 / 16
 """Shares of the cycle: the deviation that excludes a camera, the deviation with which it may
 return, and the change of the deviation that does not count as drift."""
 JITTERS = 1.5
 """The deviation that excludes a camera is also at least this many times the jitter, and one more
 while offsets are not learned."""
+SETTLE_NS = 100_000_000
+"""Deviations are at least about this far apart while it is examined whether cameras still drift:
+at high rates, ``WINDOW`` images in a row would not show it."""
 RATE_TOLERANCE = 0.07
 """Image rates are multiples of each other within this share. In ``WINDOW`` images, one interval
 that was taken for two cycles changes the rate by less."""
@@ -175,7 +186,7 @@ class ImageSetSynchronizer(SimpleFilter):
         self.members = list(range(len(self.cameras)))
         self.formed = self.too_wide = self._period_ns = 0
         self._queue_size, self._use_untriggered, self._now = queue_size, use_untriggered, now
-        self._timeout_s = math.inf
+        self._timeout_s = self._jitter_ns = math.inf
         self._rates_differ, self._last_ns, self._received_at_check = 0, 0, -1
         self._search()
         self.input_connections = [
@@ -273,14 +284,40 @@ class ImageSetSynchronizer(SimpleFilter):
                 return period
         return periods[0] if periods else 0
 
-    def _tolerance_ns(self) -> float:
-        """Return how far the corrected stamps of a set may be from their median."""
+    def _measure_jitter(self) -> None:
+        """Follow the jitter of most cameras, downward slowly, because its measurement scatters."""
+        jitters = [self.cameras[index].jitter_ns for index in self.members]
+        jitter = statistics.median_high(jitters) if jitters else math.inf
+        if jitter < self._jitter_ns < math.inf:
+            jitter = max(jitter, self._jitter_ns * (1 - 2 / WINDOW / len(jitters)))
+        self._jitter_ns = jitter
+
+    def _tolerance_ns(self, camera: _Camera) -> float:
+        """Return how far the corrected stamp of a camera may be from the median of its set."""
         period = self._period_ns
         if not period:
             return 1e9 * self.slop_s
-        widest = WIDEST_OF_TWO if len(self.members) == 2 else WIDEST
-        limits = TIGHT * period + 2 * self._jitter_ns, BETWEEN * period - 2 * self._jitter_ns
-        return max(TIGHT * period, min(*limits, widest * period))
+        jitter = max(self._jitter_ns, LONE * camera.jitter_ns)
+        if jitter == math.inf:
+            return TIGHT * period
+        is_pair = len(self.members) == 2
+        widest = WIDEST_OF_TWO if is_pair else WIDEST
+        return min(TIGHT * period + 2 * jitter, self._surely_own_ns(jitter), widest * period)
+
+    @property
+    def jitters(self) -> bool:
+        """True if stamps jitter so much that most sets are lost."""
+        return len(self.members) > 1 and MISALIGNED * self._period_ns < self._jitter_ns < math.inf
+
+    def _surely_own_ns(self, jitter_ns: float) -> float:
+        """Return how far the corrected stamp of an image may be from the median of its set without
+        a doubt about its cycle; 0 if stamps jitter too much.
+        """
+        if len(self.members) == 2:
+            # Both images jitter, and their median is between them.
+            jitter_ns *= math.sqrt(1.5)
+        share = 2 if len(self.members) == 2 else 1
+        return max(0.0, (self._period_ns - OUTLIER * jitter_ns) / share)
 
     def _match_waiting(self, is_over: bool = False) -> None:
         """Emit all sets that the waiting images complete; see ``_is_unsure``."""
@@ -299,8 +336,11 @@ class ImageSetSynchronizer(SimpleFilter):
         # The image itself may be an outlier, so the median decides.
         middle = statistics.median(near)
         corrected = [one.nearest(middle) for one in members]
-        middle, limit = statistics.median(corrected), self._tolerance_ns()
-        if max(corrected) - middle <= limit and middle - min(corrected) <= limit:
+        middle = statistics.median(corrected)
+        if all(
+            abs(time - middle) <= self._tolerance_ns(one)
+            for time, one in zip(corrected, members, strict=True)
+        ):
             stamps = [time + one.offset_ns for time, one in zip(corrected, members, strict=True)]
             self._emit(members, stamps)
 
@@ -337,8 +377,12 @@ class ImageSetSynchronizer(SimpleFilter):
 
     def _search(self) -> None:
         """Drop the offsets, and use all cameras that send images."""
-        self.is_learned, self._has_offsets = False, len(self.cameras) == 1
-        self._jitter_ns = math.inf
+        self._has_offsets = len(self.cameras) == 1
+        self._use_all()
+
+    def _use_all(self) -> None:
+        """Use all cameras that send images, and learn their offsets again."""
+        self.is_learned = False
         for camera in self.cameras:
             camera.clear_deviations()
             if camera.state in ('misaligned', 'returning'):
@@ -354,9 +398,9 @@ class ImageSetSynchronizer(SimpleFilter):
         counts = [len(one) for one in stamps.values()]
         if not counts or min(counts) < (1 if is_over else 2):
             return
-        if not is_over and sum(counts) < FIRST:
+        if not is_over and (sum(counts) < FIRST or not self._surely_own_ns(self._jitter_ns)):
             return
-        offsets, jitter = find_offsets(stamps, self._period_ns, 1e9 * self.slop_s, is_over)
+        offsets = find_offsets(stamps, self._period_ns, 1e9 * self.slop_s, is_over)
         if 2 * len(offsets) <= len(counts):
             return
         for index in stamps:
@@ -365,30 +409,44 @@ class ImageSetSynchronizer(SimpleFilter):
             camera.clear_deviations()
             if index not in offsets:
                 self._enter(camera, 'misaligned')
-        self._has_offsets, self._jitter_ns = True, jitter
+        self._has_offsets = True
         self._match_waiting()
 
     def _learn(self) -> None:
         """Shift the offsets by the median deviations until they stay."""
         used = [] if self.is_learned else [self.cameras[index] for index in self.members]
-        if min([len(one.deviations) for one in used], default=0) < WINDOW:
+        if self.untriggered == DRIFT:
+            self._end_drift(used)
             return
-        if self.untriggered == DRIFT and not all(self._is_settled(one) for one in used):
-            self._search()
+        if min([len(one.deviations) for one in used], default=0) < WINDOW:
             return
         # Each camera was compared with the others only, not with itself.
         share = 1 - 1 / len(used)
         shifts = [share * statistics.median(one.deviations) for one in used]
         if max(map(abs, shifts)) < STEADY * self._period_ns:
-            self.untriggered = None if self.untriggered == DRIFT else self.untriggered
             self.is_learned = self.untriggered is None
         for one, shift in zip(used, shifts, strict=True):
             one.correct_offset(shift)
 
-    def _is_settled(self, camera: _Camera) -> bool:
-        limit = max(STEADY / 2 * self._period_ns, self._jitter_ns / 2)
-        is_steady = abs(drift(camera.deviations)) < limit
-        return is_steady and not camera.lateness_change(WINDOW, self.period_s)
+    def _end_drift(self, used: Sequence[_Camera]) -> None:
+        """Search the offsets of the cameras that no longer drift, if they are the majority."""
+        moving = [one for one in used if not self._is_settled(one, WINDOW)]
+        if 2 * len(moving) >= len(used):
+            return
+        self.untriggered, self._has_offsets = None, False
+        for one in moving:
+            # A camera that has only just stopped to drift needs no exclusion.
+            if not self._is_settled(one, RETURN):
+                self._enter(one, 'misaligned')
+                one.has_restarted = True
+        self._find_offsets()
+
+    def _is_settled(self, camera: _Camera, count: int) -> bool:
+        """Return True if the stamps of the last ``count`` images do not drift, nor are late."""
+        last = list(camera.deviations)[-count:]
+        limit = max(STEADY * count / WINDOW / 2 * self._period_ns, self._jitter_ns / 2)
+        is_steady = len(last) == count and abs(drift(last)) < limit
+        return is_steady and not camera.lateness_change(count, self.period_s)
 
     # States of cameras
 
@@ -404,17 +462,20 @@ class ImageSetSynchronizer(SimpleFilter):
         if camera.is_faster or camera.is_slower:
             self._react_to_rate()
         period = self._period_ns = self._measure_period()
+        self._measure_jitter()
         if not self._has_offsets or not period or len(camera.last) < 2:
             return
         others = [self.cameras[one] for one in self.members if one != index]
         others = [one for one in others if one.last]
         if not others:
             return
+        if self.untriggered == DRIFT and camera.received % max(1, round(SETTLE_NS / period)):
+            return
         self._compare(camera, others, period)
-        if camera.state == 'used':
-            self._judge_used(index, camera, period)
-        else:
+        if camera.state != 'used':
             self._judge_unused(camera, period)
+        elif self.untriggered != DRIFT:
+            self._judge_used(index, camera, period)
         self._learn()
 
     def _judge_used(self, index: int, camera: _Camera, period: int) -> None:
@@ -423,18 +484,19 @@ class ImageSetSynchronizer(SimpleFilter):
             self._exclude({index}, is_certain=has_jumped)
         elif abs(camera.deviations[-1]) > TIGHT * period and self._is_misaligned(camera):
             self._exclude({index})
-        elif camera.received % CHANGE == 0:
-            if self.untriggered is None and camera.is_in_place(ONE_SIDED, AT_PLACE * period):
-                camera.note_usual_lateness()
-            jitter = statistics.median_low(self.cameras[one].jitter_ns for one in self.members)
-            if jitter < math.inf:
-                self._jitter_ns = jitter
+        elif (
+            camera.received % CHANGE == 0
+            and self.untriggered is None
+            and camera.is_in_place(ONE_SIDED, AT_PLACE * period)
+        ):
+            camera.note_usual_lateness()
 
     def _is_misaligned(self, camera: _Camera) -> bool:
         period, jitters = self._period_ns, JITTERS if self.is_learned else JITTERS + 1
         limit = max(MISALIGNED * period, jitters * self._jitter_ns)
         is_far = camera.is_misaligned(ONE_SIDED, limit, period)
-        return is_far or camera.is_misaligned(WINDOW, self._tolerance_ns(), period)
+        tolerance = max(TIGHT * period, self._tolerance_ns(camera))
+        return is_far or camera.is_misaligned(WINDOW, tolerance, period)
 
     def _is_alone(self, index: int, period: int) -> bool:
         """Return False if most other cameras jumped too, or skipped the same cycle."""
@@ -468,9 +530,9 @@ class ImageSetSynchronizer(SimpleFilter):
             camera.trust_clock()
         elif change:
             return
-        if camera.lateness_shows(1e-9 * by, 1e-9 * period):
+        if camera.has_restarted or camera.lateness_shows(1e-9 * by, 1e-9 * period):
             by -= period * round(by / period)
-        if camera.has_restarted and abs(by) > self._tolerance_ns() / 2:
+        if camera.has_restarted and abs(by) > self._tolerance_ns(camera) / 2:
             camera.offset_ns += round(by)
         elif abs(by) > AT_PLACE * period:
             return
@@ -505,7 +567,7 @@ class ImageSetSynchronizer(SimpleFilter):
                 nearest, difference = one.last[0], before
             differences.append(difference)
             other, other_s, is_usual = nearest
-            if is_usual:
+            if is_usual or self.untriggered == DRIFT:
                 waited_s = (arrival_s - other_s) / max(FASTEST, one.backlog.pace)
                 lateness_s.append(waited_s - 1e-9 * (stamp - other))
         camera.add_deviation(differences, period)
@@ -524,8 +586,9 @@ class ImageSetSynchronizer(SimpleFilter):
         active = [camera for camera in self.cameras if camera.state != 'silent']
         out = len(suspects) + sum(camera.state == 'misaligned' for camera in active)
         if out == len(active) or (2 * out >= len(active) and not is_certain):
+            # The old offsets serve to compare stamps until they no longer drift.
             self.untriggered = DRIFT
-            self._search()
+            self._use_all()
             return
         for index, camera in enumerate(self.cameras):
             if index in suspects:

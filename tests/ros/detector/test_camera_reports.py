@@ -21,6 +21,7 @@ def test_stamps_are_the_cause_of_missing_sets_only_if_they_disagree(
     distance_ns: int, sentence: str
 ):
     synchronizer = SimpleNamespace(
+        jitters=False,
         members=[0, 1, 2],
         cameras=[SimpleNamespace(newest_ns=10**18 + shift) for shift in (0, 0, distance_ns)],
     )

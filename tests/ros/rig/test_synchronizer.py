@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from message_filters import ApproximateTimeSynchronizer, SimpleFilter
 
-from bevdepth_ros.rig.camera_timing import fit_period
+from bevdepth_ros.rig.camera_timing import fit_line
 from bevdepth_ros.rig.stamps import stamp_ns
 from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 from tests.ros.rig.timing import START_NS, SimulatedRig, image
@@ -283,7 +283,7 @@ def test_the_period_of_stamps_is_found_although_they_jitter_and_images_are_lost(
     for _ in range(50):
         cycles = np.flatnonzero(random.random(80) >= loss)[:40]
         stamps = sorted(round(1e8 * (one + jitter * random.normal())) for one in cycles)
-        assert fit_period(stamps) == pytest.approx(1e8, rel=0.03)
+        assert fit_line(stamps)[0] == pytest.approx(1e8, rel=0.03)
 
 
 def test_a_clock_that_drifted_by_cycles_returns_although_arrival_times_scatter_by_more():
@@ -354,7 +354,7 @@ def test_free_running_cameras_are_untriggered_and_their_sets_stop():
     assert len(one.sets) == before
 
 
-def test_free_running_cameras_make_sets_again_after_they_run_together():
+def test_free_running_cameras_make_sets_within_three_seconds_after_they_run_together():
     """Offsets that were found while clocks drifted are wrong by more than sets allow, but by less
     than what excludes a camera at once."""
     one = rig(period_s=0.1, jitter_s=1e-4)
@@ -362,7 +362,7 @@ def test_free_running_cameras_make_sets_again_after_they_run_together():
     one.run(5.0)
     one.run(2.8, lambda camera, time_s: drifts[camera] * time_s)
     assert one.synchronizer.untriggered
-    one.run(12.0)
+    one.run(3.0)
     assert one.synchronizer.untriggered is None
     assert one.sets[-1].cameras == (0, 1, 2, 3, 4, 5)
     assert not one.mixed()
@@ -389,12 +389,18 @@ def test_newest_images_of_untriggered_cameras_make_sets_on_request():
     assert all(images.spread_s <= 0.11 for images in new)
 
 
-def test_heavy_jitter_loses_sets_but_never_mixes_cycles_nor_leaves_cameras_out():
-    one = rig(period_s=0.1, jitter_s=0.02)
+@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize('cameras', [2, 3, 6])
+@pytest.mark.parametrize('jitter', [0.15, 0.2, 0.25])
+def test_heavy_jitter_loses_sets_but_never_mixes_cycles_nor_leaves_cameras_out(
+    jitter: float, cameras: int, seed: int
+):
+    one = rig(offsets_s=NUSCENES_S[:cameras], period_s=0.1, jitter_s=0.1 * jitter, seed=seed)
     one.run(30.0)
     assert not one.mixed()
+    assert one.synchronizer.jitters
     assert all(camera.state == 'used' for camera in one.synchronizer.cameras)
-    assert max(camera.jitter_ns for camera in one.synchronizer.cameras) > 20e6
+    assert min(camera.jitter_ns for camera in one.synchronizer.cameras) > 15e6
 
 
 def test_bursts_and_jitter_of_arrival_lose_nothing():
