@@ -218,11 +218,10 @@ class CameraTiming:
 
     def take(self, stamp: int, arrival_s: float) -> None:
         """Add an image."""
-        went_back = stamp < self.newest_ns - LATE_NS
-        self._look_for_jump(stamp, arrival_s, went_back)
+        self._look_for_jump(stamp, arrival_s)
         if self.received >= self._paused_until:
             self.may_have_jumped = False
-        if went_back:
+        if stamp < self.newest_ns - LATE_NS:
             self.stamps.clear()
             self.backlog.restart()
         insort(self.stamps, stamp)
@@ -234,24 +233,30 @@ class CameraTiming:
         self.last.append((stamp, arrival_s, self.backlog.is_usual))
 
     def ignore(self, stamp: int, arrival_s: float) -> None:
-        """Count an image without a stamp, or with the same stamp as another one.
-
-        If the other one is not as recent as a copy, the clock may have gone back.
-        """
+        """Count an image without a stamp, or with the same stamp as another one."""
         self.ignored += 1
-        waited_s = arrival_s - self.last[-1][1] if self.last else 0.0
-        if stamp > 0 and waited_s > SHORTEST_JUMP * self.backlog.pace * 1e-9 * self.period_ns:
-            self._look_for_jump(stamp, arrival_s, False)
+        if stamp > 0:
+            self._look_for_jump(stamp, arrival_s)
 
-    def _look_for_jump(self, stamp: int, arrival_s: float, went_back: bool) -> None:
+    def repeats(self, stamp: int, arrival_s: float) -> bool:
+        """Return True if the next stamp is of a cycle that already had an image, although time
+        went on: the clock may have gone back.
+        """
+        if stamp < self.newest_ns - LATE_NS:
+            return True
+        half = self.period_ns / 2
+        if stamp >= self.newest_ns + half or not any(
+            abs(stamp - one) < half for one in self.stamps
+        ):
+            return False
+        shortest_s = SHORTEST_JUMP * self.backlog.pace * 1e-9 * self.period_ns
+        return arrival_s - self.last[-1][1] > shortest_s
+
+    def _look_for_jump(self, stamp: int, arrival_s: float) -> None:
         """Notice stamps that skip or repeat a cycle although time went on as usual."""
         newest, period = self.newest_ns, self.period_ns
         skips = bool(period) and stamp > newest + LOST * period
-        repeats = went_back or (
-            stamp < newest + period / 2
-            and any(abs(stamp - one) < period / 2 for one in self.stamps)
-        )
-        sign = int(skips) - int(repeats)
+        sign = int(skips) - int(self.repeats(stamp, arrival_s))
         pace = self.backlog.pace
         if sign in (0, self._jump_sign) or self._usual_s is None or pace <= FASTEST:
             return

@@ -138,6 +138,7 @@ class _Camera(CameraTiming):
         self.waiting: dict[int, Any] = {}
         self.newest: tuple[int, Any] | None = None
         self.state_since = 0
+        self.repeated_s = -math.inf
 
     def nearest(self, at_ns: float) -> int:
         """Return the corrected stamp of the waiting image nearest to a time."""
@@ -208,6 +209,8 @@ class ImageSetSynchronizer(SimpleFilter):
     def add(self, message: Any, camera: int) -> None:
         """Take an image of the camera with index ``camera``; calls back before it returns."""
         one, stamp = self.cameras[camera], stamp_ns(message)
+        if stamp > 0 and one.repeats(stamp, self._now()):
+            self._drop_repeated(one)
         if stamp <= 0 or (
             one.newest_ns - LATE_NS <= stamp <= one.newest_ns and stamp in one.stamps
         ):
@@ -267,6 +270,20 @@ class ImageSetSynchronizer(SimpleFilter):
         if len(camera.waiting) > self._queue_size:
             del camera.waiting[next(iter(camera.waiting))]
 
+    def _drop_repeated(self, camera: _Camera) -> None:
+        """Drop the waiting images whose stamps come again because the clock of a camera went back.
+
+        A camera whose clock also went back since the last image of this one has newer images.
+        """
+        _, last_s, _ = camera.last[-1]
+        same_ns = self._period_ns / 2 if self._has_offsets else 1e9 * self.slop_s
+        newest = camera.newest_ns - camera.offset_ns + same_ns
+        for one in self.cameras:
+            if one is camera or one.repeated_s < last_s:
+                for stamp in [at for at in one.waiting if at - one.offset_ns <= newest]:
+                    del one.waiting[stamp]
+        camera.repeated_s = self._now()
+
     def _is_unsure(self, is_over: bool = False) -> bool:
         """Return True while sets pause, because a clock may have jumped or, unless no further
         images arrive (``is_over``), because the next images must show the rate.
@@ -277,12 +294,15 @@ class ImageSetSynchronizer(SimpleFilter):
         return any(one.may_have_jumped if is_over else one.is_unsure for one in members)
 
     def _measure_period(self) -> int:
-        """Return the shortest period of a camera that those of most cameras are multiples of."""
+        """Return the shortest period of a camera that those of most cameras are multiples of.
+
+        The last one holds until stamps show another: without it, sets could mix cycles.
+        """
         periods = sorted([one for at in self.members if (one := self.cameras[at].period_ns)])
         for period in periods:
             if 2 * sum([_is_multiple(one, period) for one in periods]) > len(periods):
                 return period
-        return periods[0] if periods else 0
+        return periods[0] if periods else self._period_ns
 
     def _measure_jitter(self) -> None:
         """Follow the jitter of most cameras, downward slowly, because its measurement scatters."""

@@ -216,6 +216,42 @@ def test_clocks_that_all_jump_at_once_exclude_no_camera():
     assert one.complete() >= 0.95
 
 
+@pytest.mark.parametrize('jitter_s', [0.0, 1e-4])
+@pytest.mark.parametrize('cycles', [-5, -12])
+def test_images_that_waited_when_all_clocks_went_back_are_in_no_later_set(
+    cycles: int, jitter_s: float
+):
+    """Their stamps come again, and images of other cameras may be lost then."""
+    for seed in range(10):
+        one = rig(loss=0.2, seed=seed, jitter_s=jitter_s)
+        one.run(1.0)
+        one.run(2.0, lambda camera, _: cycles * PERIOD_S)
+        assert not one.mixed()
+
+
+def test_stale_images_of_a_second_publisher_cost_no_set():
+    one = Sets(cameras=2)
+    for number in range(60):
+        one.send(1, 100.0 * number)
+        if number >= 30:
+            one.send(0, 100.0 * number - 5000.0)
+        one.send(0, 100.0 * number + 20.0)
+    assert len(one.sets) == 60
+
+
+def test_after_a_reset_no_set_is_wider_than_the_known_trigger_cycle_allows():
+    """The rate must be measured again, and the slop exceeds the trigger cycle."""
+    one = Sets(cameras=2)
+    for number in range(40):
+        one.send(0, 50.0 * number)
+        one.send(1, 50.0 * number + 10.0)
+    assert len(one.sets) == 40
+    one.synchronizer.reset()
+    one.send(0, 2000.0)
+    one.send(1, 2055.0)
+    assert len(one.sets) == 40
+
+
 def test_lost_images_while_the_transport_becomes_prompt_again_are_no_jump_of_the_clock():
     one = rig(period_s=0.1, queue_size=20)
     one.run(5.0)

@@ -105,6 +105,28 @@ def test_after_a_change_of_the_rate_sets_go_on_within_three_seconds(rig: Simulat
     assert rig.complete(recovered) >= COMPLETE
 
 
+@BOUNDED
+@given(
+    rigs(),
+    st.integers(1, 60),
+    st.sampled_from((-100, -30, -12, -5, -3, -2, -1, 1, 2, 12, 100)),
+    st.booleans(),
+)
+def test_clocks_that_all_jump_by_whole_cycles_mix_no_sets(
+    rig: SimulatedRig, after: int, cycles: int, is_reset: bool
+):
+    """At any moment, also before the offsets are known, or right after a reset."""
+    rig.run(after * rig.period_s)
+    if is_reset:
+        rig.synchronizer.reset()
+    rig.run(RECOVERY_S, lambda camera, time_s: cycles * rig.period_s)
+    recovered = rig.cycle
+    rig.run(3.0, lambda camera, time_s: cycles * rig.period_s)
+    assert not rig.mixed()
+    assert rig.complete(recovered) >= COMPLETE
+    assert all(camera.state == 'used' for camera in rig.synchronizer.cameras)
+
+
 if __name__ == '__main__':
     for test in [one for name, one in list(globals().items()) if name.startswith('test_')]:
         test()
