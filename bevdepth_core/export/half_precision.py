@@ -5,9 +5,13 @@ Inputs and outputs stay float32, and so do the layers that ``layer_groups`` leav
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from bevdepth_core.engine.exported import ExportError
+from bevdepth_core.engine.onnx import open_session
 from bevdepth_core.export.layer_groups import group_of
 
 MISSING = "the package onnxruntime is missing; run `pip install 'onnxruntime>=1.23'`"
@@ -22,6 +26,7 @@ def to_half(path: Path) -> None:
     import onnx
 
     try:
+        from onnxruntime.quantization.onnx_model import ONNXModel
         from onnxruntime.transformers.float16 import convert_float_to_float16
     except ImportError as error:
         raise ExportError(MISSING) from error
@@ -30,4 +35,27 @@ def to_half(path: Path) -> None:
     half = convert_float_to_float16(
         graph, keep_io_types=True, op_block_list=[], node_block_list=in_float32
     )
-    onnx.save(half, path)
+    # The converter appends casts after the nodes that read them, which is no valid ONNX graph.
+    ordered = ONNXModel(half)
+    ordered.topological_sort()
+    onnx.save(ordered.model, path)
+
+
+def overflows(path: Path, inputs: dict[str, np.ndarray]) -> list[str]:
+    """Return the names of the float16 values of a graph that leave the range of float16 for
+    ``inputs``.
+
+    ONNX Runtime computes float16 in float32 on a CPU, so that outputs of the graph do not show
+    them. It rounds the values that it returns: here, it returns all.
+    """
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path))
+    half = onnx.TensorProto.FLOAT16
+    values = [v for v in graph.graph.value_info if v.type.tensor_type.elem_type == half]
+    graph.graph.output.extend(values)
+    with tempfile.TemporaryDirectory() as folder:
+        onnx.save(graph, temporary := Path(folder) / path.name)
+        names = [value.name for value in values]
+        found = open_session(temporary, 1).run(names, inputs)
+    return [name for name, value in zip(names, found, strict=True) if not np.isfinite(value).all()]

@@ -104,6 +104,7 @@ def to_int8(path: Path, samples: list[Inputs], in_float32: Collection[str] = IN_
         weight_type=quantization.QuantType.QInt8,
         extra_options={
             'ActivationSymmetric': True,  # as TensorRT requires
+            'QuantizeBias': False,  # TensorRT rejects DequantizeLinear of int32
             'OpTypesToExcludeOutputQuantization': [QUANTIZED],
         },
     )

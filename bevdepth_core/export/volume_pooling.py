@@ -27,6 +27,7 @@ class VolumePooling(nn.Module):
 
     Attributes:
         group: columns of the feature map that are sorted together.
+        points: number of their points.
     """
 
     def __init__(self, view: LiftSplat) -> None:
@@ -37,6 +38,7 @@ class VolumePooling(nn.Module):
         width, bins = len(view.frustum_u), len(view.frustum_d)
         sizes = [size for size in range(1, width + 1) if width % size == 0]
         self.group = max(size for size in sizes if size == 1 or size * bins <= MOST_SORTED)
+        self.points = self.group * bins
 
     def forward(self, depth: Tensor, context: Tensor, ego_from_frustum: Tensor) -> Tensor:
         """Return the map (1, C, ny, nx); the arguments are those of ``PlainPooling``."""
@@ -50,11 +52,13 @@ class VolumePooling(nn.Module):
         """Return the (C, ny * nx) sum over one row of the feature map. Its points are sorted in
         G groups of P points, each of which belongs to one camera.
         """
-        bins, channels = volume.shape[2], volume.shape[1]
+        channels = volume.shape[1]
         cells = self.cells.flat(matrices, row).unflatten(1, (-1, self.group))
-        cells, order = cells.flatten(0, 1).flatten(1).sort(dim=1)  # (G, P)
+        cells = cells.flatten(0, 1).flatten(1)
+        # A sort would become TopK with a computed number of values; TensorRT needs a constant one.
+        cells, order = cells.topk(self.points, dim=1, largest=False)  # (G, P)
         values = volume[:, :, :, row].transpose(2, 3).unflatten(2, (-1, self.group))
-        values = values.transpose(1, 2).reshape(-1, channels, self.group * bins)  # (G, C, P)
+        values = values.transpose(1, 2).reshape(-1, channels, self.points)  # (G, C, P)
         values = values.gather(2, order[:, None].expand(-1, channels, -1))
         return self._scattered(cells, _running_sums(cells, values)).sum(dim=0)
 

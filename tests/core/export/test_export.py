@@ -19,7 +19,7 @@ from bevdepth_core.checkpoint import save_checkpoint
 from bevdepth_core.engine.exported import MANIFEST, ExportError, file_digest
 from bevdepth_core.engine.onnx import open_session
 from bevdepth_core.export import volume_pooling
-from bevdepth_core.export.check import compare, random_frames
+from bevdepth_core.export.check import MATCHED_SHARE, compare, matched_boxes, random_frames
 from bevdepth_core.export.command_line import main
 from bevdepth_core.export.onnx_graphs import write_graph
 from bevdepth_core.export.parts import CustomPooling, Part, SampledDeformableConv, network_parts
@@ -85,6 +85,14 @@ def test_plain_graphs_have_standard_operators_and_no_scatter(exported: Path, gra
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [('', 19)]
     kinds = {node.op_type for node in model.graph.node}
     assert not {kind for kind in kinds if kind.startswith('Scatter') or kind == 'DeformConv'}
+
+
+def test_tensorrt_reads_the_mode_of_the_grid_sample(exported: Path) -> None:
+    """Opset 20 calls it linear, which the parser of TensorRT takes for nearest neighbor."""
+    (node,) = [node for node in nodes(exported / 'image_branch.onnx') if 'Grid' in node.op_type]
+    attributes = {entry.name: entry for entry in node.attribute}
+    assert attributes['mode'].s == b'bilinear'
+    assert attributes['align_corners'].i == 1
 
 
 @pytest.mark.parametrize('pooling', [PlainPooling, ScatterPooling, WholePooling])
@@ -170,9 +178,14 @@ def test_the_detector_runs_an_export_with_past_frames(model: BEVDepth, exported:
         frame = make_frame(stamp, rig, seed=int(2 * stamp))
         boxes, found = expected(frame), detector(frame)
         assert found.past_stamp_ns == boxes.past_stamp_ns
-        np.testing.assert_allclose(found.boxes.center, boxes.boxes.center, atol=1e-4)
-        np.testing.assert_allclose(found.boxes.velocity, boxes.boxes.velocity, atol=1e-4)
-        np.testing.assert_allclose(found.scores, boxes.scores, atol=1e-5)
+        # Boxes of nearly equal scores may change places, and the last ones of a task with them.
+        one, other = matched_boxes(boxes, found).T
+        assert len(one) >= MATCHED_SHARE['fp32'] * len(boxes.scores)
+        for name in ('center', 'velocity'):
+            np.testing.assert_allclose(
+                getattr(found.boxes, name)[other], getattr(boxes.boxes, name)[one], atol=1e-4
+            )
+        np.testing.assert_allclose(found.scores[other], boxes.scores[one], atol=1e-5)
     assert boxes.past_stamp_ns is not None
     assert len(boxes.scores) > 10
     assert detector.depth is not None
@@ -282,13 +295,17 @@ def test_the_running_sums_restart_at_each_cell() -> None:
 def test_the_graph_of_a_refined_splat_has_no_scatter_with_addition(tmp_path: Path) -> None:
     model = export_model(refinement=True)
     part = network_parts(model, 'plain', True)[1]
-    write_graph(part, tmp_path / 'splat.onnx')
-    scatters = [node for node in nodes(tmp_path / 'splat.onnx') if 'Scatter' in node.op_type]
+    write_graph(part, path := tmp_path / 'splat.onnx')
+    scatters = [node for node in nodes(path) if 'Scatter' in node.op_type]
     assert scatters
     for node in scatters:
         assert {value.name: value.s for value in node.attribute}.get(
             'reduction', b'none'
         ) == b'none'
+    constants = {node.output[0] for node in nodes(path) if node.op_type == 'Constant'}
+    sorts = [node for node in nodes(path) if node.op_type == 'TopK']
+    assert len(sorts) == len(model.view_transform.frustum_v)
+    assert all(node.input[1] in constants for node in sorts)  # as TensorRT requires
     session = open_session(tmp_path / 'splat.onnx', 1)
     inputs = splat_inputs(model, 3)
     named = {name: value.numpy() for name, value in zip(part.inputs, inputs, strict=True)}

@@ -11,11 +11,13 @@ import pytest
 from bevdepth_core.decode import NO_CLASS
 from bevdepth_core.engine.exported import ExportError
 from bevdepth_core.engine.onnx import open_session
-from bevdepth_core.export.check import random_frames
+from bevdepth_core.export.check import compare, random_frames
 from bevdepth_core.export.half_precision import to_half
 from bevdepth_core.export.layer_groups import GROUPS, group_of
 from bevdepth_core.export.quantization import IN_FLOAT32, Samples, to_int8
+from bevdepth_core.export.writing import export_onnx
 from bevdepth_core.model import BEVDepth
+from tests.networks import export_model
 
 GRAPHS = ('image_branch', 'detection')
 
@@ -99,6 +101,7 @@ def test_half_graphs_have_float32_borders_and_stay_near(
     inputs = samples.by_graph[graph][0]
     expected = outputs(path, inputs)[0]
     to_half(path)
+    onnx.checker.check_model(onnx.load(path), full_check=True)
     content = onnx.load(path).graph
     for value in (*content.input, *content.output):
         assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
@@ -107,6 +110,23 @@ def test_half_graphs_have_float32_borders_and_stay_near(
     ]
     assert len(halves) > 20
     assert 1e-6 < difference(path, inputs, expected) < 5e-3
+
+
+def test_values_beyond_the_range_of_float16_are_found(tmp_path: Path) -> None:
+    """ONNX Runtime computes in float32 on a CPU: the outputs of the graph do not show them."""
+
+    def problems() -> list[str]:
+        export_onnx(model, tmp_path, precision='fp16')
+        return [text for text in compare(model, tmp_path, (1,)).problems if 'range' in text]
+
+    model = export_model()
+    assert problems() == []
+    block = model.image_encoder.backbone.layer2[0]
+    block.bn1.weight *= 1e5
+    block.conv2.weight /= 1e5
+    (problem,) = problems()
+    assert problem.startswith('image_branch: 2 values are beyond the range of float16, the first')
+    assert '/image_encoder/backbone/layer2/layer2.0/' in problem
 
 
 def test_chosen_groups_are_quantized_and_others_are_not(quantized: Path) -> None:
@@ -133,6 +153,25 @@ def test_scales_are_symmetric_and_per_channel(quantized: Path) -> None:
     assert zeros
     assert not any(value.any() for value in zeros)
     assert any(value.size > 1 for name, value in values.items() if name.endswith('_scale'))
+
+
+@pytest.mark.parametrize('graph', GRAPHS)
+def test_tensorrt_accepts_the_types_of_quantized_graphs(quantized: Path, graph: str) -> None:
+    """TensorRT dequantizes INT8 only: no int32 biases, whose nodes its parser rejects."""
+    model = onnx.load(quantized / f'{graph}.onnx')
+    onnx.checker.check_model(model, full_check=True)
+    values = {entry.name: entry for entry in model.graph.initializer}
+    quantizing = [node for node in model.graph.node if node.op_type == 'QuantizeLinear']
+    dequantizing = [node for node in model.graph.node if node.op_type == 'DequantizeLinear']
+    assert len(dequantizing) > len(quantizing) > 5
+    for node in (*quantizing, *dequantizing):
+        assert (onnx.numpy_helper.to_array(values[node.input[1]]) > 0).all()
+        assert values[node.input[2]].data_type == onnx.TensorProto.INT8
+    assert all(
+        values[node.input[0]].data_type == onnx.TensorProto.INT8
+        for node in dequantizing
+        if node.input[0] in values
+    )
 
 
 def test_int8_without_key_frames_names_the_option(model: BEVDepth, tmp_path: Path) -> None:
