@@ -4,7 +4,7 @@ calibration and ego motion.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,14 +12,17 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from bevdepth_core.decode import stack_maps
+from bevdepth_core.decode import ScoredBoxes, stack_maps
 from bevdepth_core.engine.calibration import Calibration
 from bevdepth_core.engine.eager import EagerNetwork
 from bevdepth_core.engine.exported import ExportedNetwork
 from bevdepth_core.engine.exported_inference import ExportedInference
-from bevdepth_core.geometry import rigid_from_quaternion
-from bevdepth_core.inference import Detector
+from bevdepth_core.export.half_precision import overflows
+from bevdepth_core.export.quantization import Samples
+from bevdepth_core.geometry import invert_rigid, rigid_from_quaternion
+from bevdepth_core.inference import default_cpu_threads
 from bevdepth_core.model import BEVDepth
+from bevdepth_core.model.view_transform import ImageFeatures
 from bevdepth_core.types import CameraRig, Detections3D, Frame
 
 ERROR_LIMITS = {'fp32': 1e-4, 'fp16': 5e-2, 'int8': 0.5}
@@ -41,8 +44,8 @@ class Report:
     Attributes:
         precision: precision of the export.
         errors: largest relative L2 error by stage; the stages get the same inputs.
-        boxes: boxes of the Detector in PyTorch, all frames together.
-        exported_boxes: boxes of the Detector with the export.
+        boxes: boxes of the network in PyTorch, all frames together.
+        exported_boxes: boxes of the export.
         matched: pairs of them, one to one, of one label, MATCH_DISTANCE_M and MATCH_SCORE.
         problems: sentences; empty for a good export.
     """
@@ -69,28 +72,29 @@ def compare(model: BEVDepth, folder: Path, cameras: Iterable[int], seed: int = 0
     For each number of cameras, two frames with other images, intrinsics, mounting poses and ego
     poses are encoded, splatted and detected.
     """
-    report = Report(ExportedNetwork.read(folder).manifest['precision'])
-    expected, exported = Detector(model), Detector(model, onnx_folder=folder)
-    networks = Networks(
-        EagerNetwork(model, torch.device('cpu'), torch.float32),
-        ExportedInference(model, folder, 1),
-    )
+    return compare_all(model, (folder,), cameras, seed)[0]
+
+
+def compare_all(
+    model: BEVDepth, folders: Sequence[Path], cameras: Iterable[int], seed: int = 0
+) -> list[Report]:
+    """Return what ``compare`` returns for each of several exports, which get the same frames; the
+    network in PyTorch runs once for all.
+    """
+    threads = default_cpu_threads()
+    torch.set_num_threads(threads)
+    eager = EagerNetwork(model, torch.device('cpu'), torch.float32)
+    exports = [ExportedInference(model, folder, threads) for folder in folders]
+    reports = [Report(ExportedNetwork.read(folder).manifest['precision']) for folder in folders]
     rng = np.random.default_rng(seed)
     for count in cameras:
-        frames = random_frames(count, rng)
-        _compare_stages(networks, frames, report)
-        _compare_boxes(expected, exported, frames, report)
-    _require_dependence(networks.exported, random_frames(2, rng), report)
-    _judge(report)
-    return report
-
-
-@dataclass(frozen=True)
-class Networks:
-    """The network in PyTorch, and exported."""
-
-    eager: EagerNetwork
-    exported: ExportedInference
+        _compare_frames(eager, exports, reports, random_frames(count, rng))
+    frames = random_frames(2, rng)
+    for exported, report in zip(exports, reports, strict=True):
+        _require_dependence(exported, frames, report)
+        _judge(report)
+    _require_half_range(model, folders, reports, random_frames(1, rng))
+    return reports
 
 
 def random_frames(count: int, rng: np.random.Generator) -> list[Frame]:
@@ -126,42 +130,85 @@ def _yawed(yaw: float, x: float) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _compare_stages(networks: Networks, frames: list[Frame], report: Report) -> None:
-    """Compare each stage on the outputs of the eager network's stages before."""
-    eager, exported = networks.eager, networks.exported
-    maps = []
-    for frame in frames:
-        calibration = Calibration.of(frame.rig, frame.images, eager.model.config.image)
-        matrix = calibration.ego_from_frustum(frame.rig.ego_from_camera, torch.float64)
-        eager.set_images(frame.images)
-        exported.set_images(frame.images)
-        features = eager.encode(calibration.cameras)
-        found = exported.encode(calibration.cameras)
-        report.add_error('depth', found.depth, features.depth)
-        report.add_error('context', found.context, features.context)
-        bev = eager.model.splat(features, matrix)
-        report.add_error('bev', exported.splat(features, matrix), bev)
-        maps.append(bev)
-    maps = maps[: eager.model.config.key_frames]
-    expected = stack_maps(eager.model.head_maps(maps))
-    is_class = expected > -1e4  # classes that a task lacks hold a huge number in both
-    report.add_error('maps', exported.head_maps(maps)[is_class], expected[is_class])
-
-
-def _compare_boxes(
-    expected: Detector, exported: Detector, frames: list[Frame], report: Report
+def _compare_frames(
+    eager: EagerNetwork,
+    exports: list[ExportedInference],
+    reports: list[Report],
+    frames: list[Frame],
 ) -> None:
-    for detector in (expected, exported):
-        detector.reset()
-        detector.score_threshold = 0.0
-    for frame in frames:
-        boxes, others = expected(frame), exported(frame)
-        report.boxes += len(boxes.scores)
-        report.exported_boxes += len(others.scores)
-        report.matched += len(matched_boxes(boxes, others))
+    """Compare each stage on the outputs of the eager network's stages before, and the boxes of
+    each network on its own outputs.
+    """
+    model, key_frames = eager.model, eager.model.config.key_frames
+    calibrations = [
+        Calibration.of(frame.rig, frame.images, model.config.image) for frame in frames
+    ]
+    own, moved = _matrices(frames, calibrations)
+    expected = _encoded(eager, frames, calibrations)
+    bev = [model.splat(*inputs) for inputs in zip(expected, own, strict=True)]
+    maps = stack_maps(model.head_maps(bev[:key_frames]))
+    is_class = maps > -1e4  # classes that a task lacks hold a huge number in both
+    boxes = _boxes(eager, expected, own, moved, key_frames)
+    for exported, report in zip(exports, reports, strict=True):
+        found = _encoded(exported, frames, calibrations)
+        for place, features in enumerate(found):
+            report.add_error('depth', features.depth, expected[place].depth)
+            report.add_error('context', features.context, expected[place].context)
+            report.add_error('bev', exported.splat(expected[place], own[place]), bev[place])
+        report.add_error('maps', exported.head_maps(bev[:key_frames])[is_class], maps[is_class])
+        others = _boxes(exported, found, own, moved, key_frames)
+        for pair in zip(boxes, others, strict=True):
+            report.boxes += len(pair[0].scores)
+            report.exported_boxes += len(pair[1].scores)
+            report.matched += len(matched_boxes(*pair))
 
 
-def matched_boxes(boxes: Detections3D, others: Detections3D) -> np.ndarray:
+def _matrices(
+    frames: list[Frame], calibrations: list[Calibration]
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Return ``ego_from_frustum`` of each frame in its own ego frame, and that of the first frame
+    in the ego frame of the second one.
+    """
+    own = [
+        calibration.ego_from_frustum(frame.rig.ego_from_camera, torch.float64)
+        for frame, calibration in zip(frames, calibrations, strict=True)
+    ]
+    past, key = frames
+    assert past.world_from_ego is not None
+    assert key.world_from_ego is not None
+    key_from_past = invert_rigid(key.world_from_ego) @ past.world_from_ego
+    moved = key_from_past @ past.rig.ego_from_camera
+    return own, calibrations[0].ego_from_frustum(moved, torch.float64)
+
+
+def _encoded(
+    network: EagerNetwork | ExportedInference,
+    frames: list[Frame],
+    calibrations: list[Calibration],
+) -> list[ImageFeatures]:
+    features = []
+    for frame, calibration in zip(frames, calibrations, strict=True):
+        network.set_images(frame.images)
+        features.append(network.encode(calibration.cameras))
+    return features
+
+
+def _boxes(
+    network: EagerNetwork | ExportedInference,
+    features: list[ImageFeatures],
+    own: list[torch.Tensor],
+    moved: torch.Tensor,
+    key_frames: int,
+) -> list[ScoredBoxes]:
+    """Return the boxes of a first frame, and of the second one, whose past frame is the first."""
+    first = [(features[0], own[0])]
+    second = [(features[1], own[1]), (features[0], moved)][:key_frames]
+    return [network.detect(inputs, threshold=0.0) for inputs in (first, second)]
+
+
+def matched_boxes(
+    boxes: Detections3D | ScoredBoxes, others: Detections3D | ScoredBoxes
+) -> np.ndarray:
     """Return the (n, 2) indices of pairs, one to one, of the same label, with centers within
     MATCH_DISTANCE_M and scores within MATCH_SCORE.
     """
@@ -202,6 +249,23 @@ def _require_dependence(exported: ExportedInference, frames: list[Frame], report
             exported.head_maps(inputs), exported.head_maps(changed),
         )  # fmt: skip
     report.problems += [text for text, (one, other) in changes.items() if torch.equal(one, other)]
+
+
+def _require_half_range(
+    model: BEVDepth, folders: Sequence[Path], reports: list[Report], frames: list[Frame]
+) -> None:
+    """Report values of float16 graphs that are beyond its range."""
+    halves = [pair for pair in zip(folders, reports, strict=True) if pair[1].precision == 'fp16']
+    if not halves:
+        return
+    samples = Samples.of(model, frames).by_graph
+    for folder, report in halves:
+        for name, inputs in samples.items():
+            if found := overflows(ExportedNetwork.read(folder).graph(name), inputs[0]):
+                report.problems.append(
+                    f'{name}: {len(found)} values are beyond the range of float16, the first is '
+                    f'{found[0]}; use --precision fp32'
+                )
 
 
 def _judge(report: Report) -> None:

@@ -1,18 +1,21 @@
-"""The content of ``manifest.json``, which describes exported graphs for a runtime."""
+"""Writes ``manifest.json``, which describes exported graphs for a runtime."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from bevdepth_core.config import ImageSpec
 from bevdepth_core.engine.exported import (
     FORMATS,
+    MANIFEST,
     file_digest,
     plain_config,
     weights_digest,
 )
 from bevdepth_core.export.parts import CAMERAS, Part
+from bevdepth_core.files import write_atomically
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.types import BOX_MAPS
 
@@ -47,15 +50,15 @@ MEANINGS = {
 UNKNOWN_LICENSE = 'not stated in the checkpoint; the license of the checkpoint applies'
 
 
-def manifest(
+def write_manifest(
     model: BEVDepth,
     parts: tuple[Part, ...],
     folder: Path,
     file_format: str,
     weights_name: str,
     options: dict[str, Any],
-) -> dict[str, Any]:
-    """Return the manifest of the graphs in ``folder``.
+) -> None:
+    """Write the manifest of the graphs in ``folder``.
 
     Args:
         model: the exported model.
@@ -67,7 +70,7 @@ def manifest(
             into the manifest.
     """
     metadata = dict(model.metadata)
-    return {
+    content = {
         'format': FORMATS[file_format],
         **options,
         'weights': {
@@ -81,6 +84,11 @@ def manifest(
         'graphs': {part.name: _graph(part, folder, file_format) for part in parts},
         'config': plain_config(model),
     }
+
+    def write(path: str) -> None:
+        Path(path).write_text(json.dumps(content, indent=2))
+
+    write_atomically(folder / MANIFEST, write)
 
 
 def preprocessing(spec: ImageSpec) -> dict[str, Any]:

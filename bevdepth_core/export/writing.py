@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from bevdepth_core.engine.exported import MANIFEST, ExportError
 from bevdepth_core.export.half_precision import to_half
-from bevdepth_core.export.manifest import manifest
+from bevdepth_core.export.manifest import write_manifest
 from bevdepth_core.export.onnx_graphs import OPSET, write_graph
-from bevdepth_core.export.parts import Part, network_parts
+from bevdepth_core.export.parts import network_parts
 from bevdepth_core.export.pt2_graphs import package_numbers, require_compiler, write_package
 from bevdepth_core.export.quantization import Samples, to_int8
-from bevdepth_core.files import write_atomically
 from bevdepth_core.model import BEVDepth
 
 DEFORMABLE = ('sampled', 'native')
@@ -60,7 +57,7 @@ def export_onnx(
         if part.name in REDUCED and precision == 'int8':
             to_int8(path, [] if samples is None else samples.by_graph[part.name])
     options = {'precision': precision, 'pooling': pooling, 'deformable': deformable}
-    _write_manifest(model, parts, folder, 'onnx', name, {**options, 'opset': OPSET})
+    write_manifest(model, parts, folder, 'onnx', name, {**options, 'opset': OPSET})
 
 
 def export_pt2(model: BEVDepth, folder: Path, *, name: str = 'unnamed') -> None:
@@ -84,7 +81,7 @@ def export_pt2(model: BEVDepth, folder: Path, *, name: str = 'unnamed') -> None:
     for part in parts:
         write_package(part, folder / f'{part.name}.pt2', numbers)
     options = {'precision': 'fp32', 'pooling': 'whole', 'torch': torch.__version__}
-    _write_manifest(model, parts, folder, 'pt2', name, options)
+    write_manifest(model, parts, folder, 'pt2', name, options)
 
 
 def _prepare(model: BEVDepth, folder: Path) -> None:
@@ -92,23 +89,6 @@ def _prepare(model: BEVDepth, folder: Path) -> None:
         raise ExportError('stereo models cannot be exported; use a model without stereo')
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)  # no manifest describes files of two exports
-
-
-def _write_manifest(
-    model: BEVDepth,
-    parts: tuple[Part, ...],
-    folder: Path,
-    file_format: str,
-    name: str,
-    options: dict[str, Any],
-) -> None:
-    content = manifest(model, parts, folder, file_format, name, options)
-    text = json.dumps(content, indent=2)
-
-    def write(path: str) -> None:
-        Path(path).write_text(text)
-
-    write_atomically(folder / MANIFEST, write)
 
 
 def _require_onnx() -> None:
