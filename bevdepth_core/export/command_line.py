@@ -10,8 +10,9 @@ from bevdepth_core.checkpoint import load_checkpoint
 from bevdepth_core.engine.exported import FORMATS, MANIFEST, ExportError
 from bevdepth_core.export.check import compare, print_report
 from bevdepth_core.export.key_frames import KeyFrames
+from bevdepth_core.export.layer_groups import GROUPS
 from bevdepth_core.export.parts import ONNX_POOLINGS
-from bevdepth_core.export.quantization import Samples
+from bevdepth_core.export.quantization import IN_FLOAT32, Samples
 from bevdepth_core.export.writing import DEFORMABLE, PRECISIONS, export_onnx, export_pt2
 from bevdepth_core.model import BEVDepth
 
@@ -38,6 +39,7 @@ def _run(options: Namespace) -> None:
             deformable=options.deformable,
             precision=options.precision,
             samples=_samples(model, options),
+            in_float32=options.in_float32,
             name=str(options.checkpoint),
         )
     print(f'wrote {options.out / MANIFEST}')
@@ -82,7 +84,17 @@ def _parser() -> ArgumentParser:
     parser.add_argument('--version', default='v1.0-synthetic', help='of that dataset')
     parser.add_argument('--split', default='synthetic_train', help='of that dataset')
     parser.add_argument('--key-frames', type=int, default=24, help='number of them (24)')
-    parser.add_argument('--check', action='store_true', help='compare it with the Detector')
+    parser.add_argument(
+        '--in-float32',
+        nargs='*',
+        choices=tuple(GROUPS),
+        metavar='GROUP',
+        default=IN_FLOAT32,
+        help=f'groups of layers that int8 leaves in float32 ({" ".join(IN_FLOAT32)})',
+    )
+    parser.add_argument(
+        '--check', action='store_true', help='compare it with the network in PyTorch'
+    )
     parser.add_argument(
         '--cameras', type=int, nargs='+', default=[1, 6], help='numbers of cameras to check (1 6)'
     )

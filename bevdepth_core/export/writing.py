@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from bevdepth_core.export.manifest import write_manifest
 from bevdepth_core.export.onnx_graphs import OPSET, write_graph
 from bevdepth_core.export.parts import network_parts
 from bevdepth_core.export.pt2_graphs import package_numbers, require_compiler, write_package
-from bevdepth_core.export.quantization import Samples, to_int8
+from bevdepth_core.export.quantization import IN_FLOAT32, Samples, to_int8
 from bevdepth_core.model import BEVDepth
 
 DEFORMABLE = ('sampled', 'native')
@@ -30,6 +31,7 @@ def export_onnx(
     deformable: str = 'sampled',
     precision: str = 'fp32',
     samples: Samples | None = None,
+    in_float32: Collection[str] = IN_FLOAT32,
     name: str = 'unnamed',
 ) -> None:
     """Write the graphs of ``model`` and their manifest.
@@ -41,6 +43,7 @@ def export_onnx(
         deformable: one of DEFORMABLE.
         precision: one of PRECISIONS.
         samples: what int8 is calibrated on.
+        in_float32: groups of layers that int8 leaves in float32.
         name: name of the weights, for the manifest.
 
     Raises:
@@ -55,7 +58,7 @@ def export_onnx(
         if part.name in REDUCED and precision == 'fp16':
             to_half(path)
         if part.name in REDUCED and precision == 'int8':
-            to_int8(path, [] if samples is None else samples.by_graph[part.name])
+            to_int8(path, [] if samples is None else samples.by_graph[part.name], in_float32)
     options = {'precision': precision, 'pooling': pooling, 'deformable': deformable}
     write_manifest(model, parts, folder, 'onnx', name, {**options, 'opset': OPSET})
 

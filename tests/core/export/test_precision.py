@@ -212,6 +212,15 @@ def test_by_default_the_map_side_stays_in_float32_but_for_the_middle_of_its_trun
     assert found == set(GROUPS) - {'bev_stem', 'bev_neck', 'head_shared', 'head_tasks'}
 
 
+def test_the_groups_in_float32_can_be_chosen(
+    model: BEVDepth, samples: Samples, tmp_path: Path
+) -> None:
+    others = [name for name in GROUPS if name != 'image_neck']
+    export_onnx(model, tmp_path, precision='int8', samples=samples, in_float32=others)
+    assert quantized_groups(tmp_path / 'image_branch.onnx') == {'image_neck'}
+    assert quantized_groups(tmp_path / 'detection.onnx') == set()
+
+
 def test_a_graph_whose_groups_all_stay_in_float32_does_not_change(
     exported: Path, samples: Samples, tmp_path: Path
 ) -> None:
