@@ -1,5 +1,5 @@
-// Python bindings of voxel_pooling.h, and the module of all bindings. Device pointers and streams are passed as integers, so that
-// the module works with every version of torch.
+// Python bindings of voxel_pooling.h, and the module of all bindings. Device pointers and streams
+// are passed as integers, so that the module works with every version of torch.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -21,9 +21,10 @@ T* pointer(Address address) {
     return reinterpret_cast<T*>(address);
 }
 
-Geometry make_geometry(Address ego_from_frustum, Address frustum_u, Address frustum_v, Address frustum_d,
-                       std::array<float, 3> lower, std::array<float, 3> cell) {
-    return {pointer<float>(ego_from_frustum), pointer<float>(frustum_u), pointer<float>(frustum_v), pointer<float>(frustum_d),
+Geometry make_geometry(Address ego_from_frustum, Address frustum_u, Address frustum_v,
+                       Address frustum_d, std::array<float, 3> lower, std::array<float, 3> cell) {
+    return {pointer<float>(ego_from_frustum), pointer<float>(frustum_u),
+            pointer<float>(frustum_v),        pointer<float>(frustum_d),
             {lower[0], lower[1], lower[2]},   {cell[0], cell[1], cell[2]}};
 }
 
@@ -45,15 +46,19 @@ PYBIND11_MODULE(_kernels, module) {
         .value("bfloat16", Dtype::bfloat16)
         .value("float32", Dtype::float32)
         .value("float64", Dtype::float64);
-    bind<Launch>(module, "Launch", [](Dtype dtype, int device, Address stream) { return Launch{dtype, device, stream}; });
+    bind<Launch>(module, "Launch", [](Dtype dtype, int device, Address stream) {
+        return Launch{dtype, device, stream};
+    });
     bind<Sizes>(module, "Sizes",
-                [](Count batch, Count cameras, Count bins, Count channels, Count height, Count width, Count nx, Count ny) {
+                [](Count batch, Count cameras, Count bins, Count channels, Count height,
+                   Count width, Count nx, Count ny) {
                     return Sizes{batch, cameras, bins, channels, height, width, nx, ny};
                 });
     bind<Geometry>(module, "Geometry", &make_geometry);
-    bind<StridedArray>(module, "StridedArray", [](Address data, Count view, Count line, Count row, Count column) {
-        return StridedArray{pointer(data), view, line, row, column};
-    });
+    bind<StridedArray>(module, "StridedArray",
+                       [](Address data, Count view, Count line, Count row, Count column) {
+                           return StridedArray{pointer(data), view, line, row, column};
+                       });
     bind<Context>(module, "Context", [](Address channels_first, Address channels_last) {
         return Context{pointer(channels_first), pointer(channels_last)};
     });
@@ -71,26 +76,34 @@ PYBIND11_MODULE(_kernels, module) {
     module.def("wants_channels_last", &wants_channels_last, no_gil);
     module.def(
         "voxel_pooling",
-        [](const Launch& launch, const Sizes& sizes, const Geometry& geometry, const StridedArray& depth, const Context& context, const Sums& sums,
-           Address bev) { voxel_pooling(launch, sizes, geometry, depth, context, sums, pointer(bev)); },
+        [](const Launch& launch, const Sizes& sizes, const Geometry& geometry,
+           const StridedArray& depth, const Context& context, const Sums& sums, Address bev) {
+            voxel_pooling(launch, sizes, geometry, depth, context, sums, pointer(bev));
+        },
         no_gil);
     module.def(
         "voxel_pooling_backward",
-        [](const Launch& launch, const Sizes& sizes, const Geometry& geometry, const StridedArray& depth, const Context& context, Address grad_bev,
-           Address grad_depth, Address grad_context) {
-            voxel_pooling_backward(launch, sizes, geometry, depth, context, pointer(grad_bev), pointer(grad_depth), pointer(grad_context));
+        [](const Launch& launch, const Sizes& sizes, const Geometry& geometry,
+           const StridedArray& depth, const Context& context, Address grad_bev, Address grad_depth,
+           Address grad_context) {
+            voxel_pooling_backward(launch, sizes, geometry, depth, context, pointer(grad_bev),
+                                   pointer(grad_depth), pointer(grad_context));
         },
         no_gil);
     module.def(
         "voxel_pooling_volume",
-        [](const Launch& launch, const Sizes& sizes, Address index, Address volume, const Sums& sums, Address bev) {
-            voxel_pooling_volume(launch, sizes, pointer<std::int32_t>(index), pointer(volume), sums, pointer(bev));
+        [](const Launch& launch, const Sizes& sizes, Address index, Address volume,
+           const Sums& sums, Address bev) {
+            voxel_pooling_volume(launch, sizes, pointer<std::int32_t>(index), pointer(volume),
+                                 sums, pointer(bev));
         },
         no_gil);
     module.def(
         "voxel_pooling_volume_backward",
-        [](const Launch& launch, const Sizes& sizes, Address index, Address grad_bev, Address grad_volume) {
-            voxel_pooling_volume_backward(launch, sizes, pointer<std::int32_t>(index), pointer(grad_bev), pointer(grad_volume));
+        [](const Launch& launch, const Sizes& sizes, Address index, Address grad_bev,
+           Address grad_volume) {
+            voxel_pooling_volume_backward(launch, sizes, pointer<std::int32_t>(index),
+                                          pointer(grad_bev), pointer(grad_volume));
         },
         no_gil);
 

@@ -14,7 +14,8 @@
 namespace bevdepth {
 namespace {
 
-constexpr int kBytes = 16;  // bytes that a thread reads at once, if the number of channels and the addresses allow it
+// Bytes that a thread reads at once, if the number of channels and the addresses allow it.
+constexpr int kBytes = 16;
 
 template <class T, int V>
 struct alignas(sizeof(T) * V) Channels {
@@ -23,20 +24,27 @@ struct alignas(sizeof(T) * V) Channels {
 
 // Calls `call` with the type T and the number of channels that one access reads or writes.
 template <class F>
-void for_type(const Launch& launch, std::int32_t channels, std::initializer_list<const void*> arrays, F call) {
+void for_type(const Launch& launch, std::int32_t channels,
+              std::initializer_list<const void*> arrays, F call) {
     bool aligned = true;
-    for (const void* array : arrays) aligned = aligned && reinterpret_cast<std::uintptr_t>(array) % kBytes == 0;
+    for (const void* array : arrays)
+        aligned = aligned && reinterpret_cast<std::uintptr_t>(array) % kBytes == 0;
     const auto typed = [&](auto number) {
         using T = decltype(number);
         constexpr int wide = kBytes / sizeof(T);
-        if (aligned && channels % wide == 0) return call(number, std::integral_constant<int, wide>{});
+        if (aligned && channels % wide == 0)
+            return call(number, std::integral_constant<int, wide>{});
         call(number, std::integral_constant<int, 1>{});
     };
     switch (launch.dtype) {
-        case Dtype::float16: return typed(__half{});
-        case Dtype::bfloat16: return typed(__nv_bfloat16{});
-        case Dtype::float32: return typed(float{});
-        case Dtype::float64: break;
+        case Dtype::float16:
+            return typed(__half{});
+        case Dtype::bfloat16:
+            return typed(__nv_bfloat16{});
+        case Dtype::float32:
+            return typed(float{});
+        case Dtype::float64:
+            break;
     }
     throw std::invalid_argument("the op supports float16, bfloat16 and float32");
 }

@@ -9,7 +9,8 @@
 namespace bevdepth {
 namespace {
 
-// Throws std::runtime_error, whose message names the failed call `what`, unless the call succeeded.
+// Throws std::runtime_error, whose message names the failed call `what`, unless the call
+// succeeded.
 void check(cudaError_t status, const char* what) {
     if (status == cudaSuccess) return;
     cudaGetLastError();  // clears the error; otherwise the next launch would report it again
@@ -17,7 +18,7 @@ void check(cudaError_t status, const char* what) {
 }
 
 class DeviceGuard {
-public:
+  public:
     explicit DeviceGuard(int device) {
         check(cudaGetDevice(&before_), "cudaGetDevice");
         check(cudaSetDevice(device), "cudaSetDevice");
@@ -26,7 +27,7 @@ public:
     DeviceGuard(const DeviceGuard&) = delete;
     DeviceGuard& operator=(const DeviceGuard&) = delete;
 
-private:
+  private:
     int before_ = 0;
 };
 

@@ -1,4 +1,5 @@
-// Python bindings of detection.h. Addresses are passed as integers, so that the module works with every version of torch.
+// Python bindings of detection.h. Addresses are passed as integers, so that the module works with
+// every version of torch.
 #include "detection/detection_bindings.h"
 
 #include <pybind11/stl.h>
@@ -15,13 +16,22 @@ namespace {
 using Address = std::uintptr_t;
 
 // strides: of rows, columns and channels, bytes. rows: first row and number of rows.
-Source make_source(Address pixels, std::array<std::int64_t, 3> strides, std::array<std::int32_t, 2> rows, const Filter& horizontal,
+Source make_source(Address pixels, std::array<std::int64_t, 3> strides,
+                   std::array<std::int32_t, 2> rows, const Filter& horizontal,
                    const Filter& vertical) {
-    return {reinterpret_cast<const std::uint8_t*>(pixels), strides[0], strides[1], strides[2], rows[0], rows[1], horizontal, vertical};
+    return {reinterpret_cast<const std::uint8_t*>(pixels),
+            strides[0],
+            strides[1],
+            strides[2],
+            rows[0],
+            rows[1],
+            horizontal,
+            vertical};
 }
 
 // sizes: height, width and channels.
-Inputs make_inputs(Address pixels, std::array<std::int32_t, 3> sizes, std::array<float, 3> mean, std::array<float, 3> std_dev) {
+Inputs make_inputs(Address pixels, std::array<std::int32_t, 3> sizes, std::array<float, 3> mean,
+                   std::array<float, 3> std_dev) {
     return {reinterpret_cast<void*>(pixels),
             sizes[0],
             sizes[1],
@@ -41,24 +51,28 @@ void bind(py::module_& module) {
     py::class_<Inputs>(module, "Inputs").def(py::init(&make_inputs));
     module.def(
         "resize_images",
-        [](const Launch& launch, const std::vector<Source>& sources, Address workspace, const Inputs& inputs) {
+        [](const Launch& launch, const std::vector<Source>& sources, Address workspace,
+           const Inputs& inputs) {
             resize_images(launch, sources, reinterpret_cast<void*>(workspace), inputs);
         },
         no_gil);
     module.def(
         "circle_nms",
-        [](const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t max_boxes, Address centers, Address valid,
-           Address max_squared_distances, Address kept) {
-            circle_nms(launch, tasks, boxes, max_boxes, reinterpret_cast<const float*>(centers), reinterpret_cast<const bool*>(valid),
-                       reinterpret_cast<const float*>(max_squared_distances), reinterpret_cast<std::int32_t*>(kept));
+        [](const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t max_boxes,
+           Address centers, Address valid, Address max_squared_distances, Address kept) {
+            circle_nms(launch, tasks, boxes, max_boxes, reinterpret_cast<const float*>(centers),
+                       reinterpret_cast<const bool*>(valid),
+                       reinterpret_cast<const float*>(max_squared_distances),
+                       reinterpret_cast<std::int32_t*>(kept));
         },
         no_gil);
     module.def(
         "size_aware_nms",
-        [](const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t max_boxes, Address rectangles, Address valid,
-           Address kept) {
-            size_aware_nms(launch, tasks, boxes, max_boxes, reinterpret_cast<const float*>(rectangles),
-                           reinterpret_cast<const bool*>(valid), reinterpret_cast<std::int32_t*>(kept));
+        [](const Launch& launch, std::int32_t tasks, std::int32_t boxes, std::int32_t max_boxes,
+           Address rectangles, Address valid, Address kept) {
+            size_aware_nms(
+                launch, tasks, boxes, max_boxes, reinterpret_cast<const float*>(rectangles),
+                reinterpret_cast<const bool*>(valid), reinterpret_cast<std::int32_t*>(kept));
         },
         no_gil);
 }

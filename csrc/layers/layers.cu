@@ -1,11 +1,10 @@
-#include "layers/layers.h"
-
 #include <cmath>
 #include <cstdint>
 #include <limits>
 
 #include "channels.cuh"
 #include "device.cuh"
+#include "layers/layers.h"
 
 namespace bevdepth::layers {
 namespace {
@@ -13,16 +12,19 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kTaps = 9;
 
-// One thread per pixel, neighbor (tap) and vector of V channels; the index of the vector changes fastest.
+// One thread per pixel, neighbor (tap) and vector of V channels; the index of the vector changes
+// fastest.
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
-    gather_columns(Map map, int groups, const Channels<T, V>* features, const T* offsets, Channels<T, V>* columns, std::int64_t work) {
+    gather_columns(Map map, int groups, const Channels<T, V>* features, const T* offsets,
+                   Channels<T, V>* columns, std::int64_t work) {
     const std::int64_t item = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
     if (item >= work) return;
     const int vectors = map.channels / V, vector = static_cast<int>(item % vectors);
     const int tap = static_cast<int>(item / vectors % kTaps);
     const std::int64_t pixel = item / vectors / kTaps;
-    const int column = static_cast<int>(pixel % map.width), row = static_cast<int>(pixel / map.width % map.height);
+    const int column = static_cast<int>(pixel % map.width),
+              row = static_cast<int>(pixel / map.width % map.height);
     const T* offset = offsets + (pixel * kTaps + tap) * 2;
     const float y = static_cast<float>(row + tap / 3 - 1) + static_cast<float>(offset[0]);
     const float x = static_cast<float>(column + tap % 3 - 1) + static_cast<float>(offset[1]);
@@ -31,12 +33,14 @@ __global__ void __launch_bounds__(kThreads)
         const int top = static_cast<int>(floorf(y)), left = static_cast<int>(floorf(x));
         const float dy = y - top, dx = x - left;
         // (pixel - row * width - column) is the first pixel of the image.
-        const Channels<T, V>* image = features + (pixel - row * map.width - column) * vectors + vector;
+        const Channels<T, V>* image =
+            features + (pixel - row * map.width - column) * vectors + vector;
         for (int corner = 0; corner < 4; ++corner) {
             const int v = top + corner / 2, u = left + corner % 2;
             if (v < 0 || v >= map.height || u < 0 || u >= map.width) continue;
             const float weight = (corner / 2 ? dy : 1 - dy) * (corner % 2 ? dx : 1 - dx);
-            const Channels<T, V> read = image[static_cast<std::int64_t>(v * map.width + u) * vectors];
+            const Channels<T, V> read =
+                image[static_cast<std::int64_t>(v * map.width + u) * vectors];
             for (int k = 0; k < V; ++k) sum[k] += weight * static_cast<float>(read.value[k]);
         }
     }
@@ -45,24 +49,28 @@ __global__ void __launch_bounds__(kThreads)
     const int group_vectors = vectors / groups;
     const std::int64_t pixels = work / vectors / kTaps;
     // columns (groups, pixels, taps, vectors of a group)
-    columns[((vector / group_vectors * pixels + pixel) * kTaps + tap) * group_vectors + vector % group_vectors] = result;
+    columns[((vector / group_vectors * pixels + pixel) * kTaps + tap) * group_vectors +
+            vector % group_vectors] = result;
 }
 
 // One thread per output pixel and vector of V channels.
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads) pool(Map map, const Channels<T, V>* features, Channels<T, V>* pooled, std::int64_t work) {
+__global__ void __launch_bounds__(kThreads)
+    pool(Map map, const Channels<T, V>* features, Channels<T, V>* pooled, std::int64_t work) {
     const std::int64_t item = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
     if (item >= work) return;
     const int vectors = map.channels / V, vector = static_cast<int>(item % vectors);
     const int width = (map.width + 1) / 2, height = (map.height + 1) / 2;
     const std::int64_t pixel = item / vectors;
-    const int column = static_cast<int>(pixel % width), row = static_cast<int>(pixel / width % height);
+    const int column = static_cast<int>(pixel % width),
+              row = static_cast<int>(pixel / width % height);
     const std::int64_t image = pixel / width / height;
     float largest[V];
     for (int k = 0; k < V; ++k) largest[k] = -INFINITY;
     for (int v = max(2 * row - 1, 0); v <= min(2 * row + 1, map.height - 1); ++v) {
         for (int u = max(2 * column - 1, 0); u <= min(2 * column + 1, map.width - 1); ++u) {
-            const Channels<T, V> read = features[((image * map.height + v) * map.width + u) * vectors + vector];
+            const Channels<T, V> read =
+                features[((image * map.height + v) * map.width + u) * vectors + vector];
             for (int k = 0; k < V; ++k) {
                 const float value = static_cast<float>(read.value[k]);
                 if (!(value <= largest[k])) largest[k] = value;  // NaN is kept, as in PyTorch
@@ -76,42 +84,51 @@ __global__ void __launch_bounds__(kThreads) pool(Map map, const Channels<T, V>* 
 
 unsigned blocks_for(std::int64_t work) {
     const std::int64_t blocks = (work + kThreads - 1) / kThreads;
-    if (blocks > std::numeric_limits<std::int32_t>::max()) throw std::invalid_argument("a map is too large for one launch");
+    if (blocks > std::numeric_limits<std::int32_t>::max())
+        throw std::invalid_argument("a map is too large for one launch");
     return static_cast<unsigned>(blocks);
 }
 
-std::int64_t count(std::int32_t images, std::int32_t height, std::int32_t width, std::int32_t channels) {
-    if (images < 0 || height < 0 || width < 0 || channels < 0) throw std::invalid_argument("a size of a map is negative");
+std::int64_t count(std::int32_t images, std::int32_t height, std::int32_t width,
+                   std::int32_t channels) {
+    if (images < 0 || height < 0 || width < 0 || channels < 0)
+        throw std::invalid_argument("a size of a map is negative");
     return static_cast<std::int64_t>(images) * height * width * channels;
 }
 
 }  // namespace
 
-void deformable_columns(const Launch& launch, const Map& map, std::int32_t groups, const void* features, const void* offsets, void* columns) {
+void deformable_columns(const Launch& launch, const Map& map, std::int32_t groups,
+                        const void* features, const void* offsets, void* columns) {
     const std::int64_t values = kTaps * count(map.images, map.height, map.width, map.channels);
-    if (groups < 1 || map.channels % groups != 0) throw std::invalid_argument("channels must be a multiple of groups");
+    if (groups < 1 || map.channels % groups != 0)
+        throw std::invalid_argument("channels must be a multiple of groups");
     if (values == 0) return;
     const DeviceGuard guard(launch.device);
     for_type(launch, map.channels / groups, {features, columns}, [&](auto number, auto lanes) {
         using T = decltype(number);
         using Vector = Channels<T, lanes()>;
         const std::int64_t work = values / lanes();
-        gather_columns<T, lanes()><<<blocks_for(work), kThreads, 0, reinterpret_cast<cudaStream_t>(launch.stream)>>>(
-            map, groups, static_cast<const Vector*>(features), static_cast<const T*>(offsets), static_cast<Vector*>(columns), work);
+        gather_columns<T, lanes()>
+            <<<blocks_for(work), kThreads, 0, reinterpret_cast<cudaStream_t>(launch.stream)>>>(
+                map, groups, static_cast<const Vector*>(features), static_cast<const T*>(offsets),
+                static_cast<Vector*>(columns), work);
         check(cudaGetLastError(), "gathering the columns of a deformable convolution");
     });
 }
 
 void max_pool(const Launch& launch, const Map& map, const void* features, void* pooled) {
-    const std::int64_t values = count(map.images, (map.height + 1) / 2, (map.width + 1) / 2, map.channels);
+    const std::int64_t values =
+        count(map.images, (map.height + 1) / 2, (map.width + 1) / 2, map.channels);
     if (values == 0) return;
     const DeviceGuard guard(launch.device);
     for_type(launch, map.channels, {features, pooled}, [&](auto number, auto lanes) {
         using T = decltype(number);
         using Vector = Channels<T, lanes()>;
         const std::int64_t work = values / lanes();
-        pool<T, lanes()><<<blocks_for(work), kThreads, 0, reinterpret_cast<cudaStream_t>(launch.stream)>>>(
-            map, static_cast<const Vector*>(features), static_cast<Vector*>(pooled), work);
+        pool<T, lanes()>
+            <<<blocks_for(work), kThreads, 0, reinterpret_cast<cudaStream_t>(launch.stream)>>>(
+                map, static_cast<const Vector*>(features), static_cast<Vector*>(pooled), work);
         check(cudaGetLastError(), "max pooling");
     });
 }

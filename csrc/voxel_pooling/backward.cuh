@@ -6,42 +6,51 @@
 namespace bevdepth {
 namespace {
 
-constexpr int kDepthColumns = 4, kDepthBins = 4, kDepthRounds = 4;  // columns, bins and rounds of one block of gather_grad_depth
-constexpr int kContextBins = 32;     // depth bins that gather_grad_context looks up at a time
+// Columns, bins and rounds of one block of gather_grad_depth.
+constexpr int kDepthColumns = 4, kDepthBins = 4, kDepthRounds = 4;
+constexpr int kContextBins = 32;  // depth bins that gather_grad_context looks up at a time
 
 // grad_depth[point] = features of its pixel . gradient of its cell.
-// One block per view, kRows rows, and some columns and bins; each thread computes kDepthRounds bins of one pixel. The features are
-// in shared memory, one slice of the channels at a time. One thread writes each result, and the order of its sum is fixed, so
-// atomics are not needed.
+// One block per view, kRows rows, and some columns and bins; each thread computes kDepthRounds
+// bins of one pixel. The features are in shared memory, one slice of the channels at a time. One
+// thread writes each result, and the order of its sum is fixed, so atomics are not needed.
 template <class T, int V>
-__global__ void gather_grad_depth(Sizes sizes, Tiling tiling, GeometryCells cells, const T* context, const T* grad_map, T* grad_depth) {
+__global__ void gather_grad_depth(Sizes sizes, Tiling tiling, GeometryCells cells,
+                                  const T* context, const T* grad_map, T* grad_depth) {
     using A = Accumulator<T>;
     constexpr int kPixels = kDepthColumns * kRows, kSlice = 384 / sizeof(A);
     __shared__ alignas(16) A features[kPixels][kSlice + V];
     let_next_kernel_start();
     const Corner corner(tiling, blockIdx.x);
-    const int pixel = threadIdx.x % kPixels, column = corner.column + pixel % kDepthColumns, row = corner.row + pixel / kDepthColumns;
+    const int pixel = threadIdx.x % kPixels, column = corner.column + pixel % kDepthColumns,
+              row = corner.row + pixel / kDepthColumns;
     const int first_bin = corner.bin + threadIdx.x / kPixels;
     const bool works = row < sizes.height && column < sizes.width;
-    const T* sample_map = grad_map + corner.view / sizes.cameras * sizes.nx * sizes.ny * sizes.channels;
+    const T* sample_map =
+        grad_map + corner.view / sizes.cameras * sizes.nx * sizes.ny * sizes.channels;
     const T* gradient[kDepthRounds];  // gradient of the cell of each point, or null
     A product[kDepthRounds] = {};
 #pragma unroll
     for (int round = 0; round < kDepthRounds; ++round) {
         const int bin = first_bin + round * kDepthBins;
         const Place place{corner.view, bin, column};
-        const int cell = works && bin < sizes.bins ? GeometryColumn(sizes, cells, place).cell(sizes, row) : kOutside;
+        const int cell = works && bin < sizes.bins
+                             ? GeometryColumn(sizes, cells, place).cell(sizes, row)
+                             : kOutside;
         gradient[round] = cell == kOutside ? nullptr : sample_map + cell * sizes.channels;
     }
     wait_for_earlier_kernels();
     for (int slice = 0; slice < sizes.channels; slice += kSlice) {
-        const int channels = min(kSlice, static_cast<int>(sizes.channels) - slice), groups = channels / V;
+        const int channels = min(kSlice, static_cast<int>(sizes.channels) - slice),
+                  groups = channels / V;
         __syncthreads();
         for (int i = threadIdx.x; i < kPixels * groups; i += kThreads) {
             const int p = i / groups, channel = i % groups * V;
             const int x = corner.column + p % kDepthColumns, y = corner.row + p / kDepthColumns;
             if (x >= sizes.width || y >= sizes.height) continue;
-            const T* source = context + ((corner.view * sizes.height + y) * sizes.width + x) * sizes.channels + slice + channel;
+            const T* source =
+                context + ((corner.view * sizes.height + y) * sizes.width + x) * sizes.channels +
+                slice + channel;
             *reinterpret_cast<Group<A, V>*>(&features[p][channel]) = load_group<T, V>(source);
         }
         __syncthreads();
@@ -60,16 +69,19 @@ __global__ void gather_grad_depth(Sizes sizes, Tiling tiling, GeometryCells cell
     for (int round = 0; round < kDepthRounds; ++round) {
         const std::int64_t bin = first_bin + round * kDepthBins;
         if (!works || bin >= sizes.bins) continue;
-        grad_depth[((corner.view * sizes.bins + bin) * sizes.height + row) * sizes.width + column] = static_cast<T>(product[round]);
+        grad_depth[((corner.view * sizes.bins + bin) * sizes.height + row) * sizes.width +
+                   column] = static_cast<T>(product[round]);
     }
 }
 
 // grad_context[pixel] = sum over its depth bins of depth * gradient of the cell.
-// One block per view, column, kRows rows and slice of the channels; one thread (x, y) per group of V channels and row, which
-// sums over the bins in order. One thread writes each result, and the order of its sum is fixed, so atomics are not needed.
+// One block per view, column, kRows rows and slice of the channels; one thread (x, y) per group of
+// V channels and row, which sums over the bins in order. One thread writes each result, and the
+// order of its sum is fixed, so atomics are not needed.
 template <class T, int V>
-__global__ void __launch_bounds__(kMaxGroups* kRows) gather_grad_context(Sizes sizes, Tiling tiling, GeometryCells cells, StridedArray depth,
-                                                                          const T* grad_map, T* grad_context) {
+__global__ void __launch_bounds__(kMaxGroups* kRows)
+    gather_grad_context(Sizes sizes, Tiling tiling, GeometryCells cells, StridedArray depth,
+                        const T* grad_map, T* grad_context) {
     using A = Accumulator<T>;
     struct Point {
         A weight;
@@ -79,18 +91,24 @@ __global__ void __launch_bounds__(kMaxGroups* kRows) gather_grad_context(Sizes s
     let_next_kernel_start();
     const Corner corner(tiling, blockIdx.x);
     const std::int64_t row = corner.row + threadIdx.y;
-    const std::int64_t channel = (static_cast<std::int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * V;
+    const std::int64_t channel =
+        (static_cast<std::int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * V;
     const bool works = row < sizes.height && channel < sizes.channels;
-    const T* sample_map = grad_map + corner.view / sizes.cameras * sizes.nx * sizes.ny * sizes.channels + channel;
+    const T* sample_map =
+        grad_map + corner.view / sizes.cameras * sizes.nx * sizes.ny * sizes.channels + channel;
     Group<A, V> sum = {};
     for (int near = 0; near < sizes.bins; near += kContextBins) {
         __syncthreads();
-        for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < kContextBins * kRows; i += blockDim.x * blockDim.y) {
+        for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < kContextBins * kRows;
+             i += blockDim.x * blockDim.y) {
             const Place place{corner.view, near + i / kRows, corner.column};
             const int y = corner.row + i % kRows;
             const bool exists = place.bin < sizes.bins && y < sizes.height;
-            const int cell = exists ? GeometryColumn(sizes, cells, place).cell(sizes, y) : kOutside;
-            const A weight = exists ? static_cast<A>(*element<T>(depth, place.view, place.bin, y, place.column)) : A(0);
+            const int cell =
+                exists ? GeometryColumn(sizes, cells, place).cell(sizes, y) : kOutside;
+            const A weight =
+                exists ? static_cast<A>(*element<T>(depth, place.view, place.bin, y, place.column))
+                       : A(0);
             points[i / kRows][i % kRows] = {weight, cell};
         }
         __syncthreads();

@@ -1,5 +1,5 @@
-// Exact sums, whose result does not depend on the order of their terms: the terms are bounded first, then rounded to multiples of a
-// common quantum.
+// Exact sums, whose result does not depend on the order of their terms: the terms are bounded
+// first, then rounded to multiples of a common quantum.
 #pragma once
 
 #include "voxel_pooling/common.cuh"
@@ -7,20 +7,25 @@
 namespace bevdepth {
 namespace {
 
-constexpr unsigned kBoundParts = kSumBounds;  // blocks that compute one bound, each one for its part of an array
+// Blocks that compute one bound, each one for its part of an array.
+constexpr unsigned kBoundParts = kSumBounds;
 
 // True if sums of type S of terms of type A are exact.
-template <class S, class A> constexpr bool kExact = sizeof(S) > sizeof(A);
+template <class S, class A>
+constexpr bool kExact = sizeof(S) > sizeof(A);
 
-// Two arrays with `groups` groups of channels per sample. Their largest finite |values| bound the terms of exact sums. Without a
-// second array, its bound is one. If `bounds` is null, no bound is computed.
+// Two arrays with `groups` groups of channels per sample. Their largest finite |values| bound the
+// terms of exact sums. Without a second array, its bound is one. If `bounds` is null, no bound is
+// computed.
 template <class T>
 struct Bounded {
     const T* values[2];
     std::int64_t groups[2], samples;
     std::uint32_t* bounds;
 
-    __host__ __device__ std::int64_t blocks() const { return bounds == nullptr ? 0 : samples * 2 * kBoundParts; }
+    __host__ __device__ std::int64_t blocks() const {
+        return bounds == nullptr ? 0 : samples * 2 * kBoundParts;
+    }
 };
 
 // Each of several blocks computes the bound of its part of the array and writes it.
@@ -28,18 +33,22 @@ template <class T, int V>
 __device__ void find_bound(const Bounded<T>& bounded, unsigned block) {
     __shared__ float found[kThreads / kWarp];
     const bool second = block / kBoundParts % 2 != 0;
-    const std::int64_t count = second ? bounded.groups[1] : bounded.groups[0], sample = block / kBoundParts / 2;
-    const auto* values = reinterpret_cast<const Group<T, V>*>(second ? bounded.values[1] : bounded.values[0]);
+    const std::int64_t count = second ? bounded.groups[1] : bounded.groups[0],
+                       sample = block / kBoundParts / 2;
+    const auto* values =
+        reinterpret_cast<const Group<T, V>*>(second ? bounded.values[1] : bounded.values[0]);
     float largest = values == nullptr ? 1.0f : 0.0f;
 #pragma unroll 4
-    for (std::int64_t i = block % kBoundParts * kThreads + threadIdx.x; values != nullptr && i < count; i += kBoundParts * kThreads) {
+    for (std::int64_t i = block % kBoundParts * kThreads + threadIdx.x;
+         values != nullptr && i < count; i += kBoundParts * kThreads) {
         const Group<T, V> group = values[sample * count + i];
         for (int k = 0; k < V; ++k) {
             const float value = fabsf(static_cast<float>(group.value[k]));
             if (isfinite(value)) largest = fmaxf(largest, value);
         }
     }
-    for (int offset = kWarp / 2; offset > 0; offset /= 2) largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, offset));
+    for (int offset = kWarp / 2; offset > 0; offset /= 2)
+        largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, offset));
     if (threadIdx.x % kWarp == 0) found[threadIdx.x / kWarp] = largest;
     __syncthreads();
     if (threadIdx.x > 0) return;
@@ -47,9 +56,10 @@ __device__ void find_bound(const Bounded<T>& bounded, unsigned block) {
     bounded.bounds[block] = __float_as_uint(largest);
 }
 
-// The largest finite |depth| and |context| of a sample, as bits, in shared memory of a block that adds terms.
+// The largest finite |depth| and |context| of a sample, as bits, in shared memory of a block that
+// adds terms.
 class Bounds {
-public:
+  public:
     // Called first. The threads must be synchronized before they read the bounds.
     __device__ void clear() {
         if (thread() < 2) largest_[thread()] = 0;
@@ -57,7 +67,8 @@ public:
 
     // Computes the maximum over all parts. The threads must be synchronized before they use it.
     __device__ void read(const std::uint32_t* bounds, unsigned sample) {
-        const uint4* found = reinterpret_cast<const uint4*>(bounds) + static_cast<std::int64_t>(sample) * 2 * kBoundParts / 4;
+        const uint4* found = reinterpret_cast<const uint4*>(bounds) +
+                             static_cast<std::int64_t>(sample) * 2 * kBoundParts / 4;
         const unsigned threads = min(blockDim.x * blockDim.y, kBoundParts / 4);
         for (unsigned i = thread(); thread() < threads && i < kBoundParts / 4; i += threads) {
             const uint4 first = found[i], second = found[i + kBoundParts / 4];
@@ -67,9 +78,11 @@ public:
     }
 
     // Upper bound of |term|.
-    __device__ double product() const { return static_cast<double>(__uint_as_float(largest_[0])) * __uint_as_float(largest_[1]); }
+    __device__ double product() const {
+        return static_cast<double>(__uint_as_float(largest_[0])) * __uint_as_float(largest_[1]);
+    }
 
-private:
+  private:
     __device__ static unsigned thread() { return threadIdx.y * blockDim.x + threadIdx.x; }
 
     std::uint32_t largest_[2];
@@ -77,17 +90,21 @@ private:
 
 // Double sums of floats are exact if every term is a multiple of one quantum that is small enough.
 class Quantum {
-public:
+  public:
     __device__ Quantum(const Sizes& sizes, const Bounds& bounds) {
         const double largest = bounds.product();
         const std::int64_t points = sizes.cameras * sizes.bins * sizes.height * sizes.width;
-        const int exponent = largest > 0 ? ilogb(largest) + 1 + 64 - __clzll(points) : 0;  // no sum exceeds 2^exponent
-        shift_ = largest > 0 ? scalbn(1.5, exponent + 1) : 0;                               // the last bit of shift_ is the quantum
+        const int exponent = largest > 0 ? ilogb(largest) + 1 + 64 - __clzll(points)
+                                         : 0;  // no sum exceeds 2^exponent
+        shift_ =
+            largest > 0 ? scalbn(1.5, exponent + 1) : 0;  // the last bit of shift_ is the quantum
     }
 
-    __device__ double round(float term) const { return __dsub_rn(__dadd_rn(term, shift_), shift_); }
+    __device__ double round(float term) const {
+        return __dsub_rn(__dadd_rn(term, shift_), shift_);
+    }
 
-private:
+  private:
     double shift_;
 };
 

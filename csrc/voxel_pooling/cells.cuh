@@ -6,7 +6,7 @@
 namespace bevdepth {
 namespace {
 
-constexpr int kOutside = -1;         // cell of a point outside the grid
+constexpr int kOutside = -1;                  // cell of a point outside the grid
 constexpr float kIndexLimit = 2147483648.0f;  // larger quotients do not fit into int32
 constexpr float kSmallestCell = 0x1p-60f, kLargestCell = 0x1p60f;
 
@@ -21,19 +21,22 @@ struct GeometryCells {
     float reciprocal[3];  // of geometry.cell, rounded to nearest
 };
 
-// a / b rounded to nearest. For quotients that are an index, it equals __fdiv_rn but is faster: two corrections with exact remainders.
+// a / b rounded to nearest. For quotients that are an index, it equals __fdiv_rn but is faster:
+// two corrections with exact remainders.
 __device__ float divide(float a, float b, float reciprocal) {
     float quotient = __fmul_rn(a, reciprocal);
     quotient = __fmaf_rn(__fmaf_rn(-b, quotient, a), reciprocal, quotient);
     return __fmaf_rn(__fmaf_rn(-b, quotient, a), reciprocal, quotient);
 }
 
-// Each operation is rounded separately, in the order of the reference: a fused multiply-add would move points at the border of a cell.
+// Each operation is rounded separately, in the order of the reference: a fused multiply-add would
+// move points at the border of a cell.
 struct GeometryColumn {
     const GeometryCells& cells;
     float d, across[3], down[3], along[3], offset[3];  // of each axis; a row adds v d * down
 
-    __device__ GeometryColumn(const Sizes&, const GeometryCells& cells, const Place& place) : cells(cells) {
+    __device__ GeometryColumn(const Sizes&, const GeometryCells& cells, const Place& place)
+        : cells(cells) {
         const Geometry& geometry = cells.geometry;
         d = geometry.frustum_d[place.bin];
         const float ud = __fmul_rn(geometry.frustum_u[place.column], d);
@@ -49,7 +52,8 @@ struct GeometryColumn {
 
     // Meters from the low corner.
     __device__ float meters(float vd, int axis) const {
-        const float rotated = __fadd_rn(__fadd_rn(across[axis], __fmul_rn(down[axis], vd)), along[axis]);
+        const float rotated =
+            __fadd_rn(__fadd_rn(across[axis], __fmul_rn(down[axis], vd)), along[axis]);
         return __fsub_rn(__fadd_rn(rotated, offset[axis]), cells.geometry.lower[axis]);
     }
 
@@ -57,15 +61,19 @@ struct GeometryColumn {
         return divide(meters(vd, axis), cells.geometry.cell[axis], cells.reciprocal[axis]);
     }
 
-    __device__ float scaled_row(int row) const { return __fmul_rn(cells.geometry.frustum_v[row], d); }
+    __device__ float scaled_row(int row) const {
+        return __fmul_rn(cells.geometry.frustum_v[row], d);
+    }
 
-    // Truncation towards zero takes (-1, 0) to cell 0; NaN fails every comparison. |z| / cell rounds to less than 1 just
-    // where |z| < cell, so z needs no division.
+    // Truncation towards zero takes (-1, 0) to cell 0; NaN fails every comparison. |z| / cell
+    // rounds to less than 1 just where |z| < cell, so z needs no division.
     __device__ int cell(const Sizes& sizes, int row) const {
         const float vd = scaled_row(row), x = quotient(vd, 0), y = quotient(vd, 1);
-        const bool inside = (x > -1.0f) & (x < static_cast<float>(sizes.nx)) & (y > -1.0f) & (y < static_cast<float>(sizes.ny)) &
+        const bool inside = (x > -1.0f) & (x < static_cast<float>(sizes.nx)) & (y > -1.0f) &
+                            (y < static_cast<float>(sizes.ny)) &
                             (fabsf(meters(vd, 2)) < cells.geometry.cell[2]);
-        return inside ? static_cast<int>(y) * static_cast<int>(sizes.nx) + static_cast<int>(x) : kOutside;
+        return inside ? static_cast<int>(y) * static_cast<int>(sizes.nx) + static_cast<int>(x)
+                      : kOutside;
     }
 };
 
@@ -77,35 +85,49 @@ struct IndexedColumn {
     const std::int32_t* top;
 
     __device__ IndexedColumn(const Sizes& sizes, const IndexedCells& cells, const Place& place)
-        : top(cells.voxel_index + ((place.view * sizes.bins + place.bin) * sizes.height * sizes.width + place.column) * 3) {}
+        : top(cells.voxel_index +
+              ((place.view * sizes.bins + place.bin) * sizes.height * sizes.width + place.column) *
+                  3) {}
 
     __device__ int cell(const Sizes& sizes, int row) const {
         const std::int32_t* index = top + row * sizes.width * 3;
-        const bool inside = index[0] >= 0 && index[0] < sizes.nx && index[1] >= 0 && index[1] < sizes.ny && index[2] == 0;
+        const bool inside = index[0] >= 0 && index[0] < sizes.nx && index[1] >= 0 &&
+                            index[1] < sizes.ny && index[2] == 0;
         return inside ? index[1] * static_cast<int>(sizes.nx) + index[0] : kOutside;
     }
 };
 
-template <class Cells> struct ColumnOf { using type = GeometryColumn; };
-template <> struct ColumnOf<IndexedCells> { using type = IndexedColumn; };
-template <class Cells> using Column = typename ColumnOf<Cells>::type;
+template <class Cells>
+struct ColumnOf {
+    using type = GeometryColumn;
+};
+template <>
+struct ColumnOf<IndexedCells> {
+    using type = IndexedColumn;
+};
+template <class Cells>
+using Column = typename ColumnOf<Cells>::type;
 
 // One thread per point; each writes its own three numbers.
-__global__ void write_voxel_index(Sizes sizes, GeometryCells cells, std::int64_t points, std::int32_t* voxel_index) {
+__global__ void write_voxel_index(Sizes sizes, GeometryCells cells, std::int64_t points,
+                                  std::int32_t* voxel_index) {
     const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= points) return;
     const std::int64_t line = i / sizes.width, plane = line / sizes.height;
-    const Place place{plane / sizes.bins, static_cast<int>(plane % sizes.bins), static_cast<int>(i % sizes.width)};
+    const Place place{plane / sizes.bins, static_cast<int>(plane % sizes.bins),
+                      static_cast<int>(i % sizes.width)};
     const GeometryColumn column(sizes, cells, place);
     const float vd = column.scaled_row(static_cast<int>(line % sizes.height));
 #pragma unroll
     for (int axis = 0; axis < 3; ++axis) {
         const float quotient = column.quotient(vd, axis);
-        voxel_index[i * 3 + axis] = fabsf(quotient) < kIndexLimit ? __float2int_rz(quotient) : kOutside;
+        voxel_index[i * 3 + axis] =
+            fabsf(quotient) < kIndexLimit ? __float2int_rz(quotient) : kOutside;
     }
 }
 
-// Consecutive points of a column in the same cell; points outside of the grid between them are ignored.
+// Consecutive points of a column in the same cell; points outside of the grid between them are
+// ignored.
 struct Run {
     int cell;
     unsigned rows;  // bit r is set if row r belongs to the run
@@ -119,12 +141,14 @@ struct RunTile {
 
     // Fills in column i, for the rows from `top` on.
     template <class Cells>
-    __device__ void find(int i, const Sizes& sizes, const Cells& cells, const Place& place, int top) {
+    __device__ void find(int i, const Sizes& sizes, const Cells& cells, const Place& place,
+                         int top) {
         const Column<Cells> column(sizes, cells, place);
         const int rows = min(kRows, static_cast<int>(sizes.height) - top);
         int cell_of[kRows];  // all cells are computed together: independent work hides latency
 #pragma unroll
-        for (int row = 0; row < kRows; ++row) cell_of[row] = column.cell(sizes, top + min(row, rows - 1));
+        for (int row = 0; row < kRows; ++row)
+            cell_of[row] = column.cell(sizes, top + min(row, rows - 1));
         Run open{kOutside, 0};
         int count = 0;
 #pragma unroll

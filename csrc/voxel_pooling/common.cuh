@@ -1,4 +1,5 @@
-// Types and functions of all voxel pooling kernels: number types, groups of channels, early launch of kernels.
+// Types and functions of all voxel pooling kernels: number types, groups of channels, early launch
+// of kernels.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -12,12 +13,19 @@ namespace {
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
-constexpr int kThreads = 256;        // threads of a block whose kernel sets no other number
-constexpr int kRows = 16;            // rows that a thread processes
+constexpr int kThreads = 256;  // threads of a block whose kernel sets no other number
+constexpr int kRows = 16;      // rows that a thread processes
 
-template <class T> struct AccumulatorOf { using type = float; };
-template <> struct AccumulatorOf<double> { using type = double; };
-template <class T> using Accumulator = typename AccumulatorOf<T>::type;
+template <class T>
+struct AccumulatorOf {
+    using type = float;
+};
+template <>
+struct AccumulatorOf<double> {
+    using type = double;
+};
+template <class T>
+using Accumulator = typename AccumulatorOf<T>::type;
 
 // V neighboring channels that are loaded and stored together.
 template <class T, int V>
@@ -33,8 +41,9 @@ __device__ Group<Accumulator<T>, V> load_group(const T* source) {
     return group;
 }
 
-// Consecutive kernels are launched early (see run): the next kernel starts while the current one still runs. It may read the
-// inputs of the op at once, but must wait before it reads or writes memory that an earlier kernel writes.
+// Consecutive kernels are launched early (see run): the next kernel starts while the current one
+// still runs. It may read the inputs of the op at once, but must wait before it reads or writes
+// memory that an earlier kernel writes.
 __device__ void let_next_kernel_start() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;");

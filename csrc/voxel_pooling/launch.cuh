@@ -7,47 +7,56 @@
 #include <stdexcept>
 #include <type_traits>
 
-#include "voxel_pooling/common.cuh"
 #include "device.cuh"
+#include "voxel_pooling/common.cuh"
 
 namespace bevdepth {
 namespace {
 
-// Returns the product of sizes; throws if an array of that many 8-byte numbers could not be addressed.
+// Returns the product of sizes; throws if an array of that many 8-byte numbers could not be
+// addressed.
 std::int64_t checked_product(std::initializer_list<std::int64_t> factors) {
     constexpr std::int64_t limit = std::numeric_limits<std::int64_t>::max() / 8;
     std::int64_t product = 1;
     for (const std::int64_t factor : factors) {
         if (factor < 0) throw std::invalid_argument("voxel pooling: a size is negative");
-        if (factor > 0 && product > limit / factor) throw std::invalid_argument("voxel pooling: the arrays are too large to be addressed");
+        if (factor > 0 && product > limit / factor)
+            throw std::invalid_argument("voxel pooling: the arrays are too large to be addressed");
         product *= factor;
     }
     return product;
 }
 
-// Throws for sizes that overflow in the kernels: int32 for a single size, the points of a camera and the cells of the grid; int64 for
-// an array.
+// Throws for sizes that overflow in the kernels: int32 for a single size, the points of a camera
+// and the cells of the grid; int64 for an array.
 void check_sizes(const Sizes& s) {
     constexpr std::int64_t limit = std::numeric_limits<std::int32_t>::max();
-    checked_product({s.batch, s.cameras, s.bins, s.height, s.width, std::max<std::int64_t>(s.channels, 3)});
+    checked_product(
+        {s.batch, s.cameras, s.bins, s.height, s.width, std::max<std::int64_t>(s.channels, 3)});
     checked_product({s.batch, s.channels, s.nx, s.ny});
-    if (checked_product({s.nx, s.ny}) > limit) throw std::invalid_argument("voxel pooling: the grid has more than 2^31 - 1 cells");
+    if (checked_product({s.nx, s.ny}) > limit)
+        throw std::invalid_argument("voxel pooling: the grid has more than 2^31 - 1 cells");
     if (s.channels > limit || checked_product({s.bins, s.height, s.width}) > limit) {
-        throw std::invalid_argument("voxel pooling: a camera has more than 2^31 - 1 points or channels");
+        throw std::invalid_argument(
+            "voxel pooling: a camera has more than 2^31 - 1 points or channels");
     }
 }
 
-std::int64_t ceil_divide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+std::int64_t ceil_divide(std::int64_t a, std::int64_t b) {
+    return (a + b - 1) / b;
+}
 
 // Multiprocessors of the current device.
 std::int64_t multiprocessors() {
     int device, count;
     check(cudaGetDevice(&device), "cudaGetDevice");
-    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
+          "cudaDeviceGetAttribute");
     return count;
 }
 
-// early: the kernel may start while the previous one runs (sm_90 and newer); only for kernels that wait before they use its results.
+// early: the kernel may start while the previous one runs (sm_90 and newer); only for kernels that
+// wait before they use its results.
 enum class Start { after_previous, early };
 
 // The GPU generation that the kernel was compiled for on this device, such as 90.
@@ -60,10 +69,11 @@ int code_version(void (*kernel)(Parameters...)) {
 
 // Launches the kernel, unless there is no work.
 template <class... Parameters, class... Arguments>
-void run(const Launch& launch, Start start, void (*kernel)(Parameters...), std::int64_t blocks, dim3 others, dim3 threads,
-         Arguments... arguments) {
+void run(const Launch& launch, Start start, void (*kernel)(Parameters...), std::int64_t blocks,
+         dim3 others, dim3 threads, Arguments... arguments) {
     if (blocks == 0 || others.y == 0 || others.z == 0) return;
-    if (blocks > std::numeric_limits<std::int32_t>::max() || others.y > std::numeric_limits<std::uint16_t>::max()) {
+    if (blocks > std::numeric_limits<std::int32_t>::max() ||
+        others.y > std::numeric_limits<std::uint16_t>::max()) {
         throw std::invalid_argument("voxel pooling: the arrays are too large for one launch");
     }
     cudaLaunchAttribute early{};
@@ -75,28 +85,37 @@ void run(const Launch& launch, Start start, void (*kernel)(Parameters...), std::
     config.stream = reinterpret_cast<cudaStream_t>(launch.stream);
     config.attrs = &early;
     config.numAttrs = start == Start::early && code_version(kernel) >= 90 ? 1 : 0;
-    check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), "launching a kernel of voxel pooling");
+    check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...),
+          "launching a kernel of voxel pooling");
 }
 
-template <class T> struct Type { using type = T; };
+template <class T>
+struct Type {
+    using type = T;
+};
 
 template <class F>
 void for_dtype(Dtype dtype, F call) {
     switch (dtype) {
-        case Dtype::float16: return call(Type<__half>{});
-        case Dtype::bfloat16: return call(Type<__nv_bfloat16>{});
-        case Dtype::float32: return call(Type<float>{});
-        case Dtype::float64: return call(Type<double>{});
+        case Dtype::float16:
+            return call(Type<__half>{});
+        case Dtype::bfloat16:
+            return call(Type<__nv_bfloat16>{});
+        case Dtype::float32:
+            return call(Type<float>{});
+        case Dtype::float64:
+            return call(Type<double>{});
     }
     throw std::invalid_argument("voxel pooling: unknown dtype");
 }
 
-// Calls `call` with the number of channels that one access reads or writes: 4 if the number of channels and the addresses allow it,
-// otherwise 1.
+// Calls `call` with the number of channels that one access reads or writes: 4 if the number of
+// channels and the addresses allow it, otherwise 1.
 template <class T, class F>
 void for_group(const Sizes& sizes, std::initializer_list<const void*> arrays, F call) {
     bool aligned = sizes.channels % 4 == 0;
-    for (const void* array : arrays) aligned = aligned && reinterpret_cast<std::uintptr_t>(array) % (4 * sizeof(T)) == 0;
+    for (const void* array : arrays)
+        aligned = aligned && reinterpret_cast<std::uintptr_t>(array) % (4 * sizeof(T)) == 0;
     if constexpr (!std::is_same_v<T, double>) {
         if (aligned) return call(std::integral_constant<int, 4>{});
     }

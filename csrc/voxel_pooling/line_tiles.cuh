@@ -1,5 +1,5 @@
-// Loads float16 or bfloat16 depth and context for the tensor cores: reads them once and transposes them, so that the rows of a line are
-// adjacent in shared memory.
+// Loads float16 or bfloat16 depth and context for the tensor cores: reads them once and transposes
+// them, so that the rows of a line are adjacent in shared memory.
 #pragma once
 
 #include <cstring>
@@ -11,26 +11,37 @@ namespace {
 
 constexpr int kTensorColumns = 4;  // columns of one block, one warp each
 constexpr int kTensorThreads = kTensorColumns * kWarp;
-constexpr int kLinePitch = 24;     // distance between lines, in numbers; avoids bank conflicts when fragments are read
+// Distance between lines, in numbers; avoids bank conflicts when fragments are read.
+constexpr int kLinePitch = 24;
 
 // The numbers of two neighboring rows, packed into 32 bits.
-template <class T> struct RowPairOf;
-template <> struct RowPairOf<__half> { using type = __half2; };
-template <> struct RowPairOf<__nv_bfloat16> { using type = __nv_bfloat162; };
-template <class T> using RowPair = typename RowPairOf<T>::type;
+template <class T>
+struct RowPairOf;
+template <>
+struct RowPairOf<__half> {
+    using type = __half2;
+};
+template <>
+struct RowPairOf<__nv_bfloat16> {
+    using type = __nv_bfloat162;
+};
+template <class T>
+using RowPair = typename RowPairOf<T>::type;
 
 using Half4 = Group<unsigned, 2>;  // four numbers of a half type
 
 // Returns number k of the four numbers in each of two rows.
 template <class T>
 __device__ RowPair<T> row_pair(const Half4& first, const Half4& second, int k) {
-    const unsigned bits = __byte_perm(first.value[k / 2], second.value[k / 2], k % 2 == 0 ? 0x5410 : 0x7632);
+    const unsigned bits =
+        __byte_perm(first.value[k / 2], second.value[k / 2], k % 2 == 0 ? 0x5410 : 0x7632);
     RowPair<T> pair;
     memcpy(&pair, &bits, sizeof(pair));
     return pair;
 }
 
-// Lines of kRows numbers in shared memory for each column of a block: its depth bins, or its channels.
+// Lines of kRows numbers in shared memory for each column of a block: its depth bins, or its
+// channels.
 //
 //   line 0 | row 0 | row 1 | ... | row 15 | 8 unused |     kLinePitch = 24 numbers per line
 //   line 1 | row 0 | row 1 | ... | row 15 | 8 unused |
@@ -41,15 +52,21 @@ struct LineTile {
     static constexpr int kColumnPitch = Lines * kLinePitch + 32 / sizeof(T);
     alignas(16) T value[kTensorColumns * kColumnPitch];
 
-    __device__ T* line(int column, int line) { return value + column * kColumnPitch + line * kLinePitch; }
+    __device__ T* line(int column, int line) {
+        return value + column * kColumnPitch + line * kLinePitch;
+    }
 };
 
-// The line in which a channel is stored. Of each product of 8 channels, mma returns the columns 2t and 2t + 1 to thread t of four.
-// With this order, the results of two products are the adjacent channels 4t to 4t + 3, which one 16-byte atomic adds:
+// The line in which a channel is stored. Of each product of 8 channels, mma returns the columns 2t
+// and 2t + 1 to thread t of four. With this order, the results of two products are the adjacent
+// channels 4t to 4t + 3, which one 16-byte atomic adds:
 //
-//   line     0  1 |  2  3 |  4  5 |  6  7 ||  8  9 | 10 11 | 12 13 | 14 15     first product || second product
-//   channel  0  1 |  4  5 |  8  9 | 12 13 ||  2  3 |  6  7 | 10 11 | 14 15     and so on for each 16 channels
+//            first product                || second product
+//   line     0  1 |  2  3 |  4  5 |  6  7 ||  8  9 | 10 11 | 12 13 | 14 15
+//   channel  0  1 |  4  5 |  8  9 | 12 13 ||  2  3 |  6  7 | 10 11 | 14 15
 //   thread   t = 0     1       2       3       0       1       2       3
+//
+// and so on for each 16 channels.
 __device__ int channel_line(int channel) {
     return (channel & ~15) | (channel << 2 & 8) | (channel >> 1 & 6) | (channel & 1);
 }
@@ -57,11 +74,13 @@ __device__ int channel_line(int channel) {
 // An array of lines in global memory: depth or context.
 struct LineSource {
     StridedArray array;
-    bool along_lines;  // true: adjacent numbers belong to adjacent lines; false: to adjacent columns
+    bool along_lines;  // true: adjacent numbers belong to adjacent lines; false: to adjacent
+                       // columns
 };
 
-// The part of the lines that a thread copies through registers from global to shared memory: four adjacent numbers of two rows of
-// every 16th line; zeros outside of the array. V is the number of numbers per access, 4 or 1.
+// The part of the lines that a thread copies through registers from global to shared memory: four
+// adjacent numbers of two rows of every 16th line; zeros outside of the array. V is the number of
+// numbers per access, 4 or 1.
 template <class T, int Lines, int V>
 struct RegisterTile {
     static constexpr int kCount = Lines / 16, kPairs = kRows / 2;
@@ -78,25 +97,33 @@ struct RegisterTile {
         }
     };
 
-    __device__ RegisterTile(const LineSource& source, const T* corner, int lines, int rows, int columns) {
+    __device__ RegisterTile(const LineSource& source, const T* corner, int lines, int rows,
+                            int columns) {
         static_assert(kTensorThreads == 16 * kPairs && kTensorColumns == 4);
         const StridedArray& array = source.array;
         const Position at(source.along_lines);
-        const T* first = corner + at.line * array.line_stride + at.pair * 2 * array.row_stride + at.column * array.column_stride;
+        const T* first = corner + at.line * array.line_stride + at.pair * 2 * array.row_stride +
+                         at.column * array.column_stride;
 #pragma unroll
         for (int i = 0; i < kCount; ++i, first += 16 * array.line_stride) {
 #pragma unroll
             for (int row = 0; row < 2; ++row) {
                 const int line = at.line + i * 16;
-                const bool exists = at.pair * 2 + row < rows && line < lines && at.column < columns;
+                const bool exists =
+                    at.pair * 2 + row < rows && line < lines && at.column < columns;
                 value[i][row] = {};
                 if constexpr (V == 4) {
-                    if (exists) value[i][row] = *reinterpret_cast<const Half4*>(first + row * array.row_stride);
+                    if (exists)
+                        value[i][row] =
+                            *reinterpret_cast<const Half4*>(first + row * array.row_stride);
                 } else {
                     const int count = !exists ? 0 : source.along_lines ? lines - line : columns;
                     T number[4] = {};
                     for (int k = 0; k < 4; ++k) {
-                        if (k < count) number[k] = first[row * array.row_stride + k * (source.along_lines ? array.line_stride : array.column_stride)];
+                        if (k < count)
+                            number[k] = first[row * array.row_stride +
+                                              k * (source.along_lines ? array.line_stride
+                                                                      : array.column_stride)];
                     }
                     memcpy(&value[i][row], number, sizeof(number));
                 }
@@ -111,7 +138,9 @@ struct RegisterTile {
         const Position at(source.along_lines);
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
-            T* first = (source.along_lines ? tile.line(at.column, order(at.line + k)) : tile.line(k, order(at.line))) + at.pair * 2;
+            T* first = (source.along_lines ? tile.line(at.column, order(at.line + k))
+                                           : tile.line(k, order(at.line))) +
+                       at.pair * 2;
 #pragma unroll
             for (int i = 0; i < kCount; ++i) {
                 const RowPair<T> pair = row_pair<T>(value[i][0], value[i][1], k);

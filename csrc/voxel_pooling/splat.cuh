@@ -7,12 +7,16 @@
 namespace bevdepth {
 namespace {
 
-constexpr int kRowStride = kRows + 4;  // in shared memory; 16-byte accesses of adjacent columns then use different banks
-constexpr int kMaxGroups = 32;       // channel groups of one block
-constexpr int kSplatColumns = 8;     // columns of one block of splat
-template <class S, class A> constexpr int kSplatBins = kExact<S, A> ? 11 : 14;  // largest number of bins of one block
-constexpr int kSplatBlocks = 2;      // blocks of the largest size per multiprocessor: limits a thread to 128 registers
-constexpr int kSplatWarps = 16;      // resulting warps per multiprocessor
+// In shared memory; 16-byte accesses of adjacent columns then use different banks.
+constexpr int kRowStride = kRows + 4;
+constexpr int kMaxGroups = 32;    // channel groups of one block
+constexpr int kSplatColumns = 8;  // columns of one block of splat
+// Largest number of bins of one block.
+template <class S, class A>
+constexpr int kSplatBins = kExact<S, A> ? 11 : 14;
+// Blocks of the largest size per multiprocessor: limits a thread to 128 registers.
+constexpr int kSplatBlocks = 2;
+constexpr int kSplatWarps = 16;  // resulting warps per multiprocessor
 
 // Copies kRows numbers, 16 bytes at a time.
 template <class A>
@@ -20,17 +24,21 @@ __device__ void copy_rows(const A* source, A* target) {
     constexpr int kCount = 16 / sizeof(A);
 #pragma unroll
     for (int row = 0; row < kRows; row += kCount) {
-        *reinterpret_cast<Group<A, kCount>*>(target + row) = *reinterpret_cast<const Group<A, kCount>*>(source + row);
+        *reinterpret_cast<Group<A, kCount>*>(target + row) =
+            *reinterpret_cast<const Group<A, kCount>*>(source + row);
     }
 }
 
-// One block per view, kRows rows, some columns, some depth bins and a slice of the channels; one thread (x, y) per group of V
-// channels and column. If the camera is level, the rows of a column at one depth fall into very few cells, and so do adjacent
-// bins. So the thread keeps the features of its column in registers, processes the rows of each bin, and adds to memory only when the
-// cell changes. Other columns, cameras and blocks add to the same cells, so the thread uses atomics.
+// One block per view, kRows rows, some columns, some depth bins and a slice of the channels; one
+// thread (x, y) per group of V channels and column. If the camera is level, the rows of a column
+// at one depth fall into very few cells, and so do adjacent bins. So the thread keeps the features
+// of its column in registers, processes the rows of each bin, and adds to memory only when the
+// cell changes. Other columns, cameras and blocks add to the same cells, so the thread uses
+// atomics.
 template <class T, class S, int V>
-__global__ void __launch_bounds__(kMaxGroups* kSplatColumns, kSplatBlocks) splat(Sizes sizes, Tiling tiling, GeometryCells cells, StridedArray depth,
-                                                                    const T* context, const std::uint32_t* bounds, S* sums) {
+__global__ void __launch_bounds__(kMaxGroups* kSplatColumns, kSplatBlocks)
+    splat(Sizes sizes, Tiling tiling, GeometryCells cells, StridedArray depth, const T* context,
+          const std::uint32_t* bounds, S* sums) {
     using A = Accumulator<T>;
     constexpr int kPlaces = kSplatColumns * kSplatBins<S, A>;
     __shared__ RunTile<kPlaces> tile;
@@ -38,17 +46,21 @@ __global__ void __launch_bounds__(kMaxGroups* kSplatColumns, kSplatBlocks) splat
     __shared__ Bounds largest;
     let_next_kernel_start();
     const Corner corner(tiling, blockIdx.x);
-    const unsigned sample = static_cast<unsigned>(corner.view) / static_cast<unsigned>(sizes.cameras);
+    const unsigned sample =
+        static_cast<unsigned>(corner.view) / static_cast<unsigned>(sizes.cameras);
     const int rows = min(kRows, static_cast<int>(sizes.height) - corner.row);
     if constexpr (kExact<S, A>) largest.clear();
-    for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < kSplatColumns * static_cast<int>(tiling.bins); i += blockDim.x * blockDim.y) {
-        const Place place{corner.view, corner.bin + i / kSplatColumns, corner.column + i % kSplatColumns};
+    for (int i = threadIdx.y * blockDim.x + threadIdx.x;
+         i < kSplatColumns * static_cast<int>(tiling.bins); i += blockDim.x * blockDim.y) {
+        const Place place{corner.view, corner.bin + i / kSplatColumns,
+                          corner.column + i % kSplatColumns};
         if (place.bin >= sizes.bins || place.column >= sizes.width) {
             tile.leave_out(i);
             continue;
         }
         alignas(16) A weight[kRows];
-        load_weights(element<T>(depth, place.view, place.bin, corner.row, place.column), depth.row_stride, rows, weight);
+        load_weights(element<T>(depth, place.view, place.bin, corner.row, place.column),
+                     depth.row_stride, rows, weight);
         tile.find(i, sizes, cells, place, corner.row);
         copy_rows(weight, weights[i]);
     }
@@ -58,11 +70,13 @@ __global__ void __launch_bounds__(kMaxGroups* kSplatColumns, kSplatBlocks) splat
         largest.read(bounds, sample);
         __syncthreads();
     }
-    const int column = corner.column + threadIdx.y, channel = (blockIdx.y * blockDim.x + threadIdx.x) * V;
+    const int column = corner.column + threadIdx.y,
+              channel = (blockIdx.y * blockDim.x + threadIdx.x) * V;
     if (column >= sizes.width || channel >= sizes.channels) return;
     const std::int64_t pixel = (corner.view * sizes.height + corner.row) * sizes.width + column;
     Group<A, V> features[kRows];
-    load_features<T, V>(context + pixel * sizes.channels + channel, sizes.width * sizes.channels, rows, features);
+    load_features<T, V>(context + pixel * sizes.channels + channel, sizes.width * sizes.channels,
+                        rows, features);
     OpenCell<S, A, V> open(sizes, sums, largest, sample, channel);
 #pragma unroll 1
     for (int bin = 0; bin < static_cast<int>(tiling.bins); ++bin) {

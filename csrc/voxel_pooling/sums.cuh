@@ -9,11 +9,12 @@
 namespace bevdepth {
 namespace {
 
-constexpr int kTile = 32;            // side of the square that a block transposes in shared memory
-constexpr int kClearBytes = 64;      // bytes that one thread clears
-constexpr int kMapRounds = 2;        // groups of channels that a thread of write_map rounds
+constexpr int kTile = 32;        // side of the square that a block transposes in shared memory
+constexpr int kClearBytes = 64;  // bytes that one thread clears
+constexpr int kMapRounds = 2;    // groups of channels that a thread of write_map rounds
 
-// Adds a group of channels to the sums of a cell, of type S, with atomics, because other threads add terms in any order.
+// Adds a group of channels to the sums of a cell, of type S, with atomics, because other threads
+// add terms in any order.
 template <class S, class A, int V>
 struct Adder {
     __device__ Adder(const Sizes&, const Bounds&) {}
@@ -28,19 +29,25 @@ struct Adder {
 template <>
 __device__ void Adder<float, float, 4>::add(float* target, const Group<float, 4>& term) const {
 #if __CUDA_ARCH__ >= 900
-    atomicAdd(reinterpret_cast<float4*>(target), make_float4(term.value[0], term.value[1], term.value[2], term.value[3]));
+    atomicAdd(reinterpret_cast<float4*>(target),
+              make_float4(term.value[0], term.value[1], term.value[2], term.value[3]));
 #else
     for (int k = 0; k < 4; ++k) atomicAdd(target + k, term.value[k]);
 #endif
 }
 
-// Memory order of the exact sums of a cell. One atomic adds only one double. So the first channels of all groups of four are
-// adjacent, then the second channels, and so on. Adjacent threads, which have adjacent groups, then add to adjacent numbers.
+// Memory order of the exact sums of a cell. One atomic adds only one double. So the first channels
+// of all groups of four are adjacent, then the second channels, and so on. Adjacent threads, which
+// have adjacent groups, then add to adjacent numbers.
 struct ExactOrder {
     int channels;
 
-    __device__ int step() const { return channels % 4 == 0 ? channels / 4 : 1; }  // to the next channel of a group
-    __device__ int offset(int channel) const { return channels % 4 == 0 ? channel / 4 + channel % 4 * step() : channel; }
+    __device__ int step() const {
+        return channels % 4 == 0 ? channels / 4 : 1;
+    }  // to the next channel of a group
+    __device__ int offset(int channel) const {
+        return channels % 4 == 0 ? channel / 4 + channel % 4 * step() : channel;
+    }
 };
 
 template <int V>
@@ -54,7 +61,8 @@ struct Adder<double, float, V> {
     __device__ int offset(int channel) const { return order.offset(channel); }
 
     __device__ void add(double* target, const Group<float, V>& term) const {
-        for (int k = 0; k < V; ++k) atomicAdd(target + k * order.step(), quantum.round(term.value[k]));
+        for (int k = 0; k < V; ++k)
+            atomicAdd(target + k * order.step(), quantum.round(term.value[k]));
     }
 };
 
@@ -67,7 +75,8 @@ struct OpenCell {
     int cell = kOutside;
     Group<A, V> sum = {};
 
-    __device__ OpenCell(const Sizes& sizes, S* sums, const Bounds& bounds, unsigned sample, int channel)
+    __device__ OpenCell(const Sizes& sizes, S* sums, const Bounds& bounds, unsigned sample,
+                        int channel)
         : stride(static_cast<int>(sizes.channels)), adder(sizes, bounds) {
         cells = sums + sample * sizes.nx * sizes.ny * sizes.channels + adder.offset(channel);
     }
@@ -83,10 +92,11 @@ struct OpenCell {
         cell = next;
     }
 
-    // Adds weight[row] * features[row] of the rows of column i that lie in the grid, cell by cell. Other rows are skipped and
-    // not weighted by zero, because they may contain NaN.
+    // Adds weight[row] * features[row] of the rows of column i that lie in the grid, cell by cell.
+    // Other rows are skipped and not weighted by zero, because they may contain NaN.
     template <int Count, class F>
-    __device__ void add(const RunTile<Count>& tile, int i, const Group<F, V> (&features)[kRows], const A (&weight)[kRows]) {
+    __device__ void add(const RunTile<Count>& tile, int i, const Group<F, V> (&features)[kRows],
+                        const A (&weight)[kRows]) {
 #pragma unroll 1
         for (int k = 0; k < tile.runs[i]; ++k) {
             const Run run = tile.run[i][k];
@@ -94,7 +104,9 @@ struct OpenCell {
 #pragma unroll
             for (int row = 0; row < kRows; ++row) {
                 if (!(run.rows >> row & 1)) continue;
-                for (int v = 0; v < V; ++v) sum.value[v] = fma(weight[row], static_cast<A>(features[row].value[v]), sum.value[v]);
+                for (int v = 0; v < V; ++v)
+                    sum.value[v] =
+                        fma(weight[row], static_cast<A>(features[row].value[v]), sum.value[v]);
             }
         }
     }
@@ -104,30 +116,42 @@ struct OpenCell {
 struct Planes {
     std::int64_t groups, channels, positions;
 
-    __host__ __device__ std::int64_t channel_tiles() const { return (channels + kTile - 1) / kTile; }
-    __host__ __device__ std::int64_t position_tiles() const { return (positions + kTile - 1) / kTile; }
-    __host__ __device__ std::int64_t tiles() const { return groups * channel_tiles() * position_tiles(); }
+    __host__ __device__ std::int64_t channel_tiles() const {
+        return (channels + kTile - 1) / kTile;
+    }
+    __host__ __device__ std::int64_t position_tiles() const {
+        return (positions + kTile - 1) / kTile;
+    }
+    __host__ __device__ std::int64_t tiles() const {
+        return groups * channel_tiles() * position_tiles();
+    }
 };
 
-// The block transposes one tile of 32 channels x 32 positions in shared memory, so that both reads and writes are coalesced.
+// The block transposes one tile of 32 channels x 32 positions in shared memory, so that both reads
+// and writes are coalesced.
 template <class T>
-__device__ void transpose_tile(const Planes& planes, unsigned tile, const T* source, T* transposed) {
+__device__ void transpose_tile(const Planes& planes, unsigned tile, const T* source,
+                               T* transposed) {
     __shared__ T values[kTile][kTile + 2 / sizeof(T) + 1];
-    const unsigned position_tiles = planes.position_tiles(), channel_tiles = planes.channel_tiles();
+    const unsigned position_tiles = planes.position_tiles(),
+                   channel_tiles = planes.channel_tiles();
     const std::int64_t group = tile / position_tiles / channel_tiles;
-    const int first_channel = tile / position_tiles % channel_tiles * kTile, first_position = tile % position_tiles * kTile;
+    const int first_channel = tile / position_tiles % channel_tiles * kTile,
+              first_position = tile % position_tiles * kTile;
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
     for (int i = warp; i < kTile; i += kThreads / kWarp) {
         const int channel = first_channel + i, position = first_position + lane;
         if (channel < planes.channels && position < planes.positions) {
-            values[i][lane] = source[(group * planes.channels + channel) * planes.positions + position];
+            values[i][lane] =
+                source[(group * planes.channels + channel) * planes.positions + position];
         }
     }
     __syncthreads();
     for (int i = warp; i < kTile; i += kThreads / kWarp) {
         const int channel = first_channel + lane, position = first_position + i;
         if (channel < planes.channels && position < planes.positions) {
-            transposed[(group * planes.positions + position) * planes.channels + channel] = values[lane][i];
+            transposed[(group * planes.positions + position) * planes.channels + channel] =
+                values[lane][i];
         }
     }
 }
@@ -143,11 +167,14 @@ __device__ void clear_share(std::int64_t block, void* sums, std::int64_t bytes) 
     if (block == 0 && word < bytes / 4) static_cast<unsigned*>(sums)[word] = 0;
 }
 
-// The first blocks compute bounds, the next ones transpose one tile of the context each, and the last ones clear the sums.
+// The first blocks compute bounds, the next ones transpose one tile of the context each, and the
+// last ones clear the sums.
 template <class T, int V>
-__global__ void prepare(Bounded<T> bounded, Planes context, const T* channels_first, T* channels_last, void* sums, std::int64_t bytes) {
+__global__ void prepare(Bounded<T> bounded, Planes context, const T* channels_first,
+                        T* channels_last, void* sums, std::int64_t bytes) {
     let_next_kernel_start();
-    const std::int64_t tiles = channels_first == nullptr ? 0 : context.tiles(), block = blockIdx.x - bounded.blocks();
+    const std::int64_t tiles = channels_first == nullptr ? 0 : context.tiles(),
+                       block = blockIdx.x - bounded.blocks();
     if (block < 0) {
         find_bound<T, V>(bounded, blockIdx.x);
     } else if (block < tiles) {
@@ -170,7 +197,8 @@ __global__ void write_map(unsigned count, unsigned groups, const S* sums, T* map
         if (i >= count) continue;
         if constexpr (std::is_same_v<S, double>) {  // in the order in which Adder stores them
             const ExactOrder order{static_cast<int>(groups) * V};
-            const S* first = sums + static_cast<std::int64_t>(i / groups) * order.channels + order.offset(i % groups * V);
+            const S* first = sums + static_cast<std::int64_t>(i / groups) * order.channels +
+                             order.offset(i % groups * V);
             for (int k = 0; k < V; ++k) sum[round].value[k] = first[k * order.step()];
         } else {
             sum[round] = reinterpret_cast<const Group<S, V>*>(sums)[i];
@@ -181,7 +209,8 @@ __global__ void write_map(unsigned count, unsigned groups, const S* sums, T* map
         const unsigned i = start + round * kThreads;
         if (i >= count) continue;
         Group<T, V> rounded;
-        for (int k = 0; k < V; ++k) rounded.value[k] = static_cast<T>(static_cast<float>(sum[round].value[k]));
+        for (int k = 0; k < V; ++k)
+            rounded.value[k] = static_cast<T>(static_cast<float>(sum[round].value[k]));
         reinterpret_cast<Group<T, V>*>(map)[i] = rounded;
     }
 }

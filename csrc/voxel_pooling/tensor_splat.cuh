@@ -1,21 +1,24 @@
-// The kernel that computes the map from float16 or bfloat16 depth and context on tensor cores (sm_80 and newer).
-// One image column has 256 points in 16 depth bins and 16 rows. The points of one bin in one cell form a sum over rows, so the
-// sums of all bins are a matrix product:
+// The kernel that computes the map from float16 or bfloat16 depth and context on tensor cores
+// (sm_80 and newer). One image column has 256 points in 16 depth bins and 16 rows. The points of
+// one bin in one cell form a sum over rows, so the sums of all bins are a matrix product:
 //
 //   sums (16 bins x C) = weights (16 bins x 16 rows) x features (16 rows x C)
-// A bin may have points in several cells. Each pass selects the lowest remaining cell of every bin, sets the weights of all other
-// points to zero, multiplies, adds the result to the selected cells, and marks their points as done.
-// The lane (thread of the warp) that has each weight, as mma requires (lane = 4 g + t; two rows per 32-bit register):
+// A bin may have points in several cells. Each pass selects the lowest remaining cell of every
+// bin, sets the weights of all other points to zero, multiplies, adds the result to the selected
+// cells, and marks their points as done. The lane (thread of the warp) that has each weight, as
+// mma requires (lane = 4 g + t; two rows per 32-bit register):
 //
 //              row   0 1    2 3    4 5    6 7  |  8 9   10 11  12 13  14 15
-//   bin  0 (g = 0)  lane 0  lane 1 lane 2 lane 3 | lane 0 lane 1 lane 2 lane 3     pair[0] | pair[2]
+//   bin  0 (g = 0)  lane 0  lane 1 lane 2 lane 3 | lane 0 lane 1 lane 2 lane 3   pair[0] | pair[2]
 //   bin  1 (g = 1)  lane 4  lane 5 lane 6 lane 7 | lane 4 lane 5 lane 6 lane 7
 //   ...
 //   bin  7 (g = 7)  lane 28 ...       lane 31    | lane 28 ...     lane 31
-//   bin  8 (g = 0)  lane 0  lane 1 lane 2 lane 3 | lane 0 lane 1 lane 2 lane 3     pair[1] | pair[3]
+//   bin  8 (g = 0)  lane 0  lane 1 lane 2 lane 3 | lane 0 lane 1 lane 2 lane 3   pair[1] | pair[3]
 //   ...
 //   bin 15 (g = 7)  lane 28 ...       lane 31    | lane 28 ...     lane 31
-// So each lane has 8 points, and the four lanes with the same g have all points of two bins: g and g + 8.
+//
+// So each lane has 8 points, and the four lanes with the same g have all points of two bins: g and
+// g + 8.
 #pragma once
 
 #include <cstring>
@@ -32,7 +35,8 @@ constexpr int kTensorBins = 16;      // bins that a warp processes at a time
 constexpr int kTensorBlocks = 4;     // blocks per multiprocessor
 constexpr int kTensorChannels = 80;  // largest number of channels of one block
 constexpr int kTensorStep = 16;      // channels multiplied at a time
-constexpr int kNowhere = std::numeric_limits<int>::max();  // cell of a point that is left out or done
+// Cell of a point that is left out or done.
+constexpr int kNowhere = std::numeric_limits<int>::max();
 
 #if __CUDA_ARCH__ >= 800
 __device__ void load_matrices(const void* row, unsigned (&matrix)[4]) {
@@ -42,19 +46,22 @@ __device__ void load_matrices(const void* row, unsigned (&matrix)[4]) {
 }
 
 __device__ void multiply(__half, const unsigned (&a)[4], const unsigned* b, float (&sum)[4]) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-__device__ void multiply(__nv_bfloat16, const unsigned (&a)[4], const unsigned* b, float (&sum)[4]) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+__device__ void multiply(__nv_bfloat16, const unsigned (&a)[4], const unsigned* b,
+                         float (&sum)[4]) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// The points of a thread for the tensor cores: bins g and g + 8 of 16 bins of a column, rows 2t, 2t + 1, 2t + 8, 2t + 9, where
-// lane = 4 g + t.
+// The points of a thread for the tensor cores: bins g and g + 8 of 16 bins of a column, rows 2t,
+// 2t + 1, 2t + 8, 2t + 9, where lane = 4 g + t.
 struct PointCells {
     int cell[2][2][2];  // bin, half of the rows, row
 
@@ -67,18 +74,21 @@ struct PointCells {
     }
 };
 
-// Finds the lowest cell of each of the two bins; returns true if any thread of the warp has a cell.
+// Finds the lowest cell of each of the two bins; returns true if any thread of the warp has a
+// cell.
 __device__ bool next_cells(const PointCells& points, int (&cell)[2]) {
 #pragma unroll
     for (int b = 0; b < 2; ++b) {
-        cell[b] = min(min(points.cell[b][0][0], points.cell[b][0][1]), min(points.cell[b][1][0], points.cell[b][1][1]));
+        cell[b] = min(min(points.cell[b][0][0], points.cell[b][0][1]),
+                      min(points.cell[b][1][0], points.cell[b][1][1]));
         cell[b] = min(cell[b], __shfl_xor_sync(kAllLanes, cell[b], 1));
         cell[b] = min(cell[b], __shfl_xor_sync(kAllLanes, cell[b], 2));
     }
     return !__all_sync(kAllLanes, min(cell[0], cell[1]) == kNowhere);
 }
 
-// The weights of the points in the selected cells, zero for other points; they are multiplied by features.
+// The weights of the points in the selected cells, zero for other points; they are multiplied by
+// features.
 template <class T>
 struct Weights {
     unsigned pair[4];  // [bin + 2 * half of the rows]
@@ -111,10 +121,12 @@ struct Weights {
 
     // Returns four adjacent channels of each of the two bins.
     template <int Lines>
-    __device__ void times(LineTile<T, Lines>& tile, int column, int channel, float (&sum)[2][4]) const {
+    __device__ void times(LineTile<T, Lines>& tile, int column, int channel,
+                          float (&sum)[2][4]) const {
         const int lane = threadIdx.x % kWarp;
         unsigned features[4];
-        load_matrices(tile.line(column, channel + lane / 16 * 8 + lane % 8) + lane / 8 % 2 * 8, features);
+        load_matrices(tile.line(column, channel + lane / 16 * 8 + lane % 8) + lane / 8 % 2 * 8,
+                      features);
 #pragma unroll
         for (int side = 0; side < 2; ++side) {
             float product[4] = {};
@@ -129,7 +141,8 @@ struct Weights {
 };
 
 // Returns the cells of the points of a thread.
-__device__ PointCells find_cells(const Sizes& sizes, const GeometryCells& cells, std::int64_t view, int first_bin, int column, int top) {
+__device__ PointCells find_cells(const Sizes& sizes, const GeometryCells& cells, std::int64_t view,
+                                 int first_bin, int column, int top) {
     PointCells all;
     const int lane = threadIdx.x % kWarp;
 #pragma unroll
@@ -142,7 +155,8 @@ __device__ PointCells find_cells(const Sizes& sizes, const GeometryCells& cells,
         for (int i = 0; i < 4; ++i) {
             const int row = top + i / 2 * 8 + lane % 4 * 2 + i % 2;
             const int found = points.cell(sizes, min(row, static_cast<int>(sizes.height) - 1));
-            all.cell[b][i / 2][i % 2] = exists && row < sizes.height && found != kOutside ? found : kNowhere;
+            all.cell[b][i / 2][i % 2] =
+                exists && row < sizes.height && found != kOutside ? found : kNowhere;
         }
     }
     return all;
@@ -150,7 +164,8 @@ __device__ PointCells find_cells(const Sizes& sizes, const GeometryCells& cells,
 
 // Adds up to four adjacent channels (`left` of them exist) to the sum of a cell.
 template <int V>
-__device__ void add_channels(const Adder<float, float, V>& adder, float* target, int left, const float (&value)[4]) {
+__device__ void add_channels(const Adder<float, float, V>& adder, float* target, int left,
+                             const float (&value)[4]) {
     if constexpr (V == 4) {
         if (left > 0) adder.add(target, {value[0], value[1], value[2], value[3]});
     } else {
@@ -160,15 +175,17 @@ __device__ void add_channels(const Adder<float, float, V>& adder, float* target,
     }
 }
 
-// Adds the points of each thread one after the other. A matrix product would add NaN to cells of other points, because zero times a
-// feature that is not finite is NaN.
+// Adds the points of each thread one after the other. A matrix product would add NaN to cells of
+// other points, because zero times a feature that is not finite is NaN.
 template <class T, int V, int Lines>
-__device__ void add_points(const PointCells& points, const Weights<T>& weights, LineTile<T, Lines>& context, int column, int channels,
+__device__ void add_points(const PointCells& points, const Weights<T>& weights,
+                           LineTile<T, Lines>& context, int column, int channels,
                            const Adder<float, float, V>& adder, float* map, int stride) {
     const int lane = threadIdx.x % kWarp;
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-        const int cell = points.cell[i / 4][i / 2 % 2][i % 2], row = i / 2 % 2 * 8 + lane % 4 * 2 + i % 2;
+        const int cell = points.cell[i / 4][i / 2 % 2][i % 2],
+                  row = i / 2 % 2 * 8 + lane % 4 * 2 + i % 2;
         if (cell == kNowhere) continue;
 #pragma unroll 1
         for (int channel = 0; channel < channels; channel += V) {
@@ -184,7 +201,8 @@ __device__ void add_points(const PointCells& points, const Weights<T>& weights, 
 
 // Adds all points of a warp; each pass adds the points of one cell of each bin.
 template <class T, int V, int Lines>
-__device__ void add_products(PointCells& points, const Weights<T>& weights, LineTile<T, Lines>& context, int column, int channels,
+__device__ void add_products(PointCells& points, const Weights<T>& weights,
+                             LineTile<T, Lines>& context, int column, int channels,
                              const Adder<float, float, V>& adder, float* map, int stride) {
     const int first = threadIdx.x % 4 * 4;
     int cell[2];
@@ -193,7 +211,8 @@ __device__ void add_products(PointCells& points, const Weights<T>& weights, Line
         points.leave_out(cell);
         float* target[2];
 #pragma unroll
-        for (int b = 0; b < 2; ++b) target[b] = map + static_cast<std::int64_t>(cell[b]) * stride + first;
+        for (int b = 0; b < 2; ++b)
+            target[b] = map + static_cast<std::int64_t>(cell[b]) * stride + first;
 #pragma unroll
         for (int step = 0; step < Lines; step += kTensorStep) {
             if (step >= channels) break;
@@ -201,40 +220,52 @@ __device__ void add_products(PointCells& points, const Weights<T>& weights, Line
             selected.times(context, column, step, sum);
 #pragma unroll
             for (int b = 0; b < 2; ++b) {
-                if (cell[b] != kNowhere) add_channels<V>(adder, target[b] + step, channels - step - first, sum[b]);
+                if (cell[b] != kNowhere)
+                    add_channels<V>(adder, target[b] + step, channels - step - first, sum[b]);
             }
         }
     }
 }
 #endif
 
-// One block per view, kRows rows, four columns, some depth bins and a slice of the channels; one warp per column, 16 bins at a
-// time, while the depth of the next 16 bins is being loaded. Other blocks add to the same cells, so the kernel uses atomics.
+// One block per view, kRows rows, four columns, some depth bins and a slice of the channels; one
+// warp per column, 16 bins at a time, while the depth of the next 16 bins is being loaded. Other
+// blocks add to the same cells, so the kernel uses atomics.
 template <class T, int V>
 __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks)
-    splat_half(Sizes sizes, Tiling tiling, GeometryCells cells, LineSource depth, LineSource context, int slice, float* sums) {
+    splat_half(Sizes sizes, Tiling tiling, GeometryCells cells, LineSource depth,
+               LineSource context, int slice, float* sums) {
 #if __CUDA_ARCH__ >= 800
     __shared__ LineTile<T, kTensorBins> depth_tiles[2];
     __shared__ LineTile<T, kTensorChannels> context_tile;
     let_next_kernel_start();
     const Corner corner(tiling, blockIdx.x);
-    const int first_channel = blockIdx.y * slice, channels = min(slice, static_cast<int>(sizes.channels) - first_channel);
-    const int rows = static_cast<int>(sizes.height) - corner.row, columns = static_cast<int>(sizes.width) - corner.column;
-    const int bins = min(static_cast<int>(sizes.bins) - corner.bin, static_cast<int>(tiling.bins)), column = threadIdx.x / kWarp;
-    const T* depth_corner = element<T>(depth.array, corner.view, corner.bin, corner.row, corner.column);
+    const int first_channel = blockIdx.y * slice,
+              channels = min(slice, static_cast<int>(sizes.channels) - first_channel);
+    const int rows = static_cast<int>(sizes.height) - corner.row,
+              columns = static_cast<int>(sizes.width) - corner.column;
+    const int bins = min(static_cast<int>(sizes.bins) - corner.bin, static_cast<int>(tiling.bins)),
+              column = threadIdx.x / kWarp;
+    const T* depth_corner =
+        element<T>(depth.array, corner.view, corner.bin, corner.row, corner.column);
     RegisterTile<T, kTensorBins, V> depth_registers(depth, depth_corner, bins, rows, columns);
     const RegisterTile<T, kTensorChannels, V> context_registers(
-        context, element<T>(context.array, corner.view, first_channel, corner.row, corner.column), channels, rows, columns);
-    const unsigned sample = static_cast<unsigned>(corner.view) / static_cast<unsigned>(sizes.cameras);
+        context, element<T>(context.array, corner.view, first_channel, corner.row, corner.column),
+        channels, rows, columns);
+    const unsigned sample =
+        static_cast<unsigned>(corner.view) / static_cast<unsigned>(sizes.cameras);
     bool finite = true;
     for (int bin = 0; bin < bins; bin += kTensorBins) {
         LineTile<T, kTensorBins>& depth_tile = depth_tiles[bin / kTensorBins % 2];
-        PointCells points = find_cells(sizes, cells, corner.view, corner.bin + bin, corner.column + column, corner.row);
+        PointCells points = find_cells(sizes, cells, corner.view, corner.bin + bin,
+                                       corner.column + column, corner.row);
         if (bin == 0) finite = context_registers.store(context, context_tile, channel_line);
-        const bool depth_finite = depth_registers.store(depth, depth_tile, [](int line) { return line; });
+        const bool depth_finite =
+            depth_registers.store(depth, depth_tile, [](int line) { return line; });
         if (bin + kTensorBins < bins) {
             depth_corner += kTensorBins * depth.array.line_stride;
-            depth_registers = RegisterTile<T, kTensorBins, V>(depth, depth_corner, bins - bin - kTensorBins, rows, columns);
+            depth_registers = RegisterTile<T, kTensorBins, V>(
+                depth, depth_corner, bins - bin - kTensorBins, rows, columns);
         }
         const bool has_non_finite = __syncthreads_or(!(finite && depth_finite));
         if (bin == 0) wait_for_earlier_kernels();
@@ -242,9 +273,11 @@ __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks)
         float* map = sums + sample * sizes.nx * sizes.ny * sizes.channels + first_channel;
         const Weights<T> weights(depth_tile, column, 0);
         if (has_non_finite) {
-            add_points(points, weights, context_tile, column, channels, adder, map, static_cast<int>(sizes.channels));
+            add_points(points, weights, context_tile, column, channels, adder, map,
+                       static_cast<int>(sizes.channels));
         } else {
-            add_products(points, weights, context_tile, column, channels, adder, map, static_cast<int>(sizes.channels));
+            add_products(points, weights, context_tile, column, channels, adder, map,
+                         static_cast<int>(sizes.channels));
         }
     }
 #endif
@@ -252,25 +285,35 @@ __global__ void __launch_bounds__(kTensorThreads, kTensorBlocks)
 
 // Returns the number of depth bins of one block; it leaves a few blocks for each multiprocessor.
 unsigned half_bins(const Sizes& sizes) {
-    const std::int64_t tiles = sizes.batch * sizes.cameras * ceil_divide(sizes.height, kRows) * ceil_divide(sizes.width, kTensorColumns);
+    const std::int64_t tiles = sizes.batch * sizes.cameras * ceil_divide(sizes.height, kRows) *
+                               ceil_divide(sizes.width, kTensorColumns);
     const std::int64_t steps = std::max<std::int64_t>(ceil_divide(sizes.bins, kTensorBins), 1);
     const std::int64_t wanted = multiprocessors() * kTensorBlocks;
-    const std::int64_t parts = std::clamp<std::int64_t>(ceil_divide(wanted, std::max<std::int64_t>(tiles, 1)), 1, steps);
+    const std::int64_t parts =
+        std::clamp<std::int64_t>(ceil_divide(wanted, std::max<std::int64_t>(tiles, 1)), 1, steps);
     return static_cast<unsigned>(ceil_divide(steps, parts)) * kTensorBins;
 }
 
 StridedArray context_array(const Context& context, const Sizes& s) {
-    if (context.channels_first == nullptr) return {context.channels_last, s.height * s.width * s.channels, 1, s.width * s.channels, s.channels};
-    return {context.channels_first, s.channels * s.height * s.width, s.height * s.width, s.width, 1};
+    if (context.channels_first == nullptr)
+        return {context.channels_last, s.height * s.width * s.channels, 1, s.width * s.channels,
+                s.channels};
+    return {context.channels_first, s.channels * s.height * s.width, s.height * s.width, s.width,
+            1};
 }
 
-LineSource line_source(const StridedArray& array) { return {array, array.line_stride == 1 && array.column_stride != 1}; }
+LineSource line_source(const StridedArray& array) {
+    return {array, array.line_stride == 1 && array.column_stride != 1};
+}
 
-// Returns true if four adjacent 16-bit numbers can be read with one access; `lines` and `columns` are the sizes of the array.
+// Returns true if four adjacent 16-bit numbers can be read with one access; `lines` and `columns`
+// are the sizes of the array.
 bool in_fours(const LineSource& source, std::int64_t lines, std::int64_t columns) {
     const StridedArray& array = source.array;
-    const std::int64_t step = source.along_lines ? array.line_stride : array.column_stride, across = source.along_lines ? array.column_stride : array.line_stride;
-    return step == 1 && (source.along_lines ? lines : columns) % 4 == 0 && across % 4 == 0 && array.row_stride % 4 == 0 && array.view_stride % 4 == 0 &&
+    const std::int64_t step = source.along_lines ? array.line_stride : array.column_stride,
+                       across = source.along_lines ? array.column_stride : array.line_stride;
+    return step == 1 && (source.along_lines ? lines : columns) % 4 == 0 && across % 4 == 0 &&
+           array.row_stride % 4 == 0 && array.view_stride % 4 == 0 &&
            reinterpret_cast<std::uintptr_t>(array.data) % sizeof(Half4) == 0;
 }
 

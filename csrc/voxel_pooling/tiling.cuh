@@ -6,18 +6,25 @@
 namespace bevdepth {
 namespace {
 
-// Division of the points of all views into blocks of some columns and bins and kRows rows, columns first.
+// Division of the points of all views into blocks of some columns and bins and kRows rows, columns
+// first.
 struct Tiling {
-    unsigned columns, bins;                                 // in one block
+    unsigned columns, bins;  // in one block
     unsigned column_blocks, bin_blocks, row_blocks;
     bool empty;  // no bins; bin_blocks is then 1, because it is a divisor
 
     Tiling(const Sizes& sizes, unsigned columns, unsigned bins)
-        : columns(columns), bins(bins), column_blocks((sizes.width + columns - 1) / columns),
-          bin_blocks(sizes.bins > 0 ? (sizes.bins + bins - 1) / bins : 1), row_blocks((sizes.height + kRows - 1) / kRows),
+        : columns(columns),
+          bins(bins),
+          column_blocks((sizes.width + columns - 1) / columns),
+          bin_blocks(sizes.bins > 0 ? (sizes.bins + bins - 1) / bins : 1),
+          row_blocks((sizes.height + kRows - 1) / kRows),
           empty(sizes.bins == 0) {}
 
-    std::int64_t blocks_per_view() const { return static_cast<std::int64_t>(column_blocks) * bin_blocks * row_blocks * (empty ? 0 : 1); }
+    std::int64_t blocks_per_view() const {
+        return static_cast<std::int64_t>(column_blocks) * bin_blocks * row_blocks *
+               (empty ? 0 : 1);
+    }
 };
 
 struct Corner {
@@ -32,13 +39,17 @@ struct Corner {
 };
 
 template <class T>
-__device__ const T* element(const StridedArray& array, std::int64_t view, std::int64_t line, std::int64_t row, std::int64_t column) {
-    return static_cast<const T*>(array.data) + view * array.view_stride + line * array.line_stride + row * array.row_stride + column * array.column_stride;
+__device__ const T* element(const StridedArray& array, std::int64_t view, std::int64_t line,
+                            std::int64_t row, std::int64_t column) {
+    return static_cast<const T*>(array.data) + view * array.view_stride +
+           line * array.line_stride + row * array.row_stride + column * array.column_stride;
 }
 
-// Loads the weights of `rows` points of a column, at most kRows, and repeats the last one up to kRows.
+// Loads the weights of `rows` points of a column, at most kRows, and repeats the last one up to
+// kRows.
 template <class T>
-__device__ void load_weights(const T* source, std::int64_t stride, int rows, Accumulator<T> (&weight)[kRows]) {
+__device__ void load_weights(const T* source, std::int64_t stride, int rows,
+                             Accumulator<T> (&weight)[kRows]) {
     T stored[kRows];
 #pragma unroll
     for (int row = 0; row < kRows; ++row, source += row < rows ? stride : 0) stored[row] = *source;
@@ -46,15 +57,19 @@ __device__ void load_weights(const T* source, std::int64_t stride, int rows, Acc
     for (int row = 0; row < kRows; ++row) weight[row] = static_cast<Accumulator<T>>(stored[row]);
 }
 
-// Loads the features of `rows` pixels of a column, at most kRows, and repeats those of the last pixel up to kRows.
+// Loads the features of `rows` pixels of a column, at most kRows, and repeats those of the last
+// pixel up to kRows.
 template <class T, int V>
-__device__ void load_features(const T* source, std::int64_t stride, int rows, Group<Accumulator<T>, V> (&features)[kRows]) {
+__device__ void load_features(const T* source, std::int64_t stride, int rows,
+                              Group<Accumulator<T>, V> (&features)[kRows]) {
     Group<T, V> stored[kRows];
 #pragma unroll
-    for (int row = 0; row < kRows; ++row, source += row < rows ? stride : 0) stored[row] = *reinterpret_cast<const Group<T, V>*>(source);
+    for (int row = 0; row < kRows; ++row, source += row < rows ? stride : 0)
+        stored[row] = *reinterpret_cast<const Group<T, V>*>(source);
 #pragma unroll
     for (int row = 0; row < kRows; ++row) {
-        for (int k = 0; k < V; ++k) features[row].value[k] = static_cast<Accumulator<T>>(stored[row].value[k]);
+        for (int k = 0; k < V; ++k)
+            features[row].value[k] = static_cast<Accumulator<T>>(stored[row].value[k]);
     }
 }
 

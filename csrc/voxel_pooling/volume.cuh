@@ -7,19 +7,23 @@
 namespace bevdepth {
 namespace {
 
-constexpr int kVolumeColumns = 64;   // columns of one block of splat_volume
+constexpr int kVolumeColumns = 64;  // columns of one block of splat_volume
 
-// One block per view, depth bin, kRows rows and up to 64 columns; one thread (x, y) per column, for every blockDim.y-th group
-// of V channels. Adjacent threads read adjacent columns. Each thread processes the rows as in splat, and uses atomics for the same reason.
+// One block per view, depth bin, kRows rows and up to 64 columns; one thread (x, y) per column,
+// for every blockDim.y-th group of V channels. Adjacent threads read adjacent columns. Each thread
+// processes the rows as in splat, and uses atomics for the same reason.
 template <class T, class S, int V>
-__global__ void splat_volume(Sizes sizes, Tiling tiling, IndexedCells cells, const T* volume, const std::uint32_t* bounds, S* sums) {
+__global__ void splat_volume(Sizes sizes, Tiling tiling, IndexedCells cells, const T* volume,
+                             const std::uint32_t* bounds, S* sums) {
     using A = Accumulator<T>;
     __shared__ RunTile<kVolumeColumns> tile;
     __shared__ Bounds largest;
     let_next_kernel_start();
     const Corner corner(tiling, blockIdx.x);
-    const int column = corner.column + threadIdx.x, rows = min(kRows, static_cast<int>(sizes.height) - corner.row);
-    const unsigned sample = static_cast<unsigned>(corner.view) / static_cast<unsigned>(sizes.cameras);
+    const int column = corner.column + threadIdx.x,
+              rows = min(kRows, static_cast<int>(sizes.height) - corner.row);
+    const unsigned sample =
+        static_cast<unsigned>(corner.view) / static_cast<unsigned>(sizes.cameras);
     if constexpr (kExact<S, A>) largest.clear();
     if (threadIdx.y == 0 && column < sizes.width) {
         tile.find(threadIdx.x, sizes, cells, {corner.view, corner.bin, column}, corner.row);
@@ -40,7 +44,8 @@ __global__ void splat_volume(Sizes sizes, Tiling tiling, IndexedCells cells, con
         Group<T, V> features[kRows];
 #pragma unroll
         for (int row = 0; row < kRows; ++row) {
-            for (int k = 0; k < V; ++k) features[row].value[k] = top[k * plane + min(row, rows - 1) * sizes.width];
+            for (int k = 0; k < V; ++k)
+                features[row].value[k] = top[k * plane + min(row, rows - 1) * sizes.width];
         }
         OpenCell<S, A, V> open(sizes, sums, largest, sample, channel);
         open.add(tile, threadIdx.x, features, ones);
@@ -48,15 +53,21 @@ __global__ void splat_volume(Sizes sizes, Tiling tiling, IndexedCells cells, con
     }
 }
 
-// One thread per point copies the gradient of its cell channel by channel; adjacent threads write adjacent points.
+// One thread per point copies the gradient of its cell channel by channel; adjacent threads write
+// adjacent points.
 template <class T, int V>
-__global__ void gather_grad_volume(Sizes sizes, IndexedCells cells, std::int64_t points, const T* grad_map, T* grad_volume) {
+__global__ void gather_grad_volume(Sizes sizes, IndexedCells cells, std::int64_t points,
+                                   const T* grad_map, T* grad_volume) {
     const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
     if (i >= points) return;
-    const std::int64_t plane = sizes.bins * sizes.height * sizes.width, view = i / plane, line = i / sizes.width;
-    const Place place{view, static_cast<int>(line / sizes.height % sizes.bins), static_cast<int>(i % sizes.width)};
-    const int cell = IndexedColumn(sizes, cells, place).cell(sizes, static_cast<int>(line % sizes.height));
-    const T* gradient = grad_map + (view / sizes.cameras * sizes.nx * sizes.ny + cell) * sizes.channels;
+    const std::int64_t plane = sizes.bins * sizes.height * sizes.width, view = i / plane,
+                       line = i / sizes.width;
+    const Place place{view, static_cast<int>(line / sizes.height % sizes.bins),
+                      static_cast<int>(i % sizes.width)};
+    const int cell =
+        IndexedColumn(sizes, cells, place).cell(sizes, static_cast<int>(line % sizes.height));
+    const T* gradient =
+        grad_map + (view / sizes.cameras * sizes.nx * sizes.ny + cell) * sizes.channels;
     T* target = grad_volume + view * sizes.channels * plane + i % plane;
 #pragma unroll 4
     for (int channel = 0; channel < sizes.channels; channel += V) {

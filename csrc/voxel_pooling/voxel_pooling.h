@@ -1,12 +1,14 @@
 // Voxel pooling on CUDA. bevdepth_core/ops/voxel_pooling_reference.py specifies the results.
 //
-// This code does not depend on torch: callers pass device pointers, a device and a stream. No function allocates memory, waits for the
-// device, or reads device memory on the host, so all of them can be captured in a CUDA graph. Each throws std::invalid_argument for sizes
-// out of range and std::runtime_error for a launch that CUDA rejects.
+// This code does not depend on torch: callers pass device pointers, a device and a stream. No
+// function allocates memory, waits for the device, or reads device memory on the host, so all of
+// them can be captured in a CUDA graph. Each throws std::invalid_argument for sizes out of range
+// and std::runtime_error for a launch that CUDA rejects.
 //
-// Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells. T is the type of the features
-// (Launch::dtype). Arrays are contiguous unless a comment says otherwise. "Row" and "column" always mean those of the feature map.
-// "Channels last" means that the C channels of a pixel or cell lie side by side, as in torch's memory format of that name.
+// Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells. T is
+// the type of the features (Launch::dtype). Arrays are contiguous unless a comment says otherwise.
+// "Row" and "column" always mean those of the feature map. "Channels last" means that the C
+// channels of a pixel or cell lie side by side, as in torch's memory format of that name.
 #pragma once
 
 #include <cstdint>
@@ -29,14 +31,16 @@ struct Geometry {
     float cell[3];                  // x, y, z size of a cell, meters; from 2^-60 to 2^60
 };
 
-// An array (B * N views, lines, H, W) of T with any strides, in elements. A line is a depth bin or a context channel.
+// An array (B * N views, lines, H, W) of T with any strides, in elements. A line is a depth bin or
+// a context channel.
 struct StridedArray {
     const void* data;
     std::int64_t view_stride, line_stride, row_stride, column_stride;
 };
 
-// Context features. If channels_first (B, N, C, H, W) T is not null and the kernel reads channels last (see wants_channels_last), the
-// features are copied to channels_last (B, N, H, W, C) T. If channels_first is null, channels_last already contains them.
+// Context features. If channels_first (B, N, C, H, W) T is not null and the kernel reads channels
+// last (see wants_channels_last), the features are copied to channels_last (B, N, H, W, C) T. If
+// channels_first is null, channels_last already contains them.
 struct Context {
     const void* channels_first;
     void* channels_last;
@@ -45,9 +49,11 @@ struct Context {
 constexpr int kSumBounds = 128;  // numbers per sample and array in the workspace Sums::bounds
 
 // Memory in which the cells of a map are summed before they are rounded to T in the map.
-// exact: the result is bitwise the same on every run. cells is (B, ny, nx, C) double, with channels in the order of ExactOrder, and
+// exact: the result is bitwise the same on every run. cells is (B, ny, nx, C) double, with
+// channels in the order of ExactOrder, and
 //        bounds (B, 2, kSumBounds) is a workspace. Not for float64; depth must be contiguous.
-// otherwise: terms are added in any order. cells is (B, ny, nx, C) float, or null if T is float or double, whose sums are computed in
+// otherwise: terms are added in any order. cells is (B, ny, nx, C) float, or null if T is float or
+// double, whose sums are computed in
 //        the map itself. bounds is not used.
 struct Sums {
     bool exact;
@@ -56,25 +62,31 @@ struct Sums {
 };
 
 // voxel_index (B, N, D, H, W, 3), int32: x, y, z. Launch::dtype and the channels have no effect.
-void voxel_index(const Launch& launch, const Sizes& sizes, const Geometry& geometry, std::int32_t* voxel_index);
+void voxel_index(const Launch& launch, const Sizes& sizes, const Geometry& geometry,
+                 std::int32_t* voxel_index);
 
-// Returns true if voxel_pooling reads the context with channels last; if not, it reads either order.
+// Returns true if voxel_pooling reads the context with channels last; if not, it reads either
+// order.
 bool wants_channels_last(const Launch& launch, bool exact);
 
 // bev (B, ny, nx, C) T = sum of depth * context over the points in each cell.
-void voxel_pooling(const Launch& launch, const Sizes& sizes, const Geometry& geometry, const StridedArray& depth, const Context& context,
-                   const Sums& sums, void* bev);
+void voxel_pooling(const Launch& launch, const Sizes& sizes, const Geometry& geometry,
+                   const StridedArray& depth, const Context& context, const Sums& sums, void* bev);
 
-// grad_depth (B, N, D, H, W) T and grad_context (B, N, H, W, C) T from grad_bev (B, ny, nx, C) T. Reads the context with channels last.
-void voxel_pooling_backward(const Launch& launch, const Sizes& sizes, const Geometry& geometry, const StridedArray& depth,
-                            const Context& context, const void* grad_bev, void* grad_depth, void* grad_context);
+// grad_depth (B, N, D, H, W) T and grad_context (B, N, H, W, C) T from grad_bev (B, ny, nx, C) T.
+// Reads the context with channels last.
+void voxel_pooling_backward(const Launch& launch, const Sizes& sizes, const Geometry& geometry,
+                            const StridedArray& depth, const Context& context,
+                            const void* grad_bev, void* grad_depth, void* grad_context);
 
 // bev (B, ny, nx, C) T = sum of volume (B, N, C, D, H, W) T over the points in each cell.
-void voxel_pooling_volume(const Launch& launch, const Sizes& sizes, const std::int32_t* voxel_index, const void* volume,
-                          const Sums& sums, void* bev);
+void voxel_pooling_volume(const Launch& launch, const Sizes& sizes,
+                          const std::int32_t* voxel_index, const void* volume, const Sums& sums,
+                          void* bev);
 
 // grad_volume (B, N, C, D, H, W) T from grad_bev (B, ny, nx, C) T.
-void voxel_pooling_volume_backward(const Launch& launch, const Sizes& sizes, const std::int32_t* voxel_index,
-                                   const void* grad_bev, void* grad_volume);
+void voxel_pooling_volume_backward(const Launch& launch, const Sizes& sizes,
+                                   const std::int32_t* voxel_index, const void* grad_bev,
+                                   void* grad_volume);
 
 }  // namespace bevdepth
