@@ -347,18 +347,18 @@ class CameraTiming:
         self._earliest_s = min(self._earliest_s, self._usual_s)
         self._scatter_s = max(KEEP * self._scatter_s, ordered[-1] - ordered[0])
 
-    def lateness_change(self, count: int, period_s: float, share: float = 1.0) -> int:
-        """Return 1 if the last images arrive later than usual by more than ``share`` of the
-        shortest jump, -1 if they arrive earlier than ever by as much, 0 otherwise.
+    def lateness_change(self, count: int, period_s: float) -> int:
+        """Return 1 if the last images arrive later than usual by more than the shortest jump, -1
+        if they arrive earlier than ever by as much, 0 otherwise.
         """
         last = list(self._lateness_s)[-count:]
-        return self._change(statistics.median(last), period_s, share) if last else 0
+        return self._change(statistics.median(last), period_s) if last else 0
 
-    def _change(self, lateness_s: float, period_s: float, share: float = 1.0) -> int:
+    def _change(self, lateness_s: float, period_s: float) -> int:
         # No camera can send an image before its exposure: earlier images show a wrong clock.
         if self._usual_s is None:
             return 0
-        limit_s = share * self._shortest_jump_s(period_s)
+        limit_s = self._shortest_jump_s(period_s)
         return int(lateness_s > self._usual_s + limit_s) - int(
             lateness_s < self._earliest_s - limit_s
         )
@@ -397,9 +397,7 @@ class CameraTiming:
         last = sorted(list(self._lateness_s)[-JUMP_IMAGES:])
         nearest_s = last[-1 if self._jump_sign > 0 else 0]
         has_jumped = self._change(nearest_s, period_s) == -self._jump_sign
-        may_have = self._change(nearest_s, period_s, 0.5) == -self._jump_sign
-        if has_jumped or not may_have or self._jump_images >= WINDOW // 2:
-            self._end_jump_check()
+        self._end_jump_check()
         return has_jumped
 
     def trust_clock(self) -> None:

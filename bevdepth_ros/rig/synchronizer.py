@@ -15,7 +15,7 @@ Each camera has one of these states:
 | --- | --- | --- | --- |
 | used | sets wait for its images | start; *return*, see below | to silent or misaligned |
 | silent | no images arrive | the caller of ``check`` names it | returning, at its next image |
-| returning | images arrive again after silence | an image after silent | used, by *return* |
+| returning | images arrive again | an image after silent | used, by *return*; or misaligned |
 | misaligned | its stamps do not fit the majority | *exclusion*, see below | used, by *return* |
 
 Exclusion, if one of these is true:
@@ -26,6 +26,7 @@ Exclusion, if one of these is true:
   cycle earlier or later than usual, and most other cameras neither did the same nor lack that
   cycle.
 * ``JUMP_IMAGES`` images arrive earlier or later than those of the others by more than the timeout.
+* It has not returned ``LONGEST_RETURN`` images after it was silent.
 
 Return, after ``RETURN`` images with a steady deviation near zero and the usual lateness. After a
 restart of the camera, or if cameras were untriggered, the deviation may be new (it becomes the
@@ -38,6 +39,9 @@ whether or not image sets are formed or images can be decoded. If as many camera
 it is unknown which are wrong: the cameras are *untriggered*, and all that send images are used.
 Once the deviations of most of them have been steady for ``WINDOW`` images, at least two seconds,
 their offsets are searched again, and those that still move are excluded.
+
+If the stamps of a camera come again, its clock may have gone back, or those of all cameras. Images
+that waited before are then dropped, because others with the same stamps follow.
 
 No set is formed while stamps jitter so much that an image of another cycle could be taken for one
 of its own.
@@ -76,6 +80,8 @@ ONE_SIDED = 5
 """Images in a row that must deviate to the same side before a camera is left out."""
 RETURN = 10
 """Images with a steady deviation after which a camera is used again."""
+LONGEST_RETURN = 30
+"""Images after which a camera that restarted is misaligned if it is not used again by then."""
 SETTLED = 100
 """Images after which the lateness of a camera that restarted is the usual one."""
 TIGHT = 1 / 10
@@ -83,9 +89,9 @@ TIGHT = 1 / 10
 their jitter."""
 WIDEST, WIDEST_OF_TWO = 0.35, 0.25
 """Upper limits of that share. Two images that each differ by a quarter are half a cycle apart."""
-OUTLIER = 3.5
-"""No stamp differs from the median of its set by more than this many times the jitter, which is
-five to six standard deviations. Beyond the cycle less this, an image may be of another cycle."""
+OUTLIER = 2.8
+"""No stamp differs from the median of its set by more than this many times the jitter of both,
+which is 4.6 standard deviations. Beyond the cycle less this, an image may be of another cycle."""
 LONE = 3 / 4
 """Share of the jitter of a single camera that counts if that of most cameras is lower: it is
 measured from ``WINDOW`` images, with an error of about a fifth."""
@@ -133,8 +139,9 @@ class ImageSet:
 class _Camera(CameraTiming):
     """A camera with the images that wait for their set."""
 
-    def __init__(self) -> None:
+    def __init__(self, index: int) -> None:
         super().__init__()
+        self.index = index
         self.waiting: dict[int, Any] = {}
         self.newest: tuple[int, Any] | None = None
         self.state_since = 0
@@ -159,7 +166,6 @@ class ImageSetSynchronizer(SimpleFilter):
         too_wide: number of sets so far that were dropped because they exceed ``slop_s``.
         is_learned: True if the offsets were corrected by the medians of ``WINDOW`` images.
         cameras: one ``CameraTiming`` per input, with its ``state`` (see the module).
-        members: indices of the cameras that are used.
     """
 
     def __init__(
@@ -183,8 +189,8 @@ class ImageSetSynchronizer(SimpleFilter):
         super().__init__()
         self.slop_s = slop_s
         self.untriggered: str | None = None
-        self.cameras = [_Camera() for _ in filters]
-        self.members = list(range(len(self.cameras)))
+        self.cameras = [_Camera(index) for index, _ in enumerate(filters)]
+        self._used = self.cameras
         self.formed = self.too_wide = self._period_ns = 0
         self._queue_size, self._use_untriggered, self._now = queue_size, use_untriggered, now
         self._timeout_s = self._jitter_ns = math.inf
@@ -200,6 +206,11 @@ class ImageSetSynchronizer(SimpleFilter):
         for camera in self.cameras:
             camera.waiting.clear()
             camera.drop_stamps()
+
+    @property
+    def members(self) -> list[int]:
+        """Indices of the cameras that are used."""
+        return [camera.index for camera in self._used]
 
     @property
     def period_s(self) -> float:
@@ -218,7 +229,7 @@ class ImageSetSynchronizer(SimpleFilter):
             return
         was_unsure = self._is_unsure()
         self._take(one, message, stamp)
-        self._observe(camera)
+        self._observe(one)
         if not self._has_offsets:
             self._find_offsets()
         elif was_unsure:
@@ -226,7 +237,7 @@ class ImageSetSynchronizer(SimpleFilter):
         elif one.state == 'used' and not self._is_unsure():
             self._match(one, stamp)
         if self.untriggered and self._use_untriggered:
-            self._emit_newest(camera)
+            self._emit_newest(one)
 
     def check(self, silent: Iterable[int], timeout_s: float) -> None:
         """Exclude cameras that are silent or whose stamps are far from the others; call this a few
@@ -236,15 +247,15 @@ class ImageSetSynchronizer(SimpleFilter):
             silent: indices of the cameras that have sent no image for too long.
             timeout_s: largest distance of a camera's stamps from those of the others, seconds.
         """
-        before, silent = self.members, set(silent)
+        before, silent = self._used, set(silent)
         if len(silent) < len(self.cameras):
             for index in silent:
                 self._enter(self.cameras[index], 'silent')
-            if not self.members:
+            if not self._used:
                 self._search()
         self._timeout_s = timeout_s
         self._compare_rates()
-        if self.members != before:
+        if self._used != before:
             self._match_waiting()
         received = sum(camera.received for camera in self.cameras)
         if received == self._received_at_check:
@@ -288,17 +299,16 @@ class ImageSetSynchronizer(SimpleFilter):
         """Return True while sets pause, because a clock may have jumped or, unless no further
         images arrive (``is_over``), because the next images must show the rate.
         """
-        if len(self.members) < 2:
-            return False
-        members = [self.cameras[index] for index in self.members]
-        return any(one.may_have_jumped if is_over else one.is_unsure for one in members)
+        return len(self._used) > 1 and any(
+            one.may_have_jumped if is_over else one.is_unsure for one in self._used
+        )
 
     def _measure_period(self) -> int:
         """Return the shortest period of a camera that those of most cameras are multiples of.
 
         The last one holds until stamps show another: without it, sets could mix cycles.
         """
-        periods = sorted([one for at in self.members if (one := self.cameras[at].period_ns)])
+        periods = sorted([one.period_ns for one in self._used if one.period_ns])
         for period in periods:
             if 2 * sum([_is_multiple(one, period) for one in periods]) > len(periods):
                 return period
@@ -306,7 +316,7 @@ class ImageSetSynchronizer(SimpleFilter):
 
     def _measure_jitter(self) -> None:
         """Follow the jitter of most cameras, downward slowly, because its measurement scatters."""
-        jitters = [self.cameras[index].jitter_ns for index in self.members]
+        jitters = [camera.jitter_ns for camera in self._used]
         jitter = statistics.median_high(jitters) if jitters else math.inf
         if jitter < self._jitter_ns < math.inf:
             jitter = max(jitter, self._jitter_ns * (1 - 2 / WINDOW / len(jitters)))
@@ -320,54 +330,51 @@ class ImageSetSynchronizer(SimpleFilter):
         jitter = max(self._jitter_ns, LONE * camera.jitter_ns)
         if jitter == math.inf:
             return TIGHT * period
-        is_pair = len(self.members) == 2
+        is_pair = len(self._used) == 2
         widest = WIDEST_OF_TWO if is_pair else WIDEST
         return min(TIGHT * period + 2 * jitter, self._surely_own_ns(jitter), widest * period)
 
     @property
     def jitters(self) -> bool:
         """True if stamps jitter so much that most sets are lost."""
-        return len(self.members) > 1 and MISALIGNED * self._period_ns < self._jitter_ns < math.inf
+        return len(self._used) > 1 and MISALIGNED * self._period_ns < self._jitter_ns < math.inf
 
     def _surely_own_ns(self, jitter_ns: float) -> float:
         """Return how far the corrected stamp of an image may be from the median of its set without
         a doubt about its cycle; 0 if stamps jitter too much.
         """
-        if len(self.members) == 2:
-            # Both images jitter, and their median is between them.
-            jitter_ns *= math.sqrt(1.5)
-        share = 2 if len(self.members) == 2 else 1
-        return max(0.0, (self._period_ns - OUTLIER * jitter_ns) / share)
+        count = max(2, len(self._used))
+        # The median jitters, too: that of many images by less. That of two is between them.
+        doubt_ns = OUTLIER * math.sqrt(1 + 2 / count) * jitter_ns
+        return max(0.0, (self._period_ns - doubt_ns) / (2 if count == 2 else 1))
 
     def _match_waiting(self, is_over: bool = False) -> None:
         """Emit all sets that the waiting images complete; see ``_is_unsure``."""
-        members = [self.cameras[index] for index in self.members]
-        if self._has_offsets and members and not self._is_unsure(is_over):
-            rarest = min(members, key=lambda camera: len(camera.waiting))
+        if self._has_offsets and self._used and not self._is_unsure(is_over):
+            rarest = min(self._used, key=lambda camera: len(camera.waiting))
             for stamp in sorted(rarest.waiting):
                 self._match(rarest, stamp)
 
     def _match(self, camera: _Camera, stamp: int) -> None:
         """Emit the set that contains this image, if it is complete."""
-        members = [self.cameras[index] for index in self.members]
-        if stamp not in camera.waiting or not all(one.waiting for one in members):
+        used = self._used
+        if stamp not in camera.waiting or not all(one.waiting for one in used):
             return
-        near = [one.nearest(stamp - camera.offset_ns) for one in members]
+        near = [one.nearest(stamp - camera.offset_ns) for one in used]
         # The image itself may be an outlier, so the median decides.
         middle = statistics.median(near)
-        corrected = [one.nearest(middle) for one in members]
+        corrected = [one.nearest(middle) for one in used]
         middle = statistics.median(corrected)
         if all(
             abs(time - middle) <= self._tolerance_ns(one)
-            for time, one in zip(corrected, members, strict=True)
+            for time, one in zip(corrected, used, strict=True)
         ):
-            stamps = [time + one.offset_ns for time, one in zip(corrected, members, strict=True)]
-            self._emit(members, stamps)
+            self._emit([time + one.offset_ns for time, one in zip(corrected, used, strict=True)])
 
-    def _emit(self, cameras: Sequence[_Camera], stamps: Sequence[int]) -> None:
+    def _emit(self, stamps: Sequence[int]) -> None:
         """Call back with the images of these stamps, unless they are too far apart or late."""
-        images = tuple([one.waiting[stamp] for one, stamp in zip(cameras, stamps, strict=True)])
-        for camera, stamp in zip(cameras, stamps, strict=True):
+        images = tuple([one.waiting[at] for one, at in zip(self._used, stamps, strict=True)])
+        for camera, stamp in zip(self._used, stamps, strict=True):
             camera.waiting = {at: one for at, one in camera.waiting.items() if at > stamp}
         start = min(stamps)
         if max(stamps) - start >= self.slop_s * 1e9:
@@ -382,15 +389,14 @@ class ImageSetSynchronizer(SimpleFilter):
         stamps_ns = np.array(stamps, np.int64)
         self.signalMessage(ImageSet(tuple(self.members), images, stamps_ns, self._now()))
 
-    def _emit_newest(self, camera: int) -> None:
+    def _emit_newest(self, camera: _Camera) -> None:
         """Call back with the newest image of every camera, once per image of the slowest."""
-        members = self.members
-        slowest = max(members, key=lambda index: self.cameras[index].period_ns, default=None)
-        newest = [image for index in members if (image := self.cameras[index].newest)]
-        if slowest is None or camera != slowest or len(newest) < len(members):
+        slowest = max(self._used, key=lambda one: one.period_ns, default=None)
+        newest = [one.newest for one in self._used if one.newest]
+        if camera is not slowest or len(newest) < len(self._used):
             return
         stamps = [stamp for stamp, _ in newest]
-        if max(stamps) - min(stamps) <= self.cameras[slowest].period_ns:
+        if max(stamps) - min(stamps) <= camera.period_ns:
             self._send(tuple(image for _, image in newest), stamps)
 
     # Offsets
@@ -414,7 +420,7 @@ class ImageSetSynchronizer(SimpleFilter):
         Args:
             is_over: no further images arrive, so the offsets of a single set are better than none.
         """
-        stamps = {index: self.cameras[index].stamps[-WINDOW:] for index in self.members}
+        stamps = {one.index: one.stamps[-WINDOW:] for one in self._used}
         counts = [len(one) for one in stamps.values()]
         if not counts or min(counts) < (1 if is_over else 2):
             return
@@ -423,22 +429,19 @@ class ImageSetSynchronizer(SimpleFilter):
         offsets = find_offsets(stamps, self._period_ns, 1e9 * self.slop_s, is_over)
         if 2 * len(offsets) <= len(counts):
             return
-        for index in stamps:
-            camera = self.cameras[index]
-            camera.offset_ns, camera.usual_period_ns = offsets.get(index, 0), camera.period_ns
+        for camera in self._used:
+            camera.offset_ns = offsets.get(camera.index, 0)
+            camera.usual_period_ns = camera.period_ns
             camera.clear_deviations()
-            if index not in offsets:
+            if camera.index not in offsets:
                 self._enter(camera, 'misaligned')
         self._has_offsets = True
         self._match_waiting()
 
     def _learn(self) -> None:
         """Shift the offsets by the median deviations until they stay."""
-        used = [] if self.is_learned else [self.cameras[index] for index in self.members]
-        if self.untriggered == DRIFT:
-            self._end_drift(used)
-            return
-        if min([len(one.deviations) for one in used], default=0) < WINDOW:
+        used = self._used
+        if self.is_learned or min([len(one.deviations) for one in used], default=0) < WINDOW:
             return
         # Each camera was compared with the others only, not with itself.
         share = 1 - 1 / len(used)
@@ -448,10 +451,10 @@ class ImageSetSynchronizer(SimpleFilter):
         for one, shift in zip(used, shifts, strict=True):
             one.correct_offset(shift)
 
-    def _end_drift(self, used: Sequence[_Camera]) -> None:
+    def _end_drift(self) -> None:
         """Search the offsets of the cameras that no longer drift, if they are the majority."""
-        moving = [one for one in used if not self._is_settled(one, WINDOW)]
-        if 2 * len(moving) >= len(used):
+        moving = [one for one in self._used if not self._is_settled(one, WINDOW)]
+        if 2 * len(moving) >= len(self._used):
             return
         self.untriggered, self._has_offsets = None, False
         for one in moving:
@@ -463,10 +466,15 @@ class ImageSetSynchronizer(SimpleFilter):
 
     def _is_settled(self, camera: _Camera, count: int) -> bool:
         """Return True if the stamps of the last ``count`` images do not drift, nor are late."""
+        limit = STEADY * count / WINDOW / 2
+        is_late = camera.lateness_change(count, self.period_s)
+        return not is_late and self._is_steady(camera, count, limit)
+
+    def _is_steady(self, camera: _Camera, count: int, limit: float = STEADY) -> bool:
+        """Return True if the last ``count`` deviations changed by at most a share of the cycle."""
         last = list(camera.deviations)[-count:]
-        limit = max(STEADY * count / WINDOW / 2 * self._period_ns, self._jitter_ns / 2)
-        is_steady = len(last) == count and abs(drift(last)) < limit
-        return is_steady and not camera.lateness_change(count, self.period_s)
+        limit_ns = max(limit * self._period_ns, self._jitter_ns / 2)
+        return len(last) == count and abs(drift(last)) <= limit_ns
 
     # States of cameras
 
@@ -474,19 +482,17 @@ class ImageSetSynchronizer(SimpleFilter):
         camera.state, camera.state_since = state, camera.received
         camera.clear_deviations()
         camera.keep_lateness(JUMP_IMAGES)
-        self.members = [index for index, one in enumerate(self.cameras) if one.state == 'used']
+        self._used = [one for one in self.cameras if one.state == 'used']
 
-    def _observe(self, index: int) -> None:
+    def _observe(self, camera: _Camera) -> None:
         """Compare an image with the other cameras; exclude the camera or use it again."""
-        camera = self.cameras[index]
         if camera.is_faster or camera.is_slower:
             self._react_to_rate()
         period = self._period_ns = self._measure_period()
         self._measure_jitter()
         if not self._has_offsets or not period or len(camera.last) < 2:
             return
-        others = [self.cameras[one] for one in self.members if one != index]
-        others = [one for one in others if one.last]
+        others = [one for one in self._used if one is not camera and one.last]
         if not others:
             return
         if self.untriggered == DRIFT and camera.received % max(1, round(SETTLE_NS / period)):
@@ -495,15 +501,18 @@ class ImageSetSynchronizer(SimpleFilter):
         if camera.state != 'used':
             self._judge_unused(camera, period)
         elif self.untriggered != DRIFT:
-            self._judge_used(index, camera, period)
-        self._learn()
+            self._judge_used(camera, period)
+        if self.untriggered == DRIFT:
+            self._end_drift()
+        else:
+            self._learn()
 
-    def _judge_used(self, index: int, camera: _Camera, period: int) -> None:
-        has_jumped = camera.has_jumped(1e-9 * period) and self._is_alone(index, period)
+    def _judge_used(self, camera: _Camera, period: int) -> None:
+        has_jumped = camera.has_jumped(1e-9 * period) and self._is_alone(camera, period)
         if has_jumped or camera.is_far(self._timeout_s):
-            self._exclude({index}, is_certain=has_jumped)
+            self._exclude(camera, is_certain=has_jumped)
         elif abs(camera.deviations[-1]) > TIGHT * period and self._is_misaligned(camera):
-            self._exclude({index})
+            self._exclude(camera)
         elif (
             camera.received % CHANGE == 0
             and self.untriggered is None
@@ -518,10 +527,9 @@ class ImageSetSynchronizer(SimpleFilter):
         tolerance = max(TIGHT * period, self._tolerance_ns(camera))
         return is_far or camera.is_misaligned(WINDOW, tolerance, period)
 
-    def _is_alone(self, index: int, period: int) -> bool:
+    def _is_alone(self, own: _Camera, period: int) -> bool:
         """Return False if most other cameras jumped too, or skipped the same cycle."""
-        own = self.cameras[index]
-        others = [self.cameras[one] for one in self.members if one != index]
+        others = [one for one in self._used if one is not own]
         at_ns = own.skipped_ns - own.offset_ns
         alike = [
             one.is_suspect
@@ -535,17 +543,17 @@ class ImageSetSynchronizer(SimpleFilter):
 
     def _judge_unused(self, camera: _Camera, period: int) -> None:
         """Use the camera again if its last images are where they belong."""
-        last = list(camera.deviations)[-RETURN:]
         count = camera.received - camera.state_since
+        if camera.state == 'returning' and count >= LONGEST_RETURN:
+            camera.state = 'misaligned'
         if camera.is_far(self._timeout_s):
             camera.clear_deviations()
             return
-        if min(count, len(last)) < RETURN or not self._is_steady(last, period):
+        if count < RETURN or not self._is_steady(camera, RETURN):
             return
-        by = statistics.median(last)
-        share = 1.0 if camera.has_restarted else 0.5
-        change = camera.lateness_change(RETURN, 1e-9 * period, share)
+        by = statistics.median(list(camera.deviations)[-RETURN:])
         is_in_place = abs(by) <= AT_PLACE * period
+        change = camera.lateness_change(RETURN, 1e-9 * period)
         if change > 0 and is_in_place and count >= SETTLED and camera.has_restarted:
             camera.trust_clock()
         elif change:
@@ -559,14 +567,11 @@ class ImageSetSynchronizer(SimpleFilter):
         camera.has_restarted = False
         self._enter(camera, 'used')
 
-    def _is_steady(self, deviations: Sequence[float], period: int) -> bool:
-        return abs(drift(deviations)) <= max(STEADY * period, self._jitter_ns / 2)
-
     def _react_to_rate(self) -> None:
         """Search the offsets again if the rate of most used cameras changed."""
-        members = [self.cameras[index] for index in self.members]
-        faster, slower = [one.is_faster for one in members], [one.is_slower for one in members]
-        if 2 * max(sum(faster), sum(slower)) > len(members):
+        faster = sum(one.is_faster for one in self._used)
+        slower = sum(one.is_slower for one in self._used)
+        if 2 * max(faster, slower) > len(self._used):
             for one in self.cameras:
                 one.keep_new_rate()
                 one.waiting = {at: old for at, old in one.waiting.items() if at in one.stamps}
@@ -594,38 +599,34 @@ class ImageSetSynchronizer(SimpleFilter):
         if 3 * len(lateness_s) >= 2 * len(others):
             camera.add_lateness(statistics.median(lateness_s))
 
-    def _exclude(self, suspects: set[int], is_certain: bool = False) -> None:
-        """Exclude cameras if the majority of cameras agrees without them.
+    def _exclude(self, suspect: _Camera, is_certain: bool = False) -> None:
+        """Exclude a camera if the majority of cameras agrees without it.
 
         Otherwise it is unknown which cameras are wrong, and all offsets are searched again.
 
         Args:
-            suspects: indices of the cameras.
-            is_certain: these cameras are wrong, and not the others.
+            suspect: the camera.
+            is_certain: this camera is wrong, and not the others.
         """
         active = [camera for camera in self.cameras if camera.state != 'silent']
-        out = len(suspects) + sum(camera.state == 'misaligned' for camera in active)
+        out = 1 + sum(camera.state == 'misaligned' for camera in active)
         if out == len(active) or (2 * out >= len(active) and not is_certain):
             # The old offsets serve to compare stamps until they no longer drift.
             self.untriggered = DRIFT
             self._use_all()
             return
-        for index, camera in enumerate(self.cameras):
-            if index in suspects:
-                self._enter(camera, 'misaligned')
-                # Offsets that were found while clocks drift are not those it must return to.
-                camera.has_restarted |= self.untriggered is not None
-            elif camera.state == 'used':
-                camera.clear_deviations()
+        self._enter(suspect, 'misaligned')
+        # Offsets that were found while clocks drift are not those it must return to.
+        suspect.has_restarted |= self.untriggered is not None
+        for camera in self._used:
+            camera.clear_deviations()
         self._match_waiting()
 
     def _compare_rates(self) -> None:
         """Detect image rates that are not multiples of each other."""
-        members = [self.cameras[index] for index in self.members]
-        if not members or min(len(one.stamps) for one in members) < WINDOW:
+        if min([len(one.stamps) for one in self._used], default=0) < WINDOW:
             return
-        period = self._period_ns
-        differ = not all(_is_multiple(one.period_ns, period) for one in members)
+        differ = not all(_is_multiple(one.period_ns, self._period_ns) for one in self._used)
         self._rates_differ = self._rates_differ + 1 if differ else 0
         if self._rates_differ >= CHECKS:
             self.untriggered = RATES_DIFFER

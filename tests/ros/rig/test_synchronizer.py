@@ -332,11 +332,12 @@ def test_a_clock_that_drifted_by_cycles_returns_although_arrival_times_scatter_b
     assert not one.mixed()
 
 
-def test_a_camera_that_restarts_with_a_wrong_clock_is_left_out_until_it_is_right():
+def test_a_camera_that_restarts_with_a_wrong_clock_is_misaligned_until_it_is_right():
     one = rig(period_s=1 / 30, offsets_s=[0.3 * one for one in NUSCENES_S])
     one.run(5.0)
     one.run(2.0, missing=(1,))
     one.run(8.0, lambda camera, _: -5.3 / 30 if camera == 1 else 0.0)
+    assert one.synchronizer.cameras[1].state == 'misaligned'
     assert one.synchronizer.members == [0, 2, 3, 4, 5]
     one.run(3.0)
     assert one.synchronizer.members == [0, 1, 2, 3, 4, 5]

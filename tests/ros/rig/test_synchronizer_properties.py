@@ -14,6 +14,8 @@ from tests.ros.rig.timing import SimulatedRig
 
 COMPLETE = 0.98
 """Share of the possible sets that must be formed."""
+MOST = 0.95
+"""That share within three seconds, in which a single stall of matching is more than 2 %."""
 RECOVERY_S = 3.0
 SLOP_S = 0.06
 EXAMPLES = int(sys.argv[1]) if __name__ == '__main__' else 8
@@ -123,7 +125,7 @@ def test_clocks_that_all_jump_by_whole_cycles_mix_no_sets(
     recovered = rig.cycle
     rig.run(3.0, lambda camera, time_s: cycles * rig.period_s)
     assert not rig.mixed()
-    assert rig.complete(recovered) >= COMPLETE
+    assert rig.complete(recovered) >= MOST
     assert all(camera.state == 'used' for camera in rig.synchronizer.cameras)
 
 
