@@ -80,7 +80,6 @@ class Monitor:
         """
         self.stop()
         with self._lock:
-            self._begins_at = time.monotonic() + startup_s
             self._facts = {
                 area: facts if area == 'node' else {} for area, facts in self._facts.items()
             }
@@ -94,9 +93,10 @@ class Monitor:
             self._sets = Counter(received=0, processed=0, unpublished=0)
             self._dropped = Counter(dict.fromkeys(DROP_REASONS, 0))
             self._spreads: deque[float] = deque(maxlen=LATENCY_WINDOW)
-            self._last_image = dict.fromkeys(cameras, (self._begins_at, -math.inf))
+            self._begins_at = time.monotonic() + startup_s
             self._last_image_of_any = (self._begins_at, -math.inf)
-            self._last_set = self._resumed = (self._begins_at, -math.inf)
+            self._last_image = dict.fromkeys(cameras, self._last_image_of_any)
+            self._last_set = self._resumed = self._last_image_of_any
             self._latencies: dict[str, deque[float]] = {}
             self._published: deque[float] = deque(maxlen=512)
             self._delays: deque[float] = deque(maxlen=LATENCY_WINDOW)
@@ -172,6 +172,21 @@ class Monitor:
             self._published.append(time.monotonic())
             for stage, seconds in stage_seconds.items():
                 self._latencies.setdefault(stage, deque(maxlen=LATENCY_WINDOW)).append(seconds)
+
+    def clock_began(self, startup_s: float) -> None:
+        """Begin the startup time again, because the node's clock has started: the process of a
+        replay takes seconds to start. Cameras that have sent images are not concerned.
+        """
+        with self._lock:
+            wall_s, ros_s = self._moment()
+            self._begins_at = wall_s + startup_s
+            begin = self._begins_at, ros_s + startup_s
+            unseen = [camera for camera, count in self._received.items() if not count]
+            self._last_image.update(dict.fromkeys(unseen, begin))
+            if len(unseen) == len(self._received):
+                self._last_image_of_any = begin
+            if not self._sets['received']:
+                self._last_set = self._resumed = begin
 
     def startup_is_over(self) -> bool:
         """Return True if ``startup_s`` is over."""

@@ -144,8 +144,9 @@ class Intake:
         self._synchronizer.flush()
 
     def reset(self) -> None:
-        """Drop images that wait for their set."""
+        """Drop images that wait for their set, because the clock went back."""
         self._synchronizer.reset()
+        self._last_set_ns = 0
 
     def check(self, timeout_s: float) -> None:
         """Exclude and report cameras that are silent for ``timeout_s`` seconds or whose stamps do

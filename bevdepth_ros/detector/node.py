@@ -40,6 +40,11 @@ TICK_S = 0.25
 """Period of the checks for problems; a changed problem is published at once."""
 CLOCK_TICKS = 8
 """Ticks in a row without a message on /clock before it is reported."""
+CLOCK_LOG_PERIOD_S = 60.0
+"""A replay that starts again is logged at most this often, seconds."""
+CLOCK_STARTUP_S = 15.0
+"""Additional startup time with use_sim_time while nothing was received on /clock, seconds: on a
+busy machine the process of a player takes that long to start."""
 GRAPH_CHECK_TICKS = 4
 """Ticks between two checks for other publishers of the outputs."""
 EXIT_TIMEOUT_S = 0.5
@@ -88,6 +93,7 @@ class DetectorNode(LifecycleNode):
         self._diagnostics_due_at = 0.0
         self._last_fault_s: dict[str, float] = {}
         self._ticks_without_clock = 0
+        self._awaits_clock = False
         self.add_on_set_parameters_callback(self._on_parameters)
         respond_to_every_transition_request(self)
         self.create_timer(TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -223,7 +229,9 @@ class DetectorNode(LifecycleNode):
 
     def _start_detecting(self, detector: Detector) -> None:
         self._device_failure = None
-        self._monitor.start(self._settings.cameras, self._settings.camera_startup_s)
+        self._awaits_clock = self._lacks_clock()
+        clock_s = CLOCK_STARTUP_S if self._awaits_clock else 0.0
+        self._monitor.start(self._settings.cameras, self._settings.camera_startup_s + clock_s)
         detector.reset()
         detector.past_frame_spacing_ns = round(1e9 * self._settings.past_frame_spacing_s)
         self._pipeline = Pipeline(
@@ -297,9 +305,10 @@ class DetectorNode(LifecycleNode):
     def _on_clock_jump(self, jump: Any) -> None:
         self._monitor.clock_jumped()
         if self._pipeline is not None:
-            self.get_logger().warning(
-                'the clock went back: waiting images and newer transforms are dropped',
-                throttle_duration_sec=LOG_PERIOD_S,
+            self.get_logger().info(
+                'the clock went back, as when a replay starts again: waiting images, past frames '
+                'and newer transforms are dropped',
+                throttle_duration_sec=CLOCK_LOG_PERIOD_S,
             )
             self._pipeline.clock_went_back(self.get_clock().now().nanoseconds)
 
@@ -350,8 +359,10 @@ class DetectorNode(LifecycleNode):
         self._ticks += 1
         if self._ticks % GRAPH_CHECK_TICKS == 0:
             self._report_other_publishers()
-        uses_clock = self.get_parameter('use_sim_time').value
-        lacks_clock = bool(uses_clock) and not self.get_clock().now().nanoseconds
+        lacks_clock = self._lacks_clock()
+        if self._awaits_clock and not lacks_clock:
+            self._awaits_clock = False
+            self._monitor.clock_began(self._settings.camera_startup_s)
         # A node that has just been told to use /clock needs time to find its publisher.
         self._ticks_without_clock = self._ticks_without_clock + 1 if lacks_clock else 0
         if self._monitor.startup_is_over() and self._ticks_without_clock > CLOCK_TICKS:
@@ -363,6 +374,11 @@ class DetectorNode(LifecycleNode):
             self._monitor.report('clock', 'node', WARN, sentence)
         else:
             self._monitor.solved('clock')
+
+    def _lacks_clock(self) -> bool:
+        """Return True if the node uses /clock and has received nothing on it."""
+        uses_clock = self.get_parameter('use_sim_time').value
+        return bool(uses_clock) and not self.get_clock().now().nanoseconds
 
     def _report_other_publishers(self) -> None:
         """Report another node that publishes the outputs of this one."""

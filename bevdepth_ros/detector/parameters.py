@@ -25,6 +25,7 @@ from bevdepth_ros.detections.selection import (
     parse_thresholds,
 )
 from bevdepth_ros.rig.settings import (
+    COMMON_PARAMETERS,
     LIVE,
     START,
     RigSettings,
@@ -321,19 +322,10 @@ def declare(node: Node) -> None:
             node.undeclare_parameter(name)
         node.declare_parameter(name, value, descriptor(field), ignore_override=True)
     for name in given:
-        if not name.startswith(_FOREIGN):
+        if not name.startswith(COMMON_PARAMETERS):
             nearest = difflib.get_close_matches(name, FIELDS, 1)
             hint = f' (did you mean {nearest[0]}?)' if nearest else ''
             node.get_logger().warning(f'parameter {name} is unknown and has no effect{hint}')
-
-
-_FOREIGN = (
-    'use_sim_time',
-    'start_type_description_service',
-    'qos_overrides',
-    'diagnostic_updater',
-)
-"""Parameters of every ROS node."""
 
 
 def _as_declared(name: str, value: Any) -> Any:

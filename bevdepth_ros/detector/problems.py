@@ -1,13 +1,15 @@
 """Active problems, logged and published in /diagnostics.
 
 A problem has a key, an area, a level and a sentence. It is logged when it begins, when its
-sentence changes (changed numbers do not count), every ``LOG_PERIOD_S`` while it lasts, and when it
-ends. A problem that ends and begins again is logged once per ``FLAPPING_PERIOD_S``.
+sentence changes (changed numbers do not count), every ``LOG_PERIOD_S`` while it lasts, and, with
+its first clause only, when it ends. A problem that ends and begins again is logged once per
+``FLAPPING_PERIOD_S``.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import sys
 import threading
 import time
@@ -105,7 +107,7 @@ class Problems:
             )
             self._changed |= bool(gone)
         for sentence in ended:
-            self._logger.info(f'solved: {sentence}')
+            self._logger.info(f'solved: {_subject(sentence)}')
 
     def _log(self, level: bytes, sentence: str) -> None:
         """Write a line to the log; an exception must not end the calling thread. rclpy requires a
@@ -158,6 +160,11 @@ class Problems:
             for problem in found:
                 problem.shown = True
         return sorted(found, key=lambda problem: problem.level, reverse=True)
+
+
+def _subject(sentence: str) -> str:
+    """Return the first clause of ``sentence``, which names the problem; the rest explains it."""
+    return re.split(r': |; |, (?:although|so) ', sentence, maxsplit=1)[0]
 
 
 def _words(sentence: str) -> str:

@@ -23,6 +23,13 @@ INACTIVE = 'inactive'
 """May change while the node is not active; takes effect on the next activation."""
 START = 'start'
 """Read-only: fixed when the process starts."""
+COMMON_PARAMETERS = (
+    'use_sim_time',
+    'start_type_description_service',
+    'qos_overrides',
+    'diagnostic_updater',
+)
+"""First parts of the names of parameters that ROS 2 and its libraries declare in nodes."""
 
 
 def parameter(

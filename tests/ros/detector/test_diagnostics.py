@@ -102,6 +102,44 @@ def test_a_camera_that_stopped_before_the_clock_went_back_is_still_reported_as_s
     assert monitor.silence_s('a') == 3.0
 
 
+def test_the_startup_time_begins_again_with_the_clock_of_a_replay(monkeypatch: pytest.MonkeyPatch):
+    wall_s, ros_s = [100.0], [0.0]
+    monkeypatch.setattr(diagnostics.time, 'monotonic', lambda: wall_s[0])
+    monitor = Monitor(Log(), ros_now_s=lambda: ros_s[0])
+    monitor.start(('a', 'b'), startup_s=20.0)
+    wall_s[0], ros_s[0] = 118.0, 1000.0
+    monitor.image_arrived('b', 1)
+    monitor.clock_began(5.0)
+    wall_s[0], ros_s[0] = 122.9, 1000.5  # a replay at about a tenth of its speed
+    assert not monitor.startup_is_over()
+    wall_s[0], ros_s[0] = 140.0, 1002.2
+    assert monitor.startup_is_over()
+    assert monitor.silence_s('b') == pytest.approx(2.2)
+    assert monitor.silence_s('a') == pytest.approx(2.2 - 5.0)
+    wall_s[0], ros_s[0] = 170.0, 1006.5
+    assert monitor.silence_s('a') == pytest.approx(1.5)
+    assert monitor.seconds_since_last_set() == pytest.approx(1.5)
+
+
+def test_the_end_of_a_problem_is_logged_without_its_explanation():
+    log = Log()
+    monitor = Monitor(log)
+    for number, sentence in enumerate(
+        (
+            'no camera sends images; for example, no image of left on /left for 1.2 s',
+            'tf has no map <- base_link: publish this transform',
+            'no image of left on /left for 1.2 s, although it has a publisher: check it',
+        )
+    ):
+        monitor.report(str(number), 'tf', WARN, sentence)
+        monitor.solved(str(number))
+    assert [line for level, line in log.lines if level == 'info'] == [
+        'solved: no camera sends images',
+        'solved: tf has no map <- base_link',
+        'solved: no image of left on /left for 1.2 s',
+    ]
+
+
 def test_after_a_pause_of_all_cameras_silence_begins_with_the_first_image(
     monkeypatch: pytest.MonkeyPatch,
 ):

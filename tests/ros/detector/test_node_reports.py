@@ -6,11 +6,14 @@ from functools import partial
 
 import pytest
 import rclpy
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
+from bevdepth_ros.detector import node as node_module
 from tests.ros.camera_rig import Rig
 from tests.ros.detector.running import ACTIVATE, CAMERAS, CONFIGURE, DEACTIVATE
 from tests.ros.graph import Graph, wait_until
@@ -92,7 +95,10 @@ def test_a_remapped_topic_is_reported_by_its_new_name(detector):
     wait_until(left_only, 'the report')
 
 
-def test_every_report_names_topics_as_they_are_after_remappings(graph: Graph, detector):
+def test_every_report_names_topics_as_they_are_after_remappings(
+    graph: Graph, detector, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(node_module, 'CLOCK_STARTUP_S', 0.5)
     rules = {
         '/left/image': '/new/left',
         '/right/image': '/new/right',
@@ -266,13 +272,31 @@ def test_images_without_a_stamp_are_reported(detector):
     )
 
 
-def test_simulated_time_without_a_clock_is_reported(detector):
+def test_simulated_time_without_a_clock_is_reported(detector, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(node_module, 'CLOCK_STARTUP_S', 0.5)
     node = detector(use_sim_time=True)
     node.start()
     wait_until(
         lambda: node.diagnostics.reports('node', 'no message was received on /clock'),
         'the report',
     )
+
+
+def test_after_a_late_start_of_the_clock_silent_cameras_are_reported(
+    graph: Graph, detector, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(node_module, 'CLOCK_STARTUP_S', 1000.0)
+    node = detector(use_sim_time=True)
+    node.start()
+    publisher = graph.node.create_publisher(Clock, '/clock', 1)
+    seconds = iter(range(1_000, 10**6))
+
+    def is_reported() -> bool:
+        publisher.publish(Clock(clock=Time(sec=next(seconds))))
+        return node.diagnostics.reports('cameras', 'no camera sends images')
+
+    wait_until(is_reported, 'the report')
+    assert not node.diagnostics.was_reported('node', 'no message was received on /clock')
 
 
 def test_the_stages_of_a_result_add_up_to_its_total(graph: Graph, detector):
