@@ -12,7 +12,12 @@ from bevdepth_ros.bring_up import nodes
 from bevdepth_ros.bring_up.arguments import ARGUMENTS, CONFIG, Arguments, read_arguments
 from bevdepth_ros.bring_up.lifecycle import BringUpError, bring_up, new_enclave
 from bevdepth_ros.bring_up.replay import add_replay, end_of_replay
-from bevdepth_ros.bring_up.scope import ResolvedDetector, actions_in_scope, resolve_detector
+from bevdepth_ros.bring_up.scope import (
+    ResolvedDetector,
+    actions_in_scope,
+    check_weights,
+    resolve_detector,
+)
 from bevdepth_ros.bring_up.views import foxglove_layout, rviz_cameras, rviz_config, write_view
 
 
@@ -25,6 +30,8 @@ def _actions(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return the actions for the given arguments."""
     arguments = read_arguments(context, __file__)
     detector = resolve_detector(context, arguments.namespace, arguments.params_files)
+    if 'checkpoint' not in arguments.overrides:
+        check_weights(detector)
     if get_node_name_count(context, detector.name):
         raise RuntimeError(
             f'this launch has another node {detector.name}: set a different namespace:= for each '

@@ -129,8 +129,17 @@ def locate(path: str | Path) -> Path:
     if path.is_file():
         return path
     if path.suffix or path.name != str(path):
-        raise WeightsError(f'{path}: no such checkpoint file; check the path')
+        raise WeightsError(f'{path}: no such checkpoint file{_similar_file(path)}')
     return _named(path.name)
+
+
+def _similar_file(path: Path) -> str:
+    """Return what to do about a file that does not exist."""
+    if not path.parent.is_dir():
+        return f'; the folder {path.parent} does not exist'
+    names = [entry.name for entry in path.parent.iterdir()]
+    nearest = difflib.get_close_matches(path.name, names, 1)
+    return f' (did you mean {path.with_name(nearest[0])}?)' if nearest else '; check the path'
 
 
 def _named(name: str) -> Path:

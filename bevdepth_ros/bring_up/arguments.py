@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ PACKAGE, LAUNCH_FILE = 'bevdepth_ros', 'detect.launch.py'
 CONFIG = Path(get_package_share_directory(PACKAGE)) / 'config'
 DEFAULT_PARAMS_FILE = str(CONFIG / 'detector.yaml')
 PRESETS = sorted(path.stem for path in (CONFIG / 'cameras').glob('*.yaml'))
+CHOICES: dict[str, list[str]] = {}
+"""Values of the arguments that have a fixed set of them."""
 BOOLEAN = ['true', 'false', 'True', 'False']
+DEVICE = r'(auto|cpu|cuda(:\d+)?)?'
 MAX_PORT = 65535
 
 
@@ -30,9 +34,18 @@ class ArgumentsError(RuntimeError):
 def _argument(
     name: str, default: str, description: str, choices: list[str] | None = None
 ) -> DeclareLaunchArgument:
-    return DeclareLaunchArgument(
-        name, default_value=default, description=description, choices=choices
-    )
+    """Return an argument. ``choices`` are checked with the other values: launch would only reject
+    the first invalid one, without a suggestion.
+    """
+    if choices:
+        CHOICES[name] = choices
+        description += f' One of: {_listed(choices)}.'
+    return DeclareLaunchArgument(name, default_value=default, description=description)
+
+
+def _listed(choices: Iterable[str]) -> str:
+    """Return the choices without the empty one and without the spelling of Python."""
+    return ', '.join(choice for choice in choices if choice and not choice[0].isupper())
 
 
 ARGUMENTS = [
@@ -219,13 +232,24 @@ class _Reader:
         return path
 
     def check_weights(self) -> None:
-        """Check a name of weights; the node itself reports a file that is absent or invalid."""
-        name = self.values['checkpoint']
-        if name and not Path(name).suffix and Path(name).name == name:
+        """Check that the file or the name of weights exists."""
+        if self.values['checkpoint']:
             try:
-                locate(name)
+                locate(self.values['checkpoint'])
             except WeightsError as error:
                 self.problems.append(f'checkpoint:={error}')
+
+    def check_choices(self) -> None:
+        """Check the arguments that have a fixed set of values."""
+        for name, choices in CHOICES.items():
+            value = self.values[name]
+            if value not in choices:
+                hint = suggestion(value, choices) or f': give one of {_listed(choices)}'
+                self.problems.append(f'{name}:={value} is invalid{hint}')
+        if not re.fullmatch(DEVICE, self.values['device']):
+            self.problems.append(
+                f'device:={self.values["device"]} is invalid: give auto, cpu, cuda or cuda:<n>'
+            )
 
     def use_sim_time(self) -> bool | None:
         text = self.values['use_sim_time']
@@ -249,6 +273,7 @@ def read_arguments(context: LaunchContext, launch_file: str) -> Arguments:
     reader = _Reader(values)
     if is_direct:
         reader.problems += unknown_arguments(context.argv)
+    reader.check_choices()
     reader.check_weights()
     arguments = _converted(reader, is_direct)
     if reader.problems:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import yaml
 
 HEADER = 'ros__parameters'
 REMEDY = f"begin the file with the lines '/**:' and '  {HEADER}:', and indent the parameters"
+PERHAPS_MEANT, SURELY_MEANT = 0.6, 0.8
+"""Similarity of two names, as of difflib, from which one is suggested in place of the other; the
+higher one in blocks that may contain parameters of other nodes."""
 
 
 class ParametersError(RuntimeError):
@@ -46,12 +50,47 @@ def check_blocks(path: str, names: Sequence[str]) -> None:
     Raises:
         ParametersError: no block applies to any of them.
     """
-    patterns = list(_patterns(_document(path)))
+    patterns = [pattern for pattern, _ in _blocks(_document(path))]
     if patterns and not any(_matches(pattern, name) for pattern in patterns for name in names):
         raise ParametersError(
             f'{path} has parameters of {", ".join(patterns)}, but none of {names[0]}: rename the '
             'block to /**, or set namespace:= so that the names are equal'
         )
+
+
+def check_names(path: str, node: str, known: Collection[str]) -> None:
+    """Check that the parameters for ``node`` in a file exist.
+
+    A block with a wildcard may also contain parameters of other nodes. There, only a name that is
+    similar to a known one is an error.
+
+    Args:
+        path: a valid file.
+        node: fully qualified.
+        known: names of its parameters; of those with dots, the part before the first dot.
+
+    Raises:
+        ParametersError: a name is unknown.
+    """
+    problems = []
+    for pattern, parameters in _blocks(_document(path)):
+        is_shared = pattern.endswith('*')
+        for name in parameters if _matches(pattern, node) else ():
+            word = str(name).split('.')[0]
+            similarity = SURELY_MEANT if is_shared else PERHAPS_MEANT
+            nearest = difflib.get_close_matches(word, known, 1, similarity)
+            if word not in known and (nearest or not is_shared):
+                hint = f' (did you mean {nearest[0]}?)' if nearest else ''
+                problems.append(f'{node} has no parameter {name}{hint}')
+    if problems:
+        raise ParametersError(
+            f'{path}: {"; ".join(problems)}; config/detector.yaml lists all parameters'
+        )
+
+
+def parameter_names(path: str) -> list[str]:
+    """Return the names of the parameters in a valid file."""
+    return [name for _, parameters in _blocks(_document(path)) for name in parameters]
 
 
 def _document(path: str) -> dict:
@@ -86,13 +125,13 @@ def _empty(block: dict) -> Iterator[str]:
             yield str(key)
 
 
-def _patterns(block: dict, prefix: str = '') -> Iterator[str]:
-    """Yield the names of nodes, with wildcards, that a file has blocks for."""
+def _blocks(block: dict, prefix: str = '') -> Iterator[tuple[str, dict]]:
+    """Yield the names of nodes, with wildcards, and the parameters that a file has for them."""
     for key, value in block.items():
         if key == HEADER:
-            yield prefix
+            yield prefix, value if isinstance(value, dict) else {}
         elif isinstance(value, dict):
-            yield from _patterns(value, f'{prefix}/{str(key).strip("/")}')
+            yield from _blocks(value, f'{prefix}/{str(key).strip("/")}')
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -16,12 +16,32 @@ from launch.actions import OpaqueFunction, PopLaunchConfigurations, PushLaunchCo
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 from rclpy.node import Node
 
-from bevdepth_ros.bring_up.params_files import ParametersError, check_blocks, check_file
-from bevdepth_ros.rig.settings import CameraSource, RigSettings
+from bevdepth_core.weights import WeightsError, locate
+from bevdepth_ros.bring_up.arguments import DEFAULT_PARAMS_FILE
+from bevdepth_ros.bring_up.params_files import (
+    ParametersError,
+    check_blocks,
+    check_file,
+    check_names,
+    parameter_names,
+)
+from bevdepth_ros.rig.settings import COMMON_PARAMETERS, CameraSource, RigSettings
 
 DETECTOR, VISUALIZER, VIEWER = 'bevdepth_detector', 'bevdepth_visualizer', 'bevdepth_viewer'
 OUTPUTS = ('detections', 'objects', 'markers', 'label_info', 'depth_points', 'latency', 'tracks')
 """Topics of the detector, below its name, that the recorder and the views may subscribe to."""
+VIEW_PARAMETERS = (
+    'annotations_topic',
+    'detector',
+    'history_s',
+    'host',
+    'jpeg_quality',
+    'min_score',
+    'port',
+    'rate_hz',
+    'width',
+)
+"""Parameters that only the visualizer or the live view has."""
 FIELDS = {field.name: field for field in dataclasses.fields(RigSettings)}
 
 
@@ -36,6 +56,7 @@ class ResolvedDetector:
         given: the part of ``rig`` that parameter files or enclosing launch files set, by name.
         sources: the cameras, with resolved topics.
         outputs: name of an output, such as ``detections`` -> resolved topic.
+        checkpoint: as given by parameter files or enclosing launch files; empty if it is not.
     """
 
     name: str
@@ -44,6 +65,7 @@ class ResolvedDetector:
     given: dict[str, Any]
     sources: tuple[CameraSource, ...]
     outputs: dict[str, str]
+    checkpoint: str
 
     def remappings_for_others(self) -> list[tuple[str, str]]:
         """Return remappings with which other nodes receive outputs that are remapped with
@@ -86,8 +108,8 @@ def resolve_detector(
     parameter files, including blocks with wildcards, and resolves the names.
 
     Raises:
-        ParametersError: a file is malformed, has no block for a node of this launch, or has
-            values that contradict each other.
+        ParametersError: a file is malformed, has no block for a node of this launch, has a
+            parameter that does not exist, or has values that contradict each other.
     """
     for path in params_files:
         check_file(path)
@@ -98,9 +120,24 @@ def resolve_detector(
     with _node(DETECTOR, words) as node:
         resolved = _resolved(node)
     names = [f'{resolved.namespace.rstrip("/")}/{name}' for name in (DETECTOR, VISUALIZER, VIEWER)]
+    known = [*parameter_names(DEFAULT_PARAMS_FILE), *COMMON_PARAMETERS, *VIEW_PARAMETERS]
     for path in params_files:
         check_blocks(path, names)
+        check_names(path, resolved.name, known)
     return resolved
+
+
+def check_weights(detector: ResolvedDetector) -> None:
+    """Check that the file or name of weights in the parameters of ``detector`` exists.
+
+    Raises:
+        ParametersError: it does not.
+    """
+    if detector.checkpoint:
+        try:
+            locate(detector.checkpoint)
+        except WeightsError as error:
+            raise ParametersError(f'parameter checkpoint of {DETECTOR}: {error}') from error
 
 
 def _scope_arguments(context: LaunchContext, namespace: str) -> list[str]:
@@ -158,6 +195,7 @@ def _resolved(node: Node) -> ResolvedDetector:
         given,
         sources,
         {output: node.resolve_topic_name(f'~/{output}') for output in OUTPUTS},
+        str(parameters['checkpoint'].value) if 'checkpoint' in parameters else '',
     )
 
 

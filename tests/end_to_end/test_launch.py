@@ -43,7 +43,7 @@ def generate_launch_description():
             PushRosNamespace('robot'), SetRemap('~/detections', '/boxes'), bag='BAG', record='OUT',
             **common,
         ),
-        included(namespace='live', checkpoint='/nowhere.pth'),
+        included(namespace='live'),
     ])
 """
 

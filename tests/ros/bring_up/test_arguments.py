@@ -88,7 +88,7 @@ def test_weights_device_and_precision_override_the_parameters_only_where_given()
     assert got.overrides == {'checkpoint': 'small', 'precision': 'fp16'}
 
 
-def test_a_name_of_weights_is_checked_by_the_launch_file_and_a_path_by_the_node(
+def test_weights_that_do_not_exist_are_reported_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
@@ -96,8 +96,39 @@ def test_a_name_of_weights_is_checked_by_the_launch_file_and_a_path_by_the_node(
     assert 'checkpoint:=2key_da: these weights are not' in problem(checkpoint='2key_da')
     assert command in problem(checkpoint='2key_da')
     assert 'did you mean small?' in problem(checkpoint='smal')
-    for path in ('/nowhere/weights', 'nowhere.pth', 'here/weights'):
-        assert read(checkpoint=path).overrides == {'checkpoint': path}
+    file = tmp_path / 'model.pth'
+    file.touch()
+    assert read(checkpoint=file).overrides == {'checkpoint': str(file)}
+    assert f'did you mean {file}?' in problem(checkpoint=tmp_path / 'model.pt')
+    assert 'the folder /nowhere does not exist' in problem(checkpoint='/nowhere/weights.pth')
+
+
+@pytest.mark.parametrize(
+    ('name', 'text', 'words'),
+    [
+        ('viewer', 'wbe', ' (did you mean web?)'),
+        ('precision', 'fp61', ' (did you mean fp16?)'),
+        ('loop', 'ture', ' (did you mean true?)'),
+        ('autostart', '1', ': give one of true, false'),
+        ('device', 'gpu', ': give auto, cpu, cuda or cuda:<n>'),
+        ('device', 'cuda0', ': give auto, cpu, cuda or cuda:<n>'),
+    ],
+)
+def test_a_value_that_is_not_among_the_choices_is_reported_with_a_suggestion(
+    name: str, text: str, words: str
+):
+    assert problem(**{name: text}) == f'{name}:={text} is invalid{words}'
+
+
+def test_the_description_lists_the_choices():
+    descriptions = {one.name: one.description for one in ARGUMENTS}
+    assert descriptions['loop'].endswith(' One of: true, false.')
+    assert descriptions['precision'].endswith(' One of: auto, fp32, fp16, bf16.')
+
+
+@pytest.mark.parametrize('device', ['auto', 'cpu', 'cuda', 'cuda:1'])
+def test_every_documented_device_is_valid(device: str):
+    assert read(device=device).overrides == {'device': device}
 
 
 @pytest.mark.parametrize(

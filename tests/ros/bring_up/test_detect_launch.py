@@ -46,7 +46,11 @@ def test_without_arguments_only_the_detector_starts_with_its_parameter_file():
     assert '--params-file' not in started['detector']
 
 
-def test_arguments_override_the_parameters_of_the_detector(tmp_path: Path):
+def test_arguments_override_the_parameters_of_the_detector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path('1.5').touch()
     params = tmp_path / 'own.yaml'
     params.write_text('/**: {ros__parameters: {score_threshold: 0.5}}')
     context = launch_context(params_file=params, checkpoint='1.5', use_sim_time='true')

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from bevdepth_ros.bring_up.params_files import ParametersError, check_blocks, check_file
+from bevdepth_ros.bring_up.params_files import (
+    ParametersError,
+    check_blocks,
+    check_file,
+    check_names,
+)
 
 NAMES = ['/robot/bevdepth_detector', '/robot/bevdepth_viewer']
 
@@ -85,3 +90,36 @@ def test_a_file_for_other_nodes_is_reported_with_their_names(path: Path, block: 
         f'{path} has parameters of {block}, but none of /robot/bevdepth_detector: rename the '
         'block to /**, or set namespace:= so that the names are equal'
     )
+
+
+@pytest.mark.parametrize(
+    ('block', 'name', 'words'),
+    [
+        ('/robot/bevdepth_detector', 'image_topic', 'image_topic (did you mean image_topics?);'),
+        ('/**/bevdepth_detector', 'xyzzy', 'xyzzy;'),
+        ('/**', 'image_topic', 'image_topic (did you mean image_topics?);'),
+    ],
+)
+def test_an_unknown_parameter_of_the_detector_is_reported(
+    path: Path, block: str, name: str, words: str
+):
+    path.write_text(f'{block}:\n  ros__parameters: {{{name}: a, cameras: [a]}}\n')
+    with pytest.raises(ParametersError) as caught:
+        check_names(str(path), NAMES[0], ['cameras', 'image_topics'])
+    assert f'{path}: {NAMES[0]} has no parameter {words}' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        '/**: {ros__parameters: {robot_name: r1, cameras: [a]}}',
+        '/robot/camera_driver: {ros__parameters: {image_topic: a}}',
+        '/**: {ros__parameters: {qos_overrides: {/a: {subscription: {depth: 1}}}}}',
+        '/robot/bevdepth_detector: {ros__parameters: {qos_overrides./a.depth: 1}}',
+        '/robot/bevdepth_detector: {ros__parameters: }',
+    ],
+    ids=['of another node', 'block of another node', 'nested', 'dotted', 'empty'],
+)
+def test_parameters_that_the_detector_does_not_need_to_know_are_valid(path: Path, text: str):
+    path.write_text(text)
+    check_names(str(path), NAMES[0], ['cameras', 'image_topics', 'qos_overrides'])

@@ -11,16 +11,22 @@ import yaml
 from launch import LaunchContext
 from launch.actions import OpaqueFunction
 from launch_ros.actions import PushRosNamespace, SetParameter, SetParametersFromFile, SetRemap
+from rclpy.parameter import Parameter
 
 from bevdepth_ros.bring_up.params_files import ParametersError
 from bevdepth_ros.bring_up.scope import (
     FIELDS,
+    VIEW_PARAMETERS,
     ResolvedDetector,
     actions_in_scope,
+    check_weights,
     resolve_detector,
 )
-from bevdepth_ros.rig.settings import RigSettings
+from bevdepth_ros.rendering.visualizer import Visualizer
+from bevdepth_ros.rig.settings import COMMON_PARAMETERS, RigSettings
+from bevdepth_ros.viewer.node import Viewer
 from tests.ros.bring_up.contexts import launch_context
+from tests.ros.graph import Graph
 
 NODE = """
 import json, sys
@@ -148,6 +154,35 @@ def test_invalid_parameters_are_reported_by_name(
 ):
     with pytest.raises(ParametersError, match=message_pattern):
         resolve(write(tmp_path / 'own.yaml', {'/**': values}))
+
+
+def test_a_misspelled_parameter_is_reported_with_a_suggestion(domain_id: int, tmp_path: Path):
+    file = write(tmp_path / 'own.yaml', {'/**': {'image_topic': ['/a']}})
+    words = r'/bevdepth_detector has no parameter image_topic \(did you mean image_topics\?\)'
+    with pytest.raises(ParametersError, match=words):
+        resolve(file)
+
+
+def test_parameters_of_the_views_and_of_every_node_are_valid(graph: Graph, tmp_path: Path):
+    declared = set()
+    for node in (Visualizer(), Viewer(parameter_overrides=[Parameter('port', value=0)])):
+        graph.add(node)
+        declared |= node.get_parameters_by_prefix('').keys()
+    assert set(VIEW_PARAMETERS) == declared - FIELDS.keys() - set(COMMON_PARAMETERS)
+    values = {**dict.fromkeys(VIEW_PARAMETERS, 1), 'use_sim_time': True}
+    resolve(write(tmp_path / 'own.yaml', {'/bevdepth_detector': values}))
+
+
+def test_weights_of_a_parameter_file_that_do_not_exist_are_reported(
+    domain_id: int, tmp_path: Path
+):
+    (tmp_path / 'model.pth').touch()
+    check_weights(resolve())
+    check_weights(resolve(write(tmp_path / 'a.yaml', {'/**': {'checkpoint': 'small'}})))
+    path = tmp_path / 'modle.pth'
+    file = write(tmp_path / 'b.yaml', {'/**': {'checkpoint': str(path)}})
+    with pytest.raises(ParametersError, match=f'did you mean {tmp_path}/model.pth'):
+        check_weights(resolve(file))
 
 
 def test_an_integer_is_valid_for_a_float_parameter(domain_id: int, tmp_path: Path):
