@@ -14,9 +14,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -59,6 +58,8 @@ takes cameras for silent."""
 SPARE_TIME = 2.0
 """Ratio of the time between two image sets to the latency that a replay needs so that no set is
 lost."""
+REPORT_S = 10.0
+"""Interval of the messages about the progress of a replay, seconds."""
 LINGER_S = 0.5
 """Time after the end of the launch in which messages are still received."""
 BUNDLED_WEIGHTS = 'small'
@@ -198,8 +199,11 @@ class DemoSubscriber:
         return detections_from_cloud(self.objects[stamp], self.class_names)
 
 
-def collect_results(arguments: list[str], log_path: Path, replay_s: float) -> DemoSubscriber:
-    """Launch the detector and return its results when the launch has ended.
+def collect_results(
+    arguments: list[str], log_path: Path, replay_s: float, sets: int
+) -> DemoSubscriber:
+    """Launch the detector and return its results when the launch has ended; print the number of
+    results so far, out of ``sets``.
 
     Raises:
         DemoError: the launch failed or did not end in time, or there are no results.
@@ -210,13 +214,20 @@ def collect_results(arguments: list[str], log_path: Path, replay_s: float) -> De
         longest_s = MAX_START_S + replay_s
         deadline = time.monotonic() + longest_s
         with launched(arguments, log_path) as process:
-            _spin(node, lambda: process.poll() is None and time.monotonic() < deadline)
+            report_at = time.monotonic() + REPORT_S
+            while process.poll() is None and time.monotonic() < deadline:
+                rclpy.spin_once(node, timeout_sec=0.1)
+                if time.monotonic() > report_at:
+                    count = len(subscriber.counts)
+                    print(f'  results for {count} of {sets} image sets', flush=True)
+                    report_at += REPORT_S
             if process.poll() is None:
                 raise DemoError(
                     f'the launch did not end within {longest_s:.0f} s\n{last_lines(log_path)}'
                 )
         lingering = time.monotonic() + LINGER_S
-        _spin(node, lambda: time.monotonic() < lingering)
+        while time.monotonic() < lingering:
+            rclpy.spin_once(node, timeout_sec=0.1)
     finally:
         node.destroy_node()
     if process.returncode:
@@ -226,11 +237,6 @@ def collect_results(arguments: list[str], log_path: Path, replay_s: float) -> De
     if not subscriber.objects:
         raise DemoError(f'the detector published no results\n{last_lines(log_path)}')
     return subscriber
-
-
-def _spin(node: Node, condition: Callable[[], bool]) -> None:
-    while condition():
-        rclpy.spin_once(node, timeout_sec=0.1)
 
 
 def table(sets_in: int, subscriber: DemoSubscriber) -> str:
@@ -267,6 +273,7 @@ def render_figure(snapshots: list[Snapshot], subscriber: DemoSubscriber) -> np.n
         raise DemoError('no result has the stamp of an image set')
     snapshot, stamp = min(with_result, key=lambda pair: abs(pair[0].stamp_ns - wanted_ns))
     detections = subscriber.detections(stamp).above(SHOWN_SCORE)
+    detections = replace(detections, track_ids=None)  # in one image they only cover boxes
     caption = f'median latency {subscriber.latency.get("total_p50_ms", "?")} ms'
     return compose(
         snapshot.frame(),
@@ -290,8 +297,13 @@ def run_node(options: argparse.Namespace, bag: Path, log: Path, sets: int) -> De
             f'checkpoint:={options.checkpoint}',
             f'device:={options.device}',
         ]
-        print(f'running: ros2 launch {PACKAGE} {LAUNCH_FILE} {" ".join(arguments)}', flush=True)
-        subscriber = collect_results(arguments, log, sets * SET_PERIOD_S / rate)
+        replay_s = sets * SET_PERIOD_S / rate
+        print(f'running: ros2 launch {PACKAGE} {LAUNCH_FILE} {" ".join(arguments)}')
+        print(
+            f'  its log: {log}; once the node runs, the replay takes {replay_s:.0f} s',
+            flush=True,
+        )
+        subscriber = collect_results(arguments, log, replay_s, sets)
         if len(subscriber.counts) >= sets or rate <= SLOWEST_RATE:
             return subscriber
         rate = slower(rate, float(subscriber.latency.get('total_p95_ms', 0)) * 1e-3)

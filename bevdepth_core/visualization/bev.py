@@ -49,7 +49,7 @@ def draw_bev(
         class_names: names behind the labels.
         ground_truth: boxes and labels, drawn as dashed outlines below the others.
         reach_m: meters from the ego vehicle to the nearer border.
-        track_ids: (n,) written beside the boxes; 0 and None are not written.
+        track_ids: (n,) written beside the boxes and below all of them; 0 and None are not written.
     """
     width, height = size
     scale = min(width, height) / 2 / reach_m
@@ -64,9 +64,14 @@ def draw_bev(
     )
     if ground_truth is not None:
         _draw_truth(canvas, ground_truth[0], scale)
-    ids = np.zeros(len(boxes), int) if track_ids is None else track_ids
-    for outline, nose, tip, speed, label, track_id in zip(
-        *_bev_parts(boxes), labels, ids, strict=True
+    outlines, noses, tips, speeds = _bev_parts(boxes)
+    if track_ids is not None:  # before all boxes, so that a text covers none of them
+        for outline, track_id in zip(outlines, track_ids, strict=True):
+            if track_id:
+                place = _bev_pixels(outline, size, scale).max(axis=0) + 1
+                draw_text(canvas, f'#{track_id}', place, TRACK_ID_PX, FAINT)
+    for outline, nose, tip, speed, label in zip(
+        outlines, noses, tips, speeds, labels, strict=True
     ):
         color = class_color(class_names[label])
         pixels = _bev_pixels(np.concatenate((outline, nose, tip)), size, scale)
@@ -75,8 +80,6 @@ def draw_bev(
         draw_lines(canvas, pixels[None, 4:6], color, 2)
         if speed > MIN_ARROW_MPS:
             draw_arrow(canvas, pixels[4], pixels[6], TEXT)
-        if track_id:
-            draw_text(canvas, f'#{track_id}', pixels[:4].max(axis=0) + 1, TRACK_ID_PX)
     return canvas
 
 

@@ -66,15 +66,21 @@ def draw_boxes_on_image(
         class_names: names behind the labels.
         ground_truth: draw thin dashed white lines instead; a small box becomes a rectangle.
         thickness: line width, pixels.
-        track_ids: (n,) written above boxes that are not small; 0 and None are not written.
+        track_ids: (n,) written above boxes that are not small, and below all lines; 0 and None
+            are not written.
     """
     canvas = image.copy()
     corners = boxes.corners() @ camera_from_ego[:3, :3].T + camera_from_ego[:3, 3]
     order = np.argsort(-corners[..., 2].mean(axis=1))
-    in_front = [index for index in order if corners[index, :, 2].max() > _NEAR]
-    for index in in_front:
-        segments = _edges_in_image(corners[index], intrinsics, image.shape)
-        small = len(segments) and np.ptp(segments[..., 1]) < _SMALL_BOX_PX
+    edges = {
+        index: _edges_in_image(corners[index], intrinsics, image.shape)
+        for index in order
+        if corners[index, :, 2].max() > _NEAR
+    }
+    if track_ids is not None:  # before all boxes, so that a text covers none of them
+        _draw_ids(canvas, {track_ids[index]: segments for index, segments in edges.items()})
+    for index, segments in edges.items():
+        small = _is_small(segments)
         if ground_truth:
             draw_dashed(canvas, _rectangle_around(segments) if small else segments, TRUTH)
             continue
@@ -82,12 +88,19 @@ def draw_boxes_on_image(
         if corners[index, :4, 2].min() > _NEAR:
             tint(canvas, _project(corners[index, :4], intrinsics), color)
         draw_lines(canvas, segments, color, 1 if small else thickness)
-        if track_ids is not None and track_ids[index] and len(segments) and not small:
-            above = segments.min(axis=(0, 1)) - (0, TRACK_ID_PX + 4)
-            draw_text(
-                canvas, f'#{track_ids[index]}', np.maximum(above, 0), TRACK_ID_PX, shadow=True
-            )
     return canvas
+
+
+def _is_small(segments: np.ndarray) -> bool:
+    return bool(len(segments)) and np.ptp(segments[..., 1]) < _SMALL_BOX_PX
+
+
+def _draw_ids(canvas: np.ndarray, edges: dict[int, np.ndarray]) -> None:
+    """Write track ids (id -> edges of its box in the image) above boxes that are not small."""
+    for track_id, segments in edges.items():
+        if track_id and len(segments) and not _is_small(segments):
+            above = segments.min(axis=(0, 1)) - (0, TRACK_ID_PX + 4)
+            draw_text(canvas, f'#{track_id}', np.maximum(above, 0), TRACK_ID_PX, shadow=True)
 
 
 def camera_from_mean_ego(frame: Frame, index: int) -> np.ndarray:

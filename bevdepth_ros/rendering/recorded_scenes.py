@@ -54,7 +54,7 @@ class RecordedScenes:
 
     Attributes:
         has_detections: whether objects of the detector were recorded.
-        start_ns: log time of its first message.
+        start_ns, end_ns: log times of its first and of its last message.
     """
 
     def __init__(
@@ -96,6 +96,10 @@ class RecordedScenes:
     @property
     def start_ns(self) -> int:
         return self._bag.start_ns
+
+    @property
+    def end_ns(self) -> int:
+        return self._bag.end_ns
 
     def absent_topics(self) -> dict[str, list[str]]:
         """Return the image and CameraInfo topics that the bag does not have, by camera."""

@@ -34,6 +34,8 @@ from bevdepth_ros.rig.settings import RigSettings
 
 FINEST_WIDTH = 1440
 """Narrower images are rendered at this width and resized, which keeps lines and text sharp."""
+LOG_INTERVAL_S = 10.0
+"""Interval of the progress in a log file, seconds."""
 
 
 class RenderError(Exception):
@@ -64,10 +66,16 @@ def render(options: argparse.Namespace) -> int:
                 f'{options.detections} contains no {options.detector}/objects: give the name of '
                 'the recorded node with --detector'
             )
+        if detector is None and not recording.has_detections:
+            print(
+                f'render: {options.bag} contains no {options.detector}/objects, so the images '
+                'show no detections: add --checkpoint small, or --detections with another bag',
+                file=sys.stderr,
+            )
         absent = recording.absent_topics()
         scenes = recording.scenes(options.start, options.duration, detector, options.depth)
         with writer:
-            for scene in tqdm(_thinned(scenes, options.fps), unit=' images', disable=None):
+            for scene in _with_progress(_thinned(scenes, options.fps), recording, options):
                 image = _rendered(scene, _caption(scene, recording.start_ns), options)
                 writer.add(image, scene.stamp_ns * 1e-9)
                 missing.update(set(rig.cameras) - set(scene.frame.rig.names))
@@ -128,6 +136,22 @@ def _thinned(scenes: Iterable[Scene], fps: float | None) -> Iterator[Scene]:
         if fps is None or scene.stamp_ns >= due_ns:
             due_ns = max(due_ns, scene.stamp_ns - 1) + round(1e9 / fps) if fps else 0
             yield scene
+
+
+def _with_progress(
+    scenes: Iterable[Scene], recording: RecordedScenes, options: argparse.Namespace
+) -> Iterator[Scene]:
+    """Yield the scenes; show the rendered part of the recording and the remaining time."""
+    begin_s = recording.start_ns * 1e-9 + options.start
+    seconds = min(options.duration, max(0.0, recording.end_ns * 1e-9 - begin_s))
+    text = '{desc}: {percentage:3.0f}%|{bar}| {n:.1f} of {total:.1f} s [{elapsed}<{remaining}]'
+    interval_s = 0.2 if sys.stderr.isatty() else LOG_INTERVAL_S
+    with tqdm(
+        total=seconds, desc='rendering', bar_format=text, mininterval=interval_s, miniters=0
+    ) as bar:
+        for scene in scenes:
+            yield scene
+            bar.update(max(0.0, min(seconds, scene.stamp_ns * 1e-9 - begin_s) - bar.n))
 
 
 def _caption(scene: Scene, start_ns: int) -> str:
