@@ -1,16 +1,16 @@
-# Sets up the environment of the project in a bash or zsh shell: . env.sh   (fish: source env.fish)
+# Sets up the environment of the project in a bash or zsh shell: . ./env.sh   (fish: source env.fish)
 #
 # Puts .venv on PATH, and this tree in front of AMENT_PREFIX_PATH so that ros2 pkg, run and launch find bevdepth_ros.
 # If no ROS 2 was sourced before, it also sets up the pip-only one; BEVDEPTH_ROS_PREFIX=humble selects its Humble instead of Jazzy.
 # It may be sourced from any folder and repeatedly. Source a colcon workspace's local_setup.bash after it.
-# Other shells parse only the first lines, so they stay within POSIX.
+# Other shells parse only the first lines, so they stay within POSIX. The error of fish quotes the first one with its comment.
 
-if [ -n "${BASH_VERSION:-}" ]; then
+if [ -n "${BASH_VERSION:-}" ]; then # in fish: source env.fish
     _bevdepth_file=${BASH_SOURCE[0]}
 elif [ -n "${ZSH_VERSION:-}" ]; then
     eval '_bevdepth_file=${(%):-%x}'
 else
-    echo "env.sh: this shell is neither bash nor zsh: start bash and run '. ./env.sh' there, or in fish 'source env.fish'" >&2
+    echo "env.sh: this shell is neither bash nor zsh: start bash and run '. ./env.sh' there (in fish: source env.fish)" >&2
     return 1 2>/dev/null || exit 1
 fi
 _bevdepth_root=$(cd "$(dirname "$_bevdepth_file")" && pwd)
@@ -30,15 +30,22 @@ _bevdepth_lead() {
     export "$1=$2$kept"
 }
 
+_bevdepth_incomplete() {
+    echo "env.sh: the set-up is not complete: run 'make setup' in $_bevdepth_root" >&2
+}
+
 _bevdepth_pip_ros() {
     local distro=${BEVDEPTH_ROS_PREFIX:-jazzy} prefix
-    if [ ! -e "$_bevdepth_root/.venv/ament.done" ]; then
-        echo "env.sh: the set-up is not complete: run 'make setup' in $_bevdepth_root" >&2
-        return 1
-    fi
-    prefix=$(find "$_bevdepth_root"/.venv/lib/python3.*/site-packages/isaacsim/exts/isaacsim.ros2.core -maxdepth 1 -name "$distro")
+    case $distro in
+        jazzy | humble) ;;
+        *)
+            echo "env.sh: BEVDEPTH_ROS_PREFIX must be jazzy or humble, got '$distro'" >&2
+            return 1
+            ;;
+    esac
+    prefix=$(find "$_bevdepth_root"/.venv/lib/python3.*/site-packages/isaacsim/exts/isaacsim.ros2.core -maxdepth 1 -name "$distro" 2>/dev/null)
     if [ ! -d "$prefix" ]; then
-        echo "env.sh: BEVDEPTH_ROS_PREFIX must be jazzy or humble, got '$distro'" >&2
+        _bevdepth_incomplete
         return 1
     fi
     export ROS_DISTRO=$distro ROS_VERSION=2 ROS_PYTHON_VERSION=3
@@ -50,9 +57,17 @@ _bevdepth_pip_ros() {
 _bevdepth_env() {
     local mode made_for
     mode=$("$_bevdepth_root/tools/ros_mode.sh")
-    made_for=$(cat "$_bevdepth_root/.venv/made_for" 2>/dev/null || echo nothing)
+    made_for=$(cat "$_bevdepth_root/.venv/made_for" 2>/dev/null)
+    if [ -z "$made_for" ]; then
+        _bevdepth_incomplete
+        return 1
+    fi
     if [ "$made_for" != "$mode $_bevdepth_root" ]; then
         echo "env.sh: .venv is made for '$made_for', this shell needs '$mode $_bevdepth_root': run 'make setup' in this shell" >&2
+        return 1
+    fi
+    if [ ! -e "$_bevdepth_root/.venv/ament.done" ]; then
+        _bevdepth_incomplete
         return 1
     fi
     export VIRTUAL_ENV=$_bevdepth_root/.venv

@@ -12,7 +12,7 @@ if 'torch' not in sys.modules:
 for _name in ('rclpy', 'cv2', 'torch'):
     if find_spec(_name) is None:
         raise ModuleNotFoundError(
-            f"bevdepth_ros needs {_name}, which this shell does not provide: run '. env.sh' "
+            f"bevdepth_ros needs {_name}, which this shell does not provide: run '. ./env.sh' "
             "('source env.fish' in fish) in the folder of the project first, or activate the "
             'Python environment and source the ROS 2 that it was installed with',
             name=_name,

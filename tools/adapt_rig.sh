@@ -3,7 +3,7 @@
 #
 #     tools/adapt_rig.sh RIG [--quick]      RIG is b, c, d or the file of a rig
 #
-# Run from the repository root after `. env.sh`. Generates scenes of the rig, adapts the depth of the bundled weights without their
+# Run from the repository root after `. ./env.sh`. Generates scenes of the rig, adapts the depth of the bundled weights without their
 # boxes, fine-tunes with their boxes, and scores each on the held-out scenes. A step whose result is there is not run again.
 # --quick is a run of minutes on a CPU that shows that every step works; its figures mean nothing.
 # OUT, INIT, SCENES, VAL_SCENES, SECONDS_PER_SCENE, EPOCHS, IMAGE_SIZE and WORKERS may be set in the environment.

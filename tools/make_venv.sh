@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 mode=$1
 made_for="$mode $PWD"
 log=.venv/setup.log
+QUIET_S=15
 
 fail() {
     echo "setup: $*" >&2
@@ -50,16 +51,37 @@ make_empty_venv() {
     echo "$made_for" >.venv/made_for
 }
 
-# show_progress TOTAL: turns the output of pip into a line per 20 packages and per download of 100 MB or more.
+# show_progress TOTAL: turns the output of pip into a line per 20 packages and per download of 100 MB or more, and shows the size
+# if pip prints nothing for a while.
 show_progress() {
-    local count=0 line
-    while read -r line; do
-        case $line in
-            Collecting\ *) ((++count % 20)) || echo "setup:     $count of $1 packages" ;;
-            Downloading\ *\([1-9][0-9][0-9].[0-9]\ MB\) | Downloading\ *\ GB\)) echo "setup:     ${line,}" ;;
-            Installing\ collected*) echo 'setup:     unpacking' ;;
-        esac
+    local count=0 line action=downloaded
+    while true; do
+        if read -r -t "$QUIET_S" line; then
+            case $line in
+                Collecting\ *) ((++count % 20)) || echo "setup:     $count of $1 packages" ;;
+                Downloading\ *\([1-9][0-9][0-9].[0-9]\ MB\) | Downloading\ *\ GB\)) echo "setup:     ${line,}" ;;
+                Installing\ collected*)
+                    action=unpacked
+                    echo 'setup:     unpacking'
+                    ;;
+            esac
+        elif (($? > 128)); then # the time is over
+            show_size "$action"
+        else
+            break
+        fi
     done
+}
+
+show_size() {
+    local downloads all
+    downloads=$(du -sm "$TMPDIR" | cut -f1)
+    all=$(du -sm .venv | cut -f1)
+    if [[ $1 == downloaded ]]; then
+        echo "setup:     downloaded $downloads of about 3000 MB"
+    else
+        echo "setup:     unpacked $((all - downloads)) of about 6000 MB"
+    fi
 }
 
 # All versions are pinned, so pip resolves no dependencies. Byte code is compiled when a module is first imported.
@@ -67,11 +89,14 @@ install_lock() {
     local files=("$lock") pip=(.venv/bin/python -m pip install --no-deps --no-compile)
     [[ $mode != pip ]] || files+=(requirements/pip_ros.txt)
     local total
+    export TMPDIR=$PWD/.venv/tmp # for downloads: /tmp may be too small
+    rm -rf "$TMPDIR" && mkdir -p "$TMPDIR"
     total=$(cat "${files[@]}" | grep -c '^[^#]*==')
     if ! "${pip[@]}" "${files[@]/#/-r}" 2>&1 | tee "$log" | show_progress "$total"; then
         tail -n 20 "$log" >&2
         fail "pip could not install $lock; its whole output is in $log"
     fi
+    rm -rf "$TMPDIR"
 }
 
 python=$(choose_python)
@@ -84,4 +109,5 @@ echo "setup:     the first time 3 GB are downloaded and .venv takes 6 GB; detail
 if [[ $(cat .venv/made_for 2>/dev/null) != "$made_for" ]] || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     make_empty_venv
 fi
+rm -f .venv/*.done # if the set-up is interrupted from here on, env.sh reports that
 install_lock

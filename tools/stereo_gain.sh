@@ -3,7 +3,7 @@
 #
 #     tools/stereo_gain.sh [OPTIONS OF train.py]
 #
-# Run from the repository root after `. env.sh`, on a machine with an NVIDIA GPU. Both networks have the stride that stereo needs, the same
+# Run from the repository root after `. ./env.sh`, on a machine with an NVIDIA GPU. Both networks have the stride that stereo needs, the same
 # data, the same seed and the same number of steps; they train at the same time. Each seed of SEEDS gives other held-out scenes.
 # DATA, OUT, STEPS, BATCH, SCENES, VAL_SCENES, SECONDS_PER_SCENE, SEEDS and WORKERS (per training) may be set in the environment.
 set -euo pipefail

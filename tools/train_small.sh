@@ -3,7 +3,7 @@
 #
 #     tools/train_small.sh [STEPS [OPTIONS OF train.py]]
 #
-# Run from the repository root after `. env.sh`, on a machine with NVIDIA GPUs; two H200 and 32 cores take a quarter of an hour.
+# Run from the repository root after `. ./env.sh`, on a machine with NVIDIA GPUs; two H200 and 32 cores take a quarter of an hour.
 # DATA, CALIBRATION, OUT, SCENES, SECONDS_PER_SCENE and WORKERS (per GPU) may be set in the environment.
 set -euo pipefail
 

@@ -1,6 +1,6 @@
 r"""Score a checkpoint with the official nuScenes metrics.
 
-Run from the repository root after `. env.sh`:
+Run from the repository root after `. ./env.sh`:
 
     python training/evaluate.py --data.root data/nuscenes \
         --checkpoint out/training/r50_256x704_2key/weights/epoch_024.safetensors

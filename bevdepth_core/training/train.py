@@ -1,6 +1,6 @@
 r"""Trains BEVDepth.
 
-Run from the repository root after `. env.sh`:
+Run from the repository root after `. ./env.sh`:
 
     python training/train.py --data.root data/nuscenes \
         --config config/training/r50_256x704_2key.yaml

@@ -45,14 +45,28 @@ def test_paths_that_the_user_set_are_kept():
     assert output(f'{SOURCE}; {PATHS}', environment).splitlines()[2].endswith(':/own/python')
 
 
-def test_an_interrupted_setup_is_reported_with_the_remedy(tmp_path):
+@pytest.mark.parametrize(
+    'existing',
+    [(), ('made_for',), ('made_for', 'ament.done')],
+    ids=['nothing', 'an empty environment', 'a removed package'],
+)
+def test_an_interrupted_setup_is_reported_with_the_remedy(tmp_path, existing):
     for name in ('env.sh', 'tools/ros_mode.sh'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / '.venv').mkdir()
-    (tmp_path / '.venv' / 'made_for').write_text(f'pip {tmp_path}\n')
-    ended = bash(f'. {tmp_path}/env.sh', fresh_environment(DISTRIBUTIONS[0]))
-    assert f"the set-up is not complete: run 'make setup' in {tmp_path}" in ended.stderr
+    for name in existing:
+        (tmp_path / '.venv' / name).write_text(f'pip {tmp_path}\n')
+    ended = bash(f'. {tmp_path}/env.sh', fresh_environment(DISTRIBUTIONS[0]), strict=False)
+    assert ended.stderr == (
+        f"env.sh: the set-up is not complete: run 'make setup' in {tmp_path}\n"
+    )
+
+
+def test_an_unknown_ros_distribution_is_reported_with_the_known_ones():
+    environment = {**fresh_environment(DISTRIBUTIONS[0]), 'BEVDEPTH_ROS_PREFIX': 'jazy'}
+    ended = bash(SOURCE, environment, strict=False)
+    assert "BEVDEPTH_ROS_PREFIX must be jazzy or humble, got 'jazy'" in ended.stderr
 
 
 def test_a_virtual_environment_made_for_another_ros_is_rejected_with_the_remedy(tmp_path):
@@ -89,6 +103,6 @@ def test_without_the_environment_the_error_names_the_command_to_run():
     )
     assert outcome.returncode == 1
     assert (
-        "bevdepth_ros needs rclpy, which this shell does not provide: run '. env.sh'"
+        "bevdepth_ros needs rclpy, which this shell does not provide: run '. ./env.sh'"
         in (outcome.stderr.splitlines()[-1])
     )

@@ -87,3 +87,23 @@ def test_ros_mode_is_the_sourced_ros_2_if_python_can_import_it(
     add_python(bare_machine, 'python3', f'exit {int(not rclpy)}')
     outcome = bash(f'bash {ROOT}/tools/ros_mode.sh', {**bare_machine, **variables})
     assert outcome.stdout.strip() == mode
+
+
+def test_setup_shows_the_size_of_downloads_while_pip_prints_nothing(tmp_path: Path):
+    (tmp_path / '.venv' / 'tmp').mkdir(parents=True)
+    (tmp_path / '.venv' / 'tmp' / 'torch.whl').write_bytes(bytes(3 << 20))
+    script = f"""
+        functions='/^show_progress() {{/,/^}}/p; /^show_size() {{/,/^}}/p'
+        eval "$(sed -n "$functions" {ROOT}/tools/make_venv.sh)"
+        QUIET_S=1 TMPDIR=.venv/tmp
+        {{
+            echo 'Downloading a.whl (530.7 MB)'; sleep 1.5
+            echo 'Installing collected packages: a'; sleep 1.5
+        }} | show_progress 1
+    """
+    lines = bash(script, {'PATH': '/usr/bin:/bin'}, tmp_path).stdout.splitlines()
+    sizes = [line.removeprefix('setup:     ') for line in lines]
+    assert sizes[0] == 'downloading a.whl (530.7 MB)'
+    assert sizes[1].startswith('downloaded 4 of') or sizes[1].startswith('downloaded 3 of')
+    assert sizes[2] == 'unpacking'
+    assert sizes[3].startswith('unpacked 1 of') or sizes[3].startswith('unpacked 0 of')
