@@ -57,6 +57,7 @@ class Pipeline:
         """
         self._monitor, self._infos, self._stale = monitor, infos, set[str]()
         rig = settings()
+        self._ego = rig.fixed_frame, rig.base_frame
         self._info_topics = {source.name: source.info_topic for source in rig.camera_sources}
         with ExitStack() as started:  # stops the started parts if a later one cannot start
             self._transforms = Transforms(
@@ -115,7 +116,7 @@ class Pipeline:
     def _report_stale_transforms(self) -> None:
         """Report moving transforms that stopped arriving while images arrive."""
         is_live = self._monitor.seconds_since_last_set() < STALE_S / 2
-        stale = self._transforms.stale(STALE_S) if is_live else {}
+        stale = self._transforms.stale(STALE_S, self._ego) if is_live else {}
         self._monitor.solved(*(f'stale/{frame}' for frame in self._stale - stale.keys()))
         self._stale = set(stale)
         for frame, sentence in stale.items():

@@ -221,7 +221,11 @@ class FrameBuilder:
                 self._transforms.lookup_at(fixed, base, int(stamp), clamp_s) for stamp in stamps_ns
             ]
         except TransformMissingError as error:
-            remedy = 'publish this transform or set fixed_frame'
+            remedy = (
+                f'check the publisher of {self._topic_name(settings.odometry_topic)}'
+                if settings.odometry_topic
+                else 'publish this transform or set fixed_frame'
+            )
             effect = 'without ego motion there are no velocities and no tracks'
             return None, f'{error}: {remedy}; {effect}'
         return np.stack(poses), None

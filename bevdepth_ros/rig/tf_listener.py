@@ -165,8 +165,10 @@ class CheckedTransformListener(TransformListener):
             self._ego.update(frames)
         return next(filter(None, map(self.conflict, frames)), None)
 
-    def stale(self, timeout_s: float) -> dict[str, str]:
-        """Return a sentence for each needed frame whose transform stopped arriving."""
+    def stale(self, timeout_s: float, ego: tuple[str, str] = ('', '')) -> dict[str, str]:
+        """Return a sentence for each needed frame whose transform stopped arriving, except for
+        the transform ``ego`` (parent, child), whose loss is reported as that of the ego pose.
+        """
         sentences = {}
         for frame in tuple(self._needed):
             parents = self._received(frame)
@@ -174,7 +176,7 @@ class CheckedTransformListener(TransformListener):
                 continue
             parent = max(parents, key=lambda name: parents[name])
             silence_s = self._silence_s(frame, parents[parent])
-            if silence_s > timeout_s:
+            if silence_s > timeout_s and (parent, frame) != ego:
                 sentences[frame] = (
                     f'the transform {parent} <- {frame} has not arrived for {silence_s:.1f} s; '
                     'its last value is used where no newer one is needed; check its publisher'

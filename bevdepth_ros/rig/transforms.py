@@ -104,11 +104,11 @@ class Transforms:
         if self._listener is not None:
             self._listener.take_odometry(message)
 
-    def stale(self, timeout_s: float) -> dict[str, str]:
+    def stale(self, timeout_s: float, ego: tuple[str, str] = ('', '')) -> dict[str, str]:
         """Return a sentence for each frame in use whose moving transform has not arrived for
-        ``timeout_s`` seconds.
+        ``timeout_s`` seconds, except for the transform ``ego`` (parent, child).
         """
-        return {} if self._listener is None else self._listener.stale(timeout_s)
+        return {} if self._listener is None else self._listener.stale(timeout_s, ego)
 
     def clock_went_back(self, now_ns: int) -> None:
         """Drop all moving transforms if one of them is later than the current time ``now_ns``.

@@ -186,6 +186,11 @@ def test_without_ego_motion_there_is_a_frame_and_the_reason():
     )
 
 
+def test_without_odometry_the_reason_names_its_topic():
+    built = Setup(fixed_frame='odom', odometry_topic='/odom').build()
+    assert 'check the publisher of /odom; without ego motion' in built.no_poses
+
+
 def test_poses_just_outside_tf_are_clamped_as_the_settings_allow():
     stamps = np.array([3_050_000_000])
     assert np.allclose(Setup(pose_clamp_s=0.06).builder.poses(stamps)[0][0, 0, 3], 3.0)

@@ -294,6 +294,14 @@ def test_a_moving_mount_that_stops_is_reported_by_name(tf: Tf):
     assert 'base_link <- CAM_FRONT has not arrived for' in tf.transforms.stale(0.0)['CAM_FRONT']
 
 
+def test_lost_ego_motion_is_not_also_reported_as_a_transform_that_stopped(tf: Tf):
+    tf.drive()
+    tf.x_at(250)
+    assert list(tf.transforms.stale(0.0)) == ['base_link']
+    assert tf.transforms.stale(0.0, ('map', 'base_link')) == {}
+    assert list(tf.transforms.stale(0.0, ('odom', 'base_link'))) == ['base_link']
+
+
 def test_silence_is_measured_by_the_clock_of_a_slow_replay(graph: Graph, tf: Tf):
     publisher = graph.node.create_publisher(Clock, '/clock', 10)
     graph.node.set_parameters([Parameter('use_sim_time', value=True)])
