@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import statistics
 from collections.abc import Callable
 
@@ -18,6 +19,12 @@ from bevdepth_ros.rig.synchronizer import ImageSetSynchronizer
 
 SAME_CYCLE = 0.1
 """A reported trigger cycle is kept while the measured one differs by at most this share."""
+PROFILE_VARIABLES = (
+    'FASTRTPS_DEFAULT_PROFILES_FILE',
+    'FASTDDS_DEFAULT_PROFILES_FILE',
+    'CYCLONEDDS_URI',
+)
+"""Environment variables that name a profile of the middleware."""
 
 
 class CameraReports:
@@ -109,7 +116,11 @@ class CameraReports:
             loss is not None and not is_missing and synchronizer.untriggered is None,
             'loss',
             WARN,
-            lambda: loss.sentence(jitter_s, period_s, slop_s) if loss else '',
+            lambda: (
+                f'{loss.sentence(jitter_s, period_s, slop_s)}{self._profile_hint()}'
+                if loss
+                else ''
+            ),
         )
 
     def _reported_cycle_s(self, period_s: float) -> float:
@@ -175,7 +186,18 @@ class CameraReports:
             return f'{silence}: its publisher is best effort; set image_reliability to best_effort'
         return (
             f'{silence}, although it has a publisher: check the publisher and the network, or '
-            'raise camera_timeout_s if images are expected less often'
+            f'raise camera_timeout_s if images are expected less often{self._profile_hint()}'
+        )
+
+    def _profile_hint(self) -> str:
+        """Return the likely reason why raw images are lost, if no profile of the middleware is
+        set.
+        """
+        if self._settings.image_transport != 'raw' or any(map(os.environ.get, PROFILE_VARIABLES)):
+            return ''
+        return (
+            '; raw images need a middleware profile, and none is set: see "Middleware for raw '
+            'images" in docs/NODE.md'
         )
 
     def _similar_topic(self, topic: str, message_type: str) -> str | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from rclpy.qos import ReliabilityPolicy
 
-from bevdepth_ros.detector.camera_reports import CameraReports
+from bevdepth_ros.detector.camera_reports import PROFILE_VARIABLES, CameraReports
 from bevdepth_ros.detector.parameters import Settings
+from bevdepth_ros.rig.settings import IMAGE_TYPES
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,32 @@ def test_stamps_are_the_cause_of_missing_sets_only_if_they_disagree(
     settings = Settings(cameras=('left', 'front', 'right'))
     reports = CameraReports(None, settings, monitor, synchronizer)
     assert sentence in reports._unmatched_sentence()
+
+
+@pytest.mark.parametrize(
+    ('transport', 'variable', 'is_hinted'),
+    [
+        ('raw', '', True),
+        ('raw', 'FASTRTPS_DEFAULT_PROFILES_FILE', False),
+        ('raw', 'CYCLONEDDS_URI', False),
+        ('compressed', '', False),
+    ],
+)
+def test_lost_raw_images_without_a_profile_of_the_middleware_get_a_hint(
+    monkeypatch: pytest.MonkeyPatch, transport: str, variable: str, is_hinted: bool
+):
+    for name in PROFILE_VARIABLES:
+        monkeypatch.setenv(name, '/profile.xml' if name == variable else '')
+    settings = Settings(cameras=('left',), image_transport=transport)
+    [source] = settings.camera_sources
+    publisher = SimpleNamespace(
+        topic_type=f'sensor_msgs/msg/{IMAGE_TYPES[transport].__name__}',
+        qos_profile=SimpleNamespace(reliability=ReliabilityPolicy.RELIABLE),
+    )
+    node = SimpleNamespace(
+        resolve_topic_name=str, get_publishers_info_by_topic=lambda topic: [publisher]
+    )
+    monitor = SimpleNamespace(silence_s=lambda name: 1.5)
+    sentence = CameraReports(node, settings, monitor, None)._silence_sentence(source)
+    assert 'although it has a publisher' in sentence
+    assert ('raw images need a middleware profile, and none is set' in sentence) is is_hinted
