@@ -1,11 +1,13 @@
 """Runs a complete training on two CPU cores in minutes: generates data, trains, kills the run,
 resumes it, scores and plots.
 
-    python training/demo.py [--out out/train_demo] [--steps 300]
+    python training/demo.py [--out out/train_demo] [--steps 60]
 
-The network is the small preset with smaller images, and the dataset consists of a few synthetic
-scenes. This is enough to see that the loss decreases and that all parts work, but not to detect
-well. tools/train_small.sh trains the bundled weights.
+The network is the small preset with smaller images and a coarser grid, and the dataset consists of
+a few synthetic scenes. This is enough to see that the loss decreases and that all parts work, but
+not to detect well. tools/train_small.sh trains the bundled weights.
+
+A second run uses the same data. After Ctrl-C, the same command continues the training.
 """
 
 from __future__ import annotations
@@ -17,95 +19,252 @@ import subprocess
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from tqdm import tqdm
 
 from bevdepth_core.training.plot import plot, read_parts, repeated_steps
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = '400x225'
-NETWORK = {'model.network.image.height': 96, 'model.network.image.width': 256}
+SCENE_S, KEY_FRAMES = 4, 8
+"""Duration of a scene, seconds, and its number of key frames."""
+CELLS = '[-51.2, 51.2, 1.6]'
+NETWORK = {
+    'model.network.image.height': 96,
+    'model.network.image.width': 256,
+    'model.network.grid.x': CELLS,
+    'model.network.grid.y': CELLS,
+}
 RECIPE = {
     'model.learning_rate_batch': 1,
-    'model.warmup_steps': 20,
+    'model.warmup_steps': 10,
     'data.batch_size': 1,
     'data.workers': 1,
     'data.class_balanced': 'false',
     'trainer.accelerator': 'cpu',
     'trainer.devices': 1,
     'trainer.max_epochs': 1000,
-    'trainer.averaging.decay': 0.97,
+    'trainer.averaging.decay': 0.9,
     'trainer.log_every_n_steps': 1,
 }
 CHECKPOINTS = 6
 """Number of checkpoints in the run."""
 POLL_S = 0.2
+REPORT_S = 10.0
+"""Interval of the reports about the progress, seconds."""
+SAVING_S = 60.0
+"""After Ctrl-C, a training has this time to finish its step and to write a checkpoint, seconds."""
+INTERRUPTED = 130
 
 
 class TrainDemoError(Exception):
     """A step of the demo failed; the message names it."""
 
 
-def run(options: Namespace) -> None:
-    """Generate data, train, kill, resume, score, plot.
+class Demo:
+    """The steps of the demo; they print what they do, with the time since the start."""
 
-    Raises:
-        TrainDemoError: one of these failed.
+    def __init__(self, options: Namespace) -> None:
+        """Use the folders of an earlier demo with the same options; make those that do not
+        exist.
+        """
+        self._out, self._steps, self._scenes = (
+            options.out.absolute(),
+            options.steps,
+            options.scenes,
+        )
+        self._data = self._out / f'data_{self._scenes}_scenes'
+        self._run = self._out / f'run_{self._scenes}_scenes_{self._steps}_steps'
+        self._finished = self._run / 'finished'
+        self._started = time.monotonic()
+        self._out.mkdir(parents=True, exist_ok=True)
+
+    def run(self) -> None:
+        """Generate data, train, kill, resume, score, plot.
+
+        Raises:
+            TrainDemoError: one of these failed.
+        """
+        self._generate()
+        self._train()
+        for sentence in _loss_sentences(self._run, self._steps):
+            self._report(sentence)
+        plot(self._run, self._out / 'loss.png')
+        self._report(f'wrote {self._out / "loss.png"}; scoring with the devkit')
+        print(self._finish(_scoring_command(self._data, self._run), 'score'))
+        self._finished.touch()
+        self._report('done')
+
+    def _report(self, text: str) -> None:
+        print(f'[{time.monotonic() - self._started:4.0f} s] {text}', flush=True)
+
+    def _generate(self) -> None:
+        if self._data.exists():
+            self._report(f'using the data of an earlier run in {self._data}')
+            return
+        total = (self._scenes + 1) * KEY_FRAMES
+        self._report(f'generating {self._scenes} training scenes and 1 validation scene')
+        command = _data_command(self._data, self._scenes)
+        images = self._data.with_name(f'{self._data.name}.part') / 'samples' / 'CAM_FRONT'
+        self._finish(command, 'data', lambda: len(list(images.glob('*'))), total, 'key frames')
+
+    def _train(self) -> None:
+        """Train and resume: after a kill, or after the Ctrl-C of an earlier demo."""
+        has_checkpoint = (self._run / 'last.ckpt').exists()
+        command = _training_command(self._data, self._run, self._steps)
+        if has_checkpoint and not self._finished.exists():
+            self._report('continuing the training that was interrupted')
+        else:
+            shutil.rmtree(self._run, ignore_errors=True)
+            self._report(f'training {self._steps} steps: {" ".join(command[1:4])} ...')
+            killed_at = self._train_and_kill(command, self._steps * 7 // 12)
+            self._report(
+                f'killed the run with SIGKILL after {killed_at} steps; the same command with '
+                '--resume true resumes it'
+            )
+        resuming = [*command, '--resume', 'true']
+        self._finish(resuming, 'resumed', lambda: _steps_done(self._run), self._steps, 'steps')
+
+    def _train_and_kill(self, command: list[str], steps: int) -> int:
+        """Start training, kill it and its loader after ``steps`` steps; return the number of steps
+        in its log.
+        """
+        with self._child(command, 'first') as process:
+            self._watch(
+                process,
+                lambda: _steps_done(self._run),
+                self._steps,
+                'steps',
+                lambda: _steps_done(self._run) >= steps,
+            )
+            if process.poll() is not None:
+                raise TrainDemoError(f'the training ended too early:\n{self._end_of("first")}')
+            os.killpg(process.pid, signal.SIGKILL)
+        return _steps_done(self._run)
+
+    def _finish(
+        self,
+        command: list[str],
+        name: str,
+        count: Callable[[], int] = lambda: 0,
+        total: int = 0,
+        unit: str = '',
+    ) -> str:
+        """Run a command to its end and return its output; the other arguments are those of
+        ``_watch``.
+        """
+        with self._child(command, name) as process:
+            self._watch(process, count, total, unit, lambda: False)
+        if process.returncode:
+            raise TrainDemoError(f'{command[1]} failed:\n{self._end_of(name)}')
+        return (self._out / f'{name}.out').read_text()
+
+    @contextmanager
+    def _child(self, command: list[str], name: str) -> Iterator[subprocess.Popen]:
+        """Run a command, with NAME.out for its output and NAME.log for its messages.
+
+        Ctrl-C reaches the command only through this process, which waits until it has saved its
+        state. OpenMP gets one thread: its threads wait for each other, which takes many times
+        longer if other processes use the CPU.
+        """
+        environment = {'OMP_NUM_THREADS': '1', **os.environ}
+        out, log = self._out / f'{name}.out', self._out / f'{name}.log'
+        with out.open('w') as output, log.open('w') as messages:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=messages,
+                start_new_session=True,
+            )
+        try:
+            yield process
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            print('\ninterrupted: waiting until the running step has ended ...', flush=True)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SAVING_S)
+            raise
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def _watch(
+        self,
+        process: subprocess.Popen,
+        count: Callable[[], int],
+        total: int,
+        unit: str,
+        is_enough: Callable[[], bool],
+    ) -> None:
+        """Wait for the end of a process, or until ``is_enough``; report what it did and the
+        remaining time.
+
+        Args:
+            process: the process.
+            count: returns how many of ``total`` are done.
+            total: 0 if the progress is unknown.
+            unit: name of what is counted.
+            is_enough: True if the wait is over.
+        """
+        report_at = time.monotonic() + REPORT_S
+        first: tuple[float, int] | None = None
+        at_start = count()
+        while process.poll() is None and not is_enough():
+            time.sleep(POLL_S)
+            done, now = count(), time.monotonic()
+            first = (now, done) if first is None and done != at_start else first
+            if total and now >= report_at:
+                report_at = now + REPORT_S
+                self._report(f'  {done} of {total} {unit}{_left(first, now, done, total)}')
+
+    def _end_of(self, name: str) -> str:
+        return (self._out / f'{name}.log').read_text()[-2000:]
+
+
+def _left(first: tuple[float, int] | None, now: float, done: int, total: int) -> str:
+    """Return the remaining time as text, empty while it is unknown; ``first`` is an earlier time
+    and count.
     """
-    out, started = options.out.absolute(), time.monotonic()
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-
-    def report(text: str) -> None:
-        print(f'[{time.monotonic() - started:4.0f} s] {text}', flush=True)
-
-    report(f'generating {options.scenes} training scenes and 2 validation scenes')
-    _finish(_data_command(out, options.scenes), out / 'data.log')
-    command = _training_command(out, options.steps)
-    report(f'training {options.steps} steps: {" ".join(command[1:4])} ...')
-    report(f'progress and remaining time: {out / "first.log"}')
-    killed_at = _train_and_kill(command, out, options.steps * 7 // 12)
-    report(
-        f'killed the run with SIGKILL after step {killed_at}; the same command with --resume true '
-        'resumes it'
-    )
-    _finish([*command, '--resume', 'true'], out / 'resumed.log')
-    for sentence in _loss_sentences(out / 'run', options.steps):
-        report(sentence)
-    plot(out / 'run', out / 'loss.png')
-    report(f'wrote {out / "loss.png"}; scoring with the devkit on the two validation scenes')
-    print(_finish(_scoring_command(out), out / 'score.log'))
-    report('done')
+    if first is None or done <= first[1]:
+        return ''
+    seconds = (now - first[0]) / (done - first[1]) * (total - done)
+    return f', {tqdm.format_interval(seconds)} left'
 
 
-def _data_command(out: Path, scenes: int) -> list[str]:
-    command = [sys.executable, '-m', 'bevdepth_core.synthetic', str(out / 'data')]
-    counts = ['--train-scenes', str(scenes), '--val-scenes', '2']
-    return [*command, *counts, '--duration', '4', '--image-size', IMAGE_SIZE, '--no-sweeps']
+def _data_command(data: Path, scenes: int) -> list[str]:
+    command = [sys.executable, '-m', 'bevdepth_core.synthetic', str(data), '--no-sweeps']
+    counts = ['--train-scenes', str(scenes), '--val-scenes', '1', '--duration', str(SCENE_S)]
+    return [*command, *counts, '--image-size', IMAGE_SIZE]
 
 
 def _loss_sentences(run_folder: Path, steps: int) -> tuple[str, str]:
-    """Return what the curves of the killed and of the resumed run show."""
-    first, resumed = read_parts(run_folder)[:2]
-    count, difference = repeated_steps([first, resumed])
+    """Return what the curves of the interrupted and of the resumed run show."""
+    parts = [part for part in read_parts(run_folder) if len(part['step'])]
+    count, difference = repeated_steps(parts)
     tenth = max(1, steps // 10)
     return (
-        f'resumed before step {int(resumed["step"][0])}; {count} steps were repeated, their '
+        f'resumed before step {int(parts[-1]["step"][0])}; {count} steps were repeated, their '
         f'losses differ by at most {difference:.1g}',
-        f'loss {first["total"][:tenth].mean():.1f} in the first tenth of the steps, '
-        f'{resumed["total"][-tenth:].mean():.1f} in the last',
+        f'loss {parts[0]["total"][:tenth].mean():.1f} in the first tenth of the steps, '
+        f'{parts[-1]["total"][-tenth:].mean():.1f} in the last',
     )
 
 
-def _training_command(out: Path, steps: int) -> list[str]:
+def _training_command(data: Path, run: Path, steps: int) -> list[str]:
     values = {
         **NETWORK,
         **RECIPE,
-        'data.root': out / 'data',
-        'data.cache_dir': out / 'cache',
+        'data.root': data,
+        'data.cache_dir': data.with_name(f'{data.name}.cache'),
         'trainer.max_steps': steps,
         'trainer.checkpoint_every_n_steps': max(1, steps // CHECKPOINTS),
-        'output': out / 'run',
+        'output': run,
     }
     command = [sys.executable, 'training/train.py', '--config', 'config/training/small.yaml']
     return [*command, *_options(values)]
@@ -115,67 +274,36 @@ def _options(values: Mapping[str, object]) -> list[str]:
     return [word for name, value in values.items() for word in (f'--{name}', str(value))]
 
 
-def _scoring_command(out: Path) -> list[str]:
-    weights = sorted((out / 'run/weights').glob('*.safetensors'))[-1]
+def _scoring_command(data: Path, run: Path) -> list[str]:
+    weights = sorted((run / 'weights').glob('*.safetensors'))[-1]
     values = {
         'checkpoint': weights,
-        'data.root': out / 'data',
+        'data.root': data,
         'data.version': 'v1.0-synthetic',
         'data.split': 'synthetic_val',
-        'data.cache_dir': out / 'cache',
+        'data.cache_dir': data.with_name(f'{data.name}.cache'),
         'data.workers': 1,
         'device': 'cpu',
-        'output': out / 'score',
+        'output': run / 'score',
     }
     return [sys.executable, 'training/evaluate.py', *_options(values)]
 
 
-def _finish(command: list[str], log: Path) -> str:
-    """Run a command and return its output."""
-    with log.open('w') as errors:
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
-    if done.returncode:
-        raise TrainDemoError(f'{command[1]} failed:\n{log.read_text()[-2000:]}')
-    return done.stdout
-
-
-def _train_and_kill(command: list[str], out: Path, after_step: int) -> int:
-    """Start training, kill it and its loader when its log reaches ``after_step``; return the last
-    step in the log.
-    """
-    log = out / 'first.log'
-    with log.open('w') as errors:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=errors, stderr=errors, start_new_session=True
-        )
+def _steps_done(run: Path) -> int:
+    """Return the number of steps in the log of a run."""
     try:
-        while process.poll() is None and _last_step(out) < after_step:
-            time.sleep(POLL_S)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    if process.wait() != -signal.SIGKILL:
-        raise TrainDemoError(
-            f'the training ended before the demo could kill it:\n{log.read_text()[-2000:]}'
-        )
-    return _last_step(out)
-
-
-def _last_step(out: Path) -> int:
-    """Return the last step in the run's log, -1 while there is none."""
-    try:
-        return int(read_parts(out / 'run')[0]['step'][-1])
+        return 1 + int(read_parts(run)[-1]['step'][-1])
     except (
         FileNotFoundError,
         IndexError,
         ValueError,
         KeyError,
     ):  # absent, or being written
-        return -1
+        return 0
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line."""
+    """Run the command line; the exit status after Ctrl-C is 130."""
     parser = ArgumentParser(
         'training/demo.py',
         description='Train a small network on two CPU cores: kill, resume, score, plot its loss.',
@@ -184,14 +312,17 @@ def main(arguments: list[str] | None = None) -> None:
         '--out',
         type=Path,
         default=Path('out/train_demo'),
-        help='folder, replaced (default out/train_demo)',
+        help='folder; data and an interrupted training in it are used (default out/train_demo)',
     )
-    parser.add_argument('--steps', type=int, default=300, help='optimizer steps (default 300)')
-    parser.add_argument('--scenes', type=int, default=8, help='training scenes (default 8)')
+    parser.add_argument('--steps', type=int, default=60, help='optimizer steps (default 60)')
+    parser.add_argument('--scenes', type=int, default=2, help='training scenes (default 2)')
     try:
-        run(parser.parse_args(arguments))
+        Demo(parser.parse_args(arguments)).run()
     except TrainDemoError as error:
         sys.exit(f'train-demo: {error}')
+    except KeyboardInterrupt:
+        print('train-demo: interrupted; the same command continues', file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == '__main__':
