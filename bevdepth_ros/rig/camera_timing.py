@@ -169,6 +169,7 @@ class CameraTiming:
         received: images so far.
         skipped_ns: stamp of the first image that was missing when the clock last may have jumped
             ahead; 0 if it may have jumped back.
+        jump_sign: 1 while it is checked whether the clock jumped ahead, -1 if back, otherwise 0.
         ignored: images so far that repeated another one or had no stamp.
     """
 
@@ -178,7 +179,7 @@ class CameraTiming:
         self.has_restarted = False
         self.usual_period_ns = 0
         self.backlog = Backlog()
-        self._paused_until = self.skipped_ns = self._jump_sign = 0
+        self._paused_until = self.skipped_ns = self.jump_sign = 0
         self._usual_s: float | None = None
         self._earliest_s, self._scatter_s = math.inf, 0.0
         self.restart()
@@ -258,19 +259,19 @@ class CameraTiming:
         skips = bool(period) and stamp > newest + LOST * period
         sign = int(skips) - int(self.repeats(stamp, arrival_s))
         pace = self.backlog.pace
-        if sign in (0, self._jump_sign) or self._usual_s is None or pace <= FASTEST:
+        if sign in (0, self.jump_sign) or self._usual_s is None or pace <= FASTEST:
             return
         last, last_s, _ = self.last[-1]
         moved_s = 1e-9 * (stamp - last) - (arrival_s - last_s) / pace
         if abs(moved_s) > self._shortest_jump_s(1e-9 * period):
             # The image before this one is the next whose lateness is added.
-            self._jump_images, self._jump_sign = -1, sign
+            self._jump_images, self.jump_sign = -1, sign
             self.skipped_ns = newest + period if sign > 0 else 0
             self.may_have_jumped = self.backlog.is_usual
             self._paused_until = self.received + LONGEST_PAUSE
 
     def _end_jump_check(self) -> None:
-        self._jump_images, self._jump_sign, self.may_have_jumped = 0, 0, False
+        self._jump_images, self.jump_sign, self.may_have_jumped = 0, 0, False
 
     def _measure_rate(self) -> None:
         stamps = self.stamps
@@ -295,23 +296,17 @@ class CameraTiming:
         """
         # Continue from the last deviations: otherwise a clock that drifts would look correct each
         # time it has drifted by a whole cycle. Jitter alone must not lead away from zero.
-        last = list(self.deviations)[-WINDOW // 2 :]
-        half = period_ns / 2
-        has_moved = len(last) >= CHANGE and abs(last[-1]) > half / 2
+        last, quarter = list(self.deviations)[-WINDOW // 2 :], period_ns / 4
+        has_moved = len(last) >= CHANGE and abs(last[-1]) > quarter
         middle = statistics.median(last) if has_moved else 0.0
-        middle = middle if abs(middle) > half / 2 else 0.0
-        unwrapped = [
-            one
-            + (period_ns * round((middle - one) / period_ns) if abs(one - middle) > half else 0)
-            for one in differences
-        ]
+        middle = middle if abs(middle) > quarter else 0.0
+        unwrapped = [one + period_ns * round((middle - one) / period_ns) for one in differences]
         self.deviations.append(statistics.median(unwrapped))
 
-    def correct_offset(self, shift_ns: float) -> None:
-        """Add to the offset, and start new deviations."""
-        self.offset_ns += round(shift_ns)
-        self.deviations.clear()
-        self.usual_period_ns = self.period_ns
+    def set_offset(self, offset_ns: int) -> None:
+        """Set the offset for the current period, and start new deviations."""
+        self.offset_ns, self.usual_period_ns = offset_ns, self.period_ns
+        self.clear_deviations()
 
     def is_misaligned(self, count: int, limit: float, period_ns: int) -> bool:
         """Return True if the last ``count`` images were all too early or all too late; those about
@@ -323,10 +318,10 @@ class CameraTiming:
         is_far = min(map(abs, last)) > max(limit, OPPOSITE * period_ns)
         return is_far or min(last) > limit or max(last) < -limit
 
-    def is_in_place(self, count: int, limit: float) -> bool:
-        """Return True if the median deviation of the last ``count`` images is below ``limit``."""
+    def median_deviation(self, count: int) -> float:
+        """Return the median deviation of the last ``count`` images; infinite for fewer."""
         last = list(self.deviations)[-count:]
-        return len(last) == count and abs(statistics.median(last)) < limit
+        return statistics.median(last) if len(last) == count else math.inf
 
     def add_lateness(self, lateness_s: float) -> None:
         """Add the lateness of an image, seconds."""
@@ -340,25 +335,25 @@ class CameraTiming:
     def note_usual_lateness(self) -> None:
         """Take the lateness of the last images for the usual one."""
         count = len(self._lateness_s)
-        if count < WINDOW // 2 or self._jump_sign:
+        if count < WINDOW // 2 or self.jump_sign:
             return
         ordered = sorted(self._lateness_s)
         self._usual_s = statistics.median(ordered)
         self._earliest_s = min(self._earliest_s, self._usual_s)
         self._scatter_s = max(KEEP * self._scatter_s, ordered[-1] - ordered[0])
 
-    def lateness_change(self, count: int, period_s: float) -> int:
-        """Return 1 if the last images arrive later than usual by more than the shortest jump, -1
-        if they arrive earlier than ever by as much, 0 otherwise.
+    def lateness_change(self, count: int, period_s: float, share: float = 1.0) -> int:
+        """Return 1 if the last images arrive later than usual by more than ``share`` of the
+        shortest jump, -1 if they arrive earlier than ever by as much, 0 otherwise.
         """
         last = list(self._lateness_s)[-count:]
-        return self._change(statistics.median(last), period_s) if last else 0
+        return self._change(statistics.median(last), period_s, share) if last else 0
 
-    def _change(self, lateness_s: float, period_s: float) -> int:
+    def _change(self, lateness_s: float, period_s: float, share: float = 1.0) -> int:
         # No camera can send an image before its exposure: earlier images show a wrong clock.
         if self._usual_s is None:
             return 0
-        limit_s = self._shortest_jump_s(period_s)
+        limit_s = share * self._shortest_jump_s(period_s)
         return int(lateness_s > self._usual_s + limit_s) - int(
             lateness_s < self._earliest_s - limit_s
         )
@@ -369,11 +364,6 @@ class CameraTiming:
 
     def _shortest_jump_s(self, period_s: float) -> float:
         return max(SHORTEST_JUMP * period_s, self._scatter_s)
-
-    @property
-    def is_suspect(self) -> bool:
-        """True while it is checked whether the clock jumped."""
-        return bool(self._jump_sign)
 
     def is_far(self, limit_s: float) -> bool:
         """Return True if the last images all arrive earlier or later by more than ``limit_s`` than
@@ -388,15 +378,15 @@ class CameraTiming:
         """Return True if the clock jumped: stamps skipped or repeated a cycle, and all images have
         arrived earlier or later than usual since.
         """
-        if not self._jump_sign:
+        if not self.jump_sign:
             return False
-        if self._jump_images > 0 and self.lateness_change(1, period_s) != -self._jump_sign:
+        if self._jump_images > 0 and self.lateness_change(1, period_s) != -self.jump_sign:
             self.may_have_jumped = False
         if self._jump_images < JUMP_IMAGES:
             return False
         last = sorted(list(self._lateness_s)[-JUMP_IMAGES:])
-        nearest_s = last[-1 if self._jump_sign > 0 else 0]
-        has_jumped = self._change(nearest_s, period_s) == -self._jump_sign
+        nearest_s = last[-1 if self.jump_sign > 0 else 0]
+        has_jumped = self._change(nearest_s, period_s) == -self.jump_sign
         self._end_jump_check()
         return has_jumped
 

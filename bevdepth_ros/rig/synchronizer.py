@@ -430,9 +430,7 @@ class ImageSetSynchronizer(SimpleFilter):
         if 2 * len(offsets) <= len(counts):
             return
         for camera in self._used:
-            camera.offset_ns = offsets.get(camera.index, 0)
-            camera.usual_period_ns = camera.period_ns
-            camera.clear_deviations()
+            camera.set_offset(offsets.get(camera.index, 0))
             if camera.index not in offsets:
                 self._enter(camera, 'misaligned')
         self._has_offsets = True
@@ -449,7 +447,7 @@ class ImageSetSynchronizer(SimpleFilter):
         if max(map(abs, shifts)) < STEADY * self._period_ns:
             self.is_learned = self.untriggered is None
         for one, shift in zip(used, shifts, strict=True):
-            one.correct_offset(shift)
+            one.set_offset(one.offset_ns + round(shift))
 
     def _end_drift(self) -> None:
         """Search the offsets of the cameras that no longer drift, if they are the majority."""
@@ -511,12 +509,12 @@ class ImageSetSynchronizer(SimpleFilter):
         has_jumped = camera.has_jumped(1e-9 * period) and self._is_alone(camera, period)
         if has_jumped or camera.is_far(self._timeout_s):
             self._exclude(camera, is_certain=has_jumped)
-        elif abs(camera.deviations[-1]) > TIGHT * period and self._is_misaligned(camera):
+        elif self._is_misaligned(camera):
             self._exclude(camera)
         elif (
             camera.received % CHANGE == 0
             and self.untriggered is None
-            and camera.is_in_place(ONE_SIDED, AT_PLACE * period)
+            and abs(camera.median_deviation(ONE_SIDED)) < AT_PLACE * period
         ):
             camera.note_usual_lateness()
 
@@ -532,7 +530,7 @@ class ImageSetSynchronizer(SimpleFilter):
         others = [one for one in self._used if one is not own]
         at_ns = own.skipped_ns - own.offset_ns
         alike = [
-            one.is_suspect
+            bool(one.jump_sign)
             or (
                 bool(own.skipped_ns)
                 and all(abs(stamp - one.offset_ns - at_ns) > period / 2 for stamp in one.stamps)
@@ -551,9 +549,11 @@ class ImageSetSynchronizer(SimpleFilter):
             return
         if count < RETURN or not self._is_steady(camera, RETURN):
             return
-        by = statistics.median(list(camera.deviations)[-RETURN:])
+        by = camera.median_deviation(RETURN)
         is_in_place = abs(by) <= AT_PLACE * period
-        change = camera.lateness_change(RETURN, 1e-9 * period)
+        # A clock that drifted by a cycle is in place, too, and its lateness scatters.
+        share = 1.0 if camera.has_restarted else 0.5
+        change = camera.lateness_change(RETURN, 1e-9 * period, share)
         if change > 0 and is_in_place and count >= SETTLED and camera.has_restarted:
             camera.trust_clock()
         elif change:
@@ -586,12 +586,10 @@ class ImageSetSynchronizer(SimpleFilter):
         own = stamp - camera.offset_ns
         differences, lateness_s = [], []
         for one in others:
-            nearest, difference = one.last[-1], own - one.last[-1][0] + one.offset_ns
-            before = own - one.last[0][0] + one.offset_ns
-            if abs(before) < abs(difference):
-                nearest, difference = one.last[0], before
-            differences.append(difference)
+            at_ns = own + one.offset_ns
+            nearest = min(reversed(one.last), key=lambda image: abs(image[0] - at_ns))
             other, other_s, is_usual = nearest
+            differences.append(at_ns - other)
             if is_usual or self.untriggered == DRIFT:
                 waited_s = (arrival_s - other_s) / max(FASTEST, one.backlog.pace)
                 lateness_s.append(waited_s - 1e-9 * (stamp - other))

@@ -332,6 +332,14 @@ def test_a_clock_that_drifted_by_cycles_returns_although_arrival_times_scatter_b
     assert not one.mixed()
 
 
+def test_a_clock_that_drifted_by_one_cycle_does_not_return_although_arrival_times_scatter():
+    one = SimulatedRig((0.0, 0.0, 0.0), 0.05, arrival_s=0.03, seed=114)
+    one.run(4.0)
+    one.run(18.0, lambda camera, time_s: -0.005 * time_s if camera == 1 else 0.0)
+    assert one.synchronizer.members == [0, 2]
+    assert not one.mixed()
+
+
 def test_a_camera_that_restarts_with_a_wrong_clock_is_misaligned_until_it_is_right():
     one = rig(period_s=1 / 30, offsets_s=[0.3 * one for one in NUSCENES_S])
     one.run(5.0)
