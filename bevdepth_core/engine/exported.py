@@ -79,6 +79,11 @@ class ExportedNetwork:
         """True if the splat graph contains the node ``bevdepth.VoxelPooling``."""
         return bool(self.manifest['pooling'] == 'custom')
 
+    @property
+    def has_scatter(self) -> bool:
+        """True if the splat graph adds with ScatterND."""
+        return bool(self.manifest['pooling'] == 'scatter')
+
     def require(self, model: BEVDepth) -> None:
         """Raise ExportError unless the graphs have the weights and the config of ``model``."""
         same_config = self.manifest['config'] == plain_config(model)

@@ -28,7 +28,8 @@ class ExportedInference:
     Args:
         model: the network that was exported; its weights must be those of the export.
         folder: folder of the exported network.
-        threads: number of threads of ONNX Runtime; compiled packages use those of PyTorch.
+        threads: number of threads of ONNX Runtime, except for a splat with ScatterND, which has
+            one; compiled packages use those of PyTorch.
 
     Attributes:
         config: config of the model.
@@ -48,7 +49,8 @@ class ExportedInference:
         self._detection = _opened(exported, 'detection', threads)
         self._splat = None
         if not exported.has_own_node:
-            self._splat = _opened(exported, 'splat', threads)
+            # ONNX Runtime loses additions of ScatterND if several threads run it.
+            self._splat = _opened(exported, 'splat', 1 if exported.has_scatter else threads)
         self._view_transform = model.view_transform
         self._decoder = BoxDecoder(model.config)
         self._prepare_images = ImagePreparation(model.config.image, torch.device('cpu'))

@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from bevdepth_core.checkpoint import save_checkpoint
-from bevdepth_core.engine.exported import MANIFEST, ExportError, file_digest
-from bevdepth_core.engine.onnx import open_session
+from bevdepth_core.engine import exported_inference
+from bevdepth_core.engine.exported import MANIFEST, ExportError, Graph, file_digest
+from bevdepth_core.engine.onnx import onnx_graph, open_session
 from bevdepth_core.export import volume_pooling
 from bevdepth_core.export.check import MATCHED_SHARE, compare, matched_boxes, random_frames
 from bevdepth_core.export.command_line import main
@@ -26,6 +27,7 @@ from bevdepth_core.export.parts import CustomPooling, Part, SampledDeformableCon
 from bevdepth_core.export.pooling import PlainPooling
 from bevdepth_core.export.scatter_pooling import ScatterPooling, WholePooling
 from bevdepth_core.export.volume_pooling import VolumePooling, _running_sums
+from bevdepth_core.export.writing import export_onnx
 from bevdepth_core.inference import Detector
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.view_transform import LiftSplat
@@ -173,9 +175,8 @@ def test_our_own_node_runs_in_onnx_runtime_with_a_kernel(model: BEVDepth, tmp_pa
 def test_the_detector_runs_an_export_with_past_frames(model: BEVDepth, exported: Path) -> None:
     expected, detector = Detector(model), Detector(model, onnx_folder=exported)
     detector.keep_depth = True
-    rig = make_rig(2)
-    for stamp in (0.0, 0.5, 1.0):
-        frame = make_frame(stamp, rig, seed=int(2 * stamp))
+    for stamp, cameras in ((0.0, 2), (0.5, 2), (1.0, 1), (1.5, 3)):  # cameras leave and return
+        frame = make_frame(stamp, make_rig(cameras), seed=int(2 * stamp))
         boxes, found = expected(frame), detector(frame)
         assert found.past_stamp_ns == boxes.past_stamp_ns
         # Boxes of nearly equal scores may change places, and the last ones of a task with them.
@@ -190,6 +191,27 @@ def test_the_detector_runs_an_export_with_past_frames(model: BEVDepth, exported:
     assert len(boxes.scores) > 10
     assert detector.depth is not None
     assert list(found.stage_seconds) == list(boxes.stage_seconds)
+
+
+@pytest.mark.parametrize(('pooling', 'expected'), [('plain', 2), ('scatter', 1)])
+def test_one_thread_runs_a_splat_with_a_scatter(
+    model: BEVDepth,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pooling: str,
+    expected: int,
+) -> None:
+    """ONNX Runtime loses additions of ScatterND with several threads (its issue 18048)."""
+    export_onnx(model, tmp_path, pooling=pooling)
+    threads = {}
+
+    def opened(path: Path, count: int) -> Graph:
+        threads[path.stem] = count
+        return onnx_graph(path, count)
+
+    monkeypatch.setattr(exported_inference, 'onnx_graph', opened)
+    Detector(model, onnx_folder=tmp_path, cpu_threads=2)
+    assert threads == {'image_branch': 2, 'splat': expected, 'detection': 2}
 
 
 def test_the_manifest_describes_inputs_preprocessing_and_weights(
@@ -269,7 +291,7 @@ def test_the_graph_with_a_scatter_adds_all_points_of_a_cell(
     matrices[..., 2] *= 0.1
     expected = CustomPooling(model.view_transform)(depth, context, matrices)
     named = dict(zip(part.inputs, (depth, context, matrices), strict=True))
-    session = open_session(tmp_path / 'splat.onnx', 2)
+    session = open_session(tmp_path / 'splat.onnx', 1)
     found = session.run(None, {name: value.numpy() for name, value in named.items()})[0]
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-4)
 
