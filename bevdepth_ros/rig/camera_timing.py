@@ -263,7 +263,7 @@ class CameraTiming:
             return
         last, last_s, _ = self.last[-1]
         moved_s = 1e-9 * (stamp - last) - (arrival_s - last_s) / pace
-        if abs(moved_s) > self._shortest_jump_s(1e-9 * period):
+        if sign * moved_s > self._shortest_jump_s(1e-9 * period):
             # The image before this one is the next whose lateness is added.
             self._jump_images, self.jump_sign = -1, sign
             self.skipped_ns = newest + period if sign > 0 else 0

@@ -47,7 +47,8 @@ No set is formed while stamps jitter so much that an image of another cycle coul
 of its own.
 
 A clock that is wrong by whole cycles since the first images cannot be recognized, and neither can
-a jump of the clock that is smaller than the scatter of arrival times.
+a jump of the clock that is smaller than the scatter of arrival times, or before the usual ones are
+known, after about 40 images.
 """
 
 from __future__ import annotations

@@ -199,6 +199,21 @@ def test_a_clock_that_jumps_by_whole_cycles_is_left_out_while_it_lasts(
     assert one.complete(recovered) == 1.0
 
 
+def test_a_clock_that_goes_back_is_left_out_although_an_image_is_lost_before_new_stamps_follow():
+    """The lost image looks like a jump ahead, but the stamps are late and not early."""
+
+    def back(camera: int, time_s: float) -> float:
+        return -0.3 if camera == 1 else 0.0
+
+    one = rig(period_s=0.1)
+    one.run(5.0)
+    one.run(0.25, back)
+    one.run(0.05, back, missing=(1,))
+    one.run(4.0, back)
+    assert one.synchronizer.members == [0, 2, 3, 4, 5]
+    assert not one.mixed()
+
+
 def test_of_two_cameras_the_one_whose_clock_jumps_is_left_out():
     one = SimulatedRig((0.0, 0.02), 0.1)
     one.run(5.0)
