@@ -27,7 +27,7 @@ def test_residual_blocks_of_the_bev_encoder_start_as_identities(model):
 
 def test_the_bev_encoder_halves_the_map_three_times(model):
     stages = model.bev_encoder.trunk(torch.zeros(1, 8, 16, 16))
-    assert [tuple(stage.shape[1:]) for stage in stages] == [(4, 8, 8), (8, 4, 4), (16, 2, 2)]
+    assert [tuple(stage.shape[1:]) for stage in stages] == [(8, 8, 8), (16, 4, 4), (32, 2, 2)]
     assert model.bev_encoder(torch.zeros(1, 8, 16, 16)).shape == (1, 16, 16, 16)
 
 
