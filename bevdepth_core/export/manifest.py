@@ -29,8 +29,9 @@ MEANINGS = {
     'context': 'features of each pixel of the feature map',
     'ego_from_frustum': (
         'meters in the ego frame of the key frame from (u d, v d, d, 1), u and v pixels of the '
-        'network input, d depth in meters: ego_from_camera @ inv(intrinsics) @ inv(image_aug); '
-        'multiply in float64, round once. For a past frame: key_ego_from_past_ego @ that'
+        'network input, d depth in meters: ego_from_camera @ inv(4x4 intrinsics) @ '
+        'source_from_input, see preprocessing; multiply in float64, round once. For a past frame: '
+        'key_ego_from_past_ego @ that'
     ),
     'bev': (
         "the frame's map in the ego frame of the key frame: y increases with the row "
@@ -98,6 +99,10 @@ def preprocessing(spec: ImageSpec) -> dict[str, Any]:
         'resize': 'Pillow, antialiased bicubic, to (int(width * scale), int(height * scale))',
         'crop': 'to the input size: all excess rows from the top, columns from both sides equally',
         'image_aug': 'rows: scale 0 0 -crop_x; 0 scale 0 -crop_y; 0 0 1 0; 0 0 0 1',
+        # It undoes image_aug for coordinates that are multiplied by the depth, and so is the crop.
+        'source_from_input': (
+            'rows: 1/scale 0 crop_x/scale 0; 0 1/scale crop_y/scale 0; 0 0 1 0; 0 0 0 1'
+        ),
         'channels': 'B G R',
         'normalization': (
             '(value - mean[i]) / std[i] of channel i in the order B G R; mean and std are '

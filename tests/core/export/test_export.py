@@ -17,6 +17,7 @@ import torch
 
 from bevdepth_core.checkpoint import save_checkpoint
 from bevdepth_core.engine import exported_inference
+from bevdepth_core.engine.calibration import Calibration
 from bevdepth_core.engine.exported import MANIFEST, ExportError, Graph, file_digest
 from bevdepth_core.engine.onnx import onnx_graph, open_session
 from bevdepth_core.export import volume_pooling
@@ -28,9 +29,11 @@ from bevdepth_core.export.pooling import PlainPooling
 from bevdepth_core.export.scatter_pooling import ScatterPooling, WholePooling
 from bevdepth_core.export.volume_pooling import VolumePooling, _running_sums
 from bevdepth_core.export.writing import export_onnx
+from bevdepth_core.geometry import to_4x4
 from bevdepth_core.inference import Detector
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.model.view_transform import LiftSplat
+from bevdepth_core.preprocess import ImageTransform
 from tests.core.export.inputs import splat_inputs
 from tests.core.frames import make_frame, make_rig
 from tests.networks import export_model
@@ -228,6 +231,28 @@ def test_the_manifest_describes_inputs_preprocessing_and_weights(
     assert manifest['preprocessing']['mean'] == list(model.config.image.mean)
     assert manifest['weights']['name'] == 'tiny'
     assert len(manifest['weights']['sha256']) == 64
+
+
+def test_the_rows_in_the_manifest_give_the_matrix_of_the_splat(
+    model: BEVDepth, exported: Path
+) -> None:
+    """``inv(image_aug)`` would not: the crop must be multiplied by the depth."""
+    text = json.loads((exported / MANIFEST).read_text())['preprocessing']['source_from_input']
+    frame, spec = make_frame(0.0, make_rig(2)), model.config.image
+    transform = ImageTransform.for_inference(352, 200, spec)
+    assert transform.crop_y > 0
+    numbers = {name: getattr(transform, name) for name in ('scale', 'crop_x', 'crop_y')}
+    rows = text.removeprefix('rows: ').split('; ')
+    source_from_input = [[eval(cell, {}, numbers) for cell in row.split()] for row in rows]
+    found = (
+        frame.rig.ego_from_camera
+        @ np.linalg.inv(to_4x4(frame.rig.intrinsics))
+        @ np.array(source_from_input)
+    )
+    expected = Calibration.of(frame.rig, frame.images, spec).ego_from_frustum(
+        frame.rig.ego_from_camera, torch.float64
+    )
+    np.testing.assert_allclose(found[:, :3], expected[0].numpy(), atol=1e-9)
 
 
 def test_other_weights_than_those_of_the_export_are_an_error(
