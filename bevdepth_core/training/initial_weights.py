@@ -15,6 +15,10 @@ from bevdepth_core.checkpoint import CheckpointError, load_checkpoint, require_p
 from bevdepth_core.model import BEVDepth
 
 _LOG = logging.getLogger(__name__)
+_NO_WEIGHTS = (
+    'model.pretrained: {} is damaged or contains no weights; copy or download it again, or train '
+    'with --model.pretrained none'
+)
 
 
 def load_initial(model: BEVDepth, path: str) -> None:
@@ -102,7 +106,13 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         )
     if zipfile.is_zipfile(path):  # older files of torchvision are no archives
         require_plain_archive(path)
-    return torch.load(path, map_location='cpu', weights_only=True)
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # PyTorch raises many types for damaged files
+        raise ValueError(_NO_WEIGHTS.format(path)) from error
+    if not isinstance(state, dict):
+        raise ValueError(_NO_WEIGHTS.format(path))
+    return state
 
 
 def _download_state(name: str, depth: int) -> dict[str, Tensor]:

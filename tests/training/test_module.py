@@ -185,6 +185,21 @@ def test_pretrained_weights_of_another_network_are_rejected(tmp_path: Path) -> N
         load_pretrained(ResNetStages(18), str(tmp_path / 'resnet34.pth'), 18)
 
 
+@pytest.mark.parametrize('content', [b'', b'no weights', b'PK\x03\x04no weights'])
+def test_a_damaged_file_of_pretrained_weights_is_reported_by_name(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / 'resnet18.pth').write_bytes(content)
+    with pytest.raises(ValueError, match=r'resnet18\.pth is damaged or contains no weights'):
+        load_pretrained(ResNetStages(18), str(tmp_path / 'resnet18.pth'), 18)
+
+
+def test_a_file_without_weights_is_reported_by_name(tmp_path: Path) -> None:
+    torch.save([1.0], tmp_path / 'list.pth')
+    with pytest.raises(ValueError, match=r'list\.pth is damaged or contains no weights'):
+        load_pretrained(ResNetStages(18), str(tmp_path / 'list.pth'), 18)
+
+
 def test_a_failed_download_of_pretrained_weights_reports_the_remedy(monkeypatch) -> None:
     def unreachable(*args, **kwargs):
         raise URLError('no network')
