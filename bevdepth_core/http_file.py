@@ -23,12 +23,12 @@ class DownloadError(Exception):
 
 
 def fetch(url: str, part: Path, report: Callable[[str], None]) -> None:
-    """Download ``url`` and append it to the bytes that ``part`` already contains.
+    """Download ``url`` to ``part``; bytes that ``part`` already contains are not downloaded again.
 
     Args:
         url: http or https; the proxy of the environment is used.
         part: incomplete file; after a failure it stays, and the next call resumes. It is emptied
-            if the file on the server has changed.
+            if it is longer than the file on the server.
         report: receives progress messages.
 
     Raises:

@@ -97,15 +97,17 @@ class Detector:
         uncertainty: fitted model of the checkpoint, None if it has none.
         depth: (N, D, h, w) float32 depth distribution of the last frame's cameras, on the device;
             None unless ``keep_depth`` is set.
-        baseline_m: how far the cameras moved between the two frames that a stereo model compared
-            in the last call, their mean in meters; None without a past frame and for other models.
-            With less than STEREO_BASELINE_M, the comparison gives no information about depth.
+        baseline_m: distance between the camera positions of the two frames that a stereo model
+            compared in the last call, mean over the cameras in meters; None without a past frame
+            and for other models. With less than STEREO_BASELINE_M, the comparison gives no
+            information about depth.
 
     Raises:
         ExportError: ``onnx_folder`` contains no exported network of these weights.
         ValueError: unknown precision, a precision that the device does not support, a device that
-            this machine does not have, fewer than one thread, or a spacing outside 0 to
-            MAX_PAST_FRAME_SPACING_NS.
+            this machine does not have, ``onnx_folder`` on a GPU, fewer than one thread, a spacing
+            outside 0 to MAX_PAST_FRAME_SPACING_NS, or a damaged uncertainty model in the
+            metadata of ``model``.
     """
 
     def __init__(

@@ -1,13 +1,14 @@
 """Converts source images to network input: resize, crop, flip, rotate, normalize. The matrices of
 the cameras follow the same transform.
 
-Resizing has five implementations, which tests compare with each other:
+Resizing has six implementations, which tests compare with each other:
 
 * ``ImageTransform.apply`` (Pillow) is the definition, as in the official code. Inference on a CPU
   and validation use it.
 * ``ops.image_resize.resize_reference`` (torch, integers) computes the same pixels and specifies
   the kernel.
 * ``csrc/detection`` (CUDA) computes the same pixels on a GPU.
+* ``csrc/examples/images.h`` (C++) computes the same pixels in the example of an exported network.
 * ``nuscenes.images.read_crop_fast`` (OpenCV) is for training: decoding at a reduced size saves
   most of the time; pixels differ slightly.
 * ``nuscenes.images.read_warped`` (OpenCV) is for training with changed cameras; without a change,

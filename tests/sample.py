@@ -3,7 +3,7 @@ the reference folder, which has the same layout.
 
 A sample is a folder with ``infos.json`` (the key frame), ``infos_2frames.json`` (the frame before
 it and the key frame) and the JPEG files that both name, as the official code prepares nuScenes.
-Both frames name one lidar sweep, which is not in the folder.
+Both frames name one lidar scan, which is not in the folder.
 """
 
 from __future__ import annotations

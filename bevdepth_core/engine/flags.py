@@ -10,7 +10,8 @@ import torch
 
 @contextmanager
 def convolution_flags(dtype: torch.dtype, search: bool = False) -> Iterator[None]:
-    """Allow TF32, unless ``dtype`` is float32; then restore the flags.
+    """Allow TF32 during the ``with`` block, or forbid it if ``dtype`` is float32. The flags are
+    restored after the block.
 
     TF32 rounds float32 operands to ten bits of mantissa. PyTorch allows it for convolutions by
     default.

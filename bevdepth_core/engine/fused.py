@@ -131,22 +131,25 @@ class Cast(nn.Module):
         return values.to(self._dtype)
 
 
-_OF_PLAIN_PARTS: dict[type, Callable[[Any], nn.Module]] = {
+_REPLACEMENTS: dict[type, Callable[[Any], nn.Module]] = {
     BasicBlock: FusedBlock,
     Bottleneck: FusedBlock,
     DepthSoftmax: ChannelsLastSoftmax,
     MultiScaleNeck: FusedNeck,
     nn.MaxPool2d: StemMaxPool,
 }
-_OF_CONVOLUTIONS: dict[type, Callable[..., nn.Module]] = {
+"""Inference version of each type of module."""
+_CONV_NORM_REPLACEMENTS: dict[type, Callable[..., nn.Module]] = {
     nn.Conv2d: FusedConv.from_conv_norm,
     nn.ConvTranspose2d: FusedUpsampling,
 }
-_OF_FUSED_PARTS: dict[type, Callable[[Any], nn.Module]] = {
+"""Inference version of a convolution with batch norm and ReLU, by type of convolution."""
+_REPLACEMENTS_AFTER_CHILDREN: dict[type, Callable[[Any], nn.Module]] = {
     AtrousPyramid: FusedPyramid,
     DeformableConv: FusedDeformableConv,
     DepthRefinement: FusedRefinement,
 }
+"""Inference version of modules whose children must be replaced before."""
 
 
 def _fuse_children(module: nn.Module) -> None:
@@ -162,13 +165,13 @@ def _fused(module: nn.Module) -> nn.Module:
     """Return the inference version of ``module``; if there is none, return ``module`` with its
     children replaced.
     """
-    make = _OF_PLAIN_PARTS.get(type(module))
+    make = _REPLACEMENTS.get(type(module))
     if make is not None:
         return make(module)
     if isinstance(module, nn.Sequential):
         module = _fused_sequence(module)
     _fuse_children(module)
-    make = _OF_FUSED_PARTS.get(type(module))
+    make = _REPLACEMENTS_AFTER_CHILDREN.get(type(module))
     return module if make is None else make(module)
 
 
@@ -177,7 +180,7 @@ def _fused_sequence(sequence: nn.Sequential) -> nn.Sequential:
     parts = list(sequence)
     fused_parts: list[nn.Module] = []
     while parts:
-        make = _OF_CONVOLUTIONS.get(type(parts[0]))
+        make = _CONV_NORM_REPLACEMENTS.get(type(parts[0]))
         if make is not None and [type(part) for part in parts[1:3]] == [nn.BatchNorm2d, nn.ReLU]:
             fused_parts.append(make(*parts[:2]))
             parts = parts[3:]

@@ -42,8 +42,8 @@ class InferenceNetwork(Protocol):
     def match(
         self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]]
     ) -> Sequence[tuple[ImageFeatures, torch.Tensor]]:
-        """Return ``frames``; in a stereo model with the depth that comparing them gives, in other
-        models unchanged.
+        """Return ``frames``. A stereo model compares them first and returns them with the depth
+        that results.
 
         Args:
             frames: as for ``detect``; a single frame is compared with itself.

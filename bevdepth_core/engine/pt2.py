@@ -10,11 +10,12 @@ from bevdepth_core.engine.exported import ExportError, Graph
 
 
 def pt2_graph(path: Path) -> Graph:
-    """Return the compiled graph of a package. It contains machine code, so that it must come from
-    a trusted source.
+    """Return the compiled graph of a package. Packages are machine code: open only those from a
+    trusted source.
 
     Raises:
-        ExportError: it cannot be loaded, for instance because it is of another processor.
+        ExportError: it cannot be loaded, for instance because it was compiled for another
+            processor.
     """
     try:
         package = torch._inductor.aoti_load_package(str(path))

@@ -38,8 +38,8 @@ class ImageUploader:
         page-locked memory.
         """
         # Handing tensors to the threads and back would take 0.1 ms.
-        is_filled = all(isinstance(image, torch.Tensor) for image in images)
-        fill: Callable[..., Iterable] = map if is_filled else self._pool.map
+        are_tensors = all(isinstance(image, torch.Tensor) for image in images)
+        fill: Callable[..., Iterable] = map if are_tensors else self._pool.map
         filled = fill(self._filled, range(len(images)), images)
         on_device = [
             image.send() if isinstance(image, PageLockedCopy)

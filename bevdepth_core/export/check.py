@@ -28,10 +28,10 @@ from bevdepth_core.types import CameraRig, Detections3D, Frame
 ERROR_LIMITS = {'fp32': 1e-4, 'fp16': 5e-2, 'int8': 0.5}
 """Largest relative L2 error of a stage by precision."""
 MATCHED_SHARE = {'fp32': 0.98, 'fp16': 0.8, 'int8': 0.0}
-"""Smallest share of matched boxes by precision. Not 1 for fp32: boxes of nearly equal scores
-change places, and the last ones of a task with them."""
+"""Smallest share of matched boxes by precision. Not 1 for fp32: rounding changes the order of
+boxes with nearly equal scores, and so which boxes are among the last ones that a task returns."""
 MATCH_DISTANCE_M = 0.1
-MATCH_SCORE = 0.01
+MATCH_SCORE_DIFFERENCE = 0.01
 FRAME_NS = 500_000_000
 SOURCE = (450, 800)
 """Height and width of the source images."""
@@ -46,7 +46,7 @@ class Report:
         errors: largest relative L2 error by stage; the stages get the same inputs.
         boxes: boxes of the network in PyTorch, all frames together.
         exported_boxes: boxes of the export.
-        matched: pairs of them, one to one, of one label, MATCH_DISTANCE_M and MATCH_SCORE.
+        matched: pairs of a box of each, see ``matched_boxes``.
         problems: sentences; empty for a good export.
     """
 
@@ -136,8 +136,8 @@ def _compare_frames(
     reports: list[Report],
     frames: list[Frame],
 ) -> None:
-    """Compare each stage on the outputs of the eager network's stages before, and the boxes of
-    each network on its own outputs.
+    """Compare stage by stage, with the eager network's outputs of earlier stages as input of all
+    networks, and the boxes that each network computes from its own outputs.
     """
     model, key_frames = eager.model, eager.model.config.key_frames
     calibrations = [
@@ -210,13 +210,13 @@ def matched_boxes(
     boxes: Detections3D | ScoredBoxes, others: Detections3D | ScoredBoxes
 ) -> np.ndarray:
     """Return the (n, 2) indices of pairs, one to one, of the same label, with centers within
-    MATCH_DISTANCE_M and scores within MATCH_SCORE.
+    MATCH_DISTANCE_M and scores within MATCH_SCORE_DIFFERENCE.
     """
     distance = np.linalg.norm(boxes.boxes.center[:, None] - others.boxes.center, axis=-1)
     allowed = (
         (distance <= MATCH_DISTANCE_M)
         & (boxes.labels[:, None] == others.labels)
-        & (np.abs(boxes.scores[:, None] - others.scores) <= MATCH_SCORE)
+        & (np.abs(boxes.scores[:, None] - others.scores) <= MATCH_SCORE_DIFFERENCE)
     )
     pairs = np.stack(linear_sum_assignment(np.where(allowed, distance, 1e3)), axis=1)
     return pairs[allowed[pairs[:, 0], pairs[:, 1]]]
@@ -224,7 +224,9 @@ def matched_boxes(
 
 @torch.inference_mode()
 def _require_dependence(exported: ExportedInference, frames: list[Frame], report: Report) -> None:
-    """Report outputs that stay the same when one input changes: a constant that was exported."""
+    """Report each output that stays the same when an input changes: the export has replaced the
+    input by a constant.
+    """
     cameras, matrices, features = [], [], []
     for frame in frames:
         calibration = Calibration.of(frame.rig, frame.images, exported.config.image)

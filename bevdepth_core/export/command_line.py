@@ -76,14 +76,14 @@ def _parser() -> ArgumentParser:
     parser.add_argument('--out', type=Path, required=True, help='folder to write')
     parser.add_argument('--format', choices=tuple(FORMATS), default='onnx')
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32')
-    parser.add_argument('--pooling', choices=ONNX_POOLINGS, help='of onnx (plain)')
+    parser.add_argument('--pooling', choices=ONNX_POOLINGS, help='pooling of ONNX graphs (plain)')
     parser.add_argument('--deformable', choices=DEFORMABLE, default='sampled')
     parser.add_argument(
         '--calibration', type=Path, help='dataset in nuScenes format whose key frames set scales'
     )
     parser.add_argument('--version', default='v1.0-synthetic', help='of that dataset')
     parser.add_argument('--split', default='synthetic_train', help='of that dataset')
-    parser.add_argument('--key-frames', type=int, default=24, help='number of them (24)')
+    parser.add_argument('--key-frames', type=int, default=24, help='key frames to use (24)')
     parser.add_argument(
         '--in-float32',
         nargs='*',
@@ -93,7 +93,7 @@ def _parser() -> ArgumentParser:
         help=f'groups of layers that int8 leaves in float32 ({" ".join(IN_FLOAT32)})',
     )
     parser.add_argument(
-        '--check', action='store_true', help='compare it with the network in PyTorch'
+        '--check', action='store_true', help='compare the export with the network in PyTorch'
     )
     parser.add_argument(
         '--cameras', type=int, nargs='+', default=[1, 6], help='numbers of cameras to check (1 6)'

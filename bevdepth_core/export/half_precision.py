@@ -11,10 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from bevdepth_core.engine.exported import ExportError
-from bevdepth_core.engine.onnx import open_session
+from bevdepth_core.engine.onnx import MISSING, open_session
 from bevdepth_core.export.layer_groups import group_of
-
-MISSING = "the package onnxruntime is missing; run `pip install 'onnxruntime>=1.23'`"
 
 
 def to_half(path: Path) -> None:

@@ -29,8 +29,8 @@ DOMAIN = 'bevdepth'
 def write_graph(part: Part, path: Path) -> None:
     """Write ``part`` as an ONNX file with a dynamic number of cameras."""
     with _own_symbols(), warnings.catch_warnings():
-        # That the exporter is the older one, that fixed sizes become constants, and that an index
-        # must not be negative: those of cells never are.
+        # They warn that the exporter is the older one, that fixed sizes become constants, and that
+        # an index must not be negative; indices of cells never are.
         for category in (DeprecationWarning, TracerWarning, UserWarning):
             warnings.simplefilter('ignore', category)
         torch.onnx.export(
@@ -97,7 +97,9 @@ def _voxel_pooling_volume(graph: Any, volume: Any, index: Any, shape: Any) -> An
 
 
 def _grid_numbers(lower: Any, cell: Any) -> dict[str, float]:
-    """Return one attribute per number: onnxruntime-extensions has no attributes of several."""
+    """Return one attribute per number: onnxruntime-extensions cannot read attributes that contain
+    several.
+    """
     return {
         f'{name}_{axis}_f': number
         for name, numbers in (('lower', lower), ('cell', cell))

@@ -147,7 +147,7 @@ class Part:
     """A part of the network with example inputs.
 
     Attributes:
-        name: name of the graph and, with ``.onnx``, of its file.
+        name: name of the graph, and of its file without the ending.
         module: in evaluation mode.
         inputs: an example of each input, by name.
         outputs: names.

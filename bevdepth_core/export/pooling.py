@@ -71,7 +71,7 @@ class FrustumCells(nn.Module):
         m0, m1, m2, m3 = matrix_row.unbind(1)  # each (N, 1, 1)
         point = ((m0 * ud + m1 * vd) + m2 * self.frustum_d) + m3
         quotient = (point - self.lower[axis]) / self.cell[axis]
-        # Truncated towards zero; False for NaN.
+        # Truncated towards zero; -1 for NaN, because comparisons with NaN are False.
         return torch.where(quotient > -1, quotient.clamp(min=0).floor(), -1)
 
 

@@ -17,7 +17,7 @@ from bevdepth_core.engine.calibration import Calibration
 from bevdepth_core.engine.eager import EagerNetwork
 from bevdepth_core.engine.exported import ExportError
 from bevdepth_core.engine.image_preparation import ImagePreparation
-from bevdepth_core.export.half_precision import MISSING
+from bevdepth_core.engine.onnx import MISSING
 from bevdepth_core.export.layer_groups import GROUPS, group_of
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.types import Frame

@@ -65,8 +65,10 @@ class WholePooling(ScatterPooling):
 
 
 class _AddRows(torch.autograd.Function):
-    """``index_add`` along the first dimension. PyTorch's exporter writes a scatter that drops the
-    sums of equal places for ``index_put``, and expands the places for ``scatter_add``.
+    """``index_add`` along the first dimension, exported as one ScatterND.
+
+    PyTorch's own exports do not serve: that of ``index_put`` does not add the values of equal
+    places, and that of ``scatter_add`` expands the places to the size of the values.
     """
 
     @staticmethod

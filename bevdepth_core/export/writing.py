@@ -47,7 +47,7 @@ def export_onnx(
         name: name of the weights, for the manifest.
 
     Raises:
-        ExportError: the network cannot be exported so, or a package is missing.
+        ExportError: the network cannot be exported with these options, or a package is missing.
     """
     _require_onnx()
     _prepare(model, folder)
@@ -75,7 +75,7 @@ def export_pt2(model: BEVDepth, folder: Path, *, name: str = 'unnamed') -> None:
         name: name of the weights, for the manifest.
 
     Raises:
-        ExportError: the network cannot be exported so, or there is no C++ compiler.
+        ExportError: the network has stereo depth, or there is no C++ compiler.
     """
     require_compiler()
     numbers = package_numbers(model.config)
@@ -91,7 +91,8 @@ def _prepare(model: BEVDepth, folder: Path) -> None:
     if model.config.stereo is not None:
         raise ExportError('stereo models cannot be exported; use a model without stereo')
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)  # no manifest describes files of two exports
+    # If the export fails, the old manifest must not describe a mix of old and new files.
+    (folder / MANIFEST).unlink(missing_ok=True)
 
 
 def _require_onnx() -> None:

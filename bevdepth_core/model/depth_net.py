@@ -1,4 +1,6 @@
-"""Predicts depth distribution and context of each feature-map pixel (paper section 3.2)."""
+"""Predicts depth distribution and context of each feature-map pixel (camera-aware depth prediction
+in the paper).
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class ResNetStages(nn.Module):
     """torchvision's ResNet without classifier and with any width; it returns its four stages,
     strides 4, 8, 16 and 32.
 
-    Names and first weights are torchvision's.
+    Names of parameters and their initialization are those of torchvision.
 
     Args:
         depth: 18, 34, 50 or 101.

@@ -100,7 +100,7 @@ class NuScenesDataset(Dataset[Sample]):
         """Return a sample without augmentation; its images are those of inference on a CPU.
 
         Raises:
-            OSError, ValueError: an image or sweep cannot be read.
+            OSError, ValueError: an image or lidar file cannot be read.
         """
         transforms = [
             ImageTransform.for_inference(*camera.image_size, self._spec)
@@ -116,7 +116,7 @@ class NuScenesDataset(Dataset[Sample]):
         rig. All frames of a camera share one transform.
 
         Raises:
-            OSError, ValueError: an image or sweep cannot be read.
+            OSError, ValueError: an image or lidar file cannot be read.
         """
         augmentation = self._augmentation
         transforms = [
@@ -140,7 +140,7 @@ class NuScenesDataset(Dataset[Sample]):
         ``read_warped``.
 
         Raises:
-            OSError, ValueError: an image or sweep cannot be read.
+            OSError, ValueError: an image or lidar file cannot be read.
         """
         frames = self._frames(place)
         boxes, labels = ground_truth(frames[0])

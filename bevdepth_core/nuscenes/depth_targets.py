@@ -1,4 +1,4 @@
-"""Computes the targets of the depth network: sparse depth maps from a lidar sweep."""
+"""Computes the targets of the depth network: sparse depth maps from a lidar scan."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def depth_maps(
 
     Args:
         points: (n, 3) points in the lidar's frame.
-        lidar: the lidar, with the ego pose of its sweep.
+        lidar: the lidar, with the ego pose of its scan.
         cameras: N cameras, each with the ego pose of its exposure.
         transforms: image transform of each camera; all give the same size.
 
     Returns:
         (N, height, width) float32, meters along the optical axis in the source camera, 0 where no
-        point falls. Where several points fall, the last one of the sweep is kept.
+        point falls. Where several points fall, the last one of the scan is kept.
 
     Source: the official lidar projection, including its peculiarities: coordinates are truncated
         towards zero, so that points up to one pixel outside the left and upper edge are kept;

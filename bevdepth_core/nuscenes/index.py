@@ -201,13 +201,13 @@ def load_index(
     channels = dataset_channels(dataroot / version, selection.cameras, selection.lidar)
     _require_classes(dataroot / version, selection.classes)
     columns = _cached_columns(dataroot, version, scenes, channels, cache_dir)
-    labelled = with_labels(columns, selection.classes, selection.min_points, dataroot / version)
+    labeled = with_labels(columns, selection.classes, selection.min_points, dataroot / version)
     index = SampleIndex(
-        labelled.columns,
+        labeled.columns,
         channels,
         selection.classes.class_names,
-        labelled.excluded_categories,
-        labelled.is_official and channels.lidar == LIDAR and selection.min_points == 1,
+        labeled.excluded_categories,
+        labeled.is_official and channels.lidar == LIDAR and selection.min_points == 1,
     )
     require_files(dataroot, index.filenames())
     return index

@@ -23,7 +23,7 @@ LENGTH_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
-class LabelledColumns:
+class LabeledColumns:
     """Columns whose annotations all belong to a class.
 
     Attributes:
@@ -41,7 +41,7 @@ class LabelledColumns:
 
 def with_labels(
     columns: Columns, classes: ClassMap, min_points: int, tables: Path
-) -> LabelledColumns:
+) -> LabeledColumns:
     """Return the annotations that belong to a class, with their labels.
 
     Args:
@@ -63,8 +63,8 @@ def with_labels(
     points = columns['points']
     seen = (label >= 0) & ((points == UNKNOWN_POINTS) | (points >= min_points))
     _require_valid(columns, seen, tables)
-    return LabelledColumns(
-        _only_labelled(columns | {'label': label, 'seen': seen}),
+    return LabeledColumns(
+        _only_labeled(columns | {'label': label, 'seen': seen}),
         {
             category: int(count)
             for category, each, count in zip(categories, labels, counts, strict=True)
@@ -76,7 +76,7 @@ def with_labels(
     )
 
 
-def _only_labelled(columns: Columns) -> Columns:
+def _only_labeled(columns: Columns) -> Columns:
     keep, samples = columns['label'] >= 0, len(columns['token'])
     sample = np.repeat(np.arange(samples), columns['annotations'])
     per_annotation = (*PER_ANNOTATION, 'label', 'seen')

@@ -218,27 +218,27 @@ def _pose(record: dict) -> Pose:
 
 
 def _moment(devkit: NuScenes, sample: dict, classes: ClassMap) -> AnnotatedMoment:
-    """Return the annotations of a sample at the time of its lidar sweep, or of its first sensor
+    """Return the annotations of a sample at the time of its lidar scan, or of its first sensor
     without ``LIDAR_TOP``.
     """
     token = sample['data'].get(LIDAR) or next(iter(sample['data'].values()))
     ego = devkit.get('ego_pose', devkit.get('sample_data', token)['ego_pose_token'])
     records = [devkit.get('sample_annotation', name) for name in sample['anns']]
-    labelled = [
+    labeled = [
         (record, label)
         for record in records
         if (label := classes.label(record['category_name'])) is not None
     ]
     # A sample without annotations gives arrays of no rows.
     center, size, quaternion = (
-        np.array([record[name] for record, _ in labelled], np.float64).reshape(-1, count)
+        np.array([record[name] for record, _ in labeled], np.float64).reshape(-1, count)
         for name, count in (('translation', 3), ('size', 3), ('rotation', 4))
     )
     return AnnotatedMoment(
         ego['timestamp'] * 1000,
         _pose(ego),
-        tuple(classes.class_names[label] for _, label in labelled),
-        tuple(record['instance_token'] for record, _ in labelled),
+        tuple(classes.class_names[label] for _, label in labeled),
+        tuple(record['instance_token'] for record, _ in labeled),
         center,
         size[:, [1, 0, 2]],
         quaternion,

@@ -53,7 +53,7 @@ class SensorRecord:
     Attributes:
         channel: name of the sensor, such as ``CAM_FRONT``.
         filename: relative to the dataset's root.
-        stamp_ns: exposure or sweep time.
+        stamp_ns: time of the exposure or of the lidar scan.
         ego_from_sensor: pose of the sensor on the vehicle.
         world_from_ego: ego pose at ``stamp_ns``.
         image_size: (width, height) in pixels; (0, 0) for a lidar.

@@ -44,7 +44,12 @@ def deformable_conv(features: Tensor, offsets: Tensor, weight: Tensor) -> Tensor
 
 def deformable_columns(features: Tensor, offsets: Tensor, groups: int) -> Tensor:
     """Return (groups, N * H * W, 9 * C / groups): the sampled features of the nine neighbors of
-    each pixel. The arguments are those of ``deformable_conv``.
+    each pixel.
+
+    Args:
+        features: as for ``deformable_conv``.
+        offsets: as for ``deformable_conv``.
+        groups: groups of the convolution.
     """
     nhwc, offsets = (
         features.permute(0, 2, 3, 1).contiguous(),

@@ -26,12 +26,12 @@ from bevdepth_core.ops.voxel_pooling_kernels import (
 )
 
 
-def _save_main(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _save_pooling(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, ctx.lower, ctx.cell, ctx.shape = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _differentiate_main(ctx: Any, grad_bev: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate_pooling(ctx: Any, grad_bev: Tensor) -> tuple[Tensor | None, ...]:
     gradients = torch.ops.bevdepth.voxel_pooling_backward(
         grad_bev, *ctx.saved_tensors, ctx.lower, ctx.cell, ctx.shape
     )
@@ -78,7 +78,7 @@ def _(
     return ego_from_frustum.new_empty(size, dtype=torch.int32)
 
 
-@register_op('voxel_pooling', _differentiate_main, _save_main)
+@register_op('voxel_pooling', _differentiate_pooling, _save_pooling)
 def _voxel_pooling(
     depth: Tensor,
     context: Tensor,

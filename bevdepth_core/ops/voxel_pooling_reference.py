@@ -7,9 +7,9 @@ the probability of that depth ("lift"); the sum over all points is the map ("spl
 
 Sizes: B samples, N cameras, D depth bins, C channels, H x W feature map, nx x ny cells.
 
-The sums process one depth bin of one sample at a time. The largest temporary tensor therefore has
-N * H * W * C numbers, 1 / D of the lifted volume. The order of every sum is fixed, so the result
-is bitwise the same for every number of threads and every batch.
+The sums process one depth bin of one sample at a time. The lifted volume of B * N * D * H * W * C
+numbers is therefore never stored, only N * H * W * C of them at a time. The order of every sum is
+fixed, so the result is bitwise the same for every number of threads and every batch.
 """
 
 import itertools

@@ -62,8 +62,8 @@ def _source_pixels(
     u, v, z = (rays * depth[:, None] + offset).unbind(1)
     too_near = z < NEAREST_DEPTH_M
     height, width = map_size
-    # This position is so close to the lower right corner that bilinear sampling reads 1/16 of the
-    # last pixel, as in the official code.
+    # This position is so close to the lower right corner that bilinear sampling reads about 1/16
+    # of the last pixel, as in the official code.
     return (
         torch.where(too_near, MAP_STRIDE * width, u / z),
         torch.where(too_near, MAP_STRIDE * height, v / z),

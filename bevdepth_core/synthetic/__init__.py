@@ -2,7 +2,7 @@
 
 ``make_scene`` generates the world, ``nuscenes_like_rig`` and ``ego_from_lidar`` return the
 calibration of the sensors, ``render_frame`` renders the six images, ``scan`` returns one lidar
-sweep, and ``visible_fractions`` returns how much of each actor the cameras see.
+scan, and ``visible_fractions`` returns how much of each actor the cameras see.
 """
 
 from bevdepth_core.synthetic.sensors.lidar import LidarScan, scan

@@ -11,7 +11,7 @@
 * ended: deleted; its id is never used again. A backward stamp, a gap over `gap_s` and `reset` end
   every track.
 
-A track in any state ends by time alone, so no state depends on what it blocks.
+A track in any state ends after some time without detections, whatever the other tracks do.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def published_score(
     """
     if (data.version, data.split) != PUBLISHED_ON:
         return None
-    if network.stereo is not None:  # published with and without it
+    if network.stereo is not None:  # published with and without clamp
         network = replace(network, stereo=replace(network.stereo, clamp_mean=False))
     rows = _published_networks()
     names = [name + '_ema' * averaged for name, published in rows.items() if published == network]

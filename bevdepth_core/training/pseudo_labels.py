@@ -111,26 +111,26 @@ def pseudo_rows(results: Mapping[str, Sequence[dict]], min_score: float) -> Rows
         'category': [
             {'token': token('category', name), 'name': name, 'description': ''} for name in names
         ],
-        'instance': [_instance(name, box) for name, box in boxes],
-        'sample_annotation': [_annotation(name, box) for name, box in boxes],
+        'instance': [_instance(box_token, box) for box_token, box in boxes],
+        'sample_annotation': [_annotation(box_token, box) for box_token, box in boxes],
     }
 
 
-def _instance(name: str, box: dict) -> dict:
+def _instance(box_token: str, box: dict) -> dict:
     return {
-        'token': name,
+        'token': box_token,
         'category_token': token('category', box['detection_name']),
         'nbr_annotations': 1,
-        'first_annotation_token': name,
-        'last_annotation_token': name,
+        'first_annotation_token': box_token,
+        'last_annotation_token': box_token,
     }
 
 
-def _annotation(name: str, box: dict) -> dict:
+def _annotation(box_token: str, box: dict) -> dict:
     return {
-        'token': name,
+        'token': box_token,
         'sample_token': box['sample_token'],
-        'instance_token': name,
+        'instance_token': box_token,
         'visibility_token': '',
         'attribute_tokens': [],
         'translation': box['translation'],

@@ -39,8 +39,9 @@ inline double bicubic(double x) {
     return x < 2 ? (((x - 5) * x + 8) * x - 4) * -0.5 : 0;
 }
 
-// Returns `count` pixels from `first` on of the lines (n, m), resized from n to `resized` pixels.
-// This is the filter of Pillow, whose weights are multiples of 2^-22: float64 holds them exactly.
+// Resizes the columns of `lines` (n, m) from n to `resized` pixels and returns `count` rows of the
+// result, beginning with `first`. This is the filter of Pillow, whose weights are multiples of
+// 2^-22: float64 holds them exactly.
 inline Tensor resize(const Tensor& lines, int64_t resized, int64_t first, int64_t count) {
     const int64_t source = lines.size(0);
     const double step = double(source) / resized, widening = std::max(step, 1.0);
@@ -54,7 +55,7 @@ inline Tensor resize(const Tensor& lines, int64_t resized, int64_t first, int64_
         for (auto x = low; x < high; ++x) {
             weight[x - low] = bicubic((x - center + 0.5) * (1 / widening));
         }
-        double total = 0;  // in this order: that of another sum changes its last bits
+        double total = 0;  // in this order, because the order of a sum changes its last bits
         for (auto x = low; x < high; ++x) total += weight[x - low];
         for (auto x = low; x < high; ++x) {
             weight[x - low] = std::round(weight[x - low] / total * (1 << 22));

@@ -1,4 +1,4 @@
-"""Compares four implementations of voxel pooling on six nuScenes cameras, and the memory bound.
+"""Compares four implementations of voxel pooling on six nuScenes cameras, and the memory floor.
 
 The implementations are the CUDA kernels, the PyTorch reference, the cumsum trick and, on a GPU,
 sorted intervals: with their arrays computed in each call (moving cameras) or once (fixed cameras).
@@ -7,7 +7,7 @@ sorted intervals: with their arrays computed in each call (moving cameras) or on
 
 On a GPU every call is replayed as a CUDA graph, so that the time of Python is not included. A
 write flushes the L2 cache before each call. All times are medians. The cumsum trick cannot be
-captured in a CUDA graph, so that its time includes that of Python. The memory bound is the time
+captured in a CUDA graph, so its time includes that of Python. The memory floor is the time
 to read every input and write every output once, at the speed of a large copy in the same run.
 Without a GPU the kernels are replaced by the PyTorch reference. Writes
 voxel_pooling_<device>.json and .png.
@@ -54,7 +54,7 @@ COLORS = {
     'floor': 'gray',
 }
 FORWARD = 'cameras, forward'
-FORWARD_ROWS = 'cameras, forward, context channels_last'
+FORWARD_CHANNELS_LAST = 'cameras, forward, context channels_last'
 CUMSUM_ERROR = {
     torch.float64: 1e-11,
     torch.float32: 1e-3,
@@ -116,11 +116,11 @@ def measure(device: str, speed: float) -> Iterator[dict]:
                     partial(from_cameras_by_cumsum, case), device, replayed=False
                 )
                 row['cumsum_relative_error'] = compare_with_cumsum(case)
-            if name == FORWARD_ROWS and device == 'cuda':
+            if name == FORWARD_CHANNELS_LAST and device == 'cuda':
                 row['microseconds'] |= times_of_intervals(case)
             if name == FORWARD and device == 'cuda':
                 row['extra_memory_of_forward_and_backward_over_inputs_and_map'] = (
-                    extra_bytes_over_arrays(case)
+                    extra_memory_share(case)
                 )
             row['microseconds']['floor'] = 1e6 * bytes_of(call) / speed
             yield row
@@ -149,7 +149,7 @@ def calls(case: Case) -> dict[str, partial]:
     volume = case.depth[:, :, None] * case.context[:, :, :, None]
     return {
         FORWARD: partial(ops.voxel_pooling, *case.arguments),
-        FORWARD_ROWS: partial(ops.voxel_pooling, *channels_last),
+        FORWARD_CHANNELS_LAST: partial(ops.voxel_pooling, *channels_last),
         'cameras, forward, deterministic': partial(deterministically, *case.arguments),
         'cameras, forward, deterministic, context channels_last': partial(
             deterministically, *channels_last
@@ -252,7 +252,7 @@ def copy_speed(device: str) -> float:
     )
 
 
-def extra_bytes_over_arrays(case: Case) -> float:
+def extra_memory_share(case: Case) -> float:
     """Return the peak of memory that forward and backward take beyond inputs, map and gradients,
     as a share of inputs and map."""
     depth, context = case.depth.requires_grad_(), case.context.requires_grad_()

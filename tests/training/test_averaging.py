@@ -30,7 +30,7 @@ def test_without_a_ramp_the_decay_equals_that_of_the_official_callback() -> None
 
 
 class Recorder(Callback):
-    """Keeps the weights before the first and after each step, and the average after each."""
+    """Stores the initial weights, and the weights and their average after each step."""
 
     def __init__(self) -> None:
         self.weights: list[dict] = []

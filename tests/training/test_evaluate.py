@@ -130,14 +130,14 @@ def test_the_past_frame_is_the_previous_key_frame_of_the_scene_at_any_age(
     assert [stamp is not None for stamp in fused] == [False, True, False, True]
 
 
-def make_earlier(tables: Path, age_us: int) -> None:
+def make_earlier(tables: Path, shift_us: int) -> None:
     """Move the first key frame of every scene to an earlier time."""
     samples = json.loads((tables / 'sample.json').read_text())
     first = {sample['token'] for sample in samples if not sample['prev']}
     for name, key in (('sample', 'token'), ('sample_data', 'sample_token')):
         records = json.loads((tables / f'{name}.json').read_text())
         changed = [
-            record | {'timestamp': record['timestamp'] - age_us * (record[key] in first)}
+            record | {'timestamp': record['timestamp'] - shift_us * (record[key] in first)}
             for record in records
         ]
         (tables / f'{name}.json').write_text(json.dumps(changed))

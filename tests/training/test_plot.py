@@ -16,7 +16,7 @@ HEADER = 'loss/box,loss/depth,loss/heatmap,loss/total,step'
 @pytest.fixture
 def run_in_two_parts(tmp_path: Path) -> Path:
     """Return a run that was killed at step 6 and resumed before step 4, where the loss of one
-    step differs by 0.001.
+    step differs by 0.1 %.
     """
     for version, steps in ((0, range(7)), (1, range(4, 10))):
         folder = tmp_path / f'csv/version_{version}'

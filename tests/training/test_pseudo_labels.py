@@ -1,4 +1,4 @@
-"""Boxes of a teacher become annotations that weight the loss."""
+"""Boxes of a teacher become annotations with scores, on which a student is trained."""
 
 from __future__ import annotations
 

@@ -130,15 +130,14 @@ def test_a_missing_package_of_a_logger_is_reported_by_name(tmp_path: Path, name:
 
 
 class Interrupt(Callback):
-    """Sends Ctrl-C before the end of a step, a given number of times."""
+    """Sends Ctrl-C once, after ``step`` steps."""
 
-    def __init__(self, step: int, times: int = 1) -> None:
-        self._step, self._times = step, times
+    def __init__(self, step: int) -> None:
+        self._step = step
 
     def on_train_batch_end(self, trainer, pl_module, *_) -> None:
         if trainer.global_step == self._step:
-            for _ in range(self._times):
-                os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_an_interrupt_saves_and_prints_the_command_that_resumes(

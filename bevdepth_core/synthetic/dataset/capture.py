@@ -151,7 +151,7 @@ def _record_key_frame(
     for shot, pose in zip(taken, poses, strict=True):
         path = root / drive.filename(shot)
         if shot.channel == LIDAR:
-            points = _write_sweep(path, scene, drive, sensors, shot)
+            points = _write_scan(path, scene, drive, sensors, shot)
         else:
             _write_image(path, scene, rig, sensors, shot, pose)
     start_s = number * TURNS_PER_KEY_FRAME * TURN_S
@@ -193,23 +193,23 @@ def _write_image(
     encoded.tofile(path)
 
 
-def _write_sweep(
+def _write_scan(
     path: Path, scene: SyntheticScene, drive: Drive, sensors: Sensors, shot: Shot
 ) -> np.ndarray:
-    """Write one lidar sweep, transformed to the lidar pose at its stamp; return the (actors,)
+    """Write one lidar scan, transformed to the lidar pose at its stamp; return the (actors,)
     numbers of points on the actors.
     """
     mount = drive.ego_from_lidar(sensors)
     moment = shot.turn * TURN_S + sensors.rig.measured_offset_s
-    sweep = scan(scene, moment, mount, beams=sensors.lidar_beams, seed=drive.seed + shot.turn)
+    measured = scan(scene, moment, mount, beams=sensors.lidar_beams, seed=drive.seed + shot.turn)
     at_stamp_from_measured = (
         invert_rigid(scene.world_from_ego(shot.time_s) @ mount)
         @ scene.world_from_ego(moment)
         @ mount
     )
-    points = sweep.points @ at_stamp_from_measured[:3, :3].T + at_stamp_from_measured[:3, 3]
-    np.column_stack((points, sweep.intensity, sweep.ring)).astype(np.float32).tofile(path)
-    return np.bincount(sweep.actor[sweep.actor >= 0], minlength=len(scene.actors))
+    points = measured.points @ at_stamp_from_measured[:3, :3].T + at_stamp_from_measured[:3, 3]
+    np.column_stack((points, measured.intensity, measured.ring)).astype(np.float32).tofile(path)
+    return np.bincount(measured.actor[measured.actor >= 0], minlength=len(scene.actors))
 
 
 def _states(scene: SyntheticScene, time_s: float) -> dict:

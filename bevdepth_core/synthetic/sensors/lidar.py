@@ -30,7 +30,7 @@ _ECHO_LIMIT = 0.35
 
 @dataclass(frozen=True)
 class LidarScan:
-    """One lidar sweep.
+    """One lidar scan.
 
     Attributes:
         points: (n, 3) float32 meters, lidar frame: x right, y forward, z up.
@@ -53,7 +53,7 @@ def _grid(beams: int) -> RayGrid:
 def scan(
     scene: SyntheticScene, time_s: float, ego_from_lidar: np.ndarray, *, beams: int = 32, seed: int
 ) -> LidarScan:
-    """Return the lidar sweep at ``time_s``; nothing moves during the sweep.
+    """Return the lidar scan at ``time_s``; nothing moves during the scan.
 
     Args:
         scene: the world.

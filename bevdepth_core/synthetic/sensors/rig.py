@@ -117,7 +117,7 @@ class SyntheticRig:
 
     @property
     def measured_offset_s(self) -> float:
-        """Return the time from the start of a rotation to the measurement of its sweep, seconds.
+        """Return the time from the start of a rotation to the measurement of its scan, seconds.
 
         A real lidar measures each object at about the exposure time of the camera in that
         direction, and boxes are fitted to its points. Here all points of a rotation are measured

@@ -19,12 +19,12 @@ CAMERA_TURNS = (0, 2, 3, 5, 7, 8)
 """The rotations in which the cameras are triggered, counted from that of a key frame."""
 LIDAR_STAMP_S = 0.0445
 """Time from the start of a rotation (the exposure of CAM_FRONT_LEFT) to its end (the stamp of the
-sweep and of the sample), as in a real sample, seconds."""
+scan and of the sample), as in a real sample, seconds."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One exposure or one sweep.
+    """One exposure or one lidar scan.
 
     Attributes:
         channel: camera or lidar.
@@ -47,7 +47,7 @@ class Shot:
 
 
 def lidar_shot(turn: int) -> Shot:
-    """Return the sweep of a rotation."""
+    """Return the lidar scan of a rotation."""
     return Shot(LIDAR, turn, LIDAR_STAMP_S)
 
 

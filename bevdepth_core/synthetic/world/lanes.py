@@ -154,7 +154,7 @@ class _Planner:
             if lane == ego_lane:
                 ego = Vehicle(path, origin, ego_speed, [], EGO_LENGTH)
                 vehicles = [*behind, ego, *ahead]
-            lanes.append(self._signalled(vehicles, 1))
+            lanes.append(self._signaled(vehicles, 1))
         return [*lanes, *(self._oncoming(lane, reach, duration_s) for lane in range(count))], ego
 
     def _ego_direction(self, lane: int) -> tuple[Path, Path | None, float]:
@@ -194,7 +194,7 @@ class _Planner:
             path.nearest(road.pose(place, lateral)[0])
             for place in (-30.0, reach + min(speed * duration_s + 90.0, 190.0))
         )
-        return self._signalled(self._fill(path, turning, _MIXED_TRAFFIC, speed, start, stop), -1)
+        return self._signaled(self._fill(path, turning, _MIXED_TRAFFIC, speed, start, stop), -1)
 
     def cross_lanes(self) -> list[list[Vehicle]]:
         """Return the two lanes of the crossing street; some turn right into the road."""
@@ -280,7 +280,7 @@ class _Planner:
             ('trailer', size, (size[0] - length) / 2),
         ], length
 
-    def _signalled(self, vehicles: list[Vehicle], direction: int) -> list[Vehicle]:
+    def _signaled(self, vehicles: list[Vehicle], direction: int) -> list[Vehicle]:
         """Return a main lane, first vehicle first, whose vehicles obey crosswalk and crossing."""
         road = self.road
         lateral = direction * road.lane_center(0)

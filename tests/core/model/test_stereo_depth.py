@@ -101,7 +101,7 @@ def test_a_nearer_point_moves_further() -> None:
 
 
 @pytest.mark.parametrize('depth', [-5.0, 0.0, 0.9e-3])
-def test_a_point_outside_the_image_reads_a_sixteenth_of_the_last_pixel(depth: float) -> None:
+def test_a_point_behind_or_at_the_camera_reads_a_sixteenth_of_the_last_pixel(depth: float) -> None:
     maps = torch.zeros(1, 1, 8, 16)
     maps[..., -1, -1] = 1.0
     warped = warp(maps, torch.full((1, 8, 16), depth), IDENTITY, IMAGE_SIZE)
@@ -119,7 +119,8 @@ def test_a_point_just_in_front_of_the_camera_has_a_pixel() -> None:
 def test_depth_maps_of_stride_16_are_read_at_four_times_their_pixel() -> None:
     ramp = torch.arange(4.0).expand(1, 1, 2, 4)
     warped = warp(ramp, torch.full((1, 2, 4), 7.0), IDENTITY, IMAGE_SIZE)
-    # Its pixels lie at 0, 21, 42 and 63 of the input; the map ends at 15.
+    # The four columns of pixels lie at 0, 21, 42 and 63 in the input. At stride 4, a map of four
+    # columns ends at 15.
     assert (warped[..., 1:] == 0).all()
 
 

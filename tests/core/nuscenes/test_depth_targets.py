@@ -87,14 +87,14 @@ def test_motion_of_the_vehicle_between_sweep_and_exposure_is_compensated():
 
 
 def test_points_are_read_without_intensity_and_ring(tmp_path):
-    np.arange(10, dtype=np.float32).tofile(tmp_path / 'sweep.pcd.bin')
-    assert read_points(tmp_path / 'sweep.pcd.bin').tolist() == [[0, 1, 2], [5, 6, 7]]
+    np.arange(10, dtype=np.float32).tofile(tmp_path / 'scan.pcd.bin')
+    assert read_points(tmp_path / 'scan.pcd.bin').tolist() == [[0, 1, 2], [5, 6, 7]]
 
 
 def test_a_sweep_that_is_truncated_is_reported(tmp_path):
-    np.arange(9, dtype=np.float32).tofile(tmp_path / 'sweep.pcd.bin')
-    with pytest.raises(ValueError, match=r'sweep\.pcd\.bin is truncated'):
-        read_points(tmp_path / 'sweep.pcd.bin')
+    np.arange(9, dtype=np.float32).tofile(tmp_path / 'scan.pcd.bin')
+    with pytest.raises(ValueError, match=r'scan\.pcd\.bin is truncated'):
+        read_points(tmp_path / 'scan.pcd.bin')
 
 
 @pytest.mark.parametrize('depth', [0.01, 0.5, 1.0, 90.0])

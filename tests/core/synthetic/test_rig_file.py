@@ -141,7 +141,9 @@ def test_a_file_that_is_not_yaml_is_rejected_by_the_program(tmp_path: Path) -> N
 
 
 def test_a_point_falls_on_the_pixel_that_opencv_projects_it_to() -> None:
-    """The lens is resampled from a pinhole image; cv2.projectPoints is the model itself."""
+    """The image of a lens is resampled from a pinhole image; cv2.projectPoints computes the
+    distortion directly.
+    """
     matrix = np.array([[100.0, 0, 79.5], [0, 100, 59.5], [0, 0, 1]])
     distortion = (-0.1, 0.01, 0.002, -0.001)
     columns, rows = Lens(matrix, 160, 120, distortion)._pinhole_pixels()

@@ -23,7 +23,9 @@ def detections(
     yaws: list | float = 0.0,
     velocities: list | None = None,
 ) -> Detections3D:
-    """Return cars of 4 x 2 x 1.5 m in the ego frame; velocities are NaN unless given."""
+    """Return boxes of 4 x 2 x 1.5 m in the ego frame; unless given, velocities are 0 and, because
+    there is no past frame, not valid.
+    """
     count = len(centers)
     center = np.zeros((count, 3))
     if count:
