@@ -19,11 +19,14 @@ def rig(**options) -> SimulatedRig:
 
 
 class Sets:
-    """A synchronizer whose clock stands still, to which a test sends single images."""
+    """A synchronizer to which a test sends single images at the time ``now_s``."""
 
     def __init__(self, cameras: int = 1, queue_size: int = 10, slop_s: float = 0.06) -> None:
         self.inputs = [SimpleFilter() for _ in range(cameras)]
-        self.synchronizer = ImageSetSynchronizer(self.inputs, queue_size, slop_s, now=lambda: 0.0)
+        self.now_s = 0.0
+        self.synchronizer = ImageSetSynchronizer(
+            self.inputs, queue_size, slop_s, now=lambda: self.now_s
+        )
         self.sets: list[ImageSet] = []
         self.synchronizer.registerCallback(self.sets.append)
 
@@ -252,6 +255,17 @@ def test_stale_images_of_a_second_publisher_cost_no_set():
             one.send(0, 100.0 * number - 5000.0)
         one.send(0, 100.0 * number + 20.0)
     assert len(one.sets) == 60
+
+
+def test_copies_that_arrive_late_cost_no_set():
+    """A busy executor takes the copy of an image before the other images of its cycle."""
+    one = Sets(cameras=2)
+    for number in range(60):
+        for camera, time_s in ((0, 0.0), (0, 0.07), (1, 0.08)):
+            one.now_s = 0.1 * number + time_s
+            one.send(camera, 100.0 * number + 10.0 * camera)
+    # The last one waits for the next image, which would show whether the clock jumped.
+    assert len(one.sets) == 59
 
 
 def test_after_a_reset_no_set_is_wider_than_the_known_trigger_cycle_allows():
