@@ -12,7 +12,6 @@ from functools import partial
 from typing import NoReturn
 
 import rclpy
-from rclpy._rclpy_pybind11 import RCLError  # rclpy does not export it under a public name
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
@@ -60,7 +59,7 @@ def ros_process(arguments: Sequence[str] | None = None) -> Iterator[None]:
     sys.setswitchinterval(SWITCH_S)
     try:
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    except (RCLError, OSError) as error:
+    except (RuntimeError, OSError) as error:  # RCLError and UnknownROSArgsError are RuntimeErrors
         sys.exit(f'ROS 2 does not start: {_reason(error)}')
     try:
         with suppress(KeyboardInterrupt):
@@ -87,7 +86,7 @@ def _reason(error: Exception) -> str:
     remedy.
     """
     reason = str(error).split(', at /')[0].strip()
-    if 'log' in reason:
+    if 'log directory' in reason:
         return f'{reason}; set ROS_LOG_DIR to a folder that can be written'
     return f'{reason}; check the names and values after --ros-args'
 
@@ -144,12 +143,16 @@ def make_executor() -> Executor:
     return EventsExecutor()
 
 
-def _log(node: Node, error: Exception) -> None:
-    node.get_logger().error(
-        'a callback failed; a possible cause is an invalid time on /clock: '
-        f'{type(error).__name__}: {error}',
-        throttle_duration_sec=LOG_PERIOD_S,
+def callback_problem(error: Exception) -> str:
+    """Return the message for an exception that a callback of rclpy raised."""
+    return (
+        f'a callback failed ({type(error).__name__}: {error}); a possible cause is an invalid '
+        'time on /clock: check its publisher'
     )
+
+
+def _log(node: Node, error: Exception) -> None:
+    node.get_logger().error(callback_problem(error), throttle_duration_sec=LOG_PERIOD_S)
 
 
 def sleep_until(due: float) -> None:

@@ -93,14 +93,16 @@ def _rviz(arguments: Arguments, detector: ResolvedDetector) -> list[LaunchDescri
     if not arguments.rviz:
         return []
     if not nodes.is_installed('rviz2'):
-        return [LogInfo(msg='rviz:=true has no effect: rviz2 is not installed')]
+        remedy = 'install it, or use viewer:=web'
+        return [LogInfo(msg=f'rviz:=true has no effect: rviz2 is not installed; {remedy}')]
     template = (CONFIG / 'rviz' / 'bevdepth.rviz').read_text()
     folder = Path(launch_config.log_dir)
     config = write_view(rviz_config(template, detector), folder, detector, '.rviz')
     rviz = nodes.rviz_node(arguments, str(config))
     republished = [camera for camera in rviz_cameras(detector) if camera.transport]
     if republished and not nodes.is_installed('image_transport'):
-        return [rviz, LogInfo(msg='RViz shows no camera images: image_transport is not installed')]
+        remedy = 'install the package image_transport and its plugins'
+        return [rviz, LogInfo(msg=f'RViz shows no camera images: {remedy}')]
     return [rviz, *map(nodes.republisher_node, republished)]
 
 
@@ -109,5 +111,11 @@ def _foxglove(arguments: Arguments, detector: ResolvedDetector) -> list[LaunchDe
         return []
     template = (CONFIG / 'foxglove' / 'bevdepth.json').read_text()
     path = Path(arguments.foxglove_layout)
-    path.write_text(foxglove_layout(template, detector))
+    try:
+        path.write_text(foxglove_layout(template, detector))
+    except OSError as error:
+        raise RuntimeError(
+            f'foxglove_layout:={path} cannot be written: {error.strerror}; give the path of a '
+            'file in an existing folder'
+        ) from error
     return [LogInfo(msg=f'wrote {path}: import it in Foxglove as a layout')]

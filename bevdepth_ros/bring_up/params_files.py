@@ -21,12 +21,15 @@ class ParametersError(RuntimeError):
 
 
 def check_file(path: str) -> None:
-    """Check that ``path`` is a YAML file whose values are all in blocks of nodes, and not empty.
+    """Check that ``path`` is a YAML file with all parameters in blocks of nodes, and no empty
+    value.
 
     Raises:
         ParametersError: it is not.
     """
     document = _document(path)
+    if HEADER in document:
+        raise ParametersError(f'{path}: {HEADER} must be inside the block of a node; {REMEDY}')
     outside = list(_outside(document))
     if outside:
         raise ParametersError(

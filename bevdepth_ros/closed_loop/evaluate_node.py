@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Container, Sequence
 from pathlib import Path
+from typing import Any
 
 import rclpy
 import yaml
@@ -43,7 +44,7 @@ from bevdepth_core.nuscenes.tables import open_devkit
 from bevdepth_core.nuscenes.tracking_evaluation import evaluate_tracking, tracking_table
 from bevdepth_ros.bags.player_options import positive
 from bevdepth_ros.bags.recorded_transforms import read_transforms
-from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
+from bevdepth_ros.bags.scene_bag import SceneError, Target, write_bag
 from bevdepth_ros.closed_loop.report import (
     BoxComparison,
     compare_boxes,
@@ -76,6 +77,22 @@ def cameras_only(recording: SceneRecording, keep: Container[str] | None) -> Scen
     return dataclasses.replace(recording, streams=tuple(streams), moments=())
 
 
+def changed_parameters(params_file: Path, changes: dict[str, Any]) -> str:
+    """Return the content of a parameter file with other values of some parameters.
+
+    Raises:
+        ClosedLoopError: the file has no block for all nodes.
+    """
+    try:
+        values = yaml.safe_load(params_file.read_text())
+        values['/**']['ros__parameters'].update(changes)
+    except (KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ClosedLoopError(
+            f"{params_file} contains no block '/**' with 'ros__parameters': rename its block"
+        ) from error
+    return yaml.safe_dump(values)
+
+
 class ClosedLoop:
     """One evaluation."""
 
@@ -99,7 +116,7 @@ class ClosedLoop:
         """Return the results of every scene.
 
         Raises:
-            ClosedLoopError, ConversionError, LaunchError: a scene could not be run.
+            ClosedLoopError, SceneError, LaunchError: a scene could not be run.
         """
         keep = None if self._options.all_frames else frozenset(self.index.filenames())
         results = {}
@@ -138,13 +155,11 @@ class ClosedLoop:
         """Write the node's parameters: those of --params-file, changed to the offline evaluation's
         score threshold and, unless ``--real-time`` is given, to ``LOSSLESS``.
         """
-        values = yaml.safe_load(self._options.params_file.read_text())
         changes = {'score_threshold': self._threshold} | (
             {} if self._options.real_time else LOSSLESS
         )
-        values['/**']['ros__parameters'].update(changes)
         path = self._options.out / 'detector.yaml'
-        path.write_text(yaml.safe_dump(values))
+        path.write_text(changed_parameters(self._options.params_file, changes))
         return path
 
     def _launch_arguments(self, bag: Path) -> list[str]:
@@ -231,7 +246,7 @@ def run(options: argparse.Namespace) -> str:
     """Evaluate the node and, if wanted, the network offline; write the report and return it.
 
     Raises:
-        ClosedLoopError, ConversionError, LaunchError, ValueError, OSError: a step failed; the
+        ClosedLoopError, SceneError, LaunchError, ValueError, OSError: a step failed; the
             message names it.
     """
     loop = ClosedLoop(options)
@@ -358,7 +373,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (
         ClosedLoopError,
         LaunchError,
-        ConversionError,
+        SceneError,
         CheckpointError,
         DatasetIncompleteError,
         ValueError,

@@ -9,7 +9,7 @@ from typing import Any
 
 from message_filters import Subscriber
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_policy_name_from_kind
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo
 
@@ -184,7 +184,7 @@ class Intake:
             raw=True,
             convert=partial(received_image, message_type=message_type),
             event_callbacks=SubscriptionEventCallbacks(
-                incompatible_qos=lambda _: self._report_qos(source)
+                incompatible_qos=partial(self._report_qos, source)
             ),
         )
         subscriber.registerCallback(self._take_image, source)
@@ -260,14 +260,18 @@ class Intake:
             return
         sentence = (
             f'a {message_type} message on {self._node.resolve_topic_name(topic)} could not be '
-            f'processed: {type(error).__name__}: {error}'
+            f'processed: {type(error).__name__}: {error}; check its publisher'
         )
         self._monitor.report(f'message/{topic}', 'sets', ERROR, sentence)
 
-    def _report_qos(self, source: CameraSource) -> None:
+    def _report_qos(self, source: CameraSource, event: Any) -> None:
         topic = self._node.resolve_topic_name(source.image_topic)
+        policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
         sentence = (
             f'the publisher of {topic} is best effort, so its images are not received: set '
             'image_reliability to best_effort'
+            if policy == 'reliability'
+            else f'the publisher of {topic} does not offer the requested {policy}, so its images '
+            f'are not received: correct qos_overrides.{topic}.subscription.{policy}'
         )
         self._monitor.report(f'qos/{source.name}', 'cameras', WARN, sentence)

@@ -104,14 +104,23 @@ def _absent(topics: list[str]) -> str:
 
 
 def settings(preset: str) -> RigSettings:
-    """Return the settings of a camera preset, given by name or path; empty: the defaults."""
+    """Return the settings of a camera preset, given by name or path; empty: the defaults.
+
+    Raises:
+        RenderError: there is no such preset, or the file contains no parameters.
+    """
     if not preset:
         return RigSettings()
-    named = (
-        Path(get_package_share_directory('bevdepth_ros')) / 'config' / 'cameras' / f'{preset}.yaml'
-    )
+    presets = Path(get_package_share_directory('bevdepth_ros')) / 'config' / 'cameras'
+    named = presets / f'{preset}.yaml'
     path = named if named.is_file() else Path(preset)
-    values = yaml.safe_load(path.read_text())['/**']['ros__parameters']
+    if not path.is_file():
+        names = ', '.join(sorted(file.stem for file in presets.glob('*.yaml')))
+        raise RenderError(f'--camera-preset {preset} is neither a file nor one of {names}')
+    try:
+        values = yaml.safe_load(path.read_text())['/**']['ros__parameters']
+    except (KeyError, TypeError, yaml.YAMLError) as error:
+        raise RenderError(f"{path} contains no block '/**' with 'ros__parameters'") from error
     fields = RigSettings.__dataclass_fields__
     return RigSettings.from_values({name: values[name] for name in values if name in fields})
 
@@ -188,7 +197,7 @@ def _even(text: str) -> int:
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        'render', description="Render a rosbag2: camera images with boxes and a bird's-eye view."
+        'render', description='Render a rosbag2: camera images with boxes and the top view.'
     )
     _add_recording_options(parser)
     _add_detection_options(parser.add_argument_group('detections'))

@@ -62,8 +62,8 @@ def results_in(folder: Path) -> dict[str, list[dict]]:
 
 
 def rows(entries: list[dict]) -> np.ndarray:
-    """Return (n, 10) center, size, heading and score of the boxes, sorted so that rounding does
-    not change the order.
+    """Return (n, 10) center, size, heading, score and class of the boxes, sorted so that rounding
+    does not change the order.
     """
     found = [
         (

@@ -34,8 +34,8 @@ def go_round(bench: Bench) -> None:
 
 
 def fail_to_activate(bench: Bench) -> None:
-    """Let an activation fail half-way, on an invalid topic name, and configure the node for the
-    next one."""
+    """Let an activation fail half-way, on an invalid topic name, and activate the node with the
+    valid name."""
     assert bench.change(DEACTIVATE)
     assert bench.set('camera_info_topics', ['/no topic']) == ''
     assert not bench.change(ACTIVATE)
@@ -104,7 +104,7 @@ def test_the_node_is_healthy_after_concurrent_images_parameters_and_transitions(
     assert not {problem for problem in bench.problems(began) if 'failed' in problem}
 
 
-def test_every_state_can_be_shut_down(bench: Bench):
+def test_every_transition_leads_to_its_state(bench: Bench):
     assert bench.change(DEACTIVATE)
     assert bench.change(CLEANUP)
     assert bench.state() == State.PRIMARY_STATE_UNCONFIGURED
@@ -114,7 +114,9 @@ def test_every_state_can_be_shut_down(bench: Bench):
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_the_imports_ends_the_program_without_output(bench: Bench, number: int):
+def test_a_signal_during_the_imports_ends_the_program_without_a_traceback(
+    bench: Bench, number: int
+):
     for moment_s in IMPORT_MOMENTS_S:
         process = subprocess.Popen(
             [sys.executable, '-m', 'bevdepth_ros.detector'],

@@ -22,7 +22,8 @@ from tf2_msgs.msg import TFMessage
 
 from bevdepth_ros.bags.topics import HEAD_BYTES
 from bevdepth_ros.detector.parameters import FIELDS, Settings
-from bevdepth_ros.rig.conversions import image_from_message, intrinsics_from_info
+from bevdepth_ros.rig.conversions import image_from_message
+from bevdepth_ros.rig.intrinsics import intrinsics_from_info
 from bevdepth_ros.rig.tf_listener import matrix_from_transform, transform_from_odometry
 from bevdepth_ros.rig.transforms import TransformMissingError, Transforms
 from bevdepth_ros.rig.undistortion import undistortion_maps

@@ -1,4 +1,4 @@
-"""How a process of this package ends when ROS 2 cannot start."""
+"""How processes of this package start and end, also when ROS 2 cannot start."""
 
 from __future__ import annotations
 
@@ -73,11 +73,23 @@ def test_a_process_starts_with_valid_names(domain_id: int):
     assert (outcome.returncode, outcome.stdout) == (0, 'started\n')
 
 
-@pytest.mark.parametrize('rule', ['__node:=1bad', '__ns:=bad', '__node:=a b'])
-def test_an_invalid_name_ends_the_process_with_a_message(domain_id: int, rule: str):
-    outcome = run('--ros-args', '-r', rule)
+@pytest.mark.parametrize(
+    'words',
+    [
+        ('-r', '__node:=1bad'),
+        ('-r', '__ns:=bad'),
+        ('-r', '__ns:=/catalog//x'),
+        ('-r', '__node:=a b'),
+        ('--log-level', 'loud'),
+        ('--unknown',),
+    ],
+)
+def test_an_invalid_argument_of_ros_ends_the_process_with_a_message(
+    domain_id: int, words: tuple[str, ...]
+):
+    outcome = run('--ros-args', *words)
     assert outcome.returncode == 1
-    assert 'ROS 2 does not start: ' in outcome.stderr and rule in outcome.stderr
+    assert 'ROS 2 does not start: ' in outcome.stderr and words[-1] in outcome.stderr
     assert outcome.stderr.endswith('check the names and values after --ros-args\n')
     assert 'Traceback' not in outcome.stderr and '.cpp' not in outcome.stderr.splitlines()[-1]
 

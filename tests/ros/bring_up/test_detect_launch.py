@@ -40,7 +40,7 @@ def player(**values: str | Path) -> list[str]:
     return command(player_node(arguments, detector), context)
 
 
-def test_without_arguments_only_the_detector_starts_with_its_parameter_file():
+def test_without_arguments_only_the_detector_starts_and_has_no_parameter_file():
     started = nodes(launch_context())
     assert list(started) == ['detector']
     assert '--params-file' not in started['detector']
@@ -155,6 +155,8 @@ def test_a_foxglove_layout_is_written_to_the_given_path(tmp_path: Path):
     layout = tmp_path / 'layout.json'
     actions(launch_context(namespace='robot', foxglove_layout=layout))
     assert '/robot/bevdepth_detector/markers' in layout.read_text()
+    with pytest.raises(RuntimeError, match=r'foxglove_layout:=.*No such file.*an existing folder'):
+        actions(launch_context(foxglove_layout=tmp_path / 'nowhere' / 'layout.json'))
 
 
 def test_images_that_rviz_cannot_read_are_republished(tmp_path: Path):

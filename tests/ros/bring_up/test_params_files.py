@@ -27,6 +27,10 @@ def path(tmp_path: Path) -> Path:
         ('cameras: [a]\nbase_frame: b\n', 'cameras, base_frame must be inside a block ros__param'),
         ('/**:\n  cameras: [a]\n', 'cameras must be inside a block ros__parameters; begin the'),
         ('a: {ros__parameters: {x: 1}}\nb: 2\n', ': b must be inside a block'),
+        (
+            'ros__parameters:\n  a: 1\n',
+            'ros__parameters must be inside the block of a node; begin',
+        ),
         ('/**: {ros__parameters: {classes: []}}', 'classes has an empty list or no value'),
         ('/**:\n  ros__parameters:\n    a:\n    b: {c: }\n', 'a, c has an empty list or no value'),
         ('cameras: [a', 'is not a YAML file of parameters'),

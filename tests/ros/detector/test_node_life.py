@@ -6,7 +6,8 @@ import shutil
 import threading
 from pathlib import Path
 
-from lifecycle_msgs.msg import State
+import pytest
+from lifecycle_msgs.msg import State, Transition
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from vision_msgs.msg import LabelInfo
 
@@ -47,6 +48,27 @@ def test_the_lifecycle_can_be_repeated_and_only_an_active_node_publishes_results
         assert node.change(CLEANUP)
         assert node.state() == State.PRIMARY_STATE_UNCONFIGURED
     assert len(node.detections) == 3
+
+
+@pytest.mark.parametrize(
+    ('transitions', 'shutdown'),
+    [
+        ((), Transition.TRANSITION_UNCONFIGURED_SHUTDOWN),
+        ((CONFIGURE,), Transition.TRANSITION_INACTIVE_SHUTDOWN),
+        ((CONFIGURE, ACTIVATE), Transition.TRANSITION_ACTIVE_SHUTDOWN),
+    ],
+    ids=['unconfigured', 'inactive', 'active'],
+)
+def test_the_node_can_be_shut_down_in_every_state(
+    detector, transitions: tuple[int, ...], shutdown: int
+):
+    node = detector()
+    threads = threads_of_node()
+    for transition in transitions:
+        assert node.change(transition)
+    assert node.change(shutdown)
+    assert node.state() == State.PRIMARY_STATE_FINALIZED
+    wait_until(lambda: threads_of_node() == threads, 'the end of all threads')
 
 
 def test_configure_fails_with_a_message_for_an_invalid_checkpoint_and_succeeds_with_a_valid_one(

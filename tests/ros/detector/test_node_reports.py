@@ -95,7 +95,7 @@ def test_a_remapped_topic_is_reported_by_its_new_name(detector):
     wait_until(left_only, 'the report')
 
 
-def test_every_report_names_topics_as_they_are_after_remappings(
+def test_reports_of_all_inputs_name_topics_as_they_are_after_remappings(
     graph: Graph, detector, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(node_module, 'CLOCK_STARTUP_S', 0.5)
@@ -171,13 +171,13 @@ def test_camera_info_that_was_sent_once_before_the_start_is_received_when_it_is_
     rig.send_extrinsics()
     step = iter(range(1, 10**6))
 
-    def has_response() -> bool:
+    def has_detections() -> bool:
         time_s = 0.5 * next(step)
         rig.send_poses(time_s)
         rig.send_images(time_s)
         return bool(node.detections)
 
-    wait_until(has_response, 'the response')
+    wait_until(has_detections, 'detections')
 
 
 def test_best_effort_camera_info_is_received_and_kept_for_the_next_activation(
@@ -220,16 +220,16 @@ def test_the_report_of_a_silent_camera_names_a_topic_like_the_one_without_a_publ
 def test_the_report_of_a_silent_camera_says_that_its_topic_has_another_type(
     graph: Graph, detector
 ):
-    another_process = rclpy.Context()
-    rclpy.init(context=another_process)
-    other = Node('other', context=another_process)
+    other_context = rclpy.Context()
+    rclpy.init(context=other_context)
+    other = Node('other', context=other_context)
     node = detector(rig=Rig(other, CAMERAS, Image))
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)
     words = 'it is published as Image, not CompressedImage; set image_transport to raw'
     wait_until(lambda: node.diagnostics.reports('cameras', words), 'the report')
     other.destroy_node()
-    rclpy.shutdown(context=another_process)
+    rclpy.shutdown(context=other_context)
 
 
 def test_a_publisher_with_incompatible_quality_of_service_is_reported(graph: Graph, detector):
@@ -244,6 +244,17 @@ def test_a_publisher_with_incompatible_quality_of_service_is_reported(graph: Gra
         ),
         'the report',
     )
+
+
+def test_a_durability_that_the_publisher_does_not_offer_is_reported(graph: Graph, detector):
+    name = 'qos_overrides./left/image.subscription.durability'
+    node = detector(rig=Rig(graph.node, CAMERAS), **{name: 'transient_local'})
+    assert node.change(CONFIGURE)
+    assert node.change(ACTIVATE)
+    words = (
+        f'does not offer the requested durability, so its images are not received: correct {name}'
+    )
+    wait_until(lambda: node.diagnostics.reports('cameras', words), 'the report')
 
 
 def test_a_camera_whose_stamps_never_match_is_excluded_and_reported_with_its_offset(

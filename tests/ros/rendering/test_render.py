@@ -13,7 +13,7 @@ from rosbags.rosbag2 import Writer
 from bevdepth_core.visualization import class_color
 from bevdepth_ros.demo import Snapshot
 from bevdepth_ros.rendering.recorded_scenes import RecordedScenes
-from bevdepth_ros.rendering.render import _options, main, render, settings
+from bevdepth_ros.rendering.render import RenderError, _options, main, render, settings
 from tests.ros.rendering.small_drive import detections, draw, record
 
 WIDTH = 960
@@ -135,7 +135,7 @@ def test_a_recording_that_cannot_be_rendered_gives_a_message_and_no_file(
             str(bags[0]),
         ],
         '--depth needs --checkpoint': ['--bag', str(bags[1]), '--depth'],
-        'render: ': ['--bag', str(tmp_path / 'missing')],
+        'render: the bag .*missing cannot be read': ['--bag', str(tmp_path / 'missing')],
     }
     for words, arguments in cases.items():
         with pytest.raises(SystemExit, match=words):
@@ -154,6 +154,17 @@ def test_a_camera_without_topics_is_named_and_the_others_are_rendered(
         'and tf; the bag has no /CAM_BACK/image_rect_compressed, /CAM_BACK/camera_info '
         '(--camera-preset selects other names)'
     )
+
+
+def test_a_preset_that_cannot_be_read_is_reported_with_the_names_of_the_presets(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(RenderError, match=r'--camera-preset nucsenes is neither .* nuscenes, '):
+        settings('nucsenes')
+    for text in ('cameras: [a]', 'a', '{'):
+        (tmp_path / 'own.yaml').write_text(text)
+        with pytest.raises(RenderError, match=r"own\.yaml contains no block '/\*\*' with"):
+            settings(str(tmp_path / 'own.yaml'))
 
 
 def test_an_unknown_suffix_is_rejected_with_the_valid_ones_before_the_bag_is_read(
