@@ -2,7 +2,12 @@
 
     python3 boxes_to_points.py --ros-args -p min_score:=0.3
 
-Use it with nav2_costmap.yaml.
+Use it with nav2_costmap.yaml. The detector must publish in its base frame (``output_frame`` is
+empty).
+
+A costmap keeps an obstacle until a ray passes through its cells. Boxes give no rays behind a
+vehicle that has left, so the node also publishes points on a circle around the vehicle: each
+message frees all cells within the circle, and then marks those of the boxes.
 """
 
 from __future__ import annotations
@@ -16,6 +21,8 @@ from vision_msgs.msg import BoundingBox3D, Detection3DArray
 
 SPACING_M = 0.2
 """Distance between two points; it must not exceed the resolution of the costmap."""
+RANGE_M = 30.0
+"""Radius of the circle; obstacles farther away are not used."""
 
 
 def outline(box: BoundingBox3D) -> np.ndarray:
@@ -38,6 +45,13 @@ def outline(box: BoundingBox3D) -> np.ndarray:
     )
 
 
+def circle() -> np.ndarray:
+    """Return (N, 3) points around the vehicle, one meter above the ground."""
+    angles = np.arange(0, 2 * np.pi, SPACING_M / RANGE_M)
+    columns = (RANGE_M * np.cos(angles), RANGE_M * np.sin(angles), np.ones_like(angles))
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
 class BoxesToPoints(Node):
     """Converts each message of the detector."""
 
@@ -46,6 +60,7 @@ class BoxesToPoints(Node):
         super().__init__('boxes_to_points')
         self._min_score = self.declare_parameter('min_score', 0.3).value
         self._publisher = self.create_publisher(PointCloud2, '/detected_obstacles', 5)
+        self._free_space = self.create_publisher(PointCloud2, '/detected_free_space', 5)
         topic = 'bevdepth_detector/detections'
         self.create_subscription(Detection3DArray, topic, self._on_detections, 10)
 
@@ -57,6 +72,7 @@ class BoxesToPoints(Node):
         ]
         points = np.concatenate(boxes) if boxes else np.empty((0, 3))
         self._publisher.publish(create_cloud_xyz32(message.header, points.astype(np.float32)))
+        self._free_space.publish(create_cloud_xyz32(message.header, circle()))
 
 
 def main() -> None:

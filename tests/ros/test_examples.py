@@ -86,11 +86,34 @@ def test_boxes_above_the_score_become_points_on_their_outline(graph: Graph):
     assert len(points) == 60
 
 
-def test_the_costmap_reads_the_topic_of_the_example():
+def test_the_costmap_marks_boxes_and_frees_the_cells_of_vehicles_that_have_left(graph: Graph):
     costmap = yaml.safe_load((EXAMPLES / 'nav2_costmap.yaml').read_text())
-    layer = costmap['local_costmap']['local_costmap']['ros__parameters']['detections']
-    assert layer['boxes']['topic'] == '/detected_obstacles'
-    assert "'/detected_obstacles'" in (EXAMPLES / 'boxes_to_points.py').read_text()
+    parameters = costmap['local_costmap']['local_costmap']['ros__parameters']
+    layer, module = parameters['detections'], example('boxes_to_points')
+    marking, clearing = (layer[name] for name in layer['observation_sources'].split())
+    assert (marking['marking'], clearing['clearing']) == (True, True)
+    node = graph.add(module.BoxesToPoints())
+    clouds = [graph.collect(PointCloud2, source['topic']) for source in (marking, clearing)]
+    publisher = graph.node.create_publisher(Detection3DArray, '/bevdepth_detector/detections', 10)
+    wait_until(
+        lambda: (
+            publisher.get_subscription_count()
+            and all(p.get_subscription_count() for p in (node._publisher, node._free_space))
+        ),
+        'the subscriptions',
+    )
+    publisher.publish(detections())
+    wait_until(lambda: all(clouds), 'both clouds')
+    graph.stop()
+    node.destroy_node()
+    assert clouds[0][0].width == 0
+    ring = read_points_numpy(clouds[1][0], ('x', 'y', 'z'))
+    ranges = np.linalg.norm(ring[:, :2], axis=1)
+    np.testing.assert_allclose(ranges, clearing['raytrace_max_range'], rtol=1e-5)
+    gaps = np.linalg.norm(ring - np.roll(ring, 1, axis=0), axis=1)
+    assert gaps.max() <= module.SPACING_M + 1e-3 <= parameters['resolution'] + 2e-3
+    heights = clearing['min_obstacle_height'], clearing['max_obstacle_height']
+    assert heights[0] <= ring[:, 2].min() <= ring[:, 2].max() <= heights[1]
 
 
 def test_the_subscriber_logs_each_box(graph: Graph, capfd: pytest.CaptureFixture):
@@ -98,13 +121,16 @@ def test_the_subscriber_logs_each_box(graph: Graph, capfd: pytest.CaptureFixture
     topic = '/bevdepth_detector/detections'
     publisher = graph.node.create_publisher(Detection3DArray, topic, 10)
     wait_until(publisher.get_subscription_count, 'the subscription')
-    publisher.publish(detections(0.9))
+    publisher.publish(detections(0.9, 0.4))
     output: list[str] = []
 
     def has_logged() -> bool:
         captured = capfd.readouterr()
         output.extend((captured.out, captured.err))
-        return 'car 0.90 at (10.0, 5.0) m in base_link' in ''.join(output)
+        return all(
+            f'car {score} at (10.0, 5.0) m in base_link' in ''.join(output)
+            for score in ('0.90', '0.40')
+        )
 
     wait_until(has_logged, 'the log')
     graph.stop()
