@@ -5,11 +5,15 @@ One call of nvcc builds the CUDA module. It links the static CUDA runtime but no
 build works with every version of torch.
 
 Environment:
-    BEVDEPTH_CUDA: ``auto`` (default): build it if nvcc is found, and continue without it if this
-    fails. ``1``: fail if it cannot be built. ``0``: do not build it. BEVDEPTH_CUDA_ARCHS: GPU
-    generations to build for, such as ``80 90``; newer GPUs run the PTX of the last one. Default:
-    the generations of this machine's GPUs, or ``75 80 90`` if nvidia-smi finds no GPU; 80 also
-    runs on 86, 87 and 89. CUDA_HOME: CUDA toolkit to use when nvcc is not on PATH.
+    BEVDEPTH_CUDA
+        ``auto`` (default): build it if nvcc is found, and continue without it if this fails.
+        ``1``: fail if it cannot be built. ``0``: do not build it.
+    BEVDEPTH_CUDA_ARCHS
+        GPU generations to build for, such as ``80 90``; newer GPUs run the PTX of the last one.
+        Default: the generations of this machine's GPUs, or ``75 80 90`` if nvidia-smi finds no
+        GPU; 80 also runs on 86, 87 and 89.
+    CUDA_HOME
+        CUDA toolkit to use when nvcc is not on PATH.
 """
 
 import os
@@ -62,7 +66,10 @@ def cuda_extensions():
         return []
     if setting == 'auto' and find_nvcc() is None:
         if {'build', 'build_ext', 'develop', 'install'} & set(sys.argv):
-            report('no CUDA module: nvcc is neither on PATH nor in $CUDA_HOME/bin')
+            report(
+                'no CUDA module: nvcc is neither on PATH nor in $CUDA_HOME/bin; torch computes '
+                'its operations'
+            )
         return []
     return [Extension(CUDA_MODULE, CUDA_SOURCES, optional=setting == 'auto')]
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Creates the bundled small model: generates data, trains, exports and scores it, and fits its covariance on scenes of their own.
+# Trains a small model as the bundled one: generates data, trains, exports and scores it, and fits its covariance on other scenes.
 #
-#     tools/train_small.sh [STEPS [OPTIONS OF train.py]]
+#     tools/train_small.sh [STEPS [OPTIONS OF train.py]]        # STEPS: 4000; the bundled model has 2200
 #
 # Run from the repository root after `. ./env.sh`, on a machine with NVIDIA GPUs; two H200 and 32 cores take a quarter of an hour.
 # DATA, CALIBRATION, OUT, SCENES, SECONDS_PER_SCENE and WORKERS (per GPU) may be set in the environment.
