@@ -40,7 +40,7 @@ from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
 from bevdepth_core.visualization import compose
 from bevdepth_ros.bags.player_options import positive
 from bevdepth_ros.bags.writer import BagWriter
-from bevdepth_ros.detections.readings import detections_from_cloud
+from bevdepth_ros.detections.readings import class_names, detections_from_cloud
 from bevdepth_ros.launching import LAUNCH_FILE, PACKAGE, LaunchError, isolate, last_lines, launched
 from bevdepth_ros.rig.stamps import stamp_ns
 
@@ -63,7 +63,7 @@ REPORT_S = 10.0
 LINGER_S = 0.5
 """Time after the end of the launch in which messages are still received."""
 BUNDLED_WEIGHTS = 'small'
-SHOWN_SCORE = 0.4
+FIGURE_SCORE = 0.4
 """The figure shows detections with a higher score."""
 FIGURE_MOMENT = 0.6
 """The figure shows the image set nearest to this fraction of the drive."""
@@ -174,10 +174,7 @@ class DemoSubscriber:
         self.objects[stamp_ns(message)] = message
 
     def _on_label_info(self, message: LabelInfo) -> None:
-        self.class_names = tuple(
-            entry.class_name
-            for entry in sorted(message.class_map, key=lambda entry: entry.class_id)
-        )
+        self.class_names = class_names(message)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -260,7 +257,7 @@ def table(sets_in: int, subscriber: DemoSubscriber) -> str:
 
 
 def render_figure(snapshots: list[Snapshot], subscriber: DemoSubscriber) -> np.ndarray:
-    """Return the figure of one image set that has a result: camera images and bird's-eye view with
+    """Return the figure of one image set that has a result: camera images and top view with
     detections and ground truth.
     """
     wanted_ns = START_NS + FIGURE_MOMENT * (snapshots[-1].stamp_ns - START_NS)
@@ -272,7 +269,7 @@ def render_figure(snapshots: list[Snapshot], subscriber: DemoSubscriber) -> np.n
     if not with_result:
         raise DemoError('no result has the stamp of an image set')
     snapshot, stamp = min(with_result, key=lambda pair: abs(pair[0].stamp_ns - wanted_ns))
-    detections = subscriber.detections(stamp).above(SHOWN_SCORE)
+    detections = subscriber.detections(stamp).above(FIGURE_SCORE)
     detections = replace(detections, track_ids=None)  # in one image they only cover boxes
     caption = f'median latency {subscriber.latency.get("total_p50_ms", "?")} ms'
     return compose(

@@ -102,8 +102,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='TOPIC',
         help='image topics (default: one per camera that has CameraInfo)',
     )
-    add('--rectified', action='store_true', help='no image has lens distortion (default: those '
-        'on topics named image_rect...)')  # fmt: skip
+    add('--rectified', action='store_true', help='treat all images as free of lens distortion '
+        '(default: only those on topics named image_rect...)')  # fmt: skip
     add('--lidar', metavar='TOPIC', help="PointCloud2 (default: the only one); '' for none")
     add('--annotations', metavar='TOPIC', help="Detection3DArray (default: the only one); '' for "
         'none')  # fmt: skip

@@ -33,7 +33,7 @@ from bevdepth_ros.bags.mcap_records import (
     SCHEMA,
     STATISTICS,
     chunk_content,
-    profiles,
+    offered_profiles,
     read_number,
     read_text,
     records,
@@ -245,7 +245,9 @@ class McapFile:
                 channel, schema = read_number(fields, 2), read_number(fields, 2)
                 name, encoding = read_text(fields), read_text(fields)
                 message_type = self._schemas.get(schema, '')
-                topic = Topic(name, message_type, quality_of_service(profiles(fields)), encoding)
+                topic = Topic(
+                    name, message_type, quality_of_service(offered_profiles(fields)), encoding
+                )
                 self._channels.setdefault(channel, topic)
 
 

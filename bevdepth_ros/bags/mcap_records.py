@@ -67,7 +67,7 @@ def read_text(fields: BinaryIO) -> str:
     return fields.read(read_number(fields, 4)).decode()
 
 
-def profiles(fields: BinaryIO) -> str:
+def offered_profiles(fields: BinaryIO) -> str:
     """Return the recorded quality of service as text from a channel's metadata."""
     metadata = BytesIO(fields.read(read_number(fields, 4)))
     while key := read_text(metadata):

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from bevdepth_ros.bags.compression import MAX_CONTENT_BYTES
 
 _MAX_WAITING_BYTES = MAX_CONTENT_BYTES
-"""Size of the messages that are kept in memory for sorting."""
+"""If more bytes of messages wait for sorting, the earliest are released, even if a later part has
+an earlier one."""
 
 
 class StampedMessage(NamedTuple):
@@ -22,14 +23,18 @@ class StampedMessage(NamedTuple):
 
 
 class FilePart(NamedTuple):
-    """Consecutive messages of a file; later parts contain no earlier messages."""
+    """Consecutive messages of a file; neither they nor those of later parts are before
+    ``start_ns``.
+    """
 
     start_ns: int
     messages: list[StampedMessage]
 
 
 def in_order(parts: Iterable[FilePart]) -> Iterator[StampedMessage]:
-    """Yield messages in order of time, with at most ``_MAX_WAITING_BYTES`` in memory."""
+    """Yield messages in order of time; keep at most ``_MAX_WAITING_BYTES`` and one part in
+    memory.
+    """
     waiting: list[StampedMessage] = []
     waiting_bytes = 0
     for part in parts:

@@ -249,11 +249,11 @@ def _detection(
     common: Any,
     center: Iterable[float],
     size: Iterable[float],
-    turn: Iterable[float],
+    orientation: Iterable[float],
     class_name: str,
     name: str,
 ) -> Any:
-    where = pose(center, turn)
+    where = pose(center, orientation)
     uncertain = message(
         'geometry_msgs/msg/PoseWithCovariance', pose=where, covariance=np.zeros(36)
     )
@@ -283,7 +283,7 @@ def _marker(
     action: int,
     center: Iterable[float],
     size: Iterable[float],
-    turn: Iterable[float],
+    orientation: Iterable[float],
     class_name: str,
 ) -> Any:
     red, green, blue = (value / 255 for value in class_color(class_name))
@@ -297,8 +297,8 @@ def _marker(
     )
     return message(
         'visualization_msgs/msg/Marker', header=common, ns='annotations', id=index, type=_CUBE,
-        action=action,
-        pose=pose(center, turn), scale=vector('Vector3', size), color=color, lifetime=lifetime,
+        action=action, pose=pose(center, orientation),
+        scale=vector('Vector3', size), color=color, lifetime=lifetime,
         frame_locked=True,
         points=[], colors=[], texture_resource='', texture=texture, uv_coordinates=[], text='',
         mesh_resource='',

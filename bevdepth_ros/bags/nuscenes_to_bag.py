@@ -34,7 +34,7 @@ from bevdepth_core.nuscenes.completeness import (
 )
 from bevdepth_core.nuscenes.recording import SceneRecording, read_recording
 from bevdepth_core.nuscenes.tables import open_devkit
-from bevdepth_ros.bags.scene_bag import ConversionError, Target, key_frames_only, write_bag
+from bevdepth_ros.bags.scene_bag import SceneError, Target, key_frames_only, write_bag
 from bevdepth_ros.bags.temporary_folder import require_replaceable
 from bevdepth_ros.bags.writer import STORAGES
 
@@ -45,7 +45,7 @@ def write_bags(recordings: Sequence[SceneRecording], target: Target, jobs: int =
     """Write several scenes, ``jobs`` at a time, with a progress bar.
 
     Raises:
-        ConversionError: one of them was not written; scenes that were complete before are kept.
+        SceneError: one of them was not written; scenes that were complete before are kept.
     """
     total = sum(len(recording.filenames()) for recording in recordings)
     with tqdm(total=total, desc='writing bags', unit='file', disable=None) as bar:
@@ -82,7 +82,7 @@ def _require_done(futures: set[Future]) -> None:
         for future in futures:
             future.result()
     except BrokenProcessPool as error:
-        raise ConversionError(
+        raise SceneError(
             'a process that wrote a bag was killed, probably because the memory was full: '
             'set --jobs to a smaller number'
         ) from error
@@ -109,7 +109,7 @@ def _count() -> None:
         raise RuntimeError('the worker process was not prepared by _begin_work')
     counter, stop = _progress
     if stop.is_set():
-        raise ConversionError('stopped')
+        raise SceneError('stopped')
     with counter.get_lock():
         counter.value += 1
 
@@ -119,7 +119,7 @@ def chosen_scenes(dataroot: Path, version: str, names: Sequence[str] | None) -> 
     table.
 
     Raises:
-        ConversionError: there is no scene of that name.
+        SceneError: there is no scene of that name.
         ValueError: a table is missing or truncated, or the name of a scene is not a folder name.
     """
     require_tables(dataroot, version)
@@ -129,7 +129,7 @@ def chosen_scenes(dataroot: Path, version: str, names: Sequence[str] | None) -> 
     for name in names or ():
         if name not in present:
             near = difflib.get_close_matches(name, present, 3) or present[:3]
-            raise ConversionError(
+            raise SceneError(
                 f'{dataroot / version} has no scene {name}; it has {len(present)}, such as '
                 f'{", ".join(near)}'
             )
@@ -157,7 +157,7 @@ def run(options: argparse.Namespace) -> list[str]:
     """Convert the selected scenes; return a sentence for each scene that was left out.
 
     Raises:
-        ConversionError: a bag was not written, or a scene does not exist.
+        SceneError: a bag was not written, or a scene does not exist.
         ValueError: the tables are incomplete or contain invalid names.
         FileExistsError: the output path exists and is not a bag.
     """
@@ -190,9 +190,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _add_scene_options(parser: argparse.ArgumentParser) -> None:
-    text = "the dataset's root, which holds the version, samples and sweeps"
+    text = 'root of the dataset, with the folders samples, sweeps and that of --version'
     parser.add_argument('--dataroot', type=Path, required=True, help=text)
-    parser.add_argument('--version', required=True, help='such as v1.0-mini')
+    parser.add_argument('--version', required=True, help='folder of the tables, such as v1.0-mini')
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument('--scene', nargs='+', metavar='NAME', help='such as scene-0061')
     which.add_argument('--all', action='store_true', help='all scenes')
@@ -218,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         signal.signal(number, signal.default_int_handler)
     try:
         problems = run(options)
-    except (ConversionError, ValueError, FileExistsError) as error:
+    except (SceneError, ValueError, FileExistsError) as error:
         sys.exit(f'nuscenes_to_bag: {error}')
     except KeyboardInterrupt:
         sys.exit(130)

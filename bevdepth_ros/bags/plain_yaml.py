@@ -1,6 +1,6 @@
-"""Parses YAML of untrusted files; rejects references and deep nesting.
+"""Parses YAML of untrusted files; rejects aliases and deep nesting.
 
-The C parser of PyYAML crashes the process on deep nesting, and nested references can expand to
+The C parser of PyYAML crashes the process on deep nesting, and nested aliases can expand to
 a value that fills all memory.
 """
 
@@ -17,13 +17,13 @@ def load_plain_yaml(text: str | bytes) -> Any:
     """Return the value of a YAML document.
 
     Raises:
-        ValueError: the document uses references, or is nested too deeply.
+        ValueError: the document uses aliases, or is nested too deeply.
         yaml.YAMLError: it is invalid.
     """
     depth = 0
     for event in yaml.parse(text, yaml.CSafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError('it contains a YAML reference')
+            raise ValueError('it contains a YAML alias (*name), which is not allowed')
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):

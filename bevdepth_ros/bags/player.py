@@ -48,7 +48,7 @@ MAX_TOPICS = 2000
 time; no robot records more."""
 SETTLE_S = 0.5
 """The replay assumes that all subscribers are connected when none was added for this time."""
-STAMPED_IMAGES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 """Messages of these types that have no stamp are published with their log time as stamp."""
 
 
@@ -151,7 +151,7 @@ class Player:
             self._publish(name, stamp_ns, data)
 
     def _publish(self, name: str, stamp_ns: int, data: bytes) -> None:
-        if self._bag.topics[name].message_type in STAMPED_IMAGES and not _has_stamp(data):
+        if self._bag.topics[name].message_type in IMAGE_TYPES and not _has_stamp(data):
             data = _with_stamp(data, stamp_ns)
             if name not in self._unstamped:
                 self._unstamped.add(name)

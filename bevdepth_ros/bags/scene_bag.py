@@ -25,7 +25,7 @@ LIDAR_COLUMNS = 5
 """Floats per point in a .pcd.bin file: x, y, z, intensity, ring."""
 
 
-class ConversionError(Exception):
+class SceneError(Exception):
     """A scene cannot be converted to a bag; the message gives the reason."""
 
 
@@ -73,7 +73,7 @@ def write_bag(
             bag remains.
 
     Raises:
-        ConversionError: a file is invalid, or cannot be read or written.
+        SceneError: a file is invalid, or cannot be read or written.
     """
     path = target.out / recording.name
     try:
@@ -84,7 +84,7 @@ def write_bag(
             ):
                 write()
     except (OSError, ValueError, sqlite3.Error) as error:
-        raise ConversionError(
+        raise SceneError(
             f'{recording.name} was not written to {path}: {error}; the partial bag was removed'
         ) from error
     return path
@@ -146,7 +146,7 @@ def _write_points(
     if values.size % LIDAR_COLUMNS:
         raise ValueError(
             f'{path} is not a lidar file of {LIDAR_COLUMNS} floats per point: it contains '
-            f'{values.size}'
+            f'{values.size} floats'
         )
     bag.write_point_cloud(stream.channel, stamp_ns, values.reshape(-1, LIDAR_COLUMNS))
 

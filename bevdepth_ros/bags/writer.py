@@ -52,7 +52,8 @@ service of version 9."""
 
 _FOREVER = QosTime(9223372036, 854775807)
 _QUEUE_DEPTH = 10
-_LATEST_NS = 1_000_000_000
+_MAX_LATENESS_NS = 1_000_000_000
+"""Messages may be this much older than the newest one."""
 
 
 def image_topic(camera_name: str, rectified: bool = True) -> str:
@@ -76,8 +77,9 @@ class BagWriter:
 
     The bag is written to a hidden folder beside ``path``, which is renamed when the context ends
     without an error. So an interrupted run leaves no incomplete bag, and the next run removes the
-    folder of a killed run. The log time of every message is the stamp of its header. Messages may
-    be passed up to a second out of order; they are written in order.
+    folder of a killed run. The log time of a message is the stamp of its header, unless the caller
+    gives another one. Messages may be passed up to a second out of order; they are written in
+    order.
 
     Args:
         path: folder of the bag; an existing bag is replaced at the end.
@@ -266,7 +268,7 @@ class BagWriter:
             self._waiting, (stamp_ns, next(self._counter), self._connections[topic], data)
         )
         self._newest_ns = max(self._newest_ns, stamp_ns)
-        self._flush(self._newest_ns - _LATEST_NS)
+        self._flush(self._newest_ns - _MAX_LATENESS_NS)
 
     def _write_transforms(self, topic: str, stamp_ns: int, transforms: list) -> None:
         self.write(

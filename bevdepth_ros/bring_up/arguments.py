@@ -15,8 +15,8 @@ from launch.actions import DeclareLaunchArgument
 
 from bevdepth_core.weights import WeightsError, locate
 from bevdepth_ros.bags.reader import Bag, BagError
+from bevdepth_ros.launching import LAUNCH_FILE, PACKAGE
 
-PACKAGE, LAUNCH_FILE = 'bevdepth_ros', 'detect.launch.py'
 CONFIG = Path(get_package_share_directory(PACKAGE)) / 'config'
 DEFAULT_PARAMS_FILE = str(CONFIG / 'detector.yaml')
 PRESETS = sorted(path.stem for path in (CONFIG / 'cameras').glob('*.yaml'))
@@ -104,12 +104,13 @@ ARGUMENTS = [
     _argument(
         'foxglove_layout',
         '',
-        'File to write a Foxglove layout for these cameras and topics to. Empty: none.',
+        'Path of the Foxglove layout to write, for these cameras and topics. Empty: none.',
     ),
     _argument(
         'visualizer',
         'false',
-        'Publish one image of all cameras and boxes on bevdepth_visualizer/image/compressed.',
+        'Publish one rendered image of all cameras and the top view on bevdepth_visualizer/image '
+        'and bevdepth_visualizer/image/compressed.',
         BOOLEAN,
     ),
     _argument('viewer', '', 'web: serve a live view for browsers.', ['', 'web']),

@@ -90,7 +90,7 @@ def bring_up(
     async def run(context: LaunchContext) -> None:
         with suppress(asyncio.CancelledError):  # launch would report it as an error of this action
             started = _BringUp(context, node, enclave, subscriber, topic)
-            error = await started.error(autostart)
+            error = await started.attempt(autostart)
             await context.emit_event(BringUpEnded(node, error))
             await started.report_other_nodes()
 
@@ -143,7 +143,7 @@ class _BringUp:
         self._began, self._log_due_s = time.monotonic(), FIRST_LOG_S
         self._is_reported = False
 
-    async def error(self, autostart: bool) -> BringUpError | None:
+    async def attempt(self, autostart: bool) -> BringUpError | None:
         """Bring the node up; return None when it is active, or the error."""
         try:
             await self._run(autostart)
@@ -275,7 +275,8 @@ class _BringUp:
             if self._subscriber.return_code is not None:
                 raise BringUpError(
                     f'{self._subscriber.node_package} {self._subscriber.node_executable} ended '
-                    f'with exit status {self._subscriber.return_code} before it subscribed'
+                    f'with exit status {self._subscriber.return_code} before it subscribed; its '
+                    'output above contains the reason'
                 )
             await self._pause(f'{self._topic} has no subscriber yet')
 
@@ -294,7 +295,7 @@ class _BringUp:
         if self._process.return_code is not None:
             raise BringUpError(
                 f'{self._name} ended with exit status {self._process.return_code} before it was '
-                'active'
+                'active; its output above contains the reason'
             )
         if (seconds := self._seconds()) > self._log_due_s:
             self._log_due_s = 2 * seconds

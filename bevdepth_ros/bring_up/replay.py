@@ -51,7 +51,8 @@ def end_of_replay(detector: LifecycleNode, player: Node) -> list[RegisterEventHa
         if context.is_shutdown:
             return []
         if event.returncode:
-            return _failure('the bag was not played to its end', event.returncode)
+            reason = 'the bag was not played to its end; the output above contains the reason'
+            return _failure(reason, event.returncode)
         deactivate = ChangeState(
             lifecycle_node_matcher=matches_action(detector),
             transition_id=Transition.TRANSITION_DEACTIVATE,
@@ -61,7 +62,10 @@ def end_of_replay(detector: LifecycleNode, player: Node) -> list[RegisterEventHa
     def detector_ended(event: Any, context: LaunchContext) -> list:
         if context.is_shutdown:
             return []
-        reason = f'{detector.node_name} ended before the end of the replay'
+        reason = (
+            f'{detector.node_name} ended before the end of the replay; its output above contains '
+            'the reason'
+        )
         return _failure(reason, event.returncode)
 
     inactive = OnStateTransition(

@@ -36,13 +36,14 @@ from bevdepth_ros.rig.synchronizer import ImageSet, ImageSetSynchronizer
 from bevdepth_ros.rig.transforms import TransformMissingError
 
 LATE_NS = 500_000_000
-"""A result is late if it arrives after this time of the replay, when the next key frame is due."""
+"""A result is late if, in the time of the replay, it arrives more than this after its stamp: then
+the next key frame is due."""
 POSE_CLAMP_S = 0.06
 """A result this long before the first or after the last ego pose uses that pose; the default of
 the node's ``pose_clamp_s``."""
 MAX_BOXES = 500
 """Largest number of boxes per sample that the devkit accepts."""
-SAME_BOX_M = 1e-3
+FLOAT32_TOLERANCE = 1e-3
 """Largest difference between the same box on both topics: one has float32, the other float64."""
 
 
@@ -136,7 +137,7 @@ def detections_at(published: PublishedResults, stamp_ns: int) -> Detections3D:
     except ValueError as error:
         raise ClosedLoopError(f'the result at {stamp_ns} ns cannot be read: {error}') from error
     same = names == [found.class_names[label] for label in found.labels] and all(
-        np.allclose(value, other, rtol=0, atol=SAME_BOX_M)
+        np.allclose(value, other, rtol=0, atol=FLOAT32_TOLERANCE)
         for value, other in (
             (boxes.center, found.boxes.center),
             (boxes.size, found.boxes.size),
@@ -189,10 +190,10 @@ def read_image_sets(bag: Path) -> list[ImageTimes]:
     """
     topics = [camera_info_topic(camera) for camera in CAMERAS]
     sets: list[ImageTimes] = []
-    node = RigSettings()
+    settings = RigSettings()
     inputs = {topic: SimpleFilter() for topic in topics}
     synchronizer = ImageSetSynchronizer(
-        list(inputs.values()), node.sync_queue_size, node.sync_slop_s
+        list(inputs.values()), settings.sync_queue_size, settings.sync_slop_s
     )
     synchronizer.registerCallback(lambda images: sets.append(_image_times(images)))
     with Bag(bag, get_logger('bag').warning) as recording:

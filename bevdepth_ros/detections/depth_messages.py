@@ -27,7 +27,7 @@ def depth_cloud(
         frame: the images of the result.
         distribution: (N, D, h, w) depth distribution of its cameras.
         config: config of the network.
-        frame_id: frame of the detections.
+        frame_id: base frame, in which the poses of the cameras are.
     """
     maps = DepthMaps(
         likely_depth(distribution, config.depth_bins), config.depth_bins, config.image

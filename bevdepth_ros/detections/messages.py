@@ -22,7 +22,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from bevdepth_core.tracking import Tracks3D
 from bevdepth_core.types import Detections3D
-from bevdepth_core.visualization import class_color
+from bevdepth_core.visualization import MIN_ARROW_MPS, class_color
 
 BOX_FIELDS = ('x', 'y', 'z', 'length', 'width', 'height', 'yaw', 'vx', 'vy', 'score', 'label')
 """Fields of ``~/objects`` that ``readings`` needs; recordings of older versions have only these.
@@ -35,8 +35,6 @@ _OBJECT = np.dtype(
     [(name, '<u4' if name in ('label', 'track_id') else '<f4') for name in OBJECT_FIELDS]
 )
 
-MIN_ARROW_MPS = 0.3
-"""Boxes below this speed get no velocity arrow, m/s."""
 TRAIL_MIN_M = 1.0
 """Tracks that moved less get no trail, meters."""
 
@@ -133,7 +131,7 @@ def marker_array(
         if detections.past_stamp_ns is not None:
             velocity = detections.boxes.velocity[index].tolist()
             markers += (
-                [_arrow(center, velocity, name)] if math.hypot(*velocity) >= MIN_ARROW_MPS else []
+                [_arrow(center, velocity, name)] if math.hypot(*velocity) > MIN_ARROW_MPS else []
             )
         for marker in markers:
             marker.header, marker.id, marker.lifetime = common, index, lifetime

@@ -16,8 +16,8 @@ class RateLimit:
     def allows(self, stamp_ns: int, max_rate_hz: float) -> bool:
         """Return whether to publish the result with this stamp, and count it if so.
 
-        A late result does not delay the next ones, so the mean rate reaches the limit for every
-        rate of the cameras.
+        A late result does not delay the next ones, so the mean rate reaches the limit if enough
+        results arrive.
 
         Args:
             stamp_ns: stamp of the result.

@@ -22,8 +22,10 @@ def class_names(message: LabelInfo) -> tuple[str, ...]:
 
 
 def detections_from_cloud(message: PointCloud2, names: Sequence[str]) -> Detections3D:
-    """Return the detections in ``~/objects``; unknown velocities become zero, and then
-    ``past_stamp_ns`` is None. Recordings of older versions have no ``track_ids``.
+    """Return the detections in ``~/objects``; recordings of older versions have no ``track_ids``.
+
+    Unknown velocities become zero, and ``past_stamp_ns`` is None then. Otherwise it is the stamp
+    of the message, which does not contain the stamp of the past frame.
 
     Raises:
         ValueError: a field is missing, or its values are not boxes.

@@ -126,7 +126,7 @@ def parse_name_map(
 def parse_classes(
     entries: Sequence[str], class_names: Sequence[str] | None = None
 ) -> tuple[str, ...]:
-    """Return the classes in ``entries``; a single empty entry means no class.
+    """Return the classes in ``entries``; none, which selects all, for a single empty entry.
 
     Raises:
         ValueError: as for ``parse_thresholds``.

@@ -245,7 +245,9 @@ class Monitor:
         return min(now - then for now, then in zip(self._moment(), moment, strict=True))
 
     def counts(self) -> dict[str, int]:
-        """Return received, processed, dropped and dropped_<reason> sets."""
+        """Return the numbers of received, processed, unpublished, dropped and dropped_<reason>
+        sets.
+        """
         with self._lock:
             return self._counts()
 

@@ -1,7 +1,8 @@
 """The ROS 2 lifecycle node ``bevdepth_detector``: parameters, transitions, diagnostics.
 
 Three threads share the work: the executor's thread receives messages and forms image sets, the
-second thread detects objects in them, and the third publishes the results.
+second thread detects objects in them, and the third publishes the results. Further threads decode
+the images.
 """
 
 from __future__ import annotations
@@ -32,7 +33,13 @@ from bevdepth_ros.detector.problems import ERROR, LOG_PERIOD_S, WARN
 from bevdepth_ros.detector.slot import STOP_TIMEOUT_S
 from bevdepth_ros.detector.transitions import respond_to_every_transition_request
 from bevdepth_ros.detector.updater import make_updater
-from bevdepth_ros.process import end_process, ros_process, spin_until_signal, start_problem
+from bevdepth_ros.process import (
+    callback_problem,
+    end_process,
+    ros_process,
+    spin_until_signal,
+    start_problem,
+)
 from bevdepth_ros.signals import signals, wait_for
 
 NODE_NAME = 'bevdepth_detector'
@@ -314,12 +321,7 @@ class DetectorNode(LifecycleNode):
 
     def on_callback_error(self, error: Exception) -> None:
         """Report an exception of a timer, a service or a callback of rclpy, such as of /clock."""
-        self._note_fault(
-            'callback',
-            'node',
-            f'a callback failed; a possible cause is an invalid time on /clock: '
-            f'{type(error).__name__}: {error}',
-        )
+        self._note_fault('callback', 'node', callback_problem(error))
 
     def _on_tf_fault(self, kind: str, sentence: str) -> None:
         self._note_fault(kind, 'tf', sentence)
@@ -341,7 +343,9 @@ class DetectorNode(LifecycleNode):
             self._publish_diagnostics()
         except Exception as error:  # an exception in a callback would end the node
             self.get_logger().error(
-                f'diagnostics failed: {error}', throttle_duration_sec=LOG_PERIOD_S
+                f'a check for problems failed ({type(error).__name__}: {error}); report this '
+                'error if it repeats',
+                throttle_duration_sec=LOG_PERIOD_S,
             )
 
     def _report_missing_events(self) -> None:

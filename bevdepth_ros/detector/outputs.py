@@ -155,7 +155,7 @@ class Outputs:
             ids = tracks.detection_ids(len(detections))
             detections = replace(detections, track_ids=ids)
         self._publish_others(result, detections, covariance, tracks)
-        self._publish_latency(result, settings, seconds)
+        self._publish_latency_and_depth(result, settings, seconds)
         self._last_stamp_ns = detections.stamp_ns
         return seconds
 
@@ -208,7 +208,7 @@ class Outputs:
             )
         self._autoware.publish(detections, covariance, tracks, placement.frame_id)
 
-    def _publish_latency(
+    def _publish_latency_and_depth(
         self, result: DetectionResult, settings: Settings, seconds: Mapping[str, float]
     ) -> None:
         """Publish ``~/latency`` and, if it is enabled, ``~/depth_points``."""
@@ -275,5 +275,6 @@ class ResultPublisher:
                     'publish',
                     'sets',
                     ERROR,
-                    f'detections could not be published: {type(error).__name__}: {error}',
+                    f'detections could not be published ({type(error).__name__}: {error}); '
+                    'report this error if it repeats',
                 )

@@ -1,9 +1,9 @@
 """Active problems, logged and published in /diagnostics.
 
-A problem has a key, an area, a level and a sentence. It is logged when it begins, when its
-sentence changes (changed numbers do not count), every ``LOG_PERIOD_S`` while it lasts, and, with
-its first clause only, when it ends. A problem that ends and begins again is logged once per
-``FLAPPING_PERIOD_S``.
+A problem has a key, an area, a level and a sentence, its message. It is logged when it begins,
+when its sentence changes (changed numbers do not count), every ``LOG_PERIOD_S`` while it lasts,
+and, with its first clause only, when it ends. A problem that ends and begins again is logged once
+per ``FLAPPING_PERIOD_S``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LONGEST_SENTENCE = 600
 
 @dataclass
 class Problem:
-    """An active fault; ``sentence`` contains its remedy, ``level`` is WARN or ERROR."""
+    """An active problem; ``sentence`` contains its remedy, ``level`` is WARN or ERROR."""
 
     area: str
     level: bytes

@@ -89,7 +89,8 @@ class Worker:
         if busy_s > STALL_S:
             sentence = (
                 f'{self._detector.device} has worked on an image set for {busy_s:.0f} s: it '
-                'hangs or is too slow; no detections are published'
+                'hangs or is too slow, and no detections are published; restart the node, or use '
+                'a smaller model'
             )
             self._monitor.report('stalled', 'sets', ERROR, sentence)
         else:
@@ -129,7 +130,11 @@ class Worker:
                 self._detector.reset()
                 self._monitor.set_dropped('error')
                 self._monitor.report(
-                    'error', 'sets', ERROR, f'detection failed: {type(error).__name__}: {error}'
+                    'error',
+                    'sets',
+                    ERROR,
+                    'detection failed for an image set '
+                    f'({type(error).__name__}: {error}); report this error if it repeats',
                 )
             self._busy_since = None
 

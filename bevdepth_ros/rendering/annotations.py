@@ -57,10 +57,6 @@ class AnnotationHistory:
     def __len__(self) -> int:
         return len(self._history)
 
-    def clear(self) -> None:
-        """Drop all annotations."""
-        self._history.clear()
-
     def add(self, annotation: Annotation) -> None:
         """Add an annotation; it replaces one of the same time."""
         self._history = [known for known in self._history if known.stamp_ns != annotation.stamp_ns]

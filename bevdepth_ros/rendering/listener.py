@@ -115,7 +115,8 @@ class SceneListener:
                 work()
             except Exception as error:
                 self._node.get_logger().error(
-                    f'{purpose} failed: {type(error).__name__}: {error}',
+                    f'{purpose} failed ({type(error).__name__}: {error}); report this error if '
+                    'it repeats',
                     throttle_duration_sec=LOG_PERIOD_S,
                 )
 
@@ -144,7 +145,7 @@ class SceneListener:
     def _failed(self, error: Exception, topic: str) -> None:
         self._node.get_logger().warning(
             f'a message on {self._node.resolve_topic_name(topic)} could not be processed: '
-            f'{type(error).__name__}: {error}',
+            f'{type(error).__name__}: {error}; check its publisher',
             throttle_duration_sec=LOG_PERIOD_S,
         )
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from sensor_msgs.msg import CameraInfo
 
-from bevdepth_ros.rig.conversions import info_from_file, intrinsics_from_info
-from bevdepth_ros.rig.intrinsics import Intrinsics
+from bevdepth_ros.rig.conversions import info_from_file
+from bevdepth_ros.rig.intrinsics import Intrinsics, intrinsics_from_info
 from bevdepth_ros.rig.settings import CameraSource, RigSettings
 
 

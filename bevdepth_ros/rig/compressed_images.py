@@ -23,7 +23,8 @@ MAX_JPEG_SCANS = 20
 """Progressive encoders write about 10. Each scan costs a pass over all pixels."""
 _START_OF_SCAN = 0xDAFF  # little endian
 MAX_PNG_CHUNKS = 256
-"""Chunks of less than a kilobyte; encoders write data in chunks of 8 kB and more."""
+"""A PNG may have this many chunks and one more per kilobyte; encoders write chunks of 8 kB and
+more."""
 PADDING_BYTES = 16
 """USB cameras pad JPEG files before the end marker by a few bytes."""
 RESTART_PADDING_BYTES = 4

@@ -1,4 +1,4 @@
-"""Converts messages and calibration files to arrays: pure functions, no node, no clock."""
+"""Converts image messages and calibration files to arrays, without a node."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from bevdepth_ros.rig.compressed_images import DecodedImage, decode_compressed
-from bevdepth_ros.rig.intrinsics import Intrinsics, intrinsics_of
+from bevdepth_ros.rig.intrinsics import Intrinsics, intrinsics_from_info
 from bevdepth_ros.rig.raw_images import image_from_raw
 
 
@@ -37,11 +37,6 @@ def decoded_image(
     return DecodedImage(image_from_raw(message, max_pixels), message.width, message.height)
 
 
-def intrinsics_from_info(message: CameraInfo, rectified: bool) -> Intrinsics:
-    """Return the intrinsics of the image that ``message`` describes, as ``intrinsics_of``."""
-    return intrinsics_of(message, rectified)
-
-
 def intrinsics_from_file(path: str | Path, rectified: bool) -> Intrinsics:
     """Return the intrinsics in a YAML file as camera_calibration writes it.
 
@@ -49,7 +44,7 @@ def intrinsics_from_file(path: str | Path, rectified: bool) -> Intrinsics:
         ValueError: not such a file, or an invalid calibration.
         OSError: it cannot be read.
     """
-    return intrinsics_of(info_from_file(path), rectified)
+    return intrinsics_from_info(info_from_file(path), rectified)
 
 
 def info_from_file(path: str | Path) -> CameraInfo:

@@ -33,7 +33,7 @@ Result = TypeVar('Result')
 POLL_S = 0.005
 """Period at which missing geometry is looked up again."""
 POSE_TIMEOUT_S = 1.0
-"""If a wait for ego poses has timed out, image sets do not wait for poses during this time."""
+"""After a wait for geometry has timed out, image sets do not wait for poses during this time."""
 
 
 class CameraFaultError(Exception):

@@ -130,7 +130,7 @@ class Region:
         return width, height
 
 
-def intrinsics_of(message: CameraInfo, rectified: bool) -> Intrinsics:
+def intrinsics_from_info(message: CameraInfo, rectified: bool) -> Intrinsics:
     """Return the intrinsics of the image that ``message`` describes.
 
     Args:
@@ -223,14 +223,16 @@ def _frame_from_camera(p: np.ndarray, r: object) -> np.ndarray:
             f'{np.linalg.norm(shift):.1f} m; calibrate it again'
         )
     if not np.isfinite(rotation).all():
-        raise ValueError('is not calibrated correctly: R of its CameraInfo is not finite')
+        raise ValueError(
+            'is not calibrated correctly: R of its CameraInfo is not finite; calibrate it again'
+        )
     determinant = np.linalg.det(rotation)
     if abs(determinant) < 1e-6:  # not filled in; bags of nuScenes carry other singular values
         rotation = np.eye(3)
     elif determinant < 0 or np.abs(rotation @ rotation.T - np.eye(3)).max() > ROTATION_TOLERANCE:
         raise ValueError(
             f'is not calibrated correctly: R of its CameraInfo is not a rotation matrix: '
-            f'{rotation.tolist()}'
+            f'{rotation.tolist()}; calibrate it again'
         )
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = rotation.T, -rotation.T @ shift

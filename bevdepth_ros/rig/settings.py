@@ -94,7 +94,8 @@ class RigSettings:
     )
     image_topics: tuple[str, ...] = parameter(
         ['/{camera}/image_rect_compressed'],
-        'Full image topic names: one pattern with {camera}, or one name per camera.',
+        'Image topics, with the suffix of the transport, such as /compressed: one pattern with '
+        '{camera}, or one name per camera.',
     )
     images_rectified: bool = parameter(
         True,
@@ -132,7 +133,7 @@ class RigSettings:
     )
     odometry_topic: str = parameter(
         '',
-        'nav_msgs/Odometry topic that replaces the transform fixed_frame -> base_frame, for '
+        'nav_msgs/Odometry topic that replaces the transform fixed_frame <- base_frame, for '
         'vehicles without it in tf. Empty: use tf.',
     )
     sync_slop_s: float = parameter(
@@ -161,8 +162,8 @@ class RigSettings:
     )
     pose_clamp_s: float = parameter(
         0.06,
-        'An image this long before the first or after the last ego pose in tf uses that pose, '
-        'seconds.',
+        'An image up to this long before the first or after the last ego pose in tf uses that '
+        'pose, seconds.',
         change=LIVE,
         low=0.0,
         high=0.5,

@@ -28,7 +28,8 @@ back and forward again within this time."""
 MAX_PARENTS = 4
 """Newest parents of a frame that are stored."""
 FARTHEST_M = 1e9
-"""Larger translations are invalid: they lose centimeters in float64 and overflow in float32."""
+"""Translations above are invalid. No map needs them; from about 1e14 m on, float64 loses
+centimeters."""
 MAX_FRAMES = 2000
 """Largest number of frames. Further frames are rejected, because tf2 stores a history of each
 frame and never removes a frame."""
@@ -179,7 +180,8 @@ class CheckedTransformListener(TransformListener):
             if silence_s > timeout_s and (parent, frame) != ego:
                 sentences[frame] = (
                     f'the transform {parent} <- {frame} has not arrived for {silence_s:.1f} s; '
-                    'its last value is used where no newer one is needed; check its publisher'
+                    'its last value is used for extrinsics, but not for ego poses; check its '
+                    'publisher'
                 )
         return sentences
 
@@ -266,7 +268,9 @@ class CheckedTransformListener(TransformListener):
             self._clear()
             self._before_jump[child] = newest_ns, monotonic()
             self._on_fault(
-                'tf_jump', f'tf of {child} went back in time: old ego poses are dropped'
+                'tf_jump',
+                f'tf of {child} went back in time: old ego poses are dropped; this is normal when '
+                'a bag starts again, otherwise check the clock of its publisher',
             )
         elif self._stamps_alternate(child, at_ns):
             self._returned_at[child] = monotonic()
@@ -278,7 +282,8 @@ class CheckedTransformListener(TransformListener):
     def _is_new_time(self, child: str) -> bool:
         """Return True if an old transform of ``child`` shows that the time of tf went back.
 
-        For a frame of the ego motion this is always so. An old transform of another frame is
+        For a frame of the ego motion, and for all frames while the ego motion is unknown, this
+        is always so. An old transform of another frame is
         usually late and is dropped, as in tf2. If a needed frame has only old transforms for
         ``CONFLICT_S``, its time went back, for example after a restart of its publisher.
         """

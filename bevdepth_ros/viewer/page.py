@@ -196,7 +196,7 @@ class Page:
                 1.0,
                 0.01,
                 SHOWN_SCORE,
-                hint=f'Of the boxes around the vehicle; camera images: {SHOWN_SCORE}',
+                hint=f'Lowest score of the boxes in 3D; it is {SHOWN_SCORE} in camera images',
             )
             self._with_truth = gui.add_checkbox('ground truth', True)
             self._with_velocities = gui.add_checkbox('velocities', True)

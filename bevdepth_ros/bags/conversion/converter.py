@@ -208,7 +208,7 @@ class BagConverter:
         return names
 
     def _remove_unused(self, files: dict[Measurement, str], used: set[Measurement]) -> None:
-        """Remove the files of key frames that are not complete."""
+        """Remove the files of incomplete key frames, and of sweeps far from every scene."""
         for measurement, file in files.items():
             if measurement not in used:
                 (self._root / file).unlink()

@@ -53,7 +53,7 @@ class FileWriter:
                 if measurement not in wanted or measurement in files:
                     continue
                 place = self._place(measurement, plan)
-                if self._is_written(topic, data, self._root / place):
+                if self._ensure_written(topic, data, self._root / place):
                     files[measurement] = str(place)
                     bar.update()
         return files
@@ -63,7 +63,7 @@ class FileWriter:
         is_key_frame = measurement not in plan.sweeps
         return filename(self._name, self._sensors[topic], stamp_ns, is_key_frame)
 
-    def _is_written(self, topic: str, data: bytes, path: Path) -> bool:
+    def _ensure_written(self, topic: str, data: bytes, path: Path) -> bool:
         if path.exists():
             return True
         try:

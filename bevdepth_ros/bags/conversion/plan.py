@@ -88,7 +88,7 @@ def make_plan(
     if not len(times):
         counts = ', '.join(f'{len(stamps)} on {topic}' for topic, stamps in sensors.items())
         raise ConversionError(
-            f'for no stamp of {reference} do all sensors have a message within '
+            f'each stamp of {reference} lacks a message of at least one sensor within '
             f'{slop_ns * 1e-9:g} s '
             f'(messages with an ego pose: {counts}); check the clocks, or raise --slop'
         )

@@ -12,14 +12,12 @@ import numpy as np
 from vision_msgs.msg import Detection3D
 
 from bevdepth_core.geometry import rigid_from_quaternion
+from bevdepth_core.nuscenes.columns import UNKNOWN_POINTS
 from bevdepth_core.nuscenes.table_files import Rows, linked, pose_fields, token
 from bevdepth_ros.bags.conversion.plan import KeyFrame, Measurement
 from bevdepth_ros.bags.conversion.scan import Scan
 from bevdepth_ros.bags.conversion.sensors import Frames, Sensor
 from bevdepth_ros.rig.transforms import TransformMissingError
-
-UNKNOWN_POINTS = -1
-"""Lidar point count of every box: it is unknown, and training keeps such boxes."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from vision_msgs.msg import Detection3DArray
 from bevdepth_ros.bags.conversion.sources import ConversionError, ImageSource, Sources
 from bevdepth_ros.bags.reader import Bag
 from bevdepth_ros.bags.recorded_transforms import RecordedTransforms
-from bevdepth_ros.rig.intrinsics import Intrinsics, intrinsics_of
+from bevdepth_ros.rig.intrinsics import Intrinsics, intrinsics_from_info
 from bevdepth_ros.rig.stamps import stamp_ns
 
 _HEADER = 'iII'
@@ -161,7 +161,10 @@ class _Scanner:
         for topic, measurements in self._sensors.items():
             measurements.stamps_ns = sorted(set(measurements.stamps_ns))
             if not measurements.stamps_ns:
-                raise ConversionError(f'no message on {topic} can be read')
+                raise ConversionError(
+                    f'no message on {topic} can be read: all are damaged; leave out this topic '
+                    'with --cameras or --lidar'
+                )
         notes = [
             f'{count} damaged messages on {topic} are left out'
             for topic, count in sorted(self._invalid.items())
@@ -189,7 +192,7 @@ class _Scanner:
                 'record this topic, or leave out the camera with --cameras'
             )
         try:
-            return intrinsics_of(self._infos[topic], source.rectified)
+            return intrinsics_from_info(self._infos[topic], source.rectified)
         except ValueError as error:
             raise ConversionError(f'camera {source.channel} {error}') from error
 

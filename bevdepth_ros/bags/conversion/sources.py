@@ -79,7 +79,8 @@ def choose_cameras(
         sources = _all_cameras(topics, all_rectified)
     if not sources:
         raise ConversionError(
-            f'the bag has no image topic with a CameraInfo topic; it has {_listed(topics)}'
+            'the bag has no image topic with CameraInfo: record the topic camera_info beside each '
+            f'image topic; the bag has {_listed(topics)}'
         )
     channels = [source.channel for source in sources]
     for source in sources:
