@@ -56,6 +56,7 @@ class Stream:
         pose: function of the ego pose that returns the transforms to publish; None: the pose.
         shift_ns: added to all stamps.
         period_s: the trigger cycle, seconds.
+        raw: whether raw images are published instead of JPEG files.
         rounds: {camera: stamp in ns} of all image sets, as they were published.
         exposures_ns: first and last exposure of each image set.
     """

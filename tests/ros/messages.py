@@ -35,6 +35,19 @@ def with_claimed_size(image: bytes, width: int, height: int) -> bytes:
     )
 
 
+def with_damage_inside(jpeg: bytes) -> bytes:
+    """Return a JPEG with invalid codes in the middle of its scan."""
+    start = jpeg.index(b'\xff\xda')
+    middle = start + (len(jpeg) - start) // 2
+    return jpeg[:middle] + b'\xff\x00' * 20 + jpeg[middle + 40 :]
+
+
+def with_scans(jpeg: bytes, count: int) -> bytes:
+    """Return a progressive JPEG with its last scan repeated to ``count`` scans."""
+    last, missing = jpeg.rindex(b'\xff\xda'), count - jpeg.count(b'\xff\xda')
+    return jpeg[:-2] + jpeg[last:-2] * missing + jpeg[-2:]
+
+
 def compressed(data: bytes, image_format: str = 'jpeg') -> CompressedImage:
     """Return a message without header."""
     return CompressedImage(format=image_format, data=array.array('B', data))

@@ -1,7 +1,7 @@
 """A launch test: the launch file replays a synthetic drive, and the published boxes are those of
 the offline pipeline.
 
-test_launch.py prepares the files and runs it with launch_testing.
+tests/end_to_end/test_launch.py prepares the files and runs it with launch_testing.
 """
 
 from __future__ import annotations

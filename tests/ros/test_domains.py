@@ -25,7 +25,9 @@ rclpy.shutdown()
 
 
 class Process:
-    """A process with a node that returns how many nodes of this name it discovers."""
+    """A process that prints its ROS domain and then, on request, how many nodes of its own name
+    it discovers.
+    """
 
     def __init__(self, program: str, environment: dict[str, str]):
         self._process = subprocess.Popen(
@@ -36,12 +38,12 @@ class Process:
             text=True,
         )
 
-    def printed_domain(self) -> int:
+    def printed_number(self) -> int:
         return int(self._process.stdout.readline())
 
     def sees(self) -> int:
         print('how many', file=self._process.stdin, flush=True)
-        return self.printed_domain()
+        return self.printed_number()
 
     def end(self) -> None:
         if self._process.poll() is None:
@@ -61,11 +63,11 @@ def test_isolated_processes_see_only_nodes_of_their_own_domain(
     isolated: list[Process],
 ):
     first, second = isolated
-    domains = [process.printed_domain() for process in isolated]
+    domains = [process.printed_number() for process in isolated]
     assert len({*domains, int(os.environ['ROS_DOMAIN_ID'])}) == 3
     intruder = Process(GRAPH, {**os.environ, **domain_variables(domains[0])})
     try:
-        assert intruder.printed_domain() == domains[0]
+        assert intruder.printed_number() == domains[0]
         wait_until(
             lambda: first.sees() == intruder.sees() == 2, 'the intruder in the first domain'
         )

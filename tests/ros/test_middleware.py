@@ -1,4 +1,4 @@
-"""Raw images arrive with the middleware profiles of this package."""
+"""Raw images arrive with the Fast DDS profile of this package."""
 
 from __future__ import annotations
 

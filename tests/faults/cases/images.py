@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import array
-import io
 import os
 import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import numpy as np
-from PIL import Image as PillowImage
 from sensor_msgs.msg import CompressedImage
 
 from tests.faults.bench import Bench
 from tests.faults.cases.case import ALL, NOTHING, Case, without
 from tests.faults.injections import FRONT, image_fault, setting
 from tests.ros.camera_stream import HEIGHT, WIDTH
-from tests.ros.messages import compressed, encoded, noise_image
+from tests.ros.messages import (
+    compressed,
+    encoded,
+    noise_image,
+    with_damage_inside,
+    with_scans,
+)
 
 
 def file_fault(
@@ -89,20 +93,8 @@ def formatted(image_format: str, make: Callable[[], bytes], *cameras: str) -> Ca
     return image_fault(change, *cameras)
 
 
-def damaged_inside(data: bytes) -> bytes:
-    """Return a JPEG with invalid codes in the middle of its scan."""
-    start = data.index(b'\xff\xda')
-    middle = start + (len(data) - start) // 2
-    return data[:middle] + b'\xff\x00' * 20 + data[middle + 40 :]
-
-
 def progressive(scans: int) -> bytes:
-    """Return a progressive JPEG whose last scan is repeated up to ``scans``."""
-    buffer = io.BytesIO()
-    PillowImage.fromarray(noise_image(3)).save(buffer, 'JPEG', progressive=True)
-    data = buffer.getvalue()
-    last = data[data.rindex(b'\xff\xda') : -2]
-    return data[:-2] + last * (scans - data.count(b'\xff\xda')) + data[-2:]
+    return with_scans(encoded(noise_image(3), progressive=True), scans)
 
 
 def png_of_chunks(count: int) -> bytes:
@@ -121,7 +113,7 @@ CASES = (
     Case('WebP in place of JPEG', file_fault(lambda data: encoded(noise_image(3), 'WEBP'), FRONT)),
     Case(
         'JPEGs with damaged image data',
-        file_fault(damaged_inside, FRONT),
+        file_fault(with_damage_inside, FRONT),
         without(FRONT),
         (
             'ERROR',

@@ -16,7 +16,7 @@ from tests.faults.injections import BACK, SECOND_NS, image_fault, pose_fault
 from tests.ros.graph import wait_until
 
 STEADY = 3
-"""Messages with tracks in a row after which the ids before a fault are taken."""
+"""Messages in a row that must have tracks before their ids are compared."""
 PARAMETERS = {'track_birth_score': 0.0, 'track_min_hits': 1}
 """Scores of random weights are low."""
 
@@ -38,7 +38,7 @@ class Tracks:
         self._bench.graph.node.destroy_subscription(self._subscription)
 
     def next_ids(self) -> frozenset[str]:
-        """Return the ids of the last of the next messages, each of which must have tracks."""
+        """Wait for ``STEADY`` messages, which must all have tracks; return the ids of the last."""
         first = len(self.messages)
         wait_until(lambda: len(self.messages) >= first + STEADY, 'tracks')
         assert all(ids for _, ids in self.messages[first:])

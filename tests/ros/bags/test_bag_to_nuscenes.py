@@ -51,17 +51,17 @@ def test_a_dataset_survives_the_conversion_to_a_bag_and_back(
     streams = {stream.channel: stream for stream in found.streams}
     assert set(streams) == {stream.channel for stream in recording.streams}
     for stream in recording.streams:
-        expected_stream = streams[stream.channel]
-        np.testing.assert_array_equal(expected_stream.stamps_ns, stream.stamps_ns)
-        np.testing.assert_array_equal(expected_stream.intrinsics, stream.intrinsics)
-        assert (expected_stream.modality, expected_stream.image_size) == (
+        found_stream = streams[stream.channel]
+        np.testing.assert_array_equal(found_stream.stamps_ns, stream.stamps_ns)
+        np.testing.assert_array_equal(found_stream.intrinsics, stream.intrinsics)
+        assert (found_stream.modality, found_stream.image_size) == (
             stream.modality,
             stream.image_size,
         )
         np.testing.assert_allclose(
             found.mounts[stream.channel], recording.mounts[stream.channel], atol=1e-9
         )
-        for name, expected in zip(expected_stream.filenames, stream.filenames, strict=True):
+        for name, expected in zip(found_stream.filenames, stream.filenames, strict=True):
             assert (out / name).read_bytes() == (dataroot / expected).read_bytes()
             assert name.split('/')[0] == expected.split('/')[0]
     np.testing.assert_array_equal(found.pose_stamps_ns, recording.pose_stamps_ns)

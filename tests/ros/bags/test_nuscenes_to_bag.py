@@ -28,7 +28,7 @@ from bevdepth_core.nuscenes.classes import CAMERAS, LIDAR
 from bevdepth_core.nuscenes.recording import SceneRecording
 from bevdepth_core.synthetic.dataset.writing import VERSION
 from bevdepth_ros.bags.nuscenes_to_bag import main
-from bevdepth_ros.bags.scene_bag import ConversionError, Target, write_bag
+from bevdepth_ros.bags.scene_bag import SceneError, Target, write_bag
 from bevdepth_ros.rig.stamps import stamp_ns
 from bevdepth_ros.rig.tf_listener import matrix_from_transform
 from tests.ros.bags.conftest import SCENES
@@ -319,7 +319,7 @@ def test_after_a_full_disk_the_old_bag_remains_and_no_partial_file(
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
         with pytest.raises(
-            ConversionError,
+            SceneError,
             match=f'{SCENES[0]} was not written to .*; the partial bag was removed',
         ):
             write_bag(recording, Target(dataroot, tmp_path, storage))
@@ -339,11 +339,10 @@ def test_the_next_run_removes_the_files_of_a_killed_run(
     assert [path.name for path in tmp_path.iterdir()] == [SCENES[0]]
 
 
-def test_scenes_are_written_in_parallel_and_a_second_run_replaces_them(
+def test_scenes_are_written_in_parallel_and_an_interrupted_run_keeps_the_earlier_bags(
     dataroot: Path, tmp_path: Path
 ) -> None:
-    """The second run is interrupted while both scenes are being written: the bags of the first one
-    stay."""
+    """The second run is interrupted while both scenes are being written."""
     root = linked_copy(dataroot, tmp_path / 'copy')
     out = tmp_path / 'bags'
     main(arguments(root, out))

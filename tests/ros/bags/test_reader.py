@@ -175,7 +175,7 @@ def test_a_file_that_the_metadata_does_not_name_is_left_out_and_reported(
     assert read(copy) == (texts(0, 4), [])
 
 
-def test_a_list_of_bags_contains_no_other_files(tmp_path: Path) -> None:
+def test_in_a_list_of_files_those_that_are_no_bags_are_left_out(tmp_path: Path) -> None:
     file = storage_file(write_bag(tmp_path / 'bag', {'/a': qos()}, 4, 'sqlite3'))
     for end in ('-wal', '-shm'):
         file.with_name(file.name + end).touch()

@@ -58,7 +58,7 @@ def test_without_arguments_all_values_are_the_documented_defaults():
     )
 
 
-def test_every_argument_has_a_description_that_explains_it():
+def test_every_argument_has_a_description_and_a_field():
     for argument in ARGUMENTS:
         assert len(argument.description) > 20, argument.name
     names = {argument.name for argument in ARGUMENTS}
@@ -242,7 +242,7 @@ def test_the_file_is_launched_directly_by_package_and_name_or_by_path(
     other = tmp_path / 'detect.launch.py'
     other.touch()
     assert not is_launched_directly(path, [*DIRECT[:2], str(other)])
-    assert not is_launched_directly(path, [*DIRECT[:2], 'my_robot', 'detect.launch.py'][:3])
+    assert not is_launched_directly(path, [*DIRECT[:2], 'my_robot', 'robot.launch.py'])
     assert not is_launched_directly(path, ['pytest'])
     assert not is_launched_directly(path, ['python'])
     assert not is_launched_directly(path, [])

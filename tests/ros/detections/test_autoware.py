@@ -24,8 +24,8 @@ COVARIANCE = BoxCovariance(POSE, VELOCITY)
 NAMESPACE = uuid.UUID(int=7)
 
 
-def moving(objects):
-    """Return ``objects`` with another velocity and covariance."""
+def with_covariance(objects):
+    """Return ``objects`` with the covariances of this file."""
     return dataclasses.replace(objects, pose_covariance=POSE, velocity_covariance=VELOCITY)
 
 
@@ -125,7 +125,7 @@ def test_tracked_objects_have_ids_that_are_stable_and_differ_between_trackers() 
 
 
 def test_a_tracked_object_has_pose_twist_and_covariance_of_its_track() -> None:
-    message = tracked_objects(MSG, moving(tracks((1, 2, 3), (0, 1, 2))), NAMESPACE, 'map')
+    message = tracked_objects(MSG, with_covariance(tracks((1, 2, 3), (0, 1, 2))), NAMESPACE, 'map')
     expected = detected_objects(MSG, detections(), COVARIANCE, 'map')
     assert message.header == expected.header
     for item, other in zip(message.objects, expected.objects, strict=True):

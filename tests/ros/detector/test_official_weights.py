@@ -1,4 +1,4 @@
-"""Downloaded weights in the running node, by their short name."""
+"""The node finds downloaded weights by their short name; a tiny network stands for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.ros.graph import wait_until
 
 
 @pytest.mark.parametrize('name', OFFICIAL)
-def test_downloaded_weights_run_in_the_node_by_their_short_name(
+def test_the_node_finds_a_downloaded_file_by_its_short_name(
     detector: Callable[..., Detector], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))

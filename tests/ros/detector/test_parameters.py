@@ -10,6 +10,7 @@ from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from bevdepth_core.nuscenes.classes import CAMERAS
 from bevdepth_core.tracking import TrackerConfig
 from bevdepth_ros.detector import parameters
 from bevdepth_ros.detector.parameters import FIELDS, Settings
@@ -58,7 +59,7 @@ def node_with(graph: Graph) -> Iterator[Callable[..., Node]]:
 
 
 def test_an_empty_list_in_a_parameter_file_is_reported_with_the_remedy(graph: Graph):
-    """rclpy names neither the parameter nor the cause (ros2 issue 1518)."""
+    """rclpy names neither the parameter nor the cause."""
     with pytest.raises(ValueError, match='NOT_SET') as caught:
         Node(
             'declared',
@@ -280,7 +281,7 @@ def test_a_parameter_is_documented_with_its_default_range_and_time_of_change(nam
 
 
 def test_the_default_cameras_are_the_six_of_nuscenes() -> None:
-    assert len(FIELDS['cameras'].default) == 6
+    assert FIELDS['cameras'].default == CAMERAS
 
 
 CLASSES = ('car', 'pedestrian', 'bus')
@@ -311,6 +312,9 @@ def test_parameters_define_the_output_filters():
 def test_a_value_of_an_unreadable_format_is_rejected(name: str):
     with pytest.raises(ValueError, match=f'{name}: write an entry like'):
         settings(**{name: ['car']})
+
+
+def test_a_region_of_interest_of_an_unreadable_format_is_rejected():
     with pytest.raises(ValueError, match='region_of_interest must be a list of corners'):
         parameters.check_formats({'region_of_interest': 'front', 'device': 'cpu'})
 

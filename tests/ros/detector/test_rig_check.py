@@ -32,7 +32,7 @@ def changed(
 
 
 @pytest.mark.parametrize('log_seed', [None, 0, 1, 2])
-def test_the_rigs_of_all_nuscenes_vehicles_are_like_training(log_seed: int | None):
+def test_simulated_rigs_of_nuscenes_logs_are_like_training(log_seed: int | None):
     assert unlike_training(nuscenes_like_rig(log_seed=log_seed), SIZES, ImageSpec()) == []
 
 

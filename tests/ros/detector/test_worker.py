@@ -28,7 +28,7 @@ LOST = RuntimeError('CUDA error: an illegal memory access was encountered')
 
 
 class FailingDetector:
-    """Replaces the detector by one whose GPU fails: raises ``errors`` one after the other, then
+    """Replaces the detector by one whose device fails: raises ``errors`` one after the other, then
     returns detections.
     """
 
@@ -53,9 +53,7 @@ class FailingDetector:
 
 
 class OneFrame:
-    """Replaces the frame builder: every set gives the same frame, with poses that move with
-    ``speed``.
-    """
+    """Replaces the frame builder: every set gives the same frame, with poses that move along x."""
 
     def __init__(self, speed_m_s: float = 0.0):
         self.speed_m_s = speed_m_s
@@ -143,7 +141,10 @@ def test_an_error_in_one_set_loses_only_that_set():
     bench.work(10**9, 2 * 10**9)
     assert len(bench.results) == 1
     assert detector.resets == 1
-    assert bench.log.lines[0] == ('error', 'detection failed: ValueError: odd')
+    assert bench.log.lines[0] == (
+        'error',
+        'detection failed for an image set (ValueError: odd); report this error if it repeats',
+    )
 
 
 def test_a_device_that_hangs_is_reported_until_it_continues(monkeypatch: pytest.MonkeyPatch):
@@ -254,7 +255,10 @@ def test_a_result_that_cannot_be_published_does_not_affect_later_ones():
     publisher.put(1)
     publisher.stop(discard=False)
     assert published == [1]
-    assert log.lines[0] == ('error', 'detections could not be published: ValueError: no')
+    assert log.lines[0] == (
+        'error',
+        'detections could not be published (ValueError: no); report this error if it repeats',
+    )
 
 
 @pytest.mark.parametrize(

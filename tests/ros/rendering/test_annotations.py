@@ -108,8 +108,6 @@ def test_the_newest_annotations_are_stored_and_one_of_the_same_time_is_replaced(
     assert at_x(known, 2 * HALF_SECOND_NS) == [2.0]
     known.add(annotation(2, {'car': (9.0, 0)}))
     assert (len(known), at_x(known, 2 * HALF_SECOND_NS)) == (2, [9.0])
-    known.clear()
-    assert len(known) == 0
 
 
 def test_a_time_before_the_first_annotation_continues_its_motion_backward() -> None:

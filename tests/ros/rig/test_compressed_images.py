@@ -17,7 +17,7 @@ from bevdepth_ros.rig.compressed_images import (
     is_color_jpeg,
 )
 from bevdepth_ros.rig.conversions import image_from_message
-from tests.ros.messages import compressed, encoded
+from tests.ros.messages import compressed, encoded, with_damage_inside, with_scans
 from tests.ros.rig.image_messages import LIMIT, noise, smooth
 
 RED, BLUE = (200, 30, 30), (30, 60, 210)
@@ -46,12 +46,6 @@ def assert_halves(pixels: np.ndarray) -> None:
 
 def chunk(kind: bytes, data: bytes) -> bytes:
     return len(data).to_bytes(4, 'big') + kind + data + zlib.crc32(kind + data).to_bytes(4, 'big')
-
-
-def with_scans(data: bytes, count: int) -> bytes:
-    """Return the progressive JPEG ``data`` with its last scan repeated to ``count`` scans."""
-    last, missing = data.rindex(b'\xff\xda'), count - data.count(b'\xff\xda')
-    return data[:-2] + data[last:-2] * missing + data[-2:]
 
 
 @pytest.mark.parametrize('subsampling', [0, 1, 2])
@@ -173,12 +167,10 @@ def test_another_truncated_file_is_rejected(kind: str):
 
 
 def test_damage_inside_a_jpeg_is_rejected_although_pillow_accepts_it():
-    data = bytearray(encoded(smooth(), 'JPEG'))
-    middle = data.index(b'\xff\xda') + (len(data) - data.index(b'\xff\xda')) // 2
-    data[middle : middle + 40] = b'\xff\x00' * 20
-    PillowImage.open(io.BytesIO(bytes(data))).load()
+    data = with_damage_inside(encoded(smooth(), 'JPEG'))
+    PillowImage.open(io.BytesIO(data)).load()
     with pytest.raises(ValueError, match=r'is a damaged or unsupported JPEG: .*Corrupt JPEG data'):
-        image_from_message(compressed(bytes(data)), LIMIT)
+        image_from_message(compressed(data), LIMIT)
 
 
 def test_a_little_padding_before_the_end_marker_is_accepted_and_more_is_rejected():

@@ -8,7 +8,8 @@ import yaml
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import RegionOfInterest
 
-from bevdepth_ros.rig.conversions import intrinsics_from_file, intrinsics_from_info
+from bevdepth_ros.rig.conversions import intrinsics_from_file
+from bevdepth_ros.rig.intrinsics import intrinsics_from_info
 from bevdepth_ros.rig.undistortion import Distortion
 from tests.ros.rig.image_messages import K, P, camera_info
 
@@ -23,12 +24,12 @@ def image(width: int, height: int) -> np.ndarray:
 
 
 def changed(matrix: np.ndarray, **values: float) -> np.ndarray:
-    """Return the camera matrix with fx, fy, skew, cx or cy replaced."""
+    """Return the camera matrix with the named entries replaced."""
     places = {
         'fx': (0, 0),
         'fy': (1, 1),
         'skew': (0, 1),
-        'low': (1, 0),
+        'lower_left': (1, 0),
         'cx': (0, 2),
         'cy': (1, 2),
     }
@@ -126,7 +127,7 @@ def test_a_camera_that_is_not_calibrated_is_rejected(k: np.ndarray):
     ('values', 'words'),
     [
         ({'skew': 1000}, 'K has a skew of 1000 px'),
-        ({'low': -30}, 'K has a skew of 30 px'),
+        ({'lower_left': -30}, 'K has a skew of 30 px'),
         ({'fy': 3 * 1266.4}, 'fx = 1266 px and fy = 3799 px'),
         ({'fx': 3 * 1266.4}, 'fx = 3799 px and fy = 1266 px'),
         ({'cx': 816.2 + 4000}, 'principal point .4816, 492. outside of the 1600x900 image'),

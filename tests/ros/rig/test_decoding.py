@@ -243,7 +243,7 @@ def test_images_that_arrive_while_others_are_in_progress_wait(
     assert all(image.message is not messages[-1] for image in batching._started['left'])
 
 
-def test_a_late_image_only_removes_its_camera_until_it_is_decoded(
+def test_a_late_image_excludes_its_camera_until_it_is_decoded(
     batching: ImageDecoder, monkeypatch: pytest.MonkeyPatch
 ):
     late, next_one = (raw('rgb8', noise(), 40) for _ in range(2))

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import yaml
 from geometry_msgs.msg import TransformStamped
-from rclpy.time import Time
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 from tf2_msgs.msg import TFMessage
@@ -20,6 +19,7 @@ from bevdepth_ros.bags.recorded_transforms import RecordedTransforms
 from bevdepth_ros.rig.frames import BuiltFrame, FrameBuilder
 from bevdepth_ros.rig.settings import RigSettings
 from bevdepth_ros.rig.synchronizer import ImageSet
+from tests.ros import messages
 from tests.ros.messages import compressed, encoded
 from tests.ros.rig.image_messages import camera_info, raw, smooth
 
@@ -32,11 +32,7 @@ LENS = (-0.3, 0.1, 0.0, 0.0, 0.0)
 
 
 def transform(parent: str, child: str, stamp_ns: int, x: float) -> TransformStamped:
-    message = TransformStamped(child_frame_id=child)
-    message.header.frame_id = parent
-    message.header.stamp = Time(nanoseconds=stamp_ns).to_msg()
-    message.transform.translation.x, message.transform.rotation.w = x, 1.0
-    return message
+    return messages.transform(parent, child, stamp_ns, (x, 0.0, 0.0))
 
 
 def filled_transforms() -> RecordedTransforms:
@@ -200,8 +196,8 @@ def test_poses_just_outside_tf_are_clamped_as_the_settings_allow():
 def test_a_changed_calibration_takes_effect_with_the_next_set():
     setup = Setup()
     assert setup.build().frame.rig.intrinsics[0, 0, 0] == 128
-    same = info(k=K * np.array([[1.5, 1, 1], [1, 1.5, 1], [1, 1, 1]]))
-    setup.builder.take_info('left', same)
+    changed = info(k=K * np.array([[1.5, 1, 1], [1, 1.5, 1], [1, 1, 1]]))
+    setup.builder.take_info('left', changed)
     assert setup.build().frame.rig.intrinsics[:, 0, 0].tolist() == [192, 128]
 
 
@@ -297,14 +293,14 @@ def test_an_invalid_calibration_file_is_rejected_at_once(tmp_path):
         Setup(camera_info_files=(str(tmp_path / 'left.yaml'), ''))
 
 
-def test_a_set_waits_for_tf_that_arrives_in_time():
+def test_a_set_waits_for_camera_info_that_arrives_in_time():
     setup = Setup((info(), None), geometry_timeout_s=30.0)
     timer = threading.Timer(0.05, setup.builder.take_info, ('right', info()))
     timer.start()
     assert setup.build().faults == {}
 
 
-def test_the_wait_for_tf_ends_when_the_node_stops():
+def test_the_wait_for_camera_info_ends_when_the_node_stops():
     setup = Setup((info(), None), geometry_timeout_s=3600.0)
     stopping = threading.Event()
     stopping.set()

@@ -102,7 +102,7 @@ def message_of(encoding: str, rgb: np.ndarray, padding: int, bigendian: bool) ->
 
 
 def difference(encoding: str, padding: int = 0, bigendian: bool = False) -> int:
-    """Return the largest difference from the image that was encoded, where there is one."""
+    """Encode an image, convert it back, and return the largest difference inside its border."""
     is_gray = encoding.startswith('mono') or encoding.endswith('C1')
     if encoding.startswith('bayer_'):
         rgb = np.broadcast_to(np.array((200, 120, 30), np.uint8), (16, 24, 3))

@@ -214,10 +214,6 @@ def test_transforms_later_than_the_current_time_are_dropped(tf: Tf, ahead_ns: in
     assert tf.kinds() == (['tf_jump'] if is_kept else [])
 
 
-def test_a_quarter_of_a_second_distinguishes_late_transforms_from_a_new_time():
-    assert BACKWARDS_NS == 250_000_000
-
-
 def follow(tf: Tf) -> None:
     """Make map <- base_link the ego motion, and base_link <- wheel a needed transform."""
     tf.send('map', 'base_link', START_S)

@@ -16,6 +16,7 @@ from tf2_msgs.msg import TFMessage
 from bevdepth_ros.rig import tf_listener
 from bevdepth_ros.rig.tf_listener import matrix_from_transform
 from bevdepth_ros.rig.transforms import TransformMissingError, Transforms
+from tests.ros import messages
 from tests.ros.graph import Graph, wait_until
 
 START_NS = 1_531_883_530_000_000_000
@@ -26,15 +27,8 @@ CLAMP_S = 0.06
 def transform(
     parent: str, child: str, stamp_ns: int, x: float, yaw: float = 0.0
 ) -> TransformStamped:
-    message = TransformStamped(child_frame_id=child)
-    message.header.frame_id = parent
-    message.header.stamp = Time(nanoseconds=stamp_ns).to_msg()
-    message.transform.translation.x = x
-    message.transform.rotation.z, message.transform.rotation.w = (
-        math.sin(yaw / 2),
-        math.cos(yaw / 2),
-    )
-    return message
+    turn = (0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2))
+    return messages.transform(parent, child, stamp_ns, (x, 0.0, 0.0), turn)
 
 
 class Tf:
@@ -411,7 +405,7 @@ def odometry(child: str) -> Odometry:
         ('', 'other', 0),
     ],
 )
-def test_odometry_is_used_and_reported_only_if_its_frame_is_not_linked_to_the_base_frame(
+def test_odometry_is_always_used_and_is_reported_if_its_frame_is_not_linked_to_the_base_frame(
     graph: Graph, base: str, child: str, count: int
 ):
     faults: list[str] = []

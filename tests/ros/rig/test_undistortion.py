@@ -106,7 +106,7 @@ def test_distortion_that_leaves_little_of_the_image_is_rejected():
         ('equidistant', (float('nan'),) * 4, 'invalid equidistant coefficients'),
     ],
 )
-def test_distortion_that_cannot_be_inverted_is_rejected(
+def test_an_unknown_model_or_invalid_coefficients_are_rejected(
     model: str, coefficients: tuple, words: str
 ):
     with pytest.raises(ValueError, match=words):

@@ -92,7 +92,7 @@ def decoded(data: bytes) -> tuple[list[dict], list[bytes]]:
     return content['messages'], buffers
 
 
-def test_a_browser_gets_the_page_and_then_boxes_cameras_and_figures(
+def test_a_browser_gets_the_page_with_the_awaited_topics_and_then_boxes(
     graph: Graph, viewer: Viewer
 ) -> None:
     address = f'127.0.0.1:{viewer.page.port}'
@@ -137,7 +137,9 @@ def test_a_browser_gets_the_page_and_then_boxes_cameras_and_figures(
         browser.wait_for('MeshMessage', lambda message: message['name'].endswith('/car'))
 
 
-def test_the_scene_that_a_late_browser_gets_is_complete(graph: Graph, viewer: Viewer) -> None:
+def test_a_browser_that_connects_later_gets_the_current_readout(
+    graph: Graph, viewer: Viewer
+) -> None:
     rig = Rig(graph.node, CAMERAS)
     rig.wait_for_detector()
     address, protocol = f'ws://127.0.0.1:{viewer.page.port}', f'viser-v{viser.__version__}'
