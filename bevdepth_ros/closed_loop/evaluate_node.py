@@ -101,6 +101,7 @@ class ClosedLoop:
 
         Raises:
             CheckpointError: the checkpoint is invalid.
+            ClosedLoopError: the parameter file has no block for all nodes.
             ValueError: the split is unknown or the dataset incomplete.
         """
         self._options = options
@@ -236,8 +237,8 @@ class ClosedLoop:
         finished = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if finished.returncode:
             raise ClosedLoopError(
-                f'the offline evaluation failed with exit status {finished.returncode}: '
-                f'{" ".join(command)}'
+                f'the offline evaluation failed with exit status {finished.returncode}; the '
+                f'output above contains the reason. The command was {" ".join(command)}'
             )
         return json.loads((options.out / 'offline' / 'metrics_summary.json').read_text())
 

@@ -42,7 +42,7 @@ LINGER_S = 0.5
 
 
 class ClosedLoopError(Exception):
-    """The published results cannot be scored; the message gives the reason."""
+    """The node cannot be evaluated; the message gives the reason."""
 
 
 @dataclass(frozen=True)
