@@ -46,12 +46,12 @@ def compare_boxes(
         for pair in _matching(entries, node.get(token, []))
     ]
     distances = [_distance(entry, other, 'translation') for entry, other in pairs]
-    moved = sum(_distance(entry, other, 'velocity') > SAME_SPEED for entry, other in pairs)
+    differing = sum(_distance(entry, other, 'velocity') > SAME_SPEED for entry, other in pairs)
     return BoxComparison(
         sum(map(len, offline.values())),
         sum(map(len, node.values())),
         len(pairs),
-        moved,
+        differing,
         max(distances, default=0.0),
     )
 
@@ -159,7 +159,7 @@ def explanation(scenes: Mapping[str, SceneResults], boxes: BoxComparison | None)
             f'{boxes.matching} boxes are in both results (offline: {boxes.offline}, node: '
             f'{boxes.node}); their centers differ by at most '
             f'{boxes.largest_distance * 1e3:.1f} mm. The velocities of '
-            f'{boxes.velocity_differs} of them differ.'
+            f'{boxes.velocity_differs} of them differ by more than {SAME_SPEED} m/s.'
         )
     return '\n'.join(sentences)
 
