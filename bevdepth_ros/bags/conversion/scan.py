@@ -75,9 +75,9 @@ def read_header(data: bytes) -> tuple[int, str]:
     Raises:
         ValueError: it is too short, or its frame is not valid text.
     """
-    order = '<' if data[1] & 1 else '>'
     if len(data) < _HEADER_BYTES:
         raise ValueError('it has no header')
+    order = '<' if data[1] & 1 else '>'
     seconds, nanoseconds, length = struct.unpack_from(order + _HEADER, data, 4)
     text = data[_HEADER_BYTES : _HEADER_BYTES + length]
     if not 1 <= length <= _MAX_FRAME_BYTES or len(text) < length or seconds < 0:
