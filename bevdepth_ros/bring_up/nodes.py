@@ -11,9 +11,10 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from bevdepth_ros.bring_up.arguments import PACKAGE, Arguments
+from bevdepth_ros.bring_up.arguments import Arguments
 from bevdepth_ros.bring_up.scope import DETECTOR, VIEWER, VISUALIZER, ResolvedDetector
 from bevdepth_ros.bring_up.views import RvizCamera
+from bevdepth_ros.launching import PACKAGE
 
 END_WITH_LAUNCH = 'setpriv --pdeathsig TERM' if shutil.which('setpriv') else ''
 """Command of util-linux before each command: the kernel ends the process when launch dies."""
