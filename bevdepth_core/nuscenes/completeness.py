@@ -40,7 +40,8 @@ def require_tables(dataroot: Path, version: str) -> None:
     all but ``OPTIONAL_TABLES``.
     """
     if not dataroot.is_dir():
-        raise DatasetIncompleteError(f'{dataroot} does not exist: set the dataset root')
+        problem = 'is not a folder' if dataroot.exists() else 'does not exist'
+        raise DatasetIncompleteError(f'{dataroot} {problem}: set the dataset root')
     if not (dataroot / version).is_dir():
         raise DatasetIncompleteError(f'{dataroot} has no folder {version}: {_remedy(dataroot)}')
     required = [f'{version}/{name}.json' for name in TABLES if name not in OPTIONAL_TABLES]

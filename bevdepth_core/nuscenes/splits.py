@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from bevdepth_core.nuscenes.completeness import consistent, read_json, require_scene_names
 from bevdepth_core.nuscenes.suggestions import did_you_mean
+
+_EXAMPLE = 'such as {"my_train": ["scene-0001", "scene-0002"]}'
 
 
 def split_scenes(dataroot: str | Path, version: str, split: str) -> list[str]:
     """Return the names of a split's scenes in the order of the scene table.
 
     Raises:
-        ValueError: the split is unknown or empty, or contains scenes that are not in the tables.
+        ValueError: the split is unknown or empty, or contains scenes that are not in the tables;
+            the message names the splits whose scenes all are.
     """
     # The devkit takes seconds to import.
     from nuscenes.utils.splits import create_splits_scenes
@@ -21,32 +23,39 @@ def split_scenes(dataroot: str | Path, version: str, split: str) -> list[str]:
     tables = Path(dataroot) / version
     custom = _custom_splits(tables / 'splits.json')
     official = create_splits_scenes()
-    wanted = set(_scenes(custom | official, split, tables / 'splits.json'))
+    splits = custom | official
     with consistent(tables):
         present = [scene['name'] for scene in read_json(tables / 'scene.json')]
     require_scene_names(tables, present)
+    wanted = set(splits.get(split, ()))
     absent = sorted(wanted - set(present))
-    if absent:
-        hint = (
+    if wanted and not absent:
+        return [name for name in present if name in wanted]
+    problem = (
+        f'needs {len(absent)} scenes that {tables} does not contain, such as '
+        f'{", ".join(absent[:3])}'
+        if absent
+        else 'is unknown or empty'
+    )
+    if split in custom.keys() & official:
+        problem += (
             f'; the official split {split!r} takes precedence over that of '
             f'{tables / "splits.json"}: rename the latter'
-            if split in custom.keys() & official
-            else ''
         )
-        raise ValueError(
-            f'split {split!r} needs {len(absent)} scenes that {tables} does not contain, such as '
-            f'{", ".join(absent[:3])}{hint}'
-        )
-    return [name for name in present if name in wanted]
+    complete = sorted(
+        name for name, scenes in splits.items() if scenes and set(scenes) <= set(present)
+    )
+    raise ValueError(f'split {split!r} {problem}; {_remedy(split, complete, tables)}')
 
 
-def _scenes(splits: Mapping[str, list[str]], split: str, path: Path) -> list[str]:
-    if not splits.get(split):
-        raise ValueError(
-            f'split {split!r} is unknown or empty{did_you_mean(split, splits)}; choose one of '
-            f'{", ".join(sorted(splits))}, or add it to {path}'
-        )
-    return splits[split]
+def _remedy(split: str, complete: list[str], tables: Path) -> str:
+    path = tables / 'splits.json'
+    if not complete:
+        return f'{tables} has no complete split: define one in {path}, {_EXAMPLE}'
+    return (
+        f'{tables} has the splits {", ".join(complete)}{did_you_mean(split, complete)}; {path} '
+        'defines others'
+    )
 
 
 def _custom_splits(path: Path) -> dict[str, list[str]]:

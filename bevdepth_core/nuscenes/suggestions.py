@@ -7,6 +7,10 @@ from collections.abc import Iterable
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` with the most similar known name, or an empty string."""
-    near = difflib.get_close_matches(name, list(names), 1)
+    """Return `` (did you mean 'x'?)`` with the most similar known name, or with the only one that
+    contains ``name``; an empty string if there is none.
+    """
+    names = list(names)
+    longer = [each for each in names if name and name in each]
+    near = difflib.get_close_matches(name, names, 1) or (longer if len(longer) == 1 else [])
     return f" (did you mean '{near[0]}'?)" if near else ''

@@ -33,6 +33,7 @@ from bevdepth_core.nuscenes.completeness import (
     require_tables,
 )
 from bevdepth_core.nuscenes.recording import SceneRecording, read_recording
+from bevdepth_core.nuscenes.splits import split_scenes
 from bevdepth_core.nuscenes.tables import open_devkit
 from bevdepth_ros.bags.scene_bag import SceneError, Target, key_frames_only, write_bag
 from bevdepth_ros.bags.temporary_folder import require_replaceable
@@ -158,12 +159,12 @@ def run(options: argparse.Namespace) -> list[str]:
 
     Raises:
         SceneError: a bag was not written, or a scene does not exist.
-        ValueError: the tables are incomplete or contain invalid names.
+        ValueError: the tables are incomplete or contain invalid names, or the split is unknown.
         FileExistsError: the output path exists and is not a bag.
     """
-    names = chosen_scenes(
-        options.dataroot, options.version, None if options.all else options.scene
-    )
+    names = chosen_scenes(options.dataroot, options.version, options.scene)
+    if options.split is not None:
+        names = split_scenes(options.dataroot, options.version, options.split)
     for name in names:
         require_replaceable(options.out / name)
     recordings, problems = read_recordings(options.dataroot, options.version, names)
@@ -195,6 +196,8 @@ def _add_scene_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--version', required=True, help='folder of the tables, such as v1.0-mini')
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument('--scene', nargs='+', metavar='NAME', help='such as scene-0061')
+    text = 'the scenes of a split, such as mini_val or synthetic_val'
+    which.add_argument('--split', metavar='NAME', help=text)
     which.add_argument('--all', action='store_true', help='all scenes')
     text = 'leave out the sweeps between key frames: two image sets per second'
     parser.add_argument('--key-frames', action='store_true', help=text)

@@ -194,19 +194,32 @@ def test_a_sample_without_data_of_a_sensor_is_reported_by_name(root):
 
 def test_an_unknown_split_is_reported_with_the_known_ones(root):
     with pytest.raises(
-        ValueError, match=f"'nothing' is unknown or empty; choose one of .*mini_val.*{SPLIT}"
+        ValueError, match=f"'nothing' is unknown or empty; .* has the splits {SPLIT};"
     ):
         split_scenes(root, VERSION, 'nothing')
 
 
-def test_a_misspelled_split_gets_a_suggestion(root):
-    with pytest.raises(ValueError, match="did you mean 'mini_train'"):
-        split_scenes(root, VERSION, 'mini_trian')
+@pytest.mark.parametrize(
+    ('split', 'nearest'), [('own_vla', 'own_val'), ('val', 'own_val'), ('train', 'own_train')]
+)
+def test_a_split_that_the_dataset_lacks_gets_a_suggestion(root, split, nearest):
+    splits = {'own_train': [SCENE], 'own_val': [SCENE], 'incomplete': ['scene-0001']}
+    (root / VERSION / 'splits.json').write_text(json.dumps(splits))
+    with pytest.raises(
+        ValueError, match=rf"has the splits own_train, own_val \(did you mean '{nearest}'\?\)"
+    ):
+        split_scenes(root, VERSION, split)
 
 
-def test_an_official_split_of_another_version_is_rejected(root):
-    with pytest.raises(ValueError, match='needs 150 scenes that'):
+def test_an_official_split_of_another_version_is_rejected_with_the_splits_that_exist(root):
+    with pytest.raises(ValueError, match=f'needs 150 scenes that .* has the splits {SPLIT};'):
         split_scenes(root, VERSION, 'val')
+
+
+def test_a_dataset_without_any_complete_split_gets_an_example(root):
+    (root / VERSION / 'splits.json').unlink()
+    with pytest.raises(ValueError, match=r'no complete split: define one in .*splits\.json, such'):
+        split_scenes(root, VERSION, 'train')
 
 
 def test_a_custom_split_with_the_name_of_an_official_one_is_rejected_with_the_remedy(root):

@@ -283,6 +283,16 @@ def test_an_unknown_scene_is_rejected_and_similar_names_are_suggested(
     assert not (tmp_path / 'bags').exists()
 
 
+def test_the_scenes_of_a_split_are_written_and_an_unknown_split_is_rejected(
+    signals_kept, dataroot: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match=r'has the splits synthetic_val \(did you mean'):
+        convert(dataroot, tmp_path / 'bags', '--split', 'val')
+    assert not (tmp_path / 'bags').exists()
+    convert(dataroot, tmp_path / 'bags', '--split', 'synthetic_val', '--key-frames', '--jobs', '1')
+    assert sorted(path.name for path in (tmp_path / 'bags').iterdir()) == list(SCENES)
+
+
 def test_a_scene_with_missing_files_is_skipped_and_the_others_are_written(
     signals_kept, dataroot: Path, tmp_path: Path
 ) -> None:
