@@ -4,11 +4,10 @@ files.
     python -m bevdepth_core.checkpoint convert IN OUT
     python -m bevdepth_core.checkpoint untrained CONFIG OUT
 
-The first command converts between the two formats; the suffix of OUT selects the format
-(``.safetensors``: that of this project, ``.pth`` or ``.ckpt``: official). The second command
-writes random weights for a model config, a YAML file such as ``config/models/small.yaml``: they
-have the right shapes but detect no objects. From pickled files, only tensors and plain containers
-are loaded.
+The first command converts between the two formats. The second command writes random weights for a
+model config, a YAML file such as ``config/models/small.yaml``: they have the right shapes but
+detect no objects. The suffix of OUT selects the format (``.safetensors``: that of this project,
+``.pth`` or ``.ckpt``: official). From pickled files, only tensors and plain containers are loaded.
 """
 
 from __future__ import annotations
@@ -128,22 +127,40 @@ def save_checkpoint(
     write_atomically(path, lambda target: safetensors.torch.save_file(state, target, header))
 
 
-def save_untrained_checkpoint(config: str | Path, path: str | Path, seed: int = 0) -> None:
-    """Write random weights for a model config, the same ones for the same seed.
+def untrained(config: str | Path, seed: int = 0) -> BEVDepth:
+    """Return a model with random weights, the same ones for the same seed.
 
     Args:
         config: a YAML file such as those of ``config/models``.
-        path: ends in ``.safetensors``.
         seed: seed of the random weights.
 
     Raises:
         FileNotFoundError: the config does not exist.
-        ValueError: the config is invalid, or ``path`` has another suffix.
+        ValueError: the config is invalid.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = BEVDepth(load_model_config(config))
-    save_checkpoint(model, path, {'weights': f'random, seed {seed}'})
+    model.metadata = {'weights': f'random, seed {seed}'}
+    return model
+
+
+def save(model: BEVDepth, path: str | Path, half: bool = False) -> None:
+    """Write a model in the format that the suffix of ``path`` selects: ``.safetensors`` for that
+    of this project, ``.pth`` or ``.ckpt`` for the official one.
+
+    Raises:
+        CheckpointError: the official layout, which stores no config, cannot describe the model,
+            or ``half`` is set for it.
+    """
+    path = Path(path)
+    if path.suffix == '.safetensors':
+        save_checkpoint(model, path, half=half)
+        return
+    if half:
+        raise CheckpointError(f'{path}: --half needs a file name that ends in .safetensors')
+    _require_official_layout(model, path)
+    save_official(model, path)
 
 
 def save_official(model: BEVDepth, path: str | Path) -> None:
@@ -384,16 +401,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     try:
         if options.command == 'untrained':
-            save_untrained_checkpoint(options.config, options.target, options.seed)
+            save(untrained(options.config, options.seed), options.target)
         else:
             model = load_checkpoint(options.source)
             if options.no_clamp_mean:
                 _switch_clamp_off(model, options.source)
-            if options.target.suffix == '.safetensors':
-                save_checkpoint(model, options.target, half=options.half)
-            else:
-                _require_official_layout(model, options.target)
-                save_official(model, options.target)
+            save(model, options.target, options.half)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
     print(f'wrote {options.target}')
@@ -422,12 +435,8 @@ def _parser() -> ArgumentParser:
         type=Path,
         help='official .pth or .ckpt, or .safetensors of this project',
     )
-    convert.add_argument(
-        'target',
-        metavar='OUT',
-        type=_target,
-        help='.safetensors for this project, .pth or .ckpt for the official code',
-    )
+    targets = '.safetensors for this project, .pth or .ckpt for the official code'
+    convert.add_argument('target', metavar='OUT', type=_target, help=targets)
     convert.add_argument(
         '--half', action='store_true', help='store kernels in float16, in .safetensors only'
     )
@@ -436,12 +445,12 @@ def _parser() -> ArgumentParser:
         action='store_true',
         help='for stereo weights that were trained without the clamp (docs/STEREO.md)',
     )
-    untrained = commands.add_parser('untrained', help='write random weights for a model config')
-    untrained.add_argument(
+    random = commands.add_parser('untrained', help='write random weights for a model config')
+    random.add_argument(
         'config', metavar='CONFIG', type=Path, help='YAML file, such as config/models/small.yaml'
     )
-    untrained.add_argument('target', metavar='OUT', type=Path, help='.safetensors to write')
-    untrained.add_argument(
+    random.add_argument('target', metavar='OUT', type=_target, help=targets)
+    random.add_argument(
         '--seed', type=int, default=0, help='seed of the random weights (default 0)'
     )
     return parser

@@ -20,7 +20,7 @@ from bevdepth_core.checkpoint import (
     main,
     save_checkpoint,
     save_official,
-    save_untrained_checkpoint,
+    untrained,
 )
 from bevdepth_core.config import load_model_config
 from bevdepth_core.model import BEVDepth
@@ -245,6 +245,21 @@ def test_the_command_writes_the_same_random_weights_for_the_same_seed(tmp_path):
     assert not torch.equal(a.head.shared[0].weight, c.head.shared[0].weight)
 
 
+def test_the_command_writes_random_weights_in_the_official_layout(tmp_path):
+    preset = str(ROOT / 'config' / 'models' / 'r50_256x704_2key.yaml')
+    main(['untrained', preset, str(tmp_path / 'random.pth'), '--seed', '3'])
+    assert_same_weights(load_checkpoint(tmp_path / 'random.pth'), untrained(preset, 3))
+
+
+def test_the_command_rejects_what_the_official_layout_cannot_store(tmp_path, official):
+    preset = str(ROOT / 'config' / 'models' / 'small.yaml')
+    with pytest.raises(SystemExit, match=r'official layout .*convert to \.safetensors'):
+        main(['untrained', preset, str(tmp_path / 'random.pth')])
+    with pytest.raises(SystemExit, match=r'--half needs .*\.safetensors'):
+        main(['convert', str(official[0]), str(tmp_path / 'half.pth'), '--half'])
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_command_rejects_an_unknown_preset_and_an_unknown_suffix(tmp_path, capsys):
     with pytest.raises(SystemExit, match='no_such'):
         main(['untrained', str(tmp_path / 'no_such.yaml'), str(tmp_path / 'a.safetensors')])
@@ -450,10 +465,8 @@ def test_official_files_contain_what_lightning_reads(official):
 def test_random_weights_do_not_change_the_global_generator_and_use_seed_0_by_default(tmp_path):
     preset = ROOT / 'config' / 'models' / 'small.yaml'
     before = torch.random.get_rng_state()
-    save_untrained_checkpoint(preset, tmp_path / 'a.safetensors')
+    assert untrained(preset).metadata == {'weights': 'random, seed 0'}
     assert torch.equal(torch.random.get_rng_state(), before)
-    loaded = load_checkpoint(tmp_path / 'a.safetensors')
-    assert loaded.metadata == {'weights': 'random, seed 0'}
 
 
 @pytest.mark.parametrize('shape', [(3,), (112, 16, 44), (0, 0, 0, 4), (112, 16, 44, 4)])
