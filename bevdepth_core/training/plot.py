@@ -25,11 +25,11 @@ LOSSES = {'total': 'total', 'heatmap': 'heatmaps', 'box': 'boxes', 'depth': 'dep
 
 
 def read_parts(run: str | Path) -> list[dict[str, np.ndarray]]:
-    """Return the curves of each part of a run in order: optimizer ``step`` counted from 0 and
-    losses, all (n,) float64.
+    """Return the curves of each part of a run that logged a loss, in order: optimizer ``step``
+    counted from 0 and losses, all (n,) float64.
 
     Raises:
-        FileNotFoundError: there are none.
+        FileNotFoundError: ``run`` is no folder of a run, or no loss was logged.
     """
     paths = sorted(
         Path(run).glob('csv/version_*/metrics.csv'),
@@ -40,7 +40,13 @@ def read_parts(run: str | Path) -> list[dict[str, np.ndarray]]:
             f'{run}: no csv/version_*/metrics.csv: give the output folder of a run of '
             'training/train.py that has logged a loss (every trainer.log_every_n_steps steps)'
         )
-    return [_read(path) for path in paths]
+    parts = [part for part in map(_read, paths) if len(part['step'])]
+    if not parts:
+        raise FileNotFoundError(
+            f'{run}: the run has logged no loss yet, because it has fewer steps than '
+            'trainer.log_every_n_steps: train longer, or with --trainer.log_every_n_steps 1'
+        )
+    return parts
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -88,10 +94,10 @@ def _plot_loss(panel: Axes, parts: list[dict[str, np.ndarray]], name: str) -> No
     panel.grid(which='both', alpha=0.25)
 
 
-def _label(number: int, steps: np.ndarray) -> str | None:
+def _label(number: int, steps: np.ndarray) -> str:
     if number == 0:
         return 'from the start'
-    return f'resumed before step {int(steps[0])}' if len(steps) else None
+    return f'resumed before step {int(steps[0])}'
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -102,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         plot(options.run, options.figure)
-    except FileNotFoundError as error:
+    except OSError as error:
         parser.exit(1, f'{error}\n')
     except ValueError as error:  # matplotlib does not support the format
         parser.exit(1, f'{options.figure}: {error}\n')

@@ -57,3 +57,22 @@ def test_a_folder_without_a_run_is_rejected(tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(SystemExit):
         main([str(tmp_path), str(tmp_path / 'loss.png')])
     assert 'give the output folder of a run' in capsys.readouterr().err
+
+
+def test_a_run_without_a_logged_loss_is_rejected_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / 'csv/version_0').mkdir(parents=True)
+    (tmp_path / 'csv/version_0/metrics.csv').write_text('lr-AdamW,step\n0.1,0\n')
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), str(tmp_path / 'loss.png')])
+    assert 'has logged no loss yet' in capsys.readouterr().err
+    assert not (tmp_path / 'loss.png').exists()
+
+
+def test_a_part_without_a_logged_loss_is_left_out(run_in_two_parts: Path) -> None:
+    (run_in_two_parts / 'csv/version_2').mkdir()
+    (run_in_two_parts / 'csv/version_2/metrics.csv').write_text(HEADER + '\n')
+    assert len(read_parts(run_in_two_parts)) == 2
+    main([str(run_in_two_parts), str(run_in_two_parts / 'loss.png')])
+    assert (run_in_two_parts / 'loss.png').is_file()
