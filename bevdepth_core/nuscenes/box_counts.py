@@ -24,6 +24,7 @@ class BoxCounts:
         used: ground-truth boxes per class.
         categories: excluded boxes per category that belongs to no class.
         without_points: excluded because too few lidar and radar points lie inside.
+        out_of_view: excluded because no camera sees them.
         outside: excluded because the center lies outside the BEV grid.
         unknown_points: used although the number of points is unknown.
     """
@@ -31,14 +32,15 @@ class BoxCounts:
     used: Mapping[str, int]
     categories: Mapping[str, int]
     without_points: int
+    out_of_view: int
     outside: int
     unknown_points: int
 
     @property
     def total(self) -> int:
         """All boxes of the tables."""
-        excluded = sum(self.categories.values()) + self.without_points + self.outside
-        return sum(self.used.values()) + excluded
+        excluded = self.without_points + self.out_of_view + self.outside
+        return sum(self.used.values()) + sum(self.categories.values()) + excluded
 
     def summary(self) -> str:
         """Return the counts as text for users."""
@@ -49,6 +51,7 @@ class BoxCounts:
                 self.categories.values()
             ),
             'with too few lidar and radar points': self.without_points,
+            'that no camera sees': self.out_of_view,
             'with the center outside the BEV grid': self.outside,
         }
         parts += [f'{count:,} {reason}' for reason, count in excluded.items() if count]
@@ -99,7 +102,14 @@ def count_boxes(index: SampleIndex, grid: BEVGrid | None = None) -> BoxCounts:
         outside += int((seen & ~inside).sum())
         unknown += int((annotations.points[inside] < 0).sum())
     per_class = dict(zip(index.class_names, used.tolist(), strict=True))
-    return BoxCounts(per_class, index.excluded_categories, without_points, outside, unknown)
+    return BoxCounts(
+        per_class,
+        index.excluded_categories,
+        without_points - index.out_of_view,
+        index.out_of_view,
+        outside,
+        unknown,
+    )
 
 
 def _centers_in_ego(record: SampleRecord) -> np.ndarray:

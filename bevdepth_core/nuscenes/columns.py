@@ -38,11 +38,16 @@ def scene_columns(devkit: NuScenes, scene: dict, channels: Channels) -> Columns:
     Raises:
         DatasetIncompleteError: the scene has no samples.
         InvalidAnnotationError: an annotation has a wrong number of values, or an invalid score.
-        ValueError: a sample lacks a sensor, images have lens distortion, or samples refer to each
-            other in a cycle.
+        ValueError: a sample lacks a sensor, a camera lacks size or intrinsics, images have lens
+            distortion, or samples refer to each other in a cycle.
     """
     samples = list(_samples(devkit, scene))
-    rows = [[_annotation_row(devkit, token) for token in sample['anns']] for sample in samples]
+    # All vectors are read first: a velocity needs the positions of the next and previous samples.
+    vectors = {token: _vectors(devkit, token) for sample in samples for token in sample['anns']}
+    rows = [
+        [_annotation_row(devkit, token) | vectors[token] for token in sample['anns']]
+        for sample in samples
+    ]
     columns = {
         'token': np.array([sample['token'].encode() for sample in samples]),
         'scene': np.array([scene['name'].encode()] * len(samples)),
@@ -85,6 +90,8 @@ def _sensor_row(devkit: NuScenes, sample: dict, channel: str) -> dict:
             f'({DISTORTION} {sensor[DISTORTION]}): convert the dataset with nuscenes_to_bag and '
             'bag_to_nuscenes, which undistorts them'
         )
+    if data['sensor_modality'] == 'camera':
+        _require_camera(data, sensor)
     ego = devkit.get('ego_pose', data['ego_pose_token'])
     return {
         'filename': data['filename'].encode(),
@@ -96,6 +103,19 @@ def _sensor_row(devkit: NuScenes, sample: dict, channel: str) -> dict:
         'image_size': (data['width'] or 0, data['height'] or 0),
         'intrinsics': sensor['camera_intrinsic'] or np.zeros((3, 3)),
     }
+
+
+def _require_camera(data: dict, sensor: dict) -> None:
+    if not (data['width'] and data['height']):
+        raise ValueError(
+            f'an image of {data["channel"]}, {data["filename"]}, has no width and height in '
+            'sample_data.json: add them'
+        )
+    if np.shape(sensor['camera_intrinsic']) != (3, 3):
+        raise ValueError(
+            f'{data["channel"]} has no camera_intrinsic of 3x3 numbers in '
+            f'calibrated_sensor.json, for {data["filename"]}: add it'
+        )
 
 
 def _sensor_columns(rows: list[dict], samples: int) -> Columns:
@@ -119,11 +139,15 @@ def _annotation_row(devkit: NuScenes, token: str) -> dict:
     return {
         'category': record['category_name'].encode(),
         'attribute': attributes[0]['name'].encode() if attributes else b'',
-        **{name: _vector(devkit, record, *source) for name, source in VECTORS.items()},
         'velocity': np.where(np.isfinite(velocity), velocity, np.nan),
         'points': _points(record),
         'score': _score(devkit, record),
     }
+
+
+def _vectors(devkit: NuScenes, token: str) -> dict[str, np.ndarray]:
+    record = devkit.get('sample_annotation', token)
+    return {name: _vector(devkit, record, *source) for name, source in VECTORS.items()}
 
 
 def _vector(devkit: NuScenes, record: dict, name: str, count: int) -> np.ndarray:

@@ -43,8 +43,8 @@ class Sample:
         images: (S, N, H, W, 3) uint8, RGB, network size.
         matrices: matrices of the S frames and N cameras.
         boxes: (n, 9) float32 in the augmented ego frame: center x y z, length, width, height in
-            meters, yaw in radians, velocity x y in m/s. Boxes with too few sensor points are
-            excluded, see ``Annotations.seen``.
+            meters, yaw in radians, velocity x y in m/s. Boxes with too few sensor points, or
+            that no camera sees, are excluded, see ``Annotations.seen``.
         labels: (n,) int64, class of each box, index into ``SampleIndex.class_names``.
         depth: (N, H, W) float32 lidar depth of the key frame, meters, 0 = unknown.
         scores: (n,) float32 in (0, 1], certainty of each box; 1 for annotations by people.

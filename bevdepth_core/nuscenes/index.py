@@ -71,10 +71,11 @@ class SampleIndex(Sequence[SampleRecord]):
         channels: the sensors of every sample.
         class_names: names of the labels.
         excluded_categories: number of boxes by category that belong to no class.
+        out_of_view: number of boxes that are not ground truth because no camera sees them.
         is_official: whether the nuScenes devkit reads the same boxes from the tables.
 
     Attributes:
-        channels, class_names, excluded_categories, is_official: as given.
+        channels, class_names, excluded_categories, out_of_view, is_official: as given.
     """
 
     def __init__(
@@ -83,11 +84,13 @@ class SampleIndex(Sequence[SampleRecord]):
         channels: Channels,
         class_names: tuple[str, ...],
         excluded_categories: Mapping[str, int],
+        out_of_view: int,
         is_official: bool,
     ) -> None:
         self._columns = columns
         self.channels, self.class_names = channels, class_names
-        self.excluded_categories, self.is_official = dict(excluded_categories), is_official
+        self.excluded_categories, self.out_of_view = dict(excluded_categories), out_of_view
+        self.is_official = is_official
         self._first_annotation = np.concatenate(([0], np.cumsum(columns['annotations'])))
         self._scene_starts = np.flatnonzero(
             np.concatenate(([True], columns['scene'][1:] != columns['scene'][:-1]))
@@ -131,6 +134,11 @@ class SampleIndex(Sequence[SampleRecord]):
             (width, height),
             row['intrinsics'],
         )
+
+    def image_sizes(self) -> list[tuple[int, int]]:
+        """Return the different (width, height) of camera images."""
+        sizes = self._columns['image_size'][:, : len(self.channels.cameras)].reshape(-1, 2)
+        return [(width, height) for width, height in np.unique(sizes, axis=0).tolist()]
 
     @property
     def is_annotated(self) -> bool:
@@ -201,12 +209,15 @@ def load_index(
     channels = dataset_channels(dataroot / version, selection.cameras, selection.lidar)
     _require_classes(dataroot / version, selection.classes)
     columns = _cached_columns(dataroot, version, scenes, channels, cache_dir)
-    labeled = with_labels(columns, selection.classes, selection.min_points, dataroot / version)
+    labeled = with_labels(
+        columns, selection.classes, channels, selection.min_points, dataroot / version
+    )
     index = SampleIndex(
         labeled.columns,
         channels,
         selection.classes.class_names,
         labeled.excluded_categories,
+        labeled.out_of_view,
         labeled.is_official and channels.lidar == LIDAR and selection.min_points == 1,
     )
     require_files(dataroot, index.filenames())

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from bevdepth_core.config import NUSCENES_CLASSES
-from bevdepth_core.nuscenes.classes import ClassMap
+from bevdepth_core.nuscenes.channels import Channels
+from bevdepth_core.nuscenes.classes import CAMERAS, ClassMap
 from bevdepth_core.nuscenes.columns import (
     PER_ANNOTATION,
     UNKNOWN_POINTS,
@@ -17,6 +18,7 @@ from bevdepth_core.nuscenes.columns import (
     InvalidAnnotationError,
 )
 from bevdepth_core.nuscenes.tables import open_devkit
+from bevdepth_core.nuscenes.view import in_view
 
 LENGTH_TOLERANCE = 0.01
 """Largest deviation of a quaternion's length from 1."""
@@ -30,23 +32,29 @@ class LabeledColumns:
         columns: those of ``scene_columns``, and per annotation ``label`` (int64) and ``seen``
             (bool: the annotation is ground truth).
         excluded_categories: number of annotations of each category that belongs to no class.
+        out_of_view: number of annotations that are not ground truth because no camera sees them.
         is_official: whether the nuScenes devkit gives each annotation the same class and point
             count.
     """
 
     columns: Columns
     excluded_categories: dict[str, int]
+    out_of_view: int
     is_official: bool
 
 
 def with_labels(
-    columns: Columns, classes: ClassMap, min_points: int, tables: Path
+    columns: Columns, classes: ClassMap, channels: Channels, min_points: int, tables: Path
 ) -> LabeledColumns:
     """Return the annotations that belong to a class, with their labels.
+
+    A network cannot find what no camera sees, so that such annotations are not ground truth. With
+    the six cameras of nuScenes all annotations count, as in the official code.
 
     Args:
         columns: columns of any number of scenes.
         classes: the class list.
+        channels: the sensors of the columns.
         min_points: see ``Selection``.
         tables: folder of the tables, for messages.
 
@@ -61,8 +69,11 @@ def with_labels(
     labels = [classes.label(category) for category in categories]
     label = np.array([-1 if each is None else each for each in labels], np.int64)[of_annotation]
     points = columns['points']
-    seen = (label >= 0) & ((points == UNKNOWN_POINTS) | (points >= min_points))
-    _require_valid(columns, seen, tables)
+    measured = (label >= 0) & ((points == UNKNOWN_POINTS) | (points >= min_points))
+    _require_valid(columns, measured, tables)
+    cameras = channels.cameras
+    seen = measured if set(CAMERAS) <= set(cameras) else in_view(columns, len(cameras), measured)
+    out_of_view = int((measured & ~seen).sum())
     return LabeledColumns(
         _only_labeled(columns | {'label': label, 'seen': seen}),
         {
@@ -70,9 +81,11 @@ def with_labels(
             for category, each, count in zip(categories, labels, counts, strict=True)
             if each is None
         },
+        out_of_view,
         set(classes.class_names) == set(NUSCENES_CLASSES)
         and all(map(classes.is_official, categories))
-        and not (points == UNKNOWN_POINTS).any(),
+        and not (points == UNKNOWN_POINTS).any()
+        and not out_of_view,
     )
 
 

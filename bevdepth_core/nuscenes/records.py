@@ -81,8 +81,8 @@ class Annotations:
         quaternion: (n, 4) float64, w x y z.
         velocity: (n, 3) float64, m/s over ground; NaN where it is unknown.
         points: (n,) int64, lidar and radar points inside; -1 where unknown.
-        seen: (n,) bool, True for boxes with enough points or an unknown number of points; only
-            these are ground truth.
+        seen: (n,) bool, True for boxes with enough points or an unknown number of points that a
+            camera sees (see ``with_labels``); only these are ground truth.
         attribute: (n,) bytes, names of attributes such as ``vehicle.moving``, or empty.
         score: (n,) float64 in (0, 1], certainty of each box; 1 for annotations by people.
     """

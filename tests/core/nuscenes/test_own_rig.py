@@ -8,7 +8,7 @@ import pytest
 from bevdepth_core.config import NUSCENES_CLASSES, BEVGrid, ImageSpec
 from bevdepth_core.nuscenes.box_counts import count_boxes
 from bevdepth_core.nuscenes.channels import Channels
-from bevdepth_core.nuscenes.classes import ClassMap
+from bevdepth_core.nuscenes.classes import CAMERAS, ClassMap
 from bevdepth_core.nuscenes.columns import InvalidAnnotationError
 from bevdepth_core.nuscenes.dataset import NuScenesDataset, ground_truth, load_frame
 from bevdepth_core.nuscenes.index import SampleIndex, Selection, load_index
@@ -102,10 +102,10 @@ def test_the_counts_report_no_exclusion_if_all_boxes_are_used(tmp_path):
     assert '6 of 6 boxes are used' in text and 'excluded' not in text and 'no point' not in text
 
 
-@pytest.mark.parametrize(('x', 'inside'), [(-4.7, 1), (-4.9, 0), (3.9, 1), (4.0, 0)])
+@pytest.mark.parametrize(('x', 'inside'), [(3.3, 1), (3.1, 0), (11.9, 1), (12.0, 0)])
 def test_boxes_less_than_a_cell_below_the_grid_are_used(tmp_path, x, inside):
-    grid = BEVGrid(x=(-4.0, 4.0, 0.8), y=(-8.0, 8.0, 0.8))
-    root = write_own_dataset(tmp_path / 'data', [OwnBox('car', x, 7, SEEN)], frames=1)
+    grid = BEVGrid(x=(4.0, 12.0, 0.8), y=(-8.0, 8.0, 0.8))
+    root = write_own_dataset(tmp_path / 'data', [OwnBox('car', x, 1, SEEN)], frames=1)
     counts = count_boxes(load(root), grid)
     assert (counts.used['car'], counts.outside) == (inside, 1 - inside)
 
@@ -127,6 +127,51 @@ def test_no_usable_box_is_an_error_with_the_reason_and_a_remedy(tmp_path, boxes,
 def test_one_usable_box_is_enough(tmp_path):
     boxes = [OwnBox('car', counts=SEEN)]
     count_boxes(load(write_own_dataset(tmp_path / 'data', boxes, frames=1))).require_boxes('mine')
+
+
+# Cameras
+
+
+@pytest.mark.parametrize(
+    ('x', 'y', 'is_seen'), [(8, 0, True), (-8, 0, False), (4, 6, False), (5, 4.5, True)]
+)
+def test_a_box_that_no_camera_sees_is_counted_and_is_no_ground_truth(tmp_path, x, y, is_seen):
+    """The cameras at (1, 0) see 38.7 degrees to both sides; the center of the last box is outside,
+    but its corner at (7, 3.5) inside."""
+    root = write_own_dataset(
+        tmp_path / 'data', [OwnBox('car', x, y, SEEN), OwnBox('truck', counts=SEEN)], frames=2
+    )
+    index = load(root)
+    assert names(index) == ['car'] * is_seen + ['truck']
+    counts = count_boxes(index)
+    assert (counts.used['car'], counts.out_of_view) == ((2, 0) if is_seen else (0, 2))
+    assert (counts.without_points, counts.total) == (0, 4)
+    assert ('2 that no camera sees' in counts.summary()) != is_seen
+
+
+def test_with_the_six_cameras_of_nuscenes_all_boxes_count_as_in_the_official_code(tmp_path):
+    boxes = [OwnBox('vehicle.car', -8, 0, SEEN)]
+    root = write_own_dataset(tmp_path / 'data', boxes, cameras=CAMERAS, lidar='LIDAR_TOP')
+    assert load(root).is_official
+    assert names(load(root)) == ['car']
+    index = load(root, cameras=('CAM_FRONT', 'CAM_BACK'))
+    assert not index.is_official
+    assert names(index) == []
+
+
+@pytest.mark.parametrize(
+    ('table', 'change', 'message'),
+    [
+        ('sample_data', {'width': None}, 'front.* no width and height'),
+        ('sample_data', {'height': 0}, 'front.* no width and height'),
+        ('calibrated_sensor', {'camera_intrinsic': []}, 'front.* no camera_intrinsic'),
+    ],
+)
+def test_a_camera_without_size_or_intrinsics_is_reported(tmp_path, table, change, message):
+    root = write_own_dataset(tmp_path / 'data')
+    rewrite(root, table, [row | change for row in rows_of(root, table)])
+    with pytest.raises(ValueError, match=message):
+        load(root)
 
 
 # Points
@@ -263,6 +308,7 @@ def test_velocities_that_the_devkit_does_not_know_are_zero_in_the_ground_truth(t
         ({'rotation': [0.0, 0, 0, 0]}, r'rotation \[0.0, 0.0, 0.0, 0.0\]'),
         ({'rotation': [1.0, 0, 0, float('nan')]}, 'rotation .*nan'),
         ({'size': None}, 'has size None'),
+        ({'translation': None}, 'has translation None'),
         ({'size': [2.0, 4.0]}, 'it must be 3 numbers'),
         ({'rotation': ['a', 'b', 'c', 'd']}, 'it must be 4 numbers'),
     ],
