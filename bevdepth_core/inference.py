@@ -126,13 +126,7 @@ class Detector:
                 f'{past_frame_spacing_ns}'
             )
         self.past_frame_spacing_ns = past_frame_spacing_ns
-        if precision not in PRECISIONS:
-            raise ValueError(
-                f'precision must be one of {", ".join(PRECISIONS)}, got {precision!r}'
-            )
-        self.device = _usable_device(device)
-        if self.device.type == 'cpu' and precision != 'fp32':
-            raise ValueError(f'precision {precision} needs a GPU: use precision fp32 on the CPU')
+        self.device = usable_device(device, precision)
         self.precision = precision
         self.cpu_threads = _thread_count(cpu_threads) if self.device.type == 'cpu' else None
         self.model = model.eval()
@@ -367,7 +361,14 @@ def _thread_count(requested: int | None) -> int:
     return requested
 
 
-def _usable_device(device: str | torch.device) -> torch.device:
+def usable_device(device: str | torch.device, precision: str = 'fp32') -> torch.device:
+    """Return the device; programs call this before they read or generate data.
+
+    Raises:
+        ValueError: this machine does not have the device, or it does not support the precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f'precision must be one of {", ".join(PRECISIONS)}, got {precision!r}')
     try:
         device = torch.device(device)
     except RuntimeError as error:
@@ -381,4 +382,6 @@ def _usable_device(device: str | torch.device) -> torch.device:
             f'device {device} is not available: torch sees {torch.cuda.device_count()} GPUs; use '
             'device cpu or install a driver'
         )
+    if device.type == 'cpu' and precision != 'fp32':
+        raise ValueError(f'precision {precision} needs a GPU: use precision fp32 on the CPU')
     return device

@@ -29,6 +29,7 @@ from sensor_msgs.msg import PointCloud2
 from vision_msgs.msg import Detection3DArray, LabelInfo
 
 from bevdepth_core.config import NUSCENES_CLASSES
+from bevdepth_core.inference import usable_device
 from bevdepth_core.synthetic import (
     SyntheticScene,
     make_scene,
@@ -38,6 +39,7 @@ from bevdepth_core.synthetic import (
 )
 from bevdepth_core.types import Boxes3D, CameraRig, Detections3D, Frame
 from bevdepth_core.visualization import compose
+from bevdepth_core.weights import locate
 from bevdepth_ros.bags.player_options import positive
 from bevdepth_ros.bags.writer import BagWriter
 from bevdepth_ros.detections.readings import class_names, detections_from_cloud
@@ -322,7 +324,11 @@ def run(options: argparse.Namespace) -> None:
 
     Raises:
         DemoError: there are no results.
+        ValueError: there is no such checkpoint or device.
     """
+    locate(options.checkpoint)
+    if options.device != 'auto':
+        usable_device(options.device)
     out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     bag, figure, log = out / 'demo_bag', out / 'demo.png', out / 'demo_launch.log'
@@ -379,7 +385,7 @@ def main(argv: list[str] | None = None) -> None:
         isolate()
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         run(options)
-    except (DemoError, LaunchError) as error:
+    except (DemoError, LaunchError, ValueError, OSError) as error:
         sys.exit(f'demo: {error}')
     except KeyboardInterrupt:
         sys.exit(130)

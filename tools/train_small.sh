@@ -11,13 +11,14 @@ steps=${1:-4000}
 data=${DATA:-data/synthetic} calibration=${CALIBRATION:-data/calibration} out=${OUT:-out/small}
 scenes=${SCENES:-400} duration=${SECONDS_PER_SCENE:-10} workers=${WORKERS:-15}
 
+python3 -c 'import sys, torch; torch.cuda.is_available() or sys.exit("train_small.sh: PyTorch finds no NVIDIA GPU")'
 if [[ ! -d $data ]]; then
     python3 -m bevdepth_core.synthetic "$data" --train-scenes "$scenes" --val-scenes $((scenes / 10)) \
         --duration "$duration" --image-size 800x450 --no-sweeps
 fi
 python3 training/train.py --config config/training/small.yaml --data.root "$data" --data.workers "$workers" \
     --trainer.precision bf16-mixed --trainer.max_steps "$steps" --trainer.max_epochs 1000 --output "$out" --resume true "${@:2}"
-weights=$(printf '%s\n' "$out"/weights/epoch_*.safetensors | tail -n 1)
+weights=$(ls -t "$out"/weights/*.safetensors | head -n 1)
 python3 -m bevdepth_core.checkpoint convert "$weights" "$out/small.safetensors" --half
 python3 training/evaluate.py --checkpoint "$out/small.safetensors" --data.root "$data" --data.version v1.0-synthetic \
     --data.split synthetic_val --data.workers "$workers" --output "$out/evaluation"

@@ -57,6 +57,12 @@ class BevTransform:
         )
 
 
+def _require_probabilities(section: str, settings: object, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(settings, name) <= 1:
+            raise ValueError(f'{section}.{name} must be 0 to 1')
+
+
 @dataclass(frozen=True)
 class ImageAugmentation:
     """Ranges that each camera's ImageTransform is sampled from; the defaults are those for 256x704
@@ -76,6 +82,15 @@ class ImageAugmentation:
     bottom_cut: tuple[float, float] = (0.0, 0.0)
     rotation_deg: tuple[float, float] = (-5.4, 5.4)
     flip_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ('scale', 'bottom_cut', 'rotation_deg'):
+            low, high = getattr(self, name)
+            if not low <= high:
+                raise ValueError(f'augmentation.image.{name} must be [lowest, highest]')
+        if self.scale[0] <= 0:
+            raise ValueError('augmentation.image.scale must be positive factors')
+        _require_probabilities('augmentation.image', self, 'flip_probability')
 
     def draw(
         self, rng: np.random.Generator, source_size: tuple[int, int], spec: ImageSpec
@@ -111,6 +126,17 @@ class BevAugmentation:
     scale: tuple[float, float] = (0.95, 1.05)
     flip_x_probability: float = 0.5
     flip_y_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ('rotation_deg', 'scale'):
+            low, high = getattr(self, name)
+            if not low <= high:
+                raise ValueError(f'augmentation.bev.{name} must be [lowest, highest]')
+        if self.scale[0] <= 0:
+            raise ValueError('augmentation.bev.scale must be positive factors')
+        _require_probabilities(
+            'augmentation.bev', self, 'flip_x_probability', 'flip_y_probability'
+        )
 
     def draw(self, rng: np.random.Generator) -> BevTransform:
         """Return a transform; it is sampled with four random numbers in the official order."""

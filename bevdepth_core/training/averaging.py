@@ -11,6 +11,8 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from bevdepth_core.training.command_line import require_at_least
+
 
 @dataclass(frozen=True)
 class AveragingSettings:
@@ -26,6 +28,11 @@ class AveragingSettings:
 
     decay: float = 0.999
     ramp_updates: float = 0
+
+    def __post_init__(self) -> None:
+        require_at_least('trainer.averaging', self, decay=0, ramp_updates=0)
+        if self.decay >= 1:
+            raise ValueError(f'trainer.averaging.decay must be below 1, got {self.decay:g}')
 
     def at(self, update: int | Tensor) -> float:
         """Return the decay of an update, counted from 1.

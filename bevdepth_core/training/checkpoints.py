@@ -9,6 +9,7 @@ averages weights.
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -27,6 +28,7 @@ from bevdepth_core.model import BEVDepth
 from bevdepth_core.training.averaging import ExponentialAverage
 
 _PREFIX = 'model.'
+_LOG = logging.getLogger(__name__)
 
 
 class ResumeCheckpoint(Checkpoint):
@@ -64,11 +66,12 @@ class ResumeCheckpoint(Checkpoint):
 
 
 class WeightsExport(Callback):
-    """Writes weights for the detector at the end of each epoch, also of one that ``max_steps``
-    ends; they are averaged if the run averages weights.
+    """Writes weights for the detector at the end of each epoch; they are averaged if the run
+    averages weights.
 
     Args:
-        folder: receives ``epoch_NNN.safetensors``; NNN is the number of epochs started so far.
+        folder: receives ``epoch_NNN.safetensors`` after NNN complete epochs, and
+            ``step_NNNNNN.safetensors`` if ``max_steps`` ends the run within an epoch.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,9 +83,15 @@ class WeightsExport(Callback):
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         averages = [each for each in callbacks if isinstance(each, ExponentialAverage)]
         module: Any = averages[0].averaged if averages else pl_module
-        path = self.folder / f'epoch_{trainer.current_epoch + 1:03d}.safetensors'
+        name = (
+            f'epoch_{trainer.current_epoch + 1:03d}'
+            if trainer.is_last_batch
+            else f'step_{trainer.global_step:06d}'
+        )
+        path = self.folder / f'{name}.safetensors'
         metadata = weights_metadata(module.description, trainer.global_step, bool(averages))
         save_checkpoint(module.model, path, metadata)
+        _LOG.info('\nwrote %s', path)
 
 
 def weights_metadata(description: dict, step: int, averaged: bool) -> dict[str, str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import re
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +23,8 @@ _LITERAL = re.compile(r'(?:a )?typing\.Literal\[(.*)\]')
 _CLASS = re.compile(r"(?:a )?<class '(\w+)'>")
 _UNKNOWN = re.compile(r'unrecognized arguments: (.*)', re.DOTALL)
 _UNKNOWN_IN_FILE = re.compile(r"Group '([\w.]+)' does not accept option '([\w.]+)'")
+_UNKNOWN_IN_SECTION = re.compile(r"(?:\"([\w.]+)\": .*)?Option '([\w.]+)' is not accepted")
+_UNION = re.compile(r'"([\w.]+)": Does not .* Subtypes: \[(.*)\] Errors: .* Given value: (.*)')
 
 
 class InvalidRunError(ValueError):
@@ -65,12 +69,37 @@ def run_program(
     parser = manual_parser(program, manual)
     parser.add_class_arguments(config_type)
     try:
-        values = parser.instantiate(parse(parser, arguments))
+        values = instantiate(parser, parse(parser, arguments))
         print(work(config_type(**vars(values))))
     except (ValueError, OSError, ProcessRaisedException) as error:
         sys.exit(f'{Path(program).stem}: {error}')
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def require_at_least(section: str, settings: object, **lowest: float) -> None:
+    """Raise ValueError for a number of ``settings`` that is not finite or too low.
+
+    Args:
+        section: name of the section in the configuration.
+        settings: a dataclass.
+        lowest: the lowest valid value of each field.
+    """
+    for name, low in lowest.items():
+        value = getattr(settings, name)
+        if isinstance(value, (int, float)) and not low <= value < math.inf:
+            raise ValueError(f'{section}.{name} must be at least {low:g}, got {value:g}')
+
+
+def require_writable(folder: Path) -> None:
+    """Create a folder; programs call this before they read data.
+
+    Raises:
+        OSError: the folder cannot be created, or no file can be written to it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def parse(parser: ArgumentParser, arguments: list[str] | None) -> Namespace:
@@ -83,7 +112,25 @@ def parse(parser: ArgumentParser, arguments: list[str] | None) -> Namespace:
     try:
         return parser.parse_args(arguments)
     except ArgumentError as error:
-        raise InvalidRunError(_sentence(str(error), _keys(parser))) from error
+        message = ' '.join(str(error).split())
+        raise InvalidRunError(_sentence(message, _keys(parser))) from error
+
+
+def instantiate(parser: ArgumentParser, values: Namespace) -> Namespace:
+    """Return parsed values with sections as dataclasses.
+
+    Raises:
+        InvalidRunError: a value is invalid, or a section is not a mapping.
+    """
+    try:
+        return parser.instantiate(values)
+    except ValueError as error:
+        raise InvalidRunError(str(error)) from error
+    except TypeError as error:  # jsonargparse expects that a section is a mapping
+        raise InvalidRunError(
+            'a section of the configuration does not map keys to values: compare it with the '
+            'presets in config/training'
+        ) from error
 
 
 def _keys(parser: ArgumentParser) -> list[str]:
@@ -91,15 +138,17 @@ def _keys(parser: ArgumentParser) -> list[str]:
 
 
 def _sentence(message: str, keys: list[str]) -> str:
-    """Return jsonargparse's message in one line, with a suggestion for an unknown key."""
-    unknown, in_file = _UNKNOWN.search(message), _UNKNOWN_IN_FILE.search(message)
-    if unknown:
+    """Return jsonargparse's message in plain words, with a suggestion for an unknown key."""
+    if unknown := _UNKNOWN.search(message):
         return _unknown_option(unknown[1].split()[0], keys)
-    if in_file:
-        key = f'{in_file[1]}.{in_file[2]}'
+    if unknown := _UNKNOWN_IN_FILE.search(message) or _UNKNOWN_IN_SECTION.search(message):
+        key = '.'.join(part for part in unknown.groups() if part)
         return f'the configuration has an unknown key {key}{did_you_mean(key, keys)}'
-    text = _LITERAL.sub(r'one of \1', ' '.join(message.split()))
-    return _CLASS.sub(r'a value of type \1', text).removeprefix('Parser key ')
+    text = _CLASS.sub(r'a value of type \1', _LITERAL.sub(r'one of \1', message))
+    if union := _UNION.search(text):
+        types = union[2].replace('a value of type NoneType', 'null').replace(', ', ' or ')
+        return f'{union[1]} must be {types}, got {union[3]}'
+    return text.removeprefix('Parser key ')
 
 
 def _unknown_option(word: str, keys: list[str]) -> str:

@@ -11,10 +11,16 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from bevdepth_core.checkpoint import load_checkpoint
+from bevdepth_core.checkpoint import CheckpointError, load_checkpoint
 from bevdepth_core.config import model_config_to_dict
 from bevdepth_core.training.averaging import AveragingSettings
-from bevdepth_core.training.command_line import InvalidRunError, manual_parser, parse
+from bevdepth_core.training.command_line import (
+    InvalidRunError,
+    instantiate,
+    manual_parser,
+    parse,
+    require_at_least,
+)
 from bevdepth_core.training.data import DataSettings
 from bevdepth_core.training.module import ModelSettings
 
@@ -55,6 +61,15 @@ class TrainerSettings:
     checkpoint_every_n_steps: int = 500
     validate_every_n_epochs: int = 1
     logger: Literal['tensorboard', 'wandb', 'mlflow'] = 'tensorboard'
+
+    def __post_init__(self) -> None:
+        names = (
+            'devices', 'nodes', 'max_epochs', 'accumulate_grad_batches', 'log_every_n_steps',
+            'checkpoint_every_n_steps', 'validate_every_n_epochs',
+        )  # fmt: skip
+        require_at_least('trainer', self, gradient_clip_norm=0, **dict.fromkeys(names, 1))
+        if self.max_steps != -1:
+            require_at_least('trainer', self, max_steps=1)
 
 
 @dataclass(frozen=True)
@@ -107,11 +122,9 @@ def read_arguments(
             network = model_config_to_dict(load_checkpoint(values.model.init).config)
             parser.set_defaults(_flat('model.network', network))
             values = parse(parser, arguments)
-        typed = parser.instantiate(values)
-    except InvalidRunError:
-        raise
-    except ValueError as error:
+    except CheckpointError as error:
         raise InvalidRunError(str(error)) from error
+    typed = instantiate(parser, values)
     names = [item.name for item in dataclasses.fields(TrainingConfig)]
     return TrainingConfig(**{name: typed[name] for name in names}), values
 

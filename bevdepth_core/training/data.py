@@ -15,12 +15,14 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import BatchSampler, DataLoader, Subset
 
-from bevdepth_core.config import ModelConfig
+from bevdepth_core.config import ImageSpec, ModelConfig
 from bevdepth_core.nuscenes.augment import Augmentation
 from bevdepth_core.nuscenes.dataset import NuScenesDataset
 from bevdepth_core.nuscenes.index import SampleIndex
 from bevdepth_core.nuscenes.sampling import class_balanced_positions
+from bevdepth_core.preprocess import ImageTransform
 from bevdepth_core.training.batch import Batch, collate
+from bevdepth_core.training.command_line import require_at_least
 from bevdepth_core.training.dataset_settings import DatasetSettings, report_boxes
 from bevdepth_core.training.seeded_sampler import (
     ResumableLoader,
@@ -50,6 +52,9 @@ class DataSettings(DatasetSettings):
     workers: int = 4
     augmentation: Augmentation = field(default_factory=Augmentation)
 
+    def __post_init__(self) -> None:
+        require_at_least('data', self, val_samples=0, batch_size=1, workers=0, min_points=0)
+
 
 def open_nuscenes(
     settings: DataSettings, network: ModelConfig, needs_boxes: bool = True
@@ -62,10 +67,18 @@ def open_nuscenes(
         needs_boxes: reject a dataset without usable boxes.
 
     Raises:
-        ValueError: as ``load_index``; or no box is usable, or batches have a single image.
+        ValueError: as ``load_index``; or no box is usable, there is no lidar although
+            ``needs_boxes`` is False, batches have a single image, or the augmentation does not
+            suit the size of the images.
     """
     index = settings.load(network)
+    if not needs_boxes and index.channels.lidar is None:
+        raise ValueError(
+            f'{settings.description()} has no lidar, which model.objective depth needs: train '
+            'with annotations (model.objective detection), or on data with a lidar'
+        )
     _require_several_images(settings, len(index.channels.cameras))
+    _require_suitable_scale(settings, index, network.image)
     rank_zero_only(report_boxes)(index, settings, network, needs_boxes)
     positions = _balanced_positions(index) if settings.class_balanced else None
     return _dataset(index, settings, network, positions)
@@ -82,6 +95,23 @@ def _require_several_images(settings: DataSettings, cameras: int) -> None:
             'a batch of one image cannot be trained, because batch norms need two: set '
             'data.batch_size to 2 or more'
         )
+
+
+def _require_suitable_scale(settings: DataSettings, index: SampleIndex, spec: ImageSpec) -> None:
+    """Raise ValueError if training never uses the scale of inference: it would see black borders,
+    or only small parts of the images.
+    """
+    image = settings.augmentation.image
+    low, high = image.scale
+    for width, height in index.image_sizes():
+        needed = 1.0 if image.relative else ImageTransform.for_inference(width, height, spec).scale
+        if not low <= needed <= high:
+            raise ValueError(
+                f'data.augmentation.image.scale [{low:g}, {high:g}] does not contain {needed:.3g},'
+                f' the scale that fits images of {width}x{height} to the network input of '
+                f'{spec.width}x{spec.height}: set --data.augmentation.image.relative true '
+                f"--data.augmentation.image.scale '[0.88, 1.25]', which suits any size"
+            )
 
 
 def open_validation(
@@ -178,21 +208,25 @@ class TrainingData(LightningDataModule):
             raise RuntimeError('the data module is not attached to a trainer')
         return self.trainer
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of an epoch.
+    def batches(self, processes: int) -> int:
+        """Return the batches of an epoch per process.
 
         Raises:
             ValueError: there are fewer samples than one batch for each process.
         """
-        processes = self._running.world_size
         batches = len(self.source) // processes // self.batch_size
         if batches == 0:
             raise ValueError(
                 f'{len(self.source)} samples are fewer than one batch of {self.batch_size} for '
                 f'each of {processes} processes; train on more samples or lower data.batch_size'
             )
-        return math.ceil(batches / self._running.accumulate_grad_batches)
+        return batches
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch; raises as ``batches``."""
+        running = self._running
+        return math.ceil(self.batches(running.world_size) / running.accumulate_grad_batches)
 
     def train_dataloader(self) -> ResumableLoader:
         """Return the loader; in a resumed run it starts where the checkpoint was written."""

@@ -43,7 +43,7 @@ from tqdm import tqdm
 
 from bevdepth_core.checkpoint import CheckpointError, load_checkpoint
 from bevdepth_core.config import ModelConfig, SizeAwareNMSConfig, StereoConfig
-from bevdepth_core.inference import PAST_FRAME_AGE_NS, Detector
+from bevdepth_core.inference import PAST_FRAME_AGE_NS, Detector, usable_device
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.nuscenes.dataset import load_frame
 from bevdepth_core.nuscenes.evaluation import PUBLISHED, PublishedScore, evaluate, table
@@ -55,7 +55,11 @@ from bevdepth_core.nuscenes.tracking_evaluation import (
     track_results,
     tracking_table,
 )
-from bevdepth_core.training.command_line import run_program
+from bevdepth_core.training.command_line import (
+    require_at_least,
+    require_writable,
+    run_program,
+)
 from bevdepth_core.training.dataset_settings import DatasetSettings, report_boxes
 from bevdepth_core.types import Detections3D, Frame
 from bevdepth_core.uncertainty import UncertaintyModel
@@ -76,6 +80,9 @@ class EvaluationData(DatasetSettings):
 
     split: str = 'val'
     workers: int = 2
+
+    def __post_init__(self) -> None:
+        require_at_least('data', self, workers=0, min_points=0)
 
 
 @dataclass(frozen=True)
@@ -113,17 +120,20 @@ def score(config: EvaluationConfig) -> str:
     """Detect on a split, write results and scores, and return the text to print.
 
     Raises:
-        ValueError: the checkpoint is invalid, the split is unknown, the dataset is incomplete or a
-            device is absent.
-        OSError: an image cannot be read.
+        ValueError: a device is absent, the checkpoint is invalid, the split is unknown or the
+            dataset is incomplete.
+        OSError: an image cannot be read, or the output folder cannot be written.
         ProcessRaisedException: the same, in one of several processes.
     """
+    devices = chosen_devices(config.device, config.precision)
     model = _load(config.checkpoint)
+    if config.onnx_folder:
+        Detector(model, devices[0], config.precision, onnx_folder=config.onnx_folder)
+    output = Path(config.output)
+    require_writable(output)
     data = config.data
     index = data.load(model.config)
     report_boxes(index, data, model.config, needs_boxes=index.is_annotated)
-    output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
     results = detect(config, index)
     write_results(results, output / 'results.json')
     if not index.is_annotated:
@@ -144,7 +154,7 @@ def _score_table(index: SampleIndex, model: BEVDepth, data: EvaluationData, outp
     text = table(summary, published_score(model.config, averaged, data), index.class_names)
     if index.is_official:
         return text
-    return text + '\n\nNot comparable with nuScenes: other classes, lidar or point limits.'
+    return text + '\n\nNot comparable with nuScenes: other classes, sensors or point limits.'
 
 
 def _tracking_table(
@@ -155,7 +165,10 @@ def _tracking_table(
     output: Path,
 ) -> str:
     if not index.is_official:
-        return 'Tracking: the official evaluation knows only nuScenes classes and LIDAR_TOP.'
+        return (
+            'Tracking: the official evaluation supports only the classes of nuScenes, LIDAR_TOP '
+            'and boxes that a camera sees.'
+        )
     folder = output / 'tracking'
     folder.mkdir(exist_ok=True)
     uncertainty = UncertaintyModel.from_metadata(model.metadata, model.config.class_names)
@@ -215,7 +228,7 @@ def _published_networks() -> dict[str, ModelConfig]:
 
 def detect(config: EvaluationConfig, index: SampleIndex) -> dict[str, list[dict]]:
     """Return result entries per sample token, in the order of the index."""
-    devices = chosen_devices(config.device)
+    devices = chosen_devices(config.device, config.precision)
     shares = [index.scenes()[first :: len(devices)] for first in range(len(devices))]
     entries = (
         _in_processes(config, index, devices, shares)
@@ -226,25 +239,23 @@ def detect(config: EvaluationConfig, index: SampleIndex) -> dict[str, list[dict]
     return {token: results[token] for token in index.tokens()}
 
 
-def chosen_devices(device: str) -> list[str]:
-    """Return one device per process, see ``EvaluationConfig.device``."""
-    if device == 'auto':
-        return [f'cuda:{number}' for number in range(torch.cuda.device_count())] or ['cpu']
-    devices = [name.strip() for name in device.split(',')]
+def chosen_devices(device: str, precision: str = 'fp32') -> list[str]:
+    """Return one device per process, see ``EvaluationConfig.device``.
+
+    Raises:
+        ValueError: this machine does not have a device, or it does not support the precision.
+    """
+    gpus = [f'cuda:{number}' for number in range(torch.cuda.device_count())]
+    devices = (gpus or ['cpu']) if device == 'auto' else [x.strip() for x in device.split(',')]
+    valid = ['cpu', *(['cuda'] if gpus else []), *gpus]
     for name in devices:
-        require_device(name)
+        if name not in valid:
+            raise ValueError(
+                f'there is no device {name!r}: choose auto, or one or more of '
+                f'{", ".join(valid)}, separated by commas'
+            )
+        usable_device(name, precision)
     return devices
-
-
-def require_device(name: str) -> None:
-    """Raise ValueError unless ``name`` is the CPU or a GPU of this machine."""
-    count = torch.cuda.device_count()
-    valid = ['cpu', 'cuda', *(f'cuda:{number}' for number in range(count))]
-    if name not in (valid if count else valid[:1]):
-        raise ValueError(
-            f'there is no device {name!r}: choose auto, or one or more of '
-            f'{", ".join(valid if count else valid[:1])}, separated by commas'
-        )
 
 
 def _entries_of_scenes(

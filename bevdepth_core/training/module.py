@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bevdepth_core.config import ModelConfig
 from bevdepth_core.model import BEVDepth
 from bevdepth_core.training.batch import Batch
+from bevdepth_core.training.command_line import require_at_least
 from bevdepth_core.training.criterion import Losses, criterion, depth_criterion
 from bevdepth_core.training.initial_weights import load_initial, load_pretrained
 from bevdepth_core.types import ModelOutputs
@@ -79,6 +80,11 @@ class ModelSettings:
     warmup_steps: int = 0
     schedule: Literal['steps', 'cosine'] = 'steps'
     milestones: tuple[int, ...] = (19, 23)
+
+    def __post_init__(self) -> None:
+        require_at_least(
+            'model', self, learning_rate=0, learning_rate_batch=1, weight_decay=0, warmup_steps=0
+        )
 
 
 class NonFiniteLossError(FloatingPointError):

@@ -19,12 +19,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from bevdepth_core.checkpoint import load_checkpoint
 from bevdepth_core.nuscenes.columns import UNKNOWN_POINTS
 from bevdepth_core.nuscenes.completeness import TABLES
 from bevdepth_core.nuscenes.index import Selection, load_index
 from bevdepth_core.nuscenes.table_files import Rows, TableFiles, token
-from bevdepth_core.training.command_line import run_program
-from bevdepth_core.training.evaluate import EvaluationConfig, EvaluationData, detect
+from bevdepth_core.training.command_line import require_writable, run_program
+from bevdepth_core.training.evaluate import (
+    EvaluationConfig,
+    EvaluationData,
+    chosen_devices,
+    detect,
+)
 
 REPLACED = ('category', 'attribute', 'instance', 'sample_annotation')
 """Tables with new content; the others are copied."""
@@ -75,6 +81,9 @@ def write_pseudo_labels(config: PseudoLabelConfig) -> Path:
     target = Path(data.root) / config.new_version
     if target.exists():
         raise ValueError(f'{target} exists: remove it, or choose another name with --new_version')
+    chosen_devices(config.device, config.precision)
+    load_checkpoint(config.checkpoint)
+    require_writable(Path(data.root))
     selection = Selection(
         cameras=None if data.cameras is None else tuple(data.cameras), lidar=data.lidar
     )

@@ -14,7 +14,8 @@ in the presets):
                                       trainer.checkpoint_every_n_steps
     best.ckpt                         the best validation, with data.val_split
     weights/epoch_001.safetensors     weights for the detector after each epoch, averaged with
-                                      trainer.averaging
+                                      trainer.averaging; step_000500.safetensors if max_steps ends
+                                      the run within an epoch
     csv/, tensorboard/                curves, one version per start
 
 Ctrl-C finishes the step, writes last.ckpt and prints the command that resumes the run; a second
@@ -68,7 +69,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from bevdepth_core.checkpoint import CheckpointError, require_plain_archive
 from bevdepth_core.training.averaging import ExponentialAverage
 from bevdepth_core.training.checkpoints import ResumeCheckpoint, WeightsExport, source_revision
-from bevdepth_core.training.command_line import InvalidRunError
+from bevdepth_core.training.command_line import InvalidRunError, require_writable
 from bevdepth_core.training.config import TrainingConfig, build_parser, plain, read_arguments
 from bevdepth_core.training.data import TrainingData, open_nuscenes, open_validation
 from bevdepth_core.training.interrupt import RunInterruptedError, StopOnInterrupt
@@ -161,15 +162,15 @@ def train(config: TrainingConfig, resume: bool = False, watchers: Sequence[Callb
         config.seed,
         partial(open_validation, data, network, needs_boxes) if data.val_split else None,
     )
-    _open(training_data)
     fit(config, training_data, resume, watchers)
 
 
 @rank_zero_only
-def _open(data: TrainingData) -> None:
-    """Open the datasets first, so that an error in them is the only message."""
+def _open(data: TrainingData, processes: int) -> None:
+    """Open the datasets before Lightning does, so that an error in them is the only message."""
     try:
         data.prepare_data()
+        data.batches(processes)
     except ValueError as error:
         raise InvalidRunError(str(error)) from error
 
@@ -182,6 +183,9 @@ def fit(
 ) -> BEVDepthModule:
     """Train on ``data`` with more callbacks ``watchers``; see ``train``.
 
+    Devices, output folder and initial weights are checked before the data is read, which can take
+    minutes.
+
     Returns:
         The module; its weights are averaged if the run averages weights.
     """
@@ -190,7 +194,9 @@ def fit(
     stopping = StopOnInterrupt(saving)
     with stopping.handling_signals():
         trainer = build_trainer(config, [*watchers, saving, stopping])
+        require_writable(Path(config.output))
         module = _module(config)
+        _open(data, trainer.world_size)
         write_config(config)
         try:
             if checkpoint is not None:

@@ -35,6 +35,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from bevdepth_core.checkpoint import CheckpointError, load_checkpoint
+from bevdepth_core.inference import usable_device
 from bevdepth_core.nuscenes.completeness import DatasetIncompleteError, require_files
 from bevdepth_core.nuscenes.evaluation import evaluate
 from bevdepth_core.nuscenes.index import SampleIndex, load_index
@@ -102,15 +103,18 @@ class ClosedLoop:
         Raises:
             CheckpointError: the checkpoint is invalid.
             ClosedLoopError: the parameter file has no block for all nodes.
-            ValueError: the split is unknown or the dataset incomplete.
+            ValueError: this machine does not have the device, the split is unknown, or the
+                dataset is incomplete.
         """
         self._options = options
+        if options.device != 'auto':
+            usable_device(options.device, options.precision)
+        options.out.mkdir(parents=True, exist_ok=True)
         self._threshold = load_checkpoint(options.checkpoint).config.decode.score_threshold
         self.index: SampleIndex = load_index(
             options.dataroot, options.version, options.split, options.cache_dir
         )
         self._devkit = open_devkit(options.dataroot, options.version)
-        options.out.mkdir(parents=True, exist_ok=True)
         self._parameters = self._write_parameters()
 
     def run_scenes(self) -> dict[str, SceneResults]:

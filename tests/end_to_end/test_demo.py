@@ -53,16 +53,17 @@ def test_the_demo_writes_a_bag_a_table_and_a_figure(tmp_path: Path) -> None:
 
 
 def test_a_demo_whose_launch_fails_reports_the_reason(tmp_path: Path) -> None:
+    (tmp_path / 'damaged.safetensors').write_bytes(b'no weights')
     done = run_demo(
         tmp_path / 'out',
         '--duration',
         '0.5',
         '--checkpoint',
-        str(tmp_path / 'missing.safetensors'),
+        str(tmp_path / 'damaged.safetensors'),
     )
     assert done.returncode == 1
     assert 'demo: the launch failed' in done.stderr
-    assert 'missing.safetensors' in done.stderr
+    assert 'damaged.safetensors' in done.stderr
     assert 'Traceback' not in done.stderr
     assert not (tmp_path / 'out' / 'demo.png').exists()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -15,6 +18,7 @@ from bevdepth_ros.demo import (
     DemoSubscriber,
     render_drive,
     render_figure,
+    run,
     slower,
 )
 from bevdepth_ros.detections.messages import objects_cloud
@@ -65,3 +69,15 @@ def test_no_replay_is_so_slow_that_the_cameras_of_a_set_seem_silent() -> None:
     assert slower(0.5, 60.0) == slower(SLOWEST_RATE, 0.0) == SLOWEST_RATE
     seconds = sorted(EXPOSURE_OFFSET_S.values())
     assert max(np.diff(seconds)) / SLOWEST_RATE < FIELDS['camera_timeout_s'].default
+
+
+@pytest.mark.parametrize(
+    ('device', 'checkpoint', 'message'),
+    [('cuda:99', 'small', 'cuda:99 is not available'), ('cpu', 'smal', 'did you mean small')],
+)
+def test_device_and_checkpoint_are_checked_before_the_drive_is_rendered(
+    tmp_path: Path, device: str, checkpoint: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(Namespace(out=tmp_path / 'out', device=device, checkpoint=checkpoint))
+    assert not (tmp_path / 'out').exists()

@@ -12,7 +12,7 @@ import torch
 from bevdepth_core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from bevdepth_core.config import HeadConfig, HeadTask
 from bevdepth_core.model import BEVDepth
-from bevdepth_core.nuscenes.augment import Augmentation
+from bevdepth_core.nuscenes.augment import Augmentation, ImageAugmentation
 from bevdepth_core.nuscenes.rig_augment import RigAugmentation
 from bevdepth_core.training.batch import collate
 from bevdepth_core.training.data import DataSettings, open_nuscenes, open_validation
@@ -35,10 +35,10 @@ def is_depth_branch(name: str) -> bool:
     return any(f'depth_net.{part}.' in name for part in DEPTH_BRANCH)
 
 
-def settings_of(root: Path, **changes) -> DataSettings:
-    return DataSettings(
-        str(root), VERSION, SPLIT, str(root.parent / 'cache'), **({'workers': 0} | changes)
-    )
+def settings_of(root: Path, rig: RigAugmentation | None = None, **changes) -> DataSettings:
+    augmentation = Augmentation(ImageAugmentation((0.88, 1.25), relative=True), rig=rig)
+    values = {'workers': 0, 'augmentation': augmentation} | changes
+    return DataSettings(str(root), VERSION, SPLIT, str(root.parent / 'cache'), **values)
 
 
 def test_heads_of_the_same_classes_are_kept_and_others_are_new(
@@ -97,7 +97,7 @@ def test_a_batch_of_one_image_is_rejected(
     tmp_path: Path, batch_size: int, rig: RigAugmentation | None
 ) -> None:
     root = write_own_dataset(tmp_path / 'data', cameras=('front',) if rig is None else ('a', 'b'))
-    changes = {'augmentation': Augmentation(rig=rig), 'batch_size': batch_size}
+    changes = {'rig': rig, 'batch_size': batch_size}
     with pytest.raises(ValueError, match=r'set data.batch_size to 2 or more'):
         open_nuscenes(settings_of(root, **changes), TINY)
     open_nuscenes(settings_of(root, **changes | {'batch_size': 2}), TINY)
@@ -135,6 +135,13 @@ def test_only_the_depth_branch_changes_when_depth_is_adapted(tmp_path: Path) -> 
     assert changed and all(map(is_depth_branch, changed))
     assert any(name.endswith('running_mean') for name in changed)
     assert 'depth_net.depth_head.weight' in changed
+
+
+def test_depth_cannot_be_adapted_without_a_lidar(tmp_path: Path) -> None:
+    root = write_own_dataset(tmp_path / 'data', lidar=None)
+    with pytest.raises(ValueError, match=r'no lidar, which model\.objective depth needs'):
+        open_nuscenes(settings_of(root), TINY, needs_boxes=False)
+    assert len(open_nuscenes(settings_of(root), TINY)) == 3
 
 
 def test_fixed_parts_stay_in_evaluation_when_depth_is_adapted() -> None:

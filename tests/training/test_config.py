@@ -205,3 +205,51 @@ def test_tasks_that_are_given_replace_those_of_the_checkpoint(tmp_path: Path) ->
     network = read('--model.init', str(path), '--model.network.head.tasks', tasks).model.network
     assert network.class_names == ('tram', 'car')
     assert network.depth_bins == TINY.depth_bins
+
+
+# Invalid values
+
+
+@pytest.mark.parametrize(
+    ('argument', 'expected'),
+    [
+        ('--data.batch_size=0', 'data.batch_size must be at least 1, got 0'),
+        ('--data.workers=-1', 'data.workers must be at least 0, got -1'),
+        ('--trainer.max_epochs=0', 'trainer.max_epochs must be at least 1'),
+        ('--trainer.max_steps=0', 'trainer.max_steps must be at least 1'),
+        ('--trainer.devices=0', 'trainer.devices must be at least 1'),
+        ('--trainer.devices=fast', "trainer.devices must be a value of type int or one of 'auto'"),
+        ('--trainer.accumulate_grad_batches=0', 'accumulate_grad_batches must be at least 1'),
+        ('--trainer.checkpoint_every_n_steps=0', 'checkpoint_every_n_steps must be at least 1'),
+        ('--trainer.averaging.decay=1', 'trainer.averaging.decay must be below 1, got 1'),
+        ('--model.learning_rate=-1', 'model.learning_rate must be at least 0, got -1'),
+        ('--data.augmentation.image.scale=[1.25,0.88]', 'scale must be [lowest, highest]'),
+        ('--data.augmentation.bev.scale=[0,1]', 'bev.scale must be positive factors'),
+        ('--data.augmentation.image.flip_probability=2', 'flip_probability must be 0 to 1'),
+    ],
+)
+def test_an_impossible_number_is_rejected_by_its_name(argument: str, expected: str) -> None:
+    with pytest.raises(InvalidRunError) as rejected:
+        read('--config', str(TRAINING / 'small.yaml'), argument)
+    assert expected in str(rejected.value)
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('modle:\n  init: small', "unknown key modle.init (did you mean 'model.init'?)"),
+        (
+            'data:\n  augmentation:\n    rig: {focl: [1, 2]}',
+            'unknown key data.augmentation.rig.focl',
+        ),
+        ('data:\n  cameras: front', 'data.cameras must be list[str] or null, got front'),
+        ('trainer: [1]', 'a section of the configuration does not map keys to values'),
+    ],
+)
+def test_an_invalid_configuration_file_gives_one_plain_message(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    (tmp_path / 'run.yaml').write_text(text)
+    with pytest.raises(InvalidRunError) as rejected:
+        read('--config', str(tmp_path / 'run.yaml'))
+    assert expected in str(rejected.value) and '\n' not in str(rejected.value)

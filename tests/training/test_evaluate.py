@@ -195,9 +195,22 @@ def test_invalid_evaluation_arguments_are_rejected_with_one_message(
     assert 'has no folder' in error_message(checkpoint, tmp_path, '--data.split', SPLIT)
     absent = tmp_path / 'absent'
     assert f'{absent} does not exist' in error_message(checkpoint, absent, '--data.split', SPLIT)
-    assert "there is no device 'tpu': choose auto, or one or more of cpu" in error_message(
-        checkpoint, root, '--data.split', SPLIT, '--device', 'tpu'
-    )
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        (('--device', 'tpu'), "there is no device 'tpu': choose auto, or one or more of cpu"),
+        (('--device', 'cpu,cuda:99'), "there is no device 'cuda:99'"),
+        (('--device', 'cpu', '--precision', 'fp16'), 'precision fp16 needs a GPU'),
+        (('--device', 'cpu', '--onnx_folder', 'nothing'), 'nothing'),
+        (('--device', 'cpu', '--output', '/dev/null/out'), '/dev/null'),
+    ],
+)
+def test_device_precision_and_output_are_checked_before_the_data_is_read(
+    tmp_path: Path, checkpoint: Path, arguments: tuple[str, ...], expected: str
+) -> None:
+    assert expected in error_message(checkpoint, tmp_path / 'no dataset', *arguments)
 
 
 def test_an_unreadable_image_ends_the_evaluation_with_its_name(

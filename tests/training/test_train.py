@@ -33,7 +33,9 @@ def root(tmp_path_factory) -> Path:
 def trained(root: Path, tmp_path_factory) -> Path:
     """Return the output folder of a run of one step of the small preset."""
     output = tmp_path_factory.mktemp('run')
-    main(command('small', root, output, '--trainer.max_steps=1', '--data.class_balanced=false'))
+    scale = ('--data.augmentation.image.relative=true', '--data.augmentation.image.scale=[1,1]')
+    steps = ('--trainer.max_steps=1', '--data.class_balanced=false')
+    main(command('small', root, output, *steps, *scale))
     return output
 
 
@@ -45,7 +47,7 @@ def message(arguments: list[str]) -> str:
 
 
 def test_the_command_trains_and_writes_weights_that_the_detector_loads(trained: Path) -> None:
-    path = trained / 'weights/epoch_001.safetensors'
+    path = trained / 'weights/step_000001.safetensors'
     detector = Detector.from_checkpoint(path)
     assert detector.config == load_model_config(ROOT / 'config/models/small.yaml')
     metadata = load_checkpoint(path).metadata
@@ -54,6 +56,17 @@ def test_the_command_trains_and_writes_weights_that_the_detector_loads(trained: 
     assert description['data']['split'] == SPLIT
     assert description['class_names'] == list(detector.class_names)
     assert description['source_revision']
+
+
+def test_weights_have_the_name_of_an_epoch_only_if_it_is_complete(tmp_path: Path) -> None:
+    """An epoch has five steps."""
+    run(tiny_config(tmp_path / 'complete', max_steps=5))
+    run(tiny_config(tmp_path / 'incomplete', max_steps=7))
+    names = [
+        sorted(path.stem for path in (tmp_path / name / 'weights').iterdir())
+        for name in ('complete', 'incomplete')
+    ]
+    assert names == [['epoch_001'], ['epoch_001', 'step_000007']]
 
 
 def test_curves_and_the_configuration_are_written_beside_the_weights(
@@ -90,13 +103,14 @@ def test_an_existing_run_is_kept_and_can_be_resumed(root: Path, tmp_path: Path) 
         (['--data.split=own_trian'], "did you mean 'own_train'"),
         (['--data.version=v2'], 'has no folder v2'),
         (['--data.cameras=[frnt]'], "did you mean 'front'"),
-        (['--trainer.devices=0'], 'check --trainer.accelerator'),
+        (['--trainer.devices=0'], 'trainer.devices must be at least 1'),
         (['--trainer.accelerator=gpu'], 'check --trainer.accelerator'),
         (['--trainer.precision=16-mixed'], '--trainer.precision 32-true'),
         (['--model.network.image.width=500'], 'image.width must be a positive multiple of 32'),
         (['--model.network.depth_bins.step=1.0'], 'another network than model.network describes'),
         (['--trainer.logger=mlflow'], 'pip install mlflow'),
         (['--data.categories=nothing.yaml'], 'nothing.yaml cannot be read'),
+        (['--data.batch_size=5'], '4 samples are fewer than one batch of 5'),
     ],
 )
 def test_an_invalid_run_ends_with_one_message(
@@ -106,6 +120,35 @@ def test_an_invalid_run_ends_with_one_message(
     text = message(command('fine_tune', root, tmp_path / 'run', init, *arguments))
     assert text.startswith('train: ') and expected in text
     assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        (['--trainer.accelerator=gpu'], 'check --trainer.accelerator'),
+        (['--trainer.precision=bf16-mixed'], '--trainer.precision 32-true'),
+        (['--output=/dev/null/run'], '/dev/null'),
+        (['--model.init=null', '--model.pretrained=no_file.pth'], 'no_file.pth: no such file'),
+    ],
+)
+def test_devices_output_and_weights_are_checked_before_the_data_is_read(
+    tmp_path: Path, arguments: list[str], expected: str
+) -> None:
+    init = f'--model.init={tiny_checkpoint(tmp_path)}'
+    text = message(
+        command('fine_tune', tmp_path / 'no dataset', tmp_path / 'run', init, *arguments)
+    )
+    assert expected in text and len(text.splitlines()) == 1
+
+
+def test_an_absolute_scale_for_images_of_another_size_is_rejected_with_the_remedy(
+    root: Path, tmp_path: Path
+) -> None:
+    text = message(command('small', root, tmp_path / 'run'))
+    assert 'the scale that fits images of 96x64 to the network input of 544x192' in text
+    remedy = ['--data.augmentation.image.relative=true']
+    assert 'set --data.augmentation.image.relative true --data.augmentation.image.scale' in text
+    assert 'does not contain 1,' in message(command('small', root, tmp_path / 'run', *remedy))
 
 
 def test_a_dataset_without_usable_boxes_is_an_error(tmp_path: Path) -> None:
