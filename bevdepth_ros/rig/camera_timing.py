@@ -243,27 +243,34 @@ class CameraTiming:
         """Return True if the next stamp is of a cycle that already had an image, although time
         went on: the clock may have gone back.
         """
-        if stamp < self.newest_ns - LATE_NS:
+        newest, half = self.newest_ns, self.period_ns / 2
+        # A single image that is a little older than the newest one arrived out of order.
+        if stamp < newest - LATE_NS or (self.last and max(stamp, self.last[-1][0]) < newest):
             return True
-        half = self.period_ns / 2
-        if stamp >= self.newest_ns + half or not any(
-            abs(stamp - one) < half for one in self.stamps
-        ):
-            return False
-        shortest_s = SHORTEST_JUMP * self.backlog.pace * 1e-9 * self.period_ns
-        return arrival_s - self.last[-1][1] > shortest_s
+        return (
+            stamp < newest + half
+            and any(abs(stamp - one) < half for one in self.stamps)
+            and self._moved_s(stamp, arrival_s) < -SHORTEST_JUMP * 1e-9 * self.period_ns
+        )
+
+    def _moved_s(self, stamp: int, arrival_s: float) -> float:
+        """Return by how much more stamps than arrival times went on since the last image; 0 if
+        arrival times show nothing.
+        """
+        pace = self.backlog.pace
+        if pace <= FASTEST:
+            return 0.0
+        last, last_s, _ = self.last[-1]
+        return 1e-9 * (stamp - last) - (arrival_s - last_s) / pace
 
     def _look_for_jump(self, stamp: int, arrival_s: float) -> None:
         """Notice stamps that skip or repeat a cycle although time went on as usual."""
         newest, period = self.newest_ns, self.period_ns
         skips = bool(period) and stamp > newest + LOST * period
         sign = int(skips) - int(self.repeats(stamp, arrival_s))
-        pace = self.backlog.pace
-        if sign in (0, self.jump_sign) or self._usual_s is None or pace <= FASTEST:
+        if sign in (0, self.jump_sign) or self._usual_s is None:
             return
-        last, last_s, _ = self.last[-1]
-        moved_s = 1e-9 * (stamp - last) - (arrival_s - last_s) / pace
-        if sign * moved_s > self._shortest_jump_s(1e-9 * period):
+        if sign * self._moved_s(stamp, arrival_s) > self._shortest_jump_s(1e-9 * period):
             # The image before this one is the next whose lateness is added.
             self._jump_images, self.jump_sign = -1, sign
             self.skipped_ns = newest + period if sign > 0 else 0

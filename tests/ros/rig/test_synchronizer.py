@@ -268,6 +268,18 @@ def test_copies_that_arrive_late_cost_no_set():
     assert len(one.sets) == 59
 
 
+def test_a_late_image_after_half_the_usual_interval_costs_no_set():
+    """nuScenes leaves out cycles; the first images may all be two cycles apart."""
+    one = Sets(cameras=2)
+    for time_s, late_s in ((0.0, 0.0), (0.1, 0.0), (0.2, 0.0), (0.249, 0.04), (0.349, 0.0)):
+        one.now_s = time_s
+        one.send(0, 1e3 * time_s)
+        one.now_s += 0.02 + late_s
+        one.send(1, 1e3 * time_s + 20.0)
+    one.synchronizer.flush()
+    assert len(one.sets) == 5
+
+
 def test_after_a_reset_no_set_is_wider_than_the_known_trigger_cycle_allows():
     """The rate must be measured again, and the slop exceeds the trigger cycle."""
     one = Sets(cameras=2)
