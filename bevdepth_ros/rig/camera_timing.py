@@ -38,6 +38,8 @@ OPPOSITE = 1 / 3
 LONGEST_PAUSE = 6
 """Images that sets wait for at most because the clock may have jumped; fewer than those that can
 wait."""
+SAME = 1 / 4
+"""Share of the cycle; two stamps of a camera that are nearer to each other are of one cycle."""
 SHORTEST_JUMP = 0.6
 """Share of the cycle; images must be earlier or later by more if the clock jumped by a cycle."""
 JUMP_IMAGES = 5
@@ -243,13 +245,13 @@ class CameraTiming:
         """Return True if the next stamp is of a cycle that already had an image, although time
         went on: the clock may have gone back.
         """
-        newest, half = self.newest_ns, self.period_ns / 2
+        newest, same_ns = self.newest_ns, SAME * self.period_ns
         # A single image that is a little older than the newest one arrived out of order.
         if stamp < newest - LATE_NS or (self.last and max(stamp, self.last[-1][0]) < newest):
             return True
         return (
-            stamp < newest + half
-            and any(abs(stamp - one) < half for one in self.stamps)
+            stamp < newest + same_ns
+            and any(abs(stamp - one) < same_ns for one in self.stamps)
             and self._moved_s(stamp, arrival_s) < -SHORTEST_JUMP * 1e-9 * self.period_ns
         )
 
