@@ -80,7 +80,7 @@ show_size() {
     if [[ $1 == downloaded ]]; then
         echo "setup:     downloaded $downloads of about 3000 MB"
     else
-        echo "setup:     unpacked $((all - downloads)) of about 6000 MB"
+        echo "setup:     unpacked $((all - downloads)) of about 6300 MB"
     fi
 }
 
