@@ -1,7 +1,7 @@
 """Runs a complete training on two CPU cores in minutes: generates data, trains, kills the run,
 resumes it, scores and plots.
 
-    python training/demo.py [--out out/train_demo] [--steps 60]
+    python training/demo.py [--out out/train_demo] [--epochs 4]
 
 The network is the small preset with smaller images and a coarser grid, and the dataset consists of
 a few synthetic scenes. This is enough to see that the loss decreases and that all parts work, but
@@ -46,7 +46,6 @@ RECIPE = {
     'data.class_balanced': 'false',
     'trainer.accelerator': 'cpu',
     'trainer.devices': 1,
-    'trainer.max_epochs': 1000,
     'trainer.averaging.decay': 0.9,
     'trainer.log_every_n_steps': 1,
 }
@@ -71,13 +70,14 @@ class Demo:
         """Use the folders of an earlier demo with the same options; make those that do not
         exist.
         """
-        self._out, self._steps, self._scenes = (
+        self._out, self._epochs, self._scenes = (
             options.out.absolute(),
-            options.steps,
+            options.epochs,
             options.scenes,
         )
+        self._steps = self._epochs * self._scenes * KEY_FRAMES
         self._data = self._out / f'data_{self._scenes}_scenes'
-        self._run = self._out / f'run_{self._scenes}_scenes_{self._steps}_steps'
+        self._run = self._out / f'run_{self._scenes}_scenes_{self._epochs}_epochs'
         self._finished = self._run / 'finished'
         self._started = time.monotonic()
         self._out.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ class Demo:
     def _train(self) -> None:
         """Train and resume: after a kill, or after the Ctrl-C of an earlier demo."""
         has_checkpoint = (self._run / 'last.ckpt').exists()
-        command = _training_command(self._data, self._run, self._steps)
+        command = _training_command(self._data, self._run, self._epochs, self._steps)
         if has_checkpoint and not self._finished.exists():
             self._report('continuing the training that was interrupted')
         else:
@@ -256,13 +256,13 @@ def _loss_sentences(run_folder: Path, steps: int) -> tuple[str, str]:
     )
 
 
-def _training_command(data: Path, run: Path, steps: int) -> list[str]:
+def _training_command(data: Path, run: Path, epochs: int, steps: int) -> list[str]:
     values = {
         **NETWORK,
         **RECIPE,
         'data.root': data,
         'data.cache_dir': data.with_name(f'{data.name}.cache'),
-        'trainer.max_steps': steps,
+        'trainer.max_epochs': epochs,
         'trainer.checkpoint_every_n_steps': max(1, steps // CHECKPOINTS),
         'output': run,
     }
@@ -314,7 +314,7 @@ def main(arguments: list[str] | None = None) -> None:
         default=Path('out/train_demo'),
         help='folder; data and an interrupted training in it are used (default out/train_demo)',
     )
-    parser.add_argument('--steps', type=int, default=60, help='optimizer steps (default 60)')
+    parser.add_argument('--epochs', type=int, default=4, help='epochs of training (default 4)')
     parser.add_argument('--scenes', type=int, default=2, help='training scenes (default 2)')
     try:
         Demo(parser.parse_args(arguments)).run()
