@@ -110,7 +110,7 @@ class CameraReports:
         names = [self._sources[index].name for index in synchronizer.members]
         cameras = {name: self._synchronizer.cameras[self._index(name)] for name in names}
         received = {name: camera.received for name, camera in cameras.items()}
-        loss = self._loss.check(received, synchronizer.formed, synchronizer.too_wide)
+        loss = self._loss.check(received, synchronizer.formed, synchronizer.too_wide, cycle_s)
         jitter_s = {name: camera.jitter_ns * 1e-9 for name, camera in cameras.items()}
         self._report_if(
             loss is not None and not is_missing and synchronizer.untriggered is None,

@@ -64,25 +64,40 @@ class Loss:
 
 
 class SetLoss:
-    """Evaluates one window after the other; a change of the used cameras starts a new window."""
+    """Evaluates one window after the other.
+
+    A change of the used cameras starts a new window. A change of the trigger cycle does, too,
+    because a set can be lost while the rate changes, but only once per window: a cycle that always
+    changes hides no loss.
+    """
 
     def __init__(self) -> None:
         self._began_at = 0.0
         self._start: tuple[dict[str, int], int, int] | None = None
+        self._cycle_s = 0.0
+        self._may_restart = True
         self._loss: Loss | None = None
 
-    def check(self, received: Mapping[str, int], sets: int, too_wide: int) -> Loss | None:
+    def check(
+        self, received: Mapping[str, int], sets: int, too_wide: int, cycle_s: float
+    ) -> Loss | None:
         """Return the loss of the last complete window, None if it is below the limit.
 
         Args:
             received: images so far, by the cameras that are used.
             sets: formed so far.
             too_wide: sets so far that did not fit into ``sync_slop_s``.
+            cycle_s: trigger cycle, seconds, without small changes.
         """
         now = time.monotonic()
+        has_new_cycle, self._cycle_s = cycle_s != self._cycle_s, cycle_s
         if self._start is None or self._start[0].keys() != received.keys():
             self._start, self._began_at, self._loss = (dict(received), sets, too_wide), now, None
+        elif has_new_cycle and self._may_restart:
+            self._start, self._began_at = (dict(received), sets, too_wide), now
+            self._may_restart = False
         elif now - self._began_at >= WINDOW_S:
+            self._may_restart = True
             before, sets_before, wide_before = self._start
             images = {name: count - before[name] for name, count in received.items()}
             loss = Loss(sets - sets_before, too_wide - wide_before, images)

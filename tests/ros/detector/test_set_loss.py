@@ -13,9 +13,11 @@ class Windows:
         self.now_s, self.loss = 100.0, SetLoss()
         monkeypatch.setattr(set_loss.time, 'monotonic', lambda: self.now_s)
 
-    def look(self, a: int, b: int, sets: int, after_s: float = 5.0) -> Loss | None:
+    def look(
+        self, a: int, b: int, sets: int, after_s: float = 5.0, cycle_s: float = 0.1
+    ) -> Loss | None:
         self.now_s += after_s
-        return self.loss.check({'a': a, 'b': b}, sets, 0)
+        return self.loss.check({'a': a, 'b': b}, sets, 0, cycle_s)
 
 
 @pytest.mark.parametrize(('sets', 'is_lossy'), [(50, False), (40, False), (39, True)])
@@ -38,9 +40,29 @@ def test_a_loss_is_reported_until_a_healthy_window_ends(monkeypatch: pytest.Monk
 def test_a_change_of_the_cameras_begins_a_new_window(monkeypatch: pytest.MonkeyPatch):
     windows = Windows(monkeypatch)
     windows.look(0, 0, 0)
-    windows.loss.check({'a': 40}, 0, 0)
+    windows.loss.check({'a': 40}, 0, 0, 0.1)
     windows.now_s += 4.9
-    assert windows.loss.check({'a': 90}, 10, 0) is None
+    assert windows.loss.check({'a': 90}, 10, 0, 0.1) is None
+
+
+def test_sets_that_were_lost_while_the_rate_changed_are_not_reported(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    windows = Windows(monkeypatch)
+    windows.look(0, 0, 0, cycle_s=0.017)
+    windows.look(60, 60, 20, after_s=1.0, cycle_s=0.1)
+    assert windows.look(100, 100, 60, after_s=4.0) is None
+    assert windows.look(110, 110, 70, after_s=1.0) is None
+
+
+def test_a_rate_that_always_changes_hides_no_loss(monkeypatch: pytest.MonkeyPatch):
+    windows = Windows(monkeypatch)
+    windows.look(0, 0, 0, cycle_s=0.05)
+    losses = [
+        windows.look(count, count, count // 3, after_s=1.0, cycle_s=0.05 + 0.05 * (count % 4 // 2))
+        for count in range(10, 130, 10)
+    ]
+    assert any(losses)
 
 
 @pytest.mark.parametrize(('images', 'is_lossy'), [(9, False), (10, True)])
@@ -68,9 +90,9 @@ def test_the_cause_of_a_loss_is_named(
 
 def test_counts_before_the_window_are_subtracted(monkeypatch: pytest.MonkeyPatch):
     windows = Windows(monkeypatch)
-    windows.loss.check({'a': 100, 'b': 100}, 70, 9)
+    windows.loss.check({'a': 100, 'b': 100}, 70, 9, 0.1)
     windows.now_s += 5
-    loss = windows.loss.check({'a': 150, 'b': 149}, 90, 12)
+    loss = windows.loss.check({'a': 150, 'b': 149}, 90, 12, 0.1)
     assert loss == Loss(20, 3, {'a': 50, 'b': 49})
 
 
@@ -78,7 +100,7 @@ def test_a_change_of_the_cameras_ends_the_report(monkeypatch: pytest.MonkeyPatch
     windows = Windows(monkeypatch)
     windows.look(0, 0, 0)
     assert windows.look(50, 50, 10) is not None
-    assert windows.loss.check({'a': 51}, 10, 0) is None
+    assert windows.loss.check({'a': 51}, 10, 0, 0.1) is None
 
 
 @pytest.mark.parametrize(
