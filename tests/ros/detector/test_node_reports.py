@@ -15,8 +15,21 @@ from sensor_msgs.msg import Image
 
 from bevdepth_ros.detector import node as node_module
 from tests.ros.camera_rig import Rig
-from tests.ros.detector.running import ACTIVATE, CAMERAS, CONFIGURE, DEACTIVATE
+from tests.ros.detector.running import ACTIVATE, CAMERAS, CONFIGURE, DEACTIVATE, Detector
 from tests.ros.graph import Graph, wait_until
+
+
+def send_sets_until_detections(node: Detector) -> None:
+    """Send image sets, because those that arrive before their CameraInfo have no result."""
+    step = iter(range(1, 10**6))
+
+    def has_detections() -> bool:
+        time_s = 0.5 * next(step)
+        node.rig.send_poses(time_s)
+        node.rig.send_images(time_s)
+        return bool(node.detections)
+
+    wait_until(has_detections, 'detections')
 
 
 @pytest.mark.parametrize(
@@ -51,8 +64,9 @@ def test_during_startup_no_detections_are_published_until_all_cameras_are_comple
     wait_until(lambda: node.diagnostics.reports(area, problem), 'the report')
     wait_until(lambda: node.diagnostics.values('sets')[counter] == '1', 'the count')
     assert not node.detections
-    node.rig.send_all(0.1)
-    node.wait_for_detections(1)
+    node.rig.send_extrinsics()
+    node.rig.send_infos()
+    send_sets_until_detections(node)
     wait_until(lambda: node.diagnostics.is_ok(area), 'recovery')
 
 
@@ -169,15 +183,7 @@ def test_camera_info_that_was_sent_once_before_the_start_is_received_when_it_is_
     node = detector(rig=rig, camera_startup_s=60.0)
     node.start()
     rig.send_extrinsics()
-    step = iter(range(1, 10**6))
-
-    def has_detections() -> bool:
-        time_s = 0.5 * next(step)
-        rig.send_poses(time_s)
-        rig.send_images(time_s)
-        return bool(node.detections)
-
-    wait_until(has_detections, 'detections')
+    send_sets_until_detections(node)
 
 
 def test_best_effort_camera_info_is_received_and_kept_for_the_next_activation(
