@@ -42,6 +42,9 @@ SAME = 1 / 4
 """Share of the cycle; two stamps of a camera that are nearer to each other are of one cycle."""
 SHORTEST_JUMP = 0.6
 """Share of the cycle; images must be earlier or later by more if the clock jumped by a cycle."""
+CERTAIN = 1.25
+"""Multiple of the shortest jump that arrival times show although the next images of the other
+cameras, of which only early ones are there to compare with, make them look less early."""
 JUMP_IMAGES = 5
 """Images after a possible jump of the clock whose lateness decides."""
 LONGEST_BACKLOG_S = 4.0
@@ -368,8 +371,12 @@ class CameraTiming:
         )
 
     def lateness_shows(self, error_s: float, period_s: float) -> bool:
-        """Return True if ``lateness_change`` detects an error of the clock of this size."""
-        return self._usual_s is not None and self._shortest_jump_s(period_s) < abs(error_s)
+        """Return True if ``lateness_change`` surely detects an error of the clock of this size."""
+        if self._usual_s is None:
+            return False
+        # Stamps that are too late look like early arrivals, which are compared with the earliest.
+        span_s = self._usual_s - self._earliest_s if error_s > 0 else 0.0
+        return span_s + CERTAIN * self._shortest_jump_s(period_s) < abs(error_s)
 
     def _shortest_jump_s(self, period_s: float) -> float:
         return max(SHORTEST_JUMP * period_s, self._scatter_s)
