@@ -42,6 +42,8 @@ SAME = 1 / 4
 """Share of the cycle; two stamps of a camera that are nearer to each other are of one cycle."""
 SHORTEST_JUMP = 0.6
 """Share of the cycle; images must be earlier or later by more if the clock jumped by a cycle."""
+STEEP = 3.0
+"""Multiple of the jitter by which deviations change within half a window if a clock drifts."""
 CERTAIN = 1.25
 """Multiple of the shortest jump that arrival times show although the next images of the other
 cameras, of which only early ones are there to compare with, make them look less early."""
@@ -311,6 +313,9 @@ class CameraTiming:
         last, quarter = list(self.deviations)[-WINDOW // 2 :], period_ns / 4
         has_moved = len(last) >= CHANGE and abs(last[-1]) > quarter
         middle = statistics.median(last) if has_moved else 0.0
+        moved = drift(last) if len(last) == WINDOW // 2 else 0.0
+        if abs(moved) > STEEP * self.jitter_ns:  # the median of all lags behind a fast clock
+            middle = statistics.median(last[-CHANGE:]) + moved / 2
         middle = middle if abs(middle) > quarter else 0.0
         unwrapped = [one + period_ns * round((middle - one) / period_ns) for one in differences]
         self.deviations.append(statistics.median(unwrapped))
