@@ -14,6 +14,7 @@ from bevdepth_ros.detector.diagnostics import Monitor
 from bevdepth_ros.detector.parameters import Settings
 from bevdepth_ros.detector.problems import ERROR, WARN
 from bevdepth_ros.detector.set_loss import SetLoss
+from bevdepth_ros.rig.camera_timing import LONGEST_PAUSE
 from bevdepth_ros.rig.settings import IMAGE_TYPES, CameraSource
 from bevdepth_ros.rig.synchronizer import ImageSetSynchronizer
 
@@ -245,6 +246,18 @@ class CameraReports:
                 f'({name}), too much to distinguish trigger cycles of '
                 f'{self._synchronizer.period_s:.3f} s; let the camera drivers stamp images with '
                 'the time of the trigger'
+            )
+        jumped = [
+            self._sources[index].name
+            for index in self._synchronizer.members
+            if self._synchronizer.cameras[index].may_have_jumped
+        ]
+        if jumped:
+            return (
+                f'no image set was formed for {self._monitor.seconds_since_last_set():.0f} s: the '
+                f'stamps of {", ".join(jumped)} jumped, and sets continue after at most '
+                f'{LONGEST_PAUSE} images; if this happens again, check the clock that stamps the '
+                'images, and whether images are lost'
             )
         newest = {
             self._sources[index].name: self._synchronizer.cameras[index].newest_ns

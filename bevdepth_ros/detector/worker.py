@@ -71,7 +71,7 @@ class Worker:
         self._pose_check = PoseCheck()
         self._stopping = threading.Event()
         self._busy_since: float | None = None
-        self._without_past = 0
+        self._without_past = self._replaced_before = 0
         self._thread: SlotThread[ImageSet] = SlotThread('detection', self._run)
 
     def put(self, images: ImageSet) -> None:
@@ -289,13 +289,19 @@ class Worker:
         is_expected = self._detector.config.key_frames == 2 and not no_poses
         is_missing = is_expected and detections.past_stamp_ns is None
         self._without_past = self._without_past + 1 if is_missing else 0
+        replaced = self._monitor.counts()['dropped_replaced']
         if self._without_past == 0:
+            self._replaced_before = replaced
             self._monitor.solved('no_past_frame')
         elif self._without_past >= FEW_WITHOUT_PAST:
+            remedy = (
+                'the detector is too slow and drops image sets: use a GPU or a smaller model'
+                if replaced > self._replaced_before
+                else 'publish images at 2 Hz, or at 4 Hz or more'
+            )
             sentence = (
                 f'at least the last {FEW_WITHOUT_PAST} image sets had no past frame 0.4 to 0.6 s '
-                'old, so their velocities are NaN: publish images at 2 Hz, or at 4 Hz or more; if '
-                'dropped_replaced grows, the detector is too slow: use a GPU or a smaller model'
+                f'old, so their velocities are NaN: {remedy}'
             )
             self._monitor.report('no_past_frame', 'sets', WARN, sentence)
         if detections.past_stamp_ns is not None:

@@ -13,19 +13,23 @@ from bevdepth_ros.rig.settings import IMAGE_TYPES
 
 
 @pytest.mark.parametrize(
-    ('distance_ns', 'sentence'),
+    ('distance_ns', 'has_jumped', 'sentence'),
     [
-        (200_000_000, 'newest stamp of right is +0.200 s from those of the other cameras'),
-        (1_000_000, 'no image set was formed for 12 s, although the newest stamps'),
+        (200_000_000, False, 'newest stamp of right is +0.200 s from those of the other cameras'),
+        (1_000_000, False, 'no image set was formed for 12 s, although the newest stamps'),
+        (1_000_000, True, 'no image set was formed for 12 s: the stamps of left, front, right ju'),
     ],
 )
-def test_stamps_are_the_cause_of_missing_sets_only_if_they_disagree(
-    distance_ns: int, sentence: str
+def test_stamps_are_the_cause_of_missing_sets_only_if_they_disagree_or_jumped(
+    distance_ns: int, has_jumped: bool, sentence: str
 ):
     synchronizer = SimpleNamespace(
         jitters=False,
         members=[0, 1, 2],
-        cameras=[SimpleNamespace(newest_ns=10**18 + shift) for shift in (0, 0, distance_ns)],
+        cameras=[
+            SimpleNamespace(newest_ns=10**18 + shift, may_have_jumped=has_jumped)
+            for shift in (0, 0, distance_ns)
+        ],
     )
     monitor = SimpleNamespace(seconds_since_last_set=lambda: 12.0)
     settings = Settings(cameras=('left', 'front', 'right'))

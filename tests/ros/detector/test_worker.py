@@ -490,15 +490,26 @@ def test_temporal_fusion_is_published_with_its_age_or_the_reason(
     assert (facts['temporal_fusion'], facts['past_frame_age_s']) == (fusion, age)
 
 
-def test_velocities_that_stay_missing_are_reported_until_a_past_frame_is_used():
+@pytest.mark.parametrize(
+    ('is_too_slow', 'remedy'),
+    [
+        (False, 'publish images at 2 Hz, or at 4 Hz or more'),
+        (True, 'the detector is too slow and drops image sets: use a GPU or a smaller model'),
+    ],
+)
+def test_velocities_that_stay_missing_are_reported_until_a_past_frame_is_used(is_too_slow, remedy):
     detector, few = OneBox(None), worker.FEW_WITHOUT_PAST
     bench = Bench(detector, Scripted(*({} for _ in range(few + 1))))
     for number in range(1, few + 1):
+        if is_too_slow:
+            bench.monitor.set_dropped('replaced')
         assert shown(bench, 'sets') == (OK, 'ok')
         bench.worker.put(image_set(number * 10**9))
         wait_until(lambda count=number: len(bench.results) == count, 'a result')
     wait_until(lambda: shown(bench, 'sets')[0] == WARN, 'the report')
-    assert 'had no past frame 0.4 to 0.6 s old' in shown(bench, 'sets')[1]
+    message = shown(bench, 'sets')[1]
+    assert 'had no past frame 0.4 to 0.6 s old' in message
+    assert message.endswith(f'so their velocities are NaN: {remedy}')
     detector.past_s = 0.5
     bench.work((few + 1) * 10**9)
     assert shown(bench, 'sets') == (OK, 'ok')
