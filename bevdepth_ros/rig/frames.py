@@ -222,7 +222,8 @@ class FrameBuilder:
             ]
         except TransformMissingError as error:
             remedy = (
-                f'check the publisher of {self._topic_name(settings.odometry_topic)}'
+                f'check the publisher of {self._topic_name(settings.odometry_topic)} or set '
+                'fixed_frame'
                 if settings.odometry_topic
                 else 'publish this transform or set fixed_frame'
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -292,8 +292,17 @@ class Transforms:
                 if len(available) > SHOWN_FRAMES
                 else ''
             )
-            return (
-                f'tf has no {target} <- {source}: it does not know {" and ".join(unknown)}, only '
-                f'{shown}'
-            )
+            names = ' and '.join(_with_hint(frame, available) for frame in unknown)
+            return f'tf has no {target} <- {source}: it does not know {names}, only {shown}'
         return f'tf has no {target} <- {source}: {error}'
+
+
+def _with_hint(frame: str, available: Sequence[str]) -> str:
+    """Return the frame with the known ones that differ only in their prefix or in case."""
+    name = _bare_name(frame)
+    similar = [one for one in available if _bare_name(one) == name]
+    return f'{frame} (did you mean {" or ".join(similar[:3])}?)' if similar else frame
+
+
+def _bare_name(frame: str) -> str:
+    return frame.rpartition('/')[2].casefold()

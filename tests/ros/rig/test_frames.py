@@ -184,7 +184,7 @@ def test_without_ego_motion_there_is_a_frame_and_the_reason():
 
 def test_without_odometry_the_reason_names_its_topic():
     built = Setup(fixed_frame='odom', odometry_topic='/odom').build()
-    assert 'check the publisher of /odom; without ego motion' in built.no_poses
+    assert 'check the publisher of /odom or set fixed_frame; without ego motion' in built.no_poses
 
 
 def test_poses_just_outside_tf_are_clamped_as_the_settings_allow():

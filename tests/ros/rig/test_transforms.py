@@ -173,6 +173,16 @@ def test_missing_frames_are_reported_by_name(tf: Tf):
         tf.transforms.latest('base_link', 'trailer')
 
 
+def test_a_missing_frame_is_reported_with_the_frames_of_another_prefix_or_case(tf: Tf):
+    tf.send('robot1/base_link', 'CAM_FRONT', START_NS, 1.0, static=True)
+    with pytest.raises(
+        TransformMissingError,
+        match=r'know base_link \(did you mean robot1/base_link\?\) and '
+        r'cam_front \(did you mean CAM_FRONT\?\), only CAM_FRONT, robot1/base_link$',
+    ):
+        tf.transforms.latest('base_link', 'cam_front')
+
+
 def test_frame_names_that_look_like_yaml_do_not_hide_missing_frames(tf: Tf):
     tf.send('{a: b', '*c', START_NS, 0.0, static=True)
     with pytest.raises(TransformMissingError, match='tf has no map <- base_link'):
