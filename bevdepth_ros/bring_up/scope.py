@@ -14,7 +14,9 @@ import rclpy
 from launch import LaunchContext, LaunchDescriptionEntity
 from launch.actions import OpaqueFunction, PopLaunchConfigurations, PushLaunchConfigurations
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
+from rclpy.exceptions import InvalidNamespaceException
 from rclpy.node import Node
+from rclpy.validate_namespace import validate_namespace
 
 from bevdepth_core.weights import WeightsError, locate
 from bevdepth_ros.bring_up.arguments import DEFAULT_PARAMS_FILE
@@ -146,6 +148,11 @@ def _scope_arguments(context: LaunchContext, namespace: str) -> list[str]:
     """
     outer = context.launch_configurations.get('ros_namespace')
     absolute = make_namespace_absolute(prefix_namespace(outer, namespace)) or '/'
+    try:
+        validate_namespace(absolute)
+    except InvalidNamespaceException as error:
+        reason = str(error).partition(':\n')[0].partition(': ')[2]
+        raise ParametersError(f'namespace {absolute} is invalid: {reason}') from error
     words = ['--ros-args', '-r', f'__ns:={absolute}']
     for parameter in context.launch_configurations.get('global_params') or ():
         words += (

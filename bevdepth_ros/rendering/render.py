@@ -19,14 +19,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import yaml
 from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext
 from rclpy.utilities import remove_ros_args
 from tqdm import tqdm
 
 from bevdepth_core.inference import Detector
 from bevdepth_core.visualization import compose
 from bevdepth_ros.bags.player_options import not_negative, positive
+from bevdepth_ros.bring_up.params_files import ParametersError
+from bevdepth_ros.bring_up.scope import resolve_detector
 from bevdepth_ros.rendering.recorded_scenes import MAX_DURATION_S, RecordedScenes
 from bevdepth_ros.rendering.scene import SHOWN_SCORE, Scene
 from bevdepth_ros.rendering.video import ImageWriter
@@ -52,7 +54,7 @@ def render(options: argparse.Namespace) -> int:
     if options.depth and options.checkpoint is None:
         raise RenderError('--depth needs --checkpoint: recorded detections contain no depth')
     writer = ImageWriter(options.out)
-    detector, rig = _detector(options), settings(options.camera_preset)
+    detector, rig = _detector(options), settings(options.camera_preset, options.detector)
     missing = Counter[str]()
     with RecordedScenes(
         options.bag,
@@ -103,11 +105,13 @@ def _absent(topics: list[str]) -> str:
     return f'; the bag has no {", ".join(topics)} (--camera-preset selects other names)'
 
 
-def settings(preset: str) -> RigSettings:
+def settings(preset: str, detector: str = '/bevdepth_detector') -> RigSettings:
     """Return the settings of a camera preset, given by name or path; empty: the defaults.
 
+    Topics without a leading slash are resolved in the namespace of the node ``detector``.
+
     Raises:
-        RenderError: there is no such preset, or the file contains no parameters.
+        RenderError: there is no such preset, or the node would reject the file.
     """
     if not preset:
         return RigSettings()
@@ -117,12 +121,18 @@ def settings(preset: str) -> RigSettings:
     if not path.is_file():
         names = ', '.join(sorted(file.stem for file in presets.glob('*.yaml')))
         raise RenderError(f'--camera-preset {preset} is neither a file nor one of {names}')
+    namespace = detector.rpartition('/')[0]
     try:
-        values = yaml.safe_load(path.read_text())['/**']['ros__parameters']
-    except (KeyError, TypeError, yaml.YAMLError) as error:
-        raise RenderError(f"{path} contains no block '/**' with 'ros__parameters'") from error
-    fields = RigSettings.__dataclass_fields__
-    return RigSettings.from_values({name: values[name] for name in values if name in fields})
+        resolved = resolve_detector(LaunchContext(), namespace, [str(path)])
+    except ParametersError as error:
+        raise RenderError(str(error)) from error
+    odometry = resolved.rig.odometry_topic
+    return dataclasses.replace(
+        resolved.rig,
+        image_topics=tuple(source.image_topic for source in resolved.sources),
+        camera_info_topics=tuple(source.info_topic for source in resolved.sources),
+        odometry_topic=f'{namespace}/{odometry}' if odometry[:1] not in ('', '/') else odometry,
+    )
 
 
 def _detector(options: argparse.Namespace) -> Detector | None:
@@ -211,7 +221,7 @@ def _add_recording_options(parser: argparse.ArgumentParser) -> None:
     add('--bag', type=Path, required=True, help='folder or file of a rosbag2')
     text = '.mp4, .gif, one .png, or a folder for numbered PNG files'
     add('--out', type=Path, required=True, help=text)
-    text = 'camera preset, as camera_preset:= of the launch file'
+    text = 'camera preset or file, as camera_preset:= of the launch file; namespace of --detector'
     add('--camera-preset', default='', help=text)
 
 

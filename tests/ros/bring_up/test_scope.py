@@ -191,8 +191,11 @@ def test_an_integer_is_valid_for_a_float_parameter(domain_id: int, tmp_path: Pat
 
 
 def test_a_namespace_that_ros_does_not_accept_is_reported(domain_id: int):
-    with pytest.raises(ParametersError, match='bevdepth_detector would not start: '):
-        resolve(ns='1-robot')
+    with pytest.raises(
+        ParametersError,
+        match=r'^namespace /my-robot is invalid: namespace must not contain characters other than',
+    ):
+        resolve(ns='my-robot')
 
 
 def test_later_actions_run_in_the_scope_in_which_they_were_created():

@@ -163,8 +163,28 @@ def test_a_preset_that_cannot_be_read_is_reported_with_the_names_of_the_presets(
         settings('nucsenes')
     for text in ('cameras: [a]', 'a', '{'):
         (tmp_path / 'own.yaml').write_text(text)
-        with pytest.raises(RenderError, match=r"own\.yaml contains no block '/\*\*' with"):
+        with pytest.raises(RenderError, match=r'own\.yaml.*(ros__parameters|not a YAML file)'):
             settings(str(tmp_path / 'own.yaml'))
+
+
+@pytest.mark.parametrize('block', ['/**', '/robot/bevdepth_detector'])
+def test_topics_of_a_preset_are_resolved_in_the_namespace_of_the_node(
+    domain_id: int, tmp_path: Path, block: str
+) -> None:
+    (tmp_path / 'own.yaml').write_text(
+        f"""{block}:
+  ros__parameters:
+    cameras: [left, right]
+    image_topics: ["{{camera}}/image"]
+    camera_info_topics: ["/{{camera}}/info"]
+    odometry_topic: odom"""
+    )
+    rig = settings(str(tmp_path / 'own.yaml'), '/robot/bevdepth_detector')
+    assert [(one.image_topic, one.info_topic) for one in rig.camera_sources] == [
+        ('/robot/left/image', '/left/info'),
+        ('/robot/right/image', '/right/info'),
+    ]
+    assert rig.odometry_topic == '/robot/odom'
 
 
 def test_an_unknown_suffix_is_rejected_with_the_valid_ones_before_the_bag_is_read(
