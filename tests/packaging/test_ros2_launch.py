@@ -88,6 +88,16 @@ def test_an_invalid_command_line_fails_with_the_reason(words, named, launch_file
     assert 'Traceback' not in outcome.stderr
 
 
+def test_a_log_folder_that_cannot_be_written_is_reported_with_the_remedy(launch_file, environment):
+    outcome = ros2(
+        f'launch {launch_file} seconds:=0', {**environment, 'ROS_LOG_DIR': '/dev/null/x'}
+    )
+    assert outcome.returncode == 1
+    assert '/dev/null/x' in outcome.stderr
+    assert outcome.stderr.endswith('; set ROS_LOG_DIR to a folder that can be written\n')
+    assert 'Traceback' not in outcome.stderr
+
+
 def test_a_replay_ends_with_the_bag_or_with_an_error_that_names_the_checkpoint(
     environment, tmp_path
 ):

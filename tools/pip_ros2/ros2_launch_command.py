@@ -47,8 +47,8 @@ class LaunchCommand(CommandExtension):
             arguments = parse_assignments(assignments)
         except ValueError as error:
             return str(error)
-        source = AnyLaunchDescriptionSource(str(path))
         try:
+            source = AnyLaunchDescriptionSource(str(path))
             service = LaunchService(
                 argv=assignments, noninteractive=not sys.stdin.isatty(), debug=args.debug
             )
