@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 from torch.multiprocessing.spawn import ProcessRaisedException
 
@@ -109,11 +110,17 @@ def parse(parser: ArgumentParser, arguments: list[str] | None) -> Namespace:
         InvalidRunError: the command line has an unknown key or an invalid value; the message
             suggests the most similar key.
     """
+    keys = _keys(parser)
     try:
-        return parser.parse_args(arguments)
+        values = parser.parse_args(arguments)
     except ArgumentError as error:
         message = ' '.join(str(error).split())
-        raise InvalidRunError(_sentence(message, _keys(parser))) from error
+        raise InvalidRunError(_sentence(message, keys)) from error
+    defaults = parser.get_defaults()
+    for path in values.get('config') or []:
+        if path is not None:  # None: the argument was YAML text
+            _check_empty(yaml.safe_load(Path(path).read_text()), keys, defaults)
+    return values
 
 
 def instantiate(parser: ArgumentParser, values: Namespace) -> Namespace:
@@ -133,6 +140,22 @@ def instantiate(parser: ArgumentParser, values: Namespace) -> Namespace:
         ) from error
 
 
+def _check_empty(section: dict, keys: list[str], defaults: Namespace, parent: str = '') -> None:
+    """Raise InvalidRunError for an unknown key without values, or for a section that is null:
+    jsonargparse drops both.
+    """
+    for name, value in section.items():
+        key = f'{parent}{name}'
+        if value is None and isinstance(defaults.get(key), Namespace):
+            raise InvalidRunError(
+                f'the section {key} of the configuration is empty: give it a value or remove it'
+            )
+        if value == {} and key not in keys:
+            raise InvalidRunError(_unknown_key(key, keys))
+        if isinstance(value, dict):
+            _check_empty(value, keys, defaults, f'{key}.')
+
+
 def _keys(parser: ArgumentParser) -> list[str]:
     return [action.dest for action in parser._actions if action.dest]
 
@@ -143,12 +166,16 @@ def _sentence(message: str, keys: list[str]) -> str:
         return _unknown_option(unknown[1].split()[0], keys)
     if unknown := _UNKNOWN_IN_FILE.search(message) or _UNKNOWN_IN_SECTION.search(message):
         key = '.'.join(part for part in unknown.groups() if part)
-        return f'the configuration has an unknown key {key}{did_you_mean(key, keys)}'
+        return _unknown_key(key, keys)
     text = _CLASS.sub(r'a value of type \1', _LITERAL.sub(r'one of \1', message))
     if union := _UNION.search(text):
         types = union[2].replace('a value of type NoneType', 'null').replace(', ', ' or ')
         return f'{union[1]} must be {types}, got {union[3]}'
     return text.removeprefix('Parser key ')
+
+
+def _unknown_key(key: str, keys: list[str]) -> str:
+    return f'the configuration has an unknown key {key}{did_you_mean(key, keys)}'
 
 
 def _unknown_option(word: str, keys: list[str]) -> str:

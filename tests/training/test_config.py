@@ -243,6 +243,12 @@ def test_an_impossible_number_is_rejected_by_its_name(argument: str, expected: s
             'unknown key data.augmentation.rig.focl',
         ),
         ('data:\n  cameras: front', 'data.cameras must be list[str] or null, got front'),
+        ('model: {netwrk: {}}', "unknown key model.netwrk (did you mean 'model.network'?)"),
+        ('mdel: {}', "unknown key mdel (did you mean 'model'?)"),
+        ('trainer: {averaging: {deca: {}}}', 'unknown key trainer.averaging.deca'),
+        ('data: null', 'the section data of the configuration is empty'),
+        ('model: {network: {image: null}}', 'the section model.network.image of the config'),
+        ('model: null', 'the section model of the configuration is empty'),
         ('trainer: [1]', 'a section of the configuration does not map keys to values'),
     ],
 )
