@@ -86,7 +86,7 @@ ROS_PARTS = {
     'bags': ('rig', 'signals', 'process'),
     'launching': ('signals', 'process'),
     'bring_up': ('rig', 'bags', 'launching', 'signals', 'process'),
-    'rendering': ('rig', 'detections', 'bags', 'signals', 'process'),
+    'rendering': ('rig', 'detections', 'bags', 'bring_up', 'signals', 'process'),
     'viewer': ('rig', 'detections', 'rendering', 'signals', 'process'),
     'closed_loop': ('rig', 'detections', 'bags', 'launching', 'signals', 'process'),
     'demo': ('rig', 'detections', 'bags', 'launching', 'signals', 'process'),
