@@ -43,10 +43,10 @@ SAME = 1 / 4
 SHORTEST_JUMP = 0.6
 """Share of the cycle; images must be earlier or later by more if the clock jumped by a cycle."""
 STEEP = 3.0
-"""Multiple of the jitter by which deviations change within half a window if a clock drifts."""
+"""Multiple of the jitter; deviations that change by more within half a window show a drift."""
 CERTAIN = 1.25
-"""Multiple of the shortest jump that arrival times show although the next images of the other
-cameras, of which only early ones are there to compare with, make them look less early."""
+"""Multiple of the shortest jump; arrival times surely show larger errors of a clock. Smaller ones
+can be hidden, because only images of other cameras that have arrived already are compared."""
 JUMP_IMAGES = 5
 """Images after a possible jump of the clock whose lateness decides."""
 LONGEST_BACKLOG_S = 4.0
@@ -314,7 +314,7 @@ class CameraTiming:
         has_moved = len(last) >= CHANGE and abs(last[-1]) > quarter
         middle = statistics.median(last) if has_moved else 0.0
         moved = drift(last) if len(last) == WINDOW // 2 else 0.0
-        if abs(moved) > STEEP * self.jitter_ns:  # the median of all lags behind a fast clock
+        if abs(moved) > STEEP * self.jitter_ns:  # the median lags behind a clock that drifts fast
             middle = statistics.median(last[-CHANGE:]) + moved / 2
         middle = middle if abs(middle) > quarter else 0.0
         unwrapped = [one + period_ns * round((middle - one) / period_ns) for one in differences]

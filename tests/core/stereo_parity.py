@@ -57,7 +57,7 @@ AMPLIFIED = 5e-3
 0 project far outside of the image, where a rounding error moves them by many pixels. The
 official code's own float32 and float64 runs differ by up to 1.5e-3 there."""
 FIRST_COSTS = 5e-5
-"""Relative L2 of the cost volumes and scores of the first step. One pixel (camera 4, row 17,
+"""Relative L2 of the cost volumes of the first step. One pixel (camera 4, row 17,
 column 93 of the second range) projects to 0.12 m in front of the source camera; its 8 elements
 differ by up to 1e-2 between AVX2 and AVX-512 instructions of one machine. They alone change the
 checksum of a stage by up to 2e-5; the stored elements agree within 7.2e-6."""
@@ -286,7 +286,7 @@ class _StereoStages:
 
     def updated(self, candidates, spread, scores, *, real):  # type: ignore[no-untyped-def]
         step = self._step('updated')
-        self._add_ranges(step, FIRST_COSTS, score=scores.movedim(1, 0))
+        self._add_ranges(step, TIGHT, score=scores.movedim(1, 0))
         mean, spread = real(candidates, spread, scores)
         self._add_ranges(step, AMPLIFIED, sigma_after=spread.movedim(1, 0))
         return mean, spread

@@ -30,10 +30,11 @@ the reference has no float64 run of this step to compare with."""
 TOLERANCE = 1e-3
 """Relative tolerance of gradients, and of statistics after a step with moving batch norms; as
 without stereo."""
-NOISE_FACTOR = 5
+NOISE_FACTOR = 3
 """Gradients may differ by this many times the distance of the official float32 and float64 runs,
-which is up to 1.8e-2: the refinement steps amplify rounding. Reached: 2.7 with AVX-512, 3.1 with
-AVX2 instructions."""
+which is up to 1.8e-2: the refinement steps amplify rounding."""
+STORED_NOISE_FACTOR = 4
+"""The same for stored elements. Reached: 2.7 with AVX-512, 3.1 with AVX2 instructions."""
 NO_GRADIENT = 'backbone.similarity_net.2.bias'
 """A softmax follows, so that its gradient is 0 but for rounding."""
 
@@ -71,9 +72,9 @@ def test_running_statistics_after_a_step_are_the_official_ones(case: Case, movin
     assert {name: far for name, far in distances.items() if far > TOLERANCE} == {}
 
 
-def gradient_tolerance(case: Case, name: str) -> float:
+def gradient_tolerance(case: Case, name: str, factor: float = NOISE_FACTOR) -> float:
     noise = case.reference['fp32_minus_fp64']['gradients_rel_l2'].get(name, 0.0)
-    return max(TOLERANCE, NOISE_FACTOR * noise)
+    return max(TOLERANCE, factor * noise)
 
 
 def test_gradients_are_the_official_ones(case: Case, fixed_norms: ModelOutputs) -> None:
@@ -101,6 +102,6 @@ def test_the_stereo_networks_have_the_official_gradients(
         index, expected = (case.arrays[f'grad/{name}/{part}'] for part in ('idx', 'val'))
         found = gradients[name].flatten().numpy()[index]
         distance = np.linalg.norm(found - expected) / np.linalg.norm(expected)
-        if distance > gradient_tolerance(case, name):
-            missed[name] = distance / gradient_tolerance(case, name)
+        if distance > gradient_tolerance(case, name, STORED_NOISE_FACTOR):
+            missed[name] = distance
     assert missed == {}
