@@ -3,13 +3,15 @@
 #
 #     tools/stereo_gain.sh [OPTIONS OF train.py]
 #
-# Run from the repository root after `. ./env.sh`, on a machine with an NVIDIA GPU. Both networks have the stride that stereo needs, the same
-# data, the same seed and the same number of steps; they train at the same time. Each seed of SEEDS gives other held-out scenes.
+# Run from the repository root after `. ./env.sh`, on a machine with one or two NVIDIA GPUs. Both networks have the stride that stereo needs,
+# the same data, the same seed and the same number of steps; they train at the same time, each on its own GPU if there are two. Each seed of
+# SEEDS gives other held-out scenes.
 # DATA, OUT, STEPS, BATCH, SCENES, VAL_SCENES, SECONDS_PER_SCENE, SEEDS and WORKERS (per training) may be set in the environment.
 set -euo pipefail
 
 data=${DATA:-data/stereo_gain} out=${OUT:-out/stereo_gain} steps=${STEPS:-4000} batch=${BATCH:-32}
 scenes=${SCENES:-400} val=${VAL_SCENES:-10} duration=${SECONDS_PER_SCENE:-10} seeds=${SEEDS:-1 2 3} workers=${WORKERS:-7}
+gpus=$(python3 -c 'import torch; print(torch.cuda.device_count())')
 stereo='--model.network.stereo={"range_bounds": [2.0, 8.4, 16.4, 28.4, 58.0]}'
 
 generate() { # FOLDER TRAINING_SCENES HELD_OUT_SCENES SEED
@@ -17,8 +19,12 @@ generate() { # FOLDER TRAINING_SCENES HELD_OUT_SCENES SEED
         --duration "$duration" --image-size 640x360 --no-sweeps
 }
 
+gpu_of() { # NAME
+    if [[ $1 == with_stereo ]]; then echo $((gpus > 1)); else echo 0; fi
+}
+
 train() { # NAME OPTION...
-    python3 training/train.py --config config/training/small.yaml --model.network.image_encoder.stride 16 \
+    CUDA_VISIBLE_DEVICES=$(gpu_of "$1") python3 training/train.py --config config/training/small.yaml --model.network.image_encoder.stride 16 \
         --data.root "$data/training" --data.cache_dir "$out/$1/cache" --data.workers "$workers" --data.batch_size "$batch" \
         --data.augmentation.image.scale '[0.8, 1.0]' --model.learning_rate_batch "$batch" --trainer.precision bf16-mixed \
         --trainer.devices 1 --trainer.max_steps "$steps" --trainer.max_epochs 1000 --output "$out/$1" --resume true \
@@ -28,8 +34,8 @@ train() { # NAME OPTION...
 score() { # NAME SEED
     local weights
     weights=$(printf '%s\n' "$out/$1"/weights/epoch_*.safetensors | tail -n 1)
-    python3 training/evaluate.py --checkpoint "$weights" --data.root "$data/held_out_$2" --data.version v1.0-synthetic \
-        --data.split synthetic_val --data.workers 2 --output "$out/$1/seed_$2" >"$out/$1_$2.log" 2>&1 ||
+    CUDA_VISIBLE_DEVICES=$(gpu_of "$1") python3 training/evaluate.py --checkpoint "$weights" --data.root "$data/held_out_$2" --data.version v1.0-synthetic \
+        --data.split synthetic_val --data.workers $((workers / 3 + 1)) --output "$out/$1/seed_$2" >"$out/$1_$2.log" 2>&1 ||
         { tail -n 30 "$out/$1_$2.log" && return 1; }
 }
 
