@@ -57,8 +57,8 @@ def require_compiler() -> None:
     compiler = os.environ.get('CXX', 'g++')
     if shutil.which(compiler) is None:
         raise ExportError(
-            f'pt2 needs a C++ compiler, and {compiler} is not installed: run `apt install g++`, '
-            'or set CXX to one'
+            f'pt2 needs a C++ compiler, but {compiler} is not installed: run `apt install g++`, '
+            'or set the environment variable CXX to the name of an installed compiler'
         )
 
 

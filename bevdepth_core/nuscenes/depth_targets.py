@@ -1,4 +1,4 @@
-"""Computes the targets of the depth network: sparse depth maps from a lidar scan."""
+"""Computes the targets of the depth network, which are sparse depth maps from a lidar scan."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from bevdepth_core.nuscenes.records import Pose, SensorRecord
 from bevdepth_core.preprocess import ImageTransform
 
-POINT_NUMBERS = 5
-"""float32 numbers per point of a ``.pcd.bin`` file: x, y, z, intensity, ring."""
-IMAGE_MARGIN = 1
-"""Smallest distance of a point from the border of the source image, pixels."""
+NUMBERS_PER_POINT = 5
+"""A ``.pcd.bin`` file stores five float32 numbers per point: x, y, z, intensity and ring."""
+IMAGE_MARGIN_PX = 1
+"""Only points that are farther than this from every edge of the source image are used, pixels."""
 
 
 def read_points(path: str | Path) -> np.ndarray:
@@ -24,12 +24,12 @@ def read_points(path: str | Path) -> np.ndarray:
         ValueError: the file is truncated.
     """
     numbers = np.fromfile(path, np.float32)
-    if numbers.size % POINT_NUMBERS:
+    if numbers.size % NUMBERS_PER_POINT:
         raise ValueError(
-            f'{path} is truncated: {numbers.size} numbers are not a multiple of {POINT_NUMBERS}; '
-            'unpack it again'
+            f'{path} is truncated: it contains {numbers.size} numbers, which is not a multiple of '
+            f'{NUMBERS_PER_POINT}; unpack the file again'
         )
-    return numbers.reshape(-1, POINT_NUMBERS)[:, :3]
+    return numbers.reshape(-1, NUMBERS_PER_POINT)[:, :3]
 
 
 def depth_maps(
@@ -44,16 +44,21 @@ def depth_maps(
         points: (n, 3) points in the lidar's frame.
         lidar: the lidar, with the ego pose of its scan.
         cameras: N cameras, each with the ego pose of its exposure.
-        transforms: image transform of each camera; all give the same size.
+        transforms: transform from the source image of each camera to the network input; all
+            outputs have the same height and width.
 
     Returns:
-        (N, height, width) float32, meters along the optical axis in the source camera, 0 where no
-        point falls. Where several points fall, the last one of the scan is kept.
+        (N, height, width) float32, one map per camera. A pixel contains the depth of a point along
+        the optical axis of the camera in meters, or 0 if the scan has no point at this pixel. If
+        several points fall on a pixel, it contains the depth of the last of them in the scan.
 
-    Source: the official lidar projection, including its peculiarities: coordinates are truncated
-        towards zero, so that points up to one pixel outside the left and upper edge are kept;
-        near points do not hide far ones; points are rounded to float32 after every rigid
-        transform. The maps therefore equal the official ones in every pixel.
+    Source: the official lidar projection. Every pixel equals the official value, because this
+        function also adopts three peculiarities:
+
+        * Pixel coordinates are truncated towards zero. A point less than one pixel outside the
+          left or upper edge of the network input is therefore kept.
+        * A point is used even if a nearer surface hides it from the camera.
+        * Coordinates are rounded to float32 after each rotation and each translation.
     """
     in_world = _to_parent(_to_parent(points, lidar.ego_from_sensor), lidar.world_from_ego)
     return np.stack(
@@ -71,9 +76,8 @@ def _depth_map(
     in_front = in_camera[in_camera[:, 2] > 0]
     depth = in_front[:, 2]
     pixels = (in_front @ camera.intrinsics.T)[:, :2] / depth[:, None]
-    inside = ((pixels > IMAGE_MARGIN) & (pixels < np.array(camera.image_size) - IMAGE_MARGIN)).all(
-        axis=1
-    )
+    upper = np.array(camera.image_size) - IMAGE_MARGIN_PX
+    inside = ((pixels > IMAGE_MARGIN_PX) & (pixels < upper)).all(axis=1)
     return _rasterized(pixels[inside], depth[inside], transform)
 
 

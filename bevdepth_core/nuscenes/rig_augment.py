@@ -127,11 +127,16 @@ class RigAugmentation:
         for name in ('focal', 'pitch_deg', 'height'):
             low, high = getattr(self, name)
             if not low <= high:
-                raise ValueError(f'augmentation.rig.{name} must be [lowest, highest]')
+                raise ValueError(
+                    f'augmentation.rig.{name} must be [lowest, highest], got [{low}, {high}]'
+                )
         if self.focal[0] <= 0:
             raise ValueError('augmentation.rig.focal must be positive factors')
         if self.min_cameras is not None and self.min_cameras < 1:
-            raise ValueError('augmentation.rig.min_cameras must be at least 1, or null for all')
+            raise ValueError(
+                'augmentation.rig.min_cameras must be at least 1, or null to use all cameras, got '
+                f'{self.min_cameras}'
+            )
 
     def draw(self, rng: np.random.Generator, cameras: int) -> RigChange:
         """Return a change of a rig with this many cameras."""

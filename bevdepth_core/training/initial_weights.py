@@ -68,8 +68,8 @@ def _require_same_layers(model: BEVDepth, source: BEVDepth, path: str) -> None:
     differing = sorted({name.split('.')[0] for name, _ in expected.items() ^ found.items()})
     if differing:
         raise CheckpointError(
-            f'model.init: {path} contains another network than model.network describes: '
-            f'{", ".join(differing)} differ; leave out model.network to use that of the checkpoint'
+            f'model.init: the network in {path} differs from model.network in '
+            f'{", ".join(differing)}; remove model.network to use the network of the checkpoint'
         )
 
 
@@ -101,8 +101,8 @@ def load_pretrained(backbone: nn.Module, source: str, depth: int) -> None:
 def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(
-            f'model.pretrained: {path}: no such file; set it to a name of torchvision weights, '
-            'a file, or none'
+            f'model.pretrained: {path} does not exist; set model.pretrained to a name of '
+            'torchvision weights, an existing file, or none'
         )
     if zipfile.is_zipfile(path):  # older files of torchvision are no archives
         require_plain_archive(path)

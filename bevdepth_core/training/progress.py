@@ -9,12 +9,15 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm import tqdm
 
 REFRESH_STEPS = 10
-"""Steps between two updates of the bar; each update waits for the GPU. The first steps update it
-every time."""
+"""Number of steps between two updates of the bar; fewer updates save time, because each update
+waits for the GPU. During the first ``REFRESH_STEPS`` steps of an epoch, every step updates the
+bar."""
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar of an epoch, from the first step on, with the remaining time of the run."""
+    """Lightning's progress bar of an epoch. It moves from the first step on, and also shows the
+    expected remaining time of the whole run.
+    """
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=REFRESH_STEPS)
@@ -34,16 +37,25 @@ class ProgressBar(TQDMProgressBar):
     ) -> dict[str, int | str | float | dict[str, float]]:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop('v_num', None)
-        left_s = remaining_seconds(
+        remaining_s = remaining_seconds(
             time.monotonic() - self._started_s,
             trainer.global_step - self._first_step,
             int(trainer.estimated_stepping_batches) - trainer.global_step,
         )
-        return metrics | ({} if left_s is None else {'run_left': tqdm.format_interval(left_s)})
+        if remaining_s is None:
+            return metrics
+        return metrics | {'run_left': tqdm.format_interval(remaining_s)}
 
 
-def remaining_seconds(elapsed_s: float, done: int, left: int) -> float | None:
-    """Return the expected time for ``left`` steps if ``done`` steps took ``elapsed_s``; None
-    before the first step.
+def remaining_seconds(elapsed_s: float, done: int, remaining: int) -> float | None:
+    """Return the expected time for the remaining steps.
+
+    Args:
+        elapsed_s: time that the steps so far took, seconds.
+        done: number of steps so far.
+        remaining: number of remaining steps; a negative number counts as 0.
+
+    Returns:
+        The time in seconds, or None if ``done`` is 0.
     """
-    return elapsed_s / done * max(0, left) if done else None
+    return elapsed_s / done * max(0, remaining) if done else None

@@ -1,13 +1,20 @@
-"""Reads MCAP files (https://mcap.dev/spec), also truncated or damaged ones.
+"""Reads MCAP files (https://mcap.dev/spec), even if they are truncated or damaged.
 
-The official readers and rosbags trust the sizes in a file and stop at the first damage. This
-reader reads a bounded amount at a time and skips damaged parts.
+The official readers and the library rosbags trust the sizes in a file and stop at the first
+damage. This reader reads a limited number of bytes at a time and skips damaged chunks. A file has
+these parts:
 
     magic | chunk (records, often compressed) ... | summary (index of the chunks) | footer | magic
 
-With a valid summary, chunks are read in order of time. Without one, as in a recording that is
-still written or was interrupted, one pass through the file finds the topics, and messages are
-sorted.
+* If the summary is valid and indexes the chunks, it names the topics, and only the chunks of the
+  requested time are read, in the order of their start times.
+* If the summary names topics and message counts but no chunks, all chunks are read in the order of
+  the file.
+* If the summary is missing or damaged, because a recording is still being written or was
+  interrupted, a first pass through the file finds the topics and counts the messages. After it,
+  chunks are read in the order of the file.
+
+In all cases, ``message_order.in_order`` sorts the messages of the chunks by log time.
 """
 
 from __future__ import annotations
@@ -47,10 +54,11 @@ _STATISTICS_HEAD = struct.Struct('<QHIIIIQQI')
 _CHANNEL_COUNT = struct.Struct('<HQ')
 _TAIL_BYTES = RECORD_HEAD.size + _FOOTER_CONTENT.size + len(MAGIC)
 _DISORDER_NS = 1_000_000_000
-"""Longest time by which a message outside of chunks may be older than those before it."""
+"""A message that lies outside of a chunk is sorted correctly if its log time is at most this much
+earlier than that of any message before it in the file."""
 _UNPACKED_ALLOWANCE, _UNPACKED_RATIO = 1 << 32, 100
-"""One pass through the file decompresses at most this number of bytes plus this multiple of the
-file's size."""
+"""One pass through a file decompresses at most ``_UNPACKED_ALLOWANCE`` bytes plus
+``_UNPACKED_RATIO`` times the size of the file."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +73,13 @@ class McapFile:
 
     Attributes:
         path: path of the file.
-        topics: with their numbers of messages, of any encoding.
-        start_ns, end_ns: log time of the first and of the last message; 0 without messages.
-        problem: why a part of the file is not read; None if the complete file is valid.
+        topics: all topics of the file, whatever their encoding, each with its number of messages.
+        start_ns, end_ns: earliest and latest log time of a message; 0 if there are no messages.
+        problem: the first reason found so far why a part of the file was not read, or None.
 
     Raises:
-        ValueError: it is not an MCAP file.
-        OSError: it cannot be read.
+        ValueError: the file is not an MCAP file.
+        OSError: the file cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -100,7 +108,9 @@ class McapFile:
         self._stream.close()
 
     def messages(self, names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[Message]:
-        """Yield (topic, log time in ns, bytes) from ``start_ns`` to before ``stop_ns``."""
+        """Yield (topic, log time in ns, bytes) of the messages on the topics ``names`` whose log
+        time is at least ``start_ns`` and less than ``stop_ns``, in order of log time.
+        """
         wanted = {
             channel: topic.name for channel, topic in self._channels.items() if topic.name in names
         }
@@ -120,8 +130,8 @@ class McapFile:
         self.problem = self.problem or problem
 
     def _read_summary(self) -> dict[int, int] | None:
-        """Read the index; return the number of messages by channel, or None if there is no
-        index.
+        """Read the summary; return the number of messages by channel, or None if the summary is
+        missing, damaged, or does not define every channel that it counts.
         """
         try:
             counts = self._summary_counts(self._summary())
@@ -134,7 +144,7 @@ class McapFile:
         return counts
 
     def _summary(self) -> BytesIO:
-        """Return the records of the summary; empty if the file was written without a summary."""
+        """Return the bytes of the summary; no bytes if the file was written without a summary."""
         self._stream.seek(max(self._size - _TAIL_BYTES, 0))
         tail = self._stream.read(_TAIL_BYTES)
         kind, length = RECORD_HEAD.unpack_from(tail)
@@ -149,10 +159,10 @@ class McapFile:
 
     def _summary_counts(self, summary: BytesIO) -> dict[int, int] | None:
         """Store the content of the summary; return the number of messages by channel, or None if
-        it has no statistics.
+        the summary contains no statistics.
 
-        A file may have statistics without an index, for example with rosbag2's preset
-        ``fastwrite``.
+        A summary may contain statistics but no index of chunks: rosbag2 writes such files with its
+        preset ``fastwrite``.
         """
         counts, chunk_count = None, 0
         for kind, record in records(summary, len(summary.getbuffer())):
@@ -194,7 +204,7 @@ class McapFile:
                 self._report(f'its index points to byte {chunk.offset}, where no chunk begins')
 
     def _parts(self) -> Iterator[FilePart]:
-        """Yield the messages of the whole file in its order."""
+        """Yield the parts of the whole file in the order of the file."""
         budget = _Budget(self._size)
         place = self._stream.seek(len(MAGIC))
         for kind, record in records(self._stream, self._size):
@@ -209,7 +219,9 @@ class McapFile:
         self._report(f'it is truncated or damaged after byte {place}')
 
     def _chunk_part(self, chunk: bytes, budget: _Budget) -> FilePart:
-        """Return the messages of a chunk; if it is damaged, those before the damage."""
+        """Return the messages of a chunk. If one of its records is damaged, return the messages
+        before that record. If the chunk cannot be decompressed, return no messages.
+        """
         try:
             start_ns, _, size, checksum = CHUNK_HEAD.unpack_from(chunk)
             budget.take(min(size, MAX_CONTENT_BYTES))
@@ -224,7 +236,9 @@ class McapFile:
         return FilePart(start_ns, [message for message in found if message is not None])
 
     def _take(self, kind: int, record: bytes) -> StampedMessage | None:
-        """Return the message of a record, or None; store schemas and channels."""
+        """Return the message that a record contains. If the record contains a schema or a channel,
+        store it and return None; also return None for all other records.
+        """
         if kind != MESSAGE:
             self._take_definition(kind, record)
             return None
@@ -258,10 +272,14 @@ class _Budget:
         self._limit = self._left = _UNPACKED_ALLOWANCE + _UNPACKED_RATIO * file_size
 
     def take(self, size: int) -> None:
-        """Count ``size`` more bytes; raise ValueError if the limit is exceeded."""
+        """Count ``size`` more bytes.
+
+        Raises:
+            ValueError: the pass decompresses more bytes than the limit.
+        """
         self._left -= size
         if self._left < 0:
             raise ValueError(
-                f'the chunks of the file decompress to more than {self._limit} bytes, the limit '
-                'for its size'
+                f'the chunks of the file decompress to more than {self._limit} bytes, which is '
+                'the limit for a file of this size'
             )

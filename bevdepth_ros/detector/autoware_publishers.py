@@ -1,4 +1,6 @@
-"""Publishes detections and tracks as Autoware messages, if Autoware's messages are installed."""
+"""Publishes detections and tracks as messages of Autoware, if the package of these messages is
+installed.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from bevdepth_ros.detections.autoware import detected_objects, tracked_objects
 
 
 class AutowarePublishers:
-    """Publishes DetectedObjects and TrackedObjects; a message is built only if its topic has
-    subscribers.
+    """Publishes DetectedObjects and TrackedObjects. It builds a message only if the topic of the
+    message has subscribers.
     """
 
     def __init__(
@@ -25,12 +27,13 @@ class AutowarePublishers:
         """Create the publishers.
 
         Args:
-            msg: module of Autoware's messages; None if they are not installed: nothing is
-                published then.
-            create: creates a publisher of a message type on a topic.
+            msg: module of Autoware's messages. It is None if they are not installed; nothing is
+                published in this case.
+            create: function that takes a message type and a topic, and returns a publisher.
         """
         self._msg = msg
-        # Track ids begin with 1 in every run; the UUIDs must differ between runs.
+        # Track ids begin with 1 in every run of the node. This UUID makes the UUIDs of the tracks
+        # of two runs different.
         self._track_id_namespace = uuid.uuid4()
         if msg is not None:
             self._detected = create(msg.DetectedObjects, '~/detected_objects')
@@ -43,8 +46,13 @@ class AutowarePublishers:
         tracks: Tracks3D | None,
         frame_id: str,
     ) -> None:
-        """Publish the objects of one result, in ``frame_id``; ``tracks`` is None without
-        tracking.
+        """Publish the detections and tracks of one image set.
+
+        Args:
+            detections: the detected boxes.
+            covariance: covariance of the detected boxes.
+            tracks: the tracks, or None if tracking is off.
+            frame_id: tf frame of the boxes and of the tracks.
         """
         if self._msg is None:
             return

@@ -92,7 +92,7 @@ def render(options: argparse.Namespace) -> int:
             for camera, count in sorted(missing.items()):
                 print(
                     f'render: {camera} is missing in {count} of {writer.count} rendered images: '
-                    f'check its images, camera_info and tf{_absent(absent[camera])}',
+                    f'check images, CameraInfo and tf of this camera{_absent(absent[camera])}',
                     file=sys.stderr,
                 )
             return writer.count

@@ -168,13 +168,16 @@ def _resolve(future: Future[DecodedImage], decode: Callable[[], DecodedImage]) -
 
 
 def _checked(image: DecodedImage) -> DecodedImage:
-    """Raise ValueError if the image is too small for detection, or so thin that resizing it to the
-    network's input would need too much memory.
+    """Return the image.
+
+    Raises:
+        ValueError: the image is too small for detection, or so thin that resizing it to the input
+            of the network would need too much memory.
     """
     short, long = sorted((image.height, image.width))
     if short < MIN_SIDE_PX or long > MAX_SIDE_RATIO * short:
         raise ValueError(
-            f'is {image.width}x{image.height}; the sides of an image must have at least '
-            f'{MIN_SIDE_PX} px and a ratio of at most {MAX_SIDE_RATIO}'
+            f'is {image.width}x{image.height} pixels; the shorter side must be at least '
+            f'{MIN_SIDE_PX} pixels, and the longer side at most {MAX_SIDE_RATIO} times as long'
         )
     return image

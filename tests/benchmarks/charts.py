@@ -1,4 +1,4 @@
-"""Writes results of benchmarks as JSON files, and bar charts as PNG files."""
+"""Writes the results of benchmarks as JSON files, and draws bar charts of them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from matplotlib.axes import Axes
 
 
 def write_json(results: dict, path: Path) -> None:
-    """Write ``results``, and make the folder for it."""
+    """Write ``results`` to a JSON file, and create its folder if there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1))
 
 
 def stage_bar(axes: Axes, stages: dict[str, float], total: float, rest: str) -> None:
-    """Draw the stages of one step as a stacked bar in ms, and the remainder of ``total`` as
-    ``rest``.
+    """Draw one stacked bar, which shows how the time of a step is divided.
+
+    Args:
+        axes: axes to draw on.
+        stages: time of each stage by its name, milliseconds.
+        total: time of the whole step, milliseconds.
+        rest: label of the last part, which is the total minus the sum of the stages.
     """
     parts = {
         **{f'{name.replace("_", " ")} {value:.2f}': value for name, value in stages.items()},
@@ -35,17 +40,18 @@ def stage_bar(axes: Axes, stages: dict[str, float], total: float, rest: str) -> 
     axes.set_yticks([])
 
 
-def value_bars(axes: Axes, values: dict[str, float], form: str = '%.1f') -> None:
-    """Draw one labeled bar per value, the first on top."""
-    axes.bar_label(
-        axes.barh(list(values), list(values.values()), color='tab:blue'), fmt=form, padding=3
-    )
+def value_bars(axes: Axes, values: dict[str, float], number_format: str = '%.1f') -> None:
+    """Draw one horizontal bar per value, with the number beside it; the first bar is on top."""
+    drawn = axes.barh(list(values), list(values.values()), color='tab:blue')
+    axes.bar_label(drawn, fmt=number_format, padding=3)
     axes.margins(x=0.2)
     axes.invert_yaxis()
 
 
 def two_charts(title: str):
-    """Return a figure with a wide and a narrow chart."""
+    """Return a figure, the axes of its wide chart on the left, and of its narrow chart on the
+    right.
+    """
     figure, (left, right) = pyplot.subplots(
         1, 2, figsize=(11, 3.2), width_ratios=(2, 1), layout='constrained'
     )
@@ -54,8 +60,13 @@ def two_charts(title: str):
 
 
 def grouped_bars(axes: Axes, groups: dict[str, dict[str, float]], colors: dict[str, str]) -> None:
-    """Draw a group of labeled bars per name, the first on top, on a logarithmic axis; a bar's key
-    decides its color."""
+    """Draw groups of horizontal bars on a logarithmic axis, with the number beside each bar.
+
+    Args:
+        axes: axes to draw on.
+        groups: values of each group by their keys; the first group is on top.
+        colors: color of a bar by the key of its value.
+    """
     ticks, top = [], 0.0
     for bars in groups.values():
         places = [top + place for place in range(len(bars))]

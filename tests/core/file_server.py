@@ -1,5 +1,7 @@
-"""A local file server that can interrupt downloads, ignore ranges, answer with errors, or serve
-the requests that a client sends to a proxy.
+"""Provides a local file server for tests of downloads.
+
+The server can interrupt a download, ignore Range headers, answer with an HTTP error, and act as
+the proxy of a client: it then answers requests for any host with its own files.
 """
 
 from __future__ import annotations
@@ -11,15 +13,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class FileServer(ThreadingHTTPServer):
-    """Serves ``files`` by name.
+    """Serves the content of ``files``; the last part of a URL is the name of the file.
 
     Attributes:
-        files: name -> content.
-        ranges: the Range header of each request, None where there was none.
-        paths: the target of each request line; for a proxy this is a URL.
-        send_until: position in the file at which the connection ends; None sends the whole file.
-        supports_ranges: whether Range headers have an effect. Only ``bytes=N-`` is understood.
-        refusal: HTTP error status sent for every request; None: requests are served.
+        files: content of each file by its name.
+        range_headers: Range header of each request so far; None for a request without this header.
+        targets: target of each request line so far. It is a path, or a URL if the client uses the
+            server as a proxy.
+        send_until: position in the file, bytes. The server closes the connection there although
+            the announced length is longer. If it is None, the server sends the whole file.
+        supports_ranges: True if the server answers a Range header with the part of the file. The
+            only supported form is ``bytes=N-``.
+        error_status: HTTP status with which the server answers every request; None if the server
+            answers with files, and with status 404 if there is no such file.
     """
 
     daemon_threads = True
@@ -27,11 +33,11 @@ class FileServer(ThreadingHTTPServer):
     def __init__(self, files: dict[str, bytes]) -> None:
         super().__init__(('127.0.0.1', 0), _Handler)
         self.files = files
-        self.ranges: list[str | None] = []
-        self.paths: list[str] = []
+        self.range_headers: list[str | None] = []
+        self.targets: list[str] = []
         self.send_until: int | None = None
         self.supports_ranges = True
-        self.refusal: int | None = None
+        self.error_status: int | None = None
 
     @property
     def url(self) -> str:
@@ -43,11 +49,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         server, range_header = self.server, self.headers.get('Range')
-        server.ranges.append(range_header)
-        server.paths.append(self.path)
+        server.range_headers.append(range_header)
+        server.targets.append(self.path)
         content = server.files.get(self.path.rpartition('/')[2])
-        if content is None or server.refusal is not None:
-            self.send_error(server.refusal or 404)
+        if content is None or server.error_status is not None:
+            self.send_error(server.error_status or 404)
             return
         partial = range_header is not None and server.supports_ranges
         first = int(range_header.removeprefix('bytes=').rstrip('-')) if partial else 0
@@ -70,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(files: dict[str, bytes]) -> Iterator[FileServer]:
-    """Run a server of ``files`` while the ``with`` block runs."""
+    """Serve ``files`` until the ``with`` block ends."""
     with FileServer(files) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()

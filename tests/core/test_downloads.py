@@ -122,8 +122,8 @@ def test_each_name_requests_its_file_and_a_file_without_weights_is_requested_ane
             download(OFFICIAL[name], folder, server.url, lambda text: None)
         assert not list(folder.glob('*.safetensors')) and not list(folder.glob('*.part'))
     assert (folder / OFFICIAL[name].file).read_bytes() == CONTENT
-    assert server.paths == 2 * [f'/{OFFICIAL[name].file}']
-    assert server.ranges == [None, None]
+    assert server.targets == 2 * [f'/{OFFICIAL[name].file}']
+    assert server.range_headers == [None, None]
 
 
 def test_the_list_contains_the_files_that_the_authors_released():
@@ -148,7 +148,7 @@ def test_the_list_contains_the_files_that_the_authors_released():
 def test_existing_weights_are_not_downloaded_again(server: FileServer, folder: Path, part: Path):
     path = put_weights(folder)
     assert download(WEIGHTS, folder, server.url, lambda text: None) == path
-    assert server.paths == []
+    assert server.targets == []
 
 
 def test_an_interrupted_download_is_resumed_where_it_ended(server: FileServer, part: Path):
@@ -159,7 +159,7 @@ def test_an_interrupted_download_is_resumed_where_it_ended(server: FileServer, p
     server.send_until = None
     get(server, part)
     assert part.read_bytes() == CONTENT
-    assert server.ranges == [None, 'bytes=100000-']
+    assert server.range_headers == [None, 'bytes=100000-']
 
 
 def test_a_server_that_ignores_the_range_sends_the_whole_file(server: FileServer, part: Path):
@@ -173,7 +173,7 @@ def test_a_complete_file_is_not_downloaded_again(server: FileServer, part: Path)
     part.write_bytes(CONTENT)
     get(server, part)
     assert part.read_bytes() == CONTENT
-    assert server.ranges == [f'bytes={len(CONTENT)}-']
+    assert server.range_headers == [f'bytes={len(CONTENT)}-']
 
 
 def test_a_file_longer_than_that_of_the_server_is_downloaded_again(server: FileServer, part: Path):
@@ -208,7 +208,7 @@ def test_the_proxy_of_the_environment_is_used(
 ):
     monkeypatch.setenv('http_proxy', server.url)
     fetch(f'http://weights.invalid/v0/{WEIGHTS.file}', part, lambda text: None)
-    assert server.paths == [f'http://weights.invalid/v0/{WEIGHTS.file}']
+    assert server.targets == [f'http://weights.invalid/v0/{WEIGHTS.file}']
     assert part.read_bytes() == CONTENT
 
 
@@ -242,10 +242,10 @@ def test_a_failed_write_is_reported_with_its_remedy(server: FileServer, part: Pa
 def test_each_refusal_of_a_server_is_reported_with_its_remedy(
     server: FileServer, part: Path, status: int, remedy: str
 ):
-    server.refusal = status
+    server.error_status = status
     with pytest.raises(DownloadError, match=f': {status} .*{remedy}'):
         get(server, part)
-    server.refusal = None
+    server.error_status = None
     get(server, part)
     assert part.read_bytes() == CONTENT
 

@@ -107,7 +107,7 @@ def test_an_existing_run_is_kept_and_can_be_resumed(root: Path, tmp_path: Path) 
         (['--trainer.accelerator=gpu'], 'check --trainer.accelerator'),
         (['--trainer.precision=16-mixed'], '--trainer.precision 32-true'),
         (['--model.network.image.width=500'], 'image.width must be a positive multiple of 32'),
-        (['--model.network.depth_bins.step=1.0'], 'another network than model.network describes'),
+        (['--model.network.depth_bins.step=1.0'], 'differs from model.network in'),
         (['--trainer.logger=mlflow'], 'pip install mlflow'),
         (['--data.categories=nothing.yaml'], 'nothing.yaml cannot be read'),
         (['--data.batch_size=5'], '4 samples are fewer than one batch of 5'),
@@ -128,7 +128,7 @@ def test_an_invalid_run_ends_with_one_message(
         (['--trainer.accelerator=gpu'], 'check --trainer.accelerator'),
         (['--trainer.precision=bf16-mixed'], '--trainer.precision 32-true'),
         (['--output=/dev/null/run'], '/dev/null'),
-        (['--model.init=null', '--model.pretrained=no_file.pth'], 'no_file.pth: no such file'),
+        (['--model.init=null', '--model.pretrained=no_file.pth'], 'no_file.pth does not exist'),
     ],
 )
 def test_devices_output_and_weights_are_checked_before_the_data_is_read(

@@ -1,4 +1,6 @@
-"""Writes the map of each scene: a mask of the road, the semantic prior of nuScenes."""
+"""Writes the map of each scene: an image that marks roads and sidewalks, which nuScenes calls the
+semantic prior.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +14,29 @@ from bevdepth_core.synthetic.world.road import CROSS_SIDEWALK_END, Road
 PIXELS_PER_M = 10
 """Resolution of the mask; the devkit assumes 0.1 m per pixel."""
 MARGIN_M = 100.0
-"""Margin around the road, meters. The devkit crops squares of about 60 m around the vehicle,
-which must lie inside the map."""
+"""Distance between the center line of the road and the edges of the map, meters. The devkit crops
+a square of about 60 m around the vehicle, and this square must lie inside the map."""
 _ON_ROAD = 255
-_CROSSING_REACH = 150.0
+_CROSSING_REACH_M = 150.0
+"""Distance from the center line of the road to either end of the crossing street, meters. The
+edges of the map may cut the street off."""
 
 
 def map_origin(road: Road) -> np.ndarray:
-    """Return the (2,) world x and y of the lower left corner of the map, in integer meters;
-    this corner is the origin of the dataset's world frame.
+    """Return the (2,) x and y of the lower left corner of the map in the synthetic world, rounded
+    down to whole meters. This corner is the origin of the world frame of the dataset.
     """
     return np.floor(road.center.min(axis=0) - MARGIN_M)
 
 
 def write_map(road: Road, path: Path) -> None:
-    """Write the mask, which is 255 on roads and sidewalks; the last row of the image is y = 0."""
+    """Write the mask: pixels of roads and sidewalks are 255, all others 0.
+
+    The lower edge of the image is y = 0 of the dataset's world frame, and the left edge is x = 0.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     origin = map_origin(road)
     width, height = np.ceil((road.center.max(axis=0) + MARGIN_M - origin) * PIXELS_PER_M).astype(
         int
@@ -40,13 +50,15 @@ def write_map(road: Road, path: Path) -> None:
 
 
 def _outlines(road: Road) -> list[np.ndarray]:
-    """Return the (n, 2) world outlines of the road and of the street that crosses it."""
+    """Return the outlines of the road and, if there is one, of the crossing street; each is an
+    (n, 2) array of world positions.
+    """
     right, left = (road.pose(road.along, side * road.sidewalk_end)[0] for side in (-1, 1))
     outlines = [np.concatenate((right, left[::-1]))]
     if road.crossing is not None:
         corners = np.array(((-1, -1), (1, -1), (1, 1), (-1, 1))) * (
             CROSS_SIDEWALK_END,
-            _CROSSING_REACH,
+            _CROSSING_REACH_M,
         )
         outlines.append(road.pose(road.crossing + corners[:, 0], corners[:, 1])[0])
     return outlines

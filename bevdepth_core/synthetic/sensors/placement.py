@@ -1,4 +1,6 @@
-"""Places shapes at their poses in the world, for cameras, lidar and visibility."""
+"""Places shapes at their poses in the world. Cameras, lidar and the computation of visibility use
+the placed shapes.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,20 @@ import numpy as np
 from bevdepth_core.synthetic.shapes.catalog import Shape, build_shape
 from bevdepth_core.synthetic.world.scene import Actor, SyntheticScene
 
-_STRIDE_LENGTH = 1.5
-_STRIDE_STEPS = 4
+_STRIDE_LENGTH_M = 1.5
+"""Distance that a pedestrian walks in one stride, that is, with both legs."""
+_SWING_STEPS = 4
+"""Swings are rounded to multiples of 1 / ``_SWING_STEPS``."""
 
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A shape that stands on the ground.
+    """A shape on the ground of the world.
 
     Attributes:
-        shape: the shape.
-        position: (2,) world x and y.
-        heading: radians.
+        shape: the shape, in its own frame.
+        position: (2,) world x and y of the shape's origin, meters; z is 0.
+        heading: rotation from the world's x axis to the shape's x axis, radians.
     """
 
     shape: Shape
@@ -38,13 +42,13 @@ class Placed:
         return (point - (*self.position, 0)) @ self.world_from_local_rotation()
 
     def to_world(self, points: np.ndarray) -> np.ndarray:
-        """Return (n, 3) points of the shape's frame in the world."""
+        """Return the (n, 3) world points of ``points`` in the shape's frame."""
         return points @ self.world_from_local_rotation().T + (*self.position, 0)
 
     @cached_property
     def corners(self) -> np.ndarray:
-        """Return the (8, 3) world corners of the bounding box, the lower four first,
-        counter-clockwise.
+        """Return the (8, 3) world corners of the bounding box: the four lower corners, then the
+        four upper corners, both counter-clockwise.
         """
         return self.to_world(self.shape.box_corners)
 
@@ -55,15 +59,15 @@ class Placed:
 
     @cached_property
     def contact(self) -> np.ndarray:
-        """Return the (4, 2) world corners of the rectangle around the parts that touch the
-        ground.
+        """Return the (4, 2) world corners of the rectangle around all parts of the shape that
+        touch the ground.
         """
         return self.to_world(self.shape.contact_corners)[:, :2]
 
 
 @lru_cache(maxsize=4)
 def placed_props(scene: SyntheticScene) -> tuple[Placed, ...]:
-    """Return the objects beside the road."""
+    """Return the buildings, trees and lamps beside the road at their poses."""
     placed = []
     for prop in scene.props:
         position, heading = scene.road.pose(prop.along, prop.lateral)
@@ -78,7 +82,9 @@ def placed_props(scene: SyntheticScene) -> tuple[Placed, ...]:
 
 
 def placed_actors(scene: SyntheticScene, time_s: float) -> list[Placed]:
-    """Return the actors at their poses at ``time_s``; walkers with the phase of their step."""
+    """Return the actors at their poses at ``time_s``. Legs and arms of walking pedestrians are in
+    the position that belongs to this time.
+    """
     standing = _standing_actors(scene)
     return [
         standing.get(number) or _placed_actor(actor, pose, time_s)
@@ -90,7 +96,7 @@ def placed_actors(scene: SyntheticScene, time_s: float) -> list[Placed]:
 
 @lru_cache(maxsize=4)
 def _standing_actors(scene: SyntheticScene) -> dict[int, Placed]:
-    """Return the actors that never move, by their index."""
+    """Return the actors that never move, by their index in ``scene.actors``."""
     return {
         number: _placed_actor(actor, actor.track[0], 0.0)
         for number, actor in enumerate(scene.actors)
@@ -100,14 +106,19 @@ def _standing_actors(scene: SyntheticScene) -> dict[int, Placed]:
 
 def _placed_actor(actor: Actor, pose: np.ndarray, time_s: float) -> Placed:
     shape = build_shape(
-        actor.class_name, actor.size, actor.appearance, actor.rider, _stride(actor, time_s)
+        actor.class_name, actor.size, actor.appearance, actor.rider, _swing(actor, time_s)
     )
     return Placed(shape, pose[:2], float(pose[2]))
 
 
-def _stride(actor: Actor, time_s: float) -> float:
-    """Return the phase of a walker's step, rounded to a few values; 0 for other actors."""
+def _swing(actor: Actor, time_s: float) -> float:
+    """Return how far legs and arms of a walking pedestrian swing, from -1 to 1; 0 for other
+    actors.
+
+    The swing is rounded to a few values, because ``build_shape`` stores the shape of each value.
+    """
     if actor.class_name != 'pedestrian' or not actor.moving:
         return 0.0
-    steps = actor.traveled(time_s) / _STRIDE_LENGTH + actor.appearance % 16 / 16
-    return round(_STRIDE_STEPS * math.sin(2 * math.pi * steps)) / _STRIDE_STEPS
+    # The second summand lets pedestrians walk out of step with each other.
+    strides = actor.traveled(time_s) / _STRIDE_LENGTH_M + actor.appearance % 16 / 16
+    return round(_SWING_STEPS * math.sin(2 * math.pi * strides)) / _SWING_STEPS

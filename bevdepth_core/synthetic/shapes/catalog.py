@@ -134,7 +134,7 @@ def build_shape(
     size: tuple[float, float, float],
     appearance: int,
     rider: bool = True,
-    stride: float = 0.0,
+    swing: float = 0.0,
 ) -> Shape:
     """Return the shape of an object.
 
@@ -143,12 +143,12 @@ def build_shape(
         size: length, width, height, meters.
         appearance: seed of colors and parts.
         rider: whether a bicycle or motorcycle has a rider.
-        stride: phase of a walker's step, -1..1; use few different values, because shapes are
-            cached.
+        swing: how far legs and arms of a pedestrian swing, from -1 to 1. Use few different values,
+            because each value is one more shape in the cache of this function.
     """
     rng = np.random.default_rng(appearance)
     if kind == 'pedestrian':
-        return Shape(people.pedestrian(*size, rng, stride))
+        return Shape(people.pedestrian(*size, rng, swing))
     if kind in ('bicycle', 'motorcycle'):
         return Shape(_BUILDERS[kind](*size, rng, rider))
     return Shape(_BUILDERS[kind](*size, rng))

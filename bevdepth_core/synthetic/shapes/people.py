@@ -35,22 +35,22 @@ RIDERLESS_HEIGHT_SHARE = 0.66
 
 
 def pedestrian(
-    length: float, width: float, height: float, rng: np.random.Generator, stride: float
+    length: float, width: float, height: float, rng: np.random.Generator, swing: float
 ) -> list[Solid]:
-    """Return a pedestrian; ``stride``, from -1 to 1, is the swing of legs and arms as a
-    share of the largest one.
+    """Return a pedestrian. ``swing``, from -1 to 1, is how far legs and arms swing, as a share of
+    the largest swing.
     """
     shirt, trousers = CLOTHES[rng.integers(8)], scaled(CLOTHES[rng.integers(8)], 0.7)
-    swing, hip, shoulder = 0.3 * length * stride, 0.47 * height, 0.83 * height
+    reach, hip, shoulder = 0.3 * length * swing, 0.47 * height, 0.83 * height
     torso = frustum(hip, shoulder, (-0.10, 0.11, -0.17, 0.17), (-0.11, 0.11, -0.21, 0.21), shirt)
     torso.detail(
         rectangle_x(0.11, -0.02, 0.02, hip + 0.05, shoulder - 0.06), color=scaled(shirt, 0.8)
     )
-    legs = [_leg(side, side * swing, hip, trousers) for side in (1, -1)]
+    legs = [_leg(side, side * reach, hip, trousers) for side in (1, -1)]
     arms = [
         _arm(
             side * min(0.26, width / 2 - 0.06),
-            -side * swing,
+            -side * reach,
             0.44 * height,
             shoulder - 0.02,
             scaled(shirt, 0.9),

@@ -203,12 +203,12 @@ CASES = (
         'images of one pixel, with CameraInfo without a size',
         unsized(1, 1),
         without(FRONT),
-        ('ERROR', 'cameras', 'is 1x1; the sides of an image must have'),
+        ('ERROR', 'cameras', 'is 1x1 pixels; the shorter side must be'),
     ),
     Case(
         'images so thin that they would fill the memory at the size of the network',
         unsized(16, 4000),
         without(FRONT),
-        ('ERROR', 'cameras', 'is 16x4000; the sides of an image must have'),
+        ('ERROR', 'cameras', 'is 16x4000 pixels; the shorter side must be'),
     ),
 )

@@ -150,9 +150,9 @@ def test_a_camera_without_topics_is_named_and_the_others_are_rendered(
     _, bag = record(drive[:2], tmp_path, left_out='CAM_BACK')
     assert run(bag, tmp_path / 'out', '--detector', detector) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        'render: CAM_BACK is missing in 2 of 2 rendered images: check its images, camera_info '
-        'and tf; the bag has no /CAM_BACK/image_rect_compressed, /CAM_BACK/camera_info '
-        '(--camera-preset selects other names)'
+        'render: CAM_BACK is missing in 2 of 2 rendered images: check images, CameraInfo '
+        'and tf of this camera; the bag has no /CAM_BACK/image_rect_compressed, '
+        '/CAM_BACK/camera_info (--camera-preset selects other names)'
     )
 
 

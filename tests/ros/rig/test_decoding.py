@@ -104,7 +104,7 @@ def test_sides_of_an_image_are_bounded(decoder: ImageDecoder, size, is_accepted:
     if is_accepted:
         assert (image().height, image().width) == size
     else:
-        with pytest.raises(ValueError, match=f'is {size[1]}x{size[0]}; the sides'):
+        with pytest.raises(ValueError, match=f'is {size[1]}x{size[0]} pixels; the shorter'):
             image()
 
 
