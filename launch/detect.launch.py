@@ -10,6 +10,7 @@ from launch_ros.utilities import get_node_name_count
 
 from bevdepth_ros.bring_up import nodes
 from bevdepth_ros.bring_up.arguments import ARGUMENTS, CONFIG, Arguments, read_arguments
+from bevdepth_ros.bring_up.interrupt import leave_sigint_to_launch
 from bevdepth_ros.bring_up.lifecycle import BringUpError, bring_up, new_enclave
 from bevdepth_ros.bring_up.replay import add_replay, end_of_replay
 from bevdepth_ros.bring_up.scope import (
@@ -28,6 +29,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def _actions(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return the actions for the given arguments."""
+    leave_sigint_to_launch(context)
     arguments = read_arguments(context, __file__)
     detector = resolve_detector(context, arguments.namespace, arguments.params_files)
     if 'checkpoint' not in arguments.overrides:

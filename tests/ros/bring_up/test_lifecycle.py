@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from launch import LaunchDescription, LaunchService
+from launch.actions import OpaqueFunction
 
+from bevdepth_ros.bring_up.interrupt import leave_sigint_to_launch
 from bevdepth_ros.bring_up.lifecycle import new_enclave
 from tests.ros import unreliable_lifecycle_node as unreliable_node
 from tests.ros.graph import TIMEOUT_S
@@ -47,6 +50,23 @@ def generate_launch_description():
     return LaunchDescription([
         SetLaunchConfiguration('launch-prefix', wait), IncludeLaunchDescription(source),
     ])
+"""
+
+INTERRUPTED_SHUTDOWN = """
+import signal
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import IncludeLaunchDescription, RegisterEventHandler
+from launch.event_handlers import OnShutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+
+def generate_launch_description():
+    share = get_package_share_directory('bevdepth_ros')
+    source = PythonLaunchDescriptionSource(f'{share}/launch/detect.launch.py')
+    again = OnShutdown(on_shutdown=lambda event, context: signal.raise_signal(signal.SIGINT))
+    return LaunchDescription([IncludeLaunchDescription(source), RegisterEventHandler(again)])
 """
 
 NAME_IS_TAKEN = 'another node in ROS domain {} is named /bevdepth_detector: end it'
@@ -183,3 +203,33 @@ def test_a_detector_that_ends_before_an_interrupted_launch_is_no_error(
     assert 'Traceback' not in log
     if is_interrupted:
         assert 'bring-up failed' not in log
+
+
+def test_a_second_sigint_during_the_shutdown_does_not_keep_the_launch_running(
+    domain_id: int, started: list[subprocess.Popen], tmp_path: Path
+):
+    """Launch handles events in the order of their handlers, the newest first: the second signal
+    arrives before the process and the ROS node of launch are ended."""
+    path = tmp_path / 'interrupted.launch.py'
+    path.write_text(INTERRUPTED_SHUTDOWN)
+    started.append(run(DISTRIBUTIONS[0], 'ros2', 'launch', path))
+    read_until(started[0], 'process started with pid [')
+    started[0].send_signal(signal.SIGINT)
+    log = started[0].communicate(timeout=TIMEOUT_S)[0]
+    assert 'again, ignoring' in log
+    assert 'Traceback' not in log
+
+
+def test_sigint_interrupts_the_process_again_after_a_launch():
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        service = LaunchService(noninteractive=True)
+        interrupt = OpaqueFunction(function=lambda context: signal.raise_signal(signal.SIGINT))
+        service.include_launch_description(
+            LaunchDescription([OpaqueFunction(function=leave_sigint_to_launch), interrupt])
+        )
+        assert service.run() == 0
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
