@@ -7,7 +7,17 @@ takes seconds.
 from __future__ import annotations
 
 import importlib
+import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+if sys.argv[:1] == ['-m']:  # `python -m` is importing the package of the program
+    for _name in ('numpy', 'torch', 'yaml', 'jsonargparse', 'safetensors'):
+        if find_spec(_name) is None:
+            sys.exit(
+                f"bevdepth_core needs {_name}, which this Python does not have: run 'make setup' "
+                "once, then '. ./env.sh' ('source env.fish' in fish), in the folder of the project"
+            )
 
 if TYPE_CHECKING:
     from bevdepth_core.checkpoint import load_checkpoint

@@ -11,9 +11,11 @@ if 'torch' not in sys.modules:
 
 for _name in ('rclpy', 'cv2', 'torch'):
     if find_spec(_name) is None:
-        raise ModuleNotFoundError(
+        _message = (
             f"bevdepth_ros needs {_name}, which this shell does not provide: run '. ./env.sh' "
-            "('source env.fish' in fish) in the folder of the project first, or activate the "
-            'Python environment and source the ROS 2 that it was installed with',
-            name=_name,
+            "('source env.fish' in fish) in the folder of the project, after 'make setup' there; "
+            'or activate the Python environment and source the ROS 2 that it was installed with'
         )
+        if sys.argv[:1] == ['-m']:  # `python -m` is importing the package of the program
+            sys.exit(_message)
+        raise ModuleNotFoundError(_message, name=_name)

@@ -23,9 +23,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tqdm import tqdm
+try:
+    from tqdm import tqdm
 
-from bevdepth_core.training.plot import plot, read_parts, repeated_steps
+    from bevdepth_core.training.plot import plot, read_parts, repeated_steps
+except ModuleNotFoundError as error:
+    sys.exit(f"{error}: run 'make setup' once, then '. ./env.sh', in the folder of the project")
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = '400x225'

@@ -1,6 +1,11 @@
 """Score a checkpoint with the official nuScenes metrics; `--help` prints the manual."""
 
-from bevdepth_core.training.evaluate import main
+import sys
+
+try:
+    from bevdepth_core.training.evaluate import main
+except ModuleNotFoundError as error:
+    sys.exit(f"{error}: run 'make setup' once, then '. ./env.sh', in the folder of the project")
 
 if __name__ == '__main__':
     main()

@@ -1,6 +1,11 @@
 """Write the boxes of a teacher as pseudo labels of a dataset; `--help` prints the manual."""
 
-from bevdepth_core.training.pseudo_labels import main
+import sys
+
+try:
+    from bevdepth_core.training.pseudo_labels import main
+except ModuleNotFoundError as error:
+    sys.exit(f"{error}: run 'make setup' once, then '. ./env.sh', in the folder of the project")
 
 if __name__ == '__main__':
     main()

@@ -102,7 +102,7 @@ def test_without_the_environment_the_error_names_the_command_to_run():
         text=True,
     )
     assert outcome.returncode == 1
-    assert (
+    assert outcome.stderr.count('\n') == 1
+    assert outcome.stderr.startswith(
         "bevdepth_ros needs rclpy, which this shell does not provide: run '. ./env.sh'"
-        in (outcome.stderr.splitlines()[-1])
     )

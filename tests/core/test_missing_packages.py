@@ -1,0 +1,38 @@
+"""Programs that run in a Python without the packages of the project."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.reference import ROOT
+
+PROGRAMS = [
+    *(('-m', f'bevdepth_core.{name}') for name in ('checkpoint', 'export', 'training.train')),
+    *(('-m', f'bevdepth_ros.{name}') for name in ('demo', 'detector', 'bags.player')),
+    *((f'training/{path.name}',) for path in sorted((ROOT / 'training').glob('*.py'))),
+]
+
+
+@pytest.mark.parametrize('program', PROGRAMS, ids=' '.join)
+def test_a_program_without_its_packages_ends_with_one_line_that_names_the_set_up(
+    program: tuple[str, ...],
+):
+    """The options leave out the installed packages and those of PYTHONPATH."""
+    outcome = subprocess.run(
+        [sys.executable, '-S', '-E', *program, '--help'], cwd=ROOT, capture_output=True, text=True
+    )
+    assert outcome.returncode == 1
+    [line] = outcome.stderr.splitlines()
+    assert 'make setup' in line and '. ./env.sh' in line
+    assert outcome.stdout == ''
+
+
+def test_an_import_without_the_packages_raises_an_error_that_can_be_handled():
+    code = 'try: import bevdepth_ros\nexcept ModuleNotFoundError as error: print(error.name)'
+    outcome = subprocess.run(
+        [sys.executable, '-S', '-E', '-c', code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (outcome.stdout, outcome.stderr) == ('rclpy\n', '')
