@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,13 @@ LOG_PERIOD_S = 10.0
 SWITCH_S = 0.0005
 """Switch interval of the Python interpreter. Python's default of 5 ms could delay each image set
 by 5 ms at every hand-over between the receiving, detecting and publishing threads."""
+
+NAME_FORMATS = {
+    'node': 'the name of a node consists of letters, digits and _, and begins with no digit',
+    'ns': 'a namespace begins with / and consists of letters, digits, _ and /; after each / '
+    'follows no digit and no second /',
+}
+_NAME_RULE = re.compile(r"remap rule: '.*?(__(node|ns):=.*)'\. Error")
 
 
 def split_arguments(words: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -86,6 +94,8 @@ def _reason(error: Exception) -> str:
     remedy.
     """
     reason = str(error).split(', at /')[0].strip()
+    if name := _NAME_RULE.search(reason):
+        return f'{name[1]} is invalid: {NAME_FORMATS[name[2]]}'
     if 'log directory' in reason:
         return f'{reason}; set ROS_LOG_DIR to a folder that can be written'
     return f'{reason}; check the names and values after --ros-args'

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from bevdepth_ros.process import split_arguments
+from bevdepth_ros.process import NAME_FORMATS, split_arguments
 from tests.ros.graph import TIMEOUT_S
 
 PROGRAM = """
@@ -74,23 +74,25 @@ def test_a_process_starts_with_valid_names(domain_id: int):
 
 
 @pytest.mark.parametrize(
-    'words',
+    ('words', 'remedy'),
     [
-        ('-r', '__node:=1bad'),
-        ('-r', '__ns:=bad'),
-        ('-r', '__ns:=/catalog//x'),
-        ('-r', '__node:=a b'),
-        ('--log-level', 'loud'),
-        ('--unknown',),
+        (('-r', '__node:=1bad'), NAME_FORMATS['node']),
+        (('-r', '__node:=a-b'), NAME_FORMATS['node']),
+        (('-r', '__node:=a b'), NAME_FORMATS['node']),
+        (('-r', '__ns:=bad'), NAME_FORMATS['ns']),
+        (('-r', '__ns:=/catalog//x'), NAME_FORMATS['ns']),
+        (('-r', 'a-b:=/c'), 'check the names and values after --ros-args'),
+        (('--log-level', 'loud'), 'check the names and values after --ros-args'),
+        (('--unknown',), 'check the names and values after --ros-args'),
     ],
 )
 def test_an_invalid_argument_of_ros_ends_the_process_with_a_message(
-    domain_id: int, words: tuple[str, ...]
+    domain_id: int, words: tuple[str, ...], remedy: str
 ):
     outcome = run('--ros-args', *words)
     assert outcome.returncode == 1
     assert 'ROS 2 does not start: ' in outcome.stderr and words[-1] in outcome.stderr
-    assert outcome.stderr.endswith('check the names and values after --ros-args\n')
+    assert outcome.stderr.endswith(f'{remedy}\n')
     assert 'Traceback' not in outcome.stderr and '.cpp' not in outcome.stderr.splitlines()[-1]
 
 
