@@ -8,7 +8,8 @@ import math
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -110,16 +111,46 @@ def parse(parser: ArgumentParser, arguments: list[str] | None) -> Namespace:
         InvalidRunError: the command line has an unknown key or an invalid value; the message
             suggests the most similar key.
     """
-    keys = _keys(parser)
+    keys, defaults = _keys(parser), parser.get_defaults()
+    for key, section in _given_sections(arguments, defaults):
+        _check_empty(section, keys, defaults, '' if key == 'config' else f'{key}.')
     try:
-        values = parser.parse_args(arguments)
+        return parser.parse_args(arguments)
     except ArgumentError as error:
         message = ' '.join(str(error).split())
         raise InvalidRunError(_sentence(message, keys)) from error
-    defaults = parser.get_defaults()
-    for path in values.get('config') or []:
-        if path is not None:  # None: the argument was YAML text
-            _check_empty(yaml.safe_load(Path(path).read_text()), keys, defaults)
+
+
+def _given_sections(
+    arguments: list[str] | None, defaults: Namespace
+) -> Iterator[tuple[str, dict]]:
+    """Yield option and content of each file and of each YAML mapping on the command line.
+
+    Raises:
+        InvalidRunError: a file is not a YAML mapping.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    for word, following in zip(words, [*words[1:], ''], strict=True):
+        option, is_joined, joined = word.partition('=')
+        key, text = option.removeprefix('--'), joined if is_joined else following
+        is_section = key == 'config' or isinstance(defaults.get(key), Namespace)
+        if option.startswith('--') and text.startswith('{'):
+            with suppress(yaml.YAMLError):  # jsonargparse reports it
+                yield key, yaml.safe_load(text)
+        elif option.startswith('--') and is_section and Path(text).is_file():
+            yield key, _mapping(Path(text))
+
+
+def _mapping(path: Path) -> dict:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8
+        raise InvalidRunError(f'{path}: not YAML: {" ".join(str(error).split())}') from error
+    if not isinstance(values, dict):
+        raise InvalidRunError(
+            f'{path}: a configuration must be a YAML mapping of keys to values, as the presets in '
+            'config/training'
+        )
     return values
 
 

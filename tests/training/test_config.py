@@ -157,6 +157,12 @@ def test_the_command_line_changes_a_preset() -> None:
         (('--model.network.image.width', '500'), 'image.width must be a positive multiple of 32'),
         (('--model.network.key_frames', '3'), 'key_frames must be 1 or 2, got 3'),
         (('--config', 'nothing.yaml'), r'File does not exist.*nothing\.yaml'),
+        (('--model', '{netwrk: {}}'), r"key model\.netwrk .did you mean 'model\.network'"),
+        (('--model={network: {imge: {}}}',), r"did you mean 'model\.network\.image'"),
+        (('--trainer.averaging', '{deca: {}}'), r'unknown key trainer\.averaging\.deca'),
+        (('--config', '{mdel: {}}'), "unknown key mdel .did you mean 'model'"),
+        (('--model', '{network: null}'), 'the section model.network of the config'),
+        (('--model', '{network: '), 'model.*while parsing a flow node'),
         (('--model.init', 'smal'), r'smal: neither a checkpoint file .*did you mean small\?'),
     ],
 )
@@ -174,7 +180,11 @@ def test_an_invalid_argument_is_reported_in_one_line(
         ('data: {rot: 3}', r"unknown key data\.rot .did you mean 'data\.root'"),
         ('data: {batch_size: many}', 'data.batch_size.*type int'),
         ('model: {network: {key_frames: 3}}', 'key_frames must be 1 or 2'),
-        ('data: [', 'Problems parsing config'),
+        ('data: [', r'preset\.yaml: not YAML: while parsing a flow node.*line 1, column 8'),
+        *(
+            (text, 'preset.yaml: a configuration must be a YAML mapping')
+            for text in ('', '[]', '5')
+        ),
     ],
 )
 def test_an_invalid_preset_is_reported_in_one_line(
@@ -184,6 +194,14 @@ def test_an_invalid_preset_is_reported_in_one_line(
     with pytest.raises(InvalidRunError, match=message) as rejected:
         read('--config', str(tmp_path / 'preset.yaml'))
     assert '\n' not in str(rejected.value)
+
+
+def test_a_file_of_a_section_that_is_no_mapping_is_named(tmp_path: Path) -> None:
+    (tmp_path / 'network.yaml').write_text('[]')
+    with pytest.raises(
+        InvalidRunError, match=r'network\.yaml: a configuration must be a YAML map'
+    ):
+        read('--model.network', str(tmp_path / 'network.yaml'))
 
 
 @pytest.mark.parametrize('name', ADAPTATION)
