@@ -8,6 +8,7 @@ read and reports the missing ones.
 from __future__ import annotations
 
 import heapq
+import itertools
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -158,16 +159,20 @@ class Bag:
         if metadata is not None:
             files = self._named_files(files, metadata)
         sources: list[StorageFile] = []
-        problems: list[str] = []
+        errors: dict[Path, Exception] = {}
         for file in files:
             try:
                 sources.append(open_file(file, Path(self._unpacked.name)))
             except (ValueError, OSError) as error:
-                problems.append(f'{file} cannot be read: {error}')
+                errors[file] = error
         if not sources:
-            raise BagError(f'the bag {path} cannot be read: {"; ".join(problems[:3])}')
-        for problem in problems:
-            self._report_once(problem)
+            reasons = [
+                str(reason) if file == path else f'{file.name}: {reason}'
+                for file, reason in itertools.islice(errors.items(), 3)
+            ]
+            raise BagError(f'the bag {path} cannot be read: {"; ".join(reasons)}')
+        for file, reason in errors.items():
+            self._report_once(f'{file} cannot be read: {reason}')
         _require_ros2(path, sources)
         for source in sources:
             self._report_problem(source)

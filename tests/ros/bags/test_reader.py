@@ -132,8 +132,9 @@ def test_a_path_that_is_not_a_bag_is_rejected_by_name(tmp_path: Path, name: str)
     (tmp_path / 'empty').mkdir()
     if name.startswith('foreign'):
         (tmp_path / name).write_bytes(b'no bag at all')
-    with pytest.raises(BagError, match=f'the bag {tmp_path / name} cannot be read: '):
+    with pytest.raises(BagError, match=f'^the bag {tmp_path / name} cannot be read: ') as caught:
         Bag(tmp_path / name, [].append)
+    assert str(caught.value).count('cannot be read') == 1
 
 
 @pytest.mark.parametrize(
