@@ -31,6 +31,8 @@ MAX_CLASSES = 1000
 MAX_CANDIDATES = 100_000
 MAX_STEREO_ITERATIONS = 100
 
+IMAGE_MULTIPLE = 32
+"""Stride of the ResNet's last stage; height and width of the network input are multiples of it."""
 BEV_STRIDE = 8
 """Cells of the grid per cell of the BEV encoder's last stage, along x and along y."""
 STEREO_ENCODER_STRIDE = 16
@@ -51,6 +53,13 @@ def _require_finite(name: str, *values: float) -> None:
 
 def _is_whole(value: float) -> bool:
     return abs(value - round(value)) < 1e-6
+
+
+def _nearest_multiples(value: int) -> str:
+    """Return the valid image sizes below and above ``value`` as text."""
+    below = value // IMAGE_MULTIPLE * IMAGE_MULTIPLE
+    near = [size for size in (below, below + IMAGE_MULTIPLE) if size > 0]
+    return f'valid sizes near it are {" and ".join(map(str, near))}' if near else 'use 32 or more'
 
 
 def _require_channels(section: str, **channels: int) -> None:
@@ -81,8 +90,9 @@ class ImageSpec:
         for name in ('height', 'width'):
             value = getattr(self, name)
             _require(
-                value > 0 and value % 32 == 0,
-                f'image.{name} must be a positive multiple of 32, got {value}',
+                value > 0 and value % IMAGE_MULTIPLE == 0,
+                f'image.{name} must be a positive multiple of {IMAGE_MULTIPLE}, got {value}; '
+                f'{_nearest_multiples(value)}',
             )
         _require(
             self.height * self.width <= MAX_IMAGE_PIXELS,

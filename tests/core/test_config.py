@@ -94,7 +94,9 @@ def test_stereo_presets_add_stereo_and_size_aware_nms():
     [
         ({'imagee': {}}, 'imagee'),
         ({'image': {'heigth': 256}}, 'heigth'),
-        ({'image': {'height': 250}}, 'image.height'),
+        ({'image': {'height': 250}}, 'image.height must be .* got 250; .* are 224 and 256$'),
+        ({'image': {'width': 20}}, 'image.width .* got 20; .* are 32$'),
+        ({'image': {'width': -64}}, 'image.width .* got -64; use 32 or more$'),
         ({'image': {'height': 'tall'}}, 'height'),
         ({'key_frames': 3}, 'key_frames'),
         ({'depth_bins': {'start': 5.0, 'stop': 2.0}}, 'depth_bins'),
