@@ -13,6 +13,7 @@ from pathlib import Path
 BUNDLED = Path(__file__).parent
 """Folder of the bundled weights."""
 SUFFIX = '.safetensors'
+SUFFIXES = (SUFFIX, '.pth', '.ckpt')
 COMMAND = 'ros2 run bevdepth_ros weights download'
 
 
@@ -137,9 +138,12 @@ def _similar_file(path: Path) -> str:
     """Return what to do about a file that does not exist."""
     if not path.parent.is_dir():
         return f'; the folder {path.parent} does not exist'
-    names = [entry.name for entry in path.parent.iterdir()]
-    nearest = difflib.get_close_matches(path.name, names, 1)
-    return f' (did you mean {path.with_name(nearest[0])}?)' if nearest else '; check the path'
+    files = [entry for entry in path.parent.iterdir() if entry.suffix in SUFFIXES]
+    stems = {entry.stem: entry for entry in files if entry.is_file()}
+    nearest = difflib.get_close_matches(path.stem, stems, 1)
+    if nearest:
+        return f' (did you mean {stems[nearest[0]]}?)'
+    return f'; give the path of a file, or one of {", ".join([*bundled_names(), *OFFICIAL])}'
 
 
 def _named(name: str) -> Path:

@@ -100,6 +100,12 @@ def test_weights_that_do_not_exist_are_reported_with_the_remedy(
     file.touch()
     assert read(checkpoint=file).overrides == {'checkpoint': str(file)}
     assert f'did you mean {file}?' in problem(checkpoint=tmp_path / 'model.pt')
+    (tmp_path / 'x.pth').mkdir()
+    (tmp_path / 'x.yaml').touch()
+    without = (
+        f'checkpoint:={tmp_path}/x.ckpt: no such checkpoint file; give the path of a file, or '
+    )
+    assert problem(checkpoint=tmp_path / 'x.ckpt').startswith(f'{without}one of small, 2key, ')
     assert 'the folder /nowhere does not exist' in problem(checkpoint='/nowhere/weights.pth')
 
 
