@@ -10,6 +10,7 @@ demo uses its own ROS domain and ends all processes that it started.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -314,9 +315,10 @@ def run_node(options: argparse.Namespace, bag: Path, log: Path, sets: int) -> De
 
 def slower(rate: float, latency_s: float) -> float:
     """Return a rate of at most half of ``rate`` at which a node of this latency keeps up, or
-    SLOWEST_RATE if that is higher.
+    SLOWEST_RATE if that is higher. The rate has at most three decimals.
     """
-    return max(SLOWEST_RATE, min(rate / 2, SET_PERIOD_S / (SPARE_TIME * max(latency_s, 1e-3))))
+    fitting = min(rate / 2, SET_PERIOD_S / (SPARE_TIME * max(latency_s, 1e-3)))
+    return max(SLOWEST_RATE, math.floor(fitting * 1000) / 1000)
 
 
 def run(options: argparse.Namespace) -> None:

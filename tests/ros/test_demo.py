@@ -63,6 +63,7 @@ def test_a_repeated_replay_is_slower_and_has_twice_the_latency_between_image_set
     assert slower(0.5, 0.1) == 0.25
     assert slower(0.5, 2.0) == 0.125
     assert slower(0.5, 0.0) == 0.25
+    assert slower(0.5, 4.69307) == 0.053
 
 
 def test_no_replay_is_so_slow_that_the_cameras_of_a_set_seem_silent() -> None:
