@@ -17,11 +17,13 @@ from typing import Any
 import yaml
 
 from bevdepth_ros.bring_up.scope import DETECTOR, VISUALIZER, ResolvedDetector
-from bevdepth_ros.rig.settings import CameraSource
+from bevdepth_ros.rig.settings import CameraSource, RigSettings
 
 INFO_NAME = 'camera_info'
 """RViz reads the calibration of an image from the topic with this name in the same namespace."""
 DECODED_NAME = 'image_decoded'
+LIDAR_TOPIC = '/LIDAR_TOP'
+"""Topic of the lidar in nuScenes bags; the templates show it."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,22 @@ def rviz_config(template: str, detector: ResolvedDetector) -> str:
     """
     config = _renamed(yaml.safe_load(template), _names(detector))
     manager = config['Visualization Manager']
-    manager['Displays'] = list(_rviz_displays(manager['Displays'], rviz_cameras(detector)))
+    displays = manager['Displays']
+    if not _has_lidar_of_nuscenes(detector):
+        displays = [display for display in displays if _topic(display) != LIDAR_TOPIC]
+    manager['Displays'] = list(_rviz_displays(displays, rviz_cameras(detector)))
     return yaml.safe_dump(config, sort_keys=False)
+
+
+def _has_lidar_of_nuscenes(detector: ResolvedDetector) -> bool:
+    """Return True if the cameras are those of nuScenes. The detector reads no lidar, and for other
+    vehicles the topic of the lidar is unknown.
+    """
+    return detector.rig.cameras == RigSettings().cameras
+
+
+def _topic(display: dict) -> str:
+    return display.get('Topic', {}).get('Value', '')
 
 
 def _rviz_displays(displays: list[dict], cameras: list[RvizCamera]) -> Iterable[dict]:
@@ -92,6 +108,9 @@ def foxglove_layout(template: str, detector: ResolvedDetector) -> str:
         detector: whose cameras and topics it shows.
     """
     layout = _renamed(json.loads(template), _names(detector))
+    if not _has_lidar_of_nuscenes(detector):
+        for panel in layout['configById'].values():
+            panel.get('topics', {}).pop(LIDAR_TOPIC, None)
     panels, panel_of = layout['configById'], _foxglove_panel
     old = [name for name, panel in panels.items() if 'calibrationTopic' in _image_mode(panel)]
     prototype = panels[old[0]]
