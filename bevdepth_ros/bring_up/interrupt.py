@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType
 
 from launch import LaunchContext
@@ -17,8 +18,11 @@ def leave_sigint_to_launch(context: LaunchContext) -> None:
     or the thread of the ROS node of launch is not, and the launch runs forever. A shell, and
     ``timeout``, often send SIGINT twice.
 
-    After the launch, SIGINT has its previous effect. Call it in the main thread.
+    After the launch, SIGINT has its previous effect. A launch in another thread than the main one
+    receives no signals and needs nothing.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return
     previous = signal.getsignal(signal.SIGINT)
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from launch import LaunchDescription, LaunchService
+from launch import LaunchContext, LaunchDescription, LaunchService
 from launch.actions import OpaqueFunction
 
 from bevdepth_ros.bring_up.interrupt import leave_sigint_to_launch
@@ -233,3 +234,10 @@ def test_sigint_interrupts_the_process_again_after_a_launch():
             signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_launch_in_another_thread_leaves_the_handler_of_sigint_as_it_is():
+    before = signal.getsignal(signal.SIGINT)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(leave_sigint_to_launch, LaunchContext()).result()
+    assert signal.getsignal(signal.SIGINT) is before
