@@ -151,6 +151,11 @@ class Monitor:
             self._spreads.append(spread_s)
             self._last_set = self._moment()
 
+    def sets_received(self) -> int:
+        """Return the number of complete sets."""
+        with self._lock:
+            return self._sets['received']
+
     def set_dropped(self, reason: str) -> None:
         """Count an image set without a result, for one of DROP_REASONS."""
         with self._lock:

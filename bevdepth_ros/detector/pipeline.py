@@ -108,10 +108,11 @@ class Pipeline:
         return self._worker.is_alive()
 
     def check(self, camera_timeout_s: float) -> None:
-        """Report missing images (as ``Intake.check``), results and transforms."""
+        """Report missing images (as ``Intake.check``), results, transforms and odometry."""
         self._intake.check(camera_timeout_s)
         self._worker.check()
         self._report_stale_transforms()
+        self._report_missing_odometry()
 
     def _report_stale_transforms(self) -> None:
         """Report moving transforms that stopped arriving while images arrive."""
@@ -121,6 +122,20 @@ class Pipeline:
         self._stale = set(stale)
         for frame, sentence in stale.items():
             self._monitor.report(f'stale/{frame}', 'tf', WARN, sentence)
+
+    def _report_missing_odometry(self) -> None:
+        """Report that no odometry has arrived, although images have: if tf has the ego poses, too,
+        nothing else shows that ``odometry_topic`` is wrong.
+        """
+        topic = self._transforms.missing_odometry()
+        if not topic:
+            self._monitor.solved('odometry')
+        elif self._monitor.startup_is_over() and self._monitor.sets_received():
+            sentence = (
+                f'no odometry was received on {topic}: start its publisher or correct '
+                'odometry_topic; until then, only tf can give the motion of the vehicle'
+            )
+            self._monitor.report('odometry', 'tf', WARN, sentence)
 
     def clock_went_back(self, now_ns: int) -> None:
         """Drop waiting images, and transforms later than the current time ``now_ns``."""

@@ -72,6 +72,7 @@ class Transforms:
         self._node, self._on_fault = node, on_fault
         self._base_frame = base_frame
         self._odometry_topic = node.resolve_topic_name(odometry_topic) if odometry_topic else ''
+        self._has_odometry = False
         self._tf_topics = tuple(map(node.resolve_topic_name, TF_TOPICS))
         self._mounts: dict[tuple[str, str], tuple[int, np.ndarray]] = {}
         self._early: OrderedDict[tuple[str, str, int], np.ndarray] = OrderedDict()
@@ -92,7 +93,12 @@ class Transforms:
             self._node.destroy_subscription(self._odometry)
             self._odometry = None
 
+    def missing_odometry(self) -> str:
+        """Return the topic of odometry if nothing has arrived on it, otherwise an empty string."""
+        return '' if self._has_odometry else self._odometry_topic
+
     def _take_odometry(self, message: Odometry) -> None:
+        self._has_odometry = True
         child, base = plain_name(message.child_frame_id), self._base_frame
         if base and child != base and not self.has_transform(base, child):
             sentence = (

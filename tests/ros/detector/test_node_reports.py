@@ -8,6 +8,7 @@ import pytest
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
+from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
@@ -95,6 +96,25 @@ def test_a_camera_that_never_publishes_is_reported_by_name(detector):
 
     wait_until(left_only, 'the report')
     assert 'no image of left' not in node.diagnostics.status('cameras').message
+
+
+def test_odometry_that_does_not_arrive_is_reported_although_tf_has_the_ego_poses(
+    graph: Graph, detector
+):
+    node = detector(odometry_topic='/wheels')
+    node.start()
+    node.rig.send_extrinsics()
+    node.rig.send_infos()
+    send_sets_until_detections(node)
+    report = 'no odometry was received on /wheels: start its publisher or correct odometry_topic'
+    wait_until(lambda: node.diagnostics.reports('tf', report), 'the report')
+    publisher = graph.node.create_publisher(Odometry, '/wheels', 1)
+
+    def is_solved() -> bool:
+        publisher.publish(Odometry(child_frame_id='base_link'))
+        return not node.diagnostics.reports('tf', report)
+
+    wait_until(is_solved, 'recovery')
 
 
 def test_a_remapped_topic_is_reported_by_its_new_name(detector):
