@@ -27,7 +27,7 @@ from bevdepth_ros.bring_up.params_files import (
     check_names,
     parameter_names,
 )
-from bevdepth_ros.rig.settings import COMMON_PARAMETERS, CameraSource, RigSettings
+from bevdepth_ros.rig.settings import COMMON_PARAMETERS, CameraSource, RigSettings, check_range
 
 DETECTOR, VISUALIZER, VIEWER = 'bevdepth_detector', 'bevdepth_visualizer', 'bevdepth_viewer'
 OUTPUTS = ('detections', 'objects', 'markers', 'label_info', 'depth_points', 'latency', 'tracks')
@@ -191,7 +191,10 @@ def _resolved(node: Node) -> ResolvedDetector:
     parameters = node.get_parameters_by_prefix('')
     given = {name: parameters[name].value for name in FIELDS if name in parameters}
     try:
-        rig = RigSettings(**{name: _checked(name, value) for name, value in given.items()})
+        checked = {name: _checked(name, value) for name, value in given.items()}
+        for name, value in checked.items():
+            check_range(FIELDS[name], value)
+        rig = RigSettings(**checked)
         sources = tuple(_resolved_source(node, source) for source in rig.camera_sources)
     except ValueError as error:
         raise ParametersError(f'parameters of {DETECTOR}: {error}') from error

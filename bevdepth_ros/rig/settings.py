@@ -286,6 +286,15 @@ def check_choice(field: dataclasses.Field, value: object) -> None:
         raise ValueError(f'{field.name} must be one of {", ".join(choices)}, got {value!r}')
 
 
+def check_range(field: dataclasses.Field, value: Any) -> None:
+    """Raise ValueError if ``value`` is outside the range of its parameter. rclpy checks it for the
+    parameters of a node; programs without the node may use settings outside the ranges.
+    """
+    low, high = field.metadata['low'], field.metadata['high']
+    if low is not None and not low <= value <= high:
+        raise ValueError(f'{field.name} must lie in {low:g} to {high:g}, got {value:g}')
+
+
 def descriptor(field: dataclasses.Field) -> ParameterDescriptor:
     """Return the ROS description of the parameter that ``field`` of a settings class declares."""
     metadata = field.metadata

@@ -141,6 +141,8 @@ def test_namespaces_remappings_and_parameters_of_enclosing_launch_files_apply(
         ({'cameras': [1, 2]}, 'cameras must be a list of strings'),
         ({'base_frame': 5}, 'base_frame must be of type str, got 5'),
         ({'sync_queue_size': True}, 'sync_queue_size must be of type int, got True'),
+        ({'sync_slop_s': 5.0}, r'sync_slop_s must lie in 0\.001 to 1, got 5'),
+        ({'min_cameras': 0}, 'min_cameras must lie in 1 to 100, got 0'),
         ({'image_transport': 'h264'}, 'image_transport must be one of compressed, raw'),
         (
             {'image_topics': ['{camera} b']},
