@@ -25,20 +25,21 @@ from bevdepth_core.types import Detections3D, Frame
 from bevdepth_core.uncertainty import BoxCovariance, UncertaintyModel, covariance_of
 
 PAST_FRAME_AGE_NS = 500_000_000
-"""Age of the past key frame that the network was trained with: nuScenes has two key frames per
-second."""
+"""Age of the past frames with which the network was trained. nuScenes has two key frames per
+second, and the past frame is the previous key frame."""
 PAST_FRAME_TOLERANCE_NS = 100_000_000
-"""Largest deviation from that age. If no past frame has a valid age, the current frame replaces
-it."""
+"""Largest deviation from ``PAST_FRAME_AGE_NS``. If no stored frame has a valid age, the current
+frame is used as past frame."""
 PAST_FRAME_SPACING_NS = 50_000_000
-"""Smallest time between two stored frames, which limits the memory: without it, 36 frames would
-be stored at 60 Hz."""
+"""Smallest time between two stored frames. It limits the memory; without it, 36 frames would be
+stored at 60 Hz."""
 MAX_PAST_FRAME_SPACING_NS = 2 * PAST_FRAME_TOLERANCE_NS
-"""Largest allowed spacing; with a larger one, sometimes no stored frame would have a valid age."""
+"""Largest allowed spacing. With a larger spacing, sometimes no stored frame would have a valid
+age."""
 STEREO_BASELINE_M = 0.1
 """Smallest camera motion between two frames from which stereo can estimate depth. At 256x704
-(focal length 557 pixels) it moves a point at 14 m by 4 pixels, the stride of the features that
-stereo models compare. More distant points move less."""
+(focal length 557 pixels), this motion moves a point at 14 m by 4 pixels, which is the stride of
+the features that stereo models compare. More distant points move less."""
 
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -48,7 +49,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _PastFrame:
-    """A frame that later frames may be fused with: features on the device, and camera poses."""
+    """A stored frame with features on the device and camera poses, for the fusion with later
+    frames.
+    """
 
     stamp_ns: int
     calibration: Calibration
@@ -60,27 +63,26 @@ class Detector:
     """Detects boxes frame by frame.
 
     The images of a frame are encoded once, and their depth and context are stored. When the frame
-    is about half a second old, they are splatted again with the relative pose of the two frames.
-    As long as the calibration stays the same, the result equals that of the official two-frame
-    forward. A stereo model stores the features that it compares, and computes the depth of the
-    past frame again, because it depends on the current frame.
+    is about half a second old, depth and context are splatted again with the relative pose of the
+    two frames. As long as the calibration stays the same, the result equals that of the official
+    two-frame forward. A stereo model also stores the features that it compares. It computes the
+    depth of the past frame again, because this depth depends on the current frame.
 
-    The depth network reads a camera vector (intrinsics and mounting pose). The features of a past
-    frame are computed with the calibration of that frame. The official forward encodes both frames
-    with the camera vector of the key frame. The results differ only in the first half second after
-    a change of the calibration: for past images, the Detector uses the vector that was valid for
-    them, and the official code uses the new one.
+    The depth network reads a camera vector, which contains intrinsics and mounting pose. The
+    Detector computes the features of a past frame with the camera vector that was valid at that
+    frame. The official forward encodes both frames with the camera vector of the key frame. The
+    results differ only in the first half second after a change of the calibration.
 
     Args:
-        model: in evaluation mode.
-        device: where to run, such as ``'cpu'`` or ``'cuda:0'``.
-        precision: ``'fp32'``, ``'fp16'`` or ``'bf16'``. With CUDA graphs the whole network runs in
-            it, otherwise only the image branch; geometry is always float32. With ``'fp32'``, no
-            operation uses TF32.
-        cuda_graphs: on a GPU, replay CUDA graphs with resizing, decoding and NMS on the device
-            instead of running step by step. Step by step takes ten times as long.
-        cpu_threads: threads of PyTorch on the CPU, set in each thread that calls the detector;
-            None for ``default_cpu_threads()``. Without effect on a GPU.
+        model: network in evaluation mode.
+        device: device that runs the network, such as ``'cpu'`` or ``'cuda:0'``.
+        precision: ``'fp32'``, ``'fp16'`` or ``'bf16'``. With CUDA graphs, the whole network runs
+            in this precision, otherwise only the image branch. Geometry is always float32. With
+            ``'fp32'``, no operation uses TF32.
+        cuda_graphs: on a GPU, replay CUDA graphs with resizing, decoding and NMS on the device. If
+            it is False, the network runs step by step, which takes ten times as long.
+        cpu_threads: number of threads of PyTorch on the CPU, set in each thread that calls the
+            detector; None for ``default_cpu_threads()``. It has no effect on a GPU.
         past_frame_spacing_ns: smallest time between two stored frames, nanoseconds. Increase it if
             memory is short and the model is a stereo model, whose past frames take 78 MB each
             (docs/STEREO.md).
@@ -89,12 +91,12 @@ class Detector:
             Packages are machine code: load only folders from a trusted source.
 
     Attributes:
-        score_threshold: boxes must score more than this; starts as the model's and may be changed
-            at any time.
+        score_threshold: only boxes with a higher score are returned. Its first value is that of
+            the model's config; it may be changed at any time.
         keep_depth: whether ``depth`` is stored; may be changed at any time.
-        past_frame_spacing_ns: as given; may be changed at any time.
+        past_frame_spacing_ns: the argument; may be changed at any time.
         cpu_threads: threads of PyTorch on the CPU; None on a GPU.
-        uncertainty: fitted model of the checkpoint, None if it has none.
+        uncertainty: fitted uncertainty model of the checkpoint; None if the checkpoint has none.
         depth: (N, D, h, w) float32 depth distribution of the last frame's cameras, on the device;
             None unless ``keep_depth`` is set.
         baseline_m: distance between the camera positions of the two frames that a stereo model
@@ -154,8 +156,8 @@ class Detector:
         class.
 
         Raises:
-            CheckpointError: as ``load_checkpoint``.
-            ExportError, ValueError: as the class.
+            CheckpointError: see ``load_checkpoint``.
+            ExportError, ValueError: see the class.
         """
         model = load_checkpoint(path)
         return cls(model, device, precision, cuda_graphs, cpu_threads, onnx_folder=onnx_folder)
@@ -169,8 +171,8 @@ class Detector:
         return self.model.config.class_names
 
     def covariance(self, detections: Detections3D) -> BoxCovariance:
-        """Return the covariance of detections of this detector: from ``uncertainty``, or
-        ``default_covariance`` without it.
+        """Return the covariance of detections of this detector. It comes from ``uncertainty``, or
+        from ``default_covariance`` if there is no such model.
         """
         return covariance_of(detections, self.uncertainty)
 
@@ -180,8 +182,8 @@ class Detector:
         self._last_stamp_ns = None
 
     def prepare(self, cameras: int) -> None:
-        """Prepare for frames of up to ``cameras`` cameras, so that the first frame is not slow: on
-        a GPU, choosing kernels and capturing graphs takes seconds.
+        """Prepare for frames of up to ``cameras`` cameras. On a GPU, this selects kernels and
+        captures graphs, which takes seconds; otherwise the first frame would take this time.
         """
         try:
             self._network.prepare(cameras)
@@ -201,8 +203,8 @@ class Detector:
     def __call__(self, frame: Frame) -> Detections3D:
         """Return the boxes of ``frame`` in its ego frame at ``frame.stamp_ns``.
 
-        Without a usable past frame (start, gap, backward stamp, unknown pose) the current frame
-        replaces it.
+        If there is no usable past frame (start, gap, backward stamp, unknown pose), the current
+        frame is also used as past frame.
         """
         self._limit_threads()
         self._drop_old_frames(frame.stamp_ns)
@@ -278,8 +280,8 @@ class Detector:
         return frames
 
     def _past_frame(self, frame: Frame) -> _PastFrame | None:
-        """Return the past frame nearest the trained age, if one has a valid age and poses are
-        known.
+        """Return the stored frame whose age is nearest to the trained age; None if no stored frame
+        has a valid age, or if poses are unknown.
         """
         memory = [past for past in self._memory if self._is_usable(past, frame)]
         if frame.world_from_ego is None or not memory:

@@ -16,8 +16,8 @@ from bevdepth_core.model.torchvision_parts import BasicBlock, Bottleneck
 from bevdepth_core.ops.max_pool import max_pool
 
 MAX_SLOWDOWN = 1.1
-"""The fused kernel is used if it takes less than this factor times the time of separate kernels;
-above 1 because the measurement is noisy."""
+"""The fused kernel is used if it takes less than this factor times the time of separate kernels.
+The factor is above 1, because the measurement is noisy."""
 
 
 ModuleType = TypeVar('ModuleType', bound=nn.Module)
@@ -58,11 +58,11 @@ def fold_batch_norm(
 
 
 class FusedConv(nn.Module):
-    """Convolution, optional residual and ReLU. With float16 or bfloat16 on CUDA they are one
-    kernel, unless that is slower than separate kernels by the factor ``MAX_SLOWDOWN``.
+    """Convolution, optional residual and ReLU. With float16 or bfloat16 on CUDA, one fused kernel
+    computes all of them, unless it is slower than separate kernels by the factor ``MAX_SLOWDOWN``.
 
     Args:
-        conv: for stride, padding, dilation and groups.
+        conv: convolution that gives stride, padding, dilation and groups.
         weight: folded, (out, in / groups, kh, kw).
         bias: folded, (out,).
     """
@@ -112,7 +112,8 @@ class FusedConv(nn.Module):
 
     def _measure_fused_kernel(self, features: torch.Tensor, residual: torch.Tensor | None) -> bool:
         """Return True if the fused kernel is fast enough. cuDNN selects its algorithm with
-        heuristics, and for some sizes that takes ten times as long as separate kernels.
+        heuristics, and for some sizes the fused kernel takes ten times as long as separate
+        kernels.
         """
         fused = device_seconds(partial(self._fused_kernel, features, residual))
         separate = device_seconds(partial(self._separate_kernels, features, residual))

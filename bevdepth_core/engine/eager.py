@@ -23,9 +23,9 @@ class EagerNetwork:
     """An ``InferenceNetwork`` that runs PyTorch's operations one after the other.
 
     Args:
-        model: in evaluation mode. A GPU runs the model itself, the CPU a copy with folded batch
-            norms.
-        device: where to run.
+        model: network in evaluation mode. A GPU runs this model, and the CPU runs a copy with
+            folded batch norms.
+        device: device that runs the network.
         dtype: data type of the image branch; the other steps are float32.
 
     Attributes:

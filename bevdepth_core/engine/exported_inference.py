@@ -28,8 +28,8 @@ class ExportedInference:
     Args:
         model: the network that was exported; its weights must be those of the export.
         folder: folder of the exported network.
-        threads: number of threads of ONNX Runtime, except for a splat with ScatterND, which has
-            one; compiled packages use those of PyTorch.
+        threads: number of threads of ONNX Runtime. A splat with ScatterND always uses one thread,
+            and compiled packages use the threads of PyTorch.
 
     Attributes:
         config: config of the model.

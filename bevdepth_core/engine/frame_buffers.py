@@ -17,7 +17,7 @@ class FrameBuffers:
     Args:
         config: sizes.
         cameras: number of cameras.
-        device: where to allocate.
+        device: device of the buffers.
         dtype: data type.
 
     Attributes:

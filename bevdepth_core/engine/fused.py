@@ -80,8 +80,8 @@ class FusedNetwork:
 def folded_model(model: BEVDepth, dtype: torch.dtype) -> BEVDepth:
     """Return a copy of ``model`` for inference in which faster modules replace the original ones.
 
-    Weights are ``dtype`` and channels_last. Those of stereo depth, the frustum and the norm of the
-    camera vector, whose numbers reach thousands, stay float32.
+    Weights are ``dtype`` and channels_last. The weights of stereo depth, the frustum, and the norm
+    of the camera vector, whose numbers reach thousands, stay float32.
     """
     network = copy.deepcopy(model).eval().requires_grad_(False)
     _fuse_children(network)

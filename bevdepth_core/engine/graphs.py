@@ -32,7 +32,7 @@ INPUT_CHANNELS = 4
 """Channels of the network's input. The fourth channel is 0; it aligns pixels in memory, which
 makes the first convolution faster."""
 WARM_UPS = 2
-"""Runs of a step before it is captured; in the first ones, libraries select kernels and
+"""Number of runs of a step before it is captured. In these runs, libraries select kernels and
 allocate memory."""
 
 
@@ -56,14 +56,14 @@ def _on_device(method: Method) -> Method:
 class GraphedNetwork:
     """An ``InferenceNetwork`` with fixed buffers for up to ``capacity`` cameras.
 
-    Frames of fewer cameras use the same graphs: the buffers of unused cameras keep old images, and
-    their matrices project them outside the grid. For a frame of more cameras, the graphs are
-    captured again. On the CPU the same steps run without graphs, for tests.
+    A frame with fewer cameras uses the same graphs. The buffers of unused cameras keep old images,
+    and their matrices project these images outside the grid. For a frame with more cameras, the
+    graphs are captured again. On the CPU the same steps run without graphs, for tests.
 
     Args:
         model: its weights are copied.
-        device: where to run.
-        dtype: data type of network and features; geometry is float32 always.
+        device: device that runs the network.
+        dtype: data type of network and features; geometry is always float32.
 
     Attributes:
         stage_seconds: time per step of the last frame, in order, measured with CUDA events.
@@ -225,8 +225,8 @@ class _Steps:
         self._runs[name]()
 
     def set_matrices(self, place: int, matrices: torch.Tensor) -> None:
-        """Set the (N, 3, 4) matrices of a frame; those of unused cameras project outside the
-        grid.
+        """Set the (N, 3, 4) matrices of a frame; the matrices of unused cameras project outside
+        the grid.
         """
         target = self.matrices_host[place]
         target[: len(matrices)] = matrices

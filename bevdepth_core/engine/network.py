@@ -42,8 +42,8 @@ class InferenceNetwork(Protocol):
     def match(
         self, frames: Sequence[tuple[ImageFeatures, torch.Tensor]]
     ) -> Sequence[tuple[ImageFeatures, torch.Tensor]]:
-        """Return ``frames``. A stereo model compares them first and returns them with the depth
-        that results.
+        """Return ``frames``. A stereo model compares the frames first, and returns them with the
+        depth that results from the comparison.
 
         Args:
             frames: as for ``detect``; a single frame is compared with itself.
@@ -55,8 +55,8 @@ class InferenceNetwork(Protocol):
         """Return the boxes that score more than ``threshold``.
 
         Args:
-            frames: features of the frame just encoded, then of past frames, each with its
-                (1, N, 3, 4) float64 ``ego_from_frustum``. The first one replaces missing
+            frames: features of the current frame, then of past frames, each with its
+                (1, N, 3, 4) float64 ``ego_from_frustum``. The current frame replaces missing
                 past frames.
             threshold: a score.
         """

@@ -47,8 +47,8 @@ def match_greedily(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the matched tracks and detections, best pair first, each used at most once.
 
-    Greedy matching follows CenterPoint's tracker. It always keeps the best pair; an optimal
-    assignment may split it to improve the total cost of other pairs.
+    Greedy matching follows CenterPoint's tracker. It always keeps the best pair. An optimal
+    assignment may separate the best pair to improve the total cost of other pairs.
 
     Args:
         track: (p,) index of the track of each candidate pair.
@@ -78,7 +78,7 @@ def without_duplicates(
     taken: np.ndarray,
     taken_labels: np.ndarray,
 ) -> np.ndarray:
-    """Return a (m,) mask of detections that are no duplicates of a better or a taken detection.
+    """Return a (m,) mask of the detections that duplicate neither a better nor a taken detection.
 
     Args:
         positions: (2, m), best detection first, meters.

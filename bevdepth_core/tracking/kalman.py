@@ -1,8 +1,8 @@
 """Kalman filters with constant velocity in the plane, for many objects at once.
 
 A state is (x, y, vx, vy) in meters and m/s. ``mean`` is (4, n) and ``covariance`` (4, 4, n), both
-float64. Objects are the last axis everywhere: numpy then computes each number of all objects in
-one pass, which for 200 objects is several times faster than many products of small matrices.
+float64. Objects are the last axis of all arrays. numpy then computes each number of all objects in
+one pass. For 200 objects, this is several times faster than many products of small matrices.
 """
 
 from __future__ import annotations

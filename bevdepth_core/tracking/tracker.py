@@ -1,15 +1,19 @@
 """Tracks detected objects in the world frame.
 
-* tentative: not published, may be a false detection. Entered when an unmatched detection scores
-  `birth_score`. `min_hits` detections, or one of `instant_score`, confirm it; it ends after
-  `tentative_s` without a detection.
-* confirmed: published with the pose of this frame. A frame without a detection for it makes it
-  coasting.
-* coasting: published with its predicted pose. A match confirms it; after `coast_s` without a
-  detection it is kept.
-* kept: predicted, not published. A match confirms it; it ends after `keep_s` without a detection.
-* ended: deleted; its id is never used again. A backward stamp, a gap over `gap_s` and `reset` end
-  every track.
+A track is in one of these states:
+
+* tentative: it is not published, because it may come from a false detection. It begins when a
+  detection matches no track and has a score of at least `birth_score`. It is confirmed by
+  `min_hits` detections, or by one detection with a score of at least `instant_score`. It ends
+  after `tentative_s` without a detection.
+* confirmed: it is published with the pose of this frame. If a frame has no detection for it, it
+  becomes coasting.
+* coasting: it is published with its predicted pose. A match confirms it. After `coast_s` without a
+  detection, it becomes kept.
+* kept: it is predicted and not published. A match confirms it. It ends after `keep_s` without a
+  detection.
+* ended: it is deleted, and its id is never used again. A backward stamp, a gap of more than
+  `gap_s` and `reset` end every track.
 
 A track in any state ends after some time without detections, whatever the other tracks do.
 """
@@ -32,13 +36,14 @@ from bevdepth_core.uncertainty import BoxCovariance, default_covariance
 SHAPE_MEMORY = 10
 """Height and size of a track are means over about this many detections."""
 SCORE_MEMORY_S = 0.5
-"""The score of a track is a mean over about this time; counted in seconds, so that it does not
-depend on the rate."""
+"""The score of a track is a mean over about this time. The mean is over seconds and not over
+detections, so that the score does not depend on the rate."""
 COMMON_ERROR = 0.4
-"""Share of the variance of a position that successive detections have in common. The filter, which
-treats their errors as independent, does not contain it; the published covariance does."""
+"""Share of the variance of a position that successive detections have in common. The filter treats
+the errors of detections as independent, so that its covariance does not contain this share. It is
+added to the published covariance."""
 YAW_DRIFT = 0.3
-"""Standard deviation that a heading gains in one second, radians."""
+"""Increase of the standard deviation of a heading in one second, radians."""
 LEAST_SCORE = 1e-3
 
 

@@ -1,8 +1,8 @@
 """Decompresses data up to an upper bound, because a small file can expand to a huge size.
 
 rosbag2 compresses whole files (``bag_0.mcap.zstd``), single messages, or chunks of an MCAP file.
-Each is a zstd or an LZ4 frame. The magic number of the frame shows this without metadata, because
-a serialized ROS message begins with a zero byte.
+Each of these is a zstd or an LZ4 frame. The magic number of the frame shows the compression
+without metadata, because a serialized ROS message begins with a zero byte.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ else:
 MAX_CONTENT_BYTES = 1 << 28
 """Upper bound of an unpacked chunk or message, bytes. Recorders write chunks of about 1 MB."""
 _FILE_ALLOWANCE, _FILE_RATIO = 1 << 30, 100
-"""A file may decompress to at most this number of bytes plus this multiple of its size."""
+"""A file may decompress to at most the first number of bytes plus the second number times its
+size."""
 _READ_BYTES = 1 << 20
 _LAST_CDR_ENCODING = 0x0B
 """Largest encoding identifier of a CDR header (XCDR2 parameter lists), OMG DDS-XTypes 7.6.2."""
@@ -73,7 +74,7 @@ def unpacked(data: bytes, compression: str, limit: int = MAX_CONTENT_BYTES) -> b
 def serialized_message(data: bytes) -> bytes | None:
     """Return a recorded message as ROS 2 publishes it, decompressed if necessary.
 
-    None if it has no CDR header, no content after the header, or is damaged.
+    Return None if the message has no CDR header, no content after the header, or is damaged.
     """
     compression = compression_of(data)
     try:
@@ -86,7 +87,8 @@ def serialized_message(data: bytes) -> bytes | None:
 
 
 def unpack_file(path: Path, target: Path, compression: str) -> str | None:
-    """Decompress a file; return None, or why the rest of its content is missing.
+    """Decompress a file. Return None if its content is complete, otherwise why the rest is
+    missing.
 
     Raises:
         OSError: a file cannot be read or written.

@@ -23,7 +23,8 @@ CHUNK_HEAD = struct.Struct('<QQQI')
 def records(stream: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
     """Yield kind and content of each record up to the first invalid one.
 
-    The last chunk may be truncated. A record that is larger than any recorder writes is skipped.
+    The last chunk may be truncated. A record is skipped if it is larger than any record that a
+    recorder writes.
     """
     while len(head := stream.read(RECORD_HEAD.size)) == RECORD_HEAD.size:
         kind, length = RECORD_HEAD.unpack(head)
@@ -41,7 +42,7 @@ def chunk_content(chunk: bytes, size: int, checksum: int) -> bytes:
     """Return the records in a chunk.
 
     Raises:
-        ValueError: they are damaged or too large, or their compression is unknown.
+        ValueError: the records are damaged or too large, or their compression is unknown.
     """
     fields = BytesIO(chunk)
     fields.seek(CHUNK_HEAD.size)

@@ -9,12 +9,14 @@ from typing import NamedTuple
 from bevdepth_ros.bags.compression import MAX_CONTENT_BYTES
 
 _MAX_WAITING_BYTES = MAX_CONTENT_BYTES
-"""If more bytes of messages wait for sorting, the earliest are released, even if a later part has
-an earlier one."""
+"""If more bytes of messages wait for sorting, the earliest messages are released, even if a later
+part contains an earlier message."""
 
 
 class StampedMessage(NamedTuple):
-    """A message; its number sorts messages of the same time in the order of the file."""
+    """A message of a file. Messages of the same time are sorted by ``number``, which rises in the
+    order of the file.
+    """
 
     stamp_ns: int
     number: int
@@ -23,8 +25,8 @@ class StampedMessage(NamedTuple):
 
 
 class FilePart(NamedTuple):
-    """Consecutive messages of a file; neither they nor those of later parts are before
-    ``start_ns``.
+    """Consecutive messages of a file. These messages and the messages of later parts are not
+    earlier than ``start_ns``.
     """
 
     start_ns: int

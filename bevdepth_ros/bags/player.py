@@ -44,10 +44,11 @@ DEPTH = 10
 LATCHED_DEPTH = 100
 """Largest number of messages of a latched topic that late subscribers receive."""
 MAX_TOPICS = 2000
-"""Largest number of topics that are played. Each one needs a publisher, which takes memory and
-time; no robot records more."""
+"""Largest number of topics that are played. Each topic needs a publisher, which takes memory and
+time. No robot records more topics."""
 SETTLE_S = 0.5
-"""The replay assumes that all subscribers are connected when none was added for this time."""
+"""The replay assumes that all subscribers are connected if no subscriber was added for this
+time."""
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 """Messages of these types that have no stamp are published with their log time as stamp."""
 
@@ -88,7 +89,9 @@ class Player:
         self._create_services()
 
     def wait_for_subscribers(self, timeout_s: float) -> None:
-        """Wait until subscribers are connected, at most ``timeout_s`` seconds for the first."""
+        """Wait until subscribers are connected, but at most ``timeout_s`` seconds for the first
+        one.
+        """
         deadline = time.monotonic() + timeout_s
         count, settled_at = 0, time.monotonic()
         while time.monotonic() < (settled_at if count else deadline):

@@ -37,12 +37,12 @@ class BagError(Exception):
 
 
 class Bag:
-    """One recording, or several that are read as one; a context manager.
+    """Reads one recording, or several recordings as one. It is a context manager.
 
     Attributes:
-        topics: by name; their counts are those of the storage files.
-        recorded_counts: number of messages by topic according to metadata or index; some may be
-            lost.
+        topics: topics by name, with the numbers of messages in the storage files.
+        recorded_counts: number of messages of each topic according to metadata or index. Some of
+            these messages may be lost.
         start_ns, end_ns: log time of the first and of the last message.
 
     Args:
@@ -93,7 +93,8 @@ class Bag:
     ) -> Iterator[Message]:
         """Yield (topic, log time in ns, bytes) from ``start_ns`` to before ``stop_ns``, by time.
 
-        Each message has a CDR header; others are left out and reported.
+        Each of these messages has a CDR header. Messages without a CDR header are left out and
+        reported.
         """
         names = frozenset(names)
         streams = [self._bag_messages(bag, names, start_ns, stop_ns) for bag in self._bags]
@@ -181,11 +182,11 @@ class Bag:
         return sorted(sources, key=lambda source: source.start_ns)
 
     def _named_files(self, files: list[Path], metadata: Metadata) -> list[Path]:
-        """Return the files that the metadata names if all of them are there, otherwise all files:
-        they were renamed then.
+        """Return the files that the metadata names. If one of them is missing, files were renamed, and
+        all files are returned.
 
-        Others can be copies, such as those that rosbag2 unpacks beside compressed files: their
-        messages would be read twice.
+        Files that the metadata does not name can be copies, such as the files that rosbag2 unpacks
+        beside compressed files. The messages of copies would be read twice.
         """
         named = [file for file in files if file.name in metadata.names]
         if len(named) < len(metadata.names):

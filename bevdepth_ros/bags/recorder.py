@@ -3,8 +3,8 @@
     ros2 launch bevdepth_ros detect.launch.py bag:=BAG checkpoint:=FILE record:=detections
     ros2 run bevdepth_ros render --bag BAG --detections detections --out drive.mp4
 
-Images are not recorded: they are in the bag that is replayed. To record those of live cameras, use
-`ros2 bag record` of a ROS installation.
+Images are not recorded, because they are in the bag that is replayed. To record the images of live
+cameras, use `ros2 bag record` of a ROS installation.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ RECORDED_TOPICS = {
     'detections': 'vision_msgs/msg/Detection3DArray',
 }
 """Topics of the detector, relative to its name, and their types. The detections are subscribed
-last, because a launch starts its replay when the detector has discovered this subscription; by
-then it has usually discovered the others, too."""
+last, because a launch starts its replay when the detector has discovered this subscription. The
+detector has then usually discovered the other subscriptions, too."""
 LATCHED = 'label_info'
 QUEUE_DEPTH = 100
 
@@ -44,7 +44,7 @@ class Recorder(Node):
     """
 
     def __init__(self, bag: BagWriter, detector: str):
-        """Subscribe to what the node named ``detector`` publishes, and to /diagnostics."""
+        """Subscribe to the topics of the node named ``detector``, and to /diagnostics."""
         super().__init__('bevdepth_recorder')
         self._bag = bag
         self._early: list[tuple[str, str, bytes]] = []

@@ -1,4 +1,6 @@
-"""Reads SQLite storage files of rosbag2, also with a write-ahead log, truncated or damaged."""
+"""Reads SQLite storage files of rosbag2. Files may have a write-ahead log, and may be truncated or
+damaged.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,9 @@ _Row = tuple[int, int, int, bytes]
 class _WholePages(apsw.VFS):
     """Reads databases without locks and ignores a truncated page at the end.
 
-    SQLite would fill up such a page with zeros. Based on ``unix-none``, which never creates a
-    file, so that a bag in a read-only folder can be read together with its write-ahead log.
+    SQLite would fill up a truncated page with zeros. The class is based on ``unix-none``, which
+    never creates a file. A bag in a read-only folder can therefore be read together with its
+    write-ahead log.
     """
 
     def __init__(self) -> None:
@@ -88,8 +91,8 @@ class SqliteFile:
     def messages(self, names: Collection[str], start_ns: int, stop_ns: int) -> Iterator[Message]:
         """Yield (topic, log time in ns, bytes) from ``start_ns`` to before ``stop_ns``.
 
-        Messages are in order of time; if the file is damaged, those after the damage are in the
-        order in which they were written.
+        Messages are in order of time. If the file is damaged, the messages after the damage are in
+        the order in which they were written.
         """
         wanted = {
             number: topic.name for number, topic in self._topics.items() if topic.name in names

@@ -69,7 +69,7 @@ def files_of(path: Path) -> list[Path]:
     """Return the storage files at ``path``, a folder or a single file.
 
     Raises:
-        ValueError: there is none, or it is neither a folder nor a regular file.
+        ValueError: there is no storage file, or ``path`` is neither a folder nor a regular file.
     """
     if not path.exists():
         raise ValueError('it does not exist')
@@ -85,7 +85,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def open_file(path: Path, temporary: Path) -> StorageFile:
-    """Open one storage file; a compressed one is unpacked into the folder ``temporary``.
+    """Open one storage file. A compressed file is unpacked into the folder ``temporary``.
 
     Raises:
         ValueError: it is not a storage file.
@@ -105,7 +105,7 @@ def open_file(path: Path, temporary: Path) -> StorageFile:
 
 
 def read_metadata(folder: Path) -> Metadata | None:
-    """Return the content of metadata.yaml; None if there is no valid one."""
+    """Return the content of metadata.yaml; None if the file is missing or invalid."""
     file = folder / 'metadata.yaml'
     try:
         if not file.is_file() or file.stat().st_size > _MAX_METADATA_BYTES:

@@ -47,13 +47,13 @@ ANNOTATION_MARKER_TOPIC = '/annotations/markers'
 STORAGES = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}
 
 _METADATA_VERSION: Literal[8] = 8
-"""Newest version of rosbag2 metadata that Humble can read; only Jazzy reads the quality of
+"""Newest version of rosbag2 metadata that Humble can read. Only Jazzy can read the quality of
 service of version 9."""
 
 _FOREVER = QosTime(9223372036, 854775807)
 _QUEUE_DEPTH = 10
 _MAX_LATENESS_NS = 1_000_000_000
-"""Messages may be this much older than the newest one."""
+"""Messages may be older than the newest message by at most this."""
 
 
 def image_topic(camera_name: str, rectified: bool = True) -> str:
@@ -73,13 +73,13 @@ def camera_info_topic(camera_name: str) -> str:
 
 
 class BagWriter:
-    """Writes one bag; a context manager.
+    """Writes one bag. It is a context manager.
 
     The bag is written to a hidden folder beside ``path``, which is renamed when the context ends
-    without an error. So an interrupted run leaves no incomplete bag, and the next run removes the
-    folder of a killed run. The log time of a message is the stamp of its header, unless the caller
-    gives another one. Messages may be passed up to a second out of order; they are written in
-    order.
+    without an error. An interrupted run therefore leaves no incomplete bag, and the next run
+    removes the folder of a killed run. The log time of a message is the stamp of its header,
+    unless the caller gives another one. Messages may be passed up to a second out of order; they
+    are written in order.
 
     Args:
         path: folder of the bag; an existing bag is replaced at the end.

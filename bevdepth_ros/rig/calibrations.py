@@ -12,7 +12,7 @@ from bevdepth_ros.rig.settings import CameraSource, RigSettings
 
 
 class Calibrations:
-    """Intrinsics by camera; CameraInfo may come from another thread."""
+    """Stores the intrinsics of each camera. Another thread may pass CameraInfo."""
 
     def __init__(self, settings: RigSettings, topic_name: Callable[[str], str] = str) -> None:
         """Read the calibration files.
@@ -49,7 +49,8 @@ class Calibrations:
         """Return the intrinsics of the newest CameraInfo; they are computed once per message.
 
         Raises:
-            ValueError: there is none, or it is invalid; the message follows the camera's name.
+            ValueError: the camera has no CameraInfo, or it is invalid; the message is a clause
+                that follows the camera's name.
         """
         info = self._infos.get(source.name)
         if info is None:

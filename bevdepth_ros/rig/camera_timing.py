@@ -1,15 +1,17 @@
 """Measures the rate, the exposure time and the clock of one camera from stamps and arrival times.
 
-* A line through stamps and cycle numbers gives the image rate, also if stamps jitter or images are
-  lost.
-* The deviation is the stamp minus the offset, compared with the other cameras. It changes if the
-  clock or the trigger of the camera moves. It is known only modulo the trigger cycle.
+* The image rate is the slope of a line through stamps and cycle numbers. Jitter and lost images do
+  not change it.
+* The deviation is the stamp minus the offset, compared with the stamps minus the offsets of the
+  other cameras. It changes if the clock or the trigger of the camera moves. It is known only
+  modulo the trigger cycle.
 * The lateness is the arrival time minus the stamp, compared with the images of the other cameras
-  in the same cycle, in seconds of stamps: the rate of a replay does not change it. It changes with
-  the clock and with the transport. Together with stamps that skip or repeat a cycle, it shows that
-  a clock jumped by whole cycles.
-* The backlog is the arrival time compared with the usual one of the same stamp. Images that waited
-  for the executor arrive in any order of the cameras, so their lateness shows nothing.
+  in the same cycle. It is measured in seconds of stamps, so that the rate of a replay does not
+  change it. It changes with the clock and with the transport. Together with stamps that skip or
+  repeat a cycle, it shows that a clock jumped by whole cycles.
+* The backlog is the arrival time of an image compared with the usual arrival time of its stamp.
+  Images that waited for the executor arrive in any order of the cameras. Their lateness therefore
+  says nothing about clocks.
 """
 
 from __future__ import annotations
@@ -25,50 +27,55 @@ from itertools import pairwise
 import numpy as np
 
 WINDOW = 20
-"""Images that deviations and lateness are measured over."""
+"""Number of last images from which deviations and lateness are measured."""
 RATE_WINDOW = 2 * WINDOW
-"""Images that rates are measured over."""
+"""Number of last images from which rates are measured."""
 LATE_NS = 250_000_000
-"""An image that is older than the newest one by at most this arrived out of order; an older one
-means that the clock went back."""
+"""If an image is older than the newest image by at most this, it arrived out of order. If it is
+older, the clock went back."""
 CHANGE = 5
-"""Intervals in a row that show a change of the rate."""
+"""Number of intervals in a row that show a change of the rate."""
 OPPOSITE = 1 / 3
-"""Share of the cycle; images that deviate by more may be too early as well as too late."""
+"""Share of the cycle. An image that deviates by more can be too early in its cycle, or too late in
+the cycle before."""
 LONGEST_PAUSE = 6
-"""Images that sets wait for at most because the clock may have jumped; fewer than those that can
-wait."""
+"""Sets pause for at most this many images because a clock may have jumped. The number is smaller
+than the number of images that can wait for a set."""
 SAME = 1 / 4
-"""Share of the cycle; two stamps of a camera that are nearer to each other are of one cycle."""
+"""Share of the cycle. Two stamps of a camera that are nearer to each other belong to one cycle."""
 SHORTEST_JUMP = 0.6
-"""Share of the cycle; images must be earlier or later by more if the clock jumped by a cycle."""
+"""Share of the cycle. A clock jumped by a cycle only if images arrive earlier or later by more."""
 STEEP = 3.0
-"""Multiple of the jitter; deviations that change by more within half a window show a drift."""
+"""Multiple of the jitter. If deviations change by more within half a window, the clock drifts."""
 CERTAIN = 1.25
-"""Multiple of the shortest jump; arrival times surely show larger errors of a clock. Smaller ones
-can be hidden, because only images of other cameras that have arrived already are compared."""
+"""Multiple of the shortest jump. Arrival times surely show larger errors of a clock. Smaller
+errors can be hidden, because an image is compared only with images that have already arrived."""
 JUMP_IMAGES = 5
-"""Images after a possible jump of the clock whose lateness decides."""
+"""The lateness of this many images after a possible jump decides whether the clock jumped."""
 LONGEST_BACKLOG_S = 4.0
-"""Seconds after which images that arrive later or earlier than usual are the usual ones."""
+"""If images arrive later or earlier than usual for this many seconds, this becomes usual."""
 FASTEST = 0.1
-"""Seconds of arrival per second of stamps below which arrival times show nothing."""
+"""Smallest pace, in seconds of arrival per second of stamps, at which arrival times are
+compared."""
 FASTER, SLOWER = 0.85, 1.15
-"""Shares of the usual interval; intervals beyond them show a change of the rate."""
+"""Shares of the usual interval. Shorter and longer intervals show a change of the rate."""
 SHORT = 0.65
-"""An interval below this share of the usual one may be the first of a higher rate."""
+"""An interval below this share of the usual interval may be the first interval of a higher
+rate."""
 LOST = 1.5
-"""An interval above this share of the usual one contains lost images."""
+"""An interval above this share of the usual interval contains lost images."""
 FEWEST = 4
-"""Stamps that are necessary to measure their jitter."""
+"""Smallest number of stamps from which their jitter is measured."""
 IRREGULAR = 0.1
 """Intervals are irregular if half of them differ by more than this share of the period."""
 CANDIDATES = np.geomspace(0.85, 1.4, 48)
-"""Periods to try, as shares of a first guess, which is up to 10 % too small if stamps jitter."""
+"""Periods that are tried, as shares of a first estimate. If stamps jitter, this estimate is up to
+10 % too small."""
 PREFER_USUAL = 0.75
-"""Share of the best agreement of phases with which the usual period is kept."""
+"""The usual period is kept if its agreement of phases is above this share of the best
+agreement."""
 KEEP = 0.95
-"""Share of the scatter of the lateness that is kept at each of its measurements."""
+"""Share of the scatter of the lateness that is kept at each new measurement of the scatter."""
 SMOOTH = 1 / 16
 """Weight of an image in the usual backlog and its scatter."""
 
@@ -77,11 +84,13 @@ def fit_line(stamps: Sequence[int], usual_ns: float = 0.0) -> tuple[float, float
     """Fit a line through ascending stamps and their cycle numbers.
 
     Returns:
-        Its slope, which is the period, and the jitter of the last ``WINDOW`` stamps: nine of ten
-        differ from the line by at most about this. In nanoseconds; 0 and infinite for fewer than
-        two stamps, and infinite jitter for fewer than ``FEWEST``.
+        The slope of the line, which is the period, and the jitter of the last ``WINDOW`` stamps,
+        both in nanoseconds. Nine of ten stamps differ from the line by at most about the jitter.
+        For fewer than two stamps, the period is 0. For fewer than ``FEWEST`` stamps, the jitter is
+        infinite.
 
-    If intervals are irregular, the period is first searched as the one whose phases agree best.
+    If intervals are irregular, the period is first estimated as the candidate whose phases agree
+    best.
 
     Args:
         stamps: of one camera, nanoseconds.
@@ -91,7 +100,7 @@ def fit_line(stamps: Sequence[int], usual_ns: float = 0.0) -> tuple[float, float
         return 0.0, math.inf
     times = np.array(stamps, np.float64) - stamps[len(stamps) // 2]
     intervals = sorted((times[1:] - times[:-1]).tolist())
-    # nuScenes takes 12 of 20 cycles: one of three intervals is a cycle, the others are two.
+    # nuScenes uses 12 of 20 cycles: one of three intervals is one cycle, the others two cycles.
     shortest, longest = intervals[(len(intervals) - 1) // 5], intervals[len(intervals) * 3 // 4]
     period = statistics.median([one for one in intervals if one <= LOST * shortest])
     if longest - shortest > IRREGULAR * period:
@@ -111,15 +120,15 @@ def _jitter(residuals: np.ndarray) -> float:
     count = len(residuals)
     if count < FEWEST:
         return math.inf
-    # Differences do not contain a jump of the clock; they jitter by the root of two more. A line
-    # through few stamps follows their jitter, and may show too little of it.
+    # Differences of residuals do not contain a jump of the clock, and jitter more by the root of
+    # two. A line through few stamps follows their jitter, so that the residuals are too small.
     changes = np.sort(abs(np.diff(residuals)))
     few = FEWEST / count - FEWEST / WINDOW
     return float(changes[(count - 1) * 9 // 10]) * (1 + few) / math.sqrt(2)
 
 
 class Backlog:
-    """Compares arrival times with a line of usual arrival times; in seconds.
+    """Compares arrival times with a line of usual arrival times; all times are in seconds.
 
     Attributes:
         pace: seconds of arrival per second of stamps: 2 for a replay at half speed, 0 if unknown.
@@ -157,27 +166,30 @@ class Backlog:
 
 
 class CameraTiming:
-    """Statistics of the last images of one camera; times in nanoseconds unless named otherwise.
+    """Statistics of the last images of one camera; times are in nanoseconds unless named
+    otherwise.
 
     Attributes:
         state: 'used', 'silent', 'returning' or 'misaligned'; see ``synchronizer``.
         offset_ns: offset of the camera within the trigger cycle.
         stamps: the last stamps, ascending.
         newest_ns: the newest stamp, 0 before the first.
-        last: stamp, arrival time in seconds, and whether it is as usual, of the last two images.
-        period_ns: interval between images, lost ones included; 0 while unknown.
-        usual_period_ns: the period that the offset was found for; 0 while unknown.
-        is_faster, is_slower: True if the rate rose or fell; also if images are lost again and
-            again.
+        last: for each of the last two images: stamp, arrival time in seconds, and whether the
+            image arrived as usual.
+        period_ns: interval between images if none is lost; 0 while unknown.
+        usual_period_ns: period for which the offset was found; 0 while unknown.
+        is_faster: True if the rate rose.
+        is_slower: True if the rate fell, or if images are lost again and again.
         is_unsure: True if the next image must show whether the rate changed or the clock jumped.
-        backlog: of the images of this camera.
+        backlog: backlog of the images of this camera.
         deviations: the last deviations.
-        jitter_ns: nine of ten stamps jitter by at most about this; infinite while unknown.
+        jitter_ns: largest jitter of about nine of ten stamps; infinite while unknown.
         received: images so far.
         skipped_ns: stamp of the first image that was missing when the clock last may have jumped
             ahead; 0 if it may have jumped back.
-        jump_sign: 1 while it is checked whether the clock jumped ahead, -1 if back, otherwise 0.
-        ignored: images so far that repeated another one or had no stamp.
+        jump_sign: 1 while it is checked whether the clock jumped ahead, -1 while it is checked
+            whether the clock jumped back, otherwise 0.
+        ignored: number of images so far that repeated another image or had no stamp.
     """
 
     def __init__(self) -> None:
@@ -247,11 +259,11 @@ class CameraTiming:
             self._look_for_jump(stamp, arrival_s)
 
     def repeats(self, stamp: int, arrival_s: float) -> bool:
-        """Return True if the next stamp is of a cycle that already had an image, although time
-        went on: the clock may have gone back.
+        """Return True if the clock may have gone back: the next stamp belongs to a cycle that
+        already had an image, although time went on.
         """
         newest, same_ns = self.newest_ns, SAME * self.period_ns
-        # A single image that is a little older than the newest one arrived out of order.
+        # A single image that is a little older than the newest image arrived out of order.
         if stamp < newest - LATE_NS or (self.last and max(stamp, self.last[-1][0]) < newest):
             return True
         return (
@@ -261,8 +273,8 @@ class CameraTiming:
         )
 
     def _moved_s(self, stamp: int, arrival_s: float) -> float:
-        """Return by how much more stamps than arrival times went on since the last image; 0 if
-        arrival times show nothing.
+        """Return by how many seconds stamps went on more than arrival times since the last image;
+        0 if arrival times cannot be compared.
         """
         pace = self.backlog.pace
         if pace <= FASTEST:
@@ -278,7 +290,7 @@ class CameraTiming:
         if sign in (0, self.jump_sign) or self._usual_s is None:
             return
         if sign * self._moved_s(stamp, arrival_s) > self._shortest_jump_s(1e-9 * period):
-            # The image before this one is the next whose lateness is added.
+            # The next lateness that is added belongs to the image before this image.
             self._jump_images, self.jump_sign = -1, sign
             self.skipped_ns = newest + period if sign > 0 else 0
             self.may_have_jumped = self.backlog.is_usual
@@ -304,12 +316,12 @@ class CameraTiming:
         """Add the deviation of an image.
 
         Args:
-            differences: how much later the image is than that of each other camera, after
+            differences: how much later the image is than the image of each other camera, after
                 subtraction of the offsets; not empty.
             period_ns: period of the trigger.
         """
-        # Continue from the last deviations: otherwise a clock that drifts would look correct each
-        # time it has drifted by a whole cycle. Jitter alone must not lead away from zero.
+        # Deviations are unwrapped from the last ones. Otherwise a clock that drifts would look
+        # correct each time it has drifted by a whole cycle. Jitter alone must not cause a drift.
         last, quarter = list(self.deviations)[-WINDOW // 2 :], period_ns / 4
         has_moved = len(last) >= CHANGE and abs(last[-1]) > quarter
         middle = statistics.median(last) if has_moved else 0.0
@@ -326,8 +338,8 @@ class CameraTiming:
         self.clear_deviations()
 
     def is_misaligned(self, count: int, limit: float, period_ns: int) -> bool:
-        """Return True if the last ``count`` images were all too early or all too late; those about
-        half a cycle away are both.
+        """Return True if the last ``count`` images were all too early or all too late. Images that
+        are about half a cycle away count as both.
         """
         if len(self.deviations) < count or abs(self.deviations[-1]) <= limit:
             return False
@@ -336,7 +348,9 @@ class CameraTiming:
         return is_far or min(last) > limit or max(last) < -limit
 
     def median_deviation(self, count: int) -> float:
-        """Return the median deviation of the last ``count`` images; infinite for fewer."""
+        """Return the median deviation of the last ``count`` images; infinite if there are
+        fewer.
+        """
         last = list(self.deviations)[-count:]
         return statistics.median(last) if len(last) == count else math.inf
 
@@ -346,11 +360,11 @@ class CameraTiming:
         self._jump_images += 1
 
     def keep_lateness(self, count: int) -> None:
-        """Drop the lateness of all images but the last ``count``."""
+        """Drop the lateness of all images except the last ``count``."""
         self._lateness_s = deque(list(self._lateness_s)[-count:], WINDOW)
 
     def note_usual_lateness(self) -> None:
-        """Take the lateness of the last images for the usual one."""
+        """Use the lateness of the last images as the usual lateness."""
         count = len(self._lateness_s)
         if count < WINDOW // 2 or self.jump_sign:
             return
@@ -360,14 +374,18 @@ class CameraTiming:
         self._scatter_s = max(KEEP * self._scatter_s, ordered[-1] - ordered[0])
 
     def lateness_change(self, count: int, period_s: float, share: float = 1.0) -> int:
-        """Return 1 if the last images arrive later than usual by more than ``share`` of the
-        shortest jump, -1 if they arrive earlier than ever by as much, 0 otherwise.
+        """Compare the lateness of the last images with the limit ``share`` times the shortest
+        jump.
+
+        Return 1 if they arrive later than usual by more than this limit, -1 if they arrive earlier
+        than ever by more than this limit, otherwise 0.
         """
         last = list(self._lateness_s)[-count:]
         return self._change(statistics.median(last), period_s, share) if last else 0
 
     def _change(self, lateness_s: float, period_s: float, share: float = 1.0) -> int:
-        # No camera can send an image before its exposure: earlier images show a wrong clock.
+        # No camera can send an image before its exposure, so images earlier than ever show a wrong
+        # clock.
         if self._usual_s is None:
             return 0
         limit_s = share * self._shortest_jump_s(period_s)
@@ -379,7 +397,8 @@ class CameraTiming:
         """Return True if ``lateness_change`` surely detects an error of the clock of this size."""
         if self._usual_s is None:
             return False
-        # Stamps that are too late look like early arrivals, which are compared with the earliest.
+        # If stamps are too late, images seem to arrive early. Early arrivals are compared with the
+        # earliest lateness so far.
         span_s = self._usual_s - self._earliest_s if error_s > 0 else 0.0
         return span_s + CERTAIN * self._shortest_jump_s(period_s) < abs(error_s)
 
@@ -387,8 +406,8 @@ class CameraTiming:
         return max(SHORTEST_JUMP * period_s, self._scatter_s)
 
     def is_far(self, limit_s: float) -> bool:
-        """Return True if the last images all arrive earlier or later by more than ``limit_s`` than
-        images of the other cameras with the same stamps.
+        """Return True if all last images arrive earlier or later than images of other cameras with
+        the same stamps, by more than ``limit_s``.
         """
         if not self._lateness_s or abs(self._lateness_s[-1]) <= limit_s:
             return False

@@ -1,14 +1,17 @@
-"""Color conversion to RGB and outgoing image messages: cv_bridge, or OpenCV where it fails.
+"""Converts images to RGB and to outgoing messages, with cv_bridge, or with OpenCV where cv_bridge
+fails.
 
-Errors of cv_bridge, and what this module does instead:
+cv_bridge has these errors, which this module avoids:
 
 * PyPI 1.13.0.post0 ignores ``step`` and raises KeyError for 16-bit and YUV encodings and for
   ``bayer_grbg8``. The C++ version of Humble (3.2) and Jazzy (4.1) reads wrong rows if ``step`` is
   not a multiple of the pixel, and has no nv12 and nv24. So cv_bridge converts only 8-bit images
   without row padding, and OpenCV converts all others (see ``raw_images``).
-* The C++ version is built for one major version of numpy and cannot be imported beside another
-  one (vision_opencv issue 535). OpenCV converts everything then; the log names the reason.
-* No version has a JPEG quality in ``cv2_to_compressed_imgmsg``: ``jpeg_message`` uses OpenCV.
+* The C++ version is built for one major version of numpy, and cannot be imported together with
+  another version (vision_opencv issue 535). OpenCV then converts all images, and the log names the
+  reason.
+* ``cv2_to_compressed_imgmsg`` has no JPEG quality in any version. ``jpeg_message`` therefore uses
+  OpenCV.
 """
 
 from __future__ import annotations
@@ -65,7 +68,7 @@ def rgb_from_message(message: Image, bridge: Any | None = _BRIDGE) -> np.ndarray
     Args:
         message: its encoding is one of ``COLOR_CODES``, and its rows have no padding. The result
             may share its memory.
-        bridge: converts the image; None: OpenCV converts it.
+        bridge: converts the image; if it is None, OpenCV converts the image.
     """
     if bridge is not None and message.encoding != 'bayer_grbg8':
         return bridge.imgmsg_to_cv2(message, 'rgb8')

@@ -1,4 +1,6 @@
-"""sensor_msgs/CompressedImage to RGB: image_transport's format string, and bounded decoding."""
+"""Converts sensor_msgs/CompressedImage to RGB. It interprets the format string of image_transport,
+and limits the work of decoding.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,13 @@ more."""
 PADDING_BYTES = 16
 """USB cameras pad JPEG files before the end marker by a few bytes."""
 RESTART_PADDING_BYTES = 4
-"""Some also pad before restart markers, by at most this many bytes. In a test of 2,000 files with
-one wrong bit, no file had so few extraneous bytes there."""
+"""Some USB cameras also pad before restart markers, by at most this many bytes. In a test of 2,000
+files with one wrong bit, no file had so few extraneous bytes before a restart marker."""
 _PADDED = re.compile(r'Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd([0-79])')
 FILE_CODECS = ('', 'jpeg', 'jpg', 'png', 'tiff', 'tif', 'webp')
 """Names of the supported codecs in format strings."""
 PILLOW_MEGAPIXELS = 178
-"""Pillow opens no file with more: twice its ``MAX_IMAGE_PIXELS``."""
+"""Pillow opens no image with more pixels, which is twice its ``MAX_IMAGE_PIXELS``."""
 _TRANSPORTS = {'h264': 'ffmpeg', 'h265': 'ffmpeg', 'hevc': 'ffmpeg', 'av1': 'ffmpeg'}
 """Codec in a format string -> transport of image_transport, where the names differ."""
 
@@ -43,7 +45,7 @@ _TRANSPORTS = {'h264': 'ffmpeg', 'h265': 'ffmpeg', 'hevc': 'ffmpeg', 'av1': 'ffm
 class Format:
     """Format string of image_transport: ``ENCODING; CODEC compressed COLORS``, or only the codec.
 
-    The file itself shows its codec; drivers often name another one.
+    The codec is found from the file itself, because drivers often name another codec.
 
     Attributes:
         encoding: encoding of the image before compression; empty if not given.
@@ -60,7 +62,7 @@ class Format:
 
     @property
     def bayer(self) -> str | None:
-        """8-bit encoding of the mosaic that a file with one channel holds, None for gray."""
+        """8-bit encoding of the mosaic in a file with one channel; None if the file is gray."""
         layout = ENCODINGS.get(self.encoding)
         if isinstance(layout, Packed) and layout.meaning.startswith('bayer_'):
             return layout.meaning
@@ -68,7 +70,7 @@ class Format:
 
     @property
     def is_color(self) -> bool:
-        """True if the image had colors before compression, other than those of a mosaic."""
+        """True if the image had colors before compression and was not a mosaic."""
         is_yuv = isinstance(ENCODINGS.get(self.encoding), Yuv)
         return is_yuv or self.encoding.startswith(('rgb', 'bgr'))
 
@@ -90,8 +92,9 @@ class DecodedImage:
     Attributes:
         pixels: (H, W, 3) uint8 RGB, perhaps at a reduced size; a tensor if a GPU decoded it.
         width: width of the image as it was sent, pixels.
-        height: likewise.
-        warning: what is suspicious, worded to follow the camera's name; empty if nothing is.
+        height: height of the image as it was sent, pixels.
+        warning: clause about suspicious data that follows the camera's name; empty if nothing is
+            suspicious.
     """
 
     pixels: np.ndarray | torch.Tensor
@@ -103,13 +106,14 @@ class DecodedImage:
 def decode_compressed(
     message: CompressedImage, max_pixels: int, min_width: int = 0
 ) -> DecodedImage:
-    """Decode a JPEG, PNG, TIFF or WebP file; a JPEG exactly as Pillow does.
+    """Decode a JPEG, PNG, TIFF or WebP file. The pixels of a JPEG file equal those of Pillow.
 
     Args:
         message: contains one of these files; its format string may name another codec.
         max_pixels: larger images are rejected before they are decoded.
-        min_width: a JPEG at least twice as wide may be decoded at half, a quarter or an eighth
-            of its size, at least this wide, pixels; 0: always at full size.
+        min_width: smallest width of the result, pixels. A JPEG file that is at least twice as wide
+            may be decoded at half, a quarter or an eighth of its size. With 0, files are always
+            decoded at full size.
 
     Raises:
         ValueError: the image is invalid; the message is a clause that follows the camera's name.

@@ -14,7 +14,7 @@ from bevdepth_ros.rig.raw_images import image_from_raw
 
 
 def image_from_message(message: CompressedImage | Image, max_pixels: int) -> np.ndarray:
-    """Return (H, W, 3) uint8 RGB; arguments and errors as ``decoded_image``."""
+    """Return (H, W, 3) uint8 RGB; arguments and errors are those of ``decoded_image``."""
     return np.asarray(decoded_image(message, max_pixels).pixels)
 
 
@@ -26,8 +26,8 @@ def decoded_image(
     Args:
         message: a compressed or a raw image; 16-bit values keep the upper byte.
         max_pixels: larger images are rejected before they are decoded.
-        min_width: JPEG files may be decoded at a reduced size of at least this width, pixels;
-            0: always at full size.
+        min_width: JPEG files may be decoded at a reduced size of at least this width, pixels. With
+            0, they are always decoded at full size.
 
     Raises:
         ValueError: the image is invalid; the message is a clause that follows the camera's name.
@@ -41,8 +41,8 @@ def intrinsics_from_file(path: str | Path, rectified: bool) -> Intrinsics:
     """Return the intrinsics in a YAML file as camera_calibration writes it.
 
     Raises:
-        ValueError: not such a file, or an invalid calibration.
-        OSError: it cannot be read.
+        ValueError: the file has another format, or its calibration is invalid.
+        OSError: the file cannot be read.
     """
     return intrinsics_from_info(info_from_file(path), rectified)
 
@@ -51,8 +51,8 @@ def info_from_file(path: str | Path) -> CameraInfo:
     """Return the CameraInfo that a driver would publish for this calibration file.
 
     Raises:
-        ValueError: it is not a file as camera_calibration writes it.
-        OSError: it cannot be read.
+        ValueError: the file does not have the format of camera_calibration.
+        OSError: the file cannot be read.
     """
     try:
         values = yaml.safe_load(Path(path).expanduser().read_text())

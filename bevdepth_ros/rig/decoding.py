@@ -19,8 +19,8 @@ from bevdepth_ros.rig.gpu_images import JpegBatches, Upload
 
 MIN_SIDE_PX, MAX_SIDE_RATIO = 16, 16
 WAITING_SETS = 3
-"""Images that are being decoded or kept per camera: of the set in progress, of the set that waits,
-and of the set that arrives."""
+"""Number of images per camera that are being decoded or stored. They belong to the set in
+progress, to the set that waits, and to the set whose images are arriving."""
 
 
 class _Started(NamedTuple):
@@ -33,10 +33,10 @@ class _Started(NamedTuple):
 class ImageDecoder:
     """Decodes the images of each camera in a separate thread.
 
-    With a GPU, the threads decode each image when it arrives and copy it to the GPU, so that only
-    the last image remains to be decoded when a set is complete; ``JpegBatches`` decodes color JPEG
-    files. Without a GPU, they decode only the images of sets, because a CPU may be too slow for
-    every image.
+    With a GPU, an image is decoded when it arrives, so that only the last image remains to be
+    decoded when a set is complete. ``JpegBatches`` decodes color JPEG files on the GPU. The
+    threads decode all other images and copy them to the GPU. Without a GPU, the threads decode
+    only images that belong to a set, because a CPU may be too slow for every image.
 
     A thread cannot be interrupted. If an image is not decoded at the deadline, its camera is left
     out of this set and of all further sets until that image is decoded. The other cameras have
@@ -47,8 +47,8 @@ class ImageDecoder:
         """Prepare the decoder.
 
         Args:
-            device: a GPU decodes color JPEG files itself and receives the pixels of other images;
-                with a CPU or None, images stay in host memory.
+            device: a GPU that decodes color JPEG files and receives the pixels of other images. If
+                it is a CPU or None, images stay in host memory.
             min_width: see ``decoded_image``; a GPU always decodes at full size.
         """
         self.on_arrival = device is not None and device.type == 'cuda'
@@ -67,7 +67,7 @@ class ImageDecoder:
             thread.shutdown(wait=False, cancel_futures=True)
 
     def begin(self, camera: str, message: CompressedImage | Image, max_pixels: int) -> None:
-        """Start to decode an image that has arrived, for a GPU."""
+        """Start to decode an image that has arrived, if a GPU decodes."""
         if self.on_arrival:
             self._start(camera, message, max_pixels)
 
@@ -83,10 +83,10 @@ class ImageDecoder:
         The functions raise ValueError as ``decoded_image`` does, and if the image is late.
 
         Args:
-            cameras: names.
-            messages: one of each camera.
+            cameras: names of the cameras.
+            messages: one image of each camera.
             max_pixels: larger images are rejected before they are decoded.
-            timeout_s: time for all of them from now on, seconds.
+            timeout_s: longest time from now until all images are decoded, seconds.
         """
         deadline = time.monotonic() + timeout_s
         return [
@@ -99,8 +99,8 @@ class ImageDecoder:
     def _start(
         self, camera: str, message: CompressedImage | Image, max_pixels: int
     ) -> Future[DecodedImage] | None:
-        """Return the future image of ``message``; None while the camera has a late image, or too
-        many in progress.
+        """Return the future image of ``message``; None while the camera has a late image, or while
+        too many of its images are being decoded.
         """
         started = self._started.setdefault(camera, deque(maxlen=WAITING_SETS))
         in_progress = tuple(started)  # another thread may add an image

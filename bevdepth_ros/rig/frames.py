@@ -49,7 +49,7 @@ class CameraFaultError(Exception):
 
 
 CAMERA_FAULTS = ('bad_image', 'no_camera_info', 'no_extrinsics')
-"""Why a camera is unusable; among ``diagnostics.DROP_REASONS``."""
+"""Reasons why a camera is unusable; they are also in ``diagnostics.DROP_REASONS``."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,14 @@ class BuiltFrame:
     """Result of building a frame of one set.
 
     Attributes:
-        frame: frame of the usable cameras; None if they are too few.
-        faults: why each other camera of the set was excluded, by name.
+        frame: frame of the usable cameras; None if there are too few of them.
+        faults: why each excluded camera of the set was excluded, by name.
         rejection: why there is no frame, as (one of ``diagnostics.DROP_REASONS``, sentence); None
-            if there is one.
-        no_poses: why the frame has no ego poses; None if it has.
+            if there is a frame.
+        no_poses: why the frame has no ego poses; None if it has ego poses.
         warnings: warnings about the calibration, by camera.
-        seconds: time for ``geometry``, and for ``decoding`` after the look-ups.
+        seconds: time of ``geometry``, that is, of look-ups, and of ``decoding`` after the
+        look-ups.
     """
 
     frame: Frame | None
@@ -86,11 +87,12 @@ class _View:
 
 @dataclass(frozen=True)
 class _Geometry:
-    """What was looked up for a camera; the functions return it, or raise why there is none.
+    """Functions that return what was looked up for a camera, or raise the reason why it is
+    missing.
 
     Attributes:
-        intrinsics: those of the full-size image.
-        extrinsic: (4, 4) base frame from the frame of the image.
+        intrinsics: returns the intrinsics of the full-size image.
+        extrinsic: returns the (4, 4) pose of the image's frame in the base frame.
     """
 
     intrinsics: Callable[[], Intrinsics]
@@ -126,9 +128,9 @@ class FrameBuilder:
 
         Args:
             settings: returns the current settings.
-            transforms: where extrinsics and ego poses are looked up.
-            startup_is_over: returns True when the time that cameras have to start is over; until
-                then, image sets with an uncalibrated camera are rejected.
+            transforms: looks up extrinsics and ego poses.
+            startup_is_over: returns True when the start-up time of the cameras is over. During
+                this time, image sets with an uncalibrated camera are rejected.
             device: see ``ImageDecoder``.
             min_width: see ``ImageDecoder``; the intrinsics are those of the reduced size.
             topic_name: returns the name of a topic after remappings, for messages to users.
@@ -211,8 +213,8 @@ class FrameBuilder:
         return BuiltFrame(frame, faults, no_poses=no_poses, warnings=warnings, seconds=seconds)
 
     def poses(self, stamps_ns: np.ndarray) -> tuple[np.ndarray | None, str | None]:
-        """Return (N, 4, 4) poses of the base frame in the fixed frame at these (N,) stamps, or
-        None and why.
+        """Return the (N, 4, 4) poses of the base frame in the fixed frame at these (N,) stamps; if
+        a pose is missing, return None and the reason.
         """
         settings = self._settings()
         fixed, base, clamp_s = settings.fixed_frame, settings.base_frame, settings.pose_clamp_s
@@ -235,7 +237,7 @@ class FrameBuilder:
         """Return the (4, 4) pose of the base frame in ``frame_id``.
 
         Raises:
-            TransformMissingError: tf does not have it at that stamp.
+            TransformMissingError: tf does not have this pose at that stamp.
         """
         settings = self._settings()
         return self._transforms.lookup_at(
@@ -296,7 +298,9 @@ class FrameBuilder:
         )
 
     def _rig(self, views: list[_CalibratedView]) -> CameraRig:
-        """Return the last rig if nothing has changed: validating one takes as long as tf."""
+        """Return the last rig if nothing has changed, because the validation of a rig takes as
+        long as the look-ups in tf.
+        """
         names = tuple(view.name for view in views)
         intrinsics = np.stack([view.intrinsics.matrix for view in views])
         extrinsics = np.stack([view.ego_from_camera for view in views])
@@ -375,8 +379,8 @@ class FrameBuilder:
         }
 
     def _awaits_poses(self, settings: RigSettings, views: list[_View]) -> bool:
-        """Return True if tf may still receive the pose of the first or the last image; it
-        interpolates those in between.
+        """Return True if tf may still receive the pose of the first or the last image. The poses
+        in between are interpolated.
         """
         stamps_ns = [view.stamp_ns for view in views]
         return any(
@@ -431,8 +435,8 @@ def _raise(error: Exception) -> NoReturn:
 
 
 def _shared(view: _CalibratedView, other: _CalibratedView) -> list[str]:
-    """Warn if two cameras have one frame, unless R or P of their CameraInfo places them
-    differently, as in a stereo pair.
+    """Return warnings about cameras that have the same frame. Cameras of a stereo pair, which R or
+    P of their CameraInfo places differently, get no warning.
     """
     if view.frame_id != other.frame_id:
         return []

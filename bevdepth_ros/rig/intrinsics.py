@@ -37,7 +37,7 @@ class Intrinsics:
     Attributes:
         matrix: (3, 3) float64, pixels of the image as it is published.
         width: width of that image, pixels; 0 if CameraInfo does not give it.
-        height: likewise.
+        height: height of that image, pixels; 0 if CameraInfo does not give it.
         distortion: lens distortion that the image still has; None if it has none.
         frame_from_camera: (4, 4) pose of the projection in the optical frame: the identity,
             except for rectified images with R, Tx or Ty.
@@ -83,7 +83,7 @@ class Intrinsics:
 
 @dataclass(frozen=True)
 class Region:
-    """The part of the full image that a driver publishes: region of interest, then binning.
+    """The part of the full image that a driver publishes, after region of interest and binning.
 
     Attributes:
         offset: (x, y) of the region in the full image, pixels.
@@ -136,11 +136,12 @@ def intrinsics_from_info(message: CameraInfo, rectified: bool) -> Intrinsics:
     Args:
         message: K, P and D are those of the full image; region of interest and binning are
             applied as sensor_msgs/CameraInfo defines them.
-        rectified: the images are rectified, so P, R, Tx and Ty are used, or K if P is all zeros.
-            Otherwise K and D are used.
+        rectified: True if the images are rectified. P, R, Tx and Ty are then used, or K if all
+            values of P are zero. If it is False, K and D are used.
 
     Raises:
-        ValueError: the calibration is invalid; the message follows the camera's name.
+        ValueError: the calibration is invalid; the message is a clause that follows the camera's
+            name.
     """
     k, p = np.asarray(message.k, np.float64), np.asarray(message.p, np.float64)
     k, p = k.reshape(3, 3), p.reshape(3, 4)
@@ -162,7 +163,7 @@ def intrinsics_from_info(message: CameraInfo, rectified: bool) -> Intrinsics:
 
 
 def _require_plausible(matrix: np.ndarray, width: int, height: int, name: str) -> None:
-    """Raise ValueError if the (3, 3) ``matrix``, K or P as ``name`` says, is not plausible.
+    """Raise ValueError if the (3, 3) ``matrix`` is not plausible; ``name`` is K or P.
 
     Width and height are 0 if the size of the image is unknown.
     """

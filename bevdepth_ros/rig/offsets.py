@@ -17,14 +17,15 @@ deviations of the difference of two gaps."""
 CONSTANT = 1 / 20
 """If the phases of every camera vary by at most this share of the cycle, FEWEST does not apply."""
 FEWEST, ENOUGH = 10, 20
-"""Number of images per camera that are necessary if phases vary by more than CONSTANT, and if
-their error exceeds FEW_ERROR of the cycle."""
+"""Smallest numbers of images per camera. The first applies if phases vary by more than CONSTANT,
+the second if the error of the phases exceeds FEW_ERROR."""
 FEW_ERROR = 1 / 4
-"""With fewer images, the gap must be larger than all others by this share of the cycle."""
+"""Share of the cycle. With fewer than FEWEST images, the gap must be larger than all other gaps by
+at least this share."""
 CLEAR_SET = 2.0
 """The times before and after a clear set exceed every gap within it by more than this factor."""
 AGREE = 1 / 10
-"""Clear sets agree if their offsets differ by at most this share of those times."""
+"""Clear sets agree if their offsets differ by at most this share of the times before and after."""
 
 
 def find_offsets(
@@ -32,20 +33,21 @@ def find_offsets(
 ) -> dict[int, int]:
     """Return the offsets of the cameras that expose together, nanoseconds; empty if unknown.
 
-    Sets with a pause before and after them show the offsets at once. They are common where cycles
-    are left out: nuScenes takes 12 of 20 cycles per second, which are 50 ms long and of which the
-    cameras need 43 ms.
+    Sets with a pause before and after them show the offsets at once. Such sets are common if
+    cycles are left out: nuScenes uses 12 of 20 cycles per second. A cycle is 50 ms long, and the
+    cameras expose within 43 ms.
 
-    Otherwise phases decide. A stamp modulo the period is a phase. The cameras of one cycle follow
-    each other on the circle of phases, and the largest gap on it lies between two cycles. Lost
-    images change no phase.
+    If there are no such sets, the offsets are found from phases. A phase is a stamp modulo the
+    period. The cameras of one cycle follow each other on the circle of phases, and the largest gap
+    on this circle lies between two cycles. Lost images do not change phases.
 
     Args:
         stamps: stamps of each camera, at least one, nanoseconds.
-        period_ns: period of the trigger; 0 if unknown, which is enough for a single image per
-            camera.
+        period_ns: period of the trigger, or 0 if it is unknown. With a single image per camera,
+            the period is not needed.
         slop_ns: the images of a set lie within this time.
-        is_over: no further images arrive, so few images must be enough if the gap is clear.
+        is_over: True if no further images arrive, so that few images must be enough if the gap is
+            clear.
     """
     clear = _from_clear_sets(stamps, slop_ns, is_over)
     if clear:
@@ -69,9 +71,11 @@ def find_offsets(
 def _from_clear_sets(
     stamps: Mapping[int, Sequence[int]], slop_ns: float, is_over: bool
 ) -> dict[int, int]:
-    """Return the median offsets of the clear sets: those with one image of each camera that are
-    apart from all other images; empty if there are fewer than two, or one at the end, or if they
-    do not agree.
+    """Return the median offsets of the clear sets.
+
+    A clear set contains one image of each camera, and is apart from all other images. The result
+    is empty if clear sets do not agree, or if there are fewer than two. If no further images
+    arrive, one clear set is enough.
     """
     images = sorted((stamp, camera) for camera, own in stamps.items() for stamp in own)
     edge = images[-1][0] - images[0][0] + 1 if is_over else 0
@@ -95,7 +99,7 @@ def _from_clear_sets(
 
 
 def _phases(own: np.ndarray, anchor: np.ndarray, period_ns: int) -> np.ndarray:
-    """Return how much later each stamp is than that of the anchor in the same cycle."""
+    """Return how much later each stamp is than the stamp of the anchor in the same cycle."""
     distances = own[:, None] - anchor[None]
     nearest = distances[np.arange(len(own)), np.abs(distances).argmin(1)]
     if not period_ns:

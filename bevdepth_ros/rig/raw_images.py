@@ -23,7 +23,7 @@ class Packed:
     Attributes:
         meaning: 8-bit encoding with the same channels.
         channels: values per pixel.
-        value_bytes: 1, or 2 for 16-bit values, whose upper byte is used.
+        value_bytes: bytes per value, 1 or 2. Of two bytes, the upper byte is used.
     """
 
     meaning: str
@@ -72,8 +72,8 @@ ENCODINGS: dict[str, Packed | Yuv] = {
     'nv21': Yuv(cv2.COLOR_YUV2RGB_NV21, 1, (3, 2), (2, 2)),
     'nv24': Yuv(cv2.COLOR_YUV2RGB_YUY2, 1, (3, 1), (1, 1)),
 }
-"""Every encoding of sensor_msgs/image_encodings that carries a viewable image. The others are
-signed, floating-point or two-channel values without a defined color."""
+"""Every encoding of sensor_msgs/image_encodings with a defined brightness or color. The other
+encodings are signed, floating-point or two-channel values."""
 
 
 class ImageTooLargeError(ValueError):
@@ -121,8 +121,8 @@ def _rows(message: Image, step: int, count: int, row_bytes: int) -> np.ndarray:
     """Return the first (count, step) bytes of the buffer; raise ValueError if its size or ``step``
     does not fit the header.
 
-    Bytes after the last row are ignored, unless they are as many for each row: then ``step`` lacks
-    the padding of the rows, and the image would be sheared.
+    Bytes after the last row are ignored, unless their number is a multiple of the number of rows.
+    In this case ``step`` does not include the padding of the rows, and the image would be sheared.
     """
     padding, rest = divmod(len(message.data) - step * count, count or 1)
     has_wrong_step = padding < 0 or (padding > 0 and not rest)
@@ -155,9 +155,9 @@ def _from_yuv(message: Image, layout: Yuv) -> np.ndarray:
 def _from_nv24(rows: np.ndarray, width: int, height: int) -> np.ndarray:
     """Convert luma and full-size color to RGB.
 
-    OpenCV does not support NV24. So each pixel is written twice, as one pair of YUYV, and every
-    second pixel of the result is used. One row of color takes two of the (3 * height, step)
-    ``rows``.
+    OpenCV does not support NV24. Each pixel is therefore written twice, as one pair of YUYV, and
+    every second pixel of the result is used. The colors of one row of the image take two of the
+    (3 * height, step) ``rows``.
     """
     luma = rows[:height, :width]
     color = rows[height:].reshape(height, -1)[:, : 2 * width].reshape(height, width, 2)

@@ -1,54 +1,63 @@
 """A message_filters filter that groups images of several cameras into image sets.
 
-An image set holds the images of one trigger cycle. Each camera exposes at its own offset within
-the cycle. ``message_filters.ApproximateTimeSynchronizer`` alone cannot keep cycles apart: six
-cameras of nuScenes expose 43 ms apart and cycles follow every 83 ms, so with some images missing
-the last image of one cycle is nearer to the first of the next cycle than to the first of its own.
-With known offsets it still compares images in pairs: with stamps that jitter by a tenth of the
-cycle, a narrow tolerance loses sets of many cameras and a wide one mixes cycles. This filter
-therefore finds the offsets (``offsets``), subtracts them from the stamps, and takes the image of
-each camera nearest to the median of its set.
+An image set contains the images of one trigger cycle. Each camera exposes at its own offset within
+the cycle. The filter finds these offsets (``offsets``) and subtracts them from the stamps. A set
+then contains the image of each camera that is nearest to the median of the set.
+
+``message_filters.ApproximateTimeSynchronizer`` cannot keep cycles apart. The six cameras of
+nuScenes expose within 43 ms, and a cycle starts every 83 ms on average. If images are missing, the
+last image of a cycle can be nearer to the first image of the next cycle than to the first image of
+its own cycle. With known offsets, it still compares images in pairs. If stamps jitter by a tenth
+of the cycle, it loses sets of many cameras with a narrow tolerance, and mixes cycles with a wide
+tolerance.
 
 Each camera has one of these states:
 
-| state | meaning | entry | exit |
+| state | meaning | the camera enters it when | the camera leaves it when |
 | --- | --- | --- | --- |
-| used | sets wait for its images | start; *return*, see below | to silent or misaligned |
-| silent | no images arrive | the caller of ``check`` names it | returning, at its next image |
-| returning | images arrive again | an image after silent | used, by *return*; or misaligned |
-| misaligned | its stamps do not fit the majority | *exclusion*, see below | used, by *return* |
+| used | sets wait for its images | the filter starts, or by *return* | it is silent or excluded |
+| silent | it sends no images | the caller of ``check`` names it | its next image arrives |
+| returning | it sends images again | an image follows silence | it is used or excluded |
+| misaligned | it does not fit the majority | by *exclusion* | by *return* |
 
-Exclusion, if one of these is true:
+*Exclusion.* A camera becomes misaligned if one of these conditions is true:
 
-* ``ONE_SIDED`` images in a row are a sixth of a cycle too early or too late.
-* ``WINDOW`` images in a row deviate by more than sets allow.
-* Stamps skipped or repeated a cycle, ``JUMP_IMAGES`` images since then arrived more than half a
-  cycle earlier or later than usual, and most other cameras neither did the same nor lack that
-  cycle.
-* ``JUMP_IMAGES`` images arrive earlier or later than those of the others by more than the timeout.
-* It has not returned ``LONGEST_RETURN`` images after it was silent.
+* ``ONE_SIDED`` images in a row are too early, or too late, by more than a sixth of a cycle and
+  more than the jitter explains.
+* ``WINDOW`` images in a row are too early, or too late, by more than the tolerance of sets.
+* Its stamps skipped or repeated a cycle, and the next ``JUMP_IMAGES`` images arrived earlier or
+  later than usual by more than ``SHORTEST_JUMP`` of a cycle. Most other cameras neither did the
+  same nor lack this cycle.
+* ``JUMP_IMAGES`` images arrive earlier or later than images of other cameras with the same stamps,
+  by more than the timeout.
+* It is returning and has not been used again after ``LONGEST_RETURN`` images.
 
-Return, after ``RETURN`` images with a steady deviation near zero and the usual lateness. After a
-restart of the camera, or if cameras were untriggered, the deviation may be new (it becomes the
-offset), or the lateness may be new for ``SETTLED`` images. In any case both are below the timeout.
+*Return.* A camera is used again if its last ``RETURN`` images have a steady deviation near zero
+and arrive as usual. There are two exceptions after a restart of the camera, and after cameras were
+untriggered. The deviation may then be a new one, which changes the offset. The lateness may be
+larger than usual if it lasted for ``SETTLED`` images. In any case, the lateness must be smaller
+than the timeout. Only the stamps and arrival times of a camera decide about its return; it
+does not matter whether image sets are formed, or whether its images can be decoded.
 
-Arrival times count only while most other cameras arrive as usual: after the executor was busy,
-waiting images arrive in any order. While the clock of a used camera may have jumped, sets pause
-for at most ``LONGEST_PAUSE`` images. A camera returns by its own stamps and arrival times only,
-whether or not image sets are formed or images can be decoded. If as many cameras deviate as agree,
-it is unknown which are wrong: the cameras are *untriggered*, and all that send images are used.
-Once the deviations of most of them have been steady for ``WINDOW`` images, at least two seconds,
-their offsets are searched again, and those that still move are excluded.
+*Arrival times.* They are compared only while most other cameras arrive as usual, because waiting
+images arrive in any order after the executor was busy. While the clock of a used camera may have
+jumped, sets pause for at most ``LONGEST_PAUSE`` images.
 
-If the stamps of a camera come again, its clock may have gone back, or those of all cameras. Images
-that waited before are then dropped, because others with the same stamps follow.
+*Untriggered cameras.* If at least half of the cameras deviate, it is unknown which cameras are
+wrong. The cameras are then *untriggered*, and all cameras that send images are used. When the
+deviations of most cameras have been steady for ``WINDOW`` images and two seconds, their offsets
+are searched again, and the cameras whose deviations still change are excluded.
 
-No set is formed while stamps jitter so much that an image of another cycle could be taken for one
-of its own.
+*Repeated stamps.* If the stamps of a camera come again, its clock may have gone back, or the
+clocks of all cameras. The images that wait at this moment are dropped, because images with the
+same stamps follow.
 
-A clock that is wrong by whole cycles since the first images cannot be recognized, and neither can
-a jump of the clock that is smaller than the scatter of arrival times, or before the usual ones are
-known, after about 40 images.
+*Jitter.* No set is formed while stamps jitter so much that an image of another cycle could be
+taken for an image of the set's own cycle.
+
+*Limits.* These errors of a clock cannot be recognized: it is wrong by whole cycles from the start;
+it jumps before the usual arrival times are known, which takes about 40 images; it jumps by less
+than the scatter of arrival times.
 """
 
 from __future__ import annotations
@@ -76,38 +85,42 @@ from bevdepth_ros.rig.offsets import find_offsets
 from bevdepth_ros.rig.stamps import stamp_ns
 
 FIRST = 8
-"""Images of all cameras, at least two of each, that offsets are first searched in."""
+"""Offsets are first searched when all cameras together have sent this many images, and each camera
+has sent at least two."""
 ONE_SIDED = 5
-"""Images in a row that must deviate to the same side before a camera is left out."""
+"""A camera is left out if this many images in a row deviate to the same side."""
 RETURN = 10
-"""Images with a steady deviation after which a camera is used again."""
+"""A camera is used again after this many images with a steady deviation."""
 LONGEST_RETURN = 30
-"""Images after which a camera that restarted is misaligned if it is not used again by then."""
+"""A camera that restarted becomes misaligned if it is not used again after this many images."""
 SETTLED = 100
-"""Images after which the lateness of a camera that restarted is the usual one."""
+"""If a camera that restarted is late for this many images, this lateness is the usual lateness."""
 TIGHT = 1 / 10
 """Corrected stamps of a set differ from their median by at most this share of the cycle and twice
 their jitter."""
 WIDEST, WIDEST_OF_TWO = 0.35, 0.25
-"""Upper limits of that share. Two images that each differ by a quarter are half a cycle apart."""
+"""Upper limits of the tolerance, as shares of the cycle, for many cameras and for two. Two images
+that differ from their median by a quarter each are half a cycle apart."""
 OUTLIER = 2.8
-"""No stamp differs from the median of its set by more than this many times the jitter of both,
-which is 4.6 standard deviations. Beyond the cycle less this, an image may be of another cycle."""
+"""Stamps differ from the median of their set by at most this many times the jitter of stamp and
+median, which is 4.6 standard deviations. If an image is farther from the median than one cycle
+minus this difference, it may belong to another cycle."""
 LONE = 3 / 4
-"""Share of the jitter of a single camera that counts if that of most cameras is lower: it is
-measured from ``WINDOW`` images, with an error of about a fifth."""
+"""If most cameras have a lower jitter than a camera, this share of the jitter of the camera
+counts. The jitter is measured from ``WINDOW`` images, with an error of about a fifth."""
 MISALIGNED, AT_PLACE, STEADY = 1 / 6, 1 / 8, 1 / 16
 """Shares of the cycle: the deviation that excludes a camera, the deviation with which it may
 return, and the change of the deviation that does not count as drift."""
 JITTERS = 1.5
-"""The deviation that excludes a camera is also at least this many times the jitter, and one more
-while offsets are not learned."""
+"""A deviation excludes a camera only if it is larger than this many times the jitter. While
+offsets are not learned, the number is larger by one."""
 SETTLE_NS = 100_000_000
-"""Deviations are at least about this far apart while it is examined whether cameras still drift:
-at high rates, ``WINDOW`` images in a row would not show it."""
+"""While it is examined whether cameras still drift, consecutive deviations are at least about this
+far apart, because at high rates ``WINDOW`` images in a row would not show the drift."""
 RATE_TOLERANCE = 0.07
-"""Image rates are multiples of each other within this share. In ``WINDOW`` images, one interval
-that was taken for two cycles changes the rate by less."""
+"""Image rates count as multiples of each other if they differ from multiples by at most this
+share. If one of ``WINDOW`` intervals is taken for two cycles, the rate changes by less than this
+share."""
 CHECKS = 4
 """Calls of ``check`` in a row in which image rates must differ."""
 
@@ -120,10 +133,11 @@ class ImageSet:
     """Images of one trigger cycle.
 
     Attributes:
-        cameras: index of each image's camera, ascending; cameras that are not used are missing.
+        cameras: index of the camera of each image, ascending; cameras that are not used are
+            missing.
         messages: sensor_msgs/CompressedImage or Image of these cameras.
         stamps_ns: int64, their header stamps.
-        received: time.monotonic() when the last of them was received, seconds.
+        received: time.monotonic() when the last of these images was received, seconds.
     """
 
     cameras: tuple[int, ...]
@@ -161,8 +175,8 @@ class ImageSetSynchronizer(SimpleFilter):
 
     Attributes:
         slop_s: largest time between two images of a set, seconds.
-        untriggered: why the cameras are not triggered together; None if they are, or if it is
-            unknown.
+        untriggered: why the cameras are not triggered together; None if they are triggered
+            together, or if this is unknown.
         formed: number of sets so far.
         too_wide: number of sets so far that were dropped because they exceed ``slop_s``.
         is_learned: True if the offsets were corrected by the medians of ``WINDOW`` images.
@@ -221,7 +235,8 @@ class ImageSetSynchronizer(SimpleFilter):
     def add(self, message: Any, camera: int) -> None:
         """Take an image of the camera with index ``camera``; calls back before it returns."""
         one, stamp = self.cameras[camera], stamp_ns(message)
-        # The newest stamp again is most likely a copy, which a busy executor takes late.
+        # If the newest stamp arrives again, it is most likely a copy that a busy executor takes
+        # late.
         if 0 < stamp != one.newest_ns and one.repeats(stamp, self._now()):
             self._drop_repeated(one)
         if stamp <= 0 or (
@@ -306,9 +321,9 @@ class ImageSetSynchronizer(SimpleFilter):
         )
 
     def _measure_period(self) -> int:
-        """Return the shortest period of a camera that those of most cameras are multiples of.
+        """Return the shortest period of which the periods of most cameras are multiples.
 
-        The last one holds until stamps show another: without it, sets could mix cycles.
+        Until stamps show a period, return the last one, because without it sets could mix cycles.
         """
         periods = sorted([one.period_ns for one in self._used if one.period_ns])
         for period in periods:
@@ -317,7 +332,7 @@ class ImageSetSynchronizer(SimpleFilter):
         return periods[0] if periods else self._period_ns
 
     def _measure_jitter(self) -> None:
-        """Follow the jitter of most cameras, downward slowly, because its measurement scatters."""
+        """Follow the jitter of most cameras. It falls slowly, because its measurement scatters."""
         jitters = [camera.jitter_ns for camera in self._used]
         jitter = statistics.median_high(jitters) if jitters else math.inf
         if jitter < self._jitter_ns < math.inf:
@@ -346,7 +361,8 @@ class ImageSetSynchronizer(SimpleFilter):
         a doubt about its cycle; 0 if stamps jitter too much.
         """
         count = max(2, len(self._used))
-        # The median jitters, too: that of many images by less. That of two is between them.
+        # The median jitters, too. The median of many images jitters less. The median of two images
+        # is the middle between them.
         doubt_ns = OUTLIER * math.sqrt(1 + 2 / count) * jitter_ns
         return max(0.0, (self._period_ns - doubt_ns) / (2 if count == 2 else 1))
 
@@ -374,7 +390,9 @@ class ImageSetSynchronizer(SimpleFilter):
             self._emit([time + one.offset_ns for time, one in zip(corrected, used, strict=True)])
 
     def _emit(self, stamps: Sequence[int]) -> None:
-        """Call back with the images of these stamps, unless they are too far apart or late."""
+        """Call back with the images of these stamps, unless the images are too far apart or
+        late.
+        """
         images = tuple([one.waiting[at] for one, at in zip(self._used, stamps, strict=True)])
         for camera, stamp in zip(self._used, stamps, strict=True):
             camera.waiting = {at: one for at, one in camera.waiting.items() if at > stamp}
@@ -439,7 +457,7 @@ class ImageSetSynchronizer(SimpleFilter):
         self._match_waiting()
 
     def _learn(self) -> None:
-        """Shift the offsets by the median deviations until they stay."""
+        """Shift the offsets by the median deviations until the shifts are small."""
         used = self._used
         if self.is_learned or min([len(one.deviations) for one in used], default=0) < WINDOW:
             return
@@ -458,14 +476,14 @@ class ImageSetSynchronizer(SimpleFilter):
             return
         self.untriggered, self._has_offsets = None, False
         for one in moving:
-            # A camera that has only just stopped to drift needs no exclusion.
+            # A camera whose clock has just stopped to drift needs no exclusion.
             if not self._is_settled(one, RETURN):
                 self._enter(one, 'misaligned')
                 one.has_restarted = True
         self._find_offsets()
 
     def _is_settled(self, camera: _Camera, count: int) -> bool:
-        """Return True if the stamps of the last ``count`` images do not drift, nor are late."""
+        """Return True if the last ``count`` images neither drift nor are late."""
         limit = STEADY * count / WINDOW / 2
         is_late = camera.lateness_change(count, self.period_s)
         return not is_late and self._is_steady(camera, count, limit)
@@ -542,7 +560,7 @@ class ImageSetSynchronizer(SimpleFilter):
         return 2 * sum(alike) < max(1, len(alike))
 
     def _judge_unused(self, camera: _Camera, period: int) -> None:
-        """Use the camera again if its last images are where they belong."""
+        """Use the camera again if the conditions of return are true."""
         count = camera.received - camera.state_since
         if camera.state == 'returning' and count >= LONGEST_RETURN:
             camera.state = 'misaligned'
@@ -553,7 +571,8 @@ class ImageSetSynchronizer(SimpleFilter):
             return
         by = camera.median_deviation(RETURN)
         is_in_place = abs(by) <= AT_PLACE * period
-        # A clock that drifted by a cycle is in place, too, and its lateness scatters.
+        # After a clock drifted by a whole cycle, its deviation is near zero, too. Its lateness
+        # scatters, so half of the limit is enough to show the drift.
         share = 1.0 if camera.has_restarted else 0.5
         change = camera.lateness_change(RETURN, 1e-9 * period, share)
         if change > 0 and is_in_place and count >= SETTLED and camera.has_restarted:
@@ -600,23 +619,24 @@ class ImageSetSynchronizer(SimpleFilter):
             camera.add_lateness(statistics.median(lateness_s))
 
     def _exclude(self, suspect: _Camera, is_certain: bool = False) -> None:
-        """Exclude a camera if the majority of cameras agrees without it.
+        """Exclude a camera if the other cameras that agree are the majority.
 
-        Otherwise it is unknown which cameras are wrong, and all offsets are searched again.
+        Otherwise it is unknown which cameras are wrong. All cameras are then used, and their
+        offsets are searched again when the deviations are steady.
 
         Args:
             suspect: the camera.
-            is_certain: this camera is wrong, and not the others.
+            is_certain: True if this camera is surely the wrong one.
         """
         active = [camera for camera in self.cameras if camera.state != 'silent']
         out = 1 + sum(camera.state == 'misaligned' for camera in active)
         if out == len(active) or (2 * out >= len(active) and not is_certain):
-            # The old offsets serve to compare stamps until they no longer drift.
+            # Stamps are compared with the old offsets until the stamps no longer drift.
             self.untriggered = DRIFT
             self._use_all()
             return
         self._enter(suspect, 'misaligned')
-        # Offsets that were found while clocks drift are not those it must return to.
+        # While clocks drift, the offset that was found need not be the offset of its return.
         suspect.has_restarted |= self.untriggered is not None
         for camera in self._used:
             camera.clear_deviations()

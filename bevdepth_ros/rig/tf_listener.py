@@ -20,21 +20,21 @@ from bevdepth_core.geometry import rigid_from_quaternion, unit_quaternion
 from bevdepth_ros.rig.stamps import stamp_ns
 
 BACKWARDS_NS = 250_000_000
-"""If a transform is older than the newest one of its frame by more than this, time went back;
-otherwise the transform is late."""
+"""If a transform is older than the newest transform of its frame by more than this, time went
+back. If it is older by less, it is late."""
 CONFLICT_S = 1.0
-"""A frame has a conflict for this time after it had two parents, or after its stamps jumped
-back and forward again within this time."""
+"""A frame has a conflict for this time after it had two parents. It also has a conflict if its
+stamps jumped back and forward again within this time."""
 MAX_PARENTS = 4
 """Newest parents of a frame that are stored."""
 FARTHEST_M = 1e9
-"""Translations above are invalid. No map needs them; from about 1e14 m on, float64 loses
-centimeters."""
+"""Larger translations are invalid, because no map needs them. From about 1e14 m on, the resolution
+of float64 is coarser than a centimeter."""
 MAX_FRAMES = 2000
 """Largest number of frames. Further frames are rejected, because tf2 stores a history of each
 frame and never removes a frame."""
 MAX_NAME_LENGTH, SHOWN_NAME = 255, 60
-"""Longest valid name of a frame, and how much of a name a message shows, characters."""
+"""Longest valid name of a frame, and longest part of a name that a message shows, characters."""
 MAX_CHAIN = 20
 """Largest number of links between two frames that are checked for conflicting publishers."""
 
@@ -73,8 +73,8 @@ class CheckedTransformListener(TransformListener):
     with the suffix ``_at`` are those of ``time.monotonic()``.
 
     Attributes:
-        mounts_version: rises with every static transform and with the first moving transform of
-            a frame; results of ``is_static`` are valid until then.
+        mounts_version: rises with every static transform and with the first moving transform of a
+            frame. Results of ``is_static`` are valid as long as it does not change.
     """
 
     def __init__(self, buffer: Buffer, node: Node, on_fault: Callable[[str, str], None]):
@@ -167,8 +167,8 @@ class CheckedTransformListener(TransformListener):
         return next(filter(None, map(self.conflict, frames)), None)
 
     def stale(self, timeout_s: float, ego: tuple[str, str] = ('', '')) -> dict[str, str]:
-        """Return a sentence for each needed frame whose transform stopped arriving, except for
-        the transform ``ego`` (parent, child), whose loss is reported as that of the ego pose.
+        """Return a sentence for each needed frame whose transform stopped arriving. The transform
+        ``ego`` (parent, child) is left out, because its loss is reported as a missing ego pose.
         """
         sentences = {}
         for frame in tuple(self._needed):
@@ -282,10 +282,10 @@ class CheckedTransformListener(TransformListener):
     def _is_new_time(self, child: str) -> bool:
         """Return True if an old transform of ``child`` shows that the time of tf went back.
 
-        For a frame of the ego motion, and for all frames while the ego motion is unknown, this
-        is always so. An old transform of another frame is
-        usually late and is dropped, as in tf2. If a needed frame has only old transforms for
-        ``CONFLICT_S``, its time went back, for example after a restart of its publisher.
+        An old transform always shows this if it belongs to the ego motion, or if the ego motion is
+        unknown. An old transform of any other frame is usually late, and is dropped as in tf2. But
+        if a needed frame has only old transforms for ``CONFLICT_S``, its time went back, for
+        example after a restart of its publisher.
         """
         if child in self._ego or not self._ego:
             return True

@@ -28,7 +28,8 @@ LATEST = Time()
 SHOWN_FRAMES = 20
 """Largest number of known frames that a message lists if one is missing."""
 MAX_EARLY = 64
-"""Poses that were looked up early and are kept until they are used: several image sets."""
+"""Number of poses that were looked up early and are stored until they are used. It is enough for
+several image sets."""
 ODOMETRY_QUEUE = 100
 """Depth of the queue; tf2 uses the same for /tf."""
 
@@ -141,7 +142,8 @@ class Transforms:
     def may_arrive(self, target: str, source: str, stamp_ns: int) -> bool:
         """Return True if tf lacks target_from_source at ``stamp_ns`` and may still receive it.
 
-        Transforms arrive in the order of time, so none is expected before the newest one.
+        Transforms arrive in the order of time. If tf has a newer transform, the missing transform
+        is no longer expected.
         """
         if self.has_transform(target, source, stamp_ns):
             return False
@@ -204,7 +206,9 @@ class Transforms:
         )
 
     def lookup_early(self, target: str, source: str, stamp_ns: int) -> None:
-        """Keep what ``lookup_at`` will return, if tf has it already: a look-up takes 0.1 ms."""
+        """Store the result of ``lookup_at`` for later, if tf has it already, because a look-up
+        takes 0.1 ms.
+        """
         source = plain_name(source)
         key = target, source, stamp_ns
         self._early.pop(key, None)
@@ -222,8 +226,9 @@ class Transforms:
             return None
 
     def _first_ns(self, target: str, source: str, stamp_ns: int, clamp_ns: int) -> int:
-        """Return the earliest time in (stamp, stamp + clamp] that tf knows, to a microsecond, or
-        ``stamp_ns`` if there is none. tf2 has no function for it, so bisection finds it.
+        """Return the earliest time in (stamp, stamp + clamp] at which tf has the transform, with a
+        resolution of a microsecond; ``stamp_ns`` if there is none. The time is found by bisection,
+        because tf2 has no function for it.
         """
         unknown, available = stamp_ns, stamp_ns + clamp_ns
         if not self.has_transform(target, source, available):

@@ -1,4 +1,4 @@
-"""Removes lens distortion from images: one pair of lookup maps per calibration."""
+"""Removes lens distortion from images, with one pair of lookup maps per calibration."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def undistortion_maps(
         matrix: (3, 3) camera matrix of both images.
         distortion: distortion of the lens.
         width: width of both images, pixels.
-        height: likewise.
+        height: height of both images, pixels.
 
     Returns:
         (height, width) float32 columns and rows, in pixels.

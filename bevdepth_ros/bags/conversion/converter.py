@@ -32,16 +32,17 @@ class Selection:
     """Selects the topics, frames and limits of a conversion.
 
     Attributes:
-        cameras: image topics; None for all with a CameraInfo.
-        rectified: no image has lens distortion.
-        lidar: topic; empty for none, None for the only one.
-        annotations: topic; empty for none, None for the only one.
-        odometry: topic of poses that replace tf; empty for none.
+        cameras: image topics; None for all image topics that have a CameraInfo.
+        rectified: True if no image has lens distortion.
+        lidar: topic of the lidar; empty for no lidar, None for the only topic of its type.
+        annotations: topic of annotations; empty for no annotations, None for the only topic of its
+            type.
+        odometry: topic of poses that replace tf; empty if tf is used.
         min_score: annotations with a lower score are left out.
-        world_frame: in which the vehicle moves; None: the frame of the odometry, or ``map``
-            without odometry.
+        world_frame: frame in which the vehicle moves; None for the frame of the odometry, or for
+            ``map`` without odometry.
         base_frame: base frame of the vehicle.
-        slop_ns: largest distance of a measurement from its key frame.
+        slop_ns: largest time between a measurement and its key frame, nanoseconds.
         with_sweeps: also convert the measurements between key frames.
     """
 
@@ -101,7 +102,7 @@ class BagConverter:
         """Convert one bag.
 
         Raises:
-            ConversionError: something is missing or invalid; the message says what.
+            ConversionError: a part of the bag is missing or invalid; the message names it.
             BagError: the bag cannot be read.
             OSError: a file cannot be written.
         """
@@ -167,7 +168,7 @@ class BagConverter:
         sensors: dict[str, Sensor],
         files: dict[Measurement, str],
     ) -> set[Measurement]:
-        """Add the rows of all scenes; return the measurements that belong to one."""
+        """Add the rows of all scenes; return the measurements that belong to a scene."""
         scenes = plan.scenes()
         if not scenes:
             raise ConversionError(

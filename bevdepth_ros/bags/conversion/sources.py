@@ -23,9 +23,9 @@ class ImageSource:
 
     Attributes:
         channel: name of the camera in the dataset.
-        image_topic: its images, raw or compressed.
-        info_topic: its CameraInfo, in the namespace of the images as in image_transport.
-        rectified: whether the images are free of lens distortion.
+        image_topic: topic of its images, raw or compressed.
+        info_topic: topic of its CameraInfo, in the namespace of the images as in image_transport.
+        rectified: True if the images have no lens distortion.
     """
 
     channel: str
@@ -39,10 +39,10 @@ class Sources:
     """The topics that are converted.
 
     Attributes:
-        cameras: in the order of the options, or of their names.
-        lidar: empty if there is none.
-        annotations: Detection3DArray; empty if there is none.
-        odometry: poses that replace tf; empty: only tf is used.
+        cameras: cameras in the order of the options, or sorted by name.
+        lidar: topic of the lidar; empty if there is no lidar.
+        annotations: topic of type Detection3DArray; empty if there are no annotations.
+        odometry: topic of poses that replace tf; empty if only tf is used.
     """
 
     cameras: tuple[ImageSource, ...]
@@ -63,7 +63,7 @@ def image_source(topic: str, all_rectified: bool) -> ImageSource:
 def choose_cameras(
     topics: Mapping[str, Topic], wanted: Sequence[str] | None, all_rectified: bool
 ) -> tuple[ImageSource, ...]:
-    """Return the cameras of the image topics ``wanted``; None: of all topics with CameraInfo.
+    """Return the cameras of the image topics ``wanted``; None means all topics with CameraInfo.
 
     If one camera has several image topics, a compressed one is used, otherwise the first by name.
 
@@ -110,7 +110,7 @@ def _all_cameras(topics: Mapping[str, Topic], all_rectified: bool) -> list[Image
 
 
 def choose_one(topics: Mapping[str, Topic], kind: str, wanted: str | None, option: str) -> str:
-    """Return the topic of type ``kind`` that an option names; None: the only one of this type.
+    """Return the topic of type ``kind`` that an option names; None means the only such topic.
 
     Raises:
         ConversionError: the topic is missing, empty or of another type, or there are several.
