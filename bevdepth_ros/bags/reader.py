@@ -182,8 +182,8 @@ class Bag:
         return sorted(sources, key=lambda source: source.start_ns)
 
     def _named_files(self, files: list[Path], metadata: Metadata) -> list[Path]:
-        """Return the files that the metadata names. If one of them is missing, files were renamed, and
-        all files are returned.
+        """Return the files that the metadata names. If one of them is missing, files were renamed,
+        and all files are returned.
 
         Files that the metadata does not name can be copies, such as the files that rosbag2 unpacks
         beside compressed files. The messages of copies would be read twice.

@@ -63,8 +63,7 @@ class BuiltFrame:
             if there is a frame.
         no_poses: why the frame has no ego poses; None if it has ego poses.
         warnings: warnings about the calibration, by camera.
-        seconds: time of ``geometry``, that is, of look-ups, and of ``decoding`` after the
-        look-ups.
+        seconds: times of look-ups (``geometry``) and of decoding after them (``decoding``).
     """
 
     frame: Frame | None
