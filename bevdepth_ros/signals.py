@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
 Result = TypeVar('Result')
+PR_SET_PDEATHSIG = 1
+"""Operation of prctl(2): choose the signal that the kernel sends when the parent ends."""
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -70,14 +75,31 @@ interruptible = signals.raising
 computations, but not around calls into rclpy."""
 
 
+def end_with_ros2_run() -> None:
+    """Receive SIGTERM when the parent process ends, if that is ``ros2 run``, which ends on SIGTERM
+    without passing it on. Only Linux has this.
+    """
+    parent = os.getppid()
+    try:
+        words = Path(f'/proc/{parent}/cmdline').read_bytes().split(b'\0')
+    except OSError:  # not Linux, or the parent has ended
+        return
+    if (b'ros2', b'run') in pairwise(os.path.basename(word) for word in words):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            signal.raise_signal(signal.SIGTERM)
+
+
 @contextmanager
 def exit_on_signal() -> Iterator[None]:
-    """Exit without a message if SIGINT or SIGTERM arrives in the body; record later signals.
+    """Exit without a message if SIGINT or SIGTERM arrives in the body; record later signals. See
+    also ``end_with_ros2_run``.
 
     The body must not hold resources that need to be released.
     """
     for number in NUMBERS:
         signal.signal(number, lambda *_: os._exit(0))
+    end_with_ros2_run()
     yield
     signals.note()
 

@@ -23,6 +23,7 @@ from bevdepth_ros.bags.conversion.converter import BagConverter, Selection
 from bevdepth_ros.bags.conversion.sources import ConversionError
 from bevdepth_ros.bags.conversion.unfinished import UnfinishedDataset
 from bevdepth_ros.bags.reader import BagError
+from bevdepth_ros.signals import end_with_ros2_run
 
 SPLIT = 'own_train'
 
@@ -130,6 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _options(argv)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    end_with_ros2_run()
     try:
         convert(options)
     except (ConversionError, BagError, OSError) as error:

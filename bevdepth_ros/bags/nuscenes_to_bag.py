@@ -38,6 +38,7 @@ from bevdepth_core.nuscenes.tables import open_devkit
 from bevdepth_ros.bags.scene_bag import SceneError, Target, key_frames_only, write_bag
 from bevdepth_ros.bags.temporary_folder import require_replaceable
 from bevdepth_ros.bags.writer import STORAGES
+from bevdepth_ros.signals import end_with_ros2_run
 
 PROGRESS_S = 0.2
 
@@ -219,6 +220,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _options(argv)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    end_with_ros2_run()
     try:
         problems = run(options)
     except (SceneError, ValueError, FileExistsError) as error:

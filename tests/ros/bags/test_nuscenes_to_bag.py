@@ -34,6 +34,7 @@ from bevdepth_ros.rig.tf_listener import matrix_from_transform
 from tests.ros.bags.conftest import SCENES
 from tests.ros.bags.tables import Tables
 from tests.ros.graph import TIMEOUT_S, wait_until
+from tests.ros.launches import DISTRIBUTIONS, assert_group_ends, run
 
 STORAGES = ['mcap', 'sqlite3']
 
@@ -375,6 +376,21 @@ def test_scenes_are_written_in_parallel_and_an_interrupted_run_keeps_the_earlier
         os.close(end)
     assert run.wait(TIMEOUT_S) == 130, run.stderr.read()
     assert {path: path.read_bytes() for path in out.rglob('*') if path.is_file()} == first
+
+
+def test_the_conversion_ends_when_sigterm_ends_ros2_run(
+    dataroot: Path, domain_id: int, tmp_path: Path
+) -> None:
+    """The conversion waits for a file that never comes."""
+    root, out = linked_copy(dataroot, tmp_path / 'copy'), tmp_path / 'bags'
+    replace_with_pipe(next((root / 'sweeps' / 'CAM_BACK').glob(f'{SCENES[0]}*')))
+    words = (*arguments(root, out), '--jobs', '1')
+    process = run(DISTRIBUTIONS[0], 'ros2', 'run', 'bevdepth_ros', 'nuscenes_to_bag', *words)
+    wait_until(lambda: out.is_dir() and any(out.iterdir()), 'a bag in the making')
+    process.terminate()
+    assert process.wait(TIMEOUT_S) == -signal.SIGTERM
+    assert_group_ends(process.pid)
+    assert not any(out.iterdir())
 
 
 def linked_copy(dataroot: Path, copy: Path) -> Path:
