@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bevdepth_ros.bags.writer import BagWriter
-from tests.packaging.shell import DISTRIBUTIONS, ROOT, bash, fresh_environment
+from tests.packaging.shell import DISTRIBUTIONS, PIP_ONLY, ROOT, bash, fresh_environment
 
 
 @pytest.fixture(params=DISTRIBUTIONS)
@@ -38,11 +38,24 @@ def test_ros2_bag_info_prints_the_content_of_a_bag(environment: dict[str, str], 
     text = ros2(f'bag info {tmp_path}/bag', environment).stdout
     assert 'Duration: 2.000 s' in text or 'Duration:          2.0' in text
     assert '/CAM_FRONT/camera_info | Type: sensor_msgs/msg/CameraInfo | Count: 2' in text
-    played = ros2(f'bag play {tmp_path}/bag --rate 20 --wait 0.1', environment)
+    played = ros2(f'bag play --rate 20 {tmp_path}/bag --wait 0.1', environment)
     assert played.returncode == 0, played.stderr
     missing = ros2(f'bag info {tmp_path}/none', environment)
     assert missing.returncode != 0
     assert 'Traceback' not in missing.stderr
+
+
+def test_the_pip_only_ros2_bag_names_its_verbs_and_the_way_to_record(
+    environment: dict[str, str], tmp_path: Path
+):
+    """An installed ROS 2 records."""
+    commands = ('', 'record -a', f'record -o {tmp_path}/bag /tf') if PIP_ONLY else ()
+    for words in commands:
+        outcome = ros2(f'bag {words}', environment)
+        assert outcome.returncode == 1
+        assert 'play and info' in outcome.stderr and 'record:=' in outcome.stderr
+        assert len(outcome.stderr.splitlines()) == 1
+    assert not (tmp_path / 'bag').exists()
 
 
 def test_ros2_lifecycle_prints_and_changes_the_state_of_the_detector(environment: dict[str, str]):

@@ -7,20 +7,33 @@ import sys
 
 from ros2cli.command import CommandExtension
 
+MISSING = ('record', 'burst', 'convert', 'list', 'reindex')
+"""Verbs of ``ros2 bag`` in an installed ROS 2."""
+VERBS = (
+    'the ros2 bag of the pip-only ROS 2 has the verbs play and info; to record what the detector '
+    'publishes, run `ros2 launch bevdepth_ros detect.launch.py record:=FOLDER`, and for other '
+    'topics use the ros2 bag of an installed ROS 2'
+)
+
 
 class BagCommand(CommandExtension):
     """Play a bag, or print its content."""
 
     def add_arguments(self, parser: argparse.ArgumentParser, cli_name: str) -> None:
-        """Declare the verbs play and info."""
-        verbs = parser.add_subparsers(dest='verb', required=True)
-        play = verbs.add_parser('play', help='play a bag', add_help=False)
-        play.add_argument('words', nargs=argparse.REMAINDER)
+        """Declare the verbs play and info, and those that end with a message."""
+        verbs = parser.add_subparsers(dest='verb', metavar='{play,info}')
+        _add_with_words(verbs, 'play', help='play a bag')
         info = verbs.add_parser('info', help='print topics, counts and duration')
         info.add_argument('bag')
+        for verb in MISSING:
+            _add_with_words(verbs, verb)
 
     def main(self, *, parser: argparse.ArgumentParser, args: argparse.Namespace) -> int | str:
         """Run the verb; return 0 or a message."""
+        if args.verb is None:
+            return VERBS
+        if args.verb in MISSING:
+            return f'there is no ros2 bag {args.verb}: {VERBS}'
         if args.verb == 'play':
             from bevdepth_ros.bags.player import main  # slow, because it imports numpy and rclpy
 
@@ -34,6 +47,12 @@ class BagCommand(CommandExtension):
         except (BagError, OSError) as error:
             return str(error)
         return 0
+
+
+def _add_with_words(verbs: argparse._SubParsersAction, name: str, **options: str) -> None:
+    """Add a verb that accepts all words after it; no word begins with its prefix of options."""
+    parser = verbs.add_parser(name, add_help=False, prefix_chars='\0', **options)
+    parser.add_argument('words', nargs=argparse.REMAINDER)
 
 
 def description(bag: object) -> str:
