@@ -53,31 +53,35 @@ ARGUMENTS = [
     _argument(
         'camera_preset',
         '',
-        'Cameras and frames in place of those of params_file: a file, or one of '
+        'Cameras and frames that replace the cameras and frames of params_file: a file, or one of '
         f'{", ".join(PRESETS)}.',
     ),
     _argument(
         'checkpoint',
         '',
         'Weights: a name (`ros2 run bevdepth_ros weights list`) or a .safetensors, .pth or .ckpt '
-        'file. Empty: as in params_file.',
+        'file. If empty, as in params_file.',
     ),
-    _argument('device', '', 'auto, cpu, cuda or cuda:<n>. Empty: as in params_file.'),
+    _argument(
+        'device',
+        '',
+        'Device of the network: auto, cpu, cuda or cuda:<n>. If empty, as in params_file.',
+    ),
     _argument(
         'precision',
         '',
-        'Precision of the network. Empty: as in params_file.',
+        'Precision of the network. If empty, as in params_file.',
         ['', 'auto', 'fp32', 'fp16', 'bf16'],
     ),
     _argument(
         'bag',
         '',
-        'Folder or file of a rosbag2 to replay; the launch ends when the replay ends. Empty: live '
-        'cameras.',
+        'Folder or file of a rosbag2 to replay; the launch ends when the replay ends. If empty, '
+        'live cameras are used.',
     ),
     _argument('rate', '1.0', 'Speed of the replay relative to real time.'),
     _argument('start', '0.0', 'Seconds of the bag to leave out at its beginning.'),
-    _argument('duration', '', 'Seconds of the bag to replay. Empty: to its end.'),
+    _argument('duration', '', 'Seconds of the bag to replay. If empty, to its end.'),
     _argument(
         'start_paused',
         'false',
@@ -89,13 +93,14 @@ ARGUMENTS = [
     _argument(
         'record',
         '',
-        'Folder for a rosbag2 of what the detector publishes. Empty: nothing is recorded.',
+        'Folder in which a rosbag2 with the topics of the detector is recorded. If empty, nothing '
+        'is recorded.',
     ),
     _argument(
         'use_sim_time',
         '',
-        'Take the time from /clock. Empty: true with a bag, whose replay publishes /clock, '
-        'otherwise as in params_file.',
+        'Take the time from /clock. If empty, it is true with a bag, whose replay publishes '
+        '/clock, and otherwise as in params_file.',
         ['', *BOOLEAN],
     ),
     _argument(
@@ -104,7 +109,8 @@ ARGUMENTS = [
     _argument(
         'foxglove_layout',
         '',
-        'Path of the Foxglove layout to write, for these cameras and topics. Empty: none.',
+        'Path of the Foxglove layout to write, for these cameras and topics. If empty, none is '
+        'written.',
     ),
     _argument(
         'visualizer',
@@ -113,9 +119,9 @@ ARGUMENTS = [
         'and bevdepth_visualizer/image/compressed.',
         BOOLEAN,
     ),
-    _argument('viewer', '', 'web: serve a live view for browsers.', ['', 'web']),
+    _argument('viewer', '', 'With web, a live view is served for browsers.', ['', 'web']),
     _argument('viewer_host', '127.0.0.1', 'Address that the live view listens on.'),
-    _argument('viewer_port', '8080', 'Port of the live view; if it is in use, the next free one.'),
+    _argument('viewer_port', '8080', 'Port of the live view, or the next free port.'),
     _argument('namespace', '', 'Namespace of the detector and of its output topics.'),
     _argument(
         'autostart',

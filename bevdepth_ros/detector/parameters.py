@@ -59,19 +59,19 @@ class Settings(RigSettings):
     )
     device: str = parameter(
         'auto',
-        'cpu, cuda, cuda:<n>, or auto: cuda if it is available, otherwise cpu; with runtime onnx '
-        'cpu.',
+        'Device of the network: cpu, cuda, cuda:<n> or auto. auto selects cuda if it is '
+        'available, otherwise cpu. With the runtime onnx, auto selects cpu.',
     )
     precision: str = parameter(
         'auto',
-        'Precision of the network: fp32, fp16, bf16, or auto: fp16 on a GPU, fp32 on a CPU. A CPU '
-        'supports fp32 only.',
+        'Precision of the network: fp32, fp16, bf16 or auto. auto selects fp16 on a GPU and fp32 '
+        'on a CPU. A CPU supports only fp32.',
         choices=('auto', 'fp32', 'fp16', 'bf16'),
     )
     cuda_graphs: bool = parameter(
         True,
-        'On a GPU, decode and resize images there and replay CUDA graphs. false: no CUDA graphs, '
-        'ten times slower.',
+        'If true and the device is a GPU, the GPU decodes and resizes images and replays CUDA '
+        'graphs. If false, the network runs without CUDA graphs, which takes ten times as long.',
     )
     runtime: str = parameter(
         'torch',
@@ -83,21 +83,21 @@ class Settings(RigSettings):
     )
     cpu_threads: int = parameter(
         0,
-        'CPU threads of the network. 0: half of the cores, or both of two cores.',
+        'Number of CPU threads of the network. 0 selects half of the cores, but both cores of a '
+        'machine with two.',
         low=0,
         high=256,
     )
     past_frame_spacing_s: float = parameter(
         1e-9 * PAST_FRAME_SPACING_NS,
-        'Frames closer than this to the last past frame are not kept for fusion, seconds. A '
-        'larger value saves memory with stereo models and depth refinement, whose past frames are '
-        'large.',
+        'Smallest time between two frames that are stored as past frames, seconds. A larger value '
+        'saves memory with stereo models and depth refinement, whose past frames are large.',
         low=0.0,
         high=1e-9 * MAX_PAST_FRAME_SPACING_NS,
     )
     camera_timeout_s: float = parameter(
         1.0,
-        'After this time without images, a camera is reported and excluded until its images '
+        'If a camera sends no image for this time, it is reported, and excluded until its images '
         'arrive again, seconds.',
         change=LIVE,
         low=0.1,
@@ -112,30 +112,33 @@ class Settings(RigSettings):
     )
     score_threshold: float = parameter(
         0.1,
-        'Detections with a higher score are published; class_score_thresholds takes precedence.',
+        'Only detections with a higher score are published. class_score_thresholds takes '
+        'precedence.',
         change=LIVE,
         low=0.0,
         high=1.0,
     )
     class_score_thresholds: tuple[str, ...] = parameter(
         [''],
-        'Score thresholds of single classes, which replace score_threshold for them, such as '
-        'pedestrian=0.2. Empty: none.',
+        'Score thresholds of single classes, such as pedestrian=0.2. They replace score_threshold '
+        'for these classes. If empty, there are none.',
         change=LIVE,
     )
     classes: tuple[str, ...] = parameter(
-        [''], 'Classes of the detector that are published. Empty: all.', change=LIVE
+        [''],
+        'Classes of the detector that are published. If empty, all are published.',
+        change=LIVE,
     )
     class_name_map: tuple[str, ...] = parameter(
         [''],
-        'Published names of classes of the detector, such as car=CAR. Empty: the names of the '
-        'detector.',
+        'Published names of classes of the detector, such as car=CAR. If empty, the names of the '
+        'detector are published.',
         change=LIVE,
     )
     max_range_m: float = parameter(
         0.0,
         'Only objects with at most this horizontal distance from base_frame are published, '
-        'meters. 0: no limit.',
+        'meters. 0 means no limit.',
         change=LIVE,
         low=0.0,
         high=1000.0,
@@ -143,26 +146,27 @@ class Settings(RigSettings):
     region_of_interest: str = parameter(
         '',
         'Only objects inside this polygon in base_frame are published, such as '
-        f'"{EXAMPLE}", meters. Empty: no limit.',
+        f'"{EXAMPLE}", meters. If empty, there is no limit.',
         change=LIVE,
     )
     output_frame: str = parameter(
         '',
-        'Frame of the published objects: base_frame, or a frame that tf links to it, such as odom '
-        'or map. Empty: base_frame.',
+        'tf frame of the published objects: base_frame, or a frame that tf links to base_frame, '
+        'such as odom or map. If empty, it is base_frame.',
         change=LIVE,
     )
     max_rate_hz: float = parameter(
         0.0,
-        'At most this many results per second are published, by their stamps; all are tracked. 0: '
-        'no limit.',
+        'Largest number of published results per second of stamps. All results are tracked. 0 '
+        'means no limit.',
         change=LIVE,
         low=0.0,
         high=100.0,
     )
     publish_tracks: bool = parameter(
         True,
-        'Track the detections: publish ~/tracks, and track ids in ~/objects and ~/markers.',
+        'If true, the node tracks the detections, publishes ~/tracks, and writes track ids into '
+        '~/objects and ~/markers.',
         change=LIVE,
     )
     track_birth_score: float = parameter(
@@ -175,8 +179,8 @@ class Settings(RigSettings):
     )
     track_min_hits: int = parameter(
         2,
-        'Number of detections after which a track is published; one detection with a score of 0.5 '
-        'is enough, too.',
+        'Number of detections after which a track is published. A single detection with a score '
+        'of at least 0.5 is also enough.',
         change=LIVE,
         low=1,
         high=100,
@@ -197,12 +201,13 @@ class Settings(RigSettings):
     )
     publish_depth_points: bool = parameter(
         False,
-        'Publish ~/depth_points: the predicted depth as a colored point cloud.',
+        'If true, the node publishes the predicted depth as a colored point cloud on '
+        '~/depth_points.',
         change=LIVE,
     )
     diagnostics_period_s: float = parameter(
         1.0,
-        'Period of /diagnostics, seconds; changes are published at once.',
+        'Period of /diagnostics, seconds. Changed problems are published at once.',
         change=START,
         low=0.1,
         high=60.0,

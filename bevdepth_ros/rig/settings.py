@@ -85,11 +85,12 @@ class RigSettings:
             'CAM_BACK',
             'CAM_BACK_RIGHT',
         ],
-        'Names of the cameras, one or more. They replace {camera} in the other lists.',
+        'Names of the cameras, at least one. Each name replaces {camera} in the other lists.',
     )
     image_transport: str = parameter(
         'compressed',
-        'compressed: sensor_msgs/CompressedImage (JPEG, PNG, TIFF, WebP). raw: sensor_msgs/Image.',
+        'Type of the image messages. compressed means sensor_msgs/CompressedImage (JPEG, PNG, '
+        'TIFF, WebP), raw means sensor_msgs/Image.',
         choices=('compressed', 'raw'),
     )
     image_topics: tuple[str, ...] = parameter(
@@ -99,8 +100,8 @@ class RigSettings:
     )
     images_rectified: bool = parameter(
         True,
-        'true: images are rectified and P of CameraInfo is used (K if P is all zeros). false: K '
-        'and D are used.',
+        'If true, images are rectified, and P of CameraInfo is used (K if P is all zeros). If '
+        'false, K and D are used.',
     )
     camera_info_topics: tuple[str, ...] = parameter(
         ['/{camera}/camera_info'],
@@ -114,13 +115,13 @@ class RigSettings:
     )
     camera_frames: tuple[str, ...] = parameter(
         [''],
-        'Optical frames: one pattern with {camera}, or one per camera. Empty: the frame_id of the '
-        'image.',
+        'Optical frames in tf: one pattern with {camera}, or one frame per camera. If empty, the '
+        'frame_id of each image is used.',
     )
     base_frame: str = parameter(
         'base_link',
-        'Frame of the detections: on the ground below the rear axle, x forward, y left, z up. tf '
-        'must link it to the cameras.',
+        'Frame of the detections. It lies on the ground below the rear axle; x points forward, y '
+        'left and z up. tf must link it to the cameras.',
     )
     base_frame_height_m: float = parameter(
         0.0,
@@ -133,13 +134,13 @@ class RigSettings:
     )
     odometry_topic: str = parameter(
         '',
-        'nav_msgs/Odometry topic that replaces the transform fixed_frame <- base_frame, for '
-        'vehicles without it in tf. Empty: use tf.',
+        'Topic of nav_msgs/Odometry that replaces the transform fixed_frame <- base_frame, for '
+        'vehicles whose tf does not contain it. If empty, tf is used.',
     )
     sync_slop_s: float = parameter(
         0.06,
         'Largest time between the first and the last image of an image set, seconds. It must be '
-        'below the trigger cycle.',
+        'shorter than the trigger cycle.',
         low=0.001,
         high=1.0,
     )
@@ -148,8 +149,9 @@ class RigSettings:
     )
     untriggered_cameras: str = parameter(
         'none',
-        'Reaction if cameras are not triggered together, for example free-running ones. none: '
-        'report it and publish no detections. newest: use the newest image of each camera.',
+        'Reaction if cameras are not triggered together, for example because they run freely. '
+        'none reports this and publishes no detections. newest uses the newest image of each '
+        'camera.',
         choices=('none', 'newest'),
     )
     tf_buffer_s: float = parameter(10.0, 'Length of the tf buffer, seconds.', low=1.0, high=120.0)
@@ -162,15 +164,16 @@ class RigSettings:
     )
     pose_clamp_s: float = parameter(
         0.06,
-        'An image up to this long before the first or after the last ego pose in tf uses that '
-        'pose, seconds.',
+        'If an image is at most this long before the first or after the last ego pose in tf, this '
+        'pose is used, seconds.',
         change=LIVE,
         low=0.0,
         high=0.5,
     )
     min_cameras: int = parameter(
         1,
-        'Smallest number of usable cameras; with fewer, no detections are published.',
+        'Smallest number of usable cameras. With fewer usable cameras, no detections are '
+        'published.',
         change=LIVE,
         low=1,
         high=100,
@@ -184,8 +187,8 @@ class RigSettings:
     )
     decode_timeout_s: float = parameter(
         1.0,
-        'Longest time to decode the images of a set, seconds; the set is processed without the '
-        'cameras whose images are not decoded by then.',
+        'Longest time to decode the images of a set, seconds. After this time, the set is '
+        'processed without the cameras whose images are not decoded.',
         change=LIVE,
         low=0.05,
         high=10.0,
