@@ -93,8 +93,8 @@ class Frame:
             Tensors may lie on a GPU and have any strides.
         rig: the N cameras.
         stamps_ns: (N,) int64, exposure times in nanoseconds.
-        world_from_ego: (N, 4, 4) float64, rigid, the ego pose at each camera's own stamp; None
-            if no pose is known; then this frame is not fused with a past frame.
+        world_from_ego: (N, 4, 4) float64, rigid, the ego pose at each camera's own stamp. If it is
+            None, no pose is known, and this frame is not fused with a past frame.
     """
 
     images: tuple[np.ndarray | torch.Tensor, ...]
@@ -364,8 +364,9 @@ class Detections3D:
         labels: (n,) int64, index into ``class_names``.
         class_names: the detector's classes.
         stamp_ns: mean exposure time of the images.
-        past_stamp_ns: mean stamp of the past frame that was fused. None: the current frame
-            replaced it, or the model has one key frame; the velocities are not valid.
+        past_stamp_ns: mean stamp of the past frame that was fused. If it is None, the current
+            frame was used as past frame, or the model has one key frame; the velocities are then
+            not valid.
         stage_seconds: seconds per stage of this call, in order; on a GPU measured by CUDA events.
         track_ids: (n,) int64, the track of each box, 0 without one; None if they are not tracked.
     """

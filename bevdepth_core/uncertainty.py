@@ -1,6 +1,7 @@
 """Computes the covariance of detected boxes.
 
-Errors are described along the line of sight, where those of a camera are largest, and across it.
+Errors are described along and across the line of sight. The errors of a camera are largest along
+the line of sight.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import numpy as np
 from bevdepth_core.types import Detections3D
 
 ALONG_M, ALONG_PER_M = 0.3, 0.035
-"""Default standard deviation along the line of sight: a constant plus a share of the range. The
-next values are those across it, in height, of the yaw and of the velocity."""
+"""Default standard deviation along the line of sight, as a constant plus a share of the range. The
+next values are the standard deviations across the line of sight, of the height, of the yaw and of
+the velocity."""
 ACROSS_M, ACROSS_PER_M = 0.2, 0.010
 HEIGHT_M, HEIGHT_PER_M = 0.15, 0.006
 YAW_RAD = 0.3
@@ -65,8 +67,8 @@ def oriented_covariance(angle: np.ndarray, along: np.ndarray, across: np.ndarray
 
     Args:
         angle: (n,) direction of the first axis, radians about +z, 0 along +x.
-        along: (n,) standard deviation along it.
-        across: (n,) standard deviation across it.
+        along: (n,) standard deviation along this direction.
+        across: (n,) standard deviation across this direction.
     """
     cos, sin = np.cos(angle), np.sin(angle)
     first, second = along**2, across**2

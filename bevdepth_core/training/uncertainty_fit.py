@@ -6,10 +6,11 @@ checkpoint.
     python training/fit_uncertainty.py model.safetensors out/calibration/results.json \
         --root data/nuscenes --split calibration
 
-The split must not be the one that scores are reported on. Detections are matched to annotations of
-their class that have lidar or radar points, best score first, within 4 m (cars, trucks, buses,
-trailers, construction vehicles) or 2 m (others). For each class and range the standard deviations
-are scaled so that the 95 % ellipse contains 95 % of the position errors. `--check` prints how many
+Do not use the split on which scores are reported. Detections are matched to annotations of their
+class that have lidar or radar points. The detection with the best score is matched first. The
+largest distance of a match is 4 m for cars, trucks, buses, trailers and construction vehicles, and
+2 m for other classes. For each class and range, the standard deviations are scaled so that the 95
+% ellipse contains 95 % of the position errors. `--check` prints how many
 errors of a results file lie in the 95 % ellipses of the checkpoint, and changes nothing.
 """
 
@@ -49,14 +50,16 @@ CHI2_1, CHI2_2 = 3.841, 5.991
 """95 % quantiles of chi-square with 1 and 2 degrees of freedom."""
 COVERED = 0.95
 FEWEST = 60
-"""Smallest number of errors to fit. A bin with fewer errors uses those of its class at all ranges;
-if they are too few, those of all classes at its range; if these are too few, all errors."""
+"""Smallest number of errors of a fit. A bin with fewer errors uses the errors of its class at all
+ranges. If these are too few, it uses the errors of all classes at its range, and then all
+errors."""
 GATE_M = dict.fromkeys(('car', 'truck', 'bus', 'trailer', 'construction_vehicle'), 4.0)
 SMALL_GATE_M = 2.0
 ORIGIN_KEY = 'uncertainty_origin'
 """Entry of a checkpoint's metadata that says what its model was fitted to."""
 MAX_SLOPE = 3.0
-"""Largest slope with the score: a factor of 20 between scores of 0 and 1."""
+"""Largest slope of the logarithm of the error with the score. It means a factor of 20 between
+scores of 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +247,8 @@ def _scaled(values: np.ndarray) -> float:
 def _bound(values: np.ndarray) -> float:
     """Return the value below which a new value lies with probability ``COVERED``.
 
-    The quantile of n values is below it on average: 95 % of 60 values cover 93.5 % of new ones.
+    On average, the quantile of n values is below this value: the quantile of 60 values that covers
+    95 % of them covers 93.5 % of new values.
     """
     return float(np.quantile(values, min(1.0, COVERED * (len(values) + 1) / len(values))))
 

@@ -19,7 +19,8 @@ from bevdepth_ros.rig.settings import IMAGE_TYPES, CameraSource
 from bevdepth_ros.rig.synchronizer import ImageSetSynchronizer
 
 SAME_CYCLE = 0.1
-"""A reported trigger cycle is kept while the measured one differs by at most this share."""
+"""The reported trigger cycle stays the same while the measured cycle differs by at most this
+share."""
 PROFILE_VARIABLES = (
     'FASTRTPS_DEFAULT_PROFILES_FILE',
     'FASTDDS_DEFAULT_PROFILES_FILE',
@@ -41,10 +42,10 @@ class CameraReports:
         """Start without reports.
 
         Args:
-            node: whose graph contains the publishers of each topic.
+            node: node in whose graph the publishers of each topic are looked up.
             settings: topics and slop, which stay fixed.
             monitor: receives the problems.
-            synchronizer: of the images of all cameras.
+            synchronizer: synchronizer of the images of all cameras.
         """
         self._node, self._settings, self._monitor = node, settings, monitor
         self._synchronizer, self._sources = synchronizer, settings.camera_sources

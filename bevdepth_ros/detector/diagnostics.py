@@ -27,8 +27,9 @@ DROP_REASONS = (
     'no_output_frame',
     'error',
 )
-"""Why an image set has no result: a newer set replaced it, too few cameras can be used (no valid
-image, CameraInfo or extrinsics), tf lacks the frame of the outputs, or the detection failed."""
+"""Reasons why an image set has no result: a newer set replaced it; too few cameras can be used,
+because a valid image, CameraInfo or extrinsics are missing; tf lacks the frame of the outputs; or
+the detection failed."""
 
 RATE_WINDOW_S = 5.0
 LATENCY_WINDOW = 100
@@ -55,8 +56,8 @@ class Monitor:
         Args:
             logger: logger of the node.
             cameras: names.
-            ros_now_s: returns the node's time in seconds; durations are measured with it if a
-                replay is slow or paused.
+            ros_now_s: returns the node's time in seconds. If a replay is slow or paused, durations
+                are measured with this time.
         """
         self._ros_now_s = ros_now_s
         self._problems = Problems(logger)
@@ -102,12 +103,14 @@ class Monitor:
             self._delays: deque[float] = deque(maxlen=LATENCY_WINDOW)
 
     def stop(self) -> None:
-        """End an activation: drop the problems of all areas but ``node``, keep its counts."""
+        """End an activation: keep its counts, and drop the problems of all areas except
+        ``node``.
+        """
         self._problems.drop_all_but('node')
 
     def fact(self, area: str, **values: object) -> None:
-        """Set values that are published until they are set again; those of all areas but ``node``
-        end with the next activation.
+        """Set values that are published until they are set again. With the next activation, the
+        values of all areas except ``node`` are dropped.
         """
         with self._lock:
             self._facts[area].update({key: str(value) for key, value in values.items()})
@@ -130,7 +133,7 @@ class Monitor:
             self._resumed = self._moment()
 
     def images_ignored(self, camera: str, count: int) -> None:
-        """Store how many images so far repeated an earlier one or had no stamp."""
+        """Store how many images so far repeated an earlier image or had no stamp."""
         with self._lock:
             self._ignored[camera] = count
 
@@ -167,7 +170,9 @@ class Monitor:
             self._sets['processed'] += 1
 
     def result_unpublished(self) -> None:
-        """Count a result that a newer one replaced, or that the limit of the rate held back."""
+        """Count a result that a newer result replaced, or that was not published because of the
+        rate limit.
+        """
         with self._lock:
             self._sets['unpublished'] += 1
 
@@ -179,8 +184,9 @@ class Monitor:
                 self._latencies.setdefault(stage, deque(maxlen=LATENCY_WINDOW)).append(seconds)
 
     def clock_began(self, startup_s: float) -> None:
-        """Begin the startup time again, because the node's clock has started: the process of a
-        replay takes seconds to start. Cameras that have sent images are not concerned.
+        """Begin the startup time again, because the node's clock has started. The process of a
+        replay takes seconds to start. Cameras that have already sent images get no new startup
+        time.
         """
         with self._lock:
             wall_s, ros_s = self._moment()
@@ -211,7 +217,7 @@ class Monitor:
         """
         with self._lock:
             wall_s, _ = moment = self._last_image_of_any
-            # While images arrive, wall time answers: the node's clock takes 10 us to read.
+            # While images arrive, wall time is sufficient. Reading the node's clock takes 10 us.
             return time.monotonic() - wall_s > limit_s and self._since(moment) > limit_s
 
     def is_silent(self, camera: str, timeout_s: float) -> bool:
@@ -223,8 +229,8 @@ class Monitor:
             return min(map(self._since, moments)) > timeout_s
 
     def seconds_since_last_set(self) -> float:
-        """Return the time since the last complete set, or if it is shorter, since the cameras
-        resumed, or since the startup time ended, seconds.
+        """Return the shortest of these times, seconds: since the last complete set, since the
+        cameras resumed, since the startup time ended.
         """
         with self._lock:
             return min(self._since(self._last_set), self._since(self._resumed))

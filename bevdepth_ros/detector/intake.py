@@ -29,9 +29,11 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 PAUSE = 0.75
-"""Share of ``camera_timeout_s`` without any image after which the cameras have paused together."""
+"""If no camera sends an image for this share of ``camera_timeout_s``, the cameras have paused
+together."""
 END_OF_STAMP = 12
-"""Bytes of a serialized message up to the end of its stamp: 4 of encapsulation and 8."""
+"""Number of bytes of a serialized message up to the end of its stamp: 4 bytes of encapsulation and
+8 bytes of the stamp."""
 GRAPH_CHECKS = 4
 """The publishers of the topics are checked in every n-th call of ``check``."""
 
@@ -39,8 +41,9 @@ GRAPH_CHECKS = 4
 class GuardedSubscriber(Subscriber):
     """Catches exceptions of callbacks, which would end the executor.
 
-    ``on_error`` receives the exception of each message that fails, and None for the first message
-    after it that does not. ``convert`` returns the message of what rclpy delivers.
+    ``on_error`` receives the exception of each message that fails. For the first message that does
+    not fail after a failure, it receives None. ``convert`` converts what rclpy delivers to a
+    message.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class Intake:
         """Subscribe.
 
         Args:
-            node: whose executor receives the messages.
+            node: node whose executor receives the messages.
             settings: topics, slop and queue sizes, which stay fixed.
             monitor: receives counts and problems.
             on_set: receives image sets; must return at once.
@@ -155,7 +158,7 @@ class Intake:
         self._timeout_s = timeout_s
         names = [source.name for source in self._sources]
         silent = {name for name in names if self._monitor.is_silent(name, timeout_s)}
-        # When all cameras stop, they pass the timeout one after the other within one cycle.
+        # When all cameras stop, they exceed the timeout one after the other within one cycle.
         has_paused = self._monitor.has_paused(PAUSE * timeout_s)
         if not has_paused or len(silent) in (0, len(names)):
             self._reports.report_silent(silent)
@@ -191,7 +194,9 @@ class Intake:
         return subscriber
 
     def _subscribe_info(self, source: CameraSource) -> None:
-        """Subscribe to CameraInfo of any QoS, but without what latched publishers sent before."""
+        """Subscribe to CameraInfo of any QoS, without the messages that latched publishers sent
+        before.
+        """
         self._receive_infos(source, make_qos(1, 'best_effort'))
 
     def _receive_infos(self, source: CameraSource, qos: QoSProfile) -> None:
@@ -201,8 +206,8 @@ class Intake:
         subscriber.registerCallback(partial(self._on_info, source.name))
 
     def _subscribe_latched_infos(self) -> None:
-        """Subscribe to latched CameraInfo where it is offered: elsewhere publisher and subscriber
-        would both log a warning.
+        """Subscribe to latched CameraInfo if a publisher offers it. Otherwise publisher and
+        subscriber would both log a warning.
         """
         for source in set(self._infos_to_receive) - self._latched:
             publishers = self._node.get_publishers_info_by_topic(source.info_topic)
@@ -254,7 +259,7 @@ class Intake:
         self._on_set(images)
 
     def _report_failure(self, message_type: str, topic: str, error: Exception | None) -> None:
-        """Report the failure of a message; None: a later message was processed."""
+        """Report the failure of a message; None means that a later message was processed."""
         if error is None:
             self._monitor.solved(f'message/{topic}')
             return

@@ -46,18 +46,18 @@ NODE_NAME = 'bevdepth_detector'
 TICK_S = 0.25
 """Period of the checks for problems; a changed problem is published at once."""
 CLOCK_TICKS = 8
-"""Ticks in a row without a message on /clock before it is reported."""
+"""A missing /clock is reported after this many ticks in a row without a message on it."""
 CLOCK_LOG_PERIOD_S = 60.0
 """A replay that starts again is logged at most this often, seconds."""
 CLOCK_STARTUP_S = 15.0
-"""Additional startup time with use_sim_time while nothing was received on /clock, seconds: on a
-busy machine the process of a player takes that long to start."""
+"""Additional startup time with use_sim_time while nothing was received on /clock, seconds. On a
+busy machine, the process of a player takes this time to start."""
 GRAPH_CHECK_TICKS = 4
 """Ticks between two checks for other publishers of the outputs."""
 EXIT_TIMEOUT_S = 0.5
 """Longest wait for the image set in progress, and for its publication, when the process ends."""
 FAULT_HOLD_S = 2.0
-"""A fault in messages is over if it did not occur again for this time."""
+"""A fault in messages has ended if it did not occur again for this time."""
 
 
 class DetectorNode(LifecycleNode):
@@ -72,12 +72,12 @@ class DetectorNode(LifecycleNode):
         """Declare the parameters.
 
         Args:
-            options: as ``rclpy.node.Node`` takes them, such as ``namespace`` and
+            options: options of ``rclpy.node.Node``, such as ``namespace`` and
                 ``parameter_overrides``.
 
         Raises:
-            ValueError: a parameter of the wrong type.
-            InvalidParameterValueException: a parameter out of range.
+            ValueError: a parameter has the wrong type.
+            InvalidParameterValueException: a parameter is out of range.
         """
         super().__init__(
             NODE_NAME, automatically_declare_parameters_from_overrides=True, **options
@@ -222,8 +222,8 @@ class DetectorNode(LifecycleNode):
         return detector
 
     def _now_s(self) -> float:
-        """Return the time of the node's clock, seconds; without /clock it is that of the system,
-        which is read in a tenth of the time.
+        """Return the time of the node's clock, seconds. Without /clock, return the time of the
+        system, because reading it takes a tenth of the time.
         """
         clock = self.get_clock()
         return clock.now().nanoseconds * 1e-9 if clock.ros_time_is_active else time.time()
@@ -320,7 +320,9 @@ class DetectorNode(LifecycleNode):
             self._pipeline.clock_went_back(self.get_clock().now().nanoseconds)
 
     def on_callback_error(self, error: Exception) -> None:
-        """Report an exception of a timer, a service or a callback of rclpy, such as of /clock."""
+        """Report an exception of a timer, a service or a callback of rclpy, such as that of
+        /clock.
+        """
         self._note_fault('callback', 'node', callback_problem(error))
 
     def _on_tf_fault(self, kind: str, sentence: str) -> None:
@@ -349,7 +351,9 @@ class DetectorNode(LifecycleNode):
             )
 
     def _report_missing_events(self) -> None:
-        """Report images, results or /clock that do not arrive: no callback can report that."""
+        """Report images, results or /clock that do not arrive, because no callback can report
+        this.
+        """
         if self._device_failure is not None and self._pipeline is not None:
             self.trigger_deactivate()
         now = time.monotonic()

@@ -41,7 +41,8 @@ from bevdepth_ros.detector.slot import STOP_TIMEOUT_S, SlotThread
 
 MARKER_LIFETIME_FRAMES = 2
 MARKER_LIFETIME_S = (0.2, 5.0)
-"""RViz shows markers for about two frames, within these limits, seconds."""
+"""Shortest and longest lifetime of markers, seconds. Between these limits, the lifetime is about
+two image sets."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ class DetectionResult:
     Attributes:
         detections: the boxes.
         covariance: covariance of the boxes.
-        frame: the images that they were detected in.
-        depth: (N, D, h, w) depth distribution of its cameras; None unless it is published.
+        frame: frame in which the boxes were detected.
+        depth: (N, D, h, w) depth distribution of the frame's cameras; None if it is not published.
         config: config of the network.
-        placement: the frame of the messages.
+        placement: tf frame of the messages.
         received: time.monotonic() when the last image of the set was received, seconds.
         stage_seconds: durations of the stages before publication, seconds.
     """
@@ -70,8 +71,8 @@ class DetectionResult:
 
 
 class Outputs:
-    """Lifecycle publishers, and the tracker. Detections are always published, the other messages
-    are built only if they have subscribers.
+    """Lifecycle publishers, and the tracker. Detections are always published. Other messages are
+    built only if their topic has subscribers.
     """
 
     def __init__(self, node: LifecycleNode) -> None:
@@ -160,7 +161,7 @@ class Outputs:
         return seconds
 
     def _track(self, result: DetectionResult, settings: Settings) -> Tracks3D | None:
-        """Return all tracks; None if tracking is switched off or lacks ego poses."""
+        """Return all tracks; None if tracking is switched off or ego poses are missing."""
         if not settings.publish_tracks:
             return None
         return self._tracker.update(
@@ -258,7 +259,7 @@ class ResultPublisher:
             self._monitor.result_unpublished()
 
     def stop(self, discard: bool, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """End the thread; arguments as for ``SlotThread.stop``."""
+        """End the thread; the arguments are those of ``SlotThread.stop``."""
         self._thread.stop(discard, timeout_s)
 
     def _run(self, results: Iterator[DetectionResult]) -> None:

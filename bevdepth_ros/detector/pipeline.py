@@ -1,4 +1,6 @@
-"""Subscriptions, detection thread and publishing thread, which exist while the node is active."""
+"""Starts and stops the subscriptions, the detection thread and the publishing thread, which exist
+while the node is active.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +49,9 @@ class Pipeline:
             publish: see ``ResultPublisher``.
             on_tf_fault: see ``on_fault`` of ``Transforms``.
             on_device_failure: see ``Worker``.
-            infos: the newest CameraInfo by topic. This object updates it; the caller keeps it, so
-                that a calibration that is published only once survives a deactivation.
+            infos: the newest CameraInfo by topic. This object updates the dictionary. The caller
+                keeps it, so that a calibration that is published only once survives a
+                deactivation.
 
         Raises:
             ValueError: a calibration file is unusable.

@@ -11,8 +11,8 @@ from scipy.spatial.transform import Rotation
 FASTEST_M_S = 100.0
 """Highest speed of a vehicle; the only limit while the previous motion is unknown."""
 MAX_DURATION_S = 1.0
-"""Poses that are further apart in time are not compared; past frames of that age are not used for
-fusion anyway."""
+"""Poses that are further apart in time are not compared, because past frames of this age are not
+used for fusion."""
 STEP_M, STEP_DEG = 1.0, 20.0
 """Smaller corrections of the localization are not jumps."""
 ACCELERATION_M_S2, ACCELERATION_DEG_S2 = 15.0, 300.0

@@ -1,9 +1,10 @@
-"""Active problems, logged and published in /diagnostics.
+"""Stores the active problems, which are logged and published in /diagnostics.
 
-A problem has a key, an area, a level and a sentence, its message. It is logged when it begins,
-when its sentence changes (changed numbers do not count), every ``LOG_PERIOD_S`` while it lasts,
-and, with its first clause only, when it ends. A problem that ends and begins again is logged once
-per ``FLAPPING_PERIOD_S``.
+A problem has a key, an area, a level and a sentence, which is its message. The sentence is logged
+when the problem begins, when the words of the sentence change (changed numbers do not count), and
+every ``LOG_PERIOD_S`` while the problem lasts. When the problem ends, the first clause of the
+sentence is logged. If a problem ends and begins again, it is logged at most once per
+``FLAPPING_PERIOD_S``.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Problems:
 
         Args:
             key: identifies the problem.
-            area: the diagnostic status it belongs to.
+            area: area of the diagnostic status that contains the problem.
             level: WARN or ERROR.
             sentence: what is wrong, where, and how to fix it.
         """
@@ -87,8 +88,8 @@ class Problems:
         return now - logged.get(_words(sentence), -math.inf) >= period_s
 
     def solved(self, *keys: str, quietly: bool = False) -> None:
-        """End problems, if they are active. The end is logged if the beginning was, unless
-        ``quietly``.
+        """End problems, if they are active. The end is logged if the beginning was logged and
+        ``quietly`` is False.
         """
         with self._lock:
             gone = {key: self._holding.pop(key) for key in keys if key in self._holding}

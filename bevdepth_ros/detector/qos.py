@@ -13,7 +13,7 @@ def make_qos(
     """Return a profile that keeps the last ``depth`` messages.
 
     Args:
-        depth: messages.
+        depth: number of messages.
         reliability: ``reliable`` or ``best_effort``.
         durability: volatile or transient local.
     """
@@ -26,14 +26,16 @@ def make_qos(
 
 
 def overrides(node: Node, topic: str, entity: str) -> QoSOverridingOptions | None:
-    """Return the options for the policies of a topic that the user overrides, None without any.
+    """Return the options for the policies of a topic that the user overrides; None if there are
+    none.
 
-    rclpy would declare a read-only parameter for every other policy; these would keep the values
-    of the first activation when ``image_reliability`` or ``image_queue_size`` change.
+    For policies that the user does not override, rclpy would declare read-only parameters. These
+    would keep the values of the first activation when ``image_reliability`` or
+    ``image_queue_size`` change.
 
     Args:
-        node: with ``automatically_declare_parameters_from_overrides``.
-        topic: name, also relative.
+        node: node with ``automatically_declare_parameters_from_overrides``.
+        topic: absolute or relative name of the topic.
         entity: ``publisher`` or ``subscription``.
     """
     prefix = f'qos_overrides.{node.resolve_topic_name(topic)}.{entity}.'

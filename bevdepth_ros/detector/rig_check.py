@@ -1,4 +1,4 @@
-"""Compares the camera rig with the one that the weights were trained on."""
+"""Compares the camera rig with the rig of the training images."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bevdepth_core.types import CameraRig
 
 @dataclass(frozen=True)
 class TrainingRig:
-    """The rig of the training images; the default is that of nuScenes, which the synthetic drives
-    of the bundled weights resemble.
+    """The rig of the training images. The default is the rig of nuScenes. The synthetic drives on
+    which the bundled weights were trained have a similar rig.
 
     Attributes:
         size: width and height of the images, pixels.
-        focal_px: shortest and longest focal length in those images, pixels.
-        height_m: lowest and highest camera above the ground, meters.
+        focal_px: shortest and longest focal length in the training images, pixels.
+        height_m: height of the lowest and of the highest camera above the ground, meters.
         yaw_deg: viewing directions of the cameras, degrees, positive to the left of straight
             ahead.
     """

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 WINDOW_S = 5.0
 """Window in which image sets and images are counted, seconds."""
 FEWEST = 10
-"""With fewer images per camera in the window, nothing is compared."""
+"""Smallest number of images per camera in a window that is evaluated."""
 HEALTHY = 0.8
-"""A loss is reported if the share of possible sets that were formed is below this."""
+"""A loss is reported if fewer than this share of the possible sets were formed."""
 JITTERY = 1 / 16
-"""Jitter of at least this share of the trigger cycle is reported as the cause."""
+"""If the jitter is at least this share of the trigger cycle, it is reported as the cause."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Loss:
 class SetLoss:
     """Evaluates one window after the other.
 
-    A change of the used cameras starts a new window. A change of the trigger cycle does, too,
-    because a set can be lost while the rate changes, but only once per window: a cycle that always
-    changes hides no loss.
+    A change of the used cameras starts a new window. A change of the trigger cycle also starts a
+    new window, because a set can be lost while the rate changes. It does so only once per window,
+    so that a cycle that always changes hides no loss.
     """
 
     def __init__(self) -> None:

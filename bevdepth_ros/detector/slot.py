@@ -1,4 +1,6 @@
-"""Passes the newest item from one thread to another: ``put`` returns at once, ``take`` waits."""
+"""Passes the newest item from one thread to another. ``put`` returns at once, and ``take``
+waits.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from bevdepth_ros.signals import interruptible
 
 Item = TypeVar('Item')
 STOP_TIMEOUT_S = 6.0
-"""Longest wait for the item in progress, seconds; a full-size network takes several seconds on two
+"""Longest wait for the item in progress, seconds. A full-size network takes several seconds on two
 CPU cores."""
 
 
@@ -24,7 +26,7 @@ class LatestSlot(Generic[Item]):
         self._closed = False
 
     def put(self, item: Item) -> bool:
-        """Store ``item``; return True if it replaced one that was not taken."""
+        """Store ``item``; return True if it replaced an item that was not taken."""
         with self._condition:
             replaced = self._item is not None
             self._item = item
@@ -32,7 +34,7 @@ class LatestSlot(Generic[Item]):
         return replaced
 
     def take(self) -> Item | None:
-        """Wait for an item; None when the slot is closed and empty."""
+        """Wait for an item and return it; return None when the slot is closed and empty."""
         with self._condition:
             self._condition.wait_for(lambda: self._item is not None or self._closed)
             item, self._item = self._item, None
@@ -64,10 +66,11 @@ class SlotThread(Generic[Item]):
         self._thread.start()
 
     def put(self, item: Item) -> bool:
-        """Pass an item; return True if it replaced one that still waited.
+        """Pass an item; return True if it replaced an item that still waited.
 
-        The thread begins at once: sleeping releases the interpreter. Otherwise it would wait until
-        the calling thread blocks, or for the switch interval, which took 0.25 instead of 0.05 ms.
+        ``time.sleep(0)`` releases the interpreter, so that the thread begins within 0.05 ms.
+        Otherwise it would wait until the calling thread blocks, or for the switch interval, which
+        took 0.25 ms.
         """
         replaced = self._slot.put(item)
         time.sleep(0)

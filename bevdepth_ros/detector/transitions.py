@@ -7,8 +7,8 @@ from rclpy.lifecycle import LifecycleNode
 
 
 def respond_to_every_transition_request(node: LifecycleNode) -> None:
-    """Respond to invalid requests with failure: rclpy raises instead of responding, so the client
-    would wait forever.
+    """Respond to invalid requests with failure. rclpy raises an exception and sends no response,
+    so that the client would wait forever.
     """
     (service,) = (
         service for service in node.services if service.srv_name.endswith('/change_state')

@@ -46,10 +46,10 @@ class MinimalUpdater:
 def make_updater(node: Node) -> Any:
     """Return an updater of ``node`` that publishes on ``force_update`` only.
 
-    The node calls ``force_update``: the updater's own timer would stop with a simulated clock, and
-    changes would wait for its period. Status names begin with the full name of the node, and the
-    hardware id is that name without the slash, so diagnostic_aggregator can distinguish several
-    vehicles.
+    The node calls ``force_update``, because the timer of the updater would stop with a simulated
+    clock, and changes would wait for its period. Status names begin with the full name of the
+    node, and the hardware id is this name without the slash. diagnostic_aggregator can therefore
+    distinguish several vehicles.
     """
     if diagnostic_updater is None:
         updater: Any = MinimalUpdater(node)

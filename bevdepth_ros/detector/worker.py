@@ -25,7 +25,7 @@ from bevdepth_ros.rig.synchronizer import ImageSet
 from bevdepth_ros.rig.transforms import TransformMissingError
 
 STALL_S = 10.0
-"""A detection that takes longer is reported; a full-size network takes several seconds on two CPU
+"""A detection that takes longer is reported. A full-size network takes several seconds on two CPU
 cores."""
 FEW_WITHOUT_PAST = 10
 """Missing velocities are reported after this many results in a row without a past frame."""
@@ -75,7 +75,7 @@ class Worker:
         self._thread: SlotThread[ImageSet] = SlotThread('detection', self._run)
 
     def put(self, images: ImageSet) -> None:
-        """Pass an image set; it replaces one that still waits."""
+        """Pass an image set; it replaces a set that still waits."""
         self._monitor.set_arrived(images.spread_s)
         if self._thread.put(images):
             self._monitor.set_dropped('replaced')
@@ -232,7 +232,9 @@ class Worker:
             raise DeviceFailedError(sentence) from error
 
     def _drop_past_frames_after_jump(self, frame: Frame) -> None:
-        """Drop past frames when the ego pose jumps: they would be fused at a wrong place."""
+        """Drop past frames when the ego pose jumps, because they would be fused at a wrong
+        place.
+        """
         pose = None if frame.world_from_ego is None else frame.world_from_ego[0]
         jump = self._pose_check.jump(frame.stamp_ns, pose)
         if jump is None:

@@ -10,24 +10,25 @@ from sensor_msgs.msg import CameraInfo
 from bevdepth_ros.rig.undistortion import Distortion
 
 FOCAL_PX = (1.0, 1e6)
-"""Plausible focal lengths, pixels; others are rejected as invalid calibration."""
+"""Lowest and highest plausible focal length, pixels. A calibration with another focal length is
+rejected."""
 MAX_ASPECT = 2.0
-"""Largest ratio of the two focal lengths; in interlaced video it is two."""
+"""Largest ratio of the two focal lengths. In interlaced video the ratio is two."""
 MAX_SKEW = 0.02
-"""Largest skew per focal length."""
+"""Largest skew, as a share of the focal length."""
 SCALE_RANGE = (0.6, 1.4)
-"""Allowed range of twice the principal point divided by the image size. If it is outside of the
-range on both axes, the matrix belongs to another image size; a crop moves the principal point
-along one axis only."""
+"""Allowed range of twice the principal point divided by the image size. If this value is outside
+of the range on both axes, the matrix belongs to another image size. A crop moves the principal
+point only along one axis."""
 OUTSIDE_SHARE = 0.25
-"""The principal point may lie outside of the image by this share of its size: some drivers crop
-images and do not set a region of interest."""
+"""The principal point may lie outside of the image by at most this share of the image size,
+because some drivers crop images and do not set a region of interest."""
 ROTATION_TOLERANCE = 0.01
 """Largest deviation of R R^T from the identity."""
 MAX_BASELINE_M = 10.0
 """Largest shift of a camera by Tx and Ty of P."""
 LARGE_RECTIFICATION_DEG = 10.0
-"""Stereo rectification rotates images by less than this; a larger rotation is reported."""
+"""Stereo rectification rotates images by less than this. A larger rotation is reported."""
 
 
 @dataclass(frozen=True)
